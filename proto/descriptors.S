@@ -1,0 +1,9 @@
+/* The FileDescriptorSet of every .proto file, as bytes: what gRPC reflection answers with. */
+	.section .rodata
+	.global cadre_descriptors, cadre_descriptors_end
+	.balign 16
+cadre_descriptors:
+	.incbin "descriptors.fds"
+cadre_descriptors_end:
+	.byte 0
+	.section .note.GNU-stack, "", @progbits
