@@ -99,6 +99,7 @@ struct kn_rmsnorm {
 	size_t ldx, rows, parts, n;
 	const float *weight;         /* [n] */
 	float epsilon;
+	float clip;                  /* > 0: the result is clamped to [-clip, clip] (olmoe clamps q and k after their norms) */
 	float *out;
 	size_t ldo;
 };

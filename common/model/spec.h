@@ -56,7 +56,7 @@ struct cad_attention_spec {
 	uint32_t value_size;         /* of v; == head_size but for latent attention */
 	bool q_bias, k_bias, v_bias, o_bias;
 	enum cad_qk_norm qk_norm;
-	float clip_qkv;              /* 0: off; q, k, v are clamped to [-clip, clip] before anything else */
+	float clip_qkv;              /* 0: off; q, k (after their norms) and v are clamped to [-clip, clip] */
 	float scale;                 /* scores are multiplied by this */
 	bool sinks;                  /* one learned logit a head joins the softmax (gpt_oss) */
 	uint32_t q_rank, kv_rank, nope_size, rope_size;   /* latent attention */
