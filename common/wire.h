@@ -1,5 +1,5 @@
 /*
- * Checks of CALL and ANSWER messages: from bytes that a stranger sent to a view whose every pointer and count may be trusted.
+ * Checks of messages: from bytes that a stranger sent to a view whose every pointer and count may be trusted.
  *
  * Pure functions over memory; nothing is allocated or copied but the fixed header. A view points into the payload, which must outlive it and be
  * 8-byte aligned. The first thing wrong decides the status (CAD_ERR_PROTOCOL) and the sentence.
@@ -28,8 +28,21 @@ struct cad_answer_view {
 	const uint8_t *data;
 };
 
+/*
+ * What holds for every kind: magic, version, known kind, the header's size for that kind, reserved and status zero where they must be, and
+ * payload_bytes as received (0 but for CALL and ANSWER). The texts of HELLO, CHALLENGE and REFUSE end inside their fields. *out gets a copy.
+ */
+CAD_MUST_USE enum cad_status cad_wire_header_check(const void *header, size_t header_bytes, size_t payload_bytes, struct cadre_wire_header *out, struct cad_error *error);
+/* Bytes of the fixed header of a kind; 0 for an unknown kind. */
+size_t cad_wire_header_bytes(uint8_t kind);
+const char *cad_wire_kind_name(uint8_t kind);         /* "CALL"; "unknown" */
+const char *cad_wire_status_text(uint8_t status);     /* "the node does not hold an expert of the call"; of enum cadre_wire_status */
+
+/* CALL: all of the above, and every rule of proto/WIRE.md: afterwards no count, index or pointer in the view needs another look. The pairs of a group ascend strictly, so
+ * that a (row, expert) comes once, and every row has at least one pair. */
 CAD_MUST_USE enum cad_status cad_wire_call_check(const void *header, size_t header_bytes, const void *payload, size_t payload_bytes,
                                                  const struct cad_wire_limits *limits, struct cad_call_view *view, struct cad_error *error);
+/* ANSWER: with a status other than CADRE_WIRE_OK there is no payload and the view has no sums; rows and layer are then the caller's to compare, as they always are with the call. */
 CAD_MUST_USE enum cad_status cad_wire_answer_check(const void *header, size_t header_bytes, const void *payload, size_t payload_bytes,
                                                    const struct cad_wire_limits *limits, struct cad_answer_view *view, struct cad_error *error);
 
