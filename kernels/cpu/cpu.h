@@ -1,0 +1,53 @@
+/*
+ * Inside the CPU backend: its device, its queue, and the operators that fill the `kn_ops` table in device.c.
+ *
+ * An operator here is the *driver*: it cuts the work into jobs for the queue's pool and calls the form's inner kernels (forms.h). Drivers are
+ * shared by all forms, so what can differ between forms is only what forms.h lists. Every driver runs its arithmetic inside kn_pool_for, which
+ * sees to the default MXCSR in all threads. Nothing here allocates but create and pack functions.
+ */
+#ifndef CADRE_KERNELS_CPU_H
+#define CADRE_KERNELS_CPU_H
+
+#include "kernels/cpu/forms.h"
+#include "kernels/cpu/pool.h"
+#include "kernels/kernels.h"
+
+struct kn_cpu_device {
+	struct kn_device base;
+	const struct kn_form *form;
+};
+
+struct kn_cpu_queue {
+	struct kn_queue base;
+	const struct kn_form *form;
+	struct kn_pool *pool;
+};
+
+static inline struct kn_cpu_queue *kn_cpu_queue(struct kn_queue *queue) { return (struct kn_cpu_queue *)queue; }
+
+/* device.c: 64-byte aligned and zeroed; huge pages from 2 MiB on. */
+void *kn_cpu_alloc(struct kn_device *device, size_t bytes);
+void kn_cpu_release(struct kn_device *device, void *memory, size_t bytes);
+
+/* pack.c */
+enum cad_status kn_cpu_matrix_create(struct kn_device *device, const struct kn_source *source, enum kn_weights weights, struct kn_matrix *matrix);
+void kn_cpu_matrix_destroy(struct kn_device *device, struct kn_matrix *matrix);
+enum cad_status kn_cpu_table_create(struct kn_device *device, const struct kn_source *source, enum kn_weights weights, struct kn_table *table);
+void kn_cpu_table_destroy(struct kn_device *device, struct kn_table *table);
+enum cad_status kn_cpu_expert_create(struct kn_device *device, const struct kn_source *gate, const struct kn_source *up, const struct kn_source *down,
+                                     const struct kn_source *gate_bias, const struct kn_source *up_bias, const struct kn_source *down_bias,
+                                     const struct cad_ffn_spec *spec, enum kn_weights weights, struct kn_expert *expert);
+void kn_cpu_expert_destroy(struct kn_device *device, struct kn_expert *expert);
+enum cad_status kn_cpu_vector_create(struct kn_device *device, const struct kn_source *source, float **vector);
+void kn_cpu_vector_destroy(struct kn_device *device, float *vector, size_t n);
+
+/* linear.c */
+void kn_cpu_linear(struct kn_queue *queue, const struct kn_linear *a);
+void kn_cpu_embed(struct kn_queue *queue, const struct kn_table *table, const int32_t *ids, size_t rows, float *x, size_t ldx);
+void kn_cpu_argmax(struct kn_queue *queue, const float *logits, size_t ld, size_t rows, size_t n, int32_t *ids);
+
+/* ffn.c */
+size_t kn_cpu_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn);
+void kn_cpu_ffn(struct kn_queue *queue, const struct kn_ffn *a);
+
+#endif
