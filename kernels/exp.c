@@ -1,0 +1,5 @@
+#include "kernels/exp.h"
+
+#include "kernels/kernels.h"
+
+float kn_exp(float x) { return kn_exp_scalar(x); }
