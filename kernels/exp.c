@@ -1,5 +1,4 @@
-#include "kernels/exp.h"
-
+#include "kernels/cpu/exp.h"
 #include "kernels/kernels.h"
 
-float kn_exp(float x) { return kn_exp_scalar(x); }
+float kn_exp(float x) { return kn_exp_1(x); }
