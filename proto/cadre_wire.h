@@ -27,8 +27,9 @@ enum {
 	CADRE_GROUPS_MAX = 1024,
 };
 
-/* A row whose largest element is this many times its rms goes as f32: 16-bit fixed point would leave the rest too few bits. */
-#define CADRE_ROW_RATIO_MAX 512.0f
+/* A row whose largest element is more than this many times its rms goes as f32: 16-bit fixed point would leave the rest too few bits. At 32 a typical
+ * element still has 10 bits and is rounded four times finer than bf16 would; the ratio cannot exceed sqrt(H). */
+#define CADRE_ROW_RATIO_MAX 32.0f
 
 /* Active-message ids. Dense and below 32. */
 enum cadre_wire_kind {

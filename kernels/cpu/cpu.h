@@ -17,13 +17,26 @@ struct kn_cpu_device {
 	const struct kn_form *form;
 };
 
+enum { KN_CPU_PARTS_BYTES = 4 << 20 };
+
 struct kn_cpu_queue {
 	struct kn_queue base;
 	const struct kn_form *form;
 	struct kn_pool *pool;
+	float *parts;                /* [KN_CPU_PARTS_BYTES / 4]: attention's chunks before they are merged */
 };
 
 static inline struct kn_cpu_queue *kn_cpu_queue(struct kn_queue *queue) { return (struct kn_cpu_queue *)queue; }
+
+/* Operators are cut into contiguous ranges of rows: at least `work_min` floats of work each, at most a few per thread. Range job of jobs is [begin, end). */
+static inline size_t kn_cpu_ranges(const struct kn_cpu_queue *queue, size_t rows, size_t row_floats)
+{
+	enum { WORK_MIN = 16384 };
+	size_t by_work = (rows * row_floats + WORK_MIN - 1) / WORK_MIN, most = 4 * (size_t)kn_pool_threads(queue->pool);
+	size_t jobs = by_work < most ? by_work : most;
+	return jobs < rows ? (jobs > 0 ? jobs : 1) : rows;
+}
+static inline size_t kn_cpu_range_begin(size_t rows, size_t jobs, size_t job) { return rows / jobs * job + (rows % jobs < job ? rows % jobs : job); }
 
 /* device.c: 64-byte aligned and zeroed; huge pages from 2 MiB on. */
 void *kn_cpu_alloc(struct kn_device *device, size_t bytes);
@@ -49,5 +62,27 @@ void kn_cpu_argmax(struct kn_queue *queue, const float *logits, size_t ld, size_
 /* ffn.c */
 size_t kn_cpu_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn);
 void kn_cpu_ffn(struct kn_queue *queue, const struct kn_ffn *a);
+
+/* vector.c */
+void kn_cpu_rmsnorm(struct kn_queue *queue, const struct kn_rmsnorm *a);
+void kn_cpu_add(struct kn_queue *queue, const struct kn_add *a);
+
+/* rope.c */
+void kn_cpu_rope_table(struct kn_queue *queue, const struct kn_rope_table *a);
+void kn_cpu_rope(struct kn_queue *queue, const struct kn_rope *a);
+
+/* attend.c */
+void kn_cpu_kv_write(struct kn_queue *queue, const struct kn_kv_write *a);
+void kn_cpu_attend(struct kn_queue *queue, const struct kn_attend *a);
+
+/* gate.c */
+void kn_cpu_gate(struct kn_queue *queue, const struct kn_gate *a);
+
+/* exchange.c */
+void kn_cpu_rows_pack(struct kn_queue *queue, const struct kn_rows_pack *a);
+void kn_cpu_rows_unpack(struct kn_queue *queue, const struct kn_rows_unpack *a);
+void kn_cpu_combine_pack(struct kn_queue *queue, const struct kn_combine_pack *a);
+void kn_cpu_combine_add(struct kn_queue *queue, const struct kn_combine_add *a);
+void kn_cpu_combine_finish(struct kn_queue *queue, const struct kn_combine_finish *a);
 
 #endif

@@ -46,6 +46,8 @@ static inline float kn_exp_1(float x)
 	return in < KN_EXP_MIN ? 0.0f : p;
 }
 
+static inline float kn_sigmoid_1(float x) { return 1.0f / (1.0f + kn_exp_1(-x)); }
+
 static inline __m256 kn_exp_8(__m256 x)
 {
 	__m256 in = _mm256_min_ps(_mm256_set1_ps(KN_EXP_MAX), x);   /* the second operand when either is NaN */

@@ -10,6 +10,8 @@
 
 #include "kernels/kernels.h"
 
+#include <stdbool.h>
+
 /*
  * y[r][c] = chain of fma over k ascending of x[r][k] * W[c][k], from +0; r < rows, c < 64 * panels. Row r of x is row index[r] (row r when index is NULL).
  * `weights` is the first panel, the others follow at panel_bytes; storage by the function. k is k_pad: even, and x has that many elements.
@@ -36,6 +38,28 @@ struct kn_act {
 	size_t ldh;
 };
 
+/*
+ * Queries of one KV head over one sequence, that walk its pages together. Query i sees the keys begin[i] .. end[i] - 1; m, l and out are what
+ * struct kn_attend says, of the chunk at hand. The queries are kept six by six with d slowest, so that a tile reads them in one stream.
+ */
+enum { KN_ATTEND_QUERIES = 48, KN_ATTEND_TILE = 6 };
+struct kn_attend_block {
+	size_t count, key_size, value_size;
+	float scale;
+	uint32_t begin[KN_ATTEND_QUERIES], end[KN_ATTEND_QUERIES];
+	float m[KN_ATTEND_QUERIES], l[KN_ATTEND_QUERIES];
+	float out[KN_ATTEND_QUERIES][CAD_HEAD_SIZE_MAX];
+	float q[KN_ATTEND_QUERIES / KN_ATTEND_TILE * CAD_HEAD_SIZE_MAX * KN_ATTEND_TILE];
+};
+static inline float *kn_attend_q(struct kn_attend_block *b, size_t query, size_t d)
+{
+	return &b->q[query / KN_ATTEND_TILE * CAD_HEAD_SIZE_MAX * KN_ATTEND_TILE + d * KN_ATTEND_TILE + query % KN_ATTEND_TILE];
+}
+
+/* What decides how a row crosses the wire: the bits of max|x| (NaN is the largest), and the squares of x / 2^e summed as in kn_rmsnorm, e the
+ * frexp exponent of max|x| (0 for a zero row or one that is not finite), so that nothing overflows. `most` is max|x| / 2^e. */
+struct kn_row_measure { uint32_t most_bits; int exponent; float most, squares; };
+
 #define KN_FORM_LIST(X) \
 	/* GEMM on panels (see above) */ \
 	X(void, gemm_bf16, (const struct kn_gemm *g)) \
@@ -45,7 +69,31 @@ struct kn_act {
 	/* SWIGLU_CLAMPED (gpt_oss): g = min(g, limit); u = max(min(u, limit), -limit); (u + 1) * (g / (1 + exp(-1.702 g))) */ \
 	X(void, swiglu_clamped, (const struct kn_act *a)) \
 	/* y[i] = kn_exp(x[i]), i < n; y may be x */ \
-	X(void, exp, (const float *x, size_t n, float *y))
+	X(void, exp, (const float *x, size_t n, float *y)) \
+	/* p[i] = e^(x[i] - max) / sum, as struct kn_gate says; p is not x */ \
+	X(void, softmax, (const float *x, size_t n, float *p)) \
+	/* One part of a row, as struct kn_rmsnorm says; out may be x */ \
+	X(void, rmsnorm, (const float *x, const float *weight, size_t n, float epsilon, float *out)) \
+	/* One head: its first `size` elements, as struct kn_rope says */ \
+	X(void, rope, (float *x, const float *cosines, const float *sines, size_t size, bool interleaved)) \
+	/* x[i] += y[i] * scale (the product rounded first); scale 1 is a plain sum */ \
+	X(void, add, (float *x, const float *y, size_t n, float scale)) \
+	/* The page that holds the keys first .. first + 31: scores, softmax and values of every query that sees any of them. k is [key_size][32], v [32][value_size] */ \
+	X(void, attend_page, (struct kn_attend_block *b, const float *k, const float *v, uint32_t first)) \
+	/* Rows on the wire; `data` has no alignment. fix16: min(rint(x * inverse), 32767), inverse a power of two */ \
+	X(struct kn_row_measure, row_measure, (const float *x, size_t n)) \
+	X(void, row_to_fix16, (const float *x, size_t n, float inverse, uint8_t *data)) \
+	X(void, row_from_fix16, (const uint8_t *data, size_t n, float scale, float *x)) \
+	X(void, row_to_bf16, (const float *x, size_t n, uint8_t *data)) \
+	X(void, row_from_bf16, (const uint8_t *data, size_t n, float *x)) \
+	/* sums[i] += rint(weight * y[i] / quantum), the exact product rounded once; false when any is NaN or 2^53 or more (sums are then worthless). inverse = 1 / quantum */ \
+	X(bool, sums_round, (int64_t *sums, const float *y, size_t n, float weight, double inverse)) \
+	/* The fewest bytes of 2, 3, 4, 8 that hold every sum */ \
+	X(uint8_t, sums_width, (const int64_t *sums, size_t n)) \
+	X(void, sums_store, (const int64_t *sums, size_t n, uint8_t width, uint8_t *data)) \
+	X(void, sums_add, (int64_t *sums, const uint8_t *data, size_t n, uint8_t width)) \
+	/* x[i] += (float)sums[i] * quantum + shared[i] (shared may be NULL); sums[i] = 0 */ \
+	X(void, sums_finish, (float *x, int64_t *sums, size_t n, float quantum, const float *shared))
 
 struct kn_form {
 	const char *name;

@@ -1,0 +1,43 @@
+/* Operators that walk rows: each row on its own, so the cut into jobs decides nothing but speed. */
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/exp.h"
+
+struct vector_run {
+	const struct kn_form *form;
+	const void *a;
+	size_t rows, jobs;
+};
+
+static void rmsnorm_job(void *context, size_t job, unsigned thread)
+{
+	(void)thread;
+	const struct vector_run *run = context;
+	const struct kn_rmsnorm *a = run->a;
+	for (size_t r = kn_cpu_range_begin(run->rows, run->jobs, job), end = kn_cpu_range_begin(run->rows, run->jobs, job + 1); r < end; r++)
+		for (size_t part = 0; part < a->parts; part++)
+			run->form->rmsnorm(a->x + r * a->ldx + part * a->n, a->weight, a->n, a->epsilon, a->out + r * a->ldo + part * a->n);
+}
+
+void kn_cpu_rmsnorm(struct kn_queue *queue, const struct kn_rmsnorm *a)
+{
+	struct kn_cpu_queue *cpu = kn_cpu_queue(queue);
+	CAD_ASSERT(a->n > 0 && a->parts > 0);
+	struct vector_run run = { cpu->form, a, a->rows, kn_cpu_ranges(cpu, a->rows, a->parts * a->n) };
+	kn_pool_for(cpu->pool, run.jobs, rmsnorm_job, &run);
+}
+
+static void add_job(void *context, size_t job, unsigned thread)
+{
+	(void)thread;
+	const struct vector_run *run = context;
+	const struct kn_add *a = run->a;
+	for (size_t r = kn_cpu_range_begin(run->rows, run->jobs, job), end = kn_cpu_range_begin(run->rows, run->jobs, job + 1); r < end; r++)
+		run->form->add(a->x + r * a->ldx, a->y + r * a->ldy, a->n, a->score ? kn_sigmoid_1(a->score[r * a->lds]) : 1.0f);
+}
+
+void kn_cpu_add(struct kn_queue *queue, const struct kn_add *a)
+{
+	struct kn_cpu_queue *cpu = kn_cpu_queue(queue);
+	struct vector_run run = { cpu->form, a, a->rows, kn_cpu_ranges(cpu, a->rows, a->n) };
+	kn_pool_for(cpu->pool, run.jobs, add_job, &run);
+}

@@ -1,0 +1,47 @@
+/* The definition of attention over one page. */
+#include "kernels/cpu/exp.h"
+#include "kernels/cpu/forms.h"
+
+static float page_sum(const float p[KN_PAGE_KEYS])
+{
+	float s[16];
+	for (size_t i = 0; i < 16; i++)
+		s[i] = p[2 * i] + p[2 * i + 1];
+	for (size_t half = 8; half > 0; half /= 2)
+		for (size_t i = 0; i < half; i++)
+			s[i] = s[i] + s[i + half];
+	return s[0];
+}
+
+/* The query's keys on this page are lo .. hi - 1. */
+static void attend_query(struct kn_attend_block *b, size_t query, const float *k, const float *v, size_t lo, size_t hi)
+{
+	float p[KN_PAGE_KEYS] = { 0 }, m = b->m[query], *out = b->out[query];
+	for (size_t j = lo; j < hi; j++) {
+		float s = 0.0f;
+		for (size_t d = 0; d < b->key_size; d++)
+			s = fmaf(*kn_attend_q(b, query, d), k[d * KN_PAGE_KEYS + j], s);
+		p[j] = s * b->scale;
+		m = p[j] > m ? p[j] : m;
+	}
+	float alpha = kn_exp_1(b->m[query] - m);
+	for (size_t j = lo; j < hi; j++)
+		p[j] = kn_exp_1(p[j] - m);
+	b->l[query] = fmaf(b->l[query], alpha, page_sum(p));
+	b->m[query] = m;
+	for (size_t d = 0; d < b->value_size; d++) {
+		float sum = out[d] * alpha;
+		for (size_t j = lo; j < hi; j++)
+			sum = fmaf(p[j], v[j * b->value_size + d], sum);
+		out[d] = sum;
+	}
+}
+
+void kn_ref_attend_page(struct kn_attend_block *b, const float *k, const float *v, uint32_t first)
+{
+	for (size_t i = 0; i < b->count; i++) {
+		uint32_t lo = b->begin[i] > first ? b->begin[i] : first, hi = b->end[i] < first + KN_PAGE_KEYS ? b->end[i] : first + KN_PAGE_KEYS;
+		if (lo < hi)
+			attend_query(b, i, k, v, lo - first, hi - first);
+	}
+}
