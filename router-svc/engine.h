@@ -61,16 +61,16 @@ struct rt_event {
 	enum rt_finish_reason reason;            /* FINISHED: the last event of the request */
 	enum cad_status status;                  /* FAILED: the last event of the request; ERR_CANCELLED, ERR_DEADLINE, ERR_NOT_FINITE, ... */
 	const char *text;                        /* FAILED: a sentence */
-	/* ROUTING and LOGITS: rows for positions first_position .. + rows - 1 */
-	uint32_t first_position, rows;
+	/* ROUTING and LOGITS: rows for positions first_position .. + rows - 1. Arrays by MoE layer have layer_stride rows between one layer and the next */
+	uint32_t first_position, rows, layer_stride;
 	uint32_t moe_layers, experts, topk;
 	const uint32_t *layers;                  /* [moe_layers]: index in the model */
-	const int32_t *ids;                      /* [moe_layers][rows][topk] */
-	const float *weights;                    /* [moe_layers][rows][topk]; 0 and id -1 for a dropped slot */
-	const uint16_t *nodes;                   /* [moe_layers][rows][topk]: index into the map's nodes; 0xffff: none */
-	const struct cad_map *map;
+	const int32_t *ids;                      /* [moe_layers][rows][topk]; -1 for a dropped slot */
+	const float *weights;                    /* [moe_layers][rows][topk]; 0 for a dropped slot */
+	const char *const *nodes;                /* [moe_layers][rows][topk]: node ids; NULL: none */
 	const float *router_logits;              /* LOGITS: [moe_layers][rows][experts] */
-	const float *logits;                     /* LOGITS: [rows][V] */
+	const float *logits;                     /* LOGITS: [rows][logits_stride] */
+	uint32_t logits_stride;
 };
 typedef void rt_event_fn(void *user, const struct rt_event *event);
 

@@ -1,0 +1,158 @@
+#include "router-svc/moe/route_table.h"
+
+#include "common/cover.h"
+#include "common/log.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DELAY_FIRST_MS = 20, DELAY_LAST_MS = 2000 };
+
+enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_transport *transport)
+{
+	*table = (struct rt_route_table){ .transport = transport, .random = { cad_clock_now_ns(cad_transport_clock(transport)) } };
+	table->peers = calloc(RT_PEERS_MAX, sizeof *table->peers);
+	table->node_peer = malloc(CAD_MAP_NODES_MAX * sizeof *table->node_peer);
+	table->node_ready = calloc(CAD_MAP_NODES_MAX, sizeof *table->node_ready);
+	table->node_load = calloc(CAD_MAP_NODES_MAX, sizeof *table->node_load);
+	if (table->peers && table->node_peer && table->node_ready && table->node_load)
+		return CAD_OK;
+	rt_route_table_fini(table);
+	return CAD_ERR_MEMORY;
+}
+
+void rt_route_table_fini(struct rt_route_table *table)
+{
+	cad_map_release(table->map);
+	free(table->peers);
+	free(table->node_peer);
+	free(table->node_ready);
+	free(table->node_load);
+	*table = (struct rt_route_table){ 0 };
+}
+
+/* Which nodes can be used, and whether that covers every expert. */
+static void refresh(struct rt_route_table *table)
+{
+	const struct cad_map *map = table->map;
+	if (!map)
+		return;
+	for (uint32_t node = 0; node < map->nodes_count; node++) {
+		int peer = table->node_peer[node];
+		table->node_ready[node] = map->nodes[node].live && peer >= 0 && table->peers[peer].ready;
+	}
+	bool whole = true;
+	size_t experts = (size_t)map->layers_count * map->experts;
+	for (size_t at = 0; at < experts && whole; at++) {
+		whole = false;
+		for (uint32_t r = map->offsets[at]; r < map->offsets[at + 1]; r++)
+			whole = whole || table->node_ready[map->replicas[r]];
+	}
+	atomic_store(&table->ready, whole);
+	table->version++;
+}
+
+static struct rt_peer *peer_find(struct rt_route_table *table, const struct cad_map_node *node)
+{
+	struct rt_peer *unused = NULL;
+	for (uint32_t i = 0; i < table->peers_count; i++) {
+		struct rt_peer *peer = &table->peers[i];
+		if (strcmp(peer->id, node->id) == 0 && strcmp(peer->address, node->exchange_address) == 0)
+			return peer;
+		if (!peer->wanted && !peer->connection && peer->calls == 0)
+			unused = peer;
+	}
+	if (!unused && table->peers_count < RT_PEERS_MAX)
+		unused = &table->peers[table->peers_count++];
+	if (!unused)
+		return NULL;
+	*unused = (struct rt_peer){ .delay_ms = DELAY_FIRST_MS };
+	memcpy(unused->id, node->id, strlen(node->id) + 1);   /* lengths are checked by map.c */
+	memcpy(unused->address, node->exchange_address, strlen(node->exchange_address) + 1);
+	return unused;
+}
+
+void rt_route_table_map(struct rt_route_table *table, struct cad_map *map)
+{
+	if (table->map && map->epoch <= table->map->epoch) {
+		cad_map_release(map);
+		return;
+	}
+	cad_map_release(table->map);
+	table->map = map;
+	for (uint32_t i = 0; i < table->peers_count; i++)
+		table->peers[i].wanted = false;
+	for (uint32_t node = 0; node < map->nodes_count; node++) {
+		table->node_peer[node] = -1;
+		if (!map->nodes[node].live || map->nodes[node].exchange_address[0] == 0)
+			continue;
+		struct rt_peer *peer = peer_find(table, &map->nodes[node]);
+		if (!peer) {
+			cad_log_warn("exchange", "more expert nodes than this router has room for", CAD_S("node", map->nodes[node].id), CAD_U("peers_max", RT_PEERS_MAX));
+			continue;
+		}
+		peer->wanted = true;
+		table->node_peer[node] = (int16_t)(peer - table->peers);
+	}
+	refresh(table);
+}
+
+void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *peer, enum cad_connection_state state, enum cad_status status, const char *text)
+{
+	peer->ready = state == CAD_CONNECTION_READY;
+	if (peer->ready) {
+		peer->delay_ms = DELAY_FIRST_MS;
+		cad_log_info("exchange", "connected", CAD_S("node", peer->id), CAD_S("address", peer->address));
+	}
+	if (state == CAD_CONNECTION_CLOSED) {
+		uint64_t jitter = cad_random_below(&table->random, peer->delay_ms + 1);
+		peer->connection = NULL;
+		peer->retry_at_ns = cad_clock_now_ns(cad_transport_clock(table->transport)) + (peer->delay_ms + jitter) * CAD_NS_PER_MS;
+		peer->delay_ms = peer->delay_ms * 2 < DELAY_LAST_MS ? peer->delay_ms * 2 : DELAY_LAST_MS;
+		if (peer->wanted)
+			cad_log_warn("exchange", "no connection", CAD_S("node", peer->id), CAD_S("address", peer->address),
+			             CAD_S("status", cad_status_text(status)), CAD_S("why", text));
+	}
+	refresh(table);
+}
+
+uint64_t rt_route_table_tick(struct rt_route_table *table)
+{
+	uint64_t now = cad_clock_now_ns(cad_transport_clock(table->transport)), next = UINT64_MAX;
+	for (uint32_t i = 0; i < table->peers_count; i++) {
+		struct rt_peer *peer = &table->peers[i];
+		if (!peer->wanted && peer->connection && peer->calls == 0)
+			cad_connection_close(peer->connection, CAD_ERR_CANCELLED, "the map no longer names this node");
+		if (!peer->wanted || peer->connection)
+			continue;
+		if (peer->retry_at_ns > now) {
+			next = peer->retry_at_ns < next ? peer->retry_at_ns : next;
+			continue;
+		}
+		struct cad_error error;
+		enum cad_status status = cad_transport_connect(table->transport, peer->address, peer, &peer->connection, &error);
+		if (status != CAD_OK) {
+			peer->connection = NULL;
+			rt_route_table_connection(table, peer, CAD_CONNECTION_CLOSED, status, error.text);
+			next = peer->retry_at_ns < next ? peer->retry_at_ns : next;
+		}
+	}
+	return next;
+}
+
+void rt_route_table_choose(struct rt_route_table *table, uint32_t layer, const int32_t *experts, uint32_t k, uint16_t *nodes)
+{
+	cad_cover(table->map, layer, experts, k, table->node_ready, table->node_load, nodes);
+	for (uint32_t slot = 0; slot < k; slot++)
+		if (nodes[slot] != CAD_COVER_NONE)
+			table->node_load[nodes[slot]]++;
+}
+
+uint32_t rt_route_table_connections(const struct rt_route_table *table)
+{
+	uint32_t count = 0;
+	for (uint32_t i = 0; i < table->peers_count; i++)
+		count += table->peers[i].ready;
+	return count;
+}
