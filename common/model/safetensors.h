@@ -21,8 +21,12 @@ struct cad_tensor cad_safetensors_at(const struct cad_safetensors *file, size_t 
 struct cad_tensor cad_safetensors_find(const struct cad_safetensors *file, const char *name);   /* data NULL when absent */
 /* The header's bytes (JSON), for fingerprints. */
 const void *cad_safetensors_header(const struct cad_safetensors *file, size_t *bytes);
+size_t cad_safetensors_file_bytes(const struct cad_safetensors *file);
 
-/* Writes a file: `cadrectl eval` and test tools. Tensors in the order given, 64-byte aligned header, temporary file then rename. */
+/*
+ * Writes a file: `cadrectl eval` and test tools. Tensors in the order given, 64-byte aligned header, temporary file then rename. Names differ, and each
+ * tensor starts at a multiple of its element (larger elements first does it).
+ */
 CAD_MUST_USE enum cad_status cad_safetensors_write(const char *path, const struct cad_tensor *tensors, size_t count, struct cad_error *error);
 
 #endif

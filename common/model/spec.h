@@ -19,7 +19,11 @@ enum {
 	CAD_EXPERTS_MAX = 1024,      /* per layer */
 	CAD_TOPK_MAX = 32,
 	CAD_HEAD_SIZE_MAX = 256,
+	CAD_HEADS_MAX = 1024,
 	CAD_HIDDEN_MAX = 65536,
+	CAD_FFN_MAX = 262144,
+	CAD_VOCAB_MAX = 1 << 24,
+	CAD_POSITIONS_MAX = 1 << 24,   /* positions are exact in f32 up to here */
 	CAD_STOP_IDS_MAX = 16,
 	CAD_MODEL_NAME_BYTES = 64,
 };
@@ -29,7 +33,7 @@ enum cad_dtype { CAD_DTYPE_F32, CAD_DTYPE_F16, CAD_DTYPE_BF16, CAD_DTYPE_F8_E4M3
 size_t cad_dtype_bytes(enum cad_dtype dtype);
 const char *cad_dtype_name(enum cad_dtype dtype);   /* "f32", ... */
 
-/* Rotary embedding. inv_freq is computed once (rope.c) in double and rounded to f32, as transformers stores it. */
+/* Rotary embedding. inv_freq is computed once (rope.c), in f32 and in the steps of transformers, so that it is what transformers stores. */
 enum cad_rope_kind { CAD_ROPE_DEFAULT, CAD_ROPE_LINEAR, CAD_ROPE_LLAMA3, CAD_ROPE_YARN };
 struct cad_rope_spec {
 	enum cad_rope_kind kind;

@@ -1,0 +1,204 @@
+/*
+ * config.json -> cad_model_spec: what all families have in common. What one family means by a key of its own is in archs.c.
+ */
+#include "common/file.h"
+#include "common/model/archs.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const size_t CONFIG_BYTES_MAX = 16 << 20;
+
+static enum cad_dtype read_dtype(const struct cad_keys *keys)
+{
+	static const char *const names[] = { "dtype", "torch_dtype", NULL };
+	static const struct {
+		const char *name;
+		enum cad_dtype dtype;
+	} dtypes[] = { { "float32", CAD_DTYPE_F32 }, { "float16", CAD_DTYPE_F16 }, { "bfloat16", CAD_DTYPE_BF16 } };
+	const char *key = cad_keys_name(keys, names);
+	const char *text = cad_keys_text_or(keys, key, "float32");
+	for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+		if (strcmp(text, dtypes[i].name) == 0)
+			return dtypes[i].dtype;
+	cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, key, "is '%.32s'; supported are float32, float16 and bfloat16", text);
+	return CAD_DTYPE_F32;
+}
+
+/* A number or a list of numbers. Leaves what is there when the key is absent. */
+static void read_eos(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	const json_t *value = cad_keys_get(keys, "eos_token_id");
+	if (!value)
+		return;
+	size_t count = json_is_array(value) ? json_array_size(value) : 1;
+	if (count > CAD_STOP_IDS_MAX) {
+		cad_keys_fail(keys, CAD_ERR_EXHAUSTED, "eos_token_id", "lists %zu tokens; at most %d are supported", count, CAD_STOP_IDS_MAX);
+		return;
+	}
+	for (size_t i = 0; i < count; i++) {
+		const json_t *id = json_is_array(value) ? json_array_get(value, i) : value;
+		if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= (json_int_t)spec->vocab) {
+			cad_keys_fail(keys, CAD_ERR_RANGE, "eos_token_id", "must be a token, or a list of tokens, from 0 to %u", spec->vocab - 1);
+			return;
+		}
+		spec->eos_ids[i] = (int32_t)json_integer_value(id);
+	}
+	spec->eos_ids_count = (uint32_t)count;
+}
+
+static void read_bos(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	spec->bos_id = -1;
+	if (cad_keys_get(keys, "bos_token_id"))
+		spec->bos_id = (int32_t)cad_keys_u32(keys, "bos_token_id", 0, spec->vocab - 1);
+}
+
+static void read_common(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	spec->hidden = cad_keys_u32(keys, "hidden_size", 1, CAD_HIDDEN_MAX);
+	spec->vocab = cad_keys_u32(keys, "vocab_size", 1, CAD_VOCAB_MAX);
+	spec->layers_count = cad_keys_u32(keys, "num_hidden_layers", 1, CAD_LAYERS_MAX);
+	spec->positions_max = cad_keys_u32(keys, "max_position_embeddings", 1, CAD_POSITIONS_MAX);
+	spec->norm_epsilon = (float)cad_keys_number(keys, "rms_norm_eps", 1e-30, 1);
+	spec->tied_embeddings = cad_keys_bool_or(keys, "tie_word_embeddings", false);
+	spec->dtype = read_dtype(keys);
+	const char *activation = cad_keys_text_or(keys, "hidden_act", "silu");
+	if (strcmp(activation, "silu") != 0)
+		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "hidden_act", "is '%.32s'; only silu is supported", activation);
+	if (cad_keys_get(keys, "quantization_config"))
+		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "quantization_config", "is there: quantised checkpoints are not supported, use one with f32, f16 or bf16 weights");
+	read_bos(keys, spec);
+	read_eos(keys, spec);
+}
+
+static const struct cad_arch *read_arch(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	char supported[256];
+	const char *name = cad_keys_text_or(keys, "model_type", NULL);
+	if (!name) {
+		cad_keys_fail(keys, CAD_ERR_INVALID, "model_type", "is missing");
+		return NULL;
+	}
+	const struct cad_arch *arch = cad_arch_find(name);
+	if (!arch) {
+		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "model_type", "is '%.63s'; supported are %s", name, cad_arch_list(supported, sizeof supported));
+		return NULL;
+	}
+	snprintf(spec->architecture, sizeof spec->architecture, "%s", name);
+	return arch;
+}
+
+static enum cad_status read_config(const char *name, const json_t *object, struct cad_model_spec *spec, struct cad_error *error)
+{
+	enum cad_status status = CAD_OK;
+	struct cad_keys keys = { .file = name, .prefix = "", .object = object, .status = &status, .error = error };
+	const struct cad_arch *arch = read_arch(&keys, spec);
+	if (!arch)
+		return status;
+	read_common(&keys, spec);
+	cad_config_read_rope(&keys, arch, spec);
+	if (status != CAD_OK)
+		return status;
+	spec->layers = calloc(spec->layers_count, sizeof *spec->layers);
+	if (!spec->layers)
+		return cad_error_set(error, CAD_ERR_MEMORY, "%s: no memory for %u layers", name, spec->layers_count);
+	for (uint32_t i = 0; i < spec->layers_count; i++)
+		spec->layers[i].rope = true;
+	arch->read(&keys, spec);
+	if (spec->rope.size % 2 != 0)
+		cad_keys_fail(&keys, CAD_ERR_RANGE, "head_dim", "makes %u elements of a head rotate; it must be an even number", spec->rope.size);
+	return status;
+}
+
+enum cad_status cad_model_spec_parse(const char *name, const char *config, size_t config_bytes, const char *generation, size_t generation_bytes,
+                                     struct cad_model_spec *spec, struct cad_error *error)
+{
+	struct cad_model_spec read = { 0 };
+	json_t *object = NULL, *generation_object = NULL;
+	enum cad_status status = cad_keys_parse(name, config, config_bytes, &object, error);
+	if (status != CAD_OK)
+		return status;
+	status = read_config(name, object, &read, error);
+	if (status != CAD_OK || !generation)
+		goto done;
+	status = cad_keys_parse("generation_config.json", generation, generation_bytes, &generation_object, error);
+	if (status == CAD_OK)
+		read_eos(&(struct cad_keys){ .file = "generation_config.json", .prefix = "", .object = generation_object, .status = &status, .error = error }, &read);
+done:
+	json_decref(generation_object);
+	json_decref(object);
+	if (status == CAD_OK)
+		*spec = read;
+	else
+		cad_model_spec_fini(&read);
+	return status;
+}
+
+enum cad_status cad_model_config_read(const char *directory, struct cad_model_config *config, struct cad_error *error)
+{
+	char *generation_path = NULL;
+	struct cad_model_config read = { 0 };
+	enum cad_status status;
+	if (asprintf(&read.path, "%s/config.json", directory) < 0) {
+		read.path = NULL;
+		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory to open %s", directory);
+		goto fini;
+	}
+	if (!cad_file_exists(directory)) {
+		status = cad_error_set(error, CAD_ERR_NOT_FOUND, "%s does not exist; give the directory of a model", directory);
+		goto fini;
+	}
+	status = cad_file_read(read.path, CONFIG_BYTES_MAX, &read.config, &read.config_bytes, error);
+	if (status != CAD_OK)
+		goto fini;
+	if (asprintf(&generation_path, "%s/generation_config.json", directory) < 0) {
+		generation_path = NULL;
+		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory to open %s", directory);
+		goto fini;
+	}
+	if (cad_file_exists(generation_path))
+		status = cad_file_read(generation_path, CONFIG_BYTES_MAX, &read.generation, &read.generation_bytes, error);
+	free(generation_path);
+	if (status != CAD_OK)
+		goto fini;
+	*config = read;
+	return CAD_OK;
+fini:
+	cad_model_config_fini(&read);
+	return status;
+}
+
+void cad_model_config_fini(struct cad_model_config *config)
+{
+	free(config->path);
+	free(config->config);
+	free(config->generation);
+	*config = (struct cad_model_config){ 0 };
+}
+
+enum cad_status cad_model_spec_read(const char *directory, struct cad_model_spec *spec, struct cad_error *error)
+{
+	struct cad_model_config config;
+	enum cad_status status = cad_model_config_read(directory, &config, error);
+	if (status != CAD_OK)
+		return status;
+	status = cad_model_spec_parse(config.path, config.config, config.config_bytes, config.generation, config.generation_bytes, spec, error);
+	cad_model_config_fini(&config);
+	return status;
+}
+
+void cad_model_spec_fini(struct cad_model_spec *spec)
+{
+	free(spec->layers);
+	*spec = (struct cad_model_spec){ 0 };
+}
+
+uint32_t cad_model_spec_moe_layers(const struct cad_model_spec *spec)
+{
+	uint32_t count = 0;
+	for (uint32_t i = 0; i < spec->layers_count; i++)
+		count += spec->layers[i].moe;
+	return count;
+}

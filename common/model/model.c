@@ -1,0 +1,282 @@
+#include "common/model/model.h"
+
+#include "common/model/archs.h"
+#include "common/model/shards.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#define XXH_INLINE_ALL   /* a state on the stack, so that hashing cannot fail */
+#include <xxhash.h>
+
+enum {
+	TOP_ROLES = CAD_ROLE_ATTENTION_NORM,
+	LAYER_ROLES = CAD_ROLE_EXPERT_GATE - CAD_ROLE_ATTENTION_NORM,
+	EXPERT_ROLES = CAD_ROLE_COUNT - CAD_ROLE_EXPERT_GATE,
+	NAME_BYTES = 256,
+};
+static const uint32_t ABSENT = UINT32_MAX;
+
+struct cad_model {
+	struct cad_model_spec spec;
+	const struct cad_arch *arch;
+	char *directory;
+	struct cad_shards shards;
+	uint32_t *slots;             /* [TOP_ROLES + L * LAYER_ROLES + L * E * EXPERT_ROLES] index into shards.tensors, or ABSENT */
+	bool *used;                  /* [shards.tensors_count] */
+	struct cad_model_sizes sizes;
+	char fingerprint[33];
+};
+
+static size_t slot_of(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
+{
+	size_t layers = model->spec.layers_count, experts = model->spec.gate.experts;
+	if (!cad_role_is_layer(role))
+		return role;
+	CAD_ASSERT(layer < layers && role < CAD_ROLE_COUNT);
+	if (!cad_role_is_expert(role))
+		return TOP_ROLES + (size_t)layer * LAYER_ROLES + (size_t)(role - CAD_ROLE_ATTENTION_NORM);
+	CAD_ASSERT(expert < experts);
+	return TOP_ROLES + layers * LAYER_ROLES + ((size_t)layer * experts + expert) * EXPERT_ROLES + (size_t)(role - CAD_ROLE_EXPERT_GATE);
+}
+
+/* ---- checks ---- */
+
+static const char *shape_text(uint32_t rank, const uint64_t *shape, char text[96])
+{
+	size_t at = 0;
+	for (uint32_t i = 0; i < rank; i++)
+		at += (size_t)snprintf(text + at, 96 - at, "%s%llu", i ? ", " : "", (unsigned long long)shape[i]);
+	text[at] = 0;
+	return text;
+}
+
+static bool shape_is(const struct cad_tensor *tensor, const struct cad_tensor_want *want)
+{
+	return tensor->rank == want->rank && memcmp(tensor->shape, want->shape, want->rank * sizeof *want->shape) == 0;
+}
+
+/* Finds and checks one tensor, and notes where it is. */
+static enum cad_status place(struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert, const struct cad_tensor_want *want, struct cad_error *error)
+{
+	char name[NAME_BYTES], has[96], wants[96];
+	if (!cad_tensor_name(model->arch, role, layer, expert, name, sizeof name))
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "%s: no tensor is known for a part that config.json calls for", model->directory);
+	const struct cad_shard_tensor *found = cad_shards_find(&model->shards, name);
+	if (!found && model->shards.count == 1)
+		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: tensor '%s' is missing, but config.json calls for it", model->shards.list[0].path, name);
+	if (!found)
+		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: tensor '%s' is in none of the %zu safetensors files, but config.json calls for it", model->directory, name,
+		                     model->shards.count);
+	const struct cad_tensor *tensor = &found->tensor;
+	const char *path = model->shards.list[found->shard].path;
+	if (!shape_is(tensor, want))
+		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: tensor '%s' has shape [%s], but config.json calls for [%s]", path, name,
+		                     shape_text(tensor->rank, tensor->shape, has), shape_text(want->rank, want->shape, wants));
+	if (tensor->dtype != CAD_DTYPE_F32 && tensor->dtype != CAD_DTYPE_F16 && tensor->dtype != CAD_DTYPE_BF16)
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "%s: tensor '%s' has dtype %s; weights must be f32, f16 or bf16", path, name, cad_dtype_name(tensor->dtype));
+	size_t index = (size_t)(found - model->shards.tensors);
+	model->used[index] = true;
+	model->slots[slot_of(model, role, layer, expert)] = (uint32_t)index;
+	return CAD_OK;
+}
+
+static enum cad_status place_layer(struct cad_model *model, uint32_t layer, struct cad_error *error)
+{
+	enum cad_status status = CAD_OK;
+	for (enum cad_role role = CAD_ROLE_ATTENTION_NORM; role < CAD_ROLE_COUNT && status == CAD_OK; role++) {
+		struct cad_tensor_want want = cad_tensor_wanted(&model->spec, role, layer);
+		uint32_t copies = !want.wanted ? 0 : cad_role_is_expert(role) ? model->spec.gate.experts : 1;
+		for (uint32_t expert = 0; expert < copies && status == CAD_OK; expert++)
+			status = place(model, role, layer, expert, &want, error);
+	}
+	return status;
+}
+
+static enum cad_status place_all(struct cad_model *model, struct cad_error *error)
+{
+	enum cad_status status = CAD_OK;
+	for (enum cad_role role = 0; role < CAD_ROLE_ATTENTION_NORM && status == CAD_OK; role++) {
+		struct cad_tensor_want want = cad_tensor_wanted(&model->spec, role, 0);
+		if (want.wanted)
+			status = place(model, role, 0, 0, &want, error);
+	}
+	for (uint32_t layer = 0; layer < model->spec.layers_count && status == CAD_OK; layer++)
+		status = place_layer(model, layer, error);
+	for (size_t i = 0; i < model->shards.tensors_count && status == CAD_OK; i++) {
+		const struct cad_shard_tensor *tensor = &model->shards.tensors[i];
+		if (!model->used[i] && !cad_tensor_is_harmless(&model->spec, tensor->tensor.name))
+			status = cad_error_set(error, CAD_ERR_CORRUPT, "%s: tensor '%.200s' is not one that config.json calls for; the two may belong to different models",
+			                       model->shards.list[tensor->shard].path, tensor->tensor.name);
+	}
+	return status;
+}
+
+/* ---- what is computed once ---- */
+
+static void hash_text(const XXH3_state_t *state, char hex[33])
+{
+	XXH128_canonical_t canonical;
+	XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state));
+	for (size_t i = 0; i < sizeof canonical.digest; i++)
+		snprintf(hex + 2 * i, 3, "%02x", canonical.digest[i]);
+}
+
+static void hash_part(XXH3_state_t *state, const void *bytes, size_t size)
+{
+	uint64_t length = size;   /* so that no byte can move from one part to the next unseen */
+	XXH3_128bits_update(state, &length, sizeof length);
+	XXH3_128bits_update(state, bytes, size);
+}
+
+static void compute_fingerprint(struct cad_model *model, const struct cad_model_config *config)
+{
+	XXH3_state_t state;
+	XXH3_INITSTATE(&state);
+	XXH3_128bits_reset(&state);
+	hash_part(&state, config->config, config->config_bytes);
+	for (size_t i = 0; i < model->shards.count; i++) {
+		size_t bytes;
+		const void *header = cad_safetensors_header(model->shards.list[i].file, &bytes);
+		hash_part(&state, header, bytes);
+	}
+	hash_text(&state, model->fingerprint);
+}
+
+static uint64_t parameters_of(const struct cad_tensor *tensor) { return tensor->bytes / cad_dtype_bytes(tensor->dtype); }
+
+static void compute_sizes(struct cad_model *model)
+{
+	struct cad_model_sizes *sizes = &model->sizes;
+	uint32_t experts = model->spec.gate.experts;
+	for (size_t i = 0; i < model->shards.count; i++)
+		sizes->files += cad_safetensors_file_bytes(model->shards.list[i].file);
+	uint64_t routed_parameters = 0, active = 0;
+	for (uint32_t layer = 0; layer < model->spec.layers_count; layer++) {
+		uint64_t layer_parameters = 0;
+		for (uint32_t expert = 0; model->spec.layers[layer].moe && expert < experts; expert++) {
+			uint64_t bytes = 0;
+			for (enum cad_role role = CAD_ROLE_EXPERT_GATE; role < CAD_ROLE_COUNT; role++) {
+				struct cad_tensor tensor = cad_model_tensor(model, role, layer, expert);
+				bytes += tensor.bytes;
+				layer_parameters += parameters_of(&tensor);
+			}
+			sizes->total += bytes;
+			sizes->expert = bytes > sizes->expert ? bytes : sizes->expert;
+		}
+		routed_parameters += layer_parameters;
+		active += experts ? layer_parameters / experts * model->spec.gate.topk : 0;
+	}
+	uint64_t all = 0;
+	for (size_t i = 0; i < model->shards.tensors_count; i++)
+		if (model->used[i]) {
+			all += model->shards.tensors[i].tensor.bytes;
+			sizes->parameters += parameters_of(&model->shards.tensors[i].tensor);
+		}
+	sizes->router = all - sizes->total;
+	sizes->total = all;
+	sizes->active_parameters = sizes->parameters - routed_parameters + active;
+}
+
+/* ---- opening ---- */
+
+static enum cad_status open_config(struct cad_model *model, const struct cad_model_config *config, struct cad_error *error)
+{
+	enum cad_status status =
+		cad_model_spec_parse(config->path, config->config, config->config_bytes, config->generation, config->generation_bytes, &model->spec, error);
+	if (status != CAD_OK)
+		return status;
+	char supported[256];
+	model->arch = cad_arch_find(model->spec.architecture);
+	CAD_ASSERT(model->arch);
+	if (!model->arch->runs)
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "%s: model_type is '%s', which this version does not run yet; supported are %s", config->path,
+		                     model->spec.architecture, cad_arch_list(supported, sizeof supported));
+	return CAD_OK;
+}
+
+static enum cad_status open_weights(struct cad_model *model, struct cad_error *error)
+{
+	enum cad_status status = cad_shards_open(model->directory, &model->shards, error);
+	if (status != CAD_OK)
+		return status;
+	size_t layers = model->spec.layers_count;
+	size_t slots = TOP_ROLES + layers * LAYER_ROLES + layers * model->spec.gate.experts * EXPERT_ROLES;
+	model->slots = malloc(slots * sizeof *model->slots);
+	model->used = calloc(model->shards.tensors_count + 1, sizeof *model->used);
+	if (!model->slots || !model->used)
+		return cad_error_set(error, CAD_ERR_MEMORY, "no memory to open the model in %s", model->directory);
+	memset(model->slots, 0xff, slots * sizeof *model->slots);   /* all ABSENT */
+	status = place_all(model, error);
+	if (status == CAD_OK)
+		compute_sizes(model);
+	return status;
+}
+
+enum cad_status cad_model_open(const char *directory, struct cad_model **model, struct cad_error *error)
+{
+	struct cad_model *opened = calloc(1, sizeof *opened);
+	struct cad_model_config config = { 0 };
+	if (!opened)
+		return cad_error_set(error, CAD_ERR_MEMORY, "no memory to open the model in %s", directory);
+	enum cad_status status;
+	opened->directory = strdup(directory);
+	if (!opened->directory)
+		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory to open the model in %s", directory);
+	else
+		status = cad_model_config_read(directory, &config, error);
+	if (status == CAD_OK)
+		status = open_config(opened, &config, error);
+	if (status == CAD_OK)
+		status = open_weights(opened, error);
+	if (status == CAD_OK)
+		compute_fingerprint(opened, &config);
+	cad_model_config_fini(&config);
+	if (status == CAD_OK)
+		*model = opened;
+	else
+		cad_model_close(opened);
+	return status;
+}
+
+void cad_model_close(struct cad_model *model)
+{
+	if (!model)
+		return;
+	free(model->used);
+	free(model->slots);
+	cad_shards_close(&model->shards);
+	cad_model_spec_fini(&model->spec);
+	free(model->directory);
+	free(model);
+}
+
+/* ---- reading ---- */
+
+const struct cad_model_spec *cad_model_spec(const struct cad_model *model) { return &model->spec; }
+const char *cad_model_directory(const struct cad_model *model) { return model->directory; }
+struct cad_model_sizes cad_model_sizes(const struct cad_model *model) { return model->sizes; }
+void cad_model_fingerprint(const struct cad_model *model, char hex[33]) { memcpy(hex, model->fingerprint, sizeof model->fingerprint); }
+
+struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
+{
+	if (role == CAD_ROLE_LM_HEAD && model->spec.tied_embeddings)
+		role = CAD_ROLE_EMBED;
+	if (cad_role_is_expert(role) && model->spec.gate.experts == 0)
+		return (struct cad_tensor){ 0 };
+	uint32_t index = model->slots[slot_of(model, role, layer, expert)];
+	return index == ABSENT ? (struct cad_tensor){ 0 } : model->shards.tensors[index].tensor;
+}
+
+void cad_model_expert_checksum(const struct cad_model *model, uint32_t layer, uint32_t expert, char hex[33])
+{
+	XXH3_state_t state;
+	XXH3_INITSTATE(&state);
+	XXH3_128bits_reset(&state);
+	for (enum cad_role role = CAD_ROLE_EXPERT_GATE; role < CAD_ROLE_COUNT; role++) {
+		struct cad_tensor tensor = cad_model_tensor(model, role, layer, expert);
+		if (tensor.data)
+			XXH3_128bits_update(&state, tensor.data, tensor.bytes);
+	}
+	hash_text(&state, hex);
+}

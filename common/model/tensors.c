@@ -1,0 +1,150 @@
+/*
+ * What each role of a tensor is called and which shape it has. Names are those of the published checkpoints; a family's own names (archs.c) go before these.
+ */
+#include "common/model/archs.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct cad_tensor_name common_names[] = {
+	{ CAD_ROLE_EMBED, "model.embed_tokens.weight" },
+	{ CAD_ROLE_FINAL_NORM, "model.norm.weight" },
+	{ CAD_ROLE_LM_HEAD, "lm_head.weight" },
+	{ CAD_ROLE_ATTENTION_NORM, "model.layers.{l}.input_layernorm.weight" },
+	{ CAD_ROLE_Q, "model.layers.{l}.self_attn.q_proj.weight" },
+	{ CAD_ROLE_Q_BIAS, "model.layers.{l}.self_attn.q_proj.bias" },
+	{ CAD_ROLE_K, "model.layers.{l}.self_attn.k_proj.weight" },
+	{ CAD_ROLE_K_BIAS, "model.layers.{l}.self_attn.k_proj.bias" },
+	{ CAD_ROLE_V, "model.layers.{l}.self_attn.v_proj.weight" },
+	{ CAD_ROLE_V_BIAS, "model.layers.{l}.self_attn.v_proj.bias" },
+	{ CAD_ROLE_O, "model.layers.{l}.self_attn.o_proj.weight" },
+	{ CAD_ROLE_O_BIAS, "model.layers.{l}.self_attn.o_proj.bias" },
+	{ CAD_ROLE_Q_NORM, "model.layers.{l}.self_attn.q_norm.weight" },
+	{ CAD_ROLE_K_NORM, "model.layers.{l}.self_attn.k_norm.weight" },
+	{ CAD_ROLE_SINKS, "model.layers.{l}.self_attn.sinks" },
+	{ CAD_ROLE_Q_DOWN, "model.layers.{l}.self_attn.q_a_proj.weight" },
+	{ CAD_ROLE_Q_DOWN_NORM, "model.layers.{l}.self_attn.q_a_layernorm.weight" },
+	{ CAD_ROLE_Q_UP, "model.layers.{l}.self_attn.q_b_proj.weight" },
+	{ CAD_ROLE_KV_DOWN, "model.layers.{l}.self_attn.kv_a_proj_with_mqa.weight" },
+	{ CAD_ROLE_KV_DOWN_NORM, "model.layers.{l}.self_attn.kv_a_layernorm.weight" },
+	{ CAD_ROLE_KV_UP, "model.layers.{l}.self_attn.kv_b_proj.weight" },
+	{ CAD_ROLE_FFN_NORM, "model.layers.{l}.post_attention_layernorm.weight" },
+	{ CAD_ROLE_FFN_GATE, "model.layers.{l}.mlp.gate_proj.weight" },
+	{ CAD_ROLE_FFN_UP, "model.layers.{l}.mlp.up_proj.weight" },
+	{ CAD_ROLE_FFN_DOWN, "model.layers.{l}.mlp.down_proj.weight" },
+	{ CAD_ROLE_GATE, "model.layers.{l}.mlp.gate.weight" },
+	{ CAD_ROLE_SELECTION_BIAS, "model.layers.{l}.mlp.gate.e_score_correction_bias" },
+	{ CAD_ROLE_SHARED_GATE, "model.layers.{l}.mlp.shared_experts.gate_proj.weight" },
+	{ CAD_ROLE_SHARED_UP, "model.layers.{l}.mlp.shared_experts.up_proj.weight" },
+	{ CAD_ROLE_SHARED_DOWN, "model.layers.{l}.mlp.shared_experts.down_proj.weight" },
+	{ CAD_ROLE_SHARED_SCORE, "model.layers.{l}.mlp.shared_expert_gate.weight" },
+	{ CAD_ROLE_EXPERT_GATE, "model.layers.{l}.mlp.experts.{e}.gate_proj.weight" },
+	{ CAD_ROLE_EXPERT_UP, "model.layers.{l}.mlp.experts.{e}.up_proj.weight" },
+	{ CAD_ROLE_EXPERT_DOWN, "model.layers.{l}.mlp.experts.{e}.down_proj.weight" },
+};
+
+static const char *find_pattern(const struct cad_tensor_name *names, size_t count, enum cad_role role)
+{
+	for (size_t i = 0; i < count; i++)
+		if (names[i].role == role)
+			return names[i].pattern;
+	return NULL;
+}
+
+bool cad_tensor_name(const struct cad_arch *arch, enum cad_role role, uint32_t layer, uint32_t expert, char *name, size_t bytes)
+{
+	const char *pattern = find_pattern(arch->names, arch->names_count, role);
+	if (!pattern)
+		pattern = find_pattern(common_names, sizeof common_names / sizeof *common_names, role);
+	if (!pattern)
+		return false;
+	size_t at = 0;
+	while (*pattern && at < bytes) {
+		if (*pattern == '{') {
+			at += (size_t)snprintf(name + at, bytes - at, "%u", pattern[1] == 'l' ? layer : expert);
+			pattern += 3;
+		} else {
+			name[at++] = *pattern++;
+		}
+	}
+	CAD_ASSERT(at < bytes);
+	name[at] = 0;
+	return true;
+}
+
+static struct cad_tensor_want vector(bool wanted, uint64_t n) { return (struct cad_tensor_want){ .wanted = wanted, .rank = 1, .shape = { n } }; }
+
+static struct cad_tensor_want matrix(bool wanted, uint64_t n, uint64_t k) { return (struct cad_tensor_want){ .wanted = wanted, .rank = 2, .shape = { n, k } }; }
+
+static struct cad_tensor_want attention_wanted(const struct cad_model_spec *spec, enum cad_role role)
+{
+	const struct cad_attention_spec *a = &spec->attention;
+	bool latent = a->kind == CAD_ATTENTION_LATENT, grouped = !latent, projection = a->qk_norm == CAD_QK_NORM_PROJECTION;
+	uint64_t hidden = spec->hidden, head = a->head_size, q = a->heads * head, k = a->kv_heads * head, v = (uint64_t)a->kv_heads * a->value_size;
+	switch (role) {
+	case CAD_ROLE_Q: return matrix(grouped || a->q_rank == 0, q, hidden);
+	case CAD_ROLE_K: return matrix(grouped, k, hidden);
+	case CAD_ROLE_V: return matrix(grouped, v, hidden);
+	case CAD_ROLE_O: return matrix(true, hidden, (uint64_t)a->heads * a->value_size);
+	case CAD_ROLE_Q_BIAS: return vector(a->q_bias, q);
+	case CAD_ROLE_K_BIAS: return vector(a->k_bias, k);
+	case CAD_ROLE_V_BIAS: return vector(a->v_bias, v);
+	case CAD_ROLE_O_BIAS: return vector(a->o_bias, hidden);
+	case CAD_ROLE_Q_NORM: return vector(a->qk_norm != CAD_QK_NORM_NONE, projection ? q : head);
+	case CAD_ROLE_K_NORM: return vector(a->qk_norm != CAD_QK_NORM_NONE, projection ? k : head);
+	case CAD_ROLE_SINKS: return vector(a->sinks, a->heads);
+	case CAD_ROLE_Q_DOWN: return matrix(latent && a->q_rank, a->q_rank, hidden);
+	case CAD_ROLE_Q_DOWN_NORM: return vector(latent && a->q_rank, a->q_rank);
+	case CAD_ROLE_Q_UP: return matrix(latent && a->q_rank, q, a->q_rank);
+	case CAD_ROLE_KV_DOWN: return matrix(latent, a->kv_rank + a->rope_size, hidden);
+	case CAD_ROLE_KV_DOWN_NORM: return vector(latent, a->kv_rank);
+	case CAD_ROLE_KV_UP: return matrix(latent, (uint64_t)a->heads * (a->nope_size + a->value_size), a->kv_rank);
+	default: return (struct cad_tensor_want){ 0 };
+	}
+}
+
+static struct cad_tensor_want ffn_wanted(const struct cad_model_spec *spec, enum cad_role role, bool moe)
+{
+	uint64_t hidden = spec->hidden, dense = spec->dense.size, expert = spec->expert.size, shared = spec->shared.size, experts = spec->gate.experts;
+	bool bias = moe && spec->expert.bias;
+	switch (role) {
+	case CAD_ROLE_FFN_GATE:
+	case CAD_ROLE_FFN_UP: return matrix(!moe, dense, hidden);
+	case CAD_ROLE_FFN_DOWN: return matrix(!moe, hidden, dense);
+	case CAD_ROLE_GATE: return matrix(moe, experts, hidden);
+	case CAD_ROLE_GATE_BIAS: return vector(moe && spec->gate.linear_bias, experts);
+	case CAD_ROLE_SELECTION_BIAS: return vector(moe && spec->gate.selection_bias, experts);
+	case CAD_ROLE_SHARED_GATE:
+	case CAD_ROLE_SHARED_UP: return matrix(moe && shared, shared, hidden);
+	case CAD_ROLE_SHARED_DOWN: return matrix(moe && shared, hidden, shared);
+	case CAD_ROLE_SHARED_SCORE: return matrix(moe && spec->shared_gate, 1, hidden);
+	case CAD_ROLE_EXPERT_GATE:
+	case CAD_ROLE_EXPERT_UP: return matrix(moe, expert, hidden);
+	case CAD_ROLE_EXPERT_DOWN: return matrix(moe, hidden, expert);
+	case CAD_ROLE_EXPERT_GATE_BIAS:
+	case CAD_ROLE_EXPERT_UP_BIAS: return vector(bias, expert);
+	case CAD_ROLE_EXPERT_DOWN_BIAS: return vector(bias, hidden);
+	default: return (struct cad_tensor_want){ 0 };
+	}
+}
+
+struct cad_tensor_want cad_tensor_wanted(const struct cad_model_spec *spec, enum cad_role role, uint32_t layer)
+{
+	switch (role) {
+	case CAD_ROLE_EMBED: return matrix(true, spec->vocab, spec->hidden);
+	case CAD_ROLE_LM_HEAD: return matrix(!spec->tied_embeddings, spec->vocab, spec->hidden);
+	case CAD_ROLE_FINAL_NORM:
+	case CAD_ROLE_ATTENTION_NORM:
+	case CAD_ROLE_FFN_NORM: return vector(true, spec->hidden);
+	default: return role < CAD_ROLE_FFN_NORM ? attention_wanted(spec, role) : ffn_wanted(spec, role, spec->layers[layer].moe);
+	}
+}
+
+bool cad_tensor_is_harmless(const struct cad_model_spec *spec, const char *name)
+{
+	static const char frequencies[] = ".rotary_emb.inv_freq";   /* computed, not learned; old checkpoints carry it */
+	size_t length = strlen(name), tail = sizeof frequencies - 1;
+	if (length >= tail && strcmp(name + length - tail, frequencies) == 0)
+		return true;
+	return spec->tied_embeddings && strcmp(name, "lm_head.weight") == 0;
+}
