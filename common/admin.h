@@ -13,12 +13,17 @@
 #include <stdbool.h>
 
 struct cad_admin;
+struct cad_admin_request;            /* lives for the callback */
+
+const char *cad_admin_path(const struct cad_admin_request *request);
+/* The argument of "?name=value", decoded; NULL when there is none. */
+const char *cad_admin_argument(const struct cad_admin_request *request, const char *name);
 
 /* A page: `body` from malloc, freed by the server. Not OK: the answer is 404 for CAD_ERR_NOT_FOUND, 400 for CAD_ERR_INVALID, else 500. */
 struct cad_admin_page {
 	const char *path;            /* "/api/status"; a trailing '*' takes every path that begins so */
 	const char *content_type;
-	enum cad_status (*render)(void *context, const char *path, const char *query, char **body, size_t *bytes);
+	enum cad_status (*render)(void *context, const struct cad_admin_request *request, char **body, size_t *bytes);
 	void *context;
 };
 
