@@ -42,7 +42,8 @@ static inline size_t kn_cpu_range_begin(size_t rows, size_t jobs, size_t job) { 
 void *kn_cpu_alloc(struct kn_device *device, size_t bytes);
 void kn_cpu_release(struct kn_device *device, void *memory, size_t bytes);
 
-/* pack.c */
+/* pack.c. out[i] = source[i] as f32, exactly; the source is F32, F16 or BF16 of any alignment. */
+void kn_widen(const void *source, enum cad_dtype dtype, size_t n, float *out);
 enum cad_status kn_cpu_matrix_create(struct kn_device *device, const struct kn_source *source, enum kn_weights weights, struct kn_matrix *matrix);
 void kn_cpu_matrix_destroy(struct kn_device *device, struct kn_matrix *matrix);
 enum cad_status kn_cpu_table_create(struct kn_device *device, const struct kn_source *source, enum kn_weights weights, struct kn_table *table);

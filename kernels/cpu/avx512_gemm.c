@@ -1,0 +1,108 @@
+/* GEMM and activations in AVX-512: one line of weights (16 columns) is one register, 16 columns of one row one accumulator. */
+#include "kernels/cpu/exp.h"
+#include "kernels/cpu/gemm_nest.h"
+
+enum { ROWS = 12, STRIDE = 12 };   /* 12 rows x 2 lines or 6 rows x 4 lines: 24 accumulators */
+
+/* Two values of k of one line of weights as f32; at: the line in the first step, which for f32 is followed by the next k's. */
+KN_TILE void widen(const bool bf16, const uint8_t *at, __m512 *even, __m512 *odd)
+{
+	_mm_prefetch((const char *)at + KN_FETCH_BYTES, _MM_HINT_T0);
+	if (bf16) {
+		__m512i line = _mm512_load_si512(at);
+		*even = _mm512_castsi512_ps(_mm512_slli_epi32(line, 16));
+		*odd = _mm512_castsi512_ps(_mm512_and_si512(line, _mm512_set1_epi32((int)0xffff0000)));
+	} else {
+		_mm_prefetch((const char *)at + 256 + KN_FETCH_BYTES, _MM_HINT_T0);
+		*even = _mm512_load_ps((const float *)at);
+		*odd = _mm512_load_ps((const float *)(at + 256));
+	}
+}
+
+/* mr rows by nv lines, k ascending; x is [k][stride] */
+KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_t stride, const float *x, size_t k, const uint8_t *lines, bool first, float *y, size_t ldy)
+{
+	__m512 acc[ROWS][4];
+	KN_UNROLL for (size_t r = 0; r < mr; r++)
+		KN_UNROLL for (size_t v = 0; v < nv; v++)
+			acc[r][v] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(y + r * ldy + v * 16);
+	for (size_t i = 0; i < k; i += 2, x += 2 * stride, lines += bf16 ? 256 : 512) {
+		__m512 even[4], odd[4];
+		KN_UNROLL for (size_t v = 0; v < nv; v++)
+			widen(bf16, lines + v * 64, &even[v], &odd[v]);
+		KN_UNROLL for (size_t r = 0; r < mr; r++) {
+			__m512 a = _mm512_set1_ps(x[r]);
+			KN_UNROLL for (size_t v = 0; v < nv; v++)
+				acc[r][v] = _mm512_fmadd_ps(a, even[v], acc[r][v]);
+		}
+		KN_UNROLL for (size_t r = 0; r < mr; r++) {
+			__m512 a = _mm512_set1_ps(x[stride + r]);
+			KN_UNROLL for (size_t v = 0; v < nv; v++)
+				acc[r][v] = _mm512_fmadd_ps(a, odd[v], acc[r][v]);
+		}
+	}
+	KN_UNROLL for (size_t r = 0; r < mr; r++)
+		KN_UNROLL for (size_t v = 0; v < nv; v++)
+			_mm512_storeu_ps(y + r * ldy + v * 16, acc[r][v]);
+}
+
+#define TILE(mr, stride, name, bf16) \
+	static void tile_##name##_##mr(const float *x, size_t k, const uint8_t *lines, bool first, float *y, size_t ldy) \
+	{ \
+		if (mr <= 6) { \
+			tile(mr, 4, bf16, stride, x, k, lines, first, y, ldy); \
+		} else { \
+			tile(mr, 2, bf16, stride, x, k, lines, first, y, ldy); \
+			tile(mr, 2, bf16, stride, x, k, lines + 128, first, y + 32, ldy); \
+		} \
+	}
+#define TILES(name, bf16) \
+	TILE(1, 1, name, bf16) TILE(2, STRIDE, name, bf16) TILE(3, STRIDE, name, bf16) TILE(4, STRIDE, name, bf16) TILE(5, STRIDE, name, bf16) \
+	TILE(6, STRIDE, name, bf16) TILE(7, STRIDE, name, bf16) TILE(8, STRIDE, name, bf16) TILE(9, STRIDE, name, bf16) TILE(10, STRIDE, name, bf16) \
+	TILE(11, STRIDE, name, bf16) TILE(12, STRIDE, name, bf16) \
+	static kn_gemm_tile_fn *const tiles_##name[ROWS] = { \
+		tile_##name##_1, tile_##name##_2, tile_##name##_3, tile_##name##_4, tile_##name##_5, tile_##name##_6, \
+		tile_##name##_7, tile_##name##_8, tile_##name##_9, tile_##name##_10, tile_##name##_11, tile_##name##_12, \
+	};
+TILES(bf16, true)
+TILES(f32, false)
+
+void kn_avx512_gemm_bf16(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_bf16, ROWS, STRIDE, KN_PANEL_COLS * 2); }
+void kn_avx512_gemm_f32(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_f32, ROWS, STRIDE, KN_PANEL_COLS * 4); }
+
+/* Sign flips are by xor, as -x is. max(min()) takes its second operand when either is NaN: the value goes second. */
+static inline __m512 negate(__m512 x) { return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(x), _mm512_set1_epi32(INT32_MIN))); }
+
+KN_TILE void act(const bool clamped, const struct kn_act *a)
+{
+	const __m512 one = _mm512_set1_ps(1.0f), limit = _mm512_set1_ps(a->limit);
+	for (size_t r = 0; r < a->rows; r++)
+		for (size_t v = 0; v < a->panels * 2; v++) {
+			const float *t = a->t + r * a->ldt + v * 32;
+			__m512 g = _mm512_loadu_ps(t), u = _mm512_loadu_ps(t + 16), h;
+			if (a->bias) {
+				g = _mm512_add_ps(g, _mm512_loadu_ps(a->bias + v * 32));
+				u = _mm512_add_ps(u, _mm512_loadu_ps(a->bias + v * 32 + 16));
+			}
+			if (clamped) {
+				g = _mm512_min_ps(limit, g);
+				u = _mm512_max_ps(negate(limit), _mm512_min_ps(limit, u));
+				__m512 e = kn_exp_16(negate(_mm512_mul_ps(g, _mm512_set1_ps(1.702f))));
+				h = _mm512_mul_ps(_mm512_add_ps(u, one), _mm512_div_ps(g, _mm512_add_ps(one, e)));
+			} else {
+				h = _mm512_mul_ps(_mm512_div_ps(g, _mm512_add_ps(one, kn_exp_16(negate(g)))), u);
+			}
+			_mm512_storeu_ps(a->h + r * a->ldh + v * 16, h);
+		}
+}
+
+void kn_avx512_silu(const struct kn_act *a) { act(false, a); }
+void kn_avx512_swiglu_clamped(const struct kn_act *a) { act(true, a); }
+
+void kn_avx512_exp(const float *x, size_t n, float *y)
+{
+	for (size_t i = 0; i < n; i += 16) {
+		__mmask16 lanes = n - i < 16 ? _cvtu32_mask16((1u << (n - i)) - 1) : 0xffff;
+		_mm512_mask_storeu_ps(y + i, lanes, kn_exp_16(_mm512_maskz_loadu_ps(lanes, x + i)));
+	}
+}

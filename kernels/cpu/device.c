@@ -1,0 +1,128 @@
+/* The CPU as a device: host memory, and a pool of threads as its queue. */
+#include "kernels/cpu/cpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { ALIGNMENT = 64 };
+static const size_t huge_bytes = (size_t)2 << 20;
+
+/* From 2 MiB on straight from the kernel: zero already, and in huge pages, because a weight stream is TLB-bound without (a fifth of the bandwidth). */
+static void *map_huge(size_t bytes)
+{
+	size_t length = kn_round_up(bytes, huge_bytes);
+	uint8_t *p = mmap(NULL, length + huge_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return NULL;
+	uint8_t *aligned = (uint8_t *)kn_round_up((size_t)p, huge_bytes);
+	size_t before = (size_t)(aligned - p);
+	if (before > 0)
+		munmap(p, before);
+	munmap(aligned + length, huge_bytes - before);
+	madvise(aligned, length, MADV_HUGEPAGE);   /* a wish: without huge pages it is slower, not wrong */
+	return aligned;
+}
+
+void *kn_cpu_alloc(struct kn_device *device, size_t bytes)
+{
+	(void)device;
+	if (bytes >= huge_bytes)
+		return map_huge(bytes);
+	size_t length = kn_round_up(bytes > 0 ? bytes : 1, ALIGNMENT);
+	void *p = aligned_alloc(ALIGNMENT, length);
+	return p ? memset(p, 0, length) : NULL;
+}
+
+void kn_cpu_release(struct kn_device *device, void *memory, size_t bytes)
+{
+	(void)device;
+	if (memory && bytes >= huge_bytes)
+		munmap(memory, kn_round_up(bytes, huge_bytes));
+	else
+		free(memory);
+}
+
+static void copy_in(struct kn_queue *queue, void *device_memory, const void *host, size_t bytes)
+{
+	(void)queue;
+	memcpy(device_memory, host, bytes);
+}
+
+static void copy_out(struct kn_queue *queue, void *host, const void *device_memory, size_t bytes)
+{
+	(void)queue;
+	memcpy(host, device_memory, bytes);
+}
+
+static enum cad_status queue_create(struct kn_device *device, unsigned threads, struct kn_queue **queue)
+{
+	struct kn_cpu_queue *q = malloc(sizeof *q);
+	if (!q)
+		return CAD_ERR_MEMORY;
+	*q = (struct kn_cpu_queue){ .base = { device->ops, device }, .form = ((struct kn_cpu_device *)device)->form };
+	enum cad_status status = kn_pool_create(threads, &q->pool);
+	if (status != CAD_OK) {
+		free(q);
+		return status;
+	}
+	*queue = &q->base;
+	return CAD_OK;
+}
+
+static void queue_destroy(struct kn_queue *queue)
+{
+	kn_pool_destroy(kn_cpu_queue(queue)->pool);
+	free(queue);
+}
+
+static enum cad_status queue_wait(struct kn_queue *queue)
+{
+	(void)queue;   /* operators return when their work is done */
+	return CAD_OK;
+}
+
+static void device_destroy(struct kn_device *device) { free(device); }
+
+static const struct kn_ops cpu = {
+	.name = "cpu",
+	.alloc = kn_cpu_alloc,
+	.release = kn_cpu_release,
+	.copy_in = copy_in,
+	.copy_out = copy_out,
+	.queue_create = queue_create,
+	.queue_destroy = queue_destroy,
+	.wait = queue_wait,
+	.destroy = device_destroy,
+
+	.matrix_create = kn_cpu_matrix_create,
+	.matrix_destroy = kn_cpu_matrix_destroy,
+	.table_create = kn_cpu_table_create,
+	.table_destroy = kn_cpu_table_destroy,
+	.expert_create = kn_cpu_expert_create,
+	.expert_destroy = kn_cpu_expert_destroy,
+	.vector_create = kn_cpu_vector_create,
+	.vector_destroy = kn_cpu_vector_destroy,
+
+	.embed = kn_cpu_embed,
+	.linear = kn_cpu_linear,
+	.ffn_scratch_bytes = kn_cpu_ffn_scratch_bytes,
+	.ffn = kn_cpu_ffn,
+	.argmax = kn_cpu_argmax,
+};
+
+enum cad_status kn_cpu_create(enum kn_isa isa, struct kn_device **device, struct cad_error *error)
+{
+	const struct kn_form *form = kn_form_find(isa);
+	if (!form)
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED, isa == KN_ISA_AVX512 ? "this machine lacks AVX-512 (F, BW, DQ, VL): use --isa auto or --isa avx2"
+		                                                                      : "this machine lacks AVX2, FMA or F16C, which every build of Cadre needs");
+	struct kn_cpu_device *d = malloc(sizeof *d);
+	if (!d)
+		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for a device");
+	*d = (struct kn_cpu_device){ { &cpu }, form };
+	*device = &d->base;
+	return CAD_OK;
+}
+
+const char *kn_cpu_isa_name(const struct kn_device *device) { return ((const struct kn_cpu_device *)device)->form->name; }

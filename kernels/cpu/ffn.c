@@ -1,0 +1,114 @@
+/*
+ * Grouped expert ffn in two runs over the pool: h = act(x gate_up^T), then y = h down^T. A job is one expert and some panels of columns, over all rows of
+ * that expert, so that weights come from memory once; it writes columns that no other job writes. Jobs are expert-major: uneven experts even out.
+ */
+#include "kernels/cpu/cpu.h"
+
+enum {
+	GATE_UP_PANELS = 4,     /* of a job: 128 columns of h */
+	DOWN_PANELS_MAX = 4,
+	TILE_ROWS = 96,         /* rows whose gate_up result waits in scratch (L2) for the activation */
+	TILE_LD = GATE_UP_PANELS * KN_PANEL_COLS + 16,
+	JOBS_PER_THREAD = 4,
+};
+
+struct ffn_run {
+	const struct kn_form *form;
+	const struct kn_ffn *a;
+	size_t gate_up_blocks, down_blocks, down_panels;   /* blocks: jobs of one expert */
+	uint32_t *busy;         /* experts that have rows, ascending */
+	float *h, *tiles;
+	size_t ldh;
+};
+
+/* Counts bytes (scratch NULL) and hands out pointers. */
+static size_t lay_out(uint8_t *scratch, size_t pairs, size_t ffn, unsigned threads, struct ffn_run *run)
+{
+	size_t busy_bytes = kn_round_up(pairs * sizeof(uint32_t), 64), tiles_bytes = threads * TILE_ROWS * TILE_LD * sizeof(float);
+	run->ldh = kn_ld(ffn);
+	if (scratch) {
+		run->busy = (uint32_t *)scratch;
+		run->tiles = (float *)(scratch + busy_bytes);
+		run->h = (float *)(scratch + busy_bytes + tiles_bytes);
+	}
+	return busy_bytes + tiles_bytes + pairs * run->ldh * sizeof(float);
+}
+
+size_t kn_cpu_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn)
+{
+	(void)hidden;
+	struct ffn_run run;
+	return lay_out(NULL, pairs, ffn, kn_pool_threads(kn_cpu_queue(queue)->pool), &run);
+}
+
+static void gemm(const struct kn_form *form, const struct kn_matrix *w, struct kn_gemm g, size_t panel)
+{
+	g.k = w->k_pad;
+	g.weights = w->data + panel * w->panel_bytes;
+	g.panel_bytes = w->panel_bytes;
+	(w->storage == KN_STORAGE_BF16 ? form->gemm_bf16 : form->gemm_f32)(&g);
+}
+
+static void gate_up_job(void *context, size_t job, unsigned thread)
+{
+	const struct ffn_run *run = context;
+	const struct kn_ffn *a = run->a;
+	size_t e = run->busy[job / run->gate_up_blocks], panel = job % run->gate_up_blocks * GATE_UP_PANELS, end = a->begin[e + 1];
+	const struct kn_expert *expert = a->experts[e];
+	size_t panels = expert->gate_up.panels - panel < GATE_UP_PANELS ? expert->gate_up.panels - panel : GATE_UP_PANELS;
+	float *tile = run->tiles + (size_t)thread * TILE_ROWS * TILE_LD;
+	for (size_t row = a->begin[e], rows; row < end; row += rows) {
+		rows = end - row < TILE_ROWS ? end - row : TILE_ROWS;
+		gemm(run->form, &expert->gate_up, (struct kn_gemm){
+			.x = a->row_index ? a->x : a->x + row * a->ldx, .ldx = a->ldx, .index = a->row_index ? a->row_index + row : NULL, .rows = rows,
+			.panels = panels, .y = tile, .ldy = TILE_LD,
+		}, panel);
+		struct kn_act act = {
+			.t = tile, .ldt = TILE_LD, .rows = rows, .panels = panels, .bias = expert->gate_up_bias ? expert->gate_up_bias + panel * KN_PANEL_COLS : NULL,
+			.limit = expert->limit, .h = run->h + row * run->ldh + panel * 32, .ldh = run->ldh,
+		};
+		(expert->activation == CAD_ACTIVATION_SILU ? run->form->silu : run->form->swiglu_clamped)(&act);
+	}
+}
+
+static void down_job(void *context, size_t job, unsigned thread)
+{
+	(void)thread;
+	const struct ffn_run *run = context;
+	const struct kn_ffn *a = run->a;
+	size_t e = run->busy[job / run->down_blocks], panel = job % run->down_blocks * run->down_panels, row = a->begin[e];
+	const struct kn_expert *expert = a->experts[e];
+	const struct kn_matrix *w = &expert->down;
+	size_t panels = w->panels - panel < run->down_panels ? w->panels - panel : run->down_panels;
+	float *y = a->y + row * a->ldy + panel * KN_PANEL_COLS;
+	gemm(run->form, w, (struct kn_gemm){
+		.x = run->h + row * run->ldh, .ldx = run->ldh, .rows = a->begin[e + 1] - row, .panels = panels, .y = y, .ldy = a->ldy,
+	}, panel);
+	size_t begin = panel * KN_PANEL_COLS, end = begin + panels * KN_PANEL_COLS < w->n ? begin + panels * KN_PANEL_COLS : w->n;
+	if (expert->down_bias)
+		for (size_t r = row; r < a->begin[e + 1]; r++)
+			for (size_t i = begin; i < end; i++)
+				a->y[r * a->ldy + i] = a->y[r * a->ldy + i] + expert->down_bias[i];
+}
+
+void kn_cpu_ffn(struct kn_queue *queue, const struct kn_ffn *a)
+{
+	struct kn_cpu_queue *q = kn_cpu_queue(queue);
+	unsigned threads = kn_pool_threads(q->pool);
+	size_t pairs = a->begin[a->experts_count], busy = 0;
+	if (pairs == 0)
+		return;
+	struct ffn_run run = { .form = q->form, .a = a, .busy = a->scratch };
+	for (uint32_t e = 0; e < a->experts_count; e++)
+		if (a->begin[e + 1] > a->begin[e])
+			run.busy[busy++] = e;
+	const struct kn_expert *expert = a->experts[run.busy[0]];
+	CAD_ASSERT(a->begin[0] == 0 && a->ldx >= expert->gate_up.k_pad && a->ldy >= expert->down.panels * KN_PANEL_COLS);
+	lay_out(a->scratch, pairs, expert->ffn, threads, &run);
+	run.gate_up_blocks = (expert->gate_up.panels + GATE_UP_PANELS - 1) / GATE_UP_PANELS;
+	size_t panels = busy * expert->down.panels / (threads * JOBS_PER_THREAD);
+	run.down_panels = panels < 1 ? 1 : panels > DOWN_PANELS_MAX ? DOWN_PANELS_MAX : panels;
+	run.down_blocks = (expert->down.panels + run.down_panels - 1) / run.down_panels;
+	kn_pool_for(q->pool, busy * run.gate_up_blocks, gate_up_job, &run);
+	kn_pool_for(q->pool, busy * run.down_blocks, down_job, &run);
+}

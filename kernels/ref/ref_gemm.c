@@ -1,0 +1,71 @@
+/* The definition of GEMM on panels and of the activations: scalar, one loop a sum, in the declared order (kernels.h, cpu/forms.h). */
+#include "kernels/cpu/exp.h"
+#include "kernels/cpu/forms.h"
+
+static float weight_bf16(const uint8_t *panel, size_t column, size_t k)
+{
+	uint32_t bits = (uint32_t)((const uint16_t *)panel)[k / 2 * 128 + column * 2 + k % 2] << 16;
+	float f;
+	memcpy(&f, &bits, sizeof f);
+	return f;
+}
+
+static float weight_f32(const uint8_t *panel, size_t column, size_t k) { return ((const float *)panel)[k * KN_PANEL_COLS + column]; }
+
+static void gemm(const struct kn_gemm *g, float (*weight)(const uint8_t *, size_t, size_t))
+{
+	for (size_t r = 0; r < g->rows; r++) {
+		const float *x = g->x + (g->index ? g->index[r] : r) * g->ldx;
+		for (size_t c = 0; c < g->panels * KN_PANEL_COLS; c++) {
+			const uint8_t *panel = g->weights + c / KN_PANEL_COLS * g->panel_bytes;
+			float acc = 0.0f;
+			for (size_t k = 0; k < g->k; k++)
+				acc = fmaf(x[k], weight(panel, c % KN_PANEL_COLS, k), acc);
+			g->y[r * g->ldy + c] = acc;
+		}
+	}
+}
+
+void kn_ref_gemm_bf16(const struct kn_gemm *g) { gemm(g, weight_bf16); }
+void kn_ref_gemm_f32(const struct kn_gemm *g) { gemm(g, weight_f32); }
+
+static float silu(float g, float u, float limit)
+{
+	(void)limit;
+	return g / (1.0f + kn_exp_1(-g)) * u;
+}
+
+/* Comparisons written so that NaN stays NaN. */
+static float swiglu_clamped(float g, float u, float limit)
+{
+	g = g > limit ? limit : g;
+	u = u > limit ? limit : u;
+	u = u < -limit ? -limit : u;
+	float z = g * 1.702f;
+	return (u + 1.0f) * (g / (1.0f + kn_exp_1(-z)));
+}
+
+static void act(const struct kn_act *a, float (*fn)(float, float, float))
+{
+	for (size_t r = 0; r < a->rows; r++)
+		for (size_t i = 0; i < a->panels * 32; i++) {
+			size_t at = i / 16 * 32 + i % 16;
+			float g = a->t[r * a->ldt + at], u = a->t[r * a->ldt + at + 16];
+			if (a->bias) {
+				g = g + a->bias[at];
+				u = u + a->bias[at + 16];
+			}
+			a->h[r * a->ldh + i] = fn(g, u, a->limit);
+		}
+}
+
+void kn_ref_silu(const struct kn_act *a) { act(a, silu); }
+void kn_ref_swiglu_clamped(const struct kn_act *a) { act(a, swiglu_clamped); }
+
+void kn_ref_exp(const float *x, size_t n, float *y)
+{
+	for (size_t i = 0; i < n; i++)
+		y[i] = kn_exp_1(x[i]);
+}
+
+float kn_exp(float x) { return kn_exp_1(x); }

@@ -1,0 +1,73 @@
+#include "op_cases.h"
+
+#include <stdio.h>
+
+#define BF16 .dtype = CAD_DTYPE_BF16
+#define F16 .dtype = CAD_DTYPE_F16
+#define CLAMPED .activation = CAD_ACTIVATION_SWIGLU_CLAMPED, .bias = true
+#define TEST OP_TEST
+#define BENCH OP_BENCH
+
+const struct op_case op_cases[] = {
+	/* Sizes around a lane, a line, a panel, a block of k; rows around a tile, two tiles and a block of rows. */
+	{ &op_linear, TEST, .rows = 0, .n = 1, .k = 1, BF16 },
+	{ &op_linear, TEST, .rows = 1, .n = 1, .k = 1, BF16 },
+	{ &op_linear, TEST, .rows = 3, .n = 16, .k = 32, BF16, .bias = true },
+	{ &op_linear, TEST, .rows = 2, .n = 15, .k = 31, BF16, .data = OP_DATA_WIDE },
+	{ &op_linear, TEST, .rows = 5, .n = 17, .k = 33, .data = OP_DATA_WIDE, .bias = true },
+	{ &op_linear, TEST, .rows = 33, .n = 63, .k = 127, BF16 },
+	{ &op_linear, TEST, .rows = 26, .n = 64, .k = 255, F16, .limit = 8.0f },
+	{ &op_linear, TEST, .rows = 25, .n = 65, .k = 257, .bias = true, .limit = 8.0f },
+	{ &op_linear, TEST, .rows = 13, .n = 129, .k = 513, BF16, .data = OP_DATA_WIDE, .bias = true },
+	{ &op_linear, TEST, .rows = 12, .n = 97, .k = 256, BF16, .data = OP_DATA_TINY },
+	{ &op_linear, TEST, .rows = 7, .n = 97, .k = 300, .data = OP_DATA_TINY, .bias = true },
+	{ &op_linear, TEST, .rows = 11, .n = 40, .k = 70, .weights = KN_WEIGHTS_BF16 },
+	{ &op_linear, TEST, "several row blocks, several panels a job", .rows = 101, .n = 2100, .k = 40, BF16 },
+	{ &op_embed, TEST, .rows = 1, .n = 1, .k = 1, BF16 },
+	{ &op_embed, TEST, .rows = 9, .n = 11, .k = 63, .data = OP_DATA_WIDE },
+	{ &op_embed, TEST, .rows = 9, .n = 11, .k = 64, F16 },
+	{ &op_embed, TEST, .rows = 9, .n = 11, .k = 65, BF16, .data = OP_DATA_TINY },
+	{ &op_embed, TEST, .rows = 9, .n = 11, .k = 130, .weights = KN_WEIGHTS_BF16 },
+	{ &op_argmax, TEST, .rows = 4, .n = 1 },
+	{ &op_argmax, TEST, .rows = 9, .n = 17 },
+	{ &op_argmax, TEST, .rows = 5, .n = 1000 },
+	{ &op_ffn, TEST, .rows = 0, .n = 32, .k = 32, .experts = 2, .topk = 1, BF16 },
+	{ &op_ffn, TEST, .rows = 1, .n = 1, .k = 1, .experts = 1, .topk = 1, BF16 },
+	{ &op_ffn, TEST, .rows = 3, .n = 31, .k = 67, .experts = 5, .topk = 2, BF16 },
+	{ &op_ffn, TEST, .rows = 40, .n = 160, .k = 96, .experts = 5, .topk = 2, BF16 },
+	{ &op_ffn, TEST, .rows = 20, .n = 33, .k = 65, .experts = 7, .topk = 3 },
+	{ &op_ffn, TEST, .rows = 20, .n = 129, .k = 70, .experts = 4, .topk = 2, F16, .weights = KN_WEIGHTS_BF16 },
+	{ &op_ffn, TEST, "clamped, with biases (gpt_oss)", .rows = 23, .n = 90, .k = 90, .experts = 4, .topk = 2, BF16, CLAMPED, .limit = 0.7f },
+	{ &op_ffn, TEST, "more rows than a tile", .rows = 110, .n = 64, .k = 64, .experts = 2, .topk = 2, BF16 },
+
+	{ &op_linear, BENCH, "decode", .rows = 1, .n = 65536, .k = 2048, BF16 },
+	{ &op_linear, BENCH, "decode, small", .rows = 1, .n = 2048, .k = 2048, BF16 },
+	{ &op_linear, BENCH, "decode, f32", .rows = 1, .n = 32768, .k = 2048 },
+	{ &op_linear, BENCH, .rows = 4, .n = 32768, .k = 2048, BF16 },
+	{ &op_linear, BENCH, .rows = 8, .n = 32768, .k = 2048, BF16 },
+	{ &op_linear, BENCH, .rows = 16, .n = 32768, .k = 2048, BF16 },
+	{ &op_linear, BENCH, .rows = 32, .n = 16384, .k = 2048, BF16 },
+	{ &op_linear, BENCH, "prefill", .rows = 512, .n = 2048, .k = 2048, BF16 },
+	{ &op_linear, BENCH, "prefill, f32", .rows = 512, .n = 2048, .k = 2048 },
+	{ &op_ffn, BENCH, "OLMoE layer, decode", .rows = 1, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16 },
+	{ &op_ffn, BENCH, "OLMoE layer", .rows = 16, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16 },
+	{ &op_ffn, BENCH, "OLMoE layer, prefill", .rows = 512, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16 },
+};
+const size_t op_cases_count = sizeof op_cases / sizeof op_cases[0];
+
+const char *op_case_text(const struct op_case *c, char text[160])
+{
+	static const char *const data[] = { "", " wide", " tiny" };
+	const struct { const char *name; size_t value; } sizes[] = {
+		{ "rows", c->rows }, { "n", c->n }, { "k", c->k }, { "experts", c->experts }, { "topk", c->topk }, { "heads", c->heads },
+		{ "kv_heads", c->kv_heads }, { "keys", c->keys }, { "window", c->window }, { "parts", c->parts }, { "variant", (size_t)c->variant },
+	};
+	int at = snprintf(text, 160, "%s", c->kind->name);
+	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0] && at < 160; i++)
+		if (sizes[i].value > 0 || i == 0)
+			at += snprintf(text + at, (size_t)(160 - at), " %s %zu", sizes[i].name, sizes[i].value);
+	if (at < 160)
+		snprintf(text + at, (size_t)(160 - at), " %s%s%s%s%s%s", cad_dtype_name(c->dtype), c->weights == KN_WEIGHTS_BF16 ? " to bf16" : "", data[c->data],
+		         c->bias ? " bias" : "", c->limit > 0 ? " limit" : "", c->flag ? " flag" : "");
+	return text;
+}

@@ -1,0 +1,101 @@
+/* Seeded inputs of operator cases. libm is fine here: both sides of every comparison get the same inputs. */
+#include "common/clock.h"
+#include "op_cases.h"
+
+#include <immintrin.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static float from_bits(uint32_t bits)
+{
+	float f;
+	memcpy(&f, &bits, sizeof f);
+	return f;
+}
+
+float op_value(uint64_t *state, enum op_data data)
+{
+	struct cad_random random = { *state };
+	uint64_t r = cad_random_next(&random);
+	*state = random.state;
+	uint32_t sign_mantissa = (uint32_t)r & 0x807fffff;
+	if (data == OP_DATA_WIDE)
+		return from_bits(sign_mantissa | (uint32_t)(87 + (r >> 40) % 81) << 23);
+	if (data == OP_DATA_TINY)
+		return (r >> 40) % 8 == 0 ? from_bits(sign_mantissa & 0x80000000) : from_bits(sign_mantissa | (uint32_t)((r >> 44) % 70) << 23);
+	double u = ((double)(r >> 32) + 0.5) * 0x1p-32, v = (double)(uint32_t)r * 0x1p-32;
+	return (float)(sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v));
+}
+
+void op_fill(float *out, size_t count, uint64_t *state, enum op_data data, float scale)
+{
+	for (size_t i = 0; i < count; i++)
+		out[i] = op_value(state, data) * scale;
+}
+
+void *op_need(size_t bytes)
+{
+	size_t length = kn_round_up(bytes + 1, 64);
+	void *p = aligned_alloc(64, length);
+	CAD_ASSERT(p);
+	return memset(p, 0, length);
+}
+
+struct kn_source op_source(size_t n, size_t k, enum cad_dtype dtype, uint64_t *state, enum op_data data, float scale)
+{
+	size_t element = cad_dtype_bytes(dtype);
+	uint8_t *out = op_need(n * k * element);
+	for (size_t i = 0; i < n * k; i++) {
+		float f = op_value(state, data) * scale;
+		if (dtype == CAD_DTYPE_F16) {
+			uint16_t half = _cvtss_sh(f, 0);
+			memcpy(out + i * 2, &half, 2);
+		} else {
+			memcpy(out + i * element, (uint8_t *)&f + (4 - element), element);
+		}
+	}
+	return (struct kn_source){ out, dtype, n, k };
+}
+
+float op_source_f32(const struct kn_source *source, size_t i)
+{
+	const uint8_t *at = (const uint8_t *)source->data + i * cad_dtype_bytes(source->dtype);
+	uint16_t half;
+	float f;
+	if (source->dtype == CAD_DTYPE_F32) {
+		memcpy(&f, at, 4);
+		return f;
+	}
+	memcpy(&half, at, 2);
+	return source->dtype == CAD_DTYPE_F16 ? _cvtsh_ss(half) : from_bits((uint32_t)half << 16);
+}
+
+void *op_alloc(struct kn_queue *queue, size_t bytes)
+{
+	void *p = queue->ops->alloc(queue->device, bytes);
+	CAD_ASSERT(p);
+	return p;
+}
+
+void *op_upload(struct kn_queue *queue, const void *host, size_t bytes)
+{
+	void *p = op_alloc(queue, bytes);
+	queue->ops->copy_in(queue, p, host, bytes);
+	CAD_ASSERT(queue->ops->wait(queue) == CAD_OK);
+	return p;
+}
+
+float *op_rows(struct kn_queue *queue, size_t rows, size_t n, uint64_t *state, enum op_data data, float scale, float **host)
+{
+	size_t ld = kn_ld(n), bytes = rows * ld * sizeof(float);
+	float *h = op_need(bytes);
+	for (size_t r = 0; r < rows; r++)
+		op_fill(h + r * ld, n, state, data, scale);
+	float *device = op_upload(queue, h, bytes);
+	if (host)
+		*host = h;
+	else
+		free(h);
+	return device;
+}
