@@ -1,0 +1,166 @@
+#include "common/model/inspect.h"
+
+#include <jansson.h>
+#include <string.h>
+
+struct cad_model_needs cad_model_needs(const struct cad_model *model, uint32_t nodes)
+{
+	CAD_ASSERT(nodes >= 1);
+	const struct cad_model_spec *spec = cad_model_spec(model);
+	const struct cad_attention_spec *a = &spec->attention;
+	struct cad_model_sizes sizes = cad_model_sizes(model);
+	uint32_t total = cad_model_spec_moe_layers(spec) * spec->gate.experts;
+	uint32_t each = total / nodes + (total % nodes != 0);
+	uint64_t kv_elements = a->kind == CAD_ATTENTION_LATENT ? a->kv_rank + a->rope_size : (uint64_t)a->kv_heads * (a->head_size + a->value_size);
+	return (struct cad_model_needs){
+		.nodes = nodes,
+		.experts_total = total,
+		.experts_per_node = each,
+		.bytes_per_node = each * sizes.expert,
+		.router_bytes = sizes.router,
+		.kv_bytes_per_token = kv_elements * sizeof(float) * spec->layers_count,
+	};
+}
+
+/* "1.5 GiB" */
+static const char *bytes_text(uint64_t bytes, char text[32])
+{
+	static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	double value = (double)bytes;
+	size_t unit = 0;
+	while (value >= 1024 && unit + 1 < sizeof units / sizeof *units) {
+		value /= 1024;
+		unit++;
+	}
+	snprintf(text, 32, unit ? "%.2f %s" : "%.0f %s", value, units[unit]);
+	return text;
+}
+
+/* "46.7 B" */
+static const char *count_text(uint64_t count, char text[32])
+{
+	static const char *const units[] = { "", " K", " M", " B", " T" };
+	double value = (double)count;
+	size_t unit = 0;
+	while (value >= 1000 && unit + 1 < sizeof units / sizeof *units) {
+		value /= 1000;
+		unit++;
+	}
+	snprintf(text, 32, unit ? "%.2f%s" : "%.0f%s", value, units[unit]);
+	return text;
+}
+
+static const char *rope_kind_name(enum cad_rope_kind kind)
+{
+	switch (kind) {
+	case CAD_ROPE_DEFAULT: return "default";
+	case CAD_ROPE_LINEAR: return "linear";
+	case CAD_ROPE_LLAMA3: return "llama3";
+	case CAD_ROPE_YARN: return "yarn";
+	}
+	return "unknown";
+}
+
+/* The smallest window of any layer, 0 when all see everything, and how many layers have one. */
+static uint32_t smallest_window(const struct cad_model_spec *spec, uint32_t *layers)
+{
+	uint32_t smallest = 0;
+	*layers = 0;
+	for (uint32_t i = 0; i < spec->layers_count; i++)
+		if (spec->layers[i].window) {
+			++*layers;
+			if (smallest == 0 || spec->layers[i].window < smallest)
+				smallest = spec->layers[i].window;
+		}
+	return smallest;
+}
+
+static void print_experts(const struct cad_model *model, const struct cad_model_needs *needs, FILE *stream)
+{
+	const struct cad_model_spec *spec = cad_model_spec(model);
+	char expert[32], node[32];
+	fprintf(stream, "experts          %u a layer in %u layers, %u for each token%s%s, size %u\n", spec->gate.experts, cad_model_spec_moe_layers(spec), spec->gate.topk,
+	        spec->gate.renormalise ? ", weights renormalised" : "", spec->gate.groups > 1 ? ", in groups" : "", spec->expert.size);
+	if (spec->shared.size)
+		fprintf(stream, "shared expert    size %u\n", spec->shared.size);
+	fprintf(stream, "one expert       %s\n", bytes_text(cad_model_sizes(model).expert, expert));
+	fprintf(stream, "%2u expert node%s  %s each (%u of %u experts)\n", needs->nodes, needs->nodes == 1 ? " " : "s", bytes_text(needs->bytes_per_node, node),
+	        needs->experts_per_node, needs->experts_total);
+}
+
+static void print_table(const struct cad_model *model, const struct cad_model_needs *needs, FILE *stream)
+{
+	const struct cad_model_spec *spec = cad_model_spec(model);
+	const struct cad_attention_spec *a = &spec->attention;
+	struct cad_model_sizes sizes = cad_model_sizes(model);
+	char one[32], two[32], fingerprint[33];
+	uint32_t sliding, window = smallest_window(spec, &sliding);
+	cad_model_fingerprint(model, fingerprint);
+	fprintf(stream, "model            %s\n", cad_model_directory(model));
+	fprintf(stream, "architecture     %s, %s\n", spec->architecture, cad_dtype_name(spec->dtype));
+	fprintf(stream, "fingerprint      %s\n", fingerprint);
+	fprintf(stream, "layers           %u (%u with experts)\n", spec->layers_count, cad_model_spec_moe_layers(spec));
+	fprintf(stream, "hidden size      %u\n", spec->hidden);
+	fprintf(stream, "vocabulary       %u%s\n", spec->vocab, spec->tied_embeddings ? ", embeddings tied" : "");
+	fprintf(stream, "attention        %u heads of %u, %u key/value heads\n", a->heads, a->head_size, a->kv_heads);
+	if (window)
+		fprintf(stream, "sliding window   %u keys in %u layers\n", window, sliding);
+	fprintf(stream, "positions        %u, rope %s, theta %g\n", spec->positions_max, rope_kind_name(spec->rope.kind), spec->rope.theta);
+	if (spec->dense.size)
+		fprintf(stream, "dense layers     %u, size %u\n", spec->layers_count - cad_model_spec_moe_layers(spec), spec->dense.size);
+	fprintf(stream, "parameters       %s, %s active for a token\n", count_text(sizes.parameters, one), count_text(sizes.active_parameters, two));
+	fprintf(stream, "weights          %s in files of %s\n", bytes_text(sizes.total, one), bytes_text(sizes.files, two));
+	if (needs->experts_total)
+		print_experts(model, needs, stream);
+	fprintf(stream, "each router      %s, and %s of KV cache for each token\n", bytes_text(needs->router_bytes, one), bytes_text(needs->kv_bytes_per_token, two));
+}
+
+static json_t *json_bytes(uint64_t value) { return json_integer((json_int_t)value); }
+
+static json_t *make_json(const struct cad_model *model, const struct cad_model_needs *needs)
+{
+	const struct cad_model_spec *spec = cad_model_spec(model);
+	const struct cad_attention_spec *a = &spec->attention;
+	struct cad_model_sizes sizes = cad_model_sizes(model);
+	char fingerprint[33];
+	uint32_t sliding, window = smallest_window(spec, &sliding);
+	cad_model_fingerprint(model, fingerprint);
+	json_t *eos = json_array();
+	for (uint32_t i = 0; i < spec->eos_ids_count; i++)
+		json_array_append_new(eos, json_integer(spec->eos_ids[i]));
+	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:b, s:o,"
+	                 " s:{s:i, s:i, s:i, s:i, s:i}, s:{s:s, s:f, s:i}, s:{s:i, s:i, s:i, s:b, s:i}, s:i, s:i,"
+	                 " s:{s:o, s:o}, s:{s:o, s:o, s:o, s:o}, s:{s:i, s:i, s:i, s:o, s:o, s:o}}",
+	                 "directory", cad_model_directory(model), "architecture", spec->architecture, "dtype", cad_dtype_name(spec->dtype), "fingerprint", fingerprint,
+	                 "layers", (int)spec->layers_count, "moe_layers", (int)cad_model_spec_moe_layers(spec), "hidden", (int)spec->hidden, "vocab", (int)spec->vocab,
+	                 "positions", (int)spec->positions_max, "tied_embeddings", spec->tied_embeddings, "eos", eos,
+	                 "attention", "heads", (int)a->heads, "kv_heads", (int)a->kv_heads, "head_size", (int)a->head_size, "window", (int)window, "window_layers", (int)sliding,
+	                 "rope", "kind", rope_kind_name(spec->rope.kind), "theta", spec->rope.theta, "size", (int)spec->rope.size,
+	                 "experts", "count", (int)spec->gate.experts, "topk", (int)spec->gate.topk, "size", (int)spec->expert.size, "renormalise", spec->gate.renormalise,
+	                 "groups", (int)spec->gate.groups, "dense_size", (int)spec->dense.size, "shared_size", (int)spec->shared.size,
+	                 "parameters", "total", json_bytes(sizes.parameters), "active", json_bytes(sizes.active_parameters),
+	                 "bytes", "expert", json_bytes(sizes.expert), "router", json_bytes(sizes.router), "total", json_bytes(sizes.total), "files", json_bytes(sizes.files),
+	                 "needs", "nodes", (int)needs->nodes, "experts_total", (int)needs->experts_total, "experts_per_node", (int)needs->experts_per_node,
+	                 "bytes_per_node", json_bytes(needs->bytes_per_node), "router_bytes", json_bytes(needs->router_bytes),
+	                 "kv_bytes_per_token", json_bytes(needs->kv_bytes_per_token));
+}
+
+enum cad_status cad_model_inspect(const struct cad_model *model, uint32_t nodes, FILE *stream, bool json, struct cad_error *error)
+{
+	if (nodes == 0)
+		return cad_error_set(error, CAD_ERR_INVALID, "a cluster has at least one expert node");
+	struct cad_model_needs needs = cad_model_needs(model, nodes);
+	if (json) {
+		json_t *object = make_json(model, &needs);
+		if (!object)
+			return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the description of %s (or its name is not UTF-8)", cad_model_directory(model));
+		json_dumpf(object, stream, JSON_INDENT(2));
+		fputc('\n', stream);
+		json_decref(object);
+	} else {
+		print_table(model, &needs, stream);
+	}
+	if (fflush(stream) != 0 || ferror(stream))
+		return cad_error_set(error, CAD_ERR_IO, "the description of %s could not be written", cad_model_directory(model));
+	return CAD_OK;
+}
