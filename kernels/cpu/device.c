@@ -61,19 +61,26 @@ static enum cad_status queue_create(struct kn_device *device, unsigned threads, 
 	if (!q)
 		return CAD_ERR_MEMORY;
 	*q = (struct kn_cpu_queue){ .base = { device->ops, device }, .form = ((struct kn_cpu_device *)device)->form };
-	enum cad_status status = kn_pool_create(threads, &q->pool);
-	if (status != CAD_OK) {
-		free(q);
-		return status;
-	}
+	q->parts = kn_cpu_alloc(device, KN_CPU_PARTS_BYTES);
+	if (!q->parts)
+		goto free_queue;
+	if (kn_pool_create(threads, &q->pool) != CAD_OK)
+		goto release_parts;
 	*queue = &q->base;
 	return CAD_OK;
+release_parts:
+	kn_cpu_release(device, q->parts, KN_CPU_PARTS_BYTES);
+free_queue:
+	free(q);
+	return CAD_ERR_MEMORY;
 }
 
 static void queue_destroy(struct kn_queue *queue)
 {
-	kn_pool_destroy(kn_cpu_queue(queue)->pool);
-	free(queue);
+	struct kn_cpu_queue *q = kn_cpu_queue(queue);
+	kn_pool_destroy(q->pool);
+	kn_cpu_release(queue->device, q->parts, KN_CPU_PARTS_BYTES);
+	free(q);
 }
 
 static enum cad_status queue_wait(struct kn_queue *queue)
@@ -106,8 +113,20 @@ static const struct kn_ops cpu = {
 
 	.embed = kn_cpu_embed,
 	.linear = kn_cpu_linear,
+	.rmsnorm = kn_cpu_rmsnorm,
+	.rope_table = kn_cpu_rope_table,
+	.rope = kn_cpu_rope,
+	.kv_write = kn_cpu_kv_write,
+	.attend = kn_cpu_attend,
+	.gate = kn_cpu_gate,
 	.ffn_scratch_bytes = kn_cpu_ffn_scratch_bytes,
 	.ffn = kn_cpu_ffn,
+	.add = kn_cpu_add,
+	.rows_pack = kn_cpu_rows_pack,
+	.rows_unpack = kn_cpu_rows_unpack,
+	.combine_pack = kn_cpu_combine_pack,
+	.combine_add = kn_cpu_combine_add,
+	.combine_finish = kn_cpu_combine_finish,
 	.argmax = kn_cpu_argmax,
 };
 

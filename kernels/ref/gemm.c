@@ -67,5 +67,3 @@ void kn_ref_exp(const float *x, size_t n, float *y)
 	for (size_t i = 0; i < n; i++)
 		y[i] = kn_exp_1(x[i]);
 }
-
-float kn_exp(float x) { return kn_exp_1(x); }
