@@ -286,7 +286,7 @@ void cad_histogram_observe(struct cad_histogram *histogram, double value)
 	bits_add(&histogram->sum_bits, value);
 }
 
-/* The shortest decimal that reads back as the same double. */
+/* A short decimal that reads back as the same double. */
 static void put_number(FILE *out, double value)
 {
 	char text[40];
@@ -294,7 +294,7 @@ static void put_number(FILE *out, double value)
 		fputs(isnan(value) ? "NaN" : value > 0 ? "+Inf" : "-Inf", out);
 		return;
 	}
-	for (int digits = 1; digits <= 17; digits++) {
+	for (int digits = 10; digits <= 17; digits++) {
 		snprintf(text, sizeof text, "%.*g", digits, value);
 		if (strtod(text, NULL) == value)
 			break;

@@ -1,0 +1,190 @@
+/* The Prometheus page and the HTTP server in front of it. */
+#include "common/admin.h"
+#include "common/metrics.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static double read_seven(void *context) { return *(double *)context; }
+
+static void page(void **state)
+{
+	(void)state;
+	struct cad_metrics *metrics;
+	assert_int_equal(cad_metrics_create(&metrics), CAD_OK);
+	struct cad_label odd[] = { { "path", "a\"b\\c\nd" }, { "layer", "3" } };
+	struct cad_counter *rows = cad_metrics_counter(metrics, "cadre_rows_total", "rows,\nin \\ lines", NULL, 0);
+	struct cad_counter *labelled = cad_metrics_counter(metrics, "cadre_calls_total", "calls", odd, 2);
+	struct cad_gauge *gauge = cad_metrics_gauge(metrics, "cadre_load", "load", NULL, 0);
+	struct cad_histogram *wait = cad_metrics_histogram(metrics, "cadre_wait_seconds", "wait", odd + 1, 1, (double[]){ 0.001, 0.1, 1 }, 3);
+	double seven = 7.5;
+	cad_metrics_gauge_read(metrics, "cadre_seven", "read", NULL, 0, read_seven, &seven);
+	cad_counter_add(rows, UINT64_MAX);
+	cad_counter_add(labelled, 2);
+	assert_ptr_equal(labelled, cad_metrics_counter(metrics, "cadre_calls_total", "calls", odd, 2));
+	assert_ptr_not_equal(labelled, cad_metrics_counter(metrics, "cadre_calls_total", "calls", odd, 1));
+	cad_gauge_set(gauge, 0.1);
+	cad_gauge_add(gauge, 0.2);
+	cad_histogram_observe(wait, 0.001);
+	cad_histogram_observe(wait, 0.5);
+	cad_histogram_observe(wait, 2);
+	assert_int_equal(cad_metrics_status(metrics), CAD_OK);
+	char *text;
+	size_t bytes;
+	assert_int_equal(cad_metrics_render(metrics, &text, &bytes), CAD_OK);
+	assert_string_equal(text,
+		"# HELP cadre_rows_total rows,\\nin \\\\ lines\n# TYPE cadre_rows_total counter\ncadre_rows_total 18446744073709551615\n"
+		"# HELP cadre_calls_total calls\n# TYPE cadre_calls_total counter\n"
+		"cadre_calls_total{path=\"a\\\"b\\\\c\\nd\",layer=\"3\"} 2\ncadre_calls_total{path=\"a\\\"b\\\\c\\nd\"} 0\n"
+		"# HELP cadre_load load\n# TYPE cadre_load gauge\ncadre_load 0.30000000000000004\n"
+		"# HELP cadre_wait_seconds wait\n# TYPE cadre_wait_seconds histogram\n"
+		"cadre_wait_seconds_bucket{layer=\"3\",le=\"0.001\"} 1\ncadre_wait_seconds_bucket{layer=\"3\",le=\"0.1\"} 1\n"
+		"cadre_wait_seconds_bucket{layer=\"3\",le=\"1\"} 2\ncadre_wait_seconds_bucket{layer=\"3\",le=\"+Inf\"} 3\n"
+		"cadre_wait_seconds_sum{layer=\"3\"} 2.501\ncadre_wait_seconds_count{layer=\"3\"} 3\n"
+		"# HELP cadre_seven read\n# TYPE cadre_seven gauge\ncadre_seven 7.5\n");
+	assert_int_equal(strlen(text), bytes);
+	free(text);
+	cad_metrics_destroy(metrics);
+}
+
+enum { THREADS = 4, UPDATES = 20000 };
+struct shared { struct cad_counter *counter; struct cad_gauge *gauge; struct cad_histogram *histogram; };
+
+static void *update(void *argument)
+{
+	struct shared *shared = argument;
+	for (int i = 0; i < UPDATES; i++) {
+		cad_counter_add(shared->counter, 1);
+		cad_gauge_add(shared->gauge, 1);
+		cad_histogram_observe(shared->histogram, 1);
+	}
+	return NULL;
+}
+
+static void updates_are_atomic(void **state)
+{
+	(void)state;
+	struct cad_metrics *metrics;
+	assert_int_equal(cad_metrics_create(&metrics), CAD_OK);
+	struct shared shared = { cad_metrics_counter(metrics, "a_total", "a", NULL, 0), cad_metrics_gauge(metrics, "b", "b", NULL, 0),
+		                 cad_metrics_histogram(metrics, "c", "c", NULL, 0, cad_histogram_seconds, cad_histogram_seconds_count) };
+	pthread_t threads[THREADS];
+	for (int i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, update, &shared), 0);
+	char *text;
+	size_t bytes;
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(cad_metrics_render(metrics, &text, &bytes), CAD_OK);
+		free(text);
+	}
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	assert_int_equal(cad_counter_value(shared.counter), THREADS * UPDATES);
+	assert_true(cad_gauge_value(shared.gauge) == THREADS * UPDATES);
+	assert_int_equal(cad_metrics_render(metrics, &text, &bytes), CAD_OK);
+	assert_non_null(strstr(text, "c_sum 80000\nc_count 80000\n"));
+	free(text);
+	cad_metrics_destroy(metrics);
+}
+
+/* One request over a socket of its own; the whole answer, headers included. */
+static const char *http(const char *address, const char *request)
+{
+	static char answer[65536];
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+	char text[512];
+	int length = snprintf(text, sizeof text, "%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", request);
+	assert_int_equal(write(fd, text, (size_t)length), length);
+	size_t total = 0;
+	ssize_t got;
+	while ((got = read(fd, answer + total, sizeof answer - 1 - total)) > 0)
+		total += (size_t)got;
+	answer[total] = 0;
+	close(fd);
+	return answer;
+}
+
+static _Atomic bool is_ready;
+static bool ready(void *context, char *text, size_t bytes)
+{
+	(void)context;
+	if (!atomic_load(&is_ready))
+		snprintf(text, bytes, "loading experts: 3 of 64");
+	return atomic_load(&is_ready);
+}
+
+static enum cad_status echo(void *context, const struct cad_admin_request *request, char **body, size_t *bytes)
+{
+	(void)context;
+	const char *argument = cad_admin_argument(request, "name");
+	if (!argument)
+		return CAD_ERR_INVALID;
+	int length = asprintf(body, "%s of %s", argument, cad_admin_path(request));
+	*bytes = (size_t)length;
+	return length < 0 ? CAD_ERR_MEMORY : CAD_OK;
+}
+
+static void http_pages(void **state)
+{
+	(void)state;
+	struct cad_metrics *metrics;
+	struct cad_admin *admin;
+	struct cad_error error;
+	assert_int_equal(cad_metrics_create(&metrics), CAD_OK);
+	cad_counter_add(cad_metrics_counter(metrics, "a_total", "a", NULL, 0), 5);
+	struct cad_admin_page pages[] = { { "/api/echo", "text/plain", echo, NULL }, { "/files/*", "text/plain", echo, NULL } };
+	struct cad_admin_options options = { .address = ":0", .metrics = metrics, .ready = ready, .pages = pages, .pages_count = 2 };
+	assert_int_equal(cad_admin_create(&options, &admin, &error), CAD_OK);
+	const char *address = cad_admin_address(admin);
+	assert_int_equal(strncmp(address, "127.0.0.1:", 10), 0);
+	const char *answer = http(address, "GET /metrics");
+	assert_non_null(strstr(answer, "200 OK"));
+	assert_non_null(strstr(answer, "text/plain; version=0.0.4"));
+	assert_non_null(strstr(answer, "a_total 5\n"));
+	assert_non_null(strstr(http(address, "GET /healthz"), "\r\n\r\nok\n"));
+	answer = http(address, "GET /readyz");
+	assert_non_null(strstr(answer, "503"));
+	assert_non_null(strstr(answer, "loading experts: 3 of 64\n"));
+	atomic_store(&is_ready, true);
+	assert_non_null(strstr(http(address, "GET /readyz"), "200 OK"));
+	assert_non_null(strstr(http(address, "GET /api/echo?name=a%20b"), "\r\n\r\na b of /api/echo"));
+	assert_non_null(strstr(http(address, "GET /files/x/y?name=1"), "1 of /files/x/y"));
+	assert_non_null(strstr(http(address, "GET /api/echo"), "400"));
+	assert_non_null(strstr(http(address, "GET /nothing"), "404"));
+	assert_non_null(strstr(http(address, "POST /metrics"), "405"));
+	answer = http(address, "HEAD /metrics");
+	assert_non_null(strstr(answer, "200 OK"));
+	assert_null(strstr(answer, "a_total"));
+
+	struct cad_admin *second;
+	options.address = address;
+	assert_int_equal(cad_admin_create(&options, &second, &error), CAD_ERR_IO);
+	assert_non_null(strstr(error.text, address));
+	options.address = "nonsense";
+	assert_int_equal(cad_admin_create(&options, &second, &error), CAD_ERR_INVALID);
+	options.address = "127.0.0.1:http-x";
+	assert_int_equal(cad_admin_create(&options, &second, &error), CAD_ERR_INVALID);
+	cad_admin_destroy(admin);
+	cad_metrics_destroy(metrics);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(page), cmocka_unit_test(updates_are_atomic), cmocka_unit_test(http_pages) };
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,285 @@
+/* Options: sources and their order, every type with its borders, the sentences of mistakes, and --print-config read back. */
+#include "common/options.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum color { RED = 3, GREEN = 7 };
+struct values {
+	const char *model, *note;
+	uint32_t threads;
+	uint64_t seed, memory, timeout_ns;
+	double factor;
+	bool fast;
+	enum color color;
+};
+static const struct cad_choice colors[] = { { "red", RED }, { "green", GREEN }, { NULL, 0 } };
+static const struct cad_option table[] = {
+	CAD_OPTION_STRING(struct values, model, "model", NULL, "directory of the checkpoint"),
+	CAD_OPTION_STRING(struct values, note, "note", "", "anything"),
+	CAD_OPTION_U32(struct values, threads, "threads", "2", 1, 64, "compute threads"),
+	CAD_OPTION_U64(struct values, seed, "seed", "0", 0, UINT64_MAX, "seed"),
+	CAD_OPTION_BYTES(struct values, memory, "memory", "1.5G", 1024, UINT64_MAX, "room"),
+	CAD_OPTION_F64(struct values, factor, "capacity-factor", "1", 0.5, 8, "factor"),
+	CAD_OPTION_BOOL(struct values, fast, "fast", "false", "fast"),
+	CAD_OPTION_ENUM(struct values, color, "color", "green", colors, "color"),
+	CAD_OPTION_DURATION(struct values, timeout_ns, "timeout", "20ms", 0, 3600000000000u, "time"),
+};
+
+static enum cad_status check(const void *values, struct cad_error *error)
+{
+	const struct values *v = values;
+	if (v->fast && v->threads == 64)
+		return cad_error_set(error, CAD_ERR_INVALID, "--fast does not go with --threads 64");
+	return CAD_OK;
+}
+
+static const struct cad_options_spec spec = {
+	.program = "tool", .summary = "A tool.", .positional = "FILE...", .positional_max = 2, .table = table, .count = sizeof table / sizeof table[0], .check = check,
+};
+
+static struct values values;
+static struct cad_options *options;
+static struct cad_error error;
+static enum cad_options_action action;
+static char path[64];
+
+#define PARSE(...) parse((char *[]){ (char *)"tool", __VA_ARGS__, NULL })
+static enum cad_status parse(char **argv)
+{
+	int argc = 0;
+	while (argv[argc])
+		argc++;
+	values = (struct values){ 0 };
+	options = NULL;
+	return cad_options_parse(&spec, argc, argv, &values, &options, &action, &error);
+}
+
+static int clean(void **state)
+{
+	(void)state;
+	cad_options_destroy(options);
+	options = NULL;
+	unsetenv("CADRE_THREADS");
+	unsetenv("CADRE_CAPACITY_FACTOR");
+	unsetenv("CADRE_CONFIG");
+	if (path[0])
+		unlink(path);
+	path[0] = 0;
+	return 0;
+}
+
+static void write_file(const char *content)
+{
+	snprintf(path, sizeof path, "/tmp/cadre-options-XXXXXX");
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, content, strlen(content)), strlen(content));
+	close(fd);
+}
+
+static void defaults(void **state)
+{
+	(void)state;
+	assert_int_equal(PARSE("--model", "m"), CAD_OK);
+	assert_string_equal(values.model, "m");
+	assert_string_equal(values.note, "");
+	assert_int_equal(values.threads, 2);
+	assert_int_equal(values.memory, 3u << 29);
+	assert_int_equal(values.timeout_ns, 20000000);
+	assert_int_equal(values.color, GREEN);
+	assert_true(values.factor == 1 && !values.fast);
+	assert_string_equal(cad_options_source(options, "threads"), "default");
+	assert_string_equal(cad_options_source(options, "model"), "flag");
+}
+
+static void every_type_by_flag(void **state)
+{
+	(void)state;
+	assert_int_equal(PARSE("--model=a=b", "--threads=64", "--seed", "18446744073709551615", "--memory=64 KiB", "--capacity-factor", "2.5", "--color=red",
+	                       "--timeout", "1.5s", "one", "--", "--two"), CAD_OK);
+	assert_string_equal(values.model, "a=b");
+	assert_int_equal(values.threads, 64);
+	assert_true(values.seed == UINT64_MAX);
+	assert_int_equal(values.memory, 65536);
+	assert_true(values.factor == 2.5);
+	assert_int_equal(values.color, RED);
+	assert_int_equal(values.timeout_ns, 1500000000);
+	assert_int_equal(cad_options_positional_count(options), 2);
+	assert_string_equal(cad_options_positional(options, 0), "one");
+	assert_string_equal(cad_options_positional(options, 1), "--two");
+}
+
+static void bools(void **state)
+{
+	(void)state;
+	assert_int_equal(PARSE("--model", "m", "--fast", "file"), CAD_OK);
+	assert_true(values.fast);
+	assert_int_equal(cad_options_positional_count(options), 1);
+	cad_options_destroy(options);
+	assert_int_equal(PARSE("--model", "m", "--fast=no"), CAD_OK);
+	assert_false(values.fast);
+}
+
+static void order_of_strength(void **state)
+{
+	(void)state;
+	write_file("model: from-file\nthreads: 5\ncapacity-factor: 3\nfast: yes\n");
+	setenv("CADRE_THREADS", "6", 1);
+	setenv("CADRE_CAPACITY_FACTOR", "4", 1);
+	assert_int_equal(PARSE("--config", path, "--threads", "7"), CAD_OK);
+	assert_string_equal(values.model, "from-file");
+	assert_int_equal(values.threads, 7);
+	assert_true(values.factor == 4 && values.fast);
+	assert_string_equal(cad_options_source(options, "capacity-factor"), "environment");
+	assert_string_equal(cad_options_source(options, "fast"), "file");
+	cad_options_destroy(options);
+	setenv("CADRE_CONFIG", path, 1);
+	assert_int_equal(PARSE("--note", "x"), CAD_OK);
+	assert_int_equal(values.threads, 6);
+}
+
+static void refused(const char *sentence, char **argv)
+{
+	assert_true(parse(argv) < 0);
+	assert_null(options);
+	if (!strstr(error.text, sentence))
+		fail_msg("'%s' does not contain '%s'", error.text, sentence);
+}
+#define REFUSED(sentence, ...) refused(sentence, (char *[]){ (char *)"tool", __VA_ARGS__, NULL })
+
+static void mistakes_get_sentences(void **state)
+{
+	(void)state;
+	char *none = NULL;
+	REFUSED("--model is needed: directory of the checkpoint", none);
+	REFUSED("there is no option --thread; did you mean --threads?", "--model", "m", "--thread", "3");
+	REFUSED("there is no option --zzzzzzzz; 'tool --help' lists them", "--zzzzzzzz=1");
+	REFUSED("--threads is 65, which is out of range: 1 to 64", "--model", "m", "--threads", "65");
+	REFUSED("--threads is 0, which is out of range", "--model", "m", "--threads=0");
+	REFUSED("--threads is '-1', which is not a whole number", "--model", "m", "--threads=-1");
+	REFUSED("--threads is '', which is not", "--model", "m", "--threads=");
+	REFUSED("--threads needs a value: compute threads", "--model", "m", "--threads");
+	REFUSED("--threads is given twice", "--model", "m", "--threads", "1", "--threads", "2");
+	REFUSED("--seed is '18446744073709551616'", "--model", "m", "--seed", "18446744073709551616");
+	REFUSED("--memory is 1, which is out of range: at least 1K", "--model", "m", "--memory", "1");
+	REFUSED("--memory is '12Q', which is not a size", "--model", "m", "--memory", "12Q");
+	REFUSED("--memory is '1e30', which is not a size", "--model", "m", "--memory", "1e30");
+	REFUSED("--memory is '99999999T'", "--model", "m", "--memory", "99999999T");
+	REFUSED("--timeout is '5', which is not a duration", "--model", "m", "--timeout", "5");
+	REFUSED("--timeout is 2h, which is out of range: 0 to 1h", "--model", "m", "--timeout", "2h");
+	REFUSED("--capacity-factor is 'nan', which is not a number", "--model", "m", "--capacity-factor", "nan");
+	REFUSED("--color is 'blue'; it can be red or green", "--model", "m", "--color", "blue");
+	REFUSED("--fast is 'maybe'; it can be true or false", "--model", "m", "--fast=maybe");
+	REFUSED("'-x' is no option", "--model", "m", "-x");
+	REFUSED("'c' is one argument too many: tool takes FILE...", "--model", "m", "a", "b", "c");
+	REFUSED("--help takes no value", "--help=1");
+	REFUSED("cannot open the configuration file '/nowhere/x.yaml'", "--config", "/nowhere/x.yaml");
+	REFUSED("--fast does not go with --threads 64", "--model", "m", "--fast", "--threads", "64");
+	setenv("CADRE_THREADS", "many", 1);
+	REFUSED("CADRE_THREADS is 'many', which is not a whole number", "--model", "m");
+}
+
+static void mistakes_in_files(void **state)
+{
+	(void)state;
+	static const struct { const char *content, *sentence; } cases[] = {
+		{ "model: m\nthread: 3\n", "line 2: there is no option thread; did you mean threads?" },
+		{ "model: m\nthreads: 3\nthreads: 4\n", "line 3: threads is given twice" },
+		{ "threads: 99\n", "line 1: threads is 99, which is out of range: 1 to 64" },
+		{ "threads: [1, 2]\n", "line 1: threads must have one plain value" },
+		{ "- threads\n", "expected lines 'option: value'" },
+		{ "{[1]: 2}\n", "a key must be the name of an option" },
+		{ "model: \"m\n", "line" },
+		{ "model: m\n\tthreads: 3\n", "line" },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		write_file(cases[i].content);
+		REFUSED(cases[i].sentence, "--model", "m", "--config", path);
+		assert_non_null(strstr(error.text, path));
+		unlink(path);
+	}
+	write_file("");
+	assert_int_equal(PARSE("--config", path, "--model", "m"), CAD_OK);
+}
+
+/* What the program prints on stdout while parsing `argv`. */
+static char *printed(char **argv)
+{
+	char name[] = "/tmp/cadre-options-XXXXXX";
+	int fd = mkstemp(name), saved = dup(STDOUT_FILENO);
+	assert_true(fd >= 0);
+	fflush(stdout);
+	dup2(fd, STDOUT_FILENO);
+	enum cad_status status = parse(argv);
+	fflush(stdout);
+	dup2(saved, STDOUT_FILENO);
+	close(saved);
+	assert_int_equal(status, CAD_OK);
+	assert_int_equal(action, CAD_OPTIONS_EXIT);
+	assert_null(options);
+	static char text[8192];
+	ssize_t got = pread(fd, text, sizeof text - 1, 0);
+	text[got > 0 ? got : 0] = 0;
+	close(fd);
+	unlink(name);
+	return text;
+}
+#define PRINTED(...) printed((char *[]){ (char *)"tool", __VA_ARGS__, NULL })
+
+static void help_and_version(void **state)
+{
+	(void)state;
+	const char *text = PRINTED("--threads", "9999", "--help");   /* help wins over mistakes in values */
+	for (size_t i = 0; i < spec.count; i++)
+		assert_non_null(strstr(text, table[i].help));
+	assert_non_null(strstr(text, "--color red|green"));
+	assert_non_null(strstr(text, "compute threads (default 2; 1 to 64)"));
+	assert_non_null(strstr(text, "directory of the checkpoint (required)"));
+	text = PRINTED("--version");
+	assert_int_equal(strncmp(text, "tool ", 5), 0);
+	assert_non_null(strstr(text, cad_version));
+	assert_non_null(strstr(PRINTED("--model", "m", "--check-config"), "valid"));
+}
+
+static void printed_config_reads_back(void **state)
+{
+	(void)state;
+	setenv("CADRE_THREADS", "3", 1);
+	const char *text = PRINTED("--model", "m", "--note", "say \"a\\b\" # \x01: \xc3\xa9", "--memory", "3M", "--color", "red", "--print-config");
+	assert_non_null(strstr(text, "threads: 3   # environment\n"));
+	assert_non_null(strstr(text, "color: red   # flag\n"));
+	assert_non_null(strstr(text, "timeout: 20ms   # default\n"));
+	write_file(text);
+	unsetenv("CADRE_THREADS");
+	assert_int_equal(PARSE("--config", path), CAD_OK);
+	assert_string_equal(values.note, "say \"a\\b\" # \x01: \xc3\xa9");
+	assert_int_equal(values.threads, 3);
+	assert_int_equal(values.memory, 3 << 20);
+	assert_int_equal(values.color, RED);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_teardown(defaults, clean),
+		cmocka_unit_test_teardown(every_type_by_flag, clean),
+		cmocka_unit_test_teardown(bools, clean),
+		cmocka_unit_test_teardown(order_of_strength, clean),
+		cmocka_unit_test_teardown(mistakes_get_sentences, clean),
+		cmocka_unit_test_teardown(mistakes_in_files, clean),
+		cmocka_unit_test_teardown(help_and_version, clean),
+		cmocka_unit_test_teardown(printed_config_reads_back, clean),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

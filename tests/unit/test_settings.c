@@ -1,0 +1,184 @@
+/* Settings and their fingerprint; the process's signals and secret. */
+#include "cadre/v1/types.pb-c.h"
+#include "common/process.h"
+#include "common/settings.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <uv.h>
+
+static const float quanta[3] = { 0, 0x1p-14f, 0x1p-13f };
+
+static void fingerprint_sees_everything(void **state)
+{
+	(void)state;
+	struct cad_settings base, other;
+	struct cad_error error;
+	char hex[33], text[CADRE_TEXT_BYTES];
+	assert_int_equal(cad_settings_init(&base, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, 3, &error), CAD_OK);
+	cad_settings_fingerprint(&base, hex);
+	assert_string_equal(hex, "010f0d5d35dd9b6614d8a2a05c00b535");   /* part of the protocol: programs of one version agree on it */
+	cad_settings_text(&base, text);
+	assert_int_equal(strncmp(text, "profile=f32 wire=fix16 weights=f32 quanta=3:", 44), 0);
+	for (int change = 0; change < 5; change++) {
+		char changed[33];
+		assert_int_equal(cad_settings_copy(&other, &base), CAD_OK);
+		assert_true(cad_settings_equal(&base, &other));
+		if (change == 0)
+			other.wire = CADRE_ROW_F32;
+		else if (change == 1)
+			other.weights = CAD_WEIGHTS_BF16;
+		else if (change == 2)
+			other.quanta[2] = 0x1p-15f;
+		else if (change == 3)
+			other.layers = 2;
+		cad_settings_fingerprint(&other, changed);
+		assert_int_equal(cad_settings_equal(&base, &other), change == 4);
+		assert_int_equal(strcmp(hex, changed) == 0, change == 4);
+		cad_settings_fini(&other);
+	}
+	cad_settings_fini(&base);
+}
+
+static void only_powers_of_two(void **state)
+{
+	(void)state;
+	static const float bad[] = { 3, -0.5f, INFINITY, NAN, 0x1p-140f };
+	struct cad_settings settings;
+	struct cad_error error;
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, &bad[i], 1, &error), CAD_ERR_INVALID);
+		assert_non_null(strstr(error.text, "layer 0"));
+	}
+	assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, 0, &error), CAD_ERR_INVALID);
+}
+
+static void through_the_message(void **state)
+{
+	(void)state;
+	struct cad_settings settings, back;
+	struct cad_settings_storage storage;
+	Cadre__V1__Settings message;
+	struct cad_error error;
+	assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_BF16, CAD_WEIGHTS_BF16, quanta, 3, &error), CAD_OK);
+	cad_settings_to_proto(&settings, &storage, &message);
+	uint8_t packed[256];
+	assert_true(cadre__v1__settings__get_packed_size(&message) <= sizeof packed);
+	size_t bytes = cadre__v1__settings__pack(&message, packed);
+	Cadre__V1__Settings *unpacked = cadre__v1__settings__unpack(NULL, bytes, packed);
+	assert_non_null(unpacked);
+	assert_int_equal(cad_settings_from_proto(unpacked, &back, &error), CAD_OK);
+	assert_true(cad_settings_equal(&settings, &back));
+	cad_settings_fini(&back);
+
+	unpacked->quanta[1] *= 2;
+	assert_int_equal(cad_settings_from_proto(unpacked, &back, &error), CAD_ERR_CORRUPT);
+	unpacked->quanta[1] = 3;
+	assert_int_equal(cad_settings_from_proto(unpacked, &back, &error), CAD_ERR_INVALID);
+	static char odd[] = "fp8";
+	Cadre__V1__Settings wrong = message;
+	wrong.wire = odd;
+	assert_int_equal(cad_settings_from_proto(&wrong, &back, &error), CAD_ERR_INVALID);
+	assert_non_null(strstr(error.text, "'fp8'"));
+	wrong = message;
+	wrong.profile = odd;
+	assert_int_equal(cad_settings_from_proto(&wrong, &back, &error), CAD_ERR_INVALID);
+	wrong = message;
+	wrong.weights = odd;
+	assert_int_equal(cad_settings_from_proto(&wrong, &back, &error), CAD_ERR_INVALID);
+	wrong = message;
+	wrong.n_quanta = 100000;
+	assert_int_equal(cad_settings_from_proto(&wrong, &back, &error), CAD_ERR_INVALID);
+	cadre__v1__settings__free_unpacked(unpacked, NULL);
+	cad_settings_fini(&settings);
+}
+
+static void identity_is_padded_and_cut(void **state)
+{
+	(void)state;
+	struct cad_settings settings;
+	struct cadre_wire_identity identity;
+	char longest[200];
+	memset(longest, 'n', sizeof longest);
+	longest[199] = 0;
+	memset(&identity, 0xff, sizeof identity);
+	assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, 3, NULL), CAD_OK);
+	cad_identity_fill(&identity, "c", longest, "0123456789abcdef0123456789abcdef", &settings);
+	assert_string_equal(identity.cluster, "c");
+	assert_int_equal(identity.cluster[CADRE_NAME_BYTES - 1], 0);
+	assert_int_equal(strlen(identity.node), CADRE_NAME_BYTES - 1);
+	assert_int_equal(strlen(identity.settings), 32);
+	cad_settings_fini(&settings);
+}
+
+static void secret(void **state)
+{
+	(void)state;
+	char path[] = "/tmp/cadre-secret-XXXXXX", *text = NULL;
+	struct cad_error error;
+	assert_int_equal(cad_secret_read("/nowhere/secret", &text, &error), CAD_ERR_IO);
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "0123456789abcde\n", 16), 16);
+	assert_int_equal(cad_secret_read(path, &text, &error), CAD_ERR_INVALID);
+	assert_non_null(strstr(error.text, "at least 16"));
+	assert_int_equal(pwrite(fd, "0123456789abcdef \n\n", 19, 0), 19);
+	assert_int_equal(cad_secret_read(path, &text, &error), CAD_OK);
+	assert_string_equal(text, "0123456789abcdef");
+	free(text);
+	assert_int_equal(ftruncate(fd, 5000), 0);   /* NULs, and too long */
+	assert_int_equal(cad_secret_read(path, &text, &error), CAD_ERR_INVALID);
+	assert_int_equal(ftruncate(fd, 40), 0);
+	assert_int_equal(cad_secret_read(path, &text, &error), CAD_ERR_INVALID);
+	close(fd);
+	unlink(path);
+}
+
+static void on_signal(void *context, int number)
+{
+	struct cad_signals **signals = context;
+	assert_int_equal(number, SIGTERM);
+	cad_signals_close(*signals);
+	*signals = NULL;
+}
+
+static void signals_come_as_events(void **state)
+{
+	(void)state;
+	struct cad_error error;
+	struct cad_signals *signals;
+	uv_loop_t loop;
+	assert_int_equal(cad_process_init(&error), CAD_OK);
+	assert_int_equal(uv_loop_init(&loop), 0);
+	assert_int_equal(cad_signals_create(&loop, on_signal, &signals, &signals, &error), CAD_OK);
+	assert_int_equal(kill(getpid(), SIGTERM), 0);
+	assert_int_equal(uv_run(&loop, UV_RUN_DEFAULT), 0);
+	assert_null(signals);
+	assert_int_equal(uv_loop_close(&loop), 0);
+	assert_int_equal(kill(getpid(), SIGINT), 0);
+	assert_int_equal(cad_signals_wait(), SIGINT);
+	char name[CADRE_NAME_BYTES];
+	cad_process_name(name, sizeof name);
+	assert_true(strlen(name) > 2);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(fingerprint_sees_everything), cmocka_unit_test(only_powers_of_two), cmocka_unit_test(through_the_message),
+		cmocka_unit_test(identity_is_padded_and_cut), cmocka_unit_test(secret), cmocka_unit_test(signals_come_as_events),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
