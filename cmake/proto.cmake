@@ -14,6 +14,12 @@ foreach(file ${PROTO_FILES})
     COMMAND ${PROTOC_C} -I${CMAKE_SOURCE_DIR}/proto --c_out=${PROTO_OUT} ${input} DEPENDS ${input} VERBATIM)
   list(APPEND PROTO_GENERATED ${PROTO_OUT}/${stem}.pb-c.c)
 endforeach()
+# Reflection reads descriptors, which are messages themselves; their .proto file comes with libprotobuf-dev.
+find_path(PROTOBUF_INCLUDE google/protobuf/descriptor.proto REQUIRED)
+set(stem google/protobuf/descriptor)
+add_custom_command(OUTPUT ${PROTO_OUT}/${stem}.pb-c.c ${PROTO_OUT}/${stem}.pb-c.h
+  COMMAND ${PROTOC_C} -I${PROTOBUF_INCLUDE} --c_out=${PROTO_OUT} ${PROTOBUF_INCLUDE}/${stem}.proto DEPENDS ${PROTOBUF_INCLUDE}/${stem}.proto VERBATIM)
+list(APPEND PROTO_GENERATED ${PROTO_OUT}/${stem}.pb-c.c)
 set(PROTO_DESCRIPTORS ${PROTO_OUT}/descriptors.fds)
 add_custom_command(OUTPUT ${PROTO_DESCRIPTORS}
   COMMAND ${PROTOC} -I${CMAKE_SOURCE_DIR}/proto --include_imports --descriptor_set_out=${PROTO_DESCRIPTORS} ${PROTO_INPUTS}

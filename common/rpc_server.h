@@ -120,7 +120,7 @@ enum cad_status cad_rpc_call_send(struct cad_rpc_call *call, const ProtobufCMess
 void cad_rpc_call_send_headers(struct cad_rpc_call *call);
 /* Before finish. Keys in lower case, "-bin" at the end for binary values. CAD_ERR_INVALID for what HTTP/2 does not allow, CAD_ERR_CANCELLED when the call is over. */
 enum cad_status cad_rpc_call_add_trailer(struct cad_rpc_call *call, const char *key, const void *value, size_t size);
-/* Ends the call after what is queued. The sentence is UTF-8, cut at 1000 bytes; NULL: none. */
+/* Ends the call after what is queued. The sentence is UTF-8, cut at CAD_ERROR_TEXT_BYTES; NULL: none. */
 void cad_rpc_call_finish(struct cad_rpc_call *call, enum cad_rpc_code code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* send, then finish with CAD_RPC_OK. */
 void cad_rpc_call_reply(struct cad_rpc_call *call, const ProtobufCMessage *message);
