@@ -1,6 +1,6 @@
 /*
- * CALL and ANSWER from a stranger. The first bytes of the input are the limits, then a header, then the payload. Half of the inputs have their fixed
- * fields and lengths put right first, so that the rules behind them are reached. Whatever passes is walked to its last byte under ASan.
+ * CALL and ANSWER from a stranger. The first bytes of the input are the limits, then a header, then the payload. Most inputs have their
+ * fixed fields and lengths put right first, so that the rules behind them are reached. Whatever passes is walked to its last byte under ASan.
  */
 #include "common/wire.h"
 
@@ -51,6 +51,38 @@ static void answer_walk(const struct cad_answer_view *view, const uint8_t *paylo
 		abort();
 }
 
+/* Puts right what would stop nearly every input: magic, kind, lengths; the shape as the limits want it, and with knob 8 counts and types that fit the payload. */
+static void call_repair(struct cadre_wire_call *call, uint8_t *payload, size_t payload_bytes, const struct cad_wire_limits *limits, uint8_t knob)
+{
+	call->row_elements = limits->row_elements;
+	call->layer = 0;
+	if (!(knob & 8))
+		return;
+	call->rows = call->rows % 5 + 1;
+	call->groups = call->groups % 4 + 1;
+	call->pairs = call->pairs % 9 + 1;
+	size_t fixed = call->rows * sizeof(struct cadre_wire_row) + call->groups * sizeof(struct cadre_wire_group) + call->pairs * sizeof(struct cadre_wire_pair);
+	uint64_t bytes = 0;
+	for (size_t r = 0; r < call->rows && (r + 1) * sizeof(struct cadre_wire_row) <= payload_bytes; r++) {
+		struct cadre_wire_row *row = (struct cadre_wire_row *)payload + r;
+		bytes += cadre_row_bytes(row->type, call->row_elements);
+	}
+	call->data_bytes = knob & 16 ? bytes : payload_bytes - fixed;
+}
+
+static void answer_repair(struct cadre_wire_answer *answer, const uint8_t *payload, size_t payload_bytes, const struct cad_wire_limits *limits, uint8_t knob)
+{
+	answer->row_elements = limits->row_elements;
+	answer->layer = 0;
+	if (!(knob & 8))
+		return;
+	answer->rows = answer->rows % 5 + 1;
+	uint64_t bytes = 0;
+	for (size_t r = 0; r < answer->rows && (r + 1) * sizeof(struct cadre_wire_sum) <= payload_bytes; r++)
+		bytes += (uint64_t)((const struct cadre_wire_sum *)(const void *)payload + r)->width * answer->row_elements;
+	answer->data_bytes = bytes;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint8_t knobs[6];
@@ -71,8 +103,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	memcpy(header, data, header_bytes);
 	memcpy(payload, data + header_bytes, payload_bytes);
-	if (knobs[4] & 4 && header_bytes >= sizeof(struct cadre_wire_header)) {
+	if (knobs[4] & 4 && header_bytes == (is_call ? sizeof(struct cadre_wire_call) : sizeof(struct cadre_wire_answer))) {
 		struct cadre_wire_header head;
+		if (is_call)
+			call_repair((void *)header, payload, payload_bytes, &limits, knobs[4]);
+		else
+			answer_repair((void *)header, payload, payload_bytes, &limits, knobs[4]);
 		memcpy(&head, header, sizeof head);
 		head.magic = CADRE_WIRE_MAGIC;
 		head.version = CADRE_WIRE_VERSION;

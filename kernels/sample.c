@@ -1,0 +1,197 @@
+/*
+ * Sampling. Candidates are ranked by (logit descending, id ascending), the one order that ties cannot blur. What is kept is a weight e^((logit - max) / T)
+ * per id, 0 for what a filter took out; the draw walks the ids in ascending order, so that a filter that removes nothing changes nothing.
+ */
+#include "kernels/sample.h"
+
+#include "common/status.h"
+#include "kernels/cpu/exp.h"
+
+#include <stdbool.h>
+#include <xxhash.h>
+
+/* Random123's portable part; its SSE and GNU extras do not pass this project's warnings. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+#pragma GCC diagnostic ignored "-Wshadow"
+#include <Random123/philox.h>
+#pragma GCC diagnostic pop
+
+enum { BLOCK = 1024, LANES = 8 };
+
+struct ranks {
+	const float *logits;
+	uint32_t *ids;     /* a heap, the best on top */
+	size_t count;
+};
+
+static bool ranks_before(const float *logits, uint32_t a, uint32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; }
+
+static void ranks_sink(struct ranks *ranks, size_t at)
+{
+	uint32_t id = ranks->ids[at];
+	for (size_t child; (child = 2 * at + 1) < ranks->count; at = child) {
+		if (child + 1 < ranks->count && ranks_before(ranks->logits, ranks->ids[child + 1], ranks->ids[child]))
+			child++;
+		if (!ranks_before(ranks->logits, ranks->ids[child], id))
+			break;
+		ranks->ids[at] = ranks->ids[child];
+	}
+	ranks->ids[at] = id;
+}
+
+static uint32_t ranks_pop(struct ranks *ranks)
+{
+	uint32_t best = ranks->ids[0];
+	ranks->ids[0] = ranks->ids[--ranks->count];
+	ranks->ids[ranks->count] = best;   /* the popped lie behind the heap, the first popped last */
+	ranks_sink(ranks, 0);
+	return best;
+}
+
+/* Up to BLOCK weights: lane i % 8 sums in ascending i, then halves are added. */
+static double block_sum(const float *weights, size_t n)
+{
+	double lanes[LANES] = { 0 };
+	size_t i = 0;
+	for (; i + LANES <= n; i += LANES)
+		for (size_t lane = 0; lane < LANES; lane++)
+			lanes[lane] += (double)weights[i + lane];
+	for (size_t lane = 0; i < n; i++, lane++)
+		lanes[lane] += (double)weights[i];
+	for (size_t half = LANES / 2; half > 0; half /= 2)
+		for (size_t lane = 0; lane < half; lane++)
+			lanes[lane] += lanes[lane + half];
+	return lanes[0];
+}
+
+static double weights_sum(const float *weights, size_t n)
+{
+	double sum = 0;
+	for (size_t at = 0; at < n; at += BLOCK)
+		sum += block_sum(weights + at, n - at < BLOCK ? n - at : BLOCK);
+	return sum;
+}
+
+static void heap_make(struct ranks *ranks, const float *weights, size_t vocab)
+{
+	ranks->count = 0;
+	for (size_t id = 0; id < vocab; id++)
+		if (weights[id] > 0.0f)
+			ranks->ids[ranks->count++] = (uint32_t)id;
+	for (size_t at = ranks->count / 2; at-- > 0;)
+		ranks_sink(ranks, at);
+}
+
+/* Zeroes the weights outside the first top_k, then those outside the nucleus: a token stays while the sum of all before it is below top_p of the whole. */
+static void filter_ranks(const struct kn_sampling *sampling, struct ranks *ranks, float *weights, size_t vocab)
+{
+	bool has_top_p = sampling->top_p > 0.0f && sampling->top_p < 1.0f;
+	heap_make(ranks, weights, vocab);
+	size_t candidates = ranks->count, popped = 0;
+	if (sampling->top_k > 0 && sampling->top_k < candidates) {
+		for (; popped < sampling->top_k; popped++)
+			ranks_pop(ranks);
+		for (size_t i = 0; i < ranks->count; i++)
+			weights[ranks->ids[i]] = 0.0f;
+		candidates = popped;
+	}
+	if (!has_top_p)
+		return;
+	double limit = (double)sampling->top_p * weights_sum(weights, vocab), before = 0;
+	size_t all = ranks->count + popped, kept = 0;
+	for (; kept < candidates && before < limit; kept++)
+		before += (double)weights[kept < popped ? ranks->ids[all - 1 - kept] : ranks_pop(ranks)];
+	for (; kept < popped; kept++)
+		weights[ranks->ids[all - 1 - kept]] = 0.0f;
+	for (size_t i = 0; i < ranks->count && candidates == all; i++)
+		weights[ranks->ids[i]] = 0.0f;
+}
+
+/* Uniform in [0, 1), 53 bits. */
+static double uniform_at(uint64_t seed, uint64_t position)
+{
+	philox4x32_ctr_t counter = { { (uint32_t)position, (uint32_t)(position >> 32), 0, 0 } };
+	philox4x32_key_t key = { { (uint32_t)seed, (uint32_t)(seed >> 32) } };
+	philox4x32_ctr_t random = philox4x32_R(10, counter, key);
+	uint64_t bits = (uint64_t)random.v[0] << 32 | random.v[1];
+	return (double)(bits >> 11) * 0x1p-53;
+}
+
+static int32_t draw(const float *weights, size_t vocab, double target)
+{
+	double before = 0;
+	size_t last = 0;
+	for (size_t at = 0; at < vocab; at += BLOCK) {
+		size_t end = vocab - at < BLOCK ? vocab : at + BLOCK;
+		double sum = block_sum(weights + at, end - at);
+		if (before + sum <= target && end < vocab) {
+			before += sum;
+			continue;
+		}
+		for (size_t id = at; id < end; id++) {
+			if (weights[id] == 0.0f)
+				continue;
+			before += (double)weights[id];
+			last = id;
+			if (before > target)
+				return (int32_t)id;
+		}
+	}
+	return (int32_t)last;   /* the sums of a block and of its elements may differ in the last bit */
+}
+
+static size_t best_id(const float *logits, size_t vocab)
+{
+	size_t best = 0;
+	for (size_t id = 1; id < vocab; id++)
+		if (logits[id] > logits[best] || (logits[best] != logits[best] && logits[id] == logits[id]))
+			best = id;
+	return best;
+}
+
+static void weights_make(const float *logits, size_t vocab, float most, float temperature, float *weights)
+{
+	size_t id = 0;
+	for (; id + 8 <= vocab; id += 8) {
+		__m256 x = _mm256_div_ps(_mm256_sub_ps(_mm256_loadu_ps(logits + id), _mm256_set1_ps(most)), _mm256_set1_ps(temperature));
+		_mm256_storeu_ps(weights + id, kn_exp_8(x));
+	}
+	for (; id < vocab; id++)
+		weights[id] = kn_exp_1((logits[id] - most) / temperature);
+}
+
+enum { SCRATCH_ALIGN = 64 };
+
+size_t kn_sample_scratch_bytes(size_t vocab) { return vocab * (sizeof(float) + sizeof(uint32_t)) + SCRATCH_ALIGN; }
+
+int32_t kn_sample(const struct kn_sampling *sampling, const float *logits, size_t vocab, uint64_t position, void *scratch)
+{
+	CAD_ASSERT(vocab > 0 && vocab <= INT32_MAX && sampling->temperature >= 0.0f);
+	size_t best = best_id(logits, vocab);
+	if (sampling->temperature == 0.0f || !(fabsf(logits[best]) < INFINITY))
+		return (int32_t)best;
+	float *weights = (float *)(((uintptr_t)scratch + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN);
+	struct ranks ranks = { .logits = logits, .ids = (uint32_t *)(weights + vocab) };
+	weights_make(logits, vocab, logits[best], sampling->temperature, weights);
+	if (sampling->top_k > 0 || (sampling->top_p > 0.0f && sampling->top_p < 1.0f))
+		filter_ranks(sampling, &ranks, weights, vocab);
+	if (sampling->min_p > 0.0f)   /* the best has weight 1, whatever the sum is */
+		for (size_t id = 0; id < vocab; id++)
+			weights[id] = weights[id] < sampling->min_p ? 0.0f : weights[id];
+	return draw(weights, vocab, uniform_at(sampling->seed, position) * weights_sum(weights, vocab));
+}
+
+void kn_digest_add(uint8_t digest[16], int32_t token, const float *logits, size_t vocab)
+{
+	struct { uint8_t before[16]; int32_t token; uint8_t logits[16]; } link;
+	_Static_assert(sizeof link == 36, "hashed as it lies");
+	XXH128_canonical_t canonical;
+	XXH128_canonicalFromHash(&canonical, XXH3_128bits(logits, vocab * sizeof *logits));
+	memcpy(link.before, digest, sizeof link.before);
+	link.token = token;
+	memcpy(link.logits, canonical.digest, sizeof link.logits);
+	XXH128_canonicalFromHash(&canonical, XXH3_128bits(&link, sizeof link));
+	memcpy(digest, canonical.digest, 16);
+}
