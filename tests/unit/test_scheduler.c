@@ -1,0 +1,177 @@
+/* Continuous batching over a small KV cache: what is let in, what is chunked, who gives up pages, and that nothing is lost. */
+#include "common/clock.h"
+#include "router-svc/batch/scheduler.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { ROWS = 64, SLOTS = 4, POSITIONS = 512 };
+
+struct fixture {
+	struct kn_device *device;
+	struct kn_queue *queue;
+	struct rt_kv_cache cache;
+	struct rt_batch batch;
+	struct rt_scheduler scheduler;
+	uint64_t next_id;
+};
+
+static void begin(struct fixture *f, uint32_t pages, uint32_t chunk)
+{
+	struct cad_error error;
+	struct cad_model_spec spec = { .layers_count = 1, .positions_max = POSITIONS, .attention = { .heads = 1, .kv_heads = 1, .head_size = 4, .value_size = 4 } };
+	*f = (struct fixture){ .next_id = 1 };
+	assert_int_equal(kn_cpu_create(KN_ISA_REF, &f->device, &error), CAD_OK);
+	assert_int_equal(f->device->ops->queue_create(f->device, 1, &f->queue), CAD_OK);
+	assert_int_equal(rt_kv_cache_init(&f->cache, f->device, f->queue, &spec, (uint64_t)pages * 32 * 8 * sizeof(float), SLOTS, &error), CAD_OK);
+	assert_int_equal(f->cache.kv.pages, pages);
+	assert_int_equal(rt_batch_init(&f->batch, ROWS, SLOTS), CAD_OK);
+	f->scheduler = (struct rt_scheduler){ .cache = &f->cache, .running_max = SLOTS, .chunk_max = chunk };
+}
+
+static void end(struct fixture *f)
+{
+	rt_batch_fini(&f->batch);
+	rt_kv_cache_fini(&f->cache);
+	f->device->ops->queue_destroy(f->queue);
+	f->device->ops->destroy(f->device);
+}
+
+static struct rt_sequence *add(struct fixture *f, uint32_t prompt, uint32_t max_tokens)
+{
+	int32_t tokens[POSITIONS] = { 0 };
+	for (uint32_t i = 0; i < prompt; i++)
+		tokens[i] = (int32_t)i;
+	struct rt_request request = { .prompt = tokens, .prompt_count = prompt, .max_tokens = max_tokens };
+	struct rt_sequence *sequence = rt_sequence_create(&request, prompt + max_tokens);
+	assert_non_null(sequence);
+	sequence->id = f->next_id++;
+	rt_list_add(&f->scheduler.waiting, sequence);
+	return sequence;
+}
+
+/* What the engine does after a step. Returns how many sequences ended. */
+static uint32_t step(struct fixture *f)
+{
+	uint32_t ended = 0;
+	rt_schedule(&f->scheduler, &f->batch);
+	for (uint32_t i = 0; i < f->batch.spans_count; i++) {
+		struct rt_span *span = &f->batch.spans[i];
+		struct rt_sequence *s = span->sequence;
+		for (uint32_t r = 0; r < span->rows; r++) {
+			assert_int_equal(f->batch.positions[span->first + r], s->computed + r);
+			assert_int_equal(f->batch.ids[span->first + r], s->tokens[s->computed + r]);
+			assert_ptr_equal(f->batch.row_span[span->first + r], span);
+		}
+		assert_true(s->kv.count * KN_PAGE_KEYS >= s->computed + span->rows);
+		s->computed += span->rows;
+		if (!span->chooses)
+			continue;
+		s->tokens[s->count] = (int32_t)s->count;
+		if (++s->count == s->tokens_max) {
+			rt_scheduler_remove(&f->scheduler, s);
+			rt_sequence_destroy(s);
+			ended++;
+		}
+	}
+	return ended;
+}
+
+static void prompt_goes_in_chunks(void **state)
+{
+	(void)state;
+	struct fixture f;
+	begin(&f, 16, 20);
+	add(&f, 50, 1);
+	uint32_t rows[] = { 20, 20, 10 };
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(step(&f), i == 2);
+		assert_int_equal(f.batch.rows, rows[i]);
+	}
+	assert_int_equal(f.cache.free_count, 16);
+	assert_int_equal(f.cache.free_slots_count, SLOTS);
+	end(&f);
+}
+
+/* A decoding sequence gets its row in every step, however long the prompts beside it are. */
+static void decode_does_not_starve(void **state)
+{
+	(void)state;
+	struct fixture f;
+	begin(&f, 48, ROWS);
+	struct rt_sequence *long_prompt = add(&f, 300, 4);
+	struct rt_sequence *short_prompt = add(&f, 3, 20);
+	step(&f);   /* the long prompt fills the step */
+	assert_int_equal(f.batch.rows, ROWS);
+	while (short_prompt->state == RT_SEQUENCE_WAITING)
+		step(&f);
+	for (uint32_t before = short_prompt->count; long_prompt->computed < 300; before = short_prompt->count) {
+		step(&f);
+		assert_int_equal(short_prompt->count, before + 1);
+	}
+	for (uint32_t ended = 0; ended < 2;)
+		ended += step(&f);
+	end(&f);
+}
+
+/* More than the pages hold: the youngest gives way, everybody ends, every page comes back. */
+static void random_load_on_few_pages(void **state)
+{
+	(void)state;
+	struct cad_random random = { 99 };
+	print_message("seed %llu\n", (unsigned long long)random.state);
+	struct fixture f;
+	begin(&f, 12, 32);
+	uint32_t submitted = 0, ended = 0, steps = 0;
+	while (ended < 60) {
+		if (submitted < 60 && cad_random_below(&random, 3) == 0) {
+			add(&f, 1 + (uint32_t)cad_random_below(&random, 200), 1 + (uint32_t)cad_random_below(&random, 150));
+			submitted++;
+		}
+		struct rt_sequence *paused = f.scheduler.running.first;
+		if (paused)
+			paused->paused = cad_random_below(&random, 10) == 0;
+		ended += step(&f);
+		for (struct rt_sequence *s = f.scheduler.running.first; s; s = s->after)
+			if (s != paused)
+				s->paused = false;
+		for (struct rt_sequence *s = f.scheduler.waiting.first; s; s = s->after)
+			s->paused = false;
+		assert_true(++steps < 100000);
+	}
+	assert_true(f.scheduler.preempted > 0);
+	assert_int_equal(f.cache.free_count, 12);
+	assert_int_equal(f.cache.free_slots_count, SLOTS);
+	end(&f);
+}
+
+static void too_small_a_cache_is_refused_with_a_sentence(void **state)
+{
+	(void)state;
+	struct cad_error error;
+	struct rt_kv_cache cache;
+	struct cad_model_spec spec = { .layers_count = 2, .positions_max = POSITIONS, .attention = { .heads = 1, .kv_heads = 1, .head_size = 4, .value_size = 4 } };
+	struct kn_device *device;
+	struct kn_queue *queue;
+	assert_int_equal(kn_cpu_create(KN_ISA_REF, &device, &error), CAD_OK);
+	assert_int_equal(device->ops->queue_create(device, 1, &queue), CAD_OK);
+	assert_int_equal(rt_kv_cache_init(&cache, device, queue, &spec, 1000, SLOTS, &error), CAD_ERR_MEMORY);
+	assert_non_null(strstr(error.text, "--kv-memory"));
+	device->ops->queue_destroy(queue);
+	device->ops->destroy(device);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(prompt_goes_in_chunks),
+		cmocka_unit_test(decode_does_not_starve),
+		cmocka_unit_test(random_load_on_few_pages),
+		cmocka_unit_test(too_small_a_cache_is_refused_with_a_sentence),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
