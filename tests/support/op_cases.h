@@ -70,6 +70,9 @@ struct op_kind {
 extern const struct op_kind op_linear, op_embed, op_argmax;   /* op_linear.c */
 extern const struct op_kind op_ffn;                           /* op_ffn.c */
 
+extern const struct op_kind op_rmsnorm, op_add, op_rope_table, op_rope;   /* op_rows.c */
+extern const struct op_kind op_attend;                        /* op_attend.c */
+
 extern const struct op_case op_cases[];
 extern const size_t op_cases_count;
 
