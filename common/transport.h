@@ -45,9 +45,13 @@ struct cad_transport_options {
 	uint32_t connections_max, calls_max;     /* calls_max: outgoing calls in flight, and requests held, each */
 	uint32_t credit_calls;                   /* granted to each client */
 	uint64_t credit_bytes;
-	uint32_t handshake_timeout_ms, ping_interval_ms, ping_timeout_ms;   /* time during which nobody polled does not count as silence */
+	uint32_t request_buffers, answer_buffers;  /* of limits.payload_bytes_max each: calls being received at once, answers being sent; 0: as many as calls_max, costs memory only as used */
+	/* Time during which nobody polled here does not count as silence. The side that connected pings and gives up after ping_interval + ping_timeout;
+	 * the other side only listens, for peer_timeout, because a router computes between its polls. */
+	uint32_t handshake_timeout_ms, ping_interval_ms, ping_timeout_ms, peer_timeout_ms;
 	void *user;
-	/* A connection became READY or CLOSED (status says why, text in words). After CLOSED the pointer is dead. */
+	/* A connection became READY or CLOSED (status says why, text in words). After CLOSED the pointer is dead; all its calls are done by then. An incoming
+	 * connection that is refused, or breaks the protocol before it is READY, is heard of only as CLOSED. */
 	void (*on_connection)(struct cad_transport *transport, struct cad_connection *connection, enum cad_connection_state state, enum cad_status status, const char *text);
 	/* Server side: a checked call. It stays valid until cad_request_answer. Not set: this end accepts no calls. */
 	void (*on_request)(struct cad_transport *transport, struct cad_request *request);
