@@ -2,7 +2,7 @@
  * Every operator case (tests/support/op_cases.c) on every form of the CPU: the reference against float64 within the case's tolerance, then each form with
  * 1 to 3 threads against the reference bit for bit, in one batch, in two parts, and each row alone.
  */
-#include "../support/op_cases.h"
+#include "tests/support/op_cases.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

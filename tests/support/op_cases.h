@@ -14,7 +14,7 @@ enum op_use { OP_TEST = 1, OP_BENCH = 2 };
 
 /* Kinds of random numbers */
 enum op_data {
-	OP_DATA_GAUSS,     /* mean 0, deviation 1 */
+	OP_DATA_BELL,      /* mean 0, deviation 1, within 3.5 */
 	OP_DATA_WIDE,      /* any sign and mantissa, exponents from 2^-40 to 2^40 */
 	OP_DATA_TINY,      /* around the smallest normal number, with subnormals and both zeros */
 };

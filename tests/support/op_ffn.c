@@ -1,6 +1,6 @@
 /* Grouped expert ffn: c->rows tokens, each to c->topk of c->experts; n is F, k is H. Output rows are pairs. */
 #include "common/clock.h"
-#include "op_cases.h"
+#include "tests/support/op_cases.h"
 
 #include <math.h>
 #include <stdlib.h>

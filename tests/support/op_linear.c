@@ -1,5 +1,5 @@
 /* linear, embed and argmax */
-#include "op_cases.h"
+#include "tests/support/op_cases.h"
 
 #include <math.h>
 #include <stdlib.h>

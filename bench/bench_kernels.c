@@ -1,0 +1,165 @@
+/*
+ * Speed of every operator case marked OP_BENCH (tests/support/op_cases.c), beside what the machine itself can do.
+ *
+ *   floor = max(bytes / read bandwidth, operations / FMA peak of the form's register width);  ratio = floor / time: 1 is the machine's limit
+ *
+ * Each of the repeats first reads a large buffer (that is the bandwidth probe, and it empties the caches of weights), probes the FMA peak, then times the
+ * operator. All figures are medians over the repeats. Nothing is judged here: tests have no time limits.
+ */
+#include "limits.h"
+
+#include "common/clock.h"
+#include "kernels/cpu/cpu.h"
+#include "tests/support/op_cases.h"
+
+#include <argp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BUFFER_BYTES = 256 << 20, REPEATS_MAX = 101 };
+
+struct options {
+	const char *filter, *csv;
+	enum kn_isa isa;
+	unsigned threads, repeats;
+};
+
+static const struct argp_option option_table[] = {
+	{ "filter", 'f', "TEXT", 0, "only cases whose description contains TEXT", 0 },
+	{ "isa", 'i', "NAME", 0, "only this form: ref, avx2, avx512 (default: avx2 and avx512)", 0 },
+	{ "threads", 't', "N", 0, "only N threads (default: 1, and as many as make sense here)", 0 },
+	{ "repeats", 'r', "N", 0, "repeats of each timing, of which the median is told (default 7)", 0 },
+	{ "csv", 'c', "DIR", 0, "also write DIR/kernels-MACHINE.csv", 0 },
+	{ 0 },
+};
+
+static error_t parse_option(int key, char *value, struct argp_state *state)
+{
+	struct options *o = state->input;
+	switch (key) {
+	case 'f': o->filter = value; return 0;
+	case 'c': o->csv = value; return 0;
+	case 'i':
+		if (kn_isa_parse(value, &o->isa) != CAD_OK)
+			argp_error(state, "--isa '%s': use ref, avx2 or avx512", value);
+		return 0;
+	case 't':
+		o->threads = (unsigned)atoi(value);
+		if (o->threads < 1 || o->threads > KN_THREADS_MAX)
+			argp_error(state, "--threads '%s': use 1 to %d", value, KN_THREADS_MAX);
+		return 0;
+	case 'r':
+		o->repeats = (unsigned)atoi(value);
+		if (o->repeats < 1 || o->repeats > REPEATS_MAX)
+			argp_error(state, "--repeats '%s': use 1 to %d", value, REPEATS_MAX);
+		return 0;
+	default: return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return (x > y) - (x < y);
+}
+
+static double median(double *values, size_t count)
+{
+	qsort(values, count, sizeof *values, compare);
+	return values[count / 2];
+}
+
+struct figures {
+	double us, read_gbs, peak_gflops;
+};
+
+static struct figures measure(struct kn_queue *queue, const struct op_case *c, unsigned repeats, const uint8_t *buffer)
+{
+	double us[REPEATS_MAX], read[REPEATS_MAX], peak[REPEATS_MAX];
+	struct kn_cpu_queue *q = kn_cpu_queue(queue);
+	enum limit fma = q->form->isa == KN_ISA_AVX512 ? LIMIT_FMA_512 : LIMIT_FMA_256;
+	struct op_state *state = c->kind->setup(queue, c, 1);
+	c->kind->run(state, 0, state->rows);
+	for (unsigned i = 0; i < repeats; i++) {
+		read[i] = limit_probe(q->pool, LIMIT_READ, buffer, BUFFER_BYTES);
+		peak[i] = limit_probe(q->pool, fma, buffer, BUFFER_BYTES);
+		uint64_t begin = cad_clock_now_ns(&cad_clock_system);
+		c->kind->run(state, 0, state->rows);
+		CAD_ASSERT(queue->ops->wait(queue) == CAD_OK);
+		us[i] = (double)(cad_clock_now_ns(&cad_clock_system) - begin) * 1e-3;
+	}
+	c->kind->teardown(state);
+	return (struct figures){ median(us, repeats), median(read, repeats), median(peak, repeats) };
+}
+
+static void report(const struct op_case *c, const char *form, unsigned threads, struct figures f, FILE *csv)
+{
+	char text[160];
+	double flops = c->kind->flops(c), bytes = c->kind->bytes(c);
+	double gflops = flops / f.us * 1e-3, gbs = bytes / f.us * 1e-3;
+	double floor_us = bytes / f.read_gbs > flops / f.peak_gflops ? bytes / f.read_gbs * 1e-3 : flops / f.peak_gflops * 1e-3;
+	op_case_text(c, text);
+	printf("%-64s %-7s %3u %11.1f %9.1f %8.1f %8.1f %8.1f %7.2f\n", text, form, threads, f.us, gflops, gbs, f.peak_gflops, f.read_gbs, floor_us / f.us);
+	fflush(stdout);
+	if (csv)
+		fprintf(csv, "%s,%s,%s,%u,%.1f,%.2f,%.2f,%.2f,%.2f,%.3f\n", text, c->note ? c->note : "", form, threads, f.us, gflops, gbs, f.peak_gflops, f.read_gbs, floor_us / f.us);
+}
+
+static void bench_form(const struct options *o, enum kn_isa isa, unsigned threads, const uint8_t *buffer, FILE *csv)
+{
+	struct kn_device *device;
+	struct kn_queue *queue;
+	struct cad_error error;
+	if (kn_cpu_create(isa, &device, &error) != CAD_OK) {
+		fprintf(stderr, "%s\n", error.text);
+		return;
+	}
+	CAD_ASSERT(device->ops->queue_create(device, threads, &queue) == CAD_OK);
+	for (size_t i = 0; i < op_cases_count; i++) {
+		const struct op_case *c = &op_cases[i];
+		char text[160];
+		if ((c->use & OP_BENCH) && (!o->filter || strstr(op_case_text(c, text), o->filter)))
+			report(c, kn_cpu_isa_name(device), threads, measure(queue, c, o->repeats, buffer), csv);
+	}
+	device->ops->queue_destroy(queue);
+	device->ops->destroy(device);
+}
+
+static FILE *open_csv(const char *directory)
+{
+	char machine[64], path[4096];
+	snprintf(path, sizeof path, "%s/kernels-%s.csv", directory, limit_machine(machine));
+	FILE *csv = fopen(path, "w");
+	if (!csv) {
+		fprintf(stderr, "%s cannot be written: does the folder exist?\n", path);
+		exit(1);
+	}
+	fprintf(csv, "case,note,form,threads,us,gflops,gbs,peak_gflops,read_gbs,ratio\n");
+	return csv;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = { .isa = KN_ISA_AUTO, .repeats = 7 };
+	argp_parse(&(struct argp){ option_table, parse_option, NULL, "Speed of the operators beside the machine's limits.", NULL, NULL, NULL }, argc, argv, 0, NULL, &o);
+	FILE *csv = o.csv ? open_csv(o.csv) : NULL;
+	uint8_t *buffer = kn_cpu_alloc(NULL, BUFFER_BYTES);
+	CAD_ASSERT(buffer);
+	memset(buffer, 1, BUFFER_BYTES);
+	printf("%-64s %-7s %3s %11s %9s %8s %8s %8s %7s\n", "case", "form", "thr", "us", "GFLOP/s", "GB/s", "peak", "read", "ratio");
+	const enum kn_isa isas[] = { KN_ISA_AVX2, KN_ISA_AVX512 };
+	unsigned all = kn_threads_default();
+	for (size_t i = 0; i < (o.isa == KN_ISA_AUTO ? 2 : 1); i++) {
+		enum kn_isa isa = o.isa == KN_ISA_AUTO ? isas[i] : o.isa;
+		if (o.threads == 0 && all > 1)
+			bench_form(&o, isa, 1, buffer, csv);
+		bench_form(&o, isa, o.threads ? o.threads : all, buffer, csv);
+	}
+	kn_cpu_release(NULL, buffer, BUFFER_BYTES);
+	if (csv && fclose(csv) != 0) {
+		fprintf(stderr, "the CSV file could not be written to its end\n");
+		return 1;
+	}
+	return 0;
+}
