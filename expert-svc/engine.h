@@ -18,6 +18,7 @@
 #include "common/model/model.h"
 #include "common/settings.h"
 #include "common/transport.h"
+#include "expert-svc/store/weight_store.h"
 #include "kernels/kernels.h"
 
 struct ex_engine;
@@ -46,21 +47,19 @@ CAD_MUST_USE enum cad_status ex_engine_create(const struct ex_engine_options *op
 /* No request may be held: stop the transport's intake, then poll and deliver until ex_engine_idle. NULL is allowed. */
 void ex_engine_destroy(struct ex_engine *engine);
 
-/* How one expert was loaded. */
-struct ex_loaded {
-	uint64_t bytes;                      /* packed */
-	char checksum[33];                   /* cad_model_expert_checksum */
-};
 /* Packs one expert from the checkpoint; blocks. Loading what is held already is OK. CAD_ERR_EXHAUSTED: no room in memory_bytes; CAD_ERR_RANGE: no such expert. */
 CAD_MUST_USE enum cad_status ex_engine_load(struct ex_engine *engine, uint32_t layer, uint32_t expert, struct ex_loaded *loaded, struct cad_error *error);
-/* Every expert of every MoE layer: the embedded form. `progress` (NULL: none) is called after each, in this thread. */
+/* Every expert of every MoE layer, on several threads: the embedded form. `progress` (NULL: none) is called now and then, in this thread. */
 CAD_MUST_USE enum cad_status ex_engine_load_all(struct ex_engine *engine, void (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct cad_error *error);
 /* From now on calls for it are answered NOT_HELD; returns when no step can touch it any more and its memory is free. CAD_ERR_NOT_FOUND: not held. */
 CAD_MUST_USE enum cad_status ex_engine_free(struct ex_engine *engine, uint32_t layer, uint32_t expert);
 bool ex_engine_holds(const struct ex_engine *engine, uint32_t layer, uint32_t expert);
+uint32_t ex_engine_held(const struct ex_engine *engine);
 uint64_t ex_engine_memory_used(const struct ex_engine *engine);
 /* What one expert takes when packed. */
 uint64_t ex_engine_expert_bytes(const struct ex_engine *engine);
+
+const struct cad_model *ex_engine_model(const struct ex_engine *engine);
 
 /* The limits that a transport in front of this engine should have. */
 void ex_engine_wire_limits(const struct ex_engine *engine, uint32_t rows_max, struct cad_wire_limits *limits);

@@ -1,0 +1,149 @@
+#include "expert-svc/serve/group.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum cad_status ex_batch_init(struct ex_batch *batch, uint32_t rows_max, uint32_t pairs_max, uint32_t segments_max, uint32_t experts, uint32_t call_rows_max)
+{
+	CAD_ASSERT(rows_max >= 1 && pairs_max >= experts);   /* so that at least one row always fits */
+	uint32_t cursor_count = experts > call_rows_max ? experts : call_rows_max;
+	if (rows_max > cursor_count)
+		cursor_count = rows_max;
+	*batch = (struct ex_batch){ .rows_max = rows_max, .pairs_max = pairs_max, .segments_max = segments_max, .experts = experts, .cursor_count = cursor_count };
+	batch->segments = calloc(segments_max, sizeof *batch->segments);
+	batch->active = calloc(experts, sizeof *batch->active);
+	batch->begin = calloc(experts + 1u, sizeof *batch->begin);
+	batch->pair_row = calloc(pairs_max, sizeof *batch->pair_row);
+	batch->pair_expert = calloc(pairs_max, sizeof *batch->pair_expert);
+	batch->pair_weight = calloc(pairs_max, sizeof *batch->pair_weight);
+	batch->row_begin = calloc(rows_max + 1u, sizeof *batch->row_begin);
+	batch->row_pairs = calloc(pairs_max, sizeof *batch->row_pairs);
+	batch->cursor = calloc(cursor_count + 1u, sizeof *batch->cursor);
+	if (batch->segments && batch->active && batch->begin && batch->pair_row && batch->pair_expert && batch->pair_weight && batch->row_begin && batch->row_pairs && batch->cursor)
+		return CAD_OK;
+	ex_batch_fini(batch);
+	return CAD_ERR_MEMORY;
+}
+
+void ex_batch_fini(struct ex_batch *batch)
+{
+	free(batch->segments);
+	free(batch->active);
+	free(batch->begin);
+	free(batch->pair_row);
+	free(batch->pair_expert);
+	free(batch->pair_weight);
+	free(batch->row_begin);
+	free(batch->row_pairs);
+	free(batch->cursor);
+	*batch = (struct ex_batch){ 0 };
+}
+
+void ex_batch_begin(struct ex_batch *batch, uint32_t layer)
+{
+	batch->layer = layer;
+	batch->segments_count = batch->rows = batch->pairs = batch->active_count = 0;
+}
+
+/* How many rows of a call, from `from` on, fit into a step of their own; *pairs: theirs. */
+static uint32_t rows_that_fit(struct ex_batch *batch, const struct cad_call_view *call, uint32_t from, uint32_t *pairs)
+{
+	uint32_t *counts = batch->cursor, rows = 0;
+	CAD_ASSERT(call->call.rows <= batch->cursor_count);
+	memset(counts, 0, call->call.rows * sizeof *counts);
+	for (uint32_t p = 0; p < call->call.pairs; p++)
+		counts[call->pairs[p].row]++;
+	*pairs = 0;
+	while (from + rows < call->call.rows && rows < batch->rows_max && *pairs + counts[from + rows] <= batch->pairs_max) {
+		*pairs += counts[from + rows];
+		rows++;
+	}
+	return rows;
+}
+
+bool ex_batch_add(struct ex_batch *batch, struct ex_job *job)
+{
+	const struct cadre_wire_call *call = &job->call->call;
+	uint32_t rows = call->rows, pairs = call->pairs;
+	bool whole = job->rows_done == 0 && rows <= batch->rows_max - batch->rows && pairs <= batch->pairs_max - batch->pairs;
+	if (batch->segments_count == batch->segments_max || (!whole && batch->segments_count > 0))
+		return false;
+	if (!whole)
+		rows = rows_that_fit(batch, job->call, job->rows_done, &pairs);
+	CAD_ASSERT(rows > 0);
+	batch->segments[batch->segments_count++] = (struct ex_segment){ .job = job, .row_begin = job->rows_done, .rows = rows, .base = batch->rows };
+	batch->rows += rows;
+	batch->pairs += pairs;
+	return true;
+}
+
+/* The first of pairs[0 .. count) whose row is not below `row`; rows ascend. */
+static uint32_t lower_bound(const struct cadre_wire_pair *pairs, uint32_t count, uint32_t row)
+{
+	uint32_t low = 0;
+	while (low < count) {
+		uint32_t middle = low + (count - low) / 2;
+		if (pairs[middle].row < row)
+			low = middle + 1;
+		else
+			count = middle;
+	}
+	return low;
+}
+
+/* Walks the pairs of all segments in the order segment, expert, row. `place` NULL: counts them by expert; else writes them where place[expert] says. */
+static void walk(struct ex_batch *batch, uint32_t *count, uint32_t *place)
+{
+	for (uint32_t s = 0; s < batch->segments_count; s++) {
+		const struct ex_segment *segment = &batch->segments[s];
+		const struct cad_call_view *call = segment->job->call;
+		const struct cadre_wire_pair *pairs = call->pairs;
+		for (uint32_t g = 0; g < call->call.groups; g++) {
+			uint32_t expert = call->groups[g].expert, all = call->groups[g].pairs;
+			uint32_t from = lower_bound(pairs, all, segment->row_begin), to = lower_bound(pairs, all, segment->row_begin + segment->rows);
+			if (!place)
+				count[expert] += to - from;
+			for (uint32_t i = from; place && i < to; i++) {
+				uint32_t p = place[expert]++;
+				batch->pair_row[p] = segment->base + pairs[i].row - segment->row_begin;
+				batch->pair_weight[p] = pairs[i].weight;
+				batch->pair_expert[p] = expert;
+			}
+			pairs += all;
+		}
+	}
+}
+
+static void list_by_row(struct ex_batch *batch)
+{
+	memset(batch->row_begin, 0, (batch->rows + 1u) * sizeof *batch->row_begin);
+	for (uint32_t p = 0; p < batch->pairs; p++)
+		batch->row_begin[batch->pair_row[p] + 1]++;
+	for (uint32_t r = 0; r < batch->rows; r++)
+		batch->row_begin[r + 1] += batch->row_begin[r];
+	memcpy(batch->cursor, batch->row_begin, batch->rows * sizeof *batch->cursor);
+	for (uint32_t p = 0; p < batch->pairs; p++)
+		batch->row_pairs[batch->cursor[batch->pair_row[p]]++] = p;
+}
+
+void ex_batch_group(struct ex_batch *batch, const struct ex_store *store)
+{
+	uint32_t *place = batch->cursor, at = 0;
+	memset(place, 0, batch->experts * sizeof *place);
+	walk(batch, place, NULL);
+	batch->active_count = 0;
+	for (uint32_t e = 0; e < batch->experts; e++) {
+		uint32_t count = place[e];
+		place[e] = at;
+		if (count == 0)
+			continue;
+		batch->active[batch->active_count] = ex_store_find(store, batch->layer, e);
+		CAD_ASSERT(batch->active[batch->active_count]);
+		batch->begin[batch->active_count++] = at;
+		at += count;
+	}
+	batch->begin[batch->active_count] = at;
+	CAD_ASSERT(at == batch->pairs);
+	walk(batch, NULL, place);
+	list_by_row(batch);
+}

@@ -1,0 +1,34 @@
+/*
+ * The step of an expert node: take, group, run, pack, answer. One thread runs it; it allocates nothing and takes no lock.
+ */
+#ifndef CADRE_EXPERT_STEP_H
+#define CADRE_EXPERT_STEP_H
+
+#include "common/metrics.h"
+#include "common/settings.h"
+#include "expert-svc/serve/exec.h"
+
+/* Totals since creation; written by the stepping and the exchange thread, read by any. */
+struct ex_counters {
+	_Atomic uint64_t calls, rows, pairs, steps, not_held, expired, bad_calls, busy, internal, poisoned_rows;
+};
+
+struct ex_step {
+	struct ex_inbox *inbox;
+	struct ex_store *store;
+	struct ex_exec exec;
+	struct ex_batch batch;
+	const struct cad_model_spec *spec;
+	const float *quanta;                 /* [layers] */
+	const struct cad_clock *clock;
+	struct ex_counters *counters;
+	struct cad_histogram *queue_seconds, *compute_seconds, *step_rows;   /* NULL: not kept */
+	/* The job is done: its answer may be sent. */
+	void (*answer)(void *context, struct ex_job *job);
+	void *context;
+};
+
+/* One step over the calls that wait. False: there were none. */
+bool ex_step_run(struct ex_step *step);
+
+#endif

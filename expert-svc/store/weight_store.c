@@ -1,0 +1,253 @@
+#include "expert-svc/store/weight_store.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+
+/* One held expert. */
+struct entry {
+	struct kn_expert expert;
+	struct ex_loaded loaded;
+};
+
+struct slot {
+	_Atomic(struct entry *) entry;       /* NULL: not held */
+	bool busy;                           /* under the lock: somebody loads or frees it */
+};
+
+struct ex_store {
+	struct ex_store_options options;
+	const struct cad_model_spec *spec;
+	uint64_t expert_bytes;
+	struct slot *slots;                  /* [layers][experts] */
+	pthread_mutex_t lock;                /* of writers */
+	pthread_cond_t idle;                 /* some slot is no longer busy */
+	_Atomic uint64_t used_bytes;         /* written under the lock */
+	_Atomic uint32_t held;
+	/* The grace period. `now` counts removals; `reader` is its value when the present step began, 0 outside of steps. */
+	_Atomic uint64_t now, reader;
+};
+
+static size_t slots_count(const struct ex_store *store) { return (size_t)store->spec->layers_count * store->spec->gate.experts; }
+
+static struct slot *slot_at(const struct ex_store *store, uint32_t layer, uint32_t expert) { return &store->slots[(size_t)layer * store->spec->gate.experts + expert]; }
+
+static bool in_range(const struct ex_store *store, uint32_t layer, uint32_t expert)
+{
+	return layer < store->spec->layers_count && expert < store->spec->gate.experts && store->spec->layers[layer].moe;
+}
+
+static struct kn_source source_of(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
+{
+	struct cad_tensor tensor = cad_model_tensor(model, role, layer, expert);
+	struct kn_source source = { .data = tensor.data, .dtype = tensor.dtype };
+	if (tensor.data) {
+		source.n = tensor.rank == 2 ? (size_t)tensor.shape[0] : 1;
+		source.k = (size_t)tensor.shape[tensor.rank - 1];
+	}
+	return source;
+}
+
+/* As kernels.h lays panels out. */
+static uint64_t matrix_bytes(size_t n, size_t k, enum cad_dtype dtype, enum kn_weights weights)
+{
+	size_t element = dtype == CAD_DTYPE_BF16 || weights == KN_WEIGHTS_BF16 ? 2 : 4;
+	return kn_round_up(n, KN_PANEL_COLS) * kn_round_up(k, 32) * element;
+}
+
+static uint64_t packed_bytes(const struct ex_store *store, uint32_t layer)
+{
+	size_t hidden = store->spec->hidden, ffn = kn_round_up(store->spec->expert.size, 32);
+	enum cad_dtype up = cad_model_tensor(store->options.model, CAD_ROLE_EXPERT_UP, layer, 0).dtype, down = cad_model_tensor(store->options.model, CAD_ROLE_EXPERT_DOWN, layer, 0).dtype;
+	uint64_t bias = store->spec->expert.bias ? (2 * ffn + kn_round_up(hidden, 64)) * sizeof(float) : 0;
+	return matrix_bytes(2 * ffn, hidden, up, store->options.weights) + matrix_bytes(hidden, ffn, down, store->options.weights) + bias;
+}
+
+enum cad_status ex_store_create(const struct ex_store_options *options, struct ex_store **store, struct cad_error *error)
+{
+	const struct cad_model_spec *spec = cad_model_spec(options->model);
+	uint32_t layer = 0;
+	while (layer < spec->layers_count && !spec->layers[layer].moe)
+		layer++;
+	if (spec->gate.experts == 0 || layer == spec->layers_count)
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "model '%s' is dense: it has no experts to serve", cad_model_directory(options->model));
+	struct ex_store *made = calloc(1, sizeof *made);
+	if (!made)
+		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the weight store");
+	made->options = *options;
+	made->spec = spec;
+	made->expert_bytes = packed_bytes(made, layer);
+	made->slots = calloc(slots_count(made), sizeof *made->slots);
+	if (!made->slots) {
+		free(made);
+		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the weight store");
+	}
+	atomic_init(&made->now, 1);
+	pthread_mutex_init(&made->lock, NULL);
+	pthread_cond_init(&made->idle, NULL);
+	*store = made;
+	return CAD_OK;
+}
+
+static void entry_destroy(struct ex_store *store, struct entry *entry)
+{
+	store->options.device->ops->expert_destroy(store->options.device, &entry->expert);
+	free(entry);
+}
+
+void ex_store_destroy(struct ex_store *store)
+{
+	if (!store)
+		return;
+	CAD_ASSERT(atomic_load(&store->reader) == 0);
+	for (size_t i = 0; i < slots_count(store); i++) {
+		struct entry *entry = atomic_load(&store->slots[i].entry);
+		if (entry)
+			entry_destroy(store, entry);
+	}
+	pthread_cond_destroy(&store->idle);
+	pthread_mutex_destroy(&store->lock);
+	free(store->slots);
+	free(store);
+}
+
+/* Packs one expert; the slow part, without the lock. */
+static enum cad_status entry_create(struct ex_store *store, uint32_t layer, uint32_t expert, struct entry **entry, struct cad_error *error)
+{
+	static const enum cad_role roles[6] = { CAD_ROLE_EXPERT_GATE, CAD_ROLE_EXPERT_UP, CAD_ROLE_EXPERT_DOWN, CAD_ROLE_EXPERT_GATE_BIAS, CAD_ROLE_EXPERT_UP_BIAS, CAD_ROLE_EXPERT_DOWN_BIAS };
+	const struct ex_store_options *options = &store->options;
+	struct kn_source source[6];
+	struct entry *made = calloc(1, sizeof *made);
+	if (!made)
+		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for expert %u of layer %u", expert, layer);
+	for (int i = 0; i < 6; i++)
+		source[i] = source_of(options->model, roles[i], layer, expert);
+	enum cad_status status = options->device->ops->expert_create(options->device, &source[0], &source[1], &source[2], &source[3], &source[4], &source[5],
+	                                                             &store->spec->expert, options->weights, &made->expert);
+	if (status != CAD_OK) {
+		free(made);
+		return cad_error_set(error, status, "expert %u of layer %u: the device has no room for %llu bytes of weights", expert, layer, (unsigned long long)store->expert_bytes);
+	}
+	made->loaded.bytes = store->expert_bytes;
+	cad_model_expert_checksum(options->model, layer, expert, made->loaded.checksum);
+	*entry = made;
+	return CAD_OK;
+}
+
+/* Called with the lock held; waits until nobody else works on the slot, and takes it. */
+static void slot_acquire(struct ex_store *store, struct slot *slot)
+{
+	while (slot->busy)
+		pthread_cond_wait(&store->idle, &store->lock);
+	slot->busy = true;
+}
+
+static void slot_release(struct ex_store *store, struct slot *slot)
+{
+	slot->busy = false;
+	pthread_cond_broadcast(&store->idle);
+}
+
+/* With the lock held and the slot taken: OK when there was room, which is then reserved. */
+static enum cad_status reserve(struct ex_store *store, uint32_t layer, uint32_t expert, struct cad_error *error)
+{
+	uint64_t used = atomic_load(&store->used_bytes), most = store->options.memory_bytes;
+	if (most > 0 && (used > most || most - used < store->expert_bytes))
+		return cad_error_set(error, CAD_ERR_EXHAUSTED, "expert %u of layer %u needs %llu bytes, and %llu of %llu are taken: raise --memory", expert, layer,
+		                     (unsigned long long)store->expert_bytes, (unsigned long long)used, (unsigned long long)most);
+	atomic_store(&store->used_bytes, used + store->expert_bytes);
+	return CAD_OK;
+}
+
+static void unreserve(struct ex_store *store) { atomic_fetch_sub(&store->used_bytes, store->expert_bytes); }
+
+enum cad_status ex_store_load(struct ex_store *store, uint32_t layer, uint32_t expert, struct ex_loaded *loaded, struct cad_error *error)
+{
+	if (!in_range(store, layer, expert))
+		return cad_error_set(error, CAD_ERR_RANGE, "the model has no expert %u in layer %u (%u layers, %u experts each where there are any)", expert, layer,
+		                     store->spec->layers_count, store->spec->gate.experts);
+	struct slot *slot = slot_at(store, layer, expert);
+	pthread_mutex_lock(&store->lock);
+	slot_acquire(store, slot);
+	struct entry *entry = atomic_load(&slot->entry);
+	enum cad_status status = entry ? CAD_OK : reserve(store, layer, expert, error);
+	if (!entry && status == CAD_OK) {
+		pthread_mutex_unlock(&store->lock);
+		status = entry_create(store, layer, expert, &entry, error);
+		pthread_mutex_lock(&store->lock);
+		if (status == CAD_OK) {
+			atomic_store(&slot->entry, entry);
+			atomic_fetch_add(&store->held, 1);
+		} else {
+			unreserve(store);
+		}
+	}
+	if (status == CAD_OK)
+		*loaded = entry->loaded;
+	slot_release(store, slot);
+	pthread_mutex_unlock(&store->lock);
+	return status;
+}
+
+/* Until the reader is outside of steps, or in one that began after removal `removed`. A step takes milliseconds; polling is a control path's way. */
+static void wait_for_reader(struct ex_store *store, uint64_t removed)
+{
+	for (;;) {
+		uint64_t reader = atomic_load(&store->reader);
+		if (reader == 0 || reader >= removed)
+			return;
+		nanosleep(&(struct timespec){ .tv_nsec = 50000 }, NULL);
+	}
+}
+
+enum cad_status ex_store_free(struct ex_store *store, uint32_t layer, uint32_t expert)
+{
+	if (!in_range(store, layer, expert))
+		return CAD_ERR_NOT_FOUND;
+	struct slot *slot = slot_at(store, layer, expert);
+	pthread_mutex_lock(&store->lock);
+	slot_acquire(store, slot);
+	struct entry *entry = atomic_exchange(&slot->entry, NULL);
+	uint64_t removed = atomic_fetch_add(&store->now, 1) + 1;
+	pthread_mutex_unlock(&store->lock);
+	if (entry) {
+		wait_for_reader(store, removed);
+		entry_destroy(store, entry);
+	}
+	pthread_mutex_lock(&store->lock);
+	if (entry) {
+		unreserve(store);
+		atomic_fetch_sub(&store->held, 1);
+	}
+	slot_release(store, slot);
+	pthread_mutex_unlock(&store->lock);
+	return entry ? CAD_OK : CAD_ERR_NOT_FOUND;
+}
+
+bool ex_store_holds(const struct ex_store *store, uint32_t layer, uint32_t expert)
+{
+	return in_range(store, layer, expert) && atomic_load(&slot_at(store, layer, expert)->entry) != NULL;
+}
+
+uint64_t ex_store_memory_used(const struct ex_store *store) { return atomic_load(&store->used_bytes); }
+uint32_t ex_store_count(const struct ex_store *store) { return atomic_load(&store->held); }
+uint64_t ex_store_expert_bytes(const struct ex_store *store) { return store->expert_bytes; }
+
+/*
+ * All of this is sequentially consistent. Either the writer's look at `reader` comes before this store, then its removal came before every find of this
+ * step, which therefore misses the expert; or it comes after, and the writer waits.
+ */
+void ex_store_enter(struct ex_store *store)
+{
+	CAD_ASSERT(atomic_load(&store->reader) == 0);
+	atomic_store(&store->reader, atomic_load(&store->now));
+}
+
+void ex_store_leave(struct ex_store *store) { atomic_store(&store->reader, 0); }
+
+const struct kn_expert *ex_store_find(const struct ex_store *store, uint32_t layer, uint32_t expert)
+{
+	struct entry *entry = atomic_load(&slot_at(store, layer, expert)->entry);
+	return entry ? &entry->expert : NULL;
+}
