@@ -14,7 +14,7 @@
 
 struct cad_tokenizer;
 
-/* path: the tokenizer.json itself. tokenizer_config.json beside it is read where it changes what is encoded or decoded. */
+/* path: the tokenizer.json itself, which alone decides what is encoded and decoded, as in the library; nothing beside it is read. */
 CAD_MUST_USE enum cad_status cad_tokenizer_open(const char *path, struct cad_tokenizer **tokenizer, struct cad_error *error);
 CAD_MUST_USE enum cad_status cad_tokenizer_parse(const char *name, const char *json, size_t bytes, struct cad_tokenizer **tokenizer, struct cad_error *error);
 void cad_tokenizer_close(struct cad_tokenizer *tokenizer);
