@@ -13,7 +13,8 @@
  * Symbols: T rows (tokens), H hidden, F ffn, E experts, K experts per token, P pairs (row, expert slot), D head size, V vocabulary.
  *
  * Activations are f32 rows with a stride `ld` in floats: ld == kn_ld(n) for rows of n elements. Elements n .. round_up(n, 64) - 1 of a row are
- * zero and every operator keeps them zero (they take part in the sums of the next GEMM as +0); what lies beyond is never read. Rows are
+ * zero: operators that make new rows write the zeros, those that change rows in place leave them (they take part in the sums of the next GEMM
+ * as +0); what lies beyond is never read. Rows are
  * 64-byte aligned. kn_ld avoids strides that are a multiple of 4 KiB.
  */
 #ifndef CADRE_KERNELS_H
@@ -146,7 +147,7 @@ struct kn_kv_write {
  * In a chunk, per page in order: s[j] = (chain of fma over d of q[d] * K[d][j]) * scale; m' = max(m, s); a = exp(m - m'); p[j] = exp(s[j] - m');
  * l = fma(l, a, tree(p)); out[d] = out[d] * a, then out[d] = fma(p[j], V[j][d], out[d]) over the row's keys j ascending.
  * tree: absent keys are +0; p[2i] + p[2i+1], then halves of 8, 4, 2, 1. Chunks are merged ascending, first to last:
- * m' = max(m, mc); a = exp(m - m'), b = exp(mc - m'); l = fma(l, a, lc * b); out = fma(out, a, outc * b). A sink (gpt_oss) is merged last as a chunk
+ * m' = max(m, mc); a = exp(m - m'), b = exp(mc - m'); l = fma(l, a, lc * b); out = fma(out, a, outc * b), from m = -inf, l = 0, out = 0. A sink (gpt_oss) is merged last as a chunk
  * with mc = sink, lc = 1, outc = 0. Then out = out / l. exp is kn_exp's polynomial.
  */
 struct kn_attend {
@@ -162,8 +163,13 @@ struct kn_attend {
 	size_t ldo;
 };
 
-/* logits[r][E] -> ids[r][K] in descending choice score (ties to the lower id) and weights[r][K]. Softmax: exact max, then e^(x - max) summed as in
- * kn_rmsnorm (lanes of 16, then halves). bias: NULL or [E], added to the scores for the choice only. All per cad_gate_spec. */
+/*
+ * logits[r][E] -> ids[r][K] in descending choice score (ties to the lower id) and weights[r][K]. Softmax: exact max, then e^(x - max) summed as in
+ * kn_rmsnorm (lanes of 16, then halves), then each divided by the sum. bias: NULL or [E], added to the scores for the choice only. All per cad_gate_spec:
+ * score (or, with softmax_after_topk, the logit itself), + bias, experts outside the kept groups do not stand for election, top-k, softmax over the chosen
+ * where asked, then w / (sum over slots ascending + epsilon) where asked, then * scale. Source: transformers modeling_{mixtral,deepseek_v2,deepseek_v3,gpt_oss}.py.
+ * NaN logits give valid, different ids all the same, and NaN weights: the caller looks at the weights before it dispatches.
+ */
 struct kn_gate {
 	const struct cad_gate_spec *spec;
 	const float *logits;
@@ -198,7 +204,7 @@ struct kn_add {
 	size_t lds;
 };
 
-/* Rows for the wire (proto/cadre_wire.h, notes in proto/WIRE.md): row i of the message is x[index[i]]. rows_bytes returns the total of the data part.
+/* Rows for the wire (proto/cadre_wire.h, rules in proto/WIRE.md): row i of the message is x[index[i]].
  * A row whose max|x| over its rms is above CADRE_ROW_RATIO_MAX, or is not finite, goes as f32 whatever `type` asks: decided by the row alone. */
 struct kn_rows_pack {
 	const float *x;
@@ -219,7 +225,7 @@ struct kn_rows_unpack {
 };
 
 /*
- * The exact combine, on the node: q = rint(weight * y / quantum) per pair and element, summed in int64 over the pairs of a row; quantum is a power
+ * The exact combine, on the node: q = rint(weight * y / quantum), the exact product rounded once, per pair and element, summed in int64 over the pairs of a row; quantum is a power
  * of two. |q| >= 2^53, NaN or infinity poisons the row, naming the lowest pair's expert. The row is then written in the narrowest of 16, 24, 32, 64 bits that holds it.
  */
 struct kn_combine_pack {

@@ -126,6 +126,8 @@ static void query_finish(const struct attend_run *run, const struct place *place
 	float *out = a->out + query_row(run, place, i) * a->ldo + head * size;
 	for (size_t d = 0; d < size; d += 4)
 		_mm_storeu_ps(out + d, _mm_div_ps(_mm_loadu_ps(sum + d), _mm_set1_ps(l)));
+	if (head == a->heads - 1)
+		kn_cpu_row_end(a->out + query_row(run, place, i) * a->ldo, a->heads * size);
 }
 
 static bool query_meets(const struct kn_attend_block *b, size_t i, size_t chunk)

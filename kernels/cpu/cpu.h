@@ -12,6 +12,8 @@
 #include "kernels/cpu/pool.h"
 #include "kernels/kernels.h"
 
+#include <string.h>
+
 struct kn_cpu_device {
 	struct kn_device base;
 	const struct kn_form *form;
@@ -37,6 +39,9 @@ static inline size_t kn_cpu_ranges(const struct kn_cpu_queue *queue, size_t rows
 	return jobs < rows ? (jobs > 0 ? jobs : 1) : rows;
 }
 static inline size_t kn_cpu_range_begin(size_t rows, size_t jobs, size_t job) { return rows / jobs * job + (rows % jobs < job ? rows % jobs : job); }
+
+/* Operators that make new rows of n elements write the zeros up to the next multiple of 64 too. */
+static inline void kn_cpu_row_end(float *row, size_t n) { memset(row + n, 0, (kn_round_up(n, 64) - n) * sizeof *row); }
 
 /* device.c: 64-byte aligned and zeroed; huge pages from 2 MiB on. */
 void *kn_cpu_alloc(struct kn_device *device, size_t bytes);

@@ -96,6 +96,7 @@ static void rows_unpack_job(void *context, size_t job, unsigned thread)
 		case CADRE_ROW_BF16: run->form->row_from_bf16(data, a->n, x); break;
 		default: memcpy(x, data, a->n * sizeof *x); break;
 		}
+		kn_cpu_row_end(x, a->n);
 		data += cadre_row_bytes(a->heads[r].type, a->n);
 	}
 }

@@ -13,9 +13,14 @@ static void rmsnorm_job(void *context, size_t job, unsigned thread)
 	(void)thread;
 	const struct vector_run *run = context;
 	const struct kn_rmsnorm *a = run->a;
-	for (size_t r = kn_cpu_range_begin(run->rows, run->jobs, job), end = kn_cpu_range_begin(run->rows, run->jobs, job + 1); r < end; r++)
+	for (size_t r = kn_cpu_range_begin(run->rows, run->jobs, job), end = kn_cpu_range_begin(run->rows, run->jobs, job + 1); r < end; r++) {
+		const float *x = a->x + r * a->ldx;
+		float *out = a->out + r * a->ldo;
 		for (size_t part = 0; part < a->parts; part++)
-			run->form->rmsnorm(a->x + r * a->ldx + part * a->n, a->weight, a->n, a->epsilon, a->out + r * a->ldo + part * a->n);
+			run->form->rmsnorm(x + part * a->n, a->weight, a->n, a->epsilon, out + part * a->n);
+		if (out != x)
+			kn_cpu_row_end(out, a->parts * a->n);
+	}
 }
 
 void kn_cpu_rmsnorm(struct kn_queue *queue, const struct kn_rmsnorm *a)

@@ -79,7 +79,7 @@ static struct op_state *attend_setup(struct kn_queue *queue, const struct op_cas
 	s->pages_each = (c->keys + KN_PAGE_KEYS - 1) / KN_PAGE_KEYS;
 	s->ldq = kn_ld(c->heads * c->k);
 	s->ldo = kn_ld(c->heads * c->n);
-	s->state = (struct op_state){ c, queue, c->rows, s->ldo * 4, c->heads * c->n * 4, op_alloc(queue, c->rows * s->ldo * 4), NULL };
+	s->state = (struct op_state){ c, queue, c->rows, s->ldo * 4, kn_round_up(c->heads * c->n, 64) * 4, op_alloc(queue, c->rows * s->ldo * 4), NULL };
 	size_t sequences = c->variant == 0 ? 1 : c->variant == 1 ? c->rows : 3, pages = sequences * s->pages_each + 1;
 	s->kv = (struct kn_kv){ .layers = LAYERS, .pages = pages, .kv_heads = c->kv_heads, .key_size = c->k, .value_size = c->n };
 	s->base_bytes = LAYERS * pages * kn_kv_page_floats(&s->kv) * sizeof(float);

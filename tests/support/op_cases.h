@@ -73,6 +73,9 @@ extern const struct op_kind op_ffn;                           /* op_ffn.c */
 extern const struct op_kind op_rmsnorm, op_add, op_rope_table, op_rope;   /* op_rows.c */
 extern const struct op_kind op_attend;                        /* op_attend.c */
 
+extern const struct op_kind op_gate;                          /* op_gate.c */
+extern const struct op_kind op_rows_pack, op_rows_unpack, op_combine_pack, op_combine_add, op_combine_finish;   /* op_exchange.c */
+
 extern const struct op_case op_cases[];
 extern const size_t op_cases_count;
 
