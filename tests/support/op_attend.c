@@ -51,8 +51,8 @@ static void cache_fill(struct attend *s, struct kn_queue *queue, uint64_t *seed)
 	free(nan);
 	s->keys_host = op_need(s->sequences * c->keys * key_row(s) * sizeof(float));
 	s->values_host = op_need(s->sequences * c->keys * value_row(s) * sizeof(float));
-	op_fill(s->keys_host, s->sequences * c->keys * key_row(s), seed, OP_DATA_GAUSS, 1.0f);
-	op_fill(s->values_host, s->sequences * c->keys * value_row(s), seed, OP_DATA_GAUSS, 1.0f);
+	op_fill(s->keys_host, s->sequences * c->keys * key_row(s), seed, OP_DATA_BELL, 1.0f);
+	op_fill(s->values_host, s->sequences * c->keys * value_row(s), seed, OP_DATA_BELL, 1.0f);
 	int32_t *positions = op_need(c->keys * sizeof *positions);
 	const uint32_t **tables = op_need(c->keys * sizeof *tables);
 	for (size_t i = 0; i < s->sequences; i++) {
@@ -89,9 +89,9 @@ static struct op_state *attend_setup(struct kn_queue *queue, const struct op_cas
 		s->pages[i] = (uint32_t)(2 * i + 1 < pages ? 2 * i + 1 : 2 * (i - (pages - 2) / 2));
 	rows_place(s);
 	cache_fill(s, queue, &seed);
-	s->q = op_rows(queue, c->rows, c->heads * c->k, &seed, OP_DATA_GAUSS, 1.0f, &s->q_host);
+	s->q = op_rows(queue, c->rows, c->heads * c->k, &seed, OP_DATA_BELL, 1.0f, &s->q_host);
 	if (c->flag)
-		s->sinks = op_rows(queue, 1, c->heads, &seed, OP_DATA_GAUSS, 2.0f, &s->sinks_host);
+		s->sinks = op_rows(queue, 1, c->heads, &seed, OP_DATA_BELL, 2.0f, &s->sinks_host);
 	return &s->state;
 }
 

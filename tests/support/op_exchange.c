@@ -257,10 +257,10 @@ static struct op_state *combine_pack_setup(struct kn_queue *queue, const struct 
 		s->pair_begin[r] = (uint32_t)(r * c->topk);
 	for (size_t p = 0; p < pairs; p++) {   /* grouped by slot: slot k of row r is pair k * rows + r */
 		s->pair_index[p % c->rows * c->topk + p / c->rows] = (uint32_t)p;
-		s->pair_weight[p] = op_value(&seed, OP_DATA_GAUSS);
+		s->pair_weight[p] = op_value(&seed, OP_DATA_BELL);
 		s->pair_expert[p] = (uint32_t)(1000 + p / c->rows);
 		float *y = s->x_host + p * s->ld;
-		for (size_t i = 0; i < s->n && c->data == OP_DATA_GAUSS; i++)   /* all widths */
+		for (size_t i = 0; i < s->n && c->data == OP_DATA_BELL; i++)   /* all widths */
 			y[i] *= exp2f((float)(p % c->rows % 4) * 9);
 		if (c->flag && p % 3 == 0)
 			y[p % s->n] = p % 2 ? NAN : p % 4 ? INFINITY : 0x1p+80f;
@@ -349,7 +349,7 @@ static struct op_state *combine_add_setup(struct kn_queue *queue, const struct o
 		for (size_t i = 0; i < s->n * s->sums[r].width; i++, at++)
 			s->data[at] = (uint8_t)(i % s->sums[r].width == 7 ? 0 : op_value(&seed, OP_DATA_WIDE) > 0 ? 255 * (i & 1) : r + i);
 		for (size_t i = 0; i < s->n; i++)
-			s->host_sums[r * s->n + i] = (int64_t)((double)op_value(&seed, OP_DATA_GAUSS) * 1e12);
+			s->host_sums[r * s->n + i] = (int64_t)((double)op_value(&seed, OP_DATA_BELL) * 1e12);
 	}
 	s->device_sums = op_alloc(queue, c->rows * s->n * sizeof *s->device_sums);
 	s->state.device_output = s->device_sums;
@@ -396,7 +396,7 @@ static struct op_state *combine_finish_setup(struct kn_queue *queue, const struc
 	struct exchange *s = exchange_setup(queue, c, c->rows, &seed);
 	s->host_sums = op_need(c->rows * s->n * sizeof *s->host_sums);
 	for (size_t i = 0; i < c->rows * s->n; i++)
-		s->host_sums[i] = (int64_t)((double)op_value(&seed, OP_DATA_GAUSS) * exp2((double)(i % 60)));
+		s->host_sums[i] = (int64_t)((double)op_value(&seed, OP_DATA_BELL) * exp2((double)(i % 60)));
 	s->device_sums = op_alloc(queue, c->rows * s->n * sizeof *s->device_sums);
 	s->state.stride_bytes = s->ld * 4;
 	s->state.compare_bytes = s->n * 4;

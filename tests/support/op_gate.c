@@ -36,7 +36,7 @@ static struct op_state *gate_setup(struct kn_queue *queue, const struct op_case 
 			s->logits_host[i] = roundf(s->logits_host[i]);
 	queue->ops->copy_in(queue, s->logits, s->logits_host, c->rows * s->ld * sizeof *s->logits);
 	if (s->spec.selection_bias)
-		s->bias = op_rows(queue, 1, c->experts, &seed, OP_DATA_GAUSS, 0.1f, &s->bias_host);
+		s->bias = op_rows(queue, 1, c->experts, &seed, OP_DATA_BELL, 0.1f, &s->bias_host);
 	s->ids = op_alloc(queue, c->rows * c->topk * sizeof *s->ids);
 	s->weights = op_alloc(queue, c->rows * c->topk * sizeof *s->weights);
 	size_t bytes = c->topk * (sizeof *s->ids + sizeof *s->weights);

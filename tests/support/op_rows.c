@@ -55,7 +55,7 @@ static void rows_teardown(struct op_state *state)
 static struct op_state *rmsnorm_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
 {
 	struct rows *s = rows_setup(queue, c, case_elements(c), &seed);
-	s->other = op_rows(queue, 1, c->n, &seed, OP_DATA_GAUSS, 1.0f, &s->other_host);
+	s->other = op_rows(queue, 1, c->n, &seed, OP_DATA_BELL, 1.0f, &s->other_host);
 	s->other_bytes = kn_ld(c->n) * 4;
 	if (!c->flag)
 		s->state.compare_bytes = kn_round_up(s->n, 64) * 4;   /* a new row has its pad */
@@ -107,7 +107,7 @@ static struct op_state *add_setup(struct kn_queue *queue, const struct op_case *
 	s->other = op_rows(queue, c->rows, c->n, &seed, c->data, 1.0f, &s->other_host);
 	s->other_bytes = c->rows * s->ld * 4;
 	if (c->flag) {
-		s->score = op_rows(queue, c->rows, 1, &seed, OP_DATA_GAUSS, 3.0f, &s->score_host);
+		s->score = op_rows(queue, c->rows, 1, &seed, OP_DATA_BELL, 3.0f, &s->score_host);
 		s->score_bytes = c->rows * kn_ld(1) * 4;
 	}
 	return &s->state;
