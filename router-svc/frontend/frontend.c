@@ -1,0 +1,318 @@
+#include "router-svc/frontend/frontend.h"
+
+#include "router-svc/frontend/request.h"
+#include "router-svc/frontend/stream.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A response's text is small, and the ring behind it holds more: a short queue pauses a slow reader's sequence early. */
+enum { OUT_HIGH_BYTES = 64 << 10, RECEIVE_BYTES_MAX = 16 << 20, SEND_BYTES_MAX = 64 << 20 };
+
+struct rt_frontend {
+	struct cad_rpc_server *server;
+	struct cad_rpc_health *health;
+	struct cad_rpc_reflection *reflection;
+	struct cad_rpc_service service;
+	struct rt_stream_hub hub;
+	const struct cad_model *model;
+	const struct cad_tokenizer *tokenizer;
+	char *settings_fingerprint;
+	char **bearer_tokens;
+	size_t bearer_tokens_count;
+	struct cad_metrics *own_metrics;   /* where the program has none */
+	bool started, gone;
+	void (*done)(void *context);
+	void *done_context;
+};
+
+/* --- the engine --- */
+
+static enum cad_status engine_submit(void *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error)
+{
+	return rt_engine_submit(engine, request, id, error);
+}
+static void engine_cancel(void *engine, uint64_t id) { rt_engine_cancel(engine, id); }
+static void engine_pause(void *engine, uint64_t id, bool paused) { rt_engine_pause(engine, id, paused); }
+
+struct rt_frontend_engine rt_frontend_engine(struct rt_engine *engine)
+{
+	return (struct rt_frontend_engine){ engine, engine_submit, engine_cancel, engine_pause, rt_engine_clock(engine), rt_engine_context_max(engine) };
+}
+
+void rt_frontend_on_event(void *user, const struct rt_event *event)
+{
+	(void)user;
+	rt_stream_event(event);
+}
+
+/* --- Generate --- */
+
+static void refuse(struct cad_rpc_call *call, const struct cad_error *error)
+{
+	cad_rpc_call_finish(call, cad_rpc_code_of_status(error->status), "%s", error->text);
+}
+
+static void generate(struct cad_rpc_call *call, const ProtobufCMessage *received)
+{
+	struct rt_frontend *frontend = cad_rpc_call_context(call);
+	const Cadre__V1__GenerateRequest *message = (const Cadre__V1__GenerateRequest *)received;
+	struct rt_request_limits limits = { cad_model_spec(frontend->model)->vocab, frontend->hub.engine.context_max, frontend->tokenizer };
+	struct cad_ids ids = { 0 };
+	struct rt_request request;
+	struct cad_error error;
+	enum cad_status status = rt_request_read(&limits, message, &ids, &request, &error);
+	if (status == CAD_OK)
+		status = rt_stream_open(&frontend->hub, call, message, &request, &error);
+	if (status) {
+		cad_counter_add(frontend->hub.ended_by_code[cad_rpc_code_of_status(status)], 1);
+		refuse(call, &error);
+	}
+	cad_ids_fini(&ids);
+}
+
+static void generate_writable(struct cad_rpc_call *call)
+{
+	struct rt_stream *stream = cad_rpc_call_state(call);
+	if (stream)
+		rt_stream_writable(stream);
+}
+
+static void generate_done(struct cad_rpc_call *call, bool cancelled)
+{
+	(void)cancelled;   /* without a stream it has ended as it should */
+	struct rt_stream *stream = cad_rpc_call_state(call);
+	if (stream)
+		rt_stream_call_done(stream);
+}
+
+/* --- the unary ones --- */
+
+static bool has_tokenizer(const struct rt_frontend *frontend, struct cad_rpc_call *call)
+{
+	if (!frontend->tokenizer)
+		cad_rpc_call_finish(call, CAD_RPC_FAILED_PRECONDITION, "this model has no tokenizer.json");
+	return frontend->tokenizer;
+}
+
+static void tokenize(struct cad_rpc_call *call, const ProtobufCMessage *received)
+{
+	const struct rt_frontend *frontend = cad_rpc_call_context(call);
+	const Cadre__V1__TokenizeRequest *request = (const Cadre__V1__TokenizeRequest *)received;
+	if (!has_tokenizer(frontend, call))
+		return;
+	struct cad_ids ids = { 0 };
+	struct cad_error error;
+	if (cad_tokenizer_encode(frontend->tokenizer, request->text, strlen(request->text), !request->no_special, SIZE_MAX, &ids, &error)) {
+		refuse(call, &error);
+	} else {
+		Cadre__V1__TokenizeResponse response = CADRE__V1__TOKENIZE_RESPONSE__INIT;
+		response.ids = ids.ids;
+		response.n_ids = ids.count;
+		cad_rpc_call_reply(call, &response.base);
+	}
+	cad_ids_fini(&ids);
+}
+
+static void detokenize(struct cad_rpc_call *call, const ProtobufCMessage *received)
+{
+	const struct rt_frontend *frontend = cad_rpc_call_context(call);
+	const Cadre__V1__DetokenizeRequest *request = (const Cadre__V1__DetokenizeRequest *)received;
+	if (!has_tokenizer(frontend, call))
+		return;
+	struct cad_text text = { 0 };
+	struct cad_error error;
+	if (cad_tokenizer_decode(frontend->tokenizer, request->ids, request->n_ids, !request->keep_special, &text, &error)) {
+		refuse(call, &error);
+	} else {
+		Cadre__V1__DetokenizeResponse response = CADRE__V1__DETOKENIZE_RESPONSE__INIT;
+		if (text.size > 0)
+			response.text = text.bytes;
+		cad_rpc_call_reply(call, &response.base);
+	}
+	cad_text_fini(&text);
+}
+
+static void get_model(struct cad_rpc_call *call, const ProtobufCMessage *received)
+{
+	(void)received;
+	const struct rt_frontend *frontend = cad_rpc_call_context(call);
+	const struct cad_model_spec *spec = cad_model_spec(frontend->model);
+	struct cad_model_sizes sizes = cad_model_sizes(frontend->model);
+	char fingerprint[33];
+	cad_model_fingerprint(frontend->model, fingerprint);
+	Cadre__V1__GetModelResponse response = CADRE__V1__GET_MODEL_RESPONSE__INIT;
+	response.directory = (char *)(uintptr_t)cad_model_directory(frontend->model);
+	response.fingerprint = fingerprint;
+	response.architecture = (char *)(uintptr_t)spec->architecture;
+	response.layers = spec->layers_count;
+	response.moe_layers = cad_model_spec_moe_layers(spec);
+	response.experts = spec->gate.experts;
+	response.experts_per_token = spec->gate.topk;
+	response.hidden = spec->hidden;
+	response.vocab = spec->vocab;
+	response.context_max = frontend->hub.engine.context_max;
+	response.parameters = sizes.parameters;
+	response.active_parameters = sizes.active_parameters;
+	response.settings_fingerprint = frontend->settings_fingerprint;
+	response.n_eos_ids = spec->eos_ids_count;
+	response.eos_ids = (int32_t *)(uintptr_t)spec->eos_ids;
+	cad_rpc_call_reply(call, &response.base);
+}
+
+static const struct cad_rpc_method methods[] = {
+	{ .name = "Generate", .kind = CAD_RPC_SERVER_STREAM, .on = { .message = generate, .writable = generate_writable, .done = generate_done } },
+	{ .name = "Tokenize", .kind = CAD_RPC_UNARY, .on = { .message = tokenize } },
+	{ .name = "Detokenize", .kind = CAD_RPC_UNARY, .on = { .message = detokenize } },
+	{ .name = "GetModel", .kind = CAD_RPC_UNARY, .on = { .message = get_model } },
+};
+
+/* --- setup --- */
+
+static enum cad_rpc_code authorize(void *context, struct cad_rpc_call *call, struct cad_error *why)
+{
+	const struct rt_frontend *frontend = context;
+	bool known = frontend->bearer_tokens_count == 0;
+	for (size_t i = 0; i < frontend->bearer_tokens_count; i++)
+		known |= cad_rpc_call_has_bearer(call, frontend->bearer_tokens[i]);
+	if (known)
+		return CAD_RPC_OK;
+	cad_error_set(why, CAD_ERR_REFUSED, "this router wants a token: send the header 'authorization: Bearer TOKEN'");
+	return CAD_RPC_UNAUTHENTICATED;
+}
+
+static void metrics_register(struct rt_stream_hub *hub, struct cad_metrics *metrics)
+{
+	for (size_t code = 0; code < sizeof hub->ended_by_code / sizeof hub->ended_by_code[0]; code++)
+		hub->ended_by_code[code] = cad_metrics_counter(metrics, "cadre_router_generate_total", "Generate calls that have ended, by gRPC status",
+		                                               &(struct cad_label){ "code", cad_rpc_code_name((enum cad_rpc_code)code) }, 1);
+	hub->first_token_seconds = cad_metrics_histogram(metrics, "cadre_router_first_token_seconds", "From admission to the first token, of answers that were completed", NULL, 0,
+	                                                 cad_histogram_seconds, cad_histogram_seconds_count);
+	hub->total_seconds = cad_metrics_histogram(metrics, "cadre_router_generate_seconds", "From admission to the last token, of answers that were completed", NULL, 0,
+	                                           cad_histogram_seconds, cad_histogram_seconds_count);
+}
+
+static double streams_read(void *frontend) { return rt_frontend_streams(frontend); }
+
+static enum cad_status options_copy(struct rt_frontend *frontend, const struct rt_frontend_options *options)
+{
+	frontend->model = options->model;
+	frontend->tokenizer = options->tokenizer;
+	frontend->settings_fingerprint = strdup(options->settings_fingerprint ? options->settings_fingerprint : "");
+	frontend->bearer_tokens = calloc(options->bearer_tokens_count + 1, sizeof *frontend->bearer_tokens);
+	if (!frontend->settings_fingerprint || !frontend->bearer_tokens)
+		return CAD_ERR_MEMORY;
+	for (; frontend->bearer_tokens_count < options->bearer_tokens_count; frontend->bearer_tokens_count++) {
+		char *copy = strdup(options->bearer_tokens[frontend->bearer_tokens_count]);
+		if (!copy)
+			return CAD_ERR_MEMORY;
+		frontend->bearer_tokens[frontend->bearer_tokens_count] = copy;
+	}
+	struct cad_metrics *metrics = options->metrics;
+	if (!metrics) {
+		enum cad_status status = cad_metrics_create(&frontend->own_metrics);
+		if (status)
+			return status;
+		metrics = frontend->own_metrics;
+	}
+	static const char *const policies[] = { [RT_CAPACITY_NONE] = "none", [RT_CAPACITY_DROP] = "drop", [RT_CAPACITY_SPILL] = "spill" };
+	const struct cad_model_spec *spec = cad_model_spec(options->model);
+	struct rt_stream_hub *hub = &frontend->hub;
+	hub->engine = options->engine;
+	hub->tokenizer = options->tokenizer;
+	hub->eos_ids = spec->eos_ids;
+	hub->eos_ids_count = spec->eos_ids_count;
+	hub->capacity_policy = policies[options->capacity_policy];
+	hub->capacity_factor = options->capacity_factor;
+	rt_stream_hub_init(hub, options->reactor);
+	metrics_register(hub, metrics);
+	cad_metrics_gauge_read(metrics, "cadre_router_streams", "Generate calls that are open", NULL, 0, streams_read, frontend);
+	return CAD_OK;
+}
+
+static void memory_free(struct rt_frontend *frontend)
+{
+	for (size_t i = 0; i < frontend->bearer_tokens_count; i++)
+		free(frontend->bearer_tokens[i]);
+	free(frontend->bearer_tokens);
+	free(frontend->settings_fingerprint);
+	cad_metrics_destroy(frontend->own_metrics);
+	free(frontend);
+}
+
+enum cad_status rt_frontend_create(const struct rt_frontend_options *options, struct rt_frontend **created, struct cad_error *error)
+{
+	struct rt_frontend *frontend = calloc(1, sizeof *frontend);
+	enum cad_status status = frontend ? options_copy(frontend, options) : CAD_ERR_MEMORY;
+	if (status) {
+		if (frontend)
+			memory_free(frontend);
+		return cad_error_set(error, status, "out of memory for the gRPC front end");
+	}
+	struct cad_rpc_server_config config = {
+		.calls_max = options->calls_max, .out_high_bytes = OUT_HIGH_BYTES, .receive_bytes_max = RECEIVE_BYTES_MAX, .send_bytes_max = SEND_BYTES_MAX,
+		.authorize = authorize, .authorize_context = frontend,
+	};
+	frontend->service = (struct cad_rpc_service){ &cadre__v1__inference__descriptor, methods, sizeof methods / sizeof methods[0], frontend };
+	status = cad_rpc_server_create(options->reactor, &config, &frontend->server, error);
+	if (status)
+		goto free_memory;
+	cad_rpc_server_add(frontend->server, &frontend->service);
+	status = cad_rpc_health_create(frontend->server, &frontend->health, error);
+	if (status == CAD_OK)
+		status = cad_rpc_reflection_create(frontend->server, &frontend->reflection, error);
+	if (status)
+		goto free_memory;
+	rt_frontend_set_serving(frontend, false);
+	*created = frontend;
+	return CAD_OK;
+
+free_memory:   /* never a bad request but a broken build or no memory: a server that never started holds nothing but its own */
+	if (frontend->server)
+		cad_rpc_server_drain(frontend->server, 0, NULL, NULL);
+	memory_free(frontend);
+	return status;
+}
+
+enum cad_status rt_frontend_listen(struct rt_frontend *frontend, const char *address, const struct cad_rpc_tls *tls, uint16_t *port, struct cad_error *error)
+{
+	return cad_rpc_server_listen(frontend->server, address, tls, port, error);
+}
+
+void rt_frontend_start(struct rt_frontend *frontend) { cad_rpc_server_start(frontend->server); }
+
+void rt_frontend_set_serving(struct rt_frontend *frontend, bool serving)
+{
+	cad_rpc_health_set(frontend->health, "", serving);
+	cad_rpc_health_set(frontend->health, cadre__v1__inference__descriptor.name, serving);
+}
+
+uint32_t rt_frontend_streams(const struct rt_frontend *frontend) { return atomic_load(&frontend->hub.open); }
+
+static void server_gone(void *context)
+{
+	struct rt_frontend *frontend = context;
+	frontend->gone = true;
+	if (frontend->done)
+		frontend->done(frontend->done_context);
+}
+
+void rt_frontend_drain(struct rt_frontend *frontend, unsigned grace_ms, void (*done)(void *context), void *context)
+{
+	frontend->done = done;
+	frontend->done_context = context;
+	cad_rpc_health_shutdown(frontend->health);
+	cad_rpc_server_drain(frontend->server, grace_ms, server_gone, frontend);
+}
+
+void rt_frontend_destroy(struct rt_frontend *frontend)
+{
+	if (!frontend)
+		return;
+	CAD_ASSERT(frontend->gone);
+	rt_stream_hub_collect(&frontend->hub);   /* what the engine said while it was destroyed */
+	rt_stream_hub_fini(&frontend->hub);
+	cad_rpc_health_destroy(frontend->health);
+	cad_rpc_reflection_destroy(frontend->reflection);
+	memory_free(frontend);
+}
