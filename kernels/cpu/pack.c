@@ -40,7 +40,7 @@ void kn_widen(const void *source, enum cad_dtype dtype, size_t n, float *out)
 		}
 		return;
 	default:
-		CAD_ASSERT(!"weights are f32, f16 or bf16");
+		CAD_ASSERT(dtype == CAD_DTYPE_F32 || dtype == CAD_DTYPE_F16 || dtype == CAD_DTYPE_BF16);
 	}
 }
 
