@@ -93,13 +93,13 @@ static void block_chunk(const struct attend_run *run, const struct place *place,
 	for (size_t i = 0; i < b->count; i++) {
 		b->m[i] = -INFINITY;
 		b->l[i] = 0.0f;
-		memset(b->out[i], 0, kn_round_up(b->value_size, 16) * sizeof *b->out[i]);
+		memset(b->out[i], 0, kn_round_up(b->value_size, 32) * sizeof *b->out[i]);   /* forms work on 32 elements at a time */
 	}
+	size_t k_offset = place->kv_head * kv->key_size * KN_PAGE_KEYS, v_offset = (kv->kv_heads * kv->key_size + place->kv_head * kv->value_size) * KN_PAGE_KEYS;
 	for (size_t key = begin; key < end; key += KN_PAGE_KEYS) {
 		const float *page = kn_kv_page(kv, run->a->layer, table[key / KN_PAGE_KEYS]);
-		const float *k = page + place->kv_head * kv->key_size * KN_PAGE_KEYS;
-		const float *v = page + kv->kv_heads * kv->key_size * KN_PAGE_KEYS + place->kv_head * KN_PAGE_KEYS * kv->value_size;
-		run->form->attend_page(b, k, v, (uint32_t)key);
+		const float *next = key + KN_PAGE_KEYS < keys.end ? kn_kv_page(kv, run->a->layer, table[key / KN_PAGE_KEYS + 1]) : page;
+		run->form->attend_page(b, page + k_offset, page + v_offset, (uint32_t)key, next + k_offset);
 	}
 }
 

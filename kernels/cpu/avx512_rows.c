@@ -5,7 +5,6 @@ void kn_avx512_softmax(const float *x, size_t n, float *p) { kn_avx2_softmax(x, 
 void kn_avx512_rmsnorm(const float *x, const float *weight, size_t n, float epsilon, float *out) { kn_avx2_rmsnorm(x, weight, n, epsilon, out); }
 void kn_avx512_rope(float *x, const float *cosines, const float *sines, size_t size, bool interleaved) { kn_avx2_rope(x, cosines, sines, size, interleaved); }
 void kn_avx512_add(float *x, const float *y, size_t n, float scale) { kn_avx2_add(x, y, n, scale); }
-void kn_avx512_attend_page(struct kn_attend_block *b, const float *k, const float *v, uint32_t first) { kn_avx2_attend_page(b, k, v, first); }
 struct kn_row_measure kn_avx512_row_measure(const float *x, size_t n) { return kn_avx2_row_measure(x, n); }
 void kn_avx512_row_to_fix16(const float *x, size_t n, float inverse, uint8_t *data) { kn_avx2_row_to_fix16(x, n, inverse, data); }
 void kn_avx512_row_from_fix16(const uint8_t *data, size_t n, float scale, float *x) { kn_avx2_row_from_fix16(data, n, scale, x); }

@@ -66,6 +66,15 @@ static inline __m256 kn_exp_8(__m256 x)
 	return _mm256_andnot_ps(_mm256_cmp_ps(in, _mm256_set1_ps(KN_EXP_MIN), _CMP_LT_OQ), _mm256_castsi256_ps(e));
 }
 
+/* Halves of 8, 4, 2, 1 lanes are added: the 16 lanes are low, then high. */
+static inline float kn_sum_halves_16(__m256 low, __m256 high)
+{
+	__m256 s8 = _mm256_add_ps(low, high);
+	__m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
+	__m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
+	return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+}
+
 #ifdef __AVX512F__
 static inline __m512 kn_exp_16(__m512 x)
 {

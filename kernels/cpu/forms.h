@@ -78,8 +78,9 @@ struct kn_row_measure { uint32_t most_bits; int exponent; float most, squares; }
 	X(void, rope, (float *x, const float *cosines, const float *sines, size_t size, bool interleaved)) \
 	/* x[i] += y[i] * scale (the product rounded first); scale 1 is a plain sum */ \
 	X(void, add, (float *x, const float *y, size_t n, float scale)) \
-	/* The page that holds the keys first .. first + 31: scores, softmax and values of every query that sees any of them. k is [key_size][32], v [32][value_size] */ \
-	X(void, attend_page, (struct kn_attend_block *b, const float *k, const float *v, uint32_t first)) \
+	/* The page that holds the keys first .. first + 31: scores, softmax and values of every query that sees any of them. k is [key_size][32], v
+	 * [32][value_size]; next: where the next page's k lies, to be fetched ahead (never read) */ \
+	X(void, attend_page, (struct kn_attend_block *b, const float *k, const float *v, uint32_t first, const float *next)) \
 	/* Rows on the wire; `data` has no alignment. fix16: min(rint(x * inverse), 32767), inverse a power of two */ \
 	X(struct kn_row_measure, row_measure, (const float *x, size_t n)) \
 	X(void, row_to_fix16, (const float *x, size_t n, float inverse, uint8_t *data)) \

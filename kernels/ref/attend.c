@@ -37,8 +37,9 @@ static void attend_query(struct kn_attend_block *b, size_t query, const float *k
 	}
 }
 
-void kn_ref_attend_page(struct kn_attend_block *b, const float *k, const float *v, uint32_t first)
+void kn_ref_attend_page(struct kn_attend_block *b, const float *k, const float *v, uint32_t first, const float *next)
 {
+	(void)next;
 	for (size_t i = 0; i < b->count; i++) {
 		uint32_t lo = b->begin[i] > first ? b->begin[i] : first, hi = b->end[i] < first + KN_PAGE_KEYS ? b->end[i] : first + KN_PAGE_KEYS;
 		if (lo < hi)
