@@ -13,7 +13,7 @@ struct map_block {
 	atomic_uint references;
 };
 
-static bool id_is_legal(const char *id)
+bool cad_map_id_is_legal(const char *id)
 {
 	size_t length = strlen(id);
 	return length > 0 && length < CAD_MAP_ID_BYTES
@@ -37,7 +37,7 @@ static enum cad_status check_nodes(const struct cad_map_node *nodes, size_t coun
 	enum cad_status status = CAD_OK;
 	for (size_t i = 0; i < count && status == CAD_OK; i++) {
 		ids[i] = nodes[i].id;
-		if (!id_is_legal(nodes[i].id))
+		if (!cad_map_id_is_legal(nodes[i].id))
 			status = cad_error_set(error, CAD_ERR_CORRUPT, "map: node %zu has the id '%.80s': 1 to %d letters, digits and ._:- are allowed", i, nodes[i].id,
 			                       CAD_MAP_ID_BYTES - 1);
 		else if (strlen(nodes[i].exchange_address) >= CAD_MAP_ADDRESS_BYTES || strlen(nodes[i].http_address) >= CAD_MAP_ADDRESS_BYTES)

@@ -83,6 +83,9 @@ CAD_MUST_USE enum cad_status cad_map_from_message(const struct Cadre__V1__Map *m
 /* The message of a map in one block that points into the map: valid while the map is held, freed with free(). */
 CAD_MUST_USE enum cad_status cad_map_to_message(const struct cad_map *map, struct Cadre__V1__Map **message);
 
+/* Whether a node may be called so: 1 to 63 letters, digits and ._:- */
+bool cad_map_id_is_legal(const char *id);
+
 struct cad_map *cad_map_acquire(struct cad_map *map);   /* returns map; NULL stays NULL */
 void cad_map_release(struct cad_map *map);              /* NULL is fine */
 

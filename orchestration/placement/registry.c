@@ -1,0 +1,180 @@
+/* Nodes and leases. */
+#include "orchestration/placement/registry.h"
+
+#include <string.h>
+
+void pl_registry_init(struct pl_registry *registry, uint64_t lease_ns, uint64_t grace_ns, uint64_t forget_ns)
+{
+	memset(registry, 0, sizeof *registry);
+	registry->lease_ns = lease_ns;
+	registry->grace_ns = grace_ns;
+	registry->forget_ns = forget_ns;
+}
+
+int pl_registry_find(const struct pl_registry *registry, const char *id)
+{
+	for (int slot = 0; slot < PL_NODES_MAX; slot++)
+		if (registry->nodes[slot].presence != PL_FREE && strcmp(registry->nodes[slot].id, id) == 0)
+			return slot;
+	return -1;
+}
+
+/* A free slot, else that of the node that has been dead longest. */
+static int slot_for_newcomer(const struct pl_registry *registry)
+{
+	int oldest = -1;
+	for (int slot = 0; slot < PL_NODES_MAX; slot++) {
+		if (registry->nodes[slot].presence == PL_FREE)
+			return slot;
+		if (registry->nodes[slot].presence == PL_DEAD && (oldest < 0 || registry->nodes[slot].until_ns < registry->nodes[oldest].until_ns))
+			oldest = slot;
+	}
+	return oldest;
+}
+
+static enum cad_status check_hello(const struct pl_hello *hello, struct cad_error *error)
+{
+	if (!cad_map_id_is_legal(hello->id))
+		return cad_error_set(error, CAD_ERR_INVALID, "the node id '%.80s' is not allowed: use 1 to %d letters, digits and ._:-", hello->id, CAD_MAP_ID_BYTES - 1);
+	const char *addresses[] = { hello->exchange_address, hello->http_address, hello->grpc_address };
+	for (size_t i = 0; i < 3; i++)
+		if (strlen(addresses[i]) >= CAD_MAP_ADDRESS_BYTES)
+			return cad_error_set(error, CAD_ERR_INVALID, "node '%s' gives an address of %zu bytes, at most %d are allowed", hello->id, strlen(addresses[i]),
+			                     CAD_MAP_ADDRESS_BYTES - 1);
+	if (hello->role == PL_ROLE_EXPERT && !hello->exchange_address[0])
+		return cad_error_set(error, CAD_ERR_INVALID, "expert node '%s' gives no exchange address: routers could not reach it", hello->id);
+	return CAD_OK;
+}
+
+static void copy_cut(char *to, size_t bytes, const char *from)
+{
+	size_t length = strnlen(from, bytes - 1);
+	memcpy(to, from, length);
+	to[length] = 0;
+}
+
+static void take_hello(struct pl_node *node, const struct pl_hello *hello)
+{
+	*node = (struct pl_node){ .role = hello->role, .memory_bytes = hello->memory_bytes, .threads = hello->threads, .pid = hello->pid };
+	copy_cut(node->id, sizeof node->id, hello->id);
+	copy_cut(node->exchange_address, sizeof node->exchange_address, hello->exchange_address);
+	copy_cut(node->http_address, sizeof node->http_address, hello->http_address);
+	copy_cut(node->grpc_address, sizeof node->grpc_address, hello->grpc_address);
+	copy_cut(node->kernels_fingerprint, sizeof node->kernels_fingerprint, hello->kernels_fingerprint);
+	copy_cut(node->version, sizeof node->version, hello->version);
+	copy_cut(node->isa, sizeof node->isa, hello->isa);
+}
+
+enum cad_status pl_registry_join(struct pl_registry *registry, const struct pl_hello *hello, uint64_t session, uint64_t now_ns, uint32_t *slot, uint64_t *superseded,
+                                 struct cad_error *error)
+{
+	enum cad_status status = check_hello(hello, error);
+	if (status != CAD_OK)
+		return status;
+	uint64_t old_session = 0;
+	int at = pl_registry_find(registry, hello->id);
+	if (at >= 0 && registry->nodes[at].presence == PL_LIVE) {
+		const struct pl_node *node = &registry->nodes[at];
+		if (node->pid != hello->pid || strcmp(node->exchange_address, hello->exchange_address) != 0)
+			return cad_error_set(error, CAD_ERR_REFUSED, "a node with the id '%s' lives already (pid %u, %s): give this one another --id, or stop that one", hello->id,
+			                     node->pid, node->exchange_address);
+		old_session = node->session;
+	}
+	if (at < 0)
+		at = slot_for_newcomer(registry);
+	if (at < 0)
+		return cad_error_set(error, CAD_ERR_EXHAUSTED, "node '%s' finds no place: %d nodes have joined, which is the limit", hello->id, PL_NODES_MAX);
+	struct pl_node *node = &registry->nodes[at];
+	take_hello(node, hello);
+	node->presence = PL_LIVE;
+	node->session = session;
+	node->until_ns = now_ns + registry->lease_ns;
+	*slot = (uint32_t)at;
+	*superseded = old_session;
+	return CAD_OK;
+}
+
+enum cad_status pl_registry_expect(struct pl_registry *registry, const struct pl_hello *hello, uint64_t until_ns, uint32_t *slot, struct cad_error *error)
+{
+	enum cad_status status = check_hello(hello, error);
+	if (status != CAD_OK)
+		return status;
+	int at = slot_for_newcomer(registry);
+	if (at < 0)
+		return cad_error_set(error, CAD_ERR_EXHAUSTED, "more than %d nodes are remembered", PL_NODES_MAX);
+	take_hello(&registry->nodes[at], hello);
+	registry->nodes[at].presence = PL_EXPECTED;
+	registry->nodes[at].until_ns = until_ns;
+	*slot = (uint32_t)at;
+	return CAD_OK;
+}
+
+void pl_registry_renew(struct pl_registry *registry, uint32_t slot, const struct pl_load *load, uint64_t now_ns)
+{
+	struct pl_node *node = &registry->nodes[slot];
+	CAD_ASSERT(node->presence == PL_LIVE);
+	if (node->load_ns && now_ns > node->load_ns) {
+		double seconds = (double)(now_ns - node->load_ns) * 1e-9;
+		node->rows_per_second = load->rows >= node->load.rows ? (double)(load->rows - node->load.rows) / seconds : 0;
+		node->tokens_per_second = load->tokens >= node->load.tokens ? (double)(load->tokens - node->load.tokens) / seconds : 0;
+	}
+	node->load = *load;
+	node->load_ns = now_ns;
+	node->until_ns = now_ns + registry->lease_ns;
+}
+
+void pl_registry_broken(struct pl_registry *registry, uint32_t slot, uint64_t now_ns)
+{
+	struct pl_node *node = &registry->nodes[slot];
+	if (node->presence != PL_LIVE)
+		return;
+	node->presence = PL_BROKEN;
+	node->session = 0;
+	if (node->until_ns > now_ns + registry->grace_ns)
+		node->until_ns = now_ns + registry->grace_ns;
+}
+
+void pl_registry_leave(struct pl_registry *registry, uint32_t slot, uint64_t now_ns)
+{
+	struct pl_node *node = &registry->nodes[slot];
+	if (node->presence != PL_LIVE)
+		return;
+	node->presence = PL_BROKEN;
+	node->session = 0;
+	node->until_ns = now_ns;
+}
+
+int pl_registry_expire(struct pl_registry *registry, uint64_t now_ns)
+{
+	for (int slot = 0; slot < PL_NODES_MAX; slot++) {
+		struct pl_node *node = &registry->nodes[slot];
+		if (node->presence == PL_FREE || now_ns < node->until_ns)
+			continue;
+		if (node->presence == PL_DEAD) {
+			node->presence = PL_FREE;
+			continue;
+		}
+		node->presence = PL_DEAD;
+		node->rows_per_second = node->tokens_per_second = 0;
+		node->until_ns = now_ns + registry->forget_ns;
+		return slot;
+	}
+	return -1;
+}
+
+uint64_t pl_registry_deadline_ns(const struct pl_registry *registry)
+{
+	uint64_t deadline = UINT64_MAX;
+	for (int slot = 0; slot < PL_NODES_MAX; slot++)
+		if (registry->nodes[slot].presence != PL_FREE && registry->nodes[slot].until_ns < deadline)
+			deadline = registry->nodes[slot].until_ns;
+	return deadline;
+}
+
+uint32_t pl_registry_count(const struct pl_registry *registry, enum pl_role role, enum pl_presence presence)
+{
+	uint32_t count = 0;
+	for (int slot = 0; slot < PL_NODES_MAX; slot++)
+		count += registry->nodes[slot].presence == presence && registry->nodes[slot].role == role;
+	return count;
+}

@@ -1,0 +1,287 @@
+/* Assignment: properties over random clusters, and the cases that a reader would ask about. */
+#include "common/clock.h"
+#include "orchestration/placement/assign.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { EXPERT_BYTES = 1000, NODES = 12, CELLS = 8 * 24 };
+
+static struct pl_assignment assign(const struct pl_assign_source *source, uint8_t *target)
+{
+	struct pl_assignment assignment;
+	assert_int_equal(pl_assign(source, target, &assignment), CAD_OK);
+	return assignment;
+}
+
+static uint32_t count(const struct pl_assign_source *source, const uint8_t *target, uint32_t node, uint32_t layer)
+{
+	uint32_t found = 0;
+	for (uint32_t e = 0; e < source->experts; e++)
+		found += target[(size_t)node * source->layers_count * source->experts + layer * source->experts + e];
+	return found;
+}
+
+static uint32_t copies(const struct pl_assign_source *source, const uint8_t *target, uint32_t cell)
+{
+	uint32_t found = 0;
+	for (uint32_t node = 0; node < source->nodes_count; node++)
+		found += target[(size_t)node * source->layers_count * source->experts + cell];
+	return found;
+}
+
+/* The widest gap between two nodes in any layer. */
+static uint32_t gap(const struct pl_assign_source *source, const uint8_t *target)
+{
+	uint32_t widest = 0;
+	for (uint32_t layer = 0; layer < source->layers_count; layer++) {
+		uint32_t least = UINT32_MAX, most = 0;
+		for (uint32_t node = 0; node < source->nodes_count; node++) {
+			uint32_t here = count(source, target, node, layer);
+			least = here < least ? here : least;
+			most = here > most ? here : most;
+		}
+		widest = most - least > widest ? most - least : widest;
+	}
+	return widest;
+}
+
+struct cluster {
+	struct pl_assign_source source;
+	struct pl_assign_node nodes[NODES];
+	uint8_t cells[NODES][CELLS];
+	uint8_t target[NODES * CELLS];
+	uint64_t capacity;            /* experts that fit, at most all on each node */
+};
+
+static void random_cluster(struct cluster *cluster, struct cad_random *random, bool even, bool held)
+{
+	uint32_t layers = 1 + (uint32_t)cad_random_below(random, 8), experts = 1 + (uint32_t)cad_random_below(random, 24), nodes = 1 + (uint32_t)cad_random_below(random, NODES);
+	uint64_t room = (layers * experts + nodes - 1) / nodes + cad_random_below(random, 3);
+	memset(cluster->cells, 0, sizeof cluster->cells);
+	cluster->capacity = 0;
+	for (uint32_t n = 0; n < nodes; n++) {
+		uint64_t experts_max = even ? room : cad_random_below(random, 2 * room + 1);
+		cluster->nodes[n] = (struct pl_assign_node){ experts_max * EXPERT_BYTES + cad_random_below(random, EXPERT_BYTES), cluster->cells[n] };
+		cluster->capacity += experts_max < layers * experts ? experts_max : layers * experts;
+		for (uint32_t cell = 0; held && cell < layers * experts; cell++)
+			cluster->cells[n][cell] = cad_random_below(random, nodes) == 0 ? PL_ASSIGN_HELD : 0;
+	}
+	cluster->source = (struct pl_assign_source){ .layers_count = layers, .experts = experts, .expert_bytes = EXPERT_BYTES, .nodes = cluster->nodes, .nodes_count = nodes,
+	                                             .copies = 1 + (uint32_t)cad_random_below(random, 3), .seed = cad_random_below(random, 2) ? cad_random_next(random) : 0 };
+}
+
+/* Whatever comes in: never over memory, never more copies than asked, everything placed when it fits, and the answer says what does not. */
+static void always_within_memory_and_complete(void **state)
+{
+	(void)state;
+	uint64_t seed = 77001;
+	print_message("seed %llu\n", (unsigned long long)seed);
+	struct cad_random random = { seed };
+	struct cluster *cluster = malloc(sizeof *cluster);
+	for (int round = 0; round < 2000; round++) {
+		random_cluster(cluster, &random, false, round % 2);
+		struct pl_assign_source *source = &cluster->source;
+		source->rebalance = cad_random_below(&random, 2);
+		struct pl_assignment assignment = assign(source, cluster->target);
+		uint32_t cells = source->layers_count * source->experts, unplaced = 0;
+		for (uint32_t n = 0; n < source->nodes_count; n++) {
+			uint64_t bytes = 0;
+			for (uint32_t layer = 0; layer < source->layers_count; layer++)
+				bytes += (uint64_t)count(source, cluster->target, n, layer) * EXPERT_BYTES;
+			assert_true(bytes <= cluster->nodes[n].memory_bytes);
+		}
+		for (uint32_t cell = 0; cell < cells; cell++) {
+			assert_true(copies(source, cluster->target, cell) <= source->copies);
+			unplaced += copies(source, cluster->target, cell) == 0;
+		}
+		assert_int_equal(unplaced, assignment.unplaced);
+		assert_int_equal(unplaced, cluster->capacity >= cells ? 0 : cells - cluster->capacity);
+		assert_int_equal(assignment.missing_bytes, (uint64_t)unplaced * EXPERT_BYTES);
+		assert_int_equal(unplaced > 0, strlen(assignment.text) > 0);
+	}
+	free(cluster);
+}
+
+static void empty_nodes_of_one_size_get_even_layers(void **state)
+{
+	(void)state;
+	uint64_t seed = 77002;
+	print_message("seed %llu\n", (unsigned long long)seed);
+	struct cad_random random = { seed };
+	struct cluster *cluster = malloc(sizeof *cluster);
+	for (int round = 0; round < 1000; round++) {
+		random_cluster(cluster, &random, true, false);
+		cluster->source.copies = 1;
+		assert_int_equal(assign(&cluster->source, cluster->target).unplaced, 0);
+		assert_true(gap(&cluster->source, cluster->target) <= 1);
+	}
+	free(cluster);
+}
+
+/* Rebalancing makes any start even; and what is even (or as even as memory allows) is left alone. */
+static void rebalancing_evens_out_once(void **state)
+{
+	(void)state;
+	uint64_t seed = 77003;
+	print_message("seed %llu\n", (unsigned long long)seed);
+	struct cad_random random = { seed };
+	struct cluster *cluster = malloc(sizeof *cluster);
+	uint8_t *again = malloc(sizeof cluster->target);
+	for (int round = 0; round < 1000; round++) {
+		random_cluster(cluster, &random, round % 2, true);
+		struct pl_assign_source *source = &cluster->source;
+		source->copies = 1;
+		source->rebalance = true;
+		uint32_t cells = source->layers_count * source->experts;
+		for (uint32_t n = 0; n < source->nodes_count && round % 2; n++)   /* room to move in */
+			cluster->nodes[n].memory_bytes = (uint64_t)cells * EXPERT_BYTES;
+		(void)assign(source, cluster->target);
+		if (round % 2)
+			assert_true(gap(source, cluster->target) <= 1);
+		for (uint32_t n = 0; n < source->nodes_count; n++)
+			for (uint32_t cell = 0; cell < cells; cell++)
+				cluster->cells[n][cell] = cluster->target[n * cells + cell] ? PL_ASSIGN_HELD : 0;
+		struct pl_assignment second = assign(source, again);
+		assert_int_equal(second.loads, 0);
+		assert_memory_equal(cluster->target, again, (size_t)source->nodes_count * cells);
+	}
+	free(again);
+	free(cluster);
+}
+
+/* Without rebalancing, nothing that is the only copy moves. */
+static void held_experts_stay(void **state)
+{
+	(void)state;
+	uint64_t seed = 77004;
+	print_message("seed %llu\n", (unsigned long long)seed);
+	struct cad_random random = { seed };
+	struct cluster *cluster = malloc(sizeof *cluster);
+	for (int round = 0; round < 1000; round++) {
+		random_cluster(cluster, &random, false, false);
+		struct pl_assign_source *source = &cluster->source;
+		source->copies = 1;
+		uint32_t cells = source->layers_count * source->experts, lost = (uint32_t)cad_random_below(&random, source->nodes_count);
+		(void)assign(source, cluster->target);
+		for (uint32_t n = 0; n < source->nodes_count; n++)
+			for (uint32_t cell = 0; cell < cells; cell++)
+				cluster->cells[n][cell] = n != lost && cluster->target[n * cells + cell] ? PL_ASSIGN_HELD : 0;
+		cluster->nodes[lost].memory_bytes = 0;
+		(void)assign(source, cluster->target);
+		for (uint32_t n = 0; n < source->nodes_count; n++)
+			for (uint32_t cell = 0; cell < cells; cell++)
+				if (cluster->cells[n][cell])
+					assert_true(cluster->target[n * cells + cell]);
+	}
+	free(cluster);
+}
+
+static void equal_input_gives_equal_output(void **state)
+{
+	(void)state;
+	struct cad_random random = { 77005 };
+	struct cluster *cluster = malloc(sizeof *cluster);
+	uint8_t *again = malloc(sizeof cluster->target);
+	for (int round = 0; round < 200; round++) {
+		random_cluster(cluster, &random, false, true);
+		(void)assign(&cluster->source, cluster->target);
+		(void)assign(&cluster->source, again);
+		assert_memory_equal(cluster->target, again, (size_t)cluster->source.nodes_count * cluster->source.layers_count * cluster->source.experts);
+	}
+	free(again);
+	free(cluster);
+}
+
+static void first_placement_is_in_runs(void **state)
+{
+	(void)state;
+	const struct pl_assign_node nodes[] = { { 100, NULL }, { 100, NULL }, { 100, NULL } };
+	struct pl_assign_source source = { .layers_count = 2, .experts = 8, .expert_bytes = 1, .nodes = nodes, .nodes_count = 3, .copies = 1 };
+	uint8_t target[3 * 16], shuffled[3 * 16];
+	(void)assign(&source, target);
+	static const uint8_t expected[3][16] = { { 1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0 },
+	                                         { 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0 },
+	                                         { 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1 } };
+	assert_memory_equal(target, expected, sizeof expected);
+	source.seed = 3;
+	(void)assign(&source, shuffled);
+	assert_memory_not_equal(target, shuffled, sizeof target);
+	assert_true(gap(&source, shuffled) <= 1);
+}
+
+static void second_copies_go_to_other_nodes(void **state)
+{
+	(void)state;
+	const struct pl_assign_node nodes[] = { { 100, NULL }, { 100, NULL }, { 100, NULL }, { 100, NULL } };
+	const struct pl_assign_source source = { .layers_count = 3, .experts = 8, .expert_bytes = 1, .nodes = nodes, .nodes_count = 4, .copies = 2 };
+	uint8_t target[4 * 24];
+	(void)assign(&source, target);
+	for (uint32_t cell = 0; cell < 24; cell++)
+		assert_int_equal(copies(&source, target, cell), 2);
+	assert_int_equal(gap(&source, target), 0);
+}
+
+/* A held second copy gives way to an expert that would have no place. */
+static void first_copies_come_before_second_ones(void **state)
+{
+	(void)state;
+	static const uint8_t a[] = { 1, 1, 0 }, b[] = { 1, 1, 0 };
+	const struct pl_assign_node nodes[] = { { 2, a }, { 2, b } };
+	const struct pl_assign_source source = { .layers_count = 1, .experts = 3, .expert_bytes = 1, .nodes = nodes, .nodes_count = 2, .copies = 2 };
+	uint8_t target[6];
+	assert_int_equal(assign(&source, target).unplaced, 0);
+}
+
+static void says_what_is_missing(void **state)
+{
+	(void)state;
+	static const uint8_t failed[] = { PL_ASSIGN_FORBIDDEN, 0, 0, 0 };
+	const struct pl_assign_node nodes[] = { { 5 << 20, failed } };
+	struct pl_assign_source source = { .layers_count = 2, .experts = 2, .expert_bytes = 2 << 20, .nodes = nodes, .nodes_count = 1, .copies = 1 };
+	uint8_t target[4];
+	struct pl_assignment assignment = assign(&source, target);
+	assert_int_equal(assignment.unplaced, 2);
+	assert_string_equal(assignment.text,
+	                    "2 of 4 experts do not fit on 1 expert nodes: 4.0 MiB are missing (an expert takes 2.00 MiB); add nodes, or give them more --memory");
+	source.expert_bytes = 1 << 20;
+	assignment = assign(&source, target);
+	assert_int_equal(assignment.unplaced, 1);
+	assert_string_equal(assignment.text, "1 of 4 experts have no place: loading them has failed on every node with room");
+	source.nodes_count = 0;
+	assignment = assign(&source, target);
+	assert_int_equal(assignment.unplaced, 4);
+	assert_string_equal(assignment.text, "4 experts of 1.00 MiB have no place: no expert node is there");
+}
+
+static void nothing_to_place(void **state)
+{
+	(void)state;
+	const struct pl_assign_node nodes[] = { { 100, NULL } };
+	const struct pl_assign_source source = { .nodes = nodes, .nodes_count = 1, .copies = 1 };
+	uint8_t target[1];
+	assert_int_equal(assign(&source, target).unplaced, 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(always_within_memory_and_complete),
+		cmocka_unit_test(empty_nodes_of_one_size_get_even_layers),
+		cmocka_unit_test(rebalancing_evens_out_once),
+		cmocka_unit_test(held_experts_stay),
+		cmocka_unit_test(equal_input_gives_equal_output),
+		cmocka_unit_test(first_placement_is_in_runs),
+		cmocka_unit_test(second_copies_go_to_other_nodes),
+		cmocka_unit_test(first_copies_come_before_second_ones),
+		cmocka_unit_test(says_what_is_missing),
+		cmocka_unit_test(nothing_to_place),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

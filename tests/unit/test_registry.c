@@ -1,0 +1,208 @@
+/* Nodes and leases, on a clock that the test turns. */
+#include "common/clock.h"
+#include "orchestration/placement/registry.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { LEASE = 3000, GRACE = 200, FORGET = 60000 };
+
+static int setup(void **state)
+{
+	struct pl_registry *registry = malloc(sizeof *registry);
+	pl_registry_init(registry, LEASE, GRACE, FORGET);
+	*state = registry;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	free(*state);
+	return 0;
+}
+
+static struct pl_hello expert(const char *id, uint32_t pid)
+{
+	return (struct pl_hello){ .id = id, .role = PL_ROLE_EXPERT, .exchange_address = "127.0.0.1:7400", .http_address = "", .grpc_address = "", .kernels_fingerprint = "k",
+	                          .version = "0", .isa = "avx2", .memory_bytes = 100, .threads = 2, .pid = pid };
+}
+
+static uint32_t join(struct pl_registry *registry, const struct pl_hello *hello, uint64_t session, uint64_t now)
+{
+	uint32_t slot;
+	uint64_t superseded;
+	struct cad_error error;
+	if (pl_registry_join(registry, hello, session, now, &slot, &superseded, &error) != CAD_OK)
+		fail_msg("%s", error.text);
+	return slot;
+}
+
+static void lives_as_long_as_it_reports(void **state)
+{
+	struct pl_registry *registry = *state;
+	struct pl_hello hello = expert("a", 1);
+	uint32_t slot = join(registry, &hello, 1, 0);
+	struct pl_load load = { .rows = 0 };
+	for (uint64_t now = 1000; now <= 10000; now += 1000) {
+		assert_int_equal(pl_registry_expire(registry, now), -1);
+		load.rows += 500;
+		pl_registry_renew(registry, slot, &load, now);
+	}
+	assert_int_equal(pl_registry_deadline_ns(registry), 10000 + LEASE);
+	assert_int_equal(pl_registry_expire(registry, 10000 + LEASE - 1), -1);
+	assert_int_equal(pl_registry_expire(registry, 10000 + LEASE), slot);
+	assert_int_equal(registry->nodes[slot].presence, PL_DEAD);
+	assert_int_equal(registry->nodes[slot].session, 1);   /* the caller closes that stream */
+	assert_int_equal(pl_registry_expire(registry, 10000 + LEASE), -1);
+	assert_int_equal(pl_registry_find(registry, "a"), slot);
+	assert_int_equal(pl_registry_expire(registry, 10000 + LEASE + FORGET), -1);
+	assert_int_equal(pl_registry_find(registry, "a"), -1);
+	assert_true(pl_registry_deadline_ns(registry) == UINT64_MAX);
+}
+
+static void rates_come_from_differences(void **state)
+{
+	struct pl_registry *registry = *state;
+	struct pl_hello hello = expert("a", 1);
+	registry->lease_ns = 100 * CAD_NS_PER_S;
+	uint32_t slot = join(registry, &hello, 1, 0);
+	pl_registry_renew(registry, slot, &(struct pl_load){ .rows = 100, .tokens = 7 }, CAD_NS_PER_S);
+	assert_true(registry->nodes[slot].rows_per_second == 0);
+	pl_registry_renew(registry, slot, &(struct pl_load){ .rows = 300, .tokens = 8 }, 3 * CAD_NS_PER_S);
+	assert_true(registry->nodes[slot].rows_per_second == 100.0 && registry->nodes[slot].tokens_per_second == 0.5);
+	pl_registry_renew(registry, slot, &(struct pl_load){ .rows = 10, .tokens = 1 }, 4 * CAD_NS_PER_S);   /* its counters began anew */
+	assert_true(registry->nodes[slot].rows_per_second == 0);
+}
+
+static void broken_stream_has_a_short_grace(void **state)
+{
+	struct pl_registry *registry = *state;
+	struct pl_hello hello = expert("a", 1);
+	uint32_t slot = join(registry, &hello, 1, 0);
+	pl_registry_broken(registry, slot, 100);
+	assert_int_equal(registry->nodes[slot].presence, PL_BROKEN);
+	assert_true(pl_node_counts(&registry->nodes[slot]));
+	assert_int_equal(pl_registry_expire(registry, 299), -1);
+	assert_int_equal(join(registry, &hello, 2, 299), slot);   /* in time */
+	assert_int_equal(pl_registry_expire(registry, 1000), -1);
+	pl_registry_broken(registry, slot, 1000);
+	assert_int_equal(pl_registry_expire(registry, 1200), slot);
+	assert_int_equal(join(registry, &hello, 3, 1300), slot);   /* the dead may come back, to their place */
+	assert_int_equal(registry->nodes[slot].presence, PL_LIVE);
+}
+
+/* A break just before the end of the lease does not prolong it. */
+static void grace_never_outlives_the_lease(void **state)
+{
+	struct pl_registry *registry = *state;
+	struct pl_hello hello = expert("a", 1);
+	uint32_t slot = join(registry, &hello, 1, 0);
+	pl_registry_broken(registry, slot, LEASE - 10);
+	assert_int_equal(pl_registry_expire(registry, LEASE), slot);
+}
+
+static void goodbye_is_death_at_once(void **state)
+{
+	struct pl_registry *registry = *state;
+	struct pl_hello hello = expert("a", 1);
+	uint32_t slot = join(registry, &hello, 1, 0);
+	pl_registry_leave(registry, slot, 50);
+	assert_int_equal(pl_registry_expire(registry, 50), slot);
+}
+
+static void second_process_with_one_id_is_refused(void **state)
+{
+	struct pl_registry *registry = *state;
+	struct pl_hello first = expert("a", 1), second = expert("a", 2);
+	struct cad_error error;
+	uint32_t slot = join(registry, &first, 1, 0), other;
+	uint64_t superseded;
+	assert_int_equal(pl_registry_join(registry, &second, 2, 10, &other, &superseded, &error), CAD_ERR_REFUSED);
+	assert_string_equal(error.text, "a node with the id 'a' lives already (pid 1, 127.0.0.1:7400): give this one another --id, or stop that one");
+	assert_int_equal(registry->nodes[slot].session, 1);
+	/* the very same process, before its old stream was seen to break */
+	assert_int_equal(pl_registry_join(registry, &first, 3, 20, &other, &superseded, &error), CAD_OK);
+	assert_int_equal(other, slot);
+	assert_int_equal(superseded, 1);
+	pl_registry_broken(registry, slot, 30);
+	assert_int_equal(pl_registry_join(registry, &second, 4, 40, &other, &superseded, &error), CAD_OK);
+	assert_int_equal(superseded, 0);
+}
+
+static void bad_hellos_are_refused(void **state)
+{
+	struct pl_registry *registry = *state;
+	char long_id[80], long_address[CAD_MAP_ADDRESS_BYTES + 1];
+	memset(long_id, 'x', sizeof long_id - 1), long_id[sizeof long_id - 1] = 0;
+	memset(long_address, 'x', sizeof long_address - 1), long_address[sizeof long_address - 1] = 0;
+	struct pl_hello hellos[] = { expert("", 1), expert("a b", 1), expert("a\n", 1), expert(long_id, 1), expert("a", 1), expert("a", 1) };
+	hellos[4].exchange_address = "";
+	hellos[5].http_address = long_address;
+	for (size_t i = 0; i < sizeof hellos / sizeof hellos[0]; i++) {
+		uint32_t slot;
+		uint64_t superseded;
+		struct cad_error error;
+		assert_int_equal(pl_registry_join(registry, &hellos[i], 1, 0, &slot, &superseded, &error), CAD_ERR_INVALID);
+	}
+	assert_true(pl_registry_deadline_ns(registry) == UINT64_MAX);
+}
+
+/* When every slot is taken, the one that has been dead longest makes room; with everybody alive there is no room. */
+static void slots_are_reused_in_order_of_death(void **state)
+{
+	struct pl_registry *registry = *state;
+	char id[16];
+	struct pl_hello hello = expert(id, 1);
+	for (unsigned i = 0; i < PL_NODES_MAX; i++) {
+		snprintf(id, sizeof id, "n%u", i);
+		join(registry, &hello, i + 1, 0);
+	}
+	uint32_t slot;
+	uint64_t superseded;
+	struct cad_error error;
+	snprintf(id, sizeof id, "late");
+	assert_int_equal(pl_registry_join(registry, &hello, 5000, 1, &slot, &superseded, &error), CAD_ERR_EXHAUSTED);
+	pl_registry_leave(registry, 7, 10);
+	assert_int_equal(pl_registry_expire(registry, 10), 7);
+	pl_registry_leave(registry, 3, 20);
+	assert_int_equal(pl_registry_expire(registry, 20), 3);
+	assert_int_equal(join(registry, &hello, 5000, 30), 7);
+	assert_int_equal(pl_registry_count(registry, PL_ROLE_EXPERT, PL_LIVE), PL_NODES_MAX - 1);
+}
+
+static void expected_nodes_have_their_time(void **state)
+{
+	struct pl_registry *registry = *state;
+	struct pl_hello a = expert("a", 1), b = expert("b", 2);
+	struct cad_error error;
+	uint32_t slot_a, slot_b;
+	assert_int_equal(pl_registry_expect(registry, &a, 5000, &slot_a, &error), CAD_OK);
+	assert_int_equal(pl_registry_expect(registry, &b, 5000, &slot_b, &error), CAD_OK);
+	assert_int_equal(join(registry, &b, 1, 4000), slot_b);
+	assert_int_equal(pl_registry_expire(registry, 4999), -1);
+	assert_int_equal(pl_registry_expire(registry, 5000), slot_a);
+	assert_int_equal(pl_registry_expire(registry, 5000), -1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(lives_as_long_as_it_reports, setup, teardown),
+		cmocka_unit_test_setup_teardown(rates_come_from_differences, setup, teardown),
+		cmocka_unit_test_setup_teardown(broken_stream_has_a_short_grace, setup, teardown),
+		cmocka_unit_test_setup_teardown(grace_never_outlives_the_lease, setup, teardown),
+		cmocka_unit_test_setup_teardown(goodbye_is_death_at_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(second_process_with_one_id_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(bad_hellos_are_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(slots_are_reused_in_order_of_death, setup, teardown),
+		cmocka_unit_test_setup_teardown(expected_nodes_have_their_time, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

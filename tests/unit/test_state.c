@@ -1,0 +1,400 @@
+/* The state file: what it keeps, whom it refuses, and that a process which is killed inside any write leaves a whole transaction behind, or none. */
+#include "orchestration/placement/state.h"
+
+#include <setjmp.h>
+#include <sqlite3.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* ---- a file of its own for each test ---- */
+
+static int setup(void **state)
+{
+	char *path = strdup("/tmp/cadre-state-XXXXXX");
+	int fd = mkstemp(path);
+	if (fd < 0)
+		return -1;
+	close(fd);
+	unlink(path);
+	*state = path;
+	return 0;
+}
+
+static void remove_files(const char *path)
+{
+	char name[128];
+	static const char *const suffixes[] = { "", "-wal", "-shm", "-journal" };
+	for (size_t i = 0; i < 4; i++) {
+		snprintf(name, sizeof name, "%s%s", path, suffixes[i]);
+		unlink(name);
+	}
+}
+
+static int teardown(void **state)
+{
+	remove_files(*state);
+	free(*state);
+	return 0;
+}
+
+static struct pl_state *open_state(const char *path)
+{
+	struct pl_state *state;
+	struct cad_error error;
+	if (pl_state_open(path, &state, &error) != CAD_OK)
+		fail_msg("%s", error.text);
+	return state;
+}
+
+static struct pl_node node_named(const char *id, enum pl_role role)
+{
+	struct pl_node node = { .presence = PL_LIVE, .role = role, .memory_bytes = 1ull << 40, .pid = 42, .exchange_address = "127.0.0.1:7400", .kernels_fingerprint = "abc" };
+	snprintf(node.id, sizeof node.id, "%s", id);
+	return node;
+}
+
+/* What is in a file, as text: "a expert 1099511627776 abc; a 1/2; ". */
+static void text_node(void *context, const struct pl_hello *hello)
+{
+	char *text = context;
+	size_t used = strlen(text);
+	snprintf(text + used, 2000 - used, "%s %s %llu %s; ", hello->id, hello->role == PL_ROLE_EXPERT ? "expert" : "router", (unsigned long long)hello->memory_bytes,
+	         hello->kernels_fingerprint);
+}
+
+static void text_held(void *context, const char *id, uint32_t layer, uint32_t expert)
+{
+	char *text = context;
+	size_t used = strlen(text);
+	snprintf(text + used, 2000 - used, "%s %u/%u; ", id, layer, expert);
+}
+
+static void read_text(struct pl_state *state, char text[2000])
+{
+	const struct pl_state_reader reader = { text_node, text_held, text };
+	struct cad_error error;
+	text[0] = 0;
+	assert_int_equal(pl_state_read(state, &reader, &error), CAD_OK);
+}
+
+/* ---- what it keeps ---- */
+
+static void remembers_over_a_restart(void **state)
+{
+	struct pl_state *file = open_state(*state);
+	struct cad_error error;
+	char text[2000], kernels[PL_TEXT_BYTES];
+	struct pl_node a = node_named("a", PL_ROLE_EXPERT), r = node_named("r", PL_ROLE_ROUTER);
+	assert_int_equal(pl_state_epoch(file), 0);
+	pl_state_kernels(file, kernels);
+	assert_string_equal(kernels, "");
+	pl_state_begin(file);
+	pl_state_put_node(file, &r);
+	pl_state_put_node(file, &a);
+	pl_state_put_held(file, "a", 1, 2, true);
+	pl_state_put_held(file, "a", 1, 2, true);
+	pl_state_put_held(file, "a", 0, 7, true);
+	pl_state_put_held(file, "a", 0, 6, true);
+	pl_state_put_held(file, "a", 0, 6, false);
+	pl_state_put_epoch(file, 12);
+	pl_state_put_kernels(file, "avx2-1");
+	assert_int_equal(pl_state_commit(file, &error), CAD_OK);
+	pl_state_close(file);
+
+	file = open_state(*state);
+	read_text(file, text);
+	assert_string_equal(text, "a expert 1099511627776 abc; r router 1099511627776 abc; a 0/7; a 1/2; ");
+	assert_int_equal(pl_state_epoch(file), 12);
+	pl_state_kernels(file, kernels);
+	assert_string_equal(kernels, "avx2-1");
+	pl_state_begin(file);
+	pl_state_delete_node(file, "a");
+	assert_int_equal(pl_state_commit(file, &error), CAD_OK);
+	read_text(file, text);
+	assert_string_equal(text, "r router 1099511627776 abc; ");
+	pl_state_close(file);
+}
+
+static void quanta_and_checksums_are_kept_by_key(void **state)
+{
+	struct pl_state *file = open_state(*state);
+	struct cad_error error;
+	const float quanta[] = { 0, 0.5f, 0.25f };
+	float back[3];
+	char hex[33];
+	assert_int_equal(pl_state_quanta_load(file, "k", back, 3), CAD_ERR_NOT_FOUND);
+	assert_int_equal(pl_state_quanta_store(file, "k", quanta, 3, &error), CAD_OK);
+	assert_int_equal(pl_state_quanta_load(file, "k", back, 3), CAD_OK);
+	assert_memory_equal(quanta, back, sizeof quanta);
+	assert_int_equal(pl_state_quanta_load(file, "k", back, 2), CAD_ERR_NOT_FOUND);
+	assert_int_equal(pl_state_quanta_load(file, "other", back, 3), CAD_ERR_NOT_FOUND);
+	assert_int_equal(pl_state_checksum_load(file, 1, 2, hex), CAD_ERR_NOT_FOUND);
+	assert_int_equal(pl_state_checksum_store(file, 1, 2, "0123456789abcdef0123456789abcdef", &error), CAD_OK);
+	assert_int_equal(pl_state_checksum_load(file, 1, 2, hex), CAD_OK);
+	assert_string_equal(hex, "0123456789abcdef0123456789abcdef");
+	pl_state_close(file);
+}
+
+static void belongs_to_one_cluster_and_checkpoint(void **state)
+{
+	struct pl_state *file = open_state(*state);
+	struct cad_error error;
+	bool fresh;
+	assert_int_equal(pl_state_claim(file, "c", "m1", &error), CAD_OK);
+	assert_int_equal(pl_state_claim(file, "c", "m1", &error), CAD_OK);
+	assert_int_equal(pl_state_claim(file, "d", "m1", &error), CAD_ERR_INVALID);
+	assert_non_null(strstr(error.text, "belongs to cluster 'c', this is cluster 'd'"));
+	assert_int_equal(pl_state_claim(file, "c", "m2", &error), CAD_ERR_INVALID);
+	assert_non_null(strstr(error.text, "fingerprint m1, --model has m2"));
+	/* other settings: what nodes hold does not count any more */
+	struct pl_node a = node_named("a", PL_ROLE_EXPERT);
+	char text[2000];
+	assert_int_equal(pl_state_settings(file, "s1", &fresh, &error), CAD_OK);
+	assert_true(fresh);
+	pl_state_begin(file);
+	pl_state_put_node(file, &a);
+	pl_state_put_held(file, "a", 0, 0, true);
+	assert_int_equal(pl_state_commit(file, &error), CAD_OK);
+	assert_int_equal(pl_state_settings(file, "s1", &fresh, &error), CAD_OK);
+	assert_false(fresh);
+	assert_int_equal(pl_state_settings(file, "s2", &fresh, &error), CAD_OK);
+	assert_true(fresh);
+	read_text(file, text);
+	assert_string_equal(text, "");
+	pl_state_close(file);
+}
+
+static void failed_change_undoes_its_transaction(void **state)
+{
+	struct pl_state *file = open_state(*state);
+	struct cad_error error;
+	pl_state_begin(file);
+	pl_state_put_epoch(file, 5);
+	pl_state_put_held(file, "nobody", 0, 0, true);   /* of no node */
+	assert_int_equal(pl_state_commit(file, &error), CAD_ERR_IO);
+	assert_int_equal(pl_state_epoch(file), 0);
+	pl_state_begin(file);
+	pl_state_put_epoch(file, 6);
+	assert_int_equal(pl_state_commit(file, &error), CAD_OK);
+	assert_int_equal(pl_state_epoch(file), 6);
+	pl_state_close(file);
+}
+
+static void second_service_is_refused(void **state)
+{
+	struct pl_state *file = open_state(*state), *other;
+	struct cad_error error;
+	assert_int_equal(pl_state_open(*state, &other, &error), CAD_ERR_IO);
+	assert_non_null(strstr(error.text, "does another cadre-placement run with it?"));
+	pl_state_close(file);
+}
+
+static void other_files_are_refused(void **state)
+{
+	FILE *file = fopen(*state, "w");
+	struct pl_state *opened;
+	struct cad_error error;
+	for (int i = 0; i < 1000; i++)
+		fputs("this is no database. ", file);
+	fclose(file);
+	assert_int_equal(pl_state_open(*state, &opened, &error), CAD_ERR_CORRUPT);
+	assert_non_null(strstr(error.text, "is not a state file"));
+	assert_int_equal(pl_state_open("/nonexistent/state.db", &opened, &error), CAD_ERR_IO);
+	assert_non_null(strstr(error.text, "/nonexistent/state.db"));
+}
+
+static void memory_needs_no_file(void **state)
+{
+	(void)state;
+	struct pl_state *a = open_state(""), *b = open_state("");
+	struct cad_error error;
+	pl_state_begin(a);
+	pl_state_put_epoch(a, 3);
+	assert_int_equal(pl_state_commit(a, &error), CAD_OK);
+	assert_int_equal(pl_state_epoch(a), 3);
+	assert_int_equal(pl_state_epoch(b), 0);
+	pl_state_close(a);
+	pl_state_close(b);
+}
+
+/* ---- kill points: a file system that ends the process inside its n-th write, with half of it done ---- */
+
+static int writes_left;
+
+struct torn_file {
+	sqlite3_file base;
+	sqlite3_file *real;          /* right behind */
+};
+
+static bool last_write(void)
+{
+	return --writes_left == 0;
+}
+
+static sqlite3_file *real(sqlite3_file *file) { return ((struct torn_file *)file)->real; }
+static int torn_close(sqlite3_file *file) { return real(file)->pMethods->xClose(real(file)); }
+static int torn_read(sqlite3_file *file, void *to, int bytes, sqlite3_int64 at) { return real(file)->pMethods->xRead(real(file), to, bytes, at); }
+static int torn_write(sqlite3_file *file, const void *from, int bytes, sqlite3_int64 at)
+{
+	bool last = last_write();
+	int code = real(file)->pMethods->xWrite(real(file), from, last ? bytes / 2 : bytes, at);
+	if (last)
+		_exit(9);
+	return code;
+}
+static int torn_truncate(sqlite3_file *file, sqlite3_int64 bytes)
+{
+	if (last_write())
+		_exit(9);
+	return real(file)->pMethods->xTruncate(real(file), bytes);
+}
+static int torn_sync(sqlite3_file *file, int flags)
+{
+	if (last_write())
+		_exit(9);
+	(void)file, (void)flags;   /* the process dies here, not the machine: the page cache stays, and the test stays quick */
+	return SQLITE_OK;
+}
+static int torn_size(sqlite3_file *file, sqlite3_int64 *bytes) { return real(file)->pMethods->xFileSize(real(file), bytes); }
+static int torn_lock(sqlite3_file *file, int level) { return real(file)->pMethods->xLock(real(file), level); }
+static int torn_unlock(sqlite3_file *file, int level) { return real(file)->pMethods->xUnlock(real(file), level); }
+static int torn_check(sqlite3_file *file, int *out) { return real(file)->pMethods->xCheckReservedLock(real(file), out); }
+static int torn_control(sqlite3_file *file, int op, void *argument) { return real(file)->pMethods->xFileControl(real(file), op, argument); }
+static int torn_sector(sqlite3_file *file) { return real(file)->pMethods->xSectorSize(real(file)); }
+static int torn_traits(sqlite3_file *file) { return real(file)->pMethods->xDeviceCharacteristics(real(file)); }
+
+static const sqlite3_io_methods torn_methods = { 1, torn_close, torn_read, torn_write, torn_truncate, torn_sync, torn_size, torn_lock, torn_unlock, torn_check, torn_control,
+	                                         torn_sector, torn_traits, NULL, NULL, NULL, NULL, NULL, NULL };
+
+static int torn_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *out)
+{
+	sqlite3_vfs *below = vfs->pAppData;
+	struct torn_file *torn = (struct torn_file *)file;
+	torn->real = (sqlite3_file *)(torn + 1);
+	int code = below->xOpen(below, name, torn->real, flags, out);
+	torn->base.pMethods = torn->real->pMethods ? &torn_methods : NULL;
+	return code;
+}
+
+static int torn_delete(sqlite3_vfs *vfs, const char *name, int sync)
+{
+	sqlite3_vfs *below = vfs->pAppData;
+	if (last_write())
+		_exit(9);
+	return below->xDelete(below, name, sync);
+}
+
+/* Step n: n nodes, node i holds experts 0 .. n - 1 of layer i; epoch n. From step to step almost everything changes. */
+static void expected_text(unsigned step, char text[2000])
+{
+	size_t used = 0;
+	text[0] = 0;
+	for (unsigned i = 0; i < step; i++)
+		used += (size_t)snprintf(text + used, 2000 - used, "n%u expert 1099511627776 abc; ", i);
+	for (unsigned i = 0; i < step; i++)
+		for (unsigned e = 0; e < step; e++)
+			used += (size_t)snprintf(text + used, 2000 - used, "n%u %u/%u; ", i, i, e);
+}
+
+enum { STEPS = 5 };
+
+/* The child's life: open, and one transaction a step; each that was acknowledged is told through the pipe. */
+static void live_and_die(const char *path, int pipe_fd)
+{
+	sqlite3_vfs *below = sqlite3_vfs_find(NULL);
+	sqlite3_vfs torn = *below;
+	torn.zName = "torn";
+	torn.pAppData = below;
+	torn.szOsFile = (int)sizeof(struct torn_file) + below->szOsFile;
+	torn.xOpen = torn_open;
+	torn.xDelete = torn_delete;
+	sqlite3_vfs_register(&torn, 1);
+	struct pl_state *state;
+	struct cad_error error;
+	if (pl_state_open(path, &state, &error) != CAD_OK)
+		_exit(3);
+	for (unsigned step = 1; step <= STEPS; step++) {
+		char id[8];
+		pl_state_begin(state);
+		for (unsigned i = 0; i < step; i++) {
+			snprintf(id, sizeof id, "n%u", i);
+			struct pl_node node = node_named(id, PL_ROLE_EXPERT);
+			pl_state_delete_node(state, id);
+			pl_state_put_node(state, &node);
+			for (unsigned e = 0; e < step; e++)
+				pl_state_put_held(state, id, i, e, true);
+		}
+		pl_state_put_epoch(state, step);
+		if (pl_state_commit(state, &error) != CAD_OK)
+			_exit(3);
+		if (write(pipe_fd, "x", 1) != 1)
+			_exit(3);
+	}
+	pl_state_close(state);
+	_exit(0);
+}
+
+static void killed_in_any_write_it_is_before_or_after(void **state)
+{
+	const char *path = *state;
+	unsigned kills = 0;
+	for (int writes = 1;; writes++) {
+		int ends[2];
+		remove_files(path);
+		assert_int_equal(pipe(ends), 0);
+		pid_t child = fork();
+		if (child == 0) {
+			writes_left = writes;
+			live_and_die(path, ends[1]);
+		}
+		close(ends[1]);
+		char acknowledged[STEPS + 1];
+		unsigned count = 0;
+		for (ssize_t got; (got = read(ends[0], acknowledged, sizeof acknowledged)) > 0;)
+			count += (unsigned)got;
+		close(ends[0]);
+		int status;
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_true(WIFEXITED(status));
+		if (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != 9)
+			fail_msg("the child failed at write %d", writes);
+		struct pl_state *after = open_state(path);
+		char text[2000], expected[2000];
+		uint64_t epoch = pl_state_epoch(after);
+		assert_in_range(epoch, count, count + 1);
+		read_text(after, text);
+		expected_text((unsigned)epoch, expected);
+		assert_string_equal(text, expected);
+		pl_state_close(after);
+		if (WEXITSTATUS(status) == 0) {
+			assert_int_equal(epoch, STEPS);
+			break;
+		}
+		kills++;
+	}
+	print_message("killed at %u writes\n", kills);
+	assert_true(kills > 20);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(remembers_over_a_restart, setup, teardown),
+		cmocka_unit_test_setup_teardown(quanta_and_checksums_are_kept_by_key, setup, teardown),
+		cmocka_unit_test_setup_teardown(belongs_to_one_cluster_and_checkpoint, setup, teardown),
+		cmocka_unit_test_setup_teardown(failed_change_undoes_its_transaction, setup, teardown),
+		cmocka_unit_test_setup_teardown(second_service_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(other_files_are_refused, setup, teardown),
+		cmocka_unit_test(memory_needs_no_file),
+		cmocka_unit_test_setup_teardown(killed_in_any_write_it_is_before_or_after, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
