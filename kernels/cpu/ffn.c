@@ -5,17 +5,18 @@
 #include "kernels/cpu/cpu.h"
 
 enum {
-	GATE_UP_PANELS = 4,     /* of a job: 128 columns of h */
-	DOWN_PANELS_MAX = 4,
+	JOB_PANELS_MAX = 8,
+	JOBS_PER_THREAD = 8,
 	TILE_ROWS = 96,         /* rows whose gate_up result waits in scratch (L2) for the activation */
-	TILE_LD = GATE_UP_PANELS * KN_PANEL_COLS + 16,
-	JOBS_PER_THREAD = 4,
+	TILE_LD = JOB_PANELS_MAX * KN_PANEL_COLS + 16,
 };
 
 struct ffn_run {
 	const struct kn_form *form;
 	const struct kn_ffn *a;
-	size_t gate_up_blocks, down_blocks, down_panels;   /* blocks: jobs of one expert */
+	struct cut {
+		size_t panels, blocks;   /* of a job; jobs of one expert */
+	} gate_up, down;
 	uint32_t *busy;         /* experts that have rows, ascending */
 	float *h, *tiles;
 	size_t ldh;
@@ -53,9 +54,9 @@ static void gate_up_job(void *context, size_t job, unsigned thread)
 {
 	const struct ffn_run *run = context;
 	const struct kn_ffn *a = run->a;
-	size_t e = run->busy[job / run->gate_up_blocks], panel = job % run->gate_up_blocks * GATE_UP_PANELS, end = a->begin[e + 1];
+	size_t e = run->busy[job / run->gate_up.blocks], panel = job % run->gate_up.blocks * run->gate_up.panels, end = a->begin[e + 1];
 	const struct kn_expert *expert = a->experts[e];
-	size_t panels = expert->gate_up.panels - panel < GATE_UP_PANELS ? expert->gate_up.panels - panel : GATE_UP_PANELS;
+	size_t panels = expert->gate_up.panels - panel < run->gate_up.panels ? expert->gate_up.panels - panel : run->gate_up.panels;
 	float *tile = run->tiles + (size_t)thread * TILE_ROWS * TILE_LD;
 	for (size_t row = a->begin[e], rows; row < end; row += rows) {
 		rows = end - row < TILE_ROWS ? end - row : TILE_ROWS;
@@ -76,10 +77,10 @@ static void down_job(void *context, size_t job, unsigned thread)
 	(void)thread;
 	const struct ffn_run *run = context;
 	const struct kn_ffn *a = run->a;
-	size_t e = run->busy[job / run->down_blocks], panel = job % run->down_blocks * run->down_panels, row = a->begin[e];
+	size_t e = run->busy[job / run->down.blocks], panel = job % run->down.blocks * run->down.panels, row = a->begin[e];
 	const struct kn_expert *expert = a->experts[e];
 	const struct kn_matrix *w = &expert->down;
-	size_t panels = w->panels - panel < run->down_panels ? w->panels - panel : run->down_panels;
+	size_t panels = w->panels - panel < run->down.panels ? w->panels - panel : run->down.panels;
 	float *y = a->y + row * a->ldy + panel * KN_PANEL_COLS;
 	gemm(run->form, w, (struct kn_gemm){
 		.x = run->h + row * run->ldh, .ldx = run->ldh, .rows = a->begin[e + 1] - row, .panels = panels, .y = y, .ldy = a->ldy,
@@ -89,6 +90,14 @@ static void down_job(void *context, size_t job, unsigned thread)
 		for (size_t r = row; r < a->begin[e + 1]; r++)
 			for (size_t i = begin; i < end; i++)
 				a->y[r * a->ldy + i] = a->y[r * a->ldy + i] + expert->down_bias[i];
+}
+
+/* Wide jobs, since rows are packed once a job, but enough of them that threads end together. */
+static struct cut cut_panels(size_t panels, size_t experts, unsigned threads)
+{
+	size_t each = experts * panels / (threads * JOBS_PER_THREAD);
+	each = each < 1 ? 1 : each > JOB_PANELS_MAX ? JOB_PANELS_MAX : each;
+	return (struct cut){ each, (panels + each - 1) / each };
 }
 
 void kn_cpu_ffn(struct kn_queue *queue, const struct kn_ffn *a)
@@ -105,10 +114,8 @@ void kn_cpu_ffn(struct kn_queue *queue, const struct kn_ffn *a)
 	const struct kn_expert *expert = a->experts[run.busy[0]];
 	CAD_ASSERT(a->begin[0] == 0 && a->ldx >= expert->gate_up.k_pad && a->ldy >= expert->down.panels * KN_PANEL_COLS);
 	lay_out(a->scratch, pairs, expert->ffn, threads, &run);
-	run.gate_up_blocks = (expert->gate_up.panels + GATE_UP_PANELS - 1) / GATE_UP_PANELS;
-	size_t panels = busy * expert->down.panels / (threads * JOBS_PER_THREAD);
-	run.down_panels = panels < 1 ? 1 : panels > DOWN_PANELS_MAX ? DOWN_PANELS_MAX : panels;
-	run.down_blocks = (expert->down.panels + run.down_panels - 1) / run.down_panels;
-	kn_pool_for(q->pool, busy * run.gate_up_blocks, gate_up_job, &run);
-	kn_pool_for(q->pool, busy * run.down_blocks, down_job, &run);
+	run.gate_up = cut_panels(expert->gate_up.panels, busy, threads);
+	run.down = cut_panels(expert->down.panels, busy, threads);
+	kn_pool_for(q->pool, busy * run.gate_up.blocks, gate_up_job, &run);
+	kn_pool_for(q->pool, busy * run.down.blocks, down_job, &run);
 }
