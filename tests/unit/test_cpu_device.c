@@ -1,0 +1,156 @@
+/* The CPU as a device: memory, names, destroying what is empty, one fingerprint for all forms. */
+#include "kernels/kernels.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct kn_device *device_of(enum kn_isa isa)
+{
+	struct kn_device *device = NULL;
+	struct cad_error error;
+	enum cad_status status = kn_cpu_create(isa, &device, &error);
+	if (status != CAD_OK) {   /* only a form that this machine lacks may be refused, with a reason */
+		assert_int_equal(status, CAD_ERR_UNSUPPORTED);
+		assert_int_equal(isa, KN_ISA_AVX512);
+		assert_non_null(strstr(error.text, "AVX-512"));
+	}
+	return device;
+}
+
+static void memory_is_zero_and_aligned(void **state)
+{
+	(void)state;
+	static const size_t sizes[] = { 0, 1, 63, 64, 65, (2u << 20) - 1, 2u << 20, (2u << 20) + 1, 5u << 20 };
+	struct kn_device *device = device_of(KN_ISA_AUTO);
+	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+		for (unsigned again = 0; again < 2; again++) {   /* memory that comes back dirty is cleaned */
+			uint8_t *p = device->ops->alloc(device, sizes[i]);
+			assert_non_null(p);
+			assert_int_equal((uintptr_t)p % 64, 0);
+			for (size_t j = 0; j < sizes[i]; j++)
+				if (p[j] != 0)
+					fail_msg("byte %zu of %zu is %d", j, sizes[i], p[j]);
+			memset(p, 0xff, sizes[i]);
+			device->ops->release(device, p, sizes[i]);
+		}
+	assert_null(device->ops->alloc(device, (size_t)1 << 60));
+	device->ops->destroy(device);
+}
+
+static void names_of_forms(void **state)
+{
+	(void)state;
+	static const struct { const char *name; enum kn_isa isa; } names[] = {
+		{ "auto", KN_ISA_AUTO }, { "ref", KN_ISA_REF }, { "avx2", KN_ISA_AVX2 }, { "avx512", KN_ISA_AVX512 },
+	};
+	for (size_t i = 0; i < 4; i++) {
+		enum kn_isa isa = KN_ISA_REF;
+		assert_int_equal(kn_isa_parse(names[i].name, &isa), CAD_OK);
+		assert_int_equal(isa, names[i].isa);
+		struct kn_device *device = device_of(isa);
+		if (!device)
+			continue;
+		if (isa != KN_ISA_AUTO)
+			assert_string_equal(kn_cpu_isa_name(device), names[i].name);
+		device->ops->destroy(device);
+	}
+	enum kn_isa isa = KN_ISA_AVX2;
+	assert_int_equal(kn_isa_parse("sse2", &isa), CAD_ERR_INVALID);
+	assert_int_equal(kn_isa_parse("", &isa), CAD_ERR_INVALID);
+	assert_int_equal(isa, KN_ISA_AVX2);
+}
+
+static void nothing_can_be_destroyed(void **state)
+{
+	(void)state;
+	struct kn_device *device = device_of(KN_ISA_REF);
+	struct kn_matrix matrix = { 0 };
+	struct kn_expert expert = { 0 };
+	struct kn_table table = { 0 };
+	device->ops->matrix_destroy(device, &matrix);
+	device->ops->expert_destroy(device, &expert);
+	device->ops->table_destroy(device, &table);
+	device->ops->vector_destroy(device, NULL, 0);
+	device->ops->destroy(device);
+}
+
+/* Too large for any machine: a status, nothing written, nothing kept. */
+static void no_room_is_a_status(void **state)
+{
+	(void)state;
+	struct kn_device *device = device_of(KN_ISA_REF);
+	const struct kn_source huge = { "", CAD_DTYPE_F32, (size_t)1 << 40, 1 << 18 };
+	struct kn_matrix matrix = { .n = 77 };
+	struct kn_table table = { .n = 77 };
+	float *vector = NULL;
+	assert_int_equal(device->ops->matrix_create(device, &huge, KN_WEIGHTS_AS_IS, &matrix), CAD_ERR_MEMORY);
+	assert_int_equal(device->ops->table_create(device, &huge, KN_WEIGHTS_AS_IS, &table), CAD_ERR_MEMORY);
+	assert_int_equal(device->ops->vector_create(device, &huge, &vector), CAD_ERR_MEMORY);
+	assert_int_equal(matrix.n + table.n, 2 * 77);
+	assert_null(vector);
+	device->ops->destroy(device);
+}
+
+static void vector_is_widened_and_padded(void **state)
+{
+	(void)state;
+	struct kn_device *device = device_of(KN_ISA_AUTO);
+	static const uint16_t bf16[] = { 0x3f80, 0xc000, 0x7fc0 }, f16[] = { 0x3c00, 0x0001 };
+	float *v;
+	uint8_t odd[7];
+	memcpy(odd + 1, bf16, 6);   /* a checkpoint promises no alignment */
+	assert_int_equal(device->ops->vector_create(device, &(struct kn_source){ odd + 1, CAD_DTYPE_BF16, 3, 1 }, &v), CAD_OK);
+	assert_true(v[0] == 1.0f && v[1] == -2.0f && v[2] != v[2]);
+	for (size_t i = 3; i < 64; i++)
+		assert_true(v[i] == 0.0f);
+	device->ops->vector_destroy(device, v, 3);
+	assert_int_equal(device->ops->vector_create(device, &(struct kn_source){ f16, CAD_DTYPE_F16, 1, 2 }, &v), CAD_OK);
+	assert_true(v[0] == 1.0f && v[1] == 0x1p-24f);
+	device->ops->vector_destroy(device, v, 2);
+	device->ops->destroy(device);
+}
+
+static void forms_have_one_fingerprint(void **state)
+{
+	(void)state;
+	static const enum kn_isa isas[] = { KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVX512 };
+	char first[33] = "";
+	for (size_t i = 0; i < 3; i++)
+		for (unsigned threads = 1; threads <= 2; threads++) {
+			struct kn_device *device = device_of(isas[i]);
+			if (!device)
+				continue;
+			struct kn_queue *queue;
+			struct cad_error error;
+			char hex[33];
+			assert_int_equal(device->ops->queue_create(device, threads, &queue), CAD_OK);
+			assert_int_equal(kn_fingerprint(queue, hex, &error), CAD_OK);
+			assert_int_equal(strlen(hex), 32);
+			if (!first[0])
+				memcpy(first, hex, sizeof first);
+			assert_string_equal(hex, first);
+			device->ops->queue_destroy(queue);
+			device->ops->destroy(device);
+		}
+	/* The declared order itself: a change of it, of padding or of exp must be meant, because nodes of both kinds are then no replicas of each other. */
+	assert_string_equal(first, "379a6ebe70447000d749982272f5d067");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(memory_is_zero_and_aligned),
+		cmocka_unit_test(names_of_forms),
+		cmocka_unit_test(nothing_can_be_destroyed),
+		cmocka_unit_test(no_room_is_a_status),
+		cmocka_unit_test(vector_is_widened_and_padded),
+		cmocka_unit_test(forms_have_one_fingerprint),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
