@@ -1,5 +1,7 @@
 #include "expert-svc/store/weight_store.h"
 
+#include "kernels/packed.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -49,21 +51,6 @@ static struct kn_source source_of(const struct cad_model *model, enum cad_role r
 	return source;
 }
 
-/* As kernels.h lays panels out. */
-static uint64_t matrix_bytes(size_t n, size_t k, enum cad_dtype dtype, enum kn_weights weights)
-{
-	size_t element = dtype == CAD_DTYPE_BF16 || weights == KN_WEIGHTS_BF16 ? 2 : 4;
-	return kn_round_up(n, KN_PANEL_COLS) * kn_round_up(k, 32) * element;
-}
-
-static uint64_t packed_bytes(const struct ex_store *store, uint32_t layer)
-{
-	size_t hidden = store->spec->hidden, ffn = kn_round_up(store->spec->expert.size, 32);
-	enum cad_dtype up = cad_model_tensor(store->options.model, CAD_ROLE_EXPERT_UP, layer, 0).dtype, down = cad_model_tensor(store->options.model, CAD_ROLE_EXPERT_DOWN, layer, 0).dtype;
-	uint64_t bias = store->spec->expert.bias ? (2 * ffn + kn_round_up(hidden, 64)) * sizeof(float) : 0;
-	return matrix_bytes(2 * ffn, hidden, up, store->options.weights) + matrix_bytes(hidden, ffn, down, store->options.weights) + bias;
-}
-
 enum cad_status ex_store_create(const struct ex_store_options *options, struct ex_store **store, struct cad_error *error)
 {
 	const struct cad_model_spec *spec = cad_model_spec(options->model);
@@ -77,7 +64,7 @@ enum cad_status ex_store_create(const struct ex_store_options *options, struct e
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the weight store");
 	made->options = *options;
 	made->spec = spec;
-	made->expert_bytes = packed_bytes(made, layer);
+	made->expert_bytes = kn_packed_expert_bytes(options->model, options->weights);
 	made->slots = calloc(slots_count(made), sizeof *made->slots);
 	if (!made->slots) {
 		free(made);
