@@ -1,0 +1,590 @@
+/* Whole checkpoints: the golden ones open and are what they should be; damaged copies of them are refused with a sentence. */
+#include "common/file.h"
+#include "common/model/inspect.h"
+#include "common/model/safetensors.h"
+
+#include <dirent.h>
+#include <jansson.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define GOLDEN CADRE_SOURCE_DIR "/tests/golden/"
+
+static struct cad_model *open_golden(const char *name)
+{
+	char path[256];
+	snprintf(path, sizeof path, GOLDEN "%s/model", name);
+	struct cad_model *model = NULL;
+	struct cad_error error;
+	if (cad_model_open(path, &model, &error) != CAD_OK)
+		fail_msg("%s: %s", name, error.text);
+	return model;
+}
+
+/* ---- a copy of a checkpoint that may be damaged ---- */
+
+struct copy {
+	char directory[64];
+};
+
+static char *copy_path(const struct copy *copy, const char *name)
+{
+	static char path[2][512];
+	static int turn;
+	turn = !turn;
+	snprintf(path[turn], sizeof path[turn], "%s/%s", copy->directory, name);
+	return path[turn];
+}
+
+static void write_text(const char *path, const void *bytes, size_t size)
+{
+	FILE *file = fopen(path, "wb");
+	assert_non_null(file);
+	assert_int_equal(fwrite(bytes, 1, size, file), size);
+	assert_int_equal(fclose(file), 0);
+}
+
+static struct copy copy_golden(const char *name)
+{
+	struct copy copy = { "/tmp/cadre-test-model-XXXXXX" };
+	assert_non_null(mkdtemp(copy.directory));
+	char from[256];
+	snprintf(from, sizeof from, GOLDEN "%s/model", name);
+	DIR *directory = opendir(from);
+	assert_non_null(directory);
+	for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+		if (entry->d_name[0] == '.' || strstr(entry->d_name, "tokenizer"))
+			continue;
+		char path[512], *bytes;
+		size_t size;
+		snprintf(path, sizeof path, "%s/%s", from, entry->d_name);
+		assert_int_equal(cad_file_read(path, SIZE_MAX - 1, &bytes, &size, NULL), CAD_OK);
+		write_text(copy_path(&copy, entry->d_name), bytes, size);
+		free(bytes);
+	}
+	closedir(directory);
+	return copy;
+}
+
+static void remove_copy(struct copy *copy)
+{
+	DIR *directory = opendir(copy->directory);
+	assert_non_null(directory);
+	for (struct dirent *entry; (entry = readdir(directory)) != NULL;)
+		if (entry->d_name[0] != '.')
+			assert_int_equal(remove(copy_path(copy, entry->d_name)), 0);
+	closedir(directory);
+	assert_int_equal(rmdir(copy->directory), 0);
+}
+
+static void change_json(const struct copy *copy, const char *file, const char *object, const char *key, json_t *value)
+{
+	json_t *root = json_load_file(copy_path(copy, file), 0, NULL);
+	assert_non_null(root);
+	json_t *inside = object ? json_object_get(root, object) : root;
+	if (value)
+		json_object_set_new(inside, key, value);
+	else
+		json_object_del(inside, key);
+	assert_int_equal(json_dump_file(root, copy_path(copy, file), 0), 0);
+	json_decref(root);
+}
+
+enum damage { DROP, RENAME, SWAP_SHAPE, FLATTEN, RETYPE, ADD };
+
+/* Writes model.safetensors again with one tensor (whose name ends with `tail`) changed; ADD adds one of that very name. */
+static void damage(const struct copy *copy, enum damage how, const char *tail)
+{
+	static const float zero = 0;
+	const char *path = copy_path(copy, "model.safetensors");
+	struct cad_safetensors *file;
+	assert_int_equal(cad_safetensors_open(path, &file, NULL), CAD_OK);
+	size_t count = cad_safetensors_count(file), kept = 0;
+	struct cad_tensor *tensors = calloc(count + 1, sizeof *tensors);
+	assert_non_null(tensors);
+	bool done = false;
+	if (how == ADD) {
+		tensors[kept++] = (struct cad_tensor){ .name = tail, .data = &zero, .dtype = CAD_DTYPE_F32, .rank = 1, .shape = { 1 }, .bytes = 4 };
+		done = true;
+	}
+	for (size_t i = 0; i < count; i++) {
+		struct cad_tensor t = cad_safetensors_at(file, i);
+		size_t length = strlen(t.name), tail_length = strlen(tail);
+		if (!done && length >= tail_length && strcmp(t.name + length - tail_length, tail) == 0) {
+			done = true;
+			uint64_t first = t.shape[0];
+			switch (how) {
+			case DROP: continue;
+			case RENAME: t.name = "model.layers.0.unheard_of"; break;
+			case SWAP_SHAPE: t.shape[0] = t.shape[1]; t.shape[1] = first; break;
+			case FLATTEN: t.shape[0] *= t.shape[1]; t.rank = 1; break;
+			case RETYPE: t.dtype = CAD_DTYPE_U8; t.bytes /= 2; break;   /* from 16 bits an element */
+			case ADD: break;
+			}
+		}
+		tensors[kept++] = t;
+	}
+	assert_true(done);
+	assert_int_equal(cad_safetensors_write(path, tensors, kept, NULL), CAD_OK);   /* a new file: the old one stays mapped */
+	free(tensors);
+	cad_safetensors_close(file);
+}
+
+static void refuses(const struct copy *copy, enum cad_status wanted, const char *one, const char *two)
+{
+	struct cad_model *model = NULL;
+	struct cad_error error = { .text = "" };
+	enum cad_status status = cad_model_open(copy->directory, &model, &error);
+	if (status != wanted || error.status != wanted || !strstr(error.text, one) || !strstr(error.text, two))
+		fail_msg("%s, '%s'; wanted %s, '%s', '%s'", cad_status_name(status), error.text, cad_status_name(wanted), one, two);
+	assert_null(model);
+}
+
+static void opens(const struct copy *copy)
+{
+	struct cad_model *model;
+	struct cad_error error;
+	if (cad_model_open(copy->directory, &model, &error) != CAD_OK)
+		fail_msg("%s", error.text);
+	cad_model_close(model);
+}
+
+/* ---- good ones ---- */
+
+static void golden_sizes(void **state)
+{
+	(void)state;
+	/* total_parameters as the index of each sharded case says; the others counted from their shapes */
+	static const struct {
+		const char *name;
+		uint64_t parameters, active, expert, total;
+	} cases[] = {
+		{ "mixtral-a", 805440, 289344, 43008, 1610880 },  { "mixtral-b", 590832, 238320, 58752, 1181664 },   { "olmoe-a", 726080, 283712, 18432, 1452160 },
+		{ "olmoe-b", 249552, 94032, 23040, 998208 },      { "qwen3moe-a", 567104, 290624, 15360, 1134208 }, { "qwen3moe-b", 203032, 149272, 10752, 406064 },
+		{ "llama-a", 171456, 171456, 0, 342912 },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct cad_model *model = open_golden(cases[i].name);
+		const struct cad_model_spec *spec = cad_model_spec(model);
+		struct cad_model_sizes sizes = cad_model_sizes(model);
+		assert_int_equal(sizes.parameters, cases[i].parameters);
+		assert_int_equal(sizes.active_parameters, cases[i].active);
+		assert_int_equal(sizes.expert, cases[i].expert);
+		assert_int_equal(sizes.total, cases[i].total);
+		assert_int_equal(sizes.router + sizes.expert * spec->gate.experts * cad_model_spec_moe_layers(spec), sizes.total);
+		assert_true(sizes.files > sizes.total);
+		cad_model_close(model);
+	}
+}
+
+static void is_shape(struct cad_tensor tensor, const char *name, enum cad_dtype dtype, uint64_t n, uint64_t k)
+{
+	assert_non_null(tensor.data);
+	assert_string_equal(tensor.name, name);
+	assert_int_equal(tensor.dtype, dtype);
+	assert_int_equal(tensor.rank, k ? 2 : 1);
+	assert_int_equal(tensor.shape[0], n);
+	if (k)
+		assert_int_equal(tensor.shape[1], k);
+	assert_int_equal(tensor.bytes, n * (k ? k : 1) * cad_dtype_bytes(dtype));
+}
+
+static void roles(void **state)
+{
+	(void)state;
+	struct cad_model *model = open_golden("mixtral-b");
+	is_shape(cad_model_tensor(model, CAD_ROLE_EMBED, 0, 0), "model.embed_tokens.weight", CAD_DTYPE_F16, 384, 72);
+	is_shape(cad_model_tensor(model, CAD_ROLE_LM_HEAD, 99, 99), "lm_head.weight", CAD_DTYPE_F16, 384, 72);
+	is_shape(cad_model_tensor(model, CAD_ROLE_Q, 2, 99), "model.layers.2.self_attn.q_proj.weight", CAD_DTYPE_F16, 144, 72);
+	is_shape(cad_model_tensor(model, CAD_ROLE_O, 1, 0), "model.layers.1.self_attn.o_proj.weight", CAD_DTYPE_F16, 72, 144);
+	is_shape(cad_model_tensor(model, CAD_ROLE_FFN_NORM, 0, 0), "model.layers.0.post_attention_layernorm.weight", CAD_DTYPE_F16, 72, 0);
+	is_shape(cad_model_tensor(model, CAD_ROLE_GATE, 0, 0), "model.layers.0.block_sparse_moe.gate.weight", CAD_DTYPE_F16, 5, 72);
+	is_shape(cad_model_tensor(model, CAD_ROLE_EXPERT_GATE, 2, 4), "model.layers.2.block_sparse_moe.experts.4.w1.weight", CAD_DTYPE_F16, 136, 72);
+	is_shape(cad_model_tensor(model, CAD_ROLE_EXPERT_UP, 2, 4), "model.layers.2.block_sparse_moe.experts.4.w3.weight", CAD_DTYPE_F16, 136, 72);
+	is_shape(cad_model_tensor(model, CAD_ROLE_EXPERT_DOWN, 2, 4), "model.layers.2.block_sparse_moe.experts.4.w2.weight", CAD_DTYPE_F16, 72, 136);
+	assert_null(cad_model_tensor(model, CAD_ROLE_Q_BIAS, 0, 0).data);
+	assert_null(cad_model_tensor(model, CAD_ROLE_FFN_GATE, 0, 0).data);
+	assert_null(cad_model_tensor(model, CAD_ROLE_EXPERT_GATE_BIAS, 0, 0).data);
+	cad_model_close(model);
+
+	model = open_golden("qwen3moe-b");
+	is_shape(cad_model_tensor(model, CAD_ROLE_Q_BIAS, 0, 0), "model.layers.0.self_attn.q_proj.bias", CAD_DTYPE_BF16, 112, 0);
+	is_shape(cad_model_tensor(model, CAD_ROLE_K_NORM, 3, 0), "model.layers.3.self_attn.k_norm.weight", CAD_DTYPE_BF16, 16, 0);
+	is_shape(cad_model_tensor(model, CAD_ROLE_FFN_DOWN, 0, 0), "model.layers.0.mlp.down_proj.weight", CAD_DTYPE_BF16, 56, 96);
+	is_shape(cad_model_tensor(model, CAD_ROLE_LM_HEAD, 0, 0), "model.embed_tokens.weight", CAD_DTYPE_BF16, 448, 56);   /* tied */
+	assert_null(cad_model_tensor(model, CAD_ROLE_EXPERT_UP, 0, 0).data);   /* a dense layer */
+	assert_null(cad_model_tensor(model, CAD_ROLE_GATE, 0, 0).data);
+	is_shape(cad_model_tensor(model, CAD_ROLE_EXPERT_UP, 1, 7), "model.layers.1.mlp.experts.7.up_proj.weight", CAD_DTYPE_BF16, 32, 56);
+	cad_model_close(model);
+
+	model = open_golden("olmoe-b");
+	is_shape(cad_model_tensor(model, CAD_ROLE_Q_NORM, 0, 0), "model.layers.0.self_attn.q_norm.weight", CAD_DTYPE_F32, 48, 0);
+	is_shape(cad_model_tensor(model, CAD_ROLE_K_NORM, 0, 0), "model.layers.0.self_attn.k_norm.weight", CAD_DTYPE_F32, 16, 0);
+	cad_model_close(model);
+
+	model = open_golden("llama-a");
+	assert_null(cad_model_tensor(model, CAD_ROLE_EXPERT_UP, 0, 0).data);
+	cad_model_close(model);
+}
+
+/* The bytes of a tensor are those of the file, found here by hand. */
+static void data_is_that_of_the_file(void **state)
+{
+	(void)state;
+	struct cad_model *model = open_golden("mixtral-a");
+	struct cad_tensor tensor = cad_model_tensor(model, CAD_ROLE_FINAL_NORM, 0, 0);
+	char *bytes;
+	size_t size;
+	assert_int_equal(cad_file_read(GOLDEN "mixtral-a/model/model.safetensors", SIZE_MAX - 1, &bytes, &size, NULL), CAD_OK);
+	uint64_t header_bytes = 0;
+	memcpy(&header_bytes, bytes, 8);
+	json_t *header = json_loadb(bytes + 8, header_bytes, 0, NULL);
+	assert_non_null(header);
+	json_t *offsets = json_object_get(json_object_get(header, "model.norm.weight"), "data_offsets");
+	size_t at = (size_t)json_integer_value(json_array_get(offsets, 0));
+	assert_memory_equal(tensor.data, bytes + 8 + header_bytes + at, tensor.bytes);
+	json_decref(header);
+	free(bytes);
+	cad_model_close(model);
+}
+
+static void fingerprints_and_checksums(void **state)
+{
+	(void)state;
+	struct copy copy = copy_golden("mixtral-a");
+	struct cad_model *model = open_golden("mixtral-a"), *same;
+	assert_int_equal(cad_model_open(copy.directory, &same, NULL), CAD_OK);
+	char a[33], b[33];
+	cad_model_fingerprint(model, a);
+	cad_model_fingerprint(same, b);
+	assert_string_equal(a, b);   /* where the files lie does not matter */
+	assert_int_equal(strlen(a), 32);
+	assert_int_equal(strspn(a, "0123456789abcdef"), 32);
+	cad_model_expert_checksum(model, 3, 7, a);
+	cad_model_expert_checksum(same, 3, 7, b);
+	assert_string_equal(a, b);
+	cad_model_expert_checksum(model, 3, 6, b);
+	assert_string_not_equal(a, b);
+	cad_model_expert_checksum(model, 2, 7, b);
+	assert_string_not_equal(a, b);
+	cad_model_close(same);
+
+	/* One bit of expert (3, 7): its checksum changes, the fingerprint does not. */
+	struct cad_tensor down = cad_model_tensor(model, CAD_ROLE_EXPERT_DOWN, 3, 7);
+	char *bytes;
+	size_t size;
+	assert_int_equal(cad_file_read(copy_path(&copy, "model.safetensors"), SIZE_MAX - 1, &bytes, &size, NULL), CAD_OK);
+	uint64_t header_bytes;
+	memcpy(&header_bytes, bytes, 8);
+	const char *first = NULL;
+	struct cad_safetensors *file;
+	assert_int_equal(cad_safetensors_open(GOLDEN "mixtral-a/model/model.safetensors", &file, NULL), CAD_OK);
+	first = cad_safetensors_at(file, 0).data;
+	struct cad_tensor again = cad_safetensors_find(file, down.name);
+	bytes[8 + header_bytes + (size_t)((const char *)again.data - first) + down.bytes - 1] ^= 1;
+	cad_safetensors_close(file);
+	write_text(copy_path(&copy, "model.safetensors"), bytes, size);
+	free(bytes);
+	assert_int_equal(cad_model_open(copy.directory, &same, NULL), CAD_OK);
+	cad_model_expert_checksum(same, 3, 7, b);
+	assert_string_not_equal(a, b);
+	cad_model_expert_checksum(model, 3, 6, a);
+	cad_model_expert_checksum(same, 3, 6, b);
+	assert_string_equal(a, b);
+	cad_model_fingerprint(model, a);
+	cad_model_fingerprint(same, b);
+	assert_string_equal(a, b);
+	cad_model_close(same);
+
+	/* Another config is another model. */
+	change_json(&copy, "config.json", NULL, "rope_theta", json_real(10000));
+	assert_int_equal(cad_model_open(copy.directory, &same, NULL), CAD_OK);
+	cad_model_fingerprint(same, b);
+	assert_string_not_equal(a, b);
+	cad_model_close(same);
+	cad_model_close(model);
+	remove_copy(&copy);
+}
+
+/* ---- damaged ones ---- */
+
+static void damaged_tensors(void **state)
+{
+	(void)state;
+	static const struct {
+		enum damage how;
+		const char *tail;
+		enum cad_status status;
+		const char *one, *two;
+	} cases[] = {
+		{ DROP, "model.norm.weight", CAD_ERR_CORRUPT, "/model.safetensors: tensor 'model.norm.weight' is missing", "config.json calls for it" },
+		{ DROP, "lm_head.weight", CAD_ERR_CORRUPT, "tensor 'lm_head.weight' is missing", "" },
+		{ DROP, "layers.3.block_sparse_moe.experts.7.w2.weight", CAD_ERR_CORRUPT, "tensor 'model.layers.3.block_sparse_moe.experts.7.w2.weight' is missing", "" },
+		{ RENAME, "layers.0.block_sparse_moe.gate.weight", CAD_ERR_CORRUPT, "tensor 'model.layers.0.block_sparse_moe.gate.weight' is missing", "" },
+		{ SWAP_SHAPE, "layers.1.block_sparse_moe.experts.0.w1.weight", CAD_ERR_CORRUPT, "/model.safetensors: tensor 'model.layers.1.block_sparse_moe.experts.0.w1.weight'",
+		  "has shape [64, 112], but config.json calls for [112, 64]" },
+		{ FLATTEN, "layers.2.self_attn.k_proj.weight", CAD_ERR_CORRUPT, "tensor 'model.layers.2.self_attn.k_proj.weight'", "has shape [2048], but config.json calls for [32, 64]" },
+		{ RETYPE, "model.norm.weight", CAD_ERR_UNSUPPORTED, "/model.safetensors: tensor 'model.norm.weight' has dtype u8; weights must be f32, f16 or bf16", "" },
+		{ ADD, "model.layers.4.input_layernorm.weight", CAD_ERR_CORRUPT, "/model.safetensors: tensor 'model.layers.4.input_layernorm.weight' is not one that config.json calls for", "" },
+		{ ADD, "model.layers.0.self_attn.q_proj.bias", CAD_ERR_CORRUPT, "tensor 'model.layers.0.self_attn.q_proj.bias' is not one that", "" },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct copy copy = copy_golden("mixtral-a");
+		damage(&copy, cases[i].how, cases[i].tail);
+		refuses(&copy, cases[i].status, cases[i].one, cases[i].two);
+		remove_copy(&copy);
+	}
+}
+
+/* What old exporters leave behind disturbs nobody. */
+static void harmless_extras(void **state)
+{
+	(void)state;
+	struct copy copy = copy_golden("llama-a");
+	damage(&copy, ADD, "model.layers.0.self_attn.rotary_emb.inv_freq");
+	opens(&copy);
+	damage(&copy, ADD, "lm_head.weight");   /* tied: it would be the embedding again */
+	opens(&copy);
+	change_json(&copy, "config.json", NULL, "tie_word_embeddings", json_false());
+	refuses(&copy, CAD_ERR_CORRUPT, "tensor 'lm_head.weight' has shape [1], but config.json calls for [512, 64]", "");
+	remove_copy(&copy);
+}
+
+static void truncated_files(void **state)
+{
+	(void)state;
+	static const long sizes[] = { 0, 7, 8, 100, 17000, 1625663 };
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		struct copy copy = copy_golden("mixtral-a");
+		assert_int_equal(truncate(copy_path(&copy, "model.safetensors"), sizes[i]), 0);
+		refuses(&copy, CAD_ERR_CORRUPT, "/model.safetensors", "");
+		remove_copy(&copy);
+	}
+	struct copy copy = copy_golden("olmoe-b");
+	assert_int_equal(truncate(copy_path(&copy, "model-00002-of-00003.safetensors"), 400000), 0);
+	refuses(&copy, CAD_ERR_CORRUPT, "/model-00002-of-00003.safetensors", "truncated");
+	remove_copy(&copy);
+}
+
+static void bad_indexes(void **state)
+{
+	(void)state;
+	static const char index[] = "model.safetensors.index.json", norm[] = "model.norm.weight";
+	static const struct {
+		const char *tensor, *file;   /* file NULL: the entry goes */
+		const char *text;
+	} cases[] = {
+		{ norm, "../model-00003-of-00003.safetensors", "into '../model-00003-of-00003.safetensors', which is not the name of a .safetensors file beside it" },
+		{ norm, "/etc/passwd", "into '/etc/passwd', which is not the name" },
+		{ norm, "config.json", "into 'config.json', which is not the name" },
+		{ norm, ".safetensors", "into '.safetensors', which is not the name" },
+		{ norm, "", "into '', which is not the name" },
+		{ norm, "model-00009-of-00003.safetensors", "model-00009-of-00003.safetensors does not exist" },
+		{ norm, "model-00001-of-00003.safetensors", "puts tensor 'model.norm.weight' into model-00001-of-00003.safetensors, but it is not there" },
+		{ "model.unheard_of", "model-00001-of-00003.safetensors", "puts tensor 'model.unheard_of' into model-00001-of-00003.safetensors, but it is not there" },
+		{ norm, NULL, "tensor 'model.norm.weight' is not in model.safetensors.index.json" },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct copy copy = copy_golden("olmoe-b");
+		change_json(&copy, index, "weight_map", cases[i].tensor, cases[i].file ? json_string(cases[i].file) : NULL);
+		refuses(&copy, strstr(cases[i].text, "does not exist") ? CAD_ERR_NOT_FOUND : CAD_ERR_CORRUPT, cases[i].text, copy.directory);
+		remove_copy(&copy);
+	}
+	static const struct {
+		const char *json, *text;
+	} texts[] = {
+		{ "", "model.safetensors.index.json is not valid JSON" },
+		{ "[]", "model.safetensors.index.json does not hold a JSON object" },
+		{ "{}", "model.safetensors.index.json: weight_map is missing, empty or no object" },
+		{ "{\"weight_map\": {}}", "weight_map is missing, empty or no object" },
+		{ "{\"weight_map\": 3}", "weight_map is missing, empty or no object" },
+		{ "{\"weight_map\": {\"a\": 3}}", "weight_map puts tensor 'a' into ''" },
+		{ "{\"weight_map\": {\"a\": \"x.safetensors\", \"a\": \"x.safetensors\"}}", "duplicate object key" },
+	};
+	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+		struct copy copy = copy_golden("olmoe-b");
+		write_text(copy_path(&copy, index), texts[i].json, strlen(texts[i].json));
+		refuses(&copy, CAD_ERR_CORRUPT, texts[i].text, index);
+		remove_copy(&copy);
+	}
+	struct copy copy = copy_golden("olmoe-b");
+	assert_int_equal(rename(copy_path(&copy, "model-00001-of-00003.safetensors"), copy_path(&copy, "model-00002-of-00003.safetensors")), 0);
+	refuses(&copy, CAD_ERR_NOT_FOUND, "/model-00001-of-00003.safetensors does not exist", "");
+	write_text(copy_path(&copy, "model-00001-of-00003.safetensors"), "", 0);
+	refuses(&copy, CAD_ERR_CORRUPT, "/model-00001-of-00003.safetensors has 0 bytes", "");
+	remove_copy(&copy);
+}
+
+/* The same tensor in two shards: which one is meant? */
+static void tensor_in_two_shards(void **state)
+{
+	(void)state;
+	struct copy copy = copy_golden("olmoe-b");
+	struct cad_safetensors *file;
+	assert_int_equal(cad_safetensors_open(copy_path(&copy, "model-00003-of-00003.safetensors"), &file, NULL), CAD_OK);
+	struct cad_tensor twice = cad_safetensors_at(file, 0);
+	assert_int_equal(cad_safetensors_write(copy_path(&copy, "extra.safetensors"), &twice, 1, NULL), CAD_OK);
+	change_json(&copy, "model.safetensors.index.json", "weight_map", twice.name, json_string("extra.safetensors"));
+	cad_safetensors_close(file);
+	refuses(&copy, CAD_ERR_CORRUPT, "extra.safetensors and in ", "/model-00003-of-00003.safetensors");
+	remove_copy(&copy);
+}
+
+static void directories_that_are_none(void **state)
+{
+	(void)state;
+	struct cad_model *model;
+	struct cad_error error;
+	assert_int_equal(cad_model_open("/no/such/model", &model, &error), CAD_ERR_NOT_FOUND);
+	assert_string_equal(error.text, "/no/such/model does not exist; give the directory of a model");
+	assert_int_equal(cad_model_open(GOLDEN "README.md", &model, &error), CAD_ERR_NOT_FOUND);
+	assert_non_null(strstr(error.text, "README.md/config.json does not exist"));
+	assert_int_equal(cad_model_open("", &model, &error), CAD_ERR_NOT_FOUND);
+
+	struct copy copy = copy_golden("mixtral-a");
+	assert_int_equal(unlink(copy_path(&copy, "model.safetensors")), 0);
+	refuses(&copy, CAD_ERR_NOT_FOUND, "has neither model.safetensors nor model.safetensors.index.json", copy.directory);
+	assert_int_equal(mkdir(copy_path(&copy, "model.safetensors"), 0700), 0);
+	refuses(&copy, CAD_ERR_IO, "/model.safetensors is a directory, but must be a file", "");
+	assert_int_equal(rmdir(copy_path(&copy, "model.safetensors")), 0);
+	assert_int_equal(unlink(copy_path(&copy, "config.json")), 0);
+	refuses(&copy, CAD_ERR_NOT_FOUND, "/config.json does not exist", "");
+	assert_int_equal(mkdir(copy_path(&copy, "config.json"), 0700), 0);
+	refuses(&copy, CAD_ERR_IO, "/config.json is a directory, but must be a file", "");
+	assert_int_equal(rmdir(copy_path(&copy, "config.json")), 0);
+	assert_int_equal(mkfifo(copy_path(&copy, "config.json"), 0600), 0);
+	refuses(&copy, CAD_ERR_IO, "/config.json is not a regular file", "");
+	remove_copy(&copy);
+}
+
+static void families_that_do_not_run(void **state)
+{
+	(void)state;
+	static const char *const names[] = { "qwen2moe-a", "deepseekv2-a", "deepseekv3-a", "gptoss-a" };
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		struct copy copy = copy_golden(names[i]);
+		refuses(&copy, CAD_ERR_UNSUPPORTED, "which this version does not run yet; supported are mixtral, olmoe, qwen3_moe, llama", "/config.json: model_type is '");
+		remove_copy(&copy);
+	}
+}
+
+static void generation_config_is_optional(void **state)
+{
+	(void)state;
+	struct copy copy = copy_golden("mixtral-a");
+	change_json(&copy, "generation_config.json", NULL, "eos_token_id", json_pack("[i, i]", 5, 6));
+	struct cad_model *model;
+	assert_int_equal(cad_model_open(copy.directory, &model, NULL), CAD_OK);
+	assert_int_equal(cad_model_spec(model)->eos_ids_count, 2);
+	cad_model_close(model);
+	assert_int_equal(unlink(copy_path(&copy, "generation_config.json")), 0);
+	assert_int_equal(cad_model_open(copy.directory, &model, NULL), CAD_OK);
+	assert_int_equal(cad_model_spec(model)->eos_ids_count, 1);
+	assert_string_equal(cad_model_directory(model), copy.directory);
+	cad_model_close(model);
+	remove_copy(&copy);
+}
+
+/* ---- inspect ---- */
+
+static char *inspect(const char *name, uint32_t nodes, bool json)
+{
+	struct cad_model *model = open_golden(name);
+	char *text = NULL;
+	size_t bytes = 0;
+	FILE *stream = open_memstream(&text, &bytes);
+	assert_non_null(stream);
+	struct cad_error error;
+	if (cad_model_inspect(model, nodes, stream, json, &error) != CAD_OK)
+		fail_msg("%s", error.text);
+	fclose(stream);
+	cad_model_close(model);
+	return text;
+}
+
+static void inspect_for_people(void **state)
+{
+	(void)state;
+	char *text = inspect("mixtral-b", 2, false);
+	static const char *const lines[] = {
+		"architecture     mixtral, f16\n",
+		"attention        6 heads of 24, 3 key/value heads\n",
+		"sliding window   16 keys in 3 layers\n",
+		"parameters       590.83 K, 238.32 K active for a token\n",
+		"experts          5 a layer in 3 layers, 1 for each token, weights renormalised, size 136\n",
+		"one expert       57.38 KiB\n",
+		" 2 expert nodes  459.00 KiB each (8 of 15 experts)\n",
+		"each router      293.34 KiB, and 1.69 KiB of KV cache for each token\n",
+	};
+	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+		if (!strstr(text, lines[i]))
+			fail_msg("no '%s' in\n%s", lines[i], text);
+	free(text);
+	text = inspect("llama-a", 3, false);
+	assert_null(strstr(text, "expert node"));
+	free(text);
+}
+
+static void inspect_for_scripts(void **state)
+{
+	(void)state;
+	char *text = inspect("qwen3moe-a", 5, true);
+	json_t *object = json_loads(text, 0, NULL);
+	assert_non_null(object);
+	const json_t *needs = json_object_get(object, "needs"), *experts = json_object_get(object, "experts");
+	assert_int_equal(json_integer_value(json_object_get(needs, "nodes")), 5);
+	assert_int_equal(json_integer_value(json_object_get(needs, "experts_total")), 48);
+	assert_int_equal(json_integer_value(json_object_get(needs, "experts_per_node")), 10);
+	assert_int_equal(json_integer_value(json_object_get(needs, "bytes_per_node")), 153600);
+	assert_int_equal(json_integer_value(json_object_get(needs, "kv_bytes_per_token")), 2 * 2 * 32 * 4 * 4);
+	assert_int_equal(json_integer_value(json_object_get(experts, "count")), 16);
+	assert_int_equal(json_integer_value(json_object_get(experts, "topk")), 4);
+	assert_string_equal(json_string_value(json_object_get(object, "architecture")), "qwen3_moe");
+	json_decref(object);
+	free(text);
+}
+
+static void inspect_failures(void **state)
+{
+	(void)state;
+	struct cad_model *model = open_golden("llama-a");
+	struct cad_error error;
+	assert_int_equal(cad_model_inspect(model, 0, stdout, false, &error), CAD_ERR_INVALID);
+	FILE *full = fopen("/dev/full", "w");
+	assert_non_null(full);
+	assert_int_equal(cad_model_inspect(model, 1, full, false, &error), CAD_ERR_IO);
+	assert_non_null(strstr(error.text, "could not be written"));
+	fclose(full);
+	cad_model_close(model);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(golden_sizes),
+		cmocka_unit_test(roles),
+		cmocka_unit_test(data_is_that_of_the_file),
+		cmocka_unit_test(fingerprints_and_checksums),
+		cmocka_unit_test(damaged_tensors),
+		cmocka_unit_test(harmless_extras),
+		cmocka_unit_test(truncated_files),
+		cmocka_unit_test(bad_indexes),
+		cmocka_unit_test(tensor_in_two_shards),
+		cmocka_unit_test(directories_that_are_none),
+		cmocka_unit_test(families_that_do_not_run),
+		cmocka_unit_test(generation_config_is_optional),
+		cmocka_unit_test(inspect_for_people),
+		cmocka_unit_test(inspect_for_scripts),
+		cmocka_unit_test(inspect_failures),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
