@@ -127,8 +127,10 @@ void ex_engine_wire_limits(const struct ex_engine *engine, uint32_t rows_max, st
 {
 	const struct cad_gate_spec *gate = &engine->spec->gate;
 	CAD_ASSERT(rows_max >= 1 && rows_max <= CADRE_ROWS_MAX);
+	size_t call = cad_wire_call_bytes_max(rows_max, engine->spec->hidden, gate->experts, (size_t)rows_max * gate->topk);
+	size_t answer = cad_wire_answer_bytes_max(rows_max, engine->spec->hidden);
 	*limits = (struct cad_wire_limits){
-		.payload_bytes_max = cad_wire_call_bytes_max(rows_max, engine->spec->hidden, gate->experts, (size_t)rows_max * gate->topk),
+		.payload_bytes_max = call > answer ? call : answer,   /* the answers' buffers are of this size, too */
 		.rows_max = rows_max,
 		.row_elements = engine->spec->hidden,
 		.layers = engine->spec->layers_count,
