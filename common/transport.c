@@ -255,6 +255,7 @@ static void connections_attend(struct cad_transport *t)
 {
 	while (t->attention) {
 		t->attention = false;
+		requests_run_waiting(t);   /* before any end is closed: payloads that wait are given back while it lives */
 		for (uint32_t i = 0; i < t->options.connections_max; i++) {
 			struct cad_connection *c = &t->connections[i];
 			if (c->stage == STAGE_FAILED) {
@@ -272,7 +273,6 @@ static void connections_attend(struct cad_transport *t)
 				connection_put(c);
 			}
 		}
-		requests_run_waiting(t);
 	}
 }
 

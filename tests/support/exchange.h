@@ -31,7 +31,7 @@ struct exchange_node {
 	bool paused;                      /* exchange_run does not poll it */
 	struct cad_request *held[EXCHANGE_HELD_MAX];
 	size_t held_count, ready_count, closed_count, requests_count;
-	struct cad_connection *last_ready;
+	struct cad_connection *last_ready, *awaited;
 	struct exchange_closed closed[EXCHANGE_LOG_MAX];
 };
 

@@ -669,6 +669,8 @@ static const struct {
 } forms[] = {
 	{ "local", EXCHANGE_LOCAL },
 	{ "attached", EXCHANGE_ATTACHED },
+	{ "ucx-tcp", EXCHANGE_UCX },
+	{ "ucx-shm", EXCHANGE_UCX_SHM },
 };
 
 enum { CASES = sizeof cases / sizeof *cases, FORMS = sizeof forms / sizeof *forms };
@@ -689,6 +691,7 @@ int main(int argc, char **argv)
 	static struct chosen chosen[FORMS * CASES];
 	static char names[FORMS * CASES][64];
 	size_t count = 0;
+	cad_transport_ucx_environment(argv);
 	for (size_t i = 0; i < FORMS * CASES; i++) {
 		struct chosen one = { .kase = i % CASES, .form = i / CASES };
 		if (!(cases[one.kase].forms & (1u << forms[one.form].form)))
