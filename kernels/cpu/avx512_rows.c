@@ -1,4 +1,4 @@
-/* Row operators: what AVX2 does until it is worth more. */
+/* Operators on rows wait for memory or for chains of additions: sixteen lanes bring nothing, so these are AVX2's. */
 #include "kernels/cpu/forms.h"
 
 void kn_avx512_softmax(const float *x, size_t n, float *p) { kn_avx2_softmax(x, n, p); }
@@ -10,8 +10,3 @@ void kn_avx512_row_to_fix16(const float *x, size_t n, float inverse, uint8_t *da
 void kn_avx512_row_from_fix16(const uint8_t *data, size_t n, float scale, float *x) { kn_avx2_row_from_fix16(data, n, scale, x); }
 void kn_avx512_row_to_bf16(const float *x, size_t n, uint8_t *data) { kn_avx2_row_to_bf16(x, n, data); }
 void kn_avx512_row_from_bf16(const uint8_t *data, size_t n, float *x) { kn_avx2_row_from_bf16(data, n, x); }
-bool kn_avx512_sums_round(int64_t *sums, const float *y, size_t n, float weight, double inverse) { return kn_avx2_sums_round(sums, y, n, weight, inverse); }
-uint8_t kn_avx512_sums_width(const int64_t *sums, size_t n) { return kn_avx2_sums_width(sums, n); }
-void kn_avx512_sums_store(const int64_t *sums, size_t n, uint8_t width, uint8_t *data) { kn_avx2_sums_store(sums, n, width, data); }
-void kn_avx512_sums_add(int64_t *sums, const uint8_t *data, size_t n, uint8_t width) { kn_avx2_sums_add(sums, data, n, width); }
-void kn_avx512_sums_finish(float *x, int64_t *sums, size_t n, float quantum, const float *shared) { kn_avx2_sums_finish(x, sums, n, quantum, shared); }

@@ -10,6 +10,7 @@
 
 #include "kernels/kernels.h"
 
+#include <math.h>
 #include <stdbool.h>
 
 /*
@@ -48,8 +49,8 @@ struct kn_attend_block {
 	float scale;
 	uint32_t begin[KN_ATTEND_QUERIES], end[KN_ATTEND_QUERIES];
 	float m[KN_ATTEND_QUERIES], l[KN_ATTEND_QUERIES];
-	float out[KN_ATTEND_QUERIES][CAD_HEAD_SIZE_MAX];
-	float q[KN_ATTEND_QUERIES / KN_ATTEND_TILE * CAD_HEAD_SIZE_MAX * KN_ATTEND_TILE];
+	_Alignas(64) float out[KN_ATTEND_QUERIES][CAD_HEAD_SIZE_MAX];
+	_Alignas(64) float q[KN_ATTEND_QUERIES / KN_ATTEND_TILE * CAD_HEAD_SIZE_MAX * KN_ATTEND_TILE];
 };
 static inline float *kn_attend_q(struct kn_attend_block *b, size_t query, size_t d)
 {
@@ -59,6 +60,13 @@ static inline float *kn_attend_q(struct kn_attend_block *b, size_t query, size_t
 /* What decides how a row crosses the wire: the bits of max|x| (NaN is the largest), and the squares of x / 2^e summed as in kn_rmsnorm, e the
  * frexp exponent of max|x| (0 for a zero row or one that is not finite), so that nothing overflows. `most` is max|x| / 2^e. */
 struct kn_row_measure { uint32_t most_bits; int exponent; float most, squares; };
+/* 2^-exponent as two factors, for it may be out of range itself. */
+static inline void kn_row_scales(int exponent, float scales[2])
+{
+	int half = -exponent / 2;
+	scales[0] = ldexpf(1.0f, half);
+	scales[1] = ldexpf(1.0f, -exponent - half);
+}
 
 #define KN_FORM_LIST(X) \
 	/* GEMM on panels (see above) */ \

@@ -26,10 +26,10 @@ struct kn_row_measure kn_ref_row_measure(const float *x, size_t n)
 	if (m.most_bits == 0 || m.most_bits >= 0x7f800000)
 		return m;
 	m.most = frexpf(from_bits(m.most_bits), &m.exponent);
-	/* in two factors: 2^-e itself may be out of range */
-	float scale_first = ldexpf(1.0f, -m.exponent / 2), scale_second = ldexpf(1.0f, -m.exponent - -m.exponent / 2), lanes[16] = { 0 };
+	float scales[2], lanes[16] = { 0 };
+	kn_row_scales(m.exponent, scales);
 	for (size_t i = 0; i < n; i++) {
-		float scaled = x[i] * scale_first * scale_second;
+		float scaled = x[i] * scales[0] * scales[1];
 		lanes[i % 16] = fmaf(scaled, scaled, lanes[i % 16]);
 	}
 	for (size_t half = 8; half > 0; half /= 2)
