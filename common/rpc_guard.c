@@ -5,6 +5,7 @@
  * This uses the layout of grpc_socket_mutator in 1.51, which no public header declares; hence the check of the version. The reserve must be larger than the
  * listen backlog (net.core.somaxconn), since gRPC accepts in a tight loop.
  */
+#include "common/log.h"
 #include "common/rpc_internal.h"
 
 #include <grpc/support/sync.h>
@@ -42,7 +43,9 @@ static bool mutate(const struct mutated *mutated, struct mutator *mutator)
 	(void)mutator;
 	if (mutated->usage == USAGE_ACCEPTED && mutated->descriptor >= atomic_load_explicit(&descriptor_limit, memory_order_relaxed)) {
 		shutdown(mutated->descriptor, SHUT_RDWR);
-		atomic_fetch_add_explicit(&refused, 1, memory_order_relaxed);
+		unsigned long count = atomic_fetch_add_explicit(&refused, 1, memory_order_relaxed) + 1;
+		if ((count & (count - 1)) == 0)   /* the 1st, 2nd, 4th, 8th ... */
+			cad_log_warn("grpc", "out of file descriptors: connections are refused; raise the limit (ulimit -n)", CAD_U("refused", count));
 	}
 	return true;
 }

@@ -52,6 +52,9 @@ void cad_rpc_reactor_release(struct cad_rpc_reactor *reactor);
 /* Starts operations on a call: exactly one event follows. gRPC refuses only what a bug makes, so a refusal aborts. */
 void cad_rpc_batch(grpc_call *call, const grpc_op *ops, size_t count, struct cad_rpc_event *event);
 
+/* While it is set, this thread's failures inside gRPC are logged as debug: the caller has a better sentence. */
+extern _Thread_local bool cad_rpc_quiet;
+
 /* --- messages (rpc_message.c) --- */
 
 grpc_slice cad_rpc_encode(const ProtobufCMessage *message);

@@ -1,7 +1,9 @@
 /* One thread for gRPC's completion queue and a libuv loop. */
+#include "common/log.h"
 #include "common/rpc_internal.h"
 
 #include <errno.h>
+#include <grpc/support/log.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -162,6 +164,25 @@ bool cad_rpc_reactor_is_owner(const struct cad_rpc_reactor *reactor) { return pt
 
 static pthread_mutex_t library_mutex = PTHREAD_MUTEX_INITIALIZER;
 
+_Thread_local bool cad_rpc_quiet;
+
+/* gRPC's own words, on any thread. What it calls errors are mostly a peer's; ours come back as statuses with a sentence. */
+static void log_line(gpr_log_func_args *line)
+{
+	if (line->severity == GPR_LOG_SEVERITY_ERROR && !cad_rpc_quiet)
+		cad_log_warn("grpc", line->message);
+	else
+		cad_log_debug("grpc", line->message);
+}
+
+static void library_acquire(void)
+{
+	pthread_mutex_lock(&library_mutex);
+	gpr_set_log_function(log_line);
+	grpc_init();
+	pthread_mutex_unlock(&library_mutex);
+}
+
 static void library_release(void)
 {
 	pthread_mutex_lock(&library_mutex);
@@ -176,9 +197,7 @@ enum cad_status cad_rpc_reactor_create(struct uv_loop_s *loop, struct cad_rpc_re
 	struct cad_rpc_reactor *reactor = calloc(1, sizeof *reactor);
 	if (!reactor)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the gRPC event loop");
-	pthread_mutex_lock(&library_mutex);
-	grpc_init();
-	pthread_mutex_unlock(&library_mutex);
+	library_acquire();
 	enum cad_status status;
 	reactor->loop = loop;
 	reactor->owner = pthread_self();

@@ -216,7 +216,9 @@ enum cad_status cad_rpc_server_listen(struct cad_rpc_server *server, const char 
 	enum cad_status status = cad_rpc_server_credentials(tls, &credentials, error);
 	if (status)
 		return status;
+	cad_rpc_quiet = true;
 	int bound = grpc_server_add_http2_port(server->core, address, credentials);
+	cad_rpc_quiet = false;
 	grpc_server_credentials_release(credentials);   /* the server keeps a reference of its own */
 	if (bound <= 0)
 		return cad_error_set(error, CAD_ERR_IO, "cannot listen for gRPC on '%s': %s", address, bind_error(address));
