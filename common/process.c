@@ -103,6 +103,12 @@ void cad_signals_close(struct cad_signals *signals)
 		uv_close((uv_handle_t *)&signals->poll, on_closed);
 }
 
+bool cad_signals_pending(void)
+{
+	sigset_t pending;
+	return sigpending(&pending) == 0 && (sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1);
+}
+
 int cad_signals_wait(void)
 {
 	sigset_t set = stop_signals();

@@ -6,6 +6,8 @@
 
 #include "common/status.h"
 
+#include <stdbool.h>
+
 /*
  * First thing in main(), before any thread is started (and before grpc_init): ignores SIGPIPE, blocks SIGINT and SIGTERM in this and all later
  * threads (cad_signals takes them), raises the limit of open files to what the system allows.
@@ -19,6 +21,9 @@ typedef void cad_signal_fn(void *context, int signal);
 CAD_MUST_USE enum cad_status cad_signals_create(struct uv_loop_s *loop, cad_signal_fn *fn, void *context, struct cad_signals **signals, struct cad_error *error);
 /* In the loop's thread; memory goes in the loop's close phase. NULL is allowed. */
 void cad_signals_close(struct cad_signals *signals);
+
+/* True when SIGINT or SIGTERM has come and nobody has taken it yet: for waits before the loop runs. Any thread. */
+bool cad_signals_pending(void);
 
 /* For programs without a loop: sleeps until SIGINT or SIGTERM comes and returns it. */
 int cad_signals_wait(void);

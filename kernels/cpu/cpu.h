@@ -43,6 +43,15 @@ static inline size_t kn_cpu_range_begin(size_t rows, size_t jobs, size_t job) { 
 /* Operators that make new rows of n elements write the zeros up to the next multiple of 64 too. */
 static inline void kn_cpu_row_end(float *row, size_t n) { memset(row + n, 0, (kn_round_up(n, 64) - n) * sizeof *row); }
 
+/* To [-bound, bound], by comparisons that keep NaN. */
+static inline void kn_cpu_clamp(float *y, size_t n, float bound)
+{
+	for (size_t i = 0; i < n; i++) {
+		float v = y[i] > bound ? bound : y[i];
+		y[i] = v < -bound ? -bound : v;
+	}
+}
+
 /* device.c: 64-byte aligned and zeroed; huge pages from 2 MiB on. */
 void *kn_cpu_alloc(struct kn_device *device, size_t bytes);
 void kn_cpu_release(struct kn_device *device, void *memory, size_t bytes);

@@ -22,10 +22,7 @@ static void bias_and_clip(const struct kn_linear *a, size_t begin, size_t end)
 			for (size_t i = begin; i < end; i++)
 				y[i] = y[i] + a->bias[i];
 		if (a->clip > 0)
-			for (size_t i = begin; i < end; i++) {   /* comparisons that keep NaN */
-				float v = y[i] > a->clip ? a->clip : y[i];
-				y[i] = v < -a->clip ? -a->clip : v;
-			}
+			kn_cpu_clamp(y + begin, end - begin, a->clip);
 	}
 }
 

@@ -18,6 +18,8 @@ static void rmsnorm_job(void *context, size_t job, unsigned thread)
 		float *out = a->out + r * a->ldo;
 		for (size_t part = 0; part < a->parts; part++)
 			run->form->rmsnorm(x + part * a->n, a->weight, a->n, a->epsilon, out + part * a->n);
+		if (a->clip > 0)
+			kn_cpu_clamp(out, a->parts * a->n, a->clip);
 		if (out != x)
 			kn_cpu_row_end(out, a->parts * a->n);
 	}
