@@ -1,0 +1,453 @@
+/*
+ * cadre-router: wiring. The main thread serves gRPC, the placement stream and signals; one thread runs the engine; libmicrohttpd has its own.
+ * With --local-experts the experts are in this process (embedded/), and there is no placement service.
+ */
+#include "cadre/v1/placement.pb-c.h"
+#include "common/admin.h"
+#include "common/log.h"
+#include "common/member.h"
+#include "common/options.h"
+#include "common/process.h"
+#include "common/rpc_reactor.h"
+#include "embedded/embedded.h"
+#include "router-svc/engine_metrics.h"
+#include "router-svc/frontend/frontend.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <uv.h>
+
+enum { READY_POLL_MS = 20, DRAIN_MS_DEFAULT = 10000 };
+
+struct options {
+	const char *model, *placement, *grpc, *http, *id, *secret_file, *tls_certificate, *tls_key, *tls_authority, *token_file, *ucx_devices, *ucx_transports;
+	bool local_experts, plaintext_anywhere;
+	enum kn_isa isa;
+	uint32_t threads, step_tokens, chunk, sequences_max, queue_max, micro_batches;
+	uint64_t kv_memory, call_timeout, drain;
+	enum rt_capacity_policy capacity_policy;
+	double capacity_factor;
+	enum cad_weights weights;
+	enum cadre_row_type wire;
+	enum cad_log_level log_level;
+	enum cad_log_format log_format;
+};
+
+static const struct cad_choice isa_choices[] = { { "auto", KN_ISA_AUTO }, { "ref", KN_ISA_REF }, { "avx2", KN_ISA_AVX2 }, { "avx512", KN_ISA_AVX512 }, { NULL, 0 } };
+static const struct cad_choice policy_choices[] = { { "none", RT_CAPACITY_NONE }, { "drop", RT_CAPACITY_DROP }, { "spill", RT_CAPACITY_SPILL }, { NULL, 0 } };
+static const struct cad_choice weights_choices[] = { { "f32", CAD_WEIGHTS_AS_IS }, { "bf16", CAD_WEIGHTS_BF16 }, { NULL, 0 } };
+static const struct cad_choice wire_choices[] = { { "fix16", CADRE_ROW_FIX16 }, { "bf16", CADRE_ROW_BF16 }, { "f32", CADRE_ROW_F32 }, { NULL, 0 } };
+static const struct cad_choice level_choices[] = { { "debug", CAD_LOG_DEBUG }, { "info", CAD_LOG_INFO }, { "warn", CAD_LOG_WARN }, { "error", CAD_LOG_ERROR }, { NULL, 0 } };
+static const struct cad_choice format_choices[] = { { "logfmt", CAD_LOG_LOGFMT }, { "json", CAD_LOG_JSON }, { NULL, 0 } };
+
+static const struct cad_option table[] = {
+	CAD_OPTION_STRING(struct options, model, "model", NULL, "directory of the checkpoint"),
+	CAD_OPTION_STRING(struct options, placement, "placement", "", "host:port of the placement service"),
+	CAD_OPTION_BOOL(struct options, local_experts, "local-experts", "false", "run the experts in this process, without a placement service"),
+	CAD_OPTION_STRING(struct options, grpc, "grpc", "127.0.0.1:7100", "where clients call"),
+	CAD_OPTION_STRING(struct options, http, "http", "127.0.0.1:7101", "/metrics, /healthz, /readyz"),
+	CAD_OPTION_STRING(struct options, id, "id", "", "name of this router in the cluster; empty: host and pid"),
+	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", isa_choices, "instruction set of the kernels; all give the same bits"),
+	CAD_OPTION_U32(struct options, threads, "threads", "0", 0, KN_THREADS_MAX, "compute threads; 0: all cores"),
+	CAD_OPTION_BYTES(struct options, kv_memory, "kv-memory", "1G", 4096, UINT64_MAX / 2, "memory of the KV cache"),
+	CAD_OPTION_U32(struct options, step_tokens, "step-tokens", "512", 1, 65536, "rows of one step"),
+	CAD_OPTION_U32(struct options, chunk, "chunk", "0", 0, 65536, "rows of one prompt in a step; 0: as many as fit"),
+	CAD_OPTION_U32(struct options, sequences_max, "sequences-max", "64", 1, 4096, "sequences that run at once"),
+	CAD_OPTION_U32(struct options, queue_max, "queue-max", "256", 0, 65536, "sequences that wait beside them; above: RESOURCE_EXHAUSTED"),
+	CAD_OPTION_U32(struct options, micro_batches, "micro-batches", "0", 0, RT_MICRO_BATCHES_MAX, "parts of a step, so that attention and experts overlap; 0: when it pays"),
+	CAD_OPTION_DURATION(struct options, call_timeout, "call-timeout", "10s", CAD_NS_PER_MS, 3600 * CAD_NS_PER_S, "an expert call that takes longer goes elsewhere"),
+	CAD_OPTION_ENUM(struct options, capacity_policy, "capacity-policy", "none", policy_choices, "what happens to a row whose expert is full; none: no expert ever is"),
+	CAD_OPTION_F64(struct options, capacity_factor, "capacity-factor", "1.0", 0.01, 1000.0, "capacity = ceil(factor * rows * k / experts) rows an expert and step"),
+	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", weights_choices, "with --local-experts; f32: as stored, lossless; bf16: rounded"),
+	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", wire_choices, "with --local-experts: how rows go to the experts"),
+	CAD_OPTION_STRING(struct options, secret_file, "secret-file", "", "file with the cluster secret; empty: none"),
+	CAD_OPTION_STRING(struct options, ucx_devices, "ucx-devices", "", "network devices of the exchange (UCX_NET_DEVICES); empty: loopback"),
+	CAD_OPTION_STRING(struct options, ucx_transports, "ucx-transports", "", "transports of the exchange (UCX_TLS); empty: tcp"),
+	CAD_OPTION_STRING(struct options, tls_certificate, "tls-certificate", "", "PEM file of the gRPC server"),
+	CAD_OPTION_STRING(struct options, tls_key, "tls-key", "", "PEM file of its key"),
+	CAD_OPTION_STRING(struct options, tls_authority, "tls-authority", "", "PEM file; clients must show a certificate signed by it"),
+	CAD_OPTION_STRING(struct options, token_file, "token-file", "", "file with the bearer token that clients must send; empty: none"),
+	CAD_OPTION_BOOL(struct options, plaintext_anywhere, "grpc-plaintext-anywhere", "false", "allow gRPC without TLS on an address that is not loopback"),
+	CAD_OPTION_DURATION(struct options, drain, "drain", "10s", 0, 3600 * CAD_NS_PER_S, "how long running requests may go on after SIGTERM"),
+	CAD_OPTION_ENUM(struct options, log_level, "log-level", "info", level_choices, "least level that is logged"),
+	CAD_OPTION_ENUM(struct options, log_format, "log-format", "logfmt", format_choices, "form of a log line"),
+};
+
+static enum cad_status check(const void *values, struct cad_error *error)
+{
+	const struct options *o = values;
+	if (!o->local_experts && o->placement[0] == 0)
+		return cad_error_set(error, CAD_ERR_INVALID, "give --placement HOST:PORT, or --local-experts to run without a cluster");
+	if (o->local_experts && o->placement[0] != 0)
+		return cad_error_set(error, CAD_ERR_INVALID, "--placement and --local-experts exclude each other");
+	if ((o->tls_certificate[0] != 0) != (o->tls_key[0] != 0))
+		return cad_error_set(error, CAD_ERR_INVALID, "--tls-certificate and --tls-key go together");
+	if (o->tls_certificate[0] == 0 && !o->plaintext_anywhere && !cad_rpc_address_is_loopback(o->grpc))
+		return cad_error_set(error, CAD_ERR_INVALID, "--grpc %s is not a loopback address: give --tls-certificate and --tls-key, or ask for plaintext with --grpc-plaintext-anywhere", o->grpc);
+	return CAD_OK;
+}
+
+static const struct cad_options_spec spec = {
+	.program = "cadre-router",
+	.summary = "Serves a Mixture-of-Experts model over gRPC: runs attention and gating, sends rows to expert nodes.",
+	.table = table,
+	.count = sizeof table / sizeof *table,
+	.check = check,
+};
+
+struct program {
+	struct options options;
+	char id[CAD_MAP_ID_BYTES], grpc_address[CAD_MAP_ADDRESS_BYTES], settings_fingerprint[33], model_fingerprint[33];
+	char *secret, *token;
+	uv_loop_t loop;
+	uv_timer_t ready_timer;
+	struct cad_rpc_reactor *reactor;
+	struct cad_signals *signals;
+	struct cad_metrics *metrics;
+	struct cad_admin *admin;
+	struct cad_tokenizer *tokenizer;
+	struct rt_frontend *frontend;
+	struct rt_engine_metrics *engine_metrics;
+	struct cad_member *member;
+	struct em_embedded *embedded;
+	/* Without --local-experts these are main's own. */
+	struct cad_model *own_model;
+	struct kn_device *device;
+	struct kn_queue *queue;
+	struct cad_cluster_facts facts;
+	struct rt_engine *own_engine;
+	/* Either way. */
+	const struct cad_model *model;
+	struct rt_engine *engine;
+	const char *isa_name;
+	unsigned threads;
+	pthread_t engine_thread;
+	bool engine_runs, member_gone, frontend_gone;
+	_Atomic bool ready, stopping;
+};
+
+/* ---- the engine ---- */
+
+static bool interrupted(void *context)
+{
+	(void)context;
+	return cad_signals_pending();
+}
+
+static enum cad_status create_ucx(void *context, const struct cad_transport_options *options, struct cad_transport **transport, struct cad_error *error)
+{
+	const struct program *p = context;
+	struct cad_ucx_options ucx = { .devices = p->options.ucx_devices[0] ? p->options.ucx_devices : NULL, .transports = p->options.ucx_transports[0] ? p->options.ucx_transports : NULL };
+	return cad_transport_ucx_create(options, &ucx, transport, error);
+}
+
+static void engine_options(const struct program *p, struct rt_engine_options *options)
+{
+	const struct options *o = &p->options;
+	*options = (struct rt_engine_options){
+		.step_tokens_max = o->step_tokens, .chunk_tokens_max = o->chunk, .sequences_max = o->sequences_max, .queue_max = o->queue_max, .kv_bytes = o->kv_memory,
+		.micro_batches = o->micro_batches, .call_timeout_ms = (uint32_t)(o->call_timeout / CAD_NS_PER_MS), .capacity_policy = o->capacity_policy,
+		.capacity_factor = (float)o->capacity_factor, .on_event = rt_frontend_on_event,
+	};
+}
+
+static enum cad_status create_embedded(struct program *p, struct cad_error *error)
+{
+	struct em_options options = { .model = p->options.model, .isa = p->options.isa, .threads = p->threads, .weights = p->options.weights, .wire = p->options.wire };
+	engine_options(p, &options.router);
+	enum cad_status status = em_create(&options, &p->embedded, error);
+	if (status != CAD_OK)
+		return status;
+	p->model = em_model(p->embedded);
+	p->engine = em_router(p->embedded);
+	p->isa_name = em_isa_name(p->embedded);
+	cad_settings_fingerprint(em_settings(p->embedded), p->settings_fingerprint);
+	return CAD_OK;
+}
+
+static enum cad_status create_member_engine(struct program *p, struct cad_error *error)
+{
+	enum cad_status status = cad_model_open(p->options.model, &p->own_model, error);
+	if (status != CAD_OK)
+		return status;
+	cad_model_fingerprint(p->own_model, p->model_fingerprint);
+	status = cad_cluster_ask(p->options.placement, interrupted, NULL, &p->facts, error);
+	if (status != CAD_OK)
+		return status;
+	if (strcmp(p->model_fingerprint, p->facts.model_fingerprint) != 0)
+		return cad_error_set(error, CAD_ERR_REFUSED, "the checkpoint in '%s' (fingerprint %s) is not the one that cluster '%s' serves (%s): use the same files", p->options.model,
+		                     p->model_fingerprint, p->facts.cluster, p->facts.model_fingerprint);
+	if (p->facts.settings.layers != cad_model_spec(p->own_model)->layers_count)
+		return cad_error_set(error, CAD_ERR_PROTOCOL, "the placement service's quantum table has %u layers, the model %u", p->facts.settings.layers, cad_model_spec(p->own_model)->layers_count);
+	status = kn_cpu_create(p->options.isa, &p->device, error);
+	if (status != CAD_OK)
+		return status;
+	if (p->device->ops->queue_create(p->device, p->threads, &p->queue) != CAD_OK)
+		return cad_error_set(error, CAD_ERR_MEMORY, "cannot start %u compute threads", p->threads);
+	struct rt_engine_options options;
+	engine_options(p, &options);
+	options.model = p->own_model;
+	options.device = p->device;
+	options.queue = p->queue;
+	options.weights = p->facts.settings.weights == CAD_WEIGHTS_BF16 ? KN_WEIGHTS_BF16 : KN_WEIGHTS_AS_IS;
+	options.wire = p->facts.settings.wire;
+	options.quanta = p->facts.settings.quanta;
+	options.transport_create = create_ucx;
+	options.transport_context = p;
+	cad_transport_options_default(&options.transport);
+	options.transport.secret = p->secret;
+	cad_identity_fill(&options.transport.identity, p->facts.cluster, p->id, p->model_fingerprint, &p->facts.settings);
+	status = rt_engine_create(&options, &p->own_engine, error);
+	p->model = p->own_model;
+	p->engine = p->own_engine;
+	p->isa_name = kn_cpu_isa_name(p->device);
+	cad_settings_fingerprint(&p->facts.settings, p->settings_fingerprint);
+	return status;
+}
+
+static void *run_engine(void *context)
+{
+	rt_engine_run(context);
+	return NULL;
+}
+
+/* ---- the placement service ---- */
+
+static void fill_hello(void *context, Cadre__V1__NodeHello *hello)
+{
+	struct program *p = context;
+	struct rt_engine_stats stats;
+	rt_engine_stats(p->engine, &stats);
+	hello->id = p->id;
+	hello->role = CADRE__V1__ROLE__ROLE_ROUTER;
+	hello->exchange_address = "";
+	hello->http_address = (char *)(uintptr_t)cad_admin_address(p->admin);
+	hello->grpc_address = p->grpc_address;
+	hello->model_fingerprint = p->model_fingerprint;
+	hello->version = (char *)(uintptr_t)cad_version;
+	hello->isa = (char *)(uintptr_t)p->isa_name;
+	hello->threads = p->threads;
+	hello->pid = (uint32_t)getpid();
+	hello->epoch = stats.epoch;
+}
+
+static void fill_load(void *context, Cadre__V1__NodeLoad *load)
+{
+	struct program *p = context;
+	struct rt_engine_stats stats;
+	rt_engine_stats(p->engine, &stats);
+	load->epoch = stats.epoch;
+	load->rows = stats.routed_rows;
+	load->calls = stats.calls;
+	load->tokens = stats.tokens_generated + stats.tokens_prefilled;
+	load->sequences = stats.running;
+	load->queue = stats.waiting;
+}
+
+static void take_map(void *context, struct cad_map *map)
+{
+	struct program *p = context;
+	rt_engine_map(p->engine, map);
+	cad_map_release(map);
+}
+
+/* ---- readiness and the end ---- */
+
+/* Ready once every expert was held by a connected node, and from then on: when a node dies requests wait for its experts, which is no reason to turn them away. */
+static void look_ready(uv_timer_t *timer)
+{
+	struct program *p = timer->data;
+	if (!rt_engine_ready(p->engine))
+		return;
+	uv_timer_stop(timer);
+	atomic_store(&p->ready, true);
+	rt_frontend_set_serving(p->frontend, true);
+	cad_log_info("router", "ready", CAD_S("grpc", p->grpc_address), CAD_S("http", cad_admin_address(p->admin)), CAD_S("model", p->options.model),
+	             CAD_S("isa", p->isa_name), CAD_U("threads", p->threads));
+}
+
+static bool admin_ready(void *context, char *text, size_t text_bytes)
+{
+	struct program *p = context;
+	bool stopping = atomic_load(&p->stopping), ready = atomic_load(&p->ready);
+	snprintf(text, text_bytes, "%s", stopping ? "stopping" : ready ? "ready" : "waiting for expert nodes");
+	return ready && !stopping;
+}
+
+static void stop_when_gone(struct program *p)
+{
+	if (p->member_gone && p->frontend_gone)
+		cad_rpc_reactor_stop(p->reactor);
+}
+
+static void member_gone(void *context)
+{
+	struct program *p = context;
+	p->member_gone = true;
+	stop_when_gone(p);
+}
+
+static void frontend_gone(void *context)
+{
+	struct program *p = context;
+	p->frontend_gone = true;
+	if (p->member)
+		cad_member_leave(p->member, member_gone, p);   /* maps are wanted until the last request is done */
+	else
+		member_gone(p);
+}
+
+static void on_signal(void *context, int number)
+{
+	struct program *p = context;
+	(void)number;
+	if (atomic_exchange(&p->stopping, true)) {
+		cad_log_warn("router", "a second signal: ending at once");
+		_exit(130);
+	}
+	cad_log_info("router", "stopping: running requests may go on", CAD_U("requests", rt_frontend_streams(p->frontend)), CAD_U("drain_ms", p->options.drain / CAD_NS_PER_MS));
+	uv_close((uv_handle_t *)&p->ready_timer, NULL);
+	cad_signals_close(p->signals);
+	p->signals = NULL;
+	rt_frontend_drain(p->frontend, (unsigned)(p->options.drain / CAD_NS_PER_MS), frontend_gone, p);
+}
+
+/* ---- main ---- */
+
+static enum cad_status open_tokenizer(struct program *p, struct cad_error *error)
+{
+	char path[4096];
+	snprintf(path, sizeof path, "%s/tokenizer.json", p->options.model);
+	enum cad_status status = cad_tokenizer_open(path, &p->tokenizer, error);
+	if (status != CAD_ERR_NOT_FOUND)
+		return status;
+	cad_log_warn("router", "no tokenizer: prompts must be given as tokens", CAD_S("path", path));
+	return CAD_OK;
+}
+
+static enum cad_status create_server(struct program *p, struct cad_error *error)
+{
+	const struct options *o = &p->options;
+	const char *tokens[] = { p->token };
+	struct rt_frontend_options frontend = { .reactor = p->reactor, .engine = rt_frontend_engine(p->engine), .model = p->model, .tokenizer = p->tokenizer,
+		.settings_fingerprint = p->settings_fingerprint, .capacity_policy = o->capacity_policy, .capacity_factor = (float)o->capacity_factor,
+		.bearer_tokens = tokens, .bearer_tokens_count = p->token != NULL, .metrics = p->metrics };
+	enum cad_status status = rt_frontend_create(&frontend, &p->frontend, error);
+	struct cad_rpc_tls tls = { .certificate = o->tls_certificate, .key = o->tls_key, .authority = o->tls_authority[0] ? o->tls_authority : NULL };
+	uint16_t port = 0;
+	if (status == CAD_OK)
+		status = rt_frontend_listen(p->frontend, o->grpc, o->tls_certificate[0] ? &tls : NULL, &port, error);
+	if (status != CAD_OK)
+		return status;
+	const char *colon = strrchr(o->grpc, ':');
+	snprintf(p->grpc_address, sizeof p->grpc_address, "%.*s:%u", (int)(colon ? colon - o->grpc : (long)strlen(o->grpc)), o->grpc, port);
+	status = rt_engine_metrics_create(p->metrics, p->engine, cad_model_spec(p->model), o->capacity_policy, &p->engine_metrics);
+	if (status == CAD_OK)
+		status = cad_metrics_status(p->metrics);
+	if (status != CAD_OK)
+		return cad_error_set(error, status, "no memory for metrics");
+	struct cad_admin_options admin = { .address = o->http, .metrics = p->metrics, .ready = admin_ready, .context = p };
+	return cad_admin_create(&admin, &p->admin, error);
+}
+
+static enum cad_status start(struct program *p, struct cad_error *error)
+{
+	const struct options *o = &p->options;
+	enum cad_status status = CAD_OK;
+	if (o->id[0])
+		snprintf(p->id, sizeof p->id, "%s", o->id);
+	else
+		cad_process_name(p->id, sizeof p->id);
+	p->threads = o->threads > 0 ? o->threads : kn_threads_default();
+	if (o->secret_file[0])
+		status = cad_secret_read(o->secret_file, &p->secret, error);
+	if (status == CAD_OK && o->token_file[0])
+		status = cad_secret_read(o->token_file, &p->token, error);
+	if (status == CAD_OK)
+		status = open_tokenizer(p, error);
+	if (status == CAD_OK)
+		status = o->local_experts ? create_embedded(p, error) : create_member_engine(p, error);
+	if (status == CAD_OK && cad_metrics_create(&p->metrics) != CAD_OK)
+		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory for metrics");
+	if (status == CAD_OK)
+		status = create_server(p, error);
+	if (status == CAD_OK && pthread_create(&p->engine_thread, NULL, run_engine, p->engine) != 0)
+		status = cad_error_set(error, CAD_ERR_MEMORY, "cannot start the engine's thread");
+	if (status != CAD_OK)
+		return status;
+	p->engine_runs = true;
+	struct cad_member_options member = { .reactor = p->reactor, .placement = o->placement, .context = p, .hello = fill_hello, .load = fill_load, .map = take_map };
+	if (!o->local_experts)
+		status = cad_member_create(&member, &p->member, error);
+	if (status == CAD_OK)
+		status = cad_signals_create(&p->loop, on_signal, p, &p->signals, error);
+	if (status != CAD_OK)
+		return status;
+	rt_frontend_start(p->frontend);
+	uv_timer_init(&p->loop, &p->ready_timer);
+	p->ready_timer.data = p;
+	uv_timer_start(&p->ready_timer, look_ready, 0, READY_POLL_MS);
+	return CAD_OK;
+}
+
+/* After the reactor has stopped (or nothing ever ran on it): everything else, in the order of use. */
+static void finish(struct program *p)
+{
+	if (p->engine_runs) {
+		rt_engine_stop(p->engine);
+		pthread_join(p->engine_thread, NULL);
+	}
+	cad_admin_destroy(p->admin);
+	if (p->embedded)
+		em_destroy(p->embedded);
+	rt_engine_destroy(p->own_engine);
+	cad_rpc_reactor_destroy(p->reactor);
+	rt_frontend_destroy(p->frontend);
+	uv_run(&p->loop, UV_RUN_NOWAIT);
+	uv_loop_close(&p->loop);
+	if (p->metrics)
+		cad_metrics_destroy(p->metrics);
+	rt_engine_metrics_destroy(p->engine_metrics);
+	if (p->queue)
+		p->device->ops->queue_destroy(p->queue);
+	if (p->device)
+		p->device->ops->destroy(p->device);
+	cad_settings_fini(&p->facts.settings);
+	if (p->own_model)
+		cad_model_close(p->own_model);
+	cad_tokenizer_close(p->tokenizer);
+	free(p->secret);
+	free(p->token);
+}
+
+int main(int argc, char **argv)
+{
+	static struct program program;
+	struct program *p = &program;
+	struct cad_options *parsed;
+	struct cad_error error;
+	int exit_code;
+	cad_transport_ucx_environment(argv);
+	if (!cad_options_main(&spec, argc, argv, &p->options, &parsed, &exit_code))
+		return exit_code;
+	cad_log_setup(p->options.log_level, p->options.log_format);
+	enum cad_status status = cad_process_init(&error);
+	uv_loop_init(&p->loop);
+	if (status == CAD_OK)
+		status = cad_rpc_reactor_create(&p->loop, &p->reactor, &error);
+	if (status == CAD_OK)
+		status = start(p, &error);
+	if (status != CAD_OK) {
+		fprintf(stderr, "cadre-router: %s\n", error.text);
+		_exit(status == CAD_ERR_CANCELLED ? 130 : 1);   /* threads may run that nobody can stop in order at this point */
+	}
+	cad_rpc_reactor_run(p->reactor);
+	finish(p);
+	cad_options_destroy(parsed);
+	cad_log_info("router", "stopped");
+	return 0;
+}
