@@ -331,6 +331,12 @@ static const struct cad_tensor_name qwen2_moe_names[] = {
 	{ CAD_ROLE_SHARED_DOWN, "model.layers.{l}.mlp.shared_expert.down_proj.weight" },
 };
 
+/* Its experts are fused into [E][H][2F] and [E][F][H], which is what it still lacks here. */
+static const struct cad_tensor_name gpt_oss_names[] = {
+	{ CAD_ROLE_GATE, "model.layers.{l}.mlp.router.weight" },
+	{ CAD_ROLE_GATE_BIAS, "model.layers.{l}.mlp.router.bias" },
+};
+
 /* ---- the table ---- */
 
 #define NAMES(list) .names = (list), .names_count = sizeof(list) / sizeof *(list)
@@ -342,7 +348,7 @@ static const struct cad_arch archs[] = {
 	{ .name = "qwen2_moe", .runs = false, .rope_theta = 1e4, .read = read_qwen2_moe, NAMES(qwen2_moe_names) },
 	{ .name = "deepseek_v2", .runs = false, .rope_theta = 1e4, .read = read_deepseek_v2 },
 	{ .name = "deepseek_v3", .runs = false, .rope_theta = 1e4, .read = read_deepseek_v3 },
-	{ .name = "gpt_oss", .runs = false, .rope_theta = 15e4, .read = read_gpt_oss },
+	{ .name = "gpt_oss", .runs = false, .rope_theta = 15e4, .read = read_gpt_oss, NAMES(gpt_oss_names) },
 };
 enum { ARCHS = sizeof archs / sizeof *archs };
 

@@ -117,6 +117,17 @@ static void print_table(const struct cad_model *model, const struct cad_model_ne
 
 static json_t *json_bytes(uint64_t value) { return json_integer((json_int_t)value); }
 
+static json_t *make_ids(const int32_t *ids, uint32_t count)
+{
+	json_t *list = json_array();
+	for (uint32_t i = 0; i < count; i++)
+		if (json_array_append_new(list, json_integer(ids[i])) != 0) {
+			json_decref(list);
+			return NULL;
+		}
+	return list;
+}
+
 static json_t *make_json(const struct cad_model *model, const struct cad_model_needs *needs)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
@@ -125,9 +136,9 @@ static json_t *make_json(const struct cad_model *model, const struct cad_model_n
 	char fingerprint[33];
 	uint32_t sliding, window = smallest_window(spec, &sliding);
 	cad_model_fingerprint(model, fingerprint);
-	json_t *eos = json_array();
-	for (uint32_t i = 0; i < spec->eos_ids_count; i++)
-		json_array_append_new(eos, json_integer(spec->eos_ids[i]));
+	json_t *eos = make_ids(spec->eos_ids, spec->eos_ids_count);
+	if (!eos)
+		return NULL;
 	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:b, s:o,"
 	                 " s:{s:i, s:i, s:i, s:i, s:i}, s:{s:s, s:f, s:i}, s:{s:i, s:i, s:i, s:b, s:i}, s:i, s:i,"
 	                 " s:{s:o, s:o}, s:{s:o, s:o, s:o, s:o}, s:{s:i, s:i, s:i, s:o, s:o, s:o}}",
@@ -154,9 +165,11 @@ enum cad_status cad_model_inspect(const struct cad_model *model, uint32_t nodes,
 		json_t *object = make_json(model, &needs);
 		if (!object)
 			return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the description of %s (or its name is not UTF-8)", cad_model_directory(model));
-		json_dumpf(object, stream, JSON_INDENT(2));
-		fputc('\n', stream);
+		bool dumped = json_dumpf(object, stream, JSON_INDENT(2)) == 0;
 		json_decref(object);
+		if (!dumped)
+			return cad_error_set(error, CAD_ERR_IO, "the description of %s could not be written", cad_model_directory(model));
+		fputc('\n', stream);
 	} else {
 		print_table(model, &needs, stream);
 	}

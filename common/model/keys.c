@@ -117,6 +117,8 @@ enum cad_status cad_keys_parse(const char *file, const char *text, size_t bytes,
 {
 	json_error_t problem;
 	json_t *parsed = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &problem);
+	if (!parsed && problem.text[0] == 0)   /* jansson says nothing when it is out of memory */
+		return cad_error_set(error, CAD_ERR_MEMORY, "no memory to parse %s", file);
 	if (!parsed)
 		return cad_error_set(error, CAD_ERR_CORRUPT, "%s is not valid JSON: %s (line %d, column %d)", file, problem.text, problem.line, problem.column);
 	if (!json_is_object(parsed)) {

@@ -192,6 +192,8 @@ static enum cad_status read_header(const struct reading *r)
 		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: the header does not begin with '{'", r->name);
 	json_error_t problem;
 	json_t *header = json_loadb(text, file->header_bytes, JSON_REJECT_DUPLICATES, &problem);
+	if (!header && problem.text[0] == 0)   /* jansson says nothing when it is out of memory */
+		return cad_error_set(r->error, CAD_ERR_MEMORY, "%s: no memory to parse the header", r->name);
 	if (!header)
 		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: the header is not JSON: %s at byte %d", r->name, problem.text, problem.position);
 	enum cad_status status = read_tensors(r, header);
@@ -284,6 +286,18 @@ static const char *published_name(enum cad_dtype dtype)
 	cad_assert_failed(__FILE__, __LINE__, "every dtype has a published name");
 }
 
+/* One tensor of a header; NULL without memory. */
+static json_t *make_entry(const struct cad_tensor *tensor, json_int_t begin)
+{
+	json_t *shape = json_array();
+	for (uint32_t d = 0; d < tensor->rank; d++)
+		if (json_array_append_new(shape, json_integer((json_int_t)tensor->shape[d])) != 0) {
+			json_decref(shape);
+			return NULL;
+		}
+	return json_pack("{s:s, s:o, s:[I,I]}", "dtype", published_name(tensor->dtype), "shape", shape, "data_offsets", begin, begin + (json_int_t)tensor->bytes);
+}
+
 /* The header's JSON, padded with spaces so that the data starts at a multiple of 64 bytes. The caller frees it. */
 static char *make_header(const struct cad_tensor *tensors, size_t count, size_t *bytes)
 {
@@ -291,14 +305,9 @@ static char *make_header(const struct cad_tensor *tensors, size_t count, size_t 
 	json_int_t at = 0;
 	bool built = header != NULL;
 	for (size_t i = 0; built && i < count; i++) {
-		json_t *shape = json_array();
-		for (uint32_t d = 0; shape && d < tensors[i].rank; d++)
-			built = built && json_array_append_new(shape, json_integer((json_int_t)tensors[i].shape[d])) == 0;
 		CAD_ASSERT((size_t)at % cad_dtype_bytes(tensors[i].dtype) == 0 && !json_object_get(header, tensors[i].name));
-		json_int_t end = at + (json_int_t)tensors[i].bytes;
-		json_t *entry = json_pack("{s:s, s:o, s:[I,I]}", "dtype", published_name(tensors[i].dtype), "shape", shape, "data_offsets", at, end);
-		built = built && json_object_set_new(header, tensors[i].name, entry) == 0;
-		at = end;
+		built = json_object_set_new(header, tensors[i].name, make_entry(&tensors[i], at)) == 0;
+		at += (json_int_t)tensors[i].bytes;
 	}
 	char *text = built ? json_dumps(header, JSON_COMPACT) : NULL;
 	json_decref(header);

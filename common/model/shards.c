@@ -137,8 +137,11 @@ static enum cad_status open_sharded(const char *directory, const char *path, str
 	shards->list = calloc(count, sizeof *shards->list);
 	if (!shards->list)
 		status = no_memory(directory, error);
-	for (size_t i = 0; i < count && status == CAD_OK; i++)
+	for (size_t i = 0; i < count && status == CAD_OK; i++) {
 		status = add_shard(directory, names[i], shards, error);
+		if (status == CAD_ERR_NOT_FOUND)
+			status = cad_error_prefix(error, "%s", path);
+	}
 	if (status == CAD_OK)
 		status = list_tensors(directory, shards, error);
 	if (status == CAD_OK)

@@ -1,0 +1,92 @@
+#include "tests/support/failing_alloc.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stddef.h>
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#endif
+
+enum { NEVER = -1 };
+static _Thread_local long countdown = NEVER;
+static _Thread_local bool fired;
+static atomic_long live;
+
+void test_fail_allocation(long n)
+{
+	fired = false;
+	countdown = n;
+}
+
+bool test_fail_allocation_end(void)
+{
+	countdown = NEVER;
+	return fired;
+}
+
+long test_allocations_live(void) { return atomic_load(&live); }
+
+#ifdef SANITIZED
+
+bool test_allocations_can_fail(void) { return false; }
+
+#else
+
+bool test_allocations_can_fail(void) { return true; }
+
+/* glibc's allocator under the names that it keeps for those who replace it. */
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t count, size_t size);
+void *__libc_realloc(void *block, size_t size);
+void __libc_free(void *block);
+void *malloc(size_t size);
+void *calloc(size_t count, size_t size);
+void *realloc(void *block, size_t size);
+void free(void *block);
+
+static bool fails_now(void)
+{
+	if (countdown == NEVER || countdown-- > 0)
+		return false;
+	fired = true;
+	errno = ENOMEM;
+	return true;
+}
+
+static void *counted(void *block)
+{
+	if (block)
+		atomic_fetch_add(&live, 1);
+	return block;
+}
+
+void *malloc(size_t size) { return fails_now() ? NULL : counted(__libc_malloc(size)); }
+
+void *calloc(size_t count, size_t size) { return fails_now() ? NULL : counted(__libc_calloc(count, size)); }
+
+void *realloc(void *block, size_t size)
+{
+	if (fails_now())
+		return NULL;
+	void *moved = __libc_realloc(block, size);
+	if (!block)
+		return counted(moved);
+	if (size == 0 && !moved)
+		atomic_fetch_sub(&live, 1);   /* glibc: freed */
+	return moved;
+}
+
+void free(void *block)
+{
+	if (block)
+		atomic_fetch_sub(&live, 1);
+	__libc_free(block);
+}
+
+#endif

@@ -1,0 +1,20 @@
+/*
+ * Allocations that fail on demand: a test runs a piece of code again and again, each time with the next allocation failing, until it runs clean.
+ *
+ * Linking this file replaces malloc, calloc and realloc in the test program (and in the libraries that it uses). The order to fail belongs to the thread that
+ * gave it. Under a sanitizer, which has an allocator of its own, nothing is replaced and `test_allocations_can_fail` says so.
+ */
+#ifndef CADRE_TESTS_FAILING_ALLOC_H
+#define CADRE_TESTS_FAILING_ALLOC_H
+
+#include <stdbool.h>
+
+bool test_allocations_can_fail(void);
+/* The allocation after `n` good ones fails, and only that one. */
+void test_fail_allocation(long n);
+/* Takes the order back; true when an allocation did fail. */
+bool test_fail_allocation_end(void);
+/* Blocks that are allocated and not freed, of all threads. */
+long test_allocations_live(void);
+
+#endif
