@@ -117,7 +117,12 @@ void cad_transport_ucx_environment(char **argv)
 	if (!argv || !again || getenv("CADRE_UCX_STARTED_AGAIN"))
 		return;
 	setenv("CADRE_UCX_STARTED_AGAIN", "1", 1);
-	execv("/proc/self/exe", argv);   /* when it fails, UCX merely keeps its own signal handlers */
+	char path[4096];
+	ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);   /* its target, so that the process keeps its name */
+	if (length > 0) {
+		path[length] = 0;
+		execv(path, argv);   /* when it fails, UCX merely keeps its own signal handlers */
+	}
 }
 
 static bool names_shared_memory(const char *transports)
