@@ -247,7 +247,7 @@ enum cad_status pl_state_quanta_store(struct pl_state *state, const char *key, c
 	return pl_state_commit(state, error);
 }
 
-enum cad_status pl_state_checksum_load(struct pl_state *state, uint32_t layer, uint32_t expert, char hex[33])
+enum cad_status pl_state_checksum(struct pl_state *state, uint32_t layer, uint32_t expert, char hex[33])
 {
 	sqlite3_stmt *get = use(state, CHECKSUM_GET);
 	sqlite3_bind_int64(get, 1, layer);
@@ -259,17 +259,6 @@ enum cad_status pl_state_checksum_load(struct pl_state *state, uint32_t layer, u
 	}
 	sqlite3_reset(get);
 	return status;
-}
-
-enum cad_status pl_state_checksum_store(struct pl_state *state, uint32_t layer, uint32_t expert, const char *hex, struct cad_error *error)
-{
-	pl_state_begin(state);
-	sqlite3_stmt *put = use(state, CHECKSUM_PUT);
-	sqlite3_bind_int64(put, 1, layer);
-	sqlite3_bind_int64(put, 2, expert);
-	bind_text(put, 3, hex);
-	(void)run(state, put);
-	return pl_state_commit(state, error);
 }
 
 /* ---- nodes and what they hold ---- */
@@ -357,6 +346,15 @@ void pl_state_put_held(struct pl_state *state, const char *id, uint32_t layer, u
 	bind_text(put, 1, id);
 	sqlite3_bind_int64(put, 2, layer);
 	sqlite3_bind_int64(put, 3, expert);
+	(void)run(state, put);
+}
+
+void pl_state_put_checksum(struct pl_state *state, uint32_t layer, uint32_t expert, const char *hex)
+{
+	sqlite3_stmt *put = use(state, CHECKSUM_PUT);
+	sqlite3_bind_int64(put, 1, layer);
+	sqlite3_bind_int64(put, 2, expert);
+	bind_text(put, 3, hex);
 	(void)run(state, put);
 }
 

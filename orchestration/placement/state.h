@@ -26,9 +26,8 @@ CAD_MUST_USE enum cad_status pl_state_settings(struct pl_state *state, const cha
 /* The quantum table under a key that names everything it depends on. CAD_ERR_NOT_FOUND: none of that key and length. */
 CAD_MUST_USE enum cad_status pl_state_quanta_load(struct pl_state *state, const char *key, float *quanta, uint32_t layers);
 CAD_MUST_USE enum cad_status pl_state_quanta_store(struct pl_state *state, const char *key, const float *quanta, uint32_t layers, struct cad_error *error);
-/* The checksum of one expert of the checkpoint. */
-CAD_MUST_USE enum cad_status pl_state_checksum_load(struct pl_state *state, uint32_t layer, uint32_t expert, char hex[33]);
-CAD_MUST_USE enum cad_status pl_state_checksum_store(struct pl_state *state, uint32_t layer, uint32_t expert, const char *hex, struct cad_error *error);
+/* The checksum of one expert of the checkpoint: CAD_ERR_NOT_FOUND when none was put. */
+CAD_MUST_USE enum cad_status pl_state_checksum(struct pl_state *state, uint32_t layer, uint32_t expert, char hex[33]);
 
 uint64_t pl_state_epoch(struct pl_state *state);   /* of the last map that was published; 0: none */
 /* The operators' fingerprint that experts are placed under; "" when there is none yet. */
@@ -49,6 +48,7 @@ void pl_state_put_kernels(struct pl_state *state, const char *text);
 void pl_state_put_node(struct pl_state *state, const struct pl_node *node);
 void pl_state_delete_node(struct pl_state *state, const char *id);   /* and what it holds */
 void pl_state_put_held(struct pl_state *state, const char *id, uint32_t layer, uint32_t expert, bool held);
+void pl_state_put_checksum(struct pl_state *state, uint32_t layer, uint32_t expert, const char *hex);
 CAD_MUST_USE enum cad_status pl_state_commit(struct pl_state *state, struct cad_error *error);
 
 #endif

@@ -136,9 +136,11 @@ static void quanta_and_checksums_are_kept_by_key(void **state)
 	assert_memory_equal(quanta, back, sizeof quanta);
 	assert_int_equal(pl_state_quanta_load(file, "k", back, 2), CAD_ERR_NOT_FOUND);
 	assert_int_equal(pl_state_quanta_load(file, "other", back, 3), CAD_ERR_NOT_FOUND);
-	assert_int_equal(pl_state_checksum_load(file, 1, 2, hex), CAD_ERR_NOT_FOUND);
-	assert_int_equal(pl_state_checksum_store(file, 1, 2, "0123456789abcdef0123456789abcdef", &error), CAD_OK);
-	assert_int_equal(pl_state_checksum_load(file, 1, 2, hex), CAD_OK);
+	assert_int_equal(pl_state_checksum(file, 1, 2, hex), CAD_ERR_NOT_FOUND);
+	pl_state_begin(file);
+	pl_state_put_checksum(file, 1, 2, "0123456789abcdef0123456789abcdef");
+	assert_int_equal(pl_state_commit(file, &error), CAD_OK);
+	assert_int_equal(pl_state_checksum(file, 1, 2, hex), CAD_OK);
 	assert_string_equal(hex, "0123456789abcdef0123456789abcdef");
 	pl_state_close(file);
 }

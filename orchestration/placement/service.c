@@ -1,0 +1,535 @@
+/* gRPC around control.h. */
+#include "orchestration/placement/service.h"
+
+#include "cadre/v1/placement.pb-c.h"
+#include "common/log.h"
+#include "orchestration/placement/status.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+#define COMPONENT "placement"
+
+enum { READY_TEXT_BYTES = 320 };
+
+/* A Join stream, or a watcher of the map. */
+struct stream {
+	struct stream *next, *previous;
+	struct cad_rpc_call *call;
+	uint64_t session;            /* of a Join stream that has said hello; 0: none, or no longer */
+	bool watches;                /* WatchMap: maps are sent bare */
+	bool full;                   /* its out queue is: the newest map is sent when it is not */
+	bool map_due;
+};
+
+struct pl_service {
+	struct pl_service_options options;
+	struct cad_rpc_server *server;
+	struct cad_rpc_health *health;
+	struct cad_rpc_reflection *reflection;
+	struct cad_rpc_service rpc;
+	struct pl_control *control;
+	uv_timer_t timer;            /* the next turn */
+	struct stream *streams;
+	uint64_t sessions;           /* that were given out */
+	uint64_t started_ns;
+	struct cad_map *map;         /* what map_message points into */
+	Cadre__V1__Map *map_message; /* NULL before the first map */
+	struct pl_status_metrics metrics;
+	bool draining, server_gone, timer_gone;
+	void (*drained)(void *context);
+	void *drained_context;
+	pthread_mutex_t ready_lock;
+	bool ready;                  /* under the lock, as the text */
+	char ready_text[READY_TEXT_BYTES];
+};
+
+/* ---- streams ---- */
+
+static struct stream *stream_create(struct pl_service *service, struct cad_rpc_call *call, bool watches)
+{
+	struct stream *stream = calloc(1, sizeof *stream);
+	if (!stream) {
+		cad_rpc_call_finish(call, CAD_RPC_RESOURCE_EXHAUSTED, "out of memory for another stream");
+		return NULL;
+	}
+	*stream = (struct stream){ .next = service->streams, .call = call, .watches = watches };
+	if (service->streams)
+		service->streams->previous = stream;
+	service->streams = stream;
+	cad_rpc_call_set_state(call, stream);
+	return stream;
+}
+
+static struct stream *find_session(struct pl_service *service, uint64_t session)
+{
+	struct stream *stream = service->streams;
+	while (stream && stream->session != session)
+		stream = stream->next;
+	return stream;
+}
+
+static void queue_message(struct stream *stream, const ProtobufCMessage *message)
+{
+	if (cad_rpc_call_send(stream->call, message) == CAD_FULL)
+		stream->full = true;
+}
+
+/* Maps may be skipped, because each one is whole: who reads slowly gets the newest when there is room again. */
+static void send_map(struct pl_service *service, struct stream *stream)
+{
+	stream->map_due = stream->full;
+	if (stream->full || !service->map_message)
+		return;
+	if (stream->watches) {
+		queue_message(stream, &service->map_message->base);
+		return;
+	}
+	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
+	order.order_case = CADRE__V1__NODE_ORDER__ORDER_MAP;
+	order.map = service->map_message;
+	queue_message(stream, &order.base);
+}
+
+static void stream_writable(struct cad_rpc_call *call)
+{
+	struct stream *stream = cad_rpc_call_state(call);
+	if (!stream)
+		return;
+	stream->full = false;
+	if (stream->map_due)
+		send_map(cad_rpc_call_context(call), stream);
+}
+
+/* ---- turns ---- */
+
+static void on_timer(uv_timer_t *timer);
+
+/* Soon, once, however many reports have come until then. */
+static void turn_soon(struct pl_service *service)
+{
+	if (!service->draining)
+		uv_timer_start(&service->timer, on_timer, 0, 0);
+}
+
+static void note_ready(struct pl_service *service)
+{
+	char text[READY_TEXT_BYTES] = "";
+	bool ready = pl_control_ready(service->control, text, sizeof text);
+	pthread_mutex_lock(&service->ready_lock);
+	service->ready = ready;
+	memcpy(service->ready_text, text, sizeof text);
+	pthread_mutex_unlock(&service->ready_lock);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+	struct pl_service *service = timer->data;
+	uint64_t deadline_ns = pl_control_turn(service->control), now_ns = cad_clock_now_ns(service->options.clock);
+	note_ready(service);
+	pl_status_metrics_update(&service->metrics, service->control);
+	if (deadline_ns == UINT64_MAX)
+		return;
+	uint64_t wait_ms = deadline_ns > now_ns ? (deadline_ns - now_ns + CAD_NS_PER_MS - 1) / CAD_NS_PER_MS : 0;
+	uv_update_time(cad_rpc_reactor_loop(service->options.reactor));
+	uv_timer_start(timer, on_timer, wait_ms, 0);
+}
+
+/* ---- what control wants ---- */
+
+static void order_cells(struct pl_service *service, uint64_t session, const uint32_t *cells, uint32_t count, bool load)
+{
+	struct stream *stream = find_session(service, session);
+	struct pl_shape shape = pl_checkpoint_shape(service->options.checkpoint);
+	Cadre__V1__ExpertId *ids = malloc(count * (sizeof *ids + sizeof(Cadre__V1__ExpertId *)));
+	if (!stream || !ids) {
+		free(ids);
+		if (stream)   /* its process joins again and is given its orders anew */
+			cad_rpc_call_abort(stream->call, CAD_RPC_RESOURCE_EXHAUSTED, "the placement service is out of memory for an order");
+		return;
+	}
+	Cadre__V1__ExpertId **list = (Cadre__V1__ExpertId **)(ids + count);
+	for (uint32_t i = 0; i < count; i++) {
+		cadre__v1__expert_id__init(&ids[i]);
+		ids[i].layer = pl_cell_layer(&shape, cells[i]);
+		ids[i].expert = pl_cell_expert(&shape, cells[i]);
+		list[i] = &ids[i];
+	}
+	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
+	Cadre__V1__LoadOrder load_order = CADRE__V1__LOAD_ORDER__INIT;
+	Cadre__V1__FreeOrder free_order = CADRE__V1__FREE_ORDER__INIT;
+	if (load) {
+		load_order.experts = list;
+		load_order.n_experts = count;
+		order.order_case = CADRE__V1__NODE_ORDER__ORDER_LOAD;
+		order.load = &load_order;
+	} else {
+		free_order.experts = list;
+		free_order.n_experts = count;
+		order.order_case = CADRE__V1__NODE_ORDER__ORDER_FREE;
+		order.free = &free_order;
+	}
+	queue_message(stream, &order.base);
+	free(ids);
+}
+
+static void on_load(void *context, uint64_t session, const uint32_t *cells, uint32_t count) { order_cells(context, session, cells, count, true); }
+static void on_free(void *context, uint64_t session, const uint32_t *cells, uint32_t count) { order_cells(context, session, cells, count, false); }
+
+static void on_publish(void *context, struct cad_map *map)
+{
+	struct pl_service *service = context;
+	Cadre__V1__Map *message;
+	if (cad_map_to_message(map, &message) != CAD_OK) {
+		cad_log_error(COMPONENT, "out of memory for the message of a map", CAD_U("epoch", map->epoch));
+		return;
+	}
+	free(service->map_message);
+	cad_map_release(service->map);
+	service->map = cad_map_acquire(map);
+	service->map_message = message;
+	for (struct stream *stream = service->streams; stream; stream = stream->next)
+		if (stream->watches || stream->session)
+			send_map(service, stream);
+}
+
+static void on_close(void *context, uint64_t session, const char *text)
+{
+	struct stream *stream = find_session(context, session);
+	if (!stream)
+		return;
+	stream->session = 0;
+	cad_rpc_call_finish(stream->call, CAD_RPC_ABORTED, "%s", text);
+}
+
+static enum cad_status on_checksum_asked(void *context, uint32_t cell, char hex[33])
+{
+	struct pl_service *service = context;
+	return pl_checkpoint_checksum(service->options.checkpoint, cell, hex);
+}
+
+static void on_checksum(void *context, uint32_t cell)
+{
+	struct pl_service *service = context;
+	pl_control_checksum(service->control, cell);
+	turn_soon(service);
+}
+
+/* ---- Join ---- */
+
+static enum cad_status take_hello(struct pl_service *service, const Cadre__V1__NodeHello *hello, uint64_t session, struct cad_error *error)
+{
+	if (hello->role != CADRE__V1__ROLE__ROLE_ROUTER && hello->role != CADRE__V1__ROLE__ROLE_EXPERT)
+		return cad_error_set(error, CAD_ERR_INVALID, "the hello of '%.80s' names no role: ROLE_ROUTER or ROLE_EXPERT is needed", hello->id);
+	struct pl_expert *held = malloc((hello->n_held + 1) * sizeof *held);
+	if (!held)
+		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for a hello that names %zu experts", hello->n_held);
+	for (size_t i = 0; i < hello->n_held; i++)
+		held[i] = (struct pl_expert){ hello->held[i]->layer, hello->held[i]->expert };
+	const struct pl_join join = {
+		.hello = { .id = hello->id, .role = hello->role == CADRE__V1__ROLE__ROLE_EXPERT ? PL_ROLE_EXPERT : PL_ROLE_ROUTER, .exchange_address = hello->exchange_address,
+		           .http_address = hello->http_address, .grpc_address = hello->grpc_address, .kernels_fingerprint = hello->kernels_fingerprint, .version = hello->version,
+		           .isa = hello->isa, .memory_bytes = hello->memory_bytes, .threads = hello->threads, .pid = hello->pid },
+		.model_fingerprint = hello->model_fingerprint, .epoch = hello->epoch, .held = held, .held_count = hello->n_held,
+	};
+	enum cad_status status = pl_control_join(service->control, &join, session, error);
+	free(held);
+	return status;
+}
+
+static void say_welcome(struct pl_service *service, struct stream *stream)
+{
+	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
+	Cadre__V1__NodeWelcome welcome = CADRE__V1__NODE_WELCOME__INIT;
+	Cadre__V1__Settings settings = CADRE__V1__SETTINGS__INIT;
+	struct cad_settings_storage storage;
+	cad_settings_to_proto(pl_checkpoint_settings(service->options.checkpoint), &storage, &settings);
+	welcome.cluster = (char *)service->options.cluster;
+	welcome.lease_ms = (uint32_t)(service->options.control.lease_ns / CAD_NS_PER_MS);
+	welcome.settings = &settings;
+	order.order_case = CADRE__V1__NODE_ORDER__ORDER_WELCOME;
+	order.welcome = &welcome;
+	queue_message(stream, &order.base);
+	send_map(service, stream);
+}
+
+static enum cad_status take_expert(struct pl_service *service, uint64_t session, const Cadre__V1__ExpertReport *report, struct cad_error *error)
+{
+	if (!report->id)
+		return cad_error_set(error, CAD_ERR_INVALID, "a report about an expert names none");
+	const struct pl_expert expert = { report->id->layer, report->id->expert };
+	switch (report->state) {
+	case CADRE__V1__EXPERT_STATE__EXPERT_STATE_LOADED:
+		return pl_control_loaded(service->control, session, expert, report->checksum, report->bytes, error);
+	case CADRE__V1__EXPERT_STATE__EXPERT_STATE_FREED:
+		return pl_control_freed(service->control, session, expert, error);
+	case CADRE__V1__EXPERT_STATE__EXPERT_STATE_FAILED:
+		return pl_control_failed(service->control, session, expert, report->error, error);
+	default:
+		return cad_error_set(error, CAD_ERR_INVALID, "a report about layer %u expert %u says neither LOADED nor FREED nor FAILED", expert.layer, expert.expert);
+	}
+}
+
+/* The first message must be a hello, and no other may be one. */
+static enum cad_status take_report(struct pl_service *service, struct stream *stream, const Cadre__V1__NodeReport *report, struct cad_error *error)
+{
+	bool hello = report->report_case == CADRE__V1__NODE_REPORT__REPORT_HELLO;
+	if (hello != (stream->session == 0))
+		return cad_error_set(error, CAD_ERR_INVALID, hello ? "a second hello on one stream" : "the first message of a Join stream must be a hello");
+	switch (report->report_case) {
+	case CADRE__V1__NODE_REPORT__REPORT_HELLO: {
+		uint64_t session = ++service->sessions;
+		enum cad_status status = take_hello(service, report->hello, session, error);
+		if (status != CAD_OK)
+			return status;
+		stream->session = session;
+		say_welcome(service, stream);
+		return CAD_OK;
+	}
+	case CADRE__V1__NODE_REPORT__REPORT_LOAD: {
+		const struct pl_load load = { .epoch = report->load->epoch, .rows = report->load->rows, .calls = report->load->calls, .tokens = report->load->tokens,
+		                              .memory_used_bytes = report->load->memory_used_bytes, .sequences = report->load->sequences, .queue = report->load->queue };
+		pl_control_load(service->control, stream->session, &load);
+		return CAD_OK;
+	}
+	case CADRE__V1__NODE_REPORT__REPORT_EXPERT:
+		return take_expert(service, stream->session, report->expert, error);
+	default:
+		return CAD_OK;   /* a newer process may say more */
+	}
+}
+
+static enum cad_rpc_code refusal_code(enum cad_status status)
+{
+	return status == CAD_ERR_REFUSED ? CAD_RPC_FAILED_PRECONDITION : cad_rpc_code_of_status(status);
+}
+
+static void join_message(struct cad_rpc_call *call, const ProtobufCMessage *message)
+{
+	struct pl_service *service = cad_rpc_call_context(call);
+	struct stream *stream = cad_rpc_call_state(call);
+	struct cad_error error;
+	if (!stream) {
+		if (service->draining)
+			cad_rpc_call_finish(call, CAD_RPC_UNAVAILABLE, "the placement service is stopping");
+		else
+			stream = stream_create(service, call, false);
+		if (!stream)
+			return;
+	}
+	enum cad_status status = take_report(service, stream, (const Cadre__V1__NodeReport *)message, &error);
+	if (status != CAD_OK) {
+		cad_log_warn(COMPONENT, "refused", CAD_S("error", error.text));
+		cad_rpc_call_finish(call, refusal_code(status), "%s", error.text);
+		return;
+	}
+	cad_rpc_call_read(call);
+	turn_soon(service);
+}
+
+/* A process that closes its side leaves in good order: no grace. */
+static void join_half_close(struct cad_rpc_call *call)
+{
+	struct pl_service *service = cad_rpc_call_context(call);
+	struct stream *stream = cad_rpc_call_state(call);
+	if (stream && stream->session) {
+		pl_control_leave(service->control, stream->session);
+		stream->session = 0;
+		turn_soon(service);
+	}
+	cad_rpc_call_finish(call, CAD_RPC_OK, NULL);
+}
+
+static void stream_done(struct cad_rpc_call *call, bool cancelled)
+{
+	struct pl_service *service = cad_rpc_call_context(call);
+	struct stream *stream = cad_rpc_call_state(call);
+	(void)cancelled;
+	if (!stream)
+		return;
+	if (stream->session && !service->draining) {
+		pl_control_broken(service->control, stream->session);
+		turn_soon(service);
+	}
+	if (stream->previous)
+		stream->previous->next = stream->next;
+	else
+		service->streams = stream->next;
+	if (stream->next)
+		stream->next->previous = stream->previous;
+	cad_rpc_call_set_state(call, NULL);
+	free(stream);
+}
+
+/* ---- the other methods ---- */
+
+static void watch_map(struct cad_rpc_call *call, const ProtobufCMessage *message)
+{
+	struct pl_service *service = cad_rpc_call_context(call);
+	const Cadre__V1__WatchMapRequest *request = (const Cadre__V1__WatchMapRequest *)message;
+	struct stream *stream = stream_create(service, call, true);
+	if (!stream)
+		return;
+	cad_rpc_call_send_headers(call);
+	if (service->map && service->map->epoch > request->after_epoch)
+		send_map(service, stream);
+}
+
+static void get_map(struct cad_rpc_call *call, const ProtobufCMessage *message)
+{
+	struct pl_service *service = cad_rpc_call_context(call);
+	char text[READY_TEXT_BYTES] = "";
+	(void)message;
+	if (service->map_message) {
+		cad_rpc_call_reply(call, &service->map_message->base);
+		return;
+	}
+	(void)pl_control_ready(service->control, text, sizeof text);
+	cad_rpc_call_finish(call, CAD_RPC_UNAVAILABLE, "there is no map yet: %s", text);
+}
+
+static void get_status(struct cad_rpc_call *call, const ProtobufCMessage *message)
+{
+	struct pl_service *service = cad_rpc_call_context(call);
+	const struct pl_status_source source = { .cluster = service->options.cluster, .checkpoint = service->options.checkpoint, .control = service->control,
+	                                         .now_ns = cad_clock_now_ns(service->options.clock), .started_ns = service->started_ns };
+	struct pl_status *status;
+	(void)message;
+	if (pl_status_create(&source, &status) != CAD_OK) {
+		cad_rpc_call_finish(call, CAD_RPC_RESOURCE_EXHAUSTED, "the placement service is out of memory");
+		return;
+	}
+	cad_rpc_call_reply(call, &pl_status_message(status)->base);
+	pl_status_destroy(status);
+}
+
+static const struct cad_rpc_method methods[] = {
+	{ "Join", CAD_RPC_BIDI, { .message = join_message, .half_close = join_half_close, .writable = stream_writable, .done = stream_done }, false },
+	{ "WatchMap", CAD_RPC_SERVER_STREAM, { .message = watch_map, .writable = stream_writable, .done = stream_done }, false },
+	{ "GetMap", CAD_RPC_UNARY, { .message = get_map }, false },
+	{ "GetStatus", CAD_RPC_UNARY, { .message = get_status }, false },
+};
+
+/* ---- life ---- */
+
+static enum cad_status make_server(struct pl_service *service, struct cad_error *error)
+{
+	enum cad_status status = cad_rpc_server_create(service->options.reactor, NULL, &service->server, error);
+	if (status != CAD_OK)
+		return status;
+	cad_rpc_server_add(service->server, &service->rpc);
+	status = cad_rpc_health_create(service->server, &service->health, error);
+	if (status == CAD_OK)
+		status = cad_rpc_reflection_create(service->server, &service->reflection, error);
+	if (status != CAD_OK)
+		cad_rpc_server_drain(service->server, 0, NULL, NULL);   /* it frees itself */
+	return status;
+}
+
+enum cad_status pl_service_create(const struct pl_service_options *options, struct pl_service **service, struct cad_error *error)
+{
+	struct pl_service *made = calloc(1, sizeof *made);
+	if (!made)
+		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the service");
+	made->options = *options;
+	made->started_ns = cad_clock_now_ns(options->clock);
+	made->rpc = (struct cad_rpc_service){ &cadre__v1__placement__descriptor, methods, sizeof methods / sizeof methods[0], made };
+	pthread_mutex_init(&made->ready_lock, NULL);
+	struct pl_control_options control = options->control;
+	control.shape = pl_checkpoint_shape(options->checkpoint);
+	control.expert_bytes = pl_checkpoint_expert_bytes(options->checkpoint);
+	control.model_fingerprint = pl_checkpoint_fingerprint(options->checkpoint);
+	control.state = options->state;
+	control.clock = options->clock;
+	control.events = (struct pl_control_events){ on_load, on_free, on_publish, on_close, on_checksum_asked, made };
+	enum cad_status status = pl_control_create(&control, &made->control, error);
+	if (status == CAD_OK)
+		status = make_server(made, error);
+	if (status != CAD_OK) {
+		pl_control_destroy(made->control);
+		pthread_mutex_destroy(&made->ready_lock);
+		free(made);
+		return status;
+	}
+	uv_timer_init(cad_rpc_reactor_loop(options->reactor), &made->timer);
+	made->timer.data = made;
+	pl_checkpoint_on_checksum(options->checkpoint, on_checksum, made);
+	pl_status_metrics_create(&made->metrics, options->metrics);
+	note_ready(made);
+	*service = made;
+	return CAD_OK;
+}
+
+enum cad_status pl_service_listen(struct pl_service *service, const char *address, uint16_t *port, struct cad_error *error)
+{
+	return cad_rpc_server_listen(service->server, address, NULL, port, error);
+}
+
+void pl_service_start(struct pl_service *service)
+{
+	cad_rpc_server_start(service->server);
+	cad_rpc_health_set(service->health, "", true);
+	cad_rpc_health_set(service->health, "cadre.v1.Placement", true);
+	turn_soon(service);
+}
+
+static void drained(struct pl_service *service)
+{
+	if (service->server_gone && service->timer_gone && service->drained)
+		service->drained(service->drained_context);
+}
+
+static void on_server_gone(void *context)
+{
+	struct pl_service *service = context;
+	service->server_gone = true;
+	drained(service);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+	struct pl_service *service = handle->data;
+	service->timer_gone = true;
+	drained(service);
+}
+
+void pl_service_drain(struct pl_service *service, void (*done)(void *context), void *context)
+{
+	service->draining = true;
+	service->drained = done;
+	service->drained_context = context;
+	pl_checkpoint_on_checksum(service->options.checkpoint, NULL, NULL);
+	uv_close((uv_handle_t *)&service->timer, on_timer_closed);
+	cad_rpc_health_shutdown(service->health);
+	for (struct stream *stream = service->streams, *next; stream; stream = next) {
+		next = stream->next;
+		cad_rpc_call_abort(stream->call, CAD_RPC_UNAVAILABLE, "the placement service is stopping");
+	}
+	cad_rpc_server_drain(service->server, 1000, on_server_gone, service);
+}
+
+void pl_service_destroy(struct pl_service *service)
+{
+	if (!service)
+		return;
+	cad_rpc_reflection_destroy(service->reflection);
+	cad_rpc_health_destroy(service->health);
+	pl_control_destroy(service->control);
+	free(service->map_message);
+	cad_map_release(service->map);
+	pthread_mutex_destroy(&service->ready_lock);
+	free(service);
+}
+
+bool pl_service_ready(void *context, char *text, size_t bytes)
+{
+	struct pl_service *service = context;
+	pthread_mutex_lock(&service->ready_lock);
+	bool ready = service->ready;
+	snprintf(text, bytes, "%s", service->ready_text);
+	pthread_mutex_unlock(&service->ready_lock);
+	return ready;
+}

@@ -1,0 +1,139 @@
+/* The message of GetStatus, and the metrics. */
+#include "orchestration/placement/status.h"
+
+#include "cadre/v1/placement.pb-c.h"
+
+#include <stdlib.h>
+
+struct pl_status {
+	Cadre__V1__ClusterStatus message;
+	Cadre__V1__Settings settings;
+	struct cad_settings_storage settings_storage;
+	Cadre__V1__NodeStatus nodes[PL_NODES_MAX];
+	Cadre__V1__NodeStatus *list[PL_NODES_MAX];
+};
+
+static void fill_node(Cadre__V1__NodeStatus *message, const struct pl_node *node, const struct cad_map *map, uint64_t now_ns)
+{
+	int in_map = map ? cad_map_node_find(map, node->id) : CAD_MAP_NONE;
+	cadre__v1__node_status__init(message);
+	message->id = (char *)node->id;
+	message->role = node->role == PL_ROLE_EXPERT ? CADRE__V1__ROLE__ROLE_EXPERT : CADRE__V1__ROLE__ROLE_ROUTER;
+	message->state = pl_node_counts(node) ? CADRE__V1__NODE_STATE__NODE_STATE_LIVE : CADRE__V1__NODE_STATE__NODE_STATE_DEAD;
+	message->exchange_address = (char *)node->exchange_address;
+	message->http_address = (char *)node->http_address;
+	message->grpc_address = (char *)node->grpc_address;
+	message->experts = in_map >= 0 ? (uint32_t)cad_map_node_experts(map, (uint32_t)in_map) : 0;
+	message->memory_bytes = node->memory_bytes;
+	message->memory_used_bytes = node->load.memory_used_bytes;
+	message->epoch = node->load.epoch;
+	message->rows_per_second = node->rows_per_second;
+	message->tokens_per_second = node->tokens_per_second;
+	message->sequences = node->load.sequences;
+	message->lease_left_ms = node->presence == PL_LIVE && node->until_ns > now_ns ? (uint32_t)((node->until_ns - now_ns) / CAD_NS_PER_MS) : 0;
+	message->isa = (char *)node->isa;
+	message->threads = node->threads;
+	message->pid = node->pid;
+	message->kernels_fingerprint = (char *)node->kernels_fingerprint;
+}
+
+enum cad_status pl_status_create(const struct pl_status_source *source, struct pl_status **status)
+{
+	struct pl_status *made = malloc(sizeof *made);
+	if (!made)
+		return CAD_ERR_MEMORY;
+	const struct pl_registry *registry = pl_control_registry(source->control);
+	const struct cad_map *map = pl_control_map(source->control);
+	struct pl_shape shape = pl_checkpoint_shape(source->checkpoint);
+	Cadre__V1__ClusterStatus *message = &made->message;
+	cadre__v1__cluster_status__init(message);
+	cadre__v1__settings__init(&made->settings);
+	cad_settings_to_proto(pl_checkpoint_settings(source->checkpoint), &made->settings_storage, &made->settings);
+	message->cluster = (char *)source->cluster;
+	message->epoch = map ? map->epoch : 0;
+	message->model_directory = (char *)cad_model_directory(pl_checkpoint_model(source->checkpoint));
+	message->model_fingerprint = (char *)pl_checkpoint_fingerprint(source->checkpoint);
+	message->architecture = (char *)cad_model_spec(pl_checkpoint_model(source->checkpoint))->architecture;
+	message->moe_layers = shape.layers_count;
+	message->experts_per_layer = shape.experts;
+	message->settings = &made->settings;
+	message->experts_unplaced = map ? (uint32_t)cad_map_unplaced(map) : pl_shape_cells(&shape);
+	message->uptime_ms = (source->now_ns - source->started_ns) / CAD_NS_PER_MS;
+	message->nodes = made->list;
+	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++) {
+		if (registry->nodes[slot].presence == PL_FREE)
+			continue;
+		fill_node(&made->nodes[message->n_nodes], &registry->nodes[slot], map, source->now_ns);
+		made->list[message->n_nodes] = &made->nodes[message->n_nodes];
+		message->n_nodes++;
+	}
+	*status = made;
+	return CAD_OK;
+}
+
+const Cadre__V1__ClusterStatus *pl_status_message(const struct pl_status *status)
+{
+	return &status->message;
+}
+
+void pl_status_destroy(struct pl_status *status)
+{
+	free(status);
+}
+
+/* One line each: the member, the metric's name, what it says. */
+#define PL_GAUGE_LIST(X)                                                                                        \
+	X(epoch, "cadre_placement_epoch", "Epoch of the present map")                                           \
+	X(unplaced, "cadre_placement_experts_unplaced", "Experts that nobody holds at the present epoch")       \
+	X(experts_live, "cadre_placement_expert_nodes", "Expert nodes that live")                               \
+	X(routers_live, "cadre_placement_routers", "Routers that live")                                         \
+	X(rows_per_second, "cadre_placement_rows_per_second", "Rows per second that expert nodes report")       \
+	X(tokens_per_second, "cadre_placement_tokens_per_second", "Tokens per second that routers report")
+
+#define PL_COUNTER_LIST(X)                                                                                      \
+	X(joins, "cadre_placement_joins_total", "Processes that joined")                                        \
+	X(refusals, "cadre_placement_refusals_total", "Processes that were refused")                            \
+	X(deaths, "cadre_placement_deaths_total", "Processes that died or left")                                \
+	X(loads_ordered, "cadre_placement_loads_ordered_total", "Experts that nodes were told to load")         \
+	X(frees_ordered, "cadre_placement_frees_ordered_total", "Experts that nodes were told to free")         \
+	X(loads_failed, "cadre_placement_loads_failed_total", "Loads that failed")                              \
+	X(checksums_wrong, "cadre_placement_checksums_wrong_total", "Loaded experts whose checksum was not the checkpoint's") \
+	X(maps_published, "cadre_placement_maps_total", "Maps that were published")                             \
+	X(state_errors, "cadre_placement_state_errors_total", "Writes of the state file that failed")
+
+void pl_status_metrics_create(struct pl_status_metrics *status, struct cad_metrics *metrics)
+{
+	*status = (struct pl_status_metrics){ 0 };
+	if (!metrics)
+		return;
+#define X(member, name, help) status->member = cad_metrics_gauge(metrics, name, help, NULL, 0);
+	PL_GAUGE_LIST(X)
+#undef X
+#define X(member, name, help) status->member = cad_metrics_counter(metrics, name, help, NULL, 0);
+	PL_COUNTER_LIST(X)
+#undef X
+}
+
+void pl_status_metrics_update(struct pl_status_metrics *status, const struct pl_control *control)
+{
+	if (!status->epoch)
+		return;
+	const struct pl_registry *registry = pl_control_registry(control);
+	const struct cad_map *map = pl_control_map(control);
+	double rows = 0, tokens = 0;
+	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++) {
+		rows += registry->nodes[slot].role == PL_ROLE_EXPERT ? registry->nodes[slot].rows_per_second : 0;
+		tokens += registry->nodes[slot].role == PL_ROLE_ROUTER ? registry->nodes[slot].tokens_per_second : 0;
+	}
+	cad_gauge_set(status->epoch, map ? (double)map->epoch : 0);
+	cad_gauge_set(status->unplaced, map ? (double)cad_map_unplaced(map) : 0);
+	cad_gauge_set(status->experts_live, pl_registry_count(registry, PL_ROLE_EXPERT, PL_LIVE));
+	cad_gauge_set(status->routers_live, pl_registry_count(registry, PL_ROLE_ROUTER, PL_LIVE));
+	cad_gauge_set(status->rows_per_second, rows);
+	cad_gauge_set(status->tokens_per_second, tokens);
+	const struct pl_control_stats *stats = pl_control_stats(control);
+#define X(member, name, help) cad_counter_add(status->member, stats->member - status->seen.member);
+	PL_COUNTER_LIST(X)
+#undef X
+	status->seen = *stats;
+}

@@ -1,0 +1,37 @@
+/*
+ * How the cluster is, for people and machines: the message of GetStatus, and the metrics.
+ *
+ * A status is one block of memory that borrows from its source: make it, send it, destroy it. Metrics belong to their registry; they are updated
+ * after every turn by the thread that runs control.h.
+ */
+#ifndef CADRE_PLACEMENT_STATUS_H
+#define CADRE_PLACEMENT_STATUS_H
+
+#include "common/metrics.h"
+#include "orchestration/placement/checkpoint.h"
+#include "orchestration/placement/control.h"
+
+struct Cadre__V1__ClusterStatus;
+
+struct pl_status_source {
+	const char *cluster;
+	const struct pl_checkpoint *checkpoint;
+	const struct pl_control *control;
+	uint64_t now_ns, started_ns;
+};
+
+struct pl_status;
+CAD_MUST_USE enum cad_status pl_status_create(const struct pl_status_source *source, struct pl_status **status);
+const struct Cadre__V1__ClusterStatus *pl_status_message(const struct pl_status *status);
+void pl_status_destroy(struct pl_status *status);
+
+struct pl_status_metrics {
+	struct cad_gauge *epoch, *unplaced, *experts_live, *routers_live, *rows_per_second, *tokens_per_second;
+	struct cad_counter *joins, *refusals, *deaths, *loads_ordered, *frees_ordered, *loads_failed, *checksums_wrong, *maps_published, *state_errors;
+	struct pl_control_stats seen;        /* what the counters have counted already */
+};
+/* metrics NULL: nothing is kept. */
+void pl_status_metrics_create(struct pl_status_metrics *status, struct cad_metrics *metrics);
+void pl_status_metrics_update(struct pl_status_metrics *status, const struct pl_control *control);
+
+#endif

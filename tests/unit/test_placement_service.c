@@ -1,0 +1,400 @@
+/*
+ * The placement service over real gRPC on loopback: the members are common/member.h, as routers and expert nodes have it; only the weights are not there.
+ */
+#include "cadre/v1/placement.pb-c.h"
+#include "common/log.h"
+#include "common/member.h"
+#include "orchestration/placement/service.h"
+#include "tests/support/rpc_fixture.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MODEL CADRE_SOURCE_DIR "/tests/golden/mixtral-a/model"
+#define JOIN "/cadre.v1.Placement/Join"
+#define GET_MAP "/cadre.v1.Placement/GetMap"
+#define GET_STATUS "/cadre.v1.Placement/GetStatus"
+#define WATCH_MAP "/cadre.v1.Placement/WatchMap"
+
+enum { MEMBERS = 3 };   /* two expert nodes and a router */
+
+struct world;
+
+struct member {
+	struct world *world;
+	struct cad_member *member;
+	char id[16], address[32];
+	bool router, gone;
+	uint32_t held_count;
+	Cadre__V1__ExpertId held[1024], *held_list[1024];
+	struct cad_map *map;
+	uint64_t map_epoch;
+};
+
+struct world {
+	struct rpc_fixture fixture;
+	struct cad_model *model;
+	char fingerprint[33];
+	struct pl_state *state;
+	struct pl_checkpoint *checkpoint;
+	struct pl_service *service;
+	struct member members[MEMBERS];
+	bool drained;
+	/* run_until: */
+	bool (*met)(struct world *world);
+	bool met_flag;
+	uint64_t epoch_before;
+	uv_timer_t poll;
+};
+
+static void start_service(struct world *world)
+{
+	struct cad_error error;
+	char address[32];
+	uint16_t port;
+	const struct pl_checkpoint_options checkpoint = { .directory = MODEL, .cluster = "test", .wire = CADRE_ROW_FIX16, .weights = CAD_WEIGHTS_AS_IS, .state = world->state,
+	                                                  .loop = &world->fixture.loop };
+	if (pl_checkpoint_open(&checkpoint, &world->checkpoint, &error) != CAD_OK)
+		fail_msg("%s", error.text);
+	const struct pl_service_options service = {
+		.reactor = world->fixture.reactor, .cluster = "test", .checkpoint = world->checkpoint, .state = world->state, .clock = &cad_clock_system,
+		.control = { .lease_ns = 2 * CAD_NS_PER_S, .grace_ns = 200 * CAD_NS_PER_MS, .rejoin_ns = 8 * CAD_NS_PER_S, .settle_ns = 50 * CAD_NS_PER_MS, .forget_ns = 60 * CAD_NS_PER_S,
+		             .publish_interval_ns = 20 * CAD_NS_PER_MS, .free_grace_ns = 100 * CAD_NS_PER_MS, .retry_ns = CAD_NS_PER_S, .loads_max = 8, .moves_max = 4, .experts_min = 2,
+		             .copies = 1, .rebalance = true },
+	};
+	if (pl_service_create(&service, &world->service, &error) != CAD_OK)
+		fail_msg("%s", error.text);
+	snprintf(address, sizeof address, "127.0.0.1:%u", world->fixture.port);
+	if (pl_service_listen(world->service, address, &port, &error) != CAD_OK)
+		fail_msg("%s", error.text);
+	world->fixture.port = port;
+	snprintf(world->fixture.target, sizeof world->fixture.target, "127.0.0.1:%u", port);
+	pl_service_start(world->service);
+}
+
+static void set_flag(void *context) { *(bool *)context = true; }
+
+static void stop_service(struct world *world)
+{
+	world->drained = false;
+	pl_service_drain(world->service, set_flag, &world->drained);
+	rpc_run_until(&world->fixture, &world->drained);
+	pl_service_destroy(world->service);
+	pl_checkpoint_close(world->checkpoint);
+}
+
+static int setup(void **state)
+{
+	struct world *world = calloc(1, sizeof *world);
+	struct cad_error error;
+	rpc_fixture_open(&world->fixture, NULL);
+	assert_int_equal(pl_state_open("", &world->state, &error), CAD_OK);
+	assert_int_equal(cad_model_open(MODEL, &world->model, &error), CAD_OK);
+	cad_model_fingerprint(world->model, world->fingerprint);
+	start_service(world);
+	const struct cad_rpc_channel_config config = { .backoff_ms_max = 500 };
+	assert_int_equal(cad_rpc_channel_create(world->fixture.reactor, world->fixture.target, NULL, &config, &world->fixture.channel, &error), CAD_OK);
+	*state = world;
+	return 0;
+}
+
+static void leave(struct world *world, int index)
+{
+	struct member *member = &world->members[index];
+	if (member->member)
+		cad_member_leave(member->member, set_flag, &member->gone);
+	else
+		member->gone = true;
+	member->member = NULL;
+}
+
+static int teardown(void **state)
+{
+	struct world *world = *state;
+	for (int i = 0; i < MEMBERS; i++) {
+		bool there = world->members[i].member;
+		leave(world, i);
+		if (there)
+			rpc_run_until(&world->fixture, &world->members[i].gone);
+		cad_map_release(world->members[i].map);
+	}
+	stop_service(world);
+	rpc_fixture_close(&world->fixture);
+	pl_state_close(world->state);
+	cad_model_close(world->model);
+	free(world);
+	return 0;
+}
+
+/* ---- members ---- */
+
+static void fill_hello(void *context, Cadre__V1__NodeHello *hello)
+{
+	struct member *member = context;
+	hello->id = member->id;
+	hello->role = member->router ? CADRE__V1__ROLE__ROLE_ROUTER : CADRE__V1__ROLE__ROLE_EXPERT;
+	hello->exchange_address = member->address;
+	hello->model_fingerprint = member->world->fingerprint;
+	hello->memory_bytes = 1ull << 30;
+	hello->pid = 7;
+	hello->epoch = member->map_epoch;
+	for (uint32_t i = 0; i < member->held_count; i++)
+		member->held_list[i] = &member->held[i];
+	hello->held = member->held_list;
+	hello->n_held = member->held_count;
+}
+
+static void fill_load(void *context, Cadre__V1__NodeLoad *load)
+{
+	load->epoch = ((struct member *)context)->map_epoch;
+}
+
+static void take_map(void *context, struct cad_map *map)
+{
+	struct member *member = context;
+	assert_true(map->epoch > member->map_epoch || member->map_epoch == 0);
+	cad_map_release(member->map);
+	member->map = map;
+	member->map_epoch = map->epoch;
+}
+
+static void report(struct member *member, const Cadre__V1__ExpertId *id, Cadre__V1__ExpertState state, const char *checksum)
+{
+	Cadre__V1__ExpertReport expert = CADRE__V1__EXPERT_REPORT__INIT;
+	Cadre__V1__NodeReport message = CADRE__V1__NODE_REPORT__INIT;
+	expert.id = (Cadre__V1__ExpertId *)id;
+	expert.state = state;
+	expert.checksum = (char *)checksum;
+	message.report_case = CADRE__V1__NODE_REPORT__REPORT_EXPERT;
+	message.expert = &expert;
+	assert_int_equal(cad_member_report(member->member, &message), CAD_OK);
+}
+
+static void take_load(void *context, const Cadre__V1__LoadOrder *order)
+{
+	struct member *member = context;
+	for (size_t i = 0; i < order->n_experts; i++) {
+		const Cadre__V1__ExpertId *id = order->experts[i];
+		char checksum[33];
+		cad_model_expert_checksum(member->world->model, id->layer, id->expert, checksum);
+		cadre__v1__expert_id__init(&member->held[member->held_count]);
+		member->held[member->held_count].layer = id->layer;
+		member->held[member->held_count++].expert = id->expert;
+		report(member, id, CADRE__V1__EXPERT_STATE__EXPERT_STATE_LOADED, checksum);
+	}
+}
+
+static void take_free(void *context, const Cadre__V1__FreeOrder *order)
+{
+	struct member *member = context;
+	for (size_t i = 0; i < order->n_experts; i++) {
+		for (uint32_t k = 0; k < member->held_count; k++)
+			if (member->held[k].layer == order->experts[i]->layer && member->held[k].expert == order->experts[i]->expert)
+				member->held[k] = member->held[--member->held_count];
+		report(member, order->experts[i], CADRE__V1__EXPERT_STATE__EXPERT_STATE_FREED, "");
+	}
+}
+
+static void join(struct world *world, int index)
+{
+	struct member *member = &world->members[index];
+	struct cad_error error;
+	member->world = world;
+	member->router = index == MEMBERS - 1;
+	member->gone = false;
+	snprintf(member->id, sizeof member->id, member->router ? "router" : "node-%d", index);
+	snprintf(member->address, sizeof member->address, "127.0.0.1:%d", 7400 + index);
+	const struct cad_member_options options = { .reactor = world->fixture.reactor, .placement = world->fixture.target, .context = member, .hello = fill_hello, .load = fill_load,
+	                                            .map = take_map, .order_load = take_load, .order_free = take_free };
+	assert_int_equal(cad_member_create(&options, &member->member, &error), CAD_OK);
+}
+
+/* ---- waiting ---- */
+
+static void poll_world(uv_timer_t *timer)
+{
+	struct world *world = timer->data;
+	if (world->met(world))
+		world->met_flag = true;
+}
+
+static void close_poll(uv_handle_t *handle) { ((struct world *)handle->data)->met_flag = true; }
+
+static void run_until(struct world *world, bool (*met)(struct world *world))
+{
+	world->met = met;
+	world->met_flag = false;
+	uv_timer_init(&world->fixture.loop, &world->poll);
+	world->poll.data = world;
+	uv_timer_start(&world->poll, poll_world, 0, 2);
+	rpc_run_until(&world->fixture, &world->met_flag);
+	world->met_flag = false;
+	uv_close((uv_handle_t *)&world->poll, close_poll);
+	rpc_run_until(&world->fixture, &world->met_flag);
+}
+
+static bool router_sees_everything(struct world *world)
+{
+	const struct cad_map *map = world->members[MEMBERS - 1].map;
+	return map && cad_map_unplaced(map) == 0;
+}
+
+static bool router_sees_no_node_0(struct world *world)
+{
+	return cad_map_node_find(world->members[MEMBERS - 1].map, "node-0") == CAD_MAP_NONE;
+}
+
+static void gather(struct world *world)
+{
+	for (int i = 0; i < MEMBERS; i++)
+		join(world, i);
+	run_until(world, router_sees_everything);
+}
+
+/* ---- stories ---- */
+
+static void status_of(struct rpc_result *result, const ProtobufCMessage *message)
+{
+	const Cadre__V1__ClusterStatus *status = (const Cadre__V1__ClusterStatus *)message;
+	struct world *world = result->user;
+	assert_string_equal(status->cluster, "test");
+	assert_string_equal(status->model_fingerprint, world->fingerprint);
+	assert_string_equal(status->architecture, "mixtral");
+	assert_int_equal(status->n_nodes, 3);
+	assert_int_equal(status->experts_unplaced, 0);
+	assert_int_equal(status->nodes[0]->experts + status->nodes[1]->experts, status->moe_layers * status->experts_per_layer);
+	assert_int_equal(status->nodes[2]->role, CADRE__V1__ROLE__ROLE_ROUTER);
+	struct cad_settings settings;
+	struct cad_error error;
+	assert_int_equal(cad_settings_from_proto(status->settings, &settings, &error), CAD_OK);
+	assert_true(cad_settings_equal(&settings, pl_checkpoint_settings(world->checkpoint)));
+	cad_settings_fini(&settings);
+}
+
+static void nodes_join_and_a_router_gets_the_map(void **state)
+{
+	struct world *world = *state;
+	char text[200];
+	struct rpc_result early = { 0 }, result = { .on_message = status_of, .user = world }, map = { 0 };
+	Cadre__V1__GetMapRequest get_map = CADRE__V1__GET_MAP_REQUEST__INIT;
+	Cadre__V1__GetStatusRequest get_status = CADRE__V1__GET_STATUS_REQUEST__INIT;
+	rpc_call(&world->fixture, GET_MAP, &get_map.base, &cadre__v1__map__descriptor, NULL, &early);
+	assert_int_equal(early.code, CAD_RPC_UNAVAILABLE);
+	assert_string_equal(early.text, "there is no map yet: 0 of 2 expert nodes have joined");
+	gather(world);
+	assert_true(pl_service_ready(world->service, text, sizeof text));
+	rpc_call(&world->fixture, GET_STATUS, &get_status.base, &cadre__v1__cluster_status__descriptor, NULL, &result);
+	assert_int_equal(result.code, CAD_RPC_OK);
+	assert_int_equal(result.messages, 1);
+	rpc_call(&world->fixture, GET_MAP, &get_map.base, &cadre__v1__map__descriptor, NULL, &map);
+	assert_int_equal(map.code, CAD_RPC_OK);
+	assert_true(map.bytes > 50);
+}
+
+static void watchers_get_the_present_map_and_the_next(void **state)
+{
+	struct world *world = *state;
+	gather(world);
+	struct rpc_result present = { .cancel_at = 1 }, next = { .cancel_at = 1 };
+	Cadre__V1__WatchMapRequest request = CADRE__V1__WATCH_MAP_REQUEST__INIT;
+	rpc_call(&world->fixture, WATCH_MAP, &request.base, &cadre__v1__map__descriptor, NULL, &present);
+	assert_int_equal(present.messages, 1);
+	request.after_epoch = world->members[MEMBERS - 1].map_epoch;
+	rpc_start(&world->fixture, WATCH_MAP, &request.base, &cadre__v1__map__descriptor, NULL, &next);
+	leave(world, 0);
+	rpc_run_until(&world->fixture, &next.done);
+	assert_int_equal(next.messages, 1);
+}
+
+static void lost_node_is_replaced(void **state)
+{
+	struct world *world = *state;
+	gather(world);
+	leave(world, 0);
+	run_until(world, router_sees_no_node_0);
+	run_until(world, router_sees_everything);
+	assert_int_equal(world->members[1].held_count, pl_shape_cells(&(struct pl_shape){ NULL, 4, world->members[2].map->experts }));
+}
+
+static bool router_has_another_map(struct world *world)
+{
+	return world->members[MEMBERS - 1].map_epoch > world->epoch_before;
+}
+
+static void restart_does_not_disturb(void **state)
+{
+	struct world *world = *state;
+	gather(world);
+	struct cad_map *before = cad_map_acquire(world->members[2].map);
+	uint32_t held[2] = { world->members[0].held_count, world->members[1].held_count };
+	stop_service(world);
+	start_service(world);
+	world->epoch_before = before->epoch;
+	run_until(world, router_has_another_map);
+	assert_int_equal(world->members[2].map_epoch, before->epoch + 1);
+	assert_int_equal(world->members[0].held_count, held[0]);
+	assert_int_equal(world->members[1].held_count, held[1]);
+	for (uint32_t row = 0; row < before->layers_count; row++)
+		for (uint32_t expert = 0; expert < before->experts; expert++) {
+			struct cad_map_replicas a = cad_map_replicas(before, before->layers[row], expert), b = cad_map_replicas(world->members[2].map, before->layers[row], expert);
+			assert_int_equal(a.count, 1);
+			assert_int_equal(b.count, 1);
+			assert_string_equal(before->nodes[a.nodes[0]].id, world->members[2].map->nodes[b.nodes[0]].id);
+		}
+	cad_map_release(before);
+}
+
+/* What a Join stream says when its first message is wrong. */
+static void refused(struct world *world, const Cadre__V1__NodeReport *message, enum cad_rpc_code code, const char *text)
+{
+	struct rpc_result result = { 0 };
+	rpc_call(&world->fixture, JOIN, &message->base, &cadre__v1__node_order__descriptor, NULL, &result);
+	assert_int_equal(result.code, code);
+	if (!strstr(result.text, text))
+		fail_msg("'%s' does not say '%s'", result.text, text);
+}
+
+static void wrong_beginnings_are_refused(void **state)
+{
+	struct world *world = *state;
+	gather(world);
+	Cadre__V1__NodeReport message = CADRE__V1__NODE_REPORT__INIT;
+	Cadre__V1__NodeLoad load = CADRE__V1__NODE_LOAD__INIT;
+	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
+	message.report_case = CADRE__V1__NODE_REPORT__REPORT_LOAD;
+	message.load = &load;
+	refused(world, &message, CAD_RPC_INVALID_ARGUMENT, "the first message of a Join stream must be a hello");
+	message.report_case = CADRE__V1__NODE_REPORT__REPORT_HELLO;
+	message.hello = &hello;
+	hello.id = "node-0";
+	hello.model_fingerprint = world->fingerprint;
+	hello.exchange_address = "127.0.0.1:1";
+	refused(world, &message, CAD_RPC_INVALID_ARGUMENT, "names no role");
+	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
+	refused(world, &message, CAD_RPC_FAILED_PRECONDITION, "a node with the id 'node-0' lives already (pid 7, 127.0.0.1:7400)");
+	hello.id = "node-9";
+	hello.model_fingerprint = "x";
+	refused(world, &message, CAD_RPC_FAILED_PRECONDITION, "start it with the same --model files");
+	hello.id = "";
+	hello.model_fingerprint = world->fingerprint;
+	refused(world, &message, CAD_RPC_INVALID_ARGUMENT, "the node id '' is not allowed");
+}
+
+int main(void)
+{
+	cad_log_set_fd(open("/dev/null", O_WRONLY | O_CLOEXEC));
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(nodes_join_and_a_router_gets_the_map, setup, teardown),
+		cmocka_unit_test_setup_teardown(watchers_get_the_present_map_and_the_next, setup, teardown),
+		cmocka_unit_test_setup_teardown(lost_node_is_replaced, setup, teardown),
+		cmocka_unit_test_setup_teardown(restart_does_not_disturb, setup, teardown),
+		cmocka_unit_test_setup_teardown(wrong_beginnings_are_refused, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
