@@ -11,7 +11,7 @@
 
 struct options {
 	const char *model, *grpc, *http, *state, *cluster;
-	bool plaintext, rebalance, mixed_kernels;
+	bool plaintext_anywhere, rebalance, mixed_kernels;
 	enum cadre_row_type wire;
 	enum cad_weights weights;
 	uint32_t lease_ms, grace_ms, rejoin_ms, settle_ms, free_grace_ms, experts_min, copies, loads_max, moves_max;
@@ -28,7 +28,7 @@ static const struct cad_choice format_choices[] = { { "logfmt", CAD_LOG_LOGFMT }
 static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct options, model, "model", NULL, "directory of the checkpoint; the same files as on every node"),
 	CAD_OPTION_STRING(struct options, grpc, "grpc", "127.0.0.1:7300", "where to serve gRPC, HOST:PORT; port 0: any"),
-	CAD_OPTION_BOOL(struct options, plaintext, "plaintext", "false", "serve gRPC without TLS on an address that other machines reach"),
+	CAD_OPTION_BOOL(struct options, plaintext_anywhere, "grpc-plaintext-anywhere", "false", "allow gRPC without TLS on an address that is not loopback"),
 	CAD_OPTION_STRING(struct options, http, "http", "127.0.0.1:7301", "where to serve /metrics, /healthz and /readyz; port 0: any"),
 	CAD_OPTION_STRING(struct options, state, "state", "", "SQLite file that a restart goes on from; empty: nothing is kept"),
 	CAD_OPTION_STRING(struct options, cluster, "cluster", "cadre", "name of the cluster: processes of another one are refused"),
@@ -53,8 +53,8 @@ static const struct cad_option table[] = {
 static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct options *options = values;
-	if (!cad_rpc_address_is_loopback(options->grpc) && !options->plaintext)
-		return cad_error_set(error, CAD_ERR_INVALID, "--grpc %s can be reached from other machines, without TLS: add --plaintext if the network is yours alone, or use 127.0.0.1", options->grpc);
+	if (!cad_rpc_address_is_loopback(options->grpc) && !options->plaintext_anywhere)
+		return cad_error_set(error, CAD_ERR_INVALID, "--grpc %s can be reached from other machines, without TLS: add --grpc-plaintext-anywhere if the network is yours alone, or use 127.0.0.1", options->grpc);
 	if (strlen(options->cluster) == 0 || strlen(options->cluster) >= CADRE_NAME_BYTES)
 		return cad_error_set(error, CAD_ERR_INVALID, "--cluster '%.80s': 1 to %d bytes are needed", options->cluster, CADRE_NAME_BYTES - 1);
 	return CAD_OK;
