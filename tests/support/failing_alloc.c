@@ -15,7 +15,7 @@
 
 enum { NEVER = -1 };
 static _Thread_local long countdown = NEVER;
-static _Thread_local bool fired;
+static _Thread_local bool fired, pausing;
 static atomic_long live;
 
 void test_fail_allocation(long n)
@@ -29,6 +29,8 @@ bool test_fail_allocation_end(void)
 	countdown = NEVER;
 	return fired;
 }
+
+void test_fail_allocation_pause(bool paused) { pausing = paused; }
 
 long test_allocations_live(void) { return atomic_load(&live); }
 
@@ -52,7 +54,7 @@ void free(void *block);
 
 static bool fails_now(void)
 {
-	if (countdown == NEVER || countdown-- > 0)
+	if (pausing || countdown == NEVER || countdown-- > 0)
 		return false;
 	fired = true;
 	errno = ENOMEM;

@@ -14,6 +14,8 @@ bool test_allocations_can_fail(void);
 void test_fail_allocation(long n);
 /* Takes the order back; true when an allocation did fail. */
 bool test_fail_allocation_end(void);
+/* While paused, allocations neither fail nor count. */
+void test_fail_allocation_pause(bool paused);
 /* Blocks that are allocated and not freed, of all threads. */
 long test_allocations_live(void);
 

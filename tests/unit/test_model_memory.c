@@ -3,6 +3,7 @@
 #include "common/model/safetensors.h"
 #include "tests/support/failing_alloc.h"
 
+#include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,7 +19,18 @@
 
 typedef enum cad_status attempt(struct cad_error *error);
 
-/* Most failures are CAD_ERR_MEMORY; some happen inside the JSON library, which may only know that it could not parse. */
+/*
+ * jansson 2.14 cannot be out of memory while it parses: its lexer drops the byte that it has no room for and corrupts the heap (lex_save in load.c ignores
+ * the answer of strbuffer_append_byte). So its allocations are spared where a test parses; building and printing JSON stand the test.
+ */
+static void *spared(size_t size)
+{
+	test_fail_allocation_pause(true);
+	void *block = malloc(size);
+	test_fail_allocation_pause(false);
+	return block;
+}
+
 static void until_clean(attempt *run)
 {
 	if (!test_allocations_can_fail())
@@ -31,6 +43,8 @@ static void until_clean(attempt *run)
 		enum cad_status status = run(&error);
 		failed = test_fail_allocation_end();
 		assert_int_equal(test_allocations_live(), live);
+		if (status != CAD_OK && status != CAD_ERR_MEMORY && status != CAD_ERR_IO)
+			fail_msg("allocation %ld: %s", n, cad_status_name(status));
 		if (status != CAD_OK && (error.status != status || error.text[0] == 0))
 			fail_msg("allocation %ld: %s without a sentence", n, cad_status_name(status));
 		if (!failed)
@@ -40,10 +54,22 @@ static void until_clean(attempt *run)
 	assert_true(n > 1);
 }
 
+static void until_clean_without_json(attempt *run)
+{
+	if (!test_allocations_can_fail())
+		skip();
+	json_malloc_t allocate;
+	json_free_t release;
+	json_get_alloc_funcs(&allocate, &release);
+	json_set_alloc_funcs(spared, free);
+	until_clean(run);
+	json_set_alloc_funcs(allocate, release);
+}
+
 static enum cad_status open_sharded(struct cad_error *error)
 {
 	struct cad_model *model;
-	enum cad_status status = cad_model_open(GOLDEN "mixtral-b/model", &model, error);
+	enum cad_status status = cad_model_open(GOLDEN "olmoe-b/model", &model, error);
 	if (status == CAD_OK)
 		cad_model_close(model);
 	return status;
@@ -52,7 +78,7 @@ static enum cad_status open_sharded(struct cad_error *error)
 static enum cad_status open_single(struct cad_error *error)
 {
 	struct cad_model *model;
-	enum cad_status status = cad_model_open(GOLDEN "llama-a/model", &model, error);
+	enum cad_status status = cad_model_open(GOLDEN "qwen3moe-b/model", &model, error);
 	if (status == CAD_OK)
 		cad_model_close(model);
 	return status;
@@ -75,13 +101,13 @@ static enum cad_status write_file(struct cad_error *error)
 static void opening_shards(void **state)
 {
 	(void)state;
-	until_clean(open_sharded);
+	until_clean_without_json(open_sharded);
 }
 
 static void opening_one_file(void **state)
 {
 	(void)state;
-	until_clean(open_single);
+	until_clean_without_json(open_single);
 }
 
 static void describing(void **state)
