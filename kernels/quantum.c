@@ -1,148 +1,208 @@
 #include "kernels/quantum.h"
 
-#include <Random123/philox.h>
+#include "kernels/philox.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = 64, SAMPLE_MAX = 8 };
+enum {
+	ROWS = 64, EXPERTS_MAX = 8,
+	BITS_BELOW = 10, BITS_BELOW_F32 = 21,      /* of the typical output */
+	EXPONENT_MIN = -100, EXPONENT_MAX = 100,   /* a quantum stays far from the ends of f32, whatever a checkpoint holds */
+};
 
-struct table {
+struct job {
 	struct kn_queue *queue;
+	const struct kn_ops *ops;
 	const struct cad_model *model;
 	const struct cad_model_spec *spec;
 	enum kn_weights weights;
-	float *x, *y;                /* device, [ROWS][kn_ld(H)] */
+	uint32_t experts;            /* how many are looked at */
+	size_t ld, rows_bytes, y_bytes, scratch_bytes;
+	float *noise, *x, *y;        /* device: [ROWS][ld], [ROWS][ld], [experts * ROWS][ld] */
 	void *scratch;
-	float *host;                 /* [ROWS][kn_ld(H)] */
-	size_t scratch_bytes;
+	float *y_host;
+	double rms[EXPERTS_MAX * ROWS];
 };
 
-/* Sum of 12 uniform numbers less 6: variance 1, by additions alone, so that the bits are the same everywhere. */
-static float unit_noise(uint32_t layer, uint32_t row, uint32_t column)
+/* Bell-shaped: the eight 16-bit halves of one Philox block, summed; integers, so that the bits are the same everywhere. */
+static float noise_at(uint32_t row, uint32_t element)
 {
-	int64_t sum = 0;
-	for (uint32_t i = 0; i < 3; i++) {
-		philox4x32_ctr_t counter = { { column, row, layer, i } };
-		philox4x32_key_t key = { { 0x71756e74, 0x756d3031 } };   /* any constant; it is part of the definition */
-		philox4x32_ctr_t random = philox4x32_R(10, counter, key);
-		for (int j = 0; j < 4; j++)
-			sum += random.v[j] >> 8;
+	philox4x32_ctr_t random = philox4x32_R(10, (philox4x32_ctr_t){ { element, row, 0, 1 } }, (philox4x32_key_t){ { 0xcad2e, 0 } });
+	int32_t sum = 0;
+	for (int i = 0; i < 4; i++)
+		sum += (int32_t)(random.v[i] & 0xffff) + (int32_t)(random.v[i] >> 16);
+	return (float)(2 * sum - 8 * 65535);
+}
+
+static struct kn_source source_of(const struct job *job, enum cad_role role, uint32_t layer, uint32_t expert)
+{
+	struct cad_tensor tensor = cad_model_tensor(job->model, role, layer, expert);
+	struct kn_source source = { .data = tensor.data, .dtype = tensor.dtype };
+	if (tensor.data) {
+		source.n = (size_t)tensor.shape[0];
+		source.k = tensor.rank > 1 ? (size_t)tensor.shape[1] : 1;
 	}
-	return (float)(sum - ((int64_t)6 << 24)) * 0x1p-24f;
+	return source;
 }
 
-static struct kn_source source_of(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
+static enum cad_status experts_create(const struct job *job, uint32_t layer, struct kn_expert *experts)
 {
-	struct cad_tensor tensor = cad_model_tensor(model, role, layer, expert);
-	return (struct kn_source){ .data = tensor.data, .dtype = tensor.dtype, .n = tensor.data ? tensor.shape[0] : 0, .k = tensor.rank > 1 ? tensor.shape[1] : 1 };
-}
-
-/* rows = noise * ffn norm weight: what a normalised row looks like to the experts of this layer. */
-static enum cad_status fill_rows(const struct table *t, uint32_t layer)
-{
-	const struct kn_ops *ops = t->queue->ops;
-	struct kn_source norm = source_of(t->model, CAD_ROLE_FFN_NORM, layer, 0);
-	size_t ld = kn_ld(t->spec->hidden);
-	float *weight;
-	enum cad_status status = ops->vector_create(t->queue->device, &norm, &weight);
-	if (status != CAD_OK)
-		return status;
-	memset(t->host, 0, ROWS * ld * sizeof *t->host);
-	ops->copy_out(t->queue, t->host, weight, t->spec->hidden * sizeof *weight);
-	status = ops->wait(t->queue);
-	ops->vector_destroy(t->queue->device, weight, t->spec->hidden);
-	for (uint32_t r = ROWS; r-- > 0;)   /* row 0 holds the weight until it is its turn */
-		for (uint32_t c = 0; c < t->spec->hidden; c++)
-			t->host[r * ld + c] = t->host[c] * unit_noise(layer, r, c);
-	ops->copy_in(t->queue, t->x, t->host, ROWS * ld * sizeof *t->host);
-	return status;
-}
-
-static enum cad_status load_expert(const struct table *t, uint32_t layer, uint32_t expert, struct kn_expert *loaded)
-{
-	static const enum cad_role roles[6] = { CAD_ROLE_EXPERT_GATE, CAD_ROLE_EXPERT_UP, CAD_ROLE_EXPERT_DOWN, CAD_ROLE_EXPERT_GATE_BIAS, CAD_ROLE_EXPERT_UP_BIAS, CAD_ROLE_EXPERT_DOWN_BIAS };
-	struct kn_source s[6];
-	for (int i = 0; i < 6; i++)
-		s[i] = source_of(t->model, roles[i], layer, expert);
-	return t->queue->ops->expert_create(t->queue->device, &s[0], &s[1], &s[2], &s[3], &s[4], &s[5], &t->spec->expert, t->weights, loaded);
-}
-
-/* The rms of each row of one expert's output. */
-static enum cad_status row_rms(const struct table *t, uint32_t layer, uint32_t expert, double rms[ROWS])
-{
-	const struct kn_ops *ops = t->queue->ops;
-	size_t ld = kn_ld(t->spec->hidden);
-	struct kn_expert loaded = { 0 };
-	enum cad_status status = load_expert(t, layer, expert, &loaded);
-	if (status != CAD_OK)
-		return status;
-	const struct kn_expert *experts[1] = { &loaded };
-	uint32_t begin[2] = { 0, ROWS };
-	ops->ffn(t->queue, &(struct kn_ffn){ .experts = experts, .experts_count = 1, .begin = begin, .x = t->x, .ldx = ld, .hidden = t->spec->hidden, .y = t->y, .ldy = ld, .scratch = t->scratch });
-	ops->copy_out(t->queue, t->host, t->y, ROWS * ld * sizeof *t->host);
-	status = ops->wait(t->queue);
-	for (uint32_t r = 0; r < ROWS; r++) {
-		double sum = 0;
-		for (uint32_t c = 0; c < t->spec->hidden; c++)
-			sum += (double)t->host[r * ld + c] * t->host[r * ld + c];
-		rms[r] = sqrt(sum / t->spec->hidden);
+	static const enum cad_role roles[6] = { CAD_ROLE_EXPERT_GATE, CAD_ROLE_EXPERT_UP, CAD_ROLE_EXPERT_DOWN, CAD_ROLE_EXPERT_GATE_BIAS, CAD_ROLE_EXPERT_UP_BIAS,
+		CAD_ROLE_EXPERT_DOWN_BIAS };
+	for (uint32_t i = 0; i < job->experts; i++) {
+		struct kn_source s[6];
+		for (int role = 0; role < 6; role++)
+			s[role] = source_of(job, roles[role], layer, (uint32_t)((uint64_t)i * job->spec->gate.experts / job->experts));
+		enum cad_status status = job->ops->expert_create(job->queue->device, &s[0], &s[1], &s[2], &s[3], &s[4], &s[5], &job->spec->expert, job->weights, &experts[i]);
+		if (status != CAD_OK)
+			return status;
 	}
-	ops->expert_destroy(t->queue->device, &loaded);
-	return status;
-}
-
-static int ascending(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
-
-static enum cad_status layer_quantum(const struct table *t, uint32_t layer, int exponent, float *quantum)
-{
-	const struct cad_gate_spec *gate = &t->spec->gate;
-	uint32_t sample = gate->experts < SAMPLE_MAX ? gate->experts : SAMPLE_MAX;
-	double rms[ROWS * SAMPLE_MAX];
-	enum cad_status status = fill_rows(t, layer);
-	for (uint32_t i = 0; i < sample && status == CAD_OK; i++)
-		status = row_rms(t, layer, (uint32_t)((uint64_t)i * gate->experts / sample), rms + i * ROWS);
-	if (status != CAD_OK)
-		return status;
-	qsort(rms, sample * ROWS, sizeof *rms, ascending);
-	double typical = rms[sample * ROWS / 2] * gate->scale / gate->topk;
-	if (!isfinite(typical))
-		return CAD_ERR_NOT_FINITE;
-	int power = typical > 0 ? ilogb(typical) + exponent : exponent;   /* ilogb rounds down to a power of two */
-	*quantum = ldexpf(1.0f, power < -126 ? -126 : power > 100 ? 100 : power);
 	return CAD_OK;
 }
 
-enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model *model, enum kn_weights weights, enum cadre_row_type wire, float *quanta, struct cad_error *error)
+/* Every row through every expert that is looked at: y, on the host. */
+static enum cad_status layer_run(struct job *job, uint32_t layer)
+{
+	struct kn_expert experts[EXPERTS_MAX] = { 0 };
+	const struct kn_expert *pointers[EXPERTS_MAX];
+	uint32_t begin[EXPERTS_MAX + 1], *index = NULL, index_host[EXPERTS_MAX * ROWS];
+	size_t index_bytes = job->experts * ROWS * sizeof *index;
+	float *norm = NULL;
+	struct kn_source norm_source = source_of(job, CAD_ROLE_FFN_NORM, layer, 0);
+	enum cad_status status = job->ops->vector_create(job->queue->device, &norm_source, &norm);
+	if (status != CAD_OK)
+		return status;
+	status = experts_create(job, layer, experts);
+	if (status != CAD_OK)
+		goto destroy;
+	index = job->ops->alloc(job->queue->device, index_bytes);
+	if (!index) {
+		status = CAD_ERR_MEMORY;
+		goto destroy;
+	}
+	for (uint32_t i = 0; i < job->experts; i++) {
+		pointers[i] = &experts[i];
+		for (uint32_t r = 0; r < ROWS; r++)
+			index_host[i * ROWS + r] = r;
+	}
+	for (uint32_t i = 0; i <= job->experts; i++)
+		begin[i] = i * ROWS;
+	job->ops->copy_in(job->queue, index, index_host, index_bytes);
+	job->ops->rmsnorm(job->queue, &(struct kn_rmsnorm){ .x = job->noise, .ldx = job->ld, .rows = ROWS, .parts = 1, .n = job->spec->hidden, .weight = norm,
+		.epsilon = 0.0f, .out = job->x, .ldo = job->ld });
+	job->ops->ffn(job->queue, &(struct kn_ffn){ .experts = pointers, .experts_count = job->experts, .begin = begin, .row_index = index, .x = job->x, .ldx = job->ld,
+		.hidden = job->spec->hidden, .y = job->y, .ldy = job->ld, .scratch = job->scratch });
+	job->ops->copy_out(job->queue, job->y_host, job->y, job->y_bytes);
+	status = job->ops->wait(job->queue);
+	job->ops->release(job->queue->device, index, index_bytes);
+destroy:
+	for (uint32_t i = 0; i < job->experts; i++)
+		job->ops->expert_destroy(job->queue->device, &experts[i]);
+	job->ops->vector_destroy(job->queue->device, norm, job->spec->hidden);
+	return status;
+}
+
+static int double_order(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return x < y ? -1 : x > y;
+}
+
+/* The median of the rms of all outputs; NaN when any is not finite. */
+static double outputs_median(struct job *job)
+{
+	size_t count = (size_t)job->experts * ROWS;
+	for (size_t p = 0; p < count; p++) {
+		double squares = 0;
+		for (size_t i = 0; i < job->spec->hidden; i++)
+			squares += (double)job->y_host[p * job->ld + i] * (double)job->y_host[p * job->ld + i];
+		job->rms[p] = sqrt(squares / (double)job->spec->hidden);
+		if (!(job->rms[p] < (double)INFINITY))
+			return (double)NAN;
+	}
+	qsort(job->rms, count, sizeof *job->rms, double_order);
+	return job->rms[count / 2];
+}
+
+static enum cad_status layer_quantum(struct job *job, uint32_t layer, int bits_below, float *quantum, struct cad_error *error)
+{
+	enum cad_status status = layer_run(job, layer);
+	if (status != CAD_OK)
+		return cad_error_set(error, status, "model '%s': the quantum of layer %u: %s", cad_model_directory(job->model), layer, cad_status_text(status));
+	double median = outputs_median(job);
+	if (median != median)
+		return cad_error_set(error, CAD_ERR_NOT_FINITE, "model '%s': experts of layer %u give NaN or infinity for ordinary rows: are the weights damaged?",
+		                     cad_model_directory(job->model), layer);
+	const struct cad_gate_spec *gate = &job->spec->gate;
+	double weight = (gate->renormalise ? (double)gate->scale : 1.0) / gate->topk, typical = median * weight;
+	int exponent = typical > 0 ? ilogb(typical) - bits_below : EXPONENT_MIN;
+	exponent = exponent < EXPONENT_MIN ? EXPONENT_MIN : exponent > EXPONENT_MAX ? EXPONENT_MAX : exponent;
+	*quantum = ldexpf(1.0f, exponent);
+	return CAD_OK;
+}
+
+static enum cad_status job_allocate(struct job *job)
+{
+	struct kn_device *device = job->queue->device;
+	size_t pairs = (size_t)job->experts * ROWS;
+	job->ld = kn_ld(job->spec->hidden);
+	job->rows_bytes = ROWS * job->ld * sizeof(float);
+	job->y_bytes = pairs * job->ld * sizeof(float);
+	job->scratch_bytes = job->ops->ffn_scratch_bytes(job->queue, pairs, job->spec->hidden, job->spec->expert.size);
+	job->noise = job->ops->alloc(device, job->rows_bytes);
+	job->x = job->ops->alloc(device, job->rows_bytes);
+	job->y = job->ops->alloc(device, job->y_bytes);
+	job->scratch = job->ops->alloc(device, job->scratch_bytes);
+	job->y_host = calloc(1, job->y_bytes);
+	return job->noise && job->x && job->y && job->scratch && job->y_host ? CAD_OK : CAD_ERR_MEMORY;
+}
+
+static void job_release(struct job *job)
+{
+	struct kn_device *device = job->queue->device;
+	if (job->noise)
+		job->ops->release(device, job->noise, job->rows_bytes);
+	if (job->x)
+		job->ops->release(device, job->x, job->rows_bytes);
+	if (job->y)
+		job->ops->release(device, job->y, job->y_bytes);
+	if (job->scratch)
+		job->ops->release(device, job->scratch, job->scratch_bytes);
+	free(job->y_host);
+}
+
+enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model *model, enum kn_weights weights, enum cadre_row_type wire, float *quanta,
+                                 struct cad_error *error)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
-	struct kn_device *device = queue->device;
-	size_t bytes = ROWS * kn_ld(spec->hidden) * sizeof(float);
-	struct table t = { .queue = queue, .model = model, .spec = spec, .weights = weights };
-	t.scratch_bytes = spec->gate.experts > 0 ? queue->ops->ffn_scratch_bytes(queue, ROWS, spec->hidden, spec->expert.size) : 64;
-	t.x = queue->ops->alloc(device, bytes);
-	t.y = queue->ops->alloc(device, bytes);
-	t.scratch = queue->ops->alloc(device, t.scratch_bytes);
-	t.host = malloc(bytes);
-	enum cad_status status = t.x && t.y && t.scratch && t.host ? CAD_OK : cad_error_set(error, CAD_ERR_MEMORY, "no memory for the quantum table");
-	for (uint32_t layer = 0; layer < spec->layers_count && status == CAD_OK; layer++) {
-		quanta[layer] = 0.0f;
+	struct job job = { .queue = queue, .ops = queue->ops, .model = model, .spec = spec, .weights = weights };
+	job.experts = spec->gate.experts < EXPERTS_MAX ? spec->gate.experts : EXPERTS_MAX;
+	if (job.experts == 0) {   /* a dense model */
+		memset(quanta, 0, spec->layers_count * sizeof *quanta);
+		return CAD_OK;
+	}
+	float *found = calloc(spec->layers_count, sizeof *found);
+	enum cad_status status = found ? job_allocate(&job) : CAD_ERR_MEMORY;
+	if (status != CAD_OK) {
+		status = cad_error_set(error, status, "model '%s': no memory for the quantum table", cad_model_directory(model));
+		goto release;
+	}
+	for (uint32_t r = 0; r < ROWS; r++)   /* y_host is not in use yet */
+		for (uint32_t i = 0; i < spec->hidden; i++)
+			job.y_host[r * job.ld + i] = noise_at(r, i);
+	queue->ops->copy_in(queue, job.noise, job.y_host, job.rows_bytes);
+	for (uint32_t layer = 0; layer < spec->layers_count; layer++) {
 		if (!spec->layers[layer].moe)
 			continue;
-		status = layer_quantum(&t, layer, wire == CADRE_ROW_F32 ? -21 : -10, &quanta[layer]);
+		status = layer_quantum(&job, layer, wire == CADRE_ROW_F32 ? BITS_BELOW_F32 : BITS_BELOW, &found[layer], error);
 		if (status != CAD_OK)
-			cad_error_set(error, status, "the quantum of layer %u: %s", layer, status == CAD_ERR_NOT_FINITE ? "its experts give NaN or infinity; the checkpoint is damaged" : cad_status_text(status));
+			goto release;
 	}
-	if (t.x)
-		queue->ops->release(device, t.x, bytes);
-	if (t.y)
-		queue->ops->release(device, t.y, bytes);
-	if (t.scratch)
-		queue->ops->release(device, t.scratch, t.scratch_bytes);
-	free(t.host);
+	memcpy(quanta, found, spec->layers_count * sizeof *quanta);
+release:
+	free(found);
+	job_release(&job);
 	return status;
 }

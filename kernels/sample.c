@@ -6,17 +6,10 @@
 
 #include "common/status.h"
 #include "kernels/cpu/exp.h"
+#include "kernels/philox.h"
 
 #include <stdbool.h>
 #include <xxhash.h>
-
-/* Random123's portable part; its SSE and GNU extras do not pass this project's warnings. */
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#pragma GCC diagnostic ignored "-Wsign-conversion"
-#pragma GCC diagnostic ignored "-Wshadow"
-#include <Random123/philox.h>
-#pragma GCC diagnostic pop
 
 enum { BLOCK = 1024, LANES = 8 };
 

@@ -56,6 +56,9 @@ void kn_avx2_sums_store(const int64_t *sums, size_t n, uint8_t width, uint8_t *d
 	else if (width == 4)
 		for (; i + 4 <= n; i += 4)
 			_mm_storeu_si128((__m128i *)(data + 4 * i), low_halves(sums + i));
+	else
+		for (; i + 4 <= n; i += 4)
+			_mm256_storeu_si256((__m256i *)(data + 8 * i), _mm256_loadu_si256((const __m256i *)(sums + i)));
 	kn_ref_sums_store(sums + i, n - i, width, data + i * width);
 }
 

@@ -1,5 +1,6 @@
 /* Sampling: against exact probabilities with fixed seeds, and against a plain second statement of the filters. */
 #include "common/clock.h"
+#include "kernels/philox.h"
 #include "kernels/sample.h"
 
 #include <math.h>
@@ -11,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <Random123/philox.h>
 #include <cmocka.h>
 
 enum { VOCAB_MAX = 5000 };
