@@ -51,7 +51,7 @@ static void sin_cos(float angle, float *sine, float *cosine)
 	case 0: *sine = (float)s, *cosine = (float)c; break;
 	case 1: *sine = (float)c, *cosine = (float)-s; break;
 	case 2: *sine = (float)-s, *cosine = (float)-c; break;
-	case 3: *sine = (float)-c, *cosine = (float)s; break;
+	default: *sine = (float)-c, *cosine = (float)s; break;
 	}
 }
 
