@@ -1,5 +1,6 @@
 #include "common/options.h"
 
+#include "common/log.h"
 #include "common/options_value.h"
 
 #include <ctype.h>
@@ -10,6 +11,9 @@
 #include <yaml.h>
 
 const char cad_version[] = CADRE_VERSION;
+
+const struct cad_choice cad_log_level_choices[] = { { "debug", CAD_LOG_DEBUG }, { "info", CAD_LOG_INFO }, { "warn", CAD_LOG_WARN }, { "error", CAD_LOG_ERROR }, { NULL, 0 } };
+const struct cad_choice cad_log_format_choices[] = { { "logfmt", CAD_LOG_LOGFMT }, { "json", CAD_LOG_JSON }, { NULL, 0 } };
 
 enum { NAME_BYTES_MAX = 64 };
 

@@ -100,4 +100,7 @@ bool cad_options_main(const struct cad_options_spec *spec, int argc, char **argv
 
 extern const char cad_version[];     /* "0.1.0" */
 
+/* What every service offers: values are enum cad_log_level and enum cad_log_format. */
+extern const struct cad_choice cad_log_level_choices[], cad_log_format_choices[];
+
 #endif

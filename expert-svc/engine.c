@@ -107,7 +107,8 @@ void ex_engine_connection_lost(struct ex_engine *engine, const struct cad_connec
 			atomic_store_explicit(&engine->inbox.jobs[i].abandoned, true, memory_order_relaxed);
 }
 
-bool ex_engine_idle(const struct ex_engine *engine) { return atomic_load(&engine->inbox.held) == 0; }
+uint32_t ex_engine_requests(const struct ex_engine *engine) { return atomic_load(&engine->inbox.held); }
+bool ex_engine_idle(const struct ex_engine *engine) { return ex_engine_requests(engine) == 0; }
 
 /* ---- weights ---- */
 

@@ -72,7 +72,8 @@ void ex_engine_on_request(struct cad_transport *transport, struct cad_request *r
 size_t ex_engine_deliver(struct ex_engine *engine);
 /* The requests of this connection need not be computed any more; they are still answered, which frees them. */
 void ex_engine_connection_lost(struct ex_engine *engine, const struct cad_connection *connection);
-/* No request is held. */
+/* Requests that are held; none. Any thread. */
+uint32_t ex_engine_requests(const struct ex_engine *engine);
 bool ex_engine_idle(const struct ex_engine *engine);
 
 /* Totals since creation; any thread. */

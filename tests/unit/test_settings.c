@@ -167,8 +167,11 @@ static void signals_come_as_events(void **state)
 	assert_int_equal(uv_run(&loop, UV_RUN_DEFAULT), 0);
 	assert_null(signals);
 	assert_int_equal(uv_loop_close(&loop), 0);
+	assert_false(cad_signals_pending());
 	assert_int_equal(kill(getpid(), SIGINT), 0);
+	assert_true(cad_signals_pending());
 	assert_int_equal(cad_signals_wait(), SIGINT);
+	assert_false(cad_signals_pending());
 	char name[CADRE_NAME_BYTES];
 	cad_process_name(name, sizeof name);
 	assert_true(strlen(name) > 2);

@@ -1,0 +1,323 @@
+/* The node's tie to placement, against a placement service that the test plays: hello, orders, reports, a broken stream, and the way out. Also the loader alone. */
+#include "cadre/v1/placement.pb-c.h"
+#include "expert-svc/control.h"
+#include "expert-svc/store/loader.h"
+#include "tests/support/expert_calls.h"
+#include "tests/support/rpc_fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* ---- a placement service ---- */
+
+struct placement {
+	struct cad_rpc_call *call;           /* the Join that is open */
+	unsigned hellos, loads, loaded, freed, failed;
+	size_t held;                         /* of the last hello */
+	uint64_t memory_bytes;
+	char id[64], address[64], checksum[33], why[256];
+	bool until;                          /* what the test waits for */
+	bool (*wanted)(const struct placement *placement);
+};
+
+static void send_order(struct placement *placement, bool hold, const uint32_t (*ids)[2], size_t count)
+{
+	Cadre__V1__ExpertId id[4], *list[4];
+	Cadre__V1__LoadOrder load = CADRE__V1__LOAD_ORDER__INIT;
+	Cadre__V1__FreeOrder release = CADRE__V1__FREE_ORDER__INIT;
+	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
+	for (size_t i = 0; i < count; i++) {
+		cadre__v1__expert_id__init(&id[i]);
+		id[i].layer = ids[i][0];
+		id[i].expert = ids[i][1];
+		list[i] = &id[i];
+	}
+	load.n_experts = release.n_experts = count;
+	load.experts = release.experts = list;
+	order.order_case = hold ? CADRE__V1__NODE_ORDER__ORDER_LOAD : CADRE__V1__NODE_ORDER__ORDER_FREE;
+	if (hold)
+		order.load = &load;
+	else
+		order.free = &release;
+	assert_int_equal(cad_rpc_call_send(placement->call, &order.base), CAD_OK);
+}
+
+static void on_hello(struct placement *placement, const Cadre__V1__NodeHello *hello)
+{
+	placement->hellos++;
+	placement->held = hello->n_held;
+	placement->memory_bytes = hello->memory_bytes;
+	snprintf(placement->id, sizeof placement->id, "%s", hello->id);
+	snprintf(placement->address, sizeof placement->address, "%s", hello->exchange_address);
+	assert_int_equal(hello->role, CADRE__V1__ROLE__ROLE_EXPERT);
+	assert_int_equal(strlen(hello->model_fingerprint), 32);
+	Cadre__V1__NodeWelcome welcome = CADRE__V1__NODE_WELCOME__INIT;
+	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
+	welcome.cluster = (char *)"test";
+	welcome.lease_ms = 60;
+	order.order_case = CADRE__V1__NODE_ORDER__ORDER_WELCOME;
+	order.welcome = &welcome;
+	assert_int_equal(cad_rpc_call_send(placement->call, &order.base), CAD_OK);
+}
+
+static void on_expert(struct placement *placement, const Cadre__V1__ExpertReport *report)
+{
+	if (report->state == CADRE__V1__EXPERT_STATE__EXPERT_STATE_LOADED) {
+		placement->loaded++;
+		assert_true(report->bytes > 0);
+		if (report->id->layer == 0 && report->id->expert == 1)
+			snprintf(placement->checksum, sizeof placement->checksum, "%s", report->checksum);
+	} else if (report->state == CADRE__V1__EXPERT_STATE__EXPERT_STATE_FREED) {
+		placement->freed++;
+	} else {
+		placement->failed++;
+		snprintf(placement->why, sizeof placement->why, "%s", report->error);
+	}
+}
+
+static void join_start(struct cad_rpc_call *call)
+{
+	struct placement *placement = cad_rpc_call_context(call);
+	assert_null(placement->call);
+	placement->call = call;
+	cad_rpc_call_read(call);
+}
+
+static void join_message(struct cad_rpc_call *call, const ProtobufCMessage *message)
+{
+	struct placement *placement = cad_rpc_call_context(call);
+	const Cadre__V1__NodeReport *report = (const Cadre__V1__NodeReport *)message;
+	if (report->report_case == CADRE__V1__NODE_REPORT__REPORT_HELLO)
+		on_hello(placement, report->hello);
+	else if (report->report_case == CADRE__V1__NODE_REPORT__REPORT_EXPERT)
+		on_expert(placement, report->expert);
+	else
+		placement->loads++;
+	placement->until = placement->wanted && placement->wanted(placement);
+	cad_rpc_call_read(call);
+}
+
+static void join_done(struct cad_rpc_call *call, bool cancelled)
+{
+	(void)cancelled;
+	struct placement *placement = cad_rpc_call_context(call);
+	placement->call = NULL;
+}
+
+static void refuse(struct cad_rpc_call *call, const ProtobufCMessage *message)
+{
+	(void)message;
+	cad_rpc_call_finish(call, CAD_RPC_UNIMPLEMENTED, "not here");
+}
+
+static const struct cad_rpc_method methods[] = {
+	{ .name = "Join", .kind = CAD_RPC_BIDI, .on = { .start = join_start, .message = join_message, .done = join_done } },
+	{ .name = "WatchMap", .kind = CAD_RPC_SERVER_STREAM, .on = { .message = refuse } },
+	{ .name = "GetMap", .kind = CAD_RPC_UNARY, .on = { .message = refuse } },
+	{ .name = "GetStatus", .kind = CAD_RPC_UNARY, .on = { .message = refuse } },
+};
+
+static void wait_for(struct rpc_fixture *fixture, struct placement *placement, bool (*wanted)(const struct placement *placement))
+{
+	placement->wanted = wanted;
+	placement->until = wanted(placement);
+	rpc_run_until(fixture, &placement->until);
+}
+
+static bool said_hello(const struct placement *p) { return p->hellos == 1; }
+static bool carried_out(const struct placement *p) { return p->loaded == 2 && p->failed == 1; }
+static bool reported_load(const struct placement *p) { return p->loads >= 2; }
+static bool came_back(const struct placement *p) { return p->hellos == 2; }
+static bool has_freed(const struct placement *p) { return p->freed == 2; }
+
+static void set_flag(void *context) { *(bool *)context = true; }
+
+static void engine_for(const struct expert_world *world, struct ex_engine **engine, uint64_t memory_bytes)
+{
+	struct ex_engine_options options;
+	struct cad_error error;
+	ex_engine_options_default(&options);
+	options.model = world->model;
+	options.device = world->device;
+	options.queue = world->queue;
+	options.settings = &world->settings;
+	options.memory_bytes = memory_bytes;
+	assert_int_equal(ex_engine_create(&options, engine, &error), CAD_OK);
+}
+
+static void orders_and_reports(void **state)
+{
+	(void)state;
+	struct rpc_fixture fixture;
+	struct placement placement = { 0 };
+	const struct cad_rpc_service service = { &cadre__v1__placement__descriptor, methods, sizeof methods / sizeof methods[0], &placement };
+	struct expert_world world;
+	struct ex_engine *engine;
+	struct ex_control *control;
+	struct cad_error error;
+	char checksum[33];
+	bool left = false;
+	expert_world_init(&world, "olmoe-a");
+	engine_for(&world, &engine, 0);
+	rpc_fixture_open(&fixture, NULL);
+	cad_rpc_server_add(fixture.server, &service);
+	rpc_fixture_start(&fixture, NULL, NULL, NULL);
+	struct ex_control_options options = { .reactor = fixture.reactor, .placement = fixture.target, .engine = engine, .load_threads = 2, .memory_bytes = 12345, .id = "node-a",
+		                              .exchange_address = "127.0.0.1:7400", .http_address = "127.0.0.1:1", .kernels_fingerprint = "k", .isa = "ref", .threads = 1 };
+	assert_int_equal(ex_control_create(&options, &control, &error), CAD_OK);
+
+	wait_for(&fixture, &placement, said_hello);
+	assert_string_equal(placement.id, "node-a");
+	assert_string_equal(placement.address, "127.0.0.1:7400");
+	assert_int_equal(placement.memory_bytes, 12345);
+	assert_int_equal(placement.held, 0);
+	assert_false(ex_control_ready(control));
+
+	send_order(&placement, true, (const uint32_t[][2]){ { 0, 1 }, { 3, 15 }, { 9, 9 } }, 3);
+	wait_for(&fixture, &placement, carried_out);
+	cad_model_expert_checksum(world.model, 0, 1, checksum);
+	assert_string_equal(placement.checksum, checksum);
+	assert_non_null(strstr(placement.why, "no expert 9 in layer 9"));
+	assert_true(ex_engine_holds(engine, 0, 1) && ex_engine_holds(engine, 3, 15));
+	wait_for(&fixture, &placement, reported_load);   /* the lease is renewed by itself */
+	assert_true(ex_control_ready(control) && ex_control_joined(control));
+
+	cad_rpc_call_abort(placement.call, CAD_RPC_UNAVAILABLE, "the placement service goes");
+	wait_for(&fixture, &placement, came_back);
+	assert_int_equal(placement.held, 2);
+	assert_true(ex_control_ready(control));   /* it never stopped serving */
+	send_order(&placement, false, (const uint32_t[][2]){ { 0, 1 }, { 2, 2 } }, 2);
+	wait_for(&fixture, &placement, has_freed);   /* what was not held is not held: freed, too */
+	assert_false(ex_engine_holds(engine, 0, 1));
+	assert_int_equal(ex_engine_held(engine), 1);
+
+	ex_control_leave(control, set_flag, &left);
+	rpc_run_until(&fixture, &left);
+	rpc_fixture_close(&fixture);
+	ex_control_destroy(control);
+	ex_engine_destroy(engine);
+	expert_world_fini(&world);
+}
+
+/* ---- the loader ---- */
+
+struct bell { pthread_mutex_t lock; pthread_cond_t rung; unsigned rings; };
+
+static void ring(void *context)
+{
+	struct bell *bell = context;
+	pthread_mutex_lock(&bell->lock);
+	bell->rings++;
+	pthread_cond_signal(&bell->rung);
+	pthread_mutex_unlock(&bell->lock);
+}
+
+static struct ex_load_report *next_report(struct ex_loader *loader, struct bell *bell)
+{
+	struct ex_load_report *report;
+	while (!(report = ex_loader_take(loader))) {
+		pthread_mutex_lock(&bell->lock);
+		while (bell->rings == 0)
+			pthread_cond_wait(&bell->rung, &bell->lock);
+		bell->rings--;
+		pthread_mutex_unlock(&bell->lock);
+	}
+	return report;
+}
+
+/* Any number of orders, in any order: what was wished last is what is held in the end, and each expert's last report says so. */
+static void last_wish_counts(void **state)
+{
+	(void)state;
+	struct expert_world world;
+	struct ex_engine *engine;
+	struct ex_loader *loader;
+	struct cad_error error;
+	struct bell bell = { .lock = PTHREAD_MUTEX_INITIALIZER, .rung = PTHREAD_COND_INITIALIZER };
+	uint64_t seed = (uint64_t)time(NULL);
+	const char *given = getenv("CADRE_TEST_SEED");
+	if (given)
+		seed = strtoull(given, NULL, 0);
+	printf("CADRE_TEST_SEED=%llu\n", (unsigned long long)seed);
+	struct cad_random random = { seed };
+	bool wish[4][16] = { { false } }, reported[4][16] = { { false } };
+	expert_world_init(&world, "olmoe-a");
+	engine_for(&world, &engine, 0);
+	assert_int_equal(ex_loader_create(engine, 3, ring, &bell, &loader, &error), CAD_OK);
+	for (int i = 0; i < 2000; i++) {
+		uint32_t layer = (uint32_t)cad_random_below(&random, 4), expert = (uint32_t)cad_random_below(&random, 16);
+		wish[layer][expert] = cad_random_below(&random, 2) == 1;
+		ex_loader_order(loader, layer, expert, wish[layer][expert]);
+	}
+	struct ex_load_report *report;
+	while (ex_loader_waiting(loader) > 0)
+		sched_yield();
+	ex_loader_stop(loader);
+	while ((report = ex_loader_take(loader))) {
+		assert_int_not_equal(report->outcome, EX_LOAD_FAILED);
+		reported[report->layer][report->expert] = report->outcome == EX_LOAD_LOADED;
+		free(report);
+	}
+	for (uint32_t layer = 0; layer < 4; layer++)
+		for (uint32_t expert = 0; expert < 16; expert++) {
+			assert_int_equal(ex_engine_holds(engine, layer, expert), wish[layer][expert]);
+			assert_int_equal(reported[layer][expert], wish[layer][expert]);
+		}
+	ex_loader_destroy(loader);
+	ex_engine_destroy(engine);
+	expert_world_fini(&world);
+}
+
+/* Memory for two: a free that is ordered together with a load is done first, so that the load fits. */
+static void frees_make_room(void **state)
+{
+	(void)state;
+	struct expert_world world;
+	struct ex_engine *engine;
+	struct ex_loader *loader;
+	struct ex_loaded loaded;
+	struct cad_error error;
+	struct bell bell = { .lock = PTHREAD_MUTEX_INITIALIZER, .rung = PTHREAD_COND_INITIALIZER };
+	expert_world_init(&world, "olmoe-a");
+	engine_for(&world, &engine, 0);
+	uint64_t one = ex_engine_expert_bytes(engine);
+	ex_engine_destroy(engine);
+	engine_for(&world, &engine, 2 * one);
+	assert_int_equal(ex_engine_load(engine, 0, 0, &loaded, &error), CAD_OK);
+	assert_int_equal(ex_engine_load(engine, 0, 1, &loaded, &error), CAD_OK);
+	assert_int_equal(ex_loader_create(engine, 1, ring, &bell, &loader, &error), CAD_OK);
+	ex_loader_order(loader, 1, 0, true);
+	struct ex_load_report *report = next_report(loader, &bell);
+	assert_int_equal(report->outcome, EX_LOAD_FAILED);
+	assert_non_null(strstr(report->text, "raise --memory"));
+	free(report);
+	ex_loader_order(loader, 0, 0, false);
+	ex_loader_order(loader, 1, 0, true);
+	report = next_report(loader, &bell);
+	assert_int_equal(report->outcome, EX_LOAD_FREED);
+	free(report);
+	report = next_report(loader, &bell);
+	assert_int_equal(report->outcome, EX_LOAD_LOADED);
+	assert_int_equal(report->loaded.bytes, one);
+	free(report);
+	ex_loader_destroy(loader);
+	ex_engine_destroy(engine);
+	expert_world_fini(&world);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(orders_and_reports), cmocka_unit_test(last_wish_counts), cmocka_unit_test(frees_make_room) };
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
