@@ -20,7 +20,7 @@ static enum cad_status write_line(struct converter *converter)
 {
 	const struct cad_ids *ids = &converter->ids;
 	json_t *decoded = json_stringn(converter->text.bytes, converter->text.size);
-	char *quoted = decoded ? json_dumps(decoded, JSON_ENCODE_ANY) : NULL;
+	char *quoted = decoded ? json_dumps(decoded, JSON_ENCODE_ANY | JSON_ENSURE_ASCII) : NULL;
 	json_decref(decoded);
 	if (!quoted)
 		return cad_error_set(converter->error, CAD_ERR_MEMORY, "out of memory");

@@ -48,9 +48,11 @@ size_t cad_tok_utf8_size(char lead);
 size_t cad_tok_utf8_before(const char *bytes, size_t at);
 
 bool cad_tok_is_space(uint32_t character);      /* White_Space */
-bool cad_tok_is_number(uint32_t character);     /* general category N */
-bool cad_tok_is_punctuation(uint32_t character);/* general category P, or ASCII punctuation */
-bool cad_tok_is_word(uint32_t character);       /* \w of UTS 18: Alphabetic, M, Nd, Pc, Join_Control */
+bool cad_tok_is_number(uint32_t character);
+bool cad_tok_is_punctuation(uint32_t character);
+bool cad_tok_is_word(uint32_t character);       /* \w */
+/* What the library counts to a general category ("L", "Lu") and PCRE2 may not, as it stands in a character class; NULL: not a known category. */
+const char *cad_tok_category_additions(const char *category, size_t size);
 
 enum tok_form { TOK_NFC, TOK_NFD, TOK_NFKC, TOK_NFKD };
 /* Appends the normal form of text. Linear, also on long runs of combining marks. */

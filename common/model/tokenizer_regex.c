@@ -59,19 +59,28 @@ static enum cad_status put_set(struct reader *reader, const char *inside)
 	return status ? status : put(reader, "]");
 }
 
-/* \p{Lu}: general categories alone, in the spelling that both engines share. */
+/* \p{Lu}: general categories alone, to which the characters are added that the library knows and PCRE2 may not. */
 static enum cad_status property(struct reader *reader)
 {
-	static const char *const categories[] = { "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd", "Nl", "No", "P",  "Pc", "Pd", "Ps", "Pe",
-		                                  "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "C",  "Cc", "Cf", "Co", "Cn", "Cs" };
 	const char *close = memchr(reader->at, '}', (size_t)(reader->end - reader->at));
 	if (!close || reader->at[2] != '{')
 		return refuse(reader, 3);
 	size_t size = (size_t)(close - reader->at) + 1;
-	for (size_t i = 0; i < sizeof categories / sizeof *categories; i++)
-		if (size == strlen(categories[i]) + 4 && memcmp(reader->at + 3, categories[i], size - 4) == 0)
-			return copy(reader, size);
-	return refuse(reader, size);
+	const char *additions = cad_tok_category_additions(reader->at + 3, size - 4);
+	bool negated = reader->at[1] == 'P';
+	if (!additions || (negated && reader->in_class && *additions))
+		return refuse(reader, size);
+	if (!*additions)
+		return copy(reader, size);
+	enum cad_status status = reader->in_class ? CAD_OK : put(reader, negated ? "[^\\p" : "[\\p");
+	if (!status && reader->in_class)
+		status = put(reader, "\\p");
+	if (!status)
+		status = cad_tok_append(&reader->out, reader->at + 2, size - 2);
+	if (!status)
+		status = put(reader, additions);
+	reader->at += size;
+	return status || reader->in_class ? status : put(reader, "]");
 }
 
 /* \x{3000}, \x20, \u3000 */
@@ -94,6 +103,16 @@ static enum cad_status code_point(struct reader *reader)
 	return put(reader, text);
 }
 
+static enum cad_status digit(struct reader *reader, bool negated)
+{
+	if (negated && reader->in_class)
+		return refuse(reader, 2);
+	enum cad_status status = reader->in_class ? put(reader, "\\p{Nd}") : put(reader, negated ? "[^\\p{Nd}" : "[\\p{Nd}");
+	if (!status)
+		status = put(reader, cad_tok_category_additions("Nd", 2));
+	return status || reader->in_class ? status : put(reader, "]");
+}
+
 static enum cad_status escape(struct reader *reader)
 {
 	if (reader->end - reader->at < 2)
@@ -102,8 +121,8 @@ static enum cad_status escape(struct reader *reader)
 	switch (reader->at[1]) {
 	case 's': status = put_set(reader, SPACES); break;
 	case 'S': status = put_set(reader, NOT_SPACES); break;
-	case 'd': status = put(reader, "\\p{Nd}"); break;
-	case 'D': status = put(reader, "\\P{Nd}"); break;
+	case 'd':
+	case 'D': status = digit(reader, reader->at[1] == 'D'); break;
 	case 'v': status = put(reader, "\\x{b}"); break;
 	case 'p':
 	case 'P': return reader->end - reader->at < 4 ? refuse(reader, 3) : property(reader);

@@ -1,5 +1,6 @@
 /* UTF-8, character classes, normal forms and case, as the library sees them. */
 #include "common/model/tokenizer_internal.h"
+#include "common/model/tokenizer_unicode_data.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -72,31 +73,44 @@ bool cad_tok_is_space(uint32_t c)
 	       c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
-static utf8proc_category_t category(uint32_t c)
+static bool in_ranges(const struct unicode_range *ranges, size_t count, uint32_t c)
 {
-	return utf8proc_category((utf8proc_int32_t)c);
+	size_t low = 0;
+	while (low < count) {
+		size_t middle = (low + count) / 2;
+		if (c > ranges[middle].last)
+			low = middle + 1;
+		else if (c < ranges[middle].first)
+			count = middle;
+		else
+			return true;
+	}
+	return false;
 }
+
+#define IN(ranges, c) in_ranges(ranges, sizeof(ranges) / sizeof *(ranges), c)
 
 bool cad_tok_is_number(uint32_t c)
 {
-	utf8proc_category_t is = category(c);
-	return is == UTF8PROC_CATEGORY_ND || is == UTF8PROC_CATEGORY_NL || is == UTF8PROC_CATEGORY_NO;
+	return IN(unicode_numbers, c);
 }
 
 bool cad_tok_is_punctuation(uint32_t c)
 {
-	if (c < 0x80)
-		return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
-	utf8proc_category_t is = category(c);
-	return is >= UTF8PROC_CATEGORY_PC && is <= UTF8PROC_CATEGORY_PO;
+	return IN(unicode_punctuation, c);
 }
 
 bool cad_tok_is_word(uint32_t c)
 {
-	utf8proc_category_t is = category(c);
-	/* what is Alphabetic without being a letter, a mark or a letter number: letters in circles and squares */
-	bool enclosed = (c >= 0x24b6 && c <= 0x24e9) || (c >= 0x1f130 && c <= 0x1f149) || (c >= 0x1f150 && c <= 0x1f169) || (c >= 0x1f170 && c <= 0x1f189);
-	return (is >= UTF8PROC_CATEGORY_LU && is <= UTF8PROC_CATEGORY_NL) || is == UTF8PROC_CATEGORY_PC || c == 0x200c || c == 0x200d || enclosed;
+	return IN(unicode_words, c);
+}
+
+const char *cad_tok_category_additions(const char *category, size_t size)
+{
+	for (size_t i = 0; i < sizeof unicode_additions / sizeof *unicode_additions; i++)
+		if (strlen(unicode_additions[i].category) == size && memcmp(unicode_additions[i].category, category, size) == 0)
+			return unicode_additions[i].more;
+	return NULL;
 }
 
 /* ---- normal forms ---- */
@@ -168,40 +182,62 @@ static enum cad_status decompose(const char *bytes, size_t size, utf8proc_option
 	return CAD_OK;
 }
 
-/* Below U+0300 NFC changes nothing, and U+0300 is the first character that composes with what stands before it. */
-static size_t plain_prefix(enum tok_form form, const char *bytes, size_t size)
+/* Stays as it is in this form, whatever stands before it. What follows it may still be joined to it. */
+static bool is_settled(enum tok_form form, uint32_t c)
 {
-	unsigned char limit = form == TOK_NFC ? 0xcc : 0x80;
-	size_t i = 0;
-	while (i < size && (unsigned char)bytes[i] < limit)
-		i++;
-	if (i < size && i > 0)
-		i = cad_tok_utf8_before(bytes, i);   /* the character before it may compose with it */
-	return i;
+	if (form == TOK_NFC)
+		return c < 0x300 || !IN(unicode_unstable, c);
+	return c < 0x80 || IN(unicode_inert, c);
+}
+
+/* The normal form of a stretch that begins with a settled character or with the text, and holds no inert one. */
+static enum cad_status put_stretch(enum tok_form form, const char *bytes, size_t size, struct characters *characters, struct cad_text *out)
+{
+	utf8proc_option_t options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (form == TOK_NFKC || form == TOK_NFKD ? UTF8PROC_COMPAT : 0);
+	characters->count = 0;
+	enum cad_status status = decompose(bytes, size, options, characters);
+	if (status)
+		return status;
+	if (form == TOK_NFC || form == TOK_NFKC)
+		characters->count =
+		    (size_t)utf8proc_normalize_utf32(characters->items, (utf8proc_ssize_t)characters->count, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+	for (size_t i = 0; i < characters->count && !status; i++) {
+		char encoded[4];
+		status = cad_tok_append(out, encoded, cad_tok_utf8_put((uint32_t)characters->items[i], encoded));
+	}
+	return status;
 }
 
 enum cad_status cad_tok_normal_form(enum tok_form form, const char *bytes, size_t size, struct cad_text *out)
 {
-	size_t plain = plain_prefix(form, bytes, size);
-	enum cad_status status = cad_tok_append(out, bytes, plain);
-	if (status || plain == size)
-		return status;
-	bool compose = form == TOK_NFC || form == TOK_NFKC, compatible = form == TOK_NFKC || form == TOK_NFKD;
-	utf8proc_option_t options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compatible ? UTF8PROC_COMPAT : 0);
 	struct characters characters = { 0 };
-	status = decompose(bytes + plain, size - plain, options, &characters);
-	if (status)
-		goto free_characters;
-	if (compose)
-		characters.count =
-		    (size_t)utf8proc_normalize_utf32(characters.items, (utf8proc_ssize_t)characters.count, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-	for (size_t i = 0; i < characters.count && !status; i++) {
-		char encoded[4];
-		status = cad_tok_append(out, encoded, cad_tok_utf8_put((uint32_t)characters.items[i], encoded));
+	enum cad_status status = CAD_OK;
+	size_t done = 0, length;
+	for (size_t i = 0; i < size && !status;) {
+		if (is_settled(form, cad_tok_utf8_get(bytes + i, &length))) {
+			i += length;
+			continue;
+		}
+		size_t start = i > done ? cad_tok_utf8_before(bytes, i) : i;
+		if (IN(unicode_inert, cad_tok_utf8_get(bytes + start, &length)))
+			start = i;
+		while (i < size && !is_settled(form, cad_tok_utf8_get(bytes + i, &length)))
+			i += length;
+		status = cad_tok_append(out, bytes + done, start - done);
+		if (!status)
+			status = put_stretch(form, bytes + start, i - start, &characters, out);
+		done = i;
 	}
-free_characters:
 	free(characters.items);
-	return status;
+	return status ? status : cad_tok_append(out, bytes + done, size - done);
+}
+
+static uint32_t lower(uint32_t c)
+{
+	for (size_t i = 0; c >= unicode_lowercase[0].first && i < sizeof unicode_lowercase / sizeof *unicode_lowercase; i++)
+		if (c >= unicode_lowercase[i].first && c <= unicode_lowercase[i].last)
+			return (uint32_t)((int64_t)c + unicode_lowercase[i].add);
+	return (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
 }
 
 enum cad_status cad_tok_lowercase(const char *bytes, size_t size, struct cad_text *out)
@@ -213,7 +249,7 @@ enum cad_status cad_tok_lowercase(const char *bytes, size_t size, struct cad_tex
 		if (c == 0x130)   /* the one character whose lower case is two */
 			status = cad_tok_append(out, "i\xcc\x87", 3);
 		else
-			status = cad_tok_append(out, encoded, cad_tok_utf8_put((uint32_t)utf8proc_tolower((utf8proc_int32_t)c), encoded));
+			status = cad_tok_append(out, encoded, cad_tok_utf8_put(lower(c), encoded));
 		if (status)
 			return status;
 	}
