@@ -21,8 +21,13 @@ static struct op_state *linear_setup(struct kn_queue *queue, const struct op_cas
 	s->source = op_source(c->n, c->k, c->dtype, &seed, c->data, 1.0f);
 	CAD_ASSERT(queue->ops->matrix_create(queue->device, &s->source, c->weights, &s->w) == CAD_OK);
 	s->x = op_rows(queue, c->rows, c->k, &seed, c->data, 1.0f, &s->x_host);
-	if (c->bias)
-		s->bias = op_rows(queue, 1, c->n, &seed, c->data, 1.0f, &s->bias_host);
+	if (c->bias) {   /* exactly [n]: what stands after it is none of the operator's business */
+		s->bias_host = op_need(s->ldy * 4);
+		op_fill(s->bias_host, c->n, &seed, c->data, 1.0f);
+		for (size_t i = c->n; i < s->ldy; i++)
+			s->bias_host[i] = NAN;
+		s->bias = op_upload(queue, s->bias_host, s->ldy * 4);
+	}
 	s->state = (struct op_state){ c, queue, c->rows, s->ldy * 4, kn_round_up(c->n, 64) * 4, op_alloc(queue, c->rows * s->ldy * 4), NULL };
 	return &s->state;
 }
