@@ -1,0 +1,45 @@
+/* What all commands share. */
+#include "orchestration/cli/command.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+const struct cad_choice cl_format_choices[] = { { "table", CL_FORMAT_TABLE }, { "json", CL_FORMAT_JSON }, { NULL, 0 } };
+
+static volatile sig_atomic_t interrupted;
+static void (*stop_now)(void *context);
+static void *stop_context;
+
+static void on_signal(int number)
+{
+	interrupted = 1;
+	(void)signal(number, SIG_DFL);
+	if (stop_now)
+		stop_now(stop_context);
+}
+
+void cl_on_interrupt(void (*stop)(void *context), void *context)
+{
+	stop_now = NULL;
+	stop_context = context;
+	stop_now = stop;
+	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+	(void)sigaction(SIGINT, &action, NULL);
+	(void)sigaction(SIGTERM, &action, NULL);
+}
+
+bool cl_interrupted(void)
+{
+	return interrupted;
+}
+
+int cl_fail(const char *command, const struct cad_error *error)
+{
+	if (interrupted) {
+		fprintf(stderr, "cadrectl %s: interrupted\n", command);
+		return CL_EXIT_INTERRUPTED;
+	}
+	fprintf(stderr, "cadrectl %s: %s\n", command, error->text);
+	return CL_EXIT_FAILED;
+}

@@ -1,0 +1,82 @@
+/* The commands that work on files alone: tokenize, and model inspect. */
+#include "common/model/inspect.h"
+#include "common/model/tokenize_file.h"
+#include "orchestration/cli/command.h"
+
+#include <stdio.h>
+
+/* ---- tokenize ---- */
+
+struct tokenize_options {
+	const char *tokenizer, *input, *output;
+};
+
+static const struct cad_option tokenize_table[] = {
+	CAD_OPTION_STRING(struct tokenize_options, tokenizer, "tokenizer", NULL, "tokenizer.json"),
+	CAD_OPTION_STRING(struct tokenize_options, input, "input", NULL, "file of lines {\"text\": ...}; '-' is standard input"),
+	CAD_OPTION_STRING(struct tokenize_options, output, "output", NULL, "file to write, lines {\"ids\": [...], \"decoded\": ...}; '-' is standard output"),
+};
+
+static const struct cad_options_spec tokenize_spec = {
+	.program = "cadrectl tokenize",
+	.summary = "Turns texts into token ids (with the special tokens of the post-processor) and back (without).",
+	.table = tokenize_table,
+	.count = sizeof tokenize_table / sizeof *tokenize_table,
+};
+
+int cl_tokenize(int argc, char **argv)
+{
+	struct tokenize_options options;
+	struct cad_options *parsed;
+	struct cad_error error;
+	int exit_code;
+	if (!cad_options_main(&tokenize_spec, argc, argv, &options, &parsed, &exit_code))
+		return exit_code;
+	enum cad_status status = cad_tokenize_file(options.tokenizer, options.input, options.output, &error);
+	cad_options_destroy(parsed);
+	return status == CAD_OK ? CL_EXIT_OK : cl_fail("tokenize", &error);
+}
+
+/* ---- model inspect ---- */
+
+struct inspect_options {
+	uint32_t nodes;
+	enum cl_format format;
+};
+
+static const struct cad_option inspect_table[] = {
+	CAD_OPTION_U32(struct inspect_options, nodes, "nodes", "3", 1, 100000, "expert nodes to compute the needs for"),
+	CAD_OPTION_ENUM(struct inspect_options, format, "format", "table", cl_format_choices, "how to print it; -o for short"),
+};
+
+static const struct cad_options_spec inspect_spec = {
+	.program = "cadrectl model inspect",
+	.summary = "Shows what is in a checkpoint, and what it needs per node.",
+	.positional = "DIR",
+	.positional_max = 1,
+	.table = inspect_table,
+	.count = sizeof inspect_table / sizeof *inspect_table,
+};
+
+int cl_model_inspect(int argc, char **argv)
+{
+	struct inspect_options options;
+	struct cad_options *parsed;
+	struct cad_error error;
+	struct cad_model *model;
+	int exit_code;
+	if (!cad_options_main(&inspect_spec, argc, argv, &options, &parsed, &exit_code))
+		return exit_code;
+	if (cad_options_positional_count(parsed) != 1) {
+		fprintf(stderr, "cadrectl model inspect: give the directory of a checkpoint\n");
+		cad_options_destroy(parsed);
+		return CL_EXIT_USAGE;
+	}
+	enum cad_status status = cad_model_open(cad_options_positional(parsed, 0), &model, &error);
+	if (status == CAD_OK) {
+		status = cad_model_inspect(model, options.nodes, stdout, options.format == CL_FORMAT_JSON, &error);
+		cad_model_close(model);
+	}
+	cad_options_destroy(parsed);
+	return status == CAD_OK ? CL_EXIT_OK : cl_fail("model inspect", &error);
+}

@@ -1,0 +1,31 @@
+/*
+ * Where a generation runs: on the first router of a list that takes it, or in this process with the embedded engine. Both give the messages that a router
+ * streams. Blocks until the end; Ctrl-C ends it early (command.h).
+ */
+#ifndef CADRE_CLI_RUN_H
+#define CADRE_CLI_RUN_H
+
+#include "cadre/v1/inference.pb-c.h"
+#include "common/settings.h"
+#include "kernels/kernels.h"
+
+struct cl_run {
+	const char *routers;         /* "host:port[,host:port...]" */
+	const char *model;           /* directory: run here; then: */
+	enum cad_weights weights;
+	enum cadre_row_type wire;
+	enum kn_isa isa;
+	uint32_t threads;
+	/* For each message, in order; false ends the generation. */
+	bool (*on_response)(void *context, const Cadre__V1__GenerateResponse *response);
+	void *context;
+};
+
+/* `where`, of CL_WHERE_BYTES, is set to what computed it. A failed router is replaced by the next one until the first message has come. */
+enum { CL_WHERE_BYTES = 512 };
+CAD_MUST_USE enum cad_status cl_run_generate(const struct cl_run *run, const Cadre__V1__GenerateRequest *request, char *where, struct cad_error *error);
+
+/* The embedded one. */
+CAD_MUST_USE enum cad_status cl_run_embedded(const struct cl_run *run, const Cadre__V1__GenerateRequest *request, struct cad_error *error);
+
+#endif
