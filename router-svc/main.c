@@ -371,6 +371,8 @@ static enum cad_status start(struct program *p, struct cad_error *error)
 		status = open_tokenizer(p, error);
 	if (status == CAD_OK)
 		status = o->local_experts ? create_embedded(p, error) : create_member_engine(p, error);
+	if (status == CAD_OK && p->tokenizer)
+		cad_tokenizer_pad(p->tokenizer, cad_model_spec(p->model)->vocab);
 	if (status == CAD_OK && cad_metrics_create(&p->metrics) != CAD_OK)
 		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory for metrics");
 	if (status == CAD_OK)

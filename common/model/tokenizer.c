@@ -112,6 +112,8 @@ uint32_t cad_tokenizer_vocab_size(const struct cad_tokenizer *tokenizer)
 	return tokenizer->names.count;
 }
 
+void cad_tokenizer_pad(struct cad_tokenizer *tokenizer, uint32_t vocab) { tokenizer->padded_size = vocab; }
+
 /* ---- encoding ---- */
 
 /* Cuts added tokens out of the text as it came, normalizes what lies between them, and cuts the others out of that. */

@@ -20,6 +20,8 @@ CAD_MUST_USE enum cad_status cad_tokenizer_parse(const char *name, const char *j
 void cad_tokenizer_close(struct cad_tokenizer *tokenizer);
 
 uint32_t cad_tokenizer_vocab_size(const struct cad_tokenizer *tokenizer);   /* one above the largest id */
+/* Models round their vocabulary up, and may generate an id that no token has: below `vocab` such ids stand for nothing. Before the tokenizer is shared. */
+void cad_tokenizer_pad(struct cad_tokenizer *tokenizer, uint32_t vocab);
 
 /* A growing array of ids, freed by cad_ids_fini. Zero-initialise. */
 struct cad_ids {

@@ -393,10 +393,10 @@ static enum cad_status push(struct cad_decoder *decoder, int32_t id)
 {
 	const struct cad_tokenizer *tokenizer = decoder->tokenizer;
 	struct tok_slice name;
-	if (id < 0 || (uint32_t)id >= tokenizer->names.count)
+	if (id < 0 || ((uint32_t)id >= tokenizer->names.count && (uint32_t)id >= tokenizer->padded_size))
 		return cad_error_set(decoder->error, CAD_ERR_RANGE, "token id %d is outside the vocabulary of %u ids", id, tokenizer->names.count);
 	if (!cad_tok_names_get(&tokenizer->names, id, &name))
-		return CAD_OK;   /* a hole in the vocabulary stands for nothing */
+		return CAD_OK;   /* a hole in the vocabulary, or its padding, stands for nothing */
 	if (decoder->skip_special && tokenizer->added.is_special[id])
 		return CAD_OK;
 	return feed(decoder, 0, name.bytes, name.size);

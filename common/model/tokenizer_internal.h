@@ -320,6 +320,7 @@ struct cad_tokenizer {
 	struct tok_template template;
 	struct tok_decoders decoders;
 	struct tok_names names;
+	uint32_t padded_size;   /* ids from names.count up to here stand for nothing */
 };
 
 #endif

@@ -1,0 +1,199 @@
+"""Starts real clusters of real processes on loopback, and asks them things."""
+import concurrent.futures
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.request
+
+import grpc
+
+import reflect
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(os.environ.get('CADRE_BIN', ROOT / 'build' / 'bin'))
+GOLDEN = ROOT / 'tests' / 'golden'
+READY_S = 60
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def http(address, path, timeout=5):
+    with urllib.request.urlopen(f'http://{address}{path}', timeout=timeout) as answer:
+        return answer.read().decode()
+
+
+def metric(address, name):
+    """Sum of a metric over its labels."""
+    lines = [line for line in http(address, '/metrics').splitlines() if line.startswith(name) and line[len(name):len(name) + 1] in ('{', ' ')]
+    return sum(float(line.rsplit(' ', 1)[1]) for line in lines)
+
+
+class Process:
+    def __init__(self, name, arguments, log_directory, env=None):
+        self.name, self.arguments, self.env = name, [str(a) for a in arguments], env
+        self.log = log_directory / f'{name}.log'
+        self.popen = None
+        self.start()
+
+    def start(self):
+        with open(self.log, 'ab') as log:
+            self.popen = subprocess.Popen(self.arguments, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **(self.env or {})})
+
+    def kill(self, number=signal.SIGKILL):
+        self.popen.send_signal(number)
+
+    def alive(self):
+        return self.popen.poll() is None
+
+    def stop(self, seconds=15):
+        """Ctrl-C's way. Returns the exit code; a process that does not go is killed and counts as -9."""
+        if self.alive():
+            self.popen.send_signal(signal.SIGCONT)
+            self.popen.terminate()
+        try:
+            return self.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            return self.popen.wait()
+
+
+class Result:
+    """One finished generation."""
+
+    def __init__(self, messages):
+        self.tokens = [t for m in messages for t in m.token_ids]
+        self.text = ''.join(m.text for m in messages)
+        last = messages[-1]
+        self.digest, self.usage, self.capacity, self.finish_reason = last.digest, last.usage, last.capacity, last.finish_reason
+        self.routing = [r for m in messages for r in m.routing]
+
+
+class Router:
+    def __init__(self, process, grpc_address, http_address):
+        self.process, self.grpc, self.http = process, grpc_address, http_address
+        self._server = None
+
+    @property
+    def server(self):
+        if self._server is None:
+            self._server = reflect.Server(self.grpc)
+        return self._server
+
+    def request(self, tokens=None, text=None, **fields):
+        message = self.server.message('cadre.v1.GenerateRequest', **fields)
+        if text is not None:
+            message.text = text
+        else:
+            message.tokens.ids.extend(tokens)
+        return message
+
+    def stream(self, tokens=None, text=None, timeout=120, **fields):
+        return self.server.method('cadre.v1.Inference', 'Generate')(self.request(tokens, text, **fields), timeout=timeout)
+
+    def generate(self, tokens=None, text=None, timeout=120, **fields):
+        return Result(list(self.stream(tokens, text, timeout, **fields)))
+
+    def generate_many(self, requests, timeout=120):
+        """All at once; results in order. A request is a dict of generate's arguments."""
+        self.server
+        with concurrent.futures.ThreadPoolExecutor(len(requests)) as pool:
+            return [f.result() for f in [pool.submit(self.generate, timeout=timeout, **r) for r in requests]]
+
+    def close(self):
+        if self._server:
+            self._server.close()
+
+
+class Cluster:
+    """placement + routers + expert nodes. Use as a context manager."""
+
+    def __init__(self, model, experts=3, routers=1, router_options=(), expert_options=(), placement_options=(), threads=1, memory=None, env=None, transports=None):
+        self.model, self.directory, self.env = pathlib.Path(model), pathlib.Path(tempfile.mkdtemp(prefix='cadre-test-')), env
+        self.threads, self.memory, self.expert_options, self.router_options = threads, memory, list(expert_options), list(router_options)
+        self.transports = ['--ucx-transports', transports] if transports else []
+        self.placement_grpc, self.placement_http = f'127.0.0.1:{free_port()}', f'127.0.0.1:{free_port()}'
+        self.placement = Process('placement', [BIN / 'cadre-placement', '--model', self.model, '--grpc', self.placement_grpc, '--http', self.placement_http,
+                                               '--state', self.directory / 'placement.db', '--experts-min', experts, *placement_options], self.directory, env)
+        self.experts, self.routers = [], []
+        for _ in range(experts):
+            self.add_expert()
+        for _ in range(routers):
+            self.add_router()
+
+    def add_expert(self, options=()):
+        index, address = len(self.experts), f'127.0.0.1:{free_port()}'
+        memory = ['--memory', self.memory] if self.memory else []
+        process = Process(f'expert-{index}', [BIN / 'cadre-expert', '--model', self.model, '--placement', self.placement_grpc, '--listen', '127.0.0.1:0', '--http', address,
+                                              '--id', f'expert-{index}', '--threads', self.threads, *memory, *self.transports, *self.expert_options, *options], self.directory, self.env)
+        process.http = address
+        self.experts.append(process)
+        return process
+
+    def add_router(self, options=()):
+        index, grpc_address, http_address = len(self.routers), f'127.0.0.1:{free_port()}', f'127.0.0.1:{free_port()}'
+        process = Process(f'router-{index}', [BIN / 'cadre-router', '--model', self.model, '--placement', self.placement_grpc, '--grpc', grpc_address, '--http', http_address,
+                                              '--id', f'router-{index}', '--threads', self.threads, *self.transports, *self.router_options, *options], self.directory, self.env)
+        router = Router(process, grpc_address, http_address)
+        self.routers.append(router)
+        return router
+
+    def processes(self):
+        return [self.placement, *self.experts, *[r.process for r in self.routers]]
+
+    def logs(self):
+        return '\n'.join(f'--- {p.name}\n{p.log.read_text(errors="replace")[-4000:]}' for p in self.processes() if p.log.exists())
+
+    def wait_ready(self, seconds=READY_S):
+        end = time.monotonic() + seconds
+        for router in self.routers:
+            while True:
+                try:
+                    http(router.http, '/readyz')
+                    break
+                except OSError:
+                    assert router.process.alive(), f'{router.process.name} ended\n{self.logs()}'
+                    assert time.monotonic() < end, f'not ready after {seconds} s\n{self.logs()}'
+                    time.sleep(0.02)
+        return self
+
+    def status(self):
+        output = subprocess.run([BIN / 'cadrectl', 'status', '--placement', self.placement_grpc, '-o', 'json'], check=True, capture_output=True, text=True, timeout=30).stdout
+        return json.loads(output)
+
+    def __enter__(self):
+        return self.wait_ready()
+
+    def __exit__(self, *_):
+        for router in self.routers:
+            router.close()
+        threads = [threading.Thread(target=p.stop) for p in self.processes()]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+
+
+def embedded(model, tokens, max_tokens, *options):
+    """The same generation without a cluster: what every cluster is compared with."""
+    output = subprocess.run([BIN / 'cadrectl', 'generate', '--model', model, '--tokens', ','.join(map(str, tokens)), '--max-tokens', str(max_tokens), '--ignore-eos', '-o', 'json', *options],
+                            check=True, capture_output=True, text=True, timeout=120).stdout
+    return json.loads(output)
+
+
+def code_of(call):
+    """(status code, details) of a failing call."""
+    try:
+        list(call) if hasattr(call, '__iter__') else call.result()
+    except grpc.RpcError as error:
+        return error.code(), error.details()
+    raise AssertionError('the call did not fail')

@@ -1,0 +1,69 @@
+"""Promise 1: the same request gives the same bits, whatever is in the batch and wherever it is computed."""
+import random
+
+import pytest
+
+from cluster import GOLDEN, Cluster, embedded
+
+MODEL = GOLDEN / 'qwen3moe-a' / 'model'
+VOCAB = 512
+PROMPT = [(i * 37 + 11) % 480 for i in range(75)]
+TOKENS = 24
+
+
+def others(count, seed):
+    """Random company: other prompts, lengths, samplings."""
+    r = random.Random(seed)
+    return [dict(tokens=[r.randrange(480) for _ in range(r.randrange(1, 90))], max_tokens=r.randrange(1, 30), ignore_eos=True,
+                 sampling=dict(temperature=r.choice([0, 0.7, 1.3]), top_p=r.choice([0, 0.9]), seed=r.randrange(1 << 32))) for _ in range(count)]
+
+
+@pytest.fixture(scope='module')
+def expected():
+    return embedded(MODEL, PROMPT, TOKENS)
+
+
+def request(**more):
+    return dict(tokens=PROMPT, max_tokens=TOKENS, ignore_eos=True, **more)
+
+
+@pytest.mark.parametrize('options', [['--chunk', '1'], ['--chunk', '7'], ['--chunk', '64'], ['--threads', '1'], ['--threads', '2'], ['--isa', 'ref'], ['--isa', 'avx2'],
+                                     ['--nodes', '3', '--placement-seed', '5'], ['--nodes', '4', '--placement-seed', '6'], ['--micro-batches', '3']])
+def test_embedded(expected, options):
+    assert embedded(MODEL, PROMPT, TOKENS, *options)['digest'] == expected['digest']
+
+
+@pytest.mark.parametrize('experts,routers,threads,router_options,transports', [
+    (1, 1, 1, [], None), (2, 2, 2, ['--chunk', '7'], None), (3, 1, 1, ['--chunk', '64', '--micro-batches', '2'], None), (4, 2, 1, ['--chunk', '1'], None),
+    (2, 1, 1, [], 'posix,cma,tcp')])
+def test_cluster(expected, experts, routers, threads, router_options, transports):
+    with Cluster(MODEL, experts=experts, routers=routers, threads=threads, router_options=router_options, transports=transports) as cluster:
+        for router in cluster.routers:
+            alone = router.generate(**request())
+            assert alone.tokens == expected['token_ids']
+            assert alone.digest == expected['digest']
+            assert not alone.capacity.dropped and not alone.capacity.spilled
+        company = others(63, experts * 10 + routers)
+        for i, router in enumerate(cluster.routers):
+            results = router.generate_many(company[:31] + [request()] + company[31:])
+            assert results[31].digest == expected['digest'], f'router {i}'
+            assert results[31].tokens == expected['token_ids']
+
+
+def test_sampling_depends_on_seed_and_position_alone():
+    sampling = dict(temperature=1.0, top_p=0.95, seed=1234)
+    one = embedded(MODEL, PROMPT, TOKENS, '--temperature', '1.0', '--top-p', '0.95', '--seed', '1234')
+    other = embedded(MODEL, PROMPT, TOKENS, '--temperature', '1.0', '--top-p', '0.95', '--seed', '1235')
+    assert one['token_ids'] != other['token_ids']
+    with Cluster(MODEL, experts=2) as cluster:
+        results = cluster.routers[0].generate_many([request(sampling=sampling)] + others(20, 3))
+        assert results[0].tokens == one['token_ids']
+        assert results[0].digest == one['digest']
+
+
+def test_recomputation_after_losing_pages_changes_nothing(expected):
+    """A KV cache that holds a few sequences only: many are computed again, with the same bits."""
+    with Cluster(MODEL, experts=1, router_options=['--kv-memory', '640K']) as cluster:
+        router = cluster.routers[0]
+        results = router.generate_many([request() for _ in range(24)])
+        assert {r.digest for r in results} == {expected['digest']}
