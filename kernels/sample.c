@@ -38,7 +38,6 @@ static uint32_t ranks_pop(struct ranks *ranks)
 {
 	uint32_t best = ranks->ids[0];
 	ranks->ids[0] = ranks->ids[--ranks->count];
-	ranks->ids[ranks->count] = best;   /* the popped lie behind the heap, the first popped last */
 	ranks_sink(ranks, 0);
 	return best;
 }
@@ -67,39 +66,53 @@ static double weights_sum(const float *weights, size_t n)
 	return sum;
 }
 
-static void heap_make(struct ranks *ranks, const float *weights, size_t vocab)
+/*
+ * Keeps the best tokens: a token stays while what stands before it is below `limit`, each token counting 1 or its weight. Ranking a whole vocabulary
+ * is slow, so tokens fall into buckets by (max - logit) / T first; only the bucket in which the limit lies is ranked.
+ */
+enum { BUCKETS_PER_E = 16, BUCKETS = 86 * BUCKETS_PER_E + 2 };   /* weights are 0 from e^-86 on */
+
+struct field {
+	const float *logits;
+	size_t vocab;
+	float *weights;
+	uint32_t *ids;
+	uint16_t *buckets;
+};
+
+/* Subtraction, division and product are monotonic, and so is the bucket. */
+static void field_buckets(struct field *f, float most, float temperature)
 {
-	ranks->count = 0;
-	for (size_t id = 0; id < vocab; id++)
-		if (weights[id] > 0.0f)
-			ranks->ids[ranks->count++] = (uint32_t)id;
-	for (size_t at = ranks->count / 2; at-- > 0;)
-		ranks_sink(ranks, at);
+	for (size_t id = 0; id < f->vocab; id++) {
+		float at = (most - f->logits[id]) / temperature * BUCKETS_PER_E;
+		f->buckets[id] = (uint16_t)(at < BUCKETS - 1 ? (int)at : BUCKETS - 1);
+	}
 }
 
-/* Zeroes the weights outside the first top_k, then those outside the nucleus: a token stays while the sum of all before it is below top_p of the whole. */
-static void filter_ranks(const struct kn_sampling *sampling, struct ranks *ranks, float *weights, size_t vocab)
+static void field_keep(struct field *f, bool by_weight, double limit)
 {
-	bool has_top_p = sampling->top_p > 0.0f && sampling->top_p < 1.0f;
-	heap_make(ranks, weights, vocab);
-	size_t candidates = ranks->count, popped = 0;
-	if (sampling->top_k > 0 && sampling->top_k < candidates) {
-		for (; popped < sampling->top_k; popped++)
-			ranks_pop(ranks);
-		for (size_t i = 0; i < ranks->count; i++)
-			weights[ranks->ids[i]] = 0.0f;
-		candidates = popped;
+	double loads[BUCKETS] = { 0 }, before = 0;
+	size_t edge = 0;
+	for (size_t id = 0; id < f->vocab; id++)
+		if (f->weights[id] > 0.0f)
+			loads[f->buckets[id]] += by_weight ? (double)f->weights[id] : 1.0;
+	while (edge < BUCKETS && before + loads[edge] < limit)
+		before += loads[edge++];
+	struct ranks ranks = { .logits = f->logits, .ids = f->ids };
+	for (size_t id = 0; id < f->vocab; id++) {
+		if (f->buckets[id] == edge && f->weights[id] > 0.0f)
+			ranks.ids[ranks.count++] = (uint32_t)id;
+		else if (f->buckets[id] > edge)
+			f->weights[id] = 0.0f;
 	}
-	if (!has_top_p)
-		return;
-	double limit = (double)sampling->top_p * weights_sum(weights, vocab), before = 0;
-	size_t all = ranks->count + popped, kept = 0;
-	for (; kept < candidates && before < limit; kept++)
-		before += (double)weights[kept < popped ? ranks->ids[all - 1 - kept] : ranks_pop(ranks)];
-	for (; kept < popped; kept++)
-		weights[ranks->ids[all - 1 - kept]] = 0.0f;
-	for (size_t i = 0; i < ranks->count && candidates == all; i++)
-		weights[ranks->ids[i]] = 0.0f;
+	for (size_t at = ranks.count / 2; at-- > 0;)
+		ranks_sink(&ranks, at);
+	while (ranks.count > 0 && before < limit) {
+		uint32_t id = ranks_pop(&ranks);
+		before += by_weight ? (double)f->weights[id] : 1.0;
+	}
+	for (size_t i = 0; i < ranks.count; i++)
+		f->weights[ranks.ids[i]] = 0.0f;
 }
 
 /* Uniform in [0, 1), 53 bits. */
@@ -157,7 +170,7 @@ static void weights_make(const float *logits, size_t vocab, float most, float te
 
 enum { SCRATCH_ALIGN = 64 };
 
-size_t kn_sample_scratch_bytes(size_t vocab) { return vocab * (sizeof(float) + sizeof(uint32_t)) + SCRATCH_ALIGN; }
+size_t kn_sample_scratch_bytes(size_t vocab) { return vocab * (sizeof(float) + sizeof(uint32_t) + sizeof(uint16_t)) + SCRATCH_ALIGN; }
 
 int32_t kn_sample(const struct kn_sampling *sampling, const float *logits, size_t vocab, uint64_t position, void *scratch)
 {
@@ -166,10 +179,16 @@ int32_t kn_sample(const struct kn_sampling *sampling, const float *logits, size_
 	if (sampling->temperature == 0.0f || !(fabsf(logits[best]) < INFINITY))
 		return (int32_t)best;
 	float *weights = (float *)(((uintptr_t)scratch + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN);
-	struct ranks ranks = { .logits = logits, .ids = (uint32_t *)(weights + vocab) };
+	uint32_t *ids = (uint32_t *)(weights + vocab);
+	struct field field = { logits, vocab, weights, ids, (uint16_t *)(ids + vocab) };
+	bool has_top_k = sampling->top_k > 0 && sampling->top_k < vocab, has_top_p = sampling->top_p > 0.0f && sampling->top_p < 1.0f;
 	weights_make(logits, vocab, logits[best], sampling->temperature, weights);
-	if (sampling->top_k > 0 || (sampling->top_p > 0.0f && sampling->top_p < 1.0f))
-		filter_ranks(sampling, &ranks, weights, vocab);
+	if (has_top_k || has_top_p)
+		field_buckets(&field, logits[best], sampling->temperature);
+	if (has_top_k)
+		field_keep(&field, false, sampling->top_k);
+	if (has_top_p)
+		field_keep(&field, true, (double)sampling->top_p * weights_sum(weights, vocab));
 	if (sampling->min_p > 0.0f)   /* the best has weight 1, whatever the sum is */
 		for (size_t id = 0; id < vocab; id++)
 			weights[id] = weights[id] < sampling->min_p ? 0.0f : weights[id];

@@ -147,7 +147,7 @@ static struct op_state *rope_table_setup(struct kn_queue *queue, const struct op
 	s->state.stride_bytes = s->state.compare_bytes = c->k * 4;
 	s->positions_host = op_need(c->rows * sizeof *s->positions_host);
 	for (size_t r = 0; r < c->rows; r++)
-		s->positions_host[r] = (int32_t)(r < 4 ? r : (r * 2654435761u) % (1u << (8 + r % 13)));
+		s->positions_host[r] = (int32_t)(r < 4 ? r : (r * 2654435761u) % (1u << (8 + r % 23)));
 	s->positions = op_upload(queue, s->positions_host, c->rows * sizeof *s->positions);
 	s->other_host = op_need(c->k * sizeof *s->other_host);
 	for (size_t i = 0; i < c->k / 2; i++)
