@@ -8,7 +8,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* temperature 0 is greedy (lowest index of the largest logit); top_k, top_p, min_p: 0 is off. Order: temperature, then top-k, then top-p, then min-p, as transformers' processors run. */
+/*
+ * temperature 0 is greedy (lowest index of the largest logit); top_k, top_p, min_p: 0 is off. Order: temperature, then top-k, then top-p, then min-p, as
+ * transformers' processors run. Tokens rank by logit, equal ones by ascending id, and weigh e^((logit - max) / temperature). top_k keeps the first k (exactly: of
+ * tokens that tie at the border the lower ids stay); top_p keeps a token while the sum of those ranked before it is below top_p of the sum of what top-k left; min_p
+ * drops tokens below min_p times the best. The draw is by one Philox number in [0, 1) over the kept weights in ascending order of id.
+ */
 struct kn_sampling {
 	float temperature, top_p, min_p;
 	uint32_t top_k;
