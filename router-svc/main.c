@@ -4,6 +4,7 @@
  */
 #include "cadre/v1/placement.pb-c.h"
 #include "common/admin.h"
+#include "common/file.h"
 #include "common/log.h"
 #include "common/member.h"
 #include "common/options.h"
@@ -322,9 +323,8 @@ static enum cad_status open_tokenizer(struct program *p, struct cad_error *error
 {
 	char path[4096];
 	snprintf(path, sizeof path, "%s/tokenizer.json", p->options.model);
-	enum cad_status status = cad_tokenizer_open(path, &p->tokenizer, error);
-	if (status != CAD_ERR_NOT_FOUND)
-		return status;
+	if (cad_file_exists(path))
+		return cad_tokenizer_open(path, &p->tokenizer, error);
 	cad_log_warn("router", "no tokenizer: prompts must be given as tokens", CAD_S("path", path));
 	return CAD_OK;
 }

@@ -1,8 +1,7 @@
 #include "orchestration/cli/eval.h"
 
 #include "common/model/safetensors.h"
-#include "common/options.h"
-#include "embedded/embedded.h"
+#include "orchestration/cli/run_options.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -11,28 +10,14 @@
 
 struct options {
 	const char *model, *input, *output;
-	enum cad_weights weights;
-	enum cadre_row_type wire;
-	enum kn_isa isa;
-	uint32_t threads, chunk, nodes;
-	uint64_t placement_seed;
+	struct cl_engine engine;
 };
-
-static const struct cad_choice weights_choices[] = { { "f32", CAD_WEIGHTS_AS_IS }, { "bf16", CAD_WEIGHTS_BF16 }, { NULL, 0 } };
-static const struct cad_choice wire_choices[] = { { "fix16", CADRE_ROW_FIX16 }, { "bf16", CADRE_ROW_BF16 }, { "f32", CADRE_ROW_F32 }, { NULL, 0 } };
-static const struct cad_choice isa_choices[] = { { "auto", KN_ISA_AUTO }, { "ref", KN_ISA_REF }, { "avx2", KN_ISA_AVX2 }, { "avx512", KN_ISA_AVX512 }, { NULL, 0 } };
 
 static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct options, model, "model", NULL, "directory of the checkpoint"),
 	CAD_OPTION_STRING(struct options, input, "input", NULL, "JSON file with the sequences"),
 	CAD_OPTION_STRING(struct options, output, "output", NULL, "safetensors file to write"),
-	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", weights_choices, "f32: as stored, lossless; bf16: rounded"),
-	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", wire_choices, "how rows go to the experts"),
-	CAD_OPTION_U32(struct options, threads, "threads", "0", 0, KN_THREADS_MAX, "compute threads; 0: all cores"),
-	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", isa_choices, "instruction set of the kernels; all give the same bits"),
-	CAD_OPTION_U32(struct options, chunk, "chunk", "0", 0, 65536, "tokens of a prompt in one step; 0: as many as fit"),
-	CAD_OPTION_U32(struct options, nodes, "nodes", "1", 1, EM_NODES_MAX, "expert engines that the experts are spread over"),
-	CAD_OPTION_U64(struct options, placement_seed, "placement-seed", "0", 0, UINT64_MAX, "shuffles the experts over the engines; 0: contiguous blocks"),
+	CL_ENGINE_OPTIONS(struct options, engine),
 };
 static const struct cad_options_spec spec = {
 	.program = "cadrectl eval",
@@ -227,8 +212,10 @@ int cl_eval(int argc, char **argv)
 	struct cad_error error;
 	enum cad_status status = read_input(options.input, &eval, &error);
 	if (status == CAD_OK) {
-		struct em_options embedded = { .model = options.model, .isa = options.isa, .threads = options.threads, .weights = options.weights, .wire = options.wire,
-			.nodes = options.nodes, .placement_seed = options.placement_seed, .router = { .chunk_tokens_max = options.chunk, .on_event = on_event, .user = &eval } };
+		struct em_options embedded = cl_engine_embedded(&options.engine);
+		embedded.model = options.model;
+		embedded.router.on_event = on_event;
+		embedded.router.user = &eval;
 		status = em_create(&embedded, &em, &error);
 	}
 	if (status == CAD_OK)

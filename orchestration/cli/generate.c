@@ -1,7 +1,7 @@
 /* `cadrectl generate`: a prompt in, text out as it comes. */
 #include "orchestration/cli/cluster_file.h"
 #include "orchestration/cli/command.h"
-#include "orchestration/cli/generate.h"
+#include "orchestration/cli/run_options.h"
 #include "orchestration/cli/request.h"
 #include "orchestration/cli/run.h"
 

@@ -9,13 +9,19 @@
 #include "common/settings.h"
 #include "kernels/kernels.h"
 
-struct cl_run {
-	const char *routers;         /* "host:port[,host:port...]" */
-	const char *model;           /* directory: run here; then: */
+/* How the embedded engine computes (embedded/embedded.h). */
+struct cl_engine {
 	enum cad_weights weights;
 	enum cadre_row_type wire;
 	enum kn_isa isa;
-	uint32_t threads;
+	uint32_t threads, chunk, micro_batches, nodes;
+	uint64_t placement_seed;
+};
+
+struct cl_run {
+	const char *routers;         /* "host:port[,host:port...]" */
+	const char *model;           /* directory: run here; then: */
+	struct cl_engine engine;
 	/* For each message, in order; false ends the generation. */
 	bool (*on_response)(void *context, const Cadre__V1__GenerateResponse *response);
 	void *context;

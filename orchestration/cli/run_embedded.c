@@ -5,6 +5,7 @@
 #include "common/rpc_codec.h"
 #include "embedded/embedded.h"
 #include "orchestration/cli/command.h"
+#include "orchestration/cli/run_options.h"
 #include "router-svc/frontend/request.h"
 #include "router-svc/frontend/routing.h"
 #include "router-svc/frontend/stop_text.h"
@@ -207,14 +208,18 @@ static enum cad_status run_engine(struct generation *generation, struct cad_erro
 enum cad_status cl_run_embedded(const struct cl_run *run, const Cadre__V1__GenerateRequest *request, struct cad_error *error)
 {
 	struct generation generation = { .run = run, .request = request, .error = error };
-	const struct em_options options = { .model = run->model, .isa = run->isa, .threads = run->threads, .weights = run->weights, .wire = run->wire,
-	                                    .router = { .on_event = on_event, .user = &generation } };
+	struct em_options options = cl_engine_embedded(&run->engine);
+	options.model = run->model;
+	options.router.on_event = on_event;
+	options.router.user = &generation;
 	cl_on_interrupt(NULL, NULL);
 	enum cad_status status = open_text(&generation, error);
 	if (status == CAD_OK)
 		status = em_create(&options, &generation.embedded, error);
 	if (status == CAD_OK) {
 		generation.spec = cad_model_spec(em_model(generation.embedded));
+		if (generation.tokenizer)
+			cad_tokenizer_pad(generation.tokenizer, generation.spec->vocab);
 		status = run_engine(&generation, error);
 	}
 	em_destroy(generation.embedded);

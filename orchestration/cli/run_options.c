@@ -1,4 +1,4 @@
-#include "orchestration/cli/generate.h"
+#include "orchestration/cli/run_options.h"
 
 #include "orchestration/cli/cluster_file.h"
 
@@ -8,16 +8,19 @@ const struct cad_choice cl_weights_choices[] = { { "f32", CAD_WEIGHTS_AS_IS }, {
 const struct cad_choice cl_wire_choices[] = { { "fix16", CADRE_ROW_FIX16 }, { "bf16", CADRE_ROW_BF16 }, { "f32", CADRE_ROW_F32 }, { NULL, 0 } };
 const struct cad_choice cl_isa_choices[] = { { "auto", KN_ISA_AUTO }, { "ref", KN_ISA_REF }, { "avx2", KN_ISA_AVX2 }, { "avx512", KN_ISA_AVX512 }, { NULL, 0 } };
 
+struct em_options cl_engine_embedded(const struct cl_engine *engine)
+{
+	return (struct em_options){ .isa = engine->isa, .threads = engine->threads, .weights = engine->weights, .wire = engine->wire, .nodes = engine->nodes,
+		.placement_seed = engine->placement_seed, .router = { .chunk_tokens_max = engine->chunk, .micro_batches = engine->micro_batches } };
+}
+
 enum cad_status cl_run_from_options(const struct cl_run_options *options, struct cl_run *run, char **routers, struct cad_error *error)
 {
 	if (options->router[0] && options->model[0])
 		return cad_error_set(error, CAD_ERR_INVALID, "--router and --model exclude each other");
 	run->model = options->model[0] ? options->model : NULL;
 	run->routers = options->router[0] ? options->router : NULL;
-	run->weights = options->weights;
-	run->wire = options->wire;
-	run->isa = options->isa;
-	run->threads = options->threads;
+	run->engine = options->engine;
 	if (run->model || run->routers)
 		return CAD_OK;
 	enum cad_status status = cl_cluster_routers(routers, error);

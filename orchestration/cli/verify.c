@@ -1,6 +1,6 @@
 /* `cadrectl verify`: asks again for an answer that was kept as JSON, and compares what must be equal. */
 #include "orchestration/cli/command.h"
-#include "orchestration/cli/generate.h"
+#include "orchestration/cli/run_options.h"
 #include "orchestration/cli/request.h"
 
 #include <stdio.h>
