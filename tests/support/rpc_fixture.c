@@ -14,12 +14,26 @@ static void check(enum cad_status status, const struct cad_error *error)
 	}
 }
 
-void rpc_fixture_open(struct rpc_fixture *fixture, const struct cad_rpc_server_config *config)
+void rpc_fixture_open_loop(struct rpc_fixture *fixture)
 {
 	struct cad_error error;
 	memset(fixture, 0, sizeof *fixture);
 	CAD_ASSERT(uv_loop_init(&fixture->loop) == 0);
 	check(cad_rpc_reactor_create(&fixture->loop, &fixture->reactor, &error), &error);
+}
+
+void rpc_fixture_connect(struct rpc_fixture *fixture, uint16_t port, const struct cad_rpc_tls *tls, const struct cad_rpc_channel_config *config)
+{
+	struct cad_error error;
+	fixture->port = port;
+	snprintf(fixture->target, sizeof fixture->target, "127.0.0.1:%u", port);
+	check(cad_rpc_channel_create(fixture->reactor, fixture->target, tls, config, &fixture->channel, &error), &error);
+}
+
+void rpc_fixture_open(struct rpc_fixture *fixture, const struct cad_rpc_server_config *config)
+{
+	struct cad_error error;
+	rpc_fixture_open_loop(fixture);
 	check(cad_rpc_server_create(fixture->reactor, config, &fixture->server, &error), &error);
 }
 
@@ -27,10 +41,10 @@ void rpc_fixture_start(struct rpc_fixture *fixture, const struct cad_rpc_tls *se
                        const struct cad_rpc_channel_config *config)
 {
 	struct cad_error error;
-	check(cad_rpc_server_listen(fixture->server, "127.0.0.1:0", server_tls, &fixture->port, &error), &error);
+	uint16_t port;
+	check(cad_rpc_server_listen(fixture->server, "127.0.0.1:0", server_tls, &port, &error), &error);
 	cad_rpc_server_start(fixture->server);
-	snprintf(fixture->target, sizeof fixture->target, "127.0.0.1:%u", fixture->port);
-	check(cad_rpc_channel_create(fixture->reactor, fixture->target, client_tls, config, &fixture->channel, &error), &error);
+	rpc_fixture_connect(fixture, port, client_tls, config);
 }
 
 static void server_gone(void *context)

@@ -20,6 +20,9 @@ struct rpc_fixture {
 	bool server_gone;
 };
 
+/* Loop and reactor only, for servers that somebody else makes; then rpc_fixture_connect. */
+void rpc_fixture_open_loop(struct rpc_fixture *fixture);
+void rpc_fixture_connect(struct rpc_fixture *fixture, uint16_t port, const struct cad_rpc_tls *tls, const struct cad_rpc_channel_config *config);
 /* Loop, reactor, and a server that has not started: add services, then rpc_fixture_start. */
 void rpc_fixture_open(struct rpc_fixture *fixture, const struct cad_rpc_server_config *config);
 void rpc_fixture_start(struct rpc_fixture *fixture, const struct cad_rpc_tls *server_tls, const struct cad_rpc_tls *client_tls,
