@@ -674,6 +674,7 @@ void cad_transport_destroy(struct cad_transport *t)
 	transport_free(t);
 }
 
+struct cad_link *cad_transport_link(struct cad_transport *t) { return t->link; }
 void *cad_transport_user(const struct cad_transport *t) { return t->options.user; }
 const struct cad_clock *cad_transport_clock(const struct cad_transport *t) { return t->options.clock; }
 const char *cad_transport_address(const struct cad_transport *t) { return t->link->ops->address(t->link); }

@@ -101,6 +101,8 @@ cad_link_create_fn cad_link_local_create, cad_link_sim_create, cad_link_ucx_crea
 /* The protocol over such a link; the three cad_transport_*_create are this. */
 enum cad_status cad_transport_create(const struct cad_transport_options *options, cad_link_create_fn *create, void *context, struct cad_transport **transport, struct cad_error *error);
 
+struct cad_link *cad_transport_link(struct cad_transport *transport);
+
 /* Payloads from `client` are used in place by `server`, and waiting on client waits for either. */
 void cad_link_local_attach(struct cad_link *client, struct cad_link *server);
 void cad_link_local_detach(struct cad_link *client, struct cad_link *server);

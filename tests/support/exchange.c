@@ -15,6 +15,11 @@ void exchange_init(struct exchange *exchange, enum exchange_form form)
 	*exchange = (struct exchange){ .form = form, .clock = &cad_clock_system };
 	if (form == EXCHANGE_LOCAL || form == EXCHANGE_ATTACHED)
 		assert_int_equal(cad_local_hub_create(&exchange->hub), CAD_OK);
+	if (form != EXCHANGE_SIM)
+		return;
+	struct cad_sim_options options = { .seed = 1, .delay_min_ns = 5 * CAD_NS_PER_US, .delay_max_ns = 200 * CAD_NS_PER_US };
+	assert_int_equal(cad_sim_create(&options, &exchange->sim), CAD_OK);
+	exchange->clock = cad_sim_clock(exchange->sim);
 }
 
 void exchange_fini(struct exchange *exchange)
@@ -22,6 +27,7 @@ void exchange_fini(struct exchange *exchange)
 	while (exchange->nodes_count > 0)
 		exchange_node_destroy(exchange->nodes[exchange->nodes_count - 1]);
 	cad_local_hub_destroy(exchange->hub);
+	cad_sim_destroy(exchange->sim);
 }
 
 cad_link_create_fn *exchange_link_create(const struct exchange *exchange)
@@ -29,6 +35,7 @@ cad_link_create_fn *exchange_link_create(const struct exchange *exchange)
 	switch (exchange->form) {
 	case EXCHANGE_UCX:
 	case EXCHANGE_UCX_SHM: return cad_link_ucx_create;
+	case EXCHANGE_SIM: return cad_link_sim_create;
 	default: return cad_link_local_create;
 	}
 }
@@ -39,6 +46,7 @@ void *exchange_link_context(const struct exchange *exchange)
 	switch (exchange->form) {
 	case EXCHANGE_UCX: return &tcp;
 	case EXCHANGE_UCX_SHM: return &shm;
+	case EXCHANGE_SIM: return exchange->sim;
 	default: return exchange->hub;
 	}
 }
@@ -163,12 +171,32 @@ struct exchange_node *exchange_server(struct exchange *exchange, const struct ca
 static size_t poll_all(struct exchange *exchange, uint64_t wait_ns)
 {
 	size_t handled = 0;
+	if (exchange->form == EXCHANGE_SIM) {
+		if (exchange->nodes_count > 0 && !exchange->nodes[0]->paused)
+			return cad_transport_poll(exchange->nodes[0]->transport, cad_clock_now_ns(exchange->clock) + wait_ns);
+		cad_sim_run(exchange->sim, wait_ns);
+		return 0;
+	}
 	for (size_t i = 0; i < exchange->nodes_count; i++)
 		if (!exchange->nodes[i]->paused)
 			handled += cad_transport_poll(exchange->nodes[i]->transport, 0);
 	if (handled == 0 && exchange->nodes_count > 0 && !exchange->nodes[0]->paused)
 		handled += cad_transport_poll(exchange->nodes[0]->transport, cad_clock_now_ns(exchange->clock) + wait_ns);
 	return handled;
+}
+
+void exchange_pause(struct exchange_node *node)
+{
+	node->paused = true;
+	if (node->exchange->sim)
+		cad_sim_stall(node->exchange->sim, node->transport, 2 * CAD_NS_PER_S);
+}
+
+void exchange_resume(struct exchange_node *node)
+{
+	if (node->exchange->sim)
+		exchange_run(node->exchange, 2 * CAD_NS_PER_S);
+	node->paused = false;
 }
 
 bool exchange_run_until(struct exchange *exchange, bool (*done)(void *context), void *context)
@@ -182,17 +210,12 @@ bool exchange_run_until(struct exchange *exchange, bool (*done)(void *context), 
 	return true;
 }
 
-static bool never(void *context)
-{
-	uint64_t **times = context;
-	return cad_clock_now_ns((const struct cad_clock *)(const void *)times[0]) >= *times[1];
-}
-
 void exchange_run(struct exchange *exchange, uint64_t duration_ns)
 {
 	uint64_t end = cad_clock_now_ns(exchange->clock) + duration_ns;
-	const void *context[2] = { exchange->clock, &end };
-	exchange_run_until(exchange, never, (void *)context);
+	do
+		poll_all(exchange, duration_ns < CAD_NS_PER_MS ? duration_ns : CAD_NS_PER_MS);
+	while (cad_clock_now_ns(exchange->clock) < end);
 }
 
 static bool nothing_awaited(void *node) { return ((struct exchange_node *)node)->awaited == NULL; }

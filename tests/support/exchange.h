@@ -51,6 +51,9 @@ void *exchange_link_context(const struct exchange *exchange);
 
 /* Lets everything run until done(context), at most 20 seconds of the clock; false: that long. */
 bool exchange_run_until(struct exchange *exchange, bool (*done)(void *context), void *context);
+/* A node that hangs, and hangs no more. */
+void exchange_pause(struct exchange_node *node);
+void exchange_resume(struct exchange_node *node);
 void exchange_run(struct exchange *exchange, uint64_t duration_ns);
 void exchange_answer(struct cad_request *request);   /* as a server that answers would */
 
