@@ -57,7 +57,7 @@ KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_
 			tile(mr, nv, bf16, stride, x, k, lines + half * 32, first, y + half * 8, ldy); \
 	}
 #define TILES(name, bf16) \
-	TILE(1, 8, 1, name, bf16) TILE(2, 4, STRIDE, name, bf16) TILE(3, 4, STRIDE, name, bf16) \
+	TILE(1, 8, 1, name, bf16) TILE(2, 4, STRIDE, name, bf16) TILE(3, 2, STRIDE, name, bf16) \
 	TILE(4, 2, STRIDE, name, bf16) TILE(5, 2, STRIDE, name, bf16) TILE(6, 2, STRIDE, name, bf16) \
 	static kn_gemm_tile_fn *const tiles_##name[ROWS] = { \
 		tile_##name##_1, tile_##name##_2, tile_##name##_3, tile_##name##_4, tile_##name##_5, tile_##name##_6, \

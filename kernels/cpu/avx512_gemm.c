@@ -2,43 +2,43 @@
 #include "kernels/cpu/exp.h"
 #include "kernels/cpu/gemm_nest.h"
 
-enum { ROWS = 12, STRIDE = 12 };   /* 12 rows x 2 lines or 6 rows x 4 lines: 24 accumulators */
+enum { ROWS = 12, STRIDE = 12 };   /* 12 rows x 2 lines (24 accumulators), or 5 x 4 */
 
-/* Two values of k of one line of weights as f32; at: the line in the first step, which for f32 is followed by the next k's. */
-KN_TILE void widen(const bool bf16, const uint8_t *at, __m512 *even, __m512 *odd)
+/* One of two values of k of a line of weights as f32. Two functions, and the second after the sums of the first: 24 accumulators leave 8 registers. */
+KN_TILE __m512 widen_even(const bool bf16, const uint8_t *at)
 {
-	_mm_prefetch((const char *)at + KN_FETCH_BYTES, _MM_HINT_T0);
-	if (bf16) {
-		__m512i line = _mm512_load_si512(at);
-		*even = _mm512_castsi512_ps(_mm512_slli_epi32(line, 16));
-		*odd = _mm512_castsi512_ps(_mm512_and_si512(line, _mm512_set1_epi32((int)0xffff0000)));
-	} else {
-		_mm_prefetch((const char *)at + 256 + KN_FETCH_BYTES, _MM_HINT_T0);
-		*even = _mm512_load_ps((const float *)at);
-		*odd = _mm512_load_ps((const float *)(at + 256));
-	}
+	return bf16 ? _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_load_si512(at), 16)) : _mm512_load_ps((const float *)at);
+}
+KN_TILE __m512 widen_odd(const bool bf16, const uint8_t *at)
+{
+	return bf16 ? _mm512_castsi512_ps(_mm512_and_si512(_mm512_load_si512(at), _mm512_set1_epi32((int)0xffff0000))) : _mm512_load_ps((const float *)(at + 256));
 }
 
 /* mr rows by nv lines, k ascending; x is [k][stride] */
 KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_t stride, const float *x, size_t k, const uint8_t *lines, bool first, float *y, size_t ldy)
 {
-	__m512 acc[ROWS][4];
+	__m512 acc[ROWS][4], w[4];
 	KN_UNROLL for (size_t r = 0; r < mr; r++)
 		KN_UNROLL for (size_t v = 0; v < nv; v++)
 			acc[r][v] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(y + r * ldy + v * 16);
 	for (size_t i = 0; i < k; i += 2, x += 2 * stride, lines += bf16 ? 256 : 512) {
-		__m512 even[4], odd[4];
-		KN_UNROLL for (size_t v = 0; v < nv; v++)
-			widen(bf16, lines + v * 64, &even[v], &odd[v]);
+		KN_UNROLL for (size_t v = 0; v < nv; v++) {
+			_mm_prefetch((const char *)lines + v * 64 + KN_FETCH_BYTES, _MM_HINT_T0);
+			if (!bf16)
+				_mm_prefetch((const char *)lines + v * 64 + 256 + KN_FETCH_BYTES, _MM_HINT_T0);
+			w[v] = widen_even(bf16, lines + v * 64);
+		}
 		KN_UNROLL for (size_t r = 0; r < mr; r++) {
 			__m512 a = _mm512_set1_ps(x[r]);
 			KN_UNROLL for (size_t v = 0; v < nv; v++)
-				acc[r][v] = _mm512_fmadd_ps(a, even[v], acc[r][v]);
+				acc[r][v] = _mm512_fmadd_ps(a, w[v], acc[r][v]);
 		}
+		KN_UNROLL for (size_t v = 0; v < nv; v++)
+			w[v] = widen_odd(bf16, lines + v * 64);
 		KN_UNROLL for (size_t r = 0; r < mr; r++) {
 			__m512 a = _mm512_set1_ps(x[stride + r]);
 			KN_UNROLL for (size_t v = 0; v < nv; v++)
-				acc[r][v] = _mm512_fmadd_ps(a, odd[v], acc[r][v]);
+				acc[r][v] = _mm512_fmadd_ps(a, w[v], acc[r][v]);
 		}
 	}
 	KN_UNROLL for (size_t r = 0; r < mr; r++)
@@ -49,7 +49,7 @@ KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_
 #define TILE(mr, stride, name, bf16) \
 	static void tile_##name##_##mr(const float *x, size_t k, const uint8_t *lines, bool first, float *y, size_t ldy) \
 	{ \
-		if (mr <= 6) { \
+		if (mr <= 5) { \
 			tile(mr, 4, bf16, stride, x, k, lines, first, y, ldy); \
 		} else { \
 			tile(mr, 2, bf16, stride, x, k, lines, first, y, ldy); \

@@ -8,7 +8,7 @@
 
 /* Before loops over constant counts; without full unrolling the accumulators would live in memory. */
 #if defined(__clang__)
-#define KN_UNROLL _Pragma("unroll")
+#define KN_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define KN_UNROLL _Pragma("GCC unroll 16")
 #endif

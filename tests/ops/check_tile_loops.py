@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""The inner loops of the GEMM tiles keep their accumulators in registers.
+
+usage: check_tile_loops.py libcadre_kernels.a
+
+A compiler that spills an accumulator writes it to the stack at every step, which costs half of the speed and no test of results sees. This
+disassembles the functions tile_* and looks for vector stores inside their innermost loops with fused multiply-adds.
+"""
+import re
+import subprocess
+import sys
+
+TILES_MIN = 30   # 12 + 6 tiles of rows, for bf16 and f32, less what a compiler may fold together
+
+FUNCTION = re.compile(r"^[0-9a-f]+ <(\w+)(?:\.\w+)*>:$")
+LINE = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
+VECTOR_STORE = re.compile(r"^%[xyz]mm\d+,.*\(")
+
+
+def functions(text):
+    name, lines = None, []
+    for line in text.splitlines():
+        start = FUNCTION.match(line)
+        if start:
+            if name:
+                yield name, lines
+            name, lines = start.group(1), []
+            continue
+        instruction = LINE.match(line)
+        if instruction:
+            address, mnemonic, operands = instruction.groups()
+            lines.append((int(address, 16), mnemonic, operands))
+    if name:
+        yield name, lines
+
+
+def innermost_loops(lines):
+    """Ranges of addresses between the target of a backward jump and the jump, with no such range inside."""
+    loops = []
+    for address, mnemonic, operands in lines:
+        target = re.match(r"([0-9a-f]+) ", operands)
+        if mnemonic.startswith("j") and target and int(target.group(1), 16) <= address:
+            loops.append((int(target.group(1), 16), address))
+    return [a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
+
+
+def main():
+    text = subprocess.run(["objdump", "-d", "--no-show-raw-insn", sys.argv[1]], check=True, capture_output=True, text=True).stdout
+    seen, faults = 0, []
+    for name, lines in functions(text):
+        if not re.match(r"tile_(bf16|f32)_\d+$", name):
+            continue
+        for begin, end in innermost_loops(lines):
+            body = [line for line in lines if begin <= line[0] <= end]
+            if not any(mnemonic.startswith("vfmadd") for _, mnemonic, _ in body):
+                continue
+            seen += 1
+            faults += [f"{name}: {address:x}: {mnemonic} {operands}" for address, mnemonic, operands in body
+                       if mnemonic.startswith("vmov") and VECTOR_STORE.match(operands)]
+    print(f"{seen} inner loops")
+    for fault in faults:
+        print("stores inside its inner loop:", fault)
+    if seen < TILES_MIN:
+        print(f"fewer than the {TILES_MIN} tiles that should be there: have their names changed?")
+    return 1 if faults or seen < TILES_MIN else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
