@@ -1,4 +1,5 @@
 /* `cadrectl generate`: a prompt in, text out as it comes. */
+#include "common/file.h"
 #include "orchestration/cli/cluster_file.h"
 #include "orchestration/cli/command.h"
 #include "orchestration/cli/run_options.h"
@@ -12,7 +13,7 @@
 
 struct options {
 	struct cl_run_options run;
-	const char *tokens, *stop;
+	const char *tokens, *stop, *save;
 	uint32_t max_tokens, top_k;
 	double temperature, top_p, min_p;
 	uint64_t seed;
@@ -32,6 +33,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U64(struct options, seed, "seed", "0", 0, UINT64_MAX, "of the sampling: equal seeds give equal texts"),
 	CAD_OPTION_STRING(struct options, stop, "stop", "", "end before this string"),
 	CAD_OPTION_BOOL(struct options, routing, "routing", "false", "tell which experts fired, and where (with -o json)"),
+	CAD_OPTION_STRING(struct options, save, "save", "", "file that gets the JSON of the answer, too: what 'cadrectl verify' takes"),
 	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "table: the text, as it comes; json: one object at the end; -o for short"),
 };
 
@@ -95,24 +97,42 @@ static void print_summary(const struct cl_result *result)
 		        (unsigned long long)result->spilled);
 }
 
-static enum cad_status print_result(const struct options *options, const struct cl_request *request, const struct progress *progress, const char *where, struct cad_error *error)
+static enum cad_status save_json(const json_t *json, const char *path, struct cad_error *error)
+{
+	struct cad_file_writer writer;
+	enum cad_status status = cad_file_writer_open(&writer, path, error);
+	if (status != CAD_OK)
+		return status;
+	(void)json_dumpf(json, writer.stream, JSON_COMPACT | JSON_ENSURE_ASCII);   /* commit tells whether that worked */
+	fputc('\n', writer.stream);
+	return cad_file_writer_commit(&writer, error);
+}
+
+static void print_text(const struct progress *progress)
 {
 	const struct cl_result *result = &progress->result;
-	if (options->format == CL_FORMAT_JSON) {
-		json_t *json = cl_result_to_json(result, request, where);
-		if (!json || json_dumpf(json, stdout, JSON_COMPACT | JSON_ENSURE_ASCII) != 0)
-			return cad_error_set(error, CAD_ERR_MEMORY, "the answer could not be written as JSON");
-		putchar('\n');
-		json_decref(json);
-		return CAD_OK;
-	}
 	if (!progress->printed)   /* a model without a tokenizer, or a prompt that ended at once */
 		for (size_t i = 0; i < result->ids.count; i++)
 			printf("%s%d", i ? " " : "", result->ids.ids[i]);
 	putchar('\n');
 	fflush(stdout);
 	print_summary(result);
-	return CAD_OK;
+}
+
+static enum cad_status print_result(const struct options *options, const struct cl_request *request, const struct progress *progress, const char *where, struct cad_error *error)
+{
+	json_t *json = cl_result_to_json(&progress->result, request, where);
+	enum cad_status status = json ? CAD_OK : cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the answer as JSON");
+	if (options->format == CL_FORMAT_TABLE)
+		print_text(progress);
+	else if (status == CAD_OK) {
+		(void)json_dumpf(json, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);   /* main tells whether that worked */
+		putchar('\n');
+	}
+	if (status == CAD_OK && options->save[0])
+		status = save_json(json, options->save, error);
+	json_decref(json);
+	return status;
 }
 
 int cl_generate(int argc, char **argv)

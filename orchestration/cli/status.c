@@ -53,6 +53,13 @@ static void print_bytes(uint64_t bytes, char text[24])
 	snprintf(text, 24, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
 }
 
+/* Expert nodes first, then by name. */
+static int compare_nodes(const void *a, const void *b)
+{
+	const Cadre__V1__NodeStatus *x = *(Cadre__V1__NodeStatus *const *)a, *y = *(Cadre__V1__NodeStatus *const *)b;
+	return x->role != y->role ? (int)y->role - (int)x->role : strcmp(x->id, y->id);
+}
+
 static void print_table(const Cadre__V1__ClusterStatus *status)
 {
 	const Cadre__V1__Settings *settings = status->settings;
@@ -116,10 +123,13 @@ static void print_json(const Cadre__V1__ClusterStatus *status)
 static bool on_status(void *context, const ProtobufCMessage *message)
 {
 	const struct options *options = context;
+	const Cadre__V1__ClusterStatus *status = (const Cadre__V1__ClusterStatus *)message;
+	if (status->n_nodes > 1)
+		qsort(status->nodes, status->n_nodes, sizeof *status->nodes, compare_nodes);
 	if (options->format == CL_FORMAT_JSON)
-		print_json((const Cadre__V1__ClusterStatus *)message);
+		print_json(status);
 	else
-		print_table((const Cadre__V1__ClusterStatus *)message);
+		print_table(status);
 	return true;
 }
 
