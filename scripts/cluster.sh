@@ -1,0 +1,279 @@
+# shellcheck shell=bash
+# A cluster of processes on loopback: up, down. All that is known about it is in run/: cluster.json for its users, processes (name, pid, start time)
+# for down, log/, and the placement service's state.
+
+source "$ROOT/scripts/setup.sh"
+
+RUN=$ROOT/run
+BIN=${CADRE_BIN:-$ROOT/build/bin}
+
+# ---- processes ----
+
+# When a process started, in clock ticks since boot: with its pid this names it for good. Empty when there is none.
+start_time() {
+	local stat
+	stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+	stat=${stat##*) }
+	awk '{ print $20 }' <<<"$stat"
+}
+
+# is_alive PID START: the very process that was started, not another one with its pid, and no zombie.
+is_alive() {
+	[ "$(start_time "$1")" = "$2" ] && ! grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null
+}
+
+# launch NAME PROGRAM ARGUMENT...: in a session of its own, so that Ctrl-C in a terminal does not reach it, with its log in run/log/NAME.log.
+launch() {
+	local name=$1 pid
+	shift
+	setsid "$BIN/$1" "${@:2}" </dev/null >"$RUN/log/$name.log" 2>&1 9>&- &
+	pid=$!
+	echo "$name $pid $(start_time $pid)" >>"$RUN/processes"
+	printf '%s\n' "$BIN/$1" "${@:2}" | jq -R . | jq -cs . >"$RUN/log/$name.command"
+}
+
+# Whether anything of the last cluster lives.
+any_alive() {
+	local pid start
+	[ -f "$RUN/processes" ] || return 1
+	while read -r _ pid start; do
+		is_alive "$pid" "$start" && return 0
+	done <"$RUN/processes"
+	return 1
+}
+
+# signal_all SIGNAL PREFIX: to the living processes whose names begin so.
+signal_all() {
+	local name pid start
+	while read -r name pid start; do
+		if [[ $name == "$2"* ]] && is_alive "$pid" "$start"; then kill "-$1" "$pid" 2>/dev/null || true; fi
+	done <"$RUN/processes"
+}
+
+# ---- down ----
+
+# Routers first, so that their requests can end; then experts; then placement. Whoever has not gone after 15 s is killed.
+stop_processes() {
+	local i
+	[ -f "$RUN/processes" ] || return 0
+	for i in $(seq 150); do
+		any_alive || break
+		if [ "$i" = 1 ]; then
+			signal_all CONT ''
+			signal_all TERM router
+		elif [ "$i" = 3 ] || ! any_alive_named router; then
+			signal_all TERM expert
+			signal_all TERM placement
+		fi
+		sleep 0.1
+	done
+	if any_alive; then
+		say "some processes did not stop in time and are killed"
+		signal_all KILL ''
+	fi
+	rm -f "$RUN/processes" "$RUN/cluster.json"
+}
+
+any_alive_named() {
+	local name pid start
+	while read -r name pid start; do
+		[[ $name == "$1"* ]] && is_alive "$pid" "$start" && return 0
+	done <"$RUN/processes"
+	return 1
+}
+
+lock_run() {
+	mkdir -p "$RUN/log"
+	exec 9>"$RUN/lock"
+	flock -n 9 || fail "another ./cadre is starting or stopping the cluster"
+}
+
+stop_cluster() {
+	[ -d "$RUN" ] || return 0
+	lock_run
+	if any_alive; then
+		stop_processes
+		say "the cluster is stopped"
+	else
+		rm -f "$RUN/processes" "$RUN/cluster.json"
+	fi
+}
+
+cluster_down() {
+	[ $# = 0 ] || fail_usage "down takes no options"
+	stop_cluster
+}
+
+# ---- up ----
+
+# Sorts the options of up: sets MODEL, EXPERTS, ROUTERS and the arrays PLACEMENT_OPTIONS, EXPERT_OPTIONS, ROUTER_OPTIONS.
+parse_up() {
+	MODEL='' EXPERTS=3 ROUTERS=1
+	PLACEMENT_OPTIONS=() EXPERT_OPTIONS=() ROUTER_OPTIONS=()
+	local name value
+	local -a words
+	while [ $# -gt 0 ]; do
+		[[ $1 == --* ]] || fail_usage "up: '$1' is no option"
+		name=${1%%=*}
+		words=("$1")
+		if [[ $1 == *=* ]]; then
+			value=${1#*=}
+		elif [ $# -gt 1 ] && [[ $2 != --* ]]; then
+			value=$2
+			words+=("$2")
+			shift
+		else
+			value=true
+		fi
+		shift
+		case $name in
+			--model) MODEL=$value ;;
+			--experts) EXPERTS=$value ;;
+			--routers) ROUTERS=$value ;;
+			--wire | --weights | --copies | --shuffle | --lease-ms | --grace-ms | --rejoin-ms | --rebalance) PLACEMENT_OPTIONS+=("$name=$value") ;;
+			--isa | --threads | --secret-file | --ucx-devices | --ucx-transports | --log-level | --log-format)
+				ROUTER_OPTIONS+=("$name=$value")
+				EXPERT_OPTIONS+=("$name=$value")
+				;;
+			--expert-*) EXPERT_OPTIONS+=("--${name#--expert-}=$value") ;;
+			--placement-*) PLACEMENT_OPTIONS+=("--${name#--placement-}=$value") ;;
+			*) ROUTER_OPTIONS+=("${words[@]}") ;;
+		esac
+	done
+	[ -n "$MODEL" ] || fail_usage "up needs --model DIR"
+	[ -f "$MODEL/config.json" ] || fail "'$MODEL' is no checkpoint: there is no config.json in it"
+	[[ $EXPERTS =~ ^[0-9]+$ && $ROUTERS =~ ^[1-9][0-9]*$ ]] || fail_usage "--experts and --routers take numbers, and one router is needed"
+	MODEL=$(cd "$MODEL" && pwd)
+}
+
+# Cores are shared by all processes of a role, unless --threads says otherwise.
+share_threads() {
+	local count=$(($1 > 0 ? $1 : 1)) threads
+	threads=$(($(cores) / 2 / count))
+	echo --threads=$((threads > 0 ? threads : 1))
+}
+
+has_option() {
+	local wanted=$1 option
+	shift
+	for option in "$@"; do [[ $option == "$wanted" || $option == "$wanted"=* ]] && return 0; done
+	return 1
+}
+
+# The value of a field in the first line of a log that has the message: log_field FILE MESSAGE FIELD
+log_field() {
+	sed -n "s/.* msg=$2 .*$3=\\([^ ]*\\).*/\\1/p" "$1" 2>/dev/null | head -n 1
+}
+
+# Fails when one of the processes has ended, with the end of its log.
+check_alive() {
+	local name pid start
+	while read -r name pid start; do
+		is_alive "$pid" "$start" && continue
+		say "$name has ended:"
+		tail -n 5 "$RUN/log/$name.log" >&2
+		exit 1
+	done <"$RUN/processes"
+}
+
+# The answer of http://ADDRESS/readyz is 200; its text is printed otherwise.
+is_ready() {
+	local line text=''
+	exec 3<>"/dev/tcp/${1%:*}/${1##*:}" || return 1
+	printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3
+	IFS= read -r line <&3 || true
+	while IFS= read -r text <&3 || [ -n "$text" ]; do :; done
+	exec 3>&-
+	[[ $line == *' 200 '* ]] && return 0
+	printf '%s' "$text"
+	return 1
+}
+
+# Waits until COMMAND prints something and returns it in REPLY; says now and then what it waits for.
+wait_for() {
+	local what=$1 waited=0
+	shift
+	until REPLY=$("$@" 2>/dev/null) && [ -n "$REPLY" ]; do
+		check_alive
+		sleep 0.05
+		waited=$((waited + 1))
+		[ $((waited % 100)) != 0 ] || say "waiting for $what"
+	done
+}
+
+# Everybody has joined, and every expert is held: the status of the cluster, else nothing.
+full_status() {
+	"$BIN/cadrectl" status --placement "$1" -o json | jq -e --argjson experts "$EXPERTS" --argjson routers "$ROUTERS" \
+		'select(.experts_unplaced == 0 and ([.nodes[] | select(.state == "live" and .role == "expert")] | length) >= $experts
+		        and ([.nodes[] | select(.state == "live" and .role == "router")] | length) >= $routers)'
+}
+
+all_ready() {
+	local address
+	while read -r address; do is_ready "$address" >/dev/null || return 1; done <<<"$1"
+	echo ready
+}
+
+# run/cluster.json from the status: written beside its place and renamed, so that it is whole or not there.
+write_cluster_json() {
+	local commands
+	commands=$(cd "$RUN/log" && for file in *.command; do jq -c --arg name "${file%.command}" '{($name): .}' "$file"; done | jq -s add)
+	jq --arg grpc "$2" --arg http "$3" --argjson pid "$4" --argjson commands "$commands" '
+		def process: {id, grpc: .grpc_address, exchange: .exchange_address, http: .http_address, pid, command: $commands[.id]} | with_entries(select(.value != ""));
+		{placement: {grpc: $grpc, http: $http, pid: $pid, command: $commands.placement},
+		 routers: [.nodes[] | select(.role == "router" and .state == "live") | process],
+		 experts: [.nodes[] | select(.role == "expert" and .state == "live") | process],
+		 model: .model_directory}' <<<"$1" >"$RUN/cluster.json.new"
+	mv "$RUN/cluster.json.new" "$RUN/cluster.json"
+}
+
+# Ends what was started when up does not get to its end: a failure, or Ctrl-C.
+give_up() {
+	local code=$?
+	trap - EXIT
+	if [ $code != 0 ]; then
+		stop_processes
+		[ $code -lt 128 ] || say "interrupted, everything is stopped"
+	fi
+	exit $code
+}
+
+start_processes() {
+	local i placement_pid
+	rm -rf "$RUN/log" "$RUN"/state.db*
+	mkdir -p "$RUN/log"
+	: >"$RUN/processes"
+	launch placement cadre-placement --model "$MODEL" --grpc 127.0.0.1:0 --http 127.0.0.1:0 --state "$RUN/state.db" --experts-min "$EXPERTS" "${PLACEMENT_OPTIONS[@]}"
+	wait_for "the placement service" log_field "$RUN/log/placement.log" serving grpc
+	PLACEMENT=$REPLY
+	has_option --threads "${EXPERT_OPTIONS[@]}" || EXPERT_OPTIONS+=("$(share_threads "$EXPERTS")")
+	has_option --threads "${ROUTER_OPTIONS[@]}" || ROUTER_OPTIONS+=("$(share_threads "$ROUTERS")")
+	for ((i = 0; i < EXPERTS; i++)); do
+		launch "expert-$i" cadre-expert --model "$MODEL" --placement "$PLACEMENT" --id "expert-$i" --listen 127.0.0.1:0 --http 127.0.0.1:0 "${EXPERT_OPTIONS[@]}"
+	done
+	for ((i = 0; i < ROUTERS; i++)); do
+		launch "router-$i" cadre-router --model "$MODEL" --placement "$PLACEMENT" --id "router-$i" --grpc 127.0.0.1:0 --http 127.0.0.1:0 "${ROUTER_OPTIONS[@]}"
+	done
+	wait_for "experts to be loaded (run/log/placement.log)" full_status "$PLACEMENT"
+	STATUS=$REPLY
+	wait_for "routers to be ready (run/log/router-0.log)" all_ready "$(jq -r '.nodes[] | select(.role == "router" and .state == "live") | .http_address' <<<"$STATUS")"
+	placement_pid=$(awk '$1 == "placement" { print $2 }' "$RUN/processes")
+	write_cluster_json "$STATUS" "$PLACEMENT" "$(log_field "$RUN/log/placement.log" serving http)" "$placement_pid"
+}
+
+cluster_up() {
+	parse_up "$@"
+	[ -x "$BIN/cadre-router" ] || build release
+	lock_run
+	if any_alive; then
+		say "stopping the cluster that is running"
+		stop_processes
+	fi
+	trap give_up EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+	start_processes
+	trap - EXIT INT TERM
+	say "ready: $EXPERTS expert nodes, $ROUTERS router(s) at $(jq -r '[.routers[].grpc] | join(", ")' "$RUN/cluster.json"); './cadre down' stops them"
+	exec 9>&-
+}

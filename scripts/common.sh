@@ -1,0 +1,19 @@
+# shellcheck shell=bash
+# What all commands of ./cadre share. ROOT is the checkout.
+
+say() { printf 'cadre: %s\n' "$*" >&2; }
+fail() {
+	say "$*"
+	exit 1
+}
+fail_usage() {
+	say "$*"
+	exit 2
+}
+
+cores() { nproc; }
+
+# The directory of a preset's build.
+build_directory() {
+	if [ "$1" = release ]; then echo "$ROOT/build"; else echo "$ROOT/build-$1"; fi
+}

@@ -1,0 +1,112 @@
+# shellcheck shell=bash
+# Tests: each kind adds its counts, the last line sums them up.
+
+source "$ROOT/scripts/setup.sh"
+
+PASSED=0 FAILED=0 SKIPPED=0
+FUZZ_SECONDS=${CADRE_FUZZ_SECONDS:-10}
+VENV=$ROOT/.venv
+
+count() {
+	PASSED=$((PASSED + $1))
+	FAILED=$((FAILED + $2))
+	SKIPPED=$((SKIPPED + $3))
+}
+
+# Adds up the totals of a JUnit file: count_junit FILE; a file that is not there is one failure.
+count_junit() {
+	local tests failures errors skipped
+	[ -f "$1" ] || { count 0 1 0 && return; }
+	read -r tests failures errors skipped < <(
+		grep -o '<testsuite [^>]*' "$1" | tr '\n\t' '  ' |
+			awk '{ for (i = 1; i <= NF; i++) if (split($i, pair, "=") == 2) { gsub(/"/, "", pair[2]); total[pair[1]] += pair[2] } }
+			     END { print total["tests"] + 0, total["failures"] + 0, total["errors"] + 0, total["skipped"] + total["disabled"] + 0 }'
+	)
+	count $((tests - failures - errors - skipped)) $((failures + errors)) "$skipped"
+}
+
+# run_ctest PRESET [CTEST-OPTION...]
+run_ctest() {
+	local preset=$1 directory junit
+	shift
+	if ! (build "$preset"); then
+		say "the preset '$preset' does not compile"
+		count 0 1 0
+		return
+	fi
+	directory=$(build_directory "$preset")
+	junit=$directory/junit.xml
+	rm -f "$junit"
+	(cd "$ROOT" && ctest --test-dir "$directory" -j "$(cores)" --output-on-failure --output-junit "$junit" "$@") || true
+	count_junit "$junit"
+}
+
+test_unit() { run_ctest release; }
+test_asan() { ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1} run_ctest asan -L unit; }
+test_tsan() {
+	TSAN_OPTIONS=${TSAN_OPTIONS:-suppressions=$ROOT/tests/tsan.supp:second_deadlock_stack=1} run_ctest tsan -L unit
+}
+
+# A virtual environment with what tests/requirements.txt names.
+make_venv() {
+	install_packages "${TEST_PACKAGES[@]}"
+	[ -x "$VENV/bin/python" ] || python3 -m venv "$VENV"
+	if ! cmp -s "$ROOT/tests/requirements.txt" "$VENV/installed.txt"; then
+		"$VENV/bin/pip" install -q --disable-pip-version-check -r "$ROOT/tests/requirements.txt" >&2 || return 1
+		cp "$ROOT/tests/requirements.txt" "$VENV/installed.txt"
+	fi
+}
+
+test_cluster() {
+	local junit
+	if ! (build release && make_venv); then
+		say "what the cluster tests need could not be made"
+		count 0 1 0
+		return
+	fi
+	junit=$(build_directory release)/junit-cluster.xml
+	rm -f "$junit"
+	(cd "$ROOT" && "$VENV/bin/python" -m pytest -q -p no:cacheprovider --junitxml "$junit" tests/cluster) || true
+	count_junit "$junit"
+}
+
+# Each fuzzer for a few seconds, from its seeds where it has any: tests/fuzz/corpus/NAME.
+test_fuzz() {
+	local fuzzer name directory corpus
+	if ! (build fuzz); then
+		say "the fuzzers do not compile"
+		count 0 1 0
+		return
+	fi
+	directory=$(build_directory fuzz)
+	for fuzzer in "$directory"/fuzz/fuzz_*; do
+		[ -f "$fuzzer" ] || continue
+		name=$(basename "$fuzzer")
+		corpus=$directory/corpus/$name
+		mkdir -p "$corpus"
+		local -a seeds=()
+		[ ! -d "$ROOT/tests/fuzz/corpus/${name#fuzz_}" ] || seeds=("$ROOT/tests/fuzz/corpus/${name#fuzz_}")
+		say "$name for $FUZZ_SECONDS s"
+		if (cd "$directory" && "$fuzzer" -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=2048 -verbosity=0 -artifact_prefix="$directory/" "$corpus" "${seeds[@]}"); then
+			count 1 0 0
+		else
+			say "$name failed; the input is in $directory"
+			count 0 1 0
+		fi
+	done
+}
+
+run_tests() {
+	local kind
+	[ $# -gt 0 ] || set -- unit asan cluster fuzz
+	for kind in "$@"; do
+		case $kind in
+			unit | asan | tsan | cluster | fuzz) ;;
+			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, cluster, fuzz" ;;
+		esac
+	done
+	install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
+	for kind in "$@"; do "test_$kind"; done
+	echo "$PASSED passed, $FAILED failed, $SKIPPED skipped"
+	[ "$FAILED" = 0 ]
+}
