@@ -151,12 +151,3 @@ enum cad_status cad_file_writer_commit(struct cad_file_writer *writer, struct ca
 	*writer = (struct cad_file_writer){ 0 };
 	return status;
 }
-
-void cad_file_writer_abandon(struct cad_file_writer *writer)
-{
-	fclose(writer->stream);
-	unlink(writer->temporary);
-	free(writer->temporary);
-	free(writer->path);
-	*writer = (struct cad_file_writer){ 0 };
-}
