@@ -79,6 +79,7 @@ static void create_node(struct te_cluster *cluster, uint32_t index)
 	engine.device = cluster->device;
 	engine.threads = 1;
 	engine.settings = &cluster->settings;
+	engine.clock = cluster->clock;
 	engine.wake = wake_transport;
 	engine.wake_context = node;
 	must(ex_engine_create(&engine, &node->engine, &error), &error);
@@ -124,11 +125,11 @@ static void load(struct te_cluster *cluster, uint32_t layer, uint32_t expert, ui
 	cluster->owner[layer * cluster->spec->gate.experts + expert] = node;
 }
 
-void te_create(struct te_cluster *cluster, const char *model, uint32_t nodes, uint32_t routers, uint64_t seed, bool threaded,
+void te_create(struct te_cluster *cluster, const char *model, uint32_t nodes, uint32_t routers, uint64_t seed, bool threaded, const struct cad_clock *clock,
                enum cad_status (*transport)(void *context, const struct cad_transport_options *options, struct cad_transport **transport, struct cad_error *error), void *context)
 {
 	struct cad_error error;
-	*cluster = (struct te_cluster){ .transport = transport, .context = context, .threaded = threaded, .nodes_count = nodes, .routers_count = routers };
+	*cluster = (struct te_cluster){ .transport = transport, .context = context, .clock = clock, .threaded = threaded, .nodes_count = nodes, .routers_count = routers };
 	must(cad_model_open(model, &cluster->model, &error), &error);
 	cluster->spec = cad_model_spec(cluster->model);
 	cad_model_fingerprint(cluster->model, cluster->fingerprint);

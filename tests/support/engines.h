@@ -52,11 +52,12 @@ struct te_cluster {
 	/* Creates a transport for the router or node; the first thing that knows which form it is. */
 	enum cad_status (*transport)(void *context, const struct cad_transport_options *options, struct cad_transport **transport, struct cad_error *error);
 	void *context;
+	const struct cad_clock *clock;   /* of the transports */
 	bool threaded;
 };
 
 /* Opens the golden checkpoint, makes nodes and routers, loads the experts (spread by `seed`) and publishes the first map. Asserts on failure. */
-void te_create(struct te_cluster *cluster, const char *model, uint32_t nodes, uint32_t routers, uint64_t seed, bool threaded,
+void te_create(struct te_cluster *cluster, const char *model, uint32_t nodes, uint32_t routers, uint64_t seed, bool threaded, const struct cad_clock *clock,
                enum cad_status (*transport)(void *context, const struct cad_transport_options *options, struct cad_transport **transport, struct cad_error *error), void *context);
 void te_destroy(struct te_cluster *cluster);
 /* Stops polling a threaded node and destroys its transport: what a crash looks like to the others. */

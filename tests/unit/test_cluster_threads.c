@@ -28,7 +28,7 @@ static void run(uint32_t nodes, uint32_t routers, uint64_t seed, bool kill_one)
 	te_requests(requests, REQUESTS, VOCAB, seed);
 	te_expected(MODEL, expected, REQUESTS);
 	assert_int_equal(cad_local_hub_create(&hub), CAD_OK);
-	te_create(&cluster, MODEL, nodes, routers, seed, true, local_transport, hub);
+	te_create(&cluster, MODEL, nodes, routers, seed, true, &cad_clock_system, local_transport, hub);
 	for (uint32_t i = 0; i < REQUESTS; i++)
 		te_submit(&cluster, i % routers, &requests[i]);
 	if (kill_one) {
