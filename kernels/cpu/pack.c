@@ -7,7 +7,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-enum { BLOCK = 32 };   /* values of k at a time: 64 rows x 64 bytes of bf16 */
+enum { BLOCK_WORDS = 64 };   /* of a column at a time: 64 f32 or 128 bf16, a few lines of each row of the source */
 
 static uint16_t bf16_from_f32(float f)
 {
@@ -17,70 +17,88 @@ static uint16_t bf16_from_f32(float f)
 	return (uint16_t)(nan ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+static inline __m256 widen_8(__m128i halves, bool f16)
+{
+	return f16 ? _mm256_cvtph_ps(halves) : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+
 void kn_widen(const void *source, enum cad_dtype dtype, size_t n, float *out)
 {
+	CAD_ASSERT(dtype == CAD_DTYPE_F32 || dtype == CAD_DTYPE_F16 || dtype == CAD_DTYPE_BF16);
+	if (dtype == CAD_DTYPE_F32) {
+		memcpy(out, source, n * sizeof *out);
+		return;
+	}
 	const uint8_t *bytes = source;   /* as aligned as the file has it */
-	switch (dtype) {
-	case CAD_DTYPE_F32:
-		memcpy(out, bytes, n * sizeof *out);
-		return;
-	case CAD_DTYPE_F16:
-		for (size_t i = 0; i < n; i++) {
-			uint16_t half;
-			memcpy(&half, bytes + 2 * i, 2);
-			out[i] = _cvtsh_ss(half);
-		}
-		return;
-	case CAD_DTYPE_BF16:
-		for (size_t i = 0; i < n; i++) {
-			uint16_t half;
-			memcpy(&half, bytes + 2 * i, 2);
-			uint32_t bits = (uint32_t)half << 16;
-			memcpy(&out[i], &bits, sizeof bits);
-		}
-		return;
-	default:
-		CAD_ASSERT(dtype == CAD_DTYPE_F32 || dtype == CAD_DTYPE_F16 || dtype == CAD_DTYPE_BF16);
+	size_t i = 0;
+	for (; i + 8 <= n; i += 8)
+		_mm256_storeu_ps(out + i, widen_8(_mm_loadu_si128((const __m128i *)(bytes + 2 * i)), dtype == CAD_DTYPE_F16));
+	if (i < n) {
+		uint16_t halves[8] = { 0 };
+		float rest[8];
+		memcpy(halves, bytes + 2 * i, 2 * (n - i));
+		_mm256_storeu_ps(rest, widen_8(_mm_loadu_si128((const __m128i *)halves), dtype == CAD_DTYPE_F16));
+		memcpy(out + i, rest, (n - i) * sizeof *out);
 	}
 }
 
-/* The same as bf16, rounded to nearest even where it is not bf16 already. n <= BLOCK. */
+/* The same as bf16, rounded to nearest even where it is not bf16 already. n <= 2 * BLOCK_WORDS. */
 static void narrow(const void *source, enum cad_dtype dtype, size_t n, uint16_t *out)
 {
 	if (dtype == CAD_DTYPE_BF16) {
 		memcpy(out, source, n * sizeof *out);
 		return;
 	}
-	float wide[BLOCK];
+	float wide[2 * BLOCK_WORDS];
 	kn_widen(source, dtype, n, wide);
 	for (size_t i = 0; i < n; i++)
 		out[i] = bf16_from_f32(wide[i]);
 }
 
-/* Column c of the panel is row rows[c] of the source, NULL for a column of zeros. The panel is zero before. */
+/* out[i][j] = in[j][i] of 8 x 8 words */
+static void transpose_8(const uint32_t *in, size_t ld_in, uint32_t *out, size_t ld_out)
+{
+	__m256 a[8], b[8];
+	for (size_t i = 0; i < 8; i++)
+		a[i] = _mm256_load_ps((const float *)(in + i * ld_in));
+	for (size_t i = 0; i < 8; i += 2) {
+		b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+		b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+	}
+	for (size_t i = 0; i < 8; i += 4)
+		for (size_t j = 0; j < 2; j++) {
+			a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
+			a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
+		}
+	for (size_t i = 0; i < 4; i++) {
+		_mm256_store_ps((float *)(out + i * ld_out), _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
+		_mm256_store_ps((float *)(out + (i + 4) * ld_out), _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
+	}
+}
+
+/*
+ * Column c of the panel is row rows[c] of the source, NULL for a column of zeros. A block of every column is staged as the words of its lanes (f32, or
+ * pairs of bf16), column by column, and then turned around.
+ */
 static void pack_panel(const struct kn_matrix *m, const uint8_t *const rows[KN_PANEL_COLS], enum cad_dtype dtype, uint8_t *panel)
 {
-	size_t element = cad_dtype_bytes(dtype);
-	for (size_t k = 0; k < m->k; k += BLOCK) {
-		size_t count = m->k - k < BLOCK ? m->k - k : BLOCK;
+	bool f32 = m->storage == KN_STORAGE_F32;
+	size_t element = cad_dtype_bytes(dtype), word_values = f32 ? 1 : 2, block = BLOCK_WORDS * word_values;
+	_Alignas(64) uint32_t stage[KN_PANEL_COLS][BLOCK_WORDS];
+	for (size_t k = 0; k < m->k_pad; k += block) {
+		size_t count = m->k - k < block ? m->k - k : block, padded = m->k_pad - k < block ? m->k_pad - k : block;
 		for (size_t c = 0; c < KN_PANEL_COLS; c++) {
-			if (!rows[c])
-				continue;
-			if (m->storage == KN_STORAGE_F32) {
-				float values[BLOCK], *out = (float *)panel + k * KN_PANEL_COLS + c;
-				kn_widen(rows[c] + k * element, dtype, count, values);
-				for (size_t i = 0; i < count; i++)
-					out[i * KN_PANEL_COLS] = values[i];
-			} else {
-				uint16_t values[BLOCK] = { 0 };
-				uint32_t pair, *out = (uint32_t *)panel + k / 2 * KN_PANEL_COLS + c;
-				narrow(rows[c] + k * element, dtype, count, values);
-				for (size_t i = 0; i < count; i += 2) {
-					memcpy(&pair, values + i, sizeof pair);
-					out[i / 2 * KN_PANEL_COLS] = pair;
-				}
-			}
+			if (!rows[c] || count < padded)
+				memset(stage[c], 0, sizeof stage[c]);
+			if (rows[c] && f32)
+				kn_widen(rows[c] + k * element, dtype, count, (float *)stage[c]);
+			else if (rows[c])
+				narrow(rows[c] + k * element, dtype, count, (uint16_t *)stage[c]);
 		}
+		uint32_t *out = (uint32_t *)panel + k / word_values * KN_PANEL_COLS;
+		for (size_t w = 0; w < padded / word_values; w += 8)
+			for (size_t c = 0; c < KN_PANEL_COLS; c += 8)
+				transpose_8(&stage[c][w], BLOCK_WORDS, out + w * KN_PANEL_COLS + c, KN_PANEL_COLS);
 	}
 }
 
@@ -218,8 +236,8 @@ enum cad_status kn_cpu_table_create(struct kn_device *device, const struct kn_so
 		return CAD_ERR_MEMORY;
 	if (!round)
 		memcpy(data, source->data, count * element);
-	for (size_t i = 0; round && i < count; i += BLOCK)
-		narrow((const uint8_t *)source->data + i * element, source->dtype, count - i < BLOCK ? count - i : BLOCK, (uint16_t *)data + i);
+	for (size_t i = 0; round && i < count; i += BLOCK_WORDS)
+		narrow((const uint8_t *)source->data + i * element, source->dtype, count - i < BLOCK_WORDS ? count - i : BLOCK_WORDS, (uint16_t *)data + i);
 	t.data = data;
 	*table = t;
 	return CAD_OK;
