@@ -1,19 +1,26 @@
 # shellcheck shell=bash
-# Every program in build/bench, or those whose names contain one of the words.
+# Every program in build/bench and bench/serve.py, or those whose names contain one of the words. What needs a model gets one of about 1 B parameters, with random
+# weights, written once (1.9 GB in run/).
 
 source "$ROOT/scripts/setup.sh"
 
 bench() {
-	local program name word wanted
+	local program name word wanted model=$ROOT/run/model-1b
+	local -a arguments
 	build release
-	for program in "$(build_directory release)"/bench/bench_*; do
+	for program in "$(build_directory release)"/bench/bench_* "$ROOT/bench/serve.py"; do
 		[ -x "$program" ] || fail "there are no benchmarks"
 		name=$(basename "$program")
 		wanted=
 		[ $# -gt 0 ] || wanted=yes
 		for word in "$@"; do [[ $name != *"$word"* ]] || wanted=yes; done
 		[ -n "$wanted" ] || continue
+		arguments=()
+		if [[ $name == bench_engine || $name == serve.py ]]; then
+			[ -f "$model/model.safetensors" ] || "$ROOT/tests/tools/make_checkpoint.py" "$model" --shape 1b
+			arguments=(--model "$model")
+		fi
 		say "$name"
-		(cd "$ROOT" && "$program")
+		(cd "$ROOT" && "$program" "${arguments[@]}")
 	done
 }

@@ -117,8 +117,9 @@ class Router:
 class Cluster:
     """placement + routers + expert nodes. Use as a context manager."""
 
-    def __init__(self, model, experts=3, routers=1, router_options=(), expert_options=(), placement_options=(), threads=1, memory=None, env=None, transports=None):
+    def __init__(self, model, experts=3, routers=1, router_options=(), expert_options=(), placement_options=(), threads=1, router_threads=None, memory=None, env=None, transports=None):
         self.model, self.directory, self.env = pathlib.Path(model), pathlib.Path(tempfile.mkdtemp(prefix='cadre-test-')), env
+        self.router_threads = router_threads or threads
         self.threads, self.memory, self.expert_options, self.router_options = threads, memory, list(expert_options), list(router_options)
         self.transports = ['--ucx-transports', transports] if transports else []
         self.placement_grpc, self.placement_http = f'127.0.0.1:{free_port()}', f'127.0.0.1:{free_port()}'
@@ -142,7 +143,7 @@ class Cluster:
     def add_router(self, options=()):
         index, grpc_address, http_address = len(self.routers), f'127.0.0.1:{free_port()}', f'127.0.0.1:{free_port()}'
         process = Process(f'router-{index}', [BIN / 'cadre-router', '--model', self.model, '--placement', self.placement_grpc, '--grpc', grpc_address, '--http', http_address,
-                                              '--id', f'router-{index}', '--threads', self.threads, *self.transports, *self.router_options, *options], self.directory, self.env)
+                                              '--id', f'router-{index}', '--threads', self.router_threads, *self.transports, *self.router_options, *options], self.directory, self.env)
         router = Router(process, grpc_address, http_address)
         self.routers.append(router)
         return router
