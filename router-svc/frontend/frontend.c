@@ -5,9 +5,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <uv.h>
 
 /* A response's text is small, and the ring behind it holds more: a short queue pauses a slow reader's sequence early. */
-enum { OUT_HIGH_BYTES = 64 << 10, RECEIVE_BYTES_MAX = 16 << 20, SEND_BYTES_MAX = 64 << 20 };
+enum { OUT_HIGH_BYTES = 64 << 10, RECEIVE_BYTES_MAX = 4 << 20, SEND_BYTES_MAX = 64 << 20 };
+/* About half a millisecond of tokenizing. */
+enum { TEXT_BYTES_AT_ONCE = 4096 };
 
 struct rt_frontend {
 	struct cad_rpc_server *server;
@@ -17,6 +20,7 @@ struct rt_frontend {
 	struct rt_stream_hub hub;
 	const struct cad_model *model;
 	const struct cad_tokenizer *tokenizer;
+	char fingerprint[33];
 	char *settings_fingerprint;
 	char **bearer_tokens;
 	size_t bearer_tokens_count;
@@ -46,29 +50,106 @@ void rt_frontend_on_event(void *user, const struct rt_event *event)
 	rt_stream_event(event);
 }
 
+/* --- texts ---
+ * A long text takes long to tokenize, and the reactor's thread must not stand still meanwhile: above TEXT_BYTES_AT_ONCE it goes to a thread of libuv's
+ * pool. The job holds a reference to its call, which keeps the message and the server; if the client goes meanwhile, the result is thrown away. */
+
+struct text_job {
+	uv_work_t work;
+	const struct text_steps *steps;
+	struct rt_frontend *frontend;
+	struct cad_rpc_call *call;
+	const ProtobufCMessage *message;
+	/* results of `compute` */
+	struct cad_ids ids;
+	struct cad_text text;
+	struct rt_request request;
+	enum cad_status status;
+	struct cad_error error;
+};
+
+struct text_steps {
+	void (*compute)(struct text_job *job);   /* any thread; sets status */
+	void (*answer)(struct text_job *job);    /* the reactor's thread, if that went well */
+	void (*refused)(struct text_job *job);   /* ... and if not, before the client is told; may be NULL */
+};
+
+static void text_compute(uv_work_t *work)
+{
+	struct text_job *job = work->data;
+	job->steps->compute(job);
+}
+
+static void text_answer(struct text_job *job)
+{
+	if (job->status == CAD_OK) {
+		job->steps->answer(job);
+	} else {
+		if (job->steps->refused)
+			job->steps->refused(job);
+		cad_rpc_call_finish(job->call, cad_rpc_code_of_status(job->status), "%s", job->error.text);
+	}
+	cad_ids_fini(&job->ids);
+	cad_text_fini(&job->text);
+}
+
+static void text_computed(uv_work_t *work, int cancelled)
+{
+	(void)cancelled;   /* nobody does */
+	struct text_job *job = work->data;
+	struct cad_rpc_call *call = job->call;
+	if (!cad_rpc_call_is_alive(call))
+		job->status = CAD_ERR_CANCELLED;
+	text_answer(job);
+	free(job);
+	cad_rpc_call_release(call);
+}
+
+static void text_start(struct cad_rpc_call *call, const ProtobufCMessage *message, const struct text_steps *steps, size_t bytes)
+{
+	struct rt_frontend *frontend = cad_rpc_call_context(call);
+	struct text_job now = { .steps = steps, .frontend = frontend, .call = call, .message = message };
+	if (bytes <= TEXT_BYTES_AT_ONCE) {
+		steps->compute(&now);
+		text_answer(&now);
+		return;
+	}
+	struct text_job *job = malloc(sizeof *job);
+	if (!job) {
+		cad_rpc_call_finish(call, CAD_RPC_RESOURCE_EXHAUSTED, "there is no memory for another text: try again later");
+		return;
+	}
+	*job = now;
+	job->work.data = job;
+	cad_rpc_call_acquire(call);
+	CAD_ASSERT(uv_queue_work(cad_rpc_reactor_loop(cad_rpc_call_reactor(call)), &job->work, text_compute, text_computed) == 0);
+}
+
 /* --- Generate --- */
 
-static void refuse(struct cad_rpc_call *call, const struct cad_error *error)
+static void generate_compute(struct text_job *job)
 {
-	cad_rpc_call_finish(call, cad_rpc_code_of_status(error->status), "%s", error->text);
+	const struct rt_frontend *frontend = job->frontend;
+	struct rt_request_limits limits = { cad_model_spec(frontend->model)->vocab, frontend->hub.engine.context_max, frontend->tokenizer };
+	job->status = rt_request_read(&limits, (const Cadre__V1__GenerateRequest *)job->message, &job->ids, &job->request, &job->error);
+}
+
+static void generate_refused(struct text_job *job) { cad_counter_add(job->frontend->hub.ended_by_code[cad_rpc_code_of_status(job->status)], 1); }
+
+static void generate_answer(struct text_job *job)
+{
+	job->status = rt_stream_open(&job->frontend->hub, job->call, (const Cadre__V1__GenerateRequest *)job->message, &job->request, &job->error);
+	if (job->status == CAD_OK)
+		return;
+	generate_refused(job);
+	cad_rpc_call_finish(job->call, cad_rpc_code_of_status(job->status), "%s", job->error.text);
 }
 
 static void generate(struct cad_rpc_call *call, const ProtobufCMessage *received)
 {
-	struct rt_frontend *frontend = cad_rpc_call_context(call);
+	static const struct text_steps steps = { generate_compute, generate_answer, generate_refused };
 	const Cadre__V1__GenerateRequest *message = (const Cadre__V1__GenerateRequest *)received;
-	struct rt_request_limits limits = { cad_model_spec(frontend->model)->vocab, frontend->hub.engine.context_max, frontend->tokenizer };
-	struct cad_ids ids = { 0 };
-	struct rt_request request;
-	struct cad_error error;
-	enum cad_status status = rt_request_read(&limits, message, &ids, &request, &error);
-	if (status == CAD_OK)
-		status = rt_stream_open(&frontend->hub, call, message, &request, &error);
-	if (status) {
-		cad_counter_add(frontend->hub.ended_by_code[cad_rpc_code_of_status(status)], 1);
-		refuse(call, &error);
-	}
-	cad_ids_fini(&ids);
+	text_start(call, received, &steps, message->prompt_case == CADRE__V1__GENERATE_REQUEST__PROMPT_TEXT ? strlen(message->text) : 0);
 }
 
 static void generate_writable(struct cad_rpc_call *call)
@@ -80,7 +161,7 @@ static void generate_writable(struct cad_rpc_call *call)
 
 static void generate_done(struct cad_rpc_call *call, bool cancelled)
 {
-	(void)cancelled;   /* without a stream it has ended as it should */
+	(void)cancelled;   /* without a stream it has ended as it should, or never began */
 	struct rt_stream *stream = cad_rpc_call_state(call);
 	if (stream)
 		rt_stream_call_done(stream);
@@ -88,62 +169,64 @@ static void generate_done(struct cad_rpc_call *call, bool cancelled)
 
 /* --- the unary ones --- */
 
-static bool has_tokenizer(const struct rt_frontend *frontend, struct cad_rpc_call *call)
+static bool has_tokenizer(struct text_job *job)
 {
-	if (!frontend->tokenizer)
-		cad_rpc_call_finish(call, CAD_RPC_FAILED_PRECONDITION, "this model has no tokenizer.json");
-	return frontend->tokenizer;
+	if (!job->frontend->tokenizer)
+		job->status = cad_error_set(&job->error, CAD_ERR_REFUSED, "this model has no tokenizer.json");
+	return job->frontend->tokenizer;
+}
+
+static void tokenize_compute(struct text_job *job)
+{
+	const Cadre__V1__TokenizeRequest *request = (const Cadre__V1__TokenizeRequest *)job->message;
+	if (has_tokenizer(job))
+		job->status = cad_tokenizer_encode(job->frontend->tokenizer, request->text, strlen(request->text), !request->no_special, SIZE_MAX, &job->ids, &job->error);
+}
+
+static void tokenize_answer(struct text_job *job)
+{
+	Cadre__V1__TokenizeResponse response = CADRE__V1__TOKENIZE_RESPONSE__INIT;
+	response.ids = job->ids.ids;
+	response.n_ids = job->ids.count;
+	cad_rpc_call_reply(job->call, &response.base);
 }
 
 static void tokenize(struct cad_rpc_call *call, const ProtobufCMessage *received)
 {
-	const struct rt_frontend *frontend = cad_rpc_call_context(call);
-	const Cadre__V1__TokenizeRequest *request = (const Cadre__V1__TokenizeRequest *)received;
-	if (!has_tokenizer(frontend, call))
-		return;
-	struct cad_ids ids = { 0 };
-	struct cad_error error;
-	if (cad_tokenizer_encode(frontend->tokenizer, request->text, strlen(request->text), !request->no_special, SIZE_MAX, &ids, &error)) {
-		refuse(call, &error);
-	} else {
-		Cadre__V1__TokenizeResponse response = CADRE__V1__TOKENIZE_RESPONSE__INIT;
-		response.ids = ids.ids;
-		response.n_ids = ids.count;
-		cad_rpc_call_reply(call, &response.base);
-	}
-	cad_ids_fini(&ids);
+	static const struct text_steps steps = { tokenize_compute, tokenize_answer, NULL };
+	text_start(call, received, &steps, strlen(((const Cadre__V1__TokenizeRequest *)received)->text));
+}
+
+static void detokenize_compute(struct text_job *job)
+{
+	const Cadre__V1__DetokenizeRequest *request = (const Cadre__V1__DetokenizeRequest *)job->message;
+	if (has_tokenizer(job))
+		job->status = cad_tokenizer_decode(job->frontend->tokenizer, request->ids, request->n_ids, !request->keep_special, &job->text, &job->error);
+}
+
+static void detokenize_answer(struct text_job *job)
+{
+	Cadre__V1__DetokenizeResponse response = CADRE__V1__DETOKENIZE_RESPONSE__INIT;
+	if (job->text.size > 0)
+		response.text = job->text.bytes;
+	cad_rpc_call_reply(job->call, &response.base);
 }
 
 static void detokenize(struct cad_rpc_call *call, const ProtobufCMessage *received)
 {
-	const struct rt_frontend *frontend = cad_rpc_call_context(call);
-	const Cadre__V1__DetokenizeRequest *request = (const Cadre__V1__DetokenizeRequest *)received;
-	if (!has_tokenizer(frontend, call))
-		return;
-	struct cad_text text = { 0 };
-	struct cad_error error;
-	if (cad_tokenizer_decode(frontend->tokenizer, request->ids, request->n_ids, !request->keep_special, &text, &error)) {
-		refuse(call, &error);
-	} else {
-		Cadre__V1__DetokenizeResponse response = CADRE__V1__DETOKENIZE_RESPONSE__INIT;
-		if (text.size > 0)
-			response.text = text.bytes;
-		cad_rpc_call_reply(call, &response.base);
-	}
-	cad_text_fini(&text);
+	static const struct text_steps steps = { detokenize_compute, detokenize_answer, NULL };
+	text_start(call, received, &steps, ((const Cadre__V1__DetokenizeRequest *)received)->n_ids * sizeof(int32_t));
 }
 
 static void get_model(struct cad_rpc_call *call, const ProtobufCMessage *received)
 {
 	(void)received;
-	const struct rt_frontend *frontend = cad_rpc_call_context(call);
+	struct rt_frontend *frontend = cad_rpc_call_context(call);
 	const struct cad_model_spec *spec = cad_model_spec(frontend->model);
 	struct cad_model_sizes sizes = cad_model_sizes(frontend->model);
-	char fingerprint[33];
-	cad_model_fingerprint(frontend->model, fingerprint);
 	Cadre__V1__GetModelResponse response = CADRE__V1__GET_MODEL_RESPONSE__INIT;
 	response.directory = (char *)(uintptr_t)cad_model_directory(frontend->model);
-	response.fingerprint = fingerprint;
+	response.fingerprint = frontend->fingerprint;
 	response.architecture = (char *)(uintptr_t)spec->architecture;
 	response.layers = spec->layers_count;
 	response.moe_layers = cad_model_spec_moe_layers(spec);
@@ -198,6 +281,7 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 {
 	frontend->model = options->model;
 	frontend->tokenizer = options->tokenizer;
+	cad_model_fingerprint(options->model, frontend->fingerprint);
 	frontend->settings_fingerprint = strdup(options->settings_fingerprint ? options->settings_fingerprint : "");
 	frontend->bearer_tokens = calloc(options->bearer_tokens_count + 1, sizeof *frontend->bearer_tokens);
 	if (!frontend->settings_fingerprint || !frontend->bearer_tokens)

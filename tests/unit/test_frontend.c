@@ -215,7 +215,8 @@ static void answer_message(struct rpc_result *result, const ProtobufCMessage *me
 	assert_false(answer->finished);
 	answer->something = true;
 	assert_true(answer->ids_count + response->n_token_ids <= sizeof answer->ids / sizeof answer->ids[0]);
-	memcpy(answer->ids + answer->ids_count, response->token_ids, response->n_token_ids * sizeof(int32_t));
+	if (response->n_token_ids > 0)
+		memcpy(answer->ids + answer->ids_count, response->token_ids, response->n_token_ids * sizeof(int32_t));
 	answer->ids_count += response->n_token_ids;
 	assert_true(strlen(answer->text) + strlen(response->text) < sizeof answer->text);
 	strcat(answer->text, response->text);
@@ -751,6 +752,58 @@ static void other_methods(void **state)
 	router_close(&router);
 }
 
+/* Texts that take long are tokenized beside the reactor. */
+static void long_texts(void **state)
+{
+	(void)state;
+	enum { BYTES = 300000 };
+	struct router router;
+	router_open(&router);
+	char *text = malloc(BYTES + 1);
+	for (size_t i = 0; i < BYTES; i++)
+		text[i] = (char)(i % 7 == 6 ? ' ' : 'a' + i % 11);
+	text[BYTES] = 0;
+	Cadre__V1__TokenizeRequest tokenize = CADRE__V1__TOKENIZE_REQUEST__INIT;
+	tokenize.text = text;
+	tokenize.no_special = true;
+	struct cad_ids ids = { 0 }, expected;
+	struct rpc_result slow = { .on_message = tokens_of, .user = &ids }, gone = { 0 }, quick = { 0 };
+	rpc_start(&router.rpc, "/cadre.v1.Inference/Tokenize", &tokenize.base, &cadre__v1__tokenize_response__descriptor, NULL, &slow);
+	rpc_start(&router.rpc, "/cadre.v1.Inference/Tokenize", &tokenize.base, &cadre__v1__tokenize_response__descriptor,
+	          &(struct cad_rpc_call_options){ .timeout_ms = 5 }, &gone);   /* may be over before its text is done */
+	Cadre__V1__GetModelRequest get = CADRE__V1__GET_MODEL_REQUEST__INIT;
+	rpc_call(&router.rpc, "/cadre.v1.Inference/GetModel", &get.base, &cadre__v1__get_model_response__descriptor, NULL, &quick);
+	assert_int_equal(quick.code, CAD_RPC_OK);
+	rpc_run_until(&router.rpc, &slow.done);
+	rpc_run_until(&router.rpc, &gone.done);
+	assert_int_equal(slow.code, CAD_RPC_OK);
+	ids_of(text, &expected);
+	assert_int_equal(ids.count, expected.count);
+	assert_memory_equal(ids.ids, expected.ids, ids.count * sizeof *ids.ids);
+	/* and back */
+	Cadre__V1__DetokenizeRequest detokenize = CADRE__V1__DETOKENIZE_REQUEST__INIT;
+	detokenize.ids = ids.ids;
+	detokenize.n_ids = ids.count;
+	char *back = calloc(1, BYTES + 100);
+	struct rpc_result result = { .on_message = text_of, .user = back };
+	rpc_call(&router.rpc, "/cadre.v1.Inference/Detokenize", &detokenize.base, &cadre__v1__detokenize_response__descriptor, NULL, &result);
+	assert_string_equal(back, text);
+	/* a prompt: too long for the context; and one whose client does not wait, at the very end of the router */
+	Cadre__V1__GenerateRequest request;
+	request_of_text(&request, text);
+	struct answer refused, abandoned;
+	answer_start(&router, &request, NULL, &refused);
+	rpc_run_until(&router.rpc, &refused.result.done);
+	assert_int_equal(refused.result.code, CAD_RPC_INVALID_ARGUMENT);
+	answer_start(&router, &request, &(struct cad_rpc_call_options){ .timeout_ms = 5 }, &abandoned);
+	rpc_run_until(&router.rpc, &abandoned.result.done);
+	router_close(&router);
+	cad_ids_fini(&ids);
+	cad_ids_fini(&expected);
+	free(back);
+	free(text);
+}
+
 static void without_a_tokenizer(void **state)
 {
 	(void)state;
@@ -937,6 +990,7 @@ int main(void)
 		cmocka_unit_test(a_slow_reader_is_paused),
 		cmocka_unit_test(routing_that_nobody_reads_is_bounded),
 		cmocka_unit_test(other_methods),
+		cmocka_unit_test(long_texts),
 		cmocka_unit_test(without_a_tokenizer),
 		cmocka_unit_test(a_token_is_asked_for),
 		cmocka_unit_test(streams_at_the_end),
