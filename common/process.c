@@ -157,5 +157,8 @@ void cad_process_name(char *text, size_t bytes)
 	if (gethostname(host, sizeof host - 1) != 0 || !host[0])
 		snprintf(host, sizeof host, "node");
 	host[40] = 0;   /* a node id has 63 bytes on the wire */
+	for (char *c = host; *c; c++)
+		if (!isalnum((unsigned char)*c) && *c != '.' && *c != '-')
+			*c = '-';   /* what a node id may not hold */
 	snprintf(text, bytes, "%s-%x", host, (unsigned)getpid());
 }

@@ -63,11 +63,21 @@ static const struct cad_option table[] = {
 	CAD_OPTION_ENUM(struct settings, log_format, "log-format", "logfmt", cad_log_format_choices, "form of log lines"),
 };
 
+static enum cad_status check(const void *values, struct cad_error *error)
+{
+	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-";
+	const struct settings *s = values;
+	if (strlen(s->id) >= CADRE_NAME_BYTES || s->id[strspn(s->id, allowed)])
+		return cad_error_set(error, CAD_ERR_INVALID, "--id is '%s'; a node's name has at most %d letters, digits and . _ : -", s->id, CADRE_NAME_BYTES - 1);
+	return CAD_OK;
+}
+
 static const struct cad_options_spec spec = {
 	.program = "cadre-expert",
 	.summary = "Holds experts of a model for a Cadre cluster and answers the calls of its routers.",
 	.table = table,
 	.count = sizeof table / sizeof table[0],
+	.check = check,
 };
 
 struct node {
@@ -113,7 +123,7 @@ static void on_connection(struct cad_transport *transport, struct cad_connection
 		return;
 	}
 	ex_engine_connection_lost(node->engine, connection);
-	cad_log_write(status == CAD_OK || status == CAD_ERR_PEER_LOST ? CAD_LOG_INFO : CAD_LOG_WARN, "exchange",
+	cad_log_write(status == CAD_ERR_PROTOCOL || status == CAD_ERR_REFUSED ? CAD_LOG_WARN : CAD_LOG_INFO, "exchange",
 	              (const struct cad_log_field[]){ CAD_S("msg", "connection closed"), CAD_S("router", cad_connection_peer(connection)), CAD_S("why", text) }, 3);
 }
 
@@ -165,8 +175,8 @@ static bool is_ready(void *context, char *text, size_t bytes)
 static bool is_healthy(void *context, char *text, size_t bytes)
 {
 	struct node *node = context;
-	uint64_t silent_ns = now_ns() - atomic_load(&node->exchange_beat_ns);
-	if (silent_ns < EXCHANGE_STUCK_S * CAD_NS_PER_S)
+	uint64_t beat_ns = atomic_load(&node->exchange_beat_ns), silent_ns = now_ns() - beat_ns;
+	if (beat_ns == 0 || silent_ns < EXCHANGE_STUCK_S * CAD_NS_PER_S)   /* 0: it has not begun */
 		return true;
 	snprintf(text, bytes, "the exchange thread has done nothing for %llu s", (unsigned long long)(silent_ns / CAD_NS_PER_S));
 	return false;
@@ -351,8 +361,7 @@ static enum cad_status create_http(struct node *node, struct cad_error *error)
 {
 	struct cad_admin_options options = { .address = node->settings.http, .metrics = node->metrics, .ready = is_ready, .healthy = is_healthy, .context = node };
 	register_exchange_metrics(node);
-	enum cad_status status = cad_metrics_status(node->metrics);
-	return status == CAD_OK ? cad_admin_create(&options, &node->admin, error) : cad_error_set(error, status, "no memory for metrics");
+	return cad_admin_create(&options, &node->admin, error);
 }
 
 static enum cad_status create_control(struct node *node, struct cad_error *error)
@@ -401,13 +410,16 @@ static enum cad_status node_create(struct node *node, struct cad_error *error)
 	enum cad_status status = cad_metrics_create(&node->metrics);
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "no memory for metrics");
-	atomic_store(&node->exchange_beat_ns, now_ns());
-	enum cad_status (*const stages[])(struct node *node, struct cad_error *error) = { open_model, ask_cluster, create_engine, create_exchange, create_http, create_control };
+	/* HTTP before the wait for the placement service: a node that waits is alive. */
+	enum cad_status (*const stages[])(struct node *node, struct cad_error *error) = { open_model, create_http, ask_cluster, create_engine, create_exchange, create_control };
 	for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) {
 		status = stages[i](node, error);
 		if (status != CAD_OK)
 			return status;
 	}
+	status = cad_metrics_status(node->metrics);
+	if (status != CAD_OK)
+		return cad_error_set(error, status, "no memory for metrics");
 	if (pthread_create(&node->exchange, NULL, exchange_thread, node) != 0)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED, "the system gives no thread for the exchange: see ulimit -u");
 	return CAD_OK;
@@ -446,8 +458,9 @@ int main(int argc, char **argv)
 	cad_log_setup(node.settings.log_level, node.settings.log_format);
 	if (cad_process_init(&error) != CAD_OK || node_create(&node, &error) != CAD_OK) {
 		/* The process ends here, and with it everything that was made so far. */
-		cad_log_error("expert", error.text);
-		return error.status == CAD_ERR_CANCELLED ? 0 : 1;
+		bool asked_to = error.status == CAD_ERR_CANCELLED;
+		cad_log_write(asked_to ? CAD_LOG_INFO : CAD_LOG_ERROR, "expert", &(struct cad_log_field)CAD_S("msg", error.text), 1);
+		return asked_to ? 0 : 1;
 	}
 	cad_log_info("expert", "serving", CAD_S("id", node.id), CAD_S("exchange", cad_transport_address(node.transport)), CAD_S("http", cad_admin_address(node.admin)),
 	             CAD_S("isa", kn_cpu_isa_name(node.device)), CAD_U("threads", node.settings.threads), CAD_U("memory_bytes", node.settings.memory), CAD_S("version", cad_version));
