@@ -1,0 +1,265 @@
+/*
+ * Whole models against what transformers computed for them in float32 (tests/golden), through the embedded engine: router and experts as in a cluster, without the
+ * network. With f32 rows the difference is float32 noise; with fix16, the default, it is far below what a bf16 run of transformers itself differs by. And the same bits
+ * come out of any chunking, number of threads, spread over nodes and instruction set. One line of figures a case, so that a log shows how near it was.
+ */
+#include "common/log.h"
+#include "common/model/safetensors.h"
+#include "orchestration/cli/evaluation.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define GOLDEN CADRE_SOURCE_DIR "/tests/golden/"
+
+static const char *const cases[] = { "mixtral-a", "mixtral-b", "olmoe-a", "olmoe-b", "qwen3moe-a", "qwen3moe-b", "llama-a" };
+enum { CASES = sizeof cases / sizeof cases[0], LONG_SEQUENCE = 4 /* the one whose error in bf16 case.json tells */ };
+
+/* Relative to the largest expected value. f32: what float32 sums in another order come to is about 3e-6. fix16: rows with 16 bits. */
+static const double tolerance_f32 = 1e-4, tolerance_fix16 = 1e-3;
+/* And with fix16 the largest error of a logit is below this part of that of transformers' own bf16 run. */
+static const double part_of_bf16 = 0.1;
+
+struct figures {
+	double logits, router, weights;          /* the largest differences */
+	double long_sequence;                    /* of a logit of that sequence, absolute */
+	size_t choices, differ, ties;            /* (token, layer) pairs; whose expert sets differ; and could have been either */
+};
+
+static struct cl_evaluation read_case(const char *name)
+{
+	char path[256];
+	struct cl_evaluation evaluation = { 0 };
+	struct cad_error error;
+	snprintf(path, sizeof path, GOLDEN "%s/input.json", name);
+	if (cl_evaluation_read(path, &evaluation, &error) != CAD_OK)
+		fail_msg("%s", error.text);
+	return evaluation;
+}
+
+static void compute(const char *name, struct cl_evaluation *evaluation, struct em_options options)
+{
+	char path[256];
+	struct cad_error error;
+	snprintf(path, sizeof path, GOLDEN "%s/model", name);
+	options.model = path;
+	if (options.router.kv_bytes == 0)
+		options.router.kv_bytes = 16 << 20;
+	if (cl_evaluation_run(evaluation, &options, &error) != CAD_OK)
+		fail_msg("%s: %s", name, error.text);
+}
+
+/* The tensor "WHAT.INDEX", which must have this type and as many elements. */
+static const void *expected_tensor(const struct cad_safetensors *file, const char *what, size_t index, enum cad_dtype dtype, size_t elements)
+{
+	char name[64];
+	snprintf(name, sizeof name, "%s.%zu", what, index);
+	struct cad_tensor tensor = cad_safetensors_find(file, name);
+	if (!tensor.data)
+		fail_msg("expected.safetensors has no tensor %s", name);
+	assert_int_equal(tensor.dtype, dtype);
+	assert_int_equal(tensor.bytes, elements * 4);
+	return tensor.data;
+}
+
+/* The largest difference; and the largest expected value, unless `scale` is NULL. A value that is no number is infinitely wrong. */
+static double largest_difference(const float *got, const float *expected, size_t count, double *scale)
+{
+	double difference = 0, largest = 0;
+	for (size_t i = 0; i < count; i++) {
+		double d = fabs((double)got[i] - (double)expected[i]);
+		difference = isfinite(got[i]) ? fmax(difference, d) : INFINITY;
+		largest = fmax(largest, fabs((double)expected[i]));
+	}
+	if (scale)
+		*scale = largest;
+	return difference;
+}
+
+static bool holds(const int32_t *ids, uint32_t k, int32_t id)
+{
+	for (uint32_t i = 0; i < k; i++)
+		if (ids[i] == id)
+			return true;
+	return false;
+}
+
+/* How far apart the reference scored the experts that only one of the two chose. */
+static double swapped_apart(const int32_t *got, const int32_t *expected, uint32_t k, const float *scores)
+{
+	double lowest = INFINITY, highest = -INFINITY;
+	for (uint32_t i = 0; i < 2 * k; i++) {
+		const int32_t id = i < k ? got[i] : expected[i - k];
+		if (holds(i < k ? expected : got, k, id))
+			continue;
+		lowest = fmin(lowest, (double)scores[id]);
+		highest = fmax(highest, (double)scores[id]);
+	}
+	return highest - lowest;
+}
+
+static void compare_routing(const struct cl_evaluation *evaluation, size_t index, const struct cad_safetensors *file, double tolerance, struct figures *figures)
+{
+	const struct cl_sequence *s = &evaluation->sequences[index];
+	const uint32_t k = evaluation->topk, experts = evaluation->experts;
+	const size_t rows = (size_t)evaluation->layers * s->count;
+	const float *scores = expected_tensor(file, "router_logits", index, CAD_DTYPE_F32, rows * experts);
+	const int32_t *ids = expected_tensor(file, "experts", index, CAD_DTYPE_I32, rows * k);
+	const float *weights = expected_tensor(file, "expert_weights", index, CAD_DTYPE_F32, rows * k);
+	for (uint32_t layer = 0; layer < evaluation->layers; layer++) {
+		double scale;
+		size_t first = (size_t)layer * s->count;
+		double difference = largest_difference(s->router_logits + first * experts, scores + first * experts, (size_t)s->count * experts, &scale);
+		figures->router = fmax(figures->router, difference / scale);
+		for (size_t row = first; row < first + s->count; row++) {
+			const int32_t *got = s->experts + row * k, *expected = ids + row * k;
+			figures->choices++;
+			if (memcmp(got, expected, k * sizeof *got) == 0)
+				figures->weights = fmax(figures->weights, largest_difference(s->weights + row * k, weights + row * k, k, NULL));
+			else if (swapped_apart(got, expected, k, scores + row * experts) < tolerance * scale)
+				figures->ties++;
+			else
+				figures->differ++;
+		}
+	}
+}
+
+static struct figures compare(const char *name, const struct cl_evaluation *evaluation, double tolerance)
+{
+	char path[256];
+	struct cad_safetensors *file;
+	struct cad_error error;
+	struct figures figures = { 0 };
+	snprintf(path, sizeof path, GOLDEN "%s/expected.safetensors", name);
+	if (cad_safetensors_open(path, &file, &error) != CAD_OK)
+		fail_msg("%s", error.text);
+	for (size_t i = 0; i < evaluation->count; i++) {
+		const struct cl_sequence *s = &evaluation->sequences[i];
+		double scale;
+		size_t logits = (size_t)s->count * evaluation->vocab;
+		assert_memory_equal(s->tokens, expected_tensor(file, "tokens", i, CAD_DTYPE_I32, s->count), s->count * sizeof *s->tokens);
+		double difference = largest_difference(s->logits, expected_tensor(file, "logits", i, CAD_DTYPE_F32, logits), logits, &scale);
+		figures.logits = fmax(figures.logits, difference / scale);
+		if (i == LONG_SEQUENCE)
+			figures.long_sequence = difference;
+		assert_int_equal(s->greedy_count, evaluation->greedy_tokens);
+		assert_memory_equal(s->greedy, expected_tensor(file, "greedy", i, CAD_DTYPE_I32, s->greedy_count), s->greedy_count * sizeof *s->greedy);
+		if (evaluation->layers > 0)
+			compare_routing(evaluation, i, file, tolerance, &figures);
+	}
+	cad_safetensors_close(file);
+	return figures;
+}
+
+/* The largest error of transformers' own bf16 run. */
+static double bf16_error(const char *name)
+{
+	char path[256];
+	snprintf(path, sizeof path, GOLDEN "%s/case.json", name);
+	json_t *root = json_load_file(path, 0, NULL);
+	assert_non_null(root);
+	double error = json_real_value(json_object_get(json_object_get(root, "transformers_in_bf16_on_sequence_4"), "max_error"));
+	json_decref(root);
+	assert_true(error > 0);
+	return error;
+}
+
+static void check(const char *name, const char *wire, const struct figures *f, double tolerance)
+{
+	print_message("%-10s %-5s logits %.1e  router %.1e  weights %.1e  experts differ in %zu of %zu (%zu ties)  bf16 is %.0f times as far\n", name, wire, f->logits, f->router,
+	              f->weights, f->differ, f->choices, f->ties, bf16_error(name) / f->long_sequence);
+	assert_true(f->logits <= tolerance && f->router <= tolerance && f->weights <= tolerance);
+	assert_int_equal(f->differ, 0);
+}
+
+static void agrees_with_transformers(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < CASES; i++) {
+		struct cl_evaluation evaluation = read_case(cases[i]);
+		assert_true(evaluation.count > LONG_SEQUENCE && evaluation.greedy_tokens > 0);
+		compute(cases[i], &evaluation, (struct em_options){ .threads = 1, .wire = CADRE_ROW_F32 });
+		struct figures figures = compare(cases[i], &evaluation, tolerance_f32);
+		check(cases[i], "f32", &figures, tolerance_f32);
+		cl_evaluation_fini(&evaluation);
+	}
+}
+
+static void default_wire_is_nearer_than_bf16(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < CASES; i++) {
+		struct cl_evaluation evaluation = read_case(cases[i]);
+		compute(cases[i], &evaluation, (struct em_options){ .threads = 1, .wire = CADRE_ROW_FIX16 });
+		struct figures figures = compare(cases[i], &evaluation, tolerance_fix16);
+		check(cases[i], "fix16", &figures, tolerance_fix16);
+		assert_true(figures.long_sequence < part_of_bf16 * bf16_error(cases[i]));
+		cl_evaluation_fini(&evaluation);
+	}
+}
+
+/* Of all sequences that `a` has. */
+static void assert_same_bits(const struct cl_evaluation *a, const struct cl_evaluation *b)
+{
+	for (size_t i = 0; i < a->count; i++) {
+		const struct cl_sequence *p = &a->sequences[i], *q = &b->sequences[i];
+		size_t rows = (size_t)a->layers * p->count;
+		assert_memory_equal(p->logits, q->logits, (size_t)p->count * a->vocab * sizeof *p->logits);
+		assert_memory_equal(p->greedy, q->greedy, a->greedy_tokens * sizeof *p->greedy);
+		assert_memory_equal(p->router_logits, q->router_logits, rows * a->experts * sizeof *p->router_logits);
+		assert_memory_equal(p->experts, q->experts, rows * a->topk * sizeof *p->experts);
+		assert_memory_equal(p->weights, q->weights, rows * a->topk * sizeof *p->weights);
+	}
+}
+
+static void same_bits_however_it_is_computed(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *what;
+		size_t sequences;            /* the reference is slow: it gets the first four, 52 tokens of prompt, one of them longer than a page of keys */
+		struct em_options options;
+	} ways[] = {
+		{ "chunks of 7", 6, { .threads = 1, .router = { .chunk_tokens_max = 7 } } },
+		{ "two threads", 6, { .threads = 2 } },
+		{ "steps of 16 rows in 2 parts", 6, { .threads = 1, .router = { .step_tokens_max = 16, .micro_batches = 2 } } },
+		{ "four nodes, shuffled", 6, { .threads = 1, .nodes = 4, .placement_seed = 3 } },
+		{ "the reference kernels", 4, { .threads = 1, .isa = KN_ISA_REF } },
+	};
+	for (size_t i = 0; i < CASES; i++) {
+		struct cl_evaluation plain = read_case(cases[i]);
+		compute(cases[i], &plain, (struct em_options){ .threads = 1, .wire = CADRE_ROW_FIX16 });
+		for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++) {
+			struct cl_evaluation other = read_case(cases[i]);
+			struct em_options options = ways[w].options;
+			const size_t all = other.count;
+			options.wire = CADRE_ROW_FIX16;
+			other.count = ways[w].sequences;
+			print_message("%-10s same bits: %s\n", cases[i], ways[w].what);
+			compute(cases[i], &other, options);
+			assert_same_bits(&other, &plain);
+			other.count = all;
+			cl_evaluation_fini(&other);
+		}
+		cl_evaluation_fini(&plain);
+	}
+}
+
+int main(void)
+{
+	cad_log_setup(CAD_LOG_WARN, CAD_LOG_LOGFMT);
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(agrees_with_transformers),
+		cmocka_unit_test(default_wire_is_nearer_than_bf16),
+		cmocka_unit_test(same_bits_however_it_is_computed),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
