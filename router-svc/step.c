@@ -2,6 +2,7 @@
 
 #include "common/cover.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,11 +83,25 @@ static void gate(struct rt_step *step, uint32_t layer, uint32_t moe_row, struct 
 	work->sums = b->sums;
 }
 
+/* A weight that is not finite would be refused by the node: the row's request fails here, alone, and the row goes nowhere. */
+static void refuse_not_finite(const struct rt_work *work, int32_t *ids, float *weights)
+{
+	for (uint32_t i = 0; i < work->rows * work->topk; i++) {
+		if (isfinite(weights[i]))
+			continue;
+		rt_sequence_doom(work->batch->row_span[work->first + i / work->topk]->sequence, CAD_ERR_NOT_FINITE,
+		                 "the gate of layer %u gave NaN or infinity: the checkpoint is damaged", work->layer);
+		ids[i] = -1;
+		weights[i] = 0.0f;
+	}
+}
+
 static void route(struct rt_step *step, struct rt_work *work)
 {
 	const struct cad_gate_spec *spec = &step->spec->gate;
 	struct rt_expert_counts *counts = step->counts + (size_t)work->layer * spec->experts;
 	size_t at = (size_t)(work->ids - step->trace.ids);
+	refuse_not_finite(work, step->trace.ids + at, step->trace.weights + at);
 	if (step->capacity.policy != RT_CAPACITY_NONE)
 		apply_capacity(step, work, step->trace.ids + at, step->trace.weights + at, step->weights.layers[work->layer].selection_bias);
 	for (uint32_t i = 0; i < work->rows * spec->topk; i++)

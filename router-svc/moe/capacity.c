@@ -52,6 +52,8 @@ void rt_capacity_row(struct rt_capacity *capacity, const struct cad_gate_spec *g
                      struct rt_expert_counts *counts, uint32_t *dropped, uint32_t *spilled)
 {
 	for (uint32_t k = 0; k < gate->topk; k++) {
+		if (ids[k] < 0)
+			continue;
 		uint32_t expert = (uint32_t)ids[k];
 		if (capacity->used[expert] < capacity->limit) {
 			capacity->used[expert]++;

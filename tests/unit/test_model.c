@@ -2,6 +2,7 @@
 #include "common/file.h"
 #include "common/model/inspect.h"
 #include "common/model/safetensors.h"
+#include "tests/support/golden_copy.h"
 
 #include <dirent.h>
 #include <jansson.h>
@@ -32,80 +33,26 @@ static struct cad_model *open_golden(const char *name)
 
 /* ---- a copy of a checkpoint that may be damaged ---- */
 
-struct copy {
-	char directory[64];
-};
-
-static char *copy_path(const struct copy *copy, const char *name)
+static void change_json(const struct golden_copy *copy, const char *file, const char *object, const char *key, json_t *value)
 {
-	static char path[2][512];
-	static int turn;
-	turn = !turn;
-	snprintf(path[turn], sizeof path[turn], "%s/%s", copy->directory, name);
-	return path[turn];
-}
-
-static void write_text(const char *path, const void *bytes, size_t size)
-{
-	FILE *file = fopen(path, "wb");
-	assert_non_null(file);
-	assert_int_equal(fwrite(bytes, 1, size, file), size);
-	assert_int_equal(fclose(file), 0);
-}
-
-static struct copy copy_golden(const char *name)
-{
-	struct copy copy = { "/tmp/cadre-test-model-XXXXXX" };
-	assert_non_null(mkdtemp(copy.directory));
-	char from[256];
-	snprintf(from, sizeof from, GOLDEN "%s/model", name);
-	DIR *directory = opendir(from);
-	assert_non_null(directory);
-	for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
-		if (entry->d_name[0] == '.' || strstr(entry->d_name, "tokenizer"))
-			continue;
-		char path[512], *bytes;
-		size_t size;
-		snprintf(path, sizeof path, "%s/%s", from, entry->d_name);
-		assert_int_equal(cad_file_read(path, SIZE_MAX - 1, &bytes, &size, NULL), CAD_OK);
-		write_text(copy_path(&copy, entry->d_name), bytes, size);
-		free(bytes);
-	}
-	closedir(directory);
-	return copy;
-}
-
-static void remove_copy(struct copy *copy)
-{
-	DIR *directory = opendir(copy->directory);
-	assert_non_null(directory);
-	for (struct dirent *entry; (entry = readdir(directory)) != NULL;)
-		if (entry->d_name[0] != '.')
-			assert_int_equal(remove(copy_path(copy, entry->d_name)), 0);
-	closedir(directory);
-	assert_int_equal(rmdir(copy->directory), 0);
-}
-
-static void change_json(const struct copy *copy, const char *file, const char *object, const char *key, json_t *value)
-{
-	json_t *root = json_load_file(copy_path(copy, file), 0, NULL);
+	json_t *root = json_load_file(golden_copy_path(copy, file), 0, NULL);
 	assert_non_null(root);
 	json_t *inside = object ? json_object_get(root, object) : root;
 	if (value)
 		json_object_set_new(inside, key, value);
 	else
 		json_object_del(inside, key);
-	assert_int_equal(json_dump_file(root, copy_path(copy, file), 0), 0);
+	assert_int_equal(json_dump_file(root, golden_copy_path(copy, file), 0), 0);
 	json_decref(root);
 }
 
 enum damage { DROP, RENAME, SWAP_SHAPE, FLATTEN, RETYPE, ADD };
 
 /* Writes model.safetensors again with one tensor (whose name ends with `tail`) changed; ADD adds one of that very name. */
-static void damage(const struct copy *copy, enum damage how, const char *tail)
+static void damage(const struct golden_copy *copy, enum damage how, const char *tail)
 {
 	static const float zero = 0;
-	const char *path = copy_path(copy, "model.safetensors");
+	const char *path = golden_copy_path(copy, "model.safetensors");
 	struct cad_safetensors *file;
 	assert_int_equal(cad_safetensors_open(path, &file, NULL), CAD_OK);
 	size_t count = cad_safetensors_count(file), kept = 0;
@@ -139,7 +86,7 @@ static void damage(const struct copy *copy, enum damage how, const char *tail)
 	cad_safetensors_close(file);
 }
 
-static void refuses(const struct copy *copy, enum cad_status wanted, const char *one, const char *two)
+static void refuses(const struct golden_copy *copy, enum cad_status wanted, const char *one, const char *two)
 {
 	struct cad_model *model = NULL;
 	struct cad_error error = { .text = "" };
@@ -149,7 +96,7 @@ static void refuses(const struct copy *copy, enum cad_status wanted, const char 
 	assert_null(model);
 }
 
-static void opens(const struct copy *copy)
+static void opens(const struct golden_copy *copy)
 {
 	struct cad_model *model;
 	struct cad_error error;
@@ -260,7 +207,7 @@ static void data_is_that_of_the_file(void **state)
 static void fingerprints_and_checksums(void **state)
 {
 	(void)state;
-	struct copy copy = copy_golden("mixtral-a");
+	struct golden_copy copy = golden_copy_create("mixtral-a");
 	struct cad_model *model = open_golden("mixtral-a"), *same;
 	assert_int_equal(cad_model_open(copy.directory, &same, NULL), CAD_OK);
 	char a[33], b[33];
@@ -282,7 +229,7 @@ static void fingerprints_and_checksums(void **state)
 	struct cad_tensor down = cad_model_tensor(model, CAD_ROLE_EXPERT_DOWN, 3, 7);
 	char *bytes;
 	size_t size;
-	assert_int_equal(cad_file_read(copy_path(&copy, "model.safetensors"), SIZE_MAX - 1, &bytes, &size, NULL), CAD_OK);
+	assert_int_equal(cad_file_read(golden_copy_path(&copy, "model.safetensors"), SIZE_MAX - 1, &bytes, &size, NULL), CAD_OK);
 	uint64_t header_bytes;
 	memcpy(&header_bytes, bytes, 8);
 	const char *first = NULL;
@@ -292,7 +239,7 @@ static void fingerprints_and_checksums(void **state)
 	struct cad_tensor again = cad_safetensors_find(file, down.name);
 	bytes[8 + header_bytes + (size_t)((const char *)again.data - first) + down.bytes - 1] ^= 1;
 	cad_safetensors_close(file);
-	write_text(copy_path(&copy, "model.safetensors"), bytes, size);
+	golden_copy_write(golden_copy_path(&copy, "model.safetensors"), bytes, size);
 	free(bytes);
 	assert_int_equal(cad_model_open(copy.directory, &same, NULL), CAD_OK);
 	cad_model_expert_checksum(same, 3, 7, b);
@@ -312,7 +259,7 @@ static void fingerprints_and_checksums(void **state)
 	assert_string_not_equal(a, b);
 	cad_model_close(same);
 	cad_model_close(model);
-	remove_copy(&copy);
+	golden_copy_remove(&copy);
 }
 
 /* ---- damaged ones ---- */
@@ -338,10 +285,10 @@ static void damaged_tensors(void **state)
 		{ ADD, "model.layers.0.self_attn.q_proj.bias", CAD_ERR_CORRUPT, "tensor 'model.layers.0.self_attn.q_proj.bias' is not one that", "" },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-		struct copy copy = copy_golden("mixtral-a");
+		struct golden_copy copy = golden_copy_create("mixtral-a");
 		damage(&copy, cases[i].how, cases[i].tail);
 		refuses(&copy, cases[i].status, cases[i].one, cases[i].two);
-		remove_copy(&copy);
+		golden_copy_remove(&copy);
 	}
 }
 
@@ -349,14 +296,14 @@ static void damaged_tensors(void **state)
 static void harmless_extras(void **state)
 {
 	(void)state;
-	struct copy copy = copy_golden("llama-a");
+	struct golden_copy copy = golden_copy_create("llama-a");
 	damage(&copy, ADD, "model.layers.0.self_attn.rotary_emb.inv_freq");
 	opens(&copy);
 	damage(&copy, ADD, "lm_head.weight");   /* tied: it would be the embedding again */
 	opens(&copy);
 	change_json(&copy, "config.json", NULL, "tie_word_embeddings", json_false());
 	refuses(&copy, CAD_ERR_CORRUPT, "tensor 'lm_head.weight' has shape [1], but config.json calls for [512, 64]", "");
-	remove_copy(&copy);
+	golden_copy_remove(&copy);
 }
 
 static void truncated_files(void **state)
@@ -364,15 +311,15 @@ static void truncated_files(void **state)
 	(void)state;
 	static const long sizes[] = { 0, 7, 8, 100, 17000, 1625663 };
 	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-		struct copy copy = copy_golden("mixtral-a");
-		assert_int_equal(truncate(copy_path(&copy, "model.safetensors"), sizes[i]), 0);
+		struct golden_copy copy = golden_copy_create("mixtral-a");
+		assert_int_equal(truncate(golden_copy_path(&copy, "model.safetensors"), sizes[i]), 0);
 		refuses(&copy, CAD_ERR_CORRUPT, "/model.safetensors", "");
-		remove_copy(&copy);
+		golden_copy_remove(&copy);
 	}
-	struct copy copy = copy_golden("olmoe-b");
-	assert_int_equal(truncate(copy_path(&copy, "model-00002-of-00003.safetensors"), 400000), 0);
+	struct golden_copy copy = golden_copy_create("olmoe-b");
+	assert_int_equal(truncate(golden_copy_path(&copy, "model-00002-of-00003.safetensors"), 400000), 0);
 	refuses(&copy, CAD_ERR_CORRUPT, "/model-00002-of-00003.safetensors", "truncated");
-	remove_copy(&copy);
+	golden_copy_remove(&copy);
 }
 
 static void bad_indexes(void **state)
@@ -394,10 +341,10 @@ static void bad_indexes(void **state)
 		{ norm, NULL, "tensor 'model.norm.weight' is not in model.safetensors.index.json" },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-		struct copy copy = copy_golden("olmoe-b");
+		struct golden_copy copy = golden_copy_create("olmoe-b");
 		change_json(&copy, index, "weight_map", cases[i].tensor, cases[i].file ? json_string(cases[i].file) : NULL);
 		refuses(&copy, strstr(cases[i].text, "index.json: ") ? CAD_ERR_NOT_FOUND : CAD_ERR_CORRUPT, cases[i].text, copy.directory);
-		remove_copy(&copy);
+		golden_copy_remove(&copy);
 	}
 	static const struct {
 		const char *json, *text;
@@ -411,32 +358,32 @@ static void bad_indexes(void **state)
 		{ "{\"weight_map\": {\"a\": \"x.safetensors\", \"a\": \"x.safetensors\"}}", "duplicate object key" },
 	};
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-		struct copy copy = copy_golden("olmoe-b");
-		write_text(copy_path(&copy, index), texts[i].json, strlen(texts[i].json));
+		struct golden_copy copy = golden_copy_create("olmoe-b");
+		golden_copy_write(golden_copy_path(&copy, index), texts[i].json, strlen(texts[i].json));
 		refuses(&copy, CAD_ERR_CORRUPT, texts[i].text, index);
-		remove_copy(&copy);
+		golden_copy_remove(&copy);
 	}
-	struct copy copy = copy_golden("olmoe-b");
-	assert_int_equal(rename(copy_path(&copy, "model-00001-of-00003.safetensors"), copy_path(&copy, "model-00002-of-00003.safetensors")), 0);
+	struct golden_copy copy = golden_copy_create("olmoe-b");
+	assert_int_equal(rename(golden_copy_path(&copy, "model-00001-of-00003.safetensors"), golden_copy_path(&copy, "model-00002-of-00003.safetensors")), 0);
 	refuses(&copy, CAD_ERR_NOT_FOUND, "/model-00001-of-00003.safetensors does not exist", "/model.safetensors.index.json: ");
-	write_text(copy_path(&copy, "model-00001-of-00003.safetensors"), "", 0);
+	golden_copy_write(golden_copy_path(&copy, "model-00001-of-00003.safetensors"), "", 0);
 	refuses(&copy, CAD_ERR_CORRUPT, "/model-00001-of-00003.safetensors has 0 bytes", "");
-	remove_copy(&copy);
+	golden_copy_remove(&copy);
 }
 
 /* The same tensor in two shards: which one is meant? */
 static void tensor_in_two_shards(void **state)
 {
 	(void)state;
-	struct copy copy = copy_golden("olmoe-b");
+	struct golden_copy copy = golden_copy_create("olmoe-b");
 	struct cad_safetensors *file;
-	assert_int_equal(cad_safetensors_open(copy_path(&copy, "model-00003-of-00003.safetensors"), &file, NULL), CAD_OK);
+	assert_int_equal(cad_safetensors_open(golden_copy_path(&copy, "model-00003-of-00003.safetensors"), &file, NULL), CAD_OK);
 	struct cad_tensor twice = cad_safetensors_at(file, 0);
-	assert_int_equal(cad_safetensors_write(copy_path(&copy, "extra.safetensors"), &twice, 1, NULL), CAD_OK);
+	assert_int_equal(cad_safetensors_write(golden_copy_path(&copy, "extra.safetensors"), &twice, 1, NULL), CAD_OK);
 	change_json(&copy, "model.safetensors.index.json", "weight_map", twice.name, json_string("extra.safetensors"));
 	cad_safetensors_close(file);
 	refuses(&copy, CAD_ERR_CORRUPT, "extra.safetensors and in ", "/model-00003-of-00003.safetensors");
-	remove_copy(&copy);
+	golden_copy_remove(&copy);
 }
 
 static void directories_that_are_none(void **state)
@@ -450,20 +397,20 @@ static void directories_that_are_none(void **state)
 	assert_non_null(strstr(error.text, "README.md/config.json does not exist"));
 	assert_int_equal(cad_model_open("", &model, &error), CAD_ERR_NOT_FOUND);
 
-	struct copy copy = copy_golden("mixtral-a");
-	assert_int_equal(unlink(copy_path(&copy, "model.safetensors")), 0);
+	struct golden_copy copy = golden_copy_create("mixtral-a");
+	assert_int_equal(unlink(golden_copy_path(&copy, "model.safetensors")), 0);
 	refuses(&copy, CAD_ERR_NOT_FOUND, "has neither model.safetensors nor model.safetensors.index.json", copy.directory);
-	assert_int_equal(mkdir(copy_path(&copy, "model.safetensors"), 0700), 0);
+	assert_int_equal(mkdir(golden_copy_path(&copy, "model.safetensors"), 0700), 0);
 	refuses(&copy, CAD_ERR_IO, "/model.safetensors is a directory, but must be a file", "");
-	assert_int_equal(rmdir(copy_path(&copy, "model.safetensors")), 0);
-	assert_int_equal(unlink(copy_path(&copy, "config.json")), 0);
+	assert_int_equal(rmdir(golden_copy_path(&copy, "model.safetensors")), 0);
+	assert_int_equal(unlink(golden_copy_path(&copy, "config.json")), 0);
 	refuses(&copy, CAD_ERR_NOT_FOUND, "/config.json does not exist", "");
-	assert_int_equal(mkdir(copy_path(&copy, "config.json"), 0700), 0);
+	assert_int_equal(mkdir(golden_copy_path(&copy, "config.json"), 0700), 0);
 	refuses(&copy, CAD_ERR_IO, "/config.json is a directory, but must be a file", "");
-	assert_int_equal(rmdir(copy_path(&copy, "config.json")), 0);
-	assert_int_equal(mkfifo(copy_path(&copy, "config.json"), 0600), 0);
+	assert_int_equal(rmdir(golden_copy_path(&copy, "config.json")), 0);
+	assert_int_equal(mkfifo(golden_copy_path(&copy, "config.json"), 0600), 0);
 	refuses(&copy, CAD_ERR_IO, "/config.json is not a regular file", "");
-	remove_copy(&copy);
+	golden_copy_remove(&copy);
 }
 
 static void families_that_do_not_run(void **state)
@@ -471,27 +418,27 @@ static void families_that_do_not_run(void **state)
 	(void)state;
 	static const char *const names[] = { "qwen2moe-a", "deepseekv2-a", "deepseekv3-a", "gptoss-a" };
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-		struct copy copy = copy_golden(names[i]);
+		struct golden_copy copy = golden_copy_create(names[i]);
 		refuses(&copy, CAD_ERR_UNSUPPORTED, "which this version does not run yet; supported are mixtral, olmoe, qwen3_moe, llama", "/config.json: model_type is '");
-		remove_copy(&copy);
+		golden_copy_remove(&copy);
 	}
 }
 
 static void generation_config_is_optional(void **state)
 {
 	(void)state;
-	struct copy copy = copy_golden("mixtral-a");
+	struct golden_copy copy = golden_copy_create("mixtral-a");
 	change_json(&copy, "generation_config.json", NULL, "eos_token_id", json_pack("[i, i]", 5, 6));
 	struct cad_model *model;
 	assert_int_equal(cad_model_open(copy.directory, &model, NULL), CAD_OK);
 	assert_int_equal(cad_model_spec(model)->eos_ids_count, 2);
 	cad_model_close(model);
-	assert_int_equal(unlink(copy_path(&copy, "generation_config.json")), 0);
+	assert_int_equal(unlink(golden_copy_path(&copy, "generation_config.json")), 0);
 	assert_int_equal(cad_model_open(copy.directory, &model, NULL), CAD_OK);
 	assert_int_equal(cad_model_spec(model)->eos_ids_count, 1);
 	assert_string_equal(cad_model_directory(model), copy.directory);
 	cad_model_close(model);
-	remove_copy(&copy);
+	golden_copy_remove(&copy);
 }
 
 /* ---- inspect ---- */

@@ -1,0 +1,303 @@
+/* The router's engine with experts in the same process: what batching, chunks, micro-batches and lost pages must not change, limits, ends of all kinds, damaged weights. */
+#include "common/log.h"
+#include "embedded/embedded.h"
+#include "tests/support/golden_copy.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define GOLDEN CADRE_SOURCE_DIR "/tests/golden/"
+enum { RECORDS_MAX = 40, TOKENS_MAX = 64 };
+
+struct record {
+	uint64_t id;
+	int32_t tokens[TOKENS_MAX];
+	uint32_t count, last_routed;
+	bool ended, failed;
+	enum cad_status status;
+	enum rt_finish_reason reason;
+	uint8_t digest[16];
+	struct rt_usage usage;
+	char text[CAD_ERROR_TEXT_BYTES];
+};
+
+static void on_event(void *user, const struct rt_event *event)
+{
+	(void)user;
+	struct record *r = event->context;
+	assert_false(r->ended);
+	r->usage = event->usage;
+	memcpy(r->digest, event->digest, sizeof r->digest);
+	switch (event->kind) {
+	case RT_EVENT_TOKEN:
+		if (r->count < TOKENS_MAX)
+			r->tokens[r->count] = event->token;
+		r->count++;
+		break;
+	case RT_EVENT_ROUTING:
+		assert_int_equal(event->first_position, r->last_routed);   /* every position once, in order */
+		r->last_routed += event->rows;
+		break;
+	case RT_EVENT_LOGITS:
+		break;
+	case RT_EVENT_FINISHED:
+		r->ended = true;
+		r->reason = event->reason;
+		break;
+	case RT_EVENT_FAILED:
+		r->ended = r->failed = true;
+		r->status = event->status;
+		snprintf(r->text, sizeof r->text, "%s", event->text);
+		break;
+	}
+}
+
+static struct em_embedded *open_engine(const char *model, struct rt_engine_options router, uint32_t nodes)
+{
+	struct em_embedded *em;
+	struct cad_error error = { .text = "" };
+	router.on_event = on_event;
+	struct em_options options = { .model = model, .threads = 1, .wire = CADRE_ROW_FIX16, .nodes = nodes, .placement_seed = nodes > 1 ? 3 : 0, .router = router };
+	enum cad_status status = em_create(&options, &em, &error);
+	if (status != CAD_OK)
+		print_error("%s\n", error.text);
+	assert_int_equal(status, CAD_OK);
+	return em;
+}
+
+static struct rt_request request(struct record *record, const int32_t *prompt, size_t count, uint32_t max_tokens)
+{
+	*record = (struct record){ 0 };
+	return (struct rt_request){ .prompt = prompt, .prompt_count = count, .max_tokens = max_tokens, .ignore_eos = true, .context = record };
+}
+
+static void submit(struct em_embedded *em, struct record *record, const struct rt_request *wanted)
+{
+	struct cad_error error;
+	assert_int_equal(rt_engine_submit(em_router(em), wanted, &record->id, &error), CAD_OK);
+}
+
+static void run_until_ended(struct em_embedded *em, const struct record *records, size_t count)
+{
+	for (size_t i = 0, turns = 0; i < count; i++)
+		for (; !records[i].ended; turns++) {
+			assert_true(turns < 100000);
+			rt_engine_turn(em_router(em), 0);
+		}
+}
+
+static void fill_prompt(int32_t *prompt, size_t count, uint32_t seed)
+{
+	for (size_t i = 0; i < count; i++)
+		prompt[i] = (int32_t)((i * 37 + seed * 101 + 11) % 440);
+}
+
+/* The digest of one prompt, however the engine is set up and whoever else is there. */
+static void same_bits_in_every_setting(void **state)
+{
+	(void)state;
+	static const char *const models[] = { GOLDEN "qwen3moe-a/model", GOLDEN "mixtral-b/model", GOLDEN "olmoe-b/model", GOLDEN "llama-a/model" };
+	int32_t prompt[50], other[50];
+	fill_prompt(prompt, 50, 1);
+	for (int32_t *p = prompt; p < prompt + 50; p++)
+		*p %= 380;
+	for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
+		const struct rt_engine_options settings[] = {
+			{ .step_tokens_max = 512 }, { .step_tokens_max = 512, .chunk_tokens_max = 1 }, { .step_tokens_max = 64, .chunk_tokens_max = 7 },
+			{ .step_tokens_max = 33 }, { .micro_batches = 3 }, { .sequences_max = 3, .queue_max = 40, .kv_bytes = 1 << 20 },
+		};
+		uint8_t digest[16];
+		for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+			struct em_embedded *em = open_engine(models[m], settings[i], 1 + (uint32_t)(i % 3));
+			struct record records[12];
+			for (size_t r = 0; r < 12; r++) {
+				bool mine = r == 7 || i == 0;
+				fill_prompt(other, 50, (uint32_t)(r + 2));
+				for (int32_t *p = other; p < other + 50; p++)
+					*p %= 380;
+				struct rt_request wanted = request(&records[r], mine ? prompt : other, mine ? 50 : 5 + 4 * r, mine ? 9 : 20);
+				submit(em, &records[r], &wanted);
+				if (i == 0)
+					break;   /* alone: what the others are compared with */
+			}
+			run_until_ended(em, records, i == 0 ? 1 : 12);
+			const struct record *mine = &records[i == 0 ? 0 : 7];
+			assert_false(mine->failed);
+			if (i == 0)
+				memcpy(digest, mine->digest, sizeof digest);
+			assert_memory_equal(mine->digest, digest, sizeof digest);
+			em_destroy(em);
+		}
+	}
+}
+
+static void limits_get_a_sentence(void **state)
+{
+	(void)state;
+	struct em_embedded *em = open_engine(GOLDEN "olmoe-a/model", (struct rt_engine_options){ .sequences_max = 1, .queue_max = 1, .kv_bytes = 1 << 20 }, 1);
+	struct record records[4];
+	struct cad_error error;
+	uint64_t id;
+	int32_t prompt[4] = { 1, 2, 3, 4 }, bad[2] = { 1, 512 };
+	struct rt_request wanted = request(&records[0], bad, 2, 4);
+	assert_int_equal(rt_engine_submit(em_router(em), &wanted, &id, &error), CAD_ERR_INVALID);
+	assert_non_null(strstr(error.text, "512"));
+	wanted = request(&records[0], prompt, 0, 4);
+	assert_int_equal(rt_engine_submit(em_router(em), &wanted, &id, &error), CAD_ERR_INVALID);
+	int32_t *much = calloc(rt_engine_context_max(em_router(em)), sizeof *much);
+	wanted = request(&records[0], much, rt_engine_context_max(em_router(em)), 4);
+	assert_int_equal(rt_engine_submit(em_router(em), &wanted, &id, &error), CAD_ERR_INVALID);
+	free(much);
+	for (int i = 0; i < 2; i++) {
+		wanted = request(&records[i], prompt, 4, 4);
+		submit(em, &records[i], &wanted);
+	}
+	wanted = request(&records[2], prompt, 4, 4);
+	assert_int_equal(rt_engine_submit(em_router(em), &wanted, &id, &error), CAD_ERR_EXHAUSTED);
+	assert_non_null(strstr(error.text, "2"));
+	run_until_ended(em, records, 2);
+	submit(em, &records[2], &wanted);   /* there is room again */
+	run_until_ended(em, records, 3);
+	em_destroy(em);
+}
+
+static void ends_of_all_kinds(void **state)
+{
+	(void)state;
+	struct em_embedded *em = open_engine(GOLDEN "qwen3moe-a/model", (struct rt_engine_options){ .kv_bytes = 4 << 20 }, 2);
+	struct rt_engine *engine = em_router(em);
+	struct record free_run, stopped, cancelled, late, paused;
+	int32_t prompt[6] = { 9, 8, 7, 6, 5, 4 };
+	struct rt_request wanted = request(&free_run, prompt, 6, 20);
+	wanted.want_routing = true;
+	submit(em, &free_run, &wanted);
+	run_until_ended(em, &free_run, 1);
+	assert_int_equal(free_run.count, 20);
+	assert_int_equal(free_run.reason, RT_FINISH_LENGTH);
+	assert_int_equal(free_run.last_routed, 6 + 20 - 1);
+	assert_int_equal(free_run.usage.generated_tokens, 20);
+	assert_true(free_run.usage.nodes_touched >= free_run.usage.routed_rows && free_run.usage.routed_rows == 25 * 3);
+
+	int32_t stop_ids[1] = { free_run.tokens[5] };
+	wanted = request(&stopped, prompt, 6, 20);
+	wanted.stop_ids = stop_ids;
+	wanted.stop_ids_count = 1;
+	submit(em, &stopped, &wanted);
+	wanted = request(&cancelled, prompt, 6, 0);
+	submit(em, &cancelled, &wanted);
+	wanted = request(&late, prompt, 6, 0);
+	wanted.deadline_ns = 1;   /* long ago */
+	submit(em, &late, &wanted);
+	wanted = request(&paused, prompt, 6, 20);
+	submit(em, &paused, &wanted);
+	rt_engine_pause(engine, paused.id, true);
+	while (cancelled.count < 3)
+		rt_engine_turn(engine, 0);
+	rt_engine_cancel(engine, cancelled.id);
+	rt_engine_cancel(engine, 123456);   /* nobody: ignored */
+	while (!stopped.ended || !cancelled.ended || !late.ended)
+		rt_engine_turn(engine, 0);
+	assert_int_equal(stopped.reason, RT_FINISH_STOP);
+	assert_memory_equal(stopped.tokens, free_run.tokens, stopped.count * sizeof *stopped.tokens);
+	assert_int_equal(stopped.tokens[stopped.count - 1], stop_ids[0]);
+	assert_int_equal(cancelled.status, CAD_ERR_CANCELLED);
+	assert_int_equal(late.status, CAD_ERR_DEADLINE);
+	assert_int_equal(paused.count, 0);
+	rt_engine_pause(engine, paused.id, false);
+	run_until_ended(em, &paused, 1);
+	assert_memory_equal(paused.digest, free_run.digest, 16);
+	struct rt_engine_stats stats;
+	rt_engine_turn(engine, 0);
+	rt_engine_stats(engine, &stats);
+	assert_int_equal(stats.running + stats.waiting, 0);
+	assert_int_equal(stats.kv_pages_free, stats.kv_pages);
+	assert_int_equal(stats.finished, 3);
+	assert_int_equal(stats.failed, 1);
+	assert_int_equal(stats.cancelled, 1);
+	em_destroy(em);
+}
+
+/* Live requests at the end are told. */
+static void destroy_ends_what_is_left(void **state)
+{
+	(void)state;
+	struct em_embedded *em = open_engine(GOLDEN "olmoe-a/model", (struct rt_engine_options){ 0 }, 1);
+	struct record running, waiting;
+	int32_t prompt[3] = { 1, 2, 3 };
+	struct rt_request wanted = request(&running, prompt, 3, 0);
+	submit(em, &running, &wanted);
+	rt_engine_turn(em_router(em), 0);
+	wanted = request(&waiting, prompt, 3, 0);
+	submit(em, &waiting, &wanted);
+	em_destroy(em);
+	assert_int_equal(running.status, CAD_ERR_CANCELLED);
+	assert_int_equal(waiting.status, CAD_ERR_CANCELLED);
+}
+
+/* A checkpoint with NaN in one tensor: requests fail with a sentence that says where, and the engine goes on. */
+static void damaged_weights(const char *tensor, const char *word)
+{
+	struct golden_copy copy = golden_copy_create("olmoe-a");
+	FILE *file = fopen(golden_copy_path(&copy, "model.safetensors"), "r+b");
+	assert_non_null(file);
+	uint64_t header_bytes;
+	assert_int_equal(fread(&header_bytes, sizeof header_bytes, 1, file), 1);
+	char *header = malloc(header_bytes + 1);
+	assert_int_equal(fread(header, 1, header_bytes, file), header_bytes);
+	header[header_bytes] = 0;
+	const char *entry = strstr(header, tensor);
+	assert_non_null(entry);
+	unsigned long begin, end;
+	assert_int_equal(sscanf(strstr(entry, "data_offsets"), "data_offsets\":[%lu,%lu", &begin, &end), 2);
+	uint16_t nan = 0x7fc0;
+	assert_int_equal(fseek(file, (long)(8 + header_bytes + begin), SEEK_SET), 0);
+	for (unsigned long at = begin; at < end; at += 2)
+		assert_int_equal(fwrite(&nan, 2, 1, file), 1);
+	fclose(file);
+	free(header);
+	struct em_embedded *em = open_engine(copy.directory, (struct rt_engine_options){ 0 }, 2);
+	struct record record;
+	int32_t prompt[3] = { 1, 2, 3 };
+	for (int i = 0; i < 2; i++) {
+		struct rt_request wanted = request(&record, prompt, 3, 4);
+		submit(em, &record, &wanted);
+		run_until_ended(em, &record, 1);
+		assert_true(record.failed);
+		assert_int_equal(record.status, CAD_ERR_NOT_FINITE);
+		assert_non_null(strstr(record.text, word));
+	}
+	em_destroy(em);
+	golden_copy_remove(&copy);
+}
+
+static void nan_in_the_gate(void **state)
+{
+	(void)state;
+	damaged_weights("\"model.layers.2.mlp.gate.weight\"", "gate of layer 2");
+}
+
+static void nan_in_the_head(void **state)
+{
+	(void)state;
+	damaged_weights("\"lm_head.weight\"", "logits");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(same_bits_in_every_setting),
+		cmocka_unit_test(limits_get_a_sentence),
+		cmocka_unit_test(ends_of_all_kinds),
+		cmocka_unit_test(destroy_ends_what_is_left),
+		cmocka_unit_test(nan_in_the_gate),
+		cmocka_unit_test(nan_in_the_head),
+	};
+	cad_log_setup(CAD_LOG_WARN, CAD_LOG_LOGFMT);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
