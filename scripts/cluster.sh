@@ -4,7 +4,7 @@
 
 source "$ROOT/scripts/setup.sh"
 
-RUN=$ROOT/run
+RUN=${CADRE_RUN:-$ROOT/run}
 BIN=${CADRE_BIN:-$ROOT/build/bin}
 
 # ---- processes ----

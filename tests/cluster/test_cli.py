@@ -1,0 +1,137 @@
+"""cadrectl as a person or a script uses it: output, exit codes, and what it says when something is wrong."""
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+from cluster import BIN, GOLDEN, Cluster, free_port, metric
+
+MODEL = GOLDEN / 'mixtral-a' / 'model'
+
+
+def cadrectl(*arguments, stdin=None, cwd=None):
+    return subprocess.run([BIN / 'cadrectl', *map(str, arguments)], capture_output=True, text=True, input=stdin, timeout=120, cwd=cwd)
+
+
+@pytest.fixture(scope='module')
+def cluster():
+    with Cluster(MODEL, experts=2) as running:
+        yield running
+
+
+@pytest.fixture(scope='module')
+def answer(cluster, tmp_path_factory):
+    """One answer as JSON, and the file that holds it."""
+    path = tmp_path_factory.mktemp('answers') / 'answer.json'
+    done = cadrectl('generate', '--router', cluster.routers[0].grpc, '--max-tokens', 12, '--ignore-eos', '--save', path, '-o', 'json', 'hello world')
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads(path.read_text())
+    return json.loads(done.stdout), path
+
+
+def test_json_has_what_scripts_need(answer):
+    result, _ = answer
+    assert len(result['token_ids']) == 12 and isinstance(result['text'], str)
+    assert result['finish_reason'] == 'length' and len(result['digest']) == 32
+    assert result['usage']['generated_tokens'] == 12 and result['capacity']['dropped'] == 0 and result['capacity']['spilled'] == 0
+    assert result['request']['text'] == 'hello world' and result['request']['max_tokens'] == 12
+
+
+def test_text_streams_to_stdout_and_the_rest_to_stderr(cluster, answer):
+    done = cadrectl('generate', '--router', cluster.routers[0].grpc, '--max-tokens', 12, '--ignore-eos', 'hello world')
+    assert done.returncode == 0
+    assert done.stdout == answer[0]['text'] + '\n'
+    assert answer[0]['digest'] in done.stderr
+
+
+def test_tokens_sampling_and_routing(cluster):
+    arguments = ['generate', '--router', cluster.routers[0].grpc, '--tokens', '5,6,7', '--max-tokens', 6, '--temperature', 0.9, '--top-k', 40, '--seed', 2**64 - 1, '--routing', '--ignore-eos',
+                 '-ojson']
+    first, second = (json.loads(cadrectl(*arguments).stdout) for _ in range(2))
+    assert first['digest'] == second['digest']
+    assert first['request']['seed'] == str(2**64 - 1) and first['request']['temperature'] == 0.9
+    assert [token['position'] for token in first['routing']] == list(range(8))   # the last token is not computed any more
+    assert all(len(layer['experts']) == 2 and set(layer['nodes']) <= {'expert-0', 'expert-1'} for token in first['routing'] for layer in token['layers'])
+
+
+def test_verify_on_the_cluster_and_in_one_process(cluster, answer):
+    result, path = answer
+    for where in (['--router', cluster.routers[0].grpc], ['--model', MODEL], ['--model', MODEL, '--isa', 'ref', '--threads', 2]):
+        done = cadrectl('verify', *where, '-o', 'json', path)
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert json.loads(done.stdout)['equal'] is True
+    for change in ({'digest': '0' * 32}, {'token_ids': result['token_ids'][:-1] + [0]}):
+        done = cadrectl('verify', '--model', MODEL, '-', stdin=json.dumps({**result, **change}))
+        assert done.returncode == 1 and done.stdout.startswith('DIFFERENT')
+    done = cadrectl('verify', '--model', MODEL, '-', stdin='{"a": 1}')
+    assert done.returncode == 1 and "the output of 'cadrectl generate -o json' is needed" in done.stderr
+
+
+def test_next_router_takes_over(cluster, answer):
+    nobody = f'127.0.0.1:{free_port()}'
+    done = cadrectl('generate', '--router', f'{nobody},{cluster.routers[0].grpc}', '--max-tokens', 12, '--ignore-eos', '-o', 'json', 'hello world')
+    assert done.returncode == 0 and json.loads(done.stdout)['digest'] == answer[0]['digest']
+    assert nobody in done.stderr and 'trying the next' in done.stderr
+    done = cadrectl('generate', '--router', nobody, 'hello')
+    assert done.returncode == 1 and nobody in done.stderr
+
+
+def test_stop_string_gives_the_same_here_and_there(cluster, answer):
+    stop = answer[0]['text'][4:6]
+    there, here = (json.loads(cadrectl('generate', *where, '--max-tokens', 12, '--ignore-eos', '--stop', stop, '-o', 'json', 'hello world').stdout)
+                   for where in (['--router', cluster.routers[0].grpc], ['--model', MODEL]))
+    assert there['finish_reason'] == 'stop' and stop not in there['text'] and answer[0]['text'].startswith(there['text'])
+    assert {k: there[k] for k in ('text', 'token_ids', 'digest')} == {k: here[k] for k in ('text', 'token_ids', 'digest')}
+
+
+def test_status(cluster):
+    status = cluster.status()
+    assert status['experts_unplaced'] == 0 and status['epoch'] >= 1
+    experts = [node for node in status['nodes'] if node['role'] == 'expert']
+    assert [node['id'] for node in experts] == ['expert-0', 'expert-1']
+    assert sum(node['experts'] for node in experts) == status['moe_layers'] * status['experts_per_layer']
+    done = cadrectl('status', '--placement', cluster.placement_grpc)
+    assert done.returncode == 0 and 'expert-1' in done.stdout and 'router-0' in done.stdout
+
+
+def test_interrupt_ends_it_and_frees_the_sequence(cluster):
+    router = cluster.routers[0]
+    process = subprocess.Popen([BIN / 'cadrectl', 'generate', '--router', router.grpc, '--tokens', '1,2,3', '--max-tokens', '4000', '--ignore-eos'],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.read(1)   # it streams
+    process.send_signal(signal.SIGINT)
+    process.stdout.close()
+    assert process.wait(20) == 130
+    assert 'interrupted' in process.stderr.read()
+    end = time.monotonic() + 20
+    while metric(router.http, 'cadre_router_sequences_running') != 0:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize('arguments, code, says', [
+    (['--help'], 0, 'model inspect'),
+    (['generate', '--help'], 0, '--max-tokens'),
+    ([], 2, 'Commands:'),
+    (['stauts'], 2, "did you mean 'status'"),
+    (['model', 'inspekt'], 2, "did you mean 'model inspect'"),
+    (['frobnicate'], 2, "'cadrectl --help' lists them"),
+    (['generate', '--max-tokns', '3', 'x'], 2, 'did you mean --max-tokens'),
+    (['generate', '--router', '127.0.0.1:1', '--model', 'x', 'y'], 2, 'exclude each other'),
+    (['generate', '--model', str(MODEL)], 2, 'give a prompt'),
+    (['generate', '--model', str(MODEL), '--tokens', '1,b'], 2, "'b' does not begin with a token id"),
+    (['generate', '--model', str(MODEL), '--tokens', '100000'], 1, 'vocabulary'),
+    (['generate', '--model', '/nonexistent', 'x'], 1, '/nonexistent'),
+    (['generate', 'x'], 2, '--router'),
+    (['status'], 2, '--placement'),
+    (['status', '--placement', '127.0.0.1:1'], 1, '127.0.0.1:1'),
+    (['verify', '/nonexistent'], 1, '/nonexistent'),
+    (['model', 'inspect', '/nonexistent'], 1, '/nonexistent'),
+    (['tokenize', '--tokenizer', '/nonexistent', '--input', '-', '--output', '-'], 1, '/nonexistent'),
+])
+def test_exit_codes_and_sentences(arguments, code, says, tmp_path):
+    done = cadrectl(*arguments, stdin='', cwd=tmp_path)
+    assert done.returncode == code
+    assert says in done.stdout + done.stderr

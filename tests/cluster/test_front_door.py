@@ -1,0 +1,90 @@
+"""./cadre up and down: what scripts rely on. In a directory of its own, beside whatever runs in run/."""
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from cluster import GOLDEN, ROOT, http
+
+MODEL = GOLDEN / 'mixtral-a' / 'model'
+
+
+@pytest.fixture
+def door(tmp_path):
+    """Calls ./cadre; everything is stopped at the end."""
+    def call(*arguments, **options):
+        return subprocess.run([ROOT / 'cadre', *arguments], env={**os.environ, 'CADRE_RUN': str(tmp_path)}, capture_output=True, text=True, timeout=120, **options)
+    call.run = tmp_path
+    yield call
+    call('down')
+
+
+def description(door):
+    return json.loads((door.run / 'cluster.json').read_text())
+
+
+def pids(cluster):
+    return [cluster['placement']['pid'], *[p['pid'] for p in cluster['routers'] + cluster['experts']]]
+
+
+def alive(pid):
+    try:
+        return open(f'/proc/{pid}/stat').read().rsplit(') ', 1)[1][0] != 'Z'
+    except FileNotFoundError:
+        return False
+
+
+def test_up_describes_a_ready_cluster_and_down_stops_it(door):
+    done = door('up', '--model', MODEL, '--experts', '2', '--routers', '2', '--capacity-policy', 'drop', '--capacity-factor', '1.0', '--wire', 'f32')
+    assert done.returncode == 0, done.stderr
+    cluster = description(door)
+    assert len(cluster['experts']) == 2 and len(cluster['routers']) == 2
+    for address in [cluster['placement']['http'], *[p['http'] for p in cluster['routers'] + cluster['experts']]]:
+        http(address, '/readyz')
+    assert all(alive(pid) for pid in pids(cluster))
+    again = door('up', '--model', MODEL, '--experts', '1')   # another takes its place
+    assert again.returncode == 0, again.stderr
+    assert not any(alive(pid) for pid in pids(cluster))
+    cluster = description(door)
+    for _ in range(2):
+        assert door('down').returncode == 0
+    assert not any(alive(pid) for pid in pids(cluster))
+    assert not (door.run / 'cluster.json').exists()
+
+
+def test_down_leaves_strangers_alone(door):
+    stranger = subprocess.Popen(['sleep', '60'])
+    (door.run / 'processes').write_text(f'router-0 {stranger.pid} 12345\nexpert-0 999999999 1\n')   # pids that have other owners now
+    assert door('down').returncode == 0
+    assert stranger.poll() is None
+    stranger.kill()
+    stranger.wait()
+
+
+def test_interrupt_stops_what_was_started(door):
+    process = subprocess.Popen([ROOT / 'cadre', 'up', '--model', MODEL], env={**os.environ, 'CADRE_RUN': str(door.run)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True)
+    while not (door.run / 'processes').exists() or not (door.run / 'processes').read_text():
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    started = [int(line.split()[1]) for line in (door.run / 'processes').read_text().splitlines()] if (door.run / 'processes').exists() else []
+    assert process.wait(60) == 130
+    assert not any(alive(pid) for pid in started)
+    assert not (door.run / 'cluster.json').exists()
+
+
+@pytest.mark.parametrize('arguments, says', [
+    (['up'], 'up needs --model DIR'),
+    (['up', '--model', '/nonexistent'], "'/nonexistent' is no checkpoint"),
+    (['up', '--model', str(MODEL), '--experts', 'many'], 'take numbers'),
+    (['up', '--model', str(MODEL), '--experts', '1', '--capacity-polcy', 'drop'], 'did you mean --capacity-policy?'),
+    (['down', 'now'], 'down takes no options'),
+    (['dmeo'], "there is no command 'dmeo'"),
+])
+def test_mistakes_are_told(door, arguments, says):
+    done = door(*arguments)
+    assert done.returncode != 0
+    assert says in done.stderr
