@@ -47,7 +47,8 @@ struct cad_transport_options {
 	uint64_t credit_bytes;
 	uint32_t request_buffers, answer_buffers;  /* of limits.payload_bytes_max each: calls being received at once, answers being sent; 0: as many as calls_max, costs memory only as used */
 	/* Time during which nobody polled here does not count as silence. The side that connected pings and gives up after ping_interval + ping_timeout;
-	 * the other side only listens, for peer_timeout, because a router computes between its polls. */
+	 * the other side only listens, for peer_timeout, because a router computes between its polls. An answer that is owed so long after its call was given up
+	 * ends the connection too. */
 	uint32_t handshake_timeout_ms, ping_interval_ms, ping_timeout_ms, peer_timeout_ms;
 	void *user;
 	/* A connection became READY or CLOSED (status says why, text in words). After CLOSED the pointer is dead; all its calls are done by then. An incoming
@@ -100,13 +101,16 @@ CAD_MUST_USE enum cad_status cad_sim_create(const struct cad_sim_options *option
 void cad_sim_destroy(struct cad_sim *sim);
 const struct cad_clock *cad_sim_clock(struct cad_sim *sim);
 CAD_MUST_USE enum cad_status cad_transport_sim_create(const struct cad_transport_options *options, struct cad_sim *sim, struct cad_transport **transport, struct cad_error *error);
+/* Other odds from now on; the seed stays. */
+void cad_sim_change(struct cad_sim *sim, const struct cad_sim_options *options);
 /* Runs the world for a while; every transport's callbacks may run. */
 void cad_sim_run(struct cad_sim *sim, uint64_t duration_ns);
-/* Faults. A crashed transport neither receives nor sends, its peers are told nothing; a cut link loses everything in one direction. */
+/* Faults. A crashed transport neither receives nor sends, its peers are told nothing; all that can be done with it is to answer what it holds and destroy it. A
+ * stalled one does nothing for a while, then finds what came meanwhile. A cut link loses everything in one direction. */
 void cad_sim_crash(struct cad_sim *sim, struct cad_transport *transport);
 void cad_sim_stall(struct cad_sim *sim, struct cad_transport *transport, uint64_t duration_ns);
 void cad_sim_cut(struct cad_sim *sim, struct cad_transport *from, struct cad_transport *to, bool cut);
-/* Runs `fn` at a virtual time: how tests schedule faults. */
+/* Runs `fn` at a virtual time, outside of every transport: how tests schedule faults and work. It may do anything but poll. */
 CAD_MUST_USE enum cad_status cad_sim_at(struct cad_sim *sim, uint64_t at_ns, void (*fn)(void *context), void *context);
 
 /* Closes everything, fails all calls (their callbacks run in here), frees. Requests that are still held must be answered or dropped before. */

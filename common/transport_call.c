@@ -223,6 +223,15 @@ bool call_answer_arrived(struct cad_connection *c, const void *header, size_t he
 
 /* ---- the end ---- */
 
+/* The caller is told, the slot and the credit wait for the late answer, but not for ever: a connection whose credit drains away must be made anew. */
+static void call_haunt(struct cad_call *call)
+{
+	struct cad_transport *t = call->connection->transport;
+	call->state = CALL_ZOMBIE;
+	call->deadline_ns = transport_now(t) + t->options.peer_timeout_ms * CAD_NS_PER_MS;
+	t->timer_ns = call->deadline_ns < t->timer_ns ? call->deadline_ns : t->timer_ns;
+}
+
 void call_finish(struct cad_call *call)
 {
 	cad_call_done_fn *done = call->done;
@@ -230,7 +239,7 @@ void call_finish(struct cad_call *call)
 	enum cad_status status = call->status;
 	struct cad_answer_view view = call->view;
 	if (call->owed && call->connection->stage == STAGE_READY)
-		call->state = CALL_ZOMBIE;
+		call_haunt(call);
 	else
 		call_free(call);   /* before the callback, so that it can start another */
 	done(context, call, status, status == CAD_OK ? &view : NULL);
@@ -255,10 +264,15 @@ uint64_t calls_deadlines(struct cad_transport *t, uint64_t now_ns)
 	uint64_t next = UINT64_MAX;
 	for (uint32_t i = 0; i < t->options.calls_max; i++) {
 		struct cad_call *call = &t->calls[i];
-		if (call->state == CALL_FREE || call->state == CALL_ZOMBIE || call->deadline_ns == 0 || call->finished.queued)
+		if (call->state == CALL_FREE || call->deadline_ns == 0 || call->finished.queued)
 			continue;
 		if (call->deadline_ns > now_ns) {
 			next = call->deadline_ns < next ? call->deadline_ns : next;
+			continue;
+		}
+		if (call->state == CALL_ZOMBIE) {
+			connection_fail(call->connection, CAD_ERR_PEER_LOST, "%s: still owes an answer %u ms after its call was given up", connection_name(call->connection),
+			                t->options.peer_timeout_ms);
 			continue;
 		}
 		if (call->state != CALL_FINISHING) {

@@ -153,8 +153,8 @@ static bool request_allowed(struct cad_connection *c, const struct cadre_wire_ca
 		connection_break(c, "%s: a call of %llu payload bytes, 1 to %llu are allowed", connection_name(c), (unsigned long long)bytes, (unsigned long long)limits->payload_bytes_max);
 	else if (c->used_calls >= c->credit_calls || c->used_bytes + bytes > c->credit_bytes)
 		connection_break(c, "%s: more calls than the credit of %u calls and %llu bytes", connection_name(c), c->credit_calls, (unsigned long long)c->credit_bytes);
-	else if (c->requests >= 2 * c->credit_calls)   /* a peer that asks on and on but does not take the answers */
-		connection_break(c, "%s: %u answers are not taken", connection_name(c), c->requests - c->used_calls);
+	else if (c->requests >= 2 * c->credit_calls)   /* it asks on and on but does not take the answers; its link is ill, or it means no good */
+		connection_fail(c, CAD_ERR_PEER_LOST, "%s: %u answers are not taken", connection_name(c), c->requests - c->used_calls);
 	else
 		return true;
 	return false;

@@ -683,6 +683,12 @@ void cad_sim_destroy(struct cad_sim *sim)
 	free(sim);
 }
 
+void cad_sim_change(struct cad_sim *sim, const struct cad_sim_options *options)
+{
+	CAD_ASSERT(options->delay_max_ns >= options->delay_min_ns);
+	sim->options = *options;
+}
+
 const struct cad_clock *cad_sim_clock(struct cad_sim *sim) { return &sim->clock; }
 void cad_sim_run(struct cad_sim *sim, uint64_t duration_ns) { run_until(sim, sim->now_ns + duration_ns, NULL); }
 
