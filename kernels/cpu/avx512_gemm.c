@@ -4,7 +4,7 @@
 
 enum { ROWS = 12, STRIDE = 12 };   /* 12 rows x 2 lines (24 accumulators), or 5 x 4 */
 
-/* One of two values of k of a line of weights as f32. Two functions, and the second after the sums of the first: 24 accumulators leave 8 registers. */
+/* One of two values of k of a line of weights as f32 */
 KN_TILE __m512 widen_even(const bool bf16, const uint8_t *at)
 {
 	return bf16 ? _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_load_si512(at), 16)) : _mm512_load_ps((const float *)at);
@@ -17,7 +17,8 @@ KN_TILE __m512 widen_odd(const bool bf16, const uint8_t *at)
 /* mr rows by nv lines, k ascending; x is [k][stride] */
 KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_t stride, const float *x, size_t k, const uint8_t *lines, bool first, float *y, size_t ldy)
 {
-	__m512 acc[ROWS][4], w[4];
+	__m512 acc[ROWS][4], even[4], odd[4];
+	const bool room = nv <= 2;   /* registers for both values of k at once; else the odd ones are made when the even ones are done with */
 	KN_UNROLL for (size_t r = 0; r < mr; r++)
 		KN_UNROLL for (size_t v = 0; v < nv; v++)
 			acc[r][v] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(y + r * ldy + v * 16);
@@ -26,19 +27,21 @@ KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_
 			_mm_prefetch((const char *)lines + v * 64 + KN_FETCH_BYTES, _MM_HINT_T0);
 			if (!bf16)
 				_mm_prefetch((const char *)lines + v * 64 + 256 + KN_FETCH_BYTES, _MM_HINT_T0);
-			w[v] = widen_even(bf16, lines + v * 64);
+			even[v] = widen_even(bf16, lines + v * 64);
+			if (room)
+				odd[v] = widen_odd(bf16, lines + v * 64);
 		}
 		KN_UNROLL for (size_t r = 0; r < mr; r++) {
 			__m512 a = _mm512_set1_ps(x[r]);
 			KN_UNROLL for (size_t v = 0; v < nv; v++)
-				acc[r][v] = _mm512_fmadd_ps(a, w[v], acc[r][v]);
+				acc[r][v] = _mm512_fmadd_ps(a, even[v], acc[r][v]);
 		}
-		KN_UNROLL for (size_t v = 0; v < nv; v++)
-			w[v] = widen_odd(bf16, lines + v * 64);
+		KN_UNROLL for (size_t v = 0; v < nv && !room; v++)
+			odd[v] = widen_odd(bf16, lines + v * 64);
 		KN_UNROLL for (size_t r = 0; r < mr; r++) {
 			__m512 a = _mm512_set1_ps(x[stride + r]);
 			KN_UNROLL for (size_t v = 0; v < nv; v++)
-				acc[r][v] = _mm512_fmadd_ps(a, w[v], acc[r][v]);
+				acc[r][v] = _mm512_fmadd_ps(a, odd[v], acc[r][v]);
 		}
 	}
 	KN_UNROLL for (size_t r = 0; r < mr; r++)
