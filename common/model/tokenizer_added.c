@@ -43,7 +43,8 @@ static enum cad_status trie_insert(struct tok_trie *trie, const char *bytes, siz
 		}
 		node = child;
 	}
-	trie->nodes[node].token = token;
+	if (trie->nodes[node].token < 0)   /* of two that are equal when normalized, the first */
+		trie->nodes[node].token = token;
 	return CAD_OK;
 }
 
@@ -245,12 +246,12 @@ enum cad_status cad_tok_added_cut(const struct tok_added *added, const struct to
 		i = match_end;
 		if (token->single_word && !stands_alone(text, start, end, match, match_end))
 			continue;
-		if (token->left) {
-			size_t spaces = spaces_start(text, match, done < match ? done : match);
-			match = spaces > done ? spaces : done;
-		}
+		if (token->left)
+			match = match > done ? spaces_start(text, match, done) : done;
 		if (token->right)
 			match_end = spaces_end(text, match_end, end, &spaces_known);
+		if (match >= match_end)   /* spaces that the token before it took already were all there was of it */
+			continue;
 		if (done < match)
 			status = cad_tok_pieces_push(pieces, text_piece(done, match, start + origin));
 		if (!status)

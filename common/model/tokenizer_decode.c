@@ -275,6 +275,8 @@ static enum cad_status replace_all(const struct tok_decoder_stage *stage, const 
 	struct tok_matches matches;
 	size_t start, end;
 	*done = 0;
+	if (size == 0)   /* in an empty string nothing is found, not even nothing */
+		return CAD_OK;
 	enum cad_status status = cad_tok_matches_init(&matches, &stage->pattern);
 	if (status)
 		return status;

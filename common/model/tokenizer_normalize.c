@@ -141,28 +141,39 @@ static enum cad_status byte_level(const char *bytes, size_t size, struct cad_tex
 	return CAD_OK;
 }
 
+static enum cad_status put_mapped(const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out)
+{
+	return normalizer->kind == TOK_NORMAL_FORM ? cad_tok_normal_form(normalizer->form, bytes, size, out) : cad_tok_lowercase(bytes, size, out);
+}
+
+/* Normal forms and case: what comes of the first `origin` bytes is as many characters as come of them alone. */
+static enum cad_status map(const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out, size_t *origin)
+{
+	struct cad_text head = { 0 };
+	size_t start = out->size, at = start;
+	enum cad_status status = put_mapped(normalizer, bytes, size, out);
+	if (!status && *origin > 0)
+		status = put_mapped(normalizer, bytes, *origin, &head);
+	for (size_t i = 0; !status && i < head.size && at < out->size; i += cad_tok_utf8_size(head.bytes[i]))
+		at += cad_tok_utf8_size(out->bytes[at]);
+	*origin = at - start;
+	cad_text_fini(&head);
+	return status;
+}
+
 static enum cad_status run_one(const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out, size_t *origin, struct cad_error *error)
 {
-	enum cad_status status;
 	switch (normalizer->kind) {
-	case TOK_NORMAL_PREPEND:
-		if (size == 0)
-			return cad_tok_append(out, "", 0);
-		if (*origin > 0)
-			*origin += normalizer->content_size;
-		status = cad_tok_append(out, normalizer->content, normalizer->content_size);
+	case TOK_NORMAL_PREPEND: {
+		enum cad_status status = size > 0 ? cad_tok_append(out, normalizer->content, normalizer->content_size) : CAD_OK;
+		*origin += *origin > 0 ? normalizer->content_size : 0;
 		return status ? status : cad_tok_append(out, bytes, size);
+	}
 	case TOK_NORMAL_REPLACE: return replace(normalizer, bytes, size, out, origin, error);
 	case TOK_NORMAL_STRIP: return strip(normalizer, bytes, size, out, origin);
 	case TOK_NORMAL_BYTE_LEVEL: return byte_level(bytes, size, out, origin);
 	case TOK_NORMAL_FORM:
-	case TOK_NORMAL_LOWERCASE: {
-		size_t start = out->size;
-		status = normalizer->kind == TOK_NORMAL_FORM ? cad_tok_normal_form(normalizer->form, bytes, size, out) : cad_tok_lowercase(bytes, size, out);
-		if (!status && *origin > 0)
-			*origin = out->size > start ? cad_tok_utf8_size(out->bytes[start]) : 0;
-		return status;
-	}
+	case TOK_NORMAL_LOWERCASE: return map(normalizer, bytes, size, out, origin);
 	}
 	return CAD_ERR_INTERNAL;
 }
@@ -183,6 +194,7 @@ enum cad_status cad_tok_normalize(const struct tok_normalizers *normalizers, con
 			status = run_one(&normalizers->items[i], bytes, size, to, origin, error);
 		bytes = to->bytes + before;
 		size = to->size - before;
+		*origin = *origin < size ? *origin : size;
 		if (!status && size > TOK_TEXT_BYTES_MAX)
 			status = cad_error_set(error, CAD_ERR_RANGE, "the normalized text is longer than %d bytes", TOK_TEXT_BYTES_MAX);
 	}
