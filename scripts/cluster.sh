@@ -263,7 +263,7 @@ start_processes() {
 
 cluster_up() {
 	parse_up "$@"
-	[ -x "$BIN/cadre-router" ] || build release
+	[ -x "$BIN/cadre-router" ] || build release "${PROGRAMS[@]}"
 	lock_run
 	if any_alive; then
 		say "stopping the cluster that is running"

@@ -13,6 +13,9 @@ fail_usage() {
 
 cores() { nproc; }
 
+# What a cluster runs; tests and benchmarks are built only when they are asked for.
+PROGRAMS=(cadre-router cadre-expert cadre-placement cadrectl)
+
 # The directory of a preset's build.
 build_directory() {
 	if [ "$1" = release ]; then echo "$ROOT/build"; else echo "$ROOT/build-$1"; fi

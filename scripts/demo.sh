@@ -109,7 +109,7 @@ demo() {
 		esac
 		shift
 	done
-	build release
+	build release "${PROGRAMS[@]}"
 	[ "$MODEL" != "$GOLDEN_MODEL" ] || say "the model is a test checkpoint with random weights: its text is noise"
 	if [ -n "$paradox" ]; then
 		demo_paradox

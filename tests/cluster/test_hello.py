@@ -1,0 +1,86 @@
+"""Who may talk to whom: secrets, checkpoints, addresses; and what a process says when it may not, or cannot start at all."""
+import signal
+import subprocess
+import time
+
+import pytest
+
+from cluster import BIN, GOLDEN, Cluster, free_port, http
+
+MODEL = GOLDEN / 'mixtral-a' / 'model'
+OTHER = GOLDEN / 'olmoe-a' / 'model'
+
+
+@pytest.fixture
+def secrets(tmp_path):
+    files = []
+    for name, text in (('right', 'a secret of the right kind'), ('wrong', 'a secret of another kind')):
+        file = tmp_path / name
+        file.write_text(text + '\n')
+        file.chmod(0o600)
+        files.append(str(file))
+    return files
+
+
+def test_cluster_secret(secrets):
+    right, wrong = secrets
+    with Cluster(MODEL, experts=2, router_options=['--secret-file', right], expert_options=['--secret-file', right]) as cluster:
+        digest = cluster.routers[0].generate(tokens=[1, 2, 3], max_tokens=4, ignore_eos=True).digest
+        for options in ([], ['--secret-file', wrong]):
+            stranger = cluster.add_router()
+            stranger.process.stop()
+            arguments = [a for a in stranger.process.arguments if a not in ('--secret-file', right)] + options
+            stranger.process.arguments = arguments
+            stranger.process.start()
+            end = time.monotonic() + 20
+            while 'secret' not in stranger.process.log.read_text():
+                assert time.monotonic() < end, stranger.process.log.read_text()[-2000:]
+                time.sleep(0.05)
+            with pytest.raises(OSError):
+                http(stranger.http, '/readyz')
+            stranger.process.stop()
+        assert cluster.routers[0].generate(tokens=[1, 2, 3], max_tokens=4, ignore_eos=True).digest == digest
+
+
+def run(*arguments, seconds=30):
+    return subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL)
+
+
+def test_other_checkpoint_is_refused_with_both_fingerprints():
+    with Cluster(MODEL, experts=1) as cluster:
+        for program, options in (('cadre-expert', ['--listen', '127.0.0.1:0']), ('cadre-router', ['--grpc', '127.0.0.1:0'])):
+            done = run(BIN / program, '--model', OTHER, '--placement', cluster.placement_grpc, '--http', '127.0.0.1:0', *options)
+            assert done.returncode == 1, done.stderr
+            assert 'checkpoint' in done.stderr and str(OTHER) in done.stderr and 'same files' in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize('arguments,words', [
+    (['cadre-router', '--model', MODEL], ['--placement', '--local-experts']),
+    (['cadre-router', '--modle', MODEL], ['--modle', '--model']),
+    (['cadre-router', '--model', '/nowhere', '--local-experts'], ['/nowhere']),
+    (['cadre-router', '--model', MODEL, '--local-experts', '--grpc', '0.0.0.0:0'], ['0.0.0.0:0', '--grpc-plaintext-anywhere']),
+    (['cadre-router', '--model', MODEL, '--local-experts', '--capacity-policy', 'drpo'], ['drpo', 'drop']),
+    (['cadre-router', '--model', MODEL, '--local-experts', '--kv-memory', '5K'], ['--kv-memory']),
+    (['cadre-expert', '--model', MODEL], ['--placement']),
+    (['cadre-placement'], ['--model']),
+    (['cadre-placement', '--model', MODEL, '--wire', 'f16'], ['f16', 'fix16']),
+    (['cadrectl', 'generat'], ['generate']),
+    (['cadrectl', 'generate', '--model', MODEL, '--tokens', '1,x'], ["'x'", '--tokens']),
+    (['cadrectl', 'eval', '--model', MODEL, '--input', '/nowhere.json', '--output', '/tmp/x'], ['/nowhere.json']),
+])
+def test_wrong_words_get_a_sentence(arguments, words):
+    done = run(BIN / arguments[0], *arguments[1:])
+    assert done.returncode in (1, 2) and done.stdout == ''
+    for word in words:
+        assert word in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) <= 4, done.stderr
+
+
+def test_ctrl_c_while_waiting_for_placement():
+    process = subprocess.Popen([BIN / 'cadre-router', '--model', MODEL, '--placement', f'127.0.0.1:{free_port()}', '--grpc', '127.0.0.1:0', '--http', '127.0.0.1:0'],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line = process.stderr.readline()
+    assert 'waiting for the placement service' in line
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130 and 'interrupted' in errors
