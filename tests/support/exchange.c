@@ -171,6 +171,8 @@ struct exchange_node *exchange_server(struct exchange *exchange, const struct ca
 static size_t poll_all(struct exchange *exchange, uint64_t wait_ns)
 {
 	size_t handled = 0;
+	if (exchange->raw)
+		exchange->raw->link->ops->progress(exchange->raw->link);
 	if (exchange->form == EXCHANGE_SIM) {
 		if (exchange->nodes_count > 0 && !exchange->nodes[0]->paused)
 			return cad_transport_poll(exchange->nodes[0]->transport, cad_clock_now_ns(exchange->clock) + wait_ns);

@@ -12,6 +12,7 @@ enum exchange_form { EXCHANGE_LOCAL, EXCHANGE_ATTACHED, EXCHANGE_SIM, EXCHANGE_U
 enum { EXCHANGE_ELEMENTS = 96, EXCHANGE_LAYERS = 4, EXCHANGE_EXPERTS = 8, EXCHANGE_NODES_MAX = 8, EXCHANGE_HELD_MAX = 64, EXCHANGE_LOG_MAX = 64 };
 
 struct exchange_node;
+struct exchange_raw;
 struct exchange {
 	enum exchange_form form;
 	struct cad_local_hub *hub;
@@ -19,6 +20,7 @@ struct exchange {
 	struct exchange_node *nodes[EXCHANGE_NODES_MAX];
 	size_t nodes_count;
 	const struct cad_clock *clock;
+	struct exchange_raw *raw;
 };
 
 enum exchange_serve { EXCHANGE_ANSWER, EXCHANGE_HOLD };
@@ -84,29 +86,28 @@ size_t exchange_expected(const struct cad_call_view *view, uint8_t *bytes, size_
 
 /* ---- raw peers ---- */
 
+enum { EXCHANGE_RAW_SENDS_MAX = 600 };
+/* Speaks to the link itself, so it may say what no transport says. Polled by exchange_run and its like. */
 struct exchange_raw {
 	struct exchange *exchange;
 	struct cad_link *link;
 	struct cad_link_end *end;
-	size_t messages, lost, closed, accepted, sent;
+	bool serves;                      /* answers HELLO and PROOF as an honest server would */
+	size_t messages, lost, closed;
 	uint8_t last_kind;
-	uint8_t last_header[CAD_LINK_HEADER_BYTES_MAX];
-	size_t last_header_bytes;
+	_Alignas(8) uint8_t last_header[CAD_LINK_HEADER_BYTES_MAX];
 	uint64_t session;
-	struct cad_link_op ops[512];
-	size_t ops_used, ops_done;
-	struct cadre_wire_hello hello;
-	struct cadre_wire_challenge challenge;
+	struct exchange_raw_send { struct cad_link_op op; uint8_t *header, *payload; } sends[EXCHANGE_RAW_SENDS_MAX];
+	size_t sends_count, sends_open;
 };
 void exchange_raw_create(struct exchange_raw *raw, struct exchange *exchange);
 void exchange_raw_destroy(struct exchange_raw *raw);
-void exchange_raw_poll(struct exchange_raw *raw);
+void exchange_raw_listen(struct exchange_raw *raw, const char *name);
 void exchange_raw_connect(struct exchange_raw *raw, const char *address);
-/* `header` and `payload` are copied and live until raw is destroyed. */
+/* Header and payload are copied. Nothing happens when the end is gone. */
 void exchange_raw_send(struct exchange_raw *raw, uint8_t kind, const void *header, size_t header_bytes, const void *payload, size_t payload_bytes);
-void exchange_raw_close(struct exchange_raw *raw);
-/* HELLO to WELCOME without a secret; false: refused or lost. */
-bool exchange_raw_handshake(struct exchange_raw *raw);
 struct cadre_wire_header exchange_raw_header(const struct exchange_raw *raw, uint8_t kind, size_t payload_bytes);
+void exchange_raw_hello(struct exchange_raw *raw);
+bool exchange_raw_handshake(struct exchange_raw *raw);   /* as a client: HELLO to WELCOME, without a secret */
 
 #endif
