@@ -40,7 +40,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_BOOL(struct options, rebalance, "rebalance", "true", "move experts to nodes that join, until layers are even"),
 	CAD_OPTION_U64(struct options, shuffle, "shuffle", "0", 0, UINT64_MAX, "place experts in an order that this seed shuffles; 0: in runs"),
 	CAD_OPTION_BOOL(struct options, mixed_kernels, "mixed-kernels", "false", "place experts on nodes whose operators give other bits, too"),
-	CAD_OPTION_U32(struct options, lease_ms, "lease-ms", "3000", 100, 3600000, "a process that has not reported for so long is dead"),
+	CAD_OPTION_U32(struct options, lease_ms, "lease-ms", "5000", 100, 3600000, "a process that has not reported for so long is dead"),
 	CAD_OPTION_U32(struct options, grace_ms, "grace-ms", "200", 0, 3600000, "and one whose stream broke, after so long"),
 	CAD_OPTION_U32(struct options, rejoin_ms, "rejoin-ms", "10000", 0, 3600000, "after a restart, known processes have so long to come back"),
 	CAD_OPTION_U32(struct options, free_grace_ms, "free-grace-ms", "1000", 0, 3600000, "a copy that left the map is kept so long beyond the last router's use"),
