@@ -51,7 +51,7 @@ void rpc_start(struct rpc_fixture *fixture, const char *path, const ProtobufCMes
 /* The same, and waits for the end. */
 void rpc_call(struct rpc_fixture *fixture, const char *path, const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
               const struct cad_rpc_call_options *options, struct rpc_result *result);
-/* Runs until the flag is set; fails the test after ten seconds. */
+/* Runs until the flag is set; fails the test after a minute. */
 void rpc_run_until(struct rpc_fixture *fixture, const bool *flag);
 
 #endif

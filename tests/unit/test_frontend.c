@@ -756,7 +756,7 @@ static void other_methods(void **state)
 static void long_texts(void **state)
 {
 	(void)state;
-	enum { BYTES = 300000 };
+	enum { BYTES = 30000 };
 	struct router router;
 	router_open(&router);
 	char *text = malloc(BYTES + 1);
