@@ -11,37 +11,33 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-static const struct name { const char *name; unsigned value; }
-	profile_names[] = { { "f32", CAD_PROFILE_F32 } },
-	wire_names[] = { { "fix16", CADRE_ROW_FIX16 }, { "bf16", CADRE_ROW_BF16 }, { "f32", CADRE_ROW_F32 } },
-	weights_names[] = { { "f32", CAD_WEIGHTS_AS_IS }, { "bf16", CAD_WEIGHTS_BF16 } };
+const struct cad_choice cad_wire_choices[] = { { "fix16", CADRE_ROW_FIX16 }, { "bf16", CADRE_ROW_BF16 }, { "f32", CADRE_ROW_F32 }, { NULL, 0 } };
+const struct cad_choice cad_weights_choices[] = { { "f32", CAD_WEIGHTS_AS_IS }, { "bf16", CAD_WEIGHTS_BF16 }, { NULL, 0 } };
+static const struct cad_choice profile_choices[] = { { "f32", CAD_PROFILE_F32 }, { NULL, 0 } };
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-static const char *name_of(const struct name *names, size_t count, unsigned value)
+static const char *name_of(const struct cad_choice *choice, uint32_t value)
 {
-	for (size_t i = 0; i < count; i++)
-		if (names[i].value == value)
-			return names[i].name;
-	return "unknown";
+	while (choice->name && choice->value != value)
+		choice++;
+	return choice->name ? choice->name : "unknown";
 }
 
-static enum cad_status value_of(const struct name *names, size_t count, const char *name, unsigned *value)
+static enum cad_status value_of(const struct cad_choice *choice, const char *name, uint32_t *value)
 {
-	for (size_t i = 0; i < count; i++)
-		if (strcmp(names[i].name, name) == 0) {
-			*value = names[i].value;
-			return CAD_OK;
-		}
-	return CAD_ERR_INVALID;
+	while (choice->name && strcmp(choice->name, name) != 0)
+		choice++;
+	if (!choice->name)
+		return CAD_ERR_INVALID;
+	*value = choice->value;
+	return CAD_OK;
 }
 
-const char *cad_profile_name(enum cad_profile profile) { return name_of(profile_names, COUNT(profile_names), profile); }
-const char *cad_wire_name(enum cadre_row_type wire) { return name_of(wire_names, COUNT(wire_names), wire); }
-const char *cad_weights_name(enum cad_weights weights) { return name_of(weights_names, COUNT(weights_names), weights); }
-enum cad_status cad_profile_parse(const char *name, enum cad_profile *profile) { return value_of(profile_names, COUNT(profile_names), name, profile); }
-enum cad_status cad_wire_parse(const char *name, enum cadre_row_type *wire) { return value_of(wire_names, COUNT(wire_names), name, wire); }
-enum cad_status cad_weights_parse(const char *name, enum cad_weights *weights) { return value_of(weights_names, COUNT(weights_names), name, weights); }
+const char *cad_profile_name(enum cad_profile profile) { return name_of(profile_choices, profile); }
+const char *cad_wire_name(enum cadre_row_type wire) { return name_of(cad_wire_choices, wire); }
+const char *cad_weights_name(enum cad_weights weights) { return name_of(cad_weights_choices, weights); }
+enum cad_status cad_profile_parse(const char *name, enum cad_profile *profile) { return value_of(profile_choices, name, profile); }
+enum cad_status cad_wire_parse(const char *name, enum cadre_row_type *wire) { return value_of(cad_wire_choices, name, wire); }
+enum cad_status cad_weights_parse(const char *name, enum cad_weights *weights) { return value_of(cad_weights_choices, name, weights); }
 
 static bool is_quantum(float value)
 {

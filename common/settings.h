@@ -7,6 +7,7 @@
 #ifndef CADRE_COMMON_SETTINGS_H
 #define CADRE_COMMON_SETTINGS_H
 
+#include "common/options.h"
 #include "common/status.h"
 #include "proto/cadre_wire.h"
 
@@ -44,6 +45,9 @@ const char *cad_weights_name(enum cad_weights weights);
 CAD_MUST_USE enum cad_status cad_profile_parse(const char *name, enum cad_profile *profile);
 CAD_MUST_USE enum cad_status cad_wire_parse(const char *name, enum cadre_row_type *wire);
 CAD_MUST_USE enum cad_status cad_weights_parse(const char *name, enum cad_weights *weights);
+
+/* For option tables. */
+extern const struct cad_choice cad_wire_choices[], cad_weights_choices[];
 
 /* cadre.v1.Settings. to_proto fills a message (strings and table borrowed from `storage` and `settings`); from_proto checks the fingerprint against the rest. */
 struct Cadre__V1__Settings;

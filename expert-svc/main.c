@@ -33,7 +33,6 @@ struct settings {
 	enum cad_log_format log_format;
 };
 
-static const struct cad_choice isa_choices[] = { { "auto", KN_ISA_AUTO }, { "ref", KN_ISA_REF }, { "avx2", KN_ISA_AVX2 }, { "avx512", KN_ISA_AVX512 }, { NULL, 0 } };
 
 static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct settings, placement, "placement", NULL, "address of the placement service, host:port"),
@@ -47,7 +46,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_BYTES(struct settings, memory, "memory", "0", 0, UINT64_MAX, "room for expert weights; 0: four fifths of the memory that is free at start"),
 	CAD_OPTION_U32(struct settings, threads, "threads", "0", 0, KN_THREADS_MAX, "compute threads; 0: as many as there are cores for this process"),
 	CAD_OPTION_U32(struct settings, load_threads, "load-threads", "1", 1, 16, "threads that load experts while others are served"),
-	CAD_OPTION_ENUM(struct settings, isa, "isa", "auto", isa_choices, "instruction set of the kernels; all give the same bits"),
+	CAD_OPTION_ENUM(struct settings, isa, "isa", "auto", kn_isa_choices, "instruction set of the kernels; all give the same bits"),
 	CAD_OPTION_U32(struct settings, requests_max, "requests-max", "256", 1, 65536, "calls held at a time; more are turned away"),
 	CAD_OPTION_U32(struct settings, rows_max, "rows-max", "2048", 1, CADRE_ROWS_MAX, "rows of one call"),
 	CAD_OPTION_U32(struct settings, step_rows, "step-rows", "2048", 1, CADRE_ROWS_MAX, "rows computed together; sizes the activations"),

@@ -21,6 +21,7 @@
 #define CADRE_KERNELS_H
 
 #include "common/model/spec.h"
+#include "common/options.h"
 #include "common/status.h"
 #include "proto/cadre_wire.h"
 
@@ -318,6 +319,7 @@ enum kn_isa { KN_ISA_AUTO, KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVX512 };
 CAD_MUST_USE enum cad_status kn_cpu_create(enum kn_isa isa, struct kn_device **device, struct cad_error *error);
 const char *kn_cpu_isa_name(const struct kn_device *device);   /* "ref", "avx2", "avx512": what AUTO chose */
 CAD_MUST_USE enum cad_status kn_isa_parse(const char *name, enum kn_isa *isa);
+extern const struct cad_choice kn_isa_choices[];   /* for option tables */
 /* Threads that make sense here: the cores this process may run on, by its affinity mask and cgroup quota. */
 unsigned kn_threads_default(void);
 

@@ -38,12 +38,7 @@ struct options {
 	enum cad_log_format log_format;
 };
 
-static const struct cad_choice isa_choices[] = { { "auto", KN_ISA_AUTO }, { "ref", KN_ISA_REF }, { "avx2", KN_ISA_AVX2 }, { "avx512", KN_ISA_AVX512 }, { NULL, 0 } };
 static const struct cad_choice policy_choices[] = { { "none", RT_CAPACITY_NONE }, { "drop", RT_CAPACITY_DROP }, { "spill", RT_CAPACITY_SPILL }, { NULL, 0 } };
-static const struct cad_choice weights_choices[] = { { "f32", CAD_WEIGHTS_AS_IS }, { "bf16", CAD_WEIGHTS_BF16 }, { NULL, 0 } };
-static const struct cad_choice wire_choices[] = { { "fix16", CADRE_ROW_FIX16 }, { "bf16", CADRE_ROW_BF16 }, { "f32", CADRE_ROW_F32 }, { NULL, 0 } };
-static const struct cad_choice level_choices[] = { { "debug", CAD_LOG_DEBUG }, { "info", CAD_LOG_INFO }, { "warn", CAD_LOG_WARN }, { "error", CAD_LOG_ERROR }, { NULL, 0 } };
-static const struct cad_choice format_choices[] = { { "logfmt", CAD_LOG_LOGFMT }, { "json", CAD_LOG_JSON }, { NULL, 0 } };
 
 static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct options, model, "model", NULL, "directory of the checkpoint"),
@@ -52,7 +47,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct options, grpc, "grpc", "127.0.0.1:7100", "where clients call"),
 	CAD_OPTION_STRING(struct options, http, "http", "127.0.0.1:7101", "/metrics, /healthz, /readyz"),
 	CAD_OPTION_STRING(struct options, id, "id", "", "name of this router in the cluster; empty: host and pid"),
-	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", isa_choices, "instruction set of the kernels; all give the same bits"),
+	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", kn_isa_choices, "instruction set of the kernels; all give the same bits"),
 	CAD_OPTION_U32(struct options, threads, "threads", "0", 0, KN_THREADS_MAX, "compute threads; 0: all cores"),
 	CAD_OPTION_BYTES(struct options, kv_memory, "kv-memory", "1G", 4096, UINT64_MAX / 2, "memory of the KV cache"),
 	CAD_OPTION_U32(struct options, step_tokens, "step-tokens", "512", 1, 65536, "rows of one step"),
@@ -63,8 +58,8 @@ static const struct cad_option table[] = {
 	CAD_OPTION_DURATION(struct options, call_timeout, "call-timeout", "10s", CAD_NS_PER_MS, 3600 * CAD_NS_PER_S, "an expert call that takes longer goes elsewhere"),
 	CAD_OPTION_ENUM(struct options, capacity_policy, "capacity-policy", "none", policy_choices, "what happens to a row whose expert is full; none: no expert ever is"),
 	CAD_OPTION_F64(struct options, capacity_factor, "capacity-factor", "1.0", 0.01, 1000.0, "capacity = ceil(factor * rows * k / experts) rows an expert and step"),
-	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", weights_choices, "with --local-experts; f32: as stored, lossless; bf16: rounded"),
-	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", wire_choices, "with --local-experts: how rows go to the experts"),
+	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", cad_weights_choices, "with --local-experts; f32: as stored, lossless; bf16: rounded"),
+	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", cad_wire_choices, "with --local-experts: how rows go to the experts"),
 	CAD_OPTION_STRING(struct options, secret_file, "secret-file", "", "file with the cluster secret; empty: none"),
 	CAD_OPTION_STRING(struct options, ucx_devices, "ucx-devices", "", "network devices of the exchange (UCX_NET_DEVICES); empty: loopback"),
 	CAD_OPTION_STRING(struct options, ucx_transports, "ucx-transports", "", "transports of the exchange (UCX_TLS); empty: tcp"),
@@ -74,8 +69,8 @@ static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct options, token_file, "token-file", "", "file with the bearer token that clients must send; empty: none"),
 	CAD_OPTION_BOOL(struct options, plaintext_anywhere, "grpc-plaintext-anywhere", "false", "allow gRPC without TLS on an address that is not loopback"),
 	CAD_OPTION_DURATION(struct options, drain, "drain", "10s", 0, 3600 * CAD_NS_PER_S, "how long running requests may go on after SIGTERM"),
-	CAD_OPTION_ENUM(struct options, log_level, "log-level", "info", level_choices, "least level that is logged"),
-	CAD_OPTION_ENUM(struct options, log_format, "log-format", "logfmt", format_choices, "form of a log line"),
+	CAD_OPTION_ENUM(struct options, log_level, "log-level", "info", cad_log_level_choices, "least level that is logged"),
+	CAD_OPTION_ENUM(struct options, log_format, "log-format", "logfmt", cad_log_format_choices, "form of a log line"),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)

@@ -36,12 +36,13 @@ const struct kn_form *kn_form_find(enum kn_isa isa)
 	return NULL;
 }
 
+const struct cad_choice kn_isa_choices[] = { { "auto", KN_ISA_AUTO }, { "ref", KN_ISA_REF }, { "avx2", KN_ISA_AVX2 }, { "avx512", KN_ISA_AVX512 }, { NULL, 0 } };
+
 enum cad_status kn_isa_parse(const char *name, enum kn_isa *isa)
 {
-	static const char *const names[] = { [KN_ISA_AUTO] = "auto", [KN_ISA_REF] = "ref", [KN_ISA_AVX2] = "avx2", [KN_ISA_AVX512] = "avx512" };
-	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-		if (strcmp(name, names[i]) == 0) {
-			*isa = (enum kn_isa)i;
+	for (const struct cad_choice *choice = kn_isa_choices; choice->name; choice++)
+		if (strcmp(name, choice->name) == 0) {
+			*isa = (enum kn_isa)choice->value;
 			return CAD_OK;
 		}
 	return CAD_ERR_INVALID;

@@ -4,9 +4,6 @@
 
 #include <stddef.h>
 
-const struct cad_choice cl_weights_choices[] = { { "f32", CAD_WEIGHTS_AS_IS }, { "bf16", CAD_WEIGHTS_BF16 }, { NULL, 0 } };
-const struct cad_choice cl_wire_choices[] = { { "fix16", CADRE_ROW_FIX16 }, { "bf16", CADRE_ROW_BF16 }, { "f32", CADRE_ROW_F32 }, { NULL, 0 } };
-const struct cad_choice cl_isa_choices[] = { { "auto", KN_ISA_AUTO }, { "ref", KN_ISA_REF }, { "avx2", KN_ISA_AVX2 }, { "avx512", KN_ISA_AVX512 }, { NULL, 0 } };
 
 struct em_options cl_engine_embedded(const struct cl_engine *engine)
 {

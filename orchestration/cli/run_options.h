@@ -8,13 +8,11 @@
 #include "embedded/embedded.h"
 #include "orchestration/cli/run.h"
 
-extern const struct cad_choice cl_weights_choices[], cl_wire_choices[], cl_isa_choices[];
-
 /* Lines of an option table; `member` is a struct cl_engine inside `owner`. */
 #define CL_ENGINE_OPTIONS(owner, member)                                                                                                                         \
-	CAD_OPTION_ENUM(owner, member.weights, "weights", "f32", cl_weights_choices, "embedded: f32: as stored, lossless; bf16: rounded"),                       \
-	CAD_OPTION_ENUM(owner, member.wire, "wire", "fix16", cl_wire_choices, "embedded: how rows go to the experts"),                                           \
-	CAD_OPTION_ENUM(owner, member.isa, "isa", "auto", cl_isa_choices, "embedded: instruction set; all give the same bits"),                                  \
+	CAD_OPTION_ENUM(owner, member.weights, "weights", "f32", cad_weights_choices, "embedded: f32: as stored, lossless; bf16: rounded"),                       \
+	CAD_OPTION_ENUM(owner, member.wire, "wire", "fix16", cad_wire_choices, "embedded: how rows go to the experts"),                                           \
+	CAD_OPTION_ENUM(owner, member.isa, "isa", "auto", kn_isa_choices, "embedded: instruction set; all give the same bits"),                                  \
 	CAD_OPTION_U32(owner, member.threads, "threads", "0", 0, KN_THREADS_MAX, "embedded: compute threads; 0: all cores"),                                     \
 	CAD_OPTION_U32(owner, member.chunk, "chunk", "0", 0, 65536, "embedded: rows of one prompt in a step; 0: as many as fit"),                                \
 	CAD_OPTION_U32(owner, member.micro_batches, "micro-batches", "0", 0, RT_MICRO_BATCHES_MAX, "embedded: parts of a step; 0: when it pays"),                \

@@ -20,10 +20,6 @@ struct options {
 	enum cad_log_format log_format;
 };
 
-static const struct cad_choice wire_choices[] = { { "fix16", CADRE_ROW_FIX16 }, { "f32", CADRE_ROW_F32 }, { "bf16", CADRE_ROW_BF16 }, { NULL, 0 } };
-static const struct cad_choice weights_choices[] = { { "f32", CAD_WEIGHTS_AS_IS }, { "bf16", CAD_WEIGHTS_BF16 }, { NULL, 0 } };
-static const struct cad_choice level_choices[] = { { "debug", CAD_LOG_DEBUG }, { "info", CAD_LOG_INFO }, { "warn", CAD_LOG_WARN }, { "error", CAD_LOG_ERROR }, { NULL, 0 } };
-static const struct cad_choice format_choices[] = { { "logfmt", CAD_LOG_LOGFMT }, { "json", CAD_LOG_JSON }, { NULL, 0 } };
 
 static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct options, model, "model", NULL, "directory of the checkpoint; the same files as on every node"),
@@ -32,8 +28,8 @@ static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct options, http, "http", "127.0.0.1:7301", "where to serve /metrics, /healthz and /readyz; port 0: any"),
 	CAD_OPTION_STRING(struct options, state, "state", "", "SQLite file that a restart goes on from; empty: nothing is kept"),
 	CAD_OPTION_STRING(struct options, cluster, "cluster", "cadre", "name of the cluster: processes of another one are refused"),
-	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", wire_choices, "how rows travel"),
-	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", weights_choices, "how weights are kept: f32 is lossless, bf16 rounds"),
+	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", cad_wire_choices, "how rows travel"),
+	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", cad_weights_choices, "how weights are kept: f32 is lossless, bf16 rounds"),
 	CAD_OPTION_U32(struct options, experts_min, "experts-min", "1", 0, PL_NODES_MAX, "expert nodes to wait for before the first placement"),
 	CAD_OPTION_U32(struct options, settle_ms, "settle-ms", "200", 0, 600000, "and how long after the last of them has joined"),
 	CAD_OPTION_U32(struct options, copies, "copies", "1", 1, PL_NODES_MAX, "copies of every expert, on different nodes, where memory allows"),
@@ -46,8 +42,8 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U32(struct options, free_grace_ms, "free-grace-ms", "1000", 0, 3600000, "a copy that left the map is kept so long beyond the last router's use"),
 	CAD_OPTION_U32(struct options, loads_max, "loads-max", "32", 1, 65536, "loads in flight on one node"),
 	CAD_OPTION_U32(struct options, moves_max, "moves-max", "4", 1, 65536, "moves of experts that are served meanwhile, at a time in the cluster"),
-	CAD_OPTION_ENUM(struct options, log_level, "log-level", "info", level_choices, "least level of log lines"),
-	CAD_OPTION_ENUM(struct options, log_format, "log-format", "logfmt", format_choices, "form of log lines"),
+	CAD_OPTION_ENUM(struct options, log_level, "log-level", "info", cad_log_level_choices, "least level of log lines"),
+	CAD_OPTION_ENUM(struct options, log_format, "log-format", "logfmt", cad_log_format_choices, "form of log lines"),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)
