@@ -175,6 +175,8 @@ static enum cad_status create(struct em_embedded *em, const struct em_options *o
 	router.weights = options->weights == CAD_WEIGHTS_BF16 ? KN_WEIGHTS_BF16 : KN_WEIGHTS_AS_IS;
 	router.wire = options->wire;
 	router.quanta = em->settings.quanta;
+	if (router.micro_batches == 0)
+		router.micro_batches = 1;   /* experts compute in the thread that would wait for them: there is nothing to overlap */
 	identity(em, "router", &router.transport);
 	router.transport_create = create_router_transport;
 	router.transport_context = em;

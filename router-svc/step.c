@@ -181,14 +181,15 @@ static void head(struct rt_step *step, const struct rt_batch *batch, const bool 
 }
 
 /*
- * Two micro-batches pay when what one waits for the experts is worth more than the second pass over the attention weights: their rows share the
- * cost of reading weights, so few rows never split. Which it is, is measured; the split never changes a bit.
+ * Two micro-batches pay when the wait for the experts is worth more than reading all weights twice, here and there: with many rows, where arithmetic and not
+ * memory is the limit. Whether there is a wait is measured; the split never changes a bit.
  */
+enum { SPLIT_ROWS_MIN = 256 };
 static uint32_t choose_micro_batches(const struct rt_step *step, const struct rt_batch *batch)
 {
 	uint32_t count = step->micro_batches;
 	if (count == 0)
-		count = batch->rows >= 64 && step->wait_ns > 0.5 * step->attention_ns ? 2 : 1;
+		count = batch->rows >= SPLIT_ROWS_MIN && step->wait_ns > 0.5 * step->attention_ns ? 2 : 1;
 	return count < batch->rows ? count : batch->rows;
 }
 
