@@ -48,6 +48,7 @@ size_t cad_tok_utf8_size(char lead);
 size_t cad_tok_utf8_before(const char *bytes, size_t at);
 
 bool cad_tok_is_space(uint32_t character);      /* White_Space */
+bool cad_tok_is_mark(uint32_t character);       /* has a combining class: normal forms move it */
 bool cad_tok_is_number(uint32_t character);
 bool cad_tok_is_punctuation(uint32_t character);
 bool cad_tok_is_word(uint32_t character);       /* \w */

@@ -146,17 +146,28 @@ static enum cad_status put_mapped(const struct tok_normalizer *normalizer, const
 	return normalizer->kind == TOK_NORMAL_FORM ? cad_tok_normal_form(normalizer->form, bytes, size, out) : cad_tok_lowercase(bytes, size, out);
 }
 
-/* Normal forms and case: what comes of the first `origin` bytes is as many characters as come of them alone. */
+/* How many bytes of `out` come of what alone would become `head`: equal characters, and the one that took marks from behind into itself. A mark that
+ * was sorted in from behind ends it. */
+static size_t head_size(const char *head, size_t size, const char *out, size_t out_size)
+{
+	size_t at = 0, length = 0, out_length;
+	for (size_t i = 0; i < size && at < out_size; i += length, at += out_length) {
+		uint32_t c = cad_tok_utf8_get(head + i, &length);
+		if (c != cad_tok_utf8_get(out + at, &out_length) && cad_tok_is_mark(c))
+			break;
+	}
+	return at;
+}
+
 static enum cad_status map(const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out, size_t *origin)
 {
 	struct cad_text head = { 0 };
-	size_t start = out->size, at = start;
+	size_t start = out->size;
 	enum cad_status status = put_mapped(normalizer, bytes, size, out);
 	if (!status && *origin > 0)
 		status = put_mapped(normalizer, bytes, *origin, &head);
-	for (size_t i = 0; !status && i < head.size && at < out->size; i += cad_tok_utf8_size(head.bytes[i]))
-		at += cad_tok_utf8_size(out->bytes[at]);
-	*origin = at - start;
+	if (!status)
+		*origin = head_size(head.bytes, head.size, out->bytes + start, out->size - start);
 	cad_text_fini(&head);
 	return status;
 }

@@ -120,9 +120,9 @@ struct characters {
 	size_t count, capacity;
 };
 
-static bool is_mark(utf8proc_int32_t c)
+bool cad_tok_is_mark(uint32_t c)
 {
-	return c >= 0x300 && utf8proc_get_property(c)->combining_class != 0;
+	return c >= 0x300 && utf8proc_get_property((utf8proc_int32_t)c)->combining_class != 0 && !IN(unicode_inert, c);
 }
 
 /* Brings a run of marks into the order of their classes, equal classes as they came: a counting sort where the run is long, because a
@@ -170,7 +170,7 @@ static enum cad_status decompose(const char *bytes, size_t size, utf8proc_option
 	}
 	for (size_t i = 0; i < out->count;) {
 		size_t end = i;
-		while (end < out->count && is_mark(out->items[end]))
+		while (end < out->count && cad_tok_is_mark((uint32_t)out->items[end]))
 			end++;
 		if (end - i > 1) {
 			enum cad_status status = sort_marks(out->items + i, end - i);
