@@ -38,7 +38,10 @@ def _reflection_pool(package):
 
 
 def _class(pool, name):
-    return message_factory.MessageFactory(pool).GetPrototype(pool.FindMessageTypeByName(name))
+    descriptor = pool.FindMessageTypeByName(name)
+    if hasattr(message_factory, 'GetMessageClass'):
+        return message_factory.GetMessageClass(descriptor)
+    return message_factory.MessageFactory(pool).GetPrototype(descriptor)   # before protobuf 4.22
 
 
 class Server:
