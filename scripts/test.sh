@@ -85,7 +85,7 @@ test_fuzz() {
 		corpus=$directory/corpus/$name
 		mkdir -p "$corpus"
 		local -a seeds=()
-		[ ! -d "$ROOT/tests/fuzz/corpus/${name#fuzz_}" ] || seeds=("$ROOT/tests/fuzz/corpus/${name#fuzz_}")
+		[ ! -d "$ROOT/tests/fuzz/corpus/$name" ] || seeds=("$ROOT/tests/fuzz/corpus/$name")
 		say "$name for $FUZZ_SECONDS s"
 		if (cd "$directory" && "$fuzzer" -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=2048 -verbosity=0 -artifact_prefix="$directory/" "$corpus" "${seeds[@]}"); then
 			count 1 0 0
