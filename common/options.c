@@ -323,6 +323,8 @@ static void print_help(const struct cad_options_spec *spec)
 		printf("\n        %s", option->help);
 		if (!option->default_text)
 			printf(" (required)");
+		else if (option->type == CAD_OPTION_TYPE_BOOL && strcmp(option->default_text, "true") == 0)
+			printf(" (default true; --%s=false)", option->name);
 		else if (*option->default_text && option->type != CAD_OPTION_TYPE_BOOL)
 			printf(" (default %s%s%s)", option->default_text, *range && option->type != CAD_OPTION_TYPE_ENUM ? "; " : "", option->type != CAD_OPTION_TYPE_ENUM ? range : "");
 		putchar('\n');

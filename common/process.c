@@ -117,15 +117,15 @@ int cad_signals_wait(void)
 	return number;
 }
 
-enum cad_status cad_secret_read(const char *path, char **secret, struct cad_error *error)
+enum cad_status cad_secret_read(const char *path, const char *what, char **secret, struct cad_error *error)
 {
 	char text[SECRET_BYTES_MAX + 1];
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return cad_error_set(error, CAD_ERR_IO, "cannot open the cluster secret '%s': %s", path, strerror(errno));
+		return cad_error_set(error, CAD_ERR_IO, "cannot open the %s '%s': %s", what, path, strerror(errno));
 	struct stat about;
 	if (fstat(fd, &about) == 0 && (about.st_mode & S_IROTH))
-		cad_log_warn("process", "everybody on this machine can read the cluster secret", CAD_S("file", path), CAD_S("change", "chmod o-r"));
+		cad_log_warn("process", "everybody on this machine can read it", CAD_S("what", what), CAD_S("file", path), CAD_S("change", "chmod o-r"));
 	size_t length = 0;
 	ssize_t got;
 	while (length < sizeof text && (got = read(fd, text + length, sizeof text - length)) > 0)
@@ -133,17 +133,17 @@ enum cad_status cad_secret_read(const char *path, char **secret, struct cad_erro
 	close(fd);
 	enum cad_status status = CAD_ERR_INVALID;
 	if (length > SECRET_BYTES_MAX) {
-		cad_error_set(error, status, "the cluster secret '%s' is longer than %d bytes", path, SECRET_BYTES_MAX);
+		cad_error_set(error, status, "the %s '%s' is longer than %d bytes", what, path, SECRET_BYTES_MAX);
 		goto clear;
 	}
 	while (length > 0 && isspace((unsigned char)text[length - 1]))
 		length--;
 	if (length < SECRET_BYTES_MIN || memchr(text, 0, length)) {
-		cad_error_set(error, status, "the cluster secret '%s' must have at least %d bytes of text: write one with 'openssl rand -hex 32'", path, SECRET_BYTES_MIN);
+		cad_error_set(error, status, "the %s '%s' must have at least %d bytes of text: write one with 'openssl rand -hex 32'", what, path, SECRET_BYTES_MIN);
 		goto clear;
 	}
 	char *copy = strndup(text, length);
-	status = copy ? CAD_OK : cad_error_set(error, CAD_ERR_MEMORY, "no memory for the cluster secret");
+	status = copy ? CAD_OK : cad_error_set(error, CAD_ERR_MEMORY, "no memory for the %s", what);
 	if (copy)
 		*secret = copy;
 clear:

@@ -28,8 +28,8 @@ bool cad_signals_pending(void);
 /* For programs without a loop: sleeps until SIGINT or SIGTERM comes and returns it. */
 int cad_signals_wait(void);
 
-/* The cluster secret: the file's content without trailing white space, at least 16 bytes; the caller frees (after clearing) *secret. */
-CAD_MUST_USE enum cad_status cad_secret_read(const char *path, char **secret, struct cad_error *error);
+/* A secret: the file's content without trailing white space, at least 16 bytes; `what` names it in errors ("cluster secret"). The caller frees (after clearing) *secret. */
+CAD_MUST_USE enum cad_status cad_secret_read(const char *path, const char *what, char **secret, struct cad_error *error);
 
 /* "host-1a2b": a node id for a process that was given none: host name, pid. */
 void cad_process_name(char *text, size_t bytes);

@@ -95,6 +95,19 @@ static bool host_of(const char *address, char *host, size_t size)
 	return true;
 }
 
+bool cad_rpc_address_is_complete(const char *address)
+{
+	if (starts_with(&address, "unix:") || starts_with(&address, "unix-abstract:"))
+		return *address != 0;
+	const char *colon = strrchr(address, ':');
+	if (!colon || colon == address || strspn(colon + 1, "0123456789") != strlen(colon + 1))
+		return false;
+	if (colon[-1] != ']' && memchr(address, ':', (size_t)(colon - address)))
+		return false;   /* an IPv6 address without brackets: nobody knows where its port begins */
+	long port = strtol(colon + 1, NULL, 10);
+	return colon[1] && strlen(colon + 1) <= 5 && port <= UINT16_MAX;
+}
+
 bool cad_rpc_address_is_loopback(const char *address)
 {
 	if (starts_with(&address, "unix:") || starts_with(&address, "unix-abstract:"))

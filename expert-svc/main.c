@@ -68,6 +68,8 @@ static enum cad_status check(const void *values, struct cad_error *error)
 	const struct settings *s = values;
 	if (strlen(s->id) >= CADRE_NAME_BYTES || s->id[strspn(s->id, allowed)])
 		return cad_error_set(error, CAD_ERR_INVALID, "--id is '%s'; a node's name has at most %d letters, digits and . _ : -", s->id, CADRE_NAME_BYTES - 1);
+	if (!cad_rpc_address_is_complete(s->placement))
+		return cad_error_set(error, CAD_ERR_INVALID, "--placement '%s' is no address: give HOST:PORT", s->placement);
 	return CAD_OK;
 }
 
@@ -335,7 +337,7 @@ static enum cad_status create_exchange(struct node *node, struct cad_error *erro
 	struct cad_transport_options options;
 	char fingerprint[33];
 	if (*s->secret_file) {
-		enum cad_status status = cad_secret_read(s->secret_file, &node->secret, error);
+		enum cad_status status = cad_secret_read(s->secret_file, "cluster secret", &node->secret, error);
 		if (status != CAD_OK)
 			return status;
 	}

@@ -80,6 +80,10 @@ static enum cad_status check(const void *values, struct cad_error *error)
 		return cad_error_set(error, CAD_ERR_INVALID, "give --placement HOST:PORT, or --local-experts to run without a cluster");
 	if (o->local_experts && o->placement[0] != 0)
 		return cad_error_set(error, CAD_ERR_INVALID, "--placement and --local-experts exclude each other");
+	if (o->placement[0] && !cad_rpc_address_is_complete(o->placement))
+		return cad_error_set(error, CAD_ERR_INVALID, "--placement '%s' is no address: give HOST:PORT", o->placement);
+	if (!cad_rpc_address_is_complete(o->grpc))
+		return cad_error_set(error, CAD_ERR_INVALID, "--grpc '%s' is no address to listen on: give HOST:PORT, for example 127.0.0.1:7100", o->grpc);
 	if ((o->tls_certificate[0] != 0) != (o->tls_key[0] != 0))
 		return cad_error_set(error, CAD_ERR_INVALID, "--tls-certificate and --tls-key go together");
 	if (o->tls_certificate[0] == 0 && !o->plaintext_anywhere && !cad_rpc_address_is_loopback(o->grpc))
@@ -359,9 +363,9 @@ static enum cad_status start(struct program *p, struct cad_error *error)
 		cad_process_name(p->id, sizeof p->id);
 	p->threads = o->threads > 0 ? o->threads : kn_threads_default();
 	if (o->secret_file[0])
-		status = cad_secret_read(o->secret_file, &p->secret, error);
+		status = cad_secret_read(o->secret_file, "cluster secret", &p->secret, error);
 	if (status == CAD_OK && o->token_file[0])
-		status = cad_secret_read(o->token_file, &p->token, error);
+		status = cad_secret_read(o->token_file, "bearer token", &p->token, error);
 	if (status == CAD_OK)
 		status = open_tokenizer(p, error);
 	if (status == CAD_OK)

@@ -58,6 +58,9 @@ static int unknown(int argc, char **argv)
 	}
 	snprintf(asked, sizeof asked, two_words && argc > 2 ? "%s %s" : "%s", argv[1], argc > 2 ? argv[2] : "");
 	const char *nearest = cad_nearest_name(asked, names, COMMANDS);
+	for (size_t i = 0; two_words && !nearest && i < COMMANDS; i++)
+		if (strncmp(names[i], argv[1], strlen(argv[1])) == 0)
+			nearest = names[i];
 	if (nearest)
 		fprintf(stderr, "cadrectl: there is no command '%s'; did you mean '%s'?\n", asked, nearest);
 	else

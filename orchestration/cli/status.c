@@ -23,11 +23,20 @@ static const struct cad_option table[] = {
 	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "how to print it; -o for short"),
 };
 
+static enum cad_status check(const void *values, struct cad_error *error)
+{
+	const struct options *options = values;
+	if (options->placement[0] && !cad_rpc_address_is_complete(options->placement))
+		return cad_error_set(error, CAD_ERR_INVALID, "--placement '%.80s' is no address: give HOST:PORT", options->placement);
+	return CAD_OK;
+}
+
 static const struct cad_options_spec spec = {
 	.program = "cadrectl status",
 	.summary = "Shows nodes, the experts that each holds, the map's epoch, rates and memory.",
 	.table = table,
 	.count = sizeof table / sizeof *table,
+	.check = check,
 };
 
 static const char *role_name(Cadre__V1__Role role)

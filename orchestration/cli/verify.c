@@ -43,6 +43,8 @@ static enum cad_status read_answer(const char *path, json_t **answer, struct cad
 {
 	json_error_t json_error;
 	json_t *read = strcmp(path, "-") == 0 ? json_loadf(stdin, 0, &json_error) : json_load_file(path, 0, &json_error);
+	if (!read && json_error.line < 1)
+		return cad_error_set(error, CAD_ERR_NOT_FOUND, "%s", json_error.text);   /* "unable to open PATH: why" */
 	if (!read)
 		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: %s (line %d)", path, json_error.text, json_error.line);
 	if (!json_is_string(json_object_get(read, "digest")) || !json_is_array(json_object_get(read, "token_ids"))) {

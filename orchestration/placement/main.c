@@ -49,6 +49,8 @@ static const struct cad_option table[] = {
 static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct options *options = values;
+	if (!cad_rpc_address_is_complete(options->grpc))
+		return cad_error_set(error, CAD_ERR_INVALID, "--grpc '%s' is no address to listen on: give HOST:PORT, for example 127.0.0.1:7300", options->grpc);
 	if (!cad_rpc_address_is_loopback(options->grpc) && !options->plaintext_anywhere)
 		return cad_error_set(error, CAD_ERR_INVALID, "--grpc %s can be reached from other machines, without TLS: add --grpc-plaintext-anywhere if the network is yours alone, or use 127.0.0.1", options->grpc);
 	if (strlen(options->cluster) == 0 || strlen(options->cluster) >= CADRE_NAME_BYTES)

@@ -621,6 +621,20 @@ static void loopback(void **state)
 			fail_msg("%s is not loopback", no[i]);
 }
 
+static void complete(void **state)
+{
+	(void)state;
+	static const char *const yes[] = { "127.0.0.1:70", "localhost:0", "[::1]:70", "router.example:65535", "unix:/run/x" };
+	static const char *const no[] = { "", ":", ":70", "localhost", "localhost:", "localhost:x", "localhost:7x", "localhost:65536", "localhost:99999999999999999999", "::1", "::1:70",
+		                          "unix:", "localhost:-1" };
+	for (size_t i = 0; i < sizeof yes / sizeof yes[0]; i++)
+		if (!cad_rpc_address_is_complete(yes[i]))
+			fail_msg("%s is complete", yes[i]);
+	for (size_t i = 0; i < sizeof no / sizeof no[0]; i++)
+		if (cad_rpc_address_is_complete(no[i]))
+			fail_msg("%s is not complete", no[i]);
+}
+
 static void codes(void **state)
 {
 	(void)state;
@@ -646,6 +660,7 @@ int main(void)
 		cmocka_unit_test(command_line),
 		cmocka_unit_test(command_line_nobody_there),
 		cmocka_unit_test(loopback),
+		cmocka_unit_test(complete),
 		cmocka_unit_test(codes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

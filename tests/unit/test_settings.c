@@ -128,20 +128,20 @@ static void secret(void **state)
 	(void)state;
 	char path[] = "/tmp/cadre-secret-XXXXXX", *text = NULL;
 	struct cad_error error;
-	assert_int_equal(cad_secret_read("/nowhere/secret", &text, &error), CAD_ERR_IO);
+	assert_int_equal(cad_secret_read("/nowhere/secret", "cluster secret", &text, &error), CAD_ERR_IO);
 	int fd = mkstemp(path);
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, "0123456789abcde\n", 16), 16);
-	assert_int_equal(cad_secret_read(path, &text, &error), CAD_ERR_INVALID);
+	assert_int_equal(cad_secret_read(path, "cluster secret", &text, &error), CAD_ERR_INVALID);
 	assert_non_null(strstr(error.text, "at least 16"));
 	assert_int_equal(pwrite(fd, "0123456789abcdef \n\n", 19, 0), 19);
-	assert_int_equal(cad_secret_read(path, &text, &error), CAD_OK);
+	assert_int_equal(cad_secret_read(path, "cluster secret", &text, &error), CAD_OK);
 	assert_string_equal(text, "0123456789abcdef");
 	free(text);
 	assert_int_equal(ftruncate(fd, 5000), 0);   /* NULs, and too long */
-	assert_int_equal(cad_secret_read(path, &text, &error), CAD_ERR_INVALID);
+	assert_int_equal(cad_secret_read(path, "cluster secret", &text, &error), CAD_ERR_INVALID);
 	assert_int_equal(ftruncate(fd, 40), 0);
-	assert_int_equal(cad_secret_read(path, &text, &error), CAD_ERR_INVALID);
+	assert_int_equal(cad_secret_read(path, "cluster secret", &text, &error), CAD_ERR_INVALID);
 	close(fd);
 	unlink(path);
 }
