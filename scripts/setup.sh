@@ -6,7 +6,7 @@ BUILD_PACKAGES=(
 	libprotobuf-c-dev libgrpc-dev libuv1-dev zlib1g-dev libjansson-dev libyaml-dev libmicrohttpd-dev libpcre2-dev
 	libutf8proc-dev libxxhash-dev libsodium-dev libsqlite3-dev libucx-dev jq
 )
-TEST_PACKAGES=(libcmocka-dev clang libclang-rt-14-dev python3 python3-venv)
+TEST_PACKAGES=(libcmocka-dev clang libclang-rt-14-dev openssl python3 python3-venv)
 
 # The members of a list of packages that are not installed, one a line.
 missing_packages() {

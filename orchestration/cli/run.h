@@ -18,8 +18,17 @@ struct cl_engine {
 	uint64_t placement_seed;
 };
 
+/* How routers are spoken to. Paths of PEM files and of the bearer token; "" where there is none. */
+struct cl_access {
+	bool tls;                    /* checked against the system's authorities, or: */
+	const char *authority;
+	const char *certificate, *key;   /* shown to routers that want one */
+	const char *token_file;
+};
+
 struct cl_run {
 	const char *routers;         /* "host:port[,host:port...]" */
+	struct cl_access access;
 	const char *model;           /* directory: run here; then: */
 	struct cl_engine engine;
 	/* For each message, in order; false ends the generation. */

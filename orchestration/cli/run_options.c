@@ -1,14 +1,30 @@
 #include "orchestration/cli/run_options.h"
 
+#include "common/rpc.h"
 #include "orchestration/cli/cluster_file.h"
 
 #include <stddef.h>
+#include <stdio.h>
+#include <string.h>
 
 
 struct em_options cl_engine_embedded(const struct cl_engine *engine)
 {
 	return (struct em_options){ .isa = engine->isa, .threads = engine->threads, .weights = engine->weights, .wire = engine->wire, .nodes = engine->nodes,
 		.placement_seed = engine->placement_seed, .router = { .chunk_tokens_max = engine->chunk, .micro_batches = engine->micro_batches } };
+}
+
+static enum cad_status check_addresses(const char *routers, struct cad_error *error)
+{
+	for (const char *at = routers; *at;) {
+		char router[CL_WHERE_BYTES - 16];
+		size_t length = strcspn(at, ",");
+		snprintf(router, sizeof router, "%.*s", (int)length, at);
+		if (length >= sizeof router || !cad_rpc_address_is_complete(router))
+			return cad_error_set(error, CAD_ERR_INVALID, "--router: '%.80s' is no address: give HOST:PORT, or several with commas between", router);
+		at += length + (at[length] == ',');
+	}
+	return CAD_OK;
 }
 
 enum cad_status cl_run_from_options(const struct cl_run_options *options, struct cl_run *run, char **routers, struct cad_error *error)
@@ -18,9 +34,16 @@ enum cad_status cl_run_from_options(const struct cl_run_options *options, struct
 	run->model = options->model[0] ? options->model : NULL;
 	run->routers = options->router[0] ? options->router : NULL;
 	run->engine = options->engine;
+	run->access = options->access;
+	if ((run->access.certificate[0] != 0) != (run->access.key[0] != 0))
+		return cad_error_set(error, CAD_ERR_INVALID, "--tls-certificate and --tls-key go together");
+	run->access.tls = run->access.tls || run->access.authority[0] || run->access.certificate[0];
+	enum cad_status status = check_addresses(options->router, error);
+	if (status != CAD_OK)
+		return status;
 	if (run->model || run->routers)
 		return CAD_OK;
-	enum cad_status status = cl_cluster_routers(routers, error);
+	status = cl_cluster_routers(routers, error);
 	if (status != CAD_OK)
 		return status == CAD_ERR_NOT_FOUND ? cad_error_prefix(error, "say where to run it, with --router or --model") : status;
 	run->routers = *routers;

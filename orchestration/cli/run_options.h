@@ -23,10 +23,16 @@ struct em_options cl_engine_embedded(const struct cl_engine *engine);
 
 struct cl_run_options {
 	const char *router, *model;
+	struct cl_access access;
 	struct cl_engine engine;
 };
 #define CL_RUN_OPTIONS(owner, member)                                                                                                                            \
 	CAD_OPTION_STRING(owner, member.router, "router", "", "HOST:PORT[,...]: the first that answers; empty: those of run/cluster.json"),                      \
+	CAD_OPTION_BOOL(owner, member.access.tls, "tls", "false", "speak TLS to routers whose certificates an authority of this system has signed"),              \
+	CAD_OPTION_STRING(owner, member.access.authority, "tls-authority", "", "PEM file: ... or this authority; implies --tls"),                                \
+	CAD_OPTION_STRING(owner, member.access.certificate, "tls-certificate", "", "PEM file that is shown to routers; implies --tls"),                          \
+	CAD_OPTION_STRING(owner, member.access.key, "tls-key", "", "PEM file of its key"),                                                                       \
+	CAD_OPTION_STRING(owner, member.access.token_file, "token-file", "", "file with the bearer token that routers want"),                                    \
 	CAD_OPTION_STRING(owner, member.model, "model", "", "directory of a checkpoint: compute in this process (embedded), without a cluster"),                 \
 	CL_ENGINE_OPTIONS(owner, member.engine)
 
