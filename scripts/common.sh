@@ -14,6 +14,7 @@ fail_usage() {
 cores() { nproc; }
 
 # What a cluster runs; tests and benchmarks are built only when they are asked for.
+# shellcheck disable=SC2034  # used by scripts that source this one
 PROGRAMS=(cadre-router cadre-expert cadre-placement cadrectl)
 
 # The directory of a preset's build.

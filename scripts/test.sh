@@ -13,16 +13,20 @@ count() {
 	SKIPPED=$((SKIPPED + $3))
 }
 
-# Adds up the totals of a JUnit file: count_junit FILE; a file that is not there is one failure.
+# Adds up the totals of a JUnit file: count_junit FILE. A file that is not there, or tells of no test, is one failure.
 count_junit() {
-	local tests failures errors skipped
-	[ -f "$1" ] || { count 0 1 0 && return; }
-	read -r tests failures errors skipped < <(
-		grep -o '<testsuite [^>]*' "$1" | tr '\n\t' '  ' |
-			awk '{ for (i = 1; i <= NF; i++) if (split($i, pair, "=") == 2) { gsub(/"/, "", pair[2]); total[pair[1]] += pair[2] } }
-			     END { print total["tests"] + 0, total["failures"] + 0, total["errors"] + 0, total["skipped"] + total["disabled"] + 0 }'
+	local tests=0 bad=0 skipped=0
+	[ ! -f "$1" ] || read -r tests bad skipped < <(
+		awk 'BEGIN { RS = ">" }
+		     /<testsuite[[:space:]]/ {
+			sub(/.*<testsuite/, "")
+			n = split($0, part, "\"")   # name=, value, name=, value, ...
+			for (i = 1; i < n; i += 2) { gsub(/[^a-z]/, "", part[i]); total[part[i]] += part[i + 1] }
+		     }
+		     END { print total["tests"] + 0, total["failures"] + total["errors"], total["skipped"] + total["disabled"] }' "$1"
 	)
-	count $((tests - failures - errors - skipped)) $((failures + errors)) "$skipped"
+	[ "$tests" -gt 0 ] || bad=1 tests=1
+	count $((tests - bad - skipped)) "$bad" "$skipped"
 }
 
 # run_ctest PRESET [CTEST-OPTION...]
