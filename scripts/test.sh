@@ -61,18 +61,22 @@ make_venv() {
 	fi
 }
 
-test_cluster() {
-	local junit
-	if ! (build release && make_venv); then
+# run_cluster PRESET: tests/cluster with the programs of a preset.
+run_cluster() {
+	local junit preset=$1
+	if ! (build release "${PROGRAMS[@]}" && build "$preset" "${PROGRAMS[@]}" && make_venv); then
 		say "what the cluster tests need could not be made"
 		count 0 1 0
 		return
 	fi
-	junit=$(build_directory release)/junit-cluster.xml
+	junit=$(build_directory "$preset")/junit-cluster.xml
 	rm -f "$junit"
-	(cd "$ROOT" && "$VENV/bin/python" -m pytest -q -p no:cacheprovider --junitxml "$junit" tests/cluster) || true
+	(cd "$ROOT" && CADRE_BIN=$(build_directory "$preset")/bin "$VENV/bin/python" -m pytest -q -p no:cacheprovider --junitxml "$junit" tests/cluster) || true
 	count_junit "$junit"
 }
+
+test_cluster() { run_cluster release; }
+test_cluster_asan() { run_cluster asan; }
 
 # Each fuzzer for a few seconds, from its seeds where it has any: tests/fuzz/corpus/NAME.
 test_fuzz() {
@@ -105,8 +109,8 @@ run_tests() {
 	[ $# -gt 0 ] || set -- unit asan cluster fuzz
 	for kind in "$@"; do
 		case $kind in
-			unit | asan | tsan | cluster | fuzz) ;;
-			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, cluster, fuzz" ;;
+			unit | asan | tsan | cluster | cluster_asan | fuzz) ;;
+			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, cluster, cluster_asan, fuzz" ;;
 		esac
 	done
 	install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"

@@ -182,6 +182,9 @@ class Cluster:
             t.start()
         for t in threads:
             t.join()
+        for process in self.processes():
+            text = process.log.read_text(errors='replace')
+            assert 'Sanitizer' not in text and 'runtime error' not in text, f'{process.name}\n{text[-6000:]}'
 
 
 def embedded(model, tokens, max_tokens, *options):

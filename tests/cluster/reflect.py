@@ -33,7 +33,7 @@ def _reflection_pool(package):
                                          (6, 'list_services_response', FIELD.TYPE_MESSAGE, 'ListServiceResponse', False, True),
                                          (7, 'error_response', FIELD.TYPE_MESSAGE, 'ErrorResponse', False, True)], 'message_response')
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
+    pool.AddSerializedFile(file.SerializeToString())
     return pool
 
 
@@ -73,7 +73,7 @@ class Server:
             if dependency not in added:
                 for blob in self._ask(file_by_filename=dependency).file_descriptor_response.file_descriptor_proto:
                     self._add(descriptor_pb2.FileDescriptorProto.FromString(blob), added)
-        self.pool.Add(file)
+        self.pool.AddSerializedFile(file.SerializeToString())
 
     def message(self, name, **fields):
         return _class(self.pool, name)(**fields)
