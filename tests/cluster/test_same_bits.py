@@ -33,11 +33,12 @@ def test_embedded(expected, options):
     assert embedded(MODEL, PROMPT, TOKENS, *options)['digest'] == expected['digest']
 
 
-@pytest.mark.parametrize('experts,routers,threads,router_options,transports', [
-    (1, 1, 1, [], None), (2, 2, 2, ['--chunk', '7'], None), (3, 1, 1, ['--chunk', '64', '--micro-batches', '2'], None), (4, 2, 1, ['--chunk', '1'], None),
-    (2, 1, 1, [], 'posix,cma,tcp')])
-def test_cluster(expected, experts, routers, threads, router_options, transports):
-    with Cluster(MODEL, experts=experts, routers=routers, threads=threads, router_options=router_options, transports=transports) as cluster:
+@pytest.mark.parametrize('experts,routers,threads,router_options,transports,shuffle', [
+    (1, 1, 1, [], None, 0), (2, 2, 2, ['--chunk', '7'], None, 0), (3, 1, 1, ['--chunk', '64', '--micro-batches', '2'], None, 17), (4, 2, 1, ['--chunk', '1'], None, 18),
+    (2, 1, 1, ['--isa', 'avx2'], 'posix,cma,tcp', 0), (3, 2, 1, ['--isa', 'ref'], None, 19)])
+def test_cluster(expected, experts, routers, threads, router_options, transports, shuffle):
+    with Cluster(MODEL, experts=experts, routers=routers, threads=threads, router_options=router_options, transports=transports,
+                 placement_options=['--shuffle', shuffle]) as cluster:
         for router in cluster.routers:
             alone = router.generate(**request())
             assert alone.tokens == expected['token_ids']
