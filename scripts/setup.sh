@@ -2,7 +2,7 @@
 # Packages and compiling. The libraries are those of cmake/dependencies.cmake.
 
 BUILD_PACKAGES=(
-	gcc libc6-dev cmake ninja-build pkg-config protobuf-compiler protobuf-c-compiler
+	gcc libc6-dev cmake ninja-build pkg-config protobuf-compiler protobuf-c-compiler libprotobuf-dev librandom123-dev
 	libprotobuf-c-dev libgrpc-dev libuv1-dev zlib1g-dev libjansson-dev libyaml-dev libmicrohttpd-dev libpcre2-dev
 	libutf8proc-dev libxxhash-dev libsodium-dev libsqlite3-dev libucx-dev jq
 )
