@@ -233,7 +233,7 @@ enum cad_status cad_tok_pattern_compile(const char *regex, size_t size, struct t
 	if (!compiled) {
 		char text[128];
 		pcre2_get_error_message(code, (PCRE2_UCHAR *)text, sizeof text);
-		status = cad_error_set(error, CAD_ERR_CORRUPT, "the regular expression cannot be compiled: %s", text);
+		status = code == PCRE2_ERROR_HEAP_FAILED ? CAD_ERR_MEMORY : cad_error_set(error, CAD_ERR_CORRUPT, "the regular expression cannot be compiled: %s", text);
 		goto free_out;
 	}
 	(void)pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE);   /* without it (no JIT here, or no memory for it) matching is slower and no different */
