@@ -33,14 +33,7 @@ launch() {
 }
 
 # Whether anything of the last cluster lives.
-any_alive() {
-	local pid start
-	[ -f "$RUN/processes" ] || return 1
-	while read -r _ pid start; do
-		is_alive "$pid" "$start" && return 0
-	done <"$RUN/processes"
-	return 1
-}
+any_alive() { [ -f "$RUN/processes" ] && any_alive_named ''; }
 
 # signal_all SIGNAL PREFIX: to the living processes whose names begin so.
 signal_all() {
@@ -52,34 +45,38 @@ signal_all() {
 
 # ---- down ----
 
-# Routers first, so that their requests can end; then experts; then placement. Whoever has not gone after 15 s is killed.
-stop_processes() {
-	local i
-	[ -f "$RUN/processes" ] || return 0
-	for i in $(seq 150); do
-		any_alive || break
-		if [ "$i" = 1 ]; then
-			signal_all CONT ''
-			signal_all TERM router
-		elif [ "$i" = 3 ] || ! any_alive_named router; then
-			signal_all TERM expert
-			signal_all TERM placement
-		fi
-		sleep 0.1
-	done
-	if any_alive; then
-		say "some processes did not stop in time and are killed"
-		signal_all KILL ''
-	fi
-	rm -f "$RUN/processes" "$RUN/cluster.json"
-}
-
+# Whether a process lives whose name begins so.
 any_alive_named() {
 	local name pid start
 	while read -r name pid start; do
 		[[ $name == "$1"* ]] && is_alive "$pid" "$start" && return 0
 	done <"$RUN/processes"
 	return 1
+}
+
+# wait_gone PREFIX SECONDS
+wait_gone() {
+	local i
+	for ((i = 0; i < 20 * $2; i++)); do
+		any_alive_named "$1" || return 0
+		sleep 0.05
+	done
+}
+
+# Routers first, so that their requests can end; then expert nodes and the placement service. Whoever does not go in time is killed.
+stop_processes() {
+	[ -f "$RUN/processes" ] || return 0
+	signal_all CONT ''
+	signal_all TERM router
+	wait_gone router 12
+	signal_all TERM expert
+	signal_all TERM placement
+	wait_gone '' 12
+	if any_alive; then
+		say "some processes did not stop in time and are killed"
+		signal_all KILL ''
+	fi
+	rm -f "$RUN/processes" "$RUN/cluster.json"
 }
 
 lock_run() {
@@ -214,13 +211,16 @@ all_ready() {
 	echo ready
 }
 
-# run/cluster.json from the status: written beside its place and renamed, so that it is whole or not there.
+# run/cluster.json from the status: written beside its place and renamed, so that it is whole or not there. `command` starts a process again where it was.
 write_cluster_json() {
 	local commands
 	commands=$(cd "$RUN/log" && for file in *.command; do jq -c --arg name "${file%.command}" '{($name): .}' "$file"; done | jq -s add)
 	jq --arg grpc "$2" --arg http "$3" --argjson pid "$4" --argjson commands "$commands" '
-		def process: {id, grpc: .grpc_address, exchange: .exchange_address, http: .http_address, pid, command: $commands[.id]} | with_entries(select(.value != ""));
-		{placement: {grpc: $grpc, http: $http, pid: $pid, command: $commands.placement},
+		def at_home(process): . as $words | [range(length) | if . > 0 then
+			{"--grpc": process.grpc, "--http": process.http, "--listen": process.exchange}[$words[. - 1]] // $words[.] else $words[.] end];
+		def process: {id, grpc: .grpc_address, exchange: .exchange_address, http: .http_address, pid} | with_entries(select(.value != "")) |
+			. as $process | .command = ($commands[.id] | at_home($process));
+		{placement: ({grpc: $grpc, http: $http, pid: $pid} | . as $process | .command = ($commands.placement | at_home($process))),
 		 routers: [.nodes[] | select(.role == "router" and .state == "live") | process],
 		 experts: [.nodes[] | select(.role == "expert" and .state == "live") | process],
 		 model: .model_directory}' <<<"$1" >"$RUN/cluster.json.new"
