@@ -75,8 +75,23 @@ run_cluster() {
 	count_junit "$junit"
 }
 
-test_cluster() { run_cluster release; }
-test_cluster_asan() { run_cluster asan; }
+# cluster_of PRESET: whole clusters of that preset's programs.
+cluster_of() {
+	local junit directory
+	if ! (build "$1" "${PROGRAMS[@]}" && make_venv); then
+		say "what the cluster tests need could not be made"
+		count 0 1 0
+		return
+	fi
+	directory=$(build_directory "$1")
+	junit=$directory/junit-cluster.xml
+	rm -f "$junit"
+	(cd "$ROOT" && CADRE_BIN=$directory/bin "$VENV/bin/python" -m pytest -q -p no:cacheprovider --junitxml "$junit" tests/cluster) || true
+	count_junit "$junit"
+}
+
+test_cluster() { cluster_of release; }
+test_cluster_asan() { ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1} cluster_of asan; }
 
 # Each fuzzer for a few seconds, from its seeds where it has any: tests/fuzz/corpus/NAME.
 test_fuzz() {
@@ -95,10 +110,11 @@ test_fuzz() {
 		local -a seeds=()
 		[ ! -d "$ROOT/tests/fuzz/corpus/$name" ] || seeds=("$ROOT/tests/fuzz/corpus/$name")
 		say "$name for $FUZZ_SECONDS s"
-		if (cd "$directory" && "$fuzzer" -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=2048 -verbosity=0 -artifact_prefix="$directory/" "$corpus" "${seeds[@]}"); then
+		if (cd "$directory" && "$fuzzer" -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$directory/" "$corpus" "${seeds[@]}" >"$corpus.log" 2>&1); then
 			count 1 0 0
 		else
-			say "$name failed; the input is in $directory"
+			tail -n 40 "$corpus.log" >&2
+			say "$name failed; the input is in $directory, the log in $corpus.log"
 			count 0 1 0
 		fi
 	done
@@ -114,7 +130,7 @@ run_tests() {
 		esac
 	done
 	install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
-	for kind in "$@"; do "test_$kind"; done
+	for kind in "$@"; do "test_${kind//-/_}"; done
 	echo "$PASSED passed, $FAILED failed, $SKIPPED skipped"
 	[ "$FAILED" = 0 ]
 }
