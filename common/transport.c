@@ -406,11 +406,12 @@ static void on_closed(void *owner)
  * Silence is counted on the awake clock, which runs while this transport is polled or waits in poll, and stands still while its thread does other
  * things (or the process was stopped): a message may lie here unread all the while.
  */
-static void transport_account(struct cad_transport *t, uint64_t waited_ns)
+static uint64_t transport_account(struct cad_transport *t, uint64_t waited_ns)
 {
 	uint64_t now = transport_now(t), gap = now - t->turn_ns, most = waited_ns + PAUSE_NS_MAX;
 	t->awake_ns += gap < most ? gap : most;
 	t->turn_ns = now;
+	return now;
 }
 
 static void connection_timers(struct cad_connection *c)
@@ -471,10 +472,9 @@ static void timers_run(struct cad_transport *t, uint64_t now)
 static size_t turn_alone(struct cad_transport *t, uint64_t waited_ns)
 {
 	size_t before = t->handled;
-	transport_account(t, waited_ns);
+	uint64_t now = transport_account(t, waited_ns);
 	for (int round = 0; round < DRAIN_ROUNDS_MAX && t->link->ops->progress(t->link) > 0; round++)
 		;
-	uint64_t now = transport_now(t);
 	if (now >= t->timer_ns)
 		timers_run(t, now);
 	connections_attend(t);
@@ -517,7 +517,7 @@ size_t cad_transport_poll(struct cad_transport *t, uint64_t until_ns)
 	CAD_ASSERT(!t->polling && !t->attached_to);
 	t->polling = true;
 	size_t handled = transport_turn(t, 0);
-	while (handled == 0) {
+	while (handled == 0 && until_ns > 0) {
 		uint64_t now = transport_now(t), next = transport_next_ns(t), wait_until = next < until_ns ? next : until_ns;
 		if (now >= until_ns)
 			break;

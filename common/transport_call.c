@@ -77,11 +77,11 @@ static enum cad_status call_check(const struct cad_connection *c, const struct c
 	return start->answer->capacity < cad_wire_answer_bytes_max(start->call.rows, start->call.row_elements) ? CAD_ERR_RANGE : CAD_OK;
 }
 
-static uint32_t timeout_us(uint64_t deadline_ns, uint64_t now_ns)
+static uint32_t timeout_us(const struct cad_transport *t, uint64_t deadline_ns)
 {
 	if (deadline_ns == 0)
 		return 0;
-	uint64_t us = deadline_ns > now_ns ? (deadline_ns - now_ns) / CAD_NS_PER_US : 0;
+	uint64_t now_ns = transport_now(t), us = deadline_ns > now_ns ? (deadline_ns - now_ns) / CAD_NS_PER_US : 0;
 	return us == 0 ? 1 : us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
 }
 
@@ -112,7 +112,7 @@ enum cad_status cad_call_start(struct cad_connection *c, const struct cad_call_s
 	call->wire.header = (struct cadre_wire_header){ .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = CADRE_WIRE_CALL, .session = c->session,
 		                                        .payload_bytes = start->payload_bytes };
 	call->wire.request_id = (uint64_t)call->generation << 32 | call->slot;
-	call->wire.timeout_us = timeout_us(start->deadline_ns, transport_now(t));
+	call->wire.timeout_us = timeout_us(t, start->deadline_ns);
 	c->calls++;
 	c->used_calls++;
 	c->used_bytes += start->payload_bytes;
