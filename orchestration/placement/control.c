@@ -2,6 +2,7 @@
 #include "orchestration/placement/control.h"
 
 #include "common/log.h"
+#include "orchestration/placement/publish.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -499,87 +500,19 @@ static void order_free(void *context, uint32_t slot, const uint32_t *cells, uint
 
 /* ---- maps ---- */
 
-struct saving {
-	struct pl_control *control;
-	const char *id;
-};
-
-static void save_one(void *context, uint32_t cell, bool held)
-{
-	struct saving *saving = context;
-	const struct pl_shape *shape = &saving->control->options.shape;
-	if (!saving->control->save_all)
-		pl_state_put_held(saving->control->options.state, saving->id, pl_cell_layer(shape, cell), pl_cell_expert(shape, cell), held);
-}
-
-/* The epoch and what changed since the last map; or, after a failure, everything. */
-static void save(struct pl_control *control, uint64_t epoch)
-{
-	struct pl_state *state = control->options.state;
-	const struct pl_shape *shape = &control->options.shape;
-	bool all = control->save_all;
-	pl_state_begin(state);
-	pl_state_put_epoch(state, epoch);
-	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++) {
-		const struct pl_node *node = &control->registry.nodes[slot];
-		if (node->presence == PL_FREE)
-			continue;
-		struct saving saving = { control, node->id };
-		pl_rollout_unsaved(control->rollout, slot, save_one, &saving);
-		if (!all)
-			continue;
-		pl_state_delete_node(state, node->id);
-		if (pl_node_counts(node))
-			pl_state_put_node(state, node);
-		for (uint32_t cell = 0; cell < control->cells; cell++)
-			if (pl_rollout_copy(control->rollout, slot, cell) == PL_COPY_READY)
-				pl_state_put_held(state, node->id, pl_cell_layer(shape, cell), pl_cell_expert(shape, cell), true);
-	}
-	if (all)
-		pl_state_put_kernels(state, control->kernels);
-	control->save_all = false;
-	commit(control);
-}
-
-/* A map of what is READY on nodes that count. */
-static enum cad_status make_map(const struct pl_control *control, uint64_t epoch, struct cad_map **map, struct cad_error *error)
-{
-	struct cad_map_node nodes[PL_NODES_MAX];
-	uint32_t count = 0;
-	size_t replicas_count = 0, replicas_max = 0;
-	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++)
-		if (control->registry.nodes[slot].role == PL_ROLE_EXPERT && pl_node_counts(&control->registry.nodes[slot]))
-			replicas_max += control->cells;
-	struct cad_map_replica *replicas = malloc((replicas_max + 1) * sizeof *replicas);
-	if (!replicas)
-		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for a map");
-	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++) {
-		const struct pl_node *node = &control->registry.nodes[slot];
-		if (node->role != PL_ROLE_EXPERT || !pl_node_counts(node))
-			continue;
-		for (uint32_t cell = 0; cell < control->cells; cell++)
-			if (pl_rollout_copy(control->rollout, slot, cell) == PL_COPY_READY)
-				replicas[replicas_count++] = (struct cad_map_replica){ pl_cell_layer(&control->options.shape, cell), pl_cell_expert(&control->options.shape, cell), count };
-		nodes[count++] = (struct cad_map_node){ node->id, node->exchange_address, node->http_address, true };
-	}
-	const struct cad_map_source source = { .epoch = epoch, .nodes = nodes, .nodes_count = count, .layers = control->options.shape.layers,
-	                                       .layers_count = control->options.shape.layers_count, .experts = control->options.shape.experts, .replicas = replicas,
-	                                       .replicas_count = replicas_count };
-	enum cad_status status = cad_map_create(&source, map, error);
-	free(replicas);
-	return status;
-}
-
 /* Written down before it is told, so that no epoch is ever used for two maps. */
 static void publish(struct pl_control *control)
 {
 	struct cad_map *map;
 	struct cad_error error;
-	if (make_map(control, control->epoch + 1, &map, &error) != CAD_OK) {
+	if (pl_publish_map(&control->registry, control->rollout, &control->options.shape, control->epoch + 1, &map, &error) != CAD_OK) {
 		cad_log_error(COMPONENT, "no map was made", CAD_S("error", error.text));
 		return;
 	}
-	save(control, map->epoch);
+	pl_state_begin(control->options.state);
+	pl_publish_save(&control->registry, control->rollout, &control->options.shape, map->epoch, control->save_all ? control->kernels : NULL, control->options.state);
+	control->save_all = false;
+	commit(control);
 	control->epoch = map->epoch;
 	cad_map_release(control->map);
 	control->map = map;

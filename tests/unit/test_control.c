@@ -8,12 +8,15 @@
 
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -491,6 +494,57 @@ static void node_that_does_not_come_back_after_a_restart_is_dead(void **state)
 	world_destroy(world);
 }
 
+static void file_writes_fail(bool fail)
+{
+	struct rlimit limit = { fail ? 1 : RLIM_INFINITY, RLIM_INFINITY };
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+/* A state file that cannot be written for a while stops nobody, and has everything again when it can. */
+static void unwritable_state_catches_up(void **state)
+{
+	(void)state;
+	struct world *world = world_create();
+	struct cad_error error;
+	char path[] = "/tmp/cadre-control-XXXXXX";
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	close(fd);
+	pl_control_destroy(world->control);
+	pl_state_close(world->state);
+	assert_int_equal(pl_state_open(path, &world->state, &error), CAD_OK);
+	world->options.state = world->state;
+	start_service(world);
+	file_writes_fail(true);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(connect_node(world, i), CAD_OK);
+	run(world, 2000);
+	file_writes_fail(false);
+	assert_int_equal(unplaced(world), 0);
+	assert_true(pl_control_stats(world->control)->state_errors > 0);
+	assert_int_equal(pl_state_epoch(world->state), 0);
+	kill_node(world, 1);
+	run(world, 1000);
+	assert_int_equal(unplaced(world), 0);
+	assert_int_equal(pl_state_epoch(world->state), world->last_epoch);
+	unsigned loads = world->loads;
+	stop_service(world);
+	start_service(world);
+	assert_int_equal(connect_node(world, 0), CAD_OK);
+	assert_int_equal(connect_node(world, 2), CAD_OK);
+	run(world, 2000);
+	assert_int_equal(unplaced(world), 0);
+	assert_int_equal(world->loads, loads);
+	world_destroy(world);
+	static const char *const suffixes[] = { "", "-wal", "-shm" };
+	for (int i = 0; i < 3; i++) {
+		char name[64];
+		snprintf(name, sizeof name, "%s%s", path, suffixes[i]);
+		unlink(name);
+	}
+}
+
 /* Without the state file, what nodes say decides: they are asked for checksums, nothing is loaded again, and epochs go on. */
 static void lost_state_is_rebuilt_from_the_nodes(void **state)
 {
@@ -722,6 +776,7 @@ int main(void)
 		cmocka_unit_test(hung_node_loses_its_lease),
 		cmocka_unit_test(restart_moves_nothing),
 		cmocka_unit_test(node_that_does_not_come_back_after_a_restart_is_dead),
+		cmocka_unit_test(unwritable_state_catches_up),
 		cmocka_unit_test(lost_state_is_rebuilt_from_the_nodes),
 		cmocka_unit_test(wrong_weights_are_never_in_a_map),
 		cmocka_unit_test(late_checksums_are_waited_for),
