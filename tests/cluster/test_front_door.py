@@ -65,8 +65,9 @@ def test_down_leaves_strangers_alone(door):
 
 
 def test_interrupt_stops_what_was_started(door):
+    # A shell that was started with SIGINT ignored (in the background of a script) can never trap it: here it is as for a person at a terminal.
     process = subprocess.Popen([ROOT / 'cadre', 'up', '--model', MODEL], env={**os.environ, 'CADRE_RUN': str(door.run)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)
+                               start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     while not (door.run / 'processes').exists() or not (door.run / 'processes').read_text():
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
