@@ -270,7 +270,8 @@ static enum cad_status feed_strip(struct cad_decoder *decoder, size_t at, const 
 	return status ? status : feed(decoder, at + 1, state->scratch.bytes, state->scratch.size);
 }
 
-static enum cad_status replace_all(const struct tok_decoder_stage *stage, const char *bytes, size_t size, struct cad_text *out, size_t *done, struct cad_error *error)
+static enum cad_status replace_all(const struct tok_decoder_stage *stage, const char *bytes, size_t size, struct cad_text *out, size_t *done,
+                                   struct cad_error *error)
 {
 	struct tok_matches matches;
 	size_t start, end;

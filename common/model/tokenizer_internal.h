@@ -73,6 +73,7 @@ struct tok_pattern {
 	char *literal;                     /* NULL: code */
 	size_t literal_size;
 	void *code;                        /* pcre2_code */
+	bool is_native;                    /* compiled to machine code */
 };
 
 /* Goes through the matches of a pattern in one text, left to right, as the library's iterator does. */
@@ -81,7 +82,7 @@ struct tok_matches {
 	const char *text;
 	size_t size, from, last_end;
 	bool any;
-	void *match_data;
+	void *match_data, *context;        /* PCRE2's */
 };
 
 /* A sentence that a wrong component gets is prefixed by the caller with where it stands. */
@@ -278,8 +279,8 @@ CAD_MUST_USE enum cad_status cad_tok_added_parse(const json_t *json, const struc
                                                  struct tok_names *names, struct cad_error *error);
 void cad_tok_added_fini(struct tok_added *added);
 /* Cuts bytes [start, start + size) of text, where `origin` is as in tok_piece, into added tokens and the text between them. */
-CAD_MUST_USE enum cad_status cad_tok_added_cut(const struct tok_added *added, const struct tok_trie *trie, const char *text, size_t start, size_t size, size_t origin,
-                                               struct tok_pieces *pieces);
+CAD_MUST_USE enum cad_status cad_tok_added_cut(const struct tok_added *added, const struct tok_trie *trie, const char *text, size_t start, size_t size,
+                                               size_t origin, struct tok_pieces *pieces);
 
 /* ---- template (tokenizer_template.c) ---- */
 

@@ -316,7 +316,8 @@ static enum cad_status parse_model(const json_t *model, bool bytes_wanted, struc
 	return status ? status : collect_whole(bpe, names);
 }
 
-enum cad_status cad_tok_bpe_parse(const json_t *model, bool bytes_wanted, struct tok_bpe *bpe, struct tok_map *vocab, struct tok_names *names, struct cad_error *error)
+enum cad_status cad_tok_bpe_parse(const json_t *model, bool bytes_wanted, struct tok_bpe *bpe, struct tok_map *vocab, struct tok_names *names,
+                                  struct cad_error *error)
 {
 	struct merge_reader reader = { .bpe = bpe, .vocab = vocab, .error = error };
 	enum cad_status status = parse_model(model, bytes_wanted, &reader, vocab, names);

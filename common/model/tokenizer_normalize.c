@@ -75,7 +75,8 @@ void cad_tok_normalizers_fini(struct tok_normalizers *normalizers)
 
 /* `origin` everywhere: how many of the first bytes stem from the first character of the input. */
 
-static enum cad_status replace(const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out, size_t *origin, struct cad_error *error)
+static enum cad_status replace(const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out, size_t *origin,
+                               struct cad_error *error)
 {
 	struct tok_matches matches;
 	enum cad_status status = cad_tok_matches_init(&matches, &normalizer->pattern);
@@ -172,7 +173,8 @@ static enum cad_status map(const struct tok_normalizer *normalizer, const char *
 	return status;
 }
 
-static enum cad_status run_one(const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out, size_t *origin, struct cad_error *error)
+static enum cad_status run_one(const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out, size_t *origin,
+                               struct cad_error *error)
 {
 	switch (normalizer->kind) {
 	case TOK_NORMAL_PREPEND: {

@@ -236,8 +236,8 @@ enum cad_status cad_tok_pattern_compile(const char *regex, size_t size, struct t
 		status = code == PCRE2_ERROR_HEAP_FAILED ? CAD_ERR_MEMORY : cad_error_set(error, CAD_ERR_CORRUPT, "the regular expression cannot be compiled: %s", text);
 		goto free_out;
 	}
-	(void)pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE);   /* without it (no JIT here, or no memory for it) matching is slower and no different */
-	*pattern = (struct tok_pattern){ .code = compiled };
+	/* without it (no JIT here, or no memory for it) matching is slower and no different */
+	*pattern = (struct tok_pattern){ .code = compiled, .is_native = pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE) == 0 };
 free_out:
 	cad_text_fini(&reader.out);
 	return status;
@@ -270,7 +270,7 @@ void cad_tok_pattern_fini(struct tok_pattern *pattern)
 /* ---- matching ---- */
 
 /* Steps that one match may take before the pattern is given up as hostile: the published patterns need about one per byte of the match. */
-enum { STEPS_MIN = 1 << 20, STEPS_PER_BYTE = 16 };
+enum { STEPS_MIN = 1 << 20, STEPS_PER_BYTE = 16, BYTES_COUNTED_MAX = 1 << 27, HEAP_KIB_MAX = 1 << 20 };
 
 enum cad_status cad_tok_matches_init(struct tok_matches *matches, const struct tok_pattern *pattern)
 {
@@ -278,13 +278,21 @@ enum cad_status cad_tok_matches_init(struct tok_matches *matches, const struct t
 	if (!pattern->code)
 		return CAD_OK;
 	matches->match_data = pcre2_match_data_create(1, NULL);
-	return matches->match_data ? CAD_OK : CAD_ERR_MEMORY;
+	matches->context = pcre2_match_context_create(NULL);
+	if (!matches->match_data || !matches->context) {
+		cad_tok_matches_fini(matches);
+		return CAD_ERR_MEMORY;
+	}
+	pcre2_set_heap_limit(matches->context, HEAP_KIB_MAX);
+	return CAD_OK;
 }
 
 void cad_tok_matches_fini(struct tok_matches *matches)
 {
 	pcre2_match_data_free(matches->match_data);
+	pcre2_match_context_free(matches->context);
 	matches->match_data = NULL;
+	matches->context = NULL;
 }
 
 void cad_tok_matches_start(struct tok_matches *matches, const char *text, size_t size)
@@ -293,28 +301,27 @@ void cad_tok_matches_start(struct tok_matches *matches, const char *text, size_t
 	matches->size = size;
 	matches->from = 0;
 	matches->any = false;
+	if (matches->context)
+		pcre2_set_match_limit(matches->context, (uint32_t)(STEPS_MIN + STEPS_PER_BYTE * (size < BYTES_COUNTED_MAX ? size : BYTES_COUNTED_MAX)));
 }
 
-/* Where the fast matcher runs out of its small stack, the careful one, which takes its memory from the heap, does the match again. */
-static int match_carefully(struct tok_matches *matches)
+/* Machine code works on a small stack; where that runs out, the interpreter, which takes its memory from the heap, does the match again. */
+static int find(const struct tok_matches *matches)
 {
-	pcre2_match_context *context = pcre2_match_context_create(NULL);
-	if (!context)
-		return PCRE2_ERROR_NOMEMORY;
-	pcre2_set_match_limit(context, (uint32_t)(STEPS_MIN + STEPS_PER_BYTE * (matches->size < (1u << 27) ? matches->size : (1u << 27))));
-	pcre2_set_heap_limit(context, 1 << 20);   /* kibibytes */
-	int found = pcre2_match(matches->pattern->code, (PCRE2_SPTR)matches->text, matches->size, matches->from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
-	                        matches->match_data, context);
-	pcre2_match_context_free(context);
+	const struct tok_pattern *pattern = matches->pattern;
+	PCRE2_SPTR text = (PCRE2_SPTR)matches->text;
+	int found = PCRE2_ERROR_JIT_STACKLIMIT;
+	if (pattern->is_native)
+		found = pcre2_jit_match(pattern->code, text, matches->size, matches->from, 0, matches->match_data, matches->context);
+	if (found == PCRE2_ERROR_JIT_STACKLIMIT)
+		found = pcre2_match(pattern->code, text, matches->size, matches->from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, matches->match_data, matches->context);
 	return found;
 }
 
 static enum cad_status next_regex(struct tok_matches *matches, size_t *start, size_t *end, struct cad_error *error)
 {
 	while (matches->from <= matches->size) {
-		int found = pcre2_match(matches->pattern->code, (PCRE2_SPTR)matches->text, matches->size, matches->from, PCRE2_NO_UTF_CHECK, matches->match_data, NULL);
-		if (found == PCRE2_ERROR_JIT_STACKLIMIT || found == PCRE2_ERROR_MATCHLIMIT)
-			found = match_carefully(matches);
+		int found = find(matches);
 		if (found == PCRE2_ERROR_NOMATCH)
 			return CAD_AGAIN;
 		if (found == PCRE2_ERROR_NOMEMORY)

@@ -199,7 +199,8 @@ static void wrong_files(void **state)
 		{ "{" MODEL ",\"normalizer\":{\"type\":\"Prepend\"}}", CAD_ERR_CORRUPT, "\"prepend\"" },
 		{ "{" MODEL ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":{}}}", CAD_ERR_CORRUPT, "\"normalizers\" must be a list" },
 		{ "{" MODEL ",\"normalizer\":{\"type\":\"Replace\",\"content\":\"\",\"pattern\":{\"String\":\"\"}}}", CAD_ERR_UNSUPPORTED, "empty" },
-		{ "{" MODEL ",\"normalizer\":{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true},\"added_tokens\":[{\"content\":\" \",\"id\":3,\"normalized\":true}]}", CAD_ERR_CORRUPT,
+		{ "{" MODEL ",\"normalizer\":{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true},"
+		  "\"added_tokens\":[{\"content\":\" \",\"id\":3,\"normalized\":true}]}", CAD_ERR_CORRUPT,
 		  "empty when normalized" },
 		{ "{" MODEL ",\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}}", CAD_ERR_UNSUPPORTED, "pre_tokenizer: UnicodeScripts" },
 		{ "{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Apart\",\"pattern\":{\"String\":\"a\"}}}", CAD_ERR_UNSUPPORTED, "'Apart'" },
@@ -227,18 +228,20 @@ static void wrong_files(void **state)
 	assert_non_null(strstr(error.text, "/nowhere/tokenizer.json"));
 }
 
+#define SPLIT "{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"invert\":false,\"pattern\":{\"Regex\":\"%s\"}}}"
+
 /* Constructs that the library's regular expressions and PCRE2 read differently are never run. */
 static void wrong_patterns(void **state)
 {
 	(void)state;
-	static const char *const patterns[] = { "^a", "a$", "\\\\h", "\\\\w", "\\\\b", "\\\\R", "\\\\1", "[a[b]]", "[a&&b]", "[[:alpha:]]", "a{1,2}+", "a{,2}", "a{2}?", "(?m:a)", "(?<n>a)", "(*F)", "\\\\p{Han}",
-		                                "\\\\p{L", "[\\\\P{L}]", "\\\\xff", "\\\\u12", "[]a]", "\\\\p{^L}", "\\\\x{110000}" };
+	static const char *const patterns[] = { "^a", "a$", "\\\\h", "\\\\w", "\\\\b", "\\\\R", "\\\\1", "[a[b]]", "[a&&b]", "[[:alpha:]]",
+		                                "a{1,2}+", "a{,2}", "a{2}?", "(?m:a)", "(?<n>a)", "(*F)", "\\\\p{Han}", "\\\\p{L", "[\\\\P{L}]", "\\\\xff", "\\\\u12", "[]a]", "\\\\p{^L}", "\\\\x{110000}" };
 	static const char *const broken[] = { "(a", "a)", "[a", "*a", "\\\\" };
 	for (size_t i = 0; i < sizeof patterns / sizeof *patterns + sizeof broken / sizeof *broken; i++) {
 		bool known = i >= sizeof patterns / sizeof *patterns;
 		const char *pattern = known ? broken[i - sizeof patterns / sizeof *patterns] : patterns[i];
 		char json[512];
-		snprintf(json, sizeof json, "{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"invert\":false,\"pattern\":{\"Regex\":\"%s\"}}}", pattern);
+		snprintf(json, sizeof json, SPLIT, pattern);
 		struct cad_tokenizer *tokenizer = NULL;
 		struct cad_error error = { 0 };
 		if (cad_tokenizer_parse("t", json, strlen(json), &tokenizer, &error) != (known ? CAD_ERR_CORRUPT : CAD_ERR_UNSUPPORTED))
@@ -247,12 +250,38 @@ static void wrong_patterns(void **state)
 	}
 }
 
+/* A pattern that backtracks without end is given up with a sentence; one that needs more stack than machine code has is run without it. */
+static void patterns_that_run_away(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *pattern;
+		enum cad_status status;
+	} patterns[] = { { "(?:a+)+[bc]", CAD_ERR_EXHAUSTED }, { "(?:a|aa)+[bc]", CAD_ERR_EXHAUSTED }, { "(?:a|b)+", CAD_OK } };
+	enum { BYTES = 20000 };
+	static char text[BYTES];
+	memset(text, 'a', BYTES);
+	for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
+		char json[512];
+		snprintf(json, sizeof json, SPLIT, patterns[i].pattern);
+		struct cad_tokenizer *tokenizer = NULL;
+		struct cad_error error = { 0 };
+		struct cad_ids ids = { 0 };
+		assert_int_equal(cad_tokenizer_parse("t", json, strlen(json), &tokenizer, &error), CAD_OK);
+		assert_int_equal(cad_tokenizer_encode(tokenizer, text, BYTES, true, SIZE_MAX, &ids, &error), patterns[i].status);
+		assert_true(patterns[i].status == CAD_OK ? ids.count == BYTES : strstr(error.text, "regular expression") != NULL && ids.count == 0);
+		cad_ids_fini(&ids);
+		cad_tokenizer_close(tokenizer);
+	}
+}
+
 /* ---- what a caller may get wrong ---- */
 
 static struct cad_tokenizer *small_tokenizer(void)
 {
-	static const char json[] = "{" MODEL ",\"added_tokens\":[{\"content\":\"<s>\",\"id\":3,\"special\":true}],\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
-	                           "{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"<s>\":{\"ids\":[3]}}},\"decoder\":{\"type\":\"Fuse\"}}";
+	static const char json[] = "{" MODEL ",\"added_tokens\":[{\"content\":\"<s>\",\"id\":3,\"special\":true}],"
+	                           "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}}],"
+	                           "\"special_tokens\":{\"<s>\":{\"ids\":[3]}}},\"decoder\":{\"type\":\"Fuse\"}}";
 	struct cad_tokenizer *tokenizer = NULL;
 	assert_int_equal(cad_tokenizer_parse("small", json, strlen(json), &tokenizer, NULL), CAD_OK);
 	return tokenizer;
@@ -264,7 +293,8 @@ static void invalid_utf8(void **state)
 	static const struct {
 		const char *text;
 		size_t at;
-	} texts[] = { { "ab\x80", 2 }, { "a\xc3", 1 }, { "\xc0\x80", 0 }, { "abcdefghij\xed\xa0\x80", 10 }, { "\xf4\x90\x80\x80", 0 }, { "\xe0\x9f\xbf", 0 }, { "\xf0\x8f\xbf\xbf", 0 }, { "a\xff", 1 }, { "\xe4\xb8", 0 } };
+	} texts[] = { { "ab\x80", 2 }, { "a\xc3", 1 }, { "\xc0\x80", 0 }, { "abcdefghij\xed\xa0\x80", 10 },
+		      { "\xf4\x90\x80\x80", 0 }, { "\xe0\x9f\xbf", 0 }, { "\xf0\x8f\xbf\xbf", 0 }, { "a\xff", 1 }, { "\xe4\xb8", 0 } };
 	struct cad_tokenizer *tokenizer = small_tokenizer();
 	struct cad_ids ids = { 0 };
 	assert_int_equal(cad_tokenizer_encode(tokenizer, "a", 1, false, 9, &ids, NULL), CAD_OK);
@@ -342,7 +372,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(golden_cases),    cmocka_unit_test(component_cases), cmocka_unit_test(wrong_files),       cmocka_unit_test(wrong_patterns),
-		cmocka_unit_test(invalid_utf8),    cmocka_unit_test(limits_and_ranges), cmocka_unit_test(streaming_holds_back),
+		cmocka_unit_test(patterns_that_run_away), cmocka_unit_test(invalid_utf8), cmocka_unit_test(limits_and_ranges), cmocka_unit_test(streaming_holds_back),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /*
- * Merging against its definition: random vocabularies and texts, short and long, encoded by the tokenizer and by the plain loop "make the merge of the lowest rank, of
- * those the leftmost, until there is none". Then hostile lengths, many threads on one tokenizer, and memory that runs out.
+ * Merging against its definition: random vocabularies and texts, short and long, encoded by the tokenizer and by the plain loop "make the merge of
+ * the lowest rank, of those the leftmost, until there is none". Then hostile lengths, many threads on one tokenizer, and memory that runs out.
  */
 #include "common/clock.h"
 #include "common/model/tokenize_file.h"
@@ -177,7 +177,8 @@ static void check_run(const struct cad_tokenizer *tokenizer, const char *unit, s
 static void hostile_runs(void **state)
 {
 	(void)state;
-	static const char *const units[] = { "a", "A", " ", "\n", " \n", "0", "!", "'", "aA", "\xe4\xb8\xad", "\xc2\xaa", "\xcc\x81", "<|im_star", "<s", "\x01", "\xf0\x9f\xa7\xbf" };
+	static const char *const units[] = { "a", "A", " ", "\n", " \n", "0", "!", "'", "aA", "\xe4\xb8\xad", "\xc2\xaa",
+		                             "\xcc\x81", "<|im_star", "<s", "\x01", "\xf0\x9f\xa7\xbf" };
 	for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
 		struct cad_tokenizer *tokenizer = open_golden(kinds[k]);
 		for (size_t u = 0; u < sizeof units / sizeof *units; u++)
@@ -270,7 +271,8 @@ static enum cad_status whole_round(const char *json, struct cad_error *error)
 	return status;
 }
 
-/* jansson 2.14 corrupts its heap when memory runs out while it reads a string (lex_save in load.c ignores the answer of strbuffer_append_byte): its allocations are spared. */
+/* jansson 2.14 corrupts its heap when memory runs out while it reads a string (lex_save in load.c ignores the answer of strbuffer_append_byte):
+ * its allocations are spared. */
 static void *spared(size_t size)
 {
 	test_fail_allocation_pause(true);
