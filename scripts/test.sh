@@ -51,34 +51,21 @@ test_tsan() {
 	TSAN_OPTIONS=${TSAN_OPTIONS:-suppressions=$ROOT/tests/tsan.supp:second_deadlock_stack=1} run_ctest tsan -L unit
 }
 
-# A virtual environment with what tests/requirements.txt names.
+# make_venv FOLDER: a virtual environment with what FOLDER/requirements.txt names.
 make_venv() {
+	local wanted=$ROOT/$1/requirements.txt installed=$VENV/installed-${1//\//-}.txt
 	install_packages "${TEST_PACKAGES[@]}"
 	[ -x "$VENV/bin/python" ] || python3 -m venv "$VENV"
-	if ! cmp -s "$ROOT/tests/requirements.txt" "$VENV/installed.txt"; then
-		"$VENV/bin/pip" install -q --disable-pip-version-check -r "$ROOT/tests/requirements.txt" >&2 || return 1
-		cp "$ROOT/tests/requirements.txt" "$VENV/installed.txt"
+	if ! cmp -s "$wanted" "$installed"; then
+		"$VENV/bin/pip" install -q --disable-pip-version-check -r "$wanted" >&2 || return 1
+		cp "$wanted" "$installed"
 	fi
-}
-
-# run_cluster PRESET: tests/cluster with the programs of a preset.
-run_cluster() {
-	local junit preset=$1
-	if ! (build release "${PROGRAMS[@]}" && build "$preset" "${PROGRAMS[@]}" && make_venv); then
-		say "what the cluster tests need could not be made"
-		count 0 1 0
-		return
-	fi
-	junit=$(build_directory "$preset")/junit-cluster.xml
-	rm -f "$junit"
-	(cd "$ROOT" && CADRE_BIN=$(build_directory "$preset")/bin "$VENV/bin/python" -m pytest -q -p no:cacheprovider --junitxml "$junit" tests/cluster) || true
-	count_junit "$junit"
 }
 
 # cluster_of PRESET: whole clusters of that preset's programs.
 cluster_of() {
 	local junit directory
-	if ! (build "$1" "${PROGRAMS[@]}" && make_venv); then
+	if ! (build "$1" "${PROGRAMS[@]}" && make_venv tests); then
 		say "what the cluster tests need could not be made"
 		count 0 1 0
 		return
@@ -92,6 +79,20 @@ cluster_of() {
 
 test_cluster() { cluster_of release; }
 test_cluster_asan() { ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1} cluster_of asan; }
+
+# Published tokenizers and random ones, against the library that defines them. Its packages come from PyPI: without them this is one skipped test.
+test_tokenizers() {
+	local junit
+	if ! (build release cadrectl && make_venv tests/tokenizers); then
+		say "skipped: tests/tokenizers, whose packages cannot be installed"
+		count 0 0 1
+		return
+	fi
+	junit=$(build_directory release)/junit-tokenizers.xml
+	rm -f "$junit"
+	(cd "$ROOT" && "$VENV/bin/python" -m pytest -q -p no:cacheprovider --junitxml "$junit" tests/tokenizers) || true
+	count_junit "$junit"
+}
 
 # Each fuzzer for a few seconds, from its seeds where it has any: tests/fuzz/corpus/NAME.
 test_fuzz() {
@@ -122,11 +123,11 @@ test_fuzz() {
 
 run_tests() {
 	local kind
-	[ $# -gt 0 ] || set -- unit asan cluster fuzz
+	[ $# -gt 0 ] || set -- unit asan cluster tokenizers fuzz
 	for kind in "$@"; do
 		case $kind in
-			unit | asan | tsan | cluster | cluster_asan | fuzz) ;;
-			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, cluster, cluster_asan, fuzz" ;;
+			unit | asan | tsan | cluster | cluster-asan | tokenizers | fuzz) ;;
+			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, cluster, cluster-asan, tokenizers, fuzz" ;;
 		esac
 	done
 	install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
