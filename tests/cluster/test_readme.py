@@ -4,10 +4,13 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from cluster import GOLDEN, ROOT, Cluster
 
 
 def test_python_snippet(tmp_path):
+    pytest.importorskip('grpc_reflection', reason='the snippet needs the package grpcio-reflection, which is on PyPI alone')
     snippet, = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
     with Cluster(GOLDEN / 'mixtral-a' / 'model', experts=1) as cluster:
         (tmp_path / 'run').mkdir()
