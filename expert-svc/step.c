@@ -35,13 +35,29 @@ static enum cadre_wire_status admit(const struct ex_step *step, const struct ex_
 		*detail = 0;
 		return CADRE_WIRE_EXPIRED;
 	}
-	for (uint32_t g = 0; g < call->groups; g++)
-		if (!ex_store_find(step->store, call->layer, job->call->groups[g].expert)) {
-			count(&step->counters->not_held, 1);
-			*detail = job->call->groups[g].expert;
-			return CADRE_WIRE_NOT_HELD;
-		}
 	return CADRE_WIRE_OK;
+}
+
+/* Whether every expert of the call is here: for the batch's layer as found when it began, for others (whose turn comes later) as of now. */
+static enum cadre_wire_status look_held(const struct ex_step *step, const struct ex_job *job, uint32_t *detail)
+{
+	const struct cadre_wire_call *call = &job->call->call;
+	for (uint32_t g = 0; g < call->groups; g++) {
+		uint32_t expert = job->call->groups[g].expert;
+		if (call->layer == step->batch.layer ? step->batch.found[expert] : ex_store_find(step->store, call->layer, expert))
+			continue;
+		count(&step->counters->not_held, 1);
+		*detail = expert;
+		return CADRE_WIRE_NOT_HELD;
+	}
+	return CADRE_WIRE_OK;
+}
+
+static void begin_layer(struct ex_step *step, uint32_t layer)
+{
+	ex_batch_begin(&step->batch, layer);
+	for (uint32_t e = 0; e < step->batch.experts; e++)
+		step->batch.found[e] = ex_store_find(step->store, layer, e);
 }
 
 /* Takes the oldest call, and every other call of its layer that fits beside it; answers at once what cannot be computed. False: nothing is left to run. */
@@ -54,12 +70,14 @@ static bool take(struct ex_step *step)
 		struct ex_job *job = *at;
 		uint32_t detail;
 		enum cadre_wire_status status = admit(step, job, now_ns, &detail);
+		if (status == CADRE_WIRE_OK && batch->segments_count == 0)
+			begin_layer(step, job->call->call.layer);
+		if (status == CADRE_WIRE_OK)
+			status = look_held(step, job, &detail);
 		if (status != CADRE_WIRE_OK) {
 			finish(step, ex_inbox_remove(step->inbox, at), status, detail);
 			continue;
 		}
-		if (batch->segments_count == 0)
-			ex_batch_begin(batch, job->call->call.layer);
 		bool added = job->call->call.layer == batch->layer && ex_batch_add(batch, job);
 		const struct ex_segment *last = &batch->segments[batch->segments_count - 1];
 		if (added && last->row_begin + last->rows == job->call->call.rows)
@@ -123,7 +141,7 @@ bool ex_step_run(struct ex_step *step)
 	uint64_t begin_ns = cad_clock_now_ns(step->clock);
 	enum cad_status status = CAD_OK;
 	if (taken) {
-		ex_batch_group(&step->batch, step->store);
+		ex_batch_group(&step->batch);
 		status = ex_exec_run(&step->exec, &step->batch, step->quanta[step->batch.layer]);
 	}
 	ex_store_leave(step->store);

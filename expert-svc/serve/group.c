@@ -11,6 +11,7 @@ enum cad_status ex_batch_init(struct ex_batch *batch, uint32_t rows_max, uint32_
 		cursor_count = rows_max;
 	*batch = (struct ex_batch){ .rows_max = rows_max, .pairs_max = pairs_max, .segments_max = segments_max, .experts = experts, .cursor_count = cursor_count };
 	batch->segments = calloc(segments_max, sizeof *batch->segments);
+	batch->found = calloc(experts, sizeof *batch->found);
 	batch->active = calloc(experts, sizeof *batch->active);
 	batch->begin = calloc(experts + 1u, sizeof *batch->begin);
 	batch->pair_row = calloc(pairs_max, sizeof *batch->pair_row);
@@ -19,7 +20,7 @@ enum cad_status ex_batch_init(struct ex_batch *batch, uint32_t rows_max, uint32_
 	batch->row_begin = calloc(rows_max + 1u, sizeof *batch->row_begin);
 	batch->row_pairs = calloc(pairs_max, sizeof *batch->row_pairs);
 	batch->cursor = calloc(cursor_count + 1u, sizeof *batch->cursor);
-	if (batch->segments && batch->active && batch->begin && batch->pair_row && batch->pair_expert && batch->pair_weight && batch->row_begin && batch->row_pairs && batch->cursor)
+	if (batch->segments && batch->found && batch->active && batch->begin && batch->pair_row && batch->pair_expert && batch->pair_weight && batch->row_begin && batch->row_pairs && batch->cursor)
 		return CAD_OK;
 	ex_batch_fini(batch);
 	return CAD_ERR_MEMORY;
@@ -28,6 +29,7 @@ enum cad_status ex_batch_init(struct ex_batch *batch, uint32_t rows_max, uint32_
 void ex_batch_fini(struct ex_batch *batch)
 {
 	free(batch->segments);
+	free(batch->found);
 	free(batch->active);
 	free(batch->begin);
 	free(batch->pair_row);
@@ -126,7 +128,7 @@ static void list_by_row(struct ex_batch *batch)
 		batch->row_pairs[batch->cursor[batch->pair_row[p]]++] = p;
 }
 
-void ex_batch_group(struct ex_batch *batch, const struct ex_store *store)
+void ex_batch_group(struct ex_batch *batch)
 {
 	uint32_t *place = batch->cursor, at = 0;
 	memset(place, 0, batch->experts * sizeof *place);
@@ -137,7 +139,7 @@ void ex_batch_group(struct ex_batch *batch, const struct ex_store *store)
 		place[e] = at;
 		if (count == 0)
 			continue;
-		batch->active[batch->active_count] = ex_store_find(store, batch->layer, e);
+		batch->active[batch->active_count] = batch->found[e];
 		CAD_ASSERT(batch->active[batch->active_count]);
 		batch->begin[batch->active_count++] = at;
 		at += count;

@@ -23,6 +23,8 @@ struct ex_batch {
 	uint32_t layer;
 	struct ex_segment *segments;         /* [segments_max] */
 	uint32_t segments_count, rows, pairs;
+	const struct kn_expert **found;      /* [experts]: the layer's experts as they were when the batch began, NULL: not held. Looked up once: one that is freed
+	                                      * meanwhile stays usable until the step is over, but cannot be found again */
 	/* made by ex_batch_group */
 	const struct kn_expert **active;     /* [experts]: those that have pairs, ascending by id */
 	uint32_t active_count;
@@ -42,7 +44,7 @@ void ex_batch_fini(struct ex_batch *batch);
 void ex_batch_begin(struct ex_batch *batch, uint32_t layer);
 /* Adds the rows of the job that are not done. False: they do not fit beside what is there. An empty batch takes as many rows as fit, at least one. */
 bool ex_batch_add(struct ex_batch *batch, struct ex_job *job);
-/* Sorts. Every expert of every call is held by `store`, between enter and leave. */
-void ex_batch_group(struct ex_batch *batch, const struct ex_store *store);
+/* Sorts. Every expert of every call is in `found`, between enter and leave of the store. */
+void ex_batch_group(struct ex_batch *batch);
 
 #endif
