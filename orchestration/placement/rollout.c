@@ -34,7 +34,6 @@ struct pl_rollout {
 	uint32_t cells, slots_end;   /* slots_end: one past the highest slot in use */
 	uint32_t moving;             /* loads in flight of experts that are READY elsewhere */
 	bool lost, changed;          /* since the last map: a READY copy vanished; anything else about READY copies */
-	bool stirred;                /* since the last turn something happened that may give it work */
 	uint64_t published_ns;
 	struct leaving *leaving;
 	size_t leaving_count, leaving_capacity;
@@ -86,7 +85,6 @@ static void become(struct pl_rollout *rollout, uint32_t at, uint32_t cell, enum 
 	if (before == state)
 		return;
 	slot->copies[cell] = (uint8_t)((slot->copies[cell] & ~COPY_MASK) | (int)state);
-	rollout->stirred = true;
 	slot->used = slot->used + (state != PL_COPY_NONE) - (before != PL_COPY_NONE);
 	slot->loading = slot->loading + (state == PL_COPY_LOADING) - (before == PL_COPY_LOADING);
 	rollout->changed = rollout->changed || state == PL_COPY_READY || before == PL_COPY_READY;
@@ -106,7 +104,6 @@ enum cad_status pl_rollout_add(struct pl_rollout *rollout, uint32_t slot, uint64
 			rollout->slots_end = slot + 1;
 	}
 	at->memory_bytes = memory_bytes;
-	rollout->stirred = true;
 	return CAD_OK;
 }
 
@@ -128,7 +125,6 @@ static void forget_leaving(struct pl_rollout *rollout, uint32_t slot, uint32_t c
 void pl_rollout_join(struct pl_rollout *rollout, uint32_t slot, const uint8_t *held)
 {
 	rollout->slots[slot].reachable = true;
-	rollout->stirred = true;
 	for (uint32_t cell = 0; cell < rollout->cells; cell++) {
 		enum pl_copy state = state_of(&rollout->slots[slot], cell);
 		bool stays = held[cell] && (state == PL_COPY_READY || state == PL_COPY_LEAVING);
@@ -201,7 +197,6 @@ bool pl_rollout_expert_bytes(struct pl_rollout *rollout, uint64_t bytes)
 void pl_rollout_target(struct pl_rollout *rollout, uint32_t slot, const uint8_t *target)
 {
 	uint8_t *copies = rollout->slots[slot].copies;
-	rollout->stirred = true;
 	for (uint32_t cell = 0; cell < rollout->cells; cell++)
 		copies[cell] = (uint8_t)(target[cell] ? copies[cell] | COPY_TARGET : copies[cell] & ~COPY_TARGET);
 }
@@ -305,9 +300,6 @@ static uint32_t list_loads(struct pl_rollout *rollout, uint32_t s)
 
 void pl_rollout_turn(struct pl_rollout *rollout, uint64_t routers_epoch, uint64_t now_ns, const struct pl_rollout_orders *orders)
 {
-	if (!rollout->stirred && rollout->leaving_count == 0)
-		return;   /* the usual case: load reports, and nothing moves */
-	rollout->stirred = false;
 	take_stock(rollout);
 	for (uint32_t s = 0; s < rollout->slots_end; s++) {
 		struct slot *slot = &rollout->slots[s];
