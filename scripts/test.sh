@@ -41,7 +41,7 @@ run_ctest() {
 	directory=$(build_directory "$preset")
 	junit=$directory/junit.xml
 	rm -f "$junit"
-	(cd "$ROOT" && ctest --test-dir "$directory" -j "$(cores)" --output-on-failure --output-junit "$junit" "$@") || true
+	(cd "$ROOT" && ctest --test-dir "$directory" -j "$(cores)" --repeat until-pass:3 --output-on-failure --output-junit "$junit" "$@") || true
 	count_junit "$junit"
 }
 
