@@ -103,6 +103,9 @@ enum cad_status cad_transport_create(const struct cad_transport_options *options
 
 struct cad_link *cad_transport_link(struct cad_transport *transport);
 
+/* For tests: as if a peer had died while it wrote to this process's shared memory. */
+void cad_link_ucx_wedge(struct cad_link *link);
+
 /* Payloads from `client` are used in place by `server`, and waiting on client waits for either. */
 void cad_link_local_attach(struct cad_link *client, struct cad_link *server);
 void cad_link_local_detach(struct cad_link *client, struct cad_link *server);

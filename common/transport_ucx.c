@@ -544,6 +544,8 @@ static void wedge_watch(struct ucx_link *link)
 		link->wedged = true;
 }
 
+void cad_link_ucx_wedge(struct cad_link *base) { ((struct ucx_link *)base)->wedged = true; }
+
 static size_t wedge_repair(struct ucx_link *link)
 {
 	for (uint32_t i = 0; i < link->options.connections_max; i++)
