@@ -9,8 +9,6 @@
 
 #include <string.h>
 
-#define OWNER(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
-
 static void call_sent(struct cad_link_op *op, enum cad_status status);
 static void call_received(struct cad_link_op *op, enum cad_status status);
 

@@ -1,6 +1,6 @@
 /*
- * What the files of the protocol share: transport.c (creation, poll, timers, ends), transport_hello.c (who is who), transport_call.c (calling)
- * and transport_serve.c (answering). Not to be included by anything else.
+ * What the files of the protocol share: transport.c (creation, poll, time), transport_connection.c (connections), transport_hello.c (who is who),
+ * transport_call.c (calling) and transport_serve.c (answering). Not to be included by anything else.
  *
  * Nothing here runs the caller's callbacks but transport_events_run, from inside poll and destroy: whatever happens becomes an event in one queue, in the
  * order in which it happened.
@@ -155,17 +155,26 @@ struct cad_transport {
 
 static inline uint64_t transport_now(const struct cad_transport *t) { return cad_clock_now_ns(t->options.clock); }
 
+#define OWNER(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+
 /* transport.c */
 void transport_event(struct cad_transport *t, struct event *event);
+size_t transport_turn(void *upper, uint64_t waited_ns);
+uint64_t transport_next_ns(void *upper);
+struct control *control_get(struct cad_connection *c, uint8_t kind);   /* NULL: none free */
+void control_send(struct control *control, size_t bytes);
+struct cad_buffer *pool_get(struct cad_transport *t, struct buffer_pool *pool);
+void pool_put(struct cad_transport *t, struct buffer_pool *pool, struct cad_buffer *buffer, uint64_t rest_ns);
+
+/* transport_connection.c */
+extern const struct cad_link_events transport_link_events;
 /* The first reason wins. `text` may be NULL. */
 void connection_fail(struct cad_connection *c, enum cad_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* connection_fail with CAD_ERR_PROTOCOL, counted. */
 void connection_break(struct cad_connection *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const char *connection_name(const struct cad_connection *c);   /* the peer's node id, or a word in its place */
-struct control *control_get(struct cad_connection *c, uint8_t kind);   /* NULL: none free */
-void control_send(struct control *control, size_t bytes);
-struct cad_buffer *pool_get(struct cad_transport *t, struct buffer_pool *pool);
-void pool_put(struct cad_transport *t, struct buffer_pool *pool, struct cad_buffer *buffer, uint64_t rest_ns);
+void connections_attend(struct cad_transport *t);      /* takes connections that failed to their end, a step at a time */
+void connection_timers(struct cad_connection *c);
 
 /* transport_hello.c */
 void hello_start(struct cad_connection *c);

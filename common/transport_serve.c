@@ -8,8 +8,6 @@
 
 #include <string.h>
 
-#define OWNER(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
-
 static void request_received(struct cad_link_op *op, enum cad_status status);
 static void request_sent(struct cad_link_op *op, enum cad_status status);
 
