@@ -222,9 +222,10 @@ static size_t turn_alone(struct cad_transport *t, uint64_t waited_ns)
 {
 	size_t before = t->handled;
 	uint64_t now = transport_account(t, waited_ns);
-	for (int round = 0; round < DRAIN_ROUNDS_MAX && t->link->ops->progress(t->link) > 0; round++)
+	bool judging = now >= t->timer_ns;   /* then everything that has come is read first; else what is here is handled at once */
+	for (int round = 0; round < DRAIN_ROUNDS_MAX && t->link->ops->progress(t->link) > 0 && (judging || !t->events); round++)
 		;
-	if (now >= t->timer_ns)
+	if (judging)
 		timers_run(t, now);
 	connections_attend(t);
 	events_run(t);
