@@ -3,10 +3,11 @@
 # weights, written once (1.9 GB in run/).
 
 source "$ROOT/scripts/setup.sh"
+source "$ROOT/scripts/python.sh"
 
 bench() {
 	local program name word wanted model=$ROOT/run/model-1b
-	local -a arguments
+	local -a arguments interpreter
 	build release
 	for program in "$(build_directory release)"/bench/bench_* "$ROOT/bench/serve.py"; do
 		[ -x "$program" ] || fail "there are no benchmarks"
@@ -20,7 +21,12 @@ bench() {
 			[ -f "$model/model.safetensors" ] || "$ROOT/tests/tools/make_checkpoint.py" "$model" --shape 1b
 			arguments=(--model "$model")
 		fi
+		interpreter=()
+		case $name in
+			bench_exchange) install_packages ucx-utils ;;
+			serve.py) choose_python && interpreter=("$PYTHON") ;;
+		esac
 		say "$name"
-		(cd "$ROOT" && "$program" "${arguments[@]}")
+		(cd "$ROOT" && "${interpreter[@]}" "$program" "${arguments[@]}")
 	done
 }

@@ -2,10 +2,10 @@
 # Tests: each kind adds its counts, the last line sums them up.
 
 source "$ROOT/scripts/setup.sh"
+source "$ROOT/scripts/python.sh"
 
 PASSED=0 FAILED=0 SKIPPED=0
 FUZZ_SECONDS=${CADRE_FUZZ_SECONDS:-10}
-VENV=$ROOT/.venv
 
 count() {
 	PASSED=$((PASSED + $1))
@@ -41,7 +41,7 @@ run_ctest() {
 	directory=$(build_directory "$preset")
 	junit=$directory/junit.xml
 	rm -f "$junit"
-	(cd "$ROOT" && ctest --test-dir "$directory" -j "$(cores)" --repeat until-pass:3 --output-on-failure --output-junit "$junit" "$@") || true
+	(cd "$ROOT" && ctest --test-dir "$directory" -j "$(cores)" --output-on-failure --output-junit "$junit" "$@") || true
 	count_junit "$junit"
 }
 
@@ -49,26 +49,6 @@ test_unit() { run_ctest release; }
 test_asan() { ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1} run_ctest asan -L unit; }
 test_tsan() {
 	TSAN_OPTIONS=${TSAN_OPTIONS:-suppressions=$ROOT/tests/tsan.supp:second_deadlock_stack=1} run_ctest tsan -L unit
-}
-
-# make_venv FOLDER: a virtual environment with what FOLDER/requirements.txt names.
-make_venv() {
-	local wanted=$ROOT/$1/requirements.txt installed=$VENV/installed-${1//\//-}.txt
-	install_packages "${TEST_PACKAGES[@]}"
-	[ -x "$VENV/bin/python" ] || python3 -m venv "$VENV"
-	if ! cmp -s "$wanted" "$installed"; then
-		"$VENV/bin/pip" install -q --disable-pip-version-check -r "$wanted" >&2 || return 1
-		cp "$wanted" "$installed"
-	fi
-}
-
-# Sets PYTHON to an interpreter for the cluster tests: that of a virtual environment, or, where PyPI cannot be reached, Debian's with Debian's grpcio.
-choose_python() {
-	PYTHON=$VENV/bin/python
-	(make_venv tests) && return
-	say "PyPI cannot be reached: the cluster tests run with Debian's Python packages"
-	install_packages python3-pytest python3-grpcio python3-protobuf
-	PYTHON=/usr/bin/python3
 }
 
 # cluster_of PRESET: whole clusters of that preset's programs.
