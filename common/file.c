@@ -131,6 +131,13 @@ free_names:
 	return status;
 }
 
+static void writer_fini(struct cad_file_writer *writer)
+{
+	free(writer->temporary);
+	free(writer->path);
+	*writer = (struct cad_file_writer){ 0 };
+}
+
 enum cad_status cad_file_writer_commit(struct cad_file_writer *writer, struct cad_error *error)
 {
 	bool written = !ferror(writer->stream) && fflush(writer->stream) == 0 && fsync(fileno(writer->stream)) == 0;
@@ -146,8 +153,13 @@ enum cad_status cad_file_writer_commit(struct cad_file_writer *writer, struct ca
 		status = cad_error_set(error, CAD_ERR_IO, "%s cannot be written: %s", writer->path, strerror(failure));
 		unlink(writer->temporary);
 	}
-	free(writer->temporary);
-	free(writer->path);
-	*writer = (struct cad_file_writer){ 0 };
+	writer_fini(writer);
 	return status;
+}
+
+void cad_file_writer_abandon(struct cad_file_writer *writer)
+{
+	(void)fclose(writer->stream);
+	unlink(writer->temporary);
+	writer_fini(writer);
 }

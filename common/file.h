@@ -31,5 +31,7 @@ struct cad_file_writer {
 CAD_MUST_USE enum cad_status cad_file_writer_open(struct cad_file_writer *writer, const char *path, struct cad_error *error);
 /* Flushes to disk and renames. The writer is gone afterwards, whatever the answer; on failure nothing is left behind. */
 CAD_MUST_USE enum cad_status cad_file_writer_commit(struct cad_file_writer *writer, struct cad_error *error);
+/* Instead of commit: nothing is left behind, and what stood at `path` stays. */
+void cad_file_writer_abandon(struct cad_file_writer *writer);
 
 #endif

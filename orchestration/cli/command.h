@@ -17,6 +17,11 @@ int cl_generate(int argc, char **argv);
 int cl_verify(int argc, char **argv);
 int cl_tokenize(int argc, char **argv);
 int cl_model_inspect(int argc, char **argv);
+int cl_trace_import(int argc, char **argv);
+int cl_trace_export(int argc, char **argv);
+int cl_trace_show(int argc, char **argv);
+int cl_trace_split(int argc, char **argv);
+int cl_trace_generate(int argc, char **argv);
 
 /* How a command prints: --format, or -o for short. */
 enum cl_format { CL_FORMAT_TABLE, CL_FORMAT_JSON };

@@ -21,6 +21,11 @@ static const struct command commands[] = {
 	{ "eval", "logits and routing of whole sequences, into a file", cl_eval },
 	{ "tokenize", "a file of texts into token ids", cl_tokenize },
 	{ "model inspect", "what is in a checkpoint and what it needs", cl_model_inspect },
+	{ "trace import", "recorded routing from CSV or JSON into Cadre's own format", cl_trace_import },
+	{ "trace export", "a trace as CSV or JSON", cl_trace_export },
+	{ "trace show", "what is in a trace", cl_trace_show },
+	{ "trace split", "a trace cut in two, to plan on one part and measure on the other", cl_trace_split },
+	{ "trace generate", "a synthetic trace, and a placement that is known to be good for it", cl_trace_generate },
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
