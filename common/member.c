@@ -15,7 +15,7 @@
 #define JOIN_PATH "/cadre.v1.Placement/Join"
 #define STATUS_PATH "/cadre.v1.Placement/GetStatus"
 
-enum { DELAY_FIRST_MS = 50, DELAY_LAST_MS = 2000, ASK_TIMEOUT_MS = 2000, ASK_PAUSE_MS = 100, ASK_SAY_EVERY = 30, LEASE_MS_MAX = 3600 * 1000 };
+enum { DELAY_FIRST_MS = 50, DELAY_LAST_MS = 2000, ASK_TIMEOUT_MS = 2000, ASK_PAUSE_MS = 100, ASK_SAY_EVERY = 30, GOODBYE_MS = 1000, LEASE_MS_MAX = 3600 * 1000 };
 
 /* ---- asking for the facts ---- */
 
@@ -86,6 +86,7 @@ struct cad_member {
 	struct cad_random random;
 	uint32_t delay_ms, lease_ms;
 	bool joined, leaving;
+	char settings_fingerprint[33], settings_text[CADRE_TEXT_BYTES];
 	void (*closed)(void *context);
 	void *closed_context;
 };
@@ -204,6 +205,8 @@ static void attempt(uv_timer_t *timer)
 		return;
 	}
 	member->options.hello(member->options.context, &hello);
+	hello.settings_fingerprint = member->settings_fingerprint;
+	hello.settings = member->settings_text;
 	report.report_case = CADRE__V1__NODE_REPORT__REPORT_HELLO;
 	report.hello = &hello;
 	if (send_report(member, &report) != CAD_OK)
@@ -216,6 +219,8 @@ enum cad_status cad_member_create(const struct cad_member_options *options, stru
 	if (!member)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory to join a cluster");
 	*member = (struct cad_member){ .options = *options, .delay_ms = DELAY_FIRST_MS, .random = { cad_clock_now_ns(&cad_clock_system) ^ (uint64_t)getpid() } };
+	cad_settings_fingerprint(options->settings, member->settings_fingerprint);
+	cad_settings_text(options->settings, member->settings_text);
 	struct cad_rpc_channel_config config = { .keepalive_time_ms = 15000, .backoff_ms_max = DELAY_LAST_MS, .own_connection = true };
 	enum cad_status status = cad_rpc_channel_create(options->reactor, options->placement, NULL, &config, &member->channel, error);
 	if (status != CAD_OK) {
@@ -229,13 +234,22 @@ enum cad_status cad_member_create(const struct cad_member_options *options, stru
 	return CAD_OK;
 }
 
+static void goodbye_late(uv_timer_t *timer)
+{
+	struct cad_member *member = timer->data;
+	cad_rpc_client_cancel(member->call);
+}
+
 void cad_member_leave(struct cad_member *member, void (*closed)(void *context), void *context)
 {
 	member->leaving = true;
 	member->closed = closed;
 	member->closed_context = context;
 	uv_timer_stop(&member->timer);
-	if (member->call)
+	if (member->call && member->joined) {   /* closing the stream is the goodbye: the service takes this process off the map at once, and ends it */
+		cad_rpc_client_close_send(member->call);
+		uv_timer_start(&member->timer, goodbye_late, GOODBYE_MS, 0);
+	} else if (member->call)
 		cad_rpc_client_cancel(member->call);
 	else
 		uv_close((uv_handle_t *)&member->timer, timer_closed);

@@ -32,6 +32,7 @@ struct cad_member;
 struct cad_member_options {
 	struct cad_rpc_reactor *reactor;
 	const char *placement;               /* host:port */
+	const struct cad_settings *settings; /* that this process runs with: told in every hello; borrowed until cad_member_create returns */
 	void *context;
 	/* Fills a zeroed hello; what it points to stays valid until the callback is called again. */
 	void (*hello)(void *context, struct Cadre__V1__NodeHello *hello);
@@ -44,7 +45,7 @@ struct cad_member_options {
 	void (*joined)(void *context, bool joined, const char *why);
 };
 CAD_MUST_USE enum cad_status cad_member_create(const struct cad_member_options *options, struct cad_member **member, struct cad_error *error);
-/* Leaves; `closed` is called when nothing of it is left on the reactor and its memory is gone. */
+/* Says goodbye and leaves, at the latest after a second; `closed` is called when nothing of it is left on the reactor and its memory is gone. */
 void cad_member_leave(struct cad_member *member, void (*closed)(void *context), void *context);
 /* Sends a report on the stream. CAD_AGAIN: not joined now; the next hello tells the state anyway. */
 CAD_MUST_USE enum cad_status cad_member_report(struct cad_member *member, const struct Cadre__V1__NodeReport *report);

@@ -174,7 +174,7 @@ enum cad_status ex_control_create(const struct ex_control_options *options, stru
 	if (status == CAD_OK)
 		status = ex_loader_create(options->engine, options->load_threads, ring, &made->reports, &made->loader, error);
 	if (status == CAD_OK)
-		status = cad_member_create(&(struct cad_member_options){ .reactor = options->reactor, .placement = options->placement, .context = made, .hello = hello, .load = load,
+		status = cad_member_create(&(struct cad_member_options){ .reactor = options->reactor, .placement = options->placement, .settings = options->settings, .context = made, .hello = hello, .load = load,
 		                                                         .map = take_map, .order_load = order_load, .order_free = order_free, .joined = joined }, &made->member, error);
 	if (status != CAD_OK) {
 		ex_control_destroy(made);

@@ -15,6 +15,7 @@ struct ex_control;
 struct ex_control_options {
 	struct cad_rpc_reactor *reactor;
 	const char *placement;               /* host:port */
+	const struct cad_settings *settings; /* of the cluster; borrowed until ex_control_create returns */
 	struct ex_engine *engine;
 	unsigned load_threads;
 	uint64_t memory_bytes;               /* as placement shall count with it */

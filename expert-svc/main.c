@@ -380,6 +380,7 @@ static enum cad_status create_control(struct node *node, struct cad_error *error
 	struct ex_control_options options = {
 		.reactor = node->reactor,
 		.placement = node->settings.placement,
+		.settings = &node->facts.settings,
 		.engine = node->engine,
 		.load_threads = node->settings.load_threads,
 		.memory_bytes = node->settings.memory,

@@ -381,7 +381,7 @@ static enum cad_status start(struct program *p, struct cad_error *error)
 	if (status != CAD_OK)
 		return status;
 	p->engine_runs = true;
-	struct cad_member_options member = { .reactor = p->reactor, .placement = o->placement, .context = p, .hello = fill_hello, .load = fill_load, .map = take_map };
+	struct cad_member_options member = { .reactor = p->reactor, .placement = o->placement, .settings = &p->facts.settings, .context = p, .hello = fill_hello, .load = fill_load, .map = take_map };
 	if (!o->local_experts)
 		status = cad_member_create(&member, &p->member, error);
 	if (status == CAD_OK)

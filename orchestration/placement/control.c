@@ -161,14 +161,23 @@ static enum cad_status join_expert(struct pl_control *control, uint32_t slot, co
 	return CAD_OK;
 }
 
+static enum cad_status compare_identity(const struct pl_identity *ours, const struct pl_join *join, struct cad_error *error)
+{
+	const struct pl_identity *theirs = &join->identity;
+	if (strcmp(theirs->model_fingerprint, ours->model_fingerprint) != 0)
+		return cad_error_set(error, CAD_ERR_REFUSED, "node '%.80s' has a checkpoint with fingerprint '%.40s', this cluster serves '%s': start it with the same --model files",
+		                     join->hello.id, theirs->model_fingerprint, ours->model_fingerprint);
+	if (strcmp(theirs->settings_fingerprint, ours->settings_fingerprint) != 0)
+		return cad_error_set(error, CAD_ERR_REFUSED, "node '%.80s' runs with the settings '%.200s' (%.40s), this cluster with '%.200s' (%.40s): start it again, it takes over the cluster's",
+		                     join->hello.id, theirs->settings, theirs->settings_fingerprint, ours->settings, ours->settings_fingerprint);
+	return CAD_OK;
+}
+
 enum cad_status pl_control_join(struct pl_control *control, const struct pl_join *join, uint64_t session, struct cad_error *error)
 {
 	uint32_t slot;
 	uint64_t superseded;
-	enum cad_status status = CAD_OK;
-	if (strcmp(join->model_fingerprint, control->options.model_fingerprint) != 0)
-		status = cad_error_set(error, CAD_ERR_REFUSED, "node '%.80s' has a checkpoint with fingerprint '%.40s', this cluster serves '%s': start it with the same --model files",
-		                       join->hello.id, join->model_fingerprint, control->options.model_fingerprint);
+	enum cad_status status = compare_identity(&control->options.identity, join, error);
 	if (status == CAD_OK)
 		status = pl_registry_join(&control->registry, &join->hello, session, now(control), &slot, &superseded, error);
 	if (status == CAD_OK && join->hello.role == PL_ROLE_EXPERT)
@@ -523,6 +532,13 @@ static void publish(struct pl_control *control)
 	control->options.events.publish(control->options.events.context, map);
 }
 
+/* Processes came with a map from before a restart that lost the state file, and what nodes say they hold is still being compared: a map without it would stop them. */
+static bool old_map_serves(const struct pl_control *control, uint64_t now_ns, uint64_t *until_ns)
+{
+	*until_ns = control->joined_ns + control->options.rejoin_ns;
+	return !control->map && control->epoch > 0 && pl_rollout_in_flight(control->rollout) > 0 && now_ns < *until_ns;
+}
+
 uint64_t pl_control_turn(struct pl_control *control)
 {
 	uint64_t now_ns = now(control), deadline_ns, until_ns;
@@ -537,6 +553,8 @@ uint64_t pl_control_turn(struct pl_control *control)
 		plan(control);
 	const struct pl_rollout_orders orders = { order_load, order_free, control };
 	pl_rollout_turn(control->rollout, routers_epoch(control), now_ns, &orders);
+	if (old_map_serves(control, now_ns, &until_ns))
+		return until_ns < deadline_ns ? until_ns : deadline_ns;
 	if (control->publish_forced || pl_rollout_publish_due(control->rollout, now_ns))
 		publish(control);
 	until_ns = pl_rollout_deadline_ns(control->rollout, now_ns);

@@ -33,10 +33,13 @@ struct pl_control_events {
 	void *context;
 };
 
+/* What every process of a cluster must have in common: the checkpoint, and the numeric settings with the same in words. Borrowed. */
+struct pl_identity { const char *model_fingerprint, *settings_fingerprint, *settings; };
+
 struct pl_control_options {
 	struct pl_shape shape;
 	uint64_t expert_bytes;           /* of one expert as a node keeps it; corrected when a node reports more */
-	const char *model_fingerprint;
+	struct pl_identity identity;
 	struct pl_state *state;          /* borrowed, claimed already */
 	const struct cad_clock *clock;
 	struct pl_control_events events;
@@ -62,12 +65,12 @@ void pl_control_destroy(struct pl_control *control);   /* NULL is fine */
 struct pl_expert { uint32_t layer, expert; };
 struct pl_join {
 	struct pl_hello hello;
-	const char *model_fingerprint;
+	struct pl_identity identity;
 	uint64_t epoch;                  /* of the last map that the process has seen */
 	const struct pl_expert *held;
 	size_t held_count;
 };
-/* session: any number but 0, new for each stream. CAD_ERR_REFUSED: an id that lives, or another checkpoint; CAD_ERR_INVALID, CAD_ERR_EXHAUSTED as in registry.h. */
+/* session: any number but 0, new for each stream. CAD_ERR_REFUSED: an id that lives, another checkpoint, or other settings; CAD_ERR_INVALID, CAD_ERR_EXHAUSTED as in registry.h. */
 CAD_MUST_USE enum cad_status pl_control_join(struct pl_control *control, const struct pl_join *join, uint64_t session, struct cad_error *error);
 
 /* Reports of the process behind a session; from one that is no longer known they are ignored. CAD_ERR_INVALID: there is no such expert. */

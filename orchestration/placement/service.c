@@ -36,6 +36,7 @@ struct pl_service {
 	struct stream *streams;
 	uint64_t sessions;           /* that were given out */
 	uint64_t started_ns;
+	char settings_fingerprint[33], settings_text[CADRE_TEXT_BYTES];
 	struct cad_map *map;         /* what map_message points into */
 	Cadre__V1__Map *map_message; /* NULL before the first map */
 	struct pl_status_metrics metrics;
@@ -233,7 +234,7 @@ static enum cad_status take_hello(struct pl_service *service, const Cadre__V1__N
 		.hello = { .id = hello->id, .role = hello->role == CADRE__V1__ROLE__ROLE_EXPERT ? PL_ROLE_EXPERT : PL_ROLE_ROUTER, .exchange_address = hello->exchange_address,
 		           .http_address = hello->http_address, .grpc_address = hello->grpc_address, .kernels_fingerprint = hello->kernels_fingerprint, .version = hello->version,
 		           .isa = hello->isa, .memory_bytes = hello->memory_bytes, .threads = hello->threads, .pid = hello->pid },
-		.model_fingerprint = hello->model_fingerprint, .epoch = hello->epoch, .held = held, .held_count = hello->n_held,
+		.identity = { hello->model_fingerprint, hello->settings_fingerprint, hello->settings }, .epoch = hello->epoch, .held = held, .held_count = hello->n_held,
 	};
 	enum cad_status status = pl_control_join(service->control, &join, session, error);
 	free(held);
@@ -441,7 +442,9 @@ enum cad_status pl_service_create(const struct pl_service_options *options, stru
 	struct pl_control_options control = options->control;
 	control.shape = pl_checkpoint_shape(options->checkpoint);
 	control.expert_bytes = pl_checkpoint_expert_bytes(options->checkpoint);
-	control.model_fingerprint = pl_checkpoint_fingerprint(options->checkpoint);
+	cad_settings_fingerprint(pl_checkpoint_settings(options->checkpoint), made->settings_fingerprint);
+	cad_settings_text(pl_checkpoint_settings(options->checkpoint), made->settings_text);
+	control.identity = (struct pl_identity){ pl_checkpoint_fingerprint(options->checkpoint), made->settings_fingerprint, made->settings_text };
 	control.state = options->state;
 	control.clock = options->clock;
 	control.events = (struct pl_control_events){ on_load, on_free, on_publish, on_close, on_checksum_asked, made };

@@ -70,6 +70,13 @@ def test_killed_expert_that_comes_back(expected):
         print(f'kill -9 and restart of 1 of 2 expert nodes: longest gap {gap * 1000:.0f} ms')
 
 
+def test_stopped_expert_says_goodbye(expected):
+    with Cluster(MODEL, experts=3) as cluster:
+        gap = run_with_fault(cluster, lambda: cluster.experts[1].kill(signal.SIGTERM), expected)
+        print(f'SIGTERM of 1 of 3 expert nodes: longest gap {gap * 1000:.0f} ms')
+        assert 'said goodbye' in cluster.placement.log.read_text()
+
+
 def test_hung_expert_is_found_by_heartbeats(expected):
     with Cluster(MODEL, experts=3, placement_options=['--lease-ms', '1000']) as cluster:
         gap = run_with_fault(cluster, lambda: cluster.experts[2].kill(signal.SIGSTOP), expected)

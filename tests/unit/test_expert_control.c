@@ -62,6 +62,8 @@ static void on_hello(struct placement *placement, const Cadre__V1__NodeHello *he
 	snprintf(placement->address, sizeof placement->address, "%s", hello->exchange_address);
 	assert_int_equal(hello->role, CADRE__V1__ROLE__ROLE_EXPERT);
 	assert_int_equal(strlen(hello->model_fingerprint), 32);
+	assert_int_equal(strlen(hello->settings_fingerprint), 32);
+	assert_true(hello->settings[0]);
 	Cadre__V1__NodeWelcome welcome = CADRE__V1__NODE_WELCOME__INIT;
 	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
 	welcome.cluster = (char *)"test";
@@ -173,7 +175,9 @@ static void orders_and_reports(void **state)
 	rpc_fixture_open(&fixture, NULL);
 	cad_rpc_server_add(fixture.server, &service);
 	rpc_fixture_start(&fixture, NULL, NULL, NULL);
-	struct ex_control_options options = { .reactor = fixture.reactor, .placement = fixture.target, .engine = engine, .load_threads = 2, .memory_bytes = 12345, .id = "node-a",
+	struct cad_settings settings;
+	assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, (const float[]){ 0.25f }, 1, &error), CAD_OK);
+	struct ex_control_options options = { .reactor = fixture.reactor, .placement = fixture.target, .settings = &settings, .engine = engine, .load_threads = 2, .memory_bytes = 12345, .id = "node-a",
 		                              .exchange_address = "127.0.0.1:7400", .http_address = "127.0.0.1:1", .kernels_fingerprint = "k", .isa = "ref", .threads = 1 };
 	assert_int_equal(ex_control_create(&options, &control, &error), CAD_OK);
 

@@ -220,7 +220,7 @@ static void join(struct world *world, int index)
 	member->gone = false;
 	snprintf(member->id, sizeof member->id, member->router ? "router" : "node-%d", index);
 	snprintf(member->address, sizeof member->address, "127.0.0.1:%d", 7400 + index);
-	const struct cad_member_options options = { .reactor = world->fixture.reactor, .placement = world->fixture.target, .context = member, .hello = fill_hello, .load = fill_load,
+	const struct cad_member_options options = { .reactor = world->fixture.reactor, .placement = world->fixture.target, .settings = pl_checkpoint_settings(world->checkpoint), .context = member, .hello = fill_hello, .load = fill_load,
 	                                            .map = take_map, .order_load = take_load, .order_free = take_free };
 	assert_int_equal(cad_member_create(&options, &member->member, &error), CAD_OK);
 }
@@ -400,6 +400,12 @@ static void wrong_beginnings_are_refused(void **state)
 	hello.exchange_address = "127.0.0.1:1";
 	refused(world, &message, CAD_RPC_INVALID_ARGUMENT, "names no role");
 	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
+	char settings_fingerprint[33];
+	hello.settings_fingerprint = "0123";
+	hello.settings = "other settings";
+	refused(world, &message, CAD_RPC_FAILED_PRECONDITION, "runs with the settings 'other settings' (0123), this cluster with");
+	cad_settings_fingerprint(pl_checkpoint_settings(world->checkpoint), settings_fingerprint);
+	hello.settings_fingerprint = settings_fingerprint;
 	refused(world, &message, CAD_RPC_FAILED_PRECONDITION, "a node with the id 'node-0' lives already (pid 7, 127.0.0.1:7400)");
 	hello.id = "node-9";
 	hello.model_fingerprint = "x";
