@@ -400,12 +400,13 @@ static enum cad_status ucx_listen(struct cad_link *base, const char *address, st
 		return cad_error_set(error, CAD_ERR_INVALID, "listening on '%s': this transport listens on '%s' already", address, link->address);
 	enum cad_status status = ucx_address_parse(address, host, &link->listen_address, &link->listen_address_bytes, error);
 	if (status == CAD_OK)
-		status = ucx_listener_create(link, error);
+		status = ucx_address_check(address, &link->listen_address, link->devices, error);
 	if (status != CAD_OK)
-		return cad_error_prefix(error, "%s", address);
-	const struct sockaddr_storage *a = &link->listen_address;
-	uint16_t port = a->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)a)->sin6_port : ((const struct sockaddr_in *)a)->sin_port;
-	snprintf(link->address, sizeof link->address, "%s:%u", host, ntohs(port));
+		return status;
+	status = ucx_listener_create(link, error);
+	if (status != CAD_OK)
+		return cad_error_set(error, status, "the exchange cannot listen on '%s': %s", address, ucx_address_problem(&link->listen_address));
+	snprintf(link->address, sizeof link->address, "%s:%u", host, ntohs(((const struct sockaddr_in *)&link->listen_address)->sin_port));
 	return CAD_OK;
 }
 

@@ -1,6 +1,6 @@
 /*
- * What transport_ucx.c (messages, ends, running) and transport_ucx_context.c (environment, context, worker, listener, memory) share. Not to be included by
- * anything else.
+ * What transport_ucx.c (messages, ends, running), transport_ucx_context.c (environment, context, worker, listener, memory) and transport_ucx_address.c share. Not
+ * to be included by anything else.
  */
 #ifndef CADRE_COMMON_TRANSPORT_UCX_H
 #define CADRE_COMMON_TRANSPORT_UCX_H
@@ -65,9 +65,16 @@ struct ucx_link {
 enum cad_status ucx_context_start(struct ucx_link *link, struct cad_error *error);   /* context, worker, handlers; registers all memory again */
 void ucx_context_destroy(struct ucx_link *link);          /* also one that was started in part */
 enum cad_status ucx_listener_create(struct ucx_link *link, struct cad_error *error);
-enum cad_status ucx_address_parse(const char *text, char host[UCX_HOST_BYTES], struct sockaddr_storage *address, socklen_t *bytes, struct cad_error *error);
 enum cad_status ucx_buffer_create(struct cad_link *base, size_t bytes, struct cad_buffer *out);
 void ucx_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer);
+
+/* transport_ucx_address.c */
+/* "host:port". Host names are looked up, which may block. */
+enum cad_status ucx_address_parse(const char *text, char host[UCX_HOST_BYTES], struct sockaddr_storage *address, socklen_t *bytes, struct cad_error *error);
+/* Whether peers can connect to what listens there: UCX's data goes over the first address of an interface, whatever the listener's is. `devices` as in UCX_NET_DEVICES. */
+enum cad_status ucx_address_check(const char *text, const struct sockaddr_storage *address, const char *devices, struct cad_error *error);
+/* Why nothing can listen there. UCX only says that it failed. */
+const char *ucx_address_problem(const struct sockaddr_storage *address);
 
 /* transport_ucx.c: what UCX calls */
 ucs_status_t ucx_on_message(void *context, const void *header, size_t header_bytes, void *data, size_t bytes, const ucp_am_recv_param_t *parameters);

@@ -1,7 +1,6 @@
 /* UCX's side of the link: what it needs in the environment, context and worker, the listener, registered memory. */
 #include "common/transport_ucx.h"
 
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,30 +185,6 @@ enum cad_status ucx_context_start(struct ucx_link *link, struct cad_error *error
 	if (status == CAD_OK)
 		status = memories_map(link, error);
 	return status;
-}
-
-/* ---- addresses ---- */
-
-/* "host:port", "[v6]:port". Host names are looked up, which may block. */
-enum cad_status ucx_address_parse(const char *text, char host[UCX_HOST_BYTES], struct sockaddr_storage *address, socklen_t *bytes, struct cad_error *error)
-{
-	const char *colon = strrchr(text, ':');
-	size_t length = colon ? (size_t)(colon - text) : 0;
-	if (!colon || length == 0 || length >= UCX_HOST_BYTES || colon[1] == 0)
-		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is not an address: host:port is needed", text);
-	memcpy(host, text, length);
-	host[length] = 0;
-	char bare[UCX_HOST_BYTES];
-	bool brackets = host[0] == '[' && host[length - 1] == ']';
-	snprintf(bare, sizeof bare, "%.*s", (int)(brackets ? length - 2 : length), host + brackets);
-	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV }, *found;
-	int problem = getaddrinfo(bare, colon + 1, &hints, &found);
-	if (problem != 0)
-		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is not an address: %s", text, gai_strerror(problem));
-	memcpy(address, found->ai_addr, found->ai_addrlen);
-	*bytes = found->ai_addrlen;
-	freeaddrinfo(found);
-	return CAD_OK;
 }
 
 /* ---- buffers ---- */

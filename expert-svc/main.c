@@ -70,6 +70,10 @@ static enum cad_status check(const void *values, struct cad_error *error)
 		return cad_error_set(error, CAD_ERR_INVALID, "--id is '%s'; a node's name has at most %d letters, digits and . _ : -", s->id, CADRE_NAME_BYTES - 1);
 	if (!cad_rpc_address_is_complete(s->placement))
 		return cad_error_set(error, CAD_ERR_INVALID, "--placement '%s' is no address: give HOST:PORT", s->placement);
+	if (*s->advertise && !cad_rpc_address_is_complete(s->advertise))
+		return cad_error_set(error, CAD_ERR_INVALID, "--advertise '%s' is no address: give HOST:PORT", s->advertise);
+	if (!*s->advertise && strncmp(s->listen, "0.0.0.0:", 8) == 0)
+		return cad_error_set(error, CAD_ERR_INVALID, "--listen %s is no address that routers could connect to: listen on one interface's, or give --advertise HOST:PORT", s->listen);
 	return CAD_OK;
 }
 

@@ -5,6 +5,9 @@
  */
 #include "tests/support/exchange.h"
 
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netdb.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
@@ -286,7 +289,7 @@ static void worker_made_anew(void **state)
 static void addresses(void **state)
 {
 	(void)state;
-	static const char *const wrong[] = { "", "127.0.0.1", ":7000", "127.0.0.1:", "127.0.0.1:port", "no.such.host.invalid:7000" };
+	static const char *const wrong[] = { "", "127.0.0.1", ":7000", "127.0.0.1:", "127.0.0.1:port", "127.0.0.1:65536", "127.0.0.1:+1", "[::1]:7000", "no.such.host.invalid:7000" };
 	struct exchange x;
 	exchange_init(&x, EXCHANGE_UCX);
 	struct exchange_node *client = client_create(&x);
@@ -296,6 +299,44 @@ static void addresses(void **state)
 		assert_int_equal(cad_transport_connect(client->transport, wrong[i], NULL, &connection, &error), CAD_ERR_INVALID);
 		assert_non_null(strstr(error.text, wrong[i]));
 	}
+	exchange_fini(&x);
+}
+
+static void listen_refused(struct exchange_node *node, const char *address, const char *words)
+{
+	struct cad_error error;
+	assert_true(cad_transport_listen(node->transport, address, &error) < 0);
+	assert_non_null(strstr(error.text, address));
+	if (!strstr(error.text, words))
+		fail_msg("'%s' is not in: %s", words, error.text);
+}
+
+/* What would start, and never connect. */
+static void listen_addresses(void **state)
+{
+	(void)state;
+	struct exchange x;
+	struct cad_transport_options options;
+	char address[LINE_BYTES];
+	exchange_init(&x, EXCHANGE_UCX);
+	exchange_options(&options, "expert-1", true);
+	struct exchange_node *listener = exchange_server(&x, &options, "expert"), *node = exchange_node_create(&x, &options);
+	listen_refused(node, "127.0.0.2:0", "that of 'lo' is 127.0.0.1");
+	listen_refused(node, "203.0.113.9:7000", "lo 127.0.0.1");   /* an address of documentation: nobody has it */
+	listen_refused(node, "[::1]:0", "IPv4");
+	listen_refused(node, cad_transport_address(listener->transport), "Address already in use");
+	struct ifaddrs *list;
+	assert_int_equal(getifaddrs(&list), 0);
+	for (struct ifaddrs *at = list; at; at = at->ifa_next) {
+		if (!at->ifa_addr || at->ifa_addr->sa_family != AF_INET || (at->ifa_flags & IFF_LOOPBACK))
+			continue;
+		assert_int_equal(getnameinfo(at->ifa_addr, sizeof(struct sockaddr_in), address, sizeof address - 2, NULL, 0, NI_NUMERICHOST), 0);
+		strcat(address, ":0");
+		listen_refused(node, address, at->ifa_name);   /* not the device that UCX was given, or not its first address */
+	}
+	freeifaddrs(list);
+	struct cad_error error;
+	assert_int_equal(cad_transport_listen(node->transport, "127.0.0.1:0", &error), CAD_OK);
 	exchange_fini(&x);
 }
 
@@ -310,6 +351,7 @@ int main(int argc, char **argv)
 		peer_call(argv[2], argv[3]);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(addresses),
+		cmocka_unit_test(listen_addresses),
 		{ "tcp/server_killed", server_killed, NULL, NULL, "tcp" },
 		{ "tcp/server_stopped", server_stopped, NULL, NULL, "tcp" },
 		{ "tcp/clients_killed", clients_killed, NULL, NULL, "tcp" },
