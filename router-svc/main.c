@@ -127,7 +127,7 @@ struct program {
 	unsigned threads;
 	pthread_t engine_thread;
 	bool engine_runs, member_gone, frontend_gone;
-	_Atomic bool ready, stopping;
+	_Atomic bool started, ready, stopping;
 };
 
 /* ---- the engine ---- */
@@ -273,8 +273,8 @@ static void look_ready(uv_timer_t *timer)
 static bool admin_ready(void *context, char *text, size_t text_bytes)
 {
 	struct program *p = context;
-	bool stopping = atomic_load(&p->stopping), ready = atomic_load(&p->ready);
-	snprintf(text, text_bytes, "%s", stopping ? "stopping" : ready ? "ready" : "waiting for expert nodes");
+	bool stopping = atomic_load(&p->stopping), ready = atomic_load(&p->ready), started = atomic_load(&p->started);
+	snprintf(text, text_bytes, "%s", stopping ? "stopping" : ready ? "ready" : started ? "waiting for expert nodes" : "starting: the model is not read yet");
 	return ready && !stopping;
 }
 
@@ -347,9 +347,15 @@ static enum cad_status create_server(struct program *p, struct cad_error *error)
 	status = rt_engine_metrics_create(p->metrics, p->engine, cad_model_spec(p->model), o->capacity_policy, &p->engine_metrics);
 	if (status == CAD_OK)
 		status = cad_metrics_status(p->metrics);
-	if (status != CAD_OK)
-		return cad_error_set(error, status, "no memory for metrics");
-	struct cad_admin_options admin = { .address = o->http, .metrics = p->metrics, .ready = admin_ready, .context = p };
+	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "no memory for metrics");
+}
+
+/* First of all, so that a router that reads a large model, or waits for the placement service, is seen to be alive. */
+static enum cad_status create_http(struct program *p, struct cad_error *error)
+{
+	if (cad_metrics_create(&p->metrics) != CAD_OK)
+		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for metrics");
+	struct cad_admin_options admin = { .address = p->options.http, .metrics = p->metrics, .ready = admin_ready, .context = p };
 	return cad_admin_create(&admin, &p->admin, error);
 }
 
@@ -367,13 +373,13 @@ static enum cad_status start(struct program *p, struct cad_error *error)
 	if (status == CAD_OK && o->token_file[0])
 		status = cad_secret_read(o->token_file, "bearer token", &p->token, error);
 	if (status == CAD_OK)
+		status = create_http(p, error);
+	if (status == CAD_OK)
 		status = open_tokenizer(p, error);
 	if (status == CAD_OK)
 		status = o->local_experts ? create_embedded(p, error) : create_member_engine(p, error);
 	if (status == CAD_OK && p->tokenizer)
 		cad_tokenizer_pad(p->tokenizer, cad_model_spec(p->model)->vocab);
-	if (status == CAD_OK && cad_metrics_create(&p->metrics) != CAD_OK)
-		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory for metrics");
 	if (status == CAD_OK)
 		status = create_server(p, error);
 	if (status == CAD_OK && pthread_create(&p->engine_thread, NULL, run_engine, p->engine) != 0)
@@ -389,6 +395,7 @@ static enum cad_status start(struct program *p, struct cad_error *error)
 	if (status != CAD_OK)
 		return status;
 	rt_frontend_start(p->frontend);
+	atomic_store(&p->started, true);
 	uv_timer_init(&p->loop, &p->ready_timer);
 	p->ready_timer.data = p;
 	uv_timer_start(&p->ready_timer, look_ready, 0, READY_POLL_MS);
@@ -444,7 +451,7 @@ int main(int argc, char **argv)
 		status = start(p, &error);
 	if (status != CAD_OK) {
 		fprintf(stderr, "cadre-router: %s\n", error.text);
-		_exit(status == CAD_ERR_CANCELLED ? 130 : 1);   /* threads may run that nobody can stop in order at this point */
+		_exit(status == CAD_ERR_CANCELLED ? 0 : 1);   /* threads may run that nobody can stop in order at this point */
 	}
 	cad_rpc_reactor_run(p->reactor);
 	finish(p);

@@ -5,6 +5,7 @@
 #include "common/process.h"
 #include "orchestration/placement/service.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <uv.h>
@@ -71,7 +72,17 @@ struct program {
 	struct pl_service *service;
 	struct cad_admin *admin;
 	struct cad_signals *signals;
+	_Atomic bool started;        /* the service is there, for those who ask whether it is ready */
 };
+
+static bool ready(void *context, char *text, size_t bytes)
+{
+	struct program *program = context;
+	if (atomic_load(&program->started))
+		return pl_service_ready(program->service, text, bytes);
+	snprintf(text, bytes, "starting: the checkpoint is not read yet");
+	return false;
+}
 
 static void on_drained(void *context)
 {
@@ -122,10 +133,8 @@ static enum cad_status serve(struct program *program, struct cad_error *error)
 		cad_rpc_reactor_stop(program->reactor);
 		goto run_reactor;
 	}
-	const struct cad_admin_options admin = { .address = options->http, .metrics = program->metrics, .ready = pl_service_ready, .context = program->service };
-	status = cad_admin_create(&admin, &program->admin, error);
-	if (status == CAD_OK)
-		status = pl_service_listen(program->service, options->grpc, &port, error);
+	atomic_store(&program->started, true);
+	status = pl_service_listen(program->service, options->grpc, &port, error);
 	if (status == CAD_OK)
 		status = cad_signals_create(&program->loop, on_signal, program, &program->signals, error);
 	if (status == CAD_OK) {
@@ -138,7 +147,8 @@ static enum cad_status serve(struct program *program, struct cad_error *error)
 	}
 run_reactor:
 	cad_rpc_reactor_run(program->reactor);
-	cad_admin_destroy(program->admin);
+	cad_admin_destroy(program->admin);   /* nobody asks the service any more */
+	program->admin = NULL;
 	cad_signals_close(program->signals);
 	cad_rpc_reactor_destroy(program->reactor);
 	pl_service_destroy(program->service);
@@ -151,9 +161,14 @@ static enum cad_status start(struct program *program, struct cad_error *error)
 	enum cad_status status = cad_metrics_create(&program->metrics);
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "out of memory for metrics");
-	status = pl_state_open(options->state, &program->state, error);
+	/* HTTP before the checkpoint, which may take a while to read: a service that reads is alive. */
+	const struct cad_admin_options admin = { .address = options->http, .metrics = program->metrics, .ready = ready, .context = program };
+	status = cad_admin_create(&admin, &program->admin, error);
 	if (status != CAD_OK)
 		goto destroy_metrics;
+	status = pl_state_open(options->state, &program->state, error);
+	if (status != CAD_OK)
+		goto destroy_admin;
 	const struct pl_checkpoint_options checkpoint = { .directory = options->model, .cluster = options->cluster, .wire = options->wire, .weights = options->weights,
 	                                                  .state = program->state, .loop = &program->loop };
 	status = pl_checkpoint_open(&checkpoint, &program->checkpoint, error);
@@ -163,6 +178,8 @@ static enum cad_status start(struct program *program, struct cad_error *error)
 	pl_checkpoint_close(program->checkpoint);
 close_state:
 	pl_state_close(program->state);
+destroy_admin:
+	cad_admin_destroy(program->admin);
 destroy_metrics:
 	cad_metrics_destroy(program->metrics);
 	return status;

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cluster import BIN, GOLDEN, Cluster, free_port, http
+from cluster import BIN, GOLDEN, Cluster, Process, free_port, http
 
 MODEL = GOLDEN / 'mixtral-a' / 'model'
 OTHER = GOLDEN / 'olmoe-a' / 'model'
@@ -83,4 +83,24 @@ def test_ctrl_c_while_waiting_for_placement():
     assert 'waiting for the placement service' in line
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
-    assert process.returncode == 130 and 'interrupted' in errors
+    assert process.returncode == 0 and 'interrupted' in errors
+
+
+def test_processes_that_wait_are_alive_and_not_ready(tmp_path):
+    """Without a placement service a router and an expert node wait: HTTP says that they live, that they are not ready, and SIGTERM ends them."""
+    nowhere = f'127.0.0.1:{free_port()}'
+    for program, options in (('cadre-router', ['--grpc', f'127.0.0.1:{free_port()}']), ('cadre-expert', [])):
+        address = f'127.0.0.1:{free_port()}'
+        process = Process(program, [BIN / program, '--model', MODEL, '--placement', nowhere, '--http', address, *options], tmp_path)
+        end = time.monotonic() + 20
+        while True:
+            try:
+                http(address, '/healthz')
+                break
+            except OSError:
+                assert process.alive() and time.monotonic() < end, process.log.read_text()
+                time.sleep(0.02)
+        with pytest.raises(OSError, match='503'):
+            http(address, '/readyz')
+        assert process.alive()
+        assert process.stop() == 0
