@@ -70,13 +70,13 @@ def main():
     parser.add_argument('--tokens', type=int, default=32)
     parser.add_argument('--prompt', type=int, default=512)
     parser.add_argument('--streams', type=int, nargs='+', default=[1, 16])
-    parser.add_argument('--threads', type=int, default=2, help='compute threads of the router; an expert node gets one')
+    parser.add_argument('--threads', type=int, default=2, help='compute threads of the router, and of all expert nodes together (at least one each)')
     parser.add_argument('--csv', type=pathlib.Path)
     a = parser.parse_args()
     lines, digests = [], {}
     for experts in a.experts:
         form = f'router + {experts}' if experts else 'embedded'
-        with (clusters.Cluster(a.model, experts=experts, router_threads=a.threads) if experts else Embedded(a.model, a.threads)) as c:
+        with (clusters.Cluster(a.model, experts=experts, router_threads=a.threads, threads=max(1, a.threads // experts)) if experts else Embedded(a.model, a.threads)) as c:
             router = c.routers[0]
             measures = [(f'decode x{n}', lambda rng, n=n: decode(router, n, a.tokens, rng)) for n in a.streams] + [(f'prefill {a.prompt}', lambda rng: prefill(router, a.prompt, rng))]
             for name, measure in measures:
