@@ -39,10 +39,8 @@ static void call_free(struct cad_rpc_call *call)
 	free(call->identity);
 	if (call->core)
 		grpc_call_unref(call->core);
-	struct cad_rpc_server *server = call->server;
-	bool admitted = call->admitted;
+	cad_rpc_server_call_gone(call->server, call);
 	free(call);
-	cad_rpc_server_call_freed(server, admitted);
 }
 
 void cad_rpc_call_acquire(struct cad_rpc_call *call) { call->references++; }
@@ -297,8 +295,7 @@ static bool authorized(struct cad_rpc_call *call)
 
 static void begin(struct cad_rpc_call *call)
 {
-	call->admitted = true;
-	if (!cad_rpc_server_admit(call->server)) {
+	if (!cad_rpc_server_admit(call->server, call)) {
 		cad_rpc_call_finish(call, CAD_RPC_RESOURCE_EXHAUSTED, "the server has reached its limit of %u calls at a time; try again later",
 		                    cad_rpc_server_settings(call->server)->calls_max);
 		return;

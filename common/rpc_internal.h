@@ -107,6 +107,7 @@ struct cad_rpc_call {
 	grpc_call *core;
 	unsigned references;                 /* one per event in flight, and the program's */
 	struct cad_rpc_event on_new, on_read, on_write, on_close;
+	struct cad_rpc_call *next, **previous;   /* the server's live calls */
 
 	/* written by gRPC while operations are in flight */
 	grpc_call_details details;           /* unknown methods only */
@@ -115,7 +116,7 @@ struct cad_rpc_call {
 	grpc_byte_buffer *received, *sending;
 	int cancelled;
 
-	bool admitted;        /* counted in the server's live calls */
+	bool admitted;        /* one of the server's live calls */
 	bool done_is_owed;    /* start or message was called */
 	bool close_started;   /* RECV_CLOSE_ON_SERVER is out, exactly once per accepted call */
 	bool close_with_write;   /* ... as part of the last write */
@@ -138,9 +139,10 @@ struct cad_rpc_call {
 const struct cad_rpc_server_config *cad_rpc_server_settings(const struct cad_rpc_server *server);
 struct cad_rpc_reactor *cad_rpc_server_reactor(const struct cad_rpc_server *server);
 size_t cad_rpc_server_services(const struct cad_rpc_server *server, const struct cad_rpc_service *const **services);
-/* A call was accepted: counts it; false above the limit. */
-bool cad_rpc_server_admit(struct cad_rpc_server *server);
-void cad_rpc_server_call_freed(struct cad_rpc_server *server, bool admitted);
+/* A call was accepted: it is one of the live ones from here on; false above the limit. */
+bool cad_rpc_server_admit(struct cad_rpc_server *server, struct cad_rpc_call *call);
+/* The last thing that a call does. */
+void cad_rpc_server_call_gone(struct cad_rpc_server *server, const struct cad_rpc_call *call);
 /* Asks gRPC for the next call of a method (NULL: unknown methods), unless the server is draining. */
 void cad_rpc_server_arm(struct cad_rpc_server *server, const struct cad_rpc_entry *entry);
 

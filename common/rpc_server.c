@@ -12,6 +12,8 @@
 
 /* Requests that wait at gRPC for a call, per method: calls arrive in bursts, and each one is replaced at once. */
 enum { ARMED_PER_METHOD = 4 };
+/* For clients to take the news that the server stops. */
+enum { FAREWELL_MS = 500 };
 
 struct cad_rpc_server {
 	grpc_server *core;
@@ -22,6 +24,7 @@ struct cad_rpc_server {
 	struct cad_rpc_entry **entries;
 	size_t entry_count;
 	bool started, draining;
+	struct cad_rpc_call *live;
 	unsigned live_calls;
 	size_t objects;   /* calls, armed ones too, and one until gRPC has shut down: the server is freed at 0 */
 	struct cad_rpc_event on_shutdown, on_gone;
@@ -40,18 +43,31 @@ size_t cad_rpc_server_services(const struct cad_rpc_server *server, const struct
 	return server->service_count;
 }
 
-bool cad_rpc_server_admit(struct cad_rpc_server *server) { return ++server->live_calls <= server->config.calls_max; }
-
 static void object_gone(struct cad_rpc_server *server)
 {
 	if (--server->objects == 0)
 		cad_rpc_post(server->reactor, &server->on_gone);
 }
 
-void cad_rpc_server_call_freed(struct cad_rpc_server *server, bool admitted)
+bool cad_rpc_server_admit(struct cad_rpc_server *server, struct cad_rpc_call *call)
 {
-	if (admitted)
+	call->admitted = true;
+	call->next = server->live;
+	call->previous = &server->live;
+	if (call->next)
+		call->next->previous = &call->next;
+	server->live = call;
+	return ++server->live_calls <= server->config.calls_max;
+}
+
+void cad_rpc_server_call_gone(struct cad_rpc_server *server, const struct cad_rpc_call *call)
+{
+	if (call->admitted) {
+		*call->previous = call->next;
+		if (call->next)
+			call->next->previous = call->previous;
 		server->live_calls--;
+	}
 	object_gone(server);
 }
 
@@ -75,6 +91,7 @@ static void config_fill(struct cad_rpc_server_config *config)
 	DEFAULT(out_high_bytes, 256u << 10);
 	DEFAULT(out_low_bytes, config->out_high_bytes / 4);
 	DEFAULT(descriptors_reserve, 5000);
+	DEFAULT(stopping, "the server is stopping; ask another one, or again later");
 #undef DEFAULT
 }
 
@@ -257,10 +274,19 @@ void cad_rpc_server_start(struct cad_rpc_server *server)
 	cad_rpc_server_arm(server, NULL);
 }
 
-static void grace_over(uv_timer_t *timer)
+static void farewell_over(uv_timer_t *timer)
 {
 	struct cad_rpc_server *server = timer->data;
 	grpc_server_cancel_all_calls(server->core);
+}
+
+/* Whoever still has a call is told why it ends; a client that reads nothing is left after a moment. */
+static void grace_over(uv_timer_t *timer)
+{
+	struct cad_rpc_server *server = timer->data;
+	for (struct cad_rpc_call *call = server->live; call; call = call->next)
+		cad_rpc_call_abort(call, CAD_RPC_UNAVAILABLE, "%s", server->config.stopping);
+	uv_timer_start(timer, farewell_over, FAREWELL_MS, 0);
 }
 
 void cad_rpc_server_drain(struct cad_rpc_server *server, unsigned grace_ms, void (*done)(void *context), void *context)

@@ -64,6 +64,7 @@ struct cad_rpc_server_config {
 	size_t out_high_bytes;          /* out queue of one call: CAD_FULL from here; 256 KiB */
 	size_t out_low_bytes;           /* ... writable from here; a quarter of that */
 	unsigned descriptors_reserve;   /* connections are refused this close to RLIMIT_NOFILE; 5000, at most half the limit */
+	const char *stopping;           /* what calls are told that a drain cuts off; kept; "the server is stopping; ..." */
 	/* Called for each call before its handler, unless the method is open. CAD_RPC_OK admits; anything else ends the call with that code and the sentence in why->text. */
 	enum cad_rpc_code (*authorize)(void *context, struct cad_rpc_call *call, struct cad_error *why);
 	void *authorize_context;
@@ -77,7 +78,7 @@ void cad_rpc_server_add(struct cad_rpc_server *server, const struct cad_rpc_serv
 /* Before start, any number of times. "127.0.0.1:0" picks a free port. tls NULL: plaintext (see cad_rpc_address_is_loopback). port may be NULL. */
 CAD_MUST_USE enum cad_status cad_rpc_server_listen(struct cad_rpc_server *server, const char *address, const struct cad_rpc_tls *tls, uint16_t *port, struct cad_error *error);
 void cad_rpc_server_start(struct cad_rpc_server *server);
-/* No new calls; running ones may finish, and those that have not after grace_ms are cancelled. Then the server frees itself and calls done(context) (may be NULL).
+/* No new calls; running ones may finish, and those that have not after grace_ms end with UNAVAILABLE. Then the server frees itself and calls done(context) (may be NULL).
  * Also how a server that never started is destroyed. A second call is ignored. */
 void cad_rpc_server_drain(struct cad_rpc_server *server, unsigned grace_ms, void (*done)(void *context), void *context);
 unsigned cad_rpc_server_live_calls(const struct cad_rpc_server *server);

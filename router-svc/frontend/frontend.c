@@ -161,10 +161,9 @@ static void generate_writable(struct cad_rpc_call *call)
 
 static void generate_done(struct cad_rpc_call *call, bool cancelled)
 {
-	(void)cancelled;   /* without a stream it has ended as it should, or never began */
 	struct rt_stream *stream = cad_rpc_call_state(call);
-	if (stream)
-		rt_stream_call_done(stream);
+	if (stream)   /* without one it has ended as it should, or never began */
+		rt_stream_call_done(stream, cancelled ? CAD_RPC_CANCELLED : CAD_RPC_UNAVAILABLE);   /* by the client; by a drain */
 }
 
 /* --- the unary ones --- */
@@ -335,7 +334,7 @@ enum cad_status rt_frontend_create(const struct rt_frontend_options *options, st
 	}
 	struct cad_rpc_server_config config = {
 		.calls_max = options->calls_max, .out_high_bytes = OUT_HIGH_BYTES, .receive_bytes_max = RECEIVE_BYTES_MAX, .send_bytes_max = SEND_BYTES_MAX,
-		.authorize = authorize, .authorize_context = frontend,
+		.authorize = authorize, .authorize_context = frontend, .stopping = "the router is stopping; ask another router, or again later",
 	};
 	frontend->service = (struct cad_rpc_service){ &cadre__v1__inference__descriptor, methods, sizeof methods / sizeof methods[0], frontend };
 	status = cad_rpc_server_create(options->reactor, &config, &frontend->server, error);

@@ -54,7 +54,7 @@ void rt_frontend_start(struct rt_frontend *frontend);
 void rt_frontend_set_serving(struct rt_frontend *frontend, bool serving);
 /* Streams that are open now. */
 uint32_t rt_frontend_streams(const struct rt_frontend *frontend);
-/* No new calls; running ones have grace_ms; then done(context). Once. */
+/* No new calls; running ones have grace_ms, then they end with UNAVAILABLE; then done(context). Once. */
 void rt_frontend_drain(struct rt_frontend *frontend, unsigned grace_ms, void (*done)(void *context), void *context);
 /* After drain has called back and the engine is gone. NULL is allowed. */
 void rt_frontend_destroy(struct rt_frontend *frontend);

@@ -434,9 +434,9 @@ void rt_stream_writable(struct rt_stream *stream)
 	advance(stream);
 }
 
-void rt_stream_call_done(struct rt_stream *stream)
+void rt_stream_call_done(struct rt_stream *stream, enum cad_rpc_code code)
 {
-	detach(stream, CAD_RPC_CANCELLED, NULL);
+	detach(stream, code, NULL);
 	advance(stream);
 }
 

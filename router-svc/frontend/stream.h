@@ -59,9 +59,9 @@ void rt_stream_hub_fini(struct rt_stream_hub *hub);   /* every stream must be go
 /* Hands the request to the engine and ties the stream to the call (its state). On failure the call is as before. */
 CAD_MUST_USE enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct cad_rpc_call *call, const Cadre__V1__GenerateRequest *message, struct rt_request *request,
                                             struct cad_error *error);
-/* The call's callbacks. */
+/* The call's callbacks. `code`: how a call ended that the stream did not end. */
 void rt_stream_writable(struct rt_stream *stream);
-void rt_stream_call_done(struct rt_stream *stream);
+void rt_stream_call_done(struct rt_stream *stream, enum cad_rpc_code code);
 
 /* The engine's thread. */
 void rt_stream_event(const struct rt_event *event);

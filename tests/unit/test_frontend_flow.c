@@ -170,7 +170,8 @@ static void streams_at_the_end(void **state)
 	rpc_run_until(&router.rpc, &router.gone);
 	assert_true(second->cancelled);
 	rpc_run_until(&router.rpc, &endless.result.done);
-	assert_int_not_equal(endless.result.code, CAD_RPC_OK);
+	assert_int_equal(endless.result.code, CAD_RPC_UNAVAILABLE);
+	assert_string_equal(endless.result.text, "the router is stopping; ask another router, or again later");
 	/* The engine stops, and says so for each request that it still has. */
 	fake_fail(second, CAD_ERR_CANCELLED, "the engine stops");
 	rpc_fixture_close(&router.rpc);

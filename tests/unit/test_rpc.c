@@ -533,8 +533,29 @@ static void drain_cuts_what_does_not_end(void **state)
 	cad_rpc_server_drain(test.rpc.server, 20, flag_set, &gone);
 	rpc_run_until(&test.rpc, &gone);
 	rpc_run_until(&test.rpc, &running.done);
-	assert_true(running.code == CAD_RPC_UNAVAILABLE || running.code == CAD_RPC_CANCELLED);
-	assert_int_equal(test.seen.cancelled, 1);
+	assert_int_equal(running.code, CAD_RPC_UNAVAILABLE);
+	assert_string_equal(running.text, "the server is stopping; ask another one, or again later");
+	assert_int_equal(test.seen.done, 1);
+	assert_int_equal(test.seen.cancelled, 0);
+	test.rpc.server = NULL;
+	rpc_fixture_close(&test.rpc);
+}
+
+/* It cannot be told anything, and holds nobody up. */
+static void drain_leaves_who_reads_nothing(void **state)
+{
+	(void)state;
+	struct test test;
+	test_open(&test, NULL, NULL);
+	struct rpc_result slow = { .read_max = 1 };
+	generate_start(&test, FLOOD_MESSAGES, NULL, &slow);
+	rpc_run_until(&test.rpc, &test.seen.full_flag);
+	bool gone = false;
+	cad_rpc_server_drain(test.rpc.server, 0, flag_set, &gone);
+	rpc_run_until(&test.rpc, &gone);
+	assert_int_equal(test.seen.done, 1);
+	rpc_run_until(&test.rpc, &slow.done);
+	assert_int_not_equal(slow.code, CAD_RPC_OK);
 	test.rpc.server = NULL;
 	rpc_fixture_close(&test.rpc);
 }
@@ -627,6 +648,7 @@ int main(void)
 		cmocka_unit_test(bearer),
 		cmocka_unit_test(drain_lets_calls_finish),
 		cmocka_unit_test(drain_cuts_what_does_not_end),
+		cmocka_unit_test(drain_leaves_who_reads_nothing),
 		cmocka_unit_test(never_started),
 		cmocka_unit_test(server_goes_and_comes_back),
 		cmocka_unit_test(listen_errors),
