@@ -75,20 +75,34 @@ static uint32_t smallest_window(const struct cad_model_spec *spec, uint32_t *lay
 	return smallest;
 }
 
-static void print_experts(const struct cad_model *model, const struct cad_model_needs *needs, FILE *stream)
+static void print_experts(const struct cad_model *model, FILE *stream)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
-	char expert[32], node[32];
 	fprintf(stream, "experts          %u a layer in %u layers, %u for each token%s%s, size %u\n", spec->gate.experts, cad_model_spec_moe_layers(spec), spec->gate.topk,
 	        spec->gate.renormalise ? ", weights renormalised" : "", spec->gate.groups > 1 ? ", in groups" : "", spec->expert.size);
 	if (spec->shared.size)
 		fprintf(stream, "shared expert    size %u\n", spec->shared.size);
-	fprintf(stream, "one expert       %s\n", bytes_text(cad_model_sizes(model).expert, expert));
-	fprintf(stream, "%2u expert node%s  %s each (%u of %u experts)\n", needs->nodes, needs->nodes == 1 ? " " : "s", bytes_text(needs->bytes_per_node, node),
-	        needs->experts_per_node, needs->experts_total);
 }
 
-static void print_table(const struct cad_model *model, const struct cad_model_needs *needs, FILE *stream)
+/* What each process holds: in the files, and packed in memory. */
+static void print_needs(const struct cad_model *model, const struct cad_model_packed *packed, const struct cad_model_needs *needs, FILE *stream)
+{
+	char stored[32], held[32], head[32];
+	uint64_t expert = cad_model_sizes(model).expert, experts = cad_model_spec(model)->gate.experts;
+	snprintf(head, sizeof head, "--weights %s", packed->weights);
+	fprintf(stream, "\n%-16s %12s  %12s\n", head, "in the files", "in memory");
+	if (needs->experts_total) {
+		fprintf(stream, "one expert       %12s  %12s\n", bytes_text(expert, stored), bytes_text(packed->expert, held));
+		fprintf(stream, "a layer's        %12s  %12s  %llu experts\n", bytes_text(experts * expert, stored), bytes_text(experts * packed->expert, held), (unsigned long long)experts);
+		snprintf(head, sizeof head, "each of %u node%s", needs->nodes, needs->nodes == 1 ? "" : "s");
+		fprintf(stream, "%-16s %12s  %12s  %u of %u experts\n", head, bytes_text(needs->bytes_per_node, stored), bytes_text(needs->experts_per_node * packed->expert, held),
+		        needs->experts_per_node, needs->experts_total);
+	}
+	fprintf(stream, "each router      %12s  %12s  ", bytes_text(needs->router_bytes, stored), bytes_text(packed->router, held));
+	fprintf(stream, "and %s of KV cache for each token\n", bytes_text(needs->kv_bytes_per_token, held));
+}
+
+static void print_table(const struct cad_model *model, const struct cad_model_packed *packed, const struct cad_model_needs *needs, FILE *stream)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
 	const struct cad_attention_spec *a = &spec->attention;
@@ -111,8 +125,8 @@ static void print_table(const struct cad_model *model, const struct cad_model_ne
 	fprintf(stream, "parameters       %s, %s active for a token\n", count_text(sizes.parameters, one), count_text(sizes.active_parameters, two));
 	fprintf(stream, "weights          %s in files of %s\n", bytes_text(sizes.total, one), bytes_text(sizes.files, two));
 	if (needs->experts_total)
-		print_experts(model, needs, stream);
-	fprintf(stream, "each router      %s, and %s of KV cache for each token\n", bytes_text(needs->router_bytes, one), bytes_text(needs->kv_bytes_per_token, two));
+		print_experts(model, stream);
+	print_needs(model, packed, needs, stream);
 }
 
 static json_t *json_bytes(uint64_t value) { return json_integer((json_int_t)value); }
@@ -128,7 +142,7 @@ static json_t *make_ids(const int32_t *ids, uint32_t count)
 	return list;
 }
 
-static json_t *make_json(const struct cad_model *model, const struct cad_model_needs *needs)
+static json_t *make_json(const struct cad_model *model, const struct cad_model_packed *packed, const struct cad_model_needs *needs)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
 	const struct cad_attention_spec *a = &spec->attention;
@@ -141,7 +155,8 @@ static json_t *make_json(const struct cad_model *model, const struct cad_model_n
 		return NULL;
 	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:b, s:o,"
 	                 " s:{s:i, s:i, s:i, s:i, s:i}, s:{s:s, s:f, s:i}, s:{s:i, s:i, s:i, s:b, s:i}, s:i, s:i,"
-	                 " s:{s:o, s:o}, s:{s:o, s:o, s:o, s:o}, s:{s:i, s:i, s:i, s:o, s:o, s:o}}",
+	                 " s:{s:o, s:o}, s:{s:o, s:o, s:o, s:o}, s:{s:i, s:i, s:i, s:o, s:o, s:o},"
+	                 " s:{s:s, s:o, s:o, s:o, s:o}}",
 	                 "directory", cad_model_directory(model), "architecture", spec->architecture, "dtype", cad_dtype_name(spec->dtype), "fingerprint", fingerprint,
 	                 "layers", (int)spec->layers_count, "moe_layers", (int)cad_model_spec_moe_layers(spec), "hidden", (int)spec->hidden, "vocab", (int)spec->vocab,
 	                 "positions", (int)spec->positions_max, "tied_embeddings", spec->tied_embeddings, "eos", eos,
@@ -153,16 +168,18 @@ static json_t *make_json(const struct cad_model *model, const struct cad_model_n
 	                 "bytes", "expert", json_bytes(sizes.expert), "router", json_bytes(sizes.router), "total", json_bytes(sizes.total), "files", json_bytes(sizes.files),
 	                 "needs", "nodes", (int)needs->nodes, "experts_total", (int)needs->experts_total, "experts_per_node", (int)needs->experts_per_node,
 	                 "bytes_per_node", json_bytes(needs->bytes_per_node), "router_bytes", json_bytes(needs->router_bytes),
-	                 "kv_bytes_per_token", json_bytes(needs->kv_bytes_per_token));
+	                 "kv_bytes_per_token", json_bytes(needs->kv_bytes_per_token),
+	                 "memory", "weights", packed->weights, "expert", json_bytes(packed->expert), "layer", json_bytes(packed->expert * spec->gate.experts),
+	                 "node", json_bytes(packed->expert * needs->experts_per_node), "router", json_bytes(packed->router));
 }
 
-enum cad_status cad_model_inspect(const struct cad_model *model, uint32_t nodes, FILE *stream, bool json, struct cad_error *error)
+enum cad_status cad_model_inspect(const struct cad_model *model, const struct cad_model_packed *packed, uint32_t nodes, FILE *stream, bool json, struct cad_error *error)
 {
 	if (nodes == 0)
 		return cad_error_set(error, CAD_ERR_INVALID, "a cluster has at least one expert node");
 	struct cad_model_needs needs = cad_model_needs(model, nodes);
 	if (json) {
-		json_t *object = make_json(model, &needs);
+		json_t *object = make_json(model, packed, &needs);
 		if (!object)
 			return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the description of %s (or its name is not UTF-8)", cad_model_directory(model));
 		bool dumped = json_dumpf(object, stream, JSON_INDENT(2)) == 0;
@@ -171,7 +188,7 @@ enum cad_status cad_model_inspect(const struct cad_model *model, uint32_t nodes,
 			return cad_error_set(error, CAD_ERR_IO, "the description of %s could not be written", cad_model_directory(model));
 		fputc('\n', stream);
 	} else {
-		print_table(model, &needs, stream);
+		print_table(model, packed, &needs, stream);
 	}
 	if (fflush(stream) != 0 || ferror(stream))
 		return cad_error_set(error, CAD_ERR_IO, "the description of %s could not be written", cad_model_directory(model));

@@ -10,6 +10,12 @@
 
 #include <stdio.h>
 
+/* What processes hold, in bytes. How weights lie in memory is the kernels' (kernels/packed.h), which this layer does not know: the caller asks them. */
+struct cad_model_packed {
+	const char *weights;         /* the setting: "f32", "bf16" */
+	uint64_t expert, router;     /* one routed expert; a router's weights */
+};
+
 /* What a cluster holds: sizes in bytes as stored in the checkpoint. */
 struct cad_model_needs {
 	uint32_t nodes;              /* expert nodes */
@@ -22,6 +28,7 @@ struct cad_model_needs {
 struct cad_model_needs cad_model_needs(const struct cad_model *model, uint32_t nodes);   /* nodes >= 1 */
 
 /* A table for people, or one JSON object with a newline. CAD_ERR_IO when the stream fails, CAD_ERR_INVALID for 0 nodes. */
-CAD_MUST_USE enum cad_status cad_model_inspect(const struct cad_model *model, uint32_t nodes, FILE *stream, bool json, struct cad_error *error);
+CAD_MUST_USE enum cad_status cad_model_inspect(const struct cad_model *model, const struct cad_model_packed *packed, uint32_t nodes, FILE *stream, bool json,
+                                               struct cad_error *error);
 
 #endif

@@ -1,6 +1,8 @@
 /* The commands that work on files alone: tokenize, and model inspect. */
 #include "common/model/inspect.h"
 #include "common/model/tokenize_file.h"
+#include "common/settings.h"
+#include "kernels/packed.h"
 #include "orchestration/cli/command.h"
 
 #include <stdio.h>
@@ -41,11 +43,13 @@ int cl_tokenize(int argc, char **argv)
 
 struct inspect_options {
 	uint32_t nodes;
+	enum cad_weights weights;
 	enum cl_format format;
 };
 
 static const struct cad_option inspect_table[] = {
 	CAD_OPTION_U32(struct inspect_options, nodes, "nodes", "3", 1, 100000, "expert nodes to compute the needs for"),
+	CAD_OPTION_ENUM(struct inspect_options, weights, "weights", "f32", cad_weights_choices, "as for the placement service; f32: as stored, lossless; bf16: rounded"),
 	CAD_OPTION_ENUM(struct inspect_options, format, "format", "table", cl_format_choices, "how to print it; -o for short"),
 };
 
@@ -74,7 +78,9 @@ int cl_model_inspect(int argc, char **argv)
 	}
 	enum cad_status status = cad_model_open(cad_options_positional(parsed, 0), &model, &error);
 	if (status == CAD_OK) {
-		status = cad_model_inspect(model, options.nodes, stdout, options.format == CL_FORMAT_JSON, &error);
+		enum kn_weights weights = options.weights == CAD_WEIGHTS_BF16 ? KN_WEIGHTS_BF16 : KN_WEIGHTS_AS_IS;
+		struct cad_model_packed packed = { options.weights == CAD_WEIGHTS_BF16 ? "bf16" : "f32", kn_packed_expert_bytes(model, weights), kn_packed_router_bytes(model, weights) };
+		status = cad_model_inspect(model, &packed, options.nodes, stdout, options.format == CL_FORMAT_JSON, &error);
 		cad_model_close(model);
 	}
 	cad_options_destroy(parsed);

@@ -443,6 +443,8 @@ static void generation_config_is_optional(void **state)
 
 /* ---- inspect ---- */
 
+static const struct cad_model_packed packed = { "f32", 3 << 10, 5 << 20 };
+
 static char *inspect(const char *name, uint32_t nodes, bool json)
 {
 	struct cad_model *model = open_golden(name);
@@ -451,7 +453,7 @@ static char *inspect(const char *name, uint32_t nodes, bool json)
 	FILE *stream = open_memstream(&text, &bytes);
 	assert_non_null(stream);
 	struct cad_error error;
-	if (cad_model_inspect(model, nodes, stream, json, &error) != CAD_OK)
+	if (cad_model_inspect(model, &packed, nodes, stream, json, &error) != CAD_OK)
 		fail_msg("%s", error.text);
 	fclose(stream);
 	cad_model_close(model);
@@ -468,16 +470,19 @@ static void inspect_for_people(void **state)
 		"sliding window   16 keys in 3 layers\n",
 		"parameters       590.83 K, 238.32 K active for a token\n",
 		"experts          5 a layer in 3 layers, 1 for each token, weights renormalised, size 136\n",
-		"one expert       57.38 KiB\n",
-		" 2 expert nodes  459.00 KiB each (8 of 15 experts)\n",
-		"each router      293.34 KiB, and 1.69 KiB of KV cache for each token\n",
+		"--weights f32    in the files     in memory\n",
+		"one expert          57.38 KiB      3.00 KiB\n",
+		"a layer's          286.88 KiB     15.00 KiB  5 experts\n",
+		"each of 2 nodes    459.00 KiB     24.00 KiB  8 of 15 experts\n",
+		"each router        293.34 KiB      5.00 MiB  and 1.69 KiB of KV cache for each token\n",
 	};
 	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
 		if (!strstr(text, lines[i]))
 			fail_msg("no '%s' in\n%s", lines[i], text);
 	free(text);
 	text = inspect("llama-a", 3, false);
-	assert_null(strstr(text, "expert node"));
+	assert_null(strstr(text, "one expert"));
+	assert_null(strstr(text, "node"));
 	free(text);
 }
 
@@ -487,12 +492,17 @@ static void inspect_for_scripts(void **state)
 	char *text = inspect("qwen3moe-a", 5, true);
 	json_t *object = json_loads(text, 0, NULL);
 	assert_non_null(object);
-	const json_t *needs = json_object_get(object, "needs"), *experts = json_object_get(object, "experts");
+	const json_t *needs = json_object_get(object, "needs"), *memory = json_object_get(object, "memory"), *experts = json_object_get(object, "experts");
 	assert_int_equal(json_integer_value(json_object_get(needs, "nodes")), 5);
 	assert_int_equal(json_integer_value(json_object_get(needs, "experts_total")), 48);
 	assert_int_equal(json_integer_value(json_object_get(needs, "experts_per_node")), 10);
 	assert_int_equal(json_integer_value(json_object_get(needs, "bytes_per_node")), 153600);
 	assert_int_equal(json_integer_value(json_object_get(needs, "kv_bytes_per_token")), 2 * 2 * 32 * 4 * 4);
+	assert_string_equal(json_string_value(json_object_get(memory, "weights")), "f32");
+	assert_int_equal(json_integer_value(json_object_get(memory, "expert")), 3 << 10);
+	assert_int_equal(json_integer_value(json_object_get(memory, "layer")), 16 * (3 << 10));
+	assert_int_equal(json_integer_value(json_object_get(memory, "node")), 10 * (3 << 10));
+	assert_int_equal(json_integer_value(json_object_get(memory, "router")), 5 << 20);
 	assert_int_equal(json_integer_value(json_object_get(experts, "count")), 16);
 	assert_int_equal(json_integer_value(json_object_get(experts, "topk")), 4);
 	assert_string_equal(json_string_value(json_object_get(object, "architecture")), "qwen3_moe");
@@ -505,10 +515,10 @@ static void inspect_failures(void **state)
 	(void)state;
 	struct cad_model *model = open_golden("llama-a");
 	struct cad_error error;
-	assert_int_equal(cad_model_inspect(model, 0, stdout, false, &error), CAD_ERR_INVALID);
+	assert_int_equal(cad_model_inspect(model, &packed, 0, stdout, false, &error), CAD_ERR_INVALID);
 	FILE *full = fopen("/dev/full", "w");
 	assert_non_null(full);
-	assert_int_equal(cad_model_inspect(model, 1, full, false, &error), CAD_ERR_IO);
+	assert_int_equal(cad_model_inspect(model, &packed, 1, full, false, &error), CAD_ERR_IO);
 	assert_non_null(strstr(error.text, "could not be written"));
 	fclose(full);
 	cad_model_close(model);

@@ -87,7 +87,10 @@ static enum cad_status open_single(struct cad_error *error)
 static struct cad_model *opened;
 static FILE *sink;
 
-static enum cad_status describe(struct cad_error *error) { return cad_model_inspect(opened, 3, sink, true, error); }
+static enum cad_status describe(struct cad_error *error)
+{
+	return cad_model_inspect(opened, &(struct cad_model_packed){ "f32", 1, 1 }, 3, sink, true, error);
+}
 
 static char written[64];
 
