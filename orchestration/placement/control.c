@@ -348,6 +348,15 @@ void pl_control_leave(struct pl_control *control, uint64_t session)
 	stream_ended(control, session, true);
 }
 
+void pl_control_gone(struct pl_control *control, uint32_t slot, uint32_t pid)
+{
+	struct pl_node *node = &control->registry.nodes[slot];
+	if (node->presence != PL_BROKEN || node->pid != pid)
+		return;
+	cad_log_info(COMPONENT, "its host says that it is gone", CAD_S("node", node->id), CAD_U("pid", pid));
+	node->until_ns = now(control);
+}
+
 /* ---- the turn ---- */
 
 static void bury(struct pl_control *control, uint32_t slot)

@@ -80,6 +80,8 @@ CAD_MUST_USE enum cad_status pl_control_failed(struct pl_control *control, uint6
 CAD_MUST_USE enum cad_status pl_control_freed(struct pl_control *control, uint64_t session, struct pl_expert expert, struct cad_error *error);
 void pl_control_broken(struct pl_control *control, uint64_t session);   /* the stream broke */
 void pl_control_leave(struct pl_control *control, uint64_t session);    /* the process said goodbye */
+/* The process of a slot (control's registry), whose stream broke, is known to be gone: no grace. Ignored when another process has that place by now, or it is back. */
+void pl_control_gone(struct pl_control *control, uint32_t slot, uint32_t pid);
 /* The checksum of a cell is known now. */
 void pl_control_checksum(struct pl_control *control, uint32_t cell);
 

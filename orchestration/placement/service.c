@@ -3,6 +3,7 @@
 
 #include "cadre/v1/placement.pb-c.h"
 #include "common/log.h"
+#include "orchestration/placement/probe.h"
 #include "orchestration/placement/status.h"
 
 #include <pthread.h>
@@ -13,7 +14,7 @@
 
 #define COMPONENT "placement"
 
-enum { READY_TEXT_BYTES = 320 };
+enum { READY_TEXT_BYTES = 320, PEER_BYTES = 128 };
 
 /* A Join stream, or a watcher of the map. */
 struct stream {
@@ -33,6 +34,7 @@ struct pl_service {
 	struct cad_rpc_service rpc;
 	struct pl_control *control;
 	uv_timer_t timer;            /* the next turn */
+	struct pl_probes probes;     /* of hosts whose streams broke */
 	struct stream *streams;
 	uint64_t sessions;           /* that were given out */
 	uint64_t started_ns;
@@ -40,7 +42,7 @@ struct pl_service {
 	struct cad_map *map;         /* what map_message points into */
 	Cadre__V1__Map *map_message; /* NULL before the first map */
 	struct pl_status_metrics metrics;
-	bool draining, server_gone, timer_gone;
+	bool draining, server_gone, timer_gone, probes_gone;
 	void (*drained)(void *context);
 	void *drained_context;
 	pthread_mutex_t ready_lock;
@@ -344,6 +346,28 @@ static void join_half_close(struct cad_rpc_call *call)
 	cad_rpc_call_finish(call, CAD_RPC_OK, NULL);
 }
 
+/* The tag of a probe: slot and pid. */
+static void on_refused(void *context, uint64_t tag)
+{
+	struct pl_service *service = context;
+	pl_control_gone(service->control, (uint32_t)(tag >> 32), (uint32_t)tag);
+	turn_soon(service);
+}
+
+/* A stream breaks when a process dies and when a connection does; its host can tell which it was. */
+static void look_after(struct pl_service *service, const struct stream *stream)
+{
+	const struct pl_registry *registry = pl_control_registry(service->control);
+	struct sockaddr_storage target;
+	char peer[PEER_BYTES];
+	cad_rpc_call_peer(stream->call, peer, sizeof peer);
+	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++) {
+		const struct pl_node *node = &registry->nodes[slot];
+		if (node->session == stream->session && pl_probe_target(peer, node->http_address, &target))
+			pl_probes_ask(&service->probes, &target, (uint64_t)slot << 32 | node->pid, registry->grace_ns / CAD_NS_PER_MS);
+	}
+}
+
 static void stream_done(struct cad_rpc_call *call, bool cancelled)
 {
 	struct pl_service *service = cad_rpc_call_context(call);
@@ -352,6 +376,7 @@ static void stream_done(struct cad_rpc_call *call, bool cancelled)
 	if (!stream)
 		return;
 	if (stream->session && !service->draining) {
+		look_after(service, stream);
 		pl_control_broken(service->control, stream->session);
 		turn_soon(service);
 	}
@@ -459,6 +484,7 @@ enum cad_status pl_service_create(const struct pl_service_options *options, stru
 	}
 	uv_timer_init(cad_rpc_reactor_loop(options->reactor), &made->timer);
 	made->timer.data = made;
+	pl_probes_init(&made->probes, cad_rpc_reactor_loop(options->reactor), on_refused, made);
 	pl_checkpoint_on_checksum(options->checkpoint, on_checksum, made);
 	pl_status_metrics_create(&made->metrics, options->metrics);
 	note_ready(made);
@@ -481,7 +507,7 @@ void pl_service_start(struct pl_service *service)
 
 static void drained(struct pl_service *service)
 {
-	if (service->server_gone && service->timer_gone && service->drained)
+	if (service->server_gone && service->timer_gone && service->probes_gone && service->drained)
 		service->drained(service->drained_context);
 }
 
@@ -499,6 +525,13 @@ static void on_timer_closed(uv_handle_t *handle)
 	drained(service);
 }
 
+static void on_probes_closed(void *context)
+{
+	struct pl_service *service = context;
+	service->probes_gone = true;
+	drained(service);
+}
+
 void pl_service_drain(struct pl_service *service, void (*done)(void *context), void *context)
 {
 	service->draining = true;
@@ -506,6 +539,7 @@ void pl_service_drain(struct pl_service *service, void (*done)(void *context), v
 	service->drained_context = context;
 	pl_checkpoint_on_checksum(service->options.checkpoint, NULL, NULL);
 	uv_close((uv_handle_t *)&service->timer, on_timer_closed);
+	pl_probes_close(&service->probes, on_probes_closed);
 	cad_rpc_health_shutdown(service->health);
 	for (struct stream *stream = service->streams, *next; stream; stream = next) {
 		next = stream->next;

@@ -58,6 +58,13 @@ def test_killed_expert_costs_time_and_no_answer(expected):
         assert status['experts_unplaced'] == 0
 
 
+def test_killed_expert_is_not_waited_for(expected):
+    """A host that refuses connections tells that the process is gone: neither the grace nor the lease is waited for, here 10 minutes each."""
+    with Cluster(MODEL, experts=3, placement_options=['--lease-ms', '600000', '--grace-ms', '600000']) as cluster:
+        gap = run_with_fault(cluster, cluster.experts[1].kill, expected)
+        print(f'the same, with a long grace: longest gap {gap * 1000:.0f} ms')
+
+
 def test_killed_expert_that_comes_back(expected):
     with Cluster(MODEL, experts=2) as cluster:
         victim = cluster.experts[0]

@@ -1,0 +1,138 @@
+#include "orchestration/placement/probe.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The kernel closes the sockets of a dying process one after the other: the stream may break before the port refuses. */
+enum { MOMENT_MS = 2 };
+
+struct pl_probe {
+	struct pl_probe *next, *previous;
+	struct pl_probes *probes;
+	struct sockaddr_storage target;
+	uint64_t tag, limit_ms;
+	uv_tcp_t tcp;
+	uv_connect_t request;
+	uv_timer_t timer;            /* the first moment; then the limit */
+	unsigned handles;            /* open */
+};
+
+/* ---- where ---- */
+
+/* "1.2.3.4:80", "[::1]:80", and the brackets as gRPC writes them: "%5B::1%5D:80". */
+static bool parse_address(const char *text, struct sockaddr_storage *address)
+{
+	char host[INET6_ADDRSTRLEN];
+	const char *colon = strrchr(text, ':');
+	if (!colon)
+		return false;
+	size_t bracket = *text == '[' ? 1 : strncmp(text, "%5B", 3) == 0 ? 3 : 0;
+	long port = strtol(colon + 1, NULL, 10);
+	if (port < 0 || port > UINT16_MAX || (size_t)(colon - text) < 2 * bracket)
+		return false;
+	size_t length = (size_t)(colon - text) - 2 * bracket;
+	if (length >= sizeof host)
+		return false;
+	memcpy(host, text + bracket, length);
+	host[length] = 0;
+	memset(address, 0, sizeof *address);
+	return bracket ? uv_ip6_addr(host, (int)port, (struct sockaddr_in6 *)address) == 0 : uv_ip4_addr(host, (int)port, (struct sockaddr_in *)address) == 0;
+}
+
+bool pl_probe_target(const char *peer, const char *http, struct sockaddr_storage *target)
+{
+	struct sockaddr_storage from, to;
+	if ((strncmp(peer, "ipv4:", 5) != 0 && strncmp(peer, "ipv6:", 5) != 0) || !parse_address(peer + 5, &from) || !parse_address(http, &to) || from.ss_family != to.ss_family)
+		return false;
+	*target = to;
+	if (to.ss_family == AF_INET) {
+		const struct in_addr *there = &((struct sockaddr_in *)&from)->sin_addr, *named = &((struct sockaddr_in *)&to)->sin_addr;
+		((struct sockaddr_in *)target)->sin_addr = *there;
+		return named->s_addr == there->s_addr || named->s_addr == htonl(INADDR_ANY);
+	}
+	const struct in6_addr *there = &((struct sockaddr_in6 *)&from)->sin6_addr, *named = &((struct sockaddr_in6 *)&to)->sin6_addr;
+	((struct sockaddr_in6 *)target)->sin6_addr = *there;
+	return IN6_ARE_ADDR_EQUAL(named, there) || IN6_IS_ADDR_UNSPECIFIED(named);
+}
+
+/* ---- asking ---- */
+
+static void on_closed(uv_handle_t *handle)
+{
+	struct pl_probe *probe = handle->data;
+	struct pl_probes *probes = probe->probes;
+	if (--probe->handles > 0)
+		return;
+	if (probe->previous)
+		probe->previous->next = probe->next;
+	else
+		probes->first = probe->next;
+	if (probe->next)
+		probe->next->previous = probe->previous;
+	free(probe);
+	if (--probes->count == 0 && probes->closed)
+		probes->closed(probes->context);
+}
+
+static void end(struct pl_probe *probe)
+{
+	if (uv_is_closing((uv_handle_t *)&probe->tcp))
+		return;
+	uv_close((uv_handle_t *)&probe->tcp, on_closed);
+	uv_close((uv_handle_t *)&probe->timer, on_closed);
+}
+
+static void on_limit(uv_timer_t *timer) { end(timer->data); }
+
+static void on_connected(uv_connect_t *request, int status)
+{
+	struct pl_probe *probe = request->handle->data;
+	if (status == UV_ECONNREFUSED)
+		probe->probes->refused(probe->probes->context, probe->tag);
+	end(probe);
+}
+
+static void on_moment(uv_timer_t *timer)
+{
+	struct pl_probe *probe = timer->data;
+	uv_timer_start(timer, on_limit, probe->limit_ms, 0);
+	if (uv_tcp_connect(&probe->request, &probe->tcp, (const struct sockaddr *)&probe->target, on_connected) != 0)
+		end(probe);
+}
+
+void pl_probes_init(struct pl_probes *probes, uv_loop_t *loop, void (*refused)(void *context, uint64_t tag), void *context)
+{
+	*probes = (struct pl_probes){ .loop = loop, .refused = refused, .context = context };
+}
+
+void pl_probes_ask(struct pl_probes *probes, const struct sockaddr_storage *target, uint64_t tag, uint64_t limit_ms)
+{
+	struct pl_probe *probe = probes->count < PL_PROBES_MAX && !probes->closed ? calloc(1, sizeof *probe) : NULL;
+	if (!probe)
+		return;
+	probe->probes = probes;
+	probe->target = *target;
+	probe->tag = tag;
+	probe->limit_ms = limit_ms;
+	uv_tcp_init(probes->loop, &probe->tcp);
+	uv_timer_init(probes->loop, &probe->timer);
+	probe->tcp.data = probe->timer.data = probe;
+	probe->handles = 2;
+	probe->next = probes->first;
+	if (probes->first)
+		probes->first->previous = probe;
+	probes->first = probe;
+	probes->count++;
+	uv_timer_start(&probe->timer, on_moment, MOMENT_MS, 0);
+}
+
+void pl_probes_close(struct pl_probes *probes, void (*closed)(void *context))
+{
+	probes->closed = closed;
+	if (probes->count == 0)
+		closed(probes->context);
+	for (struct pl_probe *probe = probes->first; probe; probe = probe->next)
+		end(probe);
+}
