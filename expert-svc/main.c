@@ -26,7 +26,7 @@
 struct settings {
 	const char *placement, *model, *listen, *advertise, *http, *id, *cluster, *secret_file, *ucx_devices, *ucx_transports;
 	uint64_t memory, drain_timeout_ns, spin_ns;
-	uint32_t threads, load_threads, requests_max, rows_max, step_rows, step_pairs, connections_max, credit_calls;
+	uint32_t memory_nodes, threads, load_threads, requests_max, rows_max, step_rows, step_pairs, connections_max, credit_calls;
 	uint64_t credit_bytes;
 	enum kn_isa isa;
 	enum cad_log_level log_level;
@@ -44,6 +44,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct settings, cluster, "cluster", "", "refuse to join a cluster of another name; empty: any"),
 	CAD_OPTION_STRING(struct settings, secret_file, "secret-file", "", "file with the cluster secret that routers must know, too; empty: none"),
 	CAD_OPTION_BYTES(struct settings, memory, "memory", "0", 0, UINT64_MAX, "room for expert weights; 0: four fifths of the memory that is free at start"),
+	CAD_OPTION_U32(struct settings, memory_nodes, "memory-nodes", "1", 1, 1024, "expert nodes on this machine, among which those four fifths are divided"),
 	CAD_OPTION_U32(struct settings, threads, "threads", "0", 0, KN_THREADS_MAX, "compute threads; 0: as many as there are cores for this process"),
 	CAD_OPTION_U32(struct settings, load_threads, "load-threads", "1", 1, 16, "threads that load experts while others are served"),
 	CAD_OPTION_ENUM(struct settings, isa, "isa", "auto", kn_isa_choices, "instruction set of the kernels; all give the same bits"),
@@ -266,12 +267,12 @@ static uint64_t file_figure(const char *path)
 	return value;
 }
 
-static uint64_t memory_default(void)
+static uint64_t memory_default(uint32_t nodes)
 {
 	uint64_t free_bytes = meminfo_bytes("MemAvailable"), limit = file_figure("/sys/fs/cgroup/memory.max"), used = file_figure("/sys/fs/cgroup/memory.current");
 	if (limit > 0 && (limit > used ? limit - used : 0) < free_bytes)
 		free_bytes = limit > used ? limit - used : 0;
-	return free_bytes / 5 * 4;
+	return free_bytes / 5 * 4 / nodes;
 }
 
 static enum cad_status open_model(struct node *node, struct cad_error *error)
@@ -408,7 +409,7 @@ static enum cad_status node_create(struct node *node, struct cad_error *error)
 	if (s->threads == 0)
 		s->threads = kn_threads_default();
 	if (s->memory == 0)
-		s->memory = memory_default();
+		s->memory = memory_default(s->memory_nodes);
 	if (*s->id)
 		snprintf(node->id, sizeof node->id, "%s", s->id);
 	else

@@ -249,7 +249,7 @@ start_processes() {
 	has_option --threads "${EXPERT_OPTIONS[@]}" || EXPERT_OPTIONS+=("$(share_threads "$EXPERTS")")
 	has_option --threads "${ROUTER_OPTIONS[@]}" || ROUTER_OPTIONS+=("$(share_threads "$ROUTERS")")
 	for ((i = 0; i < EXPERTS; i++)); do
-		launch "expert-$i" cadre-expert --model "$MODEL" --placement "$PLACEMENT" --id "expert-$i" --listen 127.0.0.1:0 --http 127.0.0.1:0 "${EXPERT_OPTIONS[@]}"
+		launch "expert-$i" cadre-expert --model "$MODEL" --placement "$PLACEMENT" --id "expert-$i" --listen 127.0.0.1:0 --http 127.0.0.1:0 --memory-nodes "$EXPERTS" "${EXPERT_OPTIONS[@]}"
 	done
 	for ((i = 0; i < ROUTERS; i++)); do
 		launch "router-$i" cadre-router --model "$MODEL" --placement "$PLACEMENT" --id "router-$i" --grpc 127.0.0.1:0 --http 127.0.0.1:0 "${ROUTER_OPTIONS[@]}"

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from cluster import GOLDEN, ROOT, http
+from cluster import BIN, GOLDEN, ROOT, http
 
 MODEL = GOLDEN / 'mixtral-a' / 'model'
 
@@ -30,6 +30,10 @@ def pids(cluster):
     return [cluster['placement']['pid'], *[p['pid'] for p in cluster['routers'] + cluster['experts']]]
 
 
+def status(cluster):
+    return json.loads(subprocess.run([BIN / 'cadrectl', 'status', '--placement', cluster['placement']['grpc'], '-o', 'json'], check=True, capture_output=True, text=True).stdout)
+
+
 def alive(pid):
     try:
         return open(f'/proc/{pid}/stat').read().rsplit(') ', 1)[1][0] != 'Z'
@@ -45,6 +49,8 @@ def test_up_describes_a_ready_cluster_and_down_stops_it(door):
     for address in [cluster['placement']['http'], *[p['http'] for p in cluster['routers'] + cluster['experts']]]:
         http(address, '/readyz')
     assert all(alive(pid) for pid in pids(cluster))
+    memory = sum(n['memory_bytes'] for n in status(cluster)['nodes'] if n['role'] == 'expert')
+    assert memory < os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')   # they share what is there
     again = door('up', '--model', MODEL, '--experts', '1')   # another takes its place
     assert again.returncode == 0, again.stderr
     assert not any(alive(pid) for pid in pids(cluster))
