@@ -70,19 +70,22 @@ cluster_of() {
 test_cluster() { cluster_of release; }
 test_cluster_asan() { ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1} cluster_of asan; }
 
-# Published tokenizers and random ones, against the library that defines them. Its packages come from PyPI: without them this is one skipped test.
-test_tokenizers() {
+# python_tests FOLDER: those of tests/FOLDER, whose packages come from PyPI; without them this is one skipped test.
+python_tests() {
 	local junit
-	if ! (build release cadrectl && make_venv tests/tokenizers); then
-		say "skipped: tests/tokenizers, whose packages cannot be installed"
+	if ! (build release cadrectl && make_venv "tests/$1"); then
+		say "skipped: tests/$1, whose packages cannot be installed"
 		count 0 0 1
 		return
 	fi
-	junit=$(build_directory release)/junit-tokenizers.xml
+	junit=$(build_directory release)/junit-$1.xml
 	rm -f "$junit"
-	(cd "$ROOT" && "$VENV/bin/python" -m pytest -q -p no:cacheprovider --junitxml "$junit" tests/tokenizers) || true
+	(cd "$ROOT" && CADRE_BIN=$(build_directory release)/bin "$VENV/bin/python" -m pytest -q -p no:cacheprovider --junitxml "$junit" "tests/$1") || true
 	count_junit "$junit"
 }
+
+test_tokenizers() { python_tests tokenizers; }   # published ones and random ones, against the library that defines them
+test_planners() { python_tests planners; }       # what plans are compared with and measured by
 
 # Each fuzzer for a few seconds, from its seeds where it has any: tests/fuzz/corpus/NAME.
 test_fuzz() {
@@ -113,11 +116,11 @@ test_fuzz() {
 
 run_tests() {
 	local kind
-	[ $# -gt 0 ] || set -- unit asan cluster tokenizers fuzz
+	[ $# -gt 0 ] || set -- unit asan cluster tokenizers planners fuzz
 	for kind in "$@"; do
 		case $kind in
-			unit | asan | tsan | cluster | cluster-asan | tokenizers | fuzz) ;;
-			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, cluster, cluster-asan, tokenizers, fuzz" ;;
+			unit | asan | tsan | cluster | cluster-asan | tokenizers | planners | fuzz) ;;
+			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, cluster, cluster-asan, tokenizers, planners, fuzz" ;;
 		esac
 	done
 	install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"

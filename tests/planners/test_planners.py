@@ -1,0 +1,102 @@
+"""The tools of this folder: baselines that keep their limits, measurements that agree with counting by hand and with the planner's own, published traces that can be read."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+import baselines
+import measure
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CADRECTL = pathlib.Path(os.environ.get('CADRE_BIN', ROOT / 'build' / 'bin')) / 'cadrectl'
+
+
+def cadrectl(*arguments):
+    return subprocess.run([CADRECTL, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+@pytest.fixture(scope='module')
+def trace(tmp_path_factory):
+    """A small planted trace, with its best placement on 4 nodes."""
+    folder = tmp_path_factory.mktemp('traces')
+    cadrectl('trace', 'generate', '--output', folder / 'a.ctr', '--layers', 2, '--experts', 32, '--top-k', 4, '--communities', 4, '--strength', 0.95, '--tokens', 3000, '--seed', 5, '--groups', 4,
+             '--groups-kept', 4, '--request-tokens', 20, '--best', folder / 'best.json', '--nodes', 4)
+    cadrectl('trace', 'export', folder / 'a.ctr', '--output', folder / 'a.csv')
+    return folder
+
+
+def test_best_placement_costs_what_it_says(trace):
+    best = json.loads((trace / 'best.json').read_text())
+    found = measure.measure(measure.Trace.read_csv(trace / 'a.csv', 32), best)
+    assert best['planner'] == 'planted'
+    for name in ('nodes_per_token', 'load_mean', 'load_worst'):
+        assert found[name] == pytest.approx(best[name], abs=1e-6)
+
+
+@pytest.mark.parametrize('planner', [*baselines.GROUPINGS, *baselines.BALANCERS])
+@pytest.mark.parametrize('nodes,copies', [(1, 0), (3, 0), (4, 0.125), (4, 0.25), (32, 0.125)])
+def test_baselines_keep_their_limits(trace, planner, nodes, copies):
+    recorded = measure.Trace.read_csv(trace / 'a.csv', 32)
+    for ids in recorded.ids:
+        layer = baselines.Layer(ids, 32, nodes, groups=4)
+        placement = baselines.plan(planner, layer, copies)
+        slots, most = baselines.slots_for(32, nodes, copies)
+        used = np.bincount([node for held in placement.values() for node in held], minlength=nodes)
+        assert sorted(placement) == list(range(32)) and all(len(set(held)) == len(held) > 0 for held in placement.values())
+        assert used.max() <= slots and used.sum() <= most and len(used) == nodes
+
+
+@pytest.mark.parametrize('planner', ['greedy-pairs', 'spectral', 'metis', 'mt-kahypar'])
+def test_groupings_find_strong_communities(trace, planner):
+    recorded, best = measure.Trace.read_csv(trace / 'a.csv', 32), json.loads((trace / 'best.json').read_text())
+    layers = {str(i): {str(e): held for e, held in baselines.plan(planner, baselines.Layer(ids, 32, 4), 0).items()} for i, ids in enumerate(recorded.ids)}
+    found = measure.measure(recorded, {'nodes': 4, 'slots_per_node': 8, 'layers': layers})
+    assert found['nodes_per_token'] <= best['nodes_per_token'] * 1.001
+
+
+def test_measure_by_hand():
+    ids = np.array([[[0, 1], [0, 2], [3, 1]]])
+    everything = {'nodes': 2, 'slots_per_node': 4, 'layers': {'0': {str(e): [0, 1] for e in range(4)}}}
+    found = measure.measure(measure.Trace(ids, np.array([0, 0, 1]), 4), everything)
+    assert found['nodes_per_token'] == 1 and found['slots_exceeded_by'] == 0 and found['copies'] == 1
+    apart = {'nodes': 2, 'slots_per_node': 1, 'layers': {'0': {'0': [0], '1': [1], '2': [0], '3': [1]}}}
+    found = measure.measure(measure.Trace(ids, np.array([0, 0, 1]), 4), apart)
+    assert found['nodes_per_token'] == pytest.approx(4 / 3) and found['slots_exceeded_by'] == 1
+    assert found['load_mean'] == 1 and found['bytes_per_token_layer'] == pytest.approx(measure.ROW_BYTES / 3)
+    with pytest.raises(AssertionError):
+        measure.measure(measure.Trace(ids, np.array([0, 0, 1]), 4), {'nodes': 2, 'slots_per_node': 4, 'layers': {'0': {'0': [0], '1': [1], '2': [], '3': [1]}}})
+
+
+def write_flame(folder, tokens=300, k=6, layers=(2, 3)):
+    random = np.random.default_rng(1)
+    ids = {layer: np.argsort(random.random((tokens, 64)), axis=1)[:, :k].astype(np.int16) for layer in layers}
+    for layer, indices in ids.items():
+        scores = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(np.full(tokens * k, 0.125, np.float16)), k) if layer % 2 else pyarrow.array([[0.125] * k] * tokens)
+        lists = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(indices.ravel()), k) if layer % 2 else pyarrow.array(indices.tolist(), pyarrow.list_(pyarrow.int16()))
+        pyarrow.parquet.write_table(pyarrow.table({'scores': scores, 'indices': lists}), folder / f'layer_{layer:02}.parquet')
+    token_ids = random.integers(0, 50, tokens, dtype=np.int32)
+    pyarrow.parquet.write_table(pyarrow.table({'token_id': token_ids}), folder / 'samples.parquet')
+    return ids, token_ids
+
+
+@pytest.mark.parametrize('samples', [False, True])
+def test_flame_traces(tmp_path, samples):
+    ids, token_ids = write_flame(tmp_path)
+    cut = ['--samples', tmp_path / 'samples.parquet', '--end-of-text', '7'] if samples else ['--request-tokens', '100']
+    text = subprocess.run([sys.executable, pathlib.Path(__file__).with_name('flame.py'), tmp_path, '--tokens', '250', *cut], check=True, stdout=subprocess.PIPE, text=True).stdout
+    (tmp_path / 'flame.csv').write_text(text)
+    cadrectl('trace', 'import', tmp_path / 'flame.csv', '--experts', 64, '--model', 'flame', '--output', tmp_path / 'flame.ctr')
+    cadrectl('trace', 'export', tmp_path / 'flame.ctr', '--output', tmp_path / 'again.csv')
+    shown = json.loads(cadrectl('trace', 'show', tmp_path / 'flame.ctr', '-o', 'json'))
+    assert (shown['tokens'], shown['top_k'], shown['experts'], shown['model'], [layer['layer'] for layer in shown['layers']]) == (250, 6, 64, 'flame', [2, 3])
+    again = measure.Trace.read_csv(tmp_path / 'again.csv', 64)
+    for layer, read in zip((2, 3), again.ids):
+        assert (read == ids[layer][:250]).all()
+    ends = np.flatnonzero(token_ids[:249] == 7) if samples else np.array([99, 199])
+    assert (np.flatnonzero(np.diff(again.request)) == ends).all()
