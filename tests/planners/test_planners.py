@@ -31,6 +31,33 @@ def trace(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize('arguments,code,sentence', [
+    (['import', '--output', 'x'], 2, 'give the files to read'),
+    (['import', 'nowhere.csv', '--output', 'x'], 1, 'nowhere.csv does not exist'),
+    (['import', 'a.csv', 'a.csv', 'a.csv', '--output', 'nowhere/x.ctr'], 1, 'nowhere/x.ctr cannot be written'),
+    (['import', 'a.csv', '--experts', '7', '--output', 'x'], 1, 'but there are 7'),
+    (['import', 'a.csv', '--from', 'json', '--output', 'x'], 1, 'a.csv: byte 0, request 0: not JSON'),
+    (['export'], 2, 'give the file of a trace'),
+    (['show', 'best.json'], 1, 'best.json: byte 0, request 0: it is not a list of steps'),
+    (['split', 'one.csv', '--first', 'x', '--second', 'y'], 1, 'one request only'),
+    (['generate', '--output', 'x', '--communities', '3'], 1, 'must be a power of two'),
+    (['generate', '--output', 'x', '--tokens', '10', '--best', 'y', '--nodes', '7'], 1, 'not for 7 nodes'),
+    (['generat'], 2, "did you mean 'trace generate'?"),
+])
+def test_mistakes_are_answered(trace, arguments, code, sentence):
+    (trace / 'one.csv').write_text('request,position,layer,e0\n0,0,0,1\n0,1,0,1\n')
+    done = subprocess.run([CADRECTL, 'trace', *arguments], cwd=trace, check=False, capture_output=True, text=True)
+    assert done.returncode == code and sentence in done.stderr, done.stderr
+
+
+def test_traces_join_and_split(trace):
+    cadrectl('trace', 'import', trace / 'a.ctr', trace / 'a.csv', trace / 'a.csv', '--experts', 32, '--output', trace / 'joined.ctr')
+    shown = json.loads(cadrectl('trace', 'show', trace / 'joined.ctr', '-o', 'json'))
+    assert shown['tokens'] == 9000 and shown['experts'] == 32 and shown['model'] == 'synthetic'
+    cadrectl('trace', 'split', trace / 'joined.ctr', '--share', 1 / 3, '--first', trace / 'first.ctr', '--second', trace / 'second.ctr')
+    assert cadrectl('trace', 'export', trace / 'first.ctr') == (trace / 'a.csv').read_text()
+
+
 def test_best_placement_costs_what_it_says(trace):
     best = json.loads((trace / 'best.json').read_text())
     found = measure.measure(measure.Trace.read_csv(trace / 'a.csv', 32), best)

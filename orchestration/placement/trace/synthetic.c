@@ -249,14 +249,17 @@ static void make_tokens(struct generator *g)
 	}
 }
 
+/* The trace says how to make it again. */
 static enum cad_status name_trace(struct generator *g, struct cad_error *error)
 {
 	const struct pl_synthetic *s = g->settings;
-	char text[512];
+	char text[512], groups[64] = "";
+	if (s->groups)
+		snprintf(groups, sizeof groups, " groups=%u groups-kept=%u", s->groups, s->groups_kept);
 	snprintf(text, sizeof text,
-	         "generated: layers=%u experts=%u k=%u tokens=%llu seed=%llu communities=%u strength=%g zipf=%g of %s groups=%u/%u tasks=%u task-skew=%g locality=%g drift=%g request-tokens=%u",
-	         s->layers, s->experts, s->k, (unsigned long long)s->tokens, (unsigned long long)s->seed, s->communities, s->strength, s->zipf, s->zipf_of_layer ? "layer" : "community",
-	         s->groups_kept, s->groups, s->tasks, s->task_skew, s->locality, s->drift, s->request_tokens);
+	         "generated: layers=%u experts=%u top-k=%u tokens=%llu seed=%llu communities=%u strength=%g zipf=%g%s%s tasks=%u task-skew=%g locality=%g drift=%g request-tokens=%u", s->layers,
+	         s->experts, s->k, (unsigned long long)s->tokens, (unsigned long long)s->seed, s->communities, s->strength, s->zipf, s->zipf_of_layer ? " zipf-of-layer" : "", groups, s->tasks,
+	         s->task_skew, s->locality, s->drift, s->request_tokens);
 	return pl_trace_set_names(g->trace, "synthetic", text, error);
 }
 
