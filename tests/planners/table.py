@@ -36,7 +36,7 @@ SHAPES = {
 }
 PLANTED = ('weak', 'strong')
 FIELDS = ('trace', 'experts', 'top_k', 'nodes', 'copies', 'planner', 'policy', 'nodes_per_token', 'nodes_p99', 'nodes_per_token_worst_layer', 'bytes_per_token_layer', 'load_mean', 'load_worst',
-          'batch_load_mean', 'activated_ratio', 'activated_max', 'slots_exceeded_by', 'seconds')
+          'batch_load_mean', 'activated_ratio', 'activated_max', 'slots_exceeded_by', 'copies_placed', 'seconds')
 
 
 class Case:
@@ -109,6 +109,7 @@ def fill(arguments, case, rows, add, best):
                 seconds = time.monotonic() - began
                 for policy in missing if placement else ():
                     found = measure.measure(case.second, placement, policy)
+                    found['copies_placed'] = found.pop('copies')
                     add({'trace': case.name, 'experts': case.experts, 'top_k': case.second.ids.shape[2], 'nodes': nodes, 'copies': f'{copies:g}', 'planner': planner, 'policy': policy,
                          'seconds': f'{seconds:.2f}', **{name: f'{found[name]:.4f}' for name in FIELDS if name in found}})
 

@@ -398,12 +398,46 @@ static void no_memory(void **state)
 	pl_trace_free(trace);
 }
 
+/* A write that fails leaves the file that was there, and nothing beside it. */
+static void no_memory_to_write(void **state)
+{
+	char folder[] = "/tmp/test_trace_XXXXXX", path[64];
+	struct cad_error error;
+	(void)state;
+	if (!test_allocations_can_fail())
+		skip();
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof path, "%s/t.ctr", folder);
+	struct pl_trace *old = make_trace(1, 1, 4, 1, 3, false), *trace = make_trace(9, 2, 16, 3, 20, true), *again;
+	must(pl_trace_write(path, old, &error), &error);
+	for (long n = 0;; n++) {
+		long live = test_allocations_live();
+		test_fail_allocation(n);
+		enum cad_status status = pl_trace_write(path, trace, &error);
+		bool failed = test_fail_allocation_end();
+		assert_int_equal(test_allocations_live(), live);
+		if (!failed) {
+			assert_int_equal(status, CAD_OK);
+			break;
+		}
+		must(pl_trace_read(path, &again, &error), &error);
+		assert_same(status == CAD_OK ? trace : old, again);   /* stdio does without its buffer */
+		pl_trace_free(again);
+		must(pl_trace_write(path, old, &error), &error);
+	}
+	pl_trace_free(old);
+	pl_trace_free(trace);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(round_trips),     cmocka_unit_test(damaged_own_format), cmocka_unit_test(hostile_own_format), cmocka_unit_test(too_big),
 		cmocka_unit_test(hostile_text),    cmocka_unit_test(lenient_text),       cmocka_unit_test(phases_of_json),     cmocka_unit_test(splits_and_joins),
 		cmocka_unit_test(writers),         cmocka_unit_test(shapes_out_of_range), cmocka_unit_test(no_memory),
+		cmocka_unit_test(no_memory_to_write),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
