@@ -194,7 +194,7 @@ void rt_dispatch_open(struct rt_exchange *exchange, struct rt_work *work)
 	if (!routes->map)
 		return;
 	int32_t open_ids[CAD_TOPK_MAX];
-	memset(routes->node_load, 0, routes->map->nodes_count * sizeof *routes->node_load);
+	rt_route_table_begin(routes, work->open);
 	for (uint32_t row = 0; row < work->rows; row++) {
 		size_t at = (size_t)row * work->topk;
 		uint16_t nodes[CAD_TOPK_MAX];
@@ -214,7 +214,7 @@ void rt_dispatch_open(struct rt_exchange *exchange, struct rt_work *work)
 			}
 	}
 	for (uint32_t node = 0; node < routes->map->nodes_count && work->open > 0; node++)
-		if (routes->node_load[node] > 0)
+		if (rt_route_table_booked(routes, node))
 			send_node(exchange, work, (uint16_t)node);
 }
 

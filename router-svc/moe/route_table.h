@@ -23,6 +23,8 @@ struct rt_peer {
 	uint32_t delay_ms;
 };
 
+enum { RT_LOAD_ROW = 256 };
+
 struct rt_route_table {
 	struct cad_transport *transport;
 	struct cad_map *map;         /* NULL: none yet */
@@ -30,7 +32,10 @@ struct rt_route_table {
 	uint32_t peers_count;
 	int16_t *node_peer;          /* [CAD_MAP_NODES_MAX]: peer of a node of the map; -1: none */
 	bool *node_ready;            /* [CAD_MAP_NODES_MAX] */
-	uint32_t *node_load;         /* [CAD_MAP_NODES_MAX]: rows sent in this layer */
+	uint32_t *node_load;         /* [CAD_MAP_NODES_MAX]: RT_LOAD_ROW for each row of this layer; below that, who had more of the rows so far */
+	uint32_t *node_unit;         /* [CAD_MAP_NODES_MAX]: RT_LOAD_ROW */
+	uint64_t *node_rows;         /* [CAD_MAP_NODES_MAX]: rows since this map came */
+	float load_calm, load_point;   /* of this layer (common/cover.h) */
 	struct cad_random random;
 	uint64_t version;            /* goes up when something became possible that was not: look again at what waits */
 	_Atomic bool ready;          /* every expert of the map is held by a connected node; read by any thread */
@@ -46,8 +51,12 @@ void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *pee
 /* Starts what is due. Returns when to call again (clock time), UINT64_MAX: not before something happens. */
 uint64_t rt_route_table_tick(struct rt_route_table *table);
 
+/* A layer begins, with so many (row, expert) pairs to choose for. Needs a map. */
+void rt_route_table_begin(struct rt_route_table *table, uint32_t pairs);
 /* Chooses a node for each expert of a row (common/cover.h) and books the row on it. */
 void rt_route_table_choose(struct rt_route_table *table, uint32_t layer, const int32_t *experts, uint32_t k, uint16_t *nodes);
+/* Whether a row of this layer was booked on the node. */
+static inline bool rt_route_table_booked(const struct rt_route_table *table, uint32_t node) { return table->node_load[node] >= RT_LOAD_ROW; }
 uint32_t rt_route_table_connections(const struct rt_route_table *table);
 
 #endif

@@ -144,8 +144,10 @@ static void ties_go_to_the_lighter_node(void **state)
 	for (uint32_t light = 0; light < replicas.count; light++) {
 		uint32_t load[NODES] = { 9, 9, 9, 9, 9, 9 };
 		load[replicas.nodes[light]] = 1;
-		cad_cover(map, 3, experts, K, usable, load, nodes);
+		const struct cad_cover_load at = { .node = load };
+		cad_cover(map, 3, experts, K, usable, &at, nodes);
 		assert_int_equal(nodes[0], replicas.nodes[light]);
+		assert_int_equal(load[nodes[0]], 2);
 	}
 	cad_map_release(map);
 }
