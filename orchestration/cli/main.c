@@ -20,6 +20,8 @@ static const struct command commands[] = {
 	{ "verify", "compute an answer again and compare digests", cl_verify },
 	{ "eval", "logits and routing of whole sequences, into a file", cl_eval },
 	{ "tokenize", "a file of texts into token ids", cl_tokenize },
+	{ "plan explain", "why an expert lives where it does, and what moving it would change", cl_plan_explain },
+	{ "plan", "which node should hold which expert, from recorded routing", cl_plan },
 	{ "model inspect", "what is in a checkpoint and what it needs", cl_model_inspect },
 	{ "trace import", "recorded routing from CSV or JSON into Cadre's own format", cl_trace_import },
 	{ "trace export", "a trace as CSV or JSON", cl_trace_export },

@@ -1,0 +1,57 @@
+/*
+ * `cadrectl plan`: what its parts share. plan.c asks the planner, plan_print.c says what came out, plan_explain.c answers why.
+ * One thread; everything here blocks.
+ */
+#ifndef CADRE_CLI_PLAN_H
+#define CADRE_CLI_PLAN_H
+
+#include "orchestration/cli/command.h"
+#include "orchestration/placement/predict/measure.h"
+#include "orchestration/placement/predict/moves.h"
+#include "orchestration/placement/solve/solve.h"
+
+struct cl_plan_options {
+	const char *trace, *measure, *cluster, *present, *copies, *what_if;
+	uint32_t nodes, slots, rounds, threads, tokens_max, experts;
+	enum pl_profile profile;
+	enum pl_router router;
+	uint64_t time_limit_ns, seed, expert_bytes, rate;
+	double holdout, load_max, drift, weight_nodes, weight_racks, weight_load, weight_active, weight_move, weight_affinity;
+	enum cl_format format;
+};
+
+/* What is planned for, and on. */
+struct cl_plan_case {
+	struct pl_cluster cluster;
+	struct pl_trace *trace;      /* to plan on */
+	struct pl_trace *held;       /* to measure on; NULL: nothing was held out */
+	struct pl_plan *present;     /* NULL: none */
+	struct pl_weights weights;
+	uint32_t copies;             /* of a layer's experts in all */
+};
+
+/* What came out. */
+struct cl_plan_result {
+	struct pl_solution solution;
+	struct pl_plan *before;      /* the present plan, or blocks of consecutive experts */
+	struct pl_metrics old_metrics, new_metrics, planned_on;   /* on what was held out (or else on what was planned on); and the new plan on what it was planned on */
+	struct pl_moves moves;       /* from the present plan */
+};
+
+CAD_MUST_USE enum cad_status cl_plan_prepare(const struct cl_plan_options *options, struct cl_plan_case *c, struct cad_error *error);
+void cl_plan_case_fini(struct cl_plan_case *c);
+CAD_MUST_USE enum cad_status cl_plan_run(const struct cl_plan_options *options, const struct cl_plan_case *c, struct cl_plan_result *result, struct cad_error *error);
+void cl_plan_result_fini(struct cl_plan_result *result);
+
+/* what_if: NULL, or the same for a case that differs, called `what`. */
+void cl_plan_print_table(const struct cl_plan_options *options, const struct cl_plan_case *c, const struct cl_plan_result *result, const char *what, const struct cl_plan_case *other,
+                         const struct cl_plan_result *what_if);
+CAD_MUST_USE enum cad_status cl_plan_print_json(const struct cl_plan_options *options, const struct cl_plan_case *c, const struct cl_plan_result *result, const char *what,
+                                                const struct cl_plan_case *other, const struct cl_plan_result *what_if, struct cad_error *error);
+
+/* The option table, which `plan explain` shares. */
+extern const struct cad_option cl_plan_table[];
+extern const size_t cl_plan_table_count;
+CAD_MUST_USE enum cad_status cl_plan_check(const void *options, struct cad_error *error);
+
+#endif

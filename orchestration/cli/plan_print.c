@@ -1,0 +1,186 @@
+/* What `cadrectl plan` says: a table for people, JSON for programs and yardsticks. */
+#include "orchestration/cli/plan.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WORST_LAYERS = 5, MAP_ROWS_MAX = 64, MAP_NODES_MAX = 128 };
+
+/* ---- the table ---- */
+
+static void print_head(const struct cl_plan_options *options, const struct cl_plan_case *c, const struct cl_plan_result *r)
+{
+	const struct pl_plan *plan = r->solution.plan;
+	printf("%u layers of %u experts, %u a token, on %u nodes; planned on %llu tokens of %u requests", plan->layers, plan->experts, c->trace->k, plan->nodes,
+	       (unsigned long long)c->trace->tokens, pl_trace_requests(c->trace));
+	if (c->held)
+		printf(", measured on %llu others", (unsigned long long)c->held->tokens);
+	printf("\n%u rounds in %.1f s; --rounds %u --seed %llu repeats this plan\n\n", r->solution.rounds, r->solution.seconds, r->solution.rounds, (unsigned long long)options->seed);
+}
+
+static void print_row(const char *name, const char *format, double before, double after, double planned, const double *what_if)
+{
+	char text[4][32];
+	snprintf(text[0], sizeof text[0], format, before);
+	snprintf(text[1], sizeof text[1], format, after);
+	snprintf(text[2], sizeof text[2], format, planned);
+	printf("%-44s %11s %11s %11s", name, text[0], text[1], text[2]);
+	if (what_if) {
+		snprintf(text[3], sizeof text[3], format, *what_if);
+		printf(" %11s", text[3]);
+	}
+	putchar('\n');
+}
+
+static void print_metrics(const struct cl_plan_case *c, const struct cl_plan_result *r, const struct cl_plan_result *w)
+{
+	const struct pl_metrics *b = &r->old_metrics, *a = &r->new_metrics, *p = &r->planned_on, *o = w ? &w->new_metrics : NULL;
+	printf("%-44s %11s %11s %11s%s\n", "", c->present ? "present" : "in blocks", "planned", "(trained on)", o ? "     what if" : "");
+#define ROW(name, format, member) print_row(name, format, b->member, a->member, p->member, o ? &o->member : NULL)
+	ROW("nodes that a token touches, in a layer", "%.3f", nodes_per_token);
+	ROW("  of 100 tokens, the worst", "%.2f", nodes_p99);
+	ROW("  in the worst layer", "%.3f", nodes_per_token_worst_layer);
+	if (c->cluster.racks_count > 1)
+		ROW("racks that a token touches", "%.3f", racks_per_token);
+	ROW("bytes sent for a token, in a layer", "%.0f", bytes_per_token_layer);
+	ROW("busiest node, its time over the mean", "%.3f", load_mean);
+	ROW("  in the worst layer", "%.3f", load_worst);
+	ROW("  within 64 tokens", "%.3f", batch_load_mean);
+	ROW("experts that the busiest node runs for 64", "%.2f", activated_max);
+	ROW("copies beyond one of each", "%.3f", replicas);
+#undef ROW
+	putchar('\n');
+}
+
+/* "1.4 GB" */
+static void print_size(double bytes)
+{
+	static const char *const units[] = { "B", "kB", "MB", "GB", "TB", "PB" };
+	size_t unit = 0;
+	for (; bytes >= 1000 && unit < 5; unit++)
+		bytes /= 1000;
+	printf("%.4g %s", bytes, units[unit]);
+}
+
+static void print_moves(const struct cl_plan_case *c, const struct cl_plan_result *r)
+{
+	const struct pl_moves *m = &r->moves;
+	if (c->present) {
+		printf("from the present map: %llu copies to load, %llu to free", (unsigned long long)m->loads, (unsigned long long)m->frees);
+		if (m->bytes) {
+			printf("; ");
+			print_size((double)m->bytes);
+			printf(", %.1f s for node '%s', which loads most", m->seconds, c->cluster.nodes[m->busiest].id);
+		}
+		putchar('\n');
+	}
+	printf("searches that began elsewhere ended %.2f %% above this plan's objective: an estimate of what is left to gain\n\n", 100 * r->solution.gap);
+}
+
+static int by_nodes(const void *a, const void *b)
+{
+	const struct pl_layer_metrics *x = *(const struct pl_layer_metrics *const *)a, *y = *(const struct pl_layer_metrics *const *)b;
+	return x->nodes != y->nodes ? (x->nodes < y->nodes ? 1 : -1) : (x > y ? 1 : -1);
+}
+
+static void print_worst(const struct cl_plan_case *c, const struct cl_plan_result *r)
+{
+	const struct pl_metrics *m = &r->new_metrics;
+	const struct pl_layer_metrics **order = malloc(m->layers * sizeof(*order));
+	if (!order)
+		return;
+	for (uint32_t l = 0; l < m->layers; l++)
+		order[l] = &m->layer[l];
+	qsort(order, m->layers, sizeof(*order), by_nodes);
+	printf("%-6s %8s %8s %8s %12s  %-20s %s\n", "LAYER", "NODES", "BEFORE", "BUSIEST", "EXPERTS/64", "BUSIEST NODE", "BEGAN AS");
+	for (uint32_t i = 0; i < m->layers && i < WORST_LAYERS; i++) {
+		uint32_t l = (uint32_t)(order[i] - m->layer);
+		printf("%-6u %8.3f %8.3f %8.3f %12.2f  %-20s %s\n", r->solution.plan->layer[l], order[i]->nodes, r->old_metrics.layer[l].nodes, order[i]->load, order[i]->activated,
+		       c->cluster.nodes[order[i]->busiest].id, r->solution.start[l]);
+	}
+	free(order);
+	putchar('\n');
+}
+
+/* A character a layer and node: how busy it is. Many layers or nodes are thinned out evenly. */
+static void print_map(const struct cl_plan_result *r)
+{
+	static const char shades[] = " .:-=+*#%@";
+	static const double from[] = { 0.5, 0.8, 0.9, 0.95, 0.99, 1.01, 1.05, 1.10, 1.25 };
+	const struct pl_metrics *m = &r->new_metrics;
+	uint32_t nodes = r->solution.plan->nodes, rows = m->layers < MAP_ROWS_MAX ? m->layers : MAP_ROWS_MAX, columns = nodes < MAP_NODES_MAX ? nodes : MAP_NODES_MAX;
+	printf("load of each node over the mean: ' ' below 0.5, . 0.5, : 0.8, - 0.9, = 0.95, + 0.99, * 1.01, # 1.05, %% 1.10, @ 1.25 and more\n");
+	for (uint32_t i = 0; i < rows; i++) {
+		uint32_t l = (uint32_t)((uint64_t)i * m->layers / rows);
+		printf("%6u |", r->solution.plan->layer[l]);
+		for (uint32_t j = 0; j < columns; j++) {
+			double load = m->layer[l].node_load[(uint64_t)j * nodes / columns];
+			size_t shade = 0;
+			while (shade < sizeof from / sizeof *from && load >= from[shade])
+				shade++;
+			putchar(shades[shade]);
+		}
+		printf("|\n");
+	}
+}
+
+void cl_plan_print_table(const struct cl_plan_options *options, const struct cl_plan_case *c, const struct cl_plan_result *r, const char *what, const struct cl_plan_case *other,
+                         const struct cl_plan_result *w)
+{
+	print_head(options, c, r);
+	if (w)
+		printf("what if %s: %u nodes, %.1f %% more copies than experts\n\n", what, other->cluster.nodes_count, 100 * w->new_metrics.replicas);
+	print_metrics(c, r, w);
+	print_moves(c, r);
+	print_worst(c, r);
+	print_map(r);
+}
+
+/* ---- JSON ---- */
+
+static json_t *metrics_to_json(const struct pl_metrics *m)
+{
+	return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "nodes_per_token", m->nodes_per_token, "nodes_p99", m->nodes_p99, "nodes_per_token_worst_layer",
+	                 m->nodes_per_token_worst_layer, "racks_per_token", m->racks_per_token, "bytes_per_token_layer", m->bytes_per_token_layer, "load_mean", m->load_mean, "load_worst",
+	                 m->load_worst, "batch_load_mean", m->batch_load_mean, "activated_ratio", m->activated_ratio, "activated_max", m->activated_max, "replicas", m->replicas);
+}
+
+static json_t *result_to_json(const struct cl_plan_options *options, const struct cl_plan_case *c, const struct cl_plan_result *r)
+{
+	uint32_t slots = 0, used = pl_plan_used_max(r->solution.plan);
+	for (uint32_t n = 0; n < c->cluster.nodes_count; n++)
+		slots = c->cluster.nodes[n].slots > slots ? c->cluster.nodes[n].slots : slots;
+	json_t *json = pl_plan_to_json(r->solution.plan, "cadre", slots > used ? slots : used, r->solution.seconds), *ids = json_array();
+	for (uint32_t n = 0; n < c->cluster.nodes_count; n++)
+		(void)json_array_append_new(ids, json_string(c->cluster.nodes[n].id));
+	json_t *more = json_pack("{s:I, s:I, s:f, s:f, s:o, s:o, s:o, s:o}", "rounds", (json_int_t)r->solution.rounds, "seed", (json_int_t)options->seed, "objective", r->solution.value,
+	                         "gap_estimate", r->solution.gap, "node_ids", ids, "before", metrics_to_json(&r->old_metrics), "predicted", metrics_to_json(&r->new_metrics), "trained",
+	                         metrics_to_json(&r->planned_on));
+	if (c->present)
+		(void)json_object_set_new(more, "moves", json_pack("{s:I, s:I, s:I, s:f}", "loads", (json_int_t)r->moves.loads, "frees", (json_int_t)r->moves.frees, "bytes",
+		                                                   (json_int_t)r->moves.bytes, "seconds", r->moves.seconds));
+	if (json && more)
+		(void)json_object_update(json, more);
+	json_decref(more);
+	return json;
+}
+
+enum cad_status cl_plan_print_json(const struct cl_plan_options *options, const struct cl_plan_case *c, const struct cl_plan_result *r, const char *what, const struct cl_plan_case *other,
+                                   const struct cl_plan_result *w, struct cad_error *error)
+{
+	json_t *json = result_to_json(options, c, r);
+	if (json && w) {
+		json_t *changed = result_to_json(options, other, w);
+		if (changed)
+			(void)json_object_set_new(changed, "what", json_string(what));
+		(void)json_object_set_new(json, "what_if", changed);
+	}
+	if (!json)
+		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the JSON");
+	(void)json_dumpf(json, stdout, JSON_COMPACT);
+	putchar('\n');
+	json_decref(json);
+	return CAD_OK;
+}

@@ -1,0 +1,35 @@
+/*
+ * The replicas of one layer's experts, in the form that the cover takes them, and what nodes cost.
+ *
+ * Owned by whoever made it, changed by its owner alone.
+ */
+#ifndef CADRE_PLACEMENT_REPLICAS_H
+#define CADRE_PLACEMENT_REPLICAS_H
+
+#include "common/cover.h"
+#include "orchestration/placement/objective/cluster.h"
+#include "orchestration/placement/objective/plan.h"
+
+enum { PL_REPLICAS_WORDS = PL_CLUSTER_NODES_MAX / 64 };
+
+struct pl_replicas {
+	uint32_t experts, nodes;
+	uint16_t *lists;             /* [experts][nodes] ascending */
+	struct cad_map_replicas *of; /* [experts] into lists */
+};
+
+CAD_MUST_USE enum cad_status pl_replicas_init(struct pl_replicas *replicas, uint32_t experts, uint32_t nodes);
+void pl_replicas_fini(struct pl_replicas *replicas);
+void pl_replicas_load(struct pl_replicas *replicas, const struct pl_plan *plan, uint32_t layer);
+void pl_replicas_store(const struct pl_replicas *replicas, struct pl_plan *plan, uint32_t layer);
+bool pl_replicas_hold(const struct pl_replicas *replicas, uint32_t expert, uint32_t node);
+/* The caller knows that it is not there, or is. */
+void pl_replicas_add(struct pl_replicas *replicas, uint32_t expert, uint32_t node);
+void pl_replicas_drop(struct pl_replicas *replicas, uint32_t expert, uint32_t node);
+
+/* The units of common/cover.h: a row on a node of average speed is 64. */
+enum { PL_UNIT = 64 };
+/* [nodes] the cost of a row on each node, and whether they differ at all. */
+bool pl_cluster_units(const struct pl_cluster *cluster, uint32_t *unit);
+
+#endif

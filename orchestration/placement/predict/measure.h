@@ -1,0 +1,45 @@
+/*
+ * What a plan would do with recorded routing: the metrics of the placement yardstick, in its definitions.
+ *
+ * Tokens are walked in decode order, each is covered with the router's own rule (common/cover.h), and the load that this gives enters the next choice. Pure but for
+ * the memory that it allocates and frees; layers are measured in as many threads as asked for, and the result does not depend on how many.
+ */
+#ifndef CADRE_PLACEMENT_MEASURE_H
+#define CADRE_PLACEMENT_MEASURE_H
+
+#include "common/options.h"
+#include "orchestration/placement/objective/cluster.h"
+#include "orchestration/placement/objective/layer.h"
+#include "orchestration/placement/objective/plan.h"
+
+/* How the router chooses among copies: by the cover alone, or sparing busy nodes (the guard of common/cover.h). */
+enum pl_router { PL_ROUTER_COVER, PL_ROUTER_GUARD };
+extern const struct cad_choice pl_router_choices[];
+
+enum { PL_ROW_BYTES = 8192 };        /* one row out, and about as much back */
+
+struct pl_layer_metrics {
+	double nodes;                /* touched by a token, mean */
+	double racks;                /* likewise */
+	double remote;               /* of the nodes, those that are not the source: a request's source is node (its index mod nodes) */
+	double fresh;                /* of the nodes, those that the layer before did not touch; 0 in the first layer */
+	double load;                 /* the busiest node's time over the mean (1: even; nodes of equal speed: rows over rows) */
+	double batch_load;           /* the same within batches of 64 tokens, mean over batches */
+	double activated, activated_mean;   /* distinct experts for a batch of 64: on the busiest node, and over all nodes; means over batches */
+	uint32_t busiest;            /* node */
+	double *node_load;           /* [nodes] time over the mean */
+};
+
+struct pl_metrics {
+	double nodes_per_token, nodes_p99, nodes_per_token_worst_layer, racks_per_token, bytes_per_token_layer, fresh;
+	double load_mean, load_worst, batch_load_mean, activated_ratio, activated_max, replicas;
+	uint32_t layers;
+	struct pl_layer_metrics *layer;   /* [layers] */
+};
+
+/* The plan must be of the trace's layers and experts, and of the cluster's nodes. threads 0: one a core. */
+CAD_MUST_USE enum cad_status pl_measure(const struct pl_sample *sample, const struct pl_plan *plan, const struct pl_cluster *cluster, enum pl_router router, uint32_t threads,
+                                        struct pl_metrics *metrics);
+void pl_metrics_fini(struct pl_metrics *metrics);   /* takes a zeroed one too */
+
+#endif

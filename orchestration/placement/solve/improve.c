@@ -1,0 +1,298 @@
+#include "orchestration/placement/solve/improve.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { FILL_BATCH = 12 };
+
+enum cad_status pl_improve_init(struct pl_improve *improve, const struct pl_site *site)
+{
+	size_t cells = (size_t)site->experts * site->nodes;
+	uint32_t seats = site->copies_max + site->nodes;
+	*improve = (struct pl_improve){ .seats_max = seats };
+	improve->join = malloc(4 * cells * sizeof *improve->join);
+	improve->seats = malloc(seats * sizeof *improve->seats);
+	improve->proposals = malloc((2 * (size_t)seats + cells) * sizeof *improve->proposals);
+	if (!improve->join || !improve->seats || !improve->proposals) {
+		pl_improve_fini(improve);
+		return CAD_ERR_MEMORY;
+	}
+	improve->stay = improve->join + cells;
+	improve->leave = improve->stay + cells;
+	improve->rows = improve->leave + cells;
+	return CAD_OK;
+}
+
+void pl_improve_fini(struct pl_improve *improve)
+{
+	free(improve->join);
+	free(improve->seats);
+	free(improve->proposals);
+	*improve = (struct pl_improve){ 0 };
+}
+
+/* One walk over all tokens fills the tables. */
+static void count_tokens(struct pl_improve *improve, const struct pl_search *search)
+{
+	const struct pl_layer *layer = search->layer;
+	uint32_t k = layer->k, nodes = search->site->nodes;
+	memset(improve->join, 0, 4 * (size_t)search->site->experts * nodes * sizeof *improve->join);
+	for (uint32_t t = 0; t < layer->tokens; t++) {
+		const uint16_t *ids = layer->ids + (size_t)t * k, *home = search->home + (size_t)t * k;
+		uint16_t touched[CAD_TOPK_MAX];
+		uint32_t alone = 0, distinct = 0;   /* alone: a bit for each slot whose node serves nothing else */
+		uint32_t first[CAD_TOPK_MAX];
+		for (uint32_t j = 0; j < k; j++) {
+			uint32_t d = 0;
+			if (home[j] == CAD_COVER_NONE)
+				continue;
+			while (d < distinct && touched[d] != home[j])
+				d++;
+			if (d == distinct) {
+				touched[distinct] = home[j];
+				first[distinct++] = j;
+				alone |= 1u << j;
+			} else {
+				alone &= ~(1u << first[d]);
+			}
+		}
+		for (uint32_t j = 0; j < k; j++) {
+			if (home[j] == CAD_COVER_NONE)
+				continue;
+			size_t row = (size_t)ids[j] * nodes;
+			bool lone = alone >> j & 1;
+			uint32_t *table = (lone ? improve->join : improve->stay) + row;
+			for (uint32_t d = 0; d < distinct; d++)
+				table[touched[d]]++;
+			improve->rows[row + home[j]]++;
+			if (lone)
+				table[home[j]]--;
+			else
+				improve->leave[row + home[j]]++;
+		}
+	}
+}
+
+/* What a node's load costs when its rows change by so many. */
+static double load_change(const struct pl_search *search, uint32_t node, double rows)
+{
+	const struct pl_site *site = search->site;
+	double limit = site->weights->load_max, pairs = search->layer->pairs ? (double)search->layer->pairs : 1;
+	double now = search->ratio[node] + search->spread[node], then = now + rows / (pairs * site->fair[node]);
+	return site->weights->load * (pl_excess(then, limit) - pl_excess(now, limit));
+}
+
+static double pull_of(const struct pl_site *site, uint32_t expert, uint32_t node)
+{
+	return site->pull && expert != PL_NOBODY ? (double)site->pull[(size_t)expert * site->nodes + node] : 0;
+}
+
+/* Tokens saved when the copy on `from` goes to `to` instead. */
+static double move_gain(const struct pl_improve *improve, const struct pl_search *search, uint32_t expert, uint32_t from, uint32_t to)
+{
+	if (expert == PL_NOBODY)
+		return 0;
+	size_t row = (size_t)expert * search->site->nodes;
+	double part = 1;   /* of the expert's tokens, those that this copy serves */
+	if (search->replicas.of[expert].count > 1) {
+		uint32_t uses = pl_layer_uses(search->layer, expert);
+		part = uses ? (double)improve->rows[row + from] / uses : 0;
+	}
+	return (double)improve->join[row + to] + part * improve->stay[row + to] - improve->leave[row + from];
+}
+
+static bool may_move(const struct pl_search *search, uint32_t expert, uint32_t from, uint32_t to)
+{
+	return expert == PL_NOBODY || (!pl_site_pinned(search->site, expert, from) && pl_site_allows(search->site, &search->replicas, expert, to, from));
+}
+
+static double swap_gain(const struct pl_improve *improve, const struct pl_search *search, struct pl_seat a, struct pl_seat b)
+{
+	const struct pl_site *site = search->site;
+	double tokens = search->layer->tokens;
+	double rows_a = a.expert == PL_NOBODY ? 0 : improve->rows[(size_t)a.expert * site->nodes + a.node];
+	double rows_b = b.expert == PL_NOBODY ? 0 : improve->rows[(size_t)b.expert * site->nodes + b.node];
+	double gain = site->weights->nodes * (move_gain(improve, search, a.expert, a.node, b.node) + move_gain(improve, search, b.expert, b.node, a.node)) / tokens;
+	gain += pull_of(site, a.expert, b.node) - pull_of(site, a.expert, a.node) + pull_of(site, b.expert, a.node) - pull_of(site, b.expert, b.node);
+	if (gain <= 0 && search->load_cost <= 0)
+		return gain;
+	return gain - load_change(search, a.node, rows_b - rows_a) - load_change(search, b.node, rows_a - rows_b);
+}
+
+static void propose_swap(struct pl_proposal *proposal, struct pl_seat a, struct pl_seat b, double gain)
+{
+	*proposal = (struct pl_proposal){ .gain = gain };
+	if (a.expert != PL_NOBODY) {
+		proposal->changes[proposal->count++] = (struct pl_change){ a.expert, a.node, false };
+		proposal->changes[proposal->count++] = (struct pl_change){ a.expert, b.node, true };
+	}
+	if (b.expert != PL_NOBODY) {
+		proposal->changes[proposal->count++] = (struct pl_change){ b.expert, b.node, false };
+		proposal->changes[proposal->count++] = (struct pl_change){ b.expert, a.node, true };
+	}
+}
+
+/* Where most of an expert's rows are served. */
+static uint32_t busiest_home(const struct pl_improve *improve, const struct pl_search *search, uint32_t expert)
+{
+	const uint32_t *rows = improve->rows + (size_t)expert * search->site->nodes;
+	struct cad_map_replicas replicas = search->replicas.of[expert];
+	uint32_t best = replicas.nodes[0];
+	for (uint32_t r = 1; r < replicas.count; r++)
+		best = rows[replicas.nodes[r]] > rows[best] ? replicas.nodes[r] : best;
+	return best;
+}
+
+/* A copy more: the tokens that it saves, and half of the rows of the busiest copy that may come here. */
+static double add_gain(const struct pl_improve *improve, const struct pl_search *search, uint32_t expert, uint32_t node)
+{
+	const struct pl_site *site = search->site;
+	uint32_t home = busiest_home(improve, search, expert);
+	double rows = (double)improve->rows[(size_t)expert * site->nodes + home] / 2, now_home = search->ratio[home], now_node = search->ratio[node];
+	double gain = site->weights->nodes * (double)improve->join[(size_t)expert * site->nodes + node] / (double)search->layer->tokens + pull_of(site, expert, node);
+	if (now_home > now_node)
+		gain -= load_change(search, home, -rows) + load_change(search, node, rows);
+	return gain;
+}
+
+/* Without the copy: its shared tokens touch one node more, and its rows go to another copy. */
+static double drop_gain(const struct pl_improve *improve, const struct pl_search *search, uint32_t expert, uint32_t node)
+{
+	const struct pl_site *site = search->site;
+	size_t row = (size_t)expert * site->nodes;
+	return -site->weights->nodes * (double)improve->leave[row + node] / (double)search->layer->tokens - pull_of(site, expert, node);
+}
+
+static int by_gain(const void *a, const void *b)
+{
+	const struct pl_proposal *x = a, *y = b;
+	if (x->gain != y->gain)
+		return x->gain < y->gain ? 1 : -1;
+	return memcmp(x->changes, y->changes, sizeof x->changes[0]);
+}
+
+static uint32_t list_seats(struct pl_improve *improve, const struct pl_search *search)
+{
+	uint32_t count = 0;
+	for (uint32_t e = 0; e < search->site->experts; e++)
+		for (uint32_t r = 0; r < search->replicas.of[e].count; r++)
+			improve->seats[count++] = (struct pl_seat){ e, search->replicas.of[e].nodes[r] };
+	for (uint32_t n = 0; n < search->site->nodes; n++)
+		if (search->used[n] < search->site->slots[n])
+			improve->seats[count++] = (struct pl_seat){ PL_NOBODY, n };
+	return count;
+}
+
+/* For every seat the best other one to swap with, and for every copy that is not the only one the best expert to replace it. */
+static uint32_t propose(struct pl_improve *improve, struct pl_search *search)
+{
+	uint32_t seats = list_seats(improve, search), count = 0;
+	for (uint32_t i = 0; i < seats; i++) {
+		struct pl_seat a = improve->seats[i];
+		double best_gain = 0;
+		uint32_t best = PL_NOBODY;
+		for (uint32_t j = i + 1; j < seats; j++) {
+			struct pl_seat b = improve->seats[j];
+			if (a.node == b.node || a.expert == b.expert)
+				continue;
+			double gain = swap_gain(improve, search, a, b);
+			if (gain > best_gain && may_move(search, a.expert, a.node, b.node) && may_move(search, b.expert, b.node, a.node)) {
+				best_gain = gain;
+				best = j;
+			}
+		}
+		if (best != PL_NOBODY)
+			propose_swap(&improve->proposals[count++], a, improve->seats[best], best_gain);
+		if (a.expert == PL_NOBODY || search->replicas.of[a.expert].count < 2 || pl_site_pinned(search->site, a.expert, a.node))
+			continue;
+		double lost = drop_gain(improve, search, a.expert, a.node);
+		best = PL_NOBODY;
+		best_gain = 0;
+		for (uint32_t e = 0; e < search->site->experts; e++) {
+			if (e == a.expert)
+				continue;
+			double gain = lost + add_gain(improve, search, e, a.node);
+			if (gain > best_gain && pl_site_allows(search->site, &search->replicas, e, a.node, PL_CLUSTER_ANY)) {
+				best_gain = gain;
+				best = e;
+			}
+		}
+		if (best != PL_NOBODY)
+			improve->proposals[count++] = (struct pl_proposal){ .changes = { { a.expert, a.node, false }, { best, a.node, true } }, .count = 2, .gain = best_gain };
+	}
+	qsort(improve->proposals, count, sizeof *improve->proposals, by_gain);
+	return count;
+}
+
+/* Whether all of it can still be done, after other changes of the sweep. */
+static bool still_possible(const struct pl_search *search, const struct pl_proposal *proposal)
+{
+	for (uint32_t i = 0; i < proposal->count; i++) {
+		const struct pl_change *change = &proposal->changes[i];
+		bool held = pl_replicas_hold(&search->replicas, change->expert, change->node);
+		if (!change->add && (!held || (search->replicas.of[change->expert].count < 2 && !(i + 1 < proposal->count && proposal->changes[i + 1].expert == change->expert))))
+			return false;
+		if (change->add) {
+			bool moved = i > 0 && proposal->changes[i - 1].expert == change->expert;
+			bool freed = false;   /* a drop on this node in the same proposal makes room */
+			for (uint32_t o = 0; o < proposal->count; o++)
+				freed = freed || (!proposal->changes[o].add && proposal->changes[o].node == change->node);
+			if (!freed && (search->used[change->node] >= search->site->slots[change->node]))
+				return false;
+			if (!pl_site_allows(search->site, &search->replicas, change->expert, change->node, moved ? proposal->changes[i - 1].node : PL_CLUSTER_ANY))
+				return false;
+		}
+	}
+	return true;
+}
+
+/* Tries it; it stays when it gains more than chance explains. */
+static bool attempt(struct pl_search *search, const struct pl_change *changes, uint32_t count, double doubt)
+{
+	double grown = pl_search_try(search, changes, count), tokens = search->layer->tokens;
+	if (grown + search->site->weights->nodes * doubt * sqrt((double)search->differing) / tokens < -1e-12)
+		return true;
+	pl_search_undo(search);
+	return false;
+}
+
+uint32_t pl_improve_polish(struct pl_improve *improve, struct pl_search *search, uint32_t tries, double doubt)
+{
+	uint32_t stayed = 0;
+	while (tries > 0) {
+		count_tokens(improve, search);
+		uint32_t count = propose(improve, search), kept = 0;
+		for (uint32_t i = 0; i < count && tries > 0; i++) {
+			if (!still_possible(search, &improve->proposals[i]))
+				continue;
+			tries--;
+			kept += attempt(search, improve->proposals[i].changes, improve->proposals[i].count, doubt);
+		}
+		stayed += kept;
+		if (kept == 0)
+			break;
+	}
+	return stayed;
+}
+
+void pl_improve_fill(struct pl_improve *improve, struct pl_search *search)
+{
+	const struct pl_site *site = search->site;
+	while (search->copies < site->copies_max) {
+		uint32_t count = 0, kept = 0;
+		count_tokens(improve, search);
+		for (uint32_t e = 0; e < site->experts; e++)
+			for (uint32_t n = 0; n < site->nodes; n++)
+				if (search->used[n] < site->slots[n] && pl_site_allows(site, &search->replicas, e, n, PL_CLUSTER_ANY))
+					improve->proposals[count++] = (struct pl_proposal){ .changes = { { e, n, true } }, .count = 1, .gain = add_gain(improve, search, e, n) };
+		qsort(improve->proposals, count, sizeof *improve->proposals, by_gain);
+		for (uint32_t i = 0; i < count && i < FILL_BATCH && search->copies < site->copies_max; i++) {
+			if (!still_possible(search, &improve->proposals[i]))
+				continue;
+			kept += attempt(search, improve->proposals[i].changes, 1, 0);
+		}
+		if (kept == 0)
+			break;
+	}
+}

@@ -1,0 +1,42 @@
+/*
+ * Local search: which changes are worth trying, estimated for all of them at once from where the tokens go now; the best are then tried in earnest.
+ */
+#ifndef CADRE_PLACEMENT_IMPROVE_H
+#define CADRE_PLACEMENT_IMPROVE_H
+
+#include "orchestration/placement/solve/search.h"
+
+struct pl_seat {
+	uint32_t expert;             /* PL_NOBODY: room for one more */
+	uint32_t node;
+};
+
+struct pl_proposal {
+	struct pl_change changes[PL_CHANGES_MAX];
+	uint32_t count;
+	double gain;                 /* estimated, in the unit of the objective */
+};
+
+/* Scratch of one thread. */
+struct pl_improve {
+	uint32_t *join;              /* [experts][nodes] tokens where the expert is alone on its node and the token also touches this one: what a copy here would save */
+	uint32_t *stay;              /* [experts][nodes] tokens where it is not alone, and the token also touches this one: what leaving for here would not cost */
+	uint32_t *leave;             /* [experts][nodes] tokens that it serves here together with others: what leaving costs */
+	uint32_t *rows;              /* [experts][nodes] tokens that it serves here */
+	struct pl_seat *seats;
+	struct pl_proposal *proposals;
+	uint32_t seats_max;
+};
+
+CAD_MUST_USE enum cad_status pl_improve_init(struct pl_improve *improve, const struct pl_site *site);
+void pl_improve_fini(struct pl_improve *improve);
+
+/* Adds copies, best first, until copies_max. */
+void pl_improve_fill(struct pl_improve *improve, struct pl_search *search);
+/*
+ * Moves, swaps and exchanged copies, sweep after sweep, until a sweep finds nothing or `tries` changes were tried. `doubt`: a change must gain this many standard deviations
+ * of what chance would give to the tokens that differ. Returns the number of changes that stayed.
+ */
+uint32_t pl_improve_polish(struct pl_improve *improve, struct pl_search *search, uint32_t tries, double doubt);
+
+#endif

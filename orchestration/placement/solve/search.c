@@ -1,0 +1,250 @@
+#include "orchestration/placement/solve/search.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum cad_status pl_search_init(struct pl_search *search, const struct pl_layer *layer, const struct pl_site *site)
+{
+	size_t pairs = (size_t)layer->tokens * layer->k, kinds = layer->sample->kinds, nodes = site->nodes;
+	*search = (struct pl_search){ .layer = layer, .site = site };
+	enum cad_status status = pl_replicas_init(&search->replicas, site->experts, site->nodes);
+	search->used = calloc(nodes, sizeof *search->used);
+	search->home = calloc(pairs + 1, sizeof *search->home);
+	search->cost = calloc(layer->tokens + 1, sizeof *search->cost);
+	search->busy = calloc((kinds + 1) * nodes, sizeof *search->busy);
+	search->ratio = calloc(2 * nodes, sizeof *search->ratio);
+	search->touched = calloc(layer->tokens + 1, sizeof *search->touched);
+	search->old_home = calloc(pairs + 1, sizeof *search->old_home);
+	search->old_cost = calloc(layer->tokens + 1, sizeof *search->old_cost);
+	search->old_busy = calloc((kinds + 1) * nodes, sizeof *search->old_busy);
+	if (status != CAD_OK || !search->used || !search->home || !search->cost || !search->busy || !search->ratio || !search->touched || !search->old_home || !search->old_cost
+	    || !search->old_busy) {
+		pl_search_fini(search);
+		return CAD_ERR_MEMORY;
+	}
+	search->rows = search->busy + nodes;
+	search->spread = search->ratio + nodes;
+	return CAD_OK;
+}
+
+void pl_search_fini(struct pl_search *search)
+{
+	pl_replicas_fini(&search->replicas);
+	free(search->used);
+	free(search->home);
+	free(search->cost);
+	free(search->busy);
+	free(search->ratio);
+	free(search->touched);
+	free(search->old_home);
+	free(search->old_cost);
+	free(search->old_busy);
+	*search = (struct pl_search){ 0 };
+}
+
+/* What the nodes (and racks) that a token touches cost. */
+static float token_cost(const struct pl_site *site, const uint16_t *home, uint32_t k)
+{
+	uint64_t seen[PL_REPLICAS_WORDS] = { 0 }, racks[PL_REPLICAS_WORDS];
+	uint32_t nodes = 0, distinct_racks = 0;
+	float cost = 0;
+	if (!site->plain)
+		memset(racks, 0, sizeof racks);
+	for (uint32_t j = 0; j < k; j++) {
+		uint32_t n = home[j];
+		if (n == CAD_COVER_NONE || seen[n / 64] >> n % 64 & 1)
+			continue;
+		seen[n / 64] |= 1ull << n % 64;
+		nodes++;
+		if (site->plain)
+			continue;
+		uint32_t rack = site->cluster->nodes[n].rack;
+		cost += site->touch[n];
+		distinct_racks += !(racks[rack / 64] >> rack % 64 & 1);
+		racks[rack / 64] |= 1ull << rack % 64;
+	}
+	if (site->plain)
+		return (float)nodes;
+	return cost + (float)site->weights->racks * (float)(distinct_racks ? distinct_racks - 1 : 0);
+}
+
+static void cover_token(struct pl_search *search, uint32_t token)
+{
+	const struct pl_layer *layer = search->layer;
+	const struct pl_site *site = search->site;
+	const uint16_t *ids = layer->ids + (size_t)token * layer->k;
+	uint16_t *home = search->home + (size_t)token * layer->k;
+	struct cad_map_replicas replicas[CAD_TOPK_MAX];
+	const struct cad_cover_load load = { .node = search->busy, .unit = site->units ? site->unit : NULL };
+	for (uint32_t j = 0; j < layer->k; j++)
+		replicas[j] = ids[j] == PL_TRACE_NONE ? (struct cad_map_replicas){ NULL, 0 } : search->replicas.of[ids[j]];
+	cad_cover_replicas(replicas, layer->k, site->nodes, NULL, &load, home);
+	uint32_t *rows = search->rows + (size_t)layer->sample->kind[token] * site->nodes;
+	for (uint32_t j = 0; j < layer->k; j++)
+		if (home[j] != CAD_COVER_NONE)
+			rows[home[j]]++;
+	search->cost[token] = token_cost(site, home, layer->k);
+	search->tokens_cost += search->cost[token];
+}
+
+static void uncover_token(struct pl_search *search, uint32_t token)
+{
+	const struct pl_layer *layer = search->layer;
+	const struct pl_site *site = search->site;
+	const uint16_t *home = search->home + (size_t)token * layer->k;
+	uint32_t *rows = search->rows + (size_t)layer->sample->kind[token] * site->nodes;
+	for (uint32_t j = 0; j < layer->k; j++)
+		if (home[j] != CAD_COVER_NONE) {
+			rows[home[j]]--;
+			search->busy[home[j]] -= site->units ? site->unit[home[j]] : 1;
+		}
+	search->tokens_cost -= search->cost[token];
+}
+
+/*
+ * Load over fair share; and how far it may go when the mixture of kinds changes: with every kind's share growing or shrinking independently by `drift` of itself, the
+ * ratio's standard deviation.
+ */
+static void weigh_load(struct pl_search *search)
+{
+	const struct pl_site *site = search->site;
+	const struct pl_sample *sample = search->layer->sample;
+	double pairs = search->layer->pairs ? (double)search->layer->pairs : 1, limit = site->weights->load_max, drift = site->weights->drift;
+	search->load_cost = 0;
+	for (uint32_t n = 0; n < site->nodes; n++) {
+		uint64_t rows = 0;
+		for (uint32_t c = 0; c < sample->kinds; c++)
+			rows += search->rows[(size_t)c * site->nodes + n];
+		if (rows == 0) {
+			search->ratio[n] = search->spread[n] = 0;
+			continue;
+		}
+		double fair = pairs * site->fair[n], ratio = (double)rows / fair, variance = 0;
+		for (uint32_t c = 0; c < sample->kinds && sample->kinds > 1 && drift > 0; c++) {
+			double off = (double)search->rows[(size_t)c * site->nodes + n] / fair - ratio * sample->kind_share[c];
+			variance += off * off;
+		}
+		search->ratio[n] = ratio;
+		search->spread[n] = drift * sqrt(variance);
+		search->load_cost += pl_excess(ratio + search->spread[n], limit);
+	}
+}
+
+static void weigh(struct pl_search *search)
+{
+	const struct pl_weights *weights = search->site->weights;
+	double tokens = search->layer->tokens ? search->layer->tokens : 1;
+	weigh_load(search);
+	search->value = weights->nodes * search->tokens_cost / tokens + weights->load * search->load_cost - search->pull;
+}
+
+static double pull_of(const struct pl_site *site, uint32_t expert, uint32_t node)
+{
+	return site->pull ? (double)site->pull[(size_t)expert * site->nodes + node] : 0;
+}
+
+void pl_search_reset(struct pl_search *search)
+{
+	const struct pl_site *site = search->site;
+	memset(search->busy, 0, (search->layer->sample->kinds + 1) * (size_t)site->nodes * sizeof *search->busy);
+	memset(search->used, 0, site->nodes * sizeof *search->used);
+	search->copies = 0;
+	search->tokens_cost = search->pull = 0;
+	for (uint32_t e = 0; e < site->experts; e++)
+		for (uint32_t r = 0; r < search->replicas.of[e].count; r++) {
+			search->used[search->replicas.of[e].nodes[r]]++;
+			search->copies++;
+			search->pull += pull_of(site, e, search->replicas.of[e].nodes[r]);
+		}
+	for (uint32_t t = 0; t < search->layer->tokens; t++)
+		cover_token(search, t);
+	weigh(search);
+}
+
+static void make(struct pl_search *search, const struct pl_change *change, bool add)
+{
+	if (add)
+		pl_replicas_add(&search->replicas, change->expert, change->node);
+	else
+		pl_replicas_drop(&search->replicas, change->expert, change->node);
+	search->used[change->node] += add ? 1u : -1u;
+	search->copies += add ? 1u : -1u;
+	search->pull += add ? pull_of(search->site, change->expert, change->node) : -pull_of(search->site, change->expert, change->node);
+}
+
+/* The tokens that use any of the changed experts, ascending. */
+static uint32_t collect_tokens(const struct pl_layer *layer, const struct pl_change *changes, uint32_t count, uint32_t *tokens)
+{
+	const uint32_t *at[PL_CHANGES_MAX], *end[PL_CHANGES_MAX];
+	uint32_t lists = 0, found = 0;
+	for (uint32_t i = 0; i < count; i++) {
+		bool known = false;
+		for (uint32_t o = 0; o < i; o++)
+			known = known || changes[o].expert == changes[i].expert;
+		if (known || pl_layer_uses(layer, changes[i].expert) == 0)
+			continue;
+		at[lists] = layer->uses + layer->start[changes[i].expert];
+		end[lists++] = layer->uses + layer->start[changes[i].expert + 1];
+	}
+	while (lists > 0) {
+		uint32_t next = *at[0];
+		for (uint32_t i = 1; i < lists; i++)
+			next = *at[i] < next ? *at[i] : next;
+		tokens[found++] = next;
+		for (uint32_t i = 0; i < lists;) {
+			at[i] += *at[i] == next;
+			if (at[i] == end[i]) {
+				at[i] = at[--lists];
+				end[i] = end[lists];
+			} else {
+				i++;
+			}
+		}
+	}
+	return found;
+}
+
+double pl_search_try(struct pl_search *search, const struct pl_change *changes, uint32_t count)
+{
+	uint32_t k = search->layer->k;
+	CAD_ASSERT(count <= PL_CHANGES_MAX);
+	memcpy(search->changes, changes, count * sizeof *changes);
+	search->changes_count = count;
+	search->old_tokens_cost = search->tokens_cost;
+	search->old_value = search->value;
+	search->old_pull = search->pull;
+	memcpy(search->old_busy, search->busy, (search->layer->sample->kinds + 1) * (size_t)search->site->nodes * sizeof *search->busy);
+	uint32_t touched = search->touched_count = collect_tokens(search->layer, changes, count, search->touched);
+	for (uint32_t i = 0; i < touched; i++) {
+		uint32_t t = search->touched[i];
+		memcpy(search->old_home + (size_t)i * k, search->home + (size_t)t * k, k * sizeof *search->home);
+		search->old_cost[i] = search->cost[t];
+		uncover_token(search, t);
+	}
+	for (uint32_t i = 0; i < count; i++)
+		make(search, &changes[i], changes[i].add);
+	search->differing = 0;
+	for (uint32_t i = 0; i < touched; i++) {
+		cover_token(search, search->touched[i]);
+		search->differing += search->cost[search->touched[i]] != search->old_cost[i];
+	}
+	weigh(search);
+	return search->value - search->old_value;
+}
+
+void pl_search_undo(struct pl_search *search)
+{
+	uint32_t k = search->layer->k;
+	for (uint32_t i = search->changes_count; i-- > 0;)
+		make(search, &search->changes[i], !search->changes[i].add);
+	memcpy(search->busy, search->old_busy, (search->layer->sample->kinds + 1) * (size_t)search->site->nodes * sizeof *search->busy);
+	for (uint32_t i = 0; i < search->touched_count; i++) {
+		memcpy(search->home + (size_t)search->touched[i] * k, search->old_home + (size_t)i * k, k * sizeof *search->home);
+		search->cost[search->touched[i]] = search->old_cost[i];
+	}
+	weigh_load(search);
+	search->tokens_cost = search->old_tokens_cost;
+	search->pull = search->old_pull;
+	search->value = search->old_value;
+}

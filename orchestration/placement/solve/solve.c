@@ -1,0 +1,438 @@
+#include "orchestration/placement/solve/solve.h"
+
+#include "orchestration/placement/solve/improve.h"
+#include "orchestration/placement/solve/start.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { THREADS_MAX = 64, STAGES = 5, KICKS = 3 };
+#define STAGE_FACTOR 3.0   /* of the weight of load, from one stage to the next */
+#define KICK_STAGE 3       /* where improvement begins again after a kick */
+
+enum start { START_CONTIGUOUS, START_SPECTRAL, START_PRESENT, START_GROUPS, START_METIS, STARTS };
+static const char *const start_names[STARTS] = { "contiguous", "spectral", "present", "groups", "metis" };
+
+/*
+ * A round is one step of this list, then kicks without end. Every start is first improved with little weight on load, which lets experts that belong together find each other, then with
+ * more and more: from the full weight on at once, no way leads past placements that are uneven for a moment.
+ */
+struct step {
+	enum start start;
+	uint32_t stage;              /* 0: begins anew; STAGES - 1: full weight */
+	bool quick;                  /* no search, only copies */
+};
+
+struct layer_state {
+	uint64_t *best, *work;       /* [experts][words] */
+	double best_value;
+	double ends, ends_count;     /* values at which starts ended, summed up */
+	enum start best_start, work_start;
+	bool any;                    /* `best` is something */
+	bool working;                /* `work` is something: its start was possible */
+};
+
+struct solver {
+	const struct pl_solve_options *options;
+	struct pl_sample *sample;
+	struct pl_plan *best, *work;
+	struct layer_state *layers;
+	struct step steps[STARTS * STAGES + 1];
+	uint32_t steps_count, round;
+	atomic_uint next;
+	pthread_mutex_t lock;        /* of status and error */
+	enum cad_status status;
+	struct cad_error *error;
+};
+
+/* One layer being worked on by one thread. */
+struct workshop {
+	struct solver *solver;
+	uint32_t index;
+	struct layer_state *state;
+	struct pl_weights weights;   /* of the stage */
+	struct pl_layer layer;
+	struct pl_site site;
+	struct pl_search search;
+	struct pl_improve improve;
+	struct cad_random random;
+};
+
+static void workshop_fini(struct workshop *w)
+{
+	pl_improve_fini(&w->improve);
+	pl_search_fini(&w->search);
+	pl_site_fini(&w->site);
+	pl_layer_fini(&w->layer);
+}
+
+/* What a copy that is there already saves: the pull of its place. */
+static enum cad_status pull_to_present(struct workshop *w)
+{
+	const struct pl_plan *present = w->solver->options->present;
+	uint32_t E = w->site.experts, N = w->site.nodes;
+	if (!present || w->weights.move <= 0)
+		return CAD_OK;
+	w->site.pull = calloc((size_t)E * N, sizeof *w->site.pull);
+	if (!w->site.pull)
+		return CAD_ERR_MEMORY;
+	for (uint32_t e = 0; e < E; e++)
+		for (uint32_t n = 0; n < N; n++)
+			if (pl_plan_holds(present, w->index, e, n))
+				w->site.pull[(size_t)e * N + n] = (float)(w->weights.move / E);
+	return CAD_OK;
+}
+
+static enum cad_status workshop_init(struct workshop *w, struct solver *solver, uint32_t index, struct cad_error *error)
+{
+	const struct pl_solve_options *options = solver->options;
+	uint32_t experts = options->trace->experts, copies = options->copies > experts ? options->copies : experts;
+	struct cad_random mix = { options->seed ^ (uint64_t)index << 32 ^ (uint64_t)solver->round << 48 };
+	*w = (struct workshop){ .solver = solver, .index = index, .state = &solver->layers[index], .weights = options->weights };
+	w->random.state = cad_random_next(&mix) + solver->round;
+	enum cad_status status = pl_site_init(&w->site, options->cluster, &w->weights, options->trace->layers, index, experts, copies, error);
+	if (status != CAD_OK)
+		return status;
+	status = pl_layer_init(&w->layer, solver->sample, index);
+	if (status == CAD_OK)
+		status = pl_search_init(&w->search, &w->layer, &w->site);
+	if (status == CAD_OK)
+		status = pl_improve_init(&w->improve, &w->site);
+	if (status == CAD_OK)
+		status = pull_to_present(w);
+	if (status != CAD_OK) {
+		workshop_fini(w);
+		return cad_error_set(error, status, "out of memory for layer %u: give a smaller --tokens-max", index);
+	}
+	return CAD_OK;
+}
+
+/* ---- starts ---- */
+
+static enum cad_status label(struct workshop *w, enum start start, const uint32_t *parts, uint32_t *labels)
+{
+	struct pl_pairs pairs;
+	uint32_t nodes = w->site.nodes;
+	if (start == START_CONTIGUOUS) {
+		pl_start_contiguous(w->site.experts, nodes, parts, labels);
+		return CAD_OK;
+	}
+	enum cad_status status = pl_pairs_init(&pairs, &w->layer);
+	if (status != CAD_OK)
+		return status;
+	if (start == START_SPECTRAL)
+		status = pl_start_spectral(&pairs, nodes, parts, w->random, labels);
+	else if (start == START_GROUPS)
+		status = pl_start_groups(&pairs, nodes, parts, labels);
+	else
+		status = pl_start_metis(&pairs, nodes, parts, w->random.state, labels);
+	pl_pairs_fini(&pairs);
+	return status;
+}
+
+/* The present placement, without copies that no longer fit or are no longer allowed; experts that lose their last one are placed anew. */
+static enum cad_status begin_present(struct workshop *w, uint32_t *labels, struct cad_error *error)
+{
+	const struct pl_plan *present = w->solver->options->present;
+	struct pl_search *search = &w->search;
+	for (uint32_t e = 0; e < w->site.experts; e++) {
+		labels[e] = PL_CLUSTER_ANY;
+		for (uint32_t n = w->site.nodes; n-- > 0;)
+			if (pl_plan_holds(present, w->index, e, n))
+				labels[e] = n;
+	}
+	enum cad_status status = pl_site_settle(&w->site, labels, &search->replicas, error);
+	if (status != CAD_OK)
+		return status;
+	pl_search_reset(search);
+	for (uint32_t e = 0; e < w->site.experts; e++)
+		for (uint32_t n = 0; n < w->site.nodes && search->copies < w->site.copies_max; n++)
+			if (pl_plan_holds(present, w->index, e, n) && search->used[n] < w->site.slots[n] && pl_site_allows(&w->site, &search->replicas, e, n, PL_CLUSTER_ANY)) {
+				pl_replicas_add(&search->replicas, e, n);
+				search->used[n]++;
+				search->copies++;
+			}
+	return CAD_OK;
+}
+
+/* CAD_ERR_UNSUPPORTED: there is no such start here. */
+static enum cad_status begin(struct workshop *w, enum start start, struct cad_error *error)
+{
+	uint32_t *labels = malloc((w->site.experts + w->site.nodes) * sizeof *labels), *parts = labels + w->site.experts;
+	if (!labels)
+		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for %u experts", w->site.experts);
+	enum cad_status status;
+	if (start == START_PRESENT) {
+		status = begin_present(w, labels, error);
+	} else {
+		pl_start_parts(&w->site, parts);
+		status = label(w, start, parts, labels);
+		if (status == CAD_OK)
+			status = pl_site_settle(&w->site, labels, &w->search.replicas, error);
+		else if (status != CAD_ERR_UNSUPPORTED)
+			status = cad_error_set(error, status, "layer %u: the start '%s' failed: %s", w->index, start_names[start], cad_status_text(status));
+	}
+	free(labels);
+	return status;
+}
+
+/* ---- a round ---- */
+
+static void set_stage(struct workshop *w, uint32_t stage)
+{
+	w->weights.load = w->solver->options->weights.load;
+	for (; stage + 1 < STAGES; stage++)
+		w->weights.load /= STAGE_FACTOR;
+	pl_search_reset(&w->search);
+}
+
+static void load(struct workshop *w, const uint64_t *bits)
+{
+	struct pl_plan view = { .layers = 1, .experts = w->site.experts, .nodes = w->site.nodes, .words = w->site.words, .bits = (uint64_t *)bits };
+	pl_replicas_load(&w->search.replicas, &view, 0);
+}
+
+static void store(const struct workshop *w, uint64_t *bits)
+{
+	struct pl_plan view = { .layers = 1, .experts = w->site.experts, .nodes = w->site.nodes, .words = w->site.words, .bits = bits };
+	pl_replicas_store(&w->search.replicas, &view, 0);
+}
+
+/* What it is worth at full weight; the best so far is kept. `ended`: a start was improved as far as it goes. */
+static void judge(struct workshop *w, enum start start, bool ended)
+{
+	struct layer_state *state = w->state;
+	set_stage(w, STAGES - 1);
+	if (ended) {
+		state->ends += w->search.value;
+		state->ends_count++;
+	}
+	if (state->any && w->search.value >= state->best_value)
+		return;
+	state->best_value = w->search.value;
+	state->best_start = start;
+	state->any = true;
+	store(w, state->best);
+}
+
+static enum cad_status run_step(struct workshop *w, const struct step *step, struct cad_error *error)
+{
+	struct layer_state *state = w->state;
+	uint32_t tries = 4 * w->site.copies_max;
+	if (step->stage == 0) {
+		enum cad_status status = begin(w, step->start, error);
+		state->working = status == CAD_OK;
+		state->work_start = step->start;
+		if (status != CAD_OK)
+			return status == CAD_ERR_UNSUPPORTED ? CAD_OK : status;
+	} else {
+		if (!state->working)
+			return CAD_OK;
+		load(w, state->work);
+	}
+	set_stage(w, step->quick ? STAGES - 1 : step->stage);
+	if (!step->quick)
+		pl_improve_polish(&w->improve, &w->search, tries, 0);
+	if (step->quick || step->stage > 0)
+		pl_improve_fill(&w->improve, &w->search);
+	if (!step->quick)
+		pl_improve_polish(&w->improve, &w->search, tries, 0);
+	store(w, state->work);
+	judge(w, step->start, !step->quick && step->stage == STAGES - 1);
+	return CAD_OK;
+}
+
+/* Two random seats on different nodes change places, where rules allow. */
+static void kick(struct workshop *w)
+{
+	struct pl_search *search = &w->search;
+	const struct pl_site *site = &w->site;
+	for (uint32_t tries = 0; tries < 64; tries++) {
+		uint32_t a = (uint32_t)cad_random_below(&w->random, site->experts), b = (uint32_t)cad_random_below(&w->random, site->experts);
+		uint32_t from_a = search->replicas.of[a].nodes[cad_random_below(&w->random, search->replicas.of[a].count)];
+		uint32_t from_b = search->replicas.of[b].nodes[cad_random_below(&w->random, search->replicas.of[b].count)];
+		if (a == b || from_a == from_b || pl_site_pinned(site, a, from_a) || pl_site_pinned(site, b, from_b)
+		    || !pl_site_allows(site, &search->replicas, a, from_b, from_a) || !pl_site_allows(site, &search->replicas, b, from_a, from_b))
+			continue;
+		const struct pl_change changes[] = { { a, from_a, false }, { a, from_b, true }, { b, from_b, false }, { b, from_a, true } };
+		(void)pl_search_try(search, changes, 4);
+		return;
+	}
+}
+
+static void run_kicks(struct workshop *w)
+{
+	load(w, w->state->best);
+	set_stage(w, KICK_STAGE);
+	uint32_t kicks = KICKS + (uint32_t)cad_random_below(&w->random, 1 + w->site.experts / 16);
+	for (uint32_t i = 0; i < kicks; i++)
+		kick(w);
+	for (uint32_t stage = KICK_STAGE; stage < STAGES; stage++) {
+		set_stage(w, stage);
+		pl_improve_polish(&w->improve, &w->search, 2 * w->site.copies_max, 0);
+		pl_improve_fill(&w->improve, &w->search);
+	}
+	judge(w, w->state->best_start, false);
+}
+
+static enum cad_status run_layer(struct solver *solver, uint32_t index, struct cad_error *error)
+{
+	struct workshop w;
+	enum cad_status status = workshop_init(&w, solver, index, error);
+	if (status != CAD_OK)
+		return status;
+	if (solver->round < solver->steps_count)
+		status = run_step(&w, &solver->steps[solver->round], error);
+	else
+		run_kicks(&w);
+	workshop_fini(&w);
+	return status;
+}
+
+static void *run(void *context)
+{
+	struct solver *solver = context;
+	struct cad_error error;
+	for (uint32_t l; (l = atomic_fetch_add(&solver->next, 1)) < solver->options->trace->layers;) {
+		enum cad_status status = run_layer(solver, l, &error);
+		if (status == CAD_OK)
+			continue;
+		pthread_mutex_lock(&solver->lock);
+		if (solver->status == CAD_OK) {
+			solver->status = status;
+			if (solver->error)
+				*solver->error = error;
+		}
+		pthread_mutex_unlock(&solver->lock);
+	}
+	return NULL;
+}
+
+static void run_round(struct solver *solver)
+{
+	pthread_t thread[THREADS_MAX];
+	uint32_t threads = solver->options->threads ? solver->options->threads : (uint32_t)sysconf(_SC_NPROCESSORS_ONLN), started = 0;
+	atomic_store(&solver->next, 0);
+	while (started + 1 < threads && started < THREADS_MAX && started + 1 < solver->options->trace->layers && pthread_create(&thread[started], NULL, run, solver) == 0)
+		started++;
+	run(solver);
+	for (uint32_t i = 0; i < started; i++)
+		pthread_join(thread[i], NULL);
+}
+
+/* ---- all of it ---- */
+
+static void list_steps(struct solver *solver)
+{
+	solver->steps[solver->steps_count++] = (struct step){ START_CONTIGUOUS, 0, true };
+	static const enum start order[] = { START_SPECTRAL, START_CONTIGUOUS, START_PRESENT, START_GROUPS, START_METIS };
+	for (uint32_t i = 0; i < sizeof order / sizeof *order; i++)
+		for (uint32_t stage = 0; stage < STAGES && (order[i] != START_PRESENT || solver->options->present); stage++)
+			solver->steps[solver->steps_count++] = (struct step){ order[i], stage, false };
+}
+
+static double mean_value(const struct solver *solver)
+{
+	double sum = 0;
+	for (uint32_t l = 0; l < solver->options->trace->layers; l++)
+		sum += solver->layers[l].best_value / solver->options->trace->layers;
+	return sum;
+}
+
+static enum cad_status run_rounds(struct solver *solver, struct pl_solution *solution)
+{
+	const struct pl_solve_options *options = solver->options;
+	uint64_t begun = cad_clock_now_ns(options->clock), last = begun, now = begun;
+	for (bool more = true; more && solver->round < options->rounds_max;) {
+		uint64_t spent = now - last;
+		if (solver->round > 0 && now - begun + spent > options->time_limit_ns)
+			break;
+		last = now;
+		run_round(solver);
+		if (solver->status != CAD_OK)
+			return solver->status;
+		solver->round++;
+		now = cad_clock_now_ns(options->clock);
+		const struct pl_progress progress = { solver->round, (double)(now - begun) * 1e-9, mean_value(solver) };
+		more = !options->progress || options->progress(options->context, &progress);
+	}
+	solution->rounds = solver->round;
+	solution->seconds = (double)(now - begun) * 1e-9;
+	solution->value = mean_value(solver);
+	double ends = 0, best = 0;
+	for (uint32_t l = 0; l < options->trace->layers; l++) {
+		const struct layer_state *state = &solver->layers[l];
+		ends += state->ends_count > 0 ? state->ends / state->ends_count : state->best_value;
+		best += state->best_value;
+	}
+	solution->gap = best > 0 ? ends / best - 1 : 0;
+	return CAD_OK;
+}
+
+static enum cad_status check(const struct pl_solve_options *options, struct cad_error *error)
+{
+	const struct pl_trace *trace = options->trace;
+	if (trace->tokens == 0 || trace->layers == 0 || trace->experts == 0)
+		return cad_error_set(error, CAD_ERR_INVALID, "the trace is empty: there is nothing to plan on");
+	if (trace->k > CAD_TOPK_MAX || trace->experts > CAD_EXPERTS_MAX)
+		return cad_error_set(error, CAD_ERR_INVALID, "the trace has %u experts of which a token chooses %u: the limits are %d and %d", trace->experts, trace->k, CAD_EXPERTS_MAX,
+		                     CAD_TOPK_MAX);
+	const struct pl_plan *present = options->present;
+	if (present && (present->layers != trace->layers || present->experts != trace->experts || present->nodes != options->cluster->nodes_count))
+		return cad_error_set(error, CAD_ERR_INVALID, "the present map has %u layers of %u experts on %u nodes, the trace and the cluster have %u, %u and %u", present->layers,
+		                     present->experts, present->nodes, trace->layers, trace->experts, options->cluster->nodes_count);
+	return CAD_OK;
+}
+
+enum cad_status pl_solve(const struct pl_solve_options *options, struct pl_solution *solution, struct cad_error *error)
+{
+	const struct pl_trace *trace = options->trace;
+	struct solver solver = { .options = options, .lock = PTHREAD_MUTEX_INITIALIZER, .error = error };
+	enum cad_status status = check(options, error);
+	if (status != CAD_OK)
+		return status;
+	uint32_t nodes = options->cluster->nodes_count;
+	status = pl_sample_create(trace, options->tokens_max, options->weights.drift > 0 ? PL_KINDS_MAX : 1, &solver.sample);
+	if (status == CAD_OK)
+		status = pl_plan_create(trace->layers, trace->experts, nodes, &solver.best);
+	if (status == CAD_OK)
+		status = pl_plan_create(trace->layers, trace->experts, nodes, &solver.work);
+	solver.layers = calloc(trace->layers, sizeof *solver.layers);
+	struct pl_solution made = { .start = calloc(trace->layers, sizeof *made.start) };
+	if (status != CAD_OK || !solver.layers || !made.start) {
+		status = cad_error_set(error, CAD_ERR_MEMORY, "out of memory for %u layers of %u experts on %u nodes", trace->layers, trace->experts, nodes);
+		goto free_all;
+	}
+	for (uint32_t l = 0; l < trace->layers; l++) {
+		solver.layers[l].best = pl_plan_set(solver.best, l, 0);
+		solver.layers[l].work = pl_plan_set(solver.work, l, 0);
+	}
+	memcpy(solver.best->layer, trace->layer, trace->layers * sizeof *trace->layer);
+	list_steps(&solver);
+	status = run_rounds(&solver, &made);
+	if (status == CAD_OK) {
+		for (uint32_t l = 0; l < trace->layers; l++)
+			made.start[l] = start_names[solver.layers[l].best_start];
+		made.plan = solver.best;
+		*solution = made;
+		solver.best = NULL;
+		made.start = NULL;
+	}
+free_all:
+	free(made.start);
+	free(solver.layers);
+	pl_plan_free(solver.work);
+	pl_plan_free(solver.best);
+	pl_sample_free(solver.sample);
+	return status;
+}
+
+void pl_solution_fini(struct pl_solution *solution)
+{
+	pl_plan_free(solution->plan);
+	free(solution->start);
+	*solution = (struct pl_solution){ 0 };
+}
