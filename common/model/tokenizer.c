@@ -148,17 +148,27 @@ static enum cad_status cut_and_normalize(const struct cad_tokenizer *tokenizer, 
 	return status;
 }
 
-static enum cad_status check_count(const struct cad_ids *ids, size_t ids_max, struct cad_error *error)
+enum cad_status cad_tok_too_long(size_t ids_max, struct cad_error *error)
 {
-	if (ids->count <= ids_max)
-		return CAD_OK;
 	return cad_error_set(error, CAD_ERR_RANGE, "the text is longer than %zu tokens", ids_max);
 }
 
-static enum cad_status encode(const struct cad_tokenizer *tokenizer, const char *text, size_t bytes, bool special, size_t ids_max, struct tok_work *work,
-                              struct cad_ids *ids, struct cad_error *error)
+/* A text that is too long is refused as soon as that is certain: it may be much too long. */
+static enum cad_status encode_piece(const struct tok_bpe *bpe, const char *bytes, size_t size, struct tok_work *work, struct cad_ids *ids, struct cad_error *error)
+{
+	if (bpe->id_bytes_max > 0 && size / bpe->id_bytes_max > work->ids_max - ids->count)
+		return cad_tok_too_long(work->ids_max, error);
+	return cad_tok_bpe_encode(bpe, bytes, size, &work->symbols, work->ids_max, ids);
+}
+
+static enum cad_status encode(const struct cad_tokenizer *tokenizer, const char *text, size_t bytes, bool special, struct tok_work *work, struct cad_ids *ids,
+                              struct cad_error *error)
 {
 	const struct tok_template *template = &tokenizer->template;
+	size_t others = ids->count + (special ? template->before.count + template->after.count : 0);
+	if (others > work->ids_max)
+		return cad_tok_too_long(work->ids_max, error);
+	work->pieces_max = tokenizer->bpe.id_bytes_max > 0 ? work->ids_max - others : SIZE_MAX;
 	enum cad_status status = cut_and_normalize(tokenizer, text, bytes, work, error);
 	if (!status)
 		status = cad_tok_split(&tokenizer->splitters, work, error);
@@ -169,13 +179,13 @@ static enum cad_status encode(const struct cad_tokenizer *tokenizer, const char 
 		if (piece->id >= 0)
 			status = cad_tok_push_id(ids, piece->id);
 		else
-			status = cad_tok_bpe_encode(&tokenizer->bpe, work->text + piece->start, piece->size, &work->symbols, ids);
-		if (!status)
-			status = check_count(ids, ids_max, error);
+			status = encode_piece(&tokenizer->bpe, work->text + piece->start, piece->size, work, ids, error);
+		if (!status && ids->count > work->ids_max)
+			return cad_tok_too_long(work->ids_max, error);
 	}
 	for (size_t i = 0; special && i < template->after.count && !status; i++)
 		status = cad_tok_push_id(ids, template->after.ids[i]);
-	return status ? status : check_count(ids, ids_max, error);
+	return !status && ids->count > work->ids_max ? cad_tok_too_long(work->ids_max, error) : status;
 }
 
 enum cad_status cad_tokenizer_encode(const struct cad_tokenizer *tokenizer, const char *text, size_t bytes, bool special, size_t ids_max, struct cad_ids *ids,
@@ -186,8 +196,8 @@ enum cad_status cad_tokenizer_encode(const struct cad_tokenizer *tokenizer, cons
 	size_t valid = cad_tok_utf8_valid(text, bytes), count = ids->count;
 	if (valid != bytes)
 		return cad_error_set(error, CAD_ERR_INVALID, "the text is not UTF-8: byte %zu is 0x%02x", valid, (unsigned char)text[valid]);
-	struct tok_work work = { 0 };
-	enum cad_status status = encode(tokenizer, text, bytes, special, ids_max, &work, ids, error);
+	struct tok_work work = { .ids_max = ids_max };
+	enum cad_status status = encode(tokenizer, text, bytes, special, &work, ids, error);
 	free(work.pieces.items);
 	free(work.spare.items);
 	cad_text_fini(&work.buffers[0]);

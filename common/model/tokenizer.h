@@ -31,7 +31,8 @@ struct cad_ids {
 void cad_ids_fini(struct cad_ids *ids);
 
 /* Appends the ids of text (UTF-8; invalid UTF-8 is CAD_ERR_INVALID with the byte's offset). `special`: let the post-processor add its special tokens.
- * Special tokens that are spelled out in the text become their ids, as in the library. ids_max bounds ids->count: CAD_ERR_RANGE above it. */
+ * Special tokens that are spelled out in the text become their ids, as in the library. ids_max bounds ids->count: CAD_ERR_RANGE above it, as soon
+ * as that is certain: of a text that is much too long little more than the beginning is encoded. */
 CAD_MUST_USE enum cad_status cad_tokenizer_encode(const struct cad_tokenizer *tokenizer, const char *text, size_t bytes, bool special, size_t ids_max,
                                                   struct cad_ids *ids, struct cad_error *error);
 

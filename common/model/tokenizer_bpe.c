@@ -222,7 +222,7 @@ static enum cad_status merge(const struct tok_bpe *bpe, uint32_t *ids, size_t co
 	return count <= SHORT_MAX ? merge_short(bpe, ids, count, out) : merge_long(bpe, ids, count, symbols, out);
 }
 
-enum cad_status cad_tok_bpe_encode(const struct tok_bpe *bpe, const char *piece, size_t size, struct tok_symbols *symbols, struct cad_ids *ids)
+enum cad_status cad_tok_bpe_encode(const struct tok_bpe *bpe, const char *piece, size_t size, struct tok_symbols *symbols, size_t ids_max, struct cad_ids *ids)
 {
 	int32_t whole = cad_tok_map_get(&bpe->whole, piece, size);
 	if (whole >= 0)
@@ -236,7 +236,7 @@ enum cad_status cad_tok_bpe_encode(const struct tok_bpe *bpe, const char *piece,
 			add_symbol(symbols, bpe->byte_symbol[(unsigned char)piece[i]], i);
 	else
 		symbols_of_characters(bpe, piece, size, symbols);
-	for (size_t start = 0, end; start < symbols->count && !status; start = end) {
+	for (size_t start = 0, end; start < symbols->count && ids->count <= ids_max && !status; start = end) {
 		end = start + 1;
 		while (end < symbols->count && may_cross(bpe, symbols->ids[end - 1], symbols->ids[end]))
 			end++;

@@ -140,7 +140,12 @@ struct tok_work {
 	struct tok_pieces pieces, spare;
 	struct cad_text buffers[2];
 	struct tok_symbols symbols;
+	size_t ids_max;                    /* of the whole encoding */
+	size_t pieces_max;                 /* with more pieces than this there will be more ids than that */
 };
+
+/* CAD_ERR_RANGE and the sentence for a text of more than ids_max tokens. */
+CAD_MUST_USE enum cad_status cad_tok_too_long(size_t ids_max, struct cad_error *error);
 
 /* ---- normalizers (tokenizer_normalize.c) ---- */
 
@@ -245,13 +250,14 @@ struct tok_bpe {
 	bool has_byte_fallback, fuse_unknown;
 	bool ignore_merges;                /* a piece that is a token becomes that token, wherever merges would lead */
 	bool bytes;                        /* pieces are bytes, each of which is a symbol */
+	size_t id_bytes_max;               /* no id stands for more of a piece than so many bytes; 0: it may, or a piece may become no id at all */
 };
 
 CAD_MUST_USE enum cad_status cad_tok_bpe_parse(const json_t *model, bool bytes_wanted, struct tok_bpe *bpe, struct tok_map *vocab, struct tok_names *names,
                                                struct cad_error *error);
 void cad_tok_bpe_fini(struct tok_bpe *bpe);
-/* Appends the ids of one piece. */
-CAD_MUST_USE enum cad_status cad_tok_bpe_encode(const struct tok_bpe *bpe, const char *piece, size_t size, struct tok_symbols *symbols, struct cad_ids *ids);
+/* Appends the ids of one piece, or of its beginning, once there are more than ids_max. */
+CAD_MUST_USE enum cad_status cad_tok_bpe_encode(const struct tok_bpe *bpe, const char *piece, size_t size, struct tok_symbols *symbols, size_t ids_max, struct cad_ids *ids);
 void cad_tok_symbols_fini(struct tok_symbols *symbols);
 
 /* ---- added tokens (tokenizer_added.c) ---- */

@@ -244,7 +244,7 @@ static enum cad_status collect_whole(struct tok_bpe *bpe, const struct tok_names
 		}
 		ids.count = 0;
 		if (!bpe->ignore_merges)
-			status = cad_tok_bpe_encode(bpe, text.bytes, text.size, &symbols, &ids);
+			status = cad_tok_bpe_encode(bpe, text.bytes, text.size, &symbols, SIZE_MAX, &ids);
 		if (!status && (bpe->ignore_merges || (ids.count == 1 && ids.ids[0] == (int32_t)id)))
 			status = cad_tok_map_put(&whole, text.bytes, text.size, (int32_t)id);
 	}
@@ -253,6 +253,22 @@ static enum cad_status collect_whole(struct tok_bpe *bpe, const struct tok_names
 	cad_text_fini(&bytes);
 	bpe->whole = whole;
 	return status;
+}
+
+/* Every part of a piece becomes some id, unless characters are left out or run together as one unknown token. */
+static size_t longest_id(const struct tok_bpe *bpe, const struct tok_names *names)
+{
+	size_t longest = 4;   /* an unknown character */
+	struct tok_slice name;
+	bool all_bytes = bpe->has_byte_fallback;
+	for (size_t byte = 0; byte < 256; byte++)
+		all_bytes &= bpe->byte_fallback[byte] >= 0;
+	if (!bpe->bytes && !all_bytes && (bpe->unknown < 0 || bpe->fuse_unknown))
+		return 0;
+	for (uint32_t id = 0; id < names->count; id++)
+		if (cad_tok_names_get(names, (int32_t)id, &name) && name.size > longest)
+			longest = name.size;
+	return longest;
 }
 
 /* ---- the whole of it ---- */
@@ -312,6 +328,7 @@ static enum cad_status parse_model(const json_t *model, bool bytes_wanted, struc
 	bpe->bytes = bytes_wanted;
 	for (size_t byte = 0; byte < 256; byte++)
 		bpe->bytes &= bpe->byte_symbol[byte] >= 0;
+	bpe->id_bytes_max = longest_id(bpe, names);
 	status = collect_crossings(reader, names);
 	return status ? status : collect_whole(bpe, names);
 }

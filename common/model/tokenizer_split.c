@@ -140,7 +140,9 @@ bool cad_tok_splitters_end_in_bytes(const struct tok_splitters *splitters)
 /* Takes the stretches of one piece in order, each a match or what lies between matches, and makes pieces of them. */
 struct cutter {
 	enum tok_behavior behavior;
-	struct tok_pieces *out;
+	struct tok_work *work;             /* pieces go to `spare` */
+	size_t pieces_max;                 /* more are an error */
+	struct cad_error *error;
 	struct tok_piece whole;            /* the piece that is cut */
 	struct tok_piece held;             /* made, but may still grow */
 	bool has_held, before_was_match, held_is_match;
@@ -152,21 +154,27 @@ static struct tok_piece part(const struct tok_piece *whole, size_t start, size_t
 	return (struct tok_piece){ .start = whole->start + (uint32_t)start, .size = size, .origin = origin < size ? origin : size, .id = -1 };
 }
 
+static enum cad_status piece_put(struct cutter *cutter, struct tok_piece piece)
+{
+	enum cad_status status = cad_tok_pieces_push(&cutter->work->spare, piece);
+	return !status && cutter->work->spare.count > cutter->pieces_max ? cad_tok_too_long(cutter->work->ids_max, cutter->error) : status;
+}
+
 static enum cad_status flush(struct cutter *cutter)
 {
 	if (!cutter->has_held)
 		return CAD_OK;
 	cutter->has_held = false;
 	uint32_t start = cutter->held.start - cutter->whole.start;
-	return cad_tok_pieces_push(cutter->out, part(&cutter->whole, start, start + cutter->held.size));
+	return piece_put(cutter, part(&cutter->whole, start, start + cutter->held.size));
 }
 
 static enum cad_status stretch(struct cutter *cutter, size_t start, size_t end, bool is_match)
 {
 	bool before = cutter->before_was_match, join = false;
 	switch (cutter->behavior) {
-	case TOK_ISOLATED: return cad_tok_pieces_push(cutter->out, part(&cutter->whole, start, end));
-	case TOK_REMOVED: return is_match ? CAD_OK : cad_tok_pieces_push(cutter->out, part(&cutter->whole, start, end));
+	case TOK_ISOLATED: return piece_put(cutter, part(&cutter->whole, start, end));
+	case TOK_REMOVED: return is_match ? CAD_OK : piece_put(cutter, part(&cutter->whole, start, end));
 	case TOK_CONTIGUOUS: join = is_match == before; break;
 	case TOK_MERGED_WITH_PREVIOUS: join = is_match && !before; break;
 	case TOK_MERGED_WITH_NEXT: join = !is_match && before; break;
@@ -234,24 +242,24 @@ static enum cad_status cut_words(struct cutter *cutter, const char *text)
 		if (is == run)
 			continue;
 		if (run != SPACE)
-			status = cad_tok_pieces_push(cutter->out, part(&cutter->whole, start, i));
+			status = piece_put(cutter, part(&cutter->whole, start, i));
 		start = i;
 		run = is;
 	}
-	return status || run == SPACE ? status : cad_tok_pieces_push(cutter->out, part(&cutter->whole, start, size));
+	return status || run == SPACE ? status : piece_put(cutter, part(&cutter->whole, start, size));
 }
 
 /* Cuts every piece of text; the list of pieces is replaced. */
-static enum cad_status cut_all(const struct tok_splitter *splitter, enum tok_behavior behavior, struct tok_work *work, struct cad_error *error)
+static enum cad_status cut_all(const struct tok_splitter *splitter, enum tok_behavior behavior, size_t pieces_max, struct tok_work *work, struct cad_error *error)
 {
 	struct tok_matches matches = { 0 };
 	enum cad_status status = splitter->has_pattern ? cad_tok_matches_init(&matches, &splitter->pattern) : CAD_OK;
 	work->spare.count = 0;
 	for (size_t i = 0; i < work->pieces.count && !status; i++) {
 		struct tok_piece piece = work->pieces.items[i];
-		struct cutter cutter = { .behavior = behavior, .out = &work->spare, .whole = piece };
+		struct cutter cutter = { .behavior = behavior, .work = work, .pieces_max = pieces_max, .error = error, .whole = piece };
 		if (piece.id >= 0)
-			status = cad_tok_pieces_push(&work->spare, piece);
+			status = piece_put(&cutter, piece);
 		else if (splitter->has_pattern)
 			status = cut_by_pattern(&cutter, &matches, splitter->invert, work->text, error);
 		else if (splitter->kind == TOK_SPLIT_WORDS)
@@ -342,36 +350,44 @@ static enum cad_status rewrite(const struct tok_splitter *splitter, put_piece *p
 	return status;
 }
 
-static enum cad_status run_byte_level(const struct tok_splitter *splitter, bool keep_bytes, struct tok_work *work, struct cad_error *error)
+static enum cad_status run_byte_level(const struct tok_splitter *splitter, bool keep_bytes, size_t pieces_max, struct tok_work *work, struct cad_error *error)
 {
 	enum cad_status status = splitter->add_prefix_space ? rewrite(splitter, put_prefix_space, work, error) : CAD_OK;
 	if (!status && splitter->has_pattern)
-		status = cut_all(splitter, TOK_ISOLATED, work, error);
+		status = cut_all(splitter, TOK_ISOLATED, pieces_max, work, error);
 	if (!status && !keep_bytes)
 		status = rewrite(splitter, put_byte_characters, work, error);
 	return status;
 }
 
-static enum cad_status run_metaspace(const struct tok_splitter *splitter, struct tok_work *work, struct cad_error *error)
+static enum cad_status run_metaspace(const struct tok_splitter *splitter, size_t pieces_max, struct tok_work *work, struct cad_error *error)
 {
 	enum cad_status status = rewrite(splitter, put_metaspaces, work, error);
 	if (status || !splitter->split)
 		return status;
 	struct tok_splitter at_mark = { .has_pattern = true, .pattern = { .literal = (char *)splitter->replacement, .literal_size = splitter->replacement_size } };
-	return cut_all(&at_mark, TOK_MERGED_WITH_NEXT, work, error);
+	return cut_all(&at_mark, TOK_MERGED_WITH_NEXT, pieces_max, work, error);
 }
+
+/* Whether a piece may be left out. Otherwise each becomes one piece or more. */
+static bool removes(const struct tok_splitter *splitter) { return splitter->behavior == TOK_REMOVED || splitter->kind == TOK_SPLIT_WORDS; }
 
 enum cad_status cad_tok_split(const struct tok_splitters *splitters, struct tok_work *work, struct cad_error *error)
 {
 	enum cad_status status = CAD_OK;
+	size_t removed_until = 0;
+	for (size_t i = 0; i < splitters->count; i++)
+		if (removes(&splitters->items[i]))
+			removed_until = i;
 	for (size_t i = 0; i < splitters->count && !status; i++) {
 		const struct tok_splitter *splitter = &splitters->items[i];
+		size_t pieces_max = i < removed_until ? SIZE_MAX : work->pieces_max;
 		switch (splitter->kind) {
 		case TOK_SPLIT_PATTERN:
 		case TOK_SPLIT_CHARACTERS:
-		case TOK_SPLIT_WORDS: status = cut_all(splitter, splitter->behavior, work, error); break;
-		case TOK_SPLIT_BYTE_LEVEL: status = run_byte_level(splitter, splitters->keep_bytes && i + 1 == splitters->count, work, error); break;
-		case TOK_SPLIT_METASPACE: status = run_metaspace(splitter, work, error); break;
+		case TOK_SPLIT_WORDS: status = cut_all(splitter, splitter->behavior, pieces_max, work, error); break;
+		case TOK_SPLIT_BYTE_LEVEL: status = run_byte_level(splitter, splitters->keep_bytes && i + 1 == splitters->count, pieces_max, work, error); break;
+		case TOK_SPLIT_METASPACE: status = run_metaspace(splitter, pieces_max, work, error); break;
 		}
 	}
 	return status;

@@ -52,6 +52,16 @@ static void decode_both_ways(const struct cad_tokenizer *tokenizer, const int32_
 	cad_text_fini(&streamed);
 }
 
+/* A limit refuses what is longer than it, and nothing else. */
+static void limits_hold(const struct cad_tokenizer *tokenizer, const char *text, size_t size, size_t count)
+{
+	struct cad_ids ids = { 0 };
+	check(cad_tokenizer_encode(tokenizer, text, size, true, count, &ids, NULL) == CAD_OK && ids.count == count);
+	ids.count = 0;
+	check(count == 0 || cad_tokenizer_encode(tokenizer, text, size, true, count - 1, &ids, NULL) == CAD_ERR_RANGE);
+	cad_ids_fini(&ids);
+}
+
 static void round_trip(const struct cad_tokenizer *tokenizer, const char *text, size_t size, bool lossless)
 {
 	struct cad_ids ids = { 0 };
@@ -60,6 +70,7 @@ static void round_trip(const struct cad_tokenizer *tokenizer, const char *text, 
 	if (cad_tokenizer_encode(tokenizer, text, size, true, SIZE_MAX, &ids, &error) == CAD_OK) {
 		for (size_t i = 0; i < ids.count; i++)
 			check(ids.ids[i] >= 0);
+		limits_hold(tokenizer, text, size, ids.count);
 		decode_both_ways(tokenizer, ids.ids, ids.count, &back);
 		/* a special token that is spelled out becomes its id, and is left out of the text */
 		if (lossless && !memmem(text, size, "<|", 2) && !memmem(text, size, "<\xef\xbd\x9c", 4))

@@ -17,6 +17,7 @@ enum { NEVER = -1 };
 static _Thread_local long countdown = NEVER;
 static _Thread_local bool fired, pausing;
 static atomic_long live;
+static atomic_size_t asked;
 
 void test_fail_allocation(long n)
 {
@@ -33,6 +34,8 @@ bool test_fail_allocation_end(void)
 void test_fail_allocation_pause(bool paused) { pausing = paused; }
 
 long test_allocations_live(void) { return atomic_load(&live); }
+
+size_t test_allocated_bytes(void) { return atomic_load(&asked); }
 
 #ifdef SANITIZED
 
@@ -52,8 +55,9 @@ void *calloc(size_t count, size_t size);
 void *realloc(void *block, size_t size);
 void free(void *block);
 
-static bool fails_now(void)
+static bool fails_now(size_t bytes)
 {
+	atomic_fetch_add(&asked, bytes);
 	if (pausing || countdown == NEVER || countdown-- > 0)
 		return false;
 	fired = true;
@@ -68,13 +72,13 @@ static void *counted(void *block)
 	return block;
 }
 
-void *malloc(size_t size) { return fails_now() ? NULL : counted(__libc_malloc(size)); }
+void *malloc(size_t size) { return fails_now(size) ? NULL : counted(__libc_malloc(size)); }
 
-void *calloc(size_t count, size_t size) { return fails_now() ? NULL : counted(__libc_calloc(count, size)); }
+void *calloc(size_t count, size_t size) { return fails_now(count * size) ? NULL : counted(__libc_calloc(count, size)); }
 
 void *realloc(void *block, size_t size)
 {
-	if (fails_now())
+	if (fails_now(size))
 		return NULL;
 	void *moved = __libc_realloc(block, size);
 	if (!block)

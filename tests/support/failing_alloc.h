@@ -8,6 +8,7 @@
 #define CADRE_TESTS_FAILING_ALLOC_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 bool test_allocations_can_fail(void);
 /* The allocation after `n` good ones fails, and only that one. */
@@ -18,5 +19,7 @@ bool test_fail_allocation_end(void);
 void test_fail_allocation_pause(bool paused);
 /* Blocks that are allocated and not freed, of all threads. */
 long test_allocations_live(void);
+/* Bytes that were asked for since the program began, of all threads: a measure of work. 0 under a sanitizer. */
+size_t test_allocated_bytes(void);
 
 #endif

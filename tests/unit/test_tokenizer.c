@@ -40,6 +40,19 @@ static void assert_streams(const struct cad_tokenizer *tokenizer, const struct c
 	cad_text_fini(&text);
 }
 
+/* A limit refuses what is longer than it, and nothing else. */
+static void assert_limits(const struct cad_tokenizer *tokenizer, const json_t *text, size_t count)
+{
+	const size_t limits[] = { 0, 1, count / 2, count - 1, count, count + 1 };
+	for (size_t i = 0; i < sizeof limits / sizeof *limits && count > 0; i++) {
+		struct cad_ids ids = { 0 };
+		enum cad_status status = cad_tokenizer_encode(tokenizer, json_string_value(text), json_string_length(text), true, limits[i], &ids, NULL);
+		assert_int_equal(status, count <= limits[i] ? CAD_OK : CAD_ERR_RANGE);
+		assert_int_equal(ids.count, count <= limits[i] ? count : 0);
+		cad_ids_fini(&ids);
+	}
+}
+
 static void check_golden_line(const struct cad_tokenizer *tokenizer, const json_t *line)
 {
 	const json_t *text = json_object_get(line, "text"), *decoded = json_object_get(line, "decoded");
@@ -55,6 +68,7 @@ static void check_golden_line(const struct cad_tokenizer *tokenizer, const json_
 	assert_int_equal(out.size, json_string_length(decoded));
 	assert_memory_equal(out.bytes, json_string_value(decoded), out.size);
 	assert_streams(tokenizer, &ids, out.bytes, out.size);
+	assert_limits(tokenizer, text, ids.count);
 	cad_ids_fini(&ids);
 	cad_text_fini(&out);
 }
@@ -116,6 +130,7 @@ static void check_encoded(const struct cad_tokenizer *tokenizer, const json_t *t
 	struct cad_ids ids = { 0 };
 	assert_int_equal(cad_tokenizer_encode(tokenizer, json_string_value(text), json_string_length(text), true, SIZE_MAX, &ids, NULL), CAD_OK);
 	assert_ids(json_object_get(test, "ids"), &ids);
+	assert_limits(tokenizer, text, ids.count);
 	cad_ids_fini(&ids);
 }
 

@@ -243,6 +243,41 @@ static void threads_share_a_tokenizer(void **state)
 	}
 }
 
+/* ---- texts that are much too long ---- */
+
+/* Refused after about as much work as the limit asks for: where nothing is normalized, the text is not even copied. */
+static void too_long_is_refused_early(void **state)
+{
+	(void)state;
+	enum { TEXT_BYTES = 1 << 20, IDS_MAX = 100 };
+	static const struct { const char *golden; const char *text; size_t bytes_max; } cases[] = {
+		{ "llama-a", "The quick brown fox, 12345 e\xcc\x81 don't   stop\n\n", 1 << 16 },   /* byte level: words, and one word without end */
+		{ "llama-a", "a", 1 << 16 },
+		{ "qwen3moe-a", "The quick brown fox ", 4 * TEXT_BYTES },                       /* ... after NFC */
+		{ "mixtral-a", "The quick brown fox ", 8 * TEXT_BYTES },                        /* one piece, rewritten; symbols alone would take 8 times that */
+	};
+	if (!test_allocations_can_fail())
+		skip();
+	char *text = malloc(TEXT_BYTES);
+	assert_non_null(text);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct cad_tokenizer *tokenizer = open_golden(cases[i].golden);
+		struct cad_ids ids = { 0 };
+		struct cad_error error;
+		size_t unit = strlen(cases[i].text);
+		for (size_t at = 0; at < TEXT_BYTES; at++)
+			text[at] = cases[i].text[at % unit];
+		size_t before = test_allocated_bytes();
+		assert_int_equal(cad_tokenizer_encode(tokenizer, text, TEXT_BYTES / unit * unit, true, IDS_MAX, &ids, &error), CAD_ERR_RANGE);
+		assert_string_equal(error.text, "the text is longer than 100 tokens");
+		print_message("%s: %zu bytes of memory for a text of %d\n", cases[i].golden, test_allocated_bytes() - before, TEXT_BYTES);
+		assert_true(test_allocated_bytes() - before < cases[i].bytes_max);
+		cad_ids_fini(&ids);
+		cad_tokenizer_close(tokenizer);
+	}
+	free(text);
+}
+
 /* ---- memory that runs out ---- */
 
 /* Everything once: every kind of component, encoding, decoding, streaming. */
@@ -368,7 +403,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(merges_as_defined), cmocka_unit_test(hostile_runs),          cmocka_unit_test(hostile_lengths), cmocka_unit_test(threads_share_a_tokenizer),
-		cmocka_unit_test(memory_runs_out),   cmocka_unit_test(file_of_texts),
+		cmocka_unit_test(too_long_is_refused_early), cmocka_unit_test(memory_runs_out), cmocka_unit_test(file_of_texts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
