@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <uv.h>
 
 struct settings {
@@ -467,7 +468,7 @@ int main(int argc, char **argv)
 		/* The process ends here, and with it everything that was made so far. */
 		bool asked_to = error.status == CAD_ERR_CANCELLED;
 		cad_log_write(asked_to ? CAD_LOG_INFO : CAD_LOG_ERROR, "expert", &(struct cad_log_field)CAD_S("msg", error.text), 1);
-		return asked_to ? 0 : 1;
+		_exit(asked_to ? 0 : 1);
 	}
 	cad_log_info("expert", "serving", CAD_S("id", node.id), CAD_S("exchange", cad_transport_address(node.transport)), CAD_S("http", cad_admin_address(node.admin)),
 	             CAD_S("isa", kn_cpu_isa_name(node.device)), CAD_U("threads", node.settings.threads), CAD_U("memory_bytes", node.settings.memory), CAD_S("version", cad_version));

@@ -93,6 +93,7 @@ static char **spell_out(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	static char **spelled;   /* lives as long as the process, also for leak checkers */
 	int words;
 	if (argc < 2) {
 		print_help(stderr);
@@ -109,7 +110,7 @@ int main(int argc, char **argv)
 	const struct command *command = find(argc, argv, &words);
 	if (!command)
 		return unknown(argc, argv);
-	char **spelled = spell_out(argc - words, argv + words);
+	spelled = spell_out(argc - words, argv + words);
 	if (!spelled) {
 		fprintf(stderr, "cadrectl: out of memory\n");
 		return CL_EXIT_FAILED;
