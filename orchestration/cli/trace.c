@@ -9,7 +9,7 @@
 
 /* ---- import ---- */
 
-static const struct cad_choice from_choices[] = { { "auto", PL_TRACE_AUTO }, { "cadre", PL_TRACE_OWN }, { "csv", PL_TRACE_CSV }, { "json", PL_TRACE_JSON }, { NULL, 0 } };
+static const struct cad_choice from_choices[] = { { "auto", PL_TRACE_AUTO }, { "cadre", PL_TRACE_OWN }, { "csv", PL_TRACE_CSV }, { "json", PL_TRACE_JSON }, { "eval", PL_TRACE_EVAL }, { NULL, 0 } };
 static const struct cad_choice phase_choices[] = { { "all", PL_TRACE_PHASE_ALL }, { "prefill", PL_TRACE_PHASE_PREFILL }, { "decode", PL_TRACE_PHASE_DECODE }, { NULL, 0 } };
 
 enum { IMPORT_FILES_MAX = 100000 };
@@ -32,7 +32,7 @@ static const struct cad_option import_table[] = {
 
 static const struct cad_options_spec import_spec = {
 	.program = "cadrectl trace import",
-	.summary = "Reads traces (CSV, requests in JSON, or Cadre's own) and writes one in Cadre's own format, the requests of the files one after the other.",
+	.summary = "Reads traces (CSV, requests in JSON, the output of 'cadrectl eval', or Cadre's own) and writes one in Cadre's own format, the requests of the files one after the other.",
 	.positional = "FILE...",
 	.positional_max = IMPORT_FILES_MAX,
 	.table = import_table,

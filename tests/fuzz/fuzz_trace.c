@@ -89,7 +89,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct cad_error error = { 0 };
 	if (size == 0)
 		return 0;
-	struct pl_trace_source source = { .format = (enum pl_trace_format)(data[0] % 4), .phase = (enum pl_trace_phase)(data[0] / 4 % 3), .cells_max = CELLS_MAX };
+	struct pl_trace_source source = { .format = (enum pl_trace_format)((data[0] & 7) % 5), .phase = (enum pl_trace_phase)((data[0] >> 3) % 3), .cells_max = CELLS_MAX };
 	size_t bytes = size - 1;
 	uint8_t *copy = malloc(bytes + 1);
 	CAD_ASSERT(copy);

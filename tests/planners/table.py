@@ -116,7 +116,7 @@ def fill(arguments, case, rows, add, best):
 
 def summary(path):
     with open(path, encoding='utf-8') as file:
-        rows = [row for row in csv.DictReader(file) if row['planner'] != 'planted' and int(row['slots_exceeded_by']) == 0]
+        rows = [row for row in csv.DictReader(file) if row['planner'] != 'planted' and float(row['slots_exceeded_by']) == 0]
     behind = 0
     print(f'{"trace":8} {"nodes":>5} {"copies":>6}   {"best of the others":28} {"nodes/token":>11} {"load":>6}   {"cadre":>11} {"load":>6}  {"":8}')
     for key in dict.fromkeys((row['trace'], row['nodes'], row['copies']) for row in rows):

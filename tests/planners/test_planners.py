@@ -100,6 +100,24 @@ def test_measure_by_hand():
         measure.measure(measure.Trace(ids, np.array([0, 0, 1]), 4), {'nodes': 2, 'slots_per_node': 4, 'layers': {'0': {'0': [0], '1': [1], '2': [], '3': [1]}}})
 
 
+def test_routing_of_a_model(tmp_path):
+    """What `cadrectl eval` computes comes out as a trace of the same experts."""
+    (tmp_path / 'in.json').write_text(json.dumps({'sequences': [[1, 5, 9, 3], [7, 2]], 'greedy_tokens': 0}))
+    cadrectl('eval', '--model', ROOT / 'tests' / 'golden' / 'olmoe-a' / 'model', '--input', tmp_path / 'in.json', '--output', tmp_path / 'out.safetensors')
+    cadrectl('trace', 'import', tmp_path / 'out.safetensors', '--model', 'olmoe-a', '--output', tmp_path / 'a.ctr')
+    shown = json.loads(cadrectl('trace', 'show', tmp_path / 'a.ctr', '-o', 'json'))
+    assert (shown['tokens'], shown['requests'], shown['scores']) == (6, 2, True)
+    cadrectl('trace', 'export', tmp_path / 'a.ctr', '--output', tmp_path / 'a.csv')
+    read = measure.Trace.read_csv(tmp_path / 'a.csv', shown['experts'])
+    content = (tmp_path / 'out.safetensors').read_bytes()
+    size = int.from_bytes(content[:8], 'little')
+    header = json.loads(content[8:8 + size])
+    for sequence, begin in ((0, 0), (1, 4)):
+        tensor = header[f'experts.{sequence}']
+        ids = np.frombuffer(content[8 + size:][slice(*tensor['data_offsets'])], np.int32).reshape(tensor['shape'])
+        assert (np.sort(read.ids[:, begin:begin + tensor['shape'][1]], axis=2) == ids).all()
+
+
 def write_flame(folder, tokens=300, k=6, layers=(2, 3)):
     random = np.random.default_rng(1)
     ids = {layer: np.argsort(random.random((tokens, 64)), axis=1)[:, :k].astype(np.int16) for layer in layers}

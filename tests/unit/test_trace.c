@@ -1,5 +1,7 @@
 /* Traces in three formats: what is written is read back; what is damaged, cut short or made up is answered with a sentence that names file and place. */
 #include "common/clock.h"
+#include "common/file.h"
+#include "common/model/safetensors.h"
 #include "orchestration/placement/trace/trace_private.h"
 #include "tests/support/failing_alloc.h"
 
@@ -431,13 +433,79 @@ static void no_memory_to_write(void **state)
 	assert_int_equal(rmdir(folder), 0);
 }
 
+/* Two sequences, of 2 and 1 tokens, of 2 layers: experts ascend in the file, weights say in which order they were selected. */
+struct eval_output {
+	int32_t experts[2][8];
+	float weights[2][8], logits[2][20];
+	uint64_t k, experts_count, second_k;
+};
+
+static char *write_eval(const struct eval_output *output, size_t *size)
+{
+	char path[] = "/tmp/test_trace_XXXXXX", *bytes, names[6][24];
+	struct cad_tensor tensors[6];
+	struct cad_error error;
+	size_t count = 0;
+	for (uint64_t i = 0; i < 2; i++) {
+		uint64_t tokens = 2 - i, k = i ? output->second_k : output->k;
+		const struct { const char *name; const void *data; enum cad_dtype dtype; uint64_t last; } list[] = {
+			{ "experts", output->experts[i], CAD_DTYPE_I32, k }, { "expert_weights", output->weights[i], CAD_DTYPE_F32, k }, { "router_logits", output->logits[i], CAD_DTYPE_F32, output->experts_count } };
+		for (int t = 0; t < 3; t++, count++) {
+			snprintf(names[count], sizeof names[count], "%s.%d", list[t].name, (int)i);
+			tensors[count] = (struct cad_tensor){ .data = list[t].data, .dtype = list[t].dtype, .rank = 3, .shape = { 2, tokens, list[t].last }, .bytes = 2 * tokens * list[t].last * 4, .name = names[count] };
+		}
+	}
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	close(fd);
+	must(cad_safetensors_write(path, tensors, count, &error), &error);
+	must(cad_file_read(path, 1 << 20, &bytes, size, &error), &error);
+	unlink(path);
+	return bytes;
+}
+
+static void output_of_eval(void **state)
+{
+	static const struct eval_output good = { .experts = { { 0, 3, 1, 2, 0, 4, 3, 4 }, { 1, 2, 0, 1 } }, .weights = { { .2f, .8f, .6f, .4f, .5f, .5f, .1f, .9f }, { .7f, .3f, .4f, .6f } }, .k = 2,
+		                                 .experts_count = 5, .second_k = 2 };
+	static const uint16_t first[] = { 3, 0, 1, 2, 1, 2 }, second[] = { 0, 4, 4, 3, 1, 0 };   /* [tokens][k] of each layer */
+	struct pl_trace *trace;
+	struct cad_error error;
+	size_t size;
+	(void)state;
+	char *bytes = write_eval(&good, &size);
+	must(pl_trace_parse("it", bytes, size, NULL, &trace, &error), &error);
+	assert_true(trace->layers == 2 && trace->experts == 5 && trace->k == 2 && trace->tokens == 3);
+	assert_memory_equal(pl_trace_row(trace, 0, 0), first, sizeof first);
+	assert_memory_equal(pl_trace_row(trace, 1, 0), second, sizeof second);
+	assert_memory_equal(trace->request, ((uint32_t[]){ 0, 0, 1 }), 12);
+	assert_true(trace->scores[0] == .8f && trace->scores[1] == .2f);
+	pl_trace_free(trace);
+	for (size_t cut = 1; cut < size; cut++)
+		assert_int_not_equal(pl_trace_parse("cut", bytes, cut, &(struct pl_trace_source){ .format = PL_TRACE_EVAL }, &trace, &error), CAD_OK);
+	free(bytes);
+	for (int what = 0; what < 4; what++) {
+		static const char *const sentences[] = { "experts.0, layer 0, token 1: expert 5, but there are 5", "expert -1", "experts.0, layer 0, token 0: expert 0 is selected twice", "router_logits.1 do not fit" };
+		struct eval_output bad = good;
+		bad.experts[0][3] = what == 0 ? 5 : what == 1 ? -1 : 2;
+		bad.experts[0][1] = what == 2 ? 0 : 3;
+		bad.second_k = what == 3 ? 1 : 2;
+		bytes = write_eval(&bad, &size);
+		assert_int_equal(pl_trace_parse("bad", bytes, size, NULL, &trace, &error), CAD_ERR_CORRUPT);
+		if (!strstr(error.text, sentences[what]))
+			print_error("%s\n", error.text);
+		assert_non_null(strstr(error.text, sentences[what]));
+		free(bytes);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(round_trips),     cmocka_unit_test(damaged_own_format), cmocka_unit_test(hostile_own_format), cmocka_unit_test(too_big),
 		cmocka_unit_test(hostile_text),    cmocka_unit_test(lenient_text),       cmocka_unit_test(phases_of_json),     cmocka_unit_test(splits_and_joins),
 		cmocka_unit_test(writers),         cmocka_unit_test(shapes_out_of_range), cmocka_unit_test(no_memory),
-		cmocka_unit_test(no_memory_to_write),
+		cmocka_unit_test(no_memory_to_write), cmocka_unit_test(output_of_eval),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -154,6 +154,8 @@ static enum pl_trace_format guess(const char *bytes, size_t size)
 {
 	if (size >= PL_TRACE_MAGIC_BYTES && memcmp(bytes, PL_TRACE_MAGIC, PL_TRACE_MAGIC_BYTES) == 0)
 		return PL_TRACE_OWN;
+	if (size > 8 && bytes[8] == '{')   /* safetensors: eight bytes of a length, then JSON */
+		return PL_TRACE_EVAL;
 	size_t i = 0;
 	while (i < size && isspace((unsigned char)bytes[i]))
 		i++;
@@ -170,6 +172,9 @@ enum cad_status pl_trace_parse(const char *name, const void *bytes, size_t size,
 	switch (how.format == PL_TRACE_AUTO ? guess(bytes, size) : how.format) {
 	case PL_TRACE_OWN:
 		status = pl_trace_decode_own(bytes, size, &how, trace, error);
+		break;
+	case PL_TRACE_EVAL:
+		status = pl_trace_decode_eval(bytes, size, &how, trace, error);
 		break;
 	case PL_TRACE_JSON:
 		status = pl_trace_decode_json(bytes, size, &how, trace, error);

@@ -49,7 +49,7 @@ static inline uint32_t pl_trace_requests(const struct pl_trace *trace) { return 
 
 /* ---- reading ---- */
 
-enum pl_trace_format { PL_TRACE_AUTO, PL_TRACE_OWN, PL_TRACE_CSV, PL_TRACE_JSON };
+enum pl_trace_format { PL_TRACE_AUTO, PL_TRACE_OWN, PL_TRACE_CSV, PL_TRACE_JSON, PL_TRACE_EVAL };
 /* Of requests in JSON: their first step alone is the prompt, the others are decoded. */
 enum pl_trace_phase { PL_TRACE_PHASE_ALL, PL_TRACE_PHASE_PREFILL, PL_TRACE_PHASE_DECODE };
 
@@ -60,7 +60,7 @@ struct pl_trace_source {
 	uint64_t cells_max;              /* layers x tokens x k; 0: PL_TRACE_CELLS_MAX */
 };
 
-/* The own format, CSV or JSON. */
+/* The own format, CSV, JSON, or what `cadrectl eval` writes. */
 CAD_MUST_USE enum cad_status pl_trace_read(const char *path, struct pl_trace **trace, struct cad_error *error);
 CAD_MUST_USE enum cad_status pl_trace_read_as(const char *path, const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error);
 /* From memory; `name` is for sentences. */

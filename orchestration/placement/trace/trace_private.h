@@ -34,6 +34,7 @@ CAD_MUST_USE enum cad_status pl_trace_check_cell(uint16_t *ids, uint32_t k, uint
 CAD_MUST_USE enum cad_status pl_trace_decode_own(const uint8_t *bytes, size_t size, const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error);
 CAD_MUST_USE enum cad_status pl_trace_decode_csv(const char *text, size_t size, const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error);
 CAD_MUST_USE enum cad_status pl_trace_decode_json(const char *text, size_t size, const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_trace_decode_eval(const uint8_t *bytes, size_t size, const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error);
 
 #define PL_TRACE_MAGIC "CADRETR1"
 enum { PL_TRACE_MAGIC_BYTES = 8 };
