@@ -114,24 +114,40 @@ def fill(arguments, case, rows, add, best):
                          'seconds': f'{seconds:.2f}', **{name: f'{found[name]:.4f}' for name in FIELDS if name in found}})
 
 
+def number(row, name):
+    return float(row[name])
+
+
+def compare(cell):
+    """Rows of one trace, number of nodes and share of copies. -> the best of the others, ours, whether ours is not behind"""
+    limit = max(LOAD_LIMIT, min(number(row, 'load_mean') for row in cell)) + 5e-4
+    fit = sorted((row for row in cell if number(row, 'load_mean') <= limit), key=lambda row: number(row, 'nodes_per_token'))
+    other = next((row for row in fit if row['planner'] != 'cadre'), None)
+    ours = next((row for row in fit if row['planner'] == 'cadre'), None)
+    ahead = ours and (not other or number(ours, 'nodes_per_token') <= number(other, 'nodes_per_token') + 5e-5)
+    return other, ours or next((row for row in cell if row['planner'] == 'cadre'), None), ahead
+
+
 def summary(path):
     with open(path, encoding='utf-8') as file:
-        rows = [row for row in csv.DictReader(file) if row['planner'] != 'planted' and float(row['slots_exceeded_by']) == 0]
+        rows = [row for row in csv.DictReader(file) if number(row, 'slots_exceeded_by') == 0]
+    cells = {}
+    for row in rows:
+        cells.setdefault((row['trace'], row['nodes'], row['copies']), []).append(row)
     behind = 0
-    print(f'{"trace":8} {"nodes":>5} {"copies":>6}   {"best of the others":28} {"nodes/token":>11} {"load":>6}   {"cadre":>11} {"load":>6}  {"":8}')
-    for key in dict.fromkeys((row['trace'], row['nodes'], row['copies']) for row in rows):
-        cell = [row for row in rows if (row['trace'], row['nodes'], row['copies']) == key]
-        limit = max(LOAD_LIMIT, min(float(row['load_mean']) for row in cell))
-        fit = sorted((row for row in cell if float(row['load_mean']) <= limit + 5e-4), key=lambda row: float(row['nodes_per_token']))
-        others = [row for row in fit if row['planner'] != 'cadre']
-        ours = [row for row in fit if row['planner'] == 'cadre'] or [row for row in cell if row['planner'] == 'cadre'][:1]
-        other = others[0] if others else None
-        ahead = ours and ours[0] in fit and (not other or float(ours[0]['nodes_per_token']) <= float(other['nodes_per_token']) + 5e-5)
+    print(f'{"trace":8} {"nodes":>5} {"copies":>6}   {"best of the others":26} {"nodes/token":>11} {"load":>6}   {"cadre":>11} {"load":>6}')
+    for key, cell in cells.items():
+        other, ours, ahead = compare([row for row in cell if row['planner'] != 'planted'])
         behind += not ahead
-        print(f'{key[0]:8} {key[1]:>5} {key[2]:>6}   ' +
-              (f'{other["planner"] + " " + other["policy"]:28} {other["nodes_per_token"]:>11} {other["load_mean"]:>6}   ' if other else f'{"nobody":28} {"":>11} {"":>6}   ') +
-              (f'{ours[0]["nodes_per_token"]:>11} {ours[0]["load_mean"]:>6}  {ours[0]["policy"]:5} ' if ours else f'{"":>11} {"":>6}  {"":5} ') + ('' if ahead else 'behind'))
-    print(f'\nload limit {LOAD_LIMIT}, or the lowest that anyone reaches; behind in {behind} cells')
+        left = f'{other["planner"] + " " + other["policy"]:26} {other["nodes_per_token"]:>11} {other["load_mean"]:>6}' if other else f'{"nobody":26} {"":>11} {"":>6}'
+        right = f'{ours["nodes_per_token"]:>11} {ours["load_mean"]:>6} {ours["policy"]:5}' if ours else f'{"":25}'
+        print(f'{key[0]:8} {key[1]:>5} {key[2]:>6}   {left}   {right} {"" if ahead else "behind"}')
+    print(f'load at most {LOAD_LIMIT}, or the lowest that anyone reaches; behind in {behind} of {len(cells)} cells\n')
+    for key, cell in cells.items():
+        best = {row['planner']: row for row in cell if row['policy'] == 'cover'}
+        if 'planted' in best and 'cadre' in best:
+            more = number(best['cadre'], 'nodes_per_token') / number(best['planted'], 'nodes_per_token') - 1
+            print(f'{key[0]:8} {key[1]:>5} nodes: planted {best["planted"]["nodes_per_token"]} at load {best["planted"]["load_mean"]}, cadre {more:+.2%} at {best["cadre"]["load_mean"]}')
 
 
 def main():
