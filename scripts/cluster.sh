@@ -98,6 +98,7 @@ stop_cluster() {
 
 cluster_down() {
 	[ $# = 0 ] || fail_usage "down takes no options"
+	any_alive || say "no cluster is running"
 	stop_cluster
 }
 
@@ -121,6 +122,7 @@ parse_up() {
 			shift
 		else
 			value=true
+			[[ $name != --model && $name != --experts && $name != --routers ]] || fail_usage "up: $name needs a value"
 		fi
 		shift
 		case $name in
@@ -173,17 +175,26 @@ check_alive() {
 	done <"$RUN/processes"
 }
 
-# The answer of http://ADDRESS/readyz is 200; its text is printed otherwise.
+# The answer of http://ADDRESS/readyz is 200; the last line of its text is printed otherwise.
 is_ready() {
-	local line text=''
+	local line='' text='' last=''
 	exec 3<>"/dev/tcp/${1%:*}/${1##*:}" || return 1
 	printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3
 	IFS= read -r line <&3 || true
-	while IFS= read -r text <&3 || [ -n "$text" ]; do :; done
+	while IFS= read -r text <&3 || [ -n "$text" ]; do last=$text; done
 	exec 3>&-
 	[[ $line == *' 200 '* ]] && return 0
-	printf '%s' "$text"
+	printf '%s' "$last"
 	return 1
+}
+
+# Fails with the placement service's own words when all expert nodes are there, and what they have will never do.
+check_room() {
+	local why
+	[ -n "$PLACEMENT_HTTP" ] || return 0
+	why=$(is_ready "$PLACEMENT_HTTP" 2>/dev/null) && return
+	[[ $why == *"do not fit on $EXPERTS expert nodes"* || ($EXPERTS == 0 && $why == *'no expert node is there'*) ]] || return 0
+	fail "$why"
 }
 
 # Waits until COMMAND prints something and returns it in REPLY; says now and then what it waits for.
@@ -194,6 +205,7 @@ wait_for() {
 		check_alive
 		sleep 0.05
 		waited=$((waited + 1))
+		[ $((waited % 10)) != 0 ] || check_room
 		[ $((waited % 100)) != 0 ] || say "waiting for $what"
 	done
 }
@@ -239,13 +251,14 @@ give_up() {
 }
 
 start_processes() {
-	local i placement_pid
+	local i placement_pid PLACEMENT_HTTP=
 	rm -rf "$RUN/log" "$RUN"/state.db*
 	mkdir -p "$RUN/log"
 	: >"$RUN/processes"
 	launch placement cadre-placement --model "$MODEL" --grpc 127.0.0.1:0 --http 127.0.0.1:0 --state "$RUN/state.db" --experts-min "$EXPERTS" "${PLACEMENT_OPTIONS[@]}"
 	wait_for "the placement service" log_field "$RUN/log/placement.log" serving grpc
 	PLACEMENT=$REPLY
+	PLACEMENT_HTTP=$(log_field "$RUN/log/placement.log" serving http)
 	has_option --threads "${EXPERT_OPTIONS[@]}" || EXPERT_OPTIONS+=("$(share_threads "$EXPERTS")")
 	has_option --threads "${ROUTER_OPTIONS[@]}" || ROUTER_OPTIONS+=("$(share_threads "$ROUTERS")")
 	for ((i = 0; i < EXPERTS; i++)); do
@@ -258,7 +271,7 @@ start_processes() {
 	STATUS=$REPLY
 	wait_for "routers to be ready (run/log/router-0.log)" all_ready "$(jq -r '.nodes[] | select(.role == "router" and .state == "live") | .http_address' <<<"$STATUS")"
 	placement_pid=$(awk '$1 == "placement" { print $2 }' "$RUN/processes")
-	write_cluster_json "$STATUS" "$PLACEMENT" "$(log_field "$RUN/log/placement.log" serving http)" "$placement_pid"
+	write_cluster_json "$STATUS" "$PLACEMENT" "$PLACEMENT_HTTP" "$placement_pid"
 }
 
 cluster_up() {
