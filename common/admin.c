@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { CONNECTIONS_MAX = 64, CONNECTION_MEMORY_BYTES = 16384, IDLE_SECONDS = 30, ADDRESS_BYTES = 300, TEXT_BYTES = 256 };
+enum { CONNECTIONS_MAX = 64, CONNECTION_MEMORY_BYTES = 16384, IDLE_SECONDS = 30, ADDRESS_BYTES = 300, TEXT_BYTES = 256, PORT_MAX = 65535 };
 
 struct cad_admin {
 	struct cad_admin_options options;
@@ -119,6 +119,8 @@ static enum cad_status address_split(char *copy, const char **host, const char *
 	char *colon = strrchr(copy, ':');
 	if (!colon || !colon[1])
 		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is no address to listen on: write host:port, for example 127.0.0.1:9100", copy);
+	if (strspn(colon + 1, "0123456789") != strlen(colon + 1) || strtoul(colon + 1, NULL, 10) > PORT_MAX)
+		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is no address to listen on: a port is a number from 0 to %d", copy, PORT_MAX);
 	*colon = 0;
 	*port = colon + 1;
 	size_t length = strlen(copy);

@@ -289,8 +289,8 @@ static enum cad_status values_read(struct cad_options *options, void *values, st
 			environment_name(option->name, label);
 		else
 			snprintf(label, sizeof label, "--%s", option->name);
-		if (!entry->text && !option->default_text)
-			return cad_error_set(error, CAD_ERR_INVALID, "--%s is needed: %s", option->name, option->help);
+		if (!option->default_text && (!entry->text || !entry->text[0]))
+			return cad_error_set(error, CAD_ERR_INVALID, "--%s is %s: %s", option->name, entry->text ? "empty" : "needed", option->help);
 		if (!entry->text) {
 			enum cad_status status = entry_set(options, i, SOURCE_DEFAULT, option->default_text, error);
 			if (status != CAD_OK)

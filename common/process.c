@@ -124,6 +124,10 @@ enum cad_status cad_secret_read(const char *path, const char *what, char **secre
 	if (fd < 0)
 		return cad_error_set(error, CAD_ERR_IO, "cannot open the %s '%s': %s", what, path, strerror(errno));
 	struct stat about;
+	if (fstat(fd, &about) == 0 && S_ISDIR(about.st_mode)) {
+		close(fd);
+		return cad_error_set(error, CAD_ERR_IO, "the %s '%s' is a directory, but must be a file", what, path);
+	}
 	if (fstat(fd, &about) == 0 && (about.st_mode & S_IROTH))
 		cad_log_warn("process", "everybody on this machine can read it", CAD_S("what", what), CAD_S("file", path), CAD_S("change", "chmod o-r"));
 	size_t length = 0;

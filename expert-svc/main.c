@@ -15,6 +15,7 @@
 #include "common/rpc_reactor.h"
 #include "expert-svc/control.h"
 #include "expert-svc/engine.h"
+#include "kernels/packed.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -66,10 +67,9 @@ static const struct cad_option table[] = {
 
 static enum cad_status check(const void *values, struct cad_error *error)
 {
-	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-";
 	const struct settings *s = values;
-	if (strlen(s->id) >= CADRE_NAME_BYTES || s->id[strspn(s->id, allowed)])
-		return cad_error_set(error, CAD_ERR_INVALID, "--id is '%s'; a node's name has at most %d letters, digits and . _ : -", s->id, CADRE_NAME_BYTES - 1);
+	if (*s->id && !cad_map_id_is_legal(s->id))
+		return cad_error_set(error, CAD_ERR_INVALID, "--id is '%.80s'; a node's name has at most %d letters, digits and . _ : -", s->id, CAD_MAP_ID_BYTES - 1);
 	if (!cad_rpc_address_is_complete(s->placement))
 		return cad_error_set(error, CAD_ERR_INVALID, "--placement '%s' is no address: give HOST:PORT", s->placement);
 	if (*s->advertise && !cad_rpc_address_is_complete(s->advertise))
@@ -319,6 +319,10 @@ static enum cad_status ask_cluster(struct node *node, struct cad_error *error)
 static enum cad_status create_engine(struct node *node, struct cad_error *error)
 {
 	struct ex_engine_options options;
+	uint64_t expert_bytes = kn_packed_expert_bytes(node->model, node->facts.settings.weights == CAD_WEIGHTS_BF16 ? KN_WEIGHTS_BF16 : KN_WEIGHTS_AS_IS);
+	if (node->settings.memory < expert_bytes)
+		return cad_error_set(error, CAD_ERR_EXHAUSTED, "there are %llu bytes for expert weights, and one expert of this model takes %llu: give this node more with --memory",
+		                     (unsigned long long)node->settings.memory, (unsigned long long)expert_bytes);
 	ex_engine_options_default(&options);
 	options.mode = EX_ENGINE_THREADED;
 	options.model = node->model;

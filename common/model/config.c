@@ -4,6 +4,7 @@
 #include "common/file.h"
 #include "common/model/archs.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,9 +124,12 @@ enum cad_status cad_model_spec_parse(const char *name, const char *config, size_
 	status = read_config(name, object, &read, error);
 	if (status != CAD_OK || !generation)
 		goto done;
-	status = cad_keys_parse("generation_config.json", generation, generation_bytes, &generation_object, error);
+	const char *slash = strrchr(name, '/');
+	char beside[PATH_MAX];
+	snprintf(beside, sizeof beside, "%.*sgeneration_config.json", slash ? (int)(slash - name + 1) : 0, name);
+	status = cad_keys_parse(beside, generation, generation_bytes, &generation_object, error);
 	if (status == CAD_OK)
-		read_eos(&(struct cad_keys){ .file = "generation_config.json", .prefix = "", .object = generation_object, .status = &status, .error = error }, &read);
+		read_eos(&(struct cad_keys){ .file = beside, .prefix = "", .object = generation_object, .status = &status, .error = error }, &read);
 done:
 	json_decref(generation_object);
 	json_decref(object);

@@ -81,6 +81,10 @@ static enum cad_status ask_router(const struct cl_run *run, const char *router, 
 	*again = status != CAD_OK && !attempt.answered && is_worth_another(code) && !cl_interrupted();
 	if (status != CAD_OK && code == CAD_RPC_UNAVAILABLE && strstr(error->text, "failed to connect"))
 		return cad_error_set(error, status, "router %s: %s; does a router serve there, %s TLS?", router, error->text, access->tls ? "with" : "without");
+	if (status != CAD_OK && code == CAD_RPC_UNIMPLEMENTED)
+		return cad_error_set(error, status, "router %s: %s; is that a router's --grpc address?", router, error->text);
+	if (status != CAD_OK && code == CAD_RPC_UNAVAILABLE && attempt.answered)
+		return cad_error_set(error, status, "router %s: %s; the answer breaks off here, ask again", router, error->text);
 	return status == CAD_OK ? CAD_OK : cad_error_prefix(error, "router %s", router);
 }
 

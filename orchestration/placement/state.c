@@ -70,7 +70,9 @@ static enum cad_status state_error(const struct pl_state *state, const char *doi
 	if (code == SQLITE_NOTADB || code == SQLITE_CORRUPT)
 		return cad_error_set(error, CAD_ERR_CORRUPT, "'%s' is not a state file of cadre-placement, or a damaged one (%s): move it away to start afresh", path,
 		                     sqlite3_errmsg(state->database));
-	return cad_error_set(error, CAD_ERR_IO, "state file '%s': %s: %s", path, doing, sqlite3_errmsg(state->database));
+	int reason = sqlite3_system_errno(state->database);
+	bool tells = reason != 0 && (code == SQLITE_CANTOPEN || code == SQLITE_IOERR || code == SQLITE_READONLY);
+	return cad_error_set(error, CAD_ERR_IO, "state file '%s': %s: %s%s%s%s", path, doing, sqlite3_errmsg(state->database), tells ? " (" : "", tells ? strerror(reason) : "", tells ? ")" : "");
 }
 
 /* ---- statements: bind with these, then step once (or to the end) and reset ---- */

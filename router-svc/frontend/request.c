@@ -15,7 +15,7 @@ static enum cad_status text_read(const struct rt_request_limits *limits, const c
 	if (!*text)
 		return cad_error_set(error, CAD_ERR_INVALID, "the prompt is empty: give at least one character in `text`, or one id in `tokens`");
 	if (!limits->tokenizer)
-		return cad_error_set(error, CAD_ERR_REFUSED, "this model has no tokenizer.json, so the router takes `tokens` only");
+		return cad_error_set(error, CAD_ERR_REFUSED, "this model has no tokenizer.json: give the prompt as token ids, in `tokens`");
 	enum cad_status status = cad_tokenizer_encode(limits->tokenizer, text, strlen(text), true, limits->context_max - 1, ids, error);
 	if (status == CAD_ERR_RANGE)
 		return cad_error_set(error, CAD_ERR_INVALID, "the prompt has more than %u tokens, but prompt and answer together may have at most %u here: shorten it",
