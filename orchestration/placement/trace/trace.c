@@ -154,7 +154,7 @@ static enum pl_trace_format guess(const char *bytes, size_t size)
 {
 	if (size >= PL_TRACE_MAGIC_BYTES && memcmp(bytes, PL_TRACE_MAGIC, PL_TRACE_MAGIC_BYTES) == 0)
 		return PL_TRACE_OWN;
-	if (size > 8 && bytes[8] == '{')   /* safetensors: eight bytes of a length, then JSON */
+	if (size > 8 && bytes[7] == 0 && bytes[8] == '{')   /* safetensors: eight bytes of a length, then JSON */
 		return PL_TRACE_EVAL;
 	size_t i = 0;
 	while (i < size && isspace((unsigned char)bytes[i]))
