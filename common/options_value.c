@@ -147,6 +147,8 @@ static enum cad_status refuse(const struct cad_option *option, const char *label
 {
 	char allowed[200];
 	cad_option_range_text(option, allowed, sizeof allowed);
+	if (range && !*allowed)   /* everything that the type holds */
+		snprintf(allowed, sizeof allowed, "at most %llu", (unsigned long long)option->max);
 	if (range)
 		return cad_error_set(error, CAD_ERR_RANGE, "%s is %s, which is out of range: %s", label, text, allowed);
 	if (option->type == CAD_OPTION_TYPE_ENUM || option->type == CAD_OPTION_TYPE_BOOL)

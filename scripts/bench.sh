@@ -5,9 +5,15 @@
 source "$ROOT/scripts/setup.sh"
 source "$ROOT/scripts/python.sh"
 
+# Known before anything is built.
+bench_names() { (cd "$ROOT/bench" && for name in bench_*.c serve.py; do printf '%s ' "${name%.c}"; done); }
+
 bench() {
 	local program name word wanted model=$ROOT/run/model-1b
 	local -a arguments interpreter
+	for word in "$@"; do
+		[[ $(bench_names) == *"$word"* ]] || fail_usage "there is no benchmark with '$word' in its name: $(bench_names)"
+	done
 	build release
 	for program in "$(build_directory release)"/bench/bench_* "$ROOT/bench/serve.py"; do
 		[ -x "$program" ] || fail "there are no benchmarks"

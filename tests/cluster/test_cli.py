@@ -122,6 +122,7 @@ def test_interrupt_ends_it_and_frees_the_sequence(cluster):
     (['generate', '--router', '127.0.0.1:1', '--model', 'x', 'y'], 2, 'exclude each other'),
     (['generate', '--model', str(MODEL)], 2, 'give a prompt'),
     (['generate', '--model', str(MODEL), '--tokens', '1,b'], 2, "'b' does not begin with a token id"),
+    (['generate', '--model', str(MODEL), '--max-tokens', '99999999999', 'x'], 2, 'out of range: at most 4294967295'),
     (['generate', '--model', str(MODEL), '--tokens', '100000'], 1, 'vocabulary'),
     (['generate', '--model', '/nonexistent', 'x'], 1, '/nonexistent'),
     (['generate', 'x'], 2, '--router'),
