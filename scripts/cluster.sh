@@ -283,8 +283,8 @@ cluster_up() {
 		stop_processes
 	fi
 	trap give_up EXIT
-	trap 'exit 130' INT
-	trap 'exit 143' TERM
+	trap 'trap "" INT TERM; exit 130' INT
+	trap 'trap "" INT TERM; exit 143' TERM
 	start_processes
 	trap - EXIT INT TERM
 	say "ready: $EXPERTS expert nodes, $ROUTERS router(s) at $(jq -r '[.routers[].grpc] | join(", ")' "$RUN/cluster.json"); './cadre down' stops them"

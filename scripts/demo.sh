@@ -23,8 +23,8 @@ demo_stop() {
 demo_start() {
 	ANSWERS=${ANSWERS:-$(mktemp -d)}
 	trap demo_stop EXIT
-	trap 'exit 130' INT
-	trap 'exit 143' TERM
+	trap 'trap "" INT TERM; exit 130' INT
+	trap 'trap "" INT TERM; exit 143' TERM
 	(cluster_up --model "$MODEL" "$@")
 	ROUTER=$(jq -r '.routers[0].grpc' "$RUN/cluster.json")
 }
