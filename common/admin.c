@@ -201,7 +201,7 @@ enum cad_status cad_admin_create(const struct cad_admin_options *options, struct
 	                                MHD_OPTION_EXTERNAL_LOGGER, on_http_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
 	                                MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECONDS, MHD_OPTION_END);
 	if (!made->daemon) {
-		status = cad_error_set(error, CAD_ERR_INTERNAL, "cannot start the HTTP server on '%s'", options->address);
+		status = cad_error_set(error, CAD_ERR_INTERNAL, "cannot start the HTTP server on '%s': the system gives no thread or no file descriptor (see ulimit -u and -n)", options->address);
 		goto free_made;
 	}
 	*admin = made;

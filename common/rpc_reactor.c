@@ -175,12 +175,39 @@ static void log_line(gpr_log_func_args *line)
 		cad_log_debug("grpc", line->message);
 }
 
-static void library_acquire(void)
+static void *pass_gate(void *gate)
+{
+	pthread_mutex_lock(gate);
+	pthread_mutex_unlock(gate);
+	return NULL;
+}
+
+/* gRPC starts a few threads, and waits for ever for one that the system does not give: as many at once are tried first. Returns why not. */
+static int threads_missing(void)
+{
+	enum { THREADS = 8 };
+	pthread_t threads[THREADS];
+	pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+	int count = 0, failed = 0;
+	pthread_mutex_lock(&gate);
+	while (count < THREADS && (failed = pthread_create(&threads[count], NULL, pass_gate, &gate)) == 0)
+		count++;
+	pthread_mutex_unlock(&gate);
+	while (count > 0)
+		pthread_join(threads[--count], NULL);
+	return failed;
+}
+
+static enum cad_status library_acquire(struct cad_error *error)
 {
 	pthread_mutex_lock(&library_mutex);
-	gpr_set_log_function(log_line);
-	grpc_init();
+	int failed = grpc_is_initialized() ? 0 : threads_missing();
+	if (!failed) {
+		gpr_set_log_function(log_line);
+		grpc_init();
+	}
 	pthread_mutex_unlock(&library_mutex);
+	return failed ? cad_error_set(error, CAD_ERR_EXHAUSTED, "the system gives no threads for gRPC: %s (see ulimit -u, and the limit of tasks of a container or service)", strerror(failed)) : CAD_OK;
 }
 
 static void library_release(void)
@@ -197,8 +224,11 @@ enum cad_status cad_rpc_reactor_create(struct uv_loop_s *loop, struct cad_rpc_re
 	struct cad_rpc_reactor *reactor = calloc(1, sizeof *reactor);
 	if (!reactor)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the gRPC event loop");
-	library_acquire();
-	enum cad_status status;
+	enum cad_status status = library_acquire(error);
+	if (status) {
+		free(reactor);
+		return status;
+	}
 	reactor->loop = loop;
 	reactor->owner = pthread_self();
 	reactor->on_loop_ready.run = loop_ready;

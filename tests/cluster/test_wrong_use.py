@@ -1,4 +1,6 @@
 """Mistakes that people make: each ends at once, with a sentence that says what to change. Nothing crashes, nothing hangs."""
+import os
+import resource
 import shutil
 import subprocess
 
@@ -34,6 +36,23 @@ def test_wrong_options(command, code, says):
     ended, text = run(*command)
     assert ended == code, text
     assert says in text
+
+
+def one_process():
+    """No threads, then; root has no such limit."""
+    resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+    if os.geteuid() == 0:
+        os.setuid(65534)
+
+
+@pytest.mark.parametrize('command', [ROUTER, PLACEMENT], ids=['router', 'placement'])
+def test_a_system_that_gives_no_threads(command):
+    try:
+        code, text = run(*command, preexec_fn=one_process)
+    except PermissionError:
+        pytest.skip('nobody else may run these programs')
+    assert code == 1, text
+    assert 'see ulimit -u' in text
 
 
 def damaged(tmp_path, golden, file, change):
