@@ -282,8 +282,10 @@ static bool admin_ready(void *context, char *text, size_t text_bytes)
 
 static void stop_when_gone(struct program *p)
 {
-	if (p->member_gone && p->frontend_gone)
-		cad_rpc_reactor_stop(p->reactor);
+	if (!p->member_gone || !p->frontend_gone)
+		return;
+	cad_signals_close(p->signals);
+	cad_rpc_reactor_stop(p->reactor);
 }
 
 static void member_gone(void *context)
@@ -306,15 +308,12 @@ static void frontend_gone(void *context)
 static void on_signal(void *context, int number)
 {
 	struct program *p = context;
-	(void)number;
 	if (atomic_exchange(&p->stopping, true)) {
 		cad_log_warn("router", "a second signal: ending at once");
-		_exit(130);
+		_exit(128 + number);
 	}
 	cad_log_info("router", "stopping: running requests may go on", CAD_U("requests", rt_frontend_streams(p->frontend)), CAD_U("drain_ms", p->options.drain / CAD_NS_PER_MS));
 	uv_close((uv_handle_t *)&p->ready_timer, NULL);
-	cad_signals_close(p->signals);
-	p->signals = NULL;
 	rt_frontend_drain(p->frontend, (unsigned)(p->options.drain / CAD_NS_PER_MS), frontend_gone, p);
 }
 

@@ -11,10 +11,10 @@ MODEL = GOLDEN / 'mixtral-a' / 'model'
 
 
 @pytest.fixture
-def router(tmp_path):
-    """A router with its experts inside."""
+def router(tmp_path, request):
+    """A router with its experts inside, and the drain time that the test asks for."""
     grpc_address, http_address = f'127.0.0.1:{free_port()}', f'127.0.0.1:{free_port()}'
-    process = Process('router', [BIN / 'cadre-router', '--local-experts', '--model', MODEL, '--grpc', grpc_address, '--http', http_address, '--threads', '1', '--drain', '100ms'], tmp_path)
+    process = Process('router', [BIN / 'cadre-router', '--local-experts', '--model', MODEL, '--grpc', grpc_address, '--http', http_address, '--threads', '1', '--drain', request.param], tmp_path)
     running = Router(process, grpc_address, http_address)
     end = time.monotonic() + 60
     while True:
@@ -36,9 +36,22 @@ def endless(router):
     return stream
 
 
+@pytest.mark.parametrize('router', ['100ms'], indirect=True)
 def test_streams_that_outlive_the_drain_are_told(router):
     streams = [endless(router) for _ in range(4)]
     router.process.kill(signal.SIGTERM)
     for stream in streams:
         assert code_of(stream) == (grpc.StatusCode.UNAVAILABLE, 'the router is stopping; ask another router, or again later')
     assert router.process.popen.wait(10) == 0
+
+
+@pytest.mark.parametrize('router', ['1h'], indirect=True)
+def test_a_second_signal_ends_it_at_once(router):
+    stream = endless(router)
+    router.process.kill(signal.SIGTERM)
+    while 'stopping' not in router.process.log.read_text():
+        time.sleep(0.01)
+    assert router.process.alive()
+    router.process.kill(signal.SIGTERM)
+    assert router.process.popen.wait(10) == 128 + signal.SIGTERM
+    assert code_of(stream)[0] == grpc.StatusCode.UNAVAILABLE
