@@ -31,6 +31,7 @@
 
 enum {
 	KN_PANEL_COLS = 64,      /* output columns of a weight panel */
+	KN_HUGE_PAGE_BYTES = 2 << 20,   /* an allocation of so much or more takes whole huge pages */
 	KN_LINE_COLS = 16,       /* columns of a 64-byte line */
 	KN_PAGE_KEYS = 32,       /* keys of a KV page */
 	KN_CHUNK_KEYS = 512,     /* keys of an attention chunk; chunks are merged in ascending order */

@@ -1,9 +1,11 @@
 #include "kernels/packed.h"
 
+static uint64_t allocated(size_t bytes) { return bytes < KN_HUGE_PAGE_BYTES ? bytes : kn_round_up(bytes, KN_HUGE_PAGE_BYTES); }
+
 uint64_t kn_packed_matrix_bytes(size_t n, size_t k, enum cad_dtype dtype, enum kn_weights weights)
 {
 	size_t element = dtype == CAD_DTYPE_BF16 || weights == KN_WEIGHTS_BF16 ? 2 : 4;
-	return kn_round_up(n, KN_PANEL_COLS) * kn_round_up(k, 32) * element;
+	return allocated(kn_round_up(n, KN_PANEL_COLS) * kn_round_up(k, 32) * element);
 }
 
 static uint64_t vector_bytes(size_t n) { return kn_round_up(n, 64) * sizeof(float); }
@@ -43,7 +45,7 @@ uint64_t kn_packed_router_bytes(const struct cad_model *model, enum kn_weights w
 	const struct cad_model_spec *spec = cad_model_spec(model);
 	struct cad_tensor embed = cad_model_tensor(model, CAD_ROLE_EMBED, 0, 0);
 	bool rounds = weights == KN_WEIGHTS_BF16 && embed.dtype != CAD_DTYPE_BF16;
-	uint64_t table = (uint64_t)spec->vocab * spec->hidden * cad_dtype_bytes(rounds ? CAD_DTYPE_BF16 : embed.dtype);   /* rows as they are: nothing is multiplied with them */
+	uint64_t table = allocated((size_t)spec->vocab * spec->hidden * cad_dtype_bytes(rounds ? CAD_DTYPE_BF16 : embed.dtype));   /* rows as they are: nothing is multiplied with them */
 	uint64_t bytes = table + vector_bytes(spec->rope.size / 2) + tensor_bytes(model, CAD_ROLE_FINAL_NORM, 0, weights) + tensor_bytes(model, CAD_ROLE_LM_HEAD, 0, weights);
 	for (uint32_t layer = 0; layer < spec->layers_count; layer++) {
 		for (enum cad_role role = CAD_ROLE_ATTENTION_NORM; role < CAD_ROLE_EXPERT_GATE; role++)

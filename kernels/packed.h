@@ -8,7 +8,7 @@
 #include "common/model/model.h"
 #include "kernels/kernels.h"
 
-/* Bytes of a packed matrix of n outputs and k inputs, as kernels.h lays panels out. */
+/* Bytes of a packed matrix of n outputs and k inputs, as kernels.h lays panels out; whole huge pages for a large one. */
 uint64_t kn_packed_matrix_bytes(size_t n, size_t k, enum cad_dtype dtype, enum kn_weights weights);
 /* Bytes of one packed expert: of the first MoE layer, and so of all. 0 for a dense model. */
 uint64_t kn_packed_expert_bytes(const struct cad_model *model, enum kn_weights weights);

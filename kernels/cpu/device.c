@@ -6,20 +6,19 @@
 #include <sys/mman.h>
 
 enum { ALIGNMENT = 64 };
-static const size_t huge_bytes = (size_t)2 << 20;
 
-/* From 2 MiB on straight from the kernel: zero already, and in huge pages, because a weight stream is TLB-bound without (a fifth of the bandwidth). */
+/* From a huge page on straight from the kernel: zero already, and in huge pages, because a weight stream is TLB-bound without (a fifth of the bandwidth). */
 static void *map_huge(size_t bytes)
 {
-	size_t length = kn_round_up(bytes, huge_bytes);
-	uint8_t *p = mmap(NULL, length + huge_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	size_t length = kn_round_up(bytes, KN_HUGE_PAGE_BYTES);
+	uint8_t *p = mmap(NULL, length + KN_HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (p == MAP_FAILED)
 		return NULL;
-	uint8_t *aligned = (uint8_t *)kn_round_up((size_t)p, huge_bytes);
+	uint8_t *aligned = (uint8_t *)kn_round_up((size_t)p, KN_HUGE_PAGE_BYTES);
 	size_t before = (size_t)(aligned - p);
 	if (before > 0)
 		munmap(p, before);
-	munmap(aligned + length, huge_bytes - before);
+	munmap(aligned + length, KN_HUGE_PAGE_BYTES - before);
 	madvise(aligned, length, MADV_HUGEPAGE);   /* a wish: without huge pages it is slower, not wrong */
 	return aligned;
 }
@@ -27,7 +26,7 @@ static void *map_huge(size_t bytes)
 void *kn_cpu_alloc(struct kn_device *device, size_t bytes)
 {
 	(void)device;
-	if (bytes >= huge_bytes)
+	if (bytes >= KN_HUGE_PAGE_BYTES)
 		return map_huge(bytes);
 	size_t length = kn_round_up(bytes > 0 ? bytes : 1, ALIGNMENT);
 	void *p = aligned_alloc(ALIGNMENT, length);
@@ -37,8 +36,8 @@ void *kn_cpu_alloc(struct kn_device *device, size_t bytes)
 void kn_cpu_release(struct kn_device *device, void *memory, size_t bytes)
 {
 	(void)device;
-	if (memory && bytes >= huge_bytes)
-		munmap(memory, kn_round_up(bytes, huge_bytes));
+	if (memory && bytes >= KN_HUGE_PAGE_BYTES)
+		munmap(memory, kn_round_up(bytes, KN_HUGE_PAGE_BYTES));
 	else
 		free(memory);
 }

@@ -78,6 +78,16 @@ static void computed_is_allocated(void **state)
 	}
 }
 
+/* A published shape whose down projection (3 MiB) is no whole number of huge pages. */
+static void huge_pages_are_counted(void **state)
+{
+	(void)state;
+	assert_int_equal(kn_packed_matrix_bytes(2 * 768, 2048, CAD_DTYPE_BF16, KN_WEIGHTS_AS_IS), 6 << 20);
+	assert_int_equal(kn_packed_matrix_bytes(2048, 768, CAD_DTYPE_BF16, KN_WEIGHTS_AS_IS), 4 << 20);
+	assert_int_equal(kn_packed_matrix_bytes(2048, 511, CAD_DTYPE_BF16, KN_WEIGHTS_AS_IS), 2 << 20);
+	assert_int_equal(kn_packed_matrix_bytes(1984, 511, CAD_DTYPE_BF16, KN_WEIGHTS_AS_IS), 1984 * 1024);
+}
+
 static int create(void **state)
 {
 	(void)state;
@@ -93,6 +103,6 @@ static int destroy(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(computed_is_allocated) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(computed_is_allocated), cmocka_unit_test(huge_pages_are_counted) };
 	return cmocka_run_group_tests_name("packed", tests, create, destroy);
 }
