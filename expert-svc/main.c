@@ -10,6 +10,7 @@
 #include "common/admin.h"
 #include "common/log.h"
 #include "common/member.h"
+#include "common/memory.h"
 #include "common/options.h"
 #include "common/process.h"
 #include "common/rpc_reactor.h"
@@ -243,39 +244,6 @@ static void on_signal(void *context, int number)
 
 /* ---- beginning ---- */
 
-/* The figure behind `key` in a file of lines "key: figure kB". */
-static uint64_t meminfo_bytes(const char *key)
-{
-	char line[256];
-	unsigned long long kib = 0;
-	FILE *file = fopen("/proc/meminfo", "re");
-	while (file && fgets(line, sizeof line, file))
-		if (strncmp(line, key, strlen(key)) == 0 && sscanf(line + strlen(key), ": %llu", &kib) == 1)
-			break;
-	if (file)
-		fclose(file);
-	return kib * 1024;
-}
-
-static uint64_t file_figure(const char *path)
-{
-	unsigned long long value = 0;
-	FILE *file = fopen(path, "re");
-	if (file && fscanf(file, "%llu", &value) != 1)
-		value = 0;   /* "max" */
-	if (file)
-		fclose(file);
-	return value;
-}
-
-static uint64_t memory_default(uint32_t nodes)
-{
-	uint64_t free_bytes = meminfo_bytes("MemAvailable"), limit = file_figure("/sys/fs/cgroup/memory.max"), used = file_figure("/sys/fs/cgroup/memory.current");
-	if (limit > 0 && (limit > used ? limit - used : 0) < free_bytes)
-		free_bytes = limit > used ? limit - used : 0;
-	return free_bytes / 5 * 4 / nodes;
-}
-
 static enum cad_status open_model(struct node *node, struct cad_error *error)
 {
 	enum cad_status status = cad_model_open(node->settings.model, &node->model, error);
@@ -414,7 +382,7 @@ static enum cad_status node_create(struct node *node, struct cad_error *error)
 	if (s->threads == 0)
 		s->threads = kn_threads_default();
 	if (s->memory == 0)
-		s->memory = memory_default(s->memory_nodes);
+		s->memory = cad_memory_free_bytes("") / 5 * 4 / s->memory_nodes;
 	if (*s->id)
 		snprintf(node->id, sizeof node->id, "%s", s->id);
 	else
