@@ -381,8 +381,11 @@ static enum cad_status node_create(struct node *node, struct cad_error *error)
 	struct settings *s = &node->settings;
 	if (s->threads == 0)
 		s->threads = kn_threads_default();
+	uint64_t free_bytes = cad_memory_free_bytes("");
 	if (s->memory == 0)
-		s->memory = cad_memory_free_bytes("") / 5 * 4 / s->memory_nodes;
+		s->memory = free_bytes / 5 * 4 / s->memory_nodes;
+	else if (s->memory > free_bytes)
+		cad_log_warn("expert", "--memory is more than what is free: this node may be killed before it is full", CAD_U("memory_bytes", s->memory), CAD_U("free_bytes", free_bytes));
 	if (*s->id)
 		snprintf(node->id, sizeof node->id, "%s", s->id);
 	else

@@ -91,8 +91,9 @@ def test_a_node_that_cannot_serve_does_not_join():
         expert = ['cadre-expert', '--model', MODEL, '--placement', cluster.placement_grpc, '--id', 'expert-9']
         code, text = run(*expert, '--memory', '10K')
         assert code == 1 and 'one expert of this model takes 49152' in text
-        code, text = run(*expert, '--listen', '127.0.0.2:0')
+        code, text = run(*expert, '--memory', '1000T', '--listen', '127.0.0.2:0')
         assert code == 1 and "that of 'lo' is 127.0.0.1" in text
+        assert '--memory is more than what is free' in text
         code, text = run(*expert, '--http', cluster.placement_http)
         assert code == 1 and 'Address already in use' in text
         code, text = run('cadrectl', 'generate', '--router', cluster.placement_grpc, 'hello')
