@@ -3,6 +3,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -22,9 +23,15 @@ READY_S = 60
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
+    """Below those that the system hands out (ip_local_port_range): whoever asks for any port meanwhile does not get this one."""
+    while True:
+        port = random.randrange(10000, 32768)
+        with socket.socket() as s:
+            try:
+                s.bind(('127.0.0.1', port))
+                return port
+            except OSError:
+                pass
 
 
 def http(address, path, timeout=5):
@@ -172,7 +179,11 @@ class Cluster:
         return json.loads(output)
 
     def __enter__(self):
-        return self.wait_ready()
+        try:
+            return self.wait_ready()
+        except BaseException:   # nobody calls __exit__ then
+            self.__exit__()
+            raise
 
     def __exit__(self, *_):
         for router in self.routers:

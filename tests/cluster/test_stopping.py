@@ -16,24 +16,19 @@ def router(tmp_path, request):
     grpc_address, http_address = f'127.0.0.1:{free_port()}', f'127.0.0.1:{free_port()}'
     process = Process('router', [BIN / 'cadre-router', '--local-experts', '--model', MODEL, '--grpc', grpc_address, '--http', http_address, '--threads', '1', '--drain', request.param], tmp_path)
     running = Router(process, grpc_address, http_address)
-    end = time.monotonic() + 60
-    while True:
-        try:
-            http(http_address, '/readyz')
-            break
-        except OSError:
-            assert process.alive() and time.monotonic() < end, process.log.read_text()
-            time.sleep(0.02)
-    yield running
-    running.close()
-    process.stop()
-
-
-def endless(router):
-    """A stream that flows, and does not end for long."""
-    stream = router.stream(tokens=[5, 6, 7], max_tokens=4000, ignore_eos=True)
-    next(stream)
-    return stream
+    try:
+        end = time.monotonic() + 60
+        while True:
+            try:
+                http(http_address, '/readyz')
+                break
+            except OSError:
+                assert process.alive() and time.monotonic() < end, process.log.read_text()
+                time.sleep(0.02)
+        yield running
+    finally:
+        running.close()
+        process.stop()
 
 
 @pytest.mark.parametrize('router', ['100ms'], indirect=True)
