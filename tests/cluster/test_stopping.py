@@ -31,6 +31,13 @@ def router(tmp_path, request):
         process.stop()
 
 
+def endless(router):
+    """A stream that flows, and does not end for long."""
+    stream = router.stream(tokens=[5, 6, 7], max_tokens=4000, ignore_eos=True)
+    next(stream)
+    return stream
+
+
 @pytest.mark.parametrize('router', ['100ms'], indirect=True)
 def test_streams_that_outlive_the_drain_are_told(router):
     streams = [endless(router) for _ in range(4)]
