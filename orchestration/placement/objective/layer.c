@@ -193,20 +193,23 @@ void pl_sample_free(struct pl_sample *sample)
 	free(sample);
 }
 
-enum cad_status pl_layer_init(struct pl_layer *layer, const struct pl_sample *sample, uint32_t index)
+enum cad_status pl_layer_init(struct pl_layer *layer, const struct pl_sample *sample, uint32_t index, uint32_t stride)
 {
 	const struct pl_trace *trace = sample->trace;
-	*layer = (struct pl_layer){ .sample = sample, .experts = trace->experts, .k = trace->k, .tokens = sample->tokens };
-	layer->ids = malloc((size_t)sample->tokens * trace->k * sizeof *layer->ids + 1);
+	uint32_t tokens = (sample->tokens + stride - 1) / stride;
+	*layer = (struct pl_layer){ .sample = sample, .experts = trace->experts, .k = trace->k, .tokens = tokens };
+	layer->ids = malloc((size_t)tokens * trace->k * sizeof *layer->ids + 1);
+	layer->kind = malloc(tokens + 1);
 	layer->start = calloc(trace->experts + 2, sizeof *layer->start);
-	layer->uses = malloc((size_t)sample->tokens * trace->k * sizeof *layer->uses + 1);
-	if (!layer->ids || !layer->start || !layer->uses) {
+	layer->uses = malloc((size_t)tokens * trace->k * sizeof *layer->uses + 1);
+	if (!layer->ids || !layer->kind || !layer->start || !layer->uses) {
 		pl_layer_fini(layer);
 		return CAD_ERR_MEMORY;
 	}
 	for (uint32_t t = 0; t < layer->tokens; t++) {
 		uint16_t *ids = layer->ids + (size_t)t * layer->k;
-		memcpy(ids, pl_trace_row(trace, index, sample->token[t]), layer->k * sizeof *ids);
+		memcpy(ids, pl_trace_row(trace, index, sample->token[(size_t)t * stride]), layer->k * sizeof *ids);
+		layer->kind[t] = sample->kind[(size_t)t * stride];
 		for (uint32_t j = 0; j < layer->k; j++)
 			if (ids[j] != PL_TRACE_NONE) {
 				layer->start[ids[j] + 2]++;
@@ -227,6 +230,7 @@ enum cad_status pl_layer_init(struct pl_layer *layer, const struct pl_sample *sa
 void pl_layer_fini(struct pl_layer *layer)
 {
 	free(layer->ids);
+	free(layer->kind);
 	free(layer->start);
 	free(layer->uses);
 	*layer = (struct pl_layer){ 0 };

@@ -31,12 +31,14 @@ struct pl_layer {
 	const struct pl_sample *sample;
 	uint32_t experts, k, tokens;
 	uint16_t *ids;               /* [tokens][k] in decode order */
+	uint8_t *kind;               /* [tokens] */
 	uint32_t *start;             /* [experts + 1] into uses */
 	uint32_t *uses;              /* the tokens of each expert, ascending */
 	uint64_t pairs;              /* (token, expert) pairs: the whole load */
 };
 
-CAD_MUST_USE enum cad_status pl_layer_init(struct pl_layer *layer, const struct pl_sample *sample, uint32_t index);
+/* stride: every so many-th token of the sample is taken; 1: all. Odd numbers keep the lanes mixed. */
+CAD_MUST_USE enum cad_status pl_layer_init(struct pl_layer *layer, const struct pl_sample *sample, uint32_t index, uint32_t stride);
 void pl_layer_fini(struct pl_layer *layer);
 
 static inline uint32_t pl_layer_uses(const struct pl_layer *layer, uint32_t expert) { return layer->start[expert + 1] - layer->start[expert]; }

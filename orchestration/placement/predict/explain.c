@@ -148,7 +148,7 @@ enum cad_status pl_explain(const struct pl_sample *sample, const struct pl_plan 
 	if (status != CAD_OK)
 		return status;
 	made.options = calloc(plan->nodes, sizeof *made.options);
-	status = made.options ? pl_layer_init(&v.layer, sample, layer) : CAD_ERR_MEMORY;
+	status = made.options ? pl_layer_init(&v.layer, sample, layer, 1) : CAD_ERR_MEMORY;
 	if (status == CAD_OK)
 		status = pl_search_init(&v.search, &v.layer, &v.site);
 	if (status == CAD_OK) {

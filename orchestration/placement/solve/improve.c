@@ -4,23 +4,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FILL_BATCH = 12 };
+enum { FILL_BATCH = 16, FAILED_MAX = 32 };
 
 enum cad_status pl_improve_init(struct pl_improve *improve, const struct pl_site *site)
 {
 	size_t cells = (size_t)site->experts * site->nodes;
 	uint32_t seats = site->copies_max + site->nodes;
 	*improve = (struct pl_improve){ .seats_max = seats };
-	improve->join = malloc(4 * cells * sizeof *improve->join);
+	improve->join = malloc((4 * cells + (size_t)site->experts * site->experts) * sizeof *improve->join);
 	improve->seats = malloc(seats * sizeof *improve->seats);
+	improve->going = malloc((size_t)seats * site->nodes * sizeof *improve->going);
 	improve->proposals = malloc((2 * (size_t)seats + cells) * sizeof *improve->proposals);
-	if (!improve->join || !improve->seats || !improve->proposals) {
+	if (!improve->join || !improve->seats || !improve->going || !improve->proposals) {
 		pl_improve_fini(improve);
 		return CAD_ERR_MEMORY;
 	}
 	improve->stay = improve->join + cells;
 	improve->leave = improve->stay + cells;
 	improve->rows = improve->leave + cells;
+	improve->lone = improve->rows + cells;
 	return CAD_OK;
 }
 
@@ -28,6 +30,7 @@ void pl_improve_fini(struct pl_improve *improve)
 {
 	free(improve->join);
 	free(improve->seats);
+	free(improve->going);
 	free(improve->proposals);
 	*improve = (struct pl_improve){ 0 };
 }
@@ -36,8 +39,9 @@ void pl_improve_fini(struct pl_improve *improve)
 static void count_tokens(struct pl_improve *improve, const struct pl_search *search)
 {
 	const struct pl_layer *layer = search->layer;
+	size_t experts = search->site->experts;
 	uint32_t k = layer->k, nodes = search->site->nodes;
-	memset(improve->join, 0, 4 * (size_t)search->site->experts * nodes * sizeof *improve->join);
+	memset(improve->join, 0, experts * (4 * (size_t)nodes + experts) * sizeof *improve->join);
 	for (uint32_t t = 0; t < layer->tokens; t++) {
 		const uint16_t *ids = layer->ids + (size_t)t * k, *home = search->home + (size_t)t * k;
 		uint16_t touched[CAD_TOPK_MAX];
@@ -66,10 +70,14 @@ static void count_tokens(struct pl_improve *improve, const struct pl_search *sea
 			for (uint32_t d = 0; d < distinct; d++)
 				table[touched[d]]++;
 			improve->rows[row + home[j]]++;
-			if (lone)
-				table[home[j]]--;
-			else
+			if (!lone) {
 				improve->leave[row + home[j]]++;
+				continue;
+			}
+			table[home[j]]--;
+			uint32_t *lone_with = improve->lone + ids[j] * experts;
+			for (uint32_t i = 0; i < k && ids[i] != PL_TRACE_NONE; i++)
+				lone_with[ids[i]]++;
 		}
 	}
 }
@@ -91,8 +99,6 @@ static double pull_of(const struct pl_site *site, uint32_t expert, uint32_t node
 /* Tokens saved when the copy on `from` goes to `to` instead. */
 static double move_gain(const struct pl_improve *improve, const struct pl_search *search, uint32_t expert, uint32_t from, uint32_t to)
 {
-	if (expert == PL_NOBODY)
-		return 0;
 	size_t row = (size_t)expert * search->site->nodes;
 	double part = 1;   /* of the expert's tokens, those that this copy serves */
 	if (search->replicas.of[expert].count > 1) {
@@ -107,17 +113,42 @@ static bool may_move(const struct pl_search *search, uint32_t expert, uint32_t f
 	return expert == PL_NOBODY || (!pl_site_pinned(search->site, expert, from) && pl_site_allows(search->site, &search->replicas, expert, to, from));
 }
 
-static double swap_gain(const struct pl_improve *improve, const struct pl_search *search, struct pl_seat a, struct pl_seat b)
+/* Who sits where, what that serves, and what going elsewhere would gain. */
+static uint32_t list_seats(struct pl_improve *improve, const struct pl_search *search)
 {
 	const struct pl_site *site = search->site;
-	double tokens = search->layer->tokens;
-	double rows_a = a.expert == PL_NOBODY ? 0 : improve->rows[(size_t)a.expert * site->nodes + a.node];
-	double rows_b = b.expert == PL_NOBODY ? 0 : improve->rows[(size_t)b.expert * site->nodes + b.node];
-	double gain = site->weights->nodes * (move_gain(improve, search, a.expert, a.node, b.node) + move_gain(improve, search, b.expert, b.node, a.node)) / tokens;
-	gain += pull_of(site, a.expert, b.node) - pull_of(site, a.expert, a.node) + pull_of(site, b.expert, a.node) - pull_of(site, b.expert, b.node);
-	if (gain <= 0 && search->load_cost <= 0)
+	uint32_t count = 0, nodes = site->nodes;
+	for (uint32_t e = 0; e < site->experts; e++)
+		for (uint32_t r = 0; r < search->replicas.of[e].count; r++) {
+			uint32_t from = search->replicas.of[e].nodes[r];
+			float *going = improve->going + (size_t)count * nodes;
+			improve->seats[count++] = (struct pl_seat){ e, from, improve->rows[(size_t)e * nodes + from] };
+			for (uint32_t n = 0; n < nodes; n++)
+				going[n] = (float)(site->weights->nodes * move_gain(improve, search, e, from, n) / search->layer->tokens + pull_of(site, e, n) - pull_of(site, e, from));
+		}
+	for (uint32_t n = 0; n < nodes; n++)
+		if (search->used[n] < site->slots[n]) {
+			memset(improve->going + (size_t)count * nodes, 0, nodes * sizeof *improve->going);
+			improve->seats[count++] = (struct pl_seat){ PL_NOBODY, n, 0 };
+		}
+	return count;
+}
+
+/* What the objective gains when two change places. Nothing above `enough` is of interest: the load of two nodes can fall by no more than it costs. */
+static double swap_gain(const struct pl_improve *improve, const struct pl_search *search, const double *excess, uint32_t i, uint32_t j, double enough)
+{
+	const struct pl_site *site = search->site;
+	const struct pl_seat *a = &improve->seats[i], *b = &improve->seats[j];
+	double gain = (double)(improve->going[(size_t)i * site->nodes + b->node] + improve->going[(size_t)j * site->nodes + a->node]);
+	if (gain + excess[a->node] + excess[b->node] <= enough)
 		return gain;
-	return gain - load_change(search, a.node, rows_b - rows_a) - load_change(search, b.node, rows_a - rows_b);
+	if (a->expert != PL_NOBODY && b->expert != PL_NOBODY) {
+		uint32_t promised = improve->lone[(size_t)a->expert * site->experts + b->expert] + improve->lone[(size_t)b->expert * site->experts + a->expert];
+		gain -= site->weights->nodes * promised / search->layer->tokens;
+	}
+	if (gain + excess[a->node] + excess[b->node] <= enough)
+		return gain;
+	return gain - load_change(search, a->node, b->rows - a->rows) - load_change(search, b->node, a->rows - b->rows);
 }
 
 static void propose_swap(struct pl_proposal *proposal, struct pl_seat a, struct pl_seat b, double gain)
@@ -172,22 +203,32 @@ static int by_gain(const void *a, const void *b)
 	return memcmp(x->changes, y->changes, sizeof x->changes[0]);
 }
 
-static uint32_t list_seats(struct pl_improve *improve, const struct pl_search *search)
+/* The best expert to take the place of a copy that is not the only one. */
+static void propose_replacement(struct pl_improve *improve, const struct pl_search *search, struct pl_seat seat, uint32_t *count)
 {
-	uint32_t count = 0;
-	for (uint32_t e = 0; e < search->site->experts; e++)
-		for (uint32_t r = 0; r < search->replicas.of[e].count; r++)
-			improve->seats[count++] = (struct pl_seat){ e, search->replicas.of[e].nodes[r] };
-	for (uint32_t n = 0; n < search->site->nodes; n++)
-		if (search->used[n] < search->site->slots[n])
-			improve->seats[count++] = (struct pl_seat){ PL_NOBODY, n };
-	return count;
+	double lost = drop_gain(improve, search, seat.expert, seat.node), best_gain = 0;
+	uint32_t best = PL_NOBODY;
+	for (uint32_t e = 0; e < search->site->experts; e++) {
+		if (e == seat.expert)
+			continue;
+		double gain = lost + add_gain(improve, search, e, seat.node);
+		if (gain > best_gain && pl_site_allows(search->site, &search->replicas, e, seat.node, PL_CLUSTER_ANY)) {
+			best_gain = gain;
+			best = e;
+		}
+	}
+	if (best != PL_NOBODY)
+		improve->proposals[(*count)++] = (struct pl_proposal){ .changes = { { seat.expert, seat.node, false }, { best, seat.node, true } }, .count = 2, .gain = best_gain };
 }
 
-/* For every seat the best other one to swap with, and for every copy that is not the only one the best expert to replace it. */
+/* For every seat the best other one to change places with, and for every copy that is not the only one the best expert in its place. */
 static uint32_t propose(struct pl_improve *improve, struct pl_search *search)
 {
+	const struct pl_site *site = search->site;
+	double excess[PL_CLUSTER_NODES_MAX];
 	uint32_t seats = list_seats(improve, search), count = 0;
+	for (uint32_t n = 0; n < site->nodes; n++)
+		excess[n] = site->weights->load * pl_excess(search->ratio[n] + search->spread[n], site->weights->load_max);
 	for (uint32_t i = 0; i < seats; i++) {
 		struct pl_seat a = improve->seats[i];
 		double best_gain = 0;
@@ -196,7 +237,7 @@ static uint32_t propose(struct pl_improve *improve, struct pl_search *search)
 			struct pl_seat b = improve->seats[j];
 			if (a.node == b.node || a.expert == b.expert)
 				continue;
-			double gain = swap_gain(improve, search, a, b);
+			double gain = swap_gain(improve, search, excess, i, j, best_gain);
 			if (gain > best_gain && may_move(search, a.expert, a.node, b.node) && may_move(search, b.expert, b.node, a.node)) {
 				best_gain = gain;
 				best = j;
@@ -204,22 +245,8 @@ static uint32_t propose(struct pl_improve *improve, struct pl_search *search)
 		}
 		if (best != PL_NOBODY)
 			propose_swap(&improve->proposals[count++], a, improve->seats[best], best_gain);
-		if (a.expert == PL_NOBODY || search->replicas.of[a.expert].count < 2 || pl_site_pinned(search->site, a.expert, a.node))
-			continue;
-		double lost = drop_gain(improve, search, a.expert, a.node);
-		best = PL_NOBODY;
-		best_gain = 0;
-		for (uint32_t e = 0; e < search->site->experts; e++) {
-			if (e == a.expert)
-				continue;
-			double gain = lost + add_gain(improve, search, e, a.node);
-			if (gain > best_gain && pl_site_allows(search->site, &search->replicas, e, a.node, PL_CLUSTER_ANY)) {
-				best_gain = gain;
-				best = e;
-			}
-		}
-		if (best != PL_NOBODY)
-			improve->proposals[count++] = (struct pl_proposal){ .changes = { { a.expert, a.node, false }, { best, a.node, true } }, .count = 2, .gain = best_gain };
+		if (a.expert != PL_NOBODY && search->replicas.of[a.expert].count > 1 && !pl_site_pinned(site, a.expert, a.node))
+			propose_replacement(improve, search, a, &count);
 	}
 	qsort(improve->proposals, count, sizeof *improve->proposals, by_gain);
 	return count;
@@ -262,12 +289,14 @@ uint32_t pl_improve_polish(struct pl_improve *improve, struct pl_search *search,
 	uint32_t stayed = 0;
 	while (tries > 0) {
 		count_tokens(improve, search);
-		uint32_t count = propose(improve, search), kept = 0;
-		for (uint32_t i = 0; i < count && tries > 0; i++) {
+		uint32_t count = propose(improve, search), kept = 0, failed = 0;
+		for (uint32_t i = 0; i < count && tries > 0 && failed < FAILED_MAX; i++) {
 			if (!still_possible(search, &improve->proposals[i]))
 				continue;
 			tries--;
-			kept += attempt(search, improve->proposals[i].changes, improve->proposals[i].count, doubt);
+			bool stays = attempt(search, improve->proposals[i].changes, improve->proposals[i].count, doubt);
+			kept += stays;
+			failed = stays ? 0 : failed + 1;
 		}
 		stayed += kept;
 		if (kept == 0)
@@ -294,5 +323,40 @@ void pl_improve_fill(struct pl_improve *improve, struct pl_search *search)
 		}
 		if (kept == 0)
 			break;
+	}
+}
+
+void pl_improve_fill_hottest(struct pl_search *search)
+{
+	const struct pl_site *site = search->site;
+	struct pl_replicas *replicas = &search->replicas;
+	double rows[PL_CLUSTER_NODES_MAX];
+	uint32_t used[PL_CLUSTER_NODES_MAX] = { 0 }, copies = 0;
+	for (uint32_t e = 0; e < site->experts; e++)
+		for (uint32_t r = 0; r < replicas->of[e].count; r++, copies++)
+			used[replicas->of[e].nodes[r]]++;
+	bool stuck[CAD_EXPERTS_MAX] = { false };
+	for (uint32_t left = site->experts; copies < site->copies_max && left > 0;) {
+		uint32_t hottest = PL_NOBODY, best = PL_NOBODY;
+		memset(rows, 0, sizeof rows);
+		for (uint32_t e = 0; e < site->experts; e++) {
+			double each = (double)pl_layer_uses(search->layer, e) / replicas->of[e].count;
+			for (uint32_t r = 0; r < replicas->of[e].count; r++)
+				rows[replicas->of[e].nodes[r]] += each;
+			if (!stuck[e] && (hottest == PL_NOBODY || each > (double)pl_layer_uses(search->layer, hottest) / replicas->of[hottest].count))
+				hottest = e;
+		}
+		for (uint32_t n = 0; n < site->nodes; n++)
+			if (used[n] < site->slots[n] && pl_site_allows(site, replicas, hottest, n, PL_CLUSTER_ANY)
+			    && (best == PL_NOBODY || rows[n] / site->fair[n] < rows[best] / site->fair[best]))
+				best = n;
+		if (best == PL_NOBODY) {
+			stuck[hottest] = true;
+			left--;
+			continue;
+		}
+		pl_replicas_add(replicas, hottest, best);
+		used[best]++;
+		copies++;
 	}
 }

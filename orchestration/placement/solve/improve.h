@@ -9,6 +9,7 @@
 struct pl_seat {
 	uint32_t expert;             /* PL_NOBODY: room for one more */
 	uint32_t node;
+	double rows;                 /* that are served here */
 };
 
 struct pl_proposal {
@@ -23,7 +24,9 @@ struct pl_improve {
 	uint32_t *stay;              /* [experts][nodes] tokens where it is not alone, and the token also touches this one: what leaving for here would not cost */
 	uint32_t *leave;             /* [experts][nodes] tokens that it serves here together with others: what leaving costs */
 	uint32_t *rows;              /* [experts][nodes] tokens that it serves here */
+	uint32_t *lone;              /* [experts][experts] tokens of both where the first is alone on its node: what `join` promises too much when the two change places */
 	struct pl_seat *seats;
+	float *going;                /* [seats][nodes] what the objective gains when who sits here goes there, load aside */
 	struct pl_proposal *proposals;
 	uint32_t seats_max;
 };
@@ -31,8 +34,10 @@ struct pl_improve {
 CAD_MUST_USE enum cad_status pl_improve_init(struct pl_improve *improve, const struct pl_site *site);
 void pl_improve_fini(struct pl_improve *improve);
 
-/* Adds copies, best first, until copies_max. */
+/* Adds copies until copies_max, each time those that gain most, by estimate and then by trial. */
 void pl_improve_fill(struct pl_improve *improve, struct pl_search *search);
+/* The same without looking at tokens: again and again the expert with most rows a copy, on the node that then has fewest. Only `replicas` is changed: reset afterwards. */
+void pl_improve_fill_hottest(struct pl_search *search);
 /*
  * Moves, swaps and exchanged copies, sweep after sweep, until a sweep finds nothing or `tries` changes were tried. `doubt`: a change must gain this many standard deviations
  * of what chance would give to the tokens that differ. Returns the number of changes that stayed.

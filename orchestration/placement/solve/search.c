@@ -13,7 +13,7 @@ enum cad_status pl_search_init(struct pl_search *search, const struct pl_layer *
 	search->home = calloc(pairs + 1, sizeof *search->home);
 	search->cost = calloc(layer->tokens + 1, sizeof *search->cost);
 	search->busy = calloc((kinds + 1) * nodes, sizeof *search->busy);
-	search->ratio = calloc(2 * nodes, sizeof *search->ratio);
+	search->ratio = calloc(3 * nodes, sizeof *search->ratio);
 	search->touched = calloc(layer->tokens + 1, sizeof *search->touched);
 	search->old_home = calloc(pairs + 1, sizeof *search->old_home);
 	search->old_cost = calloc(layer->tokens + 1, sizeof *search->old_cost);
@@ -25,6 +25,7 @@ enum cad_status pl_search_init(struct pl_search *search, const struct pl_layer *
 	}
 	search->rows = search->busy + nodes;
 	search->spread = search->ratio + nodes;
+	search->squares = search->spread + nodes;
 	return CAD_OK;
 }
 
@@ -80,7 +81,7 @@ static void cover_token(struct pl_search *search, uint32_t token)
 	for (uint32_t j = 0; j < layer->k; j++)
 		replicas[j] = ids[j] == PL_TRACE_NONE ? (struct cad_map_replicas){ NULL, 0 } : search->replicas.of[ids[j]];
 	cad_cover_replicas(replicas, layer->k, site->nodes, NULL, &load, home);
-	uint32_t *rows = search->rows + (size_t)layer->sample->kind[token] * site->nodes;
+	uint32_t *rows = search->rows + (size_t)layer->kind[token] * site->nodes;
 	for (uint32_t j = 0; j < layer->k; j++)
 		if (home[j] != CAD_COVER_NONE)
 			rows[home[j]]++;
@@ -93,7 +94,7 @@ static void uncover_token(struct pl_search *search, uint32_t token)
 	const struct pl_layer *layer = search->layer;
 	const struct pl_site *site = search->site;
 	const uint16_t *home = search->home + (size_t)token * layer->k;
-	uint32_t *rows = search->rows + (size_t)layer->sample->kind[token] * site->nodes;
+	uint32_t *rows = search->rows + (size_t)layer->kind[token] * site->nodes;
 	for (uint32_t j = 0; j < layer->k; j++)
 		if (home[j] != CAD_COVER_NONE) {
 			rows[home[j]]--;
@@ -103,8 +104,8 @@ static void uncover_token(struct pl_search *search, uint32_t token)
 }
 
 /*
- * Load over fair share; and how far it may go when the mixture of kinds changes: with every kind's share growing or shrinking independently by `drift` of itself, the
- * ratio's standard deviation.
+ * Load over fair share; and how far that may go: its standard deviation when every kind of request grows or shrinks by `drift` of itself, and every expert's use by half of
+ * that, all independently.
  */
 static void weigh_load(struct pl_search *search)
 {
@@ -120,13 +121,13 @@ static void weigh_load(struct pl_search *search)
 			search->ratio[n] = search->spread[n] = 0;
 			continue;
 		}
-		double fair = pairs * site->fair[n], ratio = (double)rows / fair, variance = 0;
+		double fair = pairs * site->fair[n], ratio = (double)rows / fair, variance = search->squares[n] / (4 * fair * fair);
 		for (uint32_t c = 0; c < sample->kinds && sample->kinds > 1 && drift > 0; c++) {
 			double off = (double)search->rows[(size_t)c * site->nodes + n] / fair - ratio * sample->kind_share[c];
 			variance += off * off;
 		}
 		search->ratio[n] = ratio;
-		search->spread[n] = drift * sqrt(variance);
+		search->spread[n] = drift * sqrt(variance > 0 ? variance : 0);
 		search->load_cost += pl_excess(ratio + search->spread[n], limit);
 	}
 }
@@ -144,6 +145,15 @@ static double pull_of(const struct pl_site *site, uint32_t expert, uint32_t node
 	return site->pull ? (double)site->pull[(size_t)expert * site->nodes + node] : 0;
 }
 
+/* Adds (or takes back) what an expert contributes to the squares of its nodes. */
+static void count_squares(struct pl_search *search, uint32_t expert, double sign)
+{
+	struct cad_map_replicas replicas = search->replicas.of[expert];
+	double rows = replicas.count ? (double)pl_layer_uses(search->layer, expert) / replicas.count : 0;
+	for (uint32_t r = 0; r < replicas.count; r++)
+		search->squares[replicas.nodes[r]] += sign * rows * rows;
+}
+
 void pl_search_reset(struct pl_search *search)
 {
 	const struct pl_site *site = search->site;
@@ -151,6 +161,9 @@ void pl_search_reset(struct pl_search *search)
 	memset(search->used, 0, site->nodes * sizeof *search->used);
 	search->copies = 0;
 	search->tokens_cost = search->pull = 0;
+	memset(search->squares, 0, site->nodes * sizeof *search->squares);
+	for (uint32_t e = 0; e < site->experts; e++)
+		count_squares(search, e, 1);
 	for (uint32_t e = 0; e < site->experts; e++)
 		for (uint32_t r = 0; r < search->replicas.of[e].count; r++) {
 			search->used[search->replicas.of[e].nodes[r]]++;
@@ -164,10 +177,12 @@ void pl_search_reset(struct pl_search *search)
 
 static void make(struct pl_search *search, const struct pl_change *change, bool add)
 {
+	count_squares(search, change->expert, -1);
 	if (add)
 		pl_replicas_add(&search->replicas, change->expert, change->node);
 	else
 		pl_replicas_drop(&search->replicas, change->expert, change->node);
+	count_squares(search, change->expert, 1);
 	search->used[change->node] += add ? 1u : -1u;
 	search->copies += add ? 1u : -1u;
 	search->pull += add ? pull_of(search->site, change->expert, change->node) : -pull_of(search->site, change->expert, change->node);

@@ -27,6 +27,7 @@ struct pl_search {
 	uint32_t *busy;              /* [nodes] load in units: what the cover goes by */
 	uint32_t *rows;              /* [kinds][nodes] behind busy */
 	double *ratio, *spread;      /* [nodes] load over fair share, and what drift may add to it */
+	double *squares;             /* [nodes] sum over its experts of (tokens over copies) squared */
 	double tokens_cost;          /* sum of cost */
 	double load_cost, pull;      /* sum of excess; sum of pulls of the copies */
 	double value;                /* the objective */

@@ -9,28 +9,32 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { THREADS_MAX = 64, STAGES = 5, KICKS = 3 };
+enum { THREADS_MAX = 64, STAGES = 5, KICK_STAGE = 3, KICK_RUNS = 4, COARSE_TOKENS = 4096, KICK_TOKENS = 8192 };
+#define DOUBT_TOKENS 2500.0 /* with so few, a change must gain a standard deviation of chance; with more, less */
 #define STAGE_FACTOR 3.0   /* of the weight of load, from one stage to the next */
-#define KICK_STAGE 3       /* where improvement begins again after a kick */
 
-enum start { START_CONTIGUOUS, START_SPECTRAL, START_PRESENT, START_GROUPS, START_METIS, STARTS };
-static const char *const start_names[STARTS] = { "contiguous", "spectral", "present", "groups", "metis" };
+enum start { START_CONTIGUOUS, START_SPECTRAL, START_PRESENT, START_GROUPS, START_METIS, START_EVEN, STARTS };
+static const char *const start_names[STARTS] = { "contiguous", "spectral", "present", "groups", "metis", "even" };
 
 /*
- * A round is one step of this list, then kicks without end. Every start is first improved with little weight on load, which lets experts that belong together find each other, then with
- * more and more: from the full weight on at once, no way leads past placements that are uneven for a moment.
+ * A round is one step of this list, then kicks without end.
+ *
+ * begin:  the start as it is, the rest of the room filled with copies of the hottest experts.
+ * coarse: the start improved on a part of the tokens, with little weight on load at first, then with more and more: experts that belong together find each other that way,
+ *         while from the full weight on at once no way leads past placements that are uneven for a moment.
+ * fine:   what came of that, improved on all tokens.
  */
+enum work { WORK_BEGIN, WORK_COARSE, WORK_FINE, WORK_KICK };
 struct step {
+	enum work work;
 	enum start start;
-	uint32_t stage;              /* 0: begins anew; STAGES - 1: full weight */
-	bool quick;                  /* no search, only copies */
 };
 
 struct layer_state {
 	uint64_t *best, *work;       /* [experts][words] */
 	double best_value;
 	double ends, ends_count;     /* values at which starts ended, summed up */
-	enum start best_start, work_start;
+	enum start best_start;
 	bool any;                    /* `best` is something */
 	bool working;                /* `work` is something: its start was possible */
 };
@@ -40,7 +44,7 @@ struct solver {
 	struct pl_sample *sample;
 	struct pl_plan *best, *work;
 	struct layer_state *layers;
-	struct step steps[STARTS * STAGES + 1];
+	struct step steps[3 * STARTS];
 	uint32_t steps_count, round;
 	atomic_uint next;
 	pthread_mutex_t lock;        /* of status and error */
@@ -86,7 +90,7 @@ static enum cad_status pull_to_present(struct workshop *w)
 	return CAD_OK;
 }
 
-static enum cad_status workshop_init(struct workshop *w, struct solver *solver, uint32_t index, struct cad_error *error)
+static enum cad_status workshop_init(struct workshop *w, struct solver *solver, uint32_t index, uint32_t tokens, struct cad_error *error)
 {
 	const struct pl_solve_options *options = solver->options;
 	uint32_t experts = options->trace->experts, copies = options->copies > experts ? options->copies : experts;
@@ -96,7 +100,7 @@ static enum cad_status workshop_init(struct workshop *w, struct solver *solver, 
 	enum cad_status status = pl_site_init(&w->site, options->cluster, &w->weights, options->trace->layers, index, experts, copies, error);
 	if (status != CAD_OK)
 		return status;
-	status = pl_layer_init(&w->layer, solver->sample, index);
+	status = pl_layer_init(&w->layer, solver->sample, index, tokens && solver->sample->tokens > tokens ? solver->sample->tokens / tokens | 1 : 1);
 	if (status == CAD_OK)
 		status = pl_search_init(&w->search, &w->layer, &w->site);
 	if (status == CAD_OK)
@@ -161,6 +165,8 @@ static enum cad_status begin_present(struct workshop *w, uint32_t *labels, struc
 /* CAD_ERR_UNSUPPORTED: there is no such start here. */
 static enum cad_status begin(struct workshop *w, enum start start, struct cad_error *error)
 {
+	if (start == START_EVEN)
+		return pl_start_even(&w->site, &w->layer, &w->search.replicas, error);
 	uint32_t *labels = malloc((w->site.experts + w->site.nodes) * sizeof *labels), *parts = labels + w->site.experts;
 	if (!labels)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for %u experts", w->site.experts);
@@ -181,6 +187,7 @@ static enum cad_status begin(struct workshop *w, enum start start, struct cad_er
 
 /* ---- a round ---- */
 
+/* The weight of load that belongs to a stage; covers all tokens anew. */
 static void set_stage(struct workshop *w, uint32_t stage)
 {
 	w->weights.load = w->solver->options->weights.load;
@@ -201,7 +208,7 @@ static void store(const struct workshop *w, uint64_t *bits)
 	pl_replicas_store(&w->search.replicas, &view, 0);
 }
 
-/* What it is worth at full weight; the best so far is kept. `ended`: a start was improved as far as it goes. */
+/* What it is worth; the best so far is kept. All tokens, full weight. `ended`: a start was improved as far as it goes. */
 static void judge(struct workshop *w, enum start start, bool ended)
 {
 	struct layer_state *state = w->state;
@@ -218,30 +225,44 @@ static void judge(struct workshop *w, enum start start, bool ended)
 	store(w, state->best);
 }
 
-static enum cad_status run_step(struct workshop *w, const struct step *step, struct cad_error *error)
+/* From one stage to another; what room is left is filled when the stage `fill` is reached. */
+static void climb(struct workshop *w, uint32_t from, uint32_t to, uint32_t fill, bool hottest)
 {
-	struct layer_state *state = w->state;
-	uint32_t tries = 4 * w->site.copies_max;
-	if (step->stage == 0) {
-		enum cad_status status = begin(w, step->start, error);
-		state->working = status == CAD_OK;
-		state->work_start = step->start;
-		if (status != CAD_OK)
-			return status == CAD_ERR_UNSUPPORTED ? CAD_OK : status;
-	} else {
-		if (!state->working)
-			return CAD_OK;
-		load(w, state->work);
+	double doubt = w->layer.tokens == w->solver->sample->tokens ? DOUBT_TOKENS / w->layer.tokens : 0;   /* the last word is spoken on all tokens */
+	for (uint32_t stage = from; stage <= to; stage++) {
+		if (stage == fill && hottest)
+			pl_improve_fill_hottest(&w->search);
+		set_stage(w, stage);
+		if (stage >= fill && !hottest)
+			pl_improve_fill(&w->improve, &w->search);
+		pl_improve_polish(&w->improve, &w->search, 4 * w->site.copies_max, doubt < 1 ? doubt : 1);
 	}
-	set_stage(w, step->quick ? STAGES - 1 : step->stage);
-	if (!step->quick)
-		pl_improve_polish(&w->improve, &w->search, tries, 0);
-	if (step->quick || step->stage > 0)
-		pl_improve_fill(&w->improve, &w->search);
-	if (!step->quick)
-		pl_improve_polish(&w->improve, &w->search, tries, 0);
-	store(w, state->work);
-	judge(w, step->start, !step->quick && step->stage == STAGES - 1);
+}
+
+/* Three ways to copies, of which the best goes on: the hottest experts first, then polish; polish without copies, then the hottest; copies by what they save, as early as possible. */
+static enum cad_status run_coarse(struct workshop *w, enum start start, struct cad_error *error)
+{
+	static const struct { uint32_t from, fill; bool hottest; } ways[] = { { STAGES - 1, STAGES - 1, true }, { 0, 2, true }, { 0, 1, false } };
+	struct layer_state *state = w->state;
+	enum cad_status status = begin(w, start, error);
+	state->working = status == CAD_OK;
+	if (status != CAD_OK)
+		return status == CAD_ERR_UNSUPPORTED ? CAD_OK : status;
+	uint64_t *begun = malloc((size_t)w->site.experts * w->site.words * sizeof *begun);
+	if (!begun)
+		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for %u experts", w->site.experts);
+	store(w, begun);
+	double best = 0;
+	bool room = w->site.copies_max > w->site.experts && start != START_EVEN;
+	for (uint32_t i = 0; i < (room ? 3 : 2); i++) {
+		load(w, begun);
+		climb(w, ways[i].from, STAGES - 1, ways[i].fill, ways[i].hottest);
+		if (i > 0 && w->search.value >= best)
+			continue;
+		best = w->search.value;
+		store(w, state->work);
+	}
+	free(begun);
 	return CAD_OK;
 }
 
@@ -263,33 +284,71 @@ static void kick(struct workshop *w)
 	}
 }
 
+/* Disturbed at random and improved again, a few times; what is best on these tokens is the work of the fine round. */
 static void run_kicks(struct workshop *w)
 {
 	load(w, w->state->best);
-	set_stage(w, KICK_STAGE);
-	uint32_t kicks = KICKS + (uint32_t)cad_random_below(&w->random, 1 + w->site.experts / 16);
-	for (uint32_t i = 0; i < kicks; i++)
-		kick(w);
-	for (uint32_t stage = KICK_STAGE; stage < STAGES; stage++) {
-		set_stage(w, stage);
-		pl_improve_polish(&w->improve, &w->search, 2 * w->site.copies_max, 0);
-		pl_improve_fill(&w->improve, &w->search);
+	store(w, w->state->work);
+	set_stage(w, STAGES - 1);
+	double best = w->search.value;
+	for (uint32_t i = 0; i < KICK_RUNS; i++) {
+		uint32_t kicks = 2 + (uint32_t)cad_random_below(&w->random, 2 + w->site.experts / 16);
+		load(w, w->state->work);
+		set_stage(w, KICK_STAGE);
+		for (uint32_t n = 0; n < kicks; n++)
+			kick(w);
+		climb(w, KICK_STAGE, STAGES - 1, KICK_STAGE, false);
+		if (w->search.value >= best)
+			continue;
+		best = w->search.value;
+		store(w, w->state->work);
 	}
-	judge(w, w->state->best_start, false);
+	w->state->working = true;
+}
+
+static enum cad_status run_begin(struct workshop *w, enum start start, struct cad_error *error)
+{
+	enum cad_status status = begin(w, start, error);
+	if (status != CAD_OK)
+		return status == CAD_ERR_UNSUPPORTED ? CAD_OK : status;
+	pl_improve_fill_hottest(&w->search);
+	judge(w, start, false);
+	return CAD_OK;
+}
+
+static void run_fine(struct workshop *w, enum start start, bool ended)
+{
+	if (!w->state->working)
+		return;
+	load(w, w->state->work);
+	climb(w, STAGES - 1, STAGES - 1, STAGES - 1, false);
+	judge(w, start, ended);
+}
+
+static enum cad_status run_step(struct solver *solver, uint32_t index, struct step step, struct cad_error *error)
+{
+	static const uint32_t tokens[] = { [WORK_COARSE] = COARSE_TOKENS, [WORK_KICK] = KICK_TOKENS, [WORK_FINE] = 0 };
+	struct workshop w;
+	enum cad_status status = workshop_init(&w, solver, index, tokens[step.work], error);
+	if (status != CAD_OK)
+		return status;
+	switch (step.work) {
+	case WORK_BEGIN: status = run_begin(&w, step.start, error); break;
+	case WORK_COARSE: status = run_coarse(&w, step.start, error); break;
+	case WORK_KICK: run_kicks(&w); break;
+	case WORK_FINE: run_fine(&w, step.start, solver->round < solver->steps_count); break;
+	}
+	workshop_fini(&w);
+	return status;
 }
 
 static enum cad_status run_layer(struct solver *solver, uint32_t index, struct cad_error *error)
 {
-	struct workshop w;
-	enum cad_status status = workshop_init(&w, solver, index, error);
-	if (status != CAD_OK)
-		return status;
 	if (solver->round < solver->steps_count)
-		status = run_step(&w, &solver->steps[solver->round], error);
-	else
-		run_kicks(&w);
-	workshop_fini(&w);
-	return status;
+		return run_step(solver, index, solver->steps[solver->round], error);
+	enum start start = solver->layers[index].best_start;
+	enum cad_status status = run_step(solver, index, (struct step){ WORK_KICK, start }, error);
+	return status == CAD_OK ? run_step(solver, index, (struct step){ WORK_FINE, start }, error) : status;
 }
 
 static void *run(void *context)
@@ -327,11 +386,21 @@ static void run_round(struct solver *solver)
 
 static void list_steps(struct solver *solver)
 {
-	solver->steps[solver->steps_count++] = (struct step){ START_CONTIGUOUS, 0, true };
-	static const enum start order[] = { START_SPECTRAL, START_CONTIGUOUS, START_PRESENT, START_GROUPS, START_METIS };
-	for (uint32_t i = 0; i < sizeof order / sizeof *order; i++)
-		for (uint32_t stage = 0; stage < STAGES && (order[i] != START_PRESENT || solver->options->present); stage++)
-			solver->steps[solver->steps_count++] = (struct step){ order[i], stage, false };
+	static const enum start order[] = { START_SPECTRAL, START_CONTIGUOUS, START_PRESENT, START_GROUPS, START_EVEN, START_METIS };
+	struct step *steps = solver->steps;
+	uint32_t count = 0;
+	steps[count++] = (struct step){ WORK_BEGIN, START_CONTIGUOUS };
+	if (solver->options->present)
+		steps[count++] = (struct step){ WORK_BEGIN, START_PRESENT };
+	steps[count++] = (struct step){ WORK_BEGIN, START_EVEN };
+	steps[count++] = (struct step){ WORK_BEGIN, START_SPECTRAL };
+	for (uint32_t i = 0; i < sizeof order / sizeof *order; i++) {
+		if (order[i] == START_PRESENT && !solver->options->present)
+			continue;
+		steps[count++] = (struct step){ WORK_COARSE, order[i] };
+		steps[count++] = (struct step){ WORK_FINE, order[i] };
+	}
+	solver->steps_count = count;
 }
 
 static double mean_value(const struct solver *solver)

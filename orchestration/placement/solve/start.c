@@ -139,3 +139,85 @@ enum cad_status pl_start_groups(const struct pl_pairs *pairs, uint32_t nodes, co
 	free(bond);
 	return CAD_OK;
 }
+
+struct item {
+	double rows;
+	uint32_t expert, node;       /* node: PL_CLUSTER_ANY until it has one */
+};
+
+static int by_rows(const void *a, const void *b)
+{
+	const struct item *x = a, *y = b;
+	if (x->rows != y->rows)
+		return x->rows < y->rows ? 1 : -1;
+	return (x->expert > y->expert) - (x->expert < y->expert);
+}
+
+/* An item for every copy: one each, and the others to whom they help most. */
+static uint32_t list_items(const struct pl_site *site, const struct pl_layer *layer, struct item *items, uint32_t *copies)
+{
+	uint32_t E = site->experts, open = 0, count = 0;
+	for (uint32_t n = 0; n < site->nodes; n++)
+		open += site->slots[n] > 0;
+	for (uint32_t e = 0; e < E; e++)
+		copies[e] = 1;
+	for (uint32_t given = E; given < site->copies_max; given++) {
+		uint32_t best = PL_CLUSTER_ANY;
+		for (uint32_t e = 0; e < E; e++)
+			if (copies[e] < open && (best == PL_CLUSTER_ANY || (double)pl_layer_uses(layer, e) / copies[e] > (double)pl_layer_uses(layer, best) / copies[best]))
+				best = e;
+		if (best == PL_CLUSTER_ANY)
+			break;
+		copies[best]++;
+	}
+	for (uint32_t e = 0; e < E; e++)
+		for (uint32_t r = 0; r < copies[e]; r++)
+			items[count++] = (struct item){ (double)pl_layer_uses(layer, e) / copies[e], e, PL_CLUSTER_ANY };
+	qsort(items, count, sizeof *items, by_rows);
+	return count;
+}
+
+enum cad_status pl_start_even(const struct pl_site *site, const struct pl_layer *layer, struct pl_replicas *replicas, struct cad_error *error)
+{
+	double rows[PL_CLUSTER_NODES_MAX] = { 0 };
+	uint32_t used[PL_CLUSTER_NODES_MAX] = { 0 }, *labels = malloc(2 * site->experts * sizeof *labels);
+	struct item *items = malloc((site->copies_max + 1) * sizeof *items);
+	enum cad_status status = labels && items ? CAD_OK : cad_error_set(error, CAD_ERR_MEMORY, "out of memory for %u experts", site->experts);
+	if (status != CAD_OK)
+		goto free_items;
+	uint32_t count = list_items(site, layer, items, labels + site->experts);
+	for (uint32_t e = 0; e < site->experts; e++) {
+		labels[e] = PL_CLUSTER_ANY;
+		replicas->of[e].count = 0;
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t best = PL_CLUSTER_ANY, e = items[i].expert;
+		for (uint32_t n = 0; n < site->nodes; n++)
+			if (used[n] < site->slots[n] && pl_site_allows(site, replicas, e, n, PL_CLUSTER_ANY)
+			    && (best == PL_CLUSTER_ANY || rows[n] / site->fair[n] < rows[best] / site->fair[best]))
+				best = n;
+		if (best == PL_CLUSTER_ANY)
+			continue;
+		items[i].node = best;
+		rows[best] += items[i].rows;
+		used[best]++;
+		pl_replicas_add(replicas, e, best);
+		labels[e] = labels[e] == PL_CLUSTER_ANY ? best : labels[e];
+	}
+	status = pl_site_settle(site, labels, replicas, error);   /* pins, and experts for which no room was left */
+	memset(used, 0, sizeof used);
+	for (uint32_t e = 0; e < site->experts; e++)
+		for (uint32_t r = 0; r < replicas->of[e].count; r++)
+			used[replicas->of[e].nodes[r]]++;
+	for (uint32_t i = 0; status == CAD_OK && i < count; i++) {
+		uint32_t n = items[i].node;
+		if (n == PL_CLUSTER_ANY || used[n] >= site->slots[n] || !pl_site_allows(site, replicas, items[i].expert, n, PL_CLUSTER_ANY))
+			continue;
+		pl_replicas_add(replicas, items[i].expert, n);
+		used[n]++;
+	}
+free_items:
+	free(items);
+	free(labels);
+	return status;
+}

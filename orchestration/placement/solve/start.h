@@ -31,6 +31,8 @@ void pl_start_contiguous(uint32_t experts, uint32_t nodes, const uint32_t *parts
 CAD_MUST_USE enum cad_status pl_start_groups(const struct pl_pairs *pairs, uint32_t nodes, const uint32_t *parts, uint32_t *labels);
 /* The first eigenvectors of the degree-normalised counts, k-means, and a balanced assignment to the centres. */
 CAD_MUST_USE enum cad_status pl_start_spectral(const struct pl_pairs *pairs, uint32_t nodes, const uint32_t *parts, struct cad_random random, uint32_t *labels);
+/* Load alone counts, as in DeepSeek's EPLB: copies go to the experts with most rows a copy, and the largest go first to the node with the least load. Not labels but replicas. */
+CAD_MUST_USE enum cad_status pl_start_even(const struct pl_site *site, const struct pl_layer *layer, struct pl_replicas *replicas, struct cad_error *error);
 /* METIS on the counts. CAD_ERR_UNSUPPORTED where it was not there when this was built. */
 CAD_MUST_USE enum cad_status pl_start_metis(const struct pl_pairs *pairs, uint32_t nodes, const uint32_t *parts, uint64_t seed, uint32_t *labels);
 
