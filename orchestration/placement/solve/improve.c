@@ -82,13 +82,30 @@ static void count_tokens(struct pl_improve *improve, const struct pl_search *sea
 	}
 }
 
-/* What a node's load costs when its rows change by so many. */
-static double load_change(const struct pl_search *search, uint32_t node, double rows)
+static double excess_of(const struct pl_search *search, uint32_t node, double more_rows)
 {
 	const struct pl_site *site = search->site;
-	double limit = site->weights->load_max, pairs = search->layer->pairs ? (double)search->layer->pairs : 1;
-	double now = search->ratio[node] + search->spread[node], then = now + rows / (pairs * site->fair[node]);
-	return site->weights->load * (pl_excess(then, limit) - pl_excess(now, limit));
+	double pairs = search->layer->pairs ? (double)search->layer->pairs : 1, ratio = search->ratio[node] + search->spread[node];
+	return pl_excess(ratio + (more_rows == 0 ? 0 : more_rows / (pairs * site->fair[node])), site->weights->load_max);
+}
+
+static double fourth(double x)
+{
+	return x * x * x * x;
+}
+
+/* What the objective gains when the sum under the fourth root shrinks by so much. */
+static double load_relief(const struct pl_search *search, double less)
+{
+	double left = fourth(search->load_cost) - less;
+	return search->load_scale * (search->load_cost - (left > 0 ? sqrt(sqrt(left)) : 0));
+}
+
+/* What the objective gains when so many rows go from one node to another, touches aside. */
+static double load_gain(const struct pl_search *search, uint32_t from, uint32_t to, double rows)
+{
+	double before_from = excess_of(search, from, 0), before_to = excess_of(search, to, 0), after_from = excess_of(search, from, -rows), after_to = excess_of(search, to, rows);
+	return load_relief(search, fourth(before_from) + fourth(before_to) - fourth(after_from) - fourth(after_to));
 }
 
 static double pull_of(const struct pl_site *site, uint32_t expert, uint32_t node)
@@ -134,21 +151,22 @@ static uint32_t list_seats(struct pl_improve *improve, const struct pl_search *s
 	return count;
 }
 
-/* What the objective gains when two change places. Nothing above `enough` is of interest: the load of two nodes can fall by no more than it costs. */
-static double swap_gain(const struct pl_improve *improve, const struct pl_search *search, const double *excess, uint32_t i, uint32_t j, double enough)
+/* What the objective gains when two change places; only what is more than `enough` is of interest. relief [nodes]: the most that less load on it can bring. */
+static double swap_gain(const struct pl_improve *improve, const struct pl_search *search, const double *relief, uint32_t i, uint32_t j, double enough)
 {
 	const struct pl_site *site = search->site;
 	const struct pl_seat *a = &improve->seats[i], *b = &improve->seats[j];
 	double gain = (double)(improve->going[(size_t)i * site->nodes + b->node] + improve->going[(size_t)j * site->nodes + a->node]);
-	if (gain + excess[a->node] + excess[b->node] <= enough)
+	double most = relief[a->node] > relief[b->node] ? relief[a->node] : relief[b->node];
+	if (gain + most <= enough)
 		return gain;
 	if (a->expert != PL_NOBODY && b->expert != PL_NOBODY) {
 		uint32_t promised = improve->lone[(size_t)a->expert * site->experts + b->expert] + improve->lone[(size_t)b->expert * site->experts + a->expert];
 		gain -= site->weights->nodes * promised / search->layer->tokens;
 	}
-	if (gain + excess[a->node] + excess[b->node] <= enough)
+	if (gain + most <= enough)
 		return gain;
-	return gain - load_change(search, a->node, b->rows - a->rows) - load_change(search, b->node, a->rows - b->rows);
+	return gain + load_gain(search, a->node, b->node, a->rows - b->rows);
 }
 
 static void propose_swap(struct pl_proposal *proposal, struct pl_seat a, struct pl_seat b, double gain)
@@ -183,7 +201,7 @@ static double add_gain(const struct pl_improve *improve, const struct pl_search 
 	double rows = (double)improve->rows[(size_t)expert * site->nodes + home] / 2, now_home = search->ratio[home], now_node = search->ratio[node];
 	double gain = site->weights->nodes * (double)improve->join[(size_t)expert * site->nodes + node] / (double)search->layer->tokens + pull_of(site, expert, node);
 	if (now_home > now_node)
-		gain -= load_change(search, home, -rows) + load_change(search, node, rows);
+		gain += load_gain(search, home, node, rows);
 	return gain;
 }
 
@@ -200,7 +218,11 @@ static int by_gain(const void *a, const void *b)
 	const struct pl_proposal *x = a, *y = b;
 	if (x->gain != y->gain)
 		return x->gain < y->gain ? 1 : -1;
-	return memcmp(x->changes, y->changes, sizeof x->changes[0]);
+	if (x->changes[0].expert != y->changes[0].expert)
+		return x->changes[0].expert < y->changes[0].expert ? -1 : 1;
+	if (x->changes[0].node != y->changes[0].node)
+		return x->changes[0].node < y->changes[0].node ? -1 : 1;
+	return (x->count > y->count) - (x->count < y->count);
 }
 
 /* The best expert to take the place of a copy that is not the only one. */
@@ -225,10 +247,10 @@ static void propose_replacement(struct pl_improve *improve, const struct pl_sear
 static uint32_t propose(struct pl_improve *improve, struct pl_search *search)
 {
 	const struct pl_site *site = search->site;
-	double excess[PL_CLUSTER_NODES_MAX];
+	double relief[PL_CLUSTER_NODES_MAX];
 	uint32_t seats = list_seats(improve, search), count = 0;
-	for (uint32_t n = 0; n < site->nodes; n++)
-		excess[n] = site->weights->load * pl_excess(search->ratio[n] + search->spread[n], site->weights->load_max);
+	for (uint32_t n = 0; n < site->nodes; n++)   /* as if the other node of a swap had the same excess, and both lost it */
+		relief[n] = load_relief(search, 2 * fourth(excess_of(search, n, 0)));
 	for (uint32_t i = 0; i < seats; i++) {
 		struct pl_seat a = improve->seats[i];
 		double best_gain = 0;
@@ -237,7 +259,7 @@ static uint32_t propose(struct pl_improve *improve, struct pl_search *search)
 			struct pl_seat b = improve->seats[j];
 			if (a.node == b.node || a.expert == b.expert)
 				continue;
-			double gain = swap_gain(improve, search, excess, i, j, best_gain);
+			double gain = swap_gain(improve, search, relief, i, j, best_gain);
 			if (gain > best_gain && may_move(search, a.expert, a.node, b.node) && may_move(search, b.expert, b.node, a.node)) {
 				best_gain = gain;
 				best = j;

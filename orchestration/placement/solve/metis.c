@@ -4,7 +4,11 @@
 #ifdef CADRE_METIS
 
 #include <metis.h>
+#include <pthread.h>
 #include <stdlib.h>
+
+/* METIS draws from the C library's rand(), which all threads share: one call at a time, so that each gets the numbers of its seed. */
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 
 /* The graph of all pairs: weights of METIS are whole numbers. Parts need not be exactly full, so that what METIS found is balanced afterwards. */
 enum cad_status pl_start_metis(const struct pl_pairs *pairs, uint32_t nodes, const uint32_t *parts, uint64_t seed, uint32_t *labels)
@@ -33,8 +37,10 @@ enum cad_status pl_start_metis(const struct pl_pairs *pairs, uint32_t nodes, con
 			share[n] = (real_t)parts[node_of[n]] / (real_t)E;
 		METIS_SetDefaultOptions(options);
 		options[METIS_OPTION_SEED] = (idx_t)(seed & 0x7fffffff);
+		pthread_mutex_lock(&one_at_a_time);
 		if (open > 1 && METIS_PartGraphKway(&vertices, &constraints, start, to, NULL, NULL, weight, &count, share, NULL, options, &cut, part) != METIS_OK)
 			status = CAD_ERR_INTERNAL;
+		pthread_mutex_unlock(&one_at_a_time);
 	}
 	if (status == CAD_OK) {
 		for (uint32_t i = 0; i < E; i++) {

@@ -104,15 +104,15 @@ static void uncover_token(struct pl_search *search, uint32_t token)
 }
 
 /*
- * Load over fair share; and how far that may go: its standard deviation when every kind of request grows or shrinks by `drift` of itself, and every expert's use by half of
- * that, all independently.
+ * Load over fair share; and how far that may go: its standard deviation when every kind of request and every expert's use grows or shrinks by `drift` of
+ * itself, all independently.
  */
 static void weigh_load(struct pl_search *search)
 {
 	const struct pl_site *site = search->site;
 	const struct pl_sample *sample = search->layer->sample;
 	double pairs = search->layer->pairs ? (double)search->layer->pairs : 1, limit = site->weights->load_max, drift = site->weights->drift;
-	search->load_cost = 0;
+	double sum = 0;
 	for (uint32_t n = 0; n < site->nodes; n++) {
 		uint64_t rows = 0;
 		for (uint32_t c = 0; c < sample->kinds; c++)
@@ -121,15 +121,17 @@ static void weigh_load(struct pl_search *search)
 			search->ratio[n] = search->spread[n] = 0;
 			continue;
 		}
-		double fair = pairs * site->fair[n], ratio = (double)rows / fair, variance = search->squares[n] / (4 * fair * fair);
+		double fair = pairs * site->fair[n], ratio = (double)rows / fair, variance = search->squares[n] / (fair * fair);
 		for (uint32_t c = 0; c < sample->kinds && sample->kinds > 1 && drift > 0; c++) {
 			double off = (double)search->rows[(size_t)c * site->nodes + n] / fair - ratio * sample->kind_share[c];
 			variance += off * off;
 		}
 		search->ratio[n] = ratio;
 		search->spread[n] = drift * sqrt(variance > 0 ? variance : 0);
-		search->load_cost += pl_excess(ratio + search->spread[n], limit);
+		double excess = pl_excess(ratio + search->spread[n], limit);
+		sum += excess * excess * excess * excess;
 	}
+	search->load_cost = sqrt(sqrt(sum));
 }
 
 static void weigh(struct pl_search *search)
@@ -137,7 +139,8 @@ static void weigh(struct pl_search *search)
 	const struct pl_weights *weights = search->site->weights;
 	double tokens = search->layer->tokens ? search->layer->tokens : 1;
 	weigh_load(search);
-	search->value = weights->nodes * search->tokens_cost / tokens + weights->load * search->load_cost - search->pull;
+	search->load_scale = weights->load * search->tokens_cost / tokens;
+	search->value = search->tokens_cost / tokens * (weights->nodes + weights->load * search->load_cost) - search->pull;
 }
 
 static double pull_of(const struct pl_site *site, uint32_t expert, uint32_t node)
@@ -261,5 +264,6 @@ void pl_search_undo(struct pl_search *search)
 	weigh_load(search);
 	search->tokens_cost = search->old_tokens_cost;
 	search->pull = search->old_pull;
+	search->load_scale = search->site->weights->load * search->tokens_cost / (search->layer->tokens ? search->layer->tokens : 1);
 	search->value = search->old_value;
 }

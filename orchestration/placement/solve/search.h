@@ -29,7 +29,8 @@ struct pl_search {
 	double *ratio, *spread;      /* [nodes] load over fair share, and what drift may add to it */
 	double *squares;             /* [nodes] sum over its experts of (tokens over copies) squared */
 	double tokens_cost;          /* sum of cost */
-	double load_cost, pull;      /* sum of excess; sum of pulls of the copies */
+	double load_cost, pull;      /* fourth root of the sum of (excess)^4: nearly the busiest node's, but others count a little; sum of pulls of the copies */
+	double load_scale;           /* what one of load_cost costs in the objective */
 	double value;                /* the objective */
 	/* what undo needs */
 	struct pl_change changes[PL_CHANGES_MAX];

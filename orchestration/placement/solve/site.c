@@ -37,6 +37,19 @@ static enum cad_status apply_rules(struct pl_site *site, uint32_t layer, struct 
 	return CAD_OK;
 }
 
+/* One copy of each expert, or as many as it is pinned to nodes. */
+static uint32_t copies_needed(const struct pl_site *site)
+{
+	uint32_t needed = 0;
+	for (uint32_t e = 0; e < site->experts; e++) {
+		uint32_t pins = 0;
+		for (uint32_t n = 0; n < site->nodes; n++)
+			pins += pl_site_pinned(site, e, n);
+		needed += pins > 1 ? pins : 1;
+	}
+	return needed;
+}
+
 static void weigh_nodes(struct pl_site *site)
 {
 	const struct pl_cluster *cluster = site->cluster;
@@ -83,6 +96,7 @@ enum cad_status pl_site_init(struct pl_site *site, const struct pl_cluster *clus
 		return status;
 	}
 	site->copies_max = room < copies ? (uint32_t)room : copies;
+	site->copies_max = site->copies_max > copies_needed(site) ? site->copies_max : copies_needed(site);
 	weigh_nodes(site);
 	return CAD_OK;
 }

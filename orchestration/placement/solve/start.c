@@ -205,16 +205,18 @@ enum cad_status pl_start_even(const struct pl_site *site, const struct pl_layer 
 		labels[e] = labels[e] == PL_CLUSTER_ANY ? best : labels[e];
 	}
 	status = pl_site_settle(site, labels, replicas, error);   /* pins, and experts for which no room was left */
+	uint32_t placed = 0;
 	memset(used, 0, sizeof used);
 	for (uint32_t e = 0; e < site->experts; e++)
-		for (uint32_t r = 0; r < replicas->of[e].count; r++)
+		for (uint32_t r = 0; r < replicas->of[e].count; r++, placed++)
 			used[replicas->of[e].nodes[r]]++;
-	for (uint32_t i = 0; status == CAD_OK && i < count; i++) {
+	for (uint32_t i = 0; status == CAD_OK && i < count && placed < site->copies_max; i++) {
 		uint32_t n = items[i].node;
 		if (n == PL_CLUSTER_ANY || used[n] >= site->slots[n] || !pl_site_allows(site, replicas, items[i].expert, n, PL_CLUSTER_ANY))
 			continue;
 		pl_replicas_add(replicas, items[i].expert, n);
 		used[n]++;
+		placed++;
 	}
 free_items:
 	free(items);

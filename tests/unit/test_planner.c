@@ -1,0 +1,545 @@
+/* The planner: what it promises of every plan, that plans can be repeated, that more work is never worse, and that planted placements are found again. */
+#include "orchestration/placement/predict/explain.h"
+#include "orchestration/placement/predict/measure.h"
+#include "orchestration/placement/predict/moves.h"
+#include "orchestration/placement/solve/site.h"
+#include "orchestration/placement/solve/solve.h"
+#include "orchestration/placement/trace/synthetic.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct pl_trace *make_trace(uint32_t layers, uint32_t experts, uint32_t k, uint64_t tokens, uint32_t communities, double strength, uint64_t seed)
+{
+	const struct pl_synthetic settings = { .layers = layers, .experts = experts, .k = k, .tokens = tokens, .seed = seed, .communities = communities, .strength = strength,
+	                                       .zipf = 0.5, .tasks = 4, .task_skew = 1, .locality = 0.5, .request_tokens = 20 };
+	struct pl_synthetic_trace made;
+	struct cad_error error;
+	assert_int_equal(pl_synthetic_create(&settings, &made, &error), CAD_OK);
+	struct pl_trace *trace = made.trace;
+	made.trace = NULL;
+	pl_synthetic_fini(&made);
+	return trace;
+}
+
+static struct pl_solve_options options_for(const struct pl_trace *trace, const struct pl_cluster *cluster, uint32_t copies, uint32_t rounds)
+{
+	return (struct pl_solve_options){ .trace = trace, .cluster = cluster, .weights = pl_weights_of(PL_PROFILE_MIXED), .copies = copies, .seed = 5, .rounds_max = rounds,
+		                          .time_limit_ns = UINT64_MAX, .clock = &cad_clock_system, .threads = 1 };
+}
+
+static struct pl_solution solve(const struct pl_solve_options *options)
+{
+	struct pl_solution solution;
+	struct cad_error error;
+	enum cad_status status = pl_solve(options, &solution, &error);
+	if (status != CAD_OK)
+		print_message("%s\n", error.text);
+	assert_int_equal(status, CAD_OK);
+	return solution;
+}
+
+/* ---- every plan keeps the rules ---- */
+
+static bool ruled(const struct pl_cluster *cluster, uint32_t layer, uint32_t expert, uint32_t node, bool forbidden)
+{
+	for (uint32_t i = 0; i < cluster->rules_count; i++) {
+		const struct pl_cluster_rule *rule = &cluster->rules[i];
+		if ((rule->layer == layer || rule->layer == PL_CLUSTER_ANY) && rule->expert == expert && rule->node == node && rule->forbidden == forbidden)
+			return true;
+	}
+	return false;
+}
+
+static void check_rules(const struct pl_plan *plan, const struct pl_cluster *cluster, uint32_t copies)
+{
+	for (uint32_t l = 0; l < plan->layers; l++) {
+		uint32_t total = 0;
+		for (uint32_t n = 0; n < plan->nodes; n++) {
+			uint32_t used = pl_plan_used(plan, l, n);
+			assert_in_range(used, 0, cluster->nodes[n].forbidden ? 0 : cluster->nodes[n].slots);
+			total += used;
+		}
+		assert_true(total <= copies || total == plan->experts);
+		for (uint32_t e = 0; e < plan->experts; e++) {
+			bool somewhere = false;
+			for (uint32_t n = 0; n < plan->nodes; n++) {
+				bool holds = pl_plan_holds(plan, l, e, n);
+				somewhere = somewhere || holds;
+				assert_false(holds && ruled(cluster, l, e, n, true));
+				assert_true(holds || !ruled(cluster, l, e, n, false));
+				for (uint32_t o = 0; o < n && holds; o++)
+					assert_false(pl_plan_holds(plan, l, e, o) && cluster->nodes[o].domain == cluster->nodes[n].domain && cluster->nodes[n].domain != PL_CLUSTER_ANY);
+			}
+			assert_true(somewhere);
+		}
+	}
+}
+
+/* A cluster in which a plan exists: one node could hold everything that has no rule; each expert has one rule at most. */
+static void make_cluster(struct cad_random *random, uint32_t experts, struct pl_cluster *cluster)
+{
+	struct cad_error error;
+	uint32_t nodes = 1 + (uint32_t)cad_random_below(random, 7), room = 0;
+	assert_int_equal(pl_cluster_create(nodes, 0, cluster, &error), CAD_OK);
+	cluster->racks_count = 1 + (uint32_t)cad_random_below(random, 3);
+	for (uint32_t n = 0; n < nodes; n++) {
+		struct pl_cluster_node *node = &cluster->nodes[n];
+		node->slots = 1 + (uint32_t)cad_random_below(random, experts);
+		node->speed = 0.5 + cad_random_unit(random);
+		node->link = 0.5 + cad_random_unit(random);
+		node->rack = (uint32_t)cad_random_below(random, cluster->racks_count);
+		node->domain = cad_random_below(random, 2) ? (uint32_t)cad_random_below(random, 3) : PL_CLUSTER_ANY;
+		node->forbidden = n > 0 && cad_random_below(random, 6) == 0;
+		room += node->forbidden ? 0 : node->slots;
+	}
+	if (room < 2 * experts)
+		cluster->nodes[0].slots = experts;
+	cluster->rules = calloc(experts, sizeof *cluster->rules);
+	assert_non_null(cluster->rules);
+	for (uint32_t e = 0; e < experts; e++) {
+		uint32_t node = (uint32_t)cad_random_below(random, nodes);
+		bool forbidden = cad_random_below(random, 2);
+		if (cad_random_below(random, 8) || cluster->nodes[0].slots < experts || (!forbidden && node != 0) || (forbidden && node == 0))
+			continue;
+		cluster->rules[cluster->rules_count++] = (struct pl_cluster_rule){ cad_random_below(random, 2) ? PL_CLUSTER_ANY : 0, e, node, forbidden };
+	}
+}
+
+static void every_plan_keeps_the_rules(void **state)
+{
+	(void)state;
+	struct cad_random random = { 20260705 };
+	print_message("seed %llu\n", (unsigned long long)random.state);
+	for (int i = 0; i < 60; i++) {
+		uint32_t experts = 1 + (uint32_t)cad_random_below(&random, 24), k = 1 + (uint32_t)cad_random_below(&random, experts < 5 ? experts : 5);
+		uint64_t tokens = 1 + cad_random_below(&random, 300);
+		struct pl_trace *trace = make_trace(1 + (uint32_t)cad_random_below(&random, 3), experts, k, tokens, 1, 0, cad_random_next(&random));
+		struct pl_cluster cluster;
+		make_cluster(&random, experts, &cluster);
+		uint32_t copies = experts + (uint32_t)cad_random_below(&random, experts + 1);
+		struct pl_plan *present;
+		assert_int_equal(pl_plan_contiguous(trace->layers, experts, cluster.nodes_count, &present), CAD_OK);
+		for (uint32_t rounds = 1; rounds < 40; rounds += 19) {
+			struct pl_solve_options options = options_for(trace, &cluster, copies, rounds);
+			options.present = rounds > 1 ? present : NULL;
+			options.weights.affinity = rounds > 1 ? 0.3 : 0;
+			struct pl_solution solution = solve(&options);
+			check_rules(solution.plan, &cluster, copies);
+			pl_solution_fini(&solution);
+		}
+		pl_plan_free(present);
+		pl_cluster_fini(&cluster);
+		pl_trace_free(trace);
+	}
+}
+
+static void copies_on_different_domains_and_drained_nodes(void **state)
+{
+	(void)state;
+	struct pl_trace *trace = make_trace(2, 16, 4, 400, 4, 0.7, 3);
+	struct pl_cluster cluster;
+	struct cad_error error;
+	assert_int_equal(pl_cluster_create(4, 12, &cluster, &error), CAD_OK);
+	cluster.nodes[0].domain = cluster.nodes[1].domain = 0;
+	cluster.nodes[2].domain = 1;
+	cluster.nodes[3].forbidden = true;
+	struct pl_solve_options options = options_for(trace, &cluster, 32, 20);
+	struct pl_solution solution = solve(&options);
+	check_rules(solution.plan, &cluster, 32);
+	assert_true(pl_plan_copies(solution.plan) > 2 * 16);   /* there is room, and copies help */
+	pl_solution_fini(&solution);
+	pl_cluster_fini(&cluster);
+	pl_trace_free(trace);
+}
+
+static void memory_is_dealt_out_over_layers(void **state)
+{
+	(void)state;
+	struct pl_cluster cluster;
+	struct cad_error error;
+	struct pl_weights weights = pl_weights_of(PL_PROFILE_MIXED);
+	assert_int_equal(pl_cluster_create(2, 0, &cluster, &error), CAD_OK);
+	cluster.expert_bytes = 10;
+	cluster.nodes[0].memory_bytes = 10 * 25 + 9;   /* 25 experts over 3 layers */
+	cluster.nodes[1].memory_bytes = 10 * 1000;
+	uint32_t total = 0;
+	for (uint32_t l = 0; l < 3; l++) {
+		struct pl_site site;
+		assert_int_equal(pl_site_init(&site, &cluster, &weights, 3, l, 16, UINT32_MAX, &error), CAD_OK);
+		assert_in_range(site.slots[0], 8, 9);
+		assert_int_equal(site.slots[1], 16);
+		total += site.slots[0];
+		pl_site_fini(&site);
+	}
+	assert_int_equal(total, 25);
+	pl_cluster_fini(&cluster);
+}
+
+/* ---- repeated, and never worse ---- */
+
+static void equal_for_a_seed_and_rounds_whatever_the_threads(void **state)
+{
+	(void)state;
+	struct pl_trace *trace = make_trace(5, 32, 4, 1500, 8, 0.6, 4);
+	struct pl_cluster cluster;
+	struct cad_error error;
+	assert_int_equal(pl_cluster_create(4, 10, &cluster, &error), CAD_OK);
+	struct pl_solve_options options = options_for(trace, &cluster, 40, 17);
+	struct pl_solution first = solve(&options);
+	size_t bytes = (size_t)first.plan->layers * first.plan->experts * first.plan->words * sizeof *first.plan->bits;
+	for (uint32_t threads = 2; threads <= 5; threads += 3) {
+		options.threads = threads;
+		struct pl_solution again = solve(&options);
+		assert_memory_equal(again.plan->bits, first.plan->bits, bytes);
+		assert_true(again.value == first.value && again.rounds == first.rounds);
+		pl_solution_fini(&again);
+	}
+	pl_solution_fini(&first);
+	pl_cluster_fini(&cluster);
+	pl_trace_free(trace);
+}
+
+static void more_rounds_are_never_worse(void **state)
+{
+	(void)state;
+	struct pl_trace *trace = make_trace(2, 32, 4, 1500, 8, 0.4, 6);
+	struct pl_cluster cluster;
+	struct cad_error error;
+	assert_int_equal(pl_cluster_create(4, 9, &cluster, &error), CAD_OK);
+	double last = INFINITY, begun = 0;
+	for (uint32_t rounds = 1; rounds <= 24; rounds++) {
+		struct pl_solve_options options = options_for(trace, &cluster, 36, rounds);
+		struct pl_solution solution = solve(&options);
+		assert_int_equal(solution.rounds, rounds);
+		assert_true(solution.value <= last);
+		begun = rounds == 1 ? solution.value : begun;
+		last = solution.value;
+		pl_solution_fini(&solution);
+	}
+	assert_true(last < begun);
+	pl_cluster_fini(&cluster);
+	pl_trace_free(trace);
+}
+
+/* Every look at this clock takes a second. */
+static uint64_t slow_now_ns(void *context)
+{
+	uint64_t *now = context;
+	return *now += CAD_NS_PER_S;
+}
+
+static bool stop_after_three(void *context, const struct pl_progress *progress)
+{
+	*(uint32_t *)context = progress->rounds;
+	return progress->rounds < 3;
+}
+
+static void stops_between_rounds(void **state)
+{
+	(void)state;
+	struct pl_trace *trace = make_trace(1, 16, 2, 200, 4, 0.5, 8);
+	struct pl_cluster cluster;
+	struct cad_error error;
+	uint64_t now = 0;
+	uint32_t seen = 0;
+	const struct cad_clock slow = { slow_now_ns, &now };
+	assert_int_equal(pl_cluster_create(4, 5, &cluster, &error), CAD_OK);
+	struct pl_solve_options options = options_for(trace, &cluster, 20, 100);
+	options.clock = &slow;
+	options.time_limit_ns = 5 * CAD_NS_PER_S;
+	struct pl_solution timed = solve(&options);
+	assert_int_equal(timed.rounds, 5);
+	options.time_limit_ns = 0;
+	struct pl_solution one = solve(&options);
+	assert_int_equal(one.rounds, 1);
+	options.time_limit_ns = UINT64_MAX;
+	options.progress = stop_after_three;
+	options.context = &seen;
+	struct pl_solution told = solve(&options);
+	assert_int_equal(told.rounds, 3);
+	assert_int_equal(seen, 3);
+	options.progress = NULL;
+	options.rounds_max = timed.rounds;
+	struct pl_solution repeated = solve(&options);
+	assert_memory_equal(repeated.plan->bits, timed.plan->bits, 16 * sizeof *timed.plan->bits);
+	pl_solution_fini(&repeated);
+	pl_solution_fini(&told);
+	pl_solution_fini(&one);
+	pl_solution_fini(&timed);
+	pl_cluster_fini(&cluster);
+	pl_trace_free(trace);
+}
+
+/* ---- good ---- */
+
+static void planted_communities_are_found(void **state)
+{
+	(void)state;
+	const struct pl_synthetic settings = { .layers = 2, .experts = 64, .k = 4, .tokens = 6000, .seed = 12, .communities = 16, .strength = 0.8, .zipf = 0, .tasks = 1,
+	                                       .locality = 0.3, .request_tokens = 50 };
+	struct pl_synthetic_trace made;
+	struct cad_error error;
+	assert_int_equal(pl_synthetic_create(&settings, &made, &error), CAD_OK);
+	uint16_t *node = malloc(2 * 64 * sizeof *node);
+	assert_non_null(node);
+	for (uint32_t nodes = 4; nodes <= 8; nodes *= 2) {
+		struct pl_known_cost known;
+		struct pl_cluster cluster;
+		struct pl_metrics metrics;
+		struct pl_sample *sample;
+		bool planted;
+		assert_int_equal(pl_synthetic_place(&settings, &made, nodes, node, &planted, &known, &error), CAD_OK);
+		assert_int_equal(pl_cluster_create(nodes, 64 / nodes, &cluster, &error), CAD_OK);
+		struct pl_solve_options options = options_for(made.trace, &cluster, 64, 18);
+		struct pl_solution solution = solve(&options);
+		assert_int_equal(pl_sample_create(made.trace, 0, 1, &sample), CAD_OK);
+		assert_int_equal(pl_measure(sample, solution.plan, &cluster, PL_ROUTER_COVER, 2, &metrics), CAD_OK);
+		print_message("%u nodes: %.4f nodes a token (load %.3f), planted %.4f (%.3f)\n", nodes, metrics.nodes_per_token, metrics.load_mean, known.nodes_per_token, known.load_mean);
+		assert_true(metrics.nodes_per_token <= 1.01 * known.nodes_per_token);
+		pl_metrics_fini(&metrics);
+		pl_sample_free(sample);
+		pl_solution_fini(&solution);
+		pl_cluster_fini(&cluster);
+	}
+	free(node);
+	pl_synthetic_fini(&made);
+}
+
+/* Groups are nodes, and every token keeps to two groups: blocks are the best there is, and the plan must not be worse. */
+static void blocks_stay_where_nothing_beats_them(void **state)
+{
+	(void)state;
+	const struct pl_synthetic settings = { .layers = 1, .experts = 64, .k = 6, .tokens = 4000, .seed = 21, .communities = 1, .zipf = 0.2, .groups = 8, .groups_kept = 2,
+	                                       .tasks = 1, .locality = 0, .request_tokens = 50 };
+	struct pl_synthetic_trace made;
+	struct cad_error error;
+	struct pl_cluster cluster;
+	assert_int_equal(pl_synthetic_create(&settings, &made, &error), CAD_OK);
+	assert_int_equal(pl_cluster_create(8, 9, &cluster, &error), CAD_OK);
+	struct pl_solve_options options = options_for(made.trace, &cluster, 72, 8);
+	struct pl_solution solution = solve(&options);
+	struct pl_sample *sample;
+	struct pl_metrics metrics;
+	assert_int_equal(pl_sample_create(made.trace, 0, 1, &sample), CAD_OK);
+	assert_int_equal(pl_measure(sample, solution.plan, &cluster, PL_ROUTER_COVER, 1, &metrics), CAD_OK);
+	assert_true(metrics.nodes_per_token <= 2 && metrics.nodes_p99 <= 2);
+	pl_metrics_fini(&metrics);
+	pl_sample_free(sample);
+	pl_solution_fini(&solution);
+	pl_cluster_fini(&cluster);
+	pl_synthetic_fini(&made);
+}
+
+static void what_is_there_stays_when_moving_costs(void **state)
+{
+	(void)state;
+	struct pl_trace *trace = make_trace(2, 16, 2, 300, 1, 0, 9);
+	struct pl_cluster cluster;
+	struct cad_error error;
+	struct pl_plan *present;
+	assert_int_equal(pl_cluster_create(4, 4, &cluster, &error), CAD_OK);
+	cluster.expert_bytes = 1000;
+	assert_int_equal(pl_plan_contiguous(2, 16, 4, &present), CAD_OK);
+	struct pl_solve_options options = options_for(trace, &cluster, 16, 10);
+	options.present = present;
+	options.weights.move = 1e6;
+	struct pl_solution stays = solve(&options);
+	struct pl_moves none = pl_moves_between(present, stays.plan, &cluster, 1e9);
+	assert_int_equal(none.loads + none.frees, 0);
+	options.weights.move = 0;
+	struct pl_solution moves = solve(&options);
+	struct pl_moves some = pl_moves_between(present, moves.plan, &cluster, 1000);
+	assert_true(some.loads > 0 && some.loads == some.frees && some.bytes == 1000 * some.loads && some.seconds * 4 >= (double)some.loads);
+	pl_solution_fini(&moves);
+	pl_solution_fini(&stays);
+	pl_plan_free(present);
+	pl_cluster_fini(&cluster);
+	pl_trace_free(trace);
+}
+
+/* ---- what cannot be ---- */
+
+static void impossible_wishes_are_refused(void **state)
+{
+	(void)state;
+	struct pl_trace *trace = make_trace(1, 16, 2, 100, 1, 0, 9);
+	struct pl_cluster cluster;
+	struct pl_solution solution;
+	struct cad_error error;
+	assert_int_equal(pl_cluster_create(4, 3, &cluster, &error), CAD_OK);
+	struct pl_solve_options options = options_for(trace, &cluster, 16, 3);
+	assert_int_equal(pl_solve(&options, &solution, &error), CAD_ERR_EXHAUSTED);
+	assert_non_null(strstr(error.text, "room for 12"));
+	for (uint32_t n = 0; n < 4; n++)
+		cluster.nodes[n].slots = 4;
+	struct pl_cluster_rule rules[17];
+	cluster.rules = rules;
+	cluster.rules_count = 2;
+	rules[0] = (struct pl_cluster_rule){ PL_CLUSTER_ANY, 3, 1, false };
+	rules[1] = (struct pl_cluster_rule){ 0, 3, 1, true };
+	assert_int_equal(pl_solve(&options, &solution, &error), CAD_ERR_INVALID);
+	assert_non_null(strstr(error.text, "pinned to node 'n1'"));
+	rules[1].expert = 99;
+	assert_int_equal(pl_solve(&options, &solution, &error), CAD_ERR_INVALID);
+	cluster.rules_count = 4;   /* one expert is forbidden everywhere */
+	for (uint32_t n = 0; n < 4; n++)
+		rules[n] = (struct pl_cluster_rule){ PL_CLUSTER_ANY, 3, n, true };
+	assert_int_equal(pl_solve(&options, &solution, &error), CAD_ERR_EXHAUSTED);
+	assert_non_null(strstr(error.text, "expert 3 has no place"));
+	for (uint32_t e = 0; e < 5; e++)   /* five experts on four slots */
+		rules[e] = (struct pl_cluster_rule){ PL_CLUSTER_ANY, e, 0, false };
+	cluster.rules_count = 5;
+	assert_int_equal(pl_solve(&options, &solution, &error), CAD_ERR_EXHAUSTED);
+	cluster.rules = NULL;
+	struct pl_plan *present;
+	assert_int_equal(pl_plan_contiguous(1, 16, 3, &present), CAD_OK);
+	cluster.rules_count = 0;
+	options.present = present;
+	assert_int_equal(pl_solve(&options, &solution, &error), CAD_ERR_INVALID);
+	pl_plan_free(present);
+	pl_cluster_fini(&cluster);
+	pl_trace_free(trace);
+}
+
+/* ---- prediction and explanation ---- */
+
+/* The rule of the yardstick, written down without any cleverness: returns nodes a token and the busiest node over the mean. */
+static void measure_plainly(const struct pl_sample *sample, const struct pl_plan *plan, bool guard, double *nodes, double *load)
+{
+	const struct pl_trace *trace = sample->trace;
+	uint64_t touched = 0, rows[64] = { 0 }, total = 0;
+	for (uint32_t t = 0; t < sample->tokens; t++) {
+		const uint16_t *ids = pl_trace_row(trace, 0, sample->token[t]);
+		bool chosen[64] = { false }, done[32] = { false };
+		for (uint32_t left = trace->k; left > 0;) {
+			uint32_t best = 64;
+			float best_score = 0;
+			for (uint32_t n = 0; n < plan->nodes; n++) {
+				uint32_t count = 0;
+				for (uint32_t j = 0; j < trace->k; j++)
+					count += !done[j] && pl_plan_holds(plan, 0, ids[j], n);
+				if (count == 0)
+					continue;
+				float mean = (float)total / (float)plan->nodes, over = (float)rows[n] - 1.03f * mean, score = (float)count;
+				if (guard && t > 200 && over > 0)
+					score -= over / (0.05f * mean);
+				if (best == 64 || score > best_score || (score == best_score && rows[n] < rows[best])) {
+					best = n;
+					best_score = score;
+				}
+			}
+			chosen[best] = true;
+			touched++;
+			for (uint32_t j = 0; j < trace->k; j++)
+				if (!done[j] && pl_plan_holds(plan, 0, ids[j], best)) {
+					done[j] = true;
+					left--;
+				}
+		}
+		uint64_t before = total;
+		for (uint32_t j = 0; j < trace->k; j++) {
+			uint32_t best = 64;
+			for (uint32_t n = 0; n < plan->nodes; n++)
+				if (chosen[n] && pl_plan_holds(plan, 0, ids[j], n) && (best == 64 || rows[n] < rows[best]))
+					best = n;
+			rows[best]++;
+		}
+		total = before + trace->k;
+	}
+	uint64_t most = 0;
+	for (uint32_t n = 0; n < plan->nodes; n++)
+		most = rows[n] > most ? rows[n] : most;
+	*nodes = (double)touched / sample->tokens;
+	*load = (double)most * plan->nodes / (double)total;
+}
+
+static void prediction_equals_the_plain_rule(void **state)
+{
+	(void)state;
+	struct cad_random random = { 77 };
+	struct cad_error error;
+	struct pl_trace *trace = make_trace(1, 24, 5, 900, 4, 0.5, 10);
+	struct pl_sample *sample;
+	assert_int_equal(pl_sample_create(trace, 0, 4, &sample), CAD_OK);
+	for (uint32_t round = 0; round < 12; round++) {
+		uint32_t nodes = 1 + (uint32_t)cad_random_below(&random, 9);
+		struct pl_cluster cluster;
+		struct pl_plan *plan;
+		assert_int_equal(pl_cluster_create(nodes, 24, &cluster, &error), CAD_OK);
+		assert_int_equal(pl_plan_create(1, 24, nodes, &plan), CAD_OK);
+		for (uint32_t e = 0; e < 24; e++)
+			for (uint32_t r = 0; r < 1 + round % 3; r++)
+				pl_plan_put(plan, 0, e, (uint32_t)cad_random_below(&random, nodes));
+		for (int guard = 0; guard < 2; guard++) {
+			struct pl_metrics metrics;
+			double expected_nodes, expected_load;
+			measure_plainly(sample, plan, guard, &expected_nodes, &expected_load);
+			assert_int_equal(pl_measure(sample, plan, &cluster, guard ? PL_ROUTER_GUARD : PL_ROUTER_COVER, 1 + round % 2, &metrics), CAD_OK);
+			assert_float_equal(metrics.nodes_per_token, expected_nodes, 1e-9);
+			assert_float_equal(metrics.load_mean, expected_load, 1e-9);
+			pl_metrics_fini(&metrics);
+		}
+		pl_plan_free(plan);
+		pl_cluster_fini(&cluster);
+	}
+	pl_sample_free(sample);
+	pl_trace_free(trace);
+}
+
+static void explanations_add_up(void **state)
+{
+	(void)state;
+	struct cad_error error;
+	struct pl_trace *trace = make_trace(1, 16, 3, 500, 4, 0.9, 30);
+	struct pl_cluster cluster;
+	struct pl_sample *sample;
+	struct pl_explanation x;
+	struct pl_weights weights = pl_weights_of(PL_PROFILE_MIXED);
+	assert_int_equal(pl_cluster_create(4, 5, &cluster, &error), CAD_OK);
+	struct pl_solve_options options = options_for(trace, &cluster, 18, 12);
+	struct pl_solution solution = solve(&options);
+	assert_int_equal(pl_sample_create(trace, 0, 1, &sample), CAD_OK);
+	for (uint32_t e = 0; e < 16; e++) {
+		assert_int_equal(pl_explain(sample, solution.plan, &cluster, &weights, 0, e, &x, &error), CAD_OK);
+		double share = 0;
+		for (uint32_t n = 0; n < 4; n++) {
+			share += x.options[n].share;
+			assert_int_equal(x.options[n].holds, pl_plan_holds(solution.plan, 0, e, n));
+			assert_true(x.options[n].holds || x.options[n].movable);
+		}
+		assert_true(fabs(share - 1) < 1e-9 || x.uses <= 0);
+		assert_true(pl_plan_holds(solution.plan, 0, e, x.home));
+		assert_true(x.uses <= 0 || (x.partners_count > 0 && x.partners[0].lift > 1));
+		pl_explanation_fini(&x);
+	}
+	pl_sample_free(sample);
+	pl_solution_fini(&solution);
+	pl_cluster_fini(&cluster);
+	pl_trace_free(trace);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_plan_keeps_the_rules),
+		cmocka_unit_test(copies_on_different_domains_and_drained_nodes),
+		cmocka_unit_test(memory_is_dealt_out_over_layers),
+		cmocka_unit_test(equal_for_a_seed_and_rounds_whatever_the_threads),
+		cmocka_unit_test(more_rounds_are_never_worse),
+		cmocka_unit_test(stops_between_rounds),
+		cmocka_unit_test(planted_communities_are_found),
+		cmocka_unit_test(blocks_stay_where_nothing_beats_them),
+		cmocka_unit_test(what_is_there_stays_when_moving_costs),
+		cmocka_unit_test(impossible_wishes_are_refused),
+		cmocka_unit_test(prediction_equals_the_plain_rule),
+		cmocka_unit_test(explanations_add_up),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
