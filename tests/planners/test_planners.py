@@ -118,6 +118,15 @@ def test_routing_of_a_model(tmp_path):
         assert (np.sort(read.ids[:, begin:begin + tensor['shape'][1]], axis=2) == ids).all()
 
 
+def test_recording_a_model_on_texts(tmp_path):
+    (tmp_path / 'a.txt').write_text('Experts that are selected together live together. ' * 6)
+    (tmp_path / 'b.txt').write_text('And the nodes stay even.')
+    subprocess.run([sys.executable, pathlib.Path(__file__).with_name('record.py'), '--cadrectl', CADRECTL, '--model', ROOT / 'tests' / 'golden' / 'olmoe-a' / 'model', '--piece', '32', '--output',
+                    tmp_path / 't.ctr', tmp_path / 'a.txt', tmp_path / 'b.txt'], check=True)
+    shown = json.loads(cadrectl('trace', 'show', tmp_path / 't.ctr', '-o', 'json'))
+    assert shown['requests'] > 3 and shown['tokens'] > 32 * (shown['requests'] - 2) and 'a.txt, b.txt' in shown['provenance']
+
+
 def write_flame(folder, tokens=300, k=6, layers=(2, 3)):
     random = np.random.default_rng(1)
     ids = {layer: np.argsort(random.random((tokens, 64)), axis=1)[:, :k].astype(np.int16) for layer in layers}
