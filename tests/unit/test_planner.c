@@ -364,6 +364,40 @@ static void what_is_there_stays_when_moving_costs(void **state)
 	pl_trace_free(trace);
 }
 
+/* Nodes that both layers touch, a token. */
+static double overlap(const struct pl_trace *trace, const struct pl_plan *plan)
+{
+	uint64_t both = 0;
+	for (uint64_t t = 0; t < trace->tokens; t++) {
+		uint64_t touched[2] = { 0, 0 };
+		for (uint32_t l = 0; l < 2; l++)
+			for (uint32_t j = 0; j < trace->k; j++)
+				touched[l] |= *pl_plan_set(plan, l, pl_trace_row(trace, l, t)[j]);
+		both += (uint64_t)__builtin_popcountll(touched[0] & touched[1]);
+	}
+	return (double)both / (double)trace->tokens;
+}
+
+static void affinity_keeps_tokens_where_they_are(void **state)
+{
+	(void)state;
+	struct pl_trace *trace = make_trace(2, 32, 4, 2000, 8, 0.8, 14);
+	struct pl_cluster cluster;
+	struct cad_error error;
+	for (uint64_t i = 0; i < trace->tokens * trace->k; i++)   /* the second layer does as the first, under other names */
+		trace->ids[trace->tokens * trace->k + i] = (uint16_t)((trace->ids[i] + 7) % 32);
+	assert_int_equal(pl_cluster_create(8, 4, &cluster, &error), CAD_OK);
+	struct pl_solve_options options = options_for(trace, &cluster, 32, 16);
+	struct pl_solution without = solve(&options);
+	options.weights.affinity = 0.5;
+	struct pl_solution with = solve(&options);
+	assert_true(overlap(trace, with.plan) > 1.2 * overlap(trace, without.plan));
+	pl_solution_fini(&with);
+	pl_solution_fini(&without);
+	pl_cluster_fini(&cluster);
+	pl_trace_free(trace);
+}
+
 /* ---- what cannot be ---- */
 
 static void impossible_wishes_are_refused(void **state)
@@ -537,6 +571,7 @@ int main(void)
 		cmocka_unit_test(planted_communities_are_found),
 		cmocka_unit_test(blocks_stay_where_nothing_beats_them),
 		cmocka_unit_test(what_is_there_stays_when_moving_costs),
+		cmocka_unit_test(affinity_keeps_tokens_where_they_are),
 		cmocka_unit_test(impossible_wishes_are_refused),
 		cmocka_unit_test(prediction_equals_the_plain_rule),
 		cmocka_unit_test(explanations_add_up),

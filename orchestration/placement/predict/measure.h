@@ -22,7 +22,6 @@ struct pl_layer_metrics {
 	double nodes;                /* touched by a token, mean */
 	double racks;                /* likewise */
 	double remote;               /* of the nodes, those that are not the source: a request's source is node (its index mod nodes) */
-	double fresh;                /* of the nodes, those that the layer before did not touch; 0 in the first layer */
 	double load;                 /* the busiest node's time over the mean (1: even; nodes of equal speed: rows over rows) */
 	double batch_load;           /* the same within batches of 64 tokens, mean over batches */
 	double activated, activated_mean;   /* distinct experts for a batch of 64: on the busiest node, and over all nodes; means over batches */
@@ -31,7 +30,7 @@ struct pl_layer_metrics {
 };
 
 struct pl_metrics {
-	double nodes_per_token, nodes_p99, nodes_per_token_worst_layer, racks_per_token, bytes_per_token_layer, fresh;
+	double nodes_per_token, nodes_p99, nodes_per_token_worst_layer, racks_per_token, bytes_per_token_layer;
 	double load_mean, load_worst, batch_load_mean, activated_ratio, activated_max, replicas;
 	uint32_t layers;
 	struct pl_layer_metrics *layer;   /* [layers] */

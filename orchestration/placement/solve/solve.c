@@ -43,6 +43,7 @@ struct solver {
 	const struct pl_solve_options *options;
 	struct pl_sample *sample;
 	struct pl_plan *best, *work;
+	struct pl_plan *last;        /* what was best before the round; looked at by neighbouring layers. NULL: nobody looks */
 	struct layer_state *layers;
 	struct step steps[3 * STARTS];
 	uint32_t steps_count, round;
@@ -57,6 +58,7 @@ struct workshop {
 	struct solver *solver;
 	uint32_t index;
 	struct layer_state *state;
+	uint32_t stride;             /* every so many-th token is looked at */
 	struct pl_weights weights;   /* of the stage */
 	struct pl_layer layer;
 	struct pl_site site;
@@ -73,20 +75,59 @@ static void workshop_fini(struct workshop *w)
 	pl_layer_fini(&w->layer);
 }
 
-/* What a copy that is there already saves: the pull of its place. */
-static enum cad_status pull_to_present(struct workshop *w)
+/* What a copy that is there already saves. */
+static void pull_to_present(struct workshop *w, const struct pl_plan *present)
 {
-	const struct pl_plan *present = w->solver->options->present;
 	uint32_t E = w->site.experts, N = w->site.nodes;
-	if (!present || w->weights.move <= 0)
-		return CAD_OK;
-	w->site.pull = calloc((size_t)E * N, sizeof *w->site.pull);
-	if (!w->site.pull)
-		return CAD_ERR_MEMORY;
 	for (uint32_t e = 0; e < E; e++)
 		for (uint32_t n = 0; n < N; n++)
 			if (pl_plan_holds(present, w->index, e, n))
-				w->site.pull[(size_t)e * N + n] = (float)(w->weights.move / E);
+				w->site.pull[(size_t)e * N + n] += (float)(w->weights.move / E);
+}
+
+/*
+ * An expert is drawn to the nodes that its tokens touch in a neighbouring layer, as that stood before the round. The experts of a token that share a node save one touch together, not one
+ * each, hence the division by k.
+ */
+static void pull_to_neighbour(struct workshop *w, uint32_t neighbour)
+{
+	const struct pl_layer *layer = &w->layer;
+	struct pl_replicas *replicas = &w->search.replicas;   /* lent: whatever begins next fills it anew */
+	uint32_t stride = w->stride, k = layer->k, N = w->site.nodes;
+	float each = (float)(w->weights.affinity / ((double)layer->tokens * k));
+	pl_replicas_load(replicas, w->solver->last, neighbour);
+	for (uint32_t t = 0; t < layer->tokens; t++) {
+		const uint16_t *ids = pl_trace_row(w->solver->options->trace, neighbour, w->solver->sample->token[(size_t)t * stride]), *own = layer->ids + (size_t)t * k;
+		struct cad_map_replicas there[CAD_TOPK_MAX];
+		uint16_t home[CAD_TOPK_MAX];
+		for (uint32_t j = 0; j < k; j++)
+			there[j] = ids[j] == PL_TRACE_NONE ? (struct cad_map_replicas){ NULL, 0 } : replicas->of[ids[j]];
+		cad_cover_replicas(there, k, N, NULL, NULL, home);
+		for (uint32_t i = 0; i < k; i++) {
+			bool new = home[i] != CAD_COVER_NONE;
+			for (uint32_t o = 0; o < i; o++)
+				new = new && home[o] != home[i];
+			for (uint32_t j = 0; new && j < k && own[j] != PL_TRACE_NONE; j++)
+				w->site.pull[(size_t)own[j] * N + home[i]] += each;
+		}
+	}
+}
+
+static enum cad_status fill_pull(struct workshop *w)
+{
+	const struct pl_solve_options *options = w->solver->options;
+	bool moves = options->present && w->weights.move > 0, follows = w->solver->last && w->state->any;
+	if (!moves && !follows)
+		return CAD_OK;
+	w->site.pull = calloc((size_t)w->site.experts * w->site.nodes, sizeof *w->site.pull);
+	if (!w->site.pull)
+		return CAD_ERR_MEMORY;
+	if (moves)
+		pull_to_present(w, options->present);
+	if (follows && w->index > 0)
+		pull_to_neighbour(w, w->index - 1);
+	if (follows && w->index + 1 < options->trace->layers)
+		pull_to_neighbour(w, w->index + 1);
 	return CAD_OK;
 }
 
@@ -97,16 +138,17 @@ static enum cad_status workshop_init(struct workshop *w, struct solver *solver, 
 	struct cad_random mix = { options->seed ^ (uint64_t)index << 32 ^ (uint64_t)solver->round << 48 };
 	*w = (struct workshop){ .solver = solver, .index = index, .state = &solver->layers[index], .weights = options->weights };
 	w->random.state = cad_random_next(&mix) + solver->round;
+	w->stride = tokens && solver->sample->tokens > tokens ? solver->sample->tokens / tokens | 1 : 1;
 	enum cad_status status = pl_site_init(&w->site, options->cluster, &w->weights, options->trace->layers, index, experts, copies, error);
 	if (status != CAD_OK)
 		return status;
-	status = pl_layer_init(&w->layer, solver->sample, index, tokens && solver->sample->tokens > tokens ? solver->sample->tokens / tokens | 1 : 1);
+	status = pl_layer_init(&w->layer, solver->sample, index, w->stride);
 	if (status == CAD_OK)
 		status = pl_search_init(&w->search, &w->layer, &w->site);
 	if (status == CAD_OK)
 		status = pl_improve_init(&w->improve, &w->site);
 	if (status == CAD_OK)
-		status = pull_to_present(w);
+		status = fill_pull(w);
 	if (status != CAD_OK) {
 		workshop_fini(w);
 		return cad_error_set(error, status, "out of memory for layer %u: give a smaller --tokens-max", index);
@@ -162,6 +204,30 @@ static enum cad_status begin_present(struct workshop *w, uint32_t *labels, struc
 	return CAD_OK;
 }
 
+/* Which group goes to which of the nodes that take equally many: to the one that its experts are drawn to. */
+static enum cad_status align(const struct workshop *w, const uint32_t *parts, uint32_t *labels)
+{
+	uint32_t N = w->site.nodes, E = w->site.experts, ones[PL_CLUSTER_NODES_MAX], to[PL_CLUSTER_NODES_MAX];
+	if (!w->site.pull)
+		return CAD_OK;
+	for (uint32_t n = 0; n < N; n++) {
+		ones[n] = 1;
+		if (parts[n] != parts[0])
+			return CAD_OK;
+	}
+	float *score = calloc((size_t)N * N, sizeof *score);
+	if (!score)
+		return CAD_ERR_MEMORY;
+	for (uint32_t e = 0; e < E; e++)
+		for (uint32_t n = 0; n < N; n++)
+			score[(size_t)labels[e] * N + n] += w->site.pull[(size_t)e * N + n];
+	enum cad_status status = pl_start_balance(score, N, N, ones, to);
+	for (uint32_t e = 0; status == CAD_OK && e < E; e++)
+		labels[e] = to[labels[e]];
+	free(score);
+	return status;
+}
+
 /* CAD_ERR_UNSUPPORTED: there is no such start here. */
 static enum cad_status begin(struct workshop *w, enum start start, struct cad_error *error)
 {
@@ -176,6 +242,8 @@ static enum cad_status begin(struct workshop *w, enum start start, struct cad_er
 	} else {
 		pl_start_parts(&w->site, parts);
 		status = label(w, start, parts, labels);
+		if (status == CAD_OK && start != START_CONTIGUOUS)
+			status = align(w, parts, labels);
 		if (status == CAD_OK)
 			status = pl_site_settle(&w->site, labels, &w->search.replicas, error);
 		else if (status != CAD_ERR_UNSUPPORTED)
@@ -213,6 +281,16 @@ static void judge(struct workshop *w, enum start start, bool ended)
 {
 	struct layer_state *state = w->state;
 	set_stage(w, STAGES - 1);
+	if (w->solver->last && state->any) {   /* the neighbours have moved on: what was best must be weighed again */
+		double value = w->search.value;
+		uint64_t *made = state->work;
+		store(w, made);
+		load(w, state->best);
+		pl_search_reset(&w->search);
+		state->best_value = w->search.value;
+		load(w, made);
+		w->search.value = value;
+	}
 	if (ended) {
 		state->ends += w->search.value;
 		state->ends_count++;
@@ -374,6 +452,8 @@ static void run_round(struct solver *solver)
 {
 	pthread_t thread[THREADS_MAX];
 	uint32_t threads = solver->options->threads ? solver->options->threads : (uint32_t)sysconf(_SC_NPROCESSORS_ONLN), started = 0;
+	if (solver->last)
+		memcpy(solver->last->bits, solver->best->bits, (size_t)solver->best->layers * solver->best->experts * solver->best->words * sizeof *solver->best->bits);
 	atomic_store(&solver->next, 0);
 	while (started + 1 < threads && started < THREADS_MAX && started + 1 < solver->options->trace->layers && pthread_create(&thread[started], NULL, run, solver) == 0)
 		started++;
@@ -469,6 +549,8 @@ enum cad_status pl_solve(const struct pl_solve_options *options, struct pl_solut
 		status = pl_plan_create(trace->layers, trace->experts, nodes, &solver.best);
 	if (status == CAD_OK)
 		status = pl_plan_create(trace->layers, trace->experts, nodes, &solver.work);
+	if (status == CAD_OK && options->weights.affinity > 0 && trace->layers > 1)
+		status = pl_plan_create(trace->layers, trace->experts, nodes, &solver.last);
 	solver.layers = calloc(trace->layers, sizeof *solver.layers);
 	struct pl_solution made = { .start = calloc(trace->layers, sizeof *made.start) };
 	if (status != CAD_OK || !solver.layers || !made.start) {
@@ -493,6 +575,7 @@ enum cad_status pl_solve(const struct pl_solve_options *options, struct pl_solut
 free_all:
 	free(made.start);
 	free(solver.layers);
+	pl_plan_free(solver.last);
 	pl_plan_free(solver.work);
 	pl_plan_free(solver.best);
 	pl_sample_free(solver.sample);
