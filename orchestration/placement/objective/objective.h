@@ -1,13 +1,15 @@
 /*
  * What makes a placement good: the terms, their weights, and the one figure that the solver makes small. The maths is in docs/PLANNER.md.
  *
- * Everything is per layer and per token. In units of "nodes that a token touches":
+ * Everything is per layer and per token, in nodes that a token touches:
  *
- *   cost = nodes   * (nodes touched + racks * racks touched beyond the first)
- *        + load    * sum over nodes of excess(load of the node / its fair share)       excess(r) = x + 10 x^2 with x = max(0, r - load_max)
- *        + active  * (distinct experts that the busiest node runs for a decode batch / the mean over nodes - 1)
- *        + move    * copies that must be loaded / experts of the layer
- *        + affinity * nodes touched that the layer before did not touch
+ *   cost = touched * (nodes + load * L) + active * A + move * M + affinity * F
+ *
+ *   touched   nodes, each by its link (1 on average), and `racks` for every rack beyond the first; with the router's own cover (common/cover.h)
+ *   L         fourth root of the sum over nodes of excess^4;  excess = x + 10 x^2,  x = max(0, load / fair share + drift - load_max)
+ *   A         copies of used experts for a batch of 64 tokens, over the used experts: what decode reads at most, over the least that it could
+ *   M         copies of the layer that must be loaded, over its experts
+ *   F         nodes that the neighbouring layers do not touch for the same token
  *
  * Plain data and pure functions; any thread.
  */
@@ -20,7 +22,7 @@
 struct pl_weights {
 	double nodes, racks, load, active, move, affinity;
 	double load_max;             /* load over fair share that costs nothing */
-	double drift;                /* how far the mixture of requests is taken to change: 0.5 = each kind may be half as much more */
+	double drift;                /* standard deviation of what each kind of request, and each expert, may be used more or less: 0.1 = 10 % */
 };
 
 enum pl_profile { PL_PROFILE_DECODE, PL_PROFILE_PREFILL, PL_PROFILE_MIXED };

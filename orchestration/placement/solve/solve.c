@@ -3,6 +3,7 @@
 #include "orchestration/placement/solve/improve.h"
 #include "orchestration/placement/solve/start.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -113,15 +114,31 @@ static void pull_to_neighbour(struct workshop *w, uint32_t neighbour)
 	}
 }
 
+/* What a copy costs decode: its weights are read for a batch when any of the batch's tokens goes there, at most as often as any of them chooses the expert. */
+static void push_by_copies(struct workshop *w)
+{
+	uint32_t E = w->site.experts, N = w->site.nodes;
+	double sum = 0;
+	for (int pass = 0; pass < 2; pass++)
+		for (uint32_t e = 0; e < E; e++) {
+			double idle = pow(1 - (double)pl_layer_uses(&w->layer, e) / w->layer.tokens, PL_BATCH);
+			sum += pass == 0 ? 1 - idle : 0;
+			for (uint32_t n = 0; n < N && pass == 1; n++)
+				w->site.pull[(size_t)e * N + n] -= (float)(w->weights.active * (1 - idle) / sum);
+		}
+}
+
 static enum cad_status fill_pull(struct workshop *w)
 {
 	const struct pl_solve_options *options = w->solver->options;
 	bool moves = options->present && w->weights.move > 0, follows = w->solver->last && w->state->any;
-	if (!moves && !follows)
+	if (!moves && !follows && w->weights.active <= 0)
 		return CAD_OK;
 	w->site.pull = calloc((size_t)w->site.experts * w->site.nodes, sizeof *w->site.pull);
 	if (!w->site.pull)
 		return CAD_ERR_MEMORY;
+	if (w->weights.active > 0)
+		push_by_copies(w);
 	if (moves)
 		pull_to_present(w, options->present);
 	if (follows && w->index > 0)
