@@ -3,9 +3,20 @@
 
 source "$ROOT/scripts/cluster.sh"
 
-DEMO_MODEL=$ROOT/models/demo                            # where a model that speaks is kept, when there is one
-GOLDEN_MODEL=$ROOT/tests/golden/mixtral-a/model         # random weights: its text is noise
-PROMPTS=("Once upon a time there was a" "The three laws of" "def fibonacci(n):")
+# What the model was trained on, one prompt for each kind of text.
+PROMPTS=(
+	"The following command can be used to"
+	$'.TH LS 1\n.SH NAME\n'
+	"Diese Option legt fest, ob"
+	"Cette fonction renvoie"
+	"Эта команда используется для"
+	"このオプションを指定すると"
+	$'static int\nread_header (struct'
+	$'class Parser:\n    def __init__(self,'
+	"func (s *Server)"
+	"CREATE TABLE t1 ("
+)
+SAMPLING=(--temperature 0.6 --seed 1)
 MAX_TOKENS=48
 
 cadrectl() { "$BIN/cadrectl" "$@"; }
@@ -46,7 +57,7 @@ demo_generate() {
 	local i
 	for i in "${!PROMPTS[@]}"; do
 		printf '\n> %s\n' "${PROMPTS[$i]}"
-		cadrectl generate --router "$ROUTER" --max-tokens "$MAX_TOKENS" --ignore-eos --save "$ANSWERS/$i.json" "${PROMPTS[$i]}" 2>/dev/null
+		cadrectl generate --router "$ROUTER" --max-tokens "$MAX_TOKENS" --ignore-eos "${SAMPLING[@]}" --save "$ANSWERS/$i.json" "${PROMPTS[$i]}" 2>/dev/null
 	done
 	printf '\n%7s %10s %10s %12s %12s %12s %12s  %s\n' prompt generated tokens/s 'first (ms)' nodes/token 'bytes out' 'bytes back' digest
 	for i in "${!PROMPTS[@]}"; do table_line "$ANSWERS/$i.json"; done
@@ -95,8 +106,7 @@ demo_paradox() {
 
 demo() {
 	local paradox=
-	MODEL=$GOLDEN_MODEL
-	[ ! -f "$DEMO_MODEL/config.json" ] || MODEL=$DEMO_MODEL
+	MODEL=$ROOT/models/demo
 	while [ $# -gt 0 ]; do
 		case $1 in
 			paradox) paradox=yes ;;
@@ -110,7 +120,6 @@ demo() {
 		shift
 	done
 	build release "${PROGRAMS[@]}"
-	[ "$MODEL" != "$GOLDEN_MODEL" ] || say "the model is a test checkpoint with random weights: its text is noise"
 	if [ -n "$paradox" ]; then
 		demo_paradox
 	else

@@ -52,14 +52,14 @@ def draw_training(log, path):
         points = [(line['step'], line['domains'][domain]) for line in lines if domain in line['domains']]
         smooth = numpy.convolve([p[1] for p in points], numpy.ones(5) / 5, 'valid')
         loss.plot([p[0] for p in points][4:], smooth, label=domain, linewidth=0.9)
-    loss.set(title='training loss by domain, nats a token', xlabel='step', ylim=(0.5, 6))
+    loss.set(title='training loss by domain, nats a token', xlabel='step', ylim=(2, 7))
     loss.legend(fontsize=7, ncol=2)
     for layer in range(len(lines[0]['load_max'])):
         load.plot(steps, [line['load_max'][layer] for line in lines], linewidth=0.8, color=f'C{layer}', label=f'layer {layer}')
         load.plot(steps, [line['load_min'][layer] for line in lines], linewidth=0.8, color=f'C{layer}')
         entropy.plot(steps, [line['entropy'][layer] for line in lines], linewidth=0.8, color=f'C{layer}', label=f'layer {layer}')
-    load.set(title='rows of the busiest and of the idlest expert of a step, over the mean', xlabel='step', ylim=(0, 4))
-    entropy.set(title='entropy of the load, 1 is even', xlabel='step', ylim=(0.8, 1.005))
+    load.set(title='busiest and idlest expert of ten steps, over the mean', xlabel='step', ylim=(0, 8))
+    entropy.set(title='entropy of the load, 1 is even', xlabel='step', ylim=(0.6, 1.005))
     entropy.legend(fontsize=7)
     figure.savefig(path, dpi=90)
 

@@ -7,7 +7,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 models=$(dirname "$here")
 [ $# -ge 1 ] || { echo "usage: $0 WORK [STEPS [DECAY]]" >&2; exit 2; }
-work=$1 steps=${2:-2000} decay=${3:-300}
+work=$1 steps=${2:-1364} decay=${3:-280}
 mkdir -p "$work"
 if [ ! -x "$work/venv/bin/python" ]; then
 	python3 -m venv "$work/venv"
@@ -22,4 +22,5 @@ run train "$work" --steps "$steps" --decay "$decay"
 run export "$work" "$models/demo"
 run collapse "$work"
 run export "$work" "$models/collapsed" --state collapsed.pt
+run golden "$models/demo" --heldout "$models/demo/heldout" --output "$models/../tests/golden/qwen3moe-demo"
 for name in demo collapsed; do run evaluate "$models/$name" --heldout "$models/demo/heldout" --cadrectl "$models/../build/bin/cadrectl"; done

@@ -20,7 +20,7 @@
 
 #define GOLDEN CADRE_SOURCE_DIR "/tests/golden/"
 
-static const char *const cases[] = { "mixtral-a", "mixtral-b", "olmoe-a", "olmoe-b", "qwen3moe-a", "qwen3moe-b", "llama-a" };
+static const char *const cases[] = { "mixtral-a", "mixtral-b", "olmoe-a", "olmoe-b", "qwen3moe-a", "qwen3moe-b", "qwen3moe-demo", "llama-a" };
 enum { CASES = sizeof cases / sizeof cases[0], LONG_SEQUENCE = 4 /* the one whose error in bf16 case.json tells */ };
 
 /* Relative to the largest expected value. f32: what float32 sums in another order come to is about 3e-6. fix16: rows with 16 bits. */
