@@ -10,12 +10,13 @@ struct candidates {
 	uint32_t count;
 };
 
-/* Returns the slots that somebody can serve. */
-static inline uint32_t collect(struct candidates *all, const struct cad_map_replicas *replicas, uint32_t k, uint32_t nodes_count, const bool *usable)
+/* Returns the slots that somebody can serve; of those, *choice are the ones that more than one node might. */
+static inline uint32_t collect(struct candidates *all, const struct cad_map_replicas *replicas, uint32_t k, uint32_t nodes_count, const bool *usable, uint32_t *choice)
 {
-	uint32_t open = 0, count = 0;
+	uint32_t open = 0, count = 0, several = 0;
 	memset(all->met, 0, (nodes_count + 63) / 64 * sizeof *all->met);
-	for (uint32_t slot = 0; slot < k; slot++)
+	for (uint32_t slot = 0; slot < k; slot++) {
+		several |= (uint32_t)(replicas[slot].count > 1) << slot;
 		for (uint32_t r = 0; r < replicas[slot].count; r++) {
 			uint16_t node = replicas[slot].nodes[r];
 			if (usable && !usable[node])
@@ -29,7 +30,9 @@ static inline uint32_t collect(struct candidates *all, const struct cad_map_repl
 			all->slots[node] |= 1u << slot;
 			open |= 1u << slot;
 		}
+	}
 	all->count = count;
+	*choice = open & several;
 	return open;
 }
 
@@ -120,8 +123,8 @@ static inline __attribute__((always_inline)) void cover(const struct cad_map_rep
 	}
 	struct candidates all;
 	uint16_t chosen[CAD_TOPK_MAX];
-	uint32_t open = collect(&all, replicas, k, nodes_count, usable), served = open, once = 0, several = 0, chosen_count = 0;
-	while (open) {
+	uint32_t choice, open = collect(&all, replicas, k, nodes_count, usable, &choice), served = open, once = 0, several = 0, chosen_count = 0;
+	while (open & choice) {
 		uint32_t next = load && load->point > 0 ? next_guarded(&all, open, load) : next_plain(&all, open, load ? load->node : NULL);
 		uint16_t node = all.list[next];
 		all.list[next] = all.list[--all.count];
@@ -129,6 +132,12 @@ static inline __attribute__((always_inline)) void cover(const struct cad_map_rep
 		several |= once & all.slots[node];
 		once |= all.slots[node];
 		open &= ~all.slots[node];
+	}
+	for (; open; open &= ~once) {   /* what is left has one node each: which comes first makes no difference */
+		uint16_t node = replicas[__builtin_ctz(open)].nodes[0];
+		chosen[chosen_count++] = node;
+		several |= once & all.slots[node];
+		once |= all.slots[node];
 	}
 	assign(&all, chosen, chosen_count, k, served, several, load, nodes);
 }

@@ -76,7 +76,10 @@ static void print_moves(const struct cl_plan_case *c, const struct cl_plan_resul
 		}
 		putchar('\n');
 	}
-	printf("searches that began elsewhere ended %.2f %% above this plan's objective: an estimate of what is left to gain\n\n", 100 * r->solution.gap);
+	if (r->solution.gap > 0)
+		printf("searches that began elsewhere ended %.2f %% above this plan's objective: an estimate of what is left to gain\n\n", 100 * r->solution.gap);
+	else
+		printf("no second search has ended: more time may bring a better plan\n\n");
 }
 
 static int by_nodes(const void *a, const void *b)

@@ -22,7 +22,7 @@
 struct pl_weights {
 	double nodes, racks, load, active, move, affinity;
 	double load_max;             /* load over fair share that costs nothing */
-	double drift;                /* standard deviation of what each kind of request, and each expert, may be used more or less: 0.1 = 10 % */
+	double drift;                /* standard deviation of what each kind of request may be more or less: 0.1 = 10 %; of an expert's use: 2.5 times that */
 };
 
 enum pl_profile { PL_PROFILE_DECODE, PL_PROFILE_PREFILL, PL_PROFILE_MIXED };

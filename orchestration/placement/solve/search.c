@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define EXPERT_DRIFT 2.5
+
 enum cad_status pl_search_init(struct pl_search *search, const struct pl_layer *layer, const struct pl_site *site)
 {
 	size_t pairs = (size_t)layer->tokens * layer->k, kinds = layer->sample->kinds, nodes = site->nodes;
@@ -104,8 +106,8 @@ static void uncover_token(struct pl_search *search, uint32_t token)
 }
 
 /*
- * Load over fair share; and how far that may go: its standard deviation when every kind of request and every expert's use grows or shrinks by `drift` of
- * itself, all independently.
+ * Load over fair share; and how far that may go: its standard deviation when every kind of request grows or shrinks by `drift` of itself, and
+ * every expert's use by EXPERT_DRIFT times that, all independently.
  */
 static void weigh_load(struct pl_search *search)
 {
@@ -121,7 +123,7 @@ static void weigh_load(struct pl_search *search)
 			search->ratio[n] = search->spread[n] = 0;
 			continue;
 		}
-		double fair = pairs * site->fair[n], ratio = (double)rows / fair, variance = search->squares[n] / (fair * fair);
+		double fair = pairs * site->fair[n], ratio = (double)rows / fair, variance = EXPERT_DRIFT * EXPERT_DRIFT * search->squares[n] / (fair * fair);
 		for (uint32_t c = 0; c < sample->kinds && sample->kinds > 1 && drift > 0; c++) {
 			double off = (double)search->rows[(size_t)c * site->nodes + n] / fair - ratio * sample->kind_share[c];
 			variance += off * off;

@@ -20,7 +20,7 @@ static const char *const start_names[STARTS] = { "contiguous", "spectral", "pres
 /*
  * A round is one step of this list, then kicks without end.
  *
- * begin:  the start as it is, the rest of the room filled with copies of the hottest experts.
+ * begin:  the start as it is, the rest of the room filled with copies of the hottest experts; after the last of these rounds a short search from the best.
  * coarse: the start improved on a part of the tokens, with little weight on load at first, then with more and more: experts that belong together find each other that way,
  *         while from the full weight on at once no way leads past placements that are uneven for a moment.
  * fine:   what came of that, improved on all tokens.
@@ -320,6 +320,9 @@ static void judge(struct workshop *w, enum start start, bool ended)
 	store(w, state->best);
 }
 
+/* So many changes are tried in a search for every copy that there is. */
+enum { TRIES = 4 };
+
 /* From one stage to another; what room is left is filled when the stage `fill` is reached. */
 static void climb(struct workshop *w, uint32_t from, uint32_t to, uint32_t fill, bool hottest)
 {
@@ -330,7 +333,7 @@ static void climb(struct workshop *w, uint32_t from, uint32_t to, uint32_t fill,
 		set_stage(w, stage);
 		if (stage >= fill && !hottest)
 			pl_improve_fill(&w->improve, &w->search);
-		pl_improve_polish(&w->improve, &w->search, 4 * w->site.copies_max, doubt < 1 ? doubt : 1);
+		pl_improve_polish(&w->improve, &w->search, TRIES * w->site.copies_max, doubt < 1 ? doubt : 1);
 	}
 }
 
@@ -408,6 +411,11 @@ static enum cad_status run_begin(struct workshop *w, enum start start, struct ca
 		return status == CAD_ERR_UNSUPPORTED ? CAD_OK : status;
 	pl_improve_fill_hottest(&w->search);
 	judge(w, start, false);
+	if (start == START_SPECTRAL) {   /* the best of the starts where there are no groups: a first short search, for those with little time */
+		load(w, w->state->best);
+		climb(w, STAGES - 1, STAGES - 1, STAGES, false);
+		judge(w, w->state->best_start, false);
+	}
 	return CAD_OK;
 }
 
