@@ -389,8 +389,9 @@ static void affinity_keeps_tokens_where_they_are(void **state)
 	assert_int_equal(pl_cluster_create(8, 4, &cluster, &error), CAD_OK);
 	struct pl_solve_options options = options_for(trace, &cluster, 32, 16);
 	struct pl_solution without = solve(&options);
-	options.weights.affinity = 0.5;
+	options.weights.affinity = 1;
 	struct pl_solution with = solve(&options);
+	print_message("nodes that both layers touch: %.3f, with affinity %.3f\n", overlap(trace, without.plan), overlap(trace, with.plan));
 	assert_true(overlap(trace, with.plan) > 1.2 * overlap(trace, without.plan));
 	pl_solution_fini(&with);
 	pl_solution_fini(&without);
