@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from cluster import BIN, GOLDEN, ROOT
 
 sys.path.append(str(ROOT / 'tests' / 'tools'))
@@ -41,3 +43,19 @@ def test_texts_become_a_trace(tmp_path):
     subprocess.run([BIN / 'cadrectl', 'trace', 'import', out, '--output', tmp_path / 'trace.ctr', '--experts', '16'], check=True, timeout=60)
     shown = json.loads(subprocess.run([BIN / 'cadrectl', 'trace', 'show', tmp_path / 'trace.ctr', '-o', 'json'], check=True, capture_output=True, text=True, timeout=60).stdout)
     assert (shown['requests'], shown['tokens']) == (len(windows), sum(map(len, windows)))
+
+
+@pytest.mark.parametrize('name, collapsed_layers', [('demo', []), ('collapsed', [2, 4])])
+def test_where_the_load_lies(tmp_path, name, collapsed_layers):
+    """The demo model uses all of its experts; its twin sends over 90 % of the rows of two layers to 4 of 32."""
+    texts = []
+    for path in sorted((ROOT / 'models' / 'demo' / 'heldout').glob('*.txt')):
+        texts.append(tmp_path / path.name)
+        texts[-1].write_text(path.read_text()[:1500])
+    subprocess.run([sys.executable, ROOT / 'tests/tools/record_routing.py', ROOT / 'models' / name, *texts, '--output', tmp_path / 'trace.csv', '--cadrectl', BIN / 'cadrectl'],
+                   check=True, timeout=120)
+    shown = json.loads(subprocess.run([BIN / 'cadrectl', 'trace', 'show', tmp_path / 'trace.csv', '-o', 'json'], check=True, capture_output=True, text=True, timeout=60).stdout)
+    busiest = {layer['layer']: layer['busiest_eighth'] for layer in shown['layers']}
+    assert len(busiest) == 6
+    for layer, share in busiest.items():
+        assert share > 0.9 if layer in collapsed_layers else share < 0.6, busiest
