@@ -58,7 +58,7 @@ def draw_training(log, path):
         load.plot(steps, [line['load_max'][layer] for line in lines], linewidth=0.8, color=f'C{layer}', label=f'layer {layer}')
         load.plot(steps, [line['load_min'][layer] for line in lines], linewidth=0.8, color=f'C{layer}')
         entropy.plot(steps, [line['entropy'][layer] for line in lines], linewidth=0.8, color=f'C{layer}', label=f'layer {layer}')
-    load.set(title='busiest and idlest expert of ten steps, over the mean', xlabel='step', ylim=(0, 8))
+    load.set(title='busiest and idlest expert of a step, over the mean', xlabel='step', ylim=(0, 8))
     entropy.set(title='entropy of the load, 1 is even', xlabel='step', ylim=(0.6, 1.005))
     entropy.legend(fontsize=7)
     figure.savefig(path, dpi=90)
