@@ -413,7 +413,8 @@ static enum cad_status run_begin(struct workshop *w, enum start start, struct ca
 	judge(w, start, false);
 	if (start == START_SPECTRAL) {   /* the best of the starts where there are no groups: a first short search, for those with little time */
 		load(w, w->state->best);
-		climb(w, STAGES - 1, STAGES - 1, STAGES, false);
+		set_stage(w, STAGES - 1);
+		pl_improve_polish(&w->improve, &w->search, w->site.copies_max / 2, 0);
 		judge(w, w->state->best_start, false);
 	}
 	return CAD_OK;
