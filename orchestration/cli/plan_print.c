@@ -1,4 +1,4 @@
-/* What `cadrectl plan` says: a table for people, JSON for programs and yardsticks. */
+/* What `cadrectl plan` says: a table for people, JSON for programs. */
 #include "orchestration/cli/plan.h"
 
 #include <jansson.h>

@@ -445,7 +445,7 @@ static void impossible_wishes_are_refused(void **state)
 
 /* ---- prediction and explanation ---- */
 
-/* The rule of the yardstick, written down without any cleverness: returns nodes a token and the busiest node over the mean. */
+/* The rule of common/cover.h, written down without any cleverness: returns nodes a token and the busiest node over the mean. */
 static void measure_plainly(const struct pl_sample *sample, const struct pl_plan *plan, bool guard, double *nodes, double *load)
 {
 	const struct pl_trace *trace = sample->trace;

@@ -1,7 +1,7 @@
 /*
  * A plan: which nodes hold which expert of which layer.
  *
- * Plain data in the heap, freed with pl_plan_free; any thread may read it. As a file it is the JSON that placement yardsticks read:
+ * Plain data in the heap, freed with pl_plan_free; any thread may read it. As a file it is this JSON:
  *   {"format": "cadre-placement-1", "planner": "cadre", "nodes": 8, "slots_per_node": 36, "seconds": 1.25, "layers": {"0": {"0": [3], "1": [0, 5]}}}
  */
 #ifndef CADRE_PLACEMENT_PLAN_H

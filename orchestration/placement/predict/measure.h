@@ -1,5 +1,5 @@
 /*
- * What a plan would do with recorded routing: the metrics of the placement yardstick, in its definitions.
+ * What a plan would do with recorded routing: the metrics that tests/planners/measure.py computes apart from this, in its definitions.
  *
  * Tokens are walked in decode order, each is covered with the router's own rule (common/cover.h), and the load that this gives enters the next choice. Pure but for
  * the memory that it allocates and frees; layers are measured in as many threads as asked for, and the result does not depend on how many.
