@@ -1,7 +1,6 @@
 /* `cadrectl plan`: where experts should live, from recorded routing. */
 #include "orchestration/cli/plan.h"
 
-#include "common/options_value.h"
 
 #include <stdio.h>
 #include <stdlib.h>

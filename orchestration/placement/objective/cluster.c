@@ -5,7 +5,6 @@
 #include "common/model/spec.h"
 
 #include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
