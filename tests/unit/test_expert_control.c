@@ -180,6 +180,7 @@ static void orders_and_reports(void **state)
 	struct ex_control_options options = { .reactor = fixture.reactor, .placement = fixture.target, .settings = &settings, .engine = engine, .load_threads = 2, .memory_bytes = 12345, .id = "node-a",
 		                              .exchange_address = "127.0.0.1:7400", .http_address = "127.0.0.1:1", .kernels_fingerprint = "k", .isa = "ref", .threads = 1 };
 	assert_int_equal(ex_control_create(&options, &control, &error), CAD_OK);
+	cad_settings_fini(&settings);
 
 	wait_for(&fixture, &placement, said_hello);
 	assert_string_equal(placement.id, "node-a");
