@@ -121,8 +121,9 @@ def test_routing_of_a_model(tmp_path):
 def test_recording_a_model_on_texts(tmp_path):
     (tmp_path / 'a.txt').write_text('Experts that are selected together live together. ' * 6)
     (tmp_path / 'b.txt').write_text('And the nodes stay even.')
-    subprocess.run([sys.executable, pathlib.Path(__file__).with_name('record.py'), '--cadrectl', CADRECTL, '--model', ROOT / 'tests' / 'golden' / 'olmoe-a' / 'model', '--piece', '32', '--output',
-                    tmp_path / 't.ctr', tmp_path / 'a.txt', tmp_path / 'b.txt'], check=True)
+    subprocess.run([sys.executable, ROOT / 'tests' / 'tools' / 'record_routing.py', ROOT / 'tests' / 'golden' / 'olmoe-a' / 'model', tmp_path / 'a.txt', tmp_path / 'b.txt', '--cadrectl', CADRECTL,
+                    '--window', '32', '--output', tmp_path / 't.csv'], check=True)
+    cadrectl('trace', 'import', tmp_path / 't.csv', '--output', tmp_path / 't.ctr', '--provenance', 'a.txt, b.txt')
     shown = json.loads(cadrectl('trace', 'show', tmp_path / 't.ctr', '-o', 'json'))
     assert shown['requests'] > 3 and shown['tokens'] > 32 * (shown['requests'] - 2) and 'a.txt, b.txt' in shown['provenance']
 
