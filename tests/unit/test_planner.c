@@ -2,6 +2,7 @@
 #include "orchestration/placement/predict/explain.h"
 #include "orchestration/placement/predict/measure.h"
 #include "orchestration/placement/predict/moves.h"
+#include "orchestration/placement/solve/improve.h"
 #include "orchestration/placement/solve/site.h"
 #include "orchestration/placement/solve/solve.h"
 #include "orchestration/placement/trace/synthetic.h"
@@ -399,6 +400,147 @@ static void affinity_keeps_tokens_where_they_are(void **state)
 	pl_trace_free(trace);
 }
 
+/* ---- racks and links ---- */
+
+/* Every change is exactly as good as it was estimated, where there are no copies: nodes of unequal links, racks, room that is left. */
+static void estimates_know_racks_and_links(void **state)
+{
+	(void)state;
+	struct cad_random random = { 606 };
+	struct cad_error error;
+	uint32_t tried = 0;
+	for (int round = 0; round < 12; round++) {
+		struct pl_trace *trace = make_trace(1, 24, 4, 300, 4, 0.6, cad_random_next(&random));
+		struct pl_weights weights = pl_weights_of(PL_PROFILE_MIXED);
+		struct pl_cluster cluster;
+		struct pl_sample *sample;
+		struct pl_layer layer;
+		struct pl_site site;
+		struct pl_search search;
+		struct pl_improve improve;
+		uint32_t labels[24], nodes = 2 + (uint32_t)cad_random_below(&random, 6);
+		weights.load = 0;
+		weights.racks = 0.1 + cad_random_unit(&random);
+		assert_int_equal(pl_cluster_create(nodes, (24 + nodes - 1) / nodes + 1, &cluster, &error), CAD_OK);
+		cluster.racks_count = round % 4 ? 1 + (uint32_t)cad_random_below(&random, 4) : 1;
+		for (uint32_t n = 0; n < nodes; n++) {
+			cluster.nodes[n].rack = (uint32_t)cad_random_below(&random, cluster.racks_count);
+			cluster.nodes[n].link = round % 3 ? 0.25 + cad_random_unit(&random) : 1;
+		}
+		for (uint32_t e = 0; e < 24; e++)
+			labels[e] = (uint32_t)cad_random_below(&random, nodes);
+		assert_int_equal(pl_sample_create(trace, 0, 1, &sample), CAD_OK);
+		assert_int_equal(pl_layer_init(&layer, sample, 0, 1), CAD_OK);
+		assert_int_equal(pl_site_init(&site, &cluster, &weights, 1, 0, 24, 24, &error), CAD_OK);
+		assert_int_equal(pl_search_init(&search, &layer, &site), CAD_OK);
+		assert_int_equal(pl_improve_init(&improve, &site), CAD_OK);
+		assert_int_equal(pl_site_settle(&site, labels, &search.replicas, &error), CAD_OK);
+		pl_search_reset(&search);
+		uint32_t count = pl_improve_propose(&improve, &search);
+		for (uint32_t i = 0; i < count; i++, tried++) {
+			double grown = pl_search_try(&search, improve.proposals[i].changes, improve.proposals[i].count);
+			assert_float_equal(grown, -improve.proposals[i].gain, 1e-5);
+			pl_search_undo(&search);
+		}
+		pl_improve_fini(&improve);
+		pl_search_fini(&search);
+		pl_site_fini(&site);
+		pl_layer_fini(&layer);
+		pl_sample_free(sample);
+		pl_cluster_fini(&cluster);
+		pl_trace_free(trace);
+	}
+	assert_true(tried > 100);
+}
+
+static double racks_per_token(const struct pl_trace *trace, const struct pl_plan *plan, const struct pl_cluster *cluster)
+{
+	struct pl_sample *sample;
+	struct pl_metrics metrics;
+	assert_int_equal(pl_sample_create(trace, 0, 1, &sample), CAD_OK);
+	assert_int_equal(pl_measure(sample, plan, cluster, PL_ROUTER_COVER, 1, &metrics), CAD_OK);
+	double racks = metrics.racks_per_token;
+	pl_metrics_fini(&metrics);
+	pl_sample_free(sample);
+	return racks;
+}
+
+/* Neighbouring communities are chosen together, so that the planted map has them in one rack: the plan must find that, wherever the racks are. */
+static void communities_that_go_together_share_a_rack(void **state)
+{
+	(void)state;
+	const struct pl_synthetic settings = { .layers = 2, .experts = 64, .k = 6, .tokens = 5000, .seed = 77, .communities = 16, .strength = 0.5, .zipf = 0.3, .tasks = 4,
+	                                       .task_skew = 0.5, .locality = 0.4, .request_tokens = 40 };
+	struct pl_synthetic_trace made;
+	struct pl_known_cost known;
+	struct pl_cluster cluster;
+	struct pl_plan *planted;
+	struct cad_error error;
+	uint16_t node[2 * 64];
+	bool found;
+	assert_int_equal(pl_synthetic_create(&settings, &made, &error), CAD_OK);
+	assert_int_equal(pl_synthetic_place(&settings, &made, 8, node, &found, &known, &error), CAD_OK);
+	assert_int_equal(pl_cluster_create(8, 8, &cluster, &error), CAD_OK);
+	assert_int_equal(pl_plan_create(2, 64, 8, &planted), CAD_OK);
+	for (uint32_t i = 0; i < 2 * 64; i++)
+		pl_plan_put(planted, i / 64, i % 64, node[i]);
+	for (uint32_t racks = 2; racks <= 4; racks += 2) {
+		cluster.racks_count = racks;
+		for (uint32_t n = 0; n < 8; n++)
+			cluster.nodes[n].rack = n * racks / 8;
+		double best = racks_per_token(made.trace, planted, &cluster);
+		for (uint32_t n = 0; n < 8; n++)
+			cluster.nodes[n].rack = n % racks;
+		struct pl_solve_options options = options_for(made.trace, &cluster, 64, 9);
+		struct pl_solution with = solve(&options);
+		options.weights.racks = 0;
+		struct pl_solution without = solve(&options);
+		double racks_with = racks_per_token(made.trace, with.plan, &cluster), racks_without = racks_per_token(made.trace, without.plan, &cluster);
+		print_message("%u racks: a token touches %.4f, without regard to racks %.4f, planted %.4f\n", racks, racks_with, racks_without, best);
+		assert_true(racks_with <= 1.02 * best);
+		assert_true(racks_without > 1.05 * best);
+		pl_solution_fini(&without);
+		pl_solution_fini(&with);
+	}
+	pl_plan_free(planted);
+	pl_cluster_fini(&cluster);
+	pl_synthetic_fini(&made);
+}
+
+/* Of the nodes that a token touches, those behind slow links: every other one. */
+static double slow_per_token(const struct pl_trace *trace, const struct pl_plan *plan)
+{
+	uint64_t sum = 0;
+	for (uint64_t t = 0; t < trace->tokens; t++) {
+		uint64_t touched = 0;
+		for (uint32_t j = 0; j < trace->k; j++)
+			touched |= *pl_plan_set(plan, 0, pl_trace_row(trace, 0, t)[j]);
+		sum += (uint64_t)__builtin_popcountll(touched & 0x5555);
+	}
+	return (double)sum / (double)trace->tokens;
+}
+
+static void slow_links_are_touched_less(void **state)
+{
+	(void)state;
+	struct pl_trace *trace = make_trace(1, 64, 4, 4000, 16, 0.3, 15);
+	struct pl_cluster cluster;
+	struct cad_error error;
+	assert_int_equal(pl_cluster_create(8, 8, &cluster, &error), CAD_OK);
+	struct pl_solve_options options = options_for(trace, &cluster, 64, 9);
+	options.weights.load_max = 1.3;   /* room to keep rows away from them */
+	struct pl_solution without = solve(&options);
+	for (uint32_t n = 0; n < 8; n += 2)
+		cluster.nodes[n].link = 0.25;
+	struct pl_solution with = solve(&options);
+	print_message("slow nodes that a token touches: %.3f, without regard to links %.3f\n", slow_per_token(trace, with.plan), slow_per_token(trace, without.plan));
+	assert_true(slow_per_token(trace, with.plan) < 0.95 * slow_per_token(trace, without.plan));
+	pl_solution_fini(&with);
+	pl_solution_fini(&without);
+	pl_cluster_fini(&cluster);
+	pl_trace_free(trace);
+}
+
 /* ---- what cannot be ---- */
 
 static void impossible_wishes_are_refused(void **state)
@@ -573,6 +715,9 @@ int main(void)
 		cmocka_unit_test(blocks_stay_where_nothing_beats_them),
 		cmocka_unit_test(what_is_there_stays_when_moving_costs),
 		cmocka_unit_test(affinity_keeps_tokens_where_they_are),
+		cmocka_unit_test(estimates_know_racks_and_links),
+		cmocka_unit_test(communities_that_go_together_share_a_rack),
+		cmocka_unit_test(slow_links_are_touched_less),
 		cmocka_unit_test(impossible_wishes_are_refused),
 		cmocka_unit_test(prediction_equals_the_plain_rule),
 		cmocka_unit_test(explanations_add_up),

@@ -8,78 +8,145 @@ enum { FILL_BATCH = 16, FAILED_MAX = 32 };
 
 enum cad_status pl_improve_init(struct pl_improve *improve, const struct pl_site *site)
 {
-	size_t cells = (size_t)site->experts * site->nodes;
+	size_t cells = (size_t)site->experts * site->nodes, pairs = (size_t)site->experts * site->experts;
+	size_t racks = site->plain ? 0 : (size_t)site->experts * site->cluster->racks_count;
 	uint32_t seats = site->copies_max + site->nodes;
 	*improve = (struct pl_improve){ .seats_max = seats };
-	improve->join = malloc((4 * cells + (size_t)site->experts * site->experts) * sizeof *improve->join);
+	improve->join = malloc((3 * cells + pairs + racks) * sizeof *improve->join);
+	improve->rows = malloc(cells * sizeof *improve->rows);
 	improve->seats = malloc(seats * sizeof *improve->seats);
 	improve->going = malloc((size_t)seats * site->nodes * sizeof *improve->going);
 	improve->proposals = malloc((2 * (size_t)seats + cells) * sizeof *improve->proposals);
-	if (!improve->join || !improve->seats || !improve->going || !improve->proposals) {
+	if (!improve->join || !improve->rows || !improve->seats || !improve->going || !improve->proposals) {
 		pl_improve_fini(improve);
 		return CAD_ERR_MEMORY;
 	}
 	improve->stay = improve->join + cells;
 	improve->leave = improve->stay + cells;
-	improve->rows = improve->leave + cells;
-	improve->lone = improve->rows + cells;
+	improve->lone = improve->leave + cells;
+	improve->racks = racks ? improve->lone + pairs : NULL;
 	return CAD_OK;
 }
 
 void pl_improve_fini(struct pl_improve *improve)
 {
 	free(improve->join);
+	free(improve->rows);
 	free(improve->seats);
 	free(improve->going);
 	free(improve->proposals);
 	*improve = (struct pl_improve){ 0 };
 }
 
+/* The distinct places (nodes or racks) of a token's slots. */
+struct places {
+	uint16_t of[CAD_TOPK_MAX];
+	uint32_t count, alone;       /* alone: a bit for each slot that has its place to itself */
+};
+
+static void find_places(const uint16_t *place, uint32_t k, struct places *found)
+{
+	uint32_t first[CAD_TOPK_MAX];
+	found->count = found->alone = 0;
+	for (uint32_t j = 0; j < k; j++) {
+		uint32_t d = 0;
+		if (place[j] == CAD_COVER_NONE)
+			continue;
+		while (d < found->count && found->of[d] != place[j])
+			d++;
+		if (d == found->count) {
+			found->of[found->count] = place[j];
+			first[found->count++] = j;
+			found->alone |= 1u << j;
+		} else {
+			found->alone &= ~(1u << first[d]);
+		}
+	}
+}
+
+static void find_racks(const struct pl_site *site, const uint16_t *home, uint32_t k, struct places *found)
+{
+	uint16_t rack[CAD_TOPK_MAX];
+	for (uint32_t j = 0; j < k; j++)
+		rack[j] = home[j] == CAD_COVER_NONE ? CAD_COVER_NONE : (uint16_t)site->cluster->nodes[home[j]].rack;
+	find_places(rack, k, found);
+}
+
+/* A token's share in the tables where all nodes are equal. */
+static void count_token(struct pl_improve *improve, const struct pl_site *site, const uint16_t *ids, const uint16_t *home, uint32_t k)
+{
+	size_t experts = site->experts, nodes = site->nodes;
+	struct places touched;
+	find_places(home, k, &touched);
+	for (uint32_t j = 0; j < k; j++) {
+		if (home[j] == CAD_COVER_NONE)
+			continue;
+		size_t row = ids[j] * nodes;
+		bool lone = touched.alone >> j & 1;
+		float *table = (lone ? improve->join : improve->stay) + row;
+		for (uint32_t d = 0; d < touched.count; d++)
+			table[touched.of[d]]++;
+		improve->rows[row + home[j]]++;
+		if (!lone) {
+			improve->leave[row + home[j]]++;
+			continue;
+		}
+		table[home[j]]--;
+		float *lone_with = improve->lone + ids[j] * experts;
+		for (uint32_t i = 0; i < k && ids[i] != PL_TRACE_NONE; i++)
+			lone_with[ids[i]]++;
+	}
+}
+
+/* The same with the cost of each node, and of racks: what a token saves when an expert leaves is its node, if it is alone there, and its rack, if it is alone in it. */
+static void weigh_token(struct pl_improve *improve, const struct pl_site *site, const uint16_t *ids, const uint16_t *home, uint32_t k)
+{
+	size_t experts = site->experts, nodes = site->nodes, racks_count = site->cluster->racks_count;
+	float rack_cost = (float)site->weights->racks;
+	struct places touched, racks;
+	find_places(home, k, &touched);
+	find_racks(site, home, k, &racks);
+	for (uint32_t j = 0; j < k; j++) {
+		if (home[j] == CAD_COVER_NONE)
+			continue;
+		size_t row = ids[j] * nodes;
+		bool lone = touched.alone >> j & 1, lone_in_rack = racks.alone >> j & 1;
+		uint32_t own_rack = site->cluster->nodes[home[j]].rack;
+		float saved = (lone ? site->touch[home[j]] : 0) + (lone_in_rack ? rack_cost : 0);
+		for (uint32_t d = 0; d < touched.count; d++) {
+			uint32_t n = touched.of[d];
+			if (lone && n == home[j])
+				continue;
+			improve->join[row + n] += saved;
+			improve->stay[row + n] += site->touch[n] - saved;
+		}
+		for (uint32_t d = 0; d < racks.count; d++)
+			improve->racks[ids[j] * racks_count + racks.of[d]] += !(lone_in_rack && racks.of[d] == own_rack);
+		improve->rows[row + home[j]]++;
+		improve->leave[row + home[j]] += 1 + rack_cost - saved;
+		float *lone_with = improve->lone + ids[j] * experts;
+		for (uint32_t i = 0; lone && i < k && ids[i] != PL_TRACE_NONE; i++)
+			lone_with[ids[i]] += saved;
+	}
+}
+
 /* One walk over all tokens fills the tables. */
 static void count_tokens(struct pl_improve *improve, const struct pl_search *search)
 {
 	const struct pl_layer *layer = search->layer;
-	size_t experts = search->site->experts;
-	uint32_t k = layer->k, nodes = search->site->nodes;
-	memset(improve->join, 0, experts * (4 * (size_t)nodes + experts) * sizeof *improve->join);
+	const struct pl_site *site = search->site;
+	size_t cells = (size_t)site->experts * site->nodes, pairs = (size_t)site->experts * site->experts, racks = site->cluster->racks_count;
+	memset(improve->join, 0, (3 * cells + pairs + (improve->racks ? site->experts * racks : 0)) * sizeof *improve->join);
+	memset(improve->rows, 0, cells * sizeof *improve->rows);
 	for (uint32_t t = 0; t < layer->tokens; t++) {
-		const uint16_t *ids = layer->ids + (size_t)t * k, *home = search->home + (size_t)t * k;
-		uint16_t touched[CAD_TOPK_MAX];
-		uint32_t alone = 0, distinct = 0;   /* alone: a bit for each slot whose node serves nothing else */
-		uint32_t first[CAD_TOPK_MAX];
-		for (uint32_t j = 0; j < k; j++) {
-			uint32_t d = 0;
-			if (home[j] == CAD_COVER_NONE)
-				continue;
-			while (d < distinct && touched[d] != home[j])
-				d++;
-			if (d == distinct) {
-				touched[distinct] = home[j];
-				first[distinct++] = j;
-				alone |= 1u << j;
-			} else {
-				alone &= ~(1u << first[d]);
-			}
-		}
-		for (uint32_t j = 0; j < k; j++) {
-			if (home[j] == CAD_COVER_NONE)
-				continue;
-			size_t row = (size_t)ids[j] * nodes;
-			bool lone = alone >> j & 1;
-			uint32_t *table = (lone ? improve->join : improve->stay) + row;
-			for (uint32_t d = 0; d < distinct; d++)
-				table[touched[d]]++;
-			improve->rows[row + home[j]]++;
-			if (!lone) {
-				improve->leave[row + home[j]]++;
-				continue;
-			}
-			table[home[j]]--;
-			uint32_t *lone_with = improve->lone + ids[j] * experts;
-			for (uint32_t i = 0; i < k && ids[i] != PL_TRACE_NONE; i++)
-				lone_with[ids[i]]++;
-		}
+		size_t at = (size_t)t * layer->k;
+		if (site->plain)
+			count_token(improve, site, layer->ids + at, search->home + at, layer->k);
+		else
+			weigh_token(improve, site, layer->ids + at, search->home + at, layer->k);
 	}
+	for (size_t i = 0; improve->racks && i < cells; i++)
+		improve->stay[i] += (float)site->weights->racks * improve->racks[i / site->nodes * racks + site->cluster->nodes[i % site->nodes].rack];
 }
 
 static double excess_of(const struct pl_search *search, uint32_t node, double more_rows)
@@ -113,16 +180,22 @@ static double pull_of(const struct pl_site *site, uint32_t expert, uint32_t node
 	return site->pull && expert != PL_NOBODY ? (double)site->pull[(size_t)expert * site->nodes + node] : 0;
 }
 
-/* Tokens saved when the copy on `from` goes to `to` instead. */
+/* Of the expert's tokens, those that the copy on this node serves. */
+static double part_of(const struct pl_improve *improve, const struct pl_search *search, uint32_t expert, uint32_t node)
+{
+	uint32_t uses = pl_layer_uses(search->layer, expert);
+	if (search->replicas.of[expert].count == 1)
+		return 1;
+	return uses ? (double)improve->rows[(size_t)expert * search->site->nodes + node] / uses : 0;
+}
+
+/* What tokens save when the copy on `from` goes to `to` instead. Exact where experts have one copy. */
 static double move_gain(const struct pl_improve *improve, const struct pl_search *search, uint32_t expert, uint32_t from, uint32_t to)
 {
-	size_t row = (size_t)expert * search->site->nodes;
-	double part = 1;   /* of the expert's tokens, those that this copy serves */
-	if (search->replicas.of[expert].count > 1) {
-		uint32_t uses = pl_layer_uses(search->layer, expert);
-		part = uses ? (double)improve->rows[row + from] / uses : 0;
-	}
-	return (double)improve->join[row + to] + part * improve->stay[row + to] - improve->leave[row + from];
+	const struct pl_site *site = search->site;
+	size_t row = (size_t)expert * site->nodes;
+	double gain = (double)improve->join[row + to] + part_of(improve, search, expert, from) * (double)improve->stay[row + to] - (double)improve->leave[row + from];
+	return site->plain ? gain : gain - ((double)site->touch[to] - 1) * improve->rows[row + from];
 }
 
 static bool may_move(const struct pl_search *search, uint32_t expert, uint32_t from, uint32_t to)
@@ -161,8 +234,8 @@ static double swap_gain(const struct pl_improve *improve, const struct pl_search
 	if (gain + most <= enough)
 		return gain;
 	if (a->expert != PL_NOBODY && b->expert != PL_NOBODY) {
-		uint32_t promised = improve->lone[(size_t)a->expert * site->experts + b->expert] + improve->lone[(size_t)b->expert * site->experts + a->expert];
-		gain -= site->weights->nodes * promised / search->layer->tokens;
+		float promised = improve->lone[(size_t)a->expert * site->experts + b->expert] + improve->lone[(size_t)b->expert * site->experts + a->expert];
+		gain -= site->weights->nodes * (double)promised / search->layer->tokens;
 	}
 	if (gain + most <= enough)
 		return gain;
@@ -209,8 +282,17 @@ static double add_gain(const struct pl_improve *improve, const struct pl_search 
 static double drop_gain(const struct pl_improve *improve, const struct pl_search *search, uint32_t expert, uint32_t node)
 {
 	const struct pl_site *site = search->site;
+	struct cad_map_replicas replicas = search->replicas.of[expert];
 	size_t row = (size_t)expert * site->nodes;
-	return -site->weights->nodes * (double)improve->leave[row + node] / (double)search->layer->tokens - pull_of(site, expert, node);
+	double tokens = -(double)improve->leave[row + node], best = -INFINITY;
+	for (uint32_t r = 0; !site->plain && r < replicas.count; r++) {   /* to the copy that is nearest by link and rack */
+		uint32_t other = replicas.nodes[r];
+		double known = (double)improve->racks[(size_t)expert * site->cluster->racks_count + site->cluster->nodes[other].rack];
+		double gain = site->weights->racks * part_of(improve, search, expert, node) * known - ((double)site->touch[other] - 1) * improve->rows[row + node];
+		best = other != node && gain > best ? gain : best;
+	}
+	tokens += site->plain ? 0 : best;
+	return site->weights->nodes * tokens / (double)search->layer->tokens - pull_of(site, expert, node);
 }
 
 static int by_gain(const void *a, const void *b)
@@ -243,11 +325,11 @@ static void propose_replacement(struct pl_improve *improve, const struct pl_sear
 		improve->proposals[(*count)++] = (struct pl_proposal){ .changes = { { seat.expert, seat.node, false }, { best, seat.node, true } }, .count = 2, .gain = best_gain };
 }
 
-/* For every seat the best other one to change places with, and for every copy that is not the only one the best expert in its place. */
-static uint32_t propose(struct pl_improve *improve, struct pl_search *search)
+uint32_t pl_improve_propose(struct pl_improve *improve, struct pl_search *search)
 {
 	const struct pl_site *site = search->site;
 	double relief[PL_CLUSTER_NODES_MAX];
+	count_tokens(improve, search);
 	uint32_t seats = list_seats(improve, search), count = 0;
 	for (uint32_t n = 0; n < site->nodes; n++)   /* as if the other node of a swap had the same excess, and both lost it */
 		relief[n] = load_relief(search, 2 * fourth(excess_of(search, n, 0)));
@@ -310,8 +392,7 @@ uint32_t pl_improve_polish(struct pl_improve *improve, struct pl_search *search,
 {
 	uint32_t stayed = 0;
 	while (tries > 0) {
-		count_tokens(improve, search);
-		uint32_t count = propose(improve, search), kept = 0, failed = 0;
+		uint32_t count = pl_improve_propose(improve, search), kept = 0, failed = 0;
 		for (uint32_t i = 0; i < count && tries > 0 && failed < FAILED_MAX; i++) {
 			if (!still_possible(search, &improve->proposals[i]))
 				continue;

@@ -261,6 +261,8 @@ static enum cad_status begin(struct workshop *w, enum start start, struct cad_er
 		status = label(w, start, parts, labels);
 		if (status == CAD_OK && start != START_CONTIGUOUS)
 			status = align(w, parts, labels);
+		if (status == CAD_OK && !w->site.plain)
+			status = pl_start_arrange(&w->site, &w->layer, w->random, labels);
 		if (status == CAD_OK)
 			status = pl_site_settle(&w->site, labels, &w->search.replicas, error);
 		else if (status != CAD_ERR_UNSUPPORTED)

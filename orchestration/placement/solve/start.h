@@ -35,5 +35,10 @@ CAD_MUST_USE enum cad_status pl_start_spectral(const struct pl_pairs *pairs, uin
 CAD_MUST_USE enum cad_status pl_start_even(const struct pl_site *site, const struct pl_layer *layer, struct pl_replicas *replicas, struct cad_error *error);
 /* METIS on the counts. CAD_ERR_UNSUPPORTED where it was not there when this was built. */
 CAD_MUST_USE enum cad_status pl_start_metis(const struct pl_pairs *pairs, uint32_t nodes, const uint32_t *parts, uint64_t seed, uint32_t *labels);
+/*
+ * Which group goes to which node, where racks or links differ: groups that tokens use together come into one rack, and those that few tokens use behind slow links. Groups
+ * change places between nodes of equal room, as long as that helps, from several beginnings.
+ */
+CAD_MUST_USE enum cad_status pl_start_arrange(const struct pl_site *site, const struct pl_layer *layer, struct cad_random random, uint32_t *labels);
 
 #endif
