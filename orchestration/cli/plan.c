@@ -181,6 +181,8 @@ static enum cad_status measure(const struct cl_plan_options *options, const stru
 		status = pl_measure(on, result->solution.plan, &c->cluster, options->router, options->threads, &result->new_metrics);
 	if (status == CAD_OK)
 		status = pl_measure(planned, result->solution.plan, &c->cluster, options->router, options->threads, &result->planned_on);
+	if (status == CAD_OK)
+		status = pl_bound(planned, &c->cluster, c->copies, &result->bound, NULL);
 	pl_sample_free(held);
 	pl_sample_free(planned);
 	return status;

@@ -6,6 +6,7 @@
 #define CADRE_CLI_PLAN_H
 
 #include "orchestration/cli/command.h"
+#include "orchestration/placement/predict/bound.h"
 #include "orchestration/placement/predict/measure.h"
 #include "orchestration/placement/predict/moves.h"
 #include "orchestration/placement/solve/solve.h"
@@ -35,6 +36,7 @@ struct cl_plan_result {
 	struct pl_solution solution;
 	struct pl_plan *before;      /* the present plan, or blocks of consecutive experts */
 	struct pl_metrics old_metrics, new_metrics, planned_on;   /* on what was held out (or else on what was planned on); and the new plan on what it was planned on */
+	double bound;                /* nodes a token on what was planned on, of any plan */
 	struct pl_moves moves;       /* from the present plan */
 };
 

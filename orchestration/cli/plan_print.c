@@ -42,6 +42,8 @@ static void print_metrics(const struct cl_plan_case *c, const struct cl_plan_res
 	ROW("nodes that a token touches, in a layer", "%.3f", nodes_per_token);
 	ROW("  of 100 tokens, the worst", "%.2f", nodes_p99);
 	ROW("  in the worst layer", "%.3f", nodes_per_token_worst_layer);
+	if (a->layers > 1)
+		ROW("  that it did not touch in the layer before", "%.3f", fresh_nodes_per_token);
 	if (c->cluster.racks_count > 1)
 		ROW("racks that a token touches", "%.3f", racks_per_token);
 	ROW("bytes sent for a token, in a layer", "%.0f", bytes_per_token_layer);
@@ -76,10 +78,16 @@ static void print_moves(const struct cl_plan_case *c, const struct cl_plan_resul
 		}
 		putchar('\n');
 	}
+}
+
+/* How much better a plan could be: an estimate, and a bound. */
+static void print_gap(const struct cl_plan_result *r)
+{
 	if (r->solution.gap > 0)
-		printf("searches that began elsewhere ended %.2f %% above this plan's objective: an estimate of what is left to gain\n\n", 100 * r->solution.gap);
+		printf("searches that began elsewhere ended %.2f %% above this plan's objective: an estimate of what is left to gain\n", 100 * r->solution.gap);
 	else
-		printf("no second search has ended: more time may bring a better plan\n\n");
+		printf("no second search has ended: more time may bring a better plan\n");
+	printf("no plan with this room touches fewer than %.3f nodes on what this one was made for (this one: %.3f)\n\n", r->bound, r->planned_on.nodes_per_token);
 }
 
 static int by_nodes(const void *a, const void *b)
@@ -137,6 +145,7 @@ void cl_plan_print_table(const struct cl_plan_options *options, const struct cl_
 		printf("what if %s: %u nodes, %.1f %% more copies than experts\n\n", what, other->cluster.nodes_count, 100 * w->new_metrics.replicas);
 	print_metrics(c, r, w);
 	print_moves(c, r);
+	print_gap(r);
 	print_worst(c, r);
 	print_map(r);
 }
@@ -145,8 +154,8 @@ void cl_plan_print_table(const struct cl_plan_options *options, const struct cl_
 
 static json_t *metrics_to_json(const struct pl_metrics *m)
 {
-	return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "nodes_per_token", m->nodes_per_token, "nodes_p99", m->nodes_p99, "nodes_per_token_worst_layer",
-	                 m->nodes_per_token_worst_layer, "racks_per_token", m->racks_per_token, "bytes_per_token_layer", m->bytes_per_token_layer, "load_mean", m->load_mean, "load_worst",
+	return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "nodes_per_token", m->nodes_per_token, "nodes_p99", m->nodes_p99, "nodes_per_token_worst_layer",
+	                 m->nodes_per_token_worst_layer, "racks_per_token", m->racks_per_token, "fresh_nodes_per_token", m->fresh_nodes_per_token, "bytes_per_token_layer", m->bytes_per_token_layer, "load_mean", m->load_mean, "load_worst",
 	                 m->load_worst, "batch_load_mean", m->batch_load_mean, "activated_ratio", m->activated_ratio, "activated_max", m->activated_max, "replicas", m->replicas);
 }
 
@@ -158,9 +167,15 @@ static json_t *result_to_json(const struct cl_plan_options *options, const struc
 	json_t *json = pl_plan_to_json(r->solution.plan, "cadre", slots > used ? slots : used, r->solution.seconds), *ids = json_array();
 	for (uint32_t n = 0; n < c->cluster.nodes_count; n++)
 		(void)json_array_append_new(ids, json_string(c->cluster.nodes[n].id));
-	json_t *more = json_pack("{s:I, s:I, s:f, s:f, s:o, s:o, s:o, s:o}", "rounds", (json_int_t)r->solution.rounds, "seed", (json_int_t)options->seed, "objective", r->solution.value,
-	                         "gap_estimate", r->solution.gap, "node_ids", ids, "before", metrics_to_json(&r->old_metrics), "predicted", metrics_to_json(&r->new_metrics), "trained",
+	json_t *more = json_pack("{s:I, s:I, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "rounds", (json_int_t)r->solution.rounds, "seed", (json_int_t)options->seed, "objective", r->solution.value,
+	                         "gap_estimate", r->solution.gap, "nodes_per_token_bound", r->bound, "node_ids", ids, "before", metrics_to_json(&r->old_metrics), "predicted", metrics_to_json(&r->new_metrics), "trained",
 	                         metrics_to_json(&r->planned_on));
+	if (c->cluster.racks_count > 1) {
+		json_t *racks = json_array();
+		for (uint32_t n = 0; n < c->cluster.nodes_count; n++)
+			(void)json_array_append_new(racks, json_integer(c->cluster.nodes[n].rack));
+		(void)json_object_set_new(more, "racks", racks);
+	}
 	if (c->present)
 		(void)json_object_set_new(more, "moves", json_pack("{s:I, s:I, s:I, s:f}", "loads", (json_int_t)r->moves.loads, "frees", (json_int_t)r->moves.frees, "bytes",
 		                                                   (json_int_t)r->moves.bytes, "seconds", r->moves.seconds));

@@ -138,6 +138,22 @@ def touched_nodes(home, source):
 
 
 @njit(cache=True)
+def fresh_nodes(home, before):
+    """-> nodes of each token that the layer before did not touch for it"""
+    fresh = np.zeros(len(home), np.int64)
+    for token in range(len(home)):
+        for j in range(home.shape[1]):
+            node = home[token, j]
+            new = node >= 0
+            for i in range(j):
+                new = new and home[token, i] != node
+            for i in range(home.shape[1]):
+                new = new and before[token, i] != node
+            fresh[token] += new
+    return fresh
+
+
+@njit(cache=True)
 def batches(ids, home, order, nodes, experts):
     """Batches of 64 tokens in decode order. -> distinct experts of the busiest node and of the mean node, rows of the busiest over the mean: means over batches"""
     count = len(order) // BATCH
@@ -164,11 +180,12 @@ def batches(ids, home, order, nodes, experts):
 
 
 def measure(trace, placement, policy='cover'):
-    """placement: {'nodes', 'slots_per_node', 'layers': {layer: {expert: [nodes]}}}, all keys as in JSON. -> metrics"""
+    """placement: {'nodes', 'slots_per_node', 'layers': {layer: {expert: [nodes]}}, 'racks': [of each node, where there are any]}, all keys as in JSON. -> metrics"""
     nodes, slots = placement['nodes'], placement['slots_per_node']
     order = decode_order(trace.request)
     source = np.unique(trace.request, return_inverse=True)[1] % nodes
-    touched, remote, load, active, active_mean, uneven, exceeded, extra = [], [], [], [], [], [], 0, []
+    racks = np.array(placement.get('racks', [0] * nodes) + [-1])     # the last: of a slot without a node
+    touched, remote, fresh, in_racks, load, active, active_mean, uneven, exceeded, extra, before = [], [], [], [], [], [], [], [], 0, [], None
     for ids, layer in zip(trace.ids, trace.layers):
         held = [sorted(set(placement['layers'][str(layer)][str(expert)])) for expert in range(trace.experts)]
         assert all(held) and max(map(max, held)) < nodes, 'an expert without a node'
@@ -182,6 +199,10 @@ def measure(trace, placement, policy='cover'):
         a, m, u = batches(ids, home, order, nodes, trace.experts)
         touched.append(t)
         remote.append(r.mean())
+        in_racks.append(touched_nodes(racks[home], source)[0].mean())
+        if before is not None:
+            fresh.append(fresh_nodes(home, before).mean())
+        before = home
         load.append(rows.max() / rows.mean())
         active.append(a)
         active_mean.append(a / m if m else 0)
@@ -190,7 +211,7 @@ def measure(trace, placement, policy='cover'):
         extra.append(used.sum() / trace.experts - 1)
     return {'nodes_per_token': float(np.mean(touched)), 'nodes_p99': float(np.percentile(touched, 99)), 'nodes_per_token_worst_layer': float(np.mean(touched, axis=1).max()),
             'bytes_per_token_layer': float(np.mean(remote)) * ROW_BYTES, 'load_mean': float(np.mean(load)), 'load_worst': float(np.max(load)), 'batch_load_mean': float(np.mean(uneven)),
-            'activated_ratio': float(np.mean(active_mean)), 'activated_max': float(np.mean(active)), 'slots_exceeded_by': max(exceeded, 0), 'copies': float(np.mean(extra))}
+            'activated_ratio': float(np.mean(active_mean)), 'activated_max': float(np.mean(active)), 'slots_exceeded_by': max(exceeded, 0), 'copies': float(np.mean(extra)), 'racks_per_token': float(np.mean(in_racks)), 'fresh_nodes_per_token': float(np.mean(fresh)) if fresh else 0.0}
 
 
 def main():

@@ -100,6 +100,22 @@ def test_measure_by_hand():
         measure.measure(measure.Trace(ids, np.array([0, 0, 1]), 4), {'nodes': 2, 'slots_per_node': 4, 'layers': {'0': {'0': [0], '1': [1], '2': [], '3': [1]}}})
 
 
+@pytest.mark.parametrize('copies,router', [('0', 'cover'), ('25%', 'cover'), ('25%', 'guard')])
+def test_predictions_are_what_is_measured(trace, tmp_path, copies, router):
+    """In a cluster with racks: every figure that both have."""
+    nodes = [{'id': f'e{n}', 'slots': 12, 'rack': f'r{n % 2}'} for n in range(4)]
+    (tmp_path / 'cluster.json').write_text(json.dumps({'nodes': nodes}))
+    plan = json.loads(cadrectl('plan', '--trace', trace / 'a.ctr', '--cluster', tmp_path / 'cluster.json', '--copies', copies, '--router', router, '--rounds', 4, '--time-limit', '1h', '--holdout', 0,
+                               '-o', 'json'))
+    found = measure.measure(measure.Trace.read_csv(trace / 'a.csv', 32), plan, router)
+    both = set(found) & set(plan['predicted'])
+    assert len(both) == 11 and plan['racks'] == [0, 1, 0, 1]
+    for name in both:
+        assert found[name] == pytest.approx(plan['predicted'][name], rel=1e-6), name
+    assert 1 <= plan['nodes_per_token_bound'] <= found['nodes_per_token']
+    assert 1 <= found['racks_per_token'] <= 2 and found['fresh_nodes_per_token'] > 0
+
+
 def test_routing_of_a_model(tmp_path):
     """What `cadrectl eval` computes comes out as a trace of the same experts."""
     (tmp_path / 'in.json').write_text(json.dumps({'sequences': [[1, 5, 9, 3], [7, 2]], 'greedy_tokens': 0}))

@@ -1,50 +1,13 @@
 /* The planner: what it promises of every plan, that plans can be repeated, that more work is never worse, and that planted placements are found again. */
-#include "orchestration/placement/predict/explain.h"
 #include "orchestration/placement/predict/measure.h"
 #include "orchestration/placement/predict/moves.h"
 #include "orchestration/placement/solve/improve.h"
-#include "orchestration/placement/solve/site.h"
-#include "orchestration/placement/solve/solve.h"
-#include "orchestration/placement/trace/synthetic.h"
+#include "tests/support/plans.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
-
-static struct pl_trace *make_trace(uint32_t layers, uint32_t experts, uint32_t k, uint64_t tokens, uint32_t communities, double strength, uint64_t seed)
-{
-	const struct pl_synthetic settings = { .layers = layers, .experts = experts, .k = k, .tokens = tokens, .seed = seed, .communities = communities, .strength = strength,
-	                                       .zipf = 0.5, .tasks = 4, .task_skew = 1, .locality = 0.5, .request_tokens = 20 };
-	struct pl_synthetic_trace made;
-	struct cad_error error;
-	assert_int_equal(pl_synthetic_create(&settings, &made, &error), CAD_OK);
-	struct pl_trace *trace = made.trace;
-	made.trace = NULL;
-	pl_synthetic_fini(&made);
-	return trace;
-}
-
-static struct pl_solve_options options_for(const struct pl_trace *trace, const struct pl_cluster *cluster, uint32_t copies, uint32_t rounds)
-{
-	return (struct pl_solve_options){ .trace = trace, .cluster = cluster, .weights = pl_weights_of(PL_PROFILE_MIXED), .copies = copies, .seed = 5, .rounds_max = rounds,
-		                          .time_limit_ns = UINT64_MAX, .clock = &cad_clock_system, .threads = 1 };
-}
-
-static struct pl_solution solve(const struct pl_solve_options *options)
-{
-	struct pl_solution solution;
-	struct cad_error error;
-	enum cad_status status = pl_solve(options, &solution, &error);
-	if (status != CAD_OK)
-		print_message("%s\n", error.text);
-	assert_int_equal(status, CAD_OK);
-	return solution;
-}
 
 /* ---- every plan keeps the rules ---- */
 
@@ -585,123 +548,6 @@ static void impossible_wishes_are_refused(void **state)
 	pl_trace_free(trace);
 }
 
-/* ---- prediction and explanation ---- */
-
-/* The rule of common/cover.h, written down without any cleverness: returns nodes a token and the busiest node over the mean. */
-static void measure_plainly(const struct pl_sample *sample, const struct pl_plan *plan, bool guard, double *nodes, double *load)
-{
-	const struct pl_trace *trace = sample->trace;
-	uint64_t touched = 0, rows[64] = { 0 }, total = 0;
-	for (uint32_t t = 0; t < sample->tokens; t++) {
-		const uint16_t *ids = pl_trace_row(trace, 0, sample->token[t]);
-		bool chosen[64] = { false }, done[32] = { false };
-		for (uint32_t left = trace->k; left > 0;) {
-			uint32_t best = 64;
-			float best_score = 0;
-			for (uint32_t n = 0; n < plan->nodes; n++) {
-				uint32_t count = 0;
-				for (uint32_t j = 0; j < trace->k; j++)
-					count += !done[j] && pl_plan_holds(plan, 0, ids[j], n);
-				if (count == 0)
-					continue;
-				float mean = (float)total / (float)plan->nodes, over = (float)rows[n] - 1.03f * mean, score = (float)count;
-				if (guard && t > 200 && over > 0)
-					score -= over / (0.05f * mean);
-				if (best == 64 || score > best_score || (score == best_score && rows[n] < rows[best])) {
-					best = n;
-					best_score = score;
-				}
-			}
-			chosen[best] = true;
-			touched++;
-			for (uint32_t j = 0; j < trace->k; j++)
-				if (!done[j] && pl_plan_holds(plan, 0, ids[j], best)) {
-					done[j] = true;
-					left--;
-				}
-		}
-		uint64_t before = total;
-		for (uint32_t j = 0; j < trace->k; j++) {
-			uint32_t best = 64;
-			for (uint32_t n = 0; n < plan->nodes; n++)
-				if (chosen[n] && pl_plan_holds(plan, 0, ids[j], n) && (best == 64 || rows[n] < rows[best]))
-					best = n;
-			rows[best]++;
-		}
-		total = before + trace->k;
-	}
-	uint64_t most = 0;
-	for (uint32_t n = 0; n < plan->nodes; n++)
-		most = rows[n] > most ? rows[n] : most;
-	*nodes = (double)touched / sample->tokens;
-	*load = (double)most * plan->nodes / (double)total;
-}
-
-static void prediction_equals_the_plain_rule(void **state)
-{
-	(void)state;
-	struct cad_random random = { 77 };
-	struct cad_error error;
-	struct pl_trace *trace = make_trace(1, 24, 5, 900, 4, 0.5, 10);
-	struct pl_sample *sample;
-	assert_int_equal(pl_sample_create(trace, 0, 4, &sample), CAD_OK);
-	for (uint32_t round = 0; round < 12; round++) {
-		uint32_t nodes = 1 + (uint32_t)cad_random_below(&random, 9);
-		struct pl_cluster cluster;
-		struct pl_plan *plan;
-		assert_int_equal(pl_cluster_create(nodes, 24, &cluster, &error), CAD_OK);
-		assert_int_equal(pl_plan_create(1, 24, nodes, &plan), CAD_OK);
-		for (uint32_t e = 0; e < 24; e++)
-			for (uint32_t r = 0; r < 1 + round % 3; r++)
-				pl_plan_put(plan, 0, e, (uint32_t)cad_random_below(&random, nodes));
-		for (int guard = 0; guard < 2; guard++) {
-			struct pl_metrics metrics;
-			double expected_nodes, expected_load;
-			measure_plainly(sample, plan, guard, &expected_nodes, &expected_load);
-			assert_int_equal(pl_measure(sample, plan, &cluster, guard ? PL_ROUTER_GUARD : PL_ROUTER_COVER, 1 + round % 2, &metrics), CAD_OK);
-			assert_float_equal(metrics.nodes_per_token, expected_nodes, 1e-9);
-			assert_float_equal(metrics.load_mean, expected_load, 1e-9);
-			pl_metrics_fini(&metrics);
-		}
-		pl_plan_free(plan);
-		pl_cluster_fini(&cluster);
-	}
-	pl_sample_free(sample);
-	pl_trace_free(trace);
-}
-
-static void explanations_add_up(void **state)
-{
-	(void)state;
-	struct cad_error error;
-	struct pl_trace *trace = make_trace(1, 16, 3, 500, 4, 0.9, 30);
-	struct pl_cluster cluster;
-	struct pl_sample *sample;
-	struct pl_explanation x;
-	struct pl_weights weights = pl_weights_of(PL_PROFILE_MIXED);
-	assert_int_equal(pl_cluster_create(4, 5, &cluster, &error), CAD_OK);
-	struct pl_solve_options options = options_for(trace, &cluster, 18, 12);
-	struct pl_solution solution = solve(&options);
-	assert_int_equal(pl_sample_create(trace, 0, 1, &sample), CAD_OK);
-	for (uint32_t e = 0; e < 16; e++) {
-		assert_int_equal(pl_explain(sample, solution.plan, &cluster, &weights, 0, e, &x, &error), CAD_OK);
-		double share = 0;
-		for (uint32_t n = 0; n < 4; n++) {
-			share += x.options[n].share;
-			assert_int_equal(x.options[n].holds, pl_plan_holds(solution.plan, 0, e, n));
-			assert_true(x.options[n].holds || x.options[n].movable);
-		}
-		assert_true(fabs(share - 1) < 1e-9 || x.uses <= 0);
-		assert_true(pl_plan_holds(solution.plan, 0, e, x.home));
-		assert_true(x.uses <= 0 || (x.partners_count > 0 && x.partners[0].lift > 1));
-		pl_explanation_fini(&x);
-	}
-	pl_sample_free(sample);
-	pl_solution_fini(&solution);
-	pl_cluster_fini(&cluster);
-	pl_trace_free(trace);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -719,8 +565,6 @@ int main(void)
 		cmocka_unit_test(communities_that_go_together_share_a_rack),
 		cmocka_unit_test(slow_links_are_touched_less),
 		cmocka_unit_test(impossible_wishes_are_refused),
-		cmocka_unit_test(prediction_equals_the_plain_rule),
-		cmocka_unit_test(explanations_add_up),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,7 +25,8 @@ struct walk {
 	uint32_t *rows, *activated;  /* [nodes] of the batch */
 	uint32_t *mark;              /* [experts][nodes]: the batch that activated it last, plus one */
 	uint64_t histogram[HISTOGRAM];
-	struct pl_layer_metrics *out;
+	uint16_t *homes;             /* [tokens][k] of the layer that was walked last */
+	struct pl_layer_metrics *out;   /* NULL: nobody asks */
 	double batches, batch_load, batch_max, batch_mean;
 };
 
@@ -34,6 +35,7 @@ static void walk_fini(struct walk *walk)
 	pl_replicas_fini(&walk->replicas);
 	free(walk->unit);
 	free(walk->mark);
+	free(walk->homes);
 }
 
 static enum cad_status walk_init(struct walk *walk, const struct pl_sample *sample, const struct pl_cluster *cluster, enum pl_router router)
@@ -43,7 +45,8 @@ static enum cad_status walk_init(struct walk *walk, const struct pl_sample *samp
 	enum cad_status status = pl_replicas_init(&walk->replicas, sample->trace->experts, nodes);
 	walk->unit = calloc(4 * (size_t)nodes, sizeof *walk->unit);
 	walk->mark = malloc((size_t)sample->trace->experts * nodes * sizeof *walk->mark);
-	if (status != CAD_OK || !walk->unit || !walk->mark) {
+	walk->homes = malloc((size_t)sample->tokens * sample->trace->k * sizeof *walk->homes + 1);
+	if (status != CAD_OK || !walk->unit || !walk->mark || !walk->homes) {
 		walk_fini(walk);
 		return CAD_ERR_MEMORY;
 	}
@@ -54,11 +57,14 @@ static enum cad_status walk_init(struct walk *walk, const struct pl_sample *samp
 	return CAD_OK;
 }
 
-/* Distinct nodes, racks and nodes that are not the source. */
-static void count_token(struct walk *walk, const uint16_t *homes, uint32_t k, uint32_t source)
+/* Distinct nodes, racks, nodes that are not the source, and nodes that the layer before (NULL: there is none) did not touch. */
+static void count_token(struct walk *walk, const uint16_t *homes, const uint16_t *before, uint32_t k, uint32_t source)
 {
-	uint64_t seen[PL_REPLICAS_WORDS] = { 0 }, racks[PL_REPLICAS_WORDS] = { 0 };
-	uint32_t nodes = 0, remote = 0, distinct_racks = 0;
+	uint64_t seen[PL_REPLICAS_WORDS] = { 0 }, racks[PL_REPLICAS_WORDS] = { 0 }, known[PL_REPLICAS_WORDS] = { 0 };
+	uint32_t nodes = 0, remote = 0, fresh = 0, distinct_racks = 0;
+	for (uint32_t j = 0; before && j < k; j++)
+		if (before[j] != CAD_COVER_NONE)
+			known[before[j] / 64] |= 1ull << before[j] % 64;
 	for (uint32_t j = 0; j < k; j++) {
 		uint16_t n = homes[j];
 		if (n == CAD_COVER_NONE || seen[n / 64] >> n % 64 & 1)
@@ -66,6 +72,7 @@ static void count_token(struct walk *walk, const uint16_t *homes, uint32_t k, ui
 		seen[n / 64] |= 1ull << n % 64;
 		nodes++;
 		remote += n != source;
+		fresh += before && !(known[n / 64] >> n % 64 & 1);
 		uint32_t rack = walk->cluster->nodes[n].rack;
 		distinct_racks += !(racks[rack / 64] >> rack % 64 & 1);
 		racks[rack / 64] |= 1ull << rack % 64;
@@ -73,6 +80,7 @@ static void count_token(struct walk *walk, const uint16_t *homes, uint32_t k, ui
 	walk->histogram[nodes]++;
 	walk->out->nodes += nodes;
 	walk->out->remote += remote;
+	walk->out->fresh += fresh;
 	walk->out->racks += distinct_racks;
 }
 
@@ -110,11 +118,13 @@ static void end_layer(struct walk *walk)
 	out->nodes /= tokens;
 	out->remote /= tokens;
 	out->racks /= tokens;
+	out->fresh /= tokens;
 	out->batch_load = walk->batches > 0 ? walk->batch_load / batches : 1;
 	out->activated = walk->batch_max / batches;
 	out->activated_mean = walk->batch_mean / batches;
 }
 
+/* The layer before must have been walked before, but for the first. */
 static void walk_layer(struct walk *walk, const struct pl_plan *plan, uint32_t layer, struct pl_layer_metrics *out)
 {
 	const struct pl_trace *trace = walk->sample->trace;
@@ -135,7 +145,10 @@ static void walk_layer(struct walk *walk, const struct pl_plan *plan, uint32_t l
 		for (uint32_t j = 0; j < k; j++)
 			replicas[j] = ids[j] == PL_TRACE_NONE ? (struct cad_map_replicas){ NULL, 0 } : walk->replicas.of[ids[j]];
 		cad_cover_replicas(replicas, k, nodes, NULL, &load, homes);
-		count_token(walk, homes, k, trace->request[walk->sample->token[t]] % nodes);
+		uint16_t *before = walk->homes + (size_t)t * k;
+		if (out)
+			count_token(walk, homes, layer > 0 ? before : NULL, k, trace->request[walk->sample->token[t]] % nodes);
+		memcpy(before, homes, k * sizeof *homes);
 		for (uint32_t j = 0; j < k; j++) {
 			if (homes[j] == CAD_COVER_NONE)
 				continue;
@@ -148,7 +161,8 @@ static void walk_layer(struct walk *walk, const struct pl_plan *plan, uint32_t l
 		if ((t + 1) % PL_BATCH == 0)
 			end_batch(walk);
 	}
-	end_layer(walk);
+	if (out)
+		end_layer(walk);
 }
 
 struct job {
@@ -160,6 +174,7 @@ struct job {
 	pthread_mutex_t lock;        /* of the histogram and the status */
 	uint64_t histogram[HISTOGRAM];
 	enum cad_status status;
+	uint32_t shares;             /* runs of layers, each walked by one thread: a layer is compared with the one before */
 	atomic_uint next;
 };
 
@@ -168,8 +183,13 @@ static void *run(void *context)
 	struct job *job = context;
 	struct walk walk;
 	enum cad_status status = walk_init(&walk, job->sample, job->cluster, job->router);
-	for (uint32_t l; status == CAD_OK && (l = atomic_fetch_add(&job->next, 1)) < job->plan->layers;)
-		walk_layer(&walk, job->plan, l, &job->metrics->layer[l]);
+	for (uint32_t share; status == CAD_OK && (share = atomic_fetch_add(&job->next, 1)) < job->shares;) {
+		uint32_t layers = job->plan->layers, first = share * layers / job->shares;
+		if (first > 0)
+			walk_layer(&walk, job->plan, first - 1, NULL);
+		for (uint32_t l = first; l < (share + 1) * layers / job->shares; l++)
+			walk_layer(&walk, job->plan, l, &job->metrics->layer[l]);
+	}
 	pthread_mutex_lock(&job->lock);
 	if (status != CAD_OK)
 		job->status = status;
@@ -209,6 +229,7 @@ static void sum_up(struct job *job)
 		const struct pl_layer_metrics *layer = &m->layer[l];
 		m->nodes_per_token += layer->nodes / layers;
 		m->racks_per_token += layer->racks / layers;
+		m->fresh_nodes_per_token += l > 0 ? layer->fresh / (layers - 1) : 0;
 		m->bytes_per_token_layer += layer->remote * PL_ROW_BYTES / layers;
 		m->load_mean += layer->load / layers;
 		m->batch_load_mean += layer->batch_load / layers;
@@ -239,7 +260,8 @@ enum cad_status pl_measure(const struct pl_sample *sample, const struct pl_plan 
 		made.layer[l].node_load = loads + (size_t)l * plan->nodes;
 	struct job job = { .sample = sample, .plan = plan, .cluster = cluster, .router = router, .metrics = &made, .lock = PTHREAD_MUTEX_INITIALIZER };
 	threads = threads ? threads : (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
-	while (started + 1 < threads && started < THREADS_MAX && started + 1 < plan->layers && pthread_create(&thread[started], NULL, run, &job) == 0)
+	job.shares = threads < plan->layers ? threads : plan->layers;
+	while (started + 1 < job.shares && started < THREADS_MAX && pthread_create(&thread[started], NULL, run, &job) == 0)
 		started++;
 	run(&job);
 	for (uint32_t i = 0; i < started; i++)

@@ -21,6 +21,7 @@ enum { PL_ROW_BYTES = 8192 };        /* one row out, and about as much back */
 struct pl_layer_metrics {
 	double nodes;                /* touched by a token, mean */
 	double racks;                /* likewise */
+	double fresh;                /* of the nodes, those that the same token did not touch in the layer before; 0 in the first layer */
 	double remote;               /* of the nodes, those that are not the source: a request's source is node (its index mod nodes) */
 	double load;                 /* the busiest node's time over the mean (1: even; nodes of equal speed: rows over rows) */
 	double batch_load;           /* the same within batches of 64 tokens, mean over batches */
@@ -31,6 +32,7 @@ struct pl_layer_metrics {
 
 struct pl_metrics {
 	double nodes_per_token, nodes_p99, nodes_per_token_worst_layer, racks_per_token, bytes_per_token_layer;
+	double fresh_nodes_per_token;   /* mean over all layers but the first */
 	double load_mean, load_worst, batch_load_mean, activated_ratio, activated_max, replicas;
 	uint32_t layers;
 	struct pl_layer_metrics *layer;   /* [layers] */

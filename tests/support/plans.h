@@ -1,0 +1,44 @@
+/* Small traces, and plans for them, in tests of the planner. Everything asserts through cmocka; what is returned is the caller's. */
+#ifndef CADRE_TESTS_PLANS_H
+#define CADRE_TESTS_PLANS_H
+
+#include "orchestration/placement/solve/solve.h"
+#include "orchestration/placement/trace/synthetic.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+static inline struct pl_trace *make_trace(uint32_t layers, uint32_t experts, uint32_t k, uint64_t tokens, uint32_t communities, double strength, uint64_t seed)
+{
+	const struct pl_synthetic settings = { .layers = layers, .experts = experts, .k = k, .tokens = tokens, .seed = seed, .communities = communities, .strength = strength,
+	                                       .zipf = 0.5, .tasks = 4, .task_skew = 1, .locality = 0.5, .request_tokens = 20 };
+	struct pl_synthetic_trace made;
+	struct cad_error error;
+	assert_int_equal(pl_synthetic_create(&settings, &made, &error), CAD_OK);
+	struct pl_trace *trace = made.trace;
+	made.trace = NULL;
+	pl_synthetic_fini(&made);
+	return trace;
+}
+
+static inline struct pl_solve_options options_for(const struct pl_trace *trace, const struct pl_cluster *cluster, uint32_t copies, uint32_t rounds)
+{
+	return (struct pl_solve_options){ .trace = trace, .cluster = cluster, .weights = pl_weights_of(PL_PROFILE_MIXED), .copies = copies, .seed = 5, .rounds_max = rounds,
+		                          .time_limit_ns = UINT64_MAX, .clock = &cad_clock_system, .threads = 1 };
+}
+
+static inline struct pl_solution solve(const struct pl_solve_options *options)
+{
+	struct pl_solution solution;
+	struct cad_error error;
+	enum cad_status status = pl_solve(options, &solution, &error);
+	if (status != CAD_OK)
+		print_message("%s\n", error.text);
+	assert_int_equal(status, CAD_OK);
+	return solution;
+}
+
+#endif
