@@ -1,164 +1,211 @@
 #include "common/cover.h"
 
-#include <string.h>
+/*
+ * Sets of nodes are bits, so that one adder counts for 64 nodes at once how many of the open slots each holds. Among nodes that hold equally many, the one with the
+ * smallest load comes first, with the guard as without: it takes more from the busier one. So ties, and whatever a node holds alone, need no counting.
+ */
+enum { WORDS_MAX = CAD_MAP_NODES_MAX / 64, PLANES_MAX = 6, SLOTS_USUAL = 8 };
+_Static_assert(CAD_TOPK_MAX < 1 << PLANES_MAX, "a count of slots has PLANES_MAX bits");
 
-/* The nodes that hold any of a token's experts, each with a bit for every slot that it could serve. Only what was met is ever written or read. */
-struct candidates {
-	uint64_t met[CAD_MAP_NODES_MAX / 64];
-	uint32_t slots[CAD_MAP_NODES_MAX];
-	uint16_t list[CAD_MAP_NODES_MAX];
-	uint32_t count;
+/* So that the usual k, and up to 64 nodes, become code without loops. */
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+
+static const uint64_t everybody[WORDS_MAX] = { [0 ... WORDS_MAX - 1] = ~0ull };
+
+struct token {
+	uint32_t slots, words;
+	uint32_t served, choice;                  /* slots that a usable node holds; that more than one node holds */
+	uint64_t shared;                          /* words with nodes that hold two slots */
+	uint64_t held[WORDS_MAX][CAD_TOPK_MAX];   /* the usable nodes that hold the slot's expert */
+	uint64_t chosen[WORDS_MAX];
 };
 
-/* Returns the slots that somebody can serve; of those, *choice are the ones that more than one node might. */
-static inline uint32_t collect(struct candidates *all, const struct cad_map_replicas *replicas, uint32_t k, uint32_t nodes_count, const bool *usable, uint32_t *choice)
+/* Slots from k on have no expert. What nobody else holds is chosen at once. */
+INLINE void read_sets(struct token *token, const struct cad_map_replicas *replicas, uint32_t k, const uint64_t *usable)
 {
-	uint32_t open = 0, count = 0, several = 0;
-	memset(all->met, 0, (nodes_count + 63) / 64 * sizeof *all->met);
-	for (uint32_t slot = 0; slot < k; slot++) {
-		several |= (uint32_t)(replicas[slot].count > 1) << slot;
-		for (uint32_t r = 0; r < replicas[slot].count; r++) {
-			uint16_t node = replicas[slot].nodes[r];
-			if (usable && !usable[node])
-				continue;
-			uint64_t bit = 1ull << (node & 63);
-			if (!(all->met[node >> 6] & bit)) {
-				all->met[node >> 6] |= bit;
-				all->list[count++] = node;
-				all->slots[node] = 0;
-			}
-			all->slots[node] |= 1u << slot;
-			open |= 1u << slot;
+	uint64_t any[CAD_TOPK_MAX] = { 0 };
+	token->served = token->choice = 0;
+	token->shared = 0;
+	for (uint32_t word = 0; word < token->words; word++) {
+		uint64_t once = 0, twice = 0, alone = 0;
+		UNROLL for (uint32_t slot = 0; slot < token->slots; slot++) {
+			const struct cad_map_replicas *at = slot < k ? &replicas[slot] : &cad_map_nobody;
+			uint64_t set = at->set[word] & usable[word];
+			token->held[word][slot] = set;
+			any[slot] |= set;
+			alone |= at->count > 1 ? 0 : set;
+			twice |= once & set;
+			once |= set;
 		}
+		token->chosen[word] = alone;
+		token->shared |= (uint64_t)(twice != 0) << word;
 	}
-	all->count = count;
-	*choice = open & several;
-	return open;
+	UNROLL for (uint32_t slot = 0; slot < token->slots; slot++) {
+		token->served |= (uint32_t)(any[slot] != 0) << slot;
+		token->choice |= (uint32_t)(slot < k && replicas[slot].count > 1) << slot;
+	}
 }
 
-/* Where in the list the next node of the cover stands: the one with most of the slots in `open`. */
-static inline uint32_t next_plain(const struct candidates *all, uint32_t open, const uint32_t *load)
+/* Of a set that is not empty: the smallest load, then the lowest index. */
+INLINE uint32_t lightest(uint64_t set, uint32_t from, const uint32_t *load)
 {
-	uint32_t best = 0;
-	uint64_t best_key = 0;   /* experts, then what is missing to the highest load, then what is missing to the highest index */
-	for (uint32_t i = 0; i < all->count; i++) {
-		uint16_t node = all->list[i];
-		uint64_t key = (uint64_t)__builtin_popcount(all->slots[node] & open) << 48 | (uint64_t)(load ? UINT32_MAX - load[node] : 0) << 16 | (uint16_t)~node;
-		if (key > best_key) {
-			best = i;
-			best_key = key;
-		}
+	uint32_t best = from + (uint32_t)__builtin_ctzll(set);
+	for (set &= set - 1; set && load; set &= set - 1) {
+		uint32_t node = from + (uint32_t)__builtin_ctzll(set);
+		best = load[node] < load[best] ? node : best;
 	}
 	return best;
 }
 
-static uint32_t next_guarded(const struct candidates *all, uint32_t open, const struct cad_cover_load *load)
+/* The same over a slot's nodes of a larger set. */
+INLINE uint32_t lightest_of(const struct token *token, uint32_t slot, const uint64_t *among, const uint32_t *load)
 {
-	uint32_t best = UINT32_MAX;
+	uint32_t best = CAD_COVER_NONE;
+	for (uint32_t word = 0; word < token->words; word++) {
+		uint64_t set = token->held[word][slot] & among[word];
+		if (token->words > 1 && !set)
+			continue;
+		uint32_t node = lightest(set, word * 64, load);
+		best = best == CAD_COVER_NONE || (load && load[node] < load[best]) ? node : best;
+	}
+	return best;
+}
+
+INLINE uint32_t planes_of(uint32_t slots) { return 32 - (uint32_t)__builtin_clz(slots); }
+
+/* plane[p]: bit p of how many of the open slots each node of a word holds. */
+INLINE void count(const struct token *token, uint32_t word, uint32_t open, uint64_t plane[PLANES_MAX])
+{
+	UNROLL for (uint32_t p = 0; p < planes_of(token->slots); p++)
+		plane[p] = 0;
+	UNROLL for (uint32_t slot = 0; slot < token->slots; slot++) {
+		uint64_t carry = token->held[word][slot] & -(uint64_t)(open >> slot & 1);
+		UNROLL for (uint32_t p = 0; p < planes_of(token->slots); p++)
+			if ((slot + 1) >> p) {   /* no count is longer so far */
+				uint64_t both = plane[p] & carry;
+				plane[p] ^= carry;
+				carry = both;
+			}
+	}
+}
+
+/* The node with most of the open slots, or CAD_COVER_NONE when none has two. */
+INLINE uint32_t next_plain(const struct token *token, uint32_t open, const uint32_t *load)
+{
+	uint32_t best = CAD_COVER_NONE, most = 2;
+	for (uint32_t word = 0; word < token->words; word++) {
+		uint64_t plane[PLANES_MAX], top = ~0ull;
+		uint32_t experts = 0;
+		if (!(token->shared >> word & 1))
+			continue;
+		count(token, word, open, plane);
+		UNROLL for (uint32_t p = planes_of(token->slots); p-- > 0;) {
+			uint64_t with = top & plane[p];
+			experts |= (uint32_t)(with != 0) << p;
+			top = with ? with : top;
+		}
+		if (experts < most)
+			continue;
+		uint32_t node = lightest(top, word * 64, load);
+		best = best == CAD_COVER_NONE || experts > most || (load && load[node] < load[best]) ? node : best;
+		most = experts;
+	}
+	return best;
+}
+
+/* The same with the guard: of every number of slots the lightest node, and of these the one with the highest score. */
+static uint32_t next_guarded(const struct token *token, uint32_t open, const struct cad_cover_load *load)
+{
+	const uint32_t *rows = load->node, planes = planes_of(token->slots);
+	uint32_t best = CAD_COVER_NONE;
 	float best_score = 0;
-	for (uint32_t i = 0; i < all->count; i++) {
-		uint16_t node = all->list[i];
-		int experts = __builtin_popcount(all->slots[node] & open);
-		if (experts == 0)
-			continue;
-		float over = (float)load->node[node] - load->calm, score = (float)experts - (over > 0 ? over / load->point : 0);
-		uint32_t rows = load->node[node], best_rows = best == UINT32_MAX ? 0 : load->node[all->list[best]];
-		bool better = best == UINT32_MAX || score > best_score
-		              || (score == best_score && (rows < best_rows || (rows == best_rows && node < all->list[best])));
-		if (better) {
-			best = i;
-			best_score = score;
+	for (uint32_t word = 0; word < token->words; word++) {
+		uint64_t plane[PLANES_MAX];
+		count(token, word, open, plane);
+		for (uint32_t experts = token->slots; experts > 0; experts--) {
+			uint64_t set = ~0ull;
+			for (uint32_t p = 0; p < planes; p++)
+				set &= experts >> p & 1 ? plane[p] : ~plane[p];
+			if (!set)
+				continue;
+			uint32_t node = lightest(set, word * 64, rows);
+			float over = (float)rows[node] - load->calm, score = (float)experts - (over > 0 ? over / load->point : 0);
+			bool better = best == CAD_COVER_NONE || score > best_score
+			              || (score == best_score && (rows[node] < rows[best] || (rows[node] == rows[best] && node < best)));
+			if (better) {
+				best = node;
+				best_score = score;
+			}
 		}
 	}
 	return best;
 }
 
-/* Each slot to the least loaded of the chosen nodes that hold it; slots in `several` have a choice. */
-static inline void assign(const struct candidates *all, const uint16_t *chosen, uint32_t chosen_count, uint32_t k, uint32_t served, uint32_t several,
-                          const struct cad_cover_load *load, uint16_t *nodes)
+INLINE void give(uint32_t node, const struct cad_cover_load *load, uint16_t *home)
 {
-	for (uint32_t c = 0; c < chosen_count; c++)
-		for (uint32_t own = all->slots[chosen[c]] & ~several; own; own &= own - 1)
-			nodes[__builtin_ctz(own)] = chosen[c];
-	if (!several && !load)
-		return;
-	for (uint32_t slot = 0; slot < k; slot++) {
-		if (!(served >> slot & 1))
-			continue;
-		uint16_t best = nodes[slot];
-		if (several >> slot & 1) {
-			best = CAD_COVER_NONE;
-			for (uint32_t c = 0; c < chosen_count; c++) {
-				uint16_t node = chosen[c];
-				if (!(all->slots[node] >> slot & 1))
-					continue;
-				bool lighter = best != CAD_COVER_NONE && load && load->node[node] < load->node[best];
-				bool lower = best != CAD_COVER_NONE && (!load || load->node[node] == load->node[best]) && node < best;
-				if (best == CAD_COVER_NONE || lighter || lower)
-					best = node;
-			}
-			nodes[slot] = best;
-		}
-		if (load)
-			load->node[best] += load->unit ? load->unit[best] : 1;
-	}
+	*home = (uint16_t)node;
+	if (load)
+		load->node[node] += load->unit ? load->unit[node] : 1;
 }
 
-/* Always inlined, so that the usual k become loops of known length. */
-static inline __attribute__((always_inline)) void cover(const struct cad_map_replicas *replicas, uint32_t k, uint32_t nodes_count, const bool *usable,
-                                                        const struct cad_cover_load *load, uint16_t *nodes)
+INLINE void cover(const struct cad_map_replicas *replicas, uint32_t k, uint32_t slots, uint32_t words, const uint64_t *usable, const struct cad_cover_load *load, uint16_t *nodes)
 {
-	bool single = true;
+	struct token token;
+	const uint32_t *rows = load ? load->node : NULL;
+	token.slots = slots;
+	token.words = words;
+	read_sets(&token, replicas, k, usable);
+	uint32_t open = token.served;
+	while (open & token.choice) {
+		uint32_t node = next_plain(&token, open, rows);
+		if (node == CAD_COVER_NONE)
+			break;
+		if (load && load->point > 0 && (float)rows[node] - load->calm > 0)
+			node = next_guarded(&token, open, load);
+		token.chosen[node / 64] |= 1ull << node % 64;
+		UNROLL for (uint32_t slot = 0; slot < slots; slot++)
+			open &= ~((uint32_t)(token.held[node / 64][slot] >> node % 64 & 1) << slot);
+	}
+	for (open &= token.choice; open; open &= open - 1) {   /* no node holds two of these: which comes first makes no difference */
+		uint32_t node = lightest_of(&token, (uint32_t)__builtin_ctz(open), everybody, rows);
+		token.chosen[node / 64] |= 1ull << node % 64;
+	}
 	for (uint32_t slot = 0; slot < k; slot++) {
-		single = single && replicas[slot].count == 1 && (!usable || usable[replicas[slot].nodes[0]]);
 		nodes[slot] = CAD_COVER_NONE;
+		if (token.served >> slot & 1)
+			give(lightest_of(&token, slot, token.chosen, rows), load, &nodes[slot]);
 	}
-	if (single) {   /* nothing to choose */
-		for (uint32_t slot = 0; slot < k; slot++) {
-			nodes[slot] = replicas[slot].nodes[0];
-			if (load)
-				load->node[nodes[slot]] += load->unit ? load->unit[nodes[slot]] : 1;
-		}
-		return;
-	}
-	struct candidates all;
-	uint16_t chosen[CAD_TOPK_MAX];
-	uint32_t choice, open = collect(&all, replicas, k, nodes_count, usable, &choice), served = open, once = 0, several = 0, chosen_count = 0;
-	while (open & choice) {
-		uint32_t next = load && load->point > 0 ? next_guarded(&all, open, load) : next_plain(&all, open, load ? load->node : NULL);
-		uint16_t node = all.list[next];
-		all.list[next] = all.list[--all.count];
-		chosen[chosen_count++] = node;
-		several |= once & all.slots[node];
-		once |= all.slots[node];
-		open &= ~all.slots[node];
-	}
-	for (; open; open &= ~once) {   /* what is left has one node each: which comes first makes no difference */
-		uint16_t node = replicas[__builtin_ctz(open)].nodes[0];
-		chosen[chosen_count++] = node;
-		several |= once & all.slots[node];
-		once |= all.slots[node];
-	}
-	assign(&all, chosen, chosen_count, k, served, several, load, nodes);
 }
 
-void cad_cover_replicas(const struct cad_map_replicas *replicas, uint32_t k, uint32_t nodes_count, const bool *usable, const struct cad_cover_load *load, uint16_t *nodes)
+void cad_cover_replicas(const struct cad_map_replicas *replicas, uint32_t k, uint32_t nodes_count, const uint64_t *usable, const struct cad_cover_load *load, uint16_t *nodes)
 {
+	uint32_t most = 0, words = cad_map_words(nodes_count);
 	CAD_ASSERT(k <= CAD_TOPK_MAX && nodes_count <= CAD_MAP_NODES_MAX);
-	switch (k) {
-	case 2: cover(replicas, 2, nodes_count, usable, load, nodes); return;
-	case 4: cover(replicas, 4, nodes_count, usable, load, nodes); return;
-	case 6: cover(replicas, 6, nodes_count, usable, load, nodes); return;
-	case 8: cover(replicas, 8, nodes_count, usable, load, nodes); return;
-	default: cover(replicas, k, nodes_count, usable, load, nodes); return;
+	usable = usable ? usable : everybody;
+	for (uint32_t slot = 0; slot < k; slot++)
+		most |= replicas[slot].count;
+	if (most <= 1) {   /* nothing to choose */
+		for (uint32_t slot = 0; slot < k; slot++) {
+			uint32_t node = replicas[slot].count ? replicas[slot].nodes[0] : 0;
+			nodes[slot] = CAD_COVER_NONE;
+			if (replicas[slot].count && cad_map_set_has(usable, node))
+				give(node, load, &nodes[slot]);
+		}
+	} else if (k <= SLOTS_USUAL && words == 1) {
+		cover(replicas, k, SLOTS_USUAL, 1, usable, load, nodes);
+	} else if (k <= SLOTS_USUAL) {
+		cover(replicas, k, SLOTS_USUAL, words, usable, load, nodes);
+	} else {
+		cover(replicas, k, k, words, usable, load, nodes);
 	}
 }
 
-void cad_cover(const struct cad_map *map, uint32_t layer, const int32_t *experts, uint32_t k, const bool *usable, const struct cad_cover_load *load, uint16_t *nodes)
+void cad_cover(const struct cad_map *map, uint32_t layer, const int32_t *experts, uint32_t k, const uint64_t *usable, const struct cad_cover_load *load, uint16_t *nodes)
 {
 	struct cad_map_replicas replicas[CAD_TOPK_MAX];
 	CAD_ASSERT(k <= CAD_TOPK_MAX);
 	for (uint32_t slot = 0; slot < k; slot++)
-		replicas[slot] = experts[slot] < 0 ? (struct cad_map_replicas){ NULL, 0 } : cad_map_replicas(map, layer, (uint32_t)experts[slot]);
+		replicas[slot] = experts[slot] < 0 ? cad_map_nobody : cad_map_replicas(map, layer, (uint32_t)experts[slot]);
 	cad_cover_replicas(replicas, k, map->nodes_count, usable, load, nodes);
 }

@@ -22,11 +22,11 @@ struct cad_cover_load {
 
 /*
  * nodes[i] = the node that serves the expert with replicas[i], or CAD_COVER_NONE where no usable node holds it (count 0: a dropped slot).
- * `usable` is indexed by node, NULL: all are; load may be NULL. k <= CAD_TOPK_MAX, every node below nodes_count <= CAD_MAP_NODES_MAX.
+ * `usable` is a set of nodes, NULL: all are; load may be NULL. k <= CAD_TOPK_MAX, every node below nodes_count <= CAD_MAP_NODES_MAX.
  */
-void cad_cover_replicas(const struct cad_map_replicas *replicas, uint32_t k, uint32_t nodes_count, const bool *usable, const struct cad_cover_load *load, uint16_t *nodes);
+void cad_cover_replicas(const struct cad_map_replicas *replicas, uint32_t k, uint32_t nodes_count, const uint64_t *usable, const struct cad_cover_load *load, uint16_t *nodes);
 
 /* The same for experts[0..k) of a layer of a map; expert -1: a dropped slot. */
-void cad_cover(const struct cad_map *map, uint32_t layer, const int32_t *experts, uint32_t k, const bool *usable, const struct cad_cover_load *load, uint16_t *nodes);
+void cad_cover(const struct cad_map *map, uint32_t layer, const int32_t *experts, uint32_t k, const uint64_t *usable, const struct cad_cover_load *load, uint16_t *nodes);
 
 #endif

@@ -13,6 +13,8 @@ struct map_block {
 	atomic_uint references;
 };
 
+const struct cad_map_replicas cad_map_nobody = { NULL, (const uint64_t[CAD_MAP_NODES_MAX / 64]){ 0 }, 0 };
+
 bool cad_map_id_is_legal(const char *id)
 {
 	size_t length = strlen(id);
@@ -89,12 +91,14 @@ static struct map_block *block_create(const struct cad_map_source *source)
 		text_bytes += strlen(source->nodes[i].id) + strlen(source->nodes[i].exchange_address) + strlen(source->nodes[i].http_address) + 3;
 	size_t cells = source->layers_count * source->experts;
 	size_t nodes_bytes = source->nodes_count * sizeof(struct cad_map_node), layers_bytes = source->layers_count * sizeof(uint32_t);
+	size_t sets_bytes = cells * cad_map_words((uint32_t)source->nodes_count) * sizeof(uint64_t);
 	size_t offsets_bytes = (cells + 1) * sizeof(uint32_t), replicas_bytes = source->replicas_count * sizeof(uint16_t);
-	struct map_block *block = calloc(1, sizeof *block + nodes_bytes + layers_bytes + offsets_bytes + replicas_bytes + text_bytes);
+	struct map_block *block = calloc(1, sizeof *block + nodes_bytes + sets_bytes + layers_bytes + offsets_bytes + replicas_bytes + text_bytes);
 	if (!block)
 		return NULL;
 	struct cad_map_node *nodes = (struct cad_map_node *)(block + 1);
-	uint32_t *layers = (uint32_t *)(nodes + source->nodes_count), *offsets = layers + source->layers_count;
+	uint64_t *sets = (uint64_t *)(nodes + source->nodes_count);
+	uint32_t *layers = (uint32_t *)((char *)sets + sets_bytes), *offsets = layers + source->layers_count;
 	uint16_t *replicas = (uint16_t *)(offsets + cells + 1);
 	char *text = (char *)(replicas + source->replicas_count);
 	for (size_t i = 0; i < source->nodes_count; i++)
@@ -102,7 +106,7 @@ static struct map_block *block_create(const struct cad_map_source *source)
 		                                  copy_text(&text, source->nodes[i].http_address), source->nodes[i].live };
 	struct cad_map *map = &block->map;
 	*map = (struct cad_map){ .epoch = source->epoch, .nodes_count = (uint32_t)source->nodes_count, .layers_count = (uint32_t)source->layers_count,
-	                         .experts = source->experts, .nodes = nodes, .layers = layers, .offsets = offsets, .replicas = replicas };
+	                         .experts = source->experts, .nodes = nodes, .layers = layers, .offsets = offsets, .replicas = replicas, .sets = sets };
 	for (size_t i = 0; i < CAD_LAYERS_MAX; i++)
 		map->row_of_layer[i] = CAD_MAP_NONE;
 	for (size_t i = 0; i < source->layers_count; i++) {
@@ -133,7 +137,7 @@ static int compare_nodes(const void *a, const void *b)
 }
 
 /* A counting sort by (row, expert): count, sum up, place. `offsets` is one entry behind while placing, and right at the end. */
-static enum cad_status fill_replicas(struct cad_map *map, uint32_t *offsets, uint16_t *replicas, const struct cad_map_source *source, struct cad_error *error)
+static enum cad_status fill_replicas(struct cad_map *map, uint32_t *offsets, uint16_t *replicas, uint64_t *sets, const struct cad_map_source *source, struct cad_error *error)
 {
 	size_t cells = source->layers_count * source->experts;
 	for (size_t i = 0; i < source->replicas_count; i++) {
@@ -156,6 +160,7 @@ static enum cad_status fill_replicas(struct cad_map *map, uint32_t *offsets, uin
 	offsets[0] = 0;
 	for (size_t cell = 0; cell < cells; cell++) {
 		uint16_t *nodes = replicas + offsets[cell];
+		uint64_t *set = sets + cell * cad_map_words(map->nodes_count);
 		uint32_t count = offsets[cell + 1] - offsets[cell];
 		if (count > 1)
 			qsort(nodes, count, sizeof *nodes, compare_nodes);
@@ -163,6 +168,8 @@ static enum cad_status fill_replicas(struct cad_map *map, uint32_t *offsets, uin
 			if (nodes[i - 1] == nodes[i])
 				return cad_error_set(error, CAD_ERR_CORRUPT, "map: layer %u expert %zu names node '%s' twice", map->layers[cell / map->experts],
 				                     cell % map->experts, map->nodes[nodes[i]].id);
+		for (uint32_t i = 0; i < count; i++)
+			set[nodes[i] / 64] |= 1ull << nodes[i] % 64;
 	}
 	return CAD_OK;
 }
@@ -180,7 +187,7 @@ enum cad_status cad_map_create(const struct cad_map_source *source, struct cad_m
 	if (!block)
 		return cad_error_set(error, CAD_ERR_MEMORY, "map: out of memory for %zu replicas", source->replicas_count);
 	/* The block is still ours alone, so the arrays that its readers see as const may be written through their places in it. */
-	status = fill_replicas(&block->map, (uint32_t *)block->map.offsets, (uint16_t *)block->map.replicas, source, error);
+	status = fill_replicas(&block->map, (uint32_t *)block->map.offsets, (uint16_t *)block->map.replicas, (uint64_t *)block->map.sets, source, error);
 	if (status != CAD_OK) {
 		free(block);
 		return status;

@@ -9,6 +9,7 @@
  *   layers      6  7  8 ...            the MoE layers, by their index in the model, ascending
  *   offsets     row 0: E entries | row 1: E entries | ... | end
  *   replicas    node, node | node | (none) | node ...      indices into `nodes`, ascending within an expert
+ *   sets        the same as sets of nodes: bits, 64 nodes to a word, node 0 the lowest; cad_map_words(nodes_count) words an expert
  */
 #ifndef CADRE_COMMON_MAP_H
 #define CADRE_COMMON_MAP_H
@@ -45,23 +46,31 @@ struct cad_map {
 	const uint32_t *layers;       /* [layers_count] */
 	const uint32_t *offsets;      /* [layers_count * experts + 1] into replicas */
 	const uint16_t *replicas;
+	const uint64_t *sets;         /* [layers_count * experts][words] */
 	int16_t row_of_layer[CAD_LAYERS_MAX];   /* CAD_MAP_NONE where the layer is dense */
 };
 
-/* Who holds an expert: `count` indices into map->nodes, ascending. None: calls wait for the next epoch. */
+/* Words of a set of nodes. */
+static inline uint32_t cad_map_words(uint32_t nodes_count) { return (nodes_count + 63) / 64; }
+static inline bool cad_map_set_has(const uint64_t *set, uint32_t node) { return set[node / 64] >> node % 64 & 1; }
+
+/* Who holds an expert: `count` indices into map->nodes, ascending, and as a set. None: calls wait for the next epoch. */
 struct cad_map_replicas {
 	const uint16_t *nodes;
+	const uint64_t *set;
 	uint32_t count;
 };
+extern const struct cad_map_replicas cad_map_nobody;   /* with a set for the most nodes that there can be */
 
 /* `layer` is the index in the model. A layer or expert that the map does not know has no replicas. */
 static inline struct cad_map_replicas cad_map_replicas(const struct cad_map *map, uint32_t layer, uint32_t expert)
 {
 	int row = layer < CAD_LAYERS_MAX ? map->row_of_layer[layer] : CAD_MAP_NONE;
 	if (row < 0 || expert >= map->experts)
-		return (struct cad_map_replicas){ NULL, 0 };
-	const uint32_t *at = map->offsets + (size_t)row * map->experts + expert;
-	return (struct cad_map_replicas){ map->replicas + at[0], at[1] - at[0] };
+		return cad_map_nobody;
+	size_t cell = (size_t)row * map->experts + expert;
+	const uint32_t *at = map->offsets + cell;
+	return (struct cad_map_replicas){ map->replicas + at[0], map->sets + cell * cad_map_words(map->nodes_count), at[1] - at[0] };
 }
 
 /* The parts of a map, in any order; all borrowed for the call. */

@@ -18,7 +18,7 @@ enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_tra
 	*table = (struct rt_route_table){ .transport = transport, .random = { cad_clock_now_ns(cad_transport_clock(transport)) } };
 	table->peers = calloc(RT_PEERS_MAX, sizeof *table->peers);
 	table->node_peer = malloc(CAD_MAP_NODES_MAX * sizeof *table->node_peer);
-	table->node_ready = calloc(CAD_MAP_NODES_MAX, sizeof *table->node_ready);
+	table->node_ready = calloc(CAD_MAP_NODES_MAX / 64, sizeof *table->node_ready);
 	table->node_load = calloc(CAD_MAP_NODES_MAX, sizeof *table->node_load);
 	table->node_unit = malloc(CAD_MAP_NODES_MAX * sizeof *table->node_unit);
 	table->node_rows = calloc(CAD_MAP_NODES_MAX, sizeof *table->node_rows);
@@ -49,16 +49,18 @@ static void refresh(struct rt_route_table *table)
 	const struct cad_map *map = table->map;
 	if (!map)
 		return;
+	memset(table->node_ready, 0, CAD_MAP_NODES_MAX / 64 * sizeof *table->node_ready);
 	for (uint32_t node = 0; node < map->nodes_count; node++) {
 		int peer = table->node_peer[node];
-		table->node_ready[node] = map->nodes[node].live && peer >= 0 && table->peers[peer].ready;
+		if (map->nodes[node].live && peer >= 0 && table->peers[peer].ready)
+			table->node_ready[node / 64] |= 1ull << node % 64;
 	}
 	bool whole = true;
 	size_t experts = (size_t)map->layers_count * map->experts;
 	for (size_t at = 0; at < experts && whole; at++) {
 		whole = false;
 		for (uint32_t r = map->offsets[at]; r < map->offsets[at + 1]; r++)
-			whole = whole || table->node_ready[map->replicas[r]];
+			whole = whole || cad_map_set_has(table->node_ready, map->replicas[r]);
 	}
 	atomic_store(&table->ready, whole);
 	table->version++;
@@ -162,14 +164,14 @@ void rt_route_table_begin(struct rt_route_table *table, uint32_t pairs)
 	uint32_t nodes = table->map->nodes_count, usable = 0;
 	uint64_t least = UINT64_MAX, most = 0;
 	for (uint32_t node = 0; node < nodes; node++) {
-		if (!table->node_ready[node])
+		if (!cad_map_set_has(table->node_ready, node))
 			continue;
 		usable++;
 		least = table->node_rows[node] < least ? table->node_rows[node] : least;
 		most = table->node_rows[node] > most ? table->node_rows[node] : most;
 	}
 	for (uint32_t node = 0; node < nodes; node++)
-		table->node_load[node] = table->node_ready[node] && most > least ? (uint32_t)((table->node_rows[node] - least) * (RT_LOAD_ROW - 1) / (most - least)) : 0;
+		table->node_load[node] = cad_map_set_has(table->node_ready, node) && most > least ? (uint32_t)((table->node_rows[node] - least) * (RT_LOAD_ROW - 1) / (most - least)) : 0;
 	float mean = usable ? (float)pairs / (float)usable * RT_LOAD_ROW : 0;
 	bool guarded = pairs >= GUARDED_PAIRS_MIN * usable;
 	table->load_calm = GUARD_CALM * mean;

@@ -31,7 +31,7 @@ struct rt_route_table {
 	struct rt_peer *peers;       /* [RT_PEERS_MAX], peers_count used; entries are reused when nothing refers to them */
 	uint32_t peers_count;
 	int16_t *node_peer;          /* [CAD_MAP_NODES_MAX]: peer of a node of the map; -1: none */
-	bool *node_ready;            /* [CAD_MAP_NODES_MAX] */
+	uint64_t *node_ready;        /* a set of CAD_MAP_NODES_MAX nodes */
 	uint32_t *node_load;         /* [CAD_MAP_NODES_MAX]: RT_LOAD_ROW for each row of this layer; below that, who had more of the rows so far */
 	uint32_t *node_unit;         /* [CAD_MAP_NODES_MAX]: RT_LOAD_ROW */
 	uint64_t *node_rows;         /* [CAD_MAP_NODES_MAX]: rows since this map came */

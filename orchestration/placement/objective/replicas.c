@@ -6,23 +6,32 @@
 
 enum cad_status pl_replicas_init(struct pl_replicas *replicas, uint32_t experts, uint32_t nodes)
 {
-	*replicas = (struct pl_replicas){ .experts = experts, .nodes = nodes };
+	*replicas = (struct pl_replicas){ .experts = experts, .nodes = nodes, .words = cad_map_words(nodes) };
 	replicas->lists = malloc((size_t)experts * nodes * sizeof *replicas->lists);
+	replicas->sets = calloc((size_t)experts * replicas->words, sizeof *replicas->sets);
 	replicas->of = calloc(experts, sizeof *replicas->of);
-	if (!replicas->lists || !replicas->of) {
+	if (!replicas->lists || !replicas->sets || !replicas->of) {
 		pl_replicas_fini(replicas);
 		return CAD_ERR_MEMORY;
 	}
 	for (uint32_t e = 0; e < experts; e++)
-		replicas->of[e].nodes = replicas->lists + (size_t)e * nodes;
+		replicas->of[e] = (struct cad_map_replicas){ .nodes = replicas->lists + (size_t)e * nodes, .set = replicas->sets + (size_t)e * replicas->words };
 	return CAD_OK;
 }
 
 void pl_replicas_fini(struct pl_replicas *replicas)
 {
 	free(replicas->lists);
+	free(replicas->sets);
 	free(replicas->of);
 	*replicas = (struct pl_replicas){ 0 };
+}
+
+void pl_replicas_clear(struct pl_replicas *replicas)
+{
+	memset(replicas->sets, 0, (size_t)replicas->experts * replicas->words * sizeof *replicas->sets);
+	for (uint32_t e = 0; e < replicas->experts; e++)
+		replicas->of[e].count = 0;
 }
 
 void pl_replicas_load(struct pl_replicas *replicas, const struct pl_plan *plan, uint32_t layer)
@@ -36,6 +45,7 @@ void pl_replicas_load(struct pl_replicas *replicas, const struct pl_plan *plan, 
 				list[count++] = (uint16_t)(w * 64 + (uint32_t)__builtin_ctzll(bits));
 		replicas->of[e].count = count;
 	}
+	memcpy(replicas->sets, pl_plan_set(plan, layer, 0), (size_t)replicas->experts * replicas->words * sizeof *replicas->sets);
 }
 
 void pl_replicas_store(const struct pl_replicas *replicas, struct pl_plan *plan, uint32_t layer)
@@ -48,10 +58,7 @@ void pl_replicas_store(const struct pl_replicas *replicas, struct pl_plan *plan,
 
 bool pl_replicas_hold(const struct pl_replicas *replicas, uint32_t expert, uint32_t node)
 {
-	for (uint32_t r = 0; r < replicas->of[expert].count; r++)
-		if (replicas->of[expert].nodes[r] == node)
-			return true;
-	return false;
+	return cad_map_set_has(replicas->of[expert].set, node);
 }
 
 void pl_replicas_add(struct pl_replicas *replicas, uint32_t expert, uint32_t node)
@@ -61,6 +68,7 @@ void pl_replicas_add(struct pl_replicas *replicas, uint32_t expert, uint32_t nod
 	for (; at > 0 && list[at - 1] > node; at--)
 		list[at] = list[at - 1];
 	list[at] = (uint16_t)node;
+	replicas->sets[(size_t)expert * replicas->words + node / 64] |= 1ull << node % 64;
 }
 
 void pl_replicas_drop(struct pl_replicas *replicas, uint32_t expert, uint32_t node)
@@ -71,6 +79,7 @@ void pl_replicas_drop(struct pl_replicas *replicas, uint32_t expert, uint32_t no
 		at++;
 	for (; at < count; at++)
 		list[at] = list[at + 1];
+	replicas->sets[(size_t)expert * replicas->words + node / 64] &= ~(1ull << node % 64);
 }
 
 bool pl_cluster_units(const struct pl_cluster *cluster, uint32_t *unit)

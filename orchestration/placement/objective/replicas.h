@@ -13,13 +13,16 @@
 enum { PL_REPLICAS_WORDS = PL_CLUSTER_NODES_MAX / 64 };
 
 struct pl_replicas {
-	uint32_t experts, nodes;
+	uint32_t experts, nodes, words;
 	uint16_t *lists;             /* [experts][nodes] ascending */
-	struct cad_map_replicas *of; /* [experts] into lists */
+	uint64_t *sets;              /* [experts][words] */
+	struct cad_map_replicas *of; /* [experts] into lists and sets */
 };
 
 CAD_MUST_USE enum cad_status pl_replicas_init(struct pl_replicas *replicas, uint32_t experts, uint32_t nodes);
 void pl_replicas_fini(struct pl_replicas *replicas);
+/* Nobody holds anything. */
+void pl_replicas_clear(struct pl_replicas *replicas);
 void pl_replicas_load(struct pl_replicas *replicas, const struct pl_plan *plan, uint32_t layer);
 void pl_replicas_store(const struct pl_replicas *replicas, struct pl_plan *plan, uint32_t layer);
 bool pl_replicas_hold(const struct pl_replicas *replicas, uint32_t expert, uint32_t node);

@@ -143,7 +143,7 @@ static void walk_layer(struct walk *walk, const struct pl_plan *plan, uint32_t l
 		bool guard = walk->router == PL_ROUTER_GUARD && t > GUARD_FROM_TOKENS;
 		const struct cad_cover_load load = { walk->load, walk->units ? walk->unit : NULL, 1.03f * mean, guard ? 0.05f * mean : 0 };
 		for (uint32_t j = 0; j < k; j++)
-			replicas[j] = ids[j] == PL_TRACE_NONE ? (struct cad_map_replicas){ NULL, 0 } : walk->replicas.of[ids[j]];
+			replicas[j] = ids[j] == PL_TRACE_NONE ? cad_map_nobody : walk->replicas.of[ids[j]];
 		cad_cover_replicas(replicas, k, nodes, NULL, &load, homes);
 		uint16_t *before = walk->homes + (size_t)t * k;
 		if (out)

@@ -81,7 +81,7 @@ static void cover_token(struct pl_search *search, uint32_t token)
 	struct cad_map_replicas replicas[CAD_TOPK_MAX];
 	const struct cad_cover_load load = { .node = search->busy, .unit = site->units ? site->unit : NULL };
 	for (uint32_t j = 0; j < layer->k; j++)
-		replicas[j] = ids[j] == PL_TRACE_NONE ? (struct cad_map_replicas){ NULL, 0 } : search->replicas.of[ids[j]];
+		replicas[j] = ids[j] == PL_TRACE_NONE ? cad_map_nobody : search->replicas.of[ids[j]];
 	cad_cover_replicas(replicas, layer->k, site->nodes, NULL, &load, home);
 	uint32_t *rows = search->rows + (size_t)layer->kind[token] * site->nodes;
 	for (uint32_t j = 0; j < layer->k; j++)

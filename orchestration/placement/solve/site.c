@@ -172,9 +172,9 @@ static bool place(struct settling *s, uint32_t expert, uint32_t wish)
 static enum cad_status settle(struct settling *s, const uint32_t *wish, struct cad_error *error)
 {
 	const struct pl_site *site = s->site;
+	pl_replicas_clear(s->replicas);
 	for (uint32_t e = 0; e < site->experts; e++) {
 		s->first[e] = PL_CLUSTER_ANY;
-		s->replicas->of[e].count = 0;
 		for (uint32_t n = 0; n < site->nodes; n++)
 			if (pl_site_pinned(site, e, n)) {
 				pl_replicas_add(s->replicas, e, n);

@@ -102,7 +102,7 @@ static void pull_to_neighbour(struct workshop *w, uint32_t neighbour)
 		struct cad_map_replicas there[CAD_TOPK_MAX];
 		uint16_t home[CAD_TOPK_MAX];
 		for (uint32_t j = 0; j < k; j++)
-			there[j] = ids[j] == PL_TRACE_NONE ? (struct cad_map_replicas){ NULL, 0 } : replicas->of[ids[j]];
+			there[j] = ids[j] == PL_TRACE_NONE ? cad_map_nobody : replicas->of[ids[j]];
 		cad_cover_replicas(there, k, N, NULL, NULL, home);
 		for (uint32_t i = 0; i < k; i++) {
 			bool new = home[i] != CAD_COVER_NONE;

@@ -186,10 +186,9 @@ enum cad_status pl_start_even(const struct pl_site *site, const struct pl_layer 
 	if (status != CAD_OK)
 		goto free_items;
 	uint32_t count = list_items(site, layer, items, labels + site->experts);
-	for (uint32_t e = 0; e < site->experts; e++) {
+	pl_replicas_clear(replicas);
+	for (uint32_t e = 0; e < site->experts; e++)
 		labels[e] = PL_CLUSTER_ANY;
-		replicas->of[e].count = 0;
-	}
 	for (uint32_t i = 0; i < count; i++) {
 		uint32_t best = PL_CLUSTER_ANY, e = items[i].expert;
 		for (uint32_t n = 0; n < site->nodes; n++)
