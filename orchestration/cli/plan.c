@@ -183,6 +183,8 @@ static enum cad_status measure(const struct cl_plan_options *options, const stru
 		status = pl_measure(planned, result->solution.plan, &c->cluster, options->router, options->threads, &result->planned_on);
 	if (status == CAD_OK)
 		status = pl_bound(planned, &c->cluster, c->copies, &result->bound, NULL);
+	if (status == CAD_OK && held)
+		result->expected = pl_expected_load(&result->planned_on, planned->tokens, &result->new_metrics, held->tokens);
 	pl_sample_free(held);
 	pl_sample_free(planned);
 	return status;

@@ -54,6 +54,9 @@ static void print_metrics(const struct cl_plan_case *c, const struct cl_plan_res
 	ROW("copies beyond one of each", "%.3f", replicas);
 #undef ROW
 	putchar('\n');
+	if (c->held)
+		printf("of other tokens like these, as many as were planned on, the busiest node gets %.3f times the mean (%.3f in the worst layer): fewer tokens show it busier\n\n", r->expected.mean,
+		       r->expected.worst);
 }
 
 /* "1.4 GB" */
@@ -170,6 +173,8 @@ static json_t *result_to_json(const struct cl_plan_options *options, const struc
 	json_t *more = json_pack("{s:I, s:I, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "rounds", (json_int_t)r->solution.rounds, "seed", (json_int_t)options->seed, "objective", r->solution.value,
 	                         "gap_estimate", r->solution.gap, "nodes_per_token_bound", r->bound, "node_ids", ids, "before", metrics_to_json(&r->old_metrics), "predicted", metrics_to_json(&r->new_metrics), "trained",
 	                         metrics_to_json(&r->planned_on));
+	if (c->held)
+		(void)json_object_set_new(more, "expected", json_pack("{s:f, s:f}", "load_mean", r->expected.mean, "load_worst", r->expected.worst));
 	if (c->cluster.racks_count > 1) {
 		json_t *racks = json_array();
 		for (uint32_t n = 0; n < c->cluster.nodes_count; n++)

@@ -125,6 +125,18 @@ static void layers_are_compared_with_the_one_before(void **state)
 	pl_trace_free(trace);
 }
 
+/* Chance that goes with few tokens is taken off, layer by layer; what differs on as many tokens is believed. */
+static void expected_load_allows_for_few_tokens(void **state)
+{
+	(void)state;
+	struct pl_layer_metrics planned_layers[] = { { .load = 1.0 }, { .load = 1.2 } }, held_layers[] = { { .load = 1.5 }, { .load = 1.2 } };
+	const struct pl_metrics planned = { .layers = 2, .layer = planned_layers }, held = { .layers = 2, .layer = held_layers };
+	struct pl_load load = pl_expected_load(&planned, 7000, &held, 1000);   /* the square root of 2 / (1 + 7) is a half */
+	assert_true(fabs(load.mean - 1.225) < 1e-12 && fabs(load.worst - 1.25) < 1e-12);
+	load = pl_expected_load(&planned, 5000, &held, 5000);
+	assert_true(fabs(load.mean - 1.35) < 1e-12 && fabs(load.worst - 1.5) < 1e-12);
+}
+
 /* Nodes that the sample's tokens touch with replicas [5], at best: by trying all sets of nodes. */
 static double fewest_nodes(const struct pl_sample *sample, const uint32_t *replicas, uint32_t nodes)
 {
@@ -242,6 +254,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(prediction_equals_the_plain_rule),
 		cmocka_unit_test(layers_are_compared_with_the_one_before),
+		cmocka_unit_test(expected_load_allows_for_few_tokens),
 		cmocka_unit_test(no_placement_is_below_the_bound),
 		cmocka_unit_test(the_bound_is_reached),
 		cmocka_unit_test(explanations_add_up),

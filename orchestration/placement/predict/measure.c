@@ -2,6 +2,7 @@
 
 #include "orchestration/placement/objective/replicas.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -273,6 +274,18 @@ enum cad_status pl_measure(const struct pl_sample *sample, const struct pl_plan 
 	}
 	*metrics = made;
 	return CAD_OK;
+}
+
+struct pl_load pl_expected_load(const struct pl_metrics *planned, uint64_t planned_tokens, const struct pl_metrics *held, uint64_t held_tokens)
+{
+	struct pl_load expected = { 0, 0 };
+	double part = planned_tokens && held_tokens ? sqrt(2 / (1 + (double)planned_tokens / (double)held_tokens)) : 1;
+	for (uint32_t l = 0; l < planned->layers; l++) {
+		double load = planned->layer[l].load + part * (held->layer[l].load - planned->layer[l].load);
+		expected.mean += load / planned->layers;
+		expected.worst = load > expected.worst ? load : expected.worst;
+	}
+	return expected;
 }
 
 void pl_metrics_fini(struct pl_metrics *metrics)

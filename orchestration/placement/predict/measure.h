@@ -41,6 +41,16 @@ struct pl_metrics {
 /* The plan must be of the trace's layers and experts, and of the cluster's nodes. threads 0: one a core. */
 CAD_MUST_USE enum cad_status pl_measure(const struct pl_sample *sample, const struct pl_plan *plan, const struct pl_cluster *cluster, enum pl_router router, uint32_t threads,
                                         struct pl_metrics *metrics);
+/* The busiest node's load over the mean, in the mean of layers and in the worst one, on tokens to come: as many as were planned on. */
+struct pl_load {
+	double mean, worst;
+};
+/*
+ * What a plan's load on `planned_tokens` that it was made for, and on `held_tokens` others, lets expect. Part of the difference is chance, which is larger the fewer tokens
+ * there are: of what it adds to the busiest node, in proportion to sqrt(1 / planned + 1 / held), what belongs to sqrt(2 / planned) stays. Drift beyond the held-out
+ * tokens is not foreseen.
+ */
+struct pl_load pl_expected_load(const struct pl_metrics *planned, uint64_t planned_tokens, const struct pl_metrics *held, uint64_t held_tokens);
 void pl_metrics_fini(struct pl_metrics *metrics);   /* takes a zeroed one too */
 
 #endif
