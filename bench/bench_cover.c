@@ -8,8 +8,8 @@
  *   load    ties go to the smaller load, as in the planner's search
  *   guard   in batches of 512 tokens, busy nodes count for less and nodes may be unusable (none is), as in the router
  *
- * `least` is a pass over the same tokens that reads every replica of their experts and counts a row at each slot's first one: what any rule with copies must do at
- * least. It is timed in turn with the rules, on one thread. Medians over the repeats, with the lowest and the highest.
+ * `least` is a pass over the same tokens that reads every replica of their experts and counts a row at each slot's first one: about the least that a rule over lists
+ * of copies does. All take turns batch by batch, on one thread; ratio = rule / least. Medians over the repeats, with the lowest and the highest.
  */
 #include "limits.h"
 
@@ -162,39 +162,62 @@ static void cover_least(const struct cad_map *map, const int32_t *experts, uint3
 	__asm__ volatile("" : : "r"(all));
 }
 
-struct timing { double ns, nodes_per_token; };
-
-static struct timing walk(const struct cad_map *map, const struct tokens *tokens, enum rule rule)
-{
-	static uint16_t nodes[TOKENS][CAD_TOPK_MAX];
-	uint32_t busy[NODES_MAX], unit[NODES_MAX], k = tokens->k, distinct = 0;
+/* What a rule needs beside the tokens. */
+struct scene {
+	const struct cad_map *map;
+	const struct tokens *tokens;
+	uint32_t busy[NODES_MAX], unit[NODES_MAX];
 	uint64_t usable[NODES_MAX / 64];
-	float mean = (float)BATCH * (float)k * UNIT / (float)map->nodes_count;
-	const struct cad_cover_load load = { .node = busy }, guarded = { busy, unit, 1.03f * mean, 0.05f * mean };
-	for (uint32_t n = 0; n < map->nodes_count; n++)
-		unit[n] = UNIT;
-	memset(usable, 0xff, sizeof usable);
-	uint64_t begin = cad_clock_now_ns(&cad_clock_system);
-	for (uint32_t t = 0; t < TOKENS; t++) {
-		const int32_t *experts = tokens->experts + (size_t)t * k;
-		if (t % BATCH == 0)
-			memset(busy, 0, sizeof busy);
+	uint16_t nodes[BATCH][CAD_TOPK_MAX];
+	double touched[RULES];       /* nodes of all tokens */
+};
+
+static void cover_batch(struct scene *scene, uint32_t from, uint32_t to, enum rule rule)
+{
+	const struct cad_map *map = scene->map;
+	uint32_t k = scene->tokens->k;
+	float mean = (float)(to - from) * (float)k * UNIT / (float)map->nodes_count;
+	const struct cad_cover_load load = { .node = scene->busy }, guarded = { scene->busy, scene->unit, 1.03f * mean, 0.05f * mean };
+	memset(scene->busy, 0, sizeof scene->busy);
+	for (uint32_t t = from; t < to; t++) {
+		const int32_t *experts = scene->tokens->experts + (size_t)t * k;
+		uint16_t *nodes = scene->nodes[t - from];
 		switch (rule) {
-		case LEAST: cover_least(map, experts, k, busy, nodes[t]); break;
-		case PLAIN: cad_cover(map, 0, experts, k, NULL, NULL, nodes[t]); break;
-		case LOAD: cad_cover(map, 0, experts, k, NULL, &load, nodes[t]); break;
-		default: cad_cover(map, 0, experts, k, usable, &guarded, nodes[t]); break;
+		case LEAST: cover_least(map, experts, k, scene->busy, nodes); break;
+		case PLAIN: cad_cover(map, 0, experts, k, NULL, NULL, nodes); break;
+		case LOAD: cad_cover(map, 0, experts, k, NULL, &load, nodes); break;
+		default: cad_cover(map, 0, experts, k, scene->usable, &guarded, nodes); break;
 		}
 	}
-	double ns = (double)(cad_clock_now_ns(&cad_clock_system) - begin) / TOKENS;
-	for (uint32_t t = 0; t < TOKENS; t++)
-		for (uint32_t slot = 0; slot < k; slot++) {
-			bool again = false;
-			for (uint32_t other = 0; other < slot; other++)
-				again = again || nodes[t][other] == nodes[t][slot];
-			distinct += !again;
+}
+
+static uint32_t distinct(const uint16_t *nodes, uint32_t k)
+{
+	uint32_t count = 0;
+	for (uint32_t slot = 0; slot < k; slot++) {
+		bool again = false;
+		for (uint32_t other = 0; other < slot; other++)
+			again = again || nodes[other] == nodes[slot];
+		count += !again;
+	}
+	return count;
+}
+
+/* Nanoseconds per token of every rule. They take turns batch by batch, so that whatever else the machine does falls on all. */
+static void walk(struct scene *scene, double ns[RULES])
+{
+	for (enum rule rule = LEAST; rule < RULES; rule++)
+		ns[rule] = scene->touched[rule] = 0;
+	for (uint32_t from = 0; from < TOKENS; from += BATCH) {
+		uint32_t to = from + BATCH < TOKENS ? from + BATCH : TOKENS;
+		for (enum rule rule = LEAST; rule < RULES; rule++) {
+			uint64_t begin = cad_clock_now_ns(&cad_clock_system);
+			cover_batch(scene, from, to, rule);
+			ns[rule] += (double)(cad_clock_now_ns(&cad_clock_system) - begin) / TOKENS;
+			for (uint32_t t = from; t < to; t++)
+				scene->touched[rule] += distinct(scene->nodes[t - from], scene->tokens->k);
 		}
-	return (struct timing){ ns, (double)distinct / TOKENS };
+	}
 }
 
 static int ascending(const void *a, const void *b)
@@ -203,28 +226,38 @@ static int ascending(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static double median(double *values, unsigned count)
+{
+	qsort(values, count, sizeof *values, ascending);
+	return values[count / 2];
+}
+
 static void measure(const struct tokens *tokens, uint32_t nodes, double copied, unsigned repeats, FILE *csv)
 {
+	static struct scene scene;
 	struct cad_map *map = place(tokens, nodes, copied);
-	double ns[RULES][REPEATS_MAX], touched[RULES], replicas = 0;
+	double ns[RULES][REPEATS_MAX], ratio[RULES][REPEATS_MAX], replicas = 0;
+	scene = (struct scene){ .map = map, .tokens = tokens };
+	memset(scene.usable, 0xff, sizeof scene.usable);
+	for (uint32_t n = 0; n < nodes; n++)
+		scene.unit[n] = UNIT;
 	for (size_t i = 0; i < (size_t)TOKENS * tokens->k; i++)
 		replicas += cad_map_replicas(map, 0, (uint32_t)tokens->experts[i]).count / (double)TOKENS;
-	for (unsigned r = 0; r < repeats; r++)
+	for (unsigned r = 0; r < repeats; r++) {
+		double once[RULES];
+		walk(&scene, once);
 		for (enum rule rule = LEAST; rule < RULES; rule++) {
-			struct timing timing = walk(map, tokens, rule);
-			ns[rule][r] = timing.ns;
-			touched[rule] = timing.nodes_per_token;
+			ns[rule][r] = once[rule];
+			ratio[rule][r] = once[rule] / once[LEAST];
 		}
-	for (enum rule rule = LEAST; rule < RULES; rule++)
-		qsort(ns[rule], repeats, sizeof **ns, ascending);
-	double least = ns[LEAST][repeats / 2];
+	}
+	double least = median(ns[LEAST], repeats);
 	for (enum rule rule = PLAIN; rule < RULES; rule++) {
-		double median = ns[rule][repeats / 2], low = ns[rule][0], high = ns[rule][repeats - 1];
-		printf("%3u %6u %7.1f %9.2f  %-6s %9.1f %9.1f %9.1f %9.1f %7.2f %7.2f\n", tokens->k, nodes, 100 * copied, replicas, rule_names[rule], median, low, high, least,
-		       median / least, touched[rule]);
+		double middle = median(ns[rule], repeats), low = ns[rule][0], high = ns[rule][repeats - 1], to_least = median(ratio[rule], repeats);
+		double copies_percent = 100 * copied, touched = scene.touched[rule] / TOKENS;
+		printf("%3u %6u %7.1f %9.2f  %-6s %9.1f %9.1f %9.1f %9.1f %7.2f %7.2f\n", tokens->k, nodes, copies_percent, replicas, rule_names[rule], middle, low, high, least, to_least, touched);
 		if (csv)
-			fprintf(csv, "%u,%u,%.1f,%.2f,%s,%.1f,%.1f,%.1f,%.1f,%.2f,%.4f\n", tokens->k, nodes, 100 * copied, replicas, rule_names[rule], median, low, high, least,
-			        median / least, touched[rule]);
+			fprintf(csv, "%u,%u,%.1f,%.2f,%s,%.1f,%.1f,%.1f,%.1f,%.2f,%.4f\n", tokens->k, nodes, copies_percent, replicas, rule_names[rule], middle, low, high, least, to_least, touched);
 	}
 	cad_map_release(map);
 }

@@ -1,8 +1,8 @@
 #include "common/cover.h"
 
 /*
- * Sets of nodes are bits, so that one adder counts for 64 nodes at once how many of the open slots each holds. Among nodes that hold equally many, the one with the
- * smallest load comes first, with the guard as without: it takes more from the busier one. So ties, and whatever a node holds alone, need no counting.
+ * Sets of nodes are bits, so that one adder counts for 64 nodes at once how many of the open slots each holds. Among nodes that hold equally many, the lightest is
+ * taken, with the guard as without: it takes no less from a busier one. So once no node holds two open slots, their order makes no difference.
  */
 enum { WORDS_MAX = CAD_MAP_NODES_MAX / 64, PLANES_MAX = 6, SLOTS_USUAL = 8 };
 _Static_assert(CAD_TOPK_MAX < 1 << PLANES_MAX, "a count of slots has PLANES_MAX bits");
@@ -34,7 +34,7 @@ INLINE void read_sets(struct token *token, const struct cad_map_replicas *replic
 			uint64_t set = at->set[word] & usable[word];
 			token->held[word][slot] = set;
 			any[slot] |= set;
-			alone |= at->count > 1 ? 0 : set;
+			alone |= set & ((uint64_t)(at->count > 1) - 1);
 			twice |= once & set;
 			once |= set;
 		}
@@ -58,16 +58,28 @@ INLINE uint32_t lightest(uint64_t set, uint32_t from, const uint32_t *load)
 	return best;
 }
 
-/* The same over a slot's nodes of a larger set. */
-INLINE uint32_t lightest_of(const struct token *token, uint32_t slot, const uint64_t *among, const uint32_t *load)
+/* The same over the chosen nodes of a slot. */
+INLINE uint32_t lightest_chosen(const struct token *token, uint32_t slot, const uint32_t *load)
 {
 	uint32_t best = CAD_COVER_NONE;
 	for (uint32_t word = 0; word < token->words; word++) {
-		uint64_t set = token->held[word][slot] & among[word];
+		uint64_t set = token->held[word][slot] & token->chosen[word];
 		if (token->words > 1 && !set)
 			continue;
 		uint32_t node = lightest(set, word * 64, load);
 		best = best == CAD_COVER_NONE || (load && load[node] < load[best]) ? node : best;
+	}
+	return best;
+}
+
+/* The same over all usable nodes of an expert. */
+INLINE uint32_t lightest_replica(const struct cad_map_replicas *replicas, const uint64_t *usable, const uint32_t *load)
+{
+	uint32_t best = CAD_COVER_NONE;
+	for (uint32_t r = 0; r < replicas->count; r++) {
+		uint32_t node = replicas->nodes[r];
+		if (cad_map_set_has(usable, node))
+			best = best == CAD_COVER_NONE || (load && load[node] < load[best]) ? node : best;
 	}
 	return best;
 }
@@ -167,14 +179,14 @@ INLINE void cover(const struct cad_map_replicas *replicas, uint32_t k, uint32_t 
 		UNROLL for (uint32_t slot = 0; slot < slots; slot++)
 			open &= ~((uint32_t)(token.held[node / 64][slot] >> node % 64 & 1) << slot);
 	}
-	for (open &= token.choice; open; open &= open - 1) {   /* no node holds two of these: which comes first makes no difference */
-		uint32_t node = lightest_of(&token, (uint32_t)__builtin_ctz(open), everybody, rows);
+	for (open &= token.choice; open; open &= open - 1) {
+		uint32_t node = lightest_replica(&replicas[__builtin_ctz(open)], usable, rows);
 		token.chosen[node / 64] |= 1ull << node % 64;
 	}
 	for (uint32_t slot = 0; slot < k; slot++) {
 		nodes[slot] = CAD_COVER_NONE;
 		if (token.served >> slot & 1)
-			give(lightest_of(&token, slot, token.chosen, rows), load, &nodes[slot]);
+			give(words > 1 && replicas[slot].count == 1 ? replicas[slot].nodes[0] : lightest_chosen(&token, slot, rows), load, &nodes[slot]);
 	}
 }
 

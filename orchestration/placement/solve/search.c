@@ -56,11 +56,12 @@ static float token_cost(const struct pl_site *site, const uint16_t *home, uint32
 		memset(racks, 0, sizeof racks);
 	for (uint32_t j = 0; j < k; j++) {
 		uint32_t n = home[j];
-		if (n == CAD_COVER_NONE || seen[n / 64] >> n % 64 & 1)
+		if (n == CAD_COVER_NONE)
 			continue;
+		bool again = cad_map_set_has(seen, n);
 		seen[n / 64] |= 1ull << n % 64;
-		nodes++;
-		if (site->plain)
+		nodes += !again;
+		if (site->plain || again)
 			continue;
 		uint32_t rack = site->cluster->nodes[n].rack;
 		cost += site->touch[n];
