@@ -227,12 +227,18 @@ static void explanations_add_up(void **state)
 	struct pl_explanation x;
 	struct pl_weights weights = pl_weights_of(PL_PROFILE_MIXED);
 	assert_int_equal(pl_cluster_create(4, 5, &cluster, &error), CAD_OK);
+	cluster.racks_count = 2;
+	cluster.nodes[1].rack = cluster.nodes[2].rack = 1;
+	cluster.nodes[3].link = 0.5;
 	struct pl_solve_options options = options_for(trace, &cluster, 18, 12);
 	struct pl_solution solution = solve(&options);
 	assert_int_equal(pl_sample_create(trace, 0, 1, &sample), CAD_OK);
+	struct pl_metrics metrics;
+	assert_int_equal(pl_measure(sample, solution.plan, &cluster, PL_ROUTER_COVER, 1, &metrics), CAD_OK);
 	for (uint32_t e = 0; e < 16; e++) {
 		assert_int_equal(pl_explain(sample, solution.plan, &cluster, &weights, 0, e, &x, &error), CAD_OK);
 		double share = 0;
+		assert_true(fabs(x.nodes - metrics.nodes_per_token) < 1e-9);   /* nodes, not what they cost by link and rack */
 		for (uint32_t n = 0; n < 4; n++) {
 			share += x.options[n].share;
 			assert_int_equal(x.options[n].holds, pl_plan_holds(solution.plan, 0, e, n));
@@ -243,6 +249,7 @@ static void explanations_add_up(void **state)
 		assert_true(x.uses <= 0 || (x.partners_count > 0 && x.partners[0].lift > 1));
 		pl_explanation_fini(&x);
 	}
+	pl_metrics_fini(&metrics);
 	pl_sample_free(sample);
 	pl_solution_fini(&solution);
 	pl_cluster_fini(&cluster);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SWEEPS_MAX = 32, BEGINNINGS = 16 };
+enum { SWEEPS_MAX = 32, BEGINNINGS_MAX = 16, BEGINNINGS_PAIRS = 1 << 16 };   /* with many groups, fewer beginnings: each looks at all pairs of them */
 
 /* What the objective sums up over tokens is counted group by group here: three and more of a token's groups in a rack save a little less than their pairs promise. */
 struct arrangement {
@@ -126,7 +126,8 @@ enum cad_status pl_start_arrange(const struct pl_site *site, const struct pl_lay
 		count_groups(&a, layer, labels);
 		uint32_t *best = a.node + G;
 		double best_gain = 0;
-		for (uint32_t i = 0; i < BEGINNINGS; i++) {
+		size_t beginnings = BEGINNINGS_PAIRS / (G * G);
+		for (size_t i = 0; i == 0 || (i < beginnings && i < BEGINNINGS_MAX); i++) {
 			if (i > 0)
 				shuffle(&a, &random);
 			double gain = improve(&a);
