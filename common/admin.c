@@ -1,5 +1,6 @@
 #include "common/admin.h"
 
+#include "common/address.h"
 #include "common/log.h"
 
 #include <errno.h>
@@ -11,12 +12,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { CONNECTIONS_MAX = 64, CONNECTION_MEMORY_BYTES = 16384, IDLE_SECONDS = 30, ADDRESS_BYTES = 300, TEXT_BYTES = 256, PORT_MAX = 65535 };
+enum { CONNECTIONS_MAX = 64, CONNECTION_MEMORY_BYTES = 16384, IDLE_SECONDS = 30, TEXT_BYTES = 256 };
 
 struct cad_admin {
 	struct cad_admin_options options;
 	struct MHD_Daemon *daemon;
-	char address[ADDRESS_BYTES];
+	char address[CAD_ADDRESS_BYTES];
 };
 
 static enum MHD_Result send_response(struct MHD_Connection *connection, unsigned code, const char *type, char *body, size_t bytes, enum MHD_ResponseMemoryMode mode)
@@ -113,25 +114,6 @@ static enum MHD_Result on_http_request(void *context, struct MHD_Connection *con
 	return send_text(connection, MHD_HTTP_NOT_FOUND, "there are /metrics, /healthz and /readyz");
 }
 
-/* "host:port", "[v6]:port", ":port"; host and port are cut out of `copy`. */
-static enum cad_status address_split(char *copy, const char **host, const char **port, struct cad_error *error)
-{
-	char *colon = strrchr(copy, ':');
-	if (!colon || !colon[1])
-		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is no address to listen on: write host:port, for example 127.0.0.1:9100", copy);
-	if (strspn(colon + 1, "0123456789") != strlen(colon + 1) || strtoul(colon + 1, NULL, 10) > PORT_MAX)
-		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is no address to listen on: a port is a number from 0 to %d", copy, PORT_MAX);
-	*colon = 0;
-	*port = colon + 1;
-	size_t length = strlen(copy);
-	if (copy[0] == '[' && length > 1 && copy[length - 1] == ']') {
-		copy[length - 1] = 0;
-		copy++;
-	}
-	*host = *copy ? copy : "127.0.0.1";
-	return CAD_OK;
-}
-
 static void address_text(int fd, char *text, size_t bytes)
 {
 	struct sockaddr_storage bound;
@@ -146,15 +128,15 @@ static void address_text(int fd, char *text, size_t bytes)
 
 static enum cad_status listen_on(const char *address, int *fd, struct cad_error *error)
 {
-	char copy[ADDRESS_BYTES];
-	const char *host = NULL, *port = NULL;
-	if ((size_t)snprintf(copy, sizeof copy, "%s", address) >= sizeof copy)
-		return cad_error_set(error, CAD_ERR_INVALID, "the HTTP address is longer than %d characters", ADDRESS_BYTES - 1);
-	enum cad_status status = address_split(copy, &host, &port, error);
+	char whole[CAD_ADDRESS_BYTES];
+	struct cad_address parts;
+	if (*address == ':' && snprintf(whole, sizeof whole, "127.0.0.1%s", address) < (int)sizeof whole)
+		address = whole;
+	enum cad_status status = cad_address_parse(address, &parts, error);
 	if (status != CAD_OK)
 		return status;
 	struct addrinfo want = { .ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM }, *found;
-	int failed = getaddrinfo(host, port, &want, &found);
+	int failed = getaddrinfo(parts.host, parts.port_text, &want, &found);
 	if (failed)
 		return cad_error_set(error, CAD_ERR_INVALID, "cannot find the HTTP address '%s': %s", address, gai_strerror(failed));
 	int one = 1, made = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

@@ -1,6 +1,8 @@
 /* Status codes, and which addresses are loopback. */
 #include "common/rpc.h"
 
+#include "common/address.h"
+
 #include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,36 +78,13 @@ static bool starts_with(const char **text, const char *prefix)
 	return true;
 }
 
-/* "127.0.0.1:70", "[::1]:70", "[::1]", "::1", "localhost:70" -> the host */
-static bool host_of(const char *address, char *host, size_t size)
-{
-	const char *start = address, *end = strrchr(address, ':');
-	if (*address == '[') {
-		start++;
-		end = strchr(start, ']');
-		if (!end || (end[1] && end[1] != ':'))
-			return false;
-	} else if (!end || strchr(address, ':') != end) {
-		end = address + strlen(address);   /* no port, or a bare IPv6 address */
-	}
-	if ((size_t)(end - start) >= size)
-		return false;
-	memcpy(host, start, (size_t)(end - start));
-	host[end - start] = 0;
-	return true;
-}
-
 bool cad_rpc_address_is_complete(const char *address)
 {
+	struct cad_address parts;
+	struct cad_error ignored;
 	if (starts_with(&address, "unix:") || starts_with(&address, "unix-abstract:"))
 		return *address != 0;
-	const char *colon = strrchr(address, ':');
-	if (!colon || colon == address || strspn(colon + 1, "0123456789") != strlen(colon + 1))
-		return false;
-	if (colon[-1] != ']' && memchr(address, ':', (size_t)(colon - address)))
-		return false;   /* an IPv6 address without brackets: nobody knows where its port begins */
-	long port = strtol(colon + 1, NULL, 10);
-	return colon[1] && strlen(colon + 1) <= 5 && port <= UINT16_MAX;
+	return cad_address_parse(address, &parts, &ignored) == CAD_OK;
 }
 
 bool cad_rpc_address_is_loopback(const char *address)
@@ -114,9 +93,9 @@ bool cad_rpc_address_is_loopback(const char *address)
 		return true;
 	if (!starts_with(&address, "ipv4:") && !starts_with(&address, "ipv6:") && !starts_with(&address, "dns:///"))
 		starts_with(&address, "dns:");
-	char host[64];
-	if (strchr(address, ',') || !host_of(address, host, sizeof host))
-		return false;
+	struct cad_address parts;
+	struct cad_error ignored;
+	const char *host = cad_address_parse(address, &parts, &ignored) == CAD_OK ? parts.host : address;   /* gRPC takes a host alone, too */
 	struct in_addr v4;
 	struct in6_addr v6;
 	if (inet_pton(AF_INET, host, &v4) == 1)

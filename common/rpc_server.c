@@ -1,4 +1,5 @@
 /* Server: tables of methods, listening, admission, drain. The calls themselves are in rpc_call.c. */
+#include "common/address.h"
 #include "common/rpc_internal.h"
 
 #include <errno.h>
@@ -204,15 +205,12 @@ void cad_rpc_server_add(struct cad_rpc_server *server, const struct cad_rpc_serv
 static const char *bind_error(const char *address)
 {
 	static const char *const unknown = "the address is malformed, or its host is unknown";
-	const char *colon = strrchr(address, ':');
-	char host[256];
-	size_t size = colon ? (size_t)(colon - address) : 0;
-	bool bracketed = size >= 2 && address[0] == '[' && colon[-1] == ']';
-	if (!colon || size == 0 || size >= sizeof host)
+	struct cad_address parts;
+	struct cad_error ignored;
+	if (cad_address_parse(address, &parts, &ignored) != CAD_OK)
 		return "it must be host:port";
-	snprintf(host, sizeof host, "%.*s", (int)(bracketed ? size - 2 : size), address + bracketed);
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE }, *found;
-	if (getaddrinfo(host, colon + 1, &hints, &found) != 0)
+	if (getaddrinfo(parts.host, parts.port_text, &hints, &found) != 0)
 		return unknown;
 	int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
 	const char *why = NULL;

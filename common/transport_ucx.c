@@ -395,10 +395,9 @@ static void ucx_wake(struct cad_link *base)
 static enum cad_status ucx_listen(struct cad_link *base, const char *address, struct cad_error *error)
 {
 	struct ucx_link *link = (struct ucx_link *)base;
-	char host[UCX_HOST_BYTES];
 	if (link->listener)
 		return cad_error_set(error, CAD_ERR_INVALID, "listening on '%s': this transport listens on '%s' already", address, link->address);
-	enum cad_status status = ucx_address_parse(address, host, &link->listen_address, &link->listen_address_bytes, error);
+	enum cad_status status = ucx_address_parse(address, &link->listen_address, &link->listen_address_bytes, error);
 	if (status == CAD_OK)
 		status = ucx_address_check(address, &link->listen_address, link->devices, error);
 	if (status != CAD_OK)
@@ -406,7 +405,7 @@ static enum cad_status ucx_listen(struct cad_link *base, const char *address, st
 	status = ucx_listener_create(link, error);
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "the exchange cannot listen on '%s': %s", address, ucx_address_problem(&link->listen_address));
-	snprintf(link->address, sizeof link->address, "%s:%u", host, ntohs(((const struct sockaddr_in *)&link->listen_address)->sin_port));
+	cad_address_taken(address, ntohs(((const struct sockaddr_in *)&link->listen_address)->sin_port), link->address, sizeof link->address);
 	return CAD_OK;
 }
 
@@ -417,8 +416,7 @@ static enum cad_status ucx_connect(struct cad_link *base, const char *address, v
 	struct ucx_link *link = (struct ucx_link *)base;
 	struct sockaddr_storage peer;
 	socklen_t bytes;
-	char host[UCX_HOST_BYTES];
-	enum cad_status status = ucx_address_parse(address, host, &peer, &bytes, error);
+	enum cad_status status = ucx_address_parse(address, &peer, &bytes, error);
 	if (status != CAD_OK)
 		return status;
 	if (link->wedged)

@@ -5,13 +5,14 @@
 #ifndef CADRE_COMMON_TRANSPORT_UCX_H
 #define CADRE_COMMON_TRANSPORT_UCX_H
 
+#include "common/address.h"
 #include "common/transport_link.h"
 
 #include <netinet/in.h>
 
 #include <ucp/api/ucp.h>
 
-enum { UCX_ACCEPTS_MAX = 64, UCX_HOST_BYTES = 256 };
+enum { UCX_ACCEPTS_MAX = 64 };
 
 struct handler { struct ucx_link *link; uint8_t kind; };
 
@@ -58,7 +59,7 @@ struct ucx_link {
 	bool wedged;
 	struct sockaddr_storage listen_address;
 	socklen_t listen_address_bytes;
-	char address[UCX_HOST_BYTES + 16];
+	char address[CAD_ADDRESS_BYTES];
 };
 
 /* transport_ucx_context.c */
@@ -70,7 +71,7 @@ void ucx_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer);
 
 /* transport_ucx_address.c */
 /* "host:port". Host names are looked up, which may block. */
-enum cad_status ucx_address_parse(const char *text, char host[UCX_HOST_BYTES], struct sockaddr_storage *address, socklen_t *bytes, struct cad_error *error);
+enum cad_status ucx_address_parse(const char *text, struct sockaddr_storage *address, socklen_t *bytes, struct cad_error *error);
 /* Whether peers can connect to what listens there: UCX's data goes over the first address of an interface, whatever the listener's is. `devices` as in UCX_NET_DEVICES. */
 enum cad_status ucx_address_check(const char *text, const struct sockaddr_storage *address, const char *devices, struct cad_error *error);
 /* Why nothing can listen there. UCX only says that it failed. */

@@ -15,23 +15,18 @@ enum { ADDRESS_TEXT_BYTES = INET_ADDRSTRLEN, INTERFACES_TEXT_BYTES = 256 };
 
 static struct in_addr ipv4_of(const void *address) { return ((const struct sockaddr_in *)address)->sin_addr; }
 
-enum cad_status ucx_address_parse(const char *text, char host[UCX_HOST_BYTES], struct sockaddr_storage *address, socklen_t *bytes, struct cad_error *error)
+enum cad_status ucx_address_parse(const char *text, struct sockaddr_storage *address, socklen_t *bytes, struct cad_error *error)
 {
-	enum { PORT_MAX = 65535 };
-	const char *colon = strrchr(text, ':');
-	size_t length = colon ? (size_t)(colon - text) : 0;
-	if (!colon || length == 0 || length >= UCX_HOST_BYTES || colon[1] == 0)
-		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is not an address: host:port is needed", text);
-	if (strspn(colon + 1, "0123456789") != strlen(colon + 1) || strtoul(colon + 1, NULL, 10) > PORT_MAX)
-		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is not an address: a port is a number from 0 to %d", text, PORT_MAX);
-	memcpy(host, text, length);
-	host[length] = 0;
-	if (strchr(host, ':'))
+	struct cad_address parts;
+	enum cad_status status = cad_address_parse(text, &parts, error);
+	if (status != CAD_OK)
+		return status;
+	if (parts.v6)
 		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is no address for the exchange: it speaks IPv4 alone", text);
 	struct addrinfo hints = { .ai_family = AF_INET, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV }, *found;
-	int problem = getaddrinfo(host, colon + 1, &hints, &found);
+	int problem = getaddrinfo(parts.host, parts.port_text, &hints, &found);
 	if (problem != 0)
-		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is not an address: %s", text, gai_strerror(problem));
+		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is no address: %s", text, gai_strerror(problem));
 	memcpy(address, found->ai_addr, found->ai_addrlen);
 	*bytes = found->ai_addrlen;
 	freeaddrinfo(found);

@@ -3,6 +3,7 @@
  * With --local-experts the experts are in this process (embedded/), and there is no placement service.
  */
 #include "cadre/v1/placement.pb-c.h"
+#include "common/address.h"
 #include "common/admin.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -343,8 +344,7 @@ static enum cad_status create_server(struct program *p, struct cad_error *error)
 		status = rt_frontend_listen(p->frontend, o->grpc, o->tls_certificate[0] ? &tls : NULL, &port, error);
 	if (status != CAD_OK)
 		return status;
-	const char *colon = strrchr(o->grpc, ':');
-	snprintf(p->grpc_address, sizeof p->grpc_address, "%.*s:%u", (int)(colon ? colon - o->grpc : (long)strlen(o->grpc)), o->grpc, port);
+	cad_address_taken(o->grpc, port, p->grpc_address, sizeof p->grpc_address);
 	status = rt_engine_metrics_create(p->metrics, p->engine, cad_model_spec(p->model), o->capacity_policy, &p->engine_metrics);
 	if (status == CAD_OK)
 		status = cad_metrics_status(p->metrics);

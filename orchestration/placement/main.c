@@ -1,4 +1,5 @@
 /* cadre-placement: who is alive, which expert lives where. This file is wiring: options, then everything from below to above, then the loop. */
+#include "common/address.h"
 #include "common/admin.h"
 #include "common/log.h"
 #include "common/options.h"
@@ -111,17 +112,10 @@ static struct pl_control_options control_options(const struct options *options)
 	};
 }
 
-/* "HOST:PORT" with the port that was really taken. */
-static void real_address(const char *asked, uint16_t port, char *text, size_t bytes)
-{
-	const char *colon = strrchr(asked, ':');
-	snprintf(text, bytes, "%.*s:%u", colon ? (int)(colon - asked) : (int)strlen(asked), asked, port);
-}
-
 static enum cad_status serve(struct program *program, struct cad_error *error)
 {
 	const struct options *options = &program->options;
-	char address[CAD_MAP_ADDRESS_BYTES];
+	char address[CAD_ADDRESS_BYTES];
 	uint16_t port;
 	enum cad_status status = cad_rpc_reactor_create(&program->loop, &program->reactor, error);
 	if (status != CAD_OK)
@@ -139,7 +133,7 @@ static enum cad_status serve(struct program *program, struct cad_error *error)
 		status = cad_signals_create(&program->loop, on_signal, program, &program->signals, error);
 	if (status == CAD_OK) {
 		pl_service_start(program->service);
-		real_address(options->grpc, port, address, sizeof address);
+		cad_address_taken(options->grpc, port, address, sizeof address);
 		cad_log_info("placement", "serving", CAD_S("grpc", address), CAD_S("http", cad_admin_address(program->admin)), CAD_S("cluster", options->cluster),
 		             CAD_S("model", options->model));
 	} else {

@@ -1,5 +1,7 @@
 #include "orchestration/placement/probe.h"
 
+#include "common/address.h"
+
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,30 +23,38 @@ struct pl_probe {
 
 /* ---- where ---- */
 
-/* "1.2.3.4:80", "[::1]:80", and the brackets as gRPC writes them: "%5B::1%5D:80". */
+/* An address that needs no looking up. */
 static bool parse_address(const char *text, struct sockaddr_storage *address)
 {
-	char host[INET6_ADDRSTRLEN];
-	const char *colon = strrchr(text, ':');
-	if (!colon)
-		return false;
-	size_t bracket = *text == '[' ? 1 : strncmp(text, "%5B", 3) == 0 ? 3 : 0;
-	long port = strtol(colon + 1, NULL, 10);
-	if (port < 0 || port > UINT16_MAX || (size_t)(colon - text) < 2 * bracket)
-		return false;
-	size_t length = (size_t)(colon - text) - 2 * bracket;
-	if (length >= sizeof host)
-		return false;
-	memcpy(host, text + bracket, length);
-	host[length] = 0;
+	struct cad_address parts;
+	struct cad_error ignored;
 	memset(address, 0, sizeof *address);
-	return bracket ? uv_ip6_addr(host, (int)port, (struct sockaddr_in6 *)address) == 0 : uv_ip4_addr(host, (int)port, (struct sockaddr_in *)address) == 0;
+	return cad_address_parse(text, &parts, &ignored) == CAD_OK
+	       && (parts.v6 ? uv_ip6_addr(parts.host, parts.port, (struct sockaddr_in6 *)address) : uv_ip4_addr(parts.host, parts.port, (struct sockaddr_in *)address)) == 0;
+}
+
+/* "ipv4:1.2.3.4:80", "ipv6:%5B::1%5D:80": how gRPC writes a peer. */
+static bool parse_peer(const char *peer, struct sockaddr_storage *address)
+{
+	char text[CAD_ADDRESS_BYTES];
+	size_t size = 0;
+	if (strncmp(peer, "ipv4:", 5) != 0 && strncmp(peer, "ipv6:", 5) != 0)
+		return false;
+	for (peer += 5; *peer && size < sizeof text; size++) {
+		bool opens = strncmp(peer, "%5B", 3) == 0, closes = strncmp(peer, "%5D", 3) == 0;
+		text[size] = opens ? '[' : closes ? ']' : *peer;
+		peer += opens || closes ? 3 : 1;
+	}
+	if (size == sizeof text)
+		return false;
+	text[size] = 0;
+	return parse_address(text, address);
 }
 
 bool pl_probe_target(const char *peer, const char *http, struct sockaddr_storage *target)
 {
 	struct sockaddr_storage from, to;
-	if ((strncmp(peer, "ipv4:", 5) != 0 && strncmp(peer, "ipv6:", 5) != 0) || !parse_address(peer + 5, &from) || !parse_address(http, &to) || from.ss_family != to.ss_family)
+	if (!parse_peer(peer, &from) || !parse_address(http, &to) || from.ss_family != to.ss_family)
 		return false;
 	*target = to;
 	if (to.ss_family == AF_INET) {
