@@ -52,6 +52,11 @@ static float token_cost(const struct pl_site *site, const uint16_t *home, uint32
 	uint64_t seen[PL_REPLICAS_WORDS] = { 0 }, racks[PL_REPLICAS_WORDS];
 	uint32_t nodes = 0, distinct_racks = 0;
 	float cost = 0;
+	if (site->plain && site->nodes <= 64) {   /* the usual case, and the search's innermost loop */
+		for (uint32_t j = 0; j < k; j++)
+			seen[0] |= (uint64_t)(home[j] != CAD_COVER_NONE) << home[j] % 64;
+		return (float)__builtin_popcountll(seen[0]);
+	}
 	if (!site->plain)
 		memset(racks, 0, sizeof racks);
 	for (uint32_t j = 0; j < k; j++) {
