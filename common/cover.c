@@ -179,7 +179,7 @@ INLINE void cover(const struct cad_map_replicas *replicas, uint32_t k, uint32_t 
 		UNROLL for (uint32_t slot = 0; slot < slots; slot++)
 			open &= ~((uint32_t)(token.held[node / 64][slot] >> node % 64 & 1) << slot);
 	}
-	for (open &= token.choice; open; open &= open - 1) {
+	for (open &= token.choice; open; open &= open - 1) {   /* no node holds two of these: each has its lightest */
 		uint32_t node = lightest_replica(&replicas[__builtin_ctz(open)], usable, rows);
 		token.chosen[node / 64] |= 1ull << node % 64;
 	}
@@ -199,10 +199,9 @@ void cad_cover_replicas(const struct cad_map_replicas *replicas, uint32_t k, uin
 		most |= replicas[slot].count;
 	if (most <= 1) {   /* nothing to choose */
 		for (uint32_t slot = 0; slot < k; slot++) {
-			uint32_t node = replicas[slot].count ? replicas[slot].nodes[0] : 0;
 			nodes[slot] = CAD_COVER_NONE;
-			if (replicas[slot].count && cad_map_set_has(usable, node))
-				give(node, load, &nodes[slot]);
+			if (replicas[slot].count && cad_map_set_has(usable, replicas[slot].nodes[0]))
+				give(replicas[slot].nodes[0], load, &nodes[slot]);
 		}
 	} else if (k <= SLOTS_USUAL && words == 1) {
 		cover(replicas, k, SLOTS_USUAL, 1, usable, load, nodes);
@@ -218,6 +217,6 @@ void cad_cover(const struct cad_map *map, uint32_t layer, const int32_t *experts
 	struct cad_map_replicas replicas[CAD_TOPK_MAX];
 	CAD_ASSERT(k <= CAD_TOPK_MAX);
 	for (uint32_t slot = 0; slot < k; slot++)
-		replicas[slot] = experts[slot] < 0 ? cad_map_nobody : cad_map_replicas(map, layer, (uint32_t)experts[slot]);
+		replicas[slot] = cad_map_replicas(map, layer, (uint32_t)experts[slot]);   /* nobody holds expert -1 */
 	cad_cover_replicas(replicas, k, map->nodes_count, usable, load, nodes);
 }
