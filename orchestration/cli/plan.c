@@ -28,8 +28,7 @@ const struct cad_option cl_plan_table[] = {
 	CAD_OPTION_STRING(O, what_if, "what-if", "", "plan once more with changes and compare: nodes=6,slots=40,copies=25%"),
 	CAD_OPTION_BYTES(O, expert_bytes, "expert-bytes", "0", 0, UINT64_MAX, "size of one expert, for what moves cost; 0: as the cluster file says"),
 	CAD_OPTION_BYTES(O, rate, "move-rate", "1G", 1, UINT64_MAX, "bytes a second at which a node loads experts"),
-	CAD_OPTION_F64(O, load_max, "load-max", "-1", -1, 100, "load of a node over its fair share that costs nothing; this and the following, -1: as the profile has it"),
-	CAD_OPTION_F64(O, drift, "drift", "-1", -1, 10, "how much more or less of each kind of request is to be expected, 0.3: 30 %"),
+	CAD_OPTION_F64(O, load_max, "load-max", "-1", -1, 100, "load of the busiest node over its fair share that costs nothing; this and the following, -1: as the profile has it"),
 	CAD_OPTION_F64(O, weight_nodes, "weight-nodes", "-1", -1, 1e6, "of nodes that a token touches"),
 	CAD_OPTION_F64(O, weight_racks, "weight-racks", "-1", -1, 1e6, "of racks that it touches beyond the first, in nodes"),
 	CAD_OPTION_F64(O, weight_load, "weight-load", "-1", -1, 1e6, "of load above load-max"),
@@ -83,7 +82,7 @@ static void choose_weights(const struct cl_plan_options *options, struct pl_weig
 {
 	*weights = pl_weights_of(options->profile);
 	const struct { double given; double *into; } choice[] = {
-		{ options->load_max, &weights->load_max }, { options->drift, &weights->drift }, { options->weight_nodes, &weights->nodes }, { options->weight_racks, &weights->racks },
+		{ options->load_max, &weights->load_max }, { options->weight_nodes, &weights->nodes }, { options->weight_racks, &weights->racks },
 		{ options->weight_load, &weights->load }, { options->weight_active, &weights->active }, { options->weight_move, &weights->move },
 		{ options->weight_affinity, &weights->affinity },
 	};
@@ -171,9 +170,9 @@ static bool on_progress(void *context, const struct pl_progress *progress)
 static enum cad_status measure(const struct cl_plan_options *options, const struct cl_plan_case *c, struct cl_plan_result *result)
 {
 	struct pl_sample *held = NULL, *planned = NULL;
-	enum cad_status status = pl_sample_create(c->trace, 0, 1, &planned);
+	enum cad_status status = pl_sample_create(c->trace, 0, &planned);
 	if (status == CAD_OK && c->held)
-		status = pl_sample_create(c->held, 0, 1, &held);
+		status = pl_sample_create(c->held, 0, &held);
 	const struct pl_sample *on = held ? held : planned;
 	if (status == CAD_OK)
 		status = pl_measure(on, result->before, &c->cluster, options->router, options->threads, &result->old_metrics);

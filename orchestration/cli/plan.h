@@ -17,7 +17,7 @@ struct cl_plan_options {
 	enum pl_profile profile;
 	enum pl_router router;
 	uint64_t time_limit_ns, seed, expert_bytes, rate;
-	double holdout, load_max, drift, weight_nodes, weight_racks, weight_load, weight_active, weight_move, weight_affinity;
+	double holdout, load_max, weight_nodes, weight_racks, weight_load, weight_active, weight_move, weight_affinity;
 	enum cl_format format;
 };
 

@@ -104,7 +104,7 @@ static enum cad_status explain(const struct cl_plan_options *options, const stru
 		status = cl_plan_run(options, c, &result, error);
 		plan = result.solution.plan;
 	}
-	if (status == CAD_OK && pl_sample_create(c->trace, options->tokens_max, 1, &sample) != CAD_OK)
+	if (status == CAD_OK && pl_sample_create(c->trace, options->tokens_max, &sample) != CAD_OK)
 		status = cad_error_set(error, CAD_ERR_MEMORY, "out of memory for %llu tokens", (unsigned long long)c->trace->tokens);
 	if (status == CAD_OK)
 		status = pl_explain(sample, plan, &c->cluster, &c->weights, row, expert, &explanation, error);

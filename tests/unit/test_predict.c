@@ -64,7 +64,7 @@ static void prediction_equals_the_plain_rule(void **state)
 	struct cad_error error;
 	struct pl_trace *trace = make_trace(1, 24, 5, 900, 4, 0.5, 10);
 	struct pl_sample *sample;
-	assert_int_equal(pl_sample_create(trace, 0, 4, &sample), CAD_OK);
+	assert_int_equal(pl_sample_create(trace, 0, &sample), CAD_OK);
 	for (uint32_t round = 0; round < 12; round++) {
 		uint32_t nodes = 1 + (uint32_t)cad_random_below(&random, 9);
 		struct pl_cluster cluster;
@@ -101,7 +101,7 @@ static void layers_are_compared_with_the_one_before(void **state)
 	struct pl_sample *sample;
 	assert_int_equal(pl_cluster_create(6, 24, &cluster, &error), CAD_OK);
 	assert_int_equal(pl_plan_contiguous(5, 24, 6, &plan), CAD_OK);
-	assert_int_equal(pl_sample_create(trace, 0, 1, &sample), CAD_OK);
+	assert_int_equal(pl_sample_create(trace, 0, &sample), CAD_OK);
 	uint64_t fresh = 0;
 	for (uint32_t l = 1; l < 5; l++)
 		for (uint64_t t = 0; t < trace->tokens; t++) {
@@ -170,7 +170,7 @@ static void no_placement_is_below_the_bound(void **state)
 		assert_int_equal(pl_cluster_create(3, 2, &cluster, &error), CAD_OK);
 		cluster.nodes[1].slots += (uint32_t)cad_random_below(&random, 2);
 		cluster.nodes[2].slots += (uint32_t)cad_random_below(&random, 2);
-		assert_int_equal(pl_sample_create(trace, 0, 1, &sample), CAD_OK);
+		assert_int_equal(pl_sample_create(trace, 0, &sample), CAD_OK);
 		assert_int_equal(pl_bound(sample, &cluster, copies, &bound, &error), CAD_OK);
 		for (uint32_t code = 0; code < 7 * 7 * 7 * 7 * 7; code++) {
 			uint32_t replicas[5], used[3] = { 0 }, placed = 0;
@@ -203,7 +203,7 @@ static void the_bound_is_reached(void **state)
 	struct pl_cluster cluster;
 	struct pl_sample *sample;
 	double bound;
-	assert_int_equal(pl_sample_create(trace, 0, 1, &sample), CAD_OK);
+	assert_int_equal(pl_sample_create(trace, 0, &sample), CAD_OK);
 	for (uint32_t nodes = 1; nodes <= 32; nodes = nodes == 1 ? 8 : 4 * nodes) {
 		assert_int_equal(pl_cluster_create(nodes, 32 / nodes, &cluster, &error), CAD_OK);
 		assert_int_equal(pl_bound(sample, &cluster, 32, &bound, &error), CAD_OK);
@@ -232,7 +232,7 @@ static void explanations_add_up(void **state)
 	cluster.nodes[3].link = 0.5;
 	struct pl_solve_options options = options_for(trace, &cluster, 18, 12);
 	struct pl_solution solution = solve(&options);
-	assert_int_equal(pl_sample_create(trace, 0, 1, &sample), CAD_OK);
+	assert_int_equal(pl_sample_create(trace, 0, &sample), CAD_OK);
 	struct pl_metrics metrics;
 	assert_int_equal(pl_measure(sample, solution.plan, &cluster, PL_ROUTER_COVER, 1, &metrics), CAD_OK);
 	for (uint32_t e = 0; e < 16; e++) {

@@ -9,29 +9,22 @@
 #include "common/map.h"
 #include "orchestration/placement/trace/trace.h"
 
-enum { PL_KINDS_MAX = 8, PL_LANES = 64, PL_BATCH = 64 };
+enum { PL_LANES = 64, PL_BATCH = 64 };
 
 struct pl_sample {
 	const struct pl_trace *trace;
 	uint32_t tokens;
 	uint64_t *token;             /* [tokens] in the trace, in decode order: requests go to 64 lanes, a lane runs its requests one after the other, one token a step */
-	uint8_t *kind;               /* [tokens] the kind of request that it comes from */
-	uint32_t kinds;              /* 1 to PL_KINDS_MAX */
-	double kind_share[PL_KINDS_MAX];
 };
 
-/*
- * At most tokens_max of the trace's tokens, evenly from all of it. Requests are sorted into kinds by what experts they use (k-means, so that load can be looked
- * at kind by kind); kinds 1: not.
- */
-CAD_MUST_USE enum cad_status pl_sample_create(const struct pl_trace *trace, uint32_t tokens_max, uint32_t kinds, struct pl_sample **sample);
+/* At most tokens_max of the trace's tokens, evenly from all of it; 0: all. */
+CAD_MUST_USE enum cad_status pl_sample_create(const struct pl_trace *trace, uint32_t tokens_max, struct pl_sample **sample);
 void pl_sample_free(struct pl_sample *sample);
 
 struct pl_layer {
 	const struct pl_sample *sample;
 	uint32_t experts, k, tokens;
 	uint16_t *ids;               /* [tokens][k] in decode order */
-	uint8_t *kind;               /* [tokens] */
 	uint32_t *start;             /* [experts + 1] into uses */
 	uint32_t *uses;              /* the tokens of each expert, ascending */
 	uint64_t pairs;              /* (token, expert) pairs: the whole load */

@@ -6,7 +6,8 @@
  *   cost = touched * (nodes + load * L) + active * A + move * M + affinity * F
  *
  *   touched   nodes, each by its link (1 on average), and `racks` for every rack beyond the first; with the router's own cover (common/cover.h)
- *   L         fourth root of the sum over nodes of excess^4;  excess = x + 10 x^2,  x = max(0, load / fair share + drift - load_max)
+ *   L         fourth root of the sum over nodes of excess^4;  excess = x + 3 x^2,  x = max(0, strain - load_max),
+ *             strain = max(rows + 0.05, own rows + 0.06 (sqrt(2 ln nodes) - 0.6)), rows over the fair share; own: of experts that are nowhere else
  *   A         copies of used experts for a batch of 64 tokens, over the used experts: what decode reads at most, over the least that it could
  *   M         copies of the layer that must be loaded, over its experts
  *   F         nodes that the neighbouring layers do not touch for the same token
@@ -21,8 +22,7 @@
 
 struct pl_weights {
 	double nodes, racks, load, active, move, affinity;
-	double load_max;             /* load over fair share that costs nothing */
-	double drift;                /* standard deviation of what each kind of request may be more or less: 0.1 = 10 %; of an expert's use: 2.5 times that */
+	double load_max;             /* busiest load over fair share that costs nothing, on other tokens like these */
 };
 
 enum pl_profile { PL_PROFILE_DECODE, PL_PROFILE_PREFILL, PL_PROFILE_MIXED };

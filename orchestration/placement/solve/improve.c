@@ -152,8 +152,8 @@ static void count_tokens(struct pl_improve *improve, const struct pl_search *sea
 static double excess_of(const struct pl_search *search, uint32_t node, double more_rows)
 {
 	const struct pl_site *site = search->site;
-	double pairs = search->layer->pairs ? (double)search->layer->pairs : 1, ratio = search->ratio[node] + search->spread[node];
-	return pl_excess(ratio + (more_rows == 0 ? 0 : more_rows / (pairs * site->fair[node])), site->weights->load_max);
+	double pairs = search->layer->pairs ? (double)search->layer->pairs : 1, strain = search->strain[node];
+	return pl_excess(strain + (more_rows == 0 ? 0 : more_rows / (pairs * site->fair[node])), site->weights->load_max);
 }
 
 static double fourth(double x)
@@ -271,7 +271,7 @@ static double add_gain(const struct pl_improve *improve, const struct pl_search 
 {
 	const struct pl_site *site = search->site;
 	uint32_t home = busiest_home(improve, search, expert);
-	double rows = (double)improve->rows[(size_t)expert * site->nodes + home] / 2, now_home = search->ratio[home], now_node = search->ratio[node];
+	double rows = (double)improve->rows[(size_t)expert * site->nodes + home] / 2, now_home = search->strain[home], now_node = search->strain[node];
 	double gain = site->weights->nodes * (double)improve->join[(size_t)expert * site->nodes + node] / (double)search->layer->tokens + pull_of(site, expert, node);
 	if (now_home > now_node)
 		gain += load_gain(search, home, node, rows);

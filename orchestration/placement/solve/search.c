@@ -4,30 +4,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EXPERT_DRIFT 2.5
+#define ROWS_MARGIN 0.05
 
 enum cad_status pl_search_init(struct pl_search *search, const struct pl_layer *layer, const struct pl_site *site)
 {
-	size_t pairs = (size_t)layer->tokens * layer->k, kinds = layer->sample->kinds, nodes = site->nodes;
+	size_t pairs = (size_t)layer->tokens * layer->k, nodes = site->nodes;
 	*search = (struct pl_search){ .layer = layer, .site = site };
 	enum cad_status status = pl_replicas_init(&search->replicas, site->experts, site->nodes);
 	search->used = calloc(nodes, sizeof *search->used);
 	search->home = calloc(pairs + 1, sizeof *search->home);
 	search->cost = calloc(layer->tokens + 1, sizeof *search->cost);
-	search->busy = calloc((kinds + 1) * nodes, sizeof *search->busy);
-	search->ratio = calloc(3 * nodes, sizeof *search->ratio);
+	search->busy = calloc(2 * nodes, sizeof *search->busy);
+	search->ratio = calloc(2 * nodes, sizeof *search->ratio);
 	search->touched = calloc(layer->tokens + 1, sizeof *search->touched);
 	search->old_home = calloc(pairs + 1, sizeof *search->old_home);
 	search->old_cost = calloc(layer->tokens + 1, sizeof *search->old_cost);
-	search->old_busy = calloc((kinds + 1) * nodes, sizeof *search->old_busy);
+	search->old_busy = calloc(nodes, sizeof *search->old_busy);
 	if (status != CAD_OK || !search->used || !search->home || !search->cost || !search->busy || !search->ratio || !search->touched || !search->old_home || !search->old_cost
 	    || !search->old_busy) {
 		pl_search_fini(search);
 		return CAD_ERR_MEMORY;
 	}
-	search->rows = search->busy + nodes;
-	search->spread = search->ratio + nodes;
-	search->squares = search->spread + nodes;
+	search->own = search->busy + nodes;
+	search->strain = search->ratio + nodes;
 	return CAD_OK;
 }
 
@@ -89,10 +88,6 @@ static void cover_token(struct pl_search *search, uint32_t token)
 	for (uint32_t j = 0; j < layer->k; j++)
 		replicas[j] = ids[j] == PL_TRACE_NONE ? cad_map_nobody : search->replicas.of[ids[j]];
 	cad_cover_replicas(replicas, layer->k, site->nodes, NULL, &load, home);
-	uint32_t *rows = search->rows + (size_t)layer->kind[token] * site->nodes;
-	for (uint32_t j = 0; j < layer->k; j++)
-		if (home[j] != CAD_COVER_NONE)
-			rows[home[j]]++;
 	search->cost[token] = token_cost(site, home, layer->k);
 	search->tokens_cost += search->cost[token];
 }
@@ -102,41 +97,27 @@ static void uncover_token(struct pl_search *search, uint32_t token)
 	const struct pl_layer *layer = search->layer;
 	const struct pl_site *site = search->site;
 	const uint16_t *home = search->home + (size_t)token * layer->k;
-	uint32_t *rows = search->rows + (size_t)layer->kind[token] * site->nodes;
 	for (uint32_t j = 0; j < layer->k; j++)
-		if (home[j] != CAD_COVER_NONE) {
-			rows[home[j]]--;
+		if (home[j] != CAD_COVER_NONE)
 			search->busy[home[j]] -= site->units ? site->unit[home[j]] : 1;
-		}
 	search->tokens_cost -= search->cost[token];
 }
 
 /*
- * Load over fair share; and how far that may go: its standard deviation when every kind of request grows or shrinks by `drift` of itself, and
- * every expert's use by EXPERT_DRIFT times that, all independently.
+ * A node's strain is its rows over its fair share, and a margin for chance. Rows that only this node can serve, its own, get a margin that grows with the number of nodes, as does the
+ * largest of several deviations; the others go elsewhere when that node is busy. Where all rows are somebody's own, the margin stays so small that even nodes cost nothing.
  */
 static void weigh_load(struct pl_search *search)
 {
 	const struct pl_site *site = search->site;
-	const struct pl_sample *sample = search->layer->sample;
-	double pairs = search->layer->pairs ? (double)search->layer->pairs : 1, limit = site->weights->load_max, drift = site->weights->drift;
-	double sum = 0;
+	double pairs = search->layer->pairs ? (double)search->layer->pairs : 1, limit = site->weights->load_max, own_mean = (double)search->own_total / pairs;
+	double chance = site->chance < limit - own_mean ? site->chance : limit - own_mean, sum = 0;
 	for (uint32_t n = 0; n < site->nodes; n++) {
-		uint64_t rows = 0;
-		for (uint32_t c = 0; c < sample->kinds; c++)
-			rows += search->rows[(size_t)c * site->nodes + n];
-		if (rows == 0) {
-			search->ratio[n] = search->spread[n] = 0;
-			continue;
-		}
-		double fair = pairs * site->fair[n], ratio = (double)rows / fair, variance = EXPERT_DRIFT * EXPERT_DRIFT * search->squares[n] / (fair * fair);
-		for (uint32_t c = 0; c < sample->kinds && sample->kinds > 1 && drift > 0; c++) {
-			double off = (double)search->rows[(size_t)c * site->nodes + n] / fair - ratio * sample->kind_share[c];
-			variance += off * off;
-		}
-		search->ratio[n] = ratio;
-		search->spread[n] = drift * sqrt(variance > 0 ? variance : 0);
-		double excess = pl_excess(ratio + search->spread[n], limit);
+		double rows = (double)search->busy[n] / (site->units ? site->unit[n] : 1), fair = pairs * site->fair[n];
+		search->ratio[n] = fair > 0 ? rows / fair : 0;
+		double all = search->ratio[n] + ROWS_MARGIN, own = fair > 0 ? (double)search->own[n] / fair + chance : 0;
+		search->strain[n] = all > own ? all : own;
+		double excess = pl_excess(search->strain[n], limit);
 		sum += excess * excess * excess * excess;
 	}
 	search->load_cost = sqrt(sqrt(sum));
@@ -156,31 +137,34 @@ static double pull_of(const struct pl_site *site, uint32_t expert, uint32_t node
 	return site->pull ? (double)site->pull[(size_t)expert * site->nodes + node] : 0;
 }
 
-/* Adds (or takes back) what an expert contributes to the squares of its nodes. */
-static void count_squares(struct pl_search *search, uint32_t expert, double sign)
+/* Its rows are its node's own when it is nowhere else. */
+static void count_own(struct pl_search *search, uint32_t expert, bool add)
 {
 	struct cad_map_replicas replicas = search->replicas.of[expert];
-	double rows = replicas.count ? (double)pl_layer_uses(search->layer, expert) / replicas.count : 0;
-	for (uint32_t r = 0; r < replicas.count; r++)
-		search->squares[replicas.nodes[r]] += sign * rows * rows;
+	uint32_t uses = pl_layer_uses(search->layer, expert);
+	if (replicas.count != 1)
+		return;
+	search->own[replicas.nodes[0]] += add ? uses : -uses;
+	search->own_total += add ? (uint64_t)uses : -(uint64_t)uses;
 }
 
 void pl_search_reset(struct pl_search *search)
 {
 	const struct pl_site *site = search->site;
-	memset(search->busy, 0, (search->layer->sample->kinds + 1) * (size_t)site->nodes * sizeof *search->busy);
+	memset(search->busy, 0, site->nodes * sizeof *search->busy);
 	memset(search->used, 0, site->nodes * sizeof *search->used);
 	search->copies = 0;
 	search->tokens_cost = search->pull = 0;
-	memset(search->squares, 0, site->nodes * sizeof *search->squares);
-	for (uint32_t e = 0; e < site->experts; e++)
-		count_squares(search, e, 1);
 	for (uint32_t e = 0; e < site->experts; e++)
 		for (uint32_t r = 0; r < search->replicas.of[e].count; r++) {
 			search->used[search->replicas.of[e].nodes[r]]++;
 			search->copies++;
 			search->pull += pull_of(site, e, search->replicas.of[e].nodes[r]);
 		}
+	memset(search->own, 0, site->nodes * sizeof *search->own);
+	search->own_total = 0;
+	for (uint32_t e = 0; e < site->experts; e++)
+		count_own(search, e, true);
 	for (uint32_t t = 0; t < search->layer->tokens; t++)
 		cover_token(search, t);
 	weigh(search);
@@ -188,12 +172,12 @@ void pl_search_reset(struct pl_search *search)
 
 static void make(struct pl_search *search, const struct pl_change *change, bool add)
 {
-	count_squares(search, change->expert, -1);
+	count_own(search, change->expert, false);
 	if (add)
 		pl_replicas_add(&search->replicas, change->expert, change->node);
 	else
 		pl_replicas_drop(&search->replicas, change->expert, change->node);
-	count_squares(search, change->expert, 1);
+	count_own(search, change->expert, true);
 	search->used[change->node] += add ? 1u : -1u;
 	search->copies += add ? 1u : -1u;
 	search->pull += add ? pull_of(search->site, change->expert, change->node) : -pull_of(search->site, change->expert, change->node);
@@ -240,7 +224,7 @@ double pl_search_try(struct pl_search *search, const struct pl_change *changes, 
 	search->old_tokens_cost = search->tokens_cost;
 	search->old_value = search->value;
 	search->old_pull = search->pull;
-	memcpy(search->old_busy, search->busy, (search->layer->sample->kinds + 1) * (size_t)search->site->nodes * sizeof *search->busy);
+	memcpy(search->old_busy, search->busy, search->site->nodes * sizeof *search->busy);
 	uint32_t touched = search->touched_count = collect_tokens(search->layer, changes, count, search->touched);
 	for (uint32_t i = 0; i < touched; i++) {
 		uint32_t t = search->touched[i];
@@ -264,7 +248,7 @@ void pl_search_undo(struct pl_search *search)
 	uint32_t k = search->layer->k;
 	for (uint32_t i = search->changes_count; i-- > 0;)
 		make(search, &search->changes[i], !search->changes[i].add);
-	memcpy(search->busy, search->old_busy, (search->layer->sample->kinds + 1) * (size_t)search->site->nodes * sizeof *search->busy);
+	memcpy(search->busy, search->old_busy, search->site->nodes * sizeof *search->busy);
 	for (uint32_t i = 0; i < search->touched_count; i++) {
 		memcpy(search->home + (size_t)search->touched[i] * k, search->old_home + (size_t)i * k, k * sizeof *search->home);
 		search->cost[search->touched[i]] = search->old_cost[i];

@@ -25,9 +25,9 @@ struct pl_search {
 	uint16_t *home;              /* [tokens][k] */
 	float *cost;                 /* [tokens] what the nodes that it touches cost */
 	uint32_t *busy;              /* [nodes] load in units: what the cover goes by */
-	uint32_t *rows;              /* [kinds][nodes] behind busy */
-	double *ratio, *spread;      /* [nodes] load over fair share, and what drift may add to it */
-	double *squares;             /* [nodes] sum over its experts of (tokens over copies) squared */
+	uint32_t *own;               /* [nodes] rows of experts that are nowhere else; own_total: of all nodes */
+	uint64_t own_total;
+	double *ratio, *strain;      /* [nodes] load over fair share; and with a margin for chance */
 	double tokens_cost;          /* sum of cost */
 	double load_cost, pull;      /* fourth root of the sum of (excess)^4: nearly the busiest node's, but others count a little; sum of pulls of the copies */
 	double load_scale;           /* what one of load_cost costs in the objective */
@@ -52,11 +52,11 @@ void pl_search_reset(struct pl_search *search);
 double pl_search_try(struct pl_search *search, const struct pl_change *changes, uint32_t count);
 void pl_search_undo(struct pl_search *search);
 
-/* What a node costs whose load is so many times its fair share. */
-static inline double pl_excess(double ratio, double limit)
+/* What a node of this strain costs. */
+static inline double pl_excess(double strain, double limit)
 {
-	double over = ratio - limit;
-	return over > 0 ? over + 10 * over * over : 0;
+	double over = strain - limit;
+	return over > 0 ? over + 3 * over * over : 0;
 }
 
 #endif

@@ -1,5 +1,6 @@
 #include "orchestration/placement/solve/site.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,6 +51,8 @@ static uint32_t copies_needed(const struct pl_site *site)
 	return needed;
 }
 
+#define LOAD_CHANCE 0.06 /* standard deviation of what a node's own rows are, over its fair share, from one recording to the next */
+
 static void weigh_nodes(struct pl_site *site)
 {
 	const struct pl_cluster *cluster = site->cluster;
@@ -66,6 +69,7 @@ static void weigh_nodes(struct pl_site *site)
 		site->touch[n] = open ? (float)(1 / cluster->nodes[n].link * open / cost) : 1;
 		site->plain = site->plain && (site->slots[n] == 0 || cluster->nodes[n].link == cluster->nodes[0].link);
 	}
+	site->chance = open > 1 ? LOAD_CHANCE * (sqrt(2 * log(open)) - 0.6) : 0;   /* the bracket: nearly the largest of so many independent deviations, in standard ones */
 	site->units = pl_cluster_units(cluster, site->unit);
 }
 

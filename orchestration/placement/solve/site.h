@@ -19,6 +19,7 @@ struct pl_site {
 	uint32_t *unit;              /* [nodes] (replicas.h) */
 	bool units;
 	double *fair;                /* [nodes] share of the load that is fair: by speed */
+	double chance;               /* what chance adds to the busiest node, over its fair share */
 	float *touch;                /* [nodes] what touching a node costs: by link, 1 on average */
 	bool plain;                  /* all touches cost 1, and there is one rack */
 	uint64_t *pinned, *forbidden;   /* [experts][words] */

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { THREADS_MAX = 64, STAGES = 5, KICK_STAGE = 3, KICK_RUNS = 4, COARSE_TOKENS = 4096, KICK_TOKENS = 8192 };
+enum { THREADS_MAX = 64, STAGES = 5, KICK_STAGE = 3, KICK_RUNS = 4, KICKS_MAX = 3, COARSE_TOKENS = 4096, KICK_TOKENS = 8192 };
 #define DOUBT_TOKENS 2500.0 /* with so few, a change must gain a standard deviation of chance; with more, less */
 #define STAGE_FACTOR 3.0   /* of the weight of load, from one stage to the next */
 
@@ -48,6 +48,7 @@ struct solver {
 	struct layer_state *layers;
 	struct step steps[3 * STARTS];
 	uint32_t steps_count, round;
+	uint32_t step;               /* from one layer of a pass to the next */
 	atomic_uint next;
 	pthread_mutex_t lock;        /* of status and error */
 	enum cad_status status;
@@ -392,7 +393,7 @@ static void run_kicks(struct workshop *w)
 	set_stage(w, STAGES - 1);
 	double best = w->search.value;
 	for (uint32_t i = 0; i < KICK_RUNS; i++) {
-		uint32_t kicks = 2 + (uint32_t)cad_random_below(&w->random, 2 + w->site.experts / 16);
+		uint32_t kicks = 1 + (uint32_t)cad_random_below(&w->random, KICKS_MAX);
 		load(w, w->state->work);
 		set_stage(w, KICK_STAGE);
 		for (uint32_t n = 0; n < kicks; n++)
@@ -461,7 +462,7 @@ static void *run(void *context)
 {
 	struct solver *solver = context;
 	struct cad_error error;
-	for (uint32_t l; (l = atomic_fetch_add(&solver->next, 1)) < solver->options->trace->layers;) {
+	for (uint32_t l; (l = atomic_fetch_add(&solver->next, solver->step)) < solver->options->trace->layers;) {
 		enum cad_status status = run_layer(solver, l, &error);
 		if (status == CAD_OK)
 			continue;
@@ -476,18 +477,31 @@ static void *run(void *context)
 	return NULL;
 }
 
-static void run_round(struct solver *solver)
+/* Every step-th layer from `first` on. */
+static void run_layers(struct solver *solver, uint32_t first, uint32_t step)
 {
 	pthread_t thread[THREADS_MAX];
 	uint32_t threads = solver->options->threads ? solver->options->threads : (uint32_t)sysconf(_SC_NPROCESSORS_ONLN), started = 0;
-	if (solver->last)
-		memcpy(solver->last->bits, solver->best->bits, (size_t)solver->best->layers * solver->best->experts * solver->best->words * sizeof *solver->best->bits);
-	atomic_store(&solver->next, 0);
-	while (started + 1 < threads && started < THREADS_MAX && started + 1 < solver->options->trace->layers && pthread_create(&thread[started], NULL, run, solver) == 0)
+	solver->step = step;
+	atomic_store(&solver->next, first);
+	while (started + 1 < threads && started < THREADS_MAX && first + (started + 1) * step < solver->options->trace->layers && pthread_create(&thread[started], NULL, run, solver) == 0)
 		started++;
 	run(solver);
 	for (uint32_t i = 0; i < started; i++)
 		pthread_join(thread[i], NULL);
+}
+
+static void run_round(struct solver *solver)
+{
+	const struct pl_plan *best = solver->best;
+	if (!solver->last) {
+		run_layers(solver, 0, 1);
+		return;
+	}
+	for (uint32_t first = 0; first < 2; first++) {   /* neighbours take turns: both at once would each go where the other was */
+		memcpy(solver->last->bits, best->bits, (size_t)best->layers * best->experts * best->words * sizeof *best->bits);
+		run_layers(solver, first, 2);
+	}
 }
 
 /* ---- all of it ---- */
@@ -572,7 +586,7 @@ enum cad_status pl_solve(const struct pl_solve_options *options, struct pl_solut
 	if (status != CAD_OK)
 		return status;
 	uint32_t nodes = options->cluster->nodes_count;
-	status = pl_sample_create(trace, options->tokens_max, options->weights.drift > 0 ? PL_KINDS_MAX : 1, &solver.sample);
+	status = pl_sample_create(trace, options->tokens_max, &solver.sample);
 	if (status == CAD_OK)
 		status = pl_plan_create(trace->layers, trace->experts, nodes, &solver.best);
 	if (status == CAD_OK)
