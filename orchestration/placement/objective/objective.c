@@ -7,7 +7,7 @@ const struct cad_choice pl_profile_choices[] = { { "decode", PL_PROFILE_DECODE }
  */
 struct pl_weights pl_weights_of(enum pl_profile profile)
 {
-	struct pl_weights weights = { .nodes = 1, .racks = 0.5, .load = 0.75, .active = 0.05, .move = 0.02, .affinity = 0, .load_max = 1.1 };
+	struct pl_weights weights = { .nodes = 1, .racks = 0.5, .load = 0.75, .active = 0.01, .move = 0.02, .affinity = 0, .load_max = 1.1 };
 	if (profile == PL_PROFILE_DECODE)
 		weights.active = 0.25;
 	if (profile == PL_PROFILE_PREFILL) {

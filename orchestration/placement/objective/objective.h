@@ -6,8 +6,8 @@
  *   cost = touched * (nodes + load * L) + active * A + move * M + affinity * F
  *
  *   touched   nodes, each by its link (1 on average), and `racks` for every rack beyond the first; with the router's own cover (common/cover.h)
- *   L         fourth root of the sum over nodes of excess^4;  excess = x + 3 x^2,  x = max(0, strain - load_max),
- *             strain = max(rows + 0.05, own rows + 0.06 (sqrt(2 ln nodes) - 0.6)), rows over the fair share; own: of experts that are nowhere else
+ *   L         fourth root of the sum over nodes of excess^4;  excess = x + 2 x^2,  x = max(0, strain - load_max),
+ *             strain = max(rows + 0.05, own rows + 0.075 (sqrt(2 ln nodes) - 0.6)), rows over the fair share; own: of experts that are nowhere else
  *   A         copies of used experts for a batch of 64 tokens, over the used experts: what decode reads at most, over the least that it could
  *   M         copies of the layer that must be loaded, over its experts
  *   F         nodes that the neighbouring layers do not touch for the same token

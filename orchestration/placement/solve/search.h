@@ -56,7 +56,7 @@ void pl_search_undo(struct pl_search *search);
 static inline double pl_excess(double strain, double limit)
 {
 	double over = strain - limit;
-	return over > 0 ? over + 3 * over * over : 0;
+	return over > 0 ? over + 2 * over * over : 0;
 }
 
 #endif

@@ -51,7 +51,7 @@ static uint32_t copies_needed(const struct pl_site *site)
 	return needed;
 }
 
-#define LOAD_CHANCE 0.06 /* standard deviation of what a node's own rows are, over its fair share, from one recording to the next */
+#define LOAD_CHANCE 0.075 /* standard deviation of what a node's own rows are, over its fair share, from one recording to the next */
 
 static void weigh_nodes(struct pl_site *site)
 {
