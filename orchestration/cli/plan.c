@@ -18,7 +18,7 @@ const struct cad_option cl_plan_table[] = {
 	CAD_OPTION_STRING(O, present, "present", "", "the map that is in force, as this command prints it: moving away from it costs"),
 	CAD_OPTION_ENUM(O, profile, "profile", "mixed", pl_profile_choices, "what the cluster does: sets the weights below"),
 	CAD_OPTION_ENUM(O, router, "router", "cover", pl_router_choices, "how routers choose among copies, for the prediction"),
-	CAD_OPTION_DURATION(O, time_limit_ns, "time-limit", "10s", 0, UINT64_MAX, "begin no round that would end later; the first one always runs"),
+	CAD_OPTION_DURATION(O, time_limit_ns, "time-limit", "10s", 0, UINT64_MAX, "stop then, and leave out what the last round has begun; the first one always runs"),
 	CAD_OPTION_U32(O, rounds, "rounds", "0", 0, UINT32_MAX, "stop after so many rounds; 0: only the time limit"),
 	CAD_OPTION_U64(O, seed, "seed", "1", 0, UINT64_MAX, "the same seed and rounds give the same plan"),
 	CAD_OPTION_U32(O, threads, "threads", "0", 0, 64, "threads that plan; 0: all cores. The plan does not depend on it"),

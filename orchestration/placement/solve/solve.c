@@ -6,11 +6,12 @@
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { THREADS_MAX = 64, STAGES = 5, KICK_STAGE = 3, KICK_RUNS = 4, KICKS_MAX = 3, COARSE_TOKENS = 4096, KICK_TOKENS = 8192 };
+enum { THREADS_MAX = 64, STAGES = 5, KICK_STAGE = 3, KICK_RUNS = 4, KICKS_MAX = 3, POLISHES = 4, COARSE_TOKENS = 4096, KICK_TOKENS = 8192 };
 #define DOUBT_TOKENS 2500.0 /* with so few, a change must gain a standard deviation of chance; with more, less */
 #define STAGE_FACTOR 3.0   /* of the weight of load, from one stage to the next */
 
@@ -20,12 +21,13 @@ static const char *const start_names[STARTS] = { "contiguous", "spectral", "pres
 /*
  * A round is one step of this list, then kicks without end.
  *
- * begin:  the start as it is, the rest of the room filled with copies of the hottest experts; after the last of these rounds a short search from the best.
+ * begin:  the start as it is, the rest of the room filled with copies of the hottest experts.
+ * polish: a short search from the best so far, for those with little time.
  * coarse: the start improved on a part of the tokens, with little weight on load at first, then with more and more: experts that belong together find each other that way,
  *         while from the full weight on at once no way leads past placements that are uneven for a moment.
  * fine:   what came of that, improved on all tokens.
  */
-enum work { WORK_BEGIN, WORK_COARSE, WORK_FINE, WORK_KICK };
+enum work { WORK_BEGIN, WORK_POLISH, WORK_COARSE, WORK_FINE, WORK_KICK };
 struct step {
 	enum work work;
 	enum start start;
@@ -45,8 +47,11 @@ struct solver {
 	struct pl_sample *sample;
 	struct pl_plan *best, *work;
 	struct pl_plan *last;        /* what was best before the round; looked at by neighbouring layers. NULL: nobody looks */
-	struct layer_state *layers;
-	struct step steps[3 * STARTS];
+	struct pl_plan *kept;        /* what was best before the round, should it come to nothing */
+	struct layer_state *layers, *layers_kept;
+	uint64_t deadline;
+	atomic_bool late;            /* the round could not be ended in time */
+	struct step steps[3 * STARTS + POLISHES];
 	uint32_t steps_count, round;
 	uint32_t step;               /* from one layer of a pass to the next */
 	atomic_uint next;
@@ -414,13 +419,15 @@ static enum cad_status run_begin(struct workshop *w, enum start start, struct ca
 		return status == CAD_ERR_UNSUPPORTED ? CAD_OK : status;
 	pl_improve_fill_hottest(&w->search);
 	judge(w, start, false);
-	if (start == START_SPECTRAL) {   /* the best of the starts where there are no groups: a first short search, for those with little time */
-		load(w, w->state->best);
-		set_stage(w, STAGES - 1);
-		pl_improve_polish(&w->improve, &w->search, w->site.copies_max / 2, 0);
-		judge(w, w->state->best_start, false);
-	}
 	return CAD_OK;
+}
+
+static void run_polish(struct workshop *w)
+{
+	load(w, w->state->best);
+	set_stage(w, STAGES - 1);
+	pl_improve_polish(&w->improve, &w->search, w->site.copies_max / 2, 0);
+	judge(w, w->state->best_start, false);
 }
 
 static void run_fine(struct workshop *w, enum start start, bool ended)
@@ -441,6 +448,7 @@ static enum cad_status run_step(struct solver *solver, uint32_t index, struct st
 		return status;
 	switch (step.work) {
 	case WORK_BEGIN: status = run_begin(&w, step.start, error); break;
+	case WORK_POLISH: run_polish(&w); break;
 	case WORK_COARSE: status = run_coarse(&w, step.start, error); break;
 	case WORK_KICK: run_kicks(&w); break;
 	case WORK_FINE: run_fine(&w, step.start, solver->round < solver->steps_count); break;
@@ -463,6 +471,10 @@ static void *run(void *context)
 	struct solver *solver = context;
 	struct cad_error error;
 	for (uint32_t l; (l = atomic_fetch_add(&solver->next, solver->step)) < solver->options->trace->layers;) {
+		if (solver->round > 0 && cad_clock_now_ns(solver->options->clock) > solver->deadline) {
+			atomic_store(&solver->late, true);
+			break;
+		}
 		enum cad_status status = run_layer(solver, l, &error);
 		if (status == CAD_OK)
 			continue;
@@ -516,6 +528,8 @@ static void list_steps(struct solver *solver)
 		steps[count++] = (struct step){ WORK_BEGIN, START_PRESENT };
 	steps[count++] = (struct step){ WORK_BEGIN, START_EVEN };
 	steps[count++] = (struct step){ WORK_BEGIN, START_SPECTRAL };
+	for (uint32_t i = 0; i < POLISHES; i++)
+		steps[count++] = (struct step){ .work = WORK_POLISH };
 	for (uint32_t i = 0; i < sizeof order / sizeof *order; i++) {
 		if (order[i] == START_PRESENT && !solver->options->present)
 			continue;
@@ -533,22 +547,34 @@ static double mean_value(const struct solver *solver)
 	return sum;
 }
 
+/* Returns whether it was ended in time; if not, it is as if it had not begun. */
+static bool run_round_in_time(struct solver *solver)
+{
+	struct pl_plan *best = solver->best;
+	size_t bytes = (size_t)best->layers * best->experts * best->words * sizeof *best->bits;
+	memcpy(solver->kept->bits, best->bits, bytes);
+	memcpy(solver->layers_kept, solver->layers, best->layers * sizeof *solver->layers);
+	run_round(solver);
+	if (!atomic_load(&solver->late))
+		return true;
+	memcpy(best->bits, solver->kept->bits, bytes);
+	memcpy(solver->layers, solver->layers_kept, best->layers * sizeof *solver->layers);
+	return false;
+}
+
 static enum cad_status run_rounds(struct solver *solver, struct pl_solution *solution)
 {
 	const struct pl_solve_options *options = solver->options;
-	uint64_t begun = cad_clock_now_ns(options->clock), last = begun, now = begun;
-	for (bool more = true; more && solver->round < options->rounds_max;) {
-		uint64_t spent = now - last;
-		if (solver->round > 0 && now - begun + spent > options->time_limit_ns)
-			break;
-		last = now;
-		run_round(solver);
+	uint64_t begun = cad_clock_now_ns(options->clock), now = begun;
+	solver->deadline = UINT64_MAX - begun > options->time_limit_ns ? begun + options->time_limit_ns : UINT64_MAX;
+	for (bool more = true; more && solver->round < options->rounds_max && (solver->round == 0 || now < solver->deadline);) {
+		bool ended = run_round_in_time(solver);
 		if (solver->status != CAD_OK)
 			return solver->status;
-		solver->round++;
+		solver->round += ended;
 		now = cad_clock_now_ns(options->clock);
 		const struct pl_progress progress = { solver->round, (double)(now - begun) * 1e-9, mean_value(solver) };
-		more = !options->progress || options->progress(options->context, &progress);
+		more = ended && (!options->progress || options->progress(options->context, &progress));
 	}
 	solution->rounds = solver->round;
 	solution->seconds = (double)(now - begun) * 1e-9;
@@ -593,12 +619,15 @@ enum cad_status pl_solve(const struct pl_solve_options *options, struct pl_solut
 		status = pl_plan_create(trace->layers, trace->experts, nodes, &solver.work);
 	if (status == CAD_OK && options->weights.affinity > 0 && trace->layers > 1)
 		status = pl_plan_create(trace->layers, trace->experts, nodes, &solver.last);
-	solver.layers = calloc(trace->layers, sizeof *solver.layers);
+	if (status == CAD_OK)
+		status = pl_plan_create(trace->layers, trace->experts, nodes, &solver.kept);
+	solver.layers = calloc(2 * (size_t)trace->layers, sizeof *solver.layers);
 	struct pl_solution made = { .start = calloc(trace->layers, sizeof *made.start) };
 	if (status != CAD_OK || !solver.layers || !made.start) {
 		status = cad_error_set(error, CAD_ERR_MEMORY, "out of memory for %u layers of %u experts on %u nodes", trace->layers, trace->experts, nodes);
 		goto free_all;
 	}
+	solver.layers_kept = solver.layers + trace->layers;
 	for (uint32_t l = 0; l < trace->layers; l++) {
 		solver.layers[l].best = pl_plan_set(solver.best, l, 0);
 		solver.layers[l].work = pl_plan_set(solver.work, l, 0);
@@ -618,6 +647,7 @@ free_all:
 	free(made.start);
 	free(solver.layers);
 	pl_plan_free(solver.last);
+	pl_plan_free(solver.kept);
 	pl_plan_free(solver.work);
 	pl_plan_free(solver.best);
 	pl_sample_free(solver.sample);

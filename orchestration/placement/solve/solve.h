@@ -30,7 +30,7 @@ struct pl_solve_options {
 	const struct pl_plan *present;   /* what is there now, of the same cluster: a start, and what moves are counted from; NULL: nothing */
 	uint64_t seed;
 	uint32_t rounds_max;         /* at least 1 */
-	uint64_t time_limit_ns;      /* no round begins that would not end in time by the last one's measure, but for the first; UINT64_MAX: no limit */
+	uint64_t time_limit_ns;      /* a round that is not done by then comes to nothing, but for the first; UINT64_MAX: no limit */
 	const struct cad_clock *clock;
 	uint32_t threads;            /* 0: one a core */
 	uint32_t tokens_max;         /* of the trace that are looked at, evenly chosen; 0: all */
