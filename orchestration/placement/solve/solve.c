@@ -1,9 +1,9 @@
 #include "orchestration/placement/solve/solve.h"
 
 #include "orchestration/placement/solve/improve.h"
+#include "orchestration/placement/solve/pull.h"
 #include "orchestration/placement/solve/start.h"
 
-#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -82,58 +82,6 @@ static void workshop_fini(struct workshop *w)
 	pl_layer_fini(&w->layer);
 }
 
-/* What a copy that is there already saves. */
-static void pull_to_present(struct workshop *w, const struct pl_plan *present)
-{
-	uint32_t E = w->site.experts, N = w->site.nodes;
-	for (uint32_t e = 0; e < E; e++)
-		for (uint32_t n = 0; n < N; n++)
-			if (pl_plan_holds(present, w->index, e, n))
-				w->site.pull[(size_t)e * N + n] += (float)(w->weights.move / E);
-}
-
-/*
- * An expert is drawn to the nodes that its tokens touch in a neighbouring layer, as that stood before the round. The experts of a token that share a node save one touch together, not one
- * each, hence the division by k.
- */
-static void pull_to_neighbour(struct workshop *w, uint32_t neighbour)
-{
-	const struct pl_layer *layer = &w->layer;
-	struct pl_replicas *replicas = &w->search.replicas;   /* lent: whatever begins next fills it anew */
-	uint32_t stride = w->stride, k = layer->k, N = w->site.nodes;
-	float each = (float)(w->weights.affinity / ((double)layer->tokens * k));
-	pl_replicas_load(replicas, w->solver->last, neighbour);
-	for (uint32_t t = 0; t < layer->tokens; t++) {
-		const uint16_t *ids = pl_trace_row(w->solver->options->trace, neighbour, w->solver->sample->token[(size_t)t * stride]), *own = layer->ids + (size_t)t * k;
-		struct cad_map_replicas there[CAD_TOPK_MAX];
-		uint16_t home[CAD_TOPK_MAX];
-		for (uint32_t j = 0; j < k; j++)
-			there[j] = ids[j] == PL_TRACE_NONE ? cad_map_nobody : replicas->of[ids[j]];
-		cad_cover_replicas(there, k, N, NULL, NULL, home);
-		for (uint32_t i = 0; i < k; i++) {
-			bool new = home[i] != CAD_COVER_NONE;
-			for (uint32_t o = 0; o < i; o++)
-				new = new && home[o] != home[i];
-			for (uint32_t j = 0; new && j < k && own[j] != PL_TRACE_NONE; j++)
-				w->site.pull[(size_t)own[j] * N + home[i]] += each;
-		}
-	}
-}
-
-/* What a copy costs decode: its weights are read for a batch when any of the batch's tokens goes there, at most as often as any of them chooses the expert. */
-static void push_by_copies(struct workshop *w)
-{
-	uint32_t E = w->site.experts, N = w->site.nodes;
-	double sum = 0;
-	for (int pass = 0; pass < 2; pass++)
-		for (uint32_t e = 0; e < E; e++) {
-			double idle = pow(1 - (double)pl_layer_uses(&w->layer, e) / w->layer.tokens, PL_BATCH);
-			sum += pass == 0 ? 1 - idle : 0;
-			for (uint32_t n = 0; n < N && pass == 1; n++)
-				w->site.pull[(size_t)e * N + n] -= (float)(w->weights.active * (1 - idle) / sum);
-		}
-}
-
 static enum cad_status fill_pull(struct workshop *w)
 {
 	const struct pl_solve_options *options = w->solver->options;
@@ -144,13 +92,13 @@ static enum cad_status fill_pull(struct workshop *w)
 	if (!w->site.pull)
 		return CAD_ERR_MEMORY;
 	if (w->weights.active > 0)
-		push_by_copies(w);
+		pl_pull_by_copies(&w->site, &w->layer);
 	if (moves)
-		pull_to_present(w, options->present);
-	if (follows && w->index > 0)
-		pull_to_neighbour(w, w->index - 1);
+		pl_pull_to_present(&w->site, options->present, w->index);
+	if (follows && w->index > 0)   /* the replicas of the search are lent: whatever begins next fills them anew */
+		pl_pull_to_neighbour(&w->site, &w->layer, w->stride, w->solver->last, w->index - 1, &w->search.replicas);
 	if (follows && w->index + 1 < options->trace->layers)
-		pull_to_neighbour(w, w->index + 1);
+		pl_pull_to_neighbour(&w->site, &w->layer, w->stride, w->solver->last, w->index + 1, &w->search.replicas);
 	return CAD_OK;
 }
 
