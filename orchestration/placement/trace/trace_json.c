@@ -30,7 +30,7 @@ static bool read_layer(const char *key, uint32_t *layer)
 	char *end;
 	unsigned long value = strtoul(key, &end, 10);
 	*layer = (uint32_t)value;
-	return key[0] >= '0' && key[0] <= '9' && *end == 0 && value < UINT32_MAX;
+	return key[0] >= '0' && key[0] <= '9' && *end == 0 && value <= UINT32_MAX;
 }
 
 static int by_value(const void *a, const void *b)
