@@ -12,6 +12,7 @@
  * of copies does. All take turns batch by batch, on one thread; ratio = rule / least. Medians over the repeats, with the lowest and the highest.
  */
 #include "limits.h"
+#include "report.h"
 
 #include "common/clock.h"
 #include "common/cover.h"
@@ -220,18 +221,6 @@ static void walk(struct scene *scene, double ns[RULES])
 	}
 }
 
-static int ascending(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
-
-static double median(double *values, unsigned count)
-{
-	qsort(values, count, sizeof *values, ascending);
-	return values[count / 2];
-}
-
 static void measure(const struct tokens *tokens, uint32_t nodes, double copied, unsigned repeats, FILE *csv)
 {
 	static struct scene scene;
@@ -251,9 +240,9 @@ static void measure(const struct tokens *tokens, uint32_t nodes, double copied, 
 			ratio[rule][r] = once[rule] / once[LEAST];
 		}
 	}
-	double least = median(ns[LEAST], repeats);
+	double least = report_median(ns[LEAST], repeats);
 	for (enum rule rule = PLAIN; rule < RULES; rule++) {
-		double middle = median(ns[rule], repeats), low = ns[rule][0], high = ns[rule][repeats - 1], to_least = median(ratio[rule], repeats);
+		double middle = report_median(ns[rule], repeats), low = ns[rule][0], high = ns[rule][repeats - 1], to_least = report_median(ratio[rule], repeats);
 		double copies_percent = 100 * copied, touched = scene.touched[rule] / TOKENS;
 		printf("%3u %6u %7.1f %9.2f  %-6s %9.1f %9.1f %9.1f %9.1f %7.2f %7.2f\n", tokens->k, nodes, copies_percent, replicas, rule_names[rule], middle, low, high, least, to_least, touched);
 		if (csv)
@@ -262,25 +251,14 @@ static void measure(const struct tokens *tokens, uint32_t nodes, double copied, 
 	cad_map_release(map);
 }
 
-static FILE *open_csv(const char *directory)
-{
-	char machine[64], path[4096];
-	snprintf(path, sizeof path, "%s/cover-%s.csv", directory, limit_machine(machine));
-	FILE *csv = fopen(path, "w");
-	if (!csv) {
-		fprintf(stderr, "%s cannot be written: does the folder exist?\n", path);
-		exit(1);
-	}
-	fprintf(csv, "k,nodes,copies_percent,replicas_per_token,rule,ns_per_token,low,high,least_ns,ratio,nodes_per_token\n");
-	return csv;
-}
-
 int main(int argc, char **argv)
 {
 	struct options o = { .repeats = 9 };
 	const struct argp argp = { option_table, parse_option, NULL, "Nanoseconds per token of the cover: which replica serves each expert.", NULL, NULL, NULL };
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
-	FILE *csv = o.csv ? open_csv(o.csv) : NULL;
+	FILE *csv = o.csv ? report_open(o.csv, "cover", "k,nodes,copies_percent,replicas_per_token,rule,ns_per_token,low,high,least_ns,ratio,nodes_per_token") : NULL;
+	if (o.csv && !csv)
+		return 1;
 	char machine[64];
 	printf("%s\n  k  nodes copies%%  replicas  rule    ns/token       low      high     least   ratio   nodes\n", limit_machine(machine));
 	for (size_t i = 0; i < COUNT(ks); i++) {
@@ -293,7 +271,5 @@ int main(int argc, char **argv)
 				measure(&tokens, nodes_counts[n], copies[c], o.repeats, csv);
 		free(tokens.experts);
 	}
-	if (csv && fclose(csv) != 0)
-		die("the CSV could not be written: is the disk full?");
-	return 0;
+	return report_close(csv) ? 0 : 1;
 }

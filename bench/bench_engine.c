@@ -7,6 +7,7 @@
  * bandwidth and the peak are probed before each; medians. Tokens are random: the point is speed.
  */
 #include "limits.h"
+#include "report.h"
 
 #include "common/log.h"
 #include "embedded/embedded.h"
@@ -83,17 +84,6 @@ static struct work stage_work(const struct cad_model_spec *s, enum rt_stage stag
 	}
 }
 
-static int ascending(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
-static double median(double *values, size_t n)
-{
-	qsort(values, n, sizeof *values, ascending);
-	return values[n / 2];
-}
-
 struct mode { const char *name; uint32_t sequences, prompt, tokens; bool prefill; };
 
 struct sample { double seconds, tokens, steps, stage[RT_STAGE_COUNT], read, peak; };
@@ -142,12 +132,12 @@ static void report(const struct options *o, const struct cad_model_spec *spec, c
 {
 	double values[REPEATS_MAX], rate[REPEATS_MAX], read, peak;
 	unsigned n = o->repeats;
-#define MEDIAN(expression) ({ for (unsigned i = 0; i < n; i++) values[i] = (expression); median(values, n); })
+#define MEDIAN(expression) ({ for (unsigned i = 0; i < n; i++) values[i] = (expression); report_median(values, n); })
 	read = MEDIAN(samples[i].read);
 	peak = MEDIAN(samples[i].peak);
 	for (unsigned i = 0; i < n; i++)
 		rate[i] = samples[i].tokens / samples[i].seconds;
-	double middle = median(rate, n), steps = samples[0].steps, rows = samples[0].tokens / steps, logit_rows = mode->prefill ? 1 / steps : rows;
+	double middle = report_median(rate, n), steps = samples[0].steps, rows = samples[0].tokens / steps, logit_rows = mode->prefill ? 1 / steps : rows;
 	double keys = mode->prefill ? rows / 2 : mode->prompt + mode->tokens / 2.0;
 	printf("%-12s %8.1f tokens/s (%.1f to %.1f)   read %.1f GB/s, FMA %.0f GFLOP/s\n", mode->name, middle, rate[0], rate[n - 1], read, peak);
 	if (csv)
@@ -189,17 +179,10 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	memset(buffer, 1, BUFFER_BYTES);
-	char machine[64], path[4096];
-	FILE *csv = NULL;
-	if (o.csv) {
-		snprintf(path, sizeof path, "%s/engine-%s.csv", o.csv, limit_machine(machine));
-		csv = fopen(path, "w");
-		if (!csv) {
-			fprintf(stderr, "bench_engine: cannot write %s\n", path);
-			return 1;
-		}
-		fprintf(csv, "mode,stage,tokens_per_s,low,high,us_per_step,gb_per_s,gflop_per_s,read_gb_per_s,fma_gflop_per_s\n");
-	}
+	char machine[64];
+	FILE *csv = o.csv ? report_open(o.csv, "engine", "mode,stage,tokens_per_s,low,high,us_per_step,gb_per_s,gflop_per_s,read_gb_per_s,fma_gflop_per_s") : NULL;
+	if (o.csv && !csv)
+		return 1;
 	bool wide = strcmp(em_isa_name(em), "avx512") == 0;
 	struct cad_random random = { 1 };
 	const struct mode modes[] = {
@@ -219,10 +202,8 @@ int main(int argc, char **argv)
 		}
 		report(&o, cad_model_spec(em_model(em)), &modes[m], samples, csv);
 	}
-	if (csv)
-		fclose(csv);
 	free(buffer);
 	kn_pool_destroy(pool);
 	em_destroy(em);
-	return 0;
+	return report_close(csv) ? 0 : 1;
 }

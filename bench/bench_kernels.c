@@ -7,6 +7,7 @@
  * operator. All figures are medians over the repeats. Nothing is judged here: tests have no time limits.
  */
 #include "limits.h"
+#include "report.h"
 
 #include "common/clock.h"
 #include "kernels/cpu/cpu.h"
@@ -58,18 +59,6 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
 	}
 }
 
-static int compare(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
-
-static double median(double *values, size_t count)
-{
-	qsort(values, count, sizeof *values, compare);
-	return values[count / 2];
-}
-
 struct figures {
 	double us, read_gbs, peak_gflops;
 };
@@ -90,7 +79,7 @@ static struct figures measure(struct kn_queue *queue, const struct op_case *c, u
 		us[i] = (double)(cad_clock_now_ns(&cad_clock_system) - begin) * 1e-3;
 	}
 	c->kind->teardown(state);
-	return (struct figures){ median(us, repeats), median(read, repeats), median(peak, repeats) };
+	return (struct figures){ report_median(us, repeats), report_median(read, repeats), report_median(peak, repeats) };
 }
 
 static void report(const struct op_case *c, const char *form, unsigned threads, struct figures f, FILE *csv)
@@ -126,24 +115,13 @@ static void bench_form(const struct options *o, enum kn_isa isa, unsigned thread
 	device->ops->destroy(device);
 }
 
-static FILE *open_csv(const char *directory)
-{
-	char machine[64], path[4096];
-	snprintf(path, sizeof path, "%s/kernels-%s.csv", directory, limit_machine(machine));
-	FILE *csv = fopen(path, "w");
-	if (!csv) {
-		fprintf(stderr, "%s cannot be written: does the folder exist?\n", path);
-		exit(1);
-	}
-	fprintf(csv, "case,note,form,threads,us,gflops,gbs,peak_gflops,read_gbs,ratio\n");
-	return csv;
-}
-
 int main(int argc, char **argv)
 {
 	struct options o = { .isa = KN_ISA_AUTO, .repeats = 7 };
 	argp_parse(&(struct argp){ option_table, parse_option, NULL, "Speed of the operators beside the machine's limits.", NULL, NULL, NULL }, argc, argv, 0, NULL, &o);
-	FILE *csv = o.csv ? open_csv(o.csv) : NULL;
+	FILE *csv = o.csv ? report_open(o.csv, "kernels", "case,note,form,threads,us,gflops,gbs,peak_gflops,read_gbs,ratio") : NULL;
+	if (o.csv && !csv)
+		return 1;
 	uint8_t *buffer = kn_cpu_alloc(NULL, BUFFER_BYTES);
 	CAD_ASSERT(buffer);
 	memset(buffer, 1, BUFFER_BYTES);
@@ -157,9 +135,5 @@ int main(int argc, char **argv)
 		bench_form(&o, isa, o.threads ? o.threads : all, buffer, csv);
 	}
 	kn_cpu_release(NULL, buffer, BUFFER_BYTES);
-	if (csv && fclose(csv) != 0) {
-		fprintf(stderr, "the CSV file could not be written to its end\n");
-		return 1;
-	}
-	return 0;
+	return report_close(csv) ? 0 : 1;
 }
