@@ -175,13 +175,13 @@ INLINE void cover(const struct cad_map_replicas *replicas, uint32_t k, uint32_t 
 			break;
 		if (load && load->point > 0 && (float)rows[node] - load->calm > 0)
 			node = next_guarded(&token, open, load);
-		token.chosen[node / 64] |= 1ull << node % 64;
+		cad_map_set_add(token.chosen, node);
 		UNROLL for (uint32_t slot = 0; slot < slots; slot++)
 			open &= ~((uint32_t)(token.held[node / 64][slot] >> node % 64 & 1) << slot);
 	}
 	for (open &= token.choice; open; open &= open - 1) {   /* no node holds two of these: each has its lightest */
 		uint32_t node = lightest_replica(&replicas[__builtin_ctz(open)], usable, rows);
-		token.chosen[node / 64] |= 1ull << node % 64;
+		cad_map_set_add(token.chosen, node);
 	}
 	for (uint32_t slot = 0; slot < k; slot++) {
 		nodes[slot] = CAD_COVER_NONE;

@@ -169,7 +169,7 @@ static enum cad_status fill_replicas(struct cad_map *map, uint32_t *offsets, uin
 				return cad_error_set(error, CAD_ERR_CORRUPT, "map: layer %u expert %zu names node '%s' twice", map->layers[cell / map->experts],
 				                     cell % map->experts, map->nodes[nodes[i]].id);
 		for (uint32_t i = 0; i < count; i++)
-			set[nodes[i] / 64] |= 1ull << nodes[i] % 64;
+			cad_map_set_add(set, nodes[i]);
 	}
 	return CAD_OK;
 }

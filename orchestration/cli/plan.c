@@ -1,7 +1,6 @@
 /* `cadrectl plan`: where experts should live, from recorded routing. */
 #include "orchestration/cli/plan.h"
 
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -178,7 +177,7 @@ static enum cad_status measure(const struct cl_plan_options *options, const stru
 		status = pl_measure(on, result->before, &c->cluster, options->router, options->threads, &result->old_metrics);
 	if (status == CAD_OK)
 		status = pl_measure(on, result->solution.plan, &c->cluster, options->router, options->threads, &result->new_metrics);
-	if (status == CAD_OK)
+	if (status == CAD_OK && held)
 		status = pl_measure(planned, result->solution.plan, &c->cluster, options->router, options->threads, &result->planned_on);
 	if (status == CAD_OK)
 		status = pl_bound(planned, &c->cluster, c->copies, &result->bound, NULL);

@@ -35,7 +35,8 @@ struct cl_plan_case {
 struct cl_plan_result {
 	struct pl_solution solution;
 	struct pl_plan *before;      /* the present plan, or blocks of consecutive experts */
-	struct pl_metrics old_metrics, new_metrics, planned_on;   /* on what was held out (or else on what was planned on); and the new plan on what it was planned on */
+	struct pl_metrics old_metrics, new_metrics;   /* on what was held out, or else on what was planned on */
+	struct pl_metrics planned_on;   /* the new plan on what it was planned on, where something was held out */
 	struct pl_load expected;     /* where something was held out */
 	double bound;                /* nodes a token on what was planned on, of any plan */
 	struct pl_moves moves;       /* from the present plan */

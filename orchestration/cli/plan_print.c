@@ -34,9 +34,15 @@ static void print_row(const char *name, const char *format, double before, doubl
 	putchar('\n');
 }
 
+/* The new plan on what it was planned on. */
+static const struct pl_metrics *trained(const struct cl_plan_case *c, const struct cl_plan_result *r)
+{
+	return c->held ? &r->planned_on : &r->new_metrics;
+}
+
 static void print_metrics(const struct cl_plan_case *c, const struct cl_plan_result *r, const struct cl_plan_result *w)
 {
-	const struct pl_metrics *b = &r->old_metrics, *a = &r->new_metrics, *p = &r->planned_on, *o = w ? &w->new_metrics : NULL;
+	const struct pl_metrics *b = &r->old_metrics, *a = &r->new_metrics, *p = trained(c, r), *o = w ? &w->new_metrics : NULL;
 	printf("%-44s %11s %11s %11s%s\n", "", c->present ? "present" : "in blocks", "planned", "(trained on)", o ? "     what if" : "");
 #define ROW(name, format, member) print_row(name, format, b->member, a->member, p->member, o ? &o->member : NULL)
 	ROW("nodes that a token touches, in a layer", "%.3f", nodes_per_token);
@@ -84,13 +90,13 @@ static void print_moves(const struct cl_plan_case *c, const struct cl_plan_resul
 }
 
 /* How much better a plan could be: an estimate, and a bound. */
-static void print_gap(const struct cl_plan_result *r)
+static void print_gap(const struct cl_plan_case *c, const struct cl_plan_result *r)
 {
 	if (r->solution.gap > 0)
 		printf("searches that began elsewhere ended %.2f %% above this plan's objective: an estimate of what is left to gain\n", 100 * r->solution.gap);
 	else
 		printf("no second search has ended: more time may bring a better plan\n");
-	printf("no plan with this room touches fewer than %.3f nodes on what this one was made for (this one: %.3f)\n\n", r->bound, r->planned_on.nodes_per_token);
+	printf("no plan with this room touches fewer than %.3f nodes on what this one was made for (this one: %.3f)\n\n", r->bound, trained(c, r)->nodes_per_token);
 }
 
 static int by_nodes(const void *a, const void *b)
@@ -148,7 +154,7 @@ void cl_plan_print_table(const struct cl_plan_options *options, const struct cl_
 		printf("what if %s: %u nodes, %.1f %% more copies than experts\n\n", what, other->cluster.nodes_count, 100 * w->new_metrics.replicas);
 	print_metrics(c, r, w);
 	print_moves(c, r);
-	print_gap(r);
+	print_gap(c, r);
 	print_worst(c, r);
 	print_map(r);
 }
@@ -172,7 +178,7 @@ static json_t *result_to_json(const struct cl_plan_options *options, const struc
 		(void)json_array_append_new(ids, json_string(c->cluster.nodes[n].id));
 	json_t *more = json_pack("{s:I, s:I, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "rounds", (json_int_t)r->solution.rounds, "seed", (json_int_t)options->seed, "objective", r->solution.value,
 	                         "gap_estimate", r->solution.gap, "nodes_per_token_bound", r->bound, "node_ids", ids, "before", metrics_to_json(&r->old_metrics), "predicted", metrics_to_json(&r->new_metrics), "trained",
-	                         metrics_to_json(&r->planned_on));
+	                         metrics_to_json(trained(c, r)));
 	if (c->held)
 		(void)json_object_set_new(more, "expected", json_pack("{s:f, s:f}", "load_mean", r->expected.mean, "load_worst", r->expected.worst));
 	if (c->cluster.racks_count > 1) {

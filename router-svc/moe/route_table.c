@@ -53,7 +53,7 @@ static void refresh(struct rt_route_table *table)
 	for (uint32_t node = 0; node < map->nodes_count; node++) {
 		int peer = table->node_peer[node];
 		if (map->nodes[node].live && peer >= 0 && table->peers[peer].ready)
-			table->node_ready[node / 64] |= 1ull << node % 64;
+			cad_map_set_add(table->node_ready, node);
 	}
 	bool whole = true;
 	size_t experts = (size_t)map->layers_count * map->experts;

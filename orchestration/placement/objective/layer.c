@@ -95,6 +95,19 @@ enum cad_status pl_layer_init(struct pl_layer *layer, const struct pl_sample *sa
 	return CAD_OK;
 }
 
+void pl_layer_count_pairs(const struct pl_layer *layer, float *together)
+{
+	size_t E = layer->experts;
+	for (uint32_t t = 0; t < layer->tokens; t++) {
+		const uint16_t *ids = layer->ids + (size_t)t * layer->k;
+		for (uint32_t i = 0; i < layer->k && ids[i] != PL_TRACE_NONE; i++)
+			for (uint32_t j = 0; j < i; j++) {
+				together[ids[i] * E + ids[j]]++;
+				together[ids[j] * E + ids[i]]++;
+			}
+	}
+}
+
 void pl_layer_fini(struct pl_layer *layer)
 {
 	free(layer->ids);

@@ -34,6 +34,9 @@ struct pl_layer {
 CAD_MUST_USE enum cad_status pl_layer_init(struct pl_layer *layer, const struct pl_sample *sample, uint32_t index, uint32_t stride);
 void pl_layer_fini(struct pl_layer *layer);
 
+/* together [experts][experts], zero at first: tokens that choose both. Symmetric; the diagonal stays 0. */
+void pl_layer_count_pairs(const struct pl_layer *layer, float *together);
+
 static inline uint32_t pl_layer_uses(const struct pl_layer *layer, uint32_t expert) { return layer->start[expert + 1] - layer->start[expert]; }
 
 #endif

@@ -7,6 +7,7 @@
 #ifndef CADRE_PLACEMENT_PLAN_H
 #define CADRE_PLACEMENT_PLAN_H
 
+#include "common/map.h"
 #include "common/status.h"
 
 #include <jansson.h>
@@ -30,11 +31,11 @@ static inline uint64_t *pl_plan_set(const struct pl_plan *plan, uint32_t layer, 
 }
 static inline bool pl_plan_holds(const struct pl_plan *plan, uint32_t layer, uint32_t expert, uint32_t node)
 {
-	return pl_plan_set(plan, layer, expert)[node / 64] >> node % 64 & 1;
+	return cad_map_set_has(pl_plan_set(plan, layer, expert), node);
 }
 static inline void pl_plan_put(struct pl_plan *plan, uint32_t layer, uint32_t expert, uint32_t node)
 {
-	pl_plan_set(plan, layer, expert)[node / 64] |= 1ull << node % 64;
+	cad_map_set_add(pl_plan_set(plan, layer, expert), node);
 }
 /* Copies of a layer on a node; the most of all layers and nodes; all copies of all layers. */
 uint32_t pl_plan_used(const struct pl_plan *plan, uint32_t layer, uint32_t node);

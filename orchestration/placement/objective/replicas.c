@@ -68,7 +68,7 @@ void pl_replicas_add(struct pl_replicas *replicas, uint32_t expert, uint32_t nod
 	for (; at > 0 && list[at - 1] > node; at--)
 		list[at] = list[at - 1];
 	list[at] = (uint16_t)node;
-	replicas->sets[(size_t)expert * replicas->words + node / 64] |= 1ull << node % 64;
+	cad_map_set_add(replicas->sets + (size_t)expert * replicas->words, node);
 }
 
 void pl_replicas_drop(struct pl_replicas *replicas, uint32_t expert, uint32_t node)
@@ -80,6 +80,19 @@ void pl_replicas_drop(struct pl_replicas *replicas, uint32_t expert, uint32_t no
 	for (; at < count; at++)
 		list[at] = list[at + 1];
 	replicas->sets[(size_t)expert * replicas->words + node / 64] &= ~(1ull << node % 64);
+}
+
+uint32_t pl_distinct_nodes(const uint16_t *home, uint32_t k, uint16_t *nodes)
+{
+	uint32_t count = 0;
+	for (uint32_t j = 0; j < k; j++) {
+		bool fresh = home[j] != CAD_COVER_NONE;
+		for (uint32_t i = 0; i < count; i++)
+			fresh = fresh && nodes[i] != home[j];
+		if (fresh)
+			nodes[count++] = home[j];
+	}
+	return count;
 }
 
 bool pl_cluster_units(const struct pl_cluster *cluster, uint32_t *unit)

@@ -9,6 +9,7 @@
 #include "common/cover.h"
 #include "orchestration/placement/objective/cluster.h"
 #include "orchestration/placement/objective/plan.h"
+#include "orchestration/placement/trace/trace.h"
 
 enum { PL_REPLICAS_WORDS = PL_CLUSTER_NODES_MAX / 64 };
 
@@ -29,6 +30,17 @@ bool pl_replicas_hold(const struct pl_replicas *replicas, uint32_t expert, uint3
 /* The caller knows that it is not there, or is. */
 void pl_replicas_add(struct pl_replicas *replicas, uint32_t expert, uint32_t node);
 void pl_replicas_drop(struct pl_replicas *replicas, uint32_t expert, uint32_t node);
+
+/* Where the router's cover sends a token: ids [k] as in a trace, home [k] the nodes. `load` as in common/cover.h. */
+static inline void pl_replicas_cover(const struct pl_replicas *replicas, const uint16_t *ids, uint32_t k, const struct cad_cover_load *load, uint16_t *home)
+{
+	struct cad_map_replicas of[CAD_TOPK_MAX];
+	for (uint32_t j = 0; j < k; j++)
+		of[j] = ids[j] == PL_TRACE_NONE ? cad_map_nobody : replicas->of[ids[j]];
+	cad_cover_replicas(of, k, replicas->nodes, NULL, load, home);
+}
+/* The nodes that a token touches, each once, in the order of its slots; returns their number. */
+uint32_t pl_distinct_nodes(const uint16_t *home, uint32_t k, uint16_t *nodes);
 
 /* The units of common/cover.h: a row on a node of average speed is 64. */
 enum { PL_UNIT = 64 };

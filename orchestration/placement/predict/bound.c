@@ -64,13 +64,11 @@ static void count_tokens(struct bound *b, const struct pl_layer *layer)
 	for (uint32_t t = 0; t < layer->tokens; t++) {
 		const uint16_t *ids = layer->ids + (size_t)t * layer->k;
 		uint32_t k = 0;
-		for (; k < layer->k && ids[k] != PL_TRACE_NONE; k++)
-			for (uint32_t i = 0; i < k; i++) {
-				b->together[(size_t)ids[k] * b->experts + ids[i]]++;
-				b->together[(size_t)ids[i] * b->experts + ids[k]]++;
-			}
+		while (k < layer->k && ids[k] != PL_TRACE_NONE)
+			k++;
 		sizes[k]++;
 	}
+	pl_layer_count_pairs(layer, b->together);
 	b->pairs = layer->pairs;
 	for (uint32_t k = 1; k <= layer->k; k++)
 		for (uint32_t nodes = k; nodes > (k + b->room - 1) / b->room; nodes--)

@@ -82,17 +82,11 @@ static void look_at_copies(struct view *v)
 	}
 }
 
-/* The nodes of a token, each once: what they cost, by links and racks, is the search's own matter. */
-static uint32_t distinct_nodes(const uint16_t *home, uint32_t k)
+/* What nodes cost, by links and racks, is the search's own matter. */
+static uint32_t touched_nodes(const uint16_t *home, uint32_t k)
 {
-	uint32_t nodes = 0;
-	for (uint32_t j = 0; j < k; j++) {
-		bool fresh = home[j] != CAD_COVER_NONE;
-		for (uint32_t i = 0; i < j; i++)
-			fresh = fresh && home[i] != home[j];
-		nodes += fresh;
-	}
-	return nodes;
+	uint16_t nodes[CAD_TOPK_MAX];
+	return pl_distinct_nodes(home, k, nodes);
 }
 
 /* What the changes would do to the layer's figures, and how much they would make the objective grow. */
@@ -103,7 +97,7 @@ static double try_out(struct view *v, const struct pl_change *changes, uint32_t 
 	int64_t more = 0;
 	double grown = pl_search_try(&v->search, changes, count);
 	for (uint32_t i = 0; i < search->touched_count; i++)
-		more += (int64_t)distinct_nodes(search->home + (size_t)search->touched[i] * k, k) - distinct_nodes(search->old_home + (size_t)i * k, k);
+		more += (int64_t)touched_nodes(search->home + (size_t)search->touched[i] * k, k) - touched_nodes(search->old_home + (size_t)i * k, k);
 	*nodes = (double)more / v->layer.tokens;
 	*load = busiest(&v->search) - v->out->load;
 	pl_search_undo(&v->search);
@@ -145,7 +139,7 @@ static void try_nodes(struct view *v)
 {
 	uint64_t nodes = 0;
 	for (uint32_t t = 0; t < v->layer.tokens; t++)
-		nodes += distinct_nodes(v->search.home + (size_t)t * v->layer.k, v->layer.k);
+		nodes += touched_nodes(v->search.home + (size_t)t * v->layer.k, v->layer.k);
 	v->out->nodes = (double)nodes / v->layer.tokens;
 	v->out->load = busiest(&v->search);
 	for (uint32_t n = 0; n < v->site.nodes; n++) {

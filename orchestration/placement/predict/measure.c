@@ -61,22 +61,18 @@ static enum cad_status walk_init(struct walk *walk, const struct pl_sample *samp
 /* Distinct nodes, racks, nodes that are not the source, and nodes that the layer before (NULL: there is none) did not touch. */
 static void count_token(struct walk *walk, const uint16_t *homes, const uint16_t *before, uint32_t k, uint32_t source)
 {
-	uint64_t seen[PL_REPLICAS_WORDS] = { 0 }, racks[PL_REPLICAS_WORDS] = { 0 }, known[PL_REPLICAS_WORDS] = { 0 };
-	uint32_t nodes = 0, remote = 0, fresh = 0, distinct_racks = 0;
+	uint64_t racks[PL_REPLICAS_WORDS] = { 0 }, known[PL_REPLICAS_WORDS] = { 0 };
+	uint16_t touched[CAD_TOPK_MAX];
+	uint32_t nodes = pl_distinct_nodes(homes, k, touched), remote = 0, fresh = 0, distinct_racks = 0;
 	for (uint32_t j = 0; before && j < k; j++)
 		if (before[j] != CAD_COVER_NONE)
-			known[before[j] / 64] |= 1ull << before[j] % 64;
-	for (uint32_t j = 0; j < k; j++) {
-		uint16_t n = homes[j];
-		if (n == CAD_COVER_NONE || seen[n / 64] >> n % 64 & 1)
-			continue;
-		seen[n / 64] |= 1ull << n % 64;
-		nodes++;
-		remote += n != source;
-		fresh += before && !(known[n / 64] >> n % 64 & 1);
-		uint32_t rack = walk->cluster->nodes[n].rack;
-		distinct_racks += !(racks[rack / 64] >> rack % 64 & 1);
-		racks[rack / 64] |= 1ull << rack % 64;
+			cad_map_set_add(known, before[j]);
+	for (uint32_t i = 0; i < nodes; i++) {
+		uint32_t rack = walk->cluster->nodes[touched[i]].rack;
+		remote += touched[i] != source;
+		fresh += before && !cad_map_set_has(known, touched[i]);
+		distinct_racks += !cad_map_set_has(racks, rack);
+		cad_map_set_add(racks, rack);
 	}
 	walk->histogram[nodes]++;
 	walk->out->nodes += nodes;
@@ -138,14 +134,11 @@ static void walk_layer(struct walk *walk, const struct pl_plan *plan, uint32_t l
 	memset(walk->mark, 0, (size_t)trace->experts * nodes * sizeof *walk->mark);
 	for (uint32_t t = 0; t < walk->sample->tokens; t++) {
 		const uint16_t *ids = pl_trace_row(trace, layer, walk->sample->token[t]);
-		struct cad_map_replicas replicas[CAD_TOPK_MAX];
 		uint16_t homes[CAD_TOPK_MAX];
 		float mean = (float)pairs / (float)nodes * (walk->units ? PL_UNIT : 1);
 		bool guard = walk->router == PL_ROUTER_GUARD && t > GUARD_FROM_TOKENS;
 		const struct cad_cover_load load = { walk->load, walk->units ? walk->unit : NULL, 1.03f * mean, guard ? 0.05f * mean : 0 };
-		for (uint32_t j = 0; j < k; j++)
-			replicas[j] = ids[j] == PL_TRACE_NONE ? cad_map_nobody : walk->replicas.of[ids[j]];
-		cad_cover_replicas(replicas, k, nodes, NULL, &load, homes);
+		pl_replicas_cover(&walk->replicas, ids, k, &load, homes);
 		uint16_t *before = walk->homes + (size_t)t * k;
 		if (out)
 			count_token(walk, homes, layer > 0 ? before : NULL, k, trace->request[walk->sample->token[t]] % nodes);

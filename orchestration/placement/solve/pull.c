@@ -32,17 +32,11 @@ void pl_pull_to_neighbour(struct pl_site *site, const struct pl_layer *layer, ui
 	pl_replicas_load(scratch, plan, neighbour);
 	for (uint32_t t = 0; t < layer->tokens; t++) {
 		const uint16_t *ids = pl_trace_row(sample->trace, neighbour, sample->token[(size_t)t * stride]), *own = layer->ids + (size_t)t * k;
-		struct cad_map_replicas there[CAD_TOPK_MAX];
-		uint16_t home[CAD_TOPK_MAX];
-		for (uint32_t j = 0; j < k; j++)
-			there[j] = ids[j] == PL_TRACE_NONE ? cad_map_nobody : scratch->of[ids[j]];
-		cad_cover_replicas(there, k, N, NULL, NULL, home);
-		for (uint32_t i = 0; i < k; i++) {
-			bool new = home[i] != CAD_COVER_NONE;
-			for (uint32_t o = 0; o < i; o++)
-				new = new && home[o] != home[i];
-			for (uint32_t j = 0; new && j < k && own[j] != PL_TRACE_NONE; j++)
-				site->pull[(size_t)own[j] * N + home[i]] += each;
-		}
+		uint16_t home[CAD_TOPK_MAX], touched[CAD_TOPK_MAX];
+		pl_replicas_cover(scratch, ids, k, NULL, home);
+		uint32_t count = pl_distinct_nodes(home, k, touched);
+		for (uint32_t i = 0; i < count; i++)
+			for (uint32_t j = 0; j < k && own[j] != PL_TRACE_NONE; j++)
+				site->pull[(size_t)own[j] * N + touched[i]] += each;
 	}
 }

@@ -63,14 +63,14 @@ static float token_cost(const struct pl_site *site, const uint16_t *home, uint32
 		if (n == CAD_COVER_NONE)
 			continue;
 		bool again = cad_map_set_has(seen, n);
-		seen[n / 64] |= 1ull << n % 64;
+		cad_map_set_add(seen, n);
 		nodes += !again;
 		if (site->plain || again)
 			continue;
 		uint32_t rack = site->cluster->nodes[n].rack;
 		cost += site->touch[n];
-		distinct_racks += !(racks[rack / 64] >> rack % 64 & 1);
-		racks[rack / 64] |= 1ull << rack % 64;
+		distinct_racks += !cad_map_set_has(racks, rack);
+		cad_map_set_add(racks, rack);
 	}
 	if (site->plain)
 		return (float)nodes;
@@ -83,11 +83,8 @@ static void cover_token(struct pl_search *search, uint32_t token)
 	const struct pl_site *site = search->site;
 	const uint16_t *ids = layer->ids + (size_t)token * layer->k;
 	uint16_t *home = search->home + (size_t)token * layer->k;
-	struct cad_map_replicas replicas[CAD_TOPK_MAX];
 	const struct cad_cover_load load = { .node = search->busy, .unit = site->units ? site->unit : NULL };
-	for (uint32_t j = 0; j < layer->k; j++)
-		replicas[j] = ids[j] == PL_TRACE_NONE ? cad_map_nobody : search->replicas.of[ids[j]];
-	cad_cover_replicas(replicas, layer->k, site->nodes, NULL, &load, home);
+	pl_replicas_cover(&search->replicas, ids, layer->k, &load, home);
 	search->cost[token] = token_cost(site, home, layer->k);
 	search->tokens_cost += search->cost[token];
 }

@@ -33,11 +33,11 @@ void pl_site_fini(struct pl_site *site);
 
 static inline bool pl_site_pinned(const struct pl_site *site, uint32_t expert, uint32_t node)
 {
-	return site->pinned[(size_t)expert * site->words + node / 64] >> node % 64 & 1;
+	return cad_map_set_has(site->pinned + (size_t)expert * site->words, node);
 }
 static inline bool pl_site_forbidden(const struct pl_site *site, uint32_t expert, uint32_t node)
 {
-	return site->slots[node] == 0 || (site->forbidden[(size_t)expert * site->words + node / 64] >> node % 64 & 1);
+	return site->slots[node] == 0 || cad_map_set_has(site->forbidden + (size_t)expert * site->words, node);
 }
 /* Whether a copy of the expert may be on the node, when the one on `except` (or PL_CLUSTER_ANY) goes away: rules and domains, not room. */
 bool pl_site_allows(const struct pl_site *site, const struct pl_replicas *replicas, uint32_t expert, uint32_t node, uint32_t except);

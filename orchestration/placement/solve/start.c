@@ -31,16 +31,9 @@ enum cad_status pl_pairs_init(struct pl_pairs *pairs, const struct pl_layer *lay
 		return CAD_ERR_MEMORY;
 	}
 	pairs->uses = pairs->degree + E;
-	for (uint32_t t = 0; t < layer->tokens; t++) {
-		const uint16_t *ids = layer->ids + (size_t)t * layer->k;
-		for (uint32_t i = 0; i < layer->k && ids[i] != PL_TRACE_NONE; i++) {
-			pairs->uses[ids[i]]++;
-			for (uint32_t j = 0; j < i; j++) {
-				pairs->together[ids[i] * E + ids[j]]++;
-				pairs->together[ids[j] * E + ids[i]]++;
-			}
-		}
-	}
+	pl_layer_count_pairs(layer, pairs->together);
+	for (uint32_t e = 0; e < layer->experts; e++)
+		pairs->uses[e] = (float)pl_layer_uses(layer, e);
 	shrink(pairs, layer->tokens);
 	return CAD_OK;
 }
