@@ -121,36 +121,12 @@ def route(ids, copies, holders, nodes, order, policy):
     return home, load
 
 
-@njit(cache=True)
-def touched_nodes(home, source):
-    """-> nodes of each token, and how many of them are not the source of its request"""
-    touched = np.zeros(len(home), np.int64)
-    remote = np.zeros(len(home), np.int64)
-    for token in range(len(home)):
-        for j in range(home.shape[1]):
-            node = home[token, j]
-            fresh = node >= 0
-            for i in range(j):
-                fresh = fresh and home[token, i] != node
-            touched[token] += fresh
-            remote[token] += fresh and node != source[token]
-    return touched, remote
-
-
-@njit(cache=True)
-def fresh_nodes(home, before):
-    """-> nodes of each token that the layer before did not touch for it"""
-    fresh = np.zeros(len(home), np.int64)
-    for token in range(len(home)):
-        for j in range(home.shape[1]):
-            node = home[token, j]
-            new = node >= 0
-            for i in range(j):
-                new = new and home[token, i] != node
-            for i in range(home.shape[1]):
-                new = new and before[token, i] != node
-            fresh[token] += new
-    return fresh
+def first_met(places):
+    """places [T, k]; -1: none. -> [T, k] whether none of the token's slots before has this place"""
+    new = places >= 0
+    for j in range(1, places.shape[1]):
+        new[:, j] &= (places[:, :j] != places[:, j:j + 1]).all(axis=1)
+    return new
 
 
 @njit(cache=True)
@@ -195,13 +171,13 @@ def measure(trace, placement, policy='cover'):
             holders[expert, :len(h)] = h
         used = np.bincount(np.concatenate(held), minlength=nodes)
         home, rows = route(ids, copies, holders, nodes, order, POLICIES[policy])
-        t, r = touched_nodes(home, source)
+        new = first_met(home)
         a, m, u = batches(ids, home, order, nodes, trace.experts)
-        touched.append(t)
-        remote.append(r.mean())
-        in_racks.append(touched_nodes(racks[home], source)[0].mean())
+        touched.append(new.sum(axis=1))
+        remote.append((new & (home != source[:, None])).sum(axis=1).mean())
+        in_racks.append(first_met(racks[home]).sum(axis=1).mean())
         if before is not None:
-            fresh.append(fresh_nodes(home, before).mean())
+            fresh.append((new & (home[:, :, None] != before[:, None, :]).all(axis=2)).sum(axis=1).mean())
         before = home
         load.append(rows.max() / rows.mean())
         active.append(a)
@@ -211,7 +187,8 @@ def measure(trace, placement, policy='cover'):
         extra.append(used.sum() / trace.experts - 1)
     return {'nodes_per_token': float(np.mean(touched)), 'nodes_p99': float(np.percentile(touched, 99)), 'nodes_per_token_worst_layer': float(np.mean(touched, axis=1).max()),
             'bytes_per_token_layer': float(np.mean(remote)) * ROW_BYTES, 'load_mean': float(np.mean(load)), 'load_worst': float(np.max(load)), 'batch_load_mean': float(np.mean(uneven)),
-            'activated_ratio': float(np.mean(active_mean)), 'activated_max': float(np.mean(active)), 'slots_exceeded_by': max(exceeded, 0), 'copies': float(np.mean(extra)), 'racks_per_token': float(np.mean(in_racks)), 'fresh_nodes_per_token': float(np.mean(fresh)) if fresh else 0.0}
+            'activated_ratio': float(np.mean(active_mean)), 'activated_max': float(np.mean(active)), 'slots_exceeded_by': max(exceeded, 0), 'copies': float(np.mean(extra)),
+            'racks_per_token': float(np.mean(in_racks)), 'fresh_nodes_per_token': float(np.mean(fresh)) if fresh else 0.0}
 
 
 def main():

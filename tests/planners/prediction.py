@@ -79,21 +79,11 @@ def main():
     parser.add_argument('--summary', action='store_true', help='only read the file')
     arguments = parser.parse_args()
     if not arguments.summary:
-        out = pathlib.Path(arguments.out)
-        known = set()
-        if out.exists():
-            with out.open(encoding='utf-8') as file:
-                known = {(row['trace'], row['tokens'], row['nodes'], row['copies']) for row in csv.DictReader(file)}
-        with out.open('a', encoding='utf-8', newline='') as file, tempfile.TemporaryDirectory() as scratch:
-            writer = csv.DictWriter(file, FIELDS, lineterminator='\n')
-            if out.stat().st_size == 0:
-                writer.writeheader()
+        with table.rows_in(arguments.out, FIELDS, ('trace', 'tokens', 'nodes', 'copies')) as (known, add), tempfile.TemporaryDirectory() as scratch:
             for shape in arguments.shapes:
                 for tokens in arguments.tokens:
                     for row in rows_of(arguments, shape, tokens, pathlib.Path(scratch), known):
-                        writer.writerow(row)
-                        file.flush()
-                        print(*row.values(), file=sys.stderr)
+                        add(row)
     summary(arguments.out)
 
 

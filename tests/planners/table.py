@@ -9,6 +9,7 @@ Rows that are in the file already are not computed again. The summary says, for 
 token among those whose load is at most 1.10 (or at most the lowest load that anyone reaches), and where Cadre stands.
 """
 import argparse
+import contextlib
 import csv
 import json
 import pathlib
@@ -67,9 +68,13 @@ def run(*command):
     return subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def cadre_plan(case, cadrectl, nodes, copies, options):
+def plan_command(case, cadrectl, nodes, copies, options):
     slots, _ = baselines.slots_for(case.experts, nodes, copies)
-    return json.loads(run(cadrectl, 'plan', '--trace', case.halves[0], '--nodes', nodes, '--slots-per-node', slots, '--copies', f'{copies:.1%}', '-o', 'json', *options))
+    return [str(part) for part in (cadrectl, 'plan', '--trace', case.halves[0], '--nodes', nodes, '--slots-per-node', slots, '--copies', f'{copies:.1%}', '-o', 'json', *options)]
+
+
+def cadre_plan(case, cadrectl, nodes, copies, options):
+    return json.loads(run(*plan_command(case, cadrectl, nodes, copies, options)))
 
 
 def generated(shape, arguments, folder):
@@ -112,6 +117,27 @@ def fill(arguments, case, rows, add, best):
                     found['copies_placed'] = found.pop('copies')
                     add({'trace': case.name, 'experts': case.experts, 'top_k': case.second.ids.shape[2], 'nodes': nodes, 'copies': f'{copies:g}', 'planner': planner, 'policy': policy,
                          'seconds': f'{seconds:.2f}', **{name: f'{found[name]:.4f}' for name in FIELDS if name in found}})
+
+
+@contextlib.contextmanager
+def rows_in(path, fields, key):
+    """A CSV file that is added to. -> the keys (tuples of the fields `key`) of rows that are in it already, and a function that adds one"""
+    path = pathlib.Path(path)
+    known = set()
+    if path.exists():
+        with path.open(encoding='utf-8') as file:
+            known = {tuple(row[name] for name in key) for row in csv.DictReader(file)}
+    with path.open('a', encoding='utf-8', newline='') as file:
+        writer = csv.DictWriter(file, fields, lineterminator='\n')
+        if path.stat().st_size == 0:
+            writer.writeheader()
+
+        def add(row):
+            writer.writerow(row)
+            file.flush()
+            print(*row.values(), file=sys.stderr)
+
+        yield known, add
 
 
 def number(row, name):
@@ -165,21 +191,8 @@ def main():
     parser.add_argument('--summary', action='store_true', help='only read the file and say who is ahead')
     arguments = parser.parse_args()
     if not arguments.summary:
-        out = pathlib.Path(arguments.out)
-        rows = set()
-        if out.exists():
-            with out.open(encoding='utf-8') as file:
-                rows = {(row['trace'], row['nodes'], row['copies'], row['planner'], row['policy']) for row in csv.DictReader(file)}
-        with out.open('a', encoding='utf-8', newline='') as file, tempfile.TemporaryDirectory() as scratch:
-            writer = csv.DictWriter(file, FIELDS, lineterminator='\n')
-            if out.stat().st_size == 0:
-                writer.writeheader()
-
-            def add(row):
-                writer.writerow(row)
-                file.flush()
-                print(row['trace'], row['nodes'], row['copies'], row['planner'], row['policy'], row['nodes_per_token'], row['load_mean'], f'{row["seconds"]} s', file=sys.stderr)
-
+        key = ('trace', 'nodes', 'copies', 'planner', 'policy')
+        with rows_in(arguments.out, FIELDS, key) as (rows, add), tempfile.TemporaryDirectory() as scratch:
             folder = pathlib.Path(scratch)
             if arguments.trace:
                 fill(arguments, Case(pathlib.Path(arguments.trace).stem, arguments.trace, arguments.cadrectl, folder), rows, add, lambda nodes: None)

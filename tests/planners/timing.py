@@ -4,10 +4,9 @@
     timing.py --out bench/results/plan-time-MACHINE.csv [--cadrectl build/bin/cadrectl] [--nodes 8 32 128 320] [--copies 0 0.125] [--seconds 1 10 60]
 
 58 layers of 256 experts, 20,000 tokens to plan on and 20,000 to measure on (the shape `r1` of table.py under another seed). Seconds are of planning alone, as cadrectl says them; memory is
-the whole process, with the trace.
+the whole process, with the trace. Rows that are in the file already are not computed again.
 """
 import argparse
-import csv
 import json
 import os
 import pathlib
@@ -16,19 +15,18 @@ import sys
 import tempfile
 import time
 
-import baselines
 import measure
 import table
 
 SHAPE = table.SHAPES['r1'].replace('--seed 1011', '--seed 1018')
-FIELDS = ('nodes', 'copies', 'planner', 'limit_s', 'seconds', 'rounds', 'memory_mb', 'nodes_per_token', 'load_mean', 'load_worst')
+MEASURED = ('nodes_per_token', 'load_mean', 'load_worst')
+FIELDS = ('nodes', 'copies', 'planner', 'limit_s', 'seconds', 'rounds', 'memory_mb', *MEASURED)
 
 
 def run_plan(case, cadrectl, nodes, copies, limit):
     """-> the plan, MB at most"""
-    slots, _ = baselines.slots_for(case.experts, nodes, copies)
-    command = [cadrectl, 'plan', '--trace', case.halves[0], '--holdout', '0', '--nodes', nodes, '--slots-per-node', slots, '--copies', f'{copies:.1%}', '--time-limit', f'{limit}s', '-o', 'json']
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
+    command = table.plan_command(case, cadrectl, nodes, copies, ['--holdout', '0', '--time-limit', f'{limit}s'])
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     text = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -46,9 +44,7 @@ def main():
     parser.add_argument('--layers', type=int, default=58)
     parser.add_argument('--tokens', type=int, default=40000)
     arguments = parser.parse_args()
-    with open(arguments.out, 'w', encoding='utf-8', newline='') as file, tempfile.TemporaryDirectory() as scratch:
-        writer = csv.DictWriter(file, FIELDS, lineterminator='\n')
-        writer.writeheader()
+    with table.rows_in(arguments.out, FIELDS, ('nodes', 'copies', 'planner', 'limit_s')) as (known, add), tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
         table.run(arguments.cadrectl, 'trace', 'generate', '--output', folder / 'big.ctr', '--layers', arguments.layers, '--tokens', arguments.tokens, *SHAPE.split())
         case = table.Case('big', folder / 'big.ctr', arguments.cadrectl, folder, 8)
@@ -56,7 +52,9 @@ def main():
             for copies in arguments.copies:
                 for limit in [*arguments.seconds, 0]:
                     began = time.monotonic()
-                    row = {'nodes': nodes, 'copies': copies, 'planner': 'cadre' if limit else 'spectral', 'limit_s': limit or ''}
+                    row = {'nodes': nodes, 'copies': f'{copies:g}', 'planner': 'cadre' if limit else 'spectral', 'limit_s': limit or ''}
+                    if tuple(map(str, row.values())) in known:
+                        continue
                     if limit:
                         placement, memory = run_plan(case, arguments.cadrectl, nodes, copies, limit)
                         row |= {'seconds': f'{placement["seconds"]:.2f}', 'rounds': placement['rounds'], 'memory_mb': f'{memory:.0f}'}
@@ -64,10 +62,8 @@ def main():
                         placement = case.baseline('spectral', nodes, copies)
                         row |= {'seconds': f'{time.monotonic() - began:.2f}'}
                     found = measure.measure(case.second, placement, 'cover')
-                    row |= {name: f'{found[name]:.4f}' for name in FIELDS if name in found}
-                    writer.writerow(row)
-                    file.flush()
-                    print(row, file=sys.stderr)
+                    row |= {name: f'{found[name]:.4f}' for name in MEASURED}
+                    add(row)
 
 
 if __name__ == '__main__':

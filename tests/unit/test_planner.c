@@ -258,9 +258,8 @@ static void planted_communities_are_found(void **state)
 	(void)state;
 	const struct pl_synthetic settings = { .layers = 2, .experts = 64, .k = 4, .tokens = 6000, .seed = 12, .communities = 16, .strength = 0.8, .zipf = 0, .tasks = 1,
 	                                       .locality = 0.3, .request_tokens = 50 };
-	struct pl_synthetic_trace made;
+	struct pl_synthetic_trace made = generate(&settings);
 	struct cad_error error;
-	assert_int_equal(pl_synthetic_create(&settings, &made, &error), CAD_OK);
 	uint16_t *node = malloc(2 * 64 * sizeof *node);
 	assert_non_null(node);
 	for (uint32_t nodes = 4; nodes <= 8; nodes *= 2) {
@@ -292,10 +291,9 @@ static void blocks_stay_where_nothing_beats_them(void **state)
 	(void)state;
 	const struct pl_synthetic settings = { .layers = 1, .experts = 64, .k = 6, .tokens = 4000, .seed = 21, .communities = 1, .zipf = 0.2, .groups = 8, .groups_kept = 2,
 	                                       .tasks = 1, .locality = 0, .request_tokens = 50 };
-	struct pl_synthetic_trace made;
+	struct pl_synthetic_trace made = generate(&settings);
 	struct cad_error error;
 	struct pl_cluster cluster;
-	assert_int_equal(pl_synthetic_create(&settings, &made, &error), CAD_OK);
 	assert_int_equal(pl_cluster_create(8, 9, &cluster, &error), CAD_OK);
 	struct pl_solve_options options = options_for(made.trace, &cluster, 72, 12);
 	struct pl_solution solution = solve(&options);
@@ -397,10 +395,7 @@ static void estimates_know_racks_and_links(void **state)
 		struct pl_trace *trace = make_trace(1, 24, 4, 300, 4, 0.6, cad_random_next(&random));
 		struct pl_weights weights = pl_weights_of(PL_PROFILE_MIXED);
 		struct pl_cluster cluster;
-		struct pl_sample *sample;
-		struct pl_layer layer;
-		struct pl_site site;
-		struct pl_search search;
+		struct scene scene;
 		struct pl_improve improve;
 		uint32_t labels[24], nodes = 2 + (uint32_t)cad_random_below(&random, 6);
 		weights.load = 0;
@@ -413,24 +408,16 @@ static void estimates_know_racks_and_links(void **state)
 		}
 		for (uint32_t e = 0; e < 24; e++)
 			labels[e] = (uint32_t)cad_random_below(&random, nodes);
-		assert_int_equal(pl_sample_create(trace, 0, &sample), CAD_OK);
-		assert_int_equal(pl_layer_init(&layer, sample, 0, 1), CAD_OK);
-		assert_int_equal(pl_site_init(&site, &cluster, &weights, 1, 0, 24, 24, &error), CAD_OK);
-		assert_int_equal(pl_search_init(&search, &layer, &site), CAD_OK);
-		assert_int_equal(pl_improve_init(&improve, &site), CAD_OK);
-		assert_int_equal(pl_site_settle(&site, labels, &search.replicas, &error), CAD_OK);
-		pl_search_reset(&search);
-		uint32_t count = pl_improve_propose(&improve, &search);
+		scene_init(&scene, trace, &cluster, &weights, 24, labels);
+		assert_int_equal(pl_improve_init(&improve, &scene.site), CAD_OK);
+		uint32_t count = pl_improve_propose(&improve, &scene.search);
 		for (uint32_t i = 0; i < count; i++, tried++) {
-			double grown = pl_search_try(&search, improve.proposals[i].changes, improve.proposals[i].count);
+			double grown = pl_search_try(&scene.search, improve.proposals[i].changes, improve.proposals[i].count);
 			assert_float_equal(grown, -improve.proposals[i].gain, 1e-5);
-			pl_search_undo(&search);
+			pl_search_undo(&scene.search);
 		}
 		pl_improve_fini(&improve);
-		pl_search_fini(&search);
-		pl_site_fini(&site);
-		pl_layer_fini(&layer);
-		pl_sample_free(sample);
+		scene_fini(&scene);
 		pl_cluster_fini(&cluster);
 		pl_trace_free(trace);
 	}
@@ -455,14 +442,13 @@ static void communities_that_go_together_share_a_rack(void **state)
 	(void)state;
 	const struct pl_synthetic settings = { .layers = 2, .experts = 64, .k = 6, .tokens = 5000, .seed = 77, .communities = 16, .strength = 0.5, .zipf = 0.3, .tasks = 4,
 	                                       .task_skew = 0.5, .locality = 0.4, .request_tokens = 40 };
-	struct pl_synthetic_trace made;
+	struct pl_synthetic_trace made = generate(&settings);
 	struct pl_known_cost known;
 	struct pl_cluster cluster;
 	struct pl_plan *planted;
 	struct cad_error error;
 	uint16_t node[2 * 64];
 	bool found;
-	assert_int_equal(pl_synthetic_create(&settings, &made, &error), CAD_OK);
 	assert_int_equal(pl_synthetic_place(&settings, &made, 8, node, &found, &known, &error), CAD_OK);
 	assert_int_equal(pl_cluster_create(8, 8, &cluster, &error), CAD_OK);
 	assert_int_equal(pl_plan_create(2, 64, 8, &planted), CAD_OK);

@@ -40,46 +40,36 @@ static void changes_and_their_undoing_leave_no_trace(void **state)
 	struct pl_trace *trace = make_trace(1, 24, 4, 300, 4, 0.6, 9);
 	struct pl_weights weights = pl_weights_of(PL_PROFILE_MIXED);
 	struct pl_cluster cluster;
-	struct pl_sample *sample;
-	struct pl_layer layer;
-	struct pl_site site;
-	struct pl_search search;
+	struct scene scene;
 	uint32_t labels[24], own_changed = 0;
 	assert_int_equal(pl_cluster_create(5, 24, &cluster, &error), CAD_OK);
 	cluster.nodes[2].speed = 2;
 	for (uint32_t e = 0; e < 24; e++)
 		labels[e] = e % 5;
-	assert_int_equal(pl_sample_create(trace, 0, &sample), CAD_OK);
-	assert_int_equal(pl_layer_init(&layer, sample, 0, 1), CAD_OK);
-	assert_int_equal(pl_site_init(&site, &cluster, &weights, 1, 0, 24, 48, &error), CAD_OK);
-	assert_int_equal(pl_search_init(&search, &layer, &site), CAD_OK);
-	assert_int_equal(pl_site_settle(&site, labels, &search.replicas, &error), CAD_OK);
-	pl_search_reset(&search);
-	check(&search);
+	scene_init(&scene, trace, &cluster, &weights, 48, labels);
+	struct pl_search *search = &scene.search;
+	check(search);
 	for (int i = 0; i < 400; i++) {
 		uint32_t expert = (uint32_t)cad_random_below(&random, 24), node = (uint32_t)cad_random_below(&random, 5);
-		bool held = pl_replicas_hold(&search.replicas, expert, node);
-		if (held && search.replicas.of[expert].count == 1)
+		bool held = pl_replicas_hold(&search->replicas, expert, node);
+		if (held && search->replicas.of[expert].count == 1)
 			continue;
-		uint64_t own = search.own_total;
-		double value = search.value;
+		uint64_t own = search->own_total;
+		double value = search->value;
 		const struct pl_change change = { expert, node, !held };
-		double grown = pl_search_try(&search, &change, 1);
-		assert_true(fabs(search.value - (value + grown)) < 1e-9);
-		own_changed += search.own_total != own;
-		check(&search);
+		double grown = pl_search_try(search, &change, 1);
+		assert_true(fabs(search->value - (value + grown)) < 1e-9);
+		own_changed += search->own_total != own;
+		check(search);
 		if (cad_random_below(&random, 2)) {
-			pl_search_undo(&search);
-			assert_true(fabs(search.value - value) < 1e-9);
-			assert_int_equal(search.own_total, own);
-			check(&search);
+			pl_search_undo(search);
+			assert_true(fabs(search->value - value) < 1e-9);
+			assert_int_equal(search->own_total, own);
+			check(search);
 		}
 	}
 	assert_true(own_changed > 20);
-	pl_search_fini(&search);
-	pl_site_fini(&site);
-	pl_layer_fini(&layer);
-	pl_sample_free(sample);
+	scene_fini(&scene);
 	pl_cluster_fini(&cluster);
 	pl_trace_free(trace);
 }

@@ -1,26 +1,11 @@
 /* Generated traces: the same for a seed, of the routing that was asked for, and with a placement that is as good as it says. */
-#include "orchestration/placement/trace/synthetic.h"
+#include "tests/support/plans.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 static const struct pl_synthetic plain = { .layers = 2, .experts = 64, .k = 4, .tokens = 4000, .seed = 1, .communities = 8, .strength = 0.9, .zipf = 0.5, .groups_kept = 1, .tasks = 4,
 	                                   .task_skew = 1, .locality = 0.5, .request_tokens = 20 };
-
-static struct pl_synthetic_trace generate(const struct pl_synthetic *settings)
-{
-	struct pl_synthetic_trace made;
-	struct cad_error error;
-	enum cad_status status = pl_synthetic_create(settings, &made, &error);
-	if (status != CAD_OK)
-		print_error("%s\n", error.text);
-	assert_int_equal(status, CAD_OK);
-	return made;
-}
 
 static size_t id_bytes(const struct pl_trace *trace)
 {
