@@ -1,5 +1,5 @@
 /*
- * The cover of a token (common/cover.h) in nanoseconds: what the router pays for every row and layer, and the planner for every token that a change touches.
+ * The cover of a token (common/cluster/cover.h) in nanoseconds: what the router pays for every row and layer, and the planner for every token that a change touches.
  *
  * Tokens are a generated trace's: 256 experts, communities, popularity by Zipf. Communities live together, in blocks of the nodes; copies go to the expert with most
  * uses a replica and to the least loaded node, as EPLB deals them out. The rules:
@@ -14,9 +14,9 @@
 #include "limits.h"
 #include "report.h"
 
-#include "common/clock.h"
-#include "common/cover.h"
-#include "orchestration/placement/trace/synthetic.h"
+#include "common/base/clock.h"
+#include "common/cluster/cover.h"
+#include "orchestration/planner/trace/synthetic.h"
 
 #include <argp.h>
 #include <stdio.h>

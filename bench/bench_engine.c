@@ -9,7 +9,7 @@
 #include "limits.h"
 #include "report.h"
 
-#include "common/log.h"
+#include "common/base/log.h"
 #include "embedded/embedded.h"
 
 #include <argp.h>

@@ -9,7 +9,7 @@
 #include "limits.h"
 #include "report.h"
 
-#include "common/clock.h"
+#include "common/base/clock.h"
 #include "kernels/cpu/cpu.h"
 #include "tests/support/op_cases.h"
 

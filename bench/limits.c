@@ -1,6 +1,6 @@
 #include "limits.h"
 
-#include "common/clock.h"
+#include "common/base/clock.h"
 #include "kernels/cpu/tile.h"
 #include "kernels/kernels.h"
 

@@ -8,7 +8,7 @@
 #ifndef CADRE_EMBEDDED_H
 #define CADRE_EMBEDDED_H
 
-#include "common/settings.h"
+#include "common/cluster/settings.h"
 #include "router-svc/engine.h"
 
 enum { EM_NODES_MAX = 64 };

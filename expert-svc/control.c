@@ -1,10 +1,10 @@
 #include "expert-svc/control.h"
 
 #include "cadre/v1/placement.pb-c.h"
-#include "common/log.h"
-#include "common/member.h"
-#include "common/options.h"
-#include "common/rpc_reactor.h"
+#include "common/base/log.h"
+#include "common/cluster/member.h"
+#include "common/process/options.h"
+#include "common/rpc/reactor.h"
 #include "expert-svc/store/loader.h"
 
 #include <stdatomic.h>

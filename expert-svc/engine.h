@@ -13,11 +13,11 @@
 #ifndef CADRE_EXPERT_ENGINE_H
 #define CADRE_EXPERT_ENGINE_H
 
-#include "common/clock.h"
-#include "common/metrics.h"
+#include "common/base/clock.h"
+#include "common/process/metrics.h"
 #include "common/model/model.h"
-#include "common/settings.h"
-#include "common/transport.h"
+#include "common/cluster/settings.h"
+#include "common/transport/transport.h"
 #include "expert-svc/store/weight_store.h"
 #include "kernels/kernels.h"
 

@@ -7,13 +7,13 @@
  *   main thread       the placement service's stream (control.c), signals
  *   HTTP thread       /metrics, /healthz, /readyz
  */
-#include "common/admin.h"
-#include "common/log.h"
-#include "common/member.h"
-#include "common/memory.h"
-#include "common/options.h"
-#include "common/process.h"
-#include "common/rpc_reactor.h"
+#include "common/process/admin.h"
+#include "common/base/log.h"
+#include "common/cluster/member.h"
+#include "common/process/memory.h"
+#include "common/process/options.h"
+#include "common/process/process.h"
+#include "common/rpc/reactor.h"
 #include "expert-svc/control.h"
 #include "expert-svc/engine.h"
 #include "kernels/packed.h"

@@ -5,7 +5,7 @@
  */
 #include "expert-svc/step.h"
 
-#include "common/log.h"
+#include "common/base/log.h"
 
 static void count(_Atomic uint64_t *counter, uint64_t amount) { atomic_fetch_add_explicit(counter, amount, memory_order_relaxed); }
 

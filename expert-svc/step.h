@@ -4,8 +4,8 @@
 #ifndef CADRE_EXPERT_STEP_H
 #define CADRE_EXPERT_STEP_H
 
-#include "common/metrics.h"
-#include "common/settings.h"
+#include "common/process/metrics.h"
+#include "common/cluster/settings.h"
 #include "expert-svc/serve/exec.h"
 
 /* Totals since creation; written by the stepping and the exchange thread, read by any. */

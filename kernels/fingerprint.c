@@ -2,7 +2,7 @@
  * What this device computes, in one hash: a small expert of each storage and activation over rows of several kinds and counts, and a dense layer with them.
  * Devices with equal values gave equal bits here, subnormals, ragged sizes and clamping included; a device that sums in another order does not.
  */
-#include "common/clock.h"
+#include "common/base/clock.h"
 #include "kernels/kernels.h"
 
 #include <stdio.h>

@@ -21,8 +21,8 @@
 #define CADRE_KERNELS_H
 
 #include "common/model/spec.h"
-#include "common/options.h"
-#include "common/status.h"
+#include "common/process/options.h"
+#include "common/base/status.h"
 #include "proto/cadre_wire.h"
 
 #include <stdbool.h>

@@ -4,7 +4,7 @@
  */
 #include "kernels/sample.h"
 
-#include "common/status.h"
+#include "common/base/status.h"
 #include "kernels/cpu/exp.h"
 #include "kernels/philox.h"
 

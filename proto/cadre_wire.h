@@ -2,7 +2,7 @@
  * The token exchange between routers and expert nodes: byte layout of every active message, version 1. proto/WIRE.md draws it.
  *
  * Fixed-width, little-endian, naturally aligned; every struct is asserted. A message is a header (an active message's user header) and, for CALL
- * and ANSWER, a payload. Nothing here is trusted: common/wire.c checks every length against the received size before use.
+ * and ANSWER, a payload. Nothing here is trusted: common/transport/wire.c checks every length against the received size before use.
  */
 #ifndef CADRE_WIRE_H
 #define CADRE_WIRE_H

@@ -1,7 +1,7 @@
 #include "router-svc/engine.h"
 
-#include "common/log.h"
-#include "common/mailbox.h"
+#include "common/base/log.h"
+#include "common/base/mailbox.h"
 #include "router-svc/batch/scheduler.h"
 #include "router-svc/step.h"
 

@@ -13,9 +13,9 @@
 #ifndef CADRE_ROUTER_ENGINE_H
 #define CADRE_ROUTER_ENGINE_H
 
-#include "common/map.h"
+#include "common/cluster/map.h"
 #include "common/model/model.h"
-#include "common/transport.h"
+#include "common/transport/transport.h"
 #include "kernels/kernels.h"
 #include "kernels/sample.h"
 

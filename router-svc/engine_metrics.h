@@ -5,7 +5,7 @@
 #ifndef CADRE_ROUTER_ENGINE_METRICS_H
 #define CADRE_ROUTER_ENGINE_METRICS_H
 
-#include "common/metrics.h"
+#include "common/process/metrics.h"
 #include "router-svc/engine.h"
 
 struct rt_engine_metrics;

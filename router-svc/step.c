@@ -1,6 +1,6 @@
 #include "router-svc/step.h"
 
-#include "common/cover.h"
+#include "common/cluster/cover.h"
 
 #include <math.h>
 #include <stdatomic.h>

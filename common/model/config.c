@@ -1,7 +1,7 @@
 /*
  * config.json -> cad_model_spec: what all families have in common. What one family means by a key of its own is in archs.c.
  */
-#include "common/file.h"
+#include "common/base/file.h"
 #include "common/model/archs.h"
 
 #include <limits.h>

@@ -7,7 +7,7 @@
 #ifndef CADRE_MODEL_KEYS_H
 #define CADRE_MODEL_KEYS_H
 
-#include "common/status.h"
+#include "common/base/status.h"
 
 #include <jansson.h>
 #include <stdbool.h>

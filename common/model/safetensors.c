@@ -1,6 +1,6 @@
 #include "common/model/safetensors.h"
 
-#include "common/file.h"
+#include "common/base/file.h"
 
 #include <jansson.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 #include "common/model/shards.h"
 
-#include "common/file.h"
+#include "common/base/file.h"
 #include "common/model/keys.h"
 
 #include <stdio.h>

@@ -9,7 +9,7 @@
 #ifndef CADRE_MODEL_SPEC_H
 #define CADRE_MODEL_SPEC_H
 
-#include "common/status.h"
+#include "common/base/status.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -7,8 +7,8 @@
 #ifndef CADRE_EXPERT_INBOX_H
 #define CADRE_EXPERT_INBOX_H
 
-#include "common/mailbox.h"
-#include "common/transport.h"
+#include "common/base/mailbox.h"
+#include "common/transport/transport.h"
 
 #include <stdatomic.h>
 

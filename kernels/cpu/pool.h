@@ -7,7 +7,7 @@
 #ifndef CADRE_KERNELS_POOL_H
 #define CADRE_KERNELS_POOL_H
 
-#include "common/status.h"
+#include "common/base/status.h"
 
 #include <stddef.h>
 

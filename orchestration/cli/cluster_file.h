@@ -4,7 +4,7 @@
 #ifndef CADRE_CLI_CLUSTER_FILE_H
 #define CADRE_CLI_CLUSTER_FILE_H
 
-#include "common/status.h"
+#include "common/base/status.h"
 
 /* The gRPC addresses, joined by commas; the caller frees. CAD_ERR_NOT_FOUND and a sentence: there is no such file below the working directory. */
 CAD_MUST_USE enum cad_status cl_cluster_routers(char **addresses, struct cad_error *error);

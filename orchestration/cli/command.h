@@ -5,7 +5,7 @@
 #ifndef CADRE_CLI_COMMAND_H
 #define CADRE_CLI_COMMAND_H
 
-#include "common/options.h"
+#include "common/process/options.h"
 #include "orchestration/cli/eval.h"
 
 #include <stdbool.h>

@@ -1,7 +1,7 @@
 /* The commands that work on files alone: tokenize, and model inspect. */
 #include "common/model/inspect.h"
-#include "common/model/tokenize_file.h"
-#include "common/settings.h"
+#include "common/tokenizer/tokenize_file.h"
+#include "common/cluster/settings.h"
 #include "kernels/packed.h"
 #include "orchestration/cli/command.h"
 

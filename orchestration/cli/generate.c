@@ -1,5 +1,5 @@
 /* `cadrectl generate`: a prompt in, text out as it comes. */
-#include "common/file.h"
+#include "common/base/file.h"
 #include "orchestration/cli/cluster_file.h"
 #include "orchestration/cli/command.h"
 #include "orchestration/cli/run_options.h"

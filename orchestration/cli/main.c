@@ -1,6 +1,6 @@
 /* cadrectl: the operator's command line. One line a command; a command with a second word is found before one with the first alone. */
-#include "common/log.h"
-#include "common/options_value.h"
+#include "common/base/log.h"
+#include "common/process/options_value.h"
 #include "orchestration/cli/command.h"
 
 #include <signal.h>

@@ -6,10 +6,10 @@
 #define CADRE_CLI_PLAN_H
 
 #include "orchestration/cli/command.h"
-#include "orchestration/placement/predict/bound.h"
-#include "orchestration/placement/predict/measure.h"
-#include "orchestration/placement/predict/moves.h"
-#include "orchestration/placement/solve/solve.h"
+#include "orchestration/planner/predict/bound.h"
+#include "orchestration/planner/predict/measure.h"
+#include "orchestration/planner/predict/moves.h"
+#include "orchestration/planner/solve/solve.h"
 
 struct cl_plan_options {
 	const char *trace, *measure, *cluster, *present, *copies, *what_if;

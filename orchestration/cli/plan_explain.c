@@ -1,6 +1,6 @@
 /* `cadrectl plan explain LAYER EXPERT`: why it lives there, and what moving it would change. */
 #include "orchestration/cli/plan.h"
-#include "orchestration/placement/predict/explain.h"
+#include "orchestration/planner/predict/explain.h"
 
 #include <jansson.h>
 #include <stdio.h>

@@ -8,8 +8,8 @@
 #define CADRE_CLI_REQUEST_H
 
 #include "cadre/v1/inference.pb-c.h"
-#include "common/model/tokenizer.h"
-#include "common/status.h"
+#include "common/tokenizer/tokenizer.h"
+#include "common/base/status.h"
 
 #include <jansson.h>
 #include <stdbool.h>

@@ -1,7 +1,7 @@
 #include "orchestration/cli/run.h"
 
-#include "common/process.h"
-#include "common/rpc_client.h"
+#include "common/process/process.h"
+#include "common/rpc/client.h"
 #include "orchestration/cli/command.h"
 
 #include <stdio.h>

@@ -6,7 +6,7 @@
 #define CADRE_CLI_RUN_H
 
 #include "cadre/v1/inference.pb-c.h"
-#include "common/settings.h"
+#include "common/cluster/settings.h"
 #include "kernels/kernels.h"
 
 /* How the embedded engine computes (embedded/embedded.h). */

@@ -1,8 +1,8 @@
 /* A generation in this process: the embedded engine, and what the router's front end does for text. */
 #include "orchestration/cli/run.h"
 
-#include "common/file.h"
-#include "common/rpc_codec.h"
+#include "common/base/file.h"
+#include "common/rpc/codec.h"
 #include "embedded/embedded.h"
 #include "orchestration/cli/command.h"
 #include "orchestration/cli/run_options.h"

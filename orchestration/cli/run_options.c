@@ -1,6 +1,6 @@
 #include "orchestration/cli/run_options.h"
 
-#include "common/rpc.h"
+#include "common/rpc/rpc.h"
 #include "orchestration/cli/cluster_file.h"
 
 #include <stddef.h>

@@ -4,7 +4,7 @@
 #ifndef CADRE_CLI_RUN_OPTIONS_H
 #define CADRE_CLI_RUN_OPTIONS_H
 
-#include "common/options.h"
+#include "common/process/options.h"
 #include "embedded/embedded.h"
 #include "orchestration/cli/run.h"
 

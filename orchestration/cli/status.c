@@ -1,6 +1,6 @@
 /* `cadrectl status`: who is in the cluster, and how it is. */
 #include "cadre/v1/placement.pb-c.h"
-#include "common/rpc_client.h"
+#include "common/rpc/client.h"
 #include "orchestration/cli/cluster_file.h"
 #include "orchestration/cli/command.h"
 

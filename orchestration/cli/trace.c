@@ -1,7 +1,7 @@
 /* `cadrectl trace import | export | split`: traces between formats, and cut in two. */
-#include "orchestration/placement/trace/trace.h"
+#include "orchestration/planner/trace/trace.h"
 
-#include "common/file.h"
+#include "common/base/file.h"
 #include "orchestration/cli/command.h"
 
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* `cadrectl trace generate`: traces that nobody recorded, with a placement that is known to be good. */
-#include "orchestration/placement/trace/synthetic.h"
+#include "orchestration/planner/trace/synthetic.h"
 
-#include "common/file.h"
+#include "common/base/file.h"
 #include "orchestration/cli/command.h"
 
 #include <stdio.h>

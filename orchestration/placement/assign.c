@@ -4,7 +4,7 @@
  */
 #include "orchestration/placement/assign.h"
 
-#include "common/clock.h"
+#include "common/base/clock.h"
 
 #include <stdio.h>
 #include <stdlib.h>

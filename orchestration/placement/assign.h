@@ -10,7 +10,7 @@
 #ifndef CADRE_PLACEMENT_ASSIGN_H
 #define CADRE_PLACEMENT_ASSIGN_H
 
-#include "common/status.h"
+#include "common/base/status.h"
 
 #include <stdbool.h>
 #include <stdint.h>

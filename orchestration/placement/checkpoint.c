@@ -1,8 +1,8 @@
 /* Shape, settings and checksums of the checkpoint. */
 #include "orchestration/placement/checkpoint.h"
 
-#include "common/clock.h"
-#include "common/log.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
 #include "kernels/packed.h"
 #include "kernels/quantum.h"
 

@@ -9,7 +9,7 @@
 #define CADRE_PLACEMENT_CHECKPOINT_H
 
 #include "common/model/model.h"
-#include "common/settings.h"
+#include "common/cluster/settings.h"
 #include "orchestration/placement/shape.h"
 #include "orchestration/placement/state.h"
 

@@ -1,7 +1,7 @@
 /* The placement service without its network. */
 #include "orchestration/placement/control.h"
 
-#include "common/log.h"
+#include "common/base/log.h"
 #include "orchestration/placement/publish.h"
 
 #include <stdio.h>

@@ -13,8 +13,8 @@
 #ifndef CADRE_PLACEMENT_CONTROL_H
 #define CADRE_PLACEMENT_CONTROL_H
 
-#include "common/clock.h"
-#include "common/map.h"
+#include "common/base/clock.h"
+#include "common/cluster/map.h"
 #include "orchestration/placement/assign.h"
 #include "orchestration/placement/registry.h"
 #include "orchestration/placement/rollout.h"

@@ -1,9 +1,9 @@
 /* cadre-placement: who is alive, which expert lives where. This file is wiring: options, then everything from below to above, then the loop. */
-#include "common/address.h"
-#include "common/admin.h"
-#include "common/log.h"
-#include "common/options.h"
-#include "common/process.h"
+#include "common/base/address.h"
+#include "common/process/admin.h"
+#include "common/base/log.h"
+#include "common/process/options.h"
+#include "common/process/process.h"
 #include "orchestration/placement/service.h"
 
 #include <stdatomic.h>

@@ -1,6 +1,6 @@
 #include "orchestration/placement/probe.h"
 
-#include "common/address.h"
+#include "common/base/address.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>

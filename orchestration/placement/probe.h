@@ -7,7 +7,7 @@
 #ifndef CADRE_PLACEMENT_PROBE_H
 #define CADRE_PLACEMENT_PROBE_H
 
-#include "common/status.h"
+#include "common/base/status.h"
 
 #include <stdbool.h>
 #include <uv.h>

@@ -6,7 +6,7 @@
 #ifndef CADRE_PLACEMENT_PUBLISH_H
 #define CADRE_PLACEMENT_PUBLISH_H
 
-#include "common/map.h"
+#include "common/cluster/map.h"
 #include "orchestration/placement/registry.h"
 #include "orchestration/placement/rollout.h"
 #include "orchestration/placement/state.h"

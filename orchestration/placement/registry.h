@@ -11,8 +11,8 @@
 #ifndef CADRE_PLACEMENT_REGISTRY_H
 #define CADRE_PLACEMENT_REGISTRY_H
 
-#include "common/map.h"
-#include "common/status.h"
+#include "common/cluster/map.h"
+#include "common/base/status.h"
 #include "orchestration/placement/shape.h"
 
 enum { PL_TEXT_BYTES = 64 };

@@ -20,7 +20,7 @@
 #ifndef CADRE_PLACEMENT_ROLLOUT_H
 #define CADRE_PLACEMENT_ROLLOUT_H
 
-#include "common/status.h"
+#include "common/base/status.h"
 #include "orchestration/placement/shape.h"
 
 #include <stdbool.h>

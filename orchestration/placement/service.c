@@ -2,7 +2,7 @@
 #include "orchestration/placement/service.h"
 
 #include "cadre/v1/placement.pb-c.h"
-#include "common/log.h"
+#include "common/base/log.h"
 #include "orchestration/placement/probe.h"
 #include "orchestration/placement/status.h"
 

@@ -2,15 +2,15 @@
  * cadre.v1.Placement over gRPC: Join streams of routers and expert nodes, watchers of the map, and the question how the cluster is.
  *
  * It translates between messages and control.h, and keeps control's deadlines with a timer. Everything runs on the owner thread of the reactor
- * (common/rpc.h) and does not block but for the state file, except pl_service_ready, which any thread may ask.
+ * (common/rpc/rpc.h) and does not block but for the state file, except pl_service_ready, which any thread may ask.
  *
  * Order at the end: pl_service_drain, and when it has called back: destroy the reactor, pl_service_destroy.
  */
 #ifndef CADRE_PLACEMENT_SERVICE_H
 #define CADRE_PLACEMENT_SERVICE_H
 
-#include "common/metrics.h"
-#include "common/rpc_server.h"
+#include "common/process/metrics.h"
+#include "common/rpc/server.h"
 #include "orchestration/placement/checkpoint.h"
 #include "orchestration/placement/control.h"
 

@@ -7,7 +7,7 @@
 #ifndef CADRE_PLACEMENT_STATE_H
 #define CADRE_PLACEMENT_STATE_H
 
-#include "common/status.h"
+#include "common/base/status.h"
 #include "orchestration/placement/registry.h"
 
 struct pl_state;

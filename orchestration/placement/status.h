@@ -7,7 +7,7 @@
 #ifndef CADRE_PLACEMENT_STATUS_H
 #define CADRE_PLACEMENT_STATUS_H
 
-#include "common/metrics.h"
+#include "common/process/metrics.h"
 #include "orchestration/placement/checkpoint.h"
 #include "orchestration/placement/control.h"
 

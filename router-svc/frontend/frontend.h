@@ -2,7 +2,7 @@
  * The router's gRPC front end: cadre.v1.Inference, health and reflection.
  *
  * It checks requests, turns text into tokens and tokens into text, finds stop strings, and holds the streams between the engine and the clients. It computes
- * nothing. Functions run on the reactor's owner thread (common/rpc.h) and do not block, except rt_frontend_on_event, which the engine calls on its own thread.
+ * nothing. Functions run on the reactor's owner thread (common/rpc/rpc.h) and do not block, except rt_frontend_on_event, which the engine calls on its own thread.
  *
  * Between the two threads stands, per stream, a ring of tokens with a limit: a client that reads slowly fills its gRPC queue, then the ring, and then its
  * sequence is paused in the engine until it reads on; no other stream notices. A client that cancels, disconnects or runs into its deadline gives
@@ -13,10 +13,10 @@
 #ifndef CADRE_ROUTER_FRONTEND_H
 #define CADRE_ROUTER_FRONTEND_H
 
-#include "common/metrics.h"
+#include "common/process/metrics.h"
 #include "common/model/model.h"
-#include "common/model/tokenizer.h"
-#include "common/rpc_server.h"
+#include "common/tokenizer/tokenizer.h"
+#include "common/rpc/server.h"
 #include "router-svc/engine.h"
 
 struct rt_frontend;

@@ -6,7 +6,7 @@
 #define CADRE_ROUTER_FRONTEND_REQUEST_H
 
 #include "cadre/v1/inference.pb-c.h"
-#include "common/model/tokenizer.h"
+#include "common/tokenizer/tokenizer.h"
 #include "router-svc/engine.h"
 
 enum { RT_STOP_STRINGS_MAX = 16, RT_STOP_STRING_BYTES_MAX = 256 };

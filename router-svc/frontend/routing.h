@@ -6,7 +6,7 @@
 #define CADRE_ROUTER_FRONTEND_ROUTING_H
 
 #include "cadre/v1/inference.pb-c.h"
-#include "common/rpc_codec.h"
+#include "common/rpc/codec.h"
 #include "router-svc/engine.h"
 
 /* One event's rows; a single block of memory, freed with free(). */

@@ -5,7 +5,7 @@
 #ifndef CADRE_ROUTER_FRONTEND_STOP_TEXT_H
 #define CADRE_ROUTER_FRONTEND_STOP_TEXT_H
 
-#include "common/model/tokenizer.h"
+#include "common/tokenizer/tokenizer.h"
 
 struct rt_stop_text {
 	char **strings;

@@ -1,6 +1,6 @@
 #include "router-svc/frontend/stream.h"
 
-#include "common/log.h"
+#include "common/base/log.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* Sums back: an answer is added whole, a failed call puts its pairs back, and a wait ends when nothing is owed any more. */
 #include "router-svc/moe/exchange_internal.h"
 
-#include "common/log.h"
+#include "common/base/log.h"
 
 #include <stdatomic.h>
 

@@ -1,7 +1,7 @@
 /* Rows out: pairs are grouped by node, each node gets each row once, its pairs sorted by expert. */
 #include "router-svc/moe/exchange_internal.h"
 
-#include "common/cover.h"
+#include "common/cluster/cover.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>

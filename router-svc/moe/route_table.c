@@ -1,7 +1,7 @@
 #include "router-svc/moe/route_table.h"
 
-#include "common/cover.h"
-#include "common/log.h"
+#include "common/cluster/cover.h"
+#include "common/base/log.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>

@@ -7,9 +7,9 @@
 #ifndef CADRE_ROUTER_ROUTE_TABLE_H
 #define CADRE_ROUTER_ROUTE_TABLE_H
 
-#include "common/clock.h"
-#include "common/map.h"
-#include "common/transport.h"
+#include "common/base/clock.h"
+#include "common/cluster/map.h"
+#include "common/transport/transport.h"
 
 enum { RT_PEERS_MAX = 1024 };
 
@@ -35,7 +35,7 @@ struct rt_route_table {
 	uint32_t *node_load;         /* [CAD_MAP_NODES_MAX]: RT_LOAD_ROW for each row of this layer; below that, who had more of the rows so far */
 	uint32_t *node_unit;         /* [CAD_MAP_NODES_MAX]: RT_LOAD_ROW */
 	uint64_t *node_rows;         /* [CAD_MAP_NODES_MAX]: rows since this map came */
-	float load_calm, load_point;   /* of this layer (common/cover.h) */
+	float load_calm, load_point;   /* of this layer (common/cluster/cover.h) */
 	struct cad_random random;
 	uint64_t version;            /* goes up when something became possible that was not: look again at what waits */
 	_Atomic bool ready;          /* every expert of the map is held by a connected node; read by any thread */
@@ -53,7 +53,7 @@ uint64_t rt_route_table_tick(struct rt_route_table *table);
 
 /* A layer begins, with so many (row, expert) pairs to choose for. Needs a map. */
 void rt_route_table_begin(struct rt_route_table *table, uint32_t pairs);
-/* Chooses a node for each expert of a row (common/cover.h) and books the row on it. */
+/* Chooses a node for each expert of a row (common/cluster/cover.h) and books the row on it. */
 void rt_route_table_choose(struct rt_route_table *table, uint32_t layer, const int32_t *experts, uint32_t k, uint16_t *nodes);
 /* Whether a row of this layer was booked on the node. */
 static inline bool rt_route_table_booked(const struct rt_route_table *table, uint32_t node) { return table->node_load[node] >= RT_LOAD_ROW; }

@@ -1,6 +1,6 @@
 /* Addresses as anybody may send or write them, and what the placement service makes of a peer's: a sentence, or parts that make the same address again. */
-#include "common/address.h"
-#include "common/rpc.h"
+#include "common/base/address.h"
+#include "common/rpc/rpc.h"
 #include "orchestration/placement/probe.h"
 
 #include <stdlib.h>

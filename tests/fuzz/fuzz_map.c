@@ -1,7 +1,7 @@
 /* A map that anybody may have sent: decoded, checked, looked at in every cell, and written again without a difference. */
 #include "cadre/v1/types.pb-c.h"
-#include "common/map.h"
-#include "common/rpc_codec.h"
+#include "common/cluster/map.h"
+#include "common/rpc/codec.h"
 
 #include <stdlib.h>
 #include <string.h>

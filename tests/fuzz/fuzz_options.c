@@ -1,5 +1,5 @@
 /* Options from a file and from flags that anybody wrote: a sentence or values inside their ranges, never a crash. The first byte says which of the two. */
-#include "common/options.h"
+#include "common/process/options.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* Plans and clusters that anybody wrote. The first byte says which; what is taken must be whole, and a plan must be the same after writing and reading. */
-#include "orchestration/placement/objective/cluster.h"
-#include "orchestration/placement/objective/plan.h"
+#include "orchestration/planner/objective/cluster.h"
+#include "orchestration/planner/objective/plan.h"
 
 #include <stdlib.h>
 #include <string.h>

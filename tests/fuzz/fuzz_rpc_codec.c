@@ -4,7 +4,7 @@
  */
 #include "cadre/v1/inference.pb-c.h"
 #include "cadre/v1/placement.pb-c.h"
-#include "common/rpc_codec.h"
+#include "common/rpc/codec.h"
 #include "google/protobuf/descriptor.pb-c.h"
 
 #include <stdlib.h>

@@ -2,7 +2,7 @@
  * Tokenizers from strangers, texts from strangers. The first byte chooses: a tokenizer.json, up to a NUL, that is parsed and, if it can be, encodes and decodes the
  * rest; or one of a few fixed tokenizers, with the rest as text (which must come back) or as ids (which must decode the same at once and one by one).
  */
-#include "common/model/tokenizer.h"
+#include "common/tokenizer/tokenizer.h"
 
 #include <stdbool.h>
 #include <stdint.h>

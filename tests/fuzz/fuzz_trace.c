@@ -2,7 +2,7 @@
  * Traces from strangers. The first byte chooses the format. For the own format the sums of header and blocks are put right first, so that what stands behind them is
  * reached. What can be read is whole, and comes back the same through every format.
  */
-#include "orchestration/placement/trace/trace_private.h"
+#include "orchestration/planner/trace/internal.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  * likes, mostly after an honest hello, so that the checks behind it are reached. Nothing may crash, no callback may be missing or come twice, and the two honest
  * sides must still understand each other at the end.
  */
-#include "common/transport_link.h"
+#include "common/transport/link.h"
 
 #include <stdio.h>
 #include <stdlib.h>

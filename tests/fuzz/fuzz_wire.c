@@ -2,7 +2,7 @@
  * Messages from a stranger. The first byte chooses: the rest as a header and a payload as it lies, a message of the handshake, or a
  * good message whose shape the next bytes give, and in which the rest of the input changes single bytes. Whatever passes the checks is walked to its last byte under ASan.
  */
-#include "common/wire.h"
+#include "common/transport/wire.h"
 
 #include <stdbool.h>
 #include <stdint.h>

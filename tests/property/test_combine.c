@@ -2,8 +2,8 @@
  * The exact combine: whatever nodes the experts lie on, whichever replica answers, and in whatever order answers come, the result has one set of bits.
  * Weighted outputs of T rows by K experts are summed on 1 to 8 nodes by random placements, packed as answers, checked as a stranger's, and added.
  */
-#include "common/clock.h"
-#include "common/wire.h"
+#include "common/base/clock.h"
+#include "common/transport/wire.h"
 #include "kernels/kernels.h"
 
 #include <setjmp.h>

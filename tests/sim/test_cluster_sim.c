@@ -2,7 +2,7 @@
  * A whole cluster in virtual time: real engines, a simulated network that delays, loses, duplicates and reorders, nodes that crash and stall, links that are cut one way.
  * Whatever happens, every request ends, and its digest is that of the request alone. One seed decides everything; the seed of a failure is printed, and replays it.
  */
-#include "common/log.h"
+#include "common/base/log.h"
 #include "tests/support/engines.h"
 
 #include <setjmp.h>

@@ -5,7 +5,7 @@
 #ifndef CADRE_TESTS_ENGINES_H
 #define CADRE_TESTS_ENGINES_H
 
-#include "common/settings.h"
+#include "common/cluster/settings.h"
 #include "expert-svc/engine.h"
 #include "router-svc/engine.h"
 

@@ -5,7 +5,7 @@
 #ifndef CADRE_TESTS_EXCHANGE_H
 #define CADRE_TESTS_EXCHANGE_H
 
-#include "common/transport_link.h"
+#include "common/transport/link.h"
 
 enum exchange_form { EXCHANGE_LOCAL, EXCHANGE_ATTACHED, EXCHANGE_SIM, EXCHANGE_UCX, EXCHANGE_UCX_SHM };
 

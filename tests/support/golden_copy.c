@@ -1,6 +1,6 @@
 #include "tests/support/golden_copy.h"
 
-#include "common/file.h"
+#include "common/base/file.h"
 
 #include <dirent.h>
 #include <setjmp.h>

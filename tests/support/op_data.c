@@ -1,5 +1,5 @@
 /* Seeded inputs of operator cases, and memory for them. */
-#include "common/clock.h"
+#include "common/base/clock.h"
 #include "tests/support/op_cases.h"
 
 #include <immintrin.h>

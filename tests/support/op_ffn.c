@@ -1,5 +1,5 @@
 /* Grouped expert ffn: c->rows tokens, each to c->topk of c->experts; n is F, k is H. Output rows are pairs. */
-#include "common/clock.h"
+#include "common/base/clock.h"
 #include "tests/support/op_cases.h"
 
 #include <math.h>

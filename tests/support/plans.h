@@ -2,9 +2,9 @@
 #ifndef CADRE_TESTS_PLANS_H
 #define CADRE_TESTS_PLANS_H
 
-#include "orchestration/placement/solve/search.h"
-#include "orchestration/placement/solve/solve.h"
-#include "orchestration/placement/trace/synthetic.h"
+#include "orchestration/planner/solve/search.h"
+#include "orchestration/planner/solve/solve.h"
+#include "orchestration/planner/trace/synthetic.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -5,8 +5,8 @@
 #ifndef CADRE_TESTS_RPC_FIXTURE_H
 #define CADRE_TESTS_RPC_FIXTURE_H
 
-#include "common/rpc_client.h"
-#include "common/rpc_server.h"
+#include "common/rpc/client.h"
+#include "common/rpc/server.h"
 
 #include <uv.h>
 

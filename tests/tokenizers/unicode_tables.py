@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes common/model/tokenizer_unicode_data.h: what the `tokenizers` library takes characters for.
+"""Writes common/tokenizer/unicode_data.h: what the `tokenizers` library takes characters for.
 
 The library is built from parts that each carry a Unicode version of their own (its regular expressions, normal forms, \\w, punctuation, case), none of
 them that of PCRE2 or utf8proc. This asks the library about every character, and writes down either the whole class or how it differs.
 
     pip install tokenizers unicodedata2
-    python3.11 tests/tokenizers/unicode_tables.py > common/model/tokenizer_unicode_data.h
+    python3.11 tests/tokenizers/unicode_tables.py > common/tokenizer/unicode_data.h
 
 It must run under a Python whose unicodedata is Unicode 14.0, which is what PCRE2 10.42 knows (Debian 12 has both)."""
 import sys

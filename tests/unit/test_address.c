@@ -1,5 +1,5 @@
 /* Addresses: what is taken, and what a mistake is answered with. */
-#include "common/address.h"
+#include "common/base/address.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* Assignment: properties over random clusters, and the cases that a reader would ask about. */
-#include "common/clock.h"
+#include "common/base/clock.h"
 #include "orchestration/placement/assign.h"
 
 #include <setjmp.h>

@@ -1,5 +1,5 @@
 /* config.json -> spec: what each family's file means, and a sentence for every value that cannot be. */
-#include "common/file.h"
+#include "common/base/file.h"
 #include "common/model/spec.h"
 
 #include <jansson.h>

@@ -2,8 +2,8 @@
  * The placement service on a clock of the test's own, with nodes that are structs: first placement, death, return, restart, wrong weights; and a storm
  * of all of them at random, with invariants checked at every order and every map.
  */
-#include "common/clock.h"
-#include "common/log.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
 #include "orchestration/placement/control.h"
 
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* The cover of a token by nodes: valid, few nodes, even load, and nothing from nodes that cannot be used. */
-#include "common/clock.h"
-#include "common/cover.h"
+#include "common/base/clock.h"
+#include "common/cluster/cover.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

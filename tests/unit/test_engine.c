@@ -1,5 +1,5 @@
 /* The router's engine with experts in the same process: what batching, chunks, micro-batches and lost pages must not change, limits, ends of all kinds, damaged weights. */
-#include "common/log.h"
+#include "common/base/log.h"
 #include "embedded/embedded.h"
 #include "tests/support/golden_copy.h"
 

@@ -3,7 +3,7 @@
  * network. With f32 rows the difference is float32 noise; with fix16, the default, it is far below what a bf16 run of transformers itself differs by. And the same bits
  * come out of any chunking, number of threads, spread over nodes and instruction set. One line of figures a case, so that a log shows how near it was.
  */
-#include "common/log.h"
+#include "common/base/log.h"
 #include "common/model/safetensors.h"
 #include "orchestration/cli/evaluation.h"
 

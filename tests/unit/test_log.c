@@ -1,5 +1,5 @@
 /* Log lines: formats, escapes, the cut of a long line, and lines of several threads that never mix. */
-#include "common/log.h"
+#include "common/base/log.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* The mailbox: order, fullness, wakes, and nothing lost between threads. */
-#include "common/mailbox.h"
+#include "common/base/mailbox.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

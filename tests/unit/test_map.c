@@ -1,8 +1,8 @@
 /* The map: made from parts and from messages, looked up, and refused when its parts contradict each other. */
-#include "common/map.h"
+#include "common/cluster/map.h"
 
 #include "cadre/v1/types.pb-c.h"
-#include "common/clock.h"
+#include "common/base/clock.h"
 
 #include <pthread.h>
 #include <setjmp.h>

@@ -1,5 +1,5 @@
 /* Free memory, from files as the kernel writes them. */
-#include "common/memory.h"
+#include "common/process/memory.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /* The Prometheus page and the HTTP server in front of it. */
-#include "common/admin.h"
-#include "common/metrics.h"
+#include "common/process/admin.h"
+#include "common/process/metrics.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* Whole checkpoints: the golden ones open and are what they should be; damaged copies of them are refused with a sentence. */
-#include "common/file.h"
+#include "common/base/file.h"
 #include "common/model/inspect.h"
 #include "common/model/safetensors.h"
 #include "tests/support/golden_copy.h"

@@ -1,5 +1,5 @@
 /* Options: sources and their order, every type with its borders, the sentences of mistakes, and --print-config read back. */
-#include "common/options.h"
+#include "common/process/options.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

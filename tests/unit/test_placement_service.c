@@ -1,9 +1,9 @@
 /*
- * The placement service over real gRPC on loopback: the members are common/member.h, as routers and expert nodes have it; only the weights are not there.
+ * The placement service over real gRPC on loopback: the members are common/cluster/member.h, as routers and expert nodes have it; only the weights are not there.
  */
 #include "cadre/v1/placement.pb-c.h"
-#include "common/log.h"
-#include "common/member.h"
+#include "common/base/log.h"
+#include "common/cluster/member.h"
 #include "orchestration/placement/service.h"
 #include "tests/support/rpc_fixture.h"
 

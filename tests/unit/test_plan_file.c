@@ -1,8 +1,8 @@
 /* Plans and clusters as files: written and read without a difference, and refused with a sentence when they are not what they should be. */
-#include "orchestration/placement/objective/cluster.h"
-#include "orchestration/placement/objective/plan.h"
+#include "orchestration/planner/objective/cluster.h"
+#include "orchestration/planner/objective/plan.h"
 
-#include "common/clock.h"
+#include "common/base/clock.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /* The planner: what it promises of every plan, that plans can be repeated, that more work is never worse, and that planted placements are found again. */
-#include "orchestration/placement/predict/measure.h"
-#include "orchestration/placement/predict/moves.h"
-#include "orchestration/placement/solve/improve.h"
+#include "orchestration/planner/predict/measure.h"
+#include "orchestration/planner/predict/moves.h"
+#include "orchestration/planner/solve/improve.h"
 #include "tests/support/plans.h"
 
 #include <math.h>

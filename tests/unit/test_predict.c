@@ -1,13 +1,13 @@
 /* What plans are predicted to do: by the rule written down plainly, layer after layer; bounds that no placement beats; explanations. */
-#include "orchestration/placement/predict/bound.h"
-#include "orchestration/placement/predict/explain.h"
-#include "orchestration/placement/predict/measure.h"
+#include "orchestration/planner/predict/bound.h"
+#include "orchestration/planner/predict/explain.h"
+#include "orchestration/planner/predict/measure.h"
 #include "tests/support/plans.h"
 
 #include <math.h>
 #include <stdio.h>
 
-/* The rule of common/cover.h, written down without any cleverness: returns nodes a token and the busiest node over the mean. */
+/* The rule of common/cluster/cover.h, written down without any cleverness: returns nodes a token and the busiest node over the mean. */
 static void measure_plainly(const struct pl_sample *sample, const struct pl_plan *plan, bool guard, double *nodes, double *load)
 {
 	const struct pl_trace *trace = sample->trace;

@@ -1,5 +1,5 @@
 /* Nodes and leases, on a clock that the test turns. */
-#include "common/clock.h"
+#include "common/base/clock.h"
 #include "orchestration/placement/registry.h"
 
 #include <setjmp.h>

@@ -1,6 +1,6 @@
 /* The reservoir: every token has the chance that its weight gives it, memory stays, whole tokens come out in their order. Seeds are fixed: the statistics repeat. */
-#include "common/clock.h"
-#include "orchestration/placement/trace/reservoir.h"
+#include "common/base/clock.h"
+#include "orchestration/planner/trace/reservoir.h"
 
 #include <math.h>
 #include <setjmp.h>

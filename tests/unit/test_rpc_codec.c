@@ -1,6 +1,6 @@
 /* Decoding what anybody may have sent: validation, arena limits, compression. */
 #include "cadre/v1/inference.pb-c.h"
-#include "common/rpc_internal.h"
+#include "common/rpc/internal.h"
 #include "google/protobuf/descriptor.pb-c.h"
 
 #include <setjmp.h>

@@ -1,6 +1,6 @@
 /* Health, reflection, TLS, events from other threads, and the client for command lines. */
 #include "cadre/v1/inference.pb-c.h"
-#include "common/log.h"
+#include "common/base/log.h"
 #include "grpc/health/v1/health.pb-c.h"
 #include "grpc/reflection/v1/reflection.pb-c.h"
 #include "tests/support/rpc_fixture.h"

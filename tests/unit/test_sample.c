@@ -1,5 +1,5 @@
 /* Sampling: against exact probabilities with fixed seeds, and against a plain second statement of the filters. */
-#include "common/clock.h"
+#include "common/base/clock.h"
 #include "kernels/philox.h"
 #include "kernels/sample.h"
 

@@ -1,5 +1,5 @@
 /* Continuous batching over a small KV cache: what is let in, what is chunked, who gives up pages, and that nothing is lost. */
-#include "common/clock.h"
+#include "common/base/clock.h"
 #include "router-svc/batch/scheduler.h"
 
 #include <setjmp.h>

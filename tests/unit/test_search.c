@@ -1,5 +1,5 @@
 /* What a search keeps up to date from change to change, against what its replicas say: who holds what, whose rows are nobody else's, and how strained nodes are. */
-#include "orchestration/placement/solve/search.h"
+#include "orchestration/planner/solve/search.h"
 #include "tests/support/plans.h"
 
 #include <math.h>

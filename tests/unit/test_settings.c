@@ -1,7 +1,7 @@
 /* Settings and their fingerprint; the process's signals and secret. */
 #include "cadre/v1/types.pb-c.h"
-#include "common/process.h"
-#include "common/settings.h"
+#include "common/process/process.h"
+#include "common/cluster/settings.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

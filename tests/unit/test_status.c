@@ -1,6 +1,6 @@
 /* Status names and the sentences of errors. */
-#include "common/clock.h"
-#include "common/status.h"
+#include "common/base/clock.h"
+#include "common/base/status.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* Stop strings against a plain definition: the text up to the earliest match, however it was cut into pieces. */
-#include "common/clock.h"
+#include "common/base/clock.h"
 #include "router-svc/frontend/stop_text.h"
 
 #include <setjmp.h>

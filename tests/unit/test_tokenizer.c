@@ -1,5 +1,5 @@
 /* Tokenizers: the golden cases, a case or more for each component, and what is refused. What is expected was computed by the `tokenizers` library. */
-#include "common/model/tokenizer.h"
+#include "common/tokenizer/tokenizer.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -2,9 +2,9 @@
  * Merging against its definition: random vocabularies and texts, short and long, encoded by the tokenizer and by the plain loop "make the merge of
  * the lowest rank, of those the leftmost, until there is none". Then hostile lengths, many threads on one tokenizer, and memory that runs out.
  */
-#include "common/clock.h"
-#include "common/model/tokenize_file.h"
-#include "common/model/tokenizer.h"
+#include "common/base/clock.h"
+#include "common/tokenizer/tokenize_file.h"
+#include "common/tokenizer/tokenizer.h"
 #include "tests/support/failing_alloc.h"
 
 #include <setjmp.h>

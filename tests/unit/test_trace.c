@@ -1,8 +1,8 @@
 /* Traces in three formats: what is written is read back; what is damaged, cut short or made up is answered with a sentence that names file and place. */
-#include "common/clock.h"
-#include "common/file.h"
+#include "common/base/clock.h"
+#include "common/base/file.h"
 #include "common/model/safetensors.h"
-#include "orchestration/placement/trace/trace_private.h"
+#include "orchestration/planner/trace/internal.h"
 #include "tests/support/failing_alloc.h"
 
 #include <setjmp.h>

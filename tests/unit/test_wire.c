@@ -1,6 +1,6 @@
 /* Messages of the exchange: what is good passes, and every single rule, broken alone, is refused with a sentence of its own. */
-#include "common/clock.h"
-#include "common/wire.h"
+#include "common/base/clock.h"
+#include "common/transport/wire.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -1,0 +1,432 @@
+#include "common/process/options.h"
+
+#include "common/base/log.h"
+#include "common/process/options_value.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <yaml.h>
+
+const char cad_version[] = CADRE_VERSION;
+
+const struct cad_choice cad_log_level_choices[] = { { "debug", CAD_LOG_DEBUG }, { "info", CAD_LOG_INFO }, { "warn", CAD_LOG_WARN }, { "error", CAD_LOG_ERROR }, { NULL, 0 } };
+const struct cad_choice cad_log_format_choices[] = { { "logfmt", CAD_LOG_LOGFMT }, { "json", CAD_LOG_JSON }, { NULL, 0 } };
+
+enum { NAME_BYTES_MAX = 64 };
+
+enum source { SOURCE_DEFAULT, SOURCE_FILE, SOURCE_ENVIRONMENT, SOURCE_FLAG };
+static const char *const source_names[] = { "default", "file", "environment", "flag" };
+
+/* What is known of one option before its text is read. */
+struct entry {
+	char *text;                  /* NULL: not given anywhere */
+	enum source source;
+};
+
+struct cad_options {
+	const struct cad_options_spec *spec;
+	struct entry *entries;       /* [spec->count] */
+	char *config;                /* the file of --config, or NULL */
+	bool help, version, print_config, check_config;
+	char **positional;
+	size_t positional_count;
+};
+
+/* Flags that every program has. */
+static const char *const common_names[] = { "config", "help", "version", "print-config", "check-config" };
+enum { COMMON_COUNT = sizeof common_names / sizeof common_names[0] };
+
+void cad_options_destroy(struct cad_options *options)
+{
+	if (!options)
+		return;
+	for (size_t i = 0; options->entries && i < options->spec->count; i++)
+		free(options->entries[i].text);
+	for (size_t i = 0; i < options->positional_count; i++)
+		free(options->positional[i]);
+	free(options->positional);
+	free(options->entries);
+	free(options->config);
+	free(options);
+}
+
+static enum cad_status no_memory(struct cad_error *error) { return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the options"); }
+
+static enum cad_status text_set(char **to, const char *text, struct cad_error *error)
+{
+	char *copy = strdup(text);
+	if (!copy)
+		return no_memory(error);
+	free(*to);
+	*to = copy;
+	return CAD_OK;
+}
+
+static enum cad_status entry_set(struct cad_options *options, size_t index, enum source source, const char *text, struct cad_error *error)
+{
+	options->entries[index].source = source;
+	return text_set(&options->entries[index].text, text, error);
+}
+
+static bool find(const struct cad_options_spec *spec, const char *name, size_t length, size_t *index)
+{
+	for (size_t i = 0; i < spec->count; i++)
+		if (strlen(spec->table[i].name) == length && memcmp(spec->table[i].name, name, length) == 0) {
+			*index = i;
+			return true;
+		}
+	return false;
+}
+
+/* ", did you mean --threads?" or nothing. `mark` is what stands before a name where it was written. */
+static enum cad_status unknown(const struct cad_options_spec *spec, const char *where, const char *mark, const char *name, struct cad_error *error)
+{
+	const char *nearest = NULL;
+	const char **names = malloc((spec->count + COMMON_COUNT) * sizeof *names);
+	if (names) {
+		for (size_t i = 0; i < spec->count; i++)
+			names[i] = spec->table[i].name;
+		memcpy(names + spec->count, common_names, sizeof common_names);
+		nearest = cad_nearest_name(name, names, spec->count + COMMON_COUNT);
+		free(names);
+	}
+	if (nearest)
+		return cad_error_set(error, CAD_ERR_INVALID, "%sthere is no option %s%s; did you mean %s%s?", where, mark, name, mark, nearest);
+	return cad_error_set(error, CAD_ERR_INVALID, "%sthere is no option %s%s; '%s --help' lists them", where, mark, name, spec->program);
+}
+
+static enum cad_status positional_add(struct cad_options *options, const char *text, struct cad_error *error)
+{
+	const struct cad_options_spec *spec = options->spec;
+	if (!spec->positional)
+		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is one argument too many: %s takes options only", text, spec->program);
+	if (options->positional_count == spec->positional_max)
+		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is one argument too many: %s takes %s", text, spec->program, spec->positional);
+	options->positional[options->positional_count] = strdup(text);
+	if (!options->positional[options->positional_count])
+		return no_memory(error);
+	options->positional_count++;
+	return CAD_OK;
+}
+
+/* One of the flags that every program has; *taken says whether it was. */
+static enum cad_status common_flag(struct cad_options *options, const char *name, size_t length, const char *value, char *const *next, size_t *used, bool *taken, struct cad_error *error)
+{
+	bool *const switches[COMMON_COUNT] = { NULL, &options->help, &options->version, &options->print_config, &options->check_config };
+	*taken = true;
+	for (size_t i = 0; i < COMMON_COUNT; i++) {
+		if (strlen(common_names[i]) != length || memcmp(common_names[i], name, length) != 0)
+			continue;
+		if (switches[i]) {
+			*switches[i] = true;
+			return value ? cad_error_set(error, CAD_ERR_INVALID, "--%s takes no value", common_names[i]) : CAD_OK;
+		}
+		if (!value && !*next)
+			return cad_error_set(error, CAD_ERR_INVALID, "--config needs the name of a YAML file");
+		*used = value ? 1 : 2;
+		return text_set(&options->config, value ? value : *next, error);
+	}
+	*taken = false;
+	return CAD_OK;
+}
+
+/* The flag at arguments[0] == "--name" or "--name=value"; *used: how many arguments it took. */
+static enum cad_status flag(struct cad_options *options, char *const *arguments, size_t *used, struct cad_error *error)
+{
+	const char *name = arguments[0] + 2, *equals = strchr(name, '='), *value = equals ? equals + 1 : NULL;
+	size_t length = equals ? (size_t)(equals - name) : strlen(name), index;
+	bool taken;
+	*used = 1;
+	enum cad_status status = common_flag(options, name, length, value, arguments + 1, used, &taken, error);
+	if (taken || status != CAD_OK)
+		return status;
+	if (!find(options->spec, name, length, &index)) {
+		char cut[NAME_BYTES_MAX];
+		snprintf(cut, sizeof cut, "%.*s", (int)(length < sizeof cut ? length : sizeof cut - 1), name);
+		return unknown(options->spec, "", "--", cut, error);
+	}
+	if (options->entries[index].text)
+		return cad_error_set(error, CAD_ERR_INVALID, "--%s is given twice", options->spec->table[index].name);
+	if (value)
+		return entry_set(options, index, SOURCE_FLAG, value, error);
+	if (options->spec->table[index].type == CAD_OPTION_TYPE_BOOL)
+		return entry_set(options, index, SOURCE_FLAG, "true", error);
+	if (!arguments[1])
+		return cad_error_set(error, CAD_ERR_INVALID, "--%s needs a value: %s", options->spec->table[index].name, options->spec->table[index].help);
+	*used = 2;
+	return entry_set(options, index, SOURCE_FLAG, arguments[1], error);
+}
+
+static enum cad_status flags_read(struct cad_options *options, int argc, char **argv, struct cad_error *error)
+{
+	bool flags_over = false;
+	for (int i = 1; i < argc;) {
+		enum cad_status status;
+		size_t used = 1;
+		if (!flags_over && strcmp(argv[i], "--") == 0) {
+			flags_over = true;
+			status = CAD_OK;
+		} else if (!flags_over && strcmp(argv[i], "-h") == 0) {
+			options->help = true;
+			status = CAD_OK;
+		} else if (!flags_over && strncmp(argv[i], "--", 2) == 0) {
+			status = flag(options, argv + i, &used, error);
+		} else if (!flags_over && argv[i][0] == '-' && argv[i][1]) {
+			status = cad_error_set(error, CAD_ERR_INVALID, "'%s' is no option: options begin with two dashes (after '--' it would be an argument)", argv[i]);
+		} else {
+			status = positional_add(options, argv[i], error);
+		}
+		if (status != CAD_OK)
+			return status;
+		i += (int)used;
+	}
+	return CAD_OK;
+}
+
+static void environment_name(const char *name, char text[NAME_BYTES_MAX + 8])
+{
+	size_t length = (size_t)snprintf(text, NAME_BYTES_MAX + 8, "CADRE_%s", name);
+	for (size_t i = 0; i < length; i++)
+		text[i] = text[i] == '-' ? '_' : (char)toupper((unsigned char)text[i]);
+}
+
+/* Of what no flag has set. */
+static enum cad_status environment_read(struct cad_options *options, struct cad_error *error)
+{
+	char name[NAME_BYTES_MAX + 8];
+	enum cad_status status = CAD_OK;
+	for (size_t i = 0; i < options->spec->count && status == CAD_OK; i++) {
+		environment_name(options->spec->table[i].name, name);
+		const char *text = options->entries[i].text ? NULL : getenv(name);
+		if (text)
+			status = entry_set(options, i, SOURCE_ENVIRONMENT, text, error);
+	}
+	const char *config = options->config ? NULL : getenv("CADRE_CONFIG");
+	return config && *config && status == CAD_OK ? text_set(&options->config, config, error) : status;
+}
+
+static enum cad_status file_pair(struct cad_options *options, yaml_document_t *document, const yaml_node_pair_t *pair, bool *seen, struct cad_error *error)
+{
+	const yaml_node_t *key = yaml_document_get_node(document, pair->key), *value = yaml_document_get_node(document, pair->value);
+	char where[CAD_ERROR_TEXT_BYTES / 2];
+	snprintf(where, sizeof where, "%s, line %zu: ", options->config, key->start_mark.line + 1);
+	if (key->type != YAML_SCALAR_NODE)
+		return cad_error_set(error, CAD_ERR_INVALID, "%sa key must be the name of an option", where);
+	const char *name = (const char *)key->data.scalar.value;
+	size_t index;
+	if (!find(options->spec, name, strlen(name), &index))
+		return unknown(options->spec, where, "", name, error);
+	if (value->type != YAML_SCALAR_NODE)
+		return cad_error_set(error, CAD_ERR_INVALID, "%s%s must have one plain value", where, name);
+	if (seen[index])
+		return cad_error_set(error, CAD_ERR_INVALID, "%s%s is given twice", where, name);
+	seen[index] = true;
+	/* Read at once, so that a value that a flag overrides is checked too and the error can name the line. */
+	struct cad_option probe = options->spec->table[index];
+	probe.offset = 0;
+	uint64_t ignored[1];
+	char label[sizeof where + NAME_BYTES_MAX];
+	snprintf(label, sizeof label, "%s%s", where, name);
+	enum cad_status status = cad_option_read(&probe, label, (const char *)value->data.scalar.value, ignored, error);
+	if (status != CAD_OK || options->entries[index].text)
+		return status;
+	return entry_set(options, index, SOURCE_FILE, (const char *)value->data.scalar.value, error);
+}
+
+static enum cad_status file_mapping(struct cad_options *options, yaml_document_t *document, struct cad_error *error)
+{
+	const yaml_node_t *root = yaml_document_get_root_node(document);
+	if (!root)
+		return CAD_OK;   /* an empty file */
+	if (root->type != YAML_MAPPING_NODE)
+		return cad_error_set(error, CAD_ERR_INVALID, "%s: expected lines 'option: value'", options->config);
+	bool *seen = calloc(options->spec->count + 1, sizeof *seen);
+	if (!seen)
+		return no_memory(error);
+	enum cad_status status = CAD_OK;
+	for (const yaml_node_pair_t *pair = root->data.mapping.pairs.start; pair < root->data.mapping.pairs.top && status == CAD_OK; pair++)
+		status = file_pair(options, document, pair, seen, error);
+	free(seen);
+	return status;
+}
+
+static enum cad_status file_read(struct cad_options *options, struct cad_error *error)
+{
+	FILE *file = fopen(options->config, "re");
+	if (!file)
+		return cad_error_set(error, CAD_ERR_IO, "cannot open the configuration file '%s': %s", options->config, strerror(errno));
+	yaml_parser_t parser;
+	yaml_document_t document;
+	enum cad_status status;
+	if (!yaml_parser_initialize(&parser)) {
+		status = no_memory(error);
+		goto close_file;
+	}
+	yaml_parser_set_input_file(&parser, file);
+	if (!yaml_parser_load(&parser, &document)) {
+		status = cad_error_set(error, CAD_ERR_INVALID, "%s, line %zu: %s", options->config, parser.problem_mark.line + 1, parser.problem ? parser.problem : "this is not YAML");
+		goto delete_parser;
+	}
+	status = file_mapping(options, &document, error);
+	yaml_document_delete(&document);
+delete_parser:
+	yaml_parser_delete(&parser);
+close_file:
+	fclose(file);
+	return status;
+}
+
+static enum cad_status values_read(struct cad_options *options, void *values, struct cad_error *error)
+{
+	for (size_t i = 0; i < options->spec->count; i++) {
+		const struct cad_option *option = &options->spec->table[i];
+		struct entry *entry = &options->entries[i];
+		char label[NAME_BYTES_MAX + 8];
+		if (entry->source == SOURCE_ENVIRONMENT)
+			environment_name(option->name, label);
+		else
+			snprintf(label, sizeof label, "--%s", option->name);
+		if (!option->default_text && (!entry->text || !entry->text[0]))
+			return cad_error_set(error, CAD_ERR_INVALID, "--%s is %s: %s", option->name, entry->text ? "empty" : "needed", option->help);
+		if (!entry->text) {
+			enum cad_status status = entry_set(options, i, SOURCE_DEFAULT, option->default_text, error);
+			if (status != CAD_OK)
+				return status;
+		}
+		enum cad_status status = cad_option_read(option, label, entry->text, values, error);
+		if (status != CAD_OK)
+			return status;
+	}
+	return options->spec->check ? options->spec->check(values, error) : CAD_OK;
+}
+
+static void print_choices(const struct cad_option *option)
+{
+	for (const struct cad_choice *choice = option->choices; choice->name; choice++)
+		printf("%s%s", choice == option->choices ? " " : "|", choice->name);
+}
+
+static void print_help(const struct cad_options_spec *spec)
+{
+	static const char *const hints[] = { " TEXT", " N", " N", " BYTES", " NUMBER", "", "", " DURATION" };
+	printf("Usage: %s [options]%s%s\n%s\n\nOptions:\n", spec->program, spec->positional ? " " : "", spec->positional ? spec->positional : "", spec->summary);
+	for (size_t i = 0; i < spec->count; i++) {
+		const struct cad_option *option = &spec->table[i];
+		char range[200];
+		cad_option_range_text(option, range, sizeof range);
+		printf("  --%s%s", option->name, hints[option->type]);
+		if (option->type == CAD_OPTION_TYPE_ENUM)
+			print_choices(option);
+		printf("\n        %s", option->help);
+		if (!option->default_text)
+			printf(" (required)");
+		else if (option->type == CAD_OPTION_TYPE_BOOL && strcmp(option->default_text, "true") == 0)
+			printf(" (default true; --%s=false)", option->name);
+		else if (*option->default_text && option->type != CAD_OPTION_TYPE_BOOL)
+			printf(" (default %s%s%s)", option->default_text, *range && option->type != CAD_OPTION_TYPE_ENUM ? "; " : "", option->type != CAD_OPTION_TYPE_ENUM ? range : "");
+		putchar('\n');
+	}
+	printf("  --config FILE\n        YAML file with lines 'option: value'\n"
+	       "  --print-config\n        print every option with its value and where it came from, as such a file, and exit\n"
+	       "  --check-config\n        check all options and exit\n"
+	       "  --help, --version\n\n"
+	       "Every option can also be set in the environment (--log-level: CADRE_LOG_LEVEL). Flags win over the environment, that over the file.\n");
+}
+
+static void print_config(const struct cad_options *options)
+{
+	for (size_t i = 0; i < options->spec->count; i++) {
+		bool quoted = options->spec->table[i].type == CAD_OPTION_TYPE_STRING;
+		printf("%s: %s", options->spec->table[i].name, quoted ? "\"" : "");
+		for (const char *text = options->entries[i].text; *text; text++) {
+			if ((unsigned char)*text < 0x20)
+				printf("\\x%02x", (unsigned char)*text);
+			else
+				printf("%s%c", quoted && (*text == '"' || *text == '\\') ? "\\" : "", *text);
+		}
+		printf("%s   # %s\n", quoted ? "\"" : "", source_names[options->entries[i].source]);
+	}
+}
+
+static enum cad_status read_all(struct cad_options *options, int argc, char **argv, void *values, struct cad_error *error)
+{
+	enum cad_status status = flags_read(options, argc, argv, error);
+	if (status != CAD_OK || options->help || options->version)
+		return status;
+	status = environment_read(options, error);
+	if (status == CAD_OK && options->config)
+		status = file_read(options, error);
+	return status == CAD_OK ? values_read(options, values, error) : status;
+}
+
+/* True when the user asked for something to be printed instead of a run. */
+static bool answered(const struct cad_options *options)
+{
+	if (options->help)
+		print_help(options->spec);
+	else if (options->version)
+		printf("%s %s\n", options->spec->program, cad_version);
+	else if (options->print_config)
+		print_config(options);
+	else if (options->check_config)
+		printf("%s: the configuration is valid\n", options->spec->program);
+	else
+		return false;
+	return true;
+}
+
+enum cad_status cad_options_parse(const struct cad_options_spec *spec, int argc, char **argv, void *values, struct cad_options **options,
+                                  enum cad_options_action *action, struct cad_error *error)
+{
+	struct cad_options *made = calloc(1, sizeof *made);
+	if (!made)
+		return no_memory(error);
+	made->spec = spec;
+	made->entries = calloc(spec->count + 1, sizeof *made->entries);
+	made->positional = calloc(spec->positional_max + 1u, sizeof *made->positional);
+	enum cad_status status = made->entries && made->positional ? read_all(made, argc, argv, values, error) : no_memory(error);
+	if (status != CAD_OK) {
+		cad_options_destroy(made);
+		return status;
+	}
+	if (answered(made)) {
+		cad_options_destroy(made);
+		*options = NULL;
+		*action = CAD_OPTIONS_EXIT;
+		return CAD_OK;
+	}
+	*options = made;
+	*action = CAD_OPTIONS_RUN;
+	return CAD_OK;
+}
+
+size_t cad_options_positional_count(const struct cad_options *options) { return options->positional_count; }
+
+const char *cad_options_positional(const struct cad_options *options, size_t index)
+{
+	CAD_ASSERT(index < options->positional_count);
+	return options->positional[index];
+}
+
+const char *cad_options_source(const struct cad_options *options, const char *name)
+{
+	size_t index;
+	CAD_ASSERT(find(options->spec, name, strlen(name), &index));
+	return source_names[options->entries[index].source];
+}
+
+bool cad_options_main(const struct cad_options_spec *spec, int argc, char **argv, void *values, struct cad_options **options, int *exit_code)
+{
+	struct cad_error error;
+	enum cad_options_action action;
+	if (cad_options_parse(spec, argc, argv, values, options, &action, &error) != CAD_OK) {
+		fprintf(stderr, "%s: %s\n", spec->program, error.text);
+		*exit_code = 2;
+		return false;
+	}
+	*exit_code = 0;
+	return action == CAD_OPTIONS_RUN;
+}

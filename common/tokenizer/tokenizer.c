@@ -1,0 +1,210 @@
+/* Opening a tokenizer.json, and encoding: the stages in order. */
+#include "common/tokenizer/internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- opening ---- */
+
+static enum cad_status parse_parts(struct cad_tokenizer *tokenizer, const json_t *root, struct cad_error *error)
+{
+	struct tok_map vocab = { 0 };
+	enum cad_status status = cad_tok_normalizers_parse(json_object_get(root, "normalizer"), &tokenizer->normalizers, error);
+	if (status) {
+		(void)cad_error_prefix(error, "normalizer");
+		return status;
+	}
+	status = cad_tok_splitters_parse(json_object_get(root, "pre_tokenizer"), &tokenizer->splitters, error);
+	if (status) {
+		(void)cad_error_prefix(error, "pre_tokenizer");
+		return status;
+	}
+	status = cad_tok_template_parse(json_object_get(root, "post_processor"), &tokenizer->template, error);
+	if (status) {
+		(void)cad_error_prefix(error, "post_processor");
+		return status;
+	}
+	status = cad_tok_decoders_parse(json_object_get(root, "decoder"), &tokenizer->decoders, error);
+	if (status) {
+		(void)cad_error_prefix(error, "decoder");
+		return status;
+	}
+	status = cad_tok_bpe_parse(json_object_get(root, "model"), cad_tok_splitters_end_in_bytes(&tokenizer->splitters), &tokenizer->bpe, &vocab, &tokenizer->names,
+	                           error);
+	tokenizer->splitters.keep_bytes = tokenizer->bpe.bytes;
+	if (!status)
+		status = cad_tok_added_parse(json_object_get(root, "added_tokens"), &tokenizer->normalizers, &vocab, &tokenizer->added, &tokenizer->names, error);
+	cad_tok_map_fini(&vocab);
+	return status;
+}
+
+enum cad_status cad_tokenizer_parse(const char *name, const char *json, size_t bytes, struct cad_tokenizer **tokenizer, struct cad_error *error)
+{
+	json_error_t json_error;
+	json_t *root = json_loadb(json, bytes, JSON_ALLOW_NUL, &json_error);
+	if (!root)
+		return cad_error_set(error, CAD_ERR_CORRUPT, "tokenizer '%s': line %d, column %d: %s", name, json_error.line, json_error.column, json_error.text);
+	enum cad_status status;
+	struct cad_tokenizer *created = calloc(1, sizeof *created);
+	if (!created)
+		status = cad_error_set(error, CAD_ERR_MEMORY, "out of memory");
+	else if (!json_is_object(root))
+		status = cad_error_set(error, CAD_ERR_CORRUPT, "the file is not a JSON object");
+	else
+		status = parse_parts(created, root, error);
+	json_decref(root);
+	if (status) {
+		cad_tokenizer_close(created);
+		return error ? cad_error_prefix(error, "tokenizer '%s'", name) : status;
+	}
+	*tokenizer = created;
+	return CAD_OK;
+}
+
+static enum cad_status read_file(const char *path, struct cad_text *text, struct cad_error *error)
+{
+	enum { CHUNK = 1 << 20, FILE_MAX = 1 << 28 };
+	FILE *file = fopen(path, "re");
+	if (!file)
+		return cad_error_set(error, CAD_ERR_IO, "cannot open '%s': %m", path);
+	enum cad_status status = CAD_OK;
+	size_t got = 1;
+	while (!status && got > 0) {
+		status = cad_tok_reserve((void **)&text->bytes, &text->capacity, text->size, CHUNK, 1);
+		got = status ? 0 : fread(text->bytes + text->size, 1, CHUNK, file);
+		text->size += got;
+		if (text->size > FILE_MAX)
+			status = cad_error_set(error, CAD_ERR_RANGE, "'%s' is larger than %d MiB", path, FILE_MAX >> 20);
+	}
+	if (!status && ferror(file))
+		status = cad_error_set(error, CAD_ERR_IO, "cannot read '%s': %m", path);
+	fclose(file);
+	return status == CAD_ERR_MEMORY ? cad_error_set(error, status, "out of memory while reading '%s'", path) : status;
+}
+
+enum cad_status cad_tokenizer_open(const char *path, struct cad_tokenizer **tokenizer, struct cad_error *error)
+{
+	struct cad_text text = { 0 };
+	enum cad_status status = read_file(path, &text, error);
+	if (!status)
+		status = cad_tokenizer_parse(path, text.bytes, text.size, tokenizer, error);
+	cad_text_fini(&text);
+	return status;
+}
+
+void cad_tokenizer_close(struct cad_tokenizer *tokenizer)
+{
+	if (!tokenizer)
+		return;
+	cad_tok_normalizers_fini(&tokenizer->normalizers);
+	cad_tok_splitters_fini(&tokenizer->splitters);
+	cad_tok_template_fini(&tokenizer->template);
+	cad_tok_decoders_fini(&tokenizer->decoders);
+	cad_tok_bpe_fini(&tokenizer->bpe);
+	cad_tok_added_fini(&tokenizer->added);
+	cad_tok_names_fini(&tokenizer->names);
+	free(tokenizer);
+}
+
+uint32_t cad_tokenizer_vocab_size(const struct cad_tokenizer *tokenizer)
+{
+	return tokenizer->names.count;
+}
+
+void cad_tokenizer_pad(struct cad_tokenizer *tokenizer, uint32_t vocab) { tokenizer->padded_size = vocab; }
+
+/* ---- encoding ---- */
+
+/* Cuts added tokens out of the text as it came, normalizes what lies between them, and cuts the others out of that. */
+static enum cad_status cut_and_normalize(const struct cad_tokenizer *tokenizer, const char *text, size_t bytes, struct tok_work *work, struct cad_error *error)
+{
+	const struct tok_added *added = &tokenizer->added;
+	work->text = text;
+	enum cad_status status = cad_tok_added_cut(added, &added->plain, text, 0, bytes, bytes > 0 ? cad_tok_utf8_size(text[0]) : 0, &work->spare);
+	if (status)
+		return status;
+	struct cad_text *out = &work->buffers[0];
+	bool same = tokenizer->normalizers.count == 0;
+	for (size_t i = 0; i < work->spare.count && !status; i++) {
+		struct tok_piece piece = work->spare.items[i];
+		size_t start = piece.start, size = piece.size, origin = piece.origin;
+		if (piece.id >= 0) {
+			status = cad_tok_pieces_push(&work->pieces, piece);
+			continue;
+		}
+		if (!same) {
+			start = out->size;
+			status = cad_tok_normalize(&tokenizer->normalizers, text + piece.start, piece.size, out, &origin, error);
+			size = out->size - start;
+			if (out->size > TOK_TEXT_BYTES_MAX)
+				return cad_error_set(error, CAD_ERR_RANGE, "the normalized text is longer than %d bytes", TOK_TEXT_BYTES_MAX);
+		}
+		if (!status)
+			status = cad_tok_added_cut(added, &added->normalized, same ? text : out->bytes, start, size, origin, &work->pieces);
+	}
+	if (!same && out->bytes)
+		work->text = out->bytes;
+	return status;
+}
+
+enum cad_status cad_tok_too_long(size_t ids_max, struct cad_error *error)
+{
+	return cad_error_set(error, CAD_ERR_RANGE, "the text is longer than %zu tokens", ids_max);
+}
+
+/* A text that is too long is refused as soon as that is certain: it may be much too long. */
+static enum cad_status encode_piece(const struct tok_bpe *bpe, const char *bytes, size_t size, struct tok_work *work, struct cad_ids *ids, struct cad_error *error)
+{
+	if (bpe->id_bytes_max > 0 && size / bpe->id_bytes_max > work->ids_max - ids->count)
+		return cad_tok_too_long(work->ids_max, error);
+	return cad_tok_bpe_encode(bpe, bytes, size, &work->symbols, work->ids_max, ids);
+}
+
+static enum cad_status encode(const struct cad_tokenizer *tokenizer, const char *text, size_t bytes, bool special, struct tok_work *work, struct cad_ids *ids,
+                              struct cad_error *error)
+{
+	const struct tok_template *template = &tokenizer->template;
+	size_t others = ids->count + (special ? template->before.count + template->after.count : 0);
+	if (others > work->ids_max)
+		return cad_tok_too_long(work->ids_max, error);
+	work->pieces_max = tokenizer->bpe.id_bytes_max > 0 ? work->ids_max - others : SIZE_MAX;
+	enum cad_status status = cut_and_normalize(tokenizer, text, bytes, work, error);
+	if (!status)
+		status = cad_tok_split(&tokenizer->splitters, work, error);
+	for (size_t i = 0; special && i < template->before.count && !status; i++)
+		status = cad_tok_push_id(ids, template->before.ids[i]);
+	for (size_t i = 0; i < work->pieces.count && !status; i++) {
+		const struct tok_piece *piece = &work->pieces.items[i];
+		if (piece->id >= 0)
+			status = cad_tok_push_id(ids, piece->id);
+		else
+			status = encode_piece(&tokenizer->bpe, work->text + piece->start, piece->size, work, ids, error);
+		if (!status && ids->count > work->ids_max)
+			return cad_tok_too_long(work->ids_max, error);
+	}
+	for (size_t i = 0; special && i < template->after.count && !status; i++)
+		status = cad_tok_push_id(ids, template->after.ids[i]);
+	return !status && ids->count > work->ids_max ? cad_tok_too_long(work->ids_max, error) : status;
+}
+
+enum cad_status cad_tokenizer_encode(const struct cad_tokenizer *tokenizer, const char *text, size_t bytes, bool special, size_t ids_max, struct cad_ids *ids,
+                                     struct cad_error *error)
+{
+	if (bytes > TOK_TEXT_BYTES_MAX)
+		return cad_error_set(error, CAD_ERR_RANGE, "the text is longer than %d bytes", TOK_TEXT_BYTES_MAX);
+	size_t valid = cad_tok_utf8_valid(text, bytes), count = ids->count;
+	if (valid != bytes)
+		return cad_error_set(error, CAD_ERR_INVALID, "the text is not UTF-8: byte %zu is 0x%02x", valid, (unsigned char)text[valid]);
+	struct tok_work work = { .ids_max = ids_max };
+	enum cad_status status = encode(tokenizer, text, bytes, special, &work, ids, error);
+	free(work.pieces.items);
+	free(work.spare.items);
+	cad_text_fini(&work.buffers[0]);
+	cad_text_fini(&work.buffers[1]);
+	cad_tok_symbols_fini(&work.symbols);
+	if (!status)
+		return CAD_OK;
+	ids->count = count;
+	return status == CAD_ERR_MEMORY ? cad_error_set(error, status, "out of memory while encoding %zu bytes", bytes) : status;
+}

@@ -1,0 +1,88 @@
+/* What links have in common: waking a sleeper, and memory for buffers. */
+#include "common/transport/link.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SLEEP_FDS_MAX = 20 };
+
+enum cad_status cad_waker_create(struct cad_waker **out)
+{
+	struct cad_waker *waker = calloc(1, sizeof *waker);
+	if (!waker)
+		return CAD_ERR_MEMORY;
+	waker->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (waker->fd < 0) {
+		free(waker);
+		return CAD_ERR_IO;
+	}
+	atomic_init(&waker->references, 1);
+	*out = waker;
+	return CAD_OK;
+}
+
+void cad_waker_acquire(struct cad_waker *waker) { atomic_fetch_add_explicit(&waker->references, 1, memory_order_relaxed); }
+
+void cad_waker_release(struct cad_waker *waker)
+{
+	if (!waker || atomic_fetch_sub_explicit(&waker->references, 1, memory_order_acq_rel) != 1)
+		return;
+	close(waker->fd);
+	free(waker);
+}
+
+void cad_waker_signal(struct cad_waker *waker)
+{
+	if (atomic_exchange_explicit(&waker->signalled, 1, memory_order_acq_rel) != 0)
+		return;   /* the descriptor is readable already, or about to be */
+	uint64_t one = 1;
+	while (write(waker->fd, &one, sizeof one) < 0 && errno == EINTR)
+		;
+}
+
+/* A signal that comes before the word is cleared is this one: what it stands for is looked at after this. */
+bool cad_waker_take(struct cad_waker *waker)
+{
+	if (atomic_load_explicit(&waker->signalled, memory_order_acquire) == 0)
+		return false;
+	struct pollfd ready = { .fd = waker->fd, .events = POLLIN };
+	while (poll(&ready, 1, -1) < 0 && errno == EINTR)   /* the signaller is between its two steps */
+		;
+	uint64_t count;
+	while (read(waker->fd, &count, sizeof count) < 0 && errno == EINTR)
+		;
+	atomic_exchange_explicit(&waker->signalled, 0, memory_order_acq_rel);
+	return true;
+}
+
+void cad_link_sleep(const int *fds, size_t count, uint64_t timeout_ns)
+{
+	CAD_ASSERT(count <= SLEEP_FDS_MAX);
+	struct pollfd polled[SLEEP_FDS_MAX];
+	for (size_t i = 0; i < count; i++)
+		polled[i] = (struct pollfd){ .fd = fds[i], .events = POLLIN };
+	struct timespec timeout = { .tv_sec = (time_t)(timeout_ns / CAD_NS_PER_S), .tv_nsec = (long)(timeout_ns % CAD_NS_PER_S) };
+	bool for_ever = timeout_ns / CAD_NS_PER_S > 1u << 30;
+	if (ppoll(polled, (nfds_t)count, for_ever ? NULL : &timeout, NULL) < 0)
+		CAD_ASSERT(errno == EINTR || errno == ENOMEM);
+}
+
+enum cad_status cad_link_memory_create(size_t bytes, struct cad_buffer *buffer)
+{
+	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (memory == MAP_FAILED)
+		return CAD_ERR_MEMORY;
+	*buffer = (struct cad_buffer){ .bytes = memory, .capacity = bytes };
+	return CAD_OK;
+}
+
+void cad_link_memory_destroy(struct cad_buffer *buffer)
+{
+	munmap(buffer->bytes, buffer->capacity);
+	*buffer = (struct cad_buffer){ .bytes = NULL };
+}

@@ -1,0 +1,516 @@
+/*
+ * The UCX link: active messages between workers, one context and one worker a transport, in SINGLE mode.
+ *
+ * Measured on UCX 1.13 to 1.20; what is done here and why:
+ * - Every message carries UCP_AM_SEND_FLAG_REPLY: the reply endpoint is the only trustworthy identity of a sender.
+ * - All 65,536 message ids have a handler, registered in ascending order: UCX 1.13 to 1.20 index the table with the id from the wire before checking it.
+ * - Endpoints are in error handling mode PEER. Nothing is closed inside a UCX callback: the upper hears `lost`, closes later, and the end is gone
+ *   when every operation of it has come back.
+ * - Calls are taken with PERSISTENT_DATA: an eager payload is used where UCX put it and released later, but never inside the callback that brought it.
+ *   Large payloads stay at the sender (rendezvous) until there is a buffer.
+ * - Shared memory (not the default): a peer that dies while it writes can leave this worker deaf for ever. The sign is a worker that is always BUSY to arm and
+ *   never progresses; then all connections are given up, and worker and context are made anew on the same port.
+ */
+#include "common/transport/ucx/internal.h"
+
+#include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	RENDEZVOUS_BYTES = 256 << 10,      /* over a network: eager below */
+	WEDGED_TRIES = 1000,
+};
+static const uint64_t WEDGED_NS = 300 * CAD_NS_PER_MS;
+
+static bool names_shared_memory(const char *transports)
+{
+	static const char *const names[] = { "posix", "sysv", "cma", "knem", "xpmem", "shm", "sm", "mm", "all", "shared_memory", "^" };
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (strstr(transports, names[i]))
+			return true;
+	return false;
+}
+
+/* ---- ends ---- */
+
+static struct cad_link_end *end_get(struct ucx_link *link, void *owner)
+{
+	for (uint32_t i = 0; i < link->options.connections_max; i++) {
+		struct cad_link_end *end = &link->ends[i];
+		if (end->state != END_FREE)
+			continue;
+		*end = (struct cad_link_end){ .link = link, .owner = owner, .state = END_OPEN };
+		link->open++;
+		return end;
+	}
+	return NULL;
+}
+
+static void end_put(struct cad_link_end *end)
+{
+	end->state = END_FREE;
+	end->link->open--;
+}
+
+static void end_lost(struct cad_link_end *end, enum cad_status status, const char *text)
+{
+	if (end->state != END_OPEN || end->lost_said)
+		return;
+	end->lost_said = true;
+	end->link->options.events->lost(end->owner, status, text);
+}
+
+static void on_error(void *context, ucp_ep_h endpoint, ucs_status_t status)
+{
+	(void)endpoint;
+	bool unreachable = status == UCS_ERR_NOT_CONNECTED || status == UCS_ERR_UNREACHABLE || status == UCS_ERR_REJECTED;
+	end_lost(context, unreachable ? CAD_ERR_UNREACHABLE : CAD_ERR_PEER_LOST, ucs_status_string(status));
+}
+
+static ucs_status_t endpoint_open(struct cad_link_end *end, ucp_ep_params_t *parameters)
+{
+	parameters->field_mask |= UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;
+	parameters->err_mode = UCP_ERR_HANDLING_MODE_PEER;   /* both ends must say the same */
+	parameters->err_handler.cb = on_error;
+	parameters->err_handler.arg = end;
+	return ucp_ep_create(end->link->worker, parameters, &end->endpoint);
+}
+
+/* A hint for how to send, nothing more. */
+static bool address_is_here(const struct sockaddr_storage *address)
+{
+	struct ifaddrs *list;
+	bool here = false;
+	if (getifaddrs(&list) != 0)
+		return false;
+	for (struct ifaddrs *at = list; at && !here; at = at->ifa_next) {
+		if (!at->ifa_addr || at->ifa_addr->sa_family != address->ss_family)
+			continue;
+		if (address->ss_family == AF_INET)
+			here = memcmp(&((const struct sockaddr_in *)(const void *)at->ifa_addr)->sin_addr, &((const struct sockaddr_in *)address)->sin_addr, sizeof(struct in_addr)) == 0;
+		else if (address->ss_family == AF_INET6)
+			here = memcmp(&((const struct sockaddr_in6 *)(const void *)at->ifa_addr)->sin6_addr, &((const struct sockaddr_in6 *)address)->sin6_addr, sizeof(struct in6_addr)) == 0;
+	}
+	freeifaddrs(list);
+	return here;
+}
+
+static struct cad_link_end *end_of(struct ucx_link *link, const ucp_am_recv_param_t *parameters)
+{
+	if (!(parameters->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP))
+		return NULL;
+	for (uint32_t i = 0; i < link->options.connections_max; i++)
+		if (link->ends[i].state == END_OPEN && link->ends[i].endpoint == parameters->reply_ep)
+			return &link->ends[i];
+	return NULL;
+}
+
+/* ---- messages ---- */
+
+ucs_status_t ucx_on_message(void *context, const void *header, size_t header_bytes, void *data, size_t bytes, const ucp_am_recv_param_t *parameters)
+{
+	struct handler *handler = context;
+	struct ucx_link *link = handler->link;
+	struct cad_link_end *end = end_of(link, parameters);
+	if (!end)
+		return UCS_OK;   /* nobody that we know; for a rendezvous this tells the sender "done" and moves nothing */
+	bool remote = parameters->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV, keepable = parameters->recv_attr & UCP_AM_RECV_ATTR_FLAG_DATA;
+	struct cad_link_payload payload = { .bytes = bytes, .data = remote ? NULL : data, .handle = bytes ? data : NULL, .keepable = !remote && keepable };
+	link->current = data;
+	link->current_received = false;
+	bool kept = link->options.events->message(end->owner, handler->kind, header, header ? header_bytes : 0, &payload);
+	link->current = NULL;
+	if (!kept || bytes == 0)
+		return UCS_OK;
+	if (link->current_received)
+		return remote ? UCS_INPROGRESS : UCS_OK;
+	link->kept++;
+	return UCS_INPROGRESS;   /* only this or UCS_OK: anything else is an assertion in UCX */
+}
+
+static void operation_done(void *request, struct cad_link_op *op, ucs_status_t status)
+{
+	struct cad_link_end *end = op->link_private[0];
+	if (request)
+		ucp_request_free(request);
+	end->operations--;
+	op->done(op, status == UCS_OK ? CAD_OK : CAD_ERR_PEER_LOST);
+}
+
+static void on_sent(void *request, ucs_status_t status, void *op) { operation_done(request, op, status); }
+
+static void on_received(void *request, ucs_status_t status, size_t bytes, void *op)
+{
+	(void)bytes;
+	operation_done(request, op, status);
+}
+
+/* UCX decides by guesses of link speed, and differently in every version. Shared memory is left to it: rendezvous above the segment size must stay. */
+static uint32_t send_flags(const struct cad_link_end *end, size_t bytes)
+{
+	uint32_t flags = UCP_AM_SEND_FLAG_REPLY;
+	if (end->same_host && end->link->shared_memory)
+		return flags;
+	return flags | (bytes >= RENDEZVOUS_BYTES ? UCP_AM_SEND_FLAG_RNDV : UCP_AM_SEND_FLAG_EAGER);
+}
+
+static enum cad_status ucx_send(struct cad_link_end *end, const struct cad_link_message *message, struct cad_link_op *op)
+{
+	ucp_request_param_t parameters = { .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_MEMORY_TYPE,
+		                           .cb.send = on_sent,
+		                           .user_data = op,
+		                           .flags = send_flags(end, message->payload_bytes),
+		                           .memory_type = UCS_MEMORY_TYPE_HOST };
+	CAD_ASSERT(end->state == END_OPEN);
+	if (message->buffer) {
+		parameters.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMH;
+		parameters.memh = ((struct registration *)message->buffer->registration)->memory;
+	}
+	op->link_private[0] = end;
+	end->operations++;
+	ucs_status_ptr_t request = ucp_am_send_nbx(end->endpoint, message->kind, message->header, message->header_bytes, message->payload, message->payload_bytes, &parameters);
+	if (request && !UCS_PTR_IS_ERR(request))
+		return CAD_AGAIN;
+	end->operations--;
+	return request ? CAD_ERR_PEER_LOST : CAD_OK;
+}
+
+/* The payload is not UCX's to keep any more, but inside the callback that brought it the callback's result says so. */
+static void payload_let_go(struct ucx_link *link, const struct cad_link_payload *payload)
+{
+	if (link->current == payload->handle) {
+		link->current_received = true;
+		return;
+	}
+	link->kept--;
+	if (payload->data)
+		ucp_am_data_release(link->worker, payload->handle);
+}
+
+static enum cad_status ucx_receive(struct cad_link_end *end, const struct cad_link_payload *payload, struct cad_buffer *buffer, struct cad_link_op *op)
+{
+	struct ucx_link *link = end->link;
+	CAD_ASSERT(payload->bytes <= buffer->capacity);   /* a smaller buffer is an overrun in UCX */
+	if (payload->data) {
+		memcpy(buffer->bytes, payload->data, payload->bytes);
+		payload_let_go(link, payload);
+		return CAD_OK;
+	}
+	payload_let_go(link, payload);
+	ucp_request_param_t parameters = { .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE | UCP_OP_ATTR_FIELD_MEMH,
+		                           .cb.recv_am = on_received,
+		                           .user_data = op,
+		                           .memory_type = UCS_MEMORY_TYPE_HOST,
+		                           .memh = ((struct registration *)buffer->registration)->memory };
+	op->link_private[0] = end;
+	end->operations++;
+	ucs_status_ptr_t request = ucp_am_recv_data_nbx(link->worker, payload->handle, buffer->bytes, payload->bytes, &parameters);
+	if (request && !UCS_PTR_IS_ERR(request))
+		return CAD_AGAIN;
+	end->operations--;
+	return request ? CAD_ERR_PEER_LOST : CAD_OK;
+}
+
+static void ucx_release(struct cad_link *base, const struct cad_link_payload *payload)
+{
+	struct ucx_link *link = (struct ucx_link *)base;
+	CAD_ASSERT(link->current != payload->handle);
+	link->kept--;
+	ucp_am_data_release(link->worker, payload->handle);
+}
+
+/* ---- closing ---- */
+
+static void on_endpoint_closed(void *request, ucs_status_t status, void *context)
+{
+	(void)status;
+	((struct cad_link_end *)context)->close_pending = false;
+	ucp_request_free(request);
+}
+
+static void ucx_close(struct cad_link_end *end)
+{
+	CAD_ASSERT(end->state == END_OPEN);
+	end->state = END_CLOSING;
+	if (!end->endpoint)
+		return;
+	ucp_request_param_t parameters = { .op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA,
+		                           .flags = UCP_EP_CLOSE_FLAG_FORCE,   /* no farewell to a peer that may be gone; all operations come back with an error */
+		                           .cb.send = on_endpoint_closed,
+		                           .user_data = end };
+	end->close_pending = true;
+	ucs_status_ptr_t request = ucp_ep_close_nbx(end->endpoint, &parameters);
+	if (!request || UCS_PTR_IS_ERR(request))
+		end->close_pending = false;
+}
+
+static size_t ends_closed(struct ucx_link *link)
+{
+	size_t closed = 0;
+	for (uint32_t i = 0; i < link->options.connections_max && link->open > 0; i++) {
+		struct cad_link_end *end = &link->ends[i];
+		if (end->state != END_CLOSING || end->close_pending || end->operations > 0)
+			continue;
+		end_put(end);
+		link->options.events->closed(end->owner);
+		closed++;
+	}
+	return closed;
+}
+
+/* ---- accepting ---- */
+
+void ucx_on_connect(ucp_conn_request_h request, void *context)
+{
+	struct ucx_link *link = context;
+	if (link->accepts_count == UCX_ACCEPTS_MAX || link->wedged)
+		ucp_listener_reject(link->listener, request);
+	else
+		link->accepts[link->accepts_count++] = request;   /* the endpoint is made outside this callback */
+}
+
+static size_t accept_waiting(struct ucx_link *link)
+{
+	uint32_t count = link->accepts_count;
+	link->accepts_count = 0;
+	for (uint32_t i = 0; i < count; i++) {
+		ucp_conn_request_attr_t attributes = { .field_mask = UCP_CONN_REQUEST_ATTR_FIELD_CLIENT_ADDR };
+		ucs_status_t known = ucp_conn_request_query(link->accepts[i], &attributes);
+		struct cad_link_end *end = end_get(link, NULL);
+		void *owner = end ? link->options.events->accept(link->options.upper, end) : NULL;
+		if (!owner) {
+			ucp_listener_reject(link->listener, link->accepts[i]);
+			if (end)
+				end_put(end);
+			continue;
+		}
+		end->owner = owner;
+		end->same_host = known == UCS_OK && address_is_here(&attributes.client_address);
+		ucp_ep_params_t parameters = { .field_mask = UCP_EP_PARAM_FIELD_CONN_REQUEST, .conn_request = link->accepts[i] };
+		ucs_status_t status = endpoint_open(end, &parameters);
+		if (status != UCS_OK) {
+			end->endpoint = NULL;
+			end_lost(end, CAD_ERR_PEER_LOST, ucs_status_string(status));
+		}
+	}
+	return count;
+}
+
+/* ---- the wedge ---- */
+
+/* BUSY for long, and progress finds nothing: a peer died between taking a place in our shared-memory queue and filling it. This worker hears nobody any more. */
+static void wedge_watch(struct ucx_link *link)
+{
+	uint64_t now = cad_clock_now_ns(&cad_clock_system);
+	if (link->busy_since_ns == 0)
+		link->busy_since_ns = now;
+	if (++link->busy_count > WEDGED_TRIES && now - link->busy_since_ns > WEDGED_NS)
+		link->wedged = true;
+}
+
+void cad_link_ucx_wedge(struct cad_link *base) { ((struct ucx_link *)base)->wedged = true; }
+
+static size_t wedge_repair(struct ucx_link *link)
+{
+	for (uint32_t i = 0; i < link->options.connections_max; i++)
+		end_lost(&link->ends[i], CAD_ERR_PEER_LOST, "a peer died while it wrote to this process's shared memory; starting UCX again");
+	if (link->open > 0 || link->kept > 0)
+		return 0;
+	struct cad_error error;
+	bool listening = link->listener != NULL;
+	ucx_context_destroy(link);
+	enum cad_status status = ucx_context_start(link, &error);
+	if (status == CAD_OK && listening)
+		status = ucx_listener_create(link, &error);
+	if (status != CAD_OK) {   /* not even UCX starts any more: a supervisor must start the process again */
+		fprintf(stderr, "%s\n", error.text);
+		abort();
+	}
+	link->wedged = false;
+	link->busy_since_ns = link->busy_count = 0;
+	link->base.rebuilds++;
+	return 1;
+}
+
+/* ---- running ---- */
+
+static size_t ucx_progress(struct cad_link *base)
+{
+	struct ucx_link *link = (struct ucx_link *)base;
+	size_t moved = ucp_worker_progress(link->worker);
+	if (moved > 0)
+		link->busy_since_ns = link->busy_count = 0;
+	if (link->accepts_count > 0)
+		moved += accept_waiting(link);
+	moved += ends_closed(link);
+	if (link->wedged)
+		moved += wedge_repair(link);
+	return moved;
+}
+
+static bool woken(struct ucx_link *link)
+{
+	cad_waker_take(link->waker);
+	return atomic_exchange_explicit(&link->woken, false, memory_order_acq_rel);
+}
+
+static bool ucx_wait(struct cad_link *base, uint64_t until_ns)
+{
+	struct ucx_link *link = (struct ucx_link *)base;
+	uint64_t now = cad_clock_now_ns(base->clock);
+	if (woken(link))
+		return true;
+	for (uint64_t spin_end = now + link->spin_ns; now < spin_end && now < until_ns; now = cad_clock_now_ns(base->clock))
+		if (ucx_progress(base) > 0)
+			return false;
+	if (until_ns <= now)
+		return false;
+	uint64_t timeout = until_ns - now;
+	if (link->wedged) {   /* it is never quiet, so it cannot be slept upon */
+		cad_link_sleep((int[]){ link->waker->fd }, 1, timeout < CAD_NS_PER_MS ? timeout : CAD_NS_PER_MS);
+		return woken(link);
+	}
+	ucs_status_t status = ucp_worker_arm(link->worker);   /* right before sleeping, always */
+	if (status != UCS_OK) {
+		wedge_watch(link);
+		return false;
+	}
+	link->busy_since_ns = link->busy_count = 0;
+	cad_link_sleep((int[]){ link->event_fd, link->waker->fd }, 2, timeout);
+	return woken(link);
+}
+
+static void ucx_wake(struct cad_link *base)
+{
+	struct ucx_link *link = (struct ucx_link *)base;
+	atomic_store_explicit(&link->woken, true, memory_order_release);
+	cad_waker_signal(link->waker);
+}
+
+/* ---- addresses ---- */
+
+static enum cad_status ucx_listen(struct cad_link *base, const char *address, struct cad_error *error)
+{
+	struct ucx_link *link = (struct ucx_link *)base;
+	if (link->listener)
+		return cad_error_set(error, CAD_ERR_INVALID, "listening on '%s': this transport listens on '%s' already", address, link->address);
+	enum cad_status status = ucx_address_parse(address, &link->listen_address, &link->listen_address_bytes, error);
+	if (status == CAD_OK)
+		status = ucx_address_check(address, &link->listen_address, link->devices, error);
+	if (status != CAD_OK)
+		return status;
+	status = ucx_listener_create(link, error);
+	if (status != CAD_OK)
+		return cad_error_set(error, status, "the exchange cannot listen on '%s': %s", address, ucx_address_problem(&link->listen_address));
+	cad_address_taken(address, ntohs(((const struct sockaddr_in *)&link->listen_address)->sin_port), link->address, sizeof link->address);
+	return CAD_OK;
+}
+
+static const char *ucx_address(const struct cad_link *base) { return ((const struct ucx_link *)base)->address; }
+
+static enum cad_status ucx_connect(struct cad_link *base, const char *address, void *owner, struct cad_link_end **out, struct cad_error *error)
+{
+	struct ucx_link *link = (struct ucx_link *)base;
+	struct sockaddr_storage peer;
+	socklen_t bytes;
+	enum cad_status status = ucx_address_parse(address, &peer, &bytes, error);
+	if (status != CAD_OK)
+		return status;
+	if (link->wedged)
+		return cad_error_set(error, CAD_ERR_UNREACHABLE, "connecting to '%s': UCX is being started again, try later", address);
+	struct cad_link_end *end = end_get(link, owner);
+	if (!end)
+		return cad_error_set(error, CAD_ERR_EXHAUSTED, "connecting to '%s': too many connections", address);
+	end->same_host = address_is_here(&peer);
+	ucp_ep_params_t parameters = { .field_mask = UCP_EP_PARAM_FIELD_FLAGS | UCP_EP_PARAM_FIELD_SOCK_ADDR,
+		                       .flags = UCP_EP_PARAMS_FLAGS_CLIENT_SERVER,
+		                       .sockaddr = { .addr = (const struct sockaddr *)&peer, .addrlen = bytes } };
+	ucs_status_t result = endpoint_open(end, &parameters);
+	if (result != UCS_OK) {
+		end_put(end);
+		return cad_error_set(error, CAD_ERR_UNREACHABLE, "connecting to '%s': %s", address, ucs_status_string(result));
+	}
+	*out = end;
+	return CAD_OK;
+}
+
+/* ---- creation ---- */
+
+static void ucx_destroy(struct cad_link *base)
+{
+	struct ucx_link *link = (struct ucx_link *)base;
+	CAD_ASSERT(link->open == 0 && link->kept == 0);
+	ucx_context_destroy(link);
+	while (link->registrations) {
+		struct registration *registration = link->registrations;
+		link->registrations = registration->next;
+		cad_link_memory_destroy(&registration->buffer);
+		free(registration);
+	}
+	cad_waker_release(link->waker);
+	free(link->ends);
+	free(link->devices);
+	free(link->transports);
+	free(link);
+}
+
+static const struct cad_link_ops ucx_ops = {
+	.name = "ucx",
+	.listen = ucx_listen,
+	.address = ucx_address,
+	.connect = ucx_connect,
+	.send = ucx_send,
+	.receive = ucx_receive,
+	.release = ucx_release,
+	.close = ucx_close,
+	.progress = ucx_progress,
+	.wait = ucx_wait,
+	.wake = ucx_wake,
+	.buffer_create = ucx_buffer_create,
+	.buffer_destroy = ucx_buffer_destroy,
+	.destroy = ucx_destroy,
+};
+
+/* What was asked for, or what the environment says, or the default. */
+static char *setting(const char *asked, const char *variable, const char *otherwise)
+{
+	const char *value = asked ? asked : getenv(variable);
+	return strdup(value ? value : otherwise);
+}
+
+enum cad_status cad_link_ucx_create(const struct cad_link_options *options, void *context, struct cad_link **out, struct cad_error *error)
+{
+	const struct cad_ucx_options none = { .devices = NULL }, *ucx = context ? context : &none;
+	struct ucx_link *link = calloc(1, sizeof *link);
+	if (!link)
+		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for a UCX transport");
+	link->base = (struct cad_link){ .ops = &ucx_ops, .clock = options->clock };
+	link->options = *options;
+	link->spin_ns = ucx->spin_us * CAD_NS_PER_US;
+	link->devices = setting(ucx->devices, "UCX_NET_DEVICES", "lo");
+	link->transports = setting(ucx->transports, "UCX_TLS", "tcp");
+	link->ends = calloc(options->connections_max, sizeof *link->ends);
+	for (uint8_t kind = 0; kind < CADRE_WIRE_KIND_COUNT; kind++)
+		link->handlers[kind] = (struct handler){ link, kind };
+	enum cad_status status = link->devices && link->transports && link->ends ? cad_waker_create(&link->waker) : CAD_ERR_MEMORY;
+	if (status != CAD_OK) {
+		cad_error_set(error, status, "no memory or no file descriptor for a UCX transport: see ulimit -n");
+		goto destroy_link;
+	}
+	link->shared_memory = names_shared_memory(link->transports);
+	if ((status = ucx_context_start(link, error)) != CAD_OK)
+		goto destroy_link;
+	*out = &link->base;
+	return CAD_OK;
+destroy_link:
+	ucx_destroy(&link->base);
+	return status;
+}
+
+enum cad_status cad_transport_ucx_create(const struct cad_transport_options *options, const struct cad_ucx_options *ucx, struct cad_transport **transport, struct cad_error *error)
+{
+	return cad_transport_create(options, cad_link_ucx_create, (void *)(uintptr_t)ucx, transport, error);
+}
