@@ -69,7 +69,7 @@ enum cad_status cad_rpc_blocking_create(const char *target, const struct cad_rpc
 	enum cad_status status = cad_rpc_reactor_create(&client->loop, &client->reactor, error);
 	if (status == CAD_OK)
 		status = cad_rpc_channel_create(client->reactor, target, tls, config, &client->channel, error);
-	if (status) {
+	if (status != CAD_OK) {
 		cad_rpc_reactor_destroy(client->reactor);
 		loop_close(client);
 		return status;

@@ -17,7 +17,7 @@
 
 static void pump(struct cad_rpc_call *call);
 
-/* --- life --- */
+/* ---- life ---- */
 
 static void call_free(struct cad_rpc_call *call)
 {
@@ -87,7 +87,7 @@ static void close_event(struct cad_rpc_event *event, bool ok)
 	cad_rpc_call_release(call);
 }
 
-/* --- reading --- */
+/* ---- reading ---- */
 
 static void deliver(struct cad_rpc_call *call)
 {
@@ -98,7 +98,7 @@ static void deliver(struct cad_rpc_call *call)
 	enum cad_status status = cad_rpc_decode_buffer(call->entry->request, call->received, bytes_max, &call->arena, &message, &code, &error);
 	grpc_byte_buffer_destroy(call->received);
 	call->received = NULL;
-	if (status) {
+	if (status != CAD_OK) {
 		cad_rpc_call_abort(call, code, "%s", error.text);
 		return;
 	}
@@ -132,7 +132,7 @@ void cad_rpc_call_read(struct cad_rpc_call *call)
 	batch(call, &op, 1, &call->on_read);
 }
 
-/* --- writing --- */
+/* ---- writing ---- */
 
 static void write_event(struct cad_rpc_event *event, bool ok)
 {
@@ -279,7 +279,7 @@ void cad_rpc_call_abort(struct cad_rpc_call *call, enum cad_rpc_code code, const
 	pump(call);
 }
 
-/* --- accepting --- */
+/* ---- accepting ---- */
 
 static bool authorized(struct cad_rpc_call *call)
 {
@@ -355,7 +355,7 @@ struct cad_rpc_call *cad_rpc_call_create(struct cad_rpc_server *server, const st
 	return call;
 }
 
-/* --- inspection --- */
+/* ---- inspection ---- */
 
 void *cad_rpc_call_context(const struct cad_rpc_call *call) { return call->entry ? call->entry->service->context : NULL; }
 void *cad_rpc_call_state(const struct cad_rpc_call *call) { return call->state; }

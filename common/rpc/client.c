@@ -39,7 +39,7 @@ struct cad_rpc_client_call {
 	struct cad_rpc_arena arena;
 };
 
-/* --- channel --- */
+/* ---- channel ---- */
 
 static void config_fill(struct cad_rpc_channel_config *config)
 {
@@ -83,7 +83,7 @@ enum cad_status cad_rpc_channel_create(struct cad_rpc_reactor *reactor, const ch
 {
 	grpc_channel_credentials *credentials;
 	enum cad_status status = cad_rpc_channel_credentials(tls, &credentials, error);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	struct cad_rpc_channel *channel = cad_rpc_must(calloc(1, sizeof *channel));
 	if (config)
@@ -115,7 +115,7 @@ void cad_rpc_channel_destroy(struct cad_rpc_channel *channel)
 		channel_release(channel);
 }
 
-/* --- life of a call --- */
+/* ---- life of a call ---- */
 
 static void call_free(struct cad_rpc_client_call *call)
 {
@@ -169,13 +169,13 @@ static void deliver(struct cad_rpc_client_call *call)
 		cad_rpc_decode_buffer(call->reply, call->received, (size_t)call->channel->config.receive_bytes_max, &call->arena, &message, &code, &call->bad_reply);
 	grpc_byte_buffer_destroy(call->received);
 	call->received = NULL;
-	if (status)
+	if (status != CAD_OK)
 		reply_reject(call);
 	else if (call->handler->message && !call->cancelled)
 		call->handler->message(call, message);
 }
 
-/* --- events --- */
+/* ---- events ---- */
 
 static void unary_event(struct cad_rpc_event *event, bool ok)
 {
@@ -276,7 +276,7 @@ static void status_event(struct cad_rpc_event *event, bool ok)
 	release(call);
 }
 
-/* --- starting --- */
+/* ---- starting ---- */
 
 static bool metadata_legal(const struct cad_rpc_call_options *options)
 {
@@ -398,7 +398,7 @@ enum cad_status cad_rpc_stream(struct cad_rpc_channel *channel, const char *path
 	return CAD_OK;
 }
 
-/* --- using --- */
+/* ---- using ---- */
 
 void *cad_rpc_client_context(const struct cad_rpc_client_call *call) { return call->context; }
 size_t cad_rpc_client_queued_bytes(const struct cad_rpc_client_call *call) { return call->out.bytes; }

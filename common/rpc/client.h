@@ -72,7 +72,7 @@ size_t cad_rpc_client_queued_bytes(const struct cad_rpc_client_call *call);
 /* Inside done: a trailer; not terminated; NULL if absent. */
 const uint8_t *cad_rpc_client_trailer(const struct cad_rpc_client_call *call, const char *key, size_t *size);
 
-/* --- for command lines: one call at a time, waiting for it --- */
+/* ---- for command lines: one call at a time, waiting for it ---- */
 
 struct cad_rpc_blocking;
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- arena --- */
+/* ---- arena ---- */
 
 enum { CHUNK_BYTES_MIN = 512, CHUNK_BYTES_MAX = 256 * 1024 };
 
@@ -72,7 +72,7 @@ void cad_rpc_arena_reset(struct cad_rpc_arena *arena)
 	arena->exhausted = false;
 }
 
-/* --- validation --- */
+/* ---- validation ---- */
 
 /* The character at text, of at least one byte: its length, or 0 if it is not UTF-8 or is NUL (which would cut a C string short). */
 static size_t character_size(const uint8_t *text, size_t size)
@@ -154,7 +154,7 @@ static enum cad_status message_check(const ProtobufCMessageDescriptor *type, con
 			continue;
 		if ((tag & 7) == LENGTH) {
 			enum cad_status status = field_check(type, tag >> 3, at, (size_t)value, depth, error);
-			if (status)
+			if (status != CAD_OK)
 				return status;
 		}
 		at += value;
@@ -171,7 +171,7 @@ enum cad_status cad_rpc_decode(const ProtobufCMessageDescriptor *type, const uin
                                struct cad_error *error)
 {
 	enum cad_status status = cad_rpc_validate(type, bytes, size, error);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	cad_rpc_arena_reset(arena);
 	ProtobufCMessage *unpacked = protobuf_c_message_unpack(type, &arena->protobuf, size, bytes);

@@ -43,7 +43,7 @@ static inline void cad_rpc_event_out(struct cad_rpc_event *event) { (void)event;
 static inline void cad_rpc_event_in(struct cad_rpc_event *event) { (void)event; }
 #endif
 
-/* --- reactor --- */
+/* ---- reactor ---- */
 
 grpc_completion_queue *cad_rpc_reactor_queue(const struct cad_rpc_reactor *reactor);
 /* Servers, channels and calls count themselves: run goes on until all are gone. */
@@ -55,7 +55,7 @@ void cad_rpc_batch(grpc_call *call, const grpc_op *ops, size_t count, struct cad
 /* While it is set, this thread's failures inside gRPC are logged as debug: the caller has a better sentence. */
 extern _Thread_local bool cad_rpc_quiet;
 
-/* --- messages (message.c) --- */
+/* ---- messages (message.c) ---- */
 
 grpc_slice cad_rpc_encode(const ProtobufCMessage *message);
 /* Decompresses where needed, into at most bytes_max (gRPC's own decompression has no limit and is switched off), and decodes. `code` says what to answer. */
@@ -76,7 +76,7 @@ void cad_rpc_out_clear(struct cad_rpc_out *out);
 /* The value of a key, NULL if absent. */
 const uint8_t *cad_rpc_metadata_find(const grpc_metadata_array *array, const char *key, size_t *size);
 
-/* --- credentials (tls.c), file descriptor guard (guard.c) --- */
+/* ---- credentials (tls.c), file descriptor guard (guard.c) ---- */
 
 CAD_MUST_USE enum cad_status cad_rpc_server_credentials(const struct cad_rpc_tls *tls, grpc_server_credentials **credentials, struct cad_error *error);
 CAD_MUST_USE enum cad_status cad_rpc_channel_credentials(const struct cad_rpc_tls *tls, grpc_channel_credentials **credentials, struct cad_error *error);
@@ -89,7 +89,7 @@ static inline grpc_arg cad_rpc_integer_argument(const char *key, int value)
 	return (grpc_arg){ .type = GRPC_ARG_INTEGER, .key = (char *)(uintptr_t)key, .value.integer = value };
 }
 
-/* --- server and calls (server.c, call.c) --- */
+/* ---- server and calls (server.c, call.c) ---- */
 
 struct cad_rpc_entry {   /* a method of a server */
 	const struct cad_rpc_service *service;

@@ -14,7 +14,7 @@ grpc_slice cad_rpc_encode(const ProtobufCMessage *message)
 	return slice;
 }
 
-/* --- decoding --- */
+/* ---- decoding ---- */
 
 struct inflated {
 	uint8_t *bytes;
@@ -103,12 +103,12 @@ enum cad_status cad_rpc_decode_buffer(const ProtobufCMessageDescriptor *type, gr
 {
 	enum cad_status status = buffer->data.raw.compression == GRPC_COMPRESS_NONE ? decode_plain(type, buffer, arena, message, error)
 	                                                                             : decode_compressed(type, buffer, bytes_max, arena, message, error);
-	if (status)
+	if (status != CAD_OK)
 		*code = status == CAD_ERR_CORRUPT ? CAD_RPC_INVALID_ARGUMENT : cad_rpc_code_of_status(status);
 	return status;
 }
 
-/* --- what waits to be sent --- */
+/* ---- what waits to be sent ---- */
 
 struct cad_rpc_out_message {
 	struct cad_rpc_out_message *next;
@@ -160,7 +160,7 @@ void cad_rpc_out_clear(struct cad_rpc_out *out)
 		grpc_slice_unref(out_take(out));
 }
 
-/* --- metadata --- */
+/* ---- metadata ---- */
 
 const uint8_t *cad_rpc_metadata_find(const grpc_metadata_array *array, const char *key, size_t *size)
 {

@@ -58,7 +58,7 @@ void cad_rpc_batch(grpc_call *call, const grpc_op *ops, size_t count, struct cad
 
 void cad_rpc_post(struct cad_rpc_reactor *reactor, struct cad_rpc_event *event) { cad_rpc_batch(reactor->injector, NULL, 0, event); }
 
-/* --- wakeup --- */
+/* ---- wakeup ---- */
 
 static void wakeup_run(struct cad_rpc_event *event, bool ok)
 {
@@ -80,7 +80,7 @@ void cad_rpc_wakeup_send(struct cad_rpc_wakeup *wakeup)
 		cad_rpc_post(wakeup->reactor, &wakeup->event);
 }
 
-/* --- the helper thread --- */
+/* ---- the helper thread ---- */
 
 static void *helper_main(void *argument)
 {
@@ -105,7 +105,7 @@ static void loop_ready(struct cad_rpc_event *event, bool ok)
 	CAD_RPC_CONTAINER(event, struct cad_rpc_reactor, on_loop_ready)->helper_waits = true;   /* the next turn does the rest */
 }
 
-/* --- running --- */
+/* ---- running ---- */
 
 /* libuv first, since it registers new watchers only when it runs; then sleep in the queue until an event comes or libuv's next timer is due. */
 static void turn(struct cad_rpc_reactor *reactor, const bool *done)
@@ -160,7 +160,7 @@ grpc_completion_queue *cad_rpc_reactor_queue(const struct cad_rpc_reactor *react
 struct uv_loop_s *cad_rpc_reactor_loop(const struct cad_rpc_reactor *reactor) { return reactor->loop; }
 bool cad_rpc_reactor_is_owner(const struct cad_rpc_reactor *reactor) { return pthread_equal(reactor->owner, pthread_self()); }
 
-/* --- creating and destroying --- */
+/* ---- creating and destroying ---- */
 
 static pthread_mutex_t library_mutex = PTHREAD_MUTEX_INITIALIZER;
 
@@ -225,7 +225,7 @@ enum cad_status cad_rpc_reactor_create(struct uv_loop_s *loop, struct cad_rpc_re
 	if (!reactor)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the gRPC event loop");
 	enum cad_status status = library_acquire(error);
-	if (status) {
+	if (status != CAD_OK) {
 		free(reactor);
 		return status;
 	}

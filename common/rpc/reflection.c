@@ -40,7 +40,7 @@ struct cad_rpc_reflection {
 	struct cad_rpc_service v1, v1alpha;
 };
 
-/* --- index --- */
+/* ---- index ---- */
 
 /* Returns the full name. */
 static const char *symbol_add(struct cad_rpc_reflection *reflection, size_t file, const char *scope, const char *name)
@@ -111,7 +111,7 @@ static bool file_find(const struct cad_rpc_reflection *reflection, const char *n
 	return false;
 }
 
-/* --- answers --- */
+/* ---- answers ---- */
 
 static void send_error(struct cad_rpc_call *call, Response *response, enum cad_rpc_code code, const char *text)
 {
@@ -220,7 +220,7 @@ static const struct cad_rpc_method methods[] = {
 	{ .name = "ServerReflectionInfo", .kind = CAD_RPC_BIDI, .on = { .message = message, .half_close = half_close, .writable = writable } },
 };
 
-/* --- creating --- */
+/* ---- creating ---- */
 
 /* Cuts the set into its files: field 1 of the set, again and again. protoc wrote it, so anything else is a broken build. */
 static bool set_split(struct cad_rpc_reflection *reflection, const uint8_t *at, const uint8_t *end)
@@ -270,7 +270,7 @@ static enum cad_status tables_check(const struct cad_rpc_reflection *reflection,
 		const Service *declared = file->service[found];
 		for (size_t j = 0; j < declared->n_method; j++) {
 			enum cad_status status = method_check(service, declared->method[j], error);
-			if (status)
+			if (status != CAD_OK)
 				return status;
 		}
 	}
@@ -295,7 +295,7 @@ enum cad_status cad_rpc_reflection_create(struct cad_rpc_server *server, struct 
 	reflection->v1alpha = (struct cad_rpc_service){ &grpc__reflection__v1alpha__server_reflection__descriptor, methods, method_count, reflection };
 	reflection->service_count = cad_rpc_server_services(server, &reflection->services);
 	enum cad_status status = tables_check(reflection, error);
-	if (status) {
+	if (status != CAD_OK) {
 		cad_rpc_reflection_destroy(reflection);
 		return status;
 	}

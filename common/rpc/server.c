@@ -72,7 +72,7 @@ void cad_rpc_server_call_gone(struct cad_rpc_server *server, const struct cad_rp
 	object_gone(server);
 }
 
-/* --- setup --- */
+/* ---- setup ---- */
 
 static void config_fill(struct cad_rpc_server_config *config)
 {
@@ -229,7 +229,7 @@ enum cad_status cad_rpc_server_listen(struct cad_rpc_server *server, const char 
 	CAD_ASSERT(!server->started);
 	grpc_server_credentials *credentials;
 	enum cad_status status = cad_rpc_server_credentials(tls, &credentials, error);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	cad_rpc_quiet = true;
 	int bound = grpc_server_add_http2_port(server->core, address, credentials);
@@ -242,7 +242,7 @@ enum cad_status cad_rpc_server_listen(struct cad_rpc_server *server, const char 
 	return CAD_OK;
 }
 
-/* --- serving --- */
+/* ---- serving ---- */
 
 void cad_rpc_server_arm(struct cad_rpc_server *server, const struct cad_rpc_entry *entry)
 {

@@ -19,7 +19,7 @@
 struct cad_rpc_server;
 struct cad_rpc_call;
 
-/* --- services --- */
+/* ---- services ---- */
 
 enum cad_rpc_kind { CAD_RPC_UNARY, CAD_RPC_SERVER_STREAM, CAD_RPC_CLIENT_STREAM, CAD_RPC_BIDI };
 
@@ -47,7 +47,7 @@ struct cad_rpc_service {
 	void *context;
 };
 
-/* --- server --- */
+/* ---- server ---- */
 
 /* A zero field takes the default that stands beside it. */
 struct cad_rpc_server_config {
@@ -85,7 +85,7 @@ unsigned cad_rpc_server_live_calls(const struct cad_rpc_server *server);
 /* Connections refused for want of file descriptors, in this process. Any thread. */
 unsigned long cad_rpc_refused_connections(void);
 
-/* --- calls --- */
+/* ---- calls ---- */
 
 void *cad_rpc_call_context(const struct cad_rpc_call *call);   /* the service's context */
 void *cad_rpc_call_state(const struct cad_rpc_call *call);     /* the handler's own, NULL at first */
@@ -128,7 +128,7 @@ void cad_rpc_call_reply(struct cad_rpc_call *call, const ProtobufCMessage *messa
 /* Ends the call and throws away what is queued. */
 void cad_rpc_call_abort(struct cad_rpc_call *call, enum cad_rpc_code code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* --- grpc.health.v1.Health --- */
+/* ---- grpc.health.v1.Health ---- */
 
 struct cad_rpc_health;
 
@@ -139,7 +139,7 @@ void cad_rpc_health_set(struct cad_rpc_health *health, const char *service, bool
 void cad_rpc_health_shutdown(struct cad_rpc_health *health);
 void cad_rpc_health_destroy(struct cad_rpc_health *health);   /* after the server has gone */
 
-/* --- grpc.reflection.v1 and v1alpha --- */
+/* ---- grpc.reflection.v1 and v1alpha ---- */
 
 struct cad_rpc_reflection;
 

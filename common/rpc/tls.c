@@ -62,7 +62,7 @@ static enum cad_status pem_read(const struct cad_rpc_tls *tls, struct pem *pem, 
 	return CAD_OK;
 }
 
-/* --- server: gRPC asks for the files at every handshake --- */
+/* ---- server: gRPC asks for the files at every handshake ---- */
 
 /* Kept until gRPC is shut down: it does not say when it is done with one. */
 struct watched {
@@ -151,7 +151,7 @@ enum cad_status cad_rpc_server_credentials(const struct cad_rpc_tls *tls, grpc_s
 		return cad_error_set(error, CAD_ERR_INVALID, "TLS on a server needs a certificate and a key");
 	struct pem pem;
 	enum cad_status status = pem_read(tls, &pem, error);   /* now, for the sentence; later it is too late for one */
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	pem_fini(&pem);
 	grpc_ssl_client_certificate_request_type wanted =
@@ -161,7 +161,7 @@ enum cad_status cad_rpc_server_credentials(const struct cad_rpc_tls *tls, grpc_s
 	return CAD_OK;
 }
 
-/* --- client --- */
+/* ---- client ---- */
 
 enum cad_status cad_rpc_channel_credentials(const struct cad_rpc_tls *tls, grpc_channel_credentials **credentials, struct cad_error *error)
 {
@@ -173,7 +173,7 @@ enum cad_status cad_rpc_channel_credentials(const struct cad_rpc_tls *tls, grpc_
 		return cad_error_set(error, CAD_ERR_INVALID, "TLS on a client takes both a certificate and a key, or neither");
 	struct pem pem;
 	enum cad_status status = pem_read(tls, &pem, error);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	grpc_ssl_pem_key_cert_pair pair = { .private_key = pem.key, .cert_chain = pem.certificate };
 	*credentials = grpc_ssl_credentials_create_ex(pem.authority, pem.key ? &pair : NULL, NULL, NULL);

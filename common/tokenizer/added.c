@@ -32,7 +32,7 @@ static enum cad_status trie_insert(struct tok_trie *trie, const char *bytes, siz
 		int32_t child = node < 0 ? trie->first[byte] : find_child(trie, node, byte);
 		if (child < 0) {
 			enum cad_status status = cad_tok_reserve((void **)&trie->nodes, &trie->capacity, trie->count, 1, sizeof *trie->nodes);
-			if (status)
+			if (status != CAD_OK)
 				return status;
 			child = (int32_t)trie->count++;
 			trie->nodes[child] = (struct tok_trie_node){ .child = -1, .sibling = node < 0 ? -1 : trie->nodes[node].child, .token = -1, .byte = byte };
@@ -82,19 +82,19 @@ static enum cad_status read_token(struct added_reader *reader, const json_t *jso
 	int64_t id;
 	struct cad_error *error = reader->error;
 	enum cad_status status = cad_tok_json_string(json, "content", &content, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_json_integer(json, "id", 0, TOK_ID_LIMIT - 1, &id, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_json_bool(json, "single_word", false, &token.single_word, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_json_bool(json, "lstrip", false, &token.left, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_json_bool(json, "rstrip", false, &token.right, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_json_bool(json, "special", false, &special, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_json_bool(json, "normalized", !special, &is_normalized, error);
-	if (status || content.size == 0)
+	if (status != CAD_OK || content.size == 0)
 		return status;
 	if (content.size > TOK_ADDED_BYTES_MAX)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "a token of %zu bytes (the limit is %d)", content.size, TOK_ADDED_BYTES_MAX);
@@ -115,24 +115,24 @@ static enum cad_status read_token(struct added_reader *reader, const json_t *jso
 	size_t origin = 0;
 	status = is_normalized ? cad_tok_normalize(reader->normalizers, content.bytes, content.size, &form, &origin, error)
 	                       : cad_tok_append(&form, content.bytes, content.size);
-	if (!status && form.size == 0)
+	if (status == CAD_OK && form.size == 0)
 		status = cad_error_set(error, CAD_ERR_CORRUPT, "token '%.*s' is empty when normalized", cad_tok_show(content), content.bytes);
-	if (!status)
+	if (status == CAD_OK)
 		status = trie_insert(is_normalized ? &reader->added->normalized : &reader->added->plain, form.bytes, form.size, (int32_t)reader->added->count);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_map_put(&reader->contents, content.bytes, content.size, token.id);
-	if (!status && special)
+	if (status == CAD_OK && special)
 		status = cad_tok_map_put(&reader->specials, content.bytes, content.size, token.id);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_names_grow(reader->names, (uint32_t)token.id + 1);
 	struct tok_slice other;
-	if (!status && !in_vocab && cad_tok_names_get(reader->names, token.id, &other) &&
+	if (status == CAD_OK && !in_vocab && cad_tok_names_get(reader->names, token.id, &other) &&
 	    cad_tok_map_get(reader->vocab, other.bytes, other.size) == token.id)
 		status = cad_error_set(error, CAD_ERR_CORRUPT, "tokens '%.*s' and '%.*s' have the same id %d", cad_tok_show(other), other.bytes, cad_tok_show(content),
 		                       content.bytes, token.id);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_names_put(reader->names, token.id, form.bytes, form.size);
-	if (!status)
+	if (status == CAD_OK)
 		reader->added->tokens[reader->added->count++] = token;
 	cad_text_fini(&form);
 	return status;
@@ -145,7 +145,7 @@ static enum cad_status read_tokens(struct added_reader *reader, const json_t *js
 	enum cad_status status = CAD_OK;
 	json_array_foreach((json_t *)json, at, item) {
 		status = read_token(reader, item);
-		if (status)
+		if (status != CAD_OK)
 			return status;
 	}
 	struct tok_added *added = reader->added;
@@ -171,17 +171,17 @@ enum cad_status cad_tok_added_parse(const json_t *json, const struct tok_normali
 	size_t count = json_array_size(json);
 	added->tokens = calloc(count + 1, sizeof *added->tokens);
 	enum cad_status status = added->tokens ? CAD_OK : CAD_ERR_MEMORY;
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_map_init(&reader.contents, count);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_map_init(&reader.specials, count);
-	if (!status)
+	if (status == CAD_OK)
 		status = read_tokens(&reader, json);
 	cad_tok_map_fini(&reader.contents);
 	cad_tok_map_fini(&reader.specials);
 	if (status == CAD_ERR_MEMORY)
 		return cad_error_set(error, status, "added_tokens: out of memory");
-	return status ? cad_error_prefix(error, "added_tokens") : CAD_OK;
+	return status != CAD_OK ? cad_error_prefix(error, "added_tokens") : CAD_OK;
 }
 
 void cad_tok_added_fini(struct tok_added *added)
@@ -235,7 +235,7 @@ enum cad_status cad_tok_added_cut(const struct tok_added *added, const struct to
 {
 	size_t end = start + size, done = start, spaces_known = 0, match_end = 0;
 	enum cad_status status = CAD_OK;
-	for (size_t i = start; i < end && trie->count > 0 && !status;) {
+	for (size_t i = start; i < end && trie->count > 0 && status == CAD_OK;) {
 		int32_t found = trie_longest(trie, text, i, end, &match_end);
 		if (found < 0) {
 			i++;
@@ -254,9 +254,9 @@ enum cad_status cad_tok_added_cut(const struct tok_added *added, const struct to
 			continue;
 		if (done < match)
 			status = cad_tok_pieces_push(pieces, text_piece(done, match, start + origin));
-		if (!status)
+		if (status == CAD_OK)
 			status = cad_tok_pieces_push(pieces, (struct tok_piece){ .id = token->id });
 		done = match_end;
 	}
-	return status || done >= end ? status : cad_tok_pieces_push(pieces, text_piece(done, end, start + origin));
+	return status != CAD_OK || done >= end ? status : cad_tok_pieces_push(pieces, text_piece(done, end, start + origin));
 }

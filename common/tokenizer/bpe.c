@@ -55,7 +55,7 @@ static int32_t find_character(const struct tok_bpe *bpe, uint32_t character)
 static enum cad_status reserve_symbols(struct tok_symbols *symbols, size_t count)
 {
 	enum cad_status status = cad_tok_reserve((void **)&symbols->ids, &symbols->ids_capacity, 0, count, sizeof *symbols->ids);
-	return status ? status : cad_tok_reserve((void **)&symbols->offsets, &symbols->offsets_capacity, 0, count, sizeof *symbols->offsets);
+	return status != CAD_OK ? status : cad_tok_reserve((void **)&symbols->offsets, &symbols->offsets_capacity, 0, count, sizeof *symbols->offsets);
 }
 
 static void add_symbol(struct tok_symbols *symbols, int32_t id, size_t offset)
@@ -125,7 +125,7 @@ static enum cad_status merge_short(const struct tok_bpe *bpe, const uint32_t *sy
 			ranks[best - 1] = find_merge(bpe, ids[best - 1], ids[best], &merged[best - 1]);
 	}
 	enum cad_status status = cad_tok_reserve((void **)&out->ids, &out->capacity, out->count, count, sizeof *out->ids);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	memcpy(out->ids + out->count, ids, count * sizeof *ids);
 	out->count += count;
@@ -162,7 +162,7 @@ static enum cad_status reserve_links(struct tok_symbols *symbols, size_t count)
 {
 	/* every merge takes an entry from the heap and puts at most two in */
 	enum cad_status status = cad_tok_reserve((void **)&symbols->heap, &symbols->heap_capacity, 0, 2 * count, sizeof *symbols->heap);
-	if (status || count <= symbols->links_capacity)
+	if (status != CAD_OK || count <= symbols->links_capacity)
 		return status;
 	uint32_t **const arrays[] = { &symbols->prev, &symbols->next, &symbols->ranks, &symbols->merged };
 	for (size_t i = 0; i < 4; i++) {
@@ -188,7 +188,7 @@ static void offer(const struct tok_bpe *bpe, struct tok_symbols *symbols, const 
 static enum cad_status merge_long(const struct tok_bpe *bpe, uint32_t *ids, size_t count, struct tok_symbols *symbols, struct cad_ids *out)
 {
 	enum cad_status status = reserve_links(symbols, count);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	uint32_t end = (uint32_t)count;
 	symbols->heap_count = 0;
@@ -212,7 +212,7 @@ static enum cad_status merge_long(const struct tok_bpe *bpe, uint32_t *ids, size
 		if (symbols->prev[at] != UINT32_MAX)
 			offer(bpe, symbols, ids, symbols->prev[at], end);
 	}
-	for (uint32_t i = 0; i < end && !status; i = symbols->next[i])
+	for (uint32_t i = 0; i < end && status == CAD_OK; i = symbols->next[i])
 		status = cad_tok_push_id(out, (int32_t)ids[i]);
 	return status;
 }
@@ -228,7 +228,7 @@ enum cad_status cad_tok_bpe_encode(const struct tok_bpe *bpe, const char *piece,
 	if (whole >= 0)
 		return cad_tok_push_id(ids, whole);
 	enum cad_status status = reserve_symbols(symbols, size);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	symbols->count = 0;
 	if (bpe->bytes)
@@ -236,7 +236,7 @@ enum cad_status cad_tok_bpe_encode(const struct tok_bpe *bpe, const char *piece,
 			add_symbol(symbols, bpe->byte_symbol[(unsigned char)piece[i]], i);
 	else
 		symbols_of_characters(bpe, piece, size, symbols);
-	for (size_t start = 0, end; start < symbols->count && ids->count <= ids_max && !status; start = end) {
+	for (size_t start = 0, end; start < symbols->count && ids->count <= ids_max && status == CAD_OK; start = end) {
 		end = start + 1;
 		while (end < symbols->count && may_cross(bpe, symbols->ids[end - 1], symbols->ids[end]))
 			end++;

@@ -15,7 +15,7 @@ static enum cad_status take_content(struct tok_decoder_stage *stage, const json_
 {
 	struct tok_slice content;
 	enum cad_status status = cad_tok_json_string(json, "content", &content, error);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	stage->content = malloc(content.size + 1);
 	if (!stage->content)
@@ -29,7 +29,7 @@ static enum cad_status take_character(struct tok_decoder_stage *stage, const jso
 {
 	uint32_t character;
 	enum cad_status status = cad_tok_json_character(json, key, &character, error);
-	if (!status)
+	if (status == CAD_OK)
 		stage->character_size = cad_tok_utf8_put(character, stage->character);
 	return status;
 }
@@ -39,11 +39,11 @@ static enum cad_status parse_strip(struct tok_decoder_stage *stage, const json_t
 	stage->kind = TOK_DECODE_STRIP;
 	int64_t start, stop;
 	enum cad_status status = take_character(stage, json, "content", error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_json_integer(json, "start", 0, INT32_MAX, &start, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_json_integer(json, "stop", 0, INT32_MAX, &stop, error);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	stage->start = (size_t)start;
 	stage->stop = (size_t)stop;
@@ -56,10 +56,10 @@ static enum cad_status parse_metaspace(struct tok_decoder_stage *stage, const js
 	bool add_prefix_space;
 	enum cad_status status = cad_tok_json_bool(json, "add_prefix_space", true, &add_prefix_space, error);
 	const json_t *scheme = json_object_get(json, "prepend_scheme");
-	if (!status && scheme && !json_is_string(scheme))
+	if (status == CAD_OK && scheme && !json_is_string(scheme))
 		return cad_error_set(error, CAD_ERR_CORRUPT, "\"prepend_scheme\" must be \"always\", \"first\" or \"never\"");
 	stage->drop_first = add_prefix_space && !(scheme && strcmp(json_string_value(scheme), "never") == 0);
-	return status ? status : take_character(stage, json, "replacement", error);
+	return status != CAD_OK ? status : take_character(stage, json, "replacement", error);
 }
 
 static enum cad_status parse_one(void *context, const char *type, const json_t *json, struct cad_error *error)
@@ -82,7 +82,7 @@ static enum cad_status parse_one(void *context, const char *type, const json_t *
 	if (strcmp(type, "Replace") == 0) {
 		stage->kind = TOK_DECODE_REPLACE;
 		enum cad_status status = take_content(stage, json, error);
-		return status ? status : cad_tok_pattern_parse(json_object_get(json, "pattern"), &stage->pattern, error);
+		return status != CAD_OK ? status : cad_tok_pattern_parse(json_object_get(json, "pattern"), &stage->pattern, error);
 	}
 	stage->kind = TOK_DECODE_BYTE_LEVEL;
 	if (strcmp(type, "ByteFallback") == 0)
@@ -98,7 +98,7 @@ static enum cad_status parse_one(void *context, const char *type, const json_t *
 enum cad_status cad_tok_decoders_parse(const json_t *json, struct tok_decoders *decoders, struct cad_error *error)
 {
 	enum cad_status status = cad_tok_json_flatten(json, "decoders", parse_one, decoders, error);
-	if (!status && (!json || json_is_null(json)))
+	if (status == CAD_OK && (!json || json_is_null(json)))
 		decoders->items[decoders->count++] = (struct tok_decoder_stage){ .kind = TOK_DECODE_SPACES };
 	return status;
 }
@@ -152,7 +152,7 @@ static bool continues(const char *held, size_t size, unsigned char byte)
 static enum cad_status put_lossy(struct stage_state *state, const char *bytes, size_t size, struct cad_text *out)
 {
 	enum cad_status status = CAD_OK;
-	for (size_t i = 0; i < size && !status;) {
+	for (size_t i = 0; i < size && status == CAD_OK;) {
 		struct cad_text *held = &state->held;
 		unsigned char byte = (unsigned char)bytes[i];
 		if (held->size > 0 && !continues(held->bytes, held->size, byte)) {
@@ -167,7 +167,7 @@ static enum cad_status put_lossy(struct stage_state *state, const char *bytes, s
 			continue;
 		}
 		status = cad_tok_append(held, bytes + i - 1, 1);
-		if (!status && held->size == want) {
+		if (status == CAD_OK && held->size == want) {
 			status = cad_tok_append(out, held->bytes, held->size);
 			held->size = 0;
 		}
@@ -182,10 +182,10 @@ static enum cad_status feed_byte_level(struct cad_decoder *decoder, size_t at, c
 	bool all;
 	state->scratch.size = 0;
 	enum cad_status status = cad_tok_bytes_of((struct tok_slice){ bytes, size }, &token, &all);
-	if (!status)
+	if (status == CAD_OK)
 		status = all ? put_lossy(state, token.bytes, token.size, &state->scratch) : put_lossy(state, bytes, size, &state->scratch);
 	cad_text_fini(&token);
-	return status ? status : feed(decoder, at + 1, state->scratch.bytes, state->scratch.size);
+	return status != CAD_OK ? status : feed(decoder, at + 1, state->scratch.bytes, state->scratch.size);
 }
 
 /* "<0x41>", either case; -1 for anything else. As in the library, the two characters are what a number in base 16 may be, so that "+F" is one. */
@@ -215,7 +215,7 @@ static enum cad_status flush_bytes(struct cad_decoder *decoder, size_t at)
 	if (cad_tok_utf8_valid(state->held.bytes, size) == size)
 		return feed(decoder, at + 1, state->held.bytes, size);
 	enum cad_status status = CAD_OK;
-	for (size_t i = 0; i < size && !status; i++)
+	for (size_t i = 0; i < size && status == CAD_OK; i++)
 		status = feed(decoder, at + 1, REPLACEMENT, 3);
 	return status;
 }
@@ -226,7 +226,7 @@ static enum cad_status feed_byte_fallback(struct cad_decoder *decoder, size_t at
 	if (byte >= 0)
 		return cad_tok_append(&decoder->states[at].held, &(char){ (char)byte }, 1);
 	enum cad_status status = flush_bytes(decoder, at);
-	return status ? status : feed(decoder, at + 1, bytes, size);
+	return status != CAD_OK ? status : feed(decoder, at + 1, bytes, size);
 }
 
 static bool is_character(const struct tok_decoder_stage *stage, const char *bytes, size_t size)
@@ -256,18 +256,18 @@ static enum cad_status feed_strip(struct cad_decoder *decoder, size_t at, const 
 	state->scratch.size = 0;
 	if (to == from) {   /* the held ones stay in question: only the last `stop` of them */
 		state->held_characters += held;
-		while (state->held_characters > stage->stop && !status) {
+		while (state->held_characters > stage->stop && status == CAD_OK) {
 			state->held_characters--;
 			status = cad_tok_append(&state->scratch, stage->character, width);
 		}
 	} else {
-		for (; state->held_characters > 0 && !status; state->held_characters--)
+		for (; state->held_characters > 0 && status == CAD_OK; state->held_characters--)
 			status = cad_tok_append(&state->scratch, stage->character, width);
 		state->held_characters = held;
-		if (!status)
+		if (status == CAD_OK)
 			status = cad_tok_append(&state->scratch, bytes + from, to - from);
 	}
-	return status ? status : feed(decoder, at + 1, state->scratch.bytes, state->scratch.size);
+	return status != CAD_OK ? status : feed(decoder, at + 1, state->scratch.bytes, state->scratch.size);
 }
 
 static enum cad_status replace_all(const struct tok_decoder_stage *stage, const char *bytes, size_t size, struct cad_text *out, size_t *done,
@@ -279,14 +279,14 @@ static enum cad_status replace_all(const struct tok_decoder_stage *stage, const 
 	if (size == 0)   /* in an empty string nothing is found, not even nothing */
 		return CAD_OK;
 	enum cad_status status = cad_tok_matches_init(&matches, &stage->pattern);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	cad_tok_matches_start(&matches, bytes, size);
 	while ((status = cad_tok_matches_next(&matches, &start, &end, error)) == CAD_OK) {
 		status = cad_tok_append(out, bytes + *done, start - *done);
-		if (!status)
+		if (status == CAD_OK)
 			status = cad_tok_append(out, stage->content, stage->content_size);
-		if (status)
+		if (status != CAD_OK)
 			break;
 		*done = end;
 	}
@@ -311,16 +311,16 @@ static enum cad_status feed_replace(struct cad_decoder *decoder, size_t at, cons
 	struct stage_state *state = &decoder->states[at];
 	struct cad_text *held = &state->held;
 	enum cad_status status = cad_tok_append(held, bytes, size);
-	if (status || (!last && !stage->pattern.literal))
+	if (status != CAD_OK || (!last && !stage->pattern.literal))
 		return status;
 	size_t done;
 	state->scratch.size = 0;
 	status = replace_all(stage, held->bytes, held->size, &state->scratch, &done, decoder->error);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	size_t keep = last ? 0 : undecided(&stage->pattern, held->bytes + done, held->size - done);
 	status = cad_tok_append(&state->scratch, held->bytes + done, held->size - done - keep);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	memmove(held->bytes, held->bytes + held->size - keep, keep);
 	held->size = keep;
@@ -335,14 +335,14 @@ static enum cad_status feed_metaspace(struct cad_decoder *decoder, size_t at, co
 	state->seen++;
 	state->scratch.size = 0;
 	enum cad_status status = CAD_OK;
-	for (size_t i = 0, length; i < size && !status; i += length) {
+	for (size_t i = 0, length; i < size && status == CAD_OK; i += length) {
 		length = cad_tok_utf8_size(bytes[i]);
 		if (!is_character(stage, bytes + i, size - i))
 			status = cad_tok_append(&state->scratch, bytes + i, length);
 		else if (!drop)
 			status = cad_tok_append(&state->scratch, " ", 1);
 	}
-	return status ? status : feed(decoder, at + 1, state->scratch.bytes, state->scratch.size);
+	return status != CAD_OK ? status : feed(decoder, at + 1, state->scratch.bytes, state->scratch.size);
 }
 
 static enum cad_status feed(struct cad_decoder *decoder, size_t at, const char *bytes, size_t size)
@@ -368,7 +368,7 @@ static enum cad_status feed(struct cad_decoder *decoder, size_t at, const char *
 		return status;
 	case TOK_DECODE_SPACES:
 		status = state->seen++ > 0 ? feed(decoder, at + 1, " ", 1) : CAD_OK;
-		return status ? status : feed(decoder, at + 1, bytes, size);
+		return status != CAD_OK ? status : feed(decoder, at + 1, bytes, size);
 	}
 	return CAD_ERR_INTERNAL;
 }
@@ -377,7 +377,7 @@ static enum cad_status finish(struct cad_decoder *decoder)
 {
 	const struct tok_decoders *decoders = &decoder->tokenizer->decoders;
 	enum cad_status status = CAD_OK;
-	for (size_t at = 0; at < decoders->count && !status; at++) {
+	for (size_t at = 0; at < decoders->count && status == CAD_OK; at++) {
 		struct stage_state *state = &decoder->states[at];
 		const struct tok_decoder_stage *stage = &decoders->items[at];
 		if (stage->kind == TOK_DECODE_BYTE_LEVEL && state->held.size > 0) {
@@ -420,11 +420,11 @@ static enum cad_status run(struct cad_decoder *decoder, struct cad_text *text, s
 	decoder->out = text;
 	decoder->error = error;
 	enum cad_status status = cad_tok_append(text, "", 0);
-	for (size_t i = 0; i < count && !status; i++)
+	for (size_t i = 0; i < count && status == CAD_OK; i++)
 		status = push(decoder, ids[i]);
-	if (!status && last)
+	if (status == CAD_OK && last)
 		status = finish(decoder);
-	if (!status)
+	if (status == CAD_OK)
 		return CAD_OK;
 	if (text->bytes) {
 		text->size = size;

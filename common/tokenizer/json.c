@@ -39,7 +39,7 @@ enum cad_status cad_tok_json_character(const json_t *object, const char *key, ui
 {
 	struct tok_slice string;
 	enum cad_status status = cad_tok_json_string(object, key, &string, error);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	size_t length = 0;
 	if (string.size > 0)
@@ -57,13 +57,13 @@ static enum cad_status flatten(const json_t *json, const char *members, tok_comp
 		return cad_error_set(error, CAD_ERR_CORRUPT, "more than %d Sequences stand inside each other", TOK_DEPTH_MAX);
 	struct tok_slice type;
 	enum cad_status status = cad_tok_json_string(json, "type", &type, error);
-	if (status)
+	if (status != CAD_OK)
 		return json_is_object(json) ? status : cad_error_set(error, CAD_ERR_CORRUPT, "a component must be an object with a \"type\"");
 	if (strcmp(type.bytes, "Sequence") != 0) {
 		status = one(context, type.bytes, json, error);
 		if (status == CAD_ERR_MEMORY)
 			return cad_error_set(error, status, "out of memory");
-		return status ? cad_error_prefix(error, "%.*s", cad_tok_show(type), type.bytes) : CAD_OK;
+		return status != CAD_OK ? cad_error_prefix(error, "%.*s", cad_tok_show(type), type.bytes) : CAD_OK;
 	}
 	const json_t *list = json_object_get(json, members), *member;
 	if (!json_is_array(list))
@@ -71,7 +71,7 @@ static enum cad_status flatten(const json_t *json, const char *members, tok_comp
 	size_t i;
 	json_array_foreach((json_t *)list, i, member) {
 		status = flatten(member, members, one, context, depth + 1, error);
-		if (status)
+		if (status != CAD_OK)
 			return status;
 	}
 	return CAD_OK;

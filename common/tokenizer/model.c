@@ -21,9 +21,9 @@ static enum cad_status read_vocab(const json_t *model, struct tok_map *vocab, st
 			count = (uint32_t)json_integer_value(value) + 1;
 	}
 	enum cad_status status = cad_tok_map_init(vocab, json_object_size(tokens));
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_names_grow(names, count);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	json_object_keylen_foreach((json_t *)tokens, token, length, value) {
 		int32_t id = (int32_t)json_integer_value(value);
@@ -32,9 +32,9 @@ static enum cad_status read_vocab(const json_t *model, struct tok_map *vocab, st
 			return cad_error_set(error, CAD_ERR_CORRUPT, "tokens '%.*s' and '%.*s' have the same id %d", cad_tok_show(other), other.bytes,
 			                     cad_tok_show((struct tok_slice){ token, length }), token, id);
 		status = cad_tok_names_put(names, id, token, length);
-		if (!status)
+		if (status == CAD_OK)
 			status = cad_tok_map_put(vocab, token, length, id);
-		if (status)
+		if (status != CAD_OK)
 			return status;
 	}
 	return CAD_OK;
@@ -111,18 +111,18 @@ static enum cad_status read_merges(struct merge_reader *reader, const json_t *mo
 		struct tok_slice left = { 0 }, right = { 0 };
 		size_t rank = reader->count;
 		enum cad_status status = read_merge(reader, merge, &left, &right, rank);
-		if (!status)
+		if (status == CAD_OK)
 			status = find_token(reader, rank, left.bytes, left.size, &reader->left[rank]);
-		if (!status)
+		if (status == CAD_OK)
 			status = find_token(reader, rank, right.bytes, right.size, &reader->right[rank]);
 		reader->joined.size = 0;
-		if (!status)
+		if (status == CAD_OK)
 			status = cad_tok_append(&reader->joined, left.bytes, left.size);
-		if (!status)
+		if (status == CAD_OK)
 			status = cad_tok_append(&reader->joined, right.bytes, right.size);
-		if (!status)
+		if (status == CAD_OK)
 			status = find_token(reader, rank, reader->joined.bytes, reader->joined.size, &reader->result[rank]);
-		if (status)
+		if (status != CAD_OK)
 			return status;
 		insert_merge(bpe, (uint64_t)reader->left[rank] << 32 | reader->right[rank], (uint32_t)rank, reader->result[rank]);
 		reader->count++;
@@ -230,7 +230,7 @@ static enum cad_status collect_whole(struct tok_bpe *bpe, const struct tok_names
 	struct cad_text bytes = { 0 };
 	struct tok_map whole;
 	enum cad_status status = cad_tok_map_init(&whole, names->count);
-	for (uint32_t id = 0; id < names->count && !status; id++) {
+	for (uint32_t id = 0; id < names->count && status == CAD_OK; id++) {
 		struct tok_slice text;
 		if (!cad_tok_names_get(names, (int32_t)id, &text) || text.size == 0)
 			continue;
@@ -238,14 +238,14 @@ static enum cad_status collect_whole(struct tok_bpe *bpe, const struct tok_names
 			bool all;
 			bytes.size = 0;
 			status = cad_tok_bytes_of(text, &bytes, &all);
-			if (status || !all)
+			if (status != CAD_OK || !all)
 				continue;
 			text = (struct tok_slice){ bytes.bytes, bytes.size };
 		}
 		ids.count = 0;
 		if (!bpe->ignore_merges)
 			status = cad_tok_bpe_encode(bpe, text.bytes, text.size, &symbols, SIZE_MAX, &ids);
-		if (!status && (bpe->ignore_merges || (ids.count == 1 && ids.ids[0] == (int32_t)id)))
+		if (status == CAD_OK && (bpe->ignore_merges || (ids.count == 1 && ids.ids[0] == (int32_t)id)))
 			status = cad_tok_map_put(&whole, text.bytes, text.size, (int32_t)id);
 	}
 	cad_tok_symbols_fini(&symbols);
@@ -286,13 +286,13 @@ static enum cad_status read_settings(const json_t *model, struct tok_bpe *bpe, c
 		if (!absent(model, unsupported[i]))
 			return cad_error_set(error, CAD_ERR_UNSUPPORTED, "\"%s\" is set, which Cadre does not support", unsupported[i]);
 	enum cad_status status = cad_tok_json_bool(model, "fuse_unk", false, &bpe->fuse_unknown, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_json_bool(model, "byte_fallback", false, &bpe->has_byte_fallback, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_json_bool(model, "ignore_merges", false, &bpe->ignore_merges, error);
 	bpe->unknown = -1;
 	const json_t *unknown = json_object_get(model, "unk_token");
-	if (status || !unknown || json_is_null(unknown))
+	if (status != CAD_OK || !unknown || json_is_null(unknown))
 		return status;
 	if (!json_is_string(unknown))
 		return cad_error_set(error, CAD_ERR_CORRUPT, "\"unk_token\" must be a token or null");
@@ -312,25 +312,25 @@ static enum cad_status parse_model(const json_t *model, bool bytes_wanted, struc
 	const json_t *type = json_object_get(model, "type");
 	struct tok_slice name = { "BPE", 3 };   /* old files do not say */
 	enum cad_status status = type ? cad_tok_json_string(model, "type", &name, error) : CAD_OK;
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	if (strcmp(name.bytes, "BPE") != 0)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "the model '%.*s' is not supported (BPE is)", cad_tok_show(name), name.bytes);
 	status = read_vocab(model, vocab, names, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = read_settings(model, bpe, vocab, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = read_merges(reader, model);
-	if (!status)
+	if (status == CAD_OK)
 		status = collect_symbols(bpe, vocab, names);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	bpe->bytes = bytes_wanted;
 	for (size_t byte = 0; byte < 256; byte++)
 		bpe->bytes &= bpe->byte_symbol[byte] >= 0;
 	bpe->id_bytes_max = longest_id(bpe, names);
 	status = collect_crossings(reader, names);
-	return status ? status : collect_whole(bpe, names);
+	return status != CAD_OK ? status : collect_whole(bpe, names);
 }
 
 enum cad_status cad_tok_bpe_parse(const json_t *model, bool bytes_wanted, struct tok_bpe *bpe, struct tok_map *vocab, struct tok_names *names,
@@ -344,5 +344,5 @@ enum cad_status cad_tok_bpe_parse(const json_t *model, bool bytes_wanted, struct
 	free(reader.result);
 	if (status == CAD_ERR_MEMORY)
 		return cad_error_set(error, status, "model: out of memory");
-	return status ? cad_error_prefix(error, "model") : CAD_OK;
+	return status != CAD_OK ? cad_error_prefix(error, "model") : CAD_OK;
 }

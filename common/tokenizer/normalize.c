@@ -8,7 +8,7 @@ static enum cad_status take_string(const json_t *json, const char *key, char **c
 {
 	struct tok_slice value;
 	enum cad_status status = cad_tok_json_string(json, key, &value, error);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	*content = malloc(value.size + 1);
 	if (!*content)
@@ -46,12 +46,12 @@ static enum cad_status parse_one(void *context, const char *type, const json_t *
 	if (strcmp(type, "Replace") == 0) {
 		normalizer->kind = TOK_NORMAL_REPLACE;
 		enum cad_status status = take_string(json, "content", &normalizer->content, &normalizer->content_size, error);
-		return status ? status : cad_tok_pattern_parse(json_object_get(json, "pattern"), &normalizer->pattern, error);
+		return status != CAD_OK ? status : cad_tok_pattern_parse(json_object_get(json, "pattern"), &normalizer->pattern, error);
 	}
 	if (strcmp(type, "Strip") == 0) {
 		normalizer->kind = TOK_NORMAL_STRIP;
 		enum cad_status status = cad_tok_json_bool(json, "strip_left", true, &normalizer->left, error);
-		return status ? status : cad_tok_json_bool(json, "strip_right", true, &normalizer->right, error);
+		return status != CAD_OK ? status : cad_tok_json_bool(json, "strip_right", true, &normalizer->right, error);
 	}
 	return cad_error_set(error, CAD_ERR_UNSUPPORTED,
 	                     "this normalizer is not supported (NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, ByteLevel and Sequence are)");
@@ -80,15 +80,15 @@ static enum cad_status replace(const struct tok_normalizer *normalizer, const ch
 {
 	struct tok_matches matches;
 	enum cad_status status = cad_tok_matches_init(&matches, &normalizer->pattern);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	cad_tok_matches_start(&matches, bytes, size);
 	size_t done = 0, start, end, new_origin = 0;
 	while (size > 0 && (status = cad_tok_matches_next(&matches, &start, &end, error)) == CAD_OK) {
 		status = cad_tok_append(out, bytes + done, start - done);
-		if (!status)
+		if (status == CAD_OK)
 			status = cad_tok_append(out, normalizer->content, normalizer->content_size);
-		if (status)
+		if (status != CAD_OK)
 			goto fini_matches;
 		if (*origin > done)
 			new_origin += (*origin < start ? *origin : start) - done;
@@ -135,7 +135,7 @@ static enum cad_status byte_level(const char *bytes, size_t size, struct cad_tex
 			new_origin = out->size - start;
 		char encoded[4];
 		enum cad_status status = cad_tok_append(out, encoded, cad_tok_utf8_put(cad_tok_byte_to_character((unsigned char)bytes[i]), encoded));
-		if (status)
+		if (status != CAD_OK)
 			return status;
 	}
 	*origin = *origin < size ? new_origin : out->size - start;
@@ -165,9 +165,9 @@ static enum cad_status map(const struct tok_normalizer *normalizer, const char *
 	struct cad_text head = { 0 };
 	size_t start = out->size;
 	enum cad_status status = put_mapped(normalizer, bytes, size, out);
-	if (!status && *origin > 0)
+	if (status == CAD_OK && *origin > 0)
 		status = put_mapped(normalizer, bytes, *origin, &head);
-	if (!status)
+	if (status == CAD_OK)
 		*origin = head_size(head.bytes, head.size, out->bytes + start, out->size - start);
 	cad_text_fini(&head);
 	return status;
@@ -180,7 +180,7 @@ static enum cad_status run_one(const struct tok_normalizer *normalizer, const ch
 	case TOK_NORMAL_PREPEND: {
 		enum cad_status status = size > 0 ? cad_tok_append(out, normalizer->content, normalizer->content_size) : CAD_OK;
 		*origin += *origin > 0 ? normalizer->content_size : 0;
-		return status ? status : cad_tok_append(out, bytes, size);
+		return status != CAD_OK ? status : cad_tok_append(out, bytes, size);
 	}
 	case TOK_NORMAL_REPLACE: return replace(normalizer, bytes, size, out, origin, error);
 	case TOK_NORMAL_STRIP: return strip(normalizer, bytes, size, out, origin);
@@ -196,19 +196,19 @@ enum cad_status cad_tok_normalize(const struct tok_normalizers *normalizers, con
 {
 	struct cad_text between[2] = { 0 };
 	enum cad_status status = normalizers->count ? CAD_OK : cad_tok_append(out, bytes, size);
-	for (size_t i = 0; i < normalizers->count && !status; i++) {
+	for (size_t i = 0; i < normalizers->count && status == CAD_OK; i++) {
 		bool last = i + 1 == normalizers->count;
 		struct cad_text *to = last ? out : &between[i % 2];
 		if (!last)
 			to->size = 0;
 		size_t before = last ? out->size : 0;
 		status = cad_tok_reserve((void **)&to->bytes, &to->capacity, to->size, size + 1, 1);
-		if (!status)
+		if (status == CAD_OK)
 			status = run_one(&normalizers->items[i], bytes, size, to, origin, error);
 		bytes = to->bytes + before;
 		size = to->size - before;
 		*origin = *origin < size ? *origin : size;
-		if (!status && size > TOK_TEXT_BYTES_MAX)
+		if (status == CAD_OK && size > TOK_TEXT_BYTES_MAX)
 			status = cad_error_set(error, CAD_ERR_RANGE, "the normalized text is longer than %d bytes", TOK_TEXT_BYTES_MAX);
 	}
 	cad_text_fini(&between[0]);

@@ -54,9 +54,9 @@ static enum cad_status put_set(struct reader *reader, const char *inside)
 	if (reader->in_class)
 		return put(reader, inside);
 	enum cad_status status = put(reader, "[");
-	if (!status)
+	if (status == CAD_OK)
 		status = put(reader, inside);
-	return status ? status : put(reader, "]");
+	return status != CAD_OK ? status : put(reader, "]");
 }
 
 /* \p{Lu}: general categories alone, to which the characters are added that the library knows and PCRE2 may not. */
@@ -73,14 +73,14 @@ static enum cad_status property(struct reader *reader)
 	if (!*additions)
 		return copy(reader, size);
 	enum cad_status status = reader->in_class ? CAD_OK : put(reader, negated ? "[^\\p" : "[\\p");
-	if (!status && reader->in_class)
+	if (status == CAD_OK && reader->in_class)
 		status = put(reader, "\\p");
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_append(&reader->out, reader->at + 2, size - 2);
-	if (!status)
+	if (status == CAD_OK)
 		status = put(reader, additions);
 	reader->at += size;
-	return status || reader->in_class ? status : put(reader, "]");
+	return status != CAD_OK || reader->in_class ? status : put(reader, "]");
 }
 
 /* \x{3000}, \x20, \u3000 */
@@ -108,9 +108,9 @@ static enum cad_status digit(struct reader *reader, bool negated)
 	if (negated && reader->in_class)
 		return refuse(reader, 2);
 	enum cad_status status = reader->in_class ? put(reader, "\\p{Nd}") : put(reader, negated ? "[^\\p{Nd}" : "[\\p{Nd}");
-	if (!status)
+	if (status == CAD_OK)
 		status = put(reader, cad_tok_category_additions("Nd", 2));
-	return status || reader->in_class ? status : put(reader, "]");
+	return status != CAD_OK || reader->in_class ? status : put(reader, "]");
 }
 
 static enum cad_status escape(struct reader *reader)
@@ -209,7 +209,7 @@ static enum cad_status outside_class(struct reader *reader)
 static enum cad_status translate(struct reader *reader)
 {
 	enum cad_status status = put(reader, "");
-	while (!status && reader->at < reader->end)
+	while (status == CAD_OK && reader->at < reader->end)
 		status = reader->in_class ? in_class(reader) : outside_class(reader);
 	return status;
 }
@@ -218,7 +218,7 @@ enum cad_status cad_tok_pattern_compile(const char *regex, size_t size, struct t
 {
 	struct reader reader = { .at = regex, .end = regex + size, .error = error };
 	enum cad_status status = translate(&reader);
-	if (status)
+	if (status != CAD_OK)
 		goto free_out;
 	int code;
 	PCRE2_SIZE offset;

@@ -11,7 +11,7 @@ static enum cad_status parse_behavior(const json_t *json, enum tok_behavior *beh
 		                             [TOK_MERGED_WITH_NEXT] = "MergedWithNext", [TOK_CONTIGUOUS] = "Contiguous" };
 	struct tok_slice name;
 	enum cad_status status = cad_tok_json_string(json, "behavior", &name, error);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		if (strcmp(name.bytes, names[i]) == 0) {
@@ -26,11 +26,11 @@ static enum cad_status parse_split(struct tok_splitter *splitter, const json_t *
 {
 	splitter->kind = TOK_SPLIT_PATTERN;
 	enum cad_status status = parse_behavior(json, &splitter->behavior, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_json_bool(json, "invert", false, &splitter->invert, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_pattern_parse(json_object_get(json, "pattern"), &splitter->pattern, error);
-	splitter->has_pattern = !status;
+	splitter->has_pattern = status == CAD_OK;
 	return status;
 }
 
@@ -40,12 +40,12 @@ static enum cad_status parse_byte_level(struct tok_splitter *splitter, const jso
 	splitter->kind = TOK_SPLIT_BYTE_LEVEL;
 	bool use_regex = true;
 	enum cad_status status = cad_tok_json_bool(json, "add_prefix_space", true, &splitter->add_prefix_space, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_json_bool(json, "use_regex", true, &use_regex, error);
-	if (status || !use_regex)
+	if (status != CAD_OK || !use_regex)
 		return status;
 	status = cad_tok_pattern_compile(words, sizeof words - 1, &splitter->pattern, error);
-	splitter->has_pattern = !status;
+	splitter->has_pattern = status == CAD_OK;
 	return status;
 }
 
@@ -55,11 +55,11 @@ static enum cad_status parse_metaspace(struct tok_splitter *splitter, const json
 	uint32_t replacement;
 	bool add_prefix_space = true;
 	enum cad_status status = cad_tok_json_character(json, "replacement", &replacement, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_json_bool(json, "split", true, &splitter->split, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_json_bool(json, "add_prefix_space", true, &add_prefix_space, error);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	splitter->replacement_size = cad_tok_utf8_put(replacement, splitter->replacement);
 	splitter->prepend = TOK_PREPEND_ALWAYS;
@@ -97,7 +97,7 @@ static enum cad_status parse_one(void *context, const char *type, const json_t *
 		bool individual;
 		enum cad_status status = cad_tok_json_bool(json, "individual_digits", false, &individual, error);
 		splitter->is_match = cad_tok_is_number;
-		splitter->behavior = !status && individual ? TOK_ISOLATED : TOK_CONTIGUOUS;
+		splitter->behavior = status == CAD_OK && individual ? TOK_ISOLATED : TOK_CONTIGUOUS;
 		return status;
 	}
 	if (strcmp(type, "Punctuation") == 0) {
@@ -157,7 +157,7 @@ static struct tok_piece part(const struct tok_piece *whole, size_t start, size_t
 static enum cad_status piece_put(struct cutter *cutter, struct tok_piece piece)
 {
 	enum cad_status status = cad_tok_pieces_push(&cutter->work->spare, piece);
-	return !status && cutter->work->spare.count > cutter->pieces_max ? cad_tok_too_long(cutter->work->ids_max, cutter->error) : status;
+	return status == CAD_OK && cutter->work->spare.count > cutter->pieces_max ? cad_tok_too_long(cutter->work->ids_max, cutter->error) : status;
 }
 
 static enum cad_status flush(struct cutter *cutter)
@@ -198,16 +198,16 @@ static enum cad_status cut_by_pattern(struct cutter *cutter, struct tok_matches 
 	while ((status = cad_tok_matches_next(matches, &start, &end, error)) == CAD_OK) {
 		if (done != start)
 			status = stretch(cutter, done, start, invert);
-		if (!status)
+		if (status == CAD_OK)
 			status = stretch(cutter, start, end, !invert);
-		if (status)
+		if (status != CAD_OK)
 			return status;
 		done = end;
 	}
 	if (status != CAD_AGAIN)
 		return status;
 	status = done != size ? stretch(cutter, done, size, invert) : CAD_OK;
-	return status ? status : flush(cutter);
+	return status != CAD_OK ? status : flush(cutter);
 }
 
 static enum cad_status cut_by_character(struct cutter *cutter, bool (*is_match)(uint32_t), const char *text)
@@ -215,18 +215,18 @@ static enum cad_status cut_by_character(struct cutter *cutter, bool (*is_match)(
 	const char *bytes = text + cutter->whole.start;
 	size_t size = cutter->whole.size, done = 0;
 	enum cad_status status = CAD_OK;
-	for (size_t i = 0, length; i < size && !status; i += length) {
+	for (size_t i = 0, length; i < size && status == CAD_OK; i += length) {
 		if (!is_match(cad_tok_utf8_get(bytes + i, &length)))
 			continue;
 		if (done < i)
 			status = stretch(cutter, done, i, false);
-		if (!status)
+		if (status == CAD_OK)
 			status = stretch(cutter, i, i + length, true);
 		done = i + length;
 	}
-	if (!status && done < size)
+	if (status == CAD_OK && done < size)
 		status = stretch(cutter, done, size, false);
-	return status ? status : flush(cutter);
+	return status != CAD_OK ? status : flush(cutter);
 }
 
 /* Runs of word characters and runs of neither word nor space; spaces vanish. */
@@ -236,7 +236,7 @@ static enum cad_status cut_words(struct cutter *cutter, const char *text)
 	size_t size = cutter->whole.size, start = 0;
 	enum class { SPACE, WORD, OTHER } run = SPACE;
 	enum cad_status status = CAD_OK;
-	for (size_t i = 0, length; i < size && !status; i += length) {
+	for (size_t i = 0, length; i < size && status == CAD_OK; i += length) {
 		uint32_t c = cad_tok_utf8_get(bytes + i, &length);
 		enum class is = cad_tok_is_word(c) ? WORD : cad_tok_is_space(c) ? SPACE : OTHER;
 		if (is == run)
@@ -246,7 +246,7 @@ static enum cad_status cut_words(struct cutter *cutter, const char *text)
 		start = i;
 		run = is;
 	}
-	return status || run == SPACE ? status : piece_put(cutter, part(&cutter->whole, start, size));
+	return status != CAD_OK || run == SPACE ? status : piece_put(cutter, part(&cutter->whole, start, size));
 }
 
 /* Cuts every piece of text; the list of pieces is replaced. */
@@ -255,7 +255,7 @@ static enum cad_status cut_all(const struct tok_splitter *splitter, enum tok_beh
 	struct tok_matches matches = { 0 };
 	enum cad_status status = splitter->has_pattern ? cad_tok_matches_init(&matches, &splitter->pattern) : CAD_OK;
 	work->spare.count = 0;
-	for (size_t i = 0; i < work->pieces.count && !status; i++) {
+	for (size_t i = 0; i < work->pieces.count && status == CAD_OK; i++) {
 		struct tok_piece piece = work->pieces.items[i];
 		struct cutter cutter = { .behavior = behavior, .work = work, .pieces_max = pieces_max, .error = error, .whole = piece };
 		if (piece.id >= 0)
@@ -286,11 +286,11 @@ static enum cad_status put_metaspaces(const struct tok_splitter *splitter, struc
 	bool starts = bytes[0] == ' ' || (size >= mark_size && memcmp(bytes, mark, mark_size) == 0);
 	bool prepend = !starts && (splitter->prepend == TOK_PREPEND_ALWAYS || (splitter->prepend == TOK_PREPEND_FIRST && piece->origin > 0));
 	enum cad_status status = prepend ? cad_tok_append(out, mark, mark_size) : CAD_OK;
-	for (size_t i = 0; i < size && !status;) {
+	for (size_t i = 0; i < size && status == CAD_OK;) {
 		const char *space = memchr(bytes + i, ' ', size - i);
 		size_t end = space ? (size_t)(space - bytes) : size;
 		status = cad_tok_append(out, bytes + i, end - i);
-		if (!status && space)
+		if (status == CAD_OK && space)
 			status = cad_tok_append(out, mark, mark_size);
 		if (space && end < origin)
 			piece->origin += (uint32_t)mark_size - 1;
@@ -307,7 +307,7 @@ static enum cad_status put_prefix_space(const struct tok_splitter *splitter, str
 	(void)splitter;
 	bool prepend = bytes[0] != ' ';
 	enum cad_status status = prepend ? cad_tok_append(out, " ", 1) : CAD_OK;
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_append(out, bytes, piece->size);
 	piece->origin += prepend && piece->origin > 0;
 	piece->size += prepend;
@@ -319,7 +319,7 @@ static enum cad_status put_byte_characters(const struct tok_splitter *splitter, 
 	(void)splitter;
 	size_t at = out->size, origin = 0;
 	enum cad_status status = CAD_OK;
-	for (size_t i = 0; i < piece->size && !status; i++) {
+	for (size_t i = 0; i < piece->size && status == CAD_OK; i++) {
 		char encoded[4];
 		status = cad_tok_append(out, encoded, cad_tok_utf8_put(cad_tok_byte_to_character((unsigned char)bytes[i]), encoded));
 		if (i < piece->origin)
@@ -336,7 +336,7 @@ static enum cad_status rewrite(const struct tok_splitter *splitter, put_piece *p
 	struct cad_text *out = &work->buffers[work->text == work->buffers[0].bytes];
 	out->size = 0;
 	enum cad_status status = cad_tok_append(out, "", 0);
-	for (size_t i = 0; i < work->pieces.count && !status; i++) {
+	for (size_t i = 0; i < work->pieces.count && status == CAD_OK; i++) {
 		struct tok_piece *piece = &work->pieces.items[i];
 		if (piece->id >= 0)
 			continue;
@@ -353,9 +353,9 @@ static enum cad_status rewrite(const struct tok_splitter *splitter, put_piece *p
 static enum cad_status run_byte_level(const struct tok_splitter *splitter, bool keep_bytes, size_t pieces_max, struct tok_work *work, struct cad_error *error)
 {
 	enum cad_status status = splitter->add_prefix_space ? rewrite(splitter, put_prefix_space, work, error) : CAD_OK;
-	if (!status && splitter->has_pattern)
+	if (status == CAD_OK && splitter->has_pattern)
 		status = cut_all(splitter, TOK_ISOLATED, pieces_max, work, error);
-	if (!status && !keep_bytes)
+	if (status == CAD_OK && !keep_bytes)
 		status = rewrite(splitter, put_byte_characters, work, error);
 	return status;
 }
@@ -363,7 +363,7 @@ static enum cad_status run_byte_level(const struct tok_splitter *splitter, bool 
 static enum cad_status run_metaspace(const struct tok_splitter *splitter, size_t pieces_max, struct tok_work *work, struct cad_error *error)
 {
 	enum cad_status status = rewrite(splitter, put_metaspaces, work, error);
-	if (status || !splitter->split)
+	if (status != CAD_OK || !splitter->split)
 		return status;
 	struct tok_splitter at_mark = { .has_pattern = true, .pattern = { .literal = (char *)splitter->replacement, .literal_size = splitter->replacement_size } };
 	return cut_all(&at_mark, TOK_MERGED_WITH_NEXT, pieces_max, work, error);
@@ -379,7 +379,7 @@ enum cad_status cad_tok_split(const struct tok_splitters *splitters, struct tok_
 	for (size_t i = 0; i < splitters->count; i++)
 		if (removes(&splitters->items[i]))
 			removed_until = i;
-	for (size_t i = 0; i < splitters->count && !status; i++) {
+	for (size_t i = 0; i < splitters->count && status == CAD_OK; i++) {
 		const struct tok_splitter *splitter = &splitters->items[i];
 		size_t pieces_max = i < removed_until ? SIZE_MAX : work->pieces_max;
 		switch (splitter->kind) {

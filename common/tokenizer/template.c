@@ -12,7 +12,7 @@ static enum cad_status add_ids(const json_t *special_tokens, const json_t *piece
 {
 	struct tok_slice name;
 	enum cad_status status = cad_tok_json_string(piece, "id", &name, error);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	const json_t *list = json_object_get(json_object_get(special_tokens, name.bytes), "ids"), *id;
 	if (!json_is_array(list))
@@ -24,7 +24,7 @@ static enum cad_status add_ids(const json_t *special_tokens, const json_t *piece
 			return cad_error_set(error, CAD_ERR_CORRUPT, "an id of the special token '%.*s' is not a whole number below %d", cad_tok_show(name), name.bytes,
 			                     TOK_ID_LIMIT);
 		status = cad_tok_push_id(ids, (int32_t)json_integer_value(id));
-		if (status)
+		if (status != CAD_OK)
 			return status;
 	}
 	return CAD_OK;
@@ -43,13 +43,13 @@ static enum cad_status parse_template(struct template_reader *reader, const json
 		const json_t *special = json_object_get(piece, "SpecialToken"), *sequence = json_object_get(piece, "Sequence");
 		if (special) {
 			enum cad_status status = add_ids(special_tokens, special, seen ? &reader->template->after : &reader->template->before, error);
-			if (status)
+			if (status != CAD_OK)
 				return status;
 			continue;
 		}
 		struct tok_slice name;
 		enum cad_status status = cad_tok_json_string(sequence, "id", &name, error);
-		if (status)
+		if (status != CAD_OK)
 			return status;
 		if (seen || strcmp(name.bytes, "A") != 0)
 			return cad_error_set(error, CAD_ERR_UNSUPPORTED, "a template for one text that does not hold it exactly once");

@@ -26,7 +26,7 @@ enum cad_status cad_tok_reserve(void **items, size_t *capacity, size_t count, si
 enum cad_status cad_tok_append(struct cad_text *text, const char *bytes, size_t size)
 {
 	enum cad_status status = cad_tok_reserve((void **)&text->bytes, &text->capacity, text->size, size + 1, 1);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	if (size)
 		memcpy(text->bytes + text->size, bytes, size);
@@ -38,7 +38,7 @@ enum cad_status cad_tok_append(struct cad_text *text, const char *bytes, size_t 
 enum cad_status cad_tok_push_id(struct cad_ids *ids, int32_t id)
 {
 	enum cad_status status = cad_tok_reserve((void **)&ids->ids, &ids->capacity, ids->count, 1, sizeof *ids->ids);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	ids->ids[ids->count++] = id;
 	return CAD_OK;
@@ -49,7 +49,7 @@ enum cad_status cad_tok_pieces_push(struct tok_pieces *pieces, struct tok_piece 
 	if (piece.id < 0 && piece.size == 0)
 		return CAD_OK;
 	enum cad_status status = cad_tok_reserve((void **)&pieces->items, &pieces->capacity, pieces->count, 1, sizeof *pieces->items);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	pieces->items[pieces->count++] = piece;
 	return CAD_OK;

@@ -44,12 +44,12 @@ static enum cad_status convert_line(struct converter *converter, const char *lin
 		status = cad_error_set(converter->error, CAD_ERR_CORRUPT, "there is no string \"text\"");
 	converter->ids.count = 0;
 	converter->text.size = 0;
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tokenizer_encode(converter->tokenizer, json_string_value(text), json_string_length(text), true, SIZE_MAX, &converter->ids, converter->error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tokenizer_decode(converter->tokenizer, converter->ids.ids, converter->ids.count, true, &converter->text, converter->error);
 	json_decref(root);
-	return status ? status : write_line(converter);
+	return status != CAD_OK ? status : write_line(converter);
 }
 
 static enum cad_status convert(struct converter *converter, FILE *input, const char *input_path)
@@ -59,15 +59,15 @@ static enum cad_status convert(struct converter *converter, FILE *input, const c
 	ssize_t size;
 	enum cad_status status = CAD_OK;
 	errno = 0;
-	while (!status && (size = getline(&line, &capacity, input)) >= 0) {
+	while (status == CAD_OK && (size = getline(&line, &capacity, input)) >= 0) {
 		number++;
 		if (strspn(line, " \t\r\n") == (size_t)size)
 			continue;
 		status = convert_line(converter, line, (size_t)size);
-		if (status)
+		if (status != CAD_OK)
 			(void)cad_error_prefix(converter->error, "'%s', line %zu", input_path, number);
 	}
-	if (!status && ferror(input))
+	if (status == CAD_OK && ferror(input))
 		status = cad_error_set(converter->error, CAD_ERR_IO, "cannot read '%s': %m", input_path);
 	free(line);
 	return status;
@@ -107,16 +107,16 @@ static enum cad_status convert_to(struct converter *converter, const char *input
 		goto free_partial;
 	}
 	status = convert_file(converter, input_path);
-	if (status) {
+	if (status != CAD_OK) {
 		if (!standard)
 			fclose(converter->output);
 		goto remove_partial;
 	}
 	status = close_output(converter, standard ? "standard output" : partial);
-	if (!status && !standard && rename(partial, output_path) != 0)
+	if (status == CAD_OK && !standard && rename(partial, output_path) != 0)
 		status = cad_error_set(converter->error, CAD_ERR_IO, "cannot write '%s': %m", output_path);
 remove_partial:
-	if (status && !standard)
+	if (status != CAD_OK && !standard)
 		remove(partial);
 free_partial:
 	free(partial);
@@ -128,7 +128,7 @@ enum cad_status cad_tokenize_file(const char *tokenizer_path, const char *input_
 	struct cad_error ignored;
 	struct converter converter = { .error = error ? error : &ignored };
 	enum cad_status status = cad_tokenizer_open(tokenizer_path, &converter.tokenizer, converter.error);
-	if (!status)
+	if (status == CAD_OK)
 		status = convert_to(&converter, input_path, output_path);
 	cad_tokenizer_close(converter.tokenizer);
 	cad_ids_fini(&converter.ids);

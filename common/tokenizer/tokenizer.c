@@ -11,29 +11,29 @@ static enum cad_status parse_parts(struct cad_tokenizer *tokenizer, const json_t
 {
 	struct tok_map vocab = { 0 };
 	enum cad_status status = cad_tok_normalizers_parse(json_object_get(root, "normalizer"), &tokenizer->normalizers, error);
-	if (status) {
+	if (status != CAD_OK) {
 		(void)cad_error_prefix(error, "normalizer");
 		return status;
 	}
 	status = cad_tok_splitters_parse(json_object_get(root, "pre_tokenizer"), &tokenizer->splitters, error);
-	if (status) {
+	if (status != CAD_OK) {
 		(void)cad_error_prefix(error, "pre_tokenizer");
 		return status;
 	}
 	status = cad_tok_template_parse(json_object_get(root, "post_processor"), &tokenizer->template, error);
-	if (status) {
+	if (status != CAD_OK) {
 		(void)cad_error_prefix(error, "post_processor");
 		return status;
 	}
 	status = cad_tok_decoders_parse(json_object_get(root, "decoder"), &tokenizer->decoders, error);
-	if (status) {
+	if (status != CAD_OK) {
 		(void)cad_error_prefix(error, "decoder");
 		return status;
 	}
 	status = cad_tok_bpe_parse(json_object_get(root, "model"), cad_tok_splitters_end_in_bytes(&tokenizer->splitters), &tokenizer->bpe, &vocab, &tokenizer->names,
 	                           error);
 	tokenizer->splitters.keep_bytes = tokenizer->bpe.bytes;
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_added_parse(json_object_get(root, "added_tokens"), &tokenizer->normalizers, &vocab, &tokenizer->added, &tokenizer->names, error);
 	cad_tok_map_fini(&vocab);
 	return status;
@@ -54,7 +54,7 @@ enum cad_status cad_tokenizer_parse(const char *name, const char *json, size_t b
 	else
 		status = parse_parts(created, root, error);
 	json_decref(root);
-	if (status) {
+	if (status != CAD_OK) {
 		cad_tokenizer_close(created);
 		return error ? cad_error_prefix(error, "tokenizer '%s'", name) : status;
 	}
@@ -70,14 +70,14 @@ static enum cad_status read_file(const char *path, struct cad_text *text, struct
 		return cad_error_set(error, CAD_ERR_IO, "cannot open '%s': %m", path);
 	enum cad_status status = CAD_OK;
 	size_t got = 1;
-	while (!status && got > 0) {
+	while (status == CAD_OK && got > 0) {
 		status = cad_tok_reserve((void **)&text->bytes, &text->capacity, text->size, CHUNK, 1);
-		got = status ? 0 : fread(text->bytes + text->size, 1, CHUNK, file);
+		got = status != CAD_OK ? 0 : fread(text->bytes + text->size, 1, CHUNK, file);
 		text->size += got;
 		if (text->size > FILE_MAX)
 			status = cad_error_set(error, CAD_ERR_RANGE, "'%s' is larger than %d MiB", path, FILE_MAX >> 20);
 	}
-	if (!status && ferror(file))
+	if (status == CAD_OK && ferror(file))
 		status = cad_error_set(error, CAD_ERR_IO, "cannot read '%s': %m", path);
 	fclose(file);
 	return status == CAD_ERR_MEMORY ? cad_error_set(error, status, "out of memory while reading '%s'", path) : status;
@@ -87,7 +87,7 @@ enum cad_status cad_tokenizer_open(const char *path, struct cad_tokenizer **toke
 {
 	struct cad_text text = { 0 };
 	enum cad_status status = read_file(path, &text, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tokenizer_parse(path, text.bytes, text.size, tokenizer, error);
 	cad_text_fini(&text);
 	return status;
@@ -122,11 +122,11 @@ static enum cad_status cut_and_normalize(const struct cad_tokenizer *tokenizer, 
 	const struct tok_added *added = &tokenizer->added;
 	work->text = text;
 	enum cad_status status = cad_tok_added_cut(added, &added->plain, text, 0, bytes, bytes > 0 ? cad_tok_utf8_size(text[0]) : 0, &work->spare);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	struct cad_text *out = &work->buffers[0];
 	bool same = tokenizer->normalizers.count == 0;
-	for (size_t i = 0; i < work->spare.count && !status; i++) {
+	for (size_t i = 0; i < work->spare.count && status == CAD_OK; i++) {
 		struct tok_piece piece = work->spare.items[i];
 		size_t start = piece.start, size = piece.size, origin = piece.origin;
 		if (piece.id >= 0) {
@@ -140,7 +140,7 @@ static enum cad_status cut_and_normalize(const struct cad_tokenizer *tokenizer, 
 			if (out->size > TOK_TEXT_BYTES_MAX)
 				return cad_error_set(error, CAD_ERR_RANGE, "the normalized text is longer than %d bytes", TOK_TEXT_BYTES_MAX);
 		}
-		if (!status)
+		if (status == CAD_OK)
 			status = cad_tok_added_cut(added, &added->normalized, same ? text : out->bytes, start, size, origin, &work->pieces);
 	}
 	if (!same && out->bytes)
@@ -170,22 +170,22 @@ static enum cad_status encode(const struct cad_tokenizer *tokenizer, const char 
 		return cad_tok_too_long(work->ids_max, error);
 	work->pieces_max = tokenizer->bpe.id_bytes_max > 0 ? work->ids_max - others : SIZE_MAX;
 	enum cad_status status = cut_and_normalize(tokenizer, text, bytes, work, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tok_split(&tokenizer->splitters, work, error);
-	for (size_t i = 0; special && i < template->before.count && !status; i++)
+	for (size_t i = 0; special && i < template->before.count && status == CAD_OK; i++)
 		status = cad_tok_push_id(ids, template->before.ids[i]);
-	for (size_t i = 0; i < work->pieces.count && !status; i++) {
+	for (size_t i = 0; i < work->pieces.count && status == CAD_OK; i++) {
 		const struct tok_piece *piece = &work->pieces.items[i];
 		if (piece->id >= 0)
 			status = cad_tok_push_id(ids, piece->id);
 		else
 			status = encode_piece(&tokenizer->bpe, work->text + piece->start, piece->size, work, ids, error);
-		if (!status && ids->count > work->ids_max)
+		if (status == CAD_OK && ids->count > work->ids_max)
 			return cad_tok_too_long(work->ids_max, error);
 	}
-	for (size_t i = 0; special && i < template->after.count && !status; i++)
+	for (size_t i = 0; special && i < template->after.count && status == CAD_OK; i++)
 		status = cad_tok_push_id(ids, template->after.ids[i]);
-	return !status && ids->count > work->ids_max ? cad_tok_too_long(work->ids_max, error) : status;
+	return status == CAD_OK && ids->count > work->ids_max ? cad_tok_too_long(work->ids_max, error) : status;
 }
 
 enum cad_status cad_tokenizer_encode(const struct cad_tokenizer *tokenizer, const char *text, size_t bytes, bool special, size_t ids_max, struct cad_ids *ids,
@@ -203,7 +203,7 @@ enum cad_status cad_tokenizer_encode(const struct cad_tokenizer *tokenizer, cons
 	cad_text_fini(&work.buffers[0]);
 	cad_text_fini(&work.buffers[1]);
 	cad_tok_symbols_fini(&work.symbols);
-	if (!status)
+	if (status == CAD_OK)
 		return CAD_OK;
 	ids->count = count;
 	return status == CAD_ERR_MEMORY ? cad_error_set(error, status, "out of memory while encoding %zu bytes", bytes) : status;

@@ -160,7 +160,7 @@ static enum cad_status decompose(const char *bytes, size_t size, utf8proc_option
 	for (size_t i = 0, length; i < size; i += length) {
 		utf8proc_int32_t c = (utf8proc_int32_t)cad_tok_utf8_get(bytes + i, &length);
 		enum cad_status status = cad_tok_reserve((void **)&out->items, &out->capacity, out->count, 32, sizeof *out->items);
-		if (status)
+		if (status != CAD_OK)
 			return status;
 		int boundary = 0;
 		utf8proc_ssize_t parts = utf8proc_decompose_char(c, out->items + out->count, 32, options, &boundary);
@@ -174,7 +174,7 @@ static enum cad_status decompose(const char *bytes, size_t size, utf8proc_option
 			end++;
 		if (end - i > 1) {
 			enum cad_status status = sort_marks(out->items + i, end - i);
-			if (status)
+			if (status != CAD_OK)
 				return status;
 		}
 		i = end + (end == i);
@@ -196,12 +196,12 @@ static enum cad_status put_stretch(enum tok_form form, const char *bytes, size_t
 	utf8proc_option_t options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (form == TOK_NFKC || form == TOK_NFKD ? UTF8PROC_COMPAT : 0);
 	characters->count = 0;
 	enum cad_status status = decompose(bytes, size, options, characters);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	if (form == TOK_NFC || form == TOK_NFKC)
 		characters->count =
 		    (size_t)utf8proc_normalize_utf32(characters->items, (utf8proc_ssize_t)characters->count, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-	for (size_t i = 0; i < characters->count && !status; i++) {
+	for (size_t i = 0; i < characters->count && status == CAD_OK; i++) {
 		char encoded[4];
 		status = cad_tok_append(out, encoded, cad_tok_utf8_put((uint32_t)characters->items[i], encoded));
 	}
@@ -213,7 +213,7 @@ enum cad_status cad_tok_normal_form(enum tok_form form, const char *bytes, size_
 	struct characters characters = { 0 };
 	enum cad_status status = CAD_OK;
 	size_t done = 0, length;
-	for (size_t i = 0; i < size && !status;) {
+	for (size_t i = 0; i < size && status == CAD_OK;) {
 		if (is_settled(form, cad_tok_utf8_get(bytes + i, &length))) {
 			i += length;
 			continue;
@@ -224,12 +224,12 @@ enum cad_status cad_tok_normal_form(enum tok_form form, const char *bytes, size_
 		while (i < size && !is_settled(form, cad_tok_utf8_get(bytes + i, &length)))
 			i += length;
 		status = cad_tok_append(out, bytes + done, start - done);
-		if (!status)
+		if (status == CAD_OK)
 			status = put_stretch(form, bytes + start, i - start, &characters, out);
 		done = i;
 	}
 	free(characters.items);
-	return status ? status : cad_tok_append(out, bytes + done, size - done);
+	return status != CAD_OK ? status : cad_tok_append(out, bytes + done, size - done);
 }
 
 static uint32_t lower(uint32_t c)
@@ -250,7 +250,7 @@ enum cad_status cad_tok_lowercase(const char *bytes, size_t size, struct cad_tex
 			status = cad_tok_append(out, "i\xcc\x87", 3);
 		else
 			status = cad_tok_append(out, encoded, cad_tok_utf8_put(lower(c), encoded));
-		if (status)
+		if (status != CAD_OK)
 			return status;
 	}
 	return CAD_OK;
@@ -286,7 +286,7 @@ enum cad_status cad_tok_bytes_of(struct tok_slice token, struct cad_text *out, b
 {
 	size_t start = out->size;
 	enum cad_status status = cad_tok_reserve((void **)&out->bytes, &out->capacity, out->size, token.size + 1, 1);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	*all = true;
 	for (size_t i = 0, length; i < token.size; i += length) {

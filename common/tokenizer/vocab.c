@@ -59,7 +59,7 @@ enum cad_status cad_tok_map_put(struct tok_map *map, const char *bytes, size_t s
 		map->slots[slot].offset = map->arena.size;
 		map->slots[slot].size = (uint32_t)size;
 		enum cad_status status = cad_tok_append(&map->arena, bytes, size);
-		if (status)
+		if (status != CAD_OK)
 			return status;
 		map->count++;
 	}
@@ -92,7 +92,7 @@ enum cad_status cad_tok_names_put(struct tok_names *names, int32_t id, const cha
 	CAD_ASSERT(id >= 0 && (uint32_t)id < names->count);
 	uint64_t offset = names->arena.size;
 	enum cad_status status = cad_tok_append(&names->arena, bytes, size);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	names->items[id].offset = offset;
 	names->items[id].size = (int64_t)size;

@@ -30,7 +30,7 @@ struct rt_frontend {
 	void *done_context;
 };
 
-/* --- the engine --- */
+/* ---- the engine ---- */
 
 static enum cad_status engine_submit(void *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error)
 {
@@ -125,7 +125,7 @@ static void text_start(struct cad_rpc_call *call, const ProtobufCMessage *messag
 	CAD_ASSERT(uv_queue_work(cad_rpc_reactor_loop(cad_rpc_call_reactor(call)), &job->work, text_compute, text_computed) == 0);
 }
 
-/* --- Generate --- */
+/* ---- Generate ---- */
 
 static void generate_compute(struct text_job *job)
 {
@@ -166,7 +166,7 @@ static void generate_done(struct cad_rpc_call *call, bool cancelled)
 		rt_stream_call_done(stream, cancelled ? CAD_RPC_CANCELLED : CAD_RPC_UNAVAILABLE);   /* by the client; by a drain */
 }
 
-/* --- the unary ones --- */
+/* ---- the unary ones ---- */
 
 static bool has_tokenizer(struct text_job *job)
 {
@@ -249,7 +249,7 @@ static const struct cad_rpc_method methods[] = {
 	{ .name = "GetModel", .kind = CAD_RPC_UNARY, .on = { .message = get_model } },
 };
 
-/* --- setup --- */
+/* ---- setup ---- */
 
 static enum cad_rpc_code authorize(void *context, struct cad_rpc_call *call, struct cad_error *why)
 {
@@ -294,7 +294,7 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 	struct cad_metrics *metrics = options->metrics;
 	if (!metrics) {
 		enum cad_status status = cad_metrics_create(&frontend->own_metrics);
-		if (status)
+		if (status != CAD_OK)
 			return status;
 		metrics = frontend->own_metrics;
 	}
@@ -327,7 +327,7 @@ enum cad_status rt_frontend_create(const struct rt_frontend_options *options, st
 {
 	struct rt_frontend *frontend = calloc(1, sizeof *frontend);
 	enum cad_status status = frontend ? options_copy(frontend, options) : CAD_ERR_MEMORY;
-	if (status) {
+	if (status != CAD_OK) {
 		if (frontend)
 			memory_free(frontend);
 		return cad_error_set(error, status, "out of memory for the gRPC front end");
@@ -338,13 +338,13 @@ enum cad_status rt_frontend_create(const struct rt_frontend_options *options, st
 	};
 	frontend->service = (struct cad_rpc_service){ &cadre__v1__inference__descriptor, methods, sizeof methods / sizeof methods[0], frontend };
 	status = cad_rpc_server_create(options->reactor, &config, &frontend->server, error);
-	if (status)
+	if (status != CAD_OK)
 		goto free_memory;
 	cad_rpc_server_add(frontend->server, &frontend->service);
 	status = cad_rpc_health_create(frontend->server, &frontend->health, error);
 	if (status == CAD_OK)
 		status = cad_rpc_reflection_create(frontend->server, &frontend->reflection, error);
-	if (status)
+	if (status != CAD_OK)
 		goto free_memory;
 	rt_frontend_set_serving(frontend, false);
 	*created = frontend;

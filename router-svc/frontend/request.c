@@ -39,7 +39,7 @@ static enum cad_status prompt_read(const struct rt_request_limits *limits, const
 		break;
 	default: return cad_error_set(error, CAD_ERR_INVALID, "the request has no prompt: set `text` or `tokens`");
 	}
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	if (request->prompt_count == 0)
 		return cad_error_set(error, CAD_ERR_INVALID, "the prompt is empty: give at least one character in `text`, or one id in `tokens`");
@@ -104,7 +104,7 @@ enum cad_status rt_request_read(const struct rt_request_limits *limits, const Ca
 		status = stops_check(limits, message, error);
 	if (status == CAD_OK)
 		status = prompt_read(limits, message, ids, &read, error);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	uint32_t room = limits->context_max - (uint32_t)read.prompt_count;
 	if (read.max_tokens > room)

@@ -82,7 +82,7 @@ static size_t certain(const struct rt_stop_text *stop)
 static enum cad_status let_go(struct rt_stop_text *stop, size_t size, struct cad_text *out)
 {
 	enum cad_status status = rt_text_append(out, stop->held.bytes, size);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	stop->held.size -= size;
 	memmove(stop->held.bytes, stop->held.bytes + size, stop->held.size);
@@ -100,7 +100,7 @@ enum cad_status rt_stop_text_add(struct rt_stop_text *stop, const char *bytes, s
 		return status;
 	}
 	status = rt_text_append(&stop->held, bytes, size);
-	if (status)
+	if (status != CAD_OK)
 		return status;
 	size_t match = first_match(stop);
 	bool matched = match < stop->held.size;

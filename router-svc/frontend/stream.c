@@ -50,7 +50,7 @@ struct rt_stream {
 	uint32_t sent_tokens;
 };
 
-/* --- the engine's thread --- */
+/* ---- the engine's thread ---- */
 
 static void list_push(_Atomic(struct rt_stream *) *list, struct rt_stream **next, struct rt_stream *stream)
 {
@@ -124,7 +124,7 @@ void rt_stream_event(const struct rt_event *event)
 	cad_rpc_wakeup_send(&hub->wakeup);
 }
 
-/* --- the reactor's thread: life --- */
+/* ---- the reactor's thread: life ---- */
 
 static void routing_free(struct rt_routing *routing)
 {
@@ -182,7 +182,7 @@ static enum cad_status stream_create(struct rt_stream_hub *hub, const Cadre__V1_
 	enum cad_status status = rt_stop_text_init(&stream->stop, message->stop, message->n_stop);
 	if (status == CAD_OK && hub->tokenizer)
 		status = cad_decoder_create(hub->tokenizer, true, &stream->decoder);
-	if (status) {
+	if (status != CAD_OK) {
 		stream_free(stream);
 		return status;
 	}
@@ -198,12 +198,12 @@ enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct cad_rpc_call *c
 		request->deadline_ns = cad_clock_now_ns(hub->engine.clock) + (uint64_t)left_ms * CAD_NS_PER_MS;
 	struct rt_stream *stream;
 	enum cad_status status = stream_create(hub, message, &stream);
-	if (status)
+	if (status != CAD_OK)
 		return cad_error_set(error, status, "there is no memory for another stream: try again later");
 	request->context = stream;
 	stream->call = call;   /* before submit: an event may come at once, but is looked at only by this thread */
 	status = hub->engine.submit(hub->engine.engine, request, &stream->id, error);
-	if (status) {
+	if (status != CAD_OK) {
 		stream_free(stream);
 		return status;
 	}
@@ -213,7 +213,7 @@ enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct cad_rpc_call *c
 	return CAD_OK;
 }
 
-/* --- the reactor's thread: one response --- */
+/* ---- the reactor's thread: one response ---- */
 
 struct answer {
 	Response message;
@@ -247,7 +247,7 @@ static enum cad_status text_take(struct rt_stream *stream, const struct token *t
 	enum cad_status status = cad_decoder_push(stream->decoder, token->id, &piece, error);
 	if (status == CAD_OK) {
 		status = rt_stop_text_add(&stream->stop, piece.bytes, piece.size, &answer->text, &found);
-		if (status)
+		if (status != CAD_OK)
 			cad_error_set(error, status, "there is no memory for the text of the answer");
 	}
 	cad_text_fini(&piece);
@@ -283,7 +283,7 @@ static enum cad_status end_take(struct rt_stream *stream, struct answer *answer,
 		status = rt_stop_text_add(&stream->stop, piece.bytes, piece.size, &answer->text, &found);
 		if (status == CAD_OK && !found)
 			status = rt_stop_text_flush(&stream->stop, &answer->text);
-		if (status)
+		if (status != CAD_OK)
 			cad_error_set(error, status, "there is no memory for the text of the answer");
 	}
 	cad_text_fini(&piece);
@@ -315,7 +315,7 @@ static enum cad_status routing_take(struct rt_stream *stream, struct answer *ans
 		return CAD_OK;
 	size_t rows_max = RT_STREAM_ROUTING_MESSAGE_BYTES / rt_routing_row_bytes(routing);
 	enum cad_status status = rt_routing_write(routing, rows_max ? (uint32_t)rows_max : 1, &stream->hub->arena, &answer->message.routing, &answer->message.n_routing);
-	return status ? cad_error_set(error, status, "there is no memory for the routing of the answer") : CAD_OK;
+	return status != CAD_OK ? cad_error_set(error, status, "there is no memory for the routing of the answer") : CAD_OK;
 }
 
 static void routing_drop_sent(struct rt_stream *stream)
@@ -338,7 +338,7 @@ static enum cad_status answer_fill(struct rt_stream *stream, struct answer *answ
 	if (atomic_load(&stream->copy_failed))
 		return cad_error_set(error, CAD_ERR_MEMORY, "there is no memory for the routing of the answer");
 	enum cad_status status = routing_take(stream, answer, error);
-	if (status || (stream->routing && (stream->routing->next || stream->routing->rows_sent < stream->routing->rows)))
+	if (status != CAD_OK || (stream->routing && (stream->routing->next || stream->routing->rows_sent < stream->routing->rows)))
 		return status;   /* more routing: the tokens wait for the next message */
 	status = tokens_take(stream, written, answer, error);
 	if (status == CAD_OK && !answer->last && stream->ended && stream->status == CAD_OK && atomic_load(&stream->taken) == atomic_load(&stream->written))
@@ -391,7 +391,7 @@ static bool send_one(struct rt_stream *stream)
 	struct cad_error error;
 	enum cad_status status = answer_fill(stream, &answer, &error);
 	bool something = answer.last || answer.message.n_token_ids > 0 || answer.message.n_routing > 0;
-	if (status)
+	if (status != CAD_OK)
 		fail(stream, status == CAD_ERR_MEMORY || status == CAD_ERR_EXHAUSTED ? CAD_RPC_RESOURCE_EXHAUSTED : CAD_RPC_INTERNAL, error.text);
 	else if (something)
 		answer_send(stream, &answer);
@@ -401,7 +401,7 @@ static bool send_one(struct rt_stream *stream)
 	return something;
 }
 
-/* --- the reactor's thread: turning --- */
+/* ---- the reactor's thread: turning ---- */
 
 static void resume_if_drained(struct rt_stream *stream)
 {

@@ -30,7 +30,7 @@ int fake_model_close(void **state)
 	return 0;
 }
 
-/* --- the engine --- */
+/* ---- the engine ---- */
 
 static enum cad_status fake_submit(void *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error)
 {
@@ -136,7 +136,7 @@ void fake_routing(struct fake_request *request, uint32_t first, uint32_t rows, u
 	rt_frontend_on_event(NULL, &event);
 }
 
-/* --- a router --- */
+/* ---- a router ---- */
 
 void fake_router_open_with(struct fake_router *router, struct rt_frontend_options options)
 {
@@ -176,7 +176,7 @@ void fake_router_close(struct fake_router *router)
 	rt_frontend_destroy(router->frontend);
 }
 
-/* --- a client --- */
+/* ---- a client ---- */
 
 static void answer_routing(struct fake_answer *answer, const Cadre__V1__GenerateResponse *response)
 {

@@ -20,7 +20,7 @@ extern struct cad_tokenizer *fake_tokenizer;
 int fake_model_open(void **state);
 int fake_model_close(void **state);
 
-/* --- the engine --- */
+/* ---- the engine ---- */
 
 struct fake_request {
 	void *context;
@@ -50,7 +50,7 @@ void fake_fail(struct fake_request *request, enum cad_status status, const char 
 /* Rows from `first` on, at most FAKE_STRIDE; adds what a client should see to *sum (fake_answer.routing_sum). */
 void fake_routing(struct fake_request *request, uint32_t first, uint32_t rows, uint64_t *sum);
 
-/* --- a router --- */
+/* ---- a router ---- */
 
 struct fake_router {
 	struct rpc_fixture rpc;
@@ -66,7 +66,7 @@ void fake_router_open_with(struct fake_router *router, struct rt_frontend_option
 void fake_router_close(struct fake_router *router);
 void fake_router_gone(void *router);   /* for rt_frontend_drain: sets gone */
 
-/* --- a client --- */
+/* ---- a client ---- */
 
 /* Checks each message as it comes, and gathers. */
 struct fake_answer {

@@ -8,7 +8,7 @@ enum { PATIENCE_MS = 60000 };
 
 static void check(enum cad_status status, const struct cad_error *error)
 {
-	if (status) {
+	if (status != CAD_OK) {
 		fprintf(stderr, "rpc fixture: %s\n", error->text);
 		abort();
 	}

@@ -178,7 +178,7 @@ static void streams_at_the_end(void **state)
 	rt_frontend_destroy(router.frontend);
 }
 
-/* --- an engine in a thread of its own --- */
+/* ---- an engine in a thread of its own ---- */
 
 struct crowd {
 	struct fake_router router;

@@ -31,7 +31,7 @@ struct seen {
 	struct cad_rpc_health *health;
 };
 
-/* --- handlers --- */
+/* ---- handlers ---- */
 
 /* "hang" is never answered, "fail" fails, everything else becomes one id per byte. */
 static void tokenize(struct cad_rpc_call *call, const ProtobufCMessage *message)
@@ -160,7 +160,7 @@ static const struct cad_rpc_method placement_methods[] = {
 	{ "GetStatus", CAD_RPC_UNARY, { .message = unused }, false },
 };
 
-/* --- the server of each test --- */
+/* ---- the server of each test ---- */
 
 struct test {
 	struct rpc_fixture rpc;
@@ -193,7 +193,7 @@ static void generate_start(struct test *test, unsigned messages, const struct ca
 	rpc_start(&test->rpc, GENERATE, &request.base, &cadre__v1__generate_response__descriptor, options, result);
 }
 
-/* --- tests --- */
+/* ---- tests ---- */
 
 static void ids_are_abc(struct rpc_result *result, const ProtobufCMessage *message)
 {

@@ -137,7 +137,7 @@ static void arena_limits(void **state)
 	free(bytes);
 }
 
-/* --- compression --- */
+/* ---- compression ---- */
 
 /* A compressed TokenizeRequest whose text has `size` characters, in slices of `slice` bytes. */
 static grpc_byte_buffer *compressed(size_t size, size_t slice, int window_bits, size_t cut, grpc_compression_algorithm algorithm)

@@ -19,7 +19,7 @@
 #define TOKENIZE "/cadre.v1.Inference/Tokenize"
 #define REFLECTION "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 
-/* --- a service --- */
+/* ---- a service ---- */
 
 static void tokenize(struct cad_rpc_call *call, const ProtobufCMessage *message)
 {
@@ -73,7 +73,7 @@ static void tokenize_call(struct rpc_fixture *rpc, const char *text, struct rpc_
 	rpc_call(rpc, TOKENIZE, &request.base, &cadre__v1__tokenize_response__descriptor, NULL, result);
 }
 
-/* --- health --- */
+/* ---- health ---- */
 
 typedef Grpc__Health__V1__HealthCheckRequest HealthRequest;
 typedef Grpc__Health__V1__HealthCheckResponse HealthResponse;
@@ -145,7 +145,7 @@ static void health(void **state)
 	cad_rpc_health_destroy(health);
 }
 
-/* --- reflection --- */
+/* ---- reflection ---- */
 
 struct reflected {
 	unsigned services, files, error_code;
@@ -239,7 +239,7 @@ static void reflection_refuses_wrong_tables(void **state)
 	rpc_fixture_close(&rpc);
 }
 
-/* --- TLS --- */
+/* ---- TLS ---- */
 
 static void run(const char *format, ...)
 {
@@ -341,7 +341,7 @@ static void tls(void **state)
 	run("rm -r %s", folder);
 }
 
-/* --- other threads --- */
+/* ---- other threads ---- */
 
 enum { POSTERS = 3, POSTS = 2000 };
 
@@ -494,7 +494,7 @@ static void loop_works(void **state)
 	close(ends[1]);
 }
 
-/* --- the client for command lines, in a thread of its own --- */
+/* ---- the client for command lines, in a thread of its own ---- */
 
 struct command {
 	char target[32];
@@ -603,7 +603,7 @@ static void command_line_nobody_there(void **state)
 	assert_non_null(strstr(error.text, "/nonexistent"));
 }
 
-/* --- addresses and codes --- */
+/* ---- addresses and codes ---- */
 
 static void loopback(void **state)
 {

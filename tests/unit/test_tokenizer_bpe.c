@@ -296,15 +296,15 @@ static enum cad_status whole_round(const char *json, struct cad_error *error)
 	struct cad_ids ids = { 0 };
 	struct cad_text out = { 0 };
 	enum cad_status status = cad_tokenizer_parse("round", json, strlen(json), &tokenizer, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tokenizer_encode(tokenizer, text, sizeof text - 1, true, 1000, &ids, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_tokenizer_decode(tokenizer, ids.ids, ids.count, false, &out, error);
-	if (!status && (status = cad_decoder_create(tokenizer, true, &decoder)) != CAD_OK)
+	if (status == CAD_OK && (status = cad_decoder_create(tokenizer, true, &decoder)) != CAD_OK)
 		(void)cad_error_set(error, status, "no decoder");
-	for (size_t i = 0; i < ids.count && !status; i++)
+	for (size_t i = 0; i < ids.count && status == CAD_OK; i++)
 		status = cad_decoder_push(decoder, ids.ids[i], &out, error);
-	if (!status)
+	if (status == CAD_OK)
 		status = cad_decoder_finish(decoder, &out, error);
 	cad_decoder_destroy(decoder);
 	cad_tokenizer_close(tokenizer);
