@@ -1,15 +1,20 @@
 /*
- * The cover of a token (common/cluster/cover.h) in nanoseconds: what the router pays for every row and layer, and the planner for every token that a change touches.
+ * The cover of a token (common/cluster/cover.h) in nanoseconds: what the router pays for every row
+ * and layer, and the planner for every token that a change touches.
  *
- * Tokens are a generated trace's: 256 experts, communities, popularity by Zipf. Communities live together, in blocks of the nodes; copies go to the expert with most
- * uses a replica and to the least loaded node, as EPLB deals them out. The rules:
+ * Tokens are a generated trace's: 256 experts, communities, popularity by Zipf. Communities live
+ * together, in blocks of the nodes; copies go to the expert with most uses a replica and to the
+ * least loaded node, as EPLB deals them out. The rules:
  *
  *   plain   no load: ties go to the lower index
  *   load    ties go to the smaller load, as in the planner's search
- *   guard   in batches of 512 tokens, busy nodes count for less and nodes may be unusable (none is), as in the router
+ *   guard   in batches of 512 tokens, busy nodes count for less and nodes may be unusable (none
+ *           is), as in the router
  *
- * `least` is a pass over the same tokens that reads every replica of their experts and counts a row at each slot's first one: about the least that a rule over lists
- * of copies does. All take turns batch by batch, on one thread; ratio = rule / least. Medians over the repeats, with the lowest and the highest.
+ * `least` is a pass over the same tokens that reads every replica of their experts and counts a row
+ * at each slot's first one: about the least that a rule over lists of copies does. All take turns
+ * batch by batch, on one thread; ratio = rule / least. Medians over the repeats, with the lowest
+ * and the highest.
  */
 #include "limits.h"
 #include "report.h"
@@ -69,17 +74,31 @@ static _Noreturn void die(const char *why)
 
 struct tokens {
 	uint32_t k;
-	int32_t *experts;            /* [TOKENS][k] */
+	int32_t *experts; /* [TOKENS][k] */
 	double uses[EXPERTS];
-	uint32_t order[EXPERTS];     /* neighbouring communities side by side */
+	uint32_t order[EXPERTS]; /* neighbouring communities side by side */
 };
 
 static void draw(struct tokens *tokens, uint32_t k)
 {
-	const struct pl_synthetic settings = { .layers = 1, .experts = EXPERTS, .k = k, .tokens = TOKENS, .seed = 1, .communities = COMMUNITIES, .strength = 0.4, .zipf = 0.8,
-		.zipf_of_layer = true, .tasks = 8, .task_skew = 1, .locality = 0.6, .request_tokens = 128 };
+	const struct pl_synthetic settings = {
+		.layers = 1,
+		.experts = EXPERTS,
+		.k = k,
+		.tokens = TOKENS,
+		.seed = 1,
+		.communities = COMMUNITIES,
+		.strength = 0.4,
+		.zipf = 0.8,
+		.zipf_of_layer = true,
+		.tasks = 8,
+		.task_skew = 1,
+		.locality = 0.6,
+		.request_tokens = 128,
+	};
 	struct pl_synthetic_trace made;
 	struct cad_error error;
+
 	if (pl_synthetic_create(&settings, &made, &error) != CAD_OK)
 		die(error.text);
 	*tokens = (struct tokens){ .k = k, .experts = malloc((size_t)TOKENS * k * sizeof *tokens->experts) };
@@ -91,6 +110,7 @@ static void draw(struct tokens *tokens, uint32_t k)
 		if (id != PL_TRACE_NONE)
 			tokens->uses[id]++;
 	}
+
 	uint32_t at = 0;
 	for (uint32_t c = 0; c < COMMUNITIES; c++)
 		for (uint32_t e = 0; e < EXPERTS; e++)
@@ -104,12 +124,16 @@ static void add_copy(const struct tokens *tokens, uint32_t nodes, bool (*holds)[
 {
 	double load[NODES_MAX] = { 0 };
 	uint32_t hottest = EXPERTS, lightest = nodes;
+
 	for (uint32_t e = 0; e < EXPERTS; e++) {
 		for (uint32_t n = 0; n < nodes; n++)
 			load[n] += holds[e][n] ? tokens->uses[e] / replicas[e] : 0;
-		if (replicas[e] < nodes && (hottest == EXPERTS || tokens->uses[e] / replicas[e] > tokens->uses[hottest] / replicas[hottest]))
+		if (replicas[e] < nodes &&
+			(hottest == EXPERTS ||
+				tokens->uses[e] / replicas[e] > tokens->uses[hottest] / replicas[hottest]))
 			hottest = e;
 	}
+
 	for (uint32_t n = 0; n < nodes; n++)
 		if (!holds[hottest][n] && (lightest == nodes || load[n] < load[lightest]))
 			lightest = n;
@@ -125,26 +149,43 @@ static struct cad_map *place(const struct tokens *tokens, uint32_t nodes_count, 
 	char ids[NODES_MAX][8];
 	uint32_t replicas[EXPERTS], layer = 0;
 	size_t count = 0;
+
 	memset(holds, 0, sizeof holds);
 	for (uint32_t i = 0; i < EXPERTS; i++) {
 		holds[tokens->order[i]][i * nodes_count / EXPERTS] = true;
 		replicas[i] = 1;
 	}
+
 	for (uint32_t i = 0; i < (uint32_t)(copied * EXPERTS); i++)
 		add_copy(tokens, nodes_count, holds, replicas);
 	for (uint32_t n = 0; n < nodes_count; n++) {
 		snprintf(ids[n], sizeof ids[n], "n%u", n);
-		nodes[n] = (struct cad_map_node){ .id = ids[n], .exchange_address = "x:1", .http_address = "", .live = true };
+		nodes[n] = (struct cad_map_node){
+			.id = ids[n],
+			.exchange_address = "x:1",
+			.http_address = "",
+			.live = true,
+		};
 		for (uint32_t e = 0; e < EXPERTS; e++)
 			if (holds[e][n])
 				list[count++] = (struct cad_map_replica){ layer, e, n };
 	}
-	const struct cad_map_source source = { .epoch = 1, .nodes = nodes, .nodes_count = nodes_count, .layers = &layer, .layers_count = 1, .experts = EXPERTS, .replicas = list,
-		.replicas_count = count };
+
+	const struct cad_map_source source = {
+		.epoch = 1,
+		.nodes = nodes,
+		.nodes_count = nodes_count,
+		.layers = &layer,
+		.layers_count = 1,
+		.experts = EXPERTS,
+		.replicas = list,
+		.replicas_count = count,
+	};
 	struct cad_map *map;
 	struct cad_error error;
 	if (cad_map_create(&source, &map, &error) != CAD_OK)
 		die(error.text);
+
 	return map;
 }
 
@@ -170,7 +211,7 @@ struct scene {
 	uint32_t busy[NODES_MAX], unit[NODES_MAX];
 	uint64_t usable[NODES_MAX / 64];
 	uint16_t nodes[BATCH][CAD_TOPK_MAX];
-	double touched[RULES];       /* nodes of all tokens */
+	double touched[RULES]; /* nodes of all tokens */
 };
 
 static void cover_batch(struct scene *scene, uint32_t from, uint32_t to, enum rule rule)
@@ -178,8 +219,11 @@ static void cover_batch(struct scene *scene, uint32_t from, uint32_t to, enum ru
 	const struct cad_map *map = scene->map;
 	uint32_t k = scene->tokens->k;
 	float mean = (float)(to - from) * (float)k * UNIT / (float)map->nodes_count;
-	const struct cad_cover_load load = { .node = scene->busy }, guarded = { scene->busy, scene->unit, 1.03f * mean, 0.05f * mean };
+	const struct cad_cover_load load = { .node = scene->busy },
+				    guarded = { scene->busy, scene->unit, 1.03f * mean, 0.05f * mean };
+
 	memset(scene->busy, 0, sizeof scene->busy);
+
 	for (uint32_t t = from; t < to; t++) {
 		const int32_t *experts = scene->tokens->experts + (size_t)t * k;
 		uint16_t *nodes = scene->nodes[t - from];
@@ -204,7 +248,8 @@ static uint32_t distinct(const uint16_t *nodes, uint32_t k)
 	return count;
 }
 
-/* Nanoseconds per token of every rule. They take turns batch by batch, so that whatever else the machine does falls on all. */
+/* Nanoseconds per token of every rule. They take turns batch by batch, so that whatever else the
+ * machine does falls on all. */
 static void walk(struct scene *scene, double ns[RULES])
 {
 	for (enum rule rule = LEAST; rule < RULES; rule++)
@@ -226,6 +271,7 @@ static void measure(const struct tokens *tokens, uint32_t nodes, double copied, 
 	static struct scene scene;
 	struct cad_map *map = place(tokens, nodes, copied);
 	double ns[RULES][REPEATS_MAX], ratio[RULES][REPEATS_MAX], replicas = 0;
+
 	scene = (struct scene){ .map = map, .tokens = tokens };
 	memset(scene.usable, 0xff, sizeof scene.usable);
 	for (uint32_t n = 0; n < nodes; n++)
@@ -240,27 +286,40 @@ static void measure(const struct tokens *tokens, uint32_t nodes, double copied, 
 			ratio[rule][r] = once[rule] / once[LEAST];
 		}
 	}
+
 	double least = report_median(ns[LEAST], repeats);
 	for (enum rule rule = PLAIN; rule < RULES; rule++) {
-		double middle = report_median(ns[rule], repeats), low = ns[rule][0], high = ns[rule][repeats - 1], to_least = report_median(ratio[rule], repeats);
+		double middle = report_median(ns[rule], repeats), low = ns[rule][0], high = ns[rule][repeats - 1],
+		       to_least = report_median(ratio[rule], repeats);
 		double copies_percent = 100 * copied, touched = scene.touched[rule] / TOKENS;
-		printf("%3u %6u %7.1f %9.2f  %-6s %9.1f %9.1f %9.1f %9.1f %7.2f %7.2f\n", tokens->k, nodes, copies_percent, replicas, rule_names[rule], middle, low, high, least, to_least, touched);
+		printf("%3u %6u %7.1f %9.2f  %-6s %9.1f %9.1f %9.1f %9.1f %7.2f %7.2f\n", tokens->k, nodes,
+			copies_percent, replicas, rule_names[rule], middle, low, high, least, to_least, touched);
 		if (csv)
-			fprintf(csv, "%u,%u,%.1f,%.2f,%s,%.1f,%.1f,%.1f,%.1f,%.2f,%.4f\n", tokens->k, nodes, copies_percent, replicas, rule_names[rule], middle, low, high, least, to_least, touched);
+			fprintf(csv, "%u,%u,%.1f,%.2f,%s,%.1f,%.1f,%.1f,%.1f,%.2f,%.4f\n", tokens->k, nodes,
+				copies_percent, replicas, rule_names[rule], middle, low, high, least, to_least,
+				touched);
 	}
+
 	cad_map_release(map);
 }
 
 int main(int argc, char **argv)
 {
 	struct options o = { .repeats = 9 };
-	const struct argp argp = { option_table, parse_option, NULL, "Nanoseconds per token of the cover: which replica serves each expert.", NULL, NULL, NULL };
+	const struct argp argp = { option_table, parse_option, NULL,
+		"Nanoseconds per token of the cover: which replica serves each expert.", NULL, NULL, NULL };
+
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
-	FILE *csv = o.csv ? report_open(o.csv, "cover", "k,nodes,copies_percent,replicas_per_token,rule,ns_per_token,low,high,least_ns,ratio,nodes_per_token") : NULL;
+	FILE *csv = o.csv
+		? report_open(o.csv, "cover",
+			  "k,nodes,copies_percent,replicas_per_token,rule,ns_per_token,low,high,least_ns,ratio,nodes_per_token")
+		: NULL;
 	if (o.csv && !csv)
 		return 1;
 	char machine[64];
-	printf("%s\n  k  nodes copies%%  replicas  rule    ns/token       low      high     least   ratio   nodes\n", limit_machine(machine));
+	printf("%s\n  k  nodes copies%%  replicas  rule    ns/token       low      high     least   ratio   nodes\n",
+		limit_machine(machine));
+
 	for (size_t i = 0; i < COUNT(ks); i++) {
 		if (o.k && o.k != ks[i])
 			continue;
@@ -271,5 +330,6 @@ int main(int argc, char **argv)
 				measure(&tokens, nodes_counts[n], copies[c], o.repeats, csv);
 		free(tokens.experts);
 	}
+
 	return report_close(csv) ? 0 : 1;
 }

@@ -1,18 +1,23 @@
 /*
- * Round trips of the token exchange beside ucx_perftest: 1, 8, 64 and 512 rows of 8,192 bytes out and as many bytes back, over TCP on the loopback interface and
- * over shared memory, each size in the same run and interleaved, so that whatever else the machine does falls on both.
+ * Round trips of the token exchange beside ucx_perftest: 1, 8, 64 and 512 rows of 8,192 bytes out
+ * and as many bytes back, over TCP on the loopback interface and over shared memory, each size in
+ * the same run and interleaved, so that whatever else the machine does falls on both.
  *
  *   bench_exchange [--rounds N] [--transport tcp|shm] [--rank P]
  *
- * What is compared: `ours` is cad_call_start to callback, with headers, checks, credits, heartbeats and endpoint error handling; the server answers at once. perftest is
- * `ucx_perftest -t ucp_am_lat -e` (active messages, error handling on) with the same bytes; it prints one-way latency, so twice that; under UCX's own settings
- * ("default") and under those that Cadre sets ("tuned"), and the ratio is to the better of the two. Both poll without sleeping, as perftest always does;
- * `ours_sleep` is what a service does: every wait sleeps on the event descriptor. Best median of the rounds; p99 of the round with that median.
+ * What is compared: `ours` is cad_call_start to callback, with headers, checks, credits, heartbeats
+ * and endpoint error handling; the server answers at once. perftest is `ucx_perftest -t ucp_am_lat
+ * -e` (active messages, error handling on) with the same bytes; it prints one-way latency, so twice
+ * that; under UCX's own settings ("default") and under those that Cadre sets ("tuned"), and the
+ * ratio is to the better of the two. Both poll without sleeping, as perftest always does;
+ * `ours_sleep` is what a service does: every wait sleeps on the event descriptor. Best median of
+ * the rounds; p99 of the round with that median.
  *
- * --rank 20 compares 20th percentiles instead of medians: on a machine that does other things too, the median of whoever polls is mostly the time for which it was
- * not running.
+ * --rank 20 compares 20th percentiles instead of medians: on a machine that does other things too,
+ * the median of whoever polls is mostly the time for which it was not running.
  *
- * Output is CSV: transport,rows,bytes,ours_p50_us,ours_p99_us,ours_sleep_p50_us,perftest_default_us,perftest_tuned_us,ratio
+ * Output is CSV:
+ * transport,rows,bytes,ours_p50_us,ours_p99_us,ours_sleep_p50_us,perftest_default_us,perftest_tuned_us,ratio
  */
 #include "common/transport/transport.h"
 
@@ -45,12 +50,21 @@ static void options_for(struct cad_transport_options *o, const char *node)
 	cad_transport_options_default(o);
 	snprintf(o->identity.cluster, sizeof o->identity.cluster, "bench");
 	snprintf(o->identity.node, sizeof o->identity.node, "%s", node);
-	o->limits = (struct cad_wire_limits){ .payload_bytes_max = 32u << 20, .rows_max = ROWS_MAX, .row_elements = ELEMENTS, .layers = 1, .experts = 1 };
+	o->limits = (struct cad_wire_limits){
+		.payload_bytes_max = 32u << 20,
+		.rows_max = ROWS_MAX,
+		.row_elements = ELEMENTS,
+		.layers = 1,
+		.experts = 1,
+	};
 	o->calls_max = 16;
 	o->connections_max = 4;
 }
 
-static const char *ucx_transports(const char *transport) { return strcmp(transport, "shm") == 0 ? "posix,cma,tcp" : "tcp"; }
+static const char *ucx_transports(const char *transport)
+{
+	return strcmp(transport, "shm") == 0 ? "posix,cma,tcp" : "tcp";
+}
 
 static void serve_request(struct cad_transport *transport, struct cad_request *request)
 {
@@ -61,14 +75,19 @@ static void serve_request(struct cad_transport *transport, struct cad_request *r
 	for (uint32_t r = 0; r < view->call.rows; r++)
 		sums[r] = (struct cadre_wire_sum){ .width = 2 };
 	size_t data_bytes = (size_t)view->call.rows * ELEMENTS * 2;
-	cad_request_answer(request, &(struct cadre_wire_answer){ .data_bytes = data_bytes }, view->call.rows * sizeof *sums + data_bytes);
+	cad_request_answer(request,
+		&(struct cadre_wire_answer){
+			.data_bytes = data_bytes,
+		},
+		view->call.rows * sizeof *sums + data_bytes);
 }
 
-static void nothing(struct cad_transport *transport, struct cad_connection *connection, enum cad_connection_state state, enum cad_status status, const char *text)
+static void nothing(struct cad_transport *transport, struct cad_connection *connection, enum cad_connection_state state,
+	enum cad_status status, const char *text)
 {
 	(void)transport, (void)connection, (void)status, (void)text;
 	if (state == CAD_CONNECTION_CLOSED)
-		exit(0);   /* a server serves one client */
+		exit(0); /* a server serves one client */
 }
 
 static _Noreturn void serve(const char *transport, bool sleeps)
@@ -76,11 +95,13 @@ static _Noreturn void serve(const char *transport, bool sleeps)
 	struct cad_transport_options options;
 	struct cad_transport *t;
 	struct cad_error error;
+
 	options_for(&options, "server");
 	options.on_request = serve_request;
 	options.on_connection = nothing;
 	struct cad_ucx_options ucx = { .devices = "lo", .transports = ucx_transports(transport) };
-	if (cad_transport_ucx_create(&options, &ucx, &t, &error) != CAD_OK || cad_transport_listen(t, "127.0.0.1:0", &error) != CAD_OK)
+	if (cad_transport_ucx_create(&options, &ucx, &t, &error) != CAD_OK ||
+		cad_transport_listen(t, "127.0.0.1:0", &error) != CAD_OK)
 		die("server", error.text);
 	printf("%s\n", cad_transport_address(t));
 	fflush(stdout);
@@ -90,7 +111,8 @@ static _Noreturn void serve(const char *transport, bool sleeps)
 
 /* ---- a child, and what it prints ---- */
 
-/* Server and client on a core each, and always on the same one: where the scheduler puts them is worth a quarter of a small round trip. */
+/* Server and client on a core each, and always on the same one: where the scheduler puts them is
+ * worth a quarter of a small round trip. */
 static void pin(int core)
 {
 	cpu_set_t set;
@@ -117,6 +139,7 @@ static pid_t start(char *const argv[], char *const environment[], int core, FILE
 	close(ends[1]);
 	*output = fdopen(ends[0], "r");
 	pin(1);
+
 	return child;
 }
 
@@ -129,10 +152,16 @@ static void finish(pid_t child, FILE *output)
 
 /* ---- ours ---- */
 
-struct result { double p50_us, p99_us; };
+struct result {
+	double p50_us, p99_us;
+};
 
-static struct { bool ready, done; enum cad_status status; } state;
-static void client_news(struct cad_transport *transport, struct cad_connection *connection, enum cad_connection_state connection_state, enum cad_status status, const char *text)
+static struct {
+	bool ready, done;
+	enum cad_status status;
+} state;
+static void client_news(struct cad_transport *transport, struct cad_connection *connection,
+	enum cad_connection_state connection_state, enum cad_status status, const char *text)
 {
 	(void)transport, (void)connection, (void)status;
 	if (connection_state == CAD_CONNECTION_CLOSED)
@@ -149,14 +178,36 @@ static void call_done(void *context, struct cad_call *call, enum cad_status stat
 
 static size_t payload_fill(uint8_t *bytes, uint32_t rows, struct cadre_wire_call *call)
 {
-	*call = (struct cadre_wire_call){ .rows = rows, .row_elements = ELEMENTS, .pairs = rows, .groups = 1, .data_bytes = (uint64_t)rows * ELEMENTS * 2 };
+	*call = (struct cadre_wire_call){
+		.rows = rows,
+		.row_elements = ELEMENTS,
+		.pairs = rows,
+		.groups = 1,
+		.data_bytes = (uint64_t)rows * ELEMENTS * 2,
+	};
 	struct cad_call_layout at = cad_wire_call_layout(rows, (size_t)call->data_bytes, 1, rows);
 	memset(bytes, 1, at.bytes);
-	memcpy(bytes + at.groups, &(struct cadre_wire_group){ .expert = 0, .pairs = rows }, sizeof(struct cadre_wire_group));
+	memcpy(bytes + at.groups,
+		&(struct cadre_wire_group){
+			.expert = 0,
+			.pairs = rows,
+		},
+		sizeof(struct cadre_wire_group));
+
 	for (uint32_t r = 0; r < rows; r++) {
-		memcpy(bytes + at.rows + r * sizeof(struct cadre_wire_row), &(struct cadre_wire_row){ .type = CADRE_ROW_BF16 }, sizeof(struct cadre_wire_row));
-		memcpy(bytes + at.pairs + r * sizeof(struct cadre_wire_pair), &(struct cadre_wire_pair){ .row = r, .weight = 1.0f }, sizeof(struct cadre_wire_pair));
+		memcpy(bytes + at.rows + r * sizeof(struct cadre_wire_row),
+			&(struct cadre_wire_row){
+				.type = CADRE_ROW_BF16,
+			},
+			sizeof(struct cadre_wire_row));
+		memcpy(bytes + at.pairs + r * sizeof(struct cadre_wire_pair),
+			&(struct cadre_wire_pair){
+				.row = r,
+				.weight = 1.0f,
+			},
+			sizeof(struct cadre_wire_pair));
 	}
+
 	return at.bytes;
 }
 
@@ -166,12 +217,15 @@ static int ascending(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static struct result measure_size(struct cad_transport *t, struct cad_connection *connection, struct cad_buffer *payload, struct cad_buffer *answer, size_t size, bool sleeps)
+static struct result measure_size(struct cad_transport *t, struct cad_connection *connection,
+	struct cad_buffer *payload, struct cad_buffer *answer, size_t size, bool sleeps)
 {
 	static uint64_t times[ITERATIONS_MAX];
 	int iterations = sizes_iterations[size], warm = iterations / 10;
 	struct cad_call_start begin = { .payload = payload, .answer = answer, .done = call_done };
+
 	begin.payload_bytes = payload_fill(payload->bytes, sizes_rows[size], &begin.call);
+
 	for (int i = -warm; i < iterations; i++) {
 		struct cad_call *call;
 		state.done = false;
@@ -185,8 +239,10 @@ static struct result measure_size(struct cad_transport *t, struct cad_connection
 		if (i >= 0)
 			times[i] = cad_clock_now_ns(&cad_clock_system) - from;
 	}
+
 	qsort(times, (size_t)iterations, sizeof *times, ascending);
-	return (struct result){ (double)times[iterations * rank / 100] / 1e3, (double)times[iterations * 99 / 100] / 1e3 };
+	return (struct result){ (double)times[iterations * rank / 100] / 1e3,
+		(double)times[iterations * 99 / 100] / 1e3 };
 }
 
 static void measure_ours(const char *transport, bool sleeps, struct result results[SIZES])
@@ -194,6 +250,7 @@ static void measure_ours(const char *transport, bool sleeps, struct result resul
 	FILE *output;
 	char address[LINE_BYTES];
 	char *argv[] = { "/proc/self/exe", "--serve", (char *)(uintptr_t)transport, sleeps ? "sleep" : "poll", NULL };
+
 	pid_t server = start(argv, environ, 0, &output);
 	if (!fgets(address, sizeof address, output))
 		die("server", "did not start");
@@ -207,8 +264,11 @@ static void measure_ours(const char *transport, bool sleeps, struct result resul
 	options.on_connection = client_news;
 	struct cad_ucx_options ucx = { .devices = "lo", .transports = ucx_transports(transport) };
 	state.ready = false;
-	if (cad_transport_ucx_create(&options, &ucx, &t, &error) != CAD_OK || cad_buffer_create(t, cad_wire_call_bytes_max(ROWS_MAX, ELEMENTS, 1, ROWS_MAX), &payload) != CAD_OK ||
-	    cad_buffer_create(t, cad_wire_answer_bytes_max(ROWS_MAX, ELEMENTS), &answer) != CAD_OK || cad_transport_connect(t, address, NULL, &connection, &error) != CAD_OK)
+
+	if (cad_transport_ucx_create(&options, &ucx, &t, &error) != CAD_OK ||
+		cad_buffer_create(t, cad_wire_call_bytes_max(ROWS_MAX, ELEMENTS, 1, ROWS_MAX), &payload) != CAD_OK ||
+		cad_buffer_create(t, cad_wire_answer_bytes_max(ROWS_MAX, ELEMENTS), &answer) != CAD_OK ||
+		cad_transport_connect(t, address, NULL, &connection, &error) != CAD_OK)
 		die("client", error.text);
 	while (!state.ready)
 		cad_transport_poll(t, UINT64_MAX);
@@ -217,9 +277,12 @@ static void measure_ours(const char *transport, bool sleeps, struct result resul
 		if (results[size].p50_us == 0 || result.p50_us < results[size].p50_us)
 			results[size] = result;
 	}
+
 	cad_buffer_destroy(t, &payload);
 	cad_buffer_destroy(t, &answer);
-	finish(server, output);   /* the transport is left as it is: to destroy it would mean to hear of the dead server */
+
+	/* the transport is left as it is: to destroy it would mean to hear of the dead server */
+	finish(server, output);
 }
 
 /* ---- perftest ---- */
@@ -230,6 +293,7 @@ static char **perftest_environment(const char *transport, bool tuned)
 	static char *list[256];
 	static char tls[64];
 	size_t count = 0;
+
 	for (char **at = environ; *at && count < 240; at++)
 		if (strncmp(*at, "UCX_", 4) != 0 || tuned)
 			list[count++] = *at;
@@ -238,10 +302,11 @@ static char **perftest_environment(const char *transport, bool tuned)
 	list[count++] = "UCX_NET_DEVICES=lo";
 	if (tuned && strcmp(transport, "tcp") == 0)
 		list[count++] = "UCX_RNDV_THRESH=256K";
-	if (strcmp(transport, "shm") == 0) {   /* without these it is TCP, whatever UCX_TLS says */
+	if (strcmp(transport, "shm") == 0) { /* without these it is TCP, whatever UCX_TLS says */
 		list[count++] = "UCX_POSIX_ERROR_HANDLING=y";
 		list[count++] = "UCX_CMA_MEMORY_INVALIDATE=y";
 	}
+
 	list[count] = NULL;
 	return list;
 }
@@ -262,6 +327,7 @@ static void wait_for_listener(unsigned port)
 			return;
 		usleep(10 * 1000);
 	}
+
 	die("ucx_perftest", "does not listen");
 }
 
@@ -270,13 +336,15 @@ static double measure_perftest(const char *transport, bool tuned, size_t size)
 	char port[16], bytes[16], iterations[16], warm[16], percentile[16], line[LINE_BYTES];
 	static unsigned ports = PERFTEST_PORT;
 	unsigned number = ports++;
+
 	snprintf(port, sizeof port, "%u", number);
 	snprintf(bytes, sizeof bytes, "%u", sizes_rows[size] * ELEMENTS * 2);
 	snprintf(iterations, sizeof iterations, "%d", sizes_iterations[size]);
 	snprintf(warm, sizeof warm, "%d", sizes_iterations[size] / 10);
 	snprintf(percentile, sizeof percentile, "%d", rank);
 	char *server_argv[] = { "ucx_perftest", "-p", port, NULL };
-	char *client_argv[] = { "timeout", "60", "ucx_perftest", "127.0.0.1", "-p", port, "-t", "ucp_am_lat", "-e", "-s", bytes, "-n", iterations, "-w", warm, "-R", percentile, "-f", "-v", NULL };
+	char *client_argv[] = { "timeout", "60", "ucx_perftest", "127.0.0.1", "-p", port, "-t", "ucp_am_lat", "-e",
+		"-s", bytes, "-n", iterations, "-w", warm, "-R", percentile, "-f", "-v", NULL };
 	FILE *server_output, *output;
 	char **environment = perftest_environment(transport, tuned);
 	pid_t server = start(server_argv, environment, 0, &server_output);
@@ -289,6 +357,7 @@ static double measure_perftest(const char *transport, bool tuned, size_t size)
 	finish(server, server_output);
 	if (one_way_us == 0)
 		die("ucx_perftest", "gave no result: is the package ucx-utils installed?");
+
 	return 2 * one_way_us;
 }
 
@@ -304,6 +373,7 @@ static void compare(const char *transport, int rounds)
 {
 	struct result ours[SIZES] = { { 0 } }, asleep[SIZES] = { { 0 } };
 	double by_default[SIZES] = { 0 }, tuned[SIZES] = { 0 };
+
 	for (int round = 0; round < rounds; round++) {
 		measure_ours(transport, false, ours);
 		for (size_t size = 0; size < SIZES; size++)
@@ -312,10 +382,12 @@ static void compare(const char *transport, int rounds)
 		for (size_t size = 0; size < SIZES; size++)
 			better(&tuned[size], measure_perftest(transport, true, size));
 	}
+
 	for (size_t size = 0; size < SIZES; size++) {
 		double best = by_default[size] > 0 && by_default[size] < tuned[size] ? by_default[size] : tuned[size];
-		printf("%s,%u,%u,%.1f,%.1f,%.1f,%.1f,%.1f,%.2f\n", transport, sizes_rows[size], sizes_rows[size] * ELEMENTS * 2, ours[size].p50_us, ours[size].p99_us, asleep[size].p50_us,
-		       by_default[size], tuned[size], best > 0 ? ours[size].p50_us / best : 0);
+		printf("%s,%u,%u,%.1f,%.1f,%.1f,%.1f,%.1f,%.2f\n", transport, sizes_rows[size],
+			sizes_rows[size] * ELEMENTS * 2, ours[size].p50_us, ours[size].p99_us, asleep[size].p50_us,
+			by_default[size], tuned[size], best > 0 ? ours[size].p50_us / best : 0);
 		fflush(stdout);
 	}
 }
@@ -324,6 +396,7 @@ int main(int argc, char **argv)
 {
 	int rounds = 8;
 	const char *only = NULL;
+
 	cad_transport_ucx_environment(argv);
 	if (argc == 4 && strcmp(argv[1], "--serve") == 0)
 		serve(argv[2], strcmp(argv[3], "sleep") == 0);
@@ -337,13 +410,16 @@ int main(int argc, char **argv)
 		else
 			die(argv[i], "unknown option: --rounds N, --transport tcp|shm, --rank 1..99");
 	}
+
 	if (rounds < 1 || rank < 1 || rank > 99)
 		die("--rounds, --rank", "out of range");
 	printf("transport,rows,bytes,ours_p50_us,ours_p99_us,ours_sleep_p50_us,perftest_default_us,perftest_tuned_us,ratio\n");
+
 	for (int i = 0; i < 2; i++) {
 		const char *transport = i ? "shm" : "tcp";
 		if (!only || strcmp(only, transport) == 0)
 			compare(transport, rounds);
 	}
+
 	return 0;
 }

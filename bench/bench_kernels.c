@@ -1,10 +1,13 @@
 /*
- * Speed of every operator case marked OP_BENCH (tests/support/op_cases.c), beside what the machine itself can do.
+ * Speed of every operator case marked OP_BENCH (tests/support/op_cases.c), beside what the machine
+ * itself can do.
  *
- *   floor = max(bytes / read bandwidth, operations / FMA peak of the form's register width);  ratio = floor / time: 1 is the machine's limit
+ *   floor = max(bytes / read bandwidth, operations / FMA peak of the form's register width);  ratio
+ *   = floor / time: 1 is the machine's limit
  *
- * Each of the repeats first reads a large buffer (that is the bandwidth probe, and it empties the caches of weights), probes the FMA peak, then times the
- * operator. All figures are medians over the repeats. Nothing is judged here: tests have no time limits.
+ * Each of the repeats first reads a large buffer (that is the bandwidth probe, and it empties the
+ * caches of weights), probes the FMA peak, then times the operator. All figures are medians over
+ * the repeats. Nothing is judged here: tests have no time limits.
  */
 #include "limits.h"
 #include "report.h"
@@ -69,7 +72,9 @@ static struct figures measure(struct kn_queue *queue, const struct op_case *c, u
 	struct kn_cpu_queue *q = kn_cpu_queue(queue);
 	enum limit fma = q->form->isa == KN_ISA_AVX512 ? LIMIT_FMA_512 : LIMIT_FMA_256;
 	struct op_state *state = c->kind->setup(queue, c, 1);
+
 	c->kind->run(state, 0, state->rows);
+
 	for (unsigned i = 0; i < repeats; i++) {
 		read[i] = limit_probe(q->pool, LIMIT_READ, buffer, BUFFER_BYTES);
 		peak[i] = limit_probe(q->pool, fma, buffer, BUFFER_BYTES);
@@ -78,8 +83,10 @@ static struct figures measure(struct kn_queue *queue, const struct op_case *c, u
 		CAD_ASSERT(queue->ops->wait(queue) == CAD_OK);
 		us[i] = (double)(cad_clock_now_ns(&cad_clock_system) - begin) * 1e-3;
 	}
+
 	c->kind->teardown(state);
-	return (struct figures){ report_median(us, repeats), report_median(read, repeats), report_median(peak, repeats) };
+	return (struct figures){ report_median(us, repeats), report_median(read, repeats),
+		report_median(peak, repeats) };
 }
 
 static void report(const struct op_case *c, const char *form, unsigned threads, struct figures f, FILE *csv)
@@ -87,12 +94,16 @@ static void report(const struct op_case *c, const char *form, unsigned threads, 
 	char text[160];
 	double flops = c->kind->flops(c), bytes = c->kind->bytes(c);
 	double gflops = flops / f.us * 1e-3, gbs = bytes / f.us * 1e-3;
-	double floor_us = bytes / f.read_gbs > flops / f.peak_gflops ? bytes / f.read_gbs * 1e-3 : flops / f.peak_gflops * 1e-3;
+	double floor_us =
+		bytes / f.read_gbs > flops / f.peak_gflops ? bytes / f.read_gbs * 1e-3 : flops / f.peak_gflops * 1e-3;
+
 	op_case_text(c, text);
-	printf("%-64s %-7s %3u %11.1f %9.1f %8.1f %8.1f %8.1f %7.2f\n", text, form, threads, f.us, gflops, gbs, f.peak_gflops, f.read_gbs, floor_us / f.us);
+	printf("%-64s %-7s %3u %11.1f %9.1f %8.1f %8.1f %8.1f %7.2f\n", text, form, threads, f.us, gflops, gbs,
+		f.peak_gflops, f.read_gbs, floor_us / f.us);
 	fflush(stdout);
 	if (csv)
-		fprintf(csv, "%s,%s,%s,%u,%.1f,%.2f,%.2f,%.2f,%.2f,%.3f\n", text, c->note ? c->note : "", form, threads, f.us, gflops, gbs, f.peak_gflops, f.read_gbs, floor_us / f.us);
+		fprintf(csv, "%s,%s,%s,%u,%.1f,%.2f,%.2f,%.2f,%.2f,%.3f\n", text, c->note ? c->note : "", form, threads,
+			f.us, gflops, gbs, f.peak_gflops, f.read_gbs, floor_us / f.us);
 }
 
 static void bench_form(const struct options *o, enum kn_isa isa, unsigned threads, const uint8_t *buffer, FILE *csv)
@@ -100,17 +111,21 @@ static void bench_form(const struct options *o, enum kn_isa isa, unsigned thread
 	struct kn_device *device;
 	struct kn_queue *queue;
 	struct cad_error error;
+
 	if (kn_cpu_create(isa, &device, &error) != CAD_OK) {
 		fprintf(stderr, "%s\n", error.text);
 		return;
 	}
+
 	CAD_ASSERT(device->ops->queue_create(device, threads, &queue) == CAD_OK);
+
 	for (size_t i = 0; i < op_cases_count; i++) {
 		const struct op_case *c = &op_cases[i];
 		char text[160];
 		if ((c->use & OP_BENCH) && (!o->filter || strstr(op_case_text(c, text), o->filter)))
 			report(c, kn_cpu_isa_name(device), threads, measure(queue, c, o->repeats, buffer), csv);
 	}
+
 	device->ops->queue_destroy(queue);
 	device->ops->destroy(device);
 }
@@ -118,14 +133,19 @@ static void bench_form(const struct options *o, enum kn_isa isa, unsigned thread
 int main(int argc, char **argv)
 {
 	struct options o = { .isa = KN_ISA_AUTO, .repeats = 7 };
-	argp_parse(&(struct argp){ option_table, parse_option, NULL, "Speed of the operators beside the machine's limits.", NULL, NULL, NULL }, argc, argv, 0, NULL, &o);
-	FILE *csv = o.csv ? report_open(o.csv, "kernels", "case,note,form,threads,us,gflops,gbs,peak_gflops,read_gbs,ratio") : NULL;
+	argp_parse(&(struct argp){ option_table, parse_option, NULL,
+			   "Speed of the operators beside the machine's limits.", NULL, NULL, NULL },
+		argc, argv, 0, NULL, &o);
+	FILE *csv = o.csv
+		? report_open(o.csv, "kernels", "case,note,form,threads,us,gflops,gbs,peak_gflops,read_gbs,ratio")
+		: NULL;
 	if (o.csv && !csv)
 		return 1;
 	uint8_t *buffer = kn_cpu_alloc(NULL, BUFFER_BYTES);
 	CAD_ASSERT(buffer);
 	memset(buffer, 1, BUFFER_BYTES);
-	printf("%-64s %-7s %3s %11s %9s %8s %8s %8s %7s\n", "case", "form", "thr", "us", "GFLOP/s", "GB/s", "peak", "read", "ratio");
+	printf("%-64s %-7s %3s %11s %9s %8s %8s %8s %7s\n", "case", "form", "thr", "us", "GFLOP/s", "GB/s", "peak",
+		"read", "ratio");
 	const enum kn_isa isas[] = { KN_ISA_AVX2, KN_ISA_AVX512 };
 	unsigned all = kn_threads_default();
 	for (size_t i = 0; i < (o.isa == KN_ISA_AUTO ? 2 : 1); i++) {
@@ -134,6 +154,7 @@ int main(int argc, char **argv)
 			bench_form(&o, isa, 1, buffer, csv);
 		bench_form(&o, isa, o.threads ? o.threads : all, buffer, csv);
 	}
+
 	kn_cpu_release(NULL, buffer, BUFFER_BYTES);
 	return report_close(csv) ? 0 : 1;
 }

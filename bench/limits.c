@@ -23,25 +23,25 @@ struct probe {
 static void read_slice(const uint8_t *p, size_t bytes)
 {
 	__m256i s[8];
-	KN_UNROLL for (size_t v = 0; v < 8; v++)
+	KN_UNROLL_FOR (size_t v = 0; v < 8; v++)
 		s[v] = _mm256_setzero_si256();
 	for (size_t i = 0; i < bytes; i += STEP)
-		KN_UNROLL for (size_t v = 0; v < 8; v++) {
+		KN_UNROLL_FOR (size_t v = 0; v < 8; v++) {
 			if (v % 2 == 0)
 				_mm_prefetch((const char *)p + i + v * 32 + KN_FETCH_BYTES, _MM_HINT_T0);
 			s[v] = _mm256_xor_si256(s[v], _mm256_load_si256((const __m256i *)(p + i + v * 32)));
 		}
-	KN_UNROLL for (size_t v = 0; v < 8; v++)
+	KN_UNROLL_FOR (size_t v = 0; v < 8; v++)
 		KEEP(s[v]);
 }
 
 static void fma_256(void)
 {
 	__m256 s[CHAINS], one = _mm256_set1_ps(1.0f);
-	KN_UNROLL for (size_t i = 0; i < CHAINS; i++)
+	KN_UNROLL_FOR (size_t i = 0; i < CHAINS; i++)
 		s[i] = _mm256_setzero_ps();
 	for (size_t n = 0; n < ROUNDS; n++)
-		KN_UNROLL for (size_t i = 0; i < CHAINS; i++) {
+		KN_UNROLL_FOR (size_t i = 0; i < CHAINS; i++) {
 			s[i] = _mm256_fmadd_ps(one, one, s[i]);
 			KEEP(s[i]);
 		}
@@ -50,10 +50,10 @@ static void fma_256(void)
 __attribute__((target("avx512f"))) static void fma_512(void)
 {
 	__m512 s[CHAINS], one = _mm512_set1_ps(1.0f);
-	KN_UNROLL for (size_t i = 0; i < CHAINS; i++)
+	KN_UNROLL_FOR (size_t i = 0; i < CHAINS; i++)
 		s[i] = _mm512_setzero_ps();
 	for (size_t n = 0; n < ROUNDS; n++)
-		KN_UNROLL for (size_t i = 0; i < CHAINS; i++) {
+		KN_UNROLL_FOR (size_t i = 0; i < CHAINS; i++) {
 			s[i] = _mm512_fmadd_ps(one, one, s[i]);
 			KEEP(s[i]);
 		}
@@ -86,6 +86,7 @@ const char *limit_machine(char name[64])
 {
 	char line[256], model[256] = "unknown";
 	FILE *file = fopen("/proc/cpuinfo", "r");
+
 	while (file && fgets(line, sizeof line, file))
 		if (strncmp(line, "model name", 10) == 0 && strchr(line, ':')) {
 			snprintf(model, sizeof model, "%s", strchr(line, ':') + 1);
@@ -95,7 +96,7 @@ const char *limit_machine(char name[64])
 		fclose(file);
 	size_t at = 0;
 	for (const char *p = model; *p && at < 48; p++) {
-		if (*p == '(') {   /* (R), (TM) */
+		if (*p == '(') { /* (R), (TM) */
 			p = strchr(p, ')') ? strchr(p, ')') : p;
 			continue;
 		}
@@ -105,6 +106,7 @@ const char *limit_machine(char name[64])
 		else if (at > 0 && name[at - 1] != '-')
 			name[at++] = '-';
 	}
+
 	snprintf(name + at, 64 - at, "%s%u", at > 0 && name[at - 1] == '-' ? "" : "-", kn_threads_default());
 	return name;
 }

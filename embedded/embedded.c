@@ -21,7 +21,7 @@ struct em_embedded {
 	struct cad_local_hub *hub;
 	struct em_node nodes[EM_NODES_MAX];
 	uint32_t nodes_count;
-	uint32_t *owner;             /* [layers][E]: node of each expert */
+	uint32_t *owner; /* [layers][E]: node of each expert */
 	struct rt_engine *router;
 };
 
@@ -32,7 +32,8 @@ static void identity(const struct em_embedded *em, const char *name, struct cad_
 }
 
 /* The router's end, created by its engine; every node's end hangs on it. */
-static enum cad_status create_router_transport(void *context, const struct cad_transport_options *options, struct cad_transport **transport, struct cad_error *error)
+static enum cad_status create_router_transport(void *context, const struct cad_transport_options *options,
+	struct cad_transport **transport, struct cad_error *error)
 {
 	struct em_embedded *em = context;
 	enum cad_status status = cad_transport_local_create(options, em->hub, transport, error);
@@ -41,21 +42,27 @@ static enum cad_status create_router_transport(void *context, const struct cad_t
 	return status;
 }
 
-static enum cad_status create_settings(struct em_embedded *em, const struct em_options *options, struct cad_error *error)
+static enum cad_status create_settings(
+	struct em_embedded *em, const struct em_options *options, struct cad_error *error)
 {
 	uint32_t layers = cad_model_spec(em->model)->layers_count;
 	enum kn_weights weights = options->weights == CAD_WEIGHTS_BF16 ? KN_WEIGHTS_BF16 : KN_WEIGHTS_AS_IS;
 	float *quanta = malloc(layers * sizeof *quanta);
+
 	if (!quanta)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the quantum table");
+
 	enum cad_status status = kn_quantum_table(em->queue, em->model, weights, options->wire, quanta, error);
 	if (status == CAD_OK)
-		status = cad_settings_init(&em->settings, CAD_PROFILE_F32, options->wire, options->weights, quanta, layers, error);
+		status = cad_settings_init(
+			&em->settings, CAD_PROFILE_F32, options->wire, options->weights, quanta, layers, error);
 	free(quanta);
+
 	return status;
 }
 
-static enum cad_status create_node(struct em_embedded *em, struct em_node *node, uint32_t index, struct cad_error *error)
+static enum cad_status create_node(
+	struct em_embedded *em, struct em_node *node, uint32_t index, struct cad_error *error)
 {
 	snprintf(node->name, sizeof node->name, "local-%u", index);
 	struct ex_engine_options engine;
@@ -74,6 +81,7 @@ static enum cad_status create_node(struct em_embedded *em, struct em_node *node,
 	transport.user = node->engine;
 	transport.on_request = ex_engine_on_request;
 	status = cad_transport_local_create(&transport, em->hub, &node->transport, error);
+
 	return status == CAD_OK ? cad_transport_listen(node->transport, node->name, error) : status;
 }
 
@@ -99,10 +107,13 @@ static enum cad_status load_experts(struct em_embedded *em, const struct em_opti
 {
 	const struct cad_model_spec *spec = cad_model_spec(em->model);
 	uint64_t total = (uint64_t)cad_model_spec_moe_layers(spec) * spec->gate.experts, done = 0;
+
 	for (uint32_t layer = 0; layer < spec->layers_count; layer++)
 		for (uint32_t e = 0; spec->layers[layer].moe && e < spec->gate.experts; e++) {
 			struct ex_loaded loaded;
-			enum cad_status status = ex_engine_load(em->nodes[em->owner[(size_t)layer * spec->gate.experts + e]].engine, layer, e, &loaded, error);
+			enum cad_status status =
+				ex_engine_load(em->nodes[em->owner[(size_t)layer * spec->gate.experts + e]].engine,
+					layer, e, &loaded, error);
 			if (status != CAD_OK)
 				return status;
 			if (options->progress)
@@ -111,7 +122,8 @@ static enum cad_status load_experts(struct em_embedded *em, const struct em_opti
 	return CAD_OK;
 }
 
-/* The map that a placement service would publish: every node live, every expert where it was loaded. */
+/* The map that a placement service would publish: every node live, every expert where it was
+ * loaded. */
 static enum cad_status give_map(struct em_embedded *em, struct cad_error *error)
 {
 	const struct cad_model_spec *spec = cad_model_spec(em->model);
@@ -119,26 +131,47 @@ static enum cad_status give_map(struct em_embedded *em, struct cad_error *error)
 	struct cad_map_node nodes[EM_NODES_MAX];
 	uint32_t layers[CAD_LAYERS_MAX];
 	struct cad_map_replica *replicas = malloc(((size_t)spec->layers_count * experts + 1) * sizeof *replicas);
+
 	if (!replicas)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the map");
+
 	size_t replicas_count = 0;
 	for (uint32_t i = 0; i < em->nodes_count; i++)
-		nodes[i] = (struct cad_map_node){ .id = em->nodes[i].name, .exchange_address = cad_transport_address(em->nodes[i].transport), .http_address = "", .live = true };
+		nodes[i] = (struct cad_map_node){
+			.id = em->nodes[i].name,
+			.exchange_address = cad_transport_address(em->nodes[i].transport),
+			.http_address = "",
+			.live = true,
+		};
 	for (uint32_t layer = 0; layer < spec->layers_count; layer++) {
 		if (!spec->layers[layer].moe)
 			continue;
 		layers[layers_count++] = layer;
 		for (uint32_t e = 0; e < experts; e++)
-			replicas[replicas_count++] = (struct cad_map_replica){ .layer = layer, .expert = e, .node = em->owner[(size_t)layer * experts + e] };
+			replicas[replicas_count++] = (struct cad_map_replica){
+				.layer = layer,
+				.expert = e,
+				.node = em->owner[(size_t)layer * experts + e],
+			};
 	}
-	struct cad_map_source source = { .epoch = 1, .nodes = nodes, .nodes_count = em->nodes_count, .layers = layers, .layers_count = layers_count,
-		.experts = experts, .replicas = replicas, .replicas_count = replicas_count };
+
+	struct cad_map_source source = {
+		.epoch = 1,
+		.nodes = nodes,
+		.nodes_count = em->nodes_count,
+		.layers = layers,
+		.layers_count = layers_count,
+		.experts = experts,
+		.replicas = replicas,
+		.replicas_count = replicas_count,
+	};
 	struct cad_map *map;
 	enum cad_status status = cad_map_create(&source, &map, error);
 	if (status == CAD_OK) {
 		rt_engine_map(em->router, map);
 		cad_map_release(map);
 	}
+
 	free(replicas);
 	return status;
 }
@@ -156,7 +189,10 @@ static enum cad_status create(struct em_embedded *em, const struct em_options *o
 	if (em->device->ops->queue_create(em->device, threads, &em->queue) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_MEMORY, "cannot start %u compute threads", threads);
 	status = create_settings(em, options, error);
-	em->nodes_count = spec->gate.experts == 0 ? 0 : options->nodes == 0 ? 1 : options->nodes < EM_NODES_MAX ? options->nodes : EM_NODES_MAX;
+	em->nodes_count = spec->gate.experts == 0 ? 0
+		: options->nodes == 0             ? 1
+		: options->nodes < EM_NODES_MAX   ? options->nodes
+						  : EM_NODES_MAX;
 	em->owner = malloc(((size_t)spec->layers_count * spec->gate.experts + 1) * sizeof *em->owner);
 	if (status == CAD_OK && (!em->owner || cad_local_hub_create(&em->hub) != CAD_OK))
 		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory for the exchange");
@@ -175,12 +211,15 @@ static enum cad_status create(struct em_embedded *em, const struct em_options *o
 	router.weights = options->weights == CAD_WEIGHTS_BF16 ? KN_WEIGHTS_BF16 : KN_WEIGHTS_AS_IS;
 	router.wire = options->wire;
 	router.quanta = em->settings.quanta;
+
+	/* experts compute in the thread that would wait for them: there is nothing to overlap */
 	if (router.micro_batches == 0)
-		router.micro_batches = 1;   /* experts compute in the thread that would wait for them: there is nothing to overlap */
+		router.micro_batches = 1;
 	identity(em, "router", &router.transport);
 	router.transport_create = create_router_transport;
 	router.transport_context = em;
 	status = rt_engine_create(&router, &em->router, error);
+
 	return status == CAD_OK && em->nodes_count > 0 ? give_map(em, error) : status;
 }
 
@@ -189,6 +228,7 @@ enum cad_status em_create(const struct em_options *options, struct em_embedded *
 	struct em_embedded *em = calloc(1, sizeof *em);
 	if (!em)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the embedded engine");
+
 	enum cad_status status = create(em, options, error);
 	if (status != CAD_OK) {
 		em_destroy(em);
@@ -202,12 +242,15 @@ void em_destroy(struct em_embedded *em)
 {
 	if (!em)
 		return;
+
 	rt_engine_destroy(em->router);
+
 	for (uint32_t i = 0; i < em->nodes_count; i++) {
 		if (em->nodes[i].transport)
 			cad_transport_destroy(em->nodes[i].transport);
 		ex_engine_destroy(em->nodes[i].engine);
 	}
+
 	if (em->hub)
 		cad_local_hub_destroy(em->hub);
 	free(em->owner);

@@ -1,9 +1,12 @@
 /*
- * The embedded form: a router and its expert nodes in one process, with no network. `cadre-router --local-experts` serves with it, `cadrectl eval`
- * and `cadrectl generate --model` compute with it, and any cluster must give the bits that it gives.
+ * The embedded form: a router and its expert nodes in one process, with no network. `cadre-router
+ * --local-experts` serves with it, `cadrectl eval` and `cadrectl generate --model` compute with it,
+ * and any cluster must give the bits that it gives.
  *
- * Router and experts are the very engines of the two services; they meet over transport_local, and the experts compute inline, in the thread that runs
- * the router's engine, on the same queue. `nodes` above 1 spreads the experts over that many engines, which changes nothing but the exchange.
+ * Router and experts are the very engines of the two services; they meet over transport_local, and
+ * the experts compute inline, in the thread that runs the router's engine, on the same queue.
+ * `nodes` above 1 spreads the experts over that many engines, which changes nothing but the
+ * exchange.
  */
 #ifndef CADRE_EMBEDDED_H
 #define CADRE_EMBEDDED_H
@@ -14,22 +17,23 @@
 enum { EM_NODES_MAX = 64 };
 
 struct em_options {
-	const char *model;           /* directory of the checkpoint */
+	const char *model; /* directory of the checkpoint */
 	enum kn_isa isa;
-	unsigned threads;            /* 0: kn_threads_default() */
+	unsigned threads; /* 0: kn_threads_default() */
 	enum cad_weights weights;
 	enum cadre_row_type wire;
-	uint32_t nodes;              /* 0: 1 */
-	uint64_t placement_seed;     /* 0: experts in contiguous blocks; else shuffled by this seed */
-	struct rt_engine_options router;     /* sizes, capacity policy, on_event, user; the rest is filled in */
-	void (*progress)(void *context, uint64_t done, uint64_t total);   /* of loading experts; NULL: none */
+	uint32_t nodes;                  /* 0: 1 */
+	uint64_t placement_seed;         /* 0: experts in contiguous blocks; else shuffled by this seed */
+	struct rt_engine_options router; /* sizes, capacity policy, on_event, user; the rest is filled in */
+	void (*progress)(void *context, uint64_t done, uint64_t total); /* of loading experts; NULL: none */
 	void *progress_context;
 };
 
 struct em_embedded;
 
 /* Opens the checkpoint, packs it, computes the quantum table. Blocks. */
-CAD_MUST_USE enum cad_status em_create(const struct em_options *options, struct em_embedded **embedded, struct cad_error *error);
+CAD_MUST_USE enum cad_status em_create(
+	const struct em_options *options, struct em_embedded **embedded, struct cad_error *error);
 /* Nothing may run the router's engine any more. NULL is allowed. */
 void em_destroy(struct em_embedded *embedded);
 

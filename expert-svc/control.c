@@ -17,8 +17,8 @@ struct ex_control {
 	char model_fingerprint[33];
 	struct cad_member *member;
 	struct ex_loader *loader;
-	struct cad_rpc_wakeup reports;       /* the loader has something to say */
-	Cadre__V1__ExpertId *held;           /* of the last hello: [layers * experts] */
+	struct cad_rpc_wakeup reports; /* the loader has something to say */
+	Cadre__V1__ExpertId *held;     /* of the last hello: [layers * experts] */
 	Cadre__V1__ExpertId **held_list;
 	_Atomic bool joined, ready;
 	_Atomic uint64_t epoch;
@@ -48,6 +48,7 @@ static void hello(void *context, Cadre__V1__NodeHello *hello)
 {
 	struct ex_control *control = context;
 	const struct ex_control_options *o = &control->options;
+
 	hello->id = (char *)o->id;
 	hello->role = CADRE__V1__ROLE__ROLE_EXPERT;
 	hello->exchange_address = (char *)o->exchange_address;
@@ -78,7 +79,7 @@ static void load(void *context, Cadre__V1__NodeLoad *load)
 static void take_map(void *context, struct cad_map *map)
 {
 	struct ex_control *control = context;
-	atomic_store(&control->epoch, map->epoch);   /* the node serves what it holds; the epoch is for the books */
+	atomic_store(&control->epoch, map->epoch); /* the node serves what it holds; the epoch is for the books */
 	cad_map_release(map);
 }
 
@@ -92,13 +93,19 @@ static void order(struct ex_control *control, Cadre__V1__ExpertId *const *ids, s
 		atomic_store(&control->ready, true);
 }
 
-static void order_load(void *context, const Cadre__V1__LoadOrder *orders) { order(context, orders->experts, orders->n_experts, true); }
-static void order_free(void *context, const Cadre__V1__FreeOrder *orders) { order(context, orders->experts, orders->n_experts, false); }
+static void order_load(void *context, const Cadre__V1__LoadOrder *orders)
+{
+	order(context, orders->experts, orders->n_experts, true);
+}
+static void order_free(void *context, const Cadre__V1__FreeOrder *orders)
+{
+	order(context, orders->experts, orders->n_experts, false);
+}
 
 static void joined(void *context, bool is_joined, const char *why)
 {
 	struct ex_control *control = context;
-	(void)why;   /* the member has logged it */
+	(void)why; /* the member has logged it */
 	atomic_store(&control->joined, is_joined);
 }
 
@@ -107,12 +114,14 @@ static void joined(void *context, bool is_joined, const char *why)
 static void send_report(struct ex_control *control, const struct ex_load_report *report)
 {
 	static const Cadre__V1__ExpertState states[] = {
-		[EX_LOAD_LOADED] = CADRE__V1__EXPERT_STATE__EXPERT_STATE_LOADED, [EX_LOAD_FREED] = CADRE__V1__EXPERT_STATE__EXPERT_STATE_FREED,
+		[EX_LOAD_LOADED] = CADRE__V1__EXPERT_STATE__EXPERT_STATE_LOADED,
+		[EX_LOAD_FREED] = CADRE__V1__EXPERT_STATE__EXPERT_STATE_FREED,
 		[EX_LOAD_FAILED] = CADRE__V1__EXPERT_STATE__EXPERT_STATE_FAILED,
 	};
 	Cadre__V1__ExpertId id = CADRE__V1__EXPERT_ID__INIT;
 	Cadre__V1__ExpertReport expert = CADRE__V1__EXPERT_REPORT__INIT;
 	Cadre__V1__NodeReport message = CADRE__V1__NODE_REPORT__INIT;
+
 	id.layer = report->layer;
 	id.expert = report->expert;
 	expert.id = &id;
@@ -121,27 +130,35 @@ static void send_report(struct ex_control *control, const struct ex_load_report 
 		expert.checksum = (char *)report->loaded.checksum;
 		expert.bytes = report->loaded.bytes;
 	}
+
 	expert.error = (char *)report->text;
 	message.report_case = CADRE__V1__NODE_REPORT__REPORT_EXPERT;
 	message.expert = &expert;
 	if (cad_member_report(control->member, &message) != CAD_OK)
-		cad_log_debug("control", "not joined: the next hello will tell", CAD_U("layer", id.layer), CAD_U("expert", id.expert));
+		cad_log_debug("control", "not joined: the next hello will tell", CAD_U("layer", id.layer),
+			CAD_U("expert", id.expert));
 }
 
 static void drain_reports(void *context)
 {
 	struct ex_control *control = context;
 	struct ex_load_report *report;
+
 	if (!control->member)
-		return;   /* it has left */
+		return; /* it has left */
+
 	while ((report = ex_loader_take(control->loader))) {
 		if (report->outcome == EX_LOAD_FAILED)
-			cad_log_error("control", "an expert could not be loaded", CAD_U("layer", report->layer), CAD_U("expert", report->expert), CAD_S("why", report->text));
+			cad_log_error("control", "an expert could not be loaded", CAD_U("layer", report->layer),
+				CAD_U("expert", report->expert), CAD_S("why", report->text));
 		send_report(control, report);
 		free(report);
 	}
-	if (ex_loader_waiting(control->loader) == 0 && atomic_load(&control->joined) && !atomic_exchange(&control->ready, true))
-		cad_log_info("control", "ready", CAD_U("experts", ex_engine_held(control->options.engine)), CAD_U("weights_bytes", ex_engine_memory_used(control->options.engine)));
+
+	if (ex_loader_waiting(control->loader) == 0 && atomic_load(&control->joined) &&
+		!atomic_exchange(&control->ready, true))
+		cad_log_info("control", "ready", CAD_U("experts", ex_engine_held(control->options.engine)),
+			CAD_U("weights_bytes", ex_engine_memory_used(control->options.engine)));
 }
 
 static void ring(void *context) { cad_rpc_wakeup_send(context); }
@@ -158,28 +175,46 @@ void ex_control_destroy(struct ex_control *control)
 	free(control);
 }
 
-enum cad_status ex_control_create(const struct ex_control_options *options, struct ex_control **control, struct cad_error *error)
+enum cad_status ex_control_create(
+	const struct ex_control_options *options, struct ex_control **control, struct cad_error *error)
 {
 	struct ex_control *made = calloc(1, sizeof *made);
 	if (!made)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the control part");
+
 	made->options = *options;
 	made->spec = cad_model_spec(ex_engine_model(options->engine));
 	cad_model_fingerprint(ex_engine_model(options->engine), made->model_fingerprint);
 	size_t experts = (size_t)made->spec->layers_count * made->spec->gate.experts;
 	made->held = calloc(experts, sizeof *made->held);
 	made->held_list = calloc(experts, sizeof *made->held_list);
-	enum cad_status status = made->held && made->held_list ? CAD_OK : cad_error_set(error, CAD_ERR_MEMORY, "no memory for the control part");
+	enum cad_status status = made->held && made->held_list
+		? CAD_OK
+		: cad_error_set(error, CAD_ERR_MEMORY, "no memory for the control part");
 	cad_rpc_wakeup_init(&made->reports, options->reactor, drain_reports, made);
 	if (status == CAD_OK)
-		status = ex_loader_create(options->engine, options->load_threads, ring, &made->reports, &made->loader, error);
+		status = ex_loader_create(
+			options->engine, options->load_threads, ring, &made->reports, &made->loader, error);
 	if (status == CAD_OK)
-		status = cad_member_create(&(struct cad_member_options){ .reactor = options->reactor, .placement = options->placement, .settings = options->settings, .context = made, .hello = hello, .load = load,
-		                                                         .map = take_map, .order_load = order_load, .order_free = order_free, .joined = joined }, &made->member, error);
+		status = cad_member_create(
+			&(struct cad_member_options){
+				.reactor = options->reactor,
+				.placement = options->placement,
+				.settings = options->settings,
+				.context = made,
+				.hello = hello,
+				.load = load,
+				.map = take_map,
+				.order_load = order_load,
+				.order_free = order_free,
+				.joined = joined,
+			},
+			&made->member, error);
 	if (status != CAD_OK) {
 		ex_control_destroy(made);
 		return status;
 	}
+
 	*control = made;
 	return CAD_OK;
 }
@@ -196,7 +231,7 @@ void ex_control_leave(struct ex_control *control, void (*left)(void *context), v
 	control->left = left;
 	control->left_context = context;
 	control->member = NULL;
-	ex_loader_stop(control->loader);   /* nothing rings after this */
+	ex_loader_stop(control->loader); /* nothing rings after this */
 	cad_member_leave(member, member_closed, control);
 }
 

@@ -1,7 +1,9 @@
 /*
- * The node's tie to the placement service: the hello that says what it is and holds, load and free orders to the loader, reports and load figures back.
+ * The node's tie to the placement service: the hello that says what it is and holds, load and free
+ * orders to the loader, reports and load figures back.
  *
- * Everything runs on the owner thread of the reactor. When the placement service is away the node serves on with what it holds, for hours if need be;
+ * Everything runs on the owner thread of the reactor. When the placement service is away the node
+ * serves on with what it holds, for hours if need be;
  * the next hello tells what changed meanwhile. Engine and strings are borrowed until destroy.
  */
 #ifndef CADRE_EXPERT_CONTROL_H
@@ -18,13 +20,15 @@ struct ex_control_options {
 	const struct cad_settings *settings; /* of the cluster; borrowed until ex_control_create returns */
 	struct ex_engine *engine;
 	unsigned load_threads;
-	uint64_t memory_bytes;               /* as placement shall count with it */
+	uint64_t memory_bytes; /* as placement shall count with it */
 	const char *id, *exchange_address, *http_address, *kernels_fingerprint, *isa;
 	unsigned threads;
 };
 
-CAD_MUST_USE enum cad_status ex_control_create(const struct ex_control_options *options, struct ex_control **control, struct cad_error *error);
-/* Leaves the cluster: no order is carried out any more; blocks while an expert that is being loaded is finished. `left` is called when nothing runs any more. */
+CAD_MUST_USE enum cad_status ex_control_create(
+	const struct ex_control_options *options, struct ex_control **control, struct cad_error *error);
+/* Leaves the cluster: no order is carried out any more; blocks while an expert that is being loaded
+ * is finished. `left` is called when nothing runs any more. */
 void ex_control_leave(struct ex_control *control, void (*left)(void *context), void *context);
 /* After it has left and the reactor is destroyed. NULL is allowed. */
 void ex_control_destroy(struct ex_control *control);

@@ -6,7 +6,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-_Static_assert((int)CAD_WEIGHTS_AS_IS == (int)KN_WEIGHTS_AS_IS && (int)CAD_WEIGHTS_BF16 == (int)KN_WEIGHTS_BF16, "the two enums are one");
+_Static_assert((int)CAD_WEIGHTS_AS_IS == (int)KN_WEIGHTS_AS_IS && (int)CAD_WEIGHTS_BF16 == (int)KN_WEIGHTS_BF16,
+	"the two enums are one");
 
 struct ex_engine {
 	struct ex_engine_options options;
@@ -17,14 +18,19 @@ struct ex_engine {
 	struct ex_step step;
 	struct ex_counters counters;
 	/* THREADED */
-	struct cad_mailbox *outbox;          /* jobs whose answers wait for the exchange thread */
+	struct cad_mailbox *outbox; /* jobs whose answers wait for the exchange thread */
 	pthread_t thread;
 	_Atomic bool stop;
 };
 
 void ex_engine_options_default(struct ex_engine_options *options)
 {
-	*options = (struct ex_engine_options){ .mode = EX_ENGINE_INLINE, .requests_max = 256, .step_rows_max = 1024, .step_pairs_max = 8192 };
+	*options = (struct ex_engine_options){
+		.mode = EX_ENGINE_INLINE,
+		.requests_max = 256,
+		.step_rows_max = 1024,
+		.step_pairs_max = 8192,
+	};
 }
 
 /* ---- answers ---- */
@@ -40,7 +46,7 @@ static void answer_now(void *context, struct ex_job *job)
 static void answer_later(void *context, struct ex_job *job)
 {
 	struct ex_engine *engine = context;
-	CAD_ASSERT(cad_mailbox_put(engine->outbox, job) == CAD_OK);   /* it has room for every job */
+	CAD_ASSERT(cad_mailbox_put(engine->outbox, job) == CAD_OK); /* it has room for every job */
 }
 
 size_t ex_engine_deliver(struct ex_engine *engine)
@@ -75,12 +81,14 @@ void ex_engine_request(struct ex_engine *engine, struct cad_request *request)
 {
 	struct ex_job *job = ex_inbox_acquire(&engine->inbox);
 	struct cad_buffer *buffer = job ? cad_request_answer_buffer(request) : NULL;
+
 	if (!buffer) {
 		if (job)
 			ex_inbox_release(&engine->inbox, job);
 		refuse_busy(engine, request);
 		return;
 	}
+
 	const struct cad_call_view *view = cad_request_view(request);
 	CAD_ASSERT(buffer->capacity >= cad_wire_answer_bytes_max(view->call.rows, view->call.row_elements));
 	job->request = request;
@@ -93,12 +101,16 @@ void ex_engine_request(struct ex_engine *engine, struct cad_request *request)
 		ex_inbox_put(&engine->inbox, job);
 		return;
 	}
+
 	ex_inbox_append(&engine->inbox, job);
 	while (ex_step_run(&engine->step))
 		;
 }
 
-void ex_engine_on_request(struct cad_transport *transport, struct cad_request *request) { ex_engine_request(cad_transport_user(transport), request); }
+void ex_engine_on_request(struct cad_transport *transport, struct cad_request *request)
+{
+	ex_engine_request(cad_transport_user(transport), request);
+}
 
 void ex_engine_connection_lost(struct ex_engine *engine, const struct cad_connection *connection)
 {
@@ -112,13 +124,20 @@ bool ex_engine_idle(const struct ex_engine *engine) { return ex_engine_requests(
 
 /* ---- weights ---- */
 
-enum cad_status ex_engine_load(struct ex_engine *engine, uint32_t layer, uint32_t expert, struct ex_loaded *loaded, struct cad_error *error)
+enum cad_status ex_engine_load(
+	struct ex_engine *engine, uint32_t layer, uint32_t expert, struct ex_loaded *loaded, struct cad_error *error)
 {
 	return ex_store_load(engine->store, layer, expert, loaded, error);
 }
 
-enum cad_status ex_engine_free(struct ex_engine *engine, uint32_t layer, uint32_t expert) { return ex_store_free(engine->store, layer, expert); }
-bool ex_engine_holds(const struct ex_engine *engine, uint32_t layer, uint32_t expert) { return ex_store_holds(engine->store, layer, expert); }
+enum cad_status ex_engine_free(struct ex_engine *engine, uint32_t layer, uint32_t expert)
+{
+	return ex_store_free(engine->store, layer, expert);
+}
+bool ex_engine_holds(const struct ex_engine *engine, uint32_t layer, uint32_t expert)
+{
+	return ex_store_holds(engine->store, layer, expert);
+}
 uint64_t ex_engine_memory_used(const struct ex_engine *engine) { return ex_store_memory_used(engine->store); }
 uint32_t ex_engine_held(const struct ex_engine *engine) { return ex_store_count(engine->store); }
 const struct cad_model *ex_engine_model(const struct ex_engine *engine) { return engine->options.model; }
@@ -128,10 +147,11 @@ void ex_engine_wire_limits(const struct ex_engine *engine, uint32_t rows_max, st
 {
 	const struct cad_gate_spec *gate = &engine->spec->gate;
 	CAD_ASSERT(rows_max >= 1 && rows_max <= CADRE_ROWS_MAX);
-	size_t call = cad_wire_call_bytes_max(rows_max, engine->spec->hidden, gate->experts, (size_t)rows_max * gate->topk);
+	size_t call =
+		cad_wire_call_bytes_max(rows_max, engine->spec->hidden, gate->experts, (size_t)rows_max * gate->topk);
 	size_t answer = cad_wire_answer_bytes_max(rows_max, engine->spec->hidden);
 	*limits = (struct cad_wire_limits){
-		.payload_bytes_max = call > answer ? call : answer,   /* the answers' buffers are of this size, too */
+		.payload_bytes_max = call > answer ? call : answer, /* the answers' buffers are of this size, too */
 		.rows_max = rows_max,
 		.row_elements = engine->spec->hidden,
 		.layers = engine->spec->layers_count,
@@ -157,44 +177,77 @@ struct ex_engine_stats ex_engine_stats(const struct ex_engine *engine)
 	};
 }
 
-static double read_counter(void *context) { return (double)atomic_load_explicit((_Atomic uint64_t *)context, memory_order_relaxed); }
+static double read_counter(void *context)
+{
+	return (double)atomic_load_explicit((_Atomic uint64_t *)context, memory_order_relaxed);
+}
 static double read_memory(void *context) { return (double)ex_store_memory_used(context); }
 static double read_held(void *context) { return ex_store_count(context); }
-static double read_waiting(void *context) { return atomic_load_explicit((_Atomic uint32_t *)context, memory_order_relaxed); }
+static double read_waiting(void *context)
+{
+	return atomic_load_explicit((_Atomic uint32_t *)context, memory_order_relaxed);
+}
 
 static void metrics_register(struct ex_engine *engine, struct cad_metrics *metrics)
 {
 	struct ex_counters *counters = &engine->counters;
-	const struct { const char *outcome; _Atomic uint64_t *counter; } outcomes[] = {
-		{ "ok", &counters->calls }, { "not_held", &counters->not_held }, { "expired", &counters->expired },
-		{ "bad_call", &counters->bad_calls }, { "busy", &counters->busy }, { "internal", &counters->internal },
+	const struct {
+		const char *outcome;
+		_Atomic uint64_t *counter;
+	} outcomes[] = {
+		{ "ok", &counters->calls },
+		{ "not_held", &counters->not_held },
+		{ "expired", &counters->expired },
+		{ "bad_call", &counters->bad_calls },
+		{ "busy", &counters->busy },
+		{ "internal", &counters->internal },
 	};
+
 	for (size_t i = 0; i < sizeof outcomes / sizeof outcomes[0]; i++) {
 		struct cad_label label = { "outcome", outcomes[i].outcome };
-		cad_metrics_counter_read(metrics, "cadre_expert_calls_total", "calls answered, by outcome", &label, 1, read_counter, (void *)outcomes[i].counter);
+		cad_metrics_counter_read(metrics, "cadre_expert_calls_total", "calls answered, by outcome", &label, 1,
+			read_counter, (void *)outcomes[i].counter);
 	}
-	cad_metrics_counter_read(metrics, "cadre_expert_rows_total", "rows computed", NULL, 0, read_counter, (void *)&counters->rows);
-	cad_metrics_counter_read(metrics, "cadre_expert_pairs_total", "pairs of a row and an expert computed", NULL, 0, read_counter, (void *)&counters->pairs);
-	cad_metrics_counter_read(metrics, "cadre_expert_steps_total", "steps, each over the calls of one layer that had arrived", NULL, 0, read_counter, (void *)&counters->steps);
-	cad_metrics_counter_read(metrics, "cadre_expert_poisoned_rows_total", "rows with NaN or infinity in an expert's output", NULL, 0, read_counter, (void *)&counters->poisoned_rows);
-	cad_metrics_gauge_read(metrics, "cadre_expert_weights_bytes", "memory taken by packed experts", NULL, 0, read_memory, engine->store);
+
+	cad_metrics_counter_read(
+		metrics, "cadre_expert_rows_total", "rows computed", NULL, 0, read_counter, (void *)&counters->rows);
+	cad_metrics_counter_read(metrics, "cadre_expert_pairs_total", "pairs of a row and an expert computed", NULL, 0,
+		read_counter, (void *)&counters->pairs);
+	cad_metrics_counter_read(metrics, "cadre_expert_steps_total",
+		"steps, each over the calls of one layer that had arrived", NULL, 0, read_counter,
+		(void *)&counters->steps);
+	cad_metrics_counter_read(metrics, "cadre_expert_poisoned_rows_total",
+		"rows with NaN or infinity in an expert's output", NULL, 0, read_counter,
+		(void *)&counters->poisoned_rows);
+	cad_metrics_gauge_read(metrics, "cadre_expert_weights_bytes", "memory taken by packed experts", NULL, 0,
+		read_memory, engine->store);
 	cad_metrics_gauge_read(metrics, "cadre_expert_held", "experts held", NULL, 0, read_held, engine->store);
-	cad_metrics_gauge_read(metrics, "cadre_expert_requests", "calls held, waiting or computing", NULL, 0, read_waiting, (void *)&engine->inbox.held);
+	cad_metrics_gauge_read(metrics, "cadre_expert_requests", "calls held, waiting or computing", NULL, 0,
+		read_waiting, (void *)&engine->inbox.held);
 	struct ex_step *step = &engine->step;
-	step->queue_seconds = cad_metrics_histogram(metrics, "cadre_expert_queue_seconds", "from a call's arrival to its answer, computing left out", NULL, 0, cad_histogram_seconds, cad_histogram_seconds_count);
-	step->compute_seconds = cad_metrics_histogram(metrics, "cadre_expert_compute_seconds", "computing time of the steps that a call was part of", NULL, 0, cad_histogram_seconds, cad_histogram_seconds_count);
-	step->step_rows = cad_metrics_histogram(metrics, "cadre_expert_step_rows", "rows of a step", NULL, 0, (double[]){ 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096 }, 13);
+	step->queue_seconds = cad_metrics_histogram(metrics, "cadre_expert_queue_seconds",
+		"from a call's arrival to its answer, computing left out", NULL, 0, cad_histogram_seconds,
+		cad_histogram_seconds_count);
+	step->compute_seconds = cad_metrics_histogram(metrics, "cadre_expert_compute_seconds",
+		"computing time of the steps that a call was part of", NULL, 0, cad_histogram_seconds,
+		cad_histogram_seconds_count);
+	step->step_rows = cad_metrics_histogram(metrics, "cadre_expert_step_rows", "rows of a step", NULL, 0,
+		(double[]){ 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096 }, 13);
 }
 
 /* ---- life ---- */
 
-static enum cad_status settings_check(const struct cad_model_spec *spec, const struct cad_settings *settings, struct cad_error *error)
+static enum cad_status settings_check(
+	const struct cad_model_spec *spec, const struct cad_settings *settings, struct cad_error *error)
 {
 	if (settings->layers != spec->layers_count)
-		return cad_error_set(error, CAD_ERR_INVALID, "the settings are for a model of %u layers, this one has %u", settings->layers, spec->layers_count);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the settings are for a model of %u layers, this one has %u", settings->layers,
+			spec->layers_count);
 	for (uint32_t i = 0; i < spec->layers_count; i++)
 		if (spec->layers[i].moe && settings->quanta[i] == 0)
-			return cad_error_set(error, CAD_ERR_INVALID, "the settings have no quantum for layer %u, which routes", i);
+			return cad_error_set(
+				error, CAD_ERR_INVALID, "the settings have no quantum for layer %u, which routes", i);
 	return CAD_OK;
 }
 
@@ -203,36 +256,51 @@ static enum cad_status parts_create(struct ex_engine *engine, struct cad_error *
 {
 	const struct ex_engine_options *o = &engine->options;
 	const struct cad_model_spec *spec = engine->spec;
-	uint32_t pairs_max = o->step_pairs_max > spec->gate.experts ? o->step_pairs_max : spec->gate.experts;   /* one row always fits */
+
+	/* one row always fits */
+	uint32_t pairs_max = o->step_pairs_max > spec->gate.experts ? o->step_pairs_max : spec->gate.experts;
 	unsigned threads = o->threads > 0 ? o->threads : kn_threads_default();
 	enum cad_status status = CAD_OK;
+
 	if (!engine->queue)
 		status = o->device->ops->queue_create(o->device, threads, &engine->queue);
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "cannot make a compute queue of %u threads", threads);
+
 	if (ex_inbox_init(&engine->inbox, o->requests_max) != CAD_OK ||
-	    ex_batch_init(&engine->step.batch, o->step_rows_max, pairs_max, o->requests_max, spec->gate.experts, CADRE_ROWS_MAX) != CAD_OK ||
-	    ex_exec_init(&engine->step.exec, engine->queue, o->step_rows_max, pairs_max, spec->hidden, spec->expert.size) != CAD_OK)
-		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for steps of %u rows and %u pairs: lower --step-rows and --step-pairs", o->step_rows_max, pairs_max);
+		ex_batch_init(&engine->step.batch, o->step_rows_max, pairs_max, o->requests_max, spec->gate.experts,
+			CADRE_ROWS_MAX) != CAD_OK ||
+		ex_exec_init(&engine->step.exec, engine->queue, o->step_rows_max, pairs_max, spec->hidden,
+			spec->expert.size) != CAD_OK)
+		return cad_error_set(error, CAD_ERR_MEMORY,
+			"no memory for steps of %u rows and %u pairs: lower --step-rows and --step-pairs",
+			o->step_rows_max, pairs_max);
 	return CAD_OK;
 }
 
 static enum cad_status thread_start(struct ex_engine *engine, struct cad_error *error)
 {
-	enum cad_status status = cad_mailbox_create(engine->options.requests_max, engine->options.wake, engine->options.wake_context, &engine->outbox);
+	enum cad_status status = cad_mailbox_create(
+		engine->options.requests_max, engine->options.wake, engine->options.wake_context, &engine->outbox);
+
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "no memory for the answers' mailbox");
+
 	if (pthread_create(&engine->thread, NULL, compute_thread, engine) != 0) {
 		cad_mailbox_destroy(engine->outbox);
 		engine->outbox = NULL;
-		return cad_error_set(error, CAD_ERR_EXHAUSTED, "the system gives no thread for computing: see ulimit -u");
+		return cad_error_set(
+			error, CAD_ERR_EXHAUSTED, "the system gives no thread for computing: see ulimit -u");
 	}
+
 	return CAD_OK;
 }
 
-enum cad_status ex_engine_create(const struct ex_engine_options *options, struct ex_engine **engine, struct cad_error *error)
+enum cad_status ex_engine_create(
+	const struct ex_engine_options *options, struct ex_engine **engine, struct cad_error *error)
 {
-	CAD_ASSERT(options->model && options->device && options->settings && options->requests_max >= 1 && options->step_rows_max >= 1);
+	CAD_ASSERT(options->model && options->device && options->settings && options->requests_max >= 1 &&
+		options->step_rows_max >= 1);
 	CAD_ASSERT(!options->queue || options->mode == EX_ENGINE_INLINE);
 	struct ex_engine *made = calloc(1, sizeof *made);
 	if (!made)
@@ -242,8 +310,14 @@ enum cad_status ex_engine_create(const struct ex_engine_options *options, struct
 	made->queue = options->queue;
 	enum cad_status status = settings_check(made->spec, options->settings, error);
 	if (status == CAD_OK)
-		status = ex_store_create(&(struct ex_store_options){ .model = options->model, .device = options->device, .weights = (enum kn_weights)options->settings->weights,
-		                                                     .memory_bytes = options->memory_bytes }, &made->store, error);
+		status = ex_store_create(
+			&(struct ex_store_options){
+				.model = options->model,
+				.device = options->device,
+				.weights = (enum kn_weights)options->settings->weights,
+				.memory_bytes = options->memory_bytes,
+			},
+			&made->store, error);
 	if (status == CAD_OK)
 		status = parts_create(made, error);
 	if (status != CAD_OK)
@@ -264,6 +338,7 @@ enum cad_status ex_engine_create(const struct ex_engine_options *options, struct
 		if (status != CAD_OK)
 			goto destroy_made;
 	}
+
 	*engine = made;
 	return CAD_OK;
 
@@ -276,16 +351,19 @@ void ex_engine_destroy(struct ex_engine *engine)
 {
 	if (!engine)
 		return;
+
 	if (engine->outbox) {
 		atomic_store(&engine->stop, true);
 		ex_inbox_wake(&engine->inbox);
 		pthread_join(engine->thread, NULL);
 		cad_mailbox_destroy(engine->outbox);
 	}
+
 	if (engine->inbox.jobs) {
 		CAD_ASSERT(ex_engine_idle(engine));
 		ex_inbox_fini(&engine->inbox);
 	}
+
 	ex_exec_fini(&engine->step.exec);
 	ex_batch_fini(&engine->step.batch);
 	if (engine->queue && !engine->options.queue)

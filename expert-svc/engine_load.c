@@ -1,4 +1,5 @@
-/* Loading every expert of a model: the embedded form. Packing is bound by one core's arithmetic, so several threads pack. */
+/* Loading every expert of a model: the embedded form. Packing is bound by one core's arithmetic, so
+ * several threads pack. */
 #include "expert-svc/engine.h"
 
 #include <pthread.h>
@@ -7,10 +8,10 @@
 struct load_all {
 	struct ex_engine *engine;
 	const struct cad_model_spec *spec;
-	uint64_t total;                      /* layers * experts, dense layers counted */
+	uint64_t total; /* layers * experts, dense layers counted */
 	_Atomic uint64_t next, done;
-	_Atomic int status;                  /* the first failure */
-	pthread_mutex_t lock;                /* of error */
+	_Atomic int status;   /* the first failure */
+	pthread_mutex_t lock; /* of error */
 	struct cad_error error;
 };
 
@@ -20,6 +21,7 @@ static bool load_next(struct load_all *all)
 	uint64_t index = atomic_fetch_add(&all->next, 1), experts = all->spec->gate.experts;
 	if (index >= all->total || atomic_load(&all->status) != CAD_OK)
 		return false;
+
 	uint32_t layer = (uint32_t)(index / experts), expert = (uint32_t)(index % experts);
 	if (!all->spec->layers[layer].moe)
 		return true;
@@ -30,11 +32,13 @@ static bool load_next(struct load_all *all)
 		atomic_fetch_add(&all->done, 1);
 		return true;
 	}
+
 	pthread_mutex_lock(&all->lock);
 	if (atomic_load(&all->status) == CAD_OK) {
 		all->error = error;
 		atomic_store(&all->status, status);
 	}
+
 	pthread_mutex_unlock(&all->lock);
 	return false;
 }
@@ -46,13 +50,19 @@ static void *load_thread(void *argument)
 	return NULL;
 }
 
-enum cad_status ex_engine_load_all(struct ex_engine *engine, void (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct cad_error *error)
+enum cad_status ex_engine_load_all(struct ex_engine *engine,
+	void (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct cad_error *error)
 {
 	const struct cad_model_spec *spec = cad_model_spec(ex_engine_model(engine));
 	uint64_t total = (uint64_t)cad_model_spec_moe_layers(spec) * spec->gate.experts;
-	struct load_all all = { .engine = engine, .spec = spec, .total = (uint64_t)spec->layers_count * spec->gate.experts };
+	struct load_all all = {
+		.engine = engine,
+		.spec = spec,
+		.total = (uint64_t)spec->layers_count * spec->gate.experts,
+	};
 	pthread_t helpers[KN_THREADS_MAX];
 	unsigned helpers_count = 0, wanted = kn_threads_default() - 1;
+
 	pthread_mutex_init(&all.lock, NULL);
 	while (helpers_count < wanted && pthread_create(&helpers[helpers_count], NULL, load_thread, &all) == 0)
 		helpers_count++;
@@ -67,5 +77,6 @@ enum cad_status ex_engine_load_all(struct ex_engine *engine, void (*progress)(vo
 		*error = all.error;
 	if (status == CAD_OK && progress)
 		progress(context, total, total);
+
 	return status;
 }

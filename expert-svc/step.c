@@ -1,13 +1,17 @@
 /*
- * What happens to a call on an expert node. Calls of one layer that have arrived by now, from whichever routers, are computed together: each expert's
- * weights are read once for all of them. Their answers do not depend on each other (kernels.h: a row's result depends on that row alone, and sums are
- * exact), so how calls fall into steps is a matter of speed only.
+ * What happens to a call on an expert node. Calls of one layer that have arrived by now, from
+ * whichever routers, are computed together: each expert's weights are read once for all of them.
+ * Their answers do not depend on each other (kernels.h: a row's result depends on that row alone,
+ * and sums are exact), so how calls fall into steps is a matter of speed only.
  */
 #include "expert-svc/step.h"
 
 #include "common/base/log.h"
 
-static void count(_Atomic uint64_t *counter, uint64_t amount) { atomic_fetch_add_explicit(counter, amount, memory_order_relaxed); }
+static void count(_Atomic uint64_t *counter, uint64_t amount)
+{
+	atomic_fetch_add_explicit(counter, amount, memory_order_relaxed);
+}
 
 static void finish(struct ex_step *step, struct ex_job *job, enum cadre_wire_status status, uint32_t detail)
 {
@@ -16,35 +20,44 @@ static void finish(struct ex_step *step, struct ex_job *job, enum cadre_wire_sta
 	job->done_ns = cad_clock_now_ns(step->clock);
 	if (step->queue_seconds && status == CADRE_WIRE_OK) {
 		cad_histogram_observe(step->compute_seconds, (double)job->compute_ns * 1e-9);
-		cad_histogram_observe(step->queue_seconds, (double)(job->done_ns - job->received_ns - job->compute_ns) * 1e-9);
+		cad_histogram_observe(
+			step->queue_seconds, (double)(job->done_ns - job->received_ns - job->compute_ns) * 1e-9);
 	}
 	step->answer(step->context, job);
 }
 
 /* Whether the call can be computed here and now; else why not, for the answer. */
-static enum cadre_wire_status admit(const struct ex_step *step, const struct ex_job *job, uint64_t now_ns, uint32_t *detail)
+static enum cadre_wire_status admit(
+	const struct ex_step *step, const struct ex_job *job, uint64_t now_ns, uint32_t *detail)
 {
 	const struct cadre_wire_call *call = &job->call->call;
 	*detail = call->layer;
-	if (call->layer >= step->spec->layers_count || !step->spec->layers[call->layer].moe || call->row_elements != step->spec->hidden) {
+
+	if (call->layer >= step->spec->layers_count || !step->spec->layers[call->layer].moe ||
+		call->row_elements != step->spec->hidden) {
 		count(&step->counters->bad_calls, 1);
 		return CADRE_WIRE_BAD_CALL;
 	}
-	if (atomic_load_explicit(&job->abandoned, memory_order_relaxed) || (job->deadline_ns > 0 && now_ns >= job->deadline_ns)) {
+
+	if (atomic_load_explicit(&job->abandoned, memory_order_relaxed) ||
+		(job->deadline_ns > 0 && now_ns >= job->deadline_ns)) {
 		count(&step->counters->expired, 1);
 		*detail = 0;
 		return CADRE_WIRE_EXPIRED;
 	}
+
 	return CADRE_WIRE_OK;
 }
 
-/* Whether every expert of the call is here: for the batch's layer as found when it began, for others (whose turn comes later) as of now. */
+/* Whether every expert of the call is here: for the batch's layer as found when it began, for
+ * others (whose turn comes later) as of now. */
 static enum cadre_wire_status look_held(const struct ex_step *step, const struct ex_job *job, uint32_t *detail)
 {
 	const struct cadre_wire_call *call = &job->call->call;
 	for (uint32_t g = 0; g < call->groups; g++) {
 		uint32_t expert = job->call->groups[g].expert;
-		if (call->layer == step->batch.layer ? step->batch.found[expert] : ex_store_find(step->store, call->layer, expert))
+		if (call->layer == step->batch.layer ? step->batch.found[expert]
+						     : ex_store_find(step->store, call->layer, expert))
 			continue;
 		count(&step->counters->not_held, 1);
 		*detail = expert;
@@ -60,12 +73,15 @@ static void begin_layer(struct ex_step *step, uint32_t layer)
 		step->batch.found[e] = ex_store_find(step->store, layer, e);
 }
 
-/* Takes the oldest call, and every other call of its layer that fits beside it; answers at once what cannot be computed. False: nothing is left to run. */
+/* Takes the oldest call, and every other call of its layer that fits beside it; answers at once
+ * what cannot be computed. False: nothing is left to run. */
 static bool take(struct ex_step *step)
 {
 	struct ex_batch *batch = &step->batch;
 	uint64_t now_ns = cad_clock_now_ns(step->clock);
+
 	ex_batch_begin(batch, 0);
+
 	for (struct ex_job **at = &step->inbox->first; *at;) {
 		struct ex_job *job = *at;
 		uint32_t detail;
@@ -82,9 +98,11 @@ static bool take(struct ex_step *step)
 		const struct ex_segment *last = &batch->segments[batch->segments_count - 1];
 		if (added && last->row_begin + last->rows == job->call->call.rows)
 			ex_inbox_remove(step->inbox, at);
+		/* of another layer, or larger than what is left of this step: a later step takes it */
 		else
-			at = &job->next;   /* of another layer, or larger than what is left of this step: a later step takes it */
+			at = &job->next;
 	}
+
 	return batch->segments_count > 0;
 }
 
@@ -97,7 +115,8 @@ static uint32_t poisoned_rows(const struct ex_segment *segment)
 	return poisoned;
 }
 
-/* Answers the calls whose rows are all done; a call that is larger than a step stays first in the queue. */
+/* Answers the calls whose rows are all done; a call that is larger than a step stays first in the
+ * queue. */
 static void answer(struct ex_step *step, uint64_t compute_ns)
 {
 	const struct ex_batch *batch = &step->batch;
@@ -120,7 +139,8 @@ static void answer(struct ex_step *step, uint64_t compute_ns)
 /* The device failed: no sum of this step can be trusted. */
 static void fail(struct ex_step *step, enum cad_status status)
 {
-	cad_log_error("expert", "a step failed on the device", CAD_S("status", cad_status_text(status)), CAD_U("layer", step->batch.layer), CAD_U("rows", step->batch.rows));
+	cad_log_error("expert", "a step failed on the device", CAD_S("status", cad_status_text(status)),
+		CAD_U("layer", step->batch.layer), CAD_U("rows", step->batch.rows));
 	for (uint32_t s = 0; s < step->batch.segments_count; s++) {
 		struct ex_job *job = step->batch.segments[s].job;
 		if (step->inbox->first == job)
@@ -136,7 +156,7 @@ bool ex_step_run(struct ex_step *step)
 	if (!step->inbox->first)
 		return false;
 
-	ex_store_enter(step->store);   /* the experts that are found from here on stay until leave */
+	ex_store_enter(step->store); /* the experts that are found from here on stay until leave */
 	bool taken = take(step);
 	uint64_t begin_ns = cad_clock_now_ns(step->clock);
 	enum cad_status status = CAD_OK;
@@ -144,6 +164,7 @@ bool ex_step_run(struct ex_step *step)
 		ex_batch_group(&step->batch);
 		status = ex_exec_run(&step->exec, &step->batch, step->quanta[step->batch.layer]);
 	}
+
 	ex_store_leave(step->store);
 
 	if (taken && status == CAD_OK)

@@ -1,5 +1,6 @@
 /*
- * The step of an expert node: take, group, run, pack, answer. One thread runs it; it allocates nothing and takes no lock.
+ * The step of an expert node: take, group, run, pack, answer. One thread runs it; it allocates
+ * nothing and takes no lock.
  */
 #ifndef CADRE_EXPERT_STEP_H
 #define CADRE_EXPERT_STEP_H
@@ -19,10 +20,10 @@ struct ex_step {
 	struct ex_exec exec;
 	struct ex_batch batch;
 	const struct cad_model_spec *spec;
-	const float *quanta;                 /* [layers] */
+	const float *quanta; /* [layers] */
 	const struct cad_clock *clock;
 	struct ex_counters *counters;
-	struct cad_histogram *queue_seconds, *compute_seconds, *step_rows;   /* NULL: not kept */
+	struct cad_histogram *queue_seconds, *compute_seconds, *step_rows; /* NULL: not kept */
 	/* The job is done: its answer may be sent. */
 	void (*answer)(void *context, struct ex_job *job);
 	void *context;

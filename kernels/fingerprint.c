@@ -1,6 +1,8 @@
 /*
- * What this device computes, in one hash: a small expert of each storage and activation over rows of several kinds and counts, and a dense layer with them.
- * Devices with equal values gave equal bits here, subnormals, ragged sizes and clamping included; a device that sums in another order does not.
+ * What this device computes, in one hash: a small expert of each storage and activation over rows
+ * of several kinds and counts, and a dense layer with them.
+ * Devices with equal values gave equal bits here, subnormals, ragged sizes and clamping included; a
+ * device that sums in another order does not.
  */
 #include "common/base/clock.h"
 #include "kernels/kernels.h"
@@ -25,7 +27,8 @@ struct probe {
 /* Any sign, exponents from 2^(low) to 2^(low + span - 1) */
 static float draw(struct cad_random *random, int low, uint32_t span)
 {
-	uint32_t bits = (uint32_t)cad_random_next(random) & 0x807fffff, exponent = (uint32_t)(127 + low) + (uint32_t)cad_random_below(random, span);
+	uint32_t bits = (uint32_t)cad_random_next(random) & 0x807fffff,
+		 exponent = (uint32_t)(127 + low) + (uint32_t)cad_random_below(random, span);
 	float f;
 	bits |= exponent << 23;
 	memcpy(&f, &bits, sizeof f);
@@ -37,6 +40,7 @@ static struct kn_source draw_source(struct cad_random *random, bool bf16, size_t
 {
 	struct kn_source s = { NULL, bf16 ? CAD_DTYPE_BF16 : CAD_DTYPE_F32, n, k };
 	uint8_t *data = malloc(n * k * (bf16 ? 2 : 4));
+
 	for (size_t i = 0; data && i < n * k; i++) {
 		float f = draw(random, -10, 8);
 		memcpy(data + i * (bf16 ? 2 : 4), (uint8_t *)&f + (bf16 ? 2 : 0), bf16 ? 2 : 4);
@@ -49,17 +53,27 @@ static struct kn_source draw_source(struct cad_random *random, bool bf16, size_t
 static enum cad_status expert_create(struct probe *p, struct cad_random *random, size_t e)
 {
 	bool bf16 = e % 2 == 0, clamped = e >= 2;
-	struct cad_ffn_spec spec = { .size = FFN, .activation = clamped ? CAD_ACTIVATION_SWIGLU_CLAMPED : CAD_ACTIVATION_SILU, .limit = clamped ? 7.0f : 0.0f, .bias = clamped };
+	struct cad_ffn_spec spec = {
+		.size = FFN,
+		.activation = clamped ? CAD_ACTIVATION_SWIGLU_CLAMPED : CAD_ACTIVATION_SILU,
+		.limit = clamped ? 7.0f : 0.0f,
+		.bias = clamped,
+	};
 	struct kn_source s[6] = {
-		draw_source(random, bf16, FFN, HIDDEN), draw_source(random, bf16, FFN, HIDDEN), draw_source(random, bf16, HIDDEN, FFN),
+		draw_source(random, bf16, FFN, HIDDEN),
+		draw_source(random, bf16, FFN, HIDDEN),
+		draw_source(random, bf16, HIDDEN, FFN),
 	};
 	bool complete = s[0].data && s[1].data && s[2].data;
+
 	for (size_t i = 3; i < 6 && clamped; i++) {
 		s[i] = draw_source(random, bf16, i == 5 ? HIDDEN : FFN, 1);
 		complete = complete && s[i].data;
 	}
-	enum cad_status status = complete ? p->ops->expert_create(p->device, &s[0], &s[1], &s[2], &s[3], &s[4], &s[5], &spec, KN_WEIGHTS_AS_IS, &p->experts[e])
-	                                  : CAD_ERR_MEMORY;
+
+	enum cad_status status = complete ? p->ops->expert_create(p->device, &s[0], &s[1], &s[2], &s[3], &s[4], &s[5],
+						    &spec, KN_WEIGHTS_AS_IS, &p->experts[e])
+					  : CAD_ERR_MEMORY;
 	for (size_t i = 0; i < 6; i++)
 		free((void *)s[i].data);
 	return status;
@@ -68,24 +82,32 @@ static enum cad_status expert_create(struct probe *p, struct cad_random *random,
 /* Rows of ordinary size, of many magnitudes, and around the smallest normal number, in turn */
 static enum cad_status fill_rows(struct probe *p, struct cad_random *random)
 {
-	static const struct { int low; uint32_t span; } kinds[3] = { { -4, 6 }, { -40, 60 }, { -126, 8 } };
+	static const struct {
+		int low;
+		uint32_t span;
+	} kinds[3] = { { -4, 6 }, { -40, 60 }, { -126, 8 } };
 	float *host = calloc(ROWS * p->ldx, sizeof *host);
+
 	if (!host)
 		return CAD_ERR_MEMORY;
+
 	for (size_t r = 0; r < ROWS; r++)
 		for (size_t i = 0; i < HIDDEN; i++)
 			host[r * p->ldx + i] = draw(random, kinds[r % 3].low, kinds[r % 3].span);
 	p->ops->copy_in(p->queue, p->x, host, ROWS * p->ldx * sizeof *host);
 	enum cad_status status = p->ops->wait(p->queue);
 	free(host);
+
 	return status;
 }
 
 /* Every way to split the rows over the experts that is tried is added to the hash. */
 static enum cad_status run_probe(struct probe *p, XXH3_state_t *hash)
 {
-	static const uint32_t begins[3][EXPERTS + 1] = { { 0, 1, 2, 3, 4 }, { 0, 13, 14, 27, ROWS }, { 0, 0, 14, 14, ROWS } };
+	static const uint32_t begins[3][EXPERTS + 1] = { { 0, 1, 2, 3, 4 }, { 0, 13, 14, 27, ROWS },
+		{ 0, 0, 14, 14, ROWS } };
 	const struct kn_expert *experts[EXPERTS];
+
 	for (size_t e = 0; e < EXPERTS; e++)
 		experts[e] = &p->experts[e];
 	float *host = malloc(ROWS * p->ldy * sizeof *host);
@@ -93,23 +115,41 @@ static enum cad_status run_probe(struct probe *p, XXH3_state_t *hash)
 		return CAD_ERR_MEMORY;
 	enum cad_status status = CAD_OK;
 	for (size_t i = 0; i < 3 && status == CAD_OK; i++) {
-		p->ops->ffn(p->queue, &(struct kn_ffn){
-			.experts = experts, .experts_count = EXPERTS, .begin = begins[i], .x = p->x, .ldx = p->ldx, .hidden = HIDDEN, .y = p->y, .ldy = p->ldy, .scratch = p->scratch });
+		p->ops->ffn(p->queue,
+			&(struct kn_ffn){
+				.experts = experts,
+				.experts_count = EXPERTS,
+				.begin = begins[i],
+				.x = p->x,
+				.ldx = p->ldx,
+				.hidden = HIDDEN,
+				.y = p->y,
+				.ldy = p->ldy,
+				.scratch = p->scratch,
+			});
 		p->ops->copy_out(p->queue, host, p->y, begins[i][EXPERTS] * p->ldy * sizeof *host);
 		status = p->ops->wait(p->queue);
 		for (size_t r = 0; r < begins[i][EXPERTS] && status == CAD_OK; r++)
 			XXH3_128bits_update(hash, host + r * p->ldy, HIDDEN * sizeof *host);
 	}
+
 	free(host);
 	return status;
 }
 
 enum cad_status kn_fingerprint(struct kn_queue *queue, char hex[33], struct cad_error *error)
 {
-	struct probe p = { .queue = queue, .device = queue->device, .ops = queue->ops, .ldx = kn_ld(HIDDEN), .ldy = kn_ld(HIDDEN) };
+	struct probe p = {
+		.queue = queue,
+		.device = queue->device,
+		.ops = queue->ops,
+		.ldx = kn_ld(HIDDEN),
+		.ldy = kn_ld(HIDDEN),
+	};
 	struct cad_random random = { 20 };
 	enum cad_status status = CAD_ERR_MEMORY;
 	XXH3_state_t *hash = XXH3_createState();
+
 	p.scratch_bytes = p.ops->ffn_scratch_bytes(queue, ROWS, HIDDEN, FFN);
 	p.x = p.ops->alloc(p.device, ROWS * p.ldx * sizeof(float));
 	p.y = p.ops->alloc(p.device, ROWS * p.ldy * sizeof(float));
@@ -124,14 +164,20 @@ enum cad_status kn_fingerprint(struct kn_queue *queue, char hex[33], struct cad_
 		status = run_probe(&p, hash);
 	if (status == CAD_OK) {
 		XXH128_hash_t digest = XXH3_128bits_digest(hash);
-		snprintf(hex, 33, "%016llx%016llx", (unsigned long long)digest.high64, (unsigned long long)digest.low64);
+		snprintf(
+			hex, 33, "%016llx%016llx", (unsigned long long)digest.high64, (unsigned long long)digest.low64);
 	}
+
 	for (size_t e = 0; e < EXPERTS; e++)
 		p.ops->expert_destroy(p.device, &p.experts[e]);
+
 release:
 	p.ops->release(p.device, p.scratch, p.scratch_bytes);
 	p.ops->release(p.device, p.y, ROWS * p.ldy * sizeof(float));
 	p.ops->release(p.device, p.x, ROWS * p.ldx * sizeof(float));
 	XXH3_freeState(hash);
-	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "the kernel fingerprint could not be computed: %s", cad_status_text(status));
+
+	return status == CAD_OK ? CAD_OK
+				: cad_error_set(error, status, "the kernel fingerprint could not be computed: %s",
+					  cad_status_text(status));
 }

@@ -1,21 +1,27 @@
 /*
  * Every operator of Cadre, with its shapes and its declared order of summation.
  *
- * Operators are reached through one C table per device (`struct kn_ops`). A *device* owns memory; a *queue* orders work on it (on a CPU it
- * is a pool of threads, on a GPU a stream). An operator returns at once, its work is done when `wait` returns; on the CPU it is done when
- * the operator returns. Pointers are device memory unless the comment says host. One thread at a time uses a queue; queues of one device
- * may be used by different threads. Operators allocate nothing and cannot fail on valid arguments: shapes are the caller's promise, asserted.
+ * Operators are reached through one C table per device (`struct kn_ops`). A *device* owns memory; a
+ * *queue* orders work on it (on a CPU it is a pool of threads, on a GPU a stream). An operator
+ * returns at once, its work is done when `wait` returns; on the CPU it is done when the operator
+ * returns. Pointers are device memory unless the comment says host. One thread at a time uses a
+ * queue; queues of one device may be used by different threads. Operators allocate nothing and
+ * cannot fail on valid arguments: shapes are the caller's promise, asserted.
  *
- * Same bits: an output row depends on its own inputs and the weights alone, by an order of summation that depends on shapes alone, never on
- * the number of rows, tiles or threads. The forms of the CPU (ref, avx2, avx512) give equal bits; ref/ is the definition.
- * Nothing is contracted: fma() is written where it is meant. Threads run with the default MXCSR (round to nearest, no flush to zero).
+ * Same bits: an output row depends on its own inputs and the weights alone, by an order of
+ * summation that depends on shapes alone, never on the number of rows, tiles or threads. The forms
+ * of the CPU (ref, avx2, avx512) give equal bits; ref/ is the definition.
+ * Nothing is contracted: fma() is written where it is meant. Threads run with the default MXCSR
+ * (round to nearest, no flush to zero).
  *
- * Symbols: T rows (tokens), H hidden, F ffn, E experts, K experts per token, P pairs (row, expert slot), D head size, V vocabulary.
+ * Symbols: T rows (tokens), H hidden, F ffn, E experts, K experts per token, P pairs (row, expert
+ * slot), D head size, V vocabulary.
  *
- * Activations are f32 rows with a stride `ld` in floats: ld == kn_ld(n) for rows of n elements. Elements n .. round_up(n, 64) - 1 of a row are
- * zero: operators that make new rows write the zeros, those that change rows in place leave them (they take part in the sums of the next GEMM
- * as +0); what lies beyond is never read. Rows are
- * 64-byte aligned. kn_ld avoids strides that are a multiple of 4 KiB.
+ * Activations are f32 rows with a stride `ld` in floats: ld == kn_ld(n) for rows of n elements.
+ * Elements n .. round_up(n, 64) - 1 of a row are zero: operators that make new rows write the
+ * zeros, those that change rows in place leave them (they take part in the sums of the next GEMM as
+ * +0); what lies beyond is never read. Rows are 64-byte aligned. kn_ld avoids strides that are a
+ * multiple of 4 KiB.
  */
 #ifndef CADRE_KERNELS_H
 #define CADRE_KERNELS_H
@@ -30,11 +36,11 @@
 #include <stdint.h>
 
 enum {
-	KN_PANEL_COLS = 64,      /* output columns of a weight panel */
-	KN_HUGE_PAGE_BYTES = 2 << 20,   /* an allocation of so much or more takes whole huge pages */
-	KN_LINE_COLS = 16,       /* columns of a 64-byte line */
-	KN_PAGE_KEYS = 32,       /* keys of a KV page */
-	KN_CHUNK_KEYS = 512,     /* keys of an attention chunk; chunks are merged in ascending order */
+	KN_PANEL_COLS = 64,           /* output columns of a weight panel */
+	KN_HUGE_PAGE_BYTES = 2 << 20, /* an allocation of so much or more takes whole huge pages */
+	KN_LINE_COLS = 16,            /* columns of a 64-byte line */
+	KN_PAGE_KEYS = 32,            /* keys of a KV page */
+	KN_CHUNK_KEYS = 512,          /* keys of an attention chunk; chunks are merged in ascending order */
 	KN_THREADS_MAX = 64,
 };
 
@@ -42,17 +48,20 @@ static inline size_t kn_round_up(size_t value, size_t unit) { return (value + un
 static inline size_t kn_ld(size_t n) { return kn_round_up(n, 64) + 16; }
 
 /*
- * A packed weight matrix W[n][k] (n outputs), in panels of 64 output columns; columns past n and values of k past k are zero and take part.
- *   panel = steps over k, 256 bytes each = 4 lines of 64 bytes; column c of the panel is lane c % 16 of line c / 16
+ * A packed weight matrix W[n][k] (n outputs), in panels of 64 output columns; columns past n and
+ * values of k past k are zero and take part.
+ *   panel = steps over k, 256 bytes each = 4 lines of 64 bytes; column c of the panel is lane c %
+ *   16 of line c / 16
  *   BF16: a step holds k and k + 1, a lane is { W[k], W[k+1] }      F32: a step holds one k
- * This is also an AMX B tile and a VNNI operand, so that the profiles bf16 and int8 can join without another copy.
+ * This is also an AMX B tile and a VNNI operand, so that the profiles bf16 and int8 can join
+ * without another copy.
  */
 enum kn_storage { KN_STORAGE_BF16, KN_STORAGE_F32, KN_STORAGE_COUNT };
 struct kn_matrix {
 	enum kn_storage storage;
-	size_t n, k, k_pad;          /* k_pad: k rounded up to 32 */
+	size_t n, k, k_pad; /* k_pad: k rounded up to 32 */
 	size_t panels, panel_bytes;
-	uint8_t *data;               /* 64-byte aligned, huge pages when large */
+	uint8_t *data; /* 64-byte aligned, huge pages when large */
 };
 
 /* Rows of a checkpoint tensor, host memory: [n][k] row-major of dtype F32, F16 or BF16. */
@@ -62,115 +71,145 @@ struct kn_source {
 	size_t n, k;
 };
 
-/* How weights are kept: AS_IS is lossless (bf16 stays bf16, f16 and f32 become f32), BF16 rounds to nearest even. */
+/* How weights are kept: AS_IS is lossless (bf16 stays bf16, f16 and f32 become f32), BF16 rounds to
+ * nearest even. */
 enum kn_weights { KN_WEIGHTS_AS_IS, KN_WEIGHTS_BF16 };
 
-/* Rows that are looked up, not multiplied: the embedding. Device memory in the source's dtype, [n][k] row-major. */
+/* Rows that are looked up, not multiplied: the embedding. Device memory in the source's dtype,
+ * [n][k] row-major. */
 struct kn_table {
 	enum cad_dtype dtype;
 	size_t n, k;
 	const void *data;
 };
 
-/* One expert (or a dense ffn, or a shared expert): gate and up are interleaved by 16 columns (g0-15 u0-15 g16-31 u16-31 ...), F padded to 32. */
+/* One expert (or a dense ffn, or a shared expert): gate and up are interleaved by 16 columns (g0-15
+ * u0-15 g16-31 u16-31 ...), F padded to 32. */
 struct kn_expert {
 	struct kn_matrix gate_up, down;
-	const float *gate_up_bias, *down_bias;   /* NULL: none. gate_up_bias is interleaved as the columns are */
+	const float *gate_up_bias, *down_bias; /* NULL: none. gate_up_bias is interleaved as the columns are */
 	enum cad_activation activation;
 	float limit;
 	size_t ffn;
 };
 
-/* y[r] = x[r] W^T + bias, then clamped to [-clip, clip] when clip > 0. Each output: acc = fma(x[k], w[k], acc), k ascending over k_pad, from +0; then + bias. y is not x. */
+/* y[r] = x[r] W^T + bias, then clamped to [-clip, clip] when clip > 0. Each output: acc = fma(x[k],
+ * w[k], acc), k ascending over k_pad, from +0; then + bias. y is not x. */
 struct kn_linear {
 	const float *x;
 	size_t ldx, rows;
 	const struct kn_matrix *w;
-	const float *bias;           /* [n] or NULL */
+	const float *bias; /* [n] or NULL */
 	float clip;
-	float *y;                    /* [rows][ldy] */
+	float *y; /* [rows][ldy] */
 	size_t ldy;
 };
 
 /*
- * out[r] = x[r] * (1 / sqrt(mean(x^2) + epsilon)) * weight, in that order of multiplication. out may be x. Each row is `parts` parts of n
- * elements (heads of a projection), each normalised on its own with the same weight; parts == 1 for a plain row.
- * Order: element i belongs to lane i % 16, a lane sums its squares by fma in ascending i, then halves of 8, 4, 2, 1 lanes are added; / n.
+ * out[r] = x[r] * (1 / sqrt(mean(x^2) + epsilon)) * weight, in that order of multiplication. out
+ * may be x. Each row is `parts` parts of n elements (heads of a projection), each normalised on its
+ * own with the same weight; parts == 1 for a plain row.
+ * Order: element i belongs to lane i % 16, a lane sums its squares by fma in ascending i, then
+ * halves of 8, 4, 2, 1 lanes are added; / n.
  */
 struct kn_rmsnorm {
 	const float *x;
 	size_t ldx, rows, parts, n;
-	const float *weight;         /* [n] */
+	const float *weight; /* [n] */
 	float epsilon;
-	float clip;                  /* > 0: the result is clamped to [-clip, clip] (olmoe clamps q and k after their norms) */
+	/* > 0: the result is clamped to [-clip, clip] (olmoe clamps q and k after their norms) */
+	float clip;
 	float *out;
 	size_t ldo;
 };
 
-/* cos and sin of position * inv_freq (the product rounded to f32, as transformers does), times attention_factor: [rows][2][size / 2], cosines first. */
+/* cos and sin of position * inv_freq (the product rounded to f32, as transformers does), times
+ * attention_factor: [rows][2][size / 2], cosines first. */
 struct kn_rope_table {
-	const int32_t *positions;    /* [rows] */
+	const int32_t *positions; /* [rows] */
 	size_t rows;
-	const float *inv_freq;       /* [size / 2] */
+	const float *inv_freq; /* [size / 2] */
 	size_t size;
 	float attention_factor;
 	float *out;
 };
-/* Rotates the first `size` elements of each of `heads` heads of a row, in place. Pair (i, i + size/2), or (2i, 2i+1) when interleaved.
+/* Rotates the first `size` elements of each of `heads` heads of a row, in place. Pair (i, i +
+ * size/2), or (2i, 2i+1) when interleaved.
  * a' = fma(a, cos, -(b * sin)), b' = fma(b, cos, a * sin), the inner product rounded first. */
 struct kn_rope {
 	float *x;
 	size_t ldx, rows, heads, head_size, size;
 	bool interleaved;
-	const float *table;          /* from kn_rope_table */
+	const float *table; /* from kn_rope_table */
 };
 
-/* The KV cache of one router: pages of 32 keys. Page p of layer l: K [kv_heads][key_size][32], then V [kv_heads][32][value_size], f32. */
+/* The KV cache of one router: pages of 32 keys. Page p of layer l: K [kv_heads][key_size][32], then
+ * V [kv_heads][32][value_size], f32. */
 struct kn_kv {
 	float *base;
-	size_t layers, pages, kv_heads, key_size, value_size;   /* sizes are multiples of 4; value_size of 16 lanes is padded by the operator's own handling of tails */
+	/* sizes are multiples of 4; value_size of 16 lanes is padded by the operator's own handling
+	 * of tails */
+	size_t layers, pages, kv_heads, key_size, value_size;
 };
-static inline size_t kn_kv_page_floats(const struct kn_kv *kv) { return kv->kv_heads * KN_PAGE_KEYS * (kv->key_size + kv->value_size); }
-static inline float *kn_kv_page(const struct kn_kv *kv, size_t layer, size_t page) { return kv->base + (layer * kv->pages + page) * kn_kv_page_floats(kv); }
+static inline size_t kn_kv_page_floats(const struct kn_kv *kv)
+{
+	return kv->kv_heads * KN_PAGE_KEYS * (kv->key_size + kv->value_size);
+}
+static inline float *kn_kv_page(const struct kn_kv *kv, size_t layer, size_t page)
+{
+	return kv->base + (layer * kv->pages + page) * kn_kv_page_floats(kv);
+}
 
-/* Writes row r's key and value at position positions[r] of the sequence whose page table is tables[r]. */
+/* Writes row r's key and value at position positions[r] of the sequence whose page table is
+ * tables[r]. */
 struct kn_kv_write {
 	const struct kn_kv *kv;
 	size_t layer, rows;
-	const float *k, *v;          /* [rows][ld]: heads side by side */
+	const float *k, *v; /* [rows][ld]: heads side by side */
 	size_t ldk, ldv;
-	const int32_t *positions;    /* [rows] */
-	const uint32_t *const *tables;   /* [rows]: page ids of the row's sequence */
+	const int32_t *positions;      /* [rows] */
+	const uint32_t *const *tables; /* [rows]: page ids of the row's sequence */
 };
 
 /*
- * Row r with its `heads` queries sees the keys begin[r] .. end[r] - 1 of its sequence, begin < end. Query heads h share KV head h / (heads / kv_heads).
- * Chunk c holds keys 512c .. 512c + 511; only chunks and pages that meet [begin, end) are visited, and only keys inside it take part.
- * In a chunk, per page in order: s[j] = (chain of fma over d of q[d] * K[d][j]) * scale; m' = max(m, s); a = exp(m - m'); p[j] = exp(s[j] - m');
- * l = fma(l, a, tree(p)); out[d] = out[d] * a, then out[d] = fma(p[j], V[j][d], out[d]) over the row's keys j ascending.
- * tree: absent keys are +0; p[2i] + p[2i+1], then halves of 8, 4, 2, 1. Chunks are merged ascending, first to last:
- * m' = max(m, mc); a = exp(m - m'), b = exp(mc - m'); l = fma(l, a, lc * b); out = fma(out, a, outc * b), from m = -inf, l = 0, out = 0. A sink (gpt_oss) is merged last as a chunk
- * with mc = sink, lc = 1, outc = 0. Then out = out / l. exp is kn_exp's polynomial.
+ * Row r with its `heads` queries sees the keys begin[r] .. end[r] - 1 of its sequence, begin < end.
+ * Query heads h share KV head h / (heads / kv_heads).
+ * Chunk c holds keys 512c .. 512c + 511; only chunks and pages that meet [begin, end) are visited,
+ * and only keys inside it take part.
+ * In a chunk, per page in order: s[j] = (chain of fma over d of q[d] * K[d][j]) * scale; m' =
+ * max(m, s); a = exp(m - m'); p[j] = exp(s[j] - m');
+ * l = fma(l, a, tree(p)); out[d] = out[d] * a, then out[d] = fma(p[j], V[j][d], out[d]) over the
+ * row's keys j ascending.
+ * tree: absent keys are +0; p[2i] + p[2i+1], then halves of 8, 4, 2, 1. Chunks are merged
+ * ascending, first to last:
+ * m' = max(m, mc); a = exp(m - m'), b = exp(mc - m'); l = fma(l, a, lc * b); out = fma(out, a, outc
+ * * b), from m = -inf, l = 0, out = 0. A sink (gpt_oss) is merged last as a chunk with mc = sink,
+ * lc = 1, outc = 0. Then out = out / l. exp is kn_exp's polynomial.
  */
 struct kn_attend {
 	const struct kn_kv *kv;
 	size_t layer, rows, heads;
-	const float *q;              /* [rows][ldq] */
+	const float *q; /* [rows][ldq] */
 	size_t ldq;
 	float scale;
-	const uint32_t *begin, *end; /* [rows] */
-	const uint32_t *const *tables;   /* [rows] */
-	const float *sinks;          /* [heads] or NULL */
-	float *out;                  /* [rows][ldo], heads side by side, value_size each */
+	const uint32_t *begin, *end;   /* [rows] */
+	const uint32_t *const *tables; /* [rows] */
+	const float *sinks;            /* [heads] or NULL */
+	float *out;                    /* [rows][ldo], heads side by side, value_size each */
 	size_t ldo;
 };
 
 /*
- * logits[r][E] -> ids[r][K] in descending choice score (ties to the lower id) and weights[r][K]. Softmax: exact max, then e^(x - max) summed as in
- * kn_rmsnorm (lanes of 16, then halves), then each divided by the sum. bias: NULL or [E], added to the scores for the choice only. All per cad_gate_spec:
- * score (or, with softmax_after_topk, the logit itself), + bias, experts outside the kept groups do not stand for election, top-k, softmax over the chosen
- * where asked, then w / (sum over slots ascending + epsilon) where asked, then * scale. Source: transformers modeling_{mixtral,deepseek_v2,deepseek_v3,gpt_oss}.py.
- * NaN is below everything: ids are valid and different whatever the logits, weights may be NaN, and the caller looks at them before it dispatches.
+ * logits[r][E] -> ids[r][K] in descending choice score (ties to the lower id) and weights[r][K].
+ * Softmax: exact max, then e^(x - max) summed as in kn_rmsnorm (lanes of 16, then halves), then
+ * each divided by the sum. bias: NULL or [E], added to the scores for the choice only. All per
+ * cad_gate_spec:
+ * score (or, with softmax_after_topk, the logit itself), + bias, experts outside the kept groups do
+ * not stand for election, top-k, softmax over the chosen where asked, then w / (sum over slots
+ * ascending + epsilon) where asked, then * scale. Source: transformers
+ * modeling_{mixtral,deepseek_v2,deepseek_v3,gpt_oss}.py.
+ * NaN is below everything: ids are valid and different whatever the logits, weights may be NaN, and
+ * the caller looks at them before it dispatches.
  */
 struct kn_gate {
 	const struct cad_gate_spec *spec;
@@ -182,76 +221,85 @@ struct kn_gate {
 };
 
 /*
- * Grouped ffn: pair p in [begin[e], begin[e+1]) goes through experts[e] and reads row row_index[p] of x (row p when NULL); y[p] = down(act(gate(x)) * up(x)).
- * SILU: h = g / (1 + exp(-g)) * u. Each GEMM output by kn_linear's chain. ffn 0 .. experts_count - 1 share H and F.
+ * Grouped ffn: pair p in [begin[e], begin[e+1]) goes through experts[e] and reads row row_index[p]
+ * of x (row p when NULL); y[p] = down(act(gate(x)) * up(x)).
+ * SILU: h = g / (1 + exp(-g)) * u. Each GEMM output by kn_linear's chain. ffn 0 .. experts_count -
+ * 1 share H and F.
  */
 struct kn_ffn {
-	const struct kn_expert *const *experts;   /* host, [experts_count] */
+	const struct kn_expert *const *experts; /* host, [experts_count] */
 	size_t experts_count;
-	const uint32_t *begin;       /* host, [experts_count + 1] */
-	const uint32_t *row_index;   /* [P] or NULL */
-	const float *x;              /* [rows][ldx] */
+	const uint32_t *begin;     /* host, [experts_count + 1] */
+	const uint32_t *row_index; /* [P] or NULL */
+	const float *x;            /* [rows][ldx] */
 	size_t ldx, hidden;
-	float *y;                    /* [P][ldy] */
+	float *y; /* [P][ldy] */
 	size_t ldy;
-	void *scratch;               /* ffn_scratch_bytes(P, H, F) */
+	void *scratch; /* ffn_scratch_bytes(P, H, F) */
 };
 
-/* x[r][0..n) += y[r][0..n); y[r] is scaled by sigmoid(score[r]) first when score is given (qwen2_moe's shared expert). */
+/* x[r][0..n) += y[r][0..n); y[r] is scaled by sigmoid(score[r]) first when score is given
+ * (qwen2_moe's shared expert). */
 struct kn_add {
 	float *x;
 	const float *y;
 	size_t ldx, ldy, rows, n;
-	const float *score;          /* [rows] stride lds, or NULL */
+	const float *score; /* [rows] stride lds, or NULL */
 	size_t lds;
 };
 
-/* Rows for the wire (proto/cadre_wire.h, rules in proto/WIRE.md): row i of the message is x[index[i]].
- * A row whose max|x| over its rms is above CADRE_ROW_RATIO_MAX, or is not finite, goes as f32 whatever `type` asks: decided by the row alone. */
+/* Rows for the wire (proto/cadre_wire.h, rules in proto/WIRE.md): row i of the message is
+ * x[index[i]].
+ * A row whose max|x| over its rms is above CADRE_ROW_RATIO_MAX, or is not finite, goes as f32
+ * whatever `type` asks: decided by the row alone. */
 struct kn_rows_pack {
 	const float *x;
 	size_t ldx, n;
-	const uint32_t *index;       /* host, [rows] */
+	const uint32_t *index; /* host, [rows] */
 	size_t rows;
 	enum cadre_row_type type;
-	struct cadre_wire_row *heads;    /* host, [rows] out */
-	uint8_t *data;               /* host, room for rows * 4 * n bytes */
-	size_t *data_bytes;          /* host, out: how many were written */
+	struct cadre_wire_row *heads; /* host, [rows] out */
+	uint8_t *data;                /* host, room for rows * 4 * n bytes */
+	size_t *data_bytes;           /* host, out: how many were written */
 };
 struct kn_rows_unpack {
-	const struct cadre_wire_row *heads;   /* host */
-	const uint8_t *data;         /* host; checked by cad_wire_call_check */
+	const struct cadre_wire_row *heads; /* host */
+	const uint8_t *data;                /* host; checked by cad_wire_call_check */
 	size_t rows, n;
 	float *x;
 	size_t ldx;
 };
 
 /*
- * The exact combine, on the node: q = rint(weight * y / quantum), the exact product rounded once, per pair and element, summed in int64 over the pairs of a row; quantum is a power
- * of two. |q| >= 2^53, NaN or infinity poisons the row, naming the lowest pair's expert. The row is then written in the narrowest of 16, 24, 32, 64 bits that holds it.
+ * The exact combine, on the node: q = rint(weight * y / quantum), the exact product rounded once,
+ * per pair and element, summed in int64 over the pairs of a row; quantum is a power
+ * of two. |q| >= 2^53, NaN or infinity poisons the row, naming the lowest pair's expert. The row is
+ * then written in the narrowest of 16, 24, 32, 64 bits that holds it.
  */
 struct kn_combine_pack {
-	const float *y;              /* [P][ldy] */
+	const float *y; /* [P][ldy] */
 	size_t ldy, n, rows;
 	const uint32_t *pair_begin;  /* host, [rows + 1]: the pairs of row r are pair_index[pair_begin[r]] ... */
 	const uint32_t *pair_index;  /* host, [P] */
 	const float *pair_weight;    /* host, [P], by pair */
 	const uint32_t *pair_expert; /* host, [P], by pair: for the report of a poisoned row */
 	float quantum;
-	int64_t *scratch;            /* [rows][n] */
-	struct cadre_wire_sum *heads;    /* host, [rows] out */
-	uint8_t *data;               /* host, room for rows * 8 * n bytes */
-	size_t *data_bytes;          /* host, out */
+	int64_t *scratch;             /* [rows][n] */
+	struct cadre_wire_sum *heads; /* host, [rows] out */
+	uint8_t *data;                /* host, room for rows * 8 * n bytes */
+	size_t *data_bytes;           /* host, out */
 };
-/* On the router: sums[index[i]] += row i of an answer (checked by cad_wire_answer_check, no poisoned rows). */
+/* On the router: sums[index[i]] += row i of an answer (checked by cad_wire_answer_check, no
+ * poisoned rows). */
 struct kn_combine_add {
-	const struct cadre_wire_sum *heads;   /* host */
-	const uint8_t *data;         /* host */
+	const struct cadre_wire_sum *heads; /* host */
+	const uint8_t *data;                /* host */
 	size_t rows, n;
-	const uint32_t *index;       /* host, [rows] */
-	int64_t *sums;               /* [T][n] */
+	const uint32_t *index; /* host, [rows] */
+	int64_t *sums;         /* [T][n] */
 };
-/* x[r] = x[r] + (routed + shared): routed = (float)sums[r] * quantum (one rounding), shared[r] (NULL: none) added first. Clears sums. */
+/* x[r] = x[r] + (routed + shared): routed = (float)sums[r] * quantum (one rounding), shared[r]
+ * (NULL: none) added first. Clears sums. */
 struct kn_combine_finish {
 	float *x;
 	size_t ldx, rows, n;
@@ -265,7 +313,7 @@ struct kn_device;
 struct kn_queue;
 
 struct kn_ops {
-	const char *name;            /* "cpu" */
+	const char *name; /* "cpu" */
 	/* Device memory: 64-byte aligned, zeroed, NULL when there is no room. */
 	void *(*alloc)(struct kn_device *device, size_t bytes);
 	void (*release)(struct kn_device *device, void *memory, size_t bytes);
@@ -273,24 +321,30 @@ struct kn_ops {
 	void (*copy_out)(struct kn_queue *queue, void *host, const void *device_memory, size_t bytes);
 	enum cad_status (*queue_create)(struct kn_device *device, unsigned threads, struct kn_queue **queue);
 	void (*queue_destroy)(struct kn_queue *queue);
-	enum cad_status (*wait)(struct kn_queue *queue);   /* until all that was queued is done; an error of the device comes here */
+	/* until all that was queued is done; an error of the device comes here */
+	enum cad_status (*wait)(struct kn_queue *queue);
 	void (*destroy)(struct kn_device *device);
 
-	/* Packing, straight from a checkpoint's mapping. CAD_ERR_MEMORY is the only failure. matrix_destroy and the like take zeroed structs too. */
-	enum cad_status (*matrix_create)(struct kn_device *device, const struct kn_source *source, enum kn_weights weights, struct kn_matrix *matrix);
+	/* Packing, straight from a checkpoint's mapping. CAD_ERR_MEMORY is the only failure.
+	 * matrix_destroy and the like take zeroed structs too. */
+	enum cad_status (*matrix_create)(struct kn_device *device, const struct kn_source *source,
+		enum kn_weights weights, struct kn_matrix *matrix);
 	void (*matrix_destroy)(struct kn_device *device, struct kn_matrix *matrix);
-	enum cad_status (*table_create)(struct kn_device *device, const struct kn_source *source, enum kn_weights weights, struct kn_table *table);
+	enum cad_status (*table_create)(struct kn_device *device, const struct kn_source *source,
+		enum kn_weights weights, struct kn_table *table);
 	void (*table_destroy)(struct kn_device *device, struct kn_table *table);
 	/* biases: data NULL where there are none */
-	enum cad_status (*expert_create)(struct kn_device *device, const struct kn_source *gate, const struct kn_source *up, const struct kn_source *down,
-	                                 const struct kn_source *gate_bias, const struct kn_source *up_bias, const struct kn_source *down_bias,
-	                                 const struct cad_ffn_spec *spec, enum kn_weights weights, struct kn_expert *expert);
+	enum cad_status (*expert_create)(struct kn_device *device, const struct kn_source *gate,
+		const struct kn_source *up, const struct kn_source *down, const struct kn_source *gate_bias,
+		const struct kn_source *up_bias, const struct kn_source *down_bias, const struct cad_ffn_spec *spec,
+		enum kn_weights weights, struct kn_expert *expert);
 	void (*expert_destroy)(struct kn_device *device, struct kn_expert *expert);
 	/* Any vector of a checkpoint as f32 [n], padded with zeros to a multiple of 64 */
 	enum cad_status (*vector_create)(struct kn_device *device, const struct kn_source *source, float **vector);
 	void (*vector_destroy)(struct kn_device *device, float *vector, size_t n);
 
-	void (*embed)(struct kn_queue *queue, const struct kn_table *table, const int32_t *ids, size_t rows, float *x, size_t ldx);
+	void (*embed)(struct kn_queue *queue, const struct kn_table *table, const int32_t *ids, size_t rows, float *x,
+		size_t ldx);
 	void (*linear)(struct kn_queue *queue, const struct kn_linear *a);
 	void (*rmsnorm)(struct kn_queue *queue, const struct kn_rmsnorm *a);
 	void (*rope_table)(struct kn_queue *queue, const struct kn_rope_table *a);
@@ -311,20 +365,28 @@ struct kn_ops {
 };
 
 /* Both begin with `ops`, so that kn_ops_of works on either. */
-struct kn_device { const struct kn_ops *ops; };
-struct kn_queue { const struct kn_ops *ops; struct kn_device *device; };
+struct kn_device {
+	const struct kn_ops *ops;
+};
+struct kn_queue {
+	const struct kn_ops *ops;
+	struct kn_device *device;
+};
 
 /* ---- the CPU (cpu/, ref/) ---- */
 enum kn_isa { KN_ISA_AUTO, KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVX512 };
-/* CAD_ERR_UNSUPPORTED and a sentence when this machine lacks the asked form (or AVX2 + FMA, which every build needs). */
+/* CAD_ERR_UNSUPPORTED and a sentence when this machine lacks the asked form (or AVX2 + FMA, which
+ * every build needs). */
 CAD_MUST_USE enum cad_status kn_cpu_create(enum kn_isa isa, struct kn_device **device, struct cad_error *error);
-const char *kn_cpu_isa_name(const struct kn_device *device);   /* "ref", "avx2", "avx512": what AUTO chose */
+const char *kn_cpu_isa_name(const struct kn_device *device); /* "ref", "avx2", "avx512": what AUTO chose */
 CAD_MUST_USE enum cad_status kn_isa_parse(const char *name, enum kn_isa *isa);
-extern const struct cad_choice kn_isa_choices[];   /* for option tables */
-/* Threads that make sense here: the cores this process may run on, by its affinity mask and cgroup quota. */
+extern const struct cad_choice kn_isa_choices[]; /* for option tables */
+/* Threads that make sense here: the cores this process may run on, by its affinity mask and cgroup
+ * quota. */
 unsigned kn_threads_default(void);
 
-/* XXH3-128 over a fixed probe through the expert operators: two nodes with equal values may be replicas. 32 hex digits. */
+/* XXH3-128 over a fixed probe through the expert operators: two nodes with equal values may be
+ * replicas. 32 hex digits. */
 CAD_MUST_USE enum cad_status kn_fingerprint(struct kn_queue *queue, char hex[33], struct cad_error *error);
 
 /* e^x by the polynomial that all forms share: 0 below -86, exp(88) above 88. */

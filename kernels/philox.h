@@ -1,4 +1,5 @@
-/* Philox4x32-10 (Salmon et al., SC'11) from librandom123, whose headers do not pass this project's warnings. */
+/* Philox4x32-10 (Salmon et al., SC'11) from librandom123, whose headers do not pass this project's
+ * warnings. */
 #ifndef CADRE_KERNELS_PHILOX_H
 #define CADRE_KERNELS_PHILOX_H
 

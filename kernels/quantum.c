@@ -7,9 +7,13 @@
 #include <string.h>
 
 enum {
-	ROWS = 64, EXPERTS_MAX = 8,
-	BITS_BELOW = 10, BITS_BELOW_F32 = 21,      /* of the typical output */
-	EXPONENT_MIN = -100, EXPONENT_MAX = 100,   /* a quantum stays far from the ends of f32, whatever a checkpoint holds */
+	ROWS = 64,
+	EXPERTS_MAX = 8,
+	BITS_BELOW = 10,
+	BITS_BELOW_F32 = 21, /* of the typical output */
+	/* a quantum stays far from the ends of f32, whatever a checkpoint holds */
+	EXPONENT_MIN = -100,
+	EXPONENT_MAX = 100,
 };
 
 struct job {
@@ -18,18 +22,20 @@ struct job {
 	const struct cad_model *model;
 	const struct cad_model_spec *spec;
 	enum kn_weights weights;
-	uint32_t experts;            /* how many are looked at */
+	uint32_t experts; /* how many are looked at */
 	size_t ld, rows_bytes, y_bytes, scratch_bytes;
-	float *noise, *x, *y;        /* device: [ROWS][ld], [ROWS][ld], [experts * ROWS][ld] */
+	float *noise, *x, *y; /* device: [ROWS][ld], [ROWS][ld], [experts * ROWS][ld] */
 	void *scratch;
 	float *y_host;
 	double rms[EXPERTS_MAX * ROWS];
 };
 
-/* Bell-shaped: the eight 16-bit halves of one Philox block, summed; integers, so that the bits are the same everywhere. */
+/* Bell-shaped: the eight 16-bit halves of one Philox block, summed; integers, so that the bits are
+ * the same everywhere. */
 static float noise_at(uint32_t row, uint32_t element)
 {
-	philox4x32_ctr_t random = philox4x32_R(10, (philox4x32_ctr_t){ { element, row, 0, 1 } }, (philox4x32_key_t){ { 0xcad2e, 0 } });
+	philox4x32_ctr_t random =
+		philox4x32_R(10, (philox4x32_ctr_t){ { element, row, 0, 1 } }, (philox4x32_key_t){ { 0xcad2e, 0 } });
 	int32_t sum = 0;
 	for (int i = 0; i < 4; i++)
 		sum += (int32_t)(random.v[i] & 0xffff) + (int32_t)(random.v[i] >> 16);
@@ -49,13 +55,15 @@ static struct kn_source source_of(const struct job *job, enum cad_role role, uin
 
 static enum cad_status experts_create(const struct job *job, uint32_t layer, struct kn_expert *experts)
 {
-	static const enum cad_role roles[6] = { CAD_ROLE_EXPERT_GATE, CAD_ROLE_EXPERT_UP, CAD_ROLE_EXPERT_DOWN, CAD_ROLE_EXPERT_GATE_BIAS, CAD_ROLE_EXPERT_UP_BIAS,
-		CAD_ROLE_EXPERT_DOWN_BIAS };
+	static const enum cad_role roles[6] = { CAD_ROLE_EXPERT_GATE, CAD_ROLE_EXPERT_UP, CAD_ROLE_EXPERT_DOWN,
+		CAD_ROLE_EXPERT_GATE_BIAS, CAD_ROLE_EXPERT_UP_BIAS, CAD_ROLE_EXPERT_DOWN_BIAS };
 	for (uint32_t i = 0; i < job->experts; i++) {
 		struct kn_source s[6];
 		for (int role = 0; role < 6; role++)
-			s[role] = source_of(job, roles[role], layer, (uint32_t)((uint64_t)i * job->spec->gate.experts / job->experts));
-		enum cad_status status = job->ops->expert_create(job->queue->device, &s[0], &s[1], &s[2], &s[3], &s[4], &s[5], &job->spec->expert, job->weights, &experts[i]);
+			s[role] = source_of(job, roles[role], layer,
+				(uint32_t)((uint64_t)i * job->spec->gate.experts / job->experts));
+		enum cad_status status = job->ops->expert_create(job->queue->device, &s[0], &s[1], &s[2], &s[3], &s[4],
+			&s[5], &job->spec->expert, job->weights, &experts[i]);
 		if (status != CAD_OK)
 			return status;
 	}
@@ -72,8 +80,10 @@ static enum cad_status layer_run(struct job *job, uint32_t layer)
 	float *norm = NULL;
 	struct kn_source norm_source = source_of(job, CAD_ROLE_FFN_NORM, layer, 0);
 	enum cad_status status = job->ops->vector_create(job->queue->device, &norm_source, &norm);
+
 	if (status != CAD_OK)
 		return status;
+
 	status = experts_create(job, layer, experts);
 	if (status != CAD_OK)
 		goto destroy;
@@ -82,25 +92,50 @@ static enum cad_status layer_run(struct job *job, uint32_t layer)
 		status = CAD_ERR_MEMORY;
 		goto destroy;
 	}
+
 	for (uint32_t i = 0; i < job->experts; i++) {
 		pointers[i] = &experts[i];
 		for (uint32_t r = 0; r < ROWS; r++)
 			index_host[i * ROWS + r] = r;
 	}
+
 	for (uint32_t i = 0; i <= job->experts; i++)
 		begin[i] = i * ROWS;
 	job->ops->copy_in(job->queue, index, index_host, index_bytes);
-	job->ops->rmsnorm(job->queue, &(struct kn_rmsnorm){ .x = job->noise, .ldx = job->ld, .rows = ROWS, .parts = 1, .n = job->spec->hidden, .weight = norm,
-		.epsilon = 0.0f, .out = job->x, .ldo = job->ld });
-	job->ops->ffn(job->queue, &(struct kn_ffn){ .experts = pointers, .experts_count = job->experts, .begin = begin, .row_index = index, .x = job->x, .ldx = job->ld,
-		.hidden = job->spec->hidden, .y = job->y, .ldy = job->ld, .scratch = job->scratch });
+	job->ops->rmsnorm(job->queue,
+		&(struct kn_rmsnorm){
+			.x = job->noise,
+			.ldx = job->ld,
+			.rows = ROWS,
+			.parts = 1,
+			.n = job->spec->hidden,
+			.weight = norm,
+			.epsilon = 0.0f,
+			.out = job->x,
+			.ldo = job->ld,
+		});
+	job->ops->ffn(job->queue,
+		&(struct kn_ffn){
+			.experts = pointers,
+			.experts_count = job->experts,
+			.begin = begin,
+			.row_index = index,
+			.x = job->x,
+			.ldx = job->ld,
+			.hidden = job->spec->hidden,
+			.y = job->y,
+			.ldy = job->ld,
+			.scratch = job->scratch,
+		});
 	job->ops->copy_out(job->queue, job->y_host, job->y, job->y_bytes);
 	status = job->ops->wait(job->queue);
 	job->ops->release(job->queue->device, index, index_bytes);
+
 destroy:
 	for (uint32_t i = 0; i < job->experts; i++)
 		job->ops->expert_destroy(job->queue->device, &experts[i]);
 	job->ops->vector_destroy(job->queue->device, norm, job->spec->hidden);
+
 	return status;
 }
 
@@ -126,20 +161,24 @@ static double outputs_median(struct job *job)
 	return job->rms[count / 2];
 }
 
-static enum cad_status layer_quantum(struct job *job, uint32_t layer, int bits_below, float *quantum, struct cad_error *error)
+static enum cad_status layer_quantum(
+	struct job *job, uint32_t layer, int bits_below, float *quantum, struct cad_error *error)
 {
 	enum cad_status status = layer_run(job, layer);
 	if (status != CAD_OK)
-		return cad_error_set(error, status, "model '%s': the quantum of layer %u: %s", cad_model_directory(job->model), layer, cad_status_text(status));
+		return cad_error_set(error, status, "model '%s': the quantum of layer %u: %s",
+			cad_model_directory(job->model), layer, cad_status_text(status));
 	double median = outputs_median(job);
 	if (median != median)
-		return cad_error_set(error, CAD_ERR_NOT_FINITE, "model '%s': experts of layer %u give NaN or infinity for ordinary rows: are the weights damaged?",
-		                     cad_model_directory(job->model), layer);
+		return cad_error_set(error, CAD_ERR_NOT_FINITE,
+			"model '%s': experts of layer %u give NaN or infinity for ordinary rows: are the weights damaged?",
+			cad_model_directory(job->model), layer);
 	const struct cad_gate_spec *gate = &job->spec->gate;
 	double weight = (gate->renormalise ? (double)gate->scale : 1.0) / gate->topk, typical = median * weight;
 	int exponent = typical > 0 ? ilogb(typical) - bits_below : EXPONENT_MIN;
 	exponent = exponent < EXPONENT_MIN ? EXPONENT_MIN : exponent > EXPONENT_MAX ? EXPONENT_MAX : exponent;
 	*quantum = ldexpf(1.0f, exponent);
+
 	return CAD_OK;
 }
 
@@ -147,6 +186,7 @@ static enum cad_status job_allocate(struct job *job)
 {
 	struct kn_device *device = job->queue->device;
 	size_t pairs = (size_t)job->experts * ROWS;
+
 	job->ld = kn_ld(job->spec->hidden);
 	job->rows_bytes = ROWS * job->ld * sizeof(float);
 	job->y_bytes = pairs * job->ld * sizeof(float);
@@ -156,6 +196,7 @@ static enum cad_status job_allocate(struct job *job)
 	job->y = job->ops->alloc(device, job->y_bytes);
 	job->scratch = job->ops->alloc(device, job->scratch_bytes);
 	job->y_host = calloc(1, job->y_bytes);
+
 	return job->noise && job->x && job->y && job->scratch && job->y_host ? CAD_OK : CAD_ERR_MEMORY;
 }
 
@@ -173,36 +214,51 @@ static void job_release(struct job *job)
 	free(job->y_host);
 }
 
-enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model *model, enum kn_weights weights, enum cadre_row_type wire, float *quanta,
-                                 struct cad_error *error)
+enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model *model, enum kn_weights weights,
+	enum cadre_row_type wire, float *quanta, struct cad_error *error)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
-	struct job job = { .queue = queue, .ops = queue->ops, .model = model, .spec = spec, .weights = weights };
+	struct job job = {
+		.queue = queue,
+		.ops = queue->ops,
+		.model = model,
+		.spec = spec,
+		.weights = weights,
+	};
+
 	job.experts = spec->gate.experts < EXPERTS_MAX ? spec->gate.experts : EXPERTS_MAX;
-	if (job.experts == 0) {   /* a dense model */
+	if (job.experts == 0) { /* a dense model */
 		memset(quanta, 0, spec->layers_count * sizeof *quanta);
 		return CAD_OK;
 	}
+
 	float *found = calloc(spec->layers_count, sizeof *found);
 	enum cad_status status = found ? job_allocate(&job) : CAD_ERR_MEMORY;
 	if (status != CAD_OK) {
-		status = cad_error_set(error, status, "model '%s': no memory for the quantum table", cad_model_directory(model));
+		status = cad_error_set(
+			error, status, "model '%s': no memory for the quantum table", cad_model_directory(model));
 		goto release;
 	}
-	for (uint32_t r = 0; r < ROWS; r++)   /* y_host is not in use yet */
+
+	for (uint32_t r = 0; r < ROWS; r++) /* y_host is not in use yet */
 		for (uint32_t i = 0; i < spec->hidden; i++)
 			job.y_host[r * job.ld + i] = noise_at(r, i);
 	queue->ops->copy_in(queue, job.noise, job.y_host, job.rows_bytes);
+
 	for (uint32_t layer = 0; layer < spec->layers_count; layer++) {
 		if (!spec->layers[layer].moe)
 			continue;
-		status = layer_quantum(&job, layer, wire == CADRE_ROW_F32 ? BITS_BELOW_F32 : BITS_BELOW, &found[layer], error);
+		status = layer_quantum(
+			&job, layer, wire == CADRE_ROW_F32 ? BITS_BELOW_F32 : BITS_BELOW, &found[layer], error);
 		if (status != CAD_OK)
 			goto release;
 	}
+
 	memcpy(quanta, found, spec->layers_count * sizeof *quanta);
+
 release:
 	free(found);
 	job_release(&job);
+
 	return status;
 }

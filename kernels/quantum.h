@@ -1,9 +1,12 @@
 /*
- * The quantum of each MoE layer: the power of two that every weighted expert output is rounded to before exact integer summation.
+ * The quantum of each MoE layer: the power of two that every weighted expert output is rounded to
+ * before exact integer summation.
  *
- * A pure function of checkpoint and settings: 64 Philox rows with the statistics of a normalised row (ffn norm weight times unit-rms noise)
- * through a fixed sample of at most 8 of the layer's experts (equally spaced ids); the median over (row, expert) of the output's rms, times
- * the typical gate weight 1 / K (or scale / K when renormalised), rounded down to a power of two, times 2^-10 (2^-21 with wire f32).
+ * A pure function of checkpoint and settings: 64 Philox rows with the statistics of a normalised
+ * row (ffn norm weight times unit-rms noise) through a fixed sample of at most 8 of the layer's
+ * experts (equally spaced ids); the median over (row, expert) of the output's rms, times the
+ * typical gate weight 1 / K (or scale / K when renormalised), rounded down to a power of two, times
+ * 2^-10 (2^-21 with wire f32).
  * The bits do not depend on form or thread count, because no operator's do.
  */
 #ifndef CADRE_KERNELS_QUANTUM_H
@@ -12,7 +15,9 @@
 #include "common/model/model.h"
 #include "kernels/kernels.h"
 
-/* quanta[layers_count]; dense layers get 0. Takes a moment on a large checkpoint (reads 8 experts a layer). */
-CAD_MUST_USE enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model *model, enum kn_weights weights, enum cadre_row_type wire, float *quanta, struct cad_error *error);
+/* quanta[layers_count]; dense layers get 0. Takes a moment on a large checkpoint (reads 8 experts a
+ * layer). */
+CAD_MUST_USE enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model *model,
+	enum kn_weights weights, enum cadre_row_type wire, float *quanta, struct cad_error *error);
 
 #endif

@@ -1,6 +1,7 @@
 /*
- * Sampling. Candidates are ranked by (logit descending, id ascending), the one order that ties cannot blur. What is kept is a weight e^((logit - max) / T)
- * per id, 0 for what a filter took out; the draw walks the ids in ascending order, so that a filter that removes nothing changes nothing.
+ * Sampling. Candidates are ranked by (logit descending, id ascending), the one order that ties
+ * cannot blur. What is kept is a weight e^((logit - max) / T) per id, 0 for what a filter took out;
+ * the draw walks the ids in ascending order, so that a filter that removes nothing changes nothing.
  */
 #include "kernels/sample.h"
 
@@ -15,11 +16,14 @@ enum { BLOCK = 1024, LANES = 8 };
 
 struct ranks {
 	const float *logits;
-	uint32_t *ids;     /* a heap, the best on top */
+	uint32_t *ids; /* a heap, the best on top */
 	size_t count;
 };
 
-static bool ranks_before(const float *logits, uint32_t a, uint32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; }
+static bool ranks_before(const float *logits, uint32_t a, uint32_t b)
+{
+	return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+}
 
 static void ranks_sink(struct ranks *ranks, size_t at)
 {
@@ -47,6 +51,7 @@ static double block_sum(const float *weights, size_t n)
 {
 	double lanes[LANES] = { 0 };
 	size_t i = 0;
+
 	for (; i + LANES <= n; i += LANES)
 		for (size_t lane = 0; lane < LANES; lane++)
 			lanes[lane] += (double)weights[i + lane];
@@ -55,6 +60,7 @@ static double block_sum(const float *weights, size_t n)
 	for (size_t half = LANES / 2; half > 0; half /= 2)
 		for (size_t lane = 0; lane < half; lane++)
 			lanes[lane] += lanes[lane + half];
+
 	return lanes[0];
 }
 
@@ -67,10 +73,11 @@ static double weights_sum(const float *weights, size_t n)
 }
 
 /*
- * Keeps the best tokens: a token stays while what stands before it is below `limit`, each token counting 1 or its weight. Ranking a whole vocabulary
- * is slow, so tokens fall into buckets by (max - logit) / T first; only the bucket in which the limit lies is ranked.
+ * Keeps the best tokens: a token stays while what stands before it is below `limit`, each token
+ * counting 1 or its weight. Ranking a whole vocabulary is slow, so tokens fall into buckets by (max
+ * - logit) / T first; only the bucket in which the limit lies is ranked.
  */
-enum { BUCKETS_PER_E = 16, BUCKETS = 86 * BUCKETS_PER_E + 2 };   /* weights are 0 from e^-86 on */
+enum { BUCKETS_PER_E = 16, BUCKETS = 86 * BUCKETS_PER_E + 2 }; /* weights are 0 from e^-86 on */
 
 struct field {
 	const float *logits;
@@ -93,6 +100,7 @@ static void field_keep(struct field *f, bool by_weight, double limit)
 {
 	double loads[BUCKETS] = { 0 }, before = 0;
 	size_t edge = 0;
+
 	for (size_t id = 0; id < f->vocab; id++)
 		if (f->weights[id] > 0.0f)
 			loads[f->buckets[id]] += by_weight ? (double)f->weights[id] : 1.0;
@@ -105,12 +113,14 @@ static void field_keep(struct field *f, bool by_weight, double limit)
 		else if (f->buckets[id] > edge)
 			f->weights[id] = 0.0f;
 	}
+
 	for (size_t at = ranks.count / 2; at-- > 0;)
 		ranks_sink(&ranks, at);
 	while (ranks.count > 0 && before < limit) {
 		uint32_t id = ranks_pop(&ranks);
 		before += by_weight ? (double)f->weights[id] : 1.0;
 	}
+
 	for (size_t i = 0; i < ranks.count; i++)
 		f->weights[ranks.ids[i]] = 0.0f;
 }
@@ -129,6 +139,7 @@ static int32_t draw(const float *weights, size_t vocab, double target)
 {
 	double before = 0;
 	size_t last = 0;
+
 	for (size_t at = 0; at < vocab; at += BLOCK) {
 		size_t end = vocab - at < BLOCK ? vocab : at + BLOCK;
 		double sum = block_sum(weights + at, end - at);
@@ -145,7 +156,8 @@ static int32_t draw(const float *weights, size_t vocab, double target)
 				return (int32_t)id;
 		}
 	}
-	return (int32_t)last;   /* the sums of a block and of its elements may differ in the last bit */
+
+	return (int32_t)last; /* the sums of a block and of its elements may differ in the last bit */
 }
 
 static size_t best_id(const float *logits, size_t vocab)
@@ -161,7 +173,8 @@ static void weights_make(const float *logits, size_t vocab, float most, float te
 {
 	size_t id = 0;
 	for (; id + 8 <= vocab; id += 8) {
-		__m256 x = _mm256_div_ps(_mm256_sub_ps(_mm256_loadu_ps(logits + id), _mm256_set1_ps(most)), _mm256_set1_ps(temperature));
+		__m256 x = _mm256_div_ps(
+			_mm256_sub_ps(_mm256_loadu_ps(logits + id), _mm256_set1_ps(most)), _mm256_set1_ps(temperature));
 		_mm256_storeu_ps(weights + id, kn_exp_8(x));
 	}
 	for (; id < vocab; id++)
@@ -170,9 +183,13 @@ static void weights_make(const float *logits, size_t vocab, float most, float te
 
 enum { SCRATCH_ALIGN = 64 };
 
-size_t kn_sample_scratch_bytes(size_t vocab) { return vocab * (sizeof(float) + sizeof(uint32_t) + sizeof(uint16_t)) + SCRATCH_ALIGN; }
+size_t kn_sample_scratch_bytes(size_t vocab)
+{
+	return vocab * (sizeof(float) + sizeof(uint32_t) + sizeof(uint16_t)) + SCRATCH_ALIGN;
+}
 
-int32_t kn_sample(const struct kn_sampling *sampling, const float *logits, size_t vocab, uint64_t position, void *scratch)
+int32_t kn_sample(
+	const struct kn_sampling *sampling, const float *logits, size_t vocab, uint64_t position, void *scratch)
 {
 	CAD_ASSERT(vocab > 0 && vocab <= INT32_MAX && sampling->temperature >= 0.0f);
 	size_t best = best_id(logits, vocab);
@@ -181,7 +198,8 @@ int32_t kn_sample(const struct kn_sampling *sampling, const float *logits, size_
 	float *weights = (float *)(((uintptr_t)scratch + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN);
 	uint32_t *ids = (uint32_t *)(weights + vocab);
 	struct field field = { logits, vocab, weights, ids, (uint16_t *)(ids + vocab) };
-	bool has_top_k = sampling->top_k > 0 && sampling->top_k < vocab, has_top_p = sampling->top_p > 0.0f && sampling->top_p < 1.0f;
+	bool has_top_k = sampling->top_k > 0 && sampling->top_k<vocab, has_top_p = sampling->top_p> 0.0f &&
+		sampling->top_p < 1.0f;
 	weights_make(logits, vocab, logits[best], sampling->temperature, weights);
 	if (has_top_k || has_top_p)
 		field_buckets(&field, logits[best], sampling->temperature);
@@ -189,15 +207,21 @@ int32_t kn_sample(const struct kn_sampling *sampling, const float *logits, size_
 		field_keep(&field, false, sampling->top_k);
 	if (has_top_p)
 		field_keep(&field, true, (double)sampling->top_p * weights_sum(weights, vocab));
-	if (sampling->min_p > 0.0f)   /* the best has weight 1, whatever the sum is */
+	if (sampling->min_p > 0.0f) /* the best has weight 1, whatever the sum is */
 		for (size_t id = 0; id < vocab; id++)
 			weights[id] = weights[id] < sampling->min_p ? 0.0f : weights[id];
+
 	return draw(weights, vocab, uniform_at(sampling->seed, position) * weights_sum(weights, vocab));
 }
 
 void kn_digest_add(uint8_t digest[16], int32_t token, const float *logits, size_t vocab)
 {
-	struct { uint8_t before[16]; int32_t token; uint8_t logits[16]; } link;
+	struct {
+		uint8_t before[16];
+		int32_t token;
+		uint8_t logits[16];
+	} link;
+
 	_Static_assert(sizeof link == 36, "hashed as it lies");
 	XXH128_canonical_t canonical;
 	XXH128_canonicalFromHash(&canonical, XXH3_128bits(logits, vocab * sizeof *logits));

@@ -11,7 +11,7 @@ static unsigned quota_cores(void)
 	if (!file)
 		return 0;
 	unsigned long quota, period;
-	int fields = fscanf(file, "%lu %lu", &quota, &period);   /* "max 100000" when unlimited: no number is read */
+	int fields = fscanf(file, "%lu %lu", &quota, &period); /* "max 100000" when unlimited: no number is read */
 	fclose(file);
 	return fields == 2 && period > 0 ? (unsigned)((quota + period - 1) / period) : 0;
 }
@@ -19,7 +19,8 @@ static unsigned quota_cores(void)
 unsigned kn_threads_default(void)
 {
 	cpu_set_t set;
-	unsigned cores = sched_getaffinity(0, sizeof set, &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1, quota = quota_cores();
+	unsigned cores = sched_getaffinity(0, sizeof set, &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1,
+		 quota = quota_cores();
 	if (quota > 0 && quota < cores)
 		cores = quota;
 	return cores < 1 ? 1 : cores > KN_THREADS_MAX ? KN_THREADS_MAX : cores;

@@ -13,8 +13,15 @@
 #include <string.h>
 
 enum {
-	STEP_TOKENS_DEFAULT = 512, SEQUENCES_DEFAULT = 64, QUEUE_DEFAULT = 256, CALL_TIMEOUT_MS_DEFAULT = 10000,
-	COMMANDS_MAX = 4096, CALL_ROWS_MAX = 256, CALLS_MAX = 64, CONNECTIONS_MAX = 256, IDLE_MS_MAX = 200,
+	STEP_TOKENS_DEFAULT = 512,
+	SEQUENCES_DEFAULT = 64,
+	QUEUE_DEFAULT = 256,
+	CALL_TIMEOUT_MS_DEFAULT = 10000,
+	COMMANDS_MAX = 4096,
+	CALL_ROWS_MAX = 256,
+	CALLS_MAX = 64,
+	CONNECTIONS_MAX = 256,
+	IDLE_MS_MAX = 200,
 };
 static const uint64_t KV_BYTES_DEFAULT = (uint64_t)1 << 30;
 
@@ -37,35 +44,47 @@ struct rt_engine {
 	struct rt_scheduler scheduler;
 	struct rt_batch batch;
 	struct rt_step step;
-	bool *wants;                 /* [rows_max] */
-	int32_t *chosen;             /* [spans_max]: the token that a span chose in this step, -1: none */
+	bool *wants;     /* [rows_max] */
+	int32_t *chosen; /* [spans_max]: the token that a span chose in this step, -1: none */
 	void *sample_scratch;
 	const struct cad_clock *clock;
 	_Atomic uint64_t next_id;
-	_Atomic uint32_t live;       /* submitted, without a last event yet */
+	_Atomic uint32_t live; /* submitted, without a last event yet */
 	_Atomic bool stop;
-	_Atomic pthread_t thread;    /* that runs the engine */
+	_Atomic pthread_t thread; /* that runs the engine */
 	struct {
-		_Atomic uint64_t steps, prefilled, generated, requests, finished, failed, cancelled, preempted, dropped, spilled, epoch;
+		_Atomic uint64_t steps, prefilled, generated, requests, finished, failed, cancelled, preempted, dropped,
+			spilled, epoch;
 		_Atomic uint32_t running, waiting, pages_free, connections;
 	} stats;
 };
 
 static uint64_t now_ns(const struct rt_engine *engine) { return cad_clock_now_ns(engine->clock); }
 
-static void count(_Atomic uint64_t *counter, uint64_t n) { atomic_fetch_add_explicit(counter, n, memory_order_relaxed); }
+static void count(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
 
 /* ---- events ---- */
 
 static struct rt_event event_of(const struct rt_engine *engine, struct rt_sequence *sequence, enum rt_event_kind kind)
 {
 	sequence->usage.total_us = (now_ns(engine) - sequence->submitted_ns) / CAD_NS_PER_US;
-	struct rt_event event = { .kind = kind, .request = sequence->id, .context = sequence->request.context, .usage = sequence->usage };
+	struct rt_event event = {
+		.kind = kind,
+		.request = sequence->id,
+		.context = sequence->request.context,
+		.usage = sequence->usage,
+	};
 	memcpy(event.digest, sequence->digest, sizeof event.digest);
 	return event;
 }
 
-static void emit(struct rt_engine *engine, const struct rt_event *event) { engine->options.on_event(engine->options.user, event); }
+static void emit(struct rt_engine *engine, const struct rt_event *event)
+{
+	engine->options.on_event(engine->options.user, event);
+}
 
 /* The last event is out: the sequence holds nothing any more. */
 static void retire(struct rt_engine *engine, struct rt_sequence *sequence)
@@ -83,7 +102,8 @@ static void fail(struct rt_engine *engine, struct rt_sequence *sequence)
 	event.status = sequence->doomed;
 	event.text = sequence->doom;
 	count(sequence->doomed == CAD_ERR_CANCELLED ? &engine->stats.cancelled : &engine->stats.failed, 1);
-	rt_scheduler_remove(&engine->scheduler, sequence);   /* before the event: a handler that looks sees everything free */
+	/* before the event: a handler that looks sees everything free */
+	rt_scheduler_remove(&engine->scheduler, sequence);
 	emit(engine, &event);
 	retire(engine, sequence);
 }
@@ -103,6 +123,7 @@ static void fill_routing(const struct rt_engine *engine, struct rt_event *event,
 {
 	const struct rt_step_trace *trace = &engine->step.trace;
 	const struct cad_gate_spec *gate = &engine->spec->gate;
+
 	event->moe_layers = trace->moe_layers_count;
 	event->experts = gate->experts;
 	event->topk = gate->topk;
@@ -138,7 +159,8 @@ static void take_command(struct rt_engine *engine, const struct command *command
 		break;
 	case COMMAND_CANCEL:
 		if (sequence)
-			rt_sequence_doom(sequence, CAD_ERR_CANCELLED, "cancelled after %u tokens", sequence->usage.generated_tokens);
+			rt_sequence_doom(sequence, CAD_ERR_CANCELLED, "cancelled after %u tokens",
+				sequence->usage.generated_tokens);
 		break;
 	case COMMAND_PAUSE:
 	case COMMAND_RESUME:
@@ -179,25 +201,36 @@ static enum cad_status put_command(struct rt_engine *engine, struct command comm
 	return CAD_ERR_EXHAUSTED;
 }
 
-enum cad_status rt_engine_submit(struct rt_engine *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error)
+enum cad_status rt_engine_submit(
+	struct rt_engine *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error)
 {
 	uint32_t context_max = rt_engine_context_max(engine);
 	if (request->prompt_count == 0)
 		return cad_error_set(error, CAD_ERR_INVALID, "the prompt has no tokens");
+
 	if (request->prompt_count >= context_max)
-		return cad_error_set(error, CAD_ERR_INVALID, "the prompt has %zu tokens, but prompt and answer together may have at most %u here", request->prompt_count, context_max);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the prompt has %zu tokens, but prompt and answer together may have at most %u here",
+			request->prompt_count, context_max);
 	if (request->stop_ids_count > RT_STOP_IDS_MAX)
-		return cad_error_set(error, CAD_ERR_INVALID, "%zu stop ids are more than the limit of %d", request->stop_ids_count, RT_STOP_IDS_MAX);
+		return cad_error_set(error, CAD_ERR_INVALID, "%zu stop ids are more than the limit of %d",
+			request->stop_ids_count, RT_STOP_IDS_MAX);
 	for (size_t i = 0; i < request->prompt_count; i++)
 		if (request->prompt[i] < 0 || (uint32_t)request->prompt[i] >= engine->spec->vocab)
-			return cad_error_set(error, CAD_ERR_INVALID, "token %zu of the prompt has id %d, but ids go from 0 to %u", i, request->prompt[i], engine->spec->vocab - 1);
+			return cad_error_set(error, CAD_ERR_INVALID,
+				"token %zu of the prompt has id %d, but ids go from 0 to %u", i, request->prompt[i],
+				engine->spec->vocab - 1);
 	uint32_t limit = engine->options.sequences_max + engine->options.queue_max;
 	if (atomic_fetch_add(&engine->live, 1) >= limit) {
 		atomic_fetch_sub(&engine->live, 1);
-		return cad_error_set(error, CAD_ERR_EXHAUSTED, "%u requests are running or waiting, which is this router's limit: try again later", limit);
+		return cad_error_set(error, CAD_ERR_EXHAUSTED,
+			"%u requests are running or waiting, which is this router's limit: try again later", limit);
 	}
-	uint64_t tokens_max = request->max_tokens == 0 ? context_max : request->prompt_count + (uint64_t)request->max_tokens;
-	struct rt_sequence *sequence = rt_sequence_create(request, (uint32_t)(tokens_max < context_max ? tokens_max : context_max));
+
+	uint64_t tokens_max =
+		request->max_tokens == 0 ? context_max : request->prompt_count + (uint64_t)request->max_tokens;
+	struct rt_sequence *sequence =
+		rt_sequence_create(request, (uint32_t)(tokens_max < context_max ? tokens_max : context_max));
 	enum cad_status status = CAD_ERR_MEMORY;
 	if (sequence) {
 		sequence->id = atomic_fetch_add(&engine->next_id, 1);
@@ -205,16 +238,19 @@ enum cad_status rt_engine_submit(struct rt_engine *engine, const struct rt_reque
 		*id = sequence->id;
 		status = put_command(engine, (struct command){ .kind = COMMAND_SUBMIT, .sequence = sequence });
 	}
+
 	if (status != CAD_OK) {
 		rt_sequence_destroy(sequence);
 		atomic_fetch_sub(&engine->live, 1);
 		return cad_error_set(error, status, "the request cannot be queued: %s", cad_status_text(status));
 	}
+
 	count(&engine->stats.requests, 1);
 	return CAD_OK;
 }
 
-/* These must not be lost. A full mailbox empties at the engine's next turn or wait; on the engine's own thread (from an event) it is emptied here. */
+/* These must not be lost. A full mailbox empties at the engine's next turn or wait; on the engine's
+ * own thread (from an event) it is emptied here. */
 static void put_command_surely(struct rt_engine *engine, struct command command)
 {
 	while (put_command(engine, command) != CAD_OK && !atomic_load(&engine->stop)) {
@@ -225,7 +261,14 @@ static void put_command_surely(struct rt_engine *engine, struct command command)
 	}
 }
 
-void rt_engine_cancel(struct rt_engine *engine, uint64_t id) { put_command_surely(engine, (struct command){ .kind = COMMAND_CANCEL, .id = id }); }
+void rt_engine_cancel(struct rt_engine *engine, uint64_t id)
+{
+	put_command_surely(engine,
+		(struct command){
+			.kind = COMMAND_CANCEL,
+			.id = id,
+		});
+}
 
 void rt_engine_pause(struct rt_engine *engine, uint64_t id, bool paused)
 {
@@ -251,7 +294,8 @@ static void sweep_list(struct rt_engine *engine, struct rt_sequence_list *list, 
 	for (struct rt_sequence *s = list->first, *next; s; s = next) {
 		next = s->after;
 		if (s->request.deadline_ns != 0 && now >= s->request.deadline_ns)
-			rt_sequence_doom(s, CAD_ERR_DEADLINE, "the deadline passed after %u tokens", s->usage.generated_tokens);
+			rt_sequence_doom(
+				s, CAD_ERR_DEADLINE, "the deadline passed after %u tokens", s->usage.generated_tokens);
 		if (s->doomed != CAD_OK)
 			fail(engine, s);
 	}
@@ -273,14 +317,18 @@ static bool contains(const int32_t *ids, size_t ids_count, int32_t id)
 }
 
 /* LOGITS events for runs of consecutive rows of one sequence. */
-static void report_logits(struct rt_engine *engine, const struct rt_batch *batch, const uint32_t *rows, uint32_t rows_count, const float *logits, size_t ld)
+static void report_logits(struct rt_engine *engine, const struct rt_batch *batch, const uint32_t *rows,
+	uint32_t rows_count, const float *logits, size_t ld)
 {
 	for (uint32_t i = 0, run; i < rows_count; i += run) {
 		struct rt_span *span = batch->row_span[rows[i]];
 		struct rt_sequence *sequence = span->sequence;
-		for (run = 1; i + run < rows_count && batch->row_span[rows[i + run]] == span && rows[i + run] == rows[i] + run; run++)
+		for (run = 1; i + run < rows_count && batch->row_span[rows[i + run]] == span &&
+			rows[i + run] == rows[i] + run;
+			run++)
 			;
-		uint32_t position = (uint32_t)batch->positions[rows[i]], skip = sequence->reported > position ? sequence->reported - position : 0;
+		uint32_t position = (uint32_t)batch->positions[rows[i]],
+			 skip = sequence->reported > position ? sequence->reported - position : 0;
 		if (!sequence->request.want_logits || sequence->doomed != CAD_OK || skip >= run)
 			continue;
 		struct rt_event event = event_of(engine, sequence, RT_EVENT_LOGITS);
@@ -294,7 +342,8 @@ static void report_logits(struct rt_engine *engine, const struct rt_batch *batch
 }
 
 /* Chooses the next token of each sequence whose last row is here. */
-static void on_logits(void *context, const struct rt_batch *batch, const uint32_t *rows, uint32_t rows_count, const float *logits, size_t ld)
+static void on_logits(void *context, const struct rt_batch *batch, const uint32_t *rows, uint32_t rows_count,
+	const float *logits, size_t ld)
 {
 	struct rt_engine *engine = context;
 	report_logits(engine, batch, rows, rows_count, logits, ld);
@@ -304,9 +353,12 @@ static void on_logits(void *context, const struct rt_batch *batch, const uint32_
 		if (!span->chooses || rows[i] != span->first + span->rows - 1 || sequence->doomed != CAD_OK)
 			continue;
 		const float *row = logits + i * ld;
-		int32_t token = kn_sample(&sequence->request.sampling, row, engine->spec->vocab, sequence->count, engine->sample_scratch);
+		int32_t token = kn_sample(
+			&sequence->request.sampling, row, engine->spec->vocab, sequence->count, engine->sample_scratch);
 		if (!isfinite(row[token])) {
-			rt_sequence_doom(sequence, CAD_ERR_NOT_FINITE, "the logits at position %u are not finite: the checkpoint is damaged", sequence->count - 1);
+			rt_sequence_doom(sequence, CAD_ERR_NOT_FINITE,
+				"the logits at position %u are not finite: the checkpoint is damaged",
+				sequence->count - 1);
 			continue;
 		}
 		kn_digest_add(sequence->digest, token, row, engine->spec->vocab);
@@ -320,11 +372,14 @@ static void advance(struct rt_engine *engine, struct rt_span *span, int32_t toke
 	struct rt_sequence *sequence = span->sequence;
 	const struct rt_request *request = &sequence->request;
 	uint32_t begin = sequence->computed;
+
 	sequence->computed += span->rows;
 	count(sequence->usage.generated_tokens > 0 ? &engine->stats.generated : &engine->stats.prefilled, span->rows);
 	if (sequence->doomed != CAD_OK)
 		return;
-	if (request->want_routing && sequence->computed > sequence->reported && engine->step.trace.moe_layers_count > 0) {
+
+	if (request->want_routing && sequence->computed > sequence->reported &&
+		engine->step.trace.moe_layers_count > 0) {
 		uint32_t skip = sequence->reported > begin ? sequence->reported - begin : 0;
 		struct rt_event event = event_of(engine, sequence, RT_EVENT_ROUTING);
 		fill_routing(engine, &event, span->first + skip);
@@ -332,6 +387,7 @@ static void advance(struct rt_engine *engine, struct rt_span *span, int32_t toke
 		event.rows = span->rows - skip;
 		emit(engine, &event);
 	}
+
 	if (sequence->computed > sequence->reported)
 		sequence->reported = sequence->computed;
 	if (token < 0)
@@ -342,7 +398,8 @@ static void advance(struct rt_engine *engine, struct rt_span *span, int32_t toke
 	struct rt_event event = event_of(engine, sequence, RT_EVENT_TOKEN);
 	event.token = token;
 	emit(engine, &event);
-	bool stops = (!request->ignore_eos && contains(engine->spec->eos_ids, engine->spec->eos_ids_count, token)) || contains(request->stop_ids, request->stop_ids_count, token);
+	bool stops = (!request->ignore_eos && contains(engine->spec->eos_ids, engine->spec->eos_ids_count, token)) ||
+		contains(request->stop_ids, request->stop_ids_count, token);
 	if (stops)
 		finish(engine, sequence, RT_FINISH_STOP);
 	else if (sequence->count == sequence->tokens_max)
@@ -354,12 +411,15 @@ static void compute(struct rt_engine *engine)
 	struct rt_batch *batch = &engine->batch;
 	for (uint32_t r = 0; r < batch->rows; r++) {
 		const struct rt_span *span = batch->row_span[r];
-		engine->wants[r] = span->sequence->request.want_logits || (span->chooses && r == span->first + span->rows - 1);
+		engine->wants[r] =
+			span->sequence->request.want_logits || (span->chooses && r == span->first + span->rows - 1);
 	}
+
 	for (uint32_t i = 0; i < batch->spans_count; i++)
 		engine->chosen[i] = -1;
 	enum cad_status status = rt_step_run(&engine->step, batch, engine->wants, on_logits, engine);
 	count(&engine->stats.steps, 1);
+
 	for (uint32_t i = 0; i < batch->spans_count; i++) {
 		if (status != CAD_OK)
 			rt_sequence_doom(batch->spans[i].sequence, status, "the device failed in the middle of a step");
@@ -373,7 +433,8 @@ static void publish_stats(struct rt_engine *engine)
 	atomic_store_explicit(&engine->stats.waiting, engine->scheduler.waiting.count, memory_order_relaxed);
 	atomic_store_explicit(&engine->stats.pages_free, engine->cache.free_count, memory_order_relaxed);
 	atomic_store_explicit(&engine->stats.preempted, engine->scheduler.preempted, memory_order_relaxed);
-	atomic_store_explicit(&engine->stats.connections, rt_route_table_connections(&engine->exchange.routes), memory_order_relaxed);
+	atomic_store_explicit(
+		&engine->stats.connections, rt_route_table_connections(&engine->exchange.routes), memory_order_relaxed);
 }
 
 /* When the next deadline of a request is due. */
@@ -397,7 +458,7 @@ bool rt_engine_turn(struct rt_engine *engine, uint64_t until_ns)
 	rt_schedule(&engine->scheduler, &engine->batch);
 	bool computes = engine->batch.rows > 0;
 	if (computes) {
-		cad_transport_poll(engine->transport, 0);   /* heartbeats, even when no expert is waited for */
+		cad_transport_poll(engine->transport, 0); /* heartbeats, even when no expert is waited for */
 		compute(engine);
 		sweep(engine);
 	} else {
@@ -405,6 +466,7 @@ bool rt_engine_turn(struct rt_engine *engine, uint64_t until_ns)
 		until_ns = due < until_ns ? due : until_ns;
 		cad_transport_poll(engine->transport, deadline < until_ns ? deadline : until_ns);
 	}
+
 	publish_stats(engine);
 	return computes;
 }
@@ -417,7 +479,8 @@ void rt_engine_run(struct rt_engine *engine)
 
 /* ---- life ---- */
 
-static void on_connection(struct cad_transport *transport, struct cad_connection *connection, enum cad_connection_state state, enum cad_status status, const char *text)
+static void on_connection(struct cad_transport *transport, struct cad_connection *connection,
+	enum cad_connection_state state, enum cad_status status, const char *text)
 {
 	struct rt_engine *engine = cad_transport_user(transport);
 	struct rt_peer *peer = cad_connection_user(connection);
@@ -432,11 +495,18 @@ static enum cad_status create_exchange(struct rt_engine *engine, struct cad_erro
 	struct rt_engine_options *o = &engine->options;
 	const struct cad_gate_spec *gate = &engine->spec->gate;
 	uint32_t rows_max = o->step_tokens_max < CALL_ROWS_MAX ? o->step_tokens_max : CALL_ROWS_MAX;
-	uint64_t payload_max = cad_wire_call_bytes_max(rows_max, engine->spec->hidden, gate->experts, (size_t)rows_max * gate->topk);
+	uint64_t payload_max =
+		cad_wire_call_bytes_max(rows_max, engine->spec->hidden, gate->experts, (size_t)rows_max * gate->topk);
 	uint64_t answer_max = cad_wire_answer_bytes_max(rows_max, engine->spec->hidden);
 	struct cad_transport_options transport = o->transport;
-	transport.limits = (struct cad_wire_limits){ .payload_bytes_max = payload_max > answer_max ? payload_max : answer_max, .rows_max = rows_max,
-		.row_elements = engine->spec->hidden, .layers = engine->spec->layers_count, .experts = gate->experts };
+
+	transport.limits = (struct cad_wire_limits){
+		.payload_bytes_max = payload_max > answer_max ? payload_max : answer_max,
+		.rows_max = rows_max,
+		.row_elements = engine->spec->hidden,
+		.layers = engine->spec->layers_count,
+		.experts = gate->experts,
+	};
 	transport.connections_max = CONNECTIONS_MAX;
 	transport.calls_max = CALLS_MAX;
 	transport.user = engine;
@@ -446,16 +516,27 @@ static enum cad_status create_exchange(struct rt_engine *engine, struct cad_erro
 	if (status != CAD_OK)
 		return status;
 	engine->clock = cad_transport_clock(engine->transport);
-	struct rt_exchange_options exchange = { .transport = engine->transport, .queue = o->queue, .spec = engine->spec, .wire = o->wire, .rows_max = rows_max,
-		.calls_max = gate->experts > 0 ? CALLS_MAX : 1, .call_timeout_ms = o->call_timeout_ms, .idle = take_commands, .idle_context = engine };
+	struct rt_exchange_options exchange = {
+		.transport = engine->transport,
+		.queue = o->queue,
+		.spec = engine->spec,
+		.wire = o->wire,
+		.rows_max = rows_max,
+		.calls_max = gate->experts > 0 ? CALLS_MAX : 1,
+		.call_timeout_ms = o->call_timeout_ms,
+		.idle = take_commands,
+		.idle_context = engine,
+	};
 	return rt_exchange_init(&engine->exchange, &exchange, error);
 }
 
-enum cad_status rt_engine_create(const struct rt_engine_options *options, struct rt_engine **out, struct cad_error *error)
+enum cad_status rt_engine_create(
+	const struct rt_engine_options *options, struct rt_engine **out, struct cad_error *error)
 {
 	struct rt_engine *engine = calloc(1, sizeof *engine);
 	if (!engine)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the engine");
+
 	struct rt_engine_options *o = &engine->options;
 	*o = *options;
 	o->step_tokens_max = or_default(o->step_tokens_max, STEP_TOKENS_DEFAULT);
@@ -473,26 +554,46 @@ enum cad_status rt_engine_create(const struct rt_engine_options *options, struct
 	engine->chosen = malloc(sequences * sizeof *engine->chosen);
 	engine->sample_scratch = malloc(kn_sample_scratch_bytes(engine->spec->vocab));
 	enum cad_status status = CAD_OK;
-	if (!engine->quanta || !engine->wants || !engine->chosen || !engine->sample_scratch || rt_batch_init(&engine->batch, rows, sequences) != CAD_OK)
+	if (!engine->quanta || !engine->wants || !engine->chosen || !engine->sample_scratch ||
+		rt_batch_init(&engine->batch, rows, sequences) != CAD_OK)
 		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory for the engine");
 	if (status == CAD_OK)
 		status = cad_mailbox_create(COMMANDS_MAX, wake, engine, &engine->commands);
 	if (status == CAD_OK)
 		status = create_exchange(engine, error);
 	if (status == CAD_OK)
-		status = rt_kv_cache_init(&engine->cache, o->device, o->queue, engine->spec, o->kv_bytes, sequences, error);
+		status = rt_kv_cache_init(
+			&engine->cache, o->device, o->queue, engine->spec, o->kv_bytes, sequences, error);
 	if (status == CAD_OK) {
 		memcpy(engine->quanta, o->quanta, layers * sizeof *engine->quanta);
-		engine->scheduler = (struct rt_scheduler){ .cache = &engine->cache, .running_max = sequences, .chunk_max = o->chunk_tokens_max };
-		struct rt_step_options step = { .model = o->model, .device = o->device, .queue = o->queue, .weights = o->weights, .cache = &engine->cache,
-			.exchange = &engine->exchange, .quanta = engine->quanta, .capacity_policy = o->capacity_policy, .capacity_factor = o->capacity_factor,
-			.rows_max = rows, .micro_batches = o->micro_batches < RT_MICRO_BATCHES_MAX ? o->micro_batches : RT_MICRO_BATCHES_MAX, .clock = engine->clock };
+		engine->scheduler = (struct rt_scheduler){
+			.cache = &engine->cache,
+			.running_max = sequences,
+			.chunk_max = o->chunk_tokens_max,
+		};
+		struct rt_step_options step = {
+			.model = o->model,
+			.device = o->device,
+			.queue = o->queue,
+			.weights = o->weights,
+			.cache = &engine->cache,
+			.exchange = &engine->exchange,
+			.quanta = engine->quanta,
+			.capacity_policy = o->capacity_policy,
+			.capacity_factor = o->capacity_factor,
+			.rows_max = rows,
+			.micro_batches =
+				o->micro_batches < RT_MICRO_BATCHES_MAX ? o->micro_batches : RT_MICRO_BATCHES_MAX,
+			.clock = engine->clock,
+		};
 		status = rt_step_init(&engine->step, &step, error);
 	}
+
 	if (status != CAD_OK) {
 		rt_engine_destroy(engine);
 		return status;
 	}
+
 	publish_stats(engine);
 	*out = engine;
 	return CAD_OK;
@@ -502,12 +603,15 @@ void rt_engine_destroy(struct rt_engine *engine)
 {
 	if (!engine)
 		return;
+
 	if (engine->commands)
 		take_commands(engine);
-	for (struct rt_sequence *s; (s = engine->scheduler.running.first ? engine->scheduler.running.first : engine->scheduler.waiting.first) != NULL;) {
+	for (struct rt_sequence *s; (s = engine->scheduler.running.first ? engine->scheduler.running.first
+									 : engine->scheduler.waiting.first) != NULL;) {
 		rt_sequence_doom(s, CAD_ERR_CANCELLED, "the router stops");
 		fail(engine, s);
 	}
+
 	rt_exchange_fini(&engine->exchange);
 	if (engine->commands)
 		cad_mailbox_destroy(engine->commands);
@@ -531,7 +635,10 @@ uint32_t rt_engine_context_max(const struct rt_engine *engine)
 
 const struct cad_clock *rt_engine_clock(const struct rt_engine *engine) { return engine->clock; }
 
-bool rt_engine_ready(const struct rt_engine *engine) { return engine->spec->gate.experts == 0 || atomic_load(&engine->exchange.routes.ready); }
+bool rt_engine_ready(const struct rt_engine *engine)
+{
+	return engine->spec->gate.experts == 0 || atomic_load(&engine->exchange.routes.ready);
+}
 
 const struct rt_expert_counts *rt_engine_expert_counts(const struct rt_engine *engine) { return engine->step.counts; }
 
@@ -539,11 +646,28 @@ void rt_engine_stats(const struct rt_engine *engine, struct rt_engine_stats *sta
 {
 	const struct rt_exchange_stats *x = &engine->exchange.stats;
 	*stats = (struct rt_engine_stats){
-		.steps = engine->stats.steps, .tokens_prefilled = engine->stats.prefilled, .tokens_generated = engine->stats.generated, .requests = engine->stats.requests,
-		.finished = engine->stats.finished, .failed = engine->stats.failed, .cancelled = engine->stats.cancelled, .preempted = engine->stats.preempted,
-		.calls = x->calls, .calls_retried = x->retried, .bytes_sent = x->bytes_sent, .bytes_received = x->bytes_received, .nodes_touched = x->nodes_touched,
-		.routed_rows = x->routed_rows, .dropped = engine->stats.dropped, .spilled = engine->stats.spilled, .running = engine->stats.running, .waiting = engine->stats.waiting,
-		.kv_pages = (uint32_t)engine->cache.kv.pages, .kv_pages_free = engine->stats.pages_free, .connections = engine->stats.connections, .epoch = engine->stats.epoch,
+		.steps = engine->stats.steps,
+		.tokens_prefilled = engine->stats.prefilled,
+		.tokens_generated = engine->stats.generated,
+		.requests = engine->stats.requests,
+		.finished = engine->stats.finished,
+		.failed = engine->stats.failed,
+		.cancelled = engine->stats.cancelled,
+		.preempted = engine->stats.preempted,
+		.calls = x->calls,
+		.calls_retried = x->retried,
+		.bytes_sent = x->bytes_sent,
+		.bytes_received = x->bytes_received,
+		.nodes_touched = x->nodes_touched,
+		.routed_rows = x->routed_rows,
+		.dropped = engine->stats.dropped,
+		.spilled = engine->stats.spilled,
+		.running = engine->stats.running,
+		.waiting = engine->stats.waiting,
+		.kv_pages = (uint32_t)engine->cache.kv.pages,
+		.kv_pages_free = engine->stats.pages_free,
+		.connections = engine->stats.connections,
+		.epoch = engine->stats.epoch,
 	};
 	for (int i = 0; i < RT_STAGE_COUNT; i++)
 		stats->stage_ns[i] = engine->step.stage_ns[i];

@@ -1,14 +1,17 @@
 /*
- * The router's engine: sequences in, tokens out. It owns the batch, the KV cache, the gate, the exchange with expert nodes and sampling; it
- * knows nothing of gRPC, text or tokenizers.
+ * The router's engine: sequences in, tokens out. It owns the batch, the KV cache, the gate, the
+ * exchange with expert nodes and sampling; it knows nothing of gRPC, text or tokenizers.
  *
- * Threads. One thread runs the engine (`rt_engine_run`, or `rt_engine_turn` in a loop of the caller's). Submit, cancel, pause, map and stop may be
- * called from any thread: they put a command in a bounded mailbox and return at once. Events come on the engine's thread, inside run or turn,
+ * Threads. One thread runs the engine (`rt_engine_run`, or `rt_engine_turn` in a loop of the
+ * caller's). Submit, cancel, pause, map and stop may be called from any thread: they put a command
+ * in a bounded mailbox and return at once. Events come on the engine's thread, inside run or turn,
  * through `on_event`; the handler must not block and may call the any-thread functions.
  *
- * Memory. All of the step's memory is allocated at creation. A request's arrays are copied by submit. Pointers in an event are valid during the call.
+ * Memory. All of the step's memory is allocated at creation. A request's arrays are copied by
+ * submit. Pointers in an event are valid during the call.
  *
- * Same bits: the logits of a sequence depend on its tokens alone. A sequence that loses its KV pages to others is computed again, with equal bits.
+ * Same bits: the logits of a sequence depend on its tokens alone. A sequence that loses its KV
+ * pages to others is computed again, with equal bits.
  */
 #ifndef CADRE_ROUTER_ENGINE_H
 #define CADRE_ROUTER_ENGINE_H
@@ -26,17 +29,17 @@ enum { RT_STOP_IDS_MAX = 64, RT_MICRO_BATCHES_MAX = 4 };
 enum rt_capacity_policy { RT_CAPACITY_NONE, RT_CAPACITY_DROP, RT_CAPACITY_SPILL };
 
 struct rt_request {
-	const int32_t *prompt;           /* [prompt_count], at least one, each in [0, V) */
+	const int32_t *prompt; /* [prompt_count], at least one, each in [0, V) */
 	size_t prompt_count;
-	uint32_t max_tokens;             /* 0: until end-of-sequence or the context is full */
+	uint32_t max_tokens; /* 0: until end-of-sequence or the context is full */
 	bool ignore_eos;
 	struct kn_sampling sampling;
-	const int32_t *stop_ids;         /* [stop_ids_count]; the id that stops is returned as the last token */
+	const int32_t *stop_ids; /* [stop_ids_count]; the id that stops is returned as the last token */
 	size_t stop_ids_count;
-	bool want_routing;               /* RT_EVENT_ROUTING for every computed token */
-	bool want_logits;                /* RT_EVENT_LOGITS for every computed token: evaluation */
-	uint64_t deadline_ns;            /* engine clock; 0: none */
-	void *context;                   /* comes back in every event */
+	bool want_routing;    /* RT_EVENT_ROUTING for every computed token */
+	bool want_logits;     /* RT_EVENT_LOGITS for every computed token: evaluation */
+	uint64_t deadline_ns; /* engine clock; 0: none */
+	void *context;        /* comes back in every event */
 };
 
 enum rt_event_kind { RT_EVENT_TOKEN, RT_EVENT_ROUTING, RT_EVENT_LOGITS, RT_EVENT_FINISHED, RT_EVENT_FAILED };
@@ -44,87 +47,112 @@ enum rt_finish_reason { RT_FINISH_LENGTH, RT_FINISH_STOP };
 
 struct rt_usage {
 	uint32_t prompt_tokens, generated_tokens;
-	uint64_t first_token_us, total_us;       /* since submit */
-	uint64_t nodes_touched, routed_rows;     /* over (token, MoE layer); computed rows only */
-	uint64_t bytes_sent, bytes_received;     /* this request's share of rows and sums */
-	uint64_t dropped, spilled;               /* (token, layer, slot) */
-	uint32_t recomputed_tokens;              /* after losing KV pages */
+	uint64_t first_token_us, total_us;   /* since submit */
+	uint64_t nodes_touched, routed_rows; /* over (token, MoE layer); computed rows only */
+	uint64_t bytes_sent, bytes_received; /* this request's share of rows and sums */
+	uint64_t dropped, spilled;           /* (token, layer, slot) */
+	uint32_t recomputed_tokens;          /* after losing KV pages */
 };
 
 struct rt_event {
 	enum rt_event_kind kind;
-	uint64_t request;                        /* the id that submit gave */
+	uint64_t request; /* the id that submit gave */
 	void *context;
-	struct rt_usage usage;                   /* so far */
-	uint8_t digest[16];                      /* after the last token so far */
-	int32_t token;                           /* TOKEN */
-	enum rt_finish_reason reason;            /* FINISHED: the last event of the request */
-	enum cad_status status;                  /* FAILED: the last event of the request; ERR_CANCELLED, ERR_DEADLINE, ERR_NOT_FINITE, ... */
-	const char *text;                        /* FAILED: a sentence */
-	/* ROUTING and LOGITS: rows for positions first_position .. + rows - 1. Arrays by MoE layer have layer_stride rows between one layer and the next */
+	struct rt_usage usage;        /* so far */
+	uint8_t digest[16];           /* after the last token so far */
+	int32_t token;                /* TOKEN */
+	enum rt_finish_reason reason; /* FINISHED: the last event of the request */
+	/* FAILED: the last event of the request; ERR_CANCELLED, ERR_DEADLINE, ERR_NOT_FINITE, ... */
+	enum cad_status status;
+	const char *text; /* FAILED: a sentence */
+	/* ROUTING and LOGITS: rows for positions first_position .. + rows - 1. Arrays by MoE layer
+	 * have layer_stride rows between one layer and the next */
 	uint32_t first_position, rows, layer_stride;
 	uint32_t moe_layers, experts, topk;
-	const uint32_t *layers;                  /* [moe_layers]: index in the model */
-	const int32_t *ids;                      /* [moe_layers][rows][topk]; -1 for a dropped slot */
-	const float *weights;                    /* [moe_layers][rows][topk]; 0 for a dropped slot */
-	const char *const *nodes;                /* [moe_layers][rows][topk]: node ids; NULL: none */
-	const float *router_logits;              /* LOGITS: [moe_layers][rows][experts] */
-	const float *logits;                     /* LOGITS: [rows][logits_stride] */
+	const uint32_t *layers;     /* [moe_layers]: index in the model */
+	const int32_t *ids;         /* [moe_layers][rows][topk]; -1 for a dropped slot */
+	const float *weights;       /* [moe_layers][rows][topk]; 0 for a dropped slot */
+	const char *const *nodes;   /* [moe_layers][rows][topk]: node ids; NULL: none */
+	const float *router_logits; /* LOGITS: [moe_layers][rows][experts] */
+	const float *logits;        /* LOGITS: [rows][logits_stride] */
 	uint32_t logits_stride;
 };
 typedef void rt_event_fn(void *user, const struct rt_event *event);
 
 struct rt_engine_options {
-	const struct cad_model *model;           /* borrowed, outlives the engine */
-	struct kn_device *device;                /* borrowed */
-	struct kn_queue *queue;                  /* borrowed; used by the engine's thread only */
+	const struct cad_model *model; /* borrowed, outlives the engine */
+	struct kn_device *device;      /* borrowed */
+	struct kn_queue *queue;        /* borrowed; used by the engine's thread only */
 	enum kn_weights weights;
 	enum cadre_row_type wire;
-	const float *quanta;                     /* [layers]; copied */
-	struct cad_transport_options transport;  /* identity, secret, clock; the engine fills limits, sizes and callbacks */
+	const float *quanta; /* [layers]; copied */
+	/* identity, secret, clock; the engine fills limits, sizes and callbacks */
+	struct cad_transport_options transport;
 	/* Creates the transport from those options: which form it is, is the caller's business. */
-	enum cad_status (*transport_create)(void *context, const struct cad_transport_options *options, struct cad_transport **transport, struct cad_error *error);
+	enum cad_status (*transport_create)(void *context, const struct cad_transport_options *options,
+		struct cad_transport **transport, struct cad_error *error);
 	void *transport_context;
-	uint32_t step_tokens_max;                /* rows of one step; 0: 512 */
-	uint32_t chunk_tokens_max;               /* rows of one sequence in a step; 0: step_tokens_max */
-	uint32_t sequences_max;                  /* that run at once; 0: 64 */
-	uint32_t queue_max;                      /* that wait beside them; 0: 256. Above: CAD_ERR_EXHAUSTED */
-	uint64_t kv_bytes;                       /* 0: 1 GiB */
-	uint32_t micro_batches;                  /* 0: two when that has been seen to pay, else one */
-	uint32_t call_timeout_ms;                /* an expert call that takes longer goes elsewhere; 0: 10000 */
+	uint32_t step_tokens_max;  /* rows of one step; 0: 512 */
+	uint32_t chunk_tokens_max; /* rows of one sequence in a step; 0: step_tokens_max */
+	uint32_t sequences_max;    /* that run at once; 0: 64 */
+	uint32_t queue_max;        /* that wait beside them; 0: 256. Above: CAD_ERR_EXHAUSTED */
+	uint64_t kv_bytes;         /* 0: 1 GiB */
+	uint32_t micro_batches;    /* 0: two when that has been seen to pay, else one */
+	uint32_t call_timeout_ms;  /* an expert call that takes longer goes elsewhere; 0: 10000 */
 	enum rt_capacity_policy capacity_policy;
 	float capacity_factor;
 	rt_event_fn *on_event;
 	void *user;
 };
 
-CAD_MUST_USE enum cad_status rt_engine_create(const struct rt_engine_options *options, struct rt_engine **engine, struct cad_error *error);
+CAD_MUST_USE enum cad_status rt_engine_create(
+	const struct rt_engine_options *options, struct rt_engine **engine, struct cad_error *error);
 /* Nothing may run the engine any more. Live requests get RT_EVENT_FAILED, ERR_CANCELLED. */
 void rt_engine_destroy(struct rt_engine *engine);
 
-/* Any thread. The sentence says which limit. On OK exactly one FINISHED or FAILED event will come. `id` is written before any event can come. */
-CAD_MUST_USE enum cad_status rt_engine_submit(struct rt_engine *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error);
-/* Any thread. Frees everything that the request holds at the next turn; FAILED with ERR_CANCELLED follows unless it ended before. Unknown ids are ignored. */
+/* Any thread. The sentence says which limit. On OK exactly one FINISHED or FAILED event will come.
+ * `id` is written before any event can come. */
+CAD_MUST_USE enum cad_status rt_engine_submit(
+	struct rt_engine *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error);
+/* Any thread. Frees everything that the request holds at the next turn; FAILED with ERR_CANCELLED
+ * follows unless it ended before. Unknown ids are ignored. */
 void rt_engine_cancel(struct rt_engine *engine, uint64_t id);
-/* Any thread. A paused sequence keeps its place and its pages but computes nothing: what a slow reader gets. */
+/* Any thread. A paused sequence keeps its place and its pages but computes nothing: what a slow
+ * reader gets. */
 void rt_engine_pause(struct rt_engine *engine, uint64_t id, bool paused);
-/* Any thread. Takes a reference of its own to the map; an older epoch than the present one is ignored. */
+/* Any thread. Takes a reference of its own to the map; an older epoch than the present one is
+ * ignored. */
 void rt_engine_map(struct rt_engine *engine, struct cad_map *map);
 /* Any thread. run returns soon; calls in flight are not waited for. */
 void rt_engine_stop(struct rt_engine *engine);
 
 void rt_engine_run(struct rt_engine *engine);
-/* One turn: commands, then one step if there is anything to compute; else waits for the exchange or a command until `until_ns`. Returns whether it computed. */
+/* One turn: commands, then one step if there is anything to compute; else waits for the exchange or
+ * a command until `until_ns`. Returns whether it computed. */
 bool rt_engine_turn(struct rt_engine *engine, uint64_t until_ns);
 
-/* The longest prompt + continuation that one sequence may have: the model's positions, or what the KV cache holds. */
+/* The longest prompt + continuation that one sequence may have: the model's positions, or what the
+ * KV cache holds. */
 uint32_t rt_engine_context_max(const struct rt_engine *engine);
 const struct cad_clock *rt_engine_clock(const struct rt_engine *engine);
 /* True when every expert of the present map is held by a connected node. Any thread. */
 bool rt_engine_ready(const struct rt_engine *engine);
 
-/* Counters for metrics, status and benchmarks; any thread may read them, each is consistent by itself. */
-enum rt_stage { RT_STAGE_EMBED, RT_STAGE_ATTENTION, RT_STAGE_GATE, RT_STAGE_DISPATCH, RT_STAGE_SHARED, RT_STAGE_WAIT, RT_STAGE_COMBINE, RT_STAGE_DENSE, RT_STAGE_HEAD, RT_STAGE_SAMPLE, RT_STAGE_COUNT };
+/* Counters for metrics, status and benchmarks; any thread may read them, each is consistent by
+ * itself. */
+enum rt_stage {
+	RT_STAGE_EMBED,
+	RT_STAGE_ATTENTION,
+	RT_STAGE_GATE,
+	RT_STAGE_DISPATCH,
+	RT_STAGE_SHARED,
+	RT_STAGE_WAIT,
+	RT_STAGE_COMBINE,
+	RT_STAGE_DENSE,
+	RT_STAGE_HEAD,
+	RT_STAGE_SAMPLE,
+	RT_STAGE_COUNT
+};
 extern const char *const rt_stage_names[RT_STAGE_COUNT];
 struct rt_engine_stats {
 	uint64_t steps, tokens_prefilled, tokens_generated, requests, finished, failed, cancelled, preempted;
@@ -134,8 +162,11 @@ struct rt_engine_stats {
 	uint64_t epoch;
 };
 void rt_engine_stats(const struct rt_engine *engine, struct rt_engine_stats *stats);
-/* Per (layer, expert), [layers][experts]: rows routed there, dropped, spilled away. Any thread; the arrays live as long as the engine. */
-struct rt_expert_counts { _Atomic uint64_t routed, dropped, spilled; };
+/* Per (layer, expert), [layers][experts]: rows routed there, dropped, spilled away. Any thread; the
+ * arrays live as long as the engine. */
+struct rt_expert_counts {
+	_Atomic uint64_t routed, dropped, spilled;
+};
 const struct rt_expert_counts *rt_engine_expert_counts(const struct rt_engine *engine);
 
 #endif

@@ -10,8 +10,15 @@ static const struct {
 	size_t offset;
 	bool wide, counter;
 } table[] = {
-#define COUNTER(member, text, about) { text, about, offsetof(struct rt_engine_stats, member), true, true }
-#define GAUGE(member, text, about) { text, about, offsetof(struct rt_engine_stats, member), sizeof(((struct rt_engine_stats *)0)->member) == 8, false }
+#define COUNTER(member, text, about) \
+	{ \
+		text, about, offsetof(struct rt_engine_stats, member), true, true \
+	}
+#define GAUGE(member, text, about) \
+	{ \
+		text, about, offsetof(struct rt_engine_stats, member), \
+			sizeof(((struct rt_engine_stats *)0)->member) == 8, false \
+	}
 	COUNTER(steps, "cadre_router_steps_total", "Steps computed."),
 	COUNTER(tokens_prefilled, "cadre_router_tokens_prefilled_total", "Prompt tokens computed."),
 	COUNTER(tokens_generated, "cadre_router_tokens_generated_total", "Rows computed to generate tokens."),
@@ -19,15 +26,20 @@ static const struct {
 	COUNTER(finished, "cadre_router_requests_finished_total", "Requests that ended well."),
 	COUNTER(failed, "cadre_router_requests_failed_total", "Requests that failed."),
 	COUNTER(cancelled, "cadre_router_requests_cancelled_total", "Requests that were cancelled."),
-	COUNTER(preempted, "cadre_router_preemptions_total", "Times that a sequence gave up its KV pages and was computed again."),
+	COUNTER(preempted, "cadre_router_preemptions_total",
+		"Times that a sequence gave up its KV pages and was computed again."),
 	COUNTER(calls, "cadre_router_expert_calls_total", "Calls sent to expert nodes."),
-	COUNTER(calls_retried, "cadre_router_expert_calls_retried_total", "Calls that failed and whose rows were sent again."),
+	COUNTER(calls_retried, "cadre_router_expert_calls_retried_total",
+		"Calls that failed and whose rows were sent again."),
 	COUNTER(bytes_sent, "cadre_router_exchange_sent_bytes_total", "Bytes of calls sent to expert nodes."),
 	COUNTER(bytes_received, "cadre_router_exchange_received_bytes_total", "Bytes of answers from expert nodes."),
-	COUNTER(nodes_touched, "cadre_router_nodes_touched_total", "Nodes that a row was sent to, summed over rows and MoE layers."),
+	COUNTER(nodes_touched, "cadre_router_nodes_touched_total",
+		"Nodes that a row was sent to, summed over rows and MoE layers."),
 	COUNTER(routed_rows, "cadre_router_routed_rows_total", "Rows routed, summed over MoE layers."),
-	COUNTER(dropped, "cadre_router_capacity_dropped_total", "(token, layer, slot) triples that the capacity policy dropped, of ended requests."),
-	COUNTER(spilled, "cadre_router_capacity_spilled_total", "(token, layer, slot) triples that the capacity policy spilled, of ended requests."),
+	COUNTER(dropped, "cadre_router_capacity_dropped_total",
+		"(token, layer, slot) triples that the capacity policy dropped, of ended requests."),
+	COUNTER(spilled, "cadre_router_capacity_spilled_total",
+		"(token, layer, slot) triples that the capacity policy spilled, of ended requests."),
 	GAUGE(running, "cadre_router_sequences_running", "Sequences that hold KV pages."),
 	GAUGE(waiting, "cadre_router_sequences_waiting", "Sequences that wait for room."),
 	GAUGE(kv_pages, "cadre_router_kv_pages", "KV pages of 32 tokens, in all."),
@@ -41,7 +53,7 @@ enum { TABLE_COUNT = sizeof table / sizeof *table };
 
 struct scalar {
 	const struct rt_engine *engine;
-	size_t index;                /* into table, or a stage */
+	size_t index; /* into table, or a stage */
 };
 struct expert {
 	const _Atomic uint64_t *value;
@@ -58,7 +70,8 @@ static double read_scalar(void *context)
 	struct rt_engine_stats stats;
 	rt_engine_stats(scalar->engine, &stats);
 	const char *at = (const char *)&stats + table[scalar->index].offset;
-	return table[scalar->index].wide ? (double)*(const uint64_t *)(const void *)at : (double)*(const uint32_t *)(const void *)at;
+	return table[scalar->index].wide ? (double)*(const uint64_t *)(const void *)at
+					 : (double)*(const uint32_t *)(const void *)at;
 }
 
 static double read_stage(void *context)
@@ -75,7 +88,8 @@ static double read_expert(void *context)
 	return (double)atomic_load_explicit(expert->value, memory_order_relaxed);
 }
 
-static void register_expert(struct cad_metrics *metrics, const char *name, const char *help, uint32_t layer, uint32_t expert, const _Atomic uint64_t *value, struct expert *slot)
+static void register_expert(struct cad_metrics *metrics, const char *name, const char *help, uint32_t layer,
+	uint32_t expert, const _Atomic uint64_t *value, struct expert *slot)
 {
 	char layer_text[12], expert_text[12];
 	snprintf(layer_text, sizeof layer_text, "%u", layer);
@@ -85,40 +99,53 @@ static void register_expert(struct cad_metrics *metrics, const char *name, const
 	cad_metrics_counter_read(metrics, name, help, labels, 2, read_expert, slot);
 }
 
-enum cad_status rt_engine_metrics_create(struct cad_metrics *metrics, const struct rt_engine *engine, const struct cad_model_spec *spec,
-                                         enum rt_capacity_policy policy, struct rt_engine_metrics **out)
+enum cad_status rt_engine_metrics_create(struct cad_metrics *metrics, const struct rt_engine *engine,
+	const struct cad_model_spec *spec, enum rt_capacity_policy policy, struct rt_engine_metrics **out)
 {
 	struct rt_engine_metrics *m = calloc(1, sizeof *m);
 	size_t experts = (size_t)spec->layers_count * spec->gate.experts;
+
 	if (m)
 		m->experts = calloc(experts * 3 + 1, sizeof *m->experts);
 	if (!m || !m->experts) {
 		free(m);
 		return CAD_ERR_MEMORY;
 	}
+
 	for (size_t i = 0; i < TABLE_COUNT; i++) {
 		m->scalars[i] = (struct scalar){ engine, i };
 		if (table[i].counter)
-			cad_metrics_counter_read(metrics, table[i].name, table[i].help, NULL, 0, read_scalar, &m->scalars[i]);
+			cad_metrics_counter_read(
+				metrics, table[i].name, table[i].help, NULL, 0, read_scalar, &m->scalars[i]);
 		else
-			cad_metrics_gauge_read(metrics, table[i].name, table[i].help, NULL, 0, read_scalar, &m->scalars[i]);
+			cad_metrics_gauge_read(
+				metrics, table[i].name, table[i].help, NULL, 0, read_scalar, &m->scalars[i]);
 	}
+
 	for (size_t i = 0; i < RT_STAGE_COUNT; i++) {
 		const struct cad_label label = { "stage", rt_stage_names[i] };
 		m->stages[i] = (struct scalar){ engine, i };
-		cad_metrics_counter_read(metrics, "cadre_router_stage_seconds_total", "Time in each stage of the step.", &label, 1, read_stage, &m->stages[i]);
+		cad_metrics_counter_read(metrics, "cadre_router_stage_seconds_total", "Time in each stage of the step.",
+			&label, 1, read_stage, &m->stages[i]);
 	}
+
 	const struct rt_expert_counts *counts = rt_engine_expert_counts(engine);
 	for (uint32_t layer = 0; layer < spec->layers_count; layer++)
 		for (uint32_t e = 0; spec->layers[layer].moe && e < spec->gate.experts; e++) {
 			size_t at = (size_t)layer * spec->gate.experts + e;
-			register_expert(metrics, "cadre_router_expert_rows_total", "Rows routed to each expert.", layer, e, &counts[at].routed, &m->experts[at * 3]);
+			register_expert(metrics, "cadre_router_expert_rows_total", "Rows routed to each expert.", layer,
+				e, &counts[at].routed, &m->experts[at * 3]);
 			if (policy == RT_CAPACITY_NONE)
 				continue;
-			register_expert(metrics, "cadre_router_expert_dropped_total", "Rows that found the expert full and were dropped.", layer, e, &counts[at].dropped, &m->experts[at * 3 + 1]);
-			register_expert(metrics, "cadre_router_expert_spilled_total", "Rows that found the expert full and went to another.", layer, e, &counts[at].spilled, &m->experts[at * 3 + 2]);
+			register_expert(metrics, "cadre_router_expert_dropped_total",
+				"Rows that found the expert full and were dropped.", layer, e, &counts[at].dropped,
+				&m->experts[at * 3 + 1]);
+			register_expert(metrics, "cadre_router_expert_spilled_total",
+				"Rows that found the expert full and went to another.", layer, e, &counts[at].spilled,
+				&m->experts[at * 3 + 2]);
 		}
 	*out = m;
+
 	return CAD_OK;
 }
 

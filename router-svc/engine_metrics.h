@@ -1,6 +1,7 @@
 /*
- * The engine's counters as metrics: read when the page is rendered, nothing is counted twice. Registered once at start-up; the result lives as long as the
- * registry and must be freed after it, and both before the engine.
+ * The engine's counters as metrics: read when the page is rendered, nothing is counted twice.
+ * Registered once at start-up; the result lives as long as the registry and must be freed after it,
+ * and both before the engine.
  */
 #ifndef CADRE_ROUTER_ENGINE_METRICS_H
 #define CADRE_ROUTER_ENGINE_METRICS_H
@@ -10,8 +11,8 @@
 
 struct rt_engine_metrics;
 
-CAD_MUST_USE enum cad_status rt_engine_metrics_create(struct cad_metrics *metrics, const struct rt_engine *engine, const struct cad_model_spec *spec,
-                                                      enum rt_capacity_policy policy, struct rt_engine_metrics **out);
+CAD_MUST_USE enum cad_status rt_engine_metrics_create(struct cad_metrics *metrics, const struct rt_engine *engine,
+	const struct cad_model_spec *spec, enum rt_capacity_policy policy, struct rt_engine_metrics **out);
 void rt_engine_metrics_destroy(struct rt_engine_metrics *metrics);
 
 #endif

@@ -1,6 +1,8 @@
 /*
- * cadre-router: wiring. The main thread serves gRPC, the placement stream and signals; one thread runs the engine; libmicrohttpd has its own.
- * With --local-experts the experts are in this process (embedded/), and there is no placement service.
+ * cadre-router: wiring. The main thread serves gRPC, the placement stream and signals; one thread
+ * runs the engine; libmicrohttpd has its own.
+ * With --local-experts the experts are in this process (embedded/), and there is no placement
+ * service.
  */
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/address.h"
@@ -26,7 +28,8 @@
 enum { READY_POLL_MS = 20, DRAIN_MS_DEFAULT = 10000 };
 
 struct options {
-	const char *model, *placement, *grpc, *http, *id, *secret_file, *tls_certificate, *tls_key, *tls_authority, *token_file, *ucx_devices, *ucx_transports;
+	const char *model, *placement, *grpc, *http, *id, *secret_file, *tls_certificate, *tls_key, *tls_authority,
+		*token_file, *ucx_devices, *ucx_transports;
 	bool local_experts, plaintext_anywhere;
 	enum kn_isa isa;
 	uint32_t threads, step_tokens, chunk, sequences_max, queue_max, micro_batches;
@@ -39,64 +42,92 @@ struct options {
 	enum cad_log_format log_format;
 };
 
-static const struct cad_choice policy_choices[] = { { "none", RT_CAPACITY_NONE }, { "drop", RT_CAPACITY_DROP }, { "spill", RT_CAPACITY_SPILL }, { NULL, 0 } };
+static const struct cad_choice policy_choices[] = { { "none", RT_CAPACITY_NONE }, { "drop", RT_CAPACITY_DROP },
+	{ "spill", RT_CAPACITY_SPILL }, { NULL, 0 } };
 
 static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct options, model, "model", NULL, "directory of the checkpoint"),
 	CAD_OPTION_STRING(struct options, placement, "placement", "", "host:port of the placement service"),
-	CAD_OPTION_BOOL(struct options, local_experts, "local-experts", "false", "run the experts in this process, without a placement service"),
+	CAD_OPTION_BOOL(struct options, local_experts, "local-experts", "false",
+		"run the experts in this process, without a placement service"),
 	CAD_OPTION_STRING(struct options, grpc, "grpc", "127.0.0.1:7100", "where clients call"),
 	CAD_OPTION_STRING(struct options, http, "http", "127.0.0.1:7101", "/metrics, /healthz, /readyz"),
 	CAD_OPTION_STRING(struct options, id, "id", "", "name of this router in the cluster; empty: host and pid"),
-	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", kn_isa_choices, "instruction set of the kernels; all give the same bits"),
+	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", kn_isa_choices,
+		"instruction set of the kernels; all give the same bits"),
 	CAD_OPTION_U32(struct options, threads, "threads", "0", 0, KN_THREADS_MAX, "compute threads; 0: all cores"),
 	CAD_OPTION_BYTES(struct options, kv_memory, "kv-memory", "1G", 4096, UINT64_MAX / 2, "memory of the KV cache"),
 	CAD_OPTION_U32(struct options, step_tokens, "step-tokens", "512", 1, 65536, "rows of one step"),
-	CAD_OPTION_U32(struct options, chunk, "chunk", "0", 0, 65536, "rows of one prompt in a step; 0: as many as fit"),
+	CAD_OPTION_U32(
+		struct options, chunk, "chunk", "0", 0, 65536, "rows of one prompt in a step; 0: as many as fit"),
 	CAD_OPTION_U32(struct options, sequences_max, "sequences-max", "64", 1, 4096, "sequences that run at once"),
-	CAD_OPTION_U32(struct options, queue_max, "queue-max", "256", 0, 65536, "sequences that wait beside them; above: RESOURCE_EXHAUSTED"),
-	CAD_OPTION_U32(struct options, micro_batches, "micro-batches", "0", 0, RT_MICRO_BATCHES_MAX, "parts of a step, so that attention and experts overlap; 0: when it pays"),
-	CAD_OPTION_DURATION(struct options, call_timeout, "call-timeout", "10s", CAD_NS_PER_MS, 3600 * CAD_NS_PER_S, "an expert call that takes longer goes elsewhere"),
-	CAD_OPTION_ENUM(struct options, capacity_policy, "capacity-policy", "none", policy_choices, "what happens to a row whose expert is full; none: no expert ever is"),
-	CAD_OPTION_F64(struct options, capacity_factor, "capacity-factor", "1.0", 0.01, 1000.0, "capacity = ceil(factor * rows * k / experts) rows an expert and step"),
-	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", cad_weights_choices, "with --local-experts; f32: as stored, lossless; bf16: rounded"),
-	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", cad_wire_choices, "with --local-experts: how rows go to the experts"),
+	CAD_OPTION_U32(struct options, queue_max, "queue-max", "256", 0, 65536,
+		"sequences that wait beside them; above: RESOURCE_EXHAUSTED"),
+	CAD_OPTION_U32(struct options, micro_batches, "micro-batches", "0", 0, RT_MICRO_BATCHES_MAX,
+		"parts of a step, so that attention and experts overlap; 0: when it pays"),
+	CAD_OPTION_DURATION(struct options, call_timeout, "call-timeout", "10s", CAD_NS_PER_MS, 3600 * CAD_NS_PER_S,
+		"an expert call that takes longer goes elsewhere"),
+	CAD_OPTION_ENUM(struct options, capacity_policy, "capacity-policy", "none", policy_choices,
+		"what happens to a row whose expert is full; none: no expert ever is"),
+	CAD_OPTION_F64(struct options, capacity_factor, "capacity-factor", "1.0", 0.01, 1000.0,
+		"capacity = ceil(factor * rows * k / experts) rows an expert and step"),
+	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", cad_weights_choices,
+		"with --local-experts; f32: as stored, lossless; bf16: rounded"),
+	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", cad_wire_choices,
+		"with --local-experts: how rows go to the experts"),
 	CAD_OPTION_STRING(struct options, secret_file, "secret-file", "", "file with the cluster secret; empty: none"),
-	CAD_OPTION_STRING(struct options, ucx_devices, "ucx-devices", "", "network devices of the exchange (UCX_NET_DEVICES); empty: loopback"),
-	CAD_OPTION_STRING(struct options, ucx_transports, "ucx-transports", "", "transports of the exchange (UCX_TLS); empty: tcp"),
+	CAD_OPTION_STRING(struct options, ucx_devices, "ucx-devices", "",
+		"network devices of the exchange (UCX_NET_DEVICES); empty: loopback"),
+	CAD_OPTION_STRING(struct options, ucx_transports, "ucx-transports", "",
+		"transports of the exchange (UCX_TLS); empty: tcp"),
 	CAD_OPTION_STRING(struct options, tls_certificate, "tls-certificate", "", "PEM file of the gRPC server"),
 	CAD_OPTION_STRING(struct options, tls_key, "tls-key", "", "PEM file of its key"),
-	CAD_OPTION_STRING(struct options, tls_authority, "tls-authority", "", "PEM file; clients must show a certificate signed by it"),
-	CAD_OPTION_STRING(struct options, token_file, "token-file", "", "file with the bearer token that clients must send; empty: none"),
-	CAD_OPTION_BOOL(struct options, plaintext_anywhere, "grpc-plaintext-anywhere", "false", "allow gRPC without TLS on an address that is not loopback"),
-	CAD_OPTION_DURATION(struct options, drain, "drain", "10s", 0, 3600 * CAD_NS_PER_S, "how long running requests may go on after SIGTERM"),
-	CAD_OPTION_ENUM(struct options, log_level, "log-level", "info", cad_log_level_choices, "least level that is logged"),
-	CAD_OPTION_ENUM(struct options, log_format, "log-format", "logfmt", cad_log_format_choices, "form of a log line"),
+	CAD_OPTION_STRING(struct options, tls_authority, "tls-authority", "",
+		"PEM file; clients must show a certificate signed by it"),
+	CAD_OPTION_STRING(struct options, token_file, "token-file", "",
+		"file with the bearer token that clients must send; empty: none"),
+	CAD_OPTION_BOOL(struct options, plaintext_anywhere, "grpc-plaintext-anywhere", "false",
+		"allow gRPC without TLS on an address that is not loopback"),
+	CAD_OPTION_DURATION(struct options, drain, "drain", "10s", 0, 3600 * CAD_NS_PER_S,
+		"how long running requests may go on after SIGTERM"),
+	CAD_OPTION_ENUM(
+		struct options, log_level, "log-level", "info", cad_log_level_choices, "least level that is logged"),
+	CAD_OPTION_ENUM(
+		struct options, log_format, "log-format", "logfmt", cad_log_format_choices, "form of a log line"),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct options *o = values;
 	if (!o->local_experts && o->placement[0] == 0)
-		return cad_error_set(error, CAD_ERR_INVALID, "give --placement HOST:PORT, or --local-experts to run without a cluster");
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"give --placement HOST:PORT, or --local-experts to run without a cluster");
 	if (o->local_experts && o->placement[0] != 0)
 		return cad_error_set(error, CAD_ERR_INVALID, "--placement and --local-experts exclude each other");
 	if (o->placement[0] && !cad_rpc_address_is_complete(o->placement))
-		return cad_error_set(error, CAD_ERR_INVALID, "--placement '%s' is no address: give HOST:PORT", o->placement);
+		return cad_error_set(
+			error, CAD_ERR_INVALID, "--placement '%s' is no address: give HOST:PORT", o->placement);
 	if (!cad_rpc_address_is_complete(o->grpc))
-		return cad_error_set(error, CAD_ERR_INVALID, "--grpc '%s' is no address to listen on: give HOST:PORT, for example 127.0.0.1:7100", o->grpc);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"--grpc '%s' is no address to listen on: give HOST:PORT, for example 127.0.0.1:7100", o->grpc);
 	if (o->id[0] && !cad_map_id_is_legal(o->id))
-		return cad_error_set(error, CAD_ERR_INVALID, "--id is '%.80s'; a node's name has at most %d letters, digits and . _ : -", o->id, CAD_MAP_ID_BYTES - 1);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"--id is '%.80s'; a node's name has at most %d letters, digits and . _ : -", o->id,
+			CAD_MAP_ID_BYTES - 1);
 	if ((o->tls_certificate[0] != 0) != (o->tls_key[0] != 0))
 		return cad_error_set(error, CAD_ERR_INVALID, "--tls-certificate and --tls-key go together");
 	if (o->tls_certificate[0] == 0 && !o->plaintext_anywhere && !cad_rpc_address_is_loopback(o->grpc))
-		return cad_error_set(error, CAD_ERR_INVALID, "--grpc %s is not a loopback address: give --tls-certificate and --tls-key, or ask for plaintext with --grpc-plaintext-anywhere", o->grpc);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"--grpc %s is not a loopback address: give --tls-certificate and --tls-key, or ask for plaintext with --grpc-plaintext-anywhere",
+			o->grpc);
+
 	return CAD_OK;
 }
 
 static const struct cad_options_spec spec = {
 	.program = "cadre-router",
-	.summary = "Serves a Mixture-of-Experts model over gRPC: runs attention and gating, sends rows to expert nodes.",
+	.summary =
+		"Serves a Mixture-of-Experts model over gRPC: runs attention and gating, sends rows to expert nodes.",
 	.table = table,
 	.count = sizeof table / sizeof *table,
 	.check = check,
@@ -141,10 +172,14 @@ static bool interrupted(void *context)
 	return cad_signals_pending();
 }
 
-static enum cad_status create_ucx(void *context, const struct cad_transport_options *options, struct cad_transport **transport, struct cad_error *error)
+static enum cad_status create_ucx(void *context, const struct cad_transport_options *options,
+	struct cad_transport **transport, struct cad_error *error)
 {
 	const struct program *p = context;
-	struct cad_ucx_options ucx = { .devices = p->options.ucx_devices[0] ? p->options.ucx_devices : NULL, .transports = p->options.ucx_transports[0] ? p->options.ucx_transports : NULL };
+	struct cad_ucx_options ucx = {
+		.devices = p->options.ucx_devices[0] ? p->options.ucx_devices : NULL,
+		.transports = p->options.ucx_transports[0] ? p->options.ucx_transports : NULL,
+	};
 	return cad_transport_ucx_create(options, &ucx, transport, error);
 }
 
@@ -152,15 +187,29 @@ static void engine_options(const struct program *p, struct rt_engine_options *op
 {
 	const struct options *o = &p->options;
 	*options = (struct rt_engine_options){
-		.step_tokens_max = o->step_tokens, .chunk_tokens_max = o->chunk, .sequences_max = o->sequences_max, .queue_max = o->queue_max, .kv_bytes = o->kv_memory,
-		.micro_batches = o->micro_batches, .call_timeout_ms = (uint32_t)(o->call_timeout / CAD_NS_PER_MS), .capacity_policy = o->capacity_policy,
-		.capacity_factor = (float)o->capacity_factor, .on_event = rt_frontend_on_event,
+		.step_tokens_max = o->step_tokens,
+		.chunk_tokens_max = o->chunk,
+		.sequences_max = o->sequences_max,
+		.queue_max = o->queue_max,
+		.kv_bytes = o->kv_memory,
+		.micro_batches = o->micro_batches,
+		.call_timeout_ms = (uint32_t)(o->call_timeout / CAD_NS_PER_MS),
+		.capacity_policy = o->capacity_policy,
+		.capacity_factor = (float)o->capacity_factor,
+		.on_event = rt_frontend_on_event,
 	};
 }
 
 static enum cad_status create_embedded(struct program *p, struct cad_error *error)
 {
-	struct em_options options = { .model = p->options.model, .isa = p->options.isa, .threads = p->threads, .weights = p->options.weights, .wire = p->options.wire };
+	struct em_options options = {
+		.model = p->options.model,
+		.isa = p->options.isa,
+		.threads = p->threads,
+		.weights = p->options.weights,
+		.wire = p->options.wire,
+	};
+
 	engine_options(p, &options.router);
 	enum cad_status status = em_create(&options, &p->embedded, error);
 	if (status != CAD_OK)
@@ -169,6 +218,7 @@ static enum cad_status create_embedded(struct program *p, struct cad_error *erro
 	p->engine = em_router(p->embedded);
 	p->isa_name = em_isa_name(p->embedded);
 	cad_settings_fingerprint(em_settings(p->embedded), p->settings_fingerprint);
+
 	return CAD_OK;
 }
 
@@ -177,15 +227,19 @@ static enum cad_status create_member_engine(struct program *p, struct cad_error 
 	enum cad_status status = cad_model_open(p->options.model, &p->own_model, error);
 	if (status != CAD_OK)
 		return status;
+
 	cad_model_fingerprint(p->own_model, p->model_fingerprint);
 	status = cad_cluster_ask(p->options.placement, interrupted, NULL, &p->facts, error);
 	if (status != CAD_OK)
 		return status;
 	if (strcmp(p->model_fingerprint, p->facts.model_fingerprint) != 0)
-		return cad_error_set(error, CAD_ERR_REFUSED, "the checkpoint in '%s' (fingerprint %s) is not the one that cluster '%s' serves (%s): use the same files", p->options.model,
-		                     p->model_fingerprint, p->facts.cluster, p->facts.model_fingerprint);
+		return cad_error_set(error, CAD_ERR_REFUSED,
+			"the checkpoint in '%s' (fingerprint %s) is not the one that cluster '%s' serves (%s): use the same files",
+			p->options.model, p->model_fingerprint, p->facts.cluster, p->facts.model_fingerprint);
 	if (p->facts.settings.layers != cad_model_spec(p->own_model)->layers_count)
-		return cad_error_set(error, CAD_ERR_PROTOCOL, "the placement service's quantum table has %u layers, the model %u", p->facts.settings.layers, cad_model_spec(p->own_model)->layers_count);
+		return cad_error_set(error, CAD_ERR_PROTOCOL,
+			"the placement service's quantum table has %u layers, the model %u", p->facts.settings.layers,
+			cad_model_spec(p->own_model)->layers_count);
 	status = kn_cpu_create(p->options.isa, &p->device, error);
 	if (status != CAD_OK)
 		return status;
@@ -203,12 +257,14 @@ static enum cad_status create_member_engine(struct program *p, struct cad_error 
 	options.transport_context = p;
 	cad_transport_options_default(&options.transport);
 	options.transport.secret = p->secret;
-	cad_identity_fill(&options.transport.identity, p->facts.cluster, p->id, p->model_fingerprint, &p->facts.settings);
+	cad_identity_fill(
+		&options.transport.identity, p->facts.cluster, p->id, p->model_fingerprint, &p->facts.settings);
 	status = rt_engine_create(&options, &p->own_engine, error);
 	p->model = p->own_model;
 	p->engine = p->own_engine;
 	p->isa_name = kn_cpu_isa_name(p->device);
 	cad_settings_fingerprint(&p->facts.settings, p->settings_fingerprint);
+
 	return status;
 }
 
@@ -224,6 +280,7 @@ static void fill_hello(void *context, Cadre__V1__NodeHello *hello)
 {
 	struct program *p = context;
 	struct rt_engine_stats stats;
+
 	rt_engine_stats(p->engine, &stats);
 	hello->id = p->id;
 	hello->role = CADRE__V1__ROLE__ROLE_ROUTER;
@@ -242,6 +299,7 @@ static void fill_load(void *context, Cadre__V1__NodeLoad *load)
 {
 	struct program *p = context;
 	struct rt_engine_stats stats;
+
 	rt_engine_stats(p->engine, &stats);
 	load->epoch = stats.epoch;
 	load->rows = stats.routed_rows;
@@ -260,7 +318,8 @@ static void take_map(void *context, struct cad_map *map)
 
 /* ---- readiness and the end ---- */
 
-/* Ready once every expert was held by a connected node, and from then on: when a node dies requests wait for its experts, which is no reason to turn them away. */
+/* Ready once every expert was held by a connected node, and from then on: when a node dies requests
+ * wait for its experts, which is no reason to turn them away. */
 static void look_ready(uv_timer_t *timer)
 {
 	struct program *p = timer->data;
@@ -269,15 +328,20 @@ static void look_ready(uv_timer_t *timer)
 	uv_timer_stop(timer);
 	atomic_store(&p->ready, true);
 	rt_frontend_set_serving(p->frontend, true);
-	cad_log_info("router", "ready", CAD_S("grpc", p->grpc_address), CAD_S("http", cad_admin_address(p->admin)), CAD_S("model", p->options.model),
-	             CAD_S("isa", p->isa_name), CAD_U("threads", p->threads));
+	cad_log_info("router", "ready", CAD_S("grpc", p->grpc_address), CAD_S("http", cad_admin_address(p->admin)),
+		CAD_S("model", p->options.model), CAD_S("isa", p->isa_name), CAD_U("threads", p->threads));
 }
 
 static bool admin_ready(void *context, char *text, size_t text_bytes)
 {
 	struct program *p = context;
 	bool stopping = atomic_load(&p->stopping), ready = atomic_load(&p->ready), started = atomic_load(&p->started);
-	snprintf(text, text_bytes, "%s", stopping ? "stopping" : ready ? "ready" : started ? "waiting for expert nodes" : "starting: the model is not read yet");
+
+	snprintf(text, text_bytes, "%s",
+		stopping          ? "stopping"
+			: ready   ? "ready"
+			: started ? "waiting for expert nodes"
+				  : "starting: the model is not read yet");
 	return ready && !stopping;
 }
 
@@ -301,7 +365,7 @@ static void frontend_gone(void *context)
 	struct program *p = context;
 	p->frontend_gone = true;
 	if (p->member)
-		cad_member_leave(p->member, member_gone, p);   /* maps are wanted until the last request is done */
+		cad_member_leave(p->member, member_gone, p); /* maps are wanted until the last request is done */
 	else
 		member_gone(p);
 }
@@ -313,7 +377,9 @@ static void on_signal(void *context, int number)
 		cad_log_warn("router", "a second signal: ending at once");
 		_exit(128 + number);
 	}
-	cad_log_info("router", "stopping: running requests may go on", CAD_U("requests", rt_frontend_streams(p->frontend)), CAD_U("drain_ms", p->options.drain / CAD_NS_PER_MS));
+	cad_log_info("router", "stopping: running requests may go on",
+		CAD_U("requests", rt_frontend_streams(p->frontend)),
+		CAD_U("drain_ms", p->options.drain / CAD_NS_PER_MS));
 	uv_close((uv_handle_t *)&p->ready_timer, NULL);
 	rt_frontend_drain(p->frontend, (unsigned)(p->options.drain / CAD_NS_PER_MS), frontend_gone, p);
 }
@@ -334,29 +400,51 @@ static enum cad_status create_server(struct program *p, struct cad_error *error)
 {
 	const struct options *o = &p->options;
 	const char *tokens[] = { p->token };
-	struct rt_frontend_options frontend = { .reactor = p->reactor, .engine = rt_frontend_engine(p->engine), .model = p->model, .tokenizer = p->tokenizer,
-		.settings_fingerprint = p->settings_fingerprint, .capacity_policy = o->capacity_policy, .capacity_factor = (float)o->capacity_factor,
-		.bearer_tokens = tokens, .bearer_tokens_count = p->token != NULL, .metrics = p->metrics };
+	struct rt_frontend_options frontend = {
+		.reactor = p->reactor,
+		.engine = rt_frontend_engine(p->engine),
+		.model = p->model,
+		.tokenizer = p->tokenizer,
+		.settings_fingerprint = p->settings_fingerprint,
+		.capacity_policy = o->capacity_policy,
+		.capacity_factor = (float)o->capacity_factor,
+		.bearer_tokens = tokens,
+		.bearer_tokens_count = p->token != NULL,
+		.metrics = p->metrics,
+	};
 	enum cad_status status = rt_frontend_create(&frontend, &p->frontend, error);
-	struct cad_rpc_tls tls = { .certificate = o->tls_certificate, .key = o->tls_key, .authority = o->tls_authority[0] ? o->tls_authority : NULL };
+	struct cad_rpc_tls tls = {
+		.certificate = o->tls_certificate,
+		.key = o->tls_key,
+		.authority = o->tls_authority[0] ? o->tls_authority : NULL,
+	};
 	uint16_t port = 0;
+
 	if (status == CAD_OK)
 		status = rt_frontend_listen(p->frontend, o->grpc, o->tls_certificate[0] ? &tls : NULL, &port, error);
 	if (status != CAD_OK)
 		return status;
 	cad_address_taken(o->grpc, port, p->grpc_address, sizeof p->grpc_address);
-	status = rt_engine_metrics_create(p->metrics, p->engine, cad_model_spec(p->model), o->capacity_policy, &p->engine_metrics);
+	status = rt_engine_metrics_create(
+		p->metrics, p->engine, cad_model_spec(p->model), o->capacity_policy, &p->engine_metrics);
 	if (status == CAD_OK)
 		status = cad_metrics_status(p->metrics);
+
 	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "no memory for metrics");
 }
 
-/* First of all, so that a router that reads a large model, or waits for the placement service, is seen to be alive. */
+/* First of all, so that a router that reads a large model, or waits for the placement service, is
+ * seen to be alive. */
 static enum cad_status create_http(struct program *p, struct cad_error *error)
 {
 	if (cad_metrics_create(&p->metrics) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for metrics");
-	struct cad_admin_options admin = { .address = p->options.http, .metrics = p->metrics, .ready = admin_ready, .context = p };
+	struct cad_admin_options admin = {
+		.address = p->options.http,
+		.metrics = p->metrics,
+		.ready = admin_ready,
+		.context = p,
+	};
 	return cad_admin_create(&admin, &p->admin, error);
 }
 
@@ -364,6 +452,7 @@ static enum cad_status start(struct program *p, struct cad_error *error)
 {
 	const struct options *o = &p->options;
 	enum cad_status status = CAD_OK;
+
 	if (o->id[0])
 		snprintf(p->id, sizeof p->id, "%s", o->id);
 	else
@@ -388,7 +477,15 @@ static enum cad_status start(struct program *p, struct cad_error *error)
 	if (status != CAD_OK)
 		return status;
 	p->engine_runs = true;
-	struct cad_member_options member = { .reactor = p->reactor, .placement = o->placement, .settings = &p->facts.settings, .context = p, .hello = fill_hello, .load = fill_load, .map = take_map };
+	struct cad_member_options member = {
+		.reactor = p->reactor,
+		.placement = o->placement,
+		.settings = &p->facts.settings,
+		.context = p,
+		.hello = fill_hello,
+		.load = fill_load,
+		.map = take_map,
+	};
 	if (!o->local_experts)
 		status = cad_member_create(&member, &p->member, error);
 	if (status == CAD_OK)
@@ -400,6 +497,7 @@ static enum cad_status start(struct program *p, struct cad_error *error)
 	uv_timer_init(&p->loop, &p->ready_timer);
 	p->ready_timer.data = p;
 	uv_timer_start(&p->ready_timer, look_ready, 0, READY_POLL_MS);
+
 	return CAD_OK;
 }
 
@@ -410,6 +508,7 @@ static void finish(struct program *p)
 		rt_engine_stop(p->engine);
 		pthread_join(p->engine_thread, NULL);
 	}
+
 	cad_admin_destroy(p->admin);
 	if (p->embedded)
 		em_destroy(p->embedded);
@@ -440,6 +539,7 @@ int main(int argc, char **argv)
 	struct cad_options *parsed;
 	struct cad_error error;
 	int exit_code;
+
 	cad_transport_ucx_environment(argv);
 	if (!cad_options_main(&spec, argc, argv, &p->options, &parsed, &exit_code))
 		return exit_code;
@@ -452,11 +552,14 @@ int main(int argc, char **argv)
 		status = start(p, &error);
 	if (status != CAD_OK) {
 		fprintf(stderr, "cadre-router: %s\n", error.text);
-		_exit(status == CAD_ERR_CANCELLED ? 0 : 1);   /* threads may run that nobody can stop in order at this point */
+		/* threads may run that nobody can stop in order at this point */
+		_exit(status == CAD_ERR_CANCELLED ? 0 : 1);
 	}
+
 	cad_rpc_reactor_run(p->reactor);
 	finish(p);
 	cad_options_destroy(parsed);
 	cad_log_info("router", "stopped");
+
 	return 0;
 }

@@ -23,7 +23,7 @@ uint64_t cad_random_next(struct cad_random *random)
 
 uint64_t cad_random_below(struct cad_random *random, uint64_t bound)
 {
-	uint64_t floor = (0 - bound) % bound, value;   /* the first 2^64 mod bound values would be met once too often */
+	uint64_t floor = (0 - bound) % bound, value; /* the first 2^64 mod bound values would be met once too often */
 	do
 		value = cad_random_next(random);
 	while (value < floor);

@@ -1,8 +1,9 @@
 /*
  * Time and randomness come through interfaces, so that the simulator can replace both.
  *
- * A clock is a borrowed pointer that outlives whatever holds it. `now_ns` is monotonic and starts anywhere. Any thread may ask the system
- * clock; a simulated clock belongs to the thread of its simulator. Nothing here blocks or allocates.
+ * A clock is a borrowed pointer that outlives whatever holds it. `now_ns` is monotonic and starts
+ * anywhere. Any thread may ask the system clock; a simulated clock belongs to the thread of its
+ * simulator. Nothing here blocks or allocates.
  */
 #ifndef CADRE_COMMON_BASE_CLOCK_H
 #define CADRE_COMMON_BASE_CLOCK_H
@@ -14,7 +15,7 @@ struct cad_clock {
 	void *context;
 };
 
-extern const struct cad_clock cad_clock_system;   /* CLOCK_MONOTONIC */
+extern const struct cad_clock cad_clock_system; /* CLOCK_MONOTONIC */
 
 static inline uint64_t cad_clock_now_ns(const struct cad_clock *clock) { return clock->now_ns(clock->context); }
 
@@ -22,7 +23,8 @@ static inline uint64_t cad_clock_now_ns(const struct cad_clock *clock) { return 
 #define CAD_NS_PER_MS 1000000ull
 #define CAD_NS_PER_S 1000000000ull
 
-/* A small deterministic generator (SplitMix64) for jitter, shuffles and simulations; never for sampling tokens (that is Philox) or secrets (that is libsodium). */
+/* A small deterministic generator (SplitMix64) for jitter, shuffles and simulations; never for
+ * sampling tokens (that is Philox) or secrets (that is libsodium). */
 struct cad_random {
 	uint64_t state;
 };

@@ -14,13 +14,15 @@ bool cad_file_exists(const char *path)
 	return stat(path, &status) == 0;
 }
 
-/* Opens a regular file. O_NONBLOCK, so that a pipe without a writer is refused below instead of waited for. */
+/* Opens a regular file. O_NONBLOCK, so that a pipe without a writer is refused below instead of
+ * waited for. */
 static enum cad_status file_open(const char *path, int *fd, size_t *size, struct cad_error *error)
 {
 	int opened = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (opened < 0)
-		return errno == ENOENT || errno == ENOTDIR ? cad_error_set(error, CAD_ERR_NOT_FOUND, "%s does not exist", path)
-		                                           : cad_error_set(error, CAD_ERR_IO, "%s cannot be opened: %s", path, strerror(errno));
+		return errno == ENOENT || errno == ENOTDIR
+			? cad_error_set(error, CAD_ERR_NOT_FOUND, "%s does not exist", path)
+			: cad_error_set(error, CAD_ERR_IO, "%s cannot be opened: %s", path, strerror(errno));
 	struct stat status;
 	enum cad_status result;
 	if (fstat(opened, &status) != 0)
@@ -34,6 +36,7 @@ static enum cad_status file_open(const char *path, int *fd, size_t *size, struct
 		*size = (size_t)status.st_size;
 		return CAD_OK;
 	}
+
 	close(opened);
 	return result;
 }
@@ -43,38 +46,47 @@ enum cad_status cad_file_read(const char *path, size_t size_max, char **bytes, s
 	int fd;
 	size_t wanted;
 	enum cad_status status = file_open(path, &fd, &wanted, error);
+
 	if (status != CAD_OK)
 		return status;
+
 	char *buffer = NULL;
 	if (wanted > size_max) {
-		status = cad_error_set(error, CAD_ERR_EXHAUSTED, "%s has %zu bytes; at most %zu are read", path, wanted, size_max);
+		status = cad_error_set(
+			error, CAD_ERR_EXHAUSTED, "%s has %zu bytes; at most %zu are read", path, wanted, size_max);
 		goto close_file;
 	}
+
 	buffer = malloc(wanted + 1);
 	if (!buffer) {
 		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory for the %zu bytes of %s", wanted, path);
 		goto close_file;
 	}
+
 	size_t got = 0;
 	while (got < wanted) {
 		ssize_t n = read(fd, buffer + got, wanted - got);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0) {
-			status = cad_error_set(error, CAD_ERR_IO, "%s cannot be read: %s", path, n < 0 ? strerror(errno) : "it shrank meanwhile");
+			status = cad_error_set(error, CAD_ERR_IO, "%s cannot be read: %s", path,
+				n < 0 ? strerror(errno) : "it shrank meanwhile");
 			goto free_buffer;
 		}
 		got += (size_t)n;
 	}
+
 	buffer[wanted] = 0;
 	*bytes = buffer;
 	*size = wanted;
 	close(fd);
 	return CAD_OK;
+
 free_buffer:
 	free(buffer);
 close_file:
 	close(fd);
+
 	return status;
 }
 
@@ -83,8 +95,10 @@ enum cad_status cad_file_map(const char *path, const void **bytes, size_t *size,
 	int fd;
 	size_t wanted;
 	enum cad_status status = file_open(path, &fd, &wanted, error);
+
 	if (status != CAD_OK)
 		return status;
+
 	void *mapping = wanted ? mmap(NULL, wanted, PROT_READ, MAP_SHARED, fd, 0) : NULL;
 	int failure = errno;
 	close(fd);
@@ -92,6 +106,7 @@ enum cad_status cad_file_map(const char *path, const void **bytes, size_t *size,
 		return cad_error_set(error, CAD_ERR_IO, "%s cannot be mapped: %s", path, strerror(failure));
 	*bytes = mapping;
 	*size = wanted;
+
 	return CAD_OK;
 }
 
@@ -103,31 +118,39 @@ void cad_file_unmap(const void *bytes, size_t size)
 
 enum cad_status cad_file_writer_open(struct cad_file_writer *writer, const char *path, struct cad_error *error)
 {
-	static _Atomic unsigned counter;   /* two writers of one file, in one process or in two, have two temporary files */
+	/* two writers of one file, in one process or in two, have two temporary files */
+	static _Atomic unsigned counter;
 	struct cad_file_writer opened = { .path = strdup(path) };
 	enum cad_status status;
+
 	if (!opened.path || asprintf(&opened.temporary, "%s.%ld-%u.tmp", path, (long)getpid(), counter++) < 0) {
 		opened.temporary = NULL;
 		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory to write %s", path);
 		goto free_names;
 	}
+
 	int fd = open(opened.temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 	if (fd < 0) {
 		status = cad_error_set(error, CAD_ERR_IO, "%s cannot be written: %s", path, strerror(errno));
 		goto free_names;
 	}
+
 	opened.stream = fdopen(fd, "wb");
+
 	if (!opened.stream) {
 		status = cad_error_set(error, CAD_ERR_IO, "%s cannot be written: %s", path, strerror(errno));
 		close(fd);
 		unlink(opened.temporary);
 		goto free_names;
 	}
+
 	*writer = opened;
 	return CAD_OK;
+
 free_names:
 	free(opened.temporary);
 	free(opened.path);
+
 	return status;
 }
 
@@ -143,6 +166,7 @@ enum cad_status cad_file_writer_commit(struct cad_file_writer *writer, struct ca
 	bool written = !ferror(writer->stream) && fflush(writer->stream) == 0 && fsync(fileno(writer->stream)) == 0;
 	int failure = errno;
 	bool closed = fclose(writer->stream) == 0;
+
 	if (written && !closed)
 		failure = errno;
 	bool renamed = written && closed && rename(writer->temporary, writer->path) == 0;
@@ -153,6 +177,7 @@ enum cad_status cad_file_writer_commit(struct cad_file_writer *writer, struct ca
 		status = cad_error_set(error, CAD_ERR_IO, "%s cannot be written: %s", writer->path, strerror(failure));
 		unlink(writer->temporary);
 	}
+
 	writer_fini(writer);
 	return status;
 }

@@ -19,9 +19,13 @@ void cad_log_setup(enum cad_log_level level, enum cad_log_format format)
 
 void cad_log_set_fd(int fd) { atomic_store_explicit(&log_fd, fd, memory_order_relaxed); }
 
-bool cad_log_enabled(enum cad_log_level level) { return (int)level >= atomic_load_explicit(&log_level, memory_order_relaxed); }
+bool cad_log_enabled(enum cad_log_level level)
+{
+	return (int)level >= atomic_load_explicit(&log_level, memory_order_relaxed);
+}
 
-/* A line under construction. The last three bytes are kept for what must close it: a quote, a brace and the newline. */
+/* A line under construction. The last three bytes are kept for what must close it: a quote, a brace
+ * and the newline. */
 enum { LINE_TAIL_BYTES = 3 };
 struct line {
 	char bytes[CAD_LOG_LINE_BYTES];
@@ -29,7 +33,10 @@ struct line {
 	bool json;
 };
 
-static bool line_has_room(const struct line *line, size_t bytes) { return line->length + bytes <= sizeof line->bytes - LINE_TAIL_BYTES; }
+static bool line_has_room(const struct line *line, size_t bytes)
+{
+	return line->length + bytes <= sizeof line->bytes - LINE_TAIL_BYTES;
+}
 
 static bool line_add(struct line *line, const char *bytes, size_t count)
 {
@@ -40,27 +47,33 @@ static bool line_add(struct line *line, const char *bytes, size_t count)
 	return true;
 }
 
-/* One character, escaped where JSON and logfmt need it; a byte that is no UTF-8 becomes U+FFFD. Returns the bytes of `text` that it took, 0 when there is no room. */
+/* One character, escaped where JSON and logfmt need it; a byte that is no UTF-8 becomes U+FFFD.
+ * Returns the bytes of `text` that it took, 0 when there is no room. */
 static size_t line_add_character(struct line *line, const char *text)
 {
 	unsigned char byte = (unsigned char)*text;
 	char escape[8];
+
 	if (byte == '"' || byte == '\\') {
 		escape[0] = '\\';
 		escape[1] = (char)byte;
 		return line_add(line, escape, 2) ? 1 : 0;
 	}
+
 	if (byte == '\n' || byte == '\t') {
 		escape[0] = '\\';
 		escape[1] = byte == '\n' ? 'n' : 't';
 		return line_add(line, escape, 2) ? 1 : 0;
 	}
+
 	if (byte < 0x20 || byte == 0x7f) {
 		snprintf(escape, sizeof escape, "\\u%04x", byte);
 		return line_add(line, escape, 6) ? 1 : 0;
 	}
+
 	utf8proc_int32_t codepoint;
-	utf8proc_ssize_t bytes = utf8proc_iterate((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)strnlen(text, 4), &codepoint);
+	utf8proc_ssize_t bytes =
+		utf8proc_iterate((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)strnlen(text, 4), &codepoint);
 	if (bytes < 1)
 		return line_add(line, "\xef\xbf\xbd", 3) ? 1 : 0;
 	return line_add(line, text, (size_t)bytes) ? (size_t)bytes : 0;
@@ -81,14 +94,16 @@ static void line_add_string(struct line *line, const char *text)
 	bool quotes = line->json || needs_quotes(text);
 	if (quotes && !line_add(line, "\"", 1))
 		return;
+
 	while (*text) {
 		size_t taken = line_add_character(line, text);
 		if (taken == 0)
 			break;
 		text += taken;
 	}
+
 	if (quotes)
-		line->bytes[line->length++] = '"';   /* from the tail's bytes when the line is full */
+		line->bytes[line->length++] = '"'; /* from the tail's bytes when the line is full */
 }
 
 /* " key=" or ",\"key\":"; false when the key and a short value would not fit. */
@@ -97,11 +112,13 @@ static bool line_add_key(struct line *line, const char *key)
 	size_t key_bytes = strlen(key);
 	if (!line_has_room(line, key_bytes + 40))
 		return false;
+
 	if (line->json) {
 		line_add(line, line->length == 1 ? "\"" : ",\"", line->length == 1 ? 1 : 2);
 		line_add(line, key, key_bytes);
 		return line_add(line, "\":", 2);
 	}
+
 	if (line->length > 0)
 		line_add(line, " ", 1);
 	line_add(line, key, key_bytes);
@@ -112,14 +129,13 @@ static void line_add_field(struct line *line, const struct cad_log_field *field)
 {
 	char number[40];
 	switch (field->kind) {
-	case CAD_LOG_STRING:
-		line_add_string(line, field->value.string ? field->value.string : "");
-		return;
+	case CAD_LOG_STRING: line_add_string(line, field->value.string ? field->value.string : ""); return;
 	case CAD_LOG_I64: snprintf(number, sizeof number, "%lld", (long long)field->value.i64); break;
 	case CAD_LOG_U64: snprintf(number, sizeof number, "%llu", (unsigned long long)field->value.u64); break;
 	case CAD_LOG_F64:
 		/* JSON has no word for these */
-		snprintf(number, sizeof number, line->json && !isfinite(field->value.f64) ? "\"%.9g\"" : "%.9g", field->value.f64);
+		snprintf(number, sizeof number, line->json && !isfinite(field->value.f64) ? "\"%.9g\"" : "%.9g",
+			field->value.f64);
 		break;
 	case CAD_LOG_BOOL: snprintf(number, sizeof number, "%s", field->value.boolean ? "true" : "false"); break;
 	}
@@ -140,17 +156,21 @@ static void line_write(const struct line *line)
 	while (done < line->length) {
 		ssize_t written = write(fd, line->bytes + done, line->length - done);
 		if (written < 0 && errno != EINTR)
-			return;   /* nobody to tell */
+			return; /* nobody to tell */
 		done += written > 0 ? (size_t)written : 0;
 	}
 }
 
-void cad_log_write(enum cad_log_level level, const char *component, const struct cad_log_field *fields, size_t fields_count)
+void cad_log_write(
+	enum cad_log_level level, const char *component, const struct cad_log_field *fields, size_t fields_count)
 {
 	static const char *const level_names[] = { "debug", "info", "warn", "error" };
 	if (!cad_log_enabled(level))
 		return;
-	struct line line = { .json = atomic_load_explicit(&log_format, memory_order_relaxed) == CAD_LOG_JSON };
+
+	struct line line = {
+		.json = atomic_load_explicit(&log_format, memory_order_relaxed) == CAD_LOG_JSON,
+	};
 	if (line.json)
 		line_add(&line, "{", 1);
 
@@ -164,11 +184,13 @@ void cad_log_write(enum cad_log_level level, const char *component, const struct
 	line_add_text(&line, "time", stamp);
 	line_add_text(&line, "level", level_names[level]);
 	line_add_text(&line, "component", component);
+
 	for (size_t i = 0; i < fields_count; i++) {
 		if (!line_add_key(&line, fields[i].key))
 			break;
 		line_add_field(&line, &fields[i]);
 	}
+
 	if (line.json)
 		line.bytes[line.length++] = '}';
 	line.bytes[line.length++] = '\n';

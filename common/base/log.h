@@ -1,11 +1,15 @@
 /*
- * Log lines on stderr, as logfmt or as JSON: one event a line, one write(2) a line, so that lines of several threads never mix.
+ * Log lines on stderr, as logfmt or as JSON: one event a line, one write(2) a line, so that lines
+ * of several threads never mix.
  *
- *     cad_log_info("control", "joined the cluster", CAD_S("placement", address), CAD_U("lease_ms", lease_ms));
- *     time=2025-03-01T12:00:00.123456Z level=info component=control msg="joined the cluster" placement=127.0.0.1:7300 lease_ms=3000
+ *     cad_log_info("control", "joined the cluster", CAD_S("placement", address), CAD_U("lease_ms",
+ *     lease_ms));
+ *     time=2025-03-01T12:00:00.123456Z level=info component=control msg="joined the cluster"
+ *     placement=127.0.0.1:7300 lease_ms=3000
  *
- * Any thread may log at any time. Nothing is allocated; a line is cut at CAD_LOG_LINE_BYTES, on a character's border, and stays valid in its
- * format. write(2) may block when whoever reads stderr is slow: the step path logs nothing but failures. Strings are borrowed for the call.
+ * Any thread may log at any time. Nothing is allocated; a line is cut at CAD_LOG_LINE_BYTES, on a
+ * character's border, and stays valid in its format. write(2) may block when whoever reads stderr
+ * is slow: the step path logs nothing but failures. Strings are borrowed for the call.
  */
 #ifndef CADRE_COMMON_BASE_LOG_H
 #define CADRE_COMMON_BASE_LOG_H
@@ -28,10 +32,11 @@ bool cad_log_enabled(enum cad_log_level level);
 
 enum cad_log_kind { CAD_LOG_STRING, CAD_LOG_I64, CAD_LOG_U64, CAD_LOG_F64, CAD_LOG_BOOL };
 struct cad_log_field {
-	const char *key;             /* letters, digits and underscores */
+	const char *key; /* letters, digits and underscores */
 	enum cad_log_kind kind;
 	union {
-		const char *string;  /* UTF-8; NULL is written as an empty string; a byte that is not UTF-8 is replaced */
+		/* UTF-8; NULL is written as an empty string; a byte that is not UTF-8 is replaced */
+		const char *string;
 		int64_t i64;
 		uint64_t u64;
 		double f64;
@@ -39,20 +44,38 @@ struct cad_log_field {
 	} value;
 };
 
-/* Fields: a string, a signed and an unsigned number, a real number, yes or no; and the id of the request that a line is about. */
-#define CAD_S(name, text) { .key = (name), .kind = CAD_LOG_STRING, .value.string = (text) }
-#define CAD_I(name, number) { .key = (name), .kind = CAD_LOG_I64, .value.i64 = (number) }
-#define CAD_U(name, number) { .key = (name), .kind = CAD_LOG_U64, .value.u64 = (number) }
-#define CAD_F(name, number) { .key = (name), .kind = CAD_LOG_F64, .value.f64 = (number) }
-#define CAD_B(name, truth) { .key = (name), .kind = CAD_LOG_BOOL, .value.boolean = (truth) }
+/* Fields: a string, a signed and an unsigned number, a real number, yes or no; and the id of the
+ * request that a line is about. */
+#define CAD_S(name, text) \
+	{ \
+		.key = (name), .kind = CAD_LOG_STRING, .value.string = (text) \
+	}
+#define CAD_I(name, number) \
+	{ \
+		.key = (name), .kind = CAD_LOG_I64, .value.i64 = (number) \
+	}
+#define CAD_U(name, number) \
+	{ \
+		.key = (name), .kind = CAD_LOG_U64, .value.u64 = (number) \
+	}
+#define CAD_F(name, number) \
+	{ \
+		.key = (name), .kind = CAD_LOG_F64, .value.f64 = (number) \
+	}
+#define CAD_B(name, truth) \
+	{ \
+		.key = (name), .kind = CAD_LOG_BOOL, .value.boolean = (truth) \
+	}
 #define CAD_REQUEST(id) CAD_S("request", id)
 
 /* fields[0] is the message; the macros below put it there. */
-void cad_log_write(enum cad_log_level level, const char *component, const struct cad_log_field *fields, size_t fields_count);
+void cad_log_write(
+	enum cad_log_level level, const char *component, const struct cad_log_field *fields, size_t fields_count);
 
-#define CAD_LOG(level, component, message, ...)                                                                                    \
-	cad_log_write((level), (component), (const struct cad_log_field[]){ CAD_S("msg", message), __VA_ARGS__ },                  \
-	              sizeof((const struct cad_log_field[]){ CAD_S("msg", message), __VA_ARGS__ }) / sizeof(struct cad_log_field))
+#define CAD_LOG(level, component, message, ...) \
+	cad_log_write((level), (component), (const struct cad_log_field[]){ CAD_S("msg", message), __VA_ARGS__ }, \
+		sizeof((const struct cad_log_field[]){ CAD_S("msg", message), __VA_ARGS__ }) / \
+			sizeof(struct cad_log_field))
 #define cad_log_debug(component, ...) CAD_LOG_PICK(CAD_LOG_DEBUG, component, __VA_ARGS__, )
 #define cad_log_info(component, ...) CAD_LOG_PICK(CAD_LOG_INFO, component, __VA_ARGS__, )
 #define cad_log_warn(component, ...) CAD_LOG_PICK(CAD_LOG_WARN, component, __VA_ARGS__, )

@@ -12,16 +12,17 @@
 
 enum { CAPACITY_MAX = 1 << 20, LINE_BYTES = 64 };
 
-/* `turn` says whose turn a cell is: position p may be written when it is p, and read when it is p + 1. */
+/* `turn` says whose turn a cell is: position p may be written when it is p, and read when it is p +
+ * 1. */
 struct cell {
 	atomic_size_t turn;
 	void *message;
 };
 
 struct cad_mailbox {
-	alignas(LINE_BYTES) atomic_size_t tail;    /* senders */
-	alignas(LINE_BYTES) size_t head;           /* the receiver alone */
-	alignas(LINE_BYTES) atomic_bool armed;     /* the receiver found the box empty and may be asleep */
+	alignas(LINE_BYTES) atomic_size_t tail; /* senders */
+	alignas(LINE_BYTES) size_t head;        /* the receiver alone */
+	alignas(LINE_BYTES) atomic_bool armed;  /* the receiver found the box empty and may be asleep */
 	size_t mask;
 	void (*wake)(void *context);
 	void *context;
@@ -29,10 +30,11 @@ struct cad_mailbox {
 	struct cell *cells;
 };
 
-enum cad_status cad_mailbox_create(size_t capacity, void (*wake)(void *context), void *context, struct cad_mailbox **mailbox)
+enum cad_status cad_mailbox_create(
+	size_t capacity, void (*wake)(void *context), void *context, struct cad_mailbox **mailbox)
 {
 	CAD_ASSERT(capacity >= 1 && capacity <= CAPACITY_MAX);
-	size_t cells = 2;   /* with one cell, "full" and "to be read" would look alike */
+	size_t cells = 2; /* with one cell, "full" and "to be read" would look alike */
 	while (cells < capacity)
 		cells *= 2;
 	struct cad_mailbox *box = aligned_alloc(LINE_BYTES, sizeof *box);
@@ -53,6 +55,7 @@ free_cells:
 	free(box->cells);
 free_box:
 	free(box);
+
 	return CAD_ERR_MEMORY;
 }
 
@@ -79,14 +82,19 @@ enum cad_status cad_mailbox_put(struct cad_mailbox *box, void *message)
 			return CAD_AGAIN;
 		if (ahead > 0)
 			position = atomic_load_explicit(&box->tail, memory_order_relaxed);
-		else if (atomic_compare_exchange_weak_explicit(&box->tail, &position, position + 1, memory_order_relaxed, memory_order_relaxed))
+		else if (atomic_compare_exchange_weak_explicit(
+				 &box->tail, &position, position + 1, memory_order_relaxed, memory_order_relaxed))
 			break;
 	}
+
 	cell->message = message;
-	/* Sequentially consistent, here and in take: either this sees `armed`, or the receiver's second look sees the message. */
+
+	/* Sequentially consistent, here and in take: either this sees `armed`, or the receiver's
+	 * second look sees the message. */
 	atomic_store(&cell->turn, position + 1);
 	if (atomic_load(&box->armed) && atomic_exchange(&box->armed, false))
 		cad_mailbox_wake(box);
+
 	return CAD_OK;
 }
 
@@ -116,7 +124,10 @@ void *cad_mailbox_take(struct cad_mailbox *box)
 void cad_mailbox_wait(struct cad_mailbox *box, uint64_t timeout_ns)
 {
 	CAD_ASSERT(box->fd >= 0);
-	struct timespec timeout = { .tv_sec = (time_t)(timeout_ns / 1000000000u), .tv_nsec = (long)(timeout_ns % 1000000000u) };
+	struct timespec timeout = {
+		.tv_sec = (time_t)(timeout_ns / 1000000000u),
+		.tv_nsec = (long)(timeout_ns % 1000000000u),
+	};
 	struct pollfd watch = { .fd = box->fd, .events = POLLIN };
 	if (ppoll(&watch, 1, timeout_ns == UINT64_MAX ? NULL : &timeout, NULL) < 1)
 		return;
@@ -133,5 +144,6 @@ void cad_mailbox_wake(struct cad_mailbox *box)
 		return;
 	}
 	uint64_t one = 1;
-	CAD_ASSERT(write(box->fd, &one, sizeof one) == sizeof one || errno == EAGAIN);   /* EAGAIN: it is readable already */
+	/* EAGAIN: it is readable already */
+	CAD_ASSERT(write(box->fd, &one, sizeof one) == sizeof one || errno == EAGAIN);
 }

@@ -1,8 +1,10 @@
 /*
- * A bounded mailbox of pointers: any number of threads put, one thread takes. No locks, no allocation after creation.
+ * A bounded mailbox of pointers: any number of threads put, one thread takes. No locks, no
+ * allocation after creation.
  *
- * The order of one sender is kept. A full mailbox is a status; what then is the sender's to say. The receiver is woken by a callback (an event
- * loop's async handle, cad_transport_wake), or, when none is given, waits on an event fd. A wake costs a system call, so it is made only when the
+ * The order of one sender is kept. A full mailbox is a status; what then is the sender's to say.
+ * The receiver is woken by a callback (an event loop's async handle, cad_transport_wake), or, when
+ * none is given, waits on an event fd. A wake costs a system call, so it is made only when the
  * receiver had found the box empty: the rule for receivers is to take until NULL before sleeping.
  * After Dmitry Vyukov's bounded queue (a sequence number a cell).
  */
@@ -15,8 +17,10 @@
 
 struct cad_mailbox;
 
-/* capacity: 1 .. 2^20, rounded up to a power of two. wake: called in the sender's thread, must not block; NULL: an event fd is made. */
-CAD_MUST_USE enum cad_status cad_mailbox_create(size_t capacity, void (*wake)(void *context), void *context, struct cad_mailbox **mailbox);
+/* capacity: 1 .. 2^20, rounded up to a power of two. wake: called in the sender's thread, must not
+ * block; NULL: an event fd is made. */
+CAD_MUST_USE enum cad_status cad_mailbox_create(
+	size_t capacity, void (*wake)(void *context), void *context, struct cad_mailbox **mailbox);
 /* Nobody may use it any more. What is still inside is the caller's. NULL is allowed. */
 void cad_mailbox_destroy(struct cad_mailbox *mailbox);
 
@@ -25,9 +29,11 @@ CAD_MUST_USE enum cad_status cad_mailbox_put(struct cad_mailbox *mailbox, void *
 /* The receiver. NULL: empty, and the next put will wake. */
 void *cad_mailbox_take(struct cad_mailbox *mailbox);
 
-/* Event-fd mailboxes. wait: the receiver sleeps until there is something, until cad_mailbox_wake, or for so long (UINT64_MAX: for ever). */
+/* Event-fd mailboxes. wait: the receiver sleeps until there is something, until cad_mailbox_wake,
+ * or for so long (UINT64_MAX: for ever). */
 void cad_mailbox_wait(struct cad_mailbox *mailbox, uint64_t timeout_ns);
-int cad_mailbox_fd(const struct cad_mailbox *mailbox);   /* readable after a wake, for an event loop; -1 with a callback */
+/* readable after a wake, for an event loop; -1 with a callback */
+int cad_mailbox_fd(const struct cad_mailbox *mailbox);
 /* Any thread, either kind: wakes the receiver with nothing in the box. */
 void cad_mailbox_wake(struct cad_mailbox *mailbox);
 

@@ -45,7 +45,8 @@ enum cad_status cad_error_set(struct cad_error *error, enum cad_status status, c
 {
 	if (!error)
 		return status;
-	char text[CAD_ERROR_TEXT_BYTES];   /* the arguments may point into error->text */
+
+	char text[CAD_ERROR_TEXT_BYTES]; /* the arguments may point into error->text */
 	va_list arguments;
 	va_start(arguments, format);
 	int written = vsnprintf(text, sizeof text, format, arguments);
@@ -56,6 +57,7 @@ enum cad_status cad_error_set(struct cad_error *error, enum cad_status status, c
 		text_end_on_character(text);
 	error->status = status;
 	memcpy(error->text, text, sizeof text);
+
 	return status;
 }
 

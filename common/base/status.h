@@ -1,10 +1,13 @@
 /*
- * Status codes: what every fallible function of Cadre returns, and the sentence that goes with a failure.
+ * Status codes: what every fallible function of Cadre returns, and the sentence that goes with a
+ * failure.
  *
- * 0 is success, a positive code means "not yet" (nothing failed, call again), a negative code is a failure. The failures are grouped by
- * what must be given up: the request, the connection to a peer, or the process. A control-path function also takes a `struct cad_error`
- * and fills it with a sentence that says what happened, to what, and what to change; the function that first decides that something is
- * an error writes the sentence. No function here allocates or blocks; all may be called from any thread.
+ * 0 is success, a positive code means "not yet" (nothing failed, call again), a negative code is a
+ * failure. The failures are grouped by what must be given up: the request, the connection to a
+ * peer, or the process. A control-path function also takes a `struct cad_error` and fills it with a
+ * sentence that says what happened, to what, and what to change; the function that first decides
+ * that something is an error writes the sentence. No function here allocates or blocks; all may be
+ * called from any thread.
  */
 #ifndef CADRE_COMMON_BASE_STATUS_H
 #define CADRE_COMMON_BASE_STATUS_H
@@ -12,30 +15,30 @@
 #include <stddef.h>
 
 /* name, value, short text */
-#define CAD_STATUS_LIST(X)                                                                 \
-	X(OK, 0, "ok")                                                                     \
-	/* not yet */                                                                      \
-	X(AGAIN, 1, "not yet")                                                             \
-	X(FULL, 2, "accepted, but send no more until told")                                \
-	/* the request is given up */                                                      \
-	X(ERR_INVALID, -1, "invalid argument")                                             \
-	X(ERR_NOT_FOUND, -2, "not found")                                                  \
-	X(ERR_RANGE, -3, "out of range")                                                   \
-	X(ERR_EXHAUSTED, -4, "a stated limit is reached")                                  \
-	X(ERR_DEADLINE, -5, "deadline passed")                                             \
-	X(ERR_CANCELLED, -6, "cancelled")                                                  \
-	X(ERR_CORRUPT, -7, "malformed or truncated data")                                  \
-	X(ERR_UNSUPPORTED, -8, "not supported")                                            \
-	X(ERR_NOT_FINITE, -9, "NaN or infinity in a result")                               \
-	X(ERR_NOT_HELD, -10, "the node does not hold the expert")                          \
-	/* the connection to a peer is given up */                                         \
-	X(ERR_PEER_LOST, -20, "peer lost")                                                 \
-	X(ERR_UNREACHABLE, -21, "peer unreachable")                                        \
-	X(ERR_REFUSED, -22, "refused by the peer")                                         \
-	X(ERR_PROTOCOL, -23, "the peer broke the protocol")                                \
-	/* the process (or what it was starting) is given up */                            \
-	X(ERR_MEMORY, -40, "out of memory")                                                \
-	X(ERR_IO, -41, "input/output error")                                               \
+#define CAD_STATUS_LIST(X) \
+	X(OK, 0, "ok") \
+	/* not yet */ \
+	X(AGAIN, 1, "not yet") \
+	X(FULL, 2, "accepted, but send no more until told") \
+	/* the request is given up */ \
+	X(ERR_INVALID, -1, "invalid argument") \
+	X(ERR_NOT_FOUND, -2, "not found") \
+	X(ERR_RANGE, -3, "out of range") \
+	X(ERR_EXHAUSTED, -4, "a stated limit is reached") \
+	X(ERR_DEADLINE, -5, "deadline passed") \
+	X(ERR_CANCELLED, -6, "cancelled") \
+	X(ERR_CORRUPT, -7, "malformed or truncated data") \
+	X(ERR_UNSUPPORTED, -8, "not supported") \
+	X(ERR_NOT_FINITE, -9, "NaN or infinity in a result") \
+	X(ERR_NOT_HELD, -10, "the node does not hold the expert") \
+	/* the connection to a peer is given up */ \
+	X(ERR_PEER_LOST, -20, "peer lost") \
+	X(ERR_UNREACHABLE, -21, "peer unreachable") \
+	X(ERR_REFUSED, -22, "refused by the peer") \
+	X(ERR_PROTOCOL, -23, "the peer broke the protocol") \
+	/* the process (or what it was starting) is given up */ \
+	X(ERR_MEMORY, -40, "out of memory") \
+	X(ERR_IO, -41, "input/output error") \
 	X(ERR_INTERNAL, -42, "internal error")
 
 enum cad_status {
@@ -58,12 +61,17 @@ struct cad_error {
 	char text[CAD_ERROR_TEXT_BYTES];
 };
 
-/* Writes status and sentence (cut at the end of `text` on a UTF-8 border) and returns `status`, so that `return cad_error_set(...)` reads well. `error` may be NULL. */
-enum cad_status cad_error_set(struct cad_error *error, enum cad_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
-/* Puts "text: " before the sentence that is there: what was being done when it happened. Returns the status. */
-enum cad_status cad_error_prefix(struct cad_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Writes status and sentence (cut at the end of `text` on a UTF-8 border) and returns `status`, so
+ * that `return cad_error_set(...)` reads well. `error` may be NULL. */
+enum cad_status cad_error_set(struct cad_error *error, enum cad_status status, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+/* Puts "text: " before the sentence that is there: what was being done when it happened. Returns
+ * the status. */
+enum cad_status cad_error_prefix(struct cad_error *error, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
 
-/* A programmer's mistake, on in release too: prints file, line and sentence, and aborts. Bad input and dead peers are statuses, never this. */
+/* A programmer's mistake, on in release too: prints file, line and sentence, and aborts. Bad input
+ * and dead peers are statuses, never this. */
 #define CAD_ASSERT(condition) ((condition) ? (void)0 : cad_assert_failed(__FILE__, __LINE__, #condition))
 _Noreturn void cad_assert_failed(const char *file, int line, const char *condition);
 

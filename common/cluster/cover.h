@@ -1,11 +1,14 @@
 /*
- * The cover of a token: which replica of each of its experts serves it, so that the whole token stays on few nodes and the load stays even.
- * Shared by the router, which routes by it, and by the planner, which predicts what the router will do. Allocates nothing, never blocks; any thread, as
- * long as the load is its own.
+ * The cover of a token: which replica of each of its experts serves it, so that the whole token
+ * stays on few nodes and the load stays even.
+ * Shared by the router, which routes by it, and by the planner, which predicts what the router will
+ * do. Allocates nothing, never blocks; any thread, as long as the load is its own.
  *
- * The rule: again and again the node that holds most of the experts that are left; ties go to the smaller load, then to the lower index. Then each expert
- * runs on the least loaded of the chosen nodes that hold it, in the order of the slots. With a guard, a node that is busier than `calm` loses one expert's
- * worth for every `point` of load above that, so that a token may touch one node more to spare a busy one.
+ * The rule: again and again the node that holds most of the experts that are left; ties go to the
+ * smaller load, then to the lower index. Then each expert runs on the least loaded of the chosen
+ * nodes that hold it, in the order of the slots. With a guard, a node that is busier than `calm`
+ * loses one expert's worth for every `point` of load above that, so that a token may touch one node
+ * more to spare a busy one.
  */
 #ifndef CADRE_COMMON_CLUSTER_COVER_H
 #define CADRE_COMMON_CLUSTER_COVER_H
@@ -15,18 +18,24 @@
 enum { CAD_COVER_NONE = 0xffff };
 
 struct cad_cover_load {
-	uint32_t *node;              /* [nodes] what each has had so far, in any unit; grows by one unit for each expert that a call gives to it */
-	const uint32_t *unit;        /* [nodes] what one row costs there (a slow node: more); NULL: 1 everywhere */
-	float calm, point;           /* the guard, in the unit of `node`; point 0: none */
+	/* [nodes] what each has had so far, in any unit; grows by one unit for each expert that a
+	 * call gives to it */
+	uint32_t *node;
+	const uint32_t *unit; /* [nodes] what one row costs there (a slow node: more); NULL: 1 everywhere */
+	float calm, point;    /* the guard, in the unit of `node`; point 0: none */
 };
 
 /*
- * nodes[i] = the node that serves the expert with replicas[i], or CAD_COVER_NONE where no usable node holds it (count 0: a dropped slot).
- * `usable` is a set of nodes (common/cluster/map.h), NULL: all are; load may be NULL. k <= CAD_TOPK_MAX, every node below nodes_count <= CAD_MAP_NODES_MAX.
+ * nodes[i] = the node that serves the expert with replicas[i], or CAD_COVER_NONE where no usable
+ * node holds it (count 0: a dropped slot).
+ * `usable` is a set of nodes (common/cluster/map.h), NULL: all are; load may be NULL. k <=
+ * CAD_TOPK_MAX, every node below nodes_count <= CAD_MAP_NODES_MAX.
  */
-void cad_cover_replicas(const struct cad_map_replicas *replicas, uint32_t k, uint32_t nodes_count, const uint64_t *usable, const struct cad_cover_load *load, uint16_t *nodes);
+void cad_cover_replicas(const struct cad_map_replicas *replicas, uint32_t k, uint32_t nodes_count,
+	const uint64_t *usable, const struct cad_cover_load *load, uint16_t *nodes);
 
 /* The same for experts[0..k) of a layer of a map; expert -1: a dropped slot. */
-void cad_cover(const struct cad_map *map, uint32_t layer, const int32_t *experts, uint32_t k, const uint64_t *usable, const struct cad_cover_load *load, uint16_t *nodes);
+void cad_cover(const struct cad_map *map, uint32_t layer, const int32_t *experts, uint32_t k, const uint64_t *usable,
+	const struct cad_cover_load *load, uint16_t *nodes);
 
 #endif

@@ -15,7 +15,15 @@
 #define JOIN_PATH "/cadre.v1.Placement/Join"
 #define STATUS_PATH "/cadre.v1.Placement/GetStatus"
 
-enum { DELAY_FIRST_MS = 50, DELAY_LAST_MS = 2000, ASK_TIMEOUT_MS = 2000, ASK_PAUSE_MS = 100, ASK_SAY_EVERY = 30, GOODBYE_MS = 1000, LEASE_MS_MAX = 3600 * 1000 };
+enum {
+	DELAY_FIRST_MS = 50,
+	DELAY_LAST_MS = 2000,
+	ASK_TIMEOUT_MS = 2000,
+	ASK_PAUSE_MS = 100,
+	ASK_SAY_EVERY = 30,
+	GOODBYE_MS = 1000,
+	LEASE_MS_MAX = 3600 * 1000
+};
 
 /* ---- asking for the facts ---- */
 
@@ -39,41 +47,54 @@ static bool take_facts(void *context, const ProtobufCMessage *message)
 {
 	struct ask *ask = context;
 	const Cadre__V1__ClusterStatus *status = (const Cadre__V1__ClusterStatus *)message;
+
 	if (!status->settings || !copy_text(ask->facts->cluster, sizeof ask->facts->cluster, status->cluster) ||
-	    !copy_text(ask->facts->model_fingerprint, sizeof ask->facts->model_fingerprint, status->model_fingerprint))
-		ask->status = cad_error_set(ask->error, CAD_ERR_PROTOCOL, "the placement service answered without settings, or with names that are too long");
+		!copy_text(
+			ask->facts->model_fingerprint, sizeof ask->facts->model_fingerprint, status->model_fingerprint))
+		ask->status = cad_error_set(ask->error, CAD_ERR_PROTOCOL,
+			"the placement service answered without settings, or with names that are too long");
 	else
 		ask->status = cad_settings_from_proto(status->settings, &ask->facts->settings, ask->error);
 	return false;
 }
 
-enum cad_status cad_cluster_ask(const char *placement, bool (*interrupted)(void *context), void *context, struct cad_cluster_facts *facts, struct cad_error *error)
+enum cad_status cad_cluster_ask(const char *placement, bool (*interrupted)(void *context), void *context,
+	struct cad_cluster_facts *facts, struct cad_error *error)
 {
 	struct cad_rpc_blocking *client;
 	enum cad_status status = cad_rpc_blocking_create(placement, NULL, NULL, &client, error);
+
 	if (status != CAD_OK)
 		return status;
+
 	*facts = (struct cad_cluster_facts){ 0 };
+
 	for (unsigned attempt = 0;; attempt++) {
 		struct ask ask = { .facts = facts, .status = CAD_ERR_PROTOCOL, .error = error };
 		Cadre__V1__GetStatusRequest request = CADRE__V1__GET_STATUS_REQUEST__INIT;
 		struct cad_rpc_call_options options = { .timeout_ms = ASK_TIMEOUT_MS };
 		enum cad_rpc_code code;
-		status = cad_rpc_blocking_call(client, STATUS_PATH, &request.base, &cadre__v1__cluster_status__descriptor, &options, take_facts, &ask, &code, error);
+		status = cad_rpc_blocking_call(client, STATUS_PATH, &request.base,
+			&cadre__v1__cluster_status__descriptor, &options, take_facts, &ask, &code, error);
 		if (status == CAD_OK)
 			status = ask.status;
 		if (status == CAD_OK || (code != CAD_RPC_UNAVAILABLE && code != CAD_RPC_DEADLINE_EXCEEDED))
 			break;
 		if (interrupted && interrupted(context)) {
-			status = cad_error_set(error, CAD_ERR_CANCELLED, "interrupted while waiting for the placement service at %s", placement);
+			status = cad_error_set(error, CAD_ERR_CANCELLED,
+				"interrupted while waiting for the placement service at %s", placement);
 			break;
 		}
 		if (attempt % ASK_SAY_EVERY == 0)
-			cad_log_info("member", "waiting for the placement service", CAD_S("placement", placement), CAD_S("why", error->text));
+			cad_log_info("member", "waiting for the placement service", CAD_S("placement", placement),
+				CAD_S("why", error->text));
 		usleep(ASK_PAUSE_MS * 1000);
 	}
+
 	cad_rpc_blocking_destroy(client);
-	return status == CAD_OK || status == CAD_ERR_CANCELLED ? status : cad_error_prefix(error, "placement service at %s", placement);
+	return status == CAD_OK || status == CAD_ERR_CANCELLED
+		? status
+		: cad_error_prefix(error, "placement service at %s", placement);
 }
 
 /* ---- the stream ---- */
@@ -81,8 +102,8 @@ enum cad_status cad_cluster_ask(const char *placement, bool (*interrupted)(void 
 struct cad_member {
 	struct cad_member_options options;
 	struct cad_rpc_channel *channel;
-	struct cad_rpc_client_call *call;    /* NULL: none now */
-	uv_timer_t timer;                    /* joined: the next load report; else: the next attempt */
+	struct cad_rpc_client_call *call; /* NULL: none now */
+	uv_timer_t timer;                 /* joined: the next load report; else: the next attempt */
 	struct cad_random random;
 	uint32_t delay_ms, lease_ms;
 	bool joined, leaving;
@@ -104,21 +125,26 @@ static void send_load(uv_timer_t *timer)
 	struct cad_member *member = timer->data;
 	Cadre__V1__NodeLoad load = CADRE__V1__NODE_LOAD__INIT;
 	Cadre__V1__NodeReport report = CADRE__V1__NODE_REPORT__INIT;
+
 	member->options.load(member->options.context, &load);
 	report.report_case = CADRE__V1__NODE_REPORT__REPORT_LOAD;
 	report.load = &load;
 	if (member->call && send_report(member, &report) != CAD_OK)
-		cad_rpc_client_cancel(member->call);   /* done follows, and another attempt */
+		cad_rpc_client_cancel(member->call); /* done follows, and another attempt */
 }
 
 static void take_welcome(struct cad_member *member, const Cadre__V1__NodeWelcome *welcome)
 {
-	uint32_t lease_ms = welcome->lease_ms < 30 ? 30 : welcome->lease_ms < LEASE_MS_MAX ? welcome->lease_ms : LEASE_MS_MAX;
+	uint32_t lease_ms = welcome->lease_ms < 30 ? 30
+		: welcome->lease_ms < LEASE_MS_MAX ? welcome->lease_ms
+						   : LEASE_MS_MAX;
+
 	member->joined = true;
 	member->lease_ms = lease_ms;
 	member->delay_ms = DELAY_FIRST_MS;
 	uv_timer_start(&member->timer, send_load, 0, lease_ms / 3);
-	cad_log_info("member", "joined", CAD_S("placement", member->options.placement), CAD_S("cluster", welcome->cluster), CAD_U("lease_ms", lease_ms));
+	cad_log_info("member", "joined", CAD_S("placement", member->options.placement),
+		CAD_S("cluster", welcome->cluster), CAD_U("lease_ms", lease_ms));
 	if (member->options.joined)
 		member->options.joined(member->options.context, true, "");
 }
@@ -127,26 +153,25 @@ static void take_map(struct cad_member *member, const Cadre__V1__Map *message)
 {
 	struct cad_map *map;
 	struct cad_error error;
+
 	if (!member->options.map)
 		return;
 	if (cad_map_from_message(message, &map, &error) == CAD_OK)
 		member->options.map(member->options.context, map);
 	else
-		cad_log_error("member", "the placement service sent a map that cannot be used", CAD_S("why", error.text));
+		cad_log_error(
+			"member", "the placement service sent a map that cannot be used", CAD_S("why", error.text));
 }
 
 static void on_message(struct cad_rpc_client_call *call, const ProtobufCMessage *message)
 {
 	struct cad_member *member = cad_rpc_client_context(call);
 	const Cadre__V1__NodeOrder *order = (const Cadre__V1__NodeOrder *)message;
+
 	if (!member->leaving) {
 		switch (order->order_case) {
-		case CADRE__V1__NODE_ORDER__ORDER_WELCOME:
-			take_welcome(member, order->welcome);
-			break;
-		case CADRE__V1__NODE_ORDER__ORDER_MAP:
-			take_map(member, order->map);
-			break;
+		case CADRE__V1__NODE_ORDER__ORDER_WELCOME: take_welcome(member, order->welcome); break;
+		case CADRE__V1__NODE_ORDER__ORDER_MAP: take_map(member, order->map); break;
 		case CADRE__V1__NODE_ORDER__ORDER_LOAD:
 			if (member->options.order_load)
 				member->options.order_load(member->options.context, order->load);
@@ -155,10 +180,10 @@ static void on_message(struct cad_rpc_client_call *call, const ProtobufCMessage 
 			if (member->options.order_free)
 				member->options.order_free(member->options.context, order->free);
 			break;
-		default:
-			break;   /* a newer placement service may say more */
+		default: break; /* a newer placement service may say more */
 		}
 	}
+
 	cad_rpc_client_read(call);
 }
 
@@ -177,16 +202,19 @@ static void on_done(struct cad_rpc_client_call *call, enum cad_rpc_code code, co
 {
 	struct cad_member *member = cad_rpc_client_context(call);
 	bool joined = member->joined;
+
 	member->call = NULL;
 	member->joined = false;
 	if (member->leaving) {
 		uv_close((uv_handle_t *)&member->timer, timer_closed);
 		return;
 	}
+
 	uint64_t delay_ms = member->delay_ms + cad_random_below(&member->random, member->delay_ms + 1);
 	member->delay_ms = member->delay_ms * 2 < DELAY_LAST_MS ? member->delay_ms * 2 : DELAY_LAST_MS;
-	cad_log_warn("member", joined ? "lost the placement service, going on with the last map" : "cannot join", CAD_S("placement", member->options.placement),
-	             CAD_S("code", cad_rpc_code_name(code)), CAD_S("why", text), CAD_U("retry_ms", delay_ms));
+	cad_log_warn("member", joined ? "lost the placement service, going on with the last map" : "cannot join",
+		CAD_S("placement", member->options.placement), CAD_S("code", cad_rpc_code_name(code)),
+		CAD_S("why", text), CAD_U("retry_ms", delay_ms));
 	uv_timer_start(&member->timer, attempt, delay_ms, 0);
 	if (member->options.joined)
 		member->options.joined(member->options.context, false, text);
@@ -199,11 +227,14 @@ static void attempt(uv_timer_t *timer)
 	struct cad_member *member = timer->data;
 	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
 	Cadre__V1__NodeReport report = CADRE__V1__NODE_REPORT__INIT;
-	if (cad_rpc_stream(member->channel, JOIN_PATH, &cadre__v1__node_order__descriptor, NULL, &handler, member, &member->call) != CAD_OK) {
+
+	if (cad_rpc_stream(member->channel, JOIN_PATH, &cadre__v1__node_order__descriptor, NULL, &handler, member,
+		    &member->call) != CAD_OK) {
 		member->call = NULL;
 		uv_timer_start(&member->timer, attempt, DELAY_LAST_MS, 0);
 		return;
 	}
+
 	member->options.hello(member->options.context, &hello);
 	hello.settings_fingerprint = member->settings_fingerprint;
 	hello.settings = member->settings_text;
@@ -213,24 +244,37 @@ static void attempt(uv_timer_t *timer)
 		cad_rpc_client_cancel(member->call);
 }
 
-enum cad_status cad_member_create(const struct cad_member_options *options, struct cad_member **out, struct cad_error *error)
+enum cad_status cad_member_create(
+	const struct cad_member_options *options, struct cad_member **out, struct cad_error *error)
 {
 	struct cad_member *member = calloc(1, sizeof *member);
 	if (!member)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory to join a cluster");
-	*member = (struct cad_member){ .options = *options, .delay_ms = DELAY_FIRST_MS, .random = { cad_clock_now_ns(&cad_clock_system) ^ (uint64_t)getpid() } };
+
+	*member = (struct cad_member){
+		.options = *options,
+		.delay_ms = DELAY_FIRST_MS,
+		.random = { cad_clock_now_ns(&cad_clock_system) ^ (uint64_t)getpid() },
+	};
 	cad_settings_fingerprint(options->settings, member->settings_fingerprint);
 	cad_settings_text(options->settings, member->settings_text);
-	struct cad_rpc_channel_config config = { .keepalive_time_ms = 15000, .backoff_ms_max = DELAY_LAST_MS, .own_connection = true };
-	enum cad_status status = cad_rpc_channel_create(options->reactor, options->placement, NULL, &config, &member->channel, error);
+	struct cad_rpc_channel_config config = {
+		.keepalive_time_ms = 15000,
+		.backoff_ms_max = DELAY_LAST_MS,
+		.own_connection = true,
+	};
+	enum cad_status status =
+		cad_rpc_channel_create(options->reactor, options->placement, NULL, &config, &member->channel, error);
 	if (status != CAD_OK) {
 		free(member);
 		return status;
 	}
+
 	uv_timer_init(cad_rpc_reactor_loop(options->reactor), &member->timer);
 	member->timer.data = member;
 	uv_timer_start(&member->timer, attempt, 0, 0);
 	*out = member;
+
 	return CAD_OK;
 }
 
@@ -246,7 +290,10 @@ void cad_member_leave(struct cad_member *member, void (*closed)(void *context), 
 	member->closed = closed;
 	member->closed_context = context;
 	uv_timer_stop(&member->timer);
-	if (member->call && member->joined) {   /* closing the stream is the goodbye: the service takes this process off the map at once, and ends it */
+
+	/* closing the stream is the goodbye: the service takes this process off the map at once,
+	 * and ends it */
+	if (member->call && member->joined) {
 		cad_rpc_client_close_send(member->call);
 		uv_timer_start(&member->timer, goodbye_late, GOODBYE_MS, 0);
 	} else if (member->call)

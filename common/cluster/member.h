@@ -1,9 +1,12 @@
 /*
- * Being a member of a cluster: the Join stream of the placement service, for routers and expert nodes alike.
+ * Being a member of a cluster: the Join stream of the placement service, for routers and expert
+ * nodes alike.
  *
- * The stream carries the lease (a load report every third of it), maps and orders one way, reports the other. When it breaks it is opened again after
- * a growing, jittered delay, for ever; meanwhile the process goes on with the last map. Everything runs on the owner thread of the reactor, callbacks
- * included; they must not block. The Hello that is sent each time is made by the caller, so that it tells the state of that moment.
+ * The stream carries the lease (a load report every third of it), maps and orders one way, reports
+ * the other. When it breaks it is opened again after a growing, jittered delay, for ever; meanwhile
+ * the process goes on with the last map. Everything runs on the owner thread of the reactor,
+ * callbacks included; they must not block. The Hello that is sent each time is made by the caller,
+ * so that it tells the state of that moment.
  */
 #ifndef CADRE_COMMON_CLUSTER_MEMBER_H
 #define CADRE_COMMON_CLUSTER_MEMBER_H
@@ -18,21 +21,26 @@ struct Cadre__V1__LoadOrder;
 struct Cadre__V1__FreeOrder;
 struct Cadre__V1__NodeReport;
 
-/* What a process asks before it can be anything: the settings that all share, and the cluster's name. */
+/* What a process asks before it can be anything: the settings that all share, and the cluster's
+ * name. */
 struct cad_cluster_facts {
 	char cluster[CADRE_NAME_BYTES];
 	char model_fingerprint[CADRE_HEX_BYTES];
-	struct cad_settings settings;        /* cad_settings_fini is the caller's */
+	struct cad_settings settings; /* cad_settings_fini is the caller's */
 };
-/* Blocks until the placement service has answered, saying every few seconds on the log what it waits for; `interrupted` (NULL: never) ends it with CAD_ERR_CANCELLED. */
-CAD_MUST_USE enum cad_status cad_cluster_ask(const char *placement, bool (*interrupted)(void *context), void *context, struct cad_cluster_facts *facts, struct cad_error *error);
+/* Blocks until the placement service has answered, saying every few seconds on the log what it
+ * waits for; `interrupted` (NULL: never) ends it with CAD_ERR_CANCELLED. */
+CAD_MUST_USE enum cad_status cad_cluster_ask(const char *placement, bool (*interrupted)(void *context), void *context,
+	struct cad_cluster_facts *facts, struct cad_error *error);
 
 struct cad_member;
 
 struct cad_member_options {
 	struct cad_rpc_reactor *reactor;
-	const char *placement;               /* host:port */
-	const struct cad_settings *settings; /* that this process runs with: told in every hello; borrowed until cad_member_create returns */
+	const char *placement; /* host:port */
+	/* that this process runs with: told in every hello; borrowed until cad_member_create
+	 * returns */
+	const struct cad_settings *settings;
 	void *context;
 	/* Fills a zeroed hello; what it points to stays valid until the callback is called again. */
 	void (*hello)(void *context, struct Cadre__V1__NodeHello *hello);
@@ -44,8 +52,10 @@ struct cad_member_options {
 	/* Joined (true) or not any more, and why. */
 	void (*joined)(void *context, bool joined, const char *why);
 };
-CAD_MUST_USE enum cad_status cad_member_create(const struct cad_member_options *options, struct cad_member **member, struct cad_error *error);
-/* Says goodbye and leaves, at the latest after a second; `closed` is called when nothing of it is left on the reactor and its memory is gone. */
+CAD_MUST_USE enum cad_status cad_member_create(
+	const struct cad_member_options *options, struct cad_member **member, struct cad_error *error);
+/* Says goodbye and leaves, at the latest after a second; `closed` is called when nothing of it is
+ * left on the reactor and its memory is gone. */
 void cad_member_leave(struct cad_member *member, void (*closed)(void *context), void *context);
 /* Sends a report on the stream. CAD_AGAIN: not joined now; the next hello tells the state anyway. */
 CAD_MUST_USE enum cad_status cad_member_report(struct cad_member *member, const struct Cadre__V1__NodeReport *report);

@@ -1,8 +1,10 @@
 /*
- * The numeric settings that every process of a cluster must share, and their fingerprint: two processes with equal fingerprints (and equal
- * model fingerprints) give equal bits. They come from the placement service, or from kn_quantum_table in the embedded form.
+ * The numeric settings that every process of a cluster must share, and their fingerprint: two
+ * processes with equal fingerprints (and equal model fingerprints) give equal bits. They come from
+ * the placement service, or from kn_quantum_table in the embedded form.
  *
- * Plain data, owned by whoever holds the struct; `quanta` is its heap memory. Immutable once filled, then any thread may read it.
+ * Plain data, owned by whoever holds the struct; `quanta` is its heap memory. Immutable once
+ * filled, then any thread may read it.
  */
 #ifndef CADRE_COMMON_CLUSTER_SETTINGS_H
 #define CADRE_COMMON_CLUSTER_SETTINGS_H
@@ -14,7 +16,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* How weights are kept: as the checkpoint has them, or rounded to bf16. The same order as enum kn_weights. */
+/* How weights are kept: as the checkpoint has them, or rounded to bf16. The same order as enum
+ * kn_weights. */
 enum cad_weights { CAD_WEIGHTS_AS_IS, CAD_WEIGHTS_BF16 };
 enum cad_profile { CAD_PROFILE_F32 };
 
@@ -23,17 +26,19 @@ struct cad_settings {
 	enum cadre_row_type wire;
 	enum cad_weights weights;
 	uint32_t layers;
-	float *quanta;               /* [layers]: powers of two, 0 for dense layers */
+	float *quanta; /* [layers]: powers of two, 0 for dense layers */
 };
 
 /* Copies the table. CAD_ERR_INVALID: a quantum that is neither 0 nor a normal power of two. */
-CAD_MUST_USE enum cad_status cad_settings_init(struct cad_settings *settings, enum cad_profile profile, enum cadre_row_type wire, enum cad_weights weights,
-                                               const float *quanta, uint32_t layers, struct cad_error *error);
+CAD_MUST_USE enum cad_status cad_settings_init(struct cad_settings *settings, enum cad_profile profile,
+	enum cadre_row_type wire, enum cad_weights weights, const float *quanta, uint32_t layers,
+	struct cad_error *error);
 CAD_MUST_USE enum cad_status cad_settings_copy(struct cad_settings *settings, const struct cad_settings *from);
-void cad_settings_fini(struct cad_settings *settings);   /* takes a zeroed struct too */
+void cad_settings_fini(struct cad_settings *settings); /* takes a zeroed struct too */
 bool cad_settings_equal(const struct cad_settings *a, const struct cad_settings *b);
 
-/* "profile=f32 wire=fix16 weights=f32 quanta=16:5f2b90c1": the table by its length and the beginning of its hash. */
+/* "profile=f32 wire=fix16 weights=f32 quanta=16:5f2b90c1": the table by its length and the
+ * beginning of its hash. */
 void cad_settings_text(const struct cad_settings *settings, char text[CADRE_TEXT_BYTES]);
 /* XXH3-128 over all of it, 32 hex digits. */
 void cad_settings_fingerprint(const struct cad_settings *settings, char hex[33]);
@@ -49,13 +54,19 @@ CAD_MUST_USE enum cad_status cad_weights_parse(const char *name, enum cad_weight
 /* For option tables. */
 extern const struct cad_choice cad_wire_choices[], cad_weights_choices[];
 
-/* cadre.v1.Settings. to_proto fills a message (strings and table borrowed from `storage` and `settings`); from_proto checks the fingerprint against the rest. */
+/* cadre.v1.Settings. to_proto fills a message (strings and table borrowed from `storage` and
+ * `settings`); from_proto checks the fingerprint against the rest. */
 struct Cadre__V1__Settings;
-struct cad_settings_storage { char fingerprint[33]; };
-void cad_settings_to_proto(const struct cad_settings *settings, struct cad_settings_storage *storage, struct Cadre__V1__Settings *message);
-CAD_MUST_USE enum cad_status cad_settings_from_proto(const struct Cadre__V1__Settings *message, struct cad_settings *settings, struct cad_error *error);
+struct cad_settings_storage {
+	char fingerprint[33];
+};
+void cad_settings_to_proto(
+	const struct cad_settings *settings, struct cad_settings_storage *storage, struct Cadre__V1__Settings *message);
+CAD_MUST_USE enum cad_status cad_settings_from_proto(
+	const struct Cadre__V1__Settings *message, struct cad_settings *settings, struct cad_error *error);
 
 /* Fills the parts of an identity: names cut to size, fingerprints, the readable settings. */
-void cad_identity_fill(struct cadre_wire_identity *identity, const char *cluster, const char *node, const char *model_fingerprint, const struct cad_settings *settings);
+void cad_identity_fill(struct cadre_wire_identity *identity, const char *cluster, const char *node,
+	const char *model_fingerprint, const struct cad_settings *settings);
 
 #endif

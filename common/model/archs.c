@@ -1,7 +1,9 @@
 /*
- * What each family of models means by its config.json. Source: transformers 5, configuration_*.py and modeling_*.py of each model.
+ * What each family of models means by its config.json. Source: transformers 5, configuration_*.py
+ * and modeling_*.py of each model.
  *
- * An architecture is a row of the table at the end and a reader that fills its part of the spec; nothing else in Cadre asks for a name.
+ * An architecture is a row of the table at the end and a reader that fills its part of the spec;
+ * nothing else in Cadre asks for a name.
  */
 #include "common/model/archs.h"
 
@@ -18,17 +20,22 @@ static void read_grouped_attention(const struct cad_keys *keys, struct cad_model
 	attention->heads = cad_keys_u32(keys, "num_attention_heads", 1, CAD_HEADS_MAX);
 	attention->kv_heads = cad_keys_u32_or(keys, "num_key_value_heads", 1, CAD_HEADS_MAX, attention->heads);
 	if (attention->heads % attention->kv_heads != 0)
-		cad_keys_fail(keys, CAD_ERR_RANGE, "num_attention_heads", "is %u, which num_key_value_heads, %u, does not divide", attention->heads, attention->kv_heads);
+		cad_keys_fail(keys, CAD_ERR_RANGE, "num_attention_heads",
+			"is %u, which num_key_value_heads, %u, does not divide", attention->heads, attention->kv_heads);
 	attention->head_size = cad_keys_u32_or(keys, "head_dim", 2, CAD_HEAD_SIZE_MAX, 0);
+
 	if (attention->head_size == 0) {
 		attention->head_size = spec->hidden / attention->heads;
 		if (spec->hidden % attention->heads != 0)
-			cad_keys_fail(keys, CAD_ERR_RANGE, "hidden_size", "is %u, which num_attention_heads, %u, does not divide, and there is no head_dim", spec->hidden,
-			              attention->heads);
+			cad_keys_fail(keys, CAD_ERR_RANGE, "hidden_size",
+				"is %u, which num_attention_heads, %u, does not divide, and there is no head_dim",
+				spec->hidden, attention->heads);
 		else if (attention->head_size < 2 || attention->head_size > CAD_HEAD_SIZE_MAX)
-			cad_keys_fail(keys, CAD_ERR_RANGE, "hidden_size", "over num_attention_heads is %u; a head must have from 2 to %d elements", attention->head_size,
-			              CAD_HEAD_SIZE_MAX);
+			cad_keys_fail(keys, CAD_ERR_RANGE, "hidden_size",
+				"over num_attention_heads is %u; a head must have from 2 to %d elements",
+				attention->head_size, CAD_HEAD_SIZE_MAX);
 	}
+
 	attention->value_size = attention->head_size;
 	attention->scale = (float)(1 / sqrt(attention->head_size));
 	spec->rope.size = attention->head_size;
@@ -52,17 +59,22 @@ static void read_gate(const struct cad_keys *keys, struct cad_model_spec *spec, 
 	static const char *const topk_names[] = { "num_experts_per_tok", "experts_per_token", NULL };
 	struct cad_gate_spec *gate = &spec->gate;
 	const char *topk = cad_keys_name(keys, topk_names);
+
 	gate->experts = read_expert_count(keys);
 	gate->topk = cad_keys_u32(keys, topk, 1, CAD_TOPK_MAX);
 	if (gate->topk > gate->experts)
-		cad_keys_fail(keys, CAD_ERR_RANGE, topk, "is %u, but there are only %u experts", gate->topk, gate->experts);
+		cad_keys_fail(
+			keys, CAD_ERR_RANGE, topk, "is %u, but there are only %u experts", gate->topk, gate->experts);
 	gate->score = CAD_SCORE_SOFTMAX;
 	gate->groups = gate->groups_kept = 1;
 	gate->renormalise = renormalise;
 	gate->scale = 1;
 }
 
-static uint32_t read_ffn_size(const struct cad_keys *keys, const char *key) { return cad_keys_u32(keys, key, 1, CAD_FFN_MAX); }
+static uint32_t read_ffn_size(const struct cad_keys *keys, const char *key)
+{
+	return cad_keys_u32(keys, key, 1, CAD_FFN_MAX);
+}
 
 static void set_moe_layers(struct cad_model_spec *spec)
 {
@@ -71,7 +83,10 @@ static void set_moe_layers(struct cad_model_spec *spec)
 }
 
 /* `sliding_window` in keys; 0 when it is null or absent. */
-static uint32_t read_window(const struct cad_keys *keys) { return cad_keys_u32_or(keys, "sliding_window", 1, INT32_MAX, 0); }
+static uint32_t read_window(const struct cad_keys *keys)
+{
+	return cad_keys_u32_or(keys, "sliding_window", 1, INT32_MAX, 0);
+}
 
 static void set_window(struct cad_model_spec *spec, uint32_t layer_step, uint32_t layers_end, uint32_t window)
 {
@@ -85,17 +100,23 @@ static void read_layer_types(const struct cad_keys *keys, struct cad_model_spec 
 	const json_t *types = cad_keys_get(keys, "layer_types");
 	if (!types)
 		return;
+
 	if (!json_is_array(types) || json_array_size(types) != spec->layers_count) {
-		cad_keys_fail(keys, CAD_ERR_INVALID, "layer_types", "must be a list of %u texts, one for each layer", spec->layers_count);
+		cad_keys_fail(keys, CAD_ERR_INVALID, "layer_types", "must be a list of %u texts, one for each layer",
+			spec->layers_count);
 		return;
 	}
+
 	for (uint32_t i = 0; i < spec->layers_count; i++) {
 		const char *type = json_string_value(json_array_get(types, i));
 		bool slides = type && strcmp(type, "sliding_attention") == 0;
 		if (!slides && (!type || strcmp(type, "full_attention") != 0))
-			cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "layer_types", "says '%.32s' of layer %u; supported are full_attention and sliding_attention", type ? type : "", i);
+			cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "layer_types",
+				"says '%.32s' of layer %u; supported are full_attention and sliding_attention",
+				type ? type : "", i);
 		if (slides && window == 0)
-			cad_keys_fail(keys, CAD_ERR_INVALID, "layer_types", "says that layer %u slides, but no sliding_window is in force", i);
+			cad_keys_fail(keys, CAD_ERR_INVALID, "layer_types",
+				"says that layer %u slides, but no sliding_window is in force", i);
 		spec->layers[i].window = slides ? window : 0;
 	}
 }
@@ -107,7 +128,9 @@ static void read_uniform_window(const struct cad_keys *keys, struct cad_model_sp
 	read_layer_types(keys, spec, window);
 	for (uint32_t i = 0; i < spec->layers_count; i++)
 		if (spec->layers[i].window != window)
-			cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "layer_types", "says that layer %u does not slide, but in this architecture every layer or none does", i);
+			cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "layer_types",
+				"says that layer %u does not slide, but in this architecture every layer or none does",
+				i);
 }
 
 /* Qwen: experts in every `decoder_sparse_step`-th layer but those that `mlp_only_layers` names. */
@@ -121,16 +144,20 @@ static void read_sparse_layers(const struct cad_keys *keys, struct cad_model_spe
 		cad_keys_fail(keys, CAD_ERR_INVALID, "mlp_only_layers", "must be a list of layers");
 		return;
 	}
+
 	for (size_t i = 0; i < json_array_size(dense); i++) {
 		const json_t *layer = json_array_get(dense, i);
-		if (!json_is_integer(layer) || json_integer_value(layer) < 0 || json_integer_value(layer) >= (json_int_t)spec->layers_count)
-			cad_keys_fail(keys, CAD_ERR_RANGE, "mlp_only_layers", "has something else than layers from 0 to %u", spec->layers_count - 1);
+		if (!json_is_integer(layer) || json_integer_value(layer) < 0 ||
+			json_integer_value(layer) >= (json_int_t)spec->layers_count)
+			cad_keys_fail(keys, CAD_ERR_RANGE, "mlp_only_layers",
+				"has something else than layers from 0 to %u", spec->layers_count - 1);
 		else
 			spec->layers[json_integer_value(layer)].moe = false;
 	}
 }
 
-/* Qwen, DeepSeek: experts and dense layers have sizes of their own, and each is asked for only where there are such layers. */
+/* Qwen, DeepSeek: experts and dense layers have sizes of their own, and each is asked for only
+ * where there are such layers. */
 static void read_mixed_ffn(const struct cad_keys *keys, struct cad_model_spec *spec)
 {
 	uint32_t moe = cad_model_spec_moe_layers(spec);
@@ -239,9 +266,12 @@ static void read_latent_attention(const struct cad_keys *keys, struct cad_model_
 	attention->value_size = cad_keys_u32(keys, "v_head_dim", 1, CAD_HEAD_SIZE_MAX);
 	attention->head_size = attention->nope_size + attention->rope_size;
 	if (attention->head_size > CAD_HEAD_SIZE_MAX)
-		cad_keys_fail(keys, CAD_ERR_RANGE, "qk_nope_head_dim", "and qk_rope_head_dim are together %u; at most %d are supported", attention->head_size, CAD_HEAD_SIZE_MAX);
+		cad_keys_fail(keys, CAD_ERR_RANGE, "qk_nope_head_dim",
+			"and qk_rope_head_dim are together %u; at most %d are supported", attention->head_size,
+			CAD_HEAD_SIZE_MAX);
 	if (cad_keys_bool_or(keys, "attention_bias", false))
-		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "attention_bias", "is true, which is not supported with latent attention");
+		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "attention_bias",
+			"is true, which is not supported with latent attention");
 	spec->rope.size = attention->rope_size;
 	spec->rope.interleaved = cad_keys_bool_or(keys, "rope_interleave", true);
 	double scale = 1 / sqrt(attention->head_size);
@@ -249,6 +279,7 @@ static void read_latent_attention(const struct cad_keys *keys, struct cad_model_
 		double mscale = 0.1 * spec->rope.mscale_all_dim * log(spec->rope.factor) + 1;
 		scale *= mscale * mscale;
 	}
+
 	attention->scale = (float)scale;
 	read_uniform_window(keys, spec, 0);
 }
@@ -258,14 +289,18 @@ static void read_groups(const struct cad_keys *keys, struct cad_gate_spec *gate)
 	gate->groups = cad_keys_u32(keys, "n_group", 1, CAD_EXPERTS_MAX);
 	gate->groups_kept = cad_keys_u32(keys, "topk_group", 1, CAD_EXPERTS_MAX);
 	if (gate->experts % gate->groups != 0)
-		cad_keys_fail(keys, CAD_ERR_RANGE, "n_group", "is %u, which does not divide the %u experts", gate->groups, gate->experts);
+		cad_keys_fail(keys, CAD_ERR_RANGE, "n_group", "is %u, which does not divide the %u experts",
+			gate->groups, gate->experts);
 	else if (gate->groups_kept > gate->groups)
-		cad_keys_fail(keys, CAD_ERR_RANGE, "topk_group", "is %u, but there are only %u groups", gate->groups_kept, gate->groups);
+		cad_keys_fail(keys, CAD_ERR_RANGE, "topk_group", "is %u, but there are only %u groups",
+			gate->groups_kept, gate->groups);
 	else if (gate->topk > gate->groups_kept * (gate->experts / gate->groups))
-		cad_keys_fail(keys, CAD_ERR_RANGE, "num_experts_per_tok", "is %u, but the %u groups that are kept hold only %u experts", gate->topk, gate->groups_kept,
-		              gate->groups_kept * (gate->experts / gate->groups));
+		cad_keys_fail(keys, CAD_ERR_RANGE, "num_experts_per_tok",
+			"is %u, but the %u groups that are kept hold only %u experts", gate->topk, gate->groups_kept,
+			gate->groups_kept * (gate->experts / gate->groups));
 	else if (gate->group_score == CAD_GROUP_SCORE_TOP2 && gate->experts / gate->groups < 2)
-		cad_keys_fail(keys, CAD_ERR_RANGE, "n_group", "is %u, but a group needs at least two of the %u experts", gate->groups, gate->experts);
+		cad_keys_fail(keys, CAD_ERR_RANGE, "n_group", "is %u, but a group needs at least two of the %u experts",
+			gate->groups, gate->experts);
 }
 
 static void read_deepseek_ffn(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t first_moe_absent)
@@ -281,7 +316,8 @@ static void read_deepseek_ffn(const struct cad_keys *keys, struct cad_model_spec
 	if (spec->gate.experts)
 		spec->shared.size = shared * spec->expert.size;
 	if (spec->shared.size > CAD_FFN_MAX)
-		cad_keys_fail(keys, CAD_ERR_RANGE, "n_shared_experts", "is %u, which makes a shared expert of more than %d", shared, CAD_FFN_MAX);
+		cad_keys_fail(keys, CAD_ERR_RANGE, "n_shared_experts",
+			"is %u, which makes a shared expert of more than %d", shared, CAD_FFN_MAX);
 }
 
 static void read_deepseek_v2(const struct cad_keys *keys, struct cad_model_spec *spec)
@@ -289,12 +325,14 @@ static void read_deepseek_v2(const struct cad_keys *keys, struct cad_model_spec 
 	read_latent_attention(keys, spec);
 	read_gate(keys, spec, false);
 	if (cad_keys_bool_or(keys, "norm_topk_prob", false))
-		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "norm_topk_prob", "is true: DeepSeek's code and transformers disagree about what it means here");
+		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "norm_topk_prob",
+			"is true: DeepSeek's code and transformers disagree about what it means here");
 	const char *method = cad_keys_text_or(keys, "topk_method", "greedy");
 	if (strcmp(method, "group_limited_greedy") == 0)
 		read_groups(keys, &spec->gate);
 	else if (strcmp(method, "greedy") != 0)
-		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "topk_method", "is '%.32s'; supported are greedy and group_limited_greedy", method);
+		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "topk_method",
+			"is '%.32s'; supported are greedy and group_limited_greedy", method);
 	if (strcmp(cad_keys_text_or(keys, "scoring_func", "softmax"), "softmax") != 0)
 		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "scoring_func", "is not softmax");
 	read_deepseek_ffn(keys, spec, 0);
@@ -341,14 +379,42 @@ static const struct cad_tensor_name gpt_oss_names[] = {
 
 #define NAMES(list) .names = (list), .names_count = sizeof(list) / sizeof *(list)
 static const struct cad_arch archs[] = {
-	{ .name = "mixtral", .runs = true, .rope_theta = 1e6, .read = read_mixtral, NAMES(mixtral_names) },
+	{
+		.name = "mixtral",
+		.runs = true,
+		.rope_theta = 1e6,
+		.read = read_mixtral,
+		NAMES(mixtral_names),
+	},
 	{ .name = "olmoe", .runs = true, .rope_theta = 1e4, .read = read_olmoe },
 	{ .name = "qwen3_moe", .runs = true, .rope_theta = 1e4, .read = read_qwen3_moe },
 	{ .name = "llama", .runs = true, .rope_theta = 1e4, .read = read_llama },
-	{ .name = "qwen2_moe", .runs = false, .rope_theta = 1e4, .read = read_qwen2_moe, NAMES(qwen2_moe_names) },
-	{ .name = "deepseek_v2", .runs = false, .rope_theta = 1e4, .read = read_deepseek_v2 },
-	{ .name = "deepseek_v3", .runs = false, .rope_theta = 1e4, .read = read_deepseek_v3 },
-	{ .name = "gpt_oss", .runs = false, .rope_theta = 15e4, .read = read_gpt_oss, NAMES(gpt_oss_names) },
+	{
+		.name = "qwen2_moe",
+		.runs = false,
+		.rope_theta = 1e4,
+		.read = read_qwen2_moe,
+		NAMES(qwen2_moe_names),
+	},
+	{
+		.name = "deepseek_v2",
+		.runs = false,
+		.rope_theta = 1e4,
+		.read = read_deepseek_v2,
+	},
+	{
+		.name = "deepseek_v3",
+		.runs = false,
+		.rope_theta = 1e4,
+		.read = read_deepseek_v3,
+	},
+	{
+		.name = "gpt_oss",
+		.runs = false,
+		.rope_theta = 15e4,
+		.read = read_gpt_oss,
+		NAMES(gpt_oss_names),
+	},
 };
 enum { ARCHS = sizeof archs / sizeof *archs };
 

@@ -1,5 +1,6 @@
 /*
- * config.json -> cad_model_spec: what all families have in common. What one family means by a key of its own is in archs.c.
+ * config.json -> cad_model_spec: what all families have in common. What one family means by a key
+ * of its own is in archs.c.
  */
 #include "common/base/file.h"
 #include "common/model/archs.h"
@@ -20,6 +21,7 @@ static enum cad_dtype read_dtype(const struct cad_keys *keys)
 	} dtypes[] = { { "float32", CAD_DTYPE_F32 }, { "float16", CAD_DTYPE_F16 }, { "bfloat16", CAD_DTYPE_BF16 } };
 	const char *key = cad_keys_name(keys, names);
 	const char *text = cad_keys_text_or(keys, key, "float32");
+
 	for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
 		if (strcmp(text, dtypes[i].name) == 0)
 			return dtypes[i].dtype;
@@ -33,19 +35,25 @@ static void read_eos(const struct cad_keys *keys, struct cad_model_spec *spec)
 	const json_t *value = cad_keys_get(keys, "eos_token_id");
 	if (!value)
 		return;
+
 	size_t count = json_is_array(value) ? json_array_size(value) : 1;
 	if (count > CAD_STOP_IDS_MAX) {
-		cad_keys_fail(keys, CAD_ERR_EXHAUSTED, "eos_token_id", "lists %zu tokens; at most %d are supported", count, CAD_STOP_IDS_MAX);
+		cad_keys_fail(keys, CAD_ERR_EXHAUSTED, "eos_token_id", "lists %zu tokens; at most %d are supported",
+			count, CAD_STOP_IDS_MAX);
 		return;
 	}
+
 	for (size_t i = 0; i < count; i++) {
 		const json_t *id = json_is_array(value) ? json_array_get(value, i) : value;
-		if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= (json_int_t)spec->vocab) {
-			cad_keys_fail(keys, CAD_ERR_RANGE, "eos_token_id", "must be a token, or a list of tokens, from 0 to %u", spec->vocab - 1);
+		if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+			json_integer_value(id) >= (json_int_t)spec->vocab) {
+			cad_keys_fail(keys, CAD_ERR_RANGE, "eos_token_id",
+				"must be a token, or a list of tokens, from 0 to %u", spec->vocab - 1);
 			return;
 		}
 		spec->eos_ids[i] = (int32_t)json_integer_value(id);
 	}
+
 	spec->eos_ids_count = (uint32_t)count;
 }
 
@@ -67,9 +75,11 @@ static void read_common(const struct cad_keys *keys, struct cad_model_spec *spec
 	spec->dtype = read_dtype(keys);
 	const char *activation = cad_keys_text_or(keys, "hidden_act", "silu");
 	if (strcmp(activation, "silu") != 0)
-		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "hidden_act", "is '%.32s'; only silu is supported", activation);
+		cad_keys_fail(
+			keys, CAD_ERR_UNSUPPORTED, "hidden_act", "is '%.32s'; only silu is supported", activation);
 	if (cad_keys_get(keys, "quantization_config"))
-		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "quantization_config", "is there: quantised checkpoints are not supported, use one with f32, f16 or bf16 weights");
+		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "quantization_config",
+			"is there: quantised checkpoints are not supported, use one with f32, f16 or bf16 weights");
 	read_bos(keys, spec);
 	read_eos(keys, spec);
 }
@@ -78,26 +88,39 @@ static const struct cad_arch *read_arch(const struct cad_keys *keys, struct cad_
 {
 	char supported[256];
 	const char *name = cad_keys_text_or(keys, "model_type", NULL);
+
 	if (!name) {
 		cad_keys_fail(keys, CAD_ERR_INVALID, "model_type", "is missing");
 		return NULL;
 	}
+
 	const struct cad_arch *arch = cad_arch_find(name);
 	if (!arch) {
-		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "model_type", "is '%.63s'; supported are %s", name, cad_arch_list(supported, sizeof supported));
+		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "model_type", "is '%.63s'; supported are %s", name,
+			cad_arch_list(supported, sizeof supported));
 		return NULL;
 	}
+
 	snprintf(spec->architecture, sizeof spec->architecture, "%s", name);
 	return arch;
 }
 
-static enum cad_status read_config(const char *name, const json_t *object, struct cad_model_spec *spec, struct cad_error *error)
+static enum cad_status read_config(
+	const char *name, const json_t *object, struct cad_model_spec *spec, struct cad_error *error)
 {
 	enum cad_status status = CAD_OK;
-	struct cad_keys keys = { .file = name, .prefix = "", .object = object, .status = &status, .error = error };
+	struct cad_keys keys = {
+		.file = name,
+		.prefix = "",
+		.object = object,
+		.status = &status,
+		.error = error,
+	};
 	const struct cad_arch *arch = read_arch(&keys, spec);
+
 	if (!arch)
 		return status;
+
 	read_common(&keys, spec);
 	cad_config_read_rope(&keys, arch, spec);
 	if (status != CAD_OK)
@@ -109,18 +132,22 @@ static enum cad_status read_config(const char *name, const json_t *object, struc
 		spec->layers[i].rope = true;
 	arch->read(&keys, spec);
 	if (spec->rope.size % 2 != 0)
-		cad_keys_fail(&keys, CAD_ERR_RANGE, "head_dim", "makes %u elements of a head rotate; it must be an even number", spec->rope.size);
+		cad_keys_fail(&keys, CAD_ERR_RANGE, "head_dim",
+			"makes %u elements of a head rotate; it must be an even number", spec->rope.size);
+
 	return status;
 }
 
-enum cad_status cad_model_spec_parse(const char *name, const char *config, size_t config_bytes, const char *generation, size_t generation_bytes,
-                                     struct cad_model_spec *spec, struct cad_error *error)
+enum cad_status cad_model_spec_parse(const char *name, const char *config, size_t config_bytes, const char *generation,
+	size_t generation_bytes, struct cad_model_spec *spec, struct cad_error *error)
 {
 	struct cad_model_spec read = { 0 };
 	json_t *object = NULL, *generation_object = NULL;
 	enum cad_status status = cad_keys_parse(name, config, config_bytes, &object, error);
+
 	if (status != CAD_OK)
 		return status;
+
 	status = read_config(name, object, &read, error);
 	if (status != CAD_OK || !generation)
 		goto done;
@@ -128,8 +155,18 @@ enum cad_status cad_model_spec_parse(const char *name, const char *config, size_
 	char beside[PATH_MAX];
 	snprintf(beside, sizeof beside, "%.*sgeneration_config.json", slash ? (int)(slash - name + 1) : 0, name);
 	status = cad_keys_parse(beside, generation, generation_bytes, &generation_object, error);
+
 	if (status == CAD_OK)
-		read_eos(&(struct cad_keys){ .file = beside, .prefix = "", .object = generation_object, .status = &status, .error = error }, &read);
+		read_eos(
+			&(struct cad_keys){
+				.file = beside,
+				.prefix = "",
+				.object = generation_object,
+				.status = &status,
+				.error = error,
+			},
+			&read);
+
 done:
 	json_decref(generation_object);
 	json_decref(object);
@@ -137,6 +174,7 @@ done:
 		*spec = read;
 	else
 		cad_model_spec_fini(&read);
+
 	return status;
 }
 
@@ -145,30 +183,38 @@ enum cad_status cad_model_config_read(const char *directory, struct cad_model_co
 	char *generation_path = NULL;
 	struct cad_model_config read = { 0 };
 	enum cad_status status;
+
 	if (asprintf(&read.path, "%s/config.json", directory) < 0) {
 		read.path = NULL;
 		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory to open %s", directory);
 		goto fini;
 	}
+
 	if (!cad_file_exists(directory)) {
-		status = cad_error_set(error, CAD_ERR_NOT_FOUND, "%s does not exist; give the directory of a model", directory);
+		status = cad_error_set(
+			error, CAD_ERR_NOT_FOUND, "%s does not exist; give the directory of a model", directory);
 		goto fini;
 	}
+
 	status = cad_file_read(read.path, CONFIG_BYTES_MAX, &read.config, &read.config_bytes, error);
 	if (status != CAD_OK)
 		goto fini;
+
 	if (asprintf(&generation_path, "%s/generation_config.json", directory) < 0) {
 		generation_path = NULL;
 		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory to open %s", directory);
 		goto fini;
 	}
+
 	if (cad_file_exists(generation_path))
-		status = cad_file_read(generation_path, CONFIG_BYTES_MAX, &read.generation, &read.generation_bytes, error);
+		status = cad_file_read(
+			generation_path, CONFIG_BYTES_MAX, &read.generation, &read.generation_bytes, error);
 	free(generation_path);
 	if (status != CAD_OK)
 		goto fini;
 	*config = read;
 	return CAD_OK;
+
 fini:
 	cad_model_config_fini(&read);
 	return status;
@@ -186,9 +232,11 @@ enum cad_status cad_model_spec_read(const char *directory, struct cad_model_spec
 {
 	struct cad_model_config config;
 	enum cad_status status = cad_model_config_read(directory, &config, error);
+
 	if (status != CAD_OK)
 		return status;
-	status = cad_model_spec_parse(config.path, config.config, config.config_bytes, config.generation, config.generation_bytes, spec, error);
+	status = cad_model_spec_parse(config.path, config.config, config.config_bytes, config.generation,
+		config.generation_bytes, spec, error);
 	cad_model_config_fini(&config);
 	return status;
 }

@@ -1,6 +1,8 @@
 /*
- * The rotary part of config.json, as transformers 4 (`rope_theta` beside `rope_scaling`) and 5 (`rope_parameters`) write it.
- * Source: transformers 5 modeling_rope_utils.py, RotaryEmbeddingConfigMixin and the function of each kind.
+ * The rotary part of config.json, as transformers 4 (`rope_theta` beside `rope_scaling`) and 5
+ * (`rope_parameters`) write it.
+ * Source: transformers 5 modeling_rope_utils.py, RotaryEmbeddingConfigMixin and the function of
+ * each kind.
  */
 #include "common/model/archs.h"
 
@@ -25,8 +27,9 @@ static void read_yarn(const struct cad_keys *keys, const struct cad_model_spec *
 	rope->truncate = cad_keys_bool_or(keys, "truncate", true);
 	rope->mscale = cad_keys_number_or(keys, "mscale", 0, 1e3, 0);
 	rope->mscale_all_dim = cad_keys_number_or(keys, "mscale_all_dim", 0, 1e3, 0);
-	double inferred = rope->mscale != 0 && rope->mscale_all_dim != 0 ? mscale_of(rope->factor, rope->mscale) / mscale_of(rope->factor, rope->mscale_all_dim)
-	                                                                 : mscale_of(rope->factor, 1);
+	double inferred = rope->mscale != 0 && rope->mscale_all_dim != 0
+		? mscale_of(rope->factor, rope->mscale) / mscale_of(rope->factor, rope->mscale_all_dim)
+		: mscale_of(rope->factor, 1);
 	rope->attention_factor = cad_keys_number_or(keys, "attention_factor", 1e-6, 1e6, inferred);
 }
 
@@ -36,18 +39,25 @@ static void read_llama3(const struct cad_keys *keys, struct cad_rope_spec *rope)
 	rope->low_freq_factor = cad_keys_number(keys, "low_freq_factor", 1e-6, 1e6);
 	rope->high_freq_factor = cad_keys_number(keys, "high_freq_factor", 1e-6, 1e6);
 	if (rope->high_freq_factor <= rope->low_freq_factor)
-		cad_keys_fail(keys, CAD_ERR_RANGE, "high_freq_factor", "is %g; it must be more than low_freq_factor, %g", rope->high_freq_factor, rope->low_freq_factor);
+		cad_keys_fail(keys, CAD_ERR_RANGE, "high_freq_factor",
+			"is %g; it must be more than low_freq_factor, %g", rope->high_freq_factor,
+			rope->low_freq_factor);
 }
 
 static void read_kind(const struct cad_keys *keys, const struct cad_keys *scaling, struct cad_model_spec *spec)
 {
 	struct cad_rope_spec *rope = &spec->rope;
 	const char *kind = cad_keys_text_or(scaling, "rope_type", NULL);
+
 	if (!kind)
 		kind = cad_keys_text_or(scaling, "type", "default");
+
 	/* Phi-3 style: a value beside rope_scaling goes before the one inside. */
-	uint32_t inside = cad_keys_u32_or(scaling, "original_max_position_embeddings", 1, CAD_POSITIONS_MAX, spec->positions_max);
-	rope->original_positions = cad_keys_u32_or(keys, "original_max_position_embeddings", 1, CAD_POSITIONS_MAX, inside);
+	uint32_t inside =
+		cad_keys_u32_or(scaling, "original_max_position_embeddings", 1, CAD_POSITIONS_MAX, spec->positions_max);
+	rope->original_positions =
+		cad_keys_u32_or(keys, "original_max_position_embeddings", 1, CAD_POSITIONS_MAX, inside);
+
 	if (strcmp(kind, "default") == 0) {
 		rope->kind = CAD_ROPE_DEFAULT;
 	} else if (strcmp(kind, "linear") == 0) {
@@ -60,7 +70,8 @@ static void read_kind(const struct cad_keys *keys, const struct cad_keys *scalin
 		rope->kind = CAD_ROPE_YARN;
 		read_yarn(scaling, spec, rope);
 	} else {
-		cad_keys_fail(scaling, CAD_ERR_UNSUPPORTED, "rope_type", "is '%.32s'; supported are default, linear, llama3 and yarn", kind);
+		cad_keys_fail(scaling, CAD_ERR_UNSUPPORTED, "rope_type",
+			"is '%.32s'; supported are default, linear, llama3 and yarn", kind);
 	}
 }
 
@@ -69,18 +80,22 @@ void cad_config_read_rope(const struct cad_keys *keys, const struct cad_arch *ar
 	bool version5 = cad_keys_get(keys, "rope_parameters") != NULL;
 	const char *key = version5 ? "rope_parameters" : "rope_scaling";
 	const json_t *object = cad_keys_get(keys, key);
+
 	if (object && !json_is_object(object)) {
 		cad_keys_fail(keys, CAD_ERR_INVALID, key, "must be an object or null");
 		return;
 	}
+
 	struct cad_keys scaling = *keys;
 	scaling.prefix = version5 ? "rope_parameters." : "rope_scaling.";
-	scaling.object = object;   /* NULL reads as an object without keys */
+	scaling.object = object; /* NULL reads as an object without keys */
 	if (cad_keys_get(&scaling, "full_attention") || cad_keys_get(&scaling, "sliding_attention"))
-		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, key, "differs by layer type, which no supported architecture has");
+		cad_keys_fail(
+			keys, CAD_ERR_UNSUPPORTED, key, "differs by layer type, which no supported architecture has");
 	double partial = cad_keys_number_or(keys, "partial_rotary_factor", 0, 1, 1);
 	if (cad_keys_number_or(&scaling, "partial_rotary_factor", 0, 1, partial) != 1)
-		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "partial_rotary_factor", "is not 1: these architectures rotate whole heads");
+		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "partial_rotary_factor",
+			"is not 1: these architectures rotate whole heads");
 	struct cad_rope_spec *rope = &spec->rope;
 	rope->factor = 1;
 	rope->attention_factor = 1;

@@ -4,8 +4,13 @@ static const struct {
 	const char *name;
 	size_t bytes;
 } dtypes[CAD_DTYPE_COUNT] = {
-	[CAD_DTYPE_F32] = { "f32", 4 },      [CAD_DTYPE_F16] = { "f16", 2 }, [CAD_DTYPE_BF16] = { "bf16", 2 }, [CAD_DTYPE_F8_E4M3] = { "f8_e4m3", 1 },
-	[CAD_DTYPE_I64] = { "i64", 8 },      [CAD_DTYPE_I32] = { "i32", 4 }, [CAD_DTYPE_U8] = { "u8", 1 },
+	[CAD_DTYPE_F32] = { "f32", 4 },
+	[CAD_DTYPE_F16] = { "f16", 2 },
+	[CAD_DTYPE_BF16] = { "bf16", 2 },
+	[CAD_DTYPE_F8_E4M3] = { "f8_e4m3", 1 },
+	[CAD_DTYPE_I64] = { "i64", 8 },
+	[CAD_DTYPE_I32] = { "i32", 4 },
+	[CAD_DTYPE_U8] = { "u8", 1 },
 };
 
 size_t cad_dtype_bytes(enum cad_dtype dtype)

@@ -11,7 +11,8 @@ struct cad_model_needs cad_model_needs(const struct cad_model *model, uint32_t n
 	struct cad_model_sizes sizes = cad_model_sizes(model);
 	uint32_t total = cad_model_spec_moe_layers(spec) * spec->gate.experts;
 	uint32_t each = total / nodes + (total % nodes != 0);
-	uint64_t kv_elements = a->kind == CAD_ATTENTION_LATENT ? a->kv_rank + a->rope_size : (uint64_t)a->kv_heads * (a->head_size + a->value_size);
+	uint64_t kv_elements = a->kind == CAD_ATTENTION_LATENT ? a->kv_rank + a->rope_size
+							       : (uint64_t)a->kv_heads * (a->head_size + a->value_size);
 	return (struct cad_model_needs){
 		.nodes = nodes,
 		.experts_total = total,
@@ -28,6 +29,7 @@ static const char *bytes_text(uint64_t bytes, char text[32])
 	static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
 	double value = (double)bytes;
 	size_t unit = 0;
+
 	while (value >= 1024 && unit + 1 < sizeof units / sizeof *units) {
 		value /= 1024;
 		unit++;
@@ -42,6 +44,7 @@ static const char *count_text(uint64_t count, char text[32])
 	static const char *const units[] = { "", " K", " M", " B", " T" };
 	double value = (double)count;
 	size_t unit = 0;
+
 	while (value >= 1000 && unit + 1 < sizeof units / sizeof *units) {
 		value /= 1000;
 		unit++;
@@ -78,37 +81,49 @@ static uint32_t smallest_window(const struct cad_model_spec *spec, uint32_t *lay
 static void print_experts(const struct cad_model *model, FILE *stream)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
-	fprintf(stream, "experts          %u a layer in %u layers, %u for each token%s%s, size %u\n", spec->gate.experts, cad_model_spec_moe_layers(spec), spec->gate.topk,
-	        spec->gate.renormalise ? ", weights renormalised" : "", spec->gate.groups > 1 ? ", in groups" : "", spec->expert.size);
+	fprintf(stream, "experts          %u a layer in %u layers, %u for each token%s%s, size %u\n",
+		spec->gate.experts, cad_model_spec_moe_layers(spec), spec->gate.topk,
+		spec->gate.renormalise ? ", weights renormalised" : "", spec->gate.groups > 1 ? ", in groups" : "",
+		spec->expert.size);
 	if (spec->shared.size)
 		fprintf(stream, "shared expert    size %u\n", spec->shared.size);
 }
 
 /* What each process holds: in the files, and packed in memory. */
-static void print_needs(const struct cad_model *model, const struct cad_model_packed *packed, const struct cad_model_needs *needs, FILE *stream)
+static void print_needs(const struct cad_model *model, const struct cad_model_packed *packed,
+	const struct cad_model_needs *needs, FILE *stream)
 {
 	char stored[32], held[32], head[32];
 	uint64_t expert = cad_model_sizes(model).expert, experts = cad_model_spec(model)->gate.experts;
+
 	snprintf(head, sizeof head, "--weights %s", packed->weights);
 	fprintf(stream, "\n%-16s %12s  %12s\n", head, "in the files", "in memory");
+
 	if (needs->experts_total) {
-		fprintf(stream, "one expert       %12s  %12s\n", bytes_text(expert, stored), bytes_text(packed->expert, held));
-		fprintf(stream, "a layer's        %12s  %12s  %llu experts\n", bytes_text(experts * expert, stored), bytes_text(experts * packed->expert, held), (unsigned long long)experts);
+		fprintf(stream, "one expert       %12s  %12s\n", bytes_text(expert, stored),
+			bytes_text(packed->expert, held));
+		fprintf(stream, "a layer's        %12s  %12s  %llu experts\n", bytes_text(experts * expert, stored),
+			bytes_text(experts * packed->expert, held), (unsigned long long)experts);
 		snprintf(head, sizeof head, "each of %u node%s", needs->nodes, needs->nodes == 1 ? "" : "s");
-		fprintf(stream, "%-16s %12s  %12s  %u of %u experts\n", head, bytes_text(needs->bytes_per_node, stored), bytes_text(needs->experts_per_node * packed->expert, held),
-		        needs->experts_per_node, needs->experts_total);
+		fprintf(stream, "%-16s %12s  %12s  %u of %u experts\n", head, bytes_text(needs->bytes_per_node, stored),
+			bytes_text(needs->experts_per_node * packed->expert, held), needs->experts_per_node,
+			needs->experts_total);
 	}
-	fprintf(stream, "each router      %12s  %12s  ", bytes_text(needs->router_bytes, stored), bytes_text(packed->router, held));
+
+	fprintf(stream, "each router      %12s  %12s  ", bytes_text(needs->router_bytes, stored),
+		bytes_text(packed->router, held));
 	fprintf(stream, "and %s of KV cache for each token\n", bytes_text(needs->kv_bytes_per_token, held));
 }
 
-static void print_table(const struct cad_model *model, const struct cad_model_packed *packed, const struct cad_model_needs *needs, FILE *stream)
+static void print_table(const struct cad_model *model, const struct cad_model_packed *packed,
+	const struct cad_model_needs *needs, FILE *stream)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
 	const struct cad_attention_spec *a = &spec->attention;
 	struct cad_model_sizes sizes = cad_model_sizes(model);
 	char one[32], two[32], fingerprint[33];
 	uint32_t sliding, window = smallest_window(spec, &sliding);
+
 	cad_model_fingerprint(model, fingerprint);
 	fprintf(stream, "model            %s\n", cad_model_directory(model));
 	fprintf(stream, "architecture     %s, %s\n", spec->architecture, cad_dtype_name(spec->dtype));
@@ -119,11 +134,15 @@ static void print_table(const struct cad_model *model, const struct cad_model_pa
 	fprintf(stream, "attention        %u heads of %u, %u key/value heads\n", a->heads, a->head_size, a->kv_heads);
 	if (window)
 		fprintf(stream, "sliding window   %u keys in %u layers\n", window, sliding);
-	fprintf(stream, "positions        %u, rope %s, theta %g\n", spec->positions_max, rope_kind_name(spec->rope.kind), spec->rope.theta);
+	fprintf(stream, "positions        %u, rope %s, theta %g\n", spec->positions_max,
+		rope_kind_name(spec->rope.kind), spec->rope.theta);
 	if (spec->dense.size)
-		fprintf(stream, "dense layers     %u, size %u\n", spec->layers_count - cad_model_spec_moe_layers(spec), spec->dense.size);
-	fprintf(stream, "parameters       %s, %s active for a token\n", count_text(sizes.parameters, one), count_text(sizes.active_parameters, two));
-	fprintf(stream, "weights          %s in files of %s\n", bytes_text(sizes.total, one), bytes_text(sizes.files, two));
+		fprintf(stream, "dense layers     %u, size %u\n", spec->layers_count - cad_model_spec_moe_layers(spec),
+			spec->dense.size);
+	fprintf(stream, "parameters       %s, %s active for a token\n", count_text(sizes.parameters, one),
+		count_text(sizes.active_parameters, two));
+	fprintf(stream, "weights          %s in files of %s\n", bytes_text(sizes.total, one),
+		bytes_text(sizes.files, two));
 	if (needs->experts_total)
 		print_experts(model, stream);
 	print_needs(model, packed, needs, stream);
@@ -142,55 +161,68 @@ static json_t *make_ids(const int32_t *ids, uint32_t count)
 	return list;
 }
 
-static json_t *make_json(const struct cad_model *model, const struct cad_model_packed *packed, const struct cad_model_needs *needs)
+static json_t *make_json(
+	const struct cad_model *model, const struct cad_model_packed *packed, const struct cad_model_needs *needs)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
 	const struct cad_attention_spec *a = &spec->attention;
 	struct cad_model_sizes sizes = cad_model_sizes(model);
 	char fingerprint[33];
 	uint32_t sliding, window = smallest_window(spec, &sliding);
+
 	cad_model_fingerprint(model, fingerprint);
 	json_t *eos = make_ids(spec->eos_ids, spec->eos_ids_count);
 	if (!eos)
 		return NULL;
 	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:b, s:o,"
-	                 " s:{s:i, s:i, s:i, s:i, s:i}, s:{s:s, s:f, s:i}, s:{s:i, s:i, s:i, s:b, s:i}, s:i, s:i,"
-	                 " s:{s:o, s:o}, s:{s:o, s:o, s:o, s:o}, s:{s:i, s:i, s:i, s:o, s:o, s:o},"
-	                 " s:{s:s, s:o, s:o, s:o, s:o}}",
-	                 "directory", cad_model_directory(model), "architecture", spec->architecture, "dtype", cad_dtype_name(spec->dtype), "fingerprint", fingerprint,
-	                 "layers", (int)spec->layers_count, "moe_layers", (int)cad_model_spec_moe_layers(spec), "hidden", (int)spec->hidden, "vocab", (int)spec->vocab,
-	                 "positions", (int)spec->positions_max, "tied_embeddings", spec->tied_embeddings, "eos", eos,
-	                 "attention", "heads", (int)a->heads, "kv_heads", (int)a->kv_heads, "head_size", (int)a->head_size, "window", (int)window, "window_layers", (int)sliding,
-	                 "rope", "kind", rope_kind_name(spec->rope.kind), "theta", spec->rope.theta, "size", (int)spec->rope.size,
-	                 "experts", "count", (int)spec->gate.experts, "topk", (int)spec->gate.topk, "size", (int)spec->expert.size, "renormalise", spec->gate.renormalise,
-	                 "groups", (int)spec->gate.groups, "dense_size", (int)spec->dense.size, "shared_size", (int)spec->shared.size,
-	                 "parameters", "total", json_bytes(sizes.parameters), "active", json_bytes(sizes.active_parameters),
-	                 "bytes", "expert", json_bytes(sizes.expert), "router", json_bytes(sizes.router), "total", json_bytes(sizes.total), "files", json_bytes(sizes.files),
-	                 "needs", "nodes", (int)needs->nodes, "experts_total", (int)needs->experts_total, "experts_per_node", (int)needs->experts_per_node,
-	                 "bytes_per_node", json_bytes(needs->bytes_per_node), "router_bytes", json_bytes(needs->router_bytes),
-	                 "kv_bytes_per_token", json_bytes(needs->kv_bytes_per_token),
-	                 "memory", "weights", packed->weights, "expert", json_bytes(packed->expert), "layer", json_bytes(packed->expert * spec->gate.experts),
-	                 "node", json_bytes(packed->expert * needs->experts_per_node), "router", json_bytes(packed->router));
+			 " s:{s:i, s:i, s:i, s:i, s:i}, s:{s:s, s:f, s:i}, s:{s:i, s:i, s:i, s:b, s:i}, s:i, s:i,"
+			 " s:{s:o, s:o}, s:{s:o, s:o, s:o, s:o}, s:{s:i, s:i, s:i, s:o, s:o, s:o},"
+			 " s:{s:s, s:o, s:o, s:o, s:o}}",
+		"directory", cad_model_directory(model), "architecture", spec->architecture, "dtype",
+		cad_dtype_name(spec->dtype), "fingerprint", fingerprint, "layers", (int)spec->layers_count,
+		"moe_layers", (int)cad_model_spec_moe_layers(spec), "hidden", (int)spec->hidden, "vocab",
+		(int)spec->vocab, "positions", (int)spec->positions_max, "tied_embeddings", spec->tied_embeddings,
+		"eos", eos, "attention", "heads", (int)a->heads, "kv_heads", (int)a->kv_heads, "head_size",
+		(int)a->head_size, "window", (int)window, "window_layers", (int)sliding, "rope", "kind",
+		rope_kind_name(spec->rope.kind), "theta", spec->rope.theta, "size", (int)spec->rope.size, "experts",
+		"count", (int)spec->gate.experts, "topk", (int)spec->gate.topk, "size", (int)spec->expert.size,
+		"renormalise", spec->gate.renormalise, "groups", (int)spec->gate.groups, "dense_size",
+		(int)spec->dense.size, "shared_size", (int)spec->shared.size, "parameters", "total",
+		json_bytes(sizes.parameters), "active", json_bytes(sizes.active_parameters), "bytes", "expert",
+		json_bytes(sizes.expert), "router", json_bytes(sizes.router), "total", json_bytes(sizes.total), "files",
+		json_bytes(sizes.files), "needs", "nodes", (int)needs->nodes, "experts_total",
+		(int)needs->experts_total, "experts_per_node", (int)needs->experts_per_node, "bytes_per_node",
+		json_bytes(needs->bytes_per_node), "router_bytes", json_bytes(needs->router_bytes),
+		"kv_bytes_per_token", json_bytes(needs->kv_bytes_per_token), "memory", "weights", packed->weights,
+		"expert", json_bytes(packed->expert), "layer", json_bytes(packed->expert * spec->gate.experts), "node",
+		json_bytes(packed->expert * needs->experts_per_node), "router", json_bytes(packed->router));
 }
 
-enum cad_status cad_model_inspect(const struct cad_model *model, const struct cad_model_packed *packed, uint32_t nodes, FILE *stream, bool json, struct cad_error *error)
+enum cad_status cad_model_inspect(const struct cad_model *model, const struct cad_model_packed *packed, uint32_t nodes,
+	FILE *stream, bool json, struct cad_error *error)
 {
 	if (nodes == 0)
 		return cad_error_set(error, CAD_ERR_INVALID, "a cluster has at least one expert node");
+
 	struct cad_model_needs needs = cad_model_needs(model, nodes);
 	if (json) {
 		json_t *object = make_json(model, packed, &needs);
 		if (!object)
-			return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the description of %s (or its name is not UTF-8)", cad_model_directory(model));
+			return cad_error_set(error, CAD_ERR_MEMORY,
+				"no memory for the description of %s (or its name is not UTF-8)",
+				cad_model_directory(model));
 		bool dumped = json_dumpf(object, stream, JSON_INDENT(2)) == 0;
 		json_decref(object);
 		if (!dumped)
-			return cad_error_set(error, CAD_ERR_IO, "the description of %s could not be written", cad_model_directory(model));
+			return cad_error_set(error, CAD_ERR_IO, "the description of %s could not be written",
+				cad_model_directory(model));
 		fputc('\n', stream);
 	} else {
 		print_table(model, packed, &needs, stream);
 	}
+
 	if (fflush(stream) != 0 || ferror(stream))
-		return cad_error_set(error, CAD_ERR_IO, "the description of %s could not be written", cad_model_directory(model));
+		return cad_error_set(
+			error, CAD_ERR_IO, "the description of %s could not be written", cad_model_directory(model));
 	return CAD_OK;
 }

@@ -1,5 +1,6 @@
 /*
- * What is in a checkpoint and what it needs, for people and for scripts: `cadrectl model inspect DIR`.
+ * What is in a checkpoint and what it needs, for people and for scripts: `cadrectl model inspect
+ * DIR`.
  *
  * Borrows everything, writes to the stream, allocates for JSON only. Any thread.
  */
@@ -10,25 +11,27 @@
 
 #include <stdio.h>
 
-/* What processes hold, in bytes. How weights lie in memory is the kernels' (kernels/packed.h), which this layer does not know: the caller asks them. */
+/* What processes hold, in bytes. How weights lie in memory is the kernels' (kernels/packed.h),
+ * which this layer does not know: the caller asks them. */
 struct cad_model_packed {
-	const char *weights;         /* the setting: "f32", "bf16" */
-	uint64_t expert, router;     /* one routed expert; a router's weights */
+	const char *weights;     /* the setting: "f32", "bf16" */
+	uint64_t expert, router; /* one routed expert; a router's weights */
 };
 
 /* What a cluster holds: sizes in bytes as stored in the checkpoint. */
 struct cad_model_needs {
-	uint32_t nodes;              /* expert nodes */
-	uint32_t experts_total;      /* routed experts of all layers */
-	uint32_t experts_per_node;   /* the most that a node holds when they are spread evenly, one copy of each */
+	uint32_t nodes;            /* expert nodes */
+	uint32_t experts_total;    /* routed experts of all layers */
+	uint32_t experts_per_node; /* the most that a node holds when they are spread evenly, one copy of each */
 	uint64_t bytes_per_node;
 	uint64_t router_bytes;       /* each router: everything but routed experts */
-	uint64_t kv_bytes_per_token;   /* on a router, with KV in f32 */
+	uint64_t kv_bytes_per_token; /* on a router, with KV in f32 */
 };
-struct cad_model_needs cad_model_needs(const struct cad_model *model, uint32_t nodes);   /* nodes >= 1 */
+struct cad_model_needs cad_model_needs(const struct cad_model *model, uint32_t nodes); /* nodes >= 1 */
 
-/* A table for people, or one JSON object with a newline. CAD_ERR_IO when the stream fails, CAD_ERR_INVALID for 0 nodes. */
-CAD_MUST_USE enum cad_status cad_model_inspect(const struct cad_model *model, const struct cad_model_packed *packed, uint32_t nodes, FILE *stream, bool json,
-                                               struct cad_error *error);
+/* A table for people, or one JSON object with a newline. CAD_ERR_IO when the stream fails,
+ * CAD_ERR_INVALID for 0 nodes. */
+CAD_MUST_USE enum cad_status cad_model_inspect(const struct cad_model *model, const struct cad_model_packed *packed,
+	uint32_t nodes, FILE *stream, bool json, struct cad_error *error);
 
 #endif

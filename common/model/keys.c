@@ -31,15 +31,22 @@ const char *cad_keys_name(const struct cad_keys *keys, const char *const *names)
 		if (!found)
 			found = names[i];
 		else if (!json_equal(cad_keys_get(keys, found), cad_keys_get(keys, names[i])))
-			cad_keys_fail(keys, CAD_ERR_INVALID, found, "and %s are two names of one thing, but differ; remove one", names[i]);
+			cad_keys_fail(keys, CAD_ERR_INVALID, found,
+				"and %s are two names of one thing, but differ; remove one", names[i]);
 	}
 	return found ? found : names[0];
 }
 
 static void fail_type(const struct cad_keys *keys, const char *key, const json_t *value, const char *wanted)
 {
-	static const char *const types[] = { [JSON_OBJECT] = "an object", [JSON_ARRAY] = "a list",   [JSON_STRING] = "a text", [JSON_INTEGER] = "a whole number",
-		                             [JSON_REAL] = "a number",    [JSON_TRUE] = "true",      [JSON_FALSE] = "false",   [JSON_NULL] = "null" };
+	static const char *const types[] = { [JSON_OBJECT] = "an object",
+		[JSON_ARRAY] = "a list",
+		[JSON_STRING] = "a text",
+		[JSON_INTEGER] = "a whole number",
+		[JSON_REAL] = "a number",
+		[JSON_TRUE] = "true",
+		[JSON_FALSE] = "false",
+		[JSON_NULL] = "null" };
 	cad_keys_fail(keys, CAD_ERR_INVALID, key, "is %s; it must be %s", types[json_typeof(value)], wanted);
 }
 
@@ -48,15 +55,20 @@ uint32_t cad_keys_u32_or(const struct cad_keys *keys, const char *key, uint32_t 
 	const json_t *value = cad_keys_get(keys, key);
 	if (!value)
 		return absent;
+
 	if (!json_is_integer(value)) {
 		fail_type(keys, key, value, "a whole number");
 		return min;
 	}
+
 	json_int_t number = json_integer_value(value);
+
 	if (number < (json_int_t)min || number > (json_int_t)max) {
-		cad_keys_fail(keys, CAD_ERR_RANGE, key, "is %lld; it must be from %u to %u", (long long)number, min, max);
+		cad_keys_fail(
+			keys, CAD_ERR_RANGE, key, "is %lld; it must be from %u to %u", (long long)number, min, max);
 		return min;
 	}
+
 	return (uint32_t)number;
 }
 
@@ -72,15 +84,18 @@ double cad_keys_number_or(const struct cad_keys *keys, const char *key, double m
 	const json_t *value = cad_keys_get(keys, key);
 	if (!value)
 		return absent;
+
 	if (!json_is_number(value)) {
 		fail_type(keys, key, value, "a number");
 		return min;
 	}
+
 	double number = json_number_value(value);
 	if (!(number >= min && number <= max)) {
 		cad_keys_fail(keys, CAD_ERR_RANGE, key, "is %g; it must be from %g to %g", number, min, max);
 		return min;
 	}
+
 	return number;
 }
 
@@ -113,18 +128,21 @@ const char *cad_keys_text_or(const struct cad_keys *keys, const char *key, const
 	return json_string_value(value);
 }
 
-enum cad_status cad_keys_parse(const char *file, const char *text, size_t bytes, json_t **object, struct cad_error *error)
+enum cad_status cad_keys_parse(
+	const char *file, const char *text, size_t bytes, json_t **object, struct cad_error *error)
 {
 	json_error_t problem;
 	json_t *parsed = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &problem);
-	if (!parsed && problem.text[0] == 0)   /* jansson says nothing when it is out of memory */
+	if (!parsed && problem.text[0] == 0) /* jansson says nothing when it is out of memory */
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory to parse %s", file);
 	if (!parsed)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s is not valid JSON: %s (line %d, column %d)", file, problem.text, problem.line, problem.column);
+		return cad_error_set(error, CAD_ERR_CORRUPT, "%s is not valid JSON: %s (line %d, column %d)", file,
+			problem.text, problem.line, problem.column);
 	if (!json_is_object(parsed)) {
 		json_decref(parsed);
 		return cad_error_set(error, CAD_ERR_CORRUPT, "%s does not hold a JSON object", file);
 	}
+
 	*object = parsed;
 	return CAD_OK;
 }

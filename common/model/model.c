@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#define XXH_INLINE_ALL   /* a state on the stack, so that hashing cannot fail */
+#define XXH_INLINE_ALL /* a state on the stack, so that hashing cannot fail */
 #include <xxhash.h>
 
 enum {
@@ -22,8 +22,9 @@ struct cad_model {
 	const struct cad_arch *arch;
 	char *directory;
 	struct cad_shards shards;
-	uint32_t *slots;             /* [TOP_ROLES + L * LAYER_ROLES + L * E * EXPERT_ROLES] index into shards.tensors, or ABSENT */
-	bool *used;                  /* [shards.tensors_count] */
+	/* [TOP_ROLES + L * LAYER_ROLES + L * E * EXPERT_ROLES] index into shards.tensors, or ABSENT */
+	uint32_t *slots;
+	bool *used; /* [shards.tensors_count] */
 	struct cad_model_sizes sizes;
 	char fingerprint[33];
 };
@@ -37,7 +38,8 @@ static size_t slot_of(const struct cad_model *model, enum cad_role role, uint32_
 	if (!cad_role_is_expert(role))
 		return TOP_ROLES + (size_t)layer * LAYER_ROLES + (size_t)(role - CAD_ROLE_ATTENTION_NORM);
 	CAD_ASSERT(expert < experts);
-	return TOP_ROLES + layers * LAYER_ROLES + ((size_t)layer * experts + expert) * EXPERT_ROLES + (size_t)(role - CAD_ROLE_EXPERT_GATE);
+	return TOP_ROLES + layers * LAYER_ROLES + ((size_t)layer * experts + expert) * EXPERT_ROLES +
+		(size_t)(role - CAD_ROLE_EXPERT_GATE);
 }
 
 /* ---- checks ---- */
@@ -57,27 +59,35 @@ static bool shape_is(const struct cad_tensor *tensor, const struct cad_tensor_wa
 }
 
 /* Finds and checks one tensor, and notes where it is. */
-static enum cad_status place(struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert, const struct cad_tensor_want *want, struct cad_error *error)
+static enum cad_status place(struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert,
+	const struct cad_tensor_want *want, struct cad_error *error)
 {
 	char name[NAME_BYTES], has[96], wants[96];
 	if (!cad_tensor_name(model->arch, role, layer, expert, name, sizeof name))
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "%s: no tensor is known for a part that config.json calls for", model->directory);
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+			"%s: no tensor is known for a part that config.json calls for", model->directory);
 	const struct cad_shard_tensor *found = cad_shards_find(&model->shards, name);
 	if (!found && model->shards.count == 1)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: tensor '%s' is missing, but config.json calls for it", model->shards.list[0].path, name);
+		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: tensor '%s' is missing, but config.json calls for it",
+			model->shards.list[0].path, name);
 	if (!found)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: tensor '%s' is in none of the %zu safetensors files, but config.json calls for it", model->directory, name,
-		                     model->shards.count);
+		return cad_error_set(error, CAD_ERR_CORRUPT,
+			"%s: tensor '%s' is in none of the %zu safetensors files, but config.json calls for it",
+			model->directory, name, model->shards.count);
 	const struct cad_tensor *tensor = &found->tensor;
 	const char *path = model->shards.list[found->shard].path;
 	if (!shape_is(tensor, want))
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: tensor '%s' has shape [%s], but config.json calls for [%s]", path, name,
-		                     shape_text(tensor->rank, tensor->shape, has), shape_text(want->rank, want->shape, wants));
+		return cad_error_set(error, CAD_ERR_CORRUPT,
+			"%s: tensor '%s' has shape [%s], but config.json calls for [%s]", path, name,
+			shape_text(tensor->rank, tensor->shape, has), shape_text(want->rank, want->shape, wants));
 	if (tensor->dtype != CAD_DTYPE_F32 && tensor->dtype != CAD_DTYPE_F16 && tensor->dtype != CAD_DTYPE_BF16)
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "%s: tensor '%s' has dtype %s; weights must be f32, f16 or bf16", path, name, cad_dtype_name(tensor->dtype));
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+			"%s: tensor '%s' has dtype %s; weights must be f32, f16 or bf16", path, name,
+			cad_dtype_name(tensor->dtype));
 	size_t index = (size_t)(found - model->shards.tensors);
 	model->used[index] = true;
 	model->slots[slot_of(model, role, layer, expert)] = (uint32_t)index;
+
 	return CAD_OK;
 }
 
@@ -101,14 +111,17 @@ static enum cad_status place_all(struct cad_model *model, struct cad_error *erro
 		if (want.wanted)
 			status = place(model, role, 0, 0, &want, error);
 	}
+
 	for (uint32_t layer = 0; layer < model->spec.layers_count && status == CAD_OK; layer++)
 		status = place_layer(model, layer, error);
 	for (size_t i = 0; i < model->shards.tensors_count && status == CAD_OK; i++) {
 		const struct cad_shard_tensor *tensor = &model->shards.tensors[i];
 		if (!model->used[i] && !cad_tensor_is_harmless(&model->spec, tensor->tensor.name))
-			status = cad_error_set(error, CAD_ERR_CORRUPT, "%s: tensor '%.200s' is not one that config.json calls for; the two may belong to different models",
-			                       model->shards.list[tensor->shard].path, tensor->tensor.name);
+			status = cad_error_set(error, CAD_ERR_CORRUPT,
+				"%s: tensor '%.200s' is not one that config.json calls for; the two may belong to different models",
+				model->shards.list[tensor->shard].path, tensor->tensor.name);
 	}
+
 	return status;
 }
 
@@ -124,7 +137,7 @@ static void hash_text(const XXH3_state_t *state, char hex[33])
 
 static void hash_part(XXH3_state_t *state, const void *bytes, size_t size)
 {
-	uint64_t length = size;   /* so that no byte can move from one part to the next unseen */
+	uint64_t length = size; /* so that no byte can move from one part to the next unseen */
 	XXH3_128bits_update(state, &length, sizeof length);
 	XXH3_128bits_update(state, bytes, size);
 }
@@ -143,12 +156,16 @@ static void compute_fingerprint(struct cad_model *model, const struct cad_model_
 	hash_text(&state, model->fingerprint);
 }
 
-static uint64_t parameters_of(const struct cad_tensor *tensor) { return tensor->bytes / cad_dtype_bytes(tensor->dtype); }
+static uint64_t parameters_of(const struct cad_tensor *tensor)
+{
+	return tensor->bytes / cad_dtype_bytes(tensor->dtype);
+}
 
 static void compute_sizes(struct cad_model *model)
 {
 	struct cad_model_sizes *sizes = &model->sizes;
 	uint32_t experts = model->spec.gate.experts;
+
 	for (size_t i = 0; i < model->shards.count; i++)
 		sizes->files += cad_safetensors_file_bytes(model->shards.list[i].file);
 	uint64_t routed_parameters = 0, active = 0;
@@ -167,6 +184,7 @@ static void compute_sizes(struct cad_model *model)
 		routed_parameters += layer_parameters;
 		active += experts ? layer_parameters / experts * model->spec.gate.topk : 0;
 	}
+
 	uint64_t all = 0;
 	for (size_t i = 0; i < model->shards.tensors_count; i++)
 		if (model->used[i]) {
@@ -180,18 +198,23 @@ static void compute_sizes(struct cad_model *model)
 
 /* ---- opening ---- */
 
-static enum cad_status open_config(struct cad_model *model, const struct cad_model_config *config, struct cad_error *error)
+static enum cad_status open_config(
+	struct cad_model *model, const struct cad_model_config *config, struct cad_error *error)
 {
-	enum cad_status status =
-		cad_model_spec_parse(config->path, config->config, config->config_bytes, config->generation, config->generation_bytes, &model->spec, error);
+	enum cad_status status = cad_model_spec_parse(config->path, config->config, config->config_bytes,
+		config->generation, config->generation_bytes, &model->spec, error);
+
 	if (status != CAD_OK)
 		return status;
+
 	char supported[256];
 	model->arch = cad_arch_find(model->spec.architecture);
 	CAD_ASSERT(model->arch);
 	if (!model->arch->runs)
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "%s: model_type is '%s', which this version does not run yet; supported are %s", config->path,
-		                     model->spec.architecture, cad_arch_list(supported, sizeof supported));
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+			"%s: model_type is '%s', which this version does not run yet; supported are %s", config->path,
+			model->spec.architecture, cad_arch_list(supported, sizeof supported));
+
 	return CAD_OK;
 }
 
@@ -200,16 +223,18 @@ static enum cad_status open_weights(struct cad_model *model, struct cad_error *e
 	enum cad_status status = cad_shards_open(model->directory, &model->shards, error);
 	if (status != CAD_OK)
 		return status;
+
 	size_t layers = model->spec.layers_count;
 	size_t slots = TOP_ROLES + layers * LAYER_ROLES + layers * model->spec.gate.experts * EXPERT_ROLES;
 	model->slots = malloc(slots * sizeof *model->slots);
 	model->used = calloc(model->shards.tensors_count + 1, sizeof *model->used);
 	if (!model->slots || !model->used)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory to open the model in %s", model->directory);
-	memset(model->slots, 0xff, slots * sizeof *model->slots);   /* all ABSENT */
+	memset(model->slots, 0xff, slots * sizeof *model->slots); /* all ABSENT */
 	status = place_all(model, error);
 	if (status == CAD_OK)
 		compute_sizes(model);
+
 	return status;
 }
 
@@ -217,8 +242,10 @@ enum cad_status cad_model_open(const char *directory, struct cad_model **model, 
 {
 	struct cad_model *opened = calloc(1, sizeof *opened);
 	struct cad_model_config config = { 0 };
+
 	if (!opened)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory to open the model in %s", directory);
+
 	enum cad_status status;
 	opened->directory = strdup(directory);
 	if (!opened->directory)
@@ -236,6 +263,7 @@ enum cad_status cad_model_open(const char *directory, struct cad_model **model, 
 		*model = opened;
 	else
 		cad_model_close(opened);
+
 	return status;
 }
 
@@ -256,7 +284,10 @@ void cad_model_close(struct cad_model *model)
 const struct cad_model_spec *cad_model_spec(const struct cad_model *model) { return &model->spec; }
 const char *cad_model_directory(const struct cad_model *model) { return model->directory; }
 struct cad_model_sizes cad_model_sizes(const struct cad_model *model) { return model->sizes; }
-void cad_model_fingerprint(const struct cad_model *model, char hex[33]) { memcpy(hex, model->fingerprint, sizeof model->fingerprint); }
+void cad_model_fingerprint(const struct cad_model *model, char hex[33])
+{
+	memcpy(hex, model->fingerprint, sizeof model->fingerprint);
+}
 
 struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
 {

@@ -1,10 +1,11 @@
 /*
  * Inverse frequencies of the rotary embedding.
  *
- * transformers (modeling_rope_utils.py) computes them in f32 tensors with a few Python doubles in between, and the difference is visible: an
- * exponent rounded to f32 moves a frequency by up to 1e-6 of itself, and a position multiplies that. So the steps below are those of
- * transformers, each rounded to f32 where a tensor is; only the power is taken in double and then rounded, which is within one unit of
- * what any good powf gives.
+ * transformers (modeling_rope_utils.py) computes them in f32 tensors with a few Python doubles in
+ * between, and the difference is visible: an exponent rounded to f32 moves a frequency by up to
+ * 1e-6 of itself, and a position multiplies that. So the steps below are those of transformers,
+ * each rounded to f32 where a tensor is; only the power is taken in double and then rounded, which
+ * is within one unit of what any good powf gives.
  */
 #include "common/model/spec.h"
 
@@ -21,6 +22,7 @@ static float llama3(const struct cad_rope_spec *rope, float inv_freq)
 {
 	double positions = rope->original_positions, low = rope->low_freq_factor, high = rope->high_freq_factor;
 	float wavelength = (float)(2 * M_PI) / inv_freq;
+
 	if (wavelength > (float)(positions / low))
 		return inv_freq / (float)rope->factor;
 	if (wavelength < (float)(positions / high))
@@ -42,6 +44,7 @@ static void yarn(const struct cad_rope_spec *rope, float *inv_freq)
 		low = floor(low);
 		high = ceil(high);
 	}
+
 	low = fmax(low, 0);
 	high = fmin(high, rope->size - 1);
 	if (low == high)

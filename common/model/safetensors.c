@@ -7,27 +7,32 @@
 #include <string.h>
 
 enum {
-	HEADER_BYTES_MAX = 100000000,   /* the limit of the reference implementation */
+	HEADER_BYTES_MAX = 100000000, /* the limit of the reference implementation */
 	LENGTH_BYTES = 8,
 };
 
 struct cad_safetensors {
-	const char *bytes;             /* the file */
+	const char *bytes; /* the file */
 	size_t size;
-	bool mapped;                   /* unmapped at close */
+	bool mapped; /* unmapped at close */
 	size_t header_bytes;
-	struct cad_tensor *tensors;    /* [count], ascending by offset */
-	const struct cad_tensor **by_name;   /* [count], ascending by name */
+	struct cad_tensor *tensors;        /* [count], ascending by offset */
+	const struct cad_tensor **by_name; /* [count], ascending by name */
 	size_t count;
-	char *names;                   /* one block behind every tensor's name */
+	char *names; /* one block behind every tensor's name */
 };
 
 static const struct {
 	const char *name;
 	enum cad_dtype dtype;
 } published_dtypes[] = {
-	{ "F32", CAD_DTYPE_F32 }, { "F16", CAD_DTYPE_F16 }, { "BF16", CAD_DTYPE_BF16 }, { "F8_E4M3", CAD_DTYPE_F8_E4M3 },
-	{ "I64", CAD_DTYPE_I64 }, { "I32", CAD_DTYPE_I32 }, { "U8", CAD_DTYPE_U8 },
+	{ "F32", CAD_DTYPE_F32 },
+	{ "F16", CAD_DTYPE_F16 },
+	{ "BF16", CAD_DTYPE_BF16 },
+	{ "F8_E4M3", CAD_DTYPE_F8_E4M3 },
+	{ "I64", CAD_DTYPE_I64 },
+	{ "I32", CAD_DTYPE_I32 },
+	{ "U8", CAD_DTYPE_U8 },
 };
 
 /* What one file is being checked against; `name` is how its sentences call it. */
@@ -37,7 +42,8 @@ struct reading {
 	struct cad_error *error;
 };
 
-static enum cad_status read_dtype(const struct reading *r, const char *tensor, const json_t *value, enum cad_dtype *dtype)
+static enum cad_status read_dtype(
+	const struct reading *r, const char *tensor, const json_t *value, enum cad_dtype *dtype)
 {
 	if (!json_is_string(value))
 		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: tensor '%s' has no dtype", r->name, tensor);
@@ -46,57 +52,73 @@ static enum cad_status read_dtype(const struct reading *r, const char *tensor, c
 			*dtype = published_dtypes[i].dtype;
 			return CAD_OK;
 		}
-	return cad_error_set(r->error, CAD_ERR_UNSUPPORTED, "%s: tensor '%s' has dtype '%.32s'; known are F32, F16, BF16, F8_E4M3, I64, I32 and U8", r->name,
-	                     tensor, json_string_value(value));
+	return cad_error_set(r->error, CAD_ERR_UNSUPPORTED,
+		"%s: tensor '%s' has dtype '%.32s'; known are F32, F16, BF16, F8_E4M3, I64, I32 and U8", r->name,
+		tensor, json_string_value(value));
 }
 
-static enum cad_status read_shape(const struct reading *r, const char *tensor, const json_t *value, struct cad_tensor *out)
+static enum cad_status read_shape(
+	const struct reading *r, const char *tensor, const json_t *value, struct cad_tensor *out)
 {
 	if (!json_is_array(value))
 		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: tensor '%s' has no shape", r->name, tensor);
+
 	size_t rank = json_array_size(value);
 	if (rank > sizeof out->shape / sizeof *out->shape)
-		return cad_error_set(r->error, CAD_ERR_UNSUPPORTED, "%s: tensor '%s' has %zu dimensions; at most 4 are supported", r->name, tensor, rank);
+		return cad_error_set(r->error, CAD_ERR_UNSUPPORTED,
+			"%s: tensor '%s' has %zu dimensions; at most 4 are supported", r->name, tensor, rank);
 	uint64_t bytes = cad_dtype_bytes(out->dtype);
 	for (size_t i = 0; i < rank; i++) {
 		const json_t *size = json_array_get(value, i);
 		if (!json_is_integer(size) || json_integer_value(size) < 0)
-			return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: tensor '%s' has a shape with something else than whole numbers from 0 up", r->name, tensor);
+			return cad_error_set(r->error, CAD_ERR_CORRUPT,
+				"%s: tensor '%s' has a shape with something else than whole numbers from 0 up", r->name,
+				tensor);
 		out->shape[i] = (uint64_t)json_integer_value(size);
 		if (__builtin_mul_overflow(bytes, out->shape[i], &bytes))
-			return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: tensor '%s' has a shape whose product does not fit 64 bits", r->name, tensor);
+			return cad_error_set(r->error, CAD_ERR_CORRUPT,
+				"%s: tensor '%s' has a shape whose product does not fit 64 bits", r->name, tensor);
 	}
+
 	out->rank = (uint32_t)rank;
 	out->bytes = bytes;
 	return CAD_OK;
 }
 
 /* The tensor's place in the data, checked against the file and its shape. */
-static enum cad_status read_place(const struct reading *r, const char *tensor, const json_t *value, struct cad_tensor *out)
+static enum cad_status read_place(
+	const struct reading *r, const char *tensor, const json_t *value, struct cad_tensor *out)
 {
 	const json_t *first = json_array_get(value, 0), *last = json_array_get(value, 1);
-	if (json_array_size(value) != 2 || !json_is_integer(first) || !json_is_integer(last) || json_integer_value(first) < 0 ||
-	    json_integer_value(last) < json_integer_value(first))
-		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: tensor '%s' has data_offsets that are not two ascending whole numbers", r->name, tensor);
+	if (json_array_size(value) != 2 || !json_is_integer(first) || !json_is_integer(last) ||
+		json_integer_value(first) < 0 || json_integer_value(last) < json_integer_value(first))
+		return cad_error_set(r->error, CAD_ERR_CORRUPT,
+			"%s: tensor '%s' has data_offsets that are not two ascending whole numbers", r->name, tensor);
 	uint64_t begin = (uint64_t)json_integer_value(first), end = (uint64_t)json_integer_value(last);
 	uint64_t data_bytes = r->file->size - LENGTH_BYTES - r->file->header_bytes;
 	if (end > data_bytes)
-		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: tensor '%s' ends at byte %llu of the data, but the file has only %llu: it is truncated or its header lies",
-		                     r->name, tensor, (unsigned long long)end, (unsigned long long)data_bytes);
+		return cad_error_set(r->error, CAD_ERR_CORRUPT,
+			"%s: tensor '%s' ends at byte %llu of the data, but the file has only %llu: it is truncated or its header lies",
+			r->name, tensor, (unsigned long long)end, (unsigned long long)data_bytes);
 	if (end - begin != out->bytes)
-		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: tensor '%s' has %llu bytes of data, but its shape and dtype need %llu", r->name, tensor,
-		                     (unsigned long long)(end - begin), (unsigned long long)out->bytes);
+		return cad_error_set(r->error, CAD_ERR_CORRUPT,
+			"%s: tensor '%s' has %llu bytes of data, but its shape and dtype need %llu", r->name, tensor,
+			(unsigned long long)(end - begin), (unsigned long long)out->bytes);
 	out->data = r->file->bytes + LENGTH_BYTES + r->file->header_bytes + begin;
 	if ((uintptr_t)out->data % cad_dtype_bytes(out->dtype) != 0)
-		return cad_error_set(r->error, CAD_ERR_UNSUPPORTED, "%s: tensor '%s' is not aligned to its elements; write the file again with a current safetensors",
-		                     r->name, tensor);
+		return cad_error_set(r->error, CAD_ERR_UNSUPPORTED,
+			"%s: tensor '%s' is not aligned to its elements; write the file again with a current safetensors",
+			r->name, tensor);
+
 	return CAD_OK;
 }
 
-static enum cad_status read_tensor(const struct reading *r, const char *name, const json_t *value, struct cad_tensor *tensor)
+static enum cad_status read_tensor(
+	const struct reading *r, const char *name, const json_t *value, struct cad_tensor *tensor)
 {
 	if (!json_is_object(value))
-		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: the header's entry '%s' is not an object", r->name, name);
+		return cad_error_set(
+			r->error, CAD_ERR_CORRUPT, "%s: the header's entry '%s' is not an object", r->name, name);
 	struct cad_tensor read = { .name = name };
 	enum cad_status status = read_dtype(r, name, json_object_get(value, "dtype"), &read.dtype);
 	if (status == CAD_OK)
@@ -105,6 +127,7 @@ static enum cad_status read_tensor(const struct reading *r, const char *name, co
 		status = read_place(r, name, json_object_get(value, "data_offsets"), &read);
 	if (status == CAD_OK)
 		*tensor = read;
+
 	return status;
 }
 
@@ -114,26 +137,35 @@ static int by_offset(const void *a, const void *b)
 	if (x->data != y->data)
 		return (const char *)x->data < (const char *)y->data ? -1 : 1;
 	if (x->bytes != y->bytes)
-		return x->bytes < y->bytes ? -1 : 1;   /* an empty tensor before the one that starts where it stands */
+		return x->bytes < y->bytes ? -1 : 1; /* an empty tensor before the one that starts where it stands */
 	return strcmp(x->name, y->name);
 }
 
-static int by_name(const void *a, const void *b) { return strcmp((*(const struct cad_tensor *const *)a)->name, (*(const struct cad_tensor *const *)b)->name); }
+static int by_name(const void *a, const void *b)
+{
+	return strcmp((*(const struct cad_tensor *const *)a)->name, (*(const struct cad_tensor *const *)b)->name);
+}
 
-/* The data must be covered without holes and without overlaps, as the format says: nothing hides between tensors, and none shares another's bytes. */
+/* The data must be covered without holes and without overlaps, as the format says: nothing hides
+ * between tensors, and none shares another's bytes. */
 static enum cad_status check_cover(const struct reading *r)
 {
 	const struct cad_safetensors *file = r->file;
 	const char *at = file->bytes + LENGTH_BYTES + file->header_bytes;
+
 	for (size_t i = 0; i < file->count; i++) {
 		const char *data = file->tensors[i].data;
 		if (data != at)
-			return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: tensor '%s' %s", r->name, file->tensors[i].name,
-			                     data < at ? "overlaps the tensor before it" : "leaves a hole before it that no tensor names");
+			return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: tensor '%s' %s", r->name,
+				file->tensors[i].name,
+				data < at ? "overlaps the tensor before it"
+					  : "leaves a hole before it that no tensor names");
 		at += file->tensors[i].bytes;
 	}
+
 	if (at != file->bytes + file->size)
-		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: the last %zu bytes belong to no tensor", r->name, (size_t)(file->bytes + file->size - at));
+		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: the last %zu bytes belong to no tensor", r->name,
+			(size_t)(file->bytes + file->size - at));
 	return CAD_OK;
 }
 
@@ -144,7 +176,9 @@ static enum cad_status read_tensors(const struct reading *r, json_t *header)
 	const char *key;
 	json_t *value;
 	size_t count = 0, names_bytes = 0;
-	json_object_foreach (header, key, value) {
+
+	json_object_foreach(header, key, value)
+	{
 		count++;
 		names_bytes += strlen(key) + 1;
 	}
@@ -152,9 +186,11 @@ static enum cad_status read_tensors(const struct reading *r, json_t *header)
 	file->by_name = calloc(count + 1, sizeof *file->by_name);
 	file->names = malloc(names_bytes + 1);
 	if (!file->tensors || !file->by_name || !file->names)
-		return cad_error_set(r->error, CAD_ERR_MEMORY, "%s: no memory for the names of %zu tensors", r->name, count);
+		return cad_error_set(
+			r->error, CAD_ERR_MEMORY, "%s: no memory for the names of %zu tensors", r->name, count);
 	char *names = file->names;
-	json_object_foreach (header, key, value) {
+	json_object_foreach(header, key, value)
+	{
 		if (strcmp(key, "__metadata__") == 0)
 			continue;
 		size_t bytes = strlen(key) + 1;
@@ -169,6 +205,7 @@ static enum cad_status read_tensors(const struct reading *r, json_t *header)
 	for (size_t i = 0; i < file->count; i++)
 		file->by_name[i] = &file->tensors[i];
 	qsort(file->by_name, file->count, sizeof *file->by_name, by_name);
+
 	return check_cover(r);
 }
 
@@ -176,32 +213,38 @@ static enum cad_status read_header(const struct reading *r)
 {
 	struct cad_safetensors *file = r->file;
 	if (file->size < LENGTH_BYTES)
-		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s has %zu bytes, too few for a safetensors file", r->name, file->size);
+		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s has %zu bytes, too few for a safetensors file",
+			r->name, file->size);
 	uint64_t length = 0;
 	for (int i = 0; i < LENGTH_BYTES; i++)
 		length |= (uint64_t)(unsigned char)file->bytes[i] << (8 * i);
 	if (length > HEADER_BYTES_MAX)
-		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: the header claims %llu bytes; at most %d are allowed, so this is no safetensors file", r->name,
-		                     (unsigned long long)length, HEADER_BYTES_MAX);
+		return cad_error_set(r->error, CAD_ERR_CORRUPT,
+			"%s: the header claims %llu bytes; at most %d are allowed, so this is no safetensors file",
+			r->name, (unsigned long long)length, HEADER_BYTES_MAX);
 	if (length > file->size - LENGTH_BYTES)
-		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: the header claims %llu bytes, but the file has only %zu: it is truncated", r->name,
-		                     (unsigned long long)length, file->size);
+		return cad_error_set(r->error, CAD_ERR_CORRUPT,
+			"%s: the header claims %llu bytes, but the file has only %zu: it is truncated", r->name,
+			(unsigned long long)length, file->size);
 	file->header_bytes = (size_t)length;
 	const char *text = file->bytes + LENGTH_BYTES;
 	if (length == 0 || text[0] != '{')
 		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: the header does not begin with '{'", r->name);
 	json_error_t problem;
 	json_t *header = json_loadb(text, file->header_bytes, JSON_REJECT_DUPLICATES, &problem);
-	if (!header && problem.text[0] == 0)   /* jansson says nothing when it is out of memory */
+	if (!header && problem.text[0] == 0) /* jansson says nothing when it is out of memory */
 		return cad_error_set(r->error, CAD_ERR_MEMORY, "%s: no memory to parse the header", r->name);
 	if (!header)
-		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: the header is not JSON: %s at byte %d", r->name, problem.text, problem.position);
+		return cad_error_set(r->error, CAD_ERR_CORRUPT, "%s: the header is not JSON: %s at byte %d", r->name,
+			problem.text, problem.position);
 	enum cad_status status = read_tensors(r, header);
 	json_decref(header);
+
 	return status;
 }
 
-static enum cad_status open_bytes(const char *name, const void *bytes, size_t size, bool mapped, struct cad_safetensors **file, struct cad_error *error)
+static enum cad_status open_bytes(const char *name, const void *bytes, size_t size, bool mapped,
+	struct cad_safetensors **file, struct cad_error *error)
 {
 	struct cad_safetensors *opened = calloc(1, sizeof *opened);
 	if (!opened) {
@@ -209,6 +252,7 @@ static enum cad_status open_bytes(const char *name, const void *bytes, size_t si
 			cad_file_unmap(bytes, size);
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory to open %s", name);
 	}
+
 	opened->bytes = bytes;
 	opened->size = size;
 	opened->mapped = mapped;
@@ -217,11 +261,13 @@ static enum cad_status open_bytes(const char *name, const void *bytes, size_t si
 		cad_safetensors_close(opened);
 		return status;
 	}
+
 	*file = opened;
 	return CAD_OK;
 }
 
-enum cad_status cad_safetensors_open_memory(const char *name, const void *bytes, size_t size, struct cad_safetensors **file, struct cad_error *error)
+enum cad_status cad_safetensors_open_memory(
+	const char *name, const void *bytes, size_t size, struct cad_safetensors **file, struct cad_error *error)
 {
 	return open_bytes(name, bytes, size, false, file, error);
 }
@@ -295,20 +341,24 @@ static json_t *make_entry(const struct cad_tensor *tensor, json_int_t begin)
 			json_decref(shape);
 			return NULL;
 		}
-	return json_pack("{s:s, s:o, s:[I,I]}", "dtype", published_name(tensor->dtype), "shape", shape, "data_offsets", begin, begin + (json_int_t)tensor->bytes);
+	return json_pack("{s:s, s:o, s:[I,I]}", "dtype", published_name(tensor->dtype), "shape", shape, "data_offsets",
+		begin, begin + (json_int_t)tensor->bytes);
 }
 
-/* The header's JSON, padded with spaces so that the data starts at a multiple of 64 bytes. The caller frees it. */
+/* The header's JSON, padded with spaces so that the data starts at a multiple of 64 bytes. The
+ * caller frees it. */
 static char *make_header(const struct cad_tensor *tensors, size_t count, size_t *bytes)
 {
 	json_t *header = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
 	json_int_t at = 0;
 	bool built = header != NULL;
 	for (size_t i = 0; built && i < count; i++) {
-		CAD_ASSERT((size_t)at % cad_dtype_bytes(tensors[i].dtype) == 0 && !json_object_get(header, tensors[i].name));
+		CAD_ASSERT((size_t)at % cad_dtype_bytes(tensors[i].dtype) == 0 &&
+			!json_object_get(header, tensors[i].name));
 		built = json_object_set_new(header, tensors[i].name, make_entry(&tensors[i], at)) == 0;
 		at += (json_int_t)tensors[i].bytes;
 	}
+
 	char *text = built ? json_dumps(header, JSON_COMPACT) : NULL;
 	json_decref(header);
 	if (!text)
@@ -319,17 +369,21 @@ static char *make_header(const struct cad_tensor *tensors, size_t count, size_t 
 		free(text);
 		return NULL;
 	}
+
 	memset(longer + length, ' ', padded - length);
 	*bytes = padded;
 	return longer;
 }
 
-enum cad_status cad_safetensors_write(const char *path, const struct cad_tensor *tensors, size_t count, struct cad_error *error)
+enum cad_status cad_safetensors_write(
+	const char *path, const struct cad_tensor *tensors, size_t count, struct cad_error *error)
 {
 	size_t header_bytes;
 	char *header = make_header(tensors, count, &header_bytes);
+
 	if (!header)
-		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the header of %s (or a tensor's name is not UTF-8)", path);
+		return cad_error_set(error, CAD_ERR_MEMORY,
+			"no memory for the header of %s (or a tensor's name is not UTF-8)", path);
 	struct cad_file_writer writer;
 	enum cad_status status = cad_file_writer_open(&writer, path, error);
 	if (status == CAD_OK) {
@@ -341,6 +395,7 @@ enum cad_status cad_safetensors_write(const char *path, const struct cad_tensor 
 				fwrite(tensors[i].data, 1, tensors[i].bytes, writer.stream);
 		status = cad_file_writer_commit(&writer, error);
 	}
+
 	free(header);
 	return status;
 }

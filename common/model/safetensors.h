@@ -1,8 +1,10 @@
 /*
- * One safetensors file: 8 bytes of header length (little-endian), a JSON header, the data. The header is hostile until checked: its length,
- * every offset, every product of a shape. Format: https://github.com/huggingface/safetensors (README).
+ * One safetensors file: 8 bytes of header length (little-endian), a JSON header, the data. The
+ * header is hostile until checked: its length, every offset, every product of a shape. Format:
+ * https://github.com/huggingface/safetensors (README).
  *
- * A file is mapped read-only by `cad_safetensors_open` and unmapped by `_close`; tensors and names point into it. No thread affinity.
+ * A file is mapped read-only by `cad_safetensors_open` and unmapped by `_close`; tensors and names
+ * point into it. No thread affinity.
  */
 #ifndef CADRE_MODEL_SAFETENSORS_H
 #define CADRE_MODEL_SAFETENSORS_H
@@ -11,22 +13,27 @@
 
 struct cad_safetensors;
 
-CAD_MUST_USE enum cad_status cad_safetensors_open(const char *path, struct cad_safetensors **file, struct cad_error *error);
+CAD_MUST_USE enum cad_status cad_safetensors_open(
+	const char *path, struct cad_safetensors **file, struct cad_error *error);
 /* The same over memory that the caller keeps until close, for tests and the fuzzer. */
-CAD_MUST_USE enum cad_status cad_safetensors_open_memory(const char *name, const void *bytes, size_t size, struct cad_safetensors **file, struct cad_error *error);
+CAD_MUST_USE enum cad_status cad_safetensors_open_memory(
+	const char *name, const void *bytes, size_t size, struct cad_safetensors **file, struct cad_error *error);
 void cad_safetensors_close(struct cad_safetensors *file);
 
 size_t cad_safetensors_count(const struct cad_safetensors *file);
-struct cad_tensor cad_safetensors_at(const struct cad_safetensors *file, size_t index);   /* ascending by data offset */
-struct cad_tensor cad_safetensors_find(const struct cad_safetensors *file, const char *name);   /* data NULL when absent */
+struct cad_tensor cad_safetensors_at(const struct cad_safetensors *file, size_t index); /* ascending by data offset */
+/* data NULL when absent */
+struct cad_tensor cad_safetensors_find(const struct cad_safetensors *file, const char *name);
 /* The header's bytes (JSON), for fingerprints. */
 const void *cad_safetensors_header(const struct cad_safetensors *file, size_t *bytes);
 size_t cad_safetensors_file_bytes(const struct cad_safetensors *file);
 
 /*
- * Writes a file: `cadrectl eval` and test tools. Tensors in the order given, 64-byte aligned header, temporary file then rename. Names differ, and each
- * tensor starts at a multiple of its element (larger elements first does it).
+ * Writes a file: `cadrectl eval` and test tools. Tensors in the order given, 64-byte aligned
+ * header, temporary file then rename. Names differ, and each tensor starts at a multiple of its
+ * element (larger elements first does it).
  */
-CAD_MUST_USE enum cad_status cad_safetensors_write(const char *path, const struct cad_tensor *tensors, size_t count, struct cad_error *error);
+CAD_MUST_USE enum cad_status cad_safetensors_write(
+	const char *path, const struct cad_tensor *tensors, size_t count, struct cad_error *error);
 
 #endif

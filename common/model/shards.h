@@ -1,5 +1,6 @@
 /*
- * The safetensors files of a checkpoint: model.safetensors, or the shards that model.safetensors.index.json names, and every tensor in them by name.
+ * The safetensors files of a checkpoint: model.safetensors, or the shards that
+ * model.safetensors.index.json names, and every tensor in them by name.
  *
  * Internal to common/model. Opening blocks on the disk; afterwards immutable, any thread may read.
  */
@@ -19,9 +20,9 @@ struct cad_shard_tensor {
 };
 
 struct cad_shards {
-	struct cad_shard *list;      /* [count], ascending by file name */
+	struct cad_shard *list; /* [count], ascending by file name */
 	size_t count;
-	struct cad_shard_tensor *tensors;   /* [tensors_count], ascending by name, all different */
+	struct cad_shard_tensor *tensors; /* [tensors_count], ascending by name, all different */
 	size_t tensors_count;
 };
 

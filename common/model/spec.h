@@ -1,10 +1,13 @@
 /*
- * What a model is, as data: the differences between architectures are fields here, never branches elsewhere.
+ * What a model is, as data: the differences between architectures are fields here, never branches
+ * elsewhere.
  *
- * `cad_model_spec_read` (config.c) makes a spec from a Hugging Face config.json; after that it is immutable and may be read by any thread.
+ * `cad_model_spec_read` (config.c) makes a spec from a Hugging Face config.json; after that it is
+ * immutable and may be read by any thread.
  * The spec owns nothing but its own memory (`layers`); `cad_model_spec_fini` frees that.
  *
- * Symbols: H hidden size, V vocabulary, L layers, E experts, K experts per token, F ffn size, D head size.
+ * Symbols: H hidden size, V vocabulary, L layers, E experts, K experts per token, F ffn size, D
+ * head size.
  */
 #ifndef CADRE_MODEL_SPEC_H
 #define CADRE_MODEL_SPEC_H
@@ -16,108 +19,125 @@
 
 enum {
 	CAD_LAYERS_MAX = 512,
-	CAD_EXPERTS_MAX = 1024,      /* per layer */
+	CAD_EXPERTS_MAX = 1024, /* per layer */
 	CAD_TOPK_MAX = 32,
 	CAD_HEAD_SIZE_MAX = 256,
 	CAD_HEADS_MAX = 1024,
 	CAD_HIDDEN_MAX = 65536,
 	CAD_FFN_MAX = 262144,
 	CAD_VOCAB_MAX = 1 << 24,
-	CAD_POSITIONS_MAX = 1 << 24,   /* positions are exact in f32 up to here */
+	CAD_POSITIONS_MAX = 1 << 24, /* positions are exact in f32 up to here */
 	CAD_STOP_IDS_MAX = 16,
 	CAD_MODEL_NAME_BYTES = 64,
 };
 
-enum cad_dtype { CAD_DTYPE_F32, CAD_DTYPE_F16, CAD_DTYPE_BF16, CAD_DTYPE_F8_E4M3, CAD_DTYPE_I64, CAD_DTYPE_I32, CAD_DTYPE_U8, CAD_DTYPE_COUNT };
+enum cad_dtype {
+	CAD_DTYPE_F32,
+	CAD_DTYPE_F16,
+	CAD_DTYPE_BF16,
+	CAD_DTYPE_F8_E4M3,
+	CAD_DTYPE_I64,
+	CAD_DTYPE_I32,
+	CAD_DTYPE_U8,
+	CAD_DTYPE_COUNT
+};
 
 size_t cad_dtype_bytes(enum cad_dtype dtype);
-const char *cad_dtype_name(enum cad_dtype dtype);   /* "f32", ... */
+const char *cad_dtype_name(enum cad_dtype dtype); /* "f32", ... */
 
-/* Rotary embedding. inv_freq is computed once (rope.c), in f32 and in the steps of transformers, so that it is what transformers stores. */
+/* Rotary embedding. inv_freq is computed once (rope.c), in f32 and in the steps of transformers, so
+ * that it is what transformers stores. */
 enum cad_rope_kind { CAD_ROPE_DEFAULT, CAD_ROPE_LINEAR, CAD_ROPE_LLAMA3, CAD_ROPE_YARN };
 struct cad_rope_spec {
 	enum cad_rope_kind kind;
-	uint32_t size;               /* elements of a head that are rotated; even */
-	bool interleaved;            /* pairs (2i, 2i+1) as DeepSeek does, else (i, i + size/2) */
+	uint32_t size;    /* elements of a head that are rotated; even */
+	bool interleaved; /* pairs (2i, 2i+1) as DeepSeek does, else (i, i + size/2) */
 	double theta;
 	double factor;
-	double low_freq_factor, high_freq_factor;       /* llama3 */
-	double beta_fast, beta_slow;                    /* yarn */
-	bool truncate;                                  /* yarn: round the correction range to integers */
-	double mscale, mscale_all_dim;                  /* yarn; 0 when absent */
-	uint32_t original_positions;                    /* llama3, yarn */
-	double attention_factor;                        /* cos and sin are multiplied by this; already resolved, 1 when nothing asks for it */
+	double low_freq_factor, high_freq_factor; /* llama3 */
+	double beta_fast, beta_slow;              /* yarn */
+	bool truncate;                            /* yarn: round the correction range to integers */
+	double mscale, mscale_all_dim;            /* yarn; 0 when absent */
+	uint32_t original_positions;              /* llama3, yarn */
+	/* cos and sin are multiplied by this; already resolved, 1 when nothing asks for it */
+	double attention_factor;
 };
 /* inv_freq[size / 2]. Source: transformers modeling_rope_utils.py, the function of each kind. */
 void cad_rope_inv_freq(const struct cad_rope_spec *rope, float *inv_freq);
 
 enum cad_attention_kind { CAD_ATTENTION_GROUPED, CAD_ATTENTION_LATENT };
-enum cad_qk_norm { CAD_QK_NORM_NONE, CAD_QK_NORM_HEAD, CAD_QK_NORM_PROJECTION };   /* per head (qwen3) or over the whole projection (olmoe) */
+/* per head (qwen3) or over the whole projection (olmoe) */
+enum cad_qk_norm { CAD_QK_NORM_NONE, CAD_QK_NORM_HEAD, CAD_QK_NORM_PROJECTION };
 struct cad_attention_spec {
 	enum cad_attention_kind kind;
-	uint32_t heads, kv_heads;    /* heads % kv_heads == 0 */
-	uint32_t head_size;          /* of q and k */
-	uint32_t value_size;         /* of v; == head_size but for latent attention */
+	uint32_t heads, kv_heads; /* heads % kv_heads == 0 */
+	uint32_t head_size;       /* of q and k */
+	uint32_t value_size;      /* of v; == head_size but for latent attention */
 	bool q_bias, k_bias, v_bias, o_bias;
 	enum cad_qk_norm qk_norm;
-	float clip_qkv;              /* 0: off; q, k (after their norms) and v are clamped to [-clip, clip] */
-	float scale;                 /* scores are multiplied by this */
-	bool sinks;                  /* one learned logit a head joins the softmax (gpt_oss) */
-	uint32_t q_rank, kv_rank, nope_size, rope_size;   /* latent attention */
+	float clip_qkv; /* 0: off; q, k (after their norms) and v are clamped to [-clip, clip] */
+	float scale;    /* scores are multiplied by this */
+	bool sinks;     /* one learned logit a head joins the softmax (gpt_oss) */
+	uint32_t q_rank, kv_rank, nope_size, rope_size; /* latent attention */
 };
 
 enum cad_score { CAD_SCORE_SOFTMAX, CAD_SCORE_SIGMOID };
-enum cad_group_score { CAD_GROUP_SCORE_MAX, CAD_GROUP_SCORE_TOP2 };   /* DeepSeek-V2, DeepSeek-V3 */
+enum cad_group_score { CAD_GROUP_SCORE_MAX, CAD_GROUP_SCORE_TOP2 }; /* DeepSeek-V2, DeepSeek-V3 */
 struct cad_gate_spec {
 	uint32_t experts, topk;
 	enum cad_score score;
-	bool softmax_after_topk;     /* gpt_oss: top-k of the logits, softmax over the chosen ones */
-	bool linear_bias;            /* the gate's linear layer has a bias */
-	bool selection_bias;         /* added for the choice, not for the weight (DeepSeek-V3) */
-	uint32_t groups, groups_kept;   /* 1, 1: no groups */
+	bool softmax_after_topk;      /* gpt_oss: top-k of the logits, softmax over the chosen ones */
+	bool linear_bias;             /* the gate's linear layer has a bias */
+	bool selection_bias;          /* added for the choice, not for the weight (DeepSeek-V3) */
+	uint32_t groups, groups_kept; /* 1, 1: no groups */
 	enum cad_group_score group_score;
 	bool renormalise;
-	float renormalise_epsilon;   /* added to the sum: 1e-20 in DeepSeek-V3, else 0 */
-	float scale;                 /* routed scaling factor */
+	float renormalise_epsilon; /* added to the sum: 1e-20 in DeepSeek-V3, else 0 */
+	float scale;               /* routed scaling factor */
 };
 
-enum cad_activation { CAD_ACTIVATION_SILU, CAD_ACTIVATION_SWIGLU_CLAMPED };   /* gpt_oss: (up + 1) * gate * sigmoid(1.702 gate), clamped */
+/* gpt_oss: (up + 1) * gate * sigmoid(1.702 gate), clamped */
+enum cad_activation { CAD_ACTIVATION_SILU, CAD_ACTIVATION_SWIGLU_CLAMPED };
 struct cad_ffn_spec {
-	uint32_t size;               /* F */
+	uint32_t size; /* F */
 	enum cad_activation activation;
-	float limit;                 /* of the clamped activation */
+	float limit; /* of the clamped activation */
 	bool bias;
 };
 
 struct cad_layer_spec {
-	bool moe;                    /* else a dense ffn */
-	uint32_t window;             /* sliding window in keys, the token itself included; 0: all */
-	bool rope;                   /* this layer rotates q and k */
+	bool moe;        /* else a dense ffn */
+	uint32_t window; /* sliding window in keys, the token itself included; 0: all */
+	bool rope;       /* this layer rotates q and k */
 };
 
 struct cad_model_spec {
-	char architecture[CAD_MODEL_NAME_BYTES];   /* model_type: "mixtral", ... */
+	char architecture[CAD_MODEL_NAME_BYTES]; /* model_type: "mixtral", ... */
 	uint32_t hidden, vocab, layers_count, positions_max;
 	float norm_epsilon;
 	bool tied_embeddings;
-	enum cad_dtype dtype;        /* as config.json declares; tensors say their own */
+	enum cad_dtype dtype; /* as config.json declares; tensors say their own */
 	struct cad_attention_spec attention;
 	struct cad_rope_spec rope;
-	struct cad_gate_spec gate;           /* experts == 0: a dense model */
-	struct cad_ffn_spec expert, dense, shared;   /* size 0: none of that kind */
-	bool shared_gate;            /* the shared expert is weighed by a sigmoid (qwen2_moe) */
-	struct cad_layer_spec *layers;       /* [layers_count] */
-	int32_t bos_id;              /* -1: none */
-	int32_t eos_ids[CAD_STOP_IDS_MAX];   /* config.json's, then replaced by generation_config.json's where that has any */
+	struct cad_gate_spec gate;                 /* experts == 0: a dense model */
+	struct cad_ffn_spec expert, dense, shared; /* size 0: none of that kind */
+	bool shared_gate;                          /* the shared expert is weighed by a sigmoid (qwen2_moe) */
+	struct cad_layer_spec *layers;             /* [layers_count] */
+	int32_t bos_id;                            /* -1: none */
+	/* config.json's, then replaced by generation_config.json's where that has any */
+	int32_t eos_ids[CAD_STOP_IDS_MAX];
 	uint32_t eos_ids_count;
 };
 
-/* Reads DIR/config.json (and generation_config.json for the end-of-sequence ids, where it exists). The error names file and key. */
-CAD_MUST_USE enum cad_status cad_model_spec_read(const char *directory, struct cad_model_spec *spec, struct cad_error *error);
-/* The same from memory, for tests and the fuzzer. `name` is how errors call the text; `generation` may be NULL. */
-CAD_MUST_USE enum cad_status cad_model_spec_parse(const char *name, const char *config, size_t config_bytes, const char *generation, size_t generation_bytes,
-                                                  struct cad_model_spec *spec, struct cad_error *error);
+/* Reads DIR/config.json (and generation_config.json for the end-of-sequence ids, where it exists).
+ * The error names file and key. */
+CAD_MUST_USE enum cad_status cad_model_spec_read(
+	const char *directory, struct cad_model_spec *spec, struct cad_error *error);
+/* The same from memory, for tests and the fuzzer. `name` is how errors call the text; `generation`
+ * may be NULL. */
+CAD_MUST_USE enum cad_status cad_model_spec_parse(const char *name, const char *config, size_t config_bytes,
+	const char *generation, size_t generation_bytes, struct cad_model_spec *spec, struct cad_error *error);
 void cad_model_spec_fini(struct cad_model_spec *spec);
-uint32_t cad_model_spec_moe_layers(const struct cad_model_spec *spec);   /* how many layers route */
+uint32_t cad_model_spec_moe_layers(const struct cad_model_spec *spec); /* how many layers route */
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * What each role of a tensor is called and which shape it has. Names are those of the published checkpoints; a family's own names (archs.c) go before these.
+ * What each role of a tensor is called and which shape it has. Names are those of the published
+ * checkpoints; a family's own names (archs.c) go before these.
  */
 #include "common/model/archs.h"
 
@@ -51,7 +52,8 @@ static const char *find_pattern(const struct cad_tensor_name *names, size_t coun
 	return NULL;
 }
 
-bool cad_tensor_name(const struct cad_arch *arch, enum cad_role role, uint32_t layer, uint32_t expert, char *name, size_t bytes)
+bool cad_tensor_name(
+	const struct cad_arch *arch, enum cad_role role, uint32_t layer, uint32_t expert, char *name, size_t bytes)
 {
 	const char *pattern = find_pattern(arch->names, arch->names_count, role);
 	if (!pattern)
@@ -67,20 +69,38 @@ bool cad_tensor_name(const struct cad_arch *arch, enum cad_role role, uint32_t l
 			name[at++] = *pattern++;
 		}
 	}
+
 	CAD_ASSERT(at < bytes);
 	name[at] = 0;
 	return true;
 }
 
-static struct cad_tensor_want vector(bool wanted, uint64_t n) { return (struct cad_tensor_want){ .wanted = wanted, .rank = 1, .shape = { n } }; }
+static struct cad_tensor_want vector(bool wanted, uint64_t n)
+{
+	return (struct cad_tensor_want){
+		.wanted = wanted,
+		.rank = 1,
+		.shape = { n },
+	};
+}
 
-static struct cad_tensor_want matrix(bool wanted, uint64_t n, uint64_t k) { return (struct cad_tensor_want){ .wanted = wanted, .rank = 2, .shape = { n, k } }; }
+static struct cad_tensor_want matrix(bool wanted, uint64_t n, uint64_t k)
+{
+	return (struct cad_tensor_want){
+		.wanted = wanted,
+		.rank = 2,
+		.shape = { n, k },
+	};
+}
 
 static struct cad_tensor_want attention_wanted(const struct cad_model_spec *spec, enum cad_role role)
 {
 	const struct cad_attention_spec *a = &spec->attention;
-	bool latent = a->kind == CAD_ATTENTION_LATENT, grouped = !latent, projection = a->qk_norm == CAD_QK_NORM_PROJECTION;
-	uint64_t hidden = spec->hidden, head = a->head_size, q = a->heads * head, k = a->kv_heads * head, v = (uint64_t)a->kv_heads * a->value_size;
+	bool latent = a->kind == CAD_ATTENTION_LATENT, grouped = !latent,
+	     projection = a->qk_norm == CAD_QK_NORM_PROJECTION;
+	uint64_t hidden = spec->hidden, head = a->head_size, q = a->heads * head, k = a->kv_heads * head,
+		 v = (uint64_t)a->kv_heads * a->value_size;
+
 	switch (role) {
 	case CAD_ROLE_Q: return matrix(grouped || a->q_rank == 0, q, hidden);
 	case CAD_ROLE_K: return matrix(grouped, k, hidden);
@@ -105,8 +125,10 @@ static struct cad_tensor_want attention_wanted(const struct cad_model_spec *spec
 
 static struct cad_tensor_want ffn_wanted(const struct cad_model_spec *spec, enum cad_role role, bool moe)
 {
-	uint64_t hidden = spec->hidden, dense = spec->dense.size, expert = spec->expert.size, shared = spec->shared.size, experts = spec->gate.experts;
+	uint64_t hidden = spec->hidden, dense = spec->dense.size, expert = spec->expert.size,
+		 shared = spec->shared.size, experts = spec->gate.experts;
 	bool bias = moe && spec->expert.bias;
+
 	switch (role) {
 	case CAD_ROLE_FFN_GATE:
 	case CAD_ROLE_FFN_UP: return matrix(!moe, dense, hidden);
@@ -136,13 +158,16 @@ struct cad_tensor_want cad_tensor_wanted(const struct cad_model_spec *spec, enum
 	case CAD_ROLE_FINAL_NORM:
 	case CAD_ROLE_ATTENTION_NORM:
 	case CAD_ROLE_FFN_NORM: return vector(true, spec->hidden);
-	default: return role < CAD_ROLE_FFN_NORM ? attention_wanted(spec, role) : ffn_wanted(spec, role, spec->layers[layer].moe);
+	default:
+		return role < CAD_ROLE_FFN_NORM ? attention_wanted(spec, role)
+						: ffn_wanted(spec, role, spec->layers[layer].moe);
 	}
 }
 
 bool cad_tensor_is_harmless(const struct cad_model_spec *spec, const char *name)
 {
-	static const char frequencies[] = ".rotary_emb.inv_freq";   /* computed, not learned; old checkpoints carry it */
+	/* computed, not learned; old checkpoints carry it */
+	static const char frequencies[] = ".rotary_emb.inv_freq";
 	size_t length = strlen(name), tail = sizeof frequencies - 1;
 	if (length >= tail && strcmp(name + length - tail, frequencies) == 0)
 		return true;

@@ -12,6 +12,7 @@ static uint64_t figure_of(const char *path, const char *key)
 	unsigned long long value = 0;
 	size_t size = strlen(key);
 	FILE *file = fopen(path, "re");
+
 	while (file && fgets(line, sizeof line, file))
 		if (strncmp(line, key, size) == 0 && sscanf(line + size, " %llu", &value) == 1)
 			break;
@@ -36,7 +37,8 @@ static uint64_t free_in(const char *directory)
 	return limit > used ? limit - used : 0;
 }
 
-/* "/system.slice/cadre.service", from the line "0::/system.slice/cadre.service"; "" where there is none. */
+/* "/system.slice/cadre.service", from the line "0::/system.slice/cadre.service"; "" where there is
+ * none. */
 static void cgroup_of(const char *root, char *name, size_t bytes)
 {
 	char path[PATH_MAX], line[PATH_MAX];
@@ -56,6 +58,7 @@ uint64_t cad_memory_free_bytes(const char *root)
 	snprintf(path, sizeof path, "%s/proc/meminfo", root);
 	uint64_t least = figure_of(path, "MemAvailable:") * 1024;
 	cgroup_of(root, name, sizeof name);
+
 	/* From the process's own group up to the root; in a container its own is the root. */
 	for (bool more = true; more;) {
 		snprintf(path, sizeof path, "%s/sys/fs/cgroup%s", root, name);
@@ -66,5 +69,6 @@ uint64_t cad_memory_free_bytes(const char *root)
 		if (slash)
 			*slash = 0;
 	}
+
 	return least;
 }

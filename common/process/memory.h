@@ -6,7 +6,8 @@
 
 #include <stdint.h>
 
-/* What is free on the machine, or under the tightest limit of the process's cgroup and those above it (v2), whichever is less. Files in the page cache count as free.
+/* What is free on the machine, or under the tightest limit of the process's cgroup and those above
+ * it (v2), whichever is less. Files in the page cache count as free.
  * `root` is "" but in tests: where /proc and /sys are. */
 uint64_t cad_memory_free_bytes(const char *root);
 

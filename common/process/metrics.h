@@ -1,10 +1,13 @@
 /*
- * Metrics in the text format of Prometheus: counters, gauges and histograms, registered at start-up, updated without locks, rendered on demand.
+ * Metrics in the text format of Prometheus: counters, gauges and histograms, registered at
+ * start-up, updated without locks, rendered on demand.
  *
- * A registry is created and destroyed by main(); what it hands out lives as long as it does. Registering and rendering take a lock of the
- * registry and may allocate; updates are atomic, allocate nothing, and may come from any thread, the step path included.
- * Registration never fails where it is written: when memory runs out the caller gets a metric that counts into the void, and cad_metrics_status
- * tells once, at the end of start-up. A malformed name, or one name registered as two kinds, is a programmer's mistake.
+ * A registry is created and destroyed by main(); what it hands out lives as long as it does.
+ * Registering and rendering take a lock of the registry and may allocate; updates are atomic,
+ * allocate nothing, and may come from any thread, the step path included.
+ * Registration never fails where it is written: when memory runs out the caller gets a metric that
+ * counts into the void, and cad_metrics_status tells once, at the end of start-up. A malformed
+ * name, or one name registered as two kinds, is a programmer's mistake.
  */
 #ifndef CADRE_COMMON_PROCESS_METRICS_H
 #define CADRE_COMMON_PROCESS_METRICS_H
@@ -18,24 +21,31 @@ struct cad_counter;
 struct cad_gauge;
 struct cad_histogram;
 
-struct cad_label { const char *name, *value; };   /* copied; the value may be any UTF-8 */
+struct cad_label {
+	const char *name, *value;
+}; /* copied; the value may be any UTF-8 */
 
 CAD_MUST_USE enum cad_status cad_metrics_create(struct cad_metrics **metrics);
 void cad_metrics_destroy(struct cad_metrics *metrics);
 /* CAD_ERR_MEMORY when a registration found no room. */
 CAD_MUST_USE enum cad_status cad_metrics_status(const struct cad_metrics *metrics);
 
-/* Asking again for a name with the same labels gives the same metric. labels may be NULL when there are none. Counters end in "_total". */
-struct cad_counter *cad_metrics_counter(struct cad_metrics *metrics, const char *name, const char *help, const struct cad_label *labels, size_t labels_count);
-struct cad_gauge *cad_metrics_gauge(struct cad_metrics *metrics, const char *name, const char *help, const struct cad_label *labels, size_t labels_count);
+/* Asking again for a name with the same labels gives the same metric. labels may be NULL when there
+ * are none. Counters end in "_total". */
+struct cad_counter *cad_metrics_counter(struct cad_metrics *metrics, const char *name, const char *help,
+	const struct cad_label *labels, size_t labels_count);
+struct cad_gauge *cad_metrics_gauge(struct cad_metrics *metrics, const char *name, const char *help,
+	const struct cad_label *labels, size_t labels_count);
 /* bounds: ascending upper bounds, +Inf is added; at most CAD_HISTOGRAM_BOUNDS_MAX. */
 enum { CAD_HISTOGRAM_BOUNDS_MAX = 32, CAD_LABELS_MAX = 8 };
-struct cad_histogram *cad_metrics_histogram(struct cad_metrics *metrics, const char *name, const char *help, const struct cad_label *labels, size_t labels_count,
-                                            const double *bounds, size_t bounds_count);
+struct cad_histogram *cad_metrics_histogram(struct cad_metrics *metrics, const char *name, const char *help,
+	const struct cad_label *labels, size_t labels_count, const double *bounds, size_t bounds_count);
 /* A gauge or a counter whose value is asked for at rendering, in the renderer's thread. */
 typedef double cad_metric_read_fn(void *context);
-void cad_metrics_gauge_read(struct cad_metrics *metrics, const char *name, const char *help, const struct cad_label *labels, size_t labels_count, cad_metric_read_fn *read, void *context);
-void cad_metrics_counter_read(struct cad_metrics *metrics, const char *name, const char *help, const struct cad_label *labels, size_t labels_count, cad_metric_read_fn *read, void *context);
+void cad_metrics_gauge_read(struct cad_metrics *metrics, const char *name, const char *help,
+	const struct cad_label *labels, size_t labels_count, cad_metric_read_fn *read, void *context);
+void cad_metrics_counter_read(struct cad_metrics *metrics, const char *name, const char *help,
+	const struct cad_label *labels, size_t labels_count, cad_metric_read_fn *read, void *context);
 
 void cad_counter_add(struct cad_counter *counter, uint64_t amount);
 uint64_t cad_counter_value(const struct cad_counter *counter);

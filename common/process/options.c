@@ -12,8 +12,10 @@
 
 const char cad_version[] = CADRE_VERSION;
 
-const struct cad_choice cad_log_level_choices[] = { { "debug", CAD_LOG_DEBUG }, { "info", CAD_LOG_INFO }, { "warn", CAD_LOG_WARN }, { "error", CAD_LOG_ERROR }, { NULL, 0 } };
-const struct cad_choice cad_log_format_choices[] = { { "logfmt", CAD_LOG_LOGFMT }, { "json", CAD_LOG_JSON }, { NULL, 0 } };
+const struct cad_choice cad_log_level_choices[] = { { "debug", CAD_LOG_DEBUG }, { "info", CAD_LOG_INFO },
+	{ "warn", CAD_LOG_WARN }, { "error", CAD_LOG_ERROR }, { NULL, 0 } };
+const struct cad_choice cad_log_format_choices[] = { { "logfmt", CAD_LOG_LOGFMT }, { "json", CAD_LOG_JSON },
+	{ NULL, 0 } };
 
 enum { NAME_BYTES_MAX = 64 };
 
@@ -22,14 +24,14 @@ static const char *const source_names[] = { "default", "file", "environment", "f
 
 /* What is known of one option before its text is read. */
 struct entry {
-	char *text;                  /* NULL: not given anywhere */
+	char *text; /* NULL: not given anywhere */
 	enum source source;
 };
 
 struct cad_options {
 	const struct cad_options_spec *spec;
-	struct entry *entries;       /* [spec->count] */
-	char *config;                /* the file of --config, or NULL */
+	struct entry *entries; /* [spec->count] */
+	char *config;          /* the file of --config, or NULL */
 	bool help, version, print_config, check_config;
 	char **positional;
 	size_t positional_count;
@@ -43,6 +45,7 @@ void cad_options_destroy(struct cad_options *options)
 {
 	if (!options)
 		return;
+
 	for (size_t i = 0; options->entries && i < options->spec->count; i++)
 		free(options->entries[i].text);
 	for (size_t i = 0; i < options->positional_count; i++)
@@ -53,7 +56,10 @@ void cad_options_destroy(struct cad_options *options)
 	free(options);
 }
 
-static enum cad_status no_memory(struct cad_error *error) { return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the options"); }
+static enum cad_status no_memory(struct cad_error *error)
+{
+	return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the options");
+}
 
 static enum cad_status text_set(char **to, const char *text, struct cad_error *error)
 {
@@ -65,7 +71,8 @@ static enum cad_status text_set(char **to, const char *text, struct cad_error *e
 	return CAD_OK;
 }
 
-static enum cad_status entry_set(struct cad_options *options, size_t index, enum source source, const char *text, struct cad_error *error)
+static enum cad_status entry_set(
+	struct cad_options *options, size_t index, enum source source, const char *text, struct cad_error *error)
 {
 	options->entries[index].source = source;
 	return text_set(&options->entries[index].text, text, error);
@@ -82,10 +89,12 @@ static bool find(const struct cad_options_spec *spec, const char *name, size_t l
 }
 
 /* ", did you mean --threads?" or nothing. `mark` is what stands before a name where it was written. */
-static enum cad_status unknown(const struct cad_options_spec *spec, const char *where, const char *mark, const char *name, struct cad_error *error)
+static enum cad_status unknown(const struct cad_options_spec *spec, const char *where, const char *mark,
+	const char *name, struct cad_error *error)
 {
 	const char *nearest = NULL;
 	const char **names = malloc((spec->count + COMMON_COUNT) * sizeof *names);
+
 	if (names) {
 		for (size_t i = 0; i < spec->count; i++)
 			names[i] = spec->table[i].name;
@@ -93,42 +102,54 @@ static enum cad_status unknown(const struct cad_options_spec *spec, const char *
 		nearest = cad_nearest_name(name, names, spec->count + COMMON_COUNT);
 		free(names);
 	}
+
 	if (nearest)
-		return cad_error_set(error, CAD_ERR_INVALID, "%sthere is no option %s%s; did you mean %s%s?", where, mark, name, mark, nearest);
-	return cad_error_set(error, CAD_ERR_INVALID, "%sthere is no option %s%s; '%s --help' lists them", where, mark, name, spec->program);
+		return cad_error_set(error, CAD_ERR_INVALID, "%sthere is no option %s%s; did you mean %s%s?", where,
+			mark, name, mark, nearest);
+	return cad_error_set(error, CAD_ERR_INVALID, "%sthere is no option %s%s; '%s --help' lists them", where, mark,
+		name, spec->program);
 }
 
 static enum cad_status positional_add(struct cad_options *options, const char *text, struct cad_error *error)
 {
 	const struct cad_options_spec *spec = options->spec;
 	if (!spec->positional)
-		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is one argument too many: %s takes options only", text, spec->program);
+		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is one argument too many: %s takes options only",
+			text, spec->program);
 	if (options->positional_count == spec->positional_max)
-		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is one argument too many: %s takes %s", text, spec->program, spec->positional);
+		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is one argument too many: %s takes %s", text,
+			spec->program, spec->positional);
 	options->positional[options->positional_count] = strdup(text);
 	if (!options->positional[options->positional_count])
 		return no_memory(error);
 	options->positional_count++;
+
 	return CAD_OK;
 }
 
 /* One of the flags that every program has; *taken says whether it was. */
-static enum cad_status common_flag(struct cad_options *options, const char *name, size_t length, const char *value, char *const *next, size_t *used, bool *taken, struct cad_error *error)
+static enum cad_status common_flag(struct cad_options *options, const char *name, size_t length, const char *value,
+	char *const *next, size_t *used, bool *taken, struct cad_error *error)
 {
-	bool *const switches[COMMON_COUNT] = { NULL, &options->help, &options->version, &options->print_config, &options->check_config };
+	bool *const switches[COMMON_COUNT] = { NULL, &options->help, &options->version, &options->print_config,
+		&options->check_config };
+
 	*taken = true;
+
 	for (size_t i = 0; i < COMMON_COUNT; i++) {
 		if (strlen(common_names[i]) != length || memcmp(common_names[i], name, length) != 0)
 			continue;
 		if (switches[i]) {
 			*switches[i] = true;
-			return value ? cad_error_set(error, CAD_ERR_INVALID, "--%s takes no value", common_names[i]) : CAD_OK;
+			return value ? cad_error_set(error, CAD_ERR_INVALID, "--%s takes no value", common_names[i])
+				     : CAD_OK;
 		}
 		if (!value && !*next)
 			return cad_error_set(error, CAD_ERR_INVALID, "--config needs the name of a YAML file");
 		*used = value ? 1 : 2;
 		return text_set(&options->config, value ? value : *next, error);
 	}
+
 	*taken = false;
 	return CAD_OK;
 }
@@ -139,15 +160,18 @@ static enum cad_status flag(struct cad_options *options, char *const *arguments,
 	const char *name = arguments[0] + 2, *equals = strchr(name, '='), *value = equals ? equals + 1 : NULL;
 	size_t length = equals ? (size_t)(equals - name) : strlen(name), index;
 	bool taken;
+
 	*used = 1;
 	enum cad_status status = common_flag(options, name, length, value, arguments + 1, used, &taken, error);
 	if (taken || status != CAD_OK)
 		return status;
+
 	if (!find(options->spec, name, length, &index)) {
 		char cut[NAME_BYTES_MAX];
 		snprintf(cut, sizeof cut, "%.*s", (int)(length < sizeof cut ? length : sizeof cut - 1), name);
 		return unknown(options->spec, "", "--", cut, error);
 	}
+
 	if (options->entries[index].text)
 		return cad_error_set(error, CAD_ERR_INVALID, "--%s is given twice", options->spec->table[index].name);
 	if (value)
@@ -155,8 +179,10 @@ static enum cad_status flag(struct cad_options *options, char *const *arguments,
 	if (options->spec->table[index].type == CAD_OPTION_TYPE_BOOL)
 		return entry_set(options, index, SOURCE_FLAG, "true", error);
 	if (!arguments[1])
-		return cad_error_set(error, CAD_ERR_INVALID, "--%s needs a value: %s", options->spec->table[index].name, options->spec->table[index].help);
+		return cad_error_set(error, CAD_ERR_INVALID, "--%s needs a value: %s", options->spec->table[index].name,
+			options->spec->table[index].help);
 	*used = 2;
+
 	return entry_set(options, index, SOURCE_FLAG, arguments[1], error);
 }
 
@@ -175,7 +201,9 @@ static enum cad_status flags_read(struct cad_options *options, int argc, char **
 		} else if (!flags_over && strncmp(argv[i], "--", 2) == 0) {
 			status = flag(options, argv + i, &used, error);
 		} else if (!flags_over && argv[i][0] == '-' && argv[i][1]) {
-			status = cad_error_set(error, CAD_ERR_INVALID, "'%s' is no option: options begin with two dashes (after '--' it would be an argument)", argv[i]);
+			status = cad_error_set(error, CAD_ERR_INVALID,
+				"'%s' is no option: options begin with two dashes (after '--' it would be an argument)",
+				argv[i]);
 		} else {
 			status = positional_add(options, argv[i], error);
 		}
@@ -198,6 +226,7 @@ static enum cad_status environment_read(struct cad_options *options, struct cad_
 {
 	char name[NAME_BYTES_MAX + 8];
 	enum cad_status status = CAD_OK;
+
 	for (size_t i = 0; i < options->spec->count && status == CAD_OK; i++) {
 		environment_name(options->spec->table[i].name, name);
 		const char *text = options->entries[i].text ? NULL : getenv(name);
@@ -208,10 +237,13 @@ static enum cad_status environment_read(struct cad_options *options, struct cad_
 	return config && *config && status == CAD_OK ? text_set(&options->config, config, error) : status;
 }
 
-static enum cad_status file_pair(struct cad_options *options, yaml_document_t *document, const yaml_node_pair_t *pair, bool *seen, struct cad_error *error)
+static enum cad_status file_pair(struct cad_options *options, yaml_document_t *document, const yaml_node_pair_t *pair,
+	bool *seen, struct cad_error *error)
 {
-	const yaml_node_t *key = yaml_document_get_node(document, pair->key), *value = yaml_document_get_node(document, pair->value);
+	const yaml_node_t *key = yaml_document_get_node(document, pair->key),
+			  *value = yaml_document_get_node(document, pair->value);
 	char where[CAD_ERROR_TEXT_BYTES / 2];
+
 	snprintf(where, sizeof where, "%s, line %zu: ", options->config, key->start_mark.line + 1);
 	if (key->type != YAML_SCALAR_NODE)
 		return cad_error_set(error, CAD_ERR_INVALID, "%sa key must be the name of an option", where);
@@ -224,7 +256,9 @@ static enum cad_status file_pair(struct cad_options *options, yaml_document_t *d
 	if (seen[index])
 		return cad_error_set(error, CAD_ERR_INVALID, "%s%s is given twice", where, name);
 	seen[index] = true;
-	/* Read at once, so that a value that a flag overrides is checked too and the error can name the line. */
+
+	/* Read at once, so that a value that a flag overrides is checked too and the error can name
+	 * the line. */
 	struct cad_option probe = options->spec->table[index];
 	probe.offset = 0;
 	uint64_t ignored[1];
@@ -240,16 +274,19 @@ static enum cad_status file_mapping(struct cad_options *options, yaml_document_t
 {
 	const yaml_node_t *root = yaml_document_get_root_node(document);
 	if (!root)
-		return CAD_OK;   /* an empty file */
+		return CAD_OK; /* an empty file */
 	if (root->type != YAML_MAPPING_NODE)
 		return cad_error_set(error, CAD_ERR_INVALID, "%s: expected lines 'option: value'", options->config);
+
 	bool *seen = calloc(options->spec->count + 1, sizeof *seen);
 	if (!seen)
 		return no_memory(error);
 	enum cad_status status = CAD_OK;
-	for (const yaml_node_pair_t *pair = root->data.mapping.pairs.start; pair < root->data.mapping.pairs.top && status == CAD_OK; pair++)
+	for (const yaml_node_pair_t *pair = root->data.mapping.pairs.start;
+		pair < root->data.mapping.pairs.top && status == CAD_OK; pair++)
 		status = file_pair(options, document, pair, seen, error);
 	free(seen);
+
 	return status;
 }
 
@@ -257,7 +294,8 @@ static enum cad_status file_read(struct cad_options *options, struct cad_error *
 {
 	FILE *file = fopen(options->config, "re");
 	if (!file)
-		return cad_error_set(error, CAD_ERR_IO, "cannot open the configuration file '%s': %s", options->config, strerror(errno));
+		return cad_error_set(error, CAD_ERR_IO, "cannot open the configuration file '%s': %s", options->config,
+			strerror(errno));
 	yaml_parser_t parser;
 	yaml_document_t document;
 	enum cad_status status;
@@ -265,17 +303,23 @@ static enum cad_status file_read(struct cad_options *options, struct cad_error *
 		status = no_memory(error);
 		goto close_file;
 	}
+
 	yaml_parser_set_input_file(&parser, file);
+
 	if (!yaml_parser_load(&parser, &document)) {
-		status = cad_error_set(error, CAD_ERR_INVALID, "%s, line %zu: %s", options->config, parser.problem_mark.line + 1, parser.problem ? parser.problem : "this is not YAML");
+		status = cad_error_set(error, CAD_ERR_INVALID, "%s, line %zu: %s", options->config,
+			parser.problem_mark.line + 1, parser.problem ? parser.problem : "this is not YAML");
 		goto delete_parser;
 	}
+
 	status = file_mapping(options, &document, error);
 	yaml_document_delete(&document);
+
 delete_parser:
 	yaml_parser_delete(&parser);
 close_file:
 	fclose(file);
+
 	return status;
 }
 
@@ -290,7 +334,8 @@ static enum cad_status values_read(struct cad_options *options, void *values, st
 		else
 			snprintf(label, sizeof label, "--%s", option->name);
 		if (!option->default_text && (!entry->text || !entry->text[0]))
-			return cad_error_set(error, CAD_ERR_INVALID, "--%s is %s: %s", option->name, entry->text ? "empty" : "needed", option->help);
+			return cad_error_set(error, CAD_ERR_INVALID, "--%s is %s: %s", option->name,
+				entry->text ? "empty" : "needed", option->help);
 		if (!entry->text) {
 			enum cad_status status = entry_set(options, i, SOURCE_DEFAULT, option->default_text, error);
 			if (status != CAD_OK)
@@ -312,7 +357,9 @@ static void print_choices(const struct cad_option *option)
 static void print_help(const struct cad_options_spec *spec)
 {
 	static const char *const hints[] = { " TEXT", " N", " N", " BYTES", " NUMBER", "", "", " DURATION" };
-	printf("Usage: %s [options]%s%s\n%s\n\nOptions:\n", spec->program, spec->positional ? " " : "", spec->positional ? spec->positional : "", spec->summary);
+	printf("Usage: %s [options]%s%s\n%s\n\nOptions:\n", spec->program, spec->positional ? " " : "",
+		spec->positional ? spec->positional : "", spec->summary);
+
 	for (size_t i = 0; i < spec->count; i++) {
 		const struct cad_option *option = &spec->table[i];
 		char range[200];
@@ -326,9 +373,12 @@ static void print_help(const struct cad_options_spec *spec)
 		else if (option->type == CAD_OPTION_TYPE_BOOL && strcmp(option->default_text, "true") == 0)
 			printf(" (default true; --%s=false)", option->name);
 		else if (*option->default_text && option->type != CAD_OPTION_TYPE_BOOL)
-			printf(" (default %s%s%s)", option->default_text, *range && option->type != CAD_OPTION_TYPE_ENUM ? "; " : "", option->type != CAD_OPTION_TYPE_ENUM ? range : "");
+			printf(" (default %s%s%s)", option->default_text,
+				*range && option->type != CAD_OPTION_TYPE_ENUM ? "; " : "",
+				option->type != CAD_OPTION_TYPE_ENUM ? range : "");
 		putchar('\n');
 	}
+
 	printf("  --config FILE\n        YAML file with lines 'option: value'\n"
 	       "  --print-config\n        print every option with its value and where it came from, as such a file, and exit\n"
 	       "  --check-config\n        check all options and exit\n"
@@ -351,7 +401,8 @@ static void print_config(const struct cad_options *options)
 	}
 }
 
-static enum cad_status read_all(struct cad_options *options, int argc, char **argv, void *values, struct cad_error *error)
+static enum cad_status read_all(
+	struct cad_options *options, int argc, char **argv, void *values, struct cad_error *error)
 {
 	enum cad_status status = flags_read(options, argc, argv, error);
 	if (status != CAD_OK || options->help || options->version)
@@ -378,26 +429,30 @@ static bool answered(const struct cad_options *options)
 	return true;
 }
 
-enum cad_status cad_options_parse(const struct cad_options_spec *spec, int argc, char **argv, void *values, struct cad_options **options,
-                                  enum cad_options_action *action, struct cad_error *error)
+enum cad_status cad_options_parse(const struct cad_options_spec *spec, int argc, char **argv, void *values,
+	struct cad_options **options, enum cad_options_action *action, struct cad_error *error)
 {
 	struct cad_options *made = calloc(1, sizeof *made);
 	if (!made)
 		return no_memory(error);
+
 	made->spec = spec;
 	made->entries = calloc(spec->count + 1, sizeof *made->entries);
 	made->positional = calloc(spec->positional_max + 1u, sizeof *made->positional);
-	enum cad_status status = made->entries && made->positional ? read_all(made, argc, argv, values, error) : no_memory(error);
+	enum cad_status status =
+		made->entries && made->positional ? read_all(made, argc, argv, values, error) : no_memory(error);
 	if (status != CAD_OK) {
 		cad_options_destroy(made);
 		return status;
 	}
+
 	if (answered(made)) {
 		cad_options_destroy(made);
 		*options = NULL;
 		*action = CAD_OPTIONS_EXIT;
 		return CAD_OK;
 	}
+
 	*options = made;
 	*action = CAD_OPTIONS_RUN;
 	return CAD_OK;
@@ -418,10 +473,12 @@ const char *cad_options_source(const struct cad_options *options, const char *na
 	return source_names[options->entries[index].source];
 }
 
-bool cad_options_main(const struct cad_options_spec *spec, int argc, char **argv, void *values, struct cad_options **options, int *exit_code)
+bool cad_options_main(const struct cad_options_spec *spec, int argc, char **argv, void *values,
+	struct cad_options **options, int *exit_code)
 {
 	struct cad_error error;
 	enum cad_options_action action;
+
 	if (cad_options_parse(spec, argc, argv, values, options, &action, &error) != CAD_OK) {
 		fprintf(stderr, "%s: %s\n", spec->program, error.text);
 		*exit_code = 2;

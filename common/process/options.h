@@ -1,17 +1,21 @@
 /*
- * Options of a program: one table, one line an option, four sources in order of strength: flags (`--name value`, `--name=value`), environment
- * (CADRE_NAME), the YAML file that --config names, defaults. From the same table come --help, --version, --print-config and --check-config.
+ * Options of a program: one table, one line an option, four sources in order of strength: flags
+ * (`--name value`, `--name=value`), environment (CADRE_NAME), the YAML file that --config names,
+ * defaults. From the same table come --help, --version, --print-config and --check-config.
  *
  *     struct ex_options { const char *model; uint32_t threads; uint64_t memory; enum kn_isa isa; };
  *     static const struct cad_option table[] = {
- *         CAD_OPTION_STRING(struct ex_options, model, "model", NULL, "directory of the checkpoint"),
- *         CAD_OPTION_U32(struct ex_options, threads, "threads", "0", 0, 64, "compute threads; 0: all cores"),
- *         CAD_OPTION_BYTES(struct ex_options, memory, "memory", "4G", 0, UINT64_MAX, "room for expert weights"),
- *         CAD_OPTION_ENUM(struct ex_options, isa, "isa", "auto", isa_choices, "instruction set"),
+ *         CAD_OPTION_STRING(struct ex_options, model, "model", NULL, "directory of the
+ *         checkpoint"), CAD_OPTION_U32(struct ex_options, threads, "threads", "0", 0, 64, "compute
+ *         threads; 0: all cores"), CAD_OPTION_BYTES(struct ex_options, memory, "memory", "4G", 0,
+ *         UINT64_MAX, "room for expert weights"), CAD_OPTION_ENUM(struct ex_options, isa, "isa",
+ *         "auto", isa_choices, "instruction set"),
  *     };
  *
- * Defaults are text, read by the same code as a flag's value. A default of NULL makes the option required; a string that is optional has "".
- * A wrong name is answered with the nearest known one; a value out of range with option, value and range. Unknown keys of the file are errors.
+ * Defaults are text, read by the same code as a flag's value. A default of NULL makes the option
+ * required; a string that is optional has "".
+ * A wrong name is answered with the nearest known one; a value out of range with option, value and
+ * range. Unknown keys of the file are errors.
  * Called once at start-up, in one thread; may allocate, reads files, blocks on them.
  */
 #ifndef CADRE_COMMON_PROCESS_OPTIONS_H
@@ -23,55 +27,81 @@
 #include <stdint.h>
 
 enum cad_option_type {
-	CAD_OPTION_TYPE_STRING,      /* const char * */
-	CAD_OPTION_TYPE_U32,         /* uint32_t */
-	CAD_OPTION_TYPE_U64,         /* uint64_t */
-	CAD_OPTION_TYPE_BYTES,       /* uint64_t; 4096, 64K, 1.5G: powers of 1024, KiB and the like are taken too */
-	CAD_OPTION_TYPE_F64,         /* double */
-	CAD_OPTION_TYPE_BOOL,        /* bool; a flag without a value means true */
-	CAD_OPTION_TYPE_ENUM,        /* an enum of four bytes */
-	CAD_OPTION_TYPE_DURATION,    /* uint64_t nanoseconds; 500us, 20ms, 1.5s, 2m, 1h */
+	CAD_OPTION_TYPE_STRING,   /* const char * */
+	CAD_OPTION_TYPE_U32,      /* uint32_t */
+	CAD_OPTION_TYPE_U64,      /* uint64_t */
+	CAD_OPTION_TYPE_BYTES,    /* uint64_t; 4096, 64K, 1.5G: powers of 1024, KiB and the like are taken too */
+	CAD_OPTION_TYPE_F64,      /* double */
+	CAD_OPTION_TYPE_BOOL,     /* bool; a flag without a value means true */
+	CAD_OPTION_TYPE_ENUM,     /* an enum of four bytes */
+	CAD_OPTION_TYPE_DURATION, /* uint64_t nanoseconds; 500us, 20ms, 1.5s, 2m, 1h */
 };
 
 struct cad_choice {
-	const char *name;            /* NULL ends the array */
+	const char *name; /* NULL ends the array */
 	uint32_t value;
 };
 
 struct cad_option {
-	const char *name;            /* lower-case words with dashes: "log-level" is --log-level, CADRE_LOG_LEVEL, log-level: */
+	/* lower-case words with dashes: "log-level" is --log-level, CADRE_LOG_LEVEL, log-level: */
+	const char *name;
 	enum cad_option_type type;
-	size_t offset;               /* of the member that takes the value */
-	const char *default_text;    /* NULL: required */
-	double real_min, real_max;   /* F64 */
-	uint64_t min, max;           /* U32, U64, BYTES, DURATION (ns) */
-	const struct cad_choice *choices;   /* ENUM */
-	const char *help;            /* one line */
+	size_t offset;                    /* of the member that takes the value */
+	const char *default_text;         /* NULL: required */
+	double real_min, real_max;        /* F64 */
+	uint64_t min, max;                /* U32, U64, BYTES, DURATION (ns) */
+	const struct cad_choice *choices; /* ENUM */
+	const char *help;                 /* one line */
 };
 
 /* _Generic refuses a member of another type than the option's. */
-#define CAD_OPTION_OFFSET(owner, member, ...) _Generic(((owner *)0)->member, __VA_ARGS__: offsetof(owner, member))
+#define CAD_OPTION_OFFSET(owner, member, ...) _Generic(((owner *)0)->member, __VA_ARGS__ : offsetof(owner, member))
 #define CAD_OPTION_STRING(owner, member, flag, text, about) \
-	{ .name = (flag), .type = CAD_OPTION_TYPE_STRING, .offset = CAD_OPTION_OFFSET(owner, member, const char *), .default_text = (text), .help = (about) }
+	{ \
+		.name = (flag), .type = CAD_OPTION_TYPE_STRING, \
+		.offset = CAD_OPTION_OFFSET(owner, member, const char *), .default_text = (text), .help = (about), \
+	}
 #define CAD_OPTION_U32(owner, member, flag, text, lowest, highest, about) \
-	{ .name = (flag), .type = CAD_OPTION_TYPE_U32, .offset = CAD_OPTION_OFFSET(owner, member, uint32_t), .default_text = (text), .min = (lowest), .max = (highest), .help = (about) }
+	{ \
+		.name = (flag), .type = CAD_OPTION_TYPE_U32, .offset = CAD_OPTION_OFFSET(owner, member, uint32_t), \
+		.default_text = (text), .min = (lowest), .max = (highest), .help = (about), \
+	}
 #define CAD_OPTION_U64(owner, member, flag, text, lowest, highest, about) \
-	{ .name = (flag), .type = CAD_OPTION_TYPE_U64, .offset = CAD_OPTION_OFFSET(owner, member, uint64_t), .default_text = (text), .min = (lowest), .max = (highest), .help = (about) }
+	{ \
+		.name = (flag), .type = CAD_OPTION_TYPE_U64, .offset = CAD_OPTION_OFFSET(owner, member, uint64_t), \
+		.default_text = (text), .min = (lowest), .max = (highest), .help = (about), \
+	}
 #define CAD_OPTION_BYTES(owner, member, flag, text, lowest, highest, about) \
-	{ .name = (flag), .type = CAD_OPTION_TYPE_BYTES, .offset = CAD_OPTION_OFFSET(owner, member, uint64_t), .default_text = (text), .min = (lowest), .max = (highest), .help = (about) }
+	{ \
+		.name = (flag), .type = CAD_OPTION_TYPE_BYTES, .offset = CAD_OPTION_OFFSET(owner, member, uint64_t), \
+		.default_text = (text), .min = (lowest), .max = (highest), .help = (about), \
+	}
 #define CAD_OPTION_F64(owner, member, flag, text, lowest, highest, about) \
-	{ .name = (flag), .type = CAD_OPTION_TYPE_F64, .offset = CAD_OPTION_OFFSET(owner, member, double), .default_text = (text), .real_min = (lowest), .real_max = (highest), .help = (about) }
+	{ \
+		.name = (flag), .type = CAD_OPTION_TYPE_F64, .offset = CAD_OPTION_OFFSET(owner, member, double), \
+		.default_text = (text), .real_min = (lowest), .real_max = (highest), .help = (about), \
+	}
 #define CAD_OPTION_BOOL(owner, member, flag, text, about) \
-	{ .name = (flag), .type = CAD_OPTION_TYPE_BOOL, .offset = CAD_OPTION_OFFSET(owner, member, bool), .default_text = (text), .help = (about) }
+	{ \
+		.name = (flag), .type = CAD_OPTION_TYPE_BOOL, .offset = CAD_OPTION_OFFSET(owner, member, bool), \
+		.default_text = (text), .help = (about), \
+	}
 #define CAD_OPTION_ENUM(owner, member, flag, text, options, about) \
-	{ .name = (flag), .type = CAD_OPTION_TYPE_ENUM, .offset = CAD_OPTION_OFFSET(owner, member, uint32_t), .default_text = (text), .choices = (options), .help = (about) }
+	{ \
+		.name = (flag), .type = CAD_OPTION_TYPE_ENUM, .offset = CAD_OPTION_OFFSET(owner, member, uint32_t), \
+		.default_text = (text), .choices = (options), .help = (about), \
+	}
 #define CAD_OPTION_DURATION(owner, member, flag, text, lowest, highest, about) \
-	{ .name = (flag), .type = CAD_OPTION_TYPE_DURATION, .offset = CAD_OPTION_OFFSET(owner, member, uint64_t), .default_text = (text), .min = (lowest), .max = (highest), .help = (about) }
+	{ \
+		.name = (flag), .type = CAD_OPTION_TYPE_DURATION, \
+		.offset = CAD_OPTION_OFFSET(owner, member, uint64_t), .default_text = (text), .min = (lowest), \
+		.max = (highest), .help = (about), \
+	}
 
 struct cad_options_spec {
-	const char *program;         /* "cadre-expert", "cadrectl generate" */
-	const char *summary;         /* one sentence for --help */
-	const char *positional;      /* how --help shows positional arguments, "PROMPT"; NULL: none are taken */
+	const char *program;    /* "cadre-expert", "cadrectl generate" */
+	const char *summary;    /* one sentence for --help */
+	const char *positional; /* how --help shows positional arguments, "PROMPT"; NULL: none are taken */
 	uint32_t positional_max;
 	const struct cad_option *table;
 	size_t count;
@@ -79,26 +109,30 @@ struct cad_options_spec {
 	enum cad_status (*check)(const void *values, struct cad_error *error);
 };
 
-struct cad_options;                  /* owns every string that the values point to */
+struct cad_options; /* owns every string that the values point to */
 
 enum cad_options_action {
-	CAD_OPTIONS_RUN,             /* go on */
-	CAD_OPTIONS_EXIT,            /* --help, --version, --print-config or --check-config was answered on stdout: exit with 0 */
+	CAD_OPTIONS_RUN, /* go on */
+	/* --help, --version, --print-config or --check-config was answered on stdout: exit with 0 */
+	CAD_OPTIONS_EXIT,
 };
 
-/* argv[0] is skipped. `values` is the program's struct: filled, and valid until cad_options_destroy. On EXIT `options` is NULL. */
-CAD_MUST_USE enum cad_status cad_options_parse(const struct cad_options_spec *spec, int argc, char **argv, void *values, struct cad_options **options,
-                                               enum cad_options_action *action, struct cad_error *error);
+/* argv[0] is skipped. `values` is the program's struct: filled, and valid until
+ * cad_options_destroy. On EXIT `options` is NULL. */
+CAD_MUST_USE enum cad_status cad_options_parse(const struct cad_options_spec *spec, int argc, char **argv, void *values,
+	struct cad_options **options, enum cad_options_action *action, struct cad_error *error);
 void cad_options_destroy(struct cad_options *options);
 size_t cad_options_positional_count(const struct cad_options *options);
 const char *cad_options_positional(const struct cad_options *options, size_t index);
 /* Where an option's value came from: "flag", "environment", "file", "default". */
 const char *cad_options_source(const struct cad_options *options, const char *name);
 
-/* The usual beginning of main(): parses; on failure prints "program: sentence" to stderr. Returns true when the program should go on; else *exit_code is what to return. */
-bool cad_options_main(const struct cad_options_spec *spec, int argc, char **argv, void *values, struct cad_options **options, int *exit_code);
+/* The usual beginning of main(): parses; on failure prints "program: sentence" to stderr. Returns
+ * true when the program should go on; else *exit_code is what to return. */
+bool cad_options_main(const struct cad_options_spec *spec, int argc, char **argv, void *values,
+	struct cad_options **options, int *exit_code);
 
-extern const char cad_version[];     /* "0.1.0" */
+extern const char cad_version[]; /* "0.1.0" */
 
 /* What every service offers: values are enum cad_log_level and enum cad_log_format. */
 extern const struct cad_choice cad_log_level_choices[], cad_log_format_choices[];

@@ -9,18 +9,36 @@
 #include <string.h>
 #include <strings.h>
 
-struct unit { const char *name; double factor; };
-static const struct unit byte_units[] = {
-	{ "", 1 }, { "B", 1 }, { "K", 0x1p10 }, { "KB", 0x1p10 }, { "KiB", 0x1p10 }, { "M", 0x1p20 }, { "MB", 0x1p20 }, { "MiB", 0x1p20 },
-	{ "G", 0x1p30 }, { "GB", 0x1p30 }, { "GiB", 0x1p30 }, { "T", 0x1p40 }, { "TB", 0x1p40 }, { "TiB", 0x1p40 }, { NULL, 0 },
+struct unit {
+	const char *name;
+	double factor;
 };
-static const struct unit time_units[] = { { "ns", 1 }, { "us", 1e3 }, { "ms", 1e6 }, { "s", 1e9 }, { "m", 60e9 }, { "h", 3600e9 }, { NULL, 0 } };
+static const struct unit byte_units[] = {
+	{ "", 1 },
+	{ "B", 1 },
+	{ "K", 0x1p10 },
+	{ "KB", 0x1p10 },
+	{ "KiB", 0x1p10 },
+	{ "M", 0x1p20 },
+	{ "MB", 0x1p20 },
+	{ "MiB", 0x1p20 },
+	{ "G", 0x1p30 },
+	{ "GB", 0x1p30 },
+	{ "GiB", 0x1p30 },
+	{ "T", 0x1p40 },
+	{ "TB", 0x1p40 },
+	{ "TiB", 0x1p40 },
+	{ NULL, 0 },
+};
+static const struct unit time_units[] = { { "ns", 1 }, { "us", 1e3 }, { "ms", 1e6 }, { "s", 1e9 }, { "m", 60e9 },
+	{ "h", 3600e9 }, { NULL, 0 } };
 
 /* Digits, perhaps with a point, then a unit. long double holds every uint64_t exactly. */
 static bool read_with_unit(const char *text, const struct unit *units, uint64_t *value)
 {
 	if (!isdigit((unsigned char)text[0]) || strpbrk(text, "xXeEpP"))
 		return false;
+
 	char *end;
 	long double number = strtold(text, &end);
 	while (*end == ' ')
@@ -33,6 +51,7 @@ static bool read_with_unit(const char *text, const struct unit *units, uint64_t 
 			*value = (uint64_t)number;
 			return true;
 		}
+
 	return false;
 }
 
@@ -85,7 +104,8 @@ static void time_text(uint64_t value, char *text, size_t bytes)
 	size_t unit = 0;
 	while (unit < 5 && value && value % (uint64_t)time_units[unit + 1].factor == 0)
 		unit++;
-	snprintf(text, bytes, "%llu%s", (unsigned long long)(value / (uint64_t)time_units[unit].factor), value ? time_units[unit].name : "");
+	snprintf(text, bytes, "%llu%s", (unsigned long long)(value / (uint64_t)time_units[unit].factor),
+		value ? time_units[unit].name : "");
 }
 
 static void choices_text(const struct cad_choice *choices, char *text, size_t bytes)
@@ -143,11 +163,12 @@ static const char *wanted(enum cad_option_type type)
 	return "";
 }
 
-static enum cad_status refuse(const struct cad_option *option, const char *label, const char *text, bool range, struct cad_error *error)
+static enum cad_status refuse(
+	const struct cad_option *option, const char *label, const char *text, bool range, struct cad_error *error)
 {
 	char allowed[200];
 	cad_option_range_text(option, allowed, sizeof allowed);
-	if (range && !*allowed)   /* everything that the type holds */
+	if (range && !*allowed) /* everything that the type holds */
 		snprintf(allowed, sizeof allowed, "at most %llu", (unsigned long long)option->max);
 	if (range)
 		return cad_error_set(error, CAD_ERR_RANGE, "%s is %s, which is out of range: %s", label, text, allowed);
@@ -156,7 +177,8 @@ static enum cad_status refuse(const struct cad_option *option, const char *label
 	return cad_error_set(error, CAD_ERR_INVALID, "%s is '%s', which is not %s", label, text, wanted(option->type));
 }
 
-static enum cad_status read_enum(const struct cad_option *option, const char *label, const char *text, void *to, struct cad_error *error)
+static enum cad_status read_enum(
+	const struct cad_option *option, const char *label, const char *text, void *to, struct cad_error *error)
 {
 	for (const struct cad_choice *choice = option->choices; choice->name; choice++)
 		if (strcmp(choice->name, text) == 0) {
@@ -166,16 +188,16 @@ static enum cad_status read_enum(const struct cad_option *option, const char *la
 	return refuse(option, label, text, false, error);
 }
 
-enum cad_status cad_option_read(const struct cad_option *option, const char *label, const char *text, void *values, struct cad_error *error)
+enum cad_status cad_option_read(
+	const struct cad_option *option, const char *label, const char *text, void *values, struct cad_error *error)
 {
 	void *to = (char *)values + option->offset;
 	uint64_t number = 0;
 	double real;
 	bool truth, ok = false;
+
 	switch (option->type) {
-	case CAD_OPTION_TYPE_STRING:
-		memcpy(to, &text, sizeof text);
-		return CAD_OK;
+	case CAD_OPTION_TYPE_STRING: memcpy(to, &text, sizeof text); return CAD_OK;
 	case CAD_OPTION_TYPE_ENUM: return read_enum(option, label, text, to, error);
 	case CAD_OPTION_TYPE_BOOL:
 		if (!read_bool(text, &truth))
@@ -192,7 +214,9 @@ enum cad_status cad_option_read(const struct cad_option *option, const char *lab
 	case CAD_OPTION_TYPE_U32:
 	case CAD_OPTION_TYPE_U64: ok = read_integer(text, &number); break;
 	case CAD_OPTION_TYPE_BYTES: ok = read_with_unit(text, byte_units, &number); break;
-	case CAD_OPTION_TYPE_DURATION: ok = read_with_unit(text, time_units, &number) || (strcmp(text, "0") == 0); break;
+	case CAD_OPTION_TYPE_DURATION:
+		ok = read_with_unit(text, time_units, &number) || (strcmp(text, "0") == 0);
+		break;
 	}
 	if (!ok)
 		return refuse(option, label, text, false, error);
@@ -203,6 +227,7 @@ enum cad_status cad_option_read(const struct cad_option *option, const char *lab
 		memcpy(to, &narrow, sizeof narrow);
 	else
 		memcpy(to, &number, sizeof number);
+
 	return CAD_OK;
 }
 
@@ -211,8 +236,10 @@ static size_t edits(const char *a, const char *b)
 {
 	enum { LENGTH_MAX = 63 };
 	size_t row[LENGTH_MAX + 1], length = strlen(b);
+
 	if (length > LENGTH_MAX || strlen(a) > LENGTH_MAX)
 		return SIZE_MAX;
+
 	for (size_t j = 0; j <= length; j++)
 		row[j] = j;
 	for (size_t i = 1; a[i - 1]; i++) {
@@ -228,13 +255,15 @@ static size_t edits(const char *a, const char *b)
 			row[j] = best;
 		}
 	}
+
 	return row[length];
 }
 
 const char *cad_nearest_name(const char *name, const char *const *names, size_t count)
 {
 	const char *nearest = NULL;
-	size_t best = strlen(name) / 3 < 2 ? 3 : strlen(name) / 3 + 1;   /* fewer edits than this count as near */
+	size_t best = strlen(name) / 3 < 2 ? 3 : strlen(name) / 3 + 1; /* fewer edits than this count as near */
+
 	for (size_t i = 0; i < count; i++) {
 		size_t distance = edits(name, names[i]);
 		if (distance < best) {

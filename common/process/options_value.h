@@ -6,8 +6,10 @@
 
 #include "common/process/options.h"
 
-/* Writes the value of `text` at values + option->offset. `label` is how the error calls the option: "--threads", "CADRE_THREADS". Strings are stored as the pointer itself. */
-CAD_MUST_USE enum cad_status cad_option_read(const struct cad_option *option, const char *label, const char *text, void *values, struct cad_error *error);
+/* Writes the value of `text` at values + option->offset. `label` is how the error calls the option:
+ * "--threads", "CADRE_THREADS". Strings are stored as the pointer itself. */
+CAD_MUST_USE enum cad_status cad_option_read(
+	const struct cad_option *option, const char *label, const char *text, void *values, struct cad_error *error);
 /* "1 to 64", "auto, ref or avx2"; "" when everything is allowed. */
 void cad_option_range_text(const struct cad_option *option, char *text, size_t bytes);
 /* The member of `names` that is nearest to `name` in edits, or NULL when none is near. */

@@ -32,13 +32,16 @@ enum cad_status cad_process_init(struct cad_error *error)
 	sigset_t set = stop_signals();
 	int failed = pthread_sigmask(SIG_BLOCK, &set, NULL);
 	if (failed || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
-		return cad_error_set(error, CAD_ERR_INTERNAL, "cannot set up signals: %s", strerror(failed ? failed : errno));
+		return cad_error_set(
+			error, CAD_ERR_INTERNAL, "cannot set up signals: %s", strerror(failed ? failed : errno));
 	struct rlimit files;
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
 		files.rlim_cur = files.rlim_max;
 		if (setrlimit(RLIMIT_NOFILE, &files) != 0)
-			cad_log_warn("process", "the limit of open files stays as it is", CAD_S("reason", strerror(errno)));
+			cad_log_warn(
+				"process", "the limit of open files stays as it is", CAD_S("reason", strerror(errno)));
 	}
+
 	return CAD_OK;
 }
 
@@ -60,11 +63,13 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 		signals->fn(signals->context, (int)info.ssi_signo);
 }
 
-enum cad_status cad_signals_create(struct uv_loop_s *loop, cad_signal_fn *fn, void *context, struct cad_signals **signals, struct cad_error *error)
+enum cad_status cad_signals_create(
+	struct uv_loop_s *loop, cad_signal_fn *fn, void *context, struct cad_signals **signals, struct cad_error *error)
 {
 	struct cad_signals *made = calloc(1, sizeof *made);
 	if (!made)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the signal watch");
+
 	sigset_t set = stop_signals();
 	made->fn = fn;
 	made->context = context;
@@ -73,11 +78,13 @@ enum cad_status cad_signals_create(struct uv_loop_s *loop, cad_signal_fn *fn, vo
 		cad_error_set(error, CAD_ERR_INTERNAL, "signalfd: %s", strerror(errno));
 		goto free_made;
 	}
+
 	int failed = uv_poll_init(loop, &made->poll, made->fd);
 	if (failed) {
 		cad_error_set(error, CAD_ERR_INTERNAL, "cannot watch for signals: %s", uv_strerror(failed));
 		goto close_fd;
 	}
+
 	made->poll.data = made;
 	CAD_ASSERT(uv_poll_start(&made->poll, UV_READABLE, on_readable) == 0);
 	*signals = made;
@@ -87,6 +94,7 @@ close_fd:
 	close(made->fd);
 free_made:
 	free(made);
+
 	return CAD_ERR_INTERNAL;
 }
 
@@ -121,15 +129,19 @@ enum cad_status cad_secret_read(const char *path, const char *what, char **secre
 {
 	char text[SECRET_BYTES_MAX + 1];
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
 	if (fd < 0)
 		return cad_error_set(error, CAD_ERR_IO, "cannot open the %s '%s': %s", what, path, strerror(errno));
+
 	struct stat about;
 	if (fstat(fd, &about) == 0 && S_ISDIR(about.st_mode)) {
 		close(fd);
 		return cad_error_set(error, CAD_ERR_IO, "the %s '%s' is a directory, but must be a file", what, path);
 	}
+
 	if (fstat(fd, &about) == 0 && (about.st_mode & S_IROTH))
-		cad_log_warn("process", "everybody on this machine can read it", CAD_S("what", what), CAD_S("file", path), CAD_S("change", "chmod o-r"));
+		cad_log_warn("process", "everybody on this machine can read it", CAD_S("what", what),
+			CAD_S("file", path), CAD_S("change", "chmod o-r"));
 	size_t length = 0;
 	ssize_t got;
 	while (length < sizeof text && (got = read(fd, text + length, sizeof text - length)) > 0)
@@ -140,16 +152,21 @@ enum cad_status cad_secret_read(const char *path, const char *what, char **secre
 		cad_error_set(error, status, "the %s '%s' is longer than %d bytes", what, path, SECRET_BYTES_MAX);
 		goto clear;
 	}
+
 	while (length > 0 && isspace((unsigned char)text[length - 1]))
 		length--;
 	if (length < SECRET_BYTES_MIN || memchr(text, 0, length)) {
-		cad_error_set(error, status, "the %s '%s' must have at least %d bytes of text: write one with 'openssl rand -hex 32'", what, path, SECRET_BYTES_MIN);
+		cad_error_set(error, status,
+			"the %s '%s' must have at least %d bytes of text: write one with 'openssl rand -hex 32'", what,
+			path, SECRET_BYTES_MIN);
 		goto clear;
 	}
+
 	char *copy = strndup(text, length);
 	status = copy ? CAD_OK : cad_error_set(error, CAD_ERR_MEMORY, "no memory for the %s", what);
 	if (copy)
 		*secret = copy;
+
 clear:
 	explicit_bzero(text, sizeof text);
 	return status;
@@ -160,9 +177,9 @@ void cad_process_name(char *text, size_t bytes)
 	char host[65] = "";
 	if (gethostname(host, sizeof host - 1) != 0 || !host[0])
 		snprintf(host, sizeof host, "node");
-	host[40] = 0;   /* a node id has 63 bytes on the wire */
+	host[40] = 0; /* a node id has 63 bytes on the wire */
 	for (char *c = host; *c; c++)
 		if (!isalnum((unsigned char)*c) && *c != '.' && *c != '-')
-			*c = '-';   /* what a node id may not hold */
+			*c = '-'; /* what a node id may not hold */
 	snprintf(text, bytes, "%s-%x", host, (unsigned)getpid());
 }

@@ -9,27 +9,33 @@
 #include <stdbool.h>
 
 /*
- * First thing in main(), before any thread is started (and before grpc_init): ignores SIGPIPE, blocks SIGINT and SIGTERM in this and all later
- * threads (cad_signals takes them), raises the limit of open files to what the system allows.
+ * First thing in main(), before any thread is started (and before grpc_init): ignores SIGPIPE,
+ * blocks SIGINT and SIGTERM in this and all later threads (cad_signals takes them), raises the
+ * limit of open files to what the system allows.
  */
 CAD_MUST_USE enum cad_status cad_process_init(struct cad_error *error);
 
-/* SIGINT and SIGTERM as events of a libuv loop. The callback runs in the loop's thread, once a signal. */
+/* SIGINT and SIGTERM as events of a libuv loop. The callback runs in the loop's thread, once a
+ * signal. */
 struct uv_loop_s;
 struct cad_signals;
 typedef void cad_signal_fn(void *context, int signal);
-CAD_MUST_USE enum cad_status cad_signals_create(struct uv_loop_s *loop, cad_signal_fn *fn, void *context, struct cad_signals **signals, struct cad_error *error);
+CAD_MUST_USE enum cad_status cad_signals_create(struct uv_loop_s *loop, cad_signal_fn *fn, void *context,
+	struct cad_signals **signals, struct cad_error *error);
 /* In the loop's thread; memory goes in the loop's close phase. NULL is allowed. */
 void cad_signals_close(struct cad_signals *signals);
 
-/* True when SIGINT or SIGTERM has come and nobody has taken it yet: for waits before the loop runs. Any thread. */
+/* True when SIGINT or SIGTERM has come and nobody has taken it yet: for waits before the loop runs.
+ * Any thread. */
 bool cad_signals_pending(void);
 
 /* For programs without a loop: sleeps until SIGINT or SIGTERM comes and returns it. */
 int cad_signals_wait(void);
 
-/* A secret: the file's content without trailing white space, at least 16 bytes; `what` names it in errors ("cluster secret"). The caller frees (after clearing) *secret. */
-CAD_MUST_USE enum cad_status cad_secret_read(const char *path, const char *what, char **secret, struct cad_error *error);
+/* A secret: the file's content without trailing white space, at least 16 bytes; `what` names it in
+ * errors ("cluster secret"). The caller frees (after clearing) *secret. */
+CAD_MUST_USE enum cad_status cad_secret_read(
+	const char *path, const char *what, char **secret, struct cad_error *error);
 
 /* "host-1a2b": a node id for a process that was given none: host name, pid. */
 void cad_process_name(char *text, size_t bytes);

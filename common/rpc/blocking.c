@@ -56,14 +56,16 @@ static void loop_close(struct cad_rpc_blocking *client)
 	free(client);
 }
 
-enum cad_status cad_rpc_blocking_create(const char *target, const struct cad_rpc_tls *tls, const struct cad_rpc_channel_config *config, struct cad_rpc_blocking **created,
-                                        struct cad_error *error)
+enum cad_status cad_rpc_blocking_create(const char *target, const struct cad_rpc_tls *tls,
+	const struct cad_rpc_channel_config *config, struct cad_rpc_blocking **created, struct cad_error *error)
 {
 	struct cad_rpc_blocking *client = calloc(1, sizeof *client);
 	if (!client || uv_loop_init(&client->loop) != 0) {
 		free(client);
-		return cad_error_set(error, CAD_ERR_MEMORY, "cannot make an event loop for gRPC: out of memory or file descriptors");
+		return cad_error_set(
+			error, CAD_ERR_MEMORY, "cannot make an event loop for gRPC: out of memory or file descriptors");
 	}
+
 	CAD_ASSERT(uv_async_init(&client->loop, &client->interrupt, interrupted) == 0);
 	client->interrupt.data = client;
 	enum cad_status status = cad_rpc_reactor_create(&client->loop, &client->reactor, error);
@@ -74,6 +76,7 @@ enum cad_status cad_rpc_blocking_create(const char *target, const struct cad_rpc
 		loop_close(client);
 		return status;
 	}
+
 	*created = client;
 	return CAD_OK;
 }
@@ -87,22 +90,26 @@ void cad_rpc_blocking_destroy(struct cad_rpc_blocking *client)
 	loop_close(client);
 }
 
-enum cad_status cad_rpc_blocking_call(struct cad_rpc_blocking *client, const char *path, const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
-                                      const struct cad_rpc_call_options *options, bool (*on_message)(void *context, const ProtobufCMessage *message), void *context,
-                                      enum cad_rpc_code *code, struct cad_error *error)
+enum cad_status cad_rpc_blocking_call(struct cad_rpc_blocking *client, const char *path,
+	const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
+	const struct cad_rpc_call_options *options, bool (*on_message)(void *context, const ProtobufCMessage *message),
+	void *context, enum cad_rpc_code *code, struct cad_error *error)
 {
 	client->on_message = on_message;
 	client->context = context;
 	client->done = client->ended_early = false;
 	client->error = error;
+
 	/* On the wire a unary call is a stream of one message each way. */
 	if (cad_rpc_stream(client->channel, path, reply, options, &handler, client, &client->call))
-		return cad_error_set(error, CAD_ERR_INVALID, "a header of the call has characters that HTTP/2 does not allow");
+		return cad_error_set(
+			error, CAD_ERR_INVALID, "a header of the call has characters that HTTP/2 does not allow");
 	(void)cad_rpc_client_send(client->call, request);
 	cad_rpc_client_close_send(client->call);
 	cad_rpc_reactor_run_until(client->reactor, &client->done);
 	if (code)
 		*code = client->code;
+
 	return cad_rpc_status_of_code(client->code);
 }
 

@@ -1,10 +1,12 @@
 /*
  * A call on the server.
  *
- *     armed -> accepted -> admitted -> start, messages, half close -> finishing -> closed (done) -> freed with its last reference
+ *     armed -> accepted -> admitted -> start, messages, half close -> finishing -> closed (done) ->
+ *     freed with its last reference
  *
- * RECV_CLOSE_ON_SERVER is started exactly once for each accepted call: it is how a cancel, a deadline or a lost connection is noticed. For a call that is
- * answered inside its handler it rides with the answer, so that a unary call costs two events.
+ * RECV_CLOSE_ON_SERVER is started exactly once for each accepted call: it is how a cancel, a
+ * deadline or a lost connection is noticed. For a call that is answered inside its handler it rides
+ * with the answer, so that a unary call costs two events.
  */
 #include "common/rpc/internal.h"
 
@@ -35,6 +37,7 @@ static void call_free(struct cad_rpc_call *call)
 		grpc_slice_unref(call->trailers[i].key);
 		grpc_slice_unref(call->trailers[i].value);
 	}
+
 	free(call->trailers);
 	free(call->identity);
 	if (call->core)
@@ -95,13 +98,16 @@ static void deliver(struct cad_rpc_call *call)
 	struct cad_error error;
 	enum cad_rpc_code code;
 	size_t bytes_max = (size_t)cad_rpc_server_settings(call->server)->receive_bytes_max;
-	enum cad_status status = cad_rpc_decode_buffer(call->entry->request, call->received, bytes_max, &call->arena, &message, &code, &error);
+	enum cad_status status = cad_rpc_decode_buffer(
+		call->entry->request, call->received, bytes_max, &call->arena, &message, &code, &error);
+
 	grpc_byte_buffer_destroy(call->received);
 	call->received = NULL;
 	if (status != CAD_OK) {
 		cad_rpc_call_abort(call, code, "%s", error.text);
 		return;
 	}
+
 	call->done_is_owed = true;
 	call->entry->method->on.message(call, message);
 }
@@ -114,11 +120,13 @@ static void read_event(struct cad_rpc_event *event, bool ok)
 		if (call->received) {
 			deliver(call);
 		} else {
-			call->half_closed = true;   /* or broken, or too large: then the close event follows */
-			if (ok && !grpc_call_failed_before_recv_message(call->core) && call->entry->method->on.half_close)
+			call->half_closed = true; /* or broken, or too large: then the close event follows */
+			if (ok && !grpc_call_failed_before_recv_message(call->core) &&
+				call->entry->method->on.half_close)
 				call->entry->method->on.half_close(call);
 		}
 	}
+
 	cad_rpc_call_release(call);
 }
 
@@ -141,19 +149,22 @@ static void write_event(struct cad_rpc_event *event, bool ok)
 	if (call->sending)
 		grpc_byte_buffer_destroy(call->sending);
 	call->sending = NULL;
+
 	if (call->close_with_write) {
 		closed(call);
 	} else if (!ok) {
-		call->dead = true;   /* done comes with the close event */
+		call->dead = true; /* done comes with the close event */
 		cad_rpc_out_clear(&call->out);
 	} else {
 		pump(call);
-		if (call->was_full && call->out.bytes <= cad_rpc_server_settings(call->server)->out_low_bytes && !call->dead && !call->finishing) {
+		if (call->was_full && call->out.bytes <= cad_rpc_server_settings(call->server)->out_low_bytes &&
+			!call->dead && !call->finishing) {
 			call->was_full = false;
 			if (call->entry && call->entry->method->on.writable)
 				call->entry->method->on.writable(call);
 		}
 	}
+
 	cad_rpc_call_release(call);
 }
 
@@ -171,14 +182,17 @@ static size_t status_ops(struct cad_rpc_call *call, grpc_op *ops)
 		ops[count].op = GRPC_OP_RECV_CLOSE_ON_SERVER;
 		ops[count++].data.recv_close_on_server.cancelled = &call->cancelled;
 	}
+
 	return count;
 }
 
-/* At most one write is in flight. A message counts as written when it has passed HTTP/2's flow control, so a slow reader stalls the queue here. */
+/* At most one write is in flight. A message counts as written when it has passed HTTP/2's flow
+ * control, so a slow reader stalls the queue here. */
 static void pump(struct cad_rpc_call *call)
 {
 	if (call->writing || call->dead || call->status_sent)
 		return;
+
 	bool last = call->finishing && cad_rpc_out_is_last(&call->out), first = !call->headers_sent;
 	if (!call->out.first && !last && !(first && call->headers_wanted))
 		return;
@@ -188,12 +202,15 @@ static void pump(struct cad_rpc_call *call)
 		ops[count++].op = GRPC_OP_SEND_INITIAL_METADATA;
 		call->headers_sent = true;
 	}
+
 	if (call->out.first) {
 		call->sending = cad_rpc_out_pop(&call->out);
 		ops[count].op = GRPC_OP_SEND_MESSAGE;
-		ops[count].flags = call->out.first ? GRPC_WRITE_BUFFER_HINT : 0;   /* more to come: gather it into bigger writes */
+		/* more to come: gather it into bigger writes */
+		ops[count].flags = call->out.first ? GRPC_WRITE_BUFFER_HINT : 0;
 		ops[count++].data.send_message.send_message = call->sending;
 	}
+
 	if (last)
 		count += status_ops(call, ops + count);
 	call->writing = true;
@@ -222,14 +239,19 @@ enum cad_status cad_rpc_call_add_trailer(struct cad_rpc_call *call, const char *
 {
 	if (call->finishing || call->dead)
 		return CAD_ERR_CANCELLED;
-	grpc_metadata entry = { .key = grpc_slice_from_copied_string(key), .value = grpc_slice_from_copied_buffer(value, size) };
+
+	grpc_metadata entry = {
+		.key = grpc_slice_from_copied_string(key),
+		.value = grpc_slice_from_copied_buffer(value, size),
+	};
 	bool legal = grpc_header_key_is_legal(entry.key) && strncmp(key, "grpc-", 5) != 0 &&
-	             (grpc_is_binary_header(entry.key) || grpc_header_nonbin_value_is_legal(entry.value));
+		(grpc_is_binary_header(entry.key) || grpc_header_nonbin_value_is_legal(entry.value));
 	if (!legal) {
 		grpc_slice_unref(entry.key);
 		grpc_slice_unref(entry.value);
 		return CAD_ERR_INVALID;
 	}
+
 	call->trailers = cad_rpc_must(realloc(call->trailers, (call->trailer_count + 1) * sizeof *call->trailers));
 	call->trailers[call->trailer_count++] = entry;
 	return CAD_OK;
@@ -241,11 +263,11 @@ static void status_set(struct cad_rpc_call *call, enum cad_rpc_code code, const 
 	if (format)
 		vsnprintf(text, sizeof text, format, arguments);
 	struct cad_error sentence;
-	cad_error_set(&sentence, CAD_ERR_INTERNAL, "%s", text);   /* cuts between characters */
+	cad_error_set(&sentence, CAD_ERR_INTERNAL, "%s", text); /* cuts between characters */
 	call->finishing = true;
 	call->code = code;
 	grpc_slice_unref(call->sentence);
-	call->sentence = grpc_slice_from_copied_string(sentence.text);   /* gRPC percent-encodes it */
+	call->sentence = grpc_slice_from_copied_string(sentence.text); /* gRPC percent-encodes it */
 }
 
 void cad_rpc_call_finish(struct cad_rpc_call *call, enum cad_rpc_code code, const char *format, ...)
@@ -296,27 +318,32 @@ static bool authorized(struct cad_rpc_call *call)
 static void begin(struct cad_rpc_call *call)
 {
 	if (!cad_rpc_server_admit(call->server, call)) {
-		cad_rpc_call_finish(call, CAD_RPC_RESOURCE_EXHAUSTED, "the server has reached its limit of %u calls at a time; try again later",
-		                    cad_rpc_server_settings(call->server)->calls_max);
+		cad_rpc_call_finish(call, CAD_RPC_RESOURCE_EXHAUSTED,
+			"the server has reached its limit of %u calls at a time; try again later",
+			cad_rpc_server_settings(call->server)->calls_max);
 		return;
 	}
+
 	if (!call->entry) {
 		char *path = grpc_slice_to_c_string(call->details.method);
 		cad_rpc_call_finish(call, CAD_RPC_UNIMPLEMENTED, "this server has no method %.200s", path);
 		gpr_free(path);
 		return;
 	}
+
 	if (!authorized(call))
 		return;
 	enum cad_rpc_kind kind = call->entry->method->kind;
 	if (kind == CAD_RPC_UNARY || kind == CAD_RPC_SERVER_STREAM) {
-		call->half_closed = true;   /* the only message came with the call */
+		call->half_closed = true; /* the only message came with the call */
 		if (call->received)
 			deliver(call);
 		else
-			cad_rpc_call_finish(call, CAD_RPC_INVALID_ARGUMENT, "%s needs one request message, and there was none", call->entry->path);
+			cad_rpc_call_finish(call, CAD_RPC_INVALID_ARGUMENT,
+				"%s needs one request message, and there was none", call->entry->path);
 		return;
 	}
+
 	watch_close(call);
 	call->done_is_owed = true;
 	if (call->entry->method->on.start)
@@ -331,7 +358,7 @@ static void new_event(struct cad_rpc_event *event, bool ok)
 	if (ok) {
 		cad_rpc_server_arm(call->server, call->entry);
 		begin(call);
-		watch_close(call);   /* unless it went out with the answer */
+		watch_close(call); /* unless it went out with the answer */
 	}
 	cad_rpc_call_release(call);
 }
@@ -352,15 +379,22 @@ struct cad_rpc_call *cad_rpc_call_create(struct cad_rpc_server *server, const st
 	if (!entry)
 		grpc_call_details_init(&call->details);
 	cad_rpc_arena_init(&call->arena, cad_rpc_server_settings(server)->decoded_bytes_max);
+
 	return call;
 }
 
 /* ---- inspection ---- */
 
-void *cad_rpc_call_context(const struct cad_rpc_call *call) { return call->entry ? call->entry->service->context : NULL; }
+void *cad_rpc_call_context(const struct cad_rpc_call *call)
+{
+	return call->entry ? call->entry->service->context : NULL;
+}
 void *cad_rpc_call_state(const struct cad_rpc_call *call) { return call->state; }
 void cad_rpc_call_set_state(struct cad_rpc_call *call, void *state) { call->state = state; }
-struct cad_rpc_reactor *cad_rpc_call_reactor(const struct cad_rpc_call *call) { return cad_rpc_server_reactor(call->server); }
+struct cad_rpc_reactor *cad_rpc_call_reactor(const struct cad_rpc_call *call)
+{
+	return cad_rpc_server_reactor(call->server);
+}
 const char *cad_rpc_call_path(const struct cad_rpc_call *call) { return call->entry ? call->entry->path : "(unknown)"; }
 const char *cad_rpc_call_identity(const struct cad_rpc_call *call) { return call->identity ? call->identity : ""; }
 bool cad_rpc_call_is_alive(const struct cad_rpc_call *call) { return !call->dead && !call->finishing; }
@@ -400,12 +434,15 @@ bool cad_rpc_call_has_bearer(const struct cad_rpc_call *call, const char *token)
 	static const char scheme[] = "Bearer ";
 	size_t size, scheme_size = sizeof scheme - 1;
 	const uint8_t *header = cad_rpc_metadata_find(&call->metadata, "authorization", &size);
+
 	if (!header || size < scheme_size || memcmp(header, scheme, scheme_size) != 0)
 		return false;
+
 	/* Hashes are compared, not the tokens: the time tells neither a prefix nor the length. */
 	unsigned char sent[crypto_generichash_BYTES], expected[crypto_generichash_BYTES];
 	crypto_generichash(sent, sizeof sent, header + scheme_size, size - scheme_size, NULL, 0);
 	crypto_generichash(expected, sizeof expected, (const unsigned char *)token, strlen(token), NULL, 0);
+
 	return sodium_memcmp(sent, expected, sizeof sent) == 0;
 }
 
@@ -414,6 +451,7 @@ bool cad_rpc_call_peer_property(const struct cad_rpc_call *call, const char *nam
 	grpc_auth_context *context = grpc_call_auth_context(call->core);
 	if (!context)
 		return false;
+
 	grpc_auth_property_iterator iterator = grpc_auth_context_find_properties_by_name(context, name);
 	const grpc_auth_property *property = grpc_auth_property_iterator_next(&iterator);
 	bool fits = property && property->value_length < size && grpc_auth_context_peer_is_authenticated(context);
@@ -421,6 +459,7 @@ bool cad_rpc_call_peer_property(const struct cad_rpc_call *call, const char *nam
 		memcpy(text, property->value, property->value_length);
 		text[property->value_length] = 0;
 	}
+
 	grpc_auth_context_release(context);
 	return fits;
 }

@@ -9,8 +9,8 @@
 struct cad_rpc_channel {
 	grpc_channel *core;
 	struct cad_rpc_reactor *reactor;
-	struct cad_rpc_channel_config config;   /* numbers only */
-	size_t references;                      /* the program's, and one per call */
+	struct cad_rpc_channel_config config; /* numbers only */
+	size_t references;                    /* the program's, and one per call */
 };
 
 struct cad_rpc_client_call {
@@ -19,7 +19,7 @@ struct cad_rpc_client_call {
 	const ProtobufCMessageDescriptor *reply;
 	const struct cad_rpc_client_handler *handler;
 	void *context;
-	unsigned references;   /* events in flight: the call ends with the last */
+	unsigned references; /* events in flight: the call ends with the last */
 	struct cad_rpc_event on_start, on_headers, on_read, on_write, on_status;
 
 	/* written by gRPC while operations are in flight */
@@ -31,8 +31,8 @@ struct cad_rpc_client_call {
 	bool unary;
 	bool reading, read_all;
 	bool writing, close_wanted, close_sent, was_full;
-	bool cancelled;   /* by the program: no more messages */
-	bool over;        /* the status is in */
+	bool cancelled; /* by the program: no more messages */
+	bool over;      /* the status is in */
 	bool reply_is_bad;
 	struct cad_error bad_reply;
 	struct cad_rpc_out out;
@@ -43,9 +43,9 @@ struct cad_rpc_client_call {
 
 static void config_fill(struct cad_rpc_channel_config *config)
 {
-#define DEFAULT(field, value)        \
-	if (config->field == 0)      \
-		config->field = value
+#define DEFAULT(field, value) \
+	if (config->field == 0) \
+	config->field = value
 	DEFAULT(receive_bytes_max, 16 << 20);
 	DEFAULT(keepalive_timeout_ms, 20000);
 	DEFAULT(backoff_ms_max, 5000);
@@ -54,48 +54,66 @@ static void config_fill(struct cad_rpc_channel_config *config)
 #undef DEFAULT
 }
 
-static grpc_channel *core_create(const char *target, grpc_channel_credentials *credentials, const struct cad_rpc_channel_config *config)
+static grpc_channel *core_create(
+	const char *target, grpc_channel_credentials *credentials, const struct cad_rpc_channel_config *config)
 {
 	grpc_arg arguments[16] = {
 		cad_rpc_integer_argument(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, config->receive_bytes_max),
 		cad_rpc_integer_argument(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, config->backoff_ms_max),
-		cad_rpc_integer_argument(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, config->backoff_ms_max < 200 ? config->backoff_ms_max : 200),
+		cad_rpc_integer_argument(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS,
+			config->backoff_ms_max < 200 ? config->backoff_ms_max : 200),
 		cad_rpc_integer_argument(GRPC_ARG_ENABLE_CHANNELZ, 0),
-		cad_rpc_integer_argument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),   /* message.c does it, with a limit */
-		cad_rpc_integer_argument(GRPC_ARG_ENABLE_HTTP_PROXY, 0),                  /* no surprises from the environment */
-		cad_rpc_integer_argument(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1),  /* no TXT look-ups */
+		/* message.c does it, with a limit */
+		cad_rpc_integer_argument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),
+		/* no surprises from the environment */
+		cad_rpc_integer_argument(GRPC_ARG_ENABLE_HTTP_PROXY, 0),
+		cad_rpc_integer_argument(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1), /* no TXT look-ups */
 		cad_rpc_integer_argument(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, config->own_connection),
 	};
 	size_t count = 8;
+
 	if (config->keepalive_time_ms) {
 		arguments[count++] = cad_rpc_integer_argument(GRPC_ARG_KEEPALIVE_TIME_MS, config->keepalive_time_ms);
-		arguments[count++] = cad_rpc_integer_argument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, config->keepalive_timeout_ms);
+		arguments[count++] =
+			cad_rpc_integer_argument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, config->keepalive_timeout_ms);
 		arguments[count++] = cad_rpc_integer_argument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
 	}
+
 	if (config->server_name)
-		arguments[count++] = (grpc_arg){ .type = GRPC_ARG_STRING, .key = (char *)(uintptr_t)GRPC_SSL_TARGET_NAME_OVERRIDE_ARG,
-			                         .value.string = (char *)(uintptr_t)config->server_name };
-	return grpc_channel_create(target, credentials, &(grpc_channel_args){ .num_args = count, .args = arguments });
+		arguments[count++] = (grpc_arg){
+			.type = GRPC_ARG_STRING,
+			.key = (char *)(uintptr_t)GRPC_SSL_TARGET_NAME_OVERRIDE_ARG,
+			.value.string = (char *)(uintptr_t)config->server_name,
+		};
+	return grpc_channel_create(target, credentials,
+		&(grpc_channel_args){
+			.num_args = count,
+			.args = arguments,
+		});
 }
 
-enum cad_status cad_rpc_channel_create(struct cad_rpc_reactor *reactor, const char *target, const struct cad_rpc_tls *tls, const struct cad_rpc_channel_config *config,
-                                       struct cad_rpc_channel **created, struct cad_error *error)
+enum cad_status cad_rpc_channel_create(struct cad_rpc_reactor *reactor, const char *target,
+	const struct cad_rpc_tls *tls, const struct cad_rpc_channel_config *config, struct cad_rpc_channel **created,
+	struct cad_error *error)
 {
 	grpc_channel_credentials *credentials;
 	enum cad_status status = cad_rpc_channel_credentials(tls, &credentials, error);
+
 	if (status != CAD_OK)
 		return status;
+
 	struct cad_rpc_channel *channel = cad_rpc_must(calloc(1, sizeof *channel));
 	if (config)
 		channel->config = *config;
 	config_fill(&channel->config);
 	channel->core = core_create(target, credentials, &channel->config);
-	channel->config.server_name = NULL;   /* borrowed for the call only */
+	channel->config.server_name = NULL; /* borrowed for the call only */
 	channel->reactor = reactor;
 	channel->references = 1;
 	grpc_channel_credentials_release(credentials);
 	cad_rpc_reactor_acquire(reactor);
 	*created = channel;
+
 	return CAD_OK;
 }
 
@@ -138,6 +156,7 @@ static void release(struct cad_rpc_client_call *call)
 {
 	if (--call->references)
 		return;
+
 	call->over = true;
 	if (call->reply_is_bad) {
 		call->handler->done(call, CAD_RPC_INTERNAL, call->bad_reply.text);
@@ -146,6 +165,7 @@ static void release(struct cad_rpc_client_call *call)
 		call->handler->done(call, (enum cad_rpc_code)call->code, sentence);
 		gpr_free(sentence);
 	}
+
 	call_free(call);
 }
 
@@ -165,8 +185,9 @@ static void deliver(struct cad_rpc_client_call *call)
 {
 	ProtobufCMessage *message;
 	enum cad_rpc_code code;
-	enum cad_status status =
-		cad_rpc_decode_buffer(call->reply, call->received, (size_t)call->channel->config.receive_bytes_max, &call->arena, &message, &code, &call->bad_reply);
+	enum cad_status status = cad_rpc_decode_buffer(call->reply, call->received,
+		(size_t)call->channel->config.receive_bytes_max, &call->arena, &message, &code, &call->bad_reply);
+
 	grpc_byte_buffer_destroy(call->received);
 	call->received = NULL;
 	if (status != CAD_OK)
@@ -179,7 +200,7 @@ static void deliver(struct cad_rpc_client_call *call)
 
 static void unary_event(struct cad_rpc_event *event, bool ok)
 {
-	(void)ok;   /* always true: the batch has the status in it */
+	(void)ok; /* always true: the batch has the status in it */
 	struct cad_rpc_client_call *call = CAD_RPC_CONTAINER(event, struct cad_rpc_client_call, on_start);
 	if (call->code == GRPC_STATUS_OK && call->received) {
 		deliver(call);
@@ -194,6 +215,7 @@ static void pump(struct cad_rpc_client_call *call)
 {
 	if (call->writing || call->over || call->close_sent || (!call->out.first && !call->close_wanted))
 		return;
+
 	bool last = call->close_wanted && cad_rpc_out_is_last(&call->out);
 	grpc_op ops[2] = { 0 };
 	size_t count = 0;
@@ -203,10 +225,12 @@ static void pump(struct cad_rpc_client_call *call)
 		ops[count].flags = call->out.first ? GRPC_WRITE_BUFFER_HINT : 0;
 		ops[count++].data.send_message.send_message = call->sending;
 	}
+
 	if (last) {
 		call->close_sent = true;
 		ops[count++].op = GRPC_OP_SEND_CLOSE_FROM_CLIENT;
 	}
+
 	call->writing = true;
 	batch(call, ops, count, &call->on_write);
 }
@@ -225,6 +249,7 @@ static void write_event(struct cad_rpc_event *event, bool ok)
 	if (call->sending)
 		grpc_byte_buffer_destroy(call->sending);
 	call->sending = NULL;
+
 	if (!ok) {
 		stop_sending(call);
 	} else if (!call->over) {
@@ -235,6 +260,7 @@ static void write_event(struct cad_rpc_event *event, bool ok)
 				call->handler->writable(call);
 		}
 	}
+
 	release(call);
 }
 
@@ -256,7 +282,7 @@ static void read_event(struct cad_rpc_event *event, bool ok)
 	if (ok && call->received)
 		deliver(call);
 	else
-		call->read_all = true;   /* the status follows */
+		call->read_all = true; /* the status follows */
 	release(call);
 }
 
@@ -281,15 +307,18 @@ static void status_event(struct cad_rpc_event *event, bool ok)
 static bool metadata_legal(const struct cad_rpc_call_options *options)
 {
 	for (size_t i = 0; options && i < options->metadata_count; i++) {
-		grpc_slice key = grpc_slice_from_static_string(options->metadata[i].key), value = grpc_slice_from_static_string(options->metadata[i].value);
-		if (!grpc_header_key_is_legal(key) || (!grpc_is_binary_header(key) && !grpc_header_nonbin_value_is_legal(value)))
+		grpc_slice key = grpc_slice_from_static_string(options->metadata[i].key),
+			   value = grpc_slice_from_static_string(options->metadata[i].value);
+		if (!grpc_header_key_is_legal(key) ||
+			(!grpc_is_binary_header(key) && !grpc_header_nonbin_value_is_legal(value)))
 			return false;
 	}
 	return true;
 }
 
-static struct cad_rpc_client_call *call_create(struct cad_rpc_channel *channel, const char *path, const ProtobufCMessageDescriptor *reply,
-                                               const struct cad_rpc_call_options *options, const struct cad_rpc_client_handler *handler, void *context)
+static struct cad_rpc_client_call *call_create(struct cad_rpc_channel *channel, const char *path,
+	const ProtobufCMessageDescriptor *reply, const struct cad_rpc_call_options *options,
+	const struct cad_rpc_client_handler *handler, void *context)
 {
 	CAD_ASSERT(handler->done);
 	struct cad_rpc_client_call *call = cad_rpc_must(calloc(1, sizeof *call));
@@ -310,32 +339,40 @@ static struct cad_rpc_client_call *call_create(struct cad_rpc_channel *channel, 
 	cad_rpc_arena_init(&call->arena, channel->config.decoded_bytes_max);
 	gpr_timespec deadline = gpr_inf_future(GPR_CLOCK_MONOTONIC);
 	if (options && options->timeout_ms > 0)
-		deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(options->timeout_ms, GPR_TIMESPAN));
+		deadline = gpr_time_add(
+			gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(options->timeout_ms, GPR_TIMESPAN));
 	grpc_slice method = grpc_slice_from_copied_string(path);
-	call->core = grpc_channel_create_call(channel->core, NULL, GRPC_PROPAGATE_DEFAULTS, cad_rpc_reactor_queue(channel->reactor), method, NULL, deadline, NULL);
+	call->core = grpc_channel_create_call(channel->core, NULL, GRPC_PROPAGATE_DEFAULTS,
+		cad_rpc_reactor_queue(channel->reactor), method, NULL, deadline, NULL);
 	grpc_slice_unref(method);
+
 	return call;
 }
 
 /* Starts the first batch, whose ops[0] becomes the request's headers. */
-static void start(struct cad_rpc_client_call *call, const struct cad_rpc_call_options *options, grpc_op *ops, size_t count)
+static void start(
+	struct cad_rpc_client_call *call, const struct cad_rpc_call_options *options, grpc_op *ops, size_t count)
 {
 	size_t metadata_count = options ? options->metadata_count : 0;
 	grpc_metadata *metadata = cad_rpc_must(calloc(metadata_count + 1, sizeof *metadata));
+
 	for (size_t i = 0; i < metadata_count; i++) {
 		metadata[i].key = grpc_slice_from_copied_string(options->metadata[i].key);
 		metadata[i].value = grpc_slice_from_copied_string(options->metadata[i].value);
 	}
+
 	ops[0].op = GRPC_OP_SEND_INITIAL_METADATA;
 	ops[0].data.send_initial_metadata.metadata = metadata;
 	ops[0].data.send_initial_metadata.count = metadata_count;
 	if (call->channel->config.wait_for_ready)
-		ops[0].flags = GRPC_INITIAL_METADATA_WAIT_FOR_READY | GRPC_INITIAL_METADATA_WAIT_FOR_READY_EXPLICITLY_SET;
+		ops[0].flags =
+			GRPC_INITIAL_METADATA_WAIT_FOR_READY | GRPC_INITIAL_METADATA_WAIT_FOR_READY_EXPLICITLY_SET;
 	batch(call, ops, count, &call->on_start);
-	for (size_t i = 0; i < metadata_count; i++) {   /* gRPC has references of its own */
+	for (size_t i = 0; i < metadata_count; i++) { /* gRPC has references of its own */
 		grpc_slice_unref(metadata[i].key);
 		grpc_slice_unref(metadata[i].value);
 	}
+
 	free(metadata);
 }
 
@@ -353,19 +390,20 @@ static void headers_op(struct cad_rpc_client_call *call, grpc_op *op)
 	op->data.recv_initial_metadata.recv_initial_metadata = &call->headers;
 }
 
-enum cad_status cad_rpc_unary(struct cad_rpc_channel *channel, const char *path, const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
-                              const struct cad_rpc_call_options *options, const struct cad_rpc_client_handler *handler, void *context,
-                              struct cad_rpc_client_call **started)
+enum cad_status cad_rpc_unary(struct cad_rpc_channel *channel, const char *path, const ProtobufCMessage *request,
+	const ProtobufCMessageDescriptor *reply, const struct cad_rpc_call_options *options,
+	const struct cad_rpc_client_handler *handler, void *context, struct cad_rpc_client_call **started)
 {
 	if (!metadata_legal(options))
 		return CAD_ERR_INVALID;
+
 	struct cad_rpc_client_call *call = call_create(channel, path, reply, options, handler, context);
 	call->unary = call->close_sent = true;
 	call->on_start.run = unary_event;
 	grpc_slice data = cad_rpc_encode(request);
 	call->sending = grpc_raw_byte_buffer_create(&data, 1);
 	grpc_slice_unref(data);
-	grpc_op ops[6] = { 0 };   /* all of it in one batch: one event */
+	grpc_op ops[6] = { 0 }; /* all of it in one batch: one event */
 	ops[1].op = GRPC_OP_SEND_MESSAGE;
 	ops[1].data.send_message.send_message = call->sending;
 	ops[2].op = GRPC_OP_SEND_CLOSE_FROM_CLIENT;
@@ -375,26 +413,30 @@ enum cad_status cad_rpc_unary(struct cad_rpc_channel *channel, const char *path,
 	status_op(call, &ops[5]);
 	start(call, options, ops, 6);
 	*started = call;
+
 	return CAD_OK;
 }
 
-enum cad_status cad_rpc_stream(struct cad_rpc_channel *channel, const char *path, const ProtobufCMessageDescriptor *reply, const struct cad_rpc_call_options *options,
-                               const struct cad_rpc_client_handler *handler, void *context, struct cad_rpc_client_call **started)
+enum cad_status cad_rpc_stream(struct cad_rpc_channel *channel, const char *path,
+	const ProtobufCMessageDescriptor *reply, const struct cad_rpc_call_options *options,
+	const struct cad_rpc_client_handler *handler, void *context, struct cad_rpc_client_call **started)
 {
 	if (!metadata_legal(options))
 		return CAD_ERR_INVALID;
+
 	struct cad_rpc_client_call *call = call_create(channel, path, reply, options, handler, context);
-	call->writing = true;   /* until the headers are out */
+	call->writing = true; /* until the headers are out */
 	grpc_op op = { 0 };
 	start(call, options, &op, 1);
 	op = (grpc_op){ 0 };
 	status_op(call, &op);
 	batch(call, &op, 1, &call->on_status);
 	op = (grpc_op){ 0 };
-	headers_op(call, &op);   /* on its own: it completes only when the server answers */
+	headers_op(call, &op); /* on its own: it completes only when the server answers */
 	batch(call, &op, 1, &call->on_headers);
 	cad_rpc_client_read(call);
 	*started = call;
+
 	return CAD_OK;
 }
 

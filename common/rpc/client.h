@@ -1,9 +1,10 @@
 /*
  * A gRPC client: channels, unary calls and streams.
  *
- * All functions run on the owner thread of the channel's reactor (rpc.h has the rule); callbacks do, too, and must not block. A channel connects by itself
- * and reconnects for ever. `done` comes exactly once for each call, last; the call is freed when it returns. Nothing here blocks (the functions of the
- * last section do: they are for command lines); most allocate.
+ * All functions run on the owner thread of the channel's reactor (rpc.h has the rule); callbacks
+ * do, too, and must not block. A channel connects by itself and reconnects for ever. `done` comes
+ * exactly once for each call, last; the call is freed when it returns. Nothing here blocks (the
+ * functions of the last section do: they are for command lines); most allocate.
  */
 #ifndef CADRE_COMMON_RPC_CLIENT_H
 #define CADRE_COMMON_RPC_CLIENT_H
@@ -18,27 +19,32 @@ struct cad_rpc_client_call;
 
 /* A zero field takes the default that stands beside it. */
 struct cad_rpc_channel_config {
-	int receive_bytes_max;      /* one message; 16 MiB */
-	int keepalive_time_ms;      /* ping the server this often while calls run; 0: never. Servers refuse less than their client_ping_ms_min */
-	int keepalive_timeout_ms;   /* 20 s */
-	int backoff_ms_max;         /* between attempts to connect; 5 s */
-	size_t decoded_bytes_max;   /* memory of one decoded message; 64 MiB */
-	size_t out_high_bytes;      /* out queue of one call: CAD_FULL from here, writable at a quarter; 256 KiB */
-	const char *server_name;    /* the name that the server's certificate must carry, where it is not the host of the target */
-	bool own_connection;        /* not shared with other channels to the same target */
-	bool wait_for_ready;        /* calls wait while the server is unreachable instead of failing with UNAVAILABLE */
+	int receive_bytes_max; /* one message; 16 MiB */
+	/* ping the server this often while calls run; 0: never. Servers refuse less than their
+	 * client_ping_ms_min */
+	int keepalive_time_ms;
+	int keepalive_timeout_ms; /* 20 s */
+	int backoff_ms_max;       /* between attempts to connect; 5 s */
+	size_t decoded_bytes_max; /* memory of one decoded message; 64 MiB */
+	size_t out_high_bytes;    /* out queue of one call: CAD_FULL from here, writable at a quarter; 256 KiB */
+	/* the name that the server's certificate must carry, where it is not the host of the target */
+	const char *server_name;
+	bool own_connection; /* not shared with other channels to the same target */
+	bool wait_for_ready; /* calls wait while the server is unreachable instead of failing with UNAVAILABLE */
 };
 
-/* target: "host:port", or "ipv4:a:1,b:2" for several. tls NULL: plaintext. config may be NULL. CAD_ERR_IO: a file of tls cannot be read. */
-CAD_MUST_USE enum cad_status cad_rpc_channel_create(struct cad_rpc_reactor *reactor, const char *target, const struct cad_rpc_tls *tls,
-                                                    const struct cad_rpc_channel_config *config, struct cad_rpc_channel **channel, struct cad_error *error);
-void cad_rpc_channel_destroy(struct cad_rpc_channel *channel);   /* its running calls go on */
+/* target: "host:port", or "ipv4:a:1,b:2" for several. tls NULL: plaintext. config may be NULL.
+ * CAD_ERR_IO: a file of tls cannot be read. */
+CAD_MUST_USE enum cad_status cad_rpc_channel_create(struct cad_rpc_reactor *reactor, const char *target,
+	const struct cad_rpc_tls *tls, const struct cad_rpc_channel_config *config, struct cad_rpc_channel **channel,
+	struct cad_error *error);
+void cad_rpc_channel_destroy(struct cad_rpc_channel *channel); /* its running calls go on */
 
 struct cad_rpc_client_handler {
-	void (*headers)(struct cad_rpc_client_call *call);   /* the server has admitted the call */
+	void (*headers)(struct cad_rpc_client_call *call); /* the server has admitted the call */
 	/* The message lives until the callback returns. A stream goes on with cad_rpc_client_read. */
 	void (*message)(struct cad_rpc_client_call *call, const ProtobufCMessage *message);
-	void (*writable)(struct cad_rpc_client_call *call);  /* after CAD_FULL */
+	void (*writable)(struct cad_rpc_client_call *call); /* after CAD_FULL */
 	/* Never NULL. message is the server's sentence, or gRPC's own. */
 	void (*done)(struct cad_rpc_client_call *call, enum cad_rpc_code code, const char *message);
 };
@@ -48,26 +54,31 @@ struct cad_rpc_metadata {
 };
 
 struct cad_rpc_call_options {
-	int64_t timeout_ms;   /* 0: none */
+	int64_t timeout_ms; /* 0: none */
 	const struct cad_rpc_metadata *metadata;
 	size_t metadata_count;
 };
 
-/* path: "/package.Service/Method". handler is kept until done; options may be NULL and are borrowed. CAD_ERR_INVALID: metadata that HTTP/2 does not allow. */
-CAD_MUST_USE enum cad_status cad_rpc_unary(struct cad_rpc_channel *channel, const char *path, const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
-                                           const struct cad_rpc_call_options *options, const struct cad_rpc_client_handler *handler, void *context,
-                                           struct cad_rpc_client_call **call);
-/* Any kind of stream. The first message is read without being asked for. A server stream is: stream, send, close_send. */
-CAD_MUST_USE enum cad_status cad_rpc_stream(struct cad_rpc_channel *channel, const char *path, const ProtobufCMessageDescriptor *reply,
-                                            const struct cad_rpc_call_options *options, const struct cad_rpc_client_handler *handler, void *context,
-                                            struct cad_rpc_client_call **call);
+/* path: "/package.Service/Method". handler is kept until done; options may be NULL and are
+ * borrowed. CAD_ERR_INVALID: metadata that HTTP/2 does not allow. */
+CAD_MUST_USE enum cad_status cad_rpc_unary(struct cad_rpc_channel *channel, const char *path,
+	const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
+	const struct cad_rpc_call_options *options, const struct cad_rpc_client_handler *handler, void *context,
+	struct cad_rpc_client_call **call);
+/* Any kind of stream. The first message is read without being asked for. A server stream is:
+ * stream, send, close_send. */
+CAD_MUST_USE enum cad_status cad_rpc_stream(struct cad_rpc_channel *channel, const char *path,
+	const ProtobufCMessageDescriptor *reply, const struct cad_rpc_call_options *options,
+	const struct cad_rpc_client_handler *handler, void *context, struct cad_rpc_client_call **call);
 
 void *cad_rpc_client_context(const struct cad_rpc_client_call *call);
-/* CAD_FULL: accepted, but send no more until `writable`. CAD_ERR_CANCELLED: the call is over or its sending side is closed. */
+/* CAD_FULL: accepted, but send no more until `writable`. CAD_ERR_CANCELLED: the call is over or its
+ * sending side is closed. */
 enum cad_status cad_rpc_client_send(struct cad_rpc_client_call *call, const ProtobufCMessage *message);
-void cad_rpc_client_close_send(struct cad_rpc_client_call *call);   /* nothing more to send */
-void cad_rpc_client_read(struct cad_rpc_client_call *call);         /* one more message, please; not reading makes the server wait */
-void cad_rpc_client_cancel(struct cad_rpc_client_call *call);       /* done follows */
+void cad_rpc_client_close_send(struct cad_rpc_client_call *call); /* nothing more to send */
+/* one more message, please; not reading makes the server wait */
+void cad_rpc_client_read(struct cad_rpc_client_call *call);
+void cad_rpc_client_cancel(struct cad_rpc_client_call *call); /* done follows */
 size_t cad_rpc_client_queued_bytes(const struct cad_rpc_client_call *call);
 /* Inside done: a trailer; not terminated; NULL if absent. */
 const uint8_t *cad_rpc_client_trailer(const struct cad_rpc_client_call *call, const char *key, size_t *size);
@@ -77,16 +88,18 @@ const uint8_t *cad_rpc_client_trailer(const struct cad_rpc_client_call *call, co
 struct cad_rpc_blocking;
 
 /* A loop, a reactor and a channel of its own. */
-CAD_MUST_USE enum cad_status cad_rpc_blocking_create(const char *target, const struct cad_rpc_tls *tls, const struct cad_rpc_channel_config *config,
-                                                     struct cad_rpc_blocking **client, struct cad_error *error);
+CAD_MUST_USE enum cad_status cad_rpc_blocking_create(const char *target, const struct cad_rpc_tls *tls,
+	const struct cad_rpc_channel_config *config, struct cad_rpc_blocking **client, struct cad_error *error);
 void cad_rpc_blocking_destroy(struct cad_rpc_blocking *client);
 
-/* Sends request and waits. For each message of the answer (one for a unary call) on_message is called; false ends the call early, which is no error. A failure is
- * a status and the server's sentence with its code ("INVALID_ARGUMENT: ..."); code, if not NULL, gets the code in every case. */
-CAD_MUST_USE enum cad_status cad_rpc_blocking_call(struct cad_rpc_blocking *client, const char *path, const ProtobufCMessage *request,
-                                                   const ProtobufCMessageDescriptor *reply, const struct cad_rpc_call_options *options,
-                                                   bool (*on_message)(void *context, const ProtobufCMessage *message), void *context, enum cad_rpc_code *code,
-                                                   struct cad_error *error);
+/* Sends request and waits. For each message of the answer (one for a unary call) on_message is
+ * called; false ends the call early, which is no error. A failure is a status and the server's
+ * sentence with its code ("INVALID_ARGUMENT: ..."); code, if not NULL, gets the code in every
+ * case. */
+CAD_MUST_USE enum cad_status cad_rpc_blocking_call(struct cad_rpc_blocking *client, const char *path,
+	const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
+	const struct cad_rpc_call_options *options, bool (*on_message)(void *context, const ProtobufCMessage *message),
+	void *context, enum cad_rpc_code *code, struct cad_error *error);
 /* Makes a running cad_rpc_blocking_call end with CANCELLED. From a signal handler or any thread. */
 void cad_rpc_blocking_interrupt(struct cad_rpc_blocking *client);
 

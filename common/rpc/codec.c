@@ -20,7 +20,11 @@ static void protobuf_free(void *arena, void *pointer) { (void)arena, (void)point
 void cad_rpc_arena_init(struct cad_rpc_arena *arena, size_t limit_bytes)
 {
 	*arena = (struct cad_rpc_arena){ .limit_bytes = limit_bytes };
-	arena->protobuf = (ProtobufCAllocator){ .alloc = protobuf_alloc, .free = protobuf_free, .allocator_data = arena };
+	arena->protobuf = (ProtobufCAllocator){
+		.alloc = protobuf_alloc,
+		.free = protobuf_free,
+		.allocator_data = arena,
+	};
 }
 
 /* A chunk with room for `bytes`; chunks grow, except near the limit. */
@@ -28,6 +32,7 @@ static struct cad_rpc_arena_chunk *chunk_add(struct cad_rpc_arena *arena, size_t
 {
 	size_t left = arena->limit_bytes - arena->used_bytes;
 	size_t capacity = arena->chunks ? arena->chunks->capacity * 2 : CHUNK_BYTES_MIN;
+
 	if (capacity > CHUNK_BYTES_MAX)
 		capacity = CHUNK_BYTES_MAX;
 	if (capacity < bytes || capacity > left)
@@ -38,6 +43,7 @@ static struct cad_rpc_arena_chunk *chunk_add(struct cad_rpc_arena *arena, size_t
 	*chunk = (struct cad_rpc_arena_chunk){ .next = arena->chunks, .capacity = capacity };
 	arena->chunks = chunk;
 	arena->used_bytes += capacity;
+
 	return chunk;
 }
 
@@ -48,6 +54,7 @@ void *cad_rpc_arena_alloc(struct cad_rpc_arena *arena, size_t bytes)
 		arena->exhausted = true;
 		return NULL;
 	}
+
 	bytes = (bytes + alignment - 1) & ~(alignment - 1);
 	struct cad_rpc_arena_chunk *chunk = arena->chunks;
 	if (!chunk || chunk->capacity - chunk->used < bytes)
@@ -56,6 +63,7 @@ void *cad_rpc_arena_alloc(struct cad_rpc_arena *arena, size_t bytes)
 		arena->exhausted = true;
 		return NULL;
 	}
+
 	void *pointer = (char *)chunk->data + chunk->used;
 	chunk->used += bytes;
 	return pointer;
@@ -74,31 +82,41 @@ void cad_rpc_arena_reset(struct cad_rpc_arena *arena)
 
 /* ---- validation ---- */
 
-/* The character at text, of at least one byte: its length, or 0 if it is not UTF-8 or is NUL (which would cut a C string short). */
+/* The character at text, of at least one byte: its length, or 0 if it is not UTF-8 or is NUL (which
+ * would cut a C string short). */
 static size_t character_size(const uint8_t *text, size_t size)
 {
 	static const uint32_t least[] = { 1, 0x80, 0x800, 0x10000 };
 	uint8_t lead = text[0];
-	size_t more = lead < 0x80 ? 0 : (lead & 0xe0) == 0xc0 ? 1 : (lead & 0xf0) == 0xe0 ? 2 : (lead & 0xf8) == 0xf0 ? 3 : size;
+	size_t more = lead < 0x80       ? 0
+		: (lead & 0xe0) == 0xc0 ? 1
+		: (lead & 0xf0) == 0xe0 ? 2
+		: (lead & 0xf8) == 0xf0 ? 3
+					: size;
+
 	if (more >= size)
 		return 0;
+
 	uint32_t point = more == 0 ? lead : lead & (0x3fu >> more);
 	for (size_t i = 1; i <= more; i++) {
 		if ((text[i] & 0xc0) != 0x80)
 			return 0;
 		point = point << 6 | (text[i] & 0x3f);
 	}
+
 	if (point < least[more] || point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff))
 		return 0;
 	return more + 1;
 }
 
-static enum cad_status string_check(const ProtobufCMessageDescriptor *type, const ProtobufCFieldDescriptor *field, const uint8_t *text, size_t size, struct cad_error *error)
+static enum cad_status string_check(const ProtobufCMessageDescriptor *type, const ProtobufCFieldDescriptor *field,
+	const uint8_t *text, size_t size, struct cad_error *error)
 {
 	for (size_t at = 0, step; at < size; at += step) {
 		step = character_size(text + at, size - at);
 		if (step == 0)
-			return cad_error_set(error, CAD_ERR_CORRUPT, "%s.%s: byte %zu is not valid UTF-8, or a NUL", type->name, field->name, at);
+			return cad_error_set(error, CAD_ERR_CORRUPT, "%s.%s: byte %zu is not valid UTF-8, or a NUL",
+				type->name, field->name, at);
 	}
 	return CAD_OK;
 }
@@ -119,10 +137,12 @@ static bool varint_take(const uint8_t **at, const uint8_t *end, uint64_t *value)
 	return false;
 }
 
-static enum cad_status message_check(const ProtobufCMessageDescriptor *type, const uint8_t *at, size_t size, int depth, struct cad_error *error);
+static enum cad_status message_check(
+	const ProtobufCMessageDescriptor *type, const uint8_t *at, size_t size, int depth, struct cad_error *error);
 
 /* A field with a length: nested message, string, bytes, packed numbers, or unknown. */
-static enum cad_status field_check(const ProtobufCMessageDescriptor *type, uint64_t number, const uint8_t *at, size_t size, int depth, struct cad_error *error)
+static enum cad_status field_check(const ProtobufCMessageDescriptor *type, uint64_t number, const uint8_t *at,
+	size_t size, int depth, struct cad_error *error)
 {
 	const ProtobufCFieldDescriptor *field = protobuf_c_message_descriptor_get_field(type, (unsigned)number);
 	if (field && field->type == PROTOBUF_C_TYPE_MESSAGE)
@@ -132,11 +152,13 @@ static enum cad_status field_check(const ProtobufCMessageDescriptor *type, uint6
 	return CAD_OK;
 }
 
-static enum cad_status message_check(const ProtobufCMessageDescriptor *type, const uint8_t *at, size_t size, int depth, struct cad_error *error)
+static enum cad_status message_check(
+	const ProtobufCMessageDescriptor *type, const uint8_t *at, size_t size, int depth, struct cad_error *error)
 {
 	enum { VARINT = 0, FIXED64 = 1, LENGTH = 2, FIXED32 = 5 };
 	if (depth == 0)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: messages are nested more than %d deep", type->name, CAD_RPC_DEPTH_MAX);
+		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: messages are nested more than %d deep", type->name,
+			CAD_RPC_DEPTH_MAX);
 	const uint8_t *end = at + size;
 	while (at < end) {
 		uint64_t tag, value = 0;
@@ -146,10 +168,11 @@ static enum cad_status message_check(const ProtobufCMessageDescriptor *type, con
 		case FIXED64: value = 8; break;
 		case FIXED32: value = 4; break;
 		case LENGTH: good = varint_take(&at, end, &value); break;
-		default: good = false; break;   /* groups, too: protobuf-c does not know them */
+		default: good = false; break; /* groups, too: protobuf-c does not know them */
 		}
 		if (!good || ((tag & 7) != VARINT && value > (uint64_t)(end - at)))
-			return cad_error_set(error, CAD_ERR_CORRUPT, "%s: malformed or truncated protobuf message", type->name);
+			return cad_error_set(
+				error, CAD_ERR_CORRUPT, "%s: malformed or truncated protobuf message", type->name);
 		if ((tag & 7) == VARINT)
 			continue;
 		if ((tag & 7) == LENGTH) {
@@ -159,29 +182,36 @@ static enum cad_status message_check(const ProtobufCMessageDescriptor *type, con
 		}
 		at += value;
 	}
+
 	return CAD_OK;
 }
 
-enum cad_status cad_rpc_validate(const ProtobufCMessageDescriptor *type, const uint8_t *bytes, size_t size, struct cad_error *error)
+enum cad_status cad_rpc_validate(
+	const ProtobufCMessageDescriptor *type, const uint8_t *bytes, size_t size, struct cad_error *error)
 {
 	return message_check(type, bytes, size, CAD_RPC_DEPTH_MAX, error);
 }
 
-enum cad_status cad_rpc_decode(const ProtobufCMessageDescriptor *type, const uint8_t *bytes, size_t size, struct cad_rpc_arena *arena, ProtobufCMessage **message,
-                               struct cad_error *error)
+enum cad_status cad_rpc_decode(const ProtobufCMessageDescriptor *type, const uint8_t *bytes, size_t size,
+	struct cad_rpc_arena *arena, ProtobufCMessage **message, struct cad_error *error)
 {
 	enum cad_status status = cad_rpc_validate(type, bytes, size, error);
 	if (status != CAD_OK)
 		return status;
+
 	cad_rpc_arena_reset(arena);
 	ProtobufCMessage *unpacked = protobuf_c_message_unpack(type, &arena->protobuf, size, bytes);
 	if (unpacked) {
 		*message = unpacked;
 		return CAD_OK;
 	}
-	bool exhausted = arena->exhausted;   /* protobuf-c does not say why */
+
+	bool exhausted = arena->exhausted; /* protobuf-c does not say why */
 	cad_rpc_arena_reset(arena);
 	if (exhausted)
-		return cad_error_set(error, CAD_ERR_EXHAUSTED, "%s: would take more than %zu bytes of memory once decoded", type->name, arena->limit_bytes);
-	return cad_error_set(error, CAD_ERR_CORRUPT, "%s: malformed protobuf message: a field has another type than the .proto file says", type->name);
+		return cad_error_set(error, CAD_ERR_EXHAUSTED,
+			"%s: would take more than %zu bytes of memory once decoded", type->name, arena->limit_bytes);
+
+	return cad_error_set(error, CAD_ERR_CORRUPT,
+		"%s: malformed protobuf message: a field has another type than the .proto file says", type->name);
 }

@@ -18,7 +18,7 @@ struct watcher {
 	struct cad_rpc_health *health;
 	struct cad_rpc_call *call;
 	char *name;
-	int last;   /* the status that was sent */
+	int last; /* the status that was sent */
 };
 
 struct cad_rpc_health {
@@ -45,9 +45,11 @@ static void check(struct cad_rpc_call *call, const ProtobufCMessage *message)
 {
 	const HealthRequest *request = (const HealthRequest *)message;
 	HealthResponse response = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
+
 	response.status = look_up(cad_rpc_call_context(call), request->service);
 	if (response.status == SERVING_STATUS(SERVICE_UNKNOWN))
-		cad_rpc_call_finish(call, CAD_RPC_NOT_FOUND, "this server has no service named '%.200s'", request->service);
+		cad_rpc_call_finish(
+			call, CAD_RPC_NOT_FOUND, "this server has no service named '%.200s'", request->service);
 	else
 		cad_rpc_call_reply(call, &response.base);
 }
@@ -63,19 +65,28 @@ static void watcher_tell(struct watcher *watcher)
 	if (watcher->health->down)
 		cad_rpc_call_finish(watcher->call, CAD_RPC_UNAVAILABLE, "the server is shutting down");
 	else if (cad_rpc_call_queued_bytes(watcher->call) > UNREAD_BYTES_MAX)
-		cad_rpc_call_abort(watcher->call, CAD_RPC_RESOURCE_EXHAUSTED, "this Watch is not being read; watch again");
+		cad_rpc_call_abort(
+			watcher->call, CAD_RPC_RESOURCE_EXHAUSTED, "this Watch is not being read; watch again");
 }
 
 static void watch(struct cad_rpc_call *call, const ProtobufCMessage *message)
 {
 	const HealthRequest *request = (const HealthRequest *)message;
 	if (strlen(request->service) > SERVICE_NAME_BYTES_MAX) {
-		cad_rpc_call_finish(call, CAD_RPC_INVALID_ARGUMENT, "the name of a service may have %d bytes", SERVICE_NAME_BYTES_MAX);
+		cad_rpc_call_finish(call, CAD_RPC_INVALID_ARGUMENT, "the name of a service may have %d bytes",
+			SERVICE_NAME_BYTES_MAX);
 		return;
 	}
+
 	struct cad_rpc_health *health = cad_rpc_call_context(call);
 	struct watcher *watcher = cad_rpc_must(calloc(1, sizeof *watcher));
-	*watcher = (struct watcher){ .next = health->watchers, .link = &health->watchers, .health = health, .call = call, .last = -1 };
+	*watcher = (struct watcher){
+		.next = health->watchers,
+		.link = &health->watchers,
+		.health = health,
+		.call = call,
+		.last = -1,
+	};
 	watcher->name = cad_rpc_must(strdup(request->service));
 	if (watcher->next)
 		watcher->next->link = &watcher->next;
@@ -99,16 +110,28 @@ static void watch_done(struct cad_rpc_call *call, bool cancelled)
 
 /* Probes usually carry no token: both are open. */
 static const struct cad_rpc_method methods[] = {
-	{ .name = "Check", .kind = CAD_RPC_UNARY, .open = true, .on = { .message = check } },
-	{ .name = "Watch", .kind = CAD_RPC_SERVER_STREAM, .open = true, .on = { .message = watch, .done = watch_done } },
+	{
+		.name = "Check",
+		.kind = CAD_RPC_UNARY,
+		.open = true,
+		.on = { .message = check },
+	},
+	{
+		.name = "Watch",
+		.kind = CAD_RPC_SERVER_STREAM,
+		.open = true,
+		.on = { .message = watch, .done = watch_done },
+	},
 };
 
-enum cad_status cad_rpc_health_create(struct cad_rpc_server *server, struct cad_rpc_health **created, struct cad_error *error)
+enum cad_status cad_rpc_health_create(
+	struct cad_rpc_server *server, struct cad_rpc_health **created, struct cad_error *error)
 {
 	struct cad_rpc_health *health = calloc(1, sizeof *health);
 	if (!health)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the health service");
-	health->service = (struct cad_rpc_service){ &grpc__health__v1__health__descriptor, methods, sizeof methods / sizeof methods[0], health };
+	health->service = (struct cad_rpc_service){ &grpc__health__v1__health__descriptor, methods,
+		sizeof methods / sizeof methods[0], health };
 	cad_rpc_server_add(server, &health->service);
 	cad_rpc_health_set(health, "", false);
 	*created = health;

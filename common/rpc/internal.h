@@ -1,7 +1,9 @@
 /*
- * Private to common/rpc_*.c: what they share, gRPC's own headers included. Same rule of ownership as rpc.h.
+ * Private to common/rpc_*.c: what they share, gRPC's own headers included. Same rule of ownership
+ * as rpc.h.
  *
- * gRPC core aborts the process when memory runs out; this layer does the same (cad_rpc_must), so that no call is left half made.
+ * gRPC core aborts the process when memory runs out; this layer does the same (cad_rpc_must), so
+ * that no call is left half made.
  */
 #ifndef CADRE_COMMON_RPC_INTERNAL_H
 #define CADRE_COMMON_RPC_INTERNAL_H
@@ -24,8 +26,10 @@ static inline void *cad_rpc_must(void *allocated)
 }
 
 /* --- events ---
- * A batch that gRPC accepts gives exactly one event, so references are counted by events in flight and nothing else.
- * ThreadSanitizer does not see the synchronisation inside libgrpc: an event that is handed to the core happens before the same event coming out. */
+ * A batch that gRPC accepts gives exactly one event, so references are counted by events in flight
+ * and nothing else.
+ * ThreadSanitizer does not see the synchronisation inside libgrpc: an event that is handed to the
+ * core happens before the same event coming out. */
 #if defined(__SANITIZE_THREAD__)
 #define CAD_RPC_TSAN 1
 #elif defined(__has_feature)
@@ -49,18 +53,22 @@ grpc_completion_queue *cad_rpc_reactor_queue(const struct cad_rpc_reactor *react
 /* Servers, channels and calls count themselves: run goes on until all are gone. */
 void cad_rpc_reactor_acquire(struct cad_rpc_reactor *reactor);
 void cad_rpc_reactor_release(struct cad_rpc_reactor *reactor);
-/* Starts operations on a call: exactly one event follows. gRPC refuses only what a bug makes, so a refusal aborts. */
+/* Starts operations on a call: exactly one event follows. gRPC refuses only what a bug makes, so a
+ * refusal aborts. */
 void cad_rpc_batch(grpc_call *call, const grpc_op *ops, size_t count, struct cad_rpc_event *event);
 
-/* While it is set, this thread's failures inside gRPC are logged as debug: the caller has a better sentence. */
+/* While it is set, this thread's failures inside gRPC are logged as debug: the caller has a better
+ * sentence. */
 extern _Thread_local bool cad_rpc_quiet;
 
 /* ---- messages (message.c) ---- */
 
 grpc_slice cad_rpc_encode(const ProtobufCMessage *message);
-/* Decompresses where needed, into at most bytes_max (gRPC's own decompression has no limit and is switched off), and decodes. `code` says what to answer. */
-CAD_MUST_USE enum cad_status cad_rpc_decode_buffer(const ProtobufCMessageDescriptor *type, grpc_byte_buffer *buffer, size_t bytes_max, struct cad_rpc_arena *arena,
-                                                   ProtobufCMessage **message, enum cad_rpc_code *code, struct cad_error *error);
+/* Decompresses where needed, into at most bytes_max (gRPC's own decompression has no limit and is
+ * switched off), and decodes. `code` says what to answer. */
+CAD_MUST_USE enum cad_status cad_rpc_decode_buffer(const ProtobufCMessageDescriptor *type, grpc_byte_buffer *buffer,
+	size_t bytes_max, struct cad_rpc_arena *arena, ProtobufCMessage **message, enum cad_rpc_code *code,
+	struct cad_error *error);
 
 /* Messages that wait to be sent. */
 struct cad_rpc_out {
@@ -69,8 +77,8 @@ struct cad_rpc_out {
 };
 void cad_rpc_out_init(struct cad_rpc_out *out);
 void cad_rpc_out_push(struct cad_rpc_out *out, const ProtobufCMessage *message);
-grpc_byte_buffer *cad_rpc_out_pop(struct cad_rpc_out *out);   /* not empty */
-bool cad_rpc_out_is_last(const struct cad_rpc_out *out);       /* none or one */
+grpc_byte_buffer *cad_rpc_out_pop(struct cad_rpc_out *out); /* not empty */
+bool cad_rpc_out_is_last(const struct cad_rpc_out *out);    /* none or one */
 void cad_rpc_out_clear(struct cad_rpc_out *out);
 
 /* The value of a key, NULL if absent. */
@@ -78,60 +86,66 @@ const uint8_t *cad_rpc_metadata_find(const grpc_metadata_array *array, const cha
 
 /* ---- credentials (tls.c), file descriptor guard (guard.c) ---- */
 
-CAD_MUST_USE enum cad_status cad_rpc_server_credentials(const struct cad_rpc_tls *tls, grpc_server_credentials **credentials, struct cad_error *error);
-CAD_MUST_USE enum cad_status cad_rpc_channel_credentials(const struct cad_rpc_tls *tls, grpc_channel_credentials **credentials, struct cad_error *error);
-void cad_rpc_tls_cleanup(void);   /* when gRPC is shut down */
+CAD_MUST_USE enum cad_status cad_rpc_server_credentials(
+	const struct cad_rpc_tls *tls, grpc_server_credentials **credentials, struct cad_error *error);
+CAD_MUST_USE enum cad_status cad_rpc_channel_credentials(
+	const struct cad_rpc_tls *tls, grpc_channel_credentials **credentials, struct cad_error *error);
+void cad_rpc_tls_cleanup(void); /* when gRPC is shut down */
 /* False where this version of gRPC cannot be guarded. */
 bool cad_rpc_guard_argument(unsigned reserve, grpc_arg *argument);
 
 static inline grpc_arg cad_rpc_integer_argument(const char *key, int value)
 {
-	return (grpc_arg){ .type = GRPC_ARG_INTEGER, .key = (char *)(uintptr_t)key, .value.integer = value };
+	return (grpc_arg){
+		.type = GRPC_ARG_INTEGER,
+		.key = (char *)(uintptr_t)key,
+		.value.integer = value,
+	};
 }
 
 /* ---- server and calls (server.c, call.c) ---- */
 
-struct cad_rpc_entry {   /* a method of a server */
+struct cad_rpc_entry { /* a method of a server */
 	const struct cad_rpc_service *service;
 	const struct cad_rpc_method *method;
 	const ProtobufCMessageDescriptor *request;
 	char *path;
-	void *handle;   /* gRPC's */
+	void *handle; /* gRPC's */
 };
 
 struct cad_rpc_server;
 
 struct cad_rpc_call {
 	struct cad_rpc_server *server;
-	const struct cad_rpc_entry *entry;   /* NULL: a call to an unknown method */
+	const struct cad_rpc_entry *entry; /* NULL: a call to an unknown method */
 	grpc_call *core;
-	unsigned references;                 /* one per event in flight, and the program's */
+	unsigned references; /* one per event in flight, and the program's */
 	struct cad_rpc_event on_new, on_read, on_write, on_close;
-	struct cad_rpc_call *next, **previous;   /* the server's live calls */
+	struct cad_rpc_call *next, **previous; /* the server's live calls */
 
 	/* written by gRPC while operations are in flight */
-	grpc_call_details details;           /* unknown methods only */
+	grpc_call_details details; /* unknown methods only */
 	gpr_timespec deadline;
 	grpc_metadata_array metadata;
 	grpc_byte_buffer *received, *sending;
 	int cancelled;
 
-	bool admitted;        /* one of the server's live calls */
-	bool done_is_owed;    /* start or message was called */
-	bool close_started;   /* RECV_CLOSE_ON_SERVER is out, exactly once per accepted call */
-	bool close_with_write;   /* ... as part of the last write */
+	bool admitted;         /* one of the server's live calls */
+	bool done_is_owed;     /* start or message was called */
+	bool close_started;    /* RECV_CLOSE_ON_SERVER is out, exactly once per accepted call */
+	bool close_with_write; /* ... as part of the last write */
 	bool reading, half_closed;
 	bool writing, headers_sent, headers_wanted, was_full;
-	bool finishing;       /* the final status is known */
-	bool status_sent;     /* ... and handed to gRPC */
-	bool dead;            /* closed, cancelled or broken */
+	bool finishing;   /* the final status is known */
+	bool status_sent; /* ... and handed to gRPC */
+	bool dead;        /* closed, cancelled or broken */
 
 	struct cad_rpc_out out;
 	enum cad_rpc_code code;
 	grpc_slice sentence;
 	grpc_metadata *trailers;
 	size_t trailer_count;
-	struct cad_rpc_arena arena;   /* the last request message */
+	struct cad_rpc_arena arena; /* the last request message */
 	char *identity;
 	void *state;
 };

@@ -20,12 +20,14 @@ struct cad_rpc_reactor {
 	uv_loop_t *loop;
 	grpc_completion_queue *queue;
 	pthread_t owner;
-	size_t users;    /* servers, channels, calls */
+	size_t users; /* servers, channels, calls */
 	bool stopping, finished;
-	/* An idle call on a channel that leads nowhere: an empty batch on it puts an event into the queue, from any thread. */
+	/* An idle call on a channel that leads nowhere: an empty batch on it puts an event into the
+	 * queue, from any thread. */
 	grpc_channel *nowhere;
 	grpc_call *injector;
-	/* The helper watches the loop's descriptor, posts on_loop_ready, and waits until the loop has run. */
+	/* The helper watches the loop's descriptor, posts on_loop_ready, and waits until the loop
+	 * has run. */
 	pthread_t helper;
 	struct cad_rpc_event on_loop_ready;
 	sem_t loop_has_run;
@@ -56,7 +58,10 @@ void cad_rpc_batch(grpc_call *call, const grpc_op *ops, size_t count, struct cad
 	CAD_ASSERT(error == GRPC_CALL_OK);
 }
 
-void cad_rpc_post(struct cad_rpc_reactor *reactor, struct cad_rpc_event *event) { cad_rpc_batch(reactor->injector, NULL, 0, event); }
+void cad_rpc_post(struct cad_rpc_reactor *reactor, struct cad_rpc_event *event)
+{
+	cad_rpc_batch(reactor->injector, NULL, 0, event);
+}
 
 /* ---- wakeup ---- */
 
@@ -69,9 +74,15 @@ static void wakeup_run(struct cad_rpc_event *event, bool ok)
 	wakeup->run(wakeup->context);
 }
 
-void cad_rpc_wakeup_init(struct cad_rpc_wakeup *wakeup, struct cad_rpc_reactor *reactor, void (*run)(void *context), void *context)
+void cad_rpc_wakeup_init(
+	struct cad_rpc_wakeup *wakeup, struct cad_rpc_reactor *reactor, void (*run)(void *context), void *context)
 {
-	*wakeup = (struct cad_rpc_wakeup){ .event.run = wakeup_run, .reactor = reactor, .run = run, .context = context };
+	*wakeup = (struct cad_rpc_wakeup){
+		.event.run = wakeup_run,
+		.reactor = reactor,
+		.run = run,
+		.context = context,
+	};
 }
 
 void cad_rpc_wakeup_send(struct cad_rpc_wakeup *wakeup)
@@ -85,7 +96,14 @@ void cad_rpc_wakeup_send(struct cad_rpc_wakeup *wakeup)
 static void *helper_main(void *argument)
 {
 	struct cad_rpc_reactor *reactor = argument;
-	struct pollfd watched[2] = { { .fd = uv_backend_fd(reactor->loop), .events = POLLIN }, { .fd = reactor->stop_descriptor, .events = POLLIN } };
+	struct pollfd watched[2] = { {
+					     .fd = uv_backend_fd(reactor->loop),
+					     .events = POLLIN,
+				     },
+		{
+			.fd = reactor->stop_descriptor,
+			.events = POLLIN,
+		} };
 	for (;;) {
 		if (poll(watched, 2, -1) < 0) {
 			CAD_ASSERT(errno == EINTR);
@@ -102,12 +120,14 @@ static void *helper_main(void *argument)
 static void loop_ready(struct cad_rpc_event *event, bool ok)
 {
 	(void)ok;
-	CAD_RPC_CONTAINER(event, struct cad_rpc_reactor, on_loop_ready)->helper_waits = true;   /* the next turn does the rest */
+	/* the next turn does the rest */
+	CAD_RPC_CONTAINER(event, struct cad_rpc_reactor, on_loop_ready)->helper_waits = true;
 }
 
 /* ---- running ---- */
 
-/* libuv first, since it registers new watchers only when it runs; then sleep in the queue until an event comes or libuv's next timer is due. */
+/* libuv first, since it registers new watchers only when it runs; then sleep in the queue until an
+ * event comes or libuv's next timer is due. */
 static void turn(struct cad_rpc_reactor *reactor, const bool *done)
 {
 	uv_run(reactor->loop, UV_RUN_NOWAIT);
@@ -115,12 +135,16 @@ static void turn(struct cad_rpc_reactor *reactor, const bool *done)
 		reactor->helper_waits = false;
 		sem_post(&reactor->loop_has_run);
 	}
+
 	if (*done)
 		return;
 	int timeout_ms = uv_loop_alive(reactor->loop) ? uv_backend_timeout(reactor->loop) : -1;
-	gpr_timespec until = timeout_ms < 0 ? never() : gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(timeout_ms, GPR_TIMESPAN));
+	gpr_timespec until = timeout_ms < 0
+		? never()
+		: gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(timeout_ms, GPR_TIMESPAN));
 	grpc_event event = queue_next(reactor, until);
-	uv_update_time(reactor->loop);   /* timers that handlers start count from now, not from before the sleep */
+	uv_update_time(reactor->loop); /* timers that handlers start count from now, not from before the sleep */
+
 	for (int count = 0; event.type == GRPC_OP_COMPLETE; count++) {
 		event_run(event);
 		if (*done || count == EVENTS_PER_TURN)
@@ -158,7 +182,10 @@ void cad_rpc_reactor_release(struct cad_rpc_reactor *reactor)
 
 grpc_completion_queue *cad_rpc_reactor_queue(const struct cad_rpc_reactor *reactor) { return reactor->queue; }
 struct uv_loop_s *cad_rpc_reactor_loop(const struct cad_rpc_reactor *reactor) { return reactor->loop; }
-bool cad_rpc_reactor_is_owner(const struct cad_rpc_reactor *reactor) { return pthread_equal(reactor->owner, pthread_self()); }
+bool cad_rpc_reactor_is_owner(const struct cad_rpc_reactor *reactor)
+{
+	return pthread_equal(reactor->owner, pthread_self());
+}
 
 /* ---- creating and destroying ---- */
 
@@ -166,7 +193,8 @@ static pthread_mutex_t library_mutex = PTHREAD_MUTEX_INITIALIZER;
 
 _Thread_local bool cad_rpc_quiet;
 
-/* gRPC's own words, on any thread. What it calls errors are mostly a peer's; ours come back as statuses with a sentence. */
+/* gRPC's own words, on any thread. What it calls errors are mostly a peer's; ours come back as
+ * statuses with a sentence. */
 static void log_line(gpr_log_func_args *line)
 {
 	if (line->severity == GPR_LOG_SEVERITY_ERROR && !cad_rpc_quiet)
@@ -182,19 +210,22 @@ static void *pass_gate(void *gate)
 	return NULL;
 }
 
-/* gRPC starts a few threads, and waits for ever for one that the system does not give: as many at once are tried first. Returns why not. */
+/* gRPC starts a few threads, and waits for ever for one that the system does not give: as many at
+ * once are tried first. Returns why not. */
 static int threads_missing(void)
 {
 	enum { THREADS = 8 };
 	pthread_t threads[THREADS];
 	pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 	int count = 0, failed = 0;
+
 	pthread_mutex_lock(&gate);
 	while (count < THREADS && (failed = pthread_create(&threads[count], NULL, pass_gate, &gate)) == 0)
 		count++;
 	pthread_mutex_unlock(&gate);
 	while (count > 0)
 		pthread_join(threads[--count], NULL);
+
 	return failed;
 }
 
@@ -206,8 +237,13 @@ static enum cad_status library_acquire(struct cad_error *error)
 		gpr_set_log_function(log_line);
 		grpc_init();
 	}
+
 	pthread_mutex_unlock(&library_mutex);
-	return failed ? cad_error_set(error, CAD_ERR_EXHAUSTED, "the system gives no threads for gRPC: %s (see ulimit -u, and the limit of tasks of a container or service)", strerror(failed)) : CAD_OK;
+	return failed
+		? cad_error_set(error, CAD_ERR_EXHAUSTED,
+			  "the system gives no threads for gRPC: %s (see ulimit -u, and the limit of tasks of a container or service)",
+			  strerror(failed))
+		: CAD_OK;
 }
 
 static void library_release(void)
@@ -219,33 +255,42 @@ static void library_release(void)
 	pthread_mutex_unlock(&library_mutex);
 }
 
-enum cad_status cad_rpc_reactor_create(struct uv_loop_s *loop, struct cad_rpc_reactor **created, struct cad_error *error)
+enum cad_status cad_rpc_reactor_create(
+	struct uv_loop_s *loop, struct cad_rpc_reactor **created, struct cad_error *error)
 {
 	struct cad_rpc_reactor *reactor = calloc(1, sizeof *reactor);
 	if (!reactor)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the gRPC event loop");
+
 	enum cad_status status = library_acquire(error);
 	if (status != CAD_OK) {
 		free(reactor);
 		return status;
 	}
+
 	reactor->loop = loop;
 	reactor->owner = pthread_self();
 	reactor->on_loop_ready.run = loop_ready;
 	CAD_ASSERT(sem_init(&reactor->loop_has_run, 0, 0) == 0);
 	reactor->stop_descriptor = eventfd(0, EFD_CLOEXEC);
+
 	if (reactor->stop_descriptor < 0) {
-		status = cad_error_set(error, CAD_ERR_IO, "cannot make an event descriptor for the gRPC event loop: %s", strerror(errno));
+		status = cad_error_set(error, CAD_ERR_IO, "cannot make an event descriptor for the gRPC event loop: %s",
+			strerror(errno));
 		goto release_library;
 	}
+
 	reactor->queue = grpc_completion_queue_create_for_next(NULL);
 	reactor->nowhere = grpc_lame_client_channel_create("nowhere", GRPC_STATUS_UNAVAILABLE, "nowhere");
-	reactor->injector = grpc_channel_create_call(reactor->nowhere, NULL, 0, reactor->queue, grpc_slice_from_static_string("/nowhere"), NULL, never(), NULL);
+	reactor->injector = grpc_channel_create_call(reactor->nowhere, NULL, 0, reactor->queue,
+		grpc_slice_from_static_string("/nowhere"), NULL, never(), NULL);
 	int failed = pthread_create(&reactor->helper, NULL, helper_main, reactor);
 	if (failed) {
-		status = cad_error_set(error, CAD_ERR_IO, "cannot start the helper thread of the gRPC event loop: %s", strerror(failed));
+		status = cad_error_set(error, CAD_ERR_IO, "cannot start the helper thread of the gRPC event loop: %s",
+			strerror(failed));
 		goto destroy_queue;
 	}
+
 	*created = reactor;
 	return CAD_OK;
 
@@ -260,6 +305,7 @@ release_library:
 	sem_destroy(&reactor->loop_has_run);
 	free(reactor);
 	library_release();
+
 	return status;
 }
 
@@ -267,10 +313,11 @@ void cad_rpc_reactor_destroy(struct cad_rpc_reactor *reactor)
 {
 	if (!reactor)
 		return;
+
 	CAD_ASSERT(reactor->users == 0);
 	uint64_t one = 1;
 	CAD_ASSERT(write(reactor->stop_descriptor, &one, sizeof one) == sizeof one);
-	sem_post(&reactor->loop_has_run);   /* in case the helper waits for its turn */
+	sem_post(&reactor->loop_has_run); /* in case the helper waits for its turn */
 	pthread_join(reactor->helper, NULL);
 	grpc_call_unref(reactor->injector);
 	grpc_channel_destroy(reactor->nowhere);

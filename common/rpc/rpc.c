@@ -42,6 +42,7 @@ enum cad_rpc_code cad_rpc_code_of_status(enum cad_status status)
 	case CAD_ERR_IO:
 	case CAD_ERR_INTERNAL: return CAD_RPC_INTERNAL;
 	}
+
 	return CAD_RPC_UNKNOWN;
 }
 
@@ -66,6 +67,7 @@ enum cad_status cad_rpc_status_of_code(enum cad_rpc_code code)
 	case CAD_RPC_UNKNOWN:
 	case CAD_RPC_INTERNAL: return CAD_ERR_INTERNAL;
 	}
+
 	return CAD_ERR_INTERNAL;
 }
 
@@ -91,11 +93,14 @@ bool cad_rpc_address_is_loopback(const char *address)
 {
 	if (starts_with(&address, "unix:") || starts_with(&address, "unix-abstract:"))
 		return true;
+
 	if (!starts_with(&address, "ipv4:") && !starts_with(&address, "ipv6:") && !starts_with(&address, "dns:///"))
 		starts_with(&address, "dns:");
 	struct cad_address parts;
 	struct cad_error ignored;
-	const char *host = cad_address_parse(address, &parts, &ignored) == CAD_OK ? parts.host : address;   /* gRPC takes a host alone, too */
+
+	/* gRPC takes a host alone, too */
+	const char *host = cad_address_parse(address, &parts, &ignored) == CAD_OK ? parts.host : address;
 	struct in_addr v4;
 	struct in6_addr v6;
 	if (inet_pton(AF_INET, host, &v4) == 1)

@@ -1,12 +1,15 @@
 /*
  * gRPC for Cadre: what the server, the client and the event loop share.
  *
- * Transport is the C surface of gRPC core, messages are protobuf-c, events run on a libuv loop. Only the files common/rpc_*.c include gRPC's
- * own headers; everybody else includes server.h or client.h and sees none of it.
+ * Transport is the C surface of gRPC core, messages are protobuf-c, events run on a libuv loop.
+ * Only the files common/rpc_*.c include gRPC's own headers; everybody else includes server.h or
+ * client.h and sees none of it.
  *
- * THE OWNERSHIP RULE. A reactor (reactor.h) has one owner thread: the one that calls cad_rpc_reactor_run. Every server, channel and call
- * belongs to one reactor; every function that takes one of them runs on the owner thread, and every callback runs there too, so handlers need
- * no locks and must not block. From any other thread only cad_rpc_post and cad_rpc_wakeup_send may be called.
+ * THE OWNERSHIP RULE. A reactor (reactor.h) has one owner thread: the one that calls
+ * cad_rpc_reactor_run. Every server, channel and call belongs to one reactor; every function that
+ * takes one of them runs on the owner thread, and every callback runs there too, so handlers need
+ * no locks and must not block. From any other thread only cad_rpc_post and cad_rpc_wakeup_send may
+ * be called.
  * The functions of this header may be called from any thread; none blocks or allocates.
  */
 #ifndef CADRE_COMMON_RPC_RPC_H
@@ -19,23 +22,23 @@
 #include <stdint.h>
 
 /* The status codes of gRPC, equal in value. */
-#define CAD_RPC_CODE_LIST(X)      \
-	X(OK, 0)                  \
-	X(CANCELLED, 1)           \
-	X(UNKNOWN, 2)             \
-	X(INVALID_ARGUMENT, 3)    \
-	X(DEADLINE_EXCEEDED, 4)   \
-	X(NOT_FOUND, 5)           \
-	X(ALREADY_EXISTS, 6)      \
-	X(PERMISSION_DENIED, 7)   \
-	X(RESOURCE_EXHAUSTED, 8)  \
+#define CAD_RPC_CODE_LIST(X) \
+	X(OK, 0) \
+	X(CANCELLED, 1) \
+	X(UNKNOWN, 2) \
+	X(INVALID_ARGUMENT, 3) \
+	X(DEADLINE_EXCEEDED, 4) \
+	X(NOT_FOUND, 5) \
+	X(ALREADY_EXISTS, 6) \
+	X(PERMISSION_DENIED, 7) \
+	X(RESOURCE_EXHAUSTED, 8) \
 	X(FAILED_PRECONDITION, 9) \
-	X(ABORTED, 10)            \
-	X(OUT_OF_RANGE, 11)       \
-	X(UNIMPLEMENTED, 12)      \
-	X(INTERNAL, 13)           \
-	X(UNAVAILABLE, 14)        \
-	X(DATA_LOSS, 15)          \
+	X(ABORTED, 10) \
+	X(OUT_OF_RANGE, 11) \
+	X(UNIMPLEMENTED, 12) \
+	X(INTERNAL, 13) \
+	X(UNAVAILABLE, 14) \
+	X(DATA_LOSS, 15) \
 	X(UNAUTHENTICATED, 16)
 
 enum cad_rpc_code {
@@ -46,22 +49,26 @@ enum cad_rpc_code {
 
 /* "INVALID_ARGUMENT"; "UNKNOWN" for a value outside the list. */
 const char *cad_rpc_code_name(enum cad_rpc_code code);
-/* The code that tells a gRPC client about a status, and the status that a gRPC client makes of a code. */
+/* The code that tells a gRPC client about a status, and the status that a gRPC client makes of a
+ * code. */
 enum cad_rpc_code cad_rpc_code_of_status(enum cad_status status);
 enum cad_status cad_rpc_status_of_code(enum cad_rpc_code code);
 
-/* PEM files. A server needs certificate and key, and with `authority` requires a client certificate signed by it; changed files are taken up by
- * the next handshake. A client checks the server against `authority` (NULL: the system's), and shows certificate and key where they are given. */
+/* PEM files. A server needs certificate and key, and with `authority` requires a client certificate
+ * signed by it; changed files are taken up by the next handshake. A client checks the server
+ * against `authority` (NULL: the system's), and shows certificate and key where they are given. */
 struct cad_rpc_tls {
 	const char *certificate;
 	const char *key;
 	const char *authority;
 };
 
-/* Whether an address to listen on ("127.0.0.1:7000", "[::1]:7000", "localhost:7000", "unix:/run/x") can be reached from this machine alone. False when in
- * doubt. A plaintext listener on any other address should be asked for by name: check it before cad_rpc_server_listen, which does not. */
+/* Whether an address to listen on ("127.0.0.1:7000", "[::1]:7000", "localhost:7000", "unix:/run/x")
+ * can be reached from this machine alone. False when in doubt. A plaintext listener on any other
+ * address should be asked for by name: check it before cad_rpc_server_listen, which does not. */
 bool cad_rpc_address_is_loopback(const char *address);
-/* Whether there is a host and a port from 0 to 65535 in it: "127.0.0.1:7000", "[::1]:7000", "router.example:7000"; or the path of a unix socket. Nothing is looked up. */
+/* Whether there is a host and a port from 0 to 65535 in it: "127.0.0.1:7000", "[::1]:7000",
+ * "router.example:7000"; or the path of a unix socket. Nothing is looked up. */
 bool cad_rpc_address_is_complete(const char *address);
 
 #endif

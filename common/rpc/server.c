@@ -11,7 +11,8 @@
 #include <unistd.h>
 #include <uv.h>
 
-/* Requests that wait at gRPC for a call, per method: calls arrive in bursts, and each one is replaced at once. */
+/* Requests that wait at gRPC for a call, per method: calls arrive in bursts, and each one is
+ * replaced at once. */
 enum { ARMED_PER_METHOD = 4 };
 /* For clients to take the news that the server stops. */
 enum { FAREWELL_MS = 500 };
@@ -27,14 +28,17 @@ struct cad_rpc_server {
 	bool started, draining;
 	struct cad_rpc_call *live;
 	unsigned live_calls;
-	size_t objects;   /* calls, armed ones too, and one until gRPC has shut down: the server is freed at 0 */
+	size_t objects; /* calls, armed ones too, and one until gRPC has shut down: the server is freed at 0 */
 	struct cad_rpc_event on_shutdown, on_gone;
 	uv_timer_t grace;
 	void (*done)(void *context);
 	void *done_context;
 };
 
-const struct cad_rpc_server_config *cad_rpc_server_settings(const struct cad_rpc_server *server) { return &server->config; }
+const struct cad_rpc_server_config *cad_rpc_server_settings(const struct cad_rpc_server *server)
+{
+	return &server->config;
+}
 struct cad_rpc_reactor *cad_rpc_server_reactor(const struct cad_rpc_server *server) { return server->reactor; }
 unsigned cad_rpc_server_live_calls(const struct cad_rpc_server *server) { return server->live_calls; }
 
@@ -76,9 +80,9 @@ void cad_rpc_server_call_gone(struct cad_rpc_server *server, const struct cad_rp
 
 static void config_fill(struct cad_rpc_server_config *config)
 {
-#define DEFAULT(field, value)        \
-	if (config->field == 0)      \
-		config->field = value
+#define DEFAULT(field, value) \
+	if (config->field == 0) \
+	config->field = value
 	DEFAULT(receive_bytes_max, 4 << 20);
 	DEFAULT(send_bytes_max, 16 << 20);
 	DEFAULT(metadata_bytes_max, 16 << 10);
@@ -107,16 +111,21 @@ static grpc_server *core_create(const struct cad_rpc_server_config *config)
 		cad_rpc_integer_argument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, config->keepalive_timeout_ms),
 		cad_rpc_integer_argument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
 		cad_rpc_integer_argument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
-		cad_rpc_integer_argument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, config->client_ping_ms_min),
+		cad_rpc_integer_argument(
+			GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, config->client_ping_ms_min),
 		cad_rpc_integer_argument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, config->handshake_timeout_ms),
-		cad_rpc_integer_argument(GRPC_ARG_ALLOW_REUSEPORT, 0),   /* a second server on the port must fail, not share it */
+		/* a second server on the port must fail, not share it */
+		cad_rpc_integer_argument(GRPC_ARG_ALLOW_REUSEPORT, 0),
 		cad_rpc_integer_argument(GRPC_ARG_ENABLE_CHANNELZ, 0),
-		/* gRPC inflates first and looks at the size afterwards: message.c does it with a limit. */
+		/* gRPC inflates first and looks at the size afterwards: message.c does it with a
+		 * limit. */
 		cad_rpc_integer_argument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),
 	};
 	size_t count = 13;
+
 	if (cad_rpc_guard_argument(config->descriptors_reserve, &arguments[count]))
 		count++;
+
 	return grpc_server_create(&(grpc_channel_args){ .num_args = count, .args = arguments }, NULL);
 }
 
@@ -124,6 +133,7 @@ static void grace_gone(uv_handle_t *handle)
 {
 	struct cad_rpc_server *server = handle->data;
 	struct cad_rpc_reactor *reactor = server->reactor;
+
 	void (*done)(void *context) = server->done;
 	void *context = server->done_context;
 	free(server);
@@ -152,12 +162,13 @@ static void shut_down(struct cad_rpc_event *event, bool ok)
 	object_gone(CAD_RPC_CONTAINER(event, struct cad_rpc_server, on_shutdown));
 }
 
-enum cad_status cad_rpc_server_create(struct cad_rpc_reactor *reactor, const struct cad_rpc_server_config *config, struct cad_rpc_server **created,
-                                      struct cad_error *error)
+enum cad_status cad_rpc_server_create(struct cad_rpc_reactor *reactor, const struct cad_rpc_server_config *config,
+	struct cad_rpc_server **created, struct cad_error *error)
 {
 	struct cad_rpc_server *server = calloc(1, sizeof *server);
 	if (!server)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for a gRPC server");
+
 	if (config)
 		server->config = *config;
 	config_fill(&server->config);
@@ -171,14 +182,21 @@ enum cad_status cad_rpc_server_create(struct cad_rpc_reactor *reactor, const str
 	cad_rpc_reactor_acquire(reactor);
 	grpc_server_register_completion_queue(server->core, cad_rpc_reactor_queue(reactor), NULL);
 	*created = server;
+
 	return CAD_OK;
 }
 
-static bool takes_one_message(const struct cad_rpc_method *method) { return method->kind == CAD_RPC_UNARY || method->kind == CAD_RPC_SERVER_STREAM; }
-
-static struct cad_rpc_entry *entry_create(struct cad_rpc_server *server, const struct cad_rpc_service *service, const struct cad_rpc_method *method)
+static bool takes_one_message(const struct cad_rpc_method *method)
 {
-	const ProtobufCMethodDescriptor *descriptor = protobuf_c_service_descriptor_get_method_by_name(service->descriptor, method->name);
+	return method->kind == CAD_RPC_UNARY || method->kind == CAD_RPC_SERVER_STREAM;
+}
+
+static struct cad_rpc_entry *entry_create(
+	struct cad_rpc_server *server, const struct cad_rpc_service *service, const struct cad_rpc_method *method)
+{
+	const ProtobufCMethodDescriptor *descriptor =
+		protobuf_c_service_descriptor_get_method_by_name(service->descriptor, method->name);
+
 	CAD_ASSERT(descriptor && method->on.message);
 	struct cad_rpc_entry *entry = cad_rpc_must(calloc(1, sizeof *entry));
 	CAD_ASSERT(asprintf(&entry->path, "/%s/%s", service->descriptor->name, method->name) > 0);
@@ -186,17 +204,20 @@ static struct cad_rpc_entry *entry_create(struct cad_rpc_server *server, const s
 	entry->method = method;
 	entry->request = descriptor->input;
 	entry->handle = grpc_server_register_method(server->core, entry->path, NULL,
-	                                            takes_one_message(method) ? GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER : GRPC_SRM_PAYLOAD_NONE, 0);
-	CAD_ASSERT(entry->handle);   /* NULL: registered twice */
+		takes_one_message(method) ? GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER : GRPC_SRM_PAYLOAD_NONE, 0);
+	CAD_ASSERT(entry->handle); /* NULL: registered twice */
+
 	return entry;
 }
 
 void cad_rpc_server_add(struct cad_rpc_server *server, const struct cad_rpc_service *service)
 {
 	CAD_ASSERT(!server->started && service->method_count == service->descriptor->n_methods);
-	server->services = cad_rpc_must(realloc(server->services, (server->service_count + 1) * sizeof *server->services));
+	server->services =
+		cad_rpc_must(realloc(server->services, (server->service_count + 1) * sizeof *server->services));
 	server->services[server->service_count++] = service;
-	server->entries = cad_rpc_must(realloc(server->entries, (server->entry_count + service->method_count) * sizeof *server->entries));
+	server->entries = cad_rpc_must(
+		realloc(server->entries, (server->entry_count + service->method_count) * sizeof *server->entries));
 	for (size_t i = 0; i < service->method_count; i++)
 		server->entries[server->entry_count++] = entry_create(server, service, &service->methods[i]);
 }
@@ -207,8 +228,10 @@ static const char *bind_error(const char *address)
 	static const char *const unknown = "the address is malformed, or its host is unknown";
 	struct cad_address parts;
 	struct cad_error ignored;
+
 	if (cad_address_parse(address, &parts, &ignored) != CAD_OK)
 		return "it must be host:port";
+
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE }, *found;
 	if (getaddrinfo(parts.host, parts.port_text, &hints, &found) != 0)
 		return unknown;
@@ -220,11 +243,14 @@ static const char *bind_error(const char *address)
 			why = strerror(errno);
 		close(fd);
 	}
+
 	freeaddrinfo(found);
-	return why ? why : "gRPC gives no reason; if TLS is on, check that certificate and key are valid and belong together";
+	return why ? why
+		   : "gRPC gives no reason; if TLS is on, check that certificate and key are valid and belong together";
 }
 
-enum cad_status cad_rpc_server_listen(struct cad_rpc_server *server, const char *address, const struct cad_rpc_tls *tls, uint16_t *port, struct cad_error *error)
+enum cad_status cad_rpc_server_listen(struct cad_rpc_server *server, const char *address, const struct cad_rpc_tls *tls,
+	uint16_t *port, struct cad_error *error)
 {
 	CAD_ASSERT(!server->started);
 	grpc_server_credentials *credentials;
@@ -234,11 +260,13 @@ enum cad_status cad_rpc_server_listen(struct cad_rpc_server *server, const char 
 	cad_rpc_quiet = true;
 	int bound = grpc_server_add_http2_port(server->core, address, credentials);
 	cad_rpc_quiet = false;
-	grpc_server_credentials_release(credentials);   /* the server keeps a reference of its own */
+	grpc_server_credentials_release(credentials); /* the server keeps a reference of its own */
 	if (bound <= 0)
-		return cad_error_set(error, CAD_ERR_IO, "cannot listen for gRPC on '%s': %s", address, bind_error(address));
+		return cad_error_set(
+			error, CAD_ERR_IO, "cannot listen for gRPC on '%s': %s", address, bind_error(address));
 	if (port)
 		*port = (uint16_t)bound;
+
 	return CAD_OK;
 }
 
@@ -248,16 +276,20 @@ void cad_rpc_server_arm(struct cad_rpc_server *server, const struct cad_rpc_entr
 {
 	if (server->draining)
 		return;
+
 	struct cad_rpc_call *call = cad_rpc_call_create(server, entry);
 	server->objects++;
 	grpc_completion_queue *queue = cad_rpc_reactor_queue(server->reactor);
 	grpc_call_error error;
 	cad_rpc_event_out(&call->on_new);
+
 	if (entry)
-		error = grpc_server_request_registered_call(server->core, entry->handle, &call->core, &call->deadline, &call->metadata,
-		                                            takes_one_message(entry->method) ? &call->received : NULL, queue, queue, &call->on_new);
+		error = grpc_server_request_registered_call(server->core, entry->handle, &call->core, &call->deadline,
+			&call->metadata, takes_one_message(entry->method) ? &call->received : NULL, queue, queue,
+			&call->on_new);
 	else
-		error = grpc_server_request_call(server->core, &call->core, &call->details, &call->metadata, queue, queue, &call->on_new);
+		error = grpc_server_request_call(
+			server->core, &call->core, &call->details, &call->metadata, queue, queue, &call->on_new);
 	CAD_ASSERT(error == GRPC_CALL_OK);
 }
 
@@ -291,11 +323,12 @@ void cad_rpc_server_drain(struct cad_rpc_server *server, unsigned grace_ms, void
 {
 	if (server->draining)
 		return;
+
 	server->draining = true;
 	server->done = done;
 	server->done_context = context;
 	if (!server->started)
-		grpc_server_start(server->core);   /* gRPC cannot shut down what never started */
+		grpc_server_start(server->core); /* gRPC cannot shut down what never started */
 	cad_rpc_event_out(&server->on_shutdown);
 	grpc_server_shutdown_and_notify(server->core, cad_rpc_reactor_queue(server->reactor), &server->on_shutdown);
 	uv_update_time(cad_rpc_reactor_loop(server->reactor));

@@ -1,28 +1,27 @@
 /*
- * Byte-pair encoding of one piece: its characters (or bytes) are symbols, and while any two neighbours have a merge, the merge of the
- * lowest rank, of those the leftmost, is made.
+ * Byte-pair encoding of one piece: its characters (or bytes) are symbols, and while any two
+ * neighbours have a merge, the merge of the lowest rank, of those the leftmost, is made.
  *
- * A long piece is first cut where no merge can reach across (`crossings`): the parts are independent. A part that is one token as it
- * stands is looked up whole; a short part is scanned for its best merge each time; a long one keeps its merges in a heap, so that the time is
- * n log n however hostile the text.
+ * A long piece is first cut where no merge can reach across (`crossings`): the parts are
+ * independent. A part that is one token as it stands is looked up whole; a short part is scanned
+ * for its best merge each time; a long one keeps its merges in a heap, so that the time is n log n
+ * however hostile the text.
  */
 #include "common/tokenizer/internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHORT_MAX = 48 };               /* symbols up to which scanning beats the heap */
+enum { SHORT_MAX = 48 }; /* symbols up to which scanning beats the heap */
 static const uint32_t NO_RANK = UINT32_MAX;
 
-static uint64_t pair_of(uint32_t left, uint32_t right)
-{
-	return (uint64_t)left << 32 | right;
-}
+static uint64_t pair_of(uint32_t left, uint32_t right) { return (uint64_t)left << 32 | right; }
 
 static uint32_t find_merge(const struct tok_bpe *bpe, uint32_t left, uint32_t right, uint32_t *merged)
 {
 	uint64_t pair = pair_of(left, right);
 	size_t mask = bpe->merge_slots - 1, slot = cad_tok_hash_pair(pair) & mask;
+
 	for (; bpe->merges[slot].pair != TOK_NO_PAIR; slot = (slot + 1) & mask)
 		if (bpe->merges[slot].pair == pair) {
 			*merged = bpe->merges[slot].id;
@@ -54,8 +53,11 @@ static int32_t find_character(const struct tok_bpe *bpe, uint32_t character)
 
 static enum cad_status reserve_symbols(struct tok_symbols *symbols, size_t count)
 {
-	enum cad_status status = cad_tok_reserve((void **)&symbols->ids, &symbols->ids_capacity, 0, count, sizeof *symbols->ids);
-	return status != CAD_OK ? status : cad_tok_reserve((void **)&symbols->offsets, &symbols->offsets_capacity, 0, count, sizeof *symbols->offsets);
+	enum cad_status status =
+		cad_tok_reserve((void **)&symbols->ids, &symbols->ids_capacity, 0, count, sizeof *symbols->ids);
+	return status != CAD_OK ? status
+				: cad_tok_reserve((void **)&symbols->offsets, &symbols->offsets_capacity, 0, count,
+					  sizeof *symbols->offsets);
 }
 
 static void add_symbol(struct tok_symbols *symbols, int32_t id, size_t offset)
@@ -64,12 +66,15 @@ static void add_symbol(struct tok_symbols *symbols, int32_t id, size_t offset)
 	symbols->offsets[symbols->count++] = (uint32_t)offset;
 }
 
-/* Characters that are not in the vocabulary become bytes, where all of their bytes are, or else the unknown token, several of them in a row one token
- * where `fuse_unknown`. As in the library, an unknown token waits for the next known character: bytes that come in between overtake it. */
-static void symbols_of_characters(const struct tok_bpe *bpe, const char *piece, size_t size, struct tok_symbols *symbols)
+/* Characters that are not in the vocabulary become bytes, where all of their bytes are, or else the
+ * unknown token, several of them in a row one token where `fuse_unknown`. As in the library, an
+ * unknown token waits for the next known character: bytes that come in between overtake it. */
+static void symbols_of_characters(
+	const struct tok_bpe *bpe, const char *piece, size_t size, struct tok_symbols *symbols)
 {
 	bool waiting = false;
 	size_t waiting_offset = 0;
+
 	for (size_t i = 0, length; i < size; i += length) {
 		int32_t id = find_character(bpe, cad_tok_utf8_get(piece + i, &length));
 		if (id >= 0) {
@@ -94,13 +99,15 @@ static void symbols_of_characters(const struct tok_bpe *bpe, const char *piece, 
 		waiting = true;
 		waiting_offset = i;
 	}
+
 	if (waiting)
 		add_symbol(symbols, bpe->unknown, waiting_offset);
 }
 
 /* ---- merging ---- */
 
-static enum cad_status merge_short(const struct tok_bpe *bpe, const uint32_t *symbols, size_t count, struct cad_ids *out)
+static enum cad_status merge_short(
+	const struct tok_bpe *bpe, const uint32_t *symbols, size_t count, struct cad_ids *out)
 {
 	uint32_t ids[SHORT_MAX], ranks[SHORT_MAX], merged[SHORT_MAX];
 	memcpy(ids, symbols, count * sizeof *ids);
@@ -124,11 +131,14 @@ static enum cad_status merge_short(const struct tok_bpe *bpe, const uint32_t *sy
 		if (best > 0)
 			ranks[best - 1] = find_merge(bpe, ids[best - 1], ids[best], &merged[best - 1]);
 	}
-	enum cad_status status = cad_tok_reserve((void **)&out->ids, &out->capacity, out->count, count, sizeof *out->ids);
+
+	enum cad_status status =
+		cad_tok_reserve((void **)&out->ids, &out->capacity, out->count, count, sizeof *out->ids);
 	if (status != CAD_OK)
 		return status;
 	memcpy(out->ids + out->count, ids, count * sizeof *ids);
 	out->count += count;
+
 	return CAD_OK;
 }
 
@@ -147,6 +157,7 @@ static uint64_t heap_pop(struct tok_symbols *symbols)
 {
 	uint64_t *heap = symbols->heap, top = heap[0], last = heap[--symbols->heap_count];
 	size_t at = 0, count = symbols->heap_count;
+
 	for (size_t child = 1; child < count; child = 2 * at + 1) {
 		child += child + 1 < count && heap[child + 1] < heap[child];
 		if (heap[child] >= last)
@@ -154,6 +165,7 @@ static uint64_t heap_pop(struct tok_symbols *symbols)
 		heap[at] = heap[child];
 		at = child;
 	}
+
 	heap[at] = last;
 	return top;
 }
@@ -161,9 +173,12 @@ static uint64_t heap_pop(struct tok_symbols *symbols)
 static enum cad_status reserve_links(struct tok_symbols *symbols, size_t count)
 {
 	/* every merge takes an entry from the heap and puts at most two in */
-	enum cad_status status = cad_tok_reserve((void **)&symbols->heap, &symbols->heap_capacity, 0, 2 * count, sizeof *symbols->heap);
+	enum cad_status status =
+		cad_tok_reserve((void **)&symbols->heap, &symbols->heap_capacity, 0, 2 * count, sizeof *symbols->heap);
+
 	if (status != CAD_OK || count <= symbols->links_capacity)
 		return status;
+
 	uint32_t **const arrays[] = { &symbols->prev, &symbols->next, &symbols->ranks, &symbols->merged };
 	for (size_t i = 0; i < 4; i++) {
 		uint32_t *grown = reallocarray(*arrays[i], count, sizeof *grown);
@@ -171,12 +186,14 @@ static enum cad_status reserve_links(struct tok_symbols *symbols, size_t count)
 			return CAD_ERR_MEMORY;
 		*arrays[i] = grown;
 	}
+
 	symbols->links_capacity = count;
 	return CAD_OK;
 }
 
 /* The merge of the symbol at `at` with its next one, into the heap if there is one. */
-static void offer(const struct tok_bpe *bpe, struct tok_symbols *symbols, const uint32_t *ids, uint32_t at, uint32_t end)
+static void offer(
+	const struct tok_bpe *bpe, struct tok_symbols *symbols, const uint32_t *ids, uint32_t at, uint32_t end)
 {
 	uint32_t next = symbols->next[at];
 	symbols->ranks[at] = next == end ? NO_RANK : find_merge(bpe, ids[at], ids[next], &symbols->merged[at]);
@@ -184,19 +201,24 @@ static void offer(const struct tok_bpe *bpe, struct tok_symbols *symbols, const 
 		heap_push(symbols, (uint64_t)symbols->ranks[at] << 32 | at);
 }
 
-/* `ids` is merged in place. An entry of the heap counts as long as its symbol still has that rank: a rank names one pair. */
-static enum cad_status merge_long(const struct tok_bpe *bpe, uint32_t *ids, size_t count, struct tok_symbols *symbols, struct cad_ids *out)
+/* `ids` is merged in place. An entry of the heap counts as long as its symbol still has that rank:
+ * a rank names one pair. */
+static enum cad_status merge_long(
+	const struct tok_bpe *bpe, uint32_t *ids, size_t count, struct tok_symbols *symbols, struct cad_ids *out)
 {
 	enum cad_status status = reserve_links(symbols, count);
 	if (status != CAD_OK)
 		return status;
+
 	uint32_t end = (uint32_t)count;
 	symbols->heap_count = 0;
+
 	for (uint32_t i = 0; i < end; i++) {
-		symbols->prev[i] = i - 1;   /* wraps for the first one, which has none */
+		symbols->prev[i] = i - 1; /* wraps for the first one, which has none */
 		symbols->next[i] = i + 1;
 		offer(bpe, symbols, ids, i, end);
 	}
+
 	while (symbols->heap_count > 0) {
 		uint64_t top = heap_pop(symbols);
 		uint32_t at = (uint32_t)top;
@@ -212,25 +234,30 @@ static enum cad_status merge_long(const struct tok_bpe *bpe, uint32_t *ids, size
 		if (symbols->prev[at] != UINT32_MAX)
 			offer(bpe, symbols, ids, symbols->prev[at], end);
 	}
+
 	for (uint32_t i = 0; i < end && status == CAD_OK; i = symbols->next[i])
 		status = cad_tok_push_id(out, (int32_t)ids[i]);
 	return status;
 }
 
-static enum cad_status merge(const struct tok_bpe *bpe, uint32_t *ids, size_t count, struct tok_symbols *symbols, struct cad_ids *out)
+static enum cad_status merge(
+	const struct tok_bpe *bpe, uint32_t *ids, size_t count, struct tok_symbols *symbols, struct cad_ids *out)
 {
 	return count <= SHORT_MAX ? merge_short(bpe, ids, count, out) : merge_long(bpe, ids, count, symbols, out);
 }
 
-enum cad_status cad_tok_bpe_encode(const struct tok_bpe *bpe, const char *piece, size_t size, struct tok_symbols *symbols, size_t ids_max, struct cad_ids *ids)
+enum cad_status cad_tok_bpe_encode(const struct tok_bpe *bpe, const char *piece, size_t size,
+	struct tok_symbols *symbols, size_t ids_max, struct cad_ids *ids)
 {
 	int32_t whole = cad_tok_map_get(&bpe->whole, piece, size);
 	if (whole >= 0)
 		return cad_tok_push_id(ids, whole);
+
 	enum cad_status status = reserve_symbols(symbols, size);
 	if (status != CAD_OK)
 		return status;
 	symbols->count = 0;
+
 	if (bpe->bytes)
 		for (size_t i = 0; i < size; i++)
 			add_symbol(symbols, bpe->byte_symbol[(unsigned char)piece[i]], i);
@@ -244,11 +271,16 @@ enum cad_status cad_tok_bpe_encode(const struct tok_bpe *bpe, const char *piece,
 			status = cad_tok_push_id(ids, (int32_t)symbols->ids[start]);
 			continue;
 		}
-		/* a part that is a token of its own; where unknown characters were moved about, offsets are no measure, and fall out here */
+		/* a part that is a token of its own; where unknown characters were moved about,
+		 * offsets are no measure, and fall out here */
 		size_t from = symbols->offsets[start], to = end < symbols->count ? symbols->offsets[end] : size;
-		whole = !bpe->ignore_merges && (start > 0 || end < symbols->count) && from < to ? cad_tok_map_get(&bpe->whole, piece + from, to - from) : -1;
-		status = whole >= 0 ? cad_tok_push_id(ids, whole) : merge(bpe, symbols->ids + start, end - start, symbols, ids);
+		whole = !bpe->ignore_merges && (start > 0 || end < symbols->count) && from < to
+			? cad_tok_map_get(&bpe->whole, piece + from, to - from)
+			: -1;
+		status = whole >= 0 ? cad_tok_push_id(ids, whole)
+				    : merge(bpe, symbols->ids + start, end - start, symbols, ids);
 	}
+
 	return status;
 }
 

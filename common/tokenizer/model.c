@@ -4,19 +4,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-
-static enum cad_status read_vocab(const json_t *model, struct tok_map *vocab, struct tok_names *names, struct cad_error *error)
+static enum cad_status read_vocab(
+	const json_t *model, struct tok_map *vocab, struct tok_names *names, struct cad_error *error)
 {
 	const json_t *tokens = json_object_get(model, "vocab"), *value;
 	if (!json_is_object(tokens) || json_object_size(tokens) == 0)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "\"vocab\" must be an object of tokens and their ids, and not empty");
+		return cad_error_set(
+			error, CAD_ERR_CORRUPT, "\"vocab\" must be an object of tokens and their ids, and not empty");
 	const char *token;
 	size_t length;
 	uint32_t count = 0;
-	json_object_keylen_foreach((json_t *)tokens, token, length, value) {
-		if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) >= TOK_ID_LIMIT)
-			return cad_error_set(error, CAD_ERR_CORRUPT, "the id of token '%.*s' must be a whole number below %d",
-			                     cad_tok_show((struct tok_slice){ token, length }), token, TOK_ID_LIMIT);
+	json_object_keylen_foreach((json_t *)tokens, token, length, value)
+	{
+		if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+			json_integer_value(value) >= TOK_ID_LIMIT)
+			return cad_error_set(error, CAD_ERR_CORRUPT,
+				"the id of token '%.*s' must be a whole number below %d",
+				cad_tok_show((struct tok_slice){ token, length }), token, TOK_ID_LIMIT);
 		if (json_integer_value(value) >= count)
 			count = (uint32_t)json_integer_value(value) + 1;
 	}
@@ -25,18 +29,21 @@ static enum cad_status read_vocab(const json_t *model, struct tok_map *vocab, st
 		status = cad_tok_names_grow(names, count);
 	if (status != CAD_OK)
 		return status;
-	json_object_keylen_foreach((json_t *)tokens, token, length, value) {
+	json_object_keylen_foreach((json_t *)tokens, token, length, value)
+	{
 		int32_t id = (int32_t)json_integer_value(value);
 		struct tok_slice other;
 		if (cad_tok_names_get(names, id, &other))
-			return cad_error_set(error, CAD_ERR_CORRUPT, "tokens '%.*s' and '%.*s' have the same id %d", cad_tok_show(other), other.bytes,
-			                     cad_tok_show((struct tok_slice){ token, length }), token, id);
+			return cad_error_set(error, CAD_ERR_CORRUPT, "tokens '%.*s' and '%.*s' have the same id %d",
+				cad_tok_show(other), other.bytes, cad_tok_show((struct tok_slice){ token, length }),
+				token, id);
 		status = cad_tok_names_put(names, id, token, length);
 		if (status == CAD_OK)
 			status = cad_tok_map_put(vocab, token, length, id);
 		if (status != CAD_OK)
 			return status;
 	}
+
 	return CAD_OK;
 }
 
@@ -47,21 +54,24 @@ struct merge_reader {
 	const struct tok_map *vocab;
 	struct cad_text joined;
 	struct cad_error *error;
-	uint32_t *left, *right, *result;   /* by rank */
+	uint32_t *left, *right, *result; /* by rank */
 	size_t count;
 };
 
-static enum cad_status find_token(const struct merge_reader *reader, size_t rank, const char *bytes, size_t size, uint32_t *id)
+static enum cad_status find_token(
+	const struct merge_reader *reader, size_t rank, const char *bytes, size_t size, uint32_t *id)
 {
 	int32_t found = cad_tok_map_get(reader->vocab, bytes, size);
 	if (found < 0)
-		return cad_error_set(reader->error, CAD_ERR_CORRUPT, "merge %zu names the token '%.*s', which is not in the vocabulary", rank,
-		                     cad_tok_show((struct tok_slice){ bytes, size }), bytes);
+		return cad_error_set(reader->error, CAD_ERR_CORRUPT,
+			"merge %zu names the token '%.*s', which is not in the vocabulary", rank,
+			cad_tok_show((struct tok_slice){ bytes, size }), bytes);
 	*id = (uint32_t)found;
 	return CAD_OK;
 }
 
-static enum cad_status read_merge(struct merge_reader *reader, const json_t *merge, struct tok_slice *left, struct tok_slice *right, size_t rank)
+static enum cad_status read_merge(
+	struct merge_reader *reader, const json_t *merge, struct tok_slice *left, struct tok_slice *right, size_t rank)
 {
 	const json_t *first = json_array_get(merge, 0), *second = json_array_get(merge, 1);
 	if (json_is_array(merge) && json_array_size(merge) == 2 && json_is_string(first) && json_is_string(second)) {
@@ -69,6 +79,7 @@ static enum cad_status read_merge(struct merge_reader *reader, const json_t *mer
 		*right = (struct tok_slice){ json_string_value(second), json_string_length(second) };
 		return CAD_OK;
 	}
+
 	if (json_is_string(merge)) {
 		const char *text = json_string_value(merge), *end = text + json_string_length(merge);
 		const char *space = memchr(text, ' ', (size_t)(end - text));
@@ -78,7 +89,9 @@ static enum cad_status read_merge(struct merge_reader *reader, const json_t *mer
 			return CAD_OK;
 		}
 	}
-	return cad_error_set(reader->error, CAD_ERR_CORRUPT, "merge %zu must be two tokens: [\"a\", \"b\"] or \"a b\"", rank);
+
+	return cad_error_set(
+		reader->error, CAD_ERR_CORRUPT, "merge %zu must be two tokens: [\"a\", \"b\"] or \"a b\"", rank);
 }
 
 static void insert_merge(struct tok_bpe *bpe, uint64_t pair, uint32_t rank, uint32_t id)
@@ -86,7 +99,8 @@ static void insert_merge(struct tok_bpe *bpe, uint64_t pair, uint32_t rank, uint
 	size_t mask = bpe->merge_slots - 1, slot = cad_tok_hash_pair(pair) & mask;
 	while (bpe->merges[slot].pair != TOK_NO_PAIR && bpe->merges[slot].pair != pair)
 		slot = (slot + 1) & mask;
-	bpe->merges[slot] = (struct tok_merge){ pair, rank, id };   /* of a merge that is there twice, the later rank counts */
+	/* of a merge that is there twice, the later rank counts */
+	bpe->merges[slot] = (struct tok_merge){ pair, rank, id };
 }
 
 static enum cad_status read_merges(struct merge_reader *reader, const json_t *model)
@@ -94,6 +108,7 @@ static enum cad_status read_merges(struct merge_reader *reader, const json_t *mo
 	const json_t *list = json_object_get(model, "merges"), *merge;
 	if (!json_is_array(list))
 		return cad_error_set(reader->error, CAD_ERR_CORRUPT, "\"merges\" must be a list");
+
 	size_t size = json_array_size(list), at;
 	struct tok_bpe *bpe = reader->bpe;
 	bpe->merge_slots = cad_tok_slots_for(size);
@@ -105,7 +120,8 @@ static enum cad_status read_merges(struct merge_reader *reader, const json_t *mo
 		return CAD_ERR_MEMORY;
 	for (size_t i = 0; i < bpe->merge_slots; i++)
 		bpe->merges[i].pair = TOK_NO_PAIR;
-	json_array_foreach((json_t *)list, at, merge) {
+	json_array_foreach((json_t *)list, at, merge)
+	{
 		if (json_is_string(merge) && strncmp(json_string_value(merge), "#version", 8) == 0)
 			continue;
 		struct tok_slice left = { 0 }, right = { 0 };
@@ -121,12 +137,15 @@ static enum cad_status read_merges(struct merge_reader *reader, const json_t *mo
 		if (status == CAD_OK)
 			status = cad_tok_append(&reader->joined, right.bytes, right.size);
 		if (status == CAD_OK)
-			status = find_token(reader, rank, reader->joined.bytes, reader->joined.size, &reader->result[rank]);
+			status = find_token(
+				reader, rank, reader->joined.bytes, reader->joined.size, &reader->result[rank]);
 		if (status != CAD_OK)
 			return status;
-		insert_merge(bpe, (uint64_t)reader->left[rank] << 32 | reader->right[rank], (uint32_t)rank, reader->result[rank]);
+		insert_merge(bpe, (uint64_t)reader->left[rank] << 32 | reader->right[rank], (uint32_t)rank,
+			reader->result[rank]);
 		reader->count++;
 	}
+
 	return CAD_OK;
 }
 
@@ -146,8 +165,10 @@ static enum cad_status collect_symbols(struct tok_bpe *bpe, const struct tok_map
 {
 	size_t count = 0, length;
 	struct tok_slice name;
+
 	for (uint32_t id = 0; id < names->count; id++)
-		count += cad_tok_names_get(names, (int32_t)id, &name) && name.size > 0 && cad_tok_utf8_size(name.bytes[0]) == name.size;
+		count += cad_tok_names_get(names, (int32_t)id, &name) && name.size > 0 &&
+			cad_tok_utf8_size(name.bytes[0]) == name.size;
 	bpe->character_slots = cad_tok_slots_for(count);
 	bpe->characters = calloc(bpe->character_slots, sizeof *bpe->characters);
 	if (!bpe->characters)
@@ -155,18 +176,22 @@ static enum cad_status collect_symbols(struct tok_bpe *bpe, const struct tok_map
 	for (size_t i = 0; i < bpe->character_slots; i++)
 		bpe->characters[i].id = -1;
 	for (uint32_t id = 0; id < names->count; id++)
-		if (cad_tok_names_get(names, (int32_t)id, &name) && name.size > 0 && cad_tok_utf8_size(name.bytes[0]) == name.size)
+		if (cad_tok_names_get(names, (int32_t)id, &name) && name.size > 0 &&
+			cad_tok_utf8_size(name.bytes[0]) == name.size)
 			put_character(bpe, cad_tok_utf8_get(name.bytes, &length), (int32_t)id);
 	for (unsigned int byte = 0; byte < 256; byte++) {
 		char text[8], character[4];
 		snprintf(text, sizeof text, "<0x%02X>", byte);
 		bpe->byte_fallback[byte] = cad_tok_map_get(vocab, text, 6);
-		bpe->byte_symbol[byte] = cad_tok_map_get(vocab, character, cad_tok_utf8_put(cad_tok_byte_to_character((unsigned char)byte), character));
+		bpe->byte_symbol[byte] = cad_tok_map_get(
+			vocab, character, cad_tok_utf8_put(cad_tok_byte_to_character((unsigned char)byte), character));
 	}
+
 	return CAD_OK;
 }
 
-/* Finds the first symbols that may stand on the two sides of a merge. first[t] and last[t] are the outermost symbols of token t. */
+/* Finds the first symbols that may stand on the two sides of a merge. first[t] and last[t] are the
+ * outermost symbols of token t. */
 static enum cad_status collect_crossings(struct merge_reader *reader, const struct tok_names *names)
 {
 	enum { PASSES_MAX = 8 };
@@ -174,6 +199,7 @@ static enum cad_status collect_crossings(struct merge_reader *reader, const stru
 	struct tok_bpe *bpe = reader->bpe;
 	enum cad_status status = CAD_ERR_MEMORY;
 	uint32_t *first = calloc(names->count, sizeof *first), *last = calloc(names->count, sizeof *last);
+
 	bpe->crossing_slots = cad_tok_slots_for(reader->count);
 	bpe->crossings = malloc(bpe->crossing_slots * sizeof *bpe->crossings);
 	if (!first || !last || !bpe->crossings)
@@ -187,7 +213,8 @@ static enum cad_status collect_crossings(struct merge_reader *reader, const stru
 			first[bpe->characters[i].id] = last[bpe->characters[i].id] = (uint32_t)bpe->characters[i].id;
 	for (size_t byte = 0; byte < 256 && bpe->has_byte_fallback; byte++)
 		if (bpe->byte_fallback[byte] >= 0)
-			first[bpe->byte_fallback[byte]] = last[bpe->byte_fallback[byte]] = (uint32_t)bpe->byte_fallback[byte];
+			first[bpe->byte_fallback[byte]] = last[bpe->byte_fallback[byte]] =
+				(uint32_t)bpe->byte_fallback[byte];
 	if (bpe->unknown >= 0)
 		first[bpe->unknown] = last[bpe->unknown] = (uint32_t)bpe->unknown;
 	bool changed = true;
@@ -195,10 +222,12 @@ static enum cad_status collect_crossings(struct merge_reader *reader, const stru
 		changed = false;
 		bpe->crosses_anywhere = pass == PASSES_MAX;
 		for (size_t i = 0; i < reader->count && !bpe->crosses_anywhere; i++) {
-			uint32_t left = first[reader->left[i]], right = last[reader->right[i]], result = reader->result[i];
+			uint32_t left = first[reader->left[i]], right = last[reader->right[i]],
+				 result = reader->result[i];
 			if (left == NONE || right == NONE)
 				continue;
-			bpe->crosses_anywhere = first[result] != NONE && (first[result] != left || last[result] != right);
+			bpe->crosses_anywhere =
+				first[result] != NONE && (first[result] != left || last[result] != right);
 			changed |= first[result] == NONE;
 			first[result] = left;
 			last[result] = right;
@@ -206,6 +235,7 @@ static enum cad_status collect_crossings(struct merge_reader *reader, const stru
 		if (bpe->crosses_anywhere)
 			goto free_ends;
 	}
+
 	for (size_t i = 0; i < reader->count; i++) {
 		uint32_t left = last[reader->left[i]], right = first[reader->right[i]];
 		if (left == NONE || right == NONE)
@@ -216,13 +246,16 @@ static enum cad_status collect_crossings(struct merge_reader *reader, const stru
 			slot = (slot + 1) & mask;
 		bpe->crossings[slot] = pair;
 	}
+
 free_ends:
 	free(first);
 	free(last);
+
 	return status;
 }
 
-/* Tokens that the merges lead to from their own text, or all tokens where the merges are to be ignored for them: these need no merging at all. */
+/* Tokens that the merges lead to from their own text, or all tokens where the merges are to be
+ * ignored for them: these need no merging at all. */
 static enum cad_status collect_whole(struct tok_bpe *bpe, const struct tok_names *names)
 {
 	struct tok_symbols symbols = { 0 };
@@ -230,6 +263,7 @@ static enum cad_status collect_whole(struct tok_bpe *bpe, const struct tok_names
 	struct cad_text bytes = { 0 };
 	struct tok_map whole;
 	enum cad_status status = cad_tok_map_init(&whole, names->count);
+
 	for (uint32_t id = 0; id < names->count && status == CAD_OK; id++) {
 		struct tok_slice text;
 		if (!cad_tok_names_get(names, (int32_t)id, &text) || text.size == 0)
@@ -248,19 +282,23 @@ static enum cad_status collect_whole(struct tok_bpe *bpe, const struct tok_names
 		if (status == CAD_OK && (bpe->ignore_merges || (ids.count == 1 && ids.ids[0] == (int32_t)id)))
 			status = cad_tok_map_put(&whole, text.bytes, text.size, (int32_t)id);
 	}
+
 	cad_tok_symbols_fini(&symbols);
 	cad_ids_fini(&ids);
 	cad_text_fini(&bytes);
 	bpe->whole = whole;
+
 	return status;
 }
 
-/* Every part of a piece becomes some id, unless characters are left out or run together as one unknown token. */
+/* Every part of a piece becomes some id, unless characters are left out or run together as one
+ * unknown token. */
 static size_t longest_id(const struct tok_bpe *bpe, const struct tok_names *names)
 {
-	size_t longest = 4;   /* an unknown character */
+	size_t longest = 4; /* an unknown character */
 	struct tok_slice name;
 	bool all_bytes = bpe->has_byte_fallback;
+
 	for (size_t byte = 0; byte < 256; byte++)
 		all_bytes &= bpe->byte_fallback[byte] >= 0;
 	if (!bpe->bytes && !all_bytes && (bpe->unknown < 0 || bpe->fuse_unknown))
@@ -268,6 +306,7 @@ static size_t longest_id(const struct tok_bpe *bpe, const struct tok_names *name
 	for (uint32_t id = 0; id < names->count; id++)
 		if (cad_tok_names_get(names, (int32_t)id, &name) && name.size > longest)
 			longest = name.size;
+
 	return longest;
 }
 
@@ -276,15 +315,18 @@ static size_t longest_id(const struct tok_bpe *bpe, const struct tok_names *name
 static bool absent(const json_t *model, const char *key)
 {
 	const json_t *value = json_object_get(model, key);
-	return !value || json_is_null(value) || (json_is_string(value) && json_string_length(value) == 0) || (json_is_number(value) && json_number_value(value) == 0);
+	return !value || json_is_null(value) || (json_is_string(value) && json_string_length(value) == 0) ||
+		(json_is_number(value) && json_number_value(value) == 0);
 }
 
-static enum cad_status read_settings(const json_t *model, struct tok_bpe *bpe, const struct tok_map *vocab, struct cad_error *error)
+static enum cad_status read_settings(
+	const json_t *model, struct tok_bpe *bpe, const struct tok_map *vocab, struct cad_error *error)
 {
 	static const char *const unsupported[] = { "dropout", "continuing_subword_prefix", "end_of_word_suffix" };
 	for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++)
 		if (!absent(model, unsupported[i]))
-			return cad_error_set(error, CAD_ERR_UNSUPPORTED, "\"%s\" is set, which Cadre does not support", unsupported[i]);
+			return cad_error_set(error, CAD_ERR_UNSUPPORTED, "\"%s\" is set, which Cadre does not support",
+				unsupported[i]);
 	enum cad_status status = cad_tok_json_bool(model, "fuse_unk", false, &bpe->fuse_unknown, error);
 	if (status == CAD_OK)
 		status = cad_tok_json_bool(model, "byte_fallback", false, &bpe->has_byte_fallback, error);
@@ -299,23 +341,29 @@ static enum cad_status read_settings(const json_t *model, struct tok_bpe *bpe, c
 	bpe->unknown = cad_tok_map_get(vocab, json_string_value(unknown), json_string_length(unknown));
 	if (bpe->unknown < 0)
 		return cad_error_set(error, CAD_ERR_CORRUPT, "\"unk_token\" is '%.*s', which is not in the vocabulary",
-		                     cad_tok_show((struct tok_slice){ json_string_value(unknown), json_string_length(unknown) }), json_string_value(unknown));
+			cad_tok_show((struct tok_slice){ json_string_value(unknown), json_string_length(unknown) }),
+			json_string_value(unknown));
+
 	return CAD_OK;
 }
 
-static enum cad_status parse_model(const json_t *model, bool bytes_wanted, struct merge_reader *reader, struct tok_map *vocab, struct tok_names *names)
+static enum cad_status parse_model(const json_t *model, bool bytes_wanted, struct merge_reader *reader,
+	struct tok_map *vocab, struct tok_names *names)
 {
 	struct tok_bpe *bpe = reader->bpe;
 	struct cad_error *error = reader->error;
+
 	if (!json_is_object(model))
 		return cad_error_set(error, CAD_ERR_CORRUPT, "there is no \"model\"");
+
 	const json_t *type = json_object_get(model, "type");
-	struct tok_slice name = { "BPE", 3 };   /* old files do not say */
+	struct tok_slice name = { "BPE", 3 }; /* old files do not say */
 	enum cad_status status = type ? cad_tok_json_string(model, "type", &name, error) : CAD_OK;
 	if (status != CAD_OK)
 		return status;
 	if (strcmp(name.bytes, "BPE") != 0)
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "the model '%.*s' is not supported (BPE is)", cad_tok_show(name), name.bytes);
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "the model '%.*s' is not supported (BPE is)",
+			cad_tok_show(name), name.bytes);
 	status = read_vocab(model, vocab, names, error);
 	if (status == CAD_OK)
 		status = read_settings(model, bpe, vocab, error);
@@ -330,14 +378,16 @@ static enum cad_status parse_model(const json_t *model, bool bytes_wanted, struc
 		bpe->bytes &= bpe->byte_symbol[byte] >= 0;
 	bpe->id_bytes_max = longest_id(bpe, names);
 	status = collect_crossings(reader, names);
+
 	return status != CAD_OK ? status : collect_whole(bpe, names);
 }
 
-enum cad_status cad_tok_bpe_parse(const json_t *model, bool bytes_wanted, struct tok_bpe *bpe, struct tok_map *vocab, struct tok_names *names,
-                                  struct cad_error *error)
+enum cad_status cad_tok_bpe_parse(const json_t *model, bool bytes_wanted, struct tok_bpe *bpe, struct tok_map *vocab,
+	struct tok_names *names, struct cad_error *error)
 {
 	struct merge_reader reader = { .bpe = bpe, .vocab = vocab, .error = error };
 	enum cad_status status = parse_model(model, bytes_wanted, &reader, vocab, names);
+
 	cad_text_fini(&reader.joined);
 	free(reader.left);
 	free(reader.right);

@@ -4,27 +4,34 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum cad_status take_string(const json_t *json, const char *key, char **content, size_t *size, struct cad_error *error)
+static enum cad_status take_string(
+	const json_t *json, const char *key, char **content, size_t *size, struct cad_error *error)
 {
 	struct tok_slice value;
 	enum cad_status status = cad_tok_json_string(json, key, &value, error);
+
 	if (status != CAD_OK)
 		return status;
+
 	*content = malloc(value.size + 1);
 	if (!*content)
 		return CAD_ERR_MEMORY;
 	memcpy(*content, value.bytes, value.size + 1);
 	*size = value.size;
+
 	return CAD_OK;
 }
 
-static const char *const form_names[] = { [TOK_NFC] = "NFC", [TOK_NFD] = "NFD", [TOK_NFKC] = "NFKC", [TOK_NFKD] = "NFKD" };
+static const char *const form_names[] = {
+	[TOK_NFC] = "NFC", [TOK_NFD] = "NFD", [TOK_NFKC] = "NFKC", [TOK_NFKD] = "NFKD"
+};
 
 static enum cad_status parse_one(void *context, const char *type, const json_t *json, struct cad_error *error)
 {
 	struct tok_normalizers *normalizers = context;
 	if (normalizers->count == TOK_STAGES_MAX)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "more than %d normalizers", TOK_STAGES_MAX);
+
 	struct tok_normalizer *normalizer = &normalizers->items[normalizers->count++];
 	for (enum tok_form form = TOK_NFC; form <= TOK_NFKD; form++)
 		if (strcmp(type, form_names[form]) == 0) {
@@ -35,29 +42,39 @@ static enum cad_status parse_one(void *context, const char *type, const json_t *
 		normalizer->kind = TOK_NORMAL_LOWERCASE;
 		return CAD_OK;
 	}
+
 	if (strcmp(type, "ByteLevel") == 0) {
 		normalizer->kind = TOK_NORMAL_BYTE_LEVEL;
 		return CAD_OK;
 	}
+
 	if (strcmp(type, "Prepend") == 0) {
 		normalizer->kind = TOK_NORMAL_PREPEND;
 		return take_string(json, "prepend", &normalizer->content, &normalizer->content_size, error);
 	}
+
 	if (strcmp(type, "Replace") == 0) {
 		normalizer->kind = TOK_NORMAL_REPLACE;
-		enum cad_status status = take_string(json, "content", &normalizer->content, &normalizer->content_size, error);
-		return status != CAD_OK ? status : cad_tok_pattern_parse(json_object_get(json, "pattern"), &normalizer->pattern, error);
+		enum cad_status status =
+			take_string(json, "content", &normalizer->content, &normalizer->content_size, error);
+		return status != CAD_OK
+			? status
+			: cad_tok_pattern_parse(json_object_get(json, "pattern"), &normalizer->pattern, error);
 	}
+
 	if (strcmp(type, "Strip") == 0) {
 		normalizer->kind = TOK_NORMAL_STRIP;
 		enum cad_status status = cad_tok_json_bool(json, "strip_left", true, &normalizer->left, error);
-		return status != CAD_OK ? status : cad_tok_json_bool(json, "strip_right", true, &normalizer->right, error);
+		return status != CAD_OK ? status
+					: cad_tok_json_bool(json, "strip_right", true, &normalizer->right, error);
 	}
+
 	return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-	                     "this normalizer is not supported (NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, ByteLevel and Sequence are)");
+		"this normalizer is not supported (NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, ByteLevel and Sequence are)");
 }
 
-enum cad_status cad_tok_normalizers_parse(const json_t *json, struct tok_normalizers *normalizers, struct cad_error *error)
+enum cad_status cad_tok_normalizers_parse(
+	const json_t *json, struct tok_normalizers *normalizers, struct cad_error *error)
 {
 	return cad_tok_json_flatten(json, "normalizers", parse_one, normalizers, error);
 }
@@ -75,13 +92,15 @@ void cad_tok_normalizers_fini(struct tok_normalizers *normalizers)
 
 /* `origin` everywhere: how many of the first bytes stem from the first character of the input. */
 
-static enum cad_status replace(const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out, size_t *origin,
-                               struct cad_error *error)
+static enum cad_status replace(const struct tok_normalizer *normalizer, const char *bytes, size_t size,
+	struct cad_text *out, size_t *origin, struct cad_error *error)
 {
 	struct tok_matches matches;
 	enum cad_status status = cad_tok_matches_init(&matches, &normalizer->pattern);
+
 	if (status != CAD_OK)
 		return status;
+
 	cad_tok_matches_start(&matches, bytes, size);
 	size_t done = 0, start, end, new_origin = 0;
 	while (size > 0 && (status = cad_tok_matches_next(&matches, &start, &end, error)) == CAD_OK) {
@@ -97,22 +116,26 @@ static enum cad_status replace(const struct tok_normalizer *normalizer, const ch
 			new_origin += normalizer->content_size;
 		done = end;
 		if (out->size > TOK_TEXT_BYTES_MAX) {
-			status = cad_error_set(error, CAD_ERR_RANGE, "the normalized text is longer than %d bytes", TOK_TEXT_BYTES_MAX);
+			status = cad_error_set(error, CAD_ERR_RANGE, "the normalized text is longer than %d bytes",
+				TOK_TEXT_BYTES_MAX);
 			goto fini_matches;
 		}
 	}
+
 	if (status == CAD_AGAIN || status == CAD_OK) {
 		status = cad_tok_append(out, bytes + done, size - done);
 		if (*origin > done)
 			new_origin += *origin - done;
 		*origin = new_origin;
 	}
+
 fini_matches:
 	cad_tok_matches_fini(&matches);
 	return status;
 }
 
-static enum cad_status strip(const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out, size_t *origin)
+static enum cad_status strip(
+	const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out, size_t *origin)
 {
 	size_t start = 0, end = size, length;
 	while (normalizer->left && start < end && cad_tok_is_space(cad_tok_utf8_get(bytes + start, &length)))
@@ -134,21 +157,25 @@ static enum cad_status byte_level(const char *bytes, size_t size, struct cad_tex
 		if (i == *origin)
 			new_origin = out->size - start;
 		char encoded[4];
-		enum cad_status status = cad_tok_append(out, encoded, cad_tok_utf8_put(cad_tok_byte_to_character((unsigned char)bytes[i]), encoded));
+		enum cad_status status = cad_tok_append(
+			out, encoded, cad_tok_utf8_put(cad_tok_byte_to_character((unsigned char)bytes[i]), encoded));
 		if (status != CAD_OK)
 			return status;
 	}
+
 	*origin = *origin < size ? new_origin : out->size - start;
 	return CAD_OK;
 }
 
-static enum cad_status put_mapped(const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out)
+static enum cad_status put_mapped(
+	const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out)
 {
-	return normalizer->kind == TOK_NORMAL_FORM ? cad_tok_normal_form(normalizer->form, bytes, size, out) : cad_tok_lowercase(bytes, size, out);
+	return normalizer->kind == TOK_NORMAL_FORM ? cad_tok_normal_form(normalizer->form, bytes, size, out)
+						   : cad_tok_lowercase(bytes, size, out);
 }
 
-/* How many bytes of `out` come of what alone would become `head`: equal characters, and the one that took marks from behind into itself. A mark that
- * was sorted in from behind ends it. */
+/* How many bytes of `out` come of what alone would become `head`: equal characters, and the one
+ * that took marks from behind into itself. A mark that was sorted in from behind ends it. */
 static size_t head_size(const char *head, size_t size, const char *out, size_t out_size)
 {
 	size_t at = 0, length = 0, out_length;
@@ -160,11 +187,13 @@ static size_t head_size(const char *head, size_t size, const char *out, size_t o
 	return at;
 }
 
-static enum cad_status map(const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out, size_t *origin)
+static enum cad_status map(
+	const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out, size_t *origin)
 {
 	struct cad_text head = { 0 };
 	size_t start = out->size;
 	enum cad_status status = put_mapped(normalizer, bytes, size, out);
+
 	if (status == CAD_OK && *origin > 0)
 		status = put_mapped(normalizer, bytes, *origin, &head);
 	if (status == CAD_OK)
@@ -173,12 +202,13 @@ static enum cad_status map(const struct tok_normalizer *normalizer, const char *
 	return status;
 }
 
-static enum cad_status run_one(const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out, size_t *origin,
-                               struct cad_error *error)
+static enum cad_status run_one(const struct tok_normalizer *normalizer, const char *bytes, size_t size,
+	struct cad_text *out, size_t *origin, struct cad_error *error)
 {
 	switch (normalizer->kind) {
 	case TOK_NORMAL_PREPEND: {
-		enum cad_status status = size > 0 ? cad_tok_append(out, normalizer->content, normalizer->content_size) : CAD_OK;
+		enum cad_status status =
+			size > 0 ? cad_tok_append(out, normalizer->content, normalizer->content_size) : CAD_OK;
 		*origin += *origin > 0 ? normalizer->content_size : 0;
 		return status != CAD_OK ? status : cad_tok_append(out, bytes, size);
 	}
@@ -188,14 +218,16 @@ static enum cad_status run_one(const struct tok_normalizer *normalizer, const ch
 	case TOK_NORMAL_FORM:
 	case TOK_NORMAL_LOWERCASE: return map(normalizer, bytes, size, out, origin);
 	}
+
 	return CAD_ERR_INTERNAL;
 }
 
-enum cad_status cad_tok_normalize(const struct tok_normalizers *normalizers, const char *bytes, size_t size, struct cad_text *out, size_t *origin,
-                                  struct cad_error *error)
+enum cad_status cad_tok_normalize(const struct tok_normalizers *normalizers, const char *bytes, size_t size,
+	struct cad_text *out, size_t *origin, struct cad_error *error)
 {
 	struct cad_text between[2] = { 0 };
 	enum cad_status status = normalizers->count ? CAD_OK : cad_tok_append(out, bytes, size);
+
 	for (size_t i = 0; i < normalizers->count && status == CAD_OK; i++) {
 		bool last = i + 1 == normalizers->count;
 		struct cad_text *to = last ? out : &between[i % 2];
@@ -209,8 +241,10 @@ enum cad_status cad_tok_normalize(const struct tok_normalizers *normalizers, con
 		size = to->size - before;
 		*origin = *origin < size ? *origin : size;
 		if (status == CAD_OK && size > TOK_TEXT_BYTES_MAX)
-			status = cad_error_set(error, CAD_ERR_RANGE, "the normalized text is longer than %d bytes", TOK_TEXT_BYTES_MAX);
+			status = cad_error_set(error, CAD_ERR_RANGE, "the normalized text is longer than %d bytes",
+				TOK_TEXT_BYTES_MAX);
 	}
+
 	cad_text_fini(&between[0]);
 	cad_text_fini(&between[1]);
 	return status;

@@ -1,6 +1,8 @@
 /*
- * Patterns of Split and Replace. The library runs them through Oniguruma (Ruby syntax), Cadre through PCRE2: what both read alike is passed on, what they
- * read differently is written out (\s, \d), and what is left is refused with a sentence, so that no pattern is ever run with another meaning.
+ * Patterns of Split and Replace. The library runs them through Oniguruma (Ruby syntax), Cadre
+ * through PCRE2: what both read alike is passed on, what they read differently is written out (\s,
+ * \d), and what is left is refused with a sentence, so that no pattern is ever run with another
+ * meaning.
  */
 #include "common/tokenizer/internal.h"
 
@@ -11,8 +13,9 @@
 #include <pcre2.h>
 
 /* White_Space, and everything else. PCRE2's own \s has U+180E too. */
-#define SPACES "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
-#define NOT_SPACES                                                                                                                                              \
+#define SPACES \
+	"\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define NOT_SPACES \
 	"\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}" \
 	"\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
 
@@ -38,8 +41,9 @@ static enum cad_status copy(struct reader *reader, size_t size)
 static enum cad_status refuse(struct reader *reader, size_t size)
 {
 	size_t left = (size_t)(reader->end - reader->at);
-	return cad_error_set(reader->error, CAD_ERR_UNSUPPORTED, "the regular expression uses '%.*s', which Cadre does not support", (int)(size < left ? size : left),
-	                     reader->at);
+	return cad_error_set(reader->error, CAD_ERR_UNSUPPORTED,
+		"the regular expression uses '%.*s', which Cadre does not support", (int)(size < left ? size : left),
+		reader->at);
 }
 
 static bool starts_with(const struct reader *reader, const char *text)
@@ -59,12 +63,14 @@ static enum cad_status put_set(struct reader *reader, const char *inside)
 	return status != CAD_OK ? status : put(reader, "]");
 }
 
-/* \p{Lu}: general categories alone, to which the characters are added that the library knows and PCRE2 may not. */
+/* \p{Lu}: general categories alone, to which the characters are added that the library knows and
+ * PCRE2 may not. */
 static enum cad_status property(struct reader *reader)
 {
 	const char *close = memchr(reader->at, '}', (size_t)(reader->end - reader->at));
 	if (!close || reader->at[2] != '{')
 		return refuse(reader, 3);
+
 	size_t size = (size_t)(close - reader->at) + 1;
 	const char *additions = cad_tok_category_additions(reader->at + 3, size - 4);
 	bool negated = reader->at[1] == 'P';
@@ -80,6 +86,7 @@ static enum cad_status property(struct reader *reader)
 	if (status == CAD_OK)
 		status = put(reader, additions);
 	reader->at += size;
+
 	return status != CAD_OK || reader->in_class ? status : put(reader, "]");
 }
 
@@ -88,18 +95,26 @@ static enum cad_status code_point(struct reader *reader)
 {
 	char digits[9] = "", text[16];
 	bool braces = starts_with(reader, "\\x{"), is_u = reader->at[1] == 'u';
-	size_t from = braces ? 3 : 2, count = 0, want = is_u ? 4 : braces ? 8 : 2, left = (size_t)(reader->end - reader->at);
-	while (count < want && from + count < left && strchr("0123456789abcdefABCDEF", reader->at[from + count]) && reader->at[from + count]) {
+	size_t from = braces ? 3 : 2, count = 0,
+	       want = is_u ? 4
+		: braces   ? 8
+			   : 2,
+	       left = (size_t)(reader->end - reader->at);
+
+	while (count < want && from + count < left && strchr("0123456789abcdefABCDEF", reader->at[from + count]) &&
+		reader->at[from + count]) {
 		digits[count] = reader->at[from + count];
 		count++;
 	}
+
 	unsigned long value = strtoul(digits, NULL, 16);
 	size_t size = from + count + braces;
-	if (count == 0 || (braces && (from + count >= left || reader->at[from + count] != '}')) || (is_u && count != 4) || value > 0x10ffff ||
-	    (!braces && !is_u && value > 0x7f))
+	if (count == 0 || (braces && (from + count >= left || reader->at[from + count] != '}')) ||
+		(is_u && count != 4) || value > 0x10ffff || (!braces && !is_u && value > 0x7f))
 		return refuse(reader, size);
 	snprintf(text, sizeof text, "\\x{%lx}", value);
 	reader->at += size;
+
 	return put(reader, text);
 }
 
@@ -107,7 +122,8 @@ static enum cad_status digit(struct reader *reader, bool negated)
 {
 	if (negated && reader->in_class)
 		return refuse(reader, 2);
-	enum cad_status status = reader->in_class ? put(reader, "\\p{Nd}") : put(reader, negated ? "[^\\p{Nd}" : "[\\p{Nd}");
+	enum cad_status status =
+		reader->in_class ? put(reader, "\\p{Nd}") : put(reader, negated ? "[^\\p{Nd}" : "[\\p{Nd}");
 	if (status == CAD_OK)
 		status = put(reader, cad_tok_category_additions("Nd", 2));
 	return status != CAD_OK || reader->in_class ? status : put(reader, "]");
@@ -117,6 +133,7 @@ static enum cad_status escape(struct reader *reader)
 {
 	if (reader->end - reader->at < 2)
 		return cad_error_set(reader->error, CAD_ERR_CORRUPT, "the regular expression ends in a backslash");
+
 	enum cad_status status;
 	switch (reader->at[1]) {
 	case 's': status = put_set(reader, SPACES); break;
@@ -136,11 +153,13 @@ static enum cad_status escape(struct reader *reader)
 	case 'a': return copy(reader, 2);
 	default: {
 		unsigned char c = (unsigned char)reader->at[1];
-		bool alphanumeric = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c >= 0x80;
+		bool alphanumeric =
+			(c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c >= 0x80;
 		return alphanumeric ? refuse(reader, 1 + cad_tok_utf8_size((char)c)) : copy(reader, 2);
 	}
 	}
 	reader->at += 2;
+
 	return status;
 }
 
@@ -214,12 +233,15 @@ static enum cad_status translate(struct reader *reader)
 	return status;
 }
 
-enum cad_status cad_tok_pattern_compile(const char *regex, size_t size, struct tok_pattern *pattern, struct cad_error *error)
+enum cad_status cad_tok_pattern_compile(
+	const char *regex, size_t size, struct tok_pattern *pattern, struct cad_error *error)
 {
 	struct reader reader = { .at = regex, .end = regex + size, .error = error };
 	enum cad_status status = translate(&reader);
+
 	if (status != CAD_OK)
 		goto free_out;
+
 	int code;
 	PCRE2_SIZE offset;
 	pcre2_compile_context *context = pcre2_compile_context_create(NULL);
@@ -227,17 +249,27 @@ enum cad_status cad_tok_pattern_compile(const char *regex, size_t size, struct t
 		status = CAD_ERR_MEMORY;
 		goto free_out;
 	}
+
 	pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-	pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)reader.out.bytes, reader.out.size, PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &offset, context);
+	pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)reader.out.bytes, reader.out.size,
+		PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &offset, context);
 	pcre2_compile_context_free(context);
+
 	if (!compiled) {
 		char text[128];
 		pcre2_get_error_message(code, (PCRE2_UCHAR *)text, sizeof text);
-		status = code == PCRE2_ERROR_HEAP_FAILED ? CAD_ERR_MEMORY : cad_error_set(error, CAD_ERR_CORRUPT, "the regular expression cannot be compiled: %s", text);
+		status = code == PCRE2_ERROR_HEAP_FAILED
+			? CAD_ERR_MEMORY
+			: cad_error_set(error, CAD_ERR_CORRUPT, "the regular expression cannot be compiled: %s", text);
 		goto free_out;
 	}
+
 	/* without it (no JIT here, or no memory for it) matching is slower and no different */
-	*pattern = (struct tok_pattern){ .code = compiled, .is_native = pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE) == 0 };
+	*pattern = (struct tok_pattern){
+		.code = compiled,
+		.is_native = pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE) == 0,
+	};
+
 free_out:
 	cad_text_fini(&reader.out);
 	return status;
@@ -248,8 +280,10 @@ enum cad_status cad_tok_pattern_parse(const json_t *json, struct tok_pattern *pa
 	const json_t *literal = json_object_get(json, "String"), *regex = json_object_get(json, "Regex");
 	if (json_is_string(regex))
 		return cad_tok_pattern_compile(json_string_value(regex), json_string_length(regex), pattern, error);
+
 	if (!json_is_string(literal))
-		return cad_error_set(error, CAD_ERR_CORRUPT, "\"pattern\" must be {\"String\": ...} or {\"Regex\": ...}");
+		return cad_error_set(
+			error, CAD_ERR_CORRUPT, "\"pattern\" must be {\"String\": ...} or {\"Regex\": ...}");
 	if (json_string_length(literal) == 0)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "\"pattern\" is an empty string");
 	char *copied = malloc(json_string_length(literal));
@@ -257,6 +291,7 @@ enum cad_status cad_tok_pattern_parse(const json_t *json, struct tok_pattern *pa
 		return CAD_ERR_MEMORY;
 	memcpy(copied, json_string_value(literal), json_string_length(literal));
 	*pattern = (struct tok_pattern){ .literal = copied, .literal_size = json_string_length(literal) };
+
 	return CAD_OK;
 }
 
@@ -269,7 +304,8 @@ void cad_tok_pattern_fini(struct tok_pattern *pattern)
 
 /* ---- matching ---- */
 
-/* Steps that one match may take before the pattern is given up as hostile: the published patterns need about one per byte of the match. */
+/* Steps that one match may take before the pattern is given up as hostile: the published patterns
+ * need about one per byte of the match. */
 enum { STEPS_MIN = 1 << 20, STEPS_PER_BYTE = 16, BYTES_COUNTED_MAX = 1 << 27, HEAP_KIB_MAX = 1 << 20 };
 
 enum cad_status cad_tok_matches_init(struct tok_matches *matches, const struct tok_pattern *pattern)
@@ -302,19 +338,24 @@ void cad_tok_matches_start(struct tok_matches *matches, const char *text, size_t
 	matches->from = 0;
 	matches->any = false;
 	if (matches->context)
-		pcre2_set_match_limit(matches->context, (uint32_t)(STEPS_MIN + STEPS_PER_BYTE * (size < BYTES_COUNTED_MAX ? size : BYTES_COUNTED_MAX)));
+		pcre2_set_match_limit(matches->context,
+			(uint32_t)(STEPS_MIN + STEPS_PER_BYTE * (size < BYTES_COUNTED_MAX ? size : BYTES_COUNTED_MAX)));
 }
 
-/* Machine code works on a small stack; where that runs out, the interpreter, which takes its memory from the heap, does the match again. */
+/* Machine code works on a small stack; where that runs out, the interpreter, which takes its memory
+ * from the heap, does the match again. */
 static int find(const struct tok_matches *matches)
 {
 	const struct tok_pattern *pattern = matches->pattern;
 	PCRE2_SPTR text = (PCRE2_SPTR)matches->text;
 	int found = PCRE2_ERROR_JIT_STACKLIMIT;
+
 	if (pattern->is_native)
-		found = pcre2_jit_match(pattern->code, text, matches->size, matches->from, 0, matches->match_data, matches->context);
+		found = pcre2_jit_match(
+			pattern->code, text, matches->size, matches->from, 0, matches->match_data, matches->context);
 	if (found == PCRE2_ERROR_JIT_STACKLIMIT)
-		found = pcre2_match(pattern->code, text, matches->size, matches->from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, matches->match_data, matches->context);
+		found = pcre2_match(pattern->code, text, matches->size, matches->from,
+			PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, matches->match_data, matches->context);
 	return found;
 }
 
@@ -329,14 +370,17 @@ static enum cad_status next_regex(struct tok_matches *matches, size_t *start, si
 		if (found < 0) {
 			char text[128];
 			pcre2_get_error_message(found, (PCRE2_UCHAR *)text, sizeof text);
-			return cad_error_set(error, CAD_ERR_EXHAUSTED, "a regular expression of the tokenizer gave up on the text: %s", text);
+			return cad_error_set(error, CAD_ERR_EXHAUSTED,
+				"a regular expression of the tokenizer gave up on the text: %s", text);
 		}
 		const PCRE2_SIZE *bounds = pcre2_get_ovector_pointer(matches->match_data);
 		*start = bounds[0];
 		*end = bounds[1];
-		/* an empty match right behind the last one is passed over, or the search would stand still */
+		/* an empty match right behind the last one is passed over, or the search would
+		 * stand still */
 		if (*start == *end && matches->any && matches->last_end == *end) {
-			matches->from += matches->from < matches->size ? cad_tok_utf8_size(matches->text[matches->from]) : 1;
+			matches->from +=
+				matches->from < matches->size ? cad_tok_utf8_size(matches->text[matches->from]) : 1;
 			continue;
 		}
 		matches->from = matches->last_end = *end;
@@ -350,8 +394,10 @@ enum cad_status cad_tok_matches_next(struct tok_matches *matches, size_t *start,
 {
 	if (matches->pattern->code)
 		return next_regex(matches, start, end, error);
+
 	size_t size = matches->pattern->literal_size;
-	const char *found = memmem(matches->text + matches->from, matches->size - matches->from, matches->pattern->literal, size);
+	const char *found =
+		memmem(matches->text + matches->from, matches->size - matches->from, matches->pattern->literal, size);
 	if (!found)
 		return CAD_AGAIN;
 	*start = (size_t)(found - matches->text);

@@ -1,4 +1,5 @@
-/* Pre-tokenizers: each goes over the pieces of text and cuts them, and some rewrite the text on the way. Added tokens pass untouched. */
+/* Pre-tokenizers: each goes over the pieces of text and cuts them, and some rewrite the text on the
+ * way. Added tokens pass untouched. */
 #include "common/tokenizer/internal.h"
 
 #include <string.h>
@@ -7,19 +8,25 @@
 
 static enum cad_status parse_behavior(const json_t *json, enum tok_behavior *behavior, struct cad_error *error)
 {
-	static const char *const names[] = { [TOK_ISOLATED] = "Isolated", [TOK_REMOVED] = "Removed", [TOK_MERGED_WITH_PREVIOUS] = "MergedWithPrevious",
-		                             [TOK_MERGED_WITH_NEXT] = "MergedWithNext", [TOK_CONTIGUOUS] = "Contiguous" };
+	static const char *const names[] = { [TOK_ISOLATED] = "Isolated",
+		[TOK_REMOVED] = "Removed",
+		[TOK_MERGED_WITH_PREVIOUS] = "MergedWithPrevious",
+		[TOK_MERGED_WITH_NEXT] = "MergedWithNext",
+		[TOK_CONTIGUOUS] = "Contiguous" };
 	struct tok_slice name;
 	enum cad_status status = cad_tok_json_string(json, "behavior", &name, error);
+
 	if (status != CAD_OK)
 		return status;
+
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		if (strcmp(name.bytes, names[i]) == 0) {
 			*behavior = (enum tok_behavior)i;
 			return CAD_OK;
 		}
-	return cad_error_set(error, CAD_ERR_UNSUPPORTED, "\"behavior\" is '%.*s' (Isolated, Removed, MergedWithPrevious, MergedWithNext and Contiguous are known)",
-	                     cad_tok_show(name), name.bytes);
+	return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+		"\"behavior\" is '%.*s' (Isolated, Removed, MergedWithPrevious, MergedWithNext and Contiguous are known)",
+		cad_tok_show(name), name.bytes);
 }
 
 static enum cad_status parse_split(struct tok_splitter *splitter, const json_t *json, struct cad_error *error)
@@ -36,7 +43,9 @@ static enum cad_status parse_split(struct tok_splitter *splitter, const json_t *
 
 static enum cad_status parse_byte_level(struct tok_splitter *splitter, const json_t *json, struct cad_error *error)
 {
-	static const char words[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+	static const char words[] =
+		"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+
 	splitter->kind = TOK_SPLIT_BYTE_LEVEL;
 	bool use_regex = true;
 	enum cad_status status = cad_tok_json_bool(json, "add_prefix_space", true, &splitter->add_prefix_space, error);
@@ -46,6 +55,7 @@ static enum cad_status parse_byte_level(struct tok_splitter *splitter, const jso
 		return status;
 	status = cad_tok_pattern_compile(words, sizeof words - 1, &splitter->pattern, error);
 	splitter->has_pattern = status == CAD_OK;
+
 	return status;
 }
 
@@ -65,16 +75,21 @@ static enum cad_status parse_metaspace(struct tok_splitter *splitter, const json
 	splitter->prepend = TOK_PREPEND_ALWAYS;
 	const json_t *scheme = json_object_get(json, "prepend_scheme");
 	if (scheme) {
-		static const char *const names[] = { [TOK_PREPEND_ALWAYS] = "always", [TOK_PREPEND_FIRST] = "first", [TOK_PREPEND_NEVER] = "never" };
+		static const char *const names[] = {
+			[TOK_PREPEND_ALWAYS] = "always", [TOK_PREPEND_FIRST] = "first", [TOK_PREPEND_NEVER] = "never"
+		};
 		size_t i = 0;
 		while (i < 3 && !(json_is_string(scheme) && strcmp(json_string_value(scheme), names[i]) == 0))
 			i++;
 		if (i == 3)
-			return cad_error_set(error, CAD_ERR_CORRUPT, "\"prepend_scheme\" must be \"always\", \"first\" or \"never\"");
+			return cad_error_set(error, CAD_ERR_CORRUPT,
+				"\"prepend_scheme\" must be \"always\", \"first\" or \"never\"");
 		splitter->prepend = (enum tok_prepend)i;
 	}
+
 	if (!add_prefix_space && scheme && splitter->prepend != TOK_PREPEND_NEVER)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "\"add_prefix_space\" is false and \"prepend_scheme\" is not \"never\"");
+		return cad_error_set(error, CAD_ERR_CORRUPT,
+			"\"add_prefix_space\" is false and \"prepend_scheme\" is not \"never\"");
 	if (!add_prefix_space)
 		splitter->prepend = TOK_PREPEND_NEVER;
 	return CAD_OK;
@@ -85,6 +100,7 @@ static enum cad_status parse_one(void *context, const char *type, const json_t *
 	struct tok_splitters *splitters = context;
 	if (splitters->count == TOK_STAGES_MAX)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "more than %d pre-tokenizers", TOK_STAGES_MAX);
+
 	struct tok_splitter *splitter = &splitters->items[splitters->count++];
 	if (strcmp(type, "Split") == 0)
 		return parse_split(splitter, json, error);
@@ -93,6 +109,7 @@ static enum cad_status parse_one(void *context, const char *type, const json_t *
 	if (strcmp(type, "Metaspace") == 0)
 		return parse_metaspace(splitter, json, error);
 	splitter->kind = TOK_SPLIT_CHARACTERS;
+
 	if (strcmp(type, "Digits") == 0) {
 		bool individual;
 		enum cad_status status = cad_tok_json_bool(json, "individual_digits", false, &individual, error);
@@ -100,22 +117,26 @@ static enum cad_status parse_one(void *context, const char *type, const json_t *
 		splitter->behavior = status == CAD_OK && individual ? TOK_ISOLATED : TOK_CONTIGUOUS;
 		return status;
 	}
+
 	if (strcmp(type, "Punctuation") == 0) {
 		splitter->is_match = cad_tok_is_punctuation;
 		splitter->behavior = TOK_ISOLATED;
 		return json_object_get(json, "behavior") ? parse_behavior(json, &splitter->behavior, error) : CAD_OK;
 	}
+
 	if (strcmp(type, "WhitespaceSplit") == 0) {
 		splitter->is_match = cad_tok_is_space;
 		splitter->behavior = TOK_REMOVED;
 		return CAD_OK;
 	}
+
 	if (strcmp(type, "Whitespace") == 0) {
 		splitter->kind = TOK_SPLIT_WORDS;
 		return CAD_OK;
 	}
+
 	return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-	                     "this pre-tokenizer is not supported (Split, ByteLevel, Metaspace, Digits, Punctuation, Whitespace, WhitespaceSplit and Sequence are)");
+		"this pre-tokenizer is not supported (Split, ByteLevel, Metaspace, Digits, Punctuation, Whitespace, WhitespaceSplit and Sequence are)");
 }
 
 enum cad_status cad_tok_splitters_parse(const json_t *json, struct tok_splitters *splitters, struct cad_error *error)
@@ -137,27 +158,35 @@ bool cad_tok_splitters_end_in_bytes(const struct tok_splitters *splitters)
 
 /* ---- cutting ---- */
 
-/* Takes the stretches of one piece in order, each a match or what lies between matches, and makes pieces of them. */
+/* Takes the stretches of one piece in order, each a match or what lies between matches, and makes
+ * pieces of them. */
 struct cutter {
 	enum tok_behavior behavior;
-	struct tok_work *work;             /* pieces go to `spare` */
-	size_t pieces_max;                 /* more are an error */
+	struct tok_work *work; /* pieces go to `spare` */
+	size_t pieces_max;     /* more are an error */
 	struct cad_error *error;
-	struct tok_piece whole;            /* the piece that is cut */
-	struct tok_piece held;             /* made, but may still grow */
+	struct tok_piece whole; /* the piece that is cut */
+	struct tok_piece held;  /* made, but may still grow */
 	bool has_held, before_was_match, held_is_match;
 };
 
 static struct tok_piece part(const struct tok_piece *whole, size_t start, size_t end)
 {
 	uint32_t size = (uint32_t)(end - start), origin = start < whole->origin ? (uint32_t)(whole->origin - start) : 0;
-	return (struct tok_piece){ .start = whole->start + (uint32_t)start, .size = size, .origin = origin < size ? origin : size, .id = -1 };
+	return (struct tok_piece){
+		.start = whole->start + (uint32_t)start,
+		.size = size,
+		.origin = origin < size ? origin : size,
+		.id = -1,
+	};
 }
 
 static enum cad_status piece_put(struct cutter *cutter, struct tok_piece piece)
 {
 	enum cad_status status = cad_tok_pieces_push(&cutter->work->spare, piece);
-	return status == CAD_OK && cutter->work->spare.count > cutter->pieces_max ? cad_tok_too_long(cutter->work->ids_max, cutter->error) : status;
+	return status == CAD_OK && cutter->work->spare.count > cutter->pieces_max
+		? cad_tok_too_long(cutter->work->ids_max, cutter->error)
+		: status;
 }
 
 static enum cad_status flush(struct cutter *cutter)
@@ -184,17 +213,22 @@ static enum cad_status stretch(struct cutter *cutter, size_t start, size_t end, 
 		cutter->held.size += (uint32_t)(end - start);
 		return CAD_OK;
 	}
+
 	enum cad_status status = flush(cutter);
 	cutter->held = part(&cutter->whole, start, end);
 	cutter->has_held = true;
+
 	return status;
 }
 
-static enum cad_status cut_by_pattern(struct cutter *cutter, struct tok_matches *matches, bool invert, const char *text, struct cad_error *error)
+static enum cad_status cut_by_pattern(
+	struct cutter *cutter, struct tok_matches *matches, bool invert, const char *text, struct cad_error *error)
 {
 	size_t size = cutter->whole.size, done = 0, start, end;
 	enum cad_status status;
+
 	cad_tok_matches_start(matches, text + cutter->whole.start, size);
+
 	while ((status = cad_tok_matches_next(matches, &start, &end, error)) == CAD_OK) {
 		if (done != start)
 			status = stretch(cutter, done, start, invert);
@@ -204,6 +238,7 @@ static enum cad_status cut_by_pattern(struct cutter *cutter, struct tok_matches 
 			return status;
 		done = end;
 	}
+
 	if (status != CAD_AGAIN)
 		return status;
 	status = done != size ? stretch(cutter, done, size, invert) : CAD_OK;
@@ -215,6 +250,7 @@ static enum cad_status cut_by_character(struct cutter *cutter, bool (*is_match)(
 	const char *bytes = text + cutter->whole.start;
 	size_t size = cutter->whole.size, done = 0;
 	enum cad_status status = CAD_OK;
+
 	for (size_t i = 0, length; i < size && status == CAD_OK; i += length) {
 		if (!is_match(cad_tok_utf8_get(bytes + i, &length)))
 			continue;
@@ -224,6 +260,7 @@ static enum cad_status cut_by_character(struct cutter *cutter, bool (*is_match)(
 			status = stretch(cutter, i, i + length, true);
 		done = i + length;
 	}
+
 	if (status == CAD_OK && done < size)
 		status = stretch(cutter, done, size, false);
 	return status != CAD_OK ? status : flush(cutter);
@@ -236,6 +273,7 @@ static enum cad_status cut_words(struct cutter *cutter, const char *text)
 	size_t size = cutter->whole.size, start = 0;
 	enum class { SPACE, WORD, OTHER } run = SPACE;
 	enum cad_status status = CAD_OK;
+
 	for (size_t i = 0, length; i < size && status == CAD_OK; i += length) {
 		uint32_t c = cad_tok_utf8_get(bytes + i, &length);
 		enum class is = cad_tok_is_word(c) ? WORD : cad_tok_is_space(c) ? SPACE : OTHER;
@@ -246,18 +284,28 @@ static enum cad_status cut_words(struct cutter *cutter, const char *text)
 		start = i;
 		run = is;
 	}
+
 	return status != CAD_OK || run == SPACE ? status : piece_put(cutter, part(&cutter->whole, start, size));
 }
 
 /* Cuts every piece of text; the list of pieces is replaced. */
-static enum cad_status cut_all(const struct tok_splitter *splitter, enum tok_behavior behavior, size_t pieces_max, struct tok_work *work, struct cad_error *error)
+static enum cad_status cut_all(const struct tok_splitter *splitter, enum tok_behavior behavior, size_t pieces_max,
+	struct tok_work *work, struct cad_error *error)
 {
 	struct tok_matches matches = { 0 };
 	enum cad_status status = splitter->has_pattern ? cad_tok_matches_init(&matches, &splitter->pattern) : CAD_OK;
+
 	work->spare.count = 0;
+
 	for (size_t i = 0; i < work->pieces.count && status == CAD_OK; i++) {
 		struct tok_piece piece = work->pieces.items[i];
-		struct cutter cutter = { .behavior = behavior, .work = work, .pieces_max = pieces_max, .error = error, .whole = piece };
+		struct cutter cutter = {
+			.behavior = behavior,
+			.work = work,
+			.pieces_max = pieces_max,
+			.error = error,
+			.whole = piece,
+		};
 		if (piece.id >= 0)
 			status = piece_put(&cutter, piece);
 		else if (splitter->has_pattern)
@@ -267,25 +315,32 @@ static enum cad_status cut_all(const struct tok_splitter *splitter, enum tok_beh
 		else
 			status = cut_by_character(&cutter, splitter->is_match, work->text);
 	}
+
 	cad_tok_matches_fini(&matches);
 	struct tok_pieces pieces = work->pieces;
 	work->pieces = work->spare;
 	work->spare = pieces;
+
 	return status;
 }
 
 /* ---- rewriting ---- */
 
 /* Appends the new text of a piece, and keeps piece->origin right. */
-typedef enum cad_status put_piece(const struct tok_splitter *splitter, struct tok_piece *piece, struct cad_text *out, const char *bytes);
+typedef enum cad_status put_piece(
+	const struct tok_splitter *splitter, struct tok_piece *piece, struct cad_text *out, const char *bytes);
 
-static enum cad_status put_metaspaces(const struct tok_splitter *splitter, struct tok_piece *piece, struct cad_text *out, const char *bytes)
+static enum cad_status put_metaspaces(
+	const struct tok_splitter *splitter, struct tok_piece *piece, struct cad_text *out, const char *bytes)
 {
 	const char *mark = splitter->replacement;
 	size_t mark_size = splitter->replacement_size, size = piece->size, at = out->size, origin = piece->origin;
 	bool starts = bytes[0] == ' ' || (size >= mark_size && memcmp(bytes, mark, mark_size) == 0);
-	bool prepend = !starts && (splitter->prepend == TOK_PREPEND_ALWAYS || (splitter->prepend == TOK_PREPEND_FIRST && piece->origin > 0));
+	bool prepend = !starts &&
+		(splitter->prepend == TOK_PREPEND_ALWAYS ||
+			(splitter->prepend == TOK_PREPEND_FIRST && piece->origin > 0));
 	enum cad_status status = prepend ? cad_tok_append(out, mark, mark_size) : CAD_OK;
+
 	for (size_t i = 0; i < size && status == CAD_OK;) {
 		const char *space = memchr(bytes + i, ' ', size - i);
 		size_t end = space ? (size_t)(space - bytes) : size;
@@ -296,13 +351,15 @@ static enum cad_status put_metaspaces(const struct tok_splitter *splitter, struc
 			piece->origin += (uint32_t)mark_size - 1;
 		i = end + 1;
 	}
+
 	if (prepend && origin > 0)
 		piece->origin += (uint32_t)mark_size;
 	piece->size = (uint32_t)(out->size - at);
 	return status;
 }
 
-static enum cad_status put_prefix_space(const struct tok_splitter *splitter, struct tok_piece *piece, struct cad_text *out, const char *bytes)
+static enum cad_status put_prefix_space(
+	const struct tok_splitter *splitter, struct tok_piece *piece, struct cad_text *out, const char *bytes)
 {
 	(void)splitter;
 	bool prepend = bytes[0] != ' ';
@@ -314,24 +371,28 @@ static enum cad_status put_prefix_space(const struct tok_splitter *splitter, str
 	return status;
 }
 
-static enum cad_status put_byte_characters(const struct tok_splitter *splitter, struct tok_piece *piece, struct cad_text *out, const char *bytes)
+static enum cad_status put_byte_characters(
+	const struct tok_splitter *splitter, struct tok_piece *piece, struct cad_text *out, const char *bytes)
 {
 	(void)splitter;
 	size_t at = out->size, origin = 0;
 	enum cad_status status = CAD_OK;
 	for (size_t i = 0; i < piece->size && status == CAD_OK; i++) {
 		char encoded[4];
-		status = cad_tok_append(out, encoded, cad_tok_utf8_put(cad_tok_byte_to_character((unsigned char)bytes[i]), encoded));
+		status = cad_tok_append(
+			out, encoded, cad_tok_utf8_put(cad_tok_byte_to_character((unsigned char)bytes[i]), encoded));
 		if (i < piece->origin)
 			origin = out->size - at;
 	}
+
 	piece->origin = (uint32_t)origin;
 	piece->size = (uint32_t)(out->size - at);
 	return status;
 }
 
 /* Writes the text of all pieces anew, into the buffer that does not hold it now. */
-static enum cad_status rewrite(const struct tok_splitter *splitter, put_piece *put, struct tok_work *work, struct cad_error *error)
+static enum cad_status rewrite(
+	const struct tok_splitter *splitter, put_piece *put, struct tok_work *work, struct cad_error *error)
 {
 	struct cad_text *out = &work->buffers[work->text == work->buffers[0].bytes];
 	out->size = 0;
@@ -344,13 +405,16 @@ static enum cad_status rewrite(const struct tok_splitter *splitter, put_piece *p
 		piece->start = (uint32_t)out->size;
 		status = put(splitter, piece, out, bytes);
 		if (out->size > TOK_TEXT_BYTES_MAX)
-			return cad_error_set(error, CAD_ERR_RANGE, "the pre-tokenized text is longer than %d bytes", TOK_TEXT_BYTES_MAX);
+			return cad_error_set(error, CAD_ERR_RANGE, "the pre-tokenized text is longer than %d bytes",
+				TOK_TEXT_BYTES_MAX);
 	}
+
 	work->text = out->bytes;
 	return status;
 }
 
-static enum cad_status run_byte_level(const struct tok_splitter *splitter, bool keep_bytes, size_t pieces_max, struct tok_work *work, struct cad_error *error)
+static enum cad_status run_byte_level(const struct tok_splitter *splitter, bool keep_bytes, size_t pieces_max,
+	struct tok_work *work, struct cad_error *error)
 {
 	enum cad_status status = splitter->add_prefix_space ? rewrite(splitter, put_prefix_space, work, error) : CAD_OK;
 	if (status == CAD_OK && splitter->has_pattern)
@@ -360,22 +424,28 @@ static enum cad_status run_byte_level(const struct tok_splitter *splitter, bool 
 	return status;
 }
 
-static enum cad_status run_metaspace(const struct tok_splitter *splitter, size_t pieces_max, struct tok_work *work, struct cad_error *error)
+static enum cad_status run_metaspace(
+	const struct tok_splitter *splitter, size_t pieces_max, struct tok_work *work, struct cad_error *error)
 {
 	enum cad_status status = rewrite(splitter, put_metaspaces, work, error);
 	if (status != CAD_OK || !splitter->split)
 		return status;
-	struct tok_splitter at_mark = { .has_pattern = true, .pattern = { .literal = (char *)splitter->replacement, .literal_size = splitter->replacement_size } };
+	struct tok_splitter at_mark = { .has_pattern = true,
+		.pattern = { .literal = (char *)splitter->replacement, .literal_size = splitter->replacement_size, }, };
 	return cut_all(&at_mark, TOK_MERGED_WITH_NEXT, pieces_max, work, error);
 }
 
 /* Whether a piece may be left out. Otherwise each becomes one piece or more. */
-static bool removes(const struct tok_splitter *splitter) { return splitter->behavior == TOK_REMOVED || splitter->kind == TOK_SPLIT_WORDS; }
+static bool removes(const struct tok_splitter *splitter)
+{
+	return splitter->behavior == TOK_REMOVED || splitter->kind == TOK_SPLIT_WORDS;
+}
 
 enum cad_status cad_tok_split(const struct tok_splitters *splitters, struct tok_work *work, struct cad_error *error)
 {
 	enum cad_status status = CAD_OK;
 	size_t removed_until = 0;
+
 	for (size_t i = 0; i < splitters->count; i++)
 		if (removes(&splitters->items[i]))
 			removed_until = i;
@@ -386,9 +456,13 @@ enum cad_status cad_tok_split(const struct tok_splitters *splitters, struct tok_
 		case TOK_SPLIT_PATTERN:
 		case TOK_SPLIT_CHARACTERS:
 		case TOK_SPLIT_WORDS: status = cut_all(splitter, splitter->behavior, pieces_max, work, error); break;
-		case TOK_SPLIT_BYTE_LEVEL: status = run_byte_level(splitter, splitters->keep_bytes && i + 1 == splitters->count, pieces_max, work, error); break;
+		case TOK_SPLIT_BYTE_LEVEL:
+			status = run_byte_level(
+				splitter, splitters->keep_bytes && i + 1 == splitters->count, pieces_max, work, error);
+			break;
 		case TOK_SPLIT_METASPACE: status = run_metaspace(splitter, pieces_max, work, error); break;
 		}
 	}
+
 	return status;
 }

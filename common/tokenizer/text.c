@@ -8,6 +8,7 @@ enum cad_status cad_tok_reserve(void **items, size_t *capacity, size_t count, si
 {
 	if (more <= *capacity - count)
 		return CAD_OK;
+
 	size_t want;
 	if (__builtin_add_overflow(count, more, &want))
 		return CAD_ERR_MEMORY;
@@ -20,6 +21,7 @@ enum cad_status cad_tok_reserve(void **items, size_t *capacity, size_t count, si
 		return CAD_ERR_MEMORY;
 	*items = grown;
 	*capacity = want;
+
 	return CAD_OK;
 }
 
@@ -48,7 +50,8 @@ enum cad_status cad_tok_pieces_push(struct tok_pieces *pieces, struct tok_piece 
 {
 	if (piece.id < 0 && piece.size == 0)
 		return CAD_OK;
-	enum cad_status status = cad_tok_reserve((void **)&pieces->items, &pieces->capacity, pieces->count, 1, sizeof *pieces->items);
+	enum cad_status status =
+		cad_tok_reserve((void **)&pieces->items, &pieces->capacity, pieces->count, 1, sizeof *pieces->items);
 	if (status != CAD_OK)
 		return status;
 	pieces->items[pieces->count++] = piece;

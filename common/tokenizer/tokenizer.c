@@ -10,41 +10,52 @@
 static enum cad_status parse_parts(struct cad_tokenizer *tokenizer, const json_t *root, struct cad_error *error)
 {
 	struct tok_map vocab = { 0 };
-	enum cad_status status = cad_tok_normalizers_parse(json_object_get(root, "normalizer"), &tokenizer->normalizers, error);
+	enum cad_status status =
+		cad_tok_normalizers_parse(json_object_get(root, "normalizer"), &tokenizer->normalizers, error);
+
 	if (status != CAD_OK) {
 		(void)cad_error_prefix(error, "normalizer");
 		return status;
 	}
+
 	status = cad_tok_splitters_parse(json_object_get(root, "pre_tokenizer"), &tokenizer->splitters, error);
 	if (status != CAD_OK) {
 		(void)cad_error_prefix(error, "pre_tokenizer");
 		return status;
 	}
+
 	status = cad_tok_template_parse(json_object_get(root, "post_processor"), &tokenizer->template, error);
 	if (status != CAD_OK) {
 		(void)cad_error_prefix(error, "post_processor");
 		return status;
 	}
+
 	status = cad_tok_decoders_parse(json_object_get(root, "decoder"), &tokenizer->decoders, error);
 	if (status != CAD_OK) {
 		(void)cad_error_prefix(error, "decoder");
 		return status;
 	}
-	status = cad_tok_bpe_parse(json_object_get(root, "model"), cad_tok_splitters_end_in_bytes(&tokenizer->splitters), &tokenizer->bpe, &vocab, &tokenizer->names,
-	                           error);
+
+	status =
+		cad_tok_bpe_parse(json_object_get(root, "model"), cad_tok_splitters_end_in_bytes(&tokenizer->splitters),
+			&tokenizer->bpe, &vocab, &tokenizer->names, error);
 	tokenizer->splitters.keep_bytes = tokenizer->bpe.bytes;
 	if (status == CAD_OK)
-		status = cad_tok_added_parse(json_object_get(root, "added_tokens"), &tokenizer->normalizers, &vocab, &tokenizer->added, &tokenizer->names, error);
+		status = cad_tok_added_parse(json_object_get(root, "added_tokens"), &tokenizer->normalizers, &vocab,
+			&tokenizer->added, &tokenizer->names, error);
 	cad_tok_map_fini(&vocab);
+
 	return status;
 }
 
-enum cad_status cad_tokenizer_parse(const char *name, const char *json, size_t bytes, struct cad_tokenizer **tokenizer, struct cad_error *error)
+enum cad_status cad_tokenizer_parse(
+	const char *name, const char *json, size_t bytes, struct cad_tokenizer **tokenizer, struct cad_error *error)
 {
 	json_error_t json_error;
 	json_t *root = json_loadb(json, bytes, JSON_ALLOW_NUL, &json_error);
 	if (!root)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "tokenizer '%s': line %d, column %d: %s", name, json_error.line, json_error.column, json_error.text);
+		return cad_error_set(error, CAD_ERR_CORRUPT, "tokenizer '%s': line %d, column %d: %s", name,
+			json_error.line, json_error.column, json_error.text);
 	enum cad_status status;
 	struct cad_tokenizer *created = calloc(1, sizeof *created);
 	if (!created)
@@ -58,6 +69,7 @@ enum cad_status cad_tokenizer_parse(const char *name, const char *json, size_t b
 		cad_tokenizer_close(created);
 		return error ? cad_error_prefix(error, "tokenizer '%s'", name) : status;
 	}
+
 	*tokenizer = created;
 	return CAD_OK;
 }
@@ -66,8 +78,10 @@ static enum cad_status read_file(const char *path, struct cad_text *text, struct
 {
 	enum { CHUNK = 1 << 20, FILE_MAX = 1 << 28 };
 	FILE *file = fopen(path, "re");
+
 	if (!file)
 		return cad_error_set(error, CAD_ERR_IO, "cannot open '%s': %m", path);
+
 	enum cad_status status = CAD_OK;
 	size_t got = 1;
 	while (status == CAD_OK && got > 0) {
@@ -75,12 +89,15 @@ static enum cad_status read_file(const char *path, struct cad_text *text, struct
 		got = status != CAD_OK ? 0 : fread(text->bytes + text->size, 1, CHUNK, file);
 		text->size += got;
 		if (text->size > FILE_MAX)
-			status = cad_error_set(error, CAD_ERR_RANGE, "'%s' is larger than %d MiB", path, FILE_MAX >> 20);
+			status =
+				cad_error_set(error, CAD_ERR_RANGE, "'%s' is larger than %d MiB", path, FILE_MAX >> 20);
 	}
+
 	if (status == CAD_OK && ferror(file))
 		status = cad_error_set(error, CAD_ERR_IO, "cannot read '%s': %m", path);
 	fclose(file);
-	return status == CAD_ERR_MEMORY ? cad_error_set(error, status, "out of memory while reading '%s'", path) : status;
+	return status == CAD_ERR_MEMORY ? cad_error_set(error, status, "out of memory while reading '%s'", path)
+					: status;
 }
 
 enum cad_status cad_tokenizer_open(const char *path, struct cad_tokenizer **tokenizer, struct cad_error *error)
@@ -97,6 +114,7 @@ void cad_tokenizer_close(struct cad_tokenizer *tokenizer)
 {
 	if (!tokenizer)
 		return;
+
 	cad_tok_normalizers_fini(&tokenizer->normalizers);
 	cad_tok_splitters_fini(&tokenizer->splitters);
 	cad_tok_template_fini(&tokenizer->template);
@@ -107,21 +125,21 @@ void cad_tokenizer_close(struct cad_tokenizer *tokenizer)
 	free(tokenizer);
 }
 
-uint32_t cad_tokenizer_vocab_size(const struct cad_tokenizer *tokenizer)
-{
-	return tokenizer->names.count;
-}
+uint32_t cad_tokenizer_vocab_size(const struct cad_tokenizer *tokenizer) { return tokenizer->names.count; }
 
 void cad_tokenizer_pad(struct cad_tokenizer *tokenizer, uint32_t vocab) { tokenizer->padded_size = vocab; }
 
 /* ---- encoding ---- */
 
-/* Cuts added tokens out of the text as it came, normalizes what lies between them, and cuts the others out of that. */
-static enum cad_status cut_and_normalize(const struct cad_tokenizer *tokenizer, const char *text, size_t bytes, struct tok_work *work, struct cad_error *error)
+/* Cuts added tokens out of the text as it came, normalizes what lies between them, and cuts the
+ * others out of that. */
+static enum cad_status cut_and_normalize(const struct cad_tokenizer *tokenizer, const char *text, size_t bytes,
+	struct tok_work *work, struct cad_error *error)
 {
 	const struct tok_added *added = &tokenizer->added;
 	work->text = text;
-	enum cad_status status = cad_tok_added_cut(added, &added->plain, text, 0, bytes, bytes > 0 ? cad_tok_utf8_size(text[0]) : 0, &work->spare);
+	enum cad_status status = cad_tok_added_cut(
+		added, &added->plain, text, 0, bytes, bytes > 0 ? cad_tok_utf8_size(text[0]) : 0, &work->spare);
 	if (status != CAD_OK)
 		return status;
 	struct cad_text *out = &work->buffers[0];
@@ -135,14 +153,18 @@ static enum cad_status cut_and_normalize(const struct cad_tokenizer *tokenizer, 
 		}
 		if (!same) {
 			start = out->size;
-			status = cad_tok_normalize(&tokenizer->normalizers, text + piece.start, piece.size, out, &origin, error);
+			status = cad_tok_normalize(
+				&tokenizer->normalizers, text + piece.start, piece.size, out, &origin, error);
 			size = out->size - start;
 			if (out->size > TOK_TEXT_BYTES_MAX)
-				return cad_error_set(error, CAD_ERR_RANGE, "the normalized text is longer than %d bytes", TOK_TEXT_BYTES_MAX);
+				return cad_error_set(error, CAD_ERR_RANGE,
+					"the normalized text is longer than %d bytes", TOK_TEXT_BYTES_MAX);
 		}
 		if (status == CAD_OK)
-			status = cad_tok_added_cut(added, &added->normalized, same ? text : out->bytes, start, size, origin, &work->pieces);
+			status = cad_tok_added_cut(added, &added->normalized, same ? text : out->bytes, start, size,
+				origin, &work->pieces);
 	}
+
 	if (!same && out->bytes)
 		work->text = out->bytes;
 	return status;
@@ -154,20 +176,23 @@ enum cad_status cad_tok_too_long(size_t ids_max, struct cad_error *error)
 }
 
 /* A text that is too long is refused as soon as that is certain: it may be much too long. */
-static enum cad_status encode_piece(const struct tok_bpe *bpe, const char *bytes, size_t size, struct tok_work *work, struct cad_ids *ids, struct cad_error *error)
+static enum cad_status encode_piece(const struct tok_bpe *bpe, const char *bytes, size_t size, struct tok_work *work,
+	struct cad_ids *ids, struct cad_error *error)
 {
 	if (bpe->id_bytes_max > 0 && size / bpe->id_bytes_max > work->ids_max - ids->count)
 		return cad_tok_too_long(work->ids_max, error);
 	return cad_tok_bpe_encode(bpe, bytes, size, &work->symbols, work->ids_max, ids);
 }
 
-static enum cad_status encode(const struct cad_tokenizer *tokenizer, const char *text, size_t bytes, bool special, struct tok_work *work, struct cad_ids *ids,
-                              struct cad_error *error)
+static enum cad_status encode(const struct cad_tokenizer *tokenizer, const char *text, size_t bytes, bool special,
+	struct tok_work *work, struct cad_ids *ids, struct cad_error *error)
 {
 	const struct tok_template *template = &tokenizer->template;
 	size_t others = ids->count + (special ? template->before.count + template->after.count : 0);
+
 	if (others > work->ids_max)
 		return cad_tok_too_long(work->ids_max, error);
+
 	work->pieces_max = tokenizer->bpe.id_bytes_max > 0 ? work->ids_max - others : SIZE_MAX;
 	enum cad_status status = cut_and_normalize(tokenizer, text, bytes, work, error);
 	if (status == CAD_OK)
@@ -179,23 +204,27 @@ static enum cad_status encode(const struct cad_tokenizer *tokenizer, const char 
 		if (piece->id >= 0)
 			status = cad_tok_push_id(ids, piece->id);
 		else
-			status = encode_piece(&tokenizer->bpe, work->text + piece->start, piece->size, work, ids, error);
+			status =
+				encode_piece(&tokenizer->bpe, work->text + piece->start, piece->size, work, ids, error);
 		if (status == CAD_OK && ids->count > work->ids_max)
 			return cad_tok_too_long(work->ids_max, error);
 	}
+
 	for (size_t i = 0; special && i < template->after.count && status == CAD_OK; i++)
 		status = cad_tok_push_id(ids, template->after.ids[i]);
 	return status == CAD_OK && ids->count > work->ids_max ? cad_tok_too_long(work->ids_max, error) : status;
 }
 
-enum cad_status cad_tokenizer_encode(const struct cad_tokenizer *tokenizer, const char *text, size_t bytes, bool special, size_t ids_max, struct cad_ids *ids,
-                                     struct cad_error *error)
+enum cad_status cad_tokenizer_encode(const struct cad_tokenizer *tokenizer, const char *text, size_t bytes,
+	bool special, size_t ids_max, struct cad_ids *ids, struct cad_error *error)
 {
 	if (bytes > TOK_TEXT_BYTES_MAX)
 		return cad_error_set(error, CAD_ERR_RANGE, "the text is longer than %d bytes", TOK_TEXT_BYTES_MAX);
+
 	size_t valid = cad_tok_utf8_valid(text, bytes), count = ids->count;
 	if (valid != bytes)
-		return cad_error_set(error, CAD_ERR_INVALID, "the text is not UTF-8: byte %zu is 0x%02x", valid, (unsigned char)text[valid]);
+		return cad_error_set(error, CAD_ERR_INVALID, "the text is not UTF-8: byte %zu is 0x%02x", valid,
+			(unsigned char)text[valid]);
 	struct tok_work work = { .ids_max = ids_max };
 	enum cad_status status = encode(tokenizer, text, bytes, special, &work, ids, error);
 	free(work.pieces.items);
@@ -206,5 +235,7 @@ enum cad_status cad_tokenizer_encode(const struct cad_tokenizer *tokenizer, cons
 	if (status == CAD_OK)
 		return CAD_OK;
 	ids->count = count;
-	return status == CAD_ERR_MEMORY ? cad_error_set(error, status, "out of memory while encoding %zu bytes", bytes) : status;
+
+	return status == CAD_ERR_MEMORY ? cad_error_set(error, status, "out of memory while encoding %zu bytes", bytes)
+					: status;
 }

@@ -10,6 +10,7 @@ size_t cad_tok_utf8_valid(const char *bytes, size_t size)
 {
 	const unsigned char *at = (const unsigned char *)bytes;
 	size_t i = 0;
+
 	while (i < size) {
 		uint64_t eight;
 		if (size - i >= 8 && (memcpy(&eight, at + i, 8), (eight & 0x8080808080808080u) == 0)) {
@@ -29,10 +30,12 @@ size_t cad_tok_utf8_valid(const char *bytes, size_t size)
 				return i;
 		/* overlong forms, surrogates, and what lies above U+10FFFF */
 		unsigned char second = at[i + 1];
-		if ((lead == 0xe0 && second < 0xa0) || (lead == 0xed && second > 0x9f) || (lead == 0xf0 && second < 0x90) || (lead == 0xf4 && second > 0x8f))
+		if ((lead == 0xe0 && second < 0xa0) || (lead == 0xed && second > 0x9f) ||
+			(lead == 0xf0 && second < 0x90) || (lead == 0xf4 && second > 0x8f))
 			return i;
 		i += length;
 	}
+
 	return size;
 }
 
@@ -50,7 +53,9 @@ uint32_t cad_tok_utf8_get(const char *bytes, size_t *size)
 	case 1: return at[0];
 	case 2: return (uint32_t)(at[0] & 0x1f) << 6 | (at[1] & 0x3f);
 	case 3: return (uint32_t)(at[0] & 0x0f) << 12 | (uint32_t)(at[1] & 0x3f) << 6 | (at[2] & 0x3f);
-	default: return (uint32_t)(at[0] & 0x07) << 18 | (uint32_t)(at[1] & 0x3f) << 12 | (uint32_t)(at[2] & 0x3f) << 6 | (at[3] & 0x3f);
+	default:
+		return (uint32_t)(at[0] & 0x07) << 18 | (uint32_t)(at[1] & 0x3f) << 12 | (uint32_t)(at[2] & 0x3f) << 6 |
+			(at[3] & 0x3f);
 	}
 }
 
@@ -69,8 +74,8 @@ size_t cad_tok_utf8_before(const char *bytes, size_t at)
 
 bool cad_tok_is_space(uint32_t c)
 {
-	return (c >= 0x09 && c <= 0x0d) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
-	       c == 0x202f || c == 0x205f || c == 0x3000;
+	return (c >= 0x09 && c <= 0x0d) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+		(c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
 static bool in_ranges(const struct unicode_range *ranges, size_t count, uint32_t c)
@@ -90,25 +95,17 @@ static bool in_ranges(const struct unicode_range *ranges, size_t count, uint32_t
 
 #define IN(ranges, c) in_ranges(ranges, sizeof(ranges) / sizeof *(ranges), c)
 
-bool cad_tok_is_number(uint32_t c)
-{
-	return IN(unicode_numbers, c);
-}
+bool cad_tok_is_number(uint32_t c) { return IN(unicode_numbers, c); }
 
-bool cad_tok_is_punctuation(uint32_t c)
-{
-	return IN(unicode_punctuation, c);
-}
+bool cad_tok_is_punctuation(uint32_t c) { return IN(unicode_punctuation, c); }
 
-bool cad_tok_is_word(uint32_t c)
-{
-	return IN(unicode_words, c);
-}
+bool cad_tok_is_word(uint32_t c) { return IN(unicode_words, c); }
 
 const char *cad_tok_category_additions(const char *category, size_t size)
 {
 	for (size_t i = 0; i < sizeof unicode_additions / sizeof *unicode_additions; i++)
-		if (strlen(unicode_additions[i].category) == size && memcmp(unicode_additions[i].category, category, size) == 0)
+		if (strlen(unicode_additions[i].category) == size &&
+			memcmp(unicode_additions[i].category, category, size) == 0)
 			return unicode_additions[i].more;
 	return NULL;
 }
@@ -125,8 +122,8 @@ bool cad_tok_is_mark(uint32_t c)
 	return c >= 0x300 && utf8proc_get_property((utf8proc_int32_t)c)->combining_class != 0 && !IN(unicode_inert, c);
 }
 
-/* Brings a run of marks into the order of their classes, equal classes as they came: a counting sort where the run is long, because a
- * text may be one run of marks from end to end. */
+/* Brings a run of marks into the order of their classes, equal classes as they came: a counting
+ * sort where the run is long, because a text may be one run of marks from end to end. */
 static enum cad_status sort_marks(utf8proc_int32_t *marks, size_t count)
 {
 	if (count < 32) {
@@ -140,6 +137,7 @@ static enum cad_status sort_marks(utf8proc_int32_t *marks, size_t count)
 		}
 		return CAD_OK;
 	}
+
 	utf8proc_int32_t *sorted = reallocarray(NULL, count, sizeof *sorted);
 	if (!sorted)
 		return CAD_ERR_MEMORY;
@@ -152,6 +150,7 @@ static enum cad_status sort_marks(utf8proc_int32_t *marks, size_t count)
 		sorted[starts[utf8proc_get_property(marks[i])->combining_class]++] = marks[i];
 	memcpy(marks, sorted, count * sizeof *sorted);
 	free(sorted);
+
 	return CAD_OK;
 }
 
@@ -159,7 +158,8 @@ static enum cad_status decompose(const char *bytes, size_t size, utf8proc_option
 {
 	for (size_t i = 0, length; i < size; i += length) {
 		utf8proc_int32_t c = (utf8proc_int32_t)cad_tok_utf8_get(bytes + i, &length);
-		enum cad_status status = cad_tok_reserve((void **)&out->items, &out->capacity, out->count, 32, sizeof *out->items);
+		enum cad_status status =
+			cad_tok_reserve((void **)&out->items, &out->capacity, out->count, 32, sizeof *out->items);
 		if (status != CAD_OK)
 			return status;
 		int boundary = 0;
@@ -182,7 +182,8 @@ static enum cad_status decompose(const char *bytes, size_t size, utf8proc_option
 	return CAD_OK;
 }
 
-/* Stays as it is in this form, whatever stands before it. What follows it may still be joined to it. */
+/* Stays as it is in this form, whatever stands before it. What follows it may still be joined to
+ * it. */
 static bool is_settled(enum tok_form form, uint32_t c)
 {
 	if (form == TOK_NFC)
@@ -190,21 +191,25 @@ static bool is_settled(enum tok_form form, uint32_t c)
 	return c < 0x80 || IN(unicode_inert, c);
 }
 
-/* The normal form of a stretch that begins with a settled character or with the text, and holds no inert one. */
-static enum cad_status put_stretch(enum tok_form form, const char *bytes, size_t size, struct characters *characters, struct cad_text *out)
+/* The normal form of a stretch that begins with a settled character or with the text, and holds no
+ * inert one. */
+static enum cad_status put_stretch(
+	enum tok_form form, const char *bytes, size_t size, struct characters *characters, struct cad_text *out)
 {
-	utf8proc_option_t options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (form == TOK_NFKC || form == TOK_NFKD ? UTF8PROC_COMPAT : 0);
+	utf8proc_option_t options =
+		UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (form == TOK_NFKC || form == TOK_NFKD ? UTF8PROC_COMPAT : 0);
 	characters->count = 0;
 	enum cad_status status = decompose(bytes, size, options, characters);
 	if (status != CAD_OK)
 		return status;
 	if (form == TOK_NFC || form == TOK_NFKC)
-		characters->count =
-		    (size_t)utf8proc_normalize_utf32(characters->items, (utf8proc_ssize_t)characters->count, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+		characters->count = (size_t)utf8proc_normalize_utf32(
+			characters->items, (utf8proc_ssize_t)characters->count, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
 	for (size_t i = 0; i < characters->count && status == CAD_OK; i++) {
 		char encoded[4];
 		status = cad_tok_append(out, encoded, cad_tok_utf8_put((uint32_t)characters->items[i], encoded));
 	}
+
 	return status;
 }
 
@@ -213,6 +218,7 @@ enum cad_status cad_tok_normal_form(enum tok_form form, const char *bytes, size_
 	struct characters characters = { 0 };
 	enum cad_status status = CAD_OK;
 	size_t done = 0, length;
+
 	for (size_t i = 0; i < size && status == CAD_OK;) {
 		if (is_settled(form, cad_tok_utf8_get(bytes + i, &length))) {
 			i += length;
@@ -228,13 +234,15 @@ enum cad_status cad_tok_normal_form(enum tok_form form, const char *bytes, size_
 			status = put_stretch(form, bytes + start, i - start, &characters, out);
 		done = i;
 	}
+
 	free(characters.items);
 	return status != CAD_OK ? status : cad_tok_append(out, bytes + done, size - done);
 }
 
 static uint32_t lower(uint32_t c)
 {
-	for (size_t i = 0; c >= unicode_lowercase[0].first && i < sizeof unicode_lowercase / sizeof *unicode_lowercase; i++)
+	for (size_t i = 0; c >= unicode_lowercase[0].first && i < sizeof unicode_lowercase / sizeof *unicode_lowercase;
+		i++)
 		if (c >= unicode_lowercase[i].first && c <= unicode_lowercase[i].last)
 			return (uint32_t)((int64_t)c + unicode_lowercase[i].add);
 	return (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
@@ -246,7 +254,7 @@ enum cad_status cad_tok_lowercase(const char *bytes, size_t size, struct cad_tex
 		uint32_t c = cad_tok_utf8_get(bytes + i, &length);
 		char encoded[4];
 		enum cad_status status;
-		if (c == 0x130)   /* the one character whose lower case is two */
+		if (c == 0x130) /* the one character whose lower case is two */
 			status = cad_tok_append(out, "i\xcc\x87", 3);
 		else
 			status = cad_tok_append(out, encoded, cad_tok_utf8_put(lower(c), encoded));
@@ -286,9 +294,12 @@ enum cad_status cad_tok_bytes_of(struct tok_slice token, struct cad_text *out, b
 {
 	size_t start = out->size;
 	enum cad_status status = cad_tok_reserve((void **)&out->bytes, &out->capacity, out->size, token.size + 1, 1);
+
 	if (status != CAD_OK)
 		return status;
+
 	*all = true;
+
 	for (size_t i = 0, length; i < token.size; i += length) {
 		int byte = cad_tok_character_to_byte(cad_tok_utf8_get(token.bytes + i, &length));
 		if (byte < 0) {
@@ -298,6 +309,7 @@ enum cad_status cad_tok_bytes_of(struct tok_slice token, struct cad_text *out, b
 		}
 		out->bytes[out->size++] = (char)byte;
 	}
+
 	out->bytes[out->size] = 0;
 	return CAD_OK;
 }

@@ -37,11 +37,14 @@ void cad_tok_map_fini(struct tok_map *map)
 	*map = (struct tok_map){ 0 };
 }
 
-/* Where the string is, or the free slot where it would be. There is one: the table is at most half full. */
+/* Where the string is, or the free slot where it would be. There is one: the table is at most half
+ * full. */
 static size_t find_slot(const struct tok_map *map, const char *bytes, size_t size)
 {
 	size_t mask = map->slot_count - 1, slot = XXH3_64bits(bytes, size) & mask;
-	while (map->slots[slot].id >= 0 && !(map->slots[slot].size == size && memcmp(map->arena.bytes + map->slots[slot].offset, bytes, size) == 0))
+	while (map->slots[slot].id >= 0 &&
+		!(map->slots[slot].size == size &&
+			memcmp(map->arena.bytes + map->slots[slot].offset, bytes, size) == 0))
 		slot = (slot + 1) & mask;
 	return slot;
 }
@@ -63,6 +66,7 @@ enum cad_status cad_tok_map_put(struct tok_map *map, const char *bytes, size_t s
 			return status;
 		map->count++;
 	}
+
 	map->slots[slot].id = id;
 	return CAD_OK;
 }

@@ -1,9 +1,12 @@
 /*
- * Calls, from start to callback. A slot of the table is the call; its number and generation are the request id, so an answer that comes after its
- * call was given up meets another generation and is dropped.
+ * Calls, from start to callback. A slot of the table is the call; its number and generation are the
+ * request id, so an answer that comes after its call was given up meets another generation and is
+ * dropped.
  *
  *   FREE -> ACTIVE -> (RECEIVING ->) FINISHING -> callback -> FREE
- *                                                         \-> ZOMBIE until the late answer (deadline, cancel): the credit is the peer's to return
+ *                                                         \-> ZOMBIE until the late answer
+ *                                                         (deadline, cancel): the credit is the
+ *                                                         peer's to return
  */
 #include "common/transport/protocol.h"
 
@@ -29,6 +32,7 @@ static void call_free(struct cad_call *call)
 {
 	struct cad_connection *c = call->connection;
 	struct cad_transport *t = c->transport;
+
 	c->used_calls--;
 	c->used_bytes -= call->wire.header.payload_bytes;
 	c->calls--;
@@ -60,7 +64,8 @@ static void call_sent(struct cad_link_op *op, enum cad_status status)
 	struct cad_connection *c = call->connection;
 	call->send_busy = false;
 	if (status != CAD_OK)
-		connection_fail(c, CAD_ERR_PEER_LOST, "%s: sending a call failed: %s", connection_name(c), cad_status_text(status));
+		connection_fail(c, CAD_ERR_PEER_LOST, "%s: sending a call failed: %s", connection_name(c),
+			cad_status_text(status));
 	call_settle(call);
 }
 
@@ -69,10 +74,14 @@ static void call_sent(struct cad_link_op *op, enum cad_status status)
 static enum cad_status call_check(const struct cad_connection *c, const struct cad_call_start *start)
 {
 	const struct cad_wire_limits *limits = &c->transport->options.limits;
-	CAD_ASSERT(start->done && start->payload && start->answer && start->payload_bytes > 0 && start->payload_bytes <= start->payload->capacity);
-	if (start->call.rows == 0 || start->call.rows > c->rows_max || start->payload_bytes > limits->payload_bytes_max || start->payload_bytes > c->credit_bytes)
+	CAD_ASSERT(start->done && start->payload && start->answer && start->payload_bytes > 0 &&
+		start->payload_bytes <= start->payload->capacity);
+	if (start->call.rows == 0 || start->call.rows > c->rows_max ||
+		start->payload_bytes > limits->payload_bytes_max || start->payload_bytes > c->credit_bytes)
 		return CAD_ERR_RANGE;
-	return start->answer->capacity < cad_wire_answer_bytes_max(start->call.rows, start->call.row_elements) ? CAD_ERR_RANGE : CAD_OK;
+	return start->answer->capacity < cad_wire_answer_bytes_max(start->call.rows, start->call.row_elements)
+		? CAD_ERR_RANGE
+		: CAD_OK;
 }
 
 static uint32_t timeout_us(const struct cad_transport *t, uint64_t deadline_ns)
@@ -88,6 +97,7 @@ enum cad_status cad_call_start(struct cad_connection *c, const struct cad_call_s
 	struct cad_transport *t = c->transport;
 	if (c->stage != STAGE_READY || c->server)
 		return CAD_ERR_PEER_LOST;
+
 	enum cad_status status = call_check(c, start);
 	if (status != CAD_OK)
 		return status;
@@ -96,6 +106,7 @@ enum cad_status cad_call_start(struct cad_connection *c, const struct cad_call_s
 		t->stats.credit_waits++;
 		return CAD_AGAIN;
 	}
+
 	t->calls_free = call->next_free;
 	call->generation++;
 	call->state = CALL_ACTIVE;
@@ -107,22 +118,36 @@ enum cad_status cad_call_start(struct cad_connection *c, const struct cad_call_s
 	call->done = start->done;
 	call->context = start->context;
 	call->wire = start->call;
-	call->wire.header = (struct cadre_wire_header){ .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = CADRE_WIRE_CALL, .session = c->session,
-		                                        .payload_bytes = start->payload_bytes };
+	call->wire.header = (struct cadre_wire_header){
+		.magic = CADRE_WIRE_MAGIC,
+		.version = CADRE_WIRE_VERSION,
+		.kind = CADRE_WIRE_CALL,
+		.session = c->session,
+		.payload_bytes = start->payload_bytes,
+	};
 	call->wire.request_id = (uint64_t)call->generation << 32 | call->slot;
 	call->wire.timeout_us = timeout_us(t, start->deadline_ns);
 	c->calls++;
 	c->used_calls++;
 	c->used_bytes += start->payload_bytes;
-	struct cad_link_message message = { .kind = CADRE_WIRE_CALL, .header = &call->wire, .header_bytes = sizeof call->wire, .payload = start->payload->bytes,
-		                            .payload_bytes = start->payload_bytes, .buffer = start->payload };
+	struct cad_link_message message = {
+		.kind = CADRE_WIRE_CALL,
+		.header = &call->wire,
+		.header_bytes = sizeof call->wire,
+		.payload = start->payload->bytes,
+		.payload_bytes = start->payload_bytes,
+		.buffer = start->payload,
+	};
 	call->send_busy = true;
 	status = t->link->ops->send(c->end, &message, &call->send);
+
 	if (status < 0) {
 		call_free(call);
-		connection_fail(c, CAD_ERR_PEER_LOST, "%s: sending a call failed: %s", connection_name(c), cad_status_text(status));
+		connection_fail(c, CAD_ERR_PEER_LOST, "%s: sending a call failed: %s", connection_name(c),
+			cad_status_text(status));
 		return CAD_ERR_PEER_LOST;
 	}
+
 	if (status == CAD_OK)
 		call->send_busy = false;
 	t->stats.calls++;
@@ -130,6 +155,7 @@ enum cad_status cad_call_start(struct cad_connection *c, const struct cad_call_s
 	if (call->deadline_ns != 0 && call->deadline_ns < t->timer_ns)
 		t->timer_ns = call->deadline_ns;
 	*out = call;
+
 	return CAD_OK;
 }
 
@@ -144,15 +170,18 @@ void cad_call_cancel(struct cad_call *call)
 static bool answer_fits(const struct cad_call *call, const struct cad_answer_view *view)
 {
 	const struct cadre_wire_answer *a = &view->answer;
-	return a->header.status != CADRE_WIRE_OK || (a->layer == call->wire.layer && a->rows == call->wire.rows && a->row_elements == call->wire.row_elements);
+	return a->header.status != CADRE_WIRE_OK ||
+		(a->layer == call->wire.layer && a->rows == call->wire.rows &&
+			a->row_elements == call->wire.row_elements);
 }
 
 static void answer_complete(struct cad_call *call)
 {
 	struct cad_connection *c = call->connection;
 	struct cad_error error;
-	enum cad_status status = cad_wire_answer_check(&call->answer, sizeof call->answer, call->buffer->bytes, (size_t)call->answer.header.payload_bytes,
-	                                               &c->transport->options.limits, &call->view, &error);
+	enum cad_status status = cad_wire_answer_check(&call->answer, sizeof call->answer, call->buffer->bytes,
+		(size_t)call->answer.header.payload_bytes, &c->transport->options.limits, &call->view, &error);
+
 	if (status == CAD_OK && !answer_fits(call, &call->view))
 		status = cad_error_set(&error, CAD_ERR_PROTOCOL, "ANSWER: of another shape than its call");
 	if (status != CAD_OK)
@@ -164,11 +193,13 @@ static void call_received(struct cad_link_op *op, enum cad_status status)
 {
 	struct cad_call *call = OWNER(op, struct cad_call, receive);
 	struct cad_connection *c = call->connection;
+
 	call->receive_busy = false;
 	if (call->state == CALL_RECEIVING && status == CAD_OK)
 		answer_complete(call);
 	else if (status != CAD_OK)
-		connection_fail(c, CAD_ERR_PEER_LOST, "%s: receiving an answer failed: %s", connection_name(c), cad_status_text(status));
+		connection_fail(c, CAD_ERR_PEER_LOST, "%s: receiving an answer failed: %s", connection_name(c),
+			cad_status_text(status));
 	call_settle(call);
 }
 
@@ -176,22 +207,27 @@ static bool call_receive(struct cad_call *call, const struct cad_link_payload *p
 {
 	struct cad_connection *c = call->connection;
 	if (payload->bytes > call->buffer->capacity) {
-		connection_break(c, "%s: an answer of %zu bytes to a call whose answer takes at most %zu", connection_name(c), payload->bytes, call->buffer->capacity);
+		connection_break(c, "%s: an answer of %zu bytes to a call whose answer takes at most %zu",
+			connection_name(c), payload->bytes, call->buffer->capacity);
 		return false;
 	}
+
 	call->state = CALL_RECEIVING;
 	call->receive_busy = true;
 	enum cad_status status = c->transport->link->ops->receive(c->end, payload, call->buffer, &call->receive);
 	if (status == CAD_AGAIN)
 		return true;
 	call_received(&call->receive, status);
-	return true;   /* either way `receive` had the payload */
+
+	return true; /* either way `receive` had the payload */
 }
 
-bool call_answer_arrived(struct cad_connection *c, const void *header, size_t header_bytes, const struct cad_link_payload *payload)
+bool call_answer_arrived(
+	struct cad_connection *c, const void *header, size_t header_bytes, const struct cad_link_payload *payload)
 {
 	struct cad_transport *t = c->transport;
 	struct cadre_wire_answer answer;
+
 	CAD_ASSERT(header_bytes == sizeof answer);
 	memcpy(&answer, header, sizeof answer);
 	uint32_t slot = (uint32_t)answer.request_id, generation = (uint32_t)(answer.request_id >> 32);
@@ -199,29 +235,35 @@ bool call_answer_arrived(struct cad_connection *c, const void *header, size_t he
 		connection_break(c, "%s: an answer to call %u, which cannot be", connection_name(c), slot);
 		return false;
 	}
+
 	struct cad_call *call = &t->calls[slot];
 	if (call->state == CALL_FREE || call->connection != c || call->generation != generation || !call->owed) {
-		t->stats.late_answers++;   /* twice, or long after its connection's end */
+		t->stats.late_answers++; /* twice, or long after its connection's end */
 		return false;
 	}
+
 	call->owed = false;
+
 	if (call->state != CALL_ACTIVE) {
 		t->stats.late_answers++;
 		if (call->state == CALL_ZOMBIE)
 			call_free(call);
 		return false;
 	}
+
 	t->stats.answers++;
 	call->answer = answer;
 	if (payload->bytes > 0)
 		return call_receive(call, payload);
 	answer_complete(call);
+
 	return false;
 }
 
 /* ---- the end ---- */
 
-/* The caller is told, the slot and the credit wait for the late answer, but not for ever: a connection whose credit drains away must be made anew. */
+/* The caller is told, the slot and the credit wait for the late answer, but not for ever: a
+ * connection whose credit drains away must be made anew. */
 static void call_haunt(struct cad_call *call)
 {
 	struct cad_transport *t = call->connection->transport;
@@ -239,7 +281,7 @@ void call_finish(struct cad_call *call)
 	if (call->owed && call->connection->stage == STAGE_READY)
 		call_haunt(call);
 	else
-		call_free(call);   /* before the callback, so that it can start another */
+		call_free(call); /* before the callback, so that it can start another */
 	done(context, call, status, status == CAD_OK ? &view : NULL);
 }
 
@@ -269,8 +311,9 @@ uint64_t calls_deadlines(struct cad_transport *t, uint64_t now_ns)
 			continue;
 		}
 		if (call->state == CALL_ZOMBIE) {
-			connection_fail(call->connection, CAD_ERR_PEER_LOST, "%s: still owes an answer %u ms after its call was given up", connection_name(call->connection),
-			                t->options.peer_timeout_ms);
+			connection_fail(call->connection, CAD_ERR_PEER_LOST,
+				"%s: still owes an answer %u ms after its call was given up",
+				connection_name(call->connection), t->options.peer_timeout_ms);
 			continue;
 		}
 		if (call->state != CALL_FINISHING) {
@@ -279,10 +322,12 @@ uint64_t calls_deadlines(struct cad_transport *t, uint64_t now_ns)
 		}
 		if ((!call->send_busy && !call->receive_busy) || t->link->in_place)
 			continue;
-		/* The link cannot give a buffer back before the peer has taken or filled it. A little patience, then the connection goes, and the buffers come back. */
+		/* The link cannot give a buffer back before the peer has taken or filled it. A
+		 * little patience, then the connection goes, and the buffers come back. */
 		if (call->grace) {
-			connection_fail(call->connection, CAD_ERR_PEER_LOST, "%s: took no call within its deadline and %u ms", connection_name(call->connection),
-			                t->options.ping_timeout_ms);
+			connection_fail(call->connection, CAD_ERR_PEER_LOST,
+				"%s: took no call within its deadline and %u ms", connection_name(call->connection),
+				t->options.ping_timeout_ms);
 			continue;
 		}
 		call->grace = true;

@@ -5,22 +5,27 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PONGS_MAX = 4 };   /* under way to one peer; more pings than that go unanswered */
+enum { PONGS_MAX = 4 }; /* under way to one peer; more pings than that go unanswered */
 static const uint64_t REFUSING_NS_MAX = CAD_NS_PER_S;
 
-const char *connection_name(const struct cad_connection *c) { return c->peer.node[0] ? c->peer.node : c->server ? "a client" : "the server"; }
+const char *connection_name(const struct cad_connection *c)
+{
+	return c->peer.node[0] ? c->peer.node : c->server ? "a client" : "the server";
+}
 
 static void connection_fail_text(struct cad_connection *c, enum cad_status status, const char *text)
 {
 	struct cad_transport *t = c->transport;
 	if (c->stage == STAGE_FREE || c->stage >= STAGE_FAILED)
 		return;
+
 	if (c->stage == STAGE_READY)
 		t->stats.connections_lost++;
-	if (c->stage != STAGE_REFUSING) {   /* that one has its reason already */
+	if (c->stage != STAGE_REFUSING) { /* that one has its reason already */
 		c->status = status;
 		snprintf(c->text, sizeof c->text, "%s", text);
 	}
+
 	c->stage = STAGE_FAILED;
 	t->attention = true;
 }
@@ -39,6 +44,7 @@ void connection_break(struct cad_connection *c, const char *format, ...)
 {
 	char text[TRANSPORT_TEXT_BYTES];
 	va_list arguments;
+
 	va_start(arguments, format);
 	vsnprintf(text, sizeof text, format, arguments);
 	va_end(arguments);
@@ -53,10 +59,17 @@ static struct cad_connection *connection_get(struct cad_transport *t, bool serve
 		struct cad_connection *c = &t->connections[i];
 		if (c->stage != STAGE_FREE)
 			continue;
-		*c = (struct cad_connection){ .transport = t, .stage = STAGE_HELLO, .server = server, .stage_awake_ns = t->awake_ns, .heard_awake_ns = t->awake_ns,
-			                      .ready.type = EVENT_READY, .closed.type = EVENT_CLOSED };
+		*c = (struct cad_connection){
+			.transport = t,
+			.stage = STAGE_HELLO,
+			.server = server,
+			.stage_awake_ns = t->awake_ns,
+			.heard_awake_ns = t->awake_ns,
+			.ready.type = EVENT_READY,
+			.closed.type = EVENT_CLOSED,
+		};
 		t->connections_used++;
-		t->timer_ns = 0;   /* now there is something to watch */
+		t->timer_ns = 0; /* now there is something to watch */
 		return c;
 	}
 	return NULL;
@@ -72,7 +85,8 @@ void connections_attend(struct cad_transport *t)
 {
 	while (t->attention) {
 		t->attention = false;
-		requests_run_waiting(t);   /* before any end is closed: payloads that wait are given back while it lives */
+		/* before any end is closed: payloads that wait are given back while it lives */
+		requests_run_waiting(t);
 		for (uint32_t i = 0; i < t->options.connections_max; i++) {
 			struct cad_connection *c = &t->connections[i];
 			if (c->stage == STAGE_FAILED) {
@@ -103,20 +117,25 @@ const char *cad_connection_peer(const struct cad_connection *c) { return c->peer
 uint32_t cad_connection_rows_max(const struct cad_connection *c) { return c->rows_max; }
 enum cad_connection_state cad_connection_state(const struct cad_connection *c)
 {
-	return c->stage == STAGE_READY ? CAD_CONNECTION_READY : c->stage == STAGE_HELLO || c->stage == STAGE_PROOF ? CAD_CONNECTION_CONNECTING : CAD_CONNECTION_CLOSED;
+	return c->stage == STAGE_READY                               ? CAD_CONNECTION_READY
+		: c->stage == STAGE_HELLO || c->stage == STAGE_PROOF ? CAD_CONNECTION_CONNECTING
+								     : CAD_CONNECTION_CLOSED;
 }
 
-enum cad_status cad_transport_connect(struct cad_transport *t, const char *address, void *user, struct cad_connection **connection, struct cad_error *error)
+enum cad_status cad_transport_connect(struct cad_transport *t, const char *address, void *user,
+	struct cad_connection **connection, struct cad_error *error)
 {
 	if (t->destroying)
-		return cad_error_set(error, CAD_ERR_CANCELLED, "connecting to '%s': this transport is being closed", address);
+		return cad_error_set(
+			error, CAD_ERR_CANCELLED, "connecting to '%s': this transport is being closed", address);
 	struct cad_connection *c = connection_get(t, false);
 	if (!c)
-		return cad_error_set(error, CAD_ERR_EXHAUSTED, "connecting to '%s': all %u connections are in use", address, t->options.connections_max);
+		return cad_error_set(error, CAD_ERR_EXHAUSTED, "connecting to '%s': all %u connections are in use",
+			address, t->options.connections_max);
 	c->user = user;
 	struct cad_error why = { .text = "" };
 	enum cad_status status = t->link->ops->connect(t->link, address, c, &c->end, &why);
-	if (status == CAD_ERR_UNREACHABLE) {   /* as if it had been found out later */
+	if (status == CAD_ERR_UNREACHABLE) { /* as if it had been found out later */
 		connection_fail(c, status, "%s", why.text);
 	} else if (status != CAD_OK) {
 		connection_put(c);
@@ -124,6 +143,7 @@ enum cad_status cad_transport_connect(struct cad_transport *t, const char *addre
 	} else {
 		hello_start(c);
 	}
+
 	*connection = c;
 	return CAD_OK;
 }
@@ -143,15 +163,18 @@ static void ping_message(struct cad_connection *c, const void *header)
 {
 	struct cadre_wire_ping ping;
 	memcpy(&ping, header, sizeof ping);
+
 	if (ping.header.kind == CADRE_WIRE_PONG) {
 		if (c->server)
 			connection_break(c, "%s: a PONG from the side that pings", connection_name(c));
 		return;
 	}
+
 	if (!c->server) {
 		connection_break(c, "%s: a PING from the side that answers them", connection_name(c));
 		return;
 	}
+
 	struct control *pong = c->controls < PONGS_MAX ? control_get(c, CADRE_WIRE_PONG) : NULL;
 	if (!pong)
 		return;
@@ -168,22 +191,26 @@ static bool of_another_version(const void *header, size_t header_bytes)
 	return head.magic == CADRE_WIRE_MAGIC && head.version != CADRE_WIRE_VERSION;
 }
 
-static bool on_message(void *owner, uint8_t kind, const void *header, size_t header_bytes, const struct cad_link_payload *payload)
+static bool on_message(
+	void *owner, uint8_t kind, const void *header, size_t header_bytes, const struct cad_link_payload *payload)
 {
 	struct cad_connection *c = owner;
 	struct cad_transport *t = c->transport;
 	struct cadre_wire_header head;
 	struct cad_error error;
+
 	t->stats.bytes_received += header_bytes + payload->bytes;
 	if (c->stage >= STAGE_REFUSING)
 		return false;
 	enum cad_status status = cad_wire_header_check(header, header_bytes, payload->bytes, &head, &error);
 	if (status == CAD_OK && head.kind != kind)
-		status = cad_error_set(&error, CAD_ERR_PROTOCOL, "a %s that came as message %u", cad_wire_kind_name(head.kind), kind);
+		status = cad_error_set(
+			&error, CAD_ERR_PROTOCOL, "a %s that came as message %u", cad_wire_kind_name(head.kind), kind);
 	if (status == CAD_OK && head.session != c->session)
 		status = cad_error_set(&error, CAD_ERR_PROTOCOL, "%s: of another session", cad_wire_kind_name(kind));
 	if (status == CAD_OK && head.kind > CADRE_WIRE_REFUSE && c->stage != STAGE_READY)
-		status = cad_error_set(&error, CAD_ERR_PROTOCOL, "%s before the hello was done", cad_wire_kind_name(kind));
+		status = cad_error_set(
+			&error, CAD_ERR_PROTOCOL, "%s before the hello was done", cad_wire_kind_name(kind));
 	if (status != CAD_OK) {
 		if (c->server && c->stage == STAGE_HELLO && of_another_version(header, header_bytes))
 			connection_refuse(c, "%s", error.text);
@@ -191,6 +218,7 @@ static bool on_message(void *owner, uint8_t kind, const void *header, size_t hea
 			connection_break(c, "%s: %s", connection_name(c), error.text);
 		return false;
 	}
+
 	c->heard_awake_ns = t->awake_ns;
 	c->ping_awake_ns = 0;
 	switch ((enum cadre_wire_kind)kind) {
@@ -233,11 +261,13 @@ void connection_timers(struct cad_connection *c)
 	struct cad_transport *t = c->transport;
 	const struct cad_transport_options *o = &t->options;
 	uint64_t silent_ns = t->awake_ns - c->heard_awake_ns;
+
 	switch (c->stage) {
 	case STAGE_HELLO:
 	case STAGE_PROOF:
 		if (t->awake_ns - c->stage_awake_ns > o->handshake_timeout_ms * CAD_NS_PER_MS)
-			connection_fail(c, CAD_ERR_UNREACHABLE, "%s: no hello within %u ms", connection_name(c), o->handshake_timeout_ms);
+			connection_fail(c, CAD_ERR_UNREACHABLE, "%s: no hello within %u ms", connection_name(c),
+				o->handshake_timeout_ms);
 		break;
 	case STAGE_REFUSING:
 		if (t->awake_ns - c->stage_awake_ns > REFUSING_NS_MAX)
@@ -245,9 +275,12 @@ void connection_timers(struct cad_connection *c)
 		break;
 	case STAGE_READY:
 		if (c->server && silent_ns > o->peer_timeout_ms * CAD_NS_PER_MS) {
-			connection_fail(c, CAD_ERR_PEER_LOST, "%s: nothing heard for %u ms", connection_name(c), o->peer_timeout_ms);
-		} else if (!c->server && c->ping_awake_ns != 0 && t->awake_ns - c->ping_awake_ns > o->ping_timeout_ms * CAD_NS_PER_MS) {
-			connection_fail(c, CAD_ERR_PEER_LOST, "%s: no answer to a ping within %u ms", connection_name(c), o->ping_timeout_ms);
+			connection_fail(c, CAD_ERR_PEER_LOST, "%s: nothing heard for %u ms", connection_name(c),
+				o->peer_timeout_ms);
+		} else if (!c->server && c->ping_awake_ns != 0 &&
+			t->awake_ns - c->ping_awake_ns > o->ping_timeout_ms * CAD_NS_PER_MS) {
+			connection_fail(c, CAD_ERR_PEER_LOST, "%s: no answer to a ping within %u ms",
+				connection_name(c), o->ping_timeout_ms);
 		} else if (!c->server && c->ping_awake_ns == 0 && silent_ns > o->ping_interval_ms * CAD_NS_PER_MS) {
 			struct control *ping = control_get(c, CADRE_WIRE_PING);
 			if (!ping)
@@ -257,7 +290,6 @@ void connection_timers(struct cad_connection *c)
 			control_send(ping, sizeof ping->message.ping);
 		}
 		break;
-	default:
-		break;
+	default: break;
 	}
 }

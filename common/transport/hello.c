@@ -1,5 +1,6 @@
 /*
- * The hello: who is who, the same cluster, model and settings, and, when there is a secret, that both know it.
+ * The hello: who is who, the same cluster, model and settings, and, when there is a secret, that
+ * both know it.
  *
  *   client                                   server
  *   HELLO(identity, nonce)            ->     compares; else REFUSE
@@ -7,8 +8,10 @@
  *   PROOF(mac)                        ->     checks; else REFUSE
  *   READY                       <-           WELCOME(session, credits, mac)
  *
- * Every mac is HMAC-SHA-256 under the secret over a label of its own, both nonces and both identities, so that none can be replayed, reflected or
- * carried to another pair. A REFUSE says why in a sentence and leaves the connection open until the peer goes: a forced close could overtake it.
+ * Every mac is HMAC-SHA-256 under the secret over a label of its own, both nonces and both
+ * identities, so that none can be replayed, reflected or carried to another pair. A REFUSE says why
+ * in a sentence and leaves the connection open until the peer goes: a forced close could overtake
+ * it.
  */
 #include "common/transport/protocol.h"
 
@@ -20,10 +23,12 @@
 
 _Static_assert(CADRE_MAC_BYTES == crypto_auth_hmacsha256_BYTES, "the wire's mac is HMAC-SHA-256");
 
-static const char MAC_SERVER[TRANSPORT_MAC_CONTEXT_BYTES] = "cadre server", MAC_CLIENT[TRANSPORT_MAC_CONTEXT_BYTES] = "cadre client",
-                  MAC_WELCOME[TRANSPORT_MAC_CONTEXT_BYTES] = "cadre welcome";
+static const char MAC_SERVER[TRANSPORT_MAC_CONTEXT_BYTES] = "cadre server",
+		  MAC_CLIENT[TRANSPORT_MAC_CONTEXT_BYTES] = "cadre client",
+		  MAC_WELCOME[TRANSPORT_MAC_CONTEXT_BYTES] = "cadre welcome";
 
-static void mac_of(const struct cad_connection *c, const char label[TRANSPORT_MAC_CONTEXT_BYTES], const void *extra, size_t extra_bytes, uint8_t mac[CADRE_MAC_BYTES])
+static void mac_of(const struct cad_connection *c, const char label[TRANSPORT_MAC_CONTEXT_BYTES], const void *extra,
+	size_t extra_bytes, uint8_t mac[CADRE_MAC_BYTES])
 {
 	const struct cad_transport *t = c->transport;
 	memset(mac, 0, CADRE_MAC_BYTES);
@@ -42,7 +47,8 @@ static void mac_of(const struct cad_connection *c, const char label[TRANSPORT_MA
 }
 
 /* Without a secret here every mac is as good as another; a peer that has one checks ours. */
-static bool mac_right(const struct cad_connection *c, const char label[TRANSPORT_MAC_CONTEXT_BYTES], const void *extra, size_t extra_bytes, const uint8_t mac[CADRE_MAC_BYTES])
+static bool mac_right(const struct cad_connection *c, const char label[TRANSPORT_MAC_CONTEXT_BYTES], const void *extra,
+	size_t extra_bytes, const uint8_t mac[CADRE_MAC_BYTES])
 {
 	uint8_t want[CADRE_MAC_BYTES];
 	mac_of(c, label, extra, extra_bytes, want);
@@ -63,14 +69,16 @@ void connection_refuse(struct cad_connection *c, const char *format, ...)
 		connection_fail(c, CAD_ERR_REFUSED, "%s", c->text);
 		return;
 	}
+
 	size_t bytes = strnlen(c->text, CADRE_TEXT_BYTES - 1);
 	while (bytes > 0 && bytes < strlen(c->text) && ((unsigned char)c->text[bytes] & 0xc0) == 0x80)
-		bytes--;   /* not inside a character */
+		bytes--; /* not inside a character */
 	memcpy(message->message.refuse.text, c->text, bytes);
 	control_send(message, sizeof message->message.refuse);
 }
 
-/* Names from the wire end somewhere (cad_wire_header_check) but hold any bytes; what is printed is printable. */
+/* Names from the wire end somewhere (cad_wire_header_check) but hold any bytes; what is printed is
+ * printable. */
 static void identity_clean(struct cadre_wire_identity *identity)
 {
 	char *bytes = (char *)identity;
@@ -83,11 +91,15 @@ static bool identities_match(struct cad_connection *c)
 {
 	const struct cadre_wire_identity *own = &c->transport->options.identity, *peer = &c->peer;
 	if (strcmp(own->cluster, peer->cluster) != 0)
-		connection_refuse(c, "'%s' belongs to cluster '%s' and '%s' to cluster '%s': check the addresses, or give both the same cluster id", own->node, own->cluster, peer->node, peer->cluster);
+		connection_refuse(c,
+			"'%s' belongs to cluster '%s' and '%s' to cluster '%s': check the addresses, or give both the same cluster id",
+			own->node, own->cluster, peer->node, peer->cluster);
 	else if (strcmp(own->model, peer->model) != 0)
-		connection_refuse(c, "'%s' serves model %s and '%s' model %s: start both with the same model directory", own->node, own->model, peer->node, peer->model);
+		connection_refuse(c, "'%s' serves model %s and '%s' model %s: start both with the same model directory",
+			own->node, own->model, peer->node, peer->model);
 	else if (strcmp(own->settings, peer->settings) != 0)
-		connection_refuse(c, "settings of '%s': %.64s (%.12s); of '%s': %.64s (%.12s): make them equal", own->node, own->settings_text, own->settings, peer->node, peer->settings_text, peer->settings);
+		connection_refuse(c, "settings of '%s': %.64s (%.12s); of '%s': %.64s (%.12s): make them equal",
+			own->node, own->settings_text, own->settings, peer->node, peer->settings_text, peer->settings);
 	else
 		return true;
 	return false;
@@ -97,7 +109,8 @@ void hello_start(struct cad_connection *c)
 {
 	struct control *message = control_get(c, CADRE_WIRE_HELLO);
 	if (!message) {
-		connection_fail(c, CAD_ERR_EXHAUSTED, "no room for a hello: too many connections are being opened at once");
+		connection_fail(
+			c, CAD_ERR_EXHAUSTED, "no room for a hello: too many connections are being opened at once");
 		return;
 	}
 	randombytes_buf(c->nonce_client, CADRE_NONCE_BYTES);
@@ -112,14 +125,16 @@ static void hello_arrived(struct cad_connection *c, const struct cadre_wire_hell
 	identity_clean(&c->peer);
 	if (!identities_match(c))
 		return;
-	c->peer = hello->identity;   /* as sent: the mac covers these bytes */
+	c->peer = hello->identity; /* as sent: the mac covers these bytes */
 	memcpy(c->nonce_client, hello->nonce, CADRE_NONCE_BYTES);
 	randombytes_buf(c->nonce_server, CADRE_NONCE_BYTES);
 	struct control *message = control_get(c, CADRE_WIRE_CHALLENGE);
 	if (!message) {
-		connection_fail(c, CAD_ERR_EXHAUSTED, "no room for a challenge: too many connections are being opened at once");
+		connection_fail(
+			c, CAD_ERR_EXHAUSTED, "no room for a challenge: too many connections are being opened at once");
 		return;
 	}
+
 	struct cadre_wire_challenge *challenge = &message->message.challenge;
 	challenge->identity = c->transport->options.identity;
 	memcpy(challenge->nonce, c->nonce_server, CADRE_NONCE_BYTES);
@@ -135,18 +150,23 @@ static void challenge_arrived(struct cad_connection *c, const struct cadre_wire_
 	bool right = mac_right(c, MAC_SERVER, NULL, 0, challenge->mac);
 	struct cadre_wire_identity as_sent = c->peer;
 	identity_clean(&c->peer);
+
 	if (!right) {
-		connection_refuse(c, "'%s' does not know the cluster secret of '%s': give both the same secret", c->peer.node, c->transport->options.identity.node);
+		connection_refuse(c, "'%s' does not know the cluster secret of '%s': give both the same secret",
+			c->peer.node, c->transport->options.identity.node);
 		return;
 	}
+
 	if (!identities_match(c))
 		return;
 	c->peer = as_sent;
 	struct control *message = control_get(c, CADRE_WIRE_PROOF);
 	if (!message) {
-		connection_fail(c, CAD_ERR_EXHAUSTED, "no room for a proof: too many connections are being opened at once");
+		connection_fail(
+			c, CAD_ERR_EXHAUSTED, "no room for a proof: too many connections are being opened at once");
 		return;
 	}
+
 	mac_of(c, MAC_CLIENT, NULL, 0, message->message.proof.mac);
 	c->stage = STAGE_PROOF;
 	control_send(message, sizeof message->message.proof);
@@ -154,31 +174,38 @@ static void challenge_arrived(struct cad_connection *c, const struct cadre_wire_
 
 static void connection_ready(struct cad_connection *c)
 {
-	identity_clean(&c->peer);   /* no mac is needed any more */
+	identity_clean(&c->peer); /* no mac is needed any more */
 	c->stage = STAGE_READY;
 	c->transport->stats.connections_opened++;
 	transport_event(c->transport, &c->ready);
 }
 
-static const size_t GRANT_BYTES = offsetof(struct cadre_wire_welcome, mac) - offsetof(struct cadre_wire_welcome, session);
+static const size_t GRANT_BYTES =
+	offsetof(struct cadre_wire_welcome, mac) - offsetof(struct cadre_wire_welcome, session);
 
 static void proof_arrived(struct cad_connection *c, const struct cadre_wire_proof *proof)
 {
 	const struct cad_transport_options *o = &c->transport->options;
 	if (!mac_right(c, MAC_CLIENT, NULL, 0, proof->mac)) {
 		identity_clean(&c->peer);
-		connection_refuse(c, "'%s' does not know the cluster secret of '%s': give both the same secret", c->peer.node, o->identity.node);
+		connection_refuse(c, "'%s' does not know the cluster secret of '%s': give both the same secret",
+			c->peer.node, o->identity.node);
 		return;
 	}
+
 	struct control *message = control_get(c, CADRE_WIRE_WELCOME);
 	if (!message) {
-		connection_fail(c, CAD_ERR_EXHAUSTED, "no room for a welcome: too many connections are being opened at once");
+		connection_fail(
+			c, CAD_ERR_EXHAUSTED, "no room for a welcome: too many connections are being opened at once");
 		return;
 	}
+
 	while (c->session == 0)
 		randombytes_buf(&c->session, sizeof c->session);
 	c->credit_calls = o->credit_calls < o->calls_max ? o->credit_calls : o->calls_max;
-	c->credit_bytes = o->credit_bytes > o->limits.payload_bytes_max ? o->credit_bytes : o->limits.payload_bytes_max;   /* one call must always fit */
+
+	/* one call must always fit */
+	c->credit_bytes = o->credit_bytes > o->limits.payload_bytes_max ? o->credit_bytes : o->limits.payload_bytes_max;
 	c->rows_max = o->limits.rows_max;
 	struct cadre_wire_welcome *welcome = &message->message.welcome;
 	welcome->session = c->session;
@@ -196,10 +223,13 @@ static void welcome_arrived(struct cad_connection *c, const struct cadre_wire_we
 		connection_break(c, "%s: its welcome was not made with the cluster secret", connection_name(c));
 		return;
 	}
-	if (welcome->session == 0 || welcome->credit_calls == 0 || welcome->credit_bytes == 0 || welcome->rows_max == 0) {
+
+	if (welcome->session == 0 || welcome->credit_calls == 0 || welcome->credit_bytes == 0 ||
+		welcome->rows_max == 0) {
 		connection_break(c, "%s: a welcome without session or credit", connection_name(c));
 		return;
 	}
+
 	c->session = welcome->session;
 	c->credit_calls = welcome->credit_calls;
 	c->credit_bytes = welcome->credit_bytes;

@@ -1,6 +1,7 @@
 /*
- * The answering side: a call becomes a request when its credit is right, its payload is here (in place, or in a pooled buffer) and every byte of it
- * was checked. A payload for which there is no buffer stays at the sender.
+ * The answering side: a call becomes a request when its credit is right, its payload is here (in
+ * place, or in a pooled buffer) and every byte of it was checked. A payload for which there is no
+ * buffer stays at the sender.
  *
  *   FREE -> (WAITING ->) (RECEIVING ->) QUEUED -> HELD -> ANSWERING -> FREE
  */
@@ -23,7 +24,8 @@ void requests_init(struct cad_transport *t)
 	}
 }
 
-/* The payload is not needed any more. `in_event`: inside the event that brought it, where the link lets go by itself. */
+/* The payload is not needed any more. `in_event`: inside the event that brought it, where the link
+ * lets go by itself. */
 static void request_drop_payload(struct cad_request *request, bool in_event)
 {
 	struct cad_transport *t = request->connection->transport;
@@ -50,6 +52,7 @@ static void request_free(struct cad_request *request, bool in_event, uint64_t re
 {
 	struct cad_connection *c = request->connection;
 	struct cad_transport *t = c->transport;
+
 	request_drop_payload(request, in_event);
 	request_credit_back(request);
 	if (request->answer_buffer)
@@ -61,7 +64,7 @@ static void request_free(struct cad_request *request, bool in_event, uint64_t re
 	request->state = REQUEST_FREE;
 	request->next = t->requests_free;
 	t->requests_free = request;
-	t->handled++;   /* somebody may wait for a buffer */
+	t->handled++; /* somebody may wait for a buffer */
 }
 
 /* ---- arriving ---- */
@@ -72,13 +75,17 @@ static bool request_complete(struct cad_request *request)
 	struct cad_connection *c = request->connection;
 	struct cad_error error;
 	const void *payload = request->received ? request->received->bytes : request->payload.data;
-	if (c->stage == STAGE_READY && cad_wire_call_check(&request->wire, sizeof request->wire, payload, (size_t)request->wire.header.payload_bytes,
-	                                                   &c->transport->options.limits, &request->view, &error) == CAD_OK) {
+
+	if (c->stage == STAGE_READY &&
+		cad_wire_call_check(&request->wire, sizeof request->wire, payload,
+			(size_t)request->wire.header.payload_bytes, &c->transport->options.limits, &request->view,
+			&error) == CAD_OK) {
 		request->received_ns = transport_now(c->transport);
 		request->state = REQUEST_QUEUED;
 		transport_event(c->transport, &request->arrived);
 		return true;
 	}
+
 	if (c->stage == STAGE_READY)
 		connection_break(c, "%s: %s", connection_name(c), error.text);
 	return false;
@@ -89,7 +96,8 @@ static void request_received(struct cad_link_op *op, enum cad_status status)
 	struct cad_request *request = OWNER(op, struct cad_request, receive);
 	struct cad_connection *c = request->connection;
 	if (status != CAD_OK)
-		connection_fail(c, CAD_ERR_PEER_LOST, "%s: receiving a call failed: %s", connection_name(c), cad_status_text(status));
+		connection_fail(c, CAD_ERR_PEER_LOST, "%s: receiving a call failed: %s", connection_name(c),
+			cad_status_text(status));
 	if (status != CAD_OK || !request_complete(request))
 		request_free(request, false, 0);
 }
@@ -98,7 +106,7 @@ static void request_receive(struct cad_request *request, struct cad_buffer *buff
 {
 	struct cad_connection *c = request->connection;
 	request->received = buffer;
-	request->kept = false;   /* `receive` has the handle now */
+	request->kept = false; /* `receive` has the handle now */
 	request->state = REQUEST_RECEIVING;
 	enum cad_status status = c->transport->link->ops->receive(c->end, &request->payload, buffer, &request->receive);
 	if (status != CAD_AGAIN)
@@ -110,15 +118,17 @@ void requests_run_waiting(struct cad_transport *t)
 	struct cad_request *request = t->waiting;
 	t->waiting = NULL;
 	t->waiting_tail = &t->waiting;
+
 	while (request) {
 		struct cad_request *next = request->next;
-		struct cad_buffer *buffer = request->connection->stage == STAGE_READY ? pool_get(t, &t->request_pool) : NULL;
+		struct cad_buffer *buffer =
+			request->connection->stage == STAGE_READY ? pool_get(t, &t->request_pool) : NULL;
 		request->next = NULL;
 		if (request->connection->stage != STAGE_READY) {
 			request_free(request, false, 0);
 		} else if (buffer) {
 			request_receive(request, buffer);
-		} else {   /* still none: back into the line */
+		} else { /* still none: back into the line */
 			*t->waiting_tail = request;
 			t->waiting_tail = &request->next;
 		}
@@ -133,10 +143,17 @@ static bool busy_answer(struct cad_connection *c, const struct cadre_wire_call *
 		connection_break(c, "%s: more calls than this node can even turn away", connection_name(c));
 		return false;
 	}
-	message->message.answer = (struct cadre_wire_answer){ .header = message->message.header, .request_id = call->request_id, .layer = call->layer, .rows = call->rows,
-		                                              .row_elements = call->row_elements };
+
+	message->message.answer = (struct cadre_wire_answer){
+		.header = message->message.header,
+		.request_id = call->request_id,
+		.layer = call->layer,
+		.rows = call->rows,
+		.row_elements = call->row_elements,
+	};
 	message->message.header.status = CADRE_WIRE_BUSY;
 	control_send(message, sizeof message->message.answer);
+
 	return false;
 }
 
@@ -145,23 +162,31 @@ static bool request_allowed(struct cad_connection *c, const struct cadre_wire_ca
 {
 	const struct cad_wire_limits *limits = &c->transport->options.limits;
 	uint64_t bytes = call->header.payload_bytes;
+
 	if (!c->server)
 		connection_break(c, "%s: a call from the side that answers", connection_name(c));
 	else if (bytes == 0 || bytes > limits->payload_bytes_max)
-		connection_break(c, "%s: a call of %llu payload bytes, 1 to %llu are allowed", connection_name(c), (unsigned long long)bytes, (unsigned long long)limits->payload_bytes_max);
+		connection_break(c, "%s: a call of %llu payload bytes, 1 to %llu are allowed", connection_name(c),
+			(unsigned long long)bytes, (unsigned long long)limits->payload_bytes_max);
 	else if (c->used_calls >= c->credit_calls || c->used_bytes + bytes > c->credit_bytes)
-		connection_break(c, "%s: more calls than the credit of %u calls and %llu bytes", connection_name(c), c->credit_calls, (unsigned long long)c->credit_bytes);
-	else if (c->requests >= 2 * c->credit_calls)   /* it asks on and on but does not take the answers; its link is ill, or it means no good */
-		connection_fail(c, CAD_ERR_PEER_LOST, "%s: %u answers are not taken", connection_name(c), c->requests - c->used_calls);
+		connection_break(c, "%s: more calls than the credit of %u calls and %llu bytes", connection_name(c),
+			c->credit_calls, (unsigned long long)c->credit_bytes);
+
+	/* it asks on and on but does not take the answers; its link is ill, or it means no good */
+	else if (c->requests >= 2 * c->credit_calls)
+		connection_fail(c, CAD_ERR_PEER_LOST, "%s: %u answers are not taken", connection_name(c),
+			c->requests - c->used_calls);
 	else
 		return true;
 	return false;
 }
 
-bool request_arrived(struct cad_connection *c, const void *header, size_t header_bytes, const struct cad_link_payload *payload)
+bool request_arrived(
+	struct cad_connection *c, const void *header, size_t header_bytes, const struct cad_link_payload *payload)
 {
 	struct cad_transport *t = c->transport;
 	struct cadre_wire_call call;
+
 	CAD_ASSERT(header_bytes == sizeof call);
 	memcpy(&call, header, sizeof call);
 	if (!request_allowed(c, &call))
@@ -175,6 +200,7 @@ bool request_arrived(struct cad_connection *c, const void *header, size_t header
 			pool_put(t, &t->request_pool, buffer, 0);
 		return busy_answer(c, &call);
 	}
+
 	t->requests_free = request->next;
 	request->next = NULL;
 	request->connection = c;
@@ -185,19 +211,23 @@ bool request_arrived(struct cad_connection *c, const void *header, size_t header
 	c->requests++;
 	c->used_calls++;
 	c->used_bytes += call.header.payload_bytes;
+
 	if (in_place) {
 		if (request_complete(request))
 			return true;
 		request_free(request, true, 0);
 		return false;
 	}
+
 	if (buffer) {
 		request_receive(request, buffer);
 		return true;
 	}
+
 	request->state = REQUEST_WAITING;
 	*t->waiting_tail = request;
 	t->waiting_tail = &request->next;
+
 	return true;
 }
 
@@ -230,25 +260,38 @@ struct cad_buffer *cad_request_answer_buffer(struct cad_request *request)
 static void request_sent(struct cad_link_op *op, enum cad_status status)
 {
 	struct cad_request *request = OWNER(op, struct cad_request, send);
-	/* An answer that was cut off may still be read by a peer that has not noticed: it must not read another's. */
-	request_free(request, false, status == CAD_OK ? 0 : request->connection->transport->options.ping_timeout_ms * CAD_NS_PER_MS);
+	/* An answer that was cut off may still be read by a peer that has not noticed: it must not
+	 * read another's. */
+	request_free(request, false,
+		status == CAD_OK ? 0 : request->connection->transport->options.ping_timeout_ms * CAD_NS_PER_MS);
 }
 
 void cad_request_answer(struct cad_request *request, const struct cadre_wire_answer *answer, size_t payload_bytes)
 {
 	struct cad_connection *c = request->connection;
 	struct cad_transport *t = c->transport;
+
 	CAD_ASSERT(request->state == REQUEST_HELD);
-	CAD_ASSERT(payload_bytes == 0 || (answer->header.status == CADRE_WIRE_OK && request->answer_buffer && payload_bytes <= request->answer_buffer->capacity));
+	CAD_ASSERT(payload_bytes == 0 ||
+		(answer->header.status == CADRE_WIRE_OK && request->answer_buffer &&
+			payload_bytes <= request->answer_buffer->capacity));
 	request->state = REQUEST_ANSWERING;
 	request_drop_payload(request, false);
-	request_credit_back(request);   /* now, not when it is sent: the peer may spend it as soon as it sees the answer */
+
+	/* now, not when it is sent: the peer may spend it as soon as it sees the answer */
+	request_credit_back(request);
 	if (c->stage != STAGE_READY) {
 		request_free(request, false, 0);
 		return;
 	}
+
 	request->answer = (struct cadre_wire_answer){
-		.header = { .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = CADRE_WIRE_ANSWER, .status = answer->header.status, .session = c->session, .payload_bytes = payload_bytes },
+		.header = { .magic = CADRE_WIRE_MAGIC,
+			.version = CADRE_WIRE_VERSION,
+			.kind = CADRE_WIRE_ANSWER,
+			.status = answer->header.status,
+			.session = c->session,
+			.payload_bytes = payload_bytes, },
 		.request_id = request->wire.request_id,
 		.data_bytes = answer->data_bytes,
 		.layer = request->wire.layer,
@@ -258,9 +301,14 @@ void cad_request_answer(struct cad_request *request, const struct cadre_wire_ans
 		.queue_us = answer->queue_us,
 		.compute_us = answer->compute_us,
 	};
-	struct cad_link_message message = { .kind = CADRE_WIRE_ANSWER, .header = &request->answer, .header_bytes = sizeof request->answer,
-		                            .payload = payload_bytes ? request->answer_buffer->bytes : NULL, .payload_bytes = payload_bytes,
-		                            .buffer = payload_bytes ? request->answer_buffer : NULL };
+	struct cad_link_message message = {
+		.kind = CADRE_WIRE_ANSWER,
+		.header = &request->answer,
+		.header_bytes = sizeof request->answer,
+		.payload = payload_bytes ? request->answer_buffer->bytes : NULL,
+		.payload_bytes = payload_bytes,
+		.buffer = payload_bytes ? request->answer_buffer : NULL,
+	};
 	t->stats.answers++;
 	t->stats.bytes_sent += sizeof request->answer + payload_bytes;
 	enum cad_status status = t->link->ops->send(c->end, &message, &request->send);
@@ -268,5 +316,6 @@ void cad_request_answer(struct cad_request *request, const struct cadre_wire_ans
 		return;
 	request_free(request, false, 0);
 	if (status != CAD_OK)
-		connection_fail(c, CAD_ERR_PEER_LOST, "%s: sending an answer failed: %s", connection_name(c), cad_status_text(status));
+		connection_fail(c, CAD_ERR_PEER_LOST, "%s: sending an answer failed: %s", connection_name(c),
+			cad_status_text(status));
 }

@@ -1,12 +1,15 @@
 /*
- * The simulator: transports in one thread, on a clock that jumps from event to event. All that happens is decided by the seed: delays, losses, duplicates, what
- * overtakes what, whether a payload comes with its message or stays at the sender, when a send or a receive is done.
+ * The simulator: transports in one thread, on a clock that jumps from event to event. All that
+ * happens is decided by the seed: delays, losses, duplicates, what overtakes what, whether a
+ * payload comes with its message or stays at the sender, when a send or a receive is done.
  *
- * It is stricter than real networks where that finds mistakes: payloads that stay at the sender are read as late as they may be, and receives
- * write as late as they may, so that a buffer which is used too early gives wrong bytes or a report of the address sanitizer.
+ * It is stricter than real networks where that finds mistakes: payloads that stay at the sender are
+ * read as late as they may be, and receives write as late as they may, so that a buffer which is
+ * used too early gives wrong bytes or a report of the address sanitizer.
  *
- * Events are a heap by (time, order of creation). Every event is for one link, whose transport gets a turn afterwards, unless it is the one that is being polled
- * and will take its turn itself. A simulator allocates as it goes; it is for tests.
+ * Events are a heap by (time, order of creation). Every event is for one link, whose transport gets
+ * a turn afterwards, unless it is the one that is being polled and will take its turn itself. A
+ * simulator allocates as it goes; it is for tests.
  */
 #include "common/transport/link.h"
 
@@ -16,14 +19,23 @@
 
 enum { NAME_BYTES = 128, CUTS_MAX = 256 };
 
-enum happening { HAPPENS_CALL, HAPPENS_TIMER, HAPPENS_ACCEPT, HAPPENS_MESSAGE, HAPPENS_SENT, HAPPENS_RECEIVED, HAPPENS_LOST, HAPPENS_CLOSED };
+enum happening {
+	HAPPENS_CALL,
+	HAPPENS_TIMER,
+	HAPPENS_ACCEPT,
+	HAPPENS_MESSAGE,
+	HAPPENS_SENT,
+	HAPPENS_RECEIVED,
+	HAPPENS_LOST,
+	HAPPENS_CLOSED
+};
 
 struct happens {
 	uint64_t at_ns, order;
 	enum happening what;
-	struct sim_link *link;             /* whose; NULL for CALL */
-	struct cad_link_end *end;          /* counted */
-	struct sim_message *message;       /* counted */
+	struct sim_link *link;       /* whose; NULL for CALL */
+	struct cad_link_end *end;    /* counted */
+	struct sim_message *message; /* counted */
 	void (*fn)(void *context);
 	void *context;
 };
@@ -31,26 +43,26 @@ struct happens {
 enum end_state { END_CONNECTING, END_OPEN, END_CLOSING, END_CLOSED };
 struct cad_link_end {
 	uint32_t references;
-	struct sim_link *link;             /* NULL: its transport is gone */
-	struct cad_link_end *peer;         /* counted, until closed */
+	struct sim_link *link;     /* NULL: its transport is gone */
+	struct cad_link_end *peer; /* counted, until closed */
 	void *owner;
 	enum end_state state;
 	bool lost_said;
-	uint64_t last_arrival_ns;          /* of what this end sent in order */
-	struct sim_message *sends, *receives;   /* operations that are not done */
-	struct cad_link_end *next;         /* of the link */
-	struct cad_link_end *all_next, **all_previous;   /* of the simulator: every end that anybody still knows */
+	uint64_t last_arrival_ns;                      /* of what this end sent in order */
+	struct sim_message *sends, *receives;          /* operations that are not done */
+	struct cad_link_end *next;                     /* of the link */
+	struct cad_link_end *all_next, **all_previous; /* of the simulator: every end that anybody still knows */
 };
 
 struct sim_message {
 	uint32_t references;
-	struct cad_link_end *from, *to;    /* counted */
+	struct cad_link_end *from, *to; /* counted */
 	uint8_t kind;
 	uint8_t header[CAD_LINK_HEADER_BYTES_MAX];
 	size_t header_bytes, payload_bytes;
-	uint8_t *copy;                     /* the payload, when it travels with the message */
-	const uint8_t *at_sender;          /* else; NULL once the sender has it back */
-	struct cad_link_op *send_op, *receive_op;   /* NULL: none, or done */
+	uint8_t *copy;                            /* the payload, when it travels with the message */
+	const uint8_t *at_sender;                 /* else; NULL once the sender has it back */
+	struct cad_link_op *send_op, *receive_op; /* NULL: none, or done */
 	struct cad_buffer *receive_buffer;
 	struct sim_message *next_send, *next_receive;
 };
@@ -62,7 +74,7 @@ struct sim_link {
 	char name[NAME_BYTES];
 	struct cad_link_end *ends;
 	uint32_t ends_count;
-	bool crashed, woken, active;       /* active: something happened to it while it was polled */
+	bool crashed, woken, active; /* active: something happened to it while it was polled */
 	uint64_t stalled_until_ns, stalled_ns, turn_ns, timer_ns;
 	struct sim_link *next;
 };
@@ -76,7 +88,9 @@ struct cad_sim {
 	size_t heap_count, heap_capacity;
 	struct sim_link *links;
 	struct cad_link_end *all;
-	struct { struct sim_link *from, *to; } cuts[CUTS_MAX];
+	struct {
+		struct sim_link *from, *to;
+	} cuts[CUTS_MAX];
 	size_t cuts_count;
 	uint32_t running;
 };
@@ -84,7 +98,11 @@ struct cad_sim {
 static uint64_t sim_now(void *context) { return ((struct cad_sim *)context)->now_ns; }
 
 static bool chance(struct cad_sim *sim, double probability) { return cad_random_unit(&sim->random) < probability; }
-static uint64_t delay(struct cad_sim *sim) { return sim->options.delay_min_ns + cad_random_below(&sim->random, sim->options.delay_max_ns - sim->options.delay_min_ns + 1); }
+static uint64_t delay(struct cad_sim *sim)
+{
+	return sim->options.delay_min_ns +
+		cad_random_below(&sim->random, sim->options.delay_max_ns - sim->options.delay_min_ns + 1);
+}
 
 /* ---- counted things ---- */
 
@@ -120,7 +138,10 @@ static __attribute__((noinline)) void message_release(struct sim_message *messag
 
 /* ---- the heap ---- */
 
-static bool earlier(const struct happens *a, const struct happens *b) { return a->at_ns != b->at_ns ? a->at_ns < b->at_ns : a->order < b->order; }
+static bool earlier(const struct happens *a, const struct happens *b)
+{
+	return a->at_ns != b->at_ns ? a->at_ns < b->at_ns : a->order < b->order;
+}
 
 static enum cad_status heap_put(struct cad_sim *sim, struct happens happens)
 {
@@ -132,10 +153,12 @@ static enum cad_status heap_put(struct cad_sim *sim, struct happens happens)
 		sim->heap = heap;
 		sim->heap_capacity = capacity;
 	}
+
 	size_t at = sim->heap_count++;
 	for (; at > 0 && earlier(&happens, &sim->heap[(at - 1) / 2]); at = (at - 1) / 2)
 		sim->heap[at] = sim->heap[(at - 1) / 2];
 	sim->heap[at] = happens;
+
 	return CAD_OK;
 }
 
@@ -143,6 +166,7 @@ static struct happens heap_take(struct cad_sim *sim)
 {
 	struct happens first = sim->heap[0], last = sim->heap[--sim->heap_count];
 	size_t at = 0;
+
 	for (;;) {
 		size_t child = 2 * at + 1;
 		if (child >= sim->heap_count)
@@ -154,17 +178,27 @@ static struct happens heap_take(struct cad_sim *sim)
 		sim->heap[at] = sim->heap[child];
 		at = child;
 	}
+
 	sim->heap[at] = last;
 	return first;
 }
 
-static void happen(struct cad_sim *sim, uint64_t at_ns, enum happening what, struct sim_link *link, struct cad_link_end *end, struct sim_message *message)
+static void happen(struct cad_sim *sim, uint64_t at_ns, enum happening what, struct sim_link *link,
+	struct cad_link_end *end, struct sim_message *message)
 {
 	if (!link)
-		return;                        /* its transport is gone */
+		return; /* its transport is gone */
+
 	if (message)
 		message->references++;
-	struct happens happens = { .at_ns = at_ns, .order = sim->order++, .what = what, .link = link, .end = end_acquire(end), .message = message };
+	struct happens happens = {
+		.at_ns = at_ns,
+		.order = sim->order++,
+		.what = what,
+		.link = link,
+		.end = end_acquire(end),
+		.message = message,
+	};
 	CAD_ASSERT(heap_put(sim, happens) == CAD_OK);
 }
 
@@ -179,7 +213,10 @@ static bool is_cut(const struct cad_sim *sim, const struct sim_link *from, const
 }
 
 /* Whether something from one end to its peer gets through at this moment. */
-static bool path_open(const struct cad_link_end *from, const struct cad_link_end *to) { return from->link && to->link && !from->link->crashed && !is_cut(from->link->sim, from->link, to->link); }
+static bool path_open(const struct cad_link_end *from, const struct cad_link_end *to)
+{
+	return from->link && to->link && !from->link->crashed && !is_cut(from->link->sim, from->link, to->link);
+}
 
 static void sends_remove(struct sim_message *message)
 {
@@ -240,6 +277,7 @@ static struct sim_message *message_create(struct cad_link_end *end, const struct
 	memcpy(message->header, what->header, what->header_bytes);
 	message->header_bytes = what->header_bytes;
 	message->payload_bytes = what->payload_bytes;
+
 	if (!travels) {
 		message->at_sender = what->payload;
 	} else if (what->payload_bytes > 0) {
@@ -247,6 +285,7 @@ static struct sim_message *message_create(struct cad_link_end *end, const struct
 		CAD_ASSERT(message->copy);
 		memcpy(message->copy, what->payload, what->payload_bytes);
 	}
+
 	return message;
 }
 
@@ -254,7 +293,8 @@ static enum cad_status sim_send(struct cad_link_end *end, const struct cad_link_
 {
 	struct cad_sim *sim = end->link->sim;
 	CAD_ASSERT(end->state < END_CLOSING);
-	bool travels = what->payload_bytes == 0 || chance(sim, 0.5), lost = chance(sim, sim->options.loss), done_now = travels && chance(sim, 0.5);
+	bool travels = what->payload_bytes == 0 || chance(sim, 0.5), lost = chance(sim, sim->options.loss),
+	     done_now = travels && chance(sim, 0.5);
 	struct sim_message *message = message_create(end, what, travels);
 	if (!done_now) {
 		message->references++;
@@ -264,6 +304,7 @@ static enum cad_status sim_send(struct cad_link_end *end, const struct cad_link_
 		if (travels)
 			happen(sim, sim->now_ns + delay(sim), HAPPENS_SENT, end->link, end, message);
 	}
+
 	uint64_t at_ns = sim->now_ns + delay(sim);
 	if (chance(sim, sim->options.reorder))
 		at_ns = sim->now_ns + sim->options.delay_min_ns;
@@ -277,26 +318,32 @@ static enum cad_status sim_send(struct cad_link_end *end, const struct cad_link_
 			message_release(twin);
 		}
 	}
+
 	message_release(message);
 	return done_now ? CAD_OK : CAD_AGAIN;
 }
 
-static enum cad_status sim_receive(struct cad_link_end *end, const struct cad_link_payload *payload, struct cad_buffer *buffer, struct cad_link_op *op)
+static enum cad_status sim_receive(struct cad_link_end *end, const struct cad_link_payload *payload,
+	struct cad_buffer *buffer, struct cad_link_op *op)
 {
 	struct cad_sim *sim = end->link->sim;
 	struct sim_message *message = payload->handle;
+
 	CAD_ASSERT(payload->bytes <= buffer->capacity && !message->receive_op);
+
 	if (message->copy && chance(sim, 0.5)) {
 		memcpy(buffer->bytes, message->copy, payload->bytes);
 		message_release(message);
 		return CAD_OK;
 	}
-	message->receive_op = op;          /* has the reference that the upper had */
+
+	message->receive_op = op; /* has the reference that the upper had */
 	message->receive_buffer = buffer;
 	message->next_receive = end->receives;
 	end->receives = message;
 	if (message->copy || path_open(message->from, end))
 		happen(sim, sim->now_ns + delay(sim), HAPPENS_RECEIVED, end->link, end, message);
+
 	return CAD_AGAIN;
 }
 
@@ -314,7 +361,7 @@ static void sim_close(struct cad_link_end *end)
 	CAD_ASSERT(end->state < END_CLOSING);
 	end->state = END_CLOSING;
 	for (struct sim_message *m = end->sends; m; m = m->next_send)
-		m->at_sender = NULL;           /* not to be read any more */
+		m->at_sender = NULL; /* not to be read any more */
 	happen(sim, sim->now_ns + delay(sim), HAPPENS_CLOSED, end->link, end, NULL);
 	if (path_open(end, end->peer) && !chance(sim, sim->options.loss))
 		happen(sim, sim->now_ns + delay(sim), HAPPENS_LOST, end->peer->link, end->peer, NULL);
@@ -326,7 +373,10 @@ static void happens_accept(struct sim_link *link, struct cad_link_end *end)
 {
 	if (end->state != END_CONNECTING)
 		return;
-	void *owner = link->ends_count < link->options.connections_max ? link->options.events->accept(link->options.upper, end) : NULL;
+
+	void *owner = link->ends_count < link->options.connections_max
+		? link->options.events->accept(link->options.upper, end)
+		: NULL;
 	if (owner) {
 		end->owner = owner;
 		end->state = END_OPEN;
@@ -335,6 +385,7 @@ static void happens_accept(struct sim_link *link, struct cad_link_end *end)
 		link->ends_count++;
 		return;
 	}
+
 	end->state = END_CLOSED;
 	happen(link->sim, link->sim->now_ns + delay(link->sim), HAPPENS_LOST, end->peer->link, end->peer, NULL);
 }
@@ -343,17 +394,24 @@ static void happens_message(struct sim_link *link, struct cad_link_end *end, str
 {
 	struct cad_sim *sim = link->sim;
 	if (end->state == END_CONNECTING && path_open(message->from, end) && message->from->state == END_OPEN) {
-		happen(sim, sim->now_ns + 1 + sim->options.delay_min_ns, HAPPENS_MESSAGE, link, end, message);   /* it overtook the connection */
+		/* it overtook the connection */
+		happen(sim, sim->now_ns + 1 + sim->options.delay_min_ns, HAPPENS_MESSAGE, link, end, message);
 		return;
 	}
+
 	if (end->state != END_OPEN || (message->payload_bytes > 0 && !message->copy && !message->at_sender))
 		return;
-	struct cad_link_payload payload = { .bytes = message->payload_bytes, .data = message->copy, .keepable = message->copy && chance(sim, 0.5) };
+	struct cad_link_payload payload = {
+		.bytes = message->payload_bytes,
+		.data = message->copy,
+		.keepable = message->copy && chance(sim, 0.5),
+	};
 	payload.handle = message->payload_bytes ? message : NULL;
 	message->references++;
-	bool kept = link->options.events->message(end->owner, message->kind, message->header, message->header_bytes, &payload);
+	bool kept = link->options.events->message(
+		end->owner, message->kind, message->header, message->header_bytes, &payload);
 	if (kept)
-		return;                        /* the reference is the upper's, or `receive` had it */
+		return; /* the reference is the upper's, or `receive` had it */
 	if (!message->copy && message->payload_bytes > 0)
 		sender_told(message);
 	message_release(message);
@@ -403,6 +461,7 @@ static void turn(struct sim_link *link)
 {
 	struct cad_sim *sim = link->sim;
 	uint64_t gap = sim->now_ns - link->turn_ns;
+
 	link->options.events->turn(link->options.upper, gap > link->stalled_ns ? gap - link->stalled_ns : 0);
 	link->turn_ns = sim->now_ns;
 	link->stalled_ns = 0;
@@ -411,7 +470,7 @@ static void turn(struct sim_link *link)
 		return;
 	next = next > sim->now_ns ? next : sim->now_ns;
 	if (link->timer_ns <= next && link->timer_ns >= sim->now_ns)
-		return;                        /* it has one that is early enough */
+		return; /* it has one that is early enough */
 	link->timer_ns = next;
 	happen(sim, next, HAPPENS_TIMER, link, NULL, NULL);
 }
@@ -427,18 +486,22 @@ static void turn_all(struct cad_sim *sim, const struct sim_link *polled)
 static bool happens_reach(struct cad_sim *sim, struct happens *happens)
 {
 	struct sim_link *link = happens->link;
+
+	/* has nothing to do with the network: also a crashed one takes itself down */
 	if (happens->what == HAPPENS_CLOSED)
-		return true;                   /* has nothing to do with the network: also a crashed one takes itself down */
+		return true;
 	if (link->crashed)
 		return false;
+
 	if (link->stalled_until_ns > sim->now_ns) {
 		happens->at_ns = link->stalled_until_ns;
 		end_acquire(happens->end);
 		if (happens->message)
 			happens->message->references++;
-		CAD_ASSERT(heap_put(sim, *happens) == CAD_OK);   /* with its old place in the order */
+		CAD_ASSERT(heap_put(sim, *happens) == CAD_OK); /* with its old place in the order */
 		return false;
 	}
+
 	return true;
 }
 
@@ -446,13 +509,16 @@ static void run_one(struct cad_sim *sim, struct sim_link *polled)
 {
 	struct happens happens = heap_take(sim);
 	struct sim_link *link = happens.link;
+
 	sim->now_ns = happens.at_ns > sim->now_ns ? happens.at_ns : sim->now_ns;
+
 	if (happens.what == HAPPENS_CALL) {
 		happens.fn(happens.context);
 		turn_all(sim, polled);
 		return;
 	}
-	bool stale = happens.end && (!happens.end->link || happens.end->link != link);   /* closed meanwhile */
+
+	bool stale = happens.end && (!happens.end->link || happens.end->link != link); /* closed meanwhile */
 	if (!stale && happens_reach(sim, &happens)) {
 		switch (happens.what) {
 		case HAPPENS_ACCEPT: happens_accept(link, happens.end); break;
@@ -461,13 +527,14 @@ static void run_one(struct cad_sim *sim, struct sim_link *polled)
 		case HAPPENS_RECEIVED: happens_received(happens.message); break;
 		case HAPPENS_LOST: happens_lost(link, happens.end); break;
 		case HAPPENS_CLOSED: happens_closed(link, happens.end); break;
-		default: link->timer_ns = 0; break;   /* TIMER: the turn is all */
+		default: link->timer_ns = 0; break; /* TIMER: the turn is all */
 		}
 		if (link == polled)
 			link->active = true;
 		else if (!link->crashed)
 			turn(link);
 	}
+
 	end_release(happens.end);
 	message_release(happens.message);
 }
@@ -521,7 +588,8 @@ static enum cad_status sim_listen(struct cad_link *base, const char *address, st
 {
 	struct sim_link *link = (struct sim_link *)base;
 	if (address[0] == 0 || strlen(address) >= NAME_BYTES || link->name[0] || listener_find(link->sim, address))
-		return cad_error_set(error, CAD_ERR_INVALID, "listening on '%s': a name that nobody has is needed, 1 to %d bytes", address, NAME_BYTES - 1);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"listening on '%s': a name that nobody has is needed, 1 to %d bytes", address, NAME_BYTES - 1);
 	snprintf(link->name, sizeof link->name, "%s", address);
 	return CAD_OK;
 }
@@ -533,22 +601,34 @@ static struct cad_link_end *end_create(struct sim_link *link, void *owner, enum 
 	struct cad_link_end *end = calloc(1, sizeof *end);
 	CAD_ASSERT(end);
 	struct cad_sim *sim = link->sim;
-	*end = (struct cad_link_end){ .references = 1, .link = link, .owner = owner, .state = state, .all_next = sim->all, .all_previous = &sim->all };
+	*end = (struct cad_link_end){
+		.references = 1,
+		.link = link,
+		.owner = owner,
+		.state = state,
+		.all_next = sim->all,
+		.all_previous = &sim->all,
+	};
 	if (sim->all)
 		sim->all->all_previous = &end->all_next;
 	sim->all = end;
+
 	return end;
 }
 
-static enum cad_status sim_connect(struct cad_link *base, const char *address, void *owner, struct cad_link_end **out, struct cad_error *error)
+static enum cad_status sim_connect(
+	struct cad_link *base, const char *address, void *owner, struct cad_link_end **out, struct cad_error *error)
 {
 	struct sim_link *link = (struct sim_link *)base;
 	struct cad_sim *sim = link->sim;
 	struct sim_link *listener = listener_find(sim, address);
+
 	if (!listener)
 		return cad_error_set(error, CAD_ERR_UNREACHABLE, "nobody listens on '%s'", address);
-	struct cad_link_end *end = end_create(link, owner, END_OPEN), *peer = end_create(listener, NULL, END_CONNECTING);
-	end->peer = peer;                  /* has the reference that end_create gave */
+
+	struct cad_link_end *end = end_create(link, owner, END_OPEN),
+			    *peer = end_create(listener, NULL, END_CONNECTING);
+	end->peer = peer; /* has the reference that end_create gave */
 	peer->peer = end_acquire(end);
 	end->next = link->ends;
 	link->ends = end;
@@ -556,6 +636,7 @@ static enum cad_status sim_connect(struct cad_link *base, const char *address, v
 	if (path_open(end, peer) && !chance(sim, sim->options.loss))
 		happen(sim, sim->now_ns + delay(sim), HAPPENS_ACCEPT, listener, peer, NULL);
 	*out = end;
+
 	return CAD_OK;
 }
 
@@ -581,6 +662,7 @@ static void happens_forget(struct cad_sim *sim, const struct sim_link *link)
 {
 	struct happens *old = sim->heap;
 	size_t count = sim->heap_count;
+
 	sim->heap = NULL;
 	sim->heap_count = sim->heap_capacity = 0;
 	for (size_t i = 0; i < count; i++) {
@@ -591,6 +673,7 @@ static void happens_forget(struct cad_sim *sim, const struct sim_link *link)
 		end_release(old[i].end);
 		message_release(old[i].message);
 	}
+
 	free(old);
 }
 
@@ -602,13 +685,16 @@ static void sim_link_destroy(struct cad_link *base)
 		at = &(*at)->next;
 	*at = link->next;
 	happens_forget(link->sim, link);
+
 	for (struct cad_link_end *end = link->sim->all; end; end = end->all_next) {
 		if (end->link != link)
 			continue;
-		end->link = NULL;              /* turned away, or not taken up yet: nobody else takes it down */
+		end->link = NULL; /* turned away, or not taken up yet: nobody else takes it down */
 		if (end->state == END_CONNECTING && end->peer)
-			happen(link->sim, link->sim->now_ns + delay(link->sim), HAPPENS_LOST, end->peer->link, end->peer, NULL);
+			happen(link->sim, link->sim->now_ns + delay(link->sim), HAPPENS_LOST, end->peer->link,
+				end->peer, NULL);
 	}
+
 	size_t kept = 0;
 	for (size_t i = 0; i < link->sim->cuts_count; i++)
 		if (link->sim->cuts[i].from != link && link->sim->cuts[i].to != link)
@@ -634,11 +720,13 @@ static const struct cad_link_ops sim_ops = {
 	.destroy = sim_link_destroy,
 };
 
-enum cad_status cad_link_sim_create(const struct cad_link_options *options, void *context, struct cad_link **out, struct cad_error *error)
+enum cad_status cad_link_sim_create(
+	const struct cad_link_options *options, void *context, struct cad_link **out, struct cad_error *error)
 {
 	struct sim_link *link = calloc(1, sizeof *link);
 	if (!link)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for a simulated transport");
+
 	link->sim = context;
 	link->base = (struct cad_link){ .ops = &sim_ops, .clock = &link->sim->clock };
 	link->options = *options;
@@ -646,10 +734,12 @@ enum cad_status cad_link_sim_create(const struct cad_link_options *options, void
 	link->next = link->sim->links;
 	link->sim->links = link;
 	*out = &link->base;
+
 	return CAD_OK;
 }
 
-enum cad_status cad_transport_sim_create(const struct cad_transport_options *options, struct cad_sim *sim, struct cad_transport **transport, struct cad_error *error)
+enum cad_status cad_transport_sim_create(const struct cad_transport_options *options, struct cad_sim *sim,
+	struct cad_transport **transport, struct cad_error *error)
 {
 	return cad_transport_create(options, cad_link_sim_create, sim, transport, error);
 }
@@ -664,7 +754,7 @@ enum cad_status cad_sim_create(const struct cad_sim_options *options, struct cad
 		return CAD_ERR_MEMORY;
 	sim->options = *options;
 	sim->random.state = options->seed;
-	sim->now_ns = CAD_NS_PER_S;            /* 0 means "none" in many places */
+	sim->now_ns = CAD_NS_PER_S; /* 0 means "none" in many places */
 	sim->clock = (struct cad_clock){ .now_ns = sim_now, .context = sim };
 	*out = sim;
 	return CAD_OK;
@@ -694,7 +784,14 @@ void cad_sim_run(struct cad_sim *sim, uint64_t duration_ns) { run_until(sim, sim
 
 enum cad_status cad_sim_at(struct cad_sim *sim, uint64_t at_ns, void (*fn)(void *context), void *context)
 {
-	return heap_put(sim, (struct happens){ .at_ns = at_ns, .order = sim->order++, .what = HAPPENS_CALL, .fn = fn, .context = context });
+	return heap_put(sim,
+		(struct happens){
+			.at_ns = at_ns,
+			.order = sim->order++,
+			.what = HAPPENS_CALL,
+			.fn = fn,
+			.context = context,
+		});
 }
 
 static struct sim_link *link_of(struct cad_transport *transport)
@@ -713,7 +810,8 @@ void cad_sim_crash(struct cad_sim *sim, struct cad_transport *transport)
 void cad_sim_stall(struct cad_sim *sim, struct cad_transport *transport, uint64_t duration_ns)
 {
 	struct sim_link *link = link_of(transport);
-	uint64_t from = link->stalled_until_ns > sim->now_ns ? link->stalled_until_ns : sim->now_ns, until = sim->now_ns + duration_ns;
+	uint64_t from = link->stalled_until_ns > sim->now_ns ? link->stalled_until_ns : sim->now_ns,
+		 until = sim->now_ns + duration_ns;
 	if (until <= from)
 		return;
 	link->stalled_until_ns = until;
@@ -730,6 +828,7 @@ void cad_sim_cut(struct cad_sim *sim, struct cad_transport *from, struct cad_tra
 			sim->cuts[i] = sim->cuts[--sim->cuts_count];
 		return;
 	}
+
 	if (!cut)
 		return;
 	CAD_ASSERT(sim->cuts_count < CUTS_MAX);

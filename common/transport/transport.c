@@ -1,4 +1,5 @@
-/* Creation, poll, events and time. The protocol's other parts: connection.c, hello.c, call.c, serve.c. */
+/* Creation, poll, events and time. The protocol's other parts: connection.c, hello.c, call.c,
+ * serve.c. */
 #include "common/transport/protocol.h"
 
 #include <stdio.h>
@@ -9,12 +10,15 @@
 
 enum {
 	SECRET_BYTES_MIN = 16,
-	DRAIN_ROUNDS_MAX = 64,             /* of the link, before anything is judged: a stream of messages must not keep the caller here for ever */
+	/* of the link, before anything is judged: a stream of messages must not keep the caller
+	 * here for ever */
+	DRAIN_ROUNDS_MAX = 64,
 	CONTROLS_PER_CONNECTION = 8,
-	HEARTBEAT_STEPS = 4,               /* timers run so often in the shortest of the intervals */
+	HEARTBEAT_STEPS = 4, /* timers run so often in the shortest of the intervals */
 	DESTROY_SECONDS_MAX = 10,
 };
-static const uint64_t PAUSE_NS_MAX = 20 * CAD_NS_PER_MS;   /* between two polls: counts as polled; what is longer counts as this */
+/* between two polls: counts as polled; what is longer counts as this */
+static const uint64_t PAUSE_NS_MAX = 20 * CAD_NS_PER_MS;
 
 void cad_transport_options_default(struct cad_transport_options *options)
 {
@@ -45,7 +49,7 @@ void transport_event(struct cad_transport *t, struct event *event)
 static void connection_closed_event(struct cad_connection *c)
 {
 	struct cad_transport *t = c->transport;
-	t->attention = true;   /* now its slot may be free */
+	t->attention = true; /* now its slot may be free */
 	if (t->options.on_connection)
 		t->options.on_connection(t, c, CAD_CONNECTION_CLOSED, c->status, c->text);
 }
@@ -100,7 +104,8 @@ static enum cad_status pool_create(struct cad_transport *t, uint32_t count, size
 		if (status != CAD_OK)
 			return status;
 	}
-	for (uint32_t i = count; i > 0; i--)   /* a stack, so that few buffers are touched when few are needed */
+
+	for (uint32_t i = count; i > 0; i--) /* a stack, so that few buffers are touched when few are needed */
 		pool->free[pool->free_count++] = i - 1;
 	return CAD_OK;
 }
@@ -132,7 +137,10 @@ void pool_put(struct cad_transport *t, struct buffer_pool *pool, struct cad_buff
 	pool->free[pool->free_count++] = index;
 }
 
-enum cad_status cad_buffer_create(struct cad_transport *t, size_t bytes, struct cad_buffer *buffer) { return t->link->ops->buffer_create(t->link, bytes ? bytes : 1, buffer); }
+enum cad_status cad_buffer_create(struct cad_transport *t, size_t bytes, struct cad_buffer *buffer)
+{
+	return t->link->ops->buffer_create(t->link, bytes ? bytes : 1, buffer);
+}
 void cad_buffer_destroy(struct cad_transport *t, struct cad_buffer *buffer)
 {
 	if (buffer->bytes)
@@ -151,7 +159,7 @@ static void control_put(struct control *control)
 
 static void control_sent(struct cad_link_op *op, enum cad_status status)
 {
-	(void)status;   /* the link also says `lost` */
+	(void)status; /* the link also says `lost` */
 	control_put(OWNER(op, struct control, op));
 }
 
@@ -159,35 +167,51 @@ struct control *control_get(struct cad_connection *c, uint8_t kind)
 {
 	struct cad_transport *t = c->transport;
 	struct control *control = t->controls_free;
+
 	if (!control)
 		return NULL;
+
 	t->controls_free = control->next;
 	memset(&control->message, 0, sizeof control->message);
 	control->connection = c;
 	control->op.done = control_sent;
-	control->message.header = (struct cadre_wire_header){ .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = kind, .session = c->session };
+	control->message.header = (struct cadre_wire_header){
+		.magic = CADRE_WIRE_MAGIC,
+		.version = CADRE_WIRE_VERSION,
+		.kind = kind,
+		.session = c->session,
+	};
 	c->controls++;
+
 	return control;
 }
 
 void control_send(struct control *control, size_t bytes)
 {
 	struct cad_connection *c = control->connection;
-	struct cad_link_message message = { .kind = control->message.header.kind, .header = &control->message, .header_bytes = bytes };
-	enum cad_status status = c->end ? c->transport->link->ops->send(c->end, &message, &control->op) : CAD_ERR_PEER_LOST;
+	struct cad_link_message message = {
+		.kind = control->message.header.kind,
+		.header = &control->message,
+		.header_bytes = bytes,
+	};
+	enum cad_status status =
+		c->end ? c->transport->link->ops->send(c->end, &message, &control->op) : CAD_ERR_PEER_LOST;
+
 	c->transport->stats.bytes_sent += bytes;
 	if (status == CAD_AGAIN)
 		return;
 	control_put(control);
 	if (status != CAD_OK)
-		connection_fail(c, CAD_ERR_PEER_LOST, "%s: sending failed: %s", connection_name(c), cad_status_text(status));
+		connection_fail(
+			c, CAD_ERR_PEER_LOST, "%s: sending failed: %s", connection_name(c), cad_status_text(status));
 }
 
 /* ---- time ---- */
 
 /*
- * Silence is counted on the awake clock, which runs while this transport is polled or waits in poll, and stands still while its thread does other
- * things (or the process was stopped): a message may lie here unread all the while.
+ * Silence is counted on the awake clock, which runs while this transport is polled or waits in
+ * poll, and stands still while its thread does other things (or the process was stopped): a message
+ * may lie here unread all the while.
  */
 static uint64_t transport_account(struct cad_transport *t, uint64_t waited_ns)
 {
@@ -222,8 +246,12 @@ static size_t turn_alone(struct cad_transport *t, uint64_t waited_ns)
 {
 	size_t before = t->handled;
 	uint64_t now = transport_account(t, waited_ns);
-	bool judging = now >= t->timer_ns;   /* then everything that has come is read first; else what is here is handled at once */
-	for (int round = 0; round < DRAIN_ROUNDS_MAX && t->link->ops->progress(t->link) > 0 && (judging || !t->events); round++)
+
+	/* then everything that has come is read first; else what is here is handled at once */
+	bool judging = now >= t->timer_ns;
+
+	for (int round = 0; round < DRAIN_ROUNDS_MAX && t->link->ops->progress(t->link) > 0 && (judging || !t->events);
+		round++)
 		;
 	if (judging)
 		timers_run(t, now);
@@ -231,6 +259,7 @@ static size_t turn_alone(struct cad_transport *t, uint64_t waited_ns)
 	events_run(t);
 	connections_attend(t);
 	t->stats.rebuilds = t->link->rebuilds;
+
 	return t->handled - before;
 }
 
@@ -239,8 +268,10 @@ size_t transport_turn(void *upper, uint64_t waited_ns)
 {
 	struct cad_transport *t = upper;
 	size_t handled = turn_alone(t, waited_ns), moved = 1;
+
 	if (!t->attached)
 		return handled;
+
 	for (int round = 0; moved > 0 && round < DRAIN_ROUNDS_MAX; round++) {
 		moved = 0;
 		for (struct cad_transport *server = t->attached; server; server = server->attached_next)
@@ -249,6 +280,7 @@ size_t transport_turn(void *upper, uint64_t waited_ns)
 		handled += own;
 		moved += own;
 	}
+
 	return handled;
 }
 
@@ -269,7 +301,8 @@ size_t cad_transport_poll(struct cad_transport *t, uint64_t until_ns)
 	t->polling = true;
 	size_t handled = transport_turn(t, 0);
 	while (handled == 0 && until_ns > 0) {
-		uint64_t now = transport_now(t), next = transport_next_ns(t), wait_until = next < until_ns ? next : until_ns;
+		uint64_t now = transport_now(t), next = transport_next_ns(t),
+			 wait_until = next < until_ns ? next : until_ns;
 		if (now >= until_ns)
 			break;
 		bool woken = wait_until > now && t->link->ops->wait(t->link, wait_until);
@@ -277,6 +310,7 @@ size_t cad_transport_poll(struct cad_transport *t, uint64_t until_ns)
 		if (woken)
 			break;
 	}
+
 	t->polling = false;
 	return handled;
 }
@@ -288,16 +322,23 @@ void cad_transport_wake(struct cad_transport *t) { t->link->ops->wake(t->link); 
 static enum cad_status options_check(const struct cad_transport_options *o, struct cad_error *error)
 {
 	if (o->secret && strlen(o->secret) < SECRET_BYTES_MIN)
-		return cad_error_set(error, CAD_ERR_INVALID, "the cluster secret has %zu bytes, at least %d are needed", strlen(o->secret), SECRET_BYTES_MIN);
-	if (o->connections_max == 0 || o->calls_max == 0 || o->credit_calls == 0 || o->calls_max > 1u << 20 || o->connections_max > 1u << 16)
-		return cad_error_set(error, CAD_ERR_INVALID, "a transport of %u connections, %u calls and credit for %u: each must be at least 1", o->connections_max,
-		                     o->calls_max, o->credit_calls);
+		return cad_error_set(error, CAD_ERR_INVALID, "the cluster secret has %zu bytes, at least %d are needed",
+			strlen(o->secret), SECRET_BYTES_MIN);
+	if (o->connections_max == 0 || o->calls_max == 0 || o->credit_calls == 0 || o->calls_max > 1u << 20 ||
+		o->connections_max > 1u << 16)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"a transport of %u connections, %u calls and credit for %u: each must be at least 1",
+			o->connections_max, o->calls_max, o->credit_calls);
 	if (o->limits.payload_bytes_max == 0 || o->limits.rows_max == 0)
-		return cad_error_set(error, CAD_ERR_INVALID, "a transport needs limits: %llu payload bytes and %u rows were given",
-		                     (unsigned long long)o->limits.payload_bytes_max, o->limits.rows_max);
-	if (o->handshake_timeout_ms == 0 || o->ping_interval_ms == 0 || o->ping_timeout_ms == 0 || o->peer_timeout_ms <= o->ping_interval_ms)
-		return cad_error_set(error, CAD_ERR_INVALID, "handshake, ping interval and ping timeout must not be 0 ms, and peer timeout (%u ms) must be above the ping interval (%u ms)",
-		                     o->peer_timeout_ms, o->ping_interval_ms);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"a transport needs limits: %llu payload bytes and %u rows were given",
+			(unsigned long long)o->limits.payload_bytes_max, o->limits.rows_max);
+	if (o->handshake_timeout_ms == 0 || o->ping_interval_ms == 0 || o->ping_timeout_ms == 0 ||
+		o->peer_timeout_ms <= o->ping_interval_ms)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"handshake, ping interval and ping timeout must not be 0 ms, and peer timeout (%u ms) must be above the ping interval (%u ms)",
+			o->peer_timeout_ms, o->ping_interval_ms);
+
 	return CAD_OK;
 }
 
@@ -306,6 +347,7 @@ static enum cad_status transport_allocate(struct cad_transport *t)
 {
 	const struct cad_transport_options *o = &t->options;
 	uint32_t controls = o->connections_max * CONTROLS_PER_CONNECTION + o->calls_max;
+
 	t->connections = calloc(o->connections_max, sizeof *t->connections);
 	t->calls = calloc(o->calls_max, sizeof *t->calls);
 	t->requests = calloc(o->calls_max, sizeof *t->requests);
@@ -316,10 +358,11 @@ static enum cad_status transport_allocate(struct cad_transport *t)
 		t->controls[i].next = t->controls_free;
 		t->controls_free = &t->controls[i];
 	}
+
 	calls_init(t);
 	requests_init(t);
 	if (!o->on_request)
-		return CAD_OK;   /* a client sends from and receives into its caller's buffers */
+		return CAD_OK; /* a client sends from and receives into its caller's buffers */
 	size_t bytes = (size_t)o->limits.payload_bytes_max;
 	enum cad_status status = pool_create(t, o->request_buffers, bytes, &t->request_pool);
 	return status == CAD_OK ? pool_create(t, o->answer_buffers, bytes, &t->answer_pool) : status;
@@ -341,14 +384,15 @@ static void transport_free(struct cad_transport *t)
 	free(t);
 }
 
-enum cad_status cad_transport_create(const struct cad_transport_options *options, cad_link_create_fn *create, void *context, struct cad_transport **transport,
-                                     struct cad_error *error)
+enum cad_status cad_transport_create(const struct cad_transport_options *options, cad_link_create_fn *create,
+	void *context, struct cad_transport **transport, struct cad_error *error)
 {
 	enum cad_status status = options_check(options, error);
 	if (status != CAD_OK)
 		return status;
 	if (sodium_init() < 0)
 		return cad_error_set(error, CAD_ERR_INTERNAL, "libsodium could not be initialised");
+
 	struct cad_transport *t = calloc(1, sizeof *t);
 	if (!t)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for a transport");
@@ -363,22 +407,33 @@ enum cad_status cad_transport_create(const struct cad_transport_options *options
 		t->secret = strdup(options->secret);
 		t->secret_bytes = strlen(options->secret);
 	}
+
 	o->secret = t->secret;
-	struct cad_link_options link = { .events = &transport_link_events, .upper = t, .clock = o->clock, .connections_max = o->connections_max,
-		                         .sends_max = 3 * o->calls_max + o->connections_max * CONTROLS_PER_CONNECTION };
+	struct cad_link_options link = {
+		.events = &transport_link_events,
+		.upper = t,
+		.clock = o->clock,
+		.connections_max = o->connections_max,
+		.sends_max = 3 * o->calls_max + o->connections_max * CONTROLS_PER_CONNECTION,
+	};
 	status = options->secret && !t->secret ? CAD_ERR_MEMORY : create(&link, context, &t->link, error);
 	if (status != CAD_OK)
 		goto free_transport;
 	o->clock = t->link->clock;
 	t->turn_ns = transport_now(t);
 	t->timer_ns = UINT64_MAX;
+
 	if ((status = transport_allocate(t)) != CAD_OK) {
-		cad_error_set(error, status, "out of memory for a transport of %u connections, %u calls and %u + %u buffers of %llu bytes: lower these numbers",
-		              o->connections_max, o->calls_max, o->request_buffers, o->answer_buffers, (unsigned long long)o->limits.payload_bytes_max);
+		cad_error_set(error, status,
+			"out of memory for a transport of %u connections, %u calls and %u + %u buffers of %llu bytes: lower these numbers",
+			o->connections_max, o->calls_max, o->request_buffers, o->answer_buffers,
+			(unsigned long long)o->limits.payload_bytes_max);
 		goto free_transport;
 	}
+
 	*transport = t;
 	return CAD_OK;
+
 free_transport:
 	transport_free(t);
 	return status;
@@ -398,6 +453,7 @@ void cad_transport_destroy(struct cad_transport *t)
 {
 	if (!t)
 		return;
+
 	CAD_ASSERT(!t->polling);
 	t->destroying = t->polling = true;
 	for (uint32_t i = 0; i < t->options.connections_max; i++)
@@ -408,7 +464,8 @@ void cad_transport_destroy(struct cad_transport *t)
 		if (t->connections_used > 0)
 			t->link->ops->wait(t->link, transport_now(t) + CAD_NS_PER_MS);
 	}
-	CAD_ASSERT(t->connections_used == 0);   /* or a request is still held */
+
+	CAD_ASSERT(t->connections_used == 0); /* or a request is still held */
 	while (t->attached)
 		detach(t->attached);
 	if (t->attached_to)
@@ -424,7 +481,8 @@ const char *cad_transport_address(const struct cad_transport *t) { return t->lin
 enum cad_status cad_transport_listen(struct cad_transport *t, const char *address, struct cad_error *error)
 {
 	if (!t->options.on_request)
-		return cad_error_set(error, CAD_ERR_INVALID, "listening on '%s': this transport was created to call, not to be called", address);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"listening on '%s': this transport was created to call, not to be called", address);
 	return t->link->ops->listen(t->link, address, error);
 }
 

@@ -1,9 +1,11 @@
 #include "expert-svc/serve/exec.h"
 
-enum cad_status ex_exec_init(struct ex_exec *exec, struct kn_queue *queue, size_t rows_max, size_t pairs_max, size_t hidden, size_t ffn)
+enum cad_status ex_exec_init(
+	struct ex_exec *exec, struct kn_queue *queue, size_t rows_max, size_t pairs_max, size_t hidden, size_t ffn)
 {
 	const struct kn_ops *ops = queue->ops;
 	size_t ld = kn_ld(hidden);
+
 	*exec = (struct ex_exec){
 		.queue = queue,
 		.hidden = hidden,
@@ -22,6 +24,7 @@ enum cad_status ex_exec_init(struct ex_exec *exec, struct kn_queue *queue, size_
 	if (exec->x && exec->y && exec->pair_row && exec->sums && exec->scratch)
 		return CAD_OK;
 	ex_exec_fini(exec);
+
 	return CAD_ERR_MEMORY;
 }
 
@@ -29,6 +32,7 @@ void ex_exec_fini(struct ex_exec *exec)
 {
 	if (!exec->queue)
 		return;
+
 	const struct kn_ops *ops = exec->queue->ops;
 	struct kn_device *device = exec->queue->device;
 	ops->release(device, exec->x, exec->x_bytes);
@@ -43,36 +47,40 @@ void ex_exec_fini(struct ex_exec *exec)
 static void unpack(struct ex_exec *exec, const struct ex_segment *segment)
 {
 	const struct ex_job *job = segment->job;
-	exec->queue->ops->rows_unpack(exec->queue, &(struct kn_rows_unpack){
-		.heads = job->call->rows + segment->row_begin,
-		.data = job->call->data + job->call_data_bytes,
-		.rows = segment->rows,
-		.n = exec->hidden,
-		.x = exec->x + segment->base * exec->ld,
-		.ldx = exec->ld,
-	});
+	exec->queue->ops->rows_unpack(exec->queue,
+		&(struct kn_rows_unpack){
+			.heads = job->call->rows + segment->row_begin,
+			.data = job->call->data + job->call_data_bytes,
+			.rows = segment->rows,
+			.n = exec->hidden,
+			.x = exec->x + segment->base * exec->ld,
+			.ldx = exec->ld,
+		});
 }
 
-/* The segment's rows of the answer: integer sums of weight * y over each row's pairs. *bytes: what was written, valid after wait. */
-static void combine(struct ex_exec *exec, const struct ex_batch *batch, const struct ex_segment *segment, float quantum, size_t *bytes)
+/* The segment's rows of the answer: integer sums of weight * y over each row's pairs. *bytes: what
+ * was written, valid after wait. */
+static void combine(struct ex_exec *exec, const struct ex_batch *batch, const struct ex_segment *segment, float quantum,
+	size_t *bytes)
 {
 	const struct ex_job *job = segment->job;
 	struct cadre_wire_sum *heads = (struct cadre_wire_sum *)job->payload;
-	exec->queue->ops->combine_pack(exec->queue, &(struct kn_combine_pack){
-		.y = exec->y,
-		.ldy = exec->ld,
-		.n = exec->hidden,
-		.rows = segment->rows,
-		.pair_begin = batch->row_begin + segment->base,
-		.pair_index = batch->row_pairs,
-		.pair_weight = batch->pair_weight,
-		.pair_expert = batch->pair_expert,
-		.quantum = quantum,
-		.scratch = exec->sums + segment->base * exec->hidden,
-		.heads = heads + segment->row_begin,
-		.data = (uint8_t *)(heads + job->call->call.rows) + job->answer_data_bytes,
-		.data_bytes = bytes,
-	});
+	exec->queue->ops->combine_pack(exec->queue,
+		&(struct kn_combine_pack){
+			.y = exec->y,
+			.ldy = exec->ld,
+			.n = exec->hidden,
+			.rows = segment->rows,
+			.pair_begin = batch->row_begin + segment->base,
+			.pair_index = batch->row_pairs,
+			.pair_weight = batch->pair_weight,
+			.pair_expert = batch->pair_expert,
+			.quantum = quantum,
+			.scratch = exec->sums + segment->base * exec->hidden,
+			.heads = heads + segment->row_begin,
+			.data = (uint8_t *)(heads + job->call->call.rows) + job->answer_data_bytes,
+			.data_bytes = bytes,
+		});
 }
 
 static size_t rows_data_bytes(const struct ex_segment *segment, size_t hidden)
@@ -89,28 +97,31 @@ enum cad_status ex_exec_run(struct ex_exec *exec, const struct ex_batch *batch, 
 	for (uint32_t s = 0; s < batch->segments_count; s++)
 		unpack(exec, &batch->segments[s]);
 	ops->copy_in(exec->queue, exec->pair_row, batch->pair_row, batch->pairs * sizeof *batch->pair_row);
-	ops->ffn(exec->queue, &(struct kn_ffn){
-		.experts = batch->active,
-		.experts_count = batch->active_count,
-		.begin = batch->begin,
-		.row_index = exec->pair_row,
-		.x = exec->x,
-		.ldx = exec->ld,
-		.hidden = exec->hidden,
-		.y = exec->y,
-		.ldy = exec->ld,
-		.scratch = exec->scratch,
-	});
+	ops->ffn(exec->queue,
+		&(struct kn_ffn){
+			.experts = batch->active,
+			.experts_count = batch->active_count,
+			.begin = batch->begin,
+			.row_index = exec->pair_row,
+			.x = exec->x,
+			.ldx = exec->ld,
+			.hidden = exec->hidden,
+			.y = exec->y,
+			.ldy = exec->ld,
+			.scratch = exec->scratch,
+		});
 	for (uint32_t s = 0; s < batch->segments_count; s++)
 		combine(exec, batch, &batch->segments[s], quantum, &batch->segments[s].answer_bytes);
 	enum cad_status status = ops->wait(exec->queue);
 	if (status != CAD_OK)
 		return status;
+
 	for (uint32_t s = 0; s < batch->segments_count; s++) {
 		const struct ex_segment *segment = &batch->segments[s];
 		segment->job->call_data_bytes += rows_data_bytes(segment, exec->hidden);
 		segment->job->answer_data_bytes += segment->answer_bytes;
 		segment->job->rows_done += segment->rows;
 	}
+
 	return CAD_OK;
 }

@@ -1,7 +1,9 @@
 /*
- * Execution: a grouped batch through the device. Rows from the wire, the grouped ffn, the exact combine into the answers.
+ * Execution: a grouped batch through the device. Rows from the wire, the grouped ffn, the exact
+ * combine into the answers.
  *
- * The activations live in device memory, sized at creation for the largest step. One thread, the stepping one.
+ * The activations live in device memory, sized at creation for the largest step. One thread, the
+ * stepping one.
  */
 #ifndef CADRE_EXPERT_EXEC_H
 #define CADRE_EXPERT_EXEC_H
@@ -13,17 +15,19 @@ struct ex_exec {
 	struct kn_queue *queue;
 	size_t hidden, ld;
 	size_t x_bytes, y_bytes, rows_bytes, sums_bytes, scratch_bytes;
-	float *x;                            /* [R][ld] */
-	float *y;                            /* [P][ld] */
-	uint32_t *pair_row;                  /* [P], the device's copy */
-	int64_t *sums;                       /* [R][H] */
-	void *scratch;                       /* of the ffn */
+	float *x;           /* [R][ld] */
+	float *y;           /* [P][ld] */
+	uint32_t *pair_row; /* [P], the device's copy */
+	int64_t *sums;      /* [R][H] */
+	void *scratch;      /* of the ffn */
 };
 
-CAD_MUST_USE enum cad_status ex_exec_init(struct ex_exec *exec, struct kn_queue *queue, size_t rows_max, size_t pairs_max, size_t hidden, size_t ffn);
+CAD_MUST_USE enum cad_status ex_exec_init(
+	struct ex_exec *exec, struct kn_queue *queue, size_t rows_max, size_t pairs_max, size_t hidden, size_t ffn);
 void ex_exec_fini(struct ex_exec *exec);
 
-/* Computes the batch and writes each segment's sums into its job's answer; moves the jobs' progress on. Not OK: the device failed, no answer is valid. */
+/* Computes the batch and writes each segment's sums into its job's answer; moves the jobs' progress
+ * on. Not OK: the device failed, no answer is valid. */
 CAD_MUST_USE enum cad_status ex_exec_run(struct ex_exec *exec, const struct ex_batch *batch, float quantum);
 
 #endif

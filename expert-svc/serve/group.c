@@ -3,13 +3,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum cad_status ex_batch_init(struct ex_batch *batch, uint32_t rows_max, uint32_t pairs_max, uint32_t segments_max, uint32_t experts, uint32_t call_rows_max)
+enum cad_status ex_batch_init(struct ex_batch *batch, uint32_t rows_max, uint32_t pairs_max, uint32_t segments_max,
+	uint32_t experts, uint32_t call_rows_max)
 {
-	CAD_ASSERT(rows_max >= 1 && pairs_max >= experts);   /* so that at least one row always fits */
+	CAD_ASSERT(rows_max >= 1 && pairs_max >= experts); /* so that at least one row always fits */
 	uint32_t cursor_count = experts > call_rows_max ? experts : call_rows_max;
 	if (rows_max > cursor_count)
 		cursor_count = rows_max;
-	*batch = (struct ex_batch){ .rows_max = rows_max, .pairs_max = pairs_max, .segments_max = segments_max, .experts = experts, .cursor_count = cursor_count };
+	*batch = (struct ex_batch){
+		.rows_max = rows_max,
+		.pairs_max = pairs_max,
+		.segments_max = segments_max,
+		.experts = experts,
+		.cursor_count = cursor_count,
+	};
 	batch->segments = calloc(segments_max, sizeof *batch->segments);
 	batch->found = calloc(experts, sizeof *batch->found);
 	batch->active = calloc(experts, sizeof *batch->active);
@@ -20,9 +27,11 @@ enum cad_status ex_batch_init(struct ex_batch *batch, uint32_t rows_max, uint32_
 	batch->row_begin = calloc(rows_max + 1u, sizeof *batch->row_begin);
 	batch->row_pairs = calloc(pairs_max, sizeof *batch->row_pairs);
 	batch->cursor = calloc(cursor_count + 1u, sizeof *batch->cursor);
-	if (batch->segments && batch->found && batch->active && batch->begin && batch->pair_row && batch->pair_expert && batch->pair_weight && batch->row_begin && batch->row_pairs && batch->cursor)
+	if (batch->segments && batch->found && batch->active && batch->begin && batch->pair_row && batch->pair_expert &&
+		batch->pair_weight && batch->row_begin && batch->row_pairs && batch->cursor)
 		return CAD_OK;
 	ex_batch_fini(batch);
+
 	return CAD_ERR_MEMORY;
 }
 
@@ -56,10 +65,12 @@ static uint32_t rows_that_fit(struct ex_batch *batch, const struct cad_call_view
 	for (uint32_t p = 0; p < call->call.pairs; p++)
 		counts[call->pairs[p].row]++;
 	*pairs = 0;
-	while (from + rows < call->call.rows && rows < batch->rows_max && *pairs + counts[from + rows] <= batch->pairs_max) {
+	while (from + rows < call->call.rows && rows < batch->rows_max &&
+		*pairs + counts[from + rows] <= batch->pairs_max) {
 		*pairs += counts[from + rows];
 		rows++;
 	}
+
 	return rows;
 }
 
@@ -67,15 +78,24 @@ bool ex_batch_add(struct ex_batch *batch, struct ex_job *job)
 {
 	const struct cadre_wire_call *call = &job->call->call;
 	uint32_t rows = call->rows, pairs = call->pairs;
-	bool whole = job->rows_done == 0 && rows <= batch->rows_max - batch->rows && pairs <= batch->pairs_max - batch->pairs;
+	bool whole = job->rows_done == 0 && rows <= batch->rows_max - batch->rows &&
+		pairs <= batch->pairs_max - batch->pairs;
+
 	if (batch->segments_count == batch->segments_max || (!whole && batch->segments_count > 0))
 		return false;
+
 	if (!whole)
 		rows = rows_that_fit(batch, job->call, job->rows_done, &pairs);
 	CAD_ASSERT(rows > 0);
-	batch->segments[batch->segments_count++] = (struct ex_segment){ .job = job, .row_begin = job->rows_done, .rows = rows, .base = batch->rows };
+	batch->segments[batch->segments_count++] = (struct ex_segment){
+		.job = job,
+		.row_begin = job->rows_done,
+		.rows = rows,
+		.base = batch->rows,
+	};
 	batch->rows += rows;
 	batch->pairs += pairs;
+
 	return true;
 }
 
@@ -93,7 +113,8 @@ static uint32_t lower_bound(const struct cadre_wire_pair *pairs, uint32_t count,
 	return low;
 }
 
-/* Walks the pairs of all segments in the order segment, expert, row. `place` NULL: counts them by expert; else writes them where place[expert] says. */
+/* Walks the pairs of all segments in the order segment, expert, row. `place` NULL: counts them by
+ * expert; else writes them where place[expert] says. */
 static void walk(struct ex_batch *batch, uint32_t *count, uint32_t *place)
 {
 	for (uint32_t s = 0; s < batch->segments_count; s++) {
@@ -102,7 +123,8 @@ static void walk(struct ex_batch *batch, uint32_t *count, uint32_t *place)
 		const struct cadre_wire_pair *pairs = call->pairs;
 		for (uint32_t g = 0; g < call->call.groups; g++) {
 			uint32_t expert = call->groups[g].expert, all = call->groups[g].pairs;
-			uint32_t from = lower_bound(pairs, all, segment->row_begin), to = lower_bound(pairs, all, segment->row_begin + segment->rows);
+			uint32_t from = lower_bound(pairs, all, segment->row_begin),
+				 to = lower_bound(pairs, all, segment->row_begin + segment->rows);
 			if (!place)
 				count[expert] += to - from;
 			for (uint32_t i = from; place && i < to; i++) {
@@ -134,6 +156,7 @@ void ex_batch_group(struct ex_batch *batch)
 	memset(place, 0, batch->experts * sizeof *place);
 	walk(batch, place, NULL);
 	batch->active_count = 0;
+
 	for (uint32_t e = 0; e < batch->experts; e++) {
 		uint32_t count = place[e];
 		place[e] = at;
@@ -144,6 +167,7 @@ void ex_batch_group(struct ex_batch *batch)
 		batch->begin[batch->active_count++] = at;
 		at += count;
 	}
+
 	batch->begin[batch->active_count] = at;
 	CAD_ASSERT(at == batch->pairs);
 	walk(batch, NULL, place);

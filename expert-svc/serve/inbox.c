@@ -9,15 +9,18 @@ enum cad_status ex_inbox_init(struct ex_inbox *inbox, uint32_t capacity)
 	inbox->jobs = calloc(capacity, sizeof *inbox->jobs);
 	if (!inbox->jobs)
 		return CAD_ERR_MEMORY;
+
 	if (cad_mailbox_create(capacity, NULL, NULL, &inbox->arrivals) != CAD_OK) {
 		free(inbox->jobs);
 		inbox->jobs = NULL;
 		return CAD_ERR_MEMORY;
 	}
+
 	for (uint32_t i = capacity; i-- > 0;) {
 		inbox->jobs[i].next = inbox->free;
 		inbox->free = &inbox->jobs[i];
 	}
+
 	return CAD_OK;
 }
 
@@ -41,7 +44,7 @@ struct ex_job *ex_inbox_acquire(struct ex_inbox *inbox)
 
 void ex_inbox_put(struct ex_inbox *inbox, struct ex_job *job)
 {
-	CAD_ASSERT(cad_mailbox_put(inbox->arrivals, job) == CAD_OK);   /* it has room for every job */
+	CAD_ASSERT(cad_mailbox_put(inbox->arrivals, job) == CAD_OK); /* it has room for every job */
 }
 
 void ex_inbox_append(struct ex_inbox *inbox, struct ex_job *job)

@@ -1,8 +1,11 @@
 /*
- * Calls that wait for a step: a bounded first-in first-out queue, fed by the exchange thread, emptied by the thread that runs steps.
+ * Calls that wait for a step: a bounded first-in first-out queue, fed by the exchange thread,
+ * emptied by the thread that runs steps.
  *
- * A job is one call from its arrival to its answer. Jobs are allocated once, with the inbox; the exchange thread takes a free one for each request, puts
- * it in, and gets it back through the outbox when it is done. Nothing here blocks but ex_inbox_wait, and nothing allocates after creation.
+ * A job is one call from its arrival to its answer. Jobs are allocated once, with the inbox; the
+ * exchange thread takes a free one for each request, puts it in, and gets it back through the
+ * outbox when it is done. Nothing here blocks but ex_inbox_wait, and nothing allocates after
+ * creation.
  */
 #ifndef CADRE_EXPERT_INBOX_H
 #define CADRE_EXPERT_INBOX_H
@@ -13,17 +16,17 @@
 #include <stdatomic.h>
 
 struct ex_job {
-	struct ex_job *next;                 /* in the free list, or in the queue */
+	struct ex_job *next; /* in the free list, or in the queue */
 	struct cad_request *request;
 	const struct cad_connection *connection;
 	const struct cad_call_view *call;
-	uint8_t *payload;                    /* of the answer: sums, then data; room for cad_wire_answer_bytes_max */
-	uint64_t received_ns, deadline_ns;   /* 0: no deadline */
-	_Atomic bool abandoned;              /* nobody waits for the answer any more */
+	uint8_t *payload;                  /* of the answer: sums, then data; room for cad_wire_answer_bytes_max */
+	uint64_t received_ns, deadline_ns; /* 0: no deadline */
+	_Atomic bool abandoned;            /* nobody waits for the answer any more */
 	/* Progress; the stepping thread's. */
 	uint32_t rows_done;
-	size_t call_data_bytes, answer_data_bytes;   /* of the rows that are done */
-	uint64_t compute_ns;                 /* of the steps that it took part in */
+	size_t call_data_bytes, answer_data_bytes; /* of the rows that are done */
+	uint64_t compute_ns;                       /* of the steps that it took part in */
 	/* The outcome. */
 	uint64_t done_ns;
 	enum cadre_wire_status status;
@@ -31,11 +34,11 @@ struct ex_job {
 };
 
 struct ex_inbox {
-	struct ex_job *jobs;                 /* [capacity] */
-	struct ex_job *free;                 /* the exchange thread's */
+	struct ex_job *jobs; /* [capacity] */
+	struct ex_job *free; /* the exchange thread's */
 	struct cad_mailbox *arrivals;
-	struct ex_job *first, **last;        /* the queue, oldest first; the stepping thread's */
-	_Atomic uint32_t held;               /* jobs that are not free */
+	struct ex_job *first, **last; /* the queue, oldest first; the stepping thread's */
+	_Atomic uint32_t held;        /* jobs that are not free */
 	uint32_t capacity;
 };
 
@@ -49,10 +52,11 @@ void ex_inbox_put(struct ex_inbox *inbox, struct ex_job *job);
 void ex_inbox_append(struct ex_inbox *inbox, struct ex_job *job);
 void ex_inbox_release(struct ex_inbox *inbox, struct ex_job *job);
 
-/* The stepping thread: moves what has arrived into the queue; sleeps until something arrives or ex_inbox_wake. */
+/* The stepping thread: moves what has arrived into the queue; sleeps until something arrives or
+ * ex_inbox_wake. */
 void ex_inbox_collect(struct ex_inbox *inbox);
 void ex_inbox_wait(struct ex_inbox *inbox);
-void ex_inbox_wake(struct ex_inbox *inbox);   /* any thread */
+void ex_inbox_wake(struct ex_inbox *inbox); /* any thread */
 /* Unlinks *at, which points to a job inside the queue; the next one then stands there. */
 struct ex_job *ex_inbox_remove(struct ex_inbox *inbox, struct ex_job **at);
 

@@ -1,12 +1,14 @@
 /*
- * The answer to a call: what became of a job, as the ANSWER message that the exchange sends. The exchange thread.
+ * The answer to a call: what became of a job, as the ANSWER message that the exchange sends. The
+ * exchange thread.
  */
 #ifndef CADRE_EXPERT_REPLY_H
 #define CADRE_EXPERT_REPLY_H
 
 #include "expert-svc/serve/inbox.h"
 
-/* How long the job waited and computed, in the answer's fields; payload_bytes: sums and data, 0 unless the status is OK. */
+/* How long the job waited and computed, in the answer's fields; payload_bytes: sums and data, 0
+ * unless the status is OK. */
 struct cadre_wire_answer ex_reply_make(const struct ex_job *job, size_t *payload_bytes);
 /* Sends it; the request is gone afterwards, the job is not. */
 void ex_reply_send(struct ex_job *job);

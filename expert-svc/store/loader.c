@@ -11,11 +11,11 @@ struct ex_loader {
 	uint32_t layers, experts;
 	void (*changed)(void *context);
 	void *context;
-	pthread_mutex_t lock;                /* of all that follows */
+	pthread_mutex_t lock; /* of all that follows */
 	pthread_cond_t work;
-	uint8_t *wishes;                     /* [layers][experts], enum wish */
-	bool *busy;                          /* [layers][experts]: a thread works on it; its next wish waits */
-	uint32_t frees, loads, running;      /* how many of each */
+	uint8_t *wishes;                /* [layers][experts], enum wish */
+	bool *busy;                     /* [layers][experts]: a thread works on it; its next wish waits */
+	uint32_t frees, loads, running; /* how many of each */
 	struct ex_load_report *first, **last;
 	bool stop;
 	unsigned threads_count;
@@ -55,6 +55,7 @@ static void work(struct ex_loader *loader, bool hold, struct ex_load_report *rep
 		report->outcome = status == CAD_OK || status == CAD_ERR_NOT_FOUND ? EX_LOAD_FREED : EX_LOAD_FAILED;
 		return;
 	}
+
 	report->outcome = EX_LOAD_LOADED;
 	if (ex_engine_load(loader->engine, report->layer, report->expert, &report->loaded, &error) != CAD_OK) {
 		report->outcome = EX_LOAD_FAILED;
@@ -68,7 +69,8 @@ static void put(struct ex_loader *loader, struct ex_load_report *report)
 	loader->last = &report->next;
 }
 
-/* An order without its report would leave the placement service waiting for ever: no memory for these bytes ends the process. */
+/* An order without its report would leave the placement service waiting for ever: no memory for
+ * these bytes ends the process. */
 static struct ex_load_report *report_create(uint32_t layer, uint32_t expert)
 {
 	struct ex_load_report *report = calloc(1, sizeof *report);
@@ -82,6 +84,7 @@ static void *run(void *argument)
 {
 	struct ex_loader *loader = argument;
 	pthread_mutex_lock(&loader->lock);
+
 	while (!loader->stop) {
 		size_t index;
 		bool hold;
@@ -90,29 +93,38 @@ static void *run(void *argument)
 			continue;
 		}
 		pthread_mutex_unlock(&loader->lock);
-		struct ex_load_report *report = report_create((uint32_t)(index / loader->experts), (uint32_t)(index % loader->experts));
+		struct ex_load_report *report =
+			report_create((uint32_t)(index / loader->experts), (uint32_t)(index % loader->experts));
 		work(loader, hold, report);
 		pthread_mutex_lock(&loader->lock);
 		put(loader, report);
 		loader->busy[index] = false;
 		loader->running--;
-		pthread_cond_broadcast(&loader->work);   /* the expert may have a new wish */
+		pthread_cond_broadcast(&loader->work); /* the expert may have a new wish */
 		pthread_mutex_unlock(&loader->lock);
 		loader->changed(loader->context);
 		pthread_mutex_lock(&loader->lock);
 	}
+
 	pthread_mutex_unlock(&loader->lock);
 	return NULL;
 }
 
-enum cad_status ex_loader_create(struct ex_engine *engine, unsigned threads, void (*changed)(void *context), void *context, struct ex_loader **loader, struct cad_error *error)
+enum cad_status ex_loader_create(struct ex_engine *engine, unsigned threads, void (*changed)(void *context),
+	void *context, struct ex_loader **loader, struct cad_error *error)
 {
 	const struct cad_model_spec *spec = cad_model_spec(ex_engine_model(engine));
 	CAD_ASSERT(threads >= 1 && threads <= EX_LOADER_THREADS_MAX);
 	struct ex_loader *made = calloc(1, sizeof *made);
 	if (!made)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the loader");
-	*made = (struct ex_loader){ .engine = engine, .layers = spec->layers_count, .experts = spec->gate.experts, .changed = changed, .context = context };
+	*made = (struct ex_loader){
+		.engine = engine,
+		.layers = spec->layers_count,
+		.experts = spec->gate.experts,
+		.changed = changed,
+		.context = context,
+	};
 	made->last = &made->first;
 	pthread_mutex_init(&made->lock, NULL);
 	pthread_cond_init(&made->work, NULL);
@@ -123,14 +135,17 @@ enum cad_status ex_loader_create(struct ex_engine *engine, unsigned threads, voi
 		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory for the loader");
 	while (status == CAD_OK && made->threads_count < threads) {
 		if (pthread_create(&made->threads[made->threads_count], NULL, run, made) != 0)
-			status = cad_error_set(error, CAD_ERR_EXHAUSTED, "the system gives no thread for loading: see ulimit -u");
+			status = cad_error_set(
+				error, CAD_ERR_EXHAUSTED, "the system gives no thread for loading: see ulimit -u");
 		else
 			made->threads_count++;
 	}
+
 	if (status != CAD_OK) {
 		ex_loader_destroy(made);
 		return status;
 	}
+
 	*loader = made;
 	return CAD_OK;
 }
@@ -150,6 +165,7 @@ void ex_loader_destroy(struct ex_loader *loader)
 {
 	if (!loader)
 		return;
+
 	ex_loader_stop(loader);
 	struct ex_load_report *report;
 	while ((report = ex_loader_take(loader)))
@@ -165,13 +181,14 @@ void ex_loader_order(struct ex_loader *loader, uint32_t layer, uint32_t expert, 
 {
 	if (layer >= loader->layers || expert >= loader->experts) {
 		struct ex_load_report *report = report_create(layer, expert);
-		work(loader, true, report);   /* the engine says what is wrong with it */
+		work(loader, true, report); /* the engine says what is wrong with it */
 		pthread_mutex_lock(&loader->lock);
 		put(loader, report);
 		pthread_mutex_unlock(&loader->lock);
 		loader->changed(loader->context);
 		return;
 	}
+
 	pthread_mutex_lock(&loader->lock);
 	uint8_t *wish = &loader->wishes[(size_t)layer * loader->experts + expert];
 	loader->frees -= *wish == WISH_FREE;

@@ -14,30 +14,38 @@ struct entry {
 };
 
 struct slot {
-	_Atomic(struct entry *) entry;       /* NULL: not held */
-	bool busy;                           /* under the lock: somebody loads or frees it */
+	_Atomic(struct entry *) entry; /* NULL: not held */
+	bool busy;                     /* under the lock: somebody loads or frees it */
 };
 
 struct ex_store {
 	struct ex_store_options options;
 	const struct cad_model_spec *spec;
 	uint64_t expert_bytes;
-	struct slot *slots;                  /* [layers][experts] */
-	pthread_mutex_t lock;                /* of writers */
-	pthread_cond_t idle;                 /* some slot is no longer busy */
-	_Atomic uint64_t used_bytes;         /* written under the lock */
+	struct slot *slots;          /* [layers][experts] */
+	pthread_mutex_t lock;        /* of writers */
+	pthread_cond_t idle;         /* some slot is no longer busy */
+	_Atomic uint64_t used_bytes; /* written under the lock */
 	_Atomic uint32_t held;
-	/* The grace period. `now` counts removals; `reader` is its value when the present step began, 0 outside of steps. */
+	/* The grace period. `now` counts removals; `reader` is its value when the present step
+	 * began, 0 outside of steps. */
 	_Atomic uint64_t now, reader;
 };
 
-static size_t slots_count(const struct ex_store *store) { return (size_t)store->spec->layers_count * store->spec->gate.experts; }
+static size_t slots_count(const struct ex_store *store)
+{
+	return (size_t)store->spec->layers_count * store->spec->gate.experts;
+}
 
-static struct slot *slot_at(const struct ex_store *store, uint32_t layer, uint32_t expert) { return &store->slots[(size_t)layer * store->spec->gate.experts + expert]; }
+static struct slot *slot_at(const struct ex_store *store, uint32_t layer, uint32_t expert)
+{
+	return &store->slots[(size_t)layer * store->spec->gate.experts + expert];
+}
 
 static bool in_range(const struct ex_store *store, uint32_t layer, uint32_t expert)
 {
-	return layer < store->spec->layers_count && expert < store->spec->gate.experts && store->spec->layers[layer].moe;
+	return layer < store->spec->layers_count && expert < store->spec->gate.experts &&
+		store->spec->layers[layer].moe;
 }
 
 static struct kn_source source_of(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
@@ -51,14 +59,17 @@ static struct kn_source source_of(const struct cad_model *model, enum cad_role r
 	return source;
 }
 
-enum cad_status ex_store_create(const struct ex_store_options *options, struct ex_store **store, struct cad_error *error)
+enum cad_status ex_store_create(
+	const struct ex_store_options *options, struct ex_store **store, struct cad_error *error)
 {
 	const struct cad_model_spec *spec = cad_model_spec(options->model);
 	uint32_t layer = 0;
+
 	while (layer < spec->layers_count && !spec->layers[layer].moe)
 		layer++;
 	if (spec->gate.experts == 0 || layer == spec->layers_count)
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "model '%s' is dense: it has no experts to serve", cad_model_directory(options->model));
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "model '%s' is dense: it has no experts to serve",
+			cad_model_directory(options->model));
 	struct ex_store *made = calloc(1, sizeof *made);
 	if (!made)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the weight store");
@@ -70,10 +81,12 @@ enum cad_status ex_store_create(const struct ex_store_options *options, struct e
 		free(made);
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the weight store");
 	}
+
 	atomic_init(&made->now, 1);
 	pthread_mutex_init(&made->lock, NULL);
 	pthread_cond_init(&made->idle, NULL);
 	*store = made;
+
 	return CAD_OK;
 }
 
@@ -87,12 +100,14 @@ void ex_store_destroy(struct ex_store *store)
 {
 	if (!store)
 		return;
+
 	CAD_ASSERT(atomic_load(&store->reader) == 0);
 	for (size_t i = 0; i < slots_count(store); i++) {
 		struct entry *entry = atomic_load(&store->slots[i].entry);
 		if (entry)
 			entry_destroy(store, entry);
 	}
+
 	pthread_cond_destroy(&store->idle);
 	pthread_mutex_destroy(&store->lock);
 	free(store->slots);
@@ -100,25 +115,33 @@ void ex_store_destroy(struct ex_store *store)
 }
 
 /* Packs one expert; the slow part, without the lock. */
-static enum cad_status entry_create(struct ex_store *store, uint32_t layer, uint32_t expert, struct entry **entry, struct cad_error *error)
+static enum cad_status entry_create(
+	struct ex_store *store, uint32_t layer, uint32_t expert, struct entry **entry, struct cad_error *error)
 {
-	static const enum cad_role roles[6] = { CAD_ROLE_EXPERT_GATE, CAD_ROLE_EXPERT_UP, CAD_ROLE_EXPERT_DOWN, CAD_ROLE_EXPERT_GATE_BIAS, CAD_ROLE_EXPERT_UP_BIAS, CAD_ROLE_EXPERT_DOWN_BIAS };
+	static const enum cad_role roles[6] = { CAD_ROLE_EXPERT_GATE, CAD_ROLE_EXPERT_UP, CAD_ROLE_EXPERT_DOWN,
+		CAD_ROLE_EXPERT_GATE_BIAS, CAD_ROLE_EXPERT_UP_BIAS, CAD_ROLE_EXPERT_DOWN_BIAS };
 	const struct ex_store_options *options = &store->options;
 	struct kn_source source[6];
 	struct entry *made = calloc(1, sizeof *made);
+
 	if (!made)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for expert %u of layer %u", expert, layer);
+
 	for (int i = 0; i < 6; i++)
 		source[i] = source_of(options->model, roles[i], layer, expert);
-	enum cad_status status = options->device->ops->expert_create(options->device, &source[0], &source[1], &source[2], &source[3], &source[4], &source[5],
-	                                                             &store->spec->expert, options->weights, &made->expert);
+	enum cad_status status = options->device->ops->expert_create(options->device, &source[0], &source[1],
+		&source[2], &source[3], &source[4], &source[5], &store->spec->expert, options->weights, &made->expert);
 	if (status != CAD_OK) {
 		free(made);
-		return cad_error_set(error, status, "expert %u of layer %u: the device has no room for %llu bytes of weights", expert, layer, (unsigned long long)store->expert_bytes);
+		return cad_error_set(error, status,
+			"expert %u of layer %u: the device has no room for %llu bytes of weights", expert, layer,
+			(unsigned long long)store->expert_bytes);
 	}
+
 	made->loaded.bytes = store->expert_bytes;
 	cad_model_expert_checksum(options->model, layer, expert, made->loaded.checksum);
 	*entry = made;
+
 	return CAD_OK;
 }
 
@@ -141,19 +164,23 @@ static enum cad_status reserve(struct ex_store *store, uint32_t layer, uint32_t 
 {
 	uint64_t used = atomic_load(&store->used_bytes), most = store->options.memory_bytes;
 	if (most > 0 && (used > most || most - used < store->expert_bytes))
-		return cad_error_set(error, CAD_ERR_EXHAUSTED, "expert %u of layer %u needs %llu bytes, and %llu of %llu are taken: raise --memory", expert, layer,
-		                     (unsigned long long)store->expert_bytes, (unsigned long long)used, (unsigned long long)most);
+		return cad_error_set(error, CAD_ERR_EXHAUSTED,
+			"expert %u of layer %u needs %llu bytes, and %llu of %llu are taken: raise --memory", expert,
+			layer, (unsigned long long)store->expert_bytes, (unsigned long long)used,
+			(unsigned long long)most);
 	atomic_store(&store->used_bytes, used + store->expert_bytes);
 	return CAD_OK;
 }
 
 static void unreserve(struct ex_store *store) { atomic_fetch_sub(&store->used_bytes, store->expert_bytes); }
 
-enum cad_status ex_store_load(struct ex_store *store, uint32_t layer, uint32_t expert, struct ex_loaded *loaded, struct cad_error *error)
+enum cad_status ex_store_load(
+	struct ex_store *store, uint32_t layer, uint32_t expert, struct ex_loaded *loaded, struct cad_error *error)
 {
 	if (!in_range(store, layer, expert))
-		return cad_error_set(error, CAD_ERR_RANGE, "the model has no expert %u in layer %u (%u layers, %u experts each where there are any)", expert, layer,
-		                     store->spec->layers_count, store->spec->gate.experts);
+		return cad_error_set(error, CAD_ERR_RANGE,
+			"the model has no expert %u in layer %u (%u layers, %u experts each where there are any)",
+			expert, layer, store->spec->layers_count, store->spec->gate.experts);
 	struct slot *slot = slot_at(store, layer, expert);
 	pthread_mutex_lock(&store->lock);
 	slot_acquire(store, slot);
@@ -170,14 +197,17 @@ enum cad_status ex_store_load(struct ex_store *store, uint32_t layer, uint32_t e
 			unreserve(store);
 		}
 	}
+
 	if (status == CAD_OK)
 		*loaded = entry->loaded;
 	slot_release(store, slot);
 	pthread_mutex_unlock(&store->lock);
+
 	return status;
 }
 
-/* Until the reader is outside of steps, or in one that began after removal `removed`. A step takes milliseconds; polling is a control path's way. */
+/* Until the reader is outside of steps, or in one that began after removal `removed`. A step takes
+ * milliseconds; polling is a control path's way. */
 static void wait_for_reader(struct ex_store *store, uint64_t removed)
 {
 	for (;;) {
@@ -192,6 +222,7 @@ enum cad_status ex_store_free(struct ex_store *store, uint32_t layer, uint32_t e
 {
 	if (!in_range(store, layer, expert))
 		return CAD_ERR_NOT_FOUND;
+
 	struct slot *slot = slot_at(store, layer, expert);
 	pthread_mutex_lock(&store->lock);
 	slot_acquire(store, slot);
@@ -202,11 +233,13 @@ enum cad_status ex_store_free(struct ex_store *store, uint32_t layer, uint32_t e
 		wait_for_reader(store, removed);
 		entry_destroy(store, entry);
 	}
+
 	pthread_mutex_lock(&store->lock);
 	if (entry) {
 		unreserve(store);
 		atomic_fetch_sub(&store->held, 1);
 	}
+
 	slot_release(store, slot);
 	pthread_mutex_unlock(&store->lock);
 	return entry ? CAD_OK : CAD_ERR_NOT_FOUND;
@@ -222,8 +255,9 @@ uint32_t ex_store_count(const struct ex_store *store) { return atomic_load(&stor
 uint64_t ex_store_expert_bytes(const struct ex_store *store) { return store->expert_bytes; }
 
 /*
- * All of this is sequentially consistent. Either the writer's look at `reader` comes before this store, then its removal came before every find of this
- * step, which therefore misses the expert; or it comes after, and the writer waits.
+ * All of this is sequentially consistent. Either the writer's look at `reader` comes before this
+ * store, then its removal came before every find of this step, which therefore misses the expert;
+ * or it comes after, and the writer waits.
  */
 void ex_store_enter(struct ex_store *store)
 {

@@ -1,9 +1,11 @@
 /*
  * The experts that this node holds, packed, by (layer, expert).
  *
- * One thread reads (the one that runs steps), any number of threads load and free meanwhile. The reader takes no lock: it brackets each step with
- * ex_store_enter and ex_store_leave, and what ex_store_find gave it in between stays until it leaves. A writer first makes an expert unreachable, then
- * waits until the reader has left every step that may have seen it, then frees (the grace period of RCU, for one reader).
+ * One thread reads (the one that runs steps), any number of threads load and free meanwhile. The
+ * reader takes no lock: it brackets each step with ex_store_enter and ex_store_leave, and what
+ * ex_store_find gave it in between stays until it leaves. A writer first makes an expert
+ * unreachable, then waits until the reader has left every step that may have seen it, then frees
+ * (the grace period of RCU, for one reader).
  *
  * Model and device are borrowed until destroy. Only load allocates; load and free block.
  */
@@ -19,21 +21,24 @@ struct ex_store_options {
 	const struct cad_model *model;
 	struct kn_device *device;
 	enum kn_weights weights;
-	uint64_t memory_bytes;               /* 0: no bound */
+	uint64_t memory_bytes; /* 0: no bound */
 };
 
 /* How one expert was loaded. */
 struct ex_loaded {
-	uint64_t bytes;                      /* packed */
-	char checksum[33];                   /* cad_model_expert_checksum */
+	uint64_t bytes;    /* packed */
+	char checksum[33]; /* cad_model_expert_checksum */
 };
 
-CAD_MUST_USE enum cad_status ex_store_create(const struct ex_store_options *options, struct ex_store **store, struct cad_error *error);
+CAD_MUST_USE enum cad_status ex_store_create(
+	const struct ex_store_options *options, struct ex_store **store, struct cad_error *error);
 /* No reader and no writer may be left. NULL is allowed. */
 void ex_store_destroy(struct ex_store *store);
 
-/* Loading what is held is OK. CAD_ERR_RANGE: the model has no such expert. CAD_ERR_EXHAUSTED: it does not fit into memory_bytes. */
-CAD_MUST_USE enum cad_status ex_store_load(struct ex_store *store, uint32_t layer, uint32_t expert, struct ex_loaded *loaded, struct cad_error *error);
+/* Loading what is held is OK. CAD_ERR_RANGE: the model has no such expert. CAD_ERR_EXHAUSTED: it
+ * does not fit into memory_bytes. */
+CAD_MUST_USE enum cad_status ex_store_load(
+	struct ex_store *store, uint32_t layer, uint32_t expert, struct ex_loaded *loaded, struct cad_error *error);
 /* CAD_ERR_NOT_FOUND: not held. */
 CAD_MUST_USE enum cad_status ex_store_free(struct ex_store *store, uint32_t layer, uint32_t expert);
 

@@ -1,9 +1,12 @@
 /*
- * Attention: which thread walks which pages for which queries. The arithmetic of a page is the form's (attend_page).
+ * Attention: which thread walks which pages for which queries. The arithmetic of a page is the
+ * form's (attend_page).
  *
- * Rows that stand together and share a page table (the tokens of one sequence in a prefill chunk) and the query heads that share a KV head form
- * one list of queries, which is cut into blocks of up to 48. A block walks its chunks in ascending order. When there are too few blocks for the
- * threads (decode of a few long sequences), every chunk of a block is a job of its own, and a second run merges them: the same steps, the same bits.
+ * Rows that stand together and share a page table (the tokens of one sequence in a prefill chunk)
+ * and the query heads that share a KV head form one list of queries, which is cut into blocks of up
+ * to 48. A block walks its chunks in ascending order. When there are too few blocks for the threads
+ * (decode of a few long sequences), every chunk of a block is a job of its own, and a second run
+ * merges them: the same steps, the same bits.
  */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/exp.h"
@@ -11,11 +14,13 @@
 struct attend_run {
 	const struct kn_attend *a;
 	const struct kn_form *form;
-	size_t group;                /* query heads of a KV head */
-	size_t blocks;               /* over all sequences, of one KV head */
-	size_t chunk_first, chunks;  /* of the whole call */
-	size_t queries_max;          /* of a block */
-	float *parts;                /* [blocks * kv_heads][chunks][queries_max]: m, l, out[value_size]; NULL: chunks are not split */
+	size_t group;               /* query heads of a KV head */
+	size_t blocks;              /* over all sequences, of one KV head */
+	size_t chunk_first, chunks; /* of the whole call */
+	size_t queries_max;         /* of a block */
+	/* [blocks * kv_heads][chunks][queries_max]: m, l, out[value_size]; NULL: chunks are not
+	 * split */
+	float *parts;
 };
 
 static size_t part_floats(const struct attend_run *run) { return 2 + run->a->kv->value_size; }
@@ -29,7 +34,8 @@ static size_t rows_together(const struct kn_attend *a, size_t row)
 	return end - row;
 }
 
-/* A block's place: queries first .. first + count - 1 of the rows that start at `row`; query i is row i / group, head i % group. */
+/* A block's place: queries first .. first + count - 1 of the rows that start at `row`; query i is
+ * row i / group, head i % group. */
 struct place {
 	size_t row, first, count, kv_head;
 };
@@ -39,10 +45,12 @@ static struct place place_find(const struct attend_run *run, size_t job)
 	struct place place = { .kv_head = job / run->blocks };
 	size_t block = job % run->blocks;
 	for (;;) {
-		size_t rows = rows_together(run->a, place.row), queries = rows * run->group, blocks = (queries + KN_ATTEND_QUERIES - 1) / KN_ATTEND_QUERIES;
+		size_t rows = rows_together(run->a, place.row), queries = rows * run->group,
+		       blocks = (queries + KN_ATTEND_QUERIES - 1) / KN_ATTEND_QUERIES;
 		if (block < blocks) {
 			place.first = block * KN_ATTEND_QUERIES;
-			place.count = queries - place.first < KN_ATTEND_QUERIES ? queries - place.first : KN_ATTEND_QUERIES;
+			place.count =
+				queries - place.first < KN_ATTEND_QUERIES ? queries - place.first : KN_ATTEND_QUERIES;
 			return place;
 		}
 		block -= blocks;
@@ -50,8 +58,14 @@ static struct place place_find(const struct attend_run *run, size_t job)
 	}
 }
 
-static size_t query_row(const struct attend_run *run, const struct place *place, size_t i) { return place->row + (place->first + i) / run->group; }
-static size_t query_head(const struct attend_run *run, const struct place *place, size_t i) { return place->kv_head * run->group + (place->first + i) % run->group; }
+static size_t query_row(const struct attend_run *run, const struct place *place, size_t i)
+{
+	return place->row + (place->first + i) / run->group;
+}
+static size_t query_head(const struct attend_run *run, const struct place *place, size_t i)
+{
+	return place->kv_head * run->group + (place->first + i) % run->group;
+}
 
 static void block_load(const struct attend_run *run, const struct place *place, struct kn_attend_block *b)
 {
@@ -70,7 +84,9 @@ static void block_load(const struct attend_run *run, const struct place *place, 
 	}
 }
 
-struct span { size_t begin, end; };
+struct span {
+	size_t begin, end;
+};
 
 static struct span block_keys(const struct kn_attend_block *b)
 {
@@ -82,28 +98,37 @@ static struct span block_keys(const struct kn_attend_block *b)
 	return keys;
 }
 
-static void block_chunk(const struct attend_run *run, const struct place *place, struct kn_attend_block *b, size_t chunk)
+static void block_chunk(
+	const struct attend_run *run, const struct place *place, struct kn_attend_block *b, size_t chunk)
 {
 	const struct kn_kv *kv = run->a->kv;
 	const uint32_t *table = run->a->tables[place->row];
 	struct span keys = block_keys(b);
 	size_t begin = chunk * KN_CHUNK_KEYS, end = begin + KN_CHUNK_KEYS;
+
 	begin = begin > keys.begin ? begin : keys.begin / KN_PAGE_KEYS * KN_PAGE_KEYS;
 	end = end < keys.end ? end : keys.end;
+
 	for (size_t i = 0; i < b->count; i++) {
 		b->m[i] = -INFINITY;
 		b->l[i] = 0.0f;
-		memset(b->out[i], 0, kn_round_up(b->value_size, 32) * sizeof *b->out[i]);   /* forms work on 32 elements at a time */
+		/* forms work on 32 elements at a time */
+		memset(b->out[i], 0, kn_round_up(b->value_size, 32) * sizeof *b->out[i]);
 	}
-	size_t k_offset = place->kv_head * kv->key_size * KN_PAGE_KEYS, v_offset = (kv->kv_heads * kv->key_size + place->kv_head * kv->value_size) * KN_PAGE_KEYS;
+
+	size_t k_offset = place->kv_head * kv->key_size * KN_PAGE_KEYS,
+	       v_offset = (kv->kv_heads * kv->key_size + place->kv_head * kv->value_size) * KN_PAGE_KEYS;
 	for (size_t key = begin; key < end; key += KN_PAGE_KEYS) {
 		const float *page = kn_kv_page(kv, run->a->layer, table[key / KN_PAGE_KEYS]);
-		const float *next = key + KN_PAGE_KEYS < keys.end ? kn_kv_page(kv, run->a->layer, table[key / KN_PAGE_KEYS + 1]) : page;
+		const float *next = key + KN_PAGE_KEYS < keys.end
+			? kn_kv_page(kv, run->a->layer, table[key / KN_PAGE_KEYS + 1])
+			: page;
 		run->form->attend_page(b, page + k_offset, page + v_offset, (uint32_t)key, next + k_offset);
 	}
 }
 
-/* l = fma(l, a, lc * b), out = fma(out, a, outc * b) with a = exp(m - m'), b = exp(mc - m'). Sizes are multiples of 4. */
+/* l = fma(l, a, lc * b), out = fma(out, a, outc * b) with a = exp(m - m'), b = exp(mc - m'). Sizes
+ * are multiples of 4. */
 static void merge(float *m, float *l, float *out, float mc, float lc, const float *outc, size_t size)
 {
 	float m_new = mc > *m ? mc : *m, fade = kn_exp_1(*m - m_new), gain = kn_exp_1(mc - m_new);
@@ -116,11 +141,13 @@ static void merge(float *m, float *l, float *out, float mc, float lc, const floa
 }
 
 /* The sink, the division, and out to the row. */
-static void query_finish(const struct attend_run *run, const struct place *place, size_t i, float m, float l, float *sum)
+static void query_finish(
+	const struct attend_run *run, const struct place *place, size_t i, float m, float l, float *sum)
 {
 	static const float nothing[CAD_HEAD_SIZE_MAX];
 	const struct kn_attend *a = run->a;
 	size_t size = a->kv->value_size, head = query_head(run, place, i);
+
 	if (a->sinks)
 		merge(&m, &l, sum, a->sinks[head], 1.0f, nothing, size);
 	float *out = a->out + query_row(run, place, i) * a->ldo + head * size;
@@ -140,17 +167,21 @@ static void block_job(void *context, size_t job, unsigned thread)
 {
 	(void)thread;
 	const struct attend_run *run = context;
-	/* Backwards: the last rows of a prompt see the most keys, and what is long should start early. */
+
+	/* Backwards: the last rows of a prompt see the most keys, and what is long should start
+	 * early. */
 	struct place place = place_find(run, run->blocks * run->a->kv->kv_heads - 1 - job);
 	struct kn_attend_block b;
 	float m[KN_ATTEND_QUERIES], l[KN_ATTEND_QUERIES], out[KN_ATTEND_QUERIES][CAD_HEAD_SIZE_MAX];
 	size_t size = run->a->kv->value_size;
 	block_load(run, &place, &b);
+
 	for (size_t i = 0; i < b.count; i++) {
 		m[i] = -INFINITY;
 		l[i] = 0.0f;
 		memset(out[i], 0, size * sizeof *out[i]);
 	}
+
 	struct span keys = block_keys(&b);
 	for (size_t chunk = keys.begin / KN_CHUNK_KEYS; chunk * KN_CHUNK_KEYS < keys.end; chunk++) {
 		block_chunk(run, &place, &b, chunk);
@@ -158,6 +189,7 @@ static void block_job(void *context, size_t job, unsigned thread)
 			if (query_meets(&b, i, chunk))
 				merge(&m[i], &l[i], out[i], b.m[i], b.l[i], b.out[i], size);
 	}
+
 	for (size_t i = 0; i < b.count; i++)
 		query_finish(run, &place, i, m[i], l[i], out[i]);
 }
@@ -194,7 +226,8 @@ static void merge_job(void *context, size_t job, unsigned thread)
 	for (size_t i = 0; i < place.count; i++) {
 		size_t row = query_row(run, &place, i);
 		float m = -INFINITY, l = 0.0f, out[CAD_HEAD_SIZE_MAX] = { 0 };
-		for (size_t chunk = run->a->begin[row] / KN_CHUNK_KEYS; chunk * KN_CHUNK_KEYS < run->a->end[row]; chunk++) {
+		for (size_t chunk = run->a->begin[row] / KN_CHUNK_KEYS; chunk * KN_CHUNK_KEYS < run->a->end[row];
+			chunk++) {
 			const float *part = part_of(run, job, chunk - run->chunk_first) + i * part_floats(run);
 			merge(&m, &l, out, part[0], part[1], part + 2, run->a->kv->value_size);
 		}
@@ -205,7 +238,8 @@ static void merge_job(void *context, size_t job, unsigned thread)
 static void attend_check(const struct kn_attend *a)
 {
 	const struct kn_kv *kv = a->kv;
-	CAD_ASSERT(kv->key_size % 4 == 0 && kv->value_size % 4 == 0 && kv->key_size <= CAD_HEAD_SIZE_MAX && kv->value_size <= CAD_HEAD_SIZE_MAX);
+	CAD_ASSERT(kv->key_size % 4 == 0 && kv->value_size % 4 == 0 && kv->key_size <= CAD_HEAD_SIZE_MAX &&
+		kv->value_size <= CAD_HEAD_SIZE_MAX);
 	CAD_ASSERT(kv->kv_heads > 0 && a->heads % kv->kv_heads == 0 && a->layer < kv->layers);
 	for (size_t r = 0; r < a->rows; r++)
 		CAD_ASSERT(a->begin[r] < a->end[r]);
@@ -220,18 +254,22 @@ void kn_cpu_attend(struct kn_queue *queue, const struct kn_attend *a)
 	struct attend_run run = { .a = a, .form = cpu->form, .group = a->heads / a->kv->kv_heads };
 	size_t chunk_end = 0;
 	run.chunk_first = SIZE_MAX;
+
 	for (size_t row = 0, rows; row < a->rows; row += rows) {
 		rows = rows_together(a, row);
 		size_t queries = rows * run.group;
 		run.blocks += (queries + KN_ATTEND_QUERIES - 1) / KN_ATTEND_QUERIES;
 		run.queries_max = queries > run.queries_max ? queries : run.queries_max;
 	}
+
 	run.queries_max = run.queries_max < KN_ATTEND_QUERIES ? run.queries_max : KN_ATTEND_QUERIES;
+
 	for (size_t r = 0; r < a->rows; r++) {
 		size_t first = a->begin[r] / KN_CHUNK_KEYS, end = (a->end[r] + KN_CHUNK_KEYS - 1) / KN_CHUNK_KEYS;
 		run.chunk_first = first < run.chunk_first ? first : run.chunk_first;
 		chunk_end = end > chunk_end ? end : chunk_end;
 	}
+
 	run.chunks = chunk_end - run.chunk_first;
 	size_t jobs = run.blocks * a->kv->kv_heads, threads = kn_pool_threads(cpu->pool);
 	size_t parts_bytes = jobs * run.chunks * run.queries_max * part_floats(&run) * sizeof(float);
@@ -255,8 +293,11 @@ static void kv_write_job(void *context, size_t job, unsigned thread)
 	const struct kv_run *run = context;
 	const struct kn_kv_write *a = run->a;
 	const struct kn_kv *kv = a->kv;
-	size_t begin = kn_cpu_range_begin(a->rows, run->jobs, job), end = kn_cpu_range_begin(a->rows, run->jobs, job + 1);
-	/* heads outside: the rows of a prompt then fill one head's page while it is in the first cache */
+	size_t begin = kn_cpu_range_begin(a->rows, run->jobs, job),
+	       end = kn_cpu_range_begin(a->rows, run->jobs, job + 1);
+
+	/* heads outside: the rows of a prompt then fill one head's page while it is in the first
+	 * cache */
 	for (size_t h = 0; h < kv->kv_heads; h++)
 		for (size_t r = begin; r < end; r++) {
 			size_t position = (size_t)a->positions[r], slot = position % KN_PAGE_KEYS;
@@ -264,7 +305,8 @@ static void kv_write_job(void *context, size_t job, unsigned thread)
 			float *k = page + h * kv->key_size * KN_PAGE_KEYS + slot;
 			for (size_t d = 0; d < kv->key_size; d++)
 				k[d * KN_PAGE_KEYS] = a->k[r * a->ldk + h * kv->key_size + d];
-			float *v = page + kv->kv_heads * kv->key_size * KN_PAGE_KEYS + (h * KN_PAGE_KEYS + slot) * kv->value_size;
+			float *v = page + kv->kv_heads * kv->key_size * KN_PAGE_KEYS +
+				(h * KN_PAGE_KEYS + slot) * kv->value_size;
 			memcpy(v, a->v + r * a->ldv + h * kv->value_size, kv->value_size * sizeof *v);
 		}
 }
@@ -274,6 +316,8 @@ void kn_cpu_kv_write(struct kn_queue *queue, const struct kn_kv_write *a)
 	enum { FLOATS_PER_ELEMENT = 4 };
 	struct kn_cpu_queue *cpu = kn_cpu_queue(queue);
 	CAD_ASSERT(a->layer < a->kv->layers);
-	struct kv_run run = { a, kn_cpu_ranges(cpu, a->rows, a->kv->kv_heads * (a->kv->key_size + a->kv->value_size) * FLOATS_PER_ELEMENT) };
+	struct kv_run run = { a,
+		kn_cpu_ranges(
+			cpu, a->rows, a->kv->kv_heads * (a->kv->key_size + a->kv->value_size) * FLOATS_PER_ELEMENT) };
 	kn_pool_for(cpu->pool, run.jobs, kv_write_job, &run);
 }

@@ -1,9 +1,14 @@
 /*
- * One page for a block of queries, tile by tile: what avx2_attend.c and avx512_attend.c share. The includer defines, before it includes this:
- *   page_scores(b, query, count, k, v, s)               s[r] = 32 sums of products of queries query .. query + count - 1, not scaled; may fetch v ahead
+ * One page for a block of queries, tile by tile: what avx2_attend.c and avx512_attend.c share. The
+ * includer defines, before it includes this:
+ *   page_scores(b, query, count, k, v, s)               s[r] = 32 sums of products of queries query
+ *                                                       .. query + count - 1, not scaled; may fetch
+ *                                                       v ahead
  *   row_softmax(s, lo, hi, scale, &m, &l, p)            -> alpha; p[j] of the keys lo .. hi - 1
- *   page_values(b, query, count, v, lo, hi, p, alpha, next)   out = out * alpha, then the chain over keys lo .. hi - 1; may fetch next ahead
- * Rows of a tile need not see the same keys: the keys that all see go through the tile, what stands before and after goes row by row, ascending.
+ *   page_values(b, query, count, v, lo, hi, p, alpha, next)   out = out * alpha, then the chain
+ *       over keys lo .. hi - 1; may fetch next ahead
+ * Rows of a tile need not see the same keys: the keys that all see go through the tile, what stands
+ * before and after goes row by row, ascending.
  */
 #ifndef CADRE_KERNELS_CPU_ATTEND_PAGE_H
 #define CADRE_KERNELS_CPU_ATTEND_PAGE_H
@@ -14,16 +19,19 @@ struct attend_tile {
 	size_t lo[KN_ATTEND_TILE], hi[KN_ATTEND_TILE];
 };
 
-static inline void attend_tile_rows(struct kn_attend_block *b, size_t query, struct attend_tile *t, size_t r, const float *v, size_t lo, size_t hi, const float *next)
+static inline void attend_tile_rows(struct kn_attend_block *b, size_t query, struct attend_tile *t, size_t r,
+	const float *v, size_t lo, size_t hi, const float *next)
 {
 	page_values(b, query + r, 1, v, lo, hi, &t->p[r], &t->alpha[r], next);
 	t->alpha[r] = 1.0f;
 }
 
-static inline void attend_page_tile(struct kn_attend_block *b, size_t query, size_t count, const float *k, const float *v, uint32_t first, const float *next)
+static inline void attend_page_tile(struct kn_attend_block *b, size_t query, size_t count, const float *k,
+	const float *v, uint32_t first, const float *next)
 {
 	struct attend_tile t;
 	size_t lo = 0, hi = KN_PAGE_KEYS, meet = 0;
+
 	for (size_t r = 0; r < count; r++) {
 		uint32_t begin = b->begin[query + r], end = b->end[query + r];
 		t.lo[r] = begin > first ? begin - first : 0;
@@ -32,21 +40,25 @@ static inline void attend_page_tile(struct kn_attend_block *b, size_t query, siz
 		lo = t.lo[r] > lo ? t.lo[r] : lo;
 		hi = t.hi[r] < hi ? t.hi[r] : hi;
 	}
+
 	if (meet == 0)
 		return;
 	page_scores(b, query, count, k, v, t.s);
 	for (size_t r = 0; r < count; r++)
 		if (t.lo[r] < t.hi[r])
-			t.alpha[r] = row_softmax(t.s[r], t.lo[r], t.hi[r], b->scale, &b->m[query + r], &b->l[query + r], t.p[r]);
+			t.alpha[r] = row_softmax(
+				t.s[r], t.lo[r], t.hi[r], b->scale, &b->m[query + r], &b->l[query + r], t.p[r]);
 	bool together = meet == count && lo < hi;
 	for (size_t r = 0; r < count; r++) {
 		size_t end = together ? lo : t.hi[r];
 		if (t.lo[r] < end)
 			attend_tile_rows(b, query, &t, r, v, t.lo[r], end, next);
 	}
+
 	if (!together)
 		return;
 	page_values(b, query, count, v, lo, hi, t.p, t.alpha, next);
+
 	for (size_t r = 0; r < count; r++) {
 		t.alpha[r] = 1.0f;
 		if (hi < t.hi[r])
@@ -54,7 +66,8 @@ static inline void attend_page_tile(struct kn_attend_block *b, size_t query, siz
 	}
 }
 
-static inline void attend_page_block(struct kn_attend_block *b, const float *k, const float *v, uint32_t first, const float *next)
+static inline void attend_page_block(
+	struct kn_attend_block *b, const float *k, const float *v, uint32_t first, const float *next)
 {
 	for (size_t query = 0; query < b->count; query += KN_ATTEND_TILE) {
 		size_t count = b->count - query < KN_ATTEND_TILE ? b->count - query : KN_ATTEND_TILE;

@@ -1,34 +1,39 @@
-/* Attention over one page: four registers hold the 32 keys of a score, or 32 elements of a value; a tile of six goes as three and three. */
+/* Attention over one page: four registers hold the 32 keys of a score, or 32 elements of a value; a
+ * tile of six goes as three and three. */
 #include "kernels/cpu/exp.h"
 #include "kernels/cpu/forms.h"
 #include "kernels/cpu/tile.h"
 
 enum { HALF = KN_ATTEND_TILE / 2 };
 
-KN_TILE void tile_scores(const size_t mr, const float *q, size_t size, const float *k, const float *v, float s[][KN_PAGE_KEYS])
+KN_TILE void tile_scores(
+	const size_t mr, const float *q, size_t size, const float *k, const float *v, float s[][KN_PAGE_KEYS])
 {
 	__m256 acc[HALF][4];
-	KN_UNROLL for (size_t r = 0; r < mr; r++)
-		KN_UNROLL for (size_t i = 0; i < 4; i++)
+	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
+		KN_UNROLL_FOR (size_t i = 0; i < 4; i++)
 			acc[r][i] = _mm256_setzero_ps();
+
 	for (size_t d = 0; d < size; d++) {
 		_mm_prefetch((const char *)(v + d * KN_PAGE_KEYS), _MM_HINT_T0);
 		_mm_prefetch((const char *)(v + d * KN_PAGE_KEYS + 16), _MM_HINT_T0);
 		__m256 x[HALF];
-		KN_UNROLL for (size_t r = 0; r < mr; r++)
+		KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 			x[r] = _mm256_set1_ps(q[d * KN_ATTEND_TILE + r]);
-		KN_UNROLL for (size_t i = 0; i < 4; i++) {
+		KN_UNROLL_FOR (size_t i = 0; i < 4; i++) {
 			__m256 in = _mm256_loadu_ps(k + d * KN_PAGE_KEYS + i * 8);
-			KN_UNROLL for (size_t r = 0; r < mr; r++)
+			KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 				acc[r][i] = _mm256_fmadd_ps(x[r], in, acc[r][i]);
 		}
 	}
-	KN_UNROLL for (size_t r = 0; r < mr; r++)
-		KN_UNROLL for (size_t i = 0; i < 4; i++)
+
+	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
+		KN_UNROLL_FOR (size_t i = 0; i < 4; i++)
 			_mm256_store_ps(s[r] + i * 8, acc[r][i]);
 }
 
-static void page_scores(struct kn_attend_block *b, size_t query, size_t count, const float *k, const float *v, float s[][KN_PAGE_KEYS])
+static void page_scores(
+	struct kn_attend_block *b, size_t query, size_t count, const float *k, const float *v, float s[][KN_PAGE_KEYS])
 {
 	for (size_t r = 0; r < count; r += HALF) {
 		const float *q = kn_attend_q(b, query + r, 0);
@@ -40,16 +45,22 @@ static void page_scores(struct kn_attend_block *b, size_t query, size_t count, c
 	}
 }
 
-static float row_softmax(const float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale, float *m, float *l, float p[KN_PAGE_KEYS])
+static float row_softmax(
+	const float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale, float *m, float *l, float p[KN_PAGE_KEYS])
 {
 	const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
 	__m256 in[4], keep[4], out[4];
+
 	for (int i = 0; i < 4; i++) {
-		__m256i from = _mm256_cmpgt_epi32(_mm256_add_epi32(lanes, _mm256_set1_epi32(8 * i + 1)), _mm256_set1_epi32((int)lo));
-		__m256i to = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)hi), _mm256_add_epi32(lanes, _mm256_set1_epi32(8 * i)));
+		__m256i from = _mm256_cmpgt_epi32(
+			_mm256_add_epi32(lanes, _mm256_set1_epi32(8 * i + 1)), _mm256_set1_epi32((int)lo));
+		__m256i to = _mm256_cmpgt_epi32(
+			_mm256_set1_epi32((int)hi), _mm256_add_epi32(lanes, _mm256_set1_epi32(8 * i)));
 		keep[i] = _mm256_castsi256_ps(_mm256_and_si256(from, to));
-		in[i] = _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), _mm256_mul_ps(_mm256_load_ps(s + 8 * i), _mm256_set1_ps(scale)), keep[i]);
+		in[i] = _mm256_blendv_ps(_mm256_set1_ps(-INFINITY),
+			_mm256_mul_ps(_mm256_load_ps(s + 8 * i), _mm256_set1_ps(scale)), keep[i]);
 	}
+
 	__m256 most8 = _mm256_max_ps(_mm256_max_ps(in[0], in[1]), _mm256_max_ps(in[2], in[3]));
 	__m128 most4 = _mm_max_ps(_mm256_castps256_ps128(most8), _mm256_extractf128_ps(most8, 1));
 	most4 = _mm_max_ps(most4, _mm_movehl_ps(most4, most4));
@@ -58,45 +69,54 @@ static float row_softmax(const float s[KN_PAGE_KEYS], size_t lo, size_t hi, floa
 		out[i] = _mm256_and_ps(keep[i], kn_exp_8(_mm256_sub_ps(in[i], _mm256_set1_ps(m_new))));
 		_mm256_store_ps(p + 8 * i, out[i]);
 	}
+
 	float alpha = kn_exp_1(*m - m_new);
+
 	/* hadd leaves the pairs of both halves interleaved; the permutation puts them in order */
 	__m256 low = _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_hadd_ps(out[0], out[1])), 0xd8));
 	__m256 high = _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_hadd_ps(out[2], out[3])), 0xd8));
 	*l = fmaf(*l, alpha, kn_sum_halves_16(low, high));
 	*m = m_new;
+
 	return alpha;
 }
 
 /* Elements d .. d + 31 of the values of mr queries; a value that ends inside is read through masks. */
-KN_TILE void tile_values(const size_t mr, const bool whole, float *out, size_t d, const float *v, size_t size, size_t lo, size_t hi, float p[][KN_PAGE_KEYS],
-                         const float *alpha, const float *next)
+KN_TILE void tile_values(const size_t mr, const bool whole, float *out, size_t d, const float *v, size_t size,
+	size_t lo, size_t hi, float p[][KN_PAGE_KEYS], const float *alpha, const float *next)
 {
 	__m256 acc[HALF][4];
 	__m256i has[4];
-	KN_UNROLL for (size_t i = 0; i < 4; i++)
-		has[i] = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(size - d)), _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * (int)i)));
-	KN_UNROLL for (size_t r = 0; r < mr; r++)
-		KN_UNROLL for (size_t i = 0; i < 4; i++)
-			acc[r][i] = _mm256_mul_ps(_mm256_loadu_ps(out + r * CAD_HEAD_SIZE_MAX + d + i * 8), _mm256_set1_ps(alpha[r]));
+
+	KN_UNROLL_FOR (size_t i = 0; i < 4; i++)
+		has[i] = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(size - d)),
+			_mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * (int)i)));
+	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
+		KN_UNROLL_FOR (size_t i = 0; i < 4; i++)
+			acc[r][i] = _mm256_mul_ps(
+				_mm256_loadu_ps(out + r * CAD_HEAD_SIZE_MAX + d + i * 8), _mm256_set1_ps(alpha[r]));
+
 	for (size_t j = lo; j < hi; j++) {
 		const float *in = v + j * size + d;
 		_mm_prefetch((const char *)(next + d * KN_PAGE_KEYS + j * 32), _MM_HINT_T0);
 		_mm_prefetch((const char *)(next + d * KN_PAGE_KEYS + j * 32 + 16), _MM_HINT_T0);
 		__m256 w[HALF];
-		KN_UNROLL for (size_t r = 0; r < mr; r++)
+		KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 			w[r] = _mm256_set1_ps(p[r][j]);
-		KN_UNROLL for (size_t i = 0; i < 4; i++) {
+		KN_UNROLL_FOR (size_t i = 0; i < 4; i++) {
 			__m256 value = whole ? _mm256_loadu_ps(in + i * 8) : _mm256_maskload_ps(in + i * 8, has[i]);
-			KN_UNROLL for (size_t r = 0; r < mr; r++)
+			KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 				acc[r][i] = _mm256_fmadd_ps(w[r], value, acc[r][i]);
 		}
 	}
-	KN_UNROLL for (size_t r = 0; r < mr; r++)
-		KN_UNROLL for (size_t i = 0; i < 4; i++)
+
+	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
+		KN_UNROLL_FOR (size_t i = 0; i < 4; i++)
 			_mm256_storeu_ps(out + r * CAD_HEAD_SIZE_MAX + d + i * 8, acc[r][i]);
 }
 
-KN_TILE void tile_values_all(const size_t mr, float *out, const float *v, size_t size, size_t lo, size_t hi, float p[][KN_PAGE_KEYS], const float *alpha, const float *next)
+KN_TILE void tile_values_all(const size_t mr, float *out, const float *v, size_t size, size_t lo, size_t hi,
+	float p[][KN_PAGE_KEYS], const float *alpha, const float *next)
 {
 	size_t d = 0;
 	for (; d + 32 <= size; d += 32)
@@ -105,8 +125,8 @@ KN_TILE void tile_values_all(const size_t mr, float *out, const float *v, size_t
 		tile_values(mr, false, out, d, v, size, lo, hi, p, alpha, next);
 }
 
-static void page_values(struct kn_attend_block *b, size_t query, size_t count, const float *v, size_t lo, size_t hi, float p[][KN_PAGE_KEYS], const float *alpha,
-                        const float *next)
+static void page_values(struct kn_attend_block *b, size_t query, size_t count, const float *v, size_t lo, size_t hi,
+	float p[][KN_PAGE_KEYS], const float *alpha, const float *next)
 {
 	for (size_t r = 0; r < count; r += HALF)
 		switch (count - r) {
@@ -118,4 +138,7 @@ static void page_values(struct kn_attend_block *b, size_t query, size_t count, c
 
 #include "kernels/cpu/attend_page.h"
 
-void kn_avx2_attend_page(struct kn_attend_block *b, const float *k, const float *v, uint32_t first, const float *next) { attend_page_block(b, k, v, first, next); }
+void kn_avx2_attend_page(struct kn_attend_block *b, const float *k, const float *v, uint32_t first, const float *next)
+{
+	attend_page_block(b, k, v, first, next);
+}

@@ -1,74 +1,84 @@
-/* GEMM and activations in AVX2 and FMA: half a line of weights (8 columns) is one register, 8 columns of one row one accumulator. */
+/* GEMM and activations in AVX2 and FMA: half a line of weights (8 columns) is one register, 8
+ * columns of one row one accumulator. */
 #include "kernels/cpu/exp.h"
 #include "kernels/cpu/gemm_nest.h"
 
-enum { ROWS = 6, STRIDE = 8 };   /* 6 rows x 2 half lines: 12 accumulators */
+enum { ROWS = 6, STRIDE = 8 }; /* 6 rows x 2 half lines: 12 accumulators */
 
 /* One of two values of k of half a line of weights as f32 */
 KN_TILE __m256 widen_even(const bool bf16, const uint8_t *at)
 {
-	return bf16 ? _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_load_si256((const __m256i *)at), 16)) : _mm256_load_ps((const float *)at);
+	return bf16 ? _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_load_si256((const __m256i *)at), 16))
+		    : _mm256_load_ps((const float *)at);
 }
 KN_TILE __m256 widen_odd(const bool bf16, const uint8_t *at)
 {
-	return bf16 ? _mm256_castsi256_ps(_mm256_and_si256(_mm256_load_si256((const __m256i *)at), _mm256_set1_epi32((int)0xffff0000)))
-	            : _mm256_load_ps((const float *)(at + 256));
+	return bf16 ? _mm256_castsi256_ps(_mm256_and_si256(
+			      _mm256_load_si256((const __m256i *)at), _mm256_set1_epi32((int)0xffff0000)))
+		    : _mm256_load_ps((const float *)(at + 256));
 }
 
 /* mr rows by nv half lines, k ascending; x is [k][stride] */
-KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_t stride, const float *x, size_t k, const uint8_t *lines, bool first, float *y, size_t ldy)
+KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_t stride, const float *x, size_t k,
+	const uint8_t *lines, bool first, float *y, size_t ldy)
 {
 	__m256 acc[ROWS][8];
-	KN_UNROLL for (size_t r = 0; r < mr; r++)
-		KN_UNROLL for (size_t v = 0; v < nv; v++)
+	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
+		KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
 			acc[r][v] = first ? _mm256_setzero_ps() : _mm256_loadu_ps(y + r * ldy + v * 8);
+
 	for (size_t i = 0; i < k; i += 2, x += 2 * stride, lines += bf16 ? 256 : 512) {
-		KN_UNROLL for (size_t v = 0; v < nv; v += 2) {
+		KN_UNROLL_FOR (size_t v = 0; v < nv; v += 2) {
 			_mm_prefetch((const char *)lines + v * 32 + KN_FETCH_BYTES, _MM_HINT_T0);
 			if (!bf16)
 				_mm_prefetch((const char *)lines + v * 32 + 256 + KN_FETCH_BYTES, _MM_HINT_T0);
 		}
-		KN_UNROLL for (size_t v = 0; v < nv; v += 2) {
+		KN_UNROLL_FOR (size_t v = 0; v < nv; v += 2) {
 			__m256 w0 = widen_even(bf16, lines + v * 32), w1 = widen_even(bf16, lines + v * 32 + 32);
-			KN_UNROLL for (size_t r = 0; r < mr; r++) {
+			KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
 				__m256 a = _mm256_set1_ps(x[r]);
 				acc[r][v] = _mm256_fmadd_ps(a, w0, acc[r][v]);
 				acc[r][v + 1] = _mm256_fmadd_ps(a, w1, acc[r][v + 1]);
 			}
 		}
-		KN_UNROLL for (size_t v = 0; v < nv; v += 2) {
+		KN_UNROLL_FOR (size_t v = 0; v < nv; v += 2) {
 			__m256 w0 = widen_odd(bf16, lines + v * 32), w1 = widen_odd(bf16, lines + v * 32 + 32);
-			KN_UNROLL for (size_t r = 0; r < mr; r++) {
+			KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
 				__m256 a = _mm256_set1_ps(x[stride + r]);
 				acc[r][v] = _mm256_fmadd_ps(a, w0, acc[r][v]);
 				acc[r][v + 1] = _mm256_fmadd_ps(a, w1, acc[r][v + 1]);
 			}
 		}
 	}
-	KN_UNROLL for (size_t r = 0; r < mr; r++)
-		KN_UNROLL for (size_t v = 0; v < nv; v++)
+
+	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
+		KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
 			_mm256_storeu_ps(y + r * ldy + v * 8, acc[r][v]);
 }
 
 #define TILE(mr, nv, stride, name, bf16) \
-	static void tile_##name##_##mr(const float *x, size_t k, const uint8_t *lines, bool first, float *y, size_t ldy) \
+	static void tile_##name##_##mr( \
+		const float *x, size_t k, const uint8_t *lines, bool first, float *y, size_t ldy) \
 	{ \
 		for (size_t half = 0; half < 8; half += nv) \
 			tile(mr, nv, bf16, stride, x, k, lines + half * 32, first, y + half * 8, ldy); \
 	}
+/* clang-format off */
 #define TILES(name, bf16) \
 	TILE(1, 8, 1, name, bf16) TILE(2, 4, STRIDE, name, bf16) TILE(3, 2, STRIDE, name, bf16) \
 	TILE(4, 2, STRIDE, name, bf16) TILE(5, 2, STRIDE, name, bf16) TILE(6, 2, STRIDE, name, bf16) \
 	static kn_gemm_tile_fn *const tiles_##name[ROWS] = { \
 		tile_##name##_1, tile_##name##_2, tile_##name##_3, tile_##name##_4, tile_##name##_5, tile_##name##_6, \
 	};
+/* clang-format on */
 TILES(bf16, true)
 TILES(f32, false)
 
 void kn_avx2_gemm_bf16(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_bf16, ROWS, STRIDE, KN_PANEL_COLS * 2); }
 void kn_avx2_gemm_f32(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_f32, ROWS, STRIDE, KN_PANEL_COLS * 4); }
 
-/* Sign flips are by xor, as -x is. max(min()) takes its second operand when either is NaN: the value goes second. */
+/* Sign flips are by xor, as -x is. max(min()) takes its second operand when either is NaN: the
+ * value goes second. */
 static inline __m256 negate(__m256 x) { return _mm256_xor_ps(x, _mm256_set1_ps(-0.0f)); }
 
 KN_TILE void act(const bool clamped, const struct kn_act *a)

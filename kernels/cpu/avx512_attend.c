@@ -3,28 +3,32 @@
 #include "kernels/cpu/forms.h"
 #include "kernels/cpu/tile.h"
 
-KN_TILE void tile_scores(const size_t mr, const float *q, size_t size, const float *k, const float *v, float s[][KN_PAGE_KEYS])
+KN_TILE void tile_scores(
+	const size_t mr, const float *q, size_t size, const float *k, const float *v, float s[][KN_PAGE_KEYS])
 {
 	__m512 acc[KN_ATTEND_TILE][2];
-	KN_UNROLL for (size_t r = 0; r < mr; r++)
+	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 		acc[r][0] = acc[r][1] = _mm512_setzero_ps();
+
 	for (size_t d = 0; d < size; d++) {
 		__m512 k0 = _mm512_loadu_ps(k + d * KN_PAGE_KEYS), k1 = _mm512_loadu_ps(k + d * KN_PAGE_KEYS + 16);
 		_mm_prefetch((const char *)(v + d * KN_PAGE_KEYS), _MM_HINT_T0);
 		_mm_prefetch((const char *)(v + d * KN_PAGE_KEYS + 16), _MM_HINT_T0);
-		KN_UNROLL for (size_t r = 0; r < mr; r++) {
+		KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
 			__m512 x = _mm512_set1_ps(q[d * KN_ATTEND_TILE + r]);
 			acc[r][0] = _mm512_fmadd_ps(x, k0, acc[r][0]);
 			acc[r][1] = _mm512_fmadd_ps(x, k1, acc[r][1]);
 		}
 	}
-	KN_UNROLL for (size_t r = 0; r < mr; r++) {
+
+	KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
 		_mm512_store_ps(s[r], acc[r][0]);
 		_mm512_store_ps(s[r] + 16, acc[r][1]);
 	}
 }
 
-static void page_scores(struct kn_attend_block *b, size_t query, size_t count, const float *k, const float *v, float s[][KN_PAGE_KEYS])
+static void page_scores(
+	struct kn_attend_block *b, size_t query, size_t count, const float *k, const float *v, float s[][KN_PAGE_KEYS])
 {
 	const float *q = kn_attend_q(b, query, 0);
 	switch (count) {
@@ -37,7 +41,8 @@ static void page_scores(struct kn_attend_block *b, size_t query, size_t count, c
 	}
 }
 
-static float row_softmax(const float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale, float *m, float *l, float p[KN_PAGE_KEYS])
+static float row_softmax(
+	const float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale, float *m, float *l, float p[KN_PAGE_KEYS])
 {
 	uint32_t keys = (uint32_t)((1ull << hi) - (1ull << lo));
 	__mmask16 has0 = (__mmask16)keys, has1 = (__mmask16)(keys >> 16);
@@ -49,44 +54,51 @@ static float row_softmax(const float s[KN_PAGE_KEYS], size_t lo, size_t hi, floa
 	__m512 p1 = _mm512_maskz_mov_ps(has1, kn_exp_16(_mm512_sub_ps(s1, _mm512_set1_ps(m_new))));
 	float alpha = kn_exp_1(*m - m_new);
 	const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-	__m512 pairs = _mm512_add_ps(_mm512_permutex2var_ps(p0, even, p1), _mm512_permutex2var_ps(p0, _mm512_add_epi32(even, _mm512_set1_epi32(1)), p1));
+	__m512 pairs = _mm512_add_ps(_mm512_permutex2var_ps(p0, even, p1),
+		_mm512_permutex2var_ps(p0, _mm512_add_epi32(even, _mm512_set1_epi32(1)), p1));
 	*l = fmaf(*l, alpha, kn_sum_halves_16(_mm512_castps512_ps256(pairs), _mm512_extractf32x8_ps(pairs, 1)));
 	*m = m_new;
 	_mm512_store_ps(p, p0);
 	_mm512_store_ps(p + 16, p1);
+
 	return alpha;
 }
 
-/* Elements d .. d + 31 of the values of mr queries; where the value ends inside, has0 and has1 say which elements there are. */
-KN_TILE void tile_values(const size_t mr, const bool whole, float *out, size_t d, const float *v, size_t size, size_t lo, size_t hi, float p[][KN_PAGE_KEYS],
-                         const float *alpha, const float *next)
+/* Elements d .. d + 31 of the values of mr queries; where the value ends inside, has0 and has1 say
+ * which elements there are. */
+KN_TILE void tile_values(const size_t mr, const bool whole, float *out, size_t d, const float *v, size_t size,
+	size_t lo, size_t hi, float p[][KN_PAGE_KEYS], const float *alpha, const float *next)
 {
 	uint32_t elements = whole ? UINT32_MAX : (1u << (size - d)) - 1;
 	__mmask16 has0 = (__mmask16)elements, has1 = (__mmask16)(elements >> 16);
 	__m512 acc[KN_ATTEND_TILE][2];
-	KN_UNROLL for (size_t r = 0; r < mr; r++) {
+	KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
 		acc[r][0] = _mm512_mul_ps(_mm512_loadu_ps(out + r * CAD_HEAD_SIZE_MAX + d), _mm512_set1_ps(alpha[r]));
-		acc[r][1] = _mm512_mul_ps(_mm512_loadu_ps(out + r * CAD_HEAD_SIZE_MAX + d + 16), _mm512_set1_ps(alpha[r]));
+		acc[r][1] =
+			_mm512_mul_ps(_mm512_loadu_ps(out + r * CAD_HEAD_SIZE_MAX + d + 16), _mm512_set1_ps(alpha[r]));
 	}
+
 	for (size_t j = lo; j < hi; j++) {
 		const float *in = v + j * size + d;
 		__m512 v0 = whole ? _mm512_loadu_ps(in) : _mm512_maskz_loadu_ps(has0, in);
 		__m512 v1 = whole ? _mm512_loadu_ps(in + 16) : _mm512_maskz_loadu_ps(has1, in + 16);
 		_mm_prefetch((const char *)(next + d * KN_PAGE_KEYS + j * 32), _MM_HINT_T0);
 		_mm_prefetch((const char *)(next + d * KN_PAGE_KEYS + j * 32 + 16), _MM_HINT_T0);
-		KN_UNROLL for (size_t r = 0; r < mr; r++) {
+		KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
 			__m512 w = _mm512_set1_ps(p[r][j]);
 			acc[r][0] = _mm512_fmadd_ps(w, v0, acc[r][0]);
 			acc[r][1] = _mm512_fmadd_ps(w, v1, acc[r][1]);
 		}
 	}
-	KN_UNROLL for (size_t r = 0; r < mr; r++) {
+
+	KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
 		_mm512_storeu_ps(out + r * CAD_HEAD_SIZE_MAX + d, acc[r][0]);
 		_mm512_storeu_ps(out + r * CAD_HEAD_SIZE_MAX + d + 16, acc[r][1]);
 	}
 }
 
-KN_TILE void tile_values_all(const size_t mr, float *out, const float *v, size_t size, size_t lo, size_t hi, float p[][KN_PAGE_KEYS], const float *alpha, const float *next)
+KN_TILE void tile_values_all(const size_t mr, float *out, const float *v, size_t size, size_t lo, size_t hi,
+	float p[][KN_PAGE_KEYS], const float *alpha, const float *next)
 {
 	size_t d = 0;
 	for (; d + 32 <= size; d += 32)
@@ -95,8 +107,8 @@ KN_TILE void tile_values_all(const size_t mr, float *out, const float *v, size_t
 		tile_values(mr, false, out, d, v, size, lo, hi, p, alpha, next);
 }
 
-static void page_values(struct kn_attend_block *b, size_t query, size_t count, const float *v, size_t lo, size_t hi, float p[][KN_PAGE_KEYS], const float *alpha,
-                        const float *next)
+static void page_values(struct kn_attend_block *b, size_t query, size_t count, const float *v, size_t lo, size_t hi,
+	float p[][KN_PAGE_KEYS], const float *alpha, const float *next)
 {
 	float *out = b->out[query];
 	switch (count) {
@@ -111,4 +123,7 @@ static void page_values(struct kn_attend_block *b, size_t query, size_t count, c
 
 #include "kernels/cpu/attend_page.h"
 
-void kn_avx512_attend_page(struct kn_attend_block *b, const float *k, const float *v, uint32_t first, const float *next) { attend_page_block(b, k, v, first, next); }
+void kn_avx512_attend_page(struct kn_attend_block *b, const float *k, const float *v, uint32_t first, const float *next)
+{
+	attend_page_block(b, k, v, first, next);
+}

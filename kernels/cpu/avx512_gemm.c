@@ -1,29 +1,38 @@
-/* GEMM and activations in AVX-512: one line of weights (16 columns) is one register, 16 columns of one row one accumulator. */
+/* GEMM and activations in AVX-512: one line of weights (16 columns) is one register, 16 columns of
+ * one row one accumulator. */
 #include "kernels/cpu/exp.h"
 #include "kernels/cpu/gemm_nest.h"
 
-enum { ROWS = 12, STRIDE = 12 };   /* 12 rows x 2 lines (24 accumulators), or 5 x 4 */
+enum { ROWS = 12, STRIDE = 12 }; /* 12 rows x 2 lines (24 accumulators), or 5 x 4 */
 
 /* One of two values of k of a line of weights as f32 */
 KN_TILE __m512 widen_even(const bool bf16, const uint8_t *at)
 {
-	return bf16 ? _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_load_si512(at), 16)) : _mm512_load_ps((const float *)at);
+	return bf16 ? _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_load_si512(at), 16))
+		    : _mm512_load_ps((const float *)at);
 }
 KN_TILE __m512 widen_odd(const bool bf16, const uint8_t *at)
 {
-	return bf16 ? _mm512_castsi512_ps(_mm512_and_si512(_mm512_load_si512(at), _mm512_set1_epi32((int)0xffff0000))) : _mm512_load_ps((const float *)(at + 256));
+	return bf16 ? _mm512_castsi512_ps(_mm512_and_si512(_mm512_load_si512(at), _mm512_set1_epi32((int)0xffff0000)))
+		    : _mm512_load_ps((const float *)(at + 256));
 }
 
 /* mr rows by nv lines, k ascending; x is [k][stride] */
-KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_t stride, const float *x, size_t k, const uint8_t *lines, bool first, float *y, size_t ldy)
+KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_t stride, const float *x, size_t k,
+	const uint8_t *lines, bool first, float *y, size_t ldy)
 {
 	__m512 acc[ROWS][4], even[4], odd[4];
-	const bool room = nv <= 2;   /* registers for both values of k at once; else the odd ones are made when the even ones are done with */
-	KN_UNROLL for (size_t r = 0; r < mr; r++)
-		KN_UNROLL for (size_t v = 0; v < nv; v++)
+
+	/* registers for both values of k at once; else the odd ones are made when the even ones are
+	 * done with */
+	const bool room = nv <= 2;
+
+	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
+		KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
 			acc[r][v] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(y + r * ldy + v * 16);
+
 	for (size_t i = 0; i < k; i += 2, x += 2 * stride, lines += bf16 ? 256 : 512) {
-		KN_UNROLL for (size_t v = 0; v < nv; v++) {
+		KN_UNROLL_FOR (size_t v = 0; v < nv; v++) {
 			_mm_prefetch((const char *)lines + v * 64 + KN_FETCH_BYTES, _MM_HINT_T0);
 			if (!bf16)
 				_mm_prefetch((const char *)lines + v * 64 + 256 + KN_FETCH_BYTES, _MM_HINT_T0);
@@ -31,26 +40,28 @@ KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_
 			if (room)
 				odd[v] = widen_odd(bf16, lines + v * 64);
 		}
-		KN_UNROLL for (size_t r = 0; r < mr; r++) {
+		KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
 			__m512 a = _mm512_set1_ps(x[r]);
-			KN_UNROLL for (size_t v = 0; v < nv; v++)
+			KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
 				acc[r][v] = _mm512_fmadd_ps(a, even[v], acc[r][v]);
 		}
-		KN_UNROLL for (size_t v = 0; v < nv && !room; v++)
+		KN_UNROLL_FOR (size_t v = 0; v < nv && !room; v++)
 			odd[v] = widen_odd(bf16, lines + v * 64);
-		KN_UNROLL for (size_t r = 0; r < mr; r++) {
+		KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
 			__m512 a = _mm512_set1_ps(x[stride + r]);
-			KN_UNROLL for (size_t v = 0; v < nv; v++)
+			KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
 				acc[r][v] = _mm512_fmadd_ps(a, odd[v], acc[r][v]);
 		}
 	}
-	KN_UNROLL for (size_t r = 0; r < mr; r++)
-		KN_UNROLL for (size_t v = 0; v < nv; v++)
+
+	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
+		KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
 			_mm512_storeu_ps(y + r * ldy + v * 16, acc[r][v]);
 }
 
 #define TILE(mr, stride, name, bf16) \
-	static void tile_##name##_##mr(const float *x, size_t k, const uint8_t *lines, bool first, float *y, size_t ldy) \
+	static void tile_##name##_##mr( \
+		const float *x, size_t k, const uint8_t *lines, bool first, float *y, size_t ldy) \
 	{ \
 		if (mr <= 5) { \
 			tile(mr, 4, bf16, stride, x, k, lines, first, y, ldy); \
@@ -59,22 +70,38 @@ KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_
 			tile(mr, 2, bf16, stride, x, k, lines + 128, first, y + 32, ldy); \
 		} \
 	}
+/* clang-format off */
 #define TILES(name, bf16) \
-	TILE(1, 1, name, bf16) TILE(2, STRIDE, name, bf16) TILE(3, STRIDE, name, bf16) TILE(4, STRIDE, name, bf16) TILE(5, STRIDE, name, bf16) \
-	TILE(6, STRIDE, name, bf16) TILE(7, STRIDE, name, bf16) TILE(8, STRIDE, name, bf16) TILE(9, STRIDE, name, bf16) TILE(10, STRIDE, name, bf16) \
-	TILE(11, STRIDE, name, bf16) TILE(12, STRIDE, name, bf16) \
+	TILE(1, 1, name, bf16) \
+	TILE(2, STRIDE, name, bf16) \
+	TILE(3, STRIDE, name, bf16) \
+	TILE(4, STRIDE, name, bf16) \
+	TILE(5, STRIDE, name, bf16) \
+	TILE(6, STRIDE, name, bf16) \
+	TILE(7, STRIDE, name, bf16) \
+	TILE(8, STRIDE, name, bf16) \
+	TILE(9, STRIDE, name, bf16) \
+	TILE(10, STRIDE, name, bf16) \
+	TILE(11, STRIDE, name, bf16) \
+	TILE(12, STRIDE, name, bf16) \
 	static kn_gemm_tile_fn *const tiles_##name[ROWS] = { \
-		tile_##name##_1, tile_##name##_2, tile_##name##_3, tile_##name##_4, tile_##name##_5, tile_##name##_6, \
-		tile_##name##_7, tile_##name##_8, tile_##name##_9, tile_##name##_10, tile_##name##_11, tile_##name##_12, \
+		tile_##name##_1, tile_##name##_2, tile_##name##_3, tile_##name##_4, \
+		tile_##name##_5, tile_##name##_6, tile_##name##_7, tile_##name##_8, \
+		tile_##name##_9, tile_##name##_10, tile_##name##_11, tile_##name##_12, \
 	};
+/* clang-format on */
 TILES(bf16, true)
 TILES(f32, false)
 
 void kn_avx512_gemm_bf16(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_bf16, ROWS, STRIDE, KN_PANEL_COLS * 2); }
 void kn_avx512_gemm_f32(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_f32, ROWS, STRIDE, KN_PANEL_COLS * 4); }
 
-/* Sign flips are by xor, as -x is. max(min()) takes its second operand when either is NaN: the value goes second. */
-static inline __m512 negate(__m512 x) { return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(x), _mm512_set1_epi32(INT32_MIN))); }
+/* Sign flips are by xor, as -x is. max(min()) takes its second operand when either is NaN: the
+ * value goes second. */
+static inline __m512 negate(__m512 x)
+{
+	return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(x), _mm512_set1_epi32(INT32_MIN)));
+}
 
 KN_TILE void act(const bool clamped, const struct kn_act *a)
 {

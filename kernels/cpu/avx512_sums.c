@@ -10,10 +10,13 @@ bool kn_avx512_sums_round(int64_t *sums, const float *y, size_t n, float weight,
 	size_t i = 0;
 	for (; i + 8 <= n; i += 8) {
 		__m512d q = _mm512_mul_pd(_mm512_mul_pd(_mm512_cvtps_pd(_mm256_loadu_ps(y + i)), w), scale);
-		__m512i value = _mm512_cvtpd_epi64(q);   /* rounds to nearest even; what is out of range is out of bounds below too */
-		good &= _mm512_cmp_pd_mask(_mm512_abs_pd(_mm512_roundscale_pd(q, 0)), _mm512_set1_pd(0x1p53), _CMP_LT_OQ);
+		/* rounds to nearest even; what is out of range is out of bounds below too */
+		__m512i value = _mm512_cvtpd_epi64(q);
+		good &= _mm512_cmp_pd_mask(
+			_mm512_abs_pd(_mm512_roundscale_pd(q, 0)), _mm512_set1_pd(0x1p53), _CMP_LT_OQ);
 		_mm512_storeu_si512(sums + i, _mm512_add_epi64(_mm512_loadu_si512(sums + i), value));
 	}
+
 	return kn_ref_sums_round(sums + i, y + i, n - i, weight, inverse) && good == 0xff;
 }
 
@@ -21,6 +24,7 @@ uint8_t kn_avx512_sums_width(const int64_t *sums, size_t n)
 {
 	__m512i most = _mm512_setzero_si512();
 	size_t i = 0;
+
 	for (; i + 8 <= n; i += 8) {
 		__m512i v = _mm512_loadu_si512(sums + i);
 		most = _mm512_or_si512(most, _mm512_xor_si512(v, _mm512_srai_epi64(v, 63)));
@@ -36,20 +40,26 @@ void kn_avx512_sums_store(const int64_t *sums, size_t n, uint8_t width, uint8_t 
 	size_t i = 0;
 	if (width == 2)
 		for (; i + 8 <= n; i += 8)
-			_mm_storeu_si128((__m128i *)(data + 2 * i), _mm512_cvtepi64_epi16(_mm512_loadu_si512(sums + i)));
+			_mm_storeu_si128(
+				(__m128i *)(data + 2 * i), _mm512_cvtepi64_epi16(_mm512_loadu_si512(sums + i)));
 	else if (width == 4)
 		for (; i + 8 <= n; i += 8)
-			_mm256_storeu_si256((__m256i *)(data + 4 * i), _mm512_cvtepi64_epi32(_mm512_loadu_si512(sums + i)));
+			_mm256_storeu_si256(
+				(__m256i *)(data + 4 * i), _mm512_cvtepi64_epi32(_mm512_loadu_si512(sums + i)));
 	kn_avx2_sums_store(sums + i, n - i, width, data + i * width);
 }
 
-void kn_avx512_sums_add(int64_t *sums, const uint8_t *data, size_t n, uint8_t width) { kn_avx2_sums_add(sums, data, n, width); }
+void kn_avx512_sums_add(int64_t *sums, const uint8_t *data, size_t n, uint8_t width)
+{
+	kn_avx2_sums_add(sums, data, n, width);
+}
 
 void kn_avx512_sums_finish(float *x, int64_t *sums, size_t n, float quantum, const float *shared)
 {
 	size_t i = 0;
 	for (; i + 8 <= n; i += 8) {
-		__m256 routed = _mm256_mul_ps(_mm512_cvtepi64_ps(_mm512_loadu_si512(sums + i)), _mm256_set1_ps(quantum));
+		__m256 routed =
+			_mm256_mul_ps(_mm512_cvtepi64_ps(_mm512_loadu_si512(sums + i)), _mm256_set1_ps(quantum));
 		if (shared)
 			routed = _mm256_add_ps(routed, _mm256_loadu_ps(shared + i));
 		_mm256_storeu_ps(x + i, _mm256_add_ps(_mm256_loadu_ps(x + i), routed));

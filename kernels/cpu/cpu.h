@@ -1,9 +1,11 @@
 /*
- * Inside the CPU backend: its device, its queue, and the operators that fill the `kn_ops` table in device.c.
+ * Inside the CPU backend: its device, its queue, and the operators that fill the `kn_ops` table in
+ * device.c.
  *
- * An operator here is the *driver*: it cuts the work into jobs for the queue's pool and calls the form's inner kernels (forms.h). Drivers are
- * shared by all forms, so what can differ between forms is only what forms.h lists. Every driver runs its arithmetic inside kn_pool_for, which
- * sees to the default MXCSR in all threads. Nothing here allocates but create and pack functions.
+ * An operator here is the *driver*: it cuts the work into jobs for the queue's pool and calls the
+ * form's inner kernels (forms.h). Drivers are shared by all forms, so what can differ between forms
+ * is only what forms.h lists. Every driver runs its arithmetic inside kn_pool_for, which sees to
+ * the default MXCSR in all threads. Nothing here allocates but create and pack functions.
  */
 #ifndef CADRE_KERNELS_CPU_H
 #define CADRE_KERNELS_CPU_H
@@ -25,12 +27,13 @@ struct kn_cpu_queue {
 	struct kn_queue base;
 	const struct kn_form *form;
 	struct kn_pool *pool;
-	float *parts;                /* [KN_CPU_PARTS_BYTES / 4]: attention's chunks before they are merged */
+	float *parts; /* [KN_CPU_PARTS_BYTES / 4]: attention's chunks before they are merged */
 };
 
 static inline struct kn_cpu_queue *kn_cpu_queue(struct kn_queue *queue) { return (struct kn_cpu_queue *)queue; }
 
-/* Operators are cut into contiguous ranges of rows: at least `work_min` floats of work each, at most a few per thread. Range job of jobs is [begin, end). */
+/* Operators are cut into contiguous ranges of rows: at least `work_min` floats of work each, at
+ * most a few per thread. Range job of jobs is [begin, end). */
 static inline size_t kn_cpu_ranges(const struct kn_cpu_queue *queue, size_t rows, size_t row_floats)
 {
 	enum { WORK_MIN = 16384 };
@@ -38,7 +41,10 @@ static inline size_t kn_cpu_ranges(const struct kn_cpu_queue *queue, size_t rows
 	size_t jobs = by_work < most ? by_work : most;
 	return jobs < rows ? (jobs > 0 ? jobs : 1) : rows;
 }
-static inline size_t kn_cpu_range_begin(size_t rows, size_t jobs, size_t job) { return rows / jobs * job + (rows % jobs < job ? rows % jobs : job); }
+static inline size_t kn_cpu_range_begin(size_t rows, size_t jobs, size_t job)
+{
+	return rows / jobs * job + (rows % jobs < job ? rows % jobs : job);
+}
 
 /* Operators that make new rows of n elements write the zeros up to the next multiple of 64 too. */
 static inline void kn_cpu_row_end(float *row, size_t n) { memset(row + n, 0, (kn_round_up(n, 64) - n) * sizeof *row); }
@@ -58,20 +64,24 @@ void kn_cpu_release(struct kn_device *device, void *memory, size_t bytes);
 
 /* pack.c. out[i] = source[i] as f32, exactly; the source is F32, F16 or BF16 of any alignment. */
 void kn_widen(const void *source, enum cad_dtype dtype, size_t n, float *out);
-enum cad_status kn_cpu_matrix_create(struct kn_device *device, const struct kn_source *source, enum kn_weights weights, struct kn_matrix *matrix);
+enum cad_status kn_cpu_matrix_create(
+	struct kn_device *device, const struct kn_source *source, enum kn_weights weights, struct kn_matrix *matrix);
 void kn_cpu_matrix_destroy(struct kn_device *device, struct kn_matrix *matrix);
-enum cad_status kn_cpu_table_create(struct kn_device *device, const struct kn_source *source, enum kn_weights weights, struct kn_table *table);
+enum cad_status kn_cpu_table_create(
+	struct kn_device *device, const struct kn_source *source, enum kn_weights weights, struct kn_table *table);
 void kn_cpu_table_destroy(struct kn_device *device, struct kn_table *table);
-enum cad_status kn_cpu_expert_create(struct kn_device *device, const struct kn_source *gate, const struct kn_source *up, const struct kn_source *down,
-                                     const struct kn_source *gate_bias, const struct kn_source *up_bias, const struct kn_source *down_bias,
-                                     const struct cad_ffn_spec *spec, enum kn_weights weights, struct kn_expert *expert);
+enum cad_status kn_cpu_expert_create(struct kn_device *device, const struct kn_source *gate, const struct kn_source *up,
+	const struct kn_source *down, const struct kn_source *gate_bias, const struct kn_source *up_bias,
+	const struct kn_source *down_bias, const struct cad_ffn_spec *spec, enum kn_weights weights,
+	struct kn_expert *expert);
 void kn_cpu_expert_destroy(struct kn_device *device, struct kn_expert *expert);
 enum cad_status kn_cpu_vector_create(struct kn_device *device, const struct kn_source *source, float **vector);
 void kn_cpu_vector_destroy(struct kn_device *device, float *vector, size_t n);
 
 /* linear.c */
 void kn_cpu_linear(struct kn_queue *queue, const struct kn_linear *a);
-void kn_cpu_embed(struct kn_queue *queue, const struct kn_table *table, const int32_t *ids, size_t rows, float *x, size_t ldx);
+void kn_cpu_embed(
+	struct kn_queue *queue, const struct kn_table *table, const int32_t *ids, size_t rows, float *x, size_t ldx);
 void kn_cpu_argmax(struct kn_queue *queue, const float *logits, size_t ld, size_t rows, size_t n, int32_t *ids);
 
 /* ffn.c */

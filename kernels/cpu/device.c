@@ -7,19 +7,24 @@
 
 enum { ALIGNMENT = 64 };
 
-/* From a huge page on straight from the kernel: zero already, and in huge pages, because a weight stream is TLB-bound without (a fifth of the bandwidth). */
+/* From a huge page on straight from the kernel: zero already, and in huge pages, because a weight
+ * stream is TLB-bound without (a fifth of the bandwidth). */
 static void *map_huge(size_t bytes)
 {
 	size_t length = kn_round_up(bytes, KN_HUGE_PAGE_BYTES);
-	uint8_t *p = mmap(NULL, length + KN_HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *p =
+		mmap(NULL, length + KN_HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
 	if (p == MAP_FAILED)
 		return NULL;
+
 	uint8_t *aligned = (uint8_t *)kn_round_up((size_t)p, KN_HUGE_PAGE_BYTES);
 	size_t before = (size_t)(aligned - p);
 	if (before > 0)
 		munmap(p, before);
 	munmap(aligned + length, KN_HUGE_PAGE_BYTES - before);
-	madvise(aligned, length, MADV_HUGEPAGE);   /* a wish: without huge pages it is slower, not wrong */
+	madvise(aligned, length, MADV_HUGEPAGE); /* a wish: without huge pages it is slower, not wrong */
+
 	return aligned;
 }
 
@@ -59,7 +64,11 @@ static enum cad_status queue_create(struct kn_device *device, unsigned threads, 
 	struct kn_cpu_queue *q = malloc(sizeof *q);
 	if (!q)
 		return CAD_ERR_MEMORY;
-	*q = (struct kn_cpu_queue){ .base = { device->ops, device }, .form = ((struct kn_cpu_device *)device)->form };
+
+	*q = (struct kn_cpu_queue){
+		.base = { device->ops, device },
+		.form = ((struct kn_cpu_device *)device)->form,
+	};
 	q->parts = kn_cpu_alloc(device, KN_CPU_PARTS_BYTES);
 	if (!q->parts)
 		goto free_queue;
@@ -67,10 +76,12 @@ static enum cad_status queue_create(struct kn_device *device, unsigned threads, 
 		goto release_parts;
 	*queue = &q->base;
 	return CAD_OK;
+
 release_parts:
 	kn_cpu_release(device, q->parts, KN_CPU_PARTS_BYTES);
 free_queue:
 	free(q);
+
 	return CAD_ERR_MEMORY;
 }
 
@@ -84,7 +95,7 @@ static void queue_destroy(struct kn_queue *queue)
 
 static enum cad_status queue_wait(struct kn_queue *queue)
 {
-	(void)queue;   /* operators return when their work is done */
+	(void)queue; /* operators return when their work is done */
 	return CAD_OK;
 }
 
@@ -133,14 +144,20 @@ enum cad_status kn_cpu_create(enum kn_isa isa, struct kn_device **device, struct
 {
 	const struct kn_form *form = kn_form_find(isa);
 	if (!form)
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED, isa == KN_ISA_AVX512 ? "this machine lacks AVX-512 (F, BW, DQ, VL): use --isa auto or --isa avx2"
-		                                                                      : "this machine lacks AVX2, FMA or F16C, which every build of Cadre needs");
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+			isa == KN_ISA_AVX512
+				? "this machine lacks AVX-512 (F, BW, DQ, VL): use --isa auto or --isa avx2"
+				: "this machine lacks AVX2, FMA or F16C, which every build of Cadre needs");
 	struct kn_cpu_device *d = malloc(sizeof *d);
 	if (!d)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for a device");
 	*d = (struct kn_cpu_device){ { &cpu }, form };
 	*device = &d->base;
+
 	return CAD_OK;
 }
 
-const char *kn_cpu_isa_name(const struct kn_device *device) { return ((const struct kn_cpu_device *)device)->form->name; }
+const char *kn_cpu_isa_name(const struct kn_device *device)
+{
+	return ((const struct kn_cpu_device *)device)->form->name;
+}

@@ -1,4 +1,5 @@
-/* Rows out to the experts, integer sums back: what proto/WIRE.md says about the data of CALL and ANSWER. */
+/* Rows out to the experts, integer sums back: what proto/WIRE.md says about the data of CALL and
+ * ANSWER. */
 #include "kernels/cpu/cpu.h"
 
 #include <math.h>
@@ -6,7 +7,9 @@
 
 enum {
 	FIX16_EXPONENT_MIN = -126,
-	ROW_LIMIT_BITS = 0x7f7f8000,   /* from here on bf16 and fix16 round to infinity: such a row, or one that is not finite, goes as f32 */
+	/* from here on bf16 and fix16 round to infinity: such a row, or one that is not finite,
+	 * goes as f32 */
+	ROW_LIMIT_BITS = 0x7f7f8000,
 };
 
 struct pack_run {
@@ -20,6 +23,7 @@ static struct cadre_wire_row row_head(const struct kn_form *form, const float *x
 	struct cadre_wire_row head = { .type = CADRE_ROW_F32 };
 	if (type == CADRE_ROW_F32)
 		return head;
+
 	struct kn_row_measure m = form->row_measure(x, n);
 	bool uneven = m.most * m.most * (float)n > CADRE_ROW_RATIO_MAX * CADRE_ROW_RATIO_MAX * m.squares;
 	if (m.most_bits >= ROW_LIMIT_BITS || uneven)
@@ -29,6 +33,7 @@ static struct cadre_wire_row row_head(const struct kn_form *form, const float *x
 		int exponent = m.most_bits == 0 ? FIX16_EXPONENT_MIN : m.exponent - 15;
 		head.exponent = (int16_t)(exponent > FIX16_EXPONENT_MIN ? exponent : FIX16_EXPONENT_MIN);
 	}
+
 	return head;
 }
 
@@ -37,7 +42,9 @@ static void rows_head_job(void *context, size_t job, unsigned thread)
 	(void)thread;
 	const struct pack_run *run = context;
 	const struct kn_rows_pack *a = run->a;
-	for (size_t r = kn_cpu_range_begin(a->rows, run->jobs, job), end = kn_cpu_range_begin(a->rows, run->jobs, job + 1); r < end; r++)
+	for (size_t r = kn_cpu_range_begin(a->rows, run->jobs, job),
+		    end = kn_cpu_range_begin(a->rows, run->jobs, job + 1);
+		r < end; r++)
 		a->heads[r] = row_head(run->form, a->x + a->index[r] * a->ldx, a->n, a->type);
 }
 
@@ -59,7 +66,9 @@ static void rows_data_job(void *context, size_t job, unsigned thread)
 	for (; r < end; r++) {
 		const float *x = a->x + a->index[r] * a->ldx;
 		switch (a->heads[r].type) {
-		case CADRE_ROW_FIX16: run->form->row_to_fix16(x, a->n, ldexpf(1.0f, -a->heads[r].exponent), data); break;
+		case CADRE_ROW_FIX16:
+			run->form->row_to_fix16(x, a->n, ldexpf(1.0f, -a->heads[r].exponent), data);
+			break;
 		case CADRE_ROW_BF16: run->form->row_to_bf16(x, a->n, data); break;
 		default: memcpy(data, x, a->n * sizeof *x); break;
 		}
@@ -92,7 +101,9 @@ static void rows_unpack_job(void *context, size_t job, unsigned thread)
 	for (; r < end; r++) {
 		float *x = a->x + r * a->ldx;
 		switch (a->heads[r].type) {
-		case CADRE_ROW_FIX16: run->form->row_from_fix16(data, a->n, ldexpf(1.0f, a->heads[r].exponent), x); break;
+		case CADRE_ROW_FIX16:
+			run->form->row_from_fix16(data, a->n, ldexpf(1.0f, a->heads[r].exponent), x);
+			break;
 		case CADRE_ROW_BF16: run->form->row_from_bf16(data, a->n, x); break;
 		default: memcpy(x, data, a->n * sizeof *x); break;
 		}
@@ -111,7 +122,7 @@ void kn_cpu_rows_unpack(struct kn_queue *queue, const struct kn_rows_unpack *a)
 struct combine_run {
 	const struct kn_form *form;
 	const struct kn_combine_pack *a;
-	double inverse;   /* 1 / quantum */
+	double inverse; /* 1 / quantum */
 	size_t jobs;
 };
 
@@ -119,12 +130,15 @@ static struct cadre_wire_sum combine_row(const struct combine_run *run, size_t r
 {
 	const struct kn_combine_pack *a = run->a;
 	uint32_t poison = UINT32_MAX;
+
 	memset(sums, 0, a->n * sizeof *sums);
 	for (uint32_t i = a->pair_begin[row]; i < a->pair_begin[row + 1]; i++) {
 		uint32_t pair = a->pair_index[i];
-		if (!run->form->sums_round(sums, a->y + pair * a->ldy, a->n, a->pair_weight[pair], run->inverse) && pair < poison)
+		if (!run->form->sums_round(sums, a->y + pair * a->ldy, a->n, a->pair_weight[pair], run->inverse) &&
+			pair < poison)
 			poison = pair;
 	}
+
 	if (poison != UINT32_MAX)
 		return (struct cadre_wire_sum){ .expert = a->pair_expert[poison], .poisoned = 1 };
 	return (struct cadre_wire_sum){ .width = run->form->sums_width(sums, a->n) };
@@ -135,7 +149,9 @@ static void combine_sum_job(void *context, size_t job, unsigned thread)
 	(void)thread;
 	const struct combine_run *run = context;
 	const struct kn_combine_pack *a = run->a;
-	for (size_t r = kn_cpu_range_begin(a->rows, run->jobs, job), end = kn_cpu_range_begin(a->rows, run->jobs, job + 1); r < end; r++)
+	for (size_t r = kn_cpu_range_begin(a->rows, run->jobs, job),
+		    end = kn_cpu_range_begin(a->rows, run->jobs, job + 1);
+		r < end; r++)
 		a->heads[r] = combine_row(run, r, a->scratch + r * a->n);
 }
 
@@ -164,7 +180,8 @@ void kn_cpu_combine_pack(struct kn_queue *queue, const struct kn_combine_pack *a
 	struct kn_cpu_queue *cpu = kn_cpu_queue(queue);
 	CAD_ASSERT(a->quantum > 0.0f);
 	size_t pairs_per_row = a->rows > 0 ? (a->pair_begin[a->rows] - a->pair_begin[0]) / a->rows + 2 : 1;
-	struct combine_run run = { cpu->form, a, 1.0 / (double)a->quantum, kn_cpu_ranges(cpu, a->rows, a->n * pairs_per_row) };
+	struct combine_run run = { cpu->form, a, 1.0 / (double)a->quantum,
+		kn_cpu_ranges(cpu, a->rows, a->n * pairs_per_row) };
 	kn_pool_for(cpu->pool, run.jobs, combine_sum_job, &run);
 	kn_pool_for(cpu->pool, run.jobs, combine_store_job, &run);
 	*a->data_bytes = sums_bytes(a->heads, a->rows, a->n);
@@ -206,8 +223,11 @@ static void combine_finish_job(void *context, size_t job, unsigned thread)
 	(void)thread;
 	const struct combine_finish_run *run = context;
 	const struct kn_combine_finish *a = run->a;
-	for (size_t r = kn_cpu_range_begin(a->rows, run->jobs, job), end = kn_cpu_range_begin(a->rows, run->jobs, job + 1); r < end; r++)
-		run->form->sums_finish(a->x + r * a->ldx, a->sums + r * a->n, a->n, a->quantum, a->shared ? a->shared + r * a->lds : NULL);
+	for (size_t r = kn_cpu_range_begin(a->rows, run->jobs, job),
+		    end = kn_cpu_range_begin(a->rows, run->jobs, job + 1);
+		r < end; r++)
+		run->form->sums_finish(a->x + r * a->ldx, a->sums + r * a->n, a->n, a->quantum,
+			a->shared ? a->shared + r * a->lds : NULL);
 }
 
 void kn_cpu_combine_finish(struct kn_queue *queue, const struct kn_combine_finish *a)

@@ -1,7 +1,10 @@
 /*
- * e^x, shared by every form: n = rint(x * log2 e) by the magic number, r = x - n ln 2 in two steps, a polynomial of degree 7 (Cephes), then 2^n by adding
- * to the exponent bits. 0 below -86, exp(88) above 88; a NaN that arithmetic made stays NaN, so that it is seen where the result is checked. Largest error
- * 0.97 ulp on (-85, 87). No libm function takes part in any result. The sum of 16 lanes stands here too, because softmax wants both.
+ * e^x, shared by every form: n = rint(x * log2 e) by the magic number, r = x - n ln 2 in two steps,
+ * a polynomial of degree 7 (Cephes), then 2^n by adding to the exponent bits. 0 below -86, exp(88)
+ * above 88; a NaN that arithmetic made stays NaN, so that it is seen where the result is checked.
+ * Largest error
+ * 0.97 ulp on (-85, 87). No libm function takes part in any result. The sum of 16 lanes stands here
+ * too, because softmax wants both.
  */
 #ifndef CADRE_KERNELS_EXP_H
 #define CADRE_KERNELS_EXP_H
@@ -26,10 +29,11 @@
 
 static inline float kn_exp_1(float x)
 {
-	float in = x > KN_EXP_MAX ? KN_EXP_MAX : x;   /* false for NaN, which goes on */
+	float in = x > KN_EXP_MAX ? KN_EXP_MAX : x; /* false for NaN, which goes on */
 	float t = fmaf(in, KN_EXP_LOG2E, KN_EXP_MAGIC);
 	float n = t - KN_EXP_MAGIC;
 	float r = fmaf(n, -KN_EXP_LN2_HI, in);
+
 	r = fmaf(n, -KN_EXP_LN2_LO, r);
 	float p = fmaf(KN_EXP_C7, r, KN_EXP_C6);
 	p = fmaf(p, r, KN_EXP_C5);
@@ -43,6 +47,7 @@ static inline float kn_exp_1(float x)
 	memcpy(&bits_t, &t, 4);
 	bits_p += bits_t << 23;
 	memcpy(&p, &bits_p, 4);
+
 	return in < KN_EXP_MIN ? 0.0f : p;
 }
 
@@ -50,10 +55,11 @@ static inline float kn_sigmoid_1(float x) { return 1.0f / (1.0f + kn_exp_1(-x));
 
 static inline __m256 kn_exp_8(__m256 x)
 {
-	__m256 in = _mm256_min_ps(_mm256_set1_ps(KN_EXP_MAX), x);   /* the second operand when either is NaN */
+	__m256 in = _mm256_min_ps(_mm256_set1_ps(KN_EXP_MAX), x); /* the second operand when either is NaN */
 	__m256 t = _mm256_fmadd_ps(in, _mm256_set1_ps(KN_EXP_LOG2E), _mm256_set1_ps(KN_EXP_MAGIC));
 	__m256 n = _mm256_sub_ps(t, _mm256_set1_ps(KN_EXP_MAGIC));
 	__m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-KN_EXP_LN2_HI), in);
+
 	r = _mm256_fmadd_ps(n, _mm256_set1_ps(-KN_EXP_LN2_LO), r);
 	__m256 p = _mm256_fmadd_ps(_mm256_set1_ps(KN_EXP_C7), r, _mm256_set1_ps(KN_EXP_C6));
 	p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(KN_EXP_C5));
@@ -78,10 +84,11 @@ static inline float kn_sum_halves_16(__m256 low, __m256 high)
 #ifdef __AVX512F__
 static inline __m512 kn_exp_16(__m512 x)
 {
-	__m512 in = _mm512_min_ps(_mm512_set1_ps(KN_EXP_MAX), x);   /* the second operand when either is NaN */
+	__m512 in = _mm512_min_ps(_mm512_set1_ps(KN_EXP_MAX), x); /* the second operand when either is NaN */
 	__m512 t = _mm512_fmadd_ps(in, _mm512_set1_ps(KN_EXP_LOG2E), _mm512_set1_ps(KN_EXP_MAGIC));
 	__m512 n = _mm512_sub_ps(t, _mm512_set1_ps(KN_EXP_MAGIC));
 	__m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(-KN_EXP_LN2_HI), in);
+
 	r = _mm512_fmadd_ps(n, _mm512_set1_ps(-KN_EXP_LN2_LO), r);
 	__m512 p = _mm512_fmadd_ps(_mm512_set1_ps(KN_EXP_C7), r, _mm512_set1_ps(KN_EXP_C6));
 	p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(KN_EXP_C5));
@@ -91,7 +98,8 @@ static inline __m512 kn_exp_16(__m512 x)
 	p = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), r);
 	p = _mm512_add_ps(p, _mm512_set1_ps(1.0f));
 	__m512i e = _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(t), 23));
-	return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(in, _mm512_set1_ps(KN_EXP_MIN), _CMP_NLT_UQ), _mm512_castsi512_ps(e));
+	return _mm512_maskz_mov_ps(
+		_mm512_cmp_ps_mask(in, _mm512_set1_ps(KN_EXP_MIN), _CMP_NLT_UQ), _mm512_castsi512_ps(e));
 }
 #endif
 

@@ -1,13 +1,15 @@
 /*
- * Grouped expert ffn in two runs over the pool: h = act(x gate_up^T), then y = h down^T. A job is one expert and some panels of columns, over all rows of
- * that expert, so that weights come from memory once; it writes columns that no other job writes. Jobs are expert-major: uneven experts even out.
+ * Grouped expert ffn in two runs over the pool: h = act(x gate_up^T), then y = h down^T. A job is
+ * one expert and some panels of columns, over all rows of that expert, so that weights come from
+ * memory once; it writes columns that no other job writes. Jobs are expert-major: uneven experts
+ * even out.
  */
 #include "kernels/cpu/cpu.h"
 
 enum {
 	JOB_PANELS_MAX = 8,
 	JOBS_PER_THREAD = 8,
-	TILE_ROWS = 96,         /* rows whose gate_up result waits in scratch (L2) for the activation */
+	TILE_ROWS = 96, /* rows whose gate_up result waits in scratch (L2) for the activation */
 	TILE_LD = JOB_PANELS_MAX * KN_PANEL_COLS + 16,
 };
 
@@ -15,9 +17,9 @@ struct ffn_run {
 	const struct kn_form *form;
 	const struct kn_ffn *a;
 	struct cut {
-		size_t panels, blocks;   /* of a job; jobs of one expert */
+		size_t panels, blocks; /* of a job; jobs of one expert */
 	} gate_up, down;
-	uint32_t *busy;         /* experts that have rows, ascending */
+	uint32_t *busy; /* experts that have rows, ascending */
 	float *h, *tiles;
 	size_t ldh;
 };
@@ -25,7 +27,9 @@ struct ffn_run {
 /* Counts bytes (scratch NULL) and hands out pointers. */
 static size_t lay_out(uint8_t *scratch, size_t pairs, size_t ffn, unsigned threads, struct ffn_run *run)
 {
-	size_t busy_bytes = kn_round_up(pairs * sizeof(uint32_t), 64), tiles_bytes = threads * TILE_ROWS * TILE_LD * sizeof(float);
+	size_t busy_bytes = kn_round_up(pairs * sizeof(uint32_t), 64),
+	       tiles_bytes = threads * TILE_ROWS * TILE_LD * sizeof(float);
+
 	run->ldh = kn_ld(ffn);
 	if (scratch) {
 		run->busy = (uint32_t *)scratch;
@@ -54,19 +58,34 @@ static void gate_up_job(void *context, size_t job, unsigned thread)
 {
 	const struct ffn_run *run = context;
 	const struct kn_ffn *a = run->a;
-	size_t e = run->busy[job / run->gate_up.blocks], panel = job % run->gate_up.blocks * run->gate_up.panels, end = a->begin[e + 1];
+	size_t e = run->busy[job / run->gate_up.blocks], panel = job % run->gate_up.blocks * run->gate_up.panels,
+	       end = a->begin[e + 1];
 	const struct kn_expert *expert = a->experts[e];
-	size_t panels = expert->gate_up.panels - panel < run->gate_up.panels ? expert->gate_up.panels - panel : run->gate_up.panels;
+	size_t panels = expert->gate_up.panels - panel < run->gate_up.panels ? expert->gate_up.panels - panel
+									     : run->gate_up.panels;
 	float *tile = run->tiles + (size_t)thread * TILE_ROWS * TILE_LD;
 	for (size_t row = a->begin[e], rows; row < end; row += rows) {
 		rows = end - row < TILE_ROWS ? end - row : TILE_ROWS;
-		gemm(run->form, &expert->gate_up, (struct kn_gemm){
-			.x = a->row_index ? a->x : a->x + row * a->ldx, .ldx = a->ldx, .index = a->row_index ? a->row_index + row : NULL, .rows = rows,
-			.panels = panels, .y = tile, .ldy = TILE_LD,
-		}, panel);
+		gemm(run->form, &expert->gate_up,
+			(struct kn_gemm){
+				.x = a->row_index ? a->x : a->x + row * a->ldx,
+				.ldx = a->ldx,
+				.index = a->row_index ? a->row_index + row : NULL,
+				.rows = rows,
+				.panels = panels,
+				.y = tile,
+				.ldy = TILE_LD,
+			},
+			panel);
 		struct kn_act act = {
-			.t = tile, .ldt = TILE_LD, .rows = rows, .panels = panels, .bias = expert->gate_up_bias ? expert->gate_up_bias + panel * KN_PANEL_COLS : NULL,
-			.limit = expert->limit, .h = run->h + row * run->ldh + panel * 32, .ldh = run->ldh,
+			.t = tile,
+			.ldt = TILE_LD,
+			.rows = rows,
+			.panels = panels,
+			.bias = expert->gate_up_bias ? expert->gate_up_bias + panel * KN_PANEL_COLS : NULL,
+			.limit = expert->limit,
+			.h = run->h + row * run->ldh + panel * 32,
+			.ldh = run->ldh,
 		};
 		(expert->activation == CAD_ACTIVATION_SILU ? run->form->silu : run->form->swiglu_clamped)(&act);
 	}
@@ -77,15 +96,24 @@ static void down_job(void *context, size_t job, unsigned thread)
 	(void)thread;
 	const struct ffn_run *run = context;
 	const struct kn_ffn *a = run->a;
-	size_t e = run->busy[job / run->down.blocks], panel = job % run->down.blocks * run->down.panels, row = a->begin[e];
+	size_t e = run->busy[job / run->down.blocks], panel = job % run->down.blocks * run->down.panels,
+	       row = a->begin[e];
 	const struct kn_expert *expert = a->experts[e];
 	const struct kn_matrix *w = &expert->down;
 	size_t panels = w->panels - panel < run->down.panels ? w->panels - panel : run->down.panels;
 	float *y = a->y + row * a->ldy + panel * KN_PANEL_COLS;
-	gemm(run->form, w, (struct kn_gemm){
-		.x = run->h + row * run->ldh, .ldx = run->ldh, .rows = a->begin[e + 1] - row, .panels = panels, .y = y, .ldy = a->ldy,
-	}, panel);
-	size_t begin = panel * KN_PANEL_COLS, end = begin + panels * KN_PANEL_COLS < w->n ? begin + panels * KN_PANEL_COLS : w->n;
+	gemm(run->form, w,
+		(struct kn_gemm){
+			.x = run->h + row * run->ldh,
+			.ldx = run->ldh,
+			.rows = a->begin[e + 1] - row,
+			.panels = panels,
+			.y = y,
+			.ldy = a->ldy,
+		},
+		panel);
+	size_t begin = panel * KN_PANEL_COLS,
+	       end = begin + panels * KN_PANEL_COLS < w->n ? begin + panels * KN_PANEL_COLS : w->n;
 	if (expert->down_bias)
 		for (size_t r = row; r < a->begin[e + 1]; r++)
 			for (size_t i = begin; i < end; i++)
@@ -105,14 +133,17 @@ void kn_cpu_ffn(struct kn_queue *queue, const struct kn_ffn *a)
 	struct kn_cpu_queue *q = kn_cpu_queue(queue);
 	unsigned threads = kn_pool_threads(q->pool);
 	size_t pairs = a->begin[a->experts_count], busy = 0;
+
 	if (pairs == 0)
 		return;
+
 	struct ffn_run run = { .form = q->form, .a = a, .busy = a->scratch };
 	for (uint32_t e = 0; e < a->experts_count; e++)
 		if (a->begin[e + 1] > a->begin[e])
 			run.busy[busy++] = e;
 	const struct kn_expert *expert = a->experts[run.busy[0]];
-	CAD_ASSERT(a->begin[0] == 0 && a->ldx >= expert->gate_up.k_pad && a->ldy >= expert->down.panels * KN_PANEL_COLS);
+	CAD_ASSERT(
+		a->begin[0] == 0 && a->ldx >= expert->gate_up.k_pad && a->ldy >= expert->down.panels * KN_PANEL_COLS);
 	lay_out(a->scratch, pairs, expert->ffn, threads, &run);
 	run.gate_up = cut_panels(expert->gate_up.panels, busy, threads);
 	run.down = cut_panels(expert->down.panels, busy, threads);

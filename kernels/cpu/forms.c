@@ -25,10 +25,10 @@ const struct kn_form *kn_form_find(enum kn_isa isa)
 {
 	__builtin_cpu_init();
 	bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
-	bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-	              __builtin_cpu_supports("avx512vl");
+	bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+		__builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 	switch (isa) {
-	case KN_ISA_REF: return avx2 ? &form_ref : NULL;   /* the whole program is built for AVX2 */
+	case KN_ISA_REF: return avx2 ? &form_ref : NULL; /* the whole program is built for AVX2 */
 	case KN_ISA_AVX2: return avx2 ? &form_avx2 : NULL;
 	case KN_ISA_AVX512: return avx512 ? &form_avx512 : NULL;
 	case KN_ISA_AUTO: return avx512 ? &form_avx512 : avx2 ? &form_avx2 : NULL;
@@ -36,7 +36,8 @@ const struct kn_form *kn_form_find(enum kn_isa isa)
 	return NULL;
 }
 
-const struct cad_choice kn_isa_choices[] = { { "auto", KN_ISA_AUTO }, { "ref", KN_ISA_REF }, { "avx2", KN_ISA_AVX2 }, { "avx512", KN_ISA_AVX512 }, { NULL, 0 } };
+const struct cad_choice kn_isa_choices[] = { { "auto", KN_ISA_AUTO }, { "ref", KN_ISA_REF }, { "avx2", KN_ISA_AVX2 },
+	{ "avx512", KN_ISA_AVX512 }, { NULL, 0 } };
 
 enum cad_status kn_isa_parse(const char *name, enum kn_isa *isa)
 {

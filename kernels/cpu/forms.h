@@ -1,9 +1,12 @@
 /*
- * The forms of the CPU: one inner kernel per name in KN_FORM_LIST, written three times: kn_ref_NAME (ref/: the definition, scalar, in the declared
- * order), kn_avx2_NAME (cpu/avx2_*.c) and kn_avx512_NAME (cpu/avx512_*.c). All give equal bits. A form that has nothing faster to offer calls another's.
+ * The forms of the CPU: one inner kernel per name in KN_FORM_LIST, written three times: kn_ref_NAME
+ * (ref/: the definition, scalar, in the declared order), kn_avx2_NAME (cpu/avx2_*.c) and
+ * kn_avx512_NAME (cpu/avx512_*.c). All give equal bits. A form that has nothing faster to offer
+ * calls another's.
  *
- * Inner kernels run on one thread, allocate nothing, and keep no state. Vectors of f32 are unaligned unless said. To add a kernel: a line in the list
- * with its contract above it, and the three functions; forms.c makes the tables.
+ * Inner kernels run on one thread, allocate nothing, and keep no state. Vectors of f32 are
+ * unaligned unless said. To add a kernel: a line in the list with its contract above it, and the
+ * three functions; forms.c makes the tables.
  */
 #ifndef CADRE_KERNELS_FORMS_H
 #define CADRE_KERNELS_FORMS_H
@@ -14,8 +17,10 @@
 #include <stdbool.h>
 
 /*
- * y[r][c] = chain of fma over k ascending of x[r][k] * W[c][k], from +0; r < rows, c < 64 * panels. Row r of x is row index[r] (row r when index is NULL).
- * `weights` is the first panel, the others follow at panel_bytes; storage by the function. k is k_pad: even, and x has that many elements.
+ * y[r][c] = chain of fma over k ascending of x[r][k] * W[c][k], from +0; r < rows, c < 64 * panels.
+ * Row r of x is row index[r] (row r when index is NULL).
+ * `weights` is the first panel, the others follow at panel_bytes; storage by the function. k is
+ * k_pad: even, and x has that many elements.
  * y's rows have room for whole panels; nothing else of y is touched. y is not x.
  */
 struct kn_gemm {
@@ -29,7 +34,8 @@ struct kn_gemm {
 	size_t ldy;
 };
 
-/* h[r][32 p + i] = act(gate, up) of panel p: t[r][64 p ..] = g16 u16 g16 u16; bias has t's columns, or is NULL, and is added first. limit: of the clamped one. */
+/* h[r][32 p + i] = act(gate, up) of panel p: t[r][64 p ..] = g16 u16 g16 u16; bias has t's columns,
+ * or is NULL, and is added first. limit: of the clamped one. */
 struct kn_act {
 	const float *t;
 	size_t ldt, rows, panels;
@@ -40,8 +46,9 @@ struct kn_act {
 };
 
 /*
- * Queries of one KV head over one sequence, that walk its pages together. Query i sees the keys begin[i] .. end[i] - 1; m, l and out are what
- * struct kn_attend says, of the chunk at hand. The queries are kept six by six with d slowest, so that a tile reads them in one stream.
+ * Queries of one KV head over one sequence, that walk its pages together. Query i sees the keys
+ * begin[i] .. end[i] - 1; m, l and out are what struct kn_attend says, of the chunk at hand. The
+ * queries are kept six by six with d slowest, so that a tile reads them in one stream.
  */
 enum { KN_ATTEND_QUERIES = 48, KN_ATTEND_TILE = 6 };
 struct kn_attend_block {
@@ -54,12 +61,19 @@ struct kn_attend_block {
 };
 static inline float *kn_attend_q(struct kn_attend_block *b, size_t query, size_t d)
 {
-	return &b->q[query / KN_ATTEND_TILE * CAD_HEAD_SIZE_MAX * KN_ATTEND_TILE + d * KN_ATTEND_TILE + query % KN_ATTEND_TILE];
+	return &b->q[query / KN_ATTEND_TILE * CAD_HEAD_SIZE_MAX * KN_ATTEND_TILE + d * KN_ATTEND_TILE +
+		query % KN_ATTEND_TILE];
 }
 
-/* What decides how a row crosses the wire: the bits of max|x| (NaN is the largest), and the squares of x / 2^e summed as in kn_rmsnorm, e the
- * frexp exponent of max|x| (0 for a zero row or one that is not finite), so that nothing overflows. `most` is max|x| / 2^e. */
-struct kn_row_measure { uint32_t most_bits; int exponent; float most, squares; };
+/* What decides how a row crosses the wire: the bits of max|x| (NaN is the largest), and the squares
+ * of x / 2^e summed as in kn_rmsnorm, e the
+ * frexp exponent of max|x| (0 for a zero row or one that is not finite), so that nothing overflows.
+ * `most` is max|x| / 2^e. */
+struct kn_row_measure {
+	uint32_t most_bits;
+	int exponent;
+	float most, squares;
+};
 /* 2^-exponent as two factors, for it may be out of range itself. */
 static inline void kn_row_scales(int exponent, float scales[2])
 {
@@ -74,7 +88,8 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	X(void, gemm_f32, (const struct kn_gemm *g)) \
 	/* SILU: g / (1 + exp(-g)) * u */ \
 	X(void, silu, (const struct kn_act *a)) \
-	/* SWIGLU_CLAMPED (gpt_oss): g = min(g, limit); u = max(min(u, limit), -limit); (u + 1) * (g / (1 + exp(-1.702 g))) */ \
+	/* SWIGLU_CLAMPED (gpt_oss): g = min(g, limit); u = max(min(u, limit), -limit); */ \
+	/* (u + 1) * (g / (1 + exp(-1.702 g))) */ \
 	X(void, swiglu_clamped, (const struct kn_act *a)) \
 	/* y[i] = kn_exp(x[i]), i < n; y may be x */ \
 	X(void, exp, (const float *x, size_t n, float *y)) \
@@ -86,21 +101,24 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	X(void, rope, (float *x, const float *cosines, const float *sines, size_t size, bool interleaved)) \
 	/* x[i] += y[i] * scale (the product rounded first); scale 1 is a plain sum */ \
 	X(void, add, (float *x, const float *y, size_t n, float scale)) \
-	/* The page that holds the keys first .. first + 31: scores, softmax and values of every query that sees any of them. k is [key_size][32], v
-	 * [32][value_size]; next: where the next page's k lies, to be fetched ahead (never read) */ \
-	X(void, attend_page, (struct kn_attend_block *b, const float *k, const float *v, uint32_t first, const float *next)) \
+	/* The page that holds the keys first .. first + 31: scores, softmax and values of every */ \
+	/* query that sees any of them. k is [key_size][32], v [32][value_size]; next: where the */ \
+	/* next page's k lies, to be fetched ahead (never read) */ \
+	X(void, attend_page, \
+		(struct kn_attend_block * b, const float *k, const float *v, uint32_t first, const float *next)) \
 	/* Rows on the wire; `data` has no alignment. fix16: min(rint(x * inverse), 32767), inverse a power of two */ \
 	X(struct kn_row_measure, row_measure, (const float *x, size_t n)) \
 	X(void, row_to_fix16, (const float *x, size_t n, float inverse, uint8_t *data)) \
 	X(void, row_from_fix16, (const uint8_t *data, size_t n, float scale, float *x)) \
 	X(void, row_to_bf16, (const float *x, size_t n, uint8_t *data)) \
 	X(void, row_from_bf16, (const uint8_t *data, size_t n, float *x)) \
-	/* sums[i] += rint(weight * y[i] / quantum), the exact product rounded once; false when any is NaN or 2^53 or more (sums are then worthless). inverse = 1 / quantum */ \
-	X(bool, sums_round, (int64_t *sums, const float *y, size_t n, float weight, double inverse)) \
+	/* sums[i] += rint(weight * y[i] / quantum), the exact product rounded once; false when */ \
+	/* any is NaN or 2^53 or more (sums are then worthless). inverse = 1 / quantum */ \
+	X(bool, sums_round, (int64_t * sums, const float *y, size_t n, float weight, double inverse)) \
 	/* The fewest bytes of 2, 3, 4, 8 that hold every sum */ \
 	X(uint8_t, sums_width, (const int64_t *sums, size_t n)) \
 	X(void, sums_store, (const int64_t *sums, size_t n, uint8_t width, uint8_t *data)) \
-	X(void, sums_add, (int64_t *sums, const uint8_t *data, size_t n, uint8_t width)) \
+	X(void, sums_add, (int64_t * sums, const uint8_t *data, size_t n, uint8_t width)) \
 	/* x[i] += (float)sums[i] * quantum + shared[i] (shared may be NULL); sums[i] = 0 */ \
 	X(void, sums_finish, (float *x, int64_t *sums, size_t n, float quantum, const float *shared))
 

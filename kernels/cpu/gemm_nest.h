@@ -6,8 +6,8 @@
  *       for a tile of rows: pack x to [k][stride] (L1; this is also where rows are gathered)
  *         for the panels of the job: tile
  *
- * Between blocks of k the sums wait in y: the chain over k goes on from where it was, so blocking changes no bit. One row needs no packing and no
- * blocking: it streams each panel from end to end.
+ * Between blocks of k the sums wait in y: the chain over k goes on from where it was, so blocking
+ * changes no bit. One row needs no packing and no blocking: it streams each panel from end to end.
  */
 #ifndef CADRE_KERNELS_GEMM_NEST_H
 #define CADRE_KERNELS_GEMM_NEST_H
@@ -17,13 +17,16 @@
 
 #include <immintrin.h>
 
-enum { KN_BLOCK_ROWS = 96, KN_BLOCK_K = 256 };   /* KN_BLOCK_ROWS is a multiple of every form's tile */
+enum { KN_BLOCK_ROWS = 96, KN_BLOCK_K = 256 }; /* KN_BLOCK_ROWS is a multiple of every form's tile */
 
-/* y[r][0..64) (+)= x[k][r] * panel, for the rows that the function stands for; first: the chains start from +0, else from y. */
+/* y[r][0..64) (+)= x[k][r] * panel, for the rows that the function stands for; first: the chains
+ * start from +0, else from y. */
 typedef void kn_gemm_tile_fn(const float *x, size_t k, const uint8_t *lines, bool first, float *y, size_t ldy);
 
-/* out[k][stride]: rows first .. first + rows - 1 of g from k0 on. Works on groups of 4 rows; the last group repeats its last row. */
-static inline void kn_gemm_pack(const struct kn_gemm *g, size_t first, size_t rows, size_t k0, size_t k, float *out, size_t stride)
+/* out[k][stride]: rows first .. first + rows - 1 of g from k0 on. Works on groups of 4 rows; the
+ * last group repeats its last row. */
+static inline void kn_gemm_pack(
+	const struct kn_gemm *g, size_t first, size_t rows, size_t k0, size_t k, float *out, size_t stride)
 {
 	for (size_t group = 0; group < rows; group += 4) {
 		const float *in[4];
@@ -32,7 +35,8 @@ static inline void kn_gemm_pack(const struct kn_gemm *g, size_t first, size_t ro
 			in[i] = g->x + (g->index ? g->index[row] : row) * g->ldx + k0;
 		}
 		for (size_t j = 0; j < k; j += 4) {
-			__m128 a = _mm_loadu_ps(in[0] + j), b = _mm_loadu_ps(in[1] + j), c = _mm_loadu_ps(in[2] + j), d = _mm_loadu_ps(in[3] + j);
+			__m128 a = _mm_loadu_ps(in[0] + j), b = _mm_loadu_ps(in[1] + j), c = _mm_loadu_ps(in[2] + j),
+			       d = _mm_loadu_ps(in[3] + j);
 			_MM_TRANSPOSE4_PS(a, b, c, d);
 			float *to = out + j * stride + group;
 			_mm_store_ps(to, a);
@@ -43,8 +47,10 @@ static inline void kn_gemm_pack(const struct kn_gemm *g, size_t first, size_t ro
 	}
 }
 
-/* tiles[r] handles r + 1 rows; all but tiles[0] read x at `stride` floats a value of k, tiles[0] at 1. Constant arguments: it is inlined. */
-KN_TILE void kn_gemm_nest(const struct kn_gemm *g, kn_gemm_tile_fn *const *tiles, const size_t tile_rows, const size_t stride, const size_t k_bytes)
+/* tiles[r] handles r + 1 rows; all but tiles[0] read x at `stride` floats a value of k, tiles[0] at
+ * 1. Constant arguments: it is inlined. */
+KN_TILE void kn_gemm_nest(const struct kn_gemm *g, kn_gemm_tile_fn *const *tiles, const size_t tile_rows,
+	const size_t stride, const size_t k_bytes)
 {
 	if (g->rows == 1) {
 		const float *x = g->x + (g->index ? g->index[0] : 0) * g->ldx;
@@ -65,7 +71,8 @@ KN_TILE void kn_gemm_nest(const struct kn_gemm *g, kn_gemm_tile_fn *const *tiles
 				else
 					kn_gemm_pack(g, row, rows, k0, k, packed, stride);
 				for (size_t p = 0; p < g->panels; p++)
-					tiles[rows - 1](x, k, g->weights + p * g->panel_bytes + k0 * k_bytes, k0 == 0, g->y + row * g->ldy + p * KN_PANEL_COLS, g->ldy);
+					tiles[rows - 1](x, k, g->weights + p * g->panel_bytes + k0 * k_bytes, k0 == 0,
+						g->y + row * g->ldy + p * KN_PANEL_COLS, g->ldy);
 			}
 		}
 	}

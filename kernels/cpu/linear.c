@@ -4,8 +4,8 @@
 #include <string.h>
 
 enum {
-	GROUP_PANELS_MAX = 8,   /* of one job: what the rows are packed for once */
-	JOBS_PER_THREAD = 4,    /* so that a thread that is held up costs little */
+	GROUP_PANELS_MAX = 8, /* of one job: what the rows are packed for once */
+	JOBS_PER_THREAD = 4,  /* so that a thread that is held up costs little */
 };
 
 struct linear_run {
@@ -32,11 +32,18 @@ static void linear_job(void *context, size_t job, unsigned thread)
 	const struct linear_run *run = context;
 	const struct kn_linear *a = run->a;
 	const struct kn_matrix *w = a->w;
-	size_t first = job * run->group_panels, panels = w->panels - first < run->group_panels ? w->panels - first : run->group_panels;
+	size_t first = job * run->group_panels,
+	       panels = w->panels - first < run->group_panels ? w->panels - first : run->group_panels;
 	struct kn_gemm g = {
-		.x = a->x, .ldx = a->ldx, .rows = a->rows, .k = w->k_pad,
-		.weights = w->data + first * w->panel_bytes, .panels = panels, .panel_bytes = w->panel_bytes,
-		.y = a->y + first * KN_PANEL_COLS, .ldy = a->ldy,
+		.x = a->x,
+		.ldx = a->ldx,
+		.rows = a->rows,
+		.k = w->k_pad,
+		.weights = w->data + first * w->panel_bytes,
+		.panels = panels,
+		.panel_bytes = w->panel_bytes,
+		.y = a->y + first * KN_PANEL_COLS,
+		.ldy = a->ldy,
 	};
 	(w->storage == KN_STORAGE_BF16 ? run->form->gemm_bf16 : run->form->gemm_f32)(&g);
 	size_t end = (first + panels) * KN_PANEL_COLS;
@@ -72,7 +79,8 @@ static void embed_job(void *context, size_t row, unsigned thread)
 	memset(x + t->k, 0, (kn_round_up(t->k, 64) - t->k) * sizeof *x);
 }
 
-void kn_cpu_embed(struct kn_queue *queue, const struct kn_table *table, const int32_t *ids, size_t rows, float *x, size_t ldx)
+void kn_cpu_embed(
+	struct kn_queue *queue, const struct kn_table *table, const int32_t *ids, size_t rows, float *x, size_t ldx)
 {
 	struct embed_run run = { table, ids, x, ldx };
 	kn_pool_for(kn_cpu_queue(queue)->pool, rows, embed_job, &run);
@@ -90,7 +98,7 @@ static void argmax_job(void *context, size_t row, unsigned thread)
 	const struct argmax_run *run = context;
 	const float *logits = run->logits + row * run->ld;
 	size_t best = 0;
-	for (size_t i = 1; i < run->n; i++)   /* a NaN that is best so far gives way to any number */
+	for (size_t i = 1; i < run->n; i++) /* a NaN that is best so far gives way to any number */
 		if (logits[i] > logits[best] || (logits[best] != logits[best] && logits[i] == logits[i]))
 			best = i;
 	run->ids[row] = (int32_t)best;

@@ -1,6 +1,8 @@
 /*
- * One word tells everything: generation << GENERATION_SHIFT | CLOSED | workers inside. The caller opens a run by storing the next generation; a worker enters
- * by adding 1 while it is open; the caller closes it when the jobs are handed out and waits for those inside alone. All that sleep, sleep on that word.
+ * One word tells everything: generation << GENERATION_SHIFT | CLOSED | workers inside. The caller
+ * opens a run by storing the next generation; a worker enters by adding 1 while it is open; the
+ * caller closes it when the jobs are handed out and waits for those inside alone. All that sleep,
+ * sleep on that word.
  */
 #include "kernels/cpu/pool.h"
 #include "kernels/kernels.h"
@@ -16,13 +18,14 @@
 #include <unistd.h>
 
 enum {
-	INSIDE_MASK = 0x7f,          /* KN_THREADS_MAX - 1 workers at most */
+	INSIDE_MASK = 0x7f, /* KN_THREADS_MAX - 1 workers at most */
 	CLOSED = 0x80,
 	GENERATION_SHIFT = 8,
-	SPINS_MAX = 200,             /* pauses of some 50 ns */
+	SPINS_MAX = 200, /* pauses of some 50 ns */
 	MXCSR_DEFAULT = 0x1f80,
-	MXCSR_FLAGS = 0x3f,          /* sticky exception flags: no matter */
-	WORKERS = 1, CALLER = 2,     /* futex bit sets */
+	MXCSR_FLAGS = 0x3f, /* sticky exception flags: no matter */
+	WORKERS = 1,
+	CALLER = 2, /* futex bit sets */
 };
 
 struct worker {
@@ -33,9 +36,9 @@ struct worker {
 
 struct kn_pool {
 	_Alignas(64) _Atomic uint32_t state;
-	_Atomic uint32_t sleepers;       /* workers in futex_wait, or about to be */
+	_Atomic uint32_t sleepers; /* workers in futex_wait, or about to be */
 	_Atomic uint32_t caller_sleeps;
-	kn_job_fn *fn;                   /* NULL: the workers end */
+	kn_job_fn *fn; /* NULL: the workers end */
 	void *context;
 	size_t jobs;
 	unsigned threads, spins_max;
@@ -43,8 +46,14 @@ struct kn_pool {
 	struct worker workers[KN_THREADS_MAX];
 };
 
-static void futex_wait(_Atomic uint32_t *word, uint32_t seen, uint32_t who) { syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, seen, NULL, NULL, who); }
-static void futex_wake(_Atomic uint32_t *word, uint32_t who) { syscall(SYS_futex, word, FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, NULL, NULL, who); }
+static void futex_wait(_Atomic uint32_t *word, uint32_t seen, uint32_t who)
+{
+	syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, seen, NULL, NULL, who);
+}
+static void futex_wake(_Atomic uint32_t *word, uint32_t who)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, NULL, NULL, who);
+}
 
 static void work(struct kn_pool *p, unsigned thread)
 {
@@ -64,6 +73,7 @@ static void *worker_main(void *argument)
 {
 	struct worker *w = argument;
 	struct kn_pool *p = w->pool;
+
 	_mm_setcsr(MXCSR_DEFAULT);
 	unsigned spins = 0;
 	for (uint32_t seen = 0;;) {
@@ -83,7 +93,8 @@ static void *worker_main(void *argument)
 			spins++;
 			_mm_pause();
 		} else {
-			/* Either the caller sees this sleeper after it opened a run, or futex_wait sees that the word has changed. */
+			/* Either the caller sees this sleeper after it opened a run, or futex_wait
+			 * sees that the word has changed. */
 			atomic_fetch_add(&p->sleepers, 1);
 			futex_wait(&p->state, state, WORKERS);
 			atomic_fetch_sub(&p->sleepers, 1);
@@ -122,10 +133,15 @@ enum cad_status kn_pool_create(unsigned threads, struct kn_pool **pool)
 	struct kn_pool *p = aligned_alloc(64, kn_round_up(sizeof *p, 64));
 	if (!p)
 		return CAD_ERR_MEMORY;
-	*p = (struct kn_pool){ .state = CLOSED, .threads = 1, .spins_max = threads <= kn_threads_default() ? SPINS_MAX : 0 };
-	sigset_t all, before;   /* signals are for the program's own threads */
+	*p = (struct kn_pool){
+		.state = CLOSED,
+		.threads = 1,
+		.spins_max = threads <= kn_threads_default() ? SPINS_MAX : 0,
+	};
+	sigset_t all, before; /* signals are for the program's own threads */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
+
 	while (p->threads < threads) {
 		struct worker *w = &p->workers[p->threads];
 		*w = (struct worker){ .pool = p, .index = p->threads };
@@ -133,11 +149,13 @@ enum cad_status kn_pool_create(unsigned threads, struct kn_pool **pool)
 			break;
 		p->threads++;
 	}
+
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (p->threads < threads) {
 		kn_pool_destroy(p);
 		return CAD_ERR_MEMORY;
 	}
+
 	*pool = p;
 	return CAD_OK;
 }
@@ -145,7 +163,7 @@ enum cad_status kn_pool_create(unsigned threads, struct kn_pool **pool)
 void kn_pool_destroy(struct kn_pool *p)
 {
 	p->fn = NULL;
-	open_run(p);   /* and leave it open, so that every worker sees it */
+	open_run(p); /* and leave it open, so that every worker sees it */
 	for (unsigned i = 1; i < p->threads; i++)
 		pthread_join(p->workers[i].handle, NULL);
 	free(p);
@@ -170,6 +188,7 @@ void kn_pool_for(struct kn_pool *p, size_t jobs, kn_job_fn *fn, void *context)
 		work(p, 0);
 		close_run(p);
 	}
+
 	if ((csr & ~(unsigned)MXCSR_FLAGS) != MXCSR_DEFAULT)
 		_mm_setcsr(csr);
 }

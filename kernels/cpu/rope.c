@@ -1,16 +1,18 @@
 /*
- * Rotary embedding. Cosine and sine are computed here, in plain double arithmetic with fma and no libm, so that their bits are the same on every
- * machine: the angle is reduced by pi/2 in three parts (Cody and Waite; the first step is exact for every f32 angle below 2^31), then two Taylor
- * polynomials on [-pi/4, pi/4] whose error is below 1e-17. Rounding to f32 is then the correct one but for about one angle in 10^8.
+ * Rotary embedding. Cosine and sine are computed here, in plain double arithmetic with fma and no
+ * libm, so that their bits are the same on every machine: the angle is reduced by pi/2 in three
+ * parts (Cody and Waite; the first step is exact for every f32 angle below 2^31), then two Taylor
+ * polynomials on [-pi/4, pi/4] whose error is below 1e-17. Rounding to f32 is then the correct one
+ * but for about one angle in 10^8.
  */
 #include "kernels/cpu/cpu.h"
 
 #include <math.h>
 
 #define TWO_OVER_PI 0x1.45f306dc9c883p-1
-#define HALF_PI_1 0x1.921fb544p+0          /* 33 bits of pi/2 */
-#define HALF_PI_2 0x1.0b4611a626331p-34    /* the next 53 */
-#define HALF_PI_3 0x1.1701b839a252p-88     /* and the next */
+#define HALF_PI_1 0x1.921fb544p+0       /* 33 bits of pi/2 */
+#define HALF_PI_2 0x1.0b4611a626331p-34 /* the next 53 */
+#define HALF_PI_3 0x1.1701b839a252p-88  /* and the next */
 
 /* r in [-pi/4, pi/4], a little beyond at the borders. Coefficients are 1 / n!. */
 static double sin_reduced(double r)
@@ -44,6 +46,7 @@ static void sin_cos(float angle, float *sine, float *cosine)
 {
 	double x = angle, turns = rint(x * TWO_OVER_PI);
 	double r = fma(-turns, HALF_PI_1, x);
+
 	r = fma(-turns, HALF_PI_2, r);
 	r = fma(-turns, HALF_PI_3, r);
 	double s = sin_reduced(r), c = cos_reduced(r);
@@ -67,7 +70,9 @@ static void rope_table_job(void *context, size_t job, unsigned thread)
 	const struct rope_run *run = context;
 	const struct kn_rope_table *a = run->a;
 	size_t half = a->size / 2;
-	for (size_t r = kn_cpu_range_begin(run->rows, run->jobs, job), end = kn_cpu_range_begin(run->rows, run->jobs, job + 1); r < end; r++) {
+	for (size_t r = kn_cpu_range_begin(run->rows, run->jobs, job),
+		    end = kn_cpu_range_begin(run->rows, run->jobs, job + 1);
+		r < end; r++) {
 		float *cosines = a->out + r * a->size, *sines = cosines + half;
 		for (size_t i = 0; i < half; i++) {
 			float sine, cosine;
@@ -80,7 +85,7 @@ static void rope_table_job(void *context, size_t job, unsigned thread)
 
 void kn_cpu_rope_table(struct kn_queue *queue, const struct kn_rope_table *a)
 {
-	enum { FLOATS_PER_ANGLE = 64 };   /* an angle costs as much as so many floats that are only moved */
+	enum { FLOATS_PER_ANGLE = 64 }; /* an angle costs as much as so many floats that are only moved */
 	struct kn_cpu_queue *cpu = kn_cpu_queue(queue);
 	CAD_ASSERT(a->size % 2 == 0);
 	struct rope_run run = { cpu->form, a, a->rows, kn_cpu_ranges(cpu, a->rows, a->size * FLOATS_PER_ANGLE) };
@@ -92,7 +97,9 @@ static void rope_job(void *context, size_t job, unsigned thread)
 	(void)thread;
 	const struct rope_run *run = context;
 	const struct kn_rope *a = run->a;
-	for (size_t r = kn_cpu_range_begin(run->rows, run->jobs, job), end = kn_cpu_range_begin(run->rows, run->jobs, job + 1); r < end; r++) {
+	for (size_t r = kn_cpu_range_begin(run->rows, run->jobs, job),
+		    end = kn_cpu_range_begin(run->rows, run->jobs, job + 1);
+		r < end; r++) {
 		const float *cosines = a->table + r * a->size, *sines = cosines + a->size / 2;
 		for (size_t h = 0; h < a->heads; h++)
 			run->form->rope(a->x + r * a->ldx + h * a->head_size, cosines, sines, a->size, a->interleaved);

@@ -1,4 +1,5 @@
-/* What register tiles share: functions with constant row and vector counts that the compiler unrolls fully, and a split of rows into near-equal tiles. */
+/* What register tiles share: functions with constant row and vector counts that the compiler
+ * unrolls fully, and a split of rows into near-equal tiles. */
 #ifndef CADRE_KERNELS_TILE_H
 #define CADRE_KERNELS_TILE_H
 
@@ -6,16 +7,17 @@
 
 #define KN_TILE static inline __attribute__((always_inline))
 
-/* Before loops over constant counts; without full unrolling the accumulators would live in memory. */
+/* Loops over constant counts; without full unrolling the accumulators would live in memory. */
 #if defined(__clang__)
-#define KN_UNROLL _Pragma("clang loop unroll(full)")
+#define KN_UNROLL_FOR(...) _Pragma("clang loop unroll(full)") for (__VA_ARGS__)
 #else
-#define KN_UNROLL _Pragma("GCC unroll 16")
+#define KN_UNROLL_FOR(...) _Pragma("GCC unroll 16") for (__VA_ARGS__)
 #endif
 
-enum { KN_FETCH_BYTES = 4096 };   /* distance of software prefetch in the weight stream */
+enum { KN_FETCH_BYTES = 4096 }; /* distance of software prefetch in the weight stream */
 
-/* Rows of the next tile: `rest` rows in the fewest tiles of at most `max`, as even as can be (13 rows of 12 are 7 + 6, not 12 + 1). */
+/* Rows of the next tile: `rest` rows in the fewest tiles of at most `max`, as even as can be (13
+ * rows of 12 are 7 + 6, not 12 + 1). */
 static inline size_t kn_tile_rows(size_t rest, size_t max)
 {
 	size_t tiles = (rest + max - 1) / max;

@@ -13,7 +13,9 @@ static void rmsnorm_job(void *context, size_t job, unsigned thread)
 	(void)thread;
 	const struct vector_run *run = context;
 	const struct kn_rmsnorm *a = run->a;
-	for (size_t r = kn_cpu_range_begin(run->rows, run->jobs, job), end = kn_cpu_range_begin(run->rows, run->jobs, job + 1); r < end; r++) {
+	for (size_t r = kn_cpu_range_begin(run->rows, run->jobs, job),
+		    end = kn_cpu_range_begin(run->rows, run->jobs, job + 1);
+		r < end; r++) {
 		const float *x = a->x + r * a->ldx;
 		float *out = a->out + r * a->ldo;
 		for (size_t part = 0; part < a->parts; part++)
@@ -38,8 +40,11 @@ static void add_job(void *context, size_t job, unsigned thread)
 	(void)thread;
 	const struct vector_run *run = context;
 	const struct kn_add *a = run->a;
-	for (size_t r = kn_cpu_range_begin(run->rows, run->jobs, job), end = kn_cpu_range_begin(run->rows, run->jobs, job + 1); r < end; r++)
-		run->form->add(a->x + r * a->ldx, a->y + r * a->ldy, a->n, a->score ? kn_sigmoid_1(a->score[r * a->lds]) : 1.0f);
+	for (size_t r = kn_cpu_range_begin(run->rows, run->jobs, job),
+		    end = kn_cpu_range_begin(run->rows, run->jobs, job + 1);
+		r < end; r++)
+		run->form->add(a->x + r * a->ldx, a->y + r * a->ldy, a->n,
+			a->score ? kn_sigmoid_1(a->score[r * a->lds]) : 1.0f);
 }
 
 void kn_cpu_add(struct kn_queue *queue, const struct kn_add *a)

@@ -29,10 +29,7 @@ void cl_on_interrupt(void (*stop)(void *context), void *context)
 	(void)sigaction(SIGTERM, &action, NULL);
 }
 
-bool cl_interrupted(void)
-{
-	return interrupted;
-}
+bool cl_interrupted(void) { return interrupted; }
 
 int cl_fail(const char *command, const struct cad_error *error)
 {

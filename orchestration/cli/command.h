@@ -1,6 +1,7 @@
 /*
- * The commands of cadrectl. Each takes its own arguments (argv[0] is the command's name), prints its own errors, and returns the exit code: 0 it worked,
- * 1 it failed, 2 it was called wrongly, 130 it was interrupted. One thread; they block.
+ * The commands of cadrectl. Each takes its own arguments (argv[0] is the command's name), prints
+ * its own errors, and returns the exit code: 0 it worked, 1 it failed, 2 it was called wrongly, 130
+ * it was interrupted. One thread; they block.
  */
 #ifndef CADRE_CLI_COMMAND_H
 #define CADRE_CLI_COMMAND_H
@@ -29,10 +30,12 @@ int cl_trace_generate(int argc, char **argv);
 enum cl_format { CL_FORMAT_TABLE, CL_FORMAT_JSON };
 extern const struct cad_choice cl_format_choices[];
 
-/* Prints "cadrectl NAME: sentence" to stderr and returns CL_EXIT_FAILED, or CL_EXIT_INTERRUPTED when Ctrl-C is the reason. */
+/* Prints "cadrectl NAME: sentence" to stderr and returns CL_EXIT_FAILED, or CL_EXIT_INTERRUPTED
+ * when Ctrl-C is the reason. */
 int cl_fail(const char *command, const struct cad_error *error);
 
-/* Ctrl-C: the first one calls `stop` (from a signal handler: it must be safe there) and lets the command end in good order, the second ends the process. */
+/* Ctrl-C: the first one calls `stop` (from a signal handler: it must be safe there) and lets the
+ * command end in good order, the second ends the process. */
 void cl_on_interrupt(void (*stop)(void *context), void *context);
 bool cl_interrupted(void);
 

@@ -4,21 +4,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum cad_status read_sequence(const json_t *ids, size_t index, struct cl_sequence *sequence, const char *path, struct cad_error *error)
+static enum cad_status read_sequence(
+	const json_t *ids, size_t index, struct cl_sequence *sequence, const char *path, struct cad_error *error)
 {
 	size_t count = json_array_size(ids);
 	if (!json_is_array(ids) || count == 0 || count > UINT32_MAX / 2)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: sequences[%zu] is not an array with token ids", path, index);
+		return cad_error_set(
+			error, CAD_ERR_CORRUPT, "%s: sequences[%zu] is not an array with token ids", path, index);
 	sequence->tokens = malloc(count * sizeof *sequence->tokens);
 	if (!sequence->tokens)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for %zu tokens", count);
+
 	for (size_t i = 0; i < count; i++) {
 		const json_t *id = json_array_get(ids, i);
 		json_int_t value = json_integer_value(id);
 		if (!json_is_integer(id) || value < 0 || value > INT32_MAX)
-			return cad_error_set(error, CAD_ERR_CORRUPT, "%s: sequences[%zu][%zu] is not a token id", path, index, i);
+			return cad_error_set(
+				error, CAD_ERR_CORRUPT, "%s: sequences[%zu][%zu] is not a token id", path, index, i);
 		sequence->tokens[i] = (int32_t)value;
 	}
+
 	sequence->count = (uint32_t)count;
 	return CAD_OK;
 }
@@ -27,15 +32,20 @@ enum cad_status cl_evaluation_read(const char *path, struct cl_evaluation *eval,
 {
 	json_error_t json_error;
 	json_t *root = json_load_file(path, 0, &json_error);
+
+	/* "unable to open PATH: why" */
 	if (!root && json_error.line < 1)
-		return cad_error_set(error, CAD_ERR_NOT_FOUND, "%s", json_error.text);   /* "unable to open PATH: why" */
+		return cad_error_set(error, CAD_ERR_NOT_FOUND, "%s", json_error.text);
 	if (!root)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: %s (line %d)", path, json_error.text, json_error.line);
+		return cad_error_set(
+			error, CAD_ERR_CORRUPT, "%s: %s (line %d)", path, json_error.text, json_error.line);
 	const json_t *sequences = json_object_get(root, "sequences"), *greedy = json_object_get(root, "greedy_tokens");
 	enum cad_status status = CAD_OK;
 	if (!json_is_array(sequences) || json_array_size(sequences) == 0)
-		status = cad_error_set(error, CAD_ERR_CORRUPT, "%s: \"sequences\" is not an array with at least one sequence", path);
-	else if (greedy && (!json_is_integer(greedy) || json_integer_value(greedy) < 0 || json_integer_value(greedy) > 1 << 20))
+		status = cad_error_set(
+			error, CAD_ERR_CORRUPT, "%s: \"sequences\" is not an array with at least one sequence", path);
+	else if (greedy &&
+		(!json_is_integer(greedy) || json_integer_value(greedy) < 0 || json_integer_value(greedy) > 1 << 20))
 		status = cad_error_set(error, CAD_ERR_CORRUPT, "%s: \"greedy_tokens\" is not a count", path);
 	eval->count = json_array_size(sequences);
 	eval->greedy_tokens = (uint32_t)json_integer_value(greedy);
@@ -45,6 +55,7 @@ enum cad_status cl_evaluation_read(const char *path, struct cl_evaluation *eval,
 	for (size_t i = 0; status == CAD_OK && i < eval->count; i++)
 		status = read_sequence(json_array_get(sequences, i), i, &eval->sequences[i], path, error);
 	json_decref(root);
+
 	return status;
 }
 
@@ -88,12 +99,16 @@ static void take_logits(const struct cl_evaluation *eval, struct cl_sequence *s,
 {
 	for (uint32_t r = 0; r < event->rows && event->first_position + r < s->count; r++) {
 		size_t position = event->first_position + r;
-		memcpy(s->logits + position * eval->vocab, event->logits + (size_t)r * event->logits_stride, eval->vocab * sizeof *s->logits);
+		memcpy(s->logits + position * eval->vocab, event->logits + (size_t)r * event->logits_stride,
+			eval->vocab * sizeof *s->logits);
 		for (uint32_t layer = 0; layer < eval->layers; layer++) {
 			size_t from = (size_t)layer * event->layer_stride + r, to = (size_t)layer * s->count + position;
-			memcpy(s->router_logits + to * eval->experts, event->router_logits + from * eval->experts, eval->experts * sizeof *s->router_logits);
-			memcpy(s->experts + to * eval->topk, event->ids + from * eval->topk, eval->topk * sizeof *s->experts);
-			memcpy(s->weights + to * eval->topk, event->weights + from * eval->topk, eval->topk * sizeof *s->weights);
+			memcpy(s->router_logits + to * eval->experts, event->router_logits + from * eval->experts,
+				eval->experts * sizeof *s->router_logits);
+			memcpy(s->experts + to * eval->topk, event->ids + from * eval->topk,
+				eval->topk * sizeof *s->experts);
+			memcpy(s->weights + to * eval->topk, event->weights + from * eval->topk,
+				eval->topk * sizeof *s->weights);
 			sort_choice(s->experts + to * eval->topk, s->weights + to * eval->topk, eval->topk);
 		}
 	}
@@ -103,6 +118,7 @@ static void on_event(void *user, const struct rt_event *event)
 {
 	struct cl_evaluation *eval = user;
 	struct cl_sequence *s = event->context;
+
 	if (event->kind == RT_EVENT_LOGITS)
 		take_logits(eval, s, event);
 	if (event->kind == RT_EVENT_TOKEN && s->greedy_count < eval->greedy_tokens)
@@ -111,7 +127,8 @@ static void on_event(void *user, const struct rt_event *event)
 		return;
 	eval->ended++;
 	if (event->kind == RT_EVENT_FAILED && eval->status == CAD_OK)
-		eval->status = cad_error_set(&eval->error, event->status, "sequence %zu: %s", (size_t)(s - eval->sequences), event->text);
+		eval->status = cad_error_set(
+			&eval->error, event->status, "sequence %zu: %s", (size_t)(s - eval->sequences), event->text);
 }
 
 static enum cad_status compute(struct cl_evaluation *eval, struct em_embedded *em, struct cad_error *error)
@@ -123,19 +140,27 @@ static enum cad_status compute(struct cl_evaluation *eval, struct em_embedded *e
 	eval->topk = model->gate.topk;
 	eval->ended = 0;
 	eval->status = CAD_OK;
+
 	for (size_t i = 0; i < eval->count; i++) {
 		struct cl_sequence *s = &eval->sequences[i];
 		if (!allocate(eval, s))
 			return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the results of sequence %zu", i);
 		uint64_t id;
-		struct rt_request request = { .prompt = s->tokens, .prompt_count = s->count, .max_tokens = eval->greedy_tokens > 0 ? eval->greedy_tokens : 1, .ignore_eos = true,
-			.want_logits = true, .context = s };
+		struct rt_request request = {
+			.prompt = s->tokens,
+			.prompt_count = s->count,
+			.max_tokens = eval->greedy_tokens > 0 ? eval->greedy_tokens : 1,
+			.ignore_eos = true,
+			.want_logits = true,
+			.context = s,
+		};
 		enum cad_status status;
 		while ((status = rt_engine_submit(em_router(em), &request, &id, error)) == CAD_ERR_EXHAUSTED)
 			rt_engine_turn(em_router(em), 0);
 		if (status != CAD_OK)
 			return cad_error_prefix(error, "sequence %zu", i);
 	}
+
 	while (eval->ended < eval->count)
 		rt_engine_turn(em_router(em), cad_clock_now_ns(rt_engine_clock(em_router(em))) + CAD_NS_PER_MS);
 	return eval->status == CAD_OK ? CAD_OK : cad_error_set(error, eval->status, "%s", eval->error.text);
@@ -145,6 +170,7 @@ enum cad_status cl_evaluation_run(struct cl_evaluation *eval, const struct em_op
 {
 	struct em_options embedded = *options;
 	struct em_embedded *em = NULL;
+
 	embedded.router.on_event = on_event;
 	embedded.router.user = eval;
 	enum cad_status status = em_create(&embedded, &em, error);

@@ -15,8 +15,10 @@ struct tokenize_options {
 
 static const struct cad_option tokenize_table[] = {
 	CAD_OPTION_STRING(struct tokenize_options, tokenizer, "tokenizer", NULL, "tokenizer.json"),
-	CAD_OPTION_STRING(struct tokenize_options, input, "input", NULL, "file of lines {\"text\": ...}; '-' is standard input"),
-	CAD_OPTION_STRING(struct tokenize_options, output, "output", NULL, "file to write, lines {\"ids\": [...], \"decoded\": ...}; '-' is standard output"),
+	CAD_OPTION_STRING(
+		struct tokenize_options, input, "input", NULL, "file of lines {\"text\": ...}; '-' is standard input"),
+	CAD_OPTION_STRING(struct tokenize_options, output, "output", NULL,
+		"file to write, lines {\"ids\": [...], \"decoded\": ...}; '-' is standard output"),
 };
 
 static const struct cad_options_spec tokenize_spec = {
@@ -32,8 +34,10 @@ int cl_tokenize(int argc, char **argv)
 	struct cad_options *parsed;
 	struct cad_error error;
 	int exit_code;
+
 	if (!cad_options_main(&tokenize_spec, argc, argv, &options, &parsed, &exit_code))
 		return exit_code;
+
 	enum cad_status status = cad_tokenize_file(options.tokenizer, options.input, options.output, &error);
 	cad_options_destroy(parsed);
 	return status == CAD_OK ? CL_EXIT_OK : cl_fail("tokenize", &error);
@@ -49,8 +53,10 @@ struct inspect_options {
 
 static const struct cad_option inspect_table[] = {
 	CAD_OPTION_U32(struct inspect_options, nodes, "nodes", "3", 1, 100000, "expert nodes to compute the needs for"),
-	CAD_OPTION_ENUM(struct inspect_options, weights, "weights", "f32", cad_weights_choices, "as for the placement service; f32: as stored, lossless; bf16: rounded"),
-	CAD_OPTION_ENUM(struct inspect_options, format, "format", "table", cl_format_choices, "how to print it; -o for short"),
+	CAD_OPTION_ENUM(struct inspect_options, weights, "weights", "f32", cad_weights_choices,
+		"as for the placement service; f32: as stored, lossless; bf16: rounded"),
+	CAD_OPTION_ENUM(
+		struct inspect_options, format, "format", "table", cl_format_choices, "how to print it; -o for short"),
 };
 
 static const struct cad_options_spec inspect_spec = {
@@ -69,20 +75,26 @@ int cl_model_inspect(int argc, char **argv)
 	struct cad_error error;
 	struct cad_model *model;
 	int exit_code;
+
 	if (!cad_options_main(&inspect_spec, argc, argv, &options, &parsed, &exit_code))
 		return exit_code;
+
 	if (cad_options_positional_count(parsed) != 1) {
 		fprintf(stderr, "cadrectl model inspect: give the directory of a checkpoint\n");
 		cad_options_destroy(parsed);
 		return CL_EXIT_USAGE;
 	}
+
 	enum cad_status status = cad_model_open(cad_options_positional(parsed, 0), &model, &error);
 	if (status == CAD_OK) {
 		enum kn_weights weights = options.weights == CAD_WEIGHTS_BF16 ? KN_WEIGHTS_BF16 : KN_WEIGHTS_AS_IS;
-		struct cad_model_packed packed = { options.weights == CAD_WEIGHTS_BF16 ? "bf16" : "f32", kn_packed_expert_bytes(model, weights), kn_packed_router_bytes(model, weights) };
-		status = cad_model_inspect(model, &packed, options.nodes, stdout, options.format == CL_FORMAT_JSON, &error);
+		struct cad_model_packed packed = { options.weights == CAD_WEIGHTS_BF16 ? "bf16" : "f32",
+			kn_packed_expert_bytes(model, weights), kn_packed_router_bytes(model, weights) };
+		status = cad_model_inspect(
+			model, &packed, options.nodes, stdout, options.format == CL_FORMAT_JSON, &error);
 		cad_model_close(model);
 	}
+
 	cad_options_destroy(parsed);
 	return status == CAD_OK ? CL_EXIT_OK : cl_fail("model inspect", &error);
 }

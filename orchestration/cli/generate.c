@@ -24,17 +24,24 @@ struct options {
 static const struct cad_option table[] = {
 	CL_RUN_OPTIONS(struct options, run),
 	CAD_OPTION_STRING(struct options, tokens, "tokens", "", "the prompt as token ids, 1,2,3, taken as they are"),
-	CAD_OPTION_U32(struct options, max_tokens, "max-tokens", "128", 0, UINT32_MAX, "tokens to generate at most; 0: until the end of sequence"),
+	CAD_OPTION_U32(struct options, max_tokens, "max-tokens", "128", 0, UINT32_MAX,
+		"tokens to generate at most; 0: until the end of sequence"),
 	CAD_OPTION_BOOL(struct options, ignore_eos, "ignore-eos", "false", "go on past the end of sequence"),
 	CAD_OPTION_F64(struct options, temperature, "temperature", "0", 0, 1e6, "0: always the likeliest token"),
 	CAD_OPTION_U32(struct options, top_k, "top-k", "0", 0, UINT32_MAX, "of so many tokens only; 0: off"),
-	CAD_OPTION_F64(struct options, top_p, "top-p", "0", 0, 1, "of the likeliest with so much probability together; 0: off"),
-	CAD_OPTION_F64(struct options, min_p, "min-p", "0", 0, 1, "of those at least so likely as the likeliest, times this; 0: off"),
-	CAD_OPTION_U64(struct options, seed, "seed", "0", 0, UINT64_MAX, "of the sampling: equal seeds give equal texts"),
+	CAD_OPTION_F64(struct options, top_p, "top-p", "0", 0, 1,
+		"of the likeliest with so much probability together; 0: off"),
+	CAD_OPTION_F64(struct options, min_p, "min-p", "0", 0, 1,
+		"of those at least so likely as the likeliest, times this; 0: off"),
+	CAD_OPTION_U64(
+		struct options, seed, "seed", "0", 0, UINT64_MAX, "of the sampling: equal seeds give equal texts"),
 	CAD_OPTION_STRING(struct options, stop, "stop", "", "end before this string"),
-	CAD_OPTION_BOOL(struct options, routing, "routing", "false", "tell which experts fired, and where (with -o json)"),
-	CAD_OPTION_STRING(struct options, save, "save", "", "file that gets the JSON of the answer, too: what 'cadrectl verify' takes"),
-	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "table: the text, as it comes; json: one object at the end; -o for short"),
+	CAD_OPTION_BOOL(
+		struct options, routing, "routing", "false", "tell which experts fired, and where (with -o json)"),
+	CAD_OPTION_STRING(struct options, save, "save", "",
+		"file that gets the JSON of the answer, too: what 'cadrectl verify' takes"),
+	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices,
+		"table: the text, as it comes; json: one object at the end; -o for short"),
 };
 
 static const struct cad_options_spec spec = {
@@ -61,20 +68,29 @@ static bool on_response(void *context, const Cadre__V1__GenerateResponse *respon
 	if (progress->print && response->text[0]) {
 		fputs(response->text, stdout);
 		if (fflush(stdout) != 0)
-			return false;   /* whoever read has gone; main says so */
+			return false; /* whoever read has gone; main says so */
 		progress->printed = true;
 	}
 	return progress->status == CAD_OK;
 }
 
-static enum cad_status make_request(const struct options *options, struct cad_options *parsed, struct cl_request *request, struct cad_error *error)
+static enum cad_status make_request(
+	const struct options *options, struct cad_options *parsed, struct cl_request *request, struct cad_error *error)
 {
 	bool prompt = cad_options_positional_count(parsed) == 1;
 	if (prompt == (options->tokens[0] != 0))
-		return cad_error_set(error, CAD_ERR_INVALID, prompt ? "a prompt and --tokens exclude each other" : "give a prompt, or --tokens 1,2,3");
-	*request = (struct cl_request){ .max_tokens = options->max_tokens, .ignore_eos = options->ignore_eos, .routing = options->routing,
-	                                .temperature = (float)options->temperature, .top_k = options->top_k, .top_p = (float)options->top_p, .min_p = (float)options->min_p,
-	                                .seed = options->seed };
+		return cad_error_set(error, CAD_ERR_INVALID,
+			prompt ? "a prompt and --tokens exclude each other" : "give a prompt, or --tokens 1,2,3");
+	*request = (struct cl_request){
+		.max_tokens = options->max_tokens,
+		.ignore_eos = options->ignore_eos,
+		.routing = options->routing,
+		.temperature = (float)options->temperature,
+		.top_k = options->top_k,
+		.top_p = (float)options->top_p,
+		.min_p = (float)options->min_p,
+		.seed = options->seed,
+	};
 	if (!prompt)
 		return cl_request_parse_ids(options->tokens, &request->ids, error);
 	request->text = strdup(cad_options_positional(parsed, 0));
@@ -87,23 +103,28 @@ static enum cad_status make_request(const struct options *options, struct cad_op
 /* What a person wants to know besides the text; on stderr, so that the text can be piped. */
 static void print_summary(const struct cl_result *result)
 {
-	double seconds = (double)result->total_us * 1e-6, decode = (double)(result->total_us - result->first_token_us) * 1e-6;
-	fprintf(stderr, "-- %llu tokens in %.2f s, first after %.0f ms", (unsigned long long)result->generated_tokens, seconds, (double)result->first_token_us * 1e-3);
+	double seconds = (double)result->total_us * 1e-6,
+	       decode = (double)(result->total_us - result->first_token_us) * 1e-6;
+
+	fprintf(stderr, "-- %llu tokens in %.2f s, first after %.0f ms", (unsigned long long)result->generated_tokens,
+		seconds, (double)result->first_token_us * 1e-3);
 	if (result->generated_tokens > 1 && decode > 0)
 		fprintf(stderr, ", then %.1f tokens/s", (double)(result->generated_tokens - 1) / decode);
 	fprintf(stderr, "; ended by %s; digest %s\n", cl_finish_name(result->finish_reason), result->digest);
 	if (result->dropped || result->spilled)
-		fprintf(stderr, "-- capacity policy %s: %llu dropped, %llu spilled (token, layer, slot)\n", result->policy, (unsigned long long)result->dropped,
-		        (unsigned long long)result->spilled);
+		fprintf(stderr, "-- capacity policy %s: %llu dropped, %llu spilled (token, layer, slot)\n",
+			result->policy, (unsigned long long)result->dropped, (unsigned long long)result->spilled);
 }
 
 static enum cad_status save_json(const json_t *json, const char *path, struct cad_error *error)
 {
 	struct cad_file_writer writer;
 	enum cad_status status = cad_file_writer_open(&writer, path, error);
+
 	if (status != CAD_OK)
 		return status;
-	(void)json_dumpf(json, writer.stream, JSON_COMPACT | JSON_ENSURE_ASCII);   /* commit tells whether that worked */
+	/* commit tells whether that worked */
+	(void)json_dumpf(json, writer.stream, JSON_COMPACT | JSON_ENSURE_ASCII);
 	fputc('\n', writer.stream);
 	return cad_file_writer_commit(&writer, error);
 }
@@ -111,7 +132,7 @@ static enum cad_status save_json(const json_t *json, const char *path, struct ca
 static void print_text(const struct progress *progress)
 {
 	const struct cl_result *result = &progress->result;
-	if (!progress->printed)   /* a model without a tokenizer, or a prompt that ended at once */
+	if (!progress->printed) /* a model without a tokenizer, or a prompt that ended at once */
 		for (size_t i = 0; i < result->ids.count; i++)
 			printf("%s%d", i ? " " : "", result->ids.ids[i]);
 	putchar('\n');
@@ -119,16 +140,20 @@ static void print_text(const struct progress *progress)
 	print_summary(result);
 }
 
-static enum cad_status print_result(const struct options *options, const struct cl_request *request, const struct progress *progress, const char *where, struct cad_error *error)
+static enum cad_status print_result(const struct options *options, const struct cl_request *request,
+	const struct progress *progress, const char *where, struct cad_error *error)
 {
 	json_t *json = cl_result_to_json(&progress->result, request, where);
-	enum cad_status status = json ? CAD_OK : cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the answer as JSON");
+	enum cad_status status =
+		json ? CAD_OK : cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the answer as JSON");
+
 	if (options->format == CL_FORMAT_TABLE)
 		print_text(progress);
 	else if (status == CAD_OK) {
-		(void)json_dumpf(json, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);   /* main tells whether that worked */
+		(void)json_dumpf(json, stdout, JSON_COMPACT | JSON_ENSURE_ASCII); /* main tells whether that worked */
 		putchar('\n');
 	}
+
 	if (status == CAD_OK && options->save[0])
 		status = save_json(json, options->save, error);
 	json_decref(json);
@@ -144,8 +169,10 @@ int cl_generate(int argc, char **argv)
 	struct cl_request_message message;
 	char where[CL_WHERE_BYTES] = "";
 	int exit_code;
+
 	if (!cad_options_main(&spec, argc, argv, &options, &parsed, &exit_code))
 		return exit_code;
+
 	struct progress progress = { .print = options.format == CL_FORMAT_TABLE };
 	struct cl_run run = { .on_response = on_response, .context = &progress };
 	enum cad_status status = make_request(&options, parsed, &request, &error);
@@ -165,14 +192,17 @@ int cl_generate(int argc, char **argv)
 			status = progress.status;
 		}
 		if (status == CAD_OK && !progress.result.finished && !ferror(stdout))
-			status = cad_error_set(&error, CAD_ERR_PROTOCOL, "the answer of %s ended without a finish reason", where);
+			status = cad_error_set(
+				&error, CAD_ERR_PROTOCOL, "the answer of %s ended without a finish reason", where);
 		if (status == CAD_OK && progress.result.finished)
 			status = print_result(&options, &request, &progress, where, &error);
 		exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("generate", &error);
 	}
+
 	free(routers);
 	cl_request_fini(&request);
 	cl_result_fini(&progress.result);
 	cad_options_destroy(parsed);
+
 	return exit_code;
 }

@@ -1,4 +1,5 @@
-/* cadrectl: the operator's command line. One line a command; a command with a second word is found before one with the first alone. */
+/* cadrectl: the operator's command line. One line a command; a command with a second word is found
+ * before one with the first alone. */
 #include "common/base/log.h"
 #include "common/process/options_value.h"
 #include "orchestration/cli/command.h"
@@ -9,7 +10,7 @@
 #include <string.h>
 
 struct command {
-	const char *name;            /* one word, or two */
+	const char *name; /* one word, or two */
 	const char *summary;
 	int (*run)(int argc, char **argv);
 };
@@ -36,7 +37,8 @@ static void print_help(FILE *stream)
 	fprintf(stream, "Usage: cadrectl COMMAND [options]\nThe command line of Cadre.\n\nCommands:\n");
 	for (size_t i = 0; i < COMMANDS; i++)
 		fprintf(stream, "  %-16s %s\n", commands[i].name, commands[i].summary);
-	fprintf(stream, "\n'cadrectl COMMAND --help' explains one. Exit codes: 0 it worked, 1 it failed, 2 it was called wrongly, 130 it was interrupted.\n");
+	fprintf(stream,
+		"\n'cadrectl COMMAND --help' explains one. Exit codes: 0 it worked, 1 it failed, 2 it was called wrongly, 130 it was interrupted.\n");
 }
 
 /* The command of argv[1] (and argv[2]); *words: how many that took. */
@@ -59,10 +61,13 @@ static int unknown(int argc, char **argv)
 	char asked[128];
 	const char *names[COMMANDS];
 	bool two_words = false;
+
 	for (size_t i = 0; i < COMMANDS; i++) {
 		names[i] = commands[i].name;
-		two_words = two_words || (strncmp(names[i], argv[1], strlen(argv[1])) == 0 && names[i][strlen(argv[1])] == ' ');
+		two_words = two_words ||
+			(strncmp(names[i], argv[1], strlen(argv[1])) == 0 && names[i][strlen(argv[1])] == ' ');
 	}
+
 	snprintf(asked, sizeof asked, two_words && argc > 2 ? "%s %s" : "%s", argv[1], argc > 2 ? argv[2] : "");
 	const char *nearest = cad_nearest_name(asked, names, COMMANDS);
 	for (size_t i = 0; two_words && !nearest && i < COMMANDS; i++)
@@ -72,14 +77,17 @@ static int unknown(int argc, char **argv)
 		fprintf(stderr, "cadrectl: there is no command '%s'; did you mean '%s'?\n", asked, nearest);
 	else
 		fprintf(stderr, "cadrectl: there is no command '%s'; 'cadrectl --help' lists them\n", asked);
+
 	return CL_EXIT_USAGE;
 }
 
-/* "-o json" is "--format json" and "-ojson" is "--format=json", before a lone "--". Returns a new argv; what it adds lives as long as the process. */
+/* "-o json" is "--format json" and "-ojson" is "--format=json", before a lone "--". Returns a new
+ * argv; what it adds lives as long as the process. */
 static char **spell_out(int argc, char **argv)
 {
 	char **spelled = calloc((size_t)argc + 1, sizeof *spelled);
 	bool over = false;
+
 	for (int i = 0; spelled && i < argc; i++) {
 		over = over || strcmp(argv[i], "--") == 0;
 		spelled[i] = argv[i];
@@ -88,25 +96,30 @@ static char **spell_out(int argc, char **argv)
 		if (asprintf(&spelled[i], argv[i][2] ? "--format=%s" : "--format%s", argv[i] + 2) < 0)
 			return NULL;
 	}
+
 	return spelled;
 }
 
 int main(int argc, char **argv)
 {
-	static char **spelled;   /* lives as long as the process, also for leak checkers */
+	static char **spelled; /* lives as long as the process, also for leak checkers */
 	int words;
+
 	if (argc < 2) {
 		print_help(stderr);
 		return CL_EXIT_USAGE;
 	}
+
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
 		print_help(stdout);
 		return CL_EXIT_OK;
 	}
+
 	if (strcmp(argv[1], "--version") == 0) {
 		printf("cadrectl %s\n", cad_version);
 		return CL_EXIT_OK;
 	}
+
 	const struct command *command = find(argc, argv, &words);
 	if (!command)
 		return unknown(argc, argv);
@@ -115,12 +128,14 @@ int main(int argc, char **argv)
 		fprintf(stderr, "cadrectl: out of memory\n");
 		return CL_EXIT_FAILED;
 	}
-	cad_log_setup(CAD_LOG_WARN, CAD_LOG_LOGFMT);   /* stderr is for people here */
-	(void)signal(SIGPIPE, SIG_IGN);   /* a reader that goes away is a failed write, which commands notice */
+
+	cad_log_setup(CAD_LOG_WARN, CAD_LOG_LOGFMT); /* stderr is for people here */
+	(void)signal(SIGPIPE, SIG_IGN); /* a reader that goes away is a failed write, which commands notice */
 	int code = command->run(argc - words, spelled);
 	if ((fflush(stdout) != 0 || ferror(stdout)) && code == CL_EXIT_OK) {
 		fprintf(stderr, "cadrectl: the output could not be written\n");
 		code = CL_EXIT_FAILED;
 	}
+
 	return code;
 }

@@ -1,5 +1,6 @@
 /*
- * `cadrectl plan`: what its parts share. plan.c asks the planner, plan_print.c says what came out, plan_explain.c answers why.
+ * `cadrectl plan`: what its parts share. plan.c asks the planner, plan_print.c says what came out,
+ * plan_explain.c answers why.
  * One thread; everything here blocks.
  */
 #ifndef CADRE_CLI_PLAN_H
@@ -24,34 +25,38 @@ struct cl_plan_options {
 /* What is planned for, and on. */
 struct cl_plan_case {
 	struct pl_cluster cluster;
-	struct pl_trace *trace;      /* to plan on */
-	struct pl_trace *held;       /* to measure on; NULL: nothing was held out */
-	struct pl_plan *present;     /* NULL: none */
+	struct pl_trace *trace;  /* to plan on */
+	struct pl_trace *held;   /* to measure on; NULL: nothing was held out */
+	struct pl_plan *present; /* NULL: none */
 	struct pl_weights weights;
-	uint32_t copies;             /* of a layer's experts in all */
+	uint32_t copies; /* of a layer's experts in all */
 };
 
 /* What came out. */
 struct cl_plan_result {
 	struct pl_solution solution;
-	struct pl_plan *before;      /* the present plan, or blocks of consecutive experts */
-	struct pl_metrics old_metrics, new_metrics;   /* on what was held out, or else on what was planned on */
-	struct pl_metrics planned_on;   /* the new plan on what it was planned on, where something was held out */
-	struct pl_load expected;     /* where something was held out */
-	double bound;                /* nodes a token on what was planned on, of any plan */
-	struct pl_moves moves;       /* from the present plan */
+	struct pl_plan *before;                     /* the present plan, or blocks of consecutive experts */
+	struct pl_metrics old_metrics, new_metrics; /* on what was held out, or else on what was planned on */
+	struct pl_metrics planned_on; /* the new plan on what it was planned on, where something was held out */
+	struct pl_load expected;      /* where something was held out */
+	double bound;                 /* nodes a token on what was planned on, of any plan */
+	struct pl_moves moves;        /* from the present plan */
 };
 
-CAD_MUST_USE enum cad_status cl_plan_prepare(const struct cl_plan_options *options, struct cl_plan_case *c, struct cad_error *error);
+CAD_MUST_USE enum cad_status cl_plan_prepare(
+	const struct cl_plan_options *options, struct cl_plan_case *c, struct cad_error *error);
 void cl_plan_case_fini(struct cl_plan_case *c);
-CAD_MUST_USE enum cad_status cl_plan_run(const struct cl_plan_options *options, const struct cl_plan_case *c, struct cl_plan_result *result, struct cad_error *error);
+CAD_MUST_USE enum cad_status cl_plan_run(const struct cl_plan_options *options, const struct cl_plan_case *c,
+	struct cl_plan_result *result, struct cad_error *error);
 void cl_plan_result_fini(struct cl_plan_result *result);
 
 /* what_if: NULL, or the same for a case that differs, called `what`. */
-void cl_plan_print_table(const struct cl_plan_options *options, const struct cl_plan_case *c, const struct cl_plan_result *result, const char *what, const struct cl_plan_case *other,
-                         const struct cl_plan_result *what_if);
-CAD_MUST_USE enum cad_status cl_plan_print_json(const struct cl_plan_options *options, const struct cl_plan_case *c, const struct cl_plan_result *result, const char *what,
-                                                const struct cl_plan_case *other, const struct cl_plan_result *what_if, struct cad_error *error);
+void cl_plan_print_table(const struct cl_plan_options *options, const struct cl_plan_case *c,
+	const struct cl_plan_result *result, const char *what, const struct cl_plan_case *other,
+	const struct cl_plan_result *what_if);
+CAD_MUST_USE enum cad_status cl_plan_print_json(const struct cl_plan_options *options, const struct cl_plan_case *c,
+	const struct cl_plan_result *result, const char *what, const struct cl_plan_case *other,
+	const struct cl_plan_result *what_if, struct cad_error *error);
 
 /* The option table, which `plan explain` shares. */
 extern const struct cad_option cl_plan_table[];

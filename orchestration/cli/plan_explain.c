@@ -8,7 +8,8 @@
 
 static struct cad_options_spec spec = {
 	.program = "cadrectl plan explain",
-	.summary = "Why an expert lives where the map of --present has it (without one: where `cadrectl plan` would put it), and what moving it would change.",
+	.summary =
+		"Why an expert lives where the map of --present has it (without one: where `cadrectl plan` would put it), and what moving it would change.",
 	.positional = "LAYER EXPERT",
 	.positional_max = 2,
 	.table = cl_plan_table,
@@ -25,15 +26,18 @@ static bool parse_index(const char *text, uint32_t *value)
 
 static void print_table(const struct cl_plan_case *c, const struct pl_explanation *x, uint32_t layer, uint32_t expert)
 {
-	printf("layer %u expert %u: %.2f %% of the tokens choose it, %.2f times the mean; most of its rows go to node '%s'\n", layer, expert, 100 * x->uses, x->rank,
-	       c->cluster.nodes[x->home].id);
-	printf("the layer: %.3f nodes a token, busiest node %.3f of the mean\n\nit is chosen together with\n", x->nodes, x->load);
+	printf("layer %u expert %u: %.2f %% of the tokens choose it, %.2f times the mean; most of its rows go to node '%s'\n",
+		layer, expert, 100 * x->uses, x->rank, c->cluster.nodes[x->home].id);
+	printf("the layer: %.3f nodes a token, busiest node %.3f of the mean\n\nit is chosen together with\n", x->nodes,
+		x->load);
 	for (uint32_t i = 0; i < x->partners_count; i++)
-		printf("  expert %-5u in %5.1f %% of its tokens, %5.2f times chance%s\n", x->partners[i].expert, 100 * x->partners[i].together, x->partners[i].lift,
-		       x->partners[i].near ? ", on its node" : "");
+		printf("  expert %-5u in %5.1f %% of its tokens, %5.2f times chance%s\n", x->partners[i].expert,
+			100 * x->partners[i].together, x->partners[i].lift, x->partners[i].near ? ", on its node" : "");
 	if (x->partners_count == 0)
 		printf("  nobody more often than chance\n");
-	printf("\n%-20s %8s %8s   %-34s %s\n", "NODE", "SERVES", "ALONE", "IF IT MOVED HERE: NODES, BUSIEST", "A COPY MORE HERE: NODES, BUSIEST");
+	printf("\n%-20s %8s %8s   %-34s %s\n", "NODE", "SERVES", "ALONE", "IF IT MOVED HERE: NODES, BUSIEST",
+		"A COPY MORE HERE: NODES, BUSIEST");
+
 	for (uint32_t n = 0; n < c->cluster.nodes_count; n++) {
 		const struct pl_option *o = &x->options[n];
 		printf("%-20s ", c->cluster.nodes[n].id);
@@ -44,7 +48,8 @@ static void print_table(const struct cl_plan_case *c, const struct pl_explanatio
 		char move[64], copy[64], swapped[32] = "";
 		if (o->swapped != PL_CLUSTER_ANY)
 			snprintf(swapped, sizeof swapped, ", for expert %u", o->swapped);
-		snprintf(move, sizeof move, o->movable ? "%+.4f, %+.4f%s" : "not allowed", o->move_nodes, o->move_load, swapped);
+		snprintf(move, sizeof move, o->movable ? "%+.4f, %+.4f%s" : "not allowed", o->move_nodes, o->move_load,
+			swapped);
 		snprintf(copy, sizeof copy, o->allowed ? "%+.4f, %+.4f" : "not allowed", o->copy_nodes, o->copy_load);
 		printf("%8s %8s   %-34s %s\n", "-", "-", move, copy);
 	}
@@ -54,43 +59,52 @@ static void print_json(const struct cl_plan_case *c, const struct pl_explanation
 {
 	json_t *partners = json_array(), *nodes = json_array();
 	for (uint32_t i = 0; i < x->partners_count; i++)
-		(void)json_array_append_new(partners, json_pack("{s:I, s:f, s:f, s:b}", "expert", (json_int_t)x->partners[i].expert, "together", x->partners[i].together, "lift",
-		                                                x->partners[i].lift, "near", x->partners[i].near));
+		(void)json_array_append_new(partners,
+			json_pack("{s:I, s:f, s:f, s:b}", "expert", (json_int_t)x->partners[i].expert, "together",
+				x->partners[i].together, "lift", x->partners[i].lift, "near", x->partners[i].near));
 	for (uint32_t n = 0; n < c->cluster.nodes_count; n++) {
 		const struct pl_option *o = &x->options[n];
 		json_t *node = json_pack("{s:s, s:b}", "id", c->cluster.nodes[n].id, "holds", o->holds);
 		if (o->holds)
-			(void)json_object_update_new(node, json_pack("{s:f, s:f}", "share", o->share, "alone", o->alone));
+			(void)json_object_update_new(
+				node, json_pack("{s:f, s:f}", "share", o->share, "alone", o->alone));
 		if (o->movable)
-			(void)json_object_update_new(node, json_pack("{s:f, s:f}", "move_nodes", o->move_nodes, "move_load", o->move_load));
+			(void)json_object_update_new(
+				node, json_pack("{s:f, s:f}", "move_nodes", o->move_nodes, "move_load", o->move_load));
 		if (o->movable && o->swapped != PL_CLUSTER_ANY)
 			(void)json_object_set_new(node, "swapped", json_integer(o->swapped));
 		if (o->allowed)
-			(void)json_object_update_new(node, json_pack("{s:f, s:f}", "copy_nodes", o->copy_nodes, "copy_load", o->copy_load));
+			(void)json_object_update_new(
+				node, json_pack("{s:f, s:f}", "copy_nodes", o->copy_nodes, "copy_load", o->copy_load));
 		(void)json_array_append_new(nodes, node);
 	}
-	json_t *json = json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:s, s:o, s:o}", "layer", (json_int_t)layer, "expert", (json_int_t)expert, "uses", x->uses, "uses_over_mean", x->rank,
-	                         "layer_nodes_per_token", x->nodes, "layer_load", x->load, "home", c->cluster.nodes[x->home].id, "partners", partners, "nodes", nodes);
+
+	json_t *json = json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:s, s:o, s:o}", "layer", (json_int_t)layer, "expert",
+		(json_int_t)expert, "uses", x->uses, "uses_over_mean", x->rank, "layer_nodes_per_token", x->nodes,
+		"layer_load", x->load, "home", c->cluster.nodes[x->home].id, "partners", partners, "nodes", nodes);
 	(void)json_dumpf(json, stdout, JSON_INDENT(1));
 	putchar('\n');
 	json_decref(json);
 }
 
 /* The row of a layer in the trace, by its name. */
-static enum cad_status find(const struct cl_plan_case *c, uint32_t layer, uint32_t expert, uint32_t *row, struct cad_error *error)
+static enum cad_status find(
+	const struct cl_plan_case *c, uint32_t layer, uint32_t expert, uint32_t *row, struct cad_error *error)
 {
 	const struct pl_trace *trace = c->trace;
 	for (*row = 0; *row < trace->layers && trace->layer[*row] != layer; ++*row)
 		;
 	if (*row == trace->layers)
-		return cad_error_set(error, CAD_ERR_INVALID, "there is no layer %u: the trace has %u layers, %u to %u", layer, trace->layers, trace->layer[0],
-		                     trace->layer[trace->layers - 1]);
+		return cad_error_set(error, CAD_ERR_INVALID, "there is no layer %u: the trace has %u layers, %u to %u",
+			layer, trace->layers, trace->layer[0], trace->layer[trace->layers - 1]);
 	if (expert >= trace->experts)
-		return cad_error_set(error, CAD_ERR_INVALID, "there is no expert %u: a layer has experts 0 to %u", expert, trace->experts - 1);
+		return cad_error_set(error, CAD_ERR_INVALID, "there is no expert %u: a layer has experts 0 to %u",
+			expert, trace->experts - 1);
 	return CAD_OK;
 }
 
-static enum cad_status explain(const struct cl_plan_options *options, const struct cl_plan_case *c, uint32_t layer, uint32_t expert, struct cad_error *error)
+static enum cad_status explain(const struct cl_plan_options *options, const struct cl_plan_case *c, uint32_t layer,
+	uint32_t expert, struct cad_error *error)
 {
 	struct cl_plan_result result = { 0 };
 	struct pl_explanation explanation;
@@ -98,14 +112,18 @@ static enum cad_status explain(const struct cl_plan_options *options, const stru
 	const struct pl_plan *plan = c->present;
 	uint32_t row;
 	enum cad_status status = find(c, layer, expert, &row, error);
+
 	if (status == CAD_OK && plan && plan->nodes != c->cluster.nodes_count)
-		status = cad_error_set(error, CAD_ERR_INVALID, "%s is of %u nodes, not of %u", options->present, plan->nodes, c->cluster.nodes_count);
+		status = cad_error_set(error, CAD_ERR_INVALID, "%s is of %u nodes, not of %u", options->present,
+			plan->nodes, c->cluster.nodes_count);
 	if (status == CAD_OK && !plan) {
 		status = cl_plan_run(options, c, &result, error);
 		plan = result.solution.plan;
 	}
+
 	if (status == CAD_OK && pl_sample_create(c->trace, options->tokens_max, &sample) != CAD_OK)
-		status = cad_error_set(error, CAD_ERR_MEMORY, "out of memory for %llu tokens", (unsigned long long)c->trace->tokens);
+		status = cad_error_set(
+			error, CAD_ERR_MEMORY, "out of memory for %llu tokens", (unsigned long long)c->trace->tokens);
 	if (status == CAD_OK)
 		status = pl_explain(sample, plan, &c->cluster, &c->weights, row, expert, &explanation, error);
 	if (status == CAD_OK) {
@@ -115,6 +133,7 @@ static enum cad_status explain(const struct cl_plan_options *options, const stru
 			print_table(c, &explanation, layer, expert);
 		pl_explanation_fini(&explanation);
 	}
+
 	pl_sample_free(sample);
 	cl_plan_result_fini(&result);
 	return status;
@@ -128,19 +147,24 @@ int cl_plan_explain(int argc, char **argv)
 	struct cad_error error;
 	uint32_t layer, expert;
 	int exit_code;
+
 	spec.count = cl_plan_table_count;
 	if (!cad_options_main(&spec, argc, argv, &options, &parsed, &exit_code))
 		return exit_code;
-	if (cad_options_positional_count(parsed) != 2 || !parse_index(cad_options_positional(parsed, 0), &layer) || !parse_index(cad_options_positional(parsed, 1), &expert)) {
+
+	if (cad_options_positional_count(parsed) != 2 || !parse_index(cad_options_positional(parsed, 0), &layer) ||
+		!parse_index(cad_options_positional(parsed, 1), &expert)) {
 		fprintf(stderr, "cadrectl plan explain: give the layer and the expert, two numbers\n");
 		cad_options_destroy(parsed);
 		return CL_EXIT_USAGE;
 	}
+
 	enum cad_status status = cl_plan_prepare(&options, &c, &error);
 	if (status == CAD_OK)
 		status = explain(&options, &c, layer, expert, &error);
 	exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("plan explain", &error);
 	cl_plan_case_fini(&c);
 	cad_options_destroy(parsed);
+
 	return exit_code;
 }

@@ -10,17 +10,21 @@ enum { WORST_LAYERS = 5, MAP_ROWS_MAX = 64, MAP_NODES_MAX = 128 };
 
 /* ---- the table ---- */
 
-static void print_head(const struct cl_plan_options *options, const struct cl_plan_case *c, const struct cl_plan_result *r)
+static void print_head(
+	const struct cl_plan_options *options, const struct cl_plan_case *c, const struct cl_plan_result *r)
 {
 	const struct pl_plan *plan = r->solution.plan;
-	printf("%u layers of %u experts, %u a token, on %u nodes; planned on %llu tokens of %u requests", plan->layers, plan->experts, c->trace->k, plan->nodes,
-	       (unsigned long long)c->trace->tokens, pl_trace_requests(c->trace));
+	printf("%u layers of %u experts, %u a token, on %u nodes; planned on %llu tokens of %u requests", plan->layers,
+		plan->experts, c->trace->k, plan->nodes, (unsigned long long)c->trace->tokens,
+		pl_trace_requests(c->trace));
 	if (c->held)
 		printf(", measured on %llu others", (unsigned long long)c->held->tokens);
-	printf("\n%u rounds in %.1f s; --rounds %u --seed %llu repeats this plan\n\n", r->solution.rounds, r->solution.seconds, r->solution.rounds, (unsigned long long)options->seed);
+	printf("\n%u rounds in %.1f s; --rounds %u --seed %llu repeats this plan\n\n", r->solution.rounds,
+		r->solution.seconds, r->solution.rounds, (unsigned long long)options->seed);
 }
 
-static void print_row(const char *name, const char *format, double before, double after, double planned, const double *what_if)
+static void print_row(
+	const char *name, const char *format, double before, double after, double planned, const double *what_if)
 {
 	char text[4][32];
 	snprintf(text[0], sizeof text[0], format, before);
@@ -42,8 +46,10 @@ static const struct pl_metrics *trained(const struct cl_plan_case *c, const stru
 
 static void print_metrics(const struct cl_plan_case *c, const struct cl_plan_result *r, const struct cl_plan_result *w)
 {
-	const struct pl_metrics *b = &r->old_metrics, *a = &r->new_metrics, *p = trained(c, r), *o = w ? &w->new_metrics : NULL;
-	printf("%-44s %11s %11s %11s%s\n", "", c->present ? "present" : "in blocks", "planned", "(trained on)", o ? "     what if" : "");
+	const struct pl_metrics *b = &r->old_metrics, *a = &r->new_metrics, *p = trained(c, r),
+				*o = w ? &w->new_metrics : NULL;
+	printf("%-44s %11s %11s %11s%s\n", "", c->present ? "present" : "in blocks", "planned", "(trained on)",
+		o ? "     what if" : "");
 #define ROW(name, format, member) print_row(name, format, b->member, a->member, p->member, o ? &o->member : NULL)
 	ROW("nodes that a token touches, in a layer", "%.3f", nodes_per_token);
 	ROW("  of 100 tokens, the worst", "%.2f", nodes_p99);
@@ -61,8 +67,8 @@ static void print_metrics(const struct cl_plan_case *c, const struct cl_plan_res
 #undef ROW
 	putchar('\n');
 	if (c->held)
-		printf("of other tokens like these, as many as were planned on, the busiest node gets %.3f times the mean (%.3f in the worst layer): fewer tokens show it busier\n\n", r->expected.mean,
-		       r->expected.worst);
+		printf("of other tokens like these, as many as were planned on, the busiest node gets %.3f times the mean (%.3f in the worst layer): fewer tokens show it busier\n\n",
+			r->expected.mean, r->expected.worst);
 }
 
 /* "1.4 GB" */
@@ -79,7 +85,8 @@ static void print_moves(const struct cl_plan_case *c, const struct cl_plan_resul
 {
 	const struct pl_moves *m = &r->moves;
 	if (c->present) {
-		printf("from the present map: %llu copies to load, %llu to free", (unsigned long long)m->loads, (unsigned long long)m->frees);
+		printf("from the present map: %llu copies to load, %llu to free", (unsigned long long)m->loads,
+			(unsigned long long)m->frees);
 		if (m->bytes) {
 			printf("; ");
 			print_size((double)m->bytes);
@@ -93,15 +100,18 @@ static void print_moves(const struct cl_plan_case *c, const struct cl_plan_resul
 static void print_gap(const struct cl_plan_case *c, const struct cl_plan_result *r)
 {
 	if (r->solution.gap > 0)
-		printf("searches that began elsewhere ended %.2f %% above this plan's objective: an estimate of what is left to gain\n", 100 * r->solution.gap);
+		printf("searches that began elsewhere ended %.2f %% above this plan's objective: an estimate of what is left to gain\n",
+			100 * r->solution.gap);
 	else
 		printf("no second search has ended: more time may bring a better plan\n");
-	printf("no plan with this room touches fewer than %.3f nodes on what this one was made for (this one: %.3f)\n\n", r->bound, trained(c, r)->nodes_per_token);
+	printf("no plan with this room touches fewer than %.3f nodes on what this one was made for (this one: %.3f)\n\n",
+		r->bound, trained(c, r)->nodes_per_token);
 }
 
 static int by_nodes(const void *a, const void *b)
 {
-	const struct pl_layer_metrics *x = *(const struct pl_layer_metrics *const *)a, *y = *(const struct pl_layer_metrics *const *)b;
+	const struct pl_layer_metrics *x = *(const struct pl_layer_metrics *const *)a,
+				      *y = *(const struct pl_layer_metrics *const *)b;
 	return x->nodes != y->nodes ? (x->nodes < y->nodes ? 1 : -1) : (x > y ? 1 : -1);
 }
 
@@ -109,17 +119,23 @@ static void print_worst(const struct cl_plan_case *c, const struct cl_plan_resul
 {
 	const struct pl_metrics *m = &r->new_metrics;
 	const struct pl_layer_metrics **order = malloc(m->layers * sizeof(*order));
+
 	if (!order)
 		return;
+
 	for (uint32_t l = 0; l < m->layers; l++)
 		order[l] = &m->layer[l];
 	qsort(order, m->layers, sizeof(*order), by_nodes);
-	printf("%-6s %8s %8s %8s %12s  %-20s %s\n", "LAYER", "NODES", "BEFORE", "BUSIEST", "EXPERTS/64", "BUSIEST NODE", "BEGAN AS");
+	printf("%-6s %8s %8s %8s %12s  %-20s %s\n", "LAYER", "NODES", "BEFORE", "BUSIEST", "EXPERTS/64", "BUSIEST NODE",
+		"BEGAN AS");
+
 	for (uint32_t i = 0; i < m->layers && i < WORST_LAYERS; i++) {
 		uint32_t l = (uint32_t)(order[i] - m->layer);
-		printf("%-6u %8.3f %8.3f %8.3f %12.2f  %-20s %s\n", r->solution.plan->layer[l], order[i]->nodes, r->old_metrics.layer[l].nodes, order[i]->load, order[i]->activated,
-		       c->cluster.nodes[order[i]->busiest].id, r->solution.start[l]);
+		printf("%-6u %8.3f %8.3f %8.3f %12.2f  %-20s %s\n", r->solution.plan->layer[l], order[i]->nodes,
+			r->old_metrics.layer[l].nodes, order[i]->load, order[i]->activated,
+			c->cluster.nodes[order[i]->busiest].id, r->solution.start[l]);
 	}
+
 	free(order);
 	putchar('\n');
 }
@@ -130,8 +146,11 @@ static void print_map(const struct cl_plan_result *r)
 	static const char shades[] = " .:-=+*#%@";
 	static const double from[] = { 0.5, 0.8, 0.9, 0.95, 0.99, 1.01, 1.05, 1.10, 1.25 };
 	const struct pl_metrics *m = &r->new_metrics;
-	uint32_t nodes = r->solution.plan->nodes, rows = m->layers < MAP_ROWS_MAX ? m->layers : MAP_ROWS_MAX, columns = nodes < MAP_NODES_MAX ? nodes : MAP_NODES_MAX;
+	uint32_t nodes = r->solution.plan->nodes, rows = m->layers < MAP_ROWS_MAX ? m->layers : MAP_ROWS_MAX,
+		 columns = nodes < MAP_NODES_MAX ? nodes : MAP_NODES_MAX;
+
 	printf("load of each node over the mean: ' ' below 0.5, . 0.5, : 0.8, - 0.9, = 0.95, + 0.99, * 1.01, # 1.05, %% 1.10, @ 1.25 and more\n");
+
 	for (uint32_t i = 0; i < rows; i++) {
 		uint32_t l = (uint32_t)((uint64_t)i * m->layers / rows);
 		printf("%6u |", r->solution.plan->layer[l]);
@@ -146,12 +165,14 @@ static void print_map(const struct cl_plan_result *r)
 	}
 }
 
-void cl_plan_print_table(const struct cl_plan_options *options, const struct cl_plan_case *c, const struct cl_plan_result *r, const char *what, const struct cl_plan_case *other,
-                         const struct cl_plan_result *w)
+void cl_plan_print_table(const struct cl_plan_options *options, const struct cl_plan_case *c,
+	const struct cl_plan_result *r, const char *what, const struct cl_plan_case *other,
+	const struct cl_plan_result *w)
 {
 	print_head(options, c, r);
 	if (w)
-		printf("what if %s: %u nodes, %.1f %% more copies than experts\n\n", what, other->cluster.nodes_count, 100 * w->new_metrics.replicas);
+		printf("what if %s: %u nodes, %.1f %% more copies than experts\n\n", what, other->cluster.nodes_count,
+			100 * w->new_metrics.replicas);
 	print_metrics(c, r, w);
 	print_moves(c, r);
 	print_gap(c, r);
@@ -163,41 +184,54 @@ void cl_plan_print_table(const struct cl_plan_options *options, const struct cl_
 
 static json_t *metrics_to_json(const struct pl_metrics *m)
 {
-	return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "nodes_per_token", m->nodes_per_token, "nodes_p99", m->nodes_p99, "nodes_per_token_worst_layer",
-	                 m->nodes_per_token_worst_layer, "racks_per_token", m->racks_per_token, "fresh_nodes_per_token", m->fresh_nodes_per_token, "bytes_per_token_layer", m->bytes_per_token_layer, "load_mean", m->load_mean, "load_worst",
-	                 m->load_worst, "batch_load_mean", m->batch_load_mean, "activated_ratio", m->activated_ratio, "activated_max", m->activated_max, "replicas", m->replicas);
+	return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "nodes_per_token",
+		m->nodes_per_token, "nodes_p99", m->nodes_p99, "nodes_per_token_worst_layer",
+		m->nodes_per_token_worst_layer, "racks_per_token", m->racks_per_token, "fresh_nodes_per_token",
+		m->fresh_nodes_per_token, "bytes_per_token_layer", m->bytes_per_token_layer, "load_mean", m->load_mean,
+		"load_worst", m->load_worst, "batch_load_mean", m->batch_load_mean, "activated_ratio",
+		m->activated_ratio, "activated_max", m->activated_max, "replicas", m->replicas);
 }
 
-static json_t *result_to_json(const struct cl_plan_options *options, const struct cl_plan_case *c, const struct cl_plan_result *r)
+static json_t *result_to_json(
+	const struct cl_plan_options *options, const struct cl_plan_case *c, const struct cl_plan_result *r)
 {
 	uint32_t slots = 0, used = pl_plan_used_max(r->solution.plan);
 	for (uint32_t n = 0; n < c->cluster.nodes_count; n++)
 		slots = c->cluster.nodes[n].slots > slots ? c->cluster.nodes[n].slots : slots;
-	json_t *json = pl_plan_to_json(r->solution.plan, "cadre", slots > used ? slots : used, r->solution.seconds), *ids = json_array();
+	json_t *json = pl_plan_to_json(r->solution.plan, "cadre", slots > used ? slots : used, r->solution.seconds),
+	       *ids = json_array();
 	for (uint32_t n = 0; n < c->cluster.nodes_count; n++)
 		(void)json_array_append_new(ids, json_string(c->cluster.nodes[n].id));
-	json_t *more = json_pack("{s:I, s:I, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "rounds", (json_int_t)r->solution.rounds, "seed", (json_int_t)options->seed, "objective", r->solution.value,
-	                         "gap_estimate", r->solution.gap, "nodes_per_token_bound", r->bound, "node_ids", ids, "before", metrics_to_json(&r->old_metrics), "predicted", metrics_to_json(&r->new_metrics), "trained",
-	                         metrics_to_json(trained(c, r)));
+	json_t *more = json_pack("{s:I, s:I, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "rounds",
+		(json_int_t)r->solution.rounds, "seed", (json_int_t)options->seed, "objective", r->solution.value,
+		"gap_estimate", r->solution.gap, "nodes_per_token_bound", r->bound, "node_ids", ids, "before",
+		metrics_to_json(&r->old_metrics), "predicted", metrics_to_json(&r->new_metrics), "trained",
+		metrics_to_json(trained(c, r)));
 	if (c->held)
-		(void)json_object_set_new(more, "expected", json_pack("{s:f, s:f}", "load_mean", r->expected.mean, "load_worst", r->expected.worst));
+		(void)json_object_set_new(more, "expected",
+			json_pack("{s:f, s:f}", "load_mean", r->expected.mean, "load_worst", r->expected.worst));
 	if (c->cluster.racks_count > 1) {
 		json_t *racks = json_array();
 		for (uint32_t n = 0; n < c->cluster.nodes_count; n++)
 			(void)json_array_append_new(racks, json_integer(c->cluster.nodes[n].rack));
 		(void)json_object_set_new(more, "racks", racks);
 	}
+
 	if (c->present)
-		(void)json_object_set_new(more, "moves", json_pack("{s:I, s:I, s:I, s:f}", "loads", (json_int_t)r->moves.loads, "frees", (json_int_t)r->moves.frees, "bytes",
-		                                                   (json_int_t)r->moves.bytes, "seconds", r->moves.seconds));
+		(void)json_object_set_new(more, "moves",
+			json_pack("{s:I, s:I, s:I, s:f}", "loads", (json_int_t)r->moves.loads, "frees",
+				(json_int_t)r->moves.frees, "bytes", (json_int_t)r->moves.bytes, "seconds",
+				r->moves.seconds));
 	if (json && more)
 		(void)json_object_update(json, more);
 	json_decref(more);
+
 	return json;
 }
 
-enum cad_status cl_plan_print_json(const struct cl_plan_options *options, const struct cl_plan_case *c, const struct cl_plan_result *r, const char *what, const struct cl_plan_case *other,
-                                   const struct cl_plan_result *w, struct cad_error *error)
+enum cad_status cl_plan_print_json(const struct cl_plan_options *options, const struct cl_plan_case *c,
+	const struct cl_plan_result *r, const char *what, const struct cl_plan_case *other,
+	const struct cl_plan_result *w, struct cad_error *error)
 {
 	json_t *json = result_to_json(options, c, r);
 	if (json && w) {
@@ -206,10 +240,12 @@ enum cad_status cl_plan_print_json(const struct cl_plan_options *options, const 
 			(void)json_object_set_new(changed, "what", json_string(what));
 		(void)json_object_set_new(json, "what_if", changed);
 	}
+
 	if (!json)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the JSON");
 	(void)json_dumpf(json, stdout, JSON_COMPACT);
 	putchar('\n');
 	json_decref(json);
+
 	return CAD_OK;
 }

@@ -36,7 +36,9 @@ enum cad_status cl_request_parse_ids(const char *text, struct cad_ids *ids, stru
 		errno = 0;
 		long long id = strtoll(at, &end, 10);
 		if (end == at || errno || id < 0 || id > INT32_MAX || (*end && *end != ','))
-			return cad_error_set(error, CAD_ERR_INVALID, "'%.40s' does not begin with a token id: --tokens takes numbers with commas between, 1,2,3", at);
+			return cad_error_set(error, CAD_ERR_INVALID,
+				"'%.40s' does not begin with a token id: --tokens takes numbers with commas between, 1,2,3",
+				at);
 		enum cad_status status = ids_add(ids, (int32_t)id, error);
 		if (status != CAD_OK || !*end)
 			return status;
@@ -55,12 +57,15 @@ static enum cad_status string_member(const json_t *json, const char *key, char *
 	return *text ? CAD_OK : cad_error_set(error, CAD_ERR_MEMORY, "out of memory for a request");
 }
 
-/* A whole number, up to 2^64 - 1: above 2^63 - 1 it is written as a string, which JSON readers do not round. */
-static enum cad_status number_member(const json_t *json, const char *key, uint64_t max, uint64_t *value, struct cad_error *error)
+/* A whole number, up to 2^64 - 1: above 2^63 - 1 it is written as a string, which JSON readers do
+ * not round. */
+static enum cad_status number_member(
+	const json_t *json, const char *key, uint64_t max, uint64_t *value, struct cad_error *error)
 {
 	const json_t *member = json_object_get(json, key);
 	if (!member || json_is_null(member))
 		return CAD_OK;
+
 	uint64_t number = (uint64_t)json_integer_value(member);
 	bool fine = json_is_integer(member) && json_integer_value(member) >= 0;
 	if (json_is_string(member)) {
@@ -69,8 +74,10 @@ static enum cad_status number_member(const json_t *json, const char *key, uint64
 		number = strtoull(json_string_value(member), &end, 10);
 		fine = !errno && end != json_string_value(member) && !*end;
 	}
+
 	if (!fine || number > max)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "request: \"%s\" is no number from 0 to %" PRIu64, key, max);
+		return cad_error_set(
+			error, CAD_ERR_CORRUPT, "request: \"%s\" is no number from 0 to %" PRIu64, key, max);
 	*value = number;
 	return CAD_OK;
 }
@@ -91,7 +98,9 @@ static enum cad_status ids_member(const json_t *json, struct cad_ids *ids, struc
 	const json_t *tokens = json_object_get(json, "tokens"), *id;
 	size_t index;
 	enum cad_status status = CAD_OK;
-	json_array_foreach(tokens, index, id) {
+
+	json_array_foreach(tokens, index, id)
+	{
 		json_int_t value = json_integer_value(id);
 		if (!json_is_integer(id) || value < 0 || value > INT32_MAX)
 			return cad_error_set(error, CAD_ERR_CORRUPT, "request: tokens[%zu] is no token id", index);
@@ -106,8 +115,10 @@ enum cad_status cl_request_from_json(const json_t *json, struct cl_request *requ
 {
 	struct cl_request made = { 0 };
 	uint64_t max_tokens = 0, top_k = 0;
+
 	if (!json_is_object(json))
-		return cad_error_set(error, CAD_ERR_CORRUPT, "there is no \"request\" in it: the output of 'cadrectl generate -o json' is needed");
+		return cad_error_set(error, CAD_ERR_CORRUPT,
+			"there is no \"request\" in it: the output of 'cadrectl generate -o json' is needed");
 	enum cad_status status = string_member(json, "text", &made.text, error);
 	if (status == CAD_OK)
 		status = string_member(json, "stop", &made.stop, error);
@@ -131,10 +142,12 @@ enum cad_status cl_request_from_json(const json_t *json, struct cl_request *requ
 		cl_request_fini(&made);
 		return status;
 	}
+
 	made.max_tokens = (uint32_t)max_tokens;
 	made.top_k = (uint32_t)top_k;
 	made.ignore_eos = json_is_true(json_object_get(json, "ignore_eos"));
 	*request = made;
+
 	return CAD_OK;
 }
 
@@ -172,7 +185,9 @@ json_t *cl_request_to_json(const struct cl_request *request)
 	json_t *json = json_object();
 	if (!json)
 		return NULL;
-	int failed = request->text ? json_object_set_new(json, "text", json_string(request->text)) : json_object_set_new(json, "tokens", ids_to_json(&request->ids));
+
+	int failed = request->text ? json_object_set_new(json, "text", json_string(request->text))
+				   : json_object_set_new(json, "tokens", ids_to_json(&request->ids));
 	failed |= json_object_set_new(json, "max_tokens", json_integer(request->max_tokens));
 	failed |= json_object_set_new(json, "ignore_eos", json_boolean(request->ignore_eos));
 	failed |= json_object_set_new(json, "temperature", float_to_json(request->temperature));
@@ -185,6 +200,7 @@ json_t *cl_request_to_json(const struct cl_request *request)
 	if (!failed)
 		return json;
 	json_decref(json);
+
 	return NULL;
 }
 
@@ -193,6 +209,7 @@ void cl_request_to_message(const struct cl_request *request, struct cl_request_m
 	cadre__v1__generate_request__init(&message->message);
 	cadre__v1__tokens__init(&message->tokens);
 	cadre__v1__sampling__init(&message->sampling);
+
 	if (request->text) {
 		message->message.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TEXT;
 		message->message.text = request->text;
@@ -202,6 +219,7 @@ void cl_request_to_message(const struct cl_request *request, struct cl_request_m
 		message->message.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
 		message->message.tokens = &message->tokens;
 	}
+
 	message->message.max_tokens = request->max_tokens;
 	message->message.ignore_eos = request->ignore_eos;
 	message->message.return_routing = request->routing;
@@ -236,6 +254,7 @@ static enum cad_status text_add(struct cad_text *text, const char *piece, struct
 		text->bytes = grown;
 		text->capacity = capacity;
 	}
+
 	memcpy(text->bytes + text->size, piece, bytes + 1);
 	text->size += bytes;
 	return CAD_OK;
@@ -250,10 +269,12 @@ static json_t *layer_to_json(const Cadre__V1__LayerRouting *layer)
 		(void)json_array_append_new(weights, json_real((double)layer->weights[i]));
 	for (size_t i = 0; i < layer->n_nodes; i++)
 		(void)json_array_append_new(nodes, json_string(layer->nodes[i]));
-	return json_pack("{s:i, s:o, s:o, s:o}", "layer", (int)layer->layer, "experts", experts, "weights", weights, "nodes", nodes);
+	return json_pack("{s:i, s:o, s:o, s:o}", "layer", (int)layer->layer, "experts", experts, "weights", weights,
+		"nodes", nodes);
 }
 
-static enum cad_status routing_add(struct cl_result *result, const Cadre__V1__GenerateResponse *response, struct cad_error *error)
+static enum cad_status routing_add(
+	struct cl_result *result, const Cadre__V1__GenerateResponse *response, struct cad_error *error)
 {
 	if (response->n_routing > 0 && !result->routing)
 		result->routing = json_array();
@@ -262,13 +283,16 @@ static enum cad_status routing_add(struct cl_result *result, const Cadre__V1__Ge
 		json_t *layers = json_array();
 		for (size_t l = 0; l < token->n_layers; l++)
 			(void)json_array_append_new(layers, layer_to_json(token->layers[l]));
-		if (json_array_append_new(result->routing, json_pack("{s:i, s:o}", "position", (int)token->position, "layers", layers)) != 0)
-			return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the routing of %zu tokens", response->n_routing);
+		if (json_array_append_new(result->routing,
+			    json_pack("{s:i, s:o}", "position", (int)token->position, "layers", layers)) != 0)
+			return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the routing of %zu tokens",
+				response->n_routing);
 	}
 	return CAD_OK;
 }
 
-enum cad_status cl_result_add(struct cl_result *result, const Cadre__V1__GenerateResponse *response, struct cad_error *error)
+enum cad_status cl_result_add(
+	struct cl_result *result, const Cadre__V1__GenerateResponse *response, struct cad_error *error)
 {
 	enum cad_status status = CAD_OK;
 	for (size_t i = 0; status == CAD_OK && i < response->n_token_ids; i++)
@@ -282,6 +306,7 @@ enum cad_status cl_result_add(struct cl_result *result, const Cadre__V1__Generat
 	result->finished = true;
 	result->finish_reason = response->finish_reason;
 	snprintf(result->digest, sizeof result->digest, "%s", response->digest);
+
 	if (response->usage) {
 		result->prompt_tokens = response->usage->prompt_tokens;
 		result->generated_tokens = response->usage->generated_tokens;
@@ -292,12 +317,14 @@ enum cad_status cl_result_add(struct cl_result *result, const Cadre__V1__Generat
 		result->bytes_sent = response->usage->bytes_sent;
 		result->bytes_received = response->usage->bytes_received;
 	}
+
 	if (response->capacity) {
 		snprintf(result->policy, sizeof result->policy, "%s", response->capacity->policy);
 		result->factor = (double)response->capacity->factor;
 		result->dropped = response->capacity->dropped;
 		result->spilled = response->capacity->spilled;
 	}
+
 	return CAD_OK;
 }
 
@@ -309,12 +336,16 @@ const char *cl_finish_name(Cadre__V1__FinishReason reason)
 json_t *cl_result_to_json(const struct cl_result *result, const struct cl_request *request, const char *where)
 {
 	json_t *json = json_pack(
-		"{s:o, s:s, s:s, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:s, s:f, s:I, s:I}, s:s, s:o}", "token_ids", ids_to_json(&result->ids), "text",
-		result->text.bytes ? result->text.bytes : "", "finish_reason", cl_finish_name(result->finish_reason), "digest", result->digest, "usage", "prompt_tokens",
-		(json_int_t)result->prompt_tokens, "generated_tokens", (json_int_t)result->generated_tokens, "first_token_us", (json_int_t)result->first_token_us, "total_us",
-		(json_int_t)result->total_us, "nodes_touched", (json_int_t)result->nodes_touched, "routed_rows", (json_int_t)result->routed_rows, "bytes_sent",
-		(json_int_t)result->bytes_sent, "bytes_received", (json_int_t)result->bytes_received, "capacity", "policy", result->policy, "factor", result->factor, "dropped",
-		(json_int_t)result->dropped, "spilled", (json_int_t)result->spilled, "computed_by", where, "request", cl_request_to_json(request));
+		"{s:o, s:s, s:s, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:s, s:f, s:I, s:I}, s:s, s:o}",
+		"token_ids", ids_to_json(&result->ids), "text", result->text.bytes ? result->text.bytes : "",
+		"finish_reason", cl_finish_name(result->finish_reason), "digest", result->digest, "usage",
+		"prompt_tokens", (json_int_t)result->prompt_tokens, "generated_tokens",
+		(json_int_t)result->generated_tokens, "first_token_us", (json_int_t)result->first_token_us, "total_us",
+		(json_int_t)result->total_us, "nodes_touched", (json_int_t)result->nodes_touched, "routed_rows",
+		(json_int_t)result->routed_rows, "bytes_sent", (json_int_t)result->bytes_sent, "bytes_received",
+		(json_int_t)result->bytes_received, "capacity", "policy", result->policy, "factor", result->factor,
+		"dropped", (json_int_t)result->dropped, "spilled", (json_int_t)result->spilled, "computed_by", where,
+		"request", cl_request_to_json(request));
 	if (json && result->routing && json_object_set(json, "routing", result->routing) != 0) {
 		json_decref(json);
 		return NULL;

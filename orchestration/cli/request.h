@@ -1,8 +1,9 @@
 /*
- * A generation as the command line knows it: what is asked for, and what came of it, each to and from JSON.
+ * A generation as the command line knows it: what is asked for, and what came of it, each to and
+ * from JSON.
  *
- * Both structs are zero-initialised by their owner and freed with their fini. A result's JSON contains its request, so that `cadrectl verify` can
- * ask again from the JSON alone.
+ * Both structs are zero-initialised by their owner and freed with their fini. A result's JSON
+ * contains its request, so that `cadrectl verify` can ask again from the JSON alone.
  */
 #ifndef CADRE_CLI_REQUEST_H
 #define CADRE_CLI_REQUEST_H
@@ -15,20 +16,21 @@
 #include <stdbool.h>
 
 struct cl_request {
-	char *text;                  /* NULL: ids are the prompt */
+	char *text; /* NULL: ids are the prompt */
 	struct cad_ids ids;
 	uint32_t max_tokens;
 	bool ignore_eos, routing;
 	float temperature, top_p, min_p;
 	uint32_t top_k;
 	uint64_t seed;
-	char *stop;                  /* NULL: none */
+	char *stop; /* NULL: none */
 };
 void cl_request_fini(struct cl_request *request);
 /* "1,2,3" */
 CAD_MUST_USE enum cad_status cl_request_parse_ids(const char *text, struct cad_ids *ids, struct cad_error *error);
-CAD_MUST_USE enum cad_status cl_request_from_json(const json_t *json, struct cl_request *request, struct cad_error *error);
-json_t *cl_request_to_json(const struct cl_request *request);   /* NULL: out of memory */
+CAD_MUST_USE enum cad_status cl_request_from_json(
+	const json_t *json, struct cl_request *request, struct cad_error *error);
+json_t *cl_request_to_json(const struct cl_request *request); /* NULL: out of memory */
 
 /* The protobuf form, borrowing from the request. Do not move it. */
 struct cl_request_message {
@@ -42,20 +44,22 @@ void cl_request_to_message(const struct cl_request *request, struct cl_request_m
 struct cl_result {
 	struct cad_ids ids;
 	struct cad_text text;
-	json_t *routing;             /* NULL: none came */
-	bool finished;               /* the last message came; what follows is its */
+	json_t *routing; /* NULL: none came */
+	bool finished;   /* the last message came; what follows is its */
 	Cadre__V1__FinishReason finish_reason;
 	char digest[40];
-	uint64_t prompt_tokens, generated_tokens, first_token_us, total_us, nodes_touched, routed_rows, bytes_sent, bytes_received;
+	uint64_t prompt_tokens, generated_tokens, first_token_us, total_us, nodes_touched, routed_rows, bytes_sent,
+		bytes_received;
 	char policy[16];
 	double factor;
 	uint64_t dropped, spilled;
 };
 void cl_result_fini(struct cl_result *result);
 /* Takes up one message of the stream. */
-CAD_MUST_USE enum cad_status cl_result_add(struct cl_result *result, const Cadre__V1__GenerateResponse *response, struct cad_error *error);
+CAD_MUST_USE enum cad_status cl_result_add(
+	struct cl_result *result, const Cadre__V1__GenerateResponse *response, struct cad_error *error);
 /* `where`: what computed it, for the reader. NULL: out of memory. */
 json_t *cl_result_to_json(const struct cl_result *result, const struct cl_request *request, const char *where);
-const char *cl_finish_name(Cadre__V1__FinishReason reason);   /* "length", "stop" */
+const char *cl_finish_name(Cadre__V1__FinishReason reason); /* "length", "stop" */
 
 #endif

@@ -12,7 +12,7 @@
 
 struct attempt {
 	const struct cl_run *run;
-	bool answered;               /* a message came: this router it is, for better or worse */
+	bool answered; /* a message came: this router it is, for better or worse */
 };
 
 static bool on_message(void *context, const ProtobufCMessage *message)
@@ -22,10 +22,7 @@ static bool on_message(void *context, const ProtobufCMessage *message)
 	return attempt->run->on_response(attempt->run->context, (const Cadre__V1__GenerateResponse *)message);
 }
 
-static void stop_client(void *client)
-{
-	cad_rpc_blocking_interrupt(client);
-}
+static void stop_client(void *client) { cad_rpc_blocking_interrupt(client); }
 
 static void secret_free(char *secret)
 {
@@ -56,50 +53,64 @@ static enum cad_status read_bearer(const struct cl_access *access, char **bearer
 		*bearer = NULL;
 		status = cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the bearer token");
 	}
+
 	secret_free(token);
 	return status;
 }
 
-static enum cad_status ask_router(const struct cl_run *run, const char *router, const char *bearer, const Cadre__V1__GenerateRequest *request, bool *again,
-                                  struct cad_error *error)
+static enum cad_status ask_router(const struct cl_run *run, const char *router, const char *bearer,
+	const Cadre__V1__GenerateRequest *request, bool *again, struct cad_error *error)
 {
 	struct cad_rpc_blocking *client;
 	struct attempt attempt = { .run = run };
 	enum cad_rpc_code code;
 	const struct cl_access *access = &run->access;
-	const struct cad_rpc_tls tls = { .certificate = path_of(access->certificate), .key = path_of(access->key), .authority = path_of(access->authority) };
+	const struct cad_rpc_tls tls = {
+		.certificate = path_of(access->certificate),
+		.key = path_of(access->key),
+		.authority = path_of(access->authority),
+	};
 	const struct cad_rpc_metadata metadata = { "authorization", bearer };
 	const struct cad_rpc_call_options options = { .metadata = &metadata, .metadata_count = bearer != NULL };
+
 	*again = false;
 	enum cad_status status = cad_rpc_blocking_create(router, access->tls ? &tls : NULL, NULL, &client, error);
 	if (status != CAD_OK)
 		return status;
 	cl_on_interrupt(stop_client, client);
-	status = cad_rpc_blocking_call(client, GENERATE, &request->base, &cadre__v1__generate_response__descriptor, &options, on_message, &attempt, &code, error);
+	status = cad_rpc_blocking_call(client, GENERATE, &request->base, &cadre__v1__generate_response__descriptor,
+		&options, on_message, &attempt, &code, error);
 	cl_on_interrupt(NULL, NULL);
 	cad_rpc_blocking_destroy(client);
 	*again = status != CAD_OK && !attempt.answered && is_worth_another(code) && !cl_interrupted();
 	if (status != CAD_OK && code == CAD_RPC_UNAVAILABLE && strstr(error->text, "failed to connect"))
-		return cad_error_set(error, status, "router %s: %s; does a router serve there, %s TLS?", router, error->text, access->tls ? "with" : "without");
+		return cad_error_set(error, status, "router %s: %s; does a router serve there, %s TLS?", router,
+			error->text, access->tls ? "with" : "without");
 	if (status != CAD_OK && code == CAD_RPC_UNIMPLEMENTED)
-		return cad_error_set(error, status, "router %s: %s; is that a router's --grpc address?", router, error->text);
+		return cad_error_set(
+			error, status, "router %s: %s; is that a router's --grpc address?", router, error->text);
 	if (status != CAD_OK && code == CAD_RPC_UNAVAILABLE && attempt.answered)
-		return cad_error_set(error, status, "router %s: %s; the answer breaks off here, ask again", router, error->text);
+		return cad_error_set(
+			error, status, "router %s: %s; the answer breaks off here, ask again", router, error->text);
+
 	return status == CAD_OK ? CAD_OK : cad_error_prefix(error, "router %s", router);
 }
 
-enum cad_status cl_run_generate(const struct cl_run *run, const Cadre__V1__GenerateRequest *request, char *where, struct cad_error *error)
+enum cad_status cl_run_generate(
+	const struct cl_run *run, const Cadre__V1__GenerateRequest *request, char *where, struct cad_error *error)
 {
 	if (run->model) {
 		snprintf(where, CL_WHERE_BYTES, "model %s", run->model);
 		return cl_run_embedded(run, request, error);
 	}
+
 	const char *at = run->routers;
 	char *bearer;
 	enum cad_status status = read_bearer(&run->access, &bearer, error);
 	if (status != CAD_OK)
 		return status;
 	status = cad_error_set(error, CAD_ERR_INVALID, "the list of routers is empty");
+
 	for (bool again = true; again && *at;) {
 		char router[CL_WHERE_BYTES - 16];
 		size_t length = strcspn(at, ",");
@@ -110,6 +121,7 @@ enum cad_status cl_run_generate(const struct cl_run *run, const Cadre__V1__Gener
 		if (again && *at)
 			fprintf(stderr, "cadrectl: %s; trying the next\n", error->text);
 	}
+
 	secret_free(bearer);
 	return status;
 }

@@ -1,6 +1,7 @@
 /*
- * Where a generation runs: on the first router of a list that takes it, or in this process with the embedded engine. Both give the messages that a router
- * streams. Blocks until the end; Ctrl-C ends it early (command.h).
+ * Where a generation runs: on the first router of a list that takes it, or in this process with the
+ * embedded engine. Both give the messages that a router streams. Blocks until the end; Ctrl-C ends
+ * it early (command.h).
  */
 #ifndef CADRE_CLI_RUN_H
 #define CADRE_CLI_RUN_H
@@ -20,27 +21,30 @@ struct cl_engine {
 
 /* How routers are spoken to. Paths of PEM files and of the bearer token; "" where there is none. */
 struct cl_access {
-	bool tls;                    /* checked against the system's authorities, or: */
+	bool tls; /* checked against the system's authorities, or: */
 	const char *authority;
-	const char *certificate, *key;   /* shown to routers that want one */
+	const char *certificate, *key; /* shown to routers that want one */
 	const char *token_file;
 };
 
 struct cl_run {
-	const char *routers;         /* "host:port[,host:port...]" */
+	const char *routers; /* "host:port[,host:port...]" */
 	struct cl_access access;
-	const char *model;           /* directory: run here; then: */
+	const char *model; /* directory: run here; then: */
 	struct cl_engine engine;
 	/* For each message, in order; false ends the generation. */
 	bool (*on_response)(void *context, const Cadre__V1__GenerateResponse *response);
 	void *context;
 };
 
-/* `where`, of CL_WHERE_BYTES, is set to what computed it. A failed router is replaced by the next one until the first message has come. */
+/* `where`, of CL_WHERE_BYTES, is set to what computed it. A failed router is replaced by the next
+ * one until the first message has come. */
 enum { CL_WHERE_BYTES = 512 };
-CAD_MUST_USE enum cad_status cl_run_generate(const struct cl_run *run, const Cadre__V1__GenerateRequest *request, char *where, struct cad_error *error);
+CAD_MUST_USE enum cad_status cl_run_generate(
+	const struct cl_run *run, const Cadre__V1__GenerateRequest *request, char *where, struct cad_error *error);
 
 /* The embedded one. */
-CAD_MUST_USE enum cad_status cl_run_embedded(const struct cl_run *run, const Cadre__V1__GenerateRequest *request, struct cad_error *error);
+CAD_MUST_USE enum cad_status cl_run_embedded(
+	const struct cl_run *run, const Cadre__V1__GenerateRequest *request, struct cad_error *error);
 
 #endif

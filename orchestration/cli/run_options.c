@@ -7,11 +7,15 @@
 #include <stdio.h>
 #include <string.h>
 
-
 struct em_options cl_engine_embedded(const struct cl_engine *engine)
 {
-	return (struct em_options){ .isa = engine->isa, .threads = engine->threads, .weights = engine->weights, .wire = engine->wire, .nodes = engine->nodes,
-		.placement_seed = engine->placement_seed, .router = { .chunk_tokens_max = engine->chunk, .micro_batches = engine->micro_batches } };
+	return (struct em_options){ .isa = engine->isa,
+		.threads = engine->threads,
+		.weights = engine->weights,
+		.wire = engine->wire,
+		.nodes = engine->nodes,
+		.placement_seed = engine->placement_seed,
+		.router = { .chunk_tokens_max = engine->chunk, .micro_batches = engine->micro_batches, }, };
 }
 
 static enum cad_status check_addresses(const char *routers, struct cad_error *error)
@@ -21,16 +25,20 @@ static enum cad_status check_addresses(const char *routers, struct cad_error *er
 		size_t length = strcspn(at, ",");
 		snprintf(router, sizeof router, "%.*s", (int)length, at);
 		if (length >= sizeof router || !cad_rpc_address_is_complete(router))
-			return cad_error_set(error, CAD_ERR_INVALID, "--router: '%.80s' is no address: give HOST:PORT, or several with commas between", router);
+			return cad_error_set(error, CAD_ERR_INVALID,
+				"--router: '%.80s' is no address: give HOST:PORT, or several with commas between",
+				router);
 		at += length + (at[length] == ',');
 	}
 	return CAD_OK;
 }
 
-enum cad_status cl_run_from_options(const struct cl_run_options *options, struct cl_run *run, char **routers, struct cad_error *error)
+enum cad_status cl_run_from_options(
+	const struct cl_run_options *options, struct cl_run *run, char **routers, struct cad_error *error)
 {
 	if (options->router[0] && options->model[0])
 		return cad_error_set(error, CAD_ERR_INVALID, "--router and --model exclude each other");
+
 	run->model = options->model[0] ? options->model : NULL;
 	run->routers = options->router[0] ? options->router : NULL;
 	run->engine = options->engine;
@@ -45,7 +53,10 @@ enum cad_status cl_run_from_options(const struct cl_run_options *options, struct
 		return CAD_OK;
 	status = cl_cluster_routers(routers, error);
 	if (status != CAD_OK)
-		return status == CAD_ERR_NOT_FOUND ? cad_error_prefix(error, "say where to run it, with --router or --model") : status;
+		return status == CAD_ERR_NOT_FOUND
+			? cad_error_prefix(error, "say where to run it, with --router or --model")
+			: status;
 	run->routers = *routers;
+
 	return CAD_OK;
 }

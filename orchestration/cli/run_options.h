@@ -1,5 +1,6 @@
 /*
- * The options that say how a model is computed in this process (`eval`, `generate --model`, `verify --model`), and where a generation runs.
+ * The options that say how a model is computed in this process (`eval`, `generate --model`, `verify
+ * --model`), and where a generation runs.
  */
 #ifndef CADRE_CLI_RUN_OPTIONS_H
 #define CADRE_CLI_RUN_OPTIONS_H
@@ -9,15 +10,23 @@
 #include "orchestration/cli/run.h"
 
 /* Lines of an option table; `member` is a struct cl_engine inside `owner`. */
-#define CL_ENGINE_OPTIONS(owner, member)                                                                                                                         \
-	CAD_OPTION_ENUM(owner, member.weights, "weights", "f32", cad_weights_choices, "embedded: f32: as stored, lossless; bf16: rounded"),                       \
-	CAD_OPTION_ENUM(owner, member.wire, "wire", "fix16", cad_wire_choices, "embedded: how rows go to the experts"),                                           \
-	CAD_OPTION_ENUM(owner, member.isa, "isa", "auto", kn_isa_choices, "embedded: instruction set; all give the same bits"),                                  \
-	CAD_OPTION_U32(owner, member.threads, "threads", "0", 0, KN_THREADS_MAX, "embedded: compute threads; 0: all cores"),                                     \
-	CAD_OPTION_U32(owner, member.chunk, "chunk", "0", 0, 65536, "embedded: rows of one prompt in a step; 0: as many as fit"),                                \
-	CAD_OPTION_U32(owner, member.micro_batches, "micro-batches", "0", 0, RT_MICRO_BATCHES_MAX, "embedded: parts of a step; 0: when it pays"),                \
-	CAD_OPTION_U32(owner, member.nodes, "nodes", "1", 1, EM_NODES_MAX, "embedded: expert engines that the experts are spread over"),                         \
-	CAD_OPTION_U64(owner, member.placement_seed, "placement-seed", "0", 0, UINT64_MAX, "embedded: shuffles experts over the engines; 0: blocks")
+#define CL_ENGINE_OPTIONS(owner, member) \
+	CAD_OPTION_ENUM(owner, member.weights, "weights", "f32", cad_weights_choices, \
+		"embedded: f32: as stored, lossless; bf16: rounded"), \
+		CAD_OPTION_ENUM(owner, member.wire, "wire", "fix16", cad_wire_choices, \
+			"embedded: how rows go to the experts"), \
+		CAD_OPTION_ENUM(owner, member.isa, "isa", "auto", kn_isa_choices, \
+			"embedded: instruction set; all give the same bits"), \
+		CAD_OPTION_U32(owner, member.threads, "threads", "0", 0, KN_THREADS_MAX, \
+			"embedded: compute threads; 0: all cores"), \
+		CAD_OPTION_U32(owner, member.chunk, "chunk", "0", 0, 65536, \
+			"embedded: rows of one prompt in a step; 0: as many as fit"), \
+		CAD_OPTION_U32(owner, member.micro_batches, "micro-batches", "0", 0, RT_MICRO_BATCHES_MAX, \
+			"embedded: parts of a step; 0: when it pays"), \
+		CAD_OPTION_U32(owner, member.nodes, "nodes", "1", 1, EM_NODES_MAX, \
+			"embedded: expert engines that the experts are spread over"), \
+		CAD_OPTION_U64(owner, member.placement_seed, "placement-seed", "0", 0, UINT64_MAX, \
+			"embedded: shuffles experts over the engines; 0: blocks")
 /* What em_create takes for them; the caller adds the model and what its events need. */
 struct em_options cl_engine_embedded(const struct cl_engine *engine);
 
@@ -26,17 +35,25 @@ struct cl_run_options {
 	struct cl_access access;
 	struct cl_engine engine;
 };
-#define CL_RUN_OPTIONS(owner, member)                                                                                                                            \
-	CAD_OPTION_STRING(owner, member.router, "router", "", "HOST:PORT[,...]: the first that answers; empty: those of run/cluster.json"),                      \
-	CAD_OPTION_BOOL(owner, member.access.tls, "tls", "false", "speak TLS to routers whose certificates an authority of this system has signed"),              \
-	CAD_OPTION_STRING(owner, member.access.authority, "tls-authority", "", "PEM file: ... or this authority; implies --tls"),                                \
-	CAD_OPTION_STRING(owner, member.access.certificate, "tls-certificate", "", "PEM file that is shown to routers; implies --tls"),                          \
-	CAD_OPTION_STRING(owner, member.access.key, "tls-key", "", "PEM file of its key"),                                                                       \
-	CAD_OPTION_STRING(owner, member.access.token_file, "token-file", "", "file with the bearer token that routers want"),                                    \
-	CAD_OPTION_STRING(owner, member.model, "model", "", "directory of a checkpoint: compute in this process (embedded), without a cluster"),                 \
-	CL_ENGINE_OPTIONS(owner, member.engine)
+#define CL_RUN_OPTIONS(owner, member) \
+	CAD_OPTION_STRING(owner, member.router, "router", "", \
+		"HOST:PORT[,...]: the first that answers; empty: those of run/cluster.json"), \
+		CAD_OPTION_BOOL(owner, member.access.tls, "tls", "false", \
+			"speak TLS to routers whose certificates an authority of this system has signed"), \
+		CAD_OPTION_STRING(owner, member.access.authority, "tls-authority", "", \
+			"PEM file: ... or this authority; implies --tls"), \
+		CAD_OPTION_STRING(owner, member.access.certificate, "tls-certificate", "", \
+			"PEM file that is shown to routers; implies --tls"), \
+		CAD_OPTION_STRING(owner, member.access.key, "tls-key", "", "PEM file of its key"), \
+		CAD_OPTION_STRING(owner, member.access.token_file, "token-file", "", \
+			"file with the bearer token that routers want"), \
+		CAD_OPTION_STRING(owner, member.model, "model", "", \
+			"directory of a checkpoint: compute in this process (embedded), without a cluster"), \
+		CL_ENGINE_OPTIONS(owner, member.engine)
 
-/* Fills where `run` runs. *routers is what the caller frees afterwards. CAD_ERR_INVALID: the options contradict each other; CAD_ERR_NOT_FOUND: neither says where. */
-CAD_MUST_USE enum cad_status cl_run_from_options(const struct cl_run_options *options, struct cl_run *run, char **routers, struct cad_error *error);
+/* Fills where `run` runs. *routers is what the caller frees afterwards. CAD_ERR_INVALID: the
+ * options contradict each other; CAD_ERR_NOT_FOUND: neither says where. */
+CAD_MUST_USE enum cad_status cl_run_from_options(
+	const struct cl_run_options *options, struct cl_run *run, char **routers, struct cad_error *error);
 
 #endif

@@ -19,7 +19,8 @@ struct options {
 };
 
 static const struct cad_option table[] = {
-	CAD_OPTION_STRING(struct options, placement, "placement", "", "HOST:PORT of the placement service; empty: that of run/cluster.json"),
+	CAD_OPTION_STRING(struct options, placement, "placement", "",
+		"HOST:PORT of the placement service; empty: that of run/cluster.json"),
 	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "how to print it; -o for short"),
 };
 
@@ -27,7 +28,8 @@ static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct options *options = values;
 	if (options->placement[0] && !cad_rpc_address_is_complete(options->placement))
-		return cad_error_set(error, CAD_ERR_INVALID, "--placement '%.80s' is no address: give HOST:PORT", options->placement);
+		return cad_error_set(error, CAD_ERR_INVALID, "--placement '%.80s' is no address: give HOST:PORT",
+			options->placement);
 	return CAD_OK;
 }
 
@@ -55,6 +57,7 @@ static void print_bytes(uint64_t bytes, char text[24])
 	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
 	double value = (double)bytes;
 	size_t unit = 0;
+
 	while (value >= 1024 && unit < 4) {
 		value /= 1024;
 		unit++;
@@ -72,14 +75,19 @@ static int compare_nodes(const void *a, const void *b)
 static void print_table(const Cadre__V1__ClusterStatus *status)
 {
 	const Cadre__V1__Settings *settings = status->settings;
-	printf("cluster %s, epoch %llu, up %.0f s\n", status->cluster, (unsigned long long)status->epoch, (double)status->uptime_ms * 1e-3);
-	printf("model   %s (%s, %u MoE layers of %u experts, fingerprint %s)\n", status->model_directory, status->architecture, status->moe_layers, status->experts_per_layer,
-	       status->model_fingerprint);
+	printf("cluster %s, epoch %llu, up %.0f s\n", status->cluster, (unsigned long long)status->epoch,
+		(double)status->uptime_ms * 1e-3);
+	printf("model   %s (%s, %u MoE layers of %u experts, fingerprint %s)\n", status->model_directory,
+		status->architecture, status->moe_layers, status->experts_per_layer, status->model_fingerprint);
 	if (settings)
-		printf("settings profile %s, wire %s, weights %s (%s)\n", settings->profile, settings->wire, settings->weights, settings->fingerprint);
+		printf("settings profile %s, wire %s, weights %s (%s)\n", settings->profile, settings->wire,
+			settings->weights, settings->fingerprint);
 	if (status->experts_unplaced)
-		printf("ATTENTION: %u of %u experts are held by nobody\n", status->experts_unplaced, status->moe_layers * status->experts_per_layer);
-	printf("\n%-20s %-6s %-5s %7s %22s %7s %9s %9s %5s %8s %7s  %s\n", "NODE", "ROLE", "STATE", "EXPERTS", "MEMORY", "EPOCH", "ROWS/S", "TOKENS/S", "SEQS", "LEASE", "PID", "ADDRESS");
+		printf("ATTENTION: %u of %u experts are held by nobody\n", status->experts_unplaced,
+			status->moe_layers * status->experts_per_layer);
+	printf("\n%-20s %-6s %-5s %7s %22s %7s %9s %9s %5s %8s %7s  %s\n", "NODE", "ROLE", "STATE", "EXPERTS", "MEMORY",
+		"EPOCH", "ROWS/S", "TOKENS/S", "SEQS", "LEASE", "PID", "ADDRESS");
+
 	for (size_t i = 0; i < status->n_nodes; i++) {
 		const Cadre__V1__NodeStatus *node = status->nodes[i];
 		bool expert = node->role == CADRE__V1__ROLE__ROLE_EXPERT;
@@ -89,20 +97,24 @@ static void print_table(const Cadre__V1__ClusterStatus *status)
 		snprintf(memory, sizeof memory, expert ? "%s of %s" : "-", used, all);
 		snprintf(experts, sizeof experts, expert ? "%u" : "-", node->experts);
 		snprintf(lease, sizeof lease, node->lease_left_ms ? "%u ms" : "-", node->lease_left_ms);
-		printf("%-20s %-6s %-5s %7s %22s %7llu %9.1f %9.1f %5u %8s %7u  %s\n", node->id, role_name(node->role), state_name(node->state), experts, memory,
-		       (unsigned long long)node->epoch, node->rows_per_second, node->tokens_per_second, node->sequences, lease, node->pid,
-		       expert ? node->exchange_address : node->grpc_address);
+		printf("%-20s %-6s %-5s %7s %22s %7llu %9.1f %9.1f %5u %8s %7u  %s\n", node->id, role_name(node->role),
+			state_name(node->state), experts, memory, (unsigned long long)node->epoch,
+			node->rows_per_second, node->tokens_per_second, node->sequences, lease, node->pid,
+			expert ? node->exchange_address : node->grpc_address);
 	}
 }
 
 static json_t *node_to_json(const Cadre__V1__NodeStatus *node)
 {
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:I, s:I, s:s}", "id", node->id, "role", role_name(node->role), "state",
-	                 state_name(node->state), "exchange_address", node->exchange_address, "http_address", node->http_address, "grpc_address", node->grpc_address, "experts",
-	                 (json_int_t)node->experts, "memory_bytes", (json_int_t)node->memory_bytes, "memory_used_bytes", (json_int_t)node->memory_used_bytes, "epoch",
-	                 (json_int_t)node->epoch, "rows_per_second", node->rows_per_second, "tokens_per_second", node->tokens_per_second, "sequences",
-	                 (json_int_t)node->sequences, "lease_left_ms", (json_int_t)node->lease_left_ms, "isa", node->isa, "threads", (json_int_t)node->threads, "pid",
-	                 (json_int_t)node->pid, "kernels_fingerprint", node->kernels_fingerprint);
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:I, s:I, s:s}",
+		"id", node->id, "role", role_name(node->role), "state", state_name(node->state), "exchange_address",
+		node->exchange_address, "http_address", node->http_address, "grpc_address", node->grpc_address,
+		"experts", (json_int_t)node->experts, "memory_bytes", (json_int_t)node->memory_bytes,
+		"memory_used_bytes", (json_int_t)node->memory_used_bytes, "epoch", (json_int_t)node->epoch,
+		"rows_per_second", node->rows_per_second, "tokens_per_second", node->tokens_per_second, "sequences",
+		(json_int_t)node->sequences, "lease_left_ms", (json_int_t)node->lease_left_ms, "isa", node->isa,
+		"threads", (json_int_t)node->threads, "pid", (json_int_t)node->pid, "kernels_fingerprint",
+		node->kernels_fingerprint);
 }
 
 static json_t *settings_to_json(const Cadre__V1__Settings *settings)
@@ -110,8 +122,8 @@ static json_t *settings_to_json(const Cadre__V1__Settings *settings)
 	json_t *quanta = json_array();
 	for (size_t i = 0; i < settings->n_quanta; i++)
 		(void)json_array_append_new(quanta, json_real((double)settings->quanta[i]));
-	return json_pack("{s:s, s:s, s:s, s:s, s:o}", "profile", settings->profile, "wire", settings->wire, "weights", settings->weights, "fingerprint", settings->fingerprint,
-	                 "quanta", quanta);
+	return json_pack("{s:s, s:s, s:s, s:s, s:o}", "profile", settings->profile, "wire", settings->wire, "weights",
+		settings->weights, "fingerprint", settings->fingerprint, "quanta", quanta);
 }
 
 static void print_json(const Cadre__V1__ClusterStatus *status)
@@ -119,11 +131,12 @@ static void print_json(const Cadre__V1__ClusterStatus *status)
 	json_t *nodes = json_array();
 	for (size_t i = 0; i < status->n_nodes; i++)
 		(void)json_array_append_new(nodes, node_to_json(status->nodes[i]));
-	json_t *json = json_pack("{s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o*, s:o}", "cluster", status->cluster, "epoch", (json_int_t)status->epoch, "model_directory",
-	                         status->model_directory, "model_fingerprint", status->model_fingerprint, "architecture", status->architecture, "moe_layers",
-	                         (json_int_t)status->moe_layers, "experts_per_layer", (json_int_t)status->experts_per_layer, "experts_unplaced",
-	                         (json_int_t)status->experts_unplaced, "uptime_ms", (json_int_t)status->uptime_ms, "settings",
-	                         status->settings ? settings_to_json(status->settings) : NULL, "nodes", nodes);
+	json_t *json = json_pack("{s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o*, s:o}", "cluster", status->cluster,
+		"epoch", (json_int_t)status->epoch, "model_directory", status->model_directory, "model_fingerprint",
+		status->model_fingerprint, "architecture", status->architecture, "moe_layers",
+		(json_int_t)status->moe_layers, "experts_per_layer", (json_int_t)status->experts_per_layer,
+		"experts_unplaced", (json_int_t)status->experts_unplaced, "uptime_ms", (json_int_t)status->uptime_ms,
+		"settings", status->settings ? settings_to_json(status->settings) : NULL, "nodes", nodes);
 	(void)json_dumpf(json, stdout, JSON_INDENT(2));
 	putchar('\n');
 	json_decref(json);
@@ -133,6 +146,7 @@ static bool on_status(void *context, const ProtobufCMessage *message)
 {
 	const struct options *options = context;
 	const Cadre__V1__ClusterStatus *status = (const Cadre__V1__ClusterStatus *)message;
+
 	if (status->n_nodes > 1)
 		qsort(status->nodes, status->n_nodes, sizeof *status->nodes, compare_nodes);
 	if (options->format == CL_FORMAT_JSON)
@@ -142,10 +156,7 @@ static bool on_status(void *context, const ProtobufCMessage *message)
 	return true;
 }
 
-static void stop_client(void *client)
-{
-	cad_rpc_blocking_interrupt(client);
-}
+static void stop_client(void *client) { cad_rpc_blocking_interrupt(client); }
 
 static enum cad_status ask(const char *placement, const struct options *options, struct cad_error *error)
 {
@@ -153,12 +164,16 @@ static enum cad_status ask(const char *placement, const struct options *options,
 	Cadre__V1__GetStatusRequest request = CADRE__V1__GET_STATUS_REQUEST__INIT;
 	const struct cad_rpc_call_options call = { .timeout_ms = TIMEOUT_MS };
 	enum cad_status status = cad_rpc_blocking_create(placement, NULL, NULL, &client, error);
+
 	if (status != CAD_OK)
 		return status;
+
 	cl_on_interrupt(stop_client, client);
-	status = cad_rpc_blocking_call(client, GET_STATUS, &request.base, &cadre__v1__cluster_status__descriptor, &call, on_status, (void *)options, NULL, error);
+	status = cad_rpc_blocking_call(client, GET_STATUS, &request.base, &cadre__v1__cluster_status__descriptor, &call,
+		on_status, (void *)options, NULL, error);
 	cl_on_interrupt(NULL, NULL);
 	cad_rpc_blocking_destroy(client);
+
 	return status == CAD_OK ? CAD_OK : cad_error_prefix(error, "placement service %s", placement);
 }
 
@@ -169,8 +184,10 @@ int cl_status(int argc, char **argv)
 	struct cad_error error;
 	char *found = NULL;
 	int exit_code;
+
 	if (!cad_options_main(&spec, argc, argv, &options, &parsed, &exit_code))
 		return exit_code;
+
 	enum cad_status status = options.placement[0] ? CAD_OK : cl_cluster_placement(&found, &error);
 	if (status == CAD_ERR_NOT_FOUND) {
 		fprintf(stderr, "cadrectl status: %s\n", error.text);
@@ -180,6 +197,7 @@ int cl_status(int argc, char **argv)
 			status = ask(found ? found : options.placement, &options, &error);
 		exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("status", &error);
 	}
+
 	free(found);
 	cad_options_destroy(parsed);
 	return exit_code;

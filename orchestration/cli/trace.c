@@ -9,8 +9,10 @@
 
 /* ---- import ---- */
 
-static const struct cad_choice from_choices[] = { { "auto", PL_TRACE_AUTO }, { "cadre", PL_TRACE_OWN }, { "csv", PL_TRACE_CSV }, { "json", PL_TRACE_JSON }, { "eval", PL_TRACE_EVAL }, { NULL, 0 } };
-static const struct cad_choice phase_choices[] = { { "all", PL_TRACE_PHASE_ALL }, { "prefill", PL_TRACE_PHASE_PREFILL }, { "decode", PL_TRACE_PHASE_DECODE }, { NULL, 0 } };
+static const struct cad_choice from_choices[] = { { "auto", PL_TRACE_AUTO }, { "cadre", PL_TRACE_OWN },
+	{ "csv", PL_TRACE_CSV }, { "json", PL_TRACE_JSON }, { "eval", PL_TRACE_EVAL }, { NULL, 0 } };
+static const struct cad_choice phase_choices[] = { { "all", PL_TRACE_PHASE_ALL }, { "prefill", PL_TRACE_PHASE_PREFILL },
+	{ "decode", PL_TRACE_PHASE_DECODE }, { NULL, 0 } };
 
 enum { IMPORT_FILES_MAX = 100000 };
 
@@ -23,16 +25,20 @@ struct import_options {
 
 static const struct cad_option import_table[] = {
 	CAD_OPTION_STRING(struct import_options, output, "output", NULL, "file to write, in Cadre's own format"),
-	CAD_OPTION_ENUM(struct import_options, from, "from", "auto", from_choices, "what the files are; auto: told apart by content"),
-	CAD_OPTION_U32(struct import_options, experts, "experts", "0", 0, PL_TRACE_EXPERTS_MAX, "experts of a layer; 0: the highest that occurs, and one"),
-	CAD_OPTION_ENUM(struct import_options, phase, "phase", "all", phase_choices, "of JSON requests: the prompt (prefill), what was generated (decode), or all"),
+	CAD_OPTION_ENUM(struct import_options, from, "from", "auto", from_choices,
+		"what the files are; auto: told apart by content"),
+	CAD_OPTION_U32(struct import_options, experts, "experts", "0", 0, PL_TRACE_EXPERTS_MAX,
+		"experts of a layer; 0: the highest that occurs, and one"),
+	CAD_OPTION_ENUM(struct import_options, phase, "phase", "all", phase_choices,
+		"of JSON requests: the prompt (prefill), what was generated (decode), or all"),
 	CAD_OPTION_STRING(struct import_options, model, "model", "", "name of the model that was traced"),
 	CAD_OPTION_STRING(struct import_options, provenance, "provenance", "", "where the trace comes from"),
 };
 
 static const struct cad_options_spec import_spec = {
 	.program = "cadrectl trace import",
-	.summary = "Reads traces (CSV, requests in JSON, the output of 'cadrectl eval', or Cadre's own) and writes one in Cadre's own format, the requests of the files one after the other.",
+	.summary =
+		"Reads traces (CSV, requests in JSON, the output of 'cadrectl eval', or Cadre's own) and writes one in Cadre's own format, the requests of the files one after the other.",
 	.positional = "FILE...",
 	.positional_max = IMPORT_FILES_MAX,
 	.table = import_table,
@@ -40,23 +46,32 @@ static const struct cad_options_spec import_spec = {
 };
 
 /* Reads all files and joins them. */
-static enum cad_status import_files(const struct import_options *options, const struct cad_options *parsed, struct pl_trace **trace, struct cad_error *error)
+static enum cad_status import_files(const struct import_options *options, const struct cad_options *parsed,
+	struct pl_trace **trace, struct cad_error *error)
 {
 	size_t count = cad_options_positional_count(parsed), read = 0;
-	struct pl_trace_source source = { .format = options->from, .phase = options->phase, .experts = options->experts };
+	struct pl_trace_source source = {
+		.format = options->from,
+		.phase = options->phase,
+		.experts = options->experts,
+	};
 	struct pl_trace **parts = calloc(count, sizeof(*parts));
+
 	if (!parts)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for %zu traces", count);
+
 	enum cad_status status = CAD_OK;
 	while (status == CAD_OK && read < count) {
 		status = pl_trace_read_as(cad_options_positional(parsed, read), &source, &parts[read], error);
 		read += status == CAD_OK;
 	}
+
 	if (status == CAD_OK && count == 1) {
 		*trace = parts[--read];
 	} else if (status == CAD_OK) {
 		status = pl_trace_join(parts, count, trace, error);
 	}
+
 	while (read > 0)
 		pl_trace_free(parts[--read]);
 	free(parts);
@@ -70,23 +85,29 @@ int cl_trace_import(int argc, char **argv)
 	struct cad_error error;
 	struct pl_trace *trace = NULL;
 	int exit_code;
+
 	if (!cad_options_main(&import_spec, argc, argv, &options, &parsed, &exit_code))
 		return exit_code;
+
 	if (cad_options_positional_count(parsed) == 0) {
 		fprintf(stderr, "cadrectl trace import: give the files to read\n");
 		cad_options_destroy(parsed);
 		return CL_EXIT_USAGE;
 	}
+
 	enum cad_status status = import_files(&options, parsed, &trace, &error);
 	if (status == CAD_OK)
-		status = pl_trace_set_names(trace, options.model[0] ? options.model : NULL, options.provenance[0] ? options.provenance : NULL, &error);
+		status = pl_trace_set_names(trace, options.model[0] ? options.model : NULL,
+			options.provenance[0] ? options.provenance : NULL, &error);
 	if (status == CAD_OK)
 		status = pl_trace_write(options.output, trace, &error);
 	if (status == CAD_OK)
-		printf("%s: %llu tokens of %u requests, %u layers, %u experts, %u a token\n", options.output, (unsigned long long)trace->tokens, pl_trace_requests(trace), trace->layers,
-		       trace->experts, trace->k);
+		printf("%s: %llu tokens of %u requests, %u layers, %u experts, %u a token\n", options.output,
+			(unsigned long long)trace->tokens, pl_trace_requests(trace), trace->layers, trace->experts,
+			trace->k);
 	pl_trace_free(trace);
 	cad_options_destroy(parsed);
+
 	return status == CAD_OK ? CL_EXIT_OK : cl_fail("trace import", &error);
 }
 
@@ -101,7 +122,8 @@ struct export_options {
 
 static const struct cad_option export_table[] = {
 	CAD_OPTION_STRING(struct export_options, output, "output", "", "file to write; empty: standard output"),
-	CAD_OPTION_ENUM(struct export_options, to, "to", "csv", to_choices, "csv: a row for every token and layer; json: a line for every request"),
+	CAD_OPTION_ENUM(struct export_options, to, "to", "csv", to_choices,
+		"csv: a row for every token and layer; json: a line for every request"),
 };
 
 static const struct cad_options_spec export_spec = {
@@ -126,11 +148,13 @@ static struct pl_trace *read_only_argument(const char *command, const struct cad
 {
 	struct cad_error error;
 	struct pl_trace *trace;
+
 	if (cad_options_positional_count(parsed) != 1) {
 		fprintf(stderr, "cadrectl %s: give the file of a trace\n", command);
 		*exit_code = CL_EXIT_USAGE;
 		return NULL;
 	}
+
 	if (pl_trace_read(cad_options_positional(parsed, 0), &trace, &error) == CAD_OK)
 		return trace;
 	*exit_code = cl_fail(command, &error);
@@ -144,8 +168,10 @@ int cl_trace_export(int argc, char **argv)
 	struct cad_error error;
 	struct cad_file_writer file;
 	int exit_code;
+
 	if (!cad_options_main(&export_spec, argc, argv, &options, &parsed, &exit_code))
 		return exit_code;
+
 	struct pl_trace *trace = read_only_argument("trace export", parsed, &exit_code);
 	if (trace) {
 		enum cad_status status = CAD_OK;
@@ -156,10 +182,11 @@ int cl_trace_export(int argc, char **argv)
 				status = cad_file_writer_commit(&file, &error);
 			}
 		} else {
-			print_as(trace, options.to, stdout);   /* main tells whether that worked */
+			print_as(trace, options.to, stdout); /* main tells whether that worked */
 		}
 		exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("trace export", &error);
 	}
+
 	pl_trace_free(trace);
 	cad_options_destroy(parsed);
 	return exit_code;
@@ -175,7 +202,8 @@ struct split_options {
 static const struct cad_option split_table[] = {
 	CAD_OPTION_STRING(struct split_options, first, "first", NULL, "file for the first part"),
 	CAD_OPTION_STRING(struct split_options, second, "second", NULL, "file for the second part"),
-	CAD_OPTION_F64(struct split_options, share, "share", "0.5", 0, 1, "of the tokens that go to the first part; the cut is between two requests"),
+	CAD_OPTION_F64(struct split_options, share, "share", "0.5", 0, 1,
+		"of the tokens that go to the first part; the cut is between two requests"),
 };
 
 static const struct cad_options_spec split_spec = {
@@ -194,8 +222,10 @@ int cl_trace_split(int argc, char **argv)
 	struct cad_error error;
 	struct pl_trace *first = NULL, *second = NULL;
 	int exit_code;
+
 	if (!cad_options_main(&split_spec, argc, argv, &options, &parsed, &exit_code))
 		return exit_code;
+
 	struct pl_trace *trace = read_only_argument("trace split", parsed, &exit_code);
 	if (trace) {
 		enum cad_status status = pl_trace_split(trace, options.share, &first, &second, &error);
@@ -204,13 +234,16 @@ int cl_trace_split(int argc, char **argv)
 		if (status == CAD_OK)
 			status = pl_trace_write(options.second, second, &error);
 		if (status == CAD_OK)
-			printf("%s: %llu tokens of %u requests\n%s: %llu tokens of %u requests\n", options.first, (unsigned long long)first->tokens, pl_trace_requests(first), options.second,
-			       (unsigned long long)second->tokens, pl_trace_requests(second));
+			printf("%s: %llu tokens of %u requests\n%s: %llu tokens of %u requests\n", options.first,
+				(unsigned long long)first->tokens, pl_trace_requests(first), options.second,
+				(unsigned long long)second->tokens, pl_trace_requests(second));
 		exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("trace split", &error);
 	}
+
 	pl_trace_free(first);
 	pl_trace_free(second);
 	pl_trace_free(trace);
 	cad_options_destroy(parsed);
+
 	return exit_code;
 }

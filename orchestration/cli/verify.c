@@ -1,4 +1,5 @@
-/* `cadrectl verify`: asks again for an answer that was kept as JSON, and compares what must be equal. */
+/* `cadrectl verify`: asks again for an answer that was kept as JSON, and compares what must be
+ * equal. */
 #include "orchestration/cli/command.h"
 #include "orchestration/cli/run_options.h"
 #include "orchestration/cli/request.h"
@@ -14,12 +15,14 @@ struct options {
 
 static const struct cad_option table[] = {
 	CL_RUN_OPTIONS(struct options, run),
-	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "how to print the outcome; -o for short"),
+	CAD_OPTION_ENUM(
+		struct options, format, "format", "table", cl_format_choices, "how to print the outcome; -o for short"),
 };
 
 static const struct cad_options_spec spec = {
 	.program = "cadrectl verify",
-	.summary = "Computes the answer in FILE (from 'cadrectl generate -o json'; - is standard input) again, and compares digests. Fails when they differ.",
+	.summary =
+		"Computes the answer in FILE (from 'cadrectl generate -o json'; - is standard input) again, and compares digests. Fails when they differ.",
 	.positional = "FILE",
 	.positional_max = 1,
 	.table = table,
@@ -42,15 +45,22 @@ static bool on_response(void *context, const Cadre__V1__GenerateResponse *respon
 static enum cad_status read_answer(const char *path, json_t **answer, struct cad_error *error)
 {
 	json_error_t json_error;
-	json_t *read = strcmp(path, "-") == 0 ? json_loadf(stdin, 0, &json_error) : json_load_file(path, 0, &json_error);
+	json_t *read =
+		strcmp(path, "-") == 0 ? json_loadf(stdin, 0, &json_error) : json_load_file(path, 0, &json_error);
+
+	/* "unable to open PATH: why" */
 	if (!read && json_error.line < 1)
-		return cad_error_set(error, CAD_ERR_NOT_FOUND, "%s", json_error.text);   /* "unable to open PATH: why" */
+		return cad_error_set(error, CAD_ERR_NOT_FOUND, "%s", json_error.text);
 	if (!read)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: %s (line %d)", path, json_error.text, json_error.line);
+		return cad_error_set(
+			error, CAD_ERR_CORRUPT, "%s: %s (line %d)", path, json_error.text, json_error.line);
 	if (!json_is_string(json_object_get(read, "digest")) || !json_is_array(json_object_get(read, "token_ids"))) {
 		json_decref(read);
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: there are no \"digest\" and \"token_ids\" in it: the output of 'cadrectl generate -o json' is needed", path);
+		return cad_error_set(error, CAD_ERR_CORRUPT,
+			"%s: there are no \"digest\" and \"token_ids\" in it: the output of 'cadrectl generate -o json' is needed",
+			path);
 	}
+
 	*answer = read;
 	return CAD_OK;
 }
@@ -70,49 +80,63 @@ static bool compare(const json_t *answer, const struct cl_result *result, const 
 {
 	const char *before = json_string_value(json_object_get(answer, "digest"));
 	const char *policy = json_string_value(json_object_get(json_object_get(answer, "capacity"), "policy"));
+
 	json_int_t difference = first_difference(json_object_get(answer, "token_ids"), result);
 	bool equal = difference < 0 && strcmp(before, result->digest) == 0;
 	if (format == CL_FORMAT_JSON) {
-		json_t *json = json_pack("{s:b, s:s, s:s, s:o, s:s}", "equal", equal, "digest", result->digest, "expected_digest", before, "first_difference",
-		                         difference < 0 ? json_null() : json_integer(difference), "computed_by", where);
+		json_t *json = json_pack("{s:b, s:s, s:s, s:o, s:s}", "equal", equal, "digest", result->digest,
+			"expected_digest", before, "first_difference",
+			difference < 0 ? json_null() : json_integer(difference), "computed_by", where);
 		(void)json_dumpf(json, stdout, JSON_COMPACT);
 		putchar('\n');
 		json_decref(json);
 		return equal;
 	}
+
 	if (equal)
-		printf("equal: %zu tokens, digest %s, computed again by %s\n", result->ids.count, result->digest, where);
+		printf("equal: %zu tokens, digest %s, computed again by %s\n", result->ids.count, result->digest,
+			where);
 	else if (difference < 0)
-		printf("DIFFERENT: the same %zu tokens, but from other logits: digest %s, was %s\n", result->ids.count, result->digest, before);
+		printf("DIFFERENT: the same %zu tokens, but from other logits: digest %s, was %s\n", result->ids.count,
+			result->digest, before);
 	else
-		printf("DIFFERENT: from token %lld on: digest %s, was %s\n", (long long)difference, result->digest, before);
+		printf("DIFFERENT: from token %lld on: digest %s, was %s\n", (long long)difference, result->digest,
+			before);
 	if (!equal && policy && strcmp(policy, "none") != 0)
-		printf("The answer was computed under capacity policy '%s', where it may depend on the requests beside it.\n", policy);
+		printf("The answer was computed under capacity policy '%s', where it may depend on the requests beside it.\n",
+			policy);
 	return equal;
 }
 
-static enum cad_status run_again(const struct cl_run_options *options, const json_t *answer, struct again *again, char *where, struct cad_error *error)
+static enum cad_status run_again(const struct cl_run_options *options, const json_t *answer, struct again *again,
+	char *where, struct cad_error *error)
 {
 	struct cl_request request;
 	struct cl_request_message message;
 	struct cl_run run = { .on_response = on_response, .context = again };
 	char *routers = NULL;
 	enum cad_status status = cl_request_from_json(json_object_get(answer, "request"), &request, error);
+
 	if (status != CAD_OK)
 		return status;
+
 	status = cl_run_from_options(options, &run, &routers, error);
 	if (status == CAD_OK) {
 		cl_request_to_message(&request, &message);
 		status = cl_run_generate(&run, &message.message, where, error);
 	}
+
 	if (status == CAD_OK && again->status != CAD_OK) {
 		*error = again->error;
 		status = again->status;
 	}
+
 	if (status == CAD_OK && !again->result.finished)
-		status = cad_error_set(error, CAD_ERR_PROTOCOL, "the answer of %s ended without a finish reason", where);
+		status =
+			cad_error_set(error, CAD_ERR_PROTOCOL, "the answer of %s ended without a finish reason", where);
 	free(routers);
 	cl_request_fini(&request);
+
 	return status;
 }
 
@@ -125,13 +149,16 @@ int cl_verify(int argc, char **argv)
 	json_t *answer = NULL;
 	char where[CL_WHERE_BYTES] = "";
 	int exit_code;
+
 	if (!cad_options_main(&spec, argc, argv, &options, &parsed, &exit_code))
 		return exit_code;
+
 	if (cad_options_positional_count(parsed) != 1) {
 		fprintf(stderr, "cadrectl verify: give the file with the answer ('-' for standard input)\n");
 		cad_options_destroy(parsed);
 		return CL_EXIT_USAGE;
 	}
+
 	enum cad_status status = read_answer(cad_options_positional(parsed, 0), &answer, &error);
 	if (status == CAD_OK)
 		status = run_again(&options.run, answer, &again, where, &error);
@@ -142,5 +169,6 @@ int cl_verify(int argc, char **argv)
 	json_decref(answer);
 	cl_result_fini(&again.result);
 	cad_options_destroy(parsed);
+
 	return exit_code;
 }

@@ -1,5 +1,6 @@
 /*
- * Phases, each over all layers: keep what is held, compute each node's share of each layer, fill, and when asked to, even out.
+ * Phases, each over all layers: keep what is held, compute each node's share of each layer, fill,
+ * and when asked to, even out.
  * Counts are in experts, not bytes: all experts of a model are of one size.
  */
 #include "orchestration/placement/assign.h"
@@ -14,14 +15,14 @@ struct work {
 	const struct pl_assign_source *source;
 	uint8_t *target;
 	uint32_t nodes, layers, experts, cells, copies;
-	uint32_t *room;               /* [nodes] experts that still fit */
-	uint32_t *capacity;           /* [nodes] experts that fit in all */
-	uint32_t *held;               /* [layers][nodes] places given in a layer so far */
-	uint32_t *share;              /* [layers][nodes] places that a node should have in a layer */
-	uint32_t *total;              /* [nodes] scratch: shares given in the layers so far */
-	uint32_t *order;              /* [experts] in which experts of a layer are handed out */
-	uint32_t *placed;             /* [cells] copies given so far */
-	uint32_t spare;               /* copies beyond the first, of all cells */
+	uint32_t *room;     /* [nodes] experts that still fit */
+	uint32_t *capacity; /* [nodes] experts that fit in all */
+	uint32_t *held;     /* [layers][nodes] places given in a layer so far */
+	uint32_t *share;    /* [layers][nodes] places that a node should have in a layer */
+	uint32_t *total;    /* [nodes] scratch: shares given in the layers so far */
+	uint32_t *order;    /* [experts] in which experts of a layer are handed out */
+	uint32_t *placed;   /* [cells] copies given so far */
+	uint32_t spare;     /* copies beyond the first, of all cells */
 };
 
 static uint8_t flags(const struct work *work, uint32_t node, uint32_t cell)
@@ -53,7 +54,8 @@ static void take(struct work *work, uint32_t node, uint32_t cell)
 
 static bool may_take(const struct work *work, uint32_t node, uint32_t cell)
 {
-	return work->room[node] > 0 && !work->target[(size_t)node * work->cells + cell] && !(flags(work, node, cell) & PL_ASSIGN_FORBIDDEN);
+	return work->room[node] > 0 && !work->target[(size_t)node * work->cells + cell] &&
+		!(flags(work, node, cell) & PL_ASSIGN_FORBIDDEN);
 }
 
 /* Of the nodes that hold the cell: the one with the fewest experts of the layer so far. */
@@ -61,13 +63,16 @@ static int best_holder(const struct work *work, uint32_t cell)
 {
 	int best = -1;
 	for (uint32_t node = 0; node < work->nodes; node++)
-		if ((flags(work, node, cell) & PL_ASSIGN_HELD) && may_take(work, node, cell)
-		    && (best < 0 || *at(work->held, work, cell / work->experts, node) < *at(work->held, work, cell / work->experts, (uint32_t)best)))
+		if ((flags(work, node, cell) & PL_ASSIGN_HELD) && may_take(work, node, cell) &&
+			(best < 0 ||
+				*at(work->held, work, cell / work->experts, node) <
+					*at(work->held, work, cell / work->experts, (uint32_t)best)))
 			best = (int)node;
 	return best;
 }
 
-/* What is held stays, the first copy of everything before any second; of too many copies the ones that load a layer evenly. */
+/* What is held stays, the first copy of everything before any second; of too many copies the ones
+ * that load a layer evenly. */
 static void keep(struct work *work)
 {
 	for (uint32_t copy = 0; copy < work->copies; copy++)
@@ -78,7 +83,8 @@ static void keep(struct work *work)
 		}
 }
 
-/* Which nodes are too small for an even part of everything: they give all that they have, and the others share the rest. */
+/* Which nodes are too small for an even part of everything: they give all that they have, and the
+ * others share the rest. */
 static void level(const struct work *work, uint64_t places, bool *small)
 {
 	memset(small, 0, work->nodes * sizeof *small);
@@ -97,11 +103,13 @@ static void level(const struct work *work, uint64_t places, bool *small)
 	}
 }
 
-/* The node that shall have one more of the layer than the others: one that has it already (sticky), else the one with the smallest total. */
+/* The node that shall have one more of the layer than the others: one that has it already (sticky),
+ * else the one with the smallest total. */
 static int next_extra(const struct work *work, uint32_t layer, uint32_t base, const bool *small, bool sticky)
 {
 	int best = -1;
 	bool best_has = false;
+
 	for (uint32_t node = 0; node < work->nodes; node++) {
 		if (small[node] || *at(work->share, work, layer, node) > base)
 			continue;
@@ -111,18 +119,22 @@ static int next_extra(const struct work *work, uint32_t layer, uint32_t base, co
 			best_has = has;
 		}
 	}
+
 	return best;
 }
 
 /*
- * Each node's share of each layer. Small nodes spread what they can hold over the layers; the others divide the rest evenly, and who gets one more
- * goes by turns, so that totals stay within one of each other, too. `sticky` leaves the odd ones where they are held, at the price of uneven totals:
+ * Each node's share of each layer. Small nodes spread what they can hold over the layers; the
+ * others divide the rest evenly, and who gets one more goes by turns, so that totals stay within
+ * one of each other, too. `sticky` leaves the odd ones where they are held, at the price of uneven
+ * totals:
  * false when those are more than a node has room for.
  */
 static bool divide(struct work *work, bool *small, bool sticky)
 {
 	uint64_t places = (uint64_t)work->cells * work->copies;
 	uint32_t others = 0;
+
 	level(work, places, small);
 	memset(work->total, 0, work->nodes * sizeof *work->total);
 	for (uint32_t node = 0; node < work->nodes; node++)
@@ -132,7 +144,8 @@ static bool divide(struct work *work, bool *small, bool sticky)
 		for (uint32_t node = 0; node < work->nodes; node++) {
 			if (!small[node])
 				continue;
-			uint32_t due = (uint32_t)((uint64_t)work->capacity[node] * (layer + 1) / work->layers) - work->total[node];
+			uint32_t due = (uint32_t)((uint64_t)work->capacity[node] * (layer + 1) / work->layers) -
+				work->total[node];
 			uint32_t part = due < left ? due : left;
 			part = part < work->experts ? part : work->experts;
 			*at(work->share, work, layer, node) = part;
@@ -150,25 +163,32 @@ static bool divide(struct work *work, bool *small, bool sticky)
 			work->total[node]++;
 		}
 	}
+
 	bool fits = true;
 	for (uint32_t node = 0; node < work->nodes; node++)
 		fits = fits && work->total[node] <= work->capacity[node];
 	return fits;
 }
 
-/* A node for the cell: the first, from `from` on, that lacks some of its share; else the one with the fewest of the layer; else none (-1). */
+/* A node for the cell: the first, from `from` on, that lacks some of its share; else the one with
+ * the fewest of the layer; else none (-1). */
 static int pick(const struct work *work, uint32_t cell, uint32_t from)
 {
 	uint32_t layer = cell / work->experts;
 	for (uint32_t i = 0; i < work->nodes; i++) {
 		uint32_t node = (from + i) % work->nodes;
-		if (may_take(work, node, cell) && *at(work->held, work, layer, node) < *at(work->share, work, layer, node))
+		if (may_take(work, node, cell) &&
+			*at(work->held, work, layer, node) < *at(work->share, work, layer, node))
 			return (int)node;
 	}
+
 	int best = -1;
 	for (uint32_t node = 0; node < work->nodes; node++)
-		if (may_take(work, node, cell) && (best < 0 || *at(work->held, work, layer, node) < *at(work->held, work, layer, (uint32_t)best)
-		                                   || (*at(work->held, work, layer, node) == *at(work->held, work, layer, (uint32_t)best) && work->room[node] > work->room[best])))
+		if (may_take(work, node, cell) &&
+			(best < 0 ||
+				*at(work->held, work, layer, node) < *at(work->held, work, layer, (uint32_t)best) ||
+				(*at(work->held, work, layer, node) == *at(work->held, work, layer, (uint32_t)best) &&
+					work->room[node] > work->room[best])))
 			best = (int)node;
 	return best;
 }
@@ -203,7 +223,8 @@ static void fill(struct work *work)
 		}
 }
 
-/* Gives up second copies that are held where their room is needed for a first one. Copies only vanish here, so no node is searched twice. */
+/* Gives up second copies that are held where their room is needed for a first one. Copies only
+ * vanish here, so no node is searched twice. */
 static void make_room(struct work *work)
 {
 	uint32_t *searched = work->total;
@@ -213,7 +234,8 @@ static void make_room(struct work *work)
 			if (flags(work, node, cell) & PL_ASSIGN_FORBIDDEN)
 				continue;
 			const uint8_t *target = work->target + (size_t)node * work->cells;
-			while (searched[node] < work->cells && !(target[searched[node]] && work->placed[searched[node]] > 1))
+			while (searched[node] < work->cells &&
+				!(target[searched[node]] && work->placed[searched[node]] > 1))
 				searched[node]++;
 			if (searched[node] == work->cells)
 				continue;
@@ -233,17 +255,20 @@ static uint32_t movable(const struct work *work, uint32_t layer, uint32_t from, 
 	return UINT32_MAX;
 }
 
-/* Moves one expert of the layer from the node with the most to one that has at least two fewer and may take it; small nodes only up to their share. */
+/* Moves one expert of the layer from the node with the most to one that has at least two fewer and
+ * may take it; small nodes only up to their share. */
 static bool even_out(struct work *work, uint32_t layer, const bool *small)
 {
 	const uint32_t *held = at(work->held, work, layer, 0), *share = at(work->share, work, layer, 0);
 	uint32_t most = 0;
+
 	for (uint32_t node = 1; node < work->nodes; node++)
 		most = held[node] > held[most] ? node : most;
 	int best = -1;
 	uint32_t best_cell = UINT32_MAX;
 	for (uint32_t node = 0; node < work->nodes; node++) {
-		if (work->room[node] == 0 || held[node] + 2 > held[most] || (small[node] && held[node] >= share[node]) || (best >= 0 && held[node] >= held[best]))
+		if (work->room[node] == 0 || held[node] + 2 > held[most] ||
+			(small[node] && held[node] >= share[node]) || (best >= 0 && held[node] >= held[best]))
 			continue;
 		uint32_t cell = movable(work, layer, most, node);
 		if (cell == UINT32_MAX)
@@ -251,14 +276,17 @@ static bool even_out(struct work *work, uint32_t layer, const bool *small)
 		best = (int)node;
 		best_cell = cell;
 	}
+
 	if (best < 0)
 		return false;
 	take(work, most, best_cell);
 	give(work, (uint32_t)best, best_cell);
+
 	return true;
 }
 
-/* Again and again over all layers, because a move makes room for others. Each one evens a layer out, so there is an end. */
+/* Again and again over all layers, because a move makes room for others. Each one evens a layer
+ * out, so there is an end. */
 static void rebalance(struct work *work, const bool *small)
 {
 	for (bool moved = true; moved;) {
@@ -273,32 +301,48 @@ static void summarise(const struct work *work, struct pl_assignment *assignment)
 {
 	const struct pl_assign_source *source = work->source;
 	uint64_t room = 0;
+
 	*assignment = (struct pl_assignment){ 0 };
 	for (uint32_t cell = 0; cell < work->cells; cell++)
 		assignment->unplaced += work->placed[cell] == 0;
 	for (uint32_t node = 0; node < work->nodes; node++) {
 		room += work->room[node];
 		for (uint32_t cell = 0; cell < work->cells; cell++)
-			assignment->loads += work->target[(size_t)node * work->cells + cell] && !(flags(work, node, cell) & PL_ASSIGN_HELD);
+			assignment->loads += work->target[(size_t)node * work->cells + cell] &&
+				!(flags(work, node, cell) & PL_ASSIGN_HELD);
 	}
+
 	if (assignment->unplaced == 0)
 		return;
-	assignment->missing_bytes = assignment->unplaced > room ? (assignment->unplaced - room) * source->expert_bytes : 0;
+	assignment->missing_bytes =
+		assignment->unplaced > room ? (assignment->unplaced - room) * source->expert_bytes : 0;
 	double mib = 1.0 / (1 << 20);
 	if (work->nodes == 0)
-		snprintf(assignment->text, sizeof assignment->text, "%u experts of %.2f MiB have no place: no expert node is there", assignment->unplaced,
-		         (double)source->expert_bytes * mib);
+		snprintf(assignment->text, sizeof assignment->text,
+			"%u experts of %.2f MiB have no place: no expert node is there", assignment->unplaced,
+			(double)source->expert_bytes * mib);
 	else if (assignment->missing_bytes)
-		snprintf(assignment->text, sizeof assignment->text, "%u of %u experts do not fit on %u expert nodes: %.1f MiB are missing (an expert takes %.2f MiB); add nodes, or give them more --memory",
-		         assignment->unplaced, work->cells, work->nodes, (double)assignment->missing_bytes * mib, (double)source->expert_bytes * mib);
+		snprintf(assignment->text, sizeof assignment->text,
+			"%u of %u experts do not fit on %u expert nodes: %.1f MiB are missing (an expert takes %.2f MiB); add nodes, or give them more --memory",
+			assignment->unplaced, work->cells, work->nodes, (double)assignment->missing_bytes * mib,
+			(double)source->expert_bytes * mib);
 	else
-		snprintf(assignment->text, sizeof assignment->text, "%u of %u experts have no place: loading them has failed on every node with room", assignment->unplaced, work->cells);
+		snprintf(assignment->text, sizeof assignment->text,
+			"%u of %u experts have no place: loading them has failed on every node with room",
+			assignment->unplaced, work->cells);
 }
 
 enum cad_status pl_assign(const struct pl_assign_source *source, uint8_t *target, struct pl_assignment *assignment)
 {
-	struct work work = { .source = source, .target = target, .nodes = source->nodes_count, .layers = source->layers_count, .experts = source->experts,
-	                     .cells = source->layers_count * source->experts };
+	struct work work = {
+		.source = source,
+		.target = target,
+		.nodes = source->nodes_count,
+		.layers = source->layers_count,
+		.experts = source->experts,
+		.cells = source->layers_count * source->experts,
+	};
+
 	work.copies = source->copies < work.nodes ? source->copies : work.nodes;
 	memset(target, 0, (size_t)work.nodes * work.cells);
 	size_t table = (size_t)work.layers * work.nodes;
@@ -313,7 +357,8 @@ enum cad_status pl_assign(const struct pl_assign_source *source, uint8_t *target
 		work.order = work.share + table;
 		work.placed = work.order + work.experts;
 		for (uint32_t node = 0; node < work.nodes; node++) {
-			uint64_t fits = source->expert_bytes ? source->nodes[node].memory_bytes / source->expert_bytes : work.cells;
+			uint64_t fits = source->expert_bytes ? source->nodes[node].memory_bytes / source->expert_bytes
+							     : work.cells;
 			work.room[node] = work.capacity[node] = (uint32_t)(fits < work.cells ? fits : work.cells);
 		}
 		keep(&work);
@@ -325,6 +370,7 @@ enum cad_status pl_assign(const struct pl_assign_source *source, uint8_t *target
 			rebalance(&work, small);
 		summarise(&work, assignment);
 	}
+
 	free(small);
 	free(work.room);
 	return status;

@@ -13,7 +13,7 @@
 
 #define COMPONENT "placement"
 
-enum { BATCH = 16 };   /* checksums of one visit to a worker thread: between two visits the queue may change */
+enum { BATCH = 16 }; /* checksums of one visit to a worker thread: between two visits the queue may change */
 
 struct pl_checkpoint {
 	struct pl_state *state;
@@ -26,11 +26,11 @@ struct pl_checkpoint {
 	uint64_t expert_bytes;
 	void (*ready)(void *context, uint32_t cell);
 	void *ready_context;
-	char (*checksums)[33];       /* [cells]; "" while unknown */
-	uint8_t *asked;              /* [cells] */
-	uint32_t asked_from;         /* no lower cell is asked for */
+	char (*checksums)[33]; /* [cells]; "" while unknown */
+	uint8_t *asked;        /* [cells] */
+	uint32_t asked_from;   /* no lower cell is asked for */
 	bool working;
-	uv_work_t work;              /* the batch belongs to the worker thread while `working` */
+	uv_work_t work; /* the batch belongs to the worker thread while `working` */
 	uint32_t batch[BATCH];
 	char batch_hex[BATCH][33];
 	uint32_t batch_count;
@@ -42,6 +42,7 @@ static enum cad_status read_shape(struct pl_checkpoint *checkpoint, struct cad_e
 {
 	const struct cad_model_spec *spec = cad_model_spec(checkpoint->model);
 	uint32_t moe_layers = cad_model_spec_moe_layers(spec);
+
 	checkpoint->layers = malloc((moe_layers + 1) * sizeof *checkpoint->layers);
 	if (!checkpoint->layers)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the shape of the model");
@@ -58,36 +59,45 @@ static enum cad_status read_shape(struct pl_checkpoint *checkpoint, struct cad_e
 	return CAD_OK;
 }
 
-static enum cad_status compute_quanta(struct pl_checkpoint *checkpoint, enum kn_weights weights, enum cadre_row_type wire, float *quanta, struct cad_error *error)
+static enum cad_status compute_quanta(struct pl_checkpoint *checkpoint, enum kn_weights weights,
+	enum cadre_row_type wire, float *quanta, struct cad_error *error)
 {
 	struct kn_device *device;
 	struct kn_queue *queue;
 	uint64_t start_ns = cad_clock_now_ns(&cad_clock_system);
 	enum cad_status status = kn_cpu_create(KN_ISA_AUTO, &device, error);
+
 	if (status != CAD_OK)
 		return status;
+
 	status = device->ops->queue_create(device, kn_threads_default(), &queue);
 	if (status != CAD_OK) {
 		cad_error_set(error, status, "no threads to compute the quantum table with");
 		goto destroy_device;
 	}
+
 	cad_log_info(COMPONENT, "computing the quantum table", CAD_U("layers", checkpoint->shape.layers_count));
 	status = kn_quantum_table(queue, checkpoint->model, weights, wire, quanta, error);
 	if (status == CAD_OK)
-		cad_log_info(COMPONENT, "quantum table", CAD_F("seconds", (double)(cad_clock_now_ns(&cad_clock_system) - start_ns) * 1e-9));
+		cad_log_info(COMPONENT, "quantum table",
+			CAD_F("seconds", (double)(cad_clock_now_ns(&cad_clock_system) - start_ns) * 1e-9));
 	device->ops->queue_destroy(queue);
+
 destroy_device:
 	device->ops->destroy(device);
 	return status;
 }
 
 /* From the state file, or computed and put there. */
-static enum cad_status make_settings(struct pl_checkpoint *checkpoint, const struct pl_checkpoint_options *options, struct cad_error *error)
+static enum cad_status make_settings(
+	struct pl_checkpoint *checkpoint, const struct pl_checkpoint_options *options, struct cad_error *error)
 {
 	uint32_t layers = cad_model_spec(checkpoint->model)->layers_count;
 	enum kn_weights weights = options->weights == CAD_WEIGHTS_BF16 ? KN_WEIGHTS_BF16 : KN_WEIGHTS_AS_IS;
 	char key[128];
-	snprintf(key, sizeof key, "%s %s %s %s", checkpoint->fingerprint, cad_profile_name(CAD_PROFILE_F32), cad_wire_name(options->wire), cad_weights_name(options->weights));
+
+	snprintf(key, sizeof key, "%s %s %s %s", checkpoint->fingerprint, cad_profile_name(CAD_PROFILE_F32),
+		cad_wire_name(options->wire), cad_weights_name(options->weights));
 	float *quanta = calloc(layers + 1u, sizeof *quanta);
 	if (!quanta)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the quantum table");
@@ -97,8 +107,10 @@ static enum cad_status make_settings(struct pl_checkpoint *checkpoint, const str
 		if (status == CAD_OK)
 			status = pl_state_quanta_store(options->state, key, quanta, layers, error);
 	}
+
 	if (status == CAD_OK)
-		status = cad_settings_init(&checkpoint->settings, CAD_PROFILE_F32, options->wire, options->weights, quanta, layers, error);
+		status = cad_settings_init(
+			&checkpoint->settings, CAD_PROFILE_F32, options->wire, options->weights, quanta, layers, error);
 	free(quanta);
 	if (status != CAD_OK)
 		return status;
@@ -109,15 +121,19 @@ static enum cad_status make_settings(struct pl_checkpoint *checkpoint, const str
 	cad_settings_text(&checkpoint->settings, text);
 	status = pl_state_settings(options->state, fingerprint, &fresh, error);
 	if (status == CAD_OK)
-		cad_log_info(COMPONENT, "settings", CAD_S("settings", text), CAD_S("fingerprint", fingerprint), CAD_B("new", fresh));
+		cad_log_info(COMPONENT, "settings", CAD_S("settings", text), CAD_S("fingerprint", fingerprint),
+			CAD_B("new", fresh));
+
 	return status;
 }
 
-enum cad_status pl_checkpoint_open(const struct pl_checkpoint_options *options, struct pl_checkpoint **checkpoint, struct cad_error *error)
+enum cad_status pl_checkpoint_open(
+	const struct pl_checkpoint_options *options, struct pl_checkpoint **checkpoint, struct cad_error *error)
 {
 	struct pl_checkpoint *made = calloc(1, sizeof *made);
 	if (!made)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the checkpoint");
+
 	made->state = options->state;
 	made->loop = options->loop;
 	made->work.data = made;
@@ -126,6 +142,7 @@ enum cad_status pl_checkpoint_open(const struct pl_checkpoint_options *options, 
 		cad_model_fingerprint(made->model, made->fingerprint);
 		status = pl_state_claim(options->state, options->cluster, made->fingerprint, error);
 	}
+
 	if (status == CAD_OK)
 		status = read_shape(made, error);
 	if (status == CAD_OK)
@@ -134,11 +151,13 @@ enum cad_status pl_checkpoint_open(const struct pl_checkpoint_options *options, 
 		pl_checkpoint_close(made);
 		return status;
 	}
+
 	*checkpoint = made;
 	return CAD_OK;
 }
 
-void pl_checkpoint_on_checksum(struct pl_checkpoint *checkpoint, void (*ready)(void *context, uint32_t cell), void *context)
+void pl_checkpoint_on_checksum(
+	struct pl_checkpoint *checkpoint, void (*ready)(void *context, uint32_t cell), void *context)
 {
 	checkpoint->ready = ready;
 	checkpoint->ready_context = context;
@@ -148,6 +167,7 @@ void pl_checkpoint_close(struct pl_checkpoint *checkpoint)
 {
 	if (!checkpoint)
 		return;
+
 	checkpoint->ready = NULL;
 	if (checkpoint->asked)
 		memset(checkpoint->asked, 0, pl_shape_cells(&checkpoint->shape));
@@ -168,8 +188,8 @@ static void compute_batch(uv_work_t *work)
 {
 	struct pl_checkpoint *checkpoint = work->data;
 	for (uint32_t i = 0; i < checkpoint->batch_count; i++)
-		cad_model_expert_checksum(checkpoint->model, pl_cell_layer(&checkpoint->shape, checkpoint->batch[i]), pl_cell_expert(&checkpoint->shape, checkpoint->batch[i]),
-		                          checkpoint->batch_hex[i]);
+		cad_model_expert_checksum(checkpoint->model, pl_cell_layer(&checkpoint->shape, checkpoint->batch[i]),
+			pl_cell_expert(&checkpoint->shape, checkpoint->batch[i]), checkpoint->batch_hex[i]);
 }
 
 static void next_batch(struct pl_checkpoint *checkpoint);
@@ -178,16 +198,21 @@ static void batch_done(uv_work_t *work, int status)
 {
 	struct pl_checkpoint *checkpoint = work->data;
 	struct cad_error error;
-	(void)status;   /* nobody cancels it */
+
+	(void)status; /* nobody cancels it */
 	uint32_t cells[BATCH], count = checkpoint->batch_count;
 	pl_state_begin(checkpoint->state);
+
 	for (uint32_t i = 0; i < count; i++) {
 		cells[i] = checkpoint->batch[i];
 		memcpy(checkpoint->checksums[cells[i]], checkpoint->batch_hex[i], sizeof checkpoint->batch_hex[i]);
-		pl_state_put_checksum(checkpoint->state, pl_cell_layer(&checkpoint->shape, cells[i]), pl_cell_expert(&checkpoint->shape, cells[i]), checkpoint->batch_hex[i]);
+		pl_state_put_checksum(checkpoint->state, pl_cell_layer(&checkpoint->shape, cells[i]),
+			pl_cell_expert(&checkpoint->shape, cells[i]), checkpoint->batch_hex[i]);
 	}
+
 	if (pl_state_commit(checkpoint->state, &error) != CAD_OK)
-		cad_log_warn(COMPONENT, "checksums were not kept, a restart will compute them again", CAD_S("error", error.text));
+		cad_log_warn(COMPONENT, "checksums were not kept, a restart will compute them again",
+			CAD_S("error", error.text));
 	checkpoint->working = false;
 	next_batch(checkpoint);
 	for (uint32_t i = 0; checkpoint->ready && i < count; i++)
@@ -215,19 +240,24 @@ enum cad_status pl_checkpoint_checksum(void *context, uint32_t cell, char hex[33
 {
 	struct pl_checkpoint *checkpoint = context;
 	char *known = checkpoint->checksums[cell];
+
 	if (!known[0]) {
 		char stored[33];
-		if (pl_state_checksum(checkpoint->state, pl_cell_layer(&checkpoint->shape, cell), pl_cell_expert(&checkpoint->shape, cell), stored) == CAD_OK)
+		if (pl_state_checksum(checkpoint->state, pl_cell_layer(&checkpoint->shape, cell),
+			    pl_cell_expert(&checkpoint->shape, cell), stored) == CAD_OK)
 			memcpy(known, stored, sizeof stored);
 	}
+
 	if (known[0]) {
 		memcpy(hex, known, 33);
 		return CAD_OK;
 	}
+
 	checkpoint->asked[cell] = 1;
 	checkpoint->asked_from = cell < checkpoint->asked_from ? cell : checkpoint->asked_from;
 	if (!checkpoint->working)
 		next_batch(checkpoint);
+
 	return CAD_AGAIN;
 }
 
@@ -235,6 +265,9 @@ enum cad_status pl_checkpoint_checksum(void *context, uint32_t cell, char hex[33
 
 const struct cad_model *pl_checkpoint_model(const struct pl_checkpoint *checkpoint) { return checkpoint->model; }
 const char *pl_checkpoint_fingerprint(const struct pl_checkpoint *checkpoint) { return checkpoint->fingerprint; }
-const struct cad_settings *pl_checkpoint_settings(const struct pl_checkpoint *checkpoint) { return &checkpoint->settings; }
+const struct cad_settings *pl_checkpoint_settings(const struct pl_checkpoint *checkpoint)
+{
+	return &checkpoint->settings;
+}
 struct pl_shape pl_checkpoint_shape(const struct pl_checkpoint *checkpoint) { return checkpoint->shape; }
 uint64_t pl_checkpoint_expert_bytes(const struct pl_checkpoint *checkpoint) { return checkpoint->expert_bytes; }

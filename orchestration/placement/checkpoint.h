@@ -1,8 +1,10 @@
 /*
- * What the placement service takes from the checkpoint: its shape, its settings (the quantum table among them) and the checksums of its experts.
+ * What the placement service takes from the checkpoint: its shape, its settings (the quantum table
+ * among them) and the checksums of its experts.
  *
- * Opened by main() before anything is served: the quantum table is computed once per checkpoint and settings, which takes a moment, and kept in
- * the state file. Checksums are computed on libuv's worker threads as they are asked for, a few at a time, and kept there, too: the largest
+ * Opened by main() before anything is served: the quantum table is computed once per checkpoint and
+ * settings, which takes a moment, and kept in the state file. Checksums are computed on libuv's
+ * worker threads as they are asked for, a few at a time, and kept there, too: the largest
  * checkpoint is read once. All functions belong to the loop's thread.
  */
 #ifndef CADRE_PLACEMENT_CHECKPOINT_H
@@ -21,21 +23,24 @@ struct pl_checkpoint_options {
 	const char *cluster;
 	enum cadre_row_type wire;
 	enum cad_weights weights;
-	struct pl_state *state;      /* borrowed; claimed here */
-	struct uv_loop_s *loop;      /* borrowed */
+	struct pl_state *state; /* borrowed; claimed here */
+	struct uv_loop_s *loop; /* borrowed */
 };
 
-CAD_MUST_USE enum cad_status pl_checkpoint_open(const struct pl_checkpoint_options *options, struct pl_checkpoint **checkpoint, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_checkpoint_open(
+	const struct pl_checkpoint_options *options, struct pl_checkpoint **checkpoint, struct cad_error *error);
 /* Who is told when a checksum that was asked for is there. */
-void pl_checkpoint_on_checksum(struct pl_checkpoint *checkpoint, void (*ready)(void *context, uint32_t cell), void *context);
+void pl_checkpoint_on_checksum(
+	struct pl_checkpoint *checkpoint, void (*ready)(void *context, uint32_t cell), void *context);
 /* Waits for the worker that may be running. NULL is fine. */
 void pl_checkpoint_close(struct pl_checkpoint *checkpoint);
 
 const struct cad_model *pl_checkpoint_model(const struct pl_checkpoint *checkpoint);
 const char *pl_checkpoint_fingerprint(const struct pl_checkpoint *checkpoint);
 const struct cad_settings *pl_checkpoint_settings(const struct pl_checkpoint *checkpoint);
-struct pl_shape pl_checkpoint_shape(const struct pl_checkpoint *checkpoint);   /* its layers live as long as the checkpoint */
-uint64_t pl_checkpoint_expert_bytes(const struct pl_checkpoint *checkpoint);   /* packed; 0 for a dense model */
+/* its layers live as long as the checkpoint */
+struct pl_shape pl_checkpoint_shape(const struct pl_checkpoint *checkpoint);
+uint64_t pl_checkpoint_expert_bytes(const struct pl_checkpoint *checkpoint); /* packed; 0 for a dense model */
 
 /* CAD_AGAIN: it is being computed, and `ready` will be called. The signature that control.h wants. */
 enum cad_status pl_checkpoint_checksum(void *checkpoint, uint32_t cell, char hex[33]);

@@ -23,24 +23,21 @@ struct pl_control {
 	struct pl_rollout *rollout;
 	struct cad_map *map;
 	uint64_t epoch;
-	uint64_t joined_ns;              /* when an expert node joined last */
-	bool placed;                     /* the first placement was made, now or before a restart */
+	uint64_t joined_ns; /* when an expert node joined last */
+	bool placed;        /* the first placement was made, now or before a restart */
 	bool plan_due, publish_forced;
-	bool save_all;                   /* the state file missed something: write everything next time */
-	char kernels[PL_TEXT_BYTES];     /* the operators' fingerprint that experts are placed under */
-	char shortage[256];              /* what the last plan could not do; "" */
+	bool save_all;               /* the state file missed something: write everything next time */
+	char kernels[PL_TEXT_BYTES]; /* the operators' fingerprint that experts are placed under */
+	char shortage[256];          /* what the last plan could not do; "" */
 	struct claim *claims;
 	size_t claims_count, claims_capacity;
-	uint8_t *target;                 /* scratch, [slots][cells], grown */
+	uint8_t *target; /* scratch, [slots][cells], grown */
 	size_t target_bytes;
 	struct pl_control_stats stats;
 	struct pl_registry registry;
 };
 
-static uint64_t now(const struct pl_control *control)
-{
-	return cad_clock_now_ns(control->options.clock);
-}
+static uint64_t now(const struct pl_control *control) { return cad_clock_now_ns(control->options.clock); }
 
 /* ---- start ---- */
 
@@ -57,8 +54,10 @@ static void restore_node(void *context, const struct pl_hello *hello)
 	struct restore *restore = context;
 	struct pl_control *control = restore->control;
 	uint32_t slot;
+
 	if (restore->status != CAD_OK)
 		return;
+
 	restore->status = pl_registry_expect(&control->registry, hello, restore->until_ns, &slot, restore->error);
 	if (restore->status == CAD_OK && hello->role == PL_ROLE_EXPERT)
 		restore->status = pl_rollout_add(control->rollout, slot, hello->memory_bytes);
@@ -70,7 +69,9 @@ static void restore_held(void *context, const char *id, uint32_t layer, uint32_t
 	struct restore *restore = context;
 	int slot = pl_registry_find(&restore->control->registry, id);
 	uint32_t cell = pl_shape_cell(&restore->control->options.shape, layer, expert);
-	if (restore->status != CAD_OK || slot < 0 || cell == UINT32_MAX || restore->control->registry.nodes[slot].role != PL_ROLE_EXPERT)
+
+	if (restore->status != CAD_OK || slot < 0 || cell == UINT32_MAX ||
+		restore->control->registry.nodes[slot].role != PL_ROLE_EXPERT)
 		return;
 	pl_rollout_restore(restore->control->rollout, (uint32_t)slot, cell);
 	restore->held++;
@@ -80,7 +81,11 @@ static enum cad_status restore_state(struct pl_control *control, struct cad_erro
 {
 	control->epoch = pl_state_epoch(control->options.state);
 	pl_state_kernels(control->options.state, control->kernels);
-	struct restore restore = { .control = control, .until_ns = now(control) + control->options.rejoin_ns, .error = error };
+	struct restore restore = {
+		.control = control,
+		.until_ns = now(control) + control->options.rejoin_ns,
+		.error = error,
+	};
 	const struct pl_state_reader reader = { restore_node, restore_held, &restore };
 	enum cad_status status = pl_state_read(control->options.state, &reader, error);
 	if (status == CAD_OK)
@@ -89,23 +94,33 @@ static enum cad_status restore_state(struct pl_control *control, struct cad_erro
 		return status;
 	control->placed = restore.held > 0;
 	if (restore.nodes)
-		cad_log_info(COMPONENT, "known nodes have time to come back", CAD_U("nodes", restore.nodes), CAD_U("experts", restore.held), CAD_U("epoch", control->epoch),
-		             CAD_U("within_ms", control->options.rejoin_ns / CAD_NS_PER_MS));
+		cad_log_info(COMPONENT, "known nodes have time to come back", CAD_U("nodes", restore.nodes),
+			CAD_U("experts", restore.held), CAD_U("epoch", control->epoch),
+			CAD_U("within_ms", control->options.rejoin_ns / CAD_NS_PER_MS));
+
 	return CAD_OK;
 }
 
-enum cad_status pl_control_create(const struct pl_control_options *options, struct pl_control **control, struct cad_error *error)
+enum cad_status pl_control_create(
+	const struct pl_control_options *options, struct pl_control **control, struct cad_error *error)
 {
 	struct pl_control *made = calloc(1, sizeof *made);
 	if (!made)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the registry");
+
 	made->options = *options;
 	made->cells = pl_shape_cells(&options->shape);
 	made->plan_due = made->publish_forced = true;
 	pl_registry_init(&made->registry, options->lease_ns, options->grace_ns, options->forget_ns);
-	const struct pl_rollout_options rollout = { .shape = options->shape, .expert_bytes = options->expert_bytes, .loads_max = options->loads_max,
-	                                            .moves_max = options->moves_max, .publish_interval_ns = options->publish_interval_ns,
-	                                            .free_grace_ns = options->free_grace_ns, .retry_ns = options->retry_ns };
+	const struct pl_rollout_options rollout = {
+		.shape = options->shape,
+		.expert_bytes = options->expert_bytes,
+		.loads_max = options->loads_max,
+		.moves_max = options->moves_max,
+		.publish_interval_ns = options->publish_interval_ns,
+		.free_grace_ns = options->free_grace_ns,
+		.retry_ns = options->retry_ns,
+	};
 	enum cad_status status = pl_rollout_create(&rollout, &made->rollout);
 	if (status != CAD_OK)
 		cad_error_set(error, status, "out of memory for %u experts", made->cells);
@@ -115,6 +130,7 @@ enum cad_status pl_control_create(const struct pl_control_options *options, stru
 		pl_control_destroy(made);
 		return status;
 	}
+
 	*control = made;
 	return CAD_OK;
 }
@@ -132,7 +148,8 @@ void pl_control_destroy(struct pl_control *control)
 
 /* ---- who comes ---- */
 
-/* The state file is a help, not a condition: when it cannot be written, the cluster goes on and everything is written again next time. */
+/* The state file is a help, not a condition: when it cannot be written, the cluster goes on and
+ * everything is written again next time. */
 static void commit(struct pl_control *control)
 {
 	struct cad_error error;
@@ -140,64 +157,84 @@ static void commit(struct pl_control *control)
 		return;
 	control->save_all = true;
 	control->stats.state_errors++;
-	cad_log_error(COMPONENT, "the state file was not written; a restart now would forget the latest changes", CAD_S("error", error.text));
+	cad_log_error(COMPONENT, "the state file was not written; a restart now would forget the latest changes",
+		CAD_S("error", error.text));
 }
 
-static enum cad_status join_expert(struct pl_control *control, uint32_t slot, const struct pl_join *join, struct cad_error *error)
+static enum cad_status join_expert(
+	struct pl_control *control, uint32_t slot, const struct pl_join *join, struct cad_error *error)
 {
 	enum cad_status status = pl_rollout_add(control->rollout, slot, join->hello.memory_bytes);
 	uint8_t *held = status == CAD_OK ? calloc(control->cells + 1u, 1) : NULL;
+
 	if (!held)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for node '%s'", join->hello.id);
+
 	for (size_t i = 0; i < join->held_count; i++) {
 		uint32_t cell = pl_shape_cell(&control->options.shape, join->held[i].layer, join->held[i].expert);
 		if (cell != UINT32_MAX)
 			held[cell] = 1;
 	}
+
 	pl_rollout_join(control->rollout, slot, held);
 	free(held);
 	control->joined_ns = now(control);
 	control->plan_due = true;
+
 	return CAD_OK;
 }
 
-static enum cad_status compare_identity(const struct pl_identity *ours, const struct pl_join *join, struct cad_error *error)
+static enum cad_status compare_identity(
+	const struct pl_identity *ours, const struct pl_join *join, struct cad_error *error)
 {
 	const struct pl_identity *theirs = &join->identity;
 	if (strcmp(theirs->model_fingerprint, ours->model_fingerprint) != 0)
-		return cad_error_set(error, CAD_ERR_REFUSED, "node '%.80s' has a checkpoint with fingerprint '%.40s', this cluster serves '%s': start it with the same --model files",
-		                     join->hello.id, theirs->model_fingerprint, ours->model_fingerprint);
+		return cad_error_set(error, CAD_ERR_REFUSED,
+			"node '%.80s' has a checkpoint with fingerprint '%.40s', this cluster serves '%s': start it with the same --model files",
+			join->hello.id, theirs->model_fingerprint, ours->model_fingerprint);
 	if (strcmp(theirs->settings_fingerprint, ours->settings_fingerprint) != 0)
-		return cad_error_set(error, CAD_ERR_REFUSED, "node '%.80s' runs with the settings '%.200s' (%.40s), this cluster with '%.200s' (%.40s): start it again, it takes over the cluster's",
-		                     join->hello.id, theirs->settings, theirs->settings_fingerprint, ours->settings, ours->settings_fingerprint);
+		return cad_error_set(error, CAD_ERR_REFUSED,
+			"node '%.80s' runs with the settings '%.200s' (%.40s), this cluster with '%.200s' (%.40s): start it again, it takes over the cluster's",
+			join->hello.id, theirs->settings, theirs->settings_fingerprint, ours->settings,
+			ours->settings_fingerprint);
 	return CAD_OK;
 }
 
-enum cad_status pl_control_join(struct pl_control *control, const struct pl_join *join, uint64_t session, struct cad_error *error)
+enum cad_status pl_control_join(
+	struct pl_control *control, const struct pl_join *join, uint64_t session, struct cad_error *error)
 {
 	uint32_t slot;
 	uint64_t superseded;
 	enum cad_status status = compare_identity(&control->options.identity, join, error);
+
 	if (status == CAD_OK)
-		status = pl_registry_join(&control->registry, &join->hello, session, now(control), &slot, &superseded, error);
+		status = pl_registry_join(
+			&control->registry, &join->hello, session, now(control), &slot, &superseded, error);
 	if (status == CAD_OK && join->hello.role == PL_ROLE_EXPERT)
 		status = join_expert(control, slot, join, error);
 	if (status != CAD_OK) {
 		control->stats.refusals++;
 		return status;
 	}
+
 	if (superseded)
-		control->options.events.close(control->options.events.context, superseded, "the process has opened another stream");
+		control->options.events.close(
+			control->options.events.context, superseded, "the process has opened another stream");
 	struct pl_node *node = &control->registry.nodes[slot];
 	node->load.epoch = join->epoch;
+
+	/* from before the state file was lost: the next map must be newer for everybody */
 	if (join->epoch > control->epoch)
-		control->epoch = join->epoch;   /* from before the state file was lost: the next map must be newer for everybody */
+		control->epoch = join->epoch;
 	control->stats.joins++;
 	pl_state_begin(control->options.state);
 	pl_state_put_node(control->options.state, node);
 	commit(control);
-	cad_log_info(COMPONENT, "joined", CAD_S("node", node->id), CAD_S("role", node->role == PL_ROLE_EXPERT ? "expert" : "router"), CAD_S("exchange", node->exchange_address),
-	             CAD_U("held", join->held_count), CAD_U("memory_bytes", node->memory_bytes), CAD_U("pid", node->pid));
+	cad_log_info(COMPONENT, "joined", CAD_S("node", node->id),
+		CAD_S("role", node->role == PL_ROLE_EXPERT ? "expert" : "router"),
+		CAD_S("exchange", node->exchange_address), CAD_U("held", join->held_count),
+		CAD_U("memory_bytes", node->memory_bytes), CAD_U("pid", node->pid));
+
 	return CAD_OK;
 }
 
@@ -220,15 +257,19 @@ void pl_control_load(struct pl_control *control, uint64_t session, const struct 
 		pl_registry_renew(&control->registry, slot, load, now(control));
 }
 
-/* OK with *slot set; AGAIN when the session is not known (any more), or is a router's; or the sentence. */
-static enum cad_status find_report(struct pl_control *control, uint64_t session, struct pl_expert expert, uint32_t *slot, uint32_t *cell, struct cad_error *error)
+/* OK with *slot set; AGAIN when the session is not known (any more), or is a router's; or the
+ * sentence. */
+static enum cad_status find_report(struct pl_control *control, uint64_t session, struct pl_expert expert,
+	uint32_t *slot, uint32_t *cell, struct cad_error *error)
 {
 	const struct pl_node *node = node_of(control, session, slot);
 	if (!node || node->role != PL_ROLE_EXPERT)
 		return CAD_AGAIN;
 	*cell = pl_shape_cell(&control->options.shape, expert.layer, expert.expert);
 	if (*cell == UINT32_MAX)
-		return cad_error_set(error, CAD_ERR_INVALID, "node '%s' reports layer %u expert %u, which the model does not have", node->id, expert.layer, expert.expert);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"node '%s' reports layer %u expert %u, which the model does not have", node->id, expert.layer,
+			expert.expert);
 	return CAD_OK;
 }
 
@@ -240,12 +281,15 @@ static void judge(struct pl_control *control, uint32_t slot, uint32_t cell, cons
 		return;
 	control->stats.checksums_wrong++;
 	control->plan_due = true;
-	cad_log_error(COMPONENT, "wrong weights: the node's checksum is not the checkpoint's; are its files the same?", CAD_S("node", control->registry.nodes[slot].id),
-	              CAD_U("layer", pl_cell_layer(&control->options.shape, cell)), CAD_U("expert", pl_cell_expert(&control->options.shape, cell)), CAD_S("reported", reported),
-	              CAD_S("expected", expected));
+	cad_log_error(COMPONENT, "wrong weights: the node's checksum is not the checkpoint's; are its files the same?",
+		CAD_S("node", control->registry.nodes[slot].id),
+		CAD_U("layer", pl_cell_layer(&control->options.shape, cell)),
+		CAD_U("expert", pl_cell_expert(&control->options.shape, cell)), CAD_S("reported", reported),
+		CAD_S("expected", expected));
 }
 
-static enum cad_status remember_claim(struct pl_control *control, uint64_t session, uint32_t cell, const char *hex, struct cad_error *error)
+static enum cad_status remember_claim(
+	struct pl_control *control, uint64_t session, uint32_t cell, const char *hex, struct cad_error *error)
 {
 	if (control->claims_count == control->claims_capacity) {
 		size_t capacity = control->claims_capacity ? 2 * control->claims_capacity : 64;
@@ -255,28 +299,37 @@ static enum cad_status remember_claim(struct pl_control *control, uint64_t sessi
 		control->claims = grown;
 		control->claims_capacity = capacity;
 	}
+
 	struct claim *claim = &control->claims[control->claims_count++];
 	*claim = (struct claim){ .session = session, .cell = cell };
 	memcpy(claim->hex, hex, sizeof claim->hex);
+
 	return CAD_OK;
 }
 
-enum cad_status pl_control_loaded(struct pl_control *control, uint64_t session, struct pl_expert expert, const char *checksum, uint64_t bytes, struct cad_error *error)
+enum cad_status pl_control_loaded(struct pl_control *control, uint64_t session, struct pl_expert expert,
+	const char *checksum, uint64_t bytes, struct cad_error *error)
 {
 	uint32_t slot, cell;
 	char expected[33], reported[33];
 	enum cad_status status = find_report(control, session, expert, &slot, &cell, error);
+
 	if (status != CAD_OK)
 		return status == CAD_AGAIN ? CAD_OK : status;
+
 	snprintf(reported, sizeof reported, "%s", checksum);
+
 	if (pl_rollout_expert_bytes(control->rollout, bytes)) {
 		control->plan_due = true;
-		cad_log_warn(COMPONENT, "experts take more memory than was counted with", CAD_S("node", control->registry.nodes[slot].id), CAD_U("bytes", bytes));
+		cad_log_warn(COMPONENT, "experts take more memory than was counted with",
+			CAD_S("node", control->registry.nodes[slot].id), CAD_U("bytes", bytes));
 	}
+
 	status = control->options.events.checksum(control->options.events.context, cell, expected);
 	if (status == CAD_AGAIN)
 		return remember_claim(control, session, cell, reported, error);
 	judge(control, slot, cell, reported, status == CAD_OK ? expected : "(unknown)");
+
 	return CAD_OK;
 }
 
@@ -298,28 +351,39 @@ void pl_control_checksum(struct pl_control *control, uint32_t cell)
 	}
 }
 
-enum cad_status pl_control_failed(struct pl_control *control, uint64_t session, struct pl_expert expert, const char *why, struct cad_error *error)
+enum cad_status pl_control_failed(
+	struct pl_control *control, uint64_t session, struct pl_expert expert, const char *why, struct cad_error *error)
 {
 	uint32_t slot, cell;
 	enum cad_status status = find_report(control, session, expert, &slot, &cell, error);
+
 	if (status != CAD_OK)
 		return status == CAD_AGAIN ? CAD_OK : status;
+
 	pl_rollout_failed(control->rollout, slot, cell, now(control));
 	control->plan_due = true;
 	control->stats.loads_failed++;
-	cad_log_warn(COMPONENT, "loading failed", CAD_S("node", control->registry.nodes[slot].id), CAD_U("layer", expert.layer), CAD_U("expert", expert.expert), CAD_S("error", why));
+	cad_log_warn(COMPONENT, "loading failed", CAD_S("node", control->registry.nodes[slot].id),
+		CAD_U("layer", expert.layer), CAD_U("expert", expert.expert), CAD_S("error", why));
+
 	return CAD_OK;
 }
 
-enum cad_status pl_control_freed(struct pl_control *control, uint64_t session, struct pl_expert expert, struct cad_error *error)
+enum cad_status pl_control_freed(
+	struct pl_control *control, uint64_t session, struct pl_expert expert, struct cad_error *error)
 {
 	uint32_t slot, cell;
 	enum cad_status status = find_report(control, session, expert, &slot, &cell, error);
+
 	if (status != CAD_OK)
 		return status == CAD_AGAIN ? CAD_OK : status;
-	/* Only a copy that was given up makes room that a plan may want; one that was still wanted has to be placed again. */
-	control->plan_due = control->plan_due || control->shortage[0] || pl_rollout_copy(control->rollout, slot, cell) != PL_COPY_FREEING;
+
+	/* Only a copy that was given up makes room that a plan may want; one that was still wanted
+	 * has to be placed again. */
+	control->plan_due = control->plan_due || control->shortage[0] ||
+		pl_rollout_copy(control->rollout, slot, cell) != PL_COPY_FREEING;
 	pl_rollout_freed(control->rollout, slot, cell);
+
 	return CAD_OK;
 }
 
@@ -327,8 +391,10 @@ static void stream_ended(struct pl_control *control, uint64_t session, bool good
 {
 	uint32_t slot;
 	struct pl_node *node = node_of(control, session, &slot);
+
 	if (!node)
 		return;
+
 	cad_log_info(COMPONENT, goodbye ? "said goodbye" : "its stream broke", CAD_S("node", node->id));
 	if (node->role == PL_ROLE_EXPERT)
 		pl_rollout_unreachable(control->rollout, slot);
@@ -338,15 +404,9 @@ static void stream_ended(struct pl_control *control, uint64_t session, bool good
 		pl_registry_broken(&control->registry, slot, now(control));
 }
 
-void pl_control_broken(struct pl_control *control, uint64_t session)
-{
-	stream_ended(control, session, false);
-}
+void pl_control_broken(struct pl_control *control, uint64_t session) { stream_ended(control, session, false); }
 
-void pl_control_leave(struct pl_control *control, uint64_t session)
-{
-	stream_ended(control, session, true);
-}
+void pl_control_leave(struct pl_control *control, uint64_t session) { stream_ended(control, session, true); }
 
 void pl_control_gone(struct pl_control *control, uint32_t slot, uint32_t pid)
 {
@@ -362,16 +422,19 @@ void pl_control_gone(struct pl_control *control, uint32_t slot, uint32_t pid)
 static void bury(struct pl_control *control, uint32_t slot)
 {
 	struct pl_node *node = &control->registry.nodes[slot];
-	cad_log_warn(COMPONENT, "dead", CAD_S("node", node->id), CAD_S("role", node->role == PL_ROLE_EXPERT ? "expert" : "router"),
-	             CAD_U("experts", pl_control_held(control, slot)));
+	cad_log_warn(COMPONENT, "dead", CAD_S("node", node->id),
+		CAD_S("role", node->role == PL_ROLE_EXPERT ? "expert" : "router"),
+		CAD_U("experts", pl_control_held(control, slot)));
 	control->stats.deaths++;
 	if (node->session)
-		control->options.events.close(control->options.events.context, node->session, "no report came for the time of a lease");
+		control->options.events.close(
+			control->options.events.context, node->session, "no report came for the time of a lease");
 	node->session = 0;
 	if (node->role == PL_ROLE_EXPERT) {
 		pl_rollout_drop(control->rollout, slot);
 		control->plan_due = true;
 	}
+
 	pl_state_begin(control->options.state);
 	pl_state_delete_node(control->options.state, node->id);
 	commit(control);
@@ -393,7 +456,8 @@ static bool must_wait(const struct pl_control *control, uint64_t now_ns, uint64_
 	return now_ns < *until_ns;
 }
 
-/* Experts are placed among nodes whose operators give the same bits: those of the first node, until no node of that kind is left. */
+/* Experts are placed among nodes whose operators give the same bits: those of the first node, until
+ * no node of that kind is left. */
 static void choose_kernels(struct pl_control *control)
 {
 	const struct pl_node *first = NULL;
@@ -405,11 +469,13 @@ static void choose_kernels(struct pl_control *control)
 			return;
 		first = first ? first : node;
 	}
+
 	if (!first || strcmp(first->kernels_fingerprint, control->kernels) == 0)
 		return;
 	if (control->kernels[0])
-		cad_log_warn(COMPONENT, "no node with the operators of before is left: answers may differ in the last bits from now on", CAD_S("before", control->kernels),
-		             CAD_S("now", first->kernels_fingerprint));
+		cad_log_warn(COMPONENT,
+			"no node with the operators of before is left: answers may differ in the last bits from now on",
+			CAD_S("before", control->kernels), CAD_S("now", first->kernels_fingerprint));
 	memcpy(control->kernels, first->kernels_fingerprint, sizeof control->kernels);
 	pl_state_begin(control->options.state);
 	pl_state_put_kernels(control->options.state, control->kernels);
@@ -418,11 +484,13 @@ static void choose_kernels(struct pl_control *control)
 
 static bool may_hold(const struct pl_control *control, const struct pl_node *node)
 {
-	return node->role == PL_ROLE_EXPERT && pl_node_counts(node) && (control->options.mixed_kernels || strcmp(node->kernels_fingerprint, control->kernels) == 0);
+	return node->role == PL_ROLE_EXPERT && pl_node_counts(node) &&
+		(control->options.mixed_kernels || strcmp(node->kernels_fingerprint, control->kernels) == 0);
 }
 
 /* A node out of reach keeps what it has and gets nothing. */
-static uint64_t usable_memory(const struct pl_control *control, const struct pl_node *node, const uint8_t *flags, uint64_t leaving_bytes)
+static uint64_t usable_memory(
+	const struct pl_control *control, const struct pl_node *node, const uint8_t *flags, uint64_t leaving_bytes)
 {
 	if (node->presence == PL_LIVE)
 		return node->memory_bytes > leaving_bytes ? node->memory_bytes - leaving_bytes : 0;
@@ -443,16 +511,20 @@ static void say_shortage(struct pl_control *control, const char *text)
 		cad_log_info(COMPONENT, "every expert has a place again");
 }
 
-/* Assigns anew from what there is, and hands the targets to the rollout. Without memory for it the old plan stays, and the next turn tries again. */
+/* Assigns anew from what there is, and hands the targets to the rollout. Without memory for it the
+ * old plan stays, and the next turn tries again. */
 static void plan(struct pl_control *control)
 {
 	struct pl_assign_node nodes[PL_NODES_MAX];
 	uint32_t slots[PL_NODES_MAX], count = 0;
+
 	choose_kernels(control);
 	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++)
 		if (may_hold(control, &control->registry.nodes[slot]))
 			slots[count++] = slot;
-	size_t bytes = (2 * (size_t)count + 1) * control->cells + 1;   /* flags and targets of each, and a row of zeros */
+
+	/* flags and targets of each, and a row of zeros */
+	size_t bytes = (2 * (size_t)count + 1) * control->cells + 1;
 	if (bytes > control->target_bytes) {
 		uint8_t *grown = realloc(control->target, bytes);
 		if (!grown) {
@@ -462,31 +534,49 @@ static void plan(struct pl_control *control)
 		control->target = grown;
 		control->target_bytes = bytes;
 	}
-	uint8_t *target = control->target, *flags = target + (size_t)count * control->cells, *zeros = flags + (size_t)count * control->cells;
+
+	uint8_t *target = control->target, *flags = target + (size_t)count * control->cells,
+		*zeros = flags + (size_t)count * control->cells;
 	for (uint32_t i = 0; i < count; i++) {
 		uint64_t leaving_bytes;
 		uint8_t *mine = flags + (size_t)i * control->cells;
 		pl_rollout_view(control->rollout, slots[i], mine, &leaving_bytes);
-		nodes[i] = (struct pl_assign_node){ usable_memory(control, &control->registry.nodes[slots[i]], mine, leaving_bytes), mine };
+		nodes[i] = (struct pl_assign_node){
+			usable_memory(control, &control->registry.nodes[slots[i]], mine, leaving_bytes), mine
+		};
 	}
-	const struct pl_assign_source source = { .layers_count = control->options.shape.layers_count, .experts = control->options.shape.experts,
-	                                         .expert_bytes = pl_rollout_bytes(control->rollout), .nodes = nodes, .nodes_count = count, .copies = control->options.copies,
-	                                         .rebalance = control->options.rebalance, .seed = control->options.seed };
+
+	const struct pl_assign_source source = {
+		.layers_count = control->options.shape.layers_count,
+		.experts = control->options.shape.experts,
+		.expert_bytes = pl_rollout_bytes(control->rollout),
+		.nodes = nodes,
+		.nodes_count = count,
+		.copies = control->options.copies,
+		.rebalance = control->options.rebalance,
+		.seed = control->options.seed,
+	};
 	struct pl_assignment assignment;
 	if (pl_assign(&source, target, &assignment) != CAD_OK) {
 		cad_log_error(COMPONENT, "out of memory for a plan", CAD_U("nodes", count));
 		return;
 	}
+
 	memset(zeros, 0, control->cells);
+
 	for (uint32_t slot = 0, i = 0; slot < PL_NODES_MAX; slot++) {
 		bool holds = i < count && slots[i] == slot;
-		if (holds || (control->registry.nodes[slot].role == PL_ROLE_EXPERT && pl_node_counts(&control->registry.nodes[slot])))
+		if (holds ||
+			(control->registry.nodes[slot].role == PL_ROLE_EXPERT &&
+				pl_node_counts(&control->registry.nodes[slot])))
 			pl_rollout_target(control->rollout, slot, holds ? target + (size_t)i * control->cells : zeros);
 		i += holds;
 	}
+
 	say_shortage(control, assignment.text);
 	if (assignment.loads)
-		cad_log_info(COMPONENT, "planned", CAD_U("nodes", count), CAD_U("loads", assignment.loads), CAD_U("unplaced", assignment.unplaced));
+		cad_log_info(COMPONENT, "planned", CAD_U("nodes", count), CAD_U("loads", assignment.loads),
+			CAD_U("unplaced", assignment.unplaced));
 	control->placed = control->placed || count > 0;
 	control->plan_due = false;
 }
@@ -506,14 +596,16 @@ static void order_load(void *context, uint32_t slot, const uint32_t *cells, uint
 {
 	struct pl_control *control = context;
 	control->stats.loads_ordered += count;
-	control->options.events.load(control->options.events.context, control->registry.nodes[slot].session, cells, count);
+	control->options.events.load(
+		control->options.events.context, control->registry.nodes[slot].session, cells, count);
 }
 
 static void order_free(void *context, uint32_t slot, const uint32_t *cells, uint32_t count)
 {
 	struct pl_control *control = context;
 	control->stats.frees_ordered += count;
-	control->options.events.free(control->options.events.context, control->registry.nodes[slot].session, cells, count);
+	control->options.events.free(
+		control->options.events.context, control->registry.nodes[slot].session, cells, count);
 }
 
 /* ---- maps ---- */
@@ -523,12 +615,16 @@ static void publish(struct pl_control *control)
 {
 	struct cad_map *map;
 	struct cad_error error;
-	if (pl_publish_map(&control->registry, control->rollout, &control->options.shape, control->epoch + 1, &map, &error) != CAD_OK) {
+
+	if (pl_publish_map(&control->registry, control->rollout, &control->options.shape, control->epoch + 1, &map,
+		    &error) != CAD_OK) {
 		cad_log_error(COMPONENT, "no map was made", CAD_S("error", error.text));
 		return;
 	}
+
 	pl_state_begin(control->options.state);
-	pl_publish_save(&control->registry, control->rollout, &control->options.shape, map->epoch, control->save_all ? control->kernels : NULL, control->options.state);
+	pl_publish_save(&control->registry, control->rollout, &control->options.shape, map->epoch,
+		control->save_all ? control->kernels : NULL, control->options.state);
 	control->save_all = false;
 	commit(control);
 	control->epoch = map->epoch;
@@ -537,11 +633,13 @@ static void publish(struct pl_control *control)
 	control->publish_forced = false;
 	pl_rollout_published(control->rollout, map->epoch, now(control));
 	control->stats.maps_published++;
-	cad_log_info(COMPONENT, "map", CAD_U("epoch", map->epoch), CAD_U("nodes", map->nodes_count), CAD_U("unplaced", cad_map_unplaced(map)));
+	cad_log_info(COMPONENT, "map", CAD_U("epoch", map->epoch), CAD_U("nodes", map->nodes_count),
+		CAD_U("unplaced", cad_map_unplaced(map)));
 	control->options.events.publish(control->options.events.context, map);
 }
 
-/* Processes came with a map from before a restart that lost the state file, and what nodes say they hold is still being compared: a map without it would stop them. */
+/* Processes came with a map from before a restart that lost the state file, and what nodes say they
+ * hold is still being compared: a map without it would stop them. */
 static bool old_map_serves(const struct pl_control *control, uint64_t now_ns, uint64_t *until_ns)
 {
 	*until_ns = control->joined_ns + control->options.rejoin_ns;
@@ -567,22 +665,22 @@ uint64_t pl_control_turn(struct pl_control *control)
 	if (control->publish_forced || pl_rollout_publish_due(control->rollout, now_ns))
 		publish(control);
 	until_ns = pl_rollout_deadline_ns(control->rollout, now_ns);
+
 	return until_ns < deadline_ns ? until_ns : deadline_ns;
 }
 
 /* ---- reading ---- */
 
-struct cad_map *pl_control_map(const struct pl_control *control)
-{
-	return control->map;
-}
+struct cad_map *pl_control_map(const struct pl_control *control) { return control->map; }
 
 bool pl_control_ready(const struct pl_control *control, char *text, size_t bytes)
 {
 	size_t unplaced = control->map ? cad_map_unplaced(control->map) : 0;
 	if (control->map && unplaced == 0)
 		return true;
-	uint32_t live = pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_LIVE), expected = pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_EXPECTED);
+
+	uint32_t live = pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_LIVE),
+		 expected = pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_EXPECTED);
 	if (expected)
 		snprintf(text, bytes, "waiting for %u expert nodes to come back", expected);
 	else if (!control->placed && live < control->options.experts_min)
@@ -590,19 +688,14 @@ bool pl_control_ready(const struct pl_control *control, char *text, size_t bytes
 	else if (control->shortage[0])
 		snprintf(text, bytes, "%s", control->shortage);
 	else
-		snprintf(text, bytes, "%zu of %u experts are not loaded yet", control->map ? unplaced : control->cells, control->cells);
+		snprintf(text, bytes, "%zu of %u experts are not loaded yet", control->map ? unplaced : control->cells,
+			control->cells);
 	return false;
 }
 
-const struct pl_control_stats *pl_control_stats(const struct pl_control *control)
-{
-	return &control->stats;
-}
+const struct pl_control_stats *pl_control_stats(const struct pl_control *control) { return &control->stats; }
 
-const struct pl_registry *pl_control_registry(const struct pl_control *control)
-{
-	return &control->registry;
-}
+const struct pl_registry *pl_control_registry(const struct pl_control *control) { return &control->registry; }
 
 uint32_t pl_control_held(const struct pl_control *control, uint32_t slot)
 {

@@ -1,14 +1,19 @@
 /*
- * The placement service without its network: joins and reports go in, orders and maps come out, and time is a clock that tests bring along.
+ * The placement service without its network: joins and reports go in, orders and maps come out, and
+ * time is a clock that tests bring along.
  * It ties registry, assignment, rollout and state together; service.c puts gRPC around it.
  *
- *     join, load, loaded, failed, freed, broken, leave, checksum    ->   what happened is written down
- *     turn                                                          ->   the dead are buried, a plan is made where something changed, orders go out, a map is published
+ *     join, load, loaded, failed, freed, broken, leave, checksum    ->   what happened is written
+ *         down
+ *     turn                                                          ->   the dead are buried, a
+ *         plan is made where something changed, orders go out, a map is published
  *
- * Until the first placement (enough expert nodes, and they have settled), and after a restart until every node that was known has come back or
- * had its time to, turn gives no orders and publishes nothing: routers go on with the map that they have.
+ * Until the first placement (enough expert nodes, and they have settled), and after a restart until
+ * every node that was known has come back or had its time to, turn gives no orders and publishes
+ * nothing: routers go on with the map that they have.
  *
- * One thread. Callbacks come from turn only (close: from join, too), must not block and must not call back in. turn and join write to the state file.
+ * One thread. Callbacks come from turn only (close: from join, too), must not block and must not
+ * call back in. turn and join write to the state file.
  */
 #ifndef CADRE_PLACEMENT_CONTROL_H
 #define CADRE_PLACEMENT_CONTROL_H
@@ -28,64 +33,79 @@ struct pl_control_events {
 	void (*publish)(void *context, struct cad_map *map);
 	/* This stream is over: its lease ran out, or its process speaks through another one now. */
 	void (*close)(void *context, uint64_t session, const char *text);
-	/* The checkpoint's checksum of an expert. CAD_AGAIN: it is being computed, and pl_control_checksum will say when it is there. */
+	/* The checkpoint's checksum of an expert. CAD_AGAIN: it is being computed, and
+	 * pl_control_checksum will say when it is there. */
 	enum cad_status (*checksum)(void *context, uint32_t cell, char hex[33]);
 	void *context;
 };
 
-/* What every process of a cluster must have in common: the checkpoint, and the numeric settings with the same in words. Borrowed. */
-struct pl_identity { const char *model_fingerprint, *settings_fingerprint, *settings; };
+/* What every process of a cluster must have in common: the checkpoint, and the numeric settings
+ * with the same in words. Borrowed. */
+struct pl_identity {
+	const char *model_fingerprint, *settings_fingerprint, *settings;
+};
 
 struct pl_control_options {
 	struct pl_shape shape;
-	uint64_t expert_bytes;           /* of one expert as a node keeps it; corrected when a node reports more */
+	uint64_t expert_bytes; /* of one expert as a node keeps it; corrected when a node reports more */
 	struct pl_identity identity;
-	struct pl_state *state;          /* borrowed, claimed already */
+	struct pl_state *state; /* borrowed, claimed already */
 	const struct cad_clock *clock;
 	struct pl_control_events events;
 	uint64_t lease_ns;
-	uint64_t grace_ns;               /* after a broken stream */
-	uint64_t rejoin_ns;              /* for known nodes, after a restart */
-	uint64_t settle_ns;              /* after the last join, before the first placement */
-	uint64_t forget_ns;              /* the dead are shown for so long */
-	uint64_t publish_interval_ns, free_grace_ns, retry_ns;   /* rollout.h */
-	uint32_t loads_max, moves_max;   /* rollout.h */
-	uint32_t experts_min;            /* expert nodes before the first placement */
-	uint32_t copies;                 /* of each expert */
-	uint64_t seed;                   /* assign.h */
-	bool rebalance;                  /* move experts when nodes come, for even layers */
-	bool mixed_kernels;              /* nodes whose operators give other bits may hold experts, too */
+	uint64_t grace_ns;                                     /* after a broken stream */
+	uint64_t rejoin_ns;                                    /* for known nodes, after a restart */
+	uint64_t settle_ns;                                    /* after the last join, before the first placement */
+	uint64_t forget_ns;                                    /* the dead are shown for so long */
+	uint64_t publish_interval_ns, free_grace_ns, retry_ns; /* rollout.h */
+	uint32_t loads_max, moves_max;                         /* rollout.h */
+	uint32_t experts_min;                                  /* expert nodes before the first placement */
+	uint32_t copies;                                       /* of each expert */
+	uint64_t seed;                                         /* assign.h */
+	bool rebalance;                                        /* move experts when nodes come, for even layers */
+	bool mixed_kernels; /* nodes whose operators give other bits may hold experts, too */
 };
 
 struct pl_control;
 
-CAD_MUST_USE enum cad_status pl_control_create(const struct pl_control_options *options, struct pl_control **control, struct cad_error *error);
-void pl_control_destroy(struct pl_control *control);   /* NULL is fine */
+CAD_MUST_USE enum cad_status pl_control_create(
+	const struct pl_control_options *options, struct pl_control **control, struct cad_error *error);
+void pl_control_destroy(struct pl_control *control); /* NULL is fine */
 
-struct pl_expert { uint32_t layer, expert; };
+struct pl_expert {
+	uint32_t layer, expert;
+};
 struct pl_join {
 	struct pl_hello hello;
 	struct pl_identity identity;
-	uint64_t epoch;                  /* of the last map that the process has seen */
+	uint64_t epoch; /* of the last map that the process has seen */
 	const struct pl_expert *held;
 	size_t held_count;
 };
-/* session: any number but 0, new for each stream. CAD_ERR_REFUSED: an id that lives, another checkpoint, or other settings; CAD_ERR_INVALID, CAD_ERR_EXHAUSTED as in registry.h. */
-CAD_MUST_USE enum cad_status pl_control_join(struct pl_control *control, const struct pl_join *join, uint64_t session, struct cad_error *error);
+/* session: any number but 0, new for each stream. CAD_ERR_REFUSED: an id that lives, another
+ * checkpoint, or other settings; CAD_ERR_INVALID, CAD_ERR_EXHAUSTED as in registry.h. */
+CAD_MUST_USE enum cad_status pl_control_join(
+	struct pl_control *control, const struct pl_join *join, uint64_t session, struct cad_error *error);
 
-/* Reports of the process behind a session; from one that is no longer known they are ignored. CAD_ERR_INVALID: there is no such expert. */
+/* Reports of the process behind a session; from one that is no longer known they are ignored.
+ * CAD_ERR_INVALID: there is no such expert. */
 void pl_control_load(struct pl_control *control, uint64_t session, const struct pl_load *load);
-CAD_MUST_USE enum cad_status pl_control_loaded(struct pl_control *control, uint64_t session, struct pl_expert expert, const char *checksum, uint64_t bytes, struct cad_error *error);
-CAD_MUST_USE enum cad_status pl_control_failed(struct pl_control *control, uint64_t session, struct pl_expert expert, const char *why, struct cad_error *error);
-CAD_MUST_USE enum cad_status pl_control_freed(struct pl_control *control, uint64_t session, struct pl_expert expert, struct cad_error *error);
-void pl_control_broken(struct pl_control *control, uint64_t session);   /* the stream broke */
-void pl_control_leave(struct pl_control *control, uint64_t session);    /* the process said goodbye */
-/* The process of a slot (control's registry), whose stream broke, is known to be gone: no grace. Ignored when another process has that place by now, or it is back. */
+CAD_MUST_USE enum cad_status pl_control_loaded(struct pl_control *control, uint64_t session, struct pl_expert expert,
+	const char *checksum, uint64_t bytes, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_control_failed(struct pl_control *control, uint64_t session, struct pl_expert expert,
+	const char *why, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_control_freed(
+	struct pl_control *control, uint64_t session, struct pl_expert expert, struct cad_error *error);
+void pl_control_broken(struct pl_control *control, uint64_t session); /* the stream broke */
+void pl_control_leave(struct pl_control *control, uint64_t session);  /* the process said goodbye */
+/* The process of a slot (control's registry), whose stream broke, is known to be gone: no grace.
+ * Ignored when another process has that place by now, or it is back. */
 void pl_control_gone(struct pl_control *control, uint32_t slot, uint32_t pid);
 /* The checksum of a cell is known now. */
 void pl_control_checksum(struct pl_control *control, uint32_t cell);
 
-/* Call it after any of the above, and when the clock reaches what it returned last (UINT64_MAX: nothing is planned). */
+/* Call it after any of the above, and when the clock reaches what it returned last (UINT64_MAX:
+ * nothing is planned). */
 uint64_t pl_control_turn(struct pl_control *control);
 
 /* The present map, borrowed; NULL before the first. */
@@ -95,10 +115,12 @@ bool pl_control_ready(const struct pl_control *control, char *text, size_t bytes
 
 /* For status and metrics. */
 struct pl_control_stats {
-	uint64_t joins, refusals, deaths, loads_ordered, frees_ordered, loads_failed, checksums_wrong, maps_published, state_errors;
+	uint64_t joins, refusals, deaths, loads_ordered, frees_ordered, loads_failed, checksums_wrong, maps_published,
+		state_errors;
 };
 const struct pl_control_stats *pl_control_stats(const struct pl_control *control);
 const struct pl_registry *pl_control_registry(const struct pl_control *control);
-uint32_t pl_control_held(const struct pl_control *control, uint32_t slot);   /* experts in the map, or on their way into it */
+/* experts in the map, or on their way into it */
+uint32_t pl_control_held(const struct pl_control *control, uint32_t slot);
 
 #endif

@@ -1,4 +1,5 @@
-/* cadre-placement: who is alive, which expert lives where. This file is wiring: options, then everything from below to above, then the loop. */
+/* cadre-placement: who is alive, which expert lives where. This file is wiring: options, then
+ * everything from below to above, then the loop. */
 #include "common/base/address.h"
 #include "common/process/admin.h"
 #include "common/base/log.h"
@@ -22,46 +23,76 @@ struct options {
 	enum cad_log_format log_format;
 };
 
-
 static const struct cad_option table[] = {
-	CAD_OPTION_STRING(struct options, model, "model", NULL, "directory of the checkpoint; the same files as on every node"),
-	CAD_OPTION_STRING(struct options, grpc, "grpc", "127.0.0.1:7300", "where to serve gRPC, HOST:PORT; port 0: any"),
-	CAD_OPTION_BOOL(struct options, plaintext_anywhere, "grpc-plaintext-anywhere", "false", "allow gRPC without TLS on an address that is not loopback"),
-	CAD_OPTION_STRING(struct options, http, "http", "127.0.0.1:7301", "where to serve /metrics, /healthz and /readyz; port 0: any"),
-	CAD_OPTION_STRING(struct options, state, "state", "", "SQLite file that a restart goes on from; empty: nothing is kept"),
-	CAD_OPTION_STRING(struct options, cluster, "cluster", "cadre", "name of the cluster: processes of another one are refused"),
+	CAD_OPTION_STRING(
+		struct options, model, "model", NULL, "directory of the checkpoint; the same files as on every node"),
+	CAD_OPTION_STRING(
+		struct options, grpc, "grpc", "127.0.0.1:7300", "where to serve gRPC, HOST:PORT; port 0: any"),
+	CAD_OPTION_BOOL(struct options, plaintext_anywhere, "grpc-plaintext-anywhere", "false",
+		"allow gRPC without TLS on an address that is not loopback"),
+	CAD_OPTION_STRING(struct options, http, "http", "127.0.0.1:7301",
+		"where to serve /metrics, /healthz and /readyz; port 0: any"),
+	CAD_OPTION_STRING(
+		struct options, state, "state", "", "SQLite file that a restart goes on from; empty: nothing is kept"),
+	CAD_OPTION_STRING(struct options, cluster, "cluster", "cadre",
+		"name of the cluster: processes of another one are refused"),
 	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", cad_wire_choices, "how rows travel"),
-	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", cad_weights_choices, "how weights are kept: f32 is lossless, bf16 rounds"),
-	CAD_OPTION_U32(struct options, experts_min, "experts-min", "1", 0, PL_NODES_MAX, "expert nodes to wait for before the first placement"),
-	CAD_OPTION_U32(struct options, settle_ms, "settle-ms", "200", 0, 600000, "and how long after the last of them has joined"),
-	CAD_OPTION_U32(struct options, copies, "copies", "1", 1, PL_NODES_MAX, "copies of every expert, on different nodes, where memory allows"),
-	CAD_OPTION_BOOL(struct options, rebalance, "rebalance", "true", "move experts to nodes that join, until layers are even"),
-	CAD_OPTION_U64(struct options, shuffle, "shuffle", "0", 0, UINT64_MAX, "place experts in an order that this seed shuffles; 0: in runs"),
-	CAD_OPTION_BOOL(struct options, mixed_kernels, "mixed-kernels", "false", "place experts on nodes whose operators give other bits, too"),
-	CAD_OPTION_U32(struct options, lease_ms, "lease-ms", "5000", 100, 3600000, "a process that has not reported for so long is dead"),
-	CAD_OPTION_U32(struct options, grace_ms, "grace-ms", "200", 0, 3600000, "and one whose stream broke, after so long"),
-	CAD_OPTION_U32(struct options, rejoin_ms, "rejoin-ms", "10000", 0, 3600000, "after a restart, known processes have so long to come back"),
-	CAD_OPTION_U32(struct options, free_grace_ms, "free-grace-ms", "1000", 0, 3600000, "a copy that left the map is kept so long beyond the last router's use"),
+	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", cad_weights_choices,
+		"how weights are kept: f32 is lossless, bf16 rounds"),
+	CAD_OPTION_U32(struct options, experts_min, "experts-min", "1", 0, PL_NODES_MAX,
+		"expert nodes to wait for before the first placement"),
+	CAD_OPTION_U32(struct options, settle_ms, "settle-ms", "200", 0, 600000,
+		"and how long after the last of them has joined"),
+	CAD_OPTION_U32(struct options, copies, "copies", "1", 1, PL_NODES_MAX,
+		"copies of every expert, on different nodes, where memory allows"),
+	CAD_OPTION_BOOL(struct options, rebalance, "rebalance", "true",
+		"move experts to nodes that join, until layers are even"),
+	CAD_OPTION_U64(struct options, shuffle, "shuffle", "0", 0, UINT64_MAX,
+		"place experts in an order that this seed shuffles; 0: in runs"),
+	CAD_OPTION_BOOL(struct options, mixed_kernels, "mixed-kernels", "false",
+		"place experts on nodes whose operators give other bits, too"),
+	CAD_OPTION_U32(struct options, lease_ms, "lease-ms", "5000", 100, 3600000,
+		"a process that has not reported for so long is dead"),
+	CAD_OPTION_U32(
+		struct options, grace_ms, "grace-ms", "200", 0, 3600000, "and one whose stream broke, after so long"),
+	CAD_OPTION_U32(struct options, rejoin_ms, "rejoin-ms", "10000", 0, 3600000,
+		"after a restart, known processes have so long to come back"),
+	CAD_OPTION_U32(struct options, free_grace_ms, "free-grace-ms", "1000", 0, 3600000,
+		"a copy that left the map is kept so long beyond the last router's use"),
 	CAD_OPTION_U32(struct options, loads_max, "loads-max", "32", 1, 65536, "loads in flight on one node"),
-	CAD_OPTION_U32(struct options, moves_max, "moves-max", "4", 1, 65536, "moves of experts that are served meanwhile, at a time in the cluster"),
-	CAD_OPTION_ENUM(struct options, log_level, "log-level", "info", cad_log_level_choices, "least level of log lines"),
-	CAD_OPTION_ENUM(struct options, log_format, "log-format", "logfmt", cad_log_format_choices, "form of log lines"),
+	CAD_OPTION_U32(struct options, moves_max, "moves-max", "4", 1, 65536,
+		"moves of experts that are served meanwhile, at a time in the cluster"),
+	CAD_OPTION_ENUM(
+		struct options, log_level, "log-level", "info", cad_log_level_choices, "least level of log lines"),
+	CAD_OPTION_ENUM(
+		struct options, log_format, "log-format", "logfmt", cad_log_format_choices, "form of log lines"),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct options *options = values;
 	if (!cad_rpc_address_is_complete(options->grpc))
-		return cad_error_set(error, CAD_ERR_INVALID, "--grpc '%s' is no address to listen on: give HOST:PORT, for example 127.0.0.1:7300", options->grpc);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"--grpc '%s' is no address to listen on: give HOST:PORT, for example 127.0.0.1:7300",
+			options->grpc);
 	if (!cad_rpc_address_is_loopback(options->grpc) && !options->plaintext_anywhere)
-		return cad_error_set(error, CAD_ERR_INVALID, "--grpc %s can be reached from other machines, without TLS: add --grpc-plaintext-anywhere if the network is yours alone, or use 127.0.0.1", options->grpc);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"--grpc %s can be reached from other machines, without TLS: add --grpc-plaintext-anywhere if the network is yours alone, or use 127.0.0.1",
+			options->grpc);
 	if (strlen(options->cluster) == 0 || strlen(options->cluster) >= CADRE_NAME_BYTES)
-		return cad_error_set(error, CAD_ERR_INVALID, "--cluster '%.80s': 1 to %d bytes are needed", options->cluster, CADRE_NAME_BYTES - 1);
+		return cad_error_set(error, CAD_ERR_INVALID, "--cluster '%.80s': 1 to %d bytes are needed",
+			options->cluster, CADRE_NAME_BYTES - 1);
+
 	return CAD_OK;
 }
 
-static const struct cad_options_spec spec = { .program = "cadre-placement", .summary = "Keeps track of a cluster: who is alive, and which expert lives where.", .table = table,
-	                                      .count = sizeof table / sizeof table[0], .check = check };
+static const struct cad_options_spec spec = {
+	.program = "cadre-placement",
+	.summary = "Keeps track of a cluster: who is alive, and which expert lives where.",
+	.table = table,
+	.count = sizeof table / sizeof table[0],
+	.check = check,
+};
 
 struct program {
 	struct options options;
@@ -73,7 +104,7 @@ struct program {
 	struct pl_service *service;
 	struct cad_admin *admin;
 	struct cad_signals *signals;
-	_Atomic bool started;        /* the service is there, for those who ask whether it is ready */
+	_Atomic bool started; /* the service is there, for those who ask whether it is ready */
 };
 
 static bool ready(void *context, char *text, size_t bytes)
@@ -105,10 +136,21 @@ static void on_signal(void *context, int signal)
 static struct pl_control_options control_options(const struct options *options)
 {
 	return (struct pl_control_options){
-		.lease_ns = options->lease_ms * CAD_NS_PER_MS, .grace_ns = options->grace_ms * CAD_NS_PER_MS, .rejoin_ns = options->rejoin_ms * CAD_NS_PER_MS,
-		.settle_ns = options->settle_ms * CAD_NS_PER_MS, .forget_ns = 600 * CAD_NS_PER_S, .publish_interval_ns = 50 * CAD_NS_PER_MS,
-		.free_grace_ns = options->free_grace_ms * CAD_NS_PER_MS, .retry_ns = 10 * CAD_NS_PER_S, .loads_max = options->loads_max, .moves_max = options->moves_max,
-		.experts_min = options->experts_min, .copies = options->copies, .seed = options->shuffle, .rebalance = options->rebalance, .mixed_kernels = options->mixed_kernels,
+		.lease_ns = options->lease_ms * CAD_NS_PER_MS,
+		.grace_ns = options->grace_ms * CAD_NS_PER_MS,
+		.rejoin_ns = options->rejoin_ms * CAD_NS_PER_MS,
+		.settle_ns = options->settle_ms * CAD_NS_PER_MS,
+		.forget_ns = 600 * CAD_NS_PER_S,
+		.publish_interval_ns = 50 * CAD_NS_PER_MS,
+		.free_grace_ns = options->free_grace_ms * CAD_NS_PER_MS,
+		.retry_ns = 10 * CAD_NS_PER_S,
+		.loads_max = options->loads_max,
+		.moves_max = options->moves_max,
+		.experts_min = options->experts_min,
+		.copies = options->copies,
+		.seed = options->shuffle,
+		.rebalance = options->rebalance,
+		.mixed_kernels = options->mixed_kernels,
 	};
 }
 
@@ -118,15 +160,25 @@ static enum cad_status serve(struct program *program, struct cad_error *error)
 	char address[CAD_ADDRESS_BYTES];
 	uint16_t port;
 	enum cad_status status = cad_rpc_reactor_create(&program->loop, &program->reactor, error);
+
 	if (status != CAD_OK)
 		return status;
-	const struct pl_service_options service = { .reactor = program->reactor, .cluster = options->cluster, .checkpoint = program->checkpoint, .metrics = program->metrics,
-	                                            .control = control_options(options), .state = program->state, .clock = &cad_clock_system };
+
+	const struct pl_service_options service = {
+		.reactor = program->reactor,
+		.cluster = options->cluster,
+		.checkpoint = program->checkpoint,
+		.metrics = program->metrics,
+		.control = control_options(options),
+		.state = program->state,
+		.clock = &cad_clock_system,
+	};
 	status = pl_service_create(&service, &program->service, error);
 	if (status != CAD_OK) {
 		cad_rpc_reactor_stop(program->reactor);
 		goto run_reactor;
 	}
+
 	atomic_store(&program->started, true);
 	status = pl_service_listen(program->service, options->grpc, &port, error);
 	if (status == CAD_OK)
@@ -134,18 +186,21 @@ static enum cad_status serve(struct program *program, struct cad_error *error)
 	if (status == CAD_OK) {
 		pl_service_start(program->service);
 		cad_address_taken(options->grpc, port, address, sizeof address);
-		cad_log_info("placement", "serving", CAD_S("grpc", address), CAD_S("http", cad_admin_address(program->admin)), CAD_S("cluster", options->cluster),
-		             CAD_S("model", options->model));
+		cad_log_info("placement", "serving", CAD_S("grpc", address),
+			CAD_S("http", cad_admin_address(program->admin)), CAD_S("cluster", options->cluster),
+			CAD_S("model", options->model));
 	} else {
 		pl_service_drain(program->service, on_drained, program);
 	}
+
 run_reactor:
 	cad_rpc_reactor_run(program->reactor);
-	cad_admin_destroy(program->admin);   /* nobody asks the service any more */
+	cad_admin_destroy(program->admin); /* nobody asks the service any more */
 	program->admin = NULL;
 	cad_signals_close(program->signals);
 	cad_rpc_reactor_destroy(program->reactor);
 	pl_service_destroy(program->service);
+
 	return status;
 }
 
@@ -153,29 +208,45 @@ static enum cad_status start(struct program *program, struct cad_error *error)
 {
 	const struct options *options = &program->options;
 	enum cad_status status = cad_metrics_create(&program->metrics);
+
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "out of memory for metrics");
-	/* HTTP before the checkpoint, which may take a while to read: a service that reads is alive. */
-	const struct cad_admin_options admin = { .address = options->http, .metrics = program->metrics, .ready = ready, .context = program };
+
+	/* HTTP before the checkpoint, which may take a while to read: a service that reads is
+	 * alive. */
+	const struct cad_admin_options admin = {
+		.address = options->http,
+		.metrics = program->metrics,
+		.ready = ready,
+		.context = program,
+	};
 	status = cad_admin_create(&admin, &program->admin, error);
 	if (status != CAD_OK)
 		goto destroy_metrics;
 	status = pl_state_open(options->state, &program->state, error);
 	if (status != CAD_OK)
 		goto destroy_admin;
-	const struct pl_checkpoint_options checkpoint = { .directory = options->model, .cluster = options->cluster, .wire = options->wire, .weights = options->weights,
-	                                                  .state = program->state, .loop = &program->loop };
+	const struct pl_checkpoint_options checkpoint = {
+		.directory = options->model,
+		.cluster = options->cluster,
+		.wire = options->wire,
+		.weights = options->weights,
+		.state = program->state,
+		.loop = &program->loop,
+	};
 	status = pl_checkpoint_open(&checkpoint, &program->checkpoint, error);
 	if (status != CAD_OK)
 		goto close_state;
 	status = serve(program, error);
 	pl_checkpoint_close(program->checkpoint);
+
 close_state:
 	pl_state_close(program->state);
 destroy_admin:
 	cad_admin_destroy(program->admin);
 destroy_metrics:
 	cad_metrics_destroy(program->metrics);
+
 	return status;
 }
 
@@ -185,8 +256,10 @@ int main(int argc, char **argv)
 	struct cad_options *parsed;
 	struct cad_error error;
 	int exit_code;
+
 	if (!cad_options_main(&spec, argc, argv, &program.options, &parsed, &exit_code))
 		return exit_code;
+
 	cad_log_setup(program.options.log_level, program.options.log_format);
 	enum cad_status status = cad_process_init(&error);
 	if (status == CAD_OK && uv_loop_init(&program.loop) != 0)
@@ -196,6 +269,7 @@ int main(int argc, char **argv)
 		uv_run(&program.loop, UV_RUN_DEFAULT);
 		uv_loop_close(&program.loop);
 	}
+
 	if (status != CAD_OK)
 		fprintf(stderr, "cadre-placement: %s\n", error.text);
 	cad_options_destroy(parsed);

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The kernel closes the sockets of a dying process one after the other: the stream may break before the port refuses. */
+/* The kernel closes the sockets of a dying process one after the other: the stream may break before
+ * the port refuses. */
 enum { MOMENT_MS = 2 };
 
 struct pl_probe {
@@ -17,8 +18,8 @@ struct pl_probe {
 	uint64_t tag, limit_ms;
 	uv_tcp_t tcp;
 	uv_connect_t request;
-	uv_timer_t timer;            /* the first moment; then the limit */
-	unsigned handles;            /* open */
+	uv_timer_t timer; /* the first moment; then the limit */
+	unsigned handles; /* open */
 };
 
 /* ---- where ---- */
@@ -29,8 +30,9 @@ static bool parse_address(const char *text, struct sockaddr_storage *address)
 	struct cad_address parts;
 	struct cad_error ignored;
 	memset(address, 0, sizeof *address);
-	return cad_address_parse(text, &parts, &ignored) == CAD_OK
-	       && (parts.v6 ? uv_ip6_addr(parts.host, parts.port, (struct sockaddr_in6 *)address) : uv_ip4_addr(parts.host, parts.port, (struct sockaddr_in *)address)) == 0;
+	return cad_address_parse(text, &parts, &ignored) == CAD_OK &&
+		(parts.v6 ? uv_ip6_addr(parts.host, parts.port, (struct sockaddr_in6 *)address)
+			  : uv_ip4_addr(parts.host, parts.port, (struct sockaddr_in *)address)) == 0;
 }
 
 /* "ipv4:1.2.3.4:80", "ipv6:%5B::1%5D:80": how gRPC writes a peer. */
@@ -38,13 +40,16 @@ static bool parse_peer(const char *peer, struct sockaddr_storage *address)
 {
 	char text[CAD_ADDRESS_BYTES];
 	size_t size = 0;
+
 	if (strncmp(peer, "ipv4:", 5) != 0 && strncmp(peer, "ipv6:", 5) != 0)
 		return false;
+
 	for (peer += 5; *peer && size < sizeof text; size++) {
 		bool opens = strncmp(peer, "%5B", 3) == 0, closes = strncmp(peer, "%5D", 3) == 0;
 		text[size] = opens ? '[' : closes ? ']' : *peer;
 		peer += opens || closes ? 3 : 1;
 	}
+
 	if (size == sizeof text)
 		return false;
 	text[size] = 0;
@@ -56,13 +61,18 @@ bool pl_probe_target(const char *peer, const char *http, struct sockaddr_storage
 	struct sockaddr_storage from, to;
 	if (!parse_peer(peer, &from) || !parse_address(http, &to) || from.ss_family != to.ss_family)
 		return false;
+
 	*target = to;
+
 	if (to.ss_family == AF_INET) {
-		const struct in_addr *there = &((struct sockaddr_in *)&from)->sin_addr, *named = &((struct sockaddr_in *)&to)->sin_addr;
+		const struct in_addr *there = &((struct sockaddr_in *)&from)->sin_addr,
+				     *named = &((struct sockaddr_in *)&to)->sin_addr;
 		((struct sockaddr_in *)target)->sin_addr = *there;
 		return named->s_addr == there->s_addr || named->s_addr == htonl(INADDR_ANY);
 	}
-	const struct in6_addr *there = &((struct sockaddr_in6 *)&from)->sin6_addr, *named = &((struct sockaddr_in6 *)&to)->sin6_addr;
+
+	const struct in6_addr *there = &((struct sockaddr_in6 *)&from)->sin6_addr,
+			      *named = &((struct sockaddr_in6 *)&to)->sin6_addr;
 	((struct sockaddr_in6 *)target)->sin6_addr = *there;
 	return IN6_ARE_ADDR_EQUAL(named, there) || IN6_IS_ADDR_UNSPECIFIED(named);
 }
@@ -73,8 +83,10 @@ static void on_closed(uv_handle_t *handle)
 {
 	struct pl_probe *probe = handle->data;
 	struct pl_probes *probes = probe->probes;
+
 	if (--probe->handles > 0)
 		return;
+
 	if (probe->previous)
 		probe->previous->next = probe->next;
 	else
@@ -112,7 +124,8 @@ static void on_moment(uv_timer_t *timer)
 		end(probe);
 }
 
-void pl_probes_init(struct pl_probes *probes, uv_loop_t *loop, void (*refused)(void *context, uint64_t tag), void *context)
+void pl_probes_init(
+	struct pl_probes *probes, uv_loop_t *loop, void (*refused)(void *context, uint64_t tag), void *context)
 {
 	*probes = (struct pl_probes){ .loop = loop, .refused = refused, .context = context };
 }
@@ -122,6 +135,7 @@ void pl_probes_ask(struct pl_probes *probes, const struct sockaddr_storage *targ
 	struct pl_probe *probe = probes->count < PL_PROBES_MAX && !probes->closed ? calloc(1, sizeof *probe) : NULL;
 	if (!probe)
 		return;
+
 	probe->probes = probes;
 	probe->target = *target;
 	probe->tag = tag;

@@ -1,7 +1,9 @@
 /*
- * What is published and what is remembered, both made from the same two sources: who is there (registry.h) and what is READY (rollout.h).
+ * What is published and what is remembered, both made from the same two sources: who is there
+ * (registry.h) and what is READY (rollout.h).
  *
- * Functions of their arguments, but that pl_publish_save counts what it writes as known (pl_rollout_unsaved). The thread of the rollout.
+ * Functions of their arguments, but that pl_publish_save counts what it writes as known
+ * (pl_rollout_unsaved). The thread of the rollout.
  */
 #ifndef CADRE_PLACEMENT_PUBLISH_H
 #define CADRE_PLACEMENT_PUBLISH_H
@@ -12,12 +14,13 @@
 #include "orchestration/placement/state.h"
 
 /* A map of what is READY on nodes that count as alive. */
-CAD_MUST_USE enum cad_status pl_publish_map(const struct pl_registry *registry, const struct pl_rollout *rollout, const struct pl_shape *shape, uint64_t epoch,
-                                            struct cad_map **map, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_publish_map(const struct pl_registry *registry, const struct pl_rollout *rollout,
+	const struct pl_shape *shape, uint64_t epoch, struct cad_map **map, struct cad_error *error);
 
-/* Inside a transaction of the caller's: the epoch and what changed since the last call. all_kernels not NULL: the file missed something, so everything is
- * written again, this operators' fingerprint too. */
-void pl_publish_save(const struct pl_registry *registry, struct pl_rollout *rollout, const struct pl_shape *shape, uint64_t epoch, const char *all_kernels,
-                     struct pl_state *state);
+/* Inside a transaction of the caller's: the epoch and what changed since the last call. all_kernels
+ * not NULL: the file missed something, so everything is written again, this operators' fingerprint
+ * too. */
+void pl_publish_save(const struct pl_registry *registry, struct pl_rollout *rollout, const struct pl_shape *shape,
+	uint64_t epoch, const char *all_kernels, struct pl_state *state);
 
 #endif

@@ -26,7 +26,8 @@ static int slot_for_newcomer(const struct pl_registry *registry)
 	for (int slot = 0; slot < PL_NODES_MAX; slot++) {
 		if (registry->nodes[slot].presence == PL_FREE)
 			return slot;
-		if (registry->nodes[slot].presence == PL_DEAD && (oldest < 0 || registry->nodes[slot].until_ns < registry->nodes[oldest].until_ns))
+		if (registry->nodes[slot].presence == PL_DEAD &&
+			(oldest < 0 || registry->nodes[slot].until_ns < registry->nodes[oldest].until_ns))
 			oldest = slot;
 	}
 	return oldest;
@@ -35,14 +36,19 @@ static int slot_for_newcomer(const struct pl_registry *registry)
 static enum cad_status check_hello(const struct pl_hello *hello, struct cad_error *error)
 {
 	if (!cad_map_id_is_legal(hello->id))
-		return cad_error_set(error, CAD_ERR_INVALID, "the node id '%.80s' is not allowed: use 1 to %d letters, digits and ._:-", hello->id, CAD_MAP_ID_BYTES - 1);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the node id '%.80s' is not allowed: use 1 to %d letters, digits and ._:-", hello->id,
+			CAD_MAP_ID_BYTES - 1);
 	const char *addresses[] = { hello->exchange_address, hello->http_address, hello->grpc_address };
 	for (size_t i = 0; i < 3; i++)
 		if (strlen(addresses[i]) >= CAD_MAP_ADDRESS_BYTES)
-			return cad_error_set(error, CAD_ERR_INVALID, "node '%s' gives an address of %zu bytes, at most %d are allowed", hello->id, strlen(addresses[i]),
-			                     CAD_MAP_ADDRESS_BYTES - 1);
+			return cad_error_set(error, CAD_ERR_INVALID,
+				"node '%s' gives an address of %zu bytes, at most %d are allowed", hello->id,
+				strlen(addresses[i]), CAD_MAP_ADDRESS_BYTES - 1);
 	if (hello->role == PL_ROLE_EXPERT && !hello->exchange_address[0])
-		return cad_error_set(error, CAD_ERR_INVALID, "expert node '%s' gives no exchange address: routers could not reach it", hello->id);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"expert node '%s' gives no exchange address: routers could not reach it", hello->id);
+
 	return CAD_OK;
 }
 
@@ -55,7 +61,12 @@ static void copy_cut(char *to, size_t bytes, const char *from)
 
 static void take_hello(struct pl_node *node, const struct pl_hello *hello)
 {
-	*node = (struct pl_node){ .role = hello->role, .memory_bytes = hello->memory_bytes, .threads = hello->threads, .pid = hello->pid };
+	*node = (struct pl_node){
+		.role = hello->role,
+		.memory_bytes = hello->memory_bytes,
+		.threads = hello->threads,
+		.pid = hello->pid,
+	};
 	copy_cut(node->id, sizeof node->id, hello->id);
 	copy_cut(node->exchange_address, sizeof node->exchange_address, hello->exchange_address);
 	copy_cut(node->http_address, sizeof node->http_address, hello->http_address);
@@ -65,25 +76,29 @@ static void take_hello(struct pl_node *node, const struct pl_hello *hello)
 	copy_cut(node->isa, sizeof node->isa, hello->isa);
 }
 
-enum cad_status pl_registry_join(struct pl_registry *registry, const struct pl_hello *hello, uint64_t session, uint64_t now_ns, uint32_t *slot, uint64_t *superseded,
-                                 struct cad_error *error)
+enum cad_status pl_registry_join(struct pl_registry *registry, const struct pl_hello *hello, uint64_t session,
+	uint64_t now_ns, uint32_t *slot, uint64_t *superseded, struct cad_error *error)
 {
 	enum cad_status status = check_hello(hello, error);
 	if (status != CAD_OK)
 		return status;
+
 	uint64_t old_session = 0;
 	int at = pl_registry_find(registry, hello->id);
 	if (at >= 0 && registry->nodes[at].presence == PL_LIVE) {
 		const struct pl_node *node = &registry->nodes[at];
 		if (node->pid != hello->pid || strcmp(node->exchange_address, hello->exchange_address) != 0)
-			return cad_error_set(error, CAD_ERR_REFUSED, "a node with the id '%s' lives already (pid %u, %s): give this one another --id, or stop that one", hello->id,
-			                     node->pid, node->exchange_address);
+			return cad_error_set(error, CAD_ERR_REFUSED,
+				"a node with the id '%s' lives already (pid %u, %s): give this one another --id, or stop that one",
+				hello->id, node->pid, node->exchange_address);
 		old_session = node->session;
 	}
+
 	if (at < 0)
 		at = slot_for_newcomer(registry);
 	if (at < 0)
-		return cad_error_set(error, CAD_ERR_EXHAUSTED, "node '%s' finds no place: %d nodes have joined, which is the limit", hello->id, PL_NODES_MAX);
+		return cad_error_set(error, CAD_ERR_EXHAUSTED,
+			"node '%s' finds no place: %d nodes have joined, which is the limit", hello->id, PL_NODES_MAX);
 	struct pl_node *node = &registry->nodes[at];
 	take_hello(node, hello);
 	node->presence = PL_LIVE;
@@ -91,14 +106,17 @@ enum cad_status pl_registry_join(struct pl_registry *registry, const struct pl_h
 	node->until_ns = now_ns + registry->lease_ns;
 	*slot = (uint32_t)at;
 	*superseded = old_session;
+
 	return CAD_OK;
 }
 
-enum cad_status pl_registry_expect(struct pl_registry *registry, const struct pl_hello *hello, uint64_t until_ns, uint32_t *slot, struct cad_error *error)
+enum cad_status pl_registry_expect(struct pl_registry *registry, const struct pl_hello *hello, uint64_t until_ns,
+	uint32_t *slot, struct cad_error *error)
 {
 	enum cad_status status = check_hello(hello, error);
 	if (status != CAD_OK)
 		return status;
+
 	int at = slot_for_newcomer(registry);
 	if (at < 0)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED, "more than %d nodes are remembered", PL_NODES_MAX);
@@ -106,6 +124,7 @@ enum cad_status pl_registry_expect(struct pl_registry *registry, const struct pl
 	registry->nodes[at].presence = PL_EXPECTED;
 	registry->nodes[at].until_ns = until_ns;
 	*slot = (uint32_t)at;
+
 	return CAD_OK;
 }
 
@@ -115,9 +134,12 @@ void pl_registry_renew(struct pl_registry *registry, uint32_t slot, const struct
 	CAD_ASSERT(node->presence == PL_LIVE);
 	if (node->load_ns && now_ns > node->load_ns) {
 		double seconds = (double)(now_ns - node->load_ns) * 1e-9;
-		node->rows_per_second = load->rows >= node->load.rows ? (double)(load->rows - node->load.rows) / seconds : 0;
-		node->tokens_per_second = load->tokens >= node->load.tokens ? (double)(load->tokens - node->load.tokens) / seconds : 0;
+		node->rows_per_second =
+			load->rows >= node->load.rows ? (double)(load->rows - node->load.rows) / seconds : 0;
+		node->tokens_per_second =
+			load->tokens >= node->load.tokens ? (double)(load->tokens - node->load.tokens) / seconds : 0;
 	}
+
 	node->load = *load;
 	node->load_ns = now_ns;
 	node->until_ns = now_ns + registry->lease_ns;

@@ -1,12 +1,15 @@
 /*
  * Who is there: every process of the cluster, its lease, and what it last said about itself.
  *
- *     free -> LIVE -> BROKEN -> DEAD -> free        a stream broke: a short grace, then dead; back in time, nothing happened
+ *     free -> LIVE -> BROKEN -> DEAD -> free        a stream broke: a short grace, then dead; back
+ *                                                   in time, nothing happened
  *             LIVE ----------> DEAD                 the lease ran out, or the process said goodbye
- *     free -> EXPECTED -> LIVE                      known from before a restart of this service, and given time to come back
+ *     free -> EXPECTED -> LIVE                      known from before a restart of this service,
+ *                                                   and given time to come back
  *
- * A node keeps its slot (a small number) from join until it is forgotten, long after its death; slots index the tables of rollout.h. Times are
- * given by the caller, so that tests bring their own. One thread; nothing blocks or allocates after creation.
+ * A node keeps its slot (a small number) from join until it is forgotten, long after its death;
+ * slots index the tables of rollout.h. Times are given by the caller, so that tests bring their
+ * own. One thread; nothing blocks or allocates after creation.
  */
 #ifndef CADRE_PLACEMENT_REGISTRY_H
 #define CADRE_PLACEMENT_REGISTRY_H
@@ -39,50 +42,60 @@ struct pl_node {
 	enum pl_presence presence;
 	enum pl_role role;
 	char id[CAD_MAP_ID_BYTES];
-	char exchange_address[CAD_MAP_ADDRESS_BYTES], http_address[CAD_MAP_ADDRESS_BYTES], grpc_address[CAD_MAP_ADDRESS_BYTES];
+	char exchange_address[CAD_MAP_ADDRESS_BYTES], http_address[CAD_MAP_ADDRESS_BYTES],
+		grpc_address[CAD_MAP_ADDRESS_BYTES];
 	char kernels_fingerprint[PL_TEXT_BYTES], version[PL_TEXT_BYTES], isa[PL_TEXT_BYTES];
 	uint64_t memory_bytes;
 	uint32_t threads, pid;
-	uint64_t session;            /* of the stream that it speaks through; the caller's number; 0: none */
-	uint64_t until_ns;           /* LIVE: end of the lease; EXPECTED, BROKEN: end of the grace; DEAD: when it is forgotten */
+	uint64_t session; /* of the stream that it speaks through; the caller's number; 0: none */
+	/* LIVE: end of the lease; EXPECTED, BROKEN: end of the grace; DEAD: when it is forgotten */
+	uint64_t until_ns;
 	struct pl_load load;
-	uint64_t load_ns;            /* when that came; 0: never */
+	uint64_t load_ns; /* when that came; 0: never */
 	double rows_per_second, tokens_per_second;
 };
 
 struct pl_registry {
-	uint64_t lease_ns;           /* without a report for so long, a process is dead */
-	uint64_t grace_ns;           /* after its stream broke, a process has so long to come back */
-	uint64_t forget_ns;          /* the dead are shown for so long */
+	uint64_t lease_ns;  /* without a report for so long, a process is dead */
+	uint64_t grace_ns;  /* after its stream broke, a process has so long to come back */
+	uint64_t forget_ns; /* the dead are shown for so long */
 	struct pl_node nodes[PL_NODES_MAX];
 };
 
 void pl_registry_init(struct pl_registry *registry, uint64_t lease_ns, uint64_t grace_ns, uint64_t forget_ns);
 
 /*
- * A process joins; `slot` is its place. A process that is known, lives and speaks through another stream is refused (CAD_ERR_REFUSED), unless it is
- * the very same one (pid and exchange address), whose old stream has not been seen to break yet: then `superseded` is that stream's session, else 0.
- * CAD_ERR_INVALID: an id that is not allowed, or an address too long. CAD_ERR_EXHAUSTED: no slot is free.
+ * A process joins; `slot` is its place. A process that is known, lives and speaks through another
+ * stream is refused (CAD_ERR_REFUSED), unless it is the very same one (pid and exchange address),
+ * whose old stream has not been seen to break yet: then `superseded` is that stream's session, else
+ * 0.
+ * CAD_ERR_INVALID: an id that is not allowed, or an address too long. CAD_ERR_EXHAUSTED: no slot is
+ * free.
  */
-CAD_MUST_USE enum cad_status pl_registry_join(struct pl_registry *registry, const struct pl_hello *hello, uint64_t session, uint64_t now_ns, uint32_t *slot, uint64_t *superseded,
-                                              struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_registry_join(struct pl_registry *registry, const struct pl_hello *hello,
+	uint64_t session, uint64_t now_ns, uint32_t *slot, uint64_t *superseded, struct cad_error *error);
 /* A node that lived before this service restarted, and has until `until_ns` to come back. */
-CAD_MUST_USE enum cad_status pl_registry_expect(struct pl_registry *registry, const struct pl_hello *hello, uint64_t until_ns, uint32_t *slot, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_registry_expect(struct pl_registry *registry, const struct pl_hello *hello,
+	uint64_t until_ns, uint32_t *slot, struct cad_error *error);
 /* A report renews the lease. Only for LIVE nodes. */
 void pl_registry_renew(struct pl_registry *registry, uint32_t slot, const struct pl_load *load, uint64_t now_ns);
 /* Its stream broke. */
 void pl_registry_broken(struct pl_registry *registry, uint32_t slot, uint64_t now_ns);
 /* It said goodbye. */
 void pl_registry_leave(struct pl_registry *registry, uint32_t slot, uint64_t now_ns);
-/* The slot of one node that is dead as of now and was not before (call again), or -1. Its session is left in place when its stream is still open: the
- * caller closes it. Forgets the long dead, too. */
+/* The slot of one node that is dead as of now and was not before (call again), or -1. Its session
+ * is left in place when its stream is still open: the caller closes it. Forgets the long dead,
+ * too. */
 int pl_registry_expire(struct pl_registry *registry, uint64_t now_ns);
 /* When pl_registry_expire has something to do next; UINT64_MAX: never, as things are. */
 uint64_t pl_registry_deadline_ns(const struct pl_registry *registry);
 
-int pl_registry_find(const struct pl_registry *registry, const char *id);   /* slot or -1 */
+int pl_registry_find(const struct pl_registry *registry, const char *id); /* slot or -1 */
 /* LIVE, or so lately gone that it may be back: its experts count as held. */
-static inline bool pl_node_counts(const struct pl_node *node) { return node->presence == PL_LIVE || node->presence == PL_BROKEN || node->presence == PL_EXPECTED; }
+static inline bool pl_node_counts(const struct pl_node *node)
+{
+	return node->presence == PL_LIVE || node->presence == PL_BROKEN || node->presence == PL_EXPECTED;
+}
 /* Nodes of a role with such a presence. */
 uint32_t pl_registry_count(const struct pl_registry *registry, enum pl_role role, enum pl_presence presence);
 

@@ -8,37 +8,37 @@
 
 enum {
 	COPY_MASK = 0x07,
-	COPY_TARGET = 0x10,          /* wanted here */
-	COPY_FAILED = 0x20,          /* a load failed here */
-	COPY_SAVED = 0x40,           /* as READY, in the state file */
+	COPY_TARGET = 0x10, /* wanted here */
+	COPY_FAILED = 0x20, /* a load failed here */
+	COPY_SAVED = 0x40,  /* as READY, in the state file */
 };
 
 struct slot {
-	uint8_t *copies;             /* [cells]; NULL: no such node */
+	uint8_t *copies; /* [cells]; NULL: no such node */
 	uint64_t memory_bytes;
-	uint32_t used;               /* copies that take memory: all but NONE */
+	uint32_t used; /* copies that take memory: all but NONE */
 	uint32_t loading;
-	uint64_t retry_ns;           /* when FAILED is forgotten; 0: nothing failed */
+	uint64_t retry_ns; /* when FAILED is forgotten; 0: nothing failed */
 	bool reachable;
 };
 
 /* A copy that left the map. */
 struct leaving {
 	uint32_t slot, cell;
-	uint64_t epoch;              /* of the first map without it; 0: not published yet */
+	uint64_t epoch; /* of the first map without it; 0: not published yet */
 	uint64_t since_ns;
 };
 
 struct pl_rollout {
 	struct pl_rollout_options options;
-	uint32_t cells, slots_end;   /* slots_end: one past the highest slot in use */
-	uint32_t moving;             /* loads in flight of experts that are READY elsewhere */
-	bool lost, changed;          /* since the last map: a READY copy vanished; anything else about READY copies */
+	uint32_t cells, slots_end; /* slots_end: one past the highest slot in use */
+	uint32_t moving;           /* loads in flight of experts that are READY elsewhere */
+	bool lost, changed;        /* since the last map: a READY copy vanished; anything else about READY copies */
 	uint64_t published_ns;
 	struct leaving *leaving;
 	size_t leaving_count, leaving_capacity;
-	uint32_t *ready, *wanted, *wanted_ready;   /* [cells] scratch of a turn: copies that are READY, wanted, both */
-	uint32_t *list;              /* [cells] scratch: the cells of an order */
+	uint32_t *ready, *wanted, *wanted_ready; /* [cells] scratch of a turn: copies that are READY, wanted, both */
+	uint32_t *list;                          /* [cells] scratch: the cells of an order */
 	struct slot slots[PL_NODES_MAX];
 };
 
@@ -47,6 +47,7 @@ enum cad_status pl_rollout_create(const struct pl_rollout_options *options, stru
 	struct pl_rollout *made = calloc(1, sizeof *made);
 	if (!made)
 		return CAD_ERR_MEMORY;
+
 	made->options = *options;
 	made->cells = pl_shape_cells(&options->shape);
 	made->ready = calloc(4 * (size_t)made->cells + 1, sizeof *made->ready);
@@ -54,10 +55,12 @@ enum cad_status pl_rollout_create(const struct pl_rollout_options *options, stru
 		free(made);
 		return CAD_ERR_MEMORY;
 	}
+
 	made->wanted = made->ready + made->cells;
 	made->wanted_ready = made->wanted + made->cells;
 	made->list = made->wanted_ready + made->cells;
 	*rollout = made;
+
 	return CAD_OK;
 }
 
@@ -77,13 +80,16 @@ static enum pl_copy state_of(const struct slot *slot, uint32_t cell)
 	return (enum pl_copy)(slot->copies[cell] & COPY_MASK);
 }
 
-/* Every change of a state goes through here, so that the counts and the flags for the next map stay true. */
+/* Every change of a state goes through here, so that the counts and the flags for the next map stay
+ * true. */
 static void become(struct pl_rollout *rollout, uint32_t at, uint32_t cell, enum pl_copy state)
 {
 	struct slot *slot = &rollout->slots[at];
 	enum pl_copy before = state_of(slot, cell);
+
 	if (before == state)
 		return;
+
 	slot->copies[cell] = (uint8_t)((slot->copies[cell] & ~COPY_MASK) | (int)state);
 	slot->used = slot->used + (state != PL_COPY_NONE) - (before != PL_COPY_NONE);
 	slot->loading = slot->loading + (state == PL_COPY_LOADING) - (before == PL_COPY_LOADING);
@@ -103,6 +109,7 @@ enum cad_status pl_rollout_add(struct pl_rollout *rollout, uint32_t slot, uint64
 		if (slot >= rollout->slots_end)
 			rollout->slots_end = slot + 1;
 	}
+
 	at->memory_bytes = memory_bytes;
 	return CAD_OK;
 }
@@ -136,21 +143,20 @@ void pl_rollout_join(struct pl_rollout *rollout, uint32_t slot, const uint8_t *h
 	}
 }
 
-void pl_rollout_unreachable(struct pl_rollout *rollout, uint32_t slot)
-{
-	rollout->slots[slot].reachable = false;
-}
+void pl_rollout_unreachable(struct pl_rollout *rollout, uint32_t slot) { rollout->slots[slot].reachable = false; }
 
 void pl_rollout_drop(struct pl_rollout *rollout, uint32_t slot)
 {
 	struct slot *at = &rollout->slots[slot];
 	if (!at->copies)
 		return;
+
 	for (uint32_t cell = 0; cell < rollout->cells; cell++) {
 		if (state_of(at, cell) == PL_COPY_LEAVING)
 			forget_leaving(rollout, slot, cell);
 		become(rollout, slot, cell, PL_COPY_NONE);
 	}
+
 	free(at->copies);
 	*at = (struct slot){ 0 };
 	while (rollout->slots_end > 0 && !rollout->slots[rollout->slots_end - 1].copies)
@@ -166,7 +172,7 @@ void pl_rollout_loaded(struct pl_rollout *rollout, uint32_t slot, uint32_t cell,
 		return;
 	}
 	pl_rollout_failed(rollout, slot, cell, now_ns);
-	become(rollout, slot, cell, PL_COPY_CLAIMED);   /* it is there, and not wanted: the next turn frees it */
+	become(rollout, slot, cell, PL_COPY_CLAIMED); /* it is there, and not wanted: the next turn frees it */
 }
 
 void pl_rollout_failed(struct pl_rollout *rollout, uint32_t slot, uint32_t cell, uint64_t now_ns)
@@ -214,13 +220,16 @@ static void take_stock(struct pl_rollout *rollout)
 			rollout->wanted_ready[cell] += ready && wanted;
 		}
 	}
+
 	rollout->moving = 0;
 	for (uint32_t s = 0; s < rollout->slots_end; s++)
 		for (uint32_t cell = 0; rollout->slots[s].loading && cell < rollout->cells; cell++)
-			rollout->moving += state_of(&rollout->slots[s], cell) == PL_COPY_LOADING && rollout->ready[cell] > 0;
+			rollout->moving +=
+				state_of(&rollout->slots[s], cell) == PL_COPY_LOADING && rollout->ready[cell] > 0;
 }
 
-/* Out of the map, as of the next one. Without memory to remember it the copy stays where it is: harmless, and tried again. */
+/* Out of the map, as of the next one. Without memory to remember it the copy stays where it is:
+ * harmless, and tried again. */
 static void leave(struct pl_rollout *rollout, uint32_t slot, uint32_t cell)
 {
 	if (rollout->leaving_count == rollout->leaving_capacity) {
@@ -241,7 +250,8 @@ static void settle_ready(struct pl_rollout *rollout, uint32_t s)
 	struct slot *slot = &rollout->slots[s];
 	for (uint32_t cell = 0; cell < rollout->cells; cell++) {
 		bool wanted = slot->copies[cell] & COPY_TARGET;
-		if (state_of(slot, cell) == PL_COPY_READY && !wanted && rollout->wanted[cell] > 0 && rollout->wanted_ready[cell] == rollout->wanted[cell]) {
+		if (state_of(slot, cell) == PL_COPY_READY && !wanted && rollout->wanted[cell] > 0 &&
+			rollout->wanted_ready[cell] == rollout->wanted[cell]) {
 			leave(rollout, s, cell);
 		} else if (state_of(slot, cell) == PL_COPY_LEAVING && wanted) {
 			forget_leaving(rollout, s, cell);
@@ -250,12 +260,15 @@ static void settle_ready(struct pl_rollout *rollout, uint32_t s)
 	}
 }
 
-static bool is_free_now(const struct pl_rollout *rollout, const struct leaving *leaving, uint64_t routers_epoch, uint64_t now_ns)
+static bool is_free_now(
+	const struct pl_rollout *rollout, const struct leaving *leaving, uint64_t routers_epoch, uint64_t now_ns)
 {
-	return leaving->epoch > 0 && routers_epoch >= leaving->epoch && now_ns >= leaving->since_ns + rollout->options.free_grace_ns;
+	return leaving->epoch > 0 && routers_epoch >= leaving->epoch &&
+		now_ns >= leaving->since_ns + rollout->options.free_grace_ns;
 }
 
-/* The cells of a node that shall be freed now, into the list: left long enough, or claimed and not wanted. */
+/* The cells of a node that shall be freed now, into the list: left long enough, or claimed and not
+ * wanted. */
 static uint32_t list_frees(struct pl_rollout *rollout, uint32_t s, uint64_t routers_epoch, uint64_t now_ns)
 {
 	uint32_t count = 0;
@@ -268,37 +281,44 @@ static uint32_t list_frees(struct pl_rollout *rollout, uint32_t s, uint64_t rout
 			i++;
 		}
 	}
+
 	for (uint32_t cell = 0; cell < rollout->cells; cell++)
-		if (state_of(&rollout->slots[s], cell) == PL_COPY_CLAIMED && !(rollout->slots[s].copies[cell] & COPY_TARGET))
+		if (state_of(&rollout->slots[s], cell) == PL_COPY_CLAIMED &&
+			!(rollout->slots[s].copies[cell] & COPY_TARGET))
 			rollout->list[count++] = cell;
 	for (uint32_t i = 0; i < count; i++)
 		become(rollout, s, rollout->list[i], PL_COPY_FREEING);
 	return count;
 }
 
-/* The cells of a node that shall be loaded now: as many as may be in flight and as there is room for. Claimed ones are there already. */
+/* The cells of a node that shall be loaded now: as many as may be in flight and as there is room
+ * for. Claimed ones are there already. */
 static uint32_t list_loads(struct pl_rollout *rollout, uint32_t s)
 {
 	struct slot *slot = &rollout->slots[s];
 	uint32_t count = 0;
+
 	for (uint32_t cell = 0; cell < rollout->cells; cell++) {
 		enum pl_copy state = state_of(slot, cell);
 		if (!(slot->copies[cell] & COPY_TARGET) || (state != PL_COPY_NONE && state != PL_COPY_CLAIMED))
 			continue;
 		if (state == PL_COPY_NONE) {
 			bool move = rollout->ready[cell] > 0;
-			if (slot->loading >= rollout->options.loads_max || (slot->used + 1) * rollout->options.expert_bytes > slot->memory_bytes
-			    || (move && rollout->moving >= rollout->options.moves_max))
+			if (slot->loading >= rollout->options.loads_max ||
+				(slot->used + 1) * rollout->options.expert_bytes > slot->memory_bytes ||
+				(move && rollout->moving >= rollout->options.moves_max))
 				continue;
 			rollout->moving += move;
 		}
 		become(rollout, s, cell, PL_COPY_LOADING);
 		rollout->list[count++] = cell;
 	}
+
 	return count;
 }
 
-void pl_rollout_turn(struct pl_rollout *rollout, uint64_t routers_epoch, uint64_t now_ns, const struct pl_rollout_orders *orders)
+void pl_rollout_turn(
+	struct pl_rollout *rollout, uint64_t routers_epoch, uint64_t now_ns, const struct pl_rollout_orders *orders)
 {
 	take_stock(rollout);
 	for (uint32_t s = 0; s < rollout->slots_end; s++) {
@@ -329,7 +349,9 @@ bool pl_rollout_publish_due(const struct pl_rollout *rollout, uint64_t now_ns)
 {
 	if (rollout->lost)
 		return true;
-	return rollout->changed && (now_ns >= rollout->published_ns + rollout->options.publish_interval_ns || pl_rollout_in_flight(rollout) == 0);
+	return rollout->changed &&
+		(now_ns >= rollout->published_ns + rollout->options.publish_interval_ns ||
+			pl_rollout_in_flight(rollout) == 0);
 }
 
 void pl_rollout_published(struct pl_rollout *rollout, uint64_t epoch, uint64_t now_ns)
@@ -347,12 +369,16 @@ uint64_t pl_rollout_deadline_ns(const struct pl_rollout *rollout, uint64_t now_n
 {
 	uint64_t deadline = UINT64_MAX;
 	if (rollout->lost || rollout->changed)
-		deadline = pl_rollout_publish_due(rollout, now_ns) ? now_ns : rollout->published_ns + rollout->options.publish_interval_ns;
+		deadline = pl_rollout_publish_due(rollout, now_ns)
+			? now_ns
+			: rollout->published_ns + rollout->options.publish_interval_ns;
 	for (size_t i = 0; i < rollout->leaving_count; i++) {
 		uint64_t due = rollout->leaving[i].since_ns + rollout->options.free_grace_ns;
-		if (rollout->leaving[i].epoch && due > now_ns && due < deadline)   /* past: it waits for a router's report */
+		/* past: it waits for a router's report */
+		if (rollout->leaving[i].epoch && due > now_ns && due < deadline)
 			deadline = due;
 	}
+
 	for (uint32_t s = 0; s < rollout->slots_end; s++)
 		if (rollout->slots[s].retry_ns && rollout->slots[s].retry_ns < deadline)
 			deadline = rollout->slots[s].retry_ns;
@@ -377,19 +403,20 @@ void pl_rollout_view(const struct pl_rollout *rollout, uint32_t slot, uint8_t *f
 {
 	const struct slot *at = &rollout->slots[slot];
 	uint64_t leaving = 0;
+
 	for (uint32_t cell = 0; cell < rollout->cells; cell++) {
 		enum pl_copy state = state_of(at, cell);
 		bool out = state == PL_COPY_FREEING || (state == PL_COPY_LEAVING && !last_copy(rollout, cell));
-		flags[cell] = out || (at->copies[cell] & COPY_FAILED) ? PL_ASSIGN_FORBIDDEN : state == PL_COPY_NONE ? 0 : PL_ASSIGN_HELD;
+		flags[cell] = out || (at->copies[cell] & COPY_FAILED) ? PL_ASSIGN_FORBIDDEN
+			: state == PL_COPY_NONE                       ? 0
+								      : PL_ASSIGN_HELD;
 		leaving += out;
 	}
+
 	*leaving_bytes = leaving * rollout->options.expert_bytes;
 }
 
-uint64_t pl_rollout_bytes(const struct pl_rollout *rollout)
-{
-	return rollout->options.expert_bytes;
-}
+uint64_t pl_rollout_bytes(const struct pl_rollout *rollout) { return rollout->options.expert_bytes; }
 
 bool pl_rollout_retry_due(struct pl_rollout *rollout, uint64_t now_ns)
 {
@@ -406,7 +433,8 @@ bool pl_rollout_retry_due(struct pl_rollout *rollout, uint64_t now_ns)
 	return due;
 }
 
-void pl_rollout_unsaved(struct pl_rollout *rollout, uint32_t slot, void (*fn)(void *context, uint32_t cell, bool held), void *context)
+void pl_rollout_unsaved(
+	struct pl_rollout *rollout, uint32_t slot, void (*fn)(void *context, uint32_t cell, bool held), void *context)
 {
 	uint8_t *copies = rollout->slots[slot].copies;
 	for (uint32_t cell = 0; copies && cell < rollout->cells; cell++) {

@@ -20,9 +20,9 @@ enum { READY_TEXT_BYTES = 320, PEER_BYTES = 128 };
 struct stream {
 	struct stream *next, *previous;
 	struct cad_rpc_call *call;
-	uint64_t session;            /* of a Join stream that has said hello; 0: none, or no longer */
-	bool watches;                /* WatchMap: maps are sent bare */
-	bool full;                   /* its out queue is: the newest map is sent when it is not */
+	uint64_t session; /* of a Join stream that has said hello; 0: none, or no longer */
+	bool watches;     /* WatchMap: maps are sent bare */
+	bool full;        /* its out queue is: the newest map is sent when it is not */
 	bool map_due;
 };
 
@@ -33,10 +33,10 @@ struct pl_service {
 	struct cad_rpc_reflection *reflection;
 	struct cad_rpc_service rpc;
 	struct pl_control *control;
-	uv_timer_t timer;            /* the next turn */
-	struct pl_probes probes;     /* of hosts whose streams broke */
+	uv_timer_t timer;        /* the next turn */
+	struct pl_probes probes; /* of hosts whose streams broke */
 	struct stream *streams;
-	uint64_t sessions;           /* that were given out */
+	uint64_t sessions; /* that were given out */
 	uint64_t started_ns;
 	char settings_fingerprint[33], settings_text[CADRE_TEXT_BYTES];
 	struct cad_map *map;         /* what map_message points into */
@@ -46,7 +46,7 @@ struct pl_service {
 	void (*drained)(void *context);
 	void *drained_context;
 	pthread_mutex_t ready_lock;
-	bool ready;                  /* under the lock, as the text */
+	bool ready; /* under the lock, as the text */
 	char ready_text[READY_TEXT_BYTES];
 };
 
@@ -81,7 +81,8 @@ static void queue_message(struct stream *stream, const ProtobufCMessage *message
 		stream->full = true;
 }
 
-/* Maps may be skipped, because each one is whole: who reads slowly gets the newest when there is room again. */
+/* Maps may be skipped, because each one is whole: who reads slowly gets the newest when there is
+ * room again. */
 static void send_map(struct pl_service *service, struct stream *stream)
 {
 	stream->map_due = stream->full;
@@ -132,6 +133,7 @@ static void on_timer(uv_timer_t *timer)
 {
 	struct pl_service *service = timer->data;
 	uint64_t deadline_ns = pl_control_turn(service->control), now_ns = cad_clock_now_ns(service->options.clock);
+
 	note_ready(service);
 	pl_status_metrics_update(&service->metrics, service->control);
 	if (deadline_ns == UINT64_MAX)
@@ -148,12 +150,15 @@ static void order_cells(struct pl_service *service, uint64_t session, const uint
 	struct stream *stream = find_session(service, session);
 	struct pl_shape shape = pl_checkpoint_shape(service->options.checkpoint);
 	Cadre__V1__ExpertId *ids = malloc(count * (sizeof *ids + sizeof(Cadre__V1__ExpertId *)));
+
 	if (!stream || !ids) {
 		free(ids);
-		if (stream)   /* its process joins again and is given its orders anew */
-			cad_rpc_call_abort(stream->call, CAD_RPC_RESOURCE_EXHAUSTED, "the placement service is out of memory for an order");
+		if (stream) /* its process joins again and is given its orders anew */
+			cad_rpc_call_abort(stream->call, CAD_RPC_RESOURCE_EXHAUSTED,
+				"the placement service is out of memory for an order");
 		return;
 	}
+
 	Cadre__V1__ExpertId **list = (Cadre__V1__ExpertId **)(ids + count);
 	for (uint32_t i = 0; i < count; i++) {
 		cadre__v1__expert_id__init(&ids[i]);
@@ -161,6 +166,7 @@ static void order_cells(struct pl_service *service, uint64_t session, const uint
 		ids[i].expert = pl_cell_expert(&shape, cells[i]);
 		list[i] = &ids[i];
 	}
+
 	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
 	Cadre__V1__LoadOrder load_order = CADRE__V1__LOAD_ORDER__INIT;
 	Cadre__V1__FreeOrder free_order = CADRE__V1__FREE_ORDER__INIT;
@@ -175,21 +181,30 @@ static void order_cells(struct pl_service *service, uint64_t session, const uint
 		order.order_case = CADRE__V1__NODE_ORDER__ORDER_FREE;
 		order.free = &free_order;
 	}
+
 	queue_message(stream, &order.base);
 	free(ids);
 }
 
-static void on_load(void *context, uint64_t session, const uint32_t *cells, uint32_t count) { order_cells(context, session, cells, count, true); }
-static void on_free(void *context, uint64_t session, const uint32_t *cells, uint32_t count) { order_cells(context, session, cells, count, false); }
+static void on_load(void *context, uint64_t session, const uint32_t *cells, uint32_t count)
+{
+	order_cells(context, session, cells, count, true);
+}
+static void on_free(void *context, uint64_t session, const uint32_t *cells, uint32_t count)
+{
+	order_cells(context, session, cells, count, false);
+}
 
 static void on_publish(void *context, struct cad_map *map)
 {
 	struct pl_service *service = context;
 	Cadre__V1__Map *message;
+
 	if (cad_map_to_message(map, &message) != CAD_OK) {
 		cad_log_error(COMPONENT, "out of memory for the message of a map", CAD_U("epoch", map->epoch));
 		return;
 	}
+
 	free(service->map_message);
 	cad_map_release(service->map);
 	service->map = cad_map_acquire(map);
@@ -223,23 +238,38 @@ static void on_checksum(void *context, uint32_t cell)
 
 /* ---- Join ---- */
 
-static enum cad_status take_hello(struct pl_service *service, const Cadre__V1__NodeHello *hello, uint64_t session, struct cad_error *error)
+static enum cad_status take_hello(
+	struct pl_service *service, const Cadre__V1__NodeHello *hello, uint64_t session, struct cad_error *error)
 {
 	if (hello->role != CADRE__V1__ROLE__ROLE_ROUTER && hello->role != CADRE__V1__ROLE__ROLE_EXPERT)
-		return cad_error_set(error, CAD_ERR_INVALID, "the hello of '%.80s' names no role: ROLE_ROUTER or ROLE_EXPERT is needed", hello->id);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the hello of '%.80s' names no role: ROLE_ROUTER or ROLE_EXPERT is needed", hello->id);
 	struct pl_expert *held = malloc((hello->n_held + 1) * sizeof *held);
 	if (!held)
-		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for a hello that names %zu experts", hello->n_held);
+		return cad_error_set(
+			error, CAD_ERR_MEMORY, "out of memory for a hello that names %zu experts", hello->n_held);
 	for (size_t i = 0; i < hello->n_held; i++)
 		held[i] = (struct pl_expert){ hello->held[i]->layer, hello->held[i]->expert };
 	const struct pl_join join = {
-		.hello = { .id = hello->id, .role = hello->role == CADRE__V1__ROLE__ROLE_EXPERT ? PL_ROLE_EXPERT : PL_ROLE_ROUTER, .exchange_address = hello->exchange_address,
-		           .http_address = hello->http_address, .grpc_address = hello->grpc_address, .kernels_fingerprint = hello->kernels_fingerprint, .version = hello->version,
-		           .isa = hello->isa, .memory_bytes = hello->memory_bytes, .threads = hello->threads, .pid = hello->pid },
-		.identity = { hello->model_fingerprint, hello->settings_fingerprint, hello->settings }, .epoch = hello->epoch, .held = held, .held_count = hello->n_held,
+		.hello = { .id = hello->id,
+			.role = hello->role == CADRE__V1__ROLE__ROLE_EXPERT ? PL_ROLE_EXPERT : PL_ROLE_ROUTER,
+			.exchange_address = hello->exchange_address,
+			.http_address = hello->http_address,
+			.grpc_address = hello->grpc_address,
+			.kernels_fingerprint = hello->kernels_fingerprint,
+			.version = hello->version,
+			.isa = hello->isa,
+			.memory_bytes = hello->memory_bytes,
+			.threads = hello->threads,
+			.pid = hello->pid, },
+		.identity = { hello->model_fingerprint, hello->settings_fingerprint, hello->settings },
+		.epoch = hello->epoch,
+		.held = held,
+		.held_count = hello->n_held,
 	};
 	enum cad_status status = pl_control_join(service->control, &join, session, error);
 	free(held);
+
 	return status;
 }
 
@@ -249,6 +279,7 @@ static void say_welcome(struct pl_service *service, struct stream *stream)
 	Cadre__V1__NodeWelcome welcome = CADRE__V1__NODE_WELCOME__INIT;
 	Cadre__V1__Settings settings = CADRE__V1__SETTINGS__INIT;
 	struct cad_settings_storage storage;
+
 	cad_settings_to_proto(pl_checkpoint_settings(service->options.checkpoint), &storage, &settings);
 	welcome.cluster = (char *)service->options.cluster;
 	welcome.lease_ms = (uint32_t)(service->options.control.lease_ns / CAD_NS_PER_MS);
@@ -259,10 +290,12 @@ static void say_welcome(struct pl_service *service, struct stream *stream)
 	send_map(service, stream);
 }
 
-static enum cad_status take_expert(struct pl_service *service, uint64_t session, const Cadre__V1__ExpertReport *report, struct cad_error *error)
+static enum cad_status take_expert(
+	struct pl_service *service, uint64_t session, const Cadre__V1__ExpertReport *report, struct cad_error *error)
 {
 	if (!report->id)
 		return cad_error_set(error, CAD_ERR_INVALID, "a report about an expert names none");
+
 	const struct pl_expert expert = { report->id->layer, report->id->expert };
 	switch (report->state) {
 	case CADRE__V1__EXPERT_STATE__EXPERT_STATE_LOADED:
@@ -272,16 +305,20 @@ static enum cad_status take_expert(struct pl_service *service, uint64_t session,
 	case CADRE__V1__EXPERT_STATE__EXPERT_STATE_FAILED:
 		return pl_control_failed(service->control, session, expert, report->error, error);
 	default:
-		return cad_error_set(error, CAD_ERR_INVALID, "a report about layer %u expert %u says neither LOADED nor FREED nor FAILED", expert.layer, expert.expert);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"a report about layer %u expert %u says neither LOADED nor FREED nor FAILED", expert.layer,
+			expert.expert);
 	}
 }
 
 /* The first message must be a hello, and no other may be one. */
-static enum cad_status take_report(struct pl_service *service, struct stream *stream, const Cadre__V1__NodeReport *report, struct cad_error *error)
+static enum cad_status take_report(
+	struct pl_service *service, struct stream *stream, const Cadre__V1__NodeReport *report, struct cad_error *error)
 {
 	bool hello = report->report_case == CADRE__V1__NODE_REPORT__REPORT_HELLO;
 	if (hello != (stream->session == 0))
-		return cad_error_set(error, CAD_ERR_INVALID, hello ? "a second hello on one stream" : "the first message of a Join stream must be a hello");
+		return cad_error_set(error, CAD_ERR_INVALID,
+			hello ? "a second hello on one stream" : "the first message of a Join stream must be a hello");
 	switch (report->report_case) {
 	case CADRE__V1__NODE_REPORT__REPORT_HELLO: {
 		uint64_t session = ++service->sessions;
@@ -293,15 +330,20 @@ static enum cad_status take_report(struct pl_service *service, struct stream *st
 		return CAD_OK;
 	}
 	case CADRE__V1__NODE_REPORT__REPORT_LOAD: {
-		const struct pl_load load = { .epoch = report->load->epoch, .rows = report->load->rows, .calls = report->load->calls, .tokens = report->load->tokens,
-		                              .memory_used_bytes = report->load->memory_used_bytes, .sequences = report->load->sequences, .queue = report->load->queue };
+		const struct pl_load load = {
+			.epoch = report->load->epoch,
+			.rows = report->load->rows,
+			.calls = report->load->calls,
+			.tokens = report->load->tokens,
+			.memory_used_bytes = report->load->memory_used_bytes,
+			.sequences = report->load->sequences,
+			.queue = report->load->queue,
+		};
 		pl_control_load(service->control, stream->session, &load);
 		return CAD_OK;
 	}
-	case CADRE__V1__NODE_REPORT__REPORT_EXPERT:
-		return take_expert(service, stream->session, report->expert, error);
-	default:
-		return CAD_OK;   /* a newer process may say more */
+	case CADRE__V1__NODE_REPORT__REPORT_EXPERT: return take_expert(service, stream->session, report->expert, error);
+	default: return CAD_OK; /* a newer process may say more */
 	}
 }
 
@@ -315,6 +357,7 @@ static void join_message(struct cad_rpc_call *call, const ProtobufCMessage *mess
 	struct pl_service *service = cad_rpc_call_context(call);
 	struct stream *stream = cad_rpc_call_state(call);
 	struct cad_error error;
+
 	if (!stream) {
 		if (service->draining)
 			cad_rpc_call_finish(call, CAD_RPC_UNAVAILABLE, "the placement service is stopping");
@@ -323,12 +366,14 @@ static void join_message(struct cad_rpc_call *call, const ProtobufCMessage *mess
 		if (!stream)
 			return;
 	}
+
 	enum cad_status status = take_report(service, stream, (const Cadre__V1__NodeReport *)message, &error);
 	if (status != CAD_OK) {
 		cad_log_warn(COMPONENT, "refused", CAD_S("error", error.text));
 		cad_rpc_call_finish(call, refusal_code(status), "%s", error.text);
 		return;
 	}
+
 	cad_rpc_call_read(call);
 	turn_soon(service);
 }
@@ -338,6 +383,7 @@ static void join_half_close(struct cad_rpc_call *call)
 {
 	struct pl_service *service = cad_rpc_call_context(call);
 	struct stream *stream = cad_rpc_call_state(call);
+
 	if (stream && stream->session) {
 		pl_control_leave(service->control, stream->session);
 		stream->session = 0;
@@ -360,11 +406,13 @@ static void look_after(struct pl_service *service, const struct stream *stream)
 	const struct pl_registry *registry = pl_control_registry(service->control);
 	struct sockaddr_storage target;
 	char peer[PEER_BYTES];
+
 	cad_rpc_call_peer(stream->call, peer, sizeof peer);
 	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++) {
 		const struct pl_node *node = &registry->nodes[slot];
 		if (node->session == stream->session && pl_probe_target(peer, node->http_address, &target))
-			pl_probes_ask(&service->probes, &target, (uint64_t)slot << 32 | node->pid, registry->grace_ns / CAD_NS_PER_MS);
+			pl_probes_ask(&service->probes, &target, (uint64_t)slot << 32 | node->pid,
+				registry->grace_ns / CAD_NS_PER_MS);
 	}
 }
 
@@ -372,14 +420,17 @@ static void stream_done(struct cad_rpc_call *call, bool cancelled)
 {
 	struct pl_service *service = cad_rpc_call_context(call);
 	struct stream *stream = cad_rpc_call_state(call);
+
 	(void)cancelled;
 	if (!stream)
 		return;
+
 	if (stream->session && !service->draining) {
 		look_after(service, stream);
 		pl_control_broken(service->control, stream->session);
 		turn_soon(service);
 	}
+
 	if (stream->previous)
 		stream->previous->next = stream->next;
 	else
@@ -397,6 +448,7 @@ static void watch_map(struct cad_rpc_call *call, const ProtobufCMessage *message
 	struct pl_service *service = cad_rpc_call_context(call);
 	const Cadre__V1__WatchMapRequest *request = (const Cadre__V1__WatchMapRequest *)message;
 	struct stream *stream = stream_create(service, call, true);
+
 	if (!stream)
 		return;
 	cad_rpc_call_send_headers(call);
@@ -408,6 +460,7 @@ static void get_map(struct cad_rpc_call *call, const ProtobufCMessage *message)
 {
 	struct pl_service *service = cad_rpc_call_context(call);
 	char text[READY_TEXT_BYTES] = "";
+
 	(void)message;
 	if (service->map_message) {
 		cad_rpc_call_reply(call, &service->map_message->base);
@@ -420,21 +473,41 @@ static void get_map(struct cad_rpc_call *call, const ProtobufCMessage *message)
 static void get_status(struct cad_rpc_call *call, const ProtobufCMessage *message)
 {
 	struct pl_service *service = cad_rpc_call_context(call);
-	const struct pl_status_source source = { .cluster = service->options.cluster, .checkpoint = service->options.checkpoint, .control = service->control,
-	                                         .now_ns = cad_clock_now_ns(service->options.clock), .started_ns = service->started_ns };
+	const struct pl_status_source source = {
+		.cluster = service->options.cluster,
+		.checkpoint = service->options.checkpoint,
+		.control = service->control,
+		.now_ns = cad_clock_now_ns(service->options.clock),
+		.started_ns = service->started_ns,
+	};
 	struct pl_status *status;
+
 	(void)message;
 	if (pl_status_create(&source, &status) != CAD_OK) {
 		cad_rpc_call_finish(call, CAD_RPC_RESOURCE_EXHAUSTED, "the placement service is out of memory");
 		return;
 	}
+
 	cad_rpc_call_reply(call, &pl_status_message(status)->base);
 	pl_status_destroy(status);
 }
 
 static const struct cad_rpc_method methods[] = {
-	{ "Join", CAD_RPC_BIDI, { .message = join_message, .half_close = join_half_close, .writable = stream_writable, .done = stream_done }, false },
-	{ "WatchMap", CAD_RPC_SERVER_STREAM, { .message = watch_map, .writable = stream_writable, .done = stream_done }, false },
+	{ "Join", CAD_RPC_BIDI,
+		{
+			.message = join_message,
+			.half_close = join_half_close,
+			.writable = stream_writable,
+			.done = stream_done,
+		},
+		false },
+	{ "WatchMap", CAD_RPC_SERVER_STREAM,
+		{
+			.message = watch_map,
+			.writable = stream_writable,
+			.done = stream_done,
+		},
+		false },
 	{ "GetMap", CAD_RPC_UNARY, { .message = get_map }, false },
 	{ "GetStatus", CAD_RPC_UNARY, { .message = get_status }, false },
 };
@@ -446,30 +519,35 @@ static enum cad_status make_server(struct pl_service *service, struct cad_error 
 	enum cad_status status = cad_rpc_server_create(service->options.reactor, NULL, &service->server, error);
 	if (status != CAD_OK)
 		return status;
+
 	cad_rpc_server_add(service->server, &service->rpc);
 	status = cad_rpc_health_create(service->server, &service->health, error);
 	if (status == CAD_OK)
 		status = cad_rpc_reflection_create(service->server, &service->reflection, error);
 	if (status != CAD_OK)
-		cad_rpc_server_drain(service->server, 0, NULL, NULL);   /* it frees itself */
+		cad_rpc_server_drain(service->server, 0, NULL, NULL); /* it frees itself */
 	return status;
 }
 
-enum cad_status pl_service_create(const struct pl_service_options *options, struct pl_service **service, struct cad_error *error)
+enum cad_status pl_service_create(
+	const struct pl_service_options *options, struct pl_service **service, struct cad_error *error)
 {
 	struct pl_service *made = calloc(1, sizeof *made);
 	if (!made)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the service");
+
 	made->options = *options;
 	made->started_ns = cad_clock_now_ns(options->clock);
-	made->rpc = (struct cad_rpc_service){ &cadre__v1__placement__descriptor, methods, sizeof methods / sizeof methods[0], made };
+	made->rpc = (struct cad_rpc_service){ &cadre__v1__placement__descriptor, methods,
+		sizeof methods / sizeof methods[0], made };
 	pthread_mutex_init(&made->ready_lock, NULL);
 	struct pl_control_options control = options->control;
 	control.shape = pl_checkpoint_shape(options->checkpoint);
 	control.expert_bytes = pl_checkpoint_expert_bytes(options->checkpoint);
 	cad_settings_fingerprint(pl_checkpoint_settings(options->checkpoint), made->settings_fingerprint);
 	cad_settings_text(pl_checkpoint_settings(options->checkpoint), made->settings_text);
-	control.identity = (struct pl_identity){ pl_checkpoint_fingerprint(options->checkpoint), made->settings_fingerprint, made->settings_text };
+	control.identity = (struct pl_identity){ pl_checkpoint_fingerprint(options->checkpoint),
+		made->settings_fingerprint, made->settings_text };
 	control.state = options->state;
 	control.clock = options->clock;
 	control.events = (struct pl_control_events){ on_load, on_free, on_publish, on_close, on_checksum_asked, made };
@@ -482,6 +560,7 @@ enum cad_status pl_service_create(const struct pl_service_options *options, stru
 		free(made);
 		return status;
 	}
+
 	uv_timer_init(cad_rpc_reactor_loop(options->reactor), &made->timer);
 	made->timer.data = made;
 	pl_probes_init(&made->probes, cad_rpc_reactor_loop(options->reactor), on_refused, made);
@@ -489,10 +568,12 @@ enum cad_status pl_service_create(const struct pl_service_options *options, stru
 	pl_status_metrics_create(&made->metrics, options->metrics);
 	note_ready(made);
 	*service = made;
+
 	return CAD_OK;
 }
 
-enum cad_status pl_service_listen(struct pl_service *service, const char *address, uint16_t *port, struct cad_error *error)
+enum cad_status pl_service_listen(
+	struct pl_service *service, const char *address, uint16_t *port, struct cad_error *error)
 {
 	return cad_rpc_server_listen(service->server, address, NULL, port, error);
 }
@@ -545,6 +626,7 @@ void pl_service_drain(struct pl_service *service, void (*done)(void *context), v
 		next = stream->next;
 		cad_rpc_call_abort(stream->call, CAD_RPC_UNAVAILABLE, "the placement service is stopping");
 	}
+
 	cad_rpc_server_drain(service->server, 1000, on_server_gone, service);
 }
 

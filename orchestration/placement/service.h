@@ -1,10 +1,13 @@
 /*
- * cadre.v1.Placement over gRPC: Join streams of routers and expert nodes, watchers of the map, and the question how the cluster is.
+ * cadre.v1.Placement over gRPC: Join streams of routers and expert nodes, watchers of the map, and
+ * the question how the cluster is.
  *
- * It translates between messages and control.h, and keeps control's deadlines with a timer. Everything runs on the owner thread of the reactor
- * (common/rpc/rpc.h) and does not block but for the state file, except pl_service_ready, which any thread may ask.
+ * It translates between messages and control.h, and keeps control's deadlines with a timer.
+ * Everything runs on the owner thread of the reactor (common/rpc/rpc.h) and does not block but for
+ * the state file, except pl_service_ready, which any thread may ask.
  *
- * Order at the end: pl_service_drain, and when it has called back: destroy the reactor, pl_service_destroy.
+ * Order at the end: pl_service_drain, and when it has called back: destroy the reactor,
+ * pl_service_destroy.
  */
 #ifndef CADRE_PLACEMENT_SERVICE_H
 #define CADRE_PLACEMENT_SERVICE_H
@@ -17,22 +20,26 @@
 struct pl_service;
 
 struct pl_service_options {
-	struct cad_rpc_reactor *reactor;     /* borrowed, as everything here */
+	struct cad_rpc_reactor *reactor; /* borrowed, as everything here */
 	const char *cluster;
 	struct pl_checkpoint *checkpoint;
-	struct cad_metrics *metrics;         /* NULL: none */
-	struct pl_control_options control;   /* its times and limits; shape, events, state and the rest are filled in here */
+	struct cad_metrics *metrics; /* NULL: none */
+	/* its times and limits; shape, events, state and the rest are filled in here */
+	struct pl_control_options control;
 	struct pl_state *state;
 	const struct cad_clock *clock;
 };
 
-CAD_MUST_USE enum cad_status pl_service_create(const struct pl_service_options *options, struct pl_service **service, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_service_create(
+	const struct pl_service_options *options, struct pl_service **service, struct cad_error *error);
 /* Before start; see cad_rpc_server_listen. */
-CAD_MUST_USE enum cad_status pl_service_listen(struct pl_service *service, const char *address, uint16_t *port, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_service_listen(
+	struct pl_service *service, const char *address, uint16_t *port, struct cad_error *error);
 void pl_service_start(struct pl_service *service);
-/* Ends every stream and call; then done(context). Once. Nodes and routers go on with the last map, and come back to the next service. */
+/* Ends every stream and call; then done(context). Once. Nodes and routers go on with the last map,
+ * and come back to the next service. */
 void pl_service_drain(struct pl_service *service, void (*done)(void *context), void *context);
-void pl_service_destroy(struct pl_service *service);   /* NULL is fine */
+void pl_service_destroy(struct pl_service *service); /* NULL is fine */
 
 /* cad_admin_options.ready: every expert has a place. Any thread. */
 bool pl_service_ready(void *service, char *text, size_t bytes);

@@ -1,4 +1,5 @@
-/* The state file: a schema of four tables, and one prepared statement for each thing that is done with them. */
+/* The state file: a schema of four tables, and one prepared statement for each thing that is done
+ * with them. */
 #include "orchestration/placement/state.h"
 
 #include <sqlite3.h>
@@ -22,30 +23,31 @@ static const char schema[] =
 /* A later schema has another number here, and code that brings an older one up to it. */
 #define PL_STATE_FORMAT "cadre-placement-state-1"
 
-#define PL_STATEMENT_LIST(X)                                                                                          \
-	X(META_GET, "SELECT value FROM meta WHERE key = ?1")                                                          \
-	X(META_PUT, "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2")                    \
-	X(QUANTA_GET, "SELECT quanta FROM quanta WHERE key = ?1")                                                     \
-	X(QUANTA_PUT, "INSERT OR REPLACE INTO quanta VALUES (?1, ?2)")                                                \
-	X(CHECKSUM_GET, "SELECT hex FROM checksums WHERE layer = ?1 AND expert = ?2")                                 \
-	X(CHECKSUM_PUT, "INSERT OR REPLACE INTO checksums VALUES (?1, ?2, ?3)")                                       \
-	X(NODE_ALL, "SELECT id, role, exchange, http, grpc, kernels, memory, pid FROM nodes ORDER BY id")             \
-	X(NODE_PUT, "INSERT INTO nodes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO UPDATE SET"        \
-	            " role = ?2, exchange = ?3, http = ?4, grpc = ?5, kernels = ?6, memory = ?7, pid = ?8")           \
-	X(NODE_DELETE, "DELETE FROM nodes WHERE id = ?1")                                                             \
-	X(NODE_DELETE_ALL, "DELETE FROM nodes")                                                                       \
-	X(HELD_ALL, "SELECT id, layer, expert FROM held ORDER BY id, layer, expert")                                  \
-	X(HELD_PUT, "INSERT OR IGNORE INTO held VALUES (?1, ?2, ?3)")                                                 \
-	X(HELD_DELETE, "DELETE FROM held WHERE id = ?1 AND layer = ?2 AND expert = ?3")                               \
-	X(BEGIN, "BEGIN IMMEDIATE")                                                                                   \
-	X(COMMIT, "COMMIT")                                                                                           \
+#define PL_STATEMENT_LIST(X) \
+	X(META_GET, "SELECT value FROM meta WHERE key = ?1") \
+	X(META_PUT, "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2") \
+	X(QUANTA_GET, "SELECT quanta FROM quanta WHERE key = ?1") \
+	X(QUANTA_PUT, "INSERT OR REPLACE INTO quanta VALUES (?1, ?2)") \
+	X(CHECKSUM_GET, "SELECT hex FROM checksums WHERE layer = ?1 AND expert = ?2") \
+	X(CHECKSUM_PUT, "INSERT OR REPLACE INTO checksums VALUES (?1, ?2, ?3)") \
+	X(NODE_ALL, "SELECT id, role, exchange, http, grpc, kernels, memory, pid FROM nodes ORDER BY id") \
+	X(NODE_PUT, \
+		"INSERT INTO nodes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO UPDATE SET" \
+		" role = ?2, exchange = ?3, http = ?4, grpc = ?5, kernels = ?6, memory = ?7, pid = ?8") \
+	X(NODE_DELETE, "DELETE FROM nodes WHERE id = ?1") \
+	X(NODE_DELETE_ALL, "DELETE FROM nodes") \
+	X(HELD_ALL, "SELECT id, layer, expert FROM held ORDER BY id, layer, expert") \
+	X(HELD_PUT, "INSERT OR IGNORE INTO held VALUES (?1, ?2, ?3)") \
+	X(HELD_DELETE, "DELETE FROM held WHERE id = ?1 AND layer = ?2 AND expert = ?3") \
+	X(BEGIN, "BEGIN IMMEDIATE") \
+	X(COMMIT, "COMMIT") \
 	X(ROLLBACK, "ROLLBACK")
 
 enum statement {
 #define X(name, sql) name,
 	PL_STATEMENT_LIST(X)
 #undef X
-	STATEMENT_COUNT
+		STATEMENT_COUNT
 };
 
 static const char *const statement_sql[STATEMENT_COUNT] = {
@@ -57,7 +59,7 @@ static const char *const statement_sql[STATEMENT_COUNT] = {
 struct pl_state {
 	sqlite3 *database;
 	char *path;
-	bool failed;                 /* a change of the present transaction */
+	bool failed; /* a change of the present transaction */
 	sqlite3_stmt *statements[STATEMENT_COUNT];
 };
 
@@ -65,14 +67,18 @@ static enum cad_status state_error(const struct pl_state *state, const char *doi
 {
 	int code = sqlite3_errcode(state->database);
 	const char *path = state->path[0] ? state->path : "(memory)";
+
 	if (code == SQLITE_BUSY || code == SQLITE_LOCKED)
-		return cad_error_set(error, CAD_ERR_IO, "state file '%s' is in use: does another cadre-placement run with it?", path);
+		return cad_error_set(error, CAD_ERR_IO,
+			"state file '%s' is in use: does another cadre-placement run with it?", path);
 	if (code == SQLITE_NOTADB || code == SQLITE_CORRUPT)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "'%s' is not a state file of cadre-placement, or a damaged one (%s): move it away to start afresh", path,
-		                     sqlite3_errmsg(state->database));
+		return cad_error_set(error, CAD_ERR_CORRUPT,
+			"'%s' is not a state file of cadre-placement, or a damaged one (%s): move it away to start afresh",
+			path, sqlite3_errmsg(state->database));
 	int reason = sqlite3_system_errno(state->database);
 	bool tells = reason != 0 && (code == SQLITE_CANTOPEN || code == SQLITE_IOERR || code == SQLITE_READONLY);
-	return cad_error_set(error, CAD_ERR_IO, "state file '%s': %s: %s%s%s%s", path, doing, sqlite3_errmsg(state->database), tells ? " (" : "", tells ? strerror(reason) : "", tells ? ")" : "");
+	return cad_error_set(error, CAD_ERR_IO, "state file '%s': %s: %s%s%s%s", path, doing,
+		sqlite3_errmsg(state->database), tells ? " (" : "", tells ? strerror(reason) : "", tells ? ")" : "");
 }
 
 /* ---- statements: bind with these, then step once (or to the end) and reset ---- */
@@ -86,7 +92,8 @@ static sqlite3_stmt *use(struct pl_state *state, enum statement statement)
 
 static void bind_text(sqlite3_stmt *statement, int at, const char *text)
 {
-	(void)sqlite3_bind_text(statement, at, text, -1, SQLITE_TRANSIENT);   /* out of memory shows when it is stepped: NOT NULL */
+	/* out of memory shows when it is stepped: NOT NULL */
+	(void)sqlite3_bind_text(statement, at, text, -1, SQLITE_TRANSIENT);
 }
 
 static const char *column_text(sqlite3_stmt *statement, int at)
@@ -135,20 +142,24 @@ static enum cad_status prepare(struct pl_state *state, struct cad_error *error)
 {
 	if (sqlite3_exec(state->database, schema, NULL, NULL, NULL) != SQLITE_OK)
 		return state_error(state, "preparing it", error);
+
 	for (int i = 0; i < STATEMENT_COUNT; i++)
-		if (sqlite3_prepare_v3(state->database, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT, &state->statements[i], NULL) != SQLITE_OK)
+		if (sqlite3_prepare_v3(state->database, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT,
+			    &state->statements[i], NULL) != SQLITE_OK)
 			return state_error(state, "preparing it", error);
 	char format[64];
 	get_meta_text(state, "format", format, sizeof format);
 	if (format[0] && strcmp(format, PL_STATE_FORMAT) != 0)
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "state file '%s' has the format '%s', this program knows '%s': use the program that wrote it, or move the file away",
-		                     state->path, format, PL_STATE_FORMAT);
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+			"state file '%s' has the format '%s', this program knows '%s': use the program that wrote it, or move the file away",
+			state->path, format, PL_STATE_FORMAT);
 	if (!format[0]) {
 		state->failed = false;
 		put_meta_text(state, "format", PL_STATE_FORMAT);
 		if (state->failed)
 			return state_error(state, "writing to it", error);
 	}
+
 	return CAD_OK;
 }
 
@@ -156,21 +167,26 @@ enum cad_status pl_state_open(const char *path, struct pl_state **state, struct 
 {
 	struct pl_state *made = calloc(1, sizeof *made);
 	char *copy = strdup(path);
+
 	if (!made || !copy) {
 		free(made);
 		free(copy);
 		return cad_error_set(error, CAD_ERR_MEMORY, "state file '%s': out of memory", path);
 	}
+
 	made->path = copy;
 	enum cad_status status;
-	if (sqlite3_open_v2(path[0] ? path : ":memory:", &made->database, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) != SQLITE_OK)
-		status = made->database ? state_error(made, "opening it", error) : cad_error_set(error, CAD_ERR_MEMORY, "state file '%s': out of memory", path);
+	if (sqlite3_open_v2(path[0] ? path : ":memory:", &made->database, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
+		    NULL) != SQLITE_OK)
+		status = made->database ? state_error(made, "opening it", error)
+					: cad_error_set(error, CAD_ERR_MEMORY, "state file '%s': out of memory", path);
 	else
 		status = prepare(made, error);
 	if (status != CAD_OK) {
 		pl_state_close(made);
 		return status;
 	}
+
 	*state = made;
 	return CAD_OK;
 }
@@ -188,26 +204,31 @@ void pl_state_close(struct pl_state *state)
 
 /* ---- whose it is ---- */
 
-enum cad_status pl_state_claim(struct pl_state *state, const char *cluster, const char *model_fingerprint, struct cad_error *error)
+enum cad_status pl_state_claim(
+	struct pl_state *state, const char *cluster, const char *model_fingerprint, struct cad_error *error)
 {
 	char old_cluster[PL_TEXT_BYTES], old_model[PL_TEXT_BYTES];
 	get_meta_text(state, "cluster", old_cluster, sizeof old_cluster);
 	get_meta_text(state, "model", old_model, sizeof old_model);
 	if (old_cluster[0] && strcmp(old_cluster, cluster) != 0)
-		return cad_error_set(error, CAD_ERR_INVALID, "state file '%s' belongs to cluster '%s', this is cluster '%s': use another --state, or move the file away", state->path,
-		                     old_cluster, cluster);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"state file '%s' belongs to cluster '%s', this is cluster '%s': use another --state, or move the file away",
+			state->path, old_cluster, cluster);
 	if (old_model[0] && strcmp(old_model, model_fingerprint) != 0)
-		return cad_error_set(error, CAD_ERR_INVALID, "state file '%s' belongs to a checkpoint with fingerprint %s, --model has %s: use another --state, or move the file away",
-		                     state->path, old_model, model_fingerprint);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"state file '%s' belongs to a checkpoint with fingerprint %s, --model has %s: use another --state, or move the file away",
+			state->path, old_model, model_fingerprint);
 	if (old_cluster[0] && old_model[0])
 		return CAD_OK;
 	pl_state_begin(state);
 	put_meta_text(state, "cluster", cluster);
 	put_meta_text(state, "model", model_fingerprint);
+
 	return pl_state_commit(state, error);
 }
 
-enum cad_status pl_state_settings(struct pl_state *state, const char *settings_fingerprint, bool *fresh, struct cad_error *error)
+enum cad_status pl_state_settings(
+	struct pl_state *state, const char *settings_fingerprint, bool *fresh, struct cad_error *error)
 {
 	char old[PL_TEXT_BYTES];
 	get_meta_text(state, "settings", old, sizeof old);
@@ -220,6 +241,7 @@ enum cad_status pl_state_settings(struct pl_state *state, const char *settings_f
 		if (status != CAD_OK)
 			return status;
 	}
+
 	*fresh = changed;
 	return CAD_OK;
 }
@@ -239,7 +261,8 @@ enum cad_status pl_state_quanta_load(struct pl_state *state, const char *key, fl
 	return status;
 }
 
-enum cad_status pl_state_quanta_store(struct pl_state *state, const char *key, const float *quanta, uint32_t layers, struct cad_error *error)
+enum cad_status pl_state_quanta_store(
+	struct pl_state *state, const char *key, const float *quanta, uint32_t layers, struct cad_error *error)
 {
 	pl_state_begin(state);
 	sqlite3_stmt *put = use(state, QUANTA_PUT);
@@ -283,22 +306,34 @@ enum cad_status pl_state_read(struct pl_state *state, const struct pl_state_read
 {
 	int code;
 	sqlite3_stmt *get = use(state, NODE_ALL);
+
 	while ((code = sqlite3_step(get)) == SQLITE_ROW) {
-		const struct pl_hello hello = { .id = column_text(get, 0), .role = sqlite3_column_int(get, 1) == PL_ROLE_EXPERT ? PL_ROLE_EXPERT : PL_ROLE_ROUTER,
-		                                .exchange_address = column_text(get, 2), .http_address = column_text(get, 3), .grpc_address = column_text(get, 4),
-		                                .kernels_fingerprint = column_text(get, 5), .version = "", .isa = "", .memory_bytes = (uint64_t)sqlite3_column_int64(get, 6),
-		                                .pid = (uint32_t)sqlite3_column_int64(get, 7) };
+		const struct pl_hello hello = {
+			.id = column_text(get, 0),
+			.role = sqlite3_column_int(get, 1) == PL_ROLE_EXPERT ? PL_ROLE_EXPERT : PL_ROLE_ROUTER,
+			.exchange_address = column_text(get, 2),
+			.http_address = column_text(get, 3),
+			.grpc_address = column_text(get, 4),
+			.kernels_fingerprint = column_text(get, 5),
+			.version = "",
+			.isa = "",
+			.memory_bytes = (uint64_t)sqlite3_column_int64(get, 6),
+			.pid = (uint32_t)sqlite3_column_int64(get, 7),
+		};
 		reader->node(reader->context, &hello);
 	}
+
 	if (code != SQLITE_DONE)
 		return state_error(state, "reading the nodes", error);
 	sqlite3_reset(get);
 	get = use(state, HELD_ALL);
 	while ((code = sqlite3_step(get)) == SQLITE_ROW)
-		reader->held(reader->context, column_text(get, 0), (uint32_t)sqlite3_column_int64(get, 1), (uint32_t)sqlite3_column_int64(get, 2));
+		reader->held(reader->context, column_text(get, 0), (uint32_t)sqlite3_column_int64(get, 1),
+			(uint32_t)sqlite3_column_int64(get, 2));
 	if (code != SQLITE_DONE)
 		return state_error(state, "reading what nodes hold", error);
 	sqlite3_reset(get);
+
 	return CAD_OK;
 }
 
@@ -316,10 +351,7 @@ void pl_state_put_epoch(struct pl_state *state, uint64_t epoch)
 	(void)run(state, put);
 }
 
-void pl_state_put_kernels(struct pl_state *state, const char *text)
-{
-	put_meta_text(state, "kernels", text);
-}
+void pl_state_put_kernels(struct pl_state *state, const char *text) { put_meta_text(state, "kernels", text); }
 
 void pl_state_put_node(struct pl_state *state, const struct pl_node *node)
 {

@@ -13,13 +13,15 @@ struct pl_status {
 	Cadre__V1__NodeStatus *list[PL_NODES_MAX];
 };
 
-static void fill_node(Cadre__V1__NodeStatus *message, const struct pl_node *node, const struct cad_map *map, uint64_t now_ns)
+static void fill_node(
+	Cadre__V1__NodeStatus *message, const struct pl_node *node, const struct cad_map *map, uint64_t now_ns)
 {
 	int in_map = map ? cad_map_node_find(map, node->id) : CAD_MAP_NONE;
 	cadre__v1__node_status__init(message);
 	message->id = (char *)node->id;
 	message->role = node->role == PL_ROLE_EXPERT ? CADRE__V1__ROLE__ROLE_EXPERT : CADRE__V1__ROLE__ROLE_ROUTER;
-	message->state = pl_node_counts(node) ? CADRE__V1__NODE_STATE__NODE_STATE_LIVE : CADRE__V1__NODE_STATE__NODE_STATE_DEAD;
+	message->state =
+		pl_node_counts(node) ? CADRE__V1__NODE_STATE__NODE_STATE_LIVE : CADRE__V1__NODE_STATE__NODE_STATE_DEAD;
 	message->exchange_address = (char *)node->exchange_address;
 	message->http_address = (char *)node->http_address;
 	message->grpc_address = (char *)node->grpc_address;
@@ -30,7 +32,9 @@ static void fill_node(Cadre__V1__NodeStatus *message, const struct pl_node *node
 	message->rows_per_second = node->rows_per_second;
 	message->tokens_per_second = node->tokens_per_second;
 	message->sequences = node->load.sequences;
-	message->lease_left_ms = node->presence == PL_LIVE && node->until_ns > now_ns ? (uint32_t)((node->until_ns - now_ns) / CAD_NS_PER_MS) : 0;
+	message->lease_left_ms = node->presence == PL_LIVE && node->until_ns > now_ns
+		? (uint32_t)((node->until_ns - now_ns) / CAD_NS_PER_MS)
+		: 0;
 	message->isa = (char *)node->isa;
 	message->threads = node->threads;
 	message->pid = node->pid;
@@ -42,6 +46,7 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 	struct pl_status *made = malloc(sizeof *made);
 	if (!made)
 		return CAD_ERR_MEMORY;
+
 	const struct pl_registry *registry = pl_control_registry(source->control);
 	const struct cad_map *map = pl_control_map(source->control);
 	struct pl_shape shape = pl_checkpoint_shape(source->checkpoint);
@@ -60,6 +65,7 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 	message->experts_unplaced = map ? (uint32_t)cad_map_unplaced(map) : pl_shape_cells(&shape);
 	message->uptime_ms = (source->now_ns - source->started_ns) / CAD_NS_PER_MS;
 	message->nodes = made->list;
+
 	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++) {
 		if (registry->nodes[slot].presence == PL_FREE)
 			continue;
@@ -67,38 +73,34 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 		made->list[message->n_nodes] = &made->nodes[message->n_nodes];
 		message->n_nodes++;
 	}
+
 	*status = made;
 	return CAD_OK;
 }
 
-const Cadre__V1__ClusterStatus *pl_status_message(const struct pl_status *status)
-{
-	return &status->message;
-}
+const Cadre__V1__ClusterStatus *pl_status_message(const struct pl_status *status) { return &status->message; }
 
-void pl_status_destroy(struct pl_status *status)
-{
-	free(status);
-}
+void pl_status_destroy(struct pl_status *status) { free(status); }
 
 /* One line each: the member, the metric's name, what it says. */
-#define PL_GAUGE_LIST(X)                                                                                        \
-	X(epoch, "cadre_placement_epoch", "Epoch of the present map")                                           \
-	X(unplaced, "cadre_placement_experts_unplaced", "Experts that nobody holds at the present epoch")       \
-	X(experts_live, "cadre_placement_expert_nodes", "Expert nodes that live")                               \
-	X(routers_live, "cadre_placement_routers", "Routers that live")                                         \
-	X(rows_per_second, "cadre_placement_rows_per_second", "Rows per second that expert nodes report")       \
+#define PL_GAUGE_LIST(X) \
+	X(epoch, "cadre_placement_epoch", "Epoch of the present map") \
+	X(unplaced, "cadre_placement_experts_unplaced", "Experts that nobody holds at the present epoch") \
+	X(experts_live, "cadre_placement_expert_nodes", "Expert nodes that live") \
+	X(routers_live, "cadre_placement_routers", "Routers that live") \
+	X(rows_per_second, "cadre_placement_rows_per_second", "Rows per second that expert nodes report") \
 	X(tokens_per_second, "cadre_placement_tokens_per_second", "Tokens per second that routers report")
 
-#define PL_COUNTER_LIST(X)                                                                                      \
-	X(joins, "cadre_placement_joins_total", "Processes that joined")                                        \
-	X(refusals, "cadre_placement_refusals_total", "Processes that were refused")                            \
-	X(deaths, "cadre_placement_deaths_total", "Processes that died or left")                                \
-	X(loads_ordered, "cadre_placement_loads_ordered_total", "Experts that nodes were told to load")         \
-	X(frees_ordered, "cadre_placement_frees_ordered_total", "Experts that nodes were told to free")         \
-	X(loads_failed, "cadre_placement_loads_failed_total", "Loads that failed")                              \
-	X(checksums_wrong, "cadre_placement_checksums_wrong_total", "Loaded experts whose checksum was not the checkpoint's") \
-	X(maps_published, "cadre_placement_maps_total", "Maps that were published")                             \
+#define PL_COUNTER_LIST(X) \
+	X(joins, "cadre_placement_joins_total", "Processes that joined") \
+	X(refusals, "cadre_placement_refusals_total", "Processes that were refused") \
+	X(deaths, "cadre_placement_deaths_total", "Processes that died or left") \
+	X(loads_ordered, "cadre_placement_loads_ordered_total", "Experts that nodes were told to load") \
+	X(frees_ordered, "cadre_placement_frees_ordered_total", "Experts that nodes were told to free") \
+	X(loads_failed, "cadre_placement_loads_failed_total", "Loads that failed") \
+	X(checksums_wrong, "cadre_placement_checksums_wrong_total", \
+		"Loaded experts whose checksum was not the checkpoint's") \
+	X(maps_published, "cadre_placement_maps_total", "Maps that were published") \
 	X(state_errors, "cadre_placement_state_errors_total", "Writes of the state file that failed")
 
 void pl_status_metrics_create(struct pl_status_metrics *status, struct cad_metrics *metrics)

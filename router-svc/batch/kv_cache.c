@@ -2,8 +2,8 @@
 
 #include <stdlib.h>
 
-enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *device, struct kn_queue *queue, const struct cad_model_spec *spec,
-                                 uint64_t bytes, uint32_t slots, struct cad_error *error)
+enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *device, struct kn_queue *queue,
+	const struct cad_model_spec *spec, uint64_t bytes, uint32_t slots, struct cad_error *error)
 {
 	*cache = (struct rt_kv_cache){ .device = device, .queue = queue, .slots = slots };
 	cache->kv = (struct kn_kv){
@@ -13,11 +13,12 @@ enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *de
 		.value_size = spec->attention.value_size,
 	};
 	uint64_t page_bytes = (uint64_t)kn_kv_page_floats(&cache->kv) * sizeof(float) * spec->layers_count;
-	uint64_t useful = (uint64_t)slots * rt_kv_pages_for(spec->positions_max);   /* more could never be used */
+	uint64_t useful = (uint64_t)slots * rt_kv_pages_for(spec->positions_max); /* more could never be used */
 	uint64_t pages = bytes / page_bytes < useful ? bytes / page_bytes : useful;
 	if (pages < 2)
-		return cad_error_set(error, CAD_ERR_MEMORY, "the KV cache has %llu bytes, but one page of 32 tokens takes %llu: give it more (--kv-memory)",
-		                     (unsigned long long)bytes, (unsigned long long)page_bytes);
+		return cad_error_set(error, CAD_ERR_MEMORY,
+			"the KV cache has %llu bytes, but one page of 32 tokens takes %llu: give it more (--kv-memory)",
+			(unsigned long long)bytes, (unsigned long long)page_bytes);
 	if (pages > UINT32_MAX)
 		pages = UINT32_MAX;
 	cache->kv.pages = pages;
@@ -25,21 +26,27 @@ enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *de
 	if (cache->pages_per_sequence_max > pages)
 		cache->pages_per_sequence_max = (uint32_t)pages;
 	cache->kv.base = device->ops->alloc(device, pages * page_bytes);
-	cache->tables = device->ops->alloc(device, (size_t)slots * cache->pages_per_sequence_max * sizeof *cache->tables);
+	cache->tables =
+		device->ops->alloc(device, (size_t)slots * cache->pages_per_sequence_max * sizeof *cache->tables);
 	cache->free_pages = malloc(pages * sizeof *cache->free_pages);
 	cache->free_slots = malloc(slots * sizeof *cache->free_slots);
+
 	if (!cache->kv.base || !cache->tables || !cache->free_pages || !cache->free_slots) {
 		rt_kv_cache_fini(cache);
-		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for a KV cache of %llu bytes (--kv-memory)", (unsigned long long)(pages * page_bytes));
+		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for a KV cache of %llu bytes (--kv-memory)",
+			(unsigned long long)(pages * page_bytes));
 	}
-	while (cache->free_count < pages) {   /* the lowest ids come out first */
+
+	while (cache->free_count < pages) { /* the lowest ids come out first */
 		cache->free_pages[cache->free_count] = (uint32_t)pages - 1 - cache->free_count;
 		cache->free_count++;
 	}
+
 	while (cache->free_slots_count < slots) {
 		cache->free_slots[cache->free_slots_count] = slots - 1 - cache->free_slots_count;
 		cache->free_slots_count++;
 	}
+
 	return CAD_OK;
 }
 
@@ -47,11 +54,14 @@ void rt_kv_cache_fini(struct rt_kv_cache *cache)
 {
 	if (!cache->device)
 		return;
+
 	const struct kn_ops *ops = cache->device->ops;
 	if (cache->kv.base)
-		ops->release(cache->device, cache->kv.base, cache->kv.pages * cache->kv.layers * kn_kv_page_floats(&cache->kv) * sizeof(float));
+		ops->release(cache->device, cache->kv.base,
+			cache->kv.pages * cache->kv.layers * kn_kv_page_floats(&cache->kv) * sizeof(float));
 	if (cache->tables)
-		ops->release(cache->device, cache->tables, (size_t)cache->slots * cache->pages_per_sequence_max * sizeof *cache->tables);
+		ops->release(cache->device, cache->tables,
+			(size_t)cache->slots * cache->pages_per_sequence_max * sizeof *cache->tables);
 	free(cache->free_pages);
 	free(cache->free_slots);
 	*cache = (struct rt_kv_cache){ 0 };
@@ -73,8 +83,9 @@ bool rt_kv_grow(struct rt_kv_cache *cache, struct rt_kv_pages *held, uint32_t to
 	while (held->count < want && cache->free_count > 0)
 		held->pages[held->count++] = cache->free_pages[--cache->free_count];
 	if (held->count > before)
-		cache->queue->ops->copy_in(cache->queue, cache->tables + (size_t)held->slot * cache->pages_per_sequence_max + before, held->pages + before,
-		                           (held->count - before) * sizeof *held->pages);
+		cache->queue->ops->copy_in(cache->queue,
+			cache->tables + (size_t)held->slot * cache->pages_per_sequence_max + before,
+			held->pages + before, (held->count - before) * sizeof *held->pages);
 	return held->count >= want;
 }
 

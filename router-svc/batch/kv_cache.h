@@ -1,9 +1,12 @@
 /*
- * The paged KV cache: which page belongs to which sequence. A page holds 32 keys and values of every layer.
+ * The paged KV cache: which page belongs to which sequence. A page holds 32 keys and values of
+ * every layer.
  *
- * Owned and used by the engine's thread. All memory is taken at init; afterwards nothing here can fail but "no page free".
+ * Owned and used by the engine's thread. All memory is taken at init; afterwards nothing here can
+ * fail but "no page free".
  *
- *   tables  [slots][pages_per_sequence_max]   device memory: the page ids of the sequence in that slot, what attention walks
+ *   tables  [slots][pages_per_sequence_max]   device memory: the page ids of the sequence in that
+ *   slot, what attention walks
  *   free    a stack of page ids
  */
 #ifndef CADRE_ROUTER_KV_CACHE_H
@@ -22,15 +25,17 @@ struct rt_kv_cache {
 	uint32_t *free_slots, free_slots_count;
 };
 
-/* As many pages as `bytes` hold, at least enough for one short sequence (else CAD_ERR_MEMORY and a sentence with the bytes of a page). */
-CAD_MUST_USE enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *device, struct kn_queue *queue, const struct cad_model_spec *spec,
-                                              uint64_t bytes, uint32_t slots, struct cad_error *error);
+/* As many pages as `bytes` hold, at least enough for one short sequence (else CAD_ERR_MEMORY and a
+ * sentence with the bytes of a page). */
+CAD_MUST_USE enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *device,
+	struct kn_queue *queue, const struct cad_model_spec *spec, uint64_t bytes, uint32_t slots,
+	struct cad_error *error);
 void rt_kv_cache_fini(struct rt_kv_cache *cache);
 
 /* What one sequence holds. */
 struct rt_kv_pages {
-	uint32_t slot;               /* UINT32_MAX: none */
-	uint32_t *pages, count, capacity;   /* host copy of the table; the array is the sequence's */
+	uint32_t slot;                    /* UINT32_MAX: none */
+	uint32_t *pages, count, capacity; /* host copy of the table; the array is the sequence's */
 };
 /* False when no slot is free. */
 bool rt_kv_slot_acquire(struct rt_kv_cache *cache, struct rt_kv_pages *held);

@@ -26,7 +26,8 @@ void rt_batch_fini(struct rt_batch *batch)
 	*batch = (struct rt_batch){ 0 };
 }
 
-/* Back to the waiting list with nothing held; what was computed is forgotten, what was generated is kept. */
+/* Back to the waiting list with nothing held; what was computed is forgotten, what was generated is
+ * kept. */
 static void preempt(struct rt_scheduler *scheduler, struct rt_sequence *sequence)
 {
 	rt_list_remove(&scheduler->running, sequence);
@@ -38,7 +39,8 @@ static void preempt(struct rt_scheduler *scheduler, struct rt_sequence *sequence
 	scheduler->preempted++;
 }
 
-/* Whose pages this sequence may have: a paused one's (its reader is slow, and it is not in the batch), else the youngest's, if that is younger. */
+/* Whose pages this sequence may have: a paused one's (its reader is slow, and it is not in the
+ * batch), else the youngest's, if that is younger. */
 static struct rt_sequence *find_victim(const struct rt_scheduler *scheduler, const struct rt_sequence *sequence)
 {
 	for (struct rt_sequence *s = scheduler->running.last; s; s = s->before)
@@ -58,10 +60,16 @@ static bool make_room(struct rt_scheduler *scheduler, struct rt_sequence *sequen
 	return true;
 }
 
-static void batch_add(struct rt_scheduler *scheduler, struct rt_batch *batch, struct rt_sequence *sequence, uint32_t rows)
+static void batch_add(
+	struct rt_scheduler *scheduler, struct rt_batch *batch, struct rt_sequence *sequence, uint32_t rows)
 {
 	struct rt_span *span = &batch->spans[batch->spans_count++];
-	*span = (struct rt_span){ .sequence = sequence, .first = batch->rows, .rows = rows, .chooses = sequence->computed + rows == sequence->count };
+	*span = (struct rt_span){
+		.sequence = sequence,
+		.first = batch->rows,
+		.rows = rows,
+		.chooses = sequence->computed + rows == sequence->count,
+	};
 	const uint32_t *table = rt_kv_table(scheduler->cache, &sequence->kv);
 	for (uint32_t i = 0; i < rows; i++) {
 		uint32_t row = batch->rows++, position = sequence->computed + i;
@@ -72,11 +80,14 @@ static void batch_add(struct rt_scheduler *scheduler, struct rt_batch *batch, st
 	}
 }
 
-/* Sequences are served oldest first, so that a victim (paused, or younger than all that were served) is never in the batch already. */
+/* Sequences are served oldest first, so that a victim (paused, or younger than all that were
+ * served) is never in the batch already. */
 void rt_schedule(struct rt_scheduler *scheduler, struct rt_batch *batch)
 {
 	batch->rows = batch->spans_count = 0;
-	/* A decoding sequence must not starve behind a long prompt: one row of the step is kept for each. */
+
+	/* A decoding sequence must not starve behind a long prompt: one row of the step is kept for
+	 * each. */
 	uint32_t decoding = 0;
 	for (struct rt_sequence *s = scheduler->running.first; s; s = s->after)
 		decoding += !s->paused && s->count - s->computed == 1;
@@ -96,11 +107,14 @@ void rt_schedule(struct rt_scheduler *scheduler, struct rt_batch *batch)
 		if (rows > 0 && make_room(scheduler, s, s->computed + rows))
 			batch_add(scheduler, batch, s, rows);
 		decoding -= decodes && decoding > 0;
-		next = s->after;   /* make_room may have taken the one behind */
+		next = s->after; /* make_room may have taken the one behind */
 	}
-	for (struct rt_sequence *s = scheduler->waiting.first; s && scheduler->running.count < scheduler->running_max; s = next) {
+
+	for (struct rt_sequence *s = scheduler->waiting.first; s && scheduler->running.count < scheduler->running_max;
+		s = next) {
 		next = s->after;
-		uint32_t rows = s->count < scheduler->chunk_max ? s->count : scheduler->chunk_max, left = batch->rows_max - batch->rows;
+		uint32_t rows = s->count < scheduler->chunk_max ? s->count : scheduler->chunk_max,
+			 left = batch->rows_max - batch->rows;
 		rows = rows < left ? rows : left;
 		if (s->paused)
 			continue;
@@ -108,7 +122,7 @@ void rt_schedule(struct rt_scheduler *scheduler, struct rt_batch *batch)
 			break;
 		if (!rt_kv_slot_acquire(scheduler->cache, &s->kv))
 			break;
-		if (!rt_kv_grow(scheduler->cache, &s->kv, rows)) {   /* newcomers push nobody out */
+		if (!rt_kv_grow(scheduler->cache, &s->kv, rows)) { /* newcomers push nobody out */
 			rt_kv_release(scheduler->cache, &s->kv);
 			break;
 		}

@@ -1,9 +1,12 @@
 /*
- * Continuous batching: which rows the next step computes. Every running sequence that is one token behind gets its row first (decode), then
- * prompts fill the rest of the step in chunks, oldest first, then waiting sequences are let in while slots and pages last.
+ * Continuous batching: which rows the next step computes. Every running sequence that is one token
+ * behind gets its row first (decode), then prompts fill the rest of the step in chunks, oldest
+ * first, then waiting sequences are let in while slots and pages last.
  *
- * When pages run out, a paused sequence, else the youngest, gives up its pages and waits again; it is computed anew later, with the same bits.
- * What a step holds never changes the bits of a sequence, so this is free to choose. Engine's thread only; allocates nothing after init.
+ * When pages run out, a paused sequence, else the youngest, gives up its pages and waits again; it
+ * is computed anew later, with the same bits.
+ * What a step holds never changes the bits of a sequence, so this is free to choose. Engine's
+ * thread only; allocates nothing after init.
  */
 #ifndef CADRE_ROUTER_SCHEDULER_H
 #define CADRE_ROUTER_SCHEDULER_H
@@ -14,16 +17,16 @@
 struct rt_span {
 	struct rt_sequence *sequence;
 	uint32_t first, rows;
-	bool chooses;                /* the last row's logits choose the sequence's next token */
+	bool chooses; /* the last row's logits choose the sequence's next token */
 };
 
 /* One step's rows. Host arrays. */
 struct rt_batch {
 	uint32_t rows, spans_count, rows_max, spans_max;
 	struct rt_span *spans;
-	struct rt_span **row_span;   /* [rows] */
-	int32_t *ids, *positions;    /* [rows] */
-	const uint32_t **tables;     /* [rows]: device addresses of page tables */
+	struct rt_span **row_span; /* [rows] */
+	int32_t *ids, *positions;  /* [rows] */
+	const uint32_t **tables;   /* [rows]: device addresses of page tables */
 };
 CAD_MUST_USE enum cad_status rt_batch_init(struct rt_batch *batch, uint32_t rows_max, uint32_t spans_max);
 void rt_batch_fini(struct rt_batch *batch);

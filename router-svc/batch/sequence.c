@@ -7,7 +7,8 @@
 
 struct rt_sequence *rt_sequence_create(const struct rt_request *request, uint32_t tokens_max)
 {
-	CAD_ASSERT(request->prompt_count >= 1 && request->prompt_count <= tokens_max && request->stop_ids_count <= RT_STOP_IDS_MAX);
+	CAD_ASSERT(request->prompt_count >= 1 && request->prompt_count <= tokens_max &&
+		request->stop_ids_count <= RT_STOP_IDS_MAX);
 	struct rt_sequence *sequence = calloc(1, sizeof *sequence);
 	if (!sequence)
 		return NULL;
@@ -21,6 +22,7 @@ struct rt_sequence *rt_sequence_create(const struct rt_request *request, uint32_
 		rt_sequence_destroy(sequence);
 		return NULL;
 	}
+
 	if (request->stop_ids_count > 0)
 		memcpy(stop_ids, request->stop_ids, request->stop_ids_count * sizeof *stop_ids);
 	memcpy(sequence->tokens, request->prompt, request->prompt_count * sizeof *sequence->tokens);
@@ -28,6 +30,7 @@ struct rt_sequence *rt_sequence_create(const struct rt_request *request, uint32_
 	sequence->count = (uint32_t)request->prompt_count;
 	sequence->tokens_max = tokens_max;
 	sequence->usage.prompt_tokens = sequence->count;
+
 	return sequence;
 }
 

@@ -1,9 +1,11 @@
 /*
- * A sequence: one request on its way through the engine. Created by submit on the caller's thread; from then on the engine's thread owns it.
+ * A sequence: one request on its way through the engine. Created by submit on the caller's thread;
+ * from then on the engine's thread owns it.
  *
  *   tokens   prompt | generated ...          count tokens known, `computed` of them in the KV cache
  *
- * A sequence in the batch computes rows for positions computed .. computed + n - 1; when that reaches `count`, the last row's logits choose the next token.
+ * A sequence in the batch computes rows for positions computed .. computed + n - 1; when that
+ * reaches `count`, the last row's logits choose the next token.
  */
 #ifndef CADRE_ROUTER_SEQUENCE_H
 #define CADRE_ROUTER_SEQUENCE_H
@@ -12,23 +14,24 @@
 #include "router-svc/engine.h"
 
 enum rt_sequence_state {
-	RT_SEQUENCE_WAITING,         /* holds no pages; in the waiting list, oldest first */
-	RT_SEQUENCE_RUNNING,         /* holds a slot and pages; in the running list, oldest first */
-	RT_SEQUENCE_ENDED,           /* its last event is out; freed when the step that it is in is over */
+	RT_SEQUENCE_WAITING, /* holds no pages; in the waiting list, oldest first */
+	RT_SEQUENCE_RUNNING, /* holds a slot and pages; in the running list, oldest first */
+	RT_SEQUENCE_ENDED,   /* its last event is out; freed when the step that it is in is over */
 };
 
 struct rt_sequence {
 	uint64_t id;
 	enum rt_sequence_state state;
-	struct rt_sequence *before, *after;      /* in its list */
-	struct rt_request request;               /* prompt points into tokens; stop_ids is owned */
+	struct rt_sequence *before, *after; /* in its list */
+	struct rt_request request;          /* prompt points into tokens; stop_ids is owned */
 	int32_t *tokens;
-	uint32_t count, computed, tokens_max;    /* tokens_max: prompt + max_tokens, at most the context */
+	uint32_t count, computed, tokens_max; /* tokens_max: prompt + max_tokens, at most the context */
 	struct rt_kv_pages kv;
 	uint64_t submitted_ns;
 	struct rt_usage usage;
 	uint8_t digest[16];
-	uint32_t reported;                       /* routing and logits were reported up to this position: recomputation does not repeat them */
+	/* routing and logits were reported up to this position: recomputation does not repeat them */
+	uint32_t reported;
 	bool paused;
 	/* Why it must end, found in the middle of a step; acted upon at its end. */
 	enum cad_status doomed;
@@ -39,14 +42,16 @@ struct rt_sequence {
 struct rt_sequence *rt_sequence_create(const struct rt_request *request, uint32_t tokens_max);
 void rt_sequence_destroy(struct rt_sequence *sequence);
 /* Marks it to end with a failure; the first reason stays. */
-void rt_sequence_doom(struct rt_sequence *sequence, enum cad_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void rt_sequence_doom(struct rt_sequence *sequence, enum cad_status status, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /* A list in order of age; a sequence is in at most one. */
 struct rt_sequence_list {
 	struct rt_sequence *first, *last;
 	uint32_t count;
 };
-void rt_list_add(struct rt_sequence_list *list, struct rt_sequence *sequence);         /* at its place by id: older ids first */
+/* at its place by id: older ids first */
+void rt_list_add(struct rt_sequence_list *list, struct rt_sequence *sequence);
 void rt_list_remove(struct rt_sequence_list *list, struct rt_sequence *sequence);
 
 #endif

@@ -7,7 +7,8 @@
 #include <string.h>
 #include <uv.h>
 
-/* A response's text is small, and the ring behind it holds more: a short queue pauses a slow reader's sequence early. */
+/* A response's text is small, and the ring behind it holds more: a short queue pauses a slow
+ * reader's sequence early. */
 enum { OUT_HIGH_BYTES = 64 << 10, RECEIVE_BYTES_MAX = 4 << 20, SEND_BYTES_MAX = 64 << 20 };
 /* About half a millisecond of tokenizing. */
 enum { TEXT_BYTES_AT_ONCE = 4096 };
@@ -24,7 +25,7 @@ struct rt_frontend {
 	char *settings_fingerprint;
 	char **bearer_tokens;
 	size_t bearer_tokens_count;
-	struct cad_metrics *own_metrics;   /* where the program has none */
+	struct cad_metrics *own_metrics; /* where the program has none */
 	bool started, gone;
 	void (*done)(void *context);
 	void *done_context;
@@ -32,7 +33,8 @@ struct rt_frontend {
 
 /* ---- the engine ---- */
 
-static enum cad_status engine_submit(void *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error)
+static enum cad_status engine_submit(
+	void *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error)
 {
 	return rt_engine_submit(engine, request, id, error);
 }
@@ -41,7 +43,8 @@ static void engine_pause(void *engine, uint64_t id, bool paused) { rt_engine_pau
 
 struct rt_frontend_engine rt_frontend_engine(struct rt_engine *engine)
 {
-	return (struct rt_frontend_engine){ engine, engine_submit, engine_cancel, engine_pause, rt_engine_clock(engine), rt_engine_context_max(engine) };
+	return (struct rt_frontend_engine){ engine, engine_submit, engine_cancel, engine_pause, rt_engine_clock(engine),
+		rt_engine_context_max(engine) };
 }
 
 void rt_frontend_on_event(void *user, const struct rt_event *event)
@@ -51,8 +54,10 @@ void rt_frontend_on_event(void *user, const struct rt_event *event)
 }
 
 /* --- texts ---
- * A long text takes long to tokenize, and the reactor's thread must not stand still meanwhile: above TEXT_BYTES_AT_ONCE it goes to a thread of libuv's
- * pool. The job holds a reference to its call, which keeps the message and the server; if the client goes meanwhile, the result is thrown away. */
+ * A long text takes long to tokenize, and the reactor's thread must not stand still meanwhile:
+ * above TEXT_BYTES_AT_ONCE it goes to a thread of libuv's pool. The job holds a reference to its
+ * call, which keeps the message and the server; if the client goes meanwhile, the result is thrown
+ * away. */
 
 struct text_job {
 	uv_work_t work;
@@ -69,9 +74,9 @@ struct text_job {
 };
 
 struct text_steps {
-	void (*compute)(struct text_job *job);   /* any thread; sets status */
-	void (*answer)(struct text_job *job);    /* the reactor's thread, if that went well */
-	void (*refused)(struct text_job *job);   /* ... and if not, before the client is told; may be NULL */
+	void (*compute)(struct text_job *job); /* any thread; sets status */
+	void (*answer)(struct text_job *job);  /* the reactor's thread, if that went well */
+	void (*refused)(struct text_job *job); /* ... and if not, before the client is told; may be NULL */
 };
 
 static void text_compute(uv_work_t *work)
@@ -95,7 +100,7 @@ static void text_answer(struct text_job *job)
 
 static void text_computed(uv_work_t *work, int cancelled)
 {
-	(void)cancelled;   /* nobody does */
+	(void)cancelled; /* nobody does */
 	struct text_job *job = work->data;
 	struct cad_rpc_call *call = job->call;
 	if (!cad_rpc_call_is_alive(call))
@@ -105,24 +110,30 @@ static void text_computed(uv_work_t *work, int cancelled)
 	cad_rpc_call_release(call);
 }
 
-static void text_start(struct cad_rpc_call *call, const ProtobufCMessage *message, const struct text_steps *steps, size_t bytes)
+static void text_start(
+	struct cad_rpc_call *call, const ProtobufCMessage *message, const struct text_steps *steps, size_t bytes)
 {
 	struct rt_frontend *frontend = cad_rpc_call_context(call);
 	struct text_job now = { .steps = steps, .frontend = frontend, .call = call, .message = message };
+
 	if (bytes <= TEXT_BYTES_AT_ONCE) {
 		steps->compute(&now);
 		text_answer(&now);
 		return;
 	}
+
 	struct text_job *job = malloc(sizeof *job);
 	if (!job) {
-		cad_rpc_call_finish(call, CAD_RPC_RESOURCE_EXHAUSTED, "there is no memory for another text: try again later");
+		cad_rpc_call_finish(
+			call, CAD_RPC_RESOURCE_EXHAUSTED, "there is no memory for another text: try again later");
 		return;
 	}
+
 	*job = now;
 	job->work.data = job;
 	cad_rpc_call_acquire(call);
-	CAD_ASSERT(uv_queue_work(cad_rpc_reactor_loop(cad_rpc_call_reactor(call)), &job->work, text_compute, text_computed) == 0);
+	CAD_ASSERT(uv_queue_work(cad_rpc_reactor_loop(cad_rpc_call_reactor(call)), &job->work, text_compute,
+			   text_computed) == 0);
 }
 
 /* ---- Generate ---- */
@@ -130,15 +141,21 @@ static void text_start(struct cad_rpc_call *call, const ProtobufCMessage *messag
 static void generate_compute(struct text_job *job)
 {
 	const struct rt_frontend *frontend = job->frontend;
-	struct rt_request_limits limits = { cad_model_spec(frontend->model)->vocab, frontend->hub.engine.context_max, frontend->tokenizer };
-	job->status = rt_request_read(&limits, (const Cadre__V1__GenerateRequest *)job->message, &job->ids, &job->request, &job->error);
+	struct rt_request_limits limits = { cad_model_spec(frontend->model)->vocab, frontend->hub.engine.context_max,
+		frontend->tokenizer };
+	job->status = rt_request_read(
+		&limits, (const Cadre__V1__GenerateRequest *)job->message, &job->ids, &job->request, &job->error);
 }
 
-static void generate_refused(struct text_job *job) { cad_counter_add(job->frontend->hub.ended_by_code[cad_rpc_code_of_status(job->status)], 1); }
+static void generate_refused(struct text_job *job)
+{
+	cad_counter_add(job->frontend->hub.ended_by_code[cad_rpc_code_of_status(job->status)], 1);
+}
 
 static void generate_answer(struct text_job *job)
 {
-	job->status = rt_stream_open(&job->frontend->hub, job->call, (const Cadre__V1__GenerateRequest *)job->message, &job->request, &job->error);
+	job->status = rt_stream_open(&job->frontend->hub, job->call, (const Cadre__V1__GenerateRequest *)job->message,
+		&job->request, &job->error);
 	if (job->status == CAD_OK)
 		return;
 	generate_refused(job);
@@ -149,7 +166,8 @@ static void generate(struct cad_rpc_call *call, const ProtobufCMessage *received
 {
 	static const struct text_steps steps = { generate_compute, generate_answer, generate_refused };
 	const Cadre__V1__GenerateRequest *message = (const Cadre__V1__GenerateRequest *)received;
-	text_start(call, received, &steps, message->prompt_case == CADRE__V1__GENERATE_REQUEST__PROMPT_TEXT ? strlen(message->text) : 0);
+	text_start(call, received, &steps,
+		message->prompt_case == CADRE__V1__GENERATE_REQUEST__PROMPT_TEXT ? strlen(message->text) : 0);
 }
 
 static void generate_writable(struct cad_rpc_call *call)
@@ -162,8 +180,9 @@ static void generate_writable(struct cad_rpc_call *call)
 static void generate_done(struct cad_rpc_call *call, bool cancelled)
 {
 	struct rt_stream *stream = cad_rpc_call_state(call);
-	if (stream)   /* without one it has ended as it should, or never began */
-		rt_stream_call_done(stream, cancelled ? CAD_RPC_CANCELLED : CAD_RPC_UNAVAILABLE);   /* by the client; by a drain */
+	/* by the client; by a drain */
+	if (stream) /* without one it has ended as it should, or never began */
+		rt_stream_call_done(stream, cancelled ? CAD_RPC_CANCELLED : CAD_RPC_UNAVAILABLE);
 }
 
 /* ---- the unary ones ---- */
@@ -179,7 +198,8 @@ static void tokenize_compute(struct text_job *job)
 {
 	const Cadre__V1__TokenizeRequest *request = (const Cadre__V1__TokenizeRequest *)job->message;
 	if (has_tokenizer(job))
-		job->status = cad_tokenizer_encode(job->frontend->tokenizer, request->text, strlen(request->text), !request->no_special, SIZE_MAX, &job->ids, &job->error);
+		job->status = cad_tokenizer_encode(job->frontend->tokenizer, request->text, strlen(request->text),
+			!request->no_special, SIZE_MAX, &job->ids, &job->error);
 }
 
 static void tokenize_answer(struct text_job *job)
@@ -200,7 +220,8 @@ static void detokenize_compute(struct text_job *job)
 {
 	const Cadre__V1__DetokenizeRequest *request = (const Cadre__V1__DetokenizeRequest *)job->message;
 	if (has_tokenizer(job))
-		job->status = cad_tokenizer_decode(job->frontend->tokenizer, request->ids, request->n_ids, !request->keep_special, &job->text, &job->error);
+		job->status = cad_tokenizer_decode(job->frontend->tokenizer, request->ids, request->n_ids,
+			!request->keep_special, &job->text, &job->error);
 }
 
 static void detokenize_answer(struct text_job *job)
@@ -243,7 +264,11 @@ static void get_model(struct cad_rpc_call *call, const ProtobufCMessage *receive
 }
 
 static const struct cad_rpc_method methods[] = {
-	{ .name = "Generate", .kind = CAD_RPC_SERVER_STREAM, .on = { .message = generate, .writable = generate_writable, .done = generate_done } },
+	{
+		.name = "Generate",
+		.kind = CAD_RPC_SERVER_STREAM,
+		.on = { .message = generate, .writable = generate_writable, .done = generate_done, },
+	},
 	{ .name = "Tokenize", .kind = CAD_RPC_UNARY, .on = { .message = tokenize } },
 	{ .name = "Detokenize", .kind = CAD_RPC_UNARY, .on = { .message = detokenize } },
 	{ .name = "GetModel", .kind = CAD_RPC_UNARY, .on = { .message = get_model } },
@@ -255,6 +280,7 @@ static enum cad_rpc_code authorize(void *context, struct cad_rpc_call *call, str
 {
 	const struct rt_frontend *frontend = context;
 	bool known = frontend->bearer_tokens_count == 0;
+
 	for (size_t i = 0; i < frontend->bearer_tokens_count; i++)
 		known |= cad_rpc_call_has_bearer(call, frontend->bearer_tokens[i]);
 	if (known)
@@ -266,12 +292,15 @@ static enum cad_rpc_code authorize(void *context, struct cad_rpc_call *call, str
 static void metrics_register(struct rt_stream_hub *hub, struct cad_metrics *metrics)
 {
 	for (size_t code = 0; code < sizeof hub->ended_by_code / sizeof hub->ended_by_code[0]; code++)
-		hub->ended_by_code[code] = cad_metrics_counter(metrics, "cadre_router_generate_total", "Generate calls that have ended, by gRPC status",
-		                                               &(struct cad_label){ "code", cad_rpc_code_name((enum cad_rpc_code)code) }, 1);
-	hub->first_token_seconds = cad_metrics_histogram(metrics, "cadre_router_first_token_seconds", "From admission to the first token, of answers that were completed", NULL, 0,
-	                                                 cad_histogram_seconds, cad_histogram_seconds_count);
-	hub->total_seconds = cad_metrics_histogram(metrics, "cadre_router_generate_seconds", "From admission to the last token, of answers that were completed", NULL, 0,
-	                                           cad_histogram_seconds, cad_histogram_seconds_count);
+		hub->ended_by_code[code] = cad_metrics_counter(metrics, "cadre_router_generate_total",
+			"Generate calls that have ended, by gRPC status",
+			&(struct cad_label){ "code", cad_rpc_code_name((enum cad_rpc_code)code) }, 1);
+	hub->first_token_seconds = cad_metrics_histogram(metrics, "cadre_router_first_token_seconds",
+		"From admission to the first token, of answers that were completed", NULL, 0, cad_histogram_seconds,
+		cad_histogram_seconds_count);
+	hub->total_seconds = cad_metrics_histogram(metrics, "cadre_router_generate_seconds",
+		"From admission to the last token, of answers that were completed", NULL, 0, cad_histogram_seconds,
+		cad_histogram_seconds_count);
 }
 
 static double streams_read(void *frontend) { return rt_frontend_streams(frontend); }
@@ -285,12 +314,14 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 	frontend->bearer_tokens = calloc(options->bearer_tokens_count + 1, sizeof *frontend->bearer_tokens);
 	if (!frontend->settings_fingerprint || !frontend->bearer_tokens)
 		return CAD_ERR_MEMORY;
+
 	for (; frontend->bearer_tokens_count < options->bearer_tokens_count; frontend->bearer_tokens_count++) {
 		char *copy = strdup(options->bearer_tokens[frontend->bearer_tokens_count]);
 		if (!copy)
 			return CAD_ERR_MEMORY;
 		frontend->bearer_tokens[frontend->bearer_tokens_count] = copy;
 	}
+
 	struct cad_metrics *metrics = options->metrics;
 	if (!metrics) {
 		enum cad_status status = cad_metrics_create(&frontend->own_metrics);
@@ -298,7 +329,10 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 			return status;
 		metrics = frontend->own_metrics;
 	}
-	static const char *const policies[] = { [RT_CAPACITY_NONE] = "none", [RT_CAPACITY_DROP] = "drop", [RT_CAPACITY_SPILL] = "spill" };
+
+	static const char *const policies[] = {
+		[RT_CAPACITY_NONE] = "none", [RT_CAPACITY_DROP] = "drop", [RT_CAPACITY_SPILL] = "spill"
+	};
 	const struct cad_model_spec *spec = cad_model_spec(options->model);
 	struct rt_stream_hub *hub = &frontend->hub;
 	hub->engine = options->engine;
@@ -309,7 +343,9 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 	hub->capacity_factor = options->capacity_factor;
 	rt_stream_hub_init(hub, options->reactor);
 	metrics_register(hub, metrics);
-	cad_metrics_gauge_read(metrics, "cadre_router_streams", "Generate calls that are open", NULL, 0, streams_read, frontend);
+	cad_metrics_gauge_read(
+		metrics, "cadre_router_streams", "Generate calls that are open", NULL, 0, streams_read, frontend);
+
 	return CAD_OK;
 }
 
@@ -323,20 +359,29 @@ static void memory_free(struct rt_frontend *frontend)
 	free(frontend);
 }
 
-enum cad_status rt_frontend_create(const struct rt_frontend_options *options, struct rt_frontend **created, struct cad_error *error)
+enum cad_status rt_frontend_create(
+	const struct rt_frontend_options *options, struct rt_frontend **created, struct cad_error *error)
 {
 	struct rt_frontend *frontend = calloc(1, sizeof *frontend);
 	enum cad_status status = frontend ? options_copy(frontend, options) : CAD_ERR_MEMORY;
+
 	if (status != CAD_OK) {
 		if (frontend)
 			memory_free(frontend);
 		return cad_error_set(error, status, "out of memory for the gRPC front end");
 	}
+
 	struct cad_rpc_server_config config = {
-		.calls_max = options->calls_max, .out_high_bytes = OUT_HIGH_BYTES, .receive_bytes_max = RECEIVE_BYTES_MAX, .send_bytes_max = SEND_BYTES_MAX,
-		.authorize = authorize, .authorize_context = frontend, .stopping = "the router is stopping; ask another router, or again later",
+		.calls_max = options->calls_max,
+		.out_high_bytes = OUT_HIGH_BYTES,
+		.receive_bytes_max = RECEIVE_BYTES_MAX,
+		.send_bytes_max = SEND_BYTES_MAX,
+		.authorize = authorize,
+		.authorize_context = frontend,
+		.stopping = "the router is stopping; ask another router, or again later",
 	};
-	frontend->service = (struct cad_rpc_service){ &cadre__v1__inference__descriptor, methods, sizeof methods / sizeof methods[0], frontend };
+	frontend->service = (struct cad_rpc_service){ &cadre__v1__inference__descriptor, methods,
+		sizeof methods / sizeof methods[0], frontend };
 	status = cad_rpc_server_create(options->reactor, &config, &frontend->server, error);
 	if (status != CAD_OK)
 		goto free_memory;
@@ -350,14 +395,18 @@ enum cad_status rt_frontend_create(const struct rt_frontend_options *options, st
 	*created = frontend;
 	return CAD_OK;
 
-free_memory:   /* never a bad request but a broken build or no memory: a server that never started holds nothing but its own */
+/* never a bad request but a broken build or no memory: a server that never started holds nothing
+ * but its own */
+free_memory:
 	if (frontend->server)
 		cad_rpc_server_drain(frontend->server, 0, NULL, NULL);
 	memory_free(frontend);
+
 	return status;
 }
 
-enum cad_status rt_frontend_listen(struct rt_frontend *frontend, const char *address, const struct cad_rpc_tls *tls, uint16_t *port, struct cad_error *error)
+enum cad_status rt_frontend_listen(struct rt_frontend *frontend, const char *address, const struct cad_rpc_tls *tls,
+	uint16_t *port, struct cad_error *error)
 {
 	return cad_rpc_server_listen(frontend->server, address, tls, port, error);
 }
@@ -393,7 +442,7 @@ void rt_frontend_destroy(struct rt_frontend *frontend)
 	if (!frontend)
 		return;
 	CAD_ASSERT(frontend->gone);
-	rt_stream_hub_collect(&frontend->hub);   /* what the engine said while it was destroyed */
+	rt_stream_hub_collect(&frontend->hub); /* what the engine said while it was destroyed */
 	rt_stream_hub_fini(&frontend->hub);
 	cad_rpc_health_destroy(frontend->health);
 	cad_rpc_reflection_destroy(frontend->reflection);

@@ -1,14 +1,18 @@
 /*
  * The router's gRPC front end: cadre.v1.Inference, health and reflection.
  *
- * It checks requests, turns text into tokens and tokens into text, finds stop strings, and holds the streams between the engine and the clients. It computes
- * nothing. Functions run on the reactor's owner thread (common/rpc/rpc.h) and do not block, except rt_frontend_on_event, which the engine calls on its own thread.
+ * It checks requests, turns text into tokens and tokens into text, finds stop strings, and holds
+ * the streams between the engine and the clients. It computes nothing. Functions run on the
+ * reactor's owner thread (common/rpc/rpc.h) and do not block, except rt_frontend_on_event, which
+ * the engine calls on its own thread.
  *
- * Between the two threads stands, per stream, a ring of tokens with a limit: a client that reads slowly fills its gRPC queue, then the ring, and then its
- * sequence is paused in the engine until it reads on; no other stream notices. A client that cancels, disconnects or runs into its deadline gives
- * everything back at the engine's next turn.
+ * Between the two threads stands, per stream, a ring of tokens with a limit: a client that reads
+ * slowly fills its gRPC queue, then the ring, and then its sequence is paused in the engine until
+ * it reads on; no other stream notices. A client that cancels, disconnects or runs into its
+ * deadline gives everything back at the engine's next turn.
  *
- * Order at the end: rt_frontend_drain, and when it is done: stop and destroy the engine, destroy the reactor, rt_frontend_destroy.
+ * Order at the end: rt_frontend_drain, and when it is done: stop and destroy the engine, destroy
+ * the reactor, rt_frontend_destroy.
  */
 #ifndef CADRE_ROUTER_FRONTEND_H
 #define CADRE_ROUTER_FRONTEND_H
@@ -24,7 +28,8 @@ struct rt_frontend;
 /* What the front end needs of an engine; tests stand in for it. */
 struct rt_frontend_engine {
 	void *engine;
-	enum cad_status (*submit)(void *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error);
+	enum cad_status (*submit)(
+		void *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error);
 	void (*cancel)(void *engine, uint64_t id);
 	void (*pause)(void *engine, uint64_t id, bool paused);
 	const struct cad_clock *clock;
@@ -33,33 +38,37 @@ struct rt_frontend_engine {
 struct rt_frontend_engine rt_frontend_engine(struct rt_engine *engine);
 
 struct rt_frontend_options {
-	struct cad_rpc_reactor *reactor;             /* borrowed */
-	struct rt_frontend_engine engine;            /* its on_event is rt_frontend_on_event */
-	const struct cad_model *model;               /* borrowed */
-	const struct cad_tokenizer *tokenizer;       /* borrowed; NULL: text is refused, tokens are served */
-	const char *settings_fingerprint;            /* copied */
-	enum rt_capacity_policy capacity_policy;     /* as the engine's, for the answers */
+	struct cad_rpc_reactor *reactor;         /* borrowed */
+	struct rt_frontend_engine engine;        /* its on_event is rt_frontend_on_event */
+	const struct cad_model *model;           /* borrowed */
+	const struct cad_tokenizer *tokenizer;   /* borrowed; NULL: text is refused, tokens are served */
+	const char *settings_fingerprint;        /* copied */
+	enum rt_capacity_policy capacity_policy; /* as the engine's, for the answers */
 	float capacity_factor;
-	const char *const *bearer_tokens;            /* [bearer_tokens_count], copied; none: everybody may call */
+	const char *const *bearer_tokens; /* [bearer_tokens_count], copied; none: everybody may call */
 	size_t bearer_tokens_count;
-	uint32_t calls_max;                          /* gRPC calls at a time, all methods; 0: 10000 */
-	struct cad_metrics *metrics;                 /* borrowed, not rendered after destroy; NULL: none */
+	uint32_t calls_max;          /* gRPC calls at a time, all methods; 0: 10000 */
+	struct cad_metrics *metrics; /* borrowed, not rendered after destroy; NULL: none */
 };
 
-CAD_MUST_USE enum cad_status rt_frontend_create(const struct rt_frontend_options *options, struct rt_frontend **frontend, struct cad_error *error);
+CAD_MUST_USE enum cad_status rt_frontend_create(
+	const struct rt_frontend_options *options, struct rt_frontend **frontend, struct cad_error *error);
 /* Before start; see cad_rpc_server_listen. */
-CAD_MUST_USE enum cad_status rt_frontend_listen(struct rt_frontend *frontend, const char *address, const struct cad_rpc_tls *tls, uint16_t *port, struct cad_error *error);
+CAD_MUST_USE enum cad_status rt_frontend_listen(struct rt_frontend *frontend, const char *address,
+	const struct cad_rpc_tls *tls, uint16_t *port, struct cad_error *error);
 void rt_frontend_start(struct rt_frontend *frontend);
 /* What health says about "" and "cadre.v1.Inference"; false at first. */
 void rt_frontend_set_serving(struct rt_frontend *frontend, bool serving);
 /* Streams that are open now. */
 uint32_t rt_frontend_streams(const struct rt_frontend *frontend);
-/* No new calls; running ones have grace_ms, then they end with UNAVAILABLE; then done(context). Once. */
+/* No new calls; running ones have grace_ms, then they end with UNAVAILABLE; then done(context).
+ * Once. */
 void rt_frontend_drain(struct rt_frontend *frontend, unsigned grace_ms, void (*done)(void *context), void *context);
 /* After drain has called back and the engine is gone. NULL is allowed. */
 void rt_frontend_destroy(struct rt_frontend *frontend);
 
-/* The engine's on_event (`user` is ignored): for requests that this front end submitted. The engine's thread. */
+/* The engine's on_event (`user` is ignored): for requests that this front end submitted. The
+ * engine's thread. */
 void rt_frontend_on_event(void *user, const struct rt_event *event);
 
 #endif

@@ -3,28 +3,37 @@
 #include <math.h>
 #include <string.h>
 
-static enum cad_status id_check(const struct rt_request_limits *limits, const char *what, size_t index, int32_t id, struct cad_error *error)
+static enum cad_status id_check(
+	const struct rt_request_limits *limits, const char *what, size_t index, int32_t id, struct cad_error *error)
 {
 	if (id >= 0 && (uint32_t)id < limits->vocab)
 		return CAD_OK;
-	return cad_error_set(error, CAD_ERR_INVALID, "%s[%zu] is %d, but this model's vocabulary has %u ids, from 0 to %u", what, index, id, limits->vocab, limits->vocab - 1);
+	return cad_error_set(error, CAD_ERR_INVALID,
+		"%s[%zu] is %d, but this model's vocabulary has %u ids, from 0 to %u", what, index, id, limits->vocab,
+		limits->vocab - 1);
 }
 
-static enum cad_status text_read(const struct rt_request_limits *limits, const char *text, struct cad_ids *ids, struct cad_error *error)
+static enum cad_status text_read(
+	const struct rt_request_limits *limits, const char *text, struct cad_ids *ids, struct cad_error *error)
 {
 	if (!*text)
-		return cad_error_set(error, CAD_ERR_INVALID, "the prompt is empty: give at least one character in `text`, or one id in `tokens`");
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the prompt is empty: give at least one character in `text`, or one id in `tokens`");
 	if (!limits->tokenizer)
-		return cad_error_set(error, CAD_ERR_REFUSED, "this model has no tokenizer.json: give the prompt as token ids, in `tokens`");
-	enum cad_status status = cad_tokenizer_encode(limits->tokenizer, text, strlen(text), true, limits->context_max - 1, ids, error);
+		return cad_error_set(error, CAD_ERR_REFUSED,
+			"this model has no tokenizer.json: give the prompt as token ids, in `tokens`");
+	enum cad_status status =
+		cad_tokenizer_encode(limits->tokenizer, text, strlen(text), true, limits->context_max - 1, ids, error);
 	if (status == CAD_ERR_RANGE)
-		return cad_error_set(error, CAD_ERR_INVALID, "the prompt has more than %u tokens, but prompt and answer together may have at most %u here: shorten it",
-		                     limits->context_max - 1, limits->context_max);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the prompt has more than %u tokens, but prompt and answer together may have at most %u here: shorten it",
+			limits->context_max - 1, limits->context_max);
+
 	return status;
 }
 
-static enum cad_status prompt_read(const struct rt_request_limits *limits, const Cadre__V1__GenerateRequest *message, struct cad_ids *ids, struct rt_request *request,
-                                   struct cad_error *error)
+static enum cad_status prompt_read(const struct rt_request_limits *limits, const Cadre__V1__GenerateRequest *message,
+	struct cad_ids *ids, struct rt_request *request, struct cad_error *error)
 {
 	enum cad_status status = CAD_OK;
 	switch (message->prompt_case) {
@@ -42,13 +51,18 @@ static enum cad_status prompt_read(const struct rt_request_limits *limits, const
 	if (status != CAD_OK)
 		return status;
 	if (request->prompt_count == 0)
-		return cad_error_set(error, CAD_ERR_INVALID, "the prompt is empty: give at least one character in `text`, or one id in `tokens`");
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the prompt is empty: give at least one character in `text`, or one id in `tokens`");
 	if (request->prompt_count >= limits->context_max)
-		return cad_error_set(error, CAD_ERR_INVALID, "the prompt has %zu tokens, but prompt and answer together may have at most %u here: shorten it", request->prompt_count,
-		                     limits->context_max);
-	const char *what = message->prompt_case == CADRE__V1__GENERATE_REQUEST__PROMPT_TEXT ? "tokenizer.json does not fit the model: the text's id" : "tokens.ids";
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the prompt has %zu tokens, but prompt and answer together may have at most %u here: shorten it",
+			request->prompt_count, limits->context_max);
+	const char *what = message->prompt_case == CADRE__V1__GENERATE_REQUEST__PROMPT_TEXT
+		? "tokenizer.json does not fit the model: the text's id"
+		: "tokens.ids";
 	for (size_t i = 0; status == CAD_OK && i < request->prompt_count; i++)
 		status = id_check(limits, what, i, request->prompt[i], error);
+
 	return status;
 }
 
@@ -60,46 +74,64 @@ static enum cad_status range_check(const char *name, float value, float max, con
 	return cad_error_set(error, CAD_ERR_INVALID, "sampling.%s is %g; it must be %s", name, (double)value, range);
 }
 
-static enum cad_status sampling_read(const Cadre__V1__Sampling *message, struct kn_sampling *sampling, struct cad_error *error)
+static enum cad_status sampling_read(
+	const Cadre__V1__Sampling *message, struct kn_sampling *sampling, struct cad_error *error)
 {
 	*sampling = (struct kn_sampling){ 0 };
 	if (!message)
 		return CAD_OK;
-	enum cad_status status = range_check("temperature", message->temperature, INFINITY, "0 (greedy) or a positive number", error);
+	enum cad_status status =
+		range_check("temperature", message->temperature, INFINITY, "0 (greedy) or a positive number", error);
 	if (status == CAD_OK)
 		status = range_check("top_p", message->top_p, 1, "from 0 (off) to 1", error);
 	if (status == CAD_OK)
 		status = range_check("min_p", message->min_p, 1, "from 0 (off) to 1", error);
 	if (status == CAD_OK)
-		*sampling = (struct kn_sampling){ message->temperature, message->top_p, message->min_p, message->top_k, message->seed };
+		*sampling = (struct kn_sampling){ message->temperature, message->top_p, message->min_p, message->top_k,
+			message->seed };
+
 	return status;
 }
 
-static enum cad_status stops_check(const struct rt_request_limits *limits, const Cadre__V1__GenerateRequest *message, struct cad_error *error)
+static enum cad_status stops_check(
+	const struct rt_request_limits *limits, const Cadre__V1__GenerateRequest *message, struct cad_error *error)
 {
 	if (message->n_stop > RT_STOP_STRINGS_MAX)
-		return cad_error_set(error, CAD_ERR_INVALID, "%zu stop strings are more than the limit of %d", message->n_stop, RT_STOP_STRINGS_MAX);
+		return cad_error_set(error, CAD_ERR_INVALID, "%zu stop strings are more than the limit of %d",
+			message->n_stop, RT_STOP_STRINGS_MAX);
 	if (message->n_stop > 0 && !limits->tokenizer)
-		return cad_error_set(error, CAD_ERR_REFUSED, "this model has no tokenizer.json, so stop strings cannot be found: use stop_ids");
+		return cad_error_set(error, CAD_ERR_REFUSED,
+			"this model has no tokenizer.json, so stop strings cannot be found: use stop_ids");
 	for (size_t i = 0; i < message->n_stop; i++) {
 		size_t size = strlen(message->stop[i]);
 		if (size == 0 || size > RT_STOP_STRING_BYTES_MAX)
-			return cad_error_set(error, CAD_ERR_INVALID, "stop[%zu] has %zu bytes; a stop string may have 1 to %d", i, size, RT_STOP_STRING_BYTES_MAX);
+			return cad_error_set(error, CAD_ERR_INVALID,
+				"stop[%zu] has %zu bytes; a stop string may have 1 to %d", i, size,
+				RT_STOP_STRING_BYTES_MAX);
 	}
+
 	if (message->n_stop_ids > RT_STOP_IDS_MAX)
-		return cad_error_set(error, CAD_ERR_INVALID, "%zu stop ids are more than the limit of %d", message->n_stop_ids, RT_STOP_IDS_MAX);
+		return cad_error_set(error, CAD_ERR_INVALID, "%zu stop ids are more than the limit of %d",
+			message->n_stop_ids, RT_STOP_IDS_MAX);
 	enum cad_status status = CAD_OK;
 	for (size_t i = 0; status == CAD_OK && i < message->n_stop_ids; i++)
 		status = id_check(limits, "stop_ids", i, message->stop_ids[i], error);
+
 	return status;
 }
 
-enum cad_status rt_request_read(const struct rt_request_limits *limits, const Cadre__V1__GenerateRequest *message, struct cad_ids *ids, struct rt_request *request,
-                                struct cad_error *error)
+enum cad_status rt_request_read(const struct rt_request_limits *limits, const Cadre__V1__GenerateRequest *message,
+	struct cad_ids *ids, struct rt_request *request, struct cad_error *error)
 {
-	struct rt_request read = { .max_tokens = message->max_tokens, .ignore_eos = message->ignore_eos, .want_routing = message->return_routing };
+	struct rt_request read = {
+		.max_tokens = message->max_tokens,
+		.ignore_eos = message->ignore_eos,
+		.want_routing = message->return_routing,
+	};
+
 	/* What is cheap to check comes before the tokenizer. */
 	enum cad_status status = sampling_read(message->sampling, &read.sampling, error);
+
 	if (status == CAD_OK)
 		status = stops_check(limits, message, error);
 	if (status == CAD_OK)
@@ -108,10 +140,12 @@ enum cad_status rt_request_read(const struct rt_request_limits *limits, const Ca
 		return status;
 	uint32_t room = limits->context_max - (uint32_t)read.prompt_count;
 	if (read.max_tokens > room)
-		return cad_error_set(error, CAD_ERR_INVALID, "max_tokens is %u, but after a prompt of %zu tokens there is room for %u of the %u that prompt and answer together may have here",
-		                     read.max_tokens, read.prompt_count, room, limits->context_max);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"max_tokens is %u, but after a prompt of %zu tokens there is room for %u of the %u that prompt and answer together may have here",
+			read.max_tokens, read.prompt_count, room, limits->context_max);
 	read.stop_ids = message->stop_ids;
 	read.stop_ids_count = message->n_stop_ids;
 	*request = read;
+
 	return CAD_OK;
 }

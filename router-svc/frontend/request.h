@@ -1,5 +1,6 @@
 /*
- * From a GenerateRequest that anybody may have sent to a request that the engine takes; every refusal is a sentence that says what to change.
+ * From a GenerateRequest that anybody may have sent to a request that the engine takes; every
+ * refusal is a sentence that says what to change.
  * Re-entrant; allocates for the prompt, does not block.
  */
 #ifndef CADRE_ROUTER_FRONTEND_REQUEST_H
@@ -12,14 +13,17 @@
 enum { RT_STOP_STRINGS_MAX = 16, RT_STOP_STRING_BYTES_MAX = 256 };
 
 struct rt_request_limits {
-	uint32_t vocab;         /* ids go from 0 to vocab - 1 */
-	uint32_t context_max;   /* prompt and answer together */
-	const struct cad_tokenizer *tokenizer;   /* NULL: there is none */
+	uint32_t vocab;                        /* ids go from 0 to vocab - 1 */
+	uint32_t context_max;                  /* prompt and answer together */
+	const struct cad_tokenizer *tokenizer; /* NULL: there is none */
 };
 
-/* `request` borrows from `message` and from `ids`, which holds the tokens of a text and is the caller's to free, in case of failure too. Deadline and context are
- * left to the caller. CAD_ERR_INVALID for everything that the client can change; CAD_ERR_REFUSED: text, and no tokenizer. */
-CAD_MUST_USE enum cad_status rt_request_read(const struct rt_request_limits *limits, const Cadre__V1__GenerateRequest *message, struct cad_ids *ids,
-                                             struct rt_request *request, struct cad_error *error);
+/* `request` borrows from `message` and from `ids`, which holds the tokens of a text and is the
+ * caller's to free, in case of failure too. Deadline and context are left to the caller.
+ * CAD_ERR_INVALID for everything that the client can change; CAD_ERR_REFUSED: text, and no
+ * tokenizer. */
+CAD_MUST_USE enum cad_status rt_request_read(const struct rt_request_limits *limits,
+	const Cadre__V1__GenerateRequest *message, struct cad_ids *ids, struct rt_request *request,
+	struct cad_error *error);
 
 #endif

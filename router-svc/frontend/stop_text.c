@@ -13,10 +13,12 @@ enum cad_status rt_text_append(struct cad_text *text, const char *bytes, size_t 
 		text->bytes = grown;
 		text->capacity = capacity;
 	}
+
 	if (size > 0)
 		memcpy(text->bytes + text->size, bytes, size);
 	text->size += size;
 	text->bytes[text->size] = 0;
+
 	return CAD_OK;
 }
 
@@ -31,6 +33,7 @@ enum cad_status rt_stop_text_init(struct rt_stop_text *stop, char *const *string
 		if (!stop->strings[stop->count])
 			break;
 	}
+
 	if (stop->count == count)
 		return CAD_OK;
 	rt_stop_text_fini(stop);
@@ -66,7 +69,8 @@ static bool may_begin_here(const struct rt_stop_text *stop, size_t at)
 	return false;
 }
 
-/* How much of `held` cannot be part of a stop string any more. A stop string begins with a character's first byte, so this never cuts a character. */
+/* How much of `held` cannot be part of a stop string any more. A stop string begins with a
+ * character's first byte, so this never cuts a character. */
 static size_t certain(const struct rt_stop_text *stop)
 {
 	size_t longest = 0;
@@ -90,7 +94,8 @@ static enum cad_status let_go(struct rt_stop_text *stop, size_t size, struct cad
 	return CAD_OK;
 }
 
-enum cad_status rt_stop_text_add(struct rt_stop_text *stop, const char *bytes, size_t size, struct cad_text *out, bool *found)
+enum cad_status rt_stop_text_add(
+	struct rt_stop_text *stop, const char *bytes, size_t size, struct cad_text *out, bool *found)
 {
 	enum cad_status status;
 	if (size == 0 || stop->count == 0) {
@@ -99,6 +104,7 @@ enum cad_status rt_stop_text_add(struct rt_stop_text *stop, const char *bytes, s
 			*found = false;
 		return status;
 	}
+
 	status = rt_text_append(&stop->held, bytes, size);
 	if (status != CAD_OK)
 		return status;
@@ -107,6 +113,7 @@ enum cad_status rt_stop_text_add(struct rt_stop_text *stop, const char *bytes, s
 	status = let_go(stop, matched ? match : certain(stop), out);
 	if (status == CAD_OK)
 		*found = matched;
+
 	return status;
 }
 

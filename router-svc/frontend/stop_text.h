@@ -1,6 +1,8 @@
 /*
- * Stop strings in a stream of text: text is held back as long as it may be the beginning of one, and let go as soon as it cannot.
- * Embedded by its owner, one thread. Pieces must end between characters, as a streaming decoder's do; what comes out does, too.
+ * Stop strings in a stream of text: text is held back as long as it may be the beginning of one,
+ * and let go as soon as it cannot.
+ * Embedded by its owner, one thread. Pieces must end between characters, as a streaming decoder's
+ * do; what comes out does, too.
  */
 #ifndef CADRE_ROUTER_FRONTEND_STOP_TEXT_H
 #define CADRE_ROUTER_FRONTEND_STOP_TEXT_H
@@ -18,10 +20,11 @@ CAD_MUST_USE enum cad_status rt_text_append(struct cad_text *text, const char *b
 
 /* Copies the strings, none of which is empty; with count 0 everything passes. */
 CAD_MUST_USE enum cad_status rt_stop_text_init(struct rt_stop_text *stop, char *const *strings, size_t count);
-void rt_stop_text_fini(struct rt_stop_text *stop);   /* takes a zeroed struct, too */
-/* Appends to `out` what is certain now. *found: a stop string has come; `out` ends before it, and nothing may be added any more. Where several match, the one
- * that begins first counts. */
-CAD_MUST_USE enum cad_status rt_stop_text_add(struct rt_stop_text *stop, const char *bytes, size_t size, struct cad_text *out, bool *found);
+void rt_stop_text_fini(struct rt_stop_text *stop); /* takes a zeroed struct, too */
+/* Appends to `out` what is certain now. *found: a stop string has come; `out` ends before it, and
+ * nothing may be added any more. Where several match, the one that begins first counts. */
+CAD_MUST_USE enum cad_status rt_stop_text_add(
+	struct rt_stop_text *stop, const char *bytes, size_t size, struct cad_text *out, bool *found);
 /* At the end of the text: lets go what is held. */
 CAD_MUST_USE enum cad_status rt_stop_text_flush(struct rt_stop_text *stop, struct cad_text *out);
 

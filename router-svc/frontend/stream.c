@@ -12,35 +12,39 @@ enum { HUB_ARENA_BYTES = 64 << 20 };
 
 struct token {
 	int32_t id;
-	uint8_t digest[16];      /* up to and with this token, as usage: a stop string ends an answer in the middle of what was generated */
+	/* up to and with this token, as usage: a stop string ends an answer in the middle of what
+	 * was generated */
+	uint8_t digest[16];
 	struct rt_usage usage;
 };
 
 struct rt_stream {
 	struct rt_stream_hub *hub;
-	uint64_t id;             /* the engine's */
+	uint64_t id; /* the engine's */
 
 	/* written by the engine's thread */
 	struct token ring[RT_STREAM_RING];
 	_Atomic uint32_t written;
-	_Atomic(struct rt_routing *) routing_new;   /* last first */
-	struct token last;                          /* with FINISHED or FAILED: digest and usage */
+	_Atomic(struct rt_routing *) routing_new; /* last first */
+	struct token last;                        /* with FINISHED or FAILED: digest and usage */
 	enum rt_finish_reason reason;
-	enum cad_status status;                     /* CAD_OK: FINISHED */
+	enum cad_status status; /* CAD_OK: FINISHED */
 	char failure[CAD_ERROR_TEXT_BYTES];
-	atomic_bool copy_failed;                    /* there was no memory for routing */
+	atomic_bool copy_failed; /* there was no memory for routing */
 
 	/* by both, see stream.h */
 	_Atomic uint32_t taken;
 	_Atomic size_t routing_bytes;
-	atomic_bool paused;      /* set by the engine's thread once it has asked for the pause, cleared by the reactor's before it asks for the end of it */
-	atomic_bool listed;      /* in the hub's ready list */
+	/* set by the engine's thread once it has asked for the pause, cleared by the reactor's
+	 * before it asks for the end of it */
+	atomic_bool paused;
+	atomic_bool listed; /* in the hub's ready list */
 	struct rt_stream *next_ready, *next_ended;
 
 	/* the reactor's thread alone */
-	struct cad_rpc_call *call;   /* NULL: over */
-	bool full;                   /* the call's queue */
-	bool ended;                  /* the engine is done with the stream */
+	struct cad_rpc_call *call; /* NULL: over */
+	bool full;                 /* the call's queue */
+	bool ended;                /* the engine is done with the stream */
 	struct rt_routing *routing, **routing_end;
 	struct cad_decoder *decoder;
 	struct rt_stop_text stop;
@@ -55,24 +59,32 @@ struct rt_stream {
 static void list_push(_Atomic(struct rt_stream *) *list, struct rt_stream **next, struct rt_stream *stream)
 {
 	*next = atomic_load_explicit(list, memory_order_relaxed);
-	while (!atomic_compare_exchange_weak_explicit(list, next, stream, memory_order_release, memory_order_relaxed)) {}
+	while (!atomic_compare_exchange_weak_explicit(list, next, stream, memory_order_release, memory_order_relaxed)) {
+	}
 }
 
 static void pause_if_behind(struct rt_stream *stream)
 {
-	uint32_t waiting = atomic_load_explicit(&stream->written, memory_order_relaxed) - atomic_load_explicit(&stream->taken, memory_order_acquire);
+	uint32_t waiting = atomic_load_explicit(&stream->written, memory_order_relaxed) -
+		atomic_load_explicit(&stream->taken, memory_order_acquire);
+
 	if (atomic_load_explicit(&stream->paused, memory_order_acquire) ||
-	    (waiting < RT_STREAM_PAUSE_AT && atomic_load_explicit(&stream->routing_bytes, memory_order_relaxed) < RT_STREAM_ROUTING_PAUSE_BYTES))
+		(waiting < RT_STREAM_PAUSE_AT &&
+			atomic_load_explicit(&stream->routing_bytes, memory_order_relaxed) <
+				RT_STREAM_ROUTING_PAUSE_BYTES))
 		return;
 	struct rt_frontend_engine *engine = &stream->hub->engine;
 	engine->pause(engine->engine, stream->id, true);
-	atomic_store_explicit(&stream->paused, true, memory_order_release);   /* after the pause: what undoes it comes later in the engine's mailbox */
+
+	/* after the pause: what undoes it comes later in the engine's mailbox */
+	atomic_store_explicit(&stream->paused, true, memory_order_release);
 }
 
 static void token_put(struct rt_stream *stream, const struct rt_event *event)
 {
 	uint32_t written = atomic_load_explicit(&stream->written, memory_order_relaxed);
-	CAD_ASSERT(written - atomic_load_explicit(&stream->taken, memory_order_acquire) < RT_STREAM_RING);   /* a paused sequence computes nothing */
+	/* a paused sequence computes nothing */
+	CAD_ASSERT(written - atomic_load_explicit(&stream->taken, memory_order_acquire) < RT_STREAM_RING);
 	struct token *token = &stream->ring[written % RT_STREAM_RING];
 	token->id = event->token;
 	token->usage = event->usage;
@@ -84,14 +96,17 @@ static void routing_put(struct rt_stream *stream, const struct rt_event *event)
 {
 	if (event->rows == 0)
 		return;
+
 	struct rt_routing *copy = rt_routing_copy(event);
 	if (!copy) {
 		atomic_store(&stream->copy_failed, true);
 		return;
 	}
+
 	atomic_fetch_add(&stream->routing_bytes, copy->bytes);
 	copy->next = atomic_load_explicit(&stream->routing_new, memory_order_relaxed);
-	while (!atomic_compare_exchange_weak_explicit(&stream->routing_new, &copy->next, copy, memory_order_release, memory_order_relaxed)) {}
+	while (!atomic_compare_exchange_weak_explicit(
+		&stream->routing_new, &copy->next, copy, memory_order_release, memory_order_relaxed)) {}
 }
 
 static void end_put(struct rt_stream *stream, const struct rt_event *event)
@@ -100,13 +115,15 @@ static void end_put(struct rt_stream *stream, const struct rt_event *event)
 	memcpy(stream->last.digest, event->digest, sizeof stream->last.digest);
 	stream->reason = event->reason;
 	stream->status = event->kind == RT_EVENT_FINISHED ? CAD_OK : event->status;
-	snprintf(stream->failure, sizeof stream->failure, "%s", event->kind == RT_EVENT_FAILED && event->text ? event->text : "");
+	snprintf(stream->failure, sizeof stream->failure, "%s",
+		event->kind == RT_EVENT_FAILED && event->text ? event->text : "");
 }
 
 void rt_stream_event(const struct rt_event *event)
 {
 	struct rt_stream *stream = event->context;
 	struct rt_stream_hub *hub = stream->hub;
+
 	switch (event->kind) {
 	case RT_EVENT_TOKEN: token_put(stream, event); break;
 	case RT_EVENT_ROUTING: routing_put(stream, event); break;
@@ -114,7 +131,7 @@ void rt_stream_event(const struct rt_event *event)
 	case RT_EVENT_FINISHED:
 	case RT_EVENT_FAILED:
 		end_put(stream, event);
-		list_push(&hub->ended, &stream->next_ended, stream);   /* the last touch */
+		list_push(&hub->ended, &stream->next_ended, stream); /* the last touch */
 		cad_rpc_wakeup_send(&hub->wakeup);
 		return;
 	}
@@ -156,7 +173,9 @@ static void detach(struct rt_stream *stream, enum cad_rpc_code code, const struc
 		cad_histogram_observe(hub->first_token_seconds, (double)usage->first_token_us * 1e-6);
 		cad_histogram_observe(hub->total_seconds, (double)usage->total_us * 1e-6);
 	}
-	cad_log_debug("frontend", "a stream has ended", CAD_U("request", stream->id), CAD_S("code", cad_rpc_code_name(code)), CAD_U("tokens", stream->sent_tokens));
+
+	cad_log_debug("frontend", "a stream has ended", CAD_U("request", stream->id),
+		CAD_S("code", cad_rpc_code_name(code)), CAD_U("tokens", stream->sent_tokens));
 	if (!stream->ended)
 		hub->engine.cancel(hub->engine.engine, stream->id);
 }
@@ -167,11 +186,13 @@ static void fail(struct rt_stream *stream, enum cad_rpc_code code, const char *s
 	detach(stream, code, NULL);
 }
 
-static enum cad_status stream_create(struct rt_stream_hub *hub, const Cadre__V1__GenerateRequest *message, struct rt_stream **created)
+static enum cad_status stream_create(
+	struct rt_stream_hub *hub, const Cadre__V1__GenerateRequest *message, struct rt_stream **created)
 {
 	struct rt_stream *stream = calloc(1, sizeof *stream);
 	if (!stream)
 		return CAD_ERR_MEMORY;
+
 	hub->alive++;
 	stream->hub = hub;
 	stream->routing_end = &stream->routing;
@@ -186,12 +207,13 @@ static enum cad_status stream_create(struct rt_stream_hub *hub, const Cadre__V1_
 		stream_free(stream);
 		return status;
 	}
+
 	*created = stream;
 	return CAD_OK;
 }
 
-enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct cad_rpc_call *call, const Cadre__V1__GenerateRequest *message, struct rt_request *request,
-                               struct cad_error *error)
+enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct cad_rpc_call *call,
+	const Cadre__V1__GenerateRequest *message, struct rt_request *request, struct cad_error *error)
 {
 	int64_t left_ms = cad_rpc_call_time_left_ms(call);
 	if (left_ms >= 0)
@@ -201,15 +223,17 @@ enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct cad_rpc_call *c
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "there is no memory for another stream: try again later");
 	request->context = stream;
-	stream->call = call;   /* before submit: an event may come at once, but is looked at only by this thread */
+	stream->call = call; /* before submit: an event may come at once, but is looked at only by this thread */
 	status = hub->engine.submit(hub->engine.engine, request, &stream->id, error);
 	if (status != CAD_OK) {
 		stream_free(stream);
 		return status;
 	}
+
 	atomic_fetch_add(&hub->open, 1);
 	cad_rpc_call_set_state(call, stream);
-	cad_rpc_call_send_headers(call);   /* the client learns that it has been admitted */
+	cad_rpc_call_send_headers(call); /* the client learns that it has been admitted */
+
 	return CAD_OK;
 }
 
@@ -235,13 +259,16 @@ static bool contains(const int32_t *ids, size_t count, int32_t id)
 /* The id that ends an answer is returned, its text is not. */
 static bool ends_answer(const struct rt_stream *stream, int32_t id)
 {
-	return contains(stream->stop_ids, stream->stop_ids_count, id) || (!stream->ignore_eos && contains(stream->hub->eos_ids, stream->hub->eos_ids_count, id));
+	return contains(stream->stop_ids, stream->stop_ids_count, id) ||
+		(!stream->ignore_eos && contains(stream->hub->eos_ids, stream->hub->eos_ids_count, id));
 }
 
-static enum cad_status text_take(struct rt_stream *stream, const struct token *token, struct answer *answer, struct cad_error *error)
+static enum cad_status text_take(
+	struct rt_stream *stream, const struct token *token, struct answer *answer, struct cad_error *error)
 {
 	if (!stream->decoder || ends_answer(stream, token->id))
 		return CAD_OK;
+
 	struct cad_text piece = { 0 };
 	bool found = false;
 	enum cad_status status = cad_decoder_push(stream->decoder, token->id, &piece, error);
@@ -250,20 +277,25 @@ static enum cad_status text_take(struct rt_stream *stream, const struct token *t
 		if (status != CAD_OK)
 			cad_error_set(error, status, "there is no memory for the text of the answer");
 	}
+
 	cad_text_fini(&piece);
+
 	if (status == CAD_OK && found) {
 		answer->last = true;
 		answer->reason = RT_FINISH_STOP;
 		answer->end = *token;
 	}
+
 	return status;
 }
 
 /* Tokens that are in the ring, up to a stop string. */
-static enum cad_status tokens_take(struct rt_stream *stream, uint32_t written, struct answer *answer, struct cad_error *error)
+static enum cad_status tokens_take(
+	struct rt_stream *stream, uint32_t written, struct answer *answer, struct cad_error *error)
 {
 	uint32_t taken = atomic_load_explicit(&stream->taken, memory_order_relaxed);
 	enum cad_status status = CAD_OK;
+
 	while (status == CAD_OK && taken != written && !answer->last) {
 		const struct token *token = &stream->ring[taken++ % RT_STREAM_RING];
 		answer->ids[answer->message.n_token_ids++] = token->id;
@@ -279,6 +311,7 @@ static enum cad_status end_take(struct rt_stream *stream, struct answer *answer,
 	struct cad_text piece = { 0 };
 	bool found = false;
 	enum cad_status status = stream->decoder ? cad_decoder_finish(stream->decoder, &piece, error) : CAD_OK;
+
 	if (status == CAD_OK) {
 		status = rt_stop_text_add(&stream->stop, piece.bytes, piece.size, &answer->text, &found);
 		if (status == CAD_OK && !found)
@@ -286,17 +319,20 @@ static enum cad_status end_take(struct rt_stream *stream, struct answer *answer,
 		if (status != CAD_OK)
 			cad_error_set(error, status, "there is no memory for the text of the answer");
 	}
+
 	cad_text_fini(&piece);
 	answer->last = true;
 	answer->reason = found ? RT_FINISH_STOP : stream->reason;
 	answer->end = stream->last;
+
 	return status;
 }
 
 /* The list is last first; the queue is first first. */
 static void routing_collect(struct rt_stream *stream)
 {
-	struct rt_routing *taken = atomic_exchange_explicit(&stream->routing_new, NULL, memory_order_acquire), *first = NULL, *last = taken;
+	struct rt_routing *taken = atomic_exchange_explicit(&stream->routing_new, NULL, memory_order_acquire),
+			  *first = NULL, *last = taken;
 	for (struct rt_routing *next; taken; taken = next) {
 		next = taken->next;
 		taken->next = first;
@@ -314,8 +350,10 @@ static enum cad_status routing_take(struct rt_stream *stream, struct answer *ans
 	if (!routing)
 		return CAD_OK;
 	size_t rows_max = RT_STREAM_ROUTING_MESSAGE_BYTES / rt_routing_row_bytes(routing);
-	enum cad_status status = rt_routing_write(routing, rows_max ? (uint32_t)rows_max : 1, &stream->hub->arena, &answer->message.routing, &answer->message.n_routing);
-	return status != CAD_OK ? cad_error_set(error, status, "there is no memory for the routing of the answer") : CAD_OK;
+	enum cad_status status = rt_routing_write(routing, rows_max ? (uint32_t)rows_max : 1, &stream->hub->arena,
+		&answer->message.routing, &answer->message.n_routing);
+	return status != CAD_OK ? cad_error_set(error, status, "there is no memory for the routing of the answer")
+				: CAD_OK;
 }
 
 static void routing_drop_sent(struct rt_stream *stream)
@@ -330,19 +368,25 @@ static void routing_drop_sent(struct rt_stream *stream)
 	free(routing);
 }
 
-/* Gathers what there is. Routing goes first: a token is sent no earlier than the routing that led to it. */
+/* Gathers what there is. Routing goes first: a token is sent no earlier than the routing that led
+ * to it. */
 static enum cad_status answer_fill(struct rt_stream *stream, struct answer *answer, struct cad_error *error)
 {
-	uint32_t written = atomic_load_explicit(&stream->written, memory_order_acquire);   /* before the routing, whose copies are older than these tokens */
+	/* before the routing, whose copies are older than these tokens */
+	uint32_t written = atomic_load_explicit(&stream->written, memory_order_acquire);
+
 	routing_collect(stream);
 	if (atomic_load(&stream->copy_failed))
 		return cad_error_set(error, CAD_ERR_MEMORY, "there is no memory for the routing of the answer");
 	enum cad_status status = routing_take(stream, answer, error);
-	if (status != CAD_OK || (stream->routing && (stream->routing->next || stream->routing->rows_sent < stream->routing->rows)))
-		return status;   /* more routing: the tokens wait for the next message */
+	if (status != CAD_OK ||
+		(stream->routing && (stream->routing->next || stream->routing->rows_sent < stream->routing->rows)))
+		return status; /* more routing: the tokens wait for the next message */
 	status = tokens_take(stream, written, answer, error);
-	if (status == CAD_OK && !answer->last && stream->ended && stream->status == CAD_OK && atomic_load(&stream->taken) == atomic_load(&stream->written))
+	if (status == CAD_OK && !answer->last && stream->ended && stream->status == CAD_OK &&
+		atomic_load(&stream->taken) == atomic_load(&stream->written))
 		status = end_take(stream, answer, error);
+
 	return status;
 }
 
@@ -352,6 +396,7 @@ static void answer_send(struct rt_stream *stream, struct answer *answer)
 	Cadre__V1__Usage usage = CADRE__V1__USAGE__INIT;
 	Cadre__V1__Capacity capacity = CADRE__V1__CAPACITY__INIT;
 	char digest[33];
+
 	message->token_ids = answer->ids;
 	if (answer->text.size > 0)
 		message->text = answer->text.bytes;
@@ -374,10 +419,15 @@ static void answer_send(struct rt_stream *stream, struct answer *answer)
 		message->digest = digest;
 		message->usage = &usage;
 		message->capacity = &capacity;
-		message->finish_reason = answer->reason == RT_FINISH_STOP ? CADRE__V1__FINISH_REASON__FINISH_REASON_STOP : CADRE__V1__FINISH_REASON__FINISH_REASON_LENGTH;
+		message->finish_reason = answer->reason == RT_FINISH_STOP
+			? CADRE__V1__FINISH_REASON__FINISH_REASON_STOP
+			: CADRE__V1__FINISH_REASON__FINISH_REASON_LENGTH;
 	}
+
 	stream->sent_tokens += (uint32_t)message->n_token_ids;
-	stream->full = cad_rpc_call_send(stream->call, &message->base) != CAD_OK;   /* full, or over: then the call's done follows */
+
+	/* full, or over: then the call's done follows */
+	stream->full = cad_rpc_call_send(stream->call, &message->base) != CAD_OK;
 	if (answer->last) {
 		cad_rpc_call_finish(stream->call, CAD_RPC_OK, NULL);
 		detach(stream, CAD_RPC_OK, &answer->end.usage);
@@ -391,13 +441,18 @@ static bool send_one(struct rt_stream *stream)
 	struct cad_error error;
 	enum cad_status status = answer_fill(stream, &answer, &error);
 	bool something = answer.last || answer.message.n_token_ids > 0 || answer.message.n_routing > 0;
+
 	if (status != CAD_OK)
-		fail(stream, status == CAD_ERR_MEMORY || status == CAD_ERR_EXHAUSTED ? CAD_RPC_RESOURCE_EXHAUSTED : CAD_RPC_INTERNAL, error.text);
+		fail(stream,
+			status == CAD_ERR_MEMORY || status == CAD_ERR_EXHAUSTED ? CAD_RPC_RESOURCE_EXHAUSTED
+										: CAD_RPC_INTERNAL,
+			error.text);
 	else if (something)
 		answer_send(stream, &answer);
 	routing_drop_sent(stream);
 	cad_text_fini(&answer.text);
 	cad_rpc_arena_reset(&stream->hub->arena);
+
 	return something;
 }
 
@@ -405,8 +460,10 @@ static bool send_one(struct rt_stream *stream)
 
 static void resume_if_drained(struct rt_stream *stream)
 {
-	uint32_t waiting = atomic_load_explicit(&stream->written, memory_order_acquire) - atomic_load_explicit(&stream->taken, memory_order_relaxed);
-	if (stream->full || waiting > RT_STREAM_RESUME_AT || atomic_load(&stream->routing_bytes) > RT_STREAM_ROUTING_RESUME_BYTES)
+	uint32_t waiting = atomic_load_explicit(&stream->written, memory_order_acquire) -
+		atomic_load_explicit(&stream->taken, memory_order_relaxed);
+	if (stream->full || waiting > RT_STREAM_RESUME_AT ||
+		atomic_load(&stream->routing_bytes) > RT_STREAM_ROUTING_RESUME_BYTES)
 		return;
 	if (atomic_exchange_explicit(&stream->paused, false, memory_order_acq_rel))
 		stream->hub->engine.pause(stream->hub->engine.engine, stream->id, false);
@@ -419,9 +476,13 @@ static void advance(struct rt_stream *stream)
 	bool drained = atomic_load(&stream->taken) == atomic_load(&stream->written);
 	if (stream->call && !stream->full && stream->ended && drained && stream->status != CAD_OK)
 		/* A request that nobody here has cancelled was cancelled because the engine stops. */
-		fail(stream, stream->status == CAD_ERR_CANCELLED ? CAD_RPC_UNAVAILABLE : cad_rpc_code_of_status(stream->status), stream->failure);
+		fail(stream,
+			stream->status == CAD_ERR_CANCELLED ? CAD_RPC_UNAVAILABLE
+							    : cad_rpc_code_of_status(stream->status),
+			stream->failure);
 	if (!stream->call)
-		atomic_store_explicit(&stream->taken, atomic_load_explicit(&stream->written, memory_order_acquire), memory_order_release);
+		atomic_store_explicit(&stream->taken, atomic_load_explicit(&stream->written, memory_order_acquire),
+			memory_order_release);
 	if (stream->ended && !stream->call)
 		stream_free(stream);
 	else if (!stream->ended)
@@ -442,13 +503,17 @@ void rt_stream_call_done(struct rt_stream *stream, enum cad_rpc_code code)
 
 void rt_stream_hub_collect(struct rt_stream_hub *hub)
 {
-	struct rt_stream *ended = atomic_exchange_explicit(&hub->ended, NULL, memory_order_acquire);   /* first, see stream.h */
+	/* first, see stream.h */
+	struct rt_stream *ended = atomic_exchange_explicit(&hub->ended, NULL, memory_order_acquire);
 	struct rt_stream *ready = atomic_exchange_explicit(&hub->ready, NULL, memory_order_acquire);
+
 	for (struct rt_stream *stream = ready; stream; stream = ready) {
 		ready = stream->next_ready;
-		atomic_exchange_explicit(&stream->listed, false, memory_order_acq_rel);   /* before looking: what comes now lists it again */
+		/* before looking: what comes now lists it again */
+		atomic_exchange_explicit(&stream->listed, false, memory_order_acq_rel);
 		advance(stream);
 	}
+
 	for (struct rt_stream *stream = ended; stream; stream = ended) {
 		ended = stream->next_ended;
 		stream->ended = true;

@@ -15,7 +15,12 @@ static struct kn_source source_of(const struct loader *loader, enum cad_role rol
 	struct cad_tensor tensor = cad_model_tensor(loader->model, role, layer, 0);
 	if (!tensor.data)
 		return (struct kn_source){ 0 };
-	return (struct kn_source){ .data = tensor.data, .dtype = tensor.dtype, .n = tensor.shape[0], .k = tensor.rank > 1 ? tensor.shape[1] : 1 };
+	return (struct kn_source){
+		.data = tensor.data,
+		.dtype = tensor.dtype,
+		.n = tensor.shape[0],
+		.k = tensor.rank > 1 ? tensor.shape[1] : 1,
+	};
 }
 
 static void load_matrix(struct loader *loader, enum cad_role role, uint32_t layer, struct kn_matrix *matrix)
@@ -34,18 +39,23 @@ static void load_vector(struct loader *loader, enum cad_role role, uint32_t laye
 		loader->status = device->ops->vector_create(device, &source, vector);
 }
 
-static void load_ffn(struct loader *loader, enum cad_role gate, enum cad_role up, enum cad_role down, uint32_t layer, const struct cad_ffn_spec *spec, struct kn_expert *ffn)
+static void load_ffn(struct loader *loader, enum cad_role gate, enum cad_role up, enum cad_role down, uint32_t layer,
+	const struct cad_ffn_spec *spec, struct kn_expert *ffn)
 {
-	struct kn_source sources[3] = { source_of(loader, gate, layer), source_of(loader, up, layer), source_of(loader, down, layer) }, none = { 0 };
+	struct kn_source sources[3] = { source_of(loader, gate, layer), source_of(loader, up, layer),
+		source_of(loader, down, layer) },
+			 none = { 0 };
 	struct kn_device *device = loader->weights->device;
 	if (loader->status == CAD_OK && sources[0].data)
-		loader->status = device->ops->expert_create(device, &sources[0], &sources[1], &sources[2], &none, &none, &none, spec, loader->storage, ffn);
+		loader->status = device->ops->expert_create(
+			device, &sources[0], &sources[1], &sources[2], &none, &none, &none, spec, loader->storage, ffn);
 }
 
 static void load_layer(struct loader *loader, uint32_t layer)
 {
 	struct rt_layer_weights *w = &loader->weights->layers[layer];
 	const struct cad_model_spec *spec = loader->weights->spec;
+
 	load_vector(loader, CAD_ROLE_ATTENTION_NORM, layer, &w->attention_norm);
 	load_matrix(loader, CAD_ROLE_Q, layer, &w->q);
 	load_matrix(loader, CAD_ROLE_K, layer, &w->k);
@@ -63,13 +73,16 @@ static void load_layer(struct loader *loader, uint32_t layer)
 		load_ffn(loader, CAD_ROLE_FFN_GATE, CAD_ROLE_FFN_UP, CAD_ROLE_FFN_DOWN, layer, &spec->dense, &w->dense);
 		return;
 	}
+
 	load_matrix(loader, CAD_ROLE_GATE, layer, &w->gate);
 	load_vector(loader, CAD_ROLE_GATE_BIAS, layer, &w->gate_bias);
 	load_vector(loader, CAD_ROLE_SELECTION_BIAS, layer, &w->selection_bias);
-	load_ffn(loader, CAD_ROLE_SHARED_GATE, CAD_ROLE_SHARED_UP, CAD_ROLE_SHARED_DOWN, layer, &spec->shared, &w->shared);
+	load_ffn(loader, CAD_ROLE_SHARED_GATE, CAD_ROLE_SHARED_UP, CAD_ROLE_SHARED_DOWN, layer, &spec->shared,
+		&w->shared);
 }
 
-enum cad_status rt_weights_init(struct rt_weights *weights, struct kn_device *device, const struct cad_model *model, enum kn_weights storage, struct cad_error *error)
+enum cad_status rt_weights_init(struct rt_weights *weights, struct kn_device *device, const struct cad_model *model,
+	enum kn_weights storage, struct cad_error *error)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
 	*weights = (struct rt_weights){ .device = device, .spec = spec };
@@ -89,10 +102,13 @@ enum cad_status rt_weights_init(struct rt_weights *weights, struct kn_device *de
 		loader.status = device->ops->table_create(device, &embed, storage, &weights->embed);
 	load_vector(&loader, CAD_ROLE_FINAL_NORM, 0, &weights->final_norm);
 	load_matrix(&loader, spec->tied_embeddings ? CAD_ROLE_EMBED : CAD_ROLE_LM_HEAD, 0, &weights->lm_head);
+
 	if (loader.status != CAD_OK) {
 		rt_weights_fini(weights);
-		return cad_error_set(error, loader.status, "the router's part of model '%s' does not fit into memory", cad_model_directory(model));
+		return cad_error_set(error, loader.status, "the router's part of model '%s' does not fit into memory",
+			cad_model_directory(model));
 	}
+
 	return CAD_OK;
 }
 
@@ -100,18 +116,30 @@ void rt_weights_fini(struct rt_weights *weights)
 {
 	if (!weights->device)
 		return;
+
 	struct kn_device *device = weights->device;
 	const struct kn_ops *ops = device->ops;
 	const struct cad_model_spec *spec = weights->spec;
-	size_t hidden = spec->hidden, head = spec->attention.head_size, q_size = spec->attention.heads * head, k_size = spec->attention.kv_heads * head;
+	size_t hidden = spec->hidden, head = spec->attention.head_size, q_size = spec->attention.heads * head,
+	       k_size = spec->attention.kv_heads * head;
 	bool per_head = spec->attention.qk_norm == CAD_QK_NORM_HEAD;
 	for (uint32_t layer = 0; weights->layers && layer < spec->layers_count; layer++) {
 		struct rt_layer_weights *w = &weights->layers[layer];
-		struct { float *vector; size_t n; } vectors[] = {
-			{ w->attention_norm, hidden }, { w->ffn_norm, hidden }, { w->q_bias, q_size }, { w->k_bias, k_size },
-			{ w->v_bias, spec->attention.kv_heads * (size_t)spec->attention.value_size }, { w->o_bias, hidden },
-			{ w->q_norm, per_head ? head : q_size }, { w->k_norm, per_head ? head : k_size }, { w->sinks, spec->attention.heads },
-			{ w->gate_bias, spec->gate.experts }, { w->selection_bias, spec->gate.experts },
+		struct {
+			float *vector;
+			size_t n;
+		} vectors[] = {
+			{ w->attention_norm, hidden },
+			{ w->ffn_norm, hidden },
+			{ w->q_bias, q_size },
+			{ w->k_bias, k_size },
+			{ w->v_bias, spec->attention.kv_heads * (size_t)spec->attention.value_size },
+			{ w->o_bias, hidden },
+			{ w->q_norm, per_head ? head : q_size },
+			{ w->k_norm, per_head ? head : k_size },
+			{ w->sinks, spec->attention.heads },
+			{ w->gate_bias, spec->gate.experts },
+			{ w->selection_bias, spec->gate.experts },
 		};
 		for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
 			if (vectors[i].vector)
@@ -122,6 +150,7 @@ void rt_weights_fini(struct rt_weights *weights)
 		ops->expert_destroy(device, &w->dense);
 		ops->expert_destroy(device, &w->shared);
 	}
+
 	if (weights->final_norm)
 		ops->vector_destroy(device, weights->final_norm, hidden);
 	if (weights->inv_freq)

@@ -1,5 +1,6 @@
 /*
- * The router's part of a checkpoint, packed for its device: everything but the routed experts. Created once, then read-only.
+ * The router's part of a checkpoint, packed for its device: everything but the routed experts.
+ * Created once, then read-only.
  */
 #ifndef CADRE_ROUTER_WEIGHTS_H
 #define CADRE_ROUTER_WEIGHTS_H
@@ -8,15 +9,15 @@
 #include "kernels/kernels.h"
 
 struct rt_layer_weights {
-	float *attention_norm, *ffn_norm;        /* [H] */
+	float *attention_norm, *ffn_norm; /* [H] */
 	struct kn_matrix q, k, v, o;
-	float *q_bias, *k_bias, *v_bias, *o_bias;    /* NULL: none */
-	float *q_norm, *k_norm;                  /* [D] or [heads * D], [kv_heads * D]; NULL: none */
-	float *sinks;                            /* [heads]; NULL: none */
-	struct kn_expert dense;                  /* dense layers */
-	struct kn_matrix gate;                   /* MoE layers: [E][H] */
-	float *gate_bias, *selection_bias;       /* [E]; NULL: none */
-	struct kn_expert shared;                 /* ffn == 0: none */
+	float *q_bias, *k_bias, *v_bias, *o_bias; /* NULL: none */
+	float *q_norm, *k_norm;                   /* [D] or [heads * D], [kv_heads * D]; NULL: none */
+	float *sinks;                             /* [heads]; NULL: none */
+	struct kn_expert dense;                   /* dense layers */
+	struct kn_matrix gate;                    /* MoE layers: [E][H] */
+	float *gate_bias, *selection_bias;        /* [E]; NULL: none */
+	struct kn_expert shared;                  /* ffn == 0: none */
 };
 
 struct rt_weights {
@@ -25,11 +26,12 @@ struct rt_weights {
 	struct kn_table embed;
 	float *final_norm;
 	struct kn_matrix lm_head;
-	float *inv_freq;                         /* [rope.size / 2] */
-	struct rt_layer_weights *layers;         /* [L] */
+	float *inv_freq;                 /* [rope.size / 2] */
+	struct rt_layer_weights *layers; /* [L] */
 };
 
-CAD_MUST_USE enum cad_status rt_weights_init(struct rt_weights *weights, struct kn_device *device, const struct cad_model *model, enum kn_weights storage, struct cad_error *error);
+CAD_MUST_USE enum cad_status rt_weights_init(struct rt_weights *weights, struct kn_device *device,
+	const struct cad_model *model, enum kn_weights storage, struct cad_error *error);
 void rt_weights_fini(struct rt_weights *weights);
 
 #endif

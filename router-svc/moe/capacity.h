@@ -1,9 +1,12 @@
 /*
- * Capacity policies: what happens to a row when its expert is full. `none` is the default and keeps promise 1; `drop` and `spill` exist to reproduce
- * and study what fixed-capacity systems do: a request's answer then depends on its neighbours.
+ * Capacity policies: what happens to a row when its expert is full. `none` is the default and keeps
+ * promise 1; `drop` and `spill` exist to reproduce and study what fixed-capacity systems do: a
+ * request's answer then depends on its neighbours.
  *
- * capacity = max(1, ceil(factor * T * K / E)) rows an expert (GShard, Switch Transformer), T = rows of the whole step. First come in batch order: rows
- * ascending, and within a row its slots by descending score, so that a split into micro-batches changes nothing. Weights that stay are not renormalised.
+ * capacity = max(1, ceil(factor * T * K / E)) rows an expert (GShard, Switch Transformer), T = rows
+ * of the whole step. First come in batch order: rows ascending, and within a row its slots by
+ * descending score, so that a split into micro-batches changes nothing. Weights that stay are not
+ * renormalised.
  */
 #ifndef CADRE_ROUTER_CAPACITY_H
 #define CADRE_ROUTER_CAPACITY_H
@@ -13,18 +16,21 @@
 struct rt_capacity {
 	enum rt_capacity_policy policy;
 	float factor;
-	uint32_t limit;              /* of this step */
-	uint32_t *used;              /* [E], of this layer in this step */
+	uint32_t limit; /* of this step */
+	uint32_t *used; /* [E], of this layer in this step */
 };
 
 uint32_t rt_capacity_limit(float factor, uint32_t rows, uint32_t topk, uint32_t experts);
 
 /*
- * One row: a slot that finds its expert full is dropped (ids[k] = -1, weights[k] = 0), or spilled to the row's best expert that has room and is not
- * chosen yet, with the weight scaled by the ratio of the two scores; spilled nowhere is dropped. scores: [E], what the choice went by; ratio = score_new / score_old.
+ * One row: a slot that finds its expert full is dropped (ids[k] = -1, weights[k] = 0), or spilled
+ * to the row's best expert that has room and is not chosen yet, with the weight scaled by the ratio
+ * of the two scores; spilled nowhere is dropped. scores: [E], what the choice went by; ratio =
+ * score_new / score_old.
  * Adds to *dropped and *spilled. `logits` and `bias` (NULL: none) are the row's.
  */
-void rt_capacity_row(struct rt_capacity *capacity, const struct cad_gate_spec *gate, const float *logits, const float *bias, int32_t *ids, float *weights,
-                     struct rt_expert_counts *counts, uint32_t *dropped, uint32_t *spilled);
+void rt_capacity_row(struct rt_capacity *capacity, const struct cad_gate_spec *gate, const float *logits,
+	const float *bias, int32_t *ids, float *weights, struct rt_expert_counts *counts, uint32_t *dropped,
+	uint32_t *spilled);
 
 #endif

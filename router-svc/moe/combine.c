@@ -1,4 +1,5 @@
-/* Sums back: an answer is added whole, a failed call puts its pairs back, and a wait ends when nothing is owed any more. */
+/* Sums back: an answer is added whole, a failed call puts its pairs back, and a wait ends when
+ * nothing is owed any more. */
 #include "router-svc/moe/exchange_internal.h"
 
 #include "common/base/log.h"
@@ -7,7 +8,10 @@
 
 enum { RETRY_BUSY_MS = 2, RETRY_NOT_HELD_MS = 5, POLL_MS_MAX = 50 };
 
-static uint64_t now_ns(const struct rt_exchange *exchange) { return cad_clock_now_ns(cad_transport_clock(exchange->transport)); }
+static uint64_t now_ns(const struct rt_exchange *exchange)
+{
+	return cad_clock_now_ns(cad_transport_clock(exchange->transport));
+}
 
 /* The call's pairs go to `to`. */
 static void settle(struct rt_moe_call *call, enum rt_slot to)
@@ -23,7 +27,8 @@ static void settle(struct rt_moe_call *call, enum rt_slot to)
 static void doom_rows(struct rt_moe_call *call, enum cad_status status, const char *what, uint32_t detail)
 {
 	for (uint32_t r = 0; r < call->rows; r++)
-		rt_sequence_doom(call->work->batch->row_span[call->row_index[r]]->sequence, status, "layer %u on node '%s': %s (%u)", call->work->layer, call->peer->id, what, detail);
+		rt_sequence_doom(call->work->batch->row_span[call->row_index[r]]->sequence, status,
+			"layer %u on node '%s': %s (%u)", call->work->layer, call->peer->id, what, detail);
 }
 
 /* Adds the sums, books bytes and nodes per request. A poisoned row fails its request and no other. */
@@ -32,7 +37,15 @@ static void take_answer(struct rt_moe_call *call, const struct cad_answer_view *
 	struct rt_exchange *exchange = call->exchange;
 	struct rt_work *work = call->work;
 	uint32_t hidden = exchange->spec->hidden;
-	struct kn_combine_add add = { .heads = view->sums, .data = view->data, .rows = call->rows, .n = hidden, .index = call->row_index, .sums = work->sums };
+	struct kn_combine_add add = {
+		.heads = view->sums,
+		.data = view->data,
+		.rows = call->rows,
+		.n = hidden,
+		.index = call->row_index,
+		.sums = work->sums,
+	};
+
 	exchange->queue->ops->combine_add(exchange->queue, &add);
 	uint64_t received = sizeof view->answer;
 	for (uint32_t r = 0; r < call->rows; r++) {
@@ -43,11 +56,14 @@ static void take_answer(struct rt_moe_call *call, const struct cad_answer_view *
 		sequence->usage.bytes_sent += call->row_bytes[r];
 		sequence->usage.bytes_received += row_received;
 		if (view->sums[r].poisoned)
-			rt_sequence_doom(sequence, CAD_ERR_NOT_FINITE, "layer %u, expert %u gave NaN or infinity (node '%s'): the checkpoint or the node is damaged", work->layer,
-			                 view->sums[r].expert, call->peer->id);
+			rt_sequence_doom(sequence, CAD_ERR_NOT_FINITE,
+				"layer %u, expert %u gave NaN or infinity (node '%s'): the checkpoint or the node is damaged",
+				work->layer, view->sums[r].expert, call->peer->id);
 	}
+
 	for (uint32_t i = 0; i < call->pairs; i++)
-		work->batch->row_span[work->first + call->slots[i] / work->topk]->sequence->usage.bytes_sent += sizeof(struct cadre_wire_pair);
+		work->batch->row_span[work->first + call->slots[i] / work->topk]->sequence->usage.bytes_sent +=
+			sizeof(struct cadre_wire_pair);
 	atomic_fetch_add_explicit(&exchange->stats.nodes_touched, call->rows, memory_order_relaxed);
 	atomic_fetch_add_explicit(&exchange->stats.bytes_received, received, memory_order_relaxed);
 }
@@ -63,20 +79,23 @@ static void retry_later(struct rt_moe_call *call, uint32_t delay_ms)
 static void take_refusal(struct rt_moe_call *call, const struct cadre_wire_answer *answer)
 {
 	switch (answer->header.status) {
-	case CADRE_WIRE_BUSY:
-		retry_later(call, RETRY_BUSY_MS);
-		return;
-	case CADRE_WIRE_NOT_HELD:   /* the map is about to say who does; until then asking again at once would only make noise */
-	case CADRE_WIRE_EXPIRED:
-		retry_later(call, RETRY_NOT_HELD_MS);
-		return;
+	case CADRE_WIRE_BUSY: retry_later(call, RETRY_BUSY_MS); return;
+
+	/* the map is about to say who does; until then asking again at once would only make noise */
+	case CADRE_WIRE_NOT_HELD:
+	case CADRE_WIRE_EXPIRED: retry_later(call, RETRY_NOT_HELD_MS); return;
 	default:
-		doom_rows(call, CAD_ERR_INTERNAL, answer->header.status == CADRE_WIRE_BAD_CALL ? "the node says that the call does not fit its model" : "the node failed", answer->detail);
+		doom_rows(call, CAD_ERR_INTERNAL,
+			answer->header.status == CADRE_WIRE_BAD_CALL
+				? "the node says that the call does not fit its model"
+				: "the node failed",
+			answer->detail);
 		settle(call, RT_SLOT_DONE);
 	}
 }
 
-void rt_moe_call_done(void *context, struct cad_call *handle, enum cad_status status, const struct cad_answer_view *view)
+void rt_moe_call_done(
+	void *context, struct cad_call *handle, enum cad_status status, const struct cad_answer_view *view)
 {
 	(void)handle;
 	struct rt_moe_call *call = context;
@@ -86,28 +105,32 @@ void rt_moe_call_done(void *context, struct cad_call *handle, enum cad_status st
 		settle(call, RT_SLOT_DONE);
 	} else {
 		atomic_fetch_add_explicit(&exchange->stats.retried, 1, memory_order_relaxed);
-		cad_log_debug("exchange", "a call goes elsewhere", CAD_S("node", call->peer->id), CAD_U("layer", call->work->layer),
-		              CAD_S("status", cad_status_text(status)), CAD_U("refusal", status == CAD_OK ? view->answer.header.status : 0));
+		cad_log_debug("exchange", "a call goes elsewhere", CAD_S("node", call->peer->id),
+			CAD_U("layer", call->work->layer), CAD_S("status", cad_status_text(status)),
+			CAD_U("refusal", status == CAD_OK ? view->answer.header.status : 0));
 		if (status == CAD_OK)
 			take_refusal(call, &view->answer);
 		else
 			retry_later(call, 0);
 	}
+
 	call->peer->calls--;
 	call->next = exchange->free_call;
 	exchange->free_call = call;
-	exchange->routes.version++;   /* a call slot and credit are free again */
+	exchange->routes.version++; /* a call slot and credit are free again */
 }
 
-/* Pairs of doomed sequences are owed nothing; those that are under way end by their calls' deadlines. */
+/* Pairs of doomed sequences are owed nothing; those that are under way end by their calls'
+ * deadlines. */
 static void forget_doomed(struct rt_exchange *exchange, struct rt_work *work)
 {
 	uint64_t now = now_ns(exchange);
 	for (uint32_t row = 0; row < work->rows; row++) {
 		struct rt_sequence *sequence = work->batch->row_span[work->first + row]->sequence;
 		if (sequence->request.deadline_ns != 0 && now >= sequence->request.deadline_ns)
-			rt_sequence_doom(sequence, CAD_ERR_DEADLINE, "the deadline passed after %u tokens, waiting for experts of layer %u", sequence->usage.generated_tokens,
-			                 work->layer);
+			rt_sequence_doom(sequence, CAD_ERR_DEADLINE,
+				"the deadline passed after %u tokens, waiting for experts of layer %u",
+				sequence->usage.generated_tokens, work->layer);
 		if (sequence->doomed == CAD_OK)
 			continue;
 		for (uint32_t k = 0; k < work->topk; k++) {
@@ -124,7 +147,9 @@ void rt_combine_wait(struct rt_exchange *exchange, struct rt_work *work)
 {
 	while (work->open + work->sent > 0) {
 		uint64_t now = now_ns(exchange), until = now + POLL_MS_MAX * CAD_NS_PER_MS;
-		if (work->open > 0 && (work->version != exchange->routes.version || (work->retry_at_ns != 0 && now >= work->retry_at_ns)))
+		if (work->open > 0 &&
+			(work->version != exchange->routes.version ||
+				(work->retry_at_ns != 0 && now >= work->retry_at_ns)))
 			rt_dispatch_open(exchange, work);
 		if (work->open > 0 && work->retry_at_ns != 0 && work->retry_at_ns < until)
 			until = work->retry_at_ns;

@@ -7,16 +7,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum cad_status rt_exchange_init(struct rt_exchange *exchange, const struct rt_exchange_options *options, struct cad_error *error)
+enum cad_status rt_exchange_init(
+	struct rt_exchange *exchange, const struct rt_exchange_options *options, struct cad_error *error)
 {
 	const struct cad_gate_spec *gate = &options->spec->gate;
 	*exchange = (struct rt_exchange){
-		.transport = options->transport, .queue = options->queue, .spec = options->spec, .wire = options->wire, .rows_max = options->rows_max,
-		.call_timeout_ns = options->call_timeout_ms * CAD_NS_PER_MS, .calls_count = options->calls_max,
-		.idle = options->idle, .idle_context = options->idle_context,
+		.transport = options->transport,
+		.queue = options->queue,
+		.spec = options->spec,
+		.wire = options->wire,
+		.rows_max = options->rows_max,
+		.call_timeout_ns = options->call_timeout_ms * CAD_NS_PER_MS,
+		.calls_count = options->calls_max,
+		.idle = options->idle,
+		.idle_context = options->idle_context,
 	};
 	size_t pairs_max = (size_t)options->rows_max * gate->topk;
-	size_t payload_bytes = cad_wire_call_bytes_max(options->rows_max, options->spec->hidden, gate->experts, pairs_max);
+	size_t payload_bytes =
+		cad_wire_call_bytes_max(options->rows_max, options->spec->hidden, gate->experts, pairs_max);
 	size_t answer_bytes = cad_wire_answer_bytes_max(options->rows_max, options->spec->hidden);
 	enum cad_status status = rt_route_table_init(&exchange->routes, options->transport);
 	exchange->calls = calloc(options->calls_max, sizeof *exchange->calls);
@@ -38,29 +46,37 @@ enum cad_status rt_exchange_init(struct rt_exchange *exchange, const struct rt_e
 		call->next = exchange->free_call;
 		exchange->free_call = call;
 	}
+
 	if (status == CAD_OK)
 		return CAD_OK;
 	rt_exchange_fini(exchange);
-	return cad_error_set(error, status, "no memory for %u expert calls of %u rows", options->calls_max, options->rows_max);
+	return cad_error_set(
+		error, status, "no memory for %u expert calls of %u rows", options->calls_max, options->rows_max);
 }
 
 void rt_exchange_fini(struct rt_exchange *exchange)
 {
 	if (!exchange->transport)
 		return;
-	/* Closing first: connections and calls end while what their callbacks touch is still there; only then may buffers go. */
+
+	/* Closing first: connections and calls end while what their callbacks touch is still there;
+	 * only then may buffers go. */
 	for (uint32_t i = 0; i < exchange->routes.peers_count; i++) {
 		exchange->routes.peers[i].wanted = false;
 		if (exchange->routes.peers[i].connection)
-			cad_connection_close(exchange->routes.peers[i].connection, CAD_ERR_CANCELLED, "the router stops");
+			cad_connection_close(
+				exchange->routes.peers[i].connection, CAD_ERR_CANCELLED, "the router stops");
 	}
+
 	bool busy = true;
 	for (int i = 0; busy && i < 1000; i++) {
-		cad_transport_poll(exchange->transport, cad_clock_now_ns(cad_transport_clock(exchange->transport)) + CAD_NS_PER_MS);
+		cad_transport_poll(exchange->transport,
+			cad_clock_now_ns(cad_transport_clock(exchange->transport)) + CAD_NS_PER_MS);
 		busy = false;
 		for (uint32_t p = 0; p < exchange->routes.peers_count; p++)
 			busy = busy || exchange->routes.peers[p].connection || exchange->routes.peers[p].calls > 0;
 	}
+
 	for (uint32_t i = 0; exchange->calls && i < exchange->calls_count; i++) {
 		struct rt_moe_call *call = &exchange->calls[i];
 		if (call->payload.bytes)
@@ -71,6 +87,7 @@ void rt_exchange_fini(struct rt_exchange *exchange)
 		free(call->row_bytes);
 		free(call->slots);
 	}
+
 	free(exchange->calls);
 	exchange->calls = NULL;
 	free(exchange->expert_at);
@@ -97,11 +114,14 @@ static void collect(struct rt_moe_call *call, struct rt_work *work, uint16_t nod
 	}
 }
 
-/* Groups and pairs, by a counting sort over experts that keeps rows ascending. `slots` is in order of rows. */
-static uint32_t write_pairs(struct rt_exchange *exchange, const struct rt_moe_call *call, struct cadre_wire_group *groups, struct cadre_wire_pair *pairs)
+/* Groups and pairs, by a counting sort over experts that keeps rows ascending. `slots` is in order
+ * of rows. */
+static uint32_t write_pairs(struct rt_exchange *exchange, const struct rt_moe_call *call,
+	struct cadre_wire_group *groups, struct cadre_wire_pair *pairs)
 {
 	const struct rt_work *work = call->work;
 	uint32_t experts = exchange->spec->gate.experts, groups_count = 0, total = 0;
+
 	memset(exchange->expert_at, 0, (experts + 1) * sizeof *exchange->expert_at);
 	for (uint32_t i = 0; i < call->pairs; i++)
 		exchange->expert_at[work->ids[call->slots[i]]]++;
@@ -113,13 +133,18 @@ static uint32_t write_pairs(struct rt_exchange *exchange, const struct rt_moe_ca
 			groups[groups_count] = (struct cadre_wire_group){ .expert = e, .pairs = count };
 		groups_count += count > 0;
 	}
-	uint32_t row = 0;   /* of the call; rows ascend with the slots */
+
+	uint32_t row = 0; /* of the call; rows ascend with the slots */
 	for (uint32_t i = 0; groups && i < call->pairs; i++) {
 		uint32_t at = call->slots[i];
 		while (call->row_index[row] != work->first + at / work->topk)
 			row++;
-		pairs[exchange->expert_at[work->ids[at]]++] = (struct cadre_wire_pair){ .row = row, .weight = work->weights[at] };
+		pairs[exchange->expert_at[work->ids[at]]++] = (struct cadre_wire_pair){
+			.row = row,
+			.weight = work->weights[at],
+		};
 	}
+
 	return groups_count;
 }
 
@@ -131,18 +156,29 @@ static enum cad_status send_call(struct rt_exchange *exchange, struct rt_moe_cal
 	uint32_t groups = write_pairs(exchange, call, NULL, NULL);
 	struct cad_call_layout layout = cad_wire_call_layout(call->rows, 0, groups, call->pairs);
 	struct cadre_wire_row *heads = (struct cadre_wire_row *)(call->payload.bytes + layout.rows);
-	struct kn_rows_pack pack = { .x = work->x, .ldx = work->ldx, .n = hidden, .index = call->row_index, .rows = call->rows, .type = exchange->wire,
-		                     .heads = heads, .data = call->payload.bytes + layout.data, .data_bytes = &data_bytes };
+	struct kn_rows_pack pack = {
+		.x = work->x,
+		.ldx = work->ldx,
+		.n = hidden,
+		.index = call->row_index,
+		.rows = call->rows,
+		.type = exchange->wire,
+		.heads = heads,
+		.data = call->payload.bytes + layout.data,
+		.data_bytes = &data_bytes,
+	};
+
 	exchange->queue->ops->rows_pack(exchange->queue, &pack);
 	if (exchange->queue->ops->wait(exchange->queue) != CAD_OK)
 		return CAD_ERR_INTERNAL;
 	layout = cad_wire_call_layout(call->rows, data_bytes, groups, call->pairs);
 	memset(call->payload.bytes + layout.data + data_bytes, 0, layout.groups - layout.data - data_bytes);
-	write_pairs(exchange, call, (struct cadre_wire_group *)(call->payload.bytes + layout.groups), (struct cadre_wire_pair *)(call->payload.bytes + layout.pairs));
+	write_pairs(exchange, call, (struct cadre_wire_group *)(call->payload.bytes + layout.groups),
+		(struct cadre_wire_pair *)(call->payload.bytes + layout.pairs));
 	uint64_t now = cad_clock_now_ns(cad_transport_clock(exchange->transport));
 	struct cad_call_start start = {
 		.call = { .epoch = exchange->routes.map->epoch, .data_bytes = data_bytes, .layer = work->layer, .rows = call->rows,
-		          .row_elements = exchange->spec->hidden, .pairs = call->pairs, .groups = groups },
+		          .row_elements = exchange->spec->hidden, .pairs = call->pairs, .groups = groups, },
 		.payload = &call->payload, .payload_bytes = layout.bytes, .answer = &call->answer,
 		.deadline_ns = now + exchange->call_timeout_ns, .done = rt_moe_call_done, .context = call,
 	};
@@ -159,6 +195,7 @@ static enum cad_status send_call(struct rt_exchange *exchange, struct rt_moe_cal
 		call->row_bytes[r] = (uint32_t)(sizeof *heads + cadre_row_bytes(heads[r].type, hidden));
 	atomic_fetch_add_explicit(&exchange->stats.calls, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&exchange->stats.bytes_sent, layout.bytes + sizeof start.call, memory_order_relaxed);
+
 	return CAD_OK;
 }
 
@@ -166,19 +203,22 @@ static void send_node(struct rt_exchange *exchange, struct rt_work *work, uint16
 {
 	struct rt_peer *peer = &exchange->routes.peers[exchange->routes.node_peer[node]];
 	uint32_t rows_max = cad_connection_rows_max(peer->connection);
+
 	if (rows_max > exchange->rows_max)
 		rows_max = exchange->rows_max;
 	for (uint32_t row = 0; row < work->rows;) {
 		struct rt_moe_call *call = exchange->free_call;
 		if (!call)
-			return;   /* every answer frees one, and makes the wait look again */
+			return; /* every answer frees one, and makes the wait look again */
 		call->work = work;
 		call->peer = peer;
 		collect(call, work, node, rows_max, &row);
 		if (call->rows == 0)
 			return;
 		exchange->free_call = call->next;
-		if (send_call(exchange, call) != CAD_OK) {   /* no credit, or the connection has just gone: an answer or the route table says when to look again */
+		/* no credit, or the connection has just gone: an answer or the route table says
+		 * when to look again */
+		if (send_call(exchange, call) != CAD_OK) {
 			call->next = exchange->free_call;
 			exchange->free_call = call;
 			return;
@@ -195,6 +235,7 @@ void rt_dispatch_open(struct rt_exchange *exchange, struct rt_work *work)
 		return;
 	int32_t open_ids[CAD_TOPK_MAX];
 	rt_route_table_begin(routes, work->open);
+
 	for (uint32_t row = 0; row < work->rows; row++) {
 		size_t at = (size_t)row * work->topk;
 		uint16_t nodes[CAD_TOPK_MAX];
@@ -210,9 +251,12 @@ void rt_dispatch_open(struct rt_exchange *exchange, struct rt_work *work)
 		for (uint32_t k = 0; k < work->topk; k++)
 			if (work->slots[at + k] == RT_SLOT_OPEN) {
 				work->nodes[at + k] = nodes[k];
-				work->node_ids[at + k] = nodes[k] == CAD_COVER_NONE ? NULL : routes->peers[routes->node_peer[nodes[k]]].id;
+				work->node_ids[at + k] = nodes[k] == CAD_COVER_NONE
+					? NULL
+					: routes->peers[routes->node_peer[nodes[k]]].id;
 			}
 	}
+
 	for (uint32_t node = 0; node < routes->map->nodes_count && work->open > 0; node++)
 		if (rt_route_table_booked(routes, node))
 			send_node(exchange, work, (uint16_t)node);

@@ -1,12 +1,16 @@
 /*
- * Dispatch and combine: rows go out to the nodes that hold their experts, exact integer sums come back.
+ * Dispatch and combine: rows go out to the nodes that hold their experts, exact integer sums come
+ * back.
  *
- * A *work* is one micro-batch at one MoE layer: `rows` rows with K slots each. Every slot is a pair (row, expert) that is owed one answer. Dispatch
- * groups the pairs by node, so that a row goes once to each node, and starts one call a node (more when it has more rows than a call may carry).
- * An answer counts as a whole or not at all: a call that fails puts its pairs back, and they are sent again, by the map of that moment. Since
- * integer sums have no order, nothing of this can change a bit.
+ * A *work* is one micro-batch at one MoE layer: `rows` rows with K slots each. Every slot is a pair
+ * (row, expert) that is owed one answer. Dispatch groups the pairs by node, so that a row goes once
+ * to each node, and starts one call a node (more when it has more rows than a call may carry).
+ * An answer counts as a whole or not at all: a call that fails puts its pairs back, and they are
+ * sent again, by the map of that moment. Since integer sums have no order, nothing of this can
+ * change a bit.
  *
- * The engine's thread owns everything here. All memory is taken at init. Waiting polls the transport, so its callbacks run inside.
+ * The engine's thread owns everything here. All memory is taken at init. Waiting polls the
+ * transport, so its callbacks run inside.
  */
 #ifndef CADRE_ROUTER_EXCHANGE_H
 #define CADRE_ROUTER_EXCHANGE_H
@@ -18,20 +22,21 @@ enum rt_slot { RT_SLOT_OPEN, RT_SLOT_SENT, RT_SLOT_DONE };
 
 struct rt_work {
 	const struct rt_batch *batch;
-	uint32_t layer;              /* in the model */
-	uint32_t first, rows;        /* of the batch */
+	uint32_t layer;       /* in the model */
+	uint32_t first, rows; /* of the batch */
 	uint32_t topk;
-	const int32_t *ids;          /* [rows][topk]; -1: dropped, nothing is owed */
-	const float *weights;        /* [rows][topk] */
-	uint16_t *nodes;             /* [rows][topk] out: index of the node in the map; CAD_COVER_NONE */
-	const char **node_ids;       /* [rows][topk] out: the same by name, for reports; valid while the peer table lives */
-	uint8_t *slots;              /* [rows][topk]: enum rt_slot */
-	const float *x;              /* device, [batch rows][ldx]: normalised rows */
+	const int32_t *ids;   /* [rows][topk]; -1: dropped, nothing is owed */
+	const float *weights; /* [rows][topk] */
+	uint16_t *nodes;      /* [rows][topk] out: index of the node in the map; CAD_COVER_NONE */
+	/* [rows][topk] out: the same by name, for reports; valid while the peer table lives */
+	const char **node_ids;
+	uint8_t *slots; /* [rows][topk]: enum rt_slot */
+	const float *x; /* device, [batch rows][ldx]: normalised rows */
 	size_t ldx;
-	int64_t *sums;               /* device, [batch rows][H] */
-	uint32_t open, sent;         /* pairs in each state */
-	uint64_t version;            /* of the route table when open pairs were last looked at */
-	uint64_t retry_at_ns;        /* look again at this time although nothing changed; 0: no */
+	int64_t *sums;        /* device, [batch rows][H] */
+	uint32_t open, sent;  /* pairs in each state */
+	uint64_t version;     /* of the route table when open pairs were last looked at */
+	uint64_t retry_at_ns; /* look again at this time although nothing changed; 0: no */
 };
 
 struct rt_exchange_stats {
@@ -45,12 +50,12 @@ struct rt_exchange {
 	struct kn_queue *queue;
 	const struct cad_model_spec *spec;
 	enum cadre_row_type wire;
-	uint32_t rows_max;           /* of one call */
+	uint32_t rows_max; /* of one call */
 	uint64_t call_timeout_ns;
 	struct rt_route_table routes;
 	struct rt_moe_call *calls, *free_call;
 	uint32_t calls_count;
-	uint32_t *expert_at;         /* [E + 1] scratch of the counting sort */
+	uint32_t *expert_at; /* [E + 1] scratch of the counting sort */
 	struct rt_exchange_stats stats;
 	/* Runs between polls of a wait: the engine takes its commands here (cancellations, maps). */
 	void (*idle)(void *context);
@@ -68,11 +73,13 @@ struct rt_exchange_options {
 	void *idle_context;
 };
 
-CAD_MUST_USE enum cad_status rt_exchange_init(struct rt_exchange *exchange, const struct rt_exchange_options *options, struct cad_error *error);
+CAD_MUST_USE enum cad_status rt_exchange_init(
+	struct rt_exchange *exchange, const struct rt_exchange_options *options, struct cad_error *error);
 /* Destroys the transport too: calls in flight end inside. */
 void rt_exchange_fini(struct rt_exchange *exchange);
 
-/* Begins a work: ids, weights, rows and so on are filled in, the rest is set here. Sends what can be sent now. */
+/* Begins a work: ids, weights, rows and so on are filled in, the rest is set here. Sends what can
+ * be sent now. */
 void rt_dispatch(struct rt_exchange *exchange, struct rt_work *work);
 /* Until every pair has its answer, or belongs to a sequence that is doomed. */
 void rt_combine_wait(struct rt_exchange *exchange, struct rt_work *work);

@@ -4,7 +4,8 @@
 
 #include "router-svc/moe/exchange.h"
 
-/* One call and its two buffers; taken from exchange->free_call, put back when its answer (or failure) was dealt with. */
+/* One call and its two buffers; taken from exchange->free_call, put back when its answer (or
+ * failure) was dealt with. */
 struct rt_moe_call {
 	struct rt_exchange *exchange;
 	struct rt_moe_call *next;
@@ -12,9 +13,9 @@ struct rt_moe_call {
 	struct rt_work *work;
 	struct rt_peer *peer;
 	uint32_t rows, pairs;
-	uint32_t *row_index;         /* [rows_max]: rows of the batch */
-	uint32_t *row_bytes;         /* [rows_max]: sent for the row */
-	uint32_t *slots;             /* [rows_max * topk]: row * topk + slot in the work */
+	uint32_t *row_index; /* [rows_max]: rows of the batch */
+	uint32_t *row_bytes; /* [rows_max]: sent for the row */
+	uint32_t *slots;     /* [rows_max * topk]: row * topk + slot in the work */
 };
 
 /* combine.c: what the transport calls when a call ended. */

@@ -8,24 +8,31 @@
 #include <string.h>
 
 enum { DELAY_FIRST_MS = 20, DELAY_LAST_MS = 2000 };
-/* The guard of the cover: from so many (row, expert) pairs a node on, a node may have 3 % more than the mean; each 5 % above that weigh as much as one expert. */
+/* The guard of the cover: from so many (row, expert) pairs a node on, a node may have 3 % more than
+ * the mean; each 5 % above that weigh as much as one expert. */
 enum { GUARDED_PAIRS_MIN = 256 };
 #define GUARD_CALM 1.03f
 #define GUARD_POINT 0.05f
 
 enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_transport *transport)
 {
-	*table = (struct rt_route_table){ .transport = transport, .random = { cad_clock_now_ns(cad_transport_clock(transport)) } };
+	*table = (struct rt_route_table){
+		.transport = transport,
+		.random = { cad_clock_now_ns(cad_transport_clock(transport)) },
+	};
 	table->peers = calloc(RT_PEERS_MAX, sizeof *table->peers);
 	table->node_peer = malloc(CAD_MAP_NODES_MAX * sizeof *table->node_peer);
 	table->node_ready = calloc(CAD_MAP_NODES_MAX / 64, sizeof *table->node_ready);
 	table->node_load = calloc(CAD_MAP_NODES_MAX, sizeof *table->node_load);
 	table->node_unit = malloc(CAD_MAP_NODES_MAX * sizeof *table->node_unit);
 	table->node_rows = calloc(CAD_MAP_NODES_MAX, sizeof *table->node_rows);
-	if (!table->peers || !table->node_peer || !table->node_ready || !table->node_load || !table->node_unit || !table->node_rows) {
+
+	if (!table->peers || !table->node_peer || !table->node_ready || !table->node_load || !table->node_unit ||
+		!table->node_rows) {
 		rt_route_table_fini(table);
 		return CAD_ERR_MEMORY;
 	}
+
 	for (uint32_t node = 0; node < CAD_MAP_NODES_MAX; node++)
 		table->node_unit[node] = RT_LOAD_ROW;
 	return CAD_OK;
@@ -49,12 +56,15 @@ static void refresh(struct rt_route_table *table)
 	const struct cad_map *map = table->map;
 	if (!map)
 		return;
+
 	memset(table->node_ready, 0, CAD_MAP_NODES_MAX / 64 * sizeof *table->node_ready);
+
 	for (uint32_t node = 0; node < map->nodes_count; node++) {
 		int peer = table->node_peer[node];
 		if (map->nodes[node].live && peer >= 0 && table->peers[peer].ready)
 			cad_map_set_add(table->node_ready, node);
 	}
+
 	bool whole = true;
 	size_t experts = (size_t)map->layers_count * map->experts;
 	for (size_t at = 0; at < experts && whole; at++) {
@@ -62,6 +72,7 @@ static void refresh(struct rt_route_table *table)
 		for (uint32_t r = map->offsets[at]; r < map->offsets[at + 1]; r++)
 			whole = whole || cad_map_set_has(table->node_ready, map->replicas[r]);
 	}
+
 	atomic_store(&table->ready, whole);
 	table->version++;
 }
@@ -76,13 +87,15 @@ static struct rt_peer *peer_find(struct rt_route_table *table, const struct cad_
 		if (!peer->wanted && !peer->connection && peer->calls == 0)
 			unused = peer;
 	}
+
 	if (!unused && table->peers_count < RT_PEERS_MAX)
 		unused = &table->peers[table->peers_count++];
 	if (!unused)
 		return NULL;
 	*unused = (struct rt_peer){ .delay_ms = DELAY_FIRST_MS };
-	memcpy(unused->id, node->id, strlen(node->id) + 1);   /* lengths are checked by map.c */
+	memcpy(unused->id, node->id, strlen(node->id) + 1); /* lengths are checked by map.c */
 	memcpy(unused->address, node->exchange_address, strlen(node->exchange_address) + 1);
+
 	return unused;
 }
 
@@ -92,6 +105,7 @@ void rt_route_table_map(struct rt_route_table *table, struct cad_map *map)
 		cad_map_release(map);
 		return;
 	}
+
 	cad_map_release(table->map);
 	table->map = map;
 	memset(table->node_rows, 0, map->nodes_count * sizeof *table->node_rows);
@@ -103,31 +117,38 @@ void rt_route_table_map(struct rt_route_table *table, struct cad_map *map)
 			continue;
 		struct rt_peer *peer = peer_find(table, &map->nodes[node]);
 		if (!peer) {
-			cad_log_warn("exchange", "more expert nodes than this router has room for", CAD_S("node", map->nodes[node].id), CAD_U("peers_max", RT_PEERS_MAX));
+			cad_log_warn("exchange", "more expert nodes than this router has room for",
+				CAD_S("node", map->nodes[node].id), CAD_U("peers_max", RT_PEERS_MAX));
 			continue;
 		}
 		peer->wanted = true;
 		table->node_peer[node] = (int16_t)(peer - table->peers);
 	}
+
 	refresh(table);
 }
 
-void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *peer, enum cad_connection_state state, enum cad_status status, const char *text)
+void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *peer, enum cad_connection_state state,
+	enum cad_status status, const char *text)
 {
 	peer->ready = state == CAD_CONNECTION_READY;
 	if (peer->ready) {
 		peer->delay_ms = DELAY_FIRST_MS;
 		cad_log_info("exchange", "connected", CAD_S("node", peer->id), CAD_S("address", peer->address));
 	}
+
 	if (state == CAD_CONNECTION_CLOSED) {
 		uint64_t jitter = cad_random_below(&table->random, peer->delay_ms + 1);
 		peer->connection = NULL;
-		peer->retry_at_ns = cad_clock_now_ns(cad_transport_clock(table->transport)) + (peer->delay_ms + jitter) * CAD_NS_PER_MS;
+		peer->retry_at_ns = cad_clock_now_ns(cad_transport_clock(table->transport)) +
+			(peer->delay_ms + jitter) * CAD_NS_PER_MS;
 		peer->delay_ms = peer->delay_ms * 2 < DELAY_LAST_MS ? peer->delay_ms * 2 : DELAY_LAST_MS;
 		if (peer->wanted)
-			cad_log_warn("exchange", "no connection", CAD_S("node", peer->id), CAD_S("address", peer->address),
-			             CAD_S("status", cad_status_text(status)), CAD_S("why", text));
+			cad_log_warn("exchange", "no connection", CAD_S("node", peer->id),
+				CAD_S("address", peer->address), CAD_S("status", cad_status_text(status)),
+				CAD_S("why", text));
 	}
+
 	refresh(table);
 }
 
@@ -145,7 +166,8 @@ uint64_t rt_route_table_tick(struct rt_route_table *table)
 			continue;
 		}
 		struct cad_error error;
-		enum cad_status status = cad_transport_connect(table->transport, peer->address, peer, &peer->connection, &error);
+		enum cad_status status =
+			cad_transport_connect(table->transport, peer->address, peer, &peer->connection, &error);
 		if (status != CAD_OK) {
 			peer->connection = NULL;
 			rt_route_table_connection(table, peer, CAD_CONNECTION_CLOSED, status, error.text);
@@ -156,13 +178,16 @@ uint64_t rt_route_table_tick(struct rt_route_table *table)
 }
 
 /*
- * A layer's time is its busiest node's, so the rows of this layer count first. Where those are equal, as they are for the first row, the node that had fewer rows so far is
- * taken. In a large batch the busiest node's arithmetic is what takes time, and a row may touch one node more to spare it; in a small one each call costs more than that.
+ * A layer's time is its busiest node's, so the rows of this layer count first. Where those are
+ * equal, as they are for the first row, the node that had fewer rows so far is taken. In a large
+ * batch the busiest node's arithmetic is what takes time, and a row may touch one node more to
+ * spare it; in a small one each call costs more than that.
  */
 void rt_route_table_begin(struct rt_route_table *table, uint32_t pairs)
 {
 	uint32_t nodes = table->map->nodes_count, usable = 0;
 	uint64_t least = UINT64_MAX, most = 0;
+
 	for (uint32_t node = 0; node < nodes; node++) {
 		if (!cad_map_set_has(table->node_ready, node))
 			continue;
@@ -170,15 +195,19 @@ void rt_route_table_begin(struct rt_route_table *table, uint32_t pairs)
 		least = table->node_rows[node] < least ? table->node_rows[node] : least;
 		most = table->node_rows[node] > most ? table->node_rows[node] : most;
 	}
+
 	for (uint32_t node = 0; node < nodes; node++)
-		table->node_load[node] = cad_map_set_has(table->node_ready, node) && most > least ? (uint32_t)((table->node_rows[node] - least) * (RT_LOAD_ROW - 1) / (most - least)) : 0;
+		table->node_load[node] = cad_map_set_has(table->node_ready, node) && most > least
+			? (uint32_t)((table->node_rows[node] - least) * (RT_LOAD_ROW - 1) / (most - least))
+			: 0;
 	float mean = usable ? (float)pairs / (float)usable * RT_LOAD_ROW : 0;
 	bool guarded = pairs >= GUARDED_PAIRS_MIN * usable;
 	table->load_calm = GUARD_CALM * mean;
 	table->load_point = guarded ? GUARD_POINT * mean : 0;
 }
 
-void rt_route_table_choose(struct rt_route_table *table, uint32_t layer, const int32_t *experts, uint32_t k, uint16_t *nodes)
+void rt_route_table_choose(
+	struct rt_route_table *table, uint32_t layer, const int32_t *experts, uint32_t k, uint16_t *nodes)
 {
 	const struct cad_cover_load load = { table->node_load, table->node_unit, table->load_calm, table->load_point };
 	cad_cover(table->map, layer, experts, k, table->node_ready, &load, nodes);

@@ -1,8 +1,10 @@
 /*
- * Where rows can go now: the present map, and a connection to every live node of it. The engine's thread owns it; nothing blocks.
+ * Where rows can go now: the present map, and a connection to every live node of it. The engine's
+ * thread owns it; nothing blocks.
  *
- * A connection that is lost, or refused, is tried again with a growing, jittered delay for as long as the map calls its node live. A node that
- * the map no longer names is closed once no call of ours is with it any more (its calls fail at most by their deadlines).
+ * A connection that is lost, or refused, is tried again with a growing, jittered delay for as long
+ * as the map calls its node live. A node that the map no longer names is closed once no call of
+ * ours is with it any more (its calls fail at most by their deadlines).
  */
 #ifndef CADRE_ROUTER_ROUTE_TABLE_H
 #define CADRE_ROUTER_ROUTE_TABLE_H
@@ -15,10 +17,10 @@ enum { RT_PEERS_MAX = 1024 };
 
 struct rt_peer {
 	char id[CAD_MAP_ID_BYTES], address[CAD_MAP_ADDRESS_BYTES];
-	struct cad_connection *connection;   /* NULL: none now */
-	bool wanted;                 /* the present map names it, live */
+	struct cad_connection *connection; /* NULL: none now */
+	bool wanted;                       /* the present map names it, live */
 	bool ready;
-	uint32_t calls;              /* in flight */
+	uint32_t calls; /* in flight */
 	uint64_t retry_at_ns;
 	uint32_t delay_ms;
 };
@@ -27,36 +29,45 @@ enum { RT_LOAD_ROW = 256 };
 
 struct rt_route_table {
 	struct cad_transport *transport;
-	struct cad_map *map;         /* NULL: none yet */
-	struct rt_peer *peers;       /* [RT_PEERS_MAX], peers_count used; entries are reused when nothing refers to them */
+	struct cad_map *map; /* NULL: none yet */
+	/* [RT_PEERS_MAX], peers_count used; entries are reused when nothing refers to them */
+	struct rt_peer *peers;
 	uint32_t peers_count;
-	int16_t *node_peer;          /* [CAD_MAP_NODES_MAX]: peer of a node of the map; -1: none */
-	uint64_t *node_ready;        /* a set of CAD_MAP_NODES_MAX nodes */
-	uint32_t *node_load;         /* [CAD_MAP_NODES_MAX]: RT_LOAD_ROW for each row of this layer; below that, who had more of the rows so far */
+	int16_t *node_peer;   /* [CAD_MAP_NODES_MAX]: peer of a node of the map; -1: none */
+	uint64_t *node_ready; /* a set of CAD_MAP_NODES_MAX nodes */
+	/* [CAD_MAP_NODES_MAX]: RT_LOAD_ROW for each row of this layer; below that, who had more of
+	 * the rows so far */
+	uint32_t *node_load;
 	uint32_t *node_unit;         /* [CAD_MAP_NODES_MAX]: RT_LOAD_ROW */
 	uint64_t *node_rows;         /* [CAD_MAP_NODES_MAX]: rows since this map came */
-	float load_calm, load_point;   /* of this layer (common/cluster/cover.h) */
+	float load_calm, load_point; /* of this layer (common/cluster/cover.h) */
 	struct cad_random random;
-	uint64_t version;            /* goes up when something became possible that was not: look again at what waits */
-	_Atomic bool ready;          /* every expert of the map is held by a connected node; read by any thread */
+	uint64_t version;   /* goes up when something became possible that was not: look again at what waits */
+	_Atomic bool ready; /* every expert of the map is held by a connected node; read by any thread */
 };
 
 CAD_MUST_USE enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_transport *transport);
-void rt_route_table_fini(struct rt_route_table *table);   /* before the transport is destroyed */
+void rt_route_table_fini(struct rt_route_table *table); /* before the transport is destroyed */
 
 /* Takes the reference. An epoch at or below the present one is dropped. */
 void rt_route_table_map(struct rt_route_table *table, struct cad_map *map);
 /* What the transport reports; `peer` is the connection's user pointer. */
-void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *peer, enum cad_connection_state state, enum cad_status status, const char *text);
-/* Starts what is due. Returns when to call again (clock time), UINT64_MAX: not before something happens. */
+void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *peer, enum cad_connection_state state,
+	enum cad_status status, const char *text);
+/* Starts what is due. Returns when to call again (clock time), UINT64_MAX: not before something
+ * happens. */
 uint64_t rt_route_table_tick(struct rt_route_table *table);
 
 /* A layer begins, with so many (row, expert) pairs to choose for. Needs a map. */
 void rt_route_table_begin(struct rt_route_table *table, uint32_t pairs);
 /* Chooses a node for each expert of a row (common/cluster/cover.h) and books the row on it. */
-void rt_route_table_choose(struct rt_route_table *table, uint32_t layer, const int32_t *experts, uint32_t k, uint16_t *nodes);
+void rt_route_table_choose(
+	struct rt_route_table *table, uint32_t layer, const int32_t *experts, uint32_t k, uint16_t *nodes);
 /* Whether a row of this layer was booked on the node. */
-static inline bool rt_route_table_booked(const struct rt_route_table *table, uint32_t node) { return table->node_load[node] >= RT_LOAD_ROW; }
+static inline bool rt_route_table_booked(const struct rt_route_table *table, uint32_t node)
+{
+	return table->node_load[node] >= RT_LOAD_ROW;
+}
 uint32_t rt_route_table_connections(const struct rt_route_table *table);
 
 #endif

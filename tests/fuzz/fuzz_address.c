@@ -1,4 +1,5 @@
-/* Addresses as anybody may send or write them, and what the placement service makes of a peer's: a sentence, or parts that make the same address again. */
+/* Addresses as anybody may send or write them, and what the placement service makes of a peer's: a
+ * sentence, or parts that make the same address again. */
 #include "common/base/address.h"
 #include "common/rpc/rpc.h"
 #include "orchestration/placement/probe.h"
@@ -14,6 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	char *text = malloc(size + 2);
 	if (!text)
 		return 0;
+
 	memcpy(text, bytes, size);
 	text[size] = text[size + 1] = 0;
 	struct cad_address address, again;
@@ -21,15 +23,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	char out[CAD_ADDRESS_BYTES];
 	if (cad_address_parse(text, &address, &error) == CAD_OK) {
 		cad_address_taken(text, address.port, out, sizeof out);
-		CAD_ASSERT(cad_address_parse(out, &again, &error) == CAD_OK && strcmp(address.host, again.host) == 0 && address.port == again.port && address.v6 == again.v6);
+		CAD_ASSERT(cad_address_parse(out, &again, &error) == CAD_OK && strcmp(address.host, again.host) == 0 &&
+			address.port == again.port && address.v6 == again.v6);
 		CAD_ASSERT(cad_rpc_address_is_complete(text));
 	} else {
 		CAD_ASSERT(error.text[0]);
 	}
+
 	(void)cad_rpc_address_is_loopback(text);
 	struct sockaddr_storage target;
 	if (pl_probe_target(text, text + strlen(text) + 1, &target))
 		CAD_ASSERT(target.ss_family == AF_INET || target.ss_family == AF_INET6);
 	free(text);
+
 	return 0;
 }

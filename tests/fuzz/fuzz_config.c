@@ -1,6 +1,7 @@
 /*
- * Any text as config.json, and what stands behind a line of "---" as generation_config.json: refused with a sentence, or a spec within the limits that
- * spec.h states, whose rotary frequencies are numbers.
+ * Any text as config.json, and what stands behind a line of "---" as generation_config.json:
+ * refused with a sentence, or a spec within the limits that spec.h states, whose rotary frequencies
+ * are numbers.
  */
 #include "common/model/spec.h"
 
@@ -11,8 +12,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
 static void check_gate(const struct cad_gate_spec *gate)
 {
-	CAD_ASSERT(gate->experts <= CAD_EXPERTS_MAX && gate->topk >= 1 && gate->topk <= CAD_TOPK_MAX && gate->topk <= gate->experts);
-	CAD_ASSERT(gate->groups >= 1 && gate->experts % gate->groups == 0 && gate->groups_kept >= 1 && gate->groups_kept <= gate->groups);
+	CAD_ASSERT(gate->experts <= CAD_EXPERTS_MAX && gate->topk >= 1 && gate->topk <= CAD_TOPK_MAX &&
+		gate->topk <= gate->experts);
+	CAD_ASSERT(gate->groups >= 1 && gate->experts % gate->groups == 0 && gate->groups_kept >= 1 &&
+		gate->groups_kept <= gate->groups);
 	CAD_ASSERT(gate->topk <= gate->groups_kept * (gate->experts / gate->groups));
 	CAD_ASSERT(isfinite(gate->scale) && gate->scale > 0);
 }
@@ -20,19 +23,24 @@ static void check_gate(const struct cad_gate_spec *gate)
 static void check(const struct cad_model_spec *spec)
 {
 	const struct cad_attention_spec *a = &spec->attention;
-	CAD_ASSERT(spec->hidden >= 1 && spec->hidden <= CAD_HIDDEN_MAX && spec->vocab >= 1 && spec->vocab <= CAD_VOCAB_MAX);
+	CAD_ASSERT(spec->hidden >= 1 && spec->hidden <= CAD_HIDDEN_MAX && spec->vocab >= 1 &&
+		spec->vocab <= CAD_VOCAB_MAX);
 	CAD_ASSERT(spec->layers && spec->layers_count >= 1 && spec->layers_count <= CAD_LAYERS_MAX);
 	CAD_ASSERT(spec->positions_max >= 1 && spec->positions_max <= CAD_POSITIONS_MAX);
 	CAD_ASSERT(a->heads >= 1 && a->kv_heads >= 1 && a->heads <= CAD_HEADS_MAX && a->heads % a->kv_heads == 0);
-	CAD_ASSERT(a->head_size >= 2 && a->head_size <= CAD_HEAD_SIZE_MAX && a->value_size >= 1 && a->value_size <= CAD_HEAD_SIZE_MAX);
+	CAD_ASSERT(a->head_size >= 2 && a->head_size <= CAD_HEAD_SIZE_MAX && a->value_size >= 1 &&
+		a->value_size <= CAD_HEAD_SIZE_MAX);
 	CAD_ASSERT(isfinite(a->scale) && a->scale > 0 && a->clip_qkv >= 0 && isfinite(a->clip_qkv));
 	CAD_ASSERT(isfinite(spec->norm_epsilon) && spec->norm_epsilon > 0);
 	uint32_t moe = cad_model_spec_moe_layers(spec);
-	CAD_ASSERT((moe > 0) == (spec->gate.experts > 0) && (moe > 0) == (spec->expert.size > 0) && (moe < spec->layers_count) == (spec->dense.size > 0));
+	CAD_ASSERT((moe > 0) == (spec->gate.experts > 0) && (moe > 0) == (spec->expert.size > 0) &&
+		(moe < spec->layers_count) == (spec->dense.size > 0));
 	if (moe)
 		check_gate(&spec->gate);
-	CAD_ASSERT(spec->expert.size <= CAD_FFN_MAX && spec->dense.size <= CAD_FFN_MAX && spec->shared.size <= CAD_FFN_MAX);
-	CAD_ASSERT(spec->eos_ids_count <= CAD_STOP_IDS_MAX && spec->bos_id >= -1 && spec->bos_id < (int32_t)spec->vocab);
+	CAD_ASSERT(spec->expert.size <= CAD_FFN_MAX && spec->dense.size <= CAD_FFN_MAX &&
+		spec->shared.size <= CAD_FFN_MAX);
+	CAD_ASSERT(
+		spec->eos_ids_count <= CAD_STOP_IDS_MAX && spec->bos_id >= -1 && spec->bos_id < (int32_t)spec->vocab);
 	for (uint32_t i = 0; i < spec->eos_ids_count; i++)
 		CAD_ASSERT(spec->eos_ids[i] >= 0 && spec->eos_ids[i] < (int32_t)spec->vocab);
 	CAD_ASSERT(spec->rope.size >= 2 && spec->rope.size <= a->head_size && spec->rope.size % 2 == 0);
@@ -48,18 +56,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	static const char line[] = "\n---\n";
 	const char *config = (const char *)bytes, *generation = memmem(bytes, size, line, sizeof line - 1);
 	size_t config_bytes = size, generation_bytes = 0;
+
 	if (generation) {
 		config_bytes = (size_t)(generation - config);
 		generation += sizeof line - 1;
 		generation_bytes = size - config_bytes - (sizeof line - 1);
 	}
+
 	struct cad_model_spec spec;
 	struct cad_error error;
-	if (cad_model_spec_parse("fuzz/config.json", config, config_bytes, generation, generation_bytes, &spec, &error) == CAD_OK) {
+	if (cad_model_spec_parse(
+		    "fuzz/config.json", config, config_bytes, generation, generation_bytes, &spec, &error) == CAD_OK) {
 		check(&spec);
 		cad_model_spec_fini(&spec);
 	} else {
 		CAD_ASSERT(error.status < 0 && strlen(error.text) > 0);
 	}
+
 	return 0;
 }

@@ -1,4 +1,5 @@
-/* Options from a file and from flags that anybody wrote: a sentence or values inside their ranges, never a crash. The first byte says which of the two. */
+/* Options from a file and from flags that anybody wrote: a sentence or values inside their ranges,
+ * never a crash. The first byte says which of the two. */
 #include "common/process/options.h"
 
 #include <stdio.h>
@@ -25,7 +26,14 @@ static const struct cad_option table[] = {
 	CAD_OPTION_ENUM(struct values, color, "color", "green", colors, "choice"),
 	CAD_OPTION_DURATION(struct values, timeout_ns, "timeout", "20ms", 0, 3600000000000u, "time"),
 };
-static const struct cad_options_spec spec = { .program = "fuzz", .summary = "s", .positional = "X", .positional_max = 4, .table = table, .count = sizeof table / sizeof table[0] };
+static const struct cad_options_spec spec = {
+	.program = "fuzz",
+	.summary = "s",
+	.positional = "X",
+	.positional_max = 4,
+	.table = table,
+	.count = sizeof table / sizeof table[0],
+};
 
 static void check(int argc, char **argv)
 {
@@ -33,14 +41,19 @@ static void check(int argc, char **argv)
 	struct cad_options *options = NULL;
 	struct cad_error error = { 0 };
 	enum cad_options_action action;
+
 	if (cad_options_parse(&spec, argc, argv, &values, &options, &action, &error) != CAD_OK) {
 		CAD_ASSERT(error.text[0] && !options);
 		return;
 	}
+
 	if (action == CAD_OPTIONS_RUN) {
-		CAD_ASSERT(values.model && values.threads >= 1 && values.threads <= 64 && values.memory >= 1024 && values.memory <= 1ull << 50);
-		CAD_ASSERT(values.factor >= 0.5 && values.factor <= 8 && (values.color == 3 || values.color == 7) && values.timeout_ns <= 3600000000000u);
+		CAD_ASSERT(values.model && values.threads >= 1 && values.threads <= 64 && values.memory >= 1024 &&
+			values.memory <= 1ull << 50);
+		CAD_ASSERT(values.factor >= 0.5 && values.factor <= 8 && (values.color == 3 || values.color == 7) &&
+			values.timeout_ns <= 3600000000000u);
 	}
+
 	cad_options_destroy(options);
 }
 
@@ -48,6 +61,7 @@ static void from_file(const uint8_t *data, size_t size)
 {
 	static int fd = -1;
 	static char path[64];
+
 	if (fd < 0) {
 		fd = memfd_create("options", 0);
 		snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
@@ -61,13 +75,16 @@ static void from_flags(const uint8_t *data, size_t size)
 {
 	char text[512], *argv[16] = { (char *)"fuzz" };
 	int argc = 1;
+
 	size = size < sizeof text - 1 ? size : sizeof text - 1;
 	memcpy(text, data, size);
 	text[size] = 0;
 	for (size_t at = 0; at < size && argc < 15; at += strlen(text + at) + 1)
 		argv[argc++] = text + at;
 	for (int i = 1; i < argc; i++)
-		if (strncmp(argv[i], "--h", 3) == 0 || strncmp(argv[i], "-h", 2) == 0 || strncmp(argv[i], "--v", 3) == 0 || strncmp(argv[i], "--p", 3) == 0 || strncmp(argv[i], "--c", 3) == 0)
+		if (strncmp(argv[i], "--h", 3) == 0 || strncmp(argv[i], "-h", 2) == 0 ||
+			strncmp(argv[i], "--v", 3) == 0 || strncmp(argv[i], "--p", 3) == 0 ||
+			strncmp(argv[i], "--c", 3) == 0)
 			return;
 	check(argc, argv);
 }

@@ -1,5 +1,6 @@
 /*
- * Hostile protobuf messages: what is accepted can be packed and decoded again, whatever it was, and memory stays within the arena's limit.
+ * Hostile protobuf messages: what is accepted can be packed and decoded again, whatever it was, and
+ * memory stays within the arena's limit.
  * The first byte chooses the message type and the limit.
  */
 #include "cadre/v1/inference.pb-c.h"
@@ -14,11 +15,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
 	const ProtobufCMessageDescriptor *const types[] = {
-		&cadre__v1__generate_request__descriptor, &cadre__v1__node_report__descriptor, &cadre__v1__node_order__descriptor,
-		&google__protobuf__file_descriptor_proto__descriptor,   /* messages in themselves, and every kind of field */
+		&cadre__v1__generate_request__descriptor,
+		&cadre__v1__node_report__descriptor,
+		&cadre__v1__node_order__descriptor,
+		/* messages in themselves, and every kind of field */
+		&google__protobuf__file_descriptor_proto__descriptor,
 	};
+
 	if (size == 0)
 		return 0;
+
 	const ProtobufCMessageDescriptor *type = types[bytes[0] & 3];
 	size_t limit = bytes[0] & 4 ? 1 << 20 : 2048;
 	struct cad_rpc_arena arena, again;
@@ -36,6 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	} else {
 		CAD_ASSERT(error.text[0] != 0 && arena.used_bytes == 0);
 	}
+
 	cad_rpc_arena_reset(&arena);
 	cad_rpc_arena_reset(&again);
 	return 0;

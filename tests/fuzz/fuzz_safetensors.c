@@ -10,10 +10,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
 	struct cad_safetensors *file;
 	struct cad_error error;
+
 	if (cad_safetensors_open_memory("fuzz.safetensors", bytes, size, &file, &error) != CAD_OK) {
 		CAD_ASSERT(error.status < 0 && strlen(error.text) > 0);
 		return 0;
 	}
+
 	uint64_t total = 0;
 	unsigned sum = 0;
 	for (size_t i = 0; i < cad_safetensors_count(file); i++) {
@@ -27,11 +29,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 			sum += ((const uint8_t *)tensor.data)[b];
 		total += tensor.bytes;
 	}
+
 	size_t header_bytes;
 	(void)cad_safetensors_header(file, &header_bytes);
 	CAD_ASSERT(total + header_bytes + 8 == cad_safetensors_file_bytes(file));
-	volatile unsigned sink = sum;   /* so that the reads happen */
+	volatile unsigned sink = sum; /* so that the reads happen */
 	(void)sink;
 	cad_safetensors_close(file);
+
 	return 0;
 }

@@ -1,6 +1,8 @@
 /*
- * Tokenizers from strangers, texts from strangers. The first byte chooses: a tokenizer.json, up to a NUL, that is parsed and, if it can be, encodes and decodes the
- * rest; or one of a few fixed tokenizers, with the rest as text (which must come back) or as ids (which must decode the same at once and one by one).
+ * Tokenizers from strangers, texts from strangers. The first byte chooses: a tokenizer.json, up to
+ * a NUL, that is parsed and, if it can be, encodes and decodes the rest; or one of a few fixed
+ * tokenizers, with the rest as text (which must come back) or as ids (which must decode the same at
+ * once and one by one).
  */
 #include "common/tokenizer/tokenizer.h"
 
@@ -36,11 +38,13 @@ int LLVMFuzzerInitialize(int *count, char ***arguments)
 	return 0;
 }
 
-static void decode_both_ways(const struct cad_tokenizer *tokenizer, const int32_t *ids, size_t count, struct cad_text *whole)
+static void decode_both_ways(
+	const struct cad_tokenizer *tokenizer, const int32_t *ids, size_t count, struct cad_text *whole)
 {
 	struct cad_text streamed = { 0 };
 	struct cad_decoder *decoder;
 	enum cad_status status = cad_tokenizer_decode(tokenizer, ids, count, true, whole, NULL);
+
 	check(cad_decoder_create(tokenizer, true, &decoder) == CAD_OK);
 	for (size_t i = 0; i < count && status == CAD_OK; i++)
 		check(cad_decoder_push(decoder, ids[i], &streamed, NULL) == CAD_OK && streamed.size <= whole->size);
@@ -48,6 +52,7 @@ static void decode_both_ways(const struct cad_tokenizer *tokenizer, const int32_
 		check(cad_decoder_finish(decoder, &streamed, NULL) == CAD_OK);
 		check(streamed.size == whole->size && memcmp(streamed.bytes, whole->bytes, whole->size) == 0);
 	}
+
 	cad_decoder_destroy(decoder);
 	cad_text_fini(&streamed);
 }
@@ -67,6 +72,7 @@ static void round_trip(const struct cad_tokenizer *tokenizer, const char *text, 
 	struct cad_ids ids = { 0 };
 	struct cad_text back = { 0 };
 	struct cad_error error;
+
 	if (cad_tokenizer_encode(tokenizer, text, size, true, SIZE_MAX, &ids, &error) == CAD_OK) {
 		for (size_t i = 0; i < ids.count; i++)
 			check(ids.ids[i] >= 0);
@@ -76,6 +82,7 @@ static void round_trip(const struct cad_tokenizer *tokenizer, const char *text, 
 		if (lossless && !memmem(text, size, "<|", 2) && !memmem(text, size, "<\xef\xbd\x9c", 4))
 			check(back.size == size && memcmp(back.bytes, text, size) == 0);
 	}
+
 	cad_ids_fini(&ids);
 	cad_text_fini(&back);
 }
@@ -86,10 +93,12 @@ static void parse_and_use(const char *data, size_t size)
 	size_t json = end ? (size_t)(end - data) : size;
 	struct cad_tokenizer *tokenizer = NULL;
 	struct cad_error error;
+
 	if (cad_tokenizer_parse("fuzz", data, json, &tokenizer, &error) != CAD_OK) {
 		check(!tokenizer && error.text[0] != 0);
 		return;
 	}
+
 	round_trip(tokenizer, "Hello  hello <s> 12\n", 20, false);
 	if (end)
 		round_trip(tokenizer, end + 1, size - json - 1, false);
@@ -111,6 +120,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	if (size == 0)
 		return 0;
+
 	unsigned int kind = data[0] % (1 + 2 * FIXED);
 	if (kind == 0)
 		parse_and_use((const char *)data + 1, size - 1);

@@ -1,6 +1,7 @@
 /*
- * Traces from strangers. The first byte chooses the format. For the own format the sums of header and blocks are put right first, so that what stands behind them is
- * reached. What can be read is whole, and comes back the same through every format.
+ * Traces from strangers. The first byte chooses the format. For the own format the sums of header
+ * and blocks are put right first, so that what stands behind them is reached. What can be read is
+ * whole, and comes back the same through every format.
  */
 #include "orchestration/planner/trace/internal.h"
 
@@ -42,6 +43,7 @@ static void check_whole(struct pl_trace *trace)
 {
 	uint16_t cell[PL_TRACE_TOPK_MAX];
 	struct cad_error error;
+
 	CAD_ASSERT(trace->tokens > 0 && trace->layers > 0 && trace->k > 0 && trace->request[0] == 0);
 	for (uint64_t token = 1; token < trace->tokens; token++)
 		CAD_ASSERT(trace->request[token] - trace->request[token - 1] <= 1);
@@ -62,10 +64,13 @@ static void write_and_read(const struct pl_trace *trace, enum pl_trace_format fo
 	struct pl_trace *again;
 	struct pl_trace_source source = { .format = format, .experts = trace->experts };
 	FILE *stream = open_memstream(&text, &size);
+
 	CAD_ASSERT(stream);
+
 	if (format == PL_TRACE_OWN) {
 		struct pl_trace_writer *writer;
-		CAD_ASSERT(pl_trace_writer_create(stream, trace, &writer, NULL) == CAD_OK && pl_trace_writer_add(writer, trace, false, NULL) == CAD_OK);
+		CAD_ASSERT(pl_trace_writer_create(stream, trace, &writer, NULL) == CAD_OK &&
+			pl_trace_writer_add(writer, trace, false, NULL) == CAD_OK);
 		CAD_ASSERT(pl_trace_writer_finish(writer, NULL) == CAD_OK);
 		pl_trace_writer_destroy(writer);
 	} else if (format == PL_TRACE_CSV) {
@@ -73,10 +78,13 @@ static void write_and_read(const struct pl_trace *trace, enum pl_trace_format fo
 	} else {
 		pl_trace_print_json(trace, stream);
 	}
+
 	fclose(stream);
 	CAD_ASSERT(pl_trace_parse("again", text, size, &source, &again, NULL) == CAD_OK);
-	CAD_ASSERT(again->tokens == trace->tokens && again->layers == trace->layers && again->k == trace->k && again->experts == trace->experts);
-	CAD_ASSERT(memcmp(again->ids, trace->ids, (size_t)trace->layers * trace->tokens * trace->k * sizeof *trace->ids) == 0);
+	CAD_ASSERT(again->tokens == trace->tokens && again->layers == trace->layers && again->k == trace->k &&
+		again->experts == trace->experts);
+	CAD_ASSERT(memcmp(again->ids, trace->ids,
+			   (size_t)trace->layers * trace->tokens * trace->k * sizeof *trace->ids) == 0);
 	CAD_ASSERT(memcmp(again->request, trace->request, trace->tokens * sizeof *trace->request) == 0);
 	CAD_ASSERT(memcmp(again->layer, trace->layer, trace->layers * sizeof *trace->layer) == 0);
 	pl_trace_free(again);
@@ -87,9 +95,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct pl_trace *trace = NULL;
 	struct cad_error error = { 0 };
+
 	if (size == 0)
 		return 0;
-	struct pl_trace_source source = { .format = (enum pl_trace_format)((data[0] & 7) % 5), .phase = (enum pl_trace_phase)((data[0] >> 3) % 3), .cells_max = CELLS_MAX };
+
+	struct pl_trace_source source = {
+		.format = (enum pl_trace_format)((data[0] & 7) % 5),
+		.phase = (enum pl_trace_phase)((data[0] >> 3) % 3),
+		.cells_max = CELLS_MAX,
+	};
 	size_t bytes = size - 1;
 	uint8_t *copy = malloc(bytes + 1);
 	CAD_ASSERT(copy);
@@ -104,6 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	} else {
 		CAD_ASSERT(!trace && strncmp(error.text, "fuzz", 4) == 0);
 	}
+
 	pl_trace_free(trace);
 	free(copy);
 	return 0;

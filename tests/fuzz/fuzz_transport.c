@@ -1,7 +1,8 @@
 /*
- * The protocol's state machine: a client and a server over the simulator, and one raw peer that is the server's client or the client's server and says what the fuzzer
- * likes, mostly after an honest hello, so that the checks behind it are reached. Nothing may crash, no callback may be missing or come twice, and the two honest
- * sides must still understand each other at the end.
+ * The protocol's state machine: a client and a server over the simulator, and one raw peer that is
+ * the server's client or the client's server and says what the fuzzer likes, mostly after an honest
+ * hello, so that the checks behind it are reached. Nothing may crash, no callback may be missing or
+ * come twice, and the two honest sides must still understand each other at the end.
  */
 #include "common/transport/link.h"
 
@@ -9,9 +10,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ELEMENTS = 4, ROWS_MAX = 8, PAYLOAD_MAX = 4096, SENDS_MAX = 256, ANSWER_BYTES = ROWS_MAX * (8 + 8 * ELEMENTS), HELD_MAX = 16 };
+enum {
+	ELEMENTS = 4,
+	ROWS_MAX = 8,
+	PAYLOAD_MAX = 4096,
+	SENDS_MAX = 256,
+	ANSWER_BYTES = ROWS_MAX * (8 + 8 * ELEMENTS),
+	HELD_MAX = 16
+};
 
-struct input { const uint8_t *bytes; size_t left; };
+struct input {
+	const uint8_t *bytes;
+	size_t left;
+};
 static uint8_t take(struct input *in) { return in->left ? (in->left--, *in->bytes++) : 0; }
 
 struct world {
@@ -26,7 +37,10 @@ struct world {
 	bool calling, ready, understood;
 	struct cad_connection *connection, *honest;
 	size_t sends_count;
-	struct send { struct cad_link_op op; uint8_t header[CAD_LINK_HEADER_BYTES_MAX], payload[PAYLOAD_MAX]; } sends[SENDS_MAX];
+	struct send {
+		struct cad_link_op op;
+		uint8_t header[CAD_LINK_HEADER_BYTES_MAX], payload[PAYLOAD_MAX];
+	} sends[SENDS_MAX];
 };
 
 /* ---- the honest sides ---- */
@@ -40,14 +54,31 @@ static void identity_for(struct cadre_wire_identity *identity, const char *node)
 
 static size_t call_fill(uint8_t *bytes, uint32_t rows, struct cadre_wire_call *call)
 {
-	*call = (struct cadre_wire_call){ .rows = rows, .row_elements = ELEMENTS, .pairs = rows, .groups = 1, .data_bytes = rows * ELEMENTS * 4 };
+	*call = (struct cadre_wire_call){
+		.rows = rows,
+		.row_elements = ELEMENTS,
+		.pairs = rows,
+		.groups = 1,
+		.data_bytes = rows * ELEMENTS * 4,
+	};
 	struct cad_call_layout at = cad_wire_call_layout(rows, (size_t)call->data_bytes, 1, rows);
 	memset(bytes, 0, at.bytes);
 	memcpy(bytes + at.groups, &(struct cadre_wire_group){ .pairs = rows }, sizeof(struct cadre_wire_group));
+
 	for (uint32_t r = 0; r < rows; r++) {
-		memcpy(bytes + at.rows + r * sizeof(struct cadre_wire_row), &(struct cadre_wire_row){ .type = CADRE_ROW_F32 }, sizeof(struct cadre_wire_row));
-		memcpy(bytes + at.pairs + r * sizeof(struct cadre_wire_pair), &(struct cadre_wire_pair){ .row = r, .weight = 1 }, sizeof(struct cadre_wire_pair));
+		memcpy(bytes + at.rows + r * sizeof(struct cadre_wire_row),
+			&(struct cadre_wire_row){
+				.type = CADRE_ROW_F32,
+			},
+			sizeof(struct cadre_wire_row));
+		memcpy(bytes + at.pairs + r * sizeof(struct cadre_wire_pair),
+			&(struct cadre_wire_pair){
+				.row = r,
+				.weight = 1,
+			},
+			sizeof(struct cadre_wire_pair));
 	}
+
 	return at.bytes;
 }
 
@@ -55,7 +86,11 @@ static size_t answer_fill(uint8_t *bytes, uint32_t rows)
 {
 	memset(bytes, 7, rows * (sizeof(struct cadre_wire_sum) + ELEMENTS * 2));
 	for (uint32_t r = 0; r < rows; r++)
-		memcpy(bytes + r * sizeof(struct cadre_wire_sum), &(struct cadre_wire_sum){ .width = 2 }, sizeof(struct cadre_wire_sum));
+		memcpy(bytes + r * sizeof(struct cadre_wire_sum),
+			&(struct cadre_wire_sum){
+				.width = 2,
+			},
+			sizeof(struct cadre_wire_sum));
 	return rows * (sizeof(struct cadre_wire_sum) + ELEMENTS * 2);
 }
 
@@ -64,7 +99,11 @@ static void answer(struct cad_request *request)
 	struct cad_buffer *buffer = cad_request_answer_buffer(request);
 	uint32_t rows = cad_request_view(request)->call.rows;
 	if (buffer)
-		cad_request_answer(request, &(struct cadre_wire_answer){ .data_bytes = rows * ELEMENTS * 2 }, answer_fill(buffer->bytes, rows));
+		cad_request_answer(request,
+			&(struct cadre_wire_answer){
+				.data_bytes = rows * ELEMENTS * 2,
+			},
+			answer_fill(buffer->bytes, rows));
 	else
 		cad_request_answer(request, &(struct cadre_wire_answer){ .header.status = CADRE_WIRE_BUSY }, 0);
 }
@@ -76,7 +115,8 @@ static void on_request(struct cad_transport *transport, struct cad_request *requ
 	w->held[w->held_count++] = request;
 }
 
-static void on_connection(struct cad_transport *transport, struct cad_connection *connection, enum cad_connection_state state, enum cad_status status, const char *text)
+static void on_connection(struct cad_transport *transport, struct cad_connection *connection,
+	enum cad_connection_state state, enum cad_status status, const char *text)
 {
 	struct world *w = cad_transport_user(transport);
 	CAD_ASSERT(state == CAD_CONNECTION_READY ? status == CAD_OK : status < 0 && text[0] != 0);
@@ -97,9 +137,16 @@ static void on_done(void *context, struct cad_call *call, enum cad_status status
 static void call_start(struct world *w, struct cad_connection *connection, uint32_t rows, uint64_t timeout_ns)
 {
 	struct cad_call *call;
-	struct cad_call_start start = { .payload = &w->payload, .answer = &w->answer, .done = on_done, .context = w };
+	struct cad_call_start start = {
+		.payload = &w->payload,
+		.answer = &w->answer,
+		.done = on_done,
+		.context = w,
+	};
+
 	if (w->calling || !connection)
 		return;
+
 	start.payload_bytes = call_fill(w->payload.bytes, rows, &start.call);
 	start.deadline_ns = timeout_ns ? cad_clock_now_ns(cad_sim_clock(w->sim)) + timeout_ns : 0;
 	w->calling = cad_call_start(connection, &start, &call) == CAD_OK;
@@ -109,9 +156,16 @@ static struct cad_transport *transport_create(struct world *w, const char *node,
 {
 	struct cad_transport_options o;
 	struct cad_transport *transport;
+
 	cad_transport_options_default(&o);
 	identity_for(&o.identity, node);
-	o.limits = (struct cad_wire_limits){ .payload_bytes_max = PAYLOAD_MAX - 64, .rows_max = ROWS_MAX, .row_elements = ELEMENTS, .layers = 2, .experts = 4 };
+	o.limits = (struct cad_wire_limits){
+		.payload_bytes_max = PAYLOAD_MAX - 64,
+		.rows_max = ROWS_MAX,
+		.row_elements = ELEMENTS,
+		.layers = 2,
+		.experts = 4,
+	};
 	o.connections_max = 4;
 	o.calls_max = 8;
 	o.credit_calls = 3;
@@ -121,6 +175,7 @@ static struct cad_transport *transport_create(struct world *w, const char *node,
 	o.on_connection = on_connection;
 	o.on_request = server ? on_request : NULL;
 	CAD_ASSERT(cad_transport_sim_create(&o, w->sim, &transport, NULL) == CAD_OK);
+
 	return transport;
 }
 
@@ -135,14 +190,17 @@ static void *raw_accept(void *upper, struct cad_link_end *end)
 	return w;
 }
 
-static bool raw_message(void *owner, uint8_t kind, const void *header, size_t header_bytes, const struct cad_link_payload *payload)
+static bool raw_message(
+	void *owner, uint8_t kind, const void *header, size_t header_bytes, const struct cad_link_payload *payload)
 {
 	struct world *w = owner;
 	(void)payload;
 	if (kind == CADRE_WIRE_WELCOME && header_bytes == sizeof(struct cadre_wire_welcome))
-		memcpy(&w->raw_session, (const uint8_t *)header + offsetof(struct cadre_wire_welcome, session), sizeof w->raw_session);
+		memcpy(&w->raw_session, (const uint8_t *)header + offsetof(struct cadre_wire_welcome, session),
+			sizeof w->raw_session);
 	if (kind == CADRE_WIRE_CALL && header_bytes == sizeof(struct cadre_wire_call))
-		memcpy(&w->raw_request_id, (const uint8_t *)header + offsetof(struct cadre_wire_call, request_id), sizeof w->raw_request_id);
+		memcpy(&w->raw_request_id, (const uint8_t *)header + offsetof(struct cadre_wire_call, request_id),
+			sizeof w->raw_request_id);
 	return false;
 }
 
@@ -157,49 +215,88 @@ static size_t raw_turn(void *upper, uint64_t waited_ns) { return (void)upper, (v
 static uint64_t raw_next(void *upper) { return (void)upper, UINT64_MAX; }
 static void raw_sent(struct cad_link_op *op, enum cad_status status) { (void)op, (void)status; }
 
-static const struct cad_link_events raw_events = { .accept = raw_accept, .message = raw_message, .lost = raw_lost, .closed = raw_closed, .turn = raw_turn, .next_ns = raw_next };
+static const struct cad_link_events raw_events = {
+	.accept = raw_accept,
+	.message = raw_message,
+	.lost = raw_lost,
+	.closed = raw_closed,
+	.turn = raw_turn,
+	.next_ns = raw_next,
+};
 
 /* A message of a kind as an honest peer would send it, then some of its bytes changed. */
 static void raw_send(struct world *w, struct input *in, uint8_t kind, bool honest)
 {
 	if (!w->raw_end || w->sends_count == SENDS_MAX)
 		return;
+
 	struct send *send = &w->sends[w->sends_count++];
 	size_t header_bytes = cad_wire_header_bytes(kind), payload_bytes = 0;
 	header_bytes = header_bytes ? header_bytes : sizeof(struct cadre_wire_header);
 	memset(send->header, 0, sizeof send->header);
 	send->op.done = raw_sent;
 	uint32_t rows = honest ? 1 : 1 + take(in) % ROWS_MAX;
-	struct cadre_wire_header header = { .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = kind, .session = kind < CADRE_WIRE_CALL ? 0 : w->raw_session };
+	struct cadre_wire_header header = {
+		.magic = CADRE_WIRE_MAGIC,
+		.version = CADRE_WIRE_VERSION,
+		.kind = kind,
+		.session = kind < CADRE_WIRE_CALL ? 0 : w->raw_session,
+	};
 	if (kind == CADRE_WIRE_HELLO || kind == CADRE_WIRE_CHALLENGE)
 		identity_for((struct cadre_wire_identity *)(void *)(send->header + sizeof header), "raw");
 	if (kind == CADRE_WIRE_WELCOME) {
 		w->raw_session = 9;
-		memcpy(send->header, &(struct cadre_wire_welcome){ .session = 9, .credit_bytes = PAYLOAD_MAX, .credit_calls = 2, .rows_max = ROWS_MAX }, sizeof(struct cadre_wire_welcome));
+		memcpy(send->header,
+			&(struct cadre_wire_welcome){
+				.session = 9,
+				.credit_bytes = PAYLOAD_MAX,
+				.credit_calls = 2,
+				.rows_max = ROWS_MAX,
+			},
+			sizeof(struct cadre_wire_welcome));
 	}
+
 	if (kind == CADRE_WIRE_CALL) {
 		struct cadre_wire_call call;
 		payload_bytes = call_fill(send->payload, rows, &call);
 		call.request_id = take(in);
 		memcpy(send->header, &call, sizeof call);
 	}
+
 	if (kind == CADRE_WIRE_ANSWER) {
 		payload_bytes = answer_fill(send->payload, rows);
-		memcpy(send->header, &(struct cadre_wire_answer){ .request_id = w->raw_request_id, .data_bytes = rows * ELEMENTS * 2, .rows = rows, .row_elements = ELEMENTS }, sizeof(struct cadre_wire_answer));
+		memcpy(send->header,
+			&(struct cadre_wire_answer){
+				.request_id = w->raw_request_id,
+				.data_bytes = rows * ELEMENTS * 2,
+				.rows = rows,
+				.row_elements = ELEMENTS,
+			},
+			sizeof(struct cadre_wire_answer));
 	}
+
 	header.payload_bytes = payload_bytes;
 	memcpy(send->header, &header, sizeof header);
+
 	for (uint8_t changes = honest ? 0 : take(in) % 4; changes > 0; changes--) {
 		size_t at = (size_t)take(in) << 8 | take(in);
-		uint8_t *where = at & 1 && payload_bytes ? &send->payload[at / 2 % payload_bytes] : &send->header[at / 2 % header_bytes];
+		uint8_t *where = at & 1 && payload_bytes ? &send->payload[at / 2 % payload_bytes]
+							 : &send->header[at / 2 % header_bytes];
 		*where = take(in);
 	}
+
 	if (!honest && take(in) % 16 == 0) {
 		header_bytes = take(in) * 3u % CAD_LINK_HEADER_BYTES_MAX;
 		payload_bytes = (take(in) * 16u + 8u) % PAYLOAD_MAX;
 	}
-	struct cad_link_message message = { .kind = honest || take(in) % 16 ? kind : take(in), .header = send->header, .header_bytes = header_bytes,
-		                            .payload = payload_bytes ? send->payload : NULL, .payload_bytes = payload_bytes };
+
+	struct cad_link_message message = {
+		.kind = honest || take(in) % 16 ? kind : take(in),
+		.header = send->header,
+		.header_bytes = header_bytes,
+		.payload = payload_bytes ? send->payload : NULL,
+		.payload_bytes = payload_bytes,
+	};
 	(void)w->raw->ops->send(w->raw_end, &message, &send->op);
 }
 
@@ -218,7 +315,8 @@ static void raw_connect(struct world *w, struct input *in)
 /* The client connects to the raw peer. */
 static void raw_serve(struct world *w, struct input *in)
 {
-	if (w->raw_end || w->connection || cad_transport_connect(w->client, "raw", NULL, &w->connection, NULL) != CAD_OK)
+	if (w->raw_end || w->connection ||
+		cad_transport_connect(w->client, "raw", NULL, &w->connection, NULL) != CAD_OK)
 		return;
 	run(w, CAD_NS_PER_MS);
 	raw_send(w, in, CADRE_WIRE_CHALLENGE, true);
@@ -259,7 +357,7 @@ static void understand(struct world *w)
 	CAD_ASSERT(!w->calling && !w->raw_end);
 	while (w->held_count > 0)
 		answer(w->held[--w->held_count]);
-	run(w, 1500 * CAD_NS_PER_MS);   /* answer buffers that were cut off may rest */
+	run(w, 1500 * CAD_NS_PER_MS); /* answer buffers that were cut off may rest */
 	CAD_ASSERT(cad_transport_connect(w->client, "server", NULL, &w->honest, NULL) == CAD_OK);
 	run(w, 10 * CAD_NS_PER_MS);
 	CAD_ASSERT(w->ready);
@@ -275,16 +373,28 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct world w;
-	memset(&w, 0, offsetof(struct world, sends));   /* what lies behind is filled as it is used */
+	memset(&w, 0, offsetof(struct world, sends)); /* what lies behind is filled as it is used */
 	struct input in = { data, size };
-	struct cad_sim_options sim = { .seed = take(&in), .delay_min_ns = 10 * CAD_NS_PER_US, .delay_max_ns = 100 * CAD_NS_PER_US };
+	struct cad_sim_options sim = {
+		.seed = take(&in),
+		.delay_min_ns = 10 * CAD_NS_PER_US,
+		.delay_max_ns = 100 * CAD_NS_PER_US,
+	};
 	CAD_ASSERT(cad_sim_create(&sim, &w.sim) == CAD_OK);
-	struct cad_link_options options = { .events = &raw_events, .upper = &w, .clock = cad_sim_clock(w.sim), .connections_max = 2, .sends_max = SENDS_MAX };
+	struct cad_link_options options = {
+		.events = &raw_events,
+		.upper = &w,
+		.clock = cad_sim_clock(w.sim),
+		.connections_max = 2,
+		.sends_max = SENDS_MAX,
+	};
 	CAD_ASSERT(cad_link_sim_create(&options, w.sim, &w.raw, NULL) == CAD_OK);
 	w.server = transport_create(&w, "server", true);
 	w.client = transport_create(&w, "client", false);
-	CAD_ASSERT(cad_transport_listen(w.server, "server", NULL) == CAD_OK && w.raw->ops->listen(w.raw, "raw", NULL) == CAD_OK);
-	CAD_ASSERT(cad_buffer_create(w.client, PAYLOAD_MAX, &w.payload) == CAD_OK && cad_buffer_create(w.client, ANSWER_BYTES, &w.answer) == CAD_OK);
+	CAD_ASSERT(cad_transport_listen(w.server, "server", NULL) == CAD_OK &&
+		w.raw->ops->listen(w.raw, "raw", NULL) == CAD_OK);
+	CAD_ASSERT(cad_buffer_create(w.client, PAYLOAD_MAX, &w.payload) == CAD_OK &&
+		cad_buffer_create(w.client, ANSWER_BYTES, &w.answer) == CAD_OK);
 	while (in.left > 0 && w.sends_count < SENDS_MAX)
 		step(&w, &in);
 	understand(&w);
@@ -294,5 +404,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	cad_transport_destroy(w.server);
 	w.raw->ops->destroy(w.raw);
 	cad_sim_destroy(w.sim);
+
 	return 0;
 }

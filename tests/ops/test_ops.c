@@ -1,6 +1,7 @@
 /*
- * Every operator case (tests/support/op_cases.c) on every form of the CPU: the reference against float64 within the case's tolerance, then each form with
- * 1 to 3 threads against the reference bit for bit, in one batch, in two parts, and each row alone.
+ * Every operator case (tests/support/op_cases.c) on every form of the CPU: the reference against
+ * float64 within the case's tolerance, then each form with 1 to 3 threads against the reference bit
+ * for bit, in one batch, in two parts, and each row alone.
  */
 #include "tests/support/op_cases.h"
 
@@ -15,7 +16,7 @@
 #include <cmocka.h>
 
 #ifdef __SANITIZE_THREAD__
-enum { THREADS_MIN = 2 };   /* one thread has no races */
+enum { THREADS_MIN = 2 }; /* one thread has no races */
 #else
 enum { THREADS_MIN = 1 };
 #endif
@@ -59,14 +60,17 @@ static void get_output(struct op_state *s, uint8_t *bytes)
 	assert_int_equal(s->queue->ops->wait(s->queue), CAD_OK);
 }
 
-/* Runs rows first .. first + rows - 1 on poisoned memory: those rows are as expected, all others untouched. */
-static void check_part(struct op_state *s, const uint8_t *expected, uint8_t *got, size_t first, size_t rows, const char *where)
+/* Runs rows first .. first + rows - 1 on poisoned memory: those rows are as expected, all others
+ * untouched. */
+static void check_part(
+	struct op_state *s, const uint8_t *expected, uint8_t *got, size_t first, size_t rows, const char *where)
 {
 	size_t bytes = s->rows * s->stride_bytes;
 	memset(got, POISON, bytes);
 	set_output(s, got);
 	s->c->kind->run(s, first, rows);
 	get_output(s, got);
+
 	for (size_t r = 0; r < s->rows; r++) {
 		const uint8_t *row = got + r * s->stride_bytes;
 		bool inside = r >= first && r < first + rows, good = true;
@@ -76,15 +80,18 @@ static void check_part(struct op_state *s, const uint8_t *expected, uint8_t *got
 			for (size_t i = 0; i < s->stride_bytes && good; i++)
 				good = row[i] == POISON;
 		if (!good)
-			fail_msg("%s: rows %zu + %zu: row %zu %s", where, first, rows, r, inside ? "differs from the reference" : "was written, but is not in the call");
+			fail_msg("%s: rows %zu + %zu: row %zu %s", where, first, rows, r,
+				inside ? "differs from the reference" : "was written, but is not in the call");
 	}
 }
 
-static void check_form(const struct op_case *c, enum kn_isa isa, unsigned threads, const uint8_t *expected, uint8_t *got)
+static void check_form(
+	const struct op_case *c, enum kn_isa isa, unsigned threads, const uint8_t *expected, uint8_t *got)
 {
 	struct kn_queue *queue = open_queue(isa, threads);
 	if (!queue)
 		return;
+
 	char where[64];
 	snprintf(where, sizeof where, "%s, %u threads", kn_cpu_isa_name(queue->device), threads);
 	struct op_state *s = c->kind->setup(queue, c, SEED);
@@ -102,17 +109,20 @@ static void run_case(void **state)
 {
 	const struct op_case *c = *state;
 	struct kn_queue *queue = open_queue(KN_ISA_REF, 1);
+
 	assert_non_null(queue);
 	struct op_state *s = c->kind->setup(queue, c, SEED);
 	size_t bytes = s->rows * s->stride_bytes;
 	uint8_t *expected = op_need(bytes), *got = op_need(bytes);
 	c->kind->run(s, 0, s->rows);
 	get_output(s, expected);
+
 	if (c->kind->error) {
 		double error = c->kind->error(s, expected);
 		if (!(error <= 1.0))
 			fail_msg("the reference is %g times the tolerance away from float64", error);
 	}
+
 	c->kind->teardown(s);
 	close_queue(queue);
 	for (size_t i = 0; i < sizeof isas / sizeof isas[0]; i++)
@@ -126,10 +136,13 @@ int main(void)
 {
 	size_t count = 0;
 	struct CMUnitTest *tests = op_need(op_cases_count * sizeof *tests);
-	char (*names)[160] = op_need(op_cases_count * sizeof *names);
+
+	char(*names)[160] = op_need(op_cases_count * sizeof *names);
+
 	for (size_t i = 0; i < op_cases_count; i++)
 		if (op_cases[i].use & OP_TEST) {
-			tests[count] = (struct CMUnitTest){ op_case_text(&op_cases[i], names[count]), run_case, NULL, NULL, (void *)&op_cases[i] };
+			tests[count] = (struct CMUnitTest){ op_case_text(&op_cases[i], names[count]), run_case, NULL,
+				NULL, (void *)&op_cases[i] };
 			count++;
 		}
 	struct kn_queue *avx512 = open_queue(KN_ISA_AVX512, 1);
@@ -139,5 +152,6 @@ int main(void)
 	int failures = _cmocka_run_group_tests("operators", tests, count, NULL, NULL);
 	free(tests);
 	free(names);
+
 	return failures;
 }

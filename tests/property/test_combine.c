@@ -1,6 +1,8 @@
 /*
- * The exact combine: whatever nodes the experts lie on, whichever replica answers, and in whatever order answers come, the result has one set of bits.
- * Weighted outputs of T rows by K experts are summed on 1 to 8 nodes by random placements, packed as answers, checked as a stranger's, and added.
+ * The exact combine: whatever nodes the experts lie on, whichever replica answers, and in whatever
+ * order answers come, the result has one set of bits.
+ * Weighted outputs of T rows by K experts are summed on 1 to 8 nodes by random placements, packed
+ * as answers, checked as a stranger's, and added.
  */
 #include "common/base/clock.h"
 #include "common/transport/wire.h"
@@ -22,7 +24,7 @@ static const float quantum = 0x1p-12f;
 struct world {
 	struct kn_device *device;
 	struct kn_queue *queue;
-	float *x, *shared, *y;            /* [T][ld], [T][ld], [T * K][ld]: pair t * K + k is slot k of row t */
+	float *x, *shared, *y; /* [T][ld], [T][ld], [T * K][ld]: pair t * K + k is slot k of row t */
 	uint32_t expert[T * K];
 	float weight[T * K];
 	int64_t *sums, *scratch;
@@ -32,13 +34,15 @@ struct world {
 static float draw(struct cad_random *random, int spread)
 {
 	double sign = cad_random_below(random, 2) ? 1 : -1;
-	return (float)(sign * (cad_random_unit(random) + 0.5) * (double)(1ull << cad_random_below(random, (uint64_t)spread)) / 1024.0);
+	return (float)(sign * (cad_random_unit(random) + 0.5) *
+		(double)(1ull << cad_random_below(random, (uint64_t)spread)) / 1024.0);
 }
 
 static void world_init(struct world *w, enum kn_isa isa, struct cad_random *random)
 {
 	struct cad_error error;
 	size_t ld = kn_ld(N);
+
 	assert_int_equal(kn_cpu_create(isa, &w->device, &error), CAD_OK);
 	assert_int_equal(w->device->ops->queue_create(w->device, 2, &w->queue), CAD_OK);
 	w->x = w->device->ops->alloc(w->device, T * ld * 4);
@@ -48,6 +52,7 @@ static void world_init(struct world *w, enum kn_isa isa, struct cad_random *rand
 	w->scratch = w->device->ops->alloc(w->device, T * N * 8);
 	w->result = w->device->ops->alloc(w->device, T * ld * 4);
 	assert_true(w->x && w->shared && w->y && w->sums && w->scratch && w->result);
+
 	for (size_t r = 0; r < T; r++)
 		for (size_t i = 0; i < N; i++) {
 			w->x[r * ld + i] = draw(random, 12);
@@ -55,12 +60,14 @@ static void world_init(struct world *w, enum kn_isa isa, struct cad_random *rand
 		}
 	for (size_t p = 0; p < T * K; p++) {
 		w->weight[p] = draw(random, 10);
-		int spread = p / K % 5 == 0 ? 40 : 10;   /* some rows need 64 bits */
+		int spread = p / K % 5 == 0 ? 40 : 10; /* some rows need 64 bits */
 		for (size_t i = 0; i < N; i++)
 			w->y[p * ld + i] = draw(random, spread);
 		do
 			w->expert[p] = (uint32_t)cad_random_below(random, E);
-		while ((p % K > 0 && w->expert[p] == w->expert[p - 1]) || (p % K > 1 && w->expert[p] == w->expert[p - 2]) || (p % K > 2 && w->expert[p] == w->expert[p - 3]));
+		while ((p % K > 0 && w->expert[p] == w->expert[p - 1]) ||
+			(p % K > 1 && w->expert[p] == w->expert[p - 2]) ||
+			(p % K > 2 && w->expert[p] == w->expert[p - 3]));
 	}
 }
 
@@ -68,6 +75,7 @@ static void world_fini(struct world *w)
 {
 	size_t ld = kn_ld(N);
 	const struct kn_ops *ops = w->device->ops;
+
 	ops->release(w->device, w->x, T * ld * 4);
 	ops->release(w->device, w->shared, T * ld * 4);
 	ops->release(w->device, w->y, T * K * ld * 4);
@@ -81,17 +89,20 @@ static void world_fini(struct world *w)
 struct answer {
 	struct cadre_wire_answer header;
 	_Alignas(8) uint8_t payload[T * sizeof(struct cadre_wire_sum) + T * N * 8];
-	uint32_t index[T];           /* row of the answer -> row of the batch */
+	uint32_t index[T]; /* row of the answer -> row of the batch */
 	size_t rows;
 };
 
-/* What a node answers: the partial sums of the rows that have an expert there. `place` says for each pair which node serves it. */
+/* What a node answers: the partial sums of the rows that have an expert there. `place` says for
+ * each pair which node serves it. */
 static void node_answer(struct world *w, const uint8_t *place, uint8_t node, struct answer *a)
 {
 	uint32_t begin[T + 1] = { 0 }, index[T * K], local_expert[T * K];
 	size_t pairs = 0, bytes = 0;
 	struct cadre_wire_sum heads[T];
+
 	a->rows = 0;
+
 	for (uint32_t t = 0; t < T; t++) {
 		size_t before = pairs;
 		for (uint32_t k = 0; k < K; k++)
@@ -102,32 +113,69 @@ static void node_answer(struct world *w, const uint8_t *place, uint8_t node, str
 			begin[a->rows] = (uint32_t)pairs;
 		}
 	}
+
 	memcpy(local_expert, w->expert, sizeof local_expert);
-	w->queue->ops->combine_pack(w->queue, &(struct kn_combine_pack){ .y = w->y, .ldy = kn_ld(N), .n = N, .rows = a->rows, .pair_begin = begin, .pair_index = index,
-		.pair_weight = w->weight, .pair_expert = local_expert, .quantum = quantum, .scratch = w->scratch, .heads = heads,
-		.data = a->payload + a->rows * sizeof *heads, .data_bytes = &bytes });
+	w->queue->ops->combine_pack(w->queue,
+		&(struct kn_combine_pack){
+			.y = w->y,
+			.ldy = kn_ld(N),
+			.n = N,
+			.rows = a->rows,
+			.pair_begin = begin,
+			.pair_index = index,
+			.pair_weight = w->weight,
+			.pair_expert = local_expert,
+			.quantum = quantum,
+			.scratch = w->scratch,
+			.heads = heads,
+			.data = a->payload + a->rows * sizeof *heads,
+			.data_bytes = &bytes,
+		});
 	assert_int_equal(w->queue->ops->wait(w->queue), CAD_OK);
 	memcpy(a->payload, heads, a->rows * sizeof *heads);
-	a->header = (struct cadre_wire_answer){ .header = { .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = CADRE_WIRE_ANSWER,
-		.payload_bytes = a->rows * sizeof *heads + bytes }, .data_bytes = bytes, .rows = (uint32_t)a->rows, .row_elements = N };
+	a->header = (struct cadre_wire_answer){ .header = { .magic = CADRE_WIRE_MAGIC,
+							.version = CADRE_WIRE_VERSION,
+							.kind = CADRE_WIRE_ANSWER,
+							.payload_bytes = a->rows * sizeof *heads + bytes, },
+		.data_bytes = bytes,
+		.rows = (uint32_t)a->rows,
+		.row_elements = N, };
 }
 
 static void answer_add(struct world *w, const struct answer *a)
 {
-	const struct cad_wire_limits limits = { .payload_bytes_max = sizeof a->payload, .rows_max = T, .row_elements = N, .layers = 1, .experts = E };
+	const struct cad_wire_limits limits = {
+		.payload_bytes_max = sizeof a->payload,
+		.rows_max = T,
+		.row_elements = N,
+		.layers = 1,
+		.experts = E,
+	};
 	struct cad_answer_view view;
 	struct cad_error error;
-	if (cad_wire_answer_check(&a->header, sizeof a->header, a->payload, a->header.header.payload_bytes, &limits, &view, &error) != CAD_OK)
+
+	if (cad_wire_answer_check(&a->header, sizeof a->header, a->payload, a->header.header.payload_bytes, &limits,
+		    &view, &error) != CAD_OK)
 		fail_msg("%s", error.text);
-	w->queue->ops->combine_add(w->queue, &(struct kn_combine_add){ .heads = view.sums, .data = view.data, .rows = view.answer.rows, .n = N, .index = a->index, .sums = w->sums });
+	w->queue->ops->combine_add(w->queue,
+		&(struct kn_combine_add){
+			.heads = view.sums,
+			.data = view.data,
+			.rows = view.answer.rows,
+			.n = N,
+			.index = a->index,
+			.sums = w->sums,
+		});
 }
 
-/* One batch through `nodes` nodes: a random replica for each pair (so that even one expert may be served in two places), answers in random order. */
+/* One batch through `nodes` nodes: a random replica for each pair (so that even one expert may be
+ * served in two places), answers in random order. */
 static void combine(struct world *w, uint64_t nodes, struct cad_random *random)
 {
 	static struct answer answers[NODES_MAX];
 	uint8_t place[T * K], order[NODES_MAX];
 	size_t ld = kn_ld(N);
+
 	for (size_t p = 0; p < T * K; p++)
 		place[p] = (uint8_t)cad_random_below(random, nodes);
 	for (uint8_t node = 0; node < nodes; node++) {
@@ -136,11 +184,22 @@ static void combine(struct world *w, uint64_t nodes, struct cad_random *random)
 		order[node] = order[at];
 		order[at] = node;
 	}
+
 	memcpy(w->result, w->x, T * ld * 4);
 	for (size_t i = 0; i < nodes; i++)
 		if (answers[order[i]].rows > 0)
 			answer_add(w, &answers[order[i]]);
-	w->queue->ops->combine_finish(w->queue, &(struct kn_combine_finish){ .x = w->result, .ldx = ld, .rows = T, .n = N, .sums = w->sums, .quantum = quantum, .shared = w->shared, .lds = ld });
+	w->queue->ops->combine_finish(w->queue,
+		&(struct kn_combine_finish){
+			.x = w->result,
+			.ldx = ld,
+			.rows = T,
+			.n = N,
+			.sums = w->sums,
+			.quantum = quantum,
+			.shared = w->shared,
+			.lds = ld,
+		});
 	assert_int_equal(w->queue->ops->wait(w->queue), CAD_OK);
 	for (size_t i = 0; i < T * N; i++)
 		assert_int_equal(w->sums[i], 0);
@@ -171,10 +230,12 @@ static void any_grouping_and_order_gives_the_same_bits(void **state)
 		}
 		world_fini(&w);
 	}
+
 	free(first);
 }
 
-/* Each weighted output is rounded once, to half a quantum: K of them are off by at most K / 2, and the sums by three roundings. */
+/* Each weighted output is rounded once, to half a quantum: K of them are off by at most K / 2, and
+ * the sums by three roundings. */
 static void result_is_near_the_exact_one(void **state)
 {
 	(void)state;
@@ -182,6 +243,7 @@ static void result_is_near_the_exact_one(void **state)
 	struct cad_random random = { SEED };
 	world_init(&w, KN_ISA_AUTO, &random);
 	combine(&w, 3, &random);
+
 	for (size_t t = 0; t < T; t++)
 		for (size_t i = 0; i < N; i++) {
 			size_t at = t * kn_ld(N) + i;
@@ -192,7 +254,8 @@ static void result_is_near_the_exact_one(void **state)
 				magnitude += term > 0 ? term : -term;
 			}
 			double error = (double)w.result[at] - exact;
-			assert_true((error > 0 ? error : -error) <= K * 0.5 * (double)quantum + 0x1p-22 * (magnitude + 8));
+			assert_true(
+				(error > 0 ? error : -error) <= K * 0.5 * (double)quantum + 0x1p-22 * (magnitude + 8));
 		}
 	world_fini(&w);
 }

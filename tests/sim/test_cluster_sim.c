@@ -1,6 +1,8 @@
 /*
- * A whole cluster in virtual time: real engines, a simulated network that delays, loses, duplicates and reorders, nodes that crash and stall, links that are cut one way.
- * Whatever happens, every request ends, and its digest is that of the request alone. One seed decides everything; the seed of a failure is printed, and replays it.
+ * A whole cluster in virtual time: real engines, a simulated network that delays, loses, duplicates
+ * and reorders, nodes that crash and stall, links that are cut one way.
+ * Whatever happens, every request ends, and its digest is that of the request alone. One seed
+ * decides everything; the seed of a failure is printed, and replays it.
  */
 #include "common/base/log.h"
 #include "tests/support/engines.h"
@@ -16,7 +18,8 @@
 #define MODEL CADRE_SOURCE_DIR "/tests/golden/qwen3moe-b/model"
 enum { REQUESTS = 4, VOCAB = 448, NODES = 3, SEEDS = 40, VIRTUAL_S_MAX = 60 };
 
-static enum cad_status sim_transport(void *context, const struct cad_transport_options *options, struct cad_transport **transport, struct cad_error *error)
+static enum cad_status sim_transport(void *context, const struct cad_transport_options *options,
+	struct cad_transport **transport, struct cad_error *error)
 {
 	return cad_transport_sim_create(options, context, transport, error);
 }
@@ -34,7 +37,7 @@ static struct te_request expected[REQUESTS];
 static int prepare(void **state)
 {
 	(void)state;
-	cad_log_setup(CAD_LOG_ERROR, CAD_LOG_LOGFMT);   /* lost connections are the point here */
+	cad_log_setup(CAD_LOG_ERROR, CAD_LOG_LOGFMT); /* lost connections are the point here */
 	te_requests(expected, REQUESTS, VOCAB, 7);
 	te_expected(MODEL, expected, REQUESTS);
 	return 0;
@@ -64,10 +67,13 @@ static void finish(struct world *world, uint64_t seed)
 {
 	bool ended = run(world);
 	bool same = ended;
+
 	for (uint32_t i = 0; ended && i < REQUESTS; i++)
-		same = same && world->requests[i].status == CAD_OK && memcmp(world->requests[i].digest, expected[i].digest, 16) == 0;
+		same = same && world->requests[i].status == CAD_OK &&
+			memcmp(world->requests[i].digest, expected[i].digest, 16) == 0;
 	if (!same)
-		print_error("seed %llu: %s\n", (unsigned long long)seed, ended ? "a digest differs, or a request failed" : "a request did not end");
+		print_error("seed %llu: %s\n", (unsigned long long)seed,
+			ended ? "a digest differs, or a request failed" : "a request did not end");
 	te_destroy(&world->cluster);
 	cad_sim_destroy(world->sim);
 	assert_true(same);
@@ -75,7 +81,14 @@ static void finish(struct world *world, uint64_t seed)
 
 static struct cad_sim_options network(uint64_t seed, double trouble)
 {
-	return (struct cad_sim_options){ .seed = seed, .delay_min_ns = 10 * CAD_NS_PER_US, .delay_max_ns = 2 * CAD_NS_PER_MS, .loss = trouble, .duplicate = trouble, .reorder = 4 * trouble };
+	return (struct cad_sim_options){
+		.seed = seed,
+		.delay_min_ns = 10 * CAD_NS_PER_US,
+		.delay_max_ns = 2 * CAD_NS_PER_MS,
+		.loss = trouble,
+		.duplicate = trouble,
+		.reorder = 4 * trouble,
+	};
 }
 
 static void a_bad_network(void **state)
@@ -100,7 +113,9 @@ static void crash(void *context)
 {
 	struct world *world = context;
 	cad_sim_crash(world->sim, world->cluster.nodes[world->victim].transport);
-	assert_int_equal(cad_sim_at(world->sim, cad_clock_now_ns(cad_sim_clock(world->sim)) + 80 * CAD_NS_PER_MS, notice, world), CAD_OK);
+	assert_int_equal(
+		cad_sim_at(world->sim, cad_clock_now_ns(cad_sim_clock(world->sim)) + 80 * CAD_NS_PER_MS, notice, world),
+		CAD_OK);
 }
 
 static void a_node_crashes(void **state)
@@ -111,7 +126,8 @@ static void a_node_crashes(void **state)
 		struct cad_sim_options quiet = network(seed, 0);
 		begin(&world, seed, &quiet);
 		world.victim = (uint32_t)cad_random_below(&world.random, NODES);
-		uint64_t when = cad_clock_now_ns(cad_sim_clock(world.sim)) + cad_random_below(&world.random, 60 * CAD_NS_PER_MS);
+		uint64_t when = cad_clock_now_ns(cad_sim_clock(world.sim)) +
+			cad_random_below(&world.random, 60 * CAD_NS_PER_MS);
 		assert_int_equal(cad_sim_at(world.sim, when, crash, &world), CAD_OK);
 		finish(&world, seed);
 	}
@@ -123,7 +139,8 @@ static void stall(void *context)
 	cad_sim_stall(world->sim, world->cluster.nodes[world->victim].transport, 40 * CAD_NS_PER_MS);
 }
 
-/* Longer than a call may take, or shorter than the heartbeat: either way it comes back, and late answers count for nothing. */
+/* Longer than a call may take, or shorter than the heartbeat: either way it comes back, and late
+ * answers count for nothing. */
 static void nodes_stall(void **state)
 {
 	(void)state;
@@ -133,12 +150,17 @@ static void nodes_stall(void **state)
 		begin(&world, seed, &quiet);
 		world.victim = (uint32_t)cad_random_below(&world.random, NODES);
 		for (int i = 0; i < 5; i++)
-			assert_int_equal(cad_sim_at(world.sim, cad_clock_now_ns(cad_sim_clock(world.sim)) + cad_random_below(&world.random, 200 * CAD_NS_PER_MS), stall, &world), CAD_OK);
+			assert_int_equal(cad_sim_at(world.sim,
+						 cad_clock_now_ns(cad_sim_clock(world.sim)) +
+							 cad_random_below(&world.random, 200 * CAD_NS_PER_MS),
+						 stall, &world),
+				CAD_OK);
 		finish(&world, seed);
 	}
 }
 
-/* A map that names nobody for some experts: the request waits, and ends at its own deadline, not before. */
+/* A map that names nobody for some experts: the request waits, and ends at its own deadline, not
+ * before. */
 static void waiting_ends_at_the_deadline(void **state)
 {
 	(void)state;

@@ -1,10 +1,12 @@
 /*
- * The protocol in a bad network: thousands of seeds, each a small cluster of clients and servers that crash, stall, are cut off and come back, over links that lose,
- * duplicate and overtake.
+ * The protocol in a bad network: thousands of seeds, each a small cluster of clients and servers
+ * that crash, stall, are cut off and come back, over links that lose, duplicate and overtake.
  *
- * What must hold, whatever happens: the callback of every call comes exactly once; an answer that is OK is right to the last byte; nothing touches a buffer after its
- * callback (it is overwritten there, so a late read gives wrong bytes, and a late write is looked for); without duplicates nobody is accused of breaking the
- * protocol; when the faults end, every client gets through to every server again; and a seed gives the same course every time.
+ * What must hold, whatever happens: the callback of every call comes exactly once; an answer that
+ * is OK is right to the last byte; nothing touches a buffer after its callback (it is overwritten
+ * there, so a late read gives wrong bytes, and a late write is looked for); without duplicates
+ * nobody is accused of breaking the protocol; when the faults end, every client gets through to
+ * every server again; and a seed gives the same course every time.
  *
  *   test_transport_sim [FIRST_SEED [SEEDS]]
  */
@@ -46,10 +48,13 @@ struct client {
 	bool crashed;
 	struct cad_connection *connections[SERVERS_MAX];
 	bool ready[SERVERS_MAX];
-	uint32_t right[SERVERS_MAX];       /* since the faults ended */
+	uint32_t right[SERVERS_MAX]; /* since the faults ended */
 	struct call calls[WINDOW];
 };
-struct cut { struct world *world; struct cad_transport *from, *to; };
+struct cut {
+	struct world *world;
+	struct cad_transport *from, *to;
+};
 struct world {
 	struct cad_sim *sim;
 	struct cad_random random;
@@ -59,20 +64,27 @@ struct world {
 	struct cad_sim_options odds;
 	struct cut cuts[CUTS_MAX];
 	size_t cuts_count;
-	bool calm;                         /* the faults have ended */
+	bool calm; /* the faults have ended */
 	uint64_t started, done, right, failed, course;
 };
 
-#define CHECK(world, condition)                                                                                              \
-	do {                                                                                                                 \
-		if (!(condition))                                                                                            \
-			fail_msg("seed %" PRIu64 " at %" PRIu64 " ns: %s", (world)->odds.seed, cad_clock_now_ns(cad_sim_clock((world)->sim)), #condition); \
+#define CHECK(world, condition) \
+	do { \
+		if (!(condition)) \
+			fail_msg("seed %" PRIu64 " at %" PRIu64 " ns: %s", (world)->odds.seed, \
+				cad_clock_now_ns(cad_sim_clock((world)->sim)), #condition); \
 	} while (0)
 
 /* The course of a world in one number. */
-static void note(struct world *w, uint64_t what) { w->course = (w->course ^ what ^ cad_clock_now_ns(cad_sim_clock(w->sim))) * 0x9e3779b97f4a7c15u; }
+static void note(struct world *w, uint64_t what)
+{
+	w->course = (w->course ^ what ^ cad_clock_now_ns(cad_sim_clock(w->sim))) * 0x9e3779b97f4a7c15u;
+}
 static uint64_t below(struct world *w, uint64_t bound) { return cad_random_below(&w->random, bound); }
-static void later(struct world *w, uint64_t ns, void (*fn)(void *), void *context) { CHECK(w, cad_sim_at(w->sim, cad_clock_now_ns(cad_sim_clock(w->sim)) + ns, fn, context) == CAD_OK); }
+static void later(struct world *w, uint64_t ns, void (*fn)(void *), void *context)
+{
+	CHECK(w, cad_sim_at(w->sim, cad_clock_now_ns(cad_sim_clock(w->sim)) + ns, fn, context) == CAD_OK);
+}
 
 /* ---- servers ---- */
 
@@ -85,9 +97,14 @@ static void server_answer(struct server *s, size_t at, bool busy)
 		cad_request_answer(request, &(struct cadre_wire_answer){ .header.status = CADRE_WIRE_BUSY }, 0);
 		return;
 	}
+
 	const struct cad_call_view *view = cad_request_view(request);
 	size_t bytes = exchange_expected(view, buffer->bytes, buffer->capacity);
-	cad_request_answer(request, &(struct cadre_wire_answer){ .data_bytes = bytes - view->call.rows * sizeof(struct cadre_wire_sum) }, bytes);
+	cad_request_answer(request,
+		&(struct cadre_wire_answer){
+			.data_bytes = bytes - view->call.rows * sizeof(struct cadre_wire_sum),
+		},
+		bytes);
 }
 
 static void server_work(void *context)
@@ -109,7 +126,8 @@ static void on_request(struct cad_transport *transport, struct cad_request *requ
 		later(s->world, below(s->world, 4 * CAD_NS_PER_MS), server_work, s);
 }
 
-static void server_news(struct cad_transport *transport, struct cad_connection *connection, enum cad_connection_state state, enum cad_status status, const char *text)
+static void server_news(struct cad_transport *transport, struct cad_connection *connection,
+	enum cad_connection_state state, enum cad_status status, const char *text)
 {
 	(void)connection;
 	struct server *s = cad_transport_user(transport);
@@ -122,6 +140,7 @@ static void server_start(struct server *s)
 {
 	struct cad_transport_options options;
 	struct cad_error error = { .text = "" };
+
 	exchange_options(&options, s->name, true);
 	options.user = s;
 	options.on_connection = server_news;
@@ -138,7 +157,8 @@ static void server_start(struct server *s)
 	options.ping_timeout_ms = 20;
 	options.peer_timeout_ms = 100;
 	s->crashed = false;
-	if (cad_transport_sim_create(&options, s->world->sim, &s->transport, &error) != CAD_OK || cad_transport_listen(s->transport, s->name, &error) != CAD_OK)
+	if (cad_transport_sim_create(&options, s->world->sim, &s->transport, &error) != CAD_OK ||
+		cad_transport_listen(s->transport, s->name, &error) != CAD_OK)
 		fail_msg("seed %" PRIu64 ": %s", s->world->odds.seed, error.text);
 }
 
@@ -167,13 +187,16 @@ static void on_done(void *context, struct cad_call *handle, enum cad_status stat
 {
 	struct call *call = context;
 	struct world *w = call->client->world;
+
 	CHECK(w, call->busy && handle == call->handle);
 	call->busy = false;
 	w->done++;
 	note(w, (uint64_t)-status);
+
 	if (status == CAD_OK && view->answer.header.status == CADRE_WIRE_OK) {
 		static uint8_t want[ROWS_MAX * (8 + 2 * EXCHANGE_ELEMENTS)];
-		struct cad_call_layout at = cad_wire_call_layout(call->start.call.rows, (size_t)call->start.call.data_bytes, call->start.call.groups, call->start.call.pairs);
+		struct cad_call_layout at = cad_wire_call_layout(call->start.call.rows,
+			(size_t)call->start.call.data_bytes, call->start.call.groups, call->start.call.pairs);
 		struct cad_call_view sent = { .call = call->start.call, .data = call->payload.bytes + at.data };
 		size_t bytes = exchange_expected(&sent, want, sizeof want);
 		CHECK(w, view->answer.header.payload_bytes == bytes && memcmp(want, call->answer.bytes, bytes) == 0);
@@ -183,11 +206,13 @@ static void on_done(void *context, struct cad_call *handle, enum cad_status stat
 	} else {
 		w->failed += status != CAD_OK;
 	}
+
 	memset(call->payload.bytes, 0xdd, call->payload.capacity);
 	memset(call->answer.bytes, 0xee, call->answer.capacity);
 }
 
-static void client_news(struct cad_transport *transport, struct cad_connection *connection, enum cad_connection_state state, enum cad_status status, const char *text)
+static void client_news(struct cad_transport *transport, struct cad_connection *connection,
+	enum cad_connection_state state, enum cad_status status, const char *text)
 {
 	struct client *c = cad_transport_user(transport);
 	note(c->world, (uint64_t)state * 77 + (uint64_t)-status);
@@ -205,13 +230,24 @@ static void client_news(struct cad_transport *transport, struct cad_connection *
 static void client_call(struct client *c, struct call *call, size_t server)
 {
 	struct world *w = c->world;
-	/* Nobody wrote here after the callback; the payload's first bytes say whether there was one. */
+
+	/* Nobody wrote here after the callback; the payload's first bytes say whether there was
+	 * one. */
 	CHECK(w, call->answer.bytes[0] != 0xee || all_bytes(call->answer.bytes, call->answer.capacity, 0xee));
-	call->start = (struct cad_call_start){ .payload = &call->payload, .answer = &call->answer, .done = on_done, .context = call };
-	call->start.payload_bytes = exchange_pattern(call->payload.bytes, call->payload.capacity, 1 + (uint32_t)below(w, ROWS_MAX), EXCHANGE_ELEMENTS, cad_random_next(&w->random), &call->start.call);
+	call->start = (struct cad_call_start){
+		.payload = &call->payload,
+		.answer = &call->answer,
+		.done = on_done,
+		.context = call,
+	};
+	call->start.payload_bytes = exchange_pattern(call->payload.bytes, call->payload.capacity,
+		1 + (uint32_t)below(w, ROWS_MAX), EXCHANGE_ELEMENTS, cad_random_next(&w->random), &call->start.call);
 	call->start.call.epoch = SERVERS_MAX * below(w, 1000) + server;
-	/* Always one: a message that is lost without the connection noticing (no real link does that) would hold its credit for ever. */
-	call->start.deadline_ns = cad_clock_now_ns(cad_sim_clock(w->sim)) + 1 + below(w, (below(w, 4) ? 20 : 200) * CAD_NS_PER_MS);
+
+	/* Always one: a message that is lost without the connection noticing (no real link does
+	 * that) would hold its credit for ever. */
+	call->start.deadline_ns =
+		cad_clock_now_ns(cad_sim_clock(w->sim)) + 1 + below(w, (below(w, 4) ? 20 : 200) * CAD_NS_PER_MS);
 	enum cad_status status = cad_call_start(c->connections[server], &call->start, &call->handle);
 	CHECK(w, status == CAD_OK || status == CAD_AGAIN || status == CAD_ERR_PEER_LOST);
 	call->busy = status == CAD_OK;
@@ -222,6 +258,7 @@ static void client_tick(void *context)
 {
 	struct client *c = context;
 	struct world *w = c->world;
+
 	later(w, 1 + below(w, CAD_NS_PER_MS), client_tick, c);
 	if (c->crashed || !c->transport)
 		return;
@@ -229,10 +266,12 @@ static void client_tick(void *context)
 	struct cad_error error;
 	if (!c->connections[server] && below(w, 4) == 0) {
 		c->ready[server] = false;
-		enum cad_status status = cad_transport_connect(c->transport, w->servers[server].name, NULL, &c->connections[server], &error);
+		enum cad_status status = cad_transport_connect(
+			c->transport, w->servers[server].name, NULL, &c->connections[server], &error);
 		CHECK(w, status == CAD_OK || status == CAD_ERR_EXHAUSTED);
 		return;
 	}
+
 	struct call *call = &c->calls[below(w, WINDOW)];
 	if (call->busy && below(w, 20) == 0)
 		cad_call_cancel(call->handle);
@@ -246,6 +285,7 @@ static void client_start(struct client *c)
 {
 	struct cad_transport_options options;
 	struct cad_error error = { .text = "" };
+
 	exchange_options(&options, "router", false);
 	options.user = c;
 	options.on_connection = client_news;
@@ -263,8 +303,13 @@ static void client_start(struct client *c)
 	for (size_t i = 0; i < WINDOW; i++) {
 		struct call *call = &c->calls[i];
 		*call = (struct call){ .client = c };
-		CHECK(c->world, cad_buffer_create(c->transport, cad_wire_call_bytes_max(ROWS_MAX, EXCHANGE_ELEMENTS, EXCHANGE_EXPERTS, ROWS_MAX), &call->payload) == CAD_OK);
-		CHECK(c->world, cad_buffer_create(c->transport, cad_wire_answer_bytes_max(ROWS_MAX, EXCHANGE_ELEMENTS), &call->answer) == CAD_OK);
+		CHECK(c->world,
+			cad_buffer_create(c->transport,
+				cad_wire_call_bytes_max(ROWS_MAX, EXCHANGE_ELEMENTS, EXCHANGE_EXPERTS, ROWS_MAX),
+				&call->payload) == CAD_OK);
+		CHECK(c->world,
+			cad_buffer_create(c->transport, cad_wire_answer_bytes_max(ROWS_MAX, EXCHANGE_ELEMENTS),
+				&call->answer) == CAD_OK);
 		memset(call->answer.bytes, 0xee, call->answer.capacity);
 	}
 }
@@ -277,12 +322,14 @@ static bool client_busy(const struct client *c)
 	return false;
 }
 
-/* Buffers outlive calls and die before the transport; the calls of a client that stops end with its connections. */
+/* Buffers outlive calls and die before the transport; the calls of a client that stops end with its
+ * connections. */
 static void client_stop(struct client *c)
 {
 	if (!c->transport)
 		return;
-	c->crashed = true;   /* its ticks go on while the world runs in here */
+
+	c->crashed = true; /* its ticks go on while the world runs in here */
 	for (size_t i = 0; i < c->world->servers_count; i++)
 		if (c->connections[i])
 			cad_connection_close(c->connections[i], CAD_OK, NULL);
@@ -292,6 +339,7 @@ static void client_stop(struct client *c)
 		cad_buffer_destroy(c->transport, &c->calls[i].payload);
 		cad_buffer_destroy(c->transport, &c->calls[i].answer);
 	}
+
 	cad_transport_destroy(c->transport);
 	c->transport = NULL;
 	memset(c->connections, 0, sizeof c->connections);
@@ -334,6 +382,7 @@ static void fault(void *context)
 	struct world *w = context;
 	if (w->calm)
 		return;
+
 	later(w, 1 + below(w, 40 * CAD_NS_PER_MS), fault, w);
 	struct server *s = &w->servers[below(w, w->servers_count)];
 	struct client *c = &w->clients[below(w, w->clients_count)];
@@ -378,11 +427,13 @@ static void world_init(struct world *w, uint64_t seed)
 	w->servers_count = 1 + below(w, SERVERS_MAX);
 	w->clients_count = 1 + below(w, CLIENTS_MAX);
 	assert_int_equal(cad_sim_create(&w->odds, &w->sim), CAD_OK);
+
 	for (size_t i = 0; i < w->servers_count; i++) {
 		w->servers[i].world = w;
 		snprintf(w->servers[i].name, sizeof w->servers[i].name, "expert-%zu", i);
 		server_start(&w->servers[i]);
 	}
+
 	for (size_t i = 0; i < w->clients_count; i++) {
 		w->clients[i].world = w;
 		client_start(&w->clients[i]);
@@ -417,7 +468,11 @@ static uint64_t world_run(uint64_t seed, struct world *totals)
 	later(&w, CAD_NS_PER_MS, fault, &w);
 	cad_sim_run(w.sim, 300 * CAD_NS_PER_MS);
 	w.calm = true;
-	cad_sim_change(w.sim, &(struct cad_sim_options){ .delay_min_ns = w.odds.delay_min_ns, .delay_max_ns = w.odds.delay_max_ns });
+	cad_sim_change(w.sim,
+		&(struct cad_sim_options){
+			.delay_min_ns = w.odds.delay_min_ns,
+			.delay_max_ns = w.odds.delay_max_ns,
+		});
 	for (int i = 0; i < 200 && !all_through(&w); i++)
 		cad_sim_run(w.sim, 20 * CAD_NS_PER_MS);
 	CHECK(&w, all_through(&w));
@@ -426,6 +481,7 @@ static uint64_t world_run(uint64_t seed, struct world *totals)
 	totals->right += w.right;
 	totals->failed += w.failed;
 	world_fini(&w);
+
 	return course;
 }
 
@@ -435,8 +491,9 @@ static void bad_networks(void **state)
 	struct world totals = { .started = 0 };
 	for (uint64_t seed = seed_first; seed < seed_first + seed_count; seed++)
 		world_run(seed, &totals);
-	print_message("seeds %" PRIu64 " to %" PRIu64 ": %" PRIu64 " calls, %" PRIu64 " answered right, %" PRIu64 " failed\n", seed_first, seed_first + seed_count - 1, totals.started,
-	              totals.right, totals.failed);
+	print_message("seeds %" PRIu64 " to %" PRIu64 ": %" PRIu64 " calls, %" PRIu64 " answered right, %" PRIu64
+		      " failed\n",
+		seed_first, seed_first + seed_count - 1, totals.started, totals.right, totals.failed);
 	assert_true(totals.right > 0 && totals.failed > 0);
 }
 
@@ -450,7 +507,11 @@ static void same_seed_same_course(void **state)
 
 /* ---- single faults, with what must follow ---- */
 
-struct lone { struct exchange x; struct exchange_node *server, *client; struct cad_connection *connection; };
+struct lone {
+	struct exchange x;
+	struct exchange_node *server, *client;
+	struct cad_connection *connection;
+};
 static void lone_init(struct lone *l)
 {
 	struct cad_transport_options server, client;
@@ -471,10 +532,13 @@ static void own_stall_is_not_silence(void **state)
 	(void)state;
 	struct lone l;
 	lone_init(&l);
+
 	for (int i = 0; i < 2; i++) {
-		cad_sim_stall(l.x.sim, i ? l.client->transport : l.server->transport, i ? 20 * CAD_NS_PER_S : CAD_NS_PER_S / 2);
+		cad_sim_stall(l.x.sim, i ? l.client->transport : l.server->transport,
+			i ? 20 * CAD_NS_PER_S : CAD_NS_PER_S / 2);
 		cad_sim_run(l.x.sim, 25 * CAD_NS_PER_S);
 	}
+
 	assert_int_equal(l.client->closed_count + l.server->closed_count, 0);
 	struct exchange_call call;
 	exchange_call_create(&call, l.client, 3, EXCHANGE_ELEMENTS, 1);
@@ -485,7 +549,8 @@ static void own_stall_is_not_silence(void **state)
 	exchange_fini(&l.x);
 }
 
-/* Cut in either direction, the client notices within ping interval and timeout; and the server within the peer timeout. */
+/* Cut in either direction, the client notices within ping interval and timeout; and the server
+ * within the peer timeout. */
 static void one_way_cuts(void **state)
 {
 	(void)state;
@@ -504,7 +569,8 @@ static void one_way_cuts(void **state)
 	}
 }
 
-/* The server dies with the call in its hands and its memory gone: the client has its buffers back soon. */
+/* The server dies with the call in its hands and its memory gone: the client has its buffers back
+ * soon. */
 static void crash_with_calls(void **state)
 {
 	(void)state;
@@ -515,14 +581,18 @@ static void crash_with_calls(void **state)
 		exchange_call_create(&calls[i], l.client, 1 + 100 * i, EXCHANGE_ELEMENTS, i);
 		assert_int_equal(exchange_call_start(&calls[i], l.connection, i % 2 ? 100 * CAD_NS_PER_MS : 0), CAD_OK);
 	}
+
 	cad_sim_run(l.x.sim, 20 * CAD_NS_PER_US);
 	cad_sim_crash(l.x.sim, l.server->transport);
 	cad_sim_run(l.x.sim, 2 * CAD_NS_PER_S);
+
 	for (uint32_t i = 0; i < 6; i++) {
 		assert_int_equal(calls[i].done, 1);
-		assert_true(calls[i].right || calls[i].status == CAD_ERR_PEER_LOST || calls[i].status == CAD_ERR_DEADLINE);
+		assert_true(
+			calls[i].right || calls[i].status == CAD_ERR_PEER_LOST || calls[i].status == CAD_ERR_DEADLINE);
 		exchange_call_destroy(&calls[i]);
 	}
+
 	exchange_fini(&l.x);
 }
 
@@ -532,7 +602,8 @@ int main(int argc, char **argv)
 		seed_first = strtoull(argv[1], NULL, 0);
 	if (argc > 2)
 		seed_count = strtoull(argv[2], NULL, 0);
-	const struct CMUnitTest tests[] = { cmocka_unit_test(own_stall_is_not_silence), cmocka_unit_test(one_way_cuts), cmocka_unit_test(crash_with_calls),
-		                            cmocka_unit_test(same_seed_same_course), cmocka_unit_test(bad_networks) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(own_stall_is_not_silence), cmocka_unit_test(one_way_cuts),
+		cmocka_unit_test(crash_with_calls), cmocka_unit_test(same_seed_same_course),
+		cmocka_unit_test(bad_networks) };
 	return cmocka_run_group_tests_name("transport_sim", tests, NULL, NULL);
 }

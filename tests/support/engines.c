@@ -37,7 +37,8 @@ static void identity(const struct te_cluster *cluster, const char *name, struct 
 	cad_transport_options_default(options);
 	cad_identity_fill(&options->identity, "test", name, cluster->fingerprint, &cluster->settings);
 	options->ping_interval_ms = 20;
-	options->ping_timeout_ms = cluster->threaded ? 2000 : 60;   /* real threads may be held up; virtual time is never late */
+	/* real threads may be held up; virtual time is never late */
+	options->ping_timeout_ms = cluster->threaded ? 2000 : 60;
 	options->handshake_timeout_ms = cluster->threaded ? 5000 : 200;
 }
 
@@ -59,7 +60,8 @@ static void *node_thread(void *argument)
 	return NULL;
 }
 
-static void on_connection(struct cad_transport *transport, struct cad_connection *connection, enum cad_connection_state state, enum cad_status status, const char *text)
+static void on_connection(struct cad_transport *transport, struct cad_connection *connection,
+	enum cad_connection_state state, enum cad_status status, const char *text)
 {
 	(void)status;
 	(void)text;
@@ -72,6 +74,7 @@ static void create_node(struct te_cluster *cluster, uint32_t index)
 	struct te_node *node = &cluster->nodes[index];
 	struct cad_error error;
 	struct ex_engine_options engine;
+
 	snprintf(node->name, sizeof node->name, "node-%u", index);
 	ex_engine_options_default(&engine);
 	engine.mode = cluster->threaded ? EX_ENGINE_THREADED : EX_ENGINE_INLINE;
@@ -106,14 +109,26 @@ static void create_router(struct te_cluster *cluster, uint32_t index)
 {
 	struct cad_error error;
 	char name[16];
+
 	snprintf(name, sizeof name, "router-%u", index);
 	must(cluster->device->ops->queue_create(cluster->device, 1, &cluster->queues[index]), NULL);
-	struct rt_engine_options options = { .model = cluster->model, .device = cluster->device, .queue = cluster->queues[index], .wire = CADRE_ROW_FIX16,
-		.quanta = cluster->settings.quanta, .transport_create = cluster->transport, .transport_context = cluster->context, .step_tokens_max = 64,
-		.kv_bytes = 8 << 20, .call_timeout_ms = 100, .on_event = on_event };
+	struct rt_engine_options options = {
+		.model = cluster->model,
+		.device = cluster->device,
+		.queue = cluster->queues[index],
+		.wire = CADRE_ROW_FIX16,
+		.quanta = cluster->settings.quanta,
+		.transport_create = cluster->transport,
+		.transport_context = cluster->context,
+		.step_tokens_max = 64,
+		.kv_bytes = 8 << 20,
+		.call_timeout_ms = 100,
+		.on_event = on_event,
+	};
 	identity(cluster, name, &options.transport);
 	must(rt_engine_create(&options, &cluster->routers[index], &error), &error);
-	if (cluster->threaded && pthread_create(&cluster->router_threads[index], NULL, router_thread, cluster->routers[index]) != 0)
+	if (cluster->threaded &&
+		pthread_create(&cluster->router_threads[index], NULL, router_thread, cluster->routers[index]) != 0)
 		abort();
 }
 
@@ -125,11 +140,21 @@ static void load(struct te_cluster *cluster, uint32_t layer, uint32_t expert, ui
 	cluster->owner[layer * cluster->spec->gate.experts + expert] = node;
 }
 
-void te_create(struct te_cluster *cluster, const char *model, uint32_t nodes, uint32_t routers, uint64_t seed, bool threaded, const struct cad_clock *clock,
-               enum cad_status (*transport)(void *context, const struct cad_transport_options *options, struct cad_transport **transport, struct cad_error *error), void *context)
+void te_create(struct te_cluster *cluster, const char *model, uint32_t nodes, uint32_t routers, uint64_t seed,
+	bool threaded, const struct cad_clock *clock,
+	enum cad_status (*transport)(void *context, const struct cad_transport_options *options,
+		struct cad_transport **transport, struct cad_error *error),
+	void *context)
 {
 	struct cad_error error;
-	*cluster = (struct te_cluster){ .transport = transport, .context = context, .clock = clock, .threaded = threaded, .nodes_count = nodes, .routers_count = routers };
+	*cluster = (struct te_cluster){
+		.transport = transport,
+		.context = context,
+		.clock = clock,
+		.threaded = threaded,
+		.nodes_count = nodes,
+		.routers_count = routers,
+	};
 	must(cad_model_open(model, &cluster->model, &error), &error);
 	cluster->spec = cad_model_spec(cluster->model);
 	cad_model_fingerprint(cluster->model, cluster->fingerprint);
@@ -139,7 +164,9 @@ void te_create(struct te_cluster *cluster, const char *model, uint32_t nodes, ui
 	must(cluster->device->ops->queue_create(cluster->device, 1, &queue), NULL);
 	must(kn_quantum_table(queue, cluster->model, KN_WEIGHTS_AS_IS, CADRE_ROW_FIX16, quanta, &error), &error);
 	cluster->device->ops->queue_destroy(queue);
-	must(cad_settings_init(&cluster->settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, cluster->spec->layers_count, &error), &error);
+	must(cad_settings_init(&cluster->settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta,
+		     cluster->spec->layers_count, &error),
+		&error);
 	cluster->owner = malloc(cluster->spec->layers_count * cluster->spec->gate.experts * sizeof *cluster->owner);
 	for (uint32_t i = 0; i < nodes; i++)
 		create_node(cluster, i);
@@ -158,8 +185,14 @@ void te_publish(struct te_cluster *cluster)
 	struct cad_map_node nodes[TE_NODES_MAX];
 	struct cad_map_replica *replicas = malloc(cluster->spec->layers_count * experts * sizeof *replicas);
 	size_t count = 0;
+
 	for (uint32_t i = 0; i < cluster->nodes_count; i++)
-		nodes[i] = (struct cad_map_node){ .id = cluster->nodes[i].name, .exchange_address = cluster->nodes[i].name, .http_address = "", .live = cluster->nodes[i].live };
+		nodes[i] = (struct cad_map_node){
+			.id = cluster->nodes[i].name,
+			.exchange_address = cluster->nodes[i].name,
+			.http_address = "",
+			.live = cluster->nodes[i].live,
+		};
 	for (uint32_t layer = 0; layer < cluster->spec->layers_count; layer++) {
 		if (!cluster->spec->layers[layer].moe)
 			continue;
@@ -167,11 +200,24 @@ void te_publish(struct te_cluster *cluster)
 		for (uint32_t e = 0; e < experts; e++) {
 			uint32_t node = cluster->owner[layer * experts + e];
 			if (cluster->nodes[node].live)
-				replicas[count++] = (struct cad_map_replica){ .layer = layer, .expert = e, .node = node };
+				replicas[count++] = (struct cad_map_replica){
+					.layer = layer,
+					.expert = e,
+					.node = node,
+				};
 		}
 	}
-	struct cad_map_source source = { .epoch = ++cluster->epoch, .nodes = nodes, .nodes_count = cluster->nodes_count, .layers = layers, .layers_count = layers_count,
-		.experts = experts, .replicas = replicas, .replicas_count = count };
+
+	struct cad_map_source source = {
+		.epoch = ++cluster->epoch,
+		.nodes = nodes,
+		.nodes_count = cluster->nodes_count,
+		.layers = layers,
+		.layers_count = layers_count,
+		.experts = experts,
+		.replicas = replicas,
+		.replicas_count = count,
+	};
 	struct cad_map *map;
 	struct cad_error error;
 	must(cad_map_create(&source, &map, &error), &error);
@@ -216,6 +262,7 @@ void te_destroy(struct te_cluster *cluster)
 		rt_engine_destroy(cluster->routers[i]);
 		cluster->device->ops->queue_destroy(cluster->queues[i]);
 	}
+
 	for (uint32_t i = 0; i < cluster->nodes_count; i++) {
 		if (cluster->threaded && cluster->nodes[i].transport)
 			te_kill(cluster, i);
@@ -223,6 +270,7 @@ void te_destroy(struct te_cluster *cluster)
 			cad_transport_destroy(cluster->nodes[i].transport);
 		ex_engine_destroy(cluster->nodes[i].engine);
 	}
+
 	free(cluster->owner);
 	cad_settings_fini(&cluster->settings);
 	cluster->device->ops->destroy(cluster->device);
@@ -244,14 +292,23 @@ void te_requests(struct te_request *requests, uint32_t count, uint32_t vocab, ui
 static void submit(struct rt_engine *engine, struct te_request *request)
 {
 	struct cad_error error;
-	struct rt_request wanted = { .prompt = request->prompt, .prompt_count = request->prompt_count, .max_tokens = request->max_tokens, .ignore_eos = true,
-		.deadline_ns = request->deadline_ns, .context = request };
+	struct rt_request wanted = {
+		.prompt = request->prompt,
+		.prompt_count = request->prompt_count,
+		.max_tokens = request->max_tokens,
+		.ignore_eos = true,
+		.deadline_ns = request->deadline_ns,
+		.context = request,
+	};
 	atomic_store(&request->ended, false);
 	atomic_store(&request->tokens, 0);
 	must(rt_engine_submit(engine, &wanted, &request->id, &error), &error);
 }
 
-void te_submit(struct te_cluster *cluster, uint32_t router, struct te_request *request) { submit(cluster->routers[router], request); }
+void te_submit(struct te_cluster *cluster, uint32_t router, struct te_request *request)
+{
+	submit(cluster->routers[router], request);
+}
 
 bool te_all_ended(const struct te_request *requests, uint32_t count)
 {
@@ -263,15 +320,23 @@ bool te_all_ended(const struct te_request *requests, uint32_t count)
 
 void te_expected(const char *model, struct te_request *requests, uint32_t count)
 {
-	struct em_options options = { .model = model, .threads = 1, .wire = CADRE_ROW_FIX16, .router = { .kv_bytes = 8 << 20, .on_event = on_event } };
+	struct em_options options = {
+		.model = model,
+		.threads = 1,
+		.wire = CADRE_ROW_FIX16,
+		.router = { .kv_bytes = 8 << 20, .on_event = on_event },
+	};
 	struct em_embedded *embedded;
 	struct cad_error error;
+
 	must(em_create(&options, &embedded, &error), &error);
+
 	for (uint32_t i = 0; i < count; i++) {
 		submit(em_router(embedded), &requests[i]);
 		while (!atomic_load(&requests[i].ended))
 			rt_engine_turn(em_router(embedded), 0);
 		must(requests[i].status, NULL);
 	}
+
 	em_destroy(embedded);
 }

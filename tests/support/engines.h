@@ -1,6 +1,8 @@
 /*
- * Routers and expert nodes as engines in one process, over a transport of the caller's choice, with the test in the place of the placement service: it says which node
- * holds what, and publishes maps. For clusters without processes: in threads over the in-process link, or in virtual time over the simulator.
+ * Routers and expert nodes as engines in one process, over a transport of the caller's choice, with
+ * the test in the place of the placement service: it says which node holds what, and publishes
+ * maps. For clusters without processes: in threads over the in-process link, or in virtual time
+ * over the simulator.
  */
 #ifndef CADRE_TESTS_ENGINES_H
 #define CADRE_TESTS_ENGINES_H
@@ -31,8 +33,8 @@ struct te_node {
 	char name[16];
 	struct ex_engine *engine;
 	struct cad_transport *transport;
-	bool live;                   /* in the maps that are published */
-	pthread_t thread;            /* THREADED: polls the transport */
+	bool live;        /* in the maps that are published */
+	pthread_t thread; /* THREADED: polls the transport */
 	_Atomic bool stop;
 };
 
@@ -47,18 +49,23 @@ struct te_cluster {
 	struct rt_engine *routers[TE_ROUTERS_MAX];
 	struct kn_queue *queues[TE_ROUTERS_MAX];
 	pthread_t router_threads[TE_ROUTERS_MAX];
-	uint32_t *owner;             /* [layers][E]: node; TE_NODES_MAX: nobody */
+	uint32_t *owner; /* [layers][E]: node; TE_NODES_MAX: nobody */
 	uint64_t epoch;
 	/* Creates a transport for the router or node; the first thing that knows which form it is. */
-	enum cad_status (*transport)(void *context, const struct cad_transport_options *options, struct cad_transport **transport, struct cad_error *error);
+	enum cad_status (*transport)(void *context, const struct cad_transport_options *options,
+		struct cad_transport **transport, struct cad_error *error);
 	void *context;
-	const struct cad_clock *clock;   /* of the transports */
+	const struct cad_clock *clock; /* of the transports */
 	bool threaded;
 };
 
-/* Opens the golden checkpoint, makes nodes and routers, loads the experts (spread by `seed`) and publishes the first map. Asserts on failure. */
-void te_create(struct te_cluster *cluster, const char *model, uint32_t nodes, uint32_t routers, uint64_t seed, bool threaded, const struct cad_clock *clock,
-               enum cad_status (*transport)(void *context, const struct cad_transport_options *options, struct cad_transport **transport, struct cad_error *error), void *context);
+/* Opens the golden checkpoint, makes nodes and routers, loads the experts (spread by `seed`) and
+ * publishes the first map. Asserts on failure. */
+void te_create(struct te_cluster *cluster, const char *model, uint32_t nodes, uint32_t routers, uint64_t seed,
+	bool threaded, const struct cad_clock *clock,
+	enum cad_status (*transport)(void *context, const struct cad_transport_options *options,
+		struct cad_transport **transport, struct cad_error *error),
+	void *context);
 void te_destroy(struct te_cluster *cluster);
 /* Stops polling a threaded node and destroys its transport: what a crash looks like to the others. */
 void te_kill(struct te_cluster *cluster, uint32_t node);

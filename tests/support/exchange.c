@@ -17,7 +17,11 @@ void exchange_init(struct exchange *exchange, enum exchange_form form)
 		assert_int_equal(cad_local_hub_create(&exchange->hub), CAD_OK);
 	if (form != EXCHANGE_SIM)
 		return;
-	struct cad_sim_options options = { .seed = 1, .delay_min_ns = 5 * CAD_NS_PER_US, .delay_max_ns = 200 * CAD_NS_PER_US };
+	struct cad_sim_options options = {
+		.seed = 1,
+		.delay_min_ns = 5 * CAD_NS_PER_US,
+		.delay_max_ns = 200 * CAD_NS_PER_US,
+	};
 	assert_int_equal(cad_sim_create(&options, &exchange->sim), CAD_OK);
 	exchange->clock = cad_sim_clock(exchange->sim);
 }
@@ -42,7 +46,9 @@ cad_link_create_fn *exchange_link_create(const struct exchange *exchange)
 
 void *exchange_link_context(const struct exchange *exchange)
 {
-	static struct cad_ucx_options tcp = { .devices = "lo", .transports = "tcp" }, shm = { .devices = "lo", .transports = "posix,cma,tcp" };
+	static struct cad_ucx_options tcp = { .devices = "lo", .transports = "tcp" },
+				      shm = { .devices = "lo", .transports = "posix,cma,tcp" };
+
 	switch (exchange->form) {
 	case EXCHANGE_UCX: return &tcp;
 	case EXCHANGE_UCX_SHM: return &shm;
@@ -57,7 +63,9 @@ size_t exchange_expected(const struct cad_call_view *view, uint8_t *bytes, size_
 {
 	uint32_t rows = view->call.rows, elements = view->call.row_elements;
 	size_t heads = rows * sizeof(struct cadre_wire_sum), size = heads + (size_t)rows * elements * 2;
+
 	CAD_ASSERT(size <= capacity);
+
 	for (uint32_t r = 0; r < rows; r++) {
 		struct cadre_wire_sum sum = { .width = 2 };
 		memcpy(bytes + r * sizeof sum, &sum, sizeof sum);
@@ -68,6 +76,7 @@ size_t exchange_expected(const struct cad_call_view *view, uint8_t *bytes, size_
 			out[2 * i + 1] = (uint8_t)(row[4 * i + 1] + row[4 * i + 3]);
 		}
 	}
+
 	return size;
 }
 
@@ -76,7 +85,11 @@ void exchange_answer(struct cad_request *request)
 	struct cad_buffer *buffer = cad_request_answer_buffer(request);
 	assert_non_null(buffer);
 	size_t bytes = exchange_expected(cad_request_view(request), buffer->bytes, buffer->capacity);
-	struct cadre_wire_answer answer = { .data_bytes = bytes - cad_request_view(request)->call.rows * sizeof(struct cadre_wire_sum), .queue_us = 3, .compute_us = 5 };
+	struct cadre_wire_answer answer = {
+		.data_bytes = bytes - cad_request_view(request)->call.rows * sizeof(struct cadre_wire_sum),
+		.queue_us = 3,
+		.compute_us = 5,
+	};
 	cad_request_answer(request, &answer, bytes);
 }
 
@@ -92,7 +105,8 @@ static void on_request(struct cad_transport *transport, struct cad_request *requ
 	node->held[node->held_count++] = request;
 }
 
-static void on_connection(struct cad_transport *transport, struct cad_connection *connection, enum cad_connection_state state, enum cad_status status, const char *text)
+static void on_connection(struct cad_transport *transport, struct cad_connection *connection,
+	enum cad_connection_state state, enum cad_status status, const char *text)
 {
 	struct exchange_node *node = cad_transport_user(transport);
 	assert_int_equal(cad_connection_state(connection), state);
@@ -103,6 +117,7 @@ static void on_connection(struct cad_transport *transport, struct cad_connection
 		node->last_ready = connection;
 		return;
 	}
+
 	assert_int_equal(state, CAD_CONNECTION_CLOSED);
 	assert_true(status < 0);
 	struct exchange_closed *closed = &node->closed[node->closed_count++ % EXCHANGE_LOG_MAX];
@@ -118,7 +133,13 @@ void exchange_options(struct cad_transport_options *options, const char *node, b
 	snprintf(options->identity.model, sizeof options->identity.model, "0123456789abcdef");
 	snprintf(options->identity.settings, sizeof options->identity.settings, "fedcba9876543210");
 	snprintf(options->identity.settings_text, sizeof options->identity.settings_text, "profile=f32 wire=fix16");
-	options->limits = (struct cad_wire_limits){ .payload_bytes_max = 1u << 20, .rows_max = 1024, .row_elements = EXCHANGE_ELEMENTS, .layers = EXCHANGE_LAYERS, .experts = EXCHANGE_EXPERTS };
+	options->limits = (struct cad_wire_limits){
+		.payload_bytes_max = 1u << 20,
+		.rows_max = 1024,
+		.row_elements = EXCHANGE_ELEMENTS,
+		.layers = EXCHANGE_LAYERS,
+		.experts = EXCHANGE_EXPERTS,
+	};
 	options->connections_max = 8;
 	options->calls_max = 64;
 	options->credit_calls = 8;
@@ -136,9 +157,11 @@ struct exchange_node *exchange_node_create(struct exchange *exchange, const stru
 	assert_non_null(node);
 	node->exchange = exchange;
 	o.user = node;
-	if (cad_transport_create(&o, exchange_link_create(exchange), exchange_link_context(exchange), &node->transport, &error) != CAD_OK)
+	if (cad_transport_create(&o, exchange_link_create(exchange), exchange_link_context(exchange), &node->transport,
+		    &error) != CAD_OK)
 		fail_msg("%s", error.text);
 	exchange->nodes[exchange->nodes_count++] = node;
+
 	return node;
 }
 
@@ -146,22 +169,29 @@ void exchange_node_destroy(struct exchange_node *node)
 {
 	struct exchange *exchange = node->exchange;
 	for (size_t i = 0; i < node->held_count; i++)
-		cad_request_answer(node->held[i], &(struct cadre_wire_answer){ .header.status = CADRE_WIRE_BUSY }, 0);
+		cad_request_answer(node->held[i],
+			&(struct cadre_wire_answer){
+				.header.status = CADRE_WIRE_BUSY,
+			},
+			0);
 	cad_transport_destroy(node->transport);
 	size_t at = 0;
 	while (exchange->nodes[at] != node)
 		at++;
-	memmove(&exchange->nodes[at], &exchange->nodes[at + 1], (exchange->nodes_count - at - 1) * sizeof *exchange->nodes);
+	memmove(&exchange->nodes[at], &exchange->nodes[at + 1],
+		(exchange->nodes_count - at - 1) * sizeof *exchange->nodes);
 	exchange->nodes_count--;
 	free(node);
 }
 
-struct exchange_node *exchange_server(struct exchange *exchange, const struct cad_transport_options *options, const char *name)
+struct exchange_node *exchange_server(
+	struct exchange *exchange, const struct cad_transport_options *options, const char *name)
 {
 	struct exchange_node *node = exchange_node_create(exchange, options);
 	struct cad_error error = { .text = "" };
 	bool sockets = exchange->form == EXCHANGE_UCX || exchange->form == EXCHANGE_UCX_SHM;
-	if (cad_transport_listen(node->transport, sockets && !strchr(name, ':') ? "127.0.0.1:0" : name, &error) != CAD_OK)
+	if (cad_transport_listen(node->transport, sockets && !strchr(name, ':') ? "127.0.0.1:0" : name, &error) !=
+		CAD_OK)
 		fail_msg("%s", error.text);
 	return node;
 }
@@ -175,15 +205,18 @@ static size_t poll_all(struct exchange *exchange, uint64_t wait_ns)
 		exchange->raw->link->ops->progress(exchange->raw->link);
 	if (exchange->form == EXCHANGE_SIM) {
 		if (exchange->nodes_count > 0 && !exchange->nodes[0]->paused)
-			return cad_transport_poll(exchange->nodes[0]->transport, cad_clock_now_ns(exchange->clock) + wait_ns);
+			return cad_transport_poll(
+				exchange->nodes[0]->transport, cad_clock_now_ns(exchange->clock) + wait_ns);
 		cad_sim_run(exchange->sim, wait_ns);
 		return 0;
 	}
+
 	for (size_t i = 0; i < exchange->nodes_count; i++)
 		if (!exchange->nodes[i]->paused)
 			handled += cad_transport_poll(exchange->nodes[i]->transport, 0);
 	if (handled == 0 && exchange->nodes_count > 0 && !exchange->nodes[0]->paused)
-		handled += cad_transport_poll(exchange->nodes[0]->transport, cad_clock_now_ns(exchange->clock) + wait_ns);
+		handled +=
+			cad_transport_poll(exchange->nodes[0]->transport, cad_clock_now_ns(exchange->clock) + wait_ns);
 	return handled;
 }
 
@@ -241,38 +274,67 @@ struct cad_connection *exchange_connect(struct exchange_node *client, const char
 
 /* ---- calls ---- */
 
-size_t exchange_pattern(uint8_t *bytes, size_t capacity, uint32_t rows, uint32_t elements, uint64_t seed, struct cadre_wire_call *call)
+size_t exchange_pattern(
+	uint8_t *bytes, size_t capacity, uint32_t rows, uint32_t elements, uint64_t seed, struct cadre_wire_call *call)
 {
 	struct cad_random random = { seed };
 	uint32_t groups = rows < EXCHANGE_EXPERTS ? rows : EXCHANGE_EXPERTS;
 	struct cad_call_layout at = cad_wire_call_layout(rows, (size_t)rows * elements * 4, groups, rows);
+
 	CAD_ASSERT(at.bytes <= capacity);
 	memset(bytes, 0, at.bytes);
+
 	for (uint32_t r = 0; r < rows; r++)
-		memcpy(bytes + at.rows + r * sizeof(struct cadre_wire_row), &(struct cadre_wire_row){ .type = CADRE_ROW_F32 }, sizeof(struct cadre_wire_row));
+		memcpy(bytes + at.rows + r * sizeof(struct cadre_wire_row),
+			&(struct cadre_wire_row){
+				.type = CADRE_ROW_F32,
+			},
+			sizeof(struct cadre_wire_row));
 	for (size_t i = 0; i < (size_t)rows * elements; i++) {
 		uint32_t word = (uint32_t)cad_random_next(&random);
 		memcpy(bytes + at.data + 4 * i, &word, 4);
 	}
+
 	uint32_t row = 0, pair = 0;
 	for (uint32_t g = 0; g < groups; g++) {
 		uint32_t count = rows / groups + (g < rows % groups);
-		memcpy(bytes + at.groups + g * sizeof(struct cadre_wire_group), &(struct cadre_wire_group){ .expert = g, .pairs = count }, sizeof(struct cadre_wire_group));
+		memcpy(bytes + at.groups + g * sizeof(struct cadre_wire_group),
+			&(struct cadre_wire_group){
+				.expert = g,
+				.pairs = count,
+			},
+			sizeof(struct cadre_wire_group));
 		for (uint32_t i = 0; i < count; i++, pair++)
-			memcpy(bytes + at.pairs + pair * sizeof(struct cadre_wire_pair), &(struct cadre_wire_pair){ .row = row++, .weight = 1.0f }, sizeof(struct cadre_wire_pair));
+			memcpy(bytes + at.pairs + pair * sizeof(struct cadre_wire_pair),
+				&(struct cadre_wire_pair){
+					.row = row++,
+					.weight = 1.0f,
+				},
+				sizeof(struct cadre_wire_pair));
 	}
-	*call = (struct cadre_wire_call){ .layer = (uint32_t)(seed % EXCHANGE_LAYERS), .rows = rows, .row_elements = elements, .pairs = rows, .groups = groups,
-		                          .data_bytes = (uint64_t)rows * elements * 4, .epoch = 7 };
+
+	*call = (struct cadre_wire_call){
+		.layer = (uint32_t)(seed % EXCHANGE_LAYERS),
+		.rows = rows,
+		.row_elements = elements,
+		.pairs = rows,
+		.groups = groups,
+		.data_bytes = (uint64_t)rows * elements * 4,
+		.epoch = 7,
+	};
 	return at.bytes;
 }
 
-void exchange_call_create(struct exchange_call *call, struct exchange_node *node, uint32_t rows, uint32_t elements, uint64_t seed)
+void exchange_call_create(
+	struct exchange_call *call, struct exchange_node *node, uint32_t rows, uint32_t elements, uint64_t seed)
 {
 	*call = (struct exchange_call){ .node = node, .seed = seed, .elements = elements };
 	size_t bytes = cad_wire_call_bytes_max(rows, elements, EXCHANGE_EXPERTS, rows);
 	assert_int_equal(cad_buffer_create(node->transport, bytes, &call->payload), CAD_OK);
-	assert_int_equal(cad_buffer_create(node->transport, cad_wire_answer_bytes_max(rows, elements), &call->answer), CAD_OK);
-	call->start.payload_bytes = exchange_pattern(call->payload.bytes, call->payload.capacity, rows, elements, seed, &call->start.call);
+	assert_int_equal(
+		cad_buffer_create(node->transport, cad_wire_answer_bytes_max(rows, elements), &call->answer), CAD_OK);
+	call->start.payload_bytes =
+		exchange_pattern(call->payload.bytes, call->payload.capacity, rows, elements, seed, &call->start.call);
 	call->start.payload = &call->payload;
 	call->start.answer = &call->answer;
 }
@@ -286,15 +348,19 @@ void exchange_call_destroy(struct exchange_call *call)
 static bool answer_right(const struct exchange_call *call, const struct cad_answer_view *view)
 {
 	uint32_t rows = call->start.call.rows;
-	struct cad_call_layout at = cad_wire_call_layout(rows, (size_t)call->start.call.data_bytes, call->start.call.groups, call->start.call.pairs);
+	struct cad_call_layout at = cad_wire_call_layout(
+		rows, (size_t)call->start.call.data_bytes, call->start.call.groups, call->start.call.pairs);
 	struct cad_call_view sent = { .call = call->start.call, .data = call->payload.bytes + at.data };
 	size_t capacity = cad_wire_answer_bytes_max(rows, call->elements);
 	uint8_t *want = malloc(capacity);
+
 	assert_non_null(want);
 	size_t bytes = exchange_expected(&sent, want, capacity);
-	bool right = (const uint8_t *)view->sums == call->answer.bytes && view->answer.header.payload_bytes == bytes && memcmp(want, call->answer.bytes, bytes) == 0 &&
-	             view->answer.layer == call->start.call.layer && view->answer.queue_us == 3 && view->answer.compute_us == 5;
+	bool right = (const uint8_t *)view->sums == call->answer.bytes && view->answer.header.payload_bytes == bytes &&
+		memcmp(want, call->answer.bytes, bytes) == 0 && view->answer.layer == call->start.call.layer &&
+		view->answer.queue_us == 3 && view->answer.compute_us == 5;
 	free(want);
+
 	return right;
 }
 
@@ -307,7 +373,7 @@ static void on_done(void *context, struct cad_call *handle, enum cad_status stat
 	assert_int_equal(view != NULL, status == CAD_OK);
 	call->wire_status = view ? view->answer.header.status : 0;
 	call->right = view && view->answer.header.status == CADRE_WIRE_OK && answer_right(call, view);
-	memset(call->payload.bytes, 0xdd, call->start.payload_bytes);   /* whoever reads it now is found out */
+	memset(call->payload.bytes, 0xdd, call->start.payload_bytes); /* whoever reads it now is found out */
 	memset(call->answer.bytes, 0xdd, call->answer.capacity < 4096 ? call->answer.capacity : 4096);
 }
 
@@ -316,7 +382,8 @@ enum cad_status exchange_call_start(struct exchange_call *call, struct cad_conne
 	call->start.done = on_done;
 	call->start.context = call;
 	call->start.deadline_ns = timeout_ns ? cad_clock_now_ns(call->node->exchange->clock) + timeout_ns : 0;
-	exchange_pattern(call->payload.bytes, call->payload.capacity, call->start.call.rows, call->elements, call->seed, &call->start.call);
+	exchange_pattern(call->payload.bytes, call->payload.capacity, call->start.call.rows, call->elements, call->seed,
+		&call->start.call);
 	call->done = 0;
 	return cad_call_start(connection, &call->start, &call->call);
 }

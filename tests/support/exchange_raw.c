@@ -23,16 +23,26 @@ static void serve_hello(struct exchange_raw *raw, uint8_t kind)
 	struct cad_transport_options options;
 	exchange_options(&options, "raw-server", true);
 	if (kind == CADRE_WIRE_HELLO) {
-		struct cadre_wire_challenge challenge = { .header = exchange_raw_header(raw, CADRE_WIRE_CHALLENGE, 0), .identity = options.identity };
+		struct cadre_wire_challenge challenge = {
+			.header = exchange_raw_header(raw, CADRE_WIRE_CHALLENGE, 0),
+			.identity = options.identity,
+		};
 		exchange_raw_send(raw, CADRE_WIRE_CHALLENGE, &challenge, sizeof challenge, NULL, 0);
 	} else if (kind == CADRE_WIRE_PROOF) {
-		struct cadre_wire_welcome welcome = { .header = exchange_raw_header(raw, CADRE_WIRE_WELCOME, 0), .session = 42, .credit_bytes = 1 << 20, .credit_calls = 4, .rows_max = 64 };
+		struct cadre_wire_welcome welcome = {
+			.header = exchange_raw_header(raw, CADRE_WIRE_WELCOME, 0),
+			.session = 42,
+			.credit_bytes = 1 << 20,
+			.credit_calls = 4,
+			.rows_max = 64,
+		};
 		exchange_raw_send(raw, CADRE_WIRE_WELCOME, &welcome, sizeof welcome, NULL, 0);
 		raw->session = 42;
 	}
 }
 
-static bool on_message(void *owner, uint8_t kind, const void *header, size_t header_bytes, const struct cad_link_payload *payload)
+static bool on_message(
+	void *owner, uint8_t kind, const void *header, size_t header_bytes, const struct cad_link_payload *payload)
 {
 	struct exchange_raw *raw = owner;
 	(void)payload;
@@ -71,13 +81,26 @@ static uint64_t on_next(void *upper)
 	return UINT64_MAX;
 }
 
-static const struct cad_link_events raw_events = { .accept = on_accept, .message = on_message, .lost = on_lost, .closed = on_closed, .turn = on_turn, .next_ns = on_next };
+static const struct cad_link_events raw_events = {
+	.accept = on_accept,
+	.message = on_message,
+	.lost = on_lost,
+	.closed = on_closed,
+	.turn = on_turn,
+	.next_ns = on_next,
+};
 
 void exchange_raw_create(struct exchange_raw *raw, struct exchange *exchange)
 {
 	memset(raw, 0, sizeof *raw);
 	raw->exchange = exchange;
-	struct cad_link_options options = { .events = &raw_events, .upper = raw, .clock = exchange->clock, .connections_max = 4, .sends_max = EXCHANGE_RAW_SENDS_MAX };
+	struct cad_link_options options = {
+		.events = &raw_events,
+		.upper = raw,
+		.clock = exchange->clock,
+		.connections_max = 4,
+		.sends_max = EXCHANGE_RAW_SENDS_MAX,
+	};
 	struct cad_error error = { .text = "" };
 	if (exchange_link_create(exchange)(&options, exchange_link_context(exchange), &raw->link, &error) != CAD_OK)
 		fail_msg("%s", error.text);
@@ -124,32 +147,53 @@ static void send_done(struct cad_link_op *op, enum cad_status status)
 	((struct exchange_raw *)op->link_private[1])->sends_open--;
 }
 
-void exchange_raw_send(struct exchange_raw *raw, uint8_t kind, const void *header, size_t header_bytes, const void *payload, size_t payload_bytes)
+void exchange_raw_send(struct exchange_raw *raw, uint8_t kind, const void *header, size_t header_bytes,
+	const void *payload, size_t payload_bytes)
 {
 	if (!raw->end)
 		return;
+
 	assert_true(raw->sends_count < EXCHANGE_RAW_SENDS_MAX);
 	struct exchange_raw_send *send = &raw->sends[raw->sends_count++];
-	*send = (struct exchange_raw_send){ .op = { .done = send_done, .link_private = { NULL, raw } }, .header = malloc(header_bytes + 1), .payload = malloc(payload_bytes + 1) };
+	*send = (struct exchange_raw_send){
+		.op = { .done = send_done, .link_private = { NULL, raw } },
+		.header = malloc(header_bytes + 1),
+		.payload = malloc(payload_bytes + 1),
+	};
 	assert_true(send->header && send->payload);
 	if (header_bytes > 0)
 		memcpy(send->header, header, header_bytes);
 	if (payload_bytes > 0)
 		memcpy(send->payload, payload, payload_bytes);
-	struct cad_link_message message = { .kind = kind, .header = send->header, .header_bytes = header_bytes, .payload = payload_bytes ? send->payload : NULL, .payload_bytes = payload_bytes };
+	struct cad_link_message message = {
+		.kind = kind,
+		.header = send->header,
+		.header_bytes = header_bytes,
+		.payload = payload_bytes ? send->payload : NULL,
+		.payload_bytes = payload_bytes,
+	};
 	raw->sends_open += raw->link->ops->send(raw->end, &message, &send->op) == CAD_AGAIN;
 }
 
 struct cadre_wire_header exchange_raw_header(const struct exchange_raw *raw, uint8_t kind, size_t payload_bytes)
 {
-	return (struct cadre_wire_header){ .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = kind, .session = raw->session, .payload_bytes = payload_bytes };
+	return (struct cadre_wire_header){
+		.magic = CADRE_WIRE_MAGIC,
+		.version = CADRE_WIRE_VERSION,
+		.kind = kind,
+		.session = raw->session,
+		.payload_bytes = payload_bytes,
+	};
 }
 
 void exchange_raw_hello(struct exchange_raw *raw)
 {
 	struct cad_transport_options options;
 	exchange_options(&options, "raw-client", false);
-	struct cadre_wire_hello hello = { .header = exchange_raw_header(raw, CADRE_WIRE_HELLO, 0), .identity = options.identity };
+	struct cadre_wire_hello hello = {
+		.header = exchange_raw_header(raw, CADRE_WIRE_HELLO, 0),
+		.identity = options.identity,
+	};
 	exchange_raw_send(raw, CADRE_WIRE_HELLO, &hello, sizeof hello, NULL, 0);
 }
 
@@ -175,5 +219,6 @@ bool exchange_raw_handshake(struct exchange_raw *raw)
 	memcpy(&welcome, raw->last_header, sizeof welcome);
 	raw->session = welcome.session;
 	raw->messages = 0;
+
 	return true;
 }

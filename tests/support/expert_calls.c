@@ -23,8 +23,9 @@ void expert_world_init(struct expert_world *world, const char *golden)
 {
 	char path[256];
 	struct cad_error error = { 0 };
+
 	*world = (struct expert_world){ 0 };
-	snprintf(path, sizeof path, "tests/golden/%s/model", golden);   /* tests run in the top folder */
+	snprintf(path, sizeof path, "tests/golden/%s/model", golden); /* tests run in the top folder */
 	if (cad_model_open(path, &world->model, &error) != CAD_OK)
 		fail_msg("%s", error.text);
 	const struct cad_model_spec *spec = cad_model_spec(world->model);
@@ -35,7 +36,9 @@ void expert_world_init(struct expert_world *world, const char *golden)
 	float quanta[CAD_LAYERS_MAX];
 	for (uint32_t i = 0; i < spec->layers_count; i++)
 		quanta[i] = spec->layers[i].moe ? ldexpf(1, -16 - (int)(i % 3)) : 0;
-	assert_int_equal(cad_settings_init(&world->settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, spec->layers_count, &error), CAD_OK);
+	assert_int_equal(cad_settings_init(&world->settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS,
+				 quanta, spec->layers_count, &error),
+		CAD_OK);
 	assert_int_equal(cad_local_hub_create(&world->hub), CAD_OK);
 }
 
@@ -58,7 +61,8 @@ static float normal(struct cad_random *random)
 	return (float)(sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v));
 }
 
-void expert_case_init(struct expert_case *c, const struct expert_world *world, uint32_t layer, uint32_t rows, uint32_t topk, struct cad_random *random)
+void expert_case_init(struct expert_case *c, const struct expert_world *world, uint32_t layer, uint32_t rows,
+	uint32_t topk, struct cad_random *random)
 {
 	size_t ld = kn_ld(world->hidden);
 	*c = (struct expert_case){ .layer = layer, .rows = rows, .topk = topk };
@@ -66,6 +70,7 @@ void expert_case_init(struct expert_case *c, const struct expert_world *world, u
 	c->ids = need(rows * topk * sizeof *c->ids);
 	c->weights = need(rows * topk * sizeof *c->weights);
 	c->expected = need(rows * world->hidden * sizeof *c->expected);
+
 	for (uint32_t r = 0; r < rows; r++) {
 		float scale = ldexpf(1, (int)cad_random_below(random, 8) - 4);
 		for (uint32_t i = 0; i < world->hidden; i++)
@@ -94,14 +99,19 @@ void expert_case_fini(struct expert_case *c)
 static struct kn_source source(const struct expert_world *world, enum cad_role role, uint32_t layer, uint32_t expert)
 {
 	struct cad_tensor tensor = cad_model_tensor(world->model, role, layer, expert);
-	return (struct kn_source){ tensor.data, tensor.dtype, tensor.data ? (size_t)tensor.shape[0] : 0, tensor.data && tensor.rank == 2 ? (size_t)tensor.shape[1] : 0 };
+	return (struct kn_source){ tensor.data, tensor.dtype, tensor.data ? (size_t)tensor.shape[0] : 0,
+		tensor.data && tensor.rank == 2 ? (size_t)tensor.shape[1] : 0 };
 }
 
 static void expert_alone(const struct expert_world *world, uint32_t layer, uint32_t id, struct kn_expert *expert)
 {
-	struct kn_source gate = source(world, CAD_ROLE_EXPERT_GATE, layer, id), up = source(world, CAD_ROLE_EXPERT_UP, layer, id), down = source(world, CAD_ROLE_EXPERT_DOWN, layer, id);
+	struct kn_source gate = source(world, CAD_ROLE_EXPERT_GATE, layer, id),
+			 up = source(world, CAD_ROLE_EXPERT_UP, layer, id),
+			 down = source(world, CAD_ROLE_EXPERT_DOWN, layer, id);
 	struct kn_source none = { 0 };
-	assert_int_equal(world->device->ops->expert_create(world->device, &gate, &up, &down, &none, &none, &none, &cad_model_spec(world->model)->expert, KN_WEIGHTS_AS_IS, expert), CAD_OK);
+	assert_int_equal(world->device->ops->expert_create(world->device, &gate, &up, &down, &none, &none, &none,
+				 &cad_model_spec(world->model)->expert, KN_WEIGHTS_AS_IS, expert),
+		CAD_OK);
 }
 
 /* As the wire rounds it. */
@@ -110,9 +120,28 @@ static void row_over_wire(const struct expert_world *world, const struct expert_
 	struct cadre_wire_row head;
 	uint8_t *data = need(world->hidden * 4);
 	size_t bytes;
-	world->queue->ops->rows_pack(world->queue, &(struct kn_rows_pack){ .x = c->x, .ldx = kn_ld(world->hidden), .n = world->hidden, .index = &row, .rows = 1,
-	                                                                   .type = world->settings.wire, .heads = &head, .data = data, .data_bytes = &bytes });
-	world->queue->ops->rows_unpack(world->queue, &(struct kn_rows_unpack){ .heads = &head, .data = data, .rows = 1, .n = world->hidden, .x = x, .ldx = kn_ld(world->hidden) });
+
+	world->queue->ops->rows_pack(world->queue,
+		&(struct kn_rows_pack){
+			.x = c->x,
+			.ldx = kn_ld(world->hidden),
+			.n = world->hidden,
+			.index = &row,
+			.rows = 1,
+			.type = world->settings.wire,
+			.heads = &head,
+			.data = data,
+			.data_bytes = &bytes,
+		});
+	world->queue->ops->rows_unpack(world->queue,
+		&(struct kn_rows_unpack){
+			.heads = &head,
+			.data = data,
+			.rows = 1,
+			.n = world->hidden,
+			.x = x,
+			.ldx = kn_ld(world->hidden),
+		});
 	free(data);
 }
 
@@ -123,7 +152,9 @@ void expert_case_expect(struct expert_case *c, const struct expert_world *world)
 	float *x = need(ld * sizeof *x), *y = need(ld * sizeof *y);
 	void *scratch = need(ops->ffn_scratch_bytes(world->queue, 1, world->hidden, ffn));
 	double quantum = (double)expert_quantum(world, c->layer);
+
 	memset(c->expected, 0, c->rows * world->hidden * sizeof *c->expected);
+
 	for (uint32_t id = 0; id < world->experts; id++) {
 		struct kn_expert expert;
 		const struct kn_expert *list = &expert;
@@ -132,13 +163,25 @@ void expert_case_expect(struct expert_case *c, const struct expert_world *world)
 			if (c->ids[p] != (int32_t)id)
 				continue;
 			row_over_wire(world, c, p / c->topk, x);
-			ops->ffn(world->queue, &(struct kn_ffn){ .experts = &list, .experts_count = 1, .begin = (uint32_t[]){ 0, 1 }, .x = x, .ldx = ld, .hidden = world->hidden,
-			                                         .y = y, .ldy = ld, .scratch = scratch });
+			ops->ffn(world->queue,
+				&(struct kn_ffn){
+					.experts = &list,
+					.experts_count = 1,
+					.begin = (uint32_t[]){ 0, 1 },
+					.x = x,
+					.ldx = ld,
+					.hidden = world->hidden,
+					.y = y,
+					.ldy = ld,
+					.scratch = scratch,
+				});
 			for (uint32_t i = 0; i < world->hidden; i++)
-				c->expected[p / c->topk * world->hidden + i] += (int64_t)rint((double)c->weights[p] * (double)y[i] / quantum);
+				c->expected[p / c->topk * world->hidden + i] +=
+					(int64_t)rint((double)c->weights[p] * (double)y[i] / quantum);
 		}
 		ops->expert_destroy(world->device, &expert);
 	}
+
 	free(x);
 	free(y);
 	free(scratch);
@@ -146,15 +189,19 @@ void expert_case_expect(struct expert_case *c, const struct expert_world *world)
 
 /* ---- clients ---- */
 
-struct expert_client { struct cad_transport *transport; };
+struct expert_client {
+	struct cad_transport *transport;
+};
 
-static void on_connection(struct cad_transport *transport, struct cad_connection *connection, enum cad_connection_state state, enum cad_status status, const char *text)
+static void on_connection(struct cad_transport *transport, struct cad_connection *connection,
+	enum cad_connection_state state, enum cad_status status, const char *text)
 {
 	(void)transport;
 	(void)status;
 	(void)text;
 	bool *ready = cad_connection_user(connection);
-	if (ready && state == CAD_CONNECTION_READY)   /* the test may have left the block where it stood by the time that it closes */
+	/* the test may have left the block where it stood by the time that it closes */
+	if (ready && state == CAD_CONNECTION_READY)
 		*ready = true;
 }
 
@@ -162,15 +209,21 @@ void expert_transport_options(const struct expert_world *world, const char *node
 {
 	char fingerprint[33];
 	const struct cad_gate_spec *gate = &cad_model_spec(world->model)->gate;
+
 	cad_transport_options_default(options);
 	cad_model_fingerprint(world->model, fingerprint);
 	cad_identity_fill(&options->identity, "test", node, fingerprint, &world->settings);
 	options->calls_max = 64;
-	options->peer_timeout_ms = options->ping_timeout_ms = 60000;   /* sanitizers are slow */
+	options->peer_timeout_ms = options->ping_timeout_ms = 60000; /* sanitizers are slow */
 	options->limits = (struct cad_wire_limits){
-		.payload_bytes_max = cad_wire_call_bytes_max(EXPERT_TEST_ROWS_MAX, world->hidden, gate->experts, (size_t)EXPERT_TEST_ROWS_MAX * gate->experts) +
-		                     cad_wire_answer_bytes_max(EXPERT_TEST_ROWS_MAX, world->hidden),   /* room for either */
-		.rows_max = EXPERT_TEST_ROWS_MAX, .row_elements = world->hidden, .layers = cad_model_spec(world->model)->layers_count, .experts = gate->experts,
+		.payload_bytes_max = cad_wire_call_bytes_max(EXPERT_TEST_ROWS_MAX, world->hidden, gate->experts,
+					     (size_t)EXPERT_TEST_ROWS_MAX * gate->experts) +
+			/* room for either */
+			cad_wire_answer_bytes_max(EXPERT_TEST_ROWS_MAX, world->hidden),
+		.rows_max = EXPERT_TEST_ROWS_MAX,
+		.row_elements = world->hidden,
+		.layers = cad_model_spec(world->model)->layers_count,
+		.experts = gate->experts,
 	};
 	options->on_connection = on_connection;
 }
@@ -217,6 +270,7 @@ static void on_done(void *context, struct cad_call *started, enum cad_status sta
 	call->detail = view->answer.detail;
 	if (call->wire != CADRE_WIRE_OK)
 		return;
+
 	for (uint32_t r = 0; r < view->answer.rows; r++)
 		if (view->sums[r].poisoned) {
 			call->poisoned_rows++;
@@ -235,8 +289,9 @@ static void on_done(void *context, struct cad_call *started, enum cad_status sta
 		}
 }
 
-void expert_call_start(struct expert_call *call, struct expert_client *client, struct cad_connection *connection, const struct expert_world *world, const struct expert_case *c,
-                       bool (*takes)(int32_t expert, int part), int part, int64_t *sums, uint64_t deadline_ns)
+void expert_call_start(struct expert_call *call, struct expert_client *client, struct cad_connection *connection,
+	const struct expert_world *world, const struct expert_case *c, bool (*takes)(int32_t expert, int part),
+	int part, int64_t *sums, uint64_t deadline_ns)
 {
 	*call = (struct expert_call){ .sums = sums, .of = c, .world = world };
 	call->index = need(c->rows * sizeof *call->index);
@@ -251,6 +306,7 @@ void expert_call_start(struct expert_call *call, struct expert_client *client, s
 		if (any)
 			call->index[rows++] = r;
 	}
+
 	for (uint32_t id = 0; id < world->experts; id++) {
 		uint32_t before = pairs;
 		for (uint32_t p = 0; p < c->rows * c->topk; p++)
@@ -259,31 +315,56 @@ void expert_call_start(struct expert_call *call, struct expert_client *client, s
 		if (pairs > before)
 			group[groups++] = (struct cadre_wire_group){ id, pairs - before };
 	}
-	if (rows == 0) {   /* nothing for this part */
+
+	if (rows == 0) { /* nothing for this part */
 		call->done = true;
 		goto free_scratch;
 	}
+
 	struct cadre_wire_row *heads = need(rows * sizeof *heads);
 	uint8_t *data = need(rows * world->hidden * 4);
 	size_t data_bytes;
-	world->queue->ops->rows_pack(world->queue, &(struct kn_rows_pack){ .x = c->x, .ldx = kn_ld(world->hidden), .n = world->hidden, .index = call->index, .rows = rows,
-	                                                                   .type = world->settings.wire, .heads = heads, .data = data, .data_bytes = &data_bytes });
+	world->queue->ops->rows_pack(world->queue,
+		&(struct kn_rows_pack){
+			.x = c->x,
+			.ldx = kn_ld(world->hidden),
+			.n = world->hidden,
+			.index = call->index,
+			.rows = rows,
+			.type = world->settings.wire,
+			.heads = heads,
+			.data = data,
+			.data_bytes = &data_bytes,
+		});
 	struct cad_call_layout at = cad_wire_call_layout(rows, data_bytes, groups, pairs);
 	assert_int_equal(cad_buffer_create(client->transport, at.bytes, &call->payload), CAD_OK);
-	assert_int_equal(cad_buffer_create(client->transport, cad_wire_answer_bytes_max(rows, world->hidden), &call->answer), CAD_OK);
+	assert_int_equal(
+		cad_buffer_create(client->transport, cad_wire_answer_bytes_max(rows, world->hidden), &call->answer),
+		CAD_OK);
 	memset(call->payload.bytes, 0, at.bytes);
 	memcpy(call->payload.bytes + at.rows, heads, rows * sizeof *heads);
 	memcpy(call->payload.bytes + at.data, data, data_bytes);
 	memcpy(call->payload.bytes + at.groups, group, groups * sizeof *group);
 	memcpy(call->payload.bytes + at.pairs, pair, pairs * sizeof *pair);
 	struct cad_call_start start = {
-		.call = { .layer = c->layer, .rows = rows, .row_elements = world->hidden, .pairs = pairs, .groups = groups, .data_bytes = data_bytes },
-		.payload = &call->payload, .payload_bytes = at.bytes, .answer = &call->answer, .deadline_ns = deadline_ns, .done = on_done, .context = call,
+		.call = { .layer = c->layer,
+			.rows = rows,
+			.row_elements = world->hidden,
+			.pairs = pairs,
+			.groups = groups,
+			.data_bytes = data_bytes, },
+		.payload = &call->payload,
+		.payload_bytes = at.bytes,
+		.answer = &call->answer,
+		.deadline_ns = deadline_ns,
+		.done = on_done,
+		.context = call,
 	};
 	struct cad_call *started;
 	assert_int_equal(cad_call_start(connection, &start, &started), CAD_OK);
 	free(heads);
 	free(data);
+
 free_scratch:
 	free(place);
 	free(group);

@@ -84,7 +84,7 @@ void *realloc(void *block, size_t size)
 	if (!block)
 		return counted(moved);
 	if (size == 0 && !moved)
-		atomic_fetch_sub(&live, 1);   /* glibc: freed */
+		atomic_fetch_sub(&live, 1); /* glibc: freed */
 	return moved;
 }
 

@@ -1,8 +1,10 @@
 /*
- * Allocations that fail on demand: a test runs a piece of code again and again, each time with the next allocation failing, until it runs clean.
+ * Allocations that fail on demand: a test runs a piece of code again and again, each time with the
+ * next allocation failing, until it runs clean.
  *
- * Linking this file replaces malloc, calloc and realloc in the test program (and in the libraries that it uses). The order to fail belongs to the thread that
- * gave it. Under a sanitizer, which has an allocator of its own, nothing is replaced and `test_allocations_can_fail` says so.
+ * Linking this file replaces malloc, calloc and realloc in the test program (and in the libraries
+ * that it uses). The order to fail belongs to the thread that gave it. Under a sanitizer, which has
+ * an allocator of its own, nothing is replaced and `test_allocations_can_fail` says so.
  */
 #ifndef CADRE_TESTS_FAILING_ALLOC_H
 #define CADRE_TESTS_FAILING_ALLOC_H
@@ -19,7 +21,8 @@ bool test_fail_allocation_end(void);
 void test_fail_allocation_pause(bool paused);
 /* Blocks that are allocated and not freed, of all threads. */
 long test_allocations_live(void);
-/* Bytes that were asked for since the program began, of all threads: a measure of work. 0 under a sanitizer. */
+/* Bytes that were asked for since the program began, of all threads: a measure of work. 0 under a
+ * sanitizer. */
 size_t test_allocated_bytes(void);
 
 #endif

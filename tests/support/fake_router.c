@@ -15,7 +15,8 @@ int fake_model_open(void **state)
 {
 	(void)state;
 	struct cad_error error;
-	if (cad_model_open(FAKE_MODEL, &fake_model, &error) || cad_tokenizer_open(FAKE_MODEL "/tokenizer.json", &fake_tokenizer, &error)) {
+	if (cad_model_open(FAKE_MODEL, &fake_model, &error) ||
+		cad_tokenizer_open(FAKE_MODEL "/tokenizer.json", &fake_tokenizer, &error)) {
 		print_error("%s\n", error.text);
 		return -1;
 	}
@@ -32,12 +33,15 @@ int fake_model_close(void **state)
 
 /* ---- the engine ---- */
 
-static enum cad_status fake_submit(void *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error)
+static enum cad_status fake_submit(
+	void *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error)
 {
 	struct fake *fake = engine;
 	uint32_t index = atomic_load(&fake->count);
+
 	if (index >= fake->limit)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED, "%u requests are the limit", fake->limit);
+
 	struct fake_request *copy = &fake->requests[index];
 	copy->context = request->context;
 	copy->id = *id = index + 100;
@@ -49,6 +53,7 @@ static enum cad_status fake_submit(void *engine, const struct rt_request *reques
 	copy->want_routing = request->want_routing;
 	atomic_store(&fake->count, index + 1);
 	fake->submitted = true;
+
 	return CAD_OK;
 }
 
@@ -111,6 +116,7 @@ void fake_routing(struct fake_request *request, uint32_t first, uint32_t rows, u
 	static const char *nodes[FAKE_LAYERS * FAKE_STRIDE * FAKE_TOPK];
 	static char names[3][8] = { "node-0", "node-1", "node-2" };
 	static const uint32_t layers[FAKE_LAYERS] = { 1, 2, 4, 7 };
+
 	for (uint32_t layer = 0; layer < FAKE_LAYERS; layer++)
 		for (uint32_t row = 0; row < rows; row++)
 			for (uint32_t k = 0; k < FAKE_TOPK; k++) {
@@ -142,13 +148,15 @@ void fake_router_open_with(struct fake_router *router, struct rt_frontend_option
 {
 	struct cad_error error;
 	uint16_t port;
+
 	memset(router, 0, sizeof *router);
 	rpc_fixture_open_loop(&router->rpc);
 	router->fake.limit = FAKE_REQUESTS_MAX;
 	options.reactor = router->rpc.reactor;
 	options.model = fake_model;
 	options.settings_fingerprint = "abc";
-	options.engine = (struct rt_frontend_engine){ &router->fake, fake_submit, fake_cancel, fake_pause, &cad_clock_system, FAKE_CONTEXT };
+	options.engine = (struct rt_frontend_engine){ &router->fake, fake_submit, fake_cancel, fake_pause,
+		&cad_clock_system, FAKE_CONTEXT };
 	assert_int_equal(rt_frontend_create(&options, &router->frontend, &error), CAD_OK);
 	assert_int_equal(rt_frontend_listen(router->frontend, "127.0.0.1:0", NULL, &port, &error), CAD_OK);
 	rt_frontend_start(router->frontend);
@@ -158,7 +166,12 @@ void fake_router_open_with(struct fake_router *router, struct rt_frontend_option
 
 void fake_router_open(struct fake_router *router)
 {
-	fake_router_open_with(router, (struct rt_frontend_options){ .tokenizer = fake_tokenizer, .capacity_policy = RT_CAPACITY_DROP, .capacity_factor = 1.5f });
+	fake_router_open_with(router,
+		(struct rt_frontend_options){
+			.tokenizer = fake_tokenizer,
+			.capacity_policy = RT_CAPACITY_DROP,
+			.capacity_factor = 1.5f,
+		});
 }
 
 void fake_router_gone(void *context) { ((struct fake_router *)context)->gone = true; }
@@ -203,6 +216,7 @@ static void answer_message(struct rpc_result *result, const ProtobufCMessage *me
 {
 	struct fake_answer *answer = (struct fake_answer *)result;
 	const Cadre__V1__GenerateResponse *response = (const Cadre__V1__GenerateResponse *)message;
+
 	assert_false(answer->finished);
 	answer->something = true;
 	assert_true(answer->ids_count + response->n_token_ids <= sizeof answer->ids / sizeof answer->ids[0]);
@@ -212,6 +226,7 @@ static void answer_message(struct rpc_result *result, const ProtobufCMessage *me
 	assert_true(strlen(answer->text) + strlen(response->text) < sizeof answer->text);
 	strcat(answer->text, response->text);
 	answer_routing(answer, response);
+
 	if (response->finish_reason) {
 		answer->finished = true;
 		answer->reason = response->finish_reason;
@@ -226,15 +241,18 @@ static void answer_message(struct rpc_result *result, const ProtobufCMessage *me
 	}
 }
 
-void fake_answer_start(struct fake_router *router, const Cadre__V1__GenerateRequest *request, const struct cad_rpc_call_options *options, struct fake_answer *answer)
+void fake_answer_start(struct fake_router *router, const Cadre__V1__GenerateRequest *request,
+	const struct cad_rpc_call_options *options, struct fake_answer *answer)
 {
 	memset(answer, 0, sizeof *answer);
 	answer->result.on_message = answer_message;
-	rpc_start(&router->rpc, "/cadre.v1.Inference/Generate", &request->base, &cadre__v1__generate_response__descriptor, options, &answer->result);
+	rpc_start(&router->rpc, "/cadre.v1.Inference/Generate", &request->base,
+		&cadre__v1__generate_response__descriptor, options, &answer->result);
 }
 
 /* A request that is fake_admitted; returns the engine's side of it. */
-struct fake_request *fake_admitted(struct fake_router *router, const Cadre__V1__GenerateRequest *request, const struct cad_rpc_call_options *options, struct fake_answer *answer)
+struct fake_request *fake_admitted(struct fake_router *router, const Cadre__V1__GenerateRequest *request,
+	const struct cad_rpc_call_options *options, struct fake_answer *answer)
 {
 	router->fake.submitted = false;
 	fake_answer_start(router, request, options, answer);
@@ -253,5 +271,6 @@ void fake_ids_of(const char *text, struct cad_ids *ids)
 {
 	struct cad_error error;
 	*ids = (struct cad_ids){ 0 };
-	assert_int_equal(cad_tokenizer_encode(fake_tokenizer, text, strlen(text), false, SIZE_MAX, ids, &error), CAD_OK);
+	assert_int_equal(
+		cad_tokenizer_encode(fake_tokenizer, text, strlen(text), false, SIZE_MAX, ids, &error), CAD_OK);
 }

@@ -1,6 +1,7 @@
 /*
- * A router's front end over a real port with an engine that a test plays: it sees what is submitted, cancelled and paused, and sends the events that it wants to,
- * from the test's thread or from one of its own. The checkpoint is a golden one.
+ * A router's front end over a real port with an engine that a test plays: it sees what is
+ * submitted, cancelled and paused, and sends the events that it wants to, from the test's thread or
+ * from one of its own. The checkpoint is a golden one.
  */
 #ifndef CADRE_TESTS_FAKE_ROUTER_H
 #define CADRE_TESTS_FAKE_ROUTER_H
@@ -12,7 +13,7 @@
 #define FAKE_MODEL CADRE_SOURCE_DIR "/tests/golden/mixtral-a/model"
 
 enum { FAKE_CONTEXT = 300, FAKE_REQUESTS_MAX = 64 };
-enum { FAKE_LAYERS = 4, FAKE_TOPK = 2, FAKE_STRIDE = 400 };   /* of fake_routing */
+enum { FAKE_LAYERS = 4, FAKE_TOPK = 2, FAKE_STRIDE = 400 }; /* of fake_routing */
 
 extern struct cad_model *fake_model;
 extern struct cad_tokenizer *fake_tokenizer;
@@ -43,11 +44,13 @@ struct fake {
 	bool submitted;
 };
 
-/* What the engine says about a request. Usage and digest are functions of the tokens generated so far. */
+/* What the engine says about a request. Usage and digest are functions of the tokens generated so
+ * far. */
 void fake_token(struct fake_request *request, int32_t token);
 void fake_finish(struct fake_request *request, enum rt_finish_reason reason);
 void fake_fail(struct fake_request *request, enum cad_status status, const char *text);
-/* Rows from `first` on, at most FAKE_STRIDE; adds what a client should see to *sum (fake_answer.routing_sum). */
+/* Rows from `first` on, at most FAKE_STRIDE; adds what a client should see to *sum
+ * (fake_answer.routing_sum). */
 void fake_routing(struct fake_request *request, uint32_t first, uint32_t rows, uint64_t *sum);
 
 /* ---- a router ---- */
@@ -64,7 +67,7 @@ void fake_router_open(struct fake_router *router);
 void fake_router_open_with(struct fake_router *router, struct rt_frontend_options options);
 /* Every request ends, as the engine's contract says, before everything goes. */
 void fake_router_close(struct fake_router *router);
-void fake_router_gone(void *router);   /* for rt_frontend_drain: sets gone */
+void fake_router_gone(void *router); /* for rt_frontend_drain: sets gone */
 
 /* ---- a client ---- */
 
@@ -86,9 +89,11 @@ struct fake_answer {
 };
 
 void fake_request_of_text(Cadre__V1__GenerateRequest *request, const char *text);
-void fake_answer_start(struct fake_router *router, const Cadre__V1__GenerateRequest *request, const struct cad_rpc_call_options *options, struct fake_answer *answer);
+void fake_answer_start(struct fake_router *router, const Cadre__V1__GenerateRequest *request,
+	const struct cad_rpc_call_options *options, struct fake_answer *answer);
 /* A request that is admitted; returns the engine's side of it. */
-struct fake_request *fake_admitted(struct fake_router *router, const Cadre__V1__GenerateRequest *request, const struct cad_rpc_call_options *options, struct fake_answer *answer);
+struct fake_request *fake_admitted(struct fake_router *router, const Cadre__V1__GenerateRequest *request,
+	const struct cad_rpc_call_options *options, struct fake_answer *answer);
 /* Without special tokens. */
 void fake_ids_of(const char *text, struct cad_ids *ids);
 

@@ -38,6 +38,7 @@ struct golden_copy golden_copy_create(const char *name)
 	snprintf(from, sizeof from, CADRE_SOURCE_DIR "/tests/golden/%s/model", name);
 	DIR *directory = opendir(from);
 	assert_non_null(directory);
+
 	for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
 		if (entry->d_name[0] == '.' || strstr(entry->d_name, "tokenizer"))
 			continue;
@@ -48,6 +49,7 @@ struct golden_copy golden_copy_create(const char *name)
 		golden_copy_write(golden_copy_path(&copy, entry->d_name), bytes, size);
 		free(bytes);
 	}
+
 	closedir(directory);
 	return copy;
 }

@@ -9,7 +9,8 @@
 #define BENCH OP_BENCH
 
 const struct op_case op_cases[] = {
-	/* Sizes around a lane, a line, a panel, a block of k; rows around a tile, two tiles and a block of rows. */
+	/* Sizes around a lane, a line, a panel, a block of k; rows around a tile, two tiles and a
+	 * block of rows. */
 	{ &op_linear, TEST, .rows = 0, .n = 1, .k = 1, BF16 },
 	{ &op_linear, TEST, .rows = 1, .n = 1, .k = 1, BF16 },
 	{ &op_linear, TEST, .rows = 3, .n = 16, .k = 32, BF16, .bias = true },
@@ -37,7 +38,8 @@ const struct op_case op_cases[] = {
 	{ &op_ffn, TEST, .rows = 40, .n = 160, .k = 96, .experts = 5, .topk = 2, BF16 },
 	{ &op_ffn, TEST, .rows = 20, .n = 33, .k = 65, .experts = 7, .topk = 3 },
 	{ &op_ffn, TEST, .rows = 20, .n = 129, .k = 70, .experts = 4, .topk = 2, F16, .weights = KN_WEIGHTS_BF16 },
-	{ &op_ffn, TEST, "clamped, with biases (gpt_oss)", .rows = 23, .n = 90, .k = 90, .experts = 4, .topk = 2, BF16, CLAMPED, .limit = 0.7f },
+	{ &op_ffn, TEST, "clamped, with biases (gpt_oss)", .rows = 23, .n = 90, .k = 90, .experts = 4, .topk = 2, BF16,
+		CLAMPED, .limit = 0.7f },
 	{ &op_ffn, TEST, "more rows than a tile", .rows = 110, .n = 64, .k = 64, .experts = 2, .topk = 2, BF16 },
 
 	{ &op_rmsnorm, TEST, .rows = 0, .n = 16 },
@@ -64,13 +66,20 @@ const struct op_case op_cases[] = {
 	{ &op_attend, TEST, .rows = 5, .n = 32, .k = 32, .heads = 7, .kv_heads = 7, .keys = 31, .variant = 1 },
 	{ &op_attend, TEST, .rows = 20, .n = 24, .k = 24, .heads = 4, .kv_heads = 2, .keys = 90, .flag = true },
 	{ &op_attend, TEST, .rows = 13, .n = 4, .k = 4, .heads = 3, .kv_heads = 1, .keys = 64 },
-	{ &op_attend, TEST, "latent: unlike sizes", .rows = 9, .n = 20, .k = 44, .heads = 4, .kv_heads = 4, .keys = 70 },
-	{ &op_attend, TEST, "window", .rows = 70, .n = 16, .k = 16, .heads = 4, .kv_heads = 2, .keys = 100, .window = 16 },
-	{ &op_attend, TEST, "window over chunks", .rows = 40, .n = 12, .k = 12, .heads = 2, .kv_heads = 1, .keys = 1100, .window = 545 },
-	{ &op_attend, TEST, "chunks in parallel", .rows = 1, .n = 64, .k = 64, .heads = 8, .kv_heads = 2, .keys = 1601 },
-	{ &op_attend, TEST, "chunks in parallel, sinks, window", .rows = 2, .n = 28, .k = 28, .heads = 5, .kv_heads = 1, .keys = 1537, .window = 1100, .flag = true, .variant = 1 },
-	{ &op_attend, TEST, "three sequences", .rows = 50, .n = 8, .k = 8, .heads = 3, .kv_heads = 1, .keys = 513, .variant = 2 },
-	{ &op_attend, TEST, "decode", .rows = 12, .n = 128, .k = 128, .heads = 8, .kv_heads = 2, .keys = 97, .variant = 1 },
+	{ &op_attend, TEST, "latent: unlike sizes", .rows = 9, .n = 20, .k = 44, .heads = 4, .kv_heads = 4,
+		.keys = 70 },
+	{ &op_attend, TEST, "window", .rows = 70, .n = 16, .k = 16, .heads = 4, .kv_heads = 2, .keys = 100,
+		.window = 16 },
+	{ &op_attend, TEST, "window over chunks", .rows = 40, .n = 12, .k = 12, .heads = 2, .kv_heads = 1, .keys = 1100,
+		.window = 545 },
+	{ &op_attend, TEST, "chunks in parallel", .rows = 1, .n = 64, .k = 64, .heads = 8, .kv_heads = 2,
+		.keys = 1601 },
+	{ &op_attend, TEST, "chunks in parallel, sinks, window", .rows = 2, .n = 28, .k = 28, .heads = 5, .kv_heads = 1,
+		.keys = 1537, .window = 1100, .flag = true, .variant = 1 },
+	{ &op_attend, TEST, "three sequences", .rows = 50, .n = 8, .k = 8, .heads = 3, .kv_heads = 1, .keys = 513,
+		.variant = 2 },
+	{ &op_attend, TEST, "decode", .rows = 12, .n = 128, .k = 128, .heads = 8, .kv_heads = 2, .keys = 97,
+		.variant = 1 },
 	{ &op_attend, TEST, "the largest head", .rows = 3, .n = 256, .k = 256, .heads = 2, .kv_heads = 2, .keys = 40 },
 	{ &op_gate, TEST, .rows = 3, .experts = 1, .topk = 1 },
 	{ &op_gate, TEST, .rows = 5, .experts = 5, .topk = 5, .variant = 1 },
@@ -118,11 +127,15 @@ const struct op_case op_cases[] = {
 	{ &op_ffn, BENCH, "OLMoE layer, decode", .rows = 1, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16 },
 	{ &op_ffn, BENCH, "OLMoE layer", .rows = 16, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16 },
 	{ &op_ffn, BENCH, "OLMoE layer, prefill", .rows = 512, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16 },
-	{ &op_attend, BENCH, "decode, one long sequence", .rows = 1, .n = 128, .k = 128, .heads = 32, .kv_heads = 4, .keys = 8192, .variant = 1 },
-	{ &op_attend, BENCH, "decode", .rows = 16, .n = 128, .k = 128, .heads = 16, .kv_heads = 16, .keys = 1024, .variant = 1 },
-	{ &op_attend, BENCH, "decode, 8 heads share", .rows = 16, .n = 128, .k = 128, .heads = 32, .kv_heads = 4, .keys = 2048, .variant = 1 },
+	{ &op_attend, BENCH, "decode, one long sequence", .rows = 1, .n = 128, .k = 128, .heads = 32, .kv_heads = 4,
+		.keys = 8192, .variant = 1 },
+	{ &op_attend, BENCH, "decode", .rows = 16, .n = 128, .k = 128, .heads = 16, .kv_heads = 16, .keys = 1024,
+		.variant = 1 },
+	{ &op_attend, BENCH, "decode, 8 heads share", .rows = 16, .n = 128, .k = 128, .heads = 32, .kv_heads = 4,
+		.keys = 2048, .variant = 1 },
 	{ &op_attend, BENCH, "prefill", .rows = 512, .n = 128, .k = 128, .heads = 16, .kv_heads = 16, .keys = 512 },
-	{ &op_attend, BENCH, "prefill, 8 heads share", .rows = 512, .n = 128, .k = 128, .heads = 32, .kv_heads = 4, .keys = 1024 },
+	{ &op_attend, BENCH, "prefill, 8 heads share", .rows = 512, .n = 128, .k = 128, .heads = 32, .kv_heads = 4,
+		.keys = 1024 },
 	{ &op_rmsnorm, BENCH, .rows = 512, .n = 2048 },
 	{ &op_rmsnorm, BENCH, .rows = 512, .n = 128, .parts = 16 },
 	{ &op_rope, BENCH, .rows = 512, .n = 128, .k = 128, .heads = 16 },
@@ -140,16 +153,30 @@ const size_t op_cases_count = sizeof op_cases / sizeof op_cases[0];
 const char *op_case_text(const struct op_case *c, char text[160])
 {
 	static const char *const data[] = { "", " wide", " tiny" };
-	const struct { const char *name; size_t value; } sizes[] = {
-		{ "rows", c->rows }, { "n", c->n }, { "k", c->k }, { "experts", c->experts }, { "topk", c->topk }, { "heads", c->heads },
-		{ "kv_heads", c->kv_heads }, { "keys", c->keys }, { "window", c->window }, { "parts", c->parts }, { "variant", (size_t)c->variant },
+	const struct {
+		const char *name;
+		size_t value;
+	} sizes[] = {
+		{ "rows", c->rows },
+		{ "n", c->n },
+		{ "k", c->k },
+		{ "experts", c->experts },
+		{ "topk", c->topk },
+		{ "heads", c->heads },
+		{ "kv_heads", c->kv_heads },
+		{ "keys", c->keys },
+		{ "window", c->window },
+		{ "parts", c->parts },
+		{ "variant", (size_t)c->variant },
 	};
 	int at = snprintf(text, 160, "%s", c->kind->name);
+
 	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0] && at < 160; i++)
 		if (sizes[i].value > 0 || i == 0)
 			at += snprintf(text + at, (size_t)(160 - at), " %s %zu", sizes[i].name, sizes[i].value);
 	if (at < 160)
-		snprintf(text + at, (size_t)(160 - at), " %s%s%s%s%s%s", cad_dtype_name(c->dtype), c->weights == KN_WEIGHTS_BF16 ? " to bf16" : "", data[c->data],
-		         c->bias ? " bias" : "", c->limit > 0 ? " limit" : "", c->flag ? " flag" : "");
+		snprintf(text + at, (size_t)(160 - at), " %s%s%s%s%s%s", cad_dtype_name(c->dtype),
+			c->weights == KN_WEIGHTS_BF16 ? " to bf16" : "", data[c->data], c->bias ? " bias" : "",
+			c->limit > 0 ? " limit" : "", c->flag ? " flag" : "");
 	return text;
 }

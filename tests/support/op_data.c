@@ -17,13 +17,17 @@ float op_value(uint64_t *state, enum op_data data)
 {
 	struct cad_random random = { *state };
 	uint64_t r = cad_random_next(&random);
+
 	*state = random.state;
 	uint32_t sign_mantissa = (uint32_t)r & 0x807fffff;
 	if (data == OP_DATA_WIDE)
 		return from_bits(sign_mantissa | (uint32_t)(87 + (r >> 40) % 81) << 23);
 	if (data == OP_DATA_TINY)
-		return (r >> 40) % 8 == 0 ? from_bits(sign_mantissa & 0x80000000) : from_bits(sign_mantissa | (uint32_t)((r >> 44) % 70) << 23);
-	int32_t sum = (int32_t)((r & 0xffff) + (r >> 16 & 0xffff) + (r >> 32 & 0xffff) + (r >> 48));   /* four uniform numbers: nearly a bell */
+		return (r >> 40) % 8 == 0 ? from_bits(sign_mantissa & 0x80000000)
+					  : from_bits(sign_mantissa | (uint32_t)((r >> 44) % 70) << 23);
+
+	/* four uniform numbers: nearly a bell */
+	int32_t sum = (int32_t)((r & 0xffff) + (r >> 16 & 0xffff) + (r >> 32 & 0xffff) + (r >> 48));
 	return (float)(sum - 2 * 0xffff) * (float)(1.7320508 / 65536);
 }
 
@@ -45,6 +49,7 @@ struct kn_source op_source(size_t n, size_t k, enum cad_dtype dtype, uint64_t *s
 {
 	size_t element = cad_dtype_bytes(dtype);
 	uint8_t *out = op_need(n * k * element);
+
 	for (size_t i = 0; i < n * k; i++) {
 		float f = op_value(state, data) * scale;
 		if (dtype == CAD_DTYPE_F16) {
@@ -54,6 +59,7 @@ struct kn_source op_source(size_t n, size_t k, enum cad_dtype dtype, uint64_t *s
 			memcpy(out + i * element, (uint8_t *)&f + (4 - element), element);
 		}
 	}
+
 	return (struct kn_source){ out, dtype, n, k };
 }
 
@@ -62,6 +68,7 @@ float op_source_f32(const struct kn_source *source, size_t i)
 	const uint8_t *at = (const uint8_t *)source->data + i * cad_dtype_bytes(source->dtype);
 	uint16_t half;
 	float f;
+
 	if (source->dtype == CAD_DTYPE_F32) {
 		memcpy(&f, at, 4);
 		return f;
@@ -85,10 +92,12 @@ void *op_upload(struct kn_queue *queue, const void *host, size_t bytes)
 	return p;
 }
 
-float *op_rows(struct kn_queue *queue, size_t rows, size_t n, uint64_t *state, enum op_data data, float scale, float **host)
+float *op_rows(
+	struct kn_queue *queue, size_t rows, size_t n, uint64_t *state, enum op_data data, float scale, float **host)
 {
 	size_t ld = kn_ld(n), bytes = rows * ld * sizeof(float);
 	float *h = op_need(bytes);
+
 	for (size_t r = 0; r < rows; r++)
 		op_fill(h + r * ld, n, state, data, scale);
 	float *device = op_upload(queue, h, bytes);

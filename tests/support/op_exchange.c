@@ -1,4 +1,5 @@
-/* rows_pack, rows_unpack, combine_pack, combine_add, combine_finish. Their results are exact by rule; the rules are written here a second time, in double and long double. */
+/* rows_pack, rows_unpack, combine_pack, combine_add, combine_finish. Their results are exact by
+ * rule; the rules are written here a second time, in double and long double. */
 #include "op_cases.h"
 
 #include <float.h>
@@ -11,7 +12,7 @@ struct exchange {
 	size_t ld, n;
 	float *x, *x_host;
 	uint32_t *index;
-	uint8_t *data;                       /* of a whole message */
+	uint8_t *data; /* of a whole message */
 	size_t data_bytes;
 	struct cadre_wire_row *rows;
 	struct cadre_wire_sum *sums;
@@ -33,6 +34,7 @@ static struct exchange *exchange_setup(struct kn_queue *queue, const struct op_c
 	s->sums = op_need(c->rows * sizeof *s->sums);
 	s->data = op_need(c->rows * c->n * 8);
 	s->state = (struct op_state){ .c = c, .queue = queue, .rows = c->rows };
+
 	return s;
 }
 
@@ -42,12 +44,14 @@ static void exchange_teardown(struct op_state *state)
 	const struct kn_ops *ops = state->queue->ops;
 	struct kn_device *device = state->queue->device;
 	size_t x_rows = state->c->rows * (s->pair_begin ? state->c->topk : 1);
+
 	ops->release(device, s->x, x_rows * s->ld * 4);
 	if (s->device_sums)
 		ops->release(device, s->device_sums, state->rows * s->n * 8);
 	if (state->device_output && state->device_output != (void *)s->device_sums)
 		ops->release(device, state->device_output, state->rows * state->stride_bytes);
-	void *const host[] = { state->host_output, s->x_host, s->index, s->data, s->rows, s->sums, s->pair_begin, s->pair_index, s->pair_expert, s->pair_weight, s->host_sums };
+	void *const host[] = { state->host_output, s->x_host, s->index, s->data, s->rows, s->sums, s->pair_begin,
+		s->pair_index, s->pair_expert, s->pair_weight, s->host_sums };
 	for (size_t i = 0; i < sizeof host / sizeof host[0]; i++)
 		free(host[i]);
 	free(s);
@@ -55,7 +59,8 @@ static void exchange_teardown(struct op_state *state)
 
 static double bits_same(bool same) { return same ? 0 : INFINITY; }
 
-/* ---- rows_pack: variant is the type that is asked for; flag puts in rows that must go as f32, and a zero row ---- */
+/* ---- rows_pack: variant is the type that is asked for; flag puts in rows that must go as f32, and
+ * a zero row ---- */
 
 static void odd_rows(struct exchange *s)
 {
@@ -65,12 +70,21 @@ static void odd_rows(struct exchange *s)
 		switch (r % 9) {
 		case 0: x[at] = NAN; break;
 		case 1: x[at] = -INFINITY; break;
-		case 2: memset(x, 0, s->n * sizeof *x); x[at] = -0.0f; break;
-		case 3: x[at] = 1e6f; break;             /* far above the rest */
+		case 2:
+			memset(x, 0, s->n * sizeof *x);
+			x[at] = -0.0f;
+			break;
+		case 3: x[at] = 1e6f; break; /* far above the rest */
 		case 4: x[at] = -FLT_MAX; break;
-		case 5: x[at] = 0x1.fep+127f; break;     /* the largest that bf16 holds */
-		case 6: memset(x, 0, s->n * sizeof *x); x[at] = 0x1p-149f; break;
-		case 7: x[at] = 16384.0f; x[(at + 1) % s->n] = 16383.9f; break;   /* just below and at a power of two */
+		case 5: x[at] = 0x1.fep+127f; break; /* the largest that bf16 holds */
+		case 6:
+			memset(x, 0, s->n * sizeof *x);
+			x[at] = 0x1p-149f;
+			break;
+		case 7:
+			x[at] = 16384.0f;
+			x[(at + 1) % s->n] = 16383.9f;
+			break; /* just below and at a power of two */
 		default: break;
 		}
 	}
@@ -94,9 +108,21 @@ static void rows_pack_run(struct op_state *state, size_t first, size_t rows)
 {
 	struct exchange *s = (struct exchange *)state;
 	size_t bytes = SIZE_MAX, at = 0;
-	state->queue->ops->rows_pack(state->queue, &(struct kn_rows_pack){ .x = s->x, .ldx = s->ld, .n = s->n, .index = s->index + first, .rows = rows,
-		.type = (enum cadre_row_type)state->c->variant, .heads = s->rows, .data = s->data, .data_bytes = &bytes });
+
+	state->queue->ops->rows_pack(state->queue,
+		&(struct kn_rows_pack){
+			.x = s->x,
+			.ldx = s->ld,
+			.n = s->n,
+			.index = s->index + first,
+			.rows = rows,
+			.type = (enum cadre_row_type)state->c->variant,
+			.heads = s->rows,
+			.data = s->data,
+			.data_bytes = &bytes,
+		});
 	CAD_ASSERT(state->queue->ops->wait(state->queue) == CAD_OK);
+
 	for (size_t i = 0; i < rows; i++) {
 		uint8_t *out = (uint8_t *)state->host_output + (first + i) * state->stride_bytes;
 		size_t row_bytes = cadre_row_bytes(s->rows[i].type, s->n);
@@ -105,6 +131,7 @@ static void rows_pack_run(struct op_state *state, size_t first, size_t rows)
 		memcpy(out + sizeof s->rows[i], s->data + at, row_bytes);
 		at += row_bytes;
 	}
+
 	CAD_ASSERT(at == bytes);
 }
 
@@ -142,6 +169,7 @@ static bool row_good(const struct exchange *s, const float *x, const uint8_t *ou
 		return head.exponent == 0 && memcmp(data, x, s->n * sizeof *x) == 0;
 	if (head.exponent != (head.type == CADRE_ROW_FIX16 ? exponent - 15 > -126 ? exponent - 15 : -126 : 0))
 		return false;
+
 	for (size_t i = 0; i < s->n; i++) {
 		int16_t q;
 		memcpy(&q, data + 2 * i, sizeof q);
@@ -156,6 +184,7 @@ static bool row_good(const struct exchange *s, const float *x, const uint8_t *ou
 				return false;
 		}
 	}
+
 	return true;
 }
 
@@ -168,10 +197,17 @@ static double rows_pack_error(const struct op_state *state, const void *output)
 	return bits_same(good);
 }
 
-static double exchange_flops(const struct op_case *c) { return 2.0 * (double)c->rows * (double)c->n * (double)(c->topk > 0 ? c->topk : 1); }
-static double exchange_bytes(const struct op_case *c) { return 6.0 * (double)c->rows * (double)c->n * (double)(c->topk > 0 ? c->topk : 1); }
+static double exchange_flops(const struct op_case *c)
+{
+	return 2.0 * (double)c->rows * (double)c->n * (double)(c->topk > 0 ? c->topk : 1);
+}
+static double exchange_bytes(const struct op_case *c)
+{
+	return 6.0 * (double)c->rows * (double)c->n * (double)(c->topk > 0 ? c->topk : 1);
+}
 
-const struct op_kind op_rows_pack = { "rows_pack", rows_pack_setup, rows_pack_run, rows_pack_error, exchange_teardown, exchange_flops, exchange_bytes };
+const struct op_kind op_rows_pack = { "rows_pack", rows_pack_setup, rows_pack_run, rows_pack_error, exchange_teardown,
+	exchange_flops, exchange_bytes };
 
 /* ---- rows_unpack: rows of all three types ---- */
 
@@ -179,6 +215,7 @@ static struct op_state *rows_unpack_setup(struct kn_queue *queue, const struct o
 {
 	struct exchange *s = exchange_setup(queue, c, c->rows, &seed);
 	uint8_t *at = s->data;
+
 	for (size_t r = 0; r < c->rows; r++) {
 		s->rows[r].type = (uint8_t)(CADRE_ROW_FIX16 + r % 3);
 		s->rows[r].exponent = (int16_t)(s->rows[r].type == CADRE_ROW_FIX16 ? (int)(r * 37 % 240) - 126 : 0);
@@ -187,13 +224,16 @@ static struct op_state *rows_unpack_setup(struct kn_queue *queue, const struct o
 			float value = s->x_host[r * s->ld + i];
 			memcpy(&bits, &value, sizeof value);
 			uint16_t half = (uint16_t)(bits >> (s->rows[r].type == CADRE_ROW_FIX16 ? 3 : 16));
-			memcpy(at, s->rows[r].type == CADRE_ROW_F32 ? (void *)&value : (void *)&half, s->rows[r].type == CADRE_ROW_F32 ? 4 : 2);
+			memcpy(at, s->rows[r].type == CADRE_ROW_F32 ? (void *)&value : (void *)&half,
+				s->rows[r].type == CADRE_ROW_F32 ? 4 : 2);
 			at += s->rows[r].type == CADRE_ROW_F32 ? 4 : 2;
 		}
 	}
+
 	s->state.stride_bytes = s->ld * 4;
 	s->state.compare_bytes = kn_round_up(s->n, 64) * 4;
 	s->state.device_output = op_alloc(queue, c->rows * s->ld * 4);
+
 	return &s->state;
 }
 
@@ -208,8 +248,15 @@ static size_t rows_before(const struct exchange *s, size_t row)
 static void rows_unpack_run(struct op_state *state, size_t first, size_t rows)
 {
 	struct exchange *s = (struct exchange *)state;
-	state->queue->ops->rows_unpack(state->queue, &(struct kn_rows_unpack){ .heads = s->rows + first, .data = s->data + rows_before(s, first), .rows = rows, .n = s->n,
-		.x = (float *)state->device_output + first * s->ld, .ldx = s->ld });
+	state->queue->ops->rows_unpack(state->queue,
+		&(struct kn_rows_unpack){
+			.heads = s->rows + first,
+			.data = s->data + rows_before(s, first),
+			.rows = rows,
+			.n = s->n,
+			.x = (float *)state->device_output + first * s->ld,
+			.ldx = s->ld,
+		});
 }
 
 static double rows_unpack_error(const struct op_state *state, const void *output)
@@ -217,6 +264,7 @@ static double rows_unpack_error(const struct op_state *state, const void *output
 	const struct exchange *s = (const struct exchange *)state;
 	const uint8_t *at = s->data;
 	bool good = true;
+
 	for (size_t r = 0; r < state->rows; r++) {
 		const float *got = (const float *)output + r * s->ld;
 		for (size_t i = 0; i < s->n; i++) {
@@ -235,10 +283,12 @@ static double rows_unpack_error(const struct op_state *state, const void *output
 		for (size_t i = s->n; i < kn_round_up(s->n, 64); i++)
 			good &= got[i] == 0;
 	}
+
 	return bits_same(good);
 }
 
-const struct op_kind op_rows_unpack = { "rows_unpack", rows_unpack_setup, rows_unpack_run, rows_unpack_error, exchange_teardown, exchange_flops, exchange_bytes };
+const struct op_kind op_rows_unpack = { "rows_unpack", rows_unpack_setup, rows_unpack_run, rows_unpack_error,
+	exchange_teardown, exchange_flops, exchange_bytes };
 
 /* ---- combine_pack: topk pairs a row, scattered; flag poisons some rows ---- */
 
@@ -248,6 +298,7 @@ static struct op_state *combine_pack_setup(struct kn_queue *queue, const struct 
 {
 	size_t pairs = c->rows * c->topk;
 	struct exchange *s = exchange_setup(queue, c, pairs, &seed);
+
 	s->pair_begin = op_need((c->rows + 1) * sizeof *s->pair_begin);
 	s->pair_index = op_need(pairs * sizeof *s->pair_index);
 	s->pair_expert = op_need(pairs * sizeof *s->pair_expert);
@@ -255,19 +306,21 @@ static struct op_state *combine_pack_setup(struct kn_queue *queue, const struct 
 	s->device_sums = op_alloc(queue, c->rows * s->n * sizeof *s->device_sums);
 	for (size_t r = 0; r <= c->rows; r++)
 		s->pair_begin[r] = (uint32_t)(r * c->topk);
-	for (size_t p = 0; p < pairs; p++) {   /* grouped by slot: slot k of row r is pair k * rows + r */
+	for (size_t p = 0; p < pairs; p++) { /* grouped by slot: slot k of row r is pair k * rows + r */
 		s->pair_index[p % c->rows * c->topk + p / c->rows] = (uint32_t)p;
 		s->pair_weight[p] = op_value(&seed, OP_DATA_BELL);
 		s->pair_expert[p] = (uint32_t)(1000 + p / c->rows);
 		float *y = s->x_host + p * s->ld;
-		for (size_t i = 0; i < s->n && c->data == OP_DATA_BELL; i++)   /* all widths */
+		for (size_t i = 0; i < s->n && c->data == OP_DATA_BELL; i++) /* all widths */
 			y[i] *= exp2f((float)(p % c->rows % 4) * 9);
 		if (c->flag && p % 3 == 0)
 			y[p % s->n] = p % 2 ? NAN : p % 4 ? INFINITY : 0x1p+80f;
 	}
+
 	queue->ops->copy_in(queue, s->x, s->x_host, pairs * s->ld * sizeof *s->x);
 	s->state.stride_bytes = s->state.compare_bytes = sizeof(struct cadre_wire_sum) + 8 * s->n;
 	s->state.host_output = op_need(c->rows * s->state.stride_bytes);
+
 	return &s->state;
 }
 
@@ -276,10 +329,25 @@ static void combine_pack_run(struct op_state *state, size_t first, size_t rows)
 {
 	struct exchange *s = (struct exchange *)state;
 	size_t bytes = SIZE_MAX, at = 0;
-	state->queue->ops->combine_pack(state->queue, &(struct kn_combine_pack){ .y = s->x, .ldy = s->ld, .n = s->n, .rows = rows, .pair_begin = s->pair_begin + first,
-		.pair_index = s->pair_index, .pair_weight = s->pair_weight, .pair_expert = s->pair_expert, .quantum = ldexpf(1, QUANTUM_EXPONENT), .scratch = s->device_sums,
-		.heads = s->sums, .data = s->data, .data_bytes = &bytes });
+
+	state->queue->ops->combine_pack(state->queue,
+		&(struct kn_combine_pack){
+			.y = s->x,
+			.ldy = s->ld,
+			.n = s->n,
+			.rows = rows,
+			.pair_begin = s->pair_begin + first,
+			.pair_index = s->pair_index,
+			.pair_weight = s->pair_weight,
+			.pair_expert = s->pair_expert,
+			.quantum = ldexpf(1, QUANTUM_EXPONENT),
+			.scratch = s->device_sums,
+			.heads = s->sums,
+			.data = s->data,
+			.data_bytes = &bytes,
+		});
 	CAD_ASSERT(state->queue->ops->wait(state->queue) == CAD_OK);
+
 	for (size_t i = 0; i < rows; i++) {
 		uint8_t *out = (uint8_t *)state->host_output + (first + i) * state->stride_bytes;
 		memset(out, 0, state->stride_bytes);
@@ -287,6 +355,7 @@ static void combine_pack_run(struct op_state *state, size_t first, size_t rows)
 		memcpy(out + sizeof s->sums[i], s->data + at, s->sums[i].width * s->n);
 		at += s->sums[i].width * s->n;
 	}
+
 	CAD_ASSERT(at == bytes);
 }
 
@@ -299,13 +368,17 @@ static int64_t sum_read(const uint8_t *data, size_t width)
 	return (int64_t)value;
 }
 
-static bool fits(int64_t value, size_t width) { return width == 8 || (value >= -((int64_t)1 << (8 * width - 1)) && value < (int64_t)1 << (8 * width - 1)); }
+static bool fits(int64_t value, size_t width)
+{
+	return width == 8 || (value >= -((int64_t)1 << (8 * width - 1)) && value < (int64_t)1 << (8 * width - 1));
+}
 
 static double combine_pack_error(const struct op_state *state, const void *output)
 {
 	const struct exchange *s = (const struct exchange *)state;
 	static const size_t widths[] = { 2, 3, 4, 8 };
 	bool good = true;
+
 	for (size_t r = 0; r < state->rows; r++) {
 		struct cadre_wire_sum head;
 		const uint8_t *data = (const uint8_t *)output + r * state->stride_bytes + sizeof head;
@@ -316,7 +389,8 @@ static double combine_pack_error(const struct op_state *state, const void *outpu
 			int64_t sum = 0;
 			for (size_t k = 0; k < state->c->topk; k++) {
 				uint32_t pair = s->pair_index[r * state->c->topk + k];
-				long double q = rintl((long double)s->pair_weight[pair] * (long double)s->x_host[pair * s->ld + i] * exp2l(-QUANTUM_EXPONENT));
+				long double q = rintl((long double)s->pair_weight[pair] *
+					(long double)s->x_host[pair * s->ld + i] * exp2l(-QUANTUM_EXPONENT));
 				if (fabsl(q) < 0x1p53L)
 					sum += (int64_t)q;
 				else
@@ -331,10 +405,12 @@ static double combine_pack_error(const struct op_state *state, const void *outpu
 		else
 			good &= head.poisoned == 1 && head.width == 0 && head.expert == s->pair_expert[poison];
 	}
+
 	return bits_same(good);
 }
 
-const struct op_kind op_combine_pack = { "combine_pack", combine_pack_setup, combine_pack_run, combine_pack_error, exchange_teardown, exchange_flops, exchange_bytes };
+const struct op_kind op_combine_pack = { "combine_pack", combine_pack_setup, combine_pack_run, combine_pack_error,
+	exchange_teardown, exchange_flops, exchange_bytes };
 
 /* ---- combine_add, combine_finish ---- */
 
@@ -343,17 +419,23 @@ static struct op_state *combine_add_setup(struct kn_queue *queue, const struct o
 	static const uint8_t widths[] = { 2, 3, 4, 8 };
 	struct exchange *s = exchange_setup(queue, c, c->rows, &seed);
 	size_t at = 0;
+
 	s->host_sums = op_need(c->rows * s->n * sizeof *s->host_sums);
+
 	for (size_t r = 0; r < c->rows; r++) {
 		s->sums[r].width = widths[r % 4];
 		for (size_t i = 0; i < s->n * s->sums[r].width; i++, at++)
-			s->data[at] = (uint8_t)(i % s->sums[r].width == 7 ? 0 : op_value(&seed, OP_DATA_WIDE) > 0 ? 255 * (i & 1) : r + i);
+			s->data[at] = (uint8_t)(i % s->sums[r].width == 7   ? 0
+					: op_value(&seed, OP_DATA_WIDE) > 0 ? 255 * (i & 1)
+									    : r + i);
 		for (size_t i = 0; i < s->n; i++)
 			s->host_sums[r * s->n + i] = (int64_t)((double)op_value(&seed, OP_DATA_BELL) * 1e12);
 	}
+
 	s->device_sums = op_alloc(queue, c->rows * s->n * sizeof *s->device_sums);
 	s->state.device_output = s->device_sums;
 	s->state.stride_bytes = s->state.compare_bytes = s->n * 8;
+
 	return &s->state;
 }
 
@@ -365,16 +447,26 @@ static size_t sums_before(const struct exchange *s, size_t row)
 	return bytes;
 }
 
-/* Answer row i goes to output row i here: index is ascending, so that part of the rows is part of the output. */
+/* Answer row i goes to output row i here: index is ascending, so that part of the rows is part of
+ * the output. */
 static void combine_add_run(struct op_state *state, size_t first, size_t rows)
 {
 	struct exchange *s = (struct exchange *)state;
 	const struct kn_ops *ops = state->queue->ops;
+
 	for (size_t r = 0; r < rows; r++)
 		s->index[r] = (uint32_t)(first + r);
-	ops->copy_in(state->queue, s->device_sums + first * s->n, s->host_sums + first * s->n, rows * s->n * sizeof *s->device_sums);
-	ops->combine_add(state->queue, &(struct kn_combine_add){ .heads = s->sums + first, .data = s->data + sums_before(s, first), .rows = rows, .n = s->n,
-		.index = s->index, .sums = s->device_sums });
+	ops->copy_in(state->queue, s->device_sums + first * s->n, s->host_sums + first * s->n,
+		rows * s->n * sizeof *s->device_sums);
+	ops->combine_add(state->queue,
+		&(struct kn_combine_add){
+			.heads = s->sums + first,
+			.data = s->data + sums_before(s, first),
+			.rows = rows,
+			.n = s->n,
+			.index = s->index,
+			.sums = s->device_sums,
+		});
 }
 
 static double combine_add_error(const struct op_state *state, const void *output)
@@ -382,13 +474,16 @@ static double combine_add_error(const struct op_state *state, const void *output
 	const struct exchange *s = (const struct exchange *)state;
 	bool good = true;
 	size_t at = 0;
+
 	for (size_t r = 0; r < state->rows; r++)
 		for (size_t i = 0; i < s->n; i++, at += s->sums[r].width)
-			good &= ((const int64_t *)output)[r * s->n + i] == s->host_sums[r * s->n + i] + sum_read(s->data + at, s->sums[r].width);
+			good &= ((const int64_t *)output)[r * s->n + i] ==
+				s->host_sums[r * s->n + i] + sum_read(s->data + at, s->sums[r].width);
 	return bits_same(good);
 }
 
-const struct op_kind op_combine_add = { "combine_add", combine_add_setup, combine_add_run, combine_add_error, exchange_teardown, exchange_flops, exchange_bytes };
+const struct op_kind op_combine_add = { "combine_add", combine_add_setup, combine_add_run, combine_add_error,
+	exchange_teardown, exchange_flops, exchange_bytes };
 
 /* flag: with shared rows, which are x itself upside down */
 static struct op_state *combine_finish_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
@@ -409,10 +504,20 @@ static void combine_finish_run(struct op_state *state, size_t first, size_t rows
 	struct exchange *s = (struct exchange *)state;
 	const struct kn_ops *ops = state->queue->ops;
 	float *x = (float *)state->device_output + first * s->ld;
+
 	ops->copy_in(state->queue, x, s->x_host + first * s->ld, rows * s->ld * 4);
 	ops->copy_in(state->queue, s->device_sums + first * s->n, s->host_sums + first * s->n, rows * s->n * 8);
-	ops->combine_finish(state->queue, &(struct kn_combine_finish){ .x = x, .ldx = s->ld, .rows = rows, .n = s->n, .sums = s->device_sums + first * s->n,
-		.quantum = ldexpf(1, QUANTUM_EXPONENT), .shared = state->c->flag ? s->x + first * s->ld : NULL, .lds = s->ld });
+	ops->combine_finish(state->queue,
+		&(struct kn_combine_finish){
+			.x = x,
+			.ldx = s->ld,
+			.rows = rows,
+			.n = s->n,
+			.sums = s->device_sums + first * s->n,
+			.quantum = ldexpf(1, QUANTUM_EXPONENT),
+			.shared = state->c->flag ? s->x + first * s->ld : NULL,
+			.lds = s->ld,
+		});
 	CAD_ASSERT(ops->wait(state->queue) == CAD_OK);
 	for (size_t i = first * s->n; i < (first + rows) * s->n; i++)
 		CAD_ASSERT(s->device_sums[i] == 0);
@@ -422,13 +527,16 @@ static double combine_finish_error(const struct op_state *state, const void *out
 {
 	const struct exchange *s = (const struct exchange *)state;
 	bool good = true;
+
 	for (size_t r = 0; r < state->rows; r++)
 		for (size_t i = 0; i < s->n; i++) {
-			float x = s->x_host[r * s->ld + i], routed = (float)ldexp((double)(float)s->host_sums[r * s->n + i], QUANTUM_EXPONENT);
+			float x = s->x_host[r * s->ld + i],
+			      routed = (float)ldexp((double)(float)s->host_sums[r * s->n + i], QUANTUM_EXPONENT);
 			float want = state->c->flag ? x + (routed + x) : x + routed;
 			good &= memcmp(&want, (const float *)output + r * s->ld + i, sizeof want) == 0;
 		}
 	return bits_same(good);
 }
 
-const struct op_kind op_combine_finish = { "combine_finish", combine_finish_setup, combine_finish_run, combine_finish_error, exchange_teardown, exchange_flops, exchange_bytes };
+const struct op_kind op_combine_finish = { "combine_finish", combine_finish_setup, combine_finish_run,
+	combine_finish_error, exchange_teardown, exchange_flops, exchange_bytes };

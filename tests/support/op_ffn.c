@@ -1,4 +1,5 @@
-/* Grouped expert ffn: c->rows tokens, each to c->topk of c->experts; n is F, k is H. Output rows are pairs. */
+/* Grouped expert ffn: c->rows tokens, each to c->topk of c->experts; n is F, k is H. Output rows
+ * are pairs. */
 #include "common/base/clock.h"
 #include "tests/support/op_cases.h"
 
@@ -13,10 +14,10 @@ struct ffn {
 	struct expert {
 		struct kn_source source[SOURCES];
 		struct kn_expert packed;
-	} *experts;
+	} * experts;
 	const struct kn_expert **pointers;
 	uint32_t *begin, *part_begin;         /* [experts + 1] */
-	uint32_t *row_index, *row_index_host;  /* [pairs] */
+	uint32_t *row_index, *row_index_host; /* [pairs] */
 	float *x, *x_host;
 	size_t ldx, ldy, scratch_bytes;
 	void *scratch;
@@ -27,6 +28,7 @@ static void route(struct ffn *s, const struct op_case *c, uint64_t *seed)
 {
 	struct cad_random random = { *seed };
 	bool *taken = op_need(c->rows * c->experts);
+
 	for (size_t t = 0; t < c->rows; t++)
 		for (size_t i = 0; i < c->topk;) {
 			size_t e = cad_random_below(&random, c->experts);
@@ -40,6 +42,7 @@ static void route(struct ffn *s, const struct op_case *c, uint64_t *seed)
 			if (taken[t * c->experts + e])
 				s->row_index_host[pairs++] = t;
 	}
+
 	s->begin[c->experts] = pairs;
 	*seed = random.state;
 	free(taken);
@@ -51,8 +54,10 @@ static struct op_state *ffn_setup(struct kn_queue *queue, const struct op_case *
 	size_t pairs = c->rows * c->topk;
 	struct cad_ffn_spec spec = { (uint32_t)c->n, c->activation, c->limit, c->bias };
 	float scale_in = 1.0f / sqrtf((float)c->k), scale_out = 1.0f / sqrtf((float)c->n);
+
 	s->experts = op_need(c->experts * sizeof *s->experts);
 	s->pointers = op_need(c->experts * sizeof *s->pointers);
+
 	for (size_t e = 0; e < c->experts; e++) {
 		struct expert *x = &s->experts[e];
 		x->source[GATE] = op_source(c->n, c->k, c->dtype, &seed, c->data, scale_in);
@@ -60,10 +65,12 @@ static struct op_state *ffn_setup(struct kn_queue *queue, const struct op_case *
 		x->source[DOWN] = op_source(c->k, c->n, c->dtype, &seed, c->data, scale_out);
 		for (size_t i = GATE_BIAS; c->bias && i < SOURCES; i++)
 			x->source[i] = op_source(i == DOWN_BIAS ? c->k : c->n, 1, c->dtype, &seed, c->data, 1.0f);
-		CAD_ASSERT(queue->ops->expert_create(queue->device, &x->source[GATE], &x->source[UP], &x->source[DOWN], &x->source[GATE_BIAS], &x->source[UP_BIAS],
-		                                     &x->source[DOWN_BIAS], &spec, c->weights, &x->packed) == CAD_OK);
+		CAD_ASSERT(queue->ops->expert_create(queue->device, &x->source[GATE], &x->source[UP], &x->source[DOWN],
+				   &x->source[GATE_BIAS], &x->source[UP_BIAS], &x->source[DOWN_BIAS], &spec, c->weights,
+				   &x->packed) == CAD_OK);
 		s->pointers[e] = &x->packed;
 	}
+
 	s->begin = op_need((c->experts + 1) * sizeof *s->begin);
 	s->part_begin = op_need((c->experts + 1) * sizeof *s->begin);
 	s->row_index_host = op_need(pairs * sizeof *s->row_index);
@@ -73,28 +80,45 @@ static struct op_state *ffn_setup(struct kn_queue *queue, const struct op_case *
 	s->x = op_rows(queue, c->rows, c->k, &seed, c->data, 1.0f, &s->x_host);
 	s->scratch_bytes = queue->ops->ffn_scratch_bytes(queue, pairs, c->k, c->n);
 	s->scratch = op_alloc(queue, s->scratch_bytes);
-	s->state = (struct op_state){ c, queue, pairs, s->ldy * 4, kn_round_up(c->k, 64) * 4, op_alloc(queue, pairs * s->ldy * 4), NULL };
+	s->state = (struct op_state){ c, queue, pairs, s->ldy * 4, kn_round_up(c->k, 64) * 4,
+		op_alloc(queue, pairs * s->ldy * 4), NULL };
+
 	return &s->state;
 }
 
-static uint32_t clamp(uint32_t v, size_t first, size_t rows) { return v <= first ? 0 : v - first < rows ? (uint32_t)(v - first) : (uint32_t)rows; }
+static uint32_t clamp(uint32_t v, size_t first, size_t rows)
+{
+	return v <= first ? 0 : v - first < rows ? (uint32_t)(v - first) : (uint32_t)rows;
+}
 
 static void ffn_run(struct op_state *state, size_t first, size_t rows)
 {
 	struct ffn *s = (struct ffn *)state;
 	for (size_t e = 0; e <= state->c->experts; e++)
 		s->part_begin[e] = clamp(s->begin[e], first, rows);
-	state->queue->ops->ffn(state->queue, &(struct kn_ffn){ .experts = s->pointers, .experts_count = state->c->experts, .begin = s->part_begin,
-		.row_index = s->row_index + first, .x = s->x, .ldx = s->ldx, .hidden = state->c->k,
-		.y = (float *)state->device_output + first * s->ldy, .ldy = s->ldy, .scratch = s->scratch });
+	state->queue->ops->ffn(state->queue,
+		&(struct kn_ffn){
+			.experts = s->pointers,
+			.experts_count = state->c->experts,
+			.begin = s->part_begin,
+			.row_index = s->row_index + first,
+			.x = s->x,
+			.ldx = s->ldx,
+			.hidden = state->c->k,
+			.y = (float *)state->device_output + first * s->ldy,
+			.ldy = s->ldy,
+			.scratch = s->scratch,
+		});
 }
 
 struct bounded {
-	double value, error;   /* float64, and how far f32 may be off */
+	double value, error; /* float64, and how far f32 may be off */
 };
 
-/* sum of x[i] w[row][i] + bias, where x is off by x_error: every step of the chain rounds by half an ulp of at most the sum of magnitudes */
-static struct bounded dot(const struct bounded *x, size_t n, const struct kn_source *w, size_t row, const struct kn_source *bias, double relative)
+/* sum of x[i] w[row][i] + bias, where x is off by x_error: every step of the chain rounds by half
+ * an ulp of at most the sum of magnitudes */
+static struct bounded dot(const struct bounded *x, size_t n, const struct kn_source *w, size_t row,
+	const struct kn_source *bias, double relative)
 {
 	double exact = bias->data ? (double)op_source_f32(bias, row) : 0, magnitude = fabs(exact), carried = 0;
 	for (size_t i = 0; i < n; i++) {
@@ -111,6 +135,7 @@ static struct bounded activate(const struct op_case *c, struct bounded g, struct
 {
 	bool clamped = c->activation == CAD_ACTIVATION_SWIGLU_CLAMPED;
 	double limit = (double)c->limit;
+
 	if (clamped) {
 		g.value = fmin(g.value, limit);
 		u.value = fmax(fmin(u.value, limit), -limit) + 1;
@@ -127,23 +152,32 @@ static double ffn_error(const struct op_state *state, const void *output)
 	const struct op_case *c = state->c;
 	struct bounded *x = op_need(c->k * sizeof *x), *h = op_need(c->n * sizeof *h);
 	double worst = 0, rounded = c->weights == KN_WEIGHTS_BF16 && c->dtype != CAD_DTYPE_BF16 ? 0x1p-8 : 0;
+
 	for (size_t e = 0; e < c->experts; e++)
 		for (uint32_t p = s->begin[e]; p < s->begin[e + 1]; p++) {
 			const struct kn_source *source = s->experts[e].source;
 			for (size_t i = 0; i < c->k; i++)
 				x[i] = (struct bounded){ (double)s->x_host[s->row_index_host[p] * s->ldx + i], 0 };
 			for (size_t f = 0; f < c->n; f++)
-				h[f] = activate(c, dot(x, c->k, &source[GATE], f, &source[GATE_BIAS], (double)c->k * 0x1p-23 + rounded),
-				                dot(x, c->k, &source[UP], f, &source[UP_BIAS], (double)c->k * 0x1p-23 + rounded));
+				h[f] = activate(c,
+					dot(x, c->k, &source[GATE], f, &source[GATE_BIAS],
+						(double)c->k * 0x1p-23 + rounded),
+					dot(x, c->k, &source[UP], f, &source[UP_BIAS],
+						(double)c->k * 0x1p-23 + rounded));
 			const float *y = (const float *)output + p * s->ldy;
 			for (size_t i = 0; i < kn_round_up(c->k, 64); i++) {
-				struct bounded exact = i < c->k ? dot(h, c->n, &source[DOWN], i, &source[DOWN_BIAS], (double)c->n * 0x1p-23 + rounded) : (struct bounded){ 0 };
+				struct bounded exact = i < c->k ? dot(h, c->n, &source[DOWN], i, &source[DOWN_BIAS],
+									  (double)c->n * 0x1p-23 + rounded)
+								: (struct bounded){ 0 };
 				double off = fabs((double)y[i] - exact.value);
-				worst = isnan(y[i]) || (i >= c->k && y[i] != 0.0f) ? INFINITY : off > 0 ? fmax(worst, off / exact.error) : worst;
+				worst = isnan(y[i]) || (i >= c->k && y[i] != 0.0f) ? INFINITY
+					: off > 0                                  ? fmax(worst, off / exact.error)
+										   : worst;
 			}
 		}
 	free(x);
 	free(h);
+
 	return worst;
 }
 
@@ -152,11 +186,13 @@ static void ffn_teardown(struct op_state *state)
 	struct ffn *s = (struct ffn *)state;
 	const struct kn_ops *ops = state->queue->ops;
 	struct kn_device *device = state->queue->device;
+
 	for (size_t e = 0; e < state->c->experts; e++) {
 		ops->expert_destroy(device, &s->experts[e].packed);
 		for (size_t i = 0; i < SOURCES; i++)
 			free((void *)s->experts[e].source[i].data);
 	}
+
 	ops->release(device, s->row_index, state->rows * sizeof *s->row_index);
 	ops->release(device, s->x, state->c->rows * s->ldx * 4);
 	ops->release(device, s->scratch, s->scratch_bytes);
@@ -170,7 +206,10 @@ static void ffn_teardown(struct op_state *state)
 	free(s);
 }
 
-static double ffn_flops(const struct op_case *c) { return 6.0 * (double)(c->rows * c->topk) * (double)c->n * (double)c->k; }
+static double ffn_flops(const struct op_case *c)
+{
+	return 6.0 * (double)(c->rows * c->topk) * (double)c->n * (double)c->k;
+}
 
 /* Weights of the experts that an even routing meets: E (1 - (1 - K/E)^T) */
 static double ffn_bytes(const struct op_case *c)

@@ -1,4 +1,5 @@
-/* gate. variant: a spec of the table below, with the case's experts and topk. flag: logits with many ties. */
+/* gate. variant: a spec of the table below, with the case's experts and topk. flag: logits with
+ * many ties. */
 #include "op_cases.h"
 
 #include <math.h>
@@ -6,12 +7,43 @@
 #include <string.h>
 
 static const struct cad_gate_spec specs[] = {
-	{ .score = CAD_SCORE_SOFTMAX, .groups = 1, .groups_kept = 1, .scale = 1 },                                                  /* olmoe */
-	{ .score = CAD_SCORE_SOFTMAX, .groups = 1, .groups_kept = 1, .renormalise = true, .scale = 1 },                              /* mixtral, qwen3_moe */
-	{ .score = CAD_SCORE_SOFTMAX, .groups = 4, .groups_kept = 2, .group_score = CAD_GROUP_SCORE_MAX, .scale = 16 },              /* deepseek_v2 */
-	{ .score = CAD_SCORE_SIGMOID, .groups = 4, .groups_kept = 2, .group_score = CAD_GROUP_SCORE_TOP2, .selection_bias = true, .renormalise = true,
-	  .renormalise_epsilon = 1e-20f, .scale = 2.5f },                                                                            /* deepseek_v3 */
-	{ .score = CAD_SCORE_SOFTMAX, .softmax_after_topk = true, .groups = 1, .groups_kept = 1, .scale = 1 },                       /* gpt_oss */
+	/* olmoe */
+	{ .score = CAD_SCORE_SOFTMAX, .groups = 1, .groups_kept = 1, .scale = 1 },
+	/* mixtral, qwen3_moe */
+	{
+		.score = CAD_SCORE_SOFTMAX,
+		.groups = 1,
+		.groups_kept = 1,
+		.renormalise = true,
+		.scale = 1,
+	},
+	/* deepseek_v2 */
+	{
+		.score = CAD_SCORE_SOFTMAX,
+		.groups = 4,
+		.groups_kept = 2,
+		.group_score = CAD_GROUP_SCORE_MAX,
+		.scale = 16,
+	},
+	{
+		.score = CAD_SCORE_SIGMOID,
+		.groups = 4,
+		.groups_kept = 2,
+		.group_score = CAD_GROUP_SCORE_TOP2,
+		.selection_bias = true,
+		.renormalise = true,
+		/* deepseek_v3 */
+		.renormalise_epsilon = 1e-20f,
+		.scale = 2.5f,
+	},
+	/* gpt_oss */
+	{
+		.score = CAD_SCORE_SOFTMAX,
+		.softmax_after_topk = true,
+		.groups = 1,
+		.groups_kept = 1,
+		.scale = 1,
+	},
 	{ .score = CAD_SCORE_SIGMOID, .groups = 1, .groups_kept = 1, .scale = 1 },
 };
 
@@ -41,6 +73,7 @@ static struct op_state *gate_setup(struct kn_queue *queue, const struct op_case 
 	s->weights = op_alloc(queue, c->rows * c->topk * sizeof *s->weights);
 	size_t bytes = c->topk * (sizeof *s->ids + sizeof *s->weights);
 	s->state = (struct op_state){ c, queue, c->rows, bytes, bytes, NULL, op_need(c->rows * bytes) };
+
 	return &s->state;
 }
 
@@ -50,13 +83,24 @@ static void gate_run(struct op_state *state, size_t first, size_t rows)
 	struct gate *s = (struct gate *)state;
 	size_t topk = state->c->topk;
 	const struct kn_ops *ops = state->queue->ops;
-	ops->gate(state->queue, &(struct kn_gate){ .spec = &s->spec, .logits = s->logits + first * s->ld, .ld = s->ld, .rows = rows, .bias = s->bias,
-		.ids = s->ids + first * topk, .weights = s->weights + first * topk });
+
+	ops->gate(state->queue,
+		&(struct kn_gate){
+			.spec = &s->spec,
+			.logits = s->logits + first * s->ld,
+			.ld = s->ld,
+			.rows = rows,
+			.bias = s->bias,
+			.ids = s->ids + first * topk,
+			.weights = s->weights + first * topk,
+		});
+
 	for (size_t r = first; r < first + rows; r++) {
 		uint8_t *out = (uint8_t *)state->host_output + r * state->stride_bytes;
 		ops->copy_out(state->queue, out, s->ids + r * topk, topk * 4);
 		ops->copy_out(state->queue, out + topk * 4, s->weights + r * topk, topk * 4);
 	}
+
 	CAD_ASSERT(ops->wait(state->queue) == CAD_OK);
 }
 
@@ -65,13 +109,16 @@ static void exact_scores(const struct gate *s, const float *logits, double *scor
 {
 	double most = -INFINITY, sum = 0;
 	size_t experts = s->spec.experts;
+
 	for (size_t e = 0; e < experts; e++)
 		most = fmax(most, (double)logits[e]);
 	for (size_t e = 0; e < experts; e++)
 		sum += exp((double)logits[e] - most);
 	for (size_t e = 0; e < experts; e++) {
 		double x = (double)logits[e];
-		score[e] = s->spec.softmax_after_topk ? x : s->spec.score == CAD_SCORE_SOFTMAX ? exp(x - most) / sum : 1 / (1 + exp(-x));
+		score[e] = s->spec.softmax_after_topk        ? x
+			: s->spec.score == CAD_SCORE_SOFTMAX ? exp(x - most) / sum
+							     : 1 / (1 + exp(-x));
 		choice[e] = score[e] + (s->bias_host ? (double)s->bias_host[e] : 0);
 	}
 }
@@ -87,14 +134,16 @@ static double group_value(const struct gate *s, const double *choice, size_t gro
 	return s->spec.group_score == CAD_GROUP_SCORE_TOP2 && size > 1 ? first + second : first;
 }
 
-/* The choice by counting who is before whom, with `slack` against roundings: an expert (or group) may be chosen unless `most` others are better by more than
- * that; it must not come before one that is better by more. Equal ones come in ascending order. */
+/* The choice by counting who is before whom, with `slack` against roundings: an expert (or group)
+ * may be chosen unless `most` others are better by more than that; it must not come before one that
+ * is better by more. Equal ones come in ascending order. */
 static bool choice_valid(const struct gate *s, const double *choice, const int32_t *ids)
 {
 	const double slack = 1e-6;
 	size_t size = s->spec.experts / s->spec.groups, topk = s->spec.topk;
 	double groups[CAD_EXPERTS_MAX];
-	bool open[CAD_EXPERTS_MAX], sure[CAD_EXPERTS_MAX];   /* the group may be kept; is kept for sure */
+	bool open[CAD_EXPERTS_MAX], sure[CAD_EXPERTS_MAX]; /* the group may be kept; is kept for sure */
+
 	for (size_t g = 0; g < s->spec.groups; g++)
 		groups[g] = group_value(s, choice, g);
 	for (size_t g = 0; g < s->spec.groups; g++) {
@@ -106,6 +155,7 @@ static bool choice_valid(const struct gate *s, const double *choice, const int32
 		open[g] = better < s->spec.groups_kept;
 		sure[g] = near < s->spec.groups_kept;
 	}
+
 	for (size_t k = 0; k < topk; k++) {
 		size_t id = (size_t)ids[k], better = 0;
 		if (id >= s->spec.experts || !open[id / size])
@@ -114,18 +164,23 @@ static bool choice_valid(const struct gate *s, const double *choice, const int32
 			better += sure[e / size] && choice[e] > choice[id] + slack;
 		if (better > k)
 			return false;
-		if (k > 0 && (choice[id] > choice[ids[k - 1]] + slack || (choice[id] == choice[ids[k - 1]] && ids[k] <= ids[k - 1])))
+		if (k > 0 &&
+			(choice[id] > choice[ids[k - 1]] + slack ||
+				(choice[id] == choice[ids[k - 1]] && ids[k] <= ids[k - 1])))
 			return false;
 	}
+
 	return true;
 }
 
-/* exp is good to 1 ulp, sums of up to 1024 positive terms in 64 + 4 steps, three more roundings; logits are differences of a few units, so x - max rounds by 2^-22. */
+/* exp is good to 1 ulp, sums of up to 1024 positive terms in 64 + 4 steps, three more roundings;
+ * logits are differences of a few units, so x - max rounds by 2^-22. */
 static double gate_error(const struct op_state *state, const void *output)
 {
 	const struct gate *s = (const struct gate *)state;
 	size_t topk = state->c->topk;
 	double worst = 0;
+
 	for (size_t r = 0; r < state->rows; r++) {
 		const int32_t *ids = (const void *)((const uint8_t *)output + r * state->stride_bytes);
 		const float *weights = (const float *)(ids + topk);
@@ -140,9 +195,11 @@ static double gate_error(const struct op_state *state, const void *output)
 		for (size_t k = 0; k < topk; k++) {
 			bool divided = s->spec.renormalise || s->spec.softmax_after_topk;
 			double exact = (divided ? chosen[k] / total : chosen[k]) * (double)s->spec.scale;
-			worst = fmax(worst, fabs((double)weights[k] - exact) / (fabs(exact) * 100 * 0x1p-23 + 0x1p-120));
+			worst = fmax(
+				worst, fabs((double)weights[k] - exact) / (fabs(exact) * 100 * 0x1p-23 + 0x1p-120));
 		}
 	}
+
 	return worst;
 }
 
@@ -151,6 +208,7 @@ static void gate_teardown(struct op_state *state)
 	struct gate *s = (struct gate *)state;
 	const struct kn_ops *ops = state->queue->ops;
 	struct kn_device *device = state->queue->device;
+
 	ops->release(device, s->logits, state->rows * s->ld * 4);
 	ops->release(device, s->ids, state->rows * state->c->topk * 4);
 	ops->release(device, s->weights, state->rows * state->c->topk * 4);

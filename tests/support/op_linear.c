@@ -21,43 +21,61 @@ static struct op_state *linear_setup(struct kn_queue *queue, const struct op_cas
 	s->source = op_source(c->n, c->k, c->dtype, &seed, c->data, 1.0f);
 	CAD_ASSERT(queue->ops->matrix_create(queue->device, &s->source, c->weights, &s->w) == CAD_OK);
 	s->x = op_rows(queue, c->rows, c->k, &seed, c->data, 1.0f, &s->x_host);
-	if (c->bias) {   /* exactly [n]: what stands after it is none of the operator's business */
+
+	if (c->bias) { /* exactly [n]: what stands after it is none of the operator's business */
 		s->bias_host = op_need(s->ldy * 4);
 		op_fill(s->bias_host, c->n, &seed, c->data, 1.0f);
 		for (size_t i = c->n; i < s->ldy; i++)
 			s->bias_host[i] = NAN;
 		s->bias = op_upload(queue, s->bias_host, s->ldy * 4);
 	}
-	s->state = (struct op_state){ c, queue, c->rows, s->ldy * 4, kn_round_up(c->n, 64) * 4, op_alloc(queue, c->rows * s->ldy * 4), NULL };
+
+	s->state = (struct op_state){ c, queue, c->rows, s->ldy * 4, kn_round_up(c->n, 64) * 4,
+		op_alloc(queue, c->rows * s->ldy * 4), NULL };
 	return &s->state;
 }
 
 static void linear_run(struct op_state *state, size_t first, size_t rows)
 {
 	struct linear *s = (struct linear *)state;
-	state->queue->ops->linear(state->queue, &(struct kn_linear){ .x = s->x + first * s->ldx, .ldx = s->ldx, .rows = rows, .w = &s->w, .bias = s->bias,
-		.clip = state->c->limit, .y = (float *)state->device_output + first * s->ldy, .ldy = s->ldy });
+	state->queue->ops->linear(state->queue,
+		&(struct kn_linear){
+			.x = s->x + first * s->ldx,
+			.ldx = s->ldx,
+			.rows = rows,
+			.w = &s->w,
+			.bias = s->bias,
+			.clip = state->c->limit,
+			.y = (float *)state->device_output + first * s->ldy,
+			.ldy = s->ldy,
+		});
 }
 
-/* Each of the k steps of the chain rounds a sum that is at most the sum of magnitudes, by half an ulp (2^-24) or half the smallest number; the bias is one
- * more step; a factor 2 for good measure. Weights that were rounded to bf16 are off by 2^-9 each. The pad of a row must be zero. */
+/* Each of the k steps of the chain rounds a sum that is at most the sum of magnitudes, by half an
+ * ulp (2^-24) or half the smallest number; the bias is one more step; a factor 2 for good measure.
+ * Weights that were rounded to bf16 are off by 2^-9 each. The pad of a row must be zero. */
 static double linear_error(const struct op_state *state, const void *output)
 {
 	const struct linear *s = (const struct linear *)state;
 	const struct op_case *c = state->c;
-	double worst = 0, relative = (double)(c->k + 1) * 0x1p-23 + (c->weights == KN_WEIGHTS_BF16 && c->dtype != CAD_DTYPE_BF16 ? 0x1p-8 : 0);
+	double worst = 0,
+	       relative = (double)(c->k + 1) * 0x1p-23 +
+		(c->weights == KN_WEIGHTS_BF16 && c->dtype != CAD_DTYPE_BF16 ? 0x1p-8 : 0);
+
 	for (size_t r = 0; r < c->rows; r++) {
 		const float *y = (const float *)output + r * s->ldy;
 		for (size_t n = 0; n < c->n; n++) {
 			double exact = c->bias ? (double)s->bias_host[n] : 0, magnitude = fabs(exact);
 			for (size_t k = 0; k < c->k; k++) {
-				double product = (double)s->x_host[r * s->ldx + k] * (double)op_source_f32(&s->source, n * c->k + k);
+				double product = (double)s->x_host[r * s->ldx + k] *
+					(double)op_source_f32(&s->source, n * c->k + k);
 				exact += product;
 				magnitude += fabs(product);
 			}
 			if (c->limit > 0)
 				exact = fmax(fmin(exact, (double)c->limit), -(double)c->limit);
-			worst = fmax(worst, fabs((double)y[n] - exact) / (relative * magnitude + (double)c->k * 0x1p-149));
+			worst = fmax(
+				worst, fabs((double)y[n] - exact) / (relative * magnitude + (double)c->k * 0x1p-149));
 			if (isnan(y[n]))
 				return INFINITY;
 		}
@@ -65,6 +83,7 @@ static double linear_error(const struct op_state *state, const void *output)
 			if (y[n] != 0.0f)
 				return INFINITY;
 	}
+
 	return worst;
 }
 
@@ -73,6 +92,7 @@ static void linear_teardown(struct op_state *state)
 	struct linear *s = (struct linear *)state;
 	const struct kn_ops *ops = state->queue->ops;
 	struct kn_device *device = state->queue->device;
+
 	ops->matrix_destroy(device, &s->w);
 	ops->release(device, s->x, state->rows * s->ldx * 4);
 	ops->release(device, state->device_output, state->rows * s->ldy * 4);
@@ -91,7 +111,8 @@ static double linear_bytes(const struct op_case *c)
 	return (bf16 ? 2.0 : 4.0) * (double)c->n * (double)c->k;
 }
 
-const struct op_kind op_linear = { "linear", linear_setup, linear_run, linear_error, linear_teardown, linear_flops, linear_bytes };
+const struct op_kind op_linear = { "linear", linear_setup, linear_run, linear_error, linear_teardown, linear_flops,
+	linear_bytes };
 
 struct embed {
 	struct op_state state;
@@ -111,14 +132,16 @@ static struct op_state *embed_setup(struct kn_queue *queue, const struct op_case
 	for (size_t r = 0; r < c->rows; r++)
 		s->ids_host[r] = (int32_t)(r == 0 ? c->n - 1 : (r * 7) % c->n);
 	s->ids = op_upload(queue, s->ids_host, c->rows * sizeof *s->ids);
-	s->state = (struct op_state){ c, queue, c->rows, s->ld * 4, kn_round_up(c->k, 64) * 4, op_alloc(queue, c->rows * s->ld * 4), NULL };
+	s->state = (struct op_state){ c, queue, c->rows, s->ld * 4, kn_round_up(c->k, 64) * 4,
+		op_alloc(queue, c->rows * s->ld * 4), NULL };
 	return &s->state;
 }
 
 static void embed_run(struct op_state *state, size_t first, size_t rows)
 {
 	struct embed *s = (struct embed *)state;
-	state->queue->ops->embed(state->queue, &s->table, s->ids + first, rows, (float *)state->device_output + first * s->ld, s->ld);
+	state->queue->ops->embed(
+		state->queue, &s->table, s->ids + first, rows, (float *)state->device_output + first * s->ld, s->ld);
 }
 
 /* Exact, but where the table was rounded to bf16: half a step of 8 bits. The pad must be zero. */
@@ -128,9 +151,11 @@ static double embed_error(const struct op_state *state, const void *output)
 	const struct op_case *c = state->c;
 	bool rounded = c->weights == KN_WEIGHTS_BF16 && c->dtype != CAD_DTYPE_BF16;
 	double worst = 0;
+
 	for (size_t r = 0; r < c->rows; r++)
 		for (size_t i = 0; i < kn_round_up(c->k, 64); i++) {
-			float got = ((const float *)output)[r * s->ld + i], exact = i < c->k ? op_source_f32(&s->source, (size_t)s->ids_host[r] * c->k + i) : 0.0f;
+			float got = ((const float *)output)[r * s->ld + i],
+			      exact = i < c->k ? op_source_f32(&s->source, (size_t)s->ids_host[r] * c->k + i) : 0.0f;
 			if (!(got == exact || (rounded && fabsf(got - exact) <= fabsf(exact) * 0x1p-8f)))
 				return INFINITY;
 		}
@@ -141,6 +166,7 @@ static void embed_teardown(struct op_state *state)
 {
 	struct embed *s = (struct embed *)state;
 	const struct kn_ops *ops = state->queue->ops;
+
 	ops->table_destroy(state->queue->device, &s->table);
 	ops->release(state->queue->device, s->ids, state->rows * sizeof *s->ids);
 	ops->release(state->queue->device, state->device_output, state->rows * s->ld * 4);
@@ -154,7 +180,10 @@ static double no_flops(const struct op_case *c)
 	(void)c;
 	return 0;
 }
-static double embed_bytes(const struct op_case *c) { return (double)c->rows * (double)c->k * (double)cad_dtype_bytes(c->dtype); }
+static double embed_bytes(const struct op_case *c)
+{
+	return (double)c->rows * (double)c->k * (double)cad_dtype_bytes(c->dtype);
+}
 
 const struct op_kind op_embed = { "embed", embed_setup, embed_run, embed_error, embed_teardown, no_flops, embed_bytes };
 
@@ -169,16 +198,18 @@ static struct op_state *argmax_setup(struct kn_queue *queue, const struct op_cas
 	struct argmax *s = op_need(sizeof *s);
 	s->ld = kn_ld(c->n);
 	s->logits_host = op_need(c->rows * s->ld * 4);
+
 	for (size_t r = 0; r < c->rows; r++) {
 		float *row = s->logits_host + r * s->ld;
 		op_fill(row, c->n, &seed, c->data, 1.0f);
-		if (r % 4 == 1)   /* ties, far apart */
+		if (r % 4 == 1) /* ties, far apart */
 			row[c->n / 3] = row[c->n - 1] = 99.0f;
-		for (size_t i = 0; r % 4 == 2 && i < c->n; i++)   /* NaN first, then nothing but -inf */
+		for (size_t i = 0; r % 4 == 2 && i < c->n; i++) /* NaN first, then nothing but -inf */
 			row[i] = i == 0 ? NAN : -INFINITY;
 		for (size_t i = 0; r % 4 == 3 && i < c->n; i++)
 			row[i] = NAN;
 	}
+
 	s->logits = op_upload(queue, s->logits_host, c->rows * s->ld * 4);
 	s->state = (struct op_state){ c, queue, c->rows, 4, 4, op_alloc(queue, c->rows * 4), NULL };
 	return &s->state;
@@ -187,7 +218,8 @@ static struct op_state *argmax_setup(struct kn_queue *queue, const struct op_cas
 static void argmax_run(struct op_state *state, size_t first, size_t rows)
 {
 	struct argmax *s = (struct argmax *)state;
-	state->queue->ops->argmax(state->queue, s->logits + first * s->ld, s->ld, rows, state->c->n, (int32_t *)state->device_output + first);
+	state->queue->ops->argmax(state->queue, s->logits + first * s->ld, s->ld, rows, state->c->n,
+		(int32_t *)state->device_output + first);
 }
 
 /* By counting instead of by walking: nothing is larger, nothing before is equal. */
@@ -201,7 +233,8 @@ static double argmax_error(const struct op_state *state, const void *output)
 			return INFINITY;
 		for (size_t i = 0; i < state->c->n; i++) {
 			bool number = row[i] == row[i], winner = row[id] == row[id];
-			bool beats = number && (!winner || row[i] > row[id]), ties = winner ? row[i] == row[id] : !number;
+			bool beats = number && (!winner || row[i] > row[id]),
+			     ties = winner ? row[i] == row[id] : !number;
 			if (beats || (ties && i < (size_t)id))
 				return INFINITY;
 		}
@@ -221,4 +254,5 @@ static void argmax_teardown(struct op_state *state)
 
 static double argmax_bytes(const struct op_case *c) { return 4.0 * (double)c->rows * (double)c->n; }
 
-const struct op_kind op_argmax = { "argmax", argmax_setup, argmax_run, argmax_error, argmax_teardown, no_flops, argmax_bytes };
+const struct op_kind op_argmax = { "argmax", argmax_setup, argmax_run, argmax_error, argmax_teardown, no_flops,
+	argmax_bytes };

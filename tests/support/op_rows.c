@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Operators on f32 rows, with up to two more inputs; in-place ones get their input back before each run. */
+/* Operators on f32 rows, with up to two more inputs; in-place ones get their input back before each
+ * run. */
 struct rows {
 	struct op_state state;
 	size_t ld, n, other_bytes, score_bytes;
@@ -27,7 +28,8 @@ static struct rows *rows_setup(struct kn_queue *queue, const struct op_case *c, 
 
 static void rows_restore(struct rows *s, size_t first, size_t rows)
 {
-	s->state.queue->ops->copy_in(s->state.queue, (float *)s->state.device_output + first * s->ld, s->x_host + first * s->ld, rows * s->ld * 4);
+	s->state.queue->ops->copy_in(s->state.queue, (float *)s->state.device_output + first * s->ld,
+		s->x_host + first * s->ld, rows * s->ld * 4);
 }
 
 static void rows_teardown(struct op_state *state)
@@ -35,6 +37,7 @@ static void rows_teardown(struct op_state *state)
 	struct rows *s = (struct rows *)state;
 	const struct kn_ops *ops = state->queue->ops;
 	struct kn_device *device = state->queue->device;
+
 	ops->release(device, s->x, state->rows * s->ld * 4);
 	ops->release(device, state->device_output, state->rows * s->ld * 4);
 	if (s->other)
@@ -58,7 +61,7 @@ static struct op_state *rmsnorm_setup(struct kn_queue *queue, const struct op_ca
 	s->other = op_rows(queue, 1, c->n, &seed, OP_DATA_BELL, 1.0f, &s->other_host);
 	s->other_bytes = kn_ld(c->n) * 4;
 	if (!c->flag)
-		s->state.compare_bytes = kn_round_up(s->n, 64) * 4;   /* a new row has its pad */
+		s->state.compare_bytes = kn_round_up(s->n, 64) * 4; /* a new row has its pad */
 	return &s->state;
 }
 
@@ -67,18 +70,31 @@ static void rmsnorm_run(struct op_state *state, size_t first, size_t rows)
 	struct rows *s = (struct rows *)state;
 	const struct op_case *c = state->c;
 	float *out = (float *)state->device_output + first * s->ld;
-	if (c->flag)   /* in place */
+
+	if (c->flag) /* in place */
 		rows_restore(s, first, rows);
-	state->queue->ops->rmsnorm(state->queue, &(struct kn_rmsnorm){ .x = c->flag ? out : s->x + first * s->ld, .ldx = s->ld, .rows = rows, .parts = s->n / c->n,
-		.n = c->n, .weight = s->other, .epsilon = 1e-6f, .out = out, .ldo = s->ld });
+	state->queue->ops->rmsnorm(state->queue,
+		&(struct kn_rmsnorm){
+			.x = c->flag ? out : s->x + first * s->ld,
+			.ldx = s->ld,
+			.rows = rows,
+			.parts = s->n / c->n,
+			.n = c->n,
+			.weight = s->other,
+			.epsilon = 1e-6f,
+			.out = out,
+			.ldo = s->ld,
+		});
 }
 
-/* The sum of squares has n / 16 + 4 roundings and no cancellation; its root halves that; then a division, a root and two products. */
+/* The sum of squares has n / 16 + 4 roundings and no cancellation; its root halves that; then a
+ * division, a root and two products. */
 static double rmsnorm_error(const struct op_state *state, const void *output)
 {
 	const struct rows *s = (const struct rows *)state;
 	const struct op_case *c = state->c;
 	double worst = 0, relative = (double)(c->n / 16 + 16) * 0x1p-24;
+
 	for (size_t i = 0; i < c->rows * (s->n / c->n); i++) {
 		const float *x = s->x_host + i / (s->n / c->n) * s->ld + i % (s->n / c->n) * c->n;
 		const float *y = (const float *)output + (x - s->x_host);
@@ -91,13 +107,15 @@ static double rmsnorm_error(const struct op_state *state, const void *output)
 			worst = fmax(worst, fabs((double)y[k] - exact) / (relative * fabs(exact) + 0x1p-140));
 		}
 	}
+
 	return worst;
 }
 
 static double rows_flops(const struct op_case *c) { return 4.0 * (double)c->rows * (double)case_elements(c); }
 static double rows_bytes(const struct op_case *c) { return 8.0 * (double)c->rows * (double)case_elements(c); }
 
-const struct op_kind op_rmsnorm = { "rmsnorm", rmsnorm_setup, rmsnorm_run, rmsnorm_error, rows_teardown, rows_flops, rows_bytes };
+const struct op_kind op_rmsnorm = { "rmsnorm", rmsnorm_setup, rmsnorm_run, rmsnorm_error, rows_teardown, rows_flops,
+	rows_bytes };
 
 /* ---- add ---- */
 
@@ -117,8 +135,17 @@ static void add_run(struct op_state *state, size_t first, size_t rows)
 {
 	struct rows *s = (struct rows *)state;
 	rows_restore(s, first, rows);
-	state->queue->ops->add(state->queue, &(struct kn_add){ .x = (float *)state->device_output + first * s->ld, .y = s->other + first * s->ld, .ldx = s->ld, .ldy = s->ld,
-		.rows = rows, .n = s->n, .score = s->score ? s->score + first * kn_ld(1) : NULL, .lds = kn_ld(1) });
+	state->queue->ops->add(state->queue,
+		&(struct kn_add){
+			.x = (float *)state->device_output + first * s->ld,
+			.y = s->other + first * s->ld,
+			.ldx = s->ld,
+			.ldy = s->ld,
+			.rows = rows,
+			.n = s->n,
+			.score = s->score ? s->score + first * kn_ld(1) : NULL,
+			.lds = kn_ld(1),
+		});
 }
 
 /* sigmoid is good to 3 ulp, then two roundings */
@@ -126,6 +153,7 @@ static double add_error(const struct op_state *state, const void *output)
 {
 	const struct rows *s = (const struct rows *)state;
 	double worst = 0;
+
 	for (size_t r = 0; r < state->rows; r++)
 		for (size_t i = 0; i < s->n; i++) {
 			double x = (double)s->x_host[r * s->ld + i], y = (double)s->other_host[r * s->ld + i];
@@ -154,31 +182,45 @@ static struct op_state *rope_table_setup(struct kn_queue *queue, const struct op
 		s->other_host[i] = (float)pow(10000.0, -2.0 * (double)i / (double)c->k);
 	s->other_bytes = c->k * sizeof *s->other;
 	s->other = op_upload(queue, s->other_host, s->other_bytes);
+
 	return &s->state;
 }
 
 static void rope_table_run(struct op_state *state, size_t first, size_t rows)
 {
 	struct rows *s = (struct rows *)state;
-	state->queue->ops->rope_table(state->queue, &(struct kn_rope_table){ .positions = s->positions + first, .rows = rows, .inv_freq = s->other, .size = s->n,
-		.attention_factor = state->c->limit, .out = (float *)state->device_output + first * s->n });
+	state->queue->ops->rope_table(state->queue,
+		&(struct kn_rope_table){
+			.positions = s->positions + first,
+			.rows = rows,
+			.inv_freq = s->other,
+			.size = s->n,
+			.attention_factor = state->c->limit,
+			.out = (float *)state->device_output + first * s->n,
+		});
 }
 
-/* Correctly rounded cosines and sines of the f32 angle, then one more rounding by the factor: half an ulp each, and a hair for ties. */
+/* Correctly rounded cosines and sines of the f32 angle, then one more rounding by the factor: half
+ * an ulp each, and a hair for ties. */
 static double rope_table_error(const struct op_state *state, const void *output)
 {
 	const struct rows *s = (const struct rows *)state;
 	double worst = 0, factor = (double)state->c->limit;
+
 	for (size_t r = 0; r < state->rows; r++)
 		for (size_t i = 0; i < s->n; i++) {
 			float angle = (float)s->positions_host[r] * s->other_host[i % (s->n / 2)];
-			double trig = i < s->n / 2 ? cos((double)angle) : sin((double)angle), got = (double)((const float *)output)[r * s->n + i];
-			worst = fmax(worst, fabs(got - trig * factor) / (fabs(trig * factor) * 0x1p-24 * (factor == 1 ? 1.00001 : 2.00001) + 0x1p-148));
+			double trig = i < s->n / 2 ? cos((double)angle) : sin((double)angle),
+			       got = (double)((const float *)output)[r * s->n + i];
+			worst = fmax(worst,
+				fabs(got - trig * factor) /
+					(fabs(trig * factor) * 0x1p-24 * (factor == 1 ? 1.00001 : 2.00001) + 0x1p-148));
 		}
 	return worst;
 }
 
-const struct op_kind op_rope_table = { "rope_table", rope_table_setup, rope_table_run, rope_table_error, rows_teardown, rows_flops, rows_bytes };
+const struct op_kind op_rope_table = { "rope_table", rope_table_setup, rope_table_run, rope_table_error, rows_teardown,
+	rows_flops, rows_bytes };
 
 static struct op_state *rope_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
 {
@@ -199,9 +241,19 @@ static void rope_run(struct op_state *state, size_t first, size_t rows)
 {
 	struct rows *s = (struct rows *)state;
 	const struct op_case *c = state->c;
+
 	rows_restore(s, first, rows);
-	state->queue->ops->rope(state->queue, &(struct kn_rope){ .x = (float *)state->device_output + first * s->ld, .ldx = s->ld, .rows = rows, .heads = c->heads,
-		.head_size = c->n, .size = c->k, .interleaved = c->flag, .table = s->other + first * c->k });
+	state->queue->ops->rope(state->queue,
+		&(struct kn_rope){
+			.x = (float *)state->device_output + first * s->ld,
+			.ldx = s->ld,
+			.rows = rows,
+			.heads = c->heads,
+			.head_size = c->n,
+			.size = c->k,
+			.interleaved = c->flag,
+			.table = s->other + first * c->k,
+		});
 }
 
 /* Two roundings of terms that are at most |a| + |b|; what is not rotated stays. */
@@ -210,12 +262,15 @@ static double rope_error(const struct op_state *state, const void *output)
 	const struct rows *s = (const struct rows *)state;
 	const struct op_case *c = state->c;
 	double worst = 0;
+
 	for (size_t i = 0; i < c->rows * c->heads; i++) {
 		size_t at = i / c->heads * s->ld + i % c->heads * c->n;
-		const float *x = s->x_host + at, *y = (const float *)output + at, *table = s->other_host + i / c->heads * c->k;
+		const float *x = s->x_host + at, *y = (const float *)output + at,
+			    *table = s->other_host + i / c->heads * c->k;
 		for (size_t j = 0; j < c->k / 2; j++) {
 			size_t first = c->flag ? 2 * j : j, second = c->flag ? 2 * j + 1 : j + c->k / 2;
-			double a = (double)x[first], b = (double)x[second], cosine = (double)table[j], sine = (double)table[c->k / 2 + j];
+			double a = (double)x[first], b = (double)x[second], cosine = (double)table[j],
+			       sine = (double)table[c->k / 2 + j];
 			double tolerance = 0x1p-23 * (fabs(a) + fabs(b)) + 0x1p-148;
 			worst = fmax(worst, fabs((double)y[first] - (a * cosine - b * sine)) / tolerance);
 			worst = fmax(worst, fabs((double)y[second] - (b * cosine + a * sine)) / tolerance);
@@ -223,6 +278,7 @@ static double rope_error(const struct op_state *state, const void *output)
 		if (memcmp(x + c->k, y + c->k, (c->n - c->k) * sizeof *x) != 0)
 			return INFINITY;
 	}
+
 	return worst;
 }
 

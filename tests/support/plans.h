@@ -1,4 +1,5 @@
-/* Small traces, and plans for them, in tests of the planner. Everything asserts through cmocka; what is returned is the caller's. */
+/* Small traces, and plans for them, in tests of the planner. Everything asserts through cmocka;
+ * what is returned is the caller's. */
 #ifndef CADRE_TESTS_PLANS_H
 #define CADRE_TESTS_PLANS_H
 
@@ -23,21 +24,46 @@ static inline struct pl_synthetic_trace generate(const struct pl_synthetic *sett
 	return made;
 }
 
-static inline struct pl_trace *make_trace(uint32_t layers, uint32_t experts, uint32_t k, uint64_t tokens, uint32_t communities, double strength, uint64_t seed)
+static inline struct pl_trace *make_trace(uint32_t layers, uint32_t experts, uint32_t k, uint64_t tokens,
+	uint32_t communities, double strength, uint64_t seed)
 {
-	const struct pl_synthetic settings = { .layers = layers, .experts = experts, .k = k, .tokens = tokens, .seed = seed, .communities = communities, .strength = strength,
-	                                       .zipf = 0.5, .tasks = 4, .task_skew = 1, .locality = 0.5, .request_tokens = 20 };
+	const struct pl_synthetic settings = {
+		.layers = layers,
+		.experts = experts,
+		.k = k,
+		.tokens = tokens,
+		.seed = seed,
+		.communities = communities,
+		.strength = strength,
+		.zipf = 0.5,
+		.tasks = 4,
+		.task_skew = 1,
+		.locality = 0.5,
+		.request_tokens = 20,
+	};
 	struct pl_synthetic_trace made = generate(&settings);
 	struct pl_trace *trace = made.trace;
+
 	made.trace = NULL;
 	pl_synthetic_fini(&made);
+
 	return trace;
 }
 
-static inline struct pl_solve_options options_for(const struct pl_trace *trace, const struct pl_cluster *cluster, uint32_t copies, uint32_t rounds)
+static inline struct pl_solve_options options_for(
+	const struct pl_trace *trace, const struct pl_cluster *cluster, uint32_t copies, uint32_t rounds)
 {
-	return (struct pl_solve_options){ .trace = trace, .cluster = cluster, .weights = pl_weights_of(PL_PROFILE_MIXED), .copies = copies, .seed = 5, .rounds_max = rounds,
-		                          .time_limit_ns = UINT64_MAX, .clock = &cad_clock_system, .threads = 1 };
+	return (struct pl_solve_options){
+		.trace = trace,
+		.cluster = cluster,
+		.weights = pl_weights_of(PL_PROFILE_MIXED),
+		.copies = copies,
+		.seed = 5,
+		.rounds_max = rounds,
+		.time_limit_ns = UINT64_MAX,
+		.clock = &cad_clock_system,
+		.threads = 1,
+	};
 }
 
 static inline struct pl_solution solve(const struct pl_solve_options *options)
@@ -60,7 +86,8 @@ struct scene {
 };
 
 /* labels [experts]: where each begins. Cluster and weights are borrowed. */
-static inline void scene_init(struct scene *scene, const struct pl_trace *trace, const struct pl_cluster *cluster, const struct pl_weights *weights, uint32_t copies, const uint32_t *labels)
+static inline void scene_init(struct scene *scene, const struct pl_trace *trace, const struct pl_cluster *cluster,
+	const struct pl_weights *weights, uint32_t copies, const uint32_t *labels)
 {
 	struct cad_error error;
 	assert_int_equal(pl_sample_create(trace, 0, &scene->sample), CAD_OK);

@@ -22,12 +22,14 @@ void rpc_fixture_open_loop(struct rpc_fixture *fixture)
 	check(cad_rpc_reactor_create(&fixture->loop, &fixture->reactor, &error), &error);
 }
 
-void rpc_fixture_connect(struct rpc_fixture *fixture, uint16_t port, const struct cad_rpc_tls *tls, const struct cad_rpc_channel_config *config)
+void rpc_fixture_connect(struct rpc_fixture *fixture, uint16_t port, const struct cad_rpc_tls *tls,
+	const struct cad_rpc_channel_config *config)
 {
 	struct cad_error error;
 	fixture->port = port;
 	snprintf(fixture->target, sizeof fixture->target, "127.0.0.1:%u", port);
-	check(cad_rpc_channel_create(fixture->reactor, fixture->target, tls, config, &fixture->channel, &error), &error);
+	check(cad_rpc_channel_create(fixture->reactor, fixture->target, tls, config, &fixture->channel, &error),
+		&error);
 }
 
 void rpc_fixture_open(struct rpc_fixture *fixture, const struct cad_rpc_server_config *config)
@@ -37,8 +39,8 @@ void rpc_fixture_open(struct rpc_fixture *fixture, const struct cad_rpc_server_c
 	check(cad_rpc_server_create(fixture->reactor, config, &fixture->server, &error), &error);
 }
 
-void rpc_fixture_start(struct rpc_fixture *fixture, const struct cad_rpc_tls *server_tls, const struct cad_rpc_tls *client_tls,
-                       const struct cad_rpc_channel_config *config)
+void rpc_fixture_start(struct rpc_fixture *fixture, const struct cad_rpc_tls *server_tls,
+	const struct cad_rpc_tls *client_tls, const struct cad_rpc_channel_config *config)
 {
 	struct cad_error error;
 	uint16_t port;
@@ -108,16 +110,17 @@ static void done(struct cad_rpc_client_call *call, enum cad_rpc_code code, const
 
 const struct cad_rpc_client_handler rpc_result_handler = { .message = message, .done = done };
 
-void rpc_start(struct rpc_fixture *fixture, const char *path, const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
-               const struct cad_rpc_call_options *options, struct rpc_result *result)
+void rpc_start(struct rpc_fixture *fixture, const char *path, const ProtobufCMessage *request,
+	const ProtobufCMessageDescriptor *reply, const struct cad_rpc_call_options *options, struct rpc_result *result)
 {
-	CAD_ASSERT(cad_rpc_stream(fixture->channel, path, reply, options, &rpc_result_handler, result, &result->call) == CAD_OK);
+	CAD_ASSERT(cad_rpc_stream(fixture->channel, path, reply, options, &rpc_result_handler, result, &result->call) ==
+		CAD_OK);
 	(void)cad_rpc_client_send(result->call, request);
 	cad_rpc_client_close_send(result->call);
 }
 
-void rpc_call(struct rpc_fixture *fixture, const char *path, const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
-              const struct cad_rpc_call_options *options, struct rpc_result *result)
+void rpc_call(struct rpc_fixture *fixture, const char *path, const ProtobufCMessage *request,
+	const ProtobufCMessageDescriptor *reply, const struct cad_rpc_call_options *options, struct rpc_result *result)
 {
 	rpc_start(fixture, path, request, reply, options, result);
 	rpc_run_until(fixture, &result->done);

@@ -1,5 +1,6 @@
 /*
- * A gRPC server and a client of it in one thread, over a real port: what the tests of the rpc layer and of the services stand on.
+ * A gRPC server and a client of it in one thread, over a real port: what the tests of the rpc layer
+ * and of the services stand on.
  * Everything runs inside rpc_run_until and rpc_fixture_close.
  */
 #ifndef CADRE_TESTS_RPC_FIXTURE_H
@@ -16,18 +17,20 @@ struct rpc_fixture {
 	struct cad_rpc_server *server;
 	struct cad_rpc_channel *channel;
 	uint16_t port;
-	char target[32];   /* 127.0.0.1:port */
+	char target[32]; /* 127.0.0.1:port */
 	bool server_gone;
 };
 
 /* Loop and reactor only, for servers that somebody else makes; then rpc_fixture_connect. */
 void rpc_fixture_open_loop(struct rpc_fixture *fixture);
-void rpc_fixture_connect(struct rpc_fixture *fixture, uint16_t port, const struct cad_rpc_tls *tls, const struct cad_rpc_channel_config *config);
+void rpc_fixture_connect(struct rpc_fixture *fixture, uint16_t port, const struct cad_rpc_tls *tls,
+	const struct cad_rpc_channel_config *config);
 /* Loop, reactor, and a server that has not started: add services, then rpc_fixture_start. */
 void rpc_fixture_open(struct rpc_fixture *fixture, const struct cad_rpc_server_config *config);
-void rpc_fixture_start(struct rpc_fixture *fixture, const struct cad_rpc_tls *server_tls, const struct cad_rpc_tls *client_tls,
-                       const struct cad_rpc_channel_config *config);
-/* Drains the server (if the test has not), destroys the channel, and closes the loop; fails if anything is left. */
+void rpc_fixture_start(struct rpc_fixture *fixture, const struct cad_rpc_tls *server_tls,
+	const struct cad_rpc_tls *client_tls, const struct cad_rpc_channel_config *config);
+/* Drains the server (if the test has not), destroys the channel, and closes the loop; fails if
+ * anything is left. */
 void rpc_fixture_close(struct rpc_fixture *fixture);
 
 /* What a call came to. */
@@ -36,21 +39,21 @@ struct rpc_result {
 	enum cad_rpc_code code;
 	char text[1024];
 	unsigned messages;
-	size_t bytes;      /* packed size of all messages */
-	unsigned read_max; /* stop reading after this many; 0: read all */
+	size_t bytes;       /* packed size of all messages */
+	unsigned read_max;  /* stop reading after this many; 0: read all */
 	unsigned cancel_at; /* cancel after this many; 0: never */
 	struct cad_rpc_client_call *call;
 	void (*on_message)(struct rpc_result *result, const ProtobufCMessage *message);
 	void *user;
 };
-extern const struct cad_rpc_client_handler rpc_result_handler;   /* context: struct rpc_result */
+extern const struct cad_rpc_client_handler rpc_result_handler; /* context: struct rpc_result */
 
 /* Sends one request on a stream (which serves unary methods, too) and returns at once. */
-void rpc_start(struct rpc_fixture *fixture, const char *path, const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
-               const struct cad_rpc_call_options *options, struct rpc_result *result);
+void rpc_start(struct rpc_fixture *fixture, const char *path, const ProtobufCMessage *request,
+	const ProtobufCMessageDescriptor *reply, const struct cad_rpc_call_options *options, struct rpc_result *result);
 /* The same, and waits for the end. */
-void rpc_call(struct rpc_fixture *fixture, const char *path, const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
-              const struct cad_rpc_call_options *options, struct rpc_result *result);
+void rpc_call(struct rpc_fixture *fixture, const char *path, const ProtobufCMessage *request,
+	const ProtobufCMessageDescriptor *reply, const struct cad_rpc_call_options *options, struct rpc_result *result);
 /* Runs until the flag is set; fails the test after a minute. */
 void rpc_run_until(struct rpc_fixture *fixture, const bool *flag);
 

@@ -11,9 +11,17 @@
 static void host_and_port(void **state)
 {
 	(void)state;
-	static const struct { const char *text, *host; uint16_t port; bool v6; } cases[] = {
-		{ "127.0.0.1:7000", "127.0.0.1", 7000, false }, { "localhost:0", "localhost", 0, false }, { "router.example:65535", "router.example", 65535, false },
-		{ "[::1]:70", "::1", 70, true }, { "[fd00::7%eth0]:1", "fd00::7%eth0", 1, true }, { "a:00070", "a", 70, false },
+	static const struct {
+		const char *text, *host;
+		uint16_t port;
+		bool v6;
+	} cases[] = {
+		{ "127.0.0.1:7000", "127.0.0.1", 7000, false },
+		{ "localhost:0", "localhost", 0, false },
+		{ "router.example:65535", "router.example", 65535, false },
+		{ "[::1]:70", "::1", 70, true },
+		{ "[fd00::7%eth0]:1", "fd00::7%eth0", 1, true },
+		{ "a:00070", "a", 70, false },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct cad_address address;
@@ -29,12 +37,35 @@ static void host_and_port(void **state)
 static void mistakes_get_a_sentence(void **state)
 {
 	(void)state;
-	static const char *const needed = "host:port is needed", *const number = "a port is a number from 0 to 65535", *const brackets = "needs brackets";
-	const struct { const char *text, *says; } cases[] = {
-		{ "", needed }, { ":", needed }, { ":70", needed }, { "localhost", needed }, { "localhost:", needed }, { "[", needed }, { "[::1", needed }, { "[::1]", needed },
-		{ "[::1]70", needed }, { "[::1]x:70", needed }, { "[]:70", needed }, { "[::1]:", needed }, { "::1", brackets }, { "::1:70", brackets }, { "a:b:70", brackets },
-		{ "a:x", number }, { "a:7x", number }, { "a:-1", number }, { "a:+1", number }, { "a: 1", number }, { "a:65536", number }, { "a:000070", number },
-		{ "a:99999999999999999999", number }, { "[::1]:7]", number },
+	static const char *const needed = "host:port is needed", *const number = "a port is a number from 0 to 65535",
+				 *const brackets = "needs brackets";
+	const struct {
+		const char *text, *says;
+	} cases[] = {
+		{ "", needed },
+		{ ":", needed },
+		{ ":70", needed },
+		{ "localhost", needed },
+		{ "localhost:", needed },
+		{ "[", needed },
+		{ "[::1", needed },
+		{ "[::1]", needed },
+		{ "[::1]70", needed },
+		{ "[::1]x:70", needed },
+		{ "[]:70", needed },
+		{ "[::1]:", needed },
+		{ "::1", brackets },
+		{ "::1:70", brackets },
+		{ "a:b:70", brackets },
+		{ "a:x", number },
+		{ "a:7x", number },
+		{ "a:-1", number },
+		{ "a:+1", number },
+		{ "a: 1", number },
+		{ "a:65536", number },
+		{ "a:000070", number },
+		{ "a:99999999999999999999", number },
+		{ "[::1]:7]", number },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct cad_address address = { .port = 77 };
@@ -54,7 +85,8 @@ static void a_host_has_at_most_255_characters(void **state)
 	for (size_t size = CAD_ADDRESS_HOST_BYTES - 1; size <= CAD_ADDRESS_HOST_BYTES; size++) {
 		memset(text, 'h', size);
 		strcpy(text + size, ":80");
-		assert_int_equal(cad_address_parse(text, &address, &error), size < CAD_ADDRESS_HOST_BYTES ? CAD_OK : CAD_ERR_INVALID);
+		assert_int_equal(cad_address_parse(text, &address, &error),
+			size < CAD_ADDRESS_HOST_BYTES ? CAD_OK : CAD_ERR_INVALID);
 	}
 	assert_non_null(strstr(error.text, "at most 255 characters"));
 }
@@ -62,7 +94,10 @@ static void a_host_has_at_most_255_characters(void **state)
 static void the_port_that_was_taken(void **state)
 {
 	(void)state;
-	static const struct { const char *text, *out; } cases[] = { { "127.0.0.1:0", "127.0.0.1:4711" }, { "[::1]:0", "[::1]:4711" }, { "unix:/run/x", "unix:/run/x" } };
+	static const struct {
+		const char *text, *out;
+	} cases[] = { { "127.0.0.1:0", "127.0.0.1:4711" }, { "[::1]:0", "[::1]:4711" },
+		{ "unix:/run/x", "unix:/run/x" } };
 	char out[CAD_ADDRESS_BYTES];
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		cad_address_taken(cases[i].text, 4711, out, sizeof out);

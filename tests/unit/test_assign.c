@@ -57,27 +57,42 @@ struct cluster {
 	struct pl_assign_node nodes[NODES];
 	uint8_t cells[NODES][CELLS];
 	uint8_t target[NODES * CELLS];
-	uint64_t capacity;            /* experts that fit, at most all on each node */
+	uint64_t capacity; /* experts that fit, at most all on each node */
 };
 
 static void random_cluster(struct cluster *cluster, struct cad_random *random, bool even, bool held)
 {
-	uint32_t layers = 1 + (uint32_t)cad_random_below(random, 8), experts = 1 + (uint32_t)cad_random_below(random, 24), nodes = 1 + (uint32_t)cad_random_below(random, NODES);
+	uint32_t layers = 1 + (uint32_t)cad_random_below(random, 8),
+		 experts = 1 + (uint32_t)cad_random_below(random, 24),
+		 nodes = 1 + (uint32_t)cad_random_below(random, NODES);
 	uint64_t room = (layers * experts + nodes - 1) / nodes + cad_random_below(random, 3);
+
 	memset(cluster->cells, 0, sizeof cluster->cells);
 	cluster->capacity = 0;
+
 	for (uint32_t n = 0; n < nodes; n++) {
 		uint64_t experts_max = even ? room : cad_random_below(random, 2 * room + 1);
-		cluster->nodes[n] = (struct pl_assign_node){ experts_max * EXPERT_BYTES + cad_random_below(random, EXPERT_BYTES), cluster->cells[n] };
+		cluster->nodes[n] =
+			(struct pl_assign_node){ experts_max * EXPERT_BYTES + cad_random_below(random, EXPERT_BYTES),
+				cluster->cells[n] };
 		cluster->capacity += experts_max < layers * experts ? experts_max : layers * experts;
 		for (uint32_t cell = 0; held && cell < layers * experts; cell++)
 			cluster->cells[n][cell] = cad_random_below(random, nodes) == 0 ? PL_ASSIGN_HELD : 0;
 	}
-	cluster->source = (struct pl_assign_source){ .layers_count = layers, .experts = experts, .expert_bytes = EXPERT_BYTES, .nodes = cluster->nodes, .nodes_count = nodes,
-	                                             .copies = 1 + (uint32_t)cad_random_below(random, 3), .seed = cad_random_below(random, 2) ? cad_random_next(random) : 0 };
+
+	cluster->source = (struct pl_assign_source){
+		.layers_count = layers,
+		.experts = experts,
+		.expert_bytes = EXPERT_BYTES,
+		.nodes = cluster->nodes,
+		.nodes_count = nodes,
+		.copies = 1 + (uint32_t)cad_random_below(random, 3),
+		.seed = cad_random_below(random, 2) ? cad_random_next(random) : 0,
+	};
 }
 
-/* Whatever comes in: never over memory, never more copies than asked, everything placed when it fits, and the answer says what does not. */
+/* Whatever comes in: never over memory, never more copies than asked, everything placed when it
+ * fits, and the answer says what does not. */
 static void always_within_memory_and_complete(void **state)
 {
 	(void)state;
@@ -106,6 +121,7 @@ static void always_within_memory_and_complete(void **state)
 		assert_int_equal(assignment.missing_bytes, (uint64_t)unplaced * EXPERT_BYTES);
 		assert_int_equal(unplaced > 0, strlen(assignment.text) > 0);
 	}
+
 	free(cluster);
 }
 
@@ -122,6 +138,7 @@ static void empty_nodes_of_one_size_get_even_layers(void **state)
 		assert_int_equal(assign(&cluster->source, cluster->target).unplaced, 0);
 		assert_true(gap(&cluster->source, cluster->target) <= 1);
 	}
+
 	free(cluster);
 }
 
@@ -140,7 +157,7 @@ static void rebalancing_evens_out_once(void **state)
 		source->copies = 1;
 		source->rebalance = true;
 		uint32_t cells = source->layers_count * source->experts;
-		for (uint32_t n = 0; n < source->nodes_count && round % 2; n++)   /* room to move in */
+		for (uint32_t n = 0; n < source->nodes_count && round % 2; n++) /* room to move in */
 			cluster->nodes[n].memory_bytes = (uint64_t)cells * EXPERT_BYTES;
 		(void)assign(source, cluster->target);
 		if (round % 2)
@@ -152,6 +169,7 @@ static void rebalancing_evens_out_once(void **state)
 		assert_int_equal(second.loads, 0);
 		assert_memory_equal(cluster->target, again, (size_t)source->nodes_count * cells);
 	}
+
 	free(again);
 	free(cluster);
 }
@@ -168,11 +186,13 @@ static void held_experts_stay(void **state)
 		random_cluster(cluster, &random, false, false);
 		struct pl_assign_source *source = &cluster->source;
 		source->copies = 1;
-		uint32_t cells = source->layers_count * source->experts, lost = (uint32_t)cad_random_below(&random, source->nodes_count);
+		uint32_t cells = source->layers_count * source->experts,
+			 lost = (uint32_t)cad_random_below(&random, source->nodes_count);
 		(void)assign(source, cluster->target);
 		for (uint32_t n = 0; n < source->nodes_count; n++)
 			for (uint32_t cell = 0; cell < cells; cell++)
-				cluster->cells[n][cell] = n != lost && cluster->target[n * cells + cell] ? PL_ASSIGN_HELD : 0;
+				cluster->cells[n][cell] =
+					n != lost && cluster->target[n * cells + cell] ? PL_ASSIGN_HELD : 0;
 		cluster->nodes[lost].memory_bytes = 0;
 		(void)assign(source, cluster->target);
 		for (uint32_t n = 0; n < source->nodes_count; n++)
@@ -180,6 +200,7 @@ static void held_experts_stay(void **state)
 				if (cluster->cells[n][cell])
 					assert_true(cluster->target[n * cells + cell]);
 	}
+
 	free(cluster);
 }
 
@@ -193,8 +214,10 @@ static void equal_input_gives_equal_output(void **state)
 		random_cluster(cluster, &random, false, true);
 		(void)assign(&cluster->source, cluster->target);
 		(void)assign(&cluster->source, again);
-		assert_memory_equal(cluster->target, again, (size_t)cluster->source.nodes_count * cluster->source.layers_count * cluster->source.experts);
+		assert_memory_equal(cluster->target, again,
+			(size_t)cluster->source.nodes_count * cluster->source.layers_count * cluster->source.experts);
 	}
+
 	free(again);
 	free(cluster);
 }
@@ -203,12 +226,19 @@ static void first_placement_is_in_runs(void **state)
 {
 	(void)state;
 	const struct pl_assign_node nodes[] = { { 100, NULL }, { 100, NULL }, { 100, NULL } };
-	struct pl_assign_source source = { .layers_count = 2, .experts = 8, .expert_bytes = 1, .nodes = nodes, .nodes_count = 3, .copies = 1 };
+	struct pl_assign_source source = {
+		.layers_count = 2,
+		.experts = 8,
+		.expert_bytes = 1,
+		.nodes = nodes,
+		.nodes_count = 3,
+		.copies = 1,
+	};
 	uint8_t target[3 * 16], shuffled[3 * 16];
 	(void)assign(&source, target);
 	static const uint8_t expected[3][16] = { { 1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0 },
-	                                         { 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0 },
-	                                         { 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1 } };
+		{ 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0 },
+		{ 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1 } };
 	assert_memory_equal(target, expected, sizeof expected);
 	source.seed = 3;
 	(void)assign(&source, shuffled);
@@ -220,7 +250,14 @@ static void second_copies_go_to_other_nodes(void **state)
 {
 	(void)state;
 	const struct pl_assign_node nodes[] = { { 100, NULL }, { 100, NULL }, { 100, NULL }, { 100, NULL } };
-	const struct pl_assign_source source = { .layers_count = 3, .experts = 8, .expert_bytes = 1, .nodes = nodes, .nodes_count = 4, .copies = 2 };
+	const struct pl_assign_source source = {
+		.layers_count = 3,
+		.experts = 8,
+		.expert_bytes = 1,
+		.nodes = nodes,
+		.nodes_count = 4,
+		.copies = 2,
+	};
 	uint8_t target[4 * 24];
 	(void)assign(&source, target);
 	for (uint32_t cell = 0; cell < 24; cell++)
@@ -234,7 +271,14 @@ static void first_copies_come_before_second_ones(void **state)
 	(void)state;
 	static const uint8_t a[] = { 1, 1, 0 }, b[] = { 1, 1, 0 };
 	const struct pl_assign_node nodes[] = { { 2, a }, { 2, b } };
-	const struct pl_assign_source source = { .layers_count = 1, .experts = 3, .expert_bytes = 1, .nodes = nodes, .nodes_count = 2, .copies = 2 };
+	const struct pl_assign_source source = {
+		.layers_count = 1,
+		.experts = 3,
+		.expert_bytes = 1,
+		.nodes = nodes,
+		.nodes_count = 2,
+		.copies = 2,
+	};
 	uint8_t target[6];
 	assert_int_equal(assign(&source, target).unplaced, 0);
 }
@@ -244,16 +288,24 @@ static void says_what_is_missing(void **state)
 	(void)state;
 	static const uint8_t failed[] = { PL_ASSIGN_FORBIDDEN, 0, 0, 0 };
 	const struct pl_assign_node nodes[] = { { 5 << 20, failed } };
-	struct pl_assign_source source = { .layers_count = 2, .experts = 2, .expert_bytes = 2 << 20, .nodes = nodes, .nodes_count = 1, .copies = 1 };
+	struct pl_assign_source source = {
+		.layers_count = 2,
+		.experts = 2,
+		.expert_bytes = 2 << 20,
+		.nodes = nodes,
+		.nodes_count = 1,
+		.copies = 1,
+	};
 	uint8_t target[4];
 	struct pl_assignment assignment = assign(&source, target);
 	assert_int_equal(assignment.unplaced, 2);
 	assert_string_equal(assignment.text,
-	                    "2 of 4 experts do not fit on 1 expert nodes: 4.0 MiB are missing (an expert takes 2.00 MiB); add nodes, or give them more --memory");
+		"2 of 4 experts do not fit on 1 expert nodes: 4.0 MiB are missing (an expert takes 2.00 MiB); add nodes, or give them more --memory");
 	source.expert_bytes = 1 << 20;
 	assignment = assign(&source, target);
 	assert_int_equal(assignment.unplaced, 1);
-	assert_string_equal(assignment.text, "1 of 4 experts have no place: loading them has failed on every node with room");
+	assert_string_equal(
+		assignment.text, "1 of 4 experts have no place: loading them has failed on every node with room");
 	source.nodes_count = 0;
 	assignment = assign(&source, target);
 	assert_int_equal(assignment.unplaced, 4);

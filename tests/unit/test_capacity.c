@@ -14,10 +14,10 @@ static void limit(void **state)
 {
 	(void)state;
 	assert_int_equal(rt_capacity_limit(1.0f, 8, 2, 4), 4);
-	assert_int_equal(rt_capacity_limit(1.0f, 9, 2, 4), 5);      /* ceil(4.5) */
+	assert_int_equal(rt_capacity_limit(1.0f, 9, 2, 4), 5); /* ceil(4.5) */
 	assert_int_equal(rt_capacity_limit(1.25f, 8, 2, 4), 5);
-	assert_int_equal(rt_capacity_limit(1.0f, 1, 2, 64), 1);     /* never below one */
-	assert_int_equal(rt_capacity_limit(1000.0f, 8, 2, 4), 8);   /* an expert gets a row at most once */
+	assert_int_equal(rt_capacity_limit(1.0f, 1, 2, 64), 1);   /* never below one */
+	assert_int_equal(rt_capacity_limit(1000.0f, 8, 2, 4), 8); /* an expert gets a row at most once */
 }
 
 struct fixture {
@@ -48,7 +48,7 @@ static void drop_first_come(void **state)
 	rt_capacity_row(&f.capacity, &f.gate, logits, NULL, second, second_weights, f.counts, &f.dropped, &f.spilled);
 	assert_int_equal(f.dropped, 1);
 	assert_int_equal(second[0], -1);
-	assert_true(second_weights[0] == 0.0f && second_weights[1] == 0.5f);   /* what stays is not renormalised */
+	assert_true(second_weights[0] == 0.0f && second_weights[1] == 0.5f); /* what stays is not renormalised */
 	assert_int_equal(f.counts[0].dropped, 1);
 	assert_int_equal(f.spilled, 0);
 }
@@ -64,12 +64,12 @@ static void spill_to_the_next_choice(void **state)
 	rt_capacity_row(&f.capacity, &f.gate, logits, NULL, first, weights[0], f.counts, &f.dropped, &f.spilled);
 	rt_capacity_row(&f.capacity, &f.gate, logits, NULL, second, weights[1], f.counts, &f.dropped, &f.spilled);
 	assert_int_equal(f.spilled, 2);
-	assert_int_equal(second[0], 2);   /* 0 and 1 are full: 2, then 3, by score */
+	assert_int_equal(second[0], 2); /* 0 and 1 are full: 2, then 3, by score */
 	assert_int_equal(second[1], 3);
 	assert_true(fabsf(weights[1][0] - 0.7f * expf(1 - 3)) < 1e-6f);
 	assert_true(fabsf(weights[1][1] - 0.3f * expf(0 - 2)) < 1e-6f);
 	rt_capacity_row(&f.capacity, &f.gate, logits, NULL, third, weights[2], f.counts, &f.dropped, &f.spilled);
-	assert_int_equal(f.dropped, 2);   /* everything is full */
+	assert_int_equal(f.dropped, 2); /* everything is full */
 	assert_int_equal(third[0], -1);
 }
 

@@ -28,7 +28,8 @@ static void ids_are_numbers_with_commas(void **state)
 	assert_int_equal(ids.count, 3);
 	assert_int_equal(ids.ids[2], INT32_MAX);
 	cad_ids_fini(&ids);
-	static const char *const wrong[] = { "", ",", "1,", "1,,2", "x", "1;2", "-1", "2147483648", "1 ,2", "99999999999999999999" };
+	static const char *const wrong[] = { "", ",", "1,", "1,,2", "x", "1;2", "-1", "2147483648", "1 ,2",
+		"99999999999999999999" };
 	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
 		struct cad_ids none = { 0 };
 		assert_int_equal(cl_request_parse_ids(wrong[i], &none, &error), CAD_ERR_INVALID);
@@ -43,7 +44,17 @@ static void request_survives_json(void **state)
 	struct cad_error error;
 	int32_t ids[] = { 3, 1, 4 };
 	const struct cl_request requests[] = {
-		{ .text = "a \"quoted\" \n text", .max_tokens = UINT32_MAX, .ignore_eos = true, .temperature = 0.1f, .top_p = 0.9f, .min_p = 1e-20f, .top_k = 40, .seed = UINT64_MAX, .stop = "\n\n" },
+		{
+			.text = "a \"quoted\" \n text",
+			.max_tokens = UINT32_MAX,
+			.ignore_eos = true,
+			.temperature = 0.1f,
+			.top_p = 0.9f,
+			.min_p = 1e-20f,
+			.top_k = 40,
+			.seed = UINT64_MAX,
+			.stop = "\n\n",
+		},
 		{ .ids = { .ids = ids, .count = 3 }, .seed = INT64_MAX },
 	};
 	for (size_t i = 0; i < 2; i++) {
@@ -57,7 +68,8 @@ static void request_survives_json(void **state)
 			assert_memory_equal(again.ids.ids, ids, sizeof ids);
 		assert_int_equal(again.max_tokens, requests[i].max_tokens);
 		assert_int_equal(again.ignore_eos, requests[i].ignore_eos);
-		assert_true(again.temperature == requests[i].temperature && again.top_p == requests[i].top_p && again.min_p == requests[i].min_p);
+		assert_true(again.temperature == requests[i].temperature && again.top_p == requests[i].top_p &&
+			again.min_p == requests[i].min_p);
 		assert_int_equal(again.top_k, requests[i].top_k);
 		assert_true(again.seed == requests[i].seed);
 		assert_int_equal(again.stop != NULL, requests[i].stop != NULL);
@@ -68,7 +80,9 @@ static void request_survives_json(void **state)
 static void wrong_requests_name_the_member(void **state)
 {
 	(void)state;
-	static const struct { const char *json, *says; } cases[] = {
+	static const struct {
+		const char *json, *says;
+	} cases[] = {
 		{ "[]", "no \"request\" in it" },
 		{ "{}", "neither \"text\" nor \"tokens\"" },
 		{ "{\"text\": 5}", "\"text\" is no string" },
@@ -94,7 +108,11 @@ static void message_borrows_from_the_request(void **state)
 	(void)state;
 	struct cl_request_message message;
 	int32_t ids[] = { 7, 8 };
-	const struct cl_request tokens = { .ids = { .ids = ids, .count = 2 }, .temperature = 0.5f, .stop = "x", .routing = true }, text = { .text = "hi" };
+	const struct cl_request tokens = { .ids = { .ids = ids, .count = 2 },
+		.temperature = 0.5f,
+		.stop = "x",
+		.routing = true, },
+				text = { .text = "hi" };
 	cl_request_to_message(&tokens, &message);
 	assert_int_equal(message.message.prompt_case, CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS);
 	assert_int_equal(message.message.tokens->n_ids, 2);
@@ -122,23 +140,28 @@ static void result_adds_up_messages(void **state)
 	uint32_t experts[] = { 4 };
 	float weights[] = { 0.25f };
 	char *nodes[] = { "n" };
-	layer.layer = 2, layer.experts = experts, layer.n_experts = 1, layer.weights = weights, layer.n_weights = 1, layer.nodes = nodes, layer.n_nodes = 1;
+	layer.layer = 2, layer.experts = experts, layer.n_experts = 1, layer.weights = weights, layer.n_weights = 1,
+	layer.nodes = nodes, layer.n_nodes = 1;
 	token.position = 9, token.layers = layers, token.n_layers = 1;
 	response.token_ids = first, response.n_token_ids = 2, response.text = "ab";
 	assert_int_equal(cl_result_add(&result, &response, &error), CAD_OK);
 	assert_false(result.finished);
 	usage.generated_tokens = 3;
 	capacity.policy = "drop", capacity.dropped = 5;
-	response.token_ids = second, response.n_token_ids = 1, response.text = "c", response.finish_reason = CADRE__V1__FINISH_REASON__FINISH_REASON_STOP;
-	response.digest = "d1", response.usage = &usage, response.capacity = &capacity, response.routing = routing, response.n_routing = 1;
+	response.token_ids = second, response.n_token_ids = 1, response.text = "c",
+	response.finish_reason = CADRE__V1__FINISH_REASON__FINISH_REASON_STOP;
+	response.digest = "d1", response.usage = &usage, response.capacity = &capacity, response.routing = routing,
+	response.n_routing = 1;
 	assert_int_equal(cl_result_add(&result, &response, &error), CAD_OK);
 	assert_true(result.finished);
 	json_t *json = cl_result_to_json(&result, &request, "here");
 	char *text = json_dumps(json, JSON_COMPACT);
 	assert_non_null(text);
-	assert_non_null(strstr(text, "\"token_ids\":[1,2,3],\"text\":\"abc\",\"finish_reason\":\"stop\",\"digest\":\"d1\""));
+	assert_non_null(
+		strstr(text, "\"token_ids\":[1,2,3],\"text\":\"abc\",\"finish_reason\":\"stop\",\"digest\":\"d1\""));
 	assert_non_null(strstr(text, "\"dropped\":5"));
-	assert_non_null(strstr(text, "\"routing\":[{\"position\":9,\"layers\":[{\"layer\":2,\"experts\":[4],\"weights\":[0.25],\"nodes\":[\"n\"]}]}]"));
+	assert_non_null(strstr(text,
+		"\"routing\":[{\"position\":9,\"layers\":[{\"layer\":2,\"experts\":[4],\"weights\":[0.25],\"nodes\":[\"n\"]}]}]"));
 	free(text);
 	json_decref(json);
 	cl_result_fini(&result);

@@ -1,4 +1,5 @@
-/* A cluster of threads over the in-process link: routers and nodes at once, one node dies. Every digest equals that of the request alone. Run under TSan too. */
+/* A cluster of threads over the in-process link: routers and nodes at once, one node dies. Every
+ * digest equals that of the request alone. Run under TSan too. */
 #include "tests/support/engines.h"
 
 #include <setjmp.h>
@@ -12,7 +13,8 @@
 #define MODEL CADRE_SOURCE_DIR "/tests/golden/qwen3moe-a/model"
 enum { REQUESTS = 12, VOCAB = 512 };
 
-static enum cad_status local_transport(void *context, const struct cad_transport_options *options, struct cad_transport **transport, struct cad_error *error)
+static enum cad_status local_transport(void *context, const struct cad_transport_options *options,
+	struct cad_transport **transport, struct cad_error *error)
 {
 	return cad_transport_local_create(options, context, transport, error);
 }
@@ -24,6 +26,7 @@ static void run(uint32_t nodes, uint32_t routers, uint64_t seed, bool kill_one)
 	struct te_request expected[REQUESTS], requests[REQUESTS];
 	struct te_cluster cluster;
 	struct cad_local_hub *hub;
+
 	te_requests(expected, REQUESTS, VOCAB, seed);
 	te_requests(requests, REQUESTS, VOCAB, seed);
 	te_expected(MODEL, expected, REQUESTS);
@@ -37,6 +40,7 @@ static void run(uint32_t nodes, uint32_t routers, uint64_t seed, bool kill_one)
 		te_kill(&cluster, nodes - 1);
 		te_reassign(&cluster, nodes - 1);
 	}
+
 	while (!te_all_ended(requests, REQUESTS))
 		pause_ms(1);
 	te_destroy(&cluster);

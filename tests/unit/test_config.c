@@ -1,4 +1,5 @@
-/* config.json -> spec: what each family's file means, and a sentence for every value that cannot be. */
+/* config.json -> spec: what each family's file means, and a sentence for every value that cannot
+ * be. */
 #include "common/base/file.h"
 #include "common/model/spec.h"
 
@@ -25,17 +26,20 @@ static json_t *load_config(const char *name)
 }
 
 /* Parses; consumes the object. */
-static enum cad_status parse(json_t *object, const char *generation, struct cad_model_spec *spec, struct cad_error *error)
+static enum cad_status parse(
+	json_t *object, const char *generation, struct cad_model_spec *spec, struct cad_error *error)
 {
 	char *text = json_dumps(object, 0);
 	assert_non_null(text);
-	enum cad_status status = cad_model_spec_parse("config.json", text, strlen(text), generation, generation ? strlen(generation) : 0, spec, error);
+	enum cad_status status = cad_model_spec_parse(
+		"config.json", text, strlen(text), generation, generation ? strlen(generation) : 0, spec, error);
 	free(text);
 	json_decref(object);
 	return status;
 }
 
-/* `values` is a JSON object whose members replace those of the config; a member that is the text "(absent)" removes one. */
+/* `values` is a JSON object whose members replace those of the config; a member that is the text
+ * "(absent)" removes one. */
 static json_t *change(json_t *object, const char *values)
 {
 	json_error_t problem;
@@ -44,13 +48,15 @@ static json_t *change(json_t *object, const char *values)
 		fail_msg("%s: %s", values, problem.text);
 	const char *key;
 	json_t *value;
-	json_object_foreach (changes, key, value) {
+	json_object_foreach(changes, key, value)
+	{
 		if (json_is_string(value) && strcmp(json_string_value(value), "(absent)") == 0)
 			json_object_del(object, key);
 		else
 			json_object_set(object, key, value);
 	}
 	json_decref(changes);
+
 	return object;
 }
 
@@ -99,6 +105,7 @@ static void mixtral(void **state)
 		assert_int_equal(s.layers[i].window, 16);
 		assert_true(s.layers[i].moe && s.layers[i].rope);
 	}
+
 	cad_model_spec_fini(&s);
 }
 
@@ -106,7 +113,8 @@ static void mixtral(void **state)
 static void jitter_changes_nothing(void **state)
 {
 	(void)state;
-	struct cad_model_spec with = spec_of("mixtral-b", "{\"router_jitter_noise\": 0.5}"), without = spec_of("mixtral-b", "{\"router_jitter_noise\": \"(absent)\"}");
+	struct cad_model_spec with = spec_of("mixtral-b", "{\"router_jitter_noise\": 0.5}"),
+			      without = spec_of("mixtral-b", "{\"router_jitter_noise\": \"(absent)\"}");
 	assert_memory_equal(with.layers, without.layers, 3 * sizeof *with.layers);
 	free(with.layers);
 	free(without.layers);
@@ -150,7 +158,7 @@ static void qwen3_moe(void **state)
 	assert_int_equal(s.rope.kind, CAD_ROPE_YARN);
 	assert_true(s.rope.truncate);
 	assert_float_equal(s.rope.factor, 4, 0);
-	assert_float_equal(s.rope.attention_factor, 1.1386294361119891, 1e-15);   /* 0.1 ln 4 + 1 */
+	assert_float_equal(s.rope.attention_factor, 1.1386294361119891, 1e-15); /* 0.1 ln 4 + 1 */
 	assert_int_equal(s.rope.original_positions, 64);
 	assert_float_equal(s.rope.beta_fast, 32, 0);
 	assert_float_equal(s.rope.beta_slow, 1, 0);
@@ -176,7 +184,8 @@ static void qwen_window_needs_its_switch(void **state)
 static void qwen_without_experts_is_dense(void **state)
 {
 	(void)state;
-	struct cad_model_spec s = spec_of("qwen3moe-a", "{\"mlp_only_layers\": [0, 1, 2, 3], \"moe_intermediate_size\": \"(absent)\"}");
+	struct cad_model_spec s =
+		spec_of("qwen3moe-a", "{\"mlp_only_layers\": [0, 1, 2, 3], \"moe_intermediate_size\": \"(absent)\"}");
 	assert_int_equal(cad_model_spec_moe_layers(&s), 0);
 	assert_int_equal(s.gate.experts, 0);
 	assert_int_equal(s.expert.size, 0);
@@ -204,7 +213,8 @@ static void families_that_only_parse(void **state)
 {
 	(void)state;
 	struct cad_model_spec s = spec_of("qwen2moe-a", "{}");
-	assert_true(s.attention.q_bias && s.attention.k_bias && s.attention.v_bias && !s.attention.o_bias && s.shared_gate);
+	assert_true(
+		s.attention.q_bias && s.attention.k_bias && s.attention.v_bias && !s.attention.o_bias && s.shared_gate);
 	assert_int_equal(s.shared.size, 88);
 	assert_int_equal(s.layers[0].window, 0);
 	cad_model_spec_fini(&s);
@@ -227,12 +237,13 @@ static void families_that_only_parse(void **state)
 	assert_int_equal(s.gate.group_score, CAD_GROUP_SCORE_TOP2);
 	assert_true(s.gate.selection_bias && s.gate.renormalise);
 	assert_float_equal(s.gate.renormalise_epsilon, 1e-20f, 0);
-	assert_float_equal(s.rope.attention_factor, 1, 0);   /* mscale over mscale_all_dim */
-	assert_float_equal(s.attention.scale, 0.20499101f, 1e-8);   /* 40^-0.5 (0.1 ln 4 + 1)^2 */
+	assert_float_equal(s.rope.attention_factor, 1, 0);        /* mscale over mscale_all_dim */
+	assert_float_equal(s.attention.scale, 0.20499101f, 1e-8); /* 40^-0.5 (0.1 ln 4 + 1)^2 */
 	assert_int_equal(s.attention.q_rank, 40);
 	cad_model_spec_fini(&s);
 	s = spec_of("gptoss-a", "{}");
-	assert_true(s.attention.sinks && s.gate.softmax_after_topk && s.gate.linear_bias && s.expert.bias && !s.rope.truncate);
+	assert_true(s.attention.sinks && s.gate.softmax_after_topk && s.gate.linear_bias && s.expert.bias &&
+		!s.rope.truncate);
 	assert_int_equal(s.expert.activation, CAD_ACTIVATION_SWIGLU_CLAMPED);
 	assert_float_equal(s.expert.limit, 7, 0);
 	assert_int_equal(s.layers[0].window, 24);
@@ -248,15 +259,20 @@ static void keys_of_both_generations(void **state)
 	static const struct {
 		const char *name, *changes;
 	} cases[] = {
-		{ "mixtral-a", "{\"rope_theta\": \"(absent)\", \"rope_parameters\": {\"rope_theta\": 1000000.0, \"rope_type\": \"default\"},"
-		               " \"torch_dtype\": \"(absent)\", \"dtype\": \"bfloat16\", \"num_local_experts\": \"(absent)\", \"num_experts\": 8}" },
-		{ "olmoe-a", "{\"rope_theta\": \"(absent)\", \"rope_scaling\": \"(absent)\", \"rope_parameters\": {\"rope_type\": \"default\"}, \"num_experts\": \"(absent)\","
-		             " \"num_local_experts\": 16}" },
-		{ "qwen3moe-b", "{\"rope_theta\": \"(absent)\", \"rope_scaling\": \"(absent)\", \"dtype\": \"bfloat16\","
-		                " \"rope_parameters\": {\"rope_theta\": 10000, \"rope_type\": \"yarn\", \"factor\": 4.0, \"original_max_position_embeddings\": 64}}" },
-		{ "llama-a", "{\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, \"high_freq_factor\": 4, \"original_max_position_embeddings\": 64}}" },
+		{ "mixtral-a",
+			"{\"rope_theta\": \"(absent)\", \"rope_parameters\": {\"rope_theta\": 1000000.0, \"rope_type\": \"default\"},"
+			" \"torch_dtype\": \"(absent)\", \"dtype\": \"bfloat16\", \"num_local_experts\": \"(absent)\", \"num_experts\": 8}" },
+		{ "olmoe-a",
+			"{\"rope_theta\": \"(absent)\", \"rope_scaling\": \"(absent)\", \"rope_parameters\": {\"rope_type\": \"default\"}, \"num_experts\": \"(absent)\","
+			" \"num_local_experts\": 16}" },
+		{ "qwen3moe-b",
+			"{\"rope_theta\": \"(absent)\", \"rope_scaling\": \"(absent)\", \"dtype\": \"bfloat16\","
+			" \"rope_parameters\": {\"rope_theta\": 10000, \"rope_type\": \"yarn\", \"factor\": 4.0, \"original_max_position_embeddings\": 64}}" },
+		{ "llama-a",
+			"{\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, \"high_freq_factor\": 4, \"original_max_position_embeddings\": 64}}" },
 		{ "deepseekv3-a", "{\"n_routed_experts\": \"(absent)\", \"num_local_experts\": 16}" },
-		{ "qwen3moe-b", "{\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": null, \"original_max_position_embeddings\": 64, \"beta_fast\": null}}" },
+		{ "qwen3moe-b",
+			"{\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": null, \"original_max_position_embeddings\": 64, \"beta_fast\": null}}" },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct cad_model_spec a = spec_of(cases[i].name, "{}"), b = spec_of(cases[i].name, cases[i].changes);
@@ -282,22 +298,28 @@ static void yarn_attention_factor(void **state)
 		{ "\"factor\": 1", 1 },
 		{ "\"factor\": 40, \"mscale\": 1.0, \"mscale_all_dim\": 0.5", 1.1557219901962608 },
 		{ "\"factor\": 40, \"mscale\": 1.0, \"mscale_all_dim\": 1.0", 1 },
-		{ "\"factor\": 40, \"mscale\": 0.5", 1.3688879454113936 },   /* one of the two alone counts for nothing */
+		/* one of the two alone counts for nothing */
+		{ "\"factor\": 40, \"mscale\": 0.5", 1.3688879454113936 },
 		{ "\"factor\": 4, \"attention_factor\": 0.5", 0.5 },
 		{ "\"factor\": 4, \"attention_factor\": null", 1.138629436111989 },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		char changes[256];
-		snprintf(changes, sizeof changes, "{\"rope_scaling\": {\"rope_type\": \"yarn\", \"original_max_position_embeddings\": 64, %s}}", cases[i].scaling);
+		snprintf(changes, sizeof changes,
+			"{\"rope_scaling\": {\"rope_type\": \"yarn\", \"original_max_position_embeddings\": 64, %s}}",
+			cases[i].scaling);
 		struct cad_model_spec s = spec_of("llama-a", changes);
 		assert_float_equal(s.rope.attention_factor, cases[i].factor, 1e-14);
 		cad_model_spec_fini(&s);
 	}
-	/* original_max_position_embeddings: beside rope_scaling, inside it, or max_position_embeddings */
+
+	/* original_max_position_embeddings: beside rope_scaling, inside it, or
+	 * max_position_embeddings */
 	struct cad_model_spec s = spec_of("llama-a", "{\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4}}");
 	assert_int_equal(s.rope.original_positions, 512);
 	cad_model_spec_fini(&s);
-	s = spec_of("llama-a", "{\"original_max_position_embeddings\": 32, \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4, \"original_max_position_embeddings\": 64}}");
+	s = spec_of("llama-a",
+		"{\"original_max_position_embeddings\": 32, \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4, \"original_max_position_embeddings\": 64}}");
 	assert_int_equal(s.rope.original_positions, 32);
 	cad_model_spec_fini(&s);
 }
@@ -324,11 +346,13 @@ static void end_of_sequence(void **state)
 		snprintf(changes, sizeof changes, "{\"eos_token_id\": %s}", cases[i].config);
 		struct cad_model_spec spec;
 		struct cad_error error;
-		assert_int_equal(parse(change(load_config("mixtral-b"), changes), cases[i].generation, &spec, &error), CAD_OK);
+		assert_int_equal(
+			parse(change(load_config("mixtral-b"), changes), cases[i].generation, &spec, &error), CAD_OK);
 		assert_int_equal(spec.eos_ids_count, cases[i].count);
 		assert_memory_equal(spec.eos_ids, cases[i].ids, cases[i].count * sizeof *spec.eos_ids);
 		cad_model_spec_fini(&spec);
 	}
+
 	struct cad_model_spec spec;
 	struct cad_error error;
 	assert_int_equal(parse(load_config("mixtral-b"), "{\"eos_token_id\": [1, 384]}", &spec, &error), CAD_ERR_RANGE);
@@ -337,7 +361,8 @@ static void end_of_sequence(void **state)
 	assert_non_null(strstr(error.text, "generation_config.json is not valid JSON"));
 }
 
-/* What is wrong with a value, and what the sentence must contain (which is always behind "config.json: "). */
+/* What is wrong with a value, and what the sentence must contain (which is always behind
+ * "config.json: "). */
 static const struct refusal {
 	const char *name, *changes;
 	enum cad_status status;
@@ -345,88 +370,126 @@ static const struct refusal {
 } refusals[] = {
 	{ "mixtral-a", "{\"model_type\": \"(absent)\"}", CAD_ERR_INVALID, "model_type is missing" },
 	{ "mixtral-a", "{\"model_type\": 5}", CAD_ERR_INVALID, "model_type is a whole number; it must be a text" },
-	{ "mixtral-a", "{\"model_type\": \"gpt2\"}", CAD_ERR_UNSUPPORTED, "model_type is 'gpt2'; supported are mixtral, olmoe, qwen3_moe, llama" },
+	{ "mixtral-a", "{\"model_type\": \"gpt2\"}", CAD_ERR_UNSUPPORTED,
+		"model_type is 'gpt2'; supported are mixtral, olmoe, qwen3_moe, llama" },
 	{ "mixtral-a", "{\"hidden_size\": \"(absent)\"}", CAD_ERR_INVALID, "hidden_size is missing" },
 	{ "mixtral-a", "{\"hidden_size\": null}", CAD_ERR_INVALID, "hidden_size is missing" },
 	{ "mixtral-a", "{\"hidden_size\": 0}", CAD_ERR_RANGE, "hidden_size is 0; it must be from 1 to 65536" },
 	{ "mixtral-a", "{\"hidden_size\": -64}", CAD_ERR_RANGE, "hidden_size is -64" },
 	{ "mixtral-a", "{\"hidden_size\": 65537}", CAD_ERR_RANGE, "hidden_size is 65537" },
-	{ "mixtral-a", "{\"hidden_size\": \"64\"}", CAD_ERR_INVALID, "hidden_size is a text; it must be a whole number" },
-	{ "mixtral-a", "{\"hidden_size\": 64.0}", CAD_ERR_INVALID, "hidden_size is a number; it must be a whole number" },
+	{ "mixtral-a", "{\"hidden_size\": \"64\"}", CAD_ERR_INVALID,
+		"hidden_size is a text; it must be a whole number" },
+	{ "mixtral-a", "{\"hidden_size\": 64.0}", CAD_ERR_INVALID,
+		"hidden_size is a number; it must be a whole number" },
 	{ "mixtral-a", "{\"hidden_size\": [64]}", CAD_ERR_INVALID, "hidden_size is a list" },
 	{ "mixtral-a", "{\"hidden_size\": true}", CAD_ERR_INVALID, "hidden_size is true" },
 	{ "mixtral-a", "{\"hidden_size\": 9223372036854775807}", CAD_ERR_RANGE, "hidden_size is 9223372036854775807" },
-	{ "mixtral-a", "{\"hidden_size\": 66}", CAD_ERR_RANGE, "hidden_size is 66, which num_attention_heads, 4, does not divide" },
+	{ "mixtral-a", "{\"hidden_size\": 66}", CAD_ERR_RANGE,
+		"hidden_size is 66, which num_attention_heads, 4, does not divide" },
 	{ "mixtral-a", "{\"hidden_size\": 2048}", CAD_ERR_RANGE, "hidden_size over num_attention_heads is 512" },
 	{ "mixtral-a", "{\"hidden_size\": 60}", CAD_ERR_RANGE, "head_dim makes 15 elements of a head rotate" },
 	{ "mixtral-a", "{\"vocab_size\": 0}", CAD_ERR_RANGE, "vocab_size is 0" },
-	{ "mixtral-a", "{\"num_hidden_layers\": 0}", CAD_ERR_RANGE, "num_hidden_layers is 0; it must be from 1 to 512" },
+	{ "mixtral-a", "{\"num_hidden_layers\": 0}", CAD_ERR_RANGE,
+		"num_hidden_layers is 0; it must be from 1 to 512" },
 	{ "mixtral-a", "{\"num_hidden_layers\": 513}", CAD_ERR_RANGE, "num_hidden_layers is 513" },
 	{ "mixtral-a", "{\"max_position_embeddings\": 0}", CAD_ERR_RANGE, "max_position_embeddings is 0" },
 	{ "mixtral-a", "{\"rms_norm_eps\": 0}", CAD_ERR_RANGE, "rms_norm_eps is 0" },
 	{ "mixtral-a", "{\"rms_norm_eps\": -1e-5}", CAD_ERR_RANGE, "rms_norm_eps is -1e-05" },
 	{ "mixtral-a", "{\"rms_norm_eps\": \"1e-5\"}", CAD_ERR_INVALID, "rms_norm_eps is a text; it must be a number" },
 	{ "mixtral-a", "{\"num_attention_heads\": 0}", CAD_ERR_RANGE, "num_attention_heads is 0" },
-	{ "mixtral-a", "{\"num_key_value_heads\": 3}", CAD_ERR_RANGE, "num_attention_heads is 4, which num_key_value_heads, 3, does not divide" },
+	{ "mixtral-a", "{\"num_key_value_heads\": 3}", CAD_ERR_RANGE,
+		"num_attention_heads is 4, which num_key_value_heads, 3, does not divide" },
 	{ "mixtral-a", "{\"num_key_value_heads\": 0}", CAD_ERR_RANGE, "num_key_value_heads is 0" },
 	{ "mixtral-a", "{\"head_dim\": 257}", CAD_ERR_RANGE, "head_dim is 257" },
 	{ "mixtral-a", "{\"head_dim\": 15}", CAD_ERR_RANGE, "head_dim makes 15 elements of a head rotate" },
-	{ "mixtral-a", "{\"hidden_act\": \"gelu\"}", CAD_ERR_UNSUPPORTED, "hidden_act is 'gelu'; only silu is supported" },
-	{ "mixtral-a", "{\"tie_word_embeddings\": 1}", CAD_ERR_INVALID, "tie_word_embeddings is a whole number; it must be true or false" },
+	{ "mixtral-a", "{\"hidden_act\": \"gelu\"}", CAD_ERR_UNSUPPORTED,
+		"hidden_act is 'gelu'; only silu is supported" },
+	{ "mixtral-a", "{\"tie_word_embeddings\": 1}", CAD_ERR_INVALID,
+		"tie_word_embeddings is a whole number; it must be true or false" },
 	{ "mixtral-a", "{\"torch_dtype\": \"int8\"}", CAD_ERR_UNSUPPORTED, "torch_dtype is 'int8'" },
-	{ "mixtral-a", "{\"dtype\": \"float32\"}", CAD_ERR_INVALID, "dtype and torch_dtype are two names of one thing, but differ" },
-	{ "mixtral-a", "{\"quantization_config\": {\"quant_method\": \"fp8\"}}", CAD_ERR_UNSUPPORTED, "quantization_config is there" },
-	{ "mixtral-a", "{\"num_local_experts\": 0}", CAD_ERR_RANGE, "num_local_experts is 0; it must be from 1 to 1024" },
+	{ "mixtral-a", "{\"dtype\": \"float32\"}", CAD_ERR_INVALID,
+		"dtype and torch_dtype are two names of one thing, but differ" },
+	{ "mixtral-a", "{\"quantization_config\": {\"quant_method\": \"fp8\"}}", CAD_ERR_UNSUPPORTED,
+		"quantization_config is there" },
+	{ "mixtral-a", "{\"num_local_experts\": 0}", CAD_ERR_RANGE,
+		"num_local_experts is 0; it must be from 1 to 1024" },
 	{ "mixtral-a", "{\"num_local_experts\": 1025}", CAD_ERR_RANGE, "num_local_experts is 1025" },
-	{ "mixtral-a", "{\"num_local_experts\": 1}", CAD_ERR_RANGE, "num_experts_per_tok is 2, but there are only 1 experts" },
-	{ "mixtral-a", "{\"num_experts\": 9}", CAD_ERR_INVALID, "num_local_experts and num_experts are two names of one thing" },
+	{ "mixtral-a", "{\"num_local_experts\": 1}", CAD_ERR_RANGE,
+		"num_experts_per_tok is 2, but there are only 1 experts" },
+	{ "mixtral-a", "{\"num_experts\": 9}", CAD_ERR_INVALID,
+		"num_local_experts and num_experts are two names of one thing" },
 	{ "mixtral-a", "{\"num_experts_per_tok\": 0}", CAD_ERR_RANGE, "num_experts_per_tok is 0" },
-	{ "mixtral-a", "{\"num_experts_per_tok\": 33, \"num_local_experts\": 64}", CAD_ERR_RANGE, "num_experts_per_tok is 33; it must be from 1 to 32" },
+	{ "mixtral-a", "{\"num_experts_per_tok\": 33, \"num_local_experts\": 64}", CAD_ERR_RANGE,
+		"num_experts_per_tok is 33; it must be from 1 to 32" },
 	{ "mixtral-a", "{\"intermediate_size\": 0}", CAD_ERR_RANGE, "intermediate_size is 0" },
 	{ "mixtral-a", "{\"sliding_window\": 0}", CAD_ERR_RANGE, "sliding_window is 0" },
 	{ "mixtral-a", "{\"bos_token_id\": 512}", CAD_ERR_RANGE, "bos_token_id is 512; it must be from 0 to 511" },
-	{ "mixtral-a", "{\"eos_token_id\": 512}", CAD_ERR_RANGE, "eos_token_id must be a token, or a list of tokens, from 0 to 511" },
+	{ "mixtral-a", "{\"eos_token_id\": 512}", CAD_ERR_RANGE,
+		"eos_token_id must be a token, or a list of tokens, from 0 to 511" },
 	{ "mixtral-a", "{\"eos_token_id\": -1}", CAD_ERR_RANGE, "eos_token_id must be" },
 	{ "mixtral-a", "{\"eos_token_id\": [1, \"2\"]}", CAD_ERR_RANGE, "eos_token_id must be" },
-	{ "mixtral-a", "{\"eos_token_id\": [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]}", CAD_ERR_EXHAUSTED, "eos_token_id lists 17 tokens; at most 16" },
+	{ "mixtral-a", "{\"eos_token_id\": [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]}", CAD_ERR_EXHAUSTED,
+		"eos_token_id lists 17 tokens; at most 16" },
 	{ "mixtral-a", "{\"rope_theta\": 0}", CAD_ERR_RANGE, "rope_theta is 0" },
 	{ "mixtral-a", "{\"rope_scaling\": []}", CAD_ERR_INVALID, "rope_scaling must be an object or null" },
-	{ "mixtral-a", "{\"rope_scaling\": {\"rope_type\": \"longrope\"}}", CAD_ERR_UNSUPPORTED, "rope_scaling.rope_type is 'longrope'; supported are default, linear, llama3 and yarn" },
-	{ "mixtral-a", "{\"rope_parameters\": {\"rope_type\": 3}}", CAD_ERR_INVALID, "rope_parameters.rope_type is a whole number" },
-	{ "mixtral-a", "{\"rope_scaling\": {\"rope_type\": \"linear\"}}", CAD_ERR_INVALID, "rope_scaling.factor is missing" },
-	{ "mixtral-a", "{\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 0.5}}", CAD_ERR_RANGE, "rope_scaling.factor is 0.5" },
-	{ "mixtral-a", "{\"rope_parameters\": {\"rope_theta\": -1}}", CAD_ERR_RANGE, "rope_parameters.rope_theta is -1" },
-	{ "mixtral-a", "{\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\"}}}", CAD_ERR_UNSUPPORTED, "rope_parameters differs by layer type" },
+	{ "mixtral-a", "{\"rope_scaling\": {\"rope_type\": \"longrope\"}}", CAD_ERR_UNSUPPORTED,
+		"rope_scaling.rope_type is 'longrope'; supported are default, linear, llama3 and yarn" },
+	{ "mixtral-a", "{\"rope_parameters\": {\"rope_type\": 3}}", CAD_ERR_INVALID,
+		"rope_parameters.rope_type is a whole number" },
+	{ "mixtral-a", "{\"rope_scaling\": {\"rope_type\": \"linear\"}}", CAD_ERR_INVALID,
+		"rope_scaling.factor is missing" },
+	{ "mixtral-a", "{\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 0.5}}", CAD_ERR_RANGE,
+		"rope_scaling.factor is 0.5" },
+	{ "mixtral-a", "{\"rope_parameters\": {\"rope_theta\": -1}}", CAD_ERR_RANGE,
+		"rope_parameters.rope_theta is -1" },
+	{ "mixtral-a", "{\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\"}}}", CAD_ERR_UNSUPPORTED,
+		"rope_parameters differs by layer type" },
 	{ "mixtral-a", "{\"partial_rotary_factor\": 0.5}", CAD_ERR_UNSUPPORTED, "partial_rotary_factor is not 1" },
-	{ "mixtral-a", "{\"layer_types\": [\"full_attention\"]}", CAD_ERR_INVALID, "layer_types must be a list of 4 texts" },
-	{ "mixtral-a", "{\"layer_types\": [\"full_attention\", \"full_attention\", \"full_attention\", \"linear_attention\"]}", CAD_ERR_UNSUPPORTED,
-	  "layer_types says 'linear_attention' of layer 3" },
-	{ "mixtral-a", "{\"layer_types\": [\"full_attention\", \"sliding_attention\", \"full_attention\", \"full_attention\"]}", CAD_ERR_INVALID, "layer_types says that layer 1 slides" },
-	{ "mixtral-b", "{\"layer_types\": [\"sliding_attention\", \"full_attention\", \"sliding_attention\"]}", CAD_ERR_UNSUPPORTED, "layer_types says that layer 1 does not slide" },
+	{ "mixtral-a", "{\"layer_types\": [\"full_attention\"]}", CAD_ERR_INVALID,
+		"layer_types must be a list of 4 texts" },
+	{ "mixtral-a",
+		"{\"layer_types\": [\"full_attention\", \"full_attention\", \"full_attention\", \"linear_attention\"]}",
+		CAD_ERR_UNSUPPORTED, "layer_types says 'linear_attention' of layer 3" },
+	{ "mixtral-a",
+		"{\"layer_types\": [\"full_attention\", \"sliding_attention\", \"full_attention\", \"full_attention\"]}",
+		CAD_ERR_INVALID, "layer_types says that layer 1 slides" },
+	{ "mixtral-b", "{\"layer_types\": [\"sliding_attention\", \"full_attention\", \"sliding_attention\"]}",
+		CAD_ERR_UNSUPPORTED, "layer_types says that layer 1 does not slide" },
 	{ "llama-a", "{\"mlp_bias\": true}", CAD_ERR_UNSUPPORTED, "mlp_bias is true" },
-	{ "llama-a", "{\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4}}", CAD_ERR_RANGE,
-	  "rope_scaling.high_freq_factor is 4; it must be more than low_freq_factor, 4" },
-	{ "llama-a", "{\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1}}", CAD_ERR_INVALID, "rope_scaling.high_freq_factor is missing" },
-	{ "llama-a", "{\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 8, \"original_max_position_embeddings\": 0}}", CAD_ERR_RANGE,
-	  "rope_scaling.original_max_position_embeddings is 0" },
-	{ "llama-a", "{\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 8, \"attention_factor\": 0}}", CAD_ERR_RANGE, "rope_scaling.attention_factor is 0" },
+	{ "llama-a",
+		"{\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4}}",
+		CAD_ERR_RANGE, "rope_scaling.high_freq_factor is 4; it must be more than low_freq_factor, 4" },
+	{ "llama-a", "{\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1}}",
+		CAD_ERR_INVALID, "rope_scaling.high_freq_factor is missing" },
+	{ "llama-a",
+		"{\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 8, \"original_max_position_embeddings\": 0}}",
+		CAD_ERR_RANGE, "rope_scaling.original_max_position_embeddings is 0" },
+	{ "llama-a", "{\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 8, \"attention_factor\": 0}}",
+		CAD_ERR_RANGE, "rope_scaling.attention_factor is 0" },
 	{ "olmoe-a", "{\"clip_qkv\": 0}", CAD_ERR_RANGE, "clip_qkv is 0" },
-	{ "olmoe-a", "{\"norm_topk_prob\": \"yes\"}", CAD_ERR_INVALID, "norm_topk_prob is a text; it must be true or false" },
+	{ "olmoe-a", "{\"norm_topk_prob\": \"yes\"}", CAD_ERR_INVALID,
+		"norm_topk_prob is a text; it must be true or false" },
 	{ "qwen3moe-a", "{\"decoder_sparse_step\": 0}", CAD_ERR_RANGE, "decoder_sparse_step is 0" },
-	{ "qwen3moe-a", "{\"mlp_only_layers\": [4]}", CAD_ERR_RANGE, "mlp_only_layers has something else than layers from 0 to 3" },
+	{ "qwen3moe-a", "{\"mlp_only_layers\": [4]}", CAD_ERR_RANGE,
+		"mlp_only_layers has something else than layers from 0 to 3" },
 	{ "qwen3moe-a", "{\"mlp_only_layers\": [0.0]}", CAD_ERR_RANGE, "mlp_only_layers has something else" },
 	{ "qwen3moe-a", "{\"mlp_only_layers\": 0}", CAD_ERR_INVALID, "mlp_only_layers must be a list of layers" },
-	{ "qwen3moe-a", "{\"moe_intermediate_size\": \"(absent)\"}", CAD_ERR_INVALID, "moe_intermediate_size is missing" },
+	{ "qwen3moe-a", "{\"moe_intermediate_size\": \"(absent)\"}", CAD_ERR_INVALID,
+		"moe_intermediate_size is missing" },
 	{ "deepseekv2-a", "{\"norm_topk_prob\": true}", CAD_ERR_UNSUPPORTED, "norm_topk_prob is true" },
 	{ "deepseekv2-a", "{\"topk_method\": \"random\"}", CAD_ERR_UNSUPPORTED, "topk_method is 'random'" },
 	{ "deepseekv3-a", "{\"n_group\": 3}", CAD_ERR_RANGE, "n_group is 3, which does not divide the 16 experts" },
 	{ "deepseekv3-a", "{\"topk_group\": 5}", CAD_ERR_RANGE, "topk_group is 5, but there are only 4 groups" },
-	{ "deepseekv3-a", "{\"topk_group\": 1, \"num_experts_per_tok\": 5}", CAD_ERR_RANGE, "num_experts_per_tok is 5, but the 1 groups that are kept hold only 4" },
-	{ "deepseekv3-a", "{\"n_group\": 16, \"topk_group\": 8}", CAD_ERR_RANGE, "n_group is 16, but a group needs at least two" },
-	{ "deepseekv3-a", "{\"qk_nope_head_dim\": 250}", CAD_ERR_RANGE, "qk_nope_head_dim and qk_rope_head_dim are together 266" },
+	{ "deepseekv3-a", "{\"topk_group\": 1, \"num_experts_per_tok\": 5}", CAD_ERR_RANGE,
+		"num_experts_per_tok is 5, but the 1 groups that are kept hold only 4" },
+	{ "deepseekv3-a", "{\"n_group\": 16, \"topk_group\": 8}", CAD_ERR_RANGE,
+		"n_group is 16, but a group needs at least two" },
+	{ "deepseekv3-a", "{\"qk_nope_head_dim\": 250}", CAD_ERR_RANGE,
+		"qk_nope_head_dim and qk_rope_head_dim are together 266" },
 	{ "deepseekv3-a", "{\"qk_rope_head_dim\": 15}", CAD_ERR_RANGE, "15 elements of a head rotate" },
 	{ "gptoss-a", "{\"rope_scaling\": null}", CAD_ERR_INVALID, "rope_scaling is missing" },
-	{ "gptoss-a", "{\"sliding_window\": null}", CAD_ERR_INVALID, "layer_types says that layer 0 slides, but no sliding_window" },
+	{ "gptoss-a", "{\"sliding_window\": null}", CAD_ERR_INVALID,
+		"layer_types says that layer 0 slides, but no sliding_window" },
 };
 
 static void every_refusal_has_its_sentence(void **state)
@@ -437,9 +500,11 @@ static void every_refusal_has_its_sentence(void **state)
 		struct cad_model_spec spec = { .hidden = 12345 };
 		struct cad_error error = { .text = "" };
 		enum cad_status status = parse(change(load_config(r->name), r->changes), NULL, &spec, &error);
-		if (status != r->status || error.status != status || strncmp(error.text, "config.json: ", 13) != 0 || !strstr(error.text, r->text))
-			fail_msg("%s with %s: %s, '%s'; wanted %s, '%s'", r->name, r->changes, cad_status_name(status), error.text, cad_status_name(r->status), r->text);
-		assert_int_equal(spec.hidden, 12345);   /* written only on success */
+		if (status != r->status || error.status != status || strncmp(error.text, "config.json: ", 13) != 0 ||
+			!strstr(error.text, r->text))
+			fail_msg("%s with %s: %s, '%s'; wanted %s, '%s'", r->name, r->changes, cad_status_name(status),
+				error.text, cad_status_name(r->status), r->text);
+		assert_int_equal(spec.hidden, 12345); /* written only on success */
 	}
 }
 
@@ -463,10 +528,13 @@ static void not_a_config(void **state)
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct cad_model_spec spec;
 		struct cad_error error;
-		assert_int_equal(cad_model_spec_parse("config.json", cases[i].text, strlen(cases[i].text), NULL, 0, &spec, &error), CAD_ERR_CORRUPT);
+		assert_int_equal(cad_model_spec_parse(
+					 "config.json", cases[i].text, strlen(cases[i].text), NULL, 0, &spec, &error),
+			CAD_ERR_CORRUPT);
 		if (!strstr(error.text, cases[i].sentence))
 			fail_msg("'%s': '%s'; wanted '%s'", cases[i].text, error.text, cases[i].sentence);
 	}
+
 	enum { DEPTH = 100000 };
 	char *deep = malloc(DEPTH);
 	assert_non_null(deep);

@@ -1,6 +1,7 @@
 /*
- * The placement service on a clock of the test's own, with nodes that are structs: first placement, death, return, restart, wrong weights; and a storm
- * of all of them at random, with invariants checked at every order and every map.
+ * The placement service on a clock of the test's own, with nodes that are structs: first placement,
+ * death, return, restart, wrong weights; and a storm of all of them at random, with invariants
+ * checked at every order and every map.
  */
 #include "common/base/clock.h"
 #include "common/base/log.h"
@@ -20,18 +21,28 @@
 
 #include <cmocka.h>
 
-enum { LAYERS = 3, EXPERTS = 8, CELLS = LAYERS * EXPERTS, NODES = 5, ROUTERS = 2, LEASE_MS = 3000, GRACE_MS = 200, REJOIN_MS = 6000, FREE_GRACE_MS = 1000 };
+enum {
+	LAYERS = 3,
+	EXPERTS = 8,
+	CELLS = LAYERS * EXPERTS,
+	NODES = 5,
+	ROUTERS = 2,
+	LEASE_MS = 3000,
+	GRACE_MS = 200,
+	REJOIN_MS = 6000,
+	FREE_GRACE_MS = 1000
+};
 static const uint32_t layers[LAYERS] = { 1, 2, 5 };
 static const struct pl_identity identity = { "m", "s", "words" };
 
 struct fake_node {
 	char id[16];
-	uint64_t session;            /* 0: not connected */
+	uint64_t session; /* 0: not connected */
 	bool alive, hung, corrupt;
 	uint32_t pid;
-	uint64_t memory;             /* in experts */
+	uint64_t memory; /* in experts */
 	uint64_t report_ms, rejoin_ms, gone_ms;
-	uint64_t due_ms[CELLS];      /* loading until then; 0: not */
+	uint64_t due_ms[CELLS]; /* loading until then; 0: not */
 	bool held[CELLS], freeing[CELLS];
 };
 
@@ -39,7 +50,7 @@ struct fake_router {
 	char id[16];
 	uint64_t session, report_ms, rejoin_ms, take_ms;
 	bool alive;
-	struct cad_map *map, *next;  /* works with map; has received next */
+	struct cad_map *map, *next; /* works with map; has received next */
 };
 
 struct world {
@@ -51,9 +62,9 @@ struct world {
 	struct fake_node nodes[NODES];
 	struct fake_router routers[ROUTERS];
 	unsigned loads, frees, maps, closed;
-	size_t unplaced_worst;       /* in a map that was told */
+	size_t unplaced_worst; /* in a map that was told */
 	bool checksums_late;
-	bool touched;                /* something was reported: a turn is due */
+	bool touched; /* something was reported: a turn is due */
 	uint32_t late[1024];
 	size_t late_count;
 };
@@ -84,11 +95,13 @@ static void on_load(void *context, uint64_t session, const uint32_t *cells, uint
 {
 	struct world *world = context;
 	struct fake_node *node = node_of(world, session);
+
 	assert_non_null(node);
 	for (uint32_t i = 0; i < count; i++) {
 		node->due_ms[cells[i]] = world->now_ms + 5 + cells[i] % 7;
 		world->loads++;
 	}
+
 	uint64_t used = 0;
 	for (int cell = 0; cell < CELLS; cell++)
 		used += node->held[cell] || node->due_ms[cell];
@@ -99,9 +112,10 @@ static void on_free(void *context, uint64_t session, const uint32_t *cells, uint
 {
 	struct world *world = context;
 	struct fake_node *node = node_of(world, session);
+
 	assert_non_null(node);
 	for (uint32_t i = 0; i < count; i++) {
-		for (int r = 0; r < ROUTERS; r++)   /* no router may still work with a map that sends calls there */
+		for (int r = 0; r < ROUTERS; r++) /* no router may still work with a map that sends calls there */
 			if (world->routers[r].alive && world->routers[r].session && world->routers[r].map)
 				assert_false(listed(world->routers[r].map, node->id, cells[i]));
 		node->freeing[cells[i]] = true;
@@ -122,10 +136,13 @@ static void on_publish(void *context, struct cad_map *map)
 		for (uint32_t cell = 0; cell < CELLS; cell++) {
 			if (!listed(map, node->id, cell))
 				continue;
-			bool lost_lately = world->now_ms <= node->gone_ms + LEASE_MS || world->now_ms <= node->gone_ms + REJOIN_MS;
-			assert_true((node->alive && node->held[cell] && !node->freeing[cell] && !node->corrupt) || lost_lately);
+			bool lost_lately =
+				world->now_ms <= node->gone_ms + LEASE_MS || world->now_ms <= node->gone_ms + REJOIN_MS;
+			assert_true((node->alive && node->held[cell] && !node->freeing[cell] && !node->corrupt) ||
+				lost_lately);
 		}
 	}
+
 	for (int r = 0; r < ROUTERS; r++)
 		if (world->routers[r].alive && world->routers[r].session) {
 			cad_map_release(world->routers[r].next);
@@ -138,6 +155,7 @@ static void on_close(void *context, uint64_t session, const char *text)
 {
 	struct world *world = context;
 	struct fake_node *node = node_of(world, session);
+
 	assert_true(strlen(text) > 0);
 	world->closed++;
 	if (node)
@@ -169,20 +187,38 @@ static struct world *world_create(void)
 {
 	struct world *world = calloc(1, sizeof *world);
 	struct cad_error error;
+
 	world->now_ms = 1000;
 	world->clock = (struct cad_clock){ world_now, world };
 	assert_int_equal(pl_state_open("", &world->state, &error), CAD_OK);
 	world->options = (struct pl_control_options){
-		.shape = { layers, LAYERS, EXPERTS }, .expert_bytes = 100, .identity = identity, .state = world->state, .clock = &world->clock,
-		.events = { on_load, on_free, on_publish, on_close, on_checksum, world }, .lease_ns = LEASE_MS * CAD_NS_PER_MS, .grace_ns = GRACE_MS * CAD_NS_PER_MS,
-		.rejoin_ns = REJOIN_MS * CAD_NS_PER_MS, .settle_ns = 100 * CAD_NS_PER_MS, .forget_ns = 600 * CAD_NS_PER_S, .publish_interval_ns = 50 * CAD_NS_PER_MS,
-		.free_grace_ns = FREE_GRACE_MS * CAD_NS_PER_MS, .retry_ns = 5 * CAD_NS_PER_S, .loads_max = 4, .moves_max = 2, .experts_min = 1, .copies = 1, .rebalance = true,
+		.shape = { layers, LAYERS, EXPERTS },
+		.expert_bytes = 100,
+		.identity = identity,
+		.state = world->state,
+		.clock = &world->clock,
+		.events = { on_load, on_free, on_publish, on_close, on_checksum, world },
+		.lease_ns = LEASE_MS * CAD_NS_PER_MS,
+		.grace_ns = GRACE_MS * CAD_NS_PER_MS,
+		.rejoin_ns = REJOIN_MS * CAD_NS_PER_MS,
+		.settle_ns = 100 * CAD_NS_PER_MS,
+		.forget_ns = 600 * CAD_NS_PER_S,
+		.publish_interval_ns = 50 * CAD_NS_PER_MS,
+		.free_grace_ns = FREE_GRACE_MS * CAD_NS_PER_MS,
+		.retry_ns = 5 * CAD_NS_PER_S,
+		.loads_max = 4,
+		.moves_max = 2,
+		.experts_min = 1,
+		.copies = 1,
+		.rebalance = true,
 	};
+
 	for (int i = 0; i < NODES; i++) {
 		snprintf(world->nodes[i].id, sizeof world->nodes[i].id, "node-%d", i);
 		world->nodes[i].memory = CELLS;
 		world->nodes[i].pid = 100 + (uint32_t)i;
 	}
+
 	for (int i = 0; i < ROUTERS; i++)
 		snprintf(world->routers[i].id, sizeof world->routers[i].id, "router-%d", i);
 	start_service(world);
@@ -205,14 +241,26 @@ static enum cad_status connect_node(struct world *world, int index)
 	struct fake_node *node = &world->nodes[index];
 	struct pl_expert held[CELLS];
 	size_t count = 0;
+
 	for (uint32_t cell = 0; cell < CELLS; cell++)
 		if (node->held[cell])
 			held[count++] = (struct pl_expert){ layers[cell / EXPERTS], cell % EXPERTS };
 	char address[32];
 	snprintf(address, sizeof address, "127.0.0.1:%u", 7000 + node->pid);
-	const struct pl_join join = { .hello = { .id = node->id, .role = PL_ROLE_EXPERT, .exchange_address = address, .http_address = "", .grpc_address = "",
-	                                         .kernels_fingerprint = "k", .version = "", .isa = "", .memory_bytes = node->memory * 100 + 5, .pid = node->pid },
-	                              .identity = identity, .epoch = world->last_epoch, .held = held, .held_count = count };
+	const struct pl_join join = { .hello = { .id = node->id,
+					      .role = PL_ROLE_EXPERT,
+					      .exchange_address = address,
+					      .http_address = "",
+					      .grpc_address = "",
+					      .kernels_fingerprint = "k",
+					      .version = "",
+					      .isa = "",
+					      .memory_bytes = node->memory * 100 + 5,
+					      .pid = node->pid, },
+		.identity = identity,
+		.epoch = world->last_epoch,
+		.held = held,
+		.held_count = count, };
 	struct cad_error error;
 	uint64_t session = ++world->last_session;
 	enum cad_status status = pl_control_join(world->control, &join, session, &error);
@@ -223,6 +271,7 @@ static enum cad_status connect_node(struct world *world, int index)
 	node->report_ms = world->now_ms;
 	memset(node->due_ms, 0, sizeof node->due_ms);
 	memset(node->freeing, 0, sizeof node->freeing);
+
 	return CAD_OK;
 }
 
@@ -230,15 +279,18 @@ static void connect_router(struct world *world, int index)
 {
 	struct fake_router *router = &world->routers[index];
 	const struct pl_join join = { .hello = { .id = router->id, .role = PL_ROLE_ROUTER, .exchange_address = "", .http_address = "", .grpc_address = "", .kernels_fingerprint = "",
-	                                         .version = "", .isa = "", .pid = 500 + (uint32_t)index },
-	                              .identity = identity, .epoch = router->map ? router->map->epoch : 0 };
+	                                         .version = "", .isa = "", .pid = 500 + (uint32_t)index, },
+	                              .identity = identity, .epoch = router->map ? router->map->epoch : 0, };
 	struct cad_error error;
 	uint64_t session = ++world->last_session;
+
 	if (pl_control_join(world->control, &join, session, &error) != CAD_OK)
 		return;
+
 	router->session = session;
 	router->alive = true;
 	router->report_ms = world->now_ms;
+
 	if (pl_control_map(world->control)) {
 		cad_map_release(router->next);
 		router->next = cad_map_acquire(pl_control_map(world->control));
@@ -264,14 +316,16 @@ static void step_node(struct world *world, struct fake_node *node)
 	if (!node->session || node->hung)
 		return;
 	for (uint32_t cell = 0; cell < CELLS; cell++) {
-		world->touched = world->touched || (node->due_ms[cell] && world->now_ms >= node->due_ms[cell]) || node->freeing[cell];
+		world->touched = world->touched || (node->due_ms[cell] && world->now_ms >= node->due_ms[cell]) ||
+			node->freeing[cell];
 		struct pl_expert expert = { layers[cell / EXPERTS], cell % EXPERTS };
 		if (node->due_ms[cell] && world->now_ms >= node->due_ms[cell]) {
 			char hex[33];
 			checksum_of(node->corrupt ? cell + 1 : cell, hex);
 			node->due_ms[cell] = 0;
 			node->held[cell] = true;
-			assert_int_equal(pl_control_loaded(world->control, node->session, expert, hex, 100, NULL), CAD_OK);
+			assert_int_equal(
+				pl_control_loaded(world->control, node->session, expert, hex, 100, NULL), CAD_OK);
 		}
 		if (node->freeing[cell]) {
 			node->freeing[cell] = node->held[cell] = false;
@@ -297,7 +351,10 @@ static void step_router(struct world *world, struct fake_router *router)
 	if (world->now_ms >= router->report_ms + LEASE_MS / 3) {
 		router->report_ms = world->now_ms;
 		world->touched = true;
-		pl_control_load(world->control, router->session, &(struct pl_load){ .epoch = router->map ? router->map->epoch : 0 });
+		pl_control_load(world->control, router->session,
+			&(struct pl_load){
+				.epoch = router->map ? router->map->epoch : 0,
+			});
 	}
 }
 
@@ -373,7 +430,7 @@ static void dead_nodes_experts_come_back_elsewhere(void **state)
 	kill_node(world, 1);
 	run(world, GRACE_MS);
 	assert_int_equal(world->last_epoch, epoch);
-	run(world, 1);   /* dead: a map without it at once */
+	run(world, 1); /* dead: a map without it at once */
 	assert_int_equal(world->last_epoch, epoch + 1);
 	assert_int_equal(unplaced(world), CELLS / 3);
 	assert_int_equal(cad_map_node_find(pl_control_map(world->control), "node-1"), CAD_MAP_NONE);
@@ -381,9 +438,11 @@ static void dead_nodes_experts_come_back_elsewhere(void **state)
 	assert_int_equal(unplaced(world), 0);
 	assert_int_equal(held_by(world, 0) + held_by(world, 2), CELLS);
 	assert_int_equal(world->frees, 0);
+
 	/* it returns, empty: layers are evened out again, a few moves at a time */
 	assert_int_equal(connect_node(world, 1), CAD_OK);
 	run(world, 20000);
+
 	for (int layer = 0; layer < LAYERS; layer++)
 		for (int i = 0; i < 3; i++) {
 			uint32_t held = 0;
@@ -414,7 +473,8 @@ static void short_break_changes_nothing(void **state)
 	world_destroy(world);
 }
 
-/* A process that hangs keeps its stream: the lease finds out, and the stream is closed. It wakes up and joins with what it holds. */
+/* A process that hangs keeps its stream: the lease finds out, and the stream is closed. It wakes up
+ * and joins with what it holds. */
 static void hung_node_loses_its_lease(void **state)
 {
 	(void)state;
@@ -461,7 +521,7 @@ static void restart_moves_nothing(void **state)
 	start_service(world);
 	assert_int_equal(connect_node(world, 2), CAD_OK);
 	run(world, 2000);
-	assert_int_equal(world->maps, maps);   /* not everybody is back: routers go on with the map that they have */
+	assert_int_equal(world->maps, maps); /* not everybody is back: routers go on with the map that they have */
 	connect_router(world, 0);
 	assert_int_equal(connect_node(world, 0), CAD_OK);
 	assert_int_equal(connect_node(world, 1), CAD_OK);
@@ -470,7 +530,8 @@ static void restart_moves_nothing(void **state)
 	assert_int_equal(world->last_epoch, before->epoch + 1);
 	for (uint32_t cell = 0; cell < CELLS; cell++)
 		for (int i = 0; i < 3; i++)
-			assert_int_equal(listed(before, world->nodes[i].id, cell), listed(pl_control_map(world->control), world->nodes[i].id, cell));
+			assert_int_equal(listed(before, world->nodes[i].id, cell),
+				listed(pl_control_map(world->control), world->nodes[i].id, cell));
 	run(world, 10000);
 	assert_int_equal(world->loads, loads);
 	assert_int_equal(world->frees, 0);
@@ -505,7 +566,8 @@ static void file_writes_fail(bool fail)
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
 }
 
-/* A state file that cannot be written for a while stops nobody, and has everything again when it can. */
+/* A state file that cannot be written for a while stops nobody, and has everything again when it
+ * can. */
 static void unwritable_state_catches_up(void **state)
 {
 	(void)state;
@@ -549,7 +611,8 @@ static void unwritable_state_catches_up(void **state)
 	}
 }
 
-/* Without the state file, what nodes say decides: they are asked for checksums, nothing is loaded again, epochs go on, and no map is told in which an expert is missing. */
+/* Without the state file, what nodes say decides: they are asked for checksums, nothing is loaded
+ * again, epochs go on, and no map is told in which an expert is missing. */
 static void lost_state_is_rebuilt_from_the_nodes(void **state)
 {
 	(void)state;
@@ -619,6 +682,7 @@ static void shortage_is_told(void **state)
 		world->nodes[i].memory = CELLS / 2 - 2;
 		assert_int_equal(connect_node(world, i), CAD_OK);
 	}
+
 	run(world, 2000);
 	assert_int_equal(unplaced(world), 4);
 	assert_false(pl_control_ready(world->control, text, sizeof text));
@@ -635,17 +699,21 @@ static void strangers_are_refused(void **state)
 	struct world *world = world_create();
 	struct cad_error error;
 	struct pl_join join = { .hello = { .id = "a", .role = PL_ROLE_EXPERT, .exchange_address = "x:1", .http_address = "", .grpc_address = "", .kernels_fingerprint = "", .version = "",
-	                                   .isa = "" },
-	                        .identity = { "other", "s", "words" } };
+	                                   .isa = "", },
+	                        .identity = { "other", "s", "words" }, };
 	assert_int_equal(pl_control_join(world->control, &join, 1, &error), CAD_ERR_REFUSED);
-	assert_string_equal(error.text, "node 'a' has a checkpoint with fingerprint 'other', this cluster serves 'm': start it with the same --model files");
+	assert_string_equal(error.text,
+		"node 'a' has a checkpoint with fingerprint 'other', this cluster serves 'm': start it with the same --model files");
 	join.identity = (struct pl_identity){ "m", "t", "other words" };
 	assert_int_equal(pl_control_join(world->control, &join, 1, &error), CAD_ERR_REFUSED);
-	assert_string_equal(error.text, "node 'a' runs with the settings 'other words' (t), this cluster with 'words' (s): start it again, it takes over the cluster's");
+	assert_string_equal(error.text,
+		"node 'a' runs with the settings 'other words' (t), this cluster with 'words' (s): start it again, it takes over the cluster's");
 	join.identity = identity;
 	assert_int_equal(pl_control_join(world->control, &join, 1, &error), CAD_OK);
-	assert_int_equal(pl_control_loaded(world->control, 1, (struct pl_expert){ 3, 0 }, "", 0, &error), CAD_ERR_INVALID);
+	assert_int_equal(
+		pl_control_loaded(world->control, 1, (struct pl_expert){ 3, 0 }, "", 0, &error), CAD_ERR_INVALID);
 	assert_string_equal(error.text, "node 'a' reports layer 3 expert 0, which the model does not have");
+
 	/* a stream that is over says nothing any more */
 	pl_control_leave(world->control, 1);
 	assert_int_equal(pl_control_loaded(world->control, 1, (struct pl_expert){ 3, 0 }, "", 0, &error), CAD_OK);
@@ -661,8 +729,8 @@ static void other_operators_hold_nothing(void **state)
 	struct cad_error error;
 	assert_int_equal(connect_node(world, 0), CAD_OK);
 	const struct pl_join join = { .hello = { .id = "odd", .role = PL_ROLE_EXPERT, .exchange_address = "x:1", .http_address = "", .grpc_address = "", .kernels_fingerprint = "other",
-	                                         .version = "", .isa = "", .memory_bytes = 1 << 20 },
-	                              .identity = identity };
+	                                         .version = "", .isa = "", .memory_bytes = 1 << 20, },
+	                              .identity = identity, };
 	assert_int_equal(pl_control_join(world->control, &join, 999, &error), CAD_OK);
 	run(world, 2000);
 	assert_int_equal(held_by(world, 0), CELLS);
@@ -690,17 +758,16 @@ static void something_happens(struct world *world, struct cad_random *random)
 {
 	int n = (int)cad_random_below(random, NODES), r = (int)cad_random_below(random, ROUTERS);
 	struct fake_node *node = &world->nodes[n];
+
 	switch (cad_random_below(random, 8)) {
-	case 0:
-		kill_node(world, n);
-		break;
+	case 0: kill_node(world, n); break;
 	case 1:
 		node->hung = node->session && !node->hung;
 		if (node->hung)
 			node->gone_ms = world->now_ms;
 		break;
 	case 2:
-		if (node->session) {   /* its stream breaks, the process lives */
+		if (node->session) { /* its stream breaks, the process lives */
 			pl_control_broken(world->control, node->session);
 			node->session = 0;
 			node->gone_ms = world->now_ms;
@@ -710,7 +777,7 @@ static void something_happens(struct world *world, struct cad_random *random)
 		if (world->routers[r].session)
 			pl_control_broken(world->control, world->routers[r].session);
 		world->routers[r].session = 0;
-		world->routers[r].alive = false;   /* crashed: its map is nobody's any more */
+		world->routers[r].alive = false; /* crashed: its map is nobody's any more */
 		cad_map_release(world->routers[r].map);
 		cad_map_release(world->routers[r].next);
 		world->routers[r].map = world->routers[r].next = NULL;
@@ -759,7 +826,7 @@ static void storm(void **state)
 			if (!world->routers[i].session)
 				connect_router(world, i);
 		run(world, 60000);
-		for (int i = 0; i < NODES; i++)   /* a hung node that woke up after its lease must join once more */
+		for (int i = 0; i < NODES; i++) /* a hung node that woke up after its lease must join once more */
 			if (!world->nodes[i].session)
 				assert_int_equal(connect_node(world, i), CAD_OK);
 		run(world, 60000);
@@ -775,7 +842,9 @@ static void storm(void **state)
 
 int main(void)
 {
-	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);   /* what the service logs about nodes that die here is nobody's worry */
+	/* what the service logs about nodes that die here is nobody's worry */
+	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
 	cad_log_set_fd(null);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(first_placement_waits_for_enough_nodes),

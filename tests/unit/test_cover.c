@@ -1,4 +1,5 @@
-/* The cover of a token by nodes: valid, few nodes, even load, and nothing from nodes that cannot be used. */
+/* The cover of a token by nodes: valid, few nodes, even load, and nothing from nodes that cannot be
+ * used. */
 #include "common/base/clock.h"
 #include "common/cluster/cover.h"
 
@@ -15,10 +16,17 @@ static struct cad_map *make_map(struct cad_random *random, uint32_t replicas_eac
 {
 	struct cad_map_node nodes[NODES];
 	char ids[NODES][8];
+
 	for (uint32_t n = 0; n < NODES; n++) {
 		snprintf(ids[n], sizeof ids[n], "n%u", n);
-		nodes[n] = (struct cad_map_node){ .id = ids[n], .exchange_address = "x:1", .http_address = "", .live = true };
+		nodes[n] = (struct cad_map_node){
+			.id = ids[n],
+			.exchange_address = "x:1",
+			.http_address = "",
+			.live = true,
+		};
 	}
+
 	struct cad_map_replica replicas[EXPERTS * NODES];
 	size_t count = 0;
 	for (uint32_t e = 0; e < EXPERTS; e++) {
@@ -32,11 +40,22 @@ static struct cad_map *make_map(struct cad_random *random, uint32_t replicas_eac
 			r++;
 		}
 	}
+
 	uint32_t layers[] = { 3 };
-	struct cad_map_source source = { .epoch = 1, .nodes = nodes, .nodes_count = NODES, .layers = layers, .layers_count = 1, .experts = EXPERTS, .replicas = replicas, .replicas_count = count };
+	struct cad_map_source source = {
+		.epoch = 1,
+		.nodes = nodes,
+		.nodes_count = NODES,
+		.layers = layers,
+		.layers_count = 1,
+		.experts = EXPERTS,
+		.replicas = replicas,
+		.replicas_count = count,
+	};
 	struct cad_map *map;
 	struct cad_error error;
 	assert_int_equal(cad_map_create(&source, &map, &error), CAD_OK);
+
 	return map;
 }
 
@@ -106,12 +125,14 @@ static void random_maps(void **state)
 		}
 		if (whole) {
 			uint32_t best = fewest(map, experts, usable);
-			assert_in_range(distinct(nodes), best, best + 1);   /* greedy over 4 experts misses the best by one node at most */
+			/* greedy over 4 experts misses the best by one node at most */
+			assert_in_range(distinct(nodes), best, best + 1);
 			total++;
 			optimal += distinct(nodes) == best;
 		}
 		cad_map_release(map);
 	}
+
 	assert_true(optimal * 100 >= total * 95);
 }
 
@@ -147,6 +168,7 @@ static void ties_go_to_the_lighter_node(void **state)
 		assert_int_equal(nodes[0], replicas.nodes[light]);
 		assert_int_equal(load[nodes[0]], 2);
 	}
+
 	cad_map_release(map);
 }
 
@@ -158,7 +180,7 @@ struct world {
 	uint32_t nodes, experts;
 	uint16_t lists[LISTED][WIDE];
 	uint64_t sets[LISTED][WORDS], some[WORDS];
-	const uint64_t *usable;      /* some, or NULL */
+	const uint64_t *usable; /* some, or NULL */
 	struct cad_map_replicas of[LISTED];
 	uint32_t load[WIDE], unit[WIDE];
 };
@@ -171,10 +193,12 @@ static bool serves(const struct world *world, const struct cad_map_replicas *rep
 /* Whether `node` comes before `other`, which may be none. */
 static bool lighter(const struct cad_cover_load *load, uint32_t node, uint32_t other)
 {
-	return other == CAD_COVER_NONE || (load && load->node[node] < load->node[other]) || ((!load || load->node[node] == load->node[other]) && node < other);
+	return other == CAD_COVER_NONE || (load && load->node[node] < load->node[other]) ||
+		((!load || load->node[node] == load->node[other]) && node < other);
 }
 
-static void cover_by_the_book(const struct world *world, const struct cad_map_replicas *replicas, uint32_t k, const struct cad_cover_load *load, uint16_t *nodes)
+static void cover_by_the_book(const struct world *world, const struct cad_map_replicas *replicas, uint32_t k,
+	const struct cad_cover_load *load, uint16_t *nodes)
 {
 	bool chosen[WIDE] = { false }, covered[CAD_TOPK_MAX] = { false };
 	for (;;) {
@@ -189,7 +213,8 @@ static void cover_by_the_book(const struct world *world, const struct cad_map_re
 			float score = (float)experts;
 			if (load && load->point > 0 && (float)load->node[n] > load->calm)
 				score -= ((float)load->node[n] - load->calm) / load->point;
-			if (best == CAD_COVER_NONE || score > best_score || (score == best_score && lighter(load, n, best))) {
+			if (best == CAD_COVER_NONE || score > best_score ||
+				(score == best_score && lighter(load, n, best))) {
 				best = n;
 				best_score = score;
 			}
@@ -220,7 +245,7 @@ static void fill_world(struct world *world, struct cad_random *random, uint32_t 
 		world->unit[n] = 1 + (uint32_t)cad_random_below(random, 3);
 	}
 	for (uint32_t e = 0; e < LISTED; e++) {
-		const uint64_t one_in[] = { nodes, nodes, nodes / 3 + 1, 2, 1 };   /* the last: on every node */
+		const uint64_t one_in[] = { nodes, nodes, nodes / 3 + 1, 2, 1 }; /* the last: on every node */
 		uint64_t odds = one_in[cad_random_below(random, 5)];
 		uint32_t count = 0;
 		for (uint32_t n = 0; n < nodes; n++)
@@ -239,19 +264,27 @@ static void every_choice_is_the_rule_s(void **state)
 	static struct world world;
 	struct cad_random random = { 20251123 };
 	print_message("seed %llu\n", (unsigned long long)random.state);
+
 	for (uint32_t round = 0; round < 8000; round++) {
 		if (round % 20 == 0)
-			fill_world(&world, &random, nodes_counts[round / 20 % (sizeof nodes_counts / sizeof *nodes_counts)]);
+			fill_world(&world, &random,
+				nodes_counts[round / 20 % (sizeof nodes_counts / sizeof *nodes_counts)]);
 		struct cad_map_replicas replicas[CAD_TOPK_MAX];
 		uint32_t k = (uint32_t)cad_random_below(&random, round % 4 == 0 ? CAD_TOPK_MAX + 1 : 9), again[WIDE];
 		uint16_t nodes[CAD_TOPK_MAX], expected[CAD_TOPK_MAX];
 		for (uint32_t slot = 0; slot < k; slot++)
-			replicas[slot] = cad_random_below(&random, 12) == 0 ? cad_map_nobody : world.of[cad_random_below(&random, LISTED)];
-		uint64_t high = cad_random_below(&random, 3) == 0 ? 1ull << 31 : 6;   /* many ties, or loads that a float does not tell apart */
+			replicas[slot] = cad_random_below(&random, 12) == 0
+				? cad_map_nobody
+				: world.of[cad_random_below(&random, LISTED)];
+		/* many ties, or loads that a float does not tell apart */
+		uint64_t high = cad_random_below(&random, 3) == 0 ? 1ull << 31 : 6;
 		for (uint32_t n = 0; n < world.nodes; n++)
-			again[n] = world.load[n] = (uint32_t)(cad_random_below(&random, 2) ? high - cad_random_below(&random, 6) : cad_random_below(&random, high));
+			again[n] = world.load[n] =
+				(uint32_t)(cad_random_below(&random, 2) ? high - cad_random_below(&random, 6)
+									: cad_random_below(&random, high));
 		const float points[] = { 0, 1, 0.4f, 1e-9f, 1e9f };
-		struct cad_cover_load load = { world.load, cad_random_below(&random, 2) ? world.unit : NULL, (float)cad_random_below(&random, high), points[cad_random_below(&random, 5)] };
+		struct cad_cover_load load = { world.load, cad_random_below(&random, 2) ? world.unit : NULL,
+			(float)cad_random_below(&random, high), points[cad_random_below(&random, 5)] };
 		bool loaded = cad_random_below(&random, 4) != 0;
 		world.usable = cad_random_below(&random, 2) ? world.some : NULL;
 		cad_cover_replicas(replicas, k, world.nodes, world.usable, loaded ? &load : NULL, nodes);

@@ -15,7 +15,8 @@ static struct kn_device *device_of(enum kn_isa isa)
 	struct kn_device *device = NULL;
 	struct cad_error error;
 	enum cad_status status = kn_cpu_create(isa, &device, &error);
-	if (status != CAD_OK) {   /* only a form that this machine lacks may be refused, with a reason */
+
+	if (status != CAD_OK) { /* only a form that this machine lacks may be refused, with a reason */
 		assert_int_equal(status, CAD_ERR_UNSUPPORTED);
 		assert_int_equal(isa, KN_ISA_AVX512);
 		assert_non_null(strstr(error.text, "AVX-512"));
@@ -29,7 +30,7 @@ static void memory_is_zero_and_aligned(void **state)
 	static const size_t sizes[] = { 0, 1, 63, 64, 65, (2u << 20) - 1, 2u << 20, (2u << 20) + 1, 5u << 20 };
 	struct kn_device *device = device_of(KN_ISA_AUTO);
 	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
-		for (unsigned again = 0; again < 2; again++) {   /* memory that comes back dirty is cleaned */
+		for (unsigned again = 0; again < 2; again++) { /* memory that comes back dirty is cleaned */
 			uint8_t *p = device->ops->alloc(device, sizes[i]);
 			assert_non_null(p);
 			assert_int_equal((uintptr_t)p % 64, 0);
@@ -46,8 +47,14 @@ static void memory_is_zero_and_aligned(void **state)
 static void names_of_forms(void **state)
 {
 	(void)state;
-	static const struct { const char *name; enum kn_isa isa; } names[] = {
-		{ "auto", KN_ISA_AUTO }, { "ref", KN_ISA_REF }, { "avx2", KN_ISA_AVX2 }, { "avx512", KN_ISA_AVX512 },
+	static const struct {
+		const char *name;
+		enum kn_isa isa;
+	} names[] = {
+		{ "auto", KN_ISA_AUTO },
+		{ "ref", KN_ISA_REF },
+		{ "avx2", KN_ISA_AVX2 },
+		{ "avx512", KN_ISA_AVX512 },
 	};
 	for (size_t i = 0; i < 4; i++) {
 		enum kn_isa isa = KN_ISA_REF;
@@ -60,6 +67,7 @@ static void names_of_forms(void **state)
 			assert_string_equal(kn_cpu_isa_name(device), names[i].name);
 		device->ops->destroy(device);
 	}
+
 	enum kn_isa isa = KN_ISA_AVX2;
 	assert_int_equal(kn_isa_parse("sse2", &isa), CAD_ERR_INVALID);
 	assert_int_equal(kn_isa_parse("", &isa), CAD_ERR_INVALID);
@@ -104,13 +112,15 @@ static void vector_is_widened_and_padded(void **state)
 	static const uint16_t bf16[] = { 0x3f80, 0xc000, 0x7fc0 }, f16[] = { 0x3c00, 0x0001 };
 	float *v;
 	uint8_t odd[7];
-	memcpy(odd + 1, bf16, 6);   /* a checkpoint promises no alignment */
-	assert_int_equal(device->ops->vector_create(device, &(struct kn_source){ odd + 1, CAD_DTYPE_BF16, 3, 1 }, &v), CAD_OK);
+	memcpy(odd + 1, bf16, 6); /* a checkpoint promises no alignment */
+	assert_int_equal(
+		device->ops->vector_create(device, &(struct kn_source){ odd + 1, CAD_DTYPE_BF16, 3, 1 }, &v), CAD_OK);
 	assert_true(v[0] == 1.0f && v[1] == -2.0f && v[2] != v[2]);
 	for (size_t i = 3; i < 64; i++)
 		assert_true(v[i] == 0.0f);
 	device->ops->vector_destroy(device, v, 3);
-	assert_int_equal(device->ops->vector_create(device, &(struct kn_source){ f16, CAD_DTYPE_F16, 1, 2 }, &v), CAD_OK);
+	assert_int_equal(
+		device->ops->vector_create(device, &(struct kn_source){ f16, CAD_DTYPE_F16, 1, 2 }, &v), CAD_OK);
 	assert_true(v[0] == 1.0f && v[1] == 0x1p-24f);
 	device->ops->vector_destroy(device, v, 2);
 	device->ops->destroy(device);
@@ -138,7 +148,9 @@ static void forms_have_one_fingerprint(void **state)
 			device->ops->queue_destroy(queue);
 			device->ops->destroy(device);
 		}
-	/* The declared order itself: a change of it, of padding or of exp must be meant, because nodes of both kinds are then no replicas of each other. */
+
+	/* The declared order itself: a change of it, of padding or of exp must be meant, because
+	 * nodes of both kinds are then no replicas of each other. */
 	assert_string_equal(first, "379a6ebe70447000d749982272f5d067");
 }
 

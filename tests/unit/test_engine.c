@@ -1,4 +1,5 @@
-/* The router's engine with experts in the same process: what batching, chunks, micro-batches and lost pages must not change, limits, ends of all kinds, damaged weights. */
+/* The router's engine with experts in the same process: what batching, chunks, micro-batches and
+ * lost pages must not change, limits, ends of all kinds, damaged weights. */
 #include "common/base/log.h"
 #include "embedded/embedded.h"
 #include "tests/support/golden_copy.h"
@@ -41,11 +42,10 @@ static void on_event(void *user, const struct rt_event *event)
 		r->count++;
 		break;
 	case RT_EVENT_ROUTING:
-		assert_int_equal(event->first_position, r->last_routed);   /* every position once, in order */
+		assert_int_equal(event->first_position, r->last_routed); /* every position once, in order */
 		r->last_routed += event->rows;
 		break;
-	case RT_EVENT_LOGITS:
-		break;
+	case RT_EVENT_LOGITS: break;
 	case RT_EVENT_FINISHED:
 		r->ended = true;
 		r->reason = event->reason;
@@ -62,19 +62,34 @@ static struct em_embedded *open_engine(const char *model, struct rt_engine_optio
 {
 	struct em_embedded *em;
 	struct cad_error error = { .text = "" };
+
 	router.on_event = on_event;
-	struct em_options options = { .model = model, .threads = 1, .wire = CADRE_ROW_FIX16, .nodes = nodes, .placement_seed = nodes > 1 ? 3 : 0, .router = router };
+	struct em_options options = {
+		.model = model,
+		.threads = 1,
+		.wire = CADRE_ROW_FIX16,
+		.nodes = nodes,
+		.placement_seed = nodes > 1 ? 3 : 0,
+		.router = router,
+	};
 	enum cad_status status = em_create(&options, &em, &error);
 	if (status != CAD_OK)
 		print_error("%s\n", error.text);
 	assert_int_equal(status, CAD_OK);
+
 	return em;
 }
 
 static struct rt_request request(struct record *record, const int32_t *prompt, size_t count, uint32_t max_tokens)
 {
 	*record = (struct record){ 0 };
-	return (struct rt_request){ .prompt = prompt, .prompt_count = count, .max_tokens = max_tokens, .ignore_eos = true, .context = record };
+	return (struct rt_request){
+		.prompt = prompt,
+		.prompt_count = count,
+		.max_tokens = max_tokens,
+		.ignore_eos = true,
+		.context = record,
+	};
 }
 
 static void submit(struct em_embedded *em, struct record *record, const struct rt_request *wanted)
@@ -102,15 +117,36 @@ static void fill_prompt(int32_t *prompt, size_t count, uint32_t seed)
 static void same_bits_in_every_setting(void **state)
 {
 	(void)state;
-	static const char *const models[] = { GOLDEN "qwen3moe-a/model", GOLDEN "mixtral-b/model", GOLDEN "olmoe-b/model", GOLDEN "llama-a/model" };
+	static const char *const models[] = { GOLDEN "qwen3moe-a/model", GOLDEN "mixtral-b/model",
+		GOLDEN "olmoe-b/model", GOLDEN "llama-a/model" };
 	int32_t prompt[50], other[50];
 	fill_prompt(prompt, 50, 1);
 	for (int32_t *p = prompt; p < prompt + 50; p++)
 		*p %= 380;
 	for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
 		const struct rt_engine_options settings[] = {
-			{ .step_tokens_max = 512 }, { .step_tokens_max = 512, .chunk_tokens_max = 1 }, { .step_tokens_max = 64, .chunk_tokens_max = 7 },
-			{ .step_tokens_max = 33 }, { .micro_batches = 3 }, { .sequences_max = 3, .queue_max = 40, .kv_bytes = 1 << 20 },
+			{
+				.step_tokens_max = 512,
+			},
+			{
+				.step_tokens_max = 512,
+				.chunk_tokens_max = 1,
+			},
+			{
+				.step_tokens_max = 64,
+				.chunk_tokens_max = 7,
+			},
+			{
+				.step_tokens_max = 33,
+			},
+			{
+				.micro_batches = 3,
+			},
+			{
+				.sequences_max = 3,
+				.queue_max = 40,
+				.kv_bytes = 1 << 20,
+			},
 		};
 		uint8_t digest[16];
 		for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
@@ -121,10 +157,11 @@ static void same_bits_in_every_setting(void **state)
 				fill_prompt(other, 50, (uint32_t)(r + 2));
 				for (int32_t *p = other; p < other + 50; p++)
 					*p %= 380;
-				struct rt_request wanted = request(&records[r], mine ? prompt : other, mine ? 50 : 5 + 4 * r, mine ? 9 : 20);
+				struct rt_request wanted = request(
+					&records[r], mine ? prompt : other, mine ? 50 : 5 + 4 * r, mine ? 9 : 20);
 				submit(em, &records[r], &wanted);
 				if (i == 0)
-					break;   /* alone: what the others are compared with */
+					break; /* alone: what the others are compared with */
 			}
 			run_until_ended(em, records, i == 0 ? 1 : 12);
 			const struct record *mine = &records[i == 0 ? 0 : 7];
@@ -140,7 +177,13 @@ static void same_bits_in_every_setting(void **state)
 static void limits_get_a_sentence(void **state)
 {
 	(void)state;
-	struct em_embedded *em = open_engine(GOLDEN "olmoe-a/model", (struct rt_engine_options){ .sequences_max = 1, .queue_max = 1, .kv_bytes = 1 << 20 }, 1);
+	struct em_embedded *em = open_engine(GOLDEN "olmoe-a/model",
+		(struct rt_engine_options){
+			.sequences_max = 1,
+			.queue_max = 1,
+			.kv_bytes = 1 << 20,
+		},
+		1);
 	struct record records[4];
 	struct cad_error error;
 	uint64_t id;
@@ -158,11 +201,12 @@ static void limits_get_a_sentence(void **state)
 		wanted = request(&records[i], prompt, 4, 4);
 		submit(em, &records[i], &wanted);
 	}
+
 	wanted = request(&records[2], prompt, 4, 4);
 	assert_int_equal(rt_engine_submit(em_router(em), &wanted, &id, &error), CAD_ERR_EXHAUSTED);
 	assert_non_null(strstr(error.text, "2"));
 	run_until_ended(em, records, 2);
-	submit(em, &records[2], &wanted);   /* there is room again */
+	submit(em, &records[2], &wanted); /* there is room again */
 	run_until_ended(em, records, 3);
 	em_destroy(em);
 }
@@ -170,7 +214,11 @@ static void limits_get_a_sentence(void **state)
 static void ends_of_all_kinds(void **state)
 {
 	(void)state;
-	struct em_embedded *em = open_engine(GOLDEN "qwen3moe-a/model", (struct rt_engine_options){ .kv_bytes = 4 << 20 }, 2);
+	struct em_embedded *em = open_engine(GOLDEN "qwen3moe-a/model",
+		(struct rt_engine_options){
+			.kv_bytes = 4 << 20,
+		},
+		2);
 	struct rt_engine *engine = em_router(em);
 	struct record free_run, stopped, cancelled, late, paused;
 	int32_t prompt[6] = { 9, 8, 7, 6, 5, 4 };
@@ -192,7 +240,7 @@ static void ends_of_all_kinds(void **state)
 	wanted = request(&cancelled, prompt, 6, 0);
 	submit(em, &cancelled, &wanted);
 	wanted = request(&late, prompt, 6, 0);
-	wanted.deadline_ns = 1;   /* long ago */
+	wanted.deadline_ns = 1; /* long ago */
 	submit(em, &late, &wanted);
 	wanted = request(&paused, prompt, 6, 20);
 	submit(em, &paused, &wanted);
@@ -200,7 +248,7 @@ static void ends_of_all_kinds(void **state)
 	while (cancelled.count < 3)
 		rt_engine_turn(engine, 0);
 	rt_engine_cancel(engine, cancelled.id);
-	rt_engine_cancel(engine, 123456);   /* nobody: ignored */
+	rt_engine_cancel(engine, 123456); /* nobody: ignored */
 	while (!stopped.ended || !cancelled.ended || !late.ended)
 		rt_engine_turn(engine, 0);
 	assert_int_equal(stopped.reason, RT_FINISH_STOP);
@@ -240,11 +288,13 @@ static void destroy_ends_what_is_left(void **state)
 	assert_int_equal(waiting.status, CAD_ERR_CANCELLED);
 }
 
-/* A checkpoint with NaN in one tensor: requests fail with a sentence that says where, and the engine goes on. */
+/* A checkpoint with NaN in one tensor: requests fail with a sentence that says where, and the
+ * engine goes on. */
 static void damaged_weights(const char *tensor, const char *word)
 {
 	struct golden_copy copy = golden_copy_create("olmoe-a");
 	FILE *file = fopen(golden_copy_path(&copy, "model.safetensors"), "r+b");
+
 	assert_non_null(file);
 	uint64_t header_bytes;
 	assert_int_equal(fread(&header_bytes, sizeof header_bytes, 1, file), 1);
@@ -272,6 +322,7 @@ static void damaged_weights(const char *tensor, const char *word)
 		assert_int_equal(record.status, CAD_ERR_NOT_FINITE);
 		assert_non_null(strstr(record.text, word));
 	}
+
 	em_destroy(em);
 	golden_copy_remove(&copy);
 }

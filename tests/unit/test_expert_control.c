@@ -1,4 +1,5 @@
-/* The node's tie to placement, against a placement service that the test plays: hello, orders, reports, a broken stream, and the way out. Also the loader alone. */
+/* The node's tie to placement, against a placement service that the test plays: hello, orders,
+ * reports, a broken stream, and the way out. Also the loader alone. */
 #include "cadre/v1/placement.pb-c.h"
 #include "expert-svc/control.h"
 #include "expert-svc/store/loader.h"
@@ -22,12 +23,12 @@
 /* ---- a placement service ---- */
 
 struct placement {
-	struct cad_rpc_call *call;           /* the Join that is open */
+	struct cad_rpc_call *call; /* the Join that is open */
 	unsigned hellos, loads, loaded, freed, failed;
-	size_t held;                         /* of the last hello */
+	size_t held; /* of the last hello */
 	uint64_t memory_bytes;
 	char id[64], address[64], checksum[33], why[256];
-	bool until;                          /* what the test waits for */
+	bool until; /* what the test waits for */
 	bool (*wanted)(const struct placement *placement);
 };
 
@@ -37,12 +38,14 @@ static void send_order(struct placement *placement, bool hold, const uint32_t (*
 	Cadre__V1__LoadOrder load = CADRE__V1__LOAD_ORDER__INIT;
 	Cadre__V1__FreeOrder release = CADRE__V1__FREE_ORDER__INIT;
 	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
+
 	for (size_t i = 0; i < count; i++) {
 		cadre__v1__expert_id__init(&id[i]);
 		id[i].layer = ids[i][0];
 		id[i].expert = ids[i][1];
 		list[i] = &id[i];
 	}
+
 	load.n_experts = release.n_experts = count;
 	load.experts = release.experts = list;
 	order.order_case = hold ? CADRE__V1__NODE_ORDER__ORDER_LOAD : CADRE__V1__NODE_ORDER__ORDER_FREE;
@@ -100,6 +103,7 @@ static void join_message(struct cad_rpc_call *call, const ProtobufCMessage *mess
 {
 	struct placement *placement = cad_rpc_call_context(call);
 	const Cadre__V1__NodeReport *report = (const Cadre__V1__NodeReport *)message;
+
 	if (report->report_case == CADRE__V1__NODE_REPORT__REPORT_HELLO)
 		on_hello(placement, report->hello);
 	else if (report->report_case == CADRE__V1__NODE_REPORT__REPORT_EXPERT)
@@ -124,13 +128,18 @@ static void refuse(struct cad_rpc_call *call, const ProtobufCMessage *message)
 }
 
 static const struct cad_rpc_method methods[] = {
-	{ .name = "Join", .kind = CAD_RPC_BIDI, .on = { .start = join_start, .message = join_message, .done = join_done } },
+	{
+		.name = "Join",
+		.kind = CAD_RPC_BIDI,
+		.on = { .start = join_start, .message = join_message, .done = join_done },
+	},
 	{ .name = "WatchMap", .kind = CAD_RPC_SERVER_STREAM, .on = { .message = refuse } },
 	{ .name = "GetMap", .kind = CAD_RPC_UNARY, .on = { .message = refuse } },
 	{ .name = "GetStatus", .kind = CAD_RPC_UNARY, .on = { .message = refuse } },
 };
 
-static void wait_for(struct rpc_fixture *fixture, struct placement *placement, bool (*wanted)(const struct placement *placement))
+static void wait_for(
+	struct rpc_fixture *fixture, struct placement *placement, bool (*wanted)(const struct placement *placement))
 {
 	placement->wanted = wanted;
 	placement->until = wanted(placement);
@@ -149,6 +158,7 @@ static void engine_for(const struct expert_world *world, struct ex_engine **engi
 {
 	struct ex_engine_options options;
 	struct cad_error error;
+
 	ex_engine_options_default(&options);
 	options.model = world->model;
 	options.device = world->device;
@@ -163,7 +173,8 @@ static void orders_and_reports(void **state)
 	(void)state;
 	struct rpc_fixture fixture;
 	struct placement placement = { 0 };
-	const struct cad_rpc_service service = { &cadre__v1__placement__descriptor, methods, sizeof methods / sizeof methods[0], &placement };
+	const struct cad_rpc_service service = { &cadre__v1__placement__descriptor, methods,
+		sizeof methods / sizeof methods[0], &placement };
 	struct expert_world world;
 	struct ex_engine *engine;
 	struct ex_control *control;
@@ -176,9 +187,23 @@ static void orders_and_reports(void **state)
 	cad_rpc_server_add(fixture.server, &service);
 	rpc_fixture_start(&fixture, NULL, NULL, NULL);
 	struct cad_settings settings;
-	assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, (const float[]){ 0.25f }, 1, &error), CAD_OK);
-	struct ex_control_options options = { .reactor = fixture.reactor, .placement = fixture.target, .settings = &settings, .engine = engine, .load_threads = 2, .memory_bytes = 12345, .id = "node-a",
-		                              .exchange_address = "127.0.0.1:7400", .http_address = "127.0.0.1:1", .kernels_fingerprint = "k", .isa = "ref", .threads = 1 };
+	assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS,
+				 (const float[]){ 0.25f }, 1, &error),
+		CAD_OK);
+	struct ex_control_options options = {
+		.reactor = fixture.reactor,
+		.placement = fixture.target,
+		.settings = &settings,
+		.engine = engine,
+		.load_threads = 2,
+		.memory_bytes = 12345,
+		.id = "node-a",
+		.exchange_address = "127.0.0.1:7400",
+		.http_address = "127.0.0.1:1",
+		.kernels_fingerprint = "k",
+		.isa = "ref",
+		.threads = 1,
+	};
 	assert_int_equal(ex_control_create(&options, &control, &error), CAD_OK);
 	cad_settings_fini(&settings);
 
@@ -195,15 +220,15 @@ static void orders_and_reports(void **state)
 	assert_string_equal(placement.checksum, checksum);
 	assert_non_null(strstr(placement.why, "no expert 9 in layer 9"));
 	assert_true(ex_engine_holds(engine, 0, 1) && ex_engine_holds(engine, 3, 15));
-	wait_for(&fixture, &placement, reported_load);   /* the lease is renewed by itself */
+	wait_for(&fixture, &placement, reported_load); /* the lease is renewed by itself */
 	assert_true(ex_control_ready(control) && ex_control_joined(control));
 
 	cad_rpc_call_abort(placement.call, CAD_RPC_UNAVAILABLE, "the placement service goes");
 	wait_for(&fixture, &placement, came_back);
 	assert_int_equal(placement.held, 2);
-	assert_true(ex_control_ready(control));   /* it never stopped serving */
+	assert_true(ex_control_ready(control)); /* it never stopped serving */
 	send_order(&placement, false, (const uint32_t[][2]){ { 0, 1 }, { 2, 2 } }, 2);
-	wait_for(&fixture, &placement, has_freed);   /* what was not held is not held: freed, too */
+	wait_for(&fixture, &placement, has_freed); /* what was not held is not held: freed, too */
 	assert_false(ex_engine_holds(engine, 0, 1));
 	assert_int_equal(ex_engine_held(engine), 1);
 
@@ -217,7 +242,11 @@ static void orders_and_reports(void **state)
 
 /* ---- the loader ---- */
 
-struct bell { pthread_mutex_t lock; pthread_cond_t rung; unsigned rings; };
+struct bell {
+	pthread_mutex_t lock;
+	pthread_cond_t rung;
+	unsigned rings;
+};
 
 static void ring(void *context)
 {
@@ -241,7 +270,8 @@ static struct ex_load_report *next_report(struct ex_loader *loader, struct bell 
 	return report;
 }
 
-/* Any number of orders, in any order: what was wished last is what is held in the end, and each expert's last report says so. */
+/* Any number of orders, in any order: what was wished last is what is held in the end, and each
+ * expert's last report says so. */
 static void last_wish_counts(void **state)
 {
 	(void)state;
@@ -260,20 +290,25 @@ static void last_wish_counts(void **state)
 	expert_world_init(&world, "olmoe-a");
 	engine_for(&world, &engine, 0);
 	assert_int_equal(ex_loader_create(engine, 3, ring, &bell, &loader, &error), CAD_OK);
+
 	for (int i = 0; i < 2000; i++) {
-		uint32_t layer = (uint32_t)cad_random_below(&random, 4), expert = (uint32_t)cad_random_below(&random, 16);
+		uint32_t layer = (uint32_t)cad_random_below(&random, 4),
+			 expert = (uint32_t)cad_random_below(&random, 16);
 		wish[layer][expert] = cad_random_below(&random, 2) == 1;
 		ex_loader_order(loader, layer, expert, wish[layer][expert]);
 	}
+
 	struct ex_load_report *report;
 	while (ex_loader_waiting(loader) > 0)
 		sched_yield();
 	ex_loader_stop(loader);
+
 	while ((report = ex_loader_take(loader))) {
 		assert_int_not_equal(report->outcome, EX_LOAD_FAILED);
 		reported[report->layer][report->expert] = report->outcome == EX_LOAD_LOADED;
 		free(report);
 	}
+
 	for (uint32_t layer = 0; layer < 4; layer++)
 		for (uint32_t expert = 0; expert < 16; expert++) {
 			assert_int_equal(ex_engine_holds(engine, layer, expert), wish[layer][expert]);
@@ -323,6 +358,7 @@ static void frees_make_room(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(orders_and_reports), cmocka_unit_test(last_wish_counts), cmocka_unit_test(frees_make_room) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(orders_and_reports), cmocka_unit_test(last_wish_counts),
+		cmocka_unit_test(frees_make_room) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* The expert engine behind transport_local: exact sums however pairs are split, refusals, poison, memory, and experts that come and go while it serves. */
+/* The expert engine behind transport_local: exact sums however pairs are split, refusals, poison,
+ * memory, and experts that come and go while it serves. */
 #include "expert-svc/serve/reply.h"
 #include "expert-svc/step.h"
 #include "tests/support/expert_calls.h"
@@ -30,7 +31,8 @@ struct node {
 
 static void wake(void *context) { cad_transport_wake(((struct node *)context)->transport); }
 
-static void on_closed(struct cad_transport *transport, struct cad_connection *connection, enum cad_connection_state state, enum cad_status status, const char *text)
+static void on_closed(struct cad_transport *transport, struct cad_connection *connection,
+	enum cad_connection_state state, enum cad_status status, const char *text)
 {
 	(void)status;
 	(void)text;
@@ -38,10 +40,12 @@ static void on_closed(struct cad_transport *transport, struct cad_connection *co
 		ex_engine_connection_lost(cad_transport_user(transport), connection);
 }
 
-static void node_create(struct node *node, const struct expert_world *world, const char *name, struct ex_engine_options *options)
+static void node_create(
+	struct node *node, const struct expert_world *world, const char *name, struct ex_engine_options *options)
 {
 	struct cad_transport_options transport;
 	struct cad_error error = { 0 };
+
 	*node = (struct node){ 0 };
 	options->model = world->model;
 	options->device = world->device;
@@ -58,7 +62,8 @@ static void node_create(struct node *node, const struct expert_world *world, con
 	assert_int_equal(cad_transport_listen(node->transport, name, &error), CAD_OK);
 }
 
-static void node_load(struct node *node, const struct expert_world *world, bool (*takes)(int32_t expert, int part), int part)
+static void node_load(
+	struct node *node, const struct expert_world *world, bool (*takes)(int32_t expert, int part), int part)
 {
 	struct ex_loaded loaded;
 	struct cad_error error;
@@ -128,13 +133,15 @@ static void options_small(struct ex_engine_options *options, enum ex_engine_mode
 }
 
 /* The case over `parts` engines; their sums must be those of each pair computed alone. */
-static void check_split(const struct expert_world *world, const struct expert_case *c, bool (*takes)(int32_t, int), int parts, struct ex_engine_options options)
+static void check_split(const struct expert_world *world, const struct expert_case *c, bool (*takes)(int32_t, int),
+	int parts, struct ex_engine_options options)
 {
 	struct node nodes[3];
 	struct expert_call calls[3];
 	struct cad_connection *connections[3];
 	int64_t *sums = calloc(c->rows, world->hidden * sizeof *sums);
 	struct expert_client *client = expert_client_create(world, "router");
+
 	for (int i = 0; i < parts; i++) {
 		char name[16];
 		bool ready;
@@ -144,6 +151,7 @@ static void check_split(const struct expert_world *world, const struct expert_ca
 		connections[i] = expert_client_connect(client, name, &ready);
 		run_until(client, nodes, (size_t)i + 1, &ready);
 	}
+
 	for (int i = 0; i < parts; i++)
 		expert_call_start(&calls[i], client, connections[i], world, c, takes, i, sums, 0);
 	for (int i = 0; i < parts; i++) {
@@ -153,6 +161,7 @@ static void check_split(const struct expert_world *world, const struct expert_ca
 		assert_int_equal(calls[i].poisoned_rows, 0);
 		expert_call_fini(&calls[i], client);
 	}
+
 	assert_memory_equal(sums, c->expected, c->rows * world->hidden * sizeof *sums);
 	expert_client_destroy(client);
 	for (int i = 0; i < parts; i++)
@@ -183,10 +192,11 @@ static void same_sums_however_split(void **state)
 			options_small(&options, EX_ENGINE_THREADED);
 			check_split(&world, &c, takes_half, 2, options);
 			options.threads = 2;
-			options.step_rows_max = 1 + (uint32_t)cad_random_below(&random, 5);   /* steps smaller than the call */
+			/* steps smaller than the call */
+			options.step_rows_max = 1 + (uint32_t)cad_random_below(&random, 5);
 			check_split(&world, &c, takes_third, 3, options);
 			options.step_rows_max = 64;
-			options.step_pairs_max = 1;   /* as many as there are experts, then */
+			options.step_pairs_max = 1; /* as many as there are experts, then */
 			check_split(&world, &c, takes_half, 2, options);
 			expert_case_fini(&c);
 		}
@@ -212,7 +222,8 @@ static void reply(void *context, struct ex_job *job)
 	ex_inbox_release(context, job);
 }
 
-/* Calls that are there at once: the oldest one's layer is one step, whatever lies between; each call gets its own sums. */
+/* Calls that are there at once: the oldest one's layer is one step, whatever lies between; each
+ * call gets its own sums. */
 static void calls_of_a_layer_are_one_step(void **state)
 {
 	(void)state;
@@ -237,29 +248,49 @@ static void calls_of_a_layer_are_one_step(void **state)
 	options.on_request = collect;
 	assert_int_equal(cad_transport_local_create(&options, world.hub, &transport, &error), CAD_OK);
 	assert_int_equal(cad_transport_listen(transport, "node", &error), CAD_OK);
-	assert_int_equal(ex_store_create(&(struct ex_store_options){ .model = world.model, .device = world.device }, &store, &error), CAD_OK);
+	assert_int_equal(ex_store_create(
+				 &(struct ex_store_options){
+					 .model = world.model,
+					 .device = world.device,
+				 },
+				 &store, &error),
+		CAD_OK);
 	for (uint32_t e = 0; e < 2 * 16; e++) {
 		struct ex_loaded loaded;
 		assert_int_equal(ex_store_load(store, e / 16, e % 16, &loaded, &error), CAD_OK);
 	}
+
 	assert_int_equal(ex_inbox_init(&inbox, 8), CAD_OK);
-	struct ex_step step = { .inbox = &inbox, .store = store, .spec = cad_model_spec(world.model), .quanta = world.settings.quanta, .clock = &cad_clock_system,
-		                .counters = &counters, .answer = reply, .context = &inbox };
+	struct ex_step step = {
+		.inbox = &inbox,
+		.store = store,
+		.spec = cad_model_spec(world.model),
+		.quanta = world.settings.quanta,
+		.clock = &cad_clock_system,
+		.counters = &counters,
+		.answer = reply,
+		.context = &inbox,
+	};
 	assert_int_equal(ex_batch_init(&step.batch, 32, 128, 8, 16, 64), CAD_OK);
-	assert_int_equal(ex_exec_init(&step.exec, world.queue, 32, 128, world.hidden, cad_model_spec(world.model)->expert.size), CAD_OK);
+	assert_int_equal(
+		ex_exec_init(&step.exec, world.queue, 32, 128, world.hidden, cad_model_spec(world.model)->expert.size),
+		CAD_OK);
 
 	struct expert_client *client = expert_client_create(&world, "router");
 	struct cad_connection *connection = expert_client_connect(client, "node", &ready);
 	while (bench.count < CALLS) {
 		cad_transport_poll(transport, 0);
 		cad_transport_poll(expert_client_transport(client), 0);
-		for (size_t i = 0; ready && i < CALLS && cad_transport_stats(expert_client_transport(client))->calls < CALLS; i++) {
+		for (size_t i = 0;
+			ready && i < CALLS && cad_transport_stats(expert_client_transport(client))->calls < CALLS;
+			i++) {
 			expert_case_init(&cases[i], &world, layers[i], 3 + (uint32_t)i, 4, &random);
 			expert_case_expect(&cases[i], &world);
 			sums[i] = calloc(cases[i].rows, world.hidden * sizeof **sums);
 			expert_call_start(&calls[i], client, connection, &world, &cases[i], NULL, 0, sums[i], 0);
 		}
 	}
+
 	for (size_t i = 0; i < CALLS; i++) {
 		struct ex_job *job = ex_inbox_acquire(&inbox);
 		job->request = bench.requests[i];
@@ -268,6 +299,7 @@ static void calls_of_a_layer_are_one_step(void **state)
 		job->received_ns = cad_request_received_ns(job->request);
 		ex_inbox_put(&inbox, job);
 	}
+
 	assert_true(ex_step_run(&step));
 	assert_int_equal(atomic_load(&counters.rows), 3 + 4 + 6);
 	assert_int_equal(atomic_load(&counters.pairs), 4 * (3 + 4 + 6));
@@ -275,6 +307,7 @@ static void calls_of_a_layer_are_one_step(void **state)
 	assert_false(ex_step_run(&step));
 	assert_int_equal(atomic_load(&counters.steps), 2);
 	assert_int_equal(atomic_load(&counters.calls), CALLS);
+
 	for (size_t i = 0; i < CALLS; i++) {
 		while (!calls[i].done) {
 			cad_transport_poll(transport, 0);
@@ -286,6 +319,7 @@ static void calls_of_a_layer_are_one_step(void **state)
 		expert_case_fini(&cases[i]);
 		free(sums[i]);
 	}
+
 	expert_client_destroy(client);
 	cad_transport_destroy(transport);
 	ex_exec_fini(&step.exec);
@@ -296,13 +330,15 @@ static void calls_of_a_layer_are_one_step(void **state)
 }
 
 /* One call to one node; what its wire status is. */
-static struct expert_call one_call(const struct expert_world *world, struct node *node, const struct expert_case *c, uint64_t deadline_ns)
+static struct expert_call one_call(
+	const struct expert_world *world, struct node *node, const struct expert_case *c, uint64_t deadline_ns)
 {
 	struct expert_call call;
 	bool ready;
 	int64_t *sums = calloc(c->rows, world->hidden * sizeof *sums);
 	struct expert_client *client = expert_client_create(world, "router");
 	struct cad_connection *connection = expert_client_connect(client, "node", &ready);
+
 	run_until(client, node, 1, &ready);
 	expert_call_start(&call, client, connection, world, c, NULL, 0, sums, deadline_ns);
 	run_until(client, node, 1, &call.done);
@@ -312,6 +348,7 @@ static struct expert_call one_call(const struct expert_world *world, struct node
 	expert_call_fini(&call, client);
 	expert_client_destroy(client);
 	free(sums);
+
 	return call;
 }
 
@@ -333,7 +370,7 @@ static void refusals(void **state)
 		struct node node;
 		struct ex_loaded loaded;
 		struct cad_error error;
-		expert_world_init(&world, "qwen3moe-b");   /* every second layer routes */
+		expert_world_init(&world, "qwen3moe-b"); /* every second layer routes */
 		const struct cad_model_spec *spec = cad_model_spec(world.model);
 		uint32_t dense = spec->layers[0].moe ? 1 : 0;
 		assert_false(spec->layers[dense].moe);
@@ -370,7 +407,9 @@ static void refusals(void **state)
 		options.clock = &late;
 		node_create(&node, &world, "node", &options);
 		node_load(&node, &world, NULL, 0);
-		assert_int_equal(one_call(&world, &node, &c, cad_clock_now_ns(&cad_clock_system) + 600 * CAD_NS_PER_S).wire, CADRE_WIRE_EXPIRED);
+		assert_int_equal(
+			one_call(&world, &node, &c, cad_clock_now_ns(&cad_clock_system) + 600 * CAD_NS_PER_S).wire,
+			CADRE_WIRE_EXPIRED);
 		assert_int_equal(one_call(&world, &node, &c, 0).wire, CADRE_WIRE_OK);
 		struct ex_engine_stats stats = ex_engine_stats(node.engine);
 		assert_int_equal(stats.expired, 1);
@@ -394,6 +433,7 @@ static void poison(void **state)
 	options_small(&options, EX_ENGINE_THREADED);
 	node_create(&node, &world, "node", &options);
 	node_load(&node, &world, NULL, 0);
+
 	for (size_t i = 0; i < 3; i++) {
 		struct expert_case c;
 		expert_case_init(&c, &world, 2, 8, 2, &random);
@@ -404,6 +444,7 @@ static void poison(void **state)
 		assert_int_equal(call.poisoned_expert, c.ids[6] < c.ids[7] ? c.ids[6] : c.ids[7]);
 		expert_case_fini(&c);
 	}
+
 	assert_int_equal(ex_engine_stats(node.engine).poisoned_rows, 3);
 	node_destroy(&node);
 	expert_world_fini(&world);
@@ -433,19 +474,24 @@ static void busy(void **state)
 	run_until(client, &node, 1, &ready);
 	int64_t *sums = calloc(CALLS * c.rows, world.hidden * sizeof *sums);
 	for (size_t i = 0; i < CALLS; i++)
-		expert_call_start(&calls[i], client, connection, &world, &c, NULL, 0, sums + i * c.rows * world.hidden, 0);
+		expert_call_start(
+			&calls[i], client, connection, &world, &c, NULL, 0, sums + i * c.rows * world.hidden, 0);
+
 	/* Nothing is delivered until all have come: two are held, three find no place. */
 	while (ex_engine_stats(node.engine).busy < CALLS - 2) {
 		cad_transport_poll(expert_client_transport(client), 0);
 		cad_transport_poll(node.transport, 0);
 	}
+
 	for (size_t i = 0; i < CALLS; i++) {
 		run_until(client, &node, 1, &calls[i].done);
 		assert_int_equal(calls[i].wire, i < 2 ? CADRE_WIRE_OK : CADRE_WIRE_BUSY);
 		if (i < 2)
-			assert_memory_equal(sums + i * c.rows * world.hidden, c.expected, c.rows * world.hidden * sizeof *sums);
+			assert_memory_equal(
+				sums + i * c.rows * world.hidden, c.expected, c.rows * world.hidden * sizeof *sums);
 		expert_call_fini(&calls[i], client);
 	}
+
 	free(sums);
 	expert_client_destroy(client);
 	node_destroy(&node);
@@ -478,7 +524,7 @@ static void memory_is_bounded(void **state)
 	assert_int_equal(loaded.bytes, one);
 	cad_model_expert_checksum(world.model, 0, 3, checksum);
 	assert_string_equal(loaded.checksum, checksum);
-	assert_int_equal(ex_engine_load(engine, 0, 3, &loaded, &error), CAD_OK);   /* again costs nothing */
+	assert_int_equal(ex_engine_load(engine, 0, 3, &loaded, &error), CAD_OK); /* again costs nothing */
 	assert_int_equal(ex_engine_memory_used(engine), one);
 	assert_int_equal(ex_engine_load(engine, 1, 0, &loaded, &error), CAD_OK);
 	assert_int_equal(ex_engine_load(engine, 1, 1, &loaded, &error), CAD_ERR_EXHAUSTED);
@@ -533,7 +579,9 @@ static void load_all_and_wrong_options(void **state)
 	assert_int_equal(cad_model_open("tests/golden/llama-a/model", &dense, &error), CAD_OK);
 	struct cad_settings settings;
 	float quanta[CAD_LAYERS_MAX] = { 0 };
-	assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, cad_model_spec(dense)->layers_count, &error), CAD_OK);
+	assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta,
+				 cad_model_spec(dense)->layers_count, &error),
+		CAD_OK);
 	options.model = dense;
 	options.settings = &settings;
 	assert_int_equal(ex_engine_create(&options, &engine, &error), CAD_ERR_UNSUPPORTED);
@@ -551,7 +599,7 @@ struct router {
 	uint64_t seed;
 	int rounds;
 	int ok, not_held;
-	int wrong;                   /* assertions belong to the main thread */
+	int wrong; /* assertions belong to the main thread */
 	pthread_t thread;
 };
 
@@ -564,8 +612,10 @@ static void *route(void *argument)
 	struct expert_client *client = expert_client_create(world, router->name);
 	bool ready;
 	struct cad_connection *connection = expert_client_connect(client, "node", &ready);
+
 	while (!ready)
-		cad_transport_poll(expert_client_transport(client), cad_clock_now_ns(&cad_clock_system) + CAD_NS_PER_MS);
+		cad_transport_poll(
+			expert_client_transport(client), cad_clock_now_ns(&cad_clock_system) + CAD_NS_PER_MS);
 	struct expert_case c;
 	expert_case_init(&c, world, (uint32_t)cad_random_below(&random, 4), 5, 4, &random);
 	expert_case_expect(&c, world);
@@ -575,7 +625,8 @@ static void *route(void *argument)
 		memset(sums, 0, c.rows * world->hidden * sizeof *sums);
 		expert_call_start(&call, client, connection, world, &c, NULL, 0, sums, 0);
 		while (!call.done)
-			cad_transport_poll(expert_client_transport(client), cad_clock_now_ns(&cad_clock_system) + 100 * CAD_NS_PER_MS);
+			cad_transport_poll(expert_client_transport(client),
+				cad_clock_now_ns(&cad_clock_system) + 100 * CAD_NS_PER_MS);
 		if (call.wire == CADRE_WIRE_OK && memcmp(sums, c.expected, c.rows * world->hidden * sizeof *sums) == 0)
 			router->ok++;
 		else if (call.wire == CADRE_WIRE_NOT_HELD && call.detail == 6)
@@ -584,13 +635,19 @@ static void *route(void *argument)
 			router->wrong++;
 		expert_call_fini(&call, client);
 	}
+
 	free(sums);
 	expert_case_fini(&c);
 	expert_client_destroy(client);
+
 	return NULL;
 }
 
-struct mover { struct ex_engine *engine; _Atomic bool stop; int moves; };
+struct mover {
+	struct ex_engine *engine;
+	_Atomic bool stop;
+	int moves;
+};
 
 /* Frees and loads expert 6 of every layer, over and over. */
 static void *move(void *argument)
@@ -598,16 +655,20 @@ static void *move(void *argument)
 	struct mover *mover = argument;
 	struct ex_loaded loaded;
 	struct cad_error error;
+
 	while (!atomic_load(&mover->stop)) {
 		for (uint32_t layer = 0; layer < 4; layer++)
-			if (ex_engine_free(mover->engine, layer, 6) == CAD_OK && ex_engine_load(mover->engine, layer, 6, &loaded, &error) == CAD_OK)
+			if (ex_engine_free(mover->engine, layer, 6) == CAD_OK &&
+				ex_engine_load(mover->engine, layer, 6, &loaded, &error) == CAD_OK)
 				mover->moves++;
-		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);   /* so that calls find it, too */
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL); /* so that calls find it, too */
 	}
+
 	return NULL;
 }
 
-/* Three routers, one engine, experts that come and go: every answer is right, or says which expert was away. */
+/* Three routers, one engine, experts that come and go: every answer is right, or says which expert
+ * was away. */
 static void freeing_while_serving(void **state)
 {
 	(void)state;
@@ -626,12 +687,14 @@ static void freeing_while_serving(void **state)
 	struct mover mover = { .engine = node.engine };
 	pthread_t moving;
 	assert_int_equal(pthread_create(&moving, NULL, move, &mover), 0);
+
 	for (size_t i = 0; i < ROUTERS; i++) {
-		own[i] = world;   /* a queue belongs to one thread */
+		own[i] = world; /* a queue belongs to one thread */
 		assert_int_equal(world.device->ops->queue_create(world.device, 1, &own[i].queue), CAD_OK);
 		routers[i] = (struct router){ .world = &own[i], .name = names[i], .seed = seed + i, .rounds = 150 };
 		assert_int_equal(pthread_create(&routers[i].thread, NULL, route, &routers[i]), 0);
 	}
+
 	for (size_t i = 0; i < ROUTERS; i++) {
 		pthread_join(routers[i].thread, NULL);
 		world.device->ops->queue_destroy(own[i].queue);
@@ -639,6 +702,7 @@ static void freeing_while_serving(void **state)
 		assert_int_equal(routers[i].ok + routers[i].not_held, 150);
 		assert_true(routers[i].ok > 0);
 	}
+
 	atomic_store(&mover.stop, true);
 	pthread_join(moving, NULL);
 	assert_true(mover.moves > 0);
@@ -648,7 +712,8 @@ static void freeing_while_serving(void **state)
 	expert_world_fini(&world);
 }
 
-/* A router that goes away with calls in flight: the engine gets rid of them and serves the next one. */
+/* A router that goes away with calls in flight: the engine gets rid of them and serves the next
+ * one. */
 static void router_disappears(void **state)
 {
 	(void)state;
@@ -678,6 +743,7 @@ static void router_disappears(void **state)
 		node_turn(&node, 0);
 		cad_transport_poll(expert_client_transport(client), 0);
 	}
+
 	for (int i = 0; i < 4; i++)
 		expert_call_fini(&calls[i], client);
 	expert_client_destroy(client);
@@ -694,8 +760,15 @@ int main(void)
 	seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
 	printf("CADRE_TEST_SEED=%llu\n", (unsigned long long)seed);
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(same_sums_however_split), cmocka_unit_test(calls_of_a_layer_are_one_step), cmocka_unit_test(refusals), cmocka_unit_test(poison), cmocka_unit_test(busy),
-		cmocka_unit_test(memory_is_bounded), cmocka_unit_test(load_all_and_wrong_options), cmocka_unit_test(freeing_while_serving), cmocka_unit_test(router_disappears),
+		cmocka_unit_test(same_sums_however_split),
+		cmocka_unit_test(calls_of_a_layer_are_one_step),
+		cmocka_unit_test(refusals),
+		cmocka_unit_test(poison),
+		cmocka_unit_test(busy),
+		cmocka_unit_test(memory_is_bounded),
+		cmocka_unit_test(load_all_and_wrong_options),
+		cmocka_unit_test(freeing_while_serving),
+		cmocka_unit_test(router_disappears),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

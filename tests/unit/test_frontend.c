@@ -17,7 +17,8 @@ static void bad_requests(void **state)
 	struct fake_router router;
 	fake_router_open(&router);
 	uint32_t vocab = cad_model_spec(fake_model)->vocab;
-	int32_t good[FAKE_CONTEXT] = { 1, 2, 3 }, outside[] = { 1, (int32_t)vocab, 3 }, negative[] = { -1 }, many[65] = { 0 };
+	int32_t good[FAKE_CONTEXT] = { 1, 2, 3 }, outside[] = { 1, (int32_t)vocab, 3 }, negative[] = { -1 },
+		many[65] = { 0 };
 	char *stops[17], *empty[] = { "x", "" }, huge[302], *too_long[] = { huge };
 	memset(huge, 'x', sizeof huge);
 	huge[301] = 0;
@@ -29,7 +30,9 @@ static void bad_requests(void **state)
 	for (size_t i = 0; i < sizeof long_text - 1; i++)
 		long_text[i] = i % 2 ? 'a' : ' ';
 	char outside_sentence[200];
-	snprintf(outside_sentence, sizeof outside_sentence, "tokens.ids[1] is %u, but this model's vocabulary has %u ids, from 0 to %u", vocab, vocab, vocab - 1);
+	snprintf(outside_sentence, sizeof outside_sentence,
+		"tokens.ids[1] is %u, but this model's vocabulary has %u ids, from 0 to %u", vocab, vocab, vocab - 1);
+
 	for (int i = 0;; i++) {
 		Cadre__V1__GenerateRequest request;
 		fake_request_of_text(&request, "hello");
@@ -37,30 +40,101 @@ static void bad_requests(void **state)
 		tokens = (Cadre__V1__Tokens){ tokens.base, 3, good };
 		const char *sentence;
 		switch (i) {
-		case 0: request.prompt_case = 0; sentence = "the request has no prompt: set `text` or `tokens`"; break;
-		case 1: request.text = ""; sentence = "the prompt is empty"; break;
-		case 2: request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS; request.tokens = &tokens; tokens.n_ids = 0;
-			sentence = "the prompt is empty"; break;
-		case 3: request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS; request.tokens = &tokens; tokens.ids = outside;
-			sentence = outside_sentence; break;
-		case 4: request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS; request.tokens = &tokens; tokens.ids = negative; tokens.n_ids = 1;
-			sentence = "tokens.ids[0] is -1"; break;
-		case 5: request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS; request.tokens = &tokens; tokens.n_ids = FAKE_CONTEXT;
-			sentence = "the prompt has 300 tokens, but prompt and answer together may have at most 300 here"; break;
-		case 6: request.text = long_text; sentence = "the prompt has more than 299 tokens, but prompt and answer together may have at most 300 here"; break;
-		case 7: request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS; request.tokens = &tokens; request.max_tokens = 298;
-			sentence = "max_tokens is 298, but after a prompt of 3 tokens there is room for 297"; break;
-		case 8: request.sampling = &sampling; sampling.temperature = -1;
-			sentence = "sampling.temperature is -1; it must be 0 (greedy) or a positive number"; break;
-		case 9: request.sampling = &sampling; sampling.temperature = NAN; sentence = "sampling.temperature is nan"; break;
-		case 10: request.sampling = &sampling; sampling.temperature = INFINITY; sentence = "sampling.temperature is inf"; break;
-		case 11: request.sampling = &sampling; sampling.top_p = 1.5f; sentence = "sampling.top_p is 1.5; it must be from 0 (off) to 1"; break;
-		case 12: request.sampling = &sampling; sampling.min_p = -0.5f; sentence = "sampling.min_p is -0.5"; break;
-		case 13: request.stop = stops; request.n_stop = 17; sentence = "17 stop strings are more than the limit of 16"; break;
-		case 14: request.stop = empty; request.n_stop = 2; sentence = "stop[1] has 0 bytes; a stop string may have 1 to 256"; break;
-		case 15: request.stop = too_long; request.n_stop = 1; sentence = "stop[0] has 301 bytes"; break;
-		case 16: request.stop_ids = many; request.n_stop_ids = 65; sentence = "65 stop ids are more than the limit of 64"; break;
-		case 17: request.stop_ids = outside; request.n_stop_ids = 2; sentence = "stop_ids[1] is "; break;
+		case 0:
+			request.prompt_case = 0;
+			sentence = "the request has no prompt: set `text` or `tokens`";
+			break;
+		case 1:
+			request.text = "";
+			sentence = "the prompt is empty";
+			break;
+		case 2:
+			request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
+			request.tokens = &tokens;
+			tokens.n_ids = 0;
+			sentence = "the prompt is empty";
+			break;
+		case 3:
+			request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
+			request.tokens = &tokens;
+			tokens.ids = outside;
+			sentence = outside_sentence;
+			break;
+		case 4:
+			request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
+			request.tokens = &tokens;
+			tokens.ids = negative;
+			tokens.n_ids = 1;
+			sentence = "tokens.ids[0] is -1";
+			break;
+		case 5:
+			request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
+			request.tokens = &tokens;
+			tokens.n_ids = FAKE_CONTEXT;
+			sentence =
+				"the prompt has 300 tokens, but prompt and answer together may have at most 300 here";
+			break;
+		case 6:
+			request.text = long_text;
+			sentence =
+				"the prompt has more than 299 tokens, but prompt and answer together may have at most 300 here";
+			break;
+		case 7:
+			request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
+			request.tokens = &tokens;
+			request.max_tokens = 298;
+			sentence = "max_tokens is 298, but after a prompt of 3 tokens there is room for 297";
+			break;
+		case 8:
+			request.sampling = &sampling;
+			sampling.temperature = -1;
+			sentence = "sampling.temperature is -1; it must be 0 (greedy) or a positive number";
+			break;
+		case 9:
+			request.sampling = &sampling;
+			sampling.temperature = NAN;
+			sentence = "sampling.temperature is nan";
+			break;
+		case 10:
+			request.sampling = &sampling;
+			sampling.temperature = INFINITY;
+			sentence = "sampling.temperature is inf";
+			break;
+		case 11:
+			request.sampling = &sampling;
+			sampling.top_p = 1.5f;
+			sentence = "sampling.top_p is 1.5; it must be from 0 (off) to 1";
+			break;
+		case 12:
+			request.sampling = &sampling;
+			sampling.min_p = -0.5f;
+			sentence = "sampling.min_p is -0.5";
+			break;
+		case 13:
+			request.stop = stops;
+			request.n_stop = 17;
+			sentence = "17 stop strings are more than the limit of 16";
+			break;
+		case 14:
+			request.stop = empty;
+			request.n_stop = 2;
+			sentence = "stop[1] has 0 bytes; a stop string may have 1 to 256";
+			break;
+		case 15:
+			request.stop = too_long;
+			request.n_stop = 1;
+			sentence = "stop[0] has 301 bytes";
+			break;
+		case 16:
+			request.stop_ids = many;
+			request.n_stop_ids = 65;
+			sentence = "65 stop ids are more than the limit of 64";
+			break;
+		case 17:
+			request.stop_ids = outside;
+			request.n_stop_ids = 2;
+			sentence = "stop_ids[1] is ";
+			break;
 		default: sentence = NULL;
 		}
 		if (!sentence)
@@ -72,6 +146,7 @@ static void bad_requests(void **state)
 		if (!strstr(answer.result.text, sentence))
 			fail_msg("case %d: %s", i, answer.result.text);
 	}
+
 	assert_int_equal(router.fake.count, 0);
 	fake_router_close(&router);
 }
@@ -91,24 +166,29 @@ static void an_answer(void **state)
 	struct fake_answer answer;
 	struct fake_request *engine = fake_admitted(&router, &request, NULL, &answer);
 	assert_int_equal(rt_frontend_streams(router.frontend), 1);
+
 	/* the prompt has the post-processor's special tokens */
 	struct cad_ids prompt = { 0 }, ids;
 	struct cad_error error;
-	assert_int_equal(cad_tokenizer_encode(fake_tokenizer, "once upon a time", 16, true, SIZE_MAX, &prompt, &error), CAD_OK);
+	assert_int_equal(
+		cad_tokenizer_encode(fake_tokenizer, "once upon a time", 16, true, SIZE_MAX, &prompt, &error), CAD_OK);
 	assert_int_equal(engine->prompt_count, prompt.count);
 	assert_memory_equal(engine->prompt, prompt.ids, prompt.count * sizeof *prompt.ids);
 	assert_int_equal(engine->max_tokens, 77);
-	assert_true(engine->sampling.temperature == 0.5f && engine->sampling.top_k == 7 && engine->sampling.top_p == 0.25f && engine->sampling.min_p == 0.125f &&
-	            engine->sampling.seed == 1ull << 63);
+	assert_true(engine->sampling.temperature == 0.5f && engine->sampling.top_k == 7 &&
+		engine->sampling.top_p == 0.25f && engine->sampling.min_p == 0.125f &&
+		engine->sampling.seed == 1ull << 63);
 	assert_int_equal(engine->deadline_ns, 0);
 	fake_ids_of(text, &ids);
+
 	for (size_t i = 0; i < ids.count; i++) {
 		fake_token(engine, ids.ids[i]);
 		answer.something = false;
-		rpc_run_until(&router.rpc, &answer.something);   /* a token leaves as soon as it is there */
+		rpc_run_until(&router.rpc, &answer.something); /* a token leaves as soon as it is there */
 		assert_int_equal(answer.ids_count, i + 1);
 		assert_true(strncmp(answer.text, text, strlen(answer.text)) == 0 || i == 0);
 	}
+
 	fake_finish(engine, RT_FINISH_LENGTH);
 	rpc_run_until(&router.rpc, &answer.result.done);
 	assert_int_equal(answer.result.code, CAD_RPC_OK);
@@ -161,7 +241,8 @@ static void stop_strings(void **state)
 		assert_int_equal(answer.reason, CADRE__V1__FINISH_REASON__FINISH_REASON_STOP);
 		const char *text = answer.text[0] == ' ' ? answer.text + 1 : answer.text;
 		assert_string_equal(text, "and so on, and ");
-		/* tokens, usage and digest up to the token that completed the stop string, and no further */
+		/* tokens, usage and digest up to the token that completed the stop string, and no
+		 * further */
 		assert_true(answer.ids_count < ids.count);
 		assert_int_equal(answer.generated_tokens, answer.ids_count);
 		char digest[3];
@@ -202,18 +283,20 @@ static void stop_ids_have_no_text(void **state)
 	fake_router_close(&router);
 }
 
-/* A sequence that ends inside a character: the decoder's replacement for it comes with the last message. */
+/* A sequence that ends inside a character: the decoder's replacement for it comes with the last
+ * message. */
 static void nothing_is_held_back_at_the_end(void **state)
 {
 	(void)state;
 	struct fake_router router;
 	fake_router_open(&router);
 	struct cad_ids ids;
-	fake_ids_of("ab so \xf0\x9f\xa6\x84", &ids);   /* an animal that no small vocabulary has as one token */
+	fake_ids_of("ab so \xf0\x9f\xa6\x84", &ids); /* an animal that no small vocabulary has as one token */
 	Cadre__V1__GenerateRequest request;
 	fake_request_of_text(&request, "x");
 	request.stop = (char *[]){ "so much" };
 	request.n_stop = 1;
+
 	for (size_t count = 1; count <= ids.count; count++) {
 		struct fake_answer answer;
 		struct fake_request *engine = fake_admitted(&router, &request, NULL, &answer);
@@ -228,6 +311,7 @@ static void nothing_is_held_back_at_the_end(void **state)
 		assert_int_equal(answer.reason, CADRE__V1__FINISH_REASON__FINISH_REASON_LENGTH);
 		cad_text_fini(&whole);
 	}
+
 	cad_ids_fini(&ids);
 	fake_router_close(&router);
 }
@@ -245,14 +329,16 @@ static void routing_is_returned(void **state)
 	assert_true(engine->want_routing);
 	uint64_t sum = 0;
 	uint32_t position = 0;
-	while (position < 8 * FAKE_STRIDE) {   /* a long prompt in chunks: several messages */
+	while (position < 8 * FAKE_STRIDE) { /* a long prompt in chunks: several messages */
 		fake_routing(engine, position, FAKE_STRIDE, &sum);
 		position += FAKE_STRIDE;
 	}
+
 	for (int i = 0; i < 5; i++) {
 		fake_token(engine, 5);
 		fake_routing(engine, position++, 1, &sum);
 	}
+
 	fake_finish(engine, RT_FINISH_LENGTH);
 	rpc_run_until(&router.rpc, &answer.result.done);
 	assert_int_equal(answer.result.code, CAD_RPC_OK);
@@ -272,7 +358,10 @@ static void tokens_of(struct rpc_result *result, const ProtobufCMessage *message
 	memcpy(ids->ids, response->ids, ids->count * sizeof *ids->ids);
 }
 
-static void text_of(struct rpc_result *result, const ProtobufCMessage *message) { strcpy(result->user, ((const Cadre__V1__DetokenizeResponse *)message)->text); }
+static void text_of(struct rpc_result *result, const ProtobufCMessage *message)
+{
+	strcpy(result->user, ((const Cadre__V1__DetokenizeResponse *)message)->text);
+}
 
 static void model_of(struct rpc_result *result, const ProtobufCMessage *message)
 {
@@ -303,7 +392,8 @@ static void other_methods(void **state)
 	tokenize.no_special = true;
 	struct cad_ids ids = { 0 }, expected;
 	struct rpc_result result = { .on_message = tokens_of, .user = &ids };
-	rpc_call(&router.rpc, "/cadre.v1.Inference/Tokenize", &tokenize.base, &cadre__v1__tokenize_response__descriptor, NULL, &result);
+	rpc_call(&router.rpc, "/cadre.v1.Inference/Tokenize", &tokenize.base, &cadre__v1__tokenize_response__descriptor,
+		NULL, &result);
 	assert_int_equal(result.code, CAD_RPC_OK);
 	fake_ids_of("Hello there", &expected);
 	assert_int_equal(ids.count, expected.count);
@@ -312,14 +402,17 @@ static void other_methods(void **state)
 	result = (struct rpc_result){ .on_message = text_of, .user = text };
 	detokenize.ids = ids.ids;
 	detokenize.n_ids = ids.count;
-	rpc_call(&router.rpc, "/cadre.v1.Inference/Detokenize", &detokenize.base, &cadre__v1__detokenize_response__descriptor, NULL, &result);
+	rpc_call(&router.rpc, "/cadre.v1.Inference/Detokenize", &detokenize.base,
+		&cadre__v1__detokenize_response__descriptor, NULL, &result);
 	assert_string_equal(text, "Hello there");
 	ids.ids[0] = 1 << 30;
 	result = (struct rpc_result){ 0 };
-	rpc_call(&router.rpc, "/cadre.v1.Inference/Detokenize", &detokenize.base, &cadre__v1__detokenize_response__descriptor, NULL, &result);
+	rpc_call(&router.rpc, "/cadre.v1.Inference/Detokenize", &detokenize.base,
+		&cadre__v1__detokenize_response__descriptor, NULL, &result);
 	assert_int_equal(result.code, CAD_RPC_INVALID_ARGUMENT);
 	result = (struct rpc_result){ .on_message = model_of };
-	rpc_call(&router.rpc, "/cadre.v1.Inference/GetModel", &get.base, &cadre__v1__get_model_response__descriptor, NULL, &result);
+	rpc_call(&router.rpc, "/cadre.v1.Inference/GetModel", &get.base, &cadre__v1__get_model_response__descriptor,
+		NULL, &result);
 	assert_int_equal(result.code, CAD_RPC_OK);
 	assert_int_equal(result.messages, 1);
 	cad_ids_fini(&ids);
@@ -343,11 +436,17 @@ static void long_texts(void **state)
 	tokenize.no_special = true;
 	struct cad_ids ids = { 0 }, expected;
 	struct rpc_result slow = { .on_message = tokens_of, .user = &ids }, gone = { 0 }, quick = { 0 };
-	rpc_start(&router.rpc, "/cadre.v1.Inference/Tokenize", &tokenize.base, &cadre__v1__tokenize_response__descriptor, NULL, &slow);
-	rpc_start(&router.rpc, "/cadre.v1.Inference/Tokenize", &tokenize.base, &cadre__v1__tokenize_response__descriptor,
-	          &(struct cad_rpc_call_options){ .timeout_ms = 5 }, &gone);   /* may be over before its text is done */
+	rpc_start(&router.rpc, "/cadre.v1.Inference/Tokenize", &tokenize.base,
+		&cadre__v1__tokenize_response__descriptor, NULL, &slow);
+	rpc_start(&router.rpc, "/cadre.v1.Inference/Tokenize", &tokenize.base,
+		&cadre__v1__tokenize_response__descriptor,
+		&(struct cad_rpc_call_options){
+			.timeout_ms = 5,
+		},
+		&gone); /* may be over before its text is done */
 	Cadre__V1__GetModelRequest get = CADRE__V1__GET_MODEL_REQUEST__INIT;
-	rpc_call(&router.rpc, "/cadre.v1.Inference/GetModel", &get.base, &cadre__v1__get_model_response__descriptor, NULL, &quick);
+	rpc_call(&router.rpc, "/cadre.v1.Inference/GetModel", &get.base, &cadre__v1__get_model_response__descriptor,
+		NULL, &quick);
 	assert_int_equal(quick.code, CAD_RPC_OK);
 	rpc_run_until(&router.rpc, &slow.done);
 	rpc_run_until(&router.rpc, &gone.done);
@@ -355,15 +454,19 @@ static void long_texts(void **state)
 	fake_ids_of(text, &expected);
 	assert_int_equal(ids.count, expected.count);
 	assert_memory_equal(ids.ids, expected.ids, ids.count * sizeof *ids.ids);
+
 	/* and back */
 	Cadre__V1__DetokenizeRequest detokenize = CADRE__V1__DETOKENIZE_REQUEST__INIT;
 	detokenize.ids = ids.ids;
 	detokenize.n_ids = ids.count;
 	char *back = calloc(1, BYTES + 100);
 	struct rpc_result result = { .on_message = text_of, .user = back };
-	rpc_call(&router.rpc, "/cadre.v1.Inference/Detokenize", &detokenize.base, &cadre__v1__detokenize_response__descriptor, NULL, &result);
+	rpc_call(&router.rpc, "/cadre.v1.Inference/Detokenize", &detokenize.base,
+		&cadre__v1__detokenize_response__descriptor, NULL, &result);
 	assert_string_equal(back, text);
-	/* a prompt: too long for the context; and one whose client does not wait, at the very end of the router */
+
+	/* a prompt: too long for the context; and one whose client does not wait, at the very end
+	 * of the router */
 	Cadre__V1__GenerateRequest request;
 	fake_request_of_text(&request, text);
 	struct fake_answer refused, abandoned;
@@ -393,8 +496,10 @@ static void without_a_tokenizer(void **state)
 	assert_non_null(strstr(answer.result.text, "no tokenizer.json"));
 	Cadre__V1__TokenizeRequest tokenize = CADRE__V1__TOKENIZE_REQUEST__INIT;
 	struct rpc_result result = { 0 };
-	rpc_call(&router.rpc, "/cadre.v1.Inference/Tokenize", &tokenize.base, &cadre__v1__tokenize_response__descriptor, NULL, &result);
+	rpc_call(&router.rpc, "/cadre.v1.Inference/Tokenize", &tokenize.base, &cadre__v1__tokenize_response__descriptor,
+		NULL, &result);
 	assert_int_equal(result.code, CAD_RPC_FAILED_PRECONDITION);
+
 	/* tokens are served */
 	Cadre__V1__Tokens tokens = CADRE__V1__TOKENS__INIT;
 	int32_t ids[] = { 4, 5 };
@@ -417,23 +522,37 @@ static void a_token_is_asked_for(void **state)
 {
 	(void)state;
 	struct fake_router router;
-	fake_router_open_with(&router, (struct rt_frontend_options){ .tokenizer = fake_tokenizer, .bearer_tokens = (const char *const[]){ "old", "new" }, .bearer_tokens_count = 2 });
-	static const struct { const char *header; enum cad_rpc_code code; } table[] = {
-		{ "Bearer old", CAD_RPC_OK }, { "Bearer new", CAD_RPC_OK }, { "Bearer other", CAD_RPC_UNAUTHENTICATED }, { "Bearer ", CAD_RPC_UNAUTHENTICATED },
+	fake_router_open_with(&router,
+		(struct rt_frontend_options){
+			.tokenizer = fake_tokenizer,
+			.bearer_tokens = (const char *const[]){ "old", "new" },
+			.bearer_tokens_count = 2,
+		});
+	static const struct {
+		const char *header;
+		enum cad_rpc_code code;
+	} table[] = {
+		{ "Bearer old", CAD_RPC_OK },
+		{ "Bearer new", CAD_RPC_OK },
+		{ "Bearer other", CAD_RPC_UNAUTHENTICATED },
+		{ "Bearer ", CAD_RPC_UNAUTHENTICATED },
 	};
 	Cadre__V1__GetModelRequest get = CADRE__V1__GET_MODEL_REQUEST__INIT;
 	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
 		struct cad_rpc_metadata header = { "authorization", table[i].header };
 		struct rpc_result result = { 0 };
-		rpc_call(&router.rpc, "/cadre.v1.Inference/GetModel", &get.base, &cadre__v1__get_model_response__descriptor,
-		         &(struct cad_rpc_call_options){ .metadata = &header, .metadata_count = 1 }, &result);
+		rpc_call(&router.rpc, "/cadre.v1.Inference/GetModel", &get.base,
+			&cadre__v1__get_model_response__descriptor,
+			&(struct cad_rpc_call_options){ .metadata = &header, .metadata_count = 1 }, &result);
 		assert_int_equal(result.code, table[i].code);
 	}
+
 	/* health is open to probes */
 	Grpc__Health__V1__HealthCheckRequest check = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
 	check.service = "cadre.v1.Inference";
 	struct rpc_result result = { 0 };
-	rpc_call(&router.rpc, "/grpc.health.v1.Health/Check", &check.base, &grpc__health__v1__health_check_response__descriptor, NULL, &result);
+	rpc_call(&router.rpc, "/grpc.health.v1.Health/Check", &check.base,
+		&grpc__health__v1__health_check_response__descriptor, NULL, &result);
 	assert_int_equal(result.code, CAD_RPC_OK);
 	fake_router_close(&router);
 }

@@ -1,4 +1,5 @@
-/* The router's front end in time: readers that are slow, clients that go, an engine that fails, the end; and an engine in a thread of its own. */
+/* The router's front end in time: readers that are slow, clients that go, an engine that fails, the
+ * end; and an engine in a thread of its own. */
 #include "tests/support/fake_router.h"
 
 #include <pthread.h>
@@ -20,6 +21,7 @@ static void a_client_that_goes(void **state)
 	Cadre__V1__GenerateRequest request;
 	fake_request_of_text(&request, "x");
 	struct fake_answer answer;
+
 	/* by cancelling */
 	struct fake_request *engine = fake_admitted(&router, &request, NULL, &answer);
 	fake_token(engine, 5);
@@ -27,15 +29,18 @@ static void a_client_that_goes(void **state)
 	cad_rpc_client_cancel(answer.result.call);
 	rpc_run_until(&router.rpc, &answer.result.done);
 	assert_int_equal(answer.result.code, CAD_RPC_CANCELLED);
+
 	while (rt_frontend_streams(router.frontend) > 0) {
-		struct fake_answer probe;   /* something that keeps the loop turning */
+		struct fake_answer probe; /* something that keeps the loop turning */
 		cadre__v1__generate_request__init(&request);
 		fake_answer_start(&router, &request, NULL, &probe);
 		rpc_run_until(&router.rpc, &probe.result.done);
 	}
+
 	assert_true(engine->cancelled);
-	fake_token(engine, 5);   /* was under way */
+	fake_token(engine, 5); /* was under way */
 	fake_fail(engine, CAD_ERR_CANCELLED, "cancelled");
+
 	/* by its deadline, which the engine is told, too */
 	fake_request_of_text(&request, "x");
 	uint64_t before = cad_clock_now_ns(&cad_clock_system);
@@ -50,9 +55,15 @@ static void a_client_that_goes(void **state)
 static void failures_of_the_engine(void **state)
 {
 	(void)state;
-	static const struct { enum cad_status status; enum cad_rpc_code code; } table[] = {
-		{ CAD_ERR_DEADLINE, CAD_RPC_DEADLINE_EXCEEDED }, { CAD_ERR_NOT_FINITE, CAD_RPC_INTERNAL }, { CAD_ERR_UNREACHABLE, CAD_RPC_UNAVAILABLE },
-		{ CAD_ERR_CANCELLED, CAD_RPC_UNAVAILABLE }, { CAD_ERR_EXHAUSTED, CAD_RPC_RESOURCE_EXHAUSTED },
+	static const struct {
+		enum cad_status status;
+		enum cad_rpc_code code;
+	} table[] = {
+		{ CAD_ERR_DEADLINE, CAD_RPC_DEADLINE_EXCEEDED },
+		{ CAD_ERR_NOT_FINITE, CAD_RPC_INTERNAL },
+		{ CAD_ERR_UNREACHABLE, CAD_RPC_UNAVAILABLE },
+		{ CAD_ERR_CANCELLED, CAD_RPC_UNAVAILABLE },
+		{ CAD_ERR_EXHAUSTED, CAD_RPC_RESOURCE_EXHAUSTED },
 	};
 	struct fake_router router;
 	fake_router_open(&router);
@@ -66,8 +77,9 @@ static void failures_of_the_engine(void **state)
 		rpc_run_until(&router.rpc, &answer.result.done);
 		assert_int_equal(answer.result.code, table[i].code);
 		assert_string_equal(answer.result.text, "what happened, and what to change");
-		assert_int_equal(answer.ids_count, 1);   /* what there was came first */
+		assert_int_equal(answer.ids_count, 1); /* what there was came first */
 	}
+
 	router.fake.limit = router.fake.count;
 	fake_answer_start(&router, &request, NULL, &answer);
 	rpc_run_until(&router.rpc, &answer.result.done);
@@ -83,12 +95,14 @@ static void a_slow_reader_is_paused(void **state)
 	fake_router_open(&router);
 	Cadre__V1__GenerateRequest request;
 	fake_request_of_text(&request, "x");
-	request.return_routing = true;   /* makes much of little: the reader's windows are large */
+	request.return_routing = true; /* makes much of little: the reader's windows are large */
 	struct fake_answer slow, quick;
 	struct fake_request *engine = fake_admitted(&router, &request, NULL, &slow);
-	slow.result.read_max = 1;   /* from now on it does not read */
+	slow.result.read_max = 1; /* from now on it does not read */
 	struct fake_request *other = fake_admitted(&router, &request, NULL, &quick);
-	/* The reader's windows, the call's queue and the ring fill up; then the sequence is paused, and stays so while the other goes on. */
+
+	/* The reader's windows, the call's queue and the ring fill up; then the sequence is paused,
+	 * and stays so while the other goes on. */
 	uint64_t sum = 0;
 	uint32_t position = 0;
 	for (int after = 0; after < 20; after += atomic_load(&engine->paused)) {
@@ -102,10 +116,12 @@ static void a_slow_reader_is_paused(void **state)
 		rpc_run_until(&router.rpc, &quick.something);
 		assert_true(quick.ids_count < 1500);
 	}
-	fake_token(engine, (int32_t)(3 + engine->generated % 100));   /* the step that was under way */
+
+	fake_token(engine, (int32_t)(3 + engine->generated % 100)); /* the step that was under way */
 	assert_int_equal(engine->pauses, 1);
 	assert_false(slow.result.done);
 	assert_true(slow.ids_count + 64 < engine->generated);
+
 	/* It reads again: the sequence goes on, and nothing was lost. */
 	slow.result.read_max = 0;
 	cad_rpc_client_read(slow.result.call);
@@ -113,6 +129,7 @@ static void a_slow_reader_is_paused(void **state)
 		slow.something = false;
 		rpc_run_until(&router.rpc, &slow.something);
 	}
+
 	fake_finish(engine, RT_FINISH_LENGTH);
 	rpc_run_until(&router.rpc, &slow.result.done);
 	assert_int_equal(slow.result.code, CAD_RPC_OK);
@@ -138,13 +155,16 @@ static void routing_that_nobody_reads_is_bounded(void **state)
 	uint64_t sum = 0;
 	uint32_t position = 0;
 	for (; !atomic_load(&engine->paused); position += FAKE_STRIDE) {
-		fake_routing(engine, position, FAKE_STRIDE, &sum);   /* faster than the reactor, which has no turn here */
+		/* faster than the reactor, which has no turn here */
+		fake_routing(engine, position, FAKE_STRIDE, &sum);
 		assert_true(position < 200 * FAKE_STRIDE);
 	}
+
 	while (atomic_load(&engine->paused)) {
 		slow.something = false;
 		rpc_run_until(&router.rpc, &slow.something);
 	}
+
 	fake_token(engine, 5);
 	fake_finish(engine, RT_FINISH_LENGTH);
 	rpc_run_until(&router.rpc, &slow.result.done);
@@ -161,7 +181,8 @@ static void streams_at_the_end(void **state)
 	Cadre__V1__GenerateRequest request;
 	fake_request_of_text(&request, "x");
 	struct fake_answer finishing, endless;
-	struct fake_request *first = fake_admitted(&router, &request, NULL, &finishing), *second = fake_admitted(&router, &request, NULL, &endless);
+	struct fake_request *first = fake_admitted(&router, &request, NULL, &finishing),
+			    *second = fake_admitted(&router, &request, NULL, &endless);
 	rt_frontend_drain(router.frontend, 100, fake_router_gone, &router);
 	fake_token(first, 5);
 	fake_finish(first, RT_FINISH_LENGTH);
@@ -172,6 +193,7 @@ static void streams_at_the_end(void **state)
 	rpc_run_until(&router.rpc, &endless.result.done);
 	assert_int_equal(endless.result.code, CAD_RPC_UNAVAILABLE);
 	assert_string_equal(endless.result.text, "the router is stopping; ask another router, or again later");
+
 	/* The engine stops, and says so for each request that it still has. */
 	fake_fail(second, CAD_ERR_CANCELLED, "the engine stops");
 	rpc_fixture_close(&router.rpc);
@@ -191,6 +213,7 @@ static void *crowd_engine(void *argument)
 	struct crowd *crowd = argument;
 	struct fake *fake = &crowd->router.fake;
 	bool busy = true;
+
 	while (busy || !atomic_load(&crowd->stop)) {
 		busy = false;
 		for (uint32_t i = 0; i < atomic_load(&fake->count); i++) {
@@ -207,6 +230,7 @@ static void *crowd_engine(void *argument)
 		}
 		sched_yield();
 	}
+
 	return NULL;
 }
 
@@ -225,12 +249,14 @@ static void an_engine_in_its_own_thread(void **state)
 	assert_int_equal(pthread_create(&thread, NULL, crowd_engine, &crowd), 0);
 	Cadre__V1__GenerateRequest request;
 	fake_request_of_text(&request, "x");
+
 	for (int i = 0; i < CLIENTS; i++) {
 		request.max_tokens = 1 + (uint32_t)cad_random_below(&crowd.random, 250);
 		fake_answer_start(&crowd.router, &request, NULL, &answers[i]);
 		if (cad_random_below(&crowd.random, 4) == 0)
 			answers[i].result.cancel_at = 1 + (unsigned)cad_random_below(&crowd.random, 10);
 	}
+
 	for (int i = 0; i < CLIENTS; i++) {
 		rpc_run_until(&crowd.router.rpc, &answers[i].result.done);
 		for (size_t j = 0; j < answers[i].ids_count; j++)
@@ -240,6 +266,7 @@ static void an_engine_in_its_own_thread(void **state)
 			assert_int_equal(answers[i].generated_tokens, answers[i].ids_count);
 		}
 	}
+
 	rt_frontend_drain(crowd.router.frontend, 0, fake_router_gone, &crowd.router);
 	rpc_run_until(&crowd.router.rpc, &crowd.router.gone);
 	atomic_store(&crowd.stop, true);

@@ -1,7 +1,10 @@
 /*
- * Whole models against what transformers computed for them in float32 (tests/golden), through the embedded engine: router and experts as in a cluster, without the
- * network. With f32 rows the difference is float32 noise; with fix16, the default, it is far below what a bf16 run of transformers itself differs by. And the same bits
- * come out of any chunking, number of threads, spread over nodes and instruction set. One line of figures a case, so that a log shows how near it was.
+ * Whole models against what transformers computed for them in float32 (tests/golden), through the
+ * embedded engine: router and experts as in a cluster, without the network. With f32 rows the
+ * difference is float32 noise; with fix16, the default, it is far below what a bf16 run of
+ * transformers itself differs by. And the same bits come out of any chunking, number of threads,
+ * spread over nodes and instruction set. One line of figures a case, so that a log shows how near
+ * it was.
  */
 #include "common/base/log.h"
 #include "common/model/safetensors.h"
@@ -20,18 +23,22 @@
 
 #define GOLDEN CADRE_SOURCE_DIR "/tests/golden/"
 
-static const char *const cases[] = { "mixtral-a", "mixtral-b", "olmoe-a", "olmoe-b", "qwen3moe-a", "qwen3moe-b", "qwen3moe-demo", "llama-a" };
+static const char *const cases[] = { "mixtral-a", "mixtral-b", "olmoe-a", "olmoe-b", "qwen3moe-a", "qwen3moe-b",
+	"qwen3moe-demo", "llama-a" };
 enum { CASES = sizeof cases / sizeof cases[0], LONG_SEQUENCE = 4 /* the one whose error in bf16 case.json tells */ };
 
-/* Relative to the largest expected value. f32: what float32 sums in another order come to is about 3e-6. fix16: rows with 16 bits. */
+/* Relative to the largest expected value. f32: what float32 sums in another order come to is about
+ * 3e-6. fix16: rows with 16 bits. */
 static const double tolerance_f32 = 1e-4, tolerance_fix16 = 1e-3;
-/* And with fix16 the largest error of a logit is below this part of that of transformers' own bf16 run. */
+/* And with fix16 the largest error of a logit is below this part of that of transformers' own bf16
+ * run. */
 static const double part_of_bf16 = 0.1;
 
 struct figures {
-	double logits, router, weights;          /* the largest differences */
-	double long_sequence;                    /* of a logit of that sequence, absolute */
-	size_t choices, differ, ties;            /* (token, layer) pairs; whose expert sets differ; and could have been either */
+	double logits, router, weights; /* the largest differences */
+	double long_sequence;           /* of a logit of that sequence, absolute */
+	/* (token, layer) pairs; whose expert sets differ; and could have been either */
+	size_t choices, differ, ties;
 };
 
 static struct cl_evaluation read_case(const char *name)
@@ -49,6 +56,7 @@ static void compute(const char *name, struct cl_evaluation *evaluation, struct e
 {
 	char path[256];
 	struct cad_error error;
+
 	snprintf(path, sizeof path, GOLDEN "%s/model", name);
 	options.model = path;
 	if (options.router.kv_bytes == 0)
@@ -58,7 +66,8 @@ static void compute(const char *name, struct cl_evaluation *evaluation, struct e
 }
 
 /* The tensor "WHAT.INDEX", which must have this type and as many elements. */
-static const void *expected_tensor(const struct cad_safetensors *file, const char *what, size_t index, enum cad_dtype dtype, size_t elements)
+static const void *expected_tensor(
+	const struct cad_safetensors *file, const char *what, size_t index, enum cad_dtype dtype, size_t elements)
 {
 	char name[64];
 	snprintf(name, sizeof name, "%s.%zu", what, index);
@@ -70,7 +79,8 @@ static const void *expected_tensor(const struct cad_safetensors *file, const cha
 	return tensor.data;
 }
 
-/* The largest difference; and the largest expected value, unless `scale` is NULL. A value that is no number is infinitely wrong. */
+/* The largest difference; and the largest expected value, unless `scale` is NULL. A value that is
+ * no number is infinitely wrong. */
 static double largest_difference(const float *got, const float *expected, size_t count, double *scale)
 {
 	double difference = 0, largest = 0;
@@ -106,7 +116,8 @@ static double swapped_apart(const int32_t *got, const int32_t *expected, uint32_
 	return highest - lowest;
 }
 
-static void compare_routing(const struct cl_evaluation *evaluation, size_t index, const struct cad_safetensors *file, double tolerance, struct figures *figures)
+static void compare_routing(const struct cl_evaluation *evaluation, size_t index, const struct cad_safetensors *file,
+	double tolerance, struct figures *figures)
 {
 	const struct cl_sequence *s = &evaluation->sequences[index];
 	const uint32_t k = evaluation->topk, experts = evaluation->experts;
@@ -117,13 +128,15 @@ static void compare_routing(const struct cl_evaluation *evaluation, size_t index
 	for (uint32_t layer = 0; layer < evaluation->layers; layer++) {
 		double scale;
 		size_t first = (size_t)layer * s->count;
-		double difference = largest_difference(s->router_logits + first * experts, scores + first * experts, (size_t)s->count * experts, &scale);
+		double difference = largest_difference(s->router_logits + first * experts, scores + first * experts,
+			(size_t)s->count * experts, &scale);
 		figures->router = fmax(figures->router, difference / scale);
 		for (size_t row = first; row < first + s->count; row++) {
 			const int32_t *got = s->experts + row * k, *expected = ids + row * k;
 			figures->choices++;
 			if (memcmp(got, expected, k * sizeof *got) == 0)
-				figures->weights = fmax(figures->weights, largest_difference(s->weights + row * k, weights + row * k, k, NULL));
+				figures->weights = fmax(figures->weights,
+					largest_difference(s->weights + row * k, weights + row * k, k, NULL));
 			else if (swapped_apart(got, expected, k, scores + row * experts) < tolerance * scale)
 				figures->ties++;
 			else
@@ -138,6 +151,7 @@ static struct figures compare(const char *name, const struct cl_evaluation *eval
 	struct cad_safetensors *file;
 	struct cad_error error;
 	struct figures figures = { 0 };
+
 	snprintf(path, sizeof path, GOLDEN "%s/expected.safetensors", name);
 	if (cad_safetensors_open(path, &file, &error) != CAD_OK)
 		fail_msg("%s", error.text);
@@ -145,16 +159,20 @@ static struct figures compare(const char *name, const struct cl_evaluation *eval
 		const struct cl_sequence *s = &evaluation->sequences[i];
 		double scale;
 		size_t logits = (size_t)s->count * evaluation->vocab;
-		assert_memory_equal(s->tokens, expected_tensor(file, "tokens", i, CAD_DTYPE_I32, s->count), s->count * sizeof *s->tokens);
-		double difference = largest_difference(s->logits, expected_tensor(file, "logits", i, CAD_DTYPE_F32, logits), logits, &scale);
+		assert_memory_equal(s->tokens, expected_tensor(file, "tokens", i, CAD_DTYPE_I32, s->count),
+			s->count * sizeof *s->tokens);
+		double difference = largest_difference(
+			s->logits, expected_tensor(file, "logits", i, CAD_DTYPE_F32, logits), logits, &scale);
 		figures.logits = fmax(figures.logits, difference / scale);
 		if (i == LONG_SEQUENCE)
 			figures.long_sequence = difference;
 		assert_int_equal(s->greedy_count, evaluation->greedy_tokens);
-		assert_memory_equal(s->greedy, expected_tensor(file, "greedy", i, CAD_DTYPE_I32, s->greedy_count), s->greedy_count * sizeof *s->greedy);
+		assert_memory_equal(s->greedy, expected_tensor(file, "greedy", i, CAD_DTYPE_I32, s->greedy_count),
+			s->greedy_count * sizeof *s->greedy);
 		if (evaluation->layers > 0)
 			compare_routing(evaluation, i, file, tolerance, &figures);
 	}
+
 	cad_safetensors_close(file);
 	return figures;
 }
@@ -166,7 +184,8 @@ static double bf16_error(const char *name)
 	snprintf(path, sizeof path, GOLDEN "%s/case.json", name);
 	json_t *root = json_load_file(path, 0, NULL);
 	assert_non_null(root);
-	double error = json_real_value(json_object_get(json_object_get(root, "transformers_in_bf16_on_sequence_4"), "max_error"));
+	double error = json_real_value(
+		json_object_get(json_object_get(root, "transformers_in_bf16_on_sequence_4"), "max_error"));
 	json_decref(root);
 	assert_true(error > 0);
 	return error;
@@ -174,8 +193,10 @@ static double bf16_error(const char *name)
 
 static void check(const char *name, const char *wire, const struct figures *f, double tolerance)
 {
-	print_message("%-10s %-5s logits %.1e  router %.1e  weights %.1e  experts differ in %zu of %zu (%zu ties)  bf16 is %.0f times as far\n", name, wire, f->logits, f->router,
-	              f->weights, f->differ, f->choices, f->ties, bf16_error(name) / f->long_sequence);
+	print_message(
+		"%-10s %-5s logits %.1e  router %.1e  weights %.1e  experts differ in %zu of %zu (%zu ties)  bf16 is %.0f times as far\n",
+		name, wire, f->logits, f->router, f->weights, f->differ, f->choices, f->ties,
+		bf16_error(name) / f->long_sequence);
 	assert_true(f->logits <= tolerance && f->router <= tolerance && f->weights <= tolerance);
 	assert_int_equal(f->differ, 0);
 }
@@ -225,12 +246,18 @@ static void same_bits_however_it_is_computed(void **state)
 	(void)state;
 	static const struct {
 		const char *what;
-		size_t sequences;            /* the reference is slow: it gets the first four, 52 tokens of prompt, one of them longer than a page of keys */
+		/* the reference is slow: it gets the first four, 52 tokens of prompt, one of them
+		 * longer than a page of keys */
+		size_t sequences;
 		struct em_options options;
 	} ways[] = {
 		{ "chunks of 7", 6, { .threads = 1, .router = { .chunk_tokens_max = 7 } } },
 		{ "two threads", 6, { .threads = 2 } },
-		{ "steps of 16 rows in 2 parts", 6, { .threads = 1, .router = { .step_tokens_max = 16, .micro_batches = 2 } } },
+		{ "steps of 16 rows in 2 parts", 6,
+			{
+				.threads = 1,
+				.router = { .step_tokens_max = 16, .micro_batches = 2 },
+			} },
 		{ "four nodes, shuffled", 6, { .threads = 1, .nodes = 4, .placement_seed = 3 } },
 		{ "the reference kernels", 4, { .threads = 1, .isa = KN_ISA_REF } },
 	};

@@ -1,4 +1,5 @@
-/* Edges of small kernels: exp over its whole range, NaN through the gate, signed zeros among the choices. */
+/* Edges of small kernels: exp over its whole range, NaN through the gate, signed zeros among the
+ * choices. */
 #include "kernels/cpu/forms.h"
 #include "kernels/kernels.h"
 
@@ -21,12 +22,13 @@ static float from_bits(uint32_t bits)
 	return x;
 }
 
-/* One bit pattern in 65521, all exponents and both signs: within an ulp where the result is normal, and the same bits in every form. */
+/* One bit pattern in 65521, all exponents and both signs: within an ulp where the result is normal,
+ * and the same bits in every form. */
 static void exp_is_accurate_and_the_same_in_every_form(void **state)
 {
 	(void)state;
 	double worst = 0;
-	enum { BATCH = 29 };   /* not a multiple of any lane count */
+	enum { BATCH = 29 }; /* not a multiple of any lane count */
 	float x[BATCH], y[BATCH];
 	for (uint64_t bits = 0; bits < (1ull << 32) - BATCH * 65521ull;) {
 		for (size_t i = 0; i < BATCH; i++, bits += 65521)
@@ -39,7 +41,8 @@ static void exp_is_accurate_and_the_same_in_every_form(void **state)
 			for (size_t i = 0; i < BATCH; i++) {
 				float want = kn_exp(x[i]);
 				if (memcmp(&want, &y[i], sizeof want) != 0 && !(isnan(want) && isnan(y[i])))
-					fail_msg("%s: exp(%a) is %a, not %a", form->name, (double)x[i], (double)y[i], (double)want);
+					fail_msg("%s: exp(%a) is %a, not %a", form->name, (double)x[i], (double)y[i],
+						(double)want);
 			}
 		}
 		for (size_t i = 0; i < BATCH; i++) {
@@ -48,6 +51,7 @@ static void exp_is_accurate_and_the_same_in_every_form(void **state)
 				worst = fmax(worst, fabs((double)kn_exp(x[i]) - exact) / (exact * 0x1p-23));
 		}
 	}
+
 	if (!(worst < 1))
 		fail_msg("exp is off by %.3f of 2^-23", worst);
 	assert_true(kn_exp(-87) == 0 && kn_exp(-INFINITY) == 0 && kn_exp(0) == 1);
@@ -60,13 +64,23 @@ static void gate(enum kn_isa isa, const struct cad_gate_spec *spec, const float 
 	struct kn_device *device;
 	struct kn_queue *queue;
 	struct cad_error error;
+
 	memset(ids, 0xff, spec->topk * sizeof *ids);
 	if (kn_cpu_create(isa, &device, &error) != CAD_OK) {
 		gate(KN_ISA_REF, spec, logits, ids, weights);
 		return;
 	}
+
 	assert_int_equal(device->ops->queue_create(device, 1, &queue), CAD_OK);
-	queue->ops->gate(queue, &(struct kn_gate){ .spec = spec, .logits = logits, .ld = kn_ld(spec->experts), .rows = 1, .ids = ids, .weights = weights });
+	queue->ops->gate(queue,
+		&(struct kn_gate){
+			.spec = spec,
+			.logits = logits,
+			.ld = kn_ld(spec->experts),
+			.rows = 1,
+			.ids = ids,
+			.weights = weights,
+		});
 	device->ops->queue_destroy(queue);
 	device->ops->destroy(device);
 }
@@ -77,8 +91,16 @@ static void gate_gives_valid_ids_for_nan(void **state)
 	_Alignas(64) float logits[96];
 	for (size_t f = 0; f < sizeof isas / sizeof isas[0]; f++)
 		for (int kind = 0; kind < 4; kind++) {
-			struct cad_gate_spec spec = { .experts = 20, .topk = 5, .score = kind % 2 ? CAD_SCORE_SIGMOID : CAD_SCORE_SOFTMAX, .groups = kind < 2 ? 1 : 4,
-				.groups_kept = kind < 2 ? 1 : 2, .group_score = CAD_GROUP_SCORE_TOP2, .renormalise = true, .scale = 1 };
+			struct cad_gate_spec spec = {
+				.experts = 20,
+				.topk = 5,
+				.score = kind % 2 ? CAD_SCORE_SIGMOID : CAD_SCORE_SOFTMAX,
+				.groups = kind < 2 ? 1 : 4,
+				.groups_kept = kind < 2 ? 1 : 2,
+				.group_score = CAD_GROUP_SCORE_TOP2,
+				.renormalise = true,
+				.scale = 1,
+			};
 			for (size_t nans = 1; nans <= 20; nans++) {
 				int32_t ids[5];
 				float weights[5];
@@ -92,7 +114,9 @@ static void gate_gives_valid_ids_for_nan(void **state)
 					seen[ids[k]] = true;
 					finite = finite && isfinite(weights[k]);
 				}
-				if (spec.score == CAD_SCORE_SOFTMAX || nans > 15)   /* sigmoid scores stand alone: the others may be chosen in good faith */
+				/* sigmoid scores stand alone: the others may be chosen in good
+				 * faith */
+				if (spec.score == CAD_SCORE_SOFTMAX || nans > 15)
 					assert_false(finite);
 			}
 		}
@@ -102,7 +126,14 @@ static void gate_takes_both_zeros_as_equal(void **state)
 {
 	(void)state;
 	_Alignas(64) float logits[96] = { -0.0f, 0.0f, -0.0f, 0.0f };
-	const struct cad_gate_spec spec = { .experts = 4, .topk = 3, .softmax_after_topk = true, .groups = 1, .groups_kept = 1, .scale = 1 };
+	const struct cad_gate_spec spec = {
+		.experts = 4,
+		.topk = 3,
+		.softmax_after_topk = true,
+		.groups = 1,
+		.groups_kept = 1,
+		.scale = 1,
+	};
 	int32_t ids[3];
 	float weights[3];
 	for (size_t f = 0; f < sizeof isas / sizeof isas[0]; f++) {

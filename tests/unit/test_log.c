@@ -52,12 +52,14 @@ static void logfmt_line(void **state)
 {
 	(void)state;
 	cad_log_setup(CAD_LOG_INFO, CAD_LOG_LOGFMT);
-	cad_log_info("control", "joined the cluster", CAD_S("address", "127.0.0.1:7300"), CAD_U("lease_ms", 3000), CAD_I("step", -3), CAD_F("load", 0.25), CAD_B("first", true),
-	             CAD_REQUEST("r-1"), CAD_S("empty", ""), CAD_S("none", NULL), CAD_S("odd", "a \"b\"\\\n\x01"));
+	cad_log_info("control", "joined the cluster", CAD_S("address", "127.0.0.1:7300"), CAD_U("lease_ms", 3000),
+		CAD_I("step", -3), CAD_F("load", 0.25), CAD_B("first", true), CAD_REQUEST("r-1"), CAD_S("empty", ""),
+		CAD_S("none", NULL), CAD_S("odd", "a \"b\"\\\n\x01"));
 	const char *line = read_back();
 	assert_int_equal(strncmp(line, "time=20", 7), 0);
-	assert_non_null(strstr(line, "Z level=info component=control msg=\"joined the cluster\" address=127.0.0.1:7300 lease_ms=3000 step=-3 load=0.25 first=true "
-	                             "request=r-1 empty=\"\" none=\"\" odd=\"a \\\"b\\\"\\\\\\n\\u0001\"\n"));
+	assert_non_null(strstr(line,
+		"Z level=info component=control msg=\"joined the cluster\" address=127.0.0.1:7300 lease_ms=3000 step=-3 load=0.25 first=true "
+		"request=r-1 empty=\"\" none=\"\" odd=\"a \\\"b\\\"\\\\\\n\\u0001\"\n"));
 }
 
 static void message_alone(void **state)
@@ -83,7 +85,8 @@ static void json_line_parses(void **state)
 {
 	(void)state;
 	cad_log_setup(CAD_LOG_DEBUG, CAD_LOG_JSON);
-	cad_log_debug("control", "x \"y\" \xff\xc3\xa9", CAD_F("nan", NAN), CAD_F("half", 0.5), CAD_U("big", UINT64_MAX), CAD_I("low", INT64_MIN), CAD_B("no", false));
+	cad_log_debug("control", "x \"y\" \xff\xc3\xa9", CAD_F("nan", NAN), CAD_F("half", 0.5),
+		CAD_U("big", UINT64_MAX), CAD_I("low", INT64_MIN), CAD_B("no", false));
 	json_t *root = json_loads(read_back(), JSON_DECODE_INT_AS_REAL, NULL);
 	assert_non_null(root);
 	assert_string_equal(json_string_value(json_object_get(root, "msg")), "x \"y\" \xef\xbf\xbd\xc3\xa9");
@@ -122,7 +125,8 @@ enum { THREADS = 4, LINES = 100 };
 static void *write_lines(void *argument)
 {
 	for (int i = 0; i < LINES; i++)
-		cad_log_info("thread", "line", CAD_S("who", (const char *)argument), CAD_S("again", (const char *)argument));
+		cad_log_info(
+			"thread", "line", CAD_S("who", (const char *)argument), CAD_S("again", (const char *)argument));
 	return NULL;
 }
 
@@ -149,6 +153,7 @@ static void threads_do_not_mix(void **state)
 		assert_string_equal(who, again);
 		seen++;
 	}
+
 	assert_int_equal(seen, THREADS * LINES);
 	fclose(lines);
 }

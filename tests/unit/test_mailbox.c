@@ -25,7 +25,7 @@ static void full_and_empty(void **state)
 		while (cad_mailbox_put(box, as_message(held + 1)) == CAD_OK)
 			held++;
 		assert_in_range(held, capacity, 16);
-		for (uintptr_t round = 0; round < 40; round++) {   /* round and round the ring */
+		for (uintptr_t round = 0; round < 40; round++) { /* round and round the ring */
 			assert_ptr_equal(cad_mailbox_take(box), as_message(round + 1));
 			assert_int_equal(cad_mailbox_put(box, as_message(held + round + 1)), CAD_OK);
 			assert_int_equal(cad_mailbox_put(box, as_message(1)), CAD_AGAIN);
@@ -69,7 +69,7 @@ static void event_fd(void **state)
 	assert_int_equal(poll(&watch, 1, 0), 0);
 	assert_int_equal(cad_mailbox_put(box, as_message(1)), CAD_OK);
 	assert_int_equal(poll(&watch, 1, 0), 1);
-	cad_mailbox_wait(box, UINT64_MAX);   /* returns at once, and clears */
+	cad_mailbox_wait(box, UINT64_MAX); /* returns at once, and clears */
 	assert_int_equal(poll(&watch, 1, 0), 0);
 	cad_mailbox_wait(box, 1000);
 	cad_mailbox_wake(box);
@@ -78,7 +78,10 @@ static void event_fd(void **state)
 }
 
 enum { SENDERS = 3, MESSAGES = 20000 };
-struct sender { struct cad_mailbox *box; uintptr_t id; };
+struct sender {
+	struct cad_mailbox *box;
+	uintptr_t id;
+};
 
 static void *send_all(void *argument)
 {
@@ -89,7 +92,8 @@ static void *send_all(void *argument)
 	return NULL;
 }
 
-/* Every message comes, in its sender's order; the receiver sleeps whenever the box is empty, so a lost wake would hang. */
+/* Every message comes, in its sender's order; the receiver sleeps whenever the box is empty, so a
+ * lost wake would hang. */
 static void nothing_is_lost(void **state)
 {
 	(void)state;
@@ -101,6 +105,7 @@ static void nothing_is_lost(void **state)
 		senders[i] = (struct sender){ box, i };
 		assert_int_equal(pthread_create(&threads[i], NULL, send_all, &senders[i]), 0);
 	}
+
 	uintptr_t last[SENDERS] = { 0 };
 	for (size_t taken = 0; taken < SENDERS * MESSAGES;) {
 		uintptr_t message = (uintptr_t)cad_mailbox_take(box);
@@ -112,6 +117,7 @@ static void nothing_is_lost(void **state)
 		last[message / 1000000]++;
 		taken++;
 	}
+
 	for (size_t i = 0; i < SENDERS; i++)
 		pthread_join(threads[i], NULL);
 	assert_null(cad_mailbox_take(box));
@@ -121,7 +127,10 @@ static void nothing_is_lost(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(full_and_empty), cmocka_unit_test(wakes_only_sleepers), cmocka_unit_test(event_fd), cmocka_unit_test(nothing_is_lost),
+		cmocka_unit_test(full_and_empty),
+		cmocka_unit_test(wakes_only_sleepers),
+		cmocka_unit_test(event_fd),
+		cmocka_unit_test(nothing_is_lost),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* The map: made from parts and from messages, looked up, and refused when its parts contradict each other. */
+/* The map: made from parts and from messages, looked up, and refused when its parts contradict each
+ * other. */
 #include "common/cluster/map.h"
 
 #include "cadre/v1/types.pb-c.h"
@@ -15,13 +16,22 @@
 
 #include <cmocka.h>
 
-static const struct cad_map_node two_nodes[] = { { "a", "127.0.0.1:1", "127.0.0.1:2", true }, { "b", "127.0.0.1:3", "", true } };
+static const struct cad_map_node two_nodes[] = { { "a", "127.0.0.1:1", "127.0.0.1:2", true },
+	{ "b", "127.0.0.1:3", "", true } };
 static const uint32_t two_layers[] = { 1, 3 };
 
 static struct cad_map_source small_source(const struct cad_map_replica *replicas, size_t count)
 {
-	return (struct cad_map_source){ .epoch = 7, .nodes = two_nodes, .nodes_count = 2, .layers = two_layers, .layers_count = 2, .experts = 3,
-	                                .replicas = replicas, .replicas_count = count };
+	return (struct cad_map_source){
+		.epoch = 7,
+		.nodes = two_nodes,
+		.nodes_count = 2,
+		.layers = two_layers,
+		.layers_count = 2,
+		.experts = 3,
+		.replicas = replicas,
+		.replicas_count = count,
+	};
 }
 
 static void looks_up_what_was_put_in(void **state)
@@ -40,6 +50,7 @@ static void looks_up_what_was_put_in(void **state)
 	assert_int_equal(cad_map_replicas(map, 1, 1).count, 0);
 	assert_int_equal(cad_map_replicas(map, 3, 1).count, 1);
 	assert_int_equal(cad_map_replicas(map, 3, 2).nodes[0], 1);
+
 	/* outside: a dense layer, an expert past the end, a layer past every limit */
 	assert_int_equal(cad_map_replicas(map, 2, 0).count, 0);
 	assert_int_equal(cad_map_replicas(map, 1, 3).count, 0);
@@ -76,11 +87,15 @@ struct refusal {
 static void contradictions_are_refused(void **state)
 {
 	(void)state;
-	static const struct cad_map_node twins[] = { { "a", "x:1", "", true }, { "a", "x:2", "", true } }, nameless[] = { { "", "x:1", "", true } },
-		nowhere[] = { { "a", "", "", true } }, odd[] = { { "a b", "x:1", "", true } }, half_dead[] = { { "a", "x:1", "", true }, { "b", "x:2", "", false } };
+	static const struct cad_map_node twins[] = { { "a", "x:1", "", true }, { "a", "x:2", "", true } },
+					 nameless[] = { { "", "x:1", "", true } },
+					 nowhere[] = { { "a", "", "", true } }, odd[] = { { "a b", "x:1", "", true } },
+					 half_dead[] = { { "a", "x:1", "", true }, { "b", "x:2", "", false } };
 	static const uint32_t falling[] = { 3, 1 }, equal[] = { 1, 1 }, far[] = { 1, CAD_LAYERS_MAX };
-	static const struct cad_map_replica on_a[] = { { 1, 0, 0 } }, on_b[] = { { 1, 0, 1 } }, twice[] = { { 1, 0, 0 }, { 1, 0, 0 } }, in_dense[] = { { 2, 0, 0 } },
-		past_expert[] = { { 1, 3, 0 } }, past_node[] = { { 1, 0, 2 } }, past_layer[] = { { 1u << 31, 0, 0 } };
+	static const struct cad_map_replica on_a[] = { { 1, 0, 0 } }, on_b[] = { { 1, 0, 1 } },
+					    twice[] = { { 1, 0, 0 }, { 1, 0, 0 } }, in_dense[] = { { 2, 0, 0 } },
+					    past_expert[] = { { 1, 3, 0 } }, past_node[] = { { 1, 0, 2 } },
+					    past_layer[] = { { 1u << 31, 0, 0 } };
 	struct refusal cases[] = {
 		{ "epoch 0", small_source(on_a, 1), CAD_ERR_CORRUPT, "epoch 0" },
 		{ "same id", small_source(on_a, 1), CAD_ERR_CORRUPT, "two nodes have the id 'a'" },
@@ -113,6 +128,7 @@ static void contradictions_are_refused(void **state)
 	cases[14].source.layers_count = 0;
 	cases[16].source.experts = CAD_EXPERTS_MAX + 1;
 	cases[17].source.nodes_count = CAD_MAP_NODES_MAX + 1;
+
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		struct cad_map *map = NULL;
 		struct cad_error error = { .text = "" };
@@ -131,7 +147,9 @@ static void survives_the_wire(void **state)
 	print_message("seed %llu\n", (unsigned long long)seed);
 	struct cad_random random = { seed };
 	for (int round = 0; round < 50; round++) {
-		uint32_t nodes_count = (uint32_t)cad_random_below(&random, 9), layers_count = 1 + (uint32_t)cad_random_below(&random, 6), experts = 1 + (uint32_t)cad_random_below(&random, 40);
+		uint32_t nodes_count = (uint32_t)cad_random_below(&random, 9),
+			 layers_count = 1 + (uint32_t)cad_random_below(&random, 6),
+			 experts = 1 + (uint32_t)cad_random_below(&random, 40);
 		struct cad_map_node nodes[8];
 		char ids[8][16];
 		for (uint32_t i = 0; i < nodes_count; i++) {
@@ -148,8 +166,16 @@ static void survives_the_wire(void **state)
 				for (uint32_t n = 0; n < nodes_count; n++)
 					if (nodes[n].live && cad_random_below(&random, 3) == 0)
 						replicas[count++] = (struct cad_map_replica){ layers[l], e, n };
-		const struct cad_map_source source = { .epoch = 1 + cad_random_below(&random, 1000), .nodes = nodes, .nodes_count = nodes_count, .layers = layers,
-		                                       .layers_count = layers_count, .experts = experts, .replicas = replicas, .replicas_count = count };
+		const struct cad_map_source source = {
+			.epoch = 1 + cad_random_below(&random, 1000),
+			.nodes = nodes,
+			.nodes_count = nodes_count,
+			.layers = layers,
+			.layers_count = layers_count,
+			.experts = experts,
+			.replicas = replicas,
+			.replicas_count = count,
+		};
 		struct cad_map *map, *again;
 		struct cad_error error;
 		assert_int_equal(cad_map_create(&source, &map, &error), CAD_OK);
@@ -169,7 +195,8 @@ static void survives_the_wire(void **state)
 		}
 		for (uint32_t l = 0; l < CAD_LAYERS_MAX; l++)
 			for (uint32_t e = 0; e < experts; e++) {
-				struct cad_map_replicas a = cad_map_replicas(map, l, e), b = cad_map_replicas(again, l, e);
+				struct cad_map_replicas a = cad_map_replicas(map, l, e),
+							b = cad_map_replicas(again, l, e);
 				assert_int_equal(a.count, b.count);
 				if (a.count)
 					assert_memory_equal(a.nodes, b.nodes, a.count * sizeof *a.nodes);
@@ -188,7 +215,8 @@ static void hostile_messages_are_refused(void **state)
 {
 	(void)state;
 	Cadre__V1__Replicas none = CADRE__V1__REPLICAS__INIT, *three[] = { &none, &none, &none };
-	Cadre__V1__LayerMap first = CADRE__V1__LAYER_MAP__INIT, second = CADRE__V1__LAYER_MAP__INIT, *layers[] = { &first, &second };
+	Cadre__V1__LayerMap first = CADRE__V1__LAYER_MAP__INIT, second = CADRE__V1__LAYER_MAP__INIT,
+			    *layers[] = { &first, &second };
 	first.experts = second.experts = three;
 	first.n_experts = 3, second.n_experts = 2, second.layer = 1;
 	Cadre__V1__Map message = CADRE__V1__MAP__INIT;

@@ -30,9 +30,10 @@ static void file_write(const char *name, const char *text)
 static void the_tightest_limit(void **state)
 {
 	(void)state;
-	assert_int_equal(cad_memory_free_bytes(root), 0);   /* nothing is known */
+	assert_int_equal(cad_memory_free_bytes(root), 0); /* nothing is known */
 	file_write("proc/meminfo", "MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    8000 kB\n");
 	assert_int_equal(cad_memory_free_bytes(root), 8000 * 1024);
+
 	/* a container: its group is the root */
 	file_write("proc/self/cgroup", "0::/\n");
 	file_write("sys/fs/cgroup/memory.max", "max\n");
@@ -42,6 +43,7 @@ static void the_tightest_limit(void **state)
 	assert_int_equal(cad_memory_free_bytes(root), 4000000);
 	file_write("sys/fs/cgroup/memory.stat", "anon 300000\nfile 700000\ninactive_file 500000\nactive_file 200000\n");
 	assert_int_equal(cad_memory_free_bytes(root), 4700000);
+
 	/* a service below a slice, beside groups of version 1 */
 	file_write("proc/self/cgroup", "12:pids:/other\n0::/system.slice/cadre.service\n");
 	file_write("sys/fs/cgroup/system.slice/memory.max", "3000000\n");

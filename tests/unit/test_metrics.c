@@ -29,7 +29,8 @@ static void page(void **state)
 	struct cad_counter *rows = cad_metrics_counter(metrics, "cadre_rows_total", "rows,\nin \\ lines", NULL, 0);
 	struct cad_counter *labelled = cad_metrics_counter(metrics, "cadre_calls_total", "calls", odd, 2);
 	struct cad_gauge *gauge = cad_metrics_gauge(metrics, "cadre_load", "load", NULL, 0);
-	struct cad_histogram *wait = cad_metrics_histogram(metrics, "cadre_wait_seconds", "wait", odd + 1, 1, (double[]){ 0.001, 0.1, 1 }, 3);
+	struct cad_histogram *wait = cad_metrics_histogram(
+		metrics, "cadre_wait_seconds", "wait", odd + 1, 1, (double[]){ 0.001, 0.1, 1 }, 3);
 	double seven = 7.5;
 	cad_metrics_gauge_read(metrics, "cadre_seven", "read", NULL, 0, read_seven, &seven);
 	cad_counter_add(rows, UINT64_MAX);
@@ -61,7 +62,11 @@ static void page(void **state)
 }
 
 enum { THREADS = 4, UPDATES = 20000 };
-struct shared { struct cad_counter *counter; struct cad_gauge *gauge; struct cad_histogram *histogram; };
+struct shared {
+	struct cad_counter *counter;
+	struct cad_gauge *gauge;
+	struct cad_histogram *histogram;
+};
 
 static void *update(void *argument)
 {
@@ -79,8 +84,9 @@ static void updates_are_atomic(void **state)
 	(void)state;
 	struct cad_metrics *metrics;
 	assert_int_equal(cad_metrics_create(&metrics), CAD_OK);
-	struct shared shared = { cad_metrics_counter(metrics, "a_total", "a", NULL, 0), cad_metrics_gauge(metrics, "b", "b", NULL, 0),
-		                 cad_metrics_histogram(metrics, "c", "c", NULL, 0, cad_histogram_seconds, cad_histogram_seconds_count) };
+	struct shared shared = { cad_metrics_counter(metrics, "a_total", "a", NULL, 0),
+		cad_metrics_gauge(metrics, "b", "b", NULL, 0),
+		cad_metrics_histogram(metrics, "c", "c", NULL, 0, cad_histogram_seconds, cad_histogram_seconds_count) };
 	pthread_t threads[THREADS];
 	for (int i = 0; i < THREADS; i++)
 		assert_int_equal(pthread_create(&threads[i], NULL, update, &shared), 0);
@@ -90,6 +96,7 @@ static void updates_are_atomic(void **state)
 		assert_int_equal(cad_metrics_render(metrics, &text, &bytes), CAD_OK);
 		free(text);
 	}
+
 	for (int i = 0; i < THREADS; i++)
 		pthread_join(threads[i], NULL);
 	assert_int_equal(cad_counter_value(shared.counter), THREADS * UPDATES);
@@ -104,8 +111,13 @@ static void updates_are_atomic(void **state)
 static const char *http(const char *address, const char *request)
 {
 	static char answer[65536];
-	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in to = {
+		.sin_family = AF_INET,
+		.sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1)),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
 	assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
 	char text[512];
 	int length = snprintf(text, sizeof text, "%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", request);
@@ -116,6 +128,7 @@ static const char *http(const char *address, const char *request)
 		total += (size_t)got;
 	answer[total] = 0;
 	close(fd);
+
 	return answer;
 }
 
@@ -147,8 +160,15 @@ static void http_pages(void **state)
 	struct cad_error error;
 	assert_int_equal(cad_metrics_create(&metrics), CAD_OK);
 	cad_counter_add(cad_metrics_counter(metrics, "a_total", "a", NULL, 0), 5);
-	struct cad_admin_page pages[] = { { "/api/echo", "text/plain", echo, NULL }, { "/files/*", "text/plain", echo, NULL } };
-	struct cad_admin_options options = { .address = ":0", .metrics = metrics, .ready = ready, .pages = pages, .pages_count = 2 };
+	struct cad_admin_page pages[] = { { "/api/echo", "text/plain", echo, NULL },
+		{ "/files/*", "text/plain", echo, NULL } };
+	struct cad_admin_options options = {
+		.address = ":0",
+		.metrics = metrics,
+		.ready = ready,
+		.pages = pages,
+		.pages_count = 2,
+	};
 	assert_int_equal(cad_admin_create(&options, &admin, &error), CAD_OK);
 	const char *address = cad_admin_address(admin);
 	assert_int_equal(strncmp(address, "127.0.0.1:", 10), 0);
@@ -185,6 +205,7 @@ static void http_pages(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(page), cmocka_unit_test(updates_are_atomic), cmocka_unit_test(http_pages) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(page), cmocka_unit_test(updates_are_atomic),
+		cmocka_unit_test(http_pages) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

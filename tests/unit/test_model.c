@@ -1,4 +1,5 @@
-/* Whole checkpoints: the golden ones open and are what they should be; damaged copies of them are refused with a sentence. */
+/* Whole checkpoints: the golden ones open and are what they should be; damaged copies of them are
+ * refused with a sentence. */
 #include "common/base/file.h"
 #include "common/model/inspect.h"
 #include "common/model/safetensors.h"
@@ -33,7 +34,8 @@ static struct cad_model *open_golden(const char *name)
 
 /* ---- a copy of a checkpoint that may be damaged ---- */
 
-static void change_json(const struct golden_copy *copy, const char *file, const char *object, const char *key, json_t *value)
+static void change_json(
+	const struct golden_copy *copy, const char *file, const char *object, const char *key, json_t *value)
 {
 	json_t *root = json_load_file(golden_copy_path(copy, file), 0, NULL);
 	assert_non_null(root);
@@ -48,21 +50,31 @@ static void change_json(const struct golden_copy *copy, const char *file, const 
 
 enum damage { DROP, RENAME, SWAP_SHAPE, FLATTEN, RETYPE, ADD };
 
-/* Writes model.safetensors again with one tensor (whose name ends with `tail`) changed; ADD adds one of that very name. */
+/* Writes model.safetensors again with one tensor (whose name ends with `tail`) changed; ADD adds
+ * one of that very name. */
 static void damage(const struct golden_copy *copy, enum damage how, const char *tail)
 {
 	static const float zero = 0;
 	const char *path = golden_copy_path(copy, "model.safetensors");
 	struct cad_safetensors *file;
+
 	assert_int_equal(cad_safetensors_open(path, &file, NULL), CAD_OK);
 	size_t count = cad_safetensors_count(file), kept = 0;
 	struct cad_tensor *tensors = calloc(count + 1, sizeof *tensors);
 	assert_non_null(tensors);
 	bool done = false;
 	if (how == ADD) {
-		tensors[kept++] = (struct cad_tensor){ .name = tail, .data = &zero, .dtype = CAD_DTYPE_F32, .rank = 1, .shape = { 1 }, .bytes = 4 };
+		tensors[kept++] = (struct cad_tensor){
+			.name = tail,
+			.data = &zero,
+			.dtype = CAD_DTYPE_F32,
+			.rank = 1,
+			.shape = { 1 },
+			.bytes = 4,
+		};
 		done = true;
 	}
+
 	for (size_t i = 0; i < count; i++) {
 		struct cad_tensor t = cad_safetensors_at(file, i);
 		size_t length = strlen(t.name), tail_length = strlen(tail);
@@ -72,16 +84,28 @@ static void damage(const struct golden_copy *copy, enum damage how, const char *
 			switch (how) {
 			case DROP: continue;
 			case RENAME: t.name = "model.layers.0.unheard_of"; break;
-			case SWAP_SHAPE: t.shape[0] = t.shape[1]; t.shape[1] = first; break;
-			case FLATTEN: t.shape[0] *= t.shape[1]; t.rank = 1; break;
-			case RETYPE: t.dtype = CAD_DTYPE_U8; t.bytes /= 2; break;   /* from 16 bits an element */
+			case SWAP_SHAPE:
+				t.shape[0] = t.shape[1];
+				t.shape[1] = first;
+				break;
+			case FLATTEN:
+				t.shape[0] *= t.shape[1];
+				t.rank = 1;
+				break;
+			case RETYPE:
+				t.dtype = CAD_DTYPE_U8;
+				t.bytes /= 2;
+				break; /* from 16 bits an element */
 			case ADD: break;
 			}
 		}
 		tensors[kept++] = t;
 	}
+
 	assert_true(done);
-	assert_int_equal(cad_safetensors_write(path, tensors, kept, NULL), CAD_OK);   /* a new file: the old one stays mapped */
+
+	/* a new file: the old one stays mapped */
+	assert_int_equal(cad_safetensors_write(path, tensors, kept, NULL), CAD_OK);
 	free(tensors);
 	cad_safetensors_close(file);
 }
@@ -92,7 +116,8 @@ static void refuses(const struct golden_copy *copy, enum cad_status wanted, cons
 	struct cad_error error = { .text = "" };
 	enum cad_status status = cad_model_open(copy->directory, &model, &error);
 	if (status != wanted || error.status != wanted || !strstr(error.text, one) || !strstr(error.text, two))
-		fail_msg("%s, '%s'; wanted %s, '%s', '%s'", cad_status_name(status), error.text, cad_status_name(wanted), one, two);
+		fail_msg("%s, '%s'; wanted %s, '%s', '%s'", cad_status_name(status), error.text,
+			cad_status_name(wanted), one, two);
 	assert_null(model);
 }
 
@@ -110,13 +135,19 @@ static void opens(const struct golden_copy *copy)
 static void golden_sizes(void **state)
 {
 	(void)state;
-	/* total_parameters as the index of each sharded case says; the others counted from their shapes */
+
+	/* total_parameters as the index of each sharded case says; the others counted from their
+	 * shapes */
 	static const struct {
 		const char *name;
 		uint64_t parameters, active, expert, total;
 	} cases[] = {
-		{ "mixtral-a", 805440, 289344, 43008, 1610880 },  { "mixtral-b", 590832, 238320, 58752, 1181664 },   { "olmoe-a", 726080, 283712, 18432, 1452160 },
-		{ "olmoe-b", 249552, 94032, 23040, 998208 },      { "qwen3moe-a", 567104, 290624, 15360, 1134208 }, { "qwen3moe-b", 203032, 149272, 10752, 406064 },
+		{ "mixtral-a", 805440, 289344, 43008, 1610880 },
+		{ "mixtral-b", 590832, 238320, 58752, 1181664 },
+		{ "olmoe-a", 726080, 283712, 18432, 1452160 },
+		{ "olmoe-b", 249552, 94032, 23040, 998208 },
+		{ "qwen3moe-a", 567104, 290624, 15360, 1134208 },
+		{ "qwen3moe-b", 203032, 149272, 10752, 406064 },
 		{ "llama-a", 171456, 171456, 0, 342912 },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -127,7 +158,8 @@ static void golden_sizes(void **state)
 		assert_int_equal(sizes.active_parameters, cases[i].active);
 		assert_int_equal(sizes.expert, cases[i].expert);
 		assert_int_equal(sizes.total, cases[i].total);
-		assert_int_equal(sizes.router + sizes.expert * spec->gate.experts * cad_model_spec_moe_layers(spec), sizes.total);
+		assert_int_equal(sizes.router + sizes.expert * spec->gate.experts * cad_model_spec_moe_layers(spec),
+			sizes.total);
 		assert_true(sizes.files > sizes.total);
 		cad_model_close(model);
 	}
@@ -151,31 +183,46 @@ static void roles(void **state)
 	struct cad_model *model = open_golden("mixtral-b");
 	is_shape(cad_model_tensor(model, CAD_ROLE_EMBED, 0, 0), "model.embed_tokens.weight", CAD_DTYPE_F16, 384, 72);
 	is_shape(cad_model_tensor(model, CAD_ROLE_LM_HEAD, 99, 99), "lm_head.weight", CAD_DTYPE_F16, 384, 72);
-	is_shape(cad_model_tensor(model, CAD_ROLE_Q, 2, 99), "model.layers.2.self_attn.q_proj.weight", CAD_DTYPE_F16, 144, 72);
-	is_shape(cad_model_tensor(model, CAD_ROLE_O, 1, 0), "model.layers.1.self_attn.o_proj.weight", CAD_DTYPE_F16, 72, 144);
-	is_shape(cad_model_tensor(model, CAD_ROLE_FFN_NORM, 0, 0), "model.layers.0.post_attention_layernorm.weight", CAD_DTYPE_F16, 72, 0);
-	is_shape(cad_model_tensor(model, CAD_ROLE_GATE, 0, 0), "model.layers.0.block_sparse_moe.gate.weight", CAD_DTYPE_F16, 5, 72);
-	is_shape(cad_model_tensor(model, CAD_ROLE_EXPERT_GATE, 2, 4), "model.layers.2.block_sparse_moe.experts.4.w1.weight", CAD_DTYPE_F16, 136, 72);
-	is_shape(cad_model_tensor(model, CAD_ROLE_EXPERT_UP, 2, 4), "model.layers.2.block_sparse_moe.experts.4.w3.weight", CAD_DTYPE_F16, 136, 72);
-	is_shape(cad_model_tensor(model, CAD_ROLE_EXPERT_DOWN, 2, 4), "model.layers.2.block_sparse_moe.experts.4.w2.weight", CAD_DTYPE_F16, 72, 136);
+	is_shape(cad_model_tensor(model, CAD_ROLE_Q, 2, 99), "model.layers.2.self_attn.q_proj.weight", CAD_DTYPE_F16,
+		144, 72);
+	is_shape(cad_model_tensor(model, CAD_ROLE_O, 1, 0), "model.layers.1.self_attn.o_proj.weight", CAD_DTYPE_F16, 72,
+		144);
+	is_shape(cad_model_tensor(model, CAD_ROLE_FFN_NORM, 0, 0), "model.layers.0.post_attention_layernorm.weight",
+		CAD_DTYPE_F16, 72, 0);
+	is_shape(cad_model_tensor(model, CAD_ROLE_GATE, 0, 0), "model.layers.0.block_sparse_moe.gate.weight",
+		CAD_DTYPE_F16, 5, 72);
+	is_shape(cad_model_tensor(model, CAD_ROLE_EXPERT_GATE, 2, 4),
+		"model.layers.2.block_sparse_moe.experts.4.w1.weight", CAD_DTYPE_F16, 136, 72);
+	is_shape(cad_model_tensor(model, CAD_ROLE_EXPERT_UP, 2, 4),
+		"model.layers.2.block_sparse_moe.experts.4.w3.weight", CAD_DTYPE_F16, 136, 72);
+	is_shape(cad_model_tensor(model, CAD_ROLE_EXPERT_DOWN, 2, 4),
+		"model.layers.2.block_sparse_moe.experts.4.w2.weight", CAD_DTYPE_F16, 72, 136);
 	assert_null(cad_model_tensor(model, CAD_ROLE_Q_BIAS, 0, 0).data);
 	assert_null(cad_model_tensor(model, CAD_ROLE_FFN_GATE, 0, 0).data);
 	assert_null(cad_model_tensor(model, CAD_ROLE_EXPERT_GATE_BIAS, 0, 0).data);
 	cad_model_close(model);
 
 	model = open_golden("qwen3moe-b");
-	is_shape(cad_model_tensor(model, CAD_ROLE_Q_BIAS, 0, 0), "model.layers.0.self_attn.q_proj.bias", CAD_DTYPE_BF16, 112, 0);
-	is_shape(cad_model_tensor(model, CAD_ROLE_K_NORM, 3, 0), "model.layers.3.self_attn.k_norm.weight", CAD_DTYPE_BF16, 16, 0);
-	is_shape(cad_model_tensor(model, CAD_ROLE_FFN_DOWN, 0, 0), "model.layers.0.mlp.down_proj.weight", CAD_DTYPE_BF16, 56, 96);
-	is_shape(cad_model_tensor(model, CAD_ROLE_LM_HEAD, 0, 0), "model.embed_tokens.weight", CAD_DTYPE_BF16, 448, 56);   /* tied */
-	assert_null(cad_model_tensor(model, CAD_ROLE_EXPERT_UP, 0, 0).data);   /* a dense layer */
+	is_shape(cad_model_tensor(model, CAD_ROLE_Q_BIAS, 0, 0), "model.layers.0.self_attn.q_proj.bias", CAD_DTYPE_BF16,
+		112, 0);
+	is_shape(cad_model_tensor(model, CAD_ROLE_K_NORM, 3, 0), "model.layers.3.self_attn.k_norm.weight",
+		CAD_DTYPE_BF16, 16, 0);
+	is_shape(cad_model_tensor(model, CAD_ROLE_FFN_DOWN, 0, 0), "model.layers.0.mlp.down_proj.weight",
+		CAD_DTYPE_BF16, 56, 96);
+
+	/* tied */
+	is_shape(cad_model_tensor(model, CAD_ROLE_LM_HEAD, 0, 0), "model.embed_tokens.weight", CAD_DTYPE_BF16, 448, 56);
+	assert_null(cad_model_tensor(model, CAD_ROLE_EXPERT_UP, 0, 0).data); /* a dense layer */
 	assert_null(cad_model_tensor(model, CAD_ROLE_GATE, 0, 0).data);
-	is_shape(cad_model_tensor(model, CAD_ROLE_EXPERT_UP, 1, 7), "model.layers.1.mlp.experts.7.up_proj.weight", CAD_DTYPE_BF16, 32, 56);
+	is_shape(cad_model_tensor(model, CAD_ROLE_EXPERT_UP, 1, 7), "model.layers.1.mlp.experts.7.up_proj.weight",
+		CAD_DTYPE_BF16, 32, 56);
 	cad_model_close(model);
 
 	model = open_golden("olmoe-b");
-	is_shape(cad_model_tensor(model, CAD_ROLE_Q_NORM, 0, 0), "model.layers.0.self_attn.q_norm.weight", CAD_DTYPE_F32, 48, 0);
-	is_shape(cad_model_tensor(model, CAD_ROLE_K_NORM, 0, 0), "model.layers.0.self_attn.k_norm.weight", CAD_DTYPE_F32, 16, 0);
+	is_shape(cad_model_tensor(model, CAD_ROLE_Q_NORM, 0, 0), "model.layers.0.self_attn.q_norm.weight",
+		CAD_DTYPE_F32, 48, 0);
+	is_shape(cad_model_tensor(model, CAD_ROLE_K_NORM, 0, 0), "model.layers.0.self_attn.k_norm.weight",
+		CAD_DTYPE_F32, 16, 0);
 	cad_model_close(model);
 
 	model = open_golden("llama-a");
@@ -191,7 +238,8 @@ static void data_is_that_of_the_file(void **state)
 	struct cad_tensor tensor = cad_model_tensor(model, CAD_ROLE_FINAL_NORM, 0, 0);
 	char *bytes;
 	size_t size;
-	assert_int_equal(cad_file_read(GOLDEN "mixtral-a/model/model.safetensors", SIZE_MAX - 1, &bytes, &size, NULL), CAD_OK);
+	assert_int_equal(
+		cad_file_read(GOLDEN "mixtral-a/model/model.safetensors", SIZE_MAX - 1, &bytes, &size, NULL), CAD_OK);
 	uint64_t header_bytes = 0;
 	memcpy(&header_bytes, bytes, 8);
 	json_t *header = json_loadb(bytes + 8, header_bytes, 0, NULL);
@@ -213,7 +261,7 @@ static void fingerprints_and_checksums(void **state)
 	char a[33], b[33];
 	cad_model_fingerprint(model, a);
 	cad_model_fingerprint(same, b);
-	assert_string_equal(a, b);   /* where the files lie does not matter */
+	assert_string_equal(a, b); /* where the files lie does not matter */
 	assert_int_equal(strlen(a), 32);
 	assert_int_equal(strspn(a, "0123456789abcdef"), 32);
 	cad_model_expert_checksum(model, 3, 7, a);
@@ -229,7 +277,8 @@ static void fingerprints_and_checksums(void **state)
 	struct cad_tensor down = cad_model_tensor(model, CAD_ROLE_EXPERT_DOWN, 3, 7);
 	char *bytes;
 	size_t size;
-	assert_int_equal(cad_file_read(golden_copy_path(&copy, "model.safetensors"), SIZE_MAX - 1, &bytes, &size, NULL), CAD_OK);
+	assert_int_equal(
+		cad_file_read(golden_copy_path(&copy, "model.safetensors"), SIZE_MAX - 1, &bytes, &size, NULL), CAD_OK);
 	uint64_t header_bytes;
 	memcpy(&header_bytes, bytes, 8);
 	const char *first = NULL;
@@ -273,16 +322,27 @@ static void damaged_tensors(void **state)
 		enum cad_status status;
 		const char *one, *two;
 	} cases[] = {
-		{ DROP, "model.norm.weight", CAD_ERR_CORRUPT, "/model.safetensors: tensor 'model.norm.weight' is missing", "config.json calls for it" },
+		{ DROP, "model.norm.weight", CAD_ERR_CORRUPT,
+			"/model.safetensors: tensor 'model.norm.weight' is missing", "config.json calls for it" },
 		{ DROP, "lm_head.weight", CAD_ERR_CORRUPT, "tensor 'lm_head.weight' is missing", "" },
-		{ DROP, "layers.3.block_sparse_moe.experts.7.w2.weight", CAD_ERR_CORRUPT, "tensor 'model.layers.3.block_sparse_moe.experts.7.w2.weight' is missing", "" },
-		{ RENAME, "layers.0.block_sparse_moe.gate.weight", CAD_ERR_CORRUPT, "tensor 'model.layers.0.block_sparse_moe.gate.weight' is missing", "" },
-		{ SWAP_SHAPE, "layers.1.block_sparse_moe.experts.0.w1.weight", CAD_ERR_CORRUPT, "/model.safetensors: tensor 'model.layers.1.block_sparse_moe.experts.0.w1.weight'",
-		  "has shape [64, 112], but config.json calls for [112, 64]" },
-		{ FLATTEN, "layers.2.self_attn.k_proj.weight", CAD_ERR_CORRUPT, "tensor 'model.layers.2.self_attn.k_proj.weight'", "has shape [2048], but config.json calls for [32, 64]" },
-		{ RETYPE, "model.norm.weight", CAD_ERR_UNSUPPORTED, "/model.safetensors: tensor 'model.norm.weight' has dtype u8; weights must be f32, f16 or bf16", "" },
-		{ ADD, "model.layers.4.input_layernorm.weight", CAD_ERR_CORRUPT, "/model.safetensors: tensor 'model.layers.4.input_layernorm.weight' is not one that config.json calls for", "" },
-		{ ADD, "model.layers.0.self_attn.q_proj.bias", CAD_ERR_CORRUPT, "tensor 'model.layers.0.self_attn.q_proj.bias' is not one that", "" },
+		{ DROP, "layers.3.block_sparse_moe.experts.7.w2.weight", CAD_ERR_CORRUPT,
+			"tensor 'model.layers.3.block_sparse_moe.experts.7.w2.weight' is missing", "" },
+		{ RENAME, "layers.0.block_sparse_moe.gate.weight", CAD_ERR_CORRUPT,
+			"tensor 'model.layers.0.block_sparse_moe.gate.weight' is missing", "" },
+		{ SWAP_SHAPE, "layers.1.block_sparse_moe.experts.0.w1.weight", CAD_ERR_CORRUPT,
+			"/model.safetensors: tensor 'model.layers.1.block_sparse_moe.experts.0.w1.weight'",
+			"has shape [64, 112], but config.json calls for [112, 64]" },
+		{ FLATTEN, "layers.2.self_attn.k_proj.weight", CAD_ERR_CORRUPT,
+			"tensor 'model.layers.2.self_attn.k_proj.weight'",
+			"has shape [2048], but config.json calls for [32, 64]" },
+		{ RETYPE, "model.norm.weight", CAD_ERR_UNSUPPORTED,
+			"/model.safetensors: tensor 'model.norm.weight' has dtype u8; weights must be f32, f16 or bf16",
+			"" },
+		{ ADD, "model.layers.4.input_layernorm.weight", CAD_ERR_CORRUPT,
+			"/model.safetensors: tensor 'model.layers.4.input_layernorm.weight' is not one that config.json calls for",
+			"" },
+		{ ADD, "model.layers.0.self_attn.q_proj.bias", CAD_ERR_CORRUPT,
+			"tensor 'model.layers.0.self_attn.q_proj.bias' is not one that", "" },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct golden_copy copy = golden_copy_create("mixtral-a");
@@ -299,10 +359,11 @@ static void harmless_extras(void **state)
 	struct golden_copy copy = golden_copy_create("llama-a");
 	damage(&copy, ADD, "model.layers.0.self_attn.rotary_emb.inv_freq");
 	opens(&copy);
-	damage(&copy, ADD, "lm_head.weight");   /* tied: it would be the embedding again */
+	damage(&copy, ADD, "lm_head.weight"); /* tied: it would be the embedding again */
 	opens(&copy);
 	change_json(&copy, "config.json", NULL, "tie_word_embeddings", json_false());
-	refuses(&copy, CAD_ERR_CORRUPT, "tensor 'lm_head.weight' has shape [1], but config.json calls for [512, 64]", "");
+	refuses(&copy, CAD_ERR_CORRUPT, "tensor 'lm_head.weight' has shape [1], but config.json calls for [512, 64]",
+		"");
 	golden_copy_remove(&copy);
 }
 
@@ -316,6 +377,7 @@ static void truncated_files(void **state)
 		refuses(&copy, CAD_ERR_CORRUPT, "/model.safetensors", "");
 		golden_copy_remove(&copy);
 	}
+
 	struct golden_copy copy = golden_copy_create("olmoe-b");
 	assert_int_equal(truncate(golden_copy_path(&copy, "model-00002-of-00003.safetensors"), 400000), 0);
 	refuses(&copy, CAD_ERR_CORRUPT, "/model-00002-of-00003.safetensors", "truncated");
@@ -327,25 +389,31 @@ static void bad_indexes(void **state)
 	(void)state;
 	static const char index[] = "model.safetensors.index.json", norm[] = "model.norm.weight";
 	static const struct {
-		const char *tensor, *file;   /* file NULL: the entry goes */
+		const char *tensor, *file; /* file NULL: the entry goes */
 		const char *text;
 	} cases[] = {
-		{ norm, "../model-00003-of-00003.safetensors", "into '../model-00003-of-00003.safetensors', which is not the name of a .safetensors file beside it" },
+		{ norm, "../model-00003-of-00003.safetensors",
+			"into '../model-00003-of-00003.safetensors', which is not the name of a .safetensors file beside it" },
 		{ norm, "/etc/passwd", "into '/etc/passwd', which is not the name" },
 		{ norm, "config.json", "into 'config.json', which is not the name" },
 		{ norm, ".safetensors", "into '.safetensors', which is not the name" },
 		{ norm, "", "into '', which is not the name" },
 		{ norm, "model-00009-of-00003.safetensors", "model.safetensors.index.json: " },
-		{ norm, "model-00001-of-00003.safetensors", "puts tensor 'model.norm.weight' into model-00001-of-00003.safetensors, but it is not there" },
-		{ "model.unheard_of", "model-00001-of-00003.safetensors", "puts tensor 'model.unheard_of' into model-00001-of-00003.safetensors, but it is not there" },
+		{ norm, "model-00001-of-00003.safetensors",
+			"puts tensor 'model.norm.weight' into model-00001-of-00003.safetensors, but it is not there" },
+		{ "model.unheard_of", "model-00001-of-00003.safetensors",
+			"puts tensor 'model.unheard_of' into model-00001-of-00003.safetensors, but it is not there" },
 		{ norm, NULL, "tensor 'model.norm.weight' is not in model.safetensors.index.json" },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct golden_copy copy = golden_copy_create("olmoe-b");
-		change_json(&copy, index, "weight_map", cases[i].tensor, cases[i].file ? json_string(cases[i].file) : NULL);
-		refuses(&copy, strstr(cases[i].text, "index.json: ") ? CAD_ERR_NOT_FOUND : CAD_ERR_CORRUPT, cases[i].text, copy.directory);
+		change_json(
+			&copy, index, "weight_map", cases[i].tensor, cases[i].file ? json_string(cases[i].file) : NULL);
+		refuses(&copy, strstr(cases[i].text, "index.json: ") ? CAD_ERR_NOT_FOUND : CAD_ERR_CORRUPT,
+			cases[i].text, copy.directory);
 		golden_copy_remove(&copy);
 	}
+
 	static const struct {
 		const char *json, *text;
 	} texts[] = {
@@ -363,9 +431,13 @@ static void bad_indexes(void **state)
 		refuses(&copy, CAD_ERR_CORRUPT, texts[i].text, index);
 		golden_copy_remove(&copy);
 	}
+
 	struct golden_copy copy = golden_copy_create("olmoe-b");
-	assert_int_equal(rename(golden_copy_path(&copy, "model-00001-of-00003.safetensors"), golden_copy_path(&copy, "model-00002-of-00003.safetensors")), 0);
-	refuses(&copy, CAD_ERR_NOT_FOUND, "/model-00001-of-00003.safetensors does not exist", "/model.safetensors.index.json: ");
+	assert_int_equal(rename(golden_copy_path(&copy, "model-00001-of-00003.safetensors"),
+				 golden_copy_path(&copy, "model-00002-of-00003.safetensors")),
+		0);
+	refuses(&copy, CAD_ERR_NOT_FOUND, "/model-00001-of-00003.safetensors does not exist",
+		"/model.safetensors.index.json: ");
 	golden_copy_write(golden_copy_path(&copy, "model-00001-of-00003.safetensors"), "", 0);
 	refuses(&copy, CAD_ERR_CORRUPT, "/model-00001-of-00003.safetensors has 0 bytes", "");
 	golden_copy_remove(&copy);
@@ -377,7 +449,8 @@ static void tensor_in_two_shards(void **state)
 	(void)state;
 	struct golden_copy copy = golden_copy_create("olmoe-b");
 	struct cad_safetensors *file;
-	assert_int_equal(cad_safetensors_open(golden_copy_path(&copy, "model-00003-of-00003.safetensors"), &file, NULL), CAD_OK);
+	assert_int_equal(
+		cad_safetensors_open(golden_copy_path(&copy, "model-00003-of-00003.safetensors"), &file, NULL), CAD_OK);
 	struct cad_tensor twice = cad_safetensors_at(file, 0);
 	assert_int_equal(cad_safetensors_write(golden_copy_path(&copy, "extra.safetensors"), &twice, 1, NULL), CAD_OK);
 	change_json(&copy, "model.safetensors.index.json", "weight_map", twice.name, json_string("extra.safetensors"));
@@ -399,7 +472,8 @@ static void directories_that_are_none(void **state)
 
 	struct golden_copy copy = golden_copy_create("mixtral-a");
 	assert_int_equal(unlink(golden_copy_path(&copy, "model.safetensors")), 0);
-	refuses(&copy, CAD_ERR_NOT_FOUND, "has neither model.safetensors nor model.safetensors.index.json", copy.directory);
+	refuses(&copy, CAD_ERR_NOT_FOUND, "has neither model.safetensors nor model.safetensors.index.json",
+		copy.directory);
 	assert_int_equal(mkdir(golden_copy_path(&copy, "model.safetensors"), 0700), 0);
 	refuses(&copy, CAD_ERR_IO, "/model.safetensors is a directory, but must be a file", "");
 	assert_int_equal(rmdir(golden_copy_path(&copy, "model.safetensors")), 0);
@@ -419,7 +493,9 @@ static void families_that_do_not_run(void **state)
 	static const char *const names[] = { "qwen2moe-a", "deepseekv2-a", "deepseekv3-a", "gptoss-a" };
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		struct golden_copy copy = golden_copy_create(names[i]);
-		refuses(&copy, CAD_ERR_UNSUPPORTED, "which this version does not run yet; supported are mixtral, olmoe, qwen3_moe, llama", "/config.json: model_type is '");
+		refuses(&copy, CAD_ERR_UNSUPPORTED,
+			"which this version does not run yet; supported are mixtral, olmoe, qwen3_moe, llama",
+			"/config.json: model_type is '");
 		golden_copy_remove(&copy);
 	}
 }
@@ -451,12 +527,14 @@ static char *inspect(const char *name, uint32_t nodes, bool json)
 	char *text = NULL;
 	size_t bytes = 0;
 	FILE *stream = open_memstream(&text, &bytes);
+
 	assert_non_null(stream);
 	struct cad_error error;
 	if (cad_model_inspect(model, &packed, nodes, stream, json, &error) != CAD_OK)
 		fail_msg("%s", error.text);
 	fclose(stream);
 	cad_model_close(model);
+
 	return text;
 }
 
@@ -492,7 +570,8 @@ static void inspect_for_scripts(void **state)
 	char *text = inspect("qwen3moe-a", 5, true);
 	json_t *object = json_loads(text, 0, NULL);
 	assert_non_null(object);
-	const json_t *needs = json_object_get(object, "needs"), *memory = json_object_get(object, "memory"), *experts = json_object_get(object, "experts");
+	const json_t *needs = json_object_get(object, "needs"), *memory = json_object_get(object, "memory"),
+		     *experts = json_object_get(object, "experts");
 	assert_int_equal(json_integer_value(json_object_get(needs, "nodes")), 5);
 	assert_int_equal(json_integer_value(json_object_get(needs, "experts_total")), 48);
 	assert_int_equal(json_integer_value(json_object_get(needs, "experts_per_node")), 10);

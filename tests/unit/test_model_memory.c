@@ -1,4 +1,5 @@
-/* Opening, describing and writing models while allocations fail, one after the other: an answer every time, and nothing left behind. */
+/* Opening, describing and writing models while allocations fail, one after the other: an answer
+ * every time, and nothing left behind. */
 #include "common/model/inspect.h"
 #include "common/model/safetensors.h"
 #include "tests/support/failing_alloc.h"
@@ -20,8 +21,9 @@
 typedef enum cad_status attempt(struct cad_error *error);
 
 /*
- * jansson 2.14 cannot be out of memory while it parses: its lexer drops the byte that it has no room for and corrupts the heap (lex_save in load.c ignores
- * the answer of strbuffer_append_byte). So its allocations are spared where a test parses; building and printing JSON stand the test.
+ * jansson 2.14 cannot be out of memory while it parses: its lexer drops the byte that it has no
+ * room for and corrupts the heap (lex_save in load.c ignores the answer of strbuffer_append_byte).
+ * So its allocations are spared where a test parses; building and printing JSON stand the test.
  */
 static void *spared(size_t size)
 {
@@ -36,6 +38,7 @@ static void until_clean(attempt *run)
 	if (!test_allocations_can_fail())
 		skip();
 	long n = 0;
+
 	for (bool failed = true; failed; n++) {
 		struct cad_error error = { .text = "" };
 		long live = test_allocations_live();
@@ -50,6 +53,7 @@ static void until_clean(attempt *run)
 		if (!failed)
 			assert_int_equal(status, CAD_OK);
 	}
+
 	print_message("%ld allocations\n", n - 1);
 	assert_true(n > 1);
 }
@@ -97,7 +101,14 @@ static char written[64];
 static enum cad_status write_file(struct cad_error *error)
 {
 	static const float zeros[4];
-	const struct cad_tensor tensor = { .name = "a", .data = zeros, .dtype = CAD_DTYPE_F32, .rank = 2, .shape = { 2, 2 }, .bytes = sizeof zeros };
+	const struct cad_tensor tensor = {
+		.name = "a",
+		.data = zeros,
+		.dtype = CAD_DTYPE_F32,
+		.rank = 2,
+		.shape = { 2, 2 },
+		.bytes = sizeof zeros,
+	};
 	return cad_safetensors_write(written, &tensor, 1, error);
 }
 
@@ -119,7 +130,7 @@ static void describing(void **state)
 	assert_int_equal(cad_model_open(GOLDEN "qwen3moe-b/model", &opened, NULL), CAD_OK);
 	sink = fopen("/dev/null", "w");
 	assert_non_null(sink);
-	fputc('\n', sink);   /* the stream's own buffer is there from now on */
+	fputc('\n', sink); /* the stream's own buffer is there from now on */
 	until_clean(describe);
 	fclose(sink);
 	cad_model_close(opened);
@@ -133,7 +144,7 @@ static void writing(void **state)
 	snprintf(written, sizeof written, "%s/a.safetensors", directory);
 	until_clean(write_file);
 	assert_int_equal(unlink(written), 0);
-	assert_int_equal(rmdir(directory), 0);   /* no temporary file is left */
+	assert_int_equal(rmdir(directory), 0); /* no temporary file is left */
 }
 
 int main(void)

@@ -1,4 +1,5 @@
-/* Options: sources and their order, every type with its borders, the sentences of mistakes, and --print-config read back. */
+/* Options: sources and their order, every type with its borders, the sentences of mistakes, and
+ * --print-config read back. */
 #include "common/process/options.h"
 
 #include <setjmp.h>
@@ -45,7 +46,13 @@ static enum cad_status check(const void *values, struct cad_error *error)
 }
 
 static const struct cad_options_spec spec = {
-	.program = "tool", .summary = "A tool.", .positional = "FILE...", .positional_max = 2, .table = table, .count = sizeof table / sizeof table[0], .check = check,
+	.program = "tool",
+	.summary = "A tool.",
+	.positional = "FILE...",
+	.positional_max = 2,
+	.table = table,
+	.count = sizeof table / sizeof table[0],
+	.check = check,
 };
 
 static struct values values;
@@ -106,8 +113,9 @@ static void defaults(void **state)
 static void every_type_by_flag(void **state)
 {
 	(void)state;
-	assert_int_equal(PARSE("--model=a=b", "--threads=64", "--seed", "18446744073709551615", "--memory=64 KiB", "--capacity-factor", "2.5", "--color=red",
-	                       "--timeout", "1.5s", "one", "--", "--two"), CAD_OK);
+	assert_int_equal(PARSE("--model=a=b", "--threads=64", "--seed", "18446744073709551615", "--memory=64 KiB",
+				 "--capacity-factor", "2.5", "--color=red", "--timeout", "1.5s", "one", "--", "--two"),
+		CAD_OK);
 	assert_string_equal(values.model, "a=b");
 	assert_int_equal(values.threads, 64);
 	assert_true(values.seed == UINT64_MAX);
@@ -193,7 +201,9 @@ static void mistakes_get_sentences(void **state)
 static void mistakes_in_files(void **state)
 {
 	(void)state;
-	static const struct { const char *content, *sentence; } cases[] = {
+	static const struct {
+		const char *content, *sentence;
+	} cases[] = {
 		{ "model: m\nthread: 3\n", "line 2: there is no option thread; did you mean threads?" },
 		{ "model: m\nthreads: 3\nthreads: 4\n", "line 3: threads is given twice" },
 		{ "threads: 99\n", "line 1: threads is 99, which is out of range: 1 to 64" },
@@ -209,6 +219,7 @@ static void mistakes_in_files(void **state)
 		assert_non_null(strstr(error.text, path));
 		unlink(path);
 	}
+
 	write_file("");
 	assert_int_equal(PARSE("--config", path, "--model", "m"), CAD_OK);
 }
@@ -218,6 +229,7 @@ static char *printed(char **argv)
 {
 	char name[] = "/tmp/cadre-options-XXXXXX";
 	int fd = mkstemp(name), saved = dup(STDOUT_FILENO);
+
 	assert_true(fd >= 0);
 	fflush(stdout);
 	dup2(fd, STDOUT_FILENO);
@@ -233,6 +245,7 @@ static char *printed(char **argv)
 	text[got > 0 ? got : 0] = 0;
 	close(fd);
 	unlink(name);
+
 	return text;
 }
 #define PRINTED(...) printed((char *[]){ (char *)"tool", __VA_ARGS__, NULL })
@@ -240,7 +253,7 @@ static char *printed(char **argv)
 static void help_and_version(void **state)
 {
 	(void)state;
-	const char *text = PRINTED("--threads", "9999", "--help");   /* help wins over mistakes in values */
+	const char *text = PRINTED("--threads", "9999", "--help"); /* help wins over mistakes in values */
 	for (size_t i = 0; i < spec.count; i++)
 		assert_non_null(strstr(text, table[i].help));
 	assert_non_null(strstr(text, "--color red|green"));
@@ -256,7 +269,8 @@ static void printed_config_reads_back(void **state)
 {
 	(void)state;
 	setenv("CADRE_THREADS", "3", 1);
-	const char *text = PRINTED("--model", "m", "--note", "say \"a\\b\" # \x01: \xc3\xa9", "--memory", "3M", "--color", "red", "--print-config");
+	const char *text = PRINTED("--model", "m", "--note", "say \"a\\b\" # \x01: \xc3\xa9", "--memory", "3M",
+		"--color", "red", "--print-config");
 	assert_non_null(strstr(text, "threads: 3   # environment\n"));
 	assert_non_null(strstr(text, "color: red   # flag\n"));
 	assert_non_null(strstr(text, "timeout: 20ms   # default\n"));

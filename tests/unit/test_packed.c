@@ -21,23 +21,36 @@ static uint64_t weights_bytes(const struct rt_weights *weights)
 	const struct cad_attention_spec *a = &spec->attention;
 	size_t heads = (size_t)a->heads * a->head_size, kv_heads = (size_t)a->kv_heads * a->head_size;
 	bool per_head = a->qk_norm == CAD_QK_NORM_HEAD;
-	uint64_t bytes = weights->embed.n * weights->embed.k * cad_dtype_bytes(weights->embed.dtype) + vector_bytes(weights->final_norm, spec->hidden) +
-	                 matrix_bytes(&weights->lm_head) + vector_bytes(weights->inv_freq, spec->rope.size / 2);
+	uint64_t bytes = weights->embed.n * weights->embed.k * cad_dtype_bytes(weights->embed.dtype) +
+		vector_bytes(weights->final_norm, spec->hidden) + matrix_bytes(&weights->lm_head) +
+		vector_bytes(weights->inv_freq, spec->rope.size / 2);
+
 	for (uint32_t i = 0; i < spec->layers_count; i++) {
 		const struct rt_layer_weights *w = &weights->layers[i];
 		bytes += vector_bytes(w->attention_norm, spec->hidden) + vector_bytes(w->ffn_norm, spec->hidden);
-		bytes += matrix_bytes(&w->q) + matrix_bytes(&w->k) + matrix_bytes(&w->v) + matrix_bytes(&w->o) + matrix_bytes(&w->gate);
-		bytes += vector_bytes(w->q_bias, heads) + vector_bytes(w->k_bias, kv_heads) + vector_bytes(w->v_bias, (size_t)a->kv_heads * a->value_size) + vector_bytes(w->o_bias, spec->hidden);
-		bytes += vector_bytes(w->q_norm, per_head ? a->head_size : heads) + vector_bytes(w->k_norm, per_head ? a->head_size : kv_heads) + vector_bytes(w->sinks, a->heads);
-		bytes += vector_bytes(w->gate_bias, spec->gate.experts) + vector_bytes(w->selection_bias, spec->gate.experts) + ffn_bytes(&w->dense) + ffn_bytes(&w->shared);
+		bytes += matrix_bytes(&w->q) + matrix_bytes(&w->k) + matrix_bytes(&w->v) + matrix_bytes(&w->o) +
+			matrix_bytes(&w->gate);
+		bytes += vector_bytes(w->q_bias, heads) + vector_bytes(w->k_bias, kv_heads) +
+			vector_bytes(w->v_bias, (size_t)a->kv_heads * a->value_size) +
+			vector_bytes(w->o_bias, spec->hidden);
+		bytes += vector_bytes(w->q_norm, per_head ? a->head_size : heads) +
+			vector_bytes(w->k_norm, per_head ? a->head_size : kv_heads) + vector_bytes(w->sinks, a->heads);
+		bytes += vector_bytes(w->gate_bias, spec->gate.experts) +
+			vector_bytes(w->selection_bias, spec->gate.experts) + ffn_bytes(&w->dense) +
+			ffn_bytes(&w->shared);
 	}
+
 	return bytes;
 }
 
 static struct kn_source source_of(const struct cad_model *model, enum cad_role role, uint32_t layer)
 {
 	struct cad_tensor tensor = cad_model_tensor(model, role, layer, 0);
-	return tensor.data ? (struct kn_source){ .data = tensor.data, .dtype = tensor.dtype, .n = tensor.shape[0], .k = tensor.rank > 1 ? tensor.shape[1] : 1 } : (struct kn_source){ 0 };
+	return tensor.data ? (struct kn_source){ .data = tensor.data,
+		.dtype = tensor.dtype,
+		.n = tensor.shape[0],
+		.k = tensor.rank > 1 ? tensor.shape[1] : 1, }
+			   : (struct kn_source){ 0 };
 }
 
 static void expert_is_as_computed(const struct cad_model *model, enum kn_weights weights)
@@ -47,21 +60,28 @@ static void expert_is_as_computed(const struct cad_model *model, enum kn_weights
 		assert_int_equal(kn_packed_expert_bytes(model, weights), 0);
 		return;
 	}
+
 	uint32_t layer = 0;
 	while (!spec->layers[layer].moe)
 		layer++;
-	struct kn_source gate = source_of(model, CAD_ROLE_EXPERT_GATE, layer), up = source_of(model, CAD_ROLE_EXPERT_UP, layer), down = source_of(model, CAD_ROLE_EXPERT_DOWN, layer), none = { 0 };
+	struct kn_source gate = source_of(model, CAD_ROLE_EXPERT_GATE, layer),
+			 up = source_of(model, CAD_ROLE_EXPERT_UP, layer),
+			 down = source_of(model, CAD_ROLE_EXPERT_DOWN, layer), none = { 0 };
 	struct kn_expert expert;
-	assert_int_equal(device->ops->expert_create(device, &gate, &up, &down, &none, &none, &none, &spec->expert, weights, &expert), CAD_OK);
+	assert_int_equal(device->ops->expert_create(
+				 device, &gate, &up, &down, &none, &none, &none, &spec->expert, weights, &expert),
+		CAD_OK);
 	assert_int_equal(kn_packed_expert_bytes(model, weights), ffn_bytes(&expert));
 	device->ops->expert_destroy(device, &expert);
 }
 
-/* f32, f16 and bf16 files; tied and own heads; q/k norms; a dense model, and a dense layer between MoE layers. */
+/* f32, f16 and bf16 files; tied and own heads; q/k norms; a dense model, and a dense layer between
+ * MoE layers. */
 static void computed_is_allocated(void **state)
 {
 	(void)state;
-	static const char *const names[] = { "llama-a", "mixtral-a", "mixtral-b", "olmoe-a", "olmoe-b", "qwen3moe-a", "qwen3moe-b" };
+	static const char *const names[] = { "llama-a", "mixtral-a", "mixtral-b", "olmoe-a", "olmoe-b", "qwen3moe-a",
+		"qwen3moe-b" };
 	for (size_t i = 0; i < 2 * sizeof names / sizeof *names; i++) {
 		enum kn_weights storage = i % 2 ? KN_WEIGHTS_BF16 : KN_WEIGHTS_AS_IS;
 		struct cad_model *model;
@@ -103,6 +123,7 @@ static int destroy(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(computed_is_allocated), cmocka_unit_test(huge_pages_are_counted) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(computed_is_allocated),
+		cmocka_unit_test(huge_pages_are_counted) };
 	return cmocka_run_group_tests_name("packed", tests, create, destroy);
 }

@@ -1,5 +1,6 @@
 /*
- * The placement service over real gRPC on loopback: the members are common/cluster/member.h, as routers and expert nodes have it; only the weights are not there.
+ * The placement service over real gRPC on loopback: the members are common/cluster/member.h, as
+ * routers and expert nodes have it; only the weights are not there.
  */
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/log.h"
@@ -22,7 +23,7 @@
 #define GET_STATUS "/cadre.v1.Placement/GetStatus"
 #define WATCH_MAP "/cadre.v1.Placement/WatchMap"
 
-enum { MEMBERS = 3 };   /* two expert nodes and a router */
+enum { MEMBERS = 3 }; /* two expert nodes and a router */
 
 struct world;
 
@@ -37,7 +38,8 @@ struct member {
 	uint64_t map_epoch;
 };
 
-/* What a status said; looked at after the call, because an assertion must not leave a callback half-way. */
+/* What a status said; looked at after the call, because an assertion must not leave a callback
+ * half-way. */
 struct seen_status {
 	char cluster[16], fingerprint[40], architecture[16];
 	uint32_t unplaced, cells, experts, routers, nodes;
@@ -58,7 +60,7 @@ struct world {
 	bool met_flag;
 	uint64_t epoch_before;
 	struct seen_status seen;
-	unsigned broken_promises;    /* of the service, seen in callbacks; looked at in teardown */
+	unsigned broken_promises; /* of the service, seen in callbacks; looked at in teardown */
 	uv_timer_t poll;
 };
 
@@ -67,15 +69,34 @@ static void start_service(struct world *world)
 	struct cad_error error;
 	char address[32];
 	uint16_t port;
-	const struct pl_checkpoint_options checkpoint = { .directory = MODEL, .cluster = "test", .wire = CADRE_ROW_FIX16, .weights = CAD_WEIGHTS_AS_IS, .state = world->state,
-	                                                  .loop = &world->fixture.loop };
+	const struct pl_checkpoint_options checkpoint = {
+		.directory = MODEL,
+		.cluster = "test",
+		.wire = CADRE_ROW_FIX16,
+		.weights = CAD_WEIGHTS_AS_IS,
+		.state = world->state,
+		.loop = &world->fixture.loop,
+	};
+
 	if (pl_checkpoint_open(&checkpoint, &world->checkpoint, &error) != CAD_OK)
 		fail_msg("%s", error.text);
 	const struct pl_service_options service = {
 		.reactor = world->fixture.reactor, .cluster = "test", .checkpoint = world->checkpoint, .state = world->state, .clock = &cad_clock_system,
-		.control = { .lease_ns = 2 * CAD_NS_PER_S, .grace_ns = 200 * CAD_NS_PER_MS, .rejoin_ns = 8 * CAD_NS_PER_S, .settle_ns = 50 * CAD_NS_PER_MS, .forget_ns = 60 * CAD_NS_PER_S,
-		             .publish_interval_ns = 20 * CAD_NS_PER_MS, .free_grace_ns = 100 * CAD_NS_PER_MS, .retry_ns = CAD_NS_PER_S, .loads_max = 8, .moves_max = 4, .experts_min = 2,
-		             .copies = 1, .rebalance = true },
+		.control = {
+			.lease_ns = 2 * CAD_NS_PER_S,
+			.grace_ns = 200 * CAD_NS_PER_MS,
+			.rejoin_ns = 8 * CAD_NS_PER_S,
+			.settle_ns = 50 * CAD_NS_PER_MS,
+			.forget_ns = 60 * CAD_NS_PER_S,
+			.publish_interval_ns = 20 * CAD_NS_PER_MS,
+			.free_grace_ns = 100 * CAD_NS_PER_MS,
+			.retry_ns = CAD_NS_PER_S,
+			.loads_max = 8,
+			.moves_max = 4,
+			.experts_min = 2,
+			.copies = 1,
+			.rebalance = true,
+		},
 	};
 	if (pl_service_create(&service, &world->service, &error) != CAD_OK)
 		fail_msg("%s", error.text);
@@ -102,14 +123,18 @@ static int setup(void **state)
 {
 	struct world *world = calloc(1, sizeof *world);
 	struct cad_error error;
+
 	rpc_fixture_open(&world->fixture, NULL);
 	assert_int_equal(pl_state_open("", &world->state, &error), CAD_OK);
 	assert_int_equal(cad_model_open(MODEL, &world->model, &error), CAD_OK);
 	cad_model_fingerprint(world->model, world->fingerprint);
 	start_service(world);
 	const struct cad_rpc_channel_config config = { .backoff_ms_max = 500 };
-	assert_int_equal(cad_rpc_channel_create(world->fixture.reactor, world->fixture.target, NULL, &config, &world->fixture.channel, &error), CAD_OK);
+	assert_int_equal(cad_rpc_channel_create(world->fixture.reactor, world->fixture.target, NULL, &config,
+				 &world->fixture.channel, &error),
+		CAD_OK);
 	*state = world;
+
 	return 0;
 }
 
@@ -133,12 +158,14 @@ static int teardown(void **state)
 			rpc_run_until(&world->fixture, &world->members[i].gone);
 		cad_map_release(world->members[i].map);
 	}
+
 	stop_service(world);
 	rpc_fixture_close(&world->fixture);
 	pl_state_close(world->state);
 	cad_model_close(world->model);
 	int code = world->broken_promises ? -1 : 0;
 	free(world);
+
 	return code;
 }
 
@@ -160,10 +187,7 @@ static void fill_hello(void *context, Cadre__V1__NodeHello *hello)
 	hello->n_held = member->held_count;
 }
 
-static void fill_load(void *context, Cadre__V1__NodeLoad *load)
-{
-	load->epoch = ((struct member *)context)->map_epoch;
-}
+static void fill_load(void *context, Cadre__V1__NodeLoad *load) { load->epoch = ((struct member *)context)->map_epoch; }
 
 static void take_map(void *context, struct cad_map *map)
 {
@@ -174,16 +198,19 @@ static void take_map(void *context, struct cad_map *map)
 	member->map_epoch = map->epoch;
 }
 
-static void report(struct member *member, const Cadre__V1__ExpertId *id, Cadre__V1__ExpertState state, const char *checksum)
+static void report(
+	struct member *member, const Cadre__V1__ExpertId *id, Cadre__V1__ExpertState state, const char *checksum)
 {
 	Cadre__V1__ExpertReport expert = CADRE__V1__EXPERT_REPORT__INIT;
 	Cadre__V1__NodeReport message = CADRE__V1__NODE_REPORT__INIT;
+
 	expert.id = (Cadre__V1__ExpertId *)id;
 	expert.state = state;
 	expert.checksum = (char *)checksum;
 	message.report_case = CADRE__V1__NODE_REPORT__REPORT_EXPERT;
 	message.expert = &expert;
-	member->world->broken_promises += cad_member_report(member->member, &message) != CAD_OK;   /* an order comes to a joined member alone */
+	/* an order comes to a joined member alone */
+	member->world->broken_promises += cad_member_report(member->member, &message) != CAD_OK;
 }
 
 static void take_load(void *context, const Cadre__V1__LoadOrder *order)
@@ -205,7 +232,8 @@ static void take_free(void *context, const Cadre__V1__FreeOrder *order)
 	struct member *member = context;
 	for (size_t i = 0; i < order->n_experts; i++) {
 		for (uint32_t k = 0; k < member->held_count; k++)
-			if (member->held[k].layer == order->experts[i]->layer && member->held[k].expert == order->experts[i]->expert)
+			if (member->held[k].layer == order->experts[i]->layer &&
+				member->held[k].expert == order->experts[i]->expert)
 				member->held[k] = member->held[--member->held_count];
 		report(member, order->experts[i], CADRE__V1__EXPERT_STATE__EXPERT_STATE_FREED, "");
 	}
@@ -215,13 +243,23 @@ static void join(struct world *world, int index)
 {
 	struct member *member = &world->members[index];
 	struct cad_error error;
+
 	member->world = world;
 	member->router = index == MEMBERS - 1;
 	member->gone = false;
 	snprintf(member->id, sizeof member->id, member->router ? "router" : "node-%d", index);
 	snprintf(member->address, sizeof member->address, "127.0.0.1:%d", 7400 + index);
-	const struct cad_member_options options = { .reactor = world->fixture.reactor, .placement = world->fixture.target, .settings = pl_checkpoint_settings(world->checkpoint), .context = member, .hello = fill_hello, .load = fill_load,
-	                                            .map = take_map, .order_load = take_load, .order_free = take_free };
+	const struct cad_member_options options = {
+		.reactor = world->fixture.reactor,
+		.placement = world->fixture.target,
+		.settings = pl_checkpoint_settings(world->checkpoint),
+		.context = member,
+		.hello = fill_hello,
+		.load = fill_load,
+		.map = take_map,
+		.order_load = take_load,
+		.order_free = take_free,
+	};
 	assert_int_equal(cad_member_create(&options, &member->member, &error), CAD_OK);
 }
 
@@ -276,6 +314,7 @@ static void status_of(struct rpc_result *result, const ProtobufCMessage *message
 	struct seen_status *seen = &world->seen;
 	struct cad_settings settings;
 	struct cad_error error;
+
 	snprintf(seen->cluster, sizeof seen->cluster, "%s", status->cluster);
 	snprintf(seen->fingerprint, sizeof seen->fingerprint, "%s", status->model_fingerprint);
 	snprintf(seen->architecture, sizeof seen->architecture, "%s", status->architecture);
@@ -286,6 +325,7 @@ static void status_of(struct rpc_result *result, const ProtobufCMessage *message
 		seen->experts += status->nodes[i]->experts;
 		seen->routers += status->nodes[i]->role == CADRE__V1__ROLE__ROLE_ROUTER;
 	}
+
 	if (cad_settings_from_proto(status->settings, &settings, &error) == CAD_OK) {
 		seen->settings_equal = cad_settings_equal(&settings, pl_checkpoint_settings(world->checkpoint));
 		cad_settings_fini(&settings);
@@ -299,6 +339,7 @@ static void nodes_join_and_a_router_gets_the_map(void **state)
 	struct rpc_result early = { 0 }, result = { .on_message = status_of, .user = world }, map = { 0 };
 	Cadre__V1__GetMapRequest get_map = CADRE__V1__GET_MAP_REQUEST__INIT;
 	Cadre__V1__GetStatusRequest get_status = CADRE__V1__GET_STATUS_REQUEST__INIT;
+
 	rpc_call(&world->fixture, GET_MAP, &get_map.base, &cadre__v1__map__descriptor, NULL, &early);
 	assert_int_equal(early.code, CAD_RPC_UNAVAILABLE);
 	assert_string_equal(early.text, "there is no map yet: 0 of 2 expert nodes have joined");
@@ -342,7 +383,8 @@ static void lost_node_is_replaced(void **state)
 	leave(world, 0);
 	run_until(world, router_sees_no_node_0);
 	run_until(world, router_sees_everything);
-	assert_int_equal(world->members[1].held_count, pl_shape_cells(&(struct pl_shape){ NULL, 4, world->members[2].map->experts }));
+	assert_int_equal(world->members[1].held_count,
+		pl_shape_cells(&(struct pl_shape){ NULL, 4, world->members[2].map->experts }));
 }
 
 static bool router_has_another_map(struct world *world)
@@ -363,9 +405,12 @@ static void restart_does_not_disturb(void **state)
 	assert_int_equal(world->members[2].map_epoch, before->epoch + 1);
 	assert_int_equal(world->members[0].held_count, held[0]);
 	assert_int_equal(world->members[1].held_count, held[1]);
+
 	for (uint32_t row = 0; row < before->layers_count; row++)
 		for (uint32_t expert = 0; expert < before->experts; expert++) {
-			struct cad_map_replicas a = cad_map_replicas(before, before->layers[row], expert), b = cad_map_replicas(world->members[2].map, before->layers[row], expert);
+			struct cad_map_replicas a = cad_map_replicas(before, before->layers[row], expert),
+						b = cad_map_replicas(
+							world->members[2].map, before->layers[row], expert);
 			assert_int_equal(a.count, 1);
 			assert_int_equal(b.count, 1);
 			assert_string_equal(before->nodes[a.nodes[0]].id, world->members[2].map->nodes[b.nodes[0]].id);
@@ -403,10 +448,12 @@ static void wrong_beginnings_are_refused(void **state)
 	char settings_fingerprint[33];
 	hello.settings_fingerprint = "0123";
 	hello.settings = "other settings";
-	refused(world, &message, CAD_RPC_FAILED_PRECONDITION, "runs with the settings 'other settings' (0123), this cluster with");
+	refused(world, &message, CAD_RPC_FAILED_PRECONDITION,
+		"runs with the settings 'other settings' (0123), this cluster with");
 	cad_settings_fingerprint(pl_checkpoint_settings(world->checkpoint), settings_fingerprint);
 	hello.settings_fingerprint = settings_fingerprint;
-	refused(world, &message, CAD_RPC_FAILED_PRECONDITION, "a node with the id 'node-0' lives already (pid 7, 127.0.0.1:7400)");
+	refused(world, &message, CAD_RPC_FAILED_PRECONDITION,
+		"a node with the id 'node-0' lives already (pid 7, 127.0.0.1:7400)");
 	hello.id = "node-9";
 	hello.model_fingerprint = "x";
 	refused(world, &message, CAD_RPC_FAILED_PRECONDITION, "start it with the same --model files");

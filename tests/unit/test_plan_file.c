@@ -1,4 +1,5 @@
-/* Plans and clusters as files: written and read without a difference, and refused with a sentence when they are not what they should be. */
+/* Plans and clusters as files: written and read without a difference, and refused with a sentence
+ * when they are not what they should be. */
 #include "orchestration/planner/objective/cluster.h"
 #include "orchestration/planner/objective/plan.h"
 
@@ -51,17 +52,31 @@ static void wrong_plans_are_refused(void **state)
 {
 	(void)state;
 	static const struct wrong list[] = {
-		{ "", "line" }, { "[]", "no placement" }, { "{\"format\": \"other\"}", "no placement" },
-		{ PLAN("0", "{}"), "\"nodes\" must be" }, { PLAN("100000", "{}"), "\"nodes\" must be" }, { PLAN("2", "{}"), "1 to" }, { PLAN("2", "[]"), "1 to" },
-		{ PLAN("2", "{\"0\": {}}"), "1 to" }, { PLAN("2", "{\"x\": {\"0\": [0]}}"), "layer 'x'" }, { PLAN("2", "{\"00\": {\"0\": [0]}}"), "layer '00'" },
-		{ PLAN("2", "{\"0\": {\"1\": [0]}}"), "expert '1'" }, { PLAN("2", "{\"0\": {\"0\": []}}"), "no list of nodes" }, { PLAN("2", "{\"0\": {\"0\": 1}}"), "no list of nodes" },
-		{ PLAN("2", "{\"0\": {\"0\": [2]}}"), "no node from 0 to 1" }, { PLAN("2", "{\"0\": {\"0\": [-1]}}"), "no node" }, { PLAN("2", "{\"0\": {\"0\": [1, 1]}}"), "twice" },
-		{ PLAN("2", "{\"0\": {\"0\": [1]}, \"1\": {\"0\": [1], \"1\": [0]}}"), "layer 1 has not the 1 experts" }, { PLAN("2", "{\"0\": {\"0\": [1], \"0\": [0]}}"), "line" },
+		{ "", "line" },
+		{ "[]", "no placement" },
+		{ "{\"format\": \"other\"}", "no placement" },
+		{ PLAN("0", "{}"), "\"nodes\" must be" },
+		{ PLAN("100000", "{}"), "\"nodes\" must be" },
+		{ PLAN("2", "{}"), "1 to" },
+		{ PLAN("2", "[]"), "1 to" },
+		{ PLAN("2", "{\"0\": {}}"), "1 to" },
+		{ PLAN("2", "{\"x\": {\"0\": [0]}}"), "layer 'x'" },
+		{ PLAN("2", "{\"00\": {\"0\": [0]}}"), "layer '00'" },
+		{ PLAN("2", "{\"0\": {\"1\": [0]}}"), "expert '1'" },
+		{ PLAN("2", "{\"0\": {\"0\": []}}"), "no list of nodes" },
+		{ PLAN("2", "{\"0\": {\"0\": 1}}"), "no list of nodes" },
+		{ PLAN("2", "{\"0\": {\"0\": [2]}}"), "no node from 0 to 1" },
+		{ PLAN("2", "{\"0\": {\"0\": [-1]}}"), "no node" },
+		{ PLAN("2", "{\"0\": {\"0\": [1, 1]}}"), "twice" },
+		{ PLAN("2", "{\"0\": {\"0\": [1]}, \"1\": {\"0\": [1], \"1\": [0]}}"),
+			"layer 1 has not the 1 experts" },
+		{ PLAN("2", "{\"0\": {\"0\": [1], \"0\": [0]}}"), "line" },
 	};
 	for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
 		struct pl_plan *plan;
 		struct cad_error error;
-		assert_int_equal(pl_plan_parse("plan.json", list[i].text, strlen(list[i].text), &plan, &error), CAD_ERR_CORRUPT);
+		assert_int_equal(
+			pl_plan_parse("plan.json", list[i].text, strlen(list[i].text), &plan, &error), CAD_ERR_CORRUPT);
 		if (!strstr(error.text, list[i].says) || strncmp(error.text, "plan.json: ", 11) != 0)
 			fail_msg("'%s' is answered with '%s', not with '%s'", list[i].text, error.text, list[i].says);
 	}
@@ -70,10 +85,11 @@ static void wrong_plans_are_refused(void **state)
 static void a_cluster_is_read(void **state)
 {
 	(void)state;
-	static const char text[] = "{\"expert_bytes\": 100, \"nodes\": [{\"id\": \"a\", \"slots\": 4, \"domain\": \"p\", \"rack\": \"r1\"},"
-				   "{\"id\": \"b\", \"memory_bytes\": 5000, \"speed\": 2, \"link\": 0.5, \"domain\": \"q\", \"rack\": \"r2\"},"
-				   "{\"id\": \"c\", \"forbidden\": true, \"domain\": \"p\", \"rack\": \"r1\"}],"
-				   "\"pin\": [{\"layer\": 3, \"expert\": 7, \"node\": \"b\"}], \"forbid\": [{\"expert\": 1, \"node\": \"a\"}]}";
+	static const char text[] =
+		"{\"expert_bytes\": 100, \"nodes\": [{\"id\": \"a\", \"slots\": 4, \"domain\": \"p\", \"rack\": \"r1\"},"
+		"{\"id\": \"b\", \"memory_bytes\": 5000, \"speed\": 2, \"link\": 0.5, \"domain\": \"q\", \"rack\": \"r2\"},"
+		"{\"id\": \"c\", \"forbidden\": true, \"domain\": \"p\", \"rack\": \"r1\"}],"
+		"\"pin\": [{\"layer\": 3, \"expert\": 7, \"node\": \"b\"}], \"forbid\": [{\"expert\": 1, \"node\": \"a\"}]}";
 	struct pl_cluster cluster;
 	struct cad_error error;
 	assert_int_equal(pl_cluster_parse("cluster", text, strlen(text), &cluster, &error), CAD_OK);
@@ -82,12 +98,15 @@ static void a_cluster_is_read(void **state)
 	assert_int_equal(cluster.nodes[0].slots, 4);
 	assert_int_equal(cluster.nodes[1].memory_bytes, 5000);
 	assert_true(cluster.nodes[1].speed == 2 && cluster.nodes[1].link == 0.5 && cluster.nodes[0].speed == 1);
-	assert_true(cluster.nodes[0].domain == cluster.nodes[2].domain && cluster.nodes[0].domain != cluster.nodes[1].domain);
+	assert_true(cluster.nodes[0].domain == cluster.nodes[2].domain &&
+		cluster.nodes[0].domain != cluster.nodes[1].domain);
 	assert_true(cluster.nodes[0].rack == cluster.nodes[2].rack && cluster.nodes[0].rack != cluster.nodes[1].rack);
 	assert_true(cluster.nodes[2].forbidden && !cluster.nodes[0].forbidden);
 	assert_int_equal(cluster.rules_count, 2);
-	assert_true(cluster.rules[0].layer == 3 && cluster.rules[0].expert == 7 && cluster.rules[0].node == 1 && !cluster.rules[0].forbidden);
-	assert_true(cluster.rules[1].layer == PL_CLUSTER_ANY && cluster.rules[1].node == 0 && cluster.rules[1].forbidden);
+	assert_true(cluster.rules[0].layer == 3 && cluster.rules[0].expert == 7 && cluster.rules[0].node == 1 &&
+		!cluster.rules[0].forbidden);
+	assert_true(
+		cluster.rules[1].layer == PL_CLUSTER_ANY && cluster.rules[1].node == 0 && cluster.rules[1].forbidden);
 	assert_int_equal(pl_cluster_find(&cluster, "c"), 2);
 	assert_int_equal(pl_cluster_find(&cluster, "d"), PL_CLUSTER_ANY);
 	pl_cluster_fini(&cluster);
@@ -97,23 +116,39 @@ static void wrong_clusters_are_refused(void **state)
 {
 	(void)state;
 	static const struct wrong list[] = {
-		{ "", "line" }, { "[]", "no object" }, { "{}", "\"nodes\" must list" }, { "{\"nodes\": [], \"x\": 1}", "unknown key \"x\"" }, { "{\"nodes\": [1]}", "no object" },
-		{ "{\"nodes\": [{\"slots\": 1}]}", "needs an \"id\"" }, { "{\"nodes\": [{\"id\": \"a b\", \"slots\": 1}]}", "needs an \"id\"" },
-		{ "{\"nodes\": [{\"id\": \"a\"}]}", "either \"slots\" or" }, { "{\"nodes\": [{\"id\": \"a\", \"slots\": 1, \"memory_bytes\": 2}]}", "either \"slots\" or" },
-		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": -1}]}", "whole number" }, { "{\"nodes\": [{\"id\": \"a\", \"slots\": 1, \"speed\": 0}]}", "\"speed\" must be" },
-		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1, \"link\": \"x\"}]}", "\"link\" must be" }, { "{\"nodes\": [{\"id\": \"a\", \"slots\": 1, \"forbidden\": 1}]}", "true or false" },
-		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1, \"rack\": 1}]}", "are names" }, { "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}, {\"id\": \"a\", \"slots\": 1}]}", "two nodes" },
-		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1, \"rack\": \"r\"}, {\"id\": \"b\", \"slots\": 1}]}", "no \"rack\"" },
-		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}, {\"id\": \"b\", \"slots\": 1, \"rack\": \"r\"}]}", "others have none" },
+		{ "", "line" },
+		{ "[]", "no object" },
+		{ "{}", "\"nodes\" must list" },
+		{ "{\"nodes\": [], \"x\": 1}", "unknown key \"x\"" },
+		{ "{\"nodes\": [1]}", "no object" },
+		{ "{\"nodes\": [{\"slots\": 1}]}", "needs an \"id\"" },
+		{ "{\"nodes\": [{\"id\": \"a b\", \"slots\": 1}]}", "needs an \"id\"" },
+		{ "{\"nodes\": [{\"id\": \"a\"}]}", "either \"slots\" or" },
+		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1, \"memory_bytes\": 2}]}", "either \"slots\" or" },
+		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": -1}]}", "whole number" },
+		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1, \"speed\": 0}]}", "\"speed\" must be" },
+		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1, \"link\": \"x\"}]}", "\"link\" must be" },
+		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1, \"forbidden\": 1}]}", "true or false" },
+		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1, \"rack\": 1}]}", "are names" },
+		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}, {\"id\": \"a\", \"slots\": 1}]}", "two nodes" },
+		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1, \"rack\": \"r\"}, {\"id\": \"b\", \"slots\": 1}]}",
+			"no \"rack\"" },
+		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}, {\"id\": \"b\", \"slots\": 1, \"rack\": \"r\"}]}",
+			"others have none" },
 		{ "{\"nodes\": [{\"id\": \"a\", \"memory_bytes\": 1}]}", "how large an expert is" },
-		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}], \"pin\": 1}", "list" }, { "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}], \"pin\": [{\"expert\": 1}]}", "a \"node\" of the list" },
-		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}], \"forbid\": [{\"expert\": 1, \"node\": \"b\"}]}", "a \"node\" of the list" },
-		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}], \"forbid\": [{\"expert\": 1.5, \"node\": \"a\"}]}", "whole number" },
+		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}], \"pin\": 1}", "list" },
+		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}], \"pin\": [{\"expert\": 1}]}",
+			"a \"node\" of the list" },
+		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}], \"forbid\": [{\"expert\": 1, \"node\": \"b\"}]}",
+			"a \"node\" of the list" },
+		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}], \"forbid\": [{\"expert\": 1.5, \"node\": \"a\"}]}",
+			"whole number" },
 	};
 	for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
 		struct pl_cluster cluster;
 		struct cad_error error;
-		assert_int_equal(pl_cluster_parse("c.json", list[i].text, strlen(list[i].text), &cluster, &error), CAD_ERR_CORRUPT);
+		assert_int_equal(pl_cluster_parse("c.json", list[i].text, strlen(list[i].text), &cluster, &error),
+			CAD_ERR_CORRUPT);
 		if (!strstr(error.text, list[i].says) || strncmp(error.text, "c.json: ", 8) != 0)
 			fail_msg("'%s' is answered with '%s', not with '%s'", list[i].text, error.text, list[i].says);
 	}

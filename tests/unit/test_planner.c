@@ -1,4 +1,5 @@
-/* The planner: what it promises of every plan, that plans can be repeated, that more work is never worse, and that planted placements are found again. */
+/* The planner: what it promises of every plan, that plans can be repeated, that more work is never
+ * worse, and that planted placements are found again. */
 #include "orchestration/planner/predict/measure.h"
 #include "orchestration/planner/predict/moves.h"
 #include "orchestration/planner/solve/improve.h"
@@ -15,7 +16,8 @@ static bool ruled(const struct pl_cluster *cluster, uint32_t layer, uint32_t exp
 {
 	for (uint32_t i = 0; i < cluster->rules_count; i++) {
 		const struct pl_cluster_rule *rule = &cluster->rules[i];
-		if ((rule->layer == layer || rule->layer == PL_CLUSTER_ANY) && rule->expert == expert && rule->node == node && rule->forbidden == forbidden)
+		if ((rule->layer == layer || rule->layer == PL_CLUSTER_ANY) && rule->expert == expert &&
+			rule->node == node && rule->forbidden == forbidden)
 			return true;
 	}
 	return false;
@@ -39,20 +41,25 @@ static void check_rules(const struct pl_plan *plan, const struct pl_cluster *clu
 				assert_false(holds && ruled(cluster, l, e, n, true));
 				assert_true(holds || !ruled(cluster, l, e, n, false));
 				for (uint32_t o = 0; o < n && holds; o++)
-					assert_false(pl_plan_holds(plan, l, e, o) && cluster->nodes[o].domain == cluster->nodes[n].domain && cluster->nodes[n].domain != PL_CLUSTER_ANY);
+					assert_false(pl_plan_holds(plan, l, e, o) &&
+						cluster->nodes[o].domain == cluster->nodes[n].domain &&
+						cluster->nodes[n].domain != PL_CLUSTER_ANY);
 			}
 			assert_true(somewhere);
 		}
 	}
 }
 
-/* A cluster in which a plan exists: one node could hold everything that has no rule; each expert has one rule at most. */
+/* A cluster in which a plan exists: one node could hold everything that has no rule; each expert
+ * has one rule at most. */
 static void make_cluster(struct cad_random *random, uint32_t experts, struct pl_cluster *cluster)
 {
 	struct cad_error error;
 	uint32_t nodes = 1 + (uint32_t)cad_random_below(random, 7), room = 0;
+
 	assert_int_equal(pl_cluster_create(nodes, 0, cluster, &error), CAD_OK);
 	cluster->racks_count = 1 + (uint32_t)cad_random_below(random, 3);
+
 	for (uint32_t n = 0; n < nodes; n++) {
 		struct pl_cluster_node *node = &cluster->nodes[n];
 		node->slots = 1 + (uint32_t)cad_random_below(random, experts);
@@ -63,16 +70,21 @@ static void make_cluster(struct cad_random *random, uint32_t experts, struct pl_
 		node->forbidden = n > 0 && cad_random_below(random, 6) == 0;
 		room += node->forbidden ? 0 : node->slots;
 	}
+
 	if (room < 2 * experts)
 		cluster->nodes[0].slots = experts;
 	cluster->rules = calloc(experts, sizeof *cluster->rules);
 	assert_non_null(cluster->rules);
+
 	for (uint32_t e = 0; e < experts; e++) {
 		uint32_t node = (uint32_t)cad_random_below(random, nodes);
 		bool forbidden = cad_random_below(random, 2);
-		if (cad_random_below(random, 8) || cluster->nodes[0].slots < experts || (!forbidden && node != 0) || (forbidden && node == 0))
+		if (cad_random_below(random, 8) || cluster->nodes[0].slots < experts || (!forbidden && node != 0) ||
+			(forbidden && node == 0))
 			continue;
-		cluster->rules[cluster->rules_count++] = (struct pl_cluster_rule){ cad_random_below(random, 2) ? PL_CLUSTER_ANY : 0, e, node, forbidden };
+		cluster->rules[cluster->rules_count++] =
+			(struct pl_cluster_rule){ cad_random_below(random, 2) ? PL_CLUSTER_ANY : 0, e, node,
+				forbidden };
 	}
 }
 
@@ -81,10 +93,13 @@ static void every_plan_keeps_the_rules(void **state)
 	(void)state;
 	struct cad_random random = { 20260705 };
 	print_message("seed %llu\n", (unsigned long long)random.state);
+
 	for (int i = 0; i < 60; i++) {
-		uint32_t experts = 1 + (uint32_t)cad_random_below(&random, 24), k = 1 + (uint32_t)cad_random_below(&random, experts < 5 ? experts : 5);
+		uint32_t experts = 1 + (uint32_t)cad_random_below(&random, 24),
+			 k = 1 + (uint32_t)cad_random_below(&random, experts < 5 ? experts : 5);
 		uint64_t tokens = 1 + cad_random_below(&random, 300);
-		struct pl_trace *trace = make_trace(1 + (uint32_t)cad_random_below(&random, 3), experts, k, tokens, 1, 0, cad_random_next(&random));
+		struct pl_trace *trace = make_trace(
+			1 + (uint32_t)cad_random_below(&random, 3), experts, k, tokens, 1, 0, cad_random_next(&random));
 		struct pl_cluster cluster;
 		make_cluster(&random, experts, &cluster);
 		uint32_t copies = experts + (uint32_t)cad_random_below(&random, experts + 1);
@@ -117,7 +132,7 @@ static void copies_on_different_domains_and_drained_nodes(void **state)
 	struct pl_solve_options options = options_for(trace, &cluster, 32, 20);
 	struct pl_solution solution = solve(&options);
 	check_rules(solution.plan, &cluster, 32);
-	assert_true(pl_plan_copies(solution.plan) > 2 * 16);   /* there is room, and copies help */
+	assert_true(pl_plan_copies(solution.plan) > 2 * 16); /* there is room, and copies help */
 	pl_solution_fini(&solution);
 	pl_cluster_fini(&cluster);
 	pl_trace_free(trace);
@@ -131,7 +146,7 @@ static void memory_is_dealt_out_over_layers(void **state)
 	struct pl_weights weights = pl_weights_of(PL_PROFILE_MIXED);
 	assert_int_equal(pl_cluster_create(2, 0, &cluster, &error), CAD_OK);
 	cluster.expert_bytes = 10;
-	cluster.nodes[0].memory_bytes = 10 * 25 + 9;   /* 25 experts over 3 layers */
+	cluster.nodes[0].memory_bytes = 10 * 25 + 9; /* 25 experts over 3 layers */
 	cluster.nodes[1].memory_bytes = 10 * 1000;
 	uint32_t total = 0;
 	for (uint32_t l = 0; l < 3; l++) {
@@ -142,6 +157,7 @@ static void memory_is_dealt_out_over_layers(void **state)
 		total += site.slots[0];
 		pl_site_fini(&site);
 	}
+
 	assert_int_equal(total, 25);
 	pl_cluster_fini(&cluster);
 }
@@ -165,6 +181,7 @@ static void equal_for_a_seed_and_rounds_whatever_the_threads(void **state)
 		assert_true(again.value == first.value && again.rounds == first.rounds);
 		pl_solution_fini(&again);
 	}
+
 	pl_solution_fini(&first);
 	pl_cluster_fini(&cluster);
 	pl_trace_free(trace);
@@ -187,6 +204,7 @@ static void more_rounds_are_never_worse(void **state)
 		last = solution.value;
 		pl_solution_fini(&solution);
 	}
+
 	assert_true(last < begun);
 	pl_cluster_fini(&cluster);
 	pl_trace_free(trace);
@@ -219,7 +237,9 @@ static void stops_between_rounds(void **state)
 	options.clock = &slow;
 	options.time_limit_ns = 5 * CAD_NS_PER_S;
 	struct pl_solution timed = solve(&options);
-	assert_int_equal(timed.rounds, 3);   /* a look before each layer but in the first round, and one after each round */
+
+	/* a look before each layer but in the first round, and one after each round */
+	assert_int_equal(timed.rounds, 3);
 	options.time_limit_ns = 7 * CAD_NS_PER_S / 2;
 	struct pl_solution broken_off = solve(&options);
 	assert_int_equal(broken_off.rounds, 2);
@@ -256,12 +276,24 @@ static void stops_between_rounds(void **state)
 static void planted_communities_are_found(void **state)
 {
 	(void)state;
-	const struct pl_synthetic settings = { .layers = 2, .experts = 64, .k = 4, .tokens = 6000, .seed = 12, .communities = 16, .strength = 0.8, .zipf = 0, .tasks = 1,
-	                                       .locality = 0.3, .request_tokens = 50 };
+	const struct pl_synthetic settings = {
+		.layers = 2,
+		.experts = 64,
+		.k = 4,
+		.tokens = 6000,
+		.seed = 12,
+		.communities = 16,
+		.strength = 0.8,
+		.zipf = 0,
+		.tasks = 1,
+		.locality = 0.3,
+		.request_tokens = 50,
+	};
 	struct pl_synthetic_trace made = generate(&settings);
 	struct cad_error error;
 	uint16_t *node = malloc(2 * 64 * sizeof *node);
 	assert_non_null(node);
+
 	for (uint32_t nodes = 4; nodes <= 8; nodes *= 2) {
 		struct pl_known_cost known;
 		struct pl_cluster cluster;
@@ -274,23 +306,38 @@ static void planted_communities_are_found(void **state)
 		struct pl_solution solution = solve(&options);
 		assert_int_equal(pl_sample_create(made.trace, 0, &sample), CAD_OK);
 		assert_int_equal(pl_measure(sample, solution.plan, &cluster, PL_ROUTER_COVER, 2, &metrics), CAD_OK);
-		print_message("%u nodes: %.4f nodes a token (load %.3f), planted %.4f (%.3f)\n", nodes, metrics.nodes_per_token, metrics.load_mean, known.nodes_per_token, known.load_mean);
+		print_message("%u nodes: %.4f nodes a token (load %.3f), planted %.4f (%.3f)\n", nodes,
+			metrics.nodes_per_token, metrics.load_mean, known.nodes_per_token, known.load_mean);
 		assert_true(metrics.nodes_per_token <= 1.01 * known.nodes_per_token);
 		pl_metrics_fini(&metrics);
 		pl_sample_free(sample);
 		pl_solution_fini(&solution);
 		pl_cluster_fini(&cluster);
 	}
+
 	free(node);
 	pl_synthetic_fini(&made);
 }
 
-/* Groups are nodes, and every token keeps to two groups: blocks are the best there is, and the plan must not be worse. */
+/* Groups are nodes, and every token keeps to two groups: blocks are the best there is, and the plan
+ * must not be worse. */
 static void blocks_stay_where_nothing_beats_them(void **state)
 {
 	(void)state;
-	const struct pl_synthetic settings = { .layers = 1, .experts = 64, .k = 6, .tokens = 4000, .seed = 21, .communities = 1, .zipf = 0.2, .groups = 8, .groups_kept = 2,
-	                                       .tasks = 1, .locality = 0, .request_tokens = 50 };
+	const struct pl_synthetic settings = {
+		.layers = 1,
+		.experts = 64,
+		.k = 6,
+		.tokens = 4000,
+		.seed = 21,
+		.communities = 1,
+		.zipf = 0.2,
+		.groups = 8,
+		.groups_kept = 2,
+		.tasks = 1,
+		.locality = 0,
+		.request_tokens = 50,
+	};
 	struct pl_synthetic_trace made = generate(&settings);
 	struct cad_error error;
 	struct pl_cluster cluster;
@@ -328,7 +375,8 @@ static void what_is_there_stays_when_moving_costs(void **state)
 	options.weights.move = 0;
 	struct pl_solution moves = solve(&options);
 	struct pl_moves some = pl_moves_between(present, moves.plan, &cluster, 1000);
-	assert_true(some.loads > 0 && some.loads == some.frees && some.bytes == 1000 * some.loads && some.seconds * 4 >= (double)some.loads);
+	assert_true(some.loads > 0 && some.loads == some.frees && some.bytes == 1000 * some.loads &&
+		some.seconds * 4 >= (double)some.loads);
 	pl_solution_fini(&moves);
 	pl_solution_fini(&stays);
 	pl_plan_free(present);
@@ -356,12 +404,16 @@ static void affinity_keeps_tokens_where_they_are(void **state)
 	struct pl_trace *trace = make_trace(2, 32, 4, 2000, 8, 0.8, 14);
 	struct pl_cluster cluster;
 	struct cad_error error;
-	for (uint64_t i = 0; i < trace->tokens * trace->k; i++)   /* the second layer does as the first, under other names */
+
+	/* the second layer does as the first, under other names */
+	for (uint64_t i = 0; i < trace->tokens * trace->k; i++)
 		trace->ids[trace->tokens * trace->k + i] = (uint16_t)((trace->ids[i] + 7) % 32);
 	assert_int_equal(pl_cluster_create(8, 4, &cluster, &error), CAD_OK);
 	struct pl_solve_options options = options_for(trace, &cluster, 32, 20);
 	struct pl_solution alike = solve(&options);
-	struct pl_cluster_rule pins[8];   /* turn the groups of the first layer around: equal layers would find equal places anyway */
+
+	/* turn the groups of the first layer around: equal layers would find equal places anyway */
+	struct pl_cluster_rule pins[8];
 	for (uint32_t e = 0; e < 32; e++)
 		for (uint32_t n = 0; n < 8; n++)
 			if (pl_plan_holds(alike.plan, 0, e, n))
@@ -373,7 +425,8 @@ static void affinity_keeps_tokens_where_they_are(void **state)
 	struct pl_solution with = solve(&options);
 	cluster.rules = NULL;
 	cluster.rules_count = 0;
-	print_message("nodes that both layers touch: %.3f, with affinity %.3f\n", overlap(trace, without.plan), overlap(trace, with.plan));
+	print_message("nodes that both layers touch: %.3f, with affinity %.3f\n", overlap(trace, without.plan),
+		overlap(trace, with.plan));
 	assert_true(overlap(trace, with.plan) > 1.2 * overlap(trace, without.plan));
 	pl_solution_fini(&alike);
 	pl_solution_fini(&with);
@@ -384,7 +437,8 @@ static void affinity_keeps_tokens_where_they_are(void **state)
 
 /* ---- racks and links ---- */
 
-/* Every change is exactly as good as it was estimated, where there are no copies: nodes of unequal links, racks, room that is left. */
+/* Every change is exactly as good as it was estimated, where there are no copies: nodes of unequal
+ * links, racks, room that is left. */
 static void estimates_know_racks_and_links(void **state)
 {
 	(void)state;
@@ -412,7 +466,8 @@ static void estimates_know_racks_and_links(void **state)
 		assert_int_equal(pl_improve_init(&improve, &scene.site), CAD_OK);
 		uint32_t count = pl_improve_propose(&improve, &scene.search);
 		for (uint32_t i = 0; i < count; i++, tried++) {
-			double grown = pl_search_try(&scene.search, improve.proposals[i].changes, improve.proposals[i].count);
+			double grown =
+				pl_search_try(&scene.search, improve.proposals[i].changes, improve.proposals[i].count);
 			assert_float_equal(grown, -improve.proposals[i].gain, 1e-5);
 			pl_search_undo(&scene.search);
 		}
@@ -421,13 +476,16 @@ static void estimates_know_racks_and_links(void **state)
 		pl_cluster_fini(&cluster);
 		pl_trace_free(trace);
 	}
+
 	assert_true(tried > 100);
 }
 
-static double racks_per_token(const struct pl_trace *trace, const struct pl_plan *plan, const struct pl_cluster *cluster)
+static double racks_per_token(
+	const struct pl_trace *trace, const struct pl_plan *plan, const struct pl_cluster *cluster)
 {
 	struct pl_sample *sample;
 	struct pl_metrics metrics;
+
 	assert_int_equal(pl_sample_create(trace, 0, &sample), CAD_OK);
 	assert_int_equal(pl_measure(sample, plan, cluster, PL_ROUTER_COVER, 1, &metrics), CAD_OK);
 	double racks = metrics.racks_per_token;
@@ -436,12 +494,25 @@ static double racks_per_token(const struct pl_trace *trace, const struct pl_plan
 	return racks;
 }
 
-/* Neighbouring communities are chosen together, so that the planted map has them in one rack: the plan must find that, wherever the racks are. */
+/* Neighbouring communities are chosen together, so that the planted map has them in one rack: the
+ * plan must find that, wherever the racks are. */
 static void communities_that_go_together_share_a_rack(void **state)
 {
 	(void)state;
-	const struct pl_synthetic settings = { .layers = 2, .experts = 64, .k = 6, .tokens = 5000, .seed = 77, .communities = 16, .strength = 0.5, .zipf = 0.3, .tasks = 4,
-	                                       .task_skew = 0.5, .locality = 0.4, .request_tokens = 40 };
+	const struct pl_synthetic settings = {
+		.layers = 2,
+		.experts = 64,
+		.k = 6,
+		.tokens = 5000,
+		.seed = 77,
+		.communities = 16,
+		.strength = 0.5,
+		.zipf = 0.3,
+		.tasks = 4,
+		.task_skew = 0.5,
+		.locality = 0.4,
+		.request_tokens = 40,
+	};
 	struct pl_synthetic_trace made = generate(&settings);
 	struct pl_known_cost known;
 	struct pl_cluster cluster;
@@ -465,13 +536,16 @@ static void communities_that_go_together_share_a_rack(void **state)
 		struct pl_solution with = solve(&options);
 		options.weights.racks = 0;
 		struct pl_solution without = solve(&options);
-		double racks_with = racks_per_token(made.trace, with.plan, &cluster), racks_without = racks_per_token(made.trace, without.plan, &cluster);
-		print_message("%u racks: a token touches %.4f, without regard to racks %.4f, planted %.4f\n", racks, racks_with, racks_without, best);
+		double racks_with = racks_per_token(made.trace, with.plan, &cluster),
+		       racks_without = racks_per_token(made.trace, without.plan, &cluster);
+		print_message("%u racks: a token touches %.4f, without regard to racks %.4f, planted %.4f\n", racks,
+			racks_with, racks_without, best);
 		assert_true(racks_with <= 1.02 * best);
 		assert_true(racks_without > 1.05 * best);
 		pl_solution_fini(&without);
 		pl_solution_fini(&with);
 	}
+
 	pl_plan_free(planted);
 	pl_cluster_fini(&cluster);
 	pl_synthetic_fini(&made);
@@ -498,12 +572,13 @@ static void slow_links_are_touched_less(void **state)
 	struct cad_error error;
 	assert_int_equal(pl_cluster_create(8, 8, &cluster, &error), CAD_OK);
 	struct pl_solve_options options = options_for(trace, &cluster, 64, 13);
-	options.weights.load_max = 1.3;   /* room to keep rows away from them */
+	options.weights.load_max = 1.3; /* room to keep rows away from them */
 	struct pl_solution without = solve(&options);
 	for (uint32_t n = 0; n < 8; n += 2)
 		cluster.nodes[n].link = 0.25;
 	struct pl_solution with = solve(&options);
-	print_message("slow nodes that a token touches: %.3f, without regard to links %.3f\n", slow_per_token(trace, with.plan), slow_per_token(trace, without.plan));
+	print_message("slow nodes that a token touches: %.3f, without regard to links %.3f\n",
+		slow_per_token(trace, with.plan), slow_per_token(trace, without.plan));
 	assert_true(slow_per_token(trace, with.plan) < 0.95 * slow_per_token(trace, without.plan));
 	pl_solution_fini(&with);
 	pl_solution_fini(&without);
@@ -535,12 +610,12 @@ static void impossible_wishes_are_refused(void **state)
 	assert_non_null(strstr(error.text, "pinned to node 'n1'"));
 	rules[1].expert = 99;
 	assert_int_equal(pl_solve(&options, &solution, &error), CAD_ERR_INVALID);
-	cluster.rules_count = 4;   /* one expert is forbidden everywhere */
+	cluster.rules_count = 4; /* one expert is forbidden everywhere */
 	for (uint32_t n = 0; n < 4; n++)
 		rules[n] = (struct pl_cluster_rule){ PL_CLUSTER_ANY, 3, n, true };
 	assert_int_equal(pl_solve(&options, &solution, &error), CAD_ERR_EXHAUSTED);
 	assert_non_null(strstr(error.text, "expert 3 has no place"));
-	for (uint32_t e = 0; e < 5; e++)   /* five experts on four slots */
+	for (uint32_t e = 0; e < 5; e++) /* five experts on four slots */
 		rules[e] = (struct pl_cluster_rule){ PL_CLUSTER_ANY, e, 0, false };
 	cluster.rules_count = 5;
 	assert_int_equal(pl_solve(&options, &solution, &error), CAD_ERR_EXHAUSTED);

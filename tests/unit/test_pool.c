@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-enum { JOBS_MAX = 300, FLUSH = 0x8040 };   /* flush to zero, denormals are zero */
+enum { JOBS_MAX = 300, FLUSH = 0x8040 }; /* flush to zero, denormals are zero */
 
 struct count {
 	_Atomic unsigned runs[JOBS_MAX];
@@ -60,7 +60,7 @@ static void mode_is_default_inside_and_restored(void **state)
 	unsigned before = _mm_getcsr();
 	for (unsigned threads = 1; threads <= 2; threads++) {
 		struct kn_pool *pool;
-		_mm_setcsr(before | FLUSH);   /* workers start with the creator's mode */
+		_mm_setcsr(before | FLUSH); /* workers start with the creator's mode */
 		assert_int_equal(kn_pool_create(threads, &pool), CAD_OK);
 		struct count c = { .threads = threads };
 		kn_pool_for(pool, JOBS_MAX, count_job, &c);
@@ -84,7 +84,8 @@ static void chain_job(void *context, size_t job, unsigned thread)
 	c->values[!c->from][job] = c->values[c->from][JOBS_MAX - 1 - job] * 3 + job;
 }
 
-/* What one run wrote, the next one reads, on whatever thread (plain memory: the thread sanitizer looks on). */
+/* What one run wrote, the next one reads, on whatever thread (plain memory: the thread sanitizer
+ * looks on). */
 static void runs_see_each_other(void **state)
 {
 	(void)state;
@@ -97,6 +98,7 @@ static void runs_see_each_other(void **state)
 			chain_job(&expected, job, 0);
 		kn_pool_for(pool, JOBS_MAX, chain_job, &got);
 	}
+
 	kn_pool_destroy(pool);
 	assert_memory_equal(&expected, &got, sizeof got);
 }

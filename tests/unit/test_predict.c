@@ -1,4 +1,5 @@
-/* What plans are predicted to do: by the rule written down plainly, layer after layer; bounds that no placement beats; explanations. */
+/* What plans are predicted to do: by the rule written down plainly, layer after layer; bounds that
+ * no placement beats; explanations. */
 #include "orchestration/planner/predict/bound.h"
 #include "orchestration/planner/predict/explain.h"
 #include "orchestration/planner/predict/measure.h"
@@ -7,11 +8,14 @@
 #include <math.h>
 #include <stdio.h>
 
-/* The rule of common/cluster/cover.h, written down without any cleverness: returns nodes a token and the busiest node over the mean. */
-static void measure_plainly(const struct pl_sample *sample, const struct pl_plan *plan, bool guard, double *nodes, double *load)
+/* The rule of common/cluster/cover.h, written down without any cleverness: returns nodes a token
+ * and the busiest node over the mean. */
+static void measure_plainly(
+	const struct pl_sample *sample, const struct pl_plan *plan, bool guard, double *nodes, double *load)
 {
 	const struct pl_trace *trace = sample->trace;
 	uint64_t touched = 0, rows[64] = { 0 }, total = 0;
+
 	for (uint32_t t = 0; t < sample->tokens; t++) {
 		const uint16_t *ids = pl_trace_row(trace, 0, sample->token[t]);
 		bool chosen[64] = { false }, done[32] = { false };
@@ -24,7 +28,8 @@ static void measure_plainly(const struct pl_sample *sample, const struct pl_plan
 					count += !done[j] && pl_plan_holds(plan, 0, ids[j], n);
 				if (count == 0)
 					continue;
-				float mean = (float)total / (float)plan->nodes, over = (float)rows[n] - 1.03f * mean, score = (float)count;
+				float mean = (float)total / (float)plan->nodes, over = (float)rows[n] - 1.03f * mean,
+				      score = (float)count;
 				if (guard && t > 200 && over > 0)
 					score -= over / (0.05f * mean);
 				if (best == 64 || score > best_score || (score == best_score && rows[n] < rows[best])) {
@@ -44,12 +49,14 @@ static void measure_plainly(const struct pl_sample *sample, const struct pl_plan
 		for (uint32_t j = 0; j < trace->k; j++) {
 			uint32_t best = 64;
 			for (uint32_t n = 0; n < plan->nodes; n++)
-				if (chosen[n] && pl_plan_holds(plan, 0, ids[j], n) && (best == 64 || rows[n] < rows[best]))
+				if (chosen[n] && pl_plan_holds(plan, 0, ids[j], n) &&
+					(best == 64 || rows[n] < rows[best]))
 					best = n;
 			rows[best]++;
 		}
 		total = before + trace->k;
 	}
+
 	uint64_t most = 0;
 	for (uint32_t n = 0; n < plan->nodes; n++)
 		most = rows[n] > most ? rows[n] : most;
@@ -65,6 +72,7 @@ static void prediction_equals_the_plain_rule(void **state)
 	struct pl_trace *trace = make_trace(1, 24, 5, 900, 4, 0.5, 10);
 	struct pl_sample *sample;
 	assert_int_equal(pl_sample_create(trace, 0, &sample), CAD_OK);
+
 	for (uint32_t round = 0; round < 12; round++) {
 		uint32_t nodes = 1 + (uint32_t)cad_random_below(&random, 9);
 		struct pl_cluster cluster;
@@ -78,7 +86,9 @@ static void prediction_equals_the_plain_rule(void **state)
 			struct pl_metrics metrics;
 			double expected_nodes, expected_load;
 			measure_plainly(sample, plan, guard, &expected_nodes, &expected_load);
-			assert_int_equal(pl_measure(sample, plan, &cluster, guard ? PL_ROUTER_GUARD : PL_ROUTER_COVER, 1 + round % 2, &metrics), CAD_OK);
+			assert_int_equal(pl_measure(sample, plan, &cluster, guard ? PL_ROUTER_GUARD : PL_ROUTER_COVER,
+						 1 + round % 2, &metrics),
+				CAD_OK);
 			assert_float_equal(metrics.nodes_per_token, expected_nodes, 1e-9);
 			assert_float_equal(metrics.load_mean, expected_load, 1e-9);
 			pl_metrics_fini(&metrics);
@@ -86,11 +96,13 @@ static void prediction_equals_the_plain_rule(void **state)
 		pl_plan_free(plan);
 		pl_cluster_fini(&cluster);
 	}
+
 	pl_sample_free(sample);
 	pl_trace_free(trace);
 }
 
-/* The same whatever the threads, though a layer is compared with the one before; and what is compared, by hand. */
+/* The same whatever the threads, though a layer is compared with the one before; and what is
+ * compared, by hand. */
 static void layers_are_compared_with_the_one_before(void **state)
 {
 	(void)state;
@@ -119,19 +131,35 @@ static void layers_are_compared_with_the_one_before(void **state)
 		assert_true(metrics.layer[0].fresh == 0 && metrics.fresh_nodes_per_token < metrics.nodes_per_token);
 		pl_metrics_fini(&metrics);
 	}
+
 	pl_sample_free(sample);
 	pl_plan_free(plan);
 	pl_cluster_fini(&cluster);
 	pl_trace_free(trace);
 }
 
-/* Chance that goes with few tokens is taken off, layer by layer; what differs on as many tokens is believed. */
+/* Chance that goes with few tokens is taken off, layer by layer; what differs on as many tokens is
+ * believed. */
 static void expected_load_allows_for_few_tokens(void **state)
 {
 	(void)state;
-	struct pl_layer_metrics planned_layers[] = { { .load = 1.0 }, { .load = 1.2 } }, held_layers[] = { { .load = 1.5 }, { .load = 1.2 } };
-	const struct pl_metrics planned = { .layers = 2, .layer = planned_layers }, held = { .layers = 2, .layer = held_layers };
-	struct pl_load load = pl_expected_load(&planned, 7000, &held, 1000);   /* the square root of 2 / (1 + 7) is a half */
+	struct pl_layer_metrics planned_layers[] = { {
+							     .load = 1.0,
+						     },
+		{
+			.load = 1.2,
+		} },
+				held_layers[] = { {
+							  .load = 1.5,
+						  },
+					{
+						.load = 1.2,
+					} };
+	const struct pl_metrics planned = { .layers = 2, .layer = planned_layers },
+				held = { .layers = 2, .layer = held_layers };
+
+	/* the square root of 2 / (1 + 7) is a half */
+	struct pl_load load = pl_expected_load(&planned, 7000, &held, 1000);
 	assert_true(fabs(load.mean - 1.225) < 1e-12 && fabs(load.worst - 1.25) < 1e-12);
 	load = pl_expected_load(&planned, 5000, &held, 5000);
 	assert_true(fabs(load.mean - 1.35) < 1e-12 && fabs(load.worst - 1.5) < 1e-12);
@@ -148,14 +176,16 @@ static double fewest_nodes(const struct pl_sample *sample, const uint32_t *repli
 			bool all = true;
 			for (uint32_t j = 0; j < sample->trace->k; j++)
 				all = all && (ids[j] == PL_TRACE_NONE || (replicas[ids[j]] & set));
-			fewest = all && (uint32_t)__builtin_popcount(set) < fewest ? (uint32_t)__builtin_popcount(set) : fewest;
+			fewest = all && (uint32_t)__builtin_popcount(set) < fewest ? (uint32_t)__builtin_popcount(set)
+										   : fewest;
 		}
 		sum += fewest;
 	}
 	return (double)sum / sample->tokens;
 }
 
-/* All placements of five experts on three nodes are tried: none goes below the bound, with and without copies, and rooms of different size. */
+/* All placements of five experts on three nodes are tried: none goes below the bound, with and
+ * without copies, and rooms of different size. */
 static void no_placement_is_below_the_bound(void **state)
 {
 	(void)state;
@@ -181,7 +211,8 @@ static void no_placement_is_below_the_bound(void **state)
 					placed += replicas[e] >> n & 1;
 				}
 			}
-			if (placed > copies || used[0] > cluster.nodes[0].slots || used[1] > cluster.nodes[1].slots || used[2] > cluster.nodes[2].slots)
+			if (placed > copies || used[0] > cluster.nodes[0].slots || used[1] > cluster.nodes[1].slots ||
+				used[2] > cluster.nodes[2].slots)
 				continue;
 			double nodes = fewest_nodes(sample, replicas, 3);
 			best = nodes < best ? nodes : best;
@@ -194,7 +225,8 @@ static void no_placement_is_below_the_bound(void **state)
 	}
 }
 
-/* Where every token keeps to a community, the bound is what the communities cost; with a node for each expert, it is as many nodes as experts. */
+/* Where every token keeps to a community, the bound is what the communities cost; with a node for
+ * each expert, it is as many nodes as experts. */
 static void the_bound_is_reached(void **state)
 {
 	(void)state;
@@ -204,12 +236,14 @@ static void the_bound_is_reached(void **state)
 	struct pl_sample *sample;
 	double bound;
 	assert_int_equal(pl_sample_create(trace, 0, &sample), CAD_OK);
+
 	for (uint32_t nodes = 1; nodes <= 32; nodes = nodes == 1 ? 8 : 4 * nodes) {
 		assert_int_equal(pl_cluster_create(nodes, 32 / nodes, &cluster, &error), CAD_OK);
 		assert_int_equal(pl_bound(sample, &cluster, 32, &bound, &error), CAD_OK);
 		assert_true(fabs(bound - (nodes == 32 ? 4 : 1)) < 1e-9);
 		pl_cluster_fini(&cluster);
 	}
+
 	assert_int_equal(pl_cluster_create(4, 7, &cluster, &error), CAD_OK);
 	assert_int_equal(pl_bound(sample, &cluster, 32, &bound, &error), CAD_ERR_EXHAUSTED);
 	pl_cluster_fini(&cluster);
@@ -235,10 +269,12 @@ static void explanations_add_up(void **state)
 	assert_int_equal(pl_sample_create(trace, 0, &sample), CAD_OK);
 	struct pl_metrics metrics;
 	assert_int_equal(pl_measure(sample, solution.plan, &cluster, PL_ROUTER_COVER, 1, &metrics), CAD_OK);
+
 	for (uint32_t e = 0; e < 16; e++) {
 		assert_int_equal(pl_explain(sample, solution.plan, &cluster, &weights, 0, e, &x, &error), CAD_OK);
 		double share = 0;
-		assert_true(fabs(x.nodes - metrics.nodes_per_token) < 1e-9);   /* nodes, not what they cost by link and rack */
+		/* nodes, not what they cost by link and rack */
+		assert_true(fabs(x.nodes - metrics.nodes_per_token) < 1e-9);
 		for (uint32_t n = 0; n < 4; n++) {
 			share += x.options[n].share;
 			assert_int_equal(x.options[n].holds, pl_plan_holds(solution.plan, 0, e, n));
@@ -249,6 +285,7 @@ static void explanations_add_up(void **state)
 		assert_true(x.uses <= 0 || (x.partners_count > 0 && x.partners[0].lift > 1));
 		pl_explanation_fini(&x);
 	}
+
 	pl_metrics_fini(&metrics);
 	pl_sample_free(sample);
 	pl_solution_fini(&solution);

@@ -16,15 +16,20 @@ static const char *target_text(const char *peer, const char *http)
 	static char text[64];
 	struct sockaddr_storage target;
 	char host[INET6_ADDRSTRLEN];
+
 	if (!pl_probe_target(peer, http, &target))
 		return "none";
+
 	if (target.ss_family == AF_INET) {
 		const struct sockaddr_in *in = (struct sockaddr_in *)&target;
-		snprintf(text, sizeof text, "%s port %u", inet_ntop(AF_INET, &in->sin_addr, host, sizeof host), ntohs(in->sin_port));
+		snprintf(text, sizeof text, "%s port %u", inet_ntop(AF_INET, &in->sin_addr, host, sizeof host),
+			ntohs(in->sin_port));
 	} else {
 		const struct sockaddr_in6 *in = (struct sockaddr_in6 *)&target;
-		snprintf(text, sizeof text, "%s port %u", inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host), ntohs(in->sin6_port));
+		snprintf(text, sizeof text, "%s port %u", inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host),
+			ntohs(in->sin6_port));
 	}
+
 	return text;
 }
 
@@ -87,7 +92,7 @@ static void refusal_is_told_and_nothing_else(void **state)
 	pl_probes_ask(&probes, &open_address, 1, 1000);
 	pl_probes_ask(&probes, &closed_address, 16, 1000);
 	pl_probes_ask(&probes, &closed_address, 256, 1000);
-	uv_run(&loop, UV_RUN_DEFAULT);   /* until every probe has ended by itself */
+	uv_run(&loop, UV_RUN_DEFAULT); /* until every probe has ended by itself */
 	assert_int_equal(refused_tags, 16 + 256);
 	assert_int_equal(probes.count, 0);
 	for (int i = 0; i < PL_PROBES_MAX + 10; i++)

@@ -1,4 +1,5 @@
-/* The quantum table of golden checkpoints: the same for every form and thread count, powers of two, where a hand calculation puts them. */
+/* The quantum table of golden checkpoints: the same for every form and thread count, powers of two,
+ * where a hand calculation puts them. */
 #include "common/model/model.h"
 #include "kernels/quantum.h"
 
@@ -19,6 +20,7 @@ static struct cad_model *model_open(const char *name)
 	char path[512];
 	struct cad_error error;
 	struct cad_model *model;
+
 	snprintf(path, sizeof path, CADRE_SOURCE_DIR "/tests/golden/%s/model", name);
 	if (cad_model_open(path, &model, &error) != CAD_OK)
 		fail_msg("%s", error.text);
@@ -27,18 +29,22 @@ static struct cad_model *model_open(const char *name)
 }
 
 /* false: this machine lacks the form */
-static bool table(const struct cad_model *model, enum kn_isa isa, unsigned threads, enum kn_weights weights, enum cadre_row_type wire, float *quanta)
+static bool table(const struct cad_model *model, enum kn_isa isa, unsigned threads, enum kn_weights weights,
+	enum cadre_row_type wire, float *quanta)
 {
 	struct kn_device *device;
 	struct kn_queue *queue;
 	struct cad_error error;
+
 	if (kn_cpu_create(isa, &device, &error) != CAD_OK)
 		return false;
+
 	assert_int_equal(device->ops->queue_create(device, threads, &queue), CAD_OK);
 	if (kn_quantum_table(queue, model, weights, wire, quanta, &error) != CAD_OK)
 		fail_msg("%s", error.text);
 	device->ops->queue_destroy(queue);
 	device->ops->destroy(device);
+
 	return true;
 }
 
@@ -62,12 +68,13 @@ static void same_for_every_form_and_thread_count(void **state)
 static void powers_of_two_for_expert_layers_only(void **state)
 {
 	(void)state;
-	struct cad_model *model = model_open("qwen3moe-a");   /* its first layer is dense */
+	struct cad_model *model = model_open("qwen3moe-a"); /* its first layer is dense */
 	const struct cad_model_spec *spec = cad_model_spec(model);
 	float fix16[LAYERS_MAX], f32[LAYERS_MAX];
 	size_t moe = 0;
 	assert_true(table(model, KN_ISA_AUTO, 1, KN_WEIGHTS_AS_IS, CADRE_ROW_FIX16, fix16));
 	assert_true(table(model, KN_ISA_AUTO, 1, KN_WEIGHTS_AS_IS, CADRE_ROW_F32, f32));
+
 	for (uint32_t layer = 0; layer < spec->layers_count; layer++) {
 		int exponent;
 		if (!spec->layers[layer].moe) {
@@ -76,9 +83,11 @@ static void powers_of_two_for_expert_layers_only(void **state)
 		}
 		assert_true(frexpf(fix16[layer], &exponent) == 0.5f);
 		assert_true(f32[layer] == ldexpf(fix16[layer], -11));
-		assert_in_range(exponent + 100, 60, 100);   /* 2^-40 to 1: the outputs of these checkpoints are of the order of 1 */
+		/* 2^-40 to 1: the outputs of these checkpoints are of the order of 1 */
+		assert_in_range(exponent + 100, 60, 100);
 		moe++;
 	}
+
 	assert_true(moe > 0 && moe < spec->layers_count);
 	cad_model_close(model);
 }

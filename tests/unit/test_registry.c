@@ -30,8 +30,19 @@ static int teardown(void **state)
 
 static struct pl_hello expert(const char *id, uint32_t pid)
 {
-	return (struct pl_hello){ .id = id, .role = PL_ROLE_EXPERT, .exchange_address = "127.0.0.1:7400", .http_address = "", .grpc_address = "", .kernels_fingerprint = "k",
-	                          .version = "0", .isa = "avx2", .memory_bytes = 100, .threads = 2, .pid = pid };
+	return (struct pl_hello){
+		.id = id,
+		.role = PL_ROLE_EXPERT,
+		.exchange_address = "127.0.0.1:7400",
+		.http_address = "",
+		.grpc_address = "",
+		.kernels_fingerprint = "k",
+		.version = "0",
+		.isa = "avx2",
+		.memory_bytes = 100,
+		.threads = 2,
+		.pid = pid,
+	};
 }
 
 static uint32_t join(struct pl_registry *registry, const struct pl_hello *hello, uint64_t session, uint64_t now)
@@ -50,16 +61,18 @@ static void lives_as_long_as_it_reports(void **state)
 	struct pl_hello hello = expert("a", 1);
 	uint32_t slot = join(registry, &hello, 1, 0);
 	struct pl_load load = { .rows = 0 };
+
 	for (uint64_t now = 1000; now <= 10000; now += 1000) {
 		assert_int_equal(pl_registry_expire(registry, now), -1);
 		load.rows += 500;
 		pl_registry_renew(registry, slot, &load, now);
 	}
+
 	assert_int_equal(pl_registry_deadline_ns(registry), 10000 + LEASE);
 	assert_int_equal(pl_registry_expire(registry, 10000 + LEASE - 1), -1);
 	assert_int_equal(pl_registry_expire(registry, 10000 + LEASE), slot);
 	assert_int_equal(registry->nodes[slot].presence, PL_DEAD);
-	assert_int_equal(registry->nodes[slot].session, 1);   /* the caller closes that stream */
+	assert_int_equal(registry->nodes[slot].session, 1); /* the caller closes that stream */
 	assert_int_equal(pl_registry_expire(registry, 10000 + LEASE), -1);
 	assert_int_equal(pl_registry_find(registry, "a"), slot);
 	assert_int_equal(pl_registry_expire(registry, 10000 + LEASE + FORGET), -1);
@@ -71,13 +84,16 @@ static void rates_come_from_differences(void **state)
 {
 	struct pl_registry *registry = *state;
 	struct pl_hello hello = expert("a", 1);
+
 	registry->lease_ns = 100 * CAD_NS_PER_S;
 	uint32_t slot = join(registry, &hello, 1, 0);
 	pl_registry_renew(registry, slot, &(struct pl_load){ .rows = 100, .tokens = 7 }, CAD_NS_PER_S);
 	assert_true(registry->nodes[slot].rows_per_second == 0);
 	pl_registry_renew(registry, slot, &(struct pl_load){ .rows = 300, .tokens = 8 }, 3 * CAD_NS_PER_S);
 	assert_true(registry->nodes[slot].rows_per_second == 100.0 && registry->nodes[slot].tokens_per_second == 0.5);
-	pl_registry_renew(registry, slot, &(struct pl_load){ .rows = 10, .tokens = 1 }, 4 * CAD_NS_PER_S);   /* its counters began anew */
+
+	/* its counters began anew */
+	pl_registry_renew(registry, slot, &(struct pl_load){ .rows = 10, .tokens = 1 }, 4 * CAD_NS_PER_S);
 	assert_true(registry->nodes[slot].rows_per_second == 0);
 }
 
@@ -86,15 +102,16 @@ static void broken_stream_has_a_short_grace(void **state)
 	struct pl_registry *registry = *state;
 	struct pl_hello hello = expert("a", 1);
 	uint32_t slot = join(registry, &hello, 1, 0);
+
 	pl_registry_broken(registry, slot, 100);
 	assert_int_equal(registry->nodes[slot].presence, PL_BROKEN);
 	assert_true(pl_node_counts(&registry->nodes[slot]));
 	assert_int_equal(pl_registry_expire(registry, 299), -1);
-	assert_int_equal(join(registry, &hello, 2, 299), slot);   /* in time */
+	assert_int_equal(join(registry, &hello, 2, 299), slot); /* in time */
 	assert_int_equal(pl_registry_expire(registry, 1000), -1);
 	pl_registry_broken(registry, slot, 1000);
 	assert_int_equal(pl_registry_expire(registry, 1200), slot);
-	assert_int_equal(join(registry, &hello, 3, 1300), slot);   /* the dead may come back, to their place */
+	assert_int_equal(join(registry, &hello, 3, 1300), slot); /* the dead may come back, to their place */
 	assert_int_equal(registry->nodes[slot].presence, PL_LIVE);
 }
 
@@ -124,9 +141,12 @@ static void second_process_with_one_id_is_refused(void **state)
 	struct cad_error error;
 	uint32_t slot = join(registry, &first, 1, 0), other;
 	uint64_t superseded;
+
 	assert_int_equal(pl_registry_join(registry, &second, 2, 10, &other, &superseded, &error), CAD_ERR_REFUSED);
-	assert_string_equal(error.text, "a node with the id 'a' lives already (pid 1, 127.0.0.1:7400): give this one another --id, or stop that one");
+	assert_string_equal(error.text,
+		"a node with the id 'a' lives already (pid 1, 127.0.0.1:7400): give this one another --id, or stop that one");
 	assert_int_equal(registry->nodes[slot].session, 1);
+
 	/* the very same process, before its old stream was seen to break */
 	assert_int_equal(pl_registry_join(registry, &first, 3, 20, &other, &superseded, &error), CAD_OK);
 	assert_int_equal(other, slot);
@@ -140,30 +160,38 @@ static void bad_hellos_are_refused(void **state)
 {
 	struct pl_registry *registry = *state;
 	char long_id[80], long_address[CAD_MAP_ADDRESS_BYTES + 1];
+
 	memset(long_id, 'x', sizeof long_id - 1), long_id[sizeof long_id - 1] = 0;
 	memset(long_address, 'x', sizeof long_address - 1), long_address[sizeof long_address - 1] = 0;
-	struct pl_hello hellos[] = { expert("", 1), expert("a b", 1), expert("a\n", 1), expert(long_id, 1), expert("a", 1), expert("a", 1) };
+	struct pl_hello hellos[] = { expert("", 1), expert("a b", 1), expert("a\n", 1), expert(long_id, 1),
+		expert("a", 1), expert("a", 1) };
 	hellos[4].exchange_address = "";
 	hellos[5].http_address = long_address;
+
 	for (size_t i = 0; i < sizeof hellos / sizeof hellos[0]; i++) {
 		uint32_t slot;
 		uint64_t superseded;
 		struct cad_error error;
-		assert_int_equal(pl_registry_join(registry, &hellos[i], 1, 0, &slot, &superseded, &error), CAD_ERR_INVALID);
+		assert_int_equal(
+			pl_registry_join(registry, &hellos[i], 1, 0, &slot, &superseded, &error), CAD_ERR_INVALID);
 	}
+
 	assert_true(pl_registry_deadline_ns(registry) == UINT64_MAX);
 }
 
-/* When every slot is taken, the one that has been dead longest makes room; with everybody alive there is no room. */
+/* When every slot is taken, the one that has been dead longest makes room; with everybody alive
+ * there is no room. */
 static void slots_are_reused_in_order_of_death(void **state)
 {
 	struct pl_registry *registry = *state;
 	char id[16];
 	struct pl_hello hello = expert(id, 1);
+
 	for (unsigned i = 0; i < PL_NODES_MAX; i++) {
 		snprintf(id, sizeof id, "n%u", i);
 		join(registry, &hello, i + 1, 0);
 	}
+
 	uint32_t slot;
 	uint64_t superseded;
 	struct cad_error error;
@@ -183,6 +211,7 @@ static void expected_nodes_have_their_time(void **state)
 	struct pl_hello a = expert("a", 1), b = expert("b", 2);
 	struct cad_error error;
 	uint32_t slot_a, slot_b;
+
 	assert_int_equal(pl_registry_expect(registry, &a, 5000, &slot_a, &error), CAD_OK);
 	assert_int_equal(pl_registry_expect(registry, &b, 5000, &slot_b, &error), CAD_OK);
 	assert_int_equal(join(registry, &b, 1, 4000), slot_b);

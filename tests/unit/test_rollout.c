@@ -18,7 +18,7 @@ static const uint32_t layers[] = { 0, 1 };
 
 struct fixture {
 	struct pl_rollout *rollout;
-	char log[1024];              /* orders as text: "load 0: 1 2; free 1: 3; " */
+	char log[1024]; /* orders as text: "load 0: 1 2; free 1: 3; " */
 };
 
 static void note(struct fixture *fixture, const char *what, uint32_t slot, const uint32_t *cells, uint32_t count)
@@ -30,8 +30,14 @@ static void note(struct fixture *fixture, const char *what, uint32_t slot, const
 	snprintf(fixture->log + used, sizeof fixture->log - used, "; ");
 }
 
-static void on_load(void *context, uint32_t slot, const uint32_t *cells, uint32_t count) { note(context, "load", slot, cells, count); }
-static void on_free(void *context, uint32_t slot, const uint32_t *cells, uint32_t count) { note(context, "free", slot, cells, count); }
+static void on_load(void *context, uint32_t slot, const uint32_t *cells, uint32_t count)
+{
+	note(context, "load", slot, cells, count);
+}
+static void on_free(void *context, uint32_t slot, const uint32_t *cells, uint32_t count)
+{
+	note(context, "free", slot, cells, count);
+}
 
 static const char *turn(struct fixture *fixture, uint64_t routers_epoch, uint64_t now)
 {
@@ -61,10 +67,19 @@ static void join(struct fixture *fixture, uint32_t slot, uint64_t memory, const 
 static int setup(void **state)
 {
 	struct fixture *fixture = calloc(1, sizeof *fixture);
-	const struct pl_rollout_options options = { .shape = { layers, 2, CELLS / 2 }, .expert_bytes = BYTES, .loads_max = 3, .moves_max = 1,
-	                                            .publish_interval_ns = INTERVAL, .free_grace_ns = FREE_GRACE, .retry_ns = RETRY };
+	const struct pl_rollout_options options = {
+		.shape = { layers, 2, CELLS / 2 },
+		.expert_bytes = BYTES,
+		.loads_max = 3,
+		.moves_max = 1,
+		.publish_interval_ns = INTERVAL,
+		.free_grace_ns = FREE_GRACE,
+		.retry_ns = RETRY,
+	};
+
 	assert_int_equal(pl_rollout_create(&options, &fixture->rollout), CAD_OK);
 	*state = fixture;
+
 	return 0;
 }
 
@@ -103,7 +118,8 @@ static void never_loads_beyond_memory(void **state)
 	assert_int_equal(pl_rollout_bytes(fixture->rollout), BYTES + 1);
 }
 
-/* Additions wait for each other, within the interval; the last one, and a loss, are published at once. */
+/* Additions wait for each other, within the interval; the last one, and a loss, are published at
+ * once. */
 static void maps_come_in_batches_but_losses_at_once(void **state)
 {
 	struct fixture *fixture = *state;
@@ -138,21 +154,21 @@ static void moves_in_the_safe_order(void **state)
 	join(fixture, 1, 1000, "00000000");
 	target(fixture, 0, "00000000");
 	target(fixture, 1, "11000000");
-	assert_string_equal(turn(fixture, 1, 10), "load 1: 0; ");   /* one move at a time */
+	assert_string_equal(turn(fixture, 1, 10), "load 1: 0; "); /* one move at a time */
 	assert_int_equal(pl_rollout_copy(fixture->rollout, 0, 0), PL_COPY_READY);
 	pl_rollout_loaded(fixture->rollout, 1, 0, true, 20);
 	assert_string_equal(turn(fixture, 1, 20), "load 1: 1; ");
 	assert_int_equal(pl_rollout_copy(fixture->rollout, 0, 0), PL_COPY_LEAVING);
-	assert_string_equal(turn(fixture, UINT64_MAX, 1u << 20), "");   /* not in any map yet */
+	assert_string_equal(turn(fixture, UINT64_MAX, 1u << 20), ""); /* not in any map yet */
 	pl_rollout_published(fixture->rollout, 2, 100);
 	assert_int_equal(pl_rollout_deadline_ns(fixture->rollout, 100), 100 + FREE_GRACE);
-	assert_string_equal(turn(fixture, 2, 100 + FREE_GRACE - 1), "");   /* the grace */
-	assert_string_equal(turn(fixture, 1, 100 + FREE_GRACE), "");       /* a router that works with the old map */
+	assert_string_equal(turn(fixture, 2, 100 + FREE_GRACE - 1), ""); /* the grace */
+	assert_string_equal(turn(fixture, 1, 100 + FREE_GRACE), "");     /* a router that works with the old map */
 	assert_string_equal(turn(fixture, 2, 100 + FREE_GRACE), "free 0: 0; ");
 	assert_int_equal(pl_rollout_copy(fixture->rollout, 0, 0), PL_COPY_FREEING);
 	pl_rollout_freed(fixture->rollout, 0, 0);
 	assert_int_equal(pl_rollout_copy(fixture->rollout, 0, 0), PL_COPY_NONE);
-	assert_int_equal(pl_rollout_copy(fixture->rollout, 0, 1), PL_COPY_READY);   /* its move is not done */
+	assert_int_equal(pl_rollout_copy(fixture->rollout, 0, 1), PL_COPY_READY); /* its move is not done */
 }
 
 /* With two copies wanted, the old one stays until both are there. */
@@ -181,6 +197,7 @@ static void leaving_copy_comes_back_when_it_is_wanted_again(void **state)
 	struct fixture *fixture = *state;
 	uint8_t flags[CELLS];
 	uint64_t leaving;
+
 	join(fixture, 0, 1000, "00000000");
 	join(fixture, 1, 1000, "00000000");
 	target(fixture, 0, "10000000");
@@ -195,7 +212,7 @@ static void leaving_copy_comes_back_when_it_is_wanted_again(void **state)
 	assert_int_equal(flags[0], PL_ASSIGN_FORBIDDEN);
 	assert_int_equal(leaving, BYTES);
 	pl_rollout_published(fixture->rollout, 2, 4);
-	pl_rollout_drop(fixture->rollout, 1);   /* the node that it moved to dies */
+	pl_rollout_drop(fixture->rollout, 1); /* the node that it moved to dies */
 	pl_rollout_view(fixture->rollout, 0, flags, &leaving);
 	assert_int_equal(flags[0], PL_ASSIGN_HELD);
 	assert_int_equal(leaving, 0);
@@ -210,6 +227,7 @@ static void wrong_checksum_is_freed_and_not_asked_for_again(void **state)
 	struct fixture *fixture = *state;
 	uint8_t flags[CELLS];
 	uint64_t leaving;
+
 	join(fixture, 0, 1000, "00000000");
 	target(fixture, 0, "11000000");
 	turn(fixture, 0, 1);
@@ -229,7 +247,8 @@ static void wrong_checksum_is_freed_and_not_asked_for_again(void **state)
 	assert_int_equal(flags[0] | flags[1], 0);
 }
 
-/* A node that comes back: verified copies are as they were, unverified ones are asked for, missing ones are lost, unwanted ones are freed. */
+/* A node that comes back: verified copies are as they were, unverified ones are asked for, missing
+ * ones are lost, unwanted ones are freed. */
 static void join_tells_what_is_left(void **state)
 {
 	struct fixture *fixture = *state;
@@ -249,7 +268,9 @@ static void join_tells_what_is_left(void **state)
 	assert_int_equal(pl_rollout_in_flight(fixture->rollout), 3);
 }
 
-struct saved { int held, gone; };
+struct saved {
+	int held, gone;
+};
 static void on_saved(void *context, uint32_t cell, bool held)
 {
 	struct saved *saved = context;
@@ -264,6 +285,7 @@ static void tells_what_to_save_once(void **state)
 {
 	struct fixture *fixture = *state;
 	struct saved saved = { 0, 0 };
+
 	join(fixture, 0, 1000, "00000000");
 	pl_rollout_restore(fixture->rollout, 0, 5);
 	target(fixture, 0, "11000100");

@@ -1,5 +1,6 @@
 /*
- * The gRPC layer, server and client in one process over a real port. The services are Cadre's own .proto files with handlers of this test:
+ * The gRPC layer, server and client in one process over a real port. The services are Cadre's own
+ * .proto files with handlers of this test:
  * Tokenize is unary, Generate a server stream, Join bidirectional.
  */
 #include "cadre/v1/inference.pb-c.h"
@@ -26,7 +27,7 @@ struct seen {
 	unsigned sent, writable, done, cancelled, half_closed;
 	size_t queued_max;
 	bool done_flag, full_flag;
-	struct cad_rpc_call *parked;   /* a Generate that waits */
+	struct cad_rpc_call *parked; /* a Generate that waits */
 	bool parked_flag;
 	struct cad_rpc_health *health;
 };
@@ -39,12 +40,14 @@ static void tokenize(struct cad_rpc_call *call, const ProtobufCMessage *message)
 	const Cadre__V1__TokenizeRequest *request = (const Cadre__V1__TokenizeRequest *)message;
 	if (strcmp(request->text, "hang") == 0)
 		return;
+
 	if (strcmp(request->text, "fail") == 0) {
 		assert_int_equal(cad_rpc_call_add_trailer(call, "x-hint", "try again", 9), CAD_OK);
 		assert_int_equal(cad_rpc_call_add_trailer(call, "Bad Key", "", 0), CAD_ERR_INVALID);
 		cad_rpc_call_finish(call, CAD_RPC_FAILED_PRECONDITION, "no: %s €", request->text);
 		return;
 	}
+
 	size_t count = strlen(request->text);
 	int32_t *ids = calloc(count + 1, sizeof *ids);
 	for (size_t i = 0; i < count; i++)
@@ -65,6 +68,7 @@ static void call_done(struct cad_rpc_call *call, bool cancelled)
 	if (seen->parked == call)
 		seen->parked = NULL;
 	assert_false(cad_rpc_call_is_alive(call));
+
 	/* All of these are no-ops now. */
 	Cadre__V1__GenerateResponse response = CADRE__V1__GENERATE_RESPONSE__INIT;
 	assert_int_equal(cad_rpc_call_send(call, &response.base), CAD_ERR_CANCELLED);
@@ -79,9 +83,11 @@ static void generate_more(struct cad_rpc_call *call)
 	struct seen *seen = cad_rpc_call_context(call);
 	uintptr_t left = (uintptr_t)cad_rpc_call_state(call);
 	static char text[FLOOD_BYTES + 1];
+
 	memset(text, 'x', FLOOD_BYTES);
 	Cadre__V1__GenerateResponse response = CADRE__V1__GENERATE_RESPONSE__INIT;
 	response.text = text;
+
 	while (left > 0) {
 		enum cad_status status = cad_rpc_call_send(call, &response.base);
 		assert_true(status == CAD_OK || status == CAD_FULL);
@@ -94,6 +100,7 @@ static void generate_more(struct cad_rpc_call *call)
 			break;
 		}
 	}
+
 	cad_rpc_call_set_state(call, (void *)left);
 	if (left == 0)
 		cad_rpc_call_finish(call, CAD_RPC_OK, NULL);
@@ -110,6 +117,7 @@ static void generate(struct cad_rpc_call *call, const ProtobufCMessage *message)
 {
 	const Cadre__V1__GenerateRequest *request = (const Cadre__V1__GenerateRequest *)message;
 	struct seen *seen = cad_rpc_call_context(call);
+
 	if (request->max_tokens == 0) {
 		seen->parked = call;
 		seen->parked_flag = true;
@@ -147,7 +155,13 @@ static void join_half_close(struct cad_rpc_call *call)
 }
 
 static const struct cad_rpc_method inference_methods[] = {
-	{ "Generate", CAD_RPC_SERVER_STREAM, { .message = generate, .writable = generate_writable, .done = call_done }, false },
+	{ "Generate", CAD_RPC_SERVER_STREAM,
+		{
+			.message = generate,
+			.writable = generate_writable,
+			.done = call_done,
+		},
+		false },
 	{ "Tokenize", CAD_RPC_UNARY, { .message = tokenize, .done = call_done }, false },
 	{ "Detokenize", CAD_RPC_UNARY, { .message = unused }, false },
 	{ "GetModel", CAD_RPC_UNARY, { .message = unused }, false },
@@ -168,25 +182,30 @@ struct test {
 	struct cad_rpc_service inference, placement;
 };
 
-static void test_open(struct test *test, const struct cad_rpc_server_config *config, const struct cad_rpc_channel_config *channel_config)
+static void test_open(struct test *test, const struct cad_rpc_server_config *config,
+	const struct cad_rpc_channel_config *channel_config)
 {
 	memset(test, 0, sizeof *test);
 	rpc_fixture_open(&test->rpc, config);
-	test->inference = (struct cad_rpc_service){ &cadre__v1__inference__descriptor, inference_methods, 4, &test->seen };
-	test->placement = (struct cad_rpc_service){ &cadre__v1__placement__descriptor, placement_methods, 4, &test->seen };
+	test->inference =
+		(struct cad_rpc_service){ &cadre__v1__inference__descriptor, inference_methods, 4, &test->seen };
+	test->placement =
+		(struct cad_rpc_service){ &cadre__v1__placement__descriptor, placement_methods, 4, &test->seen };
 	cad_rpc_server_add(test->rpc.server, &test->inference);
 	cad_rpc_server_add(test->rpc.server, &test->placement);
 	rpc_fixture_start(&test->rpc, NULL, NULL, channel_config);
 }
 
-static void tokenize_call(struct test *test, const char *text, const struct cad_rpc_call_options *options, struct rpc_result *result)
+static void tokenize_call(
+	struct test *test, const char *text, const struct cad_rpc_call_options *options, struct rpc_result *result)
 {
 	Cadre__V1__TokenizeRequest request = CADRE__V1__TOKENIZE_REQUEST__INIT;
 	request.text = (char *)(uintptr_t)text;
 	rpc_call(&test->rpc, TOKENIZE, &request.base, &cadre__v1__tokenize_response__descriptor, options, result);
 }
 
-static void generate_start(struct test *test, unsigned messages, const struct cad_rpc_call_options *options, struct rpc_result *result)
+static void generate_start(
+	struct test *test, unsigned messages, const struct cad_rpc_call_options *options, struct rpc_result *result)
 {
 	Cadre__V1__GenerateRequest request = CADRE__V1__GENERATE_REQUEST__INIT;
 	request.max_tokens = messages;
@@ -213,14 +232,18 @@ static void unary(void **state)
 	tokenize_call(&test, "abc", NULL, &result);
 	assert_int_equal(result.code, CAD_RPC_OK);
 	assert_int_equal(result.messages, 1);
+
 	/* the one-batch form */
 	Cadre__V1__TokenizeRequest request = CADRE__V1__TOKENIZE_REQUEST__INIT;
 	request.text = (char[]){ "abc" };
-	assert_int_equal(cad_rpc_unary(test.rpc.channel, TOKENIZE, &request.base, &cadre__v1__tokenize_response__descriptor, NULL, &rpc_result_handler, &direct,
-	                               &direct.call), CAD_OK);
+	assert_int_equal(
+		cad_rpc_unary(test.rpc.channel, TOKENIZE, &request.base, &cadre__v1__tokenize_response__descriptor,
+			NULL, &rpc_result_handler, &direct, &direct.call),
+		CAD_OK);
 	rpc_run_until(&test.rpc, &direct.done);
 	assert_int_equal(direct.code, CAD_RPC_OK);
 	assert_int_equal(direct.messages, 1);
+
 	/* a reply that is not what the client expects */
 	struct rpc_result wrong = { 0 };
 	request.text = (char[]){ "\x7f\x7f" };
@@ -241,14 +264,21 @@ static void status_and_sentence(void **state)
 	assert_int_equal(failed.code, CAD_RPC_FAILED_PRECONDITION);
 	assert_string_equal(failed.text, "no: fail €");
 	Cadre__V1__GetModelRequest request = CADRE__V1__GET_MODEL_REQUEST__INIT;
-	rpc_call(&test.rpc, "/cadre.v1.Inference/Nonsense", &request.base, &cadre__v1__get_model_response__descriptor, NULL, &unknown);
+	rpc_call(&test.rpc, "/cadre.v1.Inference/Nonsense", &request.base, &cadre__v1__get_model_response__descriptor,
+		NULL, &unknown);
 	assert_int_equal(unknown.code, CAD_RPC_UNIMPLEMENTED);
 	assert_string_equal(unknown.text, "this server has no method /cadre.v1.Inference/Nonsense");
+
 	/* headers that HTTP/2 does not allow never leave */
 	struct cad_rpc_metadata bad = { "Upper", "x" };
 	struct rpc_result never = { 0 };
-	assert_int_equal(cad_rpc_stream(test.rpc.channel, GENERATE, &cadre__v1__generate_response__descriptor, &(struct cad_rpc_call_options){ .metadata = &bad, .metadata_count = 1 },
-	                                &rpc_result_handler, &never, &never.call), CAD_ERR_INVALID);
+	assert_int_equal(cad_rpc_stream(test.rpc.channel, GENERATE, &cadre__v1__generate_response__descriptor,
+				 &(struct cad_rpc_call_options){
+					 .metadata = &bad,
+					 .metadata_count = 1,
+				 },
+				 &rpc_result_handler, &never, &never.call),
+		CAD_ERR_INVALID);
 	rpc_fixture_close(&test.rpc);
 }
 
@@ -260,7 +290,7 @@ static void slow_reader_stalls_the_stream_alone(void **state)
 	struct rpc_result slow = { .read_max = 1 }, other = { 0 };
 	generate_start(&test, FLOOD_MESSAGES, NULL, &slow);
 	rpc_run_until(&test.rpc, &test.seen.full_flag);
-	tokenize_call(&test, "abc", NULL, &other);   /* others go on */
+	tokenize_call(&test, "abc", NULL, &other); /* others go on */
 	assert_int_equal(other.code, CAD_RPC_OK);
 	assert_false(slow.done);
 	assert_true(test.seen.sent < FLOOD_MESSAGES);
@@ -299,6 +329,7 @@ static void pong(struct cad_rpc_client_call *call, const ProtobufCMessage *messa
 	struct pings *pings = cad_rpc_client_context(call);
 	const Cadre__V1__NodeOrder *order = (const Cadre__V1__NodeOrder *)message;
 	char id[16];
+
 	snprintf(id, sizeof id, "n%u", pings->received++);
 	assert_string_equal(order->welcome->cluster, id);
 	if (pings->received == 50)
@@ -324,7 +355,9 @@ static void bidi(void **state)
 	test_open(&test, NULL, NULL);
 	struct pings pings = { 0 };
 	struct cad_rpc_client_call *call;
-	assert_int_equal(cad_rpc_stream(test.rpc.channel, JOIN, &cadre__v1__node_order__descriptor, NULL, &handler, &pings, &call), CAD_OK);
+	assert_int_equal(cad_rpc_stream(test.rpc.channel, JOIN, &cadre__v1__node_order__descriptor, NULL, &handler,
+				 &pings, &call),
+		CAD_OK);
 	ping(call, &pings);
 	rpc_run_until(&test.rpc, &pings.done);
 	assert_int_equal(pings.code, CAD_RPC_OK);
@@ -338,6 +371,7 @@ static void cancel_is_noticed(void **state)
 	(void)state;
 	struct test test;
 	test_open(&test, NULL, NULL);
+
 	/* while the server waits */
 	struct rpc_result parked = { 0 };
 	generate_start(&test, 0, NULL, &parked);
@@ -347,6 +381,7 @@ static void cancel_is_noticed(void **state)
 	rpc_run_until(&test.rpc, &parked.done);
 	assert_int_equal(parked.code, CAD_RPC_CANCELLED);
 	assert_int_equal(test.seen.cancelled, 1);
+
 	/* while its queue is full */
 	test.seen.done_flag = false;
 	struct rpc_result flooded = { .cancel_at = 2 };
@@ -357,6 +392,7 @@ static void cancel_is_noticed(void **state)
 	assert_int_equal(flooded.messages, 2);
 	assert_int_equal(test.seen.cancelled, 2);
 	assert_true(test.seen.sent < 1000);
+
 	/* before it has left */
 	struct rpc_result early = { 0 };
 	generate_start(&test, 0, NULL, &early);
@@ -390,6 +426,7 @@ static void malformed_requests(void **state)
 	(void)state;
 	struct test test;
 	test_open(&test, NULL, NULL);
+
 	/* ids as packed bytes 80 01 are no UTF-8 in the place of `text` */
 	struct rpc_result not_utf8 = { 0 }, other_type = { 0 }, after = { 0 };
 	int32_t id = 128;
@@ -399,11 +436,13 @@ static void malformed_requests(void **state)
 	rpc_call(&test.rpc, TOKENIZE, &bytes.base, &cadre__v1__tokenize_response__descriptor, NULL, &not_utf8);
 	assert_int_equal(not_utf8.code, CAD_RPC_INVALID_ARGUMENT);
 	assert_string_equal(not_utf8.text, "cadre.v1.TokenizeRequest.text: byte 0 is not valid UTF-8, or a NUL");
+
 	/* a number in the place of `text` */
 	Cadre__V1__Usage number = CADRE__V1__USAGE__INIT;
 	number.prompt_tokens = 1;
 	rpc_call(&test.rpc, TOKENIZE, &number.base, &cadre__v1__tokenize_response__descriptor, NULL, &other_type);
 	assert_int_equal(other_type.code, CAD_RPC_INVALID_ARGUMENT);
+
 	/* the connection is as good as before, and no handler saw any of it */
 	tokenize_call(&test, "abc", NULL, &after);
 	assert_int_equal(after.code, CAD_RPC_OK);
@@ -417,7 +456,9 @@ static void no_message_or_two(void **state)
 	struct test test;
 	test_open(&test, NULL, NULL);
 	struct rpc_result none = { 0 };
-	assert_int_equal(cad_rpc_stream(test.rpc.channel, TOKENIZE, &cadre__v1__tokenize_response__descriptor, NULL, &rpc_result_handler, &none, &none.call), CAD_OK);
+	assert_int_equal(cad_rpc_stream(test.rpc.channel, TOKENIZE, &cadre__v1__tokenize_response__descriptor, NULL,
+				 &rpc_result_handler, &none, &none.call),
+		CAD_OK);
 	cad_rpc_client_close_send(none.call);
 	rpc_run_until(&test.rpc, &none.done);
 	assert_int_not_equal(none.code, CAD_RPC_OK);
@@ -429,7 +470,13 @@ static void too_large(void **state)
 {
 	(void)state;
 	struct test test;
-	test_open(&test, &(struct cad_rpc_server_config){ .receive_bytes_max = 1000 }, &(struct cad_rpc_channel_config){ .receive_bytes_max = 100 });
+	test_open(&test,
+		&(struct cad_rpc_server_config){
+			.receive_bytes_max = 1000,
+		},
+		&(struct cad_rpc_channel_config){
+			.receive_bytes_max = 100,
+		});
 	char text[2000];
 	memset(text, 'x', sizeof text);
 	text[1999] = 0;
@@ -459,6 +506,7 @@ static void limit_of_calls(void **state)
 	assert_non_null(strstr(refused.text, "limit of 1 calls"));
 	cad_rpc_call_finish(test.seen.parked, CAD_RPC_OK, NULL);
 	rpc_run_until(&test.rpc, &parked.done);
+
 	/* The slot is free when the server's own events have run; the client may be faster. */
 	do {
 		memset(&later, 0, sizeof later);
@@ -483,16 +531,27 @@ static void bearer(void **state)
 {
 	(void)state;
 	struct test test;
-	test_open(&test, &(struct cad_rpc_server_config){ .authorize = bearer_check, .authorize_context = "secret" }, NULL);
+	test_open(&test,
+		&(struct cad_rpc_server_config){
+			.authorize = bearer_check,
+			.authorize_context = "secret",
+		},
+		NULL);
 	const char *const values[] = { "Bearer secret", "Bearer secre", "Bearer secret2", "Bearer ", "secret", "" };
 	for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
 		struct cad_rpc_metadata header = { "authorization", values[i] };
 		struct rpc_result result = { 0 };
-		tokenize_call(&test, "abc", &(struct cad_rpc_call_options){ .metadata = &header, .metadata_count = 1 }, &result);
+		tokenize_call(&test, "abc",
+			&(struct cad_rpc_call_options){
+				.metadata = &header,
+				.metadata_count = 1,
+			},
+			&result);
 		assert_int_equal(result.code, i == 0 ? CAD_RPC_OK : CAD_RPC_UNAUTHENTICATED);
 		if (i > 0)
 			assert_string_equal(result.text, "send a token");
 	}
+
 	rpc_fixture_close(&test.rpc);
 	assert_int_equal(test.seen.done, 1);
 }
@@ -509,9 +568,9 @@ static void drain_lets_calls_finish(void **state)
 	rpc_run_until(&test.rpc, &test.seen.parked_flag);
 	bool gone = false;
 	cad_rpc_server_drain(test.rpc.server, 60000, flag_set, &gone);
-	cad_rpc_server_drain(test.rpc.server, 0, flag_set, NULL);   /* ignored */
+	cad_rpc_server_drain(test.rpc.server, 0, flag_set, NULL); /* ignored */
 	tokenize_call(&test, "abc", NULL, &late);
-	assert_int_not_equal(late.code, CAD_RPC_OK);   /* UNAVAILABLE, or CANCELLED when it crosses the news */
+	assert_int_not_equal(late.code, CAD_RPC_OK); /* UNAVAILABLE, or CANCELLED when it crosses the news */
 	assert_false(gone);
 	cad_rpc_call_finish(test.seen.parked, CAD_RPC_OK, NULL);
 	rpc_run_until(&test.rpc, &gone);
@@ -572,7 +631,12 @@ static void server_goes_and_comes_back(void **state)
 {
 	(void)state;
 	struct test test;
-	test_open(&test, NULL, &(struct cad_rpc_channel_config){ .backoff_ms_max = 100, .wait_for_ready = true, .own_connection = true });
+	test_open(&test, NULL,
+		&(struct cad_rpc_channel_config){
+			.backoff_ms_max = 100,
+			.wait_for_ready = true,
+			.own_connection = true,
+		});
 	struct rpc_result before = { 0 }, after = { 0 };
 	tokenize_call(&test, "abc", NULL, &before);
 	bool gone = false;
@@ -583,6 +647,7 @@ static void server_goes_and_comes_back(void **state)
 	cad_rpc_server_add(test.rpc.server, &test.inference);
 	assert_int_equal(cad_rpc_server_listen(test.rpc.server, test.rpc.target, NULL, NULL, &error), CAD_OK);
 	cad_rpc_server_start(test.rpc.server);
+
 	/* The first may still go to the connection that is gone. */
 	do {
 		memset(&after, 0, sizeof after);
@@ -604,8 +669,15 @@ static void listen_errors(void **state)
 	assert_non_null(strstr(error.text, test.rpc.target));
 	assert_non_null(strstr(error.text, "Address already in use"));
 	assert_int_equal(cad_rpc_server_listen(second, "nonsense", NULL, NULL, &error), CAD_ERR_IO);
-	assert_int_equal(cad_rpc_server_listen(second, "127.0.0.1:0", &(struct cad_rpc_tls){ .certificate = "/nonexistent.pem", .key = "/nonexistent.key" }, NULL, &error), CAD_ERR_IO);
-	assert_string_equal(error.text, "cannot read the certificate of TLS from '/nonexistent.pem': No such file or directory");
+	assert_int_equal(cad_rpc_server_listen(second, "127.0.0.1:0",
+				 &(struct cad_rpc_tls){
+					 .certificate = "/nonexistent.pem",
+					 .key = "/nonexistent.key",
+				 },
+				 NULL, &error),
+		CAD_ERR_IO);
+	assert_string_equal(
+		error.text, "cannot read the certificate of TLS from '/nonexistent.pem': No such file or directory");
 	cad_rpc_server_drain(second, 0, NULL, NULL);
 	rpc_fixture_close(&test.rpc);
 }
@@ -627,7 +699,8 @@ static void nobody_listens(void **state)
 	assert_int_equal(cad_rpc_channel_create(rpc.reactor, target, NULL, NULL, &rpc.channel, &error), CAD_OK);
 	struct rpc_result result = { 0 };
 	Cadre__V1__GetModelRequest request = CADRE__V1__GET_MODEL_REQUEST__INIT;
-	rpc_call(&rpc, "/cadre.v1.Inference/GetModel", &request.base, &cadre__v1__get_model_response__descriptor, NULL, &result);
+	rpc_call(&rpc, "/cadre.v1.Inference/GetModel", &request.base, &cadre__v1__get_model_response__descriptor, NULL,
+		&result);
 	assert_int_equal(result.code, CAD_RPC_UNAVAILABLE);
 	rpc_fixture_close(&rpc);
 }

@@ -25,11 +25,13 @@ static void tokenize(struct cad_rpc_call *call, const ProtobufCMessage *message)
 {
 	const Cadre__V1__TokenizeRequest *request = (const Cadre__V1__TokenizeRequest *)message;
 	char name[64];
+
 	if (strcmp(request->text, "who") == 0) {
 		bool known = cad_rpc_call_peer_property(call, "x509_common_name", name, sizeof name);
 		cad_rpc_call_finish(call, CAD_RPC_ABORTED, "%s", known ? name : "nobody");
 		return;
 	}
+
 	if (strcmp(request->text, "hang") == 0)
 		return;
 	int32_t ids[2] = { 7, 8 };
@@ -105,7 +107,8 @@ static void health_check(struct rpc_fixture *rpc, const char *name, enum cad_rpc
 	request.service = (char *)(uintptr_t)name;
 	struct watch watch = { 0 };
 	struct rpc_result result = { .on_message = watched, .user = &watch };
-	rpc_call(rpc, "/grpc.health.v1.Health/Check", &request.base, &grpc__health__v1__health_check_response__descriptor, NULL, &result);
+	rpc_call(rpc, "/grpc.health.v1.Health/Check", &request.base,
+		&grpc__health__v1__health_check_response__descriptor, NULL, &result);
 	assert_int_equal(result.code, code);
 	assert_int_equal(watch.seen[0], status);
 }
@@ -122,17 +125,20 @@ static void health(void **state)
 	health_check(&rpc, "", CAD_RPC_OK, NOT_SERVING);
 	health_check(&rpc, "x", CAD_RPC_NOT_FOUND, 0);
 	struct watch watch = { 0 }, late = { 0 };
-	struct rpc_result watcher = { .on_message = watched, .user = &watch }, gone = { .on_message = watched, .user = &late };
+	struct rpc_result watcher = { .on_message = watched, .user = &watch },
+			  gone = { .on_message = watched, .user = &late };
 	HealthRequest request = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
 	request.service = (char[]){ "x" };
-	rpc_start(&rpc, "/grpc.health.v1.Health/Watch", &request.base, &grpc__health__v1__health_check_response__descriptor, NULL, &watcher);
-	rpc_start(&rpc, "/grpc.health.v1.Health/Watch", &request.base, &grpc__health__v1__health_check_response__descriptor, NULL, &gone);
+	rpc_start(&rpc, "/grpc.health.v1.Health/Watch", &request.base,
+		&grpc__health__v1__health_check_response__descriptor, NULL, &watcher);
+	rpc_start(&rpc, "/grpc.health.v1.Health/Watch", &request.base,
+		&grpc__health__v1__health_check_response__descriptor, NULL, &gone);
 	watch_wait(&rpc, &watch, SERVICE_UNKNOWN);
 	watch_wait(&rpc, &late, SERVICE_UNKNOWN);
 	cad_rpc_client_cancel(gone.call);
 	rpc_run_until(&rpc, &gone.done);
 	cad_rpc_health_set(health, "x", true);
-	cad_rpc_health_set(health, "x", true);   /* no news */
+	cad_rpc_health_set(health, "x", true); /* no news */
 	watch_wait(&rpc, &watch, SERVING);
 	health_check(&rpc, "x", CAD_RPC_OK, SERVING);
 	cad_rpc_health_shutdown(health);
@@ -155,26 +161,33 @@ struct reflected {
 static void reflected(struct rpc_result *result, const ProtobufCMessage *message)
 {
 	struct reflected *seen = result->user;
-	const Grpc__Reflection__V1__ServerReflectionResponse *response = (const Grpc__Reflection__V1__ServerReflectionResponse *)message;
+	const Grpc__Reflection__V1__ServerReflectionResponse *response =
+		(const Grpc__Reflection__V1__ServerReflectionResponse *)message;
+
 	switch (response->message_response_case) {
 	case GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_LIST_SERVICES_RESPONSE:
 		seen->services = (unsigned)response->list_services_response->n_service;
 		for (size_t i = 0; i < seen->services; i++)
-			seen->inference |= strcmp(response->list_services_response->service[i]->name, "cadre.v1.Inference") == 0;
+			seen->inference |=
+				strcmp(response->list_services_response->service[i]->name, "cadre.v1.Inference") == 0;
 		break;
 	case GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_FILE_DESCRIPTOR_RESPONSE:
 		seen->files = (unsigned)response->file_descriptor_response->n_file_descriptor_proto;
 		break;
-	case GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_ERROR_RESPONSE: seen->error_code = (unsigned)response->error_response->error_code; break;
+	case GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_ERROR_RESPONSE:
+		seen->error_code = (unsigned)response->error_response->error_code;
+		break;
 	default: break;
 	}
 }
 
-static struct reflected reflect(struct rpc_fixture *rpc, const Grpc__Reflection__V1__ServerReflectionRequest *request, const char *path)
+static struct reflected reflect(
+	struct rpc_fixture *rpc, const Grpc__Reflection__V1__ServerReflectionRequest *request, const char *path)
 {
 	struct reflected seen = { 0 };
 	struct rpc_result result = { .on_message = reflected, .user = &seen };
-	rpc_call(rpc, path, &request->base, &grpc__reflection__v1__server_reflection_response__descriptor, NULL, &result);
+	rpc_call(rpc, path, &request->base, &grpc__reflection__v1__server_reflection_response__descriptor, NULL,
+		&result);
 	assert_int_equal(result.code, CAD_RPC_OK);
 	assert_int_equal(result.messages, 1);
 	return seen;
@@ -196,14 +209,21 @@ static void reflection(void **state)
 	request.message_request_case = REQUEST_IS(LIST_SERVICES);
 	request.list_services = (char[]){ "" };
 	struct reflected seen = reflect(&rpc, &request, REFLECTION);
-	assert_int_equal(seen.services, 3);   /* Inference, reflection v1 and v1alpha */
+	assert_int_equal(seen.services, 3); /* Inference, reflection v1 and v1alpha */
 	assert_true(seen.inference);
 	seen = reflect(&rpc, &request, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo");
 	assert_true(seen.inference);
 	request.message_request_case = REQUEST_IS(FILE_CONTAINING_SYMBOL);
-	const struct { const char *symbol; unsigned files; } symbols[] = {
-		{ "cadre.v1.Inference", 1 }, { "cadre.v1.Inference.Generate", 1 }, { "cadre.v1.GenerateRequest.stop_ids", 1 }, { "cadre.v1.FINISH_REASON_STOP", 1 },
-		{ "cadre.v1.Placement", 2 }, { "cadre.v1.Nothing", 0 },
+	const struct {
+		const char *symbol;
+		unsigned files;
+	} symbols[] = {
+		{ "cadre.v1.Inference", 1 },
+		{ "cadre.v1.Inference.Generate", 1 },
+		{ "cadre.v1.GenerateRequest.stop_ids", 1 },
+		{ "cadre.v1.FINISH_REASON_STOP", 1 },
+		{ "cadre.v1.Placement", 2 },
+		{ "cadre.v1.Nothing", 0 },
 	};
 	for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
 		request.file_containing_symbol = (char *)(uintptr_t)symbols[i].symbol;
@@ -211,10 +231,11 @@ static void reflection(void **state)
 		assert_int_equal(seen.files, symbols[i].files);
 		assert_int_equal(seen.error_code, symbols[i].files ? 0 : CAD_RPC_NOT_FOUND);
 	}
+
 	request.message_request_case = REQUEST_IS(FILE_BY_FILENAME);
 	request.file_by_filename = (char[]){ "cadre/v1/placement.proto" };
 	seen = reflect(&rpc, &request, REFLECTION);
-	assert_int_equal(seen.files, 2);   /* types.proto comes along */
+	assert_int_equal(seen.files, 2); /* types.proto comes along */
 	request.message_request_case = 0;
 	seen = reflect(&rpc, &request, REFLECTION);
 	assert_int_equal(seen.error_code, CAD_RPC_INVALID_ARGUMENT);
@@ -227,7 +248,7 @@ static void reflection_refuses_wrong_tables(void **state)
 	(void)state;
 	static struct cad_rpc_method wrong[4];
 	memcpy(wrong, methods, sizeof wrong);
-	wrong[0].kind = CAD_RPC_UNARY;   /* Generate is a stream */
+	wrong[0].kind = CAD_RPC_UNARY; /* Generate is a stream */
 	static const struct cad_rpc_service wrong_service = { &cadre__v1__inference__descriptor, wrong, 4, NULL };
 	struct rpc_fixture rpc;
 	struct cad_rpc_reflection *reflection;
@@ -235,7 +256,8 @@ static void reflection_refuses_wrong_tables(void **state)
 	rpc_fixture_open(&rpc, NULL);
 	cad_rpc_server_add(rpc.server, &wrong_service);
 	assert_int_equal(cad_rpc_reflection_create(rpc.server, &reflection, &error), CAD_ERR_INTERNAL);
-	assert_string_equal(error.text, "the table of cadre.v1.Inference has another kind for Generate than the .proto file");
+	assert_string_equal(
+		error.text, "the table of cadre.v1.Inference has another kind for Generate than the .proto file");
 	rpc_fixture_close(&rpc);
 }
 
@@ -254,14 +276,16 @@ static void run(const char *format, ...)
 
 static void certificate_make(const char *folder, const char *name, const char *authority)
 {
-	run("cd %s && openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout %s.key -out %s.csr -subj /CN=%s 2>/dev/null", folder, name, name, name);
+	run("cd %s && openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout %s.key -out %s.csr -subj /CN=%s 2>/dev/null",
+		folder, name, name, name);
 	run("cd %s && printf 'subjectAltName=DNS:%s' > %s.ext && openssl x509 -req -in %s.csr -CA %s.pem -CAkey %s.key -CAcreateserial -days 2 -extfile %s.ext -out %s.pem 2>/dev/null",
-	    folder, name, name, name, authority, authority, name, name);
+		folder, name, name, name, authority, authority, name, name);
 }
 
 static void authority_make(const char *folder, const char *name)
 {
-	run("cd %s && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout %s.key -out %s.pem -days 2 -subj /CN=%s 2>/dev/null", folder, name, name, name);
+	run("cd %s && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout %s.key -out %s.pem -days 2 -subj /CN=%s 2>/dev/null",
+		folder, name, name, name);
 }
 
 struct tls_files {
@@ -282,17 +306,23 @@ static void tls_files(struct tls_files *files, const char *folder, const char *n
 	files->tls.key = files->key;
 }
 
-static void tls_call(const char *folder, bool mutual, const char *name, const char *authority, enum cad_rpc_code code, const char *text)
+static void tls_call(const char *folder, bool mutual, const char *name, const char *authority, enum cad_rpc_code code,
+	const char *text)
 {
 	struct rpc_fixture rpc;
 	struct tls_files server, client;
+
 	tls_files(&server, folder, "server", "ca");
 	if (!mutual)
 		server.tls.authority = NULL;
 	tls_files(&client, folder, name, authority);
 	rpc_fixture_open(&rpc, NULL);
 	cad_rpc_server_add(rpc.server, &service);
-	rpc_fixture_start(&rpc, &server.tls, &client.tls, &(struct cad_rpc_channel_config){ .server_name = "server", .own_connection = true });
+	rpc_fixture_start(&rpc, &server.tls, &client.tls,
+		&(struct cad_rpc_channel_config){
+			.server_name = "server",
+			.own_connection = true,
+		});
 	struct rpc_result result = { 0 };
 	tokenize_call(&rpc, "who", &result);
 	assert_int_equal(result.code, code);
@@ -311,30 +341,44 @@ static void tls(void **state)
 	certificate_make(folder, "server", "ca");
 	certificate_make(folder, "alice", "ca");
 	certificate_make(folder, "mallory", "stranger");
-	cad_log_setup(CAD_LOG_ERROR, CAD_LOG_LOGFMT);   /* gRPC says much about failing handshakes */
+	cad_log_setup(CAD_LOG_ERROR, CAD_LOG_LOGFMT); /* gRPC says much about failing handshakes */
 	tls_call(folder, false, NULL, "ca", CAD_RPC_ABORTED, "nobody");
-	tls_call(folder, false, NULL, "stranger", CAD_RPC_UNAVAILABLE, NULL);   /* the client does not trust the server */
+
+	/* the client does not trust the server */
+	tls_call(folder, false, NULL, "stranger", CAD_RPC_UNAVAILABLE, NULL);
 	tls_call(folder, true, "alice", "ca", CAD_RPC_ABORTED, "alice");
 	tls_call(folder, true, NULL, "ca", CAD_RPC_UNAVAILABLE, NULL);
 	tls_call(folder, true, "mallory", "ca", CAD_RPC_UNAVAILABLE, NULL);
+
 	/* a server that takes up new files: first a stranger's, then its own */
 	struct rpc_fixture rpc;
 	struct tls_files server, client;
 	tls_files(&server, folder, "live", "ca");
 	server.tls.authority = NULL;
 	tls_files(&client, folder, NULL, "ca");
-	run("cd %s && cp mallory.pem live.pem && cp mallory.key live.key && touch -d '2 hours ago' live.pem live.key", folder);
+	run("cd %s && cp mallory.pem live.pem && cp mallory.key live.key && touch -d '2 hours ago' live.pem live.key",
+		folder);
 	rpc_fixture_open(&rpc, NULL);
 	cad_rpc_server_add(rpc.server, &service);
-	rpc_fixture_start(&rpc, &server.tls, &client.tls, &(struct cad_rpc_channel_config){ .server_name = "server", .own_connection = true, .backoff_ms_max = 50, .wait_for_ready = true });
+	rpc_fixture_start(&rpc, &server.tls, &client.tls,
+		&(struct cad_rpc_channel_config){
+			.server_name = "server",
+			.own_connection = true,
+			.backoff_ms_max = 50,
+			.wait_for_ready = true,
+		});
 	struct rpc_result result = { 0 };
 	Cadre__V1__TokenizeRequest request = CADRE__V1__TOKENIZE_REQUEST__INIT;
 	request.text = (char[]){ "who" };
-	rpc_call(&rpc, TOKENIZE, &request.base, &cadre__v1__tokenize_response__descriptor, &(struct cad_rpc_call_options){ .timeout_ms = 100 }, &result);
+	rpc_call(&rpc, TOKENIZE, &request.base, &cadre__v1__tokenize_response__descriptor,
+		&(struct cad_rpc_call_options){
+			.timeout_ms = 100,
+		},
+		&result);
 	assert_int_equal(result.code, CAD_RPC_DEADLINE_EXCEEDED);
 	run("cd %s && cp server.pem live.pem && cp server.key live.key", folder);
 	result = (struct rpc_result){ 0 };
-	tokenize_call(&rpc, "who", &result);   /* waits until a handshake succeeds */
+	tokenize_call(&rpc, "who", &result); /* waits until a handshake succeeds */
 	assert_int_equal(result.code, CAD_RPC_ABORTED);
 	rpc_fixture_close(&rpc);
 	cad_log_setup(CAD_LOG_INFO, CAD_LOG_LOGFMT);
@@ -367,7 +411,7 @@ static void post_run(struct cad_rpc_event *event, bool ok)
 	struct posts *posts = post->posts;
 	assert_true(ok);
 	assert_true(cad_rpc_reactor_is_owner(posts->reactor));
-	assert_int_equal(post->number, posts->last_of[post->poster]++);   /* one thread's posts keep their order */
+	assert_int_equal(post->number, posts->last_of[post->poster]++); /* one thread's posts keep their order */
 	posts->all = ++posts->ran == POSTERS * POSTS;
 	free(post);
 }
@@ -411,8 +455,9 @@ static void posts_from_threads(void **state)
 		posters[i] = (struct poster){ &posts, i };
 		assert_int_equal(pthread_create(&threads[i], NULL, poster_main, &posters[i]), 0);
 	}
+
 	rpc_run_until(&rpc, &posts.all);
-	rpc_run_until(&rpc, &posts.heard_all);   /* the last bell is heard, whatever was joined before */
+	rpc_run_until(&rpc, &posts.heard_all); /* the last bell is heard, whatever was joined before */
 	assert_in_range(posts.rung, 1, POSTERS * POSTS);
 	for (unsigned i = 0; i < POSTERS; i++)
 		pthread_join(threads[i], NULL);
@@ -520,12 +565,12 @@ static void command_finished(struct cad_rpc_event *event, bool ok)
 
 struct command_thread {
 	struct command *command;
-	struct cad_rpc_reactor *reactor;   /* the server's */
+	struct cad_rpc_reactor *reactor; /* the server's */
 };
 
 static void *interrupt_main(void *client)
 {
-	usleep(20000);   /* too early is harmless, but then the call below would wait for its deadline */
+	usleep(20000); /* too early is harmless, but then the call below would wait for its deadline */
 	cad_rpc_blocking_interrupt(client);
 	return NULL;
 }
@@ -536,37 +581,60 @@ static void *command_main(void *argument)
 	struct command *command = thread->command;
 	struct cad_error error;
 	enum cad_rpc_code code;
+
 	assert_int_equal(cad_rpc_blocking_create(command->target, NULL, NULL, &command->client, &error), CAD_OK);
+
 	/* unary */
 	Cadre__V1__TokenizeRequest text = CADRE__V1__TOKENIZE_REQUEST__INIT;
-	assert_int_equal(cad_rpc_blocking_call(command->client, TOKENIZE, &text.base, &cadre__v1__tokenize_response__descriptor, NULL, command_message, command, &code, &error), CAD_OK);
+	assert_int_equal(
+		cad_rpc_blocking_call(command->client, TOKENIZE, &text.base, &cadre__v1__tokenize_response__descriptor,
+			NULL, command_message, command, &code, &error),
+		CAD_OK);
 	assert_int_equal(command->messages, 1);
+
 	/* a stream, whole and cut short */
 	Cadre__V1__GenerateRequest request = CADRE__V1__GENERATE_REQUEST__INIT;
 	request.max_tokens = 500;
+
 	for (unsigned stop_at = 0; stop_at <= 7; stop_at += 7) {
 		command->messages = 0;
 		command->stop_at = stop_at;
-		assert_int_equal(cad_rpc_blocking_call(command->client, "/cadre.v1.Inference/Generate", &request.base, &cadre__v1__generate_response__descriptor, NULL,
-		                                       command_message, command, NULL, &error), CAD_OK);
+		assert_int_equal(cad_rpc_blocking_call(command->client, "/cadre.v1.Inference/Generate", &request.base,
+					 &cadre__v1__generate_response__descriptor, NULL, command_message, command,
+					 NULL, &error),
+			CAD_OK);
 		assert_int_equal(command->messages, stop_at ? stop_at : 500);
 	}
+
 	/* failures */
 	text.text = (char[]){ "who" };
-	assert_int_equal(cad_rpc_blocking_call(command->client, TOKENIZE, &text.base, &cadre__v1__tokenize_response__descriptor, NULL, command_message, command, &code, &error),
-	                 CAD_ERR_REFUSED);
+	assert_int_equal(
+		cad_rpc_blocking_call(command->client, TOKENIZE, &text.base, &cadre__v1__tokenize_response__descriptor,
+			NULL, command_message, command, &code, &error),
+		CAD_ERR_REFUSED);
 	assert_int_equal(code, CAD_RPC_ABORTED);
 	assert_string_equal(error.text, "ABORTED: nobody");
 	text.text = (char[]){ "hang" };
-	assert_int_equal(cad_rpc_blocking_call(command->client, TOKENIZE, &text.base, &cadre__v1__tokenize_response__descriptor,
-	                                       &(struct cad_rpc_call_options){ .timeout_ms = 30 }, command_message, command, &code, &error), CAD_ERR_DEADLINE);
+	assert_int_equal(
+		cad_rpc_blocking_call(command->client, TOKENIZE, &text.base, &cadre__v1__tokenize_response__descriptor,
+			&(struct cad_rpc_call_options){
+				.timeout_ms = 30,
+			},
+			command_message, command, &code, &error),
+		CAD_ERR_DEADLINE);
 	pthread_t interrupter;
 	assert_int_equal(pthread_create(&interrupter, NULL, interrupt_main, command->client), 0);
-	assert_int_equal(cad_rpc_blocking_call(command->client, TOKENIZE, &text.base, &cadre__v1__tokenize_response__descriptor,
-	                                       &(struct cad_rpc_call_options){ .timeout_ms = 5000 }, command_message, command, &code, &error), CAD_ERR_CANCELLED);
+	assert_int_equal(
+		cad_rpc_blocking_call(command->client, TOKENIZE, &text.base, &cadre__v1__tokenize_response__descriptor,
+			&(struct cad_rpc_call_options){
+				.timeout_ms = 5000,
+			},
+			command_message, command, &code, &error),
+		CAD_ERR_CANCELLED);
 	pthread_join(interrupter, NULL);
 	cad_rpc_blocking_destroy(command->client);
 	cad_rpc_post(thread->reactor, &command->finished);
+
 	return NULL;
 }
 
@@ -595,11 +663,18 @@ static void command_line_nobody_there(void **state)
 	Cadre__V1__GetModelRequest request = CADRE__V1__GET_MODEL_REQUEST__INIT;
 	struct command command = { 0 };
 	assert_int_equal(cad_rpc_blocking_create("127.0.0.1:1", NULL, NULL, &client, &error), CAD_OK);
-	assert_int_equal(cad_rpc_blocking_call(client, "/cadre.v1.Inference/GetModel", &request.base, &cadre__v1__get_model_response__descriptor, NULL, command_message, &command,
-	                                       NULL, &error), CAD_ERR_UNREACHABLE);
+	assert_int_equal(
+		cad_rpc_blocking_call(client, "/cadre.v1.Inference/GetModel", &request.base,
+			&cadre__v1__get_model_response__descriptor, NULL, command_message, &command, NULL, &error),
+		CAD_ERR_UNREACHABLE);
 	assert_non_null(strstr(error.text, "UNAVAILABLE: "));
 	cad_rpc_blocking_destroy(client);
-	assert_int_equal(cad_rpc_blocking_create("127.0.0.1:1", &(struct cad_rpc_tls){ .authority = "/nonexistent" }, NULL, &client, &error), CAD_ERR_IO);
+	assert_int_equal(cad_rpc_blocking_create("127.0.0.1:1",
+				 &(struct cad_rpc_tls){
+					 .authority = "/nonexistent",
+				 },
+				 NULL, &client, &error),
+		CAD_ERR_IO);
 	assert_non_null(strstr(error.text, "/nonexistent"));
 }
 
@@ -608,11 +683,13 @@ static void command_line_nobody_there(void **state)
 static void loopback(void **state)
 {
 	(void)state;
-	static const char *const yes[] = { "127.0.0.1:70", "127.1.2.3:0", "localhost:70", "[::1]:70", "::1", "unix:/run/x", "unix-abstract:x", "ipv4:127.0.0.1:9", "ipv6:[::1]:9",
-		                           "dns:///localhost:9", "dns:localhost:9", "[::ffff:127.0.0.1]:70", "localhost" };
-	static const char *const no[] = { "0.0.0.0:70", "[::]:70", "10.0.0.1:70", "example.com:70", ":70", "", "localhost.example.com:70", "127.0.0.1.example.com:70", "[::1", "[::1]x:70",
-		                          "ipv4:127.0.0.1:9,10.0.0.1:9", "[::ffff:10.0.0.1]:70", "::", "*:70", "128.0.0.1:70",
-		                          "a-name-that-is-longer-than-any-literal-address-of-the-internet-protocol:70" };
+	static const char *const yes[] = { "127.0.0.1:70", "127.1.2.3:0", "localhost:70", "[::1]:70", "::1",
+		"unix:/run/x", "unix-abstract:x", "ipv4:127.0.0.1:9", "ipv6:[::1]:9", "dns:///localhost:9",
+		"dns:localhost:9", "[::ffff:127.0.0.1]:70", "localhost" };
+	static const char *const no[] = { "0.0.0.0:70", "[::]:70", "10.0.0.1:70", "example.com:70", ":70", "",
+		"localhost.example.com:70", "127.0.0.1.example.com:70", "[::1", "[::1]x:70",
+		"ipv4:127.0.0.1:9,10.0.0.1:9", "[::ffff:10.0.0.1]:70", "::", "*:70", "128.0.0.1:70",
+		"a-name-that-is-longer-than-any-literal-address-of-the-internet-protocol:70" };
 	for (size_t i = 0; i < sizeof yes / sizeof yes[0]; i++)
 		if (!cad_rpc_address_is_loopback(yes[i]))
 			fail_msg("%s is loopback", yes[i]);
@@ -624,9 +701,10 @@ static void loopback(void **state)
 static void complete(void **state)
 {
 	(void)state;
-	static const char *const yes[] = { "127.0.0.1:70", "localhost:0", "[::1]:70", "router.example:65535", "unix:/run/x" };
-	static const char *const no[] = { "", ":", ":70", "localhost", "localhost:", "localhost:x", "localhost:7x", "localhost:65536", "localhost:99999999999999999999", "::1", "::1:70",
-		                          "unix:", "localhost:-1" };
+	static const char *const yes[] = { "127.0.0.1:70", "localhost:0", "[::1]:70", "router.example:65535",
+		"unix:/run/x" };
+	static const char *const no[] = { "", ":", ":70", "localhost", "localhost:", "localhost:x", "localhost:7x",
+		"localhost:65536", "localhost:99999999999999999999", "::1", "::1:70", "unix:", "localhost:-1" };
 	for (size_t i = 0; i < sizeof yes / sizeof yes[0]; i++)
 		if (!cad_rpc_address_is_complete(yes[i]))
 			fail_msg("%s is complete", yes[i]);

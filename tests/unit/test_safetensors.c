@@ -19,11 +19,13 @@ static void put_length(unsigned char *bytes, uint64_t length)
 		bytes[i] = (unsigned char)(length >> (8 * i));
 }
 
-/* A file in memory: length, header padded to 8, and `data_bytes` bytes that count up. The caller frees it. */
+/* A file in memory: length, header padded to 8, and `data_bytes` bytes that count up. The caller
+ * frees it. */
 static unsigned char *make_file(const char *header, size_t data_bytes, size_t *size)
 {
 	size_t length = (strlen(header) + 7) / 8 * 8;
 	unsigned char *bytes = malloc(8 + length + data_bytes);
+
 	assert_non_null(bytes);
 	put_length(bytes, length);
 	memset(bytes + 8, ' ', length);
@@ -34,7 +36,8 @@ static unsigned char *make_file(const char *header, size_t data_bytes, size_t *s
 	return bytes;
 }
 
-static enum cad_status open_text(const char *header, size_t data_bytes, struct cad_safetensors **file, unsigned char **bytes, struct cad_error *error)
+static enum cad_status open_text(const char *header, size_t data_bytes, struct cad_safetensors **file,
+	unsigned char **bytes, struct cad_error *error)
 {
 	size_t size;
 	*bytes = make_file(header, data_bytes, &size);
@@ -100,7 +103,8 @@ static void no_tensors(void **state)
 	free(bytes);
 }
 
-#define TENSOR(name, dtype, shape, offsets) "\"" name "\": {\"dtype\": \"" dtype "\", \"shape\": " shape ", \"data_offsets\": " offsets "}"
+#define TENSOR(name, dtype, shape, offsets) \
+	"\"" name "\": {\"dtype\": \"" dtype "\", \"shape\": " shape ", \"data_offsets\": " offsets "}"
 #define LONE(dtype, shape, offsets) "{" TENSOR("t", dtype, shape, offsets) "}"
 
 static const struct refusal {
@@ -116,36 +120,52 @@ static const struct refusal {
 	{ "{} {}", 0, CAD_ERR_CORRUPT, "the header is not JSON: end of file expected" },
 	{ "{\"t\xff\": 1}", 0, CAD_ERR_CORRUPT, "the header is not JSON: unable to decode byte 0xff" },
 	{ "{\"t\\u0000\": 1}", 0, CAD_ERR_CORRUPT, "the header is not JSON" },
-	{ "{" TENSOR("t", "U8", "[1]", "[0, 1]") ", " TENSOR("t", "U8", "[1]", "[1, 2]") "}", 2, CAD_ERR_CORRUPT, "the header is not JSON: duplicate object key" },
+	{ "{" TENSOR("t", "U8", "[1]", "[0, 1]") ", " TENSOR("t", "U8", "[1]", "[1, 2]") "}", 2, CAD_ERR_CORRUPT,
+		"the header is not JSON: duplicate object key" },
 	{ "{\"t\": 5}", 0, CAD_ERR_CORRUPT, "the header's entry 't' is not an object" },
 	{ "{\"t\": {\"shape\": [1], \"data_offsets\": [0, 1]}}", 1, CAD_ERR_CORRUPT, "tensor 't' has no dtype" },
 	{ LONE("F64", "[1]", "[0, 8]"), 8, CAD_ERR_UNSUPPORTED, "tensor 't' has dtype 'F64'; known are F32" },
 	{ LONE("f32", "[1]", "[0, 4]"), 4, CAD_ERR_UNSUPPORTED, "tensor 't' has dtype 'f32'" },
 	{ "{\"t\": {\"dtype\": \"U8\", \"data_offsets\": [0, 1]}}", 1, CAD_ERR_CORRUPT, "tensor 't' has no shape" },
 	{ LONE("U8", "[1,1,1,1,1]", "[0, 1]"), 1, CAD_ERR_UNSUPPORTED, "tensor 't' has 5 dimensions; at most 4" },
-	{ LONE("U8", "[-1]", "[0, 1]"), 1, CAD_ERR_CORRUPT, "tensor 't' has a shape with something else than whole numbers" },
+	{ LONE("U8", "[-1]", "[0, 1]"), 1, CAD_ERR_CORRUPT,
+		"tensor 't' has a shape with something else than whole numbers" },
 	{ LONE("U8", "[1.0]", "[0, 1]"), 1, CAD_ERR_CORRUPT, "tensor 't' has a shape with something else" },
 	{ LONE("U8", "[null]", "[0, 1]"), 1, CAD_ERR_CORRUPT, "tensor 't' has a shape with something else" },
-	{ LONE("F32", "[4294967296, 4294967296]", "[0, 4]"), 4, CAD_ERR_CORRUPT, "tensor 't' has a shape whose product does not fit" },
-	{ LONE("F32", "[4611686018427387904]", "[0, 0]"), 0, CAD_ERR_CORRUPT, "tensor 't' has a shape whose product does not fit" },
-	{ LONE("U8", "[9223372036854775808]", "[0, 1]"), 1, CAD_ERR_CORRUPT, "the header is not JSON: too big integer" },
-	{ "{\"t\": {\"dtype\": \"U8\", \"shape\": [1]}}", 1, CAD_ERR_CORRUPT, "tensor 't' has data_offsets that are not two ascending" },
+	{ LONE("F32", "[4294967296, 4294967296]", "[0, 4]"), 4, CAD_ERR_CORRUPT,
+		"tensor 't' has a shape whose product does not fit" },
+	{ LONE("F32", "[4611686018427387904]", "[0, 0]"), 0, CAD_ERR_CORRUPT,
+		"tensor 't' has a shape whose product does not fit" },
+	{ LONE("U8", "[9223372036854775808]", "[0, 1]"), 1, CAD_ERR_CORRUPT,
+		"the header is not JSON: too big integer" },
+	{ "{\"t\": {\"dtype\": \"U8\", \"shape\": [1]}}", 1, CAD_ERR_CORRUPT,
+		"tensor 't' has data_offsets that are not two ascending" },
 	{ LONE("U8", "[1]", "[0]"), 1, CAD_ERR_CORRUPT, "tensor 't' has data_offsets that are not two ascending" },
-	{ LONE("U8", "[1]", "[0, 1, 2]"), 1, CAD_ERR_CORRUPT, "tensor 't' has data_offsets that are not two ascending" },
+	{ LONE("U8", "[1]", "[0, 1, 2]"), 1, CAD_ERR_CORRUPT,
+		"tensor 't' has data_offsets that are not two ascending" },
 	{ LONE("U8", "[1]", "[1, 0]"), 1, CAD_ERR_CORRUPT, "tensor 't' has data_offsets that are not two ascending" },
 	{ LONE("U8", "[1]", "[-1, 0]"), 1, CAD_ERR_CORRUPT, "tensor 't' has data_offsets that are not two ascending" },
-	{ LONE("U8", "[1]", "[0, 9223372036854775807]"), 1, CAD_ERR_CORRUPT, "tensor 't' ends at byte 9223372036854775807 of the data, but the file has only 1" },
-	{ LONE("U8", "[2]", "[0, 2]"), 1, CAD_ERR_CORRUPT, "tensor 't' ends at byte 2 of the data, but the file has only 1" },
-	{ LONE("F32", "[2]", "[0, 4]"), 4, CAD_ERR_CORRUPT, "tensor 't' has 4 bytes of data, but its shape and dtype need 8" },
-	{ LONE("F32", "[]", "[0, 0]"), 0, CAD_ERR_CORRUPT, "tensor 't' has 0 bytes of data, but its shape and dtype need 4" },
+	{ LONE("U8", "[1]", "[0, 9223372036854775807]"), 1, CAD_ERR_CORRUPT,
+		"tensor 't' ends at byte 9223372036854775807 of the data, but the file has only 1" },
+	{ LONE("U8", "[2]", "[0, 2]"), 1, CAD_ERR_CORRUPT,
+		"tensor 't' ends at byte 2 of the data, but the file has only 1" },
+	{ LONE("F32", "[2]", "[0, 4]"), 4, CAD_ERR_CORRUPT,
+		"tensor 't' has 4 bytes of data, but its shape and dtype need 8" },
+	{ LONE("F32", "[]", "[0, 0]"), 0, CAD_ERR_CORRUPT,
+		"tensor 't' has 0 bytes of data, but its shape and dtype need 4" },
 	{ LONE("U8", "[1]", "[0, 1]"), 3, CAD_ERR_CORRUPT, "the last 2 bytes belong to no tensor" },
 	{ "{}", 1, CAD_ERR_CORRUPT, "the last 1 bytes belong to no tensor" },
 	{ LONE("U8", "[1]", "[1, 2]"), 2, CAD_ERR_CORRUPT, "tensor 't' leaves a hole before it" },
-	{ "{" TENSOR("a", "U8", "[2]", "[0, 2]") ", " TENSOR("b", "U8", "[2]", "[1, 3]") "}", 3, CAD_ERR_CORRUPT, "tensor 'b' overlaps the tensor before it" },
-	{ "{" TENSOR("a", "U8", "[2]", "[0, 2]") ", " TENSOR("b", "U8", "[2]", "[0, 2]") "}", 2, CAD_ERR_CORRUPT, "tensor 'b' overlaps the tensor before it" },
-	{ "{" TENSOR("a", "U8", "[2]", "[0, 2]") ", " TENSOR("b", "U8", "[2]", "[3, 5]") "}", 5, CAD_ERR_CORRUPT, "tensor 'b' leaves a hole before it" },
-	{ "{" TENSOR("a", "U8", "[4]", "[0, 4]") ", " TENSOR("b", "U8", "[0]", "[2, 2]") "}", 4, CAD_ERR_CORRUPT, "tensor 'b' overlaps the tensor before it" },
-	{ "{" TENSOR("a", "U8", "[1]", "[0, 1]") ", " TENSOR("b", "BF16", "[1]", "[1, 3]") "}", 3, CAD_ERR_UNSUPPORTED, "tensor 'b' is not aligned to its elements" },
+	{ "{" TENSOR("a", "U8", "[2]", "[0, 2]") ", " TENSOR("b", "U8", "[2]", "[1, 3]") "}", 3, CAD_ERR_CORRUPT,
+		"tensor 'b' overlaps the tensor before it" },
+	{ "{" TENSOR("a", "U8", "[2]", "[0, 2]") ", " TENSOR("b", "U8", "[2]", "[0, 2]") "}", 2, CAD_ERR_CORRUPT,
+		"tensor 'b' overlaps the tensor before it" },
+	{ "{" TENSOR("a", "U8", "[2]", "[0, 2]") ", " TENSOR("b", "U8", "[2]", "[3, 5]") "}", 5, CAD_ERR_CORRUPT,
+		"tensor 'b' leaves a hole before it" },
+	{ "{" TENSOR("a", "U8", "[4]", "[0, 4]") ", " TENSOR("b", "U8", "[0]", "[2, 2]") "}", 4, CAD_ERR_CORRUPT,
+		"tensor 'b' overlaps the tensor before it" },
+	{ "{" TENSOR("a", "U8", "[1]", "[0, 1]") ", " TENSOR("b", "BF16", "[1]", "[1, 3]") "}", 3, CAD_ERR_UNSUPPORTED,
+		"tensor 'b' is not aligned to its elements" },
 };
 
 static void hostile_headers(void **state)
@@ -156,8 +176,10 @@ static void hostile_headers(void **state)
 		unsigned char *bytes;
 		struct cad_error error = { .text = "" };
 		enum cad_status status = open_text(refusals[i].header, refusals[i].data_bytes, &file, &bytes, &error);
-		if (status != refusals[i].status || error.status != status || strncmp(error.text, "a.safetensors: ", 15) != 0 || !strstr(error.text, refusals[i].text))
-			fail_msg("%s: %s, '%s'; wanted %s, '%s'", refusals[i].header, cad_status_name(status), error.text, cad_status_name(refusals[i].status), refusals[i].text);
+		if (status != refusals[i].status || error.status != status ||
+			strncmp(error.text, "a.safetensors: ", 15) != 0 || !strstr(error.text, refusals[i].text))
+			fail_msg("%s: %s, '%s'; wanted %s, '%s'", refusals[i].header, cad_status_name(status),
+				error.text, cad_status_name(refusals[i].status), refusals[i].text);
 		assert_null(file);
 	}
 }
@@ -180,20 +202,25 @@ static void hostile_lengths(void **state)
 	unsigned char *bytes = malloc(16);
 	assert_non_null(bytes);
 	memcpy(bytes + 8, "{}      ", 8);
+
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct cad_safetensors *file;
 		struct cad_error error;
 		put_length(bytes, cases[i].length);
-		assert_int_equal(cad_safetensors_open_memory("a.safetensors", bytes, 16, &file, &error), CAD_ERR_CORRUPT);
+		assert_int_equal(
+			cad_safetensors_open_memory("a.safetensors", bytes, 16, &file, &error), CAD_ERR_CORRUPT);
 		if (!strstr(error.text, cases[i].text))
 			fail_msg("'%s'; wanted '%s'", error.text, cases[i].text);
 	}
+
 	for (size_t size = 0; size < 8; size++) {
 		struct cad_safetensors *file;
 		struct cad_error error;
-		assert_int_equal(cad_safetensors_open_memory("a.safetensors", bytes, size, &file, &error), CAD_ERR_CORRUPT);
+		assert_int_equal(
+			cad_safetensors_open_memory("a.safetensors", bytes, size, &file, &error), CAD_ERR_CORRUPT);
 		assert_non_null(strstr(error.text, "too few for a safetensors file"));
 	}
+
 	free(bytes);
 }
 
@@ -219,16 +246,19 @@ static void truncated_anywhere(void **state)
 {
 	(void)state;
 	size_t size;
-	unsigned char *bytes = make_file("{" TENSOR("a", "F32", "[4]", "[0, 16]") ", " TENSOR("b", "U8", "[3]", "[16, 19]") "}", 19, &size);
+	unsigned char *bytes = make_file(
+		"{" TENSOR("a", "F32", "[4]", "[0, 16]") ", " TENSOR("b", "U8", "[3]", "[16, 19]") "}", 19, &size);
 	for (size_t cut = 0; cut < size; cut++) {
-		unsigned char *part = malloc(cut + 1);   /* a block of its own, so that a read behind the cut is seen */
+		unsigned char *part = malloc(cut + 1); /* a block of its own, so that a read behind the cut is seen */
 		assert_non_null(part);
 		memcpy(part, bytes, cut);
 		struct cad_safetensors *file;
 		struct cad_error error;
-		assert_int_equal(cad_safetensors_open_memory("a.safetensors", part, cut, &file, &error), CAD_ERR_CORRUPT);
+		assert_int_equal(
+			cad_safetensors_open_memory("a.safetensors", part, cut, &file, &error), CAD_ERR_CORRUPT);
 		free(part);
 	}
+
 	struct cad_safetensors *file;
 	assert_int_equal(cad_safetensors_open_memory("a.safetensors", bytes, size, &file, NULL), CAD_OK);
 	cad_safetensors_close(file);
@@ -251,9 +281,30 @@ static void writes_what_it_reads(void **state)
 	const float logits[6] = { 1, 2, 3, 4, 5, 6 };
 	const int32_t tokens[3] = { 7, 8, 9 };
 	const struct cad_tensor tensors[] = {
-		{ .name = "logits.0", .data = logits, .dtype = CAD_DTYPE_F32, .rank = 2, .shape = { 2, 3 }, .bytes = sizeof logits },
-		{ .name = "tokens \"x\" \xe2\x82\xac", .data = tokens, .dtype = CAD_DTYPE_I32, .rank = 1, .shape = { 3 }, .bytes = sizeof tokens },
-		{ .name = "empty", .data = NULL, .dtype = CAD_DTYPE_U8, .rank = 1, .shape = { 0 }, .bytes = 0 },
+		{
+			.name = "logits.0",
+			.data = logits,
+			.dtype = CAD_DTYPE_F32,
+			.rank = 2,
+			.shape = { 2, 3 },
+			.bytes = sizeof logits,
+		},
+		{
+			.name = "tokens \"x\" \xe2\x82\xac",
+			.data = tokens,
+			.dtype = CAD_DTYPE_I32,
+			.rank = 1,
+			.shape = { 3 },
+			.bytes = sizeof tokens,
+		},
+		{
+			.name = "empty",
+			.data = NULL,
+			.dtype = CAD_DTYPE_U8,
+			.rank = 1,
+			.shape = { 0 },
+			.bytes = 0,
+		},
 	};
 	for (size_t count = 0; count <= 3; count++) {
 		struct cad_error error;
@@ -276,8 +327,9 @@ static void writes_what_it_reads(void **state)
 		}
 		cad_safetensors_close(file);
 	}
+
 	assert_int_equal(unlink(path), 0);
-	assert_int_equal(rmdir(directory), 0);   /* empty: no temporary file is left */
+	assert_int_equal(rmdir(directory), 0); /* empty: no temporary file is left */
 	free(directory);
 }
 
@@ -307,6 +359,7 @@ static void paths_that_are_no_files(void **state)
 	assert_int_equal(cad_safetensors_write(path, NULL, 0, &error), CAD_ERR_IO);
 	assert_non_null(strstr(error.text, "cannot be written: No such file or directory"));
 	assert_int_equal(cad_safetensors_write("/dev/full/x", NULL, 0, &error), CAD_ERR_IO);
+
 	/* A directory in the way of the rename: the temporary file goes, too. */
 	snprintf(path, sizeof path, "%s/taken", directory);
 	assert_int_equal(mkdir(path, 0700), 0);

@@ -1,4 +1,5 @@
-/* Sampling: against exact probabilities with fixed seeds, and against a plain second statement of the filters. */
+/* Sampling: against exact probabilities with fixed seeds, and against a plain second statement of
+ * the filters. */
 #include "common/base/clock.h"
 #include "kernels/philox.h"
 #include "kernels/sample.h"
@@ -57,6 +58,7 @@ static void exact_probabilities(struct kn_sampling s, const float *logits, size_
 			before += list[i].p;
 		kept = i;
 	}
+
 	while (kept > 1 && list[kept - 1].p < (double)s.min_p)
 		kept--;
 	sum = 0;
@@ -70,7 +72,9 @@ static void exact_probabilities(struct kn_sampling s, const float *logits, size_
 static void logits_make(struct cad_random *random, size_t vocab, double spread, float *logits)
 {
 	for (size_t i = 0; i < vocab; i++)
-		logits[i] = (float)((cad_random_unit(random) + cad_random_unit(random) + cad_random_unit(random) - 1.5) * spread);
+		logits[i] =
+			(float)((cad_random_unit(random) + cad_random_unit(random) + cad_random_unit(random) - 1.5) *
+				spread);
 }
 
 /* Chi-square of n draws; the bound is far out (about six standard deviations), the seeds are fixed. */
@@ -78,6 +82,7 @@ static void assert_fits(struct kn_sampling s, const float *logits, size_t vocab,
 {
 	double p[64], chi = 0;
 	size_t seen[64] = { 0 }, cells = 0;
+
 	assert_true(vocab <= 64);
 	exact_probabilities(s, logits, vocab, p);
 	for (size_t i = 0; i < draws; i++)
@@ -91,9 +96,11 @@ static void assert_fits(struct kn_sampling s, const float *logits, size_t vocab,
 		chi += ((double)seen[i] - expected) * ((double)seen[i] - expected) / expected;
 		cells++;
 	}
+
 	double freedom = (double)cells - 1;
 	if (chi > freedom + 6 * sqrt(2 * freedom) + 6)
-		fail_msg("chi-square %.1f with %zu cells (T %.2f k %u p %.2f min %.2f)", chi, cells, (double)s.temperature, s.top_k, (double)s.top_p, (double)s.min_p);
+		fail_msg("chi-square %.1f with %zu cells (T %.2f k %u p %.2f min %.2f)", chi, cells,
+			(double)s.temperature, s.top_k, (double)s.top_p, (double)s.min_p);
 }
 
 static void draws_follow_the_probabilities(void **state)
@@ -103,8 +110,34 @@ static void draws_follow_the_probabilities(void **state)
 	float logits[40];
 	logits_make(&random, 40, 3, logits);
 	static const struct kn_sampling settings[] = {
-		{ .temperature = 1 }, { .temperature = 0.5f }, { .temperature = 1.7f, .top_k = 5 }, { .temperature = 1, .top_p = 0.8f },
-		{ .temperature = 1, .min_p = 0.1f }, { .temperature = 1.3f, .top_k = 20, .top_p = 0.9f, .min_p = 0.05f }, { .temperature = 1, .top_k = 1 },
+		{
+			.temperature = 1,
+		},
+		{
+			.temperature = 0.5f,
+		},
+		{
+			.temperature = 1.7f,
+			.top_k = 5,
+		},
+		{
+			.temperature = 1,
+			.top_p = 0.8f,
+		},
+		{
+			.temperature = 1,
+			.min_p = 0.1f,
+		},
+		{
+			.temperature = 1.3f,
+			.top_k = 20,
+			.top_p = 0.9f,
+			.min_p = 0.05f,
+		},
+		{
+			.temperature = 1,
+			.top_k = 1,
+		},
 	};
 	for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++)
 		for (uint64_t seed = 0; seed < 2; seed++) {
@@ -114,7 +147,8 @@ static void draws_follow_the_probabilities(void **state)
 		}
 }
 
-/* Over many random logits and settings: what can come out is exactly what the sorted definition keeps. */
+/* Over many random logits and settings: what can come out is exactly what the sorted definition
+ * keeps. */
 static void only_kept_tokens_come_out(void **state)
 {
 	(void)state;
@@ -124,10 +158,13 @@ static void only_kept_tokens_come_out(void **state)
 	for (int round = 0; round < 400; round++) {
 		size_t vocab = 1 + cad_random_below(&random, round % 8 == 0 ? VOCAB_MAX : 50);
 		logits_make(&random, vocab, 1 + 10 * cad_random_unit(&random), logits);
-		for (size_t i = 0; i < vocab; i++)   /* ties */
+		for (size_t i = 0; i < vocab; i++) /* ties */
 			if (cad_random_below(&random, 3) == 0)
 				logits[i] = logits[cad_random_below(&random, vocab)];
-		struct kn_sampling s = { .temperature = (float)(0.2 + 2 * cad_random_unit(&random)), .seed = cad_random_next(&random) };
+		struct kn_sampling s = {
+			.temperature = (float)(0.2 + 2 * cad_random_unit(&random)),
+			.seed = cad_random_next(&random),
+		};
 		if (cad_random_below(&random, 2))
 			s.top_k = (uint32_t)(1 + cad_random_below(&random, vocab + 2));
 		if (cad_random_below(&random, 2))
@@ -137,10 +174,12 @@ static void only_kept_tokens_come_out(void **state)
 		exact_probabilities(s, logits, vocab, p);
 		for (uint64_t position = 0; position < 20; position++) {
 			int32_t id = sample(s, logits, vocab, position);
-			/* at the very edge of the nucleus f32 weights may keep one more than double ones: it is next to nothing there */
+			/* at the very edge of the nucleus f32 weights may keep one more than double
+			 * ones: it is next to nothing there */
 			if (p[id] == 0)
-				fail_msg("round %d: token %d of %zu is filtered out (T %.3f k %u p %.4f min %.4f)", round, id, vocab, (double)s.temperature, s.top_k,
-				         (double)s.top_p, (double)s.min_p);
+				fail_msg("round %d: token %d of %zu is filtered out (T %.3f k %u p %.4f min %.4f)",
+					round, id, vocab, (double)s.temperature, s.top_k, (double)s.top_p,
+					(double)s.min_p);
 		}
 	}
 }
@@ -157,11 +196,13 @@ static void nothing_but_the_arguments_decides(void **state)
 	for (uint64_t position = 0; position < 200; position++) {
 		int32_t id = sample(s, logits, VOCAB_MAX, position);
 		assert_int_equal(id, sample(s, logits, VOCAB_MAX, position));
-		assert_int_equal(id, sample(all, logits, VOCAB_MAX, position));   /* a filter that removes nothing changes nothing */
+		/* a filter that removes nothing changes nothing */
+		assert_int_equal(id, sample(all, logits, VOCAB_MAX, position));
 		s.seed = 6;
 		differ += id != sample(s, logits, VOCAB_MAX, position);
 		s.seed = 5;
 	}
+
 	assert_true(differ > 150);
 }
 
@@ -194,14 +235,16 @@ static void ties_go_to_the_lower_ids(void **state)
 		assert_true(i < 3 ? seen[i] > 50 : seen[i] == 0);
 }
 
-/* Known answers of Random123 itself (kat_vectors), so that a header of another version would be seen. */
+/* Known answers of Random123 itself (kat_vectors), so that a header of another version would be
+ * seen. */
 static void philox_known_answers(void **state)
 {
 	(void)state;
 	philox4x32_ctr_t zero = philox4x32_R(10, (philox4x32_ctr_t){ { 0 } }, (philox4x32_key_t){ { 0 } });
 	assert_int_equal(zero.v[0], 0x6627e8d5);
 	assert_int_equal(zero.v[3], 0x9b00dbd8);
-	philox4x32_ctr_t pi = philox4x32_R(10, (philox4x32_ctr_t){ { 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344 } }, (philox4x32_key_t){ { 0xa4093822, 0x299f31d0 } });
+	philox4x32_ctr_t pi = philox4x32_R(10, (philox4x32_ctr_t){ { 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344 } },
+		(philox4x32_key_t){ { 0xa4093822, 0x299f31d0 } });
 	assert_int_equal(pi.v[0], 0xd16cfe09);
 	assert_int_equal(pi.v[3], 0x24126ea1);
 }
@@ -221,7 +264,7 @@ static void digest_depends_on_everything(void **state)
 	kn_digest_add(other, 7, logits, 3);
 	assert_memory_not_equal(first, other, 16);
 	kn_digest_add(again, 7, logits, 3);
-	assert_memory_not_equal(first, again, 16);   /* a chain */
+	assert_memory_not_equal(first, again, 16); /* a chain */
 }
 
 int main(void)

@@ -1,4 +1,5 @@
-/* Continuous batching over a small KV cache: what is let in, what is chunked, who gives up pages, and that nothing is lost. */
+/* Continuous batching over a small KV cache: what is let in, what is chunked, who gives up pages,
+ * and that nothing is lost. */
 #include "common/base/clock.h"
 #include "router-svc/batch/scheduler.h"
 
@@ -23,11 +24,18 @@ struct fixture {
 static void begin(struct fixture *f, uint32_t pages, uint32_t chunk)
 {
 	struct cad_error error;
-	struct cad_model_spec spec = { .layers_count = 1, .positions_max = POSITIONS, .attention = { .heads = 1, .kv_heads = 1, .head_size = 4, .value_size = 4 } };
+	struct cad_model_spec spec = {
+		.layers_count = 1,
+		.positions_max = POSITIONS,
+		.attention = { .heads = 1, .kv_heads = 1, .head_size = 4, .value_size = 4 },
+	};
+
 	*f = (struct fixture){ .next_id = 1 };
 	assert_int_equal(kn_cpu_create(KN_ISA_REF, &f->device, &error), CAD_OK);
 	assert_int_equal(f->device->ops->queue_create(f->device, 1, &f->queue), CAD_OK);
-	assert_int_equal(rt_kv_cache_init(&f->cache, f->device, f->queue, &spec, (uint64_t)pages * 32 * 8 * sizeof(float), SLOTS, &error), CAD_OK);
+	assert_int_equal(rt_kv_cache_init(&f->cache, f->device, f->queue, &spec,
+				 (uint64_t)pages * 32 * 8 * sizeof(float), SLOTS, &error),
+		CAD_OK);
 	assert_int_equal(f->cache.kv.pages, pages);
 	assert_int_equal(rt_batch_init(&f->batch, ROWS, SLOTS), CAD_OK);
 	f->scheduler = (struct rt_scheduler){ .cache = &f->cache, .running_max = SLOTS, .chunk_max = chunk };
@@ -59,6 +67,7 @@ static uint32_t step(struct fixture *f)
 {
 	uint32_t ended = 0;
 	rt_schedule(&f->scheduler, &f->batch);
+
 	for (uint32_t i = 0; i < f->batch.spans_count; i++) {
 		struct rt_span *span = &f->batch.spans[i];
 		struct rt_sequence *s = span->sequence;
@@ -78,6 +87,7 @@ static uint32_t step(struct fixture *f)
 			ended++;
 		}
 	}
+
 	return ended;
 }
 
@@ -92,6 +102,7 @@ static void prompt_goes_in_chunks(void **state)
 		assert_int_equal(step(&f), i == 2);
 		assert_int_equal(f.batch.rows, rows[i]);
 	}
+
 	assert_int_equal(f.cache.free_count, 16);
 	assert_int_equal(f.cache.free_slots_count, SLOTS);
 	end(&f);
@@ -105,7 +116,7 @@ static void decode_does_not_starve(void **state)
 	begin(&f, 48, ROWS);
 	struct rt_sequence *long_prompt = add(&f, 300, 4);
 	struct rt_sequence *short_prompt = add(&f, 3, 20);
-	step(&f);   /* the long prompt fills the step */
+	step(&f); /* the long prompt fills the step */
 	assert_int_equal(f.batch.rows, ROWS);
 	while (short_prompt->state == RT_SEQUENCE_WAITING)
 		step(&f);
@@ -113,6 +124,7 @@ static void decode_does_not_starve(void **state)
 		step(&f);
 		assert_int_equal(short_prompt->count, before + 1);
 	}
+
 	for (uint32_t ended = 0; ended < 2;)
 		ended += step(&f);
 	end(&f);
@@ -129,7 +141,8 @@ static void random_load_on_few_pages(void **state)
 	uint32_t submitted = 0, ended = 0, steps = 0;
 	while (ended < 60) {
 		if (submitted < 60 && cad_random_below(&random, 3) == 0) {
-			add(&f, 1 + (uint32_t)cad_random_below(&random, 200), 1 + (uint32_t)cad_random_below(&random, 150));
+			add(&f, 1 + (uint32_t)cad_random_below(&random, 200),
+				1 + (uint32_t)cad_random_below(&random, 150));
 			submitted++;
 		}
 		struct rt_sequence *paused = f.scheduler.running.first;
@@ -143,6 +156,7 @@ static void random_load_on_few_pages(void **state)
 			s->paused = false;
 		assert_true(++steps < 100000);
 	}
+
 	assert_true(f.scheduler.preempted > 0);
 	assert_int_equal(f.cache.free_count, 12);
 	assert_int_equal(f.cache.free_slots_count, SLOTS);
@@ -154,7 +168,11 @@ static void too_small_a_cache_is_refused_with_a_sentence(void **state)
 	(void)state;
 	struct cad_error error;
 	struct rt_kv_cache cache;
-	struct cad_model_spec spec = { .layers_count = 2, .positions_max = POSITIONS, .attention = { .heads = 1, .kv_heads = 1, .head_size = 4, .value_size = 4 } };
+	struct cad_model_spec spec = {
+		.layers_count = 2,
+		.positions_max = POSITIONS,
+		.attention = { .heads = 1, .kv_heads = 1, .head_size = 4, .value_size = 4 },
+	};
 	struct kn_device *device;
 	struct kn_queue *queue;
 	assert_int_equal(kn_cpu_create(KN_ISA_REF, &device, &error), CAD_OK);

@@ -1,4 +1,5 @@
-/* What a search keeps up to date from change to change, against what its replicas say: who holds what, whose rows are nobody else's, and how strained nodes are. */
+/* What a search keeps up to date from change to change, against what its replicas say: who holds
+ * what, whose rows are nobody else's, and how strained nodes are. */
 #include "orchestration/planner/solve/search.h"
 #include "tests/support/plans.h"
 
@@ -10,6 +11,7 @@ static void check(const struct pl_search *search)
 	const struct pl_site *site = search->site;
 	uint32_t used[8] = { 0 }, copies = 0;
 	double own[8] = { 0 }, own_all = 0, rows_all = (double)search->layer->pairs;
+
 	for (uint32_t e = 0; e < site->experts; e++) {
 		struct cad_map_replicas replicas = search->replicas.of[e];
 		for (uint32_t r = 0; r < replicas.count; r++, copies++)
@@ -17,8 +19,10 @@ static void check(const struct pl_search *search)
 		own[replicas.nodes[0]] += replicas.count == 1 ? pl_layer_uses(search->layer, e) : 0;
 		own_all += replicas.count == 1 ? pl_layer_uses(search->layer, e) : 0;
 	}
+
 	assert_int_equal(search->copies, copies);
-	double chance = fmin(0.075 * (sqrt(2 * log(site->nodes)) - 0.6), site->weights->load_max - own_all / rows_all), sum = 0;
+	double chance = fmin(0.075 * (sqrt(2 * log(site->nodes)) - 0.6), site->weights->load_max - own_all / rows_all),
+	       sum = 0;
 	for (uint32_t n = 0; n < site->nodes; n++) {
 		double fair = rows_all * site->cluster->nodes[n].speed / 6, rows = 0;
 		for (size_t i = 0; i < (size_t)search->layer->tokens * search->layer->k; i++)
@@ -29,6 +33,7 @@ static void check(const struct pl_search *search)
 		assert_true(fabs(search->ratio[n] - rows / fair) < 1e-9);
 		sum += pow(over + 2 * over * over, 4);
 	}
+
 	assert_true(fabs(search->load_cost - pow(sum, 0.25)) < 1e-9);
 }
 
@@ -49,8 +54,10 @@ static void changes_and_their_undoing_leave_no_trace(void **state)
 	scene_init(&scene, trace, &cluster, &weights, 48, labels);
 	struct pl_search *search = &scene.search;
 	check(search);
+
 	for (int i = 0; i < 400; i++) {
-		uint32_t expert = (uint32_t)cad_random_below(&random, 24), node = (uint32_t)cad_random_below(&random, 5);
+		uint32_t expert = (uint32_t)cad_random_below(&random, 24),
+			 node = (uint32_t)cad_random_below(&random, 5);
 		bool held = pl_replicas_hold(&search->replicas, expert, node);
 		if (held && search->replicas.of[expert].count == 1)
 			continue;
@@ -68,6 +75,7 @@ static void changes_and_their_undoing_leave_no_trace(void **state)
 			check(search);
 		}
 	}
+
 	assert_true(own_changed > 20);
 	scene_fini(&scene);
 	pl_cluster_fini(&cluster);

@@ -27,11 +27,16 @@ static void fingerprint_sees_everything(void **state)
 	struct cad_settings base, other;
 	struct cad_error error;
 	char hex[33], text[CADRE_TEXT_BYTES];
-	assert_int_equal(cad_settings_init(&base, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, 3, &error), CAD_OK);
+	assert_int_equal(
+		cad_settings_init(&base, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, 3, &error),
+		CAD_OK);
 	cad_settings_fingerprint(&base, hex);
-	assert_string_equal(hex, "010f0d5d35dd9b6614d8a2a05c00b535");   /* part of the protocol: programs of one version agree on it */
+
+	/* part of the protocol: programs of one version agree on it */
+	assert_string_equal(hex, "010f0d5d35dd9b6614d8a2a05c00b535");
 	cad_settings_text(&base, text);
 	assert_int_equal(strncmp(text, "profile=f32 wire=fix16 weights=f32 quanta=3:", 44), 0);
+
 	for (int change = 0; change < 5; change++) {
 		char changed[33];
 		assert_int_equal(cad_settings_copy(&other, &base), CAD_OK);
@@ -49,6 +54,7 @@ static void fingerprint_sees_everything(void **state)
 		assert_int_equal(strcmp(hex, changed) == 0, change == 4);
 		cad_settings_fini(&other);
 	}
+
 	cad_settings_fini(&base);
 }
 
@@ -59,10 +65,15 @@ static void only_powers_of_two(void **state)
 	struct cad_settings settings;
 	struct cad_error error;
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-		assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, &bad[i], 1, &error), CAD_ERR_INVALID);
+		assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS,
+					 &bad[i], 1, &error),
+			CAD_ERR_INVALID);
 		assert_non_null(strstr(error.text, "layer 0"));
 	}
-	assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, 0, &error), CAD_ERR_INVALID);
+
+	assert_int_equal(
+		cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, 0, &error),
+		CAD_ERR_INVALID);
 }
 
 static void through_the_message(void **state)
@@ -72,7 +83,9 @@ static void through_the_message(void **state)
 	struct cad_settings_storage storage;
 	Cadre__V1__Settings message;
 	struct cad_error error;
-	assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_BF16, CAD_WEIGHTS_BF16, quanta, 3, &error), CAD_OK);
+	assert_int_equal(
+		cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_BF16, CAD_WEIGHTS_BF16, quanta, 3, &error),
+		CAD_OK);
 	cad_settings_to_proto(&settings, &storage, &message);
 	uint8_t packed[256];
 	assert_true(cadre__v1__settings__get_packed_size(&message) <= sizeof packed);
@@ -114,7 +127,9 @@ static void identity_is_padded_and_cut(void **state)
 	memset(longest, 'n', sizeof longest);
 	longest[199] = 0;
 	memset(&identity, 0xff, sizeof identity);
-	assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, 3, NULL), CAD_OK);
+	assert_int_equal(
+		cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, 3, NULL),
+		CAD_OK);
 	cad_identity_fill(&identity, "c", longest, "0123456789abcdef0123456789abcdef", &settings);
 	assert_string_equal(identity.cluster, "c");
 	assert_int_equal(identity.cluster[CADRE_NAME_BYTES - 1], 0);
@@ -138,7 +153,7 @@ static void secret(void **state)
 	assert_int_equal(cad_secret_read(path, "cluster secret", &text, &error), CAD_OK);
 	assert_string_equal(text, "0123456789abcdef");
 	free(text);
-	assert_int_equal(ftruncate(fd, 5000), 0);   /* NULs, and too long */
+	assert_int_equal(ftruncate(fd, 5000), 0); /* NULs, and too long */
 	assert_int_equal(cad_secret_read(path, "cluster secret", &text, &error), CAD_ERR_INVALID);
 	assert_int_equal(ftruncate(fd, 40), 0);
 	assert_int_equal(cad_secret_read(path, "cluster secret", &text, &error), CAD_ERR_INVALID);
@@ -180,8 +195,12 @@ static void signals_come_as_events(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(fingerprint_sees_everything), cmocka_unit_test(only_powers_of_two), cmocka_unit_test(through_the_message),
-		cmocka_unit_test(identity_is_padded_and_cut), cmocka_unit_test(secret), cmocka_unit_test(signals_come_as_events),
+		cmocka_unit_test(fingerprint_sees_everything),
+		cmocka_unit_test(only_powers_of_two),
+		cmocka_unit_test(through_the_message),
+		cmocka_unit_test(identity_is_padded_and_cut),
+		cmocka_unit_test(secret),
+		cmocka_unit_test(signals_come_as_events),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

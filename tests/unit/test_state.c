@@ -1,4 +1,5 @@
-/* The state file: what it keeps, whom it refuses, and that a process which is killed inside any write leaves a whole transaction behind, or none. */
+/* The state file: what it keeps, whom it refuses, and that a process which is killed inside any
+ * write leaves a whole transaction behind, or none. */
 #include "orchestration/placement/state.h"
 
 #include <setjmp.h>
@@ -20,6 +21,7 @@ static int setup(void **state)
 {
 	char *path = strdup("/tmp/cadre-state-XXXXXX");
 	int fd = mkstemp(path);
+
 	if (fd < 0)
 		return -1;
 	close(fd);
@@ -56,7 +58,14 @@ static struct pl_state *open_state(const char *path)
 
 static struct pl_node node_named(const char *id, enum pl_role role)
 {
-	struct pl_node node = { .presence = PL_LIVE, .role = role, .memory_bytes = 1ull << 40, .pid = 42, .exchange_address = "127.0.0.1:7400", .kernels_fingerprint = "abc" };
+	struct pl_node node = {
+		.presence = PL_LIVE,
+		.role = role,
+		.memory_bytes = 1ull << 40,
+		.pid = 42,
+		.exchange_address = "127.0.0.1:7400",
+		.kernels_fingerprint = "abc",
+	};
 	snprintf(node.id, sizeof node.id, "%s", id);
 	return node;
 }
@@ -66,8 +75,9 @@ static void text_node(void *context, const struct pl_hello *hello)
 {
 	char *text = context;
 	size_t used = strlen(text);
-	snprintf(text + used, 2000 - used, "%s %s %llu %s; ", hello->id, hello->role == PL_ROLE_EXPERT ? "expert" : "router", (unsigned long long)hello->memory_bytes,
-	         hello->kernels_fingerprint);
+	snprintf(text + used, 2000 - used, "%s %s %llu %s; ", hello->id,
+		hello->role == PL_ROLE_EXPERT ? "expert" : "router", (unsigned long long)hello->memory_bytes,
+		hello->kernels_fingerprint);
 }
 
 static void text_held(void *context, const char *id, uint32_t layer, uint32_t expert)
@@ -93,6 +103,7 @@ static void remembers_over_a_restart(void **state)
 	struct cad_error error;
 	char text[2000], kernels[PL_TEXT_BYTES];
 	struct pl_node a = node_named("a", PL_ROLE_EXPERT), r = node_named("r", PL_ROLE_ROUTER);
+
 	assert_int_equal(pl_state_epoch(file), 0);
 	pl_state_kernels(file, kernels);
 	assert_string_equal(kernels, "");
@@ -130,6 +141,7 @@ static void quanta_and_checksums_are_kept_by_key(void **state)
 	const float quanta[] = { 0, 0.5f, 0.25f };
 	float back[3];
 	char hex[33];
+
 	assert_int_equal(pl_state_quanta_load(file, "k", back, 3), CAD_ERR_NOT_FOUND);
 	assert_int_equal(pl_state_quanta_store(file, "k", quanta, 3, &error), CAD_OK);
 	assert_int_equal(pl_state_quanta_load(file, "k", back, 3), CAD_OK);
@@ -150,12 +162,14 @@ static void belongs_to_one_cluster_and_checkpoint(void **state)
 	struct pl_state *file = open_state(*state);
 	struct cad_error error;
 	bool fresh;
+
 	assert_int_equal(pl_state_claim(file, "c", "m1", &error), CAD_OK);
 	assert_int_equal(pl_state_claim(file, "c", "m1", &error), CAD_OK);
 	assert_int_equal(pl_state_claim(file, "d", "m1", &error), CAD_ERR_INVALID);
 	assert_non_null(strstr(error.text, "belongs to cluster 'c', this is cluster 'd'"));
 	assert_int_equal(pl_state_claim(file, "c", "m2", &error), CAD_ERR_INVALID);
 	assert_non_null(strstr(error.text, "fingerprint m1, --model has m2"));
+
 	/* other settings: what nodes hold does not count any more */
 	struct pl_node a = node_named("a", PL_ROLE_EXPERT);
 	char text[2000];
@@ -178,9 +192,10 @@ static void failed_change_undoes_its_transaction(void **state)
 {
 	struct pl_state *file = open_state(*state);
 	struct cad_error error;
+
 	pl_state_begin(file);
 	pl_state_put_epoch(file, 5);
-	pl_state_put_held(file, "nobody", 0, 0, true);   /* of no node */
+	pl_state_put_held(file, "nobody", 0, 0, true); /* of no node */
 	assert_int_equal(pl_state_commit(file, &error), CAD_ERR_IO);
 	assert_int_equal(pl_state_epoch(file), 0);
 	pl_state_begin(file);
@@ -204,6 +219,7 @@ static void other_files_are_refused(void **state)
 	FILE *file = fopen(*state, "w");
 	struct pl_state *opened;
 	struct cad_error error;
+
 	for (int i = 0; i < 1000; i++)
 		fputs("this is no database. ", file);
 	fclose(file);
@@ -227,23 +243,24 @@ static void memory_needs_no_file(void **state)
 	pl_state_close(b);
 }
 
-/* ---- kill points: a file system that ends the process inside its n-th write, with half of it done ---- */
+/* ---- kill points: a file system that ends the process inside its n-th write, with half of it done
+ * ---- */
 
 static int writes_left;
 
 struct torn_file {
 	sqlite3_file base;
-	sqlite3_file *real;          /* right behind */
+	sqlite3_file *real; /* right behind */
 };
 
-static bool last_write(void)
-{
-	return --writes_left == 0;
-}
+static bool last_write(void) { return --writes_left == 0; }
 
 static sqlite3_file *real(sqlite3_file *file) { return ((struct torn_file *)file)->real; }
 static int torn_close(sqlite3_file *file) { return real(file)->pMethods->xClose(real(file)); }
-static int torn_read(sqlite3_file *file, void *to, int bytes, sqlite3_int64 at) { return real(file)->pMethods->xRead(real(file), to, bytes, at); }
+static int torn_read(sqlite3_file *file, void *to, int bytes, sqlite3_int64 at)
+{
+	return real(file)->pMethods->xRead(real(file), to, bytes, at);
+}
 static int torn_write(sqlite3_file *file, const void *from, int bytes, sqlite3_int64 at)
 {
 	bool last = last_write();
@@ -262,19 +279,30 @@ static int torn_sync(sqlite3_file *file, int flags)
 {
 	if (last_write())
 		_exit(9);
-	(void)file, (void)flags;   /* the process dies here, not the machine: the page cache stays, and the test stays quick */
+	/* the process dies here, not the machine: the page cache stays, and the test stays quick */
+	(void)file, (void)flags;
 	return SQLITE_OK;
 }
-static int torn_size(sqlite3_file *file, sqlite3_int64 *bytes) { return real(file)->pMethods->xFileSize(real(file), bytes); }
+static int torn_size(sqlite3_file *file, sqlite3_int64 *bytes)
+{
+	return real(file)->pMethods->xFileSize(real(file), bytes);
+}
 static int torn_lock(sqlite3_file *file, int level) { return real(file)->pMethods->xLock(real(file), level); }
 static int torn_unlock(sqlite3_file *file, int level) { return real(file)->pMethods->xUnlock(real(file), level); }
-static int torn_check(sqlite3_file *file, int *out) { return real(file)->pMethods->xCheckReservedLock(real(file), out); }
-static int torn_control(sqlite3_file *file, int op, void *argument) { return real(file)->pMethods->xFileControl(real(file), op, argument); }
+static int torn_check(sqlite3_file *file, int *out)
+{
+	return real(file)->pMethods->xCheckReservedLock(real(file), out);
+}
+static int torn_control(sqlite3_file *file, int op, void *argument)
+{
+	return real(file)->pMethods->xFileControl(real(file), op, argument);
+}
 static int torn_sector(sqlite3_file *file) { return real(file)->pMethods->xSectorSize(real(file)); }
 static int torn_traits(sqlite3_file *file) { return real(file)->pMethods->xDeviceCharacteristics(real(file)); }
 
-static const sqlite3_io_methods torn_methods = { 1, torn_close, torn_read, torn_write, torn_truncate, torn_sync, torn_size, torn_lock, torn_unlock, torn_check, torn_control,
-	                                         torn_sector, torn_traits, NULL, NULL, NULL, NULL, NULL, NULL };
+static const sqlite3_io_methods torn_methods = { 1, torn_close, torn_read, torn_write, torn_truncate, torn_sync,
+	torn_size, torn_lock, torn_unlock, torn_check, torn_control, torn_sector, torn_traits, NULL, NULL, NULL, NULL,
+	NULL, NULL };
 
 static int torn_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *out)
 {
@@ -294,7 +322,8 @@ static int torn_delete(sqlite3_vfs *vfs, const char *name, int sync)
 	return below->xDelete(below, name, sync);
 }
 
-/* Step n: n nodes, node i holds experts 0 .. n - 1 of layer i; epoch n. From step to step almost everything changes. */
+/* Step n: n nodes, node i holds experts 0 .. n - 1 of layer i; epoch n. From step to step almost
+ * everything changes. */
 static void expected_text(unsigned step, char text[2000])
 {
 	size_t used = 0;
@@ -308,11 +337,13 @@ static void expected_text(unsigned step, char text[2000])
 
 enum { STEPS = 5 };
 
-/* The child's life: open, and one transaction a step; each that was acknowledged is told through the pipe. */
+/* The child's life: open, and one transaction a step; each that was acknowledged is told through
+ * the pipe. */
 static void live_and_die(const char *path, int pipe_fd)
 {
 	sqlite3_vfs *below = sqlite3_vfs_find(NULL);
 	sqlite3_vfs torn = *below;
+
 	torn.zName = "torn";
 	torn.pAppData = below;
 	torn.szOsFile = (int)sizeof(struct torn_file) + below->szOsFile;
@@ -340,6 +371,7 @@ static void live_and_die(const char *path, int pipe_fd)
 		if (write(pipe_fd, "x", 1) != 1)
 			_exit(3);
 	}
+
 	pl_state_close(state);
 	_exit(0);
 }
@@ -348,6 +380,7 @@ static void killed_in_any_write_it_is_before_or_after(void **state)
 {
 	const char *path = *state;
 	unsigned kills = 0;
+
 	for (int writes = 1;; writes++) {
 		int ends[2];
 		remove_files(path);
@@ -382,6 +415,7 @@ static void killed_in_any_write_it_is_before_or_after(void **state)
 		}
 		kills++;
 	}
+
 	print_message("killed at %u writes\n", kills);
 	assert_true(kills > 20);
 }

@@ -36,7 +36,7 @@ static void long_sentence_ends_on_character(void **state)
 		char text[2000] = "xxxx";
 		size_t at = shift;
 		while (at + 4 < sizeof text) {
-			memcpy(text + at, "\xe2\x82\xac", 3);   /* the euro sign */
+			memcpy(text + at, "\xe2\x82\xac", 3); /* the euro sign */
 			at += 3;
 		}
 		text[at] = 0;

@@ -1,4 +1,5 @@
-/* Stop strings against a plain definition: the text up to the earliest match, however it was cut into pieces. */
+/* Stop strings against a plain definition: the text up to the earliest match, however it was cut
+ * into pieces. */
 #include "common/base/clock.h"
 #include "router-svc/frontend/stop_text.h"
 
@@ -11,12 +12,15 @@
 
 #include <cmocka.h>
 
-/* Feeds pieces whose sizes `random` draws; returns what came out and whether a stop string was found. */
-static bool feed(char *const *stops, size_t stops_count, const char *text, struct cad_random *random, char *result, size_t result_size)
+/* Feeds pieces whose sizes `random` draws; returns what came out and whether a stop string was
+ * found. */
+static bool feed(char *const *stops, size_t stops_count, const char *text, struct cad_random *random, char *result,
+	size_t result_size)
 {
 	struct rt_stop_text stop;
 	struct cad_text out = { 0 };
 	bool found = false;
+
 	assert_int_equal(rt_stop_text_init(&stop, stops, stops_count), CAD_OK);
 	size_t size = strlen(text);
 	for (size_t at = 0; at < size && !found;) {
@@ -25,26 +29,34 @@ static bool feed(char *const *stops, size_t stops_count, const char *text, struc
 			piece = size - at;
 		assert_int_equal(rt_stop_text_add(&stop, text + at, piece, &out, &found), CAD_OK);
 		at += piece;
-		/* What is out can never be taken back: it is a prefix of the answer, and what is held is short. */
+		/* What is out can never be taken back: it is a prefix of the answer, and what is
+		 * held is short. */
 		assert_true(out.size <= size && memcmp(out.size ? out.bytes : "", text, out.size) == 0);
 		size_t longest = 0;
 		for (size_t i = 0; i < stops_count; i++)
 			longest = strlen(stops[i]) > longest ? strlen(stops[i]) : longest;
 		assert_true(found || stop.held.size < longest + (longest == 0));
 	}
+
 	if (!found)
 		assert_int_equal(rt_stop_text_flush(&stop, &out), CAD_OK);
 	snprintf(result, result_size, "%s", out.bytes ? out.bytes : "");
 	rt_stop_text_fini(&stop);
 	cad_text_fini(&out);
+
 	return found;
 }
 
-/* The definition. Pieces arrive one by one, so among matches the one that ends first wins; the text ends where that one begins. */
+/* The definition. Pieces arrive one by one, so among matches the one that ends first wins; the text
+ * ends where that one begins. */
 static void cases(void **state)
 {
 	(void)state;
-	static const struct { const char *stops[3]; const char *text, *expected; bool found; } table[] = {
+	static const struct {
+		const char *stops[3];
+		const char *text, *expected;
+		bool found;
+	} table[] = {
 		{ { NULL }, "hello", "hello", false },
 		{ { "x" }, "", "", false },
 		{ { "lo" }, "hello", "hel", true },

@@ -1,11 +1,25 @@
-/* Generated traces: the same for a seed, of the routing that was asked for, and with a placement that is as good as it says. */
+/* Generated traces: the same for a seed, of the routing that was asked for, and with a placement
+ * that is as good as it says. */
 #include "tests/support/plans.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static const struct pl_synthetic plain = { .layers = 2, .experts = 64, .k = 4, .tokens = 4000, .seed = 1, .communities = 8, .strength = 0.9, .zipf = 0.5, .groups_kept = 1, .tasks = 4,
-	                                   .task_skew = 1, .locality = 0.5, .request_tokens = 20 };
+static const struct pl_synthetic plain = {
+	.layers = 2,
+	.experts = 64,
+	.k = 4,
+	.tokens = 4000,
+	.seed = 1,
+	.communities = 8,
+	.strength = 0.9,
+	.zipf = 0.5,
+	.groups_kept = 1,
+	.tasks = 4,
+	.task_skew = 1,
+	.locality = 0.5,
+	.request_tokens = 20,
+};
 
 static size_t id_bytes(const struct pl_trace *trace)
 {
@@ -26,7 +40,8 @@ static void the_same_for_a_seed(void **state)
 	pl_synthetic_fini(&c);
 }
 
-/* Every cell has k distinct experts, scores fall and add up to 1, requests are as long as asked for. */
+/* Every cell has k distinct experts, scores fall and add up to 1, requests are as long as asked
+ * for. */
 static void cells_are_whole(void **state)
 {
 	struct pl_synthetic settings = plain;
@@ -48,6 +63,7 @@ static void cells_are_whole(void **state)
 		}
 		assert_true(sum > 0.9999f && sum < 1.0001f);
 	}
+
 	assert_in_range(pl_trace_requests(trace), 150, 250);
 	pl_synthetic_fini(&made);
 }
@@ -65,6 +81,7 @@ static void groups_limit_the_choice(void **state)
 			groups |= 1u << made.trace->ids[cell * made.trace->k + i] / 8;
 		assert_true(__builtin_popcount(groups) <= 2);
 	}
+
 	uint16_t node[2 * 64];
 	struct pl_known_cost cost;
 	struct cad_error error;
@@ -79,7 +96,8 @@ static void groups_limit_the_choice(void **state)
 	pl_synthetic_fini(&made);
 }
 
-/* Tokens that draw from their community alone touch one node, and no more rows go to one node than to another. */
+/* Tokens that draw from their community alone touch one node, and no more rows go to one node than
+ * to another. */
 static void planted_placement(void **state)
 {
 	struct pl_synthetic settings = plain;
@@ -88,6 +106,7 @@ static void planted_placement(void **state)
 	struct pl_known_cost cost, weaker;
 	struct cad_error error;
 	bool planted;
+
 	(void)state;
 	settings.strength = 1;
 	settings.tasks = 1;
@@ -100,6 +119,7 @@ static void planted_placement(void **state)
 		assert_true(cost.nodes_per_token == 1);
 		assert_true(cost.load_worst < 1.06);
 	}
+
 	for (uint32_t expert = 0; expert < 64; expert++)
 		held[node[expert]]++;
 	for (uint32_t n = 0; n < 8; n++)
@@ -134,7 +154,8 @@ static double drifted(const struct pl_trace *trace)
 {
 	double share[64] = { 0 }, sum = 0;
 	for (uint64_t cell = 0; cell < trace->tokens * trace->k; cell++)
-		share[trace->ids[cell]] += (cell < trace->tokens * trace->k / 2 ? 2.0 : -2.0) / (double)(trace->tokens * trace->k);
+		share[trace->ids[cell]] +=
+			(cell < trace->tokens * trace->k / 2 ? 2.0 : -2.0) / (double)(trace->tokens * trace->k);
 	for (uint32_t expert = 0; expert < 64; expert++)
 		sum += share[expert] > 0 ? share[expert] : -share[expert];
 	return sum / 2;
@@ -144,8 +165,10 @@ static void locality_and_drift(void **state)
 {
 	struct pl_synthetic settings = plain;
 	double locality[2], drift[2];
+
 	(void)state;
 	settings.request_tokens = 5;
+
 	for (int i = 0; i < 2; i++) {
 		settings.locality = i * 0.9;
 		settings.drift = i;
@@ -154,6 +177,7 @@ static void locality_and_drift(void **state)
 		drift[i] = drifted(made.trace);
 		pl_synthetic_fini(&made);
 	}
+
 	print_message("repeated %.3f, %.3f; drift %.3f, %.3f\n", locality[0], locality[1], drift[0], drift[1]);
 	assert_true(locality[1] > 1.5 * locality[0]);
 	assert_true(drift[1] > 2 * drift[0]);
@@ -161,9 +185,18 @@ static void locality_and_drift(void **state)
 
 static void small_and_wrong(void **state)
 {
-	struct pl_synthetic settings = { .layers = 1, .experts = 1, .k = 1, .tokens = 1, .communities = 1, .tasks = 1, .request_tokens = 1 };
+	struct pl_synthetic settings = {
+		.layers = 1,
+		.experts = 1,
+		.k = 1,
+		.tokens = 1,
+		.communities = 1,
+		.tasks = 1,
+		.request_tokens = 1,
+	};
 	struct pl_synthetic_trace made = generate(&settings);
 	struct cad_error error;
+
 	(void)state;
 	assert_int_equal(made.trace->ids[0], 0);
 	pl_synthetic_fini(&made);
@@ -175,7 +208,7 @@ static void small_and_wrong(void **state)
 	wrong[2].experts = 60;
 	wrong[3].strength = 1.5;
 	wrong[4].groups = 7;
-	wrong[5].groups = 64;   /* one group kept has one expert, but k is 4 */
+	wrong[5].groups = 64; /* one group kept has one expert, but k is 4 */
 	wrong[6].tasks = 0;
 	wrong[7].request_tokens = 0;
 	wrong[8].tokens = 0;
@@ -188,8 +221,12 @@ static void small_and_wrong(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(the_same_for_a_seed), cmocka_unit_test(cells_are_whole),    cmocka_unit_test(groups_limit_the_choice),
-		cmocka_unit_test(planted_placement),   cmocka_unit_test(locality_and_drift), cmocka_unit_test(small_and_wrong),
+		cmocka_unit_test(the_same_for_a_seed),
+		cmocka_unit_test(cells_are_whole),
+		cmocka_unit_test(groups_limit_the_choice),
+		cmocka_unit_test(planted_placement),
+		cmocka_unit_test(locality_and_drift),
+		cmocka_unit_test(small_and_wrong),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

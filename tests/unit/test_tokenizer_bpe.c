@@ -1,6 +1,7 @@
 /*
- * Merging against its definition: random vocabularies and texts, short and long, encoded by the tokenizer and by the plain loop "make the merge of
- * the lowest rank, of those the leftmost, until there is none". Then hostile lengths, many threads on one tokenizer, and memory that runs out.
+ * Merging against its definition: random vocabularies and texts, short and long, encoded by the
+ * tokenizer and by the plain loop "make the merge of the lowest rank, of those the leftmost, until
+ * there is none". Then hostile lengths, many threads on one tokenizer, and memory that runs out.
  */
 #include "common/base/clock.h"
 #include "common/tokenizer/tokenize_file.h"
@@ -27,7 +28,9 @@ enum { TOKENS_MAX = 128, NAME_MAX_BYTES = 64, MERGES_MAX = 100, TEXT_MAX = 400 }
 struct model {
 	char names[TOKENS_MAX][NAME_MAX_BYTES];
 	int tokens, letters;
-	struct { int left, right, result; } merges[MERGES_MAX];
+	struct {
+		int left, right, result;
+	} merges[MERGES_MAX];
 	int merge_count;
 	bool ignore_merges, byte_level;
 };
@@ -42,11 +45,15 @@ static int find_name(const struct model *model, const char *name)
 
 static void random_model(struct model *model, struct cad_random *random)
 {
-	*model = (struct model){ .letters = 1 + (int)cad_random_below(random, 4), .ignore_merges = cad_random_below(random, 4) == 0 };
+	*model = (struct model){
+		.letters = 1 + (int)cad_random_below(random, 4),
+		.ignore_merges = cad_random_below(random, 4) == 0,
+	};
 	for (; model->tokens < model->letters; model->tokens++)
 		snprintf(model->names[model->tokens], NAME_MAX_BYTES, "%c", 'a' + model->tokens);
 	for (int tries = (int)cad_random_below(random, MERGES_MAX); tries > 0; tries--) {
-		int left = (int)cad_random_below(random, (uint32_t)model->tokens), right = (int)cad_random_below(random, (uint32_t)model->tokens);
+		int left = (int)cad_random_below(random, (uint32_t)model->tokens),
+		    right = (int)cad_random_below(random, (uint32_t)model->tokens);
 		char joined[2 * NAME_MAX_BYTES];
 		snprintf(joined, sizeof joined, "%s%s", model->names[left], model->names[right]);
 		int result = find_name(model, joined);
@@ -69,17 +76,21 @@ static struct cad_tokenizer *tokenizer_of(const struct model *model)
 {
 	static char json[1 << 16];
 	char *at = json, *end = json + sizeof json;
-	at += snprintf(at, (size_t)(end - at), "{\"model\":{\"ignore_merges\":%s,\"vocab\":{", model->ignore_merges ? "true" : "false");
+
+	at += snprintf(at, (size_t)(end - at), "{\"model\":{\"ignore_merges\":%s,\"vocab\":{",
+		model->ignore_merges ? "true" : "false");
 	for (int i = 0; i < model->tokens; i++)
 		at += snprintf(at, (size_t)(end - at), "%s\"%s\":%d", i ? "," : "", model->names[i], i);
 	at += snprintf(at, (size_t)(end - at), "},\"merges\":[");
 	for (int i = 0; i < model->merge_count; i++)
-		at += snprintf(at, (size_t)(end - at), "%s[\"%s\",\"%s\"]", i ? "," : "", model->names[model->merges[i].left], model->names[model->merges[i].right]);
+		at += snprintf(at, (size_t)(end - at), "%s[\"%s\",\"%s\"]", i ? "," : "",
+			model->names[model->merges[i].left], model->names[model->merges[i].right]);
 	at += snprintf(at, (size_t)(end - at), "]}}");
 	struct cad_tokenizer *tokenizer = NULL;
 	struct cad_error error;
 	if (cad_tokenizer_parse("random", json, (size_t)(at - json), &tokenizer, &error) != CAD_OK)
 		fail_msg("%s\n%s", error.text, json);
+
 	return tokenizer;
 }
 
@@ -92,6 +103,7 @@ static size_t merge_plainly(const struct model *model, const char *text, size_t 
 		ids[0] = find_name(model, word);
 		return 1;
 	}
+
 	for (size_t i = 0; i < size; i++)
 		ids[i] = text[i] - 'a';
 	for (;;) {
@@ -129,7 +141,8 @@ static void merges_as_defined(void **state)
 			for (size_t i = 0; i < sizes[s]; i++)
 				text[i] = (char)('a' + cad_random_below(&random, (uint32_t)model.letters));
 			size_t count = merge_plainly(&model, text, sizes[s], expected);
-			assert_int_equal(cad_tokenizer_encode(tokenizer, text, sizes[s], true, SIZE_MAX, &ids, NULL), CAD_OK);
+			assert_int_equal(
+				cad_tokenizer_encode(tokenizer, text, sizes[s], true, SIZE_MAX, &ids, NULL), CAD_OK);
 			assert_int_equal(ids.count, count);
 			for (size_t i = 0; i < count; i++)
 				assert_int_equal(ids.ids[i], expected[i]);
@@ -154,11 +167,13 @@ static struct cad_tokenizer *open_golden(const char *name)
 
 static const char *const kinds[] = { "mixtral-a", "olmoe-a", "qwen3moe-a", "llama-a", "deepseekv3-a", "gptoss-a" };
 
-/* `size` bytes of one thing and an x, there and back: what comes back is what went in, but for the normal form and the metaspace. */
+/* `size` bytes of one thing and an x, there and back: what comes back is what went in, but for the
+ * normal form and the metaspace. */
 static void check_run(const struct cad_tokenizer *tokenizer, const char *unit, size_t size, bool exact)
 {
 	size_t length = strlen(unit), count = size / length;
 	char *text = malloc(count * length + 1);
+
 	assert_non_null(text);
 	for (size_t i = 0; i < count; i++)
 		memcpy(text + i * length, unit, length);
@@ -177,8 +192,8 @@ static void check_run(const struct cad_tokenizer *tokenizer, const char *unit, s
 static void hostile_runs(void **state)
 {
 	(void)state;
-	static const char *const units[] = { "a", "A", " ", "\n", " \n", "0", "!", "'", "aA", "\xe4\xb8\xad", "\xc2\xaa",
-		                             "\xcc\x81", "<|im_star", "<s", "\x01", "\xf0\x9f\xa7\xbf" };
+	static const char *const units[] = { "a", "A", " ", "\n", " \n", "0", "!", "'", "aA", "\xe4\xb8\xad",
+		"\xc2\xaa", "\xcc\x81", "<|im_star", "<s", "\x01", "\xf0\x9f\xa7\xbf" };
 	for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
 		struct cad_tokenizer *tokenizer = open_golden(kinds[k]);
 		for (size_t u = 0; u < sizeof units / sizeof *units; u++)
@@ -194,7 +209,8 @@ enum { HOSTILE_BYTES = 1 << 14 };
 enum { HOSTILE_BYTES = 1 << 19 };
 #endif
 
-/* Half a megabyte of one word, of one space, of marks in the wrong order: with anything quadratic in it, this runs into the time limit of the test. */
+/* Half a megabyte of one word, of one space, of marks in the wrong order: with anything quadratic
+ * in it, this runs into the time limit of the test. */
 static void hostile_lengths(void **state)
 {
 	(void)state;
@@ -221,7 +237,8 @@ static void *encode_again(void *context)
 	struct worker *worker = context;
 	for (int i = 0; i < 50; i++) {
 		worker->ids.count = 0;
-		if (cad_tokenizer_encode(worker->tokenizer, worker->text, strlen(worker->text), true, SIZE_MAX, &worker->ids, NULL) != CAD_OK)
+		if (cad_tokenizer_encode(worker->tokenizer, worker->text, strlen(worker->text), true, SIZE_MAX,
+			    &worker->ids, NULL) != CAD_OK)
 			break;
 	}
 	return NULL;
@@ -236,13 +253,17 @@ static void threads_share_a_tokenizer(void **state)
 		struct worker workers[THREADS] = { 0 };
 		pthread_t threads[THREADS];
 		for (size_t i = 0; i < THREADS; i++) {
-			workers[i] = (struct worker){ .tokenizer = tokenizer, .text = "The quick brown fox, 12345 e\xcc\x81 \xe4\xb8\xad\xe6\x96\x87 don't   stop\n\n" };
+			workers[i] = (struct worker){
+				.tokenizer = tokenizer,
+				.text = "The quick brown fox, 12345 e\xcc\x81 \xe4\xb8\xad\xe6\x96\x87 don't   stop\n\n",
+			};
 			assert_int_equal(pthread_create(&threads[i], NULL, encode_again, &workers[i]), 0);
 		}
 		for (size_t i = 0; i < THREADS; i++) {
 			pthread_join(threads[i], NULL);
 			assert_true(workers[i].ids.count > 5 && workers[i].ids.count == workers[0].ids.count);
-			assert_memory_equal(workers[i].ids.ids, workers[0].ids.ids, workers[0].ids.count * sizeof *workers[0].ids.ids);
+			assert_memory_equal(workers[i].ids.ids, workers[0].ids.ids,
+				workers[0].ids.count * sizeof *workers[0].ids.ids);
 		}
 		for (size_t i = 0; i < THREADS; i++)
 			cad_ids_fini(&workers[i].ids);
@@ -252,21 +273,29 @@ static void threads_share_a_tokenizer(void **state)
 
 /* ---- texts that are much too long ---- */
 
-/* Refused after about as much work as the limit asks for: where nothing is normalized, the text is not even copied. */
+/* Refused after about as much work as the limit asks for: where nothing is normalized, the text is
+ * not even copied. */
 static void too_long_is_refused_early(void **state)
 {
 	(void)state;
 	enum { TEXT_BYTES = 1 << 20, IDS_MAX = 100 };
-	static const struct { const char *golden; const char *text; size_t bytes_max; } cases[] = {
-		{ "llama-a", "The quick brown fox, 12345 e\xcc\x81 don't   stop\n\n", 1 << 16 },   /* byte level: words, and one word without end */
+	static const struct {
+		const char *golden;
+		const char *text;
+		size_t bytes_max;
+	} cases[] = {
+		/* byte level: words, and one word without end */
+		{ "llama-a", "The quick brown fox, 12345 e\xcc\x81 don't   stop\n\n", 1 << 16 },
 		{ "llama-a", "a", 1 << 16 },
-		{ "qwen3moe-a", "The quick brown fox ", 4 * TEXT_BYTES },                       /* ... after NFC */
-		{ "mixtral-a", "The quick brown fox ", 8 * TEXT_BYTES },                        /* one piece, rewritten; symbols alone would take 8 times that */
+		{ "qwen3moe-a", "The quick brown fox ", 4 * TEXT_BYTES }, /* ... after NFC */
+		/* one piece, rewritten; symbols alone would take 8 times that */
+		{ "mixtral-a", "The quick brown fox ", 8 * TEXT_BYTES },
 	};
 	if (!test_allocations_can_fail())
 		skip();
 	char *text = malloc(TEXT_BYTES);
 	assert_non_null(text);
+
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct cad_tokenizer *tokenizer = open_golden(cases[i].golden);
 		struct cad_ids ids = { 0 };
@@ -275,13 +304,17 @@ static void too_long_is_refused_early(void **state)
 		for (size_t at = 0; at < TEXT_BYTES; at++)
 			text[at] = cases[i].text[at % unit];
 		size_t before = test_allocated_bytes();
-		assert_int_equal(cad_tokenizer_encode(tokenizer, text, TEXT_BYTES / unit * unit, true, IDS_MAX, &ids, &error), CAD_ERR_RANGE);
+		assert_int_equal(
+			cad_tokenizer_encode(tokenizer, text, TEXT_BYTES / unit * unit, true, IDS_MAX, &ids, &error),
+			CAD_ERR_RANGE);
 		assert_string_equal(error.text, "the text is longer than 100 tokens");
-		print_message("%s: %zu bytes of memory for a text of %d\n", cases[i].golden, test_allocated_bytes() - before, TEXT_BYTES);
+		print_message("%s: %zu bytes of memory for a text of %d\n", cases[i].golden,
+			test_allocated_bytes() - before, TEXT_BYTES);
 		assert_true(test_allocated_bytes() - before < cases[i].bytes_max);
 		cad_ids_fini(&ids);
 		cad_tokenizer_close(tokenizer);
 	}
+
 	free(text);
 }
 
@@ -296,6 +329,7 @@ static enum cad_status whole_round(const char *json, struct cad_error *error)
 	struct cad_ids ids = { 0 };
 	struct cad_text out = { 0 };
 	enum cad_status status = cad_tokenizer_parse("round", json, strlen(json), &tokenizer, error);
+
 	if (status == CAD_OK)
 		status = cad_tokenizer_encode(tokenizer, text, sizeof text - 1, true, 1000, &ids, error);
 	if (status == CAD_OK)
@@ -310,10 +344,12 @@ static enum cad_status whole_round(const char *json, struct cad_error *error)
 	cad_tokenizer_close(tokenizer);
 	cad_ids_fini(&ids);
 	cad_text_fini(&out);
+
 	return status;
 }
 
-/* jansson 2.14 corrupts its heap when memory runs out while it reads a string (lex_save in load.c ignores the answer of strbuffer_append_byte):
+/* jansson 2.14 corrupts its heap when memory runs out while it reads a string (lex_save in load.c
+ * ignores the answer of strbuffer_append_byte):
  * its allocations are spared. */
 static void *spared(size_t size)
 {
@@ -341,6 +377,7 @@ static void memory_runs_out(void **state)
 	if (!test_allocations_can_fail())
 		skip();
 	json_set_alloc_funcs(spared, free);
+
 	for (size_t f = 0; f < sizeof files / sizeof *files; f++) {
 		long n = 0;
 		for (bool failed = true; failed; n++) {
@@ -350,7 +387,8 @@ static void memory_runs_out(void **state)
 			enum cad_status status = whole_round(files[f], &error);
 			failed = test_fail_allocation_end();
 			if (test_allocations_live() != live)
-				fail_msg("allocation %ld of file %zu: %ld blocks are left: %s", n, f, test_allocations_live() - live, error.text);
+				fail_msg("allocation %ld of file %zu: %ld blocks are left: %s", n, f,
+					test_allocations_live() - live, error.text);
 			if (status != CAD_OK && status != CAD_ERR_MEMORY)
 				fail_msg("allocation %ld: %s: %s", n, cad_status_name(status), error.text);
 			if (status != CAD_OK && (error.status != status || error.text[0] == 0))
@@ -360,6 +398,7 @@ static void memory_runs_out(void **state)
 		}
 		assert_true(n > 20);
 	}
+
 	json_set_alloc_funcs(malloc, free);
 }
 
@@ -400,6 +439,7 @@ static void file_of_texts(void **state)
 		assert_non_null(strstr(error.text, "line 2"));
 		assert_int_not_equal(access(output, F_OK), 0);
 	}
+
 	remove(input);
 	assert_int_equal(cad_tokenize_file(tokenizer, input, output, &error), CAD_ERR_IO);
 	assert_int_equal(cad_tokenize_file(tokenizer, "/dev/null", "/nowhere/out", &error), CAD_ERR_IO);
@@ -409,8 +449,13 @@ static void file_of_texts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(merges_as_defined), cmocka_unit_test(hostile_runs),          cmocka_unit_test(hostile_lengths), cmocka_unit_test(threads_share_a_tokenizer),
-		cmocka_unit_test(too_long_is_refused_early), cmocka_unit_test(memory_runs_out), cmocka_unit_test(file_of_texts),
+		cmocka_unit_test(merges_as_defined),
+		cmocka_unit_test(hostile_runs),
+		cmocka_unit_test(hostile_lengths),
+		cmocka_unit_test(threads_share_a_tokenizer),
+		cmocka_unit_test(too_long_is_refused_early),
+		cmocka_unit_test(memory_runs_out),
+		cmocka_unit_test(file_of_texts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Traces in three formats: what is written is read back; what is damaged, cut short or made up is answered with a sentence that names file and place. */
+/* Traces in three formats: what is written is read back; what is damaged, cut short or made up is
+ * answered with a sentence that names file and place. */
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/model/safetensors.h"
@@ -21,11 +22,13 @@ static void must(enum cad_status status, const struct cad_error *error)
 }
 
 /* Random cells: some slots without an expert, at the end. */
-static struct pl_trace *make_trace(uint64_t seed, uint32_t layers, uint32_t experts, uint32_t k, uint64_t tokens, bool scores)
+static struct pl_trace *make_trace(
+	uint64_t seed, uint32_t layers, uint32_t experts, uint32_t k, uint64_t tokens, bool scores)
 {
 	struct cad_random random = { seed };
 	struct pl_trace *trace;
 	struct cad_error error;
+
 	must(pl_trace_create(layers, experts, k, tokens, scores, &trace, &error), &error);
 	must(pl_trace_set_names(trace, "a model", "test_trace, \"quoted\"", &error), &error);
 	for (uint32_t layer = 0; layer < layers; layer++)
@@ -33,13 +36,17 @@ static struct pl_trace *make_trace(uint64_t seed, uint32_t layers, uint32_t expe
 	for (uint64_t token = 0; token < tokens; token++) {
 		trace->request[token] = token ? trace->request[token - 1] + (cad_random_below(&random, 4) == 0) : 0;
 		for (uint32_t layer = 0; layer < layers; layer++) {
-			uint32_t first = (uint32_t)cad_random_below(&random, experts), count = cad_random_below(&random, 8) ? k : (uint32_t)cad_random_below(&random, k + 1);
+			uint32_t first = (uint32_t)cad_random_below(&random, experts),
+				 count = cad_random_below(&random, 8) ? k : (uint32_t)cad_random_below(&random, k + 1);
 			for (uint32_t i = 0; i < count && i < experts; i++)
-				pl_trace_cell(trace, layer, token)[i] = (uint16_t)((first + i * (experts > 7 * k ? 7 : 1)) % experts);
+				pl_trace_cell(trace, layer, token)[i] =
+					(uint16_t)((first + i * (experts > 7 * k ? 7 : 1)) % experts);
 			for (uint32_t i = 0; scores && i < k; i++)
-				trace->scores[((uint64_t)layer * tokens + token) * k + i] = (float)cad_random_unit(&random);
+				trace->scores[((uint64_t)layer * tokens + token) * k + i] =
+					(float)cad_random_unit(&random);
 		}
 	}
+
 	return trace;
 }
 
@@ -64,6 +71,7 @@ static struct text print(const struct pl_trace *trace, enum pl_trace_format form
 	struct text text = { 0 };
 	struct cad_error error;
 	FILE *stream = open_memstream(&text.bytes, &text.size);
+
 	assert_non_null(stream);
 	if (format == PL_TRACE_CSV)
 		pl_trace_print_csv(trace, stream);
@@ -76,27 +84,40 @@ static struct text print(const struct pl_trace *trace, enum pl_trace_format form
 		must(pl_trace_writer_finish(writer, &error), &error);
 		pl_trace_writer_destroy(writer);
 	}
+
 	assert_int_equal(fclose(stream), 0);
 	return text;
 }
 
 static void round_trips(void **state)
 {
-	static const struct { uint32_t layers, experts, k; uint64_t tokens; } shapes[] = {
-		{ 1, 1, 1, 1 }, { 1, 2, 1, 1 }, { 2, 8, 2, 2 }, { 3, 255, 8, 100 }, { 1, 256, 8, PL_TRACE_BLOCK_TOKENS_MAX - 1 }, { 2, 257, 4, PL_TRACE_BLOCK_TOKENS_MAX },
-		{ 1, 65535, 32, PL_TRACE_BLOCK_TOKENS_MAX + 1 }, { PL_TRACE_LAYERS_MAX, 64, 16, 25 },
+	static const struct {
+		uint32_t layers, experts, k;
+		uint64_t tokens;
+	} shapes[] = {
+		{ 1, 1, 1, 1 },
+		{ 1, 2, 1, 1 },
+		{ 2, 8, 2, 2 },
+		{ 3, 255, 8, 100 },
+		{ 1, 256, 8, PL_TRACE_BLOCK_TOKENS_MAX - 1 },
+		{ 2, 257, 4, PL_TRACE_BLOCK_TOKENS_MAX },
+		{ 1, 65535, 32, PL_TRACE_BLOCK_TOKENS_MAX + 1 },
+		{ PL_TRACE_LAYERS_MAX, 64, 16, 25 },
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
 		for (int scores = 0; scores < 2; scores++) {
-			struct pl_trace *trace = make_trace(i + 1, shapes[i].layers, shapes[i].experts, shapes[i].k, shapes[i].tokens, scores);
+			struct pl_trace *trace = make_trace(
+				i + 1, shapes[i].layers, shapes[i].experts, shapes[i].k, shapes[i].tokens, scores);
 			if (scores)
-				trace->layer[trace->layers - 1] = UINT32_MAX;   /* as high as a layer's name goes */
+				trace->layer[trace->layers - 1] = UINT32_MAX; /* as high as a layer's name goes */
 			for (enum pl_trace_format format = PL_TRACE_OWN; format <= PL_TRACE_JSON; format++) {
 				struct pl_trace *again;
 				struct cad_error error;
 				struct text text = print(trace, format);
-				struct pl_trace_source source = { .experts = format == PL_TRACE_OWN ? 0 : shapes[i].experts };
+				struct pl_trace_source source = {
+					.experts = format == PL_TRACE_OWN ? 0 : shapes[i].experts,
+				};
 				must(pl_trace_parse("it", text.bytes, text.size, &source, &again, &error), &error);
 				assert_same(trace, again);
 				assert_int_equal(again->experts, trace->experts);
@@ -105,7 +126,9 @@ static void round_trips(void **state)
 					assert_string_equal(again->provenance, trace->provenance);
 					assert_true(!again->scores == !scores);
 					if (scores)
-						assert_memory_equal(again->scores, trace->scores, (size_t)trace->layers * trace->tokens * trace->k * sizeof *trace->scores);
+						assert_memory_equal(again->scores, trace->scores,
+							(size_t)trace->layers * trace->tokens * trace->k *
+								sizeof *trace->scores);
 				}
 				pl_trace_free(again);
 				free(text.bytes);
@@ -121,18 +144,23 @@ static void damaged_own_format(void **state)
 	struct pl_trace *trace = make_trace(5, 2, 16, 3, 40, false), *again;
 	struct text text = print(trace, PL_TRACE_OWN);
 	struct cad_error error;
+
 	(void)state;
+
 	for (size_t size = 1; size < text.size; size++) {
 		struct pl_trace_source source = { .format = PL_TRACE_OWN };
 		assert_int_equal(pl_trace_parse("cut.ctr", text.bytes, size, &source, &again, &error), CAD_ERR_CORRUPT);
 		assert_ptr_equal(strstr(error.text, "cut.ctr: the file ends at byte"), error.text);
 	}
+
 	for (size_t bit = 0; bit < text.size * 8; bit++) {
 		text.bytes[bit / 8] = (char)(text.bytes[bit / 8] ^ 1 << bit % 8);
-		assert_int_equal(pl_trace_parse("turned.ctr", text.bytes, text.size, NULL, &again, &error), CAD_ERR_CORRUPT);
+		assert_int_equal(
+			pl_trace_parse("turned.ctr", text.bytes, text.size, NULL, &again, &error), CAD_ERR_CORRUPT);
 		assert_ptr_equal(strstr(error.text, "turned.ctr: "), error.text);
 		text.bytes[bit / 8] = (char)(text.bytes[bit / 8] ^ 1 << bit % 8);
 	}
+
 	text.bytes = realloc(text.bytes, text.size + 1);
 	assert_non_null(text.bytes);
 	text.bytes[text.size] = 0;
@@ -147,10 +175,14 @@ static void hostile_own_format(void **state)
 {
 	struct cad_error error;
 	struct pl_trace *again;
+
 	(void)state;
+
 	for (int what = 0; what < 5; what++) {
-		static const char *const sentences[] = { "token 7, layer 5: expert 12, but there are 12", "token 7, layer 5: expert 3 is selected twice", "token 7 is of request 90, after",
-			                                 "token 7, layer 5: an expert behind a slot without one", "the header's layers do not ascend: 5, 5" };
+		static const char *const sentences[] = { "token 7, layer 5: expert 12, but there are 12",
+			"token 7, layer 5: expert 3 is selected twice", "token 7 is of request 90, after",
+			"token 7, layer 5: an expert behind a slot without one",
+			"the header's layers do not ascend: 5, 5" };
 		struct pl_trace *trace = make_trace(6, 2, 12, 3, 40, false);
 		uint16_t *cell = pl_trace_cell(trace, 1, 7);
 		memcpy(cell, (uint16_t[]){ 3, 4, 5 }, 6);
@@ -165,7 +197,8 @@ static void hostile_own_format(void **state)
 		if (what == 4)
 			trace->layer[0] = 5;
 		struct text text = print(trace, PL_TRACE_OWN);
-		assert_int_equal(pl_trace_parse("odd.ctr", text.bytes, text.size, NULL, &again, &error), CAD_ERR_CORRUPT);
+		assert_int_equal(
+			pl_trace_parse("odd.ctr", text.bytes, text.size, NULL, &again, &error), CAD_ERR_CORRUPT);
 		if (!strstr(error.text, sentences[what]))
 			print_error("%s\n", error.text);
 		assert_non_null(strstr(error.text, sentences[what]));
@@ -178,17 +211,21 @@ static void too_big(void **state)
 {
 	struct pl_trace *trace = make_trace(7, 2, 16, 3, 100, false), *again;
 	struct cad_error error;
+
 	(void)state;
+
 	for (enum pl_trace_format format = PL_TRACE_OWN; format <= PL_TRACE_JSON; format++) {
 		struct text text = print(trace, format);
 		struct pl_trace_source source = { .cells_max = 99 * 6 };
-		assert_int_equal(pl_trace_parse("big", text.bytes, text.size, &source, &again, &error), CAD_ERR_EXHAUSTED);
+		assert_int_equal(
+			pl_trace_parse("big", text.bytes, text.size, &source, &again, &error), CAD_ERR_EXHAUSTED);
 		assert_non_null(strstr(error.text, "more than 99 tokens"));
 		source.cells_max = 100 * 6;
 		must(pl_trace_parse("big", text.bytes, text.size, &source, &again, &error), &error);
 		pl_trace_free(again);
 		free(text.bytes);
 	}
+
 	pl_trace_free(trace);
 }
 
@@ -198,7 +235,9 @@ static void too_big(void **state)
 /* Texts that are refused, and a part of the sentence. */
 static void hostile_text(void **state)
 {
-	static const struct { const char *text, *sentence; } cases[] = {
+	static const struct {
+		const char *text, *sentence;
+	} cases[] = {
 		{ "", "x is empty" },
 		{ "hello", "line 1: 'hello' where 'request,position,layer,e0,...'" },
 		{ "request,position,layer\n", "line 1: it ends where ',e0' should be" },
@@ -215,7 +254,8 @@ static void hostile_text(void **state)
 		{ HEAD "0,0,0,4,4\n", "line 2: expert 4 is selected twice" },
 		{ HEAD "0,0,4294967296,4,5\n", "a layer should be" },
 		{ HEAD "0,0,0,1,2\n0,0,1,1,2\n0,1,0,1,2\n", "line 5: it ends where the number of a request" },
-		{ HEAD "0,0,0,1,2\n0,0,1,1,2\n0,1,0,1,2\n0,1,2,1,2\n", "line 5: layer 2 of request 0, position 1, where layer 1 of request 0, position 1 should be" },
+		{ HEAD "0,0,0,1,2\n0,0,1,1,2\n0,1,0,1,2\n0,1,2,1,2\n",
+			"line 5: layer 2 of request 0, position 1, where layer 1 of request 0, position 1 should be" },
 		{ HEAD "0,0,0,1,2\n0,0,1,1,2\n0,1,0,1,2\n1,1,1,1,2\n", "line 5: layer 1 of request 1" },
 		{ "[", "byte 0, request 0: not JSON" },
 		{ "{}", "request 0: it is not a list of steps" },
@@ -231,15 +271,18 @@ static void hostile_text(void **state)
 		{ "[{\"1\": [[1, 1]]}]", "expert 1 is selected twice" },
 		{ STEP ", {\"1\": [[1, 2]]}]", "step 1: layer 3 has 0 tokens, but layer 1 has 1" },
 		{ STEP ", {\"1\": [[1, 2]], \"3\": [[1, 2], [1, 2]]}]", "step 1: layer 3 has 2 tokens" },
-		{ STEP ", {\"1\": [[1, 2]], \"3\": [[1, 2, 3]]}]", "step 1: layer 3, token 0: it is not a list of at most 2 experts" },
-		{ STEP "]\n[{\"1\": [[1, 2]], \"3\": [[1, 2]], \"4\": [[1, 2]]}]", "request 1: step 0: it has layers that the first request has not" },
+		{ STEP ", {\"1\": [[1, 2]], \"3\": [[1, 2, 3]]}]",
+			"step 1: layer 3, token 0: it is not a list of at most 2 experts" },
+		{ STEP "]\n[{\"1\": [[1, 2]], \"3\": [[1, 2]], \"4\": [[1, 2]]}]",
+			"request 1: step 0: it has layers that the first request has not" },
 		{ STEP "]x", "byte 43, request 1: not JSON" },
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct pl_trace *trace;
 		struct cad_error error = { 0 };
-		assert_int_equal(pl_trace_parse("x", cases[i].text, strlen(cases[i].text), NULL, &trace, &error), CAD_ERR_CORRUPT);
+		assert_int_equal(pl_trace_parse("x", cases[i].text, strlen(cases[i].text), NULL, &trace, &error),
+			CAD_ERR_CORRUPT);
 		if (!strstr(error.text, cases[i].sentence))
 			print_error("'%s': %s\n", cases[i].text, error.text);
 		assert_non_null(strstr(error.text, cases[i].sentence));
@@ -275,9 +318,15 @@ static void lenient_text(void **state)
 static void phases_of_json(void **state)
 {
 	static const char text[] = "[{\"0\": [[1], [2], [3]]}, {\"0\": [[4]]}, {\"0\": [[5]]}]";
-	static const uint64_t tokens[] = { [PL_TRACE_PHASE_ALL] = 5, [PL_TRACE_PHASE_PREFILL] = 3, [PL_TRACE_PHASE_DECODE] = 2 };
-	static const uint16_t first[] = { [PL_TRACE_PHASE_ALL] = 1, [PL_TRACE_PHASE_PREFILL] = 1, [PL_TRACE_PHASE_DECODE] = 4 };
+	static const uint64_t tokens[] = {
+		[PL_TRACE_PHASE_ALL] = 5, [PL_TRACE_PHASE_PREFILL] = 3, [PL_TRACE_PHASE_DECODE] = 2
+	};
+	static const uint16_t first[] = {
+		[PL_TRACE_PHASE_ALL] = 1, [PL_TRACE_PHASE_PREFILL] = 1, [PL_TRACE_PHASE_DECODE] = 4
+	};
+
 	(void)state;
+
 	for (enum pl_trace_phase phase = PL_TRACE_PHASE_ALL; phase <= PL_TRACE_PHASE_DECODE; phase++) {
 		struct pl_trace_source source = { .phase = phase };
 		struct pl_trace *trace;
@@ -293,6 +342,7 @@ static void splits_and_joins(void **state)
 {
 	struct cad_error error;
 	(void)state;
+
 	for (uint64_t seed = 1; seed <= 20; seed++) {
 		struct pl_trace *trace = make_trace(seed, 2, 16, 3, 50, seed % 2), *parts[2], *whole;
 		if (pl_trace_requests(trace) > 1) {
@@ -303,7 +353,8 @@ static void splits_and_joins(void **state)
 			must(pl_trace_join(parts, 2, &whole, &error), &error);
 			assert_same(trace, whole);
 			if (trace->scores)
-				assert_memory_equal(whole->scores, trace->scores, (size_t)trace->layers * trace->tokens * trace->k * sizeof *trace->scores);
+				assert_memory_equal(whole->scores, trace->scores,
+					(size_t)trace->layers * trace->tokens * trace->k * sizeof *trace->scores);
 			pl_trace_free(whole);
 			pl_trace_free(parts[0]);
 			must(pl_trace_split(trace, (double)seed / 20, NULL, &parts[0], &error), &error);
@@ -313,6 +364,7 @@ static void splits_and_joins(void **state)
 		}
 		pl_trace_free(trace);
 	}
+
 	struct pl_trace *one = make_trace(1, 1, 4, 1, 1, false), *other = make_trace(1, 2, 4, 1, 1, false), *none;
 	assert_int_equal(pl_trace_split(one, 0.5, &none, NULL, &error), CAD_ERR_INVALID);
 	assert_non_null(strstr(error.text, "one request only"));
@@ -330,6 +382,7 @@ static void writers(void **state)
 	struct cad_error error;
 	struct pl_trace_writer *writer;
 	uint32_t requests = pl_trace_requests(part);
+
 	(void)state;
 	int fd = mkstemp(path);
 	assert_true(fd >= 0);
@@ -362,6 +415,7 @@ static void shapes_out_of_range(void **state)
 {
 	struct pl_trace *trace;
 	struct cad_error error;
+
 	(void)state;
 	assert_int_equal(pl_trace_create(0, 1, 1, 1, false, &trace, &error), CAD_ERR_RANGE);
 	assert_int_equal(pl_trace_create(PL_TRACE_LAYERS_MAX + 1, 1, 1, 1, false, &trace, &error), CAD_ERR_RANGE);
@@ -399,6 +453,7 @@ static void no_memory(void **state)
 		}
 		free(text.bytes);
 	}
+
 	pl_trace_free(trace);
 }
 
@@ -407,6 +462,7 @@ static void no_memory_to_write(void **state)
 {
 	char folder[] = "/tmp/test_trace_XXXXXX", path[64];
 	struct cad_error error;
+
 	(void)state;
 	if (!test_allocations_can_fail())
 		skip();
@@ -414,6 +470,7 @@ static void no_memory_to_write(void **state)
 	snprintf(path, sizeof path, "%s/t.ctr", folder);
 	struct pl_trace *old = make_trace(1, 1, 4, 1, 3, false), *trace = make_trace(9, 2, 16, 3, 20, true), *again;
 	must(pl_trace_write(path, old, &error), &error);
+
 	for (long n = 0;; n++) {
 		long live = test_allocations_live();
 		test_fail_allocation(n);
@@ -425,17 +482,19 @@ static void no_memory_to_write(void **state)
 			break;
 		}
 		must(pl_trace_read(path, &again, &error), &error);
-		assert_same(status == CAD_OK ? trace : old, again);   /* stdio does without its buffer */
+		assert_same(status == CAD_OK ? trace : old, again); /* stdio does without its buffer */
 		pl_trace_free(again);
 		must(pl_trace_write(path, old, &error), &error);
 	}
+
 	pl_trace_free(old);
 	pl_trace_free(trace);
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(rmdir(folder), 0);
 }
 
-/* Two sequences, of 2 and 1 tokens, of 2 layers: experts ascend in the file, weights say in which order they were selected. */
+/* Two sequences, of 2 and 1 tokens, of 2 layers: experts ascend in the file, weights say in which
+ * order they were selected. */
 struct eval_output {
 	int32_t experts[2][8];
 	float weights[2][8], logits[2][20];
@@ -448,32 +507,56 @@ static char *write_eval(const struct eval_output *output, size_t *size)
 	struct cad_tensor tensors[6];
 	struct cad_error error;
 	size_t count = 0;
+
 	for (uint64_t i = 0; i < 2; i++) {
 		uint64_t tokens = 2 - i, k = i ? output->second_k : output->k;
-		const struct { const char *name; const void *data; enum cad_dtype dtype; uint64_t last; } list[] = {
-			{ "experts", output->experts[i], CAD_DTYPE_I32, k }, { "expert_weights", output->weights[i], CAD_DTYPE_F32, k }, { "router_logits", output->logits[i], CAD_DTYPE_F32, output->experts_count } };
+		const struct {
+			const char *name;
+			const void *data;
+			enum cad_dtype dtype;
+			uint64_t last;
+		} list[] = { { "experts", output->experts[i], CAD_DTYPE_I32, k },
+			{ "expert_weights", output->weights[i], CAD_DTYPE_F32, k },
+			{ "router_logits", output->logits[i], CAD_DTYPE_F32, output->experts_count } };
 		for (int t = 0; t < 3; t++, count++) {
 			snprintf(names[count], sizeof names[count], "%s.%d", list[t].name, (int)i);
-			tensors[count] = (struct cad_tensor){ .data = list[t].data, .dtype = list[t].dtype, .rank = 3, .shape = { 2, tokens, list[t].last }, .bytes = 2 * tokens * list[t].last * 4, .name = names[count] };
+			tensors[count] = (struct cad_tensor){
+				.data = list[t].data,
+				.dtype = list[t].dtype,
+				.rank = 3,
+				.shape = { 2, tokens, list[t].last },
+				.bytes = 2 * tokens * list[t].last * 4,
+				.name = names[count],
+			};
 		}
 	}
+
 	int fd = mkstemp(path);
 	assert_true(fd >= 0);
 	close(fd);
 	must(cad_safetensors_write(path, tensors, count, &error), &error);
 	must(cad_file_read(path, 1 << 20, &bytes, size, &error), &error);
 	unlink(path);
+
 	return bytes;
 }
 
 static void output_of_eval(void **state)
 {
-	static const struct eval_output good = { .experts = { { 0, 3, 1, 2, 0, 4, 3, 4 }, { 1, 2, 0, 1 } }, .weights = { { .2f, .8f, .6f, .4f, .5f, .5f, .1f, .9f }, { .7f, .3f, .4f, .6f } }, .k = 2,
-		                                 .experts_count = 5, .second_k = 2 };
-	static const uint16_t first[] = { 3, 0, 1, 2, 1, 2 }, second[] = { 0, 4, 4, 3, 1, 0 };   /* [tokens][k] of each layer */
+	static const struct eval_output good = {
+		.experts = { { 0, 3, 1, 2, 0, 4, 3, 4 }, { 1, 2, 0, 1 } },
+		.weights = { { .2f, .8f, .6f, .4f, .5f, .5f, .1f, .9f }, { .7f, .3f, .4f, .6f } },
+		.k = 2,
+		.experts_count = 5,
+		.second_k = 2,
+	};
+
+	/* [tokens][k] of each layer */
+	static const uint16_t first[] = { 3, 0, 1, 2, 1, 2 }, second[] = { 0, 4, 4, 3, 1, 0 };
 	struct pl_trace *trace;
 	struct cad_error error;
 	size_t size;
+
 	(void)state;
 	char *bytes = write_eval(&good, &size);
 	must(pl_trace_parse("it", bytes, size, NULL, &trace, &error), &error);
@@ -483,11 +566,20 @@ static void output_of_eval(void **state)
 	assert_memory_equal(trace->request, ((uint32_t[]){ 0, 0, 1 }), 12);
 	assert_true(trace->scores[0] == .8f && trace->scores[1] == .2f);
 	pl_trace_free(trace);
+
 	for (size_t cut = 1; cut < size; cut++)
-		assert_int_not_equal(pl_trace_parse("cut", bytes, cut, &(struct pl_trace_source){ .format = PL_TRACE_EVAL }, &trace, &error), CAD_OK);
+		assert_int_not_equal(pl_trace_parse("cut", bytes, cut,
+					     &(struct pl_trace_source){
+						     .format = PL_TRACE_EVAL,
+					     },
+					     &trace, &error),
+			CAD_OK);
 	free(bytes);
+
 	for (int what = 0; what < 4; what++) {
-		static const char *const sentences[] = { "experts.0, layer 0, token 1: expert 5, but there are 5", "expert -1", "experts.0, layer 0, token 0: expert 0 is selected twice", "router_logits.1 do not fit" };
+		static const char *const sentences[] = { "experts.0, layer 0, token 1: expert 5, but there are 5",
+			"expert -1", "experts.0, layer 0, token 0: expert 0 is selected twice",
+			"router_logits.1 do not fit" };
 		struct eval_output bad = good;
 		bad.experts[0][3] = what == 0 ? 5 : what == 1 ? -1 : 2;
 		bad.experts[0][1] = what == 2 ? 0 : 3;
@@ -504,10 +596,19 @@ static void output_of_eval(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(round_trips),     cmocka_unit_test(damaged_own_format), cmocka_unit_test(hostile_own_format), cmocka_unit_test(too_big),
-		cmocka_unit_test(hostile_text),    cmocka_unit_test(lenient_text),       cmocka_unit_test(phases_of_json),     cmocka_unit_test(splits_and_joins),
-		cmocka_unit_test(writers),         cmocka_unit_test(shapes_out_of_range), cmocka_unit_test(no_memory),
-		cmocka_unit_test(no_memory_to_write), cmocka_unit_test(output_of_eval),
+		cmocka_unit_test(round_trips),
+		cmocka_unit_test(damaged_own_format),
+		cmocka_unit_test(hostile_own_format),
+		cmocka_unit_test(too_big),
+		cmocka_unit_test(hostile_text),
+		cmocka_unit_test(lenient_text),
+		cmocka_unit_test(phases_of_json),
+		cmocka_unit_test(splits_and_joins),
+		cmocka_unit_test(writers),
+		cmocka_unit_test(shapes_out_of_range),
+		cmocka_unit_test(no_memory),
+		cmocka_unit_test(no_memory_to_write),
+		cmocka_unit_test(output_of_eval),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /*
- * The contract of the transport, one table of cases that every form has to keep: in-process with two polls, in-process attached, the simulator, UCX
- * over TCP. A case gets an empty exchange and asserts; nothing depends on how long anything takes.
+ * The contract of the transport, one table of cases that every form has to keep: in-process with
+ * two polls, in-process attached, the simulator, UCX over TCP. A case gets an empty exchange and
+ * asserts; nothing depends on how long anything takes.
  */
 #include "tests/support/exchange.h"
 
@@ -17,13 +18,14 @@ struct pair {
 	struct cad_connection *connection;
 };
 
-static struct pair pair_connect(struct exchange *x, const struct cad_transport_options *server, const struct cad_transport_options *client)
+static struct pair pair_connect(
+	struct exchange *x, const struct cad_transport_options *server, const struct cad_transport_options *client)
 {
 	struct pair p = { .server = exchange_server(x, server, "expert") };
 	p.client = exchange_node_create(x, client);
 	if (x->form == EXCHANGE_ATTACHED) {
 		cad_transport_local_attach(p.client->transport, p.server->transport);
-		p.server->paused = true;   /* the client polls it */
+		p.server->paused = true; /* the client polls it */
 	}
 	p.connection = exchange_connect(p.client, cad_transport_address(p.server->transport));
 	return p;
@@ -65,7 +67,8 @@ static void hello_with_secret(struct exchange *x)
 }
 
 /* What both sides say about a connection that must not be. */
-static void refused(struct exchange *x, const struct cad_transport_options *server, const struct cad_transport_options *client, const char *part, const char *other)
+static void refused(struct exchange *x, const struct cad_transport_options *server,
+	const struct cad_transport_options *client, const char *part, const char *other)
 {
 	struct pair p = pair_connect(x, server, client);
 	assert_null(p.connection);
@@ -110,7 +113,8 @@ static void refuse_settings(struct exchange *x)
 
 static void refuse_secret(struct exchange *x)
 {
-	static const char *const secrets[][2] = { { "sixteen bytes or more", NULL }, { NULL, "sixteen bytes or more" }, { "sixteen bytes or more", "sixteen bytes or mors" } };
+	static const char *const secrets[][2] = { { "sixteen bytes or more", NULL }, { NULL, "sixteen bytes or more" },
+		{ "sixteen bytes or more", "sixteen bytes or mors" } };
 	for (size_t i = 0; i < sizeof secrets / sizeof *secrets; i++) {
 		struct cad_transport_options server, client;
 		exchange_options(&server, "expert-1", true);
@@ -138,12 +142,17 @@ static void options_are_checked(struct exchange *x)
 	struct cad_transport_options options;
 	struct cad_transport *transport = NULL;
 	struct cad_error error;
+
 	exchange_options(&options, "router-1", false);
 	options.secret = "too short";
-	assert_int_equal(cad_transport_create(&options, exchange_link_create(x), exchange_link_context(x), &transport, &error), CAD_ERR_INVALID);
+	assert_int_equal(
+		cad_transport_create(&options, exchange_link_create(x), exchange_link_context(x), &transport, &error),
+		CAD_ERR_INVALID);
 	exchange_options(&options, "router-1", false);
 	options.limits.payload_bytes_max = 0;
-	assert_int_equal(cad_transport_create(&options, exchange_link_create(x), exchange_link_context(x), &transport, &error), CAD_ERR_INVALID);
+	assert_int_equal(
+		cad_transport_create(&options, exchange_link_create(x), exchange_link_context(x), &transport, &error),
+		CAD_ERR_INVALID);
 	exchange_options(&options, "router-1", false);
 	struct exchange_node *node = exchange_node_create(x, &options);
 	assert_int_equal(cad_transport_listen(node->transport, "127.0.0.1:0", &error), CAD_ERR_INVALID);
@@ -177,6 +186,7 @@ static void call_and_answer(struct exchange *x)
 {
 	static const uint32_t rows[] = { 1, 2, 7, 8, 9, 64, 513, 1024 };
 	struct pair p = pair_default(x);
+
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
 		struct exchange_call call;
 		exchange_call_create(&call, p.client, rows[i], EXCHANGE_ELEMENTS, 100 + i);
@@ -190,6 +200,7 @@ static void call_and_answer(struct exchange *x)
 		}
 		exchange_call_destroy(&call);
 	}
+
 	assert_int_equal(cad_transport_stats(p.client->transport)->calls, 24);
 	assert_int_equal(cad_transport_stats(p.client->transport)->answers, 24);
 }
@@ -199,6 +210,7 @@ static void big_payloads(struct exchange *x)
 {
 	enum { ROWS = 512, ELEMENTS = 4096, CALLS = 3 };
 	struct cad_transport_options server, client;
+
 	exchange_options(&server, "expert-1", true);
 	exchange_options(&client, "router-1", false);
 	server.limits.row_elements = client.limits.row_elements = ELEMENTS;
@@ -211,6 +223,7 @@ static void big_payloads(struct exchange *x)
 		exchange_call_create(&calls[i], p.client, ROWS, ELEMENTS, (uint64_t)i);
 		assert_int_equal(exchange_call_start(&calls[i], p.connection, 0), CAD_OK);
 	}
+
 	for (int i = 0; i < CALLS; i++) {
 		assert_true(exchange_run_until(x, exchange_call_done, &calls[i]));
 		assert_true(calls[i].right);
@@ -227,7 +240,12 @@ static void wire_statuses(struct exchange *x)
 		exchange_call_create(&call, p.client, 3, EXCHANGE_ELEMENTS, status);
 		assert_int_equal(exchange_call_start(&call, p.connection, 0), CAD_OK);
 		assert_true(exchange_run_until(x, held_enough, p.server));
-		cad_request_answer(p.server->held[--p.server->held_count], &(struct cadre_wire_answer){ .header.status = status, .detail = 6 }, 0);
+		cad_request_answer(p.server->held[--p.server->held_count],
+			&(struct cadre_wire_answer){
+				.header.status = status,
+				.detail = 6,
+			},
+			0);
 		assert_true(exchange_run_until(x, exchange_call_done, &call));
 		assert_int_equal(call.status, CAD_OK);
 		assert_int_equal(call.wire_status, status);
@@ -239,6 +257,7 @@ static void out_of_range(struct exchange *x)
 {
 	struct pair p = pair_default(x);
 	struct exchange_call call;
+
 	exchange_call_create(&call, p.client, 4, EXCHANGE_ELEMENTS, 1);
 	call.start.call.rows = 1025;
 	call.start.done = (cad_call_done_fn *)abort;
@@ -250,7 +269,10 @@ static void out_of_range(struct exchange *x)
 	exchange_call_destroy(&call);
 }
 
-struct crowd { struct exchange_call *calls; size_t count; };
+struct crowd {
+	struct exchange_call *calls;
+	size_t count;
+};
 static bool all_done(void *context)
 {
 	struct crowd *crowd = context;
@@ -266,6 +288,7 @@ static void many_in_flight(struct exchange *x)
 	enum { CALLS = 200 };
 	struct pair p = pair_default(x);
 	struct exchange_call *calls = calloc(CALLS, sizeof *calls);
+
 	assert_non_null(calls);
 	for (uint32_t i = 0; i < CALLS; i++)
 		exchange_call_create(&calls[i], p.client, 1 + i % 40, EXCHANGE_ELEMENTS, i);
@@ -280,19 +303,28 @@ static void many_in_flight(struct exchange *x)
 		again = true;
 		exchange_run(x, 20 * CAD_NS_PER_US);
 	}
+
 	assert_true(again);
 	assert_true(exchange_run_until(x, all_done, &(struct crowd){ calls, CALLS }));
+
 	for (size_t i = 0; i < CALLS; i++) {
 		assert_int_equal(calls[i].done, 1);
 		assert_true(calls[i].right);
 		exchange_call_destroy(&calls[i]);
 	}
+
 	assert_true(cad_transport_stats(p.client->transport)->credit_waits > 0);
 	free(calls);
 }
 
-struct holding { struct exchange_node *node; size_t count; };
-static bool holds(void *context) { return ((struct holding *)context)->node->held_count >= ((struct holding *)context)->count; }
+struct holding {
+	struct exchange_node *node;
+	size_t count;
+};
+static bool holds(void *context)
+{
+	return ((struct holding *)context)->node->held_count >= ((struct holding *)context)->count;
+}
 
 /* The server holds all that its credit allows and answers the last first. */
 static void held_and_reversed(struct exchange *x)
@@ -304,6 +336,7 @@ static void held_and_reversed(struct exchange *x)
 		exchange_call_create(&calls[i], p.client, 5 + i, EXCHANGE_ELEMENTS, i);
 		assert_int_equal(exchange_call_start(&calls[i], p.connection, 0), CAD_OK);
 	}
+
 	assert_true(exchange_run_until(x, holds, &(struct holding){ p.server, 8 }));
 	while (p.server->held_count > 0)
 		exchange_answer(p.server->held[--p.server->held_count]);
@@ -314,11 +347,13 @@ static void held_and_reversed(struct exchange *x)
 	}
 }
 
-/* One buffer to receive into and one to answer from: calls wait for them at the sender, answers in the server's hands. */
+/* One buffer to receive into and one to answer from: calls wait for them at the sender, answers in
+ * the server's hands. */
 static void few_buffers(struct exchange *x)
 {
-	enum { CALLS = 6, ROWS = 700 };   /* above every size that comes in one piece */
+	enum { CALLS = 6, ROWS = 700 }; /* above every size that comes in one piece */
 	struct cad_transport_options server, client;
+
 	exchange_options(&server, "expert-1", true);
 	exchange_options(&client, "router-1", false);
 	server.request_buffers = 2;
@@ -330,6 +365,7 @@ static void few_buffers(struct exchange *x)
 		exchange_call_create(&calls[i], p.client, ROWS, EXCHANGE_ELEMENTS, i);
 		assert_int_equal(exchange_call_start(&calls[i], p.connection, 0), CAD_OK);
 	}
+
 	for (size_t answered = 0; answered < CALLS; answered++) {
 		assert_true(exchange_run_until(x, held_enough, p.server));
 		struct cad_request *request = p.server->held[--p.server->held_count];
@@ -337,6 +373,7 @@ static void few_buffers(struct exchange *x)
 			exchange_run(x, CAD_NS_PER_MS);
 		exchange_answer(request);
 	}
+
 	assert_true(exchange_run_until(x, all_done, &(struct crowd){ calls, CALLS }));
 	for (uint32_t i = 0; i < CALLS; i++) {
 		assert_true(calls[i].right);
@@ -359,22 +396,26 @@ static void deadline(struct exchange *x)
 	assert_int_equal(cad_transport_stats(p.client->transport)->deadlines, 1);
 	assert_int_equal(cad_connection_state(p.connection), CAD_CONNECTION_READY);
 	assert_true(exchange_run_until(x, held_enough, p.server));
-	assert_true(cad_request_view(p.server->held[0])->call.timeout_us > 0 && cad_request_view(p.server->held[0])->call.timeout_us <= 30000);
-	exchange_answer(p.server->held[--p.server->held_count]);   /* late: dropped, and the credit is back */
+	assert_true(cad_request_view(p.server->held[0])->call.timeout_us > 0 &&
+		cad_request_view(p.server->held[0])->call.timeout_us <= 30000);
+	exchange_answer(p.server->held[--p.server->held_count]); /* late: dropped, and the credit is back */
 	p.server->serve = EXCHANGE_ANSWER;
+
 	for (int i = 0; i < 20; i++) {
 		next.seed++;
 		assert_int_equal(exchange_call_start(&next, p.connection, 0), CAD_OK);
 		assert_true(exchange_run_until(x, exchange_call_done, &next));
 		assert_true(next.right);
 	}
+
 	assert_int_equal(call.done, 1);
 	assert_int_equal(cad_transport_stats(p.client->transport)->late_answers, 1);
 	exchange_call_destroy(&call);
 	exchange_call_destroy(&next);
 }
 
-/* A payload that is used in place is given back when it was answered, whatever the clock says; the connection does not suffer. */
+/* A payload that is used in place is given back when it was answered, whatever the clock says; the
+ * connection does not suffer. */
 static void attached_deadline(struct exchange *x)
 {
 	struct cad_transport_options server, client;
@@ -412,15 +453,18 @@ static void cancel(struct exchange *x)
 		exchange_call_create(&calls[i], p.client, 4, EXCHANGE_ELEMENTS, i);
 		assert_int_equal(exchange_call_start(&calls[i], p.connection, 0), CAD_OK);
 		cad_call_cancel(calls[i].call);
-		assert_int_equal(calls[i].done, 0);   /* never from inside */
+		assert_int_equal(calls[i].done, 0); /* never from inside */
 	}
+
 	assert_true(exchange_run_until(x, all_done, &(struct crowd){ calls, 8 }));
 	assert_true(exchange_run_until(x, holds, &(struct holding){ p.server, 8 }));
 	for (uint32_t i = 0; i < 8; i++) {
 		assert_int_equal(calls[i].done, 1);
 		assert_int_equal(calls[i].status, CAD_ERR_CANCELLED);
 	}
-	assert_int_equal(exchange_call_start(&calls[0], p.connection, 0), CAD_AGAIN);   /* the credit is the server's to return */
+
+	/* the credit is the server's to return */
+	assert_int_equal(exchange_call_start(&calls[0], p.connection, 0), CAD_AGAIN);
 	p.server->serve = EXCHANGE_ANSWER;
 	while (p.server->held_count > 0)
 		exchange_answer(p.server->held[--p.server->held_count]);
@@ -432,7 +476,8 @@ static void cancel(struct exchange *x)
 		exchange_call_destroy(&calls[i]);
 }
 
-/* Small and large calls are under way when the server goes: every callback comes, once, with the reason. */
+/* Small and large calls are under way when the server goes: every callback comes, once, with the
+ * reason. */
 static void server_goes(struct exchange *x)
 {
 	struct pair p = pair_default(x);
@@ -442,21 +487,26 @@ static void server_goes(struct exchange *x)
 		exchange_call_create(&calls[i], p.client, i % 2 ? 700 : 3, EXCHANGE_ELEMENTS, i);
 		assert_int_equal(exchange_call_start(&calls[i], p.connection, 0), CAD_OK);
 	}
+
 	assert_true(exchange_run_until(x, held_enough, p.server));
 	exchange_node_destroy(p.server);
 	assert_true(exchange_run_until(x, closed_some, p.client));
+
 	for (uint32_t i = 0; i < 6; i++) {
 		assert_int_equal(calls[i].done, 1);
-		assert_true(calls[i].status < 0 || calls[i].wire_status == CADRE_WIRE_BUSY);   /* what it still said in going */
+		/* what it still said in going */
+		assert_true(calls[i].status < 0 || calls[i].wire_status == CADRE_WIRE_BUSY);
 		assert_true(calls[i].status == CAD_OK || calls[i].status == p.client->closed[0].status);
 		exchange_call_destroy(&calls[i]);
 	}
+
 	assert_int_equal(p.client->closed_count, 1);
 }
 
 static bool request_dead(void *context) { return !cad_request_alive(*(struct cad_request **)context); }
 
-/* The client goes while the server computes: the request stays valid, is known to be dead, and its answer frees it. */
+/* The client goes while the server computes: the request stays valid, is known to be dead, and its
+ * answer frees it. */
 static void client_goes(struct exchange *x)
 {
 	struct pair p = pair_default(x);
@@ -489,7 +539,9 @@ static void destroy_fails_calls(struct exchange *x)
 	struct exchange_call call;
 	exchange_call_create(&call, other, 20, EXCHANGE_ELEMENTS, 1);
 	assert_int_equal(exchange_call_start(&call, connection, 0), CAD_OK);
-	/* The buffers belong to the transport's link, so this test frees them in the callback's stead before it goes: close first, then destroy. */
+
+	/* The buffers belong to the transport's link, so this test frees them in the callback's
+	 * stead before it goes: close first, then destroy. */
 	cad_connection_close(connection, CAD_ERR_CANCELLED, "going");
 	assert_true(exchange_run_until(x, exchange_call_done, &call));
 	exchange_call_destroy(&call);
@@ -509,7 +561,7 @@ static void reconnect(struct exchange *x)
 {
 	struct pair p = pair_default(x);
 	const char *address = cad_transport_address(p.server->transport);
-	for (uint32_t i = 0; i < 20; i++) {   /* more often than there are connections */
+	for (uint32_t i = 0; i < 20; i++) { /* more often than there are connections */
 		struct exchange_call call;
 		exchange_call_create(&call, p.client, 3, EXCHANGE_ELEMENTS, i);
 		assert_int_equal(exchange_call_start(&call, p.connection, 0), CAD_OK);
@@ -517,8 +569,9 @@ static void reconnect(struct exchange *x)
 		assert_true(call.right);
 		exchange_call_destroy(&call);
 		cad_connection_close(p.connection, CAD_OK, NULL);
+		/* the server may not have seen the others go */
 		do
-			p.connection = exchange_connect(p.client, address);   /* the server may not have seen the others go */
+			p.connection = exchange_connect(p.client, address);
 		while (!p.connection);
 	}
 }
@@ -567,7 +620,7 @@ static void hung_server(struct exchange *x)
 	client.handshake_timeout_ms = 5000;
 	struct pair p = pair_connect(x, &server, &client);
 	assert_non_null(p.connection);
-	exchange_run(x, 200 * CAD_NS_PER_MS);   /* pings are answered */
+	exchange_run(x, 200 * CAD_NS_PER_MS); /* pings are answered */
 	assert_int_equal(cad_connection_state(p.connection), CAD_CONNECTION_READY);
 	exchange_pause(p.server);
 	struct exchange_call call;
@@ -604,14 +657,16 @@ static void handshake_times_out(struct exchange *x)
 	exchange_options(&server, "expert-1", true);
 	exchange_options(&client, "router-1", false);
 	quick_heartbeat(&client);
-	struct exchange_node *listener = exchange_server(x, &server, "expert"), *node = exchange_node_create(x, &client);
+	struct exchange_node *listener = exchange_server(x, &server, "expert"),
+			     *node = exchange_node_create(x, &client);
 	exchange_pause(listener);
 	assert_null(exchange_connect(node, cad_transport_address(listener->transport)));
 	assert_true(node->closed[0].status == CAD_ERR_UNREACHABLE || node->closed[0].status == CAD_ERR_PEER_LOST);
 	exchange_resume(listener);
 }
 
-/* The client does not poll for many ping timeouts; what came meanwhile is read before anything is judged. */
+/* The client does not poll for many ping timeouts; what came meanwhile is read before anything is
+ * judged. */
 static void pause_is_not_silence(struct exchange *x)
 {
 	struct cad_transport_options server, client;
@@ -622,6 +677,7 @@ static void pause_is_not_silence(struct exchange *x)
 	server.peer_timeout_ms = 60000;
 	struct pair p = pair_connect(x, &server, &client);
 	assert_non_null(p.connection);
+
 	for (int i = 0; i < 2; i++) {
 		struct exchange_call call;
 		exchange_call_create(&call, p.client, 3, EXCHANGE_ELEMENTS, 1);
@@ -633,6 +689,7 @@ static void pause_is_not_silence(struct exchange *x)
 		assert_true(call.right);
 		exchange_call_destroy(&call);
 	}
+
 	assert_int_equal(p.client->closed_count, 0);
 }
 
@@ -640,27 +697,55 @@ static void wake(struct exchange *x)
 {
 	struct pair p = pair_default(x);
 	cad_transport_wake(p.client->transport);
-	cad_transport_poll(p.client->transport, UINT64_MAX);   /* returns, or the test's time runs out */
+	cad_transport_poll(p.client->transport, UINT64_MAX); /* returns, or the test's time runs out */
 }
 
 enum {
 	ALL = ~0u,
-	NOT_ATTACHED = ~(1u << EXCHANGE_ATTACHED),   /* client and server share a thread and their fate, and payloads are used where they lie */
+	/* client and server share a thread and their fate, and payloads are used where they lie */
+	NOT_ATTACHED = ~(1u << EXCHANGE_ATTACHED),
 	ATTACHED_ONLY = 1u << EXCHANGE_ATTACHED,
-	NOT_SIM = ~(1u << EXCHANGE_SIM),             /* the simulator's clock does not stand still while a transport is not polled */
+	/* the simulator's clock does not stand still while a transport is not polled */
+	NOT_SIM = ~(1u << EXCHANGE_SIM),
 };
 static const struct {
 	const char *name;
 	void (*run)(struct exchange *exchange);
 	unsigned forms;
 } cases[] = {
-#define CASE(name, forms) { #name, name, forms }
-	CASE(hello, ALL), CASE(hello_with_secret, ALL), CASE(refuse_cluster, ALL), CASE(refuse_model, ALL), CASE(refuse_settings, ALL), CASE(refuse_secret, ALL),
-	CASE(unreachable, ALL), CASE(options_are_checked, ALL), CASE(connections_are_bounded, ALL), CASE(call_and_answer, ALL), CASE(big_payloads, ALL),
-	CASE(wire_statuses, ALL), CASE(out_of_range, ALL), CASE(many_in_flight, ALL), CASE(held_and_reversed, ALL), CASE(few_buffers, ALL),
-	CASE(deadline, NOT_ATTACHED), CASE(attached_deadline, ATTACHED_ONLY), CASE(cancel, NOT_ATTACHED), CASE(server_goes, NOT_ATTACHED), CASE(client_goes, NOT_ATTACHED),
-	CASE(destroy_fails_calls, NOT_ATTACHED), CASE(reconnect, ALL), CASE(listener_restarts, ALL), CASE(hung_server, NOT_ATTACHED), CASE(silent_client, NOT_ATTACHED),
-	CASE(handshake_times_out, NOT_ATTACHED), CASE(pause_is_not_silence, NOT_ATTACHED & NOT_SIM), CASE(wake, NOT_SIM),
+#define CASE(name, forms) \
+	{ \
+#name, name, forms \
+	}
+	CASE(hello, ALL),
+	CASE(hello_with_secret, ALL),
+	CASE(refuse_cluster, ALL),
+	CASE(refuse_model, ALL),
+	CASE(refuse_settings, ALL),
+	CASE(refuse_secret, ALL),
+	CASE(unreachable, ALL),
+	CASE(options_are_checked, ALL),
+	CASE(connections_are_bounded, ALL),
+	CASE(call_and_answer, ALL),
+	CASE(big_payloads, ALL),
+	CASE(wire_statuses, ALL),
+	CASE(out_of_range, ALL),
+	CASE(many_in_flight, ALL),
+	CASE(held_and_reversed, ALL),
+	CASE(few_buffers, ALL),
+	CASE(deadline, NOT_ATTACHED),
+	CASE(attached_deadline, ATTACHED_ONLY),
+	CASE(cancel, NOT_ATTACHED),
+	CASE(server_goes, NOT_ATTACHED),
+	CASE(client_goes, NOT_ATTACHED),
+	CASE(destroy_fails_calls, NOT_ATTACHED),
+	CASE(reconnect, ALL),
+	CASE(listener_restarts, ALL),
+	CASE(hung_server, NOT_ATTACHED),
+	CASE(silent_client, NOT_ATTACHED),
+	CASE(handshake_times_out, NOT_ATTACHED),
+	CASE(pause_is_not_silence, NOT_ATTACHED &NOT_SIM),
+	CASE(wake, NOT_SIM),
 #undef CASE
 };
 static const struct {
@@ -675,7 +760,9 @@ static const struct {
 };
 
 enum { CASES = sizeof cases / sizeof *cases, FORMS = sizeof forms / sizeof *forms };
-struct chosen { size_t kase, form; };
+struct chosen {
+	size_t kase, form;
+};
 
 static void run_case(void **state)
 {
@@ -692,17 +779,24 @@ int main(int argc, char **argv)
 	static struct chosen chosen[FORMS * CASES];
 	static char names[FORMS * CASES][64];
 	size_t count = 0;
+
 	cad_transport_ucx_environment(argv);
+
 	for (size_t i = 0; i < FORMS * CASES; i++) {
 		struct chosen one = { .kase = i % CASES, .form = i / CASES };
 		if (!(cases[one.kase].forms & (1u << forms[one.form].form)))
 			continue;
 		chosen[count] = one;
 		snprintf(names[count], sizeof names[count], "%s/%s", forms[one.form].name, cases[one.kase].name);
-		tests[count] = (struct CMUnitTest){ .name = names[count], .test_func = run_case, .initial_state = &chosen[count] };
+		tests[count] = (struct CMUnitTest){
+			.name = names[count],
+			.test_func = run_case,
+			.initial_state = &chosen[count],
+		};
 		count++;
 	}
+
 	if (argc > 1)
-		cmocka_set_test_filter(argv[1]);   /* such as 'local/dead*' */
+		cmocka_set_test_filter(argv[1]); /* such as 'local/dead*' */
 	return _cmocka_run_group_tests("transport", tests, count, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /*
- * Peers that speak the link's language and break the protocol, over every form: a server meets bad clients, a client a bad server. Whatever comes, the connection that
- * brought it ends, the books say so, and everybody else goes on.
+ * Peers that speak the link's language and break the protocol, over every form: a server meets bad
+ * clients, a client a bad server. Whatever comes, the connection that brought it ends, the books
+ * say so, and everybody else goes on.
  */
 #include "tests/support/exchange.h"
 
@@ -24,11 +25,15 @@ struct good_call {
 
 static void good_call(const struct exchange_raw *raw, struct good_call *call)
 {
-	call->payload_bytes = exchange_pattern(call->payload, sizeof call->payload, ROWS, EXCHANGE_ELEMENTS, 5, &call->header);
+	call->payload_bytes =
+		exchange_pattern(call->payload, sizeof call->payload, ROWS, EXCHANGE_ELEMENTS, 5, &call->header);
 	call->header.header = exchange_raw_header(raw, CADRE_WIRE_CALL, call->payload_bytes);
 }
 
-static void send_call(struct exchange_raw *raw, const struct good_call *call) { exchange_raw_send(raw, CADRE_WIRE_CALL, &call->header, sizeof call->header, call->payload, call->payload_bytes); }
+static void send_call(struct exchange_raw *raw, const struct good_call *call)
+{
+	exchange_raw_send(raw, CADRE_WIRE_CALL, &call->header, sizeof call->header, call->payload, call->payload_bytes);
+}
 
 /* ---- what bad clients do ---- */
 
@@ -42,7 +47,13 @@ static void ping_before_hello(struct exchange_raw *raw, struct good_call *call)
 static void welcome_to_server(struct exchange_raw *raw, struct good_call *call)
 {
 	(void)call;
-	struct cadre_wire_welcome welcome = { .header = exchange_raw_header(raw, CADRE_WIRE_WELCOME, 0), .session = 1, .credit_calls = 1, .credit_bytes = 1, .rows_max = 1 };
+	struct cadre_wire_welcome welcome = {
+		.header = exchange_raw_header(raw, CADRE_WIRE_WELCOME, 0),
+		.session = 1,
+		.credit_calls = 1,
+		.credit_bytes = 1,
+		.rows_max = 1,
+	};
 	exchange_raw_send(raw, CADRE_WIRE_WELCOME, &welcome, sizeof welcome, NULL, 0);
 }
 static void proof_before_hello(struct exchange_raw *raw, struct good_call *call)
@@ -70,16 +81,29 @@ static void other_session(struct exchange_raw *raw, struct good_call *call)
 	call->header.header.session ^= 1;
 	send_call(raw, call);
 }
-static void short_header(struct exchange_raw *raw, struct good_call *call) { exchange_raw_send(raw, CADRE_WIRE_CALL, &call->header, 7, call->payload, call->payload_bytes); }
-static void no_header(struct exchange_raw *raw, struct good_call *call) { exchange_raw_send(raw, CADRE_WIRE_CALL, NULL, 0, call->payload, call->payload_bytes); }
+static void short_header(struct exchange_raw *raw, struct good_call *call)
+{
+	exchange_raw_send(raw, CADRE_WIRE_CALL, &call->header, 7, call->payload, call->payload_bytes);
+}
+static void no_header(struct exchange_raw *raw, struct good_call *call)
+{
+	exchange_raw_send(raw, CADRE_WIRE_CALL, NULL, 0, call->payload, call->payload_bytes);
+}
 static void long_header(struct exchange_raw *raw, struct good_call *call)
 {
 	uint8_t header[CAD_LINK_HEADER_BYTES_MAX] = { 0 };
 	memcpy(header, &call->header, sizeof call->header);
 	exchange_raw_send(raw, CADRE_WIRE_CALL, header, sizeof header, call->payload, call->payload_bytes);
 }
-static void other_kind(struct exchange_raw *raw, struct good_call *call) { exchange_raw_send(raw, CADRE_WIRE_ANSWER, &call->header, sizeof call->header, call->payload, call->payload_bytes); }
-static void unknown_kind(struct exchange_raw *raw, struct good_call *call) { exchange_raw_send(raw, 200, &call->header, sizeof call->header, call->payload, call->payload_bytes); }
+static void other_kind(struct exchange_raw *raw, struct good_call *call)
+{
+	exchange_raw_send(
+		raw, CADRE_WIRE_ANSWER, &call->header, sizeof call->header, call->payload, call->payload_bytes);
+}
+static void unknown_kind(struct exchange_raw *raw, struct good_call *call)
+{
+	exchange_raw_send(raw, 200, &call->header, sizeof call->header, call->payload, call->payload_bytes);
+}
 static void length_lie(struct exchange_raw *raw, struct good_call *call)
 {
 	call->header.header.payload_bytes += 8;
@@ -92,7 +116,7 @@ static void no_payload(struct exchange_raw *raw, struct good_call *call)
 }
 static void too_large(struct exchange_raw *raw, struct good_call *call)
 {
-	size_t bytes = (1u << 20) + 8;   /* the limit is 1 MiB */
+	size_t bytes = (1u << 20) + 8; /* the limit is 1 MiB */
 	uint8_t *payload = calloc(1, bytes);
 	assert_non_null(payload);
 	call->header.header.payload_bytes = bytes;
@@ -116,15 +140,19 @@ static void groups_without_end(struct exchange_raw *raw, struct good_call *call)
 }
 static void unknown_expert(struct exchange_raw *raw, struct good_call *call)
 {
-	struct cad_call_layout at = cad_wire_call_layout(ROWS, (size_t)call->header.data_bytes, call->header.groups, call->header.pairs);
+	struct cad_call_layout at =
+		cad_wire_call_layout(ROWS, (size_t)call->header.data_bytes, call->header.groups, call->header.pairs);
 	uint32_t expert = EXCHANGE_EXPERTS;
-	memcpy(call->payload + at.groups + (call->header.groups - 1) * sizeof(struct cadre_wire_group), &expert, sizeof expert);
+	memcpy(call->payload + at.groups + (call->header.groups - 1) * sizeof(struct cadre_wire_group), &expert,
+		sizeof expert);
 	send_call(raw, call);
 }
 static void weight_not_finite(struct exchange_raw *raw, struct good_call *call)
 {
-	struct cad_call_layout at = cad_wire_call_layout(ROWS, (size_t)call->header.data_bytes, call->header.groups, call->header.pairs);
-	memcpy(call->payload + at.pairs + offsetof(struct cadre_wire_pair, weight), &(float){ INFINITY }, sizeof(float));
+	struct cad_call_layout at =
+		cad_wire_call_layout(ROWS, (size_t)call->header.data_bytes, call->header.groups, call->header.pairs);
+	memcpy(call->payload + at.pairs + offsetof(struct cadre_wire_pair, weight), &(float){ INFINITY },
+		sizeof(float));
 	send_call(raw, call);
 }
 static void answer_to_server(struct exchange_raw *raw, struct good_call *call)
@@ -142,7 +170,7 @@ static void pong_to_server(struct exchange_raw *raw, struct good_call *call)
 }
 static void flood(struct exchange_raw *raw, struct good_call *call)
 {
-	for (int i = 0; i < 64; i++)   /* the credit is 8 */
+	for (int i = 0; i < 64; i++) /* the credit is 8 */
 		send_call(raw, call);
 }
 
@@ -151,18 +179,51 @@ static const struct {
 	void (*run)(struct exchange_raw *raw, struct good_call *call);
 	bool handshake;
 } bad_clients[] = {
-#define BEFORE(name) { #name, name, false }
-#define AFTER(name) { #name, name, true }
-	BEFORE(call_before_hello), BEFORE(ping_before_hello), BEFORE(welcome_to_server), BEFORE(proof_before_hello), BEFORE(endless_name), BEFORE(short_header), BEFORE(unknown_kind),
-	AFTER(second_hello), AFTER(other_session), AFTER(short_header), AFTER(no_header), AFTER(long_header), AFTER(other_kind), AFTER(unknown_kind), AFTER(length_lie),
-	AFTER(no_payload), AFTER(too_large), AFTER(ping_with_payload), AFTER(rows_without_end), AFTER(groups_without_end), AFTER(unknown_expert), AFTER(weight_not_finite),
-	AFTER(answer_to_server), AFTER(pong_to_server), AFTER(flood),
+#define BEFORE(name) \
+	{ \
+#name, name, false \
+	}
+#define AFTER(name) \
+	{ \
+#name, name, true \
+	}
+	BEFORE(call_before_hello),
+	BEFORE(ping_before_hello),
+	BEFORE(welcome_to_server),
+	BEFORE(proof_before_hello),
+	BEFORE(endless_name),
+	BEFORE(short_header),
+	BEFORE(unknown_kind),
+	AFTER(second_hello),
+	AFTER(other_session),
+	AFTER(short_header),
+	AFTER(no_header),
+	AFTER(long_header),
+	AFTER(other_kind),
+	AFTER(unknown_kind),
+	AFTER(length_lie),
+	AFTER(no_payload),
+	AFTER(too_large),
+	AFTER(ping_with_payload),
+	AFTER(rows_without_end),
+	AFTER(groups_without_end),
+	AFTER(unknown_expert),
+	AFTER(weight_not_finite),
+	AFTER(answer_to_server),
+	AFTER(pong_to_server),
+	AFTER(flood),
 #undef BEFORE
 #undef AFTER
 };
 
-struct closing { struct exchange_node *node; size_t count; };
-static bool closed_more(void *context) { return ((struct closing *)context)->node->closed_count > ((struct closing *)context)->count; }
+struct closing {
+	struct exchange_node *node;
+	size_t count;
+};
+static bool closed_more(void *context)
+{
+	return ((struct closing *)context)->node->closed_count > ((struct closing *)context)->count;
+}
 static bool raw_lost(void *context) { return ((struct exchange_raw *)context)->lost > 0; }
 
 static void bad_client(struct exchange *x)
@@ -177,6 +238,7 @@ static void bad_client(struct exchange *x)
 	static struct exchange_raw raw;
 	static struct good_call call;
 	node->serve = EXCHANGE_HOLD;
+
 	for (size_t i = 0; i < sizeof bad_clients / sizeof *bad_clients; i++) {
 		struct closing before = { node, node->closed_count };
 		exchange_raw_create(&raw, x);
@@ -188,12 +250,15 @@ static void bad_client(struct exchange *x)
 		if (!exchange_run_until(x, closed_more, &before))
 			fail_msg("'%s' was borne", bad_clients[i].name);
 		if (node->closed[before.count % EXCHANGE_LOG_MAX].status != CAD_ERR_PROTOCOL)
-			fail_msg("'%s' ended with '%s'", bad_clients[i].name, node->closed[before.count % EXCHANGE_LOG_MAX].text);
+			fail_msg("'%s' ended with '%s'", bad_clients[i].name,
+				node->closed[before.count % EXCHANGE_LOG_MAX].text);
 		exchange_raw_destroy(&raw);
 		while (node->held_count > 0)
 			exchange_answer(node->held[--node->held_count]);
 	}
-	assert_int_equal(cad_transport_stats(node->transport)->protocol_errors, sizeof bad_clients / sizeof *bad_clients);
+
+	assert_int_equal(
+		cad_transport_stats(node->transport)->protocol_errors, sizeof bad_clients / sizeof *bad_clients);
 	node->serve = EXCHANGE_ANSWER;
 	struct exchange_call good;
 	exchange_call_create(&good, honest, 3, EXCHANGE_ELEMENTS, 1);
@@ -257,10 +322,15 @@ static void ping_flood(struct exchange *x)
 	exchange_raw_create(&raw, x);
 	exchange_raw_connect(&raw, cad_transport_address(node->transport));
 	assert_true(exchange_raw_handshake(&raw));
+
 	for (int i = 0; i < 500; i++) {
-		struct cadre_wire_ping ping = { .header = exchange_raw_header(&raw, CADRE_WIRE_PING, 0), .stamp = (uint64_t)i };
+		struct cadre_wire_ping ping = {
+			.header = exchange_raw_header(&raw, CADRE_WIRE_PING, 0),
+			.stamp = (uint64_t)i,
+		};
 		exchange_raw_send(&raw, CADRE_WIRE_PING, &ping, sizeof ping, NULL, 0);
 	}
+
 	assert_true(exchange_run_until(x, heard, &raw));
 	assert_int_equal(raw.last_kind, CADRE_WIRE_PONG);
 	assert_int_equal(node->closed_count, 0);
@@ -269,10 +339,17 @@ static void ping_flood(struct exchange *x)
 
 /* ---- what bad servers do; `call` is the header of a call that waits for its answer ---- */
 
-static struct cadre_wire_answer answer_to(const struct exchange_raw *raw, const struct cadre_wire_call *call, size_t payload_bytes)
+static struct cadre_wire_answer answer_to(
+	const struct exchange_raw *raw, const struct cadre_wire_call *call, size_t payload_bytes)
 {
-	return (struct cadre_wire_answer){ .header = exchange_raw_header(raw, CADRE_WIRE_ANSWER, payload_bytes), .request_id = call->request_id, .layer = call->layer, .rows = call->rows,
-		                           .row_elements = call->row_elements, .data_bytes = payload_bytes ? payload_bytes - call->rows * sizeof(struct cadre_wire_sum) : 0 };
+	return (struct cadre_wire_answer){
+		.header = exchange_raw_header(raw, CADRE_WIRE_ANSWER, payload_bytes),
+		.request_id = call->request_id,
+		.layer = call->layer,
+		.rows = call->rows,
+		.row_elements = call->row_elements,
+		.data_bytes = payload_bytes ? payload_bytes - call->rows * sizeof(struct cadre_wire_sum) : 0,
+	};
 }
 
 static void call_to_client(struct exchange_raw *raw, const struct cadre_wire_call *call)
@@ -317,14 +394,21 @@ static void answer_of_odd_width(struct exchange_raw *raw, const struct cadre_wir
 {
 	uint8_t payload[ROWS * (sizeof(struct cadre_wire_sum) + 2 * EXCHANGE_ELEMENTS)] = { 0 };
 	for (size_t r = 0; r < ROWS; r++)
-		memcpy(payload + r * sizeof(struct cadre_wire_sum), &(struct cadre_wire_sum){ .width = r == 2 ? 5 : 2 }, sizeof(struct cadre_wire_sum));
+		memcpy(payload + r * sizeof(struct cadre_wire_sum),
+			&(struct cadre_wire_sum){
+				.width = r == 2 ? 5 : 2,
+			},
+			sizeof(struct cadre_wire_sum));
 	struct cadre_wire_answer answer = answer_to(raw, call, sizeof payload);
 	exchange_raw_send(raw, CADRE_WIRE_ANSWER, &answer, sizeof answer, payload, sizeof payload);
 }
 static void late_refusal(struct exchange_raw *raw, const struct cadre_wire_call *call)
 {
 	(void)call;
-	struct cadre_wire_refuse refuse = { .header = exchange_raw_header(raw, CADRE_WIRE_REFUSE, 0), .text = "too late" };
+	struct cadre_wire_refuse refuse = {
+		.header = exchange_raw_header(raw, CADRE_WIRE_REFUSE, 0),
+		.text = "too late",
+	};
 	exchange_raw_send(raw, CADRE_WIRE_REFUSE, &refuse, sizeof refuse, NULL, 0);
 }
 
@@ -332,8 +416,17 @@ static const struct {
 	const char *name;
 	void (*run)(struct exchange_raw *raw, const struct cadre_wire_call *call);
 } bad_servers[] = {
-#define BAD(name) { #name, name }
-	BAD(call_to_client), BAD(ping_to_client), BAD(answer_of_no_slot), BAD(answer_too_large), BAD(answer_of_other_shape), BAD(answer_of_odd_width), BAD(late_refusal),
+#define BAD(name) \
+	{ \
+#name, name \
+	}
+	BAD(call_to_client),
+	BAD(ping_to_client),
+	BAD(answer_of_no_slot),
+	BAD(answer_too_large),
+	BAD(answer_of_other_shape),
+	BAD(answer_of_odd_width),
+	BAD(late_refusal),
 #undef BAD
 };
 
@@ -381,6 +474,7 @@ static void stale_answers(struct exchange *x)
 	assert_non_null(connection);
 	struct exchange_call call;
 	exchange_call_create(&call, client, ROWS, EXCHANGE_ELEMENTS, 3);
+
 	for (int i = 0; i < 3; i++) {
 		raw.last_kind = 0;
 		assert_int_equal(exchange_call_start(&call, connection, 0), CAD_OK);
@@ -389,7 +483,7 @@ static void stale_answers(struct exchange *x)
 		memcpy(&header, raw.last_header, sizeof header);
 		struct cadre_wire_answer answer = answer_to(&raw, &header, 0);
 		answer.header.status = CADRE_WIRE_NOT_HELD;
-		answer.request_id -= (uint64_t)1 << 32;   /* another generation */
+		answer.request_id -= (uint64_t)1 << 32; /* another generation */
 		exchange_raw_send(&raw, CADRE_WIRE_ANSWER, &answer, sizeof answer, NULL, 0);
 		answer.request_id = header.request_id;
 		exchange_raw_send(&raw, CADRE_WIRE_ANSWER, &answer, sizeof answer, NULL, 0);
@@ -397,6 +491,7 @@ static void stale_answers(struct exchange *x)
 		assert_true(exchange_run_until(x, exchange_call_done, &call));
 		assert_int_equal(call.wire_status, CADRE_WIRE_NOT_HELD);
 	}
+
 	exchange_run(x, 5 * CAD_NS_PER_MS);
 	assert_int_equal(client->closed_count, 0);
 	assert_int_equal(cad_transport_stats(client->transport)->late_answers, 6);
@@ -410,17 +505,28 @@ static const struct {
 	const char *name;
 	void (*run)(struct exchange *exchange);
 } cases[] = {
-#define CASE(name) { #name, name }
-	CASE(bad_client), CASE(other_version), CASE(silent_hello), CASE(ping_flood), CASE(bad_server), CASE(stale_answers),
+#define CASE(name) \
+	{ \
+#name, name \
+	}
+	CASE(bad_client),
+	CASE(other_version),
+	CASE(silent_hello),
+	CASE(ping_flood),
+	CASE(bad_server),
+	CASE(stale_answers),
 #undef CASE
 };
 static const struct {
 	const char *name;
 	enum exchange_form form;
-} forms[] = { { "local", EXCHANGE_LOCAL }, { "sim", EXCHANGE_SIM }, { "ucx-tcp", EXCHANGE_UCX }, { "ucx-shm", EXCHANGE_UCX_SHM } };
+} forms[] = { { "local", EXCHANGE_LOCAL }, { "sim", EXCHANGE_SIM }, { "ucx-tcp", EXCHANGE_UCX },
+	{ "ucx-shm", EXCHANGE_UCX_SHM } };
 
 enum { CASES = sizeof cases / sizeof *cases, FORMS = sizeof forms / sizeof *forms };
-struct chosen { size_t kase, form; };
+struct chosen {
+	size_t kase, form;
+};
 
 static void run_case(void **state)
 {
@@ -436,12 +542,19 @@ int main(int argc, char **argv)
 	static struct CMUnitTest tests[FORMS * CASES];
 	static struct chosen chosen[FORMS * CASES];
 	static char names[FORMS * CASES][64];
+
 	cad_transport_ucx_environment(argv);
+
 	for (size_t i = 0; i < FORMS * CASES; i++) {
 		chosen[i] = (struct chosen){ .kase = i % CASES, .form = i / CASES };
 		snprintf(names[i], sizeof names[i], "%s/%s", forms[chosen[i].form].name, cases[chosen[i].kase].name);
-		tests[i] = (struct CMUnitTest){ .name = names[i], .test_func = run_case, .initial_state = &chosen[i] };
+		tests[i] = (struct CMUnitTest){
+			.name = names[i],
+			.test_func = run_case,
+			.initial_state = &chosen[i],
+		};
 	}
+
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
 	return _cmocka_run_group_tests("transport_hostile", tests, FORMS * CASES, NULL, NULL);

@@ -1,7 +1,9 @@
 /*
- * What only UCX does: peers that are processes and are killed or stopped, over TCP and shared memory, and a worker that must be made anew.
+ * What only UCX does: peers that are processes and are killed or stopped, over TCP and shared
+ * memory, and a worker that must be made anew.
  *
- * The program is its own peer: with --serve it listens and answers, with --call it connects and calls without end.
+ * The program is its own peer: with --serve it listens and answers, with --call it connects and
+ * calls without end.
  */
 #include "tests/support/exchange.h"
 
@@ -24,7 +26,10 @@
 extern char **environ;
 enum { KILLS = 6, LINE_BYTES = 256, CALLS = 4 };
 
-static enum exchange_form form_of(const char *name) { return strcmp(name, "shm") == 0 ? EXCHANGE_UCX_SHM : EXCHANGE_UCX; }
+static enum exchange_form form_of(const char *name)
+{
+	return strcmp(name, "shm") == 0 ? EXCHANGE_UCX_SHM : EXCHANGE_UCX;
+}
 
 /* ---- the peers ---- */
 
@@ -34,6 +39,7 @@ static void peer_serve(const char *form)
 {
 	struct exchange x;
 	struct cad_transport_options options;
+
 	exchange_init(&x, form_of(form));
 	exchange_options(&options, "expert-1", true);
 	struct exchange_node *node = exchange_server(&x, &options, "expert");
@@ -48,6 +54,7 @@ static void peer_call(const char *form, const char *address)
 	struct exchange x;
 	struct cad_transport_options options;
 	struct exchange_call calls[CALLS];
+
 	exchange_init(&x, form_of(form));
 	exchange_options(&options, "router-9", false);
 	struct exchange_node *node = exchange_node_create(&x, &options);
@@ -79,6 +86,7 @@ static pid_t start(char *const argv[], char line[LINE_BYTES])
 	assert_non_null(fgets(line, LINE_BYTES, output));
 	fclose(output);
 	line[strcspn(line, "\n")] = 0;
+
 	return child;
 }
 
@@ -122,7 +130,8 @@ static void calls_destroy(struct exchange_call calls[CALLS])
 		exchange_call_destroy(&calls[i]);
 }
 
-static void calls_go_through(struct exchange_node *node, struct exchange_call calls[CALLS], struct cad_connection *connection)
+static void calls_go_through(
+	struct exchange_node *node, struct exchange_call calls[CALLS], struct cad_connection *connection)
 {
 	for (uint32_t i = 0; i < CALLS; i++)
 		assert_int_equal(exchange_call_start(&calls[i], connection, 0), CAD_OK);
@@ -146,18 +155,22 @@ static struct cad_connection *connect_again(struct exchange_node *client, const 
 static void rebuilds_print(const struct exchange_node *node, const char *form)
 {
 	if (cad_transport_stats(node->transport)->rebuilds > 0)
-		print_message("%s: the worker was made anew %zu times\n", form, (size_t)cad_transport_stats(node->transport)->rebuilds);
+		print_message("%s: the worker was made anew %zu times\n", form,
+			(size_t)cad_transport_stats(node->transport)->rebuilds);
 }
 
-/* The server is killed with small and large calls under way, again and again; the calls fail soon, once each, and the next server is reached. */
+/* The server is killed with small and large calls under way, again and again; the calls fail soon,
+ * once each, and the next server is reached. */
 static void server_killed(void **state)
 {
 	const char *form = *state;
 	struct exchange x;
+
 	exchange_init(&x, form_of(form));
 	struct exchange_node *client = client_create(&x);
 	struct exchange_call calls[CALLS];
 	calls_create(calls, client);
+
 	for (int i = 0; i < KILLS; i++) {
 		char address[LINE_BYTES], *argv[] = { "test_transport_ucx", "--serve", (char *)(uintptr_t)form, NULL };
 		pid_t server = start(argv, address);
@@ -172,15 +185,18 @@ static void server_killed(void **state)
 		assert_true(exchange_run_until(&x, closed_some, client));
 		for (uint32_t n = 0; n < CALLS; n++) {
 			assert_int_equal(calls[n].done, 1);
-			assert_true(calls[n].right || calls[n].status == CAD_ERR_PEER_LOST || calls[n].status == CAD_ERR_UNREACHABLE);
+			assert_true(calls[n].right || calls[n].status == CAD_ERR_PEER_LOST ||
+				calls[n].status == CAD_ERR_UNREACHABLE);
 		}
 	}
+
 	rebuilds_print(client, form);
 	calls_destroy(calls);
 	exchange_fini(&x);
 }
 
-/* Large messages pushed through shared memory in pieces: now and then the dead server leaves this worker deaf, which is seen and repaired. */
+/* Large messages pushed through shared memory in pieces: now and then the dead server leaves this
+ * worker deaf, which is seen and repaired. */
 static void server_killed_while_it_writes(void **state)
 {
 	setenv("UCX_RNDV_THRESH", "inf", 1);
@@ -188,11 +204,13 @@ static void server_killed_while_it_writes(void **state)
 	unsetenv("UCX_RNDV_THRESH");
 }
 
-/* A server that is stopped, not dead: its kernel goes on answering for it, only the heartbeat finds out. */
+/* A server that is stopped, not dead: its kernel goes on answering for it, only the heartbeat finds
+ * out. */
 static void server_stopped(void **state)
 {
 	const char *form = *state;
 	struct exchange x;
+
 	exchange_init(&x, form_of(form));
 	struct exchange_node *client = client_create(&x);
 	struct exchange_call calls[CALLS];
@@ -215,8 +233,14 @@ static void server_stopped(void **state)
 	exchange_fini(&x);
 }
 
-struct served { struct exchange_node *server; size_t count; };
-static bool served(void *context) { return ((struct served *)context)->server->requests_count >= ((struct served *)context)->count; }
+struct served {
+	struct exchange_node *server;
+	size_t count;
+};
+static bool served(void *context)
+{
+	return ((struct served *)context)->server->requests_count >= ((struct served *)context)->count;
+}
 
 /* Clients are killed in the middle of their calls; the server forgets them and serves the next. */
 static void clients_killed(void **state)
@@ -224,11 +248,13 @@ static void clients_killed(void **state)
 	const char *form = *state;
 	struct exchange x;
 	struct cad_transport_options options;
+
 	exchange_init(&x, form_of(form));
 	exchange_options(&options, "expert-1", true);
 	struct exchange_node *server = exchange_server(&x, &options, "expert");
 	for (int i = 0; i < KILLS; i++) {
-		char *argv[] = { "test_transport_ucx", "--call", (char *)(uintptr_t)form, (char *)(uintptr_t)cad_transport_address(server->transport), NULL };
+		char *argv[] = { "test_transport_ucx", "--call", (char *)(uintptr_t)form,
+			(char *)(uintptr_t)cad_transport_address(server->transport), NULL };
 		pid_t child;
 		assert_int_equal(posix_spawn(&child, "/proc/self/exe", NULL, NULL, argv, environ), 0);
 		struct served enough = { server, server->requests_count + 20 };
@@ -237,6 +263,7 @@ static void clients_killed(void **state)
 		end(child);
 		assert_true(exchange_run_until(&x, closed_some, server));
 	}
+
 	assert_int_equal(cad_transport_stats(server->transport)->protocol_errors, 0);
 	rebuilds_print(server, form);
 	exchange_fini(&x);
@@ -248,12 +275,14 @@ static bool both_closed(void *context)
 	return x->nodes[0]->closed_count > 0 && x->nodes[1]->closed_count > 0;
 }
 
-/* A worker that hears nobody any more is made anew, with its listener on the same port and all buffers registered again. */
+/* A worker that hears nobody any more is made anew, with its listener on the same port and all
+ * buffers registered again. */
 static void worker_made_anew(void **state)
 {
 	const char *form = *state;
 	struct exchange x;
 	struct cad_transport_options options;
+
 	exchange_init(&x, form_of(form));
 	exchange_options(&options, "expert-1", true);
 	struct exchange_node *server = exchange_server(&x, &options, "expert"), *client = client_create(&x);
@@ -273,7 +302,7 @@ static void worker_made_anew(void **state)
 		cad_link_ucx_wedge(cad_transport_link(ill->transport));
 		assert_true(exchange_run_until(&x, both_closed, &x));
 		assert_int_equal(calls[0].status, CAD_ERR_PEER_LOST);
-		exchange_answer(server->held[--server->held_count]);   /* held in UCX's memory until now */
+		exchange_answer(server->held[--server->held_count]); /* held in UCX's memory until now */
 		server->serve = EXCHANGE_ANSWER;
 		while (cad_transport_stats(ill->transport)->rebuilds == 0)
 			exchange_run(&x, CAD_NS_PER_MS);
@@ -282,6 +311,7 @@ static void worker_made_anew(void **state)
 		calls_go_through(client, calls, connection);
 		cad_connection_close(connection, CAD_OK, NULL);
 	}
+
 	calls_destroy(calls);
 	exchange_fini(&x);
 }
@@ -289,16 +319,19 @@ static void worker_made_anew(void **state)
 static void addresses(void **state)
 {
 	(void)state;
-	static const char *const wrong[] = { "", "127.0.0.1", ":7000", "127.0.0.1:", "127.0.0.1:port", "127.0.0.1:65536", "127.0.0.1:+1", "[::1]:7000", "no.such.host.invalid:7000" };
+	static const char *const wrong[] = { "", "127.0.0.1", ":7000", "127.0.0.1:", "127.0.0.1:port",
+		"127.0.0.1:65536", "127.0.0.1:+1", "[::1]:7000", "no.such.host.invalid:7000" };
 	struct exchange x;
 	exchange_init(&x, EXCHANGE_UCX);
 	struct exchange_node *client = client_create(&x);
 	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
 		struct cad_connection *connection;
 		struct cad_error error;
-		assert_int_equal(cad_transport_connect(client->transport, wrong[i], NULL, &connection, &error), CAD_ERR_INVALID);
+		assert_int_equal(
+			cad_transport_connect(client->transport, wrong[i], NULL, &connection, &error), CAD_ERR_INVALID);
 		assert_non_null(strstr(error.text, wrong[i]));
 	}
+
 	exchange_fini(&x);
 }
 
@@ -320,20 +353,26 @@ static void listen_addresses(void **state)
 	char address[LINE_BYTES];
 	exchange_init(&x, EXCHANGE_UCX);
 	exchange_options(&options, "expert-1", true);
-	struct exchange_node *listener = exchange_server(&x, &options, "expert"), *node = exchange_node_create(&x, &options);
+	struct exchange_node *listener = exchange_server(&x, &options, "expert"),
+			     *node = exchange_node_create(&x, &options);
 	listen_refused(node, "127.0.0.2:0", "that of 'lo' is 127.0.0.1");
-	listen_refused(node, "203.0.113.9:7000", "lo 127.0.0.1");   /* an address of documentation: nobody has it */
+	listen_refused(node, "203.0.113.9:7000", "lo 127.0.0.1"); /* an address of documentation: nobody has it */
 	listen_refused(node, "[::1]:0", "IPv4");
 	listen_refused(node, cad_transport_address(listener->transport), "Address already in use");
 	struct ifaddrs *list;
 	assert_int_equal(getifaddrs(&list), 0);
+
 	for (struct ifaddrs *at = list; at; at = at->ifa_next) {
 		if (!at->ifa_addr || at->ifa_addr->sa_family != AF_INET || (at->ifa_flags & IFF_LOOPBACK))
 			continue;
-		assert_int_equal(getnameinfo(at->ifa_addr, sizeof(struct sockaddr_in), address, sizeof address - 2, NULL, 0, NI_NUMERICHOST), 0);
+		assert_int_equal(getnameinfo(at->ifa_addr, sizeof(struct sockaddr_in), address, sizeof address - 2,
+					 NULL, 0, NI_NUMERICHOST),
+			0);
 		strcat(address, ":0");
-		listen_refused(node, address, at->ifa_name);   /* not the device that UCX was given, or not its first address */
+		/* not the device that UCX was given, or not its first address */
+		listen_refused(node, address, at->ifa_name);
 	}
+
 	freeifaddrs(list);
 	struct cad_error error;
 	assert_int_equal(cad_transport_listen(node->transport, "127.0.0.1:0", &error), CAD_OK);
@@ -344,7 +383,7 @@ int main(int argc, char **argv)
 {
 	cad_transport_ucx_environment(argv);
 	if (argc > 2)
-		prctl(PR_SET_PDEATHSIG, SIGKILL);   /* a test that fails leaves nobody behind */
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves nobody behind */
 	if (argc == 3 && strcmp(argv[1], "--serve") == 0)
 		peer_serve(argv[2]);
 	if (argc == 4 && strcmp(argv[1], "--call") == 0)

@@ -1,4 +1,5 @@
-/* Messages of the exchange: what is good passes, and every single rule, broken alone, is refused with a sentence of its own. */
+/* Messages of the exchange: what is good passes, and every single rule, broken alone, is refused
+ * with a sentence of its own. */
 #include "common/base/clock.h"
 #include "common/transport/wire.h"
 
@@ -13,7 +14,13 @@
 
 enum { ELEMENTS = 6, ROWS = 3, GROUPS = 2, PAIRS = 4 };
 
-static const struct cad_wire_limits limits = { .payload_bytes_max = 1 << 20, .rows_max = 8, .row_elements = ELEMENTS, .layers = 4, .experts = 16 };
+static const struct cad_wire_limits limits = {
+	.payload_bytes_max = 1 << 20,
+	.rows_max = 8,
+	.row_elements = ELEMENTS,
+	.layers = 4,
+	.experts = 16,
+};
 
 /* Three rows of three types; expert 3 takes rows 0 and 2, expert 9 rows 1 and 2. */
 struct message {
@@ -31,20 +38,42 @@ static void message_build(struct message *m)
 	m->at = cad_wire_call_layout(ROWS, data_bytes, GROUPS, PAIRS);
 	m->payload_bytes = m->at.bytes;
 	m->call = (struct cadre_wire_call){
-		.header = { .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = CADRE_WIRE_CALL, .session = 5, .payload_bytes = m->payload_bytes },
-		.request_id = 77, .data_bytes = data_bytes, .layer = 1, .rows = ROWS, .row_elements = ELEMENTS, .pairs = PAIRS, .groups = GROUPS,
+		.header = { .magic = CADRE_WIRE_MAGIC,
+			.version = CADRE_WIRE_VERSION,
+			.kind = CADRE_WIRE_CALL,
+			.session = 5,
+			.payload_bytes = m->payload_bytes, },
+		.request_id = 77,
+		.data_bytes = data_bytes,
+		.layer = 1,
+		.rows = ROWS,
+		.row_elements = ELEMENTS,
+		.pairs = PAIRS,
+		.groups = GROUPS,
 	};
 	struct cadre_wire_row *rows = (void *)(m->payload + m->at.rows);
 	for (size_t r = 0; r < ROWS; r++)
 		rows[r].type = types[r];
 	rows[0].exponent = -12;
-	memcpy(m->payload + m->at.groups, (struct cadre_wire_group[]){ { 3, 2 }, { 9, 2 } }, sizeof(struct cadre_wire_group) * GROUPS);
-	memcpy(m->payload + m->at.pairs, (struct cadre_wire_pair[]){ { 0, 0.5f }, { 2, 0.25f }, { 1, -1.0f }, { 2, 0.125f } }, sizeof(struct cadre_wire_pair) * PAIRS);
+	memcpy(m->payload + m->at.groups, (struct cadre_wire_group[]){ { 3, 2 }, { 9, 2 } },
+		sizeof(struct cadre_wire_group) * GROUPS);
+	memcpy(m->payload + m->at.pairs,
+		(struct cadre_wire_pair[]){ { 0, 0.5f }, { 2, 0.25f }, { 1, -1.0f }, { 2, 0.125f } },
+		sizeof(struct cadre_wire_pair) * PAIRS);
 }
 
-static struct cadre_wire_row *row_of(struct message *m, size_t r) { return (struct cadre_wire_row *)(m->payload + m->at.rows) + r; }
-static struct cadre_wire_group *group_of(struct message *m, size_t g) { return (struct cadre_wire_group *)(m->payload + m->at.groups) + g; }
-static struct cadre_wire_pair *pair_of(struct message *m, size_t p) { return (struct cadre_wire_pair *)(m->payload + m->at.pairs) + p; }
+static struct cadre_wire_row *row_of(struct message *m, size_t r)
+{
+	return (struct cadre_wire_row *)(m->payload + m->at.rows) + r;
+}
+static struct cadre_wire_group *group_of(struct message *m, size_t g)
+{
+	return (struct cadre_wire_group *)(m->payload + m->at.groups) + g;
+}
+static struct cadre_wire_pair *pair_of(struct message *m, size_t p)
+{
+	return (struct cadre_wire_pair *)(m->payload + m->at.pairs) + p;
+}
 
 static enum cad_status check(const struct message *m, struct cad_error *error)
 {
@@ -59,7 +88,9 @@ static void good_call_gives_a_view(void **state)
 	struct cad_call_view view;
 	struct cad_error error = { 0 };
 	message_build(&m);
-	assert_int_equal(cad_wire_call_check(&m.call, sizeof m.call, m.payload, m.payload_bytes, &limits, &view, &error), CAD_OK);
+	assert_int_equal(
+		cad_wire_call_check(&m.call, sizeof m.call, m.payload, m.payload_bytes, &limits, &view, &error),
+		CAD_OK);
 	assert_int_equal(view.call.request_id, 77);
 	assert_int_equal(view.rows[0].exponent, -12);
 	assert_ptr_equal(view.data, m.payload + ROWS * sizeof(struct cadre_wire_row));
@@ -75,7 +106,8 @@ struct breach {
 	void (*apply)(struct message *m);
 };
 
-#define BREACH(name, statement) static void name(struct message *m) { statement; }
+#define BREACH(name, statement) \
+	static void name(struct message *m) { statement; }
 BREACH(bad_magic, m->call.header.magic ^= 1)
 BREACH(bad_version, m->call.header.version++)
 BREACH(bad_kind, m->call.header.kind = CADRE_WIRE_KIND_COUNT)
@@ -121,15 +153,46 @@ static void every_breach_of_a_call_is_refused(void **state)
 {
 	(void)state;
 	static const struct breach breaches[] = {
-		{ "magic", bad_magic }, { "version", bad_version }, { "kind 10", bad_kind }, { "kind 0", kind_zero }, { "PING: 72 header bytes", other_kind },
-		{ "status", bad_status }, { "reserved", bad_reserved }, { "announces", payload_said_more }, { "parts take", payload_cut },
-		{ "payload of 0", payload_none }, { "layer 4", bad_layer }, { "7 elements", bad_elements }, { "0 rows", no_rows }, { "9 rows", many_rows },
-		{ "rows", huge_rows }, { "0 groups", no_groups }, { "groups", huge_groups }, { "2 pairs", few_pairs }, { "pairs", huge_pairs },
-		{ "bytes of rows", huge_data }, { "parts take", more_data }, { "type 0", row_type_zero }, { "type 4", row_type_unknown }, { "reserved", row_reserved },
-		{ "exponent -127", row_exponent_low }, { "exponent 114", row_exponent_high }, { "exponent 1", row_exponent_needless },
-		{ "announced", row_types_swapped }, { "expert 16", expert_unknown }, { "ascend", experts_equal }, { "ascend", experts_descend },
-		{ "empty", group_empty }, { "3 pairs", group_short }, { "pairs", group_huge }, { "row 3 of 3", pair_row }, { "ascend", pair_rows_equal },
-		{ "ascend", pair_rows_descend }, { "not finite", weight_nan }, { "not finite", weight_infinite }, { "no expert", row_unused },
+		{ "magic", bad_magic },
+		{ "version", bad_version },
+		{ "kind 10", bad_kind },
+		{ "kind 0", kind_zero },
+		{ "PING: 72 header bytes", other_kind },
+		{ "status", bad_status },
+		{ "reserved", bad_reserved },
+		{ "announces", payload_said_more },
+		{ "parts take", payload_cut },
+		{ "payload of 0", payload_none },
+		{ "layer 4", bad_layer },
+		{ "7 elements", bad_elements },
+		{ "0 rows", no_rows },
+		{ "9 rows", many_rows },
+		{ "rows", huge_rows },
+		{ "0 groups", no_groups },
+		{ "groups", huge_groups },
+		{ "2 pairs", few_pairs },
+		{ "pairs", huge_pairs },
+		{ "bytes of rows", huge_data },
+		{ "parts take", more_data },
+		{ "type 0", row_type_zero },
+		{ "type 4", row_type_unknown },
+		{ "reserved", row_reserved },
+		{ "exponent -127", row_exponent_low },
+		{ "exponent 114", row_exponent_high },
+		{ "exponent 1", row_exponent_needless },
+		{ "announced", row_types_swapped },
+		{ "expert 16", expert_unknown },
+		{ "ascend", experts_equal },
+		{ "ascend", experts_descend },
+		{ "empty", group_empty },
+		{ "3 pairs", group_short },
+		{ "pairs", group_huge },
+		{ "row 3 of 3", pair_row },
+		{ "ascend", pair_rows_equal },
+		{ "ascend", pair_rows_descend },
+		{ "not finite", weight_nan },
+		{ "not finite", weight_infinite },
+		{ "no expert", row_unused },
 	};
 	for (size_t i = 0; i < sizeof breaches / sizeof breaches[0]; i++) {
 		struct message m;
@@ -148,7 +211,8 @@ static void header_of_any_wrong_size_is_refused(void **state)
 	struct cad_call_view view;
 	message_build(&m);
 	for (size_t bytes = 0; bytes < sizeof m.call; bytes++)
-		assert_int_equal(cad_wire_call_check(&m.call, bytes, m.payload, m.payload_bytes, &limits, &view, NULL), CAD_ERR_PROTOCOL);
+		assert_int_equal(cad_wire_call_check(&m.call, bytes, m.payload, m.payload_bytes, &limits, &view, NULL),
+			CAD_ERR_PROTOCOL);
 }
 
 /* The header may lie anywhere: only the payload's alignment is promised. */
@@ -160,7 +224,9 @@ static void header_needs_no_alignment(void **state)
 	uint8_t bytes[sizeof m.call + 1];
 	message_build(&m);
 	memcpy(bytes + 1, &m.call, sizeof m.call);
-	assert_int_equal(cad_wire_call_check(bytes + 1, sizeof m.call, m.payload, m.payload_bytes, &limits, &view, NULL), CAD_OK);
+	assert_int_equal(
+		cad_wire_call_check(bytes + 1, sizeof m.call, m.payload, m.payload_bytes, &limits, &view, NULL),
+		CAD_OK);
 }
 
 struct reply {
@@ -171,12 +237,34 @@ struct reply {
 
 static void reply_build(struct reply *a)
 {
-	static const struct cadre_wire_sum sums[] = { { .width = 2 }, { .width = 3 }, { .width = 4 }, { .width = 8 }, { .poisoned = 1, .expert = 15 } };
+	static const struct cadre_wire_sum sums[] = { {
+							      .width = 2,
+						      },
+		{
+			.width = 3,
+		},
+		{
+			.width = 4,
+		},
+		{
+			.width = 8,
+		},
+		{
+			.poisoned = 1,
+			.expert = 15,
+		} };
+
 	memset(a, 0, sizeof *a);
 	a->payload_bytes = sizeof sums + (2 + 3 + 4 + 8) * ELEMENTS;
 	a->answer = (struct cadre_wire_answer){
-		.header = { .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = CADRE_WIRE_ANSWER, .payload_bytes = a->payload_bytes },
-		.data_bytes = (2 + 3 + 4 + 8) * ELEMENTS, .layer = 3, .rows = 5, .row_elements = ELEMENTS,
+		.header = { .magic = CADRE_WIRE_MAGIC,
+			.version = CADRE_WIRE_VERSION,
+			.kind = CADRE_WIRE_ANSWER,
+			.payload_bytes = a->payload_bytes, },
+		.data_bytes = (2 + 3 + 4 + 8) * ELEMENTS,
+		.layer = 3,
+		.rows = 5,
+		.row_elements = ELEMENTS,
 	};
 	memcpy(a->payload, sums, sizeof sums);
 }
@@ -221,7 +309,7 @@ static void answers(void **state)
 	REFUSED(a.answer.data_bytes = UINT64_MAX);
 	REFUSED(a.answer.data_bytes--);
 	REFUSED(a.answer.header.status = CADRE_WIRE_INTERNAL + 1);
-	REFUSED(a.answer.header.status = CADRE_WIRE_BUSY);   /* with sums beside it */
+	REFUSED(a.answer.header.status = CADRE_WIRE_BUSY); /* with sums beside it */
 	REFUSED(a.answer.header.kind = CADRE_WIRE_CALL);
 }
 
@@ -236,7 +324,8 @@ static void answer_with_a_status_has_no_sums(void **state)
 		a.answer.header.payload_bytes = a.payload_bytes = 0;
 		a.answer.data_bytes = 0;
 		a.answer.detail = 12;
-		assert_int_equal(cad_wire_answer_check(&a.answer, sizeof a.answer, NULL, 0, &limits, &view, NULL), CAD_OK);
+		assert_int_equal(
+			cad_wire_answer_check(&a.answer, sizeof a.answer, NULL, 0, &limits, &view, NULL), CAD_OK);
 		assert_int_equal(view.answer.detail, 12);
 		assert_null(view.sums);
 		assert_string_not_equal(cad_wire_status_text(status), "unknown status");
@@ -247,16 +336,23 @@ static void handshake_headers(void **state)
 {
 	(void)state;
 	struct cadre_wire_header out;
-	struct cadre_wire_hello hello = { .header = { .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = CADRE_WIRE_HELLO } };
+	struct cadre_wire_hello hello = {
+		.header = { .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = CADRE_WIRE_HELLO, },
+	};
 	assert_int_equal(cad_wire_header_check(&hello, sizeof hello, 0, &out, NULL), CAD_OK);
 	assert_int_equal(out.kind, CADRE_WIRE_HELLO);
 	memset(hello.identity.node, 'x', sizeof hello.identity.node);
 	assert_int_equal(cad_wire_header_check(&hello, sizeof hello, 0, &out, NULL), CAD_ERR_PROTOCOL);
-	struct cadre_wire_refuse refuse = { .header = { .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = CADRE_WIRE_REFUSE } };
+	struct cadre_wire_refuse refuse = {
+		.header = { .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = CADRE_WIRE_REFUSE, },
+	};
 	assert_int_equal(cad_wire_header_check(&refuse, sizeof refuse, 0, &out, NULL), CAD_OK);
 	memset(refuse.text, 'x', sizeof refuse.text);
 	assert_int_equal(cad_wire_header_check(&refuse, sizeof refuse, 0, &out, NULL), CAD_ERR_PROTOCOL);
-	struct cadre_wire_ping ping = { .header = { .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = CADRE_WIRE_PONG, .payload_bytes = 8 } };
+	struct cadre_wire_ping ping = { .header = { .magic = CADRE_WIRE_MAGIC,
+						.version = CADRE_WIRE_VERSION,
+						.kind = CADRE_WIRE_PONG,
+						.payload_bytes = 8, }, };
 	assert_int_equal(cad_wire_header_check(&ping, sizeof ping, 8, &out, NULL), CAD_ERR_PROTOCOL);
 	ping.header.payload_bytes = 0;
 	assert_int_equal(cad_wire_header_check(&ping, sizeof ping, 0, &out, NULL), CAD_OK);
@@ -265,7 +361,8 @@ static void handshake_headers(void **state)
 	assert_int_equal(cad_wire_header_bytes(200), 0);
 }
 
-/* Any bytes flipped in a good message: either it is refused, or everything that the view says can be walked. */
+/* Any bytes flipped in a good message: either it is refused, or everything that the view says can
+ * be walked. */
 static void flipped_bits_never_make_a_view_that_lies(void **state)
 {
 	(void)state;
@@ -279,7 +376,8 @@ static void flipped_bits_never_make_a_view_that_lies(void **state)
 			uint8_t *byte = at < sizeof m.call ? (uint8_t *)&m.call + at : m.payload + at - sizeof m.call;
 			*byte = (uint8_t)(*byte ^ 1u << cad_random_below(&random, 8));
 		}
-		if (cad_wire_call_check(&m.call, sizeof m.call, m.payload, m.payload_bytes, &limits, &view, NULL) != CAD_OK)
+		if (cad_wire_call_check(&m.call, sizeof m.call, m.payload, m.payload_bytes, &limits, &view, NULL) !=
+			CAD_OK)
 			continue;
 		size_t pairs = 0, bytes = 0;
 		for (uint32_t g = 0; g < view.call.groups; g++)

@@ -1,4 +1,5 @@
-/* UCX's side of the link: what it needs in the environment, context and worker, the listener, registered memory. */
+/* UCX's side of the link: what it needs in the environment, context and worker, the listener,
+ * registered memory. */
 #include "common/transport/ucx/internal.h"
 
 #include <stdio.h>
@@ -12,28 +13,37 @@ static const uint64_t QUIET_NS = 20 * CAD_NS_PER_MS, QUIET_NS_MAX = 2 * CAD_NS_P
 void cad_transport_ucx_environment(char **argv)
 {
 	static const char *const settings[][2] = {
-		{ "UCX_TCP_CM_REUSEADDR", "y" },       /* or a restarted process cannot bind its port */
-		{ "UCX_TCP_PUT_ENABLE", "n" },          /* 1.13 aborts (tcp_ep.c:939) when a live peer is closed while it takes a large message */
-		{ "UCX_TCP_CONN_NB", "y" },            /* a server connects back to its client: blocking, one bad client would stall it for seconds */
-		{ "UCX_TCP_SNDBUF", "4M" },            /* large messages: up to three times faster */
+		{ "UCX_TCP_CM_REUSEADDR", "y" }, /* or a restarted process cannot bind its port */
+		/* 1.13 aborts (tcp_ep.c:939) when a live peer is closed while it takes a large
+		 * message */
+		{ "UCX_TCP_PUT_ENABLE", "n" },
+		/* a server connects back to its client: blocking, one bad client would stall it for
+		 * seconds */
+		{ "UCX_TCP_CONN_NB", "y" },
+		{ "UCX_TCP_SNDBUF", "4M" }, /* large messages: up to three times faster */
 		{ "UCX_TCP_RCVBUF", "4M" },
 		{ "UCX_TCP_RX_SEG_SIZE", "512K" },
-		{ "UCX_TCP_KEEPIDLE", "2s" },          /* an idle dead link is seen in 5 s, not in 28 s */
+		{ "UCX_TCP_KEEPIDLE", "2s" }, /* an idle dead link is seen in 5 s, not in 28 s */
 		{ "UCX_TCP_KEEPINTVL", "1s" },
 		{ "UCX_TCP_KEEPCNT", "3" },
-		{ "UCX_POSIX_ERROR_HANDLING", "y" },   /* or shared memory is never used with error handling */
+		{ "UCX_POSIX_ERROR_HANDLING", "y" }, /* or shared memory is never used with error handling */
 		{ "UCX_SYSV_ERROR_HANDLING", "y" },
-		{ "UCX_CMA_MEMORY_INVALIDATE", "y" },  /* or large transfers go over TCP all the same */
-		{ "UCX_POSIX_SEG_SIZE", "20K" },       /* a row of 16 KB in one piece; never above 64K, the length has 16 bits */
+		{ "UCX_CMA_MEMORY_INVALIDATE", "y" }, /* or large transfers go over TCP all the same */
+		/* a row of 16 KB in one piece; never above 64K, the length has 16 bits */
+		{ "UCX_POSIX_SEG_SIZE", "20K" },
 		{ "UCX_SYSV_SEG_SIZE", "20K" },
 	};
-	static const char *const early[][2] = {        /* read before main */
-		{ "UCX_HANDLE_ERRORS", "none" },       /* SIGSEGV and its like are the program's */
-		{ "UCX_DEBUG_SIGNO", "0" },            /* so is SIGHUP */
-		{ "UCX_VFS_ENABLE", "n" },             /* no thread of its own */
-		{ "UCX_MEM_EVENTS", "n" },             /* no hooks in malloc, mmap and madvise: buffers are registered here, once (and ThreadSanitizer dies of them) */
+	static const char *const early[][2] = {
+		/* read before main */
+		{ "UCX_HANDLE_ERRORS", "none" }, /* SIGSEGV and its like are the program's */
+		{ "UCX_DEBUG_SIGNO", "0" },      /* so is SIGHUP */
+		{ "UCX_VFS_ENABLE", "n" },       /* no thread of its own */
+		/* no hooks in malloc, mmap and madvise: buffers are registered here, once (and
+		 * ThreadSanitizer dies of them) */
+		{ "UCX_MEM_EVENTS", "n" },
 		{ "UCX_WARN_UNUSED_ENV_VARS", "n" },
 	};
+
 	for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
 		setenv(settings[i][0], settings[i][1], 0);
 	bool again = false;
@@ -41,18 +51,24 @@ void cad_transport_ucx_environment(char **argv)
 		again |= !getenv(early[i][0]);
 		setenv(early[i][0], early[i][1], 0);
 	}
+
 	if (!argv || !again || getenv("CADRE_UCX_STARTED_AGAIN"))
 		return;
 	setenv("CADRE_UCX_STARTED_AGAIN", "1", 1);
 	char path[4096];
-	ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);   /* its target, so that the process keeps its name */
+
+	/* its target, so that the process keeps its name */
+	ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
 	if (length > 0) {
 		path[length] = 0;
-		execv(path, argv);   /* when it fails, UCX merely keeps its own signal handlers */
+		execv(path, argv); /* when it fails, UCX merely keeps its own signal handlers */
 	}
 }
 
-static enum cad_status ucx_failed(struct cad_error *error, const char *what, ucs_status_t status) { return cad_error_set(error, CAD_ERR_IO, "UCX: %s: %s", what, ucs_status_string(status)); }
+static enum cad_status ucx_failed(struct cad_error *error, const char *what, ucs_status_t status)
+{
+	return cad_error_set(error, CAD_ERR_IO, "UCX: %s: %s", what, ucs_status_string(status));
+}
 
 /* ---- context and worker ---- */
 
@@ -60,33 +76,42 @@ static enum cad_status context_create(struct ucx_link *link, struct cad_error *e
 {
 	ucp_config_t *config;
 	ucs_status_t status = ucp_config_read(NULL, NULL, &config);
+
 	if (status != UCS_OK)
 		return ucx_failed(error, "reading UCX_* from the environment", status);
+
 	if (link->transports)
 		status = ucp_config_modify(config, "TLS", link->transports);
 	if (status == UCS_OK && link->devices)
 		status = ucp_config_modify(config, "NET_DEVICES", link->devices);
-	ucp_params_t parameters = { .field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_ESTIMATED_NUM_EPS | UCP_PARAM_FIELD_MT_WORKERS_SHARED | UCP_PARAM_FIELD_NAME,
-		                    .features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP,
-		                    .estimated_num_eps = link->options.connections_max,
-		                    .mt_workers_shared = 0,
-		                    .name = "cadre" };
+	ucp_params_t parameters = {
+		.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_ESTIMATED_NUM_EPS |
+			UCP_PARAM_FIELD_MT_WORKERS_SHARED | UCP_PARAM_FIELD_NAME,
+		.features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP,
+		.estimated_num_eps = link->options.connections_max,
+		.mt_workers_shared = 0,
+		.name = "cadre",
+	};
 	if (status == UCS_OK)
 		status = ucp_init(&parameters, config, &link->context);
 	ucp_config_release(config);
-	return status == UCS_OK ? CAD_OK
-	                        : cad_error_set(error, CAD_ERR_IO, "UCX: cannot start with transports '%s' on devices '%s': %s", link->transports ? link->transports : getenv("UCX_TLS"),
-	                                        link->devices ? link->devices : getenv("UCX_NET_DEVICES"), ucs_status_string(status));
+
+	return status == UCS_OK
+		? CAD_OK
+		: cad_error_set(error, CAD_ERR_IO, "UCX: cannot start with transports '%s' on devices '%s': %s",
+			  link->transports ? link->transports : getenv("UCX_TLS"),
+			  link->devices ? link->devices : getenv("UCX_NET_DEVICES"), ucs_status_string(status));
 }
 
 static ucs_status_t handlers_set(struct ucx_link *link)
 {
 	for (uint32_t id = 0; id <= UINT16_MAX; id++) {
 		ucp_am_handler_param_t parameters = {
-			.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB | UCP_AM_HANDLER_PARAM_FIELD_ARG | UCP_AM_HANDLER_PARAM_FIELD_FLAGS,
+			.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB |
+				UCP_AM_HANDLER_PARAM_FIELD_ARG | UCP_AM_HANDLER_PARAM_FIELD_FLAGS,
 			.id = id,
 			.cb = ucx_on_message,
-			.arg = &link->handlers[id < CADRE_WIRE_KIND_COUNT ? id : 0],   /* kind 0 is none */
+			.arg = &link->handlers[id < CADRE_WIRE_KIND_COUNT ? id : 0], /* kind 0 is none */
 			.flags = UCP_AM_FLAG_WHOLE_MSG | (id == CADRE_WIRE_CALL ? UCP_AM_FLAG_PERSISTENT_DATA : 0),
 		};
 		ucs_status_t status = ucp_worker_set_am_recv_handler(link->worker, &parameters);
@@ -98,19 +123,24 @@ static ucs_status_t handlers_set(struct ucx_link *link)
 
 static enum cad_status worker_create(struct ucx_link *link, struct cad_error *error)
 {
-	ucp_worker_params_t parameters = { .field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE | UCP_WORKER_PARAM_FIELD_AM_ALIGNMENT,
-		                           .thread_mode = UCS_THREAD_MODE_SINGLE,
-		                           .am_alignment = PAYLOAD_ALIGNMENT };
+	ucp_worker_params_t parameters = {
+		.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE | UCP_WORKER_PARAM_FIELD_AM_ALIGNMENT,
+		.thread_mode = UCS_THREAD_MODE_SINGLE,
+		.am_alignment = PAYLOAD_ALIGNMENT,
+	};
 	ucs_status_t status = ucp_worker_create(link->context, &parameters, &link->worker);
+
 	if (status != UCS_OK)
 		return ucx_failed(error, "making a worker", status);
 	if ((status = ucp_worker_get_efd(link->worker, &link->event_fd)) != UCS_OK)
 		return ucx_failed(error, "making an event descriptor", status);
+
 	ucp_worker_attr_t attributes = { .field_mask = UCP_WORKER_ATTR_FIELD_MAX_AM_HEADER };
 	status = ucp_worker_query(link->worker, &attributes);
 	if (status != UCS_OK || attributes.max_am_header < CAD_LINK_HEADER_BYTES_MAX)
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "UCX: headers of %zu bytes at most, %d are needed: use other transports (UCX_TLS)", attributes.max_am_header,
-		                     CAD_LINK_HEADER_BYTES_MAX);
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+			"UCX: headers of %zu bytes at most, %d are needed: use other transports (UCX_TLS)",
+			attributes.max_am_header, CAD_LINK_HEADER_BYTES_MAX);
 	if ((status = handlers_set(link)) != UCS_OK)
 		return ucx_failed(error, "setting message handlers", status);
 	return CAD_OK;
@@ -118,10 +148,13 @@ static enum cad_status worker_create(struct ucx_link *link, struct cad_error *er
 
 static ucs_status_t memory_map(struct ucx_link *link, struct registration *registration)
 {
-	ucp_mem_map_params_t parameters = { .field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH | UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE,
-		                            .address = registration->buffer.bytes,
-		                            .length = registration->buffer.capacity,
-		                            .memory_type = UCS_MEMORY_TYPE_HOST };
+	ucp_mem_map_params_t parameters = {
+		.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH |
+			UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE,
+		.address = registration->buffer.bytes,
+		.length = registration->buffer.capacity,
+		.memory_type = UCS_MEMORY_TYPE_HOST,
+	};
 	return ucp_mem_map(link->context, &parameters, &registration->memory);
 }
 
@@ -137,22 +170,29 @@ static enum cad_status memories_map(struct ucx_link *link, struct cad_error *err
 
 enum cad_status ucx_listener_create(struct ucx_link *link, struct cad_error *error)
 {
-	ucp_listener_params_t parameters = { .field_mask = UCP_LISTENER_PARAM_FIELD_SOCK_ADDR | UCP_LISTENER_PARAM_FIELD_CONN_HANDLER,
-		                             .sockaddr = { .addr = (const struct sockaddr *)&link->listen_address, .addrlen = link->listen_address_bytes },
-		                             .conn_handler = { .cb = ucx_on_connect, .arg = link } };
+	ucp_listener_params_t parameters = {
+		.field_mask = UCP_LISTENER_PARAM_FIELD_SOCK_ADDR | UCP_LISTENER_PARAM_FIELD_CONN_HANDLER,
+		.sockaddr = { .addr = (const struct sockaddr *)&link->listen_address,
+			.addrlen = link->listen_address_bytes, },
+		.conn_handler = { .cb = ucx_on_connect, .arg = link },
+	};
 	ucs_status_t status = ucp_listener_create(link->worker, &parameters, &link->listener);
+
 	if (status != UCS_OK) {
 		link->listener = NULL;
 		return cad_error_set(error, CAD_ERR_IO, "UCX: listening: %s", ucs_status_string(status));
 	}
+
 	ucp_listener_attr_t attributes = { .field_mask = UCP_LISTENER_ATTR_FIELD_SOCKADDR };
 	if ((status = ucp_listener_query(link->listener, &attributes)) != UCS_OK)
 		return ucx_failed(error, "asking for the port", status);
 	link->listen_address = attributes.sockaddr;
+
 	return CAD_OK;
 }
 
-/* A closed endpoint is still being taken apart inside; destroying the worker too early is an assertion in 1.13. */
+/* A closed endpoint is still being taken apart inside; destroying the worker too early is an
+ * assertion in 1.13. */
 void ucx_context_destroy(struct ucx_link *link)
 {
 	for (uint32_t i = 0; i < link->accepts_count; i++)
@@ -161,12 +201,14 @@ void ucx_context_destroy(struct ucx_link *link)
 	if (link->listener)
 		ucp_listener_destroy(link->listener);
 	link->listener = NULL;
+
 	if (link->worker) {
 		uint64_t now = cad_clock_now_ns(&cad_clock_system), end = now + QUIET_NS_MAX, quiet = now + QUIET_NS;
 		while ((now = cad_clock_now_ns(&cad_clock_system)) < quiet && now < end)
 			if (ucp_worker_progress(link->worker) > 0)
 				quiet = now + QUIET_NS;
 	}
+
 	for (struct registration *r = link->registrations; r; r = r->next)
 		ucp_mem_unmap(link->context, r->memory);
 	if (link->worker)
@@ -193,17 +235,21 @@ enum cad_status ucx_buffer_create(struct cad_link *base, size_t bytes, struct ca
 {
 	struct ucx_link *link = (struct ucx_link *)base;
 	struct registration *registration = calloc(1, sizeof *registration);
+
 	if (!registration)
 		return CAD_ERR_MEMORY;
+
 	enum cad_status status = cad_link_memory_create(bytes, &registration->buffer);
 	if (status == CAD_OK && memory_map(link, registration) != UCS_OK) {
 		cad_link_memory_destroy(&registration->buffer);
 		status = CAD_ERR_MEMORY;
 	}
+
 	if (status != CAD_OK) {
 		free(registration);
 		return status;
 	}
+
 	registration->next = link->registrations;
 	registration->previous = &link->registrations;
 	if (registration->next)
@@ -211,6 +257,7 @@ enum cad_status ucx_buffer_create(struct cad_link *base, size_t bytes, struct ca
 	link->registrations = registration;
 	*out = registration->buffer;
 	out->registration = registration;
+
 	return CAD_OK;
 }
 
@@ -218,6 +265,7 @@ void ucx_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer)
 {
 	struct ucx_link *link = (struct ucx_link *)base;
 	struct registration *registration = buffer->registration;
+
 	*registration->previous = registration->next;
 	if (registration->next)
 		registration->next->previous = registration->previous;

@@ -1,6 +1,6 @@
 /*
- * What link.c (messages, ends, running), context.c (environment, context, worker, listener, memory) and address.c share. Not
- * to be included by anything else.
+ * What link.c (messages, ends, running), context.c (environment, context, worker, listener, memory)
+ * and address.c share. Not to be included by anything else.
  */
 #ifndef CADRE_COMMON_TRANSPORT_UCX_INTERNAL_H
 #define CADRE_COMMON_TRANSPORT_UCX_INTERNAL_H
@@ -14,7 +14,10 @@
 
 enum { UCX_ACCEPTS_MAX = 64 };
 
-struct handler { struct ucx_link *link; uint8_t kind; };
+struct handler {
+	struct ucx_link *link;
+	uint8_t kind;
+};
 
 /* A piece of memory and its registration; outlives a rebuilt context. */
 struct registration {
@@ -30,13 +33,13 @@ struct cad_link_end {
 	ucp_ep_h endpoint;
 	enum end_state state;
 	bool close_pending, same_host, lost_said;
-	uint32_t operations;               /* UCX still has memory of the upper's */
+	uint32_t operations; /* UCX still has memory of the upper's */
 };
 
 struct ucx_link {
 	struct cad_link base;
 	struct cad_link_options options;
-	char *devices, *transports;        /* NULL: what the environment says, or the defaults */
+	char *devices, *transports; /* NULL: what the environment says, or the defaults */
 	bool shared_memory;
 	uint64_t spin_ns;
 	ucp_context_h context;
@@ -47,12 +50,12 @@ struct ucx_link {
 	_Atomic bool woken;
 	struct handler handlers[CADRE_WIRE_KIND_COUNT];
 	struct cad_link_end *ends;
-	uint32_t open;                     /* ends that are not FREE */
-	uint32_t kept;                     /* payloads of this worker that the upper keeps */
+	uint32_t open; /* ends that are not FREE */
+	uint32_t kept; /* payloads of this worker that the upper keeps */
 	ucp_conn_request_h accepts[UCX_ACCEPTS_MAX];
 	uint32_t accepts_count;
 	struct registration *registrations;
-	const void *current;               /* the payload whose callback is running */
+	const void *current; /* the payload whose callback is running */
 	bool current_received;
 	uint64_t busy_since_ns;
 	uint32_t busy_count;
@@ -63,22 +66,27 @@ struct ucx_link {
 };
 
 /* context.c */
-enum cad_status ucx_context_start(struct ucx_link *link, struct cad_error *error);   /* context, worker, handlers; registers all memory again */
-void ucx_context_destroy(struct ucx_link *link);          /* also one that was started in part */
+/* context, worker, handlers; registers all memory again */
+enum cad_status ucx_context_start(struct ucx_link *link, struct cad_error *error);
+void ucx_context_destroy(struct ucx_link *link); /* also one that was started in part */
 enum cad_status ucx_listener_create(struct ucx_link *link, struct cad_error *error);
 enum cad_status ucx_buffer_create(struct cad_link *base, size_t bytes, struct cad_buffer *out);
 void ucx_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer);
 
 /* address.c */
 /* "host:port". Host names are looked up, which may block. */
-enum cad_status ucx_address_parse(const char *text, struct sockaddr_storage *address, socklen_t *bytes, struct cad_error *error);
-/* Whether peers can connect to what listens there: UCX's data goes over the first address of an interface, whatever the listener's is. `devices` as in UCX_NET_DEVICES. */
-enum cad_status ucx_address_check(const char *text, const struct sockaddr_storage *address, const char *devices, struct cad_error *error);
+enum cad_status ucx_address_parse(
+	const char *text, struct sockaddr_storage *address, socklen_t *bytes, struct cad_error *error);
+/* Whether peers can connect to what listens there: UCX's data goes over the first address of an
+ * interface, whatever the listener's is. `devices` as in UCX_NET_DEVICES. */
+enum cad_status ucx_address_check(
+	const char *text, const struct sockaddr_storage *address, const char *devices, struct cad_error *error);
 /* Why nothing can listen there. UCX only says that it failed. */
 const char *ucx_address_problem(const struct sockaddr_storage *address);
 
 /* link.c: what UCX calls */
-ucs_status_t ucx_on_message(void *context, const void *header, size_t header_bytes, void *data, size_t bytes, const ucp_am_recv_param_t *parameters);
+ucs_status_t ucx_on_message(void *context, const void *header, size_t header_bytes, void *data, size_t bytes,
+	const ucp_am_recv_param_t *parameters);
 void ucx_on_connect(ucp_conn_request_h request, void *context);
 
 #endif

@@ -1,15 +1,22 @@
 /*
- * The UCX link: active messages between workers, one context and one worker a transport, in SINGLE mode.
+ * The UCX link: active messages between workers, one context and one worker a transport, in SINGLE
+ * mode.
  *
  * Measured on UCX 1.13 to 1.20; what is done here and why:
- * - Every message carries UCP_AM_SEND_FLAG_REPLY: the reply endpoint is the only trustworthy identity of a sender.
- * - All 65,536 message ids have a handler, registered in ascending order: UCX 1.13 to 1.20 index the table with the id from the wire before checking it.
- * - Endpoints are in error handling mode PEER. Nothing is closed inside a UCX callback: the upper hears `lost`, closes later, and the end is gone
+ * - Every message carries UCP_AM_SEND_FLAG_REPLY: the reply endpoint is the only trustworthy
+ *   identity of a sender.
+ * - All 65,536 message ids have a handler, registered in ascending order: UCX 1.13 to 1.20 index
+ *   the table with the id from the wire before checking it.
+ * - Endpoints are in error handling mode PEER. Nothing is closed inside a UCX callback: the upper
+ *   hears `lost`, closes later, and the end is gone
  *   when every operation of it has come back.
- * - Calls are taken with PERSISTENT_DATA: an eager payload is used where UCX put it and released later, but never inside the callback that brought it.
+ * - Calls are taken with PERSISTENT_DATA: an eager payload is used where UCX put it and released
+ *   later, but never inside the callback that brought it.
  *   Large payloads stay at the sender (rendezvous) until there is a buffer.
- * - Shared memory (not the default): a peer that dies while it writes can leave this worker deaf for ever. The sign is a worker that is always BUSY to arm and
- *   never progresses; then all connections are given up, and worker and context are made anew on the same port.
+ * - Shared memory (not the default): a peer that dies while it writes can leave this worker deaf
+ *   for ever. The sign is a worker that is always BUSY to arm and
+ *   never progresses; then all connections are given up, and worker and context are made anew on
+ *   the same port.
  */
 #include "common/transport/ucx/internal.h"
 
@@ -20,14 +27,15 @@
 #include <string.h>
 
 enum {
-	RENDEZVOUS_BYTES = 256 << 10,      /* over a network: eager below */
+	RENDEZVOUS_BYTES = 256 << 10, /* over a network: eager below */
 	WEDGED_TRIES = 1000,
 };
 static const uint64_t WEDGED_NS = 300 * CAD_NS_PER_MS;
 
 static bool names_shared_memory(const char *transports)
 {
-	static const char *const names[] = { "posix", "sysv", "cma", "knem", "xpmem", "shm", "sm", "mm", "all", "shared_memory", "^" };
+	static const char *const names[] = { "posix", "sysv", "cma", "knem", "xpmem", "shm", "sm", "mm", "all",
+		"shared_memory", "^" };
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		if (strstr(transports, names[i]))
 			return true;
@@ -66,14 +74,15 @@ static void end_lost(struct cad_link_end *end, enum cad_status status, const cha
 static void on_error(void *context, ucp_ep_h endpoint, ucs_status_t status)
 {
 	(void)endpoint;
-	bool unreachable = status == UCS_ERR_NOT_CONNECTED || status == UCS_ERR_UNREACHABLE || status == UCS_ERR_REJECTED;
+	bool unreachable =
+		status == UCS_ERR_NOT_CONNECTED || status == UCS_ERR_UNREACHABLE || status == UCS_ERR_REJECTED;
 	end_lost(context, unreachable ? CAD_ERR_UNREACHABLE : CAD_ERR_PEER_LOST, ucs_status_string(status));
 }
 
 static ucs_status_t endpoint_open(struct cad_link_end *end, ucp_ep_params_t *parameters)
 {
 	parameters->field_mask |= UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;
-	parameters->err_mode = UCP_ERR_HANDLING_MODE_PEER;   /* both ends must say the same */
+	parameters->err_mode = UCP_ERR_HANDLING_MODE_PEER; /* both ends must say the same */
 	parameters->err_handler.cb = on_error;
 	parameters->err_handler.arg = end;
 	return ucp_ep_create(end->link->worker, parameters, &end->endpoint);
@@ -84,16 +93,22 @@ static bool address_is_here(const struct sockaddr_storage *address)
 {
 	struct ifaddrs *list;
 	bool here = false;
+
 	if (getifaddrs(&list) != 0)
 		return false;
+
 	for (struct ifaddrs *at = list; at && !here; at = at->ifa_next) {
 		if (!at->ifa_addr || at->ifa_addr->sa_family != address->ss_family)
 			continue;
 		if (address->ss_family == AF_INET)
-			here = memcmp(&((const struct sockaddr_in *)(const void *)at->ifa_addr)->sin_addr, &((const struct sockaddr_in *)address)->sin_addr, sizeof(struct in_addr)) == 0;
+			here = memcmp(&((const struct sockaddr_in *)(const void *)at->ifa_addr)->sin_addr,
+				       &((const struct sockaddr_in *)address)->sin_addr, sizeof(struct in_addr)) == 0;
 		else if (address->ss_family == AF_INET6)
-			here = memcmp(&((const struct sockaddr_in6 *)(const void *)at->ifa_addr)->sin6_addr, &((const struct sockaddr_in6 *)address)->sin6_addr, sizeof(struct in6_addr)) == 0;
+			here = memcmp(&((const struct sockaddr_in6 *)(const void *)at->ifa_addr)->sin6_addr,
+				       &((const struct sockaddr_in6 *)address)->sin6_addr,
+				       sizeof(struct in6_addr)) == 0;
 	}
+
 	freeifaddrs(list);
 	return here;
 }
@@ -110,25 +125,36 @@ static struct cad_link_end *end_of(struct ucx_link *link, const ucp_am_recv_para
 
 /* ---- messages ---- */
 
-ucs_status_t ucx_on_message(void *context, const void *header, size_t header_bytes, void *data, size_t bytes, const ucp_am_recv_param_t *parameters)
+ucs_status_t ucx_on_message(void *context, const void *header, size_t header_bytes, void *data, size_t bytes,
+	const ucp_am_recv_param_t *parameters)
 {
 	struct handler *handler = context;
 	struct ucx_link *link = handler->link;
 	struct cad_link_end *end = end_of(link, parameters);
+
+	/* nobody that we know; for a rendezvous this tells the sender "done" and moves nothing */
 	if (!end)
-		return UCS_OK;   /* nobody that we know; for a rendezvous this tells the sender "done" and moves nothing */
-	bool remote = parameters->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV, keepable = parameters->recv_attr & UCP_AM_RECV_ATTR_FLAG_DATA;
-	struct cad_link_payload payload = { .bytes = bytes, .data = remote ? NULL : data, .handle = bytes ? data : NULL, .keepable = !remote && keepable };
+		return UCS_OK;
+	bool remote = parameters->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV,
+	     keepable = parameters->recv_attr & UCP_AM_RECV_ATTR_FLAG_DATA;
+	struct cad_link_payload payload = {
+		.bytes = bytes,
+		.data = remote ? NULL : data,
+		.handle = bytes ? data : NULL,
+		.keepable = !remote && keepable,
+	};
 	link->current = data;
 	link->current_received = false;
-	bool kept = link->options.events->message(end->owner, handler->kind, header, header ? header_bytes : 0, &payload);
+	bool kept =
+		link->options.events->message(end->owner, handler->kind, header, header ? header_bytes : 0, &payload);
 	link->current = NULL;
 	if (!kept || bytes == 0)
 		return UCS_OK;
 	if (link->current_received)
 		return remote ? UCS_INPROGRESS : UCS_OK;
 	link->kept++;
-	return UCS_INPROGRESS;   /* only this or UCS_OK: anything else is an assertion in UCX */
+
+	return UCS_INPROGRESS; /* only this or UCS_OK: anything else is an assertion in UCX */
 }
 
 static void operation_done(void *request, struct cad_link_op *op, ucs_status_t status)
@@ -148,7 +174,8 @@ static void on_received(void *request, ucs_status_t status, size_t bytes, void *
 	operation_done(request, op, status);
 }
 
-/* UCX decides by guesses of link speed, and differently in every version. Shared memory is left to it: rendezvous above the segment size must stay. */
+/* UCX decides by guesses of link speed, and differently in every version. Shared memory is left to
+ * it: rendezvous above the segment size must stay. */
 static uint32_t send_flags(const struct cad_link_end *end, size_t bytes)
 {
 	uint32_t flags = UCP_AM_SEND_FLAG_REPLY;
@@ -157,28 +184,37 @@ static uint32_t send_flags(const struct cad_link_end *end, size_t bytes)
 	return flags | (bytes >= RENDEZVOUS_BYTES ? UCP_AM_SEND_FLAG_RNDV : UCP_AM_SEND_FLAG_EAGER);
 }
 
-static enum cad_status ucx_send(struct cad_link_end *end, const struct cad_link_message *message, struct cad_link_op *op)
+static enum cad_status ucx_send(
+	struct cad_link_end *end, const struct cad_link_message *message, struct cad_link_op *op)
 {
-	ucp_request_param_t parameters = { .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_MEMORY_TYPE,
-		                           .cb.send = on_sent,
-		                           .user_data = op,
-		                           .flags = send_flags(end, message->payload_bytes),
-		                           .memory_type = UCS_MEMORY_TYPE_HOST };
+	ucp_request_param_t parameters = {
+		.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS |
+			UCP_OP_ATTR_FIELD_MEMORY_TYPE,
+		.cb.send = on_sent,
+		.user_data = op,
+		.flags = send_flags(end, message->payload_bytes),
+		.memory_type = UCS_MEMORY_TYPE_HOST,
+	};
+
 	CAD_ASSERT(end->state == END_OPEN);
 	if (message->buffer) {
 		parameters.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMH;
 		parameters.memh = ((struct registration *)message->buffer->registration)->memory;
 	}
+
 	op->link_private[0] = end;
 	end->operations++;
-	ucs_status_ptr_t request = ucp_am_send_nbx(end->endpoint, message->kind, message->header, message->header_bytes, message->payload, message->payload_bytes, &parameters);
+	ucs_status_ptr_t request = ucp_am_send_nbx(end->endpoint, message->kind, message->header, message->header_bytes,
+		message->payload, message->payload_bytes, &parameters);
 	if (request && !UCS_PTR_IS_ERR(request))
 		return CAD_AGAIN;
 	end->operations--;
+
 	return request ? CAD_ERR_PEER_LOST : CAD_OK;
 }
 
-/* The payload is not UCX's to keep any more, but inside the callback that brought it the callback's result says so. */
+/* The payload is not UCX's to keep any more, but inside the callback that brought it the callback's
+ * result says so. */
 static void payload_let_go(struct ucx_link *link, const struct cad_link_payload *payload)
 {
 	if (link->current == payload->handle) {
@@ -190,27 +226,35 @@ static void payload_let_go(struct ucx_link *link, const struct cad_link_payload 
 		ucp_am_data_release(link->worker, payload->handle);
 }
 
-static enum cad_status ucx_receive(struct cad_link_end *end, const struct cad_link_payload *payload, struct cad_buffer *buffer, struct cad_link_op *op)
+static enum cad_status ucx_receive(struct cad_link_end *end, const struct cad_link_payload *payload,
+	struct cad_buffer *buffer, struct cad_link_op *op)
 {
 	struct ucx_link *link = end->link;
-	CAD_ASSERT(payload->bytes <= buffer->capacity);   /* a smaller buffer is an overrun in UCX */
+	CAD_ASSERT(payload->bytes <= buffer->capacity); /* a smaller buffer is an overrun in UCX */
+
 	if (payload->data) {
 		memcpy(buffer->bytes, payload->data, payload->bytes);
 		payload_let_go(link, payload);
 		return CAD_OK;
 	}
+
 	payload_let_go(link, payload);
-	ucp_request_param_t parameters = { .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE | UCP_OP_ATTR_FIELD_MEMH,
-		                           .cb.recv_am = on_received,
-		                           .user_data = op,
-		                           .memory_type = UCS_MEMORY_TYPE_HOST,
-		                           .memh = ((struct registration *)buffer->registration)->memory };
+	ucp_request_param_t parameters = {
+		.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
+			UCP_OP_ATTR_FIELD_MEMORY_TYPE | UCP_OP_ATTR_FIELD_MEMH,
+		.cb.recv_am = on_received,
+		.user_data = op,
+		.memory_type = UCS_MEMORY_TYPE_HOST,
+		.memh = ((struct registration *)buffer->registration)->memory,
+	};
 	op->link_private[0] = end;
 	end->operations++;
-	ucs_status_ptr_t request = ucp_am_recv_data_nbx(link->worker, payload->handle, buffer->bytes, payload->bytes, &parameters);
+	ucs_status_ptr_t request =
+		ucp_am_recv_data_nbx(link->worker, payload->handle, buffer->bytes, payload->bytes, &parameters);
 	if (request && !UCS_PTR_IS_ERR(request))
 		return CAD_AGAIN;
 	end->operations--;
+
 	return request ? CAD_ERR_PEER_LOST : CAD_OK;
 }
 
@@ -237,10 +281,14 @@ static void ucx_close(struct cad_link_end *end)
 	end->state = END_CLOSING;
 	if (!end->endpoint)
 		return;
-	ucp_request_param_t parameters = { .op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA,
-		                           .flags = UCP_EP_CLOSE_FLAG_FORCE,   /* no farewell to a peer that may be gone; all operations come back with an error */
-		                           .cb.send = on_endpoint_closed,
-		                           .user_data = end };
+	ucp_request_param_t parameters = {
+		.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA,
+		/* no farewell to a peer that may be gone; all operations
+		                            * come back with an error */
+		.flags = UCP_EP_CLOSE_FLAG_FORCE,
+		.cb.send = on_endpoint_closed,
+		.user_data = end,
+	};
 	end->close_pending = true;
 	ucs_status_ptr_t request = ucp_ep_close_nbx(end->endpoint, &parameters);
 	if (!request || UCS_PTR_IS_ERR(request))
@@ -269,13 +317,14 @@ void ucx_on_connect(ucp_conn_request_h request, void *context)
 	if (link->accepts_count == UCX_ACCEPTS_MAX || link->wedged)
 		ucp_listener_reject(link->listener, request);
 	else
-		link->accepts[link->accepts_count++] = request;   /* the endpoint is made outside this callback */
+		link->accepts[link->accepts_count++] = request; /* the endpoint is made outside this callback */
 }
 
 static size_t accept_waiting(struct ucx_link *link)
 {
 	uint32_t count = link->accepts_count;
 	link->accepts_count = 0;
+
 	for (uint32_t i = 0; i < count; i++) {
 		ucp_conn_request_attr_t attributes = { .field_mask = UCP_CONN_REQUEST_ATTR_FIELD_CLIENT_ADDR };
 		ucs_status_t known = ucp_conn_request_query(link->accepts[i], &attributes);
@@ -289,19 +338,24 @@ static size_t accept_waiting(struct ucx_link *link)
 		}
 		end->owner = owner;
 		end->same_host = known == UCS_OK && address_is_here(&attributes.client_address);
-		ucp_ep_params_t parameters = { .field_mask = UCP_EP_PARAM_FIELD_CONN_REQUEST, .conn_request = link->accepts[i] };
+		ucp_ep_params_t parameters = {
+			.field_mask = UCP_EP_PARAM_FIELD_CONN_REQUEST,
+			.conn_request = link->accepts[i],
+		};
 		ucs_status_t status = endpoint_open(end, &parameters);
 		if (status != UCS_OK) {
 			end->endpoint = NULL;
 			end_lost(end, CAD_ERR_PEER_LOST, ucs_status_string(status));
 		}
 	}
+
 	return count;
 }
 
 /* ---- the wedge ---- */
 
-/* BUSY for long, and progress finds nothing: a peer died between taking a place in our shared-memory queue and filling it. This worker hears nobody any more. */
+/* BUSY for long, and progress finds nothing: a peer died between taking a place in our
+ * shared-memory queue and filling it. This worker hears nobody any more. */
 static void wedge_watch(struct ucx_link *link)
 {
 	uint64_t now = cad_clock_now_ns(&cad_clock_system);
@@ -316,7 +370,8 @@ void cad_link_ucx_wedge(struct cad_link *base) { ((struct ucx_link *)base)->wedg
 static size_t wedge_repair(struct ucx_link *link)
 {
 	for (uint32_t i = 0; i < link->options.connections_max; i++)
-		end_lost(&link->ends[i], CAD_ERR_PEER_LOST, "a peer died while it wrote to this process's shared memory; starting UCX again");
+		end_lost(&link->ends[i], CAD_ERR_PEER_LOST,
+			"a peer died while it wrote to this process's shared memory; starting UCX again");
 	if (link->open > 0 || link->kept > 0)
 		return 0;
 	struct cad_error error;
@@ -325,13 +380,15 @@ static size_t wedge_repair(struct ucx_link *link)
 	enum cad_status status = ucx_context_start(link, &error);
 	if (status == CAD_OK && listening)
 		status = ucx_listener_create(link, &error);
-	if (status != CAD_OK) {   /* not even UCX starts any more: a supervisor must start the process again */
+	if (status != CAD_OK) { /* not even UCX starts any more: a supervisor must start the process again */
 		fprintf(stderr, "%s\n", error.text);
 		abort();
 	}
+
 	link->wedged = false;
 	link->busy_since_ns = link->busy_count = 0;
 	link->base.rebuilds++;
+
 	return 1;
 }
 
@@ -341,6 +398,7 @@ static size_t ucx_progress(struct cad_link *base)
 {
 	struct ucx_link *link = (struct ucx_link *)base;
 	size_t moved = ucp_worker_progress(link->worker);
+
 	if (moved > 0)
 		link->busy_since_ns = link->busy_count = 0;
 	if (link->accepts_count > 0)
@@ -361,23 +419,28 @@ static bool ucx_wait(struct cad_link *base, uint64_t until_ns)
 {
 	struct ucx_link *link = (struct ucx_link *)base;
 	uint64_t now = cad_clock_now_ns(base->clock);
+
 	if (woken(link))
 		return true;
-	for (uint64_t spin_end = now + link->spin_ns; now < spin_end && now < until_ns; now = cad_clock_now_ns(base->clock))
+
+	for (uint64_t spin_end = now + link->spin_ns; now < spin_end && now < until_ns;
+		now = cad_clock_now_ns(base->clock))
 		if (ucx_progress(base) > 0)
 			return false;
 	if (until_ns <= now)
 		return false;
 	uint64_t timeout = until_ns - now;
-	if (link->wedged) {   /* it is never quiet, so it cannot be slept upon */
+	if (link->wedged) { /* it is never quiet, so it cannot be slept upon */
 		cad_link_sleep((int[]){ link->waker->fd }, 1, timeout < CAD_NS_PER_MS ? timeout : CAD_NS_PER_MS);
 		return woken(link);
 	}
-	ucs_status_t status = ucp_worker_arm(link->worker);   /* right before sleeping, always */
+
+	ucs_status_t status = ucp_worker_arm(link->worker); /* right before sleeping, always */
 	if (status != UCS_OK) {
 		wedge_watch(link);
 		return false;
 	}
+
 	link->busy_since_ns = link->busy_count = 0;
 	cad_link_sleep((int[]){ link->event_fd, link->waker->fd }, 2, timeout);
 	return woken(link);
@@ -396,7 +459,8 @@ static enum cad_status ucx_listen(struct cad_link *base, const char *address, st
 {
 	struct ucx_link *link = (struct ucx_link *)base;
 	if (link->listener)
-		return cad_error_set(error, CAD_ERR_INVALID, "listening on '%s': this transport listens on '%s' already", address, link->address);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"listening on '%s': this transport listens on '%s' already", address, link->address);
 	enum cad_status status = ucx_address_parse(address, &link->listen_address, &link->listen_address_bytes, error);
 	if (status == CAD_OK)
 		status = ucx_address_check(address, &link->listen_address, link->devices, error);
@@ -404,35 +468,43 @@ static enum cad_status ucx_listen(struct cad_link *base, const char *address, st
 		return status;
 	status = ucx_listener_create(link, error);
 	if (status != CAD_OK)
-		return cad_error_set(error, status, "the exchange cannot listen on '%s': %s", address, ucx_address_problem(&link->listen_address));
-	cad_address_taken(address, ntohs(((const struct sockaddr_in *)&link->listen_address)->sin_port), link->address, sizeof link->address);
+		return cad_error_set(error, status, "the exchange cannot listen on '%s': %s", address,
+			ucx_address_problem(&link->listen_address));
+	cad_address_taken(address, ntohs(((const struct sockaddr_in *)&link->listen_address)->sin_port), link->address,
+		sizeof link->address);
+
 	return CAD_OK;
 }
 
 static const char *ucx_address(const struct cad_link *base) { return ((const struct ucx_link *)base)->address; }
 
-static enum cad_status ucx_connect(struct cad_link *base, const char *address, void *owner, struct cad_link_end **out, struct cad_error *error)
+static enum cad_status ucx_connect(
+	struct cad_link *base, const char *address, void *owner, struct cad_link_end **out, struct cad_error *error)
 {
 	struct ucx_link *link = (struct ucx_link *)base;
 	struct sockaddr_storage peer;
+
 	socklen_t bytes;
 	enum cad_status status = ucx_address_parse(address, &peer, &bytes, error);
 	if (status != CAD_OK)
 		return status;
 	if (link->wedged)
-		return cad_error_set(error, CAD_ERR_UNREACHABLE, "connecting to '%s': UCX is being started again, try later", address);
+		return cad_error_set(error, CAD_ERR_UNREACHABLE,
+			"connecting to '%s': UCX is being started again, try later", address);
 	struct cad_link_end *end = end_get(link, owner);
 	if (!end)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED, "connecting to '%s': too many connections", address);
 	end->same_host = address_is_here(&peer);
 	ucp_ep_params_t parameters = { .field_mask = UCP_EP_PARAM_FIELD_FLAGS | UCP_EP_PARAM_FIELD_SOCK_ADDR,
 		                       .flags = UCP_EP_PARAMS_FLAGS_CLIENT_SERVER,
-		                       .sockaddr = { .addr = (const struct sockaddr *)&peer, .addrlen = bytes } };
+		                       .sockaddr = { .addr = (const struct sockaddr *)&peer, .addrlen = bytes, }, };
 	ucs_status_t result = endpoint_open(end, &parameters);
 	if (result != UCS_OK) {
 		end_put(end);
-		return cad_error_set(error, CAD_ERR_UNREACHABLE, "connecting to '%s': %s", address, ucs_status_string(result));
+		return cad_error_set(
+			error, CAD_ERR_UNREACHABLE, "connecting to '%s': %s", address, ucs_status_string(result));
 	}
+
 	*out = end;
 	return CAD_OK;
 }
@@ -450,6 +522,7 @@ static void ucx_destroy(struct cad_link *base)
 		cad_link_memory_destroy(&registration->buffer);
 		free(registration);
 	}
+
 	cad_waker_release(link->waker);
 	free(link->ends);
 	free(link->devices);
@@ -481,12 +554,15 @@ static char *setting(const char *asked, const char *variable, const char *otherw
 	return strdup(value ? value : otherwise);
 }
 
-enum cad_status cad_link_ucx_create(const struct cad_link_options *options, void *context, struct cad_link **out, struct cad_error *error)
+enum cad_status cad_link_ucx_create(
+	const struct cad_link_options *options, void *context, struct cad_link **out, struct cad_error *error)
 {
 	const struct cad_ucx_options none = { .devices = NULL }, *ucx = context ? context : &none;
 	struct ucx_link *link = calloc(1, sizeof *link);
+
 	if (!link)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for a UCX transport");
+
 	link->base = (struct cad_link){ .ops = &ucx_ops, .clock = options->clock };
 	link->options = *options;
 	link->spin_ns = ucx->spin_us * CAD_NS_PER_US;
@@ -495,22 +571,26 @@ enum cad_status cad_link_ucx_create(const struct cad_link_options *options, void
 	link->ends = calloc(options->connections_max, sizeof *link->ends);
 	for (uint8_t kind = 0; kind < CADRE_WIRE_KIND_COUNT; kind++)
 		link->handlers[kind] = (struct handler){ link, kind };
-	enum cad_status status = link->devices && link->transports && link->ends ? cad_waker_create(&link->waker) : CAD_ERR_MEMORY;
+	enum cad_status status =
+		link->devices && link->transports && link->ends ? cad_waker_create(&link->waker) : CAD_ERR_MEMORY;
 	if (status != CAD_OK) {
 		cad_error_set(error, status, "no memory or no file descriptor for a UCX transport: see ulimit -n");
 		goto destroy_link;
 	}
+
 	link->shared_memory = names_shared_memory(link->transports);
 	if ((status = ucx_context_start(link, error)) != CAD_OK)
 		goto destroy_link;
 	*out = &link->base;
 	return CAD_OK;
+
 destroy_link:
 	ucx_destroy(&link->base);
 	return status;
 }
 
-enum cad_status cad_transport_ucx_create(const struct cad_transport_options *options, const struct cad_ucx_options *ucx, struct cad_transport **transport, struct cad_error *error)
+enum cad_status cad_transport_ucx_create(const struct cad_transport_options *options, const struct cad_ucx_options *ucx,
+	struct cad_transport **transport, struct cad_error *error)
 {
 	return cad_transport_create(options, cad_link_ucx_create, (void *)(uintptr_t)ucx, transport, error);
 }

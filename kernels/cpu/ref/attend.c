@@ -24,11 +24,13 @@ static void attend_query(struct kn_attend_block *b, size_t query, const float *k
 		p[j] = s * b->scale;
 		m = p[j] > m ? p[j] : m;
 	}
+
 	float alpha = kn_exp_1(b->m[query] - m);
 	for (size_t j = lo; j < hi; j++)
 		p[j] = kn_exp_1(p[j] - m);
 	b->l[query] = fmaf(b->l[query], alpha, page_sum(p));
 	b->m[query] = m;
+
 	for (size_t d = 0; d < b->value_size; d++) {
 		float sum = out[d] * alpha;
 		for (size_t j = lo; j < hi; j++)
@@ -41,7 +43,8 @@ void kn_ref_attend_page(struct kn_attend_block *b, const float *k, const float *
 {
 	(void)next;
 	for (size_t i = 0; i < b->count; i++) {
-		uint32_t lo = b->begin[i] > first ? b->begin[i] : first, hi = b->end[i] < first + KN_PAGE_KEYS ? b->end[i] : first + KN_PAGE_KEYS;
+		uint32_t lo = b->begin[i] > first ? b->begin[i] : first,
+			 hi = b->end[i] < first + KN_PAGE_KEYS ? b->end[i] : first + KN_PAGE_KEYS;
 		if (lo < hi)
 			attend_query(b, i, k, v, lo - first, hi - first);
 	}

@@ -20,9 +20,10 @@ struct kn_row_measure kn_ref_row_measure(const float *x, size_t n)
 {
 	struct kn_row_measure m = { 0 };
 	for (size_t i = 0; i < n; i++) {
-		uint32_t bits = bits_of(x[i]) & 0x7fffffff;   /* compared as integers: NaN is the largest */
+		uint32_t bits = bits_of(x[i]) & 0x7fffffff; /* compared as integers: NaN is the largest */
 		m.most_bits = bits > m.most_bits ? bits : m.most_bits;
 	}
+
 	if (m.most_bits == 0 || m.most_bits >= 0x7f800000)
 		return m;
 	m.most = frexpf(from_bits(m.most_bits), &m.exponent);
@@ -32,6 +33,7 @@ struct kn_row_measure kn_ref_row_measure(const float *x, size_t n)
 		float scaled = x[i] * scales[0] * scales[1];
 		lanes[i % 16] = fmaf(scaled, scaled, lanes[i % 16]);
 	}
+
 	for (size_t half = 8; half > 0; half /= 2)
 		for (size_t i = 0; i < half; i++)
 			lanes[i] = lanes[i] + lanes[i + half];
@@ -80,11 +82,12 @@ bool kn_ref_sums_round(int64_t *sums, const float *y, size_t n, float weight, do
 {
 	bool good = true;
 	for (size_t i = 0; i < n; i++) {
-		double q = rint((double)weight * (double)y[i] * inverse);   /* 48 bits, then a power of two: exact until rint */
+		/* 48 bits, then a power of two: exact until rint */
+		double q = rint((double)weight * (double)y[i] * inverse);
 		if (fabs(q) < 0x1p53)
 			sums[i] += (int64_t)q;
 		else
-			good = false;   /* NaN too */
+			good = false; /* NaN too */
 	}
 	return good;
 }
@@ -93,7 +96,7 @@ uint8_t kn_ref_sums_width(const int64_t *sums, size_t n)
 {
 	uint64_t most = 0;
 	for (size_t i = 0; i < n; i++)
-		most |= (uint64_t)(sums[i] ^ sums[i] >> 63);   /* as many bits below the sign as the value needs */
+		most |= (uint64_t)(sums[i] ^ sums[i] >> 63); /* as many bits below the sign as the value needs */
 	return most < 1u << 15 ? 2 : most < 1u << 23 ? 3 : most < 1u << 31 ? 4 : 8;
 }
 

@@ -1,4 +1,5 @@
-/* The definition of GEMM on panels and of the activations: scalar, one loop a sum, in the declared order (kernels.h, cpu/forms.h). */
+/* The definition of GEMM on panels and of the activations: scalar, one loop a sum, in the declared
+ * order (kernels.h, cpu/forms.h). */
 #include "kernels/cpu/exp.h"
 #include "kernels/cpu/forms.h"
 
@@ -10,7 +11,10 @@ static float weight_bf16(const uint8_t *panel, size_t column, size_t k)
 	return f;
 }
 
-static float weight_f32(const uint8_t *panel, size_t column, size_t k) { return ((const float *)panel)[k * KN_PANEL_COLS + column]; }
+static float weight_f32(const uint8_t *panel, size_t column, size_t k)
+{
+	return ((const float *)panel)[k * KN_PANEL_COLS + column];
+}
 
 static void gemm(const struct kn_gemm *g, float (*weight)(const uint8_t *, size_t, size_t))
 {

@@ -1,14 +1,19 @@
 /*
- * What makes a placement good: the terms, their weights, and the one figure that the solver makes small. The maths is in docs/PLANNER.md.
+ * What makes a placement good: the terms, their weights, and the one figure that the solver makes
+ * small. The maths is in docs/PLANNER.md.
  *
  * Everything is per layer and per token, in nodes that a token touches:
  *
  *   cost = touched * (nodes + load * L) + active * A + move * M + affinity * F
  *
- *   touched   nodes, each by its link (1 on average), and `racks` for every rack beyond the first; with the router's own cover (common/cluster/cover.h)
- *   L         fourth root of the sum over nodes of excess^4;  excess = x + 2 x^2,  x = max(0, strain - load_max),
- *             strain = max(rows + 0.05, own rows + 0.075 (sqrt(2 ln nodes) - 0.6)), rows over the fair share; own: of experts that are nowhere else
- *   A         copies of used experts for a batch of 64 tokens, over the used experts: what decode reads at most, over the least that it could
+ *   touched   nodes, each by its link (1 on average), and `racks` for every rack beyond the first;
+ *             with the router's own cover (common/cluster/cover.h)
+ *   L         fourth root of the sum over nodes of excess^4;  excess = x + 2 x^2,  x = max(0,
+ *             strain - load_max),
+ *             strain = max(rows + 0.05, own rows + 0.075 (sqrt(2 ln nodes) - 0.6)), rows over the
+ *             fair share; own: of experts that are nowhere else
+ *   A         copies of used experts for a batch of 64 tokens, over the used experts: what decode
+ *             reads at most, over the least that it could
  *   M         copies of the layer that must be loaded, over its experts
  *   F         nodes that the neighbouring layers do not touch for the same token
  *
@@ -22,7 +27,7 @@
 
 struct pl_weights {
 	double nodes, racks, load, active, move, affinity;
-	double load_max;             /* busiest load over fair share that costs nothing, on other tokens like these */
+	double load_max; /* busiest load over fair share that costs nothing, on other tokens like these */
 };
 
 enum pl_profile { PL_PROFILE_DECODE, PL_PROFILE_PREFILL, PL_PROFILE_MIXED };

@@ -17,13 +17,20 @@ enum cad_status pl_plan_create(uint32_t layers, uint32_t experts, uint32_t nodes
 	struct pl_plan *made = calloc(1, sizeof *made);
 	if (!made)
 		return CAD_ERR_MEMORY;
-	*made = (struct pl_plan){ .layers = layers, .experts = experts, .nodes = nodes, .words = (nodes + 63) / 64 };
+
+	*made = (struct pl_plan){
+		.layers = layers,
+		.experts = experts,
+		.nodes = nodes,
+		.words = (nodes + 63) / 64,
+	};
 	made->bits = calloc((size_t)layers * experts * made->words + 1, sizeof *made->bits);
 	made->layer = malloc((layers + 1) * sizeof *made->layer);
 	if (!made->bits || !made->layer) {
 		pl_plan_free(made);
 		return CAD_ERR_MEMORY;
 	}
+
 	for (uint32_t l = 0; l < layers; l++)
 		made->layer[l] = l;
 	*plan = made;
@@ -34,7 +41,8 @@ enum cad_status pl_plan_copy(const struct pl_plan *from, struct pl_plan **plan)
 {
 	enum cad_status status = pl_plan_create(from->layers, from->experts, from->nodes, plan);
 	if (status == CAD_OK) {
-		memcpy((*plan)->bits, from->bits, (size_t)from->layers * from->experts * from->words * sizeof *from->bits);
+		memcpy((*plan)->bits, from->bits,
+			(size_t)from->layers * from->experts * from->words * sizeof *from->bits);
 		memcpy((*plan)->layer, from->layer, from->layers * sizeof *from->layer);
 	}
 	return status;
@@ -97,38 +105,53 @@ static uint32_t index_of(const char *key)
 	return value;
 }
 
-static enum cad_status fill_expert(const char *name, struct pl_plan *plan, uint32_t layer, uint32_t expert, const json_t *nodes, struct cad_error *error)
+static enum cad_status fill_expert(const char *name, struct pl_plan *plan, uint32_t layer, uint32_t expert,
+	const json_t *nodes, struct cad_error *error)
 {
 	size_t i;
 	json_t *node;
+
 	if (!json_is_array(nodes) || json_array_size(nodes) == 0)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: layer %u expert %u has no list of nodes: give at least one", name, plan->layer[layer], expert);
-	json_array_foreach(nodes, i, node) {
+		return cad_error_set(error, CAD_ERR_CORRUPT,
+			"%s: layer %u expert %u has no list of nodes: give at least one", name, plan->layer[layer],
+			expert);
+	json_array_foreach(nodes, i, node)
+	{
 		json_int_t value = json_is_integer(node) ? json_integer_value(node) : -1;
 		if (value < 0 || value >= plan->nodes)
-			return cad_error_set(error, CAD_ERR_CORRUPT, "%s: layer %u expert %u: entry %zu is no node from 0 to %u", name, plan->layer[layer], expert, i, plan->nodes - 1);
+			return cad_error_set(error, CAD_ERR_CORRUPT,
+				"%s: layer %u expert %u: entry %zu is no node from 0 to %u", name, plan->layer[layer],
+				expert, i, plan->nodes - 1);
 		if (pl_plan_holds(plan, layer, expert, (uint32_t)value))
-			return cad_error_set(error, CAD_ERR_CORRUPT, "%s: layer %u expert %u names node %u twice", name, plan->layer[layer], expert, (unsigned)value);
+			return cad_error_set(error, CAD_ERR_CORRUPT, "%s: layer %u expert %u names node %u twice", name,
+				plan->layer[layer], expert, (unsigned)value);
 		pl_plan_put(plan, layer, expert, (uint32_t)value);
 	}
+
 	return CAD_OK;
 }
 
-static enum cad_status fill_layer(const char *name, struct pl_plan *plan, uint32_t layer, const json_t *experts, struct cad_error *error)
+static enum cad_status fill_layer(
+	const char *name, struct pl_plan *plan, uint32_t layer, const json_t *experts, struct cad_error *error)
 {
 	const char *key;
 	json_t *nodes;
+
 	if (!json_is_object(experts) || json_object_size(experts) != plan->experts)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: layer %u has not the %u experts of the first layer", name, plan->layer[layer], plan->experts);
-	json_object_foreach((json_t *)experts, key, nodes) {
+		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: layer %u has not the %u experts of the first layer",
+			name, plan->layer[layer], plan->experts);
+	json_object_foreach((json_t *)experts, key, nodes)
+	{
 		uint32_t e = index_of(key);
 		if (e >= plan->experts)
-			return cad_error_set(error, CAD_ERR_CORRUPT, "%s: layer %u expert '%.20s': %u experts must be called 0 to %u", name, plan->layer[layer], key, plan->experts,
-			                     plan->experts - 1);
+			return cad_error_set(error, CAD_ERR_CORRUPT,
+				"%s: layer %u expert '%.20s': %u experts must be called 0 to %u", name,
+				plan->layer[layer], key, plan->experts, plan->experts - 1);
 		enum cad_status status = fill_expert(name, plan, layer, e, nodes, error);
 		if (status != CAD_OK)
 			return status;
 	}
+
 	return CAD_OK;
 }
 
@@ -144,18 +167,23 @@ static enum cad_status fill(const char *name, struct pl_plan *plan, const json_t
 	char text[16];
 	json_t *layer;
 	uint32_t count = 0;
-	json_object_foreach((json_t *)layers, key, layer) {
+
+	json_object_foreach((json_t *)layers, key, layer)
+	{
 		plan->layer[count] = index_of(key);
 		if (plan->layer[count++] >= CAD_LAYERS_MAX)
-			return cad_error_set(error, CAD_ERR_CORRUPT, "%s: layer '%.20s': a number from 0 to %d is expected", name, key, CAD_LAYERS_MAX - 1);
+			return cad_error_set(error, CAD_ERR_CORRUPT,
+				"%s: layer '%.20s': a number from 0 to %d is expected", name, key, CAD_LAYERS_MAX - 1);
 	}
 	qsort(plan->layer, count, sizeof *plan->layer, ascending);
+
 	for (uint32_t l = 0; l < count; l++) {
 		snprintf(text, sizeof text, "%u", plan->layer[l]);
 		enum cad_status status = fill_layer(name, plan, l, json_object_get(layers, text), error);
 		if (status != CAD_OK)
 			return status;
 	}
+
 	return CAD_OK;
 }
 
@@ -163,16 +191,23 @@ static enum cad_status from_json(const char *name, const json_t *json, struct pl
 {
 	const char *format = json_string_value(json_object_get(json, "format"));
 	const json_t *nodes = json_object_get(json, "nodes"), *layers = json_object_get(json, "layers");
+
 	if (!format || strcmp(format, FORMAT) != 0)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: \"format\" is not \"" FORMAT "\": this is no placement", name);
-	if (!json_is_integer(nodes) || json_integer_value(nodes) < 1 || json_integer_value(nodes) > PL_CLUSTER_NODES_MAX)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: \"nodes\" must be a number from 1 to %d", name, PL_CLUSTER_NODES_MAX);
+		return cad_error_set(
+			error, CAD_ERR_CORRUPT, "%s: \"format\" is not \"" FORMAT "\": this is no placement", name);
+	if (!json_is_integer(nodes) || json_integer_value(nodes) < 1 ||
+		json_integer_value(nodes) > PL_CLUSTER_NODES_MAX)
+		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: \"nodes\" must be a number from 1 to %d", name,
+			PL_CLUSTER_NODES_MAX);
 	size_t count = json_object_size(layers);
 	size_t experts = count ? json_object_size(json_object_iter_value(json_object_iter((json_t *)layers))) : 0;
 	if (count == 0 || count > CAD_LAYERS_MAX || experts == 0 || experts > CAD_EXPERTS_MAX)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: \"layers\" must have 1 to %d layers of 1 to %d experts", name, CAD_LAYERS_MAX, CAD_EXPERTS_MAX);
+		return cad_error_set(error, CAD_ERR_CORRUPT,
+			"%s: \"layers\" must have 1 to %d layers of 1 to %d experts", name, CAD_LAYERS_MAX,
+			CAD_EXPERTS_MAX);
 	struct pl_plan *made;
-	enum cad_status status = pl_plan_create((uint32_t)count, (uint32_t)experts, (uint32_t)json_integer_value(nodes), &made);
+	enum cad_status status =
+		pl_plan_create((uint32_t)count, (uint32_t)experts, (uint32_t)json_integer_value(nodes), &made);
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "%s: out of memory for %zu layers", name, count);
 	status = fill(name, made, layers, error);
@@ -180,11 +215,13 @@ static enum cad_status from_json(const char *name, const json_t *json, struct pl
 		pl_plan_free(made);
 		return status;
 	}
+
 	*plan = made;
 	return CAD_OK;
 }
 
-enum cad_status pl_plan_parse(const char *name, const char *text, size_t bytes, struct pl_plan **plan, struct cad_error *error)
+enum cad_status pl_plan_parse(
+	const char *name, const char *text, size_t bytes, struct pl_plan **plan, struct cad_error *error)
 {
 	json_error_t problem;
 	json_t *json = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &problem);
@@ -200,6 +237,7 @@ enum cad_status pl_plan_read(const char *path, struct pl_plan **plan, struct cad
 	char *text;
 	size_t bytes;
 	enum cad_status status = cad_file_read(path, FILE_BYTES_MAX, &text, &bytes, error);
+
 	if (status != CAD_OK)
 		return status;
 	status = pl_plan_parse(path, text, bytes, plan, error);
@@ -211,6 +249,7 @@ json_t *pl_plan_to_json(const struct pl_plan *plan, const char *planner, uint32_
 {
 	char key[16];
 	json_t *layers = json_object();
+
 	for (uint32_t l = 0; l < plan->layers; l++) {
 		json_t *layer = json_object();
 		for (uint32_t e = 0; e < plan->experts; e++) {
@@ -224,6 +263,8 @@ json_t *pl_plan_to_json(const struct pl_plan *plan, const char *planner, uint32_
 		snprintf(key, sizeof key, "%u", plan->layer[l]);
 		(void)json_object_set_new(layers, key, layer);
 	}
-	return json_pack("{s:s, s:s, s:I, s:I, s:f, s:o}", "format", FORMAT, "planner", planner, "nodes", (json_int_t)plan->nodes, "slots_per_node",
-	                 (json_int_t)slots_per_node, "seconds", seconds, "layers", layers);
+
+	return json_pack("{s:s, s:s, s:I, s:I, s:f, s:o}", "format", FORMAT, "planner", planner, "nodes",
+		(json_int_t)plan->nodes, "slots_per_node", (json_int_t)slots_per_node, "seconds", seconds, "layers",
+		layers);
 }

@@ -1,8 +1,10 @@
 /*
  * A plan: which nodes hold which expert of which layer.
  *
- * Plain data in the heap, freed with pl_plan_free; any thread may read it. As a file it is this JSON:
- *   {"format": "cadre-placement-1", "planner": "cadre", "nodes": 8, "slots_per_node": 36, "seconds": 1.25, "layers": {"0": {"0": [3], "1": [0, 5]}}}
+ * Plain data in the heap, freed with pl_plan_free; any thread may read it. As a file it is this
+ * JSON:
+ *   {"format": "cadre-placement-1", "planner": "cadre", "nodes": 8, "slots_per_node": 36,
+ *   "seconds": 1.25, "layers": {"0": {"0": [3], "1": [0, 5]}}}
  */
 #ifndef CADRE_ORCHESTRATION_PLANNER_OBJECTIVE_PLAN_H
 #define CADRE_ORCHESTRATION_PLANNER_OBJECTIVE_PLAN_H
@@ -16,14 +18,15 @@
 
 struct pl_plan {
 	uint32_t layers, experts, nodes;
-	uint32_t words;              /* 64-bit words of a set of nodes */
-	uint64_t *bits;              /* [layers][experts][words] */
-	uint32_t *layer;             /* [layers] what each is called, ascending: its index in the model; from 0 on unless set */
+	uint32_t words; /* 64-bit words of a set of nodes */
+	uint64_t *bits; /* [layers][experts][words] */
+	/* [layers] what each is called, ascending: its index in the model; from 0 on unless set */
+	uint32_t *layer;
 };
 
 CAD_MUST_USE enum cad_status pl_plan_create(uint32_t layers, uint32_t experts, uint32_t nodes, struct pl_plan **plan);
 CAD_MUST_USE enum cad_status pl_plan_copy(const struct pl_plan *from, struct pl_plan **plan);
-void pl_plan_free(struct pl_plan *plan);   /* NULL is fine */
+void pl_plan_free(struct pl_plan *plan); /* NULL is fine */
 
 static inline uint64_t *pl_plan_set(const struct pl_plan *plan, uint32_t layer, uint32_t expert)
 {
@@ -43,11 +46,14 @@ uint32_t pl_plan_used_max(const struct pl_plan *plan);
 uint64_t pl_plan_copies(const struct pl_plan *plan);
 
 /* What blocks of consecutive experts would be: the plan of someone who knows nothing. */
-CAD_MUST_USE enum cad_status pl_plan_contiguous(uint32_t layers, uint32_t experts, uint32_t nodes, struct pl_plan **plan);
+CAD_MUST_USE enum cad_status pl_plan_contiguous(
+	uint32_t layers, uint32_t experts, uint32_t nodes, struct pl_plan **plan);
 
-/* The file. Every expert must have a node, every node must be in range, and all layers must have the same experts. */
+/* The file. Every expert must have a node, every node must be in range, and all layers must have
+ * the same experts. */
 CAD_MUST_USE enum cad_status pl_plan_read(const char *path, struct pl_plan **plan, struct cad_error *error);
-CAD_MUST_USE enum cad_status pl_plan_parse(const char *name, const char *text, size_t bytes, struct pl_plan **plan, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_plan_parse(
+	const char *name, const char *text, size_t bytes, struct pl_plan **plan, struct cad_error *error);
 /* NULL: out of memory. */
 json_t *pl_plan_to_json(const struct pl_plan *plan, const char *planner, uint32_t slots_per_node, double seconds);
 

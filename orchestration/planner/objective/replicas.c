@@ -14,8 +14,12 @@ enum cad_status pl_replicas_init(struct pl_replicas *replicas, uint32_t experts,
 		pl_replicas_fini(replicas);
 		return CAD_ERR_MEMORY;
 	}
+
 	for (uint32_t e = 0; e < experts; e++)
-		replicas->of[e] = (struct cad_map_replicas){ .nodes = replicas->lists + (size_t)e * nodes, .set = replicas->sets + (size_t)e * replicas->words };
+		replicas->of[e] = (struct cad_map_replicas){
+			.nodes = replicas->lists + (size_t)e * nodes,
+			.set = replicas->sets + (size_t)e * replicas->words,
+		};
 	return CAD_OK;
 }
 
@@ -45,7 +49,8 @@ void pl_replicas_load(struct pl_replicas *replicas, const struct pl_plan *plan, 
 				list[count++] = (uint16_t)(w * 64 + (uint32_t)__builtin_ctzll(bits));
 		replicas->of[e].count = count;
 	}
-	memcpy(replicas->sets, pl_plan_set(plan, layer, 0), (size_t)replicas->experts * replicas->words * sizeof *replicas->sets);
+	memcpy(replicas->sets, pl_plan_set(plan, layer, 0),
+		(size_t)replicas->experts * replicas->words * sizeof *replicas->sets);
 }
 
 void pl_replicas_store(const struct pl_replicas *replicas, struct pl_plan *plan, uint32_t layer)
@@ -99,6 +104,7 @@ bool pl_cluster_units(const struct pl_cluster *cluster, uint32_t *unit)
 {
 	double speed = 0;
 	bool differ = false;
+
 	for (uint32_t n = 0; n < cluster->nodes_count; n++)
 		speed += cluster->nodes[n].speed / cluster->nodes_count;
 	for (uint32_t n = 0; n < cluster->nodes_count; n++) {

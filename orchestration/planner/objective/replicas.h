@@ -31,8 +31,10 @@ bool pl_replicas_hold(const struct pl_replicas *replicas, uint32_t expert, uint3
 void pl_replicas_add(struct pl_replicas *replicas, uint32_t expert, uint32_t node);
 void pl_replicas_drop(struct pl_replicas *replicas, uint32_t expert, uint32_t node);
 
-/* Where the router's cover sends a token: ids [k] as in a trace, home [k] the nodes. `load` as in common/cluster/cover.h. */
-static inline void pl_replicas_cover(const struct pl_replicas *replicas, const uint16_t *ids, uint32_t k, const struct cad_cover_load *load, uint16_t *home)
+/* Where the router's cover sends a token: ids [k] as in a trace, home [k] the nodes. `load` as in
+ * common/cluster/cover.h. */
+static inline void pl_replicas_cover(const struct pl_replicas *replicas, const uint16_t *ids, uint32_t k,
+	const struct cad_cover_load *load, uint16_t *home)
 {
 	struct cad_map_replicas of[CAD_TOPK_MAX];
 	for (uint32_t j = 0; j < k; j++)

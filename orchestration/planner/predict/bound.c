@@ -15,14 +15,14 @@ struct priced {
 
 /* One layer. */
 struct bound {
-	uint32_t experts, room, nodes;   /* room: of the largest node */
-	uint32_t spare;              /* copies beyond one of each */
-	float *together;             /* [experts][experts] tokens that choose both */
-	double *price;               /* [experts] of one that shares a node with the expert */
-	double *partners;            /* [experts] how many would, at these prices, beyond those that can */
-	struct priced *order;        /* [experts] scratch */
-	uint64_t steps[COST_MAX + 1];   /* tokens that save a node when they have so many pairs more on one node */
-	uint64_t pairs;              /* (token, expert) */
+	uint32_t experts, room, nodes; /* room: of the largest node */
+	uint32_t spare;                /* copies beyond one of each */
+	float *together;               /* [experts][experts] tokens that choose both */
+	double *price;                 /* [experts] of one that shares a node with the expert */
+	double *partners;              /* [experts] how many would, at these prices, beyond those that can */
+	struct priced *order;          /* [experts] scratch */
+	uint64_t steps[COST_MAX + 1];  /* tokens that save a node when they have so many pairs more on one node */
+	uint64_t pairs;                /* (token, expert) */
 };
 
 static void bound_fini(struct bound *b)
@@ -40,6 +40,7 @@ static enum cad_status bound_init(struct bound *b, const struct pl_site *site)
 		b->room = site->slots[n] > b->room ? site->slots[n] : b->room;
 		b->nodes += site->slots[n] > 0;
 	}
+
 	b->together = calloc(E * E, sizeof *b->together);
 	b->price = calloc(2 * E, sizeof *b->price);
 	b->order = calloc(E, sizeof *b->order);
@@ -47,6 +48,7 @@ static enum cad_status bound_init(struct bound *b, const struct pl_site *site)
 		bound_fini(b);
 		return CAD_ERR_MEMORY;
 	}
+
 	b->partners = b->price + E;
 	return CAD_OK;
 }
@@ -68,6 +70,7 @@ static void count_tokens(struct bound *b, const struct pl_layer *layer)
 			k++;
 		sizes[k]++;
 	}
+
 	pl_layer_count_pairs(layer, b->together);
 	b->pairs = layer->pairs;
 	for (uint32_t k = 1; k <= layer->k; k++)
@@ -84,14 +87,17 @@ static int by_price(const void *a, const void *b)
 }
 
 /*
- * The pairs on one node at most, by these prices: what all experts that can share a node pay, copies given to those who pay most, and what pairs are worth beyond both
- * prices. Fills `partners`, along which the prices go down.
+ * The pairs on one node at most, by these prices: what all experts that can share a node pay,
+ * copies given to those who pay most, and what pairs are worth beyond both prices. Fills
+ * `partners`, along which the prices go down.
  */
 static double weigh(struct bound *b)
 {
 	uint32_t E = b->experts, spare = b->spare;
 	double sum = 0, beyond = 0;
+
 	memset(b->partners, 0, E * sizeof *b->partners);
+
 	for (uint32_t e = 0; e < E; e++) {
 		const float *row = b->together + (size_t)e * E;
 		for (uint32_t o = 0; o < e; o++) {
@@ -102,7 +108,9 @@ static double weigh(struct bound *b)
 		}
 		b->order[e] = (struct priced){ b->price[e], e };
 	}
+
 	qsort(b->order, E, sizeof *b->order, by_price);
+
 	for (uint32_t i = 0; i < E; i++) {
 		uint32_t more = spare < b->nodes - 1 ? spare : b->nodes - 1;
 		double can = (double)(b->room - 1) * (1 + more);
@@ -110,6 +118,7 @@ static double weigh(struct bound *b)
 		sum += can * b->order[i].price;
 		b->partners[b->order[i].expert] -= can;
 	}
+
 	return sum + beyond;
 }
 
@@ -118,12 +127,14 @@ static double most_pairs(struct bound *b)
 {
 	uint32_t E = b->experts;
 	double best = 0;
+
 	for (uint32_t e = 0; e < E; e++) {
 		double sum = 0;
 		for (uint32_t o = 0; o < E; o++)
 			sum += (double)b->together[(size_t)e * E + o];
 		b->price[e] = E > 1 ? sum / (2 * (E - 1)) : 0;
 	}
+
 	for (uint32_t i = 0; i < ITERATIONS; i++) {
 		double pairs = weigh(b), prices = 0, off = 0;
 		best = i == 0 || pairs < best ? pairs : best;
@@ -137,10 +148,12 @@ static double most_pairs(struct bound *b)
 		for (uint32_t e = 0; e < E; e++)
 			b->price[e] = fmax(0, b->price[e] + step * b->partners[e]);
 	}
+
 	return best;
 }
 
-/* Every expert of a token on a node of its own, less what so many pairs can save, the cheapest first. */
+/* Every expert of a token on a node of its own, less what so many pairs can save, the cheapest
+ * first. */
 static double fewest_nodes(const struct bound *b, double pairs)
 {
 	double nodes = (double)b->pairs;
@@ -152,16 +165,19 @@ static double fewest_nodes(const struct bound *b, double pairs)
 	return nodes;
 }
 
-enum cad_status pl_bound(const struct pl_sample *sample, const struct pl_cluster *cluster, uint32_t copies, double *nodes_per_token, struct cad_error *error)
+enum cad_status pl_bound(const struct pl_sample *sample, const struct pl_cluster *cluster, uint32_t copies,
+	double *nodes_per_token, struct cad_error *error)
 {
 	const struct pl_trace *trace = sample->trace;
 	const struct pl_weights weights = pl_weights_of(PL_PROFILE_MIXED);
 	double sum = 0;
+
 	for (uint32_t l = 0; l < trace->layers; l++) {
 		struct pl_site site;
 		struct pl_layer layer;
 		struct bound b;
-		enum cad_status status = pl_site_init(&site, cluster, &weights, trace->layers, l, trace->experts, copies, error);
+		enum cad_status status =
+			pl_site_init(&site, cluster, &weights, trace->layers, l, trace->experts, copies, error);
 		if (status != CAD_OK)
 			return status;
 		status = bound_init(&b, &site);
@@ -178,6 +194,7 @@ enum cad_status pl_bound(const struct pl_sample *sample, const struct pl_cluster
 		if (status != CAD_OK)
 			return cad_error_set(error, status, "out of memory for the bound of layer %u", l);
 	}
+
 	*nodes_per_token = sum / trace->layers / (sample->tokens ? sample->tokens : 1);
 	return CAD_OK;
 }

@@ -1,7 +1,8 @@
 /*
  * A lower bound: what no plan can beat. The maths is in docs/PLANNER.md.
  *
- * Pure but for the memory that it allocates and frees; any thread. For a layer of E experts it takes some 100 E^2 steps.
+ * Pure but for the memory that it allocates and frees; any thread. For a layer of E experts it
+ * takes some 100 E^2 steps.
  */
 #ifndef CADRE_ORCHESTRATION_PLANNER_PREDICT_BOUND_H
 #define CADRE_ORCHESTRATION_PLANNER_PREDICT_BOUND_H
@@ -10,9 +11,12 @@
 #include "orchestration/planner/objective/layer.h"
 
 /*
- * Nodes that these tokens touch at least, mean over tokens and layers, however experts are placed in the room that the cluster has and whatever the router does.
- * copies: of a layer's experts at most, the first ones counted, as in struct pl_solve_options. Errors are those of pl_solve.
+ * Nodes that these tokens touch at least, mean over tokens and layers, however experts are placed
+ * in the room that the cluster has and whatever the router does.
+ * copies: of a layer's experts at most, the first ones counted, as in struct pl_solve_options.
+ * Errors are those of pl_solve.
  */
-CAD_MUST_USE enum cad_status pl_bound(const struct pl_sample *sample, const struct pl_cluster *cluster, uint32_t copies, double *nodes_per_token, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_bound(const struct pl_sample *sample, const struct pl_cluster *cluster, uint32_t copies,
+	double *nodes_per_token, struct cad_error *error);
 
 #endif

@@ -1,9 +1,11 @@
 #include "orchestration/planner/predict/moves.h"
 
-struct pl_moves pl_moves_between(const struct pl_plan *from, const struct pl_plan *to, const struct pl_cluster *cluster, double rate)
+struct pl_moves pl_moves_between(
+	const struct pl_plan *from, const struct pl_plan *to, const struct pl_cluster *cluster, double rate)
 {
 	struct pl_moves moves = { 0 };
 	double most = -1;
+
 	for (uint32_t n = 0; n < to->nodes; n++) {
 		uint64_t loads = 0;
 		for (uint32_t l = 0; l < to->layers; l++)
@@ -19,6 +21,7 @@ struct pl_moves pl_moves_between(const struct pl_plan *from, const struct pl_pla
 			moves.busiest = n;
 		}
 	}
+
 	moves.bytes = moves.loads * cluster->expert_bytes;
 	moves.seconds = rate > 0 && most > 0 ? most * (double)cluster->expert_bytes / rate : 0;
 	return moves;

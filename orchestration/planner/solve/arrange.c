@@ -4,17 +4,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SWEEPS_MAX = 32, BEGINNINGS_MAX = 16, BEGINNINGS_PAIRS = 1 << 16 };   /* with many groups, fewer beginnings: each looks at all pairs of them */
+/* with many groups, fewer beginnings: each looks at all pairs of them */
+enum { SWEEPS_MAX = 32, BEGINNINGS_MAX = 16, BEGINNINGS_PAIRS = 1 << 16 };
 
-/* What the objective sums up over tokens is counted group by group here: three and more of a token's groups in a rack save a little less than their pairs promise. */
+/* What the objective sums up over tokens is counted group by group here: three and more of a
+ * token's groups in a rack save a little less than their pairs promise. */
 struct arrangement {
 	const struct pl_site *site;
-	uint32_t groups;             /* as many as nodes */
-	uint32_t *node;              /* [groups] */
-	float *both;                 /* [groups][groups] tokens that use both */
-	float *uses;                 /* [groups] tokens */
-	float *near;                 /* [groups][racks] sum of `both` with the groups that are in the rack */
-	float *pull;                 /* [groups][nodes] the pulls of its experts, in tokens */
+	uint32_t groups; /* as many as nodes */
+	uint32_t *node;  /* [groups] */
+	float *both;     /* [groups][groups] tokens that use both */
+	float *uses;     /* [groups] tokens */
+	float *near;     /* [groups][racks] sum of `both` with the groups that are in the rack */
+	float *pull;     /* [groups][nodes] the pulls of its experts, in tokens */
 };
 
 static uint32_t rack_of(const struct arrangement *a, uint32_t group)
@@ -42,6 +44,7 @@ static void count_groups(struct arrangement *a, const struct pl_layer *layer, co
 			used[count++] = group;
 		}
 	}
+
 	for (uint32_t g = 0; g < G; g++)
 		for (uint32_t o = 0; o < G; o++)
 			a->near[(size_t)g * racks + rack_of(a, o)] += a->both[(size_t)g * G + o];
@@ -54,17 +57,24 @@ static void count_groups(struct arrangement *a, const struct pl_layer *layer, co
 static double exchange_gain(const struct arrangement *a, uint32_t g, uint32_t o)
 {
 	const struct pl_site *site = a->site;
-	uint32_t G = a->groups, racks = site->cluster->racks_count, from = a->node[g], to = a->node[o], rack_g = rack_of(a, g), rack_o = rack_of(a, o);
-	const float *near_g = a->near + (size_t)g * racks, *near_o = a->near + (size_t)o * racks, *pull_g = a->pull + (size_t)g * G, *pull_o = a->pull + (size_t)o * G;
+	uint32_t G = a->groups, racks = site->cluster->racks_count, from = a->node[g], to = a->node[o],
+		 rack_g = rack_of(a, g), rack_o = rack_of(a, o);
+	const float *near_g = a->near + (size_t)g * racks, *near_o = a->near + (size_t)o * racks,
+		    *pull_g = a->pull + (size_t)g * G, *pull_o = a->pull + (size_t)o * G;
 	double tokens = (double)((site->touch[from] - site->touch[to]) * (a->uses[g] - a->uses[o]));
+
 	if (rack_g != rack_o)
-		tokens += site->weights->racks * (double)(near_g[rack_o] - near_g[rack_g] + near_o[rack_g] - near_o[rack_o] - 2 * a->both[(size_t)g * G + o]);
+		tokens += site->weights->racks *
+			(double)(near_g[rack_o] - near_g[rack_g] + near_o[rack_g] - near_o[rack_o] -
+				2 * a->both[(size_t)g * G + o]);
 	return site->weights->nodes * tokens + (double)(pull_g[to] - pull_g[from] + pull_o[from] - pull_o[to]);
 }
 
 static void exchange(struct arrangement *a, uint32_t g, uint32_t o)
 {
-	uint32_t racks = a->site->cluster->racks_count, rack_g = rack_of(a, g), rack_o = rack_of(a, o), node = a->node[g];
+	uint32_t racks = a->site->cluster->racks_count, rack_g = rack_of(a, g), rack_o = rack_of(a, o),
+		 node = a->node[g];
+
 	for (uint32_t other = 0; other < a->groups; other++) {
 		float difference = a->both[(size_t)other * a->groups + g] - a->both[(size_t)other * a->groups + o];
 		a->near[(size_t)other * racks + rack_g] -= difference;
@@ -88,11 +98,13 @@ static void shuffle(struct arrangement *a, struct cad_random *random)
 	}
 }
 
-/* Exchanges groups while that gains. Returns what the objective gains in comparison with one rack of average links, times the tokens. */
+/* Exchanges groups while that gains. Returns what the objective gains in comparison with one rack
+ * of average links, times the tokens. */
 static double improve(struct arrangement *a)
 {
 	const struct pl_site *site = a->site;
 	bool changed = true;
+
 	for (uint32_t sweep = 0; changed && sweep < SWEEPS_MAX; sweep++) {
 		changed = false;
 		for (uint32_t g = 0; g < a->groups; g++)
@@ -102,18 +114,24 @@ static double improve(struct arrangement *a)
 					changed = true;
 				}
 	}
+
 	double gain = 0;
 	for (uint32_t g = 0; g < a->groups; g++) {
 		double near = (double)a->near[(size_t)g * site->cluster->racks_count + rack_of(a, g)] / 2;
-		gain += site->weights->nodes * (site->weights->racks * near - (double)(site->touch[a->node[g]] * a->uses[g])) + (double)a->pull[(size_t)g * a->groups + a->node[g]];
+		gain += site->weights->nodes *
+				(site->weights->racks * near - (double)(site->touch[a->node[g]] * a->uses[g])) +
+			(double)a->pull[(size_t)g * a->groups + a->node[g]];
 	}
+
 	return gain;
 }
 
-enum cad_status pl_start_arrange(const struct pl_site *site, const struct pl_layer *layer, struct cad_random random, uint32_t *labels)
+enum cad_status pl_start_arrange(
+	const struct pl_site *site, const struct pl_layer *layer, struct cad_random random, uint32_t *labels)
 {
 	size_t G = site->nodes, racks = site->cluster->racks_count;
 	struct arrangement a = { .site = site, .groups = site->nodes };
+
 	a.node = malloc(2 * G * sizeof *a.node);
 	a.both = calloc(G * (2 * G + 1 + racks), sizeof *a.both);
 	enum cad_status status = a.node && a.both ? CAD_OK : CAD_ERR_MEMORY;
@@ -139,6 +157,7 @@ enum cad_status pl_start_arrange(const struct pl_site *site, const struct pl_lay
 		for (uint32_t e = 0; e < layer->experts; e++)
 			labels[e] = labels[e] < G ? best[labels[e]] : labels[e];
 	}
+
 	free(a.both);
 	free(a.node);
 	return status;

@@ -11,6 +11,7 @@ enum cad_status pl_improve_init(struct pl_improve *improve, const struct pl_site
 	size_t cells = (size_t)site->experts * site->nodes, pairs = (size_t)site->experts * site->experts;
 	size_t racks = site->plain ? 0 : (size_t)site->experts * site->cluster->racks_count;
 	uint32_t seats = site->copies_max + site->nodes;
+
 	*improve = (struct pl_improve){ .seats_max = seats };
 	improve->join = malloc((3 * cells + pairs + racks) * sizeof *improve->join);
 	improve->rows = malloc(cells * sizeof *improve->rows);
@@ -21,10 +22,12 @@ enum cad_status pl_improve_init(struct pl_improve *improve, const struct pl_site
 		pl_improve_fini(improve);
 		return CAD_ERR_MEMORY;
 	}
+
 	improve->stay = improve->join + cells;
 	improve->leave = improve->stay + cells;
 	improve->lone = improve->leave + cells;
 	improve->racks = racks ? improve->lone + pairs : NULL;
+
 	return CAD_OK;
 }
 
@@ -41,7 +44,7 @@ void pl_improve_fini(struct pl_improve *improve)
 /* The distinct places (nodes or racks) of a token's slots. */
 struct places {
 	uint16_t of[CAD_TOPK_MAX];
-	uint32_t count, alone;       /* alone: a bit for each slot that has its place to itself */
+	uint32_t count, alone; /* alone: a bit for each slot that has its place to itself */
 };
 
 static void find_places(const uint16_t *place, uint32_t k, struct places *found)
@@ -73,11 +76,14 @@ static void find_racks(const struct pl_site *site, const uint16_t *home, uint32_
 }
 
 /* A token's share in the tables where all nodes are equal. */
-static void count_token(struct pl_improve *improve, const struct pl_site *site, const uint16_t *ids, const uint16_t *home, uint32_t k)
+static void count_token(
+	struct pl_improve *improve, const struct pl_site *site, const uint16_t *ids, const uint16_t *home, uint32_t k)
 {
 	size_t experts = site->experts, nodes = site->nodes;
 	struct places touched;
+
 	find_places(home, k, &touched);
+
 	for (uint32_t j = 0; j < k; j++) {
 		if (home[j] == CAD_COVER_NONE)
 			continue;
@@ -98,14 +104,18 @@ static void count_token(struct pl_improve *improve, const struct pl_site *site, 
 	}
 }
 
-/* The same with the cost of each node, and of racks: what a token saves when an expert leaves is its node, if it is alone there, and its rack, if it is alone in it. */
-static void weigh_token(struct pl_improve *improve, const struct pl_site *site, const uint16_t *ids, const uint16_t *home, uint32_t k)
+/* The same with the cost of each node, and of racks: what a token saves when an expert leaves is
+ * its node, if it is alone there, and its rack, if it is alone in it. */
+static void weigh_token(
+	struct pl_improve *improve, const struct pl_site *site, const uint16_t *ids, const uint16_t *home, uint32_t k)
 {
 	size_t experts = site->experts, nodes = site->nodes, racks_count = site->cluster->racks_count;
 	float rack_cost = (float)site->weights->racks;
 	struct places touched, racks;
+
 	find_places(home, k, &touched);
 	find_racks(site, home, k, &racks);
+
 	for (uint32_t j = 0; j < k; j++) {
 		if (home[j] == CAD_COVER_NONE)
 			continue;
@@ -121,7 +131,8 @@ static void weigh_token(struct pl_improve *improve, const struct pl_site *site, 
 			improve->stay[row + n] += site->touch[n] - saved;
 		}
 		for (uint32_t d = 0; d < racks.count; d++)
-			improve->racks[ids[j] * racks_count + racks.of[d]] += !(lone_in_rack && racks.of[d] == own_rack);
+			improve->racks[ids[j] * racks_count + racks.of[d]] +=
+				!(lone_in_rack && racks.of[d] == own_rack);
 		improve->rows[row + home[j]]++;
 		improve->leave[row + home[j]] += 1 + rack_cost - saved;
 		float *lone_with = improve->lone + ids[j] * experts;
@@ -135,9 +146,13 @@ static void count_tokens(struct pl_improve *improve, const struct pl_search *sea
 {
 	const struct pl_layer *layer = search->layer;
 	const struct pl_site *site = search->site;
-	size_t cells = (size_t)site->experts * site->nodes, pairs = (size_t)site->experts * site->experts, racks = site->cluster->racks_count;
-	memset(improve->join, 0, (3 * cells + pairs + (improve->racks ? site->experts * racks : 0)) * sizeof *improve->join);
+	size_t cells = (size_t)site->experts * site->nodes, pairs = (size_t)site->experts * site->experts,
+	       racks = site->cluster->racks_count;
+
+	memset(improve->join, 0,
+		(3 * cells + pairs + (improve->racks ? site->experts * racks : 0)) * sizeof *improve->join);
 	memset(improve->rows, 0, cells * sizeof *improve->rows);
+
 	for (uint32_t t = 0; t < layer->tokens; t++) {
 		size_t at = (size_t)t * layer->k;
 		if (site->plain)
@@ -145,21 +160,21 @@ static void count_tokens(struct pl_improve *improve, const struct pl_search *sea
 		else
 			weigh_token(improve, site, layer->ids + at, search->home + at, layer->k);
 	}
+
 	for (size_t i = 0; improve->racks && i < cells; i++)
-		improve->stay[i] += (float)site->weights->racks * improve->racks[i / site->nodes * racks + site->cluster->nodes[i % site->nodes].rack];
+		improve->stay[i] += (float)site->weights->racks *
+			improve->racks[i / site->nodes * racks + site->cluster->nodes[i % site->nodes].rack];
 }
 
 static double excess_of(const struct pl_search *search, uint32_t node, double more_rows)
 {
 	const struct pl_site *site = search->site;
 	double pairs = search->layer->pairs ? (double)search->layer->pairs : 1, strain = search->strain[node];
-	return pl_excess(strain + (more_rows == 0 ? 0 : more_rows / (pairs * site->fair[node])), site->weights->load_max);
+	return pl_excess(
+		strain + (more_rows == 0 ? 0 : more_rows / (pairs * site->fair[node])), site->weights->load_max);
 }
 
-static double fourth(double x)
-{
-	return x * x * x * x;
-}
+static double fourth(double x) { return x * x * x * x; }
 
 /* What the objective gains when the sum under the fourth root shrinks by so much. */
 static double load_relief(const struct pl_search *search, double less)
@@ -171,7 +186,8 @@ static double load_relief(const struct pl_search *search, double less)
 /* What the objective gains when so many rows go from one node to another, touches aside. */
 static double load_gain(const struct pl_search *search, uint32_t from, uint32_t to, double rows)
 {
-	double before_from = excess_of(search, from, 0), before_to = excess_of(search, to, 0), after_from = excess_of(search, from, -rows), after_to = excess_of(search, to, rows);
+	double before_from = excess_of(search, from, 0), before_to = excess_of(search, to, 0),
+	       after_from = excess_of(search, from, -rows), after_to = excess_of(search, to, rows);
 	return load_relief(search, fourth(before_from) + fourth(before_to) - fourth(after_from) - fourth(after_to));
 }
 
@@ -190,17 +206,22 @@ static double part_of(const struct pl_improve *improve, const struct pl_search *
 }
 
 /* What tokens save when the copy on `from` goes to `to` instead. Exact where experts have one copy. */
-static double move_gain(const struct pl_improve *improve, const struct pl_search *search, uint32_t expert, uint32_t from, uint32_t to)
+static double move_gain(
+	const struct pl_improve *improve, const struct pl_search *search, uint32_t expert, uint32_t from, uint32_t to)
 {
 	const struct pl_site *site = search->site;
 	size_t row = (size_t)expert * site->nodes;
-	double gain = (double)improve->join[row + to] + part_of(improve, search, expert, from) * (double)improve->stay[row + to] - (double)improve->leave[row + from];
+	double gain = (double)improve->join[row + to] +
+		part_of(improve, search, expert, from) * (double)improve->stay[row + to] -
+		(double)improve->leave[row + from];
 	return site->plain ? gain : gain - ((double)site->touch[to] - 1) * improve->rows[row + from];
 }
 
 static bool may_move(const struct pl_search *search, uint32_t expert, uint32_t from, uint32_t to)
 {
-	return expert == PL_NOBODY || (!pl_site_pinned(search->site, expert, from) && pl_site_allows(search->site, &search->replicas, expert, to, from));
+	return expert == PL_NOBODY ||
+		(!pl_site_pinned(search->site, expert, from) &&
+			pl_site_allows(search->site, &search->replicas, expert, to, from));
 }
 
 /* Who sits where, what that serves, and what going elsewhere would gain. */
@@ -208,13 +229,16 @@ static uint32_t list_seats(struct pl_improve *improve, const struct pl_search *s
 {
 	const struct pl_site *site = search->site;
 	uint32_t count = 0, nodes = site->nodes;
+
 	for (uint32_t e = 0; e < site->experts; e++)
 		for (uint32_t r = 0; r < search->replicas.of[e].count; r++) {
 			uint32_t from = search->replicas.of[e].nodes[r];
 			float *going = improve->going + (size_t)count * nodes;
 			improve->seats[count++] = (struct pl_seat){ e, from, improve->rows[(size_t)e * nodes + from] };
 			for (uint32_t n = 0; n < nodes; n++)
-				going[n] = (float)(site->weights->nodes * move_gain(improve, search, e, from, n) / search->layer->tokens + pull_of(site, e, n) - pull_of(site, e, from));
+				going[n] = (float)(site->weights->nodes * move_gain(improve, search, e, from, n) /
+						search->layer->tokens +
+					pull_of(site, e, n) - pull_of(site, e, from));
 		}
 	for (uint32_t n = 0; n < nodes; n++)
 		if (search->used[n] < site->slots[n]) {
@@ -224,19 +248,26 @@ static uint32_t list_seats(struct pl_improve *improve, const struct pl_search *s
 	return count;
 }
 
-/* What the objective gains when two change places; only what is more than `enough` is of interest. relief [nodes]: the most that less load on it can bring. */
-static double swap_gain(const struct pl_improve *improve, const struct pl_search *search, const double *relief, uint32_t i, uint32_t j, double enough)
+/* What the objective gains when two change places; only what is more than `enough` is of interest.
+ * relief [nodes]: the most that less load on it can bring. */
+static double swap_gain(const struct pl_improve *improve, const struct pl_search *search, const double *relief,
+	uint32_t i, uint32_t j, double enough)
 {
 	const struct pl_site *site = search->site;
 	const struct pl_seat *a = &improve->seats[i], *b = &improve->seats[j];
-	double gain = (double)(improve->going[(size_t)i * site->nodes + b->node] + improve->going[(size_t)j * site->nodes + a->node]);
+	double gain = (double)(improve->going[(size_t)i * site->nodes + b->node] +
+		improve->going[(size_t)j * site->nodes + a->node]);
 	double most = relief[a->node] > relief[b->node] ? relief[a->node] : relief[b->node];
+
 	if (gain + most <= enough)
 		return gain;
+
 	if (a->expert != PL_NOBODY && b->expert != PL_NOBODY) {
-		float promised = improve->lone[(size_t)a->expert * site->experts + b->expert] + improve->lone[(size_t)b->expert * site->experts + a->expert];
+		float promised = improve->lone[(size_t)a->expert * site->experts + b->expert] +
+			improve->lone[(size_t)b->expert * site->experts + a->expert];
 		gain -= site->weights->nodes * (double)promised / search->layer->tokens;
 	}
+
 	if (gain + most <= enough)
 		return gain;
 	return gain + load_gain(search, a->node, b->node, a->rows - b->rows);
@@ -266,31 +297,42 @@ static uint32_t busiest_home(const struct pl_improve *improve, const struct pl_s
 	return best;
 }
 
-/* A copy more: the tokens that it saves, and half of the rows of the busiest copy that may come here. */
+/* A copy more: the tokens that it saves, and half of the rows of the busiest copy that may come
+ * here. */
 static double add_gain(const struct pl_improve *improve, const struct pl_search *search, uint32_t expert, uint32_t node)
 {
 	const struct pl_site *site = search->site;
 	uint32_t home = busiest_home(improve, search, expert);
-	double rows = (double)improve->rows[(size_t)expert * site->nodes + home] / 2, now_home = search->strain[home], now_node = search->strain[node];
-	double gain = site->weights->nodes * (double)improve->join[(size_t)expert * site->nodes + node] / (double)search->layer->tokens + pull_of(site, expert, node);
+	double rows = (double)improve->rows[(size_t)expert * site->nodes + home] / 2, now_home = search->strain[home],
+	       now_node = search->strain[node];
+	double gain = site->weights->nodes * (double)improve->join[(size_t)expert * site->nodes + node] /
+			(double)search->layer->tokens +
+		pull_of(site, expert, node);
 	if (now_home > now_node)
 		gain += load_gain(search, home, node, rows);
 	return gain;
 }
 
 /* Without the copy: its shared tokens touch one node more, and its rows go to another copy. */
-static double drop_gain(const struct pl_improve *improve, const struct pl_search *search, uint32_t expert, uint32_t node)
+static double drop_gain(
+	const struct pl_improve *improve, const struct pl_search *search, uint32_t expert, uint32_t node)
 {
 	const struct pl_site *site = search->site;
 	struct cad_map_replicas replicas = search->replicas.of[expert];
 	size_t row = (size_t)expert * site->nodes;
 	double tokens = -(double)improve->leave[row + node], best = -INFINITY;
-	for (uint32_t r = 0; !site->plain && r < replicas.count; r++) {   /* to the copy that is nearest by link and rack */
+
+	/* to the copy that is nearest by link and rack */
+	for (uint32_t r = 0; !site->plain && r < replicas.count; r++) {
 		uint32_t other = replicas.nodes[r];
-		double known = (double)improve->racks[(size_t)expert * site->cluster->racks_count + site->cluster->nodes[other].rack];
-		double gain = site->weights->racks * part_of(improve, search, expert, node) * known - ((double)site->touch[other] - 1) * improve->rows[row + node];
+		double known =
+			(double)improve
+				->racks[(size_t)expert * site->cluster->racks_count + site->cluster->nodes[other].rack];
+		double gain = site->weights->racks * part_of(improve, search, expert, node) * known -
+			((double)site->touch[other] - 1) * improve->rows[row + node];
 		best = other != node && gain > best ? gain : best;
 	}
+
 	tokens += site->plain ? 0 : best;
 	return site->weights->nodes * tokens / (double)search->layer->tokens - pull_of(site, expert, node);
 }
@@ -308,10 +350,12 @@ static int by_gain(const void *a, const void *b)
 }
 
 /* The best expert to take the place of a copy that is not the only one. */
-static void propose_replacement(struct pl_improve *improve, const struct pl_search *search, struct pl_seat seat, uint32_t *count)
+static void propose_replacement(
+	struct pl_improve *improve, const struct pl_search *search, struct pl_seat seat, uint32_t *count)
 {
 	double lost = drop_gain(improve, search, seat.expert, seat.node), best_gain = 0;
 	uint32_t best = PL_NOBODY;
+
 	for (uint32_t e = 0; e < search->site->experts; e++) {
 		if (e == seat.expert)
 			continue;
@@ -321,17 +365,25 @@ static void propose_replacement(struct pl_improve *improve, const struct pl_sear
 			best = e;
 		}
 	}
+
 	if (best != PL_NOBODY)
-		improve->proposals[(*count)++] = (struct pl_proposal){ .changes = { { seat.expert, seat.node, false }, { best, seat.node, true } }, .count = 2, .gain = best_gain };
+		improve->proposals[(*count)++] = (struct pl_proposal){
+			.changes = { { seat.expert, seat.node, false }, { best, seat.node, true } },
+			.count = 2,
+			.gain = best_gain,
+		};
 }
 
 uint32_t pl_improve_propose(struct pl_improve *improve, struct pl_search *search)
 {
 	const struct pl_site *site = search->site;
 	double relief[PL_CLUSTER_NODES_MAX];
+
 	count_tokens(improve, search);
 	uint32_t seats = list_seats(improve, search), count = 0;
-	for (uint32_t n = 0; n < site->nodes; n++)   /* as if the other node of a swap had the same excess, and both lost it */
+
+	/* as if the other node of a swap had the same excess, and both lost it */
+	for (uint32_t n = 0; n < site->nodes; n++)
 		relief[n] = load_relief(search, 2 * fourth(excess_of(search, n, 0)));
 	for (uint32_t i = 0; i < seats; i++) {
 		struct pl_seat a = improve->seats[i];
@@ -342,16 +394,19 @@ uint32_t pl_improve_propose(struct pl_improve *improve, struct pl_search *search
 			if (a.node == b.node || a.expert == b.expert)
 				continue;
 			double gain = swap_gain(improve, search, relief, i, j, best_gain);
-			if (gain > best_gain && may_move(search, a.expert, a.node, b.node) && may_move(search, b.expert, b.node, a.node)) {
+			if (gain > best_gain && may_move(search, a.expert, a.node, b.node) &&
+				may_move(search, b.expert, b.node, a.node)) {
 				best_gain = gain;
 				best = j;
 			}
 		}
 		if (best != PL_NOBODY)
 			propose_swap(&improve->proposals[count++], a, improve->seats[best], best_gain);
-		if (a.expert != PL_NOBODY && search->replicas.of[a.expert].count > 1 && !pl_site_pinned(site, a.expert, a.node))
+		if (a.expert != PL_NOBODY && search->replicas.of[a.expert].count > 1 &&
+			!pl_site_pinned(site, a.expert, a.node))
 			propose_replacement(improve, search, a, &count);
 	}
+
 	qsort(improve->proposals, count, sizeof *improve->proposals, by_gain);
 	return count;
 }
@@ -362,16 +417,22 @@ static bool still_possible(const struct pl_search *search, const struct pl_propo
 	for (uint32_t i = 0; i < proposal->count; i++) {
 		const struct pl_change *change = &proposal->changes[i];
 		bool held = pl_replicas_hold(&search->replicas, change->expert, change->node);
-		if (!change->add && (!held || (search->replicas.of[change->expert].count < 2 && !(i + 1 < proposal->count && proposal->changes[i + 1].expert == change->expert))))
+		if (!change->add &&
+			(!held ||
+				(search->replicas.of[change->expert].count < 2 &&
+					!(i + 1 < proposal->count &&
+						proposal->changes[i + 1].expert == change->expert))))
 			return false;
 		if (change->add) {
 			bool moved = i > 0 && proposal->changes[i - 1].expert == change->expert;
-			bool freed = false;   /* a drop on this node in the same proposal makes room */
+			bool freed = false; /* a drop on this node in the same proposal makes room */
 			for (uint32_t o = 0; o < proposal->count; o++)
-				freed = freed || (!proposal->changes[o].add && proposal->changes[o].node == change->node);
+				freed = freed ||
+					(!proposal->changes[o].add && proposal->changes[o].node == change->node);
 			if (!freed && (search->used[change->node] >= search->site->slots[change->node]))
 				return false;
-			if (!pl_site_allows(search->site, &search->replicas, change->expert, change->node, moved ? proposal->changes[i - 1].node : PL_CLUSTER_ANY))
+			if (!pl_site_allows(search->site, &search->replicas, change->expert, change->node,
+				    moved ? proposal->changes[i - 1].node : PL_CLUSTER_ANY))
 				return false;
 		}
 	}
@@ -416,8 +477,13 @@ void pl_improve_fill(struct pl_improve *improve, struct pl_search *search)
 		count_tokens(improve, search);
 		for (uint32_t e = 0; e < site->experts; e++)
 			for (uint32_t n = 0; n < site->nodes; n++)
-				if (search->used[n] < site->slots[n] && pl_site_allows(site, &search->replicas, e, n, PL_CLUSTER_ANY))
-					improve->proposals[count++] = (struct pl_proposal){ .changes = { { e, n, true } }, .count = 1, .gain = add_gain(improve, search, e, n) };
+				if (search->used[n] < site->slots[n] &&
+					pl_site_allows(site, &search->replicas, e, n, PL_CLUSTER_ANY))
+					improve->proposals[count++] = (struct pl_proposal){
+						.changes = { { e, n, true } },
+						.count = 1,
+						.gain = add_gain(improve, search, e, n),
+					};
 		qsort(improve->proposals, count, sizeof *improve->proposals, by_gain);
 		for (uint32_t i = 0; i < count && i < FILL_BATCH && search->copies < site->copies_max; i++) {
 			if (!still_possible(search, &improve->proposals[i]))
@@ -435,6 +501,7 @@ void pl_improve_fill_hottest(struct pl_search *search)
 	struct pl_replicas *replicas = &search->replicas;
 	double rows[PL_CLUSTER_NODES_MAX];
 	uint32_t used[PL_CLUSTER_NODES_MAX] = { 0 }, copies = 0;
+
 	for (uint32_t e = 0; e < site->experts; e++)
 		for (uint32_t r = 0; r < replicas->of[e].count; r++, copies++)
 			used[replicas->of[e].nodes[r]]++;
@@ -446,12 +513,15 @@ void pl_improve_fill_hottest(struct pl_search *search)
 			double each = (double)pl_layer_uses(search->layer, e) / replicas->of[e].count;
 			for (uint32_t r = 0; r < replicas->of[e].count; r++)
 				rows[replicas->of[e].nodes[r]] += each;
-			if (!stuck[e] && (hottest == PL_NOBODY || each > (double)pl_layer_uses(search->layer, hottest) / replicas->of[hottest].count))
+			if (!stuck[e] &&
+				(hottest == PL_NOBODY ||
+					each > (double)pl_layer_uses(search->layer, hottest) /
+							replicas->of[hottest].count))
 				hottest = e;
 		}
 		for (uint32_t n = 0; n < site->nodes; n++)
-			if (used[n] < site->slots[n] && pl_site_allows(site, replicas, hottest, n, PL_CLUSTER_ANY)
-			    && (best == PL_NOBODY || rows[n] / site->fair[n] < rows[best] / site->fair[best]))
+			if (used[n] < site->slots[n] && pl_site_allows(site, replicas, hottest, n, PL_CLUSTER_ANY) &&
+				(best == PL_NOBODY || rows[n] / site->fair[n] < rows[best] / site->fair[best]))
 				best = n;
 		if (best == PL_NOBODY) {
 			stuck[hottest] = true;

@@ -7,18 +7,22 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-/* METIS draws from the C library's rand(), which all threads share: one call at a time, so that each gets the numbers of its seed. */
+/* METIS draws from the C library's rand(), which all threads share: one call at a time, so that
+ * each gets the numbers of its seed. */
 static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 
-/* The graph of all pairs: weights of METIS are whole numbers. Parts need not be exactly full, so that what METIS found is balanced afterwards. */
-enum cad_status pl_start_metis(const struct pl_pairs *pairs, uint32_t nodes, const uint32_t *parts, uint64_t seed, uint32_t *labels)
+/* The graph of all pairs: weights of METIS are whole numbers. Parts need not be exactly full, so
+ * that what METIS found is balanced afterwards. */
+enum cad_status pl_start_metis(
+	const struct pl_pairs *pairs, uint32_t nodes, const uint32_t *parts, uint64_t seed, uint32_t *labels)
 {
 	uint32_t E = pairs->experts, open = 0, node_of[PL_CLUSTER_NODES_MAX];
 	for (uint32_t n = 0; n < nodes; n++)
 		if (parts[n] > 0)
 			node_of[open++] = n;
 	size_t edges = (size_t)E * (E - 1);
-	idx_t *start = malloc((E + 1) * sizeof *start), *to = malloc((edges + 1) * sizeof *to), *weight = malloc((edges + 1) * sizeof *weight), *part = calloc(E, sizeof *part);
+	idx_t *start = malloc((E + 1) * sizeof *start), *to = malloc((edges + 1) * sizeof *to),
+	      *weight = malloc((edges + 1) * sizeof *weight), *part = calloc(E, sizeof *part);
 	real_t *share = malloc(open * sizeof *share);
 	float *score = malloc((size_t)E * nodes * sizeof *score);
 	enum cad_status status = start && to && weight && part && share && score ? CAD_OK : CAD_ERR_MEMORY;
@@ -38,10 +42,13 @@ enum cad_status pl_start_metis(const struct pl_pairs *pairs, uint32_t nodes, con
 		METIS_SetDefaultOptions(options);
 		options[METIS_OPTION_SEED] = (idx_t)(seed & 0x7fffffff);
 		pthread_mutex_lock(&one_at_a_time);
-		if (open > 1 && METIS_PartGraphKway(&vertices, &constraints, start, to, NULL, NULL, weight, &count, share, NULL, options, &cut, part) != METIS_OK)
+		if (open > 1 &&
+			METIS_PartGraphKway(&vertices, &constraints, start, to, NULL, NULL, weight, &count, share, NULL,
+				options, &cut, part) != METIS_OK)
 			status = CAD_ERR_INTERNAL;
 		pthread_mutex_unlock(&one_at_a_time);
 	}
+
 	if (status == CAD_OK) {
 		for (uint32_t i = 0; i < E; i++) {
 			float *row = score + (size_t)i * nodes;
@@ -53,18 +60,21 @@ enum cad_status pl_start_metis(const struct pl_pairs *pairs, uint32_t nodes, con
 		}
 		status = pl_start_balance(score, E, nodes, parts, labels);
 	}
+
 	free(score);
 	free(share);
 	free(part);
 	free(weight);
 	free(to);
 	free(start);
+
 	return status;
 }
 
 #else
 
-enum cad_status pl_start_metis(const struct pl_pairs *pairs, uint32_t nodes, const uint32_t *parts, uint64_t seed, uint32_t *labels)
+enum cad_status pl_start_metis(
+	const struct pl_pairs *pairs, uint32_t nodes, const uint32_t *parts, uint64_t seed, uint32_t *labels)
 {
 	(void)pairs, (void)nodes, (void)parts, (void)seed, (void)labels;
 	return CAD_ERR_UNSUPPORTED;

@@ -24,14 +24,17 @@ void pl_pull_by_copies(struct pl_site *site, const struct pl_layer *layer)
 		}
 }
 
-void pl_pull_to_neighbour(struct pl_site *site, const struct pl_layer *layer, uint32_t stride, const struct pl_plan *plan, uint32_t neighbour, struct pl_replicas *scratch)
+void pl_pull_to_neighbour(struct pl_site *site, const struct pl_layer *layer, uint32_t stride,
+	const struct pl_plan *plan, uint32_t neighbour, struct pl_replicas *scratch)
 {
 	const struct pl_sample *sample = layer->sample;
 	uint32_t k = layer->k, N = site->nodes;
 	float each = (float)(site->weights->affinity / ((double)layer->tokens * k));
+
 	pl_replicas_load(scratch, plan, neighbour);
 	for (uint32_t t = 0; t < layer->tokens; t++) {
-		const uint16_t *ids = pl_trace_row(sample->trace, neighbour, sample->token[(size_t)t * stride]), *own = layer->ids + (size_t)t * k;
+		const uint16_t *ids = pl_trace_row(sample->trace, neighbour, sample->token[(size_t)t * stride]),
+			       *own = layer->ids + (size_t)t * k;
 		uint16_t home[CAD_TOPK_MAX], touched[CAD_TOPK_MAX];
 		pl_replicas_cover(scratch, ids, k, NULL, home);
 		uint32_t count = pl_distinct_nodes(home, k, touched);

@@ -1,5 +1,6 @@
 /*
- * What speaks for or against a copy on a node beyond the tokens of its own layer: that it is there already, what it costs decode, and where the same tokens go in the neighbouring layers.
+ * What speaks for or against a copy on a node beyond the tokens of its own layer: that it is there
+ * already, what it costs decode, and where the same tokens go in the neighbouring layers.
  * Each adds to site->pull [experts][nodes], in the unit of the objective. They allocate nothing.
  */
 #ifndef CADRE_ORCHESTRATION_PLANNER_SOLVE_PULL_H
@@ -10,12 +11,15 @@
 
 /* What a copy that is there already saves; `layer`: its row in the plan. */
 void pl_pull_to_present(struct pl_site *site, const struct pl_plan *present, uint32_t layer);
-/* What a copy costs decode: its weights are read for a batch when any of the batch's tokens goes there, at most as often as any of them chooses the expert. */
+/* What a copy costs decode: its weights are read for a batch when any of the batch's tokens goes
+ * there, at most as often as any of them chooses the expert. */
 void pl_pull_by_copies(struct pl_site *site, const struct pl_layer *layer);
 /*
- * Draws every expert to the nodes that its tokens touch in the layer `neighbour` of a plan. The experts of a token that share a node save one touch together, not one each: each draws by a
- * k-th. `stride` is that of the layer; `scratch` is filled.
+ * Draws every expert to the nodes that its tokens touch in the layer `neighbour` of a plan. The
+ * experts of a token that share a node save one touch together, not one each: each draws by a k-th.
+ * `stride` is that of the layer; `scratch` is filled.
  */
-void pl_pull_to_neighbour(struct pl_site *site, const struct pl_layer *layer, uint32_t stride, const struct pl_plan *plan, uint32_t neighbour, struct pl_replicas *scratch);
+void pl_pull_to_neighbour(struct pl_site *site, const struct pl_layer *layer, uint32_t stride,
+	const struct pl_plan *plan, uint32_t neighbour, struct pl_replicas *scratch);
 
 #endif

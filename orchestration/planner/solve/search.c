@@ -20,11 +20,13 @@ enum cad_status pl_search_init(struct pl_search *search, const struct pl_layer *
 	search->old_home = calloc(pairs + 1, sizeof *search->old_home);
 	search->old_cost = calloc(layer->tokens + 1, sizeof *search->old_cost);
 	search->old_busy = calloc(nodes, sizeof *search->old_busy);
-	if (status != CAD_OK || !search->used || !search->home || !search->cost || !search->busy || !search->ratio || !search->touched || !search->old_home || !search->old_cost
-	    || !search->old_busy) {
+
+	if (status != CAD_OK || !search->used || !search->home || !search->cost || !search->busy || !search->ratio ||
+		!search->touched || !search->old_home || !search->old_cost || !search->old_busy) {
 		pl_search_fini(search);
 		return CAD_ERR_MEMORY;
 	}
+
 	search->own = search->busy + nodes;
 	search->strain = search->ratio + nodes;
 	return CAD_OK;
@@ -51,11 +53,13 @@ static float token_cost(const struct pl_site *site, const uint16_t *home, uint32
 	uint64_t seen[PL_REPLICAS_WORDS] = { 0 }, racks[PL_REPLICAS_WORDS];
 	uint32_t nodes = 0, distinct_racks = 0;
 	float cost = 0;
-	if (site->plain && site->nodes <= 64) {   /* the usual case, and the search's innermost loop */
+
+	if (site->plain && site->nodes <= 64) { /* the usual case, and the search's innermost loop */
 		for (uint32_t j = 0; j < k; j++)
 			seen[0] |= (uint64_t)(home[j] != CAD_COVER_NONE) << home[j] % 64;
 		return (float)__builtin_popcountll(seen[0]);
 	}
+
 	if (!site->plain)
 		memset(racks, 0, sizeof racks);
 	for (uint32_t j = 0; j < k; j++) {
@@ -72,6 +76,7 @@ static float token_cost(const struct pl_site *site, const uint16_t *home, uint32
 		distinct_racks += !cad_map_set_has(racks, rack);
 		cad_map_set_add(racks, rack);
 	}
+
 	if (site->plain)
 		return (float)nodes;
 	return cost + (float)site->weights->racks * (float)(distinct_racks ? distinct_racks - 1 : 0);
@@ -101,22 +106,28 @@ static void uncover_token(struct pl_search *search, uint32_t token)
 }
 
 /*
- * A node's strain is its rows over its fair share, and a margin for chance. Rows that only this node can serve, its own, get a margin that grows with the number of nodes, as does the
- * largest of several deviations; the others go elsewhere when that node is busy. Where all rows are somebody's own, the margin stays so small that even nodes cost nothing.
+ * A node's strain is its rows over its fair share, and a margin for chance. Rows that only this
+ * node can serve, its own, get a margin that grows with the number of nodes, as does the largest of
+ * several deviations; the others go elsewhere when that node is busy. Where all rows are somebody's
+ * own, the margin stays so small that even nodes cost nothing.
  */
 static void weigh_load(struct pl_search *search)
 {
 	const struct pl_site *site = search->site;
-	double pairs = search->layer->pairs ? (double)search->layer->pairs : 1, limit = site->weights->load_max, own_mean = (double)search->own_total / pairs;
+	double pairs = search->layer->pairs ? (double)search->layer->pairs : 1, limit = site->weights->load_max,
+	       own_mean = (double)search->own_total / pairs;
 	double chance = site->chance < limit - own_mean ? site->chance : limit - own_mean, sum = 0;
+
 	for (uint32_t n = 0; n < site->nodes; n++) {
 		double rows = (double)search->busy[n] / (site->units ? site->unit[n] : 1), fair = pairs * site->fair[n];
 		search->ratio[n] = fair > 0 ? rows / fair : 0;
-		double all = search->ratio[n] + ROWS_MARGIN, own = fair > 0 ? (double)search->own[n] / fair + chance : 0;
+		double all = search->ratio[n] + ROWS_MARGIN,
+		       own = fair > 0 ? (double)search->own[n] / fair + chance : 0;
 		search->strain[n] = all > own ? all : own;
 		double excess = pl_excess(search->strain[n], limit);
 		sum += excess * excess * excess * excess;
 	}
+
 	search->load_cost = sqrt(sqrt(sum));
 }
 
@@ -126,7 +137,8 @@ static void weigh(struct pl_search *search)
 	double tokens = search->layer->tokens ? search->layer->tokens : 1;
 	weigh_load(search);
 	search->load_scale = weights->load * search->tokens_cost / tokens;
-	search->value = search->tokens_cost / tokens * (weights->nodes + weights->load * search->load_cost) - search->pull;
+	search->value =
+		search->tokens_cost / tokens * (weights->nodes + weights->load * search->load_cost) - search->pull;
 }
 
 static double pull_of(const struct pl_site *site, uint32_t expert, uint32_t node)
@@ -152,6 +164,7 @@ void pl_search_reset(struct pl_search *search)
 	memset(search->used, 0, site->nodes * sizeof *search->used);
 	search->copies = 0;
 	search->tokens_cost = search->pull = 0;
+
 	for (uint32_t e = 0; e < site->experts; e++)
 		for (uint32_t r = 0; r < search->replicas.of[e].count; r++) {
 			search->used[search->replicas.of[e].nodes[r]]++;
@@ -177,14 +190,17 @@ static void make(struct pl_search *search, const struct pl_change *change, bool 
 	count_own(search, change->expert, true);
 	search->used[change->node] += add ? 1u : -1u;
 	search->copies += add ? 1u : -1u;
-	search->pull += add ? pull_of(search->site, change->expert, change->node) : -pull_of(search->site, change->expert, change->node);
+	search->pull += add ? pull_of(search->site, change->expert, change->node)
+			    : -pull_of(search->site, change->expert, change->node);
 }
 
 /* The tokens that use any of the changed experts, ascending. */
-static uint32_t collect_tokens(const struct pl_layer *layer, const struct pl_change *changes, uint32_t count, uint32_t *tokens)
+static uint32_t collect_tokens(
+	const struct pl_layer *layer, const struct pl_change *changes, uint32_t count, uint32_t *tokens)
 {
 	const uint32_t *at[PL_CHANGES_MAX], *end[PL_CHANGES_MAX];
 	uint32_t lists = 0, found = 0;
+
 	for (uint32_t i = 0; i < count; i++) {
 		bool known = false;
 		for (uint32_t o = 0; o < i; o++)
@@ -194,6 +210,7 @@ static uint32_t collect_tokens(const struct pl_layer *layer, const struct pl_cha
 		at[lists] = layer->uses + layer->start[changes[i].expert];
 		end[lists++] = layer->uses + layer->start[changes[i].expert + 1];
 	}
+
 	while (lists > 0) {
 		uint32_t next = *at[0];
 		for (uint32_t i = 1; i < lists; i++)
@@ -209,6 +226,7 @@ static uint32_t collect_tokens(const struct pl_layer *layer, const struct pl_cha
 			}
 		}
 	}
+
 	return found;
 }
 
@@ -229,6 +247,7 @@ double pl_search_try(struct pl_search *search, const struct pl_change *changes, 
 		search->old_cost[i] = search->cost[t];
 		uncover_token(search, t);
 	}
+
 	for (uint32_t i = 0; i < count; i++)
 		make(search, &changes[i], changes[i].add);
 	search->differing = 0;
@@ -236,6 +255,7 @@ double pl_search_try(struct pl_search *search, const struct pl_change *changes, 
 		cover_token(search, search->touched[i]);
 		search->differing += search->cost[search->touched[i]] != search->old_cost[i];
 	}
+
 	weigh(search);
 	return search->value - search->old_value;
 }
@@ -246,13 +266,17 @@ void pl_search_undo(struct pl_search *search)
 	for (uint32_t i = search->changes_count; i-- > 0;)
 		make(search, &search->changes[i], !search->changes[i].add);
 	memcpy(search->busy, search->old_busy, search->site->nodes * sizeof *search->busy);
+
 	for (uint32_t i = 0; i < search->touched_count; i++) {
-		memcpy(search->home + (size_t)search->touched[i] * k, search->old_home + (size_t)i * k, k * sizeof *search->home);
+		memcpy(search->home + (size_t)search->touched[i] * k, search->old_home + (size_t)i * k,
+			k * sizeof *search->home);
 		search->cost[search->touched[i]] = search->old_cost[i];
 	}
+
 	weigh_load(search);
 	search->tokens_cost = search->old_tokens_cost;
 	search->pull = search->old_pull;
-	search->load_scale = search->site->weights->load * search->tokens_cost / (search->layer->tokens ? search->layer->tokens : 1);
+	search->load_scale =
+		search->site->weights->load * search->tokens_cost / (search->layer->tokens ? search->layer->tokens : 1);
 	search->value = search->old_value;
 }

@@ -11,9 +11,18 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { THREADS_MAX = 64, STAGES = 5, KICK_STAGE = 3, KICK_RUNS = 4, KICKS_MAX = 3, POLISHES = 4, COARSE_TOKENS = 4096, KICK_TOKENS = 8192 };
+enum {
+	THREADS_MAX = 64,
+	STAGES = 5,
+	KICK_STAGE = 3,
+	KICK_RUNS = 4,
+	KICKS_MAX = 3,
+	POLISHES = 4,
+	COARSE_TOKENS = 4096,
+	KICK_TOKENS = 8192
+};
 #define DOUBT_TOKENS 2500.0 /* with so few, a change must gain a standard deviation of chance; with more, less */
-#define STAGE_FACTOR 3.0   /* of the weight of load, from one stage to the next */
+#define STAGE_FACTOR 3.0    /* of the weight of load, from one stage to the next */
 
 enum start { START_CONTIGUOUS, START_SPECTRAL, START_PRESENT, START_GROUPS, START_METIS, START_EVEN, STARTS };
 static const char *const start_names[STARTS] = { "contiguous", "spectral", "present", "groups", "metis", "even" };
@@ -23,8 +32,10 @@ static const char *const start_names[STARTS] = { "contiguous", "spectral", "pres
  *
  * begin:  the start as it is, the rest of the room filled with copies of the hottest experts.
  * polish: a short search from the best so far, for those with little time.
- * coarse: the start improved on a part of the tokens, with little weight on load at first, then with more and more: experts that belong together find each other that way,
- *         while from the full weight on at once no way leads past placements that are uneven for a moment.
+ * coarse: the start improved on a part of the tokens, with little weight on load at first, then
+ * with more and more: experts that belong together find each other that way,
+ *         while from the full weight on at once no way leads past placements that are uneven for a
+ *         moment.
  * fine:   what came of that, improved on all tokens.
  */
 enum work { WORK_BEGIN, WORK_POLISH, WORK_COARSE, WORK_FINE, WORK_KICK };
@@ -34,28 +45,29 @@ struct step {
 };
 
 struct layer_state {
-	uint64_t *best, *work;       /* [experts][words] */
+	uint64_t *best, *work; /* [experts][words] */
 	double best_value;
-	double ends, ends_count;     /* values at which starts ended, summed up */
+	double ends, ends_count; /* values at which starts ended, summed up */
 	enum start best_start;
-	bool any;                    /* `best` is something */
-	bool working;                /* `work` is something: its start was possible */
+	bool any;     /* `best` is something */
+	bool working; /* `work` is something: its start was possible */
 };
 
 struct solver {
 	const struct pl_solve_options *options;
 	struct pl_sample *sample;
 	struct pl_plan *best, *work;
-	struct pl_plan *last;        /* what was best before the round; looked at by neighbouring layers. NULL: nobody looks */
-	struct pl_plan *kept;        /* what was best before the round, should it come to nothing */
+	/* what was best before the round; looked at by neighbouring layers. NULL: nobody looks */
+	struct pl_plan *last;
+	struct pl_plan *kept; /* what was best before the round, should it come to nothing */
 	struct layer_state *layers, *layers_kept;
 	uint64_t deadline;
-	atomic_bool late;            /* the round could not be ended in time */
+	atomic_bool late; /* the round could not be ended in time */
 	struct step steps[3 * STARTS + POLISHES];
 	uint32_t steps_count, round;
-	uint32_t step;               /* from one layer of a pass to the next */
+	uint32_t step; /* from one layer of a pass to the next */
 	atomic_uint next;
-	pthread_mutex_t lock;        /* of status and error */
+	pthread_mutex_t lock; /* of status and error */
 	enum cad_status status;
 	struct cad_error *error;
 };
@@ -65,8 +77,8 @@ struct workshop {
 	struct solver *solver;
 	uint32_t index;
 	struct layer_state *state;
-	uint32_t stride;             /* every so many-th token is looked at */
-	struct pl_weights weights;   /* of the stage */
+	uint32_t stride;           /* every so many-th token is looked at */
+	struct pl_weights weights; /* of the stage */
 	struct pl_layer layer;
 	struct pl_site site;
 	struct pl_search search;
@@ -86,8 +98,10 @@ static enum cad_status fill_pull(struct workshop *w)
 {
 	const struct pl_solve_options *options = w->solver->options;
 	bool moves = options->present && w->weights.move > 0, follows = w->solver->last && w->state->any;
+
 	if (!moves && !follows && w->weights.active <= 0)
 		return CAD_OK;
+
 	w->site.pull = calloc((size_t)w->site.experts * w->site.nodes, sizeof *w->site.pull);
 	if (!w->site.pull)
 		return CAD_ERR_MEMORY;
@@ -95,22 +109,33 @@ static enum cad_status fill_pull(struct workshop *w)
 		pl_pull_by_copies(&w->site, &w->layer);
 	if (moves)
 		pl_pull_to_present(&w->site, options->present, w->index);
-	if (follows && w->index > 0)   /* the replicas of the search are lent: whatever begins next fills them anew */
-		pl_pull_to_neighbour(&w->site, &w->layer, w->stride, w->solver->last, w->index - 1, &w->search.replicas);
+	if (follows && w->index > 0) /* the replicas of the search are lent: whatever begins next fills them anew */
+		pl_pull_to_neighbour(
+			&w->site, &w->layer, w->stride, w->solver->last, w->index - 1, &w->search.replicas);
 	if (follows && w->index + 1 < options->trace->layers)
-		pl_pull_to_neighbour(&w->site, &w->layer, w->stride, w->solver->last, w->index + 1, &w->search.replicas);
+		pl_pull_to_neighbour(
+			&w->site, &w->layer, w->stride, w->solver->last, w->index + 1, &w->search.replicas);
+
 	return CAD_OK;
 }
 
-static enum cad_status workshop_init(struct workshop *w, struct solver *solver, uint32_t index, uint32_t tokens, struct cad_error *error)
+static enum cad_status workshop_init(
+	struct workshop *w, struct solver *solver, uint32_t index, uint32_t tokens, struct cad_error *error)
 {
 	const struct pl_solve_options *options = solver->options;
 	uint32_t experts = options->trace->experts, copies = options->copies > experts ? options->copies : experts;
 	struct cad_random mix = { options->seed ^ (uint64_t)index << 32 ^ (uint64_t)solver->round << 48 };
-	*w = (struct workshop){ .solver = solver, .index = index, .state = &solver->layers[index], .weights = options->weights };
+
+	*w = (struct workshop){
+		.solver = solver,
+		.index = index,
+		.state = &solver->layers[index],
+		.weights = options->weights,
+	};
 	w->random.state = cad_random_next(&mix) + solver->round;
 	w->stride = tokens && solver->sample->tokens > tokens ? solver->sample->tokens / tokens | 1 : 1;
-	enum cad_status status = pl_site_init(&w->site, options->cluster, &w->weights, options->trace->layers, index, experts, copies, error);
+	enum cad_status status = pl_site_init(
+		&w->site, options->cluster, &w->weights, options->trace->layers, index, experts, copies, error);
 	if (status != CAD_OK)
 		return status;
 	status = pl_layer_init(&w->layer, solver->sample, index, w->stride);
@@ -124,6 +149,7 @@ static enum cad_status workshop_init(struct workshop *w, struct solver *solver, 
 		workshop_fini(w);
 		return cad_error_set(error, status, "out of memory for layer %u: give a smaller --tokens-max", index);
 	}
+
 	return CAD_OK;
 }
 
@@ -133,13 +159,16 @@ static enum cad_status label(struct workshop *w, enum start start, const uint32_
 {
 	struct pl_pairs pairs;
 	uint32_t nodes = w->site.nodes;
+
 	if (start == START_CONTIGUOUS) {
 		pl_start_contiguous(w->site.experts, nodes, parts, labels);
 		return CAD_OK;
 	}
+
 	enum cad_status status = pl_pairs_init(&pairs, &w->layer);
 	if (status != CAD_OK)
 		return status;
+
 	if (start == START_SPECTRAL)
 		status = pl_start_spectral(&pairs, nodes, parts, w->random, labels);
 	else if (start == START_GROUPS)
@@ -150,24 +179,29 @@ static enum cad_status label(struct workshop *w, enum start start, const uint32_
 	return status;
 }
 
-/* The present placement, without copies that no longer fit or are no longer allowed; experts that lose their last one are placed anew. */
+/* The present placement, without copies that no longer fit or are no longer allowed; experts that
+ * lose their last one are placed anew. */
 static enum cad_status begin_present(struct workshop *w, uint32_t *labels, struct cad_error *error)
 {
 	const struct pl_plan *present = w->solver->options->present;
 	struct pl_search *search = &w->search;
+
 	for (uint32_t e = 0; e < w->site.experts; e++) {
 		labels[e] = PL_CLUSTER_ANY;
 		for (uint32_t n = w->site.nodes; n-- > 0;)
 			if (pl_plan_holds(present, w->index, e, n))
 				labels[e] = n;
 	}
+
 	enum cad_status status = pl_site_settle(&w->site, labels, &search->replicas, error);
 	if (status != CAD_OK)
 		return status;
 	pl_search_reset(search);
+
 	for (uint32_t e = 0; e < w->site.experts; e++)
 		for (uint32_t n = 0; n < w->site.nodes && search->copies < w->site.copies_max; n++)
-			if (pl_plan_holds(present, w->index, e, n) && search->used[n] < w->site.slots[n] && pl_site_allows(&w->site, &search->replicas, e, n, PL_CLUSTER_ANY)) {
+			if (pl_plan_holds(present, w->index, e, n) && search->used[n] < w->site.slots[n] &&
+				pl_site_allows(&w->site, &search->replicas, e, n, PL_CLUSTER_ANY)) {
 				pl_replicas_add(&search->replicas, e, n);
 				search->used[n]++;
 				search->copies++;
@@ -175,17 +209,20 @@ static enum cad_status begin_present(struct workshop *w, uint32_t *labels, struc
 	return CAD_OK;
 }
 
-/* Which group goes to which of the nodes that take equally many: to the one that its experts are drawn to. */
+/* Which group goes to which of the nodes that take equally many: to the one that its experts are
+ * drawn to. */
 static enum cad_status align(const struct workshop *w, const uint32_t *parts, uint32_t *labels)
 {
 	uint32_t N = w->site.nodes, E = w->site.experts, ones[PL_CLUSTER_NODES_MAX], to[PL_CLUSTER_NODES_MAX];
 	if (!w->site.pull)
 		return CAD_OK;
+
 	for (uint32_t n = 0; n < N; n++) {
 		ones[n] = 1;
 		if (parts[n] != parts[0])
 			return CAD_OK;
 	}
+
 	float *score = calloc((size_t)N * N, sizeof *score);
 	if (!score)
 		return CAD_ERR_MEMORY;
@@ -196,6 +233,7 @@ static enum cad_status align(const struct workshop *w, const uint32_t *parts, ui
 	for (uint32_t e = 0; status == CAD_OK && e < E; e++)
 		labels[e] = to[labels[e]];
 	free(score);
+
 	return status;
 }
 
@@ -204,7 +242,9 @@ static enum cad_status begin(struct workshop *w, enum start start, struct cad_er
 {
 	if (start == START_EVEN)
 		return pl_start_even(&w->site, &w->layer, &w->search.replicas, error);
-	uint32_t *labels = malloc((w->site.experts + w->site.nodes) * sizeof *labels), *parts = labels + w->site.experts;
+
+	uint32_t *labels = malloc((w->site.experts + w->site.nodes) * sizeof *labels),
+		 *parts = labels + w->site.experts;
 	if (!labels)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for %u experts", w->site.experts);
 	enum cad_status status;
@@ -220,8 +260,10 @@ static enum cad_status begin(struct workshop *w, enum start start, struct cad_er
 		if (status == CAD_OK)
 			status = pl_site_settle(&w->site, labels, &w->search.replicas, error);
 		else if (status != CAD_ERR_UNSUPPORTED)
-			status = cad_error_set(error, status, "layer %u: the start '%s' failed: %s", w->index, start_names[start], cad_status_text(status));
+			status = cad_error_set(error, status, "layer %u: the start '%s' failed: %s", w->index,
+				start_names[start], cad_status_text(status));
 	}
+
 	free(labels);
 	return status;
 }
@@ -239,22 +281,36 @@ static void set_stage(struct workshop *w, uint32_t stage)
 
 static void load(struct workshop *w, const uint64_t *bits)
 {
-	struct pl_plan view = { .layers = 1, .experts = w->site.experts, .nodes = w->site.nodes, .words = w->site.words, .bits = (uint64_t *)bits };
+	struct pl_plan view = {
+		.layers = 1,
+		.experts = w->site.experts,
+		.nodes = w->site.nodes,
+		.words = w->site.words,
+		.bits = (uint64_t *)bits,
+	};
 	pl_replicas_load(&w->search.replicas, &view, 0);
 }
 
 static void store(const struct workshop *w, uint64_t *bits)
 {
-	struct pl_plan view = { .layers = 1, .experts = w->site.experts, .nodes = w->site.nodes, .words = w->site.words, .bits = bits };
+	struct pl_plan view = {
+		.layers = 1,
+		.experts = w->site.experts,
+		.nodes = w->site.nodes,
+		.words = w->site.words,
+		.bits = bits,
+	};
 	pl_replicas_store(&w->search.replicas, &view, 0);
 }
 
-/* What it is worth; the best so far is kept. All tokens, full weight. `ended`: a start was improved as far as it goes. */
+/* What it is worth; the best so far is kept. All tokens, full weight. `ended`: a start was improved
+ * as far as it goes. */
 static void judge(struct workshop *w, enum start start, bool ended)
 {
 	struct layer_state *state = w->state;
 	set_stage(w, STAGES - 1);
-	if (w->solver->last && state->any) {   /* the neighbours have moved on: what was best must be weighed again */
+
+	if (w->solver->last && state->any) { /* the neighbours have moved on: what was best must be weighed again */
 		double value = w->search.value;
 		uint64_t *made = state->work;
 		store(w, made);
@@ -264,10 +320,12 @@ static void judge(struct workshop *w, enum start start, bool ended)
 		load(w, made);
 		w->search.value = value;
 	}
+
 	if (ended) {
 		state->ends += w->search.value;
 		state->ends_count++;
 	}
+
 	if (state->any && w->search.value >= state->best_value)
 		return;
 	state->best_value = w->search.value;
@@ -282,7 +340,8 @@ enum { TRIES = 4 };
 /* From one stage to another; what room is left is filled when the stage `fill` is reached. */
 static void climb(struct workshop *w, uint32_t from, uint32_t to, uint32_t fill, bool hottest)
 {
-	double doubt = w->layer.tokens == w->solver->sample->tokens ? DOUBT_TOKENS / w->layer.tokens : 0;   /* the last word is spoken on all tokens */
+	/* the last word is spoken on all tokens */
+	double doubt = w->layer.tokens == w->solver->sample->tokens ? DOUBT_TOKENS / w->layer.tokens : 0;
 	for (uint32_t stage = from; stage <= to; stage++) {
 		if (stage == fill && hottest)
 			pl_improve_fill_hottest(&w->search);
@@ -293,12 +352,17 @@ static void climb(struct workshop *w, uint32_t from, uint32_t to, uint32_t fill,
 	}
 }
 
-/* Three ways to copies, of which the best goes on: the hottest experts first, then polish; polish without copies, then the hottest; copies by what they save, as early as possible. */
+/* Three ways to copies, of which the best goes on: the hottest experts first, then polish; polish
+ * without copies, then the hottest; copies by what they save, as early as possible. */
 static enum cad_status run_coarse(struct workshop *w, enum start start, struct cad_error *error)
 {
-	static const struct { uint32_t from, fill; bool hottest; } ways[] = { { STAGES - 1, STAGES - 1, true }, { 0, 2, true }, { 0, 1, false } };
+	static const struct {
+		uint32_t from, fill;
+		bool hottest;
+	} ways[] = { { STAGES - 1, STAGES - 1, true }, { 0, 2, true }, { 0, 1, false } };
 	struct layer_state *state = w->state;
 	enum cad_status status = begin(w, start, error);
+
 	state->working = status == CAD_OK;
 	if (status != CAD_OK)
 		return status == CAD_ERR_UNSUPPORTED ? CAD_OK : status;
@@ -316,6 +380,7 @@ static enum cad_status run_coarse(struct workshop *w, enum start start, struct c
 		best = w->search.value;
 		store(w, state->work);
 	}
+
 	free(begun);
 	return CAD_OK;
 }
@@ -326,19 +391,25 @@ static void kick(struct workshop *w)
 	struct pl_search *search = &w->search;
 	const struct pl_site *site = &w->site;
 	for (uint32_t tries = 0; tries < 64; tries++) {
-		uint32_t a = (uint32_t)cad_random_below(&w->random, site->experts), b = (uint32_t)cad_random_below(&w->random, site->experts);
-		uint32_t from_a = search->replicas.of[a].nodes[cad_random_below(&w->random, search->replicas.of[a].count)];
-		uint32_t from_b = search->replicas.of[b].nodes[cad_random_below(&w->random, search->replicas.of[b].count)];
-		if (a == b || from_a == from_b || pl_site_pinned(site, a, from_a) || pl_site_pinned(site, b, from_b)
-		    || !pl_site_allows(site, &search->replicas, a, from_b, from_a) || !pl_site_allows(site, &search->replicas, b, from_a, from_b))
+		uint32_t a = (uint32_t)cad_random_below(&w->random, site->experts),
+			 b = (uint32_t)cad_random_below(&w->random, site->experts);
+		uint32_t from_a =
+			search->replicas.of[a].nodes[cad_random_below(&w->random, search->replicas.of[a].count)];
+		uint32_t from_b =
+			search->replicas.of[b].nodes[cad_random_below(&w->random, search->replicas.of[b].count)];
+		if (a == b || from_a == from_b || pl_site_pinned(site, a, from_a) || pl_site_pinned(site, b, from_b) ||
+			!pl_site_allows(site, &search->replicas, a, from_b, from_a) ||
+			!pl_site_allows(site, &search->replicas, b, from_a, from_b))
 			continue;
-		const struct pl_change changes[] = { { a, from_a, false }, { a, from_b, true }, { b, from_b, false }, { b, from_a, true } };
+		const struct pl_change changes[] = { { a, from_a, false }, { a, from_b, true }, { b, from_b, false },
+			{ b, from_a, true } };
 		(void)pl_search_try(search, changes, 4);
 		return;
 	}
 }
 
-/* Disturbed at random and improved again, a few times; what is best on these tokens is the work of the fine round. */
+/* Disturbed at random and improved again, a few times; what is best on these tokens is the work of
+ * the fine round. */
 static void run_kicks(struct workshop *w)
 {
 	load(w, w->state->best);
@@ -357,6 +428,7 @@ static void run_kicks(struct workshop *w)
 		best = w->search.value;
 		store(w, w->state->work);
 	}
+
 	w->state->working = true;
 }
 
@@ -392,8 +464,10 @@ static enum cad_status run_step(struct solver *solver, uint32_t index, struct st
 	static const uint32_t tokens[] = { [WORK_COARSE] = COARSE_TOKENS, [WORK_KICK] = KICK_TOKENS, [WORK_FINE] = 0 };
 	struct workshop w;
 	enum cad_status status = workshop_init(&w, solver, index, tokens[step.work], error);
+
 	if (status != CAD_OK)
 		return status;
+
 	switch (step.work) {
 	case WORK_BEGIN: status = run_begin(&w, step.start, error); break;
 	case WORK_POLISH: run_polish(&w); break;
@@ -402,6 +476,7 @@ static enum cad_status run_step(struct solver *solver, uint32_t index, struct st
 	case WORK_FINE: run_fine(&w, step.start, solver->round < solver->steps_count); break;
 	}
 	workshop_fini(&w);
+
 	return status;
 }
 
@@ -418,6 +493,7 @@ static void *run(void *context)
 {
 	struct solver *solver = context;
 	struct cad_error error;
+
 	for (uint32_t l; (l = atomic_fetch_add(&solver->next, solver->step)) < solver->options->trace->layers;) {
 		if (solver->round > 0 && cad_clock_now_ns(solver->options->clock) > solver->deadline) {
 			atomic_store(&solver->late, true);
@@ -434,6 +510,7 @@ static void *run(void *context)
 		}
 		pthread_mutex_unlock(&solver->lock);
 	}
+
 	return NULL;
 }
 
@@ -441,10 +518,15 @@ static void *run(void *context)
 static void run_layers(struct solver *solver, uint32_t first, uint32_t step)
 {
 	pthread_t thread[THREADS_MAX];
-	uint32_t threads = solver->options->threads ? solver->options->threads : (uint32_t)sysconf(_SC_NPROCESSORS_ONLN), started = 0;
+	uint32_t threads =
+			 solver->options->threads ? solver->options->threads : (uint32_t)sysconf(_SC_NPROCESSORS_ONLN),
+		 started = 0;
+
 	solver->step = step;
 	atomic_store(&solver->next, first);
-	while (started + 1 < threads && started < THREADS_MAX && first + (started + 1) * step < solver->options->trace->layers && pthread_create(&thread[started], NULL, run, solver) == 0)
+	while (started + 1 < threads && started < THREADS_MAX &&
+		first + (started + 1) * step < solver->options->trace->layers &&
+		pthread_create(&thread[started], NULL, run, solver) == 0)
 		started++;
 	run(solver);
 	for (uint32_t i = 0; i < started; i++)
@@ -458,8 +540,10 @@ static void run_round(struct solver *solver)
 		run_layers(solver, 0, 1);
 		return;
 	}
-	for (uint32_t first = 0; first < 2; first++) {   /* neighbours take turns: both at once would each go where the other was */
-		memcpy(solver->last->bits, best->bits, (size_t)best->layers * best->experts * best->words * sizeof *best->bits);
+	/* neighbours take turns: both at once would each go where the other was */
+	for (uint32_t first = 0; first < 2; first++) {
+		memcpy(solver->last->bits, best->bits,
+			(size_t)best->layers * best->experts * best->words * sizeof *best->bits);
 		run_layers(solver, first, 2);
 	}
 }
@@ -468,9 +552,11 @@ static void run_round(struct solver *solver)
 
 static void list_steps(struct solver *solver)
 {
-	static const enum start order[] = { START_SPECTRAL, START_CONTIGUOUS, START_PRESENT, START_GROUPS, START_EVEN, START_METIS };
+	static const enum start order[] = { START_SPECTRAL, START_CONTIGUOUS, START_PRESENT, START_GROUPS, START_EVEN,
+		START_METIS };
 	struct step *steps = solver->steps;
 	uint32_t count = 0;
+
 	steps[count++] = (struct step){ WORK_BEGIN, START_CONTIGUOUS };
 	if (solver->options->present)
 		steps[count++] = (struct step){ WORK_BEGIN, START_PRESENT };
@@ -484,6 +570,7 @@ static void list_steps(struct solver *solver)
 		steps[count++] = (struct step){ WORK_COARSE, order[i] };
 		steps[count++] = (struct step){ WORK_FINE, order[i] };
 	}
+
 	solver->steps_count = count;
 }
 
@@ -500,6 +587,7 @@ static bool run_round_in_time(struct solver *solver)
 {
 	struct pl_plan *best = solver->best;
 	size_t bytes = (size_t)best->layers * best->experts * best->words * sizeof *best->bits;
+
 	memcpy(solver->kept->bits, best->bits, bytes);
 	memcpy(solver->layers_kept, solver->layers, best->layers * sizeof *solver->layers);
 	run_round(solver);
@@ -514,8 +602,11 @@ static enum cad_status run_rounds(struct solver *solver, struct pl_solution *sol
 {
 	const struct pl_solve_options *options = solver->options;
 	uint64_t begun = cad_clock_now_ns(options->clock), now = begun;
+
 	solver->deadline = UINT64_MAX - begun > options->time_limit_ns ? begun + options->time_limit_ns : UINT64_MAX;
-	for (bool more = true; more && solver->round < options->rounds_max && (solver->round == 0 || now < solver->deadline);) {
+
+	for (bool more = true;
+		more && solver->round < options->rounds_max && (solver->round == 0 || now < solver->deadline);) {
 		bool ended = run_round_in_time(solver);
 		if (solver->status != CAD_OK)
 			return solver->status;
@@ -524,6 +615,7 @@ static enum cad_status run_rounds(struct solver *solver, struct pl_solution *sol
 		const struct pl_progress progress = { solver->round, (double)(now - begun) * 1e-9, mean_value(solver) };
 		more = ended && (!options->progress || options->progress(options->context, &progress));
 	}
+
 	solution->rounds = solver->round;
 	solution->seconds = (double)(now - begun) * 1e-9;
 	solution->value = mean_value(solver);
@@ -533,6 +625,7 @@ static enum cad_status run_rounds(struct solver *solver, struct pl_solution *sol
 		ends += state->ends_count > 0 ? state->ends / state->ends_count : state->best_value;
 		best += state->best_value;
 	}
+
 	solution->gap = best > 0 ? ends / best - 1 : 0;
 	return CAD_OK;
 }
@@ -542,13 +635,20 @@ static enum cad_status check(const struct pl_solve_options *options, struct cad_
 	const struct pl_trace *trace = options->trace;
 	if (trace->tokens == 0 || trace->layers == 0 || trace->experts == 0)
 		return cad_error_set(error, CAD_ERR_INVALID, "the trace is empty: there is nothing to plan on");
+
 	if (trace->k > CAD_TOPK_MAX || trace->experts > CAD_EXPERTS_MAX)
-		return cad_error_set(error, CAD_ERR_INVALID, "the trace has %u experts of which a token chooses %u: the limits are %d and %d", trace->experts, trace->k, CAD_EXPERTS_MAX,
-		                     CAD_TOPK_MAX);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the trace has %u experts of which a token chooses %u: the limits are %d and %d",
+			trace->experts, trace->k, CAD_EXPERTS_MAX, CAD_TOPK_MAX);
 	const struct pl_plan *present = options->present;
-	if (present && (present->layers != trace->layers || present->experts != trace->experts || present->nodes != options->cluster->nodes_count))
-		return cad_error_set(error, CAD_ERR_INVALID, "the present map has %u layers of %u experts on %u nodes, the trace and the cluster have %u, %u and %u", present->layers,
-		                     present->experts, present->nodes, trace->layers, trace->experts, options->cluster->nodes_count);
+	if (present &&
+		(present->layers != trace->layers || present->experts != trace->experts ||
+			present->nodes != options->cluster->nodes_count))
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the present map has %u layers of %u experts on %u nodes, the trace and the cluster have %u, %u and %u",
+			present->layers, present->experts, present->nodes, trace->layers, trace->experts,
+			options->cluster->nodes_count);
+
 	return CAD_OK;
 }
 
@@ -557,8 +657,10 @@ enum cad_status pl_solve(const struct pl_solve_options *options, struct pl_solut
 	const struct pl_trace *trace = options->trace;
 	struct solver solver = { .options = options, .lock = PTHREAD_MUTEX_INITIALIZER, .error = error };
 	enum cad_status status = check(options, error);
+
 	if (status != CAD_OK)
 		return status;
+
 	uint32_t nodes = options->cluster->nodes_count;
 	status = pl_sample_create(trace, options->tokens_max, &solver.sample);
 	if (status == CAD_OK)
@@ -572,17 +674,21 @@ enum cad_status pl_solve(const struct pl_solve_options *options, struct pl_solut
 	solver.layers = calloc(2 * (size_t)trace->layers, sizeof *solver.layers);
 	struct pl_solution made = { .start = calloc(trace->layers, sizeof *made.start) };
 	if (status != CAD_OK || !solver.layers || !made.start) {
-		status = cad_error_set(error, CAD_ERR_MEMORY, "out of memory for %u layers of %u experts on %u nodes", trace->layers, trace->experts, nodes);
+		status = cad_error_set(error, CAD_ERR_MEMORY, "out of memory for %u layers of %u experts on %u nodes",
+			trace->layers, trace->experts, nodes);
 		goto free_all;
 	}
+
 	solver.layers_kept = solver.layers + trace->layers;
 	for (uint32_t l = 0; l < trace->layers; l++) {
 		solver.layers[l].best = pl_plan_set(solver.best, l, 0);
 		solver.layers[l].work = pl_plan_set(solver.work, l, 0);
 	}
+
 	memcpy(solver.best->layer, trace->layer, trace->layers * sizeof *trace->layer);
 	list_steps(&solver);
 	status = run_rounds(&solver, &made);
+
 	if (status == CAD_OK) {
 		for (uint32_t l = 0; l < trace->layers; l++)
 			made.start[l] = start_names[solver.layers[l].best_start];
@@ -591,6 +697,7 @@ enum cad_status pl_solve(const struct pl_solve_options *options, struct pl_solut
 		solver.best = NULL;
 		made.start = NULL;
 	}
+
 free_all:
 	free(made.start);
 	free(solver.layers);
@@ -599,6 +706,7 @@ free_all:
 	pl_plan_free(solver.work);
 	pl_plan_free(solver.best);
 	pl_sample_free(solver.sample);
+
 	return status;
 }
 

@@ -1,9 +1,12 @@
 /*
  * The planner: from recorded routing and a cluster to a plan.
  *
- * Work goes in rounds; in each, every layer is improved a little, by itself. What a round does depends on the seed, its number and the layer alone, so a plan is repeated by
- * its seed and its number of rounds, whatever the number of threads and the speed of the machine. The best so far is kept: more rounds are never worse.
- * pl_solve blocks until the time is up, the rounds are done, or `progress` says stop. It starts threads of its own and joins them; it allocates and frees what it needs.
+ * Work goes in rounds; in each, every layer is improved a little, by itself. What a round does
+ * depends on the seed, its number and the layer alone, so a plan is repeated by its seed and its
+ * number of rounds, whatever the number of threads and the speed of the machine. The best so far is
+ * kept: more rounds are never worse.
+ * pl_solve blocks until the time is up, the rounds are done, or `progress` says stop. It starts
+ * threads of its own and joins them; it allocates and frees what it needs.
  */
 #ifndef CADRE_ORCHESTRATION_PLANNER_SOLVE_SOLVE_H
 #define CADRE_ORCHESTRATION_PLANNER_SOLVE_SOLVE_H
@@ -17,36 +20,47 @@
 #include <stdbool.h>
 
 struct pl_progress {
-	uint32_t rounds;             /* done */
+	uint32_t rounds; /* done */
 	double seconds;
-	double value;                /* the objective, mean over layers */
+	double value; /* the objective, mean over layers */
 };
 
 struct pl_solve_options {
 	const struct pl_trace *trace;
 	const struct pl_cluster *cluster;
 	struct pl_weights weights;
-	uint32_t copies;             /* of a layer's experts at most, first copies counted; below the number of experts: as many as there are experts */
-	const struct pl_plan *present;   /* what is there now, of the same cluster: a start, and what moves are counted from; NULL: nothing */
+	/* of a layer's experts at most, first copies counted; below the number of experts: as many
+	 * as there are experts */
+	uint32_t copies;
+	/* what is there now, of the same cluster: a start, and what moves are counted from; NULL:
+	 * nothing */
+	const struct pl_plan *present;
 	uint64_t seed;
-	uint32_t rounds_max;         /* at least 1 */
-	uint64_t time_limit_ns;      /* a round that is not done by then comes to nothing, but for the first; UINT64_MAX: no limit */
+	uint32_t rounds_max; /* at least 1 */
+	/* a round that is not done by then comes to nothing, but for the first; UINT64_MAX: no
+	 * limit */
+	uint64_t time_limit_ns;
 	const struct cad_clock *clock;
-	uint32_t threads;            /* 0: one a core */
-	uint32_t tokens_max;         /* of the trace that are looked at, evenly chosen; 0: all */
-	bool (*progress)(void *context, const struct pl_progress *progress);   /* after each round, from the calling thread; false: stop. NULL: nobody asks */
+	uint32_t threads;    /* 0: one a core */
+	uint32_t tokens_max; /* of the trace that are looked at, evenly chosen; 0: all */
+	/* after each round, from the calling thread; false: stop. NULL: nobody asks */
+	bool (*progress)(void *context, const struct pl_progress *progress);
 	void *context;
 };
 
 struct pl_solution {
 	struct pl_plan *plan;
-	uint32_t rounds;             /* that repeat it, with the same seed */
+	uint32_t rounds; /* that repeat it, with the same seed */
 	double seconds, value;
-	double gap;                  /* how far above `value` the other starts ended, where they ended, over value: an estimate of how far the best may be away */
-	const char **start;          /* [layers] which start the layer's placement comes from: "contiguous", "spectral", ... */
+	/* how far above `value` the other starts ended, where they ended, over value: an estimate
+	 * of how far the best may be away */
+	double gap;
+	/* [layers] which start the layer's placement comes from: "contiguous", "spectral", ... */
+	const char **start;
 };
 
-CAD_MUST_USE enum cad_status pl_solve(const struct pl_solve_options *options, struct pl_solution *solution, struct cad_error *error);
-void pl_solution_fini(struct pl_solution *solution);   /* takes a zeroed one too */
+CAD_MUST_USE enum cad_status pl_solve(
+	const struct pl_solve_options *options, struct pl_solution *solution, struct cad_error *error);
+void pl_solution_fini(struct pl_solution *solution); /* takes a zeroed one too */
 
 #endif

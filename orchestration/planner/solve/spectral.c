@@ -1,6 +1,8 @@
 /*
- * Spectral grouping: experts that are chosen together are near each other in the first eigenvectors of D^-1/2 C D^-1/2 (C: counts of pairs, D: their row sums), as in
- * Ng, Jordan and Weiss, "On spectral clustering". The eigenvectors come from orthogonal iteration on that matrix plus 1, which makes the largest the first.
+ * Spectral grouping: experts that are chosen together are near each other in the first eigenvectors
+ * of D^-1/2 C D^-1/2 (C: counts of pairs, D: their row sums), as in Ng, Jordan and Weiss, "On
+ * spectral clustering". The eigenvectors come from orthogonal iteration on that matrix plus 1,
+ * which makes the largest the first.
  */
 #include "orchestration/planner/solve/start.h"
 
@@ -13,7 +15,7 @@ enum { DIMS = 32, ITERATIONS = 24, MEANS_ROUNDS = 12 };
 /* [experts][DIMS] */
 struct space {
 	uint32_t experts, dims;
-	float *matrix;               /* [experts][experts] */
+	float *matrix; /* [experts][experts] */
 	float *v, *w;
 };
 
@@ -30,6 +32,7 @@ static void multiply(struct space *s)
 		for (uint32_t d = 0; d < DIMS; d++)
 			s->w[(size_t)i * DIMS + d] = sum[d] + s->v[(size_t)i * DIMS + d];
 	}
+
 	float *swapped = s->v;
 	s->v = s->w;
 	s->w = swapped;
@@ -60,7 +63,8 @@ static void embed(struct space *s, const struct pl_pairs *pairs, struct cad_rand
 	uint32_t E = s->experts;
 	for (uint32_t i = 0; i < E; i++)
 		for (uint32_t j = 0; j < E; j++)
-			s->matrix[(size_t)i * E + j] = pairs->together[(size_t)i * E + j] / sqrtf((pairs->degree[i] + 1e-3f) * (pairs->degree[j] + 1e-3f));
+			s->matrix[(size_t)i * E + j] = pairs->together[(size_t)i * E + j] /
+				sqrtf((pairs->degree[i] + 1e-3f) * (pairs->degree[j] + 1e-3f));
 	for (uint32_t e = 0; e < E; e++)
 		for (uint32_t d = 0; d < s->dims; d++)
 			s->v[(size_t)e * DIMS + d] = (float)cad_random_unit(random) - 0.5f;
@@ -69,7 +73,9 @@ static void embed(struct space *s, const struct pl_pairs *pairs, struct cad_rand
 		multiply(s);
 		multiply(s);
 	}
+
 	orthogonalise(s);
+
 	for (uint32_t e = 0; e < E; e++) {
 		float *row = s->v + (size_t)e * DIMS, sum = 0;
 		for (uint32_t d = 0; d < DIMS; d++)
@@ -92,6 +98,7 @@ static void means(const struct space *s, uint32_t nodes, struct cad_random *rand
 {
 	uint32_t E = s->experts;
 	memset(score, 0, (size_t)E * nodes * sizeof *score);
+
 	for (uint32_t n = 0; n < nodes; n++) {
 		double total = 0, at;
 		uint32_t pick = 0;
@@ -101,15 +108,18 @@ static void means(const struct space *s, uint32_t nodes, struct cad_random *rand
 		for (; pick + 1 < E && at >= (n == 0 ? 1.0 : (double)score[pick]); pick++)
 			at -= n == 0 ? 1.0 : (double)score[pick];
 		memcpy(centres + (size_t)n * DIMS, s->v + (size_t)pick * DIMS, DIMS * sizeof *centres);
-		for (uint32_t e = 0; e < E; e++) {   /* until the centres are chosen, score[e] is the squared distance to the nearest one */
+		/* until the centres are chosen, score[e] is the squared distance to the nearest one */
+		for (uint32_t e = 0; e < E; e++) {
 			float d = distance(s->v + (size_t)e * DIMS, centres + (size_t)n * DIMS);
 			score[e] = n == 0 || d < score[e] ? d : score[e];
 		}
 	}
+
 	for (uint32_t round = 0;; round++) {
 		for (uint32_t e = 0; e < E; e++)
 			for (uint32_t n = 0; n < nodes; n++)
-				score[(size_t)e * nodes + n] = -distance(s->v + (size_t)e * DIMS, centres + (size_t)n * DIMS);
+				score[(size_t)e * nodes + n] =
+					-distance(s->v + (size_t)e * DIMS, centres + (size_t)n * DIMS);
 		if (round == MEANS_ROUNDS)
 			return;
 		memset(centres, 0, (size_t)nodes * DIMS * sizeof *centres);
@@ -120,7 +130,7 @@ static void means(const struct space *s, uint32_t nodes, struct cad_random *rand
 			for (uint32_t d = 0; d < DIMS; d++)
 				centres[(size_t)best * DIMS + d] += s->v[(size_t)e * DIMS + d];
 		}
-		for (uint32_t n = 0; n < nodes; n++) {   /* centres on the sphere, as the points are */
+		for (uint32_t n = 0; n < nodes; n++) { /* centres on the sphere, as the points are */
 			float *centre = centres + (size_t)n * DIMS, sum = 0;
 			for (uint32_t d = 0; d < DIMS; d++)
 				sum += centre[d] * centre[d];
@@ -130,10 +140,12 @@ static void means(const struct space *s, uint32_t nodes, struct cad_random *rand
 	}
 }
 
-enum cad_status pl_start_spectral(const struct pl_pairs *pairs, uint32_t nodes, const uint32_t *parts, struct cad_random random, uint32_t *labels)
+enum cad_status pl_start_spectral(
+	const struct pl_pairs *pairs, uint32_t nodes, const uint32_t *parts, struct cad_random random, uint32_t *labels)
 {
 	size_t E = pairs->experts;
 	struct space s = { .experts = pairs->experts, .dims = nodes < DIMS ? nodes : DIMS };
+
 	s.matrix = malloc(E * E * sizeof *s.matrix);
 	s.v = calloc(E * DIMS, sizeof *s.v);
 	s.w = calloc(E * DIMS, sizeof *s.w);
@@ -144,10 +156,12 @@ enum cad_status pl_start_spectral(const struct pl_pairs *pairs, uint32_t nodes, 
 		means(&s, nodes, &random, centres, score);
 		status = pl_start_balance(score, pairs->experts, nodes, parts, labels);
 	}
+
 	free(score);
 	free(centres);
 	free(s.w);
 	free(s.v);
 	free(s.matrix);
+
 	return status;
 }

@@ -1,6 +1,8 @@
 /*
- * What `cadrectl eval` writes (safetensors): of sequence i, experts.i i32 [layers, tokens, k] and expert_weights.i f32 beside it, in ascending order of experts, and
- * router_logits.i, whose last dimension is the number of experts. Every sequence is a request; its experts are put in order of selection, by falling weight.
+ * What `cadrectl eval` writes (safetensors): of sequence i, experts.i i32 [layers, tokens, k] and
+ * expert_weights.i f32 beside it, in ascending order of experts, and router_logits.i, whose last
+ * dimension is the number of experts. Every sequence is a request; its experts are put in order of
+ * selection, by falling weight.
  */
 #include "orchestration/planner/trace/internal.h"
 
@@ -25,17 +27,26 @@ static bool find_sequence(const struct cad_safetensors *file, size_t index, stru
 	return sequence->experts.data != NULL;
 }
 
-static enum cad_status check_sequence(const struct sequence *s, const struct sequence *first, size_t index, struct cad_error *error)
+static enum cad_status check_sequence(
+	const struct sequence *s, const struct sequence *first, size_t index, struct cad_error *error)
 {
 	const struct cad_tensor *experts = &s->experts, *weights = &s->weights, *logits = &s->logits;
-	bool good = weights->data && logits->data && experts->dtype == CAD_DTYPE_I32 && weights->dtype == CAD_DTYPE_F32 && experts->rank == 3 && weights->rank == 3 && logits->rank == 3
-	            && memcmp(experts->shape, weights->shape, 3 * sizeof experts->shape[0]) == 0 && experts->shape[0] == logits->shape[0] && experts->shape[1] == logits->shape[1]
-	            && experts->shape[0] == first->experts.shape[0] && experts->shape[2] == first->experts.shape[2] && logits->shape[2] == first->logits.shape[2];
-	return good ? CAD_OK : cad_error_set(error, CAD_ERR_CORRUPT, "experts.%zu, expert_weights.%zu and router_logits.%zu do not fit together, or not those of sequence 0", index, index, index);
+	bool good = weights->data && logits->data && experts->dtype == CAD_DTYPE_I32 &&
+		weights->dtype == CAD_DTYPE_F32 && experts->rank == 3 && weights->rank == 3 && logits->rank == 3 &&
+		memcmp(experts->shape, weights->shape, 3 * sizeof experts->shape[0]) == 0 &&
+		experts->shape[0] == logits->shape[0] && experts->shape[1] == logits->shape[1] &&
+		experts->shape[0] == first->experts.shape[0] && experts->shape[2] == first->experts.shape[2] &&
+		logits->shape[2] == first->logits.shape[2];
+	return good
+		? CAD_OK
+		: cad_error_set(error, CAD_ERR_CORRUPT,
+			  "experts.%zu, expert_weights.%zu and router_logits.%zu do not fit together, or not those of sequence 0",
+			  index, index, index);
 }
 
 /* One token of one layer, by falling weight; equal weights by ascending expert. */
-static enum cad_status read_cell(const struct sequence *s, uint64_t cell, uint32_t k, uint32_t experts, uint16_t *ids, float *scores, struct cad_error *error)
+static enum cad_status read_cell(const struct sequence *s, uint64_t cell, uint32_t k, uint32_t experts, uint16_t *ids,
+	float *scores, struct cad_error *error)
 {
 	for (uint32_t i = 0; i < k; i++) {
 		int32_t id;
@@ -55,41 +66,54 @@ static enum cad_status read_cell(const struct sequence *s, uint64_t cell, uint32
 	return pl_trace_check_cell(ids, k, experts, error);
 }
 
-static enum cad_status read_sequence(const struct sequence *s, size_t index, uint64_t begin, struct pl_trace *trace, struct cad_error *error)
+static enum cad_status read_sequence(
+	const struct sequence *s, size_t index, uint64_t begin, struct pl_trace *trace, struct cad_error *error)
 {
 	uint64_t tokens = s->experts.shape[1];
 	for (uint32_t layer = 0; layer < trace->layers; layer++)
 		for (uint64_t token = 0; token < tokens; token++) {
 			uint16_t *ids = pl_trace_cell(trace, layer, begin + token);
-			enum cad_status status = read_cell(s, layer * tokens + token, trace->k, trace->experts, ids, trace->scores + (ids - trace->ids), error);
+			enum cad_status status = read_cell(s, layer * tokens + token, trace->k, trace->experts, ids,
+				trace->scores + (ids - trace->ids), error);
 			if (status != CAD_OK)
-				return cad_error_prefix(error, "experts.%zu, layer %u, token %llu", index, layer, (unsigned long long)token);
+				return cad_error_prefix(error, "experts.%zu, layer %u, token %llu", index, layer,
+					(unsigned long long)token);
 		}
 	for (uint64_t token = 0; token < tokens; token++)
 		trace->request[begin + token] = begin ? trace->request[begin - 1] + 1 : 0;
+
 	return CAD_OK;
 }
 
-static enum cad_status read_file(const struct cad_safetensors *file, uint64_t cells_max, struct pl_trace **trace, struct cad_error *error)
+static enum cad_status read_file(
+	const struct cad_safetensors *file, uint64_t cells_max, struct pl_trace **trace, struct cad_error *error)
 {
 	struct sequence first, s;
 	struct pl_trace *made;
 	uint64_t tokens = 0;
+
 	if (!find_sequence(file, 0, &first))
-		return cad_error_set(error, CAD_ERR_CORRUPT, "there is no tensor experts.0: this is no output of 'cadrectl eval' for a model with experts");
+		return cad_error_set(error, CAD_ERR_CORRUPT,
+			"there is no tensor experts.0: this is no output of 'cadrectl eval' for a model with experts");
 	for (size_t i = 0; find_sequence(file, i, &s); i++) {
 		enum cad_status status = check_sequence(&s, &first, i, error);
 		if (status != CAD_OK)
 			return status;
-		tokens += s.experts.shape[1];   /* no sum of these overflows: each has 4 bytes in the file or more, or is checked below */
+		/* no sum of these overflows: each has 4 bytes in the file or more, or is checked
+		 * below */
+		tokens += s.experts.shape[1];
 	}
+
 	uint64_t layers = first.experts.shape[0], k = first.experts.shape[2], experts = first.logits.shape[2];
 	if (layers > PL_TRACE_LAYERS_MAX || k > PL_TRACE_TOPK_MAX || experts > PL_TRACE_EXPERTS_MAX)
-		return cad_error_set(error, CAD_ERR_EXHAUSTED, "%llu layers, %llu experts, %llu a token: more than a trace has", (unsigned long long)layers, (unsigned long long)experts,
-		                     (unsigned long long)k);
+		return cad_error_set(error, CAD_ERR_EXHAUSTED,
+			"%llu layers, %llu experts, %llu a token: more than a trace has", (unsigned long long)layers,
+			(unsigned long long)experts, (unsigned long long)k);
 	if (layers && k && tokens > cells_max / layers / k)
-		return cad_error_set(error, CAD_ERR_EXHAUSTED, "more than %llu tokens; split the trace", (unsigned long long)(cells_max / layers / k));
-	enum cad_status status = pl_trace_create((uint32_t)layers, (uint32_t)experts, (uint32_t)k, tokens, true, &made, error);
+		return cad_error_set(error, CAD_ERR_EXHAUSTED, "more than %llu tokens; split the trace",
+			(unsigned long long)(cells_max / layers / k));
+	enum cad_status status =
+		pl_trace_create((uint32_t)layers, (uint32_t)experts, (uint32_t)k, tokens, true, &made, error);
 	if (status != CAD_OK)
 		return status;
 	uint64_t begin = 0;
@@ -97,6 +121,7 @@ static enum cad_status read_file(const struct cad_safetensors *file, uint64_t ce
 		status = read_sequence(&s, i, begin, made, error);
 		begin += s.experts.shape[1];
 	}
+
 	if (status != CAD_OK)
 		pl_trace_free(made);
 	else
@@ -104,7 +129,8 @@ static enum cad_status read_file(const struct cad_safetensors *file, uint64_t ce
 	return status;
 }
 
-enum cad_status pl_trace_decode_eval(const uint8_t *bytes, size_t size, const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error)
+enum cad_status pl_trace_decode_eval(const uint8_t *bytes, size_t size, const struct pl_trace_source *source,
+	struct pl_trace **trace, struct cad_error *error)
 {
 	struct cad_safetensors *file;
 	enum cad_status status = cad_safetensors_open_memory("safetensors", bytes, size, &file, error);

@@ -12,14 +12,14 @@ struct generator {
 	const struct pl_synthetic *settings;
 	struct cad_random random;
 	struct pl_trace *trace;
-	uint32_t *community;         /* [layers][experts] */
-	double *popularity;          /* [layers][experts], mean 1 over a community or a layer */
-	double *drift;               /* [layers][experts]: log of what popularity changes by, in all */
-	double *weight;              /* [layers][topics][experts], of the current segment */
-	double *topics;              /* [tasks][topics], each row ascending to 1 */
-	double *task, *task_drift;   /* [tasks]: ascending to 1, of the current segment; and as `drift` */
-	double *key;                 /* [experts] scratch */
-	uint64_t *order;             /* [experts] scratch */
+	uint32_t *community;       /* [layers][experts] */
+	double *popularity;        /* [layers][experts], mean 1 over a community or a layer */
+	double *drift;             /* [layers][experts]: log of what popularity changes by, in all */
+	double *weight;            /* [layers][topics][experts], of the current segment */
+	double *topics;            /* [tasks][topics], each row ascending to 1 */
+	double *task, *task_drift; /* [tasks]: ascending to 1, of the current segment; and as `drift` */
+	double *key;               /* [experts] scratch */
+	uint64_t *order;           /* [experts] scratch */
 };
 
 static double gaussian(struct cad_random *random)
@@ -39,26 +39,37 @@ static void shuffle(struct cad_random *random, uint64_t *order, uint32_t count)
 
 /* ---- settings ---- */
 
-static bool between(double value, double low, double high)
-{
-	return value >= low && value <= high;
-}
+static bool between(double value, double low, double high) { return value >= low && value <= high; }
 
 static enum cad_status check(const struct pl_synthetic *s, struct cad_error *error)
 {
-	if (s->layers == 0 || s->layers > PL_TRACE_LAYERS_MAX || s->experts == 0 || s->experts > 4096 || s->k == 0 || s->k > PL_TRACE_TOPK_MAX || s->tokens == 0)
-		return cad_error_set(error, CAD_ERR_RANGE, "1 to %d layers, 1 to 4096 experts, 1 to %d of them a token, and a token at least", PL_TRACE_LAYERS_MAX, PL_TRACE_TOPK_MAX);
+	if (s->layers == 0 || s->layers > PL_TRACE_LAYERS_MAX || s->experts == 0 || s->experts > 4096 || s->k == 0 ||
+		s->k > PL_TRACE_TOPK_MAX || s->tokens == 0)
+		return cad_error_set(error, CAD_ERR_RANGE,
+			"1 to %d layers, 1 to 4096 experts, 1 to %d of them a token, and a token at least",
+			PL_TRACE_LAYERS_MAX, PL_TRACE_TOPK_MAX);
 	if (s->k > s->experts)
-		return cad_error_set(error, CAD_ERR_INVALID, "a token cannot select %u of %u experts", s->k, s->experts);
-	if (s->communities == 0 || s->communities > 1024 || (s->communities & (s->communities - 1)) || s->experts % s->communities)
-		return cad_error_set(error, CAD_ERR_INVALID, "the number of communities, %u, must be a power of two up to 1024 that divides the number of experts, %u", s->communities, s->experts);
-	if (!between(s->strength, 0, 1) || !between(s->locality, 0, 1) || !between(s->zipf, 0, 10) || !between(s->drift, 0, 10) || !between(s->task_skew, 0, 10))
-		return cad_error_set(error, CAD_ERR_RANGE, "strength and locality are from 0 to 1, zipf, drift and task skew from 0 to 10");
-	if (s->groups && (s->groups > GROUPS_MAX || s->experts % s->groups || s->groups_kept == 0 || s->groups_kept > s->groups || s->experts / s->groups * s->groups_kept < s->k))
-		return cad_error_set(error, CAD_ERR_INVALID, "%u of %u groups: at most %d groups, a number that divides that of the experts, %u, and those kept must hold %u experts", s->groups_kept,
-		                     s->groups, GROUPS_MAX, s->experts, s->k);
+		return cad_error_set(
+			error, CAD_ERR_INVALID, "a token cannot select %u of %u experts", s->k, s->experts);
+	if (s->communities == 0 || s->communities > 1024 || (s->communities & (s->communities - 1)) ||
+		s->experts % s->communities)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the number of communities, %u, must be a power of two up to 1024 that divides the number of experts, %u",
+			s->communities, s->experts);
+	if (!between(s->strength, 0, 1) || !between(s->locality, 0, 1) || !between(s->zipf, 0, 10) ||
+		!between(s->drift, 0, 10) || !between(s->task_skew, 0, 10))
+		return cad_error_set(error, CAD_ERR_RANGE,
+			"strength and locality are from 0 to 1, zipf, drift and task skew from 0 to 10");
+	if (s->groups &&
+		(s->groups > GROUPS_MAX || s->experts % s->groups || s->groups_kept == 0 ||
+			s->groups_kept > s->groups || s->experts / s->groups * s->groups_kept < s->k))
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"%u of %u groups: at most %d groups, a number that divides that of the experts, %u, and those kept must hold %u experts",
+			s->groups_kept, s->groups, GROUPS_MAX, s->experts, s->k);
 	if (s->tasks == 0 || s->tasks > TASKS_MAX || s->request_tokens == 0 || s->request_tokens > 1000000)
-		return cad_error_set(error, CAD_ERR_RANGE, "1 to %d tasks, and 1 to 1000000 tokens a request", TASKS_MAX);
+		return cad_error_set(
+			error, CAD_ERR_RANGE, "1 to %d tasks, and 1 to 1000000 tokens a request", TASKS_MAX);
+
 	return CAD_OK;
 }
 
@@ -91,11 +102,13 @@ static void make_communities(struct generator *g)
 	}
 }
 
-/* Tasks prefer topics at random; scaling rows and columns in turn makes every topic equally frequent over all tasks. */
+/* Tasks prefer topics at random; scaling rows and columns in turn makes every topic equally
+ * frequent over all tasks. */
 static void make_tasks(struct generator *g)
 {
 	const struct pl_synthetic *s = g->settings;
 	uint32_t topics = s->communities;
+
 	for (size_t i = 0; i < (size_t)s->tasks * topics; i++)
 		g->topics[i] = exp(s->task_skew * gaussian(&g->random));
 	for (uint32_t task = 0; task < s->tasks; task++)
@@ -116,6 +129,7 @@ static void make_tasks(struct generator *g)
 				g->topics[task * topics + topic] *= topics / sum;
 		}
 	}
+
 	for (uint32_t task = 0; task < s->tasks; task++) {
 		double sum = 0;
 		for (uint32_t topic = 0; topic < topics; topic++)
@@ -129,7 +143,8 @@ static uint32_t distance(uint32_t topic, uint32_t community)
 	return topic == community ? 0 : 32 - (uint32_t)__builtin_clz(topic ^ community);
 }
 
-/* What an expert at each distance weighs before popularity: the probability of drawing from there, over the experts there. */
+/* What an expert at each distance weighs before popularity: the probability of drawing from there,
+ * over the experts there. */
 static void level_weights(const struct pl_synthetic *s, double weight[33])
 {
 	uint32_t levels = (uint32_t)__builtin_ctz(s->communities);
@@ -146,13 +161,17 @@ static void begin_segment(struct generator *g, double time)
 {
 	const struct pl_synthetic *s = g->settings;
 	double level[33], sum = 0;
+
 	level_weights(s, level);
+
 	for (uint32_t layer = 0; layer < s->layers; layer++)
 		for (uint32_t topic = 0; topic < s->communities; topic++)
 			for (uint32_t expert = 0; expert < s->experts; expert++) {
 				size_t i = (size_t)layer * s->experts + expert;
 				g->weight[((size_t)layer * s->communities + topic) * s->experts + expert] =
-					level[distance(topic, g->community[i])] * g->popularity[i] * exp(time * g->drift[i]) + 1e-12;
+					level[distance(topic, g->community[i])] * g->popularity[i] *
+						exp(time * g->drift[i]) +
+					1e-12;
 			}
 	for (uint32_t task = 0; task < s->tasks; task++)
 		g->task[task] = sum += exp(time * g->task_drift[task]);
@@ -171,11 +190,13 @@ static uint32_t draw(struct cad_random *random, const double *ascending, uint32_
 	return i;
 }
 
-/* Keys of the experts in groups that are not kept become infinite. A group counts by the sum of its two best scores, -log(key). */
+/* Keys of the experts in groups that are not kept become infinite. A group counts by the sum of its
+ * two best scores, -log(key). */
 static void keep_groups(const struct pl_synthetic *s, double *key)
 {
 	double score[GROUPS_MAX];
 	uint32_t size = s->experts / s->groups;
+
 	for (uint32_t group = 0; group < s->groups; group++) {
 		double best = INFINITY, second = INFINITY;
 		for (uint32_t i = group * size; i < (group + 1) * size; i++) {
@@ -184,6 +205,7 @@ static void keep_groups(const struct pl_synthetic *s, double *key)
 		}
 		score[group] = -log(best) - (size > 1 ? log(second) : 0);
 	}
+
 	for (uint32_t group = 0; group < s->groups; group++) {
 		uint32_t better = 0;
 		for (uint32_t other = 0; other < s->groups; other++)
@@ -214,12 +236,13 @@ static void make_cell(struct generator *g, uint32_t layer, uint64_t token, uint3
 	const double *weight = g->weight + ((size_t)layer * s->communities + topic) * s->experts;
 	size_t cell = ((size_t)layer * s->tokens + token) * s->k;
 	uint16_t *ids = g->trace->ids + cell;
+
 	for (uint32_t expert = 0; expert < s->experts; expert++)
 		g->key[expert] = -log(1 - cad_random_unit(&g->random)) / weight[expert] + 1e-300;
 	if (s->groups)
 		keep_groups(s, g->key);
 	select_experts(g->key, s->experts, s->k, ids);
-	double sum = 0;   /* scores: softmax of -log(key) over the selected ones */
+	double sum = 0; /* scores: softmax of -log(key) over the selected ones */
 	for (uint32_t i = 0; s->scores && i < s->k; i++)
 		sum += g->key[ids[0]] / g->key[ids[i]];
 	for (uint32_t i = 0; s->scores && i < s->k; i++)
@@ -232,7 +255,8 @@ static void make_tokens(struct generator *g)
 	uint32_t request = 0, task = 0, topic = 0;
 	uint64_t left = 0, segment = 0;
 	for (uint64_t token = 0; token < s->tokens; token++) {
-		while (segment < SEGMENTS && token >= s->tokens / SEGMENTS * segment)   /* a short trace may begin several at once */
+		/* a short trace may begin several at once */
+		while (segment < SEGMENTS && token >= s->tokens / SEGMENTS * segment)
 			begin_segment(g, (double)segment++ / (SEGMENTS - 1));
 		bool begins = left == 0;
 		if (begins) {
@@ -254,21 +278,26 @@ static enum cad_status name_trace(struct generator *g, struct cad_error *error)
 {
 	const struct pl_synthetic *s = g->settings;
 	char text[512], groups[64] = "";
+
 	if (s->groups)
 		snprintf(groups, sizeof groups, " groups=%u groups-kept=%u", s->groups, s->groups_kept);
 	snprintf(text, sizeof text,
-	         "generated: layers=%u experts=%u top-k=%u tokens=%llu seed=%llu communities=%u strength=%g zipf=%g%s%s tasks=%u task-skew=%g locality=%g drift=%g request-tokens=%u", s->layers,
-	         s->experts, s->k, (unsigned long long)s->tokens, (unsigned long long)s->seed, s->communities, s->strength, s->zipf, s->zipf_of_layer ? " zipf-of-layer" : "", groups, s->tasks,
-	         s->task_skew, s->locality, s->drift, s->request_tokens);
+		"generated: layers=%u experts=%u top-k=%u tokens=%llu seed=%llu communities=%u strength=%g zipf=%g%s%s tasks=%u task-skew=%g locality=%g drift=%g request-tokens=%u",
+		s->layers, s->experts, s->k, (unsigned long long)s->tokens, (unsigned long long)s->seed, s->communities,
+		s->strength, s->zipf, s->zipf_of_layer ? " zipf-of-layer" : "", groups, s->tasks, s->task_skew,
+		s->locality, s->drift, s->request_tokens);
 	return pl_trace_set_names(g->trace, "synthetic", text, error);
 }
 
-enum cad_status pl_synthetic_create(const struct pl_synthetic *settings, struct pl_synthetic_trace *made, struct cad_error *error)
+enum cad_status pl_synthetic_create(
+	const struct pl_synthetic *settings, struct pl_synthetic_trace *made, struct cad_error *error)
 {
 	const struct pl_synthetic *s = settings;
 	enum cad_status status = check(s, error);
+
 	if (status != CAD_OK)
 		return status;
+
 	size_t cells = (size_t)s->layers * s->experts;
 	struct generator g = { .settings = s, .random = { s->seed } };
 	status = pl_trace_create(s->layers, s->experts, s->k, s->tokens, s->scores, &g.trace, error);
@@ -283,7 +312,9 @@ enum cad_status pl_synthetic_create(const struct pl_synthetic *settings, struct 
 	g.task_drift = calloc(s->tasks, sizeof *g.task_drift);
 	g.key = calloc(s->experts, sizeof *g.key);
 	g.order = calloc(s->experts, sizeof *g.order);
-	if (!g.community || !g.popularity || !g.drift || !g.weight || !g.topics || !g.task || !g.task_drift || !g.key || !g.order)
+
+	if (!g.community || !g.popularity || !g.drift || !g.weight || !g.topics || !g.task || !g.task_drift || !g.key ||
+		!g.order)
 		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory to generate a trace");
 	else
 		status = name_trace(&g, error);
@@ -296,6 +327,7 @@ enum cad_status pl_synthetic_create(const struct pl_synthetic *settings, struct 
 		pl_trace_free(g.trace);
 		free(g.community);
 	}
+
 	free(g.popularity);
 	free(g.drift);
 	free(g.weight);
@@ -304,6 +336,7 @@ enum cad_status pl_synthetic_create(const struct pl_synthetic *settings, struct 
 	free(g.task_drift);
 	free(g.key);
 	free(g.order);
+
 	return status;
 }
 
@@ -316,10 +349,12 @@ void pl_synthetic_fini(struct pl_synthetic_trace *made)
 
 /* ---- the known placement ---- */
 
-static void layer_cost(const struct pl_trace *trace, uint32_t layer, const uint16_t *node, uint32_t nodes, uint64_t *rows, double *nodes_per_token, double *load)
+static void layer_cost(const struct pl_trace *trace, uint32_t layer, const uint16_t *node, uint32_t nodes,
+	uint64_t *rows, double *nodes_per_token, double *load)
 {
 	uint64_t touched = 0, most = 0, all = 0;
 	memset(rows, 0, nodes * sizeof *rows);
+
 	for (uint64_t token = 0; token < trace->tokens; token++) {
 		const uint16_t *ids = pl_trace_row(trace, layer, token);
 		for (uint32_t i = 0; i < trace->k && ids[i] != PL_TRACE_NONE; i++) {
@@ -331,6 +366,7 @@ static void layer_cost(const struct pl_trace *trace, uint32_t layer, const uint1
 			all++;
 		}
 	}
+
 	for (uint32_t n = 0; n < nodes; n++)
 		most = rows[n] > most ? rows[n] : most;
 	*nodes_per_token = (double)touched / (double)trace->tokens;
@@ -350,8 +386,10 @@ static struct pl_known_cost cost_of(const struct pl_trace *trace, const uint16_t
 	return cost;
 }
 
-/* count parts (communities or groups), an equal number of neighbours to every node. part NULL: an expert's part is its group. */
-static void place_parts(const struct pl_trace *trace, const uint32_t *part, uint32_t count, uint32_t nodes, uint16_t *node)
+/* count parts (communities or groups), an equal number of neighbours to every node. part NULL: an
+ * expert's part is its group. */
+static void place_parts(
+	const struct pl_trace *trace, const uint32_t *part, uint32_t count, uint32_t nodes, uint16_t *node)
 {
 	for (size_t i = 0, cells = (size_t)trace->layers * trace->experts; i < cells; i++) {
 		uint32_t index = part ? part[i] : (uint32_t)(i % trace->experts) / (trace->experts / count);
@@ -359,14 +397,17 @@ static void place_parts(const struct pl_trace *trace, const uint32_t *part, uint
 	}
 }
 
-enum cad_status pl_synthetic_place(const struct pl_synthetic *settings, const struct pl_synthetic_trace *made, uint32_t nodes, uint16_t *node, bool *planted,
-                                   struct pl_known_cost *cost, struct cad_error *error)
+enum cad_status pl_synthetic_place(const struct pl_synthetic *settings, const struct pl_synthetic_trace *made,
+	uint32_t nodes, uint16_t *node, bool *planted, struct pl_known_cost *cost, struct cad_error *error)
 {
 	const struct pl_synthetic *s = settings;
-	bool by_community = nodes && s->communities % nodes == 0, by_group = nodes && s->groups && s->groups % nodes == 0;
+	bool by_community = nodes && s->communities % nodes == 0,
+	     by_group = nodes && s->groups && s->groups % nodes == 0;
+
 	if (!by_community && !by_group)
-		return cad_error_set(error, CAD_ERR_INVALID, "a best placement is known for a number of nodes that divides the %u communities or the %u groups, not for %u nodes", s->communities, s->groups,
-		                     nodes);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"a best placement is known for a number of nodes that divides the %u communities or the %u groups, not for %u nodes",
+			s->communities, s->groups, nodes);
 	uint64_t *rows = calloc(nodes, sizeof *rows);
 	if (!rows)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory to measure a placement");
@@ -375,16 +416,19 @@ enum cad_status pl_synthetic_place(const struct pl_synthetic *settings, const st
 		place_parts(made->trace, NULL, s->groups, nodes, node);
 		of_groups = cost_of(made->trace, node, nodes, rows);
 	}
+
 	*planted = by_community;
 	if (by_community) {
 		place_parts(made->trace, made->community, s->communities, nodes, node);
 		*cost = cost_of(made->trace, node, nodes, rows);
 	}
+
 	if (by_group && (!by_community || of_groups.nodes_per_token < cost->nodes_per_token)) {
 		place_parts(made->trace, NULL, s->groups, nodes, node);
 		*cost = of_groups;
 		*planted = false;
 	}
+
 	free(rows);
 	return CAD_OK;
 }

@@ -7,32 +7,52 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum cad_status pl_trace_create(uint32_t layers, uint32_t experts, uint32_t k, uint64_t tokens, bool scores, struct pl_trace **trace, struct cad_error *error)
+enum cad_status pl_trace_create(uint32_t layers, uint32_t experts, uint32_t k, uint64_t tokens, bool scores,
+	struct pl_trace **trace, struct cad_error *error)
 {
 	if (layers == 0 || layers > PL_TRACE_LAYERS_MAX)
-		return cad_error_set(error, CAD_ERR_RANGE, "a trace has 1 to %d layers, not %u", PL_TRACE_LAYERS_MAX, layers);
+		return cad_error_set(
+			error, CAD_ERR_RANGE, "a trace has 1 to %d layers, not %u", PL_TRACE_LAYERS_MAX, layers);
 	if (experts == 0 || experts > PL_TRACE_EXPERTS_MAX)
-		return cad_error_set(error, CAD_ERR_RANGE, "a trace has 1 to %d experts, not %u", PL_TRACE_EXPERTS_MAX, experts);
+		return cad_error_set(
+			error, CAD_ERR_RANGE, "a trace has 1 to %d experts, not %u", PL_TRACE_EXPERTS_MAX, experts);
 	if (k == 0 || k > PL_TRACE_TOPK_MAX)
-		return cad_error_set(error, CAD_ERR_RANGE, "a token selects 1 to %d experts, not %u", PL_TRACE_TOPK_MAX, k);
+		return cad_error_set(
+			error, CAD_ERR_RANGE, "a token selects 1 to %d experts, not %u", PL_TRACE_TOPK_MAX, k);
 	if (tokens == 0 || tokens > UINT32_MAX || tokens > PL_TRACE_CELLS_MAX / layers / k)
-		return cad_error_set(error, CAD_ERR_RANGE, "%llu tokens of %u layers x %u experts: a trace has 1 to %llu of them", (unsigned long long)tokens, layers, k,
-		                     (unsigned long long)(PL_TRACE_CELLS_MAX / layers / k));
+		return cad_error_set(error, CAD_ERR_RANGE,
+			"%llu tokens of %u layers x %u experts: a trace has 1 to %llu of them",
+			(unsigned long long)tokens, layers, k, (unsigned long long)(PL_TRACE_CELLS_MAX / layers / k));
 	size_t cells = (size_t)layers * tokens * k;
 	struct pl_trace *made = calloc(1, sizeof *made);
 	if (!made)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for a trace");
-	*made = (struct pl_trace){ .layers = layers, .experts = experts, .k = k, .tokens = tokens, .ids = malloc(cells * sizeof *made->ids),
-	                           .scores = scores ? calloc(cells, sizeof *made->scores) : NULL, .request = calloc(tokens, sizeof *made->request),
-	                           .layer = calloc(layers, sizeof *made->layer), .model = strdup(""), .provenance = strdup("") };
-	if (!made->ids || !made->request || !made->layer || !made->model || !made->provenance || (scores && !made->scores)) {
+	*made = (struct pl_trace){
+		.layers = layers,
+		.experts = experts,
+		.k = k,
+		.tokens = tokens,
+		.ids = malloc(cells * sizeof *made->ids),
+		.scores = scores ? calloc(cells, sizeof *made->scores) : NULL,
+		.request = calloc(tokens, sizeof *made->request),
+		.layer = calloc(layers, sizeof *made->layer),
+		.model = strdup(""),
+		.provenance = strdup(""),
+	};
+
+	if (!made->ids || !made->request || !made->layer || !made->model || !made->provenance ||
+		(scores && !made->scores)) {
 		pl_trace_free(made);
-		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for a trace of %llu tokens, %u layers and %u experts a token", (unsigned long long)tokens, layers, k);
+		return cad_error_set(error, CAD_ERR_MEMORY,
+			"no memory for a trace of %llu tokens, %u layers and %u experts a token",
+			(unsigned long long)tokens, layers, k);
 	}
+
 	memset(made->ids, 0xff, cells * sizeof *made->ids);
 	for (uint32_t row = 0; row < layers; row++)
 		made->layer[row] = row;
 	*trace = made;
+
 	return CAD_OK;
 }
 
@@ -53,17 +73,21 @@ static enum cad_status set_name(char **name, const char *text, const char *what,
 {
 	if (!text)
 		return CAD_OK;
+
 	if (strlen(text) > PL_TRACE_NAME_BYTES_MAX)
-		return cad_error_set(error, CAD_ERR_RANGE, "the %s of a trace has at most %d bytes", what, PL_TRACE_NAME_BYTES_MAX);
+		return cad_error_set(
+			error, CAD_ERR_RANGE, "the %s of a trace has at most %d bytes", what, PL_TRACE_NAME_BYTES_MAX);
 	char *copy = strdup(text);
 	if (!copy)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the %s of a trace", what);
 	free(*name);
 	*name = copy;
+
 	return CAD_OK;
 }
 
-enum cad_status pl_trace_set_names(struct pl_trace *trace, const char *model, const char *provenance, struct cad_error *error)
+enum cad_status pl_trace_set_names(
+	struct pl_trace *trace, const char *model, const char *provenance, struct cad_error *error)
 {
 	enum cad_status status = set_name(&trace->model, model, "model", error);
 	return status == CAD_OK ? set_name(&trace->provenance, provenance, "provenance", error) : status;
@@ -82,6 +106,7 @@ enum cad_status pl_trace_check_cell(uint16_t *ids, uint32_t k, uint32_t experts,
 				return cad_error_set(error, CAD_ERR_CORRUPT, "expert %u is selected twice", ids[i]);
 		ids[count++] = ids[i];
 	}
+
 	while (count < k)
 		ids[count++] = PL_TRACE_NONE;
 	return CAD_OK;
@@ -93,8 +118,10 @@ enum cad_status pl_rows_extend(struct pl_rows *rows, uint32_t request, uint64_t 
 {
 	size_t cells = (size_t)rows->layers * rows->k;
 	uint64_t limit = rows->cells_max / cells < UINT32_MAX ? rows->cells_max / cells : UINT32_MAX;
+
 	if (count > limit - rows->tokens)
-		return cad_error_set(error, CAD_ERR_EXHAUSTED, "more than %llu tokens; split the trace", (unsigned long long)limit);
+		return cad_error_set(
+			error, CAD_ERR_EXHAUSTED, "more than %llu tokens; split the trace", (unsigned long long)limit);
 	uint64_t wanted = rows->tokens + count;
 	if (wanted > rows->capacity) {
 		uint64_t capacity = rows->capacity * 2 > wanted ? rows->capacity * 2 : wanted;
@@ -105,13 +132,16 @@ enum cad_status pl_rows_extend(struct pl_rows *rows, uint32_t request, uint64_t 
 		if (requests)
 			rows->request = requests;
 		if (!ids || !requests)
-			return cad_error_set(error, CAD_ERR_MEMORY, "no memory for %llu tokens", (unsigned long long)capacity);
+			return cad_error_set(
+				error, CAD_ERR_MEMORY, "no memory for %llu tokens", (unsigned long long)capacity);
 		rows->capacity = capacity;
 	}
+
 	memset(rows->ids + rows->tokens * cells, 0xff, count * cells * sizeof *rows->ids);
 	for (uint64_t token = rows->tokens; token < wanted; token++)
 		rows->request[token] = request;
 	rows->tokens = wanted;
+
 	return CAD_OK;
 }
 
@@ -127,17 +157,23 @@ static uint32_t experts_seen(const struct pl_rows *rows)
 enum cad_status pl_rows_finish(struct pl_rows *rows, uint32_t experts, struct pl_trace **trace, struct cad_error *error)
 {
 	struct pl_trace *made;
-	enum cad_status status = pl_trace_create(rows->layers, experts ? experts : experts_seen(rows), rows->k, rows->tokens, false, &made, error);
+	enum cad_status status = pl_trace_create(
+		rows->layers, experts ? experts : experts_seen(rows), rows->k, rows->tokens, false, &made, error);
+
 	if (status != CAD_OK)
 		return status;
+
 	for (uint32_t row = 0; row < rows->layers; row++) {
 		made->layer[row] = rows->layer[row];
 		for (uint64_t token = 0; token < rows->tokens; token++)
-			memcpy(pl_trace_cell(made, row, token), rows->ids + (token * rows->layers + row) * rows->k, rows->k * sizeof *rows->ids);
+			memcpy(pl_trace_cell(made, row, token), rows->ids + (token * rows->layers + row) * rows->k,
+				rows->k * sizeof *rows->ids);
 	}
+
 	memcpy(made->request, rows->request, rows->tokens * sizeof *made->request);
 	pl_rows_fini(rows);
 	*trace = made;
+
 	return CAD_OK;
 }
 
@@ -154,7 +190,7 @@ static enum pl_trace_format guess(const char *bytes, size_t size)
 {
 	if (size >= PL_TRACE_MAGIC_BYTES && memcmp(bytes, PL_TRACE_MAGIC, PL_TRACE_MAGIC_BYTES) == 0)
 		return PL_TRACE_OWN;
-	if (size > 8 && bytes[7] == 0 && bytes[8] == '{')   /* safetensors: eight bytes of a length, then JSON */
+	if (size > 8 && bytes[7] == 0 && bytes[8] == '{') /* safetensors: eight bytes of a length, then JSON */
 		return PL_TRACE_EVAL;
 	size_t i = 0;
 	while (i < size && isspace((unsigned char)bytes[i]))
@@ -162,7 +198,8 @@ static enum pl_trace_format guess(const char *bytes, size_t size)
 	return i < size && (bytes[i] == '[' || bytes[i] == '{') ? PL_TRACE_JSON : PL_TRACE_CSV;
 }
 
-enum cad_status pl_trace_parse(const char *name, const void *bytes, size_t size, const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error)
+enum cad_status pl_trace_parse(const char *name, const void *bytes, size_t size, const struct pl_trace_source *source,
+	struct pl_trace **trace, struct cad_error *error)
 {
 	struct pl_trace_source how = source ? *source : (struct pl_trace_source){ 0 };
 	how.cells_max = how.cells_max ? how.cells_max : PL_TRACE_CELLS_MAX;
@@ -170,26 +207,22 @@ enum cad_status pl_trace_parse(const char *name, const void *bytes, size_t size,
 		return cad_error_set(error, CAD_ERR_CORRUPT, "%s is empty", name);
 	enum cad_status status;
 	switch (how.format == PL_TRACE_AUTO ? guess(bytes, size) : how.format) {
-	case PL_TRACE_OWN:
-		status = pl_trace_decode_own(bytes, size, &how, trace, error);
-		break;
-	case PL_TRACE_EVAL:
-		status = pl_trace_decode_eval(bytes, size, &how, trace, error);
-		break;
-	case PL_TRACE_JSON:
-		status = pl_trace_decode_json(bytes, size, &how, trace, error);
-		break;
-	default:
-		status = pl_trace_decode_csv(bytes, size, &how, trace, error);
+	case PL_TRACE_OWN: status = pl_trace_decode_own(bytes, size, &how, trace, error); break;
+	case PL_TRACE_EVAL: status = pl_trace_decode_eval(bytes, size, &how, trace, error); break;
+	case PL_TRACE_JSON: status = pl_trace_decode_json(bytes, size, &how, trace, error); break;
+	default: status = pl_trace_decode_csv(bytes, size, &how, trace, error);
 	}
+
 	return status == CAD_OK ? CAD_OK : cad_error_prefix(error, "%s", name);
 }
 
-enum cad_status pl_trace_read_as(const char *path, const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error)
+enum cad_status pl_trace_read_as(
+	const char *path, const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error)
 {
 	const void *bytes;
 	size_t size;
 	enum cad_status status = cad_file_map(path, &bytes, &size, error);
+
 	if (status != CAD_OK)
 		return status;
 	status = pl_trace_parse(path, bytes, size, source, trace, error);
@@ -204,46 +237,61 @@ enum cad_status pl_trace_read(const char *path, struct pl_trace **trace, struct 
 
 /* ---- parts ---- */
 
-/* Tokens [begin, begin + count) of `from` to token `at` of `to`, whose requests go on from `request`. */
-static void copy_tokens(struct pl_trace *to, uint64_t at, const struct pl_trace *from, uint64_t begin, uint64_t count, uint32_t request)
+/* Tokens [begin, begin + count) of `from` to token `at` of `to`, whose requests go on from
+ * `request`. */
+static void copy_tokens(
+	struct pl_trace *to, uint64_t at, const struct pl_trace *from, uint64_t begin, uint64_t count, uint32_t request)
 {
 	for (uint32_t row = 0; row < to->layers; row++) {
 		size_t cells = count * to->k;
 		memcpy(pl_trace_cell(to, row, at), pl_trace_row(from, row, begin), cells * sizeof *to->ids);
 		if (to->scores)
-			memcpy(to->scores + (row * to->tokens + at) * to->k, from->scores + (row * from->tokens + begin) * from->k, cells * sizeof *to->scores);
+			memcpy(to->scores + (row * to->tokens + at) * to->k,
+				from->scores + (row * from->tokens + begin) * from->k, cells * sizeof *to->scores);
 	}
 	for (uint64_t i = 0; i < count; i++)
 		to->request[at + i] = request + from->request[begin + i] - from->request[begin];
 }
 
-enum cad_status pl_trace_create_like(const struct pl_trace *shape, uint32_t experts, uint64_t tokens, struct pl_trace **trace, struct cad_error *error)
+enum cad_status pl_trace_create_like(const struct pl_trace *shape, uint32_t experts, uint64_t tokens,
+	struct pl_trace **trace, struct cad_error *error)
 {
 	struct pl_trace *made;
-	enum cad_status status = pl_trace_create(shape->layers, experts, shape->k, tokens, shape->scores != NULL, &made, error);
+	enum cad_status status =
+		pl_trace_create(shape->layers, experts, shape->k, tokens, shape->scores != NULL, &made, error);
+
 	if (status != CAD_OK)
 		return status;
+
 	memcpy(made->layer, shape->layer, shape->layers * sizeof *made->layer);
 	status = pl_trace_set_names(made, shape->model, shape->provenance, error);
 	if (status != CAD_OK)
 		pl_trace_free(made);
 	else
 		*trace = made;
+
 	return status;
 }
 
-enum cad_status pl_trace_join(struct pl_trace *const *parts, size_t count, struct pl_trace **trace, struct cad_error *error)
+enum cad_status pl_trace_join(
+	struct pl_trace *const *parts, size_t count, struct pl_trace **trace, struct cad_error *error)
 {
 	uint64_t tokens = 0;
 	uint32_t experts = 0;
+
 	for (size_t i = 0; i < count; i++) {
 		const struct pl_trace *part = parts[i], *first = parts[0];
-		if (part->layers != first->layers || part->k != first->k || memcmp(part->layer, first->layer, first->layers * sizeof *first->layer) != 0 || !part->scores != !first->scores)
-			return cad_error_set(error, CAD_ERR_INVALID, "part %zu has %u layers, %u experts a token and %s scores, but part 1 has %u, %u and %s, or other layers", i + 1, part->layers,
-			                     part->k, part->scores ? "its" : "no", first->layers, first->k, first->scores ? "its" : "no");
+		if (part->layers != first->layers || part->k != first->k ||
+			memcmp(part->layer, first->layer, first->layers * sizeof *first->layer) != 0 ||
+			!part->scores != !first->scores)
+			return cad_error_set(error, CAD_ERR_INVALID,
+				"part %zu has %u layers, %u experts a token and %s scores, but part 1 has %u, %u and %s, or other layers",
+				i + 1, part->layers, part->k, part->scores ? "its" : "no", first->layers, first->k,
+				first->scores ? "its" : "no");
 		tokens += part->tokens;
 		experts = part->experts > experts ? part->experts : experts;
 	}
+
 	if (count == 0)
 		return cad_error_set(error, CAD_ERR_INVALID, "there is nothing to join");
 	struct pl_trace *made;
@@ -257,23 +305,27 @@ enum cad_status pl_trace_join(struct pl_trace *const *parts, size_t count, struc
 		at += parts[i]->tokens;
 		request += pl_trace_requests(parts[i]);
 	}
+
 	*trace = made;
 	return CAD_OK;
 }
 
-/* The first token of the request whose begin comes nearest to `wanted`; never the first or last border. 0: there is none. */
+/* The first token of the request whose begin comes nearest to `wanted`; never the first or last
+ * border. 0: there is none. */
 static uint64_t cut_near(const struct pl_trace *trace, double wanted)
 {
 	uint64_t best = 0;
 	for (uint64_t token = 1; token < trace->tokens; token++) {
 		double miss = (double)token - wanted, best_miss = (double)best - wanted;
-		if (trace->request[token] != trace->request[token - 1] && (best == 0 || miss * miss < best_miss * best_miss))
+		if (trace->request[token] != trace->request[token - 1] &&
+			(best == 0 || miss * miss < best_miss * best_miss))
 			best = token;
 	}
 	return best;
 }
 
-static enum cad_status copy_part(const struct pl_trace *trace, uint64_t begin, uint64_t count, struct pl_trace **part, struct cad_error *error)
+static enum cad_status copy_part(
+	const struct pl_trace *trace, uint64_t begin, uint64_t count, struct pl_trace **part, struct cad_error *error)
 {
 	enum cad_status status = pl_trace_create_like(trace, trace->experts, count, part, error);
 	if (status == CAD_OK)
@@ -281,12 +333,15 @@ static enum cad_status copy_part(const struct pl_trace *trace, uint64_t begin, u
 	return status;
 }
 
-enum cad_status pl_trace_split(const struct pl_trace *trace, double share, struct pl_trace **first, struct pl_trace **second, struct cad_error *error)
+enum cad_status pl_trace_split(const struct pl_trace *trace, double share, struct pl_trace **first,
+	struct pl_trace **second, struct cad_error *error)
 {
 	uint64_t cut = cut_near(trace, share * (double)trace->tokens);
 	struct pl_trace *head = NULL, *tail = NULL;
+
 	if (cut == 0)
-		return cad_error_set(error, CAD_ERR_INVALID, "the trace has one request only, and a split goes between two");
+		return cad_error_set(
+			error, CAD_ERR_INVALID, "the trace has one request only, and a split goes between two");
 	enum cad_status status = first ? copy_part(trace, 0, cut, &head, error) : CAD_OK;
 	if (status == CAD_OK && second)
 		status = copy_part(trace, cut, trace->tokens - cut, &tail, error);
@@ -294,6 +349,7 @@ enum cad_status pl_trace_split(const struct pl_trace *trace, double share, struc
 		pl_trace_free(head);
 		return status;
 	}
+
 	if (first)
 		*first = head;
 	if (second)

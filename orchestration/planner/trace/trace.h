@@ -1,9 +1,13 @@
 /*
- * A trace: which experts each token selected, in every MoE layer, token by token and request by request. What plans are made from and measured on.
+ * A trace: which experts each token selected, in every MoE layer, token by token and request by
+ * request. What plans are made from and measured on.
  *
- * A `struct pl_trace` is the caller's (`pl_trace_free`), plain arrays, immutable once it is made: any thread may read it. Functions that take a path block on
- * the disk. Every trace that a function here answers is whole: at least one token and one layer, ids below `experts` or PL_TRACE_NONE and no id twice in a
- * cell (PL_TRACE_NONE only behind them), requests ascending from 0 without a gap, layers ascending. Files may come from strangers: they are answered with a sentence that names file and place.
+ * A `struct pl_trace` is the caller's (`pl_trace_free`), plain arrays, immutable once it is made:
+ * any thread may read it. Functions that take a path block on the disk. Every trace that a function
+ * here answers is whole: at least one token and one layer, ids below `experts` or PL_TRACE_NONE and
+ * no id twice in a cell (PL_TRACE_NONE only behind them), requests ascending from 0 without a gap,
+ * layers ascending. Files may come from strangers: they are answered with a sentence that names
+ * file and place.
  */
 #ifndef CADRE_ORCHESTRATION_PLANNER_TRACE_TRACE_H
 #define CADRE_ORCHESTRATION_PLANNER_TRACE_TRACE_H
@@ -18,27 +22,32 @@ enum {
 	PL_TRACE_NONE = 0xffff,
 	PL_TRACE_LAYERS_MAX = 1024,
 	PL_TRACE_EXPERTS_MAX = 0xffff,
-	PL_TRACE_TOPK_MAX = 32,          /* CAD_TOPK_MAX */
-	PL_TRACE_NAME_BYTES_MAX = 4096,  /* model and provenance, each */
+	PL_TRACE_TOPK_MAX = 32,         /* CAD_TOPK_MAX */
+	PL_TRACE_NAME_BYTES_MAX = 4096, /* model and provenance, each */
 	PL_TRACE_BLOCK_TOKENS_MAX = 4096,
 };
-#define PL_TRACE_CELLS_MAX (1ull << 32)          /* layers x tokens x k: 8 GiB of ids */
+#define PL_TRACE_CELLS_MAX (1ull << 32) /* layers x tokens x k: 8 GiB of ids */
 
 struct pl_trace {
 	uint32_t layers, experts, k;
 	uint64_t tokens;
-	uint16_t *ids;               /* [layers][tokens][k], in order of selection; PL_TRACE_NONE: no expert, at the end of a row that chose fewer */
-	float *scores;               /* the same shape, or NULL */
-	uint32_t *request;           /* [tokens]: index of the token's request */
-	uint32_t *layer;             /* [layers]: the layer's index in the model: what maps and plans call it */
-	char *model, *provenance;    /* never NULL; "" where nothing is known */
+	/* [layers][tokens][k], in order of selection; PL_TRACE_NONE: no expert, at the end of a row
+	 * that chose fewer */
+	uint16_t *ids;
+	float *scores;            /* the same shape, or NULL */
+	uint32_t *request;        /* [tokens]: index of the token's request */
+	uint32_t *layer;          /* [layers]: the layer's index in the model: what maps and plans call it */
+	char *model, *provenance; /* never NULL; "" where nothing is known */
 };
 
-/* An empty trace of this shape: ids PL_TRACE_NONE, requests 0, layers 0 to n-1, names "". CAD_ERR_RANGE: a size out of its limits. */
-CAD_MUST_USE enum cad_status pl_trace_create(uint32_t layers, uint32_t experts, uint32_t k, uint64_t tokens, bool scores, struct pl_trace **trace, struct cad_error *error);
-void pl_trace_free(struct pl_trace *trace);   /* NULL: nothing */
+/* An empty trace of this shape: ids PL_TRACE_NONE, requests 0, layers 0 to n-1, names "".
+ * CAD_ERR_RANGE: a size out of its limits. */
+CAD_MUST_USE enum cad_status pl_trace_create(uint32_t layers, uint32_t experts, uint32_t k, uint64_t tokens,
+	bool scores, struct pl_trace **trace, struct cad_error *error);
+void pl_trace_free(struct pl_trace *trace); /* NULL: nothing */
 /* Replaces the names; NULL leaves one as it is. */
-CAD_MUST_USE enum cad_status pl_trace_set_names(struct pl_trace *trace, const char *model, const char *provenance, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_trace_set_names(
+	struct pl_trace *trace, const char *model, const char *provenance, struct cad_error *error);
 
 /* The choice of one token in one layer: k entries. `layer` is counted from 0 here. */
 static inline const uint16_t *pl_trace_row(const struct pl_trace *trace, uint32_t layer, uint64_t token)
@@ -54,26 +63,34 @@ enum pl_trace_format { PL_TRACE_AUTO, PL_TRACE_OWN, PL_TRACE_CSV, PL_TRACE_JSON,
 enum pl_trace_phase { PL_TRACE_PHASE_ALL, PL_TRACE_PHASE_PREFILL, PL_TRACE_PHASE_DECODE };
 
 struct pl_trace_source {
-	enum pl_trace_format format;     /* PL_TRACE_AUTO: told apart by content */
+	enum pl_trace_format format; /* PL_TRACE_AUTO: told apart by content */
 	enum pl_trace_phase phase;
-	uint32_t experts;                /* CSV and JSON do not say how many experts a layer has; 0: the highest id and one */
-	uint64_t cells_max;              /* layers x tokens x k; 0: PL_TRACE_CELLS_MAX */
+	/* CSV and JSON do not say how many experts a layer has; 0: the highest id and one */
+	uint32_t experts;
+	uint64_t cells_max; /* layers x tokens x k; 0: PL_TRACE_CELLS_MAX */
 };
 
 /* The own format, CSV, JSON, or what `cadrectl eval` writes. */
 CAD_MUST_USE enum cad_status pl_trace_read(const char *path, struct pl_trace **trace, struct cad_error *error);
-CAD_MUST_USE enum cad_status pl_trace_read_as(const char *path, const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_trace_read_as(
+	const char *path, const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error);
 /* From memory; `name` is for sentences. */
-CAD_MUST_USE enum cad_status pl_trace_parse(const char *name, const void *bytes, size_t size, const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_trace_parse(const char *name, const void *bytes, size_t size,
+	const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error);
 
-/* One trace from several, their requests one after the other. Layers, k and scores must agree; experts is the greatest, the names are the first's. */
-CAD_MUST_USE enum cad_status pl_trace_join(struct pl_trace *const *parts, size_t count, struct pl_trace **trace, struct cad_error *error);
+/* One trace from several, their requests one after the other. Layers, k and scores must agree;
+ * experts is the greatest, the names are the first's. */
+CAD_MUST_USE enum cad_status pl_trace_join(
+	struct pl_trace *const *parts, size_t count, struct pl_trace **trace, struct cad_error *error);
 
 /*
- * Cut between two requests, where the first part comes nearest to `share` of the tokens; both parts are copies with a request at least.
- * Either pointer may be NULL when that part is not wanted. CAD_ERR_INVALID: there is one request only.
+ * Cut between two requests, where the first part comes nearest to `share` of the tokens; both parts
+ * are copies with a request at least.
+ * Either pointer may be NULL when that part is not wanted. CAD_ERR_INVALID: there is one request
+ * only.
  */
-CAD_MUST_USE enum cad_status pl_trace_split(const struct pl_trace *trace, double share, struct pl_trace **first, struct pl_trace **second, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_trace_split(const struct pl_trace *trace, double share, struct pl_trace **first,
+	struct pl_trace **second, struct cad_error *error);
 
 /* ---- writing ---- */
 
@@ -81,13 +98,18 @@ CAD_MUST_USE enum cad_status pl_trace_split(const struct pl_trace *trace, double
 CAD_MUST_USE enum cad_status pl_trace_write(const char *path, const struct pl_trace *trace, struct cad_error *error);
 
 /*
- * The own format block by block, for whoever records: shape, names and layers are those of `shape` (its tokens are not looked at), and every added trace must
- * have that shape. Requests are counted through: the first request of an added trace is a new one unless `same_request`. One thread at a time.
+ * The own format block by block, for whoever records: shape, names and layers are those of `shape`
+ * (its tokens are not looked at), and every added trace must have that shape. Requests are counted
+ * through: the first request of an added trace is a new one unless `same_request`. One thread at a
+ * time.
  */
 struct pl_trace_writer;
-CAD_MUST_USE enum cad_status pl_trace_writer_create(FILE *stream, const struct pl_trace *shape, struct pl_trace_writer **writer, struct cad_error *error);
-CAD_MUST_USE enum cad_status pl_trace_writer_add(struct pl_trace_writer *writer, const struct pl_trace *trace, bool same_request, struct cad_error *error);
-/* Writes the end block: without it the file counts as cut short. The stream stays open, the caller's. */
+CAD_MUST_USE enum cad_status pl_trace_writer_create(
+	FILE *stream, const struct pl_trace *shape, struct pl_trace_writer **writer, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_trace_writer_add(
+	struct pl_trace_writer *writer, const struct pl_trace *trace, bool same_request, struct cad_error *error);
+/* Writes the end block: without it the file counts as cut short. The stream stays open, the
+ * caller's. */
 CAD_MUST_USE enum cad_status pl_trace_writer_finish(struct pl_trace_writer *writer, struct cad_error *error);
 void pl_trace_writer_destroy(struct pl_trace_writer *writer);
 
