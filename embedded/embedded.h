@@ -8,8 +8,8 @@
  * `nodes` above 1 spreads the experts over that many engines, which changes nothing but the
  * exchange.
  */
-#ifndef CADRE_EMBEDDED_H
-#define CADRE_EMBEDDED_H
+#ifndef CADRE_EMBEDDED_EMBEDDED_H
+#define CADRE_EMBEDDED_EMBEDDED_H
 
 #include "common/cluster/settings.h"
 #include "router-svc/engine.h"

@@ -6,8 +6,8 @@
  * serves on with what it holds, for hours if need be;
  * the next hello tells what changed meanwhile. Engine and strings are borrowed until destroy.
  */
-#ifndef CADRE_EXPERT_CONTROL_H
-#define CADRE_EXPERT_CONTROL_H
+#ifndef CADRE_EXPERT_SVC_CONTROL_H
+#define CADRE_EXPERT_SVC_CONTROL_H
 
 #include "expert-svc/engine.h"
 

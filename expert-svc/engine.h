@@ -15,8 +15,8 @@
  * but weights. Whoever created model, device, settings, metrics and clock keeps them until
  * ex_engine_destroy.
  */
-#ifndef CADRE_EXPERT_ENGINE_H
-#define CADRE_EXPERT_ENGINE_H
+#ifndef CADRE_EXPERT_SVC_ENGINE_H
+#define CADRE_EXPERT_SVC_ENGINE_H
 
 #include "common/base/clock.h"
 #include "common/process/metrics.h"

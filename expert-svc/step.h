@@ -2,8 +2,8 @@
  * The step of an expert node: take, group, run, pack, answer. One thread runs it; it allocates
  * nothing and takes no lock.
  */
-#ifndef CADRE_EXPERT_STEP_H
-#define CADRE_EXPERT_STEP_H
+#ifndef CADRE_EXPERT_SVC_STEP_H
+#define CADRE_EXPERT_SVC_STEP_H
 
 #include "common/process/metrics.h"
 #include "common/cluster/settings.h"

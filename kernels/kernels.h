@@ -23,8 +23,8 @@
  * +0); what lies beyond is never read. Rows are 64-byte aligned. kn_ld avoids strides that are a
  * multiple of 4 KiB.
  */
-#ifndef CADRE_KERNELS_H
-#define CADRE_KERNELS_H
+#ifndef CADRE_KERNELS_KERNELS_H
+#define CADRE_KERNELS_KERNELS_H
 
 #include "common/model/spec.h"
 #include "common/process/options.h"

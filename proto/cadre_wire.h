@@ -6,8 +6,8 @@
  * (an active message's user header) and, for CALL and ANSWER, a payload. Nothing here is trusted:
  * common/transport/wire.c checks every length against the received size before use.
  */
-#ifndef CADRE_WIRE_H
-#define CADRE_WIRE_H
+#ifndef CADRE_PROTO_CADRE_WIRE_H
+#define CADRE_PROTO_CADRE_WIRE_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -13,8 +13,8 @@
  * Same bits: the logits of a sequence depend on its tokens alone. A sequence that loses its KV
  * pages to others is computed again, with equal bits.
  */
-#ifndef CADRE_ROUTER_ENGINE_H
-#define CADRE_ROUTER_ENGINE_H
+#ifndef CADRE_ROUTER_SVC_ENGINE_H
+#define CADRE_ROUTER_SVC_ENGINE_H
 
 #include "common/cluster/map.h"
 #include "common/model/model.h"

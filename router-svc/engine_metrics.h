@@ -3,8 +3,8 @@
  * Registered once at start-up; the result lives as long as the registry and must be freed after it,
  * and both before the engine.
  */
-#ifndef CADRE_ROUTER_ENGINE_METRICS_H
-#define CADRE_ROUTER_ENGINE_METRICS_H
+#ifndef CADRE_ROUTER_SVC_ENGINE_METRICS_H
+#define CADRE_ROUTER_SVC_ENGINE_METRICS_H
 
 #include "common/process/metrics.h"
 #include "router-svc/engine.h"

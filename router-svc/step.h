@@ -14,8 +14,8 @@
  *            projection
  *   logits   [HEAD][V]        of at most RT_HEAD_ROWS rows at a time
  */
-#ifndef CADRE_ROUTER_STEP_H
-#define CADRE_ROUTER_STEP_H
+#ifndef CADRE_ROUTER_SVC_STEP_H
+#define CADRE_ROUTER_SVC_STEP_H
 
 #include "router-svc/moe/capacity.h"
 #include "router-svc/moe/exchange.h"

@@ -4,8 +4,8 @@
  *
  * Internal to common/model. Constant data; any thread may read it.
  */
-#ifndef CADRE_MODEL_ARCHS_H
-#define CADRE_MODEL_ARCHS_H
+#ifndef CADRE_COMMON_MODEL_ARCHS_H
+#define CADRE_COMMON_MODEL_ARCHS_H
 
 #include "common/model/keys.h"
 #include "common/model/model.h"

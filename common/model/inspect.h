@@ -4,8 +4,8 @@
  *
  * Borrows everything, writes to the stream, allocates for JSON only. Any thread.
  */
-#ifndef CADRE_MODEL_INSPECT_H
-#define CADRE_MODEL_INSPECT_H
+#ifndef CADRE_COMMON_MODEL_INSPECT_H
+#define CADRE_COMMON_MODEL_INSPECT_H
 
 #include "common/model/model.h"
 

@@ -5,8 +5,8 @@
  * that a reader is a list of assignments with one check at its end. A key that is absent and a key
  * that is null are the same. Internal to common/model; no thread affinity, nothing is kept.
  */
-#ifndef CADRE_MODEL_KEYS_H
-#define CADRE_MODEL_KEYS_H
+#ifndef CADRE_COMMON_MODEL_KEYS_H
+#define CADRE_COMMON_MODEL_KEYS_H
 
 #include "common/base/status.h"
 

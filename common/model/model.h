@@ -10,8 +10,8 @@
  * A file that shrinks while it is mapped raises SIGBUS in any program that maps files;
  * docs/OPERATIONS.md says not to overwrite a checkpoint in place.
  */
-#ifndef CADRE_MODEL_MODEL_H
-#define CADRE_MODEL_MODEL_H
+#ifndef CADRE_COMMON_MODEL_MODEL_H
+#define CADRE_COMMON_MODEL_MODEL_H
 
 #include "common/model/spec.h"
 

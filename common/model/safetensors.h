@@ -6,8 +6,8 @@
  * A file is mapped read-only by `cad_safetensors_open` and unmapped by `_close`; tensors and names
  * point into it. No thread affinity.
  */
-#ifndef CADRE_MODEL_SAFETENSORS_H
-#define CADRE_MODEL_SAFETENSORS_H
+#ifndef CADRE_COMMON_MODEL_SAFETENSORS_H
+#define CADRE_COMMON_MODEL_SAFETENSORS_H
 
 #include "common/model/model.h"
 

@@ -4,8 +4,8 @@
  *
  * Internal to common/model. Opening blocks on the disk; afterwards immutable, any thread may read.
  */
-#ifndef CADRE_MODEL_SHARDS_H
-#define CADRE_MODEL_SHARDS_H
+#ifndef CADRE_COMMON_MODEL_SHARDS_H
+#define CADRE_COMMON_MODEL_SHARDS_H
 
 #include "common/model/safetensors.h"
 

@@ -9,8 +9,8 @@
  * Symbols: H hidden size, V vocabulary, L layers, E experts, K experts per token, F ffn size, D
  * head size.
  */
-#ifndef CADRE_MODEL_SPEC_H
-#define CADRE_MODEL_SPEC_H
+#ifndef CADRE_COMMON_MODEL_SPEC_H
+#define CADRE_COMMON_MODEL_SPEC_H
 
 #include "common/base/status.h"
 

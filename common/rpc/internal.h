@@ -25,7 +25,9 @@ static inline void *cad_rpc_must(void *allocated)
 	return allocated;
 }
 
-/* --- events ---
+/* ---- events ---- */
+
+/*
  * A batch that gRPC accepts gives exactly one event, so references are counted by events in flight
  * and nothing else.
  * ThreadSanitizer does not see the synchronisation inside libgrpc: an event that is handed to the

@@ -5,8 +5,8 @@
  * The activations live in device memory, sized at creation for the largest step. One thread, the
  * stepping one.
  */
-#ifndef CADRE_EXPERT_EXEC_H
-#define CADRE_EXPERT_EXEC_H
+#ifndef CADRE_EXPERT_SVC_SERVE_EXEC_H
+#define CADRE_EXPERT_SVC_SERVE_EXEC_H
 
 #include "expert-svc/serve/group.h"
 

@@ -9,8 +9,8 @@
  * All arrays are sized at creation. One thread uses a batch; nothing here allocates after creation,
  * blocks, or fails.
  */
-#ifndef CADRE_EXPERT_GROUP_H
-#define CADRE_EXPERT_GROUP_H
+#ifndef CADRE_EXPERT_SVC_SERVE_GROUP_H
+#define CADRE_EXPERT_SVC_SERVE_GROUP_H
 
 #include "expert-svc/serve/inbox.h"
 #include "expert-svc/store/weight_store.h"

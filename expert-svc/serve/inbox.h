@@ -7,8 +7,8 @@
  * outbox when it is done. Nothing here blocks but ex_inbox_wait, and nothing allocates after
  * creation.
  */
-#ifndef CADRE_EXPERT_INBOX_H
-#define CADRE_EXPERT_INBOX_H
+#ifndef CADRE_EXPERT_SVC_SERVE_INBOX_H
+#define CADRE_EXPERT_SVC_SERVE_INBOX_H
 
 #include "common/base/mailbox.h"
 #include "common/transport/transport.h"

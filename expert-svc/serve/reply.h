@@ -2,8 +2,8 @@
  * The answer to a call: what became of a job, as the ANSWER message that the exchange sends. The
  * exchange thread.
  */
-#ifndef CADRE_EXPERT_REPLY_H
-#define CADRE_EXPERT_REPLY_H
+#ifndef CADRE_EXPERT_SVC_SERVE_REPLY_H
+#define CADRE_EXPERT_SVC_SERVE_REPLY_H
 
 #include "expert-svc/serve/inbox.h"
 

@@ -9,8 +9,8 @@
  *
  * Model and device are borrowed until destroy. Only load allocates; load and free block.
  */
-#ifndef CADRE_EXPERT_WEIGHT_STORE_H
-#define CADRE_EXPERT_WEIGHT_STORE_H
+#ifndef CADRE_EXPERT_SVC_STORE_WEIGHT_STORE_H
+#define CADRE_EXPERT_SVC_STORE_WEIGHT_STORE_H
 
 #include "common/model/model.h"
 #include "kernels/kernels.h"

@@ -7,8 +7,8 @@
  * is only what forms.h lists. Every driver runs its arithmetic inside kn_pool_for, which sees to
  * the default MXCSR in all threads. Nothing here allocates but create and pack functions.
  */
-#ifndef CADRE_KERNELS_CPU_H
-#define CADRE_KERNELS_CPU_H
+#ifndef CADRE_KERNELS_CPU_CPU_H
+#define CADRE_KERNELS_CPU_CPU_H
 
 #include "kernels/cpu/forms.h"
 #include "kernels/cpu/pool.h"

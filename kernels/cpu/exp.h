@@ -6,8 +6,8 @@
  * 0.97 ulp on (-85, 87). No libm function takes part in any result. The sum of 16 lanes stands here
  * too, because softmax wants both.
  */
-#ifndef CADRE_KERNELS_EXP_H
-#define CADRE_KERNELS_EXP_H
+#ifndef CADRE_KERNELS_CPU_EXP_H
+#define CADRE_KERNELS_CPU_EXP_H
 
 #include <immintrin.h>
 #include <math.h>

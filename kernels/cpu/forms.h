@@ -8,8 +8,8 @@
  * unaligned unless said. To add a kernel: a line in the list with its contract above it, and the
  * three functions; forms.c makes the tables.
  */
-#ifndef CADRE_KERNELS_FORMS_H
-#define CADRE_KERNELS_FORMS_H
+#ifndef CADRE_KERNELS_CPU_FORMS_H
+#define CADRE_KERNELS_CPU_FORMS_H
 
 #include "kernels/kernels.h"
 

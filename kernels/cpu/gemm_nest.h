@@ -9,8 +9,8 @@
  * Between blocks of k the sums wait in y: the chain over k goes on from where it was, so blocking
  * changes no bit. One row needs no packing and no blocking: it streams each panel from end to end.
  */
-#ifndef CADRE_KERNELS_GEMM_NEST_H
-#define CADRE_KERNELS_GEMM_NEST_H
+#ifndef CADRE_KERNELS_CPU_GEMM_NEST_H
+#define CADRE_KERNELS_CPU_GEMM_NEST_H
 
 #include "kernels/cpu/forms.h"
 #include "kernels/cpu/tile.h"

@@ -7,8 +7,8 @@
  * thread that has no core. All threads compute with the default MXCSR; the caller's is put back
  * after.
  */
-#ifndef CADRE_KERNELS_POOL_H
-#define CADRE_KERNELS_POOL_H
+#ifndef CADRE_KERNELS_CPU_POOL_H
+#define CADRE_KERNELS_CPU_POOL_H
 
 #include "common/base/status.h"
 

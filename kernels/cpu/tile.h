@@ -1,7 +1,7 @@
 /* What register tiles share: functions with constant row and vector counts that the compiler
  * unrolls fully, and a split of rows into near-equal tiles. */
-#ifndef CADRE_KERNELS_TILE_H
-#define CADRE_KERNELS_TILE_H
+#ifndef CADRE_KERNELS_CPU_TILE_H
+#define CADRE_KERNELS_CPU_TILE_H
 
 #include <stddef.h>
 

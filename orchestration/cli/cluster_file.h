@@ -2,8 +2,8 @@
  * run/cluster.json, which `./cadre up` leaves: where the processes of the cluster on this machine
  * are, so that commands find them without being told.
  */
-#ifndef CADRE_CLI_CLUSTER_FILE_H
-#define CADRE_CLI_CLUSTER_FILE_H
+#ifndef CADRE_ORCHESTRATION_CLI_CLUSTER_FILE_H
+#define CADRE_ORCHESTRATION_CLI_CLUSTER_FILE_H
 
 #include "common/base/status.h"
 

@@ -3,8 +3,8 @@
  * its own errors, and returns the exit code: 0 it worked, 1 it failed, 2 it was called wrongly, 130
  * it was interrupted. One thread; they block.
  */
-#ifndef CADRE_CLI_COMMAND_H
-#define CADRE_CLI_COMMAND_H
+#ifndef CADRE_ORCHESTRATION_CLI_COMMAND_H
+#define CADRE_ORCHESTRATION_CLI_COMMAND_H
 
 #include "common/process/options.h"
 #include "orchestration/cli/eval.h"

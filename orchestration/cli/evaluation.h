@@ -5,8 +5,8 @@
  * One thread. `cl_evaluation_run` blocks until every sequence has ended; arrays belong to the
  * evaluation until the next run or `cl_evaluation_fini`.
  */
-#ifndef CADRE_CLI_EVALUATION_H
-#define CADRE_CLI_EVALUATION_H
+#ifndef CADRE_ORCHESTRATION_CLI_EVALUATION_H
+#define CADRE_ORCHESTRATION_CLI_EVALUATION_H
 
 #include "embedded/embedded.h"
 

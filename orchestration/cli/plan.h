@@ -3,8 +3,8 @@
  * plan_explain.c answers why.
  * One thread; everything here blocks.
  */
-#ifndef CADRE_CLI_PLAN_H
-#define CADRE_CLI_PLAN_H
+#ifndef CADRE_ORCHESTRATION_CLI_PLAN_H
+#define CADRE_ORCHESTRATION_CLI_PLAN_H
 
 #include "orchestration/cli/command.h"
 #include "orchestration/planner/predict/bound.h"

@@ -5,8 +5,8 @@
  * Both structs are zero-initialised by their owner and freed with their fini. A result's JSON
  * contains its request, so that `cadrectl verify` can ask again from the JSON alone.
  */
-#ifndef CADRE_CLI_REQUEST_H
-#define CADRE_CLI_REQUEST_H
+#ifndef CADRE_ORCHESTRATION_CLI_REQUEST_H
+#define CADRE_ORCHESTRATION_CLI_REQUEST_H
 
 #include "cadre/v1/inference.pb-c.h"
 #include "common/tokenizer/tokenizer.h"

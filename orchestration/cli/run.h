@@ -3,8 +3,8 @@
  * embedded engine. Both give the messages that a router streams. Blocks until the end; Ctrl-C ends
  * it early (command.h).
  */
-#ifndef CADRE_CLI_RUN_H
-#define CADRE_CLI_RUN_H
+#ifndef CADRE_ORCHESTRATION_CLI_RUN_H
+#define CADRE_ORCHESTRATION_CLI_RUN_H
 
 #include "cadre/v1/inference.pb-c.h"
 #include "common/cluster/settings.h"

@@ -2,8 +2,8 @@
  * The options that say how a model is computed in this process (`eval`, `generate --model`, `verify
  * --model`), and where a generation runs.
  */
-#ifndef CADRE_CLI_RUN_OPTIONS_H
-#define CADRE_CLI_RUN_OPTIONS_H
+#ifndef CADRE_ORCHESTRATION_CLI_RUN_OPTIONS_H
+#define CADRE_ORCHESTRATION_CLI_RUN_OPTIONS_H
 
 #include "common/process/options.h"
 #include "embedded/embedded.h"

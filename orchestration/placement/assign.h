@@ -10,8 +10,8 @@
  * Deterministic, no clock, no randomness of its own; allocates scratch memory and frees it; any
  * thread.
  */
-#ifndef CADRE_PLACEMENT_ASSIGN_H
-#define CADRE_PLACEMENT_ASSIGN_H
+#ifndef CADRE_ORCHESTRATION_PLACEMENT_ASSIGN_H
+#define CADRE_ORCHESTRATION_PLACEMENT_ASSIGN_H
 
 #include "common/base/status.h"
 

@@ -7,8 +7,8 @@
  * worker threads as they are asked for, a few at a time, and kept there, too: the largest
  * checkpoint is read once. All functions belong to the loop's thread.
  */
-#ifndef CADRE_PLACEMENT_CHECKPOINT_H
-#define CADRE_PLACEMENT_CHECKPOINT_H
+#ifndef CADRE_ORCHESTRATION_PLACEMENT_CHECKPOINT_H
+#define CADRE_ORCHESTRATION_PLACEMENT_CHECKPOINT_H
 
 #include "common/model/model.h"
 #include "common/cluster/settings.h"

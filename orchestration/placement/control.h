@@ -15,8 +15,8 @@
  * One thread. Callbacks come from turn only (close: from join, too), must not block and must not
  * call back in. turn and join write to the state file.
  */
-#ifndef CADRE_PLACEMENT_CONTROL_H
-#define CADRE_PLACEMENT_CONTROL_H
+#ifndef CADRE_ORCHESTRATION_PLACEMENT_CONTROL_H
+#define CADRE_ORCHESTRATION_PLACEMENT_CONTROL_H
 
 #include "common/base/clock.h"
 #include "common/cluster/map.h"

@@ -6,8 +6,8 @@
  *
  * One thread, that of the loop; nothing blocks. A probe ends by itself.
  */
-#ifndef CADRE_PLACEMENT_PROBE_H
-#define CADRE_PLACEMENT_PROBE_H
+#ifndef CADRE_ORCHESTRATION_PLACEMENT_PROBE_H
+#define CADRE_ORCHESTRATION_PLACEMENT_PROBE_H
 
 #include "common/base/status.h"
 

@@ -5,8 +5,8 @@
  * Functions of their arguments, but that pl_publish_save counts what it writes as known
  * (pl_rollout_unsaved). The thread of the rollout.
  */
-#ifndef CADRE_PLACEMENT_PUBLISH_H
-#define CADRE_PLACEMENT_PUBLISH_H
+#ifndef CADRE_ORCHESTRATION_PLACEMENT_PUBLISH_H
+#define CADRE_ORCHESTRATION_PLACEMENT_PUBLISH_H
 
 #include "common/cluster/map.h"
 #include "orchestration/placement/registry.h"

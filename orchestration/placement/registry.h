@@ -11,8 +11,8 @@
  * slots index the tables of rollout.h. Times are given by the caller, so that tests bring their
  * own. One thread; nothing blocks or allocates after creation.
  */
-#ifndef CADRE_PLACEMENT_REGISTRY_H
-#define CADRE_PLACEMENT_REGISTRY_H
+#ifndef CADRE_ORCHESTRATION_PLACEMENT_REGISTRY_H
+#define CADRE_ORCHESTRATION_PLACEMENT_REGISTRY_H
 
 #include "common/cluster/map.h"
 #include "common/base/status.h"

@@ -23,8 +23,8 @@
  * Slots are those of registry.h. Times are given by the caller. One thread; nothing blocks; memory
  * is allocated when a node is added.
  */
-#ifndef CADRE_PLACEMENT_ROLLOUT_H
-#define CADRE_PLACEMENT_ROLLOUT_H
+#ifndef CADRE_ORCHESTRATION_PLACEMENT_ROLLOUT_H
+#define CADRE_ORCHESTRATION_PLACEMENT_ROLLOUT_H
 
 #include "common/base/status.h"
 #include "orchestration/placement/shape.h"

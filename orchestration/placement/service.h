@@ -9,8 +9,8 @@
  * Order at the end: pl_service_drain, and when it has called back: destroy the reactor,
  * pl_service_destroy.
  */
-#ifndef CADRE_PLACEMENT_SERVICE_H
-#define CADRE_PLACEMENT_SERVICE_H
+#ifndef CADRE_ORCHESTRATION_PLACEMENT_SERVICE_H
+#define CADRE_ORCHESTRATION_PLACEMENT_SERVICE_H
 
 #include "common/process/metrics.h"
 #include "common/rpc/server.h"

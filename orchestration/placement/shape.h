@@ -3,8 +3,8 @@
  * row * experts + expert, where row counts MoE layers only. Plain data, owned by main, immutable;
  * read by everything in this folder.
  */
-#ifndef CADRE_PLACEMENT_SHAPE_H
-#define CADRE_PLACEMENT_SHAPE_H
+#ifndef CADRE_ORCHESTRATION_PLACEMENT_SHAPE_H
+#define CADRE_ORCHESTRATION_PLACEMENT_SHAPE_H
 
 #include "common/model/spec.h"
 

@@ -6,8 +6,8 @@
  * before or after one, never between. The file is opened for exclusive use, so that two services
  * cannot share it. One thread; calls block on the disk (a commit waits for it).
  */
-#ifndef CADRE_PLACEMENT_STATE_H
-#define CADRE_PLACEMENT_STATE_H
+#ifndef CADRE_ORCHESTRATION_PLACEMENT_STATE_H
+#define CADRE_ORCHESTRATION_PLACEMENT_STATE_H
 
 #include "common/base/status.h"
 #include "orchestration/placement/registry.h"

@@ -5,8 +5,8 @@
  * Metrics belong to their registry; they are updated after every turn by the thread that runs
  * control.h.
  */
-#ifndef CADRE_PLACEMENT_STATUS_H
-#define CADRE_PLACEMENT_STATUS_H
+#ifndef CADRE_ORCHESTRATION_PLACEMENT_STATUS_H
+#define CADRE_ORCHESTRATION_PLACEMENT_STATUS_H
 
 #include "common/process/metrics.h"
 #include "orchestration/placement/checkpoint.h"

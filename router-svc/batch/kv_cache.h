@@ -9,8 +9,8 @@
  *   slot, what attention walks
  *   free    a stack of page ids
  */
-#ifndef CADRE_ROUTER_KV_CACHE_H
-#define CADRE_ROUTER_KV_CACHE_H
+#ifndef CADRE_ROUTER_SVC_BATCH_KV_CACHE_H
+#define CADRE_ROUTER_SVC_BATCH_KV_CACHE_H
 
 #include "common/model/spec.h"
 #include "kernels/kernels.h"

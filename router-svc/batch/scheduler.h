@@ -8,8 +8,8 @@
  * What a step holds never changes the bits of a sequence, so this is free to choose. Engine's
  * thread only; allocates nothing after init.
  */
-#ifndef CADRE_ROUTER_SCHEDULER_H
-#define CADRE_ROUTER_SCHEDULER_H
+#ifndef CADRE_ROUTER_SVC_BATCH_SCHEDULER_H
+#define CADRE_ROUTER_SVC_BATCH_SCHEDULER_H
 
 #include "router-svc/batch/sequence.h"
 

@@ -7,8 +7,8 @@
  * A sequence in the batch computes rows for positions computed .. computed + n - 1; when that
  * reaches `count`, the last row's logits choose the next token.
  */
-#ifndef CADRE_ROUTER_SEQUENCE_H
-#define CADRE_ROUTER_SEQUENCE_H
+#ifndef CADRE_ROUTER_SVC_BATCH_SEQUENCE_H
+#define CADRE_ROUTER_SVC_BATCH_SEQUENCE_H
 
 #include "router-svc/batch/kv_cache.h"
 #include "router-svc/engine.h"

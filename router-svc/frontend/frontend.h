@@ -14,8 +14,8 @@
  * Order at the end: rt_frontend_drain, and when it is done: stop and destroy the engine, destroy
  * the reactor, rt_frontend_destroy.
  */
-#ifndef CADRE_ROUTER_FRONTEND_H
-#define CADRE_ROUTER_FRONTEND_H
+#ifndef CADRE_ROUTER_SVC_FRONTEND_FRONTEND_H
+#define CADRE_ROUTER_SVC_FRONTEND_FRONTEND_H
 
 #include "common/process/metrics.h"
 #include "common/model/model.h"

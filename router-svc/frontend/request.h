@@ -3,8 +3,8 @@
  * refusal is a sentence that says what to change.
  * Re-entrant; allocates for the prompt, does not block.
  */
-#ifndef CADRE_ROUTER_FRONTEND_REQUEST_H
-#define CADRE_ROUTER_FRONTEND_REQUEST_H
+#ifndef CADRE_ROUTER_SVC_FRONTEND_REQUEST_H
+#define CADRE_ROUTER_SVC_FRONTEND_REQUEST_H
 
 #include "cadre/v1/inference.pb-c.h"
 #include "common/tokenizer/tokenizer.h"

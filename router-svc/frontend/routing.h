@@ -3,8 +3,8 @@
  * because the event's arrays live only as long as it does, and written into messages of bounded
  * size.
  */
-#ifndef CADRE_ROUTER_FRONTEND_ROUTING_H
-#define CADRE_ROUTER_FRONTEND_ROUTING_H
+#ifndef CADRE_ROUTER_SVC_FRONTEND_ROUTING_H
+#define CADRE_ROUTER_SVC_FRONTEND_ROUTING_H
 
 #include "cadre/v1/inference.pb-c.h"
 #include "common/rpc/codec.h"

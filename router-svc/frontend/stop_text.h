@@ -4,8 +4,8 @@
  * Embedded by its owner, one thread. Pieces must end between characters, as a streaming decoder's
  * do; what comes out does, too.
  */
-#ifndef CADRE_ROUTER_FRONTEND_STOP_TEXT_H
-#define CADRE_ROUTER_FRONTEND_STOP_TEXT_H
+#ifndef CADRE_ROUTER_SVC_FRONTEND_STOP_TEXT_H
+#define CADRE_ROUTER_SVC_FRONTEND_STOP_TEXT_H
 
 #include "common/tokenizer/tokenizer.h"
 

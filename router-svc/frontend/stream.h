@@ -16,8 +16,8 @@
  * over a list of its own, taken before the list of streams that have something: when a stream is
  * known to have ended, neither list nor the engine knows it any more.
  */
-#ifndef CADRE_ROUTER_FRONTEND_STREAM_H
-#define CADRE_ROUTER_FRONTEND_STREAM_H
+#ifndef CADRE_ROUTER_SVC_FRONTEND_STREAM_H
+#define CADRE_ROUTER_SVC_FRONTEND_STREAM_H
 
 #include "router-svc/frontend/frontend.h"
 #include "router-svc/frontend/routing.h"

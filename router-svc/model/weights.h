@@ -2,8 +2,8 @@
  * The router's part of a checkpoint, packed for its device: everything but the routed experts.
  * Created once, then read-only.
  */
-#ifndef CADRE_ROUTER_WEIGHTS_H
-#define CADRE_ROUTER_WEIGHTS_H
+#ifndef CADRE_ROUTER_SVC_MODEL_WEIGHTS_H
+#define CADRE_ROUTER_SVC_MODEL_WEIGHTS_H
 
 #include "common/model/model.h"
 #include "kernels/kernels.h"

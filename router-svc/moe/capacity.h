@@ -8,8 +8,8 @@
  * descending score, so that a split into micro-batches changes nothing. Weights that stay are not
  * renormalised.
  */
-#ifndef CADRE_ROUTER_CAPACITY_H
-#define CADRE_ROUTER_CAPACITY_H
+#ifndef CADRE_ROUTER_SVC_MOE_CAPACITY_H
+#define CADRE_ROUTER_SVC_MOE_CAPACITY_H
 
 #include "router-svc/engine.h"
 

@@ -12,8 +12,8 @@
  * The engine's thread owns everything here. All memory is taken at init. Waiting polls the
  * transport, so its callbacks run inside.
  */
-#ifndef CADRE_ROUTER_EXCHANGE_H
-#define CADRE_ROUTER_EXCHANGE_H
+#ifndef CADRE_ROUTER_SVC_MOE_EXCHANGE_H
+#define CADRE_ROUTER_SVC_MOE_EXCHANGE_H
 
 #include "router-svc/batch/scheduler.h"
 #include "router-svc/moe/route_table.h"

@@ -1,6 +1,6 @@
 /* Shared by dispatch.c (rows out) and combine.c (sums back). */
-#ifndef CADRE_ROUTER_EXCHANGE_INTERNAL_H
-#define CADRE_ROUTER_EXCHANGE_INTERNAL_H
+#ifndef CADRE_ROUTER_SVC_MOE_EXCHANGE_INTERNAL_H
+#define CADRE_ROUTER_SVC_MOE_EXCHANGE_INTERNAL_H
 
 #include "router-svc/moe/exchange.h"
 

@@ -6,8 +6,8 @@
  * as the map calls its node live. A node that the map no longer names is closed once no call of
  * ours is with it any more (its calls fail at most by their deadlines).
  */
-#ifndef CADRE_ROUTER_ROUTE_TABLE_H
-#define CADRE_ROUTER_ROUTE_TABLE_H
+#ifndef CADRE_ROUTER_SVC_MOE_ROUTE_TABLE_H
+#define CADRE_ROUTER_SVC_MOE_ROUTE_TABLE_H
 
 #include "common/base/clock.h"
 #include "common/cluster/map.h"

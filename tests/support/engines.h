@@ -4,8 +4,8 @@
  * maps. For clusters without processes: in threads over the in-process link, or in virtual time
  * over the simulator.
  */
-#ifndef CADRE_TESTS_ENGINES_H
-#define CADRE_TESTS_ENGINES_H
+#ifndef CADRE_TESTS_SUPPORT_ENGINES_H
+#define CADRE_TESTS_SUPPORT_ENGINES_H
 
 #include "common/cluster/settings.h"
 #include "expert-svc/engine.h"

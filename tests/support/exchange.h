@@ -3,8 +3,8 @@
  * foretold, clients that check them, and raw peers that say what they like. Everything asserts
  * through cmocka, but for exchange_pattern and exchange_expected, which any program may use.
  */
-#ifndef CADRE_TESTS_EXCHANGE_H
-#define CADRE_TESTS_EXCHANGE_H
+#ifndef CADRE_TESTS_SUPPORT_EXCHANGE_H
+#define CADRE_TESTS_SUPPORT_EXCHANGE_H
 
 #include "common/transport/link.h"
 

@@ -3,8 +3,8 @@
  * routing over a golden model, and what must come back, summed pair by pair with each expert run
  * alone. Asserts through cmocka.
  */
-#ifndef CADRE_TESTS_EXPERT_CALLS_H
-#define CADRE_TESTS_EXPERT_CALLS_H
+#ifndef CADRE_TESTS_SUPPORT_EXPERT_CALLS_H
+#define CADRE_TESTS_SUPPORT_EXPERT_CALLS_H
 
 #include "expert-svc/engine.h"
 

@@ -6,8 +6,8 @@
  * that it uses). The order to fail belongs to the thread that gave it. Under a sanitizer, which has
  * an allocator of its own, nothing is replaced and `test_allocations_can_fail` says so.
  */
-#ifndef CADRE_TESTS_FAILING_ALLOC_H
-#define CADRE_TESTS_FAILING_ALLOC_H
+#ifndef CADRE_TESTS_SUPPORT_FAILING_ALLOC_H
+#define CADRE_TESTS_SUPPORT_FAILING_ALLOC_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -3,8 +3,8 @@
  * submitted, cancelled and paused, and sends the events that it wants to, from the test's thread or
  * from one of its own. The checkpoint is a golden one.
  */
-#ifndef CADRE_TESTS_FAKE_ROUTER_H
-#define CADRE_TESTS_FAKE_ROUTER_H
+#ifndef CADRE_TESTS_SUPPORT_FAKE_ROUTER_H
+#define CADRE_TESTS_SUPPORT_FAKE_ROUTER_H
 
 #include "cadre/v1/inference.pb-c.h"
 #include "router-svc/frontend/frontend.h"

@@ -1,7 +1,7 @@
 /* A golden checkpoint (without its tokenizer), copied to a folder of its own where a test may
  * damage it. cmocka assertions; one thread. */
-#ifndef CADRE_TESTS_GOLDEN_COPY_H
-#define CADRE_TESTS_GOLDEN_COPY_H
+#ifndef CADRE_TESTS_SUPPORT_GOLDEN_COPY_H
+#define CADRE_TESTS_SUPPORT_GOLDEN_COPY_H
 
 #include <stddef.h>
 

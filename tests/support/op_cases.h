@@ -8,8 +8,8 @@
  * works through `queue->ops` alone (alloc, copy_in, ...), so that the same table serves every
  * device. Inputs come from the case's seed; the same case gives the same inputs on every device.
  */
-#ifndef CADRE_TESTS_OP_CASES_H
-#define CADRE_TESTS_OP_CASES_H
+#ifndef CADRE_TESTS_SUPPORT_OP_CASES_H
+#define CADRE_TESTS_SUPPORT_OP_CASES_H
 
 #include "kernels/kernels.h"
 

@@ -59,8 +59,9 @@ static void exchange_teardown(struct op_state *state)
 
 static double bits_same(bool same) { return same ? 0 : INFINITY; }
 
-/* ---- rows_pack: variant is the type that is asked for; flag puts in rows that must go as f32, and
- * a zero row ---- */
+/* ---- rows_pack ---- */
+
+/* variant is the type that is asked for; flag puts in rows that must go as f32, and a zero row. */
 
 static void odd_rows(struct exchange *s)
 {

@@ -1,7 +1,7 @@
 /* Small traces, and plans for them, in tests of the planner. Everything asserts through cmocka;
  * what is returned is the caller's. */
-#ifndef CADRE_TESTS_PLANS_H
-#define CADRE_TESTS_PLANS_H
+#ifndef CADRE_TESTS_SUPPORT_PLANS_H
+#define CADRE_TESTS_SUPPORT_PLANS_H
 
 #include "orchestration/planner/solve/search.h"
 #include "orchestration/planner/solve/solve.h"

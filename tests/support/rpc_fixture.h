@@ -3,8 +3,8 @@
  * and of the services stand on.
  * Everything runs inside rpc_run_until and rpc_fixture_close.
  */
-#ifndef CADRE_TESTS_RPC_FIXTURE_H
-#define CADRE_TESTS_RPC_FIXTURE_H
+#ifndef CADRE_TESTS_SUPPORT_RPC_FIXTURE_H
+#define CADRE_TESTS_SUPPORT_RPC_FIXTURE_H
 
 #include "common/rpc/client.h"
 #include "common/rpc/server.h"

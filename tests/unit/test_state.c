@@ -243,8 +243,9 @@ static void memory_needs_no_file(void **state)
 	pl_state_close(b);
 }
 
-/* ---- kill points: a file system that ends the process inside its n-th write, with half of it done
- * ---- */
+/* ---- kill points ---- */
+
+/* A file system that ends the process inside its n-th write, with half of it done. */
 
 static int writes_left;
 
