@@ -7,6 +7,7 @@
 #include "common/base/clock.h"
 #include "common/transport/wire.h"
 #include "kernels/kernels.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -43,7 +44,7 @@ static void world_init(struct world *w, enum kn_isa isa, struct cad_random *rand
 	struct cad_error error;
 	size_t ld = kn_ld(N);
 
-	assert_int_equal(kn_cpu_create(isa, &w->device, &error), CAD_OK);
+	must(kn_cpu_create(isa, &w->device, &error), &error);
 	assert_int_equal(w->device->ops->queue_create(w->device, 2, &w->queue), CAD_OK);
 	w->x = w->device->ops->alloc(w->device, T * ld * 4);
 	w->shared = w->device->ops->alloc(w->device, T * ld * 4);
@@ -154,9 +155,9 @@ static void answer_add(struct world *w, const struct answer *a)
 	struct cad_answer_view view;
 	struct cad_error error;
 
-	if (cad_wire_answer_check(&a->header, sizeof a->header, a->payload, a->header.header.payload_bytes, &limits,
-		    &view, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(cad_wire_answer_check(
+		     &a->header, sizeof a->header, a->payload, a->header.header.payload_bytes, &limits, &view, &error),
+		&error);
 	w->queue->ops->combine_add(w->queue,
 		&(struct kn_combine_add){
 			.heads = view.sums,

@@ -1,4 +1,5 @@
 #include "tests/support/exchange.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -157,9 +158,9 @@ struct exchange_node *exchange_node_create(struct exchange *exchange, const stru
 	assert_non_null(node);
 	node->exchange = exchange;
 	o.user = node;
-	if (cad_transport_create(&o, exchange_link_create(exchange), exchange_link_context(exchange), &node->transport,
-		    &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(cad_transport_create(
+		     &o, exchange_link_create(exchange), exchange_link_context(exchange), &node->transport, &error),
+		&error);
 	exchange->nodes[exchange->nodes_count++] = node;
 
 	return node;
@@ -259,8 +260,7 @@ struct cad_connection *exchange_connect_start(struct exchange_node *client, cons
 {
 	struct cad_connection *connection = NULL;
 	struct cad_error error = { .text = "" };
-	if (cad_transport_connect(client->transport, address, client, &connection, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(cad_transport_connect(client->transport, address, client, &connection, &error), &error);
 	return connection;
 }
 

@@ -1,5 +1,6 @@
 /* Peers that speak to the link itself. */
 #include "tests/support/exchange.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -128,8 +129,7 @@ void exchange_raw_listen(struct exchange_raw *raw, const char *name)
 	struct cad_error error = { .text = "" };
 	bool sockets = raw->exchange->form == EXCHANGE_UCX || raw->exchange->form == EXCHANGE_UCX_SHM;
 	raw->serves = true;
-	if (raw->link->ops->listen(raw->link, sockets ? "127.0.0.1:0" : name, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(raw->link->ops->listen(raw->link, sockets ? "127.0.0.1:0" : name, &error), &error);
 }
 
 void exchange_raw_connect(struct exchange_raw *raw, const char *address)
@@ -137,8 +137,7 @@ void exchange_raw_connect(struct exchange_raw *raw, const char *address)
 	struct cad_error error = { .text = "" };
 	raw->session = 0;
 	raw->messages = raw->lost = 0;
-	if (raw->link->ops->connect(raw->link, address, raw, &raw->end, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(raw->link->ops->connect(raw->link, address, raw, &raw->end, &error), &error);
 }
 
 static void send_done(struct cad_link_op *op, enum cad_status status)

@@ -1,4 +1,5 @@
 #include "tests/support/expert_calls.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,19 +27,18 @@ void expert_world_init(struct expert_world *world, const char *golden)
 
 	*world = (struct expert_world){ 0 };
 	snprintf(path, sizeof path, "tests/golden/%s/model", golden); /* tests run in the top folder */
-	if (cad_model_open(path, &world->model, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(cad_model_open(path, &world->model, &error), &error);
 	const struct cad_model_spec *spec = cad_model_spec(world->model);
 	world->hidden = spec->hidden;
 	world->experts = spec->gate.experts;
-	assert_int_equal(kn_cpu_create(KN_ISA_AUTO, &world->device, &error), CAD_OK);
+	must(kn_cpu_create(KN_ISA_AUTO, &world->device, &error), &error);
 	assert_int_equal(world->device->ops->queue_create(world->device, 1, &world->queue), CAD_OK);
 	float quanta[CAD_LAYERS_MAX];
 	for (uint32_t i = 0; i < spec->layers_count; i++)
 		quanta[i] = spec->layers[i].moe ? ldexpf(1, -16 - (int)(i % 3)) : 0;
-	assert_int_equal(cad_settings_init(&world->settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS,
-				 quanta, spec->layers_count, &error),
-		CAD_OK);
+	must(cad_settings_init(&world->settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta,
+		     spec->layers_count, &error),
+		&error);
 	assert_int_equal(cad_local_hub_create(&world->hub), CAD_OK);
 }
 
@@ -234,7 +234,7 @@ struct expert_client *expert_client_create(const struct expert_world *world, con
 	struct expert_client *client = need(sizeof *client);
 	struct cad_error error;
 	expert_transport_options(world, name, &options);
-	assert_int_equal(cad_transport_local_create(&options, world->hub, &client->transport, &error), CAD_OK);
+	must(cad_transport_local_create(&options, world->hub, &client->transport, &error), &error);
 	return client;
 }
 
@@ -251,7 +251,7 @@ struct cad_connection *expert_client_connect(struct expert_client *client, const
 	struct cad_connection *connection;
 	struct cad_error error;
 	*ready = false;
-	assert_int_equal(cad_transport_connect(client->transport, address, ready, &connection, &error), CAD_OK);
+	must(cad_transport_connect(client->transport, address, ready, &connection, &error), &error);
 	return connection;
 }
 

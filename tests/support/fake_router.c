@@ -1,4 +1,5 @@
 #include "tests/support/fake_router.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -157,8 +158,8 @@ void fake_router_open_with(struct fake_router *router, struct rt_frontend_option
 	options.settings_fingerprint = "abc";
 	options.engine = (struct rt_frontend_engine){ &router->fake, fake_submit, fake_cancel, fake_pause,
 		&cad_clock_system, FAKE_CONTEXT };
-	assert_int_equal(rt_frontend_create(&options, &router->frontend, &error), CAD_OK);
-	assert_int_equal(rt_frontend_listen(router->frontend, "127.0.0.1:0", NULL, &port, &error), CAD_OK);
+	must(rt_frontend_create(&options, &router->frontend, &error), &error);
+	must(rt_frontend_listen(router->frontend, "127.0.0.1:0", NULL, &port, &error), &error);
 	rt_frontend_start(router->frontend);
 	rt_frontend_set_serving(router->frontend, true);
 	rpc_fixture_connect(&router->rpc, port, NULL, NULL);
@@ -271,6 +272,5 @@ void fake_ids_of(const char *text, struct cad_ids *ids)
 {
 	struct cad_error error;
 	*ids = (struct cad_ids){ 0 };
-	assert_int_equal(
-		cad_tokenizer_encode(fake_tokenizer, text, strlen(text), false, SIZE_MAX, ids, &error), CAD_OK);
+	must(cad_tokenizer_encode(fake_tokenizer, text, strlen(text), false, SIZE_MAX, ids, &error), &error);
 }

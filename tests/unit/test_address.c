@@ -1,5 +1,6 @@
 /* Addresses: what is taken, and what a mistake is answered with. */
 #include "common/base/address.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,7 +27,7 @@ static void host_and_port(void **state)
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct cad_address address;
 		struct cad_error error;
-		assert_int_equal(cad_address_parse(cases[i].text, &address, &error), CAD_OK);
+		must(cad_address_parse(cases[i].text, &address, &error), &error);
 		assert_string_equal(address.host, cases[i].host);
 		assert_int_equal(address.port, cases[i].port);
 		assert_string_equal(address.port_text, strrchr(cases[i].text, ':') + 1);

@@ -1,5 +1,6 @@
 /* What cadrectl asks for and what came of it, to JSON and back. */
 #include "orchestration/cli/request.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,7 +25,7 @@ static void ids_are_numbers_with_commas(void **state)
 	(void)state;
 	struct cad_ids ids = { 0 };
 	struct cad_error error;
-	assert_int_equal(cl_request_parse_ids("5,0,2147483647", &ids, &error), CAD_OK);
+	must(cl_request_parse_ids("5,0,2147483647", &ids, &error), &error);
 	assert_int_equal(ids.count, 3);
 	assert_int_equal(ids.ids[2], INT32_MAX);
 	cad_ids_fini(&ids);
@@ -60,7 +61,7 @@ static void request_survives_json(void **state)
 	for (size_t i = 0; i < 2; i++) {
 		json_t *json = cl_request_to_json(&requests[i]);
 		assert_non_null(json);
-		assert_int_equal(cl_request_from_json(json, &again, &error), CAD_OK);
+		must(cl_request_from_json(json, &again, &error), &error);
 		json_decref(json);
 		if (requests[i].text)
 			assert_string_equal(again.text, requests[i].text);
@@ -144,7 +145,7 @@ static void result_adds_up_messages(void **state)
 	layer.nodes = nodes, layer.n_nodes = 1;
 	token.position = 9, token.layers = layers, token.n_layers = 1;
 	response.token_ids = first, response.n_token_ids = 2, response.text = "ab";
-	assert_int_equal(cl_result_add(&result, &response, &error), CAD_OK);
+	must(cl_result_add(&result, &response, &error), &error);
 	assert_false(result.finished);
 	usage.generated_tokens = 3;
 	capacity.policy = "drop", capacity.dropped = 5;
@@ -152,7 +153,7 @@ static void result_adds_up_messages(void **state)
 	response.finish_reason = CADRE__V1__FINISH_REASON__FINISH_REASON_STOP;
 	response.digest = "d1", response.usage = &usage, response.capacity = &capacity, response.routing = routing,
 	response.n_routing = 1;
-	assert_int_equal(cl_result_add(&result, &response, &error), CAD_OK);
+	must(cl_result_add(&result, &response, &error), &error);
 	assert_true(result.finished);
 	json_t *json = cl_result_to_json(&result, &request, "here");
 	char *text = json_dumps(json, JSON_COMPACT);

@@ -2,6 +2,7 @@
  * be. */
 #include "common/base/file.h"
 #include "common/model/spec.h"
+#include "tests/support/must.h"
 
 #include <jansson.h>
 #include <setjmp.h>
@@ -346,8 +347,7 @@ static void end_of_sequence(void **state)
 		snprintf(changes, sizeof changes, "{\"eos_token_id\": %s}", cases[i].config);
 		struct cad_model_spec spec;
 		struct cad_error error;
-		assert_int_equal(
-			parse(change(load_config("mixtral-b"), changes), cases[i].generation, &spec, &error), CAD_OK);
+		must(parse(change(load_config("mixtral-b"), changes), cases[i].generation, &spec, &error), &error);
 		assert_int_equal(spec.eos_ids_count, cases[i].count);
 		assert_memory_equal(spec.eos_ids, cases[i].ids, cases[i].count * sizeof *spec.eos_ids);
 		cad_model_spec_fini(&spec);

@@ -6,6 +6,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "orchestration/placement/control.h"
+#include "tests/support/must.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -178,8 +179,7 @@ static enum cad_status on_checksum(void *context, uint32_t cell, char hex[33])
 static void start_service(struct world *world)
 {
 	struct cad_error error;
-	if (pl_control_create(&world->options, &world->control, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(pl_control_create(&world->options, &world->control, &error), &error);
 	world->deadline_ns = 0;
 }
 
@@ -190,7 +190,7 @@ static struct world *world_create(void)
 
 	world->now_ms = 1000;
 	world->clock = (struct cad_clock){ world_now, world };
-	assert_int_equal(pl_state_open("", &world->state, &error), CAD_OK);
+	must(pl_state_open("", &world->state, &error), &error);
 	world->options = (struct pl_control_options){
 		.shape = { layers, LAYERS, EXPERTS },
 		.expert_bytes = 100,
@@ -579,7 +579,7 @@ static void unwritable_state_catches_up(void **state)
 	close(fd);
 	pl_control_destroy(world->control);
 	pl_state_close(world->state);
-	assert_int_equal(pl_state_open(path, &world->state, &error), CAD_OK);
+	must(pl_state_open(path, &world->state, &error), &error);
 	world->options.state = world->state;
 	start_service(world);
 	file_writes_fail(true);
@@ -627,7 +627,7 @@ static void lost_state_is_rebuilt_from_the_nodes(void **state)
 	pl_control_destroy(world->control);
 	pl_state_close(world->state);
 	struct cad_error error;
-	assert_int_equal(pl_state_open("", &world->state, &error), CAD_OK);
+	must(pl_state_open("", &world->state, &error), &error);
 	world->options.state = world->state;
 	world->unplaced_worst = 0;
 	start_service(world);
@@ -709,14 +709,14 @@ static void strangers_are_refused(void **state)
 	assert_string_equal(error.text,
 		"node 'a' runs with the settings 'other words' (t), this cluster with 'words' (s): start it again, it takes over the cluster's");
 	join.identity = identity;
-	assert_int_equal(pl_control_join(world->control, &join, 1, &error), CAD_OK);
+	must(pl_control_join(world->control, &join, 1, &error), &error);
 	assert_int_equal(
 		pl_control_loaded(world->control, 1, (struct pl_expert){ 3, 0 }, "", 0, &error), CAD_ERR_INVALID);
 	assert_string_equal(error.text, "node 'a' reports layer 3 expert 0, which the model does not have");
 
 	/* a stream that is over says nothing any more */
 	pl_control_leave(world->control, 1);
-	assert_int_equal(pl_control_loaded(world->control, 1, (struct pl_expert){ 3, 0 }, "", 0, &error), CAD_OK);
+	must(pl_control_loaded(world->control, 1, (struct pl_expert){ 3, 0 }, "", 0, &error), &error);
 	assert_int_equal(pl_control_stats(world->control)->refusals, 2);
 	world_destroy(world);
 }
@@ -731,7 +731,7 @@ static void other_operators_hold_nothing(void **state)
 	const struct pl_join join = { .hello = { .id = "odd", .role = PL_ROLE_EXPERT, .exchange_address = "x:1", .http_address = "", .grpc_address = "", .kernels_fingerprint = "other",
 	                                         .version = "", .isa = "", .memory_bytes = 1 << 20, },
 	                              .identity = identity, };
-	assert_int_equal(pl_control_join(world->control, &join, 999, &error), CAD_OK);
+	must(pl_control_join(world->control, &join, 999, &error), &error);
 	run(world, 2000);
 	assert_int_equal(held_by(world, 0), CELLS);
 	assert_int_equal(unplaced(world), 0);

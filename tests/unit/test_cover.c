@@ -2,6 +2,7 @@
  * used. */
 #include "common/base/clock.h"
 #include "common/cluster/cover.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -54,7 +55,7 @@ static struct cad_map *make_map(struct cad_random *random, uint32_t replicas_eac
 	};
 	struct cad_map *map;
 	struct cad_error error;
-	assert_int_equal(cad_map_create(&source, &map, &error), CAD_OK);
+	must(cad_map_create(&source, &map, &error), &error);
 
 	return map;
 }

@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "embedded/embedded.h"
 #include "tests/support/golden_copy.h"
+#include "tests/support/must.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -95,7 +96,7 @@ static struct rt_request request(struct record *record, const int32_t *prompt, s
 static void submit(struct em_embedded *em, struct record *record, const struct rt_request *wanted)
 {
 	struct cad_error error;
-	assert_int_equal(rt_engine_submit(em_router(em), wanted, &record->id, &error), CAD_OK);
+	must(rt_engine_submit(em_router(em), wanted, &record->id, &error), &error);
 }
 
 static void run_until_ended(struct em_embedded *em, const struct record *records, size_t count)

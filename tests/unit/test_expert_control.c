@@ -4,6 +4,7 @@
 #include "expert-svc/control.h"
 #include "expert-svc/store/loader.h"
 #include "tests/support/expert_calls.h"
+#include "tests/support/must.h"
 #include "tests/support/rpc_fixture.h"
 
 #include <setjmp.h>
@@ -165,7 +166,7 @@ static void engine_for(const struct expert_world *world, struct ex_engine **engi
 	options.queue = world->queue;
 	options.settings = &world->settings;
 	options.memory_bytes = memory_bytes;
-	assert_int_equal(ex_engine_create(&options, engine, &error), CAD_OK);
+	must(ex_engine_create(&options, engine, &error), &error);
 }
 
 static void orders_and_reports(void **state)
@@ -187,9 +188,9 @@ static void orders_and_reports(void **state)
 	cad_rpc_server_add(fixture.server, &service);
 	rpc_fixture_start(&fixture, NULL, NULL, NULL);
 	struct cad_settings settings;
-	assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS,
-				 (const float[]){ 0.25f }, 1, &error),
-		CAD_OK);
+	must(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, (const float[]){ 0.25f },
+		     1, &error),
+		&error);
 	struct ex_control_options options = {
 		.reactor = fixture.reactor,
 		.placement = fixture.target,
@@ -204,7 +205,7 @@ static void orders_and_reports(void **state)
 		.isa = "ref",
 		.threads = 1,
 	};
-	assert_int_equal(ex_control_create(&options, &control, &error), CAD_OK);
+	must(ex_control_create(&options, &control, &error), &error);
 	cad_settings_fini(&settings);
 
 	wait_for(&fixture, &placement, said_hello);
@@ -289,7 +290,7 @@ static void last_wish_counts(void **state)
 	bool wish[4][16] = { { false } }, reported[4][16] = { { false } };
 	expert_world_init(&world, "olmoe-a");
 	engine_for(&world, &engine, 0);
-	assert_int_equal(ex_loader_create(engine, 3, ring, &bell, &loader, &error), CAD_OK);
+	must(ex_loader_create(engine, 3, ring, &bell, &loader, &error), &error);
 
 	for (int i = 0; i < 2000; i++) {
 		uint32_t layer = (uint32_t)cad_random_below(&random, 4),
@@ -334,9 +335,9 @@ static void frees_make_room(void **state)
 	uint64_t one = ex_engine_expert_bytes(engine);
 	ex_engine_destroy(engine);
 	engine_for(&world, &engine, 2 * one);
-	assert_int_equal(ex_engine_load(engine, 0, 0, &loaded, &error), CAD_OK);
-	assert_int_equal(ex_engine_load(engine, 0, 1, &loaded, &error), CAD_OK);
-	assert_int_equal(ex_loader_create(engine, 1, ring, &bell, &loader, &error), CAD_OK);
+	must(ex_engine_load(engine, 0, 0, &loaded, &error), &error);
+	must(ex_engine_load(engine, 0, 1, &loaded, &error), &error);
+	must(ex_loader_create(engine, 1, ring, &bell, &loader, &error), &error);
 	ex_loader_order(loader, 1, 0, true);
 	struct ex_load_report *report = next_report(loader, &bell);
 	assert_int_equal(report->outcome, EX_LOAD_FAILED);

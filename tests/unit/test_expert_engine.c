@@ -3,6 +3,7 @@
 #include "expert-svc/serve/reply.h"
 #include "expert-svc/step.h"
 #include "tests/support/expert_calls.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -52,14 +53,13 @@ static void node_create(
 	options->settings = &world->settings;
 	options->wake = wake;
 	options->wake_context = node;
-	if (ex_engine_create(options, &node->engine, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(ex_engine_create(options, &node->engine, &error), &error);
 	expert_transport_options(world, name, &transport);
 	transport.user = node->engine;
 	transport.on_request = ex_engine_on_request;
 	transport.on_connection = on_closed;
-	assert_int_equal(cad_transport_local_create(&transport, world->hub, &node->transport, &error), CAD_OK);
-	assert_int_equal(cad_transport_listen(node->transport, name, &error), CAD_OK);
+	must(cad_transport_local_create(&transport, world->hub, &node->transport, &error), &error);
+	must(cad_transport_listen(node->transport, name, &error), &error);
 }
 
 static void node_load(
@@ -71,7 +71,7 @@ static void node_load(
 	for (uint32_t l = 0; l < spec->layers_count; l++)
 		for (uint32_t e = 0; spec->layers[l].moe && e < world->experts; e++)
 			if (!takes || takes((int32_t)e, part))
-				assert_int_equal(ex_engine_load(node->engine, l, e, &loaded, &error), CAD_OK);
+				must(ex_engine_load(node->engine, l, e, &loaded, &error), &error);
 }
 
 static void node_turn(struct node *node, uint64_t until_ns)
@@ -246,18 +246,18 @@ static void calls_of_a_layer_are_one_step(void **state)
 	expert_transport_options(&world, "node", &options);
 	options.user = &bench;
 	options.on_request = collect;
-	assert_int_equal(cad_transport_local_create(&options, world.hub, &transport, &error), CAD_OK);
-	assert_int_equal(cad_transport_listen(transport, "node", &error), CAD_OK);
-	assert_int_equal(ex_store_create(
-				 &(struct ex_store_options){
-					 .model = world.model,
-					 .device = world.device,
-				 },
-				 &store, &error),
-		CAD_OK);
+	must(cad_transport_local_create(&options, world.hub, &transport, &error), &error);
+	must(cad_transport_listen(transport, "node", &error), &error);
+	must(ex_store_create(
+		     &(struct ex_store_options){
+			     .model = world.model,
+			     .device = world.device,
+		     },
+		     &store, &error),
+		&error);
 	for (uint32_t e = 0; e < 2 * 16; e++) {
 		struct ex_loaded loaded;
-		assert_int_equal(ex_store_load(store, e / 16, e % 16, &loaded, &error), CAD_OK);
+		must(ex_store_load(store, e / 16, e % 16, &loaded, &error), &error);
 	}
 
 	assert_int_equal(ex_inbox_init(&inbox, 8), CAD_OK);
@@ -391,11 +391,11 @@ static void refusals(void **state)
 		call = one_call(&world, &node, &c, 0);
 		assert_int_equal(call.wire, CADRE_WIRE_NOT_HELD);
 		assert_int_equal(call.detail, 7);
-		assert_int_equal(ex_engine_load(node.engine, c.layer, 7, &loaded, &error), CAD_OK);
+		must(ex_engine_load(node.engine, c.layer, 7, &loaded, &error), &error);
 		assert_int_equal(one_call(&world, &node, &c, 0).wire, CADRE_WIRE_OK);
 		assert_int_equal(ex_engine_free(node.engine, c.layer, 0), CAD_OK);
 		assert_int_equal(one_call(&world, &node, &c, 0).wire, CADRE_WIRE_NOT_HELD);
-		assert_int_equal(ex_engine_load(node.engine, c.layer, 0, &loaded, &error), CAD_OK);
+		must(ex_engine_load(node.engine, c.layer, 0, &loaded, &error), &error);
 
 		c.layer = dense;
 		call = one_call(&world, &node, &c, 0);
@@ -514,19 +514,19 @@ static void memory_is_bounded(void **state)
 	options.device = world.device;
 	options.queue = world.queue;
 	options.settings = &world.settings;
-	assert_int_equal(ex_engine_create(&options, &engine, &error), CAD_OK);
+	must(ex_engine_create(&options, &engine, &error), &error);
 	uint64_t one = ex_engine_expert_bytes(engine);
 	assert_true(one > 0);
 	ex_engine_destroy(engine);
 	options.memory_bytes = 2 * one + one / 2;
-	assert_int_equal(ex_engine_create(&options, &engine, &error), CAD_OK);
-	assert_int_equal(ex_engine_load(engine, 0, 3, &loaded, &error), CAD_OK);
+	must(ex_engine_create(&options, &engine, &error), &error);
+	must(ex_engine_load(engine, 0, 3, &loaded, &error), &error);
 	assert_int_equal(loaded.bytes, one);
 	cad_model_expert_checksum(world.model, 0, 3, checksum);
 	assert_string_equal(loaded.checksum, checksum);
-	assert_int_equal(ex_engine_load(engine, 0, 3, &loaded, &error), CAD_OK); /* again costs nothing */
+	must(ex_engine_load(engine, 0, 3, &loaded, &error), &error); /* again costs nothing */
 	assert_int_equal(ex_engine_memory_used(engine), one);
-	assert_int_equal(ex_engine_load(engine, 1, 0, &loaded, &error), CAD_OK);
+	must(ex_engine_load(engine, 1, 0, &loaded, &error), &error);
 	assert_int_equal(ex_engine_load(engine, 1, 1, &loaded, &error), CAD_ERR_EXHAUSTED);
 	assert_non_null(strstr(error.text, "raise --memory"));
 	assert_int_equal(ex_engine_held(engine), 2);
@@ -534,7 +534,7 @@ static void memory_is_bounded(void **state)
 	assert_int_equal(ex_engine_free(engine, 0, 3), CAD_ERR_NOT_FOUND);
 	assert_int_equal(ex_engine_free(engine, 99, 3), CAD_ERR_NOT_FOUND);
 	assert_false(ex_engine_holds(engine, 0, 3));
-	assert_int_equal(ex_engine_load(engine, 1, 1, &loaded, &error), CAD_OK);
+	must(ex_engine_load(engine, 1, 1, &loaded, &error), &error);
 	assert_int_equal(ex_engine_load(engine, 0, 16, &loaded, &error), CAD_ERR_RANGE);
 	assert_int_equal(ex_engine_load(engine, 4, 0, &loaded, &error), CAD_ERR_RANGE);
 	assert_int_equal(ex_engine_load_all(engine, NULL, NULL, &error), CAD_ERR_EXHAUSTED);
@@ -562,8 +562,8 @@ static void load_all_and_wrong_options(void **state)
 	options.model = world.model;
 	options.device = world.device;
 	options.settings = &world.settings;
-	assert_int_equal(ex_engine_create(&options, &engine, &error), CAD_OK);
-	assert_int_equal(ex_engine_load_all(engine, count_progress, &done, &error), CAD_OK);
+	must(ex_engine_create(&options, &engine, &error), &error);
+	must(ex_engine_load_all(engine, count_progress, &done, &error), &error);
 	assert_int_equal(done, 4 * 16);
 	assert_int_equal(ex_engine_held(engine), 4 * 16);
 	ex_engine_destroy(engine);
@@ -576,12 +576,12 @@ static void load_all_and_wrong_options(void **state)
 	assert_int_equal(ex_engine_create(&options, &engine, &error), CAD_ERR_INVALID);
 	assert_non_null(strstr(error.text, "layer 2"));
 	struct cad_model *dense;
-	assert_int_equal(cad_model_open("tests/golden/llama-a/model", &dense, &error), CAD_OK);
+	must(cad_model_open("tests/golden/llama-a/model", &dense, &error), &error);
 	struct cad_settings settings;
 	float quanta[CAD_LAYERS_MAX] = { 0 };
-	assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta,
-				 cad_model_spec(dense)->layers_count, &error),
-		CAD_OK);
+	must(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta,
+		     cad_model_spec(dense)->layers_count, &error),
+		&error);
 	options.model = dense;
 	options.settings = &settings;
 	assert_int_equal(ex_engine_create(&options, &engine, &error), CAD_ERR_UNSUPPORTED);

@@ -1,6 +1,7 @@
 /* The router's front end: what it refuses, and what its answers are made of. */
 #include "grpc/health/v1/health.pb-c.h"
 #include "tests/support/fake_router.h"
+#include "tests/support/must.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -170,8 +171,7 @@ static void an_answer(void **state)
 	/* the prompt has the post-processor's special tokens */
 	struct cad_ids prompt = { 0 }, ids;
 	struct cad_error error;
-	assert_int_equal(
-		cad_tokenizer_encode(fake_tokenizer, "once upon a time", 16, true, SIZE_MAX, &prompt, &error), CAD_OK);
+	must(cad_tokenizer_encode(fake_tokenizer, "once upon a time", 16, true, SIZE_MAX, &prompt, &error), &error);
 	assert_int_equal(engine->prompt_count, prompt.count);
 	assert_memory_equal(engine->prompt, prompt.ids, prompt.count * sizeof *prompt.ids);
 	assert_int_equal(engine->max_tokens, 77);
@@ -193,7 +193,7 @@ static void an_answer(void **state)
 	rpc_run_until(&router.rpc, &answer.result.done);
 	assert_int_equal(answer.result.code, CAD_RPC_OK);
 	struct cad_text whole = { 0 };
-	assert_int_equal(cad_tokenizer_decode(fake_tokenizer, ids.ids, ids.count, true, &whole, &error), CAD_OK);
+	must(cad_tokenizer_decode(fake_tokenizer, ids.ids, ids.count, true, &whole, &error), &error);
 	assert_string_equal(answer.text, whole.bytes);
 	assert_memory_equal(answer.ids, ids.ids, ids.count * sizeof *ids.ids);
 	assert_true(answer.finished);
@@ -276,7 +276,7 @@ static void stop_ids_have_no_text(void **state)
 	assert_int_equal(answer.ids_count, ids.count);
 	struct cad_text whole = { 0 };
 	struct cad_error error;
-	assert_int_equal(cad_tokenizer_decode(fake_tokenizer, ids.ids, ids.count - 1, true, &whole, &error), CAD_OK);
+	must(cad_tokenizer_decode(fake_tokenizer, ids.ids, ids.count - 1, true, &whole, &error), &error);
 	assert_string_equal(answer.text, whole.bytes ? whole.bytes : "");
 	cad_text_fini(&whole);
 	cad_ids_fini(&ids);
@@ -306,7 +306,7 @@ static void nothing_is_held_back_at_the_end(void **state)
 		rpc_run_until(&router.rpc, &answer.result.done);
 		struct cad_text whole = { 0 };
 		struct cad_error error;
-		assert_int_equal(cad_tokenizer_decode(fake_tokenizer, ids.ids, count, true, &whole, &error), CAD_OK);
+		must(cad_tokenizer_decode(fake_tokenizer, ids.ids, count, true, &whole, &error), &error);
 		assert_string_equal(answer.text, whole.bytes ? whole.bytes : "");
 		assert_int_equal(answer.reason, CADRE__V1__FINISH_REASON__FINISH_REASON_LENGTH);
 		cad_text_fini(&whole);

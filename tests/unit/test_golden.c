@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/model/safetensors.h"
 #include "orchestration/cli/evaluation.h"
+#include "tests/support/must.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -47,8 +48,7 @@ static struct cl_evaluation read_case(const char *name)
 	struct cl_evaluation evaluation = { 0 };
 	struct cad_error error;
 	snprintf(path, sizeof path, GOLDEN "%s/input.json", name);
-	if (cl_evaluation_read(path, &evaluation, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(cl_evaluation_read(path, &evaluation, &error), &error);
 	return evaluation;
 }
 
@@ -153,8 +153,7 @@ static struct figures compare(const char *name, const struct cl_evaluation *eval
 	struct figures figures = { 0 };
 
 	snprintf(path, sizeof path, GOLDEN "%s/expected.safetensors", name);
-	if (cad_safetensors_open(path, &file, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(cad_safetensors_open(path, &file, &error), &error);
 	for (size_t i = 0; i < evaluation->count; i++) {
 		const struct cl_sequence *s = &evaluation->sequences[i];
 		double scale;

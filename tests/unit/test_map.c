@@ -4,6 +4,7 @@
 
 #include "cadre/v1/types.pb-c.h"
 #include "common/base/clock.h"
+#include "tests/support/must.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -41,7 +42,7 @@ static void looks_up_what_was_put_in(void **state)
 	const struct cad_map_source source = small_source(replicas, 4);
 	struct cad_map *map;
 	struct cad_error error;
-	assert_int_equal(cad_map_create(&source, &map, &error), CAD_OK);
+	must(cad_map_create(&source, &map, &error), &error);
 	assert_int_equal(map->epoch, 7);
 	struct cad_map_replicas found = cad_map_replicas(map, 1, 0);
 	assert_int_equal(found.count, 2);
@@ -178,7 +179,7 @@ static void survives_the_wire(void **state)
 		};
 		struct cad_map *map, *again;
 		struct cad_error error;
-		assert_int_equal(cad_map_create(&source, &map, &error), CAD_OK);
+		must(cad_map_create(&source, &map, &error), &error);
 		Cadre__V1__Map *message;
 		assert_int_equal(cad_map_to_message(map, &message), CAD_OK);
 		size_t bytes = cadre__v1__map__get_packed_size(message);
@@ -186,7 +187,7 @@ static void survives_the_wire(void **state)
 		assert_int_equal(cadre__v1__map__pack(message, packed), bytes);
 		Cadre__V1__Map *unpacked = cadre__v1__map__unpack(NULL, bytes, packed);
 		assert_non_null(unpacked);
-		assert_int_equal(cad_map_from_message(unpacked, &again, &error), CAD_OK);
+		must(cad_map_from_message(unpacked, &again, &error), &error);
 		assert_int_equal(again->epoch, map->epoch);
 		assert_int_equal(again->nodes_count, map->nodes_count);
 		for (uint32_t n = 0; n < nodes_count; n++) {

@@ -1,6 +1,7 @@
 /* The Prometheus page and the HTTP server in front of it. */
 #include "common/process/admin.h"
 #include "common/process/metrics.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -169,7 +170,7 @@ static void http_pages(void **state)
 		.pages = pages,
 		.pages_count = 2,
 	};
-	assert_int_equal(cad_admin_create(&options, &admin, &error), CAD_OK);
+	must(cad_admin_create(&options, &admin, &error), &error);
 	const char *address = cad_admin_address(admin);
 	assert_int_equal(strncmp(address, "127.0.0.1:", 10), 0);
 	const char *answer = http(address, "GET /metrics");

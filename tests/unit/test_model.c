@@ -4,6 +4,7 @@
 #include "common/model/inspect.h"
 #include "common/model/safetensors.h"
 #include "tests/support/golden_copy.h"
+#include "tests/support/must.h"
 
 #include <dirent.h>
 #include <jansson.h>
@@ -125,8 +126,7 @@ static void opens(const struct golden_copy *copy)
 {
 	struct cad_model *model;
 	struct cad_error error;
-	if (cad_model_open(copy->directory, &model, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(cad_model_open(copy->directory, &model, &error), &error);
 	cad_model_close(model);
 }
 
@@ -530,8 +530,7 @@ static char *inspect(const char *name, uint32_t nodes, bool json)
 
 	assert_non_null(stream);
 	struct cad_error error;
-	if (cad_model_inspect(model, &packed, nodes, stream, json, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(cad_model_inspect(model, &packed, nodes, stream, json, &error), &error);
 	fclose(stream);
 	cad_model_close(model);
 

@@ -1,6 +1,7 @@
 /* The packed sizes that are computed from shapes alone are those that are allocated. */
 #include "kernels/packed.h"
 #include "router-svc/model/weights.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -89,8 +90,8 @@ static void computed_is_allocated(void **state)
 		struct cad_error error;
 		char directory[512];
 		snprintf(directory, sizeof directory, CADRE_SOURCE_DIR "/tests/golden/%s/model", names[i / 2]);
-		assert_int_equal(cad_model_open(directory, &model, &error), CAD_OK);
-		assert_int_equal(rt_weights_init(&weights, device, model, storage, &error), CAD_OK);
+		must(cad_model_open(directory, &model, &error), &error);
+		must(rt_weights_init(&weights, device, model, storage, &error), &error);
 		assert_int_equal(kn_packed_router_bytes(model, storage), weights_bytes(&weights));
 		rt_weights_fini(&weights);
 		expert_is_as_computed(model, storage);

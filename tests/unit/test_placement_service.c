@@ -6,6 +6,7 @@
 #include "common/base/log.h"
 #include "common/cluster/member.h"
 #include "orchestration/placement/service.h"
+#include "tests/support/must.h"
 #include "tests/support/rpc_fixture.h"
 
 #include <fcntl.h>
@@ -78,8 +79,7 @@ static void start_service(struct world *world)
 		.loop = &world->fixture.loop,
 	};
 
-	if (pl_checkpoint_open(&checkpoint, &world->checkpoint, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(pl_checkpoint_open(&checkpoint, &world->checkpoint, &error), &error);
 	const struct pl_service_options service = {
 		.reactor = world->fixture.reactor, .cluster = "test", .checkpoint = world->checkpoint, .state = world->state, .clock = &cad_clock_system,
 		.control = {
@@ -98,11 +98,9 @@ static void start_service(struct world *world)
 			.rebalance = true,
 		},
 	};
-	if (pl_service_create(&service, &world->service, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(pl_service_create(&service, &world->service, &error), &error);
 	snprintf(address, sizeof address, "127.0.0.1:%u", world->fixture.port);
-	if (pl_service_listen(world->service, address, &port, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(pl_service_listen(world->service, address, &port, &error), &error);
 	world->fixture.port = port;
 	snprintf(world->fixture.target, sizeof world->fixture.target, "127.0.0.1:%u", port);
 	pl_service_start(world->service);
@@ -125,14 +123,14 @@ static int setup(void **state)
 	struct cad_error error;
 
 	rpc_fixture_open(&world->fixture, NULL);
-	assert_int_equal(pl_state_open("", &world->state, &error), CAD_OK);
-	assert_int_equal(cad_model_open(MODEL, &world->model, &error), CAD_OK);
+	must(pl_state_open("", &world->state, &error), &error);
+	must(cad_model_open(MODEL, &world->model, &error), &error);
 	cad_model_fingerprint(world->model, world->fingerprint);
 	start_service(world);
 	const struct cad_rpc_channel_config config = { .backoff_ms_max = 500 };
-	assert_int_equal(cad_rpc_channel_create(world->fixture.reactor, world->fixture.target, NULL, &config,
-				 &world->fixture.channel, &error),
-		CAD_OK);
+	must(cad_rpc_channel_create(
+		     world->fixture.reactor, world->fixture.target, NULL, &config, &world->fixture.channel, &error),
+		&error);
 	*state = world;
 
 	return 0;
@@ -260,7 +258,7 @@ static void join(struct world *world, int index)
 		.order_load = take_load,
 		.order_free = take_free,
 	};
-	assert_int_equal(cad_member_create(&options, &member->member, &error), CAD_OK);
+	must(cad_member_create(&options, &member->member, &error), &error);
 }
 
 /* ---- waiting ---- */

@@ -4,6 +4,7 @@
 #include "orchestration/planner/objective/plan.h"
 
 #include "common/base/clock.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,7 +30,7 @@ static void a_plan_survives_its_file(void **state)
 		json_t *json = pl_plan_to_json(plan, "test", 9, 0.5);
 		assert_non_null(json);
 		char *text = json_dumps(json, 0);
-		assert_int_equal(pl_plan_parse("plan", text, strlen(text), &again, &error), CAD_OK);
+		must(pl_plan_parse("plan", text, strlen(text), &again, &error), &error);
 		assert_int_equal(again->layers, 3);
 		assert_int_equal(again->nodes, nodes);
 		assert_memory_equal(again->layer, plan->layer, 3 * sizeof *plan->layer);
@@ -92,7 +93,7 @@ static void a_cluster_is_read(void **state)
 		"\"pin\": [{\"layer\": 3, \"expert\": 7, \"node\": \"b\"}], \"forbid\": [{\"expert\": 1, \"node\": \"a\"}]}";
 	struct pl_cluster cluster;
 	struct cad_error error;
-	assert_int_equal(pl_cluster_parse("cluster", text, strlen(text), &cluster, &error), CAD_OK);
+	must(pl_cluster_parse("cluster", text, strlen(text), &cluster, &error), &error);
 	assert_int_equal(cluster.nodes_count, 3);
 	assert_int_equal(cluster.racks_count, 2);
 	assert_int_equal(cluster.nodes[0].slots, 4);

@@ -3,6 +3,7 @@
 #include "orchestration/planner/predict/measure.h"
 #include "orchestration/planner/predict/moves.h"
 #include "orchestration/planner/solve/improve.h"
+#include "tests/support/must.h"
 #include "tests/support/plans.h"
 
 #include <math.h>
@@ -57,7 +58,7 @@ static void make_cluster(struct cad_random *random, uint32_t experts, struct pl_
 	struct cad_error error;
 	uint32_t nodes = 1 + (uint32_t)cad_random_below(random, 7), room = 0;
 
-	assert_int_equal(pl_cluster_create(nodes, 0, cluster, &error), CAD_OK);
+	must(pl_cluster_create(nodes, 0, cluster, &error), &error);
 	cluster->racks_count = 1 + (uint32_t)cad_random_below(random, 3);
 
 	for (uint32_t n = 0; n < nodes; n++) {
@@ -125,7 +126,7 @@ static void copies_on_different_domains_and_drained_nodes(void **state)
 	struct pl_trace *trace = make_trace(2, 16, 4, 400, 4, 0.7, 3);
 	struct pl_cluster cluster;
 	struct cad_error error;
-	assert_int_equal(pl_cluster_create(4, 12, &cluster, &error), CAD_OK);
+	must(pl_cluster_create(4, 12, &cluster, &error), &error);
 	cluster.nodes[0].domain = cluster.nodes[1].domain = 0;
 	cluster.nodes[2].domain = 1;
 	cluster.nodes[3].forbidden = true;
@@ -144,14 +145,14 @@ static void memory_is_dealt_out_over_layers(void **state)
 	struct pl_cluster cluster;
 	struct cad_error error;
 	struct pl_weights weights = pl_weights_of(PL_PROFILE_MIXED);
-	assert_int_equal(pl_cluster_create(2, 0, &cluster, &error), CAD_OK);
+	must(pl_cluster_create(2, 0, &cluster, &error), &error);
 	cluster.expert_bytes = 10;
 	cluster.nodes[0].memory_bytes = 10 * 25 + 9; /* 25 experts over 3 layers */
 	cluster.nodes[1].memory_bytes = 10 * 1000;
 	uint32_t total = 0;
 	for (uint32_t l = 0; l < 3; l++) {
 		struct pl_site site;
-		assert_int_equal(pl_site_init(&site, &cluster, &weights, 3, l, 16, UINT32_MAX, &error), CAD_OK);
+		must(pl_site_init(&site, &cluster, &weights, 3, l, 16, UINT32_MAX, &error), &error);
 		assert_in_range(site.slots[0], 8, 9);
 		assert_int_equal(site.slots[1], 16);
 		total += site.slots[0];
@@ -170,7 +171,7 @@ static void equal_for_a_seed_and_rounds_whatever_the_threads(void **state)
 	struct pl_trace *trace = make_trace(5, 32, 4, 1500, 8, 0.6, 4);
 	struct pl_cluster cluster;
 	struct cad_error error;
-	assert_int_equal(pl_cluster_create(4, 10, &cluster, &error), CAD_OK);
+	must(pl_cluster_create(4, 10, &cluster, &error), &error);
 	struct pl_solve_options options = options_for(trace, &cluster, 40, 21);
 	struct pl_solution first = solve(&options);
 	size_t bytes = (size_t)first.plan->layers * first.plan->experts * first.plan->words * sizeof *first.plan->bits;
@@ -193,7 +194,7 @@ static void more_rounds_are_never_worse(void **state)
 	struct pl_trace *trace = make_trace(2, 32, 4, 1500, 8, 0.4, 6);
 	struct pl_cluster cluster;
 	struct cad_error error;
-	assert_int_equal(pl_cluster_create(4, 9, &cluster, &error), CAD_OK);
+	must(pl_cluster_create(4, 9, &cluster, &error), &error);
 	double last = INFINITY, begun = 0;
 	for (uint32_t rounds = 1; rounds <= 28; rounds++) {
 		struct pl_solve_options options = options_for(trace, &cluster, 36, rounds);
@@ -232,7 +233,7 @@ static void stops_between_rounds(void **state)
 	uint64_t now = 0;
 	uint32_t seen = 0;
 	const struct cad_clock slow = { slow_now_ns, &now };
-	assert_int_equal(pl_cluster_create(4, 5, &cluster, &error), CAD_OK);
+	must(pl_cluster_create(4, 5, &cluster, &error), &error);
 	struct pl_solve_options options = options_for(trace, &cluster, 20, 100);
 	options.clock = &slow;
 	options.time_limit_ns = 5 * CAD_NS_PER_S;
@@ -300,8 +301,8 @@ static void planted_communities_are_found(void **state)
 		struct pl_metrics metrics;
 		struct pl_sample *sample;
 		bool planted;
-		assert_int_equal(pl_synthetic_place(&settings, &made, nodes, node, &planted, &known, &error), CAD_OK);
-		assert_int_equal(pl_cluster_create(nodes, 64 / nodes, &cluster, &error), CAD_OK);
+		must(pl_synthetic_place(&settings, &made, nodes, node, &planted, &known, &error), &error);
+		must(pl_cluster_create(nodes, 64 / nodes, &cluster, &error), &error);
 		struct pl_solve_options options = options_for(made.trace, &cluster, 64, 22);
 		struct pl_solution solution = solve(&options);
 		assert_int_equal(pl_sample_create(made.trace, 0, &sample), CAD_OK);
@@ -341,7 +342,7 @@ static void blocks_stay_where_nothing_beats_them(void **state)
 	struct pl_synthetic_trace made = generate(&settings);
 	struct cad_error error;
 	struct pl_cluster cluster;
-	assert_int_equal(pl_cluster_create(8, 9, &cluster, &error), CAD_OK);
+	must(pl_cluster_create(8, 9, &cluster, &error), &error);
 	struct pl_solve_options options = options_for(made.trace, &cluster, 72, 12);
 	struct pl_solution solution = solve(&options);
 	struct pl_sample *sample;
@@ -363,7 +364,7 @@ static void what_is_there_stays_when_moving_costs(void **state)
 	struct pl_cluster cluster;
 	struct cad_error error;
 	struct pl_plan *present;
-	assert_int_equal(pl_cluster_create(4, 4, &cluster, &error), CAD_OK);
+	must(pl_cluster_create(4, 4, &cluster, &error), &error);
 	cluster.expert_bytes = 1000;
 	assert_int_equal(pl_plan_contiguous(2, 16, 4, &present), CAD_OK);
 	struct pl_solve_options options = options_for(trace, &cluster, 16, 10);
@@ -408,7 +409,7 @@ static void affinity_keeps_tokens_where_they_are(void **state)
 	/* the second layer does as the first, under other names */
 	for (uint64_t i = 0; i < trace->tokens * trace->k; i++)
 		trace->ids[trace->tokens * trace->k + i] = (uint16_t)((trace->ids[i] + 7) % 32);
-	assert_int_equal(pl_cluster_create(8, 4, &cluster, &error), CAD_OK);
+	must(pl_cluster_create(8, 4, &cluster, &error), &error);
 	struct pl_solve_options options = options_for(trace, &cluster, 32, 20);
 	struct pl_solution alike = solve(&options);
 
@@ -454,7 +455,7 @@ static void estimates_know_racks_and_links(void **state)
 		uint32_t labels[24], nodes = 2 + (uint32_t)cad_random_below(&random, 6);
 		weights.load = 0;
 		weights.racks = 0.1 + cad_random_unit(&random);
-		assert_int_equal(pl_cluster_create(nodes, (24 + nodes - 1) / nodes + 1, &cluster, &error), CAD_OK);
+		must(pl_cluster_create(nodes, (24 + nodes - 1) / nodes + 1, &cluster, &error), &error);
 		cluster.racks_count = round % 4 ? 1 + (uint32_t)cad_random_below(&random, 4) : 1;
 		for (uint32_t n = 0; n < nodes; n++) {
 			cluster.nodes[n].rack = (uint32_t)cad_random_below(&random, cluster.racks_count);
@@ -520,8 +521,8 @@ static void communities_that_go_together_share_a_rack(void **state)
 	struct cad_error error;
 	uint16_t node[2 * 64];
 	bool found;
-	assert_int_equal(pl_synthetic_place(&settings, &made, 8, node, &found, &known, &error), CAD_OK);
-	assert_int_equal(pl_cluster_create(8, 8, &cluster, &error), CAD_OK);
+	must(pl_synthetic_place(&settings, &made, 8, node, &found, &known, &error), &error);
+	must(pl_cluster_create(8, 8, &cluster, &error), &error);
 	assert_int_equal(pl_plan_create(2, 64, 8, &planted), CAD_OK);
 	for (uint32_t i = 0; i < 2 * 64; i++)
 		pl_plan_put(planted, i / 64, i % 64, node[i]);
@@ -570,7 +571,7 @@ static void slow_links_are_touched_less(void **state)
 	struct pl_trace *trace = make_trace(1, 64, 4, 4000, 16, 0.3, 15);
 	struct pl_cluster cluster;
 	struct cad_error error;
-	assert_int_equal(pl_cluster_create(8, 8, &cluster, &error), CAD_OK);
+	must(pl_cluster_create(8, 8, &cluster, &error), &error);
 	struct pl_solve_options options = options_for(trace, &cluster, 64, 13);
 	options.weights.load_max = 1.3; /* room to keep rows away from them */
 	struct pl_solution without = solve(&options);
@@ -595,7 +596,7 @@ static void impossible_wishes_are_refused(void **state)
 	struct pl_cluster cluster;
 	struct pl_solution solution;
 	struct cad_error error;
-	assert_int_equal(pl_cluster_create(4, 3, &cluster, &error), CAD_OK);
+	must(pl_cluster_create(4, 3, &cluster, &error), &error);
 	struct pl_solve_options options = options_for(trace, &cluster, 16, 3);
 	assert_int_equal(pl_solve(&options, &solution, &error), CAD_ERR_EXHAUSTED);
 	assert_non_null(strstr(error.text, "room for 12"));

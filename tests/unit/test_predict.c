@@ -3,6 +3,7 @@
 #include "orchestration/planner/predict/bound.h"
 #include "orchestration/planner/predict/explain.h"
 #include "orchestration/planner/predict/measure.h"
+#include "tests/support/must.h"
 #include "tests/support/plans.h"
 
 #include <math.h>
@@ -77,7 +78,7 @@ static void prediction_equals_the_plain_rule(void **state)
 		uint32_t nodes = 1 + (uint32_t)cad_random_below(&random, 9);
 		struct pl_cluster cluster;
 		struct pl_plan *plan;
-		assert_int_equal(pl_cluster_create(nodes, 24, &cluster, &error), CAD_OK);
+		must(pl_cluster_create(nodes, 24, &cluster, &error), &error);
 		assert_int_equal(pl_plan_create(1, 24, nodes, &plan), CAD_OK);
 		for (uint32_t e = 0; e < 24; e++)
 			for (uint32_t r = 0; r < 1 + round % 3; r++)
@@ -111,7 +112,7 @@ static void layers_are_compared_with_the_one_before(void **state)
 	struct pl_cluster cluster;
 	struct pl_plan *plan;
 	struct pl_sample *sample;
-	assert_int_equal(pl_cluster_create(6, 24, &cluster, &error), CAD_OK);
+	must(pl_cluster_create(6, 24, &cluster, &error), &error);
 	assert_int_equal(pl_plan_contiguous(5, 24, 6, &plan), CAD_OK);
 	assert_int_equal(pl_sample_create(trace, 0, &sample), CAD_OK);
 	uint64_t fresh = 0;
@@ -197,11 +198,11 @@ static void no_placement_is_below_the_bound(void **state)
 		struct pl_sample *sample;
 		double bound, best = 3;
 		uint32_t copies = 5 + (uint32_t)cad_random_below(&random, 3);
-		assert_int_equal(pl_cluster_create(3, 2, &cluster, &error), CAD_OK);
+		must(pl_cluster_create(3, 2, &cluster, &error), &error);
 		cluster.nodes[1].slots += (uint32_t)cad_random_below(&random, 2);
 		cluster.nodes[2].slots += (uint32_t)cad_random_below(&random, 2);
 		assert_int_equal(pl_sample_create(trace, 0, &sample), CAD_OK);
-		assert_int_equal(pl_bound(sample, &cluster, copies, &bound, &error), CAD_OK);
+		must(pl_bound(sample, &cluster, copies, &bound, &error), &error);
 		for (uint32_t code = 0; code < 7 * 7 * 7 * 7 * 7; code++) {
 			uint32_t replicas[5], used[3] = { 0 }, placed = 0;
 			for (uint32_t e = 0, rest = code; e < 5; e++, rest /= 7) {
@@ -238,13 +239,13 @@ static void the_bound_is_reached(void **state)
 	assert_int_equal(pl_sample_create(trace, 0, &sample), CAD_OK);
 
 	for (uint32_t nodes = 1; nodes <= 32; nodes = nodes == 1 ? 8 : 4 * nodes) {
-		assert_int_equal(pl_cluster_create(nodes, 32 / nodes, &cluster, &error), CAD_OK);
-		assert_int_equal(pl_bound(sample, &cluster, 32, &bound, &error), CAD_OK);
+		must(pl_cluster_create(nodes, 32 / nodes, &cluster, &error), &error);
+		must(pl_bound(sample, &cluster, 32, &bound, &error), &error);
 		assert_true(fabs(bound - (nodes == 32 ? 4 : 1)) < 1e-9);
 		pl_cluster_fini(&cluster);
 	}
 
-	assert_int_equal(pl_cluster_create(4, 7, &cluster, &error), CAD_OK);
+	must(pl_cluster_create(4, 7, &cluster, &error), &error);
 	assert_int_equal(pl_bound(sample, &cluster, 32, &bound, &error), CAD_ERR_EXHAUSTED);
 	pl_cluster_fini(&cluster);
 	pl_sample_free(sample);
@@ -260,7 +261,7 @@ static void explanations_add_up(void **state)
 	struct pl_sample *sample;
 	struct pl_explanation x;
 	struct pl_weights weights = pl_weights_of(PL_PROFILE_MIXED);
-	assert_int_equal(pl_cluster_create(4, 5, &cluster, &error), CAD_OK);
+	must(pl_cluster_create(4, 5, &cluster, &error), &error);
 	cluster.racks_count = 2;
 	cluster.nodes[1].rack = cluster.nodes[2].rack = 1;
 	cluster.nodes[3].link = 0.5;
@@ -271,7 +272,7 @@ static void explanations_add_up(void **state)
 	assert_int_equal(pl_measure(sample, solution.plan, &cluster, PL_ROUTER_COVER, 1, &metrics), CAD_OK);
 
 	for (uint32_t e = 0; e < 16; e++) {
-		assert_int_equal(pl_explain(sample, solution.plan, &cluster, &weights, 0, e, &x, &error), CAD_OK);
+		must(pl_explain(sample, solution.plan, &cluster, &weights, 0, e, &x, &error), &error);
 		double share = 0;
 		/* nodes, not what they cost by link and rack */
 		assert_true(fabs(x.nodes - metrics.nodes_per_token) < 1e-9);

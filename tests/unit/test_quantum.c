@@ -2,6 +2,7 @@
  * where a hand calculation puts them. */
 #include "common/model/model.h"
 #include "kernels/quantum.h"
+#include "tests/support/must.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -22,8 +23,7 @@ static struct cad_model *model_open(const char *name)
 	struct cad_model *model;
 
 	snprintf(path, sizeof path, CADRE_SOURCE_DIR "/tests/golden/%s/model", name);
-	if (cad_model_open(path, &model, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(cad_model_open(path, &model, &error), &error);
 	assert_true(cad_model_spec(model)->layers_count <= LAYERS_MAX);
 	return model;
 }
@@ -40,8 +40,7 @@ static bool table(const struct cad_model *model, enum kn_isa isa, unsigned threa
 		return false;
 
 	assert_int_equal(device->ops->queue_create(device, threads, &queue), CAD_OK);
-	if (kn_quantum_table(queue, model, weights, wire, quanta, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(kn_quantum_table(queue, model, weights, wire, quanta, &error), &error);
 	device->ops->queue_destroy(queue);
 	device->ops->destroy(device);
 

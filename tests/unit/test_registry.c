@@ -1,6 +1,7 @@
 /* Nodes and leases, on a clock that the test turns. */
 #include "common/base/clock.h"
 #include "orchestration/placement/registry.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -50,8 +51,7 @@ static uint32_t join(struct pl_registry *registry, const struct pl_hello *hello,
 	uint32_t slot;
 	uint64_t superseded;
 	struct cad_error error;
-	if (pl_registry_join(registry, hello, session, now, &slot, &superseded, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(pl_registry_join(registry, hello, session, now, &slot, &superseded, &error), &error);
 	return slot;
 }
 
@@ -148,11 +148,11 @@ static void second_process_with_one_id_is_refused(void **state)
 	assert_int_equal(registry->nodes[slot].session, 1);
 
 	/* the very same process, before its old stream was seen to break */
-	assert_int_equal(pl_registry_join(registry, &first, 3, 20, &other, &superseded, &error), CAD_OK);
+	must(pl_registry_join(registry, &first, 3, 20, &other, &superseded, &error), &error);
 	assert_int_equal(other, slot);
 	assert_int_equal(superseded, 1);
 	pl_registry_broken(registry, slot, 30);
-	assert_int_equal(pl_registry_join(registry, &second, 4, 40, &other, &superseded, &error), CAD_OK);
+	must(pl_registry_join(registry, &second, 4, 40, &other, &superseded, &error), &error);
 	assert_int_equal(superseded, 0);
 }
 
@@ -212,8 +212,8 @@ static void expected_nodes_have_their_time(void **state)
 	struct cad_error error;
 	uint32_t slot_a, slot_b;
 
-	assert_int_equal(pl_registry_expect(registry, &a, 5000, &slot_a, &error), CAD_OK);
-	assert_int_equal(pl_registry_expect(registry, &b, 5000, &slot_b, &error), CAD_OK);
+	must(pl_registry_expect(registry, &a, 5000, &slot_a, &error), &error);
+	must(pl_registry_expect(registry, &b, 5000, &slot_b, &error), &error);
 	assert_int_equal(join(registry, &b, 1, 4000), slot_b);
 	assert_int_equal(pl_registry_expire(registry, 4999), -1);
 	assert_int_equal(pl_registry_expire(registry, 5000), slot_a);

@@ -2,6 +2,7 @@
  * come out in their order. Seeds are fixed: the statistics repeat. */
 #include "common/base/clock.h"
 #include "orchestration/planner/trace/reservoir.h"
+#include "tests/support/must.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -27,7 +28,7 @@ static struct pl_reservoir *make(uint32_t tokens, double half_life_s, uint64_t s
 	};
 	struct pl_reservoir *reservoir;
 	struct cad_error error;
-	assert_int_equal(pl_reservoir_create(&options, &reservoir, &error), CAD_OK);
+	must(pl_reservoir_create(&options, &reservoir, &error), &error);
 
 	return reservoir;
 }
@@ -43,7 +44,7 @@ static struct pl_trace *taken(const struct pl_reservoir *reservoir)
 {
 	struct pl_trace *trace;
 	struct cad_error error;
-	assert_int_equal(pl_reservoir_trace(reservoir, &trace, &error), CAD_OK);
+	must(pl_reservoir_trace(reservoir, &trace, &error), &error);
 	assert_int_equal(trace->tokens, pl_reservoir_kept(reservoir));
 	assert_int_equal(trace->layer[1], 4);
 	return trace;

@@ -5,6 +5,7 @@
  */
 #include "cadre/v1/inference.pb-c.h"
 #include "cadre/v1/placement.pb-c.h"
+#include "tests/support/must.h"
 #include "tests/support/rpc_fixture.h"
 
 #include <pthread.h>
@@ -643,9 +644,9 @@ static void server_goes_and_comes_back(void **state)
 	cad_rpc_server_drain(test.rpc.server, 0, flag_set, &gone);
 	rpc_run_until(&test.rpc, &gone);
 	struct cad_error error;
-	assert_int_equal(cad_rpc_server_create(test.rpc.reactor, NULL, &test.rpc.server, &error), CAD_OK);
+	must(cad_rpc_server_create(test.rpc.reactor, NULL, &test.rpc.server, &error), &error);
 	cad_rpc_server_add(test.rpc.server, &test.inference);
-	assert_int_equal(cad_rpc_server_listen(test.rpc.server, test.rpc.target, NULL, NULL, &error), CAD_OK);
+	must(cad_rpc_server_listen(test.rpc.server, test.rpc.target, NULL, NULL, &error), &error);
 	cad_rpc_server_start(test.rpc.server);
 
 	/* The first may still go to the connection that is gone. */
@@ -664,7 +665,7 @@ static void listen_errors(void **state)
 	test_open(&test, NULL, NULL);
 	struct cad_rpc_server *second;
 	struct cad_error error;
-	assert_int_equal(cad_rpc_server_create(test.rpc.reactor, NULL, &second, &error), CAD_OK);
+	must(cad_rpc_server_create(test.rpc.reactor, NULL, &second, &error), &error);
 	assert_int_equal(cad_rpc_server_listen(second, test.rpc.target, NULL, NULL, &error), CAD_ERR_IO);
 	assert_non_null(strstr(error.text, test.rpc.target));
 	assert_non_null(strstr(error.text, "Address already in use"));
@@ -689,14 +690,14 @@ static void nobody_listens(void **state)
 	rpc_fixture_open(&rpc, NULL);
 	struct cad_error error;
 	uint16_t port;
-	assert_int_equal(cad_rpc_server_listen(rpc.server, "127.0.0.1:0", NULL, &port, &error), CAD_OK);
+	must(cad_rpc_server_listen(rpc.server, "127.0.0.1:0", NULL, &port, &error), &error);
 	bool gone = false;
 	cad_rpc_server_drain(rpc.server, 0, flag_set, &gone);
 	rpc_run_until(&rpc, &gone);
 	rpc.server = NULL;
 	char target[32];
 	snprintf(target, sizeof target, "127.0.0.1:%u", port);
-	assert_int_equal(cad_rpc_channel_create(rpc.reactor, target, NULL, NULL, &rpc.channel, &error), CAD_OK);
+	must(cad_rpc_channel_create(rpc.reactor, target, NULL, NULL, &rpc.channel, &error), &error);
 	struct rpc_result result = { 0 };
 	Cadre__V1__GetModelRequest request = CADRE__V1__GET_MODEL_REQUEST__INIT;
 	rpc_call(&rpc, "/cadre.v1.Inference/GetModel", &request.base, &cadre__v1__get_model_response__descriptor, NULL,

@@ -2,6 +2,7 @@
 #include "cadre/v1/inference.pb-c.h"
 #include "common/rpc/internal.h"
 #include "google/protobuf/descriptor.pb-c.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -168,9 +169,7 @@ static void arena_limits(void **state)
 		CAD_ERR_EXHAUSTED);
 	assert_int_equal(arena.used_bytes, 0);
 	cad_rpc_arena_init(&arena, 4 << 20);
-	assert_int_equal(
-		cad_rpc_decode(&cadre__v1__generate_response__descriptor, bytes, 20000, &arena, &message, &error),
-		CAD_OK);
+	must(cad_rpc_decode(&cadre__v1__generate_response__descriptor, bytes, 20000, &arena, &message, &error), &error);
 	assert_int_equal(((Cadre__V1__GenerateResponse *)message)->n_routing, 10000);
 	cad_rpc_arena_reset(&arena);
 	free(bytes);

@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "grpc/health/v1/health.pb-c.h"
 #include "grpc/reflection/v1/reflection.pb-c.h"
+#include "tests/support/must.h"
 #include "tests/support/rpc_fixture.h"
 
 #include <pthread.h>
@@ -120,7 +121,7 @@ static void health(void **state)
 	struct cad_rpc_health *health;
 	struct cad_error error;
 	rpc_fixture_open(&rpc, NULL);
-	assert_int_equal(cad_rpc_health_create(rpc.server, &health, &error), CAD_OK);
+	must(cad_rpc_health_create(rpc.server, &health, &error), &error);
 	rpc_fixture_start(&rpc, NULL, NULL, NULL);
 	health_check(&rpc, "", CAD_RPC_OK, NOT_SERVING);
 	health_check(&rpc, "x", CAD_RPC_NOT_FOUND, 0);
@@ -203,7 +204,7 @@ static void reflection(void **state)
 	struct cad_error error;
 	rpc_fixture_open(&rpc, NULL);
 	cad_rpc_server_add(rpc.server, &service);
-	assert_int_equal(cad_rpc_reflection_create(rpc.server, &reflection, &error), CAD_OK);
+	must(cad_rpc_reflection_create(rpc.server, &reflection, &error), &error);
 	rpc_fixture_start(&rpc, NULL, NULL, NULL);
 	Grpc__Reflection__V1__ServerReflectionRequest request = GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__INIT;
 	request.message_request_case = REQUEST_IS(LIST_SERVICES);
@@ -472,7 +473,7 @@ static void posts_at_the_end(void **state)
 	struct cad_rpc_reactor *reactor;
 	struct cad_error error;
 	assert_int_equal(uv_loop_init(&loop), 0);
-	assert_int_equal(cad_rpc_reactor_create(&loop, &reactor, &error), CAD_OK);
+	must(cad_rpc_reactor_create(&loop, &reactor, &error), &error);
 	struct posts posts = { .reactor = reactor };
 	struct post *post = malloc(sizeof *post);
 	*post = (struct post){ { post_run }, &posts, 0, 0 };
@@ -582,14 +583,13 @@ static void *command_main(void *argument)
 	struct cad_error error;
 	enum cad_rpc_code code;
 
-	assert_int_equal(cad_rpc_blocking_create(command->target, NULL, NULL, &command->client, &error), CAD_OK);
+	must(cad_rpc_blocking_create(command->target, NULL, NULL, &command->client, &error), &error);
 
 	/* unary */
 	Cadre__V1__TokenizeRequest text = CADRE__V1__TOKENIZE_REQUEST__INIT;
-	assert_int_equal(
-		cad_rpc_blocking_call(command->client, TOKENIZE, &text.base, &cadre__v1__tokenize_response__descriptor,
-			NULL, command_message, command, &code, &error),
-		CAD_OK);
+	must(cad_rpc_blocking_call(command->client, TOKENIZE, &text.base, &cadre__v1__tokenize_response__descriptor,
+		     NULL, command_message, command, &code, &error),
+		&error);
 	assert_int_equal(command->messages, 1);
 
 	/* a stream, whole and cut short */
@@ -599,10 +599,9 @@ static void *command_main(void *argument)
 	for (unsigned stop_at = 0; stop_at <= 7; stop_at += 7) {
 		command->messages = 0;
 		command->stop_at = stop_at;
-		assert_int_equal(cad_rpc_blocking_call(command->client, "/cadre.v1.Inference/Generate", &request.base,
-					 &cadre__v1__generate_response__descriptor, NULL, command_message, command,
-					 NULL, &error),
-			CAD_OK);
+		must(cad_rpc_blocking_call(command->client, "/cadre.v1.Inference/Generate", &request.base,
+			     &cadre__v1__generate_response__descriptor, NULL, command_message, command, NULL, &error),
+			&error);
 		assert_int_equal(command->messages, stop_at ? stop_at : 500);
 	}
 
@@ -662,7 +661,7 @@ static void command_line_nobody_there(void **state)
 	struct cad_error error;
 	Cadre__V1__GetModelRequest request = CADRE__V1__GET_MODEL_REQUEST__INIT;
 	struct command command = { 0 };
-	assert_int_equal(cad_rpc_blocking_create("127.0.0.1:1", NULL, NULL, &client, &error), CAD_OK);
+	must(cad_rpc_blocking_create("127.0.0.1:1", NULL, NULL, &client, &error), &error);
 	assert_int_equal(
 		cad_rpc_blocking_call(client, "/cadre.v1.Inference/GetModel", &request.base,
 			&cadre__v1__get_model_response__descriptor, NULL, command_message, &command, NULL, &error),

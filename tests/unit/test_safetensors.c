@@ -1,5 +1,6 @@
 /* One safetensors file: what is read, what is written, and every way in which a header can lie. */
 #include "common/model/safetensors.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -61,7 +62,7 @@ static void reads(void **state)
 	struct cad_safetensors *file;
 	unsigned char *bytes;
 	struct cad_error error;
-	assert_int_equal(open_text(header, 24, &file, &bytes, &error), CAD_OK);
+	must(open_text(header, 24, &file, &bytes, &error), &error);
 	static const char *const order[] = { "a", "none", "b", "scalar", "end" };
 	assert_int_equal(cad_safetensors_count(file), 5);
 	for (size_t i = 0; i < 5; i++)
@@ -309,8 +310,8 @@ static void writes_what_it_reads(void **state)
 	for (size_t count = 0; count <= 3; count++) {
 		struct cad_error error;
 		struct cad_safetensors *file;
-		assert_int_equal(cad_safetensors_write(path, tensors, count, &error), CAD_OK);
-		assert_int_equal(cad_safetensors_open(path, &file, &error), CAD_OK);
+		must(cad_safetensors_write(path, tensors, count, &error), &error);
+		must(cad_safetensors_open(path, &file, &error), &error);
 		assert_int_equal(cad_safetensors_count(file), count);
 		size_t header_bytes;
 		(void)cad_safetensors_header(file, &header_bytes);

@@ -2,6 +2,7 @@
  * and that nothing is lost. */
 #include "common/base/clock.h"
 #include "router-svc/batch/scheduler.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,11 +32,11 @@ static void begin(struct fixture *f, uint32_t pages, uint32_t chunk)
 	};
 
 	*f = (struct fixture){ .next_id = 1 };
-	assert_int_equal(kn_cpu_create(KN_ISA_REF, &f->device, &error), CAD_OK);
+	must(kn_cpu_create(KN_ISA_REF, &f->device, &error), &error);
 	assert_int_equal(f->device->ops->queue_create(f->device, 1, &f->queue), CAD_OK);
-	assert_int_equal(rt_kv_cache_init(&f->cache, f->device, f->queue, &spec,
-				 (uint64_t)pages * 32 * 8 * sizeof(float), SLOTS, &error),
-		CAD_OK);
+	must(rt_kv_cache_init(
+		     &f->cache, f->device, f->queue, &spec, (uint64_t)pages * 32 * 8 * sizeof(float), SLOTS, &error),
+		&error);
 	assert_int_equal(f->cache.kv.pages, pages);
 	assert_int_equal(rt_batch_init(&f->batch, ROWS, SLOTS), CAD_OK);
 	f->scheduler = (struct rt_scheduler){ .cache = &f->cache, .running_max = SLOTS, .chunk_max = chunk };
@@ -175,7 +176,7 @@ static void too_small_a_cache_is_refused_with_a_sentence(void **state)
 	};
 	struct kn_device *device;
 	struct kn_queue *queue;
-	assert_int_equal(kn_cpu_create(KN_ISA_REF, &device, &error), CAD_OK);
+	must(kn_cpu_create(KN_ISA_REF, &device, &error), &error);
 	assert_int_equal(device->ops->queue_create(device, 1, &queue), CAD_OK);
 	assert_int_equal(rt_kv_cache_init(&cache, device, queue, &spec, 1000, SLOTS, &error), CAD_ERR_MEMORY);
 	assert_non_null(strstr(error.text, "--kv-memory"));

@@ -1,6 +1,7 @@
 /* What a search keeps up to date from change to change, against what its replicas say: who holds
  * what, whose rows are nobody else's, and how strained nodes are. */
 #include "orchestration/planner/solve/search.h"
+#include "tests/support/must.h"
 #include "tests/support/plans.h"
 
 #include <math.h>
@@ -47,7 +48,7 @@ static void changes_and_their_undoing_leave_no_trace(void **state)
 	struct pl_cluster cluster;
 	struct scene scene;
 	uint32_t labels[24], own_changed = 0;
-	assert_int_equal(pl_cluster_create(5, 24, &cluster, &error), CAD_OK);
+	must(pl_cluster_create(5, 24, &cluster, &error), &error);
 	cluster.nodes[2].speed = 2;
 	for (uint32_t e = 0; e < 24; e++)
 		labels[e] = e % 5;

@@ -2,6 +2,7 @@
 #include "cadre/v1/types.pb-c.h"
 #include "common/process/process.h"
 #include "common/cluster/settings.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -27,9 +28,7 @@ static void fingerprint_sees_everything(void **state)
 	struct cad_settings base, other;
 	struct cad_error error;
 	char hex[33], text[CADRE_TEXT_BYTES];
-	assert_int_equal(
-		cad_settings_init(&base, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, 3, &error),
-		CAD_OK);
+	must(cad_settings_init(&base, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, 3, &error), &error);
 	cad_settings_fingerprint(&base, hex);
 
 	/* part of the protocol: programs of one version agree on it */
@@ -83,16 +82,15 @@ static void through_the_message(void **state)
 	struct cad_settings_storage storage;
 	Cadre__V1__Settings message;
 	struct cad_error error;
-	assert_int_equal(
-		cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_BF16, CAD_WEIGHTS_BF16, quanta, 3, &error),
-		CAD_OK);
+	must(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_BF16, CAD_WEIGHTS_BF16, quanta, 3, &error),
+		&error);
 	cad_settings_to_proto(&settings, &storage, &message);
 	uint8_t packed[256];
 	assert_true(cadre__v1__settings__get_packed_size(&message) <= sizeof packed);
 	size_t bytes = cadre__v1__settings__pack(&message, packed);
 	Cadre__V1__Settings *unpacked = cadre__v1__settings__unpack(NULL, bytes, packed);
 	assert_non_null(unpacked);
-	assert_int_equal(cad_settings_from_proto(unpacked, &back, &error), CAD_OK);
+	must(cad_settings_from_proto(unpacked, &back, &error), &error);
 	assert_true(cad_settings_equal(&settings, &back));
 	cad_settings_fini(&back);
 
@@ -150,7 +148,7 @@ static void secret(void **state)
 	assert_int_equal(cad_secret_read(path, "cluster secret", &text, &error), CAD_ERR_INVALID);
 	assert_non_null(strstr(error.text, "at least 16"));
 	assert_int_equal(pwrite(fd, "0123456789abcdef \n\n", 19, 0), 19);
-	assert_int_equal(cad_secret_read(path, "cluster secret", &text, &error), CAD_OK);
+	must(cad_secret_read(path, "cluster secret", &text, &error), &error);
 	assert_string_equal(text, "0123456789abcdef");
 	free(text);
 	assert_int_equal(ftruncate(fd, 5000), 0); /* NULs, and too long */
@@ -175,9 +173,9 @@ static void signals_come_as_events(void **state)
 	struct cad_error error;
 	struct cad_signals *signals;
 	uv_loop_t loop;
-	assert_int_equal(cad_process_init(&error), CAD_OK);
+	must(cad_process_init(&error), &error);
 	assert_int_equal(uv_loop_init(&loop), 0);
-	assert_int_equal(cad_signals_create(&loop, on_signal, &signals, &signals, &error), CAD_OK);
+	must(cad_signals_create(&loop, on_signal, &signals, &signals, &error), &error);
 	assert_int_equal(kill(getpid(), SIGTERM), 0);
 	assert_int_equal(uv_run(&loop, UV_RUN_DEFAULT), 0);
 	assert_null(signals);

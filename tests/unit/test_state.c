@@ -1,6 +1,7 @@
 /* The state file: what it keeps, whom it refuses, and that a process which is killed inside any
  * write leaves a whole transaction behind, or none. */
 #include "orchestration/placement/state.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <sqlite3.h>
@@ -51,8 +52,7 @@ static struct pl_state *open_state(const char *path)
 {
 	struct pl_state *state;
 	struct cad_error error;
-	if (pl_state_open(path, &state, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(pl_state_open(path, &state, &error), &error);
 	return state;
 }
 
@@ -92,7 +92,7 @@ static void read_text(struct pl_state *state, char text[2000])
 	const struct pl_state_reader reader = { text_node, text_held, text };
 	struct cad_error error;
 	text[0] = 0;
-	assert_int_equal(pl_state_read(state, &reader, &error), CAD_OK);
+	must(pl_state_read(state, &reader, &error), &error);
 }
 
 /* ---- what it keeps ---- */
@@ -117,7 +117,7 @@ static void remembers_over_a_restart(void **state)
 	pl_state_put_held(file, "a", 0, 6, false);
 	pl_state_put_epoch(file, 12);
 	pl_state_put_kernels(file, "avx2-1");
-	assert_int_equal(pl_state_commit(file, &error), CAD_OK);
+	must(pl_state_commit(file, &error), &error);
 	pl_state_close(file);
 
 	file = open_state(*state);
@@ -128,7 +128,7 @@ static void remembers_over_a_restart(void **state)
 	assert_string_equal(kernels, "avx2-1");
 	pl_state_begin(file);
 	pl_state_delete_node(file, "a");
-	assert_int_equal(pl_state_commit(file, &error), CAD_OK);
+	must(pl_state_commit(file, &error), &error);
 	read_text(file, text);
 	assert_string_equal(text, "r router 1099511627776 abc; ");
 	pl_state_close(file);
@@ -143,7 +143,7 @@ static void quanta_and_checksums_are_kept_by_key(void **state)
 	char hex[33];
 
 	assert_int_equal(pl_state_quanta_load(file, "k", back, 3), CAD_ERR_NOT_FOUND);
-	assert_int_equal(pl_state_quanta_store(file, "k", quanta, 3, &error), CAD_OK);
+	must(pl_state_quanta_store(file, "k", quanta, 3, &error), &error);
 	assert_int_equal(pl_state_quanta_load(file, "k", back, 3), CAD_OK);
 	assert_memory_equal(quanta, back, sizeof quanta);
 	assert_int_equal(pl_state_quanta_load(file, "k", back, 2), CAD_ERR_NOT_FOUND);
@@ -151,7 +151,7 @@ static void quanta_and_checksums_are_kept_by_key(void **state)
 	assert_int_equal(pl_state_checksum(file, 1, 2, hex), CAD_ERR_NOT_FOUND);
 	pl_state_begin(file);
 	pl_state_put_checksum(file, 1, 2, "0123456789abcdef0123456789abcdef");
-	assert_int_equal(pl_state_commit(file, &error), CAD_OK);
+	must(pl_state_commit(file, &error), &error);
 	assert_int_equal(pl_state_checksum(file, 1, 2, hex), CAD_OK);
 	assert_string_equal(hex, "0123456789abcdef0123456789abcdef");
 	pl_state_close(file);
@@ -163,8 +163,8 @@ static void belongs_to_one_cluster_and_checkpoint(void **state)
 	struct cad_error error;
 	bool fresh;
 
-	assert_int_equal(pl_state_claim(file, "c", "m1", &error), CAD_OK);
-	assert_int_equal(pl_state_claim(file, "c", "m1", &error), CAD_OK);
+	must(pl_state_claim(file, "c", "m1", &error), &error);
+	must(pl_state_claim(file, "c", "m1", &error), &error);
 	assert_int_equal(pl_state_claim(file, "d", "m1", &error), CAD_ERR_INVALID);
 	assert_non_null(strstr(error.text, "belongs to cluster 'c', this is cluster 'd'"));
 	assert_int_equal(pl_state_claim(file, "c", "m2", &error), CAD_ERR_INVALID);
@@ -173,15 +173,15 @@ static void belongs_to_one_cluster_and_checkpoint(void **state)
 	/* other settings: what nodes hold does not count any more */
 	struct pl_node a = node_named("a", PL_ROLE_EXPERT);
 	char text[2000];
-	assert_int_equal(pl_state_settings(file, "s1", &fresh, &error), CAD_OK);
+	must(pl_state_settings(file, "s1", &fresh, &error), &error);
 	assert_true(fresh);
 	pl_state_begin(file);
 	pl_state_put_node(file, &a);
 	pl_state_put_held(file, "a", 0, 0, true);
-	assert_int_equal(pl_state_commit(file, &error), CAD_OK);
-	assert_int_equal(pl_state_settings(file, "s1", &fresh, &error), CAD_OK);
+	must(pl_state_commit(file, &error), &error);
+	must(pl_state_settings(file, "s1", &fresh, &error), &error);
 	assert_false(fresh);
-	assert_int_equal(pl_state_settings(file, "s2", &fresh, &error), CAD_OK);
+	must(pl_state_settings(file, "s2", &fresh, &error), &error);
 	assert_true(fresh);
 	read_text(file, text);
 	assert_string_equal(text, "");
@@ -200,7 +200,7 @@ static void failed_change_undoes_its_transaction(void **state)
 	assert_int_equal(pl_state_epoch(file), 0);
 	pl_state_begin(file);
 	pl_state_put_epoch(file, 6);
-	assert_int_equal(pl_state_commit(file, &error), CAD_OK);
+	must(pl_state_commit(file, &error), &error);
 	assert_int_equal(pl_state_epoch(file), 6);
 	pl_state_close(file);
 }
@@ -236,7 +236,7 @@ static void memory_needs_no_file(void **state)
 	struct cad_error error;
 	pl_state_begin(a);
 	pl_state_put_epoch(a, 3);
-	assert_int_equal(pl_state_commit(a, &error), CAD_OK);
+	must(pl_state_commit(a, &error), &error);
 	assert_int_equal(pl_state_epoch(a), 3);
 	assert_int_equal(pl_state_epoch(b), 0);
 	pl_state_close(a);

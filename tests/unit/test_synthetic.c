@@ -1,5 +1,6 @@
 /* Generated traces: the same for a seed, of the routing that was asked for, and with a placement
  * that is as good as it says. */
+#include "tests/support/must.h"
 #include "tests/support/plans.h"
 
 #include <stdlib.h>
@@ -89,7 +90,7 @@ static void groups_limit_the_choice(void **state)
 	settings.communities = 1;
 	pl_synthetic_fini(&made);
 	made = generate(&settings);
-	assert_int_equal(pl_synthetic_place(&settings, &made, 8, node, &planted, &cost, &error), CAD_OK);
+	must(pl_synthetic_place(&settings, &made, 8, node, &planted, &cost, &error), &error);
 	assert_false(planted);
 	assert_int_equal(node[63], 7);
 	assert_true(cost.nodes_per_token > 1 && cost.nodes_per_token <= 2);
@@ -114,7 +115,7 @@ static void planted_placement(void **state)
 	settings.tokens = 20000;
 	struct pl_synthetic_trace made = generate(&settings);
 	for (uint32_t nodes = 1; nodes <= 8; nodes *= 2) {
-		assert_int_equal(pl_synthetic_place(&settings, &made, nodes, node, &planted, &cost, &error), CAD_OK);
+		must(pl_synthetic_place(&settings, &made, nodes, node, &planted, &cost, &error), &error);
 		assert_true(planted);
 		assert_true(cost.nodes_per_token == 1);
 		assert_true(cost.load_worst < 1.06);
@@ -129,7 +130,7 @@ static void planted_placement(void **state)
 	pl_synthetic_fini(&made);
 	settings.strength = 0.5;
 	made = generate(&settings);
-	assert_int_equal(pl_synthetic_place(&settings, &made, 8, node, &planted, &weaker, &error), CAD_OK);
+	must(pl_synthetic_place(&settings, &made, 8, node, &planted, &weaker, &error), &error);
 	assert_true(weaker.nodes_per_token > 1.5 && weaker.nodes_per_token < 3);
 	pl_synthetic_fini(&made);
 }

@@ -7,6 +7,7 @@
 #include "common/tokenizer/tokenize_file.h"
 #include "common/tokenizer/tokenizer.h"
 #include "tests/support/failing_alloc.h"
+#include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -160,8 +161,7 @@ static struct cad_tokenizer *open_golden(const char *name)
 	struct cad_tokenizer *tokenizer = NULL;
 	struct cad_error error;
 	snprintf(path, sizeof path, "%s/tests/golden/%s/model/tokenizer.json", CADRE_SOURCE_DIR, name);
-	if (cad_tokenizer_open(path, &tokenizer, &error) != CAD_OK)
-		fail_msg("%s", error.text);
+	must(cad_tokenizer_open(path, &tokenizer, &error), &error);
 	return tokenizer;
 }
 
@@ -422,7 +422,7 @@ static void file_of_texts(void **state)
 	struct cad_error error;
 	static const char tokenizer[] = CADRE_SOURCE_DIR "/tests/golden/mixtral-a/model/tokenizer.json";
 	write_file(input, "{\"text\": \"\"}\n\n{\"text\": \"\\u2028\\u0000\"}\n");
-	assert_int_equal(cad_tokenize_file(tokenizer, input, output, &error), CAD_OK);
+	must(cad_tokenize_file(tokenizer, input, output, &error), &error);
 	FILE *file = fopen(output, "r");
 	assert_non_null(file);
 	assert_non_null(fgets(line, sizeof line, file));

@@ -1,6 +1,7 @@
 /* The in-process form between threads: two servers and three clients, each polled by a thread of
  * its own, connections that come and go, wakes from elsewhere. For ThreadSanitizer above all. */
 #include "tests/support/exchange.h"
+#include "tests/support/must.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -202,8 +203,8 @@ static void threads(void **state)
 		options.on_connection = no_news;
 		options.connections_max = 16;
 		snprintf(servers[i].name, sizeof servers[i].name, "server-%d", i);
-		assert_int_equal(cad_transport_local_create(&options, hub, &servers[i].transport, &error), CAD_OK);
-		assert_int_equal(cad_transport_listen(servers[i].transport, servers[i].name, &error), CAD_OK);
+		must(cad_transport_local_create(&options, hub, &servers[i].transport, &error), &error);
+		must(cad_transport_listen(servers[i].transport, servers[i].name, &error), &error);
 		pthread_create(&servers[i].thread, NULL, server_run, &servers[i]);
 	}
 
@@ -212,7 +213,7 @@ static void threads(void **state)
 		options.user = &clients[i];
 		options.on_connection = client_news;
 		clients[i].seed = (uint64_t)i + 1;
-		assert_int_equal(cad_transport_local_create(&options, hub, &clients[i].transport, &error), CAD_OK);
+		must(cad_transport_local_create(&options, hub, &clients[i].transport, &error), &error);
 		pthread_create(&clients[i].thread, NULL, client_run, &clients[i]);
 	}
 

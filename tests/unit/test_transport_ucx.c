@@ -6,6 +6,7 @@
  * calls without end.
  */
 #include "tests/support/exchange.h"
+#include "tests/support/must.h"
 
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -375,7 +376,7 @@ static void listen_addresses(void **state)
 
 	freeifaddrs(list);
 	struct cad_error error;
-	assert_int_equal(cad_transport_listen(node->transport, "127.0.0.1:0", &error), CAD_OK);
+	must(cad_transport_listen(node->transport, "127.0.0.1:0", &error), &error);
 	exchange_fini(&x);
 }
 

@@ -2,6 +2,7 @@
  * with a sentence of its own. */
 #include "common/base/clock.h"
 #include "common/transport/wire.h"
+#include "tests/support/must.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -88,9 +89,7 @@ static void good_call_gives_a_view(void **state)
 	struct cad_call_view view;
 	struct cad_error error = { 0 };
 	message_build(&m);
-	assert_int_equal(
-		cad_wire_call_check(&m.call, sizeof m.call, m.payload, m.payload_bytes, &limits, &view, &error),
-		CAD_OK);
+	must(cad_wire_call_check(&m.call, sizeof m.call, m.payload, m.payload_bytes, &limits, &view, &error), &error);
 	assert_int_equal(view.call.request_id, 77);
 	assert_int_equal(view.rows[0].exponent, -12);
 	assert_ptr_equal(view.data, m.payload + ROWS * sizeof(struct cadre_wire_row));
