@@ -281,7 +281,7 @@ static void measure_ours(const char *transport, bool sleeps, struct result resul
 	cad_buffer_destroy(t, &payload);
 	cad_buffer_destroy(t, &answer);
 
-	/* the transport is left as it is: to destroy it would mean to hear of the dead server */
+	/* the transport is left as it is: destroying it would block on the dead server */
 	finish(server, output);
 }
 

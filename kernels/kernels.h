@@ -204,8 +204,8 @@ struct kn_attend {
  * Softmax: exact max, then e^(x - max) summed as in kn_rmsnorm (lanes of 16, then halves), then
  * each divided by the sum. bias: NULL or [E], added to the scores for the choice only. All per
  * cad_gate_spec:
- * score (or, with softmax_after_topk, the logit itself), + bias, experts outside the kept groups do
- * not stand for election, top-k, softmax over the chosen where asked, then w / (sum over slots
+ * score (or, with softmax_after_topk, the logit itself), + bias, experts outside the kept groups
+ * are not candidates, top-k, softmax over the chosen where asked, then w / (sum over slots
  * ascending + epsilon) where asked, then * scale. Source: transformers
  * modeling_{mixtral,deepseek_v2,deepseek_v3,gpt_oss}.py.
  * NaN is below everything: ids are valid and different whatever the logits, weights may be NaN, and

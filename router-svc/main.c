@@ -318,8 +318,8 @@ static void take_map(void *context, struct cad_map *map)
 
 /* ---- readiness and the end ---- */
 
-/* Ready once every expert was held by a connected node, and from then on: when a node dies requests
- * wait for its experts, which is no reason to turn them away. */
+/* Becomes ready when every expert is reachable and stays ready: if a node dies later, requests wait
+ * for its experts instead of being refused. */
 static void look_ready(uv_timer_t *timer)
 {
 	struct program *p = timer->data;

@@ -2,11 +2,11 @@
  * A bounded mailbox of pointers: any number of threads put, one thread takes. No locks, no
  * allocation after creation.
  *
- * The order of one sender is kept. A full mailbox is a status; what then is the sender's to say.
- * The receiver is woken by a callback (an event loop's async handle, cad_transport_wake), or, when
- * none is given, waits on an event fd. A wake costs a system call, so it is made only when the
- * receiver had found the box empty: the rule for receivers is to take until NULL before sleeping.
- * After Dmitry Vyukov's bounded queue (a sequence number a cell).
+ * The order of one sender is kept. put returns CAD_AGAIN when the mailbox is full; the sender
+ * decides what to do. The receiver is woken by a callback (an event loop's async handle,
+ * cad_transport_wake) or, when none is given, waits on an event fd. A wake costs a system call, so
+ * it is made only when the receiver had found the box empty: a receiver must take until NULL before
+ * it sleeps. After Dmitry Vyukov's bounded queue (a sequence number per cell).
  */
 #ifndef CADRE_COMMON_BASE_MAILBOX_H
 #define CADRE_COMMON_BASE_MAILBOX_H

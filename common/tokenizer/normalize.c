@@ -174,8 +174,8 @@ static enum cad_status put_mapped(
 						   : cad_tok_lowercase(bytes, size, out);
 }
 
-/* How many bytes of `out` come of what alone would become `head`: equal characters, and the one
- * that took marks from behind into itself. A mark that was sorted in from behind ends it. */
+/* Length of the prefix of `out` that stems from `head`: unchanged characters, plus the one that
+ * absorbed combining marks following it. A mark that was sorted in from later text ends it. */
 static size_t head_size(const char *head, size_t size, const char *out, size_t out_size)
 {
 	size_t at = 0, length = 0, out_length;

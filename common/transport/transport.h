@@ -63,8 +63,8 @@ struct cad_transport_options {
 	uint32_t handshake_timeout_ms, ping_interval_ms, ping_timeout_ms, peer_timeout_ms;
 	void *user;
 	/* A connection became READY or CLOSED (status says why, text in words). After CLOSED the
-	 * pointer is dead; all its calls are done by then. An incoming connection that is refused,
-	 * or breaks the protocol before it is READY, is heard of only as CLOSED. */
+	 * pointer is dead; all its calls are done by then. For an incoming connection that is
+	 * refused, or breaks the protocol before it is READY, only CLOSED is reported. */
 	void (*on_connection)(struct cad_transport *transport, struct cad_connection *connection,
 		enum cad_connection_state state, enum cad_status status, const char *text);
 	/* Server side: a checked call. It stays valid until cad_request_answer. Not set: this end

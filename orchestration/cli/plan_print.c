@@ -67,7 +67,7 @@ static void print_metrics(const struct cl_plan_case *c, const struct cl_plan_res
 #undef ROW
 	putchar('\n');
 	if (c->held)
-		printf("of other tokens like these, as many as were planned on, the busiest node gets %.3f times the mean (%.3f in the worst layer): fewer tokens show it busier\n\n",
+		printf("expected on as many new tokens: the busiest node gets %.3f times the mean (%.3f in the worst layer); a smaller sample overstates this\n\n",
 			r->expected.mean, r->expected.worst);
 }
 
@@ -100,11 +100,11 @@ static void print_moves(const struct cl_plan_case *c, const struct cl_plan_resul
 static void print_gap(const struct cl_plan_case *c, const struct cl_plan_result *r)
 {
 	if (r->solution.gap > 0)
-		printf("searches that began elsewhere ended %.2f %% above this plan's objective: an estimate of what is left to gain\n",
+		printf("searches from other starts ended %.2f %% above this plan's objective: an estimate of what is left to gain\n",
 			100 * r->solution.gap);
 	else
-		printf("no second search has ended: more time may bring a better plan\n");
-	printf("no plan with this room touches fewer than %.3f nodes on what this one was made for (this one: %.3f)\n\n",
+		printf("no second search has finished: more time may find a better plan\n");
+	printf("lower bound: no plan of this size can touch fewer than %.3f nodes per token on the tokens planned on (this plan: %.3f)\n\n",
 		r->bound, trained(c, r)->nodes_per_token);
 }
 

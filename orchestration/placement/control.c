@@ -474,7 +474,7 @@ static void choose_kernels(struct pl_control *control)
 		return;
 	if (control->kernels[0])
 		cad_log_warn(COMPONENT,
-			"no node with the operators of before is left: answers may differ in the last bits from now on",
+			"no node with the previous kernels is left; answers may now differ in their last bits",
 			CAD_S("before", control->kernels), CAD_S("now", first->kernels_fingerprint));
 	memcpy(control->kernels, first->kernels_fingerprint, sizeof control->kernels);
 	pl_state_begin(control->options.state);

@@ -89,7 +89,7 @@ enum cad_status pl_registry_join(struct pl_registry *registry, const struct pl_h
 		const struct pl_node *node = &registry->nodes[at];
 		if (node->pid != hello->pid || strcmp(node->exchange_address, hello->exchange_address) != 0)
 			return cad_error_set(error, CAD_ERR_REFUSED,
-				"a node with the id '%s' lives already (pid %u, %s): give this one another --id, or stop that one",
+				"node id '%s' is already in use (pid %u, %s): choose another --id or stop that node",
 				hello->id, node->pid, node->exchange_address);
 		old_session = node->session;
 	}

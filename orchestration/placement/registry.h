@@ -91,7 +91,7 @@ int pl_registry_expire(struct pl_registry *registry, uint64_t now_ns);
 uint64_t pl_registry_deadline_ns(const struct pl_registry *registry);
 
 int pl_registry_find(const struct pl_registry *registry, const char *id); /* slot or -1 */
-/* LIVE, or so lately gone that it may be back: its experts count as held. */
+/* LIVE, or gone so recently that it may return; its experts still count as held. */
 static inline bool pl_node_counts(const struct pl_node *node)
 {
 	return node->presence == PL_LIVE || node->presence == PL_BROKEN || node->presence == PL_EXPECTED;

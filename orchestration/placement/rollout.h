@@ -102,8 +102,8 @@ uint64_t pl_rollout_bytes(const struct pl_rollout *rollout);     /* of one exper
 /* True once after a load that failed may be tried again: plan anew. */
 bool pl_rollout_retry_due(struct pl_rollout *rollout, uint64_t now_ns);
 
-/* What state.h should know and does not: calls fn for each copy that became READY (held) or is so
- * no longer, and counts it as known. */
+/* Reports copies whose READY state (`held`) has changed since the last save, and marks them as
+ * saved. */
 void pl_rollout_unsaved(
 	struct pl_rollout *rollout, uint32_t slot, void (*fn)(void *context, uint32_t cell, bool held), void *context);
 

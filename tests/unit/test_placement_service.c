@@ -451,7 +451,7 @@ static void wrong_beginnings_are_refused(void **state)
 	cad_settings_fingerprint(pl_checkpoint_settings(world->checkpoint), settings_fingerprint);
 	hello.settings_fingerprint = settings_fingerprint;
 	refused(world, &message, CAD_RPC_FAILED_PRECONDITION,
-		"a node with the id 'node-0' lives already (pid 7, 127.0.0.1:7400)");
+		"node id 'node-0' is already in use (pid 7, 127.0.0.1:7400)");
 	hello.id = "node-9";
 	hello.model_fingerprint = "x";
 	refused(world, &message, CAD_RPC_FAILED_PRECONDITION, "start it with the same --model files");

@@ -144,7 +144,7 @@ static void second_process_with_one_id_is_refused(void **state)
 
 	assert_int_equal(pl_registry_join(registry, &second, 2, 10, &other, &superseded, &error), CAD_ERR_REFUSED);
 	assert_string_equal(error.text,
-		"a node with the id 'a' lives already (pid 1, 127.0.0.1:7400): give this one another --id, or stop that one");
+		"node id 'a' is already in use (pid 1, 127.0.0.1:7400): choose another --id or stop that node");
 	assert_int_equal(registry->nodes[slot].session, 1);
 
 	/* the very same process, before its old stream was seen to break */

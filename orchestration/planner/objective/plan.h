@@ -40,7 +40,7 @@ static inline void pl_plan_put(struct pl_plan *plan, uint32_t layer, uint32_t ex
 {
 	cad_map_set_add(pl_plan_set(plan, layer, expert), node);
 }
-/* Copies of a layer on a node; the most of all layers and nodes; all copies of all layers. */
+/* Copies of a layer on a node; their maximum over layers and nodes; all copies of all layers. */
 uint32_t pl_plan_used(const struct pl_plan *plan, uint32_t layer, uint32_t node);
 uint32_t pl_plan_used_max(const struct pl_plan *plan);
 uint64_t pl_plan_copies(const struct pl_plan *plan);

@@ -53,8 +53,8 @@ struct pl_metrics {
  * core. */
 CAD_MUST_USE enum cad_status pl_measure(const struct pl_sample *sample, const struct pl_plan *plan,
 	const struct pl_cluster *cluster, enum pl_router router, uint32_t threads, struct pl_metrics *metrics);
-/* The busiest node's load over the mean, in the mean of layers and in the worst one, on tokens to
- * come: as many as were planned on. */
+/* The load of the busiest node over the mean, averaged over layers and in the worst layer, expected
+ * on as many new tokens as were planned on. */
 struct pl_load {
 	double mean, worst;
 };

@@ -37,8 +37,7 @@ struct pl_solve_options {
 	const struct pl_plan *present;
 	uint64_t seed;
 	uint32_t rounds_max; /* at least 1 */
-	/* a round that is not done by then comes to nothing, but for the first; UINT64_MAX: no
-	 * limit */
+	/* an unfinished round is discarded, except the first; UINT64_MAX: no limit */
 	uint64_t time_limit_ns;
 	const struct cad_clock *clock;
 	uint32_t threads;    /* 0: one a core */
