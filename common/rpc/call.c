@@ -85,7 +85,7 @@ static void closed(struct cad_rpc_call *call)
 static void close_event(struct cad_rpc_event *event, bool ok)
 {
 	(void)ok;
-	struct cad_rpc_call *call = CAD_RPC_CONTAINER(event, struct cad_rpc_call, on_close);
+	struct cad_rpc_call *call = CAD_CONTAINER_OF(event, struct cad_rpc_call, on_close);
 	closed(call);
 	cad_rpc_call_release(call);
 }
@@ -114,7 +114,7 @@ static void deliver(struct cad_rpc_call *call)
 
 static void read_event(struct cad_rpc_event *event, bool ok)
 {
-	struct cad_rpc_call *call = CAD_RPC_CONTAINER(event, struct cad_rpc_call, on_read);
+	struct cad_rpc_call *call = CAD_CONTAINER_OF(event, struct cad_rpc_call, on_read);
 	call->reading = false;
 	if (!call->dead && !call->finishing) {
 		if (call->received) {
@@ -144,7 +144,7 @@ void cad_rpc_call_read(struct cad_rpc_call *call)
 
 static void write_event(struct cad_rpc_event *event, bool ok)
 {
-	struct cad_rpc_call *call = CAD_RPC_CONTAINER(event, struct cad_rpc_call, on_write);
+	struct cad_rpc_call *call = CAD_CONTAINER_OF(event, struct cad_rpc_call, on_write);
 	call->writing = false;
 	if (call->sending)
 		grpc_byte_buffer_destroy(call->sending);
@@ -354,7 +354,7 @@ static void begin(struct cad_rpc_call *call)
 
 static void new_event(struct cad_rpc_event *event, bool ok)
 {
-	struct cad_rpc_call *call = CAD_RPC_CONTAINER(event, struct cad_rpc_call, on_new);
+	struct cad_rpc_call *call = CAD_CONTAINER_OF(event, struct cad_rpc_call, on_new);
 	if (ok) {
 		cad_rpc_server_arm(call->server, call->entry);
 		begin(call);

@@ -201,7 +201,7 @@ static void deliver(struct cad_rpc_client_call *call)
 static void unary_event(struct cad_rpc_event *event, bool ok)
 {
 	(void)ok; /* always true: the batch has the status in it */
-	struct cad_rpc_client_call *call = CAD_RPC_CONTAINER(event, struct cad_rpc_client_call, on_start);
+	struct cad_rpc_client_call *call = CAD_CONTAINER_OF(event, struct cad_rpc_client_call, on_start);
 	if (call->code == GRPC_STATUS_OK && call->received) {
 		deliver(call);
 	} else if (call->code == GRPC_STATUS_OK) {
@@ -244,7 +244,7 @@ static void stop_sending(struct cad_rpc_client_call *call)
 
 static void write_event(struct cad_rpc_event *event, bool ok)
 {
-	struct cad_rpc_client_call *call = CAD_RPC_CONTAINER(event, struct cad_rpc_client_call, on_write);
+	struct cad_rpc_client_call *call = CAD_CONTAINER_OF(event, struct cad_rpc_client_call, on_write);
 	call->writing = false;
 	if (call->sending)
 		grpc_byte_buffer_destroy(call->sending);
@@ -266,7 +266,7 @@ static void write_event(struct cad_rpc_event *event, bool ok)
 
 static void start_event(struct cad_rpc_event *event, bool ok)
 {
-	struct cad_rpc_client_call *call = CAD_RPC_CONTAINER(event, struct cad_rpc_client_call, on_start);
+	struct cad_rpc_client_call *call = CAD_CONTAINER_OF(event, struct cad_rpc_client_call, on_start);
 	call->writing = false;
 	if (ok)
 		pump(call);
@@ -277,7 +277,7 @@ static void start_event(struct cad_rpc_event *event, bool ok)
 
 static void read_event(struct cad_rpc_event *event, bool ok)
 {
-	struct cad_rpc_client_call *call = CAD_RPC_CONTAINER(event, struct cad_rpc_client_call, on_read);
+	struct cad_rpc_client_call *call = CAD_CONTAINER_OF(event, struct cad_rpc_client_call, on_read);
 	call->reading = false;
 	if (ok && call->received)
 		deliver(call);
@@ -288,7 +288,7 @@ static void read_event(struct cad_rpc_event *event, bool ok)
 
 static void headers_event(struct cad_rpc_event *event, bool ok)
 {
-	struct cad_rpc_client_call *call = CAD_RPC_CONTAINER(event, struct cad_rpc_client_call, on_headers);
+	struct cad_rpc_client_call *call = CAD_CONTAINER_OF(event, struct cad_rpc_client_call, on_headers);
 	if (ok && call->handler->headers && !call->cancelled)
 		call->handler->headers(call);
 	release(call);
@@ -297,7 +297,7 @@ static void headers_event(struct cad_rpc_event *event, bool ok)
 static void status_event(struct cad_rpc_event *event, bool ok)
 {
 	(void)ok;
-	struct cad_rpc_client_call *call = CAD_RPC_CONTAINER(event, struct cad_rpc_client_call, on_status);
+	struct cad_rpc_client_call *call = CAD_CONTAINER_OF(event, struct cad_rpc_client_call, on_status);
 	call->over = true;
 	release(call);
 }

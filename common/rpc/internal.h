@@ -8,6 +8,7 @@
 #ifndef CADRE_COMMON_RPC_INTERNAL_H
 #define CADRE_COMMON_RPC_INTERNAL_H
 
+#include "common/base/container.h"
 #include "common/rpc/codec.h"
 #include "common/rpc/reactor.h"
 #include "common/rpc/server.h"
@@ -16,8 +17,6 @@
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
 #include <grpc/slice.h>
-
-#define CAD_RPC_CONTAINER(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 
 static inline void *cad_rpc_must(void *allocated)
 {

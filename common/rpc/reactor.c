@@ -68,7 +68,7 @@ void cad_rpc_post(struct cad_rpc_reactor *reactor, struct cad_rpc_event *event)
 static void wakeup_run(struct cad_rpc_event *event, bool ok)
 {
 	(void)ok;
-	struct cad_rpc_wakeup *wakeup = CAD_RPC_CONTAINER(event, struct cad_rpc_wakeup, event);
+	struct cad_rpc_wakeup *wakeup = CAD_CONTAINER_OF(event, struct cad_rpc_wakeup, event);
 	/* First: what is written from now on needs a call of its own. */
 	atomic_exchange_explicit(&wakeup->pending, false, memory_order_acq_rel);
 	wakeup->run(wakeup->context);
@@ -121,7 +121,7 @@ static void loop_ready(struct cad_rpc_event *event, bool ok)
 {
 	(void)ok;
 	/* the next turn does the rest */
-	CAD_RPC_CONTAINER(event, struct cad_rpc_reactor, on_loop_ready)->helper_waits = true;
+	CAD_CONTAINER_OF(event, struct cad_rpc_reactor, on_loop_ready)->helper_waits = true;
 }
 
 /* ---- running ---- */

@@ -145,7 +145,7 @@ static void grace_gone(uv_handle_t *handle)
 static void gone(struct cad_rpc_event *event, bool ok)
 {
 	(void)ok;
-	struct cad_rpc_server *server = CAD_RPC_CONTAINER(event, struct cad_rpc_server, on_gone);
+	struct cad_rpc_server *server = CAD_CONTAINER_OF(event, struct cad_rpc_server, on_gone);
 	grpc_server_destroy(server->core);
 	for (size_t i = 0; i < server->entry_count; i++) {
 		free(server->entries[i]->path);
@@ -159,7 +159,7 @@ static void gone(struct cad_rpc_event *event, bool ok)
 static void shut_down(struct cad_rpc_event *event, bool ok)
 {
 	(void)ok;
-	object_gone(CAD_RPC_CONTAINER(event, struct cad_rpc_server, on_shutdown));
+	object_gone(CAD_CONTAINER_OF(event, struct cad_rpc_server, on_shutdown));
 }
 
 enum cad_status cad_rpc_server_create(struct cad_rpc_reactor *reactor, const struct cad_rpc_server_config *config,

@@ -60,7 +60,7 @@ static void call_decide(struct cad_call *call, enum cad_status status)
 
 static void call_sent(struct cad_link_op *op, enum cad_status status)
 {
-	struct cad_call *call = OWNER(op, struct cad_call, send);
+	struct cad_call *call = CAD_CONTAINER_OF(op, struct cad_call, send);
 	struct cad_connection *c = call->connection;
 	call->send_busy = false;
 	if (status != CAD_OK)
@@ -191,7 +191,7 @@ static void answer_complete(struct cad_call *call)
 
 static void call_received(struct cad_link_op *op, enum cad_status status)
 {
-	struct cad_call *call = OWNER(op, struct cad_call, receive);
+	struct cad_call *call = CAD_CONTAINER_OF(op, struct cad_call, receive);
 	struct cad_connection *c = call->connection;
 
 	call->receive_busy = false;

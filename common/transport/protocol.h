@@ -9,6 +9,7 @@
 #ifndef CADRE_COMMON_TRANSPORT_PROTOCOL_H
 #define CADRE_COMMON_TRANSPORT_PROTOCOL_H
 
+#include "common/base/container.h"
 #include "common/transport/link.h"
 
 enum {
@@ -168,8 +169,6 @@ struct cad_transport {
 };
 
 static inline uint64_t transport_now(const struct cad_transport *t) { return cad_clock_now_ns(t->options.clock); }
-
-#define OWNER(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 /* transport.c */
 void transport_event(struct cad_transport *t, struct event *event);

@@ -93,7 +93,7 @@ static bool request_complete(struct cad_request *request)
 
 static void request_received(struct cad_link_op *op, enum cad_status status)
 {
-	struct cad_request *request = OWNER(op, struct cad_request, receive);
+	struct cad_request *request = CAD_CONTAINER_OF(op, struct cad_request, receive);
 	struct cad_connection *c = request->connection;
 	if (status != CAD_OK)
 		connection_fail(c, CAD_ERR_PEER_LOST, "%s: receiving a call failed: %s", connection_name(c),
@@ -259,7 +259,7 @@ struct cad_buffer *cad_request_answer_buffer(struct cad_request *request)
 
 static void request_sent(struct cad_link_op *op, enum cad_status status)
 {
-	struct cad_request *request = OWNER(op, struct cad_request, send);
+	struct cad_request *request = CAD_CONTAINER_OF(op, struct cad_request, send);
 	/* An answer that was cut off may still be read by a peer that has not noticed: it must not
 	 * read another's. */
 	request_free(request, false,

@@ -72,10 +72,12 @@ static void events_run(struct cad_transport *t)
 		event->queued = false;
 		t->handled++;
 		switch (event->type) {
-		case EVENT_READY: connection_ready_event(OWNER(event, struct cad_connection, ready)); break;
-		case EVENT_CLOSED: connection_closed_event(OWNER(event, struct cad_connection, closed)); break;
-		case EVENT_CALL_DONE: call_finish(OWNER(event, struct cad_call, finished)); break;
-		case EVENT_REQUEST: request_deliver(OWNER(event, struct cad_request, arrived)); break;
+		case EVENT_READY: connection_ready_event(CAD_CONTAINER_OF(event, struct cad_connection, ready)); break;
+		case EVENT_CLOSED:
+			connection_closed_event(CAD_CONTAINER_OF(event, struct cad_connection, closed));
+			break;
+		case EVENT_CALL_DONE: call_finish(CAD_CONTAINER_OF(event, struct cad_call, finished)); break;
+		case EVENT_REQUEST: request_deliver(CAD_CONTAINER_OF(event, struct cad_request, arrived)); break;
 		}
 		event = next;
 	}
@@ -160,7 +162,7 @@ static void control_put(struct control *control)
 static void control_sent(struct cad_link_op *op, enum cad_status status)
 {
 	(void)status; /* the link also says `lost` */
-	control_put(OWNER(op, struct control, op));
+	control_put(CAD_CONTAINER_OF(op, struct control, op));
 }
 
 struct control *control_get(struct cad_connection *c, uint8_t kind)

@@ -1,5 +1,6 @@
 /* Health, reflection, TLS, events from other threads, and the client for command lines. */
 #include "cadre/v1/inference.pb-c.h"
+#include "common/base/container.h"
 #include "common/base/log.h"
 #include "grpc/health/v1/health.pb-c.h"
 #include "grpc/reflection/v1/reflection.pb-c.h"
@@ -561,7 +562,7 @@ static bool command_message(void *context, const ProtobufCMessage *message)
 static void command_finished(struct cad_rpc_event *event, bool ok)
 {
 	(void)ok;
-	((struct command *)((char *)event - offsetof(struct command, finished)))->done = true;
+	CAD_CONTAINER_OF(event, struct command, finished)->done = true;
 }
 
 struct command_thread {
