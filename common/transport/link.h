@@ -114,10 +114,10 @@ struct cad_link_ops {
 	void (*destroy)(struct cad_link *link);
 };
 
-/* `context`: struct cad_local_hub *, struct cad_sim *, const struct cad_ucx_options *. */
+/* `context`: struct cad_local_hub *, const struct cad_ucx_options *. */
 typedef enum cad_status cad_link_create_fn(
 	const struct cad_link_options *options, void *context, struct cad_link **link, struct cad_error *error);
-cad_link_create_fn cad_link_local_create, cad_link_sim_create, cad_link_ucx_create;
+cad_link_create_fn cad_link_local_create, cad_link_ucx_create;
 /* The protocol over such a link; the three cad_transport_*_create are this. */
 enum cad_status cad_transport_create(const struct cad_transport_options *options, cad_link_create_fn *create,
 	void *context, struct cad_transport **transport, struct cad_error *error);

@@ -4,7 +4,7 @@
  * hello, so that the checks behind it are reached. Nothing may crash, no callback may be missing or
  * come twice, and the two honest sides must still understand each other at the end.
  */
-#include "common/transport/link.h"
+#include "tests/support/sim.h"
 
 #include <stdio.h>
 #include <stdlib.h>

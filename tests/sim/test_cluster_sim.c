@@ -6,6 +6,7 @@
  */
 #include "common/base/log.h"
 #include "tests/support/engines.h"
+#include "tests/support/sim.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

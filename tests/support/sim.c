@@ -11,7 +11,7 @@
  * a turn afterwards, unless it is the one that is being polled and will take its turn itself. A
  * simulator allocates as it goes; it is for tests.
  */
-#include "common/transport/link.h"
+#include "tests/support/sim.h"
 
 #include <stdio.h>
 #include <stdlib.h>
