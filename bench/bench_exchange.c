@@ -19,7 +19,7 @@
  * Output is CSV:
  * transport,rows,bytes,ours_p50_us,ours_p99_us,ours_sleep_p50_us,perftest_default_us,perftest_tuned_us,ratio
  */
-#include "common/transport/transport.h"
+#include "common/transport/ucx.h"
 
 #include <errno.h>
 #include <sched.h>

@@ -1,5 +1,6 @@
 #include "embedded/embedded.h"
 
+#include "common/transport/local.h"
 #include "expert-svc/engine.h"
 #include "kernels/quantum.h"
 

@@ -15,6 +15,7 @@
 #include "common/process/options.h"
 #include "common/process/process.h"
 #include "common/rpc/reactor.h"
+#include "common/transport/ucx.h"
 #include "expert-svc/control.h"
 #include "expert-svc/engine.h"
 #include "kernels/packed.h"

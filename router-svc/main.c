@@ -13,6 +13,7 @@
 #include "common/process/options.h"
 #include "common/process/process.h"
 #include "common/rpc/reactor.h"
+#include "common/transport/ucx.h"
 #include "embedded/embedded.h"
 #include "router-svc/engine_metrics.h"
 #include "router-svc/frontend/frontend.h"

@@ -14,15 +14,16 @@
 
 static void call_sent(struct cad_link_op *op, enum cad_status status);
 static void call_received(struct cad_link_op *op, enum cad_status status);
+static void call_finish(struct cad_transport_event *event);
 
-void calls_init(struct cad_transport *t)
+void cad_calls_init(struct cad_transport *t)
 {
 	for (uint32_t i = t->options.calls_max; i > 0; i--) {
 		struct cad_call *call = &t->calls[i - 1];
 		call->slot = i - 1;
 		call->send.done = call_sent;
 		call->receive.done = call_received;
-		call->finished.type = EVENT_CALL_DONE;
+		call->finished.run = call_finish;
 		call->next_free = t->calls_free;
 		t->calls_free = call;
 	}
@@ -36,9 +37,9 @@ static void call_free(struct cad_call *call)
 	c->used_calls--;
 	c->used_bytes -= call->wire.header.payload_bytes;
 	c->calls--;
-	if (c->stage == STAGE_ENDED)
+	if (c->phase == CAD_PHASE_ENDED)
 		t->attention = true;
-	call->state = CALL_FREE;
+	call->state = CAD_CALL_FREE;
 	call->connection = NULL;
 	call->next_free = t->calls_free;
 	t->calls_free = call;
@@ -47,13 +48,13 @@ static void call_free(struct cad_call *call)
 /* Decided calls become an event once nothing touches their buffers. */
 static void call_settle(struct cad_call *call)
 {
-	if (call->state == CALL_FINISHING && !call->send_busy && !call->receive_busy)
-		transport_event(call->connection->transport, &call->finished);
+	if (call->state == CAD_CALL_FINISHING && !call->send_busy && !call->receive_busy)
+		cad_transport_event(call->connection->transport, &call->finished);
 }
 
 static void call_decide(struct cad_call *call, enum cad_status status)
 {
-	call->state = CALL_FINISHING;
+	call->state = CAD_CALL_FINISHING;
 	call->status = status;
 	call_settle(call);
 }
@@ -64,7 +65,7 @@ static void call_sent(struct cad_link_op *op, enum cad_status status)
 	struct cad_connection *c = call->connection;
 	call->send_busy = false;
 	if (status != CAD_OK)
-		connection_fail(c, CAD_ERR_PEER_LOST, "%s: sending a call failed: %s", connection_name(c),
+		cad_connection_fail(c, CAD_ERR_PEER_LOST, "%s: sending a call failed: %s", cad_connection_name(c),
 			cad_status_text(status));
 	call_settle(call);
 }
@@ -88,14 +89,14 @@ static uint32_t timeout_us(const struct cad_transport *t, uint64_t deadline_ns)
 {
 	if (deadline_ns == 0)
 		return 0;
-	uint64_t now_ns = transport_now(t), us = deadline_ns > now_ns ? (deadline_ns - now_ns) / CAD_NS_PER_US : 0;
+	uint64_t now_ns = cad_transport_now(t), us = deadline_ns > now_ns ? (deadline_ns - now_ns) / CAD_NS_PER_US : 0;
 	return us == 0 ? 1 : us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
 }
 
 enum cad_status cad_call_start(struct cad_connection *c, const struct cad_call_start *start, struct cad_call **out)
 {
 	struct cad_transport *t = c->transport;
-	if (c->stage != STAGE_READY || c->server)
+	if (c->phase != CAD_PHASE_READY || c->server)
 		return CAD_ERR_PEER_LOST;
 
 	enum cad_status status = call_check(c, start);
@@ -109,7 +110,7 @@ enum cad_status cad_call_start(struct cad_connection *c, const struct cad_call_s
 
 	t->calls_free = call->next_free;
 	call->generation++;
-	call->state = CALL_ACTIVE;
+	call->state = CAD_CALL_ACTIVE;
 	call->connection = c;
 	call->owed = true;
 	call->grace = call->receive_busy = false;
@@ -143,7 +144,7 @@ enum cad_status cad_call_start(struct cad_connection *c, const struct cad_call_s
 
 	if (status < 0) {
 		call_free(call);
-		connection_fail(c, CAD_ERR_PEER_LOST, "%s: sending a call failed: %s", connection_name(c),
+		cad_connection_fail(c, CAD_ERR_PEER_LOST, "%s: sending a call failed: %s", cad_connection_name(c),
 			cad_status_text(status));
 		return CAD_ERR_PEER_LOST;
 	}
@@ -161,7 +162,7 @@ enum cad_status cad_call_start(struct cad_connection *c, const struct cad_call_s
 
 void cad_call_cancel(struct cad_call *call)
 {
-	if (call->state == CALL_ACTIVE || call->state == CALL_RECEIVING)
+	if (call->state == CAD_CALL_ACTIVE || call->state == CAD_CALL_RECEIVING)
 		call_decide(call, CAD_ERR_CANCELLED);
 }
 
@@ -185,7 +186,7 @@ static void answer_complete(struct cad_call *call)
 	if (status == CAD_OK && !answer_fits(call, &call->view))
 		status = cad_error_set(&error, CAD_ERR_PROTOCOL, "ANSWER: of another shape than its call");
 	if (status != CAD_OK)
-		connection_break(c, "%s: %s", connection_name(c), error.text);
+		cad_connection_break(c, "%s: %s", cad_connection_name(c), error.text);
 	call_decide(call, status);
 }
 
@@ -195,10 +196,10 @@ static void call_received(struct cad_link_op *op, enum cad_status status)
 	struct cad_connection *c = call->connection;
 
 	call->receive_busy = false;
-	if (call->state == CALL_RECEIVING && status == CAD_OK)
+	if (call->state == CAD_CALL_RECEIVING && status == CAD_OK)
 		answer_complete(call);
 	else if (status != CAD_OK)
-		connection_fail(c, CAD_ERR_PEER_LOST, "%s: receiving an answer failed: %s", connection_name(c),
+		cad_connection_fail(c, CAD_ERR_PEER_LOST, "%s: receiving an answer failed: %s", cad_connection_name(c),
 			cad_status_text(status));
 	call_settle(call);
 }
@@ -207,12 +208,12 @@ static bool call_receive(struct cad_call *call, const struct cad_link_payload *p
 {
 	struct cad_connection *c = call->connection;
 	if (payload->bytes > call->buffer->capacity) {
-		connection_break(c, "%s: an answer of %zu bytes to a call whose answer takes at most %zu",
-			connection_name(c), payload->bytes, call->buffer->capacity);
+		cad_connection_break(c, "%s: an answer of %zu bytes to a call whose answer takes at most %zu",
+			cad_connection_name(c), payload->bytes, call->buffer->capacity);
 		return false;
 	}
 
-	call->state = CALL_RECEIVING;
+	call->state = CAD_CALL_RECEIVING;
 	call->receive_busy = true;
 	enum cad_status status = c->transport->link->ops->receive(c->end, payload, call->buffer, &call->receive);
 	if (status == CAD_AGAIN)
@@ -222,7 +223,7 @@ static bool call_receive(struct cad_call *call, const struct cad_link_payload *p
 	return true; /* either way `receive` had the payload */
 }
 
-bool call_answer_arrived(
+bool cad_call_answer_arrived(
 	struct cad_connection *c, const void *header, size_t header_bytes, const struct cad_link_payload *payload)
 {
 	struct cad_transport *t = c->transport;
@@ -232,21 +233,21 @@ bool call_answer_arrived(
 	memcpy(&answer, header, sizeof answer);
 	uint32_t slot = (uint32_t)answer.request_id, generation = (uint32_t)(answer.request_id >> 32);
 	if (c->server || slot >= t->options.calls_max) {
-		connection_break(c, "%s: an answer to call %u, which cannot be", connection_name(c), slot);
+		cad_connection_break(c, "%s: an answer to call %u, which cannot be", cad_connection_name(c), slot);
 		return false;
 	}
 
 	struct cad_call *call = &t->calls[slot];
-	if (call->state == CALL_FREE || call->connection != c || call->generation != generation || !call->owed) {
+	if (call->state == CAD_CALL_FREE || call->connection != c || call->generation != generation || !call->owed) {
 		t->stats.late_answers++; /* twice, or long after its connection's end */
 		return false;
 	}
 
 	call->owed = false;
 
-	if (call->state != CALL_ACTIVE) {
+	if (call->state != CAD_CALL_ACTIVE) {
 		t->stats.late_answers++;
-		if (call->state == CALL_ZOMBIE)
+		if (call->state == CAD_CALL_ZOMBIE)
 			call_free(call);
 		return false;
 	}
@@ -267,56 +268,57 @@ bool call_answer_arrived(
 static void call_haunt(struct cad_call *call)
 {
 	struct cad_transport *t = call->connection->transport;
-	call->state = CALL_ZOMBIE;
-	call->deadline_ns = transport_now(t) + t->options.peer_timeout_ms * CAD_NS_PER_MS;
+	call->state = CAD_CALL_ZOMBIE;
+	call->deadline_ns = cad_transport_now(t) + t->options.peer_timeout_ms * CAD_NS_PER_MS;
 	t->timer_ns = call->deadline_ns < t->timer_ns ? call->deadline_ns : t->timer_ns;
 }
 
-void call_finish(struct cad_call *call)
+static void call_finish(struct cad_transport_event *event)
 {
+	struct cad_call *call = CAD_CONTAINER_OF(event, struct cad_call, finished);
 	cad_call_done_fn *done = call->done;
 	void *context = call->context;
 	enum cad_status status = call->status;
 	struct cad_answer_view view = call->view;
-	if (call->owed && call->connection->stage == STAGE_READY)
+	if (call->owed && call->connection->phase == CAD_PHASE_READY)
 		call_haunt(call);
 	else
 		call_free(call); /* before the callback, so that it can start another */
 	done(context, call, status, status == CAD_OK ? &view : NULL);
 }
 
-void calls_fail(struct cad_connection *c)
+void cad_calls_fail(struct cad_connection *c)
 {
 	struct cad_transport *t = c->transport;
 	for (uint32_t i = 0; c->calls > 0 && i < t->options.calls_max; i++) {
 		struct cad_call *call = &t->calls[i];
 		if (call->connection != c)
 			continue;
-		if (call->state == CALL_ZOMBIE)
+		if (call->state == CAD_CALL_ZOMBIE)
 			call_free(call);
-		else if (call->state == CALL_ACTIVE || call->state == CALL_RECEIVING)
+		else if (call->state == CAD_CALL_ACTIVE || call->state == CAD_CALL_RECEIVING)
 			call_decide(call, c->status);
 	}
 }
 
-uint64_t calls_deadlines(struct cad_transport *t, uint64_t now_ns)
+uint64_t cad_calls_deadlines(struct cad_transport *t, uint64_t now_ns)
 {
 	uint64_t next = UINT64_MAX;
 	for (uint32_t i = 0; i < t->options.calls_max; i++) {
 		struct cad_call *call = &t->calls[i];
-		if (call->state == CALL_FREE || call->deadline_ns == 0 || call->finished.queued)
+		if (call->state == CAD_CALL_FREE || call->deadline_ns == 0 || call->finished.queued)
 			continue;
 		if (call->deadline_ns > now_ns) {
 			next = call->deadline_ns < next ? call->deadline_ns : next;
 			continue;
 		}
-		if (call->state == CALL_ZOMBIE) {
-			connection_fail(call->connection, CAD_ERR_PEER_LOST,
+		if (call->state == CAD_CALL_ZOMBIE) {
+			cad_connection_fail(call->connection, CAD_ERR_PEER_LOST,
 				"%s: still owes an answer %u ms after its call was given up",
-				connection_name(call->connection), t->options.peer_timeout_ms);
+				cad_connection_name(call->connection), t->options.peer_timeout_ms);
 			continue;
 		}
-		if (call->state != CALL_FINISHING) {
+		if (call->state != CAD_CALL_FINISHING) {
 			t->stats.deadlines++;
 			call_decide(call, CAD_ERR_DEADLINE);
 		}
@@ -325,8 +327,8 @@ uint64_t calls_deadlines(struct cad_transport *t, uint64_t now_ns)
 		/* The link cannot give a buffer back before the peer has taken or filled it. A
 		 * little patience, then the connection goes, and the buffers come back. */
 		if (call->grace) {
-			connection_fail(call->connection, CAD_ERR_PEER_LOST,
-				"%s: took no call within its deadline and %u ms", connection_name(call->connection),
+			cad_connection_fail(call->connection, CAD_ERR_PEER_LOST,
+				"%s: took no call within its deadline and %u ms", cad_connection_name(call->connection),
 				t->options.ping_timeout_ms);
 			continue;
 		}

@@ -23,11 +23,11 @@
 
 _Static_assert(CADRE_MAC_BYTES == crypto_auth_hmacsha256_BYTES, "the wire's mac is HMAC-SHA-256");
 
-static const char MAC_SERVER[TRANSPORT_MAC_CONTEXT_BYTES] = "cadre server",
-		  MAC_CLIENT[TRANSPORT_MAC_CONTEXT_BYTES] = "cadre client",
-		  MAC_WELCOME[TRANSPORT_MAC_CONTEXT_BYTES] = "cadre welcome";
+enum { MAC_LABEL_BYTES = 16 };
+static const char MAC_SERVER[MAC_LABEL_BYTES] = "cadre server", MAC_CLIENT[MAC_LABEL_BYTES] = "cadre client",
+		  MAC_WELCOME[MAC_LABEL_BYTES] = "cadre welcome";
 
-static void mac_of(const struct cad_connection *c, const char label[TRANSPORT_MAC_CONTEXT_BYTES], const void *extra,
+static void mac_of(const struct cad_connection *c, const char label[MAC_LABEL_BYTES], const void *extra,
 	size_t extra_bytes, uint8_t mac[CADRE_MAC_BYTES])
 {
 	const struct cad_transport *t = c->transport;
@@ -37,7 +37,7 @@ static void mac_of(const struct cad_connection *c, const char label[TRANSPORT_MA
 	const struct cadre_wire_identity *own = &t->options.identity;
 	crypto_auth_hmacsha256_state state;
 	crypto_auth_hmacsha256_init(&state, (const unsigned char *)t->secret, t->secret_bytes);
-	crypto_auth_hmacsha256_update(&state, (const unsigned char *)label, TRANSPORT_MAC_CONTEXT_BYTES);
+	crypto_auth_hmacsha256_update(&state, (const unsigned char *)label, MAC_LABEL_BYTES);
 	crypto_auth_hmacsha256_update(&state, c->nonce_client, CADRE_NONCE_BYTES);
 	crypto_auth_hmacsha256_update(&state, c->nonce_server, CADRE_NONCE_BYTES);
 	crypto_auth_hmacsha256_update(&state, (const unsigned char *)(c->server ? &c->peer : own), sizeof *own);
@@ -47,7 +47,7 @@ static void mac_of(const struct cad_connection *c, const char label[TRANSPORT_MA
 }
 
 /* Without a secret here every mac is as good as another; a peer that has one checks ours. */
-static bool mac_right(const struct cad_connection *c, const char label[TRANSPORT_MAC_CONTEXT_BYTES], const void *extra,
+static bool mac_right(const struct cad_connection *c, const char label[MAC_LABEL_BYTES], const void *extra,
 	size_t extra_bytes, const uint8_t mac[CADRE_MAC_BYTES])
 {
 	uint8_t want[CADRE_MAC_BYTES];
@@ -55,18 +55,18 @@ static bool mac_right(const struct cad_connection *c, const char label[TRANSPORT
 	return !c->transport->secret || sodium_memcmp(want, mac, CADRE_MAC_BYTES) == 0;
 }
 
-void connection_refuse(struct cad_connection *c, const char *format, ...)
+void cad_connection_refuse(struct cad_connection *c, const char *format, ...)
 {
 	va_list arguments;
 	va_start(arguments, format);
 	vsnprintf(c->text, sizeof c->text, format, arguments);
 	va_end(arguments);
 	c->status = CAD_ERR_REFUSED;
-	c->stage = STAGE_REFUSING;
-	c->stage_awake_ns = c->transport->awake_ns;
-	struct control *message = control_get(c, CADRE_WIRE_REFUSE);
+	c->phase = CAD_PHASE_REFUSING;
+	c->phase_awake_ns = c->transport->awake_ns;
+	struct cad_notice *message = cad_notice_get(c, CADRE_WIRE_REFUSE);
 	if (!message) {
-		connection_fail(c, CAD_ERR_REFUSED, "%s", c->text);
+		cad_connection_fail(c, CAD_ERR_REFUSED, "%s", c->text);
 		return;
 	}
 
@@ -74,7 +74,7 @@ void connection_refuse(struct cad_connection *c, const char *format, ...)
 	while (bytes > 0 && bytes < strlen(c->text) && ((unsigned char)c->text[bytes] & 0xc0) == 0x80)
 		bytes--; /* not inside a character */
 	memcpy(message->message.refuse.text, c->text, bytes);
-	control_send(message, sizeof message->message.refuse);
+	cad_notice_send(message, sizeof message->message.refuse);
 }
 
 /* Names from the wire end somewhere (cad_wire_header_check) but hold any bytes; what is printed is
@@ -91,32 +91,33 @@ static bool identities_match(struct cad_connection *c)
 {
 	const struct cadre_wire_identity *own = &c->transport->options.identity, *peer = &c->peer;
 	if (strcmp(own->cluster, peer->cluster) != 0)
-		connection_refuse(c,
+		cad_connection_refuse(c,
 			"'%s' belongs to cluster '%s' and '%s' to cluster '%s': check the addresses, or give both the same cluster id",
 			own->node, own->cluster, peer->node, peer->cluster);
 	else if (strcmp(own->model, peer->model) != 0)
-		connection_refuse(c, "'%s' serves model %s and '%s' model %s: start both with the same model directory",
-			own->node, own->model, peer->node, peer->model);
+		cad_connection_refuse(c,
+			"'%s' serves model %s and '%s' model %s: start both with the same model directory", own->node,
+			own->model, peer->node, peer->model);
 	else if (strcmp(own->settings, peer->settings) != 0)
-		connection_refuse(c, "settings of '%s': %.64s (%.12s); of '%s': %.64s (%.12s): make them equal",
+		cad_connection_refuse(c, "settings of '%s': %.64s (%.12s); of '%s': %.64s (%.12s): make them equal",
 			own->node, own->settings_text, own->settings, peer->node, peer->settings_text, peer->settings);
 	else
 		return true;
 	return false;
 }
 
-void hello_start(struct cad_connection *c)
+void cad_hello_start(struct cad_connection *c)
 {
-	struct control *message = control_get(c, CADRE_WIRE_HELLO);
+	struct cad_notice *message = cad_notice_get(c, CADRE_WIRE_HELLO);
 	if (!message) {
-		connection_fail(
+		cad_connection_fail(
 			c, CAD_ERR_EXHAUSTED, "no room for a hello: too many connections are being opened at once");
 		return;
 	}
 	randombytes_buf(c->nonce_client, CADRE_NONCE_BYTES);
 	message->message.hello.identity = c->transport->options.identity;
 	memcpy(message->message.hello.nonce, c->nonce_client, CADRE_NONCE_BYTES);
-	control_send(message, sizeof message->message.hello);
+	cad_notice_send(message, sizeof message->message.hello);
 }
 
 static void hello_arrived(struct cad_connection *c, const struct cadre_wire_hello *hello)
@@ -128,9 +129,9 @@ static void hello_arrived(struct cad_connection *c, const struct cadre_wire_hell
 	c->peer = hello->identity; /* as sent: the mac covers these bytes */
 	memcpy(c->nonce_client, hello->nonce, CADRE_NONCE_BYTES);
 	randombytes_buf(c->nonce_server, CADRE_NONCE_BYTES);
-	struct control *message = control_get(c, CADRE_WIRE_CHALLENGE);
+	struct cad_notice *message = cad_notice_get(c, CADRE_WIRE_CHALLENGE);
 	if (!message) {
-		connection_fail(
+		cad_connection_fail(
 			c, CAD_ERR_EXHAUSTED, "no room for a challenge: too many connections are being opened at once");
 		return;
 	}
@@ -139,8 +140,8 @@ static void hello_arrived(struct cad_connection *c, const struct cadre_wire_hell
 	challenge->identity = c->transport->options.identity;
 	memcpy(challenge->nonce, c->nonce_server, CADRE_NONCE_BYTES);
 	mac_of(c, MAC_SERVER, NULL, 0, challenge->mac);
-	c->stage = STAGE_PROOF;
-	control_send(message, sizeof *challenge);
+	c->phase = CAD_PHASE_PROOF;
+	cad_notice_send(message, sizeof *challenge);
 }
 
 static void challenge_arrived(struct cad_connection *c, const struct cadre_wire_challenge *challenge)
@@ -152,7 +153,7 @@ static void challenge_arrived(struct cad_connection *c, const struct cadre_wire_
 	identity_clean(&c->peer);
 
 	if (!right) {
-		connection_refuse(c, "'%s' does not know the cluster secret of '%s': give both the same secret",
+		cad_connection_refuse(c, "'%s' does not know the cluster secret of '%s': give both the same secret",
 			c->peer.node, c->transport->options.identity.node);
 		return;
 	}
@@ -160,24 +161,24 @@ static void challenge_arrived(struct cad_connection *c, const struct cadre_wire_
 	if (!identities_match(c))
 		return;
 	c->peer = as_sent;
-	struct control *message = control_get(c, CADRE_WIRE_PROOF);
+	struct cad_notice *message = cad_notice_get(c, CADRE_WIRE_PROOF);
 	if (!message) {
-		connection_fail(
+		cad_connection_fail(
 			c, CAD_ERR_EXHAUSTED, "no room for a proof: too many connections are being opened at once");
 		return;
 	}
 
 	mac_of(c, MAC_CLIENT, NULL, 0, message->message.proof.mac);
-	c->stage = STAGE_PROOF;
-	control_send(message, sizeof message->message.proof);
+	c->phase = CAD_PHASE_PROOF;
+	cad_notice_send(message, sizeof message->message.proof);
 }
 
 static void connection_ready(struct cad_connection *c)
 {
 	identity_clean(&c->peer); /* no mac is needed any more */
-	c->stage = STAGE_READY;
+	c->phase = CAD_PHASE_READY;
 	c->transport->stats.connections_opened++;
-	transport_event(c->transport, &c->ready);
+	cad_transport_event(c->transport, &c->ready);
 }
 
 static const size_t GRANT_BYTES =
@@ -188,14 +189,14 @@ static void proof_arrived(struct cad_connection *c, const struct cadre_wire_proo
 	const struct cad_transport_options *o = &c->transport->options;
 	if (!mac_right(c, MAC_CLIENT, NULL, 0, proof->mac)) {
 		identity_clean(&c->peer);
-		connection_refuse(c, "'%s' does not know the cluster secret of '%s': give both the same secret",
+		cad_connection_refuse(c, "'%s' does not know the cluster secret of '%s': give both the same secret",
 			c->peer.node, o->identity.node);
 		return;
 	}
 
-	struct control *message = control_get(c, CADRE_WIRE_WELCOME);
+	struct cad_notice *message = cad_notice_get(c, CADRE_WIRE_WELCOME);
 	if (!message) {
-		connection_fail(
+		cad_connection_fail(
 			c, CAD_ERR_EXHAUSTED, "no room for a welcome: too many connections are being opened at once");
 		return;
 	}
@@ -214,19 +215,19 @@ static void proof_arrived(struct cad_connection *c, const struct cadre_wire_proo
 	welcome->rows_max = c->rows_max;
 	mac_of(c, MAC_WELCOME, &welcome->session, GRANT_BYTES, welcome->mac);
 	connection_ready(c);
-	control_send(message, sizeof *welcome);
+	cad_notice_send(message, sizeof *welcome);
 }
 
 static void welcome_arrived(struct cad_connection *c, const struct cadre_wire_welcome *welcome)
 {
 	if (!mac_right(c, MAC_WELCOME, &welcome->session, GRANT_BYTES, welcome->mac)) {
-		connection_break(c, "%s: its welcome was not made with the cluster secret", connection_name(c));
+		cad_connection_break(c, "%s: its welcome was not made with the cluster secret", cad_connection_name(c));
 		return;
 	}
 
 	if (welcome->session == 0 || welcome->credit_calls == 0 || welcome->credit_bytes == 0 ||
 		welcome->rows_max == 0) {
-		connection_break(c, "%s: a welcome without session or credit", connection_name(c));
+		cad_connection_break(c, "%s: a welcome without session or credit", cad_connection_name(c));
 		return;
 	}
 
@@ -242,10 +243,10 @@ static void refusal_arrived(struct cad_connection *c, struct cadre_wire_refuse *
 	for (char *at = refusal->text; *at; at++)
 		if ((unsigned char)*at < ' ' || *at == 0x7f)
 			*at = '?';
-	connection_fail(c, CAD_ERR_REFUSED, "refused: %s", refusal->text);
+	cad_connection_fail(c, CAD_ERR_REFUSED, "refused: %s", refusal->text);
 }
 
-void hello_message(struct cad_connection *c, uint8_t kind, const void *header)
+void cad_hello_message(struct cad_connection *c, uint8_t kind, const void *header)
 {
 	union {
 		struct cadre_wire_hello hello;
@@ -255,16 +256,16 @@ void hello_message(struct cad_connection *c, uint8_t kind, const void *header)
 		struct cadre_wire_refuse refuse;
 	} message;
 	memcpy(&message, header, cad_wire_header_bytes(kind));
-	if (kind == CADRE_WIRE_HELLO && c->server && c->stage == STAGE_HELLO)
+	if (kind == CADRE_WIRE_HELLO && c->server && c->phase == CAD_PHASE_HELLO)
 		hello_arrived(c, &message.hello);
-	else if (kind == CADRE_WIRE_CHALLENGE && !c->server && c->stage == STAGE_HELLO)
+	else if (kind == CADRE_WIRE_CHALLENGE && !c->server && c->phase == CAD_PHASE_HELLO)
 		challenge_arrived(c, &message.challenge);
-	else if (kind == CADRE_WIRE_PROOF && c->server && c->stage == STAGE_PROOF)
+	else if (kind == CADRE_WIRE_PROOF && c->server && c->phase == CAD_PHASE_PROOF)
 		proof_arrived(c, &message.proof);
-	else if (kind == CADRE_WIRE_WELCOME && !c->server && c->stage == STAGE_PROOF)
+	else if (kind == CADRE_WIRE_WELCOME && !c->server && c->phase == CAD_PHASE_PROOF)
 		welcome_arrived(c, &message.welcome);
-	else if (kind == CADRE_WIRE_REFUSE && c->stage != STAGE_READY)
+	else if (kind == CADRE_WIRE_REFUSE && c->phase != CAD_PHASE_READY)
 		refusal_arrived(c, &message.refuse);
 	else
-		connection_break(c, "%s: %s out of turn", connection_name(c), cad_wire_kind_name(kind));
+		cad_connection_break(c, "%s: %s out of turn", cad_connection_name(c), cad_wire_kind_name(kind));
 }

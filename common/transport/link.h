@@ -1,6 +1,6 @@
 /*
- * What moves messages for the protocol of transport.c: a narrow interface that UCX, the in-process
- * hub and the simulator implement.
+ * What moves messages for the protocol (protocol.h): a narrow interface that UCX, the in-process hub
+ * and the simulator implement.
  *
  * A link belongs to the thread that polls it; only `wake` may be called from elsewhere. It knows
  * connections ("ends"), messages (a kind, a small header, perhaps a payload) and operations; it
@@ -20,9 +20,12 @@
 #ifndef CADRE_COMMON_TRANSPORT_LINK_H
 #define CADRE_COMMON_TRANSPORT_LINK_H
 
-#include "common/transport/transport.h"
+#include "common/base/clock.h"
+#include "common/base/status.h"
+#include "common/transport/buffer.h"
+#include "proto/cadre_wire.h"
 
-#include <stdatomic.h>
+#include <stdbool.h>
 
 enum { CAD_LINK_HEADER_BYTES_MAX = 640 };
 _Static_assert(sizeof(struct cadre_wire_challenge) <= CAD_LINK_HEADER_BYTES_MAX, "every header fits");
@@ -53,9 +56,9 @@ struct cad_link_events {
 		const struct cad_link_payload *payload);
 	void (*lost)(void *owner, enum cad_status status, const char *text);
 	void (*closed)(void *owner);
-	/* For links that run several uppers in one thread (the simulator, an attached server): does
-	 * what poll does without waiting, when `waited_ns` of the time since the last turn were
-	 * spent waiting. */
+	/* For links that run several uppers in one thread (the simulator, a client with attached
+	 * servers): does what poll does without waiting, when `waited_ns` of the time since the
+	 * last turn were spent waiting. Returns how many events it handled. */
 	size_t (*turn)(void *upper, uint64_t waited_ns);
 	uint64_t (*next_ns)(void *upper); /* the clock time at which it wants a turn at the latest */
 };
@@ -84,6 +87,10 @@ struct cad_link {
 	/* what is sent here is used where it lies until it is answered: a healthy peer may have it
 	 * for long */
 	bool in_place;
+	/* attached: the upper of another link, polled by the same thread, gives this one's its
+	 * turns; nobody polls it */
+	bool is_attached;
+	uint32_t attached_count; /* links that are attached to this one */
 };
 
 struct cad_link_ops {
@@ -108,47 +115,14 @@ struct cad_link_ops {
 	/* Sleeps until something is ready, `wake`, or until_ns. True: woken. */
 	bool (*wait)(struct cad_link *link, uint64_t until_ns);
 	void (*wake)(struct cad_link *link);
+	/* Of the uppers that are attached to this one's: a turn for each, and the clock time at
+	 * which one of them wants it at the latest. Only called when attached_count > 0. */
+	size_t (*attached_turn)(struct cad_link *link, uint64_t waited_ns);
+	uint64_t (*attached_next_ns)(const struct cad_link *link);
 	enum cad_status (*buffer_create)(struct cad_link *link, size_t bytes, struct cad_buffer *buffer);
 	void (*buffer_destroy)(struct cad_link *link, struct cad_buffer *buffer);
 	/* All ends are closed, all kept payloads released, all buffers destroyed. */
 	void (*destroy)(struct cad_link *link);
 };
-
-/* `context`: struct cad_local_hub *, const struct cad_ucx_options *. */
-typedef enum cad_status cad_link_create_fn(
-	const struct cad_link_options *options, void *context, struct cad_link **link, struct cad_error *error);
-cad_link_create_fn cad_link_local_create, cad_link_ucx_create;
-/* The protocol over such a link; the three cad_transport_*_create are this. */
-enum cad_status cad_transport_create(const struct cad_transport_options *options, cad_link_create_fn *create,
-	void *context, struct cad_transport **transport, struct cad_error *error);
-
-struct cad_link *cad_transport_link(struct cad_transport *transport);
-
-/* For tests: as if a peer had died while it wrote to this process's shared memory. */
-void cad_link_ucx_wedge(struct cad_link *link);
-
-/* Payloads from `client` are used in place by `server`, and waiting on client waits for either. */
-void cad_link_local_attach(struct cad_link *client, struct cad_link *server);
-void cad_link_local_detach(struct cad_link *client, struct cad_link *server);
-
-/* Wakes a thread that sleeps in poll(2): an eventfd that is written only once until it is seen.
- * Counted, because both ends of a local connection hold it. */
-struct cad_waker {
-	_Atomic uint32_t references;
-	_Atomic uint32_t signalled;
-	int fd;
-};
-enum cad_status cad_waker_create(struct cad_waker **waker);
-void cad_waker_acquire(struct cad_waker *waker);
-void cad_waker_release(struct cad_waker *waker);
-void cad_waker_signal(struct cad_waker *waker); /* any thread */
-bool cad_waker_take(struct cad_waker *waker);   /* owner: was it signalled since the last take? */
-/* Sleeps on the descriptors (and in ns, which poll(2) cannot); `timeout_ns` 0 does not sleep. */
-void cad_link_sleep(const int *fds, size_t count, uint64_t timeout_ns);
-
-/* Memory for buffers: page-aligned, and touched only when used, so that a generous pool costs
- * address space alone. */
-enum cad_status cad_link_memory_create(size_t bytes, struct cad_buffer *buffer);
-void cad_link_memory_destroy(struct cad_buffer *buffer);
 
 #endif

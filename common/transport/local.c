@@ -18,7 +18,10 @@
  * Rings have one writer and one reader each and as many places as there are transfers: they cannot
  * overflow. The hub's mutex guards names and connects, never a message.
  */
+#include "common/transport/local.h"
+
 #include "common/transport/link.h"
+#include "common/transport/waker.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -79,9 +82,8 @@ struct local_link {
 	char name[NAME_BYTES];
 	struct local_link *next; /* of the hub's listeners */
 	_Atomic uint32_t accepts_count;
-	struct channel *accepts[ACCEPTS_MAX]; /* under the hub's mutex */
-	struct local_link *attached[ATTACHED_MAX], *attached_to;
-	uint32_t attached_count;
+	struct channel *accepts[ACCEPTS_MAX];                    /* under the hub's mutex */
+	struct local_link *attached[ATTACHED_MAX], *attached_to; /* base.attached_count of them */
 };
 
 struct cad_local_hub {
@@ -439,7 +441,7 @@ static bool link_signalled(struct local_link *link, bool *woken)
 {
 	bool signalled = cad_waker_take(link->waker);
 	*woken |= atomic_exchange_explicit(&link->woken, false, memory_order_acq_rel);
-	for (uint32_t i = 0; i < link->attached_count; i++)
+	for (uint32_t i = 0; i < link->base.attached_count; i++)
 		signalled |= link_signalled(link->attached[i], woken);
 	return signalled;
 }
@@ -454,9 +456,9 @@ static bool local_wait(struct cad_link *base, uint64_t until_ns)
 		return woken;
 
 	int fds[1 + ATTACHED_MAX] = { link->waker->fd };
-	for (uint32_t i = 0; i < link->attached_count; i++)
+	for (uint32_t i = 0; i < link->base.attached_count; i++)
 		fds[1 + i] = link->attached[i]->waker->fd;
-	cad_link_sleep(fds, 1 + link->attached_count, until_ns - now);
+	cad_waker_sleep(fds, 1 + link->base.attached_count, until_ns - now);
 	link_signalled(link, &woken);
 
 	return woken;
@@ -468,6 +470,44 @@ static void local_wake(struct cad_link *base)
 	atomic_store_explicit(&link->woken, true, memory_order_release);
 	cad_waker_signal(link->waker);
 }
+
+/* ---- attached servers: one thread for them and their client ---- */
+
+static size_t local_attached_turn(struct cad_link *base, uint64_t waited_ns)
+{
+	struct local_link *link = (struct local_link *)base;
+	size_t handled = 0;
+	for (uint32_t i = base->attached_count; i > 0; i--) {
+		const struct cad_link_options *server = &link->attached[i - 1]->options;
+		handled += server->events->turn(server->upper, waited_ns);
+	}
+	return handled;
+}
+
+static uint64_t local_attached_next_ns(const struct cad_link *base)
+{
+	const struct local_link *link = (const struct local_link *)base;
+	uint64_t next = UINT64_MAX;
+	for (uint32_t i = 0; i < base->attached_count; i++) {
+		const struct cad_link_options *server = &link->attached[i]->options;
+		uint64_t theirs = server->events->next_ns(server->upper);
+		next = theirs < next ? theirs : next;
+	}
+	return next;
+}
+
+static void detach(struct local_link *server)
+{
+	struct local_link *client = server->attached_to;
+	uint32_t at = 0;
+	while (client->attached[at] != server)
+		at++;
+	client->attached[at] = client->attached[--client->base.attached_count];
+	server->attached_to = NULL;
+	server->base.is_attached = false;
+}
+
+/* ---- names ---- */
 
 static const char *local_address(const struct cad_link *base) { return ((const struct local_link *)base)->name; }
 
@@ -550,22 +590,27 @@ unlock:
 	return status;
 }
 
+/* ---- creation ---- */
+
 static enum cad_status local_buffer_create(struct cad_link *base, size_t bytes, struct cad_buffer *buffer)
 {
 	(void)base;
-	return cad_link_memory_create(bytes, buffer);
+	return cad_buffer_map(bytes, buffer);
 }
 
 static void local_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer)
 {
 	(void)base;
-	cad_link_memory_destroy(buffer);
+	cad_buffer_unmap(buffer);
 }
 
 static void local_destroy(struct cad_link *base)
 {
 	struct local_link *link = (struct local_link *)base;
-	CAD_ASSERT(link->attached_count == 0 && !link->attached_to);
+	while (base->attached_count > 0)
+		detach(link->attached[base->attached_count - 1]);
+	if (link->attached_to)
+		detach(link);
 	pthread_mutex_lock(&link->hub->mutex);
 	if (link->name[0]) {
 		struct local_link **at = listener_find(link->hub, link->name);
@@ -595,6 +640,8 @@ static const struct cad_link_ops local_ops = {
 	.progress = local_progress,
 	.wait = local_wait,
 	.wake = local_wake,
+	.attached_turn = local_attached_turn,
+	.attached_next_ns = local_attached_next_ns,
 	.buffer_create = local_buffer_create,
 	.buffer_destroy = local_buffer_destroy,
 	.destroy = local_destroy,
@@ -623,28 +670,23 @@ enum cad_status cad_link_local_create(
 	return CAD_OK;
 }
 
-void cad_link_local_attach(struct cad_link *client_base, struct cad_link *server_base)
-{
-	struct local_link *client = (struct local_link *)client_base, *server = (struct local_link *)server_base;
-	CAD_ASSERT(client_base->ops == &local_ops && server_base->ops == &local_ops &&
-		client->attached_count < ATTACHED_MAX);
-	client->attached[client->attached_count++] = server;
-	client_base->in_place = true;
-	server->attached_to = client;
-}
-
-void cad_link_local_detach(struct cad_link *client_base, struct cad_link *server_base)
-{
-	struct local_link *client = (struct local_link *)client_base, *server = (struct local_link *)server_base;
-	uint32_t at = 0;
-	while (client->attached[at] != server)
-		at++;
-	client->attached[at] = client->attached[--client->attached_count];
-	server->attached_to = NULL;
-}
-
 enum cad_status cad_transport_local_create(const struct cad_transport_options *options, struct cad_local_hub *hub,
 	struct cad_transport **transport, struct cad_error *error)
 {
 	return cad_transport_create(options, cad_link_local_create, hub, transport, error);
+}
+
+void cad_transport_local_attach(struct cad_transport *client_transport, struct cad_transport *server_transport)
+{
+	struct cad_link *client_base = cad_transport_link(client_transport),
+			*server_base = cad_transport_link(server_transport);
+	struct local_link *client = (struct local_link *)client_base, *server = (struct local_link *)server_base;
+
+	CAD_ASSERT(client != server && client_base->ops == &local_ops && server_base->ops == &local_ops);
+	CAD_ASSERT(!client->attached_to && !server->attached_to && server_base->attached_count == 0 &&
+		client_base->attached_count < ATTACHED_MAX);
+	client->attached[client_base->attached_count++] = server;
+	client_base->in_place = true;
+	server->attached_to = client;
+	server_base->is_attached = true;
 }

@@ -1,26 +1,31 @@
 /*
- * What the files of the protocol share: transport.c (creation, poll, time), connection.c
- * (connections), hello.c (who is who), call.c (calling) and serve.c (answering). Not to be included
- * by anything else.
+ * The protocol over a link, shared by the files that make it up and by nothing else. A file calls
+ * only what stands left of it:
  *
- * Nothing here runs the caller's callbacks but transport_events_run, from inside poll and destroy:
- * whatever happens becomes an event in one queue, in the order in which it happened.
+ *   wire, link < core < hello, call, serve < connection < transport
+ *   core        events, buffers, notices, how a connection fails
+ *   hello       who is who
+ *   call        calling: from cad_call_start to its callback
+ *   serve       answering: from a message to cad_request_answer
+ *   connection  the life of connections; hands what the link brings to the three before it
+ *   transport   creation, poll, time
+ *
+ * Nothing here runs the caller's callbacks but cad_transport_events_run, from inside poll and
+ * destroy: whatever happens becomes an event in one queue, in the order in which it happened.
  */
 #ifndef CADRE_COMMON_TRANSPORT_PROTOCOL_H
 #define CADRE_COMMON_TRANSPORT_PROTOCOL_H
 
 #include "common/base/container.h"
 #include "common/transport/link.h"
+#include "common/transport/transport.h"
 
-enum {
-	TRANSPORT_MAC_CONTEXT_BYTES = 16,
-	TRANSPORT_TEXT_BYTES = 400,
-};
+enum { CAD_CONNECTION_TEXT_BYTES = 400 };
 
-enum event_type { EVENT_READY, EVENT_CLOSED, EVENT_CALL_DONE, EVENT_REQUEST };
-struct event {
-	struct event *next;
-	enum event_type type;
+/* Embedded in what it is about; `run` makes the caller's callback. */
+struct cad_transport_event {
+	struct cad_transport_event *next;
+	void (*run)(struct cad_transport_event *event);
 	bool queued;
 };
 
@@ -32,49 +37,49 @@ struct event {
  *   FAILED: no more traffic; the link is told to close in the next turn. CLOSING: until the link
  *   says closed. ENDED: until its calls are done and its requests are answered; then FREE.
  */
-enum stage {
-	STAGE_FREE,
-	STAGE_HELLO,
-	STAGE_PROOF,
-	STAGE_READY,
-	STAGE_REFUSING,
-	STAGE_FAILED,
-	STAGE_CLOSING,
-	STAGE_ENDED
+enum cad_phase {
+	CAD_PHASE_FREE,
+	CAD_PHASE_HELLO,
+	CAD_PHASE_PROOF,
+	CAD_PHASE_READY,
+	CAD_PHASE_REFUSING,
+	CAD_PHASE_FAILED,
+	CAD_PHASE_CLOSING,
+	CAD_PHASE_ENDED
 };
 
 struct cad_connection {
 	struct cad_transport *transport;
 	struct cad_link_end *end; /* NULL: the link never had it, or has it no more */
 	void *user;
-	enum stage stage;
+	enum cad_phase phase;
 	bool server;   /* the peer connected to us */
 	bool reported; /* CLOSED was queued or said */
-	struct event ready, closed;
+	struct cad_transport_event ready, closed;
 	enum cad_status status; /* why it failed */
-	char text[TRANSPORT_TEXT_BYTES];
+	char text[CAD_CONNECTION_TEXT_BYTES];
 	struct cadre_wire_identity peer;
 	uint8_t nonce_client[CADRE_NONCE_BYTES], nonce_server[CADRE_NONCE_BYTES];
 	uint64_t session;
-	uint64_t stage_awake_ns; /* when HELLO or REFUSING began; all on the awake clock: see transport_account */
+	uint64_t phase_awake_ns; /* when HELLO or REFUSING began; all on the awake clock: see account() */
 	uint64_t heard_awake_ns, ping_awake_ns; /* ping 0: none unanswered */
 	/* client: what was granted and what is used; server: what this peer uses */
 	uint32_t credit_calls, used_calls, rows_max;
 	uint64_t credit_bytes, used_bytes;
 	uint32_t requests; /* server: held or being answered; twice the grant at most */
 	uint32_t calls;    /* client: slots in use, zombies too */
-	uint32_t controls; /* on their way out */
+	uint32_t notices;  /* on their way out */
 };
 
-enum call_state {
-	CALL_FREE,
-	CALL_ACTIVE,    /* sent or being sent; no answer yet */
-	CALL_RECEIVING, /* the answer's payload is on its way */
-	CALL_FINISHING, /* decided; waits until send and receive are done, then for its event */
-	CALL_ZOMBIE,    /* the caller was told; the peer still owes the answer, and the credit */
+enum cad_call_state {
+	CAD_CALL_FREE,
+	CAD_CALL_ACTIVE,    /* sent or being sent; no answer yet */
+	CAD_CALL_RECEIVING, /* the answer's payload is on its way */
+	CAD_CALL_FINISHING, /* decided; waits until send and receive are done, then for its event */
+	CAD_CALL_ZOMBIE,    /* the caller was told; the peer still owes the answer, and the credit */
 };
 struct cad_call {
-	enum call_state state;
+	enum cad_call_state state;
 	uint32_t slot, generation;
 	struct cad_connection *connection;
 	struct cad_link_op send, receive;
@@ -83,7 +88,7 @@ struct cad_call {
 	/* decided, but the link still has a buffer: `deadline_ns` is now when the connection is
 	 * given up for it */
 	bool grace;
-	struct event finished;
+	struct cad_transport_event finished;
 	struct cadre_wire_call wire;
 	struct cadre_wire_answer answer; /* header bytes as they came */
 	struct cad_answer_view view;
@@ -95,19 +100,19 @@ struct cad_call {
 	struct cad_call *next_free;
 };
 
-enum request_state {
-	REQUEST_FREE,
-	REQUEST_WAITING, /* the payload is still at the sender, and there is no buffer */
-	REQUEST_RECEIVING,
-	REQUEST_QUEUED, /* its event is in the queue */
-	REQUEST_HELD,   /* with the user */
-	REQUEST_ANSWERING,
+enum cad_request_state {
+	CAD_REQUEST_FREE,
+	CAD_REQUEST_WAITING, /* the payload is still at the sender, and there is no buffer */
+	CAD_REQUEST_RECEIVING,
+	CAD_REQUEST_QUEUED, /* its event is in the queue */
+	CAD_REQUEST_HELD,   /* with the user */
+	CAD_REQUEST_ANSWERING,
 };
 struct cad_request {
-	enum request_state state;
+	enum cad_request_state state;
 	struct cad_connection *connection;
 	struct cad_link_op receive, send;
-	struct event arrived;
+	struct cad_transport_event arrived;
 	struct cad_link_payload payload; /* kept in place, or waiting */
 	bool kept;
 	struct cad_buffer *received; /* from the pool */
@@ -120,11 +125,11 @@ struct cad_request {
 	struct cad_request *next; /* free, or waiting */
 };
 
-/* A message without payload on its way out. */
-struct control {
+/* A message without payload, on its way out: hellos, pings, refusals, answers that only say no. */
+struct cad_notice {
 	struct cad_link_op op;
 	struct cad_connection *connection;
-	struct control *next;
+	struct cad_notice *next;
 	union {
 		struct cadre_wire_header header;
 		struct cadre_wire_hello hello;
@@ -139,7 +144,7 @@ struct control {
 
 /* Buffers of one size. A buffer whose send was cut off may still be read by the peer, so it rests
  * for a while before it is used again. */
-struct buffer_pool {
+struct cad_buffer_pool {
 	struct cad_buffer *buffers;
 	uint32_t *free;
 	uint64_t *rests_until_ns; /* per buffer; 0: does not rest */
@@ -151,14 +156,12 @@ struct cad_transport {
 	char *secret;
 	size_t secret_bytes;
 	struct cad_link *link;
-	struct cad_transport *attached; /* servers that are polled with this one, linked by attached_next */
-	struct cad_transport *attached_next, *attached_to;
 	struct cad_connection *connections;
 	struct cad_call *calls, *calls_free;
 	struct cad_request *requests, *requests_free, *waiting, **waiting_tail;
-	struct control *controls, *controls_free;
-	struct buffer_pool request_pool, answer_pool;
-	struct event *events, **events_tail;
+	struct cad_notice *notices, *notices_free;
+	struct cad_buffer_pool request_pool, answer_pool;
+	struct cad_transport_event *events, **events_tail;
 	uint32_t connections_used;
 	/* a connection is FAILED or ENDED, or a buffer came back to requests that wait */
 	bool attention;
@@ -168,48 +171,64 @@ struct cad_transport {
 	struct cad_transport_stats stats;
 };
 
-static inline uint64_t transport_now(const struct cad_transport *t) { return cad_clock_now_ns(t->options.clock); }
+static inline uint64_t cad_transport_now(const struct cad_transport *t) { return cad_clock_now_ns(t->options.clock); }
 
-/* transport.c */
-void transport_event(struct cad_transport *t, struct event *event);
-size_t transport_turn(void *upper, uint64_t waited_ns);
-uint64_t transport_next_ns(void *upper);
-struct control *control_get(struct cad_connection *c, uint8_t kind); /* NULL: none free */
-void control_send(struct control *control, size_t bytes);
-struct cad_buffer *pool_get(struct cad_transport *t, struct buffer_pool *pool);
-void pool_put(struct cad_transport *t, struct buffer_pool *pool, struct cad_buffer *buffer, uint64_t rest_ns);
+/* ---- events, buffers, notices, failures (core.c) ---- */
 
-/* connection.c */
-extern const struct cad_link_events transport_link_events;
-/* The first reason wins. `text` may be NULL. */
-void connection_fail(struct cad_connection *c, enum cad_status status, const char *format, ...)
+/* Queued once, however often it is said before it runs. */
+void cad_transport_event(struct cad_transport *t, struct cad_transport_event *event);
+/* Those that were queued before this call; what the callbacks add, the next turn runs. */
+void cad_transport_events_run(struct cad_transport *t);
+
+enum cad_status cad_buffer_pool_create(
+	struct cad_transport *t, uint32_t count, size_t bytes, struct cad_buffer_pool *pool);
+void cad_buffer_pool_destroy(struct cad_transport *t, struct cad_buffer_pool *pool); /* also one created in part */
+struct cad_buffer *cad_buffer_pool_get(struct cad_transport *t, struct cad_buffer_pool *pool); /* NULL: none free */
+void cad_buffer_pool_put(
+	struct cad_transport *t, struct cad_buffer_pool *pool, struct cad_buffer *buffer, uint64_t rest_ns);
+
+struct cad_notice *cad_notice_get(struct cad_connection *c, uint8_t kind); /* NULL: none free */
+void cad_notice_send(struct cad_notice *notice, size_t bytes);
+
+/* The first reason wins. */
+void cad_connection_fail(struct cad_connection *c, enum cad_status status, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
-/* connection_fail with CAD_ERR_PROTOCOL, counted. */
-void connection_break(struct cad_connection *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
-const char *connection_name(const struct cad_connection *c); /* the peer's node id, or a word in its place */
-/* takes connections that failed to their end, a step at a time */
-void connections_attend(struct cad_transport *t);
-void connection_timers(struct cad_connection *c);
+/* cad_connection_fail with CAD_ERR_PROTOCOL, counted. */
+void cad_connection_break(struct cad_connection *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+const char *cad_connection_name(const struct cad_connection *c); /* the peer's node id, or a word in its place */
 
-/* hello.c */
-void hello_start(struct cad_connection *c);
+/* ---- the hello (hello.c) ---- */
+
+void cad_hello_start(struct cad_connection *c);
+void cad_hello_message(struct cad_connection *c, uint8_t kind, const void *header);
 /* Tells the peer why not, and lets it go. */
-void connection_refuse(struct cad_connection *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void hello_message(struct cad_connection *c, uint8_t kind, const void *header);
+void cad_connection_refuse(struct cad_connection *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* call.c */
-void calls_init(struct cad_transport *t);
-bool call_answer_arrived(
-	struct cad_connection *c, const void *header, size_t header_bytes, const struct cad_link_payload *payload);
-void calls_fail(struct cad_connection *c);                          /* all calls of a connection that failed */
-void call_finish(struct cad_call *call);                            /* the event: makes the callback */
-uint64_t calls_deadlines(struct cad_transport *t, uint64_t now_ns); /* returns the next one */
+/* ---- calling (call.c) ---- */
 
-/* serve.c */
-void requests_init(struct cad_transport *t);
-bool request_arrived(
+void cad_calls_init(struct cad_transport *t);
+bool cad_call_answer_arrived(
 	struct cad_connection *c, const void *header, size_t header_bytes, const struct cad_link_payload *payload);
-void request_deliver(struct cad_request *request); /* the event */
-void requests_run_waiting(struct cad_transport *t);
+void cad_calls_fail(struct cad_connection *c);                          /* all calls of a connection that failed */
+uint64_t cad_calls_deadlines(struct cad_transport *t, uint64_t now_ns); /* returns the next one */
+
+/* ---- answering (serve.c) ---- */
+
+void cad_requests_init(struct cad_transport *t);
+bool cad_request_arrived(
+	struct cad_connection *c, const void *header, size_t header_bytes, const struct cad_link_payload *payload);
+void cad_requests_run_waiting(struct cad_transport *t);
+
+/* ---- connections (connection.c) ---- */
+
+/* takes connections that failed to their end, a step at a time */
+void cad_connections_attend(struct cad_transport *t);
+void cad_connection_timers(struct cad_connection *c);
+/* What the link says: see struct cad_link_events. */
+void *cad_connection_accept(void *upper, struct cad_link_end *end);
+bool cad_connection_message(
+	void *owner, uint8_t kind, const void *header, size_t header_bytes, const struct cad_link_payload *payload);
+void cad_connection_lost(void *owner, enum cad_status status, const char *text);
+void cad_connection_closed(void *owner);
 
 #endif

@@ -11,14 +11,15 @@
 
 static void request_received(struct cad_link_op *op, enum cad_status status);
 static void request_sent(struct cad_link_op *op, enum cad_status status);
+static void request_deliver(struct cad_transport_event *event);
 
-void requests_init(struct cad_transport *t)
+void cad_requests_init(struct cad_transport *t)
 {
 	for (uint32_t i = t->options.calls_max; i > 0; i--) {
 		struct cad_request *request = &t->requests[i - 1];
 		request->receive.done = request_received;
 		request->send.done = request_sent;
-		request->arrived.type = EVENT_REQUEST;
+		request->arrived.run = request_deliver;
 		request->next = t->requests_free;
 		t->requests_free = request;
 	}
@@ -33,7 +34,7 @@ static void request_drop_payload(struct cad_request *request, bool in_event)
 		t->link->ops->release(t->link, &request->payload);
 	request->kept = false;
 	if (request->received) {
-		pool_put(t, &t->request_pool, request->received, 0);
+		cad_buffer_pool_put(t, &t->request_pool, request->received, 0);
 		request->received = NULL;
 		t->attention = t->attention || t->waiting;
 	}
@@ -56,12 +57,12 @@ static void request_free(struct cad_request *request, bool in_event, uint64_t re
 	request_drop_payload(request, in_event);
 	request_credit_back(request);
 	if (request->answer_buffer)
-		pool_put(t, &t->answer_pool, request->answer_buffer, rest_ns);
+		cad_buffer_pool_put(t, &t->answer_pool, request->answer_buffer, rest_ns);
 	request->answer_buffer = NULL;
 	c->requests--;
-	if (c->stage == STAGE_ENDED)
+	if (c->phase == CAD_PHASE_ENDED)
 		t->attention = true;
-	request->state = REQUEST_FREE;
+	request->state = CAD_REQUEST_FREE;
 	request->next = t->requests_free;
 	t->requests_free = request;
 	t->handled++; /* somebody may wait for a buffer */
@@ -76,18 +77,18 @@ static bool request_complete(struct cad_request *request)
 	struct cad_error error;
 	const void *payload = request->received ? request->received->bytes : request->payload.data;
 
-	if (c->stage == STAGE_READY &&
+	if (c->phase == CAD_PHASE_READY &&
 		cad_wire_call_check(&request->wire, sizeof request->wire, payload,
 			(size_t)request->wire.header.payload_bytes, &c->transport->options.limits, &request->view,
 			&error) == CAD_OK) {
-		request->received_ns = transport_now(c->transport);
-		request->state = REQUEST_QUEUED;
-		transport_event(c->transport, &request->arrived);
+		request->received_ns = cad_transport_now(c->transport);
+		request->state = CAD_REQUEST_QUEUED;
+		cad_transport_event(c->transport, &request->arrived);
 		return true;
 	}
 
-	if (c->stage == STAGE_READY)
-		connection_break(c, "%s: %s", connection_name(c), error.text);
+	if (c->phase == CAD_PHASE_READY)
+		cad_connection_break(c, "%s: %s", cad_connection_name(c), error.text);
 	return false;
 }
 
@@ -96,7 +97,7 @@ static void request_received(struct cad_link_op *op, enum cad_status status)
 	struct cad_request *request = CAD_CONTAINER_OF(op, struct cad_request, receive);
 	struct cad_connection *c = request->connection;
 	if (status != CAD_OK)
-		connection_fail(c, CAD_ERR_PEER_LOST, "%s: receiving a call failed: %s", connection_name(c),
+		cad_connection_fail(c, CAD_ERR_PEER_LOST, "%s: receiving a call failed: %s", cad_connection_name(c),
 			cad_status_text(status));
 	if (status != CAD_OK || !request_complete(request))
 		request_free(request, false, 0);
@@ -107,13 +108,13 @@ static void request_receive(struct cad_request *request, struct cad_buffer *buff
 	struct cad_connection *c = request->connection;
 	request->received = buffer;
 	request->kept = false; /* `receive` has the handle now */
-	request->state = REQUEST_RECEIVING;
+	request->state = CAD_REQUEST_RECEIVING;
 	enum cad_status status = c->transport->link->ops->receive(c->end, &request->payload, buffer, &request->receive);
 	if (status != CAD_AGAIN)
 		request_received(&request->receive, status);
 }
 
-void requests_run_waiting(struct cad_transport *t)
+void cad_requests_run_waiting(struct cad_transport *t)
 {
 	struct cad_request *request = t->waiting;
 	t->waiting = NULL;
@@ -122,9 +123,9 @@ void requests_run_waiting(struct cad_transport *t)
 	while (request) {
 		struct cad_request *next = request->next;
 		struct cad_buffer *buffer =
-			request->connection->stage == STAGE_READY ? pool_get(t, &t->request_pool) : NULL;
+			request->connection->phase == CAD_PHASE_READY ? cad_buffer_pool_get(t, &t->request_pool) : NULL;
 		request->next = NULL;
-		if (request->connection->stage != STAGE_READY) {
+		if (request->connection->phase != CAD_PHASE_READY) {
 			request_free(request, false, 0);
 		} else if (buffer) {
 			request_receive(request, buffer);
@@ -138,9 +139,9 @@ void requests_run_waiting(struct cad_transport *t)
 
 static bool busy_answer(struct cad_connection *c, const struct cadre_wire_call *call)
 {
-	struct control *message = control_get(c, CADRE_WIRE_ANSWER);
+	struct cad_notice *message = cad_notice_get(c, CADRE_WIRE_ANSWER);
 	if (!message) {
-		connection_break(c, "%s: more calls than this node can even turn away", connection_name(c));
+		cad_connection_break(c, "%s: more calls than this node can even turn away", cad_connection_name(c));
 		return false;
 	}
 
@@ -152,7 +153,7 @@ static bool busy_answer(struct cad_connection *c, const struct cadre_wire_call *
 		.row_elements = call->row_elements,
 	};
 	message->message.header.status = CADRE_WIRE_BUSY;
-	control_send(message, sizeof message->message.answer);
+	cad_notice_send(message, sizeof message->message.answer);
 
 	return false;
 }
@@ -164,24 +165,25 @@ static bool request_allowed(struct cad_connection *c, const struct cadre_wire_ca
 	uint64_t bytes = call->header.payload_bytes;
 
 	if (!c->server)
-		connection_break(c, "%s: a call from the side that answers", connection_name(c));
+		cad_connection_break(c, "%s: a call from the side that answers", cad_connection_name(c));
 	else if (bytes == 0 || bytes > limits->payload_bytes_max)
-		connection_break(c, "%s: a call of %llu payload bytes, 1 to %llu are allowed", connection_name(c),
-			(unsigned long long)bytes, (unsigned long long)limits->payload_bytes_max);
+		cad_connection_break(c, "%s: a call of %llu payload bytes, 1 to %llu are allowed",
+			cad_connection_name(c), (unsigned long long)bytes,
+			(unsigned long long)limits->payload_bytes_max);
 	else if (c->used_calls >= c->credit_calls || c->used_bytes + bytes > c->credit_bytes)
-		connection_break(c, "%s: more calls than the credit of %u calls and %llu bytes", connection_name(c),
-			c->credit_calls, (unsigned long long)c->credit_bytes);
+		cad_connection_break(c, "%s: more calls than the credit of %u calls and %llu bytes",
+			cad_connection_name(c), c->credit_calls, (unsigned long long)c->credit_bytes);
 
 	/* it asks on and on but does not take the answers; its link is ill, or it means no good */
 	else if (c->requests >= 2 * c->credit_calls)
-		connection_fail(c, CAD_ERR_PEER_LOST, "%s: %u answers are not taken", connection_name(c),
+		cad_connection_fail(c, CAD_ERR_PEER_LOST, "%s: %u answers are not taken", cad_connection_name(c),
 			c->requests - c->used_calls);
 	else
 		return true;
 	return false;
 }
 
-bool request_arrived(
+bool cad_request_arrived(
 	struct cad_connection *c, const void *header, size_t header_bytes, const struct cad_link_payload *payload)
 {
 	struct cad_transport *t = c->transport;
@@ -193,11 +195,11 @@ bool request_arrived(
 		return false;
 	bool in_place = payload->data && payload->keepable && (uintptr_t)payload->data % 8 == 0;
 	bool can_wait = !payload->data || payload->keepable;
-	struct cad_buffer *buffer = in_place || t->waiting ? NULL : pool_get(t, &t->request_pool);
+	struct cad_buffer *buffer = in_place || t->waiting ? NULL : cad_buffer_pool_get(t, &t->request_pool);
 	struct cad_request *request = t->requests_free;
 	if (!request || (!in_place && !buffer && !can_wait)) {
 		if (buffer)
-			pool_put(t, &t->request_pool, buffer, 0);
+			cad_buffer_pool_put(t, &t->request_pool, buffer, 0);
 		return busy_answer(c, &call);
 	}
 
@@ -224,21 +226,22 @@ bool request_arrived(
 		return true;
 	}
 
-	request->state = REQUEST_WAITING;
+	request->state = CAD_REQUEST_WAITING;
 	*t->waiting_tail = request;
 	t->waiting_tail = &request->next;
 
 	return true;
 }
 
-void request_deliver(struct cad_request *request)
+static void request_deliver(struct cad_transport_event *event)
 {
+	struct cad_request *request = CAD_CONTAINER_OF(event, struct cad_request, arrived);
 	struct cad_transport *t = request->connection->transport;
-	if (request->connection->stage != STAGE_READY) {
+	if (request->connection->phase != CAD_PHASE_READY) {
 		request_free(request, false, 0);
 		return;
 	}
-	request->state = REQUEST_HELD;
+	request->state = CAD_REQUEST_HELD;
 	t->options.on_request(t, request);
 }
 
@@ -247,13 +250,13 @@ void request_deliver(struct cad_request *request)
 const struct cad_call_view *cad_request_view(const struct cad_request *request) { return &request->view; }
 struct cad_connection *cad_request_connection(const struct cad_request *request) { return request->connection; }
 uint64_t cad_request_received_ns(const struct cad_request *request) { return request->received_ns; }
-bool cad_request_alive(const struct cad_request *request) { return request->connection->stage == STAGE_READY; }
+bool cad_request_alive(const struct cad_request *request) { return request->connection->phase == CAD_PHASE_READY; }
 
 struct cad_buffer *cad_request_answer_buffer(struct cad_request *request)
 {
 	struct cad_transport *t = request->connection->transport;
 	if (!request->answer_buffer)
-		request->answer_buffer = pool_get(t, &t->answer_pool);
+		request->answer_buffer = cad_buffer_pool_get(t, &t->answer_pool);
 	return request->answer_buffer;
 }
 
@@ -271,16 +274,16 @@ void cad_request_answer(struct cad_request *request, const struct cadre_wire_ans
 	struct cad_connection *c = request->connection;
 	struct cad_transport *t = c->transport;
 
-	CAD_ASSERT(request->state == REQUEST_HELD);
+	CAD_ASSERT(request->state == CAD_REQUEST_HELD);
 	CAD_ASSERT(payload_bytes == 0 ||
 		(answer->header.status == CADRE_WIRE_OK && request->answer_buffer &&
 			payload_bytes <= request->answer_buffer->capacity));
-	request->state = REQUEST_ANSWERING;
+	request->state = CAD_REQUEST_ANSWERING;
 	request_drop_payload(request, false);
 
 	/* now, not when it is sent: the peer may spend it as soon as it sees the answer */
 	request_credit_back(request);
-	if (c->stage != STAGE_READY) {
+	if (c->phase != CAD_PHASE_READY) {
 		request_free(request, false, 0);
 		return;
 	}
@@ -316,6 +319,6 @@ void cad_request_answer(struct cad_request *request, const struct cadre_wire_ans
 		return;
 	request_free(request, false, 0);
 	if (status != CAD_OK)
-		connection_fail(c, CAD_ERR_PEER_LOST, "%s: sending an answer failed: %s", connection_name(c),
+		cad_connection_fail(c, CAD_ERR_PEER_LOST, "%s: sending an answer failed: %s", cad_connection_name(c),
 			cad_status_text(status));
 }

@@ -7,6 +7,8 @@
 #define CADRE_TESTS_SUPPORT_EXCHANGE_H
 
 #include "common/transport/link.h"
+#include "common/transport/local.h"
+#include "common/transport/ucx.h"
 #include "tests/support/sim.h"
 
 enum exchange_form { EXCHANGE_LOCAL, EXCHANGE_ATTACHED, EXCHANGE_SIM, EXCHANGE_UCX, EXCHANGE_UCX_SHM };

@@ -6,6 +6,7 @@
 #ifndef CADRE_TESTS_SUPPORT_EXPERT_CALLS_H
 #define CADRE_TESTS_SUPPORT_EXPERT_CALLS_H
 
+#include "common/transport/local.h"
 #include "expert-svc/engine.h"
 
 enum { EXPERT_TEST_ROWS_MAX = 64 };

@@ -1,5 +1,6 @@
 /* A cluster of threads over the in-process link: routers and nodes at once, one node dies. Every
  * digest equals that of the request alone. Run under TSan too. */
+#include "common/transport/local.h"
 #include "tests/support/engines.h"
 
 #include <setjmp.h>

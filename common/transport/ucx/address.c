@@ -16,7 +16,7 @@ enum { ADDRESS_TEXT_BYTES = INET_ADDRSTRLEN, INTERFACES_TEXT_BYTES = 256 };
 
 static struct in_addr ipv4_of(const void *address) { return ((const struct sockaddr_in *)address)->sin_addr; }
 
-enum cad_status ucx_address_parse(
+enum cad_status cad_ucx_address_parse(
 	const char *text, struct sockaddr_storage *address, socklen_t *bytes, struct cad_error *error)
 {
 	struct cad_address parts;
@@ -133,7 +133,7 @@ static enum cad_status interface_check(const struct ifaddrs *list, const char *t
 	return CAD_OK;
 }
 
-enum cad_status ucx_address_check(
+enum cad_status cad_ucx_address_check(
 	const char *text, const struct sockaddr_storage *address, const char *devices, struct cad_error *error)
 {
 	struct ifaddrs *list;
@@ -145,7 +145,7 @@ enum cad_status ucx_address_check(
 	return status;
 }
 
-const char *ucx_address_problem(const struct sockaddr_storage *address)
+const char *cad_ucx_address_problem(const struct sockaddr_storage *address)
 {
 	const char *problem = "UCX gives no reason that is known here";
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;

@@ -72,7 +72,7 @@ static enum cad_status ucx_failed(struct cad_error *error, const char *what, ucs
 
 /* ---- context and worker ---- */
 
-static enum cad_status context_create(struct ucx_link *link, struct cad_error *error)
+static enum cad_status context_create(struct cad_ucx_link *link, struct cad_error *error)
 {
 	ucp_config_t *config;
 	ucs_status_t status = ucp_config_read(NULL, NULL, &config);
@@ -103,14 +103,14 @@ static enum cad_status context_create(struct ucx_link *link, struct cad_error *e
 			  link->devices ? link->devices : getenv("UCX_NET_DEVICES"), ucs_status_string(status));
 }
 
-static ucs_status_t handlers_set(struct ucx_link *link)
+static ucs_status_t handlers_set(struct cad_ucx_link *link)
 {
 	for (uint32_t id = 0; id <= UINT16_MAX; id++) {
 		ucp_am_handler_param_t parameters = {
 			.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB |
 				UCP_AM_HANDLER_PARAM_FIELD_ARG | UCP_AM_HANDLER_PARAM_FIELD_FLAGS,
 			.id = id,
-			.cb = ucx_on_message,
+			.cb = link->on_message,
 			.arg = &link->handlers[id < CADRE_WIRE_KIND_COUNT ? id : 0], /* kind 0 is none */
 			.flags = UCP_AM_FLAG_WHOLE_MSG | (id == CADRE_WIRE_CALL ? UCP_AM_FLAG_PERSISTENT_DATA : 0),
 		};
@@ -121,7 +121,7 @@ static ucs_status_t handlers_set(struct ucx_link *link)
 	return UCS_OK;
 }
 
-static enum cad_status worker_create(struct ucx_link *link, struct cad_error *error)
+static enum cad_status worker_create(struct cad_ucx_link *link, struct cad_error *error)
 {
 	ucp_worker_params_t parameters = {
 		.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE | UCP_WORKER_PARAM_FIELD_AM_ALIGNMENT,
@@ -146,7 +146,7 @@ static enum cad_status worker_create(struct ucx_link *link, struct cad_error *er
 	return CAD_OK;
 }
 
-static ucs_status_t memory_map(struct ucx_link *link, struct registration *registration)
+static ucs_status_t memory_map(struct cad_ucx_link *link, struct cad_ucx_registration *registration)
 {
 	ucp_mem_map_params_t parameters = {
 		.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH |
@@ -158,9 +158,9 @@ static ucs_status_t memory_map(struct ucx_link *link, struct registration *regis
 	return ucp_mem_map(link->context, &parameters, &registration->memory);
 }
 
-static enum cad_status memories_map(struct ucx_link *link, struct cad_error *error)
+static enum cad_status memories_map(struct cad_ucx_link *link, struct cad_error *error)
 {
-	for (struct registration *r = link->registrations; r; r = r->next) {
+	for (struct cad_ucx_registration *r = link->registrations; r; r = r->next) {
 		ucs_status_t status = memory_map(link, r);
 		if (status != UCS_OK)
 			return ucx_failed(error, "registering memory again", status);
@@ -168,13 +168,13 @@ static enum cad_status memories_map(struct ucx_link *link, struct cad_error *err
 	return CAD_OK;
 }
 
-enum cad_status ucx_listener_create(struct ucx_link *link, struct cad_error *error)
+enum cad_status cad_ucx_listener_create(struct cad_ucx_link *link, struct cad_error *error)
 {
 	ucp_listener_params_t parameters = {
 		.field_mask = UCP_LISTENER_PARAM_FIELD_SOCK_ADDR | UCP_LISTENER_PARAM_FIELD_CONN_HANDLER,
 		.sockaddr = { .addr = (const struct sockaddr *)&link->listen_address,
 			.addrlen = link->listen_address_bytes, },
-		.conn_handler = { .cb = ucx_on_connect, .arg = link },
+		.conn_handler = { .cb = link->on_connect, .arg = link },
 	};
 	ucs_status_t status = ucp_listener_create(link->worker, &parameters, &link->listener);
 
@@ -193,7 +193,7 @@ enum cad_status ucx_listener_create(struct ucx_link *link, struct cad_error *err
 
 /* A closed endpoint is still being taken apart inside; destroying the worker too early is an
  * assertion in 1.13. */
-void ucx_context_destroy(struct ucx_link *link)
+void cad_ucx_context_destroy(struct cad_ucx_link *link)
 {
 	for (uint32_t i = 0; i < link->accepts_count; i++)
 		ucp_listener_reject(link->listener, link->accepts[i]);
@@ -209,7 +209,7 @@ void ucx_context_destroy(struct ucx_link *link)
 				quiet = now + QUIET_NS;
 	}
 
-	for (struct registration *r = link->registrations; r; r = r->next)
+	for (struct cad_ucx_registration *r = link->registrations; r; r = r->next)
 		ucp_mem_unmap(link->context, r->memory);
 	if (link->worker)
 		ucp_worker_destroy(link->worker);
@@ -219,7 +219,7 @@ void ucx_context_destroy(struct ucx_link *link)
 	link->context = NULL;
 }
 
-enum cad_status ucx_context_start(struct ucx_link *link, struct cad_error *error)
+enum cad_status cad_ucx_context_start(struct cad_ucx_link *link, struct cad_error *error)
 {
 	enum cad_status status = context_create(link, error);
 	if (status == CAD_OK)
@@ -231,17 +231,17 @@ enum cad_status ucx_context_start(struct ucx_link *link, struct cad_error *error
 
 /* ---- buffers ---- */
 
-enum cad_status ucx_buffer_create(struct cad_link *base, size_t bytes, struct cad_buffer *out)
+enum cad_status cad_ucx_buffer_create(struct cad_link *base, size_t bytes, struct cad_buffer *out)
 {
-	struct ucx_link *link = (struct ucx_link *)base;
-	struct registration *registration = calloc(1, sizeof *registration);
+	struct cad_ucx_link *link = (struct cad_ucx_link *)base;
+	struct cad_ucx_registration *registration = calloc(1, sizeof *registration);
 
 	if (!registration)
 		return CAD_ERR_MEMORY;
 
-	enum cad_status status = cad_link_memory_create(bytes, &registration->buffer);
+	enum cad_status status = cad_buffer_map(bytes, &registration->buffer);
 	if (status == CAD_OK && memory_map(link, registration) != UCS_OK) {
-		cad_link_memory_destroy(&registration->buffer);
+		cad_buffer_unmap(&registration->buffer);
 		status = CAD_ERR_MEMORY;
 	}
 
@@ -261,16 +261,16 @@ enum cad_status ucx_buffer_create(struct cad_link *base, size_t bytes, struct ca
 	return CAD_OK;
 }
 
-void ucx_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer)
+void cad_ucx_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer)
 {
-	struct ucx_link *link = (struct ucx_link *)base;
-	struct registration *registration = buffer->registration;
+	struct cad_ucx_link *link = (struct cad_ucx_link *)base;
+	struct cad_ucx_registration *registration = buffer->registration;
 
 	*registration->previous = registration->next;
 	if (registration->next)
 		registration->next->previous = registration->previous;
 	ucp_mem_unmap(link->context, registration->memory);
-	cad_link_memory_destroy(&registration->buffer);
+	cad_buffer_unmap(&registration->buffer);
 	free(registration);
 	*buffer = (struct cad_buffer){ .bytes = NULL };
 }

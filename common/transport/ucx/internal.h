@@ -1,42 +1,44 @@
 /*
- * What link.c (messages, ends, running), context.c (environment, context, worker, listener, memory)
- * and address.c share. Not to be included by anything else.
+ * What the files of the UCX link share, UCX's own header included. Not to be included by anything
+ * else. link.c stands on the other two.
  */
 #ifndef CADRE_COMMON_TRANSPORT_UCX_INTERNAL_H
 #define CADRE_COMMON_TRANSPORT_UCX_INTERNAL_H
 
 #include "common/base/address.h"
 #include "common/transport/link.h"
+#include "common/transport/ucx.h"
+#include "common/transport/waker.h"
 
 #include <netinet/in.h>
 
 #include <ucp/api/ucp.h>
 
-enum { UCX_ACCEPTS_MAX = 64 };
+enum { CAD_UCX_ACCEPTS_MAX = 64 };
 
-struct handler {
-	struct ucx_link *link;
+struct cad_ucx_handler {
+	struct cad_ucx_link *link;
 	uint8_t kind;
 };
 
 /* A piece of memory and its registration; outlives a rebuilt context. */
-struct registration {
+struct cad_ucx_registration {
 	ucp_mem_h memory;
 	struct cad_buffer buffer;
-	struct registration *next, **previous;
+	struct cad_ucx_registration *next, **previous;
 };
 
-enum end_state { END_FREE, END_OPEN, END_CLOSING };
+enum cad_ucx_end_state { CAD_UCX_END_FREE, CAD_UCX_END_OPEN, CAD_UCX_END_CLOSING };
 struct cad_link_end {
-	struct ucx_link *link;
+	struct cad_ucx_link *link;
 	void *owner;
 	ucp_ep_h endpoint;
-	enum end_state state;
+	enum cad_ucx_end_state state;
 	bool close_pending, same_host, lost_said;
 	uint32_t operations; /* UCX still has memory of the upper's */
 };
 
-struct ucx_link {
+struct cad_ucx_link {
 	struct cad_link base;
 	struct cad_link_options options;
 	char *devices, *transports; /* NULL: what the environment says, or the defaults */
@@ -48,13 +50,16 @@ struct ucx_link {
 	int event_fd;
 	struct cad_waker *waker;
 	_Atomic bool woken;
-	struct handler handlers[CADRE_WIRE_KIND_COUNT];
+	/* what UCX calls; set before cad_ucx_context_start */
+	ucp_am_recv_callback_t on_message; /* its argument: one of handlers */
+	ucp_listener_conn_callback_t on_connect;
+	struct cad_ucx_handler handlers[CADRE_WIRE_KIND_COUNT];
 	struct cad_link_end *ends;
 	uint32_t open; /* ends that are not FREE */
 	uint32_t kept; /* payloads of this worker that the upper keeps */
-	ucp_conn_request_h accepts[UCX_ACCEPTS_MAX];
+	ucp_conn_request_h accepts[CAD_UCX_ACCEPTS_MAX];
 	uint32_t accepts_count;
-	struct registration *registrations;
+	struct cad_ucx_registration *registrations;
 	const void *current; /* the payload whose callback is running */
 	bool current_received;
 	uint64_t busy_since_ns;
@@ -65,28 +70,25 @@ struct ucx_link {
 	char address[CAD_ADDRESS_BYTES];
 };
 
-/* context.c */
-/* context, worker, handlers; registers all memory again */
-enum cad_status ucx_context_start(struct ucx_link *link, struct cad_error *error);
-void ucx_context_destroy(struct ucx_link *link); /* also one that was started in part */
-enum cad_status ucx_listener_create(struct ucx_link *link, struct cad_error *error);
-enum cad_status ucx_buffer_create(struct cad_link *base, size_t bytes, struct cad_buffer *out);
-void ucx_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer);
+/* ---- context, worker, listener, memory (context.c) ---- */
 
-/* address.c */
+/* context, worker, handlers; registers all memory again */
+enum cad_status cad_ucx_context_start(struct cad_ucx_link *link, struct cad_error *error);
+void cad_ucx_context_destroy(struct cad_ucx_link *link); /* also one that was started in part */
+enum cad_status cad_ucx_listener_create(struct cad_ucx_link *link, struct cad_error *error);
+enum cad_status cad_ucx_buffer_create(struct cad_link *base, size_t bytes, struct cad_buffer *out);
+void cad_ucx_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer);
+
+/* ---- addresses (address.c) ---- */
+
 /* "host:port". Host names are looked up, which may block. */
-enum cad_status ucx_address_parse(
+enum cad_status cad_ucx_address_parse(
 	const char *text, struct sockaddr_storage *address, socklen_t *bytes, struct cad_error *error);
 /* Whether peers can connect to what listens there: UCX's data goes over the first address of an
  * interface, whatever the listener's is. `devices` as in UCX_NET_DEVICES. */
-enum cad_status ucx_address_check(
+enum cad_status cad_ucx_address_check(
 	const char *text, const struct sockaddr_storage *address, const char *devices, struct cad_error *error);
 /* Why nothing can listen there. UCX only says that it failed. */
-const char *ucx_address_problem(const struct sockaddr_storage *address);
-
-/* link.c: what UCX calls */
-ucs_status_t ucx_on_message(void *context, const void *header, size_t header_bytes, void *data, size_t bytes,
-	const ucp_am_recv_param_t *parameters);
-void ucx_on_connect(ucp_conn_request_h request, void *context);
+const char *cad_ucx_address_problem(const struct sockaddr_storage *address);
 
 #endif

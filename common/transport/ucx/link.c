@@ -44,13 +44,13 @@ static bool names_shared_memory(const char *transports)
 
 /* ---- ends ---- */
 
-static struct cad_link_end *end_get(struct ucx_link *link, void *owner)
+static struct cad_link_end *end_get(struct cad_ucx_link *link, void *owner)
 {
 	for (uint32_t i = 0; i < link->options.connections_max; i++) {
 		struct cad_link_end *end = &link->ends[i];
-		if (end->state != END_FREE)
+		if (end->state != CAD_UCX_END_FREE)
 			continue;
-		*end = (struct cad_link_end){ .link = link, .owner = owner, .state = END_OPEN };
+		*end = (struct cad_link_end){ .link = link, .owner = owner, .state = CAD_UCX_END_OPEN };
 		link->open++;
 		return end;
 	}
@@ -59,13 +59,13 @@ static struct cad_link_end *end_get(struct ucx_link *link, void *owner)
 
 static void end_put(struct cad_link_end *end)
 {
-	end->state = END_FREE;
+	end->state = CAD_UCX_END_FREE;
 	end->link->open--;
 }
 
 static void end_lost(struct cad_link_end *end, enum cad_status status, const char *text)
 {
-	if (end->state != END_OPEN || end->lost_said)
+	if (end->state != CAD_UCX_END_OPEN || end->lost_said)
 		return;
 	end->lost_said = true;
 	end->link->options.events->lost(end->owner, status, text);
@@ -113,23 +113,23 @@ static bool address_is_here(const struct sockaddr_storage *address)
 	return here;
 }
 
-static struct cad_link_end *end_of(struct ucx_link *link, const ucp_am_recv_param_t *parameters)
+static struct cad_link_end *end_of(struct cad_ucx_link *link, const ucp_am_recv_param_t *parameters)
 {
 	if (!(parameters->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP))
 		return NULL;
 	for (uint32_t i = 0; i < link->options.connections_max; i++)
-		if (link->ends[i].state == END_OPEN && link->ends[i].endpoint == parameters->reply_ep)
+		if (link->ends[i].state == CAD_UCX_END_OPEN && link->ends[i].endpoint == parameters->reply_ep)
 			return &link->ends[i];
 	return NULL;
 }
 
 /* ---- messages ---- */
 
-ucs_status_t ucx_on_message(void *context, const void *header, size_t header_bytes, void *data, size_t bytes,
+static ucs_status_t on_message(void *context, const void *header, size_t header_bytes, void *data, size_t bytes,
 	const ucp_am_recv_param_t *parameters)
 {
-	struct handler *handler = context;
-	struct ucx_link *link = handler->link;
+	struct cad_ucx_handler *handler = context;
+	struct cad_ucx_link *link = handler->link;
 	struct cad_link_end *end = end_of(link, parameters);
 
 	/* nobody that we know; for a rendezvous this tells the sender "done" and moves nothing */
@@ -196,10 +196,10 @@ static enum cad_status ucx_send(
 		.memory_type = UCS_MEMORY_TYPE_HOST,
 	};
 
-	CAD_ASSERT(end->state == END_OPEN);
+	CAD_ASSERT(end->state == CAD_UCX_END_OPEN);
 	if (message->buffer) {
 		parameters.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMH;
-		parameters.memh = ((struct registration *)message->buffer->registration)->memory;
+		parameters.memh = ((struct cad_ucx_registration *)message->buffer->registration)->memory;
 	}
 
 	op->link_private[0] = end;
@@ -215,7 +215,7 @@ static enum cad_status ucx_send(
 
 /* The payload is not UCX's to keep any more, but inside the callback that brought it the callback's
  * result says so. */
-static void payload_let_go(struct ucx_link *link, const struct cad_link_payload *payload)
+static void payload_let_go(struct cad_ucx_link *link, const struct cad_link_payload *payload)
 {
 	if (link->current == payload->handle) {
 		link->current_received = true;
@@ -229,7 +229,7 @@ static void payload_let_go(struct ucx_link *link, const struct cad_link_payload 
 static enum cad_status ucx_receive(struct cad_link_end *end, const struct cad_link_payload *payload,
 	struct cad_buffer *buffer, struct cad_link_op *op)
 {
-	struct ucx_link *link = end->link;
+	struct cad_ucx_link *link = end->link;
 	CAD_ASSERT(payload->bytes <= buffer->capacity); /* a smaller buffer is an overrun in UCX */
 
 	if (payload->data) {
@@ -245,7 +245,7 @@ static enum cad_status ucx_receive(struct cad_link_end *end, const struct cad_li
 		.cb.recv_am = on_received,
 		.user_data = op,
 		.memory_type = UCS_MEMORY_TYPE_HOST,
-		.memh = ((struct registration *)buffer->registration)->memory,
+		.memh = ((struct cad_ucx_registration *)buffer->registration)->memory,
 	};
 	op->link_private[0] = end;
 	end->operations++;
@@ -260,7 +260,7 @@ static enum cad_status ucx_receive(struct cad_link_end *end, const struct cad_li
 
 static void ucx_release(struct cad_link *base, const struct cad_link_payload *payload)
 {
-	struct ucx_link *link = (struct ucx_link *)base;
+	struct cad_ucx_link *link = (struct cad_ucx_link *)base;
 	CAD_ASSERT(link->current != payload->handle);
 	link->kept--;
 	ucp_am_data_release(link->worker, payload->handle);
@@ -277,8 +277,8 @@ static void on_endpoint_closed(void *request, ucs_status_t status, void *context
 
 static void ucx_close(struct cad_link_end *end)
 {
-	CAD_ASSERT(end->state == END_OPEN);
-	end->state = END_CLOSING;
+	CAD_ASSERT(end->state == CAD_UCX_END_OPEN);
+	end->state = CAD_UCX_END_CLOSING;
 	if (!end->endpoint)
 		return;
 	ucp_request_param_t parameters = {
@@ -295,12 +295,12 @@ static void ucx_close(struct cad_link_end *end)
 		end->close_pending = false;
 }
 
-static size_t ends_closed(struct ucx_link *link)
+static size_t ends_closed(struct cad_ucx_link *link)
 {
 	size_t closed = 0;
 	for (uint32_t i = 0; i < link->options.connections_max && link->open > 0; i++) {
 		struct cad_link_end *end = &link->ends[i];
-		if (end->state != END_CLOSING || end->close_pending || end->operations > 0)
+		if (end->state != CAD_UCX_END_CLOSING || end->close_pending || end->operations > 0)
 			continue;
 		end_put(end);
 		link->options.events->closed(end->owner);
@@ -311,16 +311,16 @@ static size_t ends_closed(struct ucx_link *link)
 
 /* ---- accepting ---- */
 
-void ucx_on_connect(ucp_conn_request_h request, void *context)
+static void on_connect(ucp_conn_request_h request, void *context)
 {
-	struct ucx_link *link = context;
-	if (link->accepts_count == UCX_ACCEPTS_MAX || link->wedged)
+	struct cad_ucx_link *link = context;
+	if (link->accepts_count == CAD_UCX_ACCEPTS_MAX || link->wedged)
 		ucp_listener_reject(link->listener, request);
 	else
 		link->accepts[link->accepts_count++] = request; /* the endpoint is made outside this callback */
 }
 
-static size_t accept_waiting(struct ucx_link *link)
+static size_t accept_waiting(struct cad_ucx_link *link)
 {
 	uint32_t count = link->accepts_count;
 	link->accepts_count = 0;
@@ -356,7 +356,7 @@ static size_t accept_waiting(struct ucx_link *link)
 
 /* BUSY for long, and progress finds nothing: a peer died between taking a place in our
  * shared-memory queue and filling it. This worker hears nobody any more. */
-static void wedge_watch(struct ucx_link *link)
+static void wedge_watch(struct cad_ucx_link *link)
 {
 	uint64_t now = cad_clock_now_ns(&cad_clock_system);
 	if (link->busy_since_ns == 0)
@@ -365,9 +365,9 @@ static void wedge_watch(struct ucx_link *link)
 		link->wedged = true;
 }
 
-void cad_link_ucx_wedge(struct cad_link *base) { ((struct ucx_link *)base)->wedged = true; }
+void cad_link_ucx_wedge(struct cad_link *base) { ((struct cad_ucx_link *)base)->wedged = true; }
 
-static size_t wedge_repair(struct ucx_link *link)
+static size_t wedge_repair(struct cad_ucx_link *link)
 {
 	for (uint32_t i = 0; i < link->options.connections_max; i++)
 		end_lost(&link->ends[i], CAD_ERR_PEER_LOST,
@@ -376,10 +376,10 @@ static size_t wedge_repair(struct ucx_link *link)
 		return 0;
 	struct cad_error error;
 	bool listening = link->listener != NULL;
-	ucx_context_destroy(link);
-	enum cad_status status = ucx_context_start(link, &error);
+	cad_ucx_context_destroy(link);
+	enum cad_status status = cad_ucx_context_start(link, &error);
 	if (status == CAD_OK && listening)
-		status = ucx_listener_create(link, &error);
+		status = cad_ucx_listener_create(link, &error);
 	if (status != CAD_OK) { /* not even UCX starts any more: a supervisor must start the process again */
 		fprintf(stderr, "%s\n", error.text);
 		abort();
@@ -396,7 +396,7 @@ static size_t wedge_repair(struct ucx_link *link)
 
 static size_t ucx_progress(struct cad_link *base)
 {
-	struct ucx_link *link = (struct ucx_link *)base;
+	struct cad_ucx_link *link = (struct cad_ucx_link *)base;
 	size_t moved = ucp_worker_progress(link->worker);
 
 	if (moved > 0)
@@ -409,7 +409,7 @@ static size_t ucx_progress(struct cad_link *base)
 	return moved;
 }
 
-static bool woken(struct ucx_link *link)
+static bool woken(struct cad_ucx_link *link)
 {
 	cad_waker_take(link->waker);
 	return atomic_exchange_explicit(&link->woken, false, memory_order_acq_rel);
@@ -417,7 +417,7 @@ static bool woken(struct ucx_link *link)
 
 static bool ucx_wait(struct cad_link *base, uint64_t until_ns)
 {
-	struct ucx_link *link = (struct ucx_link *)base;
+	struct cad_ucx_link *link = (struct cad_ucx_link *)base;
 	uint64_t now = cad_clock_now_ns(base->clock);
 
 	if (woken(link))
@@ -431,7 +431,7 @@ static bool ucx_wait(struct cad_link *base, uint64_t until_ns)
 		return false;
 	uint64_t timeout = until_ns - now;
 	if (link->wedged) { /* it is never quiet, so it cannot be slept upon */
-		cad_link_sleep((int[]){ link->waker->fd }, 1, timeout < CAD_NS_PER_MS ? timeout : CAD_NS_PER_MS);
+		cad_waker_sleep((int[]){ link->waker->fd }, 1, timeout < CAD_NS_PER_MS ? timeout : CAD_NS_PER_MS);
 		return woken(link);
 	}
 
@@ -442,13 +442,13 @@ static bool ucx_wait(struct cad_link *base, uint64_t until_ns)
 	}
 
 	link->busy_since_ns = link->busy_count = 0;
-	cad_link_sleep((int[]){ link->event_fd, link->waker->fd }, 2, timeout);
+	cad_waker_sleep((int[]){ link->event_fd, link->waker->fd }, 2, timeout);
 	return woken(link);
 }
 
 static void ucx_wake(struct cad_link *base)
 {
-	struct ucx_link *link = (struct ucx_link *)base;
+	struct cad_ucx_link *link = (struct cad_ucx_link *)base;
 	atomic_store_explicit(&link->woken, true, memory_order_release);
 	cad_waker_signal(link->waker);
 }
@@ -457,35 +457,36 @@ static void ucx_wake(struct cad_link *base)
 
 static enum cad_status ucx_listen(struct cad_link *base, const char *address, struct cad_error *error)
 {
-	struct ucx_link *link = (struct ucx_link *)base;
+	struct cad_ucx_link *link = (struct cad_ucx_link *)base;
 	if (link->listener)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"listening on '%s': this transport listens on '%s' already", address, link->address);
-	enum cad_status status = ucx_address_parse(address, &link->listen_address, &link->listen_address_bytes, error);
+	enum cad_status status =
+		cad_ucx_address_parse(address, &link->listen_address, &link->listen_address_bytes, error);
 	if (status == CAD_OK)
-		status = ucx_address_check(address, &link->listen_address, link->devices, error);
+		status = cad_ucx_address_check(address, &link->listen_address, link->devices, error);
 	if (status != CAD_OK)
 		return status;
-	status = ucx_listener_create(link, error);
+	status = cad_ucx_listener_create(link, error);
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "the exchange cannot listen on '%s': %s", address,
-			ucx_address_problem(&link->listen_address));
+			cad_ucx_address_problem(&link->listen_address));
 	cad_address_taken(address, ntohs(((const struct sockaddr_in *)&link->listen_address)->sin_port), link->address,
 		sizeof link->address);
 
 	return CAD_OK;
 }
 
-static const char *ucx_address(const struct cad_link *base) { return ((const struct ucx_link *)base)->address; }
+static const char *ucx_address(const struct cad_link *base) { return ((const struct cad_ucx_link *)base)->address; }
 
 static enum cad_status ucx_connect(
 	struct cad_link *base, const char *address, void *owner, struct cad_link_end **out, struct cad_error *error)
 {
-	struct ucx_link *link = (struct ucx_link *)base;
+	struct cad_ucx_link *link = (struct cad_ucx_link *)base;
 	struct sockaddr_storage peer;
 
 	socklen_t bytes;
-	enum cad_status status = ucx_address_parse(address, &peer, &bytes, error);
+	enum cad_status status = cad_ucx_address_parse(address, &peer, &bytes, error);
 	if (status != CAD_OK)
 		return status;
 	if (link->wedged)
@@ -513,13 +514,13 @@ static enum cad_status ucx_connect(
 
 static void ucx_destroy(struct cad_link *base)
 {
-	struct ucx_link *link = (struct ucx_link *)base;
+	struct cad_ucx_link *link = (struct cad_ucx_link *)base;
 	CAD_ASSERT(link->open == 0 && link->kept == 0);
-	ucx_context_destroy(link);
+	cad_ucx_context_destroy(link);
 	while (link->registrations) {
-		struct registration *registration = link->registrations;
+		struct cad_ucx_registration *registration = link->registrations;
 		link->registrations = registration->next;
-		cad_link_memory_destroy(&registration->buffer);
+		cad_buffer_unmap(&registration->buffer);
 		free(registration);
 	}
 
@@ -542,8 +543,8 @@ static const struct cad_link_ops ucx_ops = {
 	.progress = ucx_progress,
 	.wait = ucx_wait,
 	.wake = ucx_wake,
-	.buffer_create = ucx_buffer_create,
-	.buffer_destroy = ucx_buffer_destroy,
+	.buffer_create = cad_ucx_buffer_create,
+	.buffer_destroy = cad_ucx_buffer_destroy,
 	.destroy = ucx_destroy,
 };
 
@@ -558,7 +559,7 @@ enum cad_status cad_link_ucx_create(
 	const struct cad_link_options *options, void *context, struct cad_link **out, struct cad_error *error)
 {
 	const struct cad_ucx_options none = { .devices = NULL }, *ucx = context ? context : &none;
-	struct ucx_link *link = calloc(1, sizeof *link);
+	struct cad_ucx_link *link = calloc(1, sizeof *link);
 
 	if (!link)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for a UCX transport");
@@ -566,11 +567,13 @@ enum cad_status cad_link_ucx_create(
 	link->base = (struct cad_link){ .ops = &ucx_ops, .clock = options->clock };
 	link->options = *options;
 	link->spin_ns = ucx->spin_us * CAD_NS_PER_US;
+	link->on_message = on_message;
+	link->on_connect = on_connect;
 	link->devices = setting(ucx->devices, "UCX_NET_DEVICES", "lo");
 	link->transports = setting(ucx->transports, "UCX_TLS", "tcp");
 	link->ends = calloc(options->connections_max, sizeof *link->ends);
 	for (uint8_t kind = 0; kind < CADRE_WIRE_KIND_COUNT; kind++)
-		link->handlers[kind] = (struct handler){ link, kind };
+		link->handlers[kind] = (struct cad_ucx_handler){ link, kind };
 	enum cad_status status =
 		link->devices && link->transports && link->ends ? cad_waker_create(&link->waker) : CAD_ERR_MEMORY;
 	if (status != CAD_OK) {
@@ -579,7 +582,7 @@ enum cad_status cad_link_ucx_create(
 	}
 
 	link->shared_memory = names_shared_memory(link->transports);
-	if ((status = ucx_context_start(link, error)) != CAD_OK)
+	if ((status = cad_ucx_context_start(link, error)) != CAD_OK)
 		goto destroy_link;
 	*out = &link->base;
 	return CAD_OK;

@@ -1,11 +1,11 @@
-/* What links have in common: waking a sleeper, and memory for buffers. */
-#include "common/transport/link.h"
+#include "common/transport/waker.h"
+
+#include "common/base/clock.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -67,7 +67,7 @@ bool cad_waker_take(struct cad_waker *waker)
 	return true;
 }
 
-void cad_link_sleep(const int *fds, size_t count, uint64_t timeout_ns)
+void cad_waker_sleep(const int *fds, size_t count, uint64_t timeout_ns)
 {
 	CAD_ASSERT(count <= SLEEP_FDS_MAX);
 	struct pollfd polled[SLEEP_FDS_MAX];
@@ -80,19 +80,4 @@ void cad_link_sleep(const int *fds, size_t count, uint64_t timeout_ns)
 	bool for_ever = timeout_ns / CAD_NS_PER_S > 1u << 30;
 	if (ppoll(polled, (nfds_t)count, for_ever ? NULL : &timeout, NULL) < 0)
 		CAD_ASSERT(errno == EINTR || errno == ENOMEM);
-}
-
-enum cad_status cad_link_memory_create(size_t bytes, struct cad_buffer *buffer)
-{
-	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (memory == MAP_FAILED)
-		return CAD_ERR_MEMORY;
-	*buffer = (struct cad_buffer){ .bytes = memory, .capacity = bytes };
-	return CAD_OK;
-}
-
-void cad_link_memory_destroy(struct cad_buffer *buffer)
-{
-	munmap(buffer->bytes, buffer->capacity);
-	*buffer = (struct cad_buffer){ .bytes = NULL };
 }

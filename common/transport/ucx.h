@@ -1,0 +1,40 @@
+/* The transport over UCX: TCP, shared memory, RDMA. */
+#ifndef CADRE_COMMON_TRANSPORT_UCX_H
+#define CADRE_COMMON_TRANSPORT_UCX_H
+
+#include "common/transport/transport.h"
+
+/*
+ * Settings of UCX, for operators:
+ *   devices     the network interfaces (or RDMA ports) that UCX may use, as in UCX_NET_DEVICES:
+ *               "eth1", "mlx5_0:1". UCX listens for data on a port of its own on every one of
+ *               them, whatever address cad_transport_listen was given, so name the cluster's
+ *               interface and no other. Default: UCX_NET_DEVICES, else the loopback interface.
+ *   transports  as in UCX_TLS. "tcp" is safe everywhere; "posix,cma,tcp" adds shared memory
+ *               between processes of one host (tcp must stay: it connects); "rc,ud,tcp" is RDMA.
+ *               Default: UCX_TLS, else tcp.
+ *   spin_us     how long a wait polls before it sleeps: saves the 25 to 45 us of a wake-up, and is
+ *               harmful unless every busy thread has a core for itself.
+ *   ports       UCX_TCP_PORT_RANGE=7400-7499 in the environment bounds the data ports. They must be
+ *               open both ways, at routers too: the side that was connected to connects back. It
+ *               does not work through address translation.
+ *   versions    the same UCX on all nodes; otherwise UCX_CM_USE_ALL_DEVICES=n on all of them.
+ * UCX has no authentication and no encryption, and its own framing trusts what it reads: the
+ * exchange belongs on a private network, or on WireGuard.
+ */
+struct cad_ucx_options {
+	const char *devices, *transports;
+	uint32_t spin_us;
+};
+/* First thing in main(): sets what UCX needs in the environment (what is set already is left
+ * alone). UCX reads part of it before main, so this may start the program again, once. NULL: never
+ * starts again. */
+void cad_transport_ucx_environment(char **argv);
+CAD_MUST_USE enum cad_status cad_transport_ucx_create(const struct cad_transport_options *options,
+	const struct cad_ucx_options *ucx, struct cad_transport **transport, struct cad_error *error);
+cad_link_create_fn cad_link_ucx_create; /* context: const struct cad_ucx_options * */
+
+/* For tests: as if a peer had died while it wrote to this process's shared memory. */
+void cad_link_ucx_wedge(struct cad_link *link);
+
+#endif
