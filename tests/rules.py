@@ -39,7 +39,7 @@ RESTRICTED = (
     (r"yaml\.h", ["common/process/options.c"], "options.c reads the configuration"),
     (r"pcre2\.h", ["common/tokenizer/regex.c"], "regex.c is the one door to PCRE2"),
     (r"zstd\.h", ["orchestration/planner/trace/own.c"], "only our own trace format is compressed"),
-    (r"metis\.h", ["orchestration/planner/solve/metis.c"], "METIS may be missing, and metis.c says so"),
+    (r"metis\.h", ["orchestration/planner/solve/start_metis.c"], "METIS may be missing, and start_metis.c says so"),
     (r"sodium\.h", ["common/rpc/", "common/transport/"], "secrets are compared and signed where connections are made"),
     (r".*intrin\.h", ["kernels/cpu/"], "what stands above kernels/cpu must build on any machine"),
     (r"cuda.*\.h|nccl\.h|cublas.*", ["kernels/cuda/"], "what stands above kernels/cuda must build on any machine"),
@@ -74,7 +74,6 @@ SPEAKS_FOR = {
     "common/transport/ucx/internal.h": SECTIONS,
     "common/transport/protocol.h": SECTIONS,
     "kernels/cpu/cpu.h": SECTIONS,
-    "orchestration/planner/trace/internal.h": SECTIONS,
     "orchestration/cli/command.h": "the table of commands: one function of each file that is one",
 }
 ELSEWHERE = {   # functions that are declared for somebody else's library

@@ -1,6 +1,8 @@
 /* `cadrectl plan`: where experts should live, from recorded routing. */
 #include "orchestration/cli/plan.h"
 
+#include "orchestration/planner/trace/read.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

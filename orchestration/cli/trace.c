@@ -1,5 +1,8 @@
 /* `cadrectl trace import | export | split`: traces between formats, and cut in two. */
-#include "orchestration/planner/trace/trace.h"
+#include "orchestration/planner/trace/csv.h"
+#include "orchestration/planner/trace/json.h"
+#include "orchestration/planner/trace/own.h"
+#include "orchestration/planner/trace/read.h"
 
 #include "common/base/file.h"
 #include "orchestration/cli/command.h"

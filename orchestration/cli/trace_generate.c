@@ -1,5 +1,6 @@
 /* `cadrectl trace generate`: traces that nobody recorded, with a placement that is known to be
  * good. */
+#include "orchestration/planner/trace/own.h"
 #include "orchestration/planner/trace/synthetic.h"
 
 #include "common/base/file.h"

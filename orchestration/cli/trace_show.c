@@ -1,5 +1,5 @@
 /* `cadrectl trace show`: what is in a trace, as far as placement cares. */
-#include "orchestration/planner/trace/trace.h"
+#include "orchestration/planner/trace/read.h"
 
 #include "orchestration/cli/command.h"
 

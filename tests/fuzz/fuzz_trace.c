@@ -3,7 +3,10 @@
  * and blocks are put right first, so that what stands behind them is reached. What can be read is
  * whole, and comes back the same through every format.
  */
-#include "orchestration/planner/trace/internal.h"
+#include "orchestration/planner/trace/csv.h"
+#include "orchestration/planner/trace/json.h"
+#include "orchestration/planner/trace/own.h"
+#include "orchestration/planner/trace/read.h"
 
 #include <stdlib.h>
 #include <string.h>

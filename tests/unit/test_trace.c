@@ -3,7 +3,10 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/model/safetensors.h"
-#include "orchestration/planner/trace/internal.h"
+#include "orchestration/planner/trace/csv.h"
+#include "orchestration/planner/trace/json.h"
+#include "orchestration/planner/trace/own.h"
+#include "orchestration/planner/trace/read.h"
 #include "tests/support/failing_alloc.h"
 
 #include <setjmp.h>

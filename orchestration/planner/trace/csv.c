@@ -3,7 +3,9 @@
  * a token in ascending order, the tokens of a request one after the other. -1 or nothing stands
  * where no expert was selected.
  */
-#include "orchestration/planner/trace/internal.h"
+#include "orchestration/planner/trace/csv.h"
+
+#include "orchestration/planner/trace/rows.h"
 
 #include <inttypes.h>
 #include <string.h>

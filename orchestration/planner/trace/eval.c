@@ -4,10 +4,11 @@
  * dimension is the number of experts. Every sequence is a request; its experts are put in order of
  * selection, by falling weight.
  */
-#include "orchestration/planner/trace/internal.h"
+#include "orchestration/planner/trace/eval.h"
 
 #include "common/model/safetensors.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -10,7 +10,9 @@
  * experts of each token of the step. The first step is the prompt, the others have one token each.
  * Dense layers are null or left out. The layers of the first request are those of all.
  */
-#include "orchestration/planner/trace/internal.h"
+#include "orchestration/planner/trace/json.h"
+
+#include "orchestration/planner/trace/rows.h"
 
 #include <inttypes.h>
 #include <jansson.h>

@@ -13,8 +13,9 @@
  * u16 [layers][n][k], and with scores f32 [layers][n][k]; each as planes, all lowest bytes first,
  * since those of equal weight resemble each other. A block unpacks to BLOCK_BYTES_MAX at most.
  */
+#include "orchestration/planner/trace/own.h"
+
 #include "common/base/file.h"
-#include "orchestration/planner/trace/internal.h"
 
 #include <stdlib.h>
 #include <string.h>

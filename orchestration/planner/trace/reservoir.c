@@ -1,7 +1,6 @@
 #include "orchestration/planner/trace/reservoir.h"
 
 #include "common/base/clock.h"
-#include "orchestration/planner/trace/internal.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -3,11 +3,10 @@
  * request. What plans are made from and measured on.
  *
  * A `struct pl_trace` is the caller's (`pl_trace_free`), plain arrays, immutable once it is made:
- * any thread may read it. Functions that take a path block on the disk. Every trace that a function
- * here answers is whole: at least one token and one layer, ids below `experts` or PL_TRACE_NONE and
- * no id twice in a cell (PL_TRACE_NONE only behind them), requests ascending from 0 without a gap,
- * layers ascending. Files may come from strangers: they are answered with a sentence that names
- * file and place.
+ * any thread may read it. Every trace that is read or made is whole: at least one token and one
+ * layer, ids below `experts` or PL_TRACE_NONE and no id twice in a cell (PL_TRACE_NONE only behind
+ * them), requests ascending from 0 without a gap, layers ascending. read.h reads traces of any
+ * format; own.h, csv.h and json.h write them.
  */
 #ifndef CADRE_ORCHESTRATION_PLANNER_TRACE_TRACE_H
 #define CADRE_ORCHESTRATION_PLANNER_TRACE_TRACE_H
@@ -16,7 +15,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 
 enum {
 	PL_TRACE_NONE = 0xffff,
@@ -56,27 +54,7 @@ static inline const uint16_t *pl_trace_row(const struct pl_trace *trace, uint32_
 }
 static inline uint32_t pl_trace_requests(const struct pl_trace *trace) { return trace->request[trace->tokens - 1] + 1; }
 
-/* ---- reading ---- */
-
-enum pl_trace_format { PL_TRACE_AUTO, PL_TRACE_OWN, PL_TRACE_CSV, PL_TRACE_JSON, PL_TRACE_EVAL };
-/* Of requests in JSON: their first step alone is the prompt, the others are decoded. */
-enum pl_trace_phase { PL_TRACE_PHASE_ALL, PL_TRACE_PHASE_PREFILL, PL_TRACE_PHASE_DECODE };
-
-struct pl_trace_source {
-	enum pl_trace_format format; /* PL_TRACE_AUTO: told apart by content */
-	enum pl_trace_phase phase;
-	/* CSV and JSON do not say how many experts a layer has; 0: the highest id and one */
-	uint32_t experts;
-	uint64_t cells_max; /* layers x tokens x k; 0: PL_TRACE_CELLS_MAX */
-};
-
-/* The own format, CSV, JSON, or what `cadrectl eval` writes. */
-CAD_MUST_USE enum cad_status pl_trace_read(const char *path, struct pl_trace **trace, struct cad_error *error);
-CAD_MUST_USE enum cad_status pl_trace_read_as(
-	const char *path, const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error);
-/* From memory; `name` is for sentences. */
-CAD_MUST_USE enum cad_status pl_trace_parse(const char *name, const void *bytes, size_t size,
-	const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error);
+/* ---- parts ---- */
 
 /* One trace from several, their requests one after the other. Layers, k and scores must agree;
  * experts is the greatest, the names are the first's. */
@@ -92,29 +70,20 @@ CAD_MUST_USE enum cad_status pl_trace_join(
 CAD_MUST_USE enum cad_status pl_trace_split(const struct pl_trace *trace, double share, struct pl_trace **first,
 	struct pl_trace **second, struct cad_error *error);
 
-/* ---- writing ---- */
+/* ---- for those who make traces ---- */
 
-/* The whole trace in the own format; the file appears whole or not at all. */
-CAD_MUST_USE enum cad_status pl_trace_write(const char *path, const struct pl_trace *trace, struct cad_error *error);
+/* The choice of a token, to be written. */
+static inline uint16_t *pl_trace_cell(struct pl_trace *trace, uint32_t layer, uint64_t token)
+{
+	return trace->ids + ((uint64_t)layer * trace->tokens + token) * trace->k;
+}
 
-/*
- * The own format block by block, for whoever records: shape, names and layers are those of `shape`
- * (its tokens are not looked at), and every added trace must have that shape. Requests are counted
- * through: the first request of an added trace is a new one unless `same_request`. One thread at a
- * time.
- */
-struct pl_trace_writer;
-CAD_MUST_USE enum cad_status pl_trace_writer_create(
-	FILE *stream, const struct pl_trace *shape, struct pl_trace_writer **writer, struct cad_error *error);
-CAD_MUST_USE enum cad_status pl_trace_writer_add(
-	struct pl_trace_writer *writer, const struct pl_trace *trace, bool same_request, struct cad_error *error);
-/* Writes the end block: without it the file counts as cut short. The stream stays open, the
- * caller's. */
-CAD_MUST_USE enum cad_status pl_trace_writer_finish(struct pl_trace_writer *writer, struct cad_error *error);
-void pl_trace_writer_destroy(struct pl_trace_writer *writer);
+/* A trace of `tokens` tokens with everything else as in `shape`. */
+CAD_MUST_USE enum cad_status pl_trace_create_like(const struct pl_trace *shape, uint32_t experts, uint64_t tokens,
+	struct pl_trace **trace, struct cad_error *error);
 
-/* As text, to a stream whose errors the caller looks at. */
-void pl_trace_print_csv(const struct pl_trace *trace, FILE *stream);
-void pl_trace_print_json(const struct pl_trace *trace, FILE *stream);
+/* The k ids of a cell: below `experts` or none, and no expert twice; the sentence says which. Moves
+ * PL_TRACE_NONE to the end. */
+CAD_MUST_USE enum cad_status pl_trace_check_cell(uint16_t *ids, uint32_t k, uint32_t experts, struct cad_error *error);
 
 #endif
