@@ -20,64 +20,11 @@
 #include "common/model/model.h"
 #include "common/transport/transport.h"
 #include "kernels/kernels.h"
-#include "kernels/sample.h"
+#include "router-svc/moe/capacity.h"
+#include "router-svc/request.h"
+#include "router-svc/stages.h"
 
 struct rt_engine;
-
-enum { RT_STOP_IDS_MAX = 64, RT_MICRO_BATCHES_MAX = 4 };
-
-enum rt_capacity_policy { RT_CAPACITY_NONE, RT_CAPACITY_DROP, RT_CAPACITY_SPILL };
-
-struct rt_request {
-	const int32_t *prompt; /* [prompt_count], at least one, each in [0, V) */
-	size_t prompt_count;
-	uint32_t max_tokens; /* 0: until end-of-sequence or the context is full */
-	bool ignore_eos;
-	struct kn_sampling sampling;
-	const int32_t *stop_ids; /* [stop_ids_count]; the id that stops is returned as the last token */
-	size_t stop_ids_count;
-	bool want_routing;    /* RT_EVENT_ROUTING for every computed token */
-	bool want_logits;     /* RT_EVENT_LOGITS for every computed token: evaluation */
-	uint64_t deadline_ns; /* engine clock; 0: none */
-	void *context;        /* comes back in every event */
-};
-
-enum rt_event_kind { RT_EVENT_TOKEN, RT_EVENT_ROUTING, RT_EVENT_LOGITS, RT_EVENT_FINISHED, RT_EVENT_FAILED };
-enum rt_finish_reason { RT_FINISH_LENGTH, RT_FINISH_STOP };
-
-struct rt_usage {
-	uint32_t prompt_tokens, generated_tokens;
-	uint64_t first_token_us, total_us;   /* since submit */
-	uint64_t nodes_touched, routed_rows; /* over (token, MoE layer); computed rows only */
-	uint64_t bytes_sent, bytes_received; /* this request's share of rows and sums */
-	uint64_t dropped, spilled;           /* (token, layer, slot) */
-	uint32_t recomputed_tokens;          /* after losing KV pages */
-};
-
-struct rt_event {
-	enum rt_event_kind kind;
-	uint64_t request; /* the id that submit gave */
-	void *context;
-	struct rt_usage usage;        /* so far */
-	uint8_t digest[16];           /* after the last token so far */
-	int32_t token;                /* TOKEN */
-	enum rt_finish_reason reason; /* FINISHED: the last event of the request */
-	/* FAILED: the last event of the request; ERR_CANCELLED, ERR_DEADLINE, ERR_NOT_FINITE, ... */
-	enum cad_status status;
-	const char *text; /* FAILED: a sentence */
-	/* ROUTING and LOGITS: rows for positions first_position .. + rows - 1. Arrays by MoE layer
-	 * have layer_stride rows between one layer and the next */
-	uint32_t first_position, rows, layer_stride;
-	uint32_t moe_layers, experts, topk;
-	const uint32_t *layers;     /* [moe_layers]: index in the model */
-	const int32_t *ids;         /* [moe_layers][rows][topk]; -1 for a dropped slot */
-	const float *weights;       /* [moe_layers][rows][topk]; 0 for a dropped slot */
-	const char *const *nodes;   /* [moe_layers][rows][topk]: node ids; NULL: none */
-	const float *router_logits; /* LOGITS: [moe_layers][rows][experts] */
-	const float *logits;        /* LOGITS: [rows][logits_stride] */
-	uint32_t logits_stride;
-};
-typedef void rt_event_fn(void *user, const struct rt_event *event);
 
 struct rt_engine_options {
 	const struct cad_model *model; /* borrowed, outlives the engine */
@@ -140,20 +87,6 @@ bool rt_engine_ready(const struct rt_engine *engine);
 
 /* Counters for metrics, status and benchmarks; any thread may read them, each is consistent by
  * itself. */
-enum rt_stage {
-	RT_STAGE_EMBED,
-	RT_STAGE_ATTENTION,
-	RT_STAGE_GATE,
-	RT_STAGE_DISPATCH,
-	RT_STAGE_SHARED,
-	RT_STAGE_WAIT,
-	RT_STAGE_COMBINE,
-	RT_STAGE_DENSE,
-	RT_STAGE_HEAD,
-	RT_STAGE_SAMPLE,
-	RT_STAGE_COUNT
-};
-extern const char *const rt_stage_names[RT_STAGE_COUNT];
 struct rt_engine_stats {
 	uint64_t steps, tokens_prefilled, tokens_generated, requests, finished, failed, cancelled, preempted;
 	uint64_t calls, calls_retried, bytes_sent, bytes_received, nodes_touched, routed_rows, dropped, spilled;
@@ -162,11 +95,7 @@ struct rt_engine_stats {
 	uint64_t epoch;
 };
 void rt_engine_stats(const struct rt_engine *engine, struct rt_engine_stats *stats);
-/* Per (layer, expert), [layers][experts]: rows routed there, dropped, spilled away. Any thread; the
- * arrays live as long as the engine. */
-struct rt_expert_counts {
-	_Atomic uint64_t routed, dropped, spilled;
-};
+/* [layers][experts]. Any thread; the arrays live as long as the engine. */
 const struct rt_expert_counts *rt_engine_expert_counts(const struct rt_engine *engine);
 
 #endif

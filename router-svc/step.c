@@ -7,9 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const rt_stage_names[RT_STAGE_COUNT] = { "embed", "attention", "gate", "dispatch", "shared", "wait",
-	"combine", "dense", "head", "sample" };
-
 /* ---- the stages of a layer, for one micro-batch ---- */
 
 static size_t ld_hidden(const struct rt_step *step) { return kn_ld(step->spec->hidden); }

@@ -20,6 +20,7 @@
 #include "router-svc/moe/capacity.h"
 #include "router-svc/moe/exchange.h"
 #include "router-svc/model/weights.h"
+#include "router-svc/stages.h"
 
 enum { RT_HEAD_ROWS = 64 };
 

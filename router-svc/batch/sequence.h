@@ -11,7 +11,7 @@
 #define CADRE_ROUTER_SVC_BATCH_SEQUENCE_H
 
 #include "router-svc/batch/kv_cache.h"
-#include "router-svc/engine.h"
+#include "router-svc/request.h"
 
 enum rt_sequence_state {
 	RT_SEQUENCE_WAITING, /* holds no pages; in the waiting list, oldest first */

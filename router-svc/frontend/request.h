@@ -8,7 +8,7 @@
 
 #include "cadre/v1/inference.pb-c.h"
 #include "common/tokenizer/tokenizer.h"
-#include "router-svc/engine.h"
+#include "router-svc/request.h"
 
 enum { RT_STOP_STRINGS_MAX = 16, RT_STOP_STRING_BYTES_MAX = 256 };
 

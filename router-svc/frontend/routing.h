@@ -8,7 +8,7 @@
 
 #include "cadre/v1/inference.pb-c.h"
 #include "common/rpc/codec.h"
-#include "router-svc/engine.h"
+#include "router-svc/request.h"
 
 /* One event's rows; a single block of memory, freed with free(). */
 struct rt_routing {

@@ -11,7 +11,17 @@
 #ifndef CADRE_ROUTER_SVC_MOE_CAPACITY_H
 #define CADRE_ROUTER_SVC_MOE_CAPACITY_H
 
-#include "router-svc/engine.h"
+#include "common/model/spec.h"
+#include "kernels/kernels.h"
+
+#include <stdatomic.h>
+
+enum rt_capacity_policy { RT_CAPACITY_NONE, RT_CAPACITY_DROP, RT_CAPACITY_SPILL };
+
+/* Of one expert of one layer: rows routed there, dropped, spilled away. Any thread may read. */
+struct rt_expert_counts {
+	_Atomic uint64_t routed, dropped, spilled;
+};
 
 struct rt_capacity {
 	enum rt_capacity_policy policy;

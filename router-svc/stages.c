@@ -1,0 +1,4 @@
+#include "router-svc/stages.h"
+
+const char *const rt_stage_names[RT_STAGE_COUNT] = { "embed", "attention", "gate", "dispatch", "shared", "wait",
+	"combine", "dense", "head", "sample" };
