@@ -1,6 +1,7 @@
 #include "router-svc/step.h"
 
-#include "common/cluster/cover.h"
+#include "router-svc/moe/combine.h"
+#include "router-svc/moe/dispatch.h"
 
 #include <math.h>
 #include <stdatomic.h>

@@ -1,8 +1,7 @@
-/* Sums back: an answer is added whole, a failed call puts its pairs back, and a wait ends when
- * nothing is owed any more. */
-#include "router-svc/moe/exchange_internal.h"
+#include "router-svc/moe/combine.h"
 
 #include "common/base/log.h"
+#include "router-svc/moe/dispatch.h"
 
 #include <stdatomic.h>
 
@@ -14,7 +13,7 @@ static uint64_t now_ns(const struct rt_exchange *exchange)
 }
 
 /* The call's pairs go to `to`. */
-static void settle(struct rt_moe_call *call, enum rt_slot to)
+static void settle(struct rt_shipment *call, enum rt_slot to)
 {
 	struct rt_work *work = call->work;
 	for (uint32_t i = 0; i < call->pairs; i++)
@@ -24,7 +23,7 @@ static void settle(struct rt_moe_call *call, enum rt_slot to)
 		work->open += call->pairs;
 }
 
-static void doom_rows(struct rt_moe_call *call, enum cad_status status, const char *what, uint32_t detail)
+static void doom_rows(struct rt_shipment *call, enum cad_status status, const char *what, uint32_t detail)
 {
 	for (uint32_t r = 0; r < call->rows; r++)
 		rt_sequence_doom(call->work->batch->row_span[call->row_index[r]]->sequence, status,
@@ -32,7 +31,7 @@ static void doom_rows(struct rt_moe_call *call, enum cad_status status, const ch
 }
 
 /* Adds the sums, books bytes and nodes per request. A poisoned row fails its request and no other. */
-static void take_answer(struct rt_moe_call *call, const struct cad_answer_view *view)
+static void take_answer(struct rt_shipment *call, const struct cad_answer_view *view)
 {
 	struct rt_exchange *exchange = call->exchange;
 	struct rt_work *work = call->work;
@@ -68,7 +67,7 @@ static void take_answer(struct rt_moe_call *call, const struct cad_answer_view *
 	atomic_fetch_add_explicit(&exchange->stats.bytes_received, received, memory_order_relaxed);
 }
 
-static void retry_later(struct rt_moe_call *call, uint32_t delay_ms)
+static void retry_later(struct rt_shipment *call, uint32_t delay_ms)
 {
 	settle(call, RT_SLOT_OPEN);
 	uint64_t at = now_ns(call->exchange) + delay_ms * CAD_NS_PER_MS;
@@ -76,7 +75,7 @@ static void retry_later(struct rt_moe_call *call, uint32_t delay_ms)
 		call->work->retry_at_ns = at;
 }
 
-static void take_refusal(struct rt_moe_call *call, const struct cadre_wire_answer *answer)
+static void take_refusal(struct rt_shipment *call, const struct cadre_wire_answer *answer)
 {
 	switch (answer->header.status) {
 	case CADRE_WIRE_BUSY: retry_later(call, RETRY_BUSY_MS); return;
@@ -94,11 +93,10 @@ static void take_refusal(struct rt_moe_call *call, const struct cadre_wire_answe
 	}
 }
 
-void rt_moe_call_done(
-	void *context, struct cad_call *handle, enum cad_status status, const struct cad_answer_view *view)
+void rt_combine_done(void *context, struct cad_call *handle, enum cad_status status, const struct cad_answer_view *view)
 {
 	(void)handle;
-	struct rt_moe_call *call = context;
+	struct rt_shipment *call = context;
 	struct rt_exchange *exchange = call->exchange;
 	if (status == CAD_OK && view->answer.header.status == CADRE_WIRE_OK) {
 		take_answer(call, view);

@@ -1,103 +1,13 @@
-/* Rows out: pairs are grouped by node, each node gets each row once, its pairs sorted by expert. */
-#include "router-svc/moe/exchange_internal.h"
+#include "router-svc/moe/dispatch.h"
 
 #include "common/cluster/cover.h"
+#include "router-svc/moe/combine.h"
 
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum cad_status rt_exchange_init(
-	struct rt_exchange *exchange, const struct rt_exchange_options *options, struct cad_error *error)
-{
-	const struct cad_gate_spec *gate = &options->spec->gate;
-	*exchange = (struct rt_exchange){
-		.transport = options->transport,
-		.queue = options->queue,
-		.spec = options->spec,
-		.wire = options->wire,
-		.rows_max = options->rows_max,
-		.call_timeout_ns = options->call_timeout_ms * CAD_NS_PER_MS,
-		.calls_count = options->calls_max,
-		.idle = options->idle,
-		.idle_context = options->idle_context,
-	};
-	size_t pairs_max = (size_t)options->rows_max * gate->topk;
-	size_t payload_bytes =
-		cad_wire_call_bytes_max(options->rows_max, options->spec->hidden, gate->experts, pairs_max);
-	size_t answer_bytes = cad_wire_answer_bytes_max(options->rows_max, options->spec->hidden);
-	enum cad_status status = rt_route_table_init(&exchange->routes, options->transport);
-	exchange->calls = calloc(options->calls_max, sizeof *exchange->calls);
-	exchange->expert_at = malloc((gate->experts + 1) * sizeof *exchange->expert_at);
-	if (!exchange->calls || !exchange->expert_at)
-		status = CAD_ERR_MEMORY;
-	for (uint32_t i = 0; i < options->calls_max && status == CAD_OK; i++) {
-		struct rt_moe_call *call = &exchange->calls[i];
-		call->exchange = exchange;
-		call->row_index = malloc(options->rows_max * sizeof *call->row_index);
-		call->row_bytes = malloc(options->rows_max * sizeof *call->row_bytes);
-		call->slots = malloc((pairs_max + 1) * sizeof *call->slots);
-		if (!call->row_index || !call->row_bytes || !call->slots)
-			status = CAD_ERR_MEMORY;
-		if (status == CAD_OK)
-			status = cad_buffer_create(options->transport, payload_bytes, &call->payload);
-		if (status == CAD_OK)
-			status = cad_buffer_create(options->transport, answer_bytes, &call->answer);
-		call->next = exchange->free_call;
-		exchange->free_call = call;
-	}
-
-	if (status == CAD_OK)
-		return CAD_OK;
-	rt_exchange_fini(exchange);
-	return cad_error_set(
-		error, status, "no memory for %u expert calls of %u rows", options->calls_max, options->rows_max);
-}
-
-void rt_exchange_fini(struct rt_exchange *exchange)
-{
-	if (!exchange->transport)
-		return;
-
-	/* Closing first: connections and calls end while what their callbacks touch is still there;
-	 * only then may buffers go. */
-	for (uint32_t i = 0; i < exchange->routes.peers_count; i++) {
-		exchange->routes.peers[i].wanted = false;
-		if (exchange->routes.peers[i].connection)
-			cad_connection_close(
-				exchange->routes.peers[i].connection, CAD_ERR_CANCELLED, "the router stops");
-	}
-
-	bool busy = true;
-	for (int i = 0; busy && i < 1000; i++) {
-		cad_transport_poll(exchange->transport,
-			cad_clock_now_ns(cad_transport_clock(exchange->transport)) + CAD_NS_PER_MS);
-		busy = false;
-		for (uint32_t p = 0; p < exchange->routes.peers_count; p++)
-			busy = busy || exchange->routes.peers[p].connection || exchange->routes.peers[p].calls > 0;
-	}
-
-	for (uint32_t i = 0; exchange->calls && i < exchange->calls_count; i++) {
-		struct rt_moe_call *call = &exchange->calls[i];
-		if (call->payload.bytes)
-			cad_buffer_destroy(exchange->transport, &call->payload);
-		if (call->answer.bytes)
-			cad_buffer_destroy(exchange->transport, &call->answer);
-		free(call->row_index);
-		free(call->row_bytes);
-		free(call->slots);
-	}
-
-	free(exchange->calls);
-	exchange->calls = NULL;
-	free(exchange->expert_at);
-	cad_transport_destroy(exchange->transport);
-	rt_route_table_fini(&exchange->routes);
-	exchange->transport = NULL;
-}
-
 /* Takes up to rows_max rows, from *row on, that have open pairs for this node. */
-static void collect(struct rt_moe_call *call, struct rt_work *work, uint16_t node, uint32_t rows_max, uint32_t *row)
+static void collect(struct rt_shipment *call, struct rt_work *work, uint16_t node, uint32_t rows_max, uint32_t *row)
 {
 	call->rows = call->pairs = 0;
 	for (; *row < work->rows && call->rows < rows_max; ++*row) {
@@ -116,7 +26,7 @@ static void collect(struct rt_moe_call *call, struct rt_work *work, uint16_t nod
 
 /* Groups and pairs, by a counting sort over experts that keeps rows ascending. `slots` is in order
  * of rows. */
-static uint32_t write_pairs(struct rt_exchange *exchange, const struct rt_moe_call *call,
+static uint32_t write_pairs(struct rt_exchange *exchange, const struct rt_shipment *call,
 	struct cadre_wire_group *groups, struct cadre_wire_pair *pairs)
 {
 	const struct rt_work *work = call->work;
@@ -149,7 +59,7 @@ static uint32_t write_pairs(struct rt_exchange *exchange, const struct rt_moe_ca
 }
 
 /* Packs and starts one call. CAD_OK: the pairs are SENT. Anything else: nothing happened. */
-static enum cad_status send_call(struct rt_exchange *exchange, struct rt_moe_call *call)
+static enum cad_status send_call(struct rt_exchange *exchange, struct rt_shipment *call)
 {
 	struct rt_work *work = call->work;
 	size_t hidden = exchange->spec->hidden, data_bytes = 0;
@@ -180,7 +90,7 @@ static enum cad_status send_call(struct rt_exchange *exchange, struct rt_moe_cal
 		.call = { .epoch = exchange->routes.map->epoch, .data_bytes = data_bytes, .layer = work->layer, .rows = call->rows,
 		          .row_elements = exchange->spec->hidden, .pairs = call->pairs, .groups = groups, },
 		.payload = &call->payload, .payload_bytes = layout.bytes, .answer = &call->answer,
-		.deadline_ns = now + exchange->call_timeout_ns, .done = rt_moe_call_done, .context = call,
+		.deadline_ns = now + exchange->call_timeout_ns, .done = rt_combine_done, .context = call,
 	};
 	struct cad_call *handle;
 	enum cad_status status = cad_call_start(call->peer->connection, &start, &handle);
@@ -207,7 +117,7 @@ static void send_node(struct rt_exchange *exchange, struct rt_work *work, uint16
 	if (rows_max > exchange->rows_max)
 		rows_max = exchange->rows_max;
 	for (uint32_t row = 0; row < work->rows;) {
-		struct rt_moe_call *call = exchange->free_call;
+		struct rt_shipment *call = exchange->free_call;
 		if (!call)
 			return; /* every answer frees one, and makes the wait look again */
 		call->work = work;

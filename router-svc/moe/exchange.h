@@ -43,7 +43,19 @@ struct rt_exchange_stats {
 	_Atomic uint64_t calls, retried, bytes_sent, bytes_received, nodes_touched, routed_rows;
 };
 
-struct rt_moe_call;
+/* One call and its two buffers; taken from exchange->free_call, put back when its answer (or
+ * failure) was dealt with. */
+struct rt_shipment {
+	struct rt_exchange *exchange;
+	struct rt_shipment *next;
+	struct cad_buffer payload, answer;
+	struct rt_work *work;
+	struct rt_peer *peer;
+	uint32_t rows, pairs;
+	uint32_t *row_index; /* [rows_max]: rows of the batch */
+	uint32_t *row_bytes; /* [rows_max]: sent for the row */
+	uint32_t *slots;     /* [rows_max * topk]: row * topk + slot in the work */
+};
 
 struct rt_exchange {
 	struct cad_transport *transport;
@@ -53,7 +65,7 @@ struct rt_exchange {
 	uint32_t rows_max; /* of one call */
 	uint64_t call_timeout_ns;
 	struct rt_route_table routes;
-	struct rt_moe_call *calls, *free_call;
+	struct rt_shipment *calls, *free_call;
 	uint32_t calls_count;
 	uint32_t *expert_at; /* [E + 1] scratch of the counting sort */
 	struct rt_exchange_stats stats;
@@ -77,11 +89,5 @@ CAD_MUST_USE enum cad_status rt_exchange_init(
 	struct rt_exchange *exchange, const struct rt_exchange_options *options, struct cad_error *error);
 /* Destroys the transport too: calls in flight end inside. */
 void rt_exchange_fini(struct rt_exchange *exchange);
-
-/* Begins a work: ids, weights, rows and so on are filled in, the rest is set here. Sends what can
- * be sent now. */
-void rt_dispatch(struct rt_exchange *exchange, struct rt_work *work);
-/* Until every pair has its answer, or belongs to a sequence that is doomed. */
-void rt_combine_wait(struct rt_exchange *exchange, struct rt_work *work);
 
 #endif

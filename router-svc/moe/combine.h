@@ -1,0 +1,16 @@
+/*
+ * Sums back: an answer is added whole, a failed call puts its pairs back, and a wait ends when
+ * nothing is owed any more. The engine's thread; allocates nothing.
+ */
+#ifndef CADRE_ROUTER_SVC_MOE_COMBINE_H
+#define CADRE_ROUTER_SVC_MOE_COMBINE_H
+
+#include "router-svc/moe/exchange.h"
+
+/* Until every pair has its answer, or belongs to a sequence that is doomed. Waits for the transport,
+ * and runs `idle` between its polls. */
+void rt_combine_wait(struct rt_exchange *exchange, struct rt_work *work);
+/* cad_call_done_fn; context: the shipment. */
+void rt_combine_done(void *context, struct cad_call *call, enum cad_status status, const struct cad_answer_view *view);
+
+#endif

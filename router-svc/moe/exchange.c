@@ -1,0 +1,92 @@
+#include "router-svc/moe/exchange.h"
+
+#include <stdlib.h>
+
+enum cad_status rt_exchange_init(
+	struct rt_exchange *exchange, const struct rt_exchange_options *options, struct cad_error *error)
+{
+	const struct cad_gate_spec *gate = &options->spec->gate;
+	*exchange = (struct rt_exchange){
+		.transport = options->transport,
+		.queue = options->queue,
+		.spec = options->spec,
+		.wire = options->wire,
+		.rows_max = options->rows_max,
+		.call_timeout_ns = options->call_timeout_ms * CAD_NS_PER_MS,
+		.calls_count = options->calls_max,
+		.idle = options->idle,
+		.idle_context = options->idle_context,
+	};
+	size_t pairs_max = (size_t)options->rows_max * gate->topk;
+	size_t payload_bytes =
+		cad_wire_call_bytes_max(options->rows_max, options->spec->hidden, gate->experts, pairs_max);
+	size_t answer_bytes = cad_wire_answer_bytes_max(options->rows_max, options->spec->hidden);
+	enum cad_status status = rt_route_table_init(&exchange->routes, options->transport);
+	exchange->calls = calloc(options->calls_max, sizeof *exchange->calls);
+	exchange->expert_at = malloc((gate->experts + 1) * sizeof *exchange->expert_at);
+	if (!exchange->calls || !exchange->expert_at)
+		status = CAD_ERR_MEMORY;
+	for (uint32_t i = 0; i < options->calls_max && status == CAD_OK; i++) {
+		struct rt_shipment *call = &exchange->calls[i];
+		call->exchange = exchange;
+		call->row_index = malloc(options->rows_max * sizeof *call->row_index);
+		call->row_bytes = malloc(options->rows_max * sizeof *call->row_bytes);
+		call->slots = malloc((pairs_max + 1) * sizeof *call->slots);
+		if (!call->row_index || !call->row_bytes || !call->slots)
+			status = CAD_ERR_MEMORY;
+		if (status == CAD_OK)
+			status = cad_buffer_create(options->transport, payload_bytes, &call->payload);
+		if (status == CAD_OK)
+			status = cad_buffer_create(options->transport, answer_bytes, &call->answer);
+		call->next = exchange->free_call;
+		exchange->free_call = call;
+	}
+
+	if (status == CAD_OK)
+		return CAD_OK;
+	rt_exchange_fini(exchange);
+	return cad_error_set(
+		error, status, "no memory for %u expert calls of %u rows", options->calls_max, options->rows_max);
+}
+
+void rt_exchange_fini(struct rt_exchange *exchange)
+{
+	if (!exchange->transport)
+		return;
+
+	/* Closing first: connections and calls end while what their callbacks touch is still there;
+	 * only then may buffers go. */
+	for (uint32_t i = 0; i < exchange->routes.peers_count; i++) {
+		exchange->routes.peers[i].wanted = false;
+		if (exchange->routes.peers[i].connection)
+			cad_connection_close(
+				exchange->routes.peers[i].connection, CAD_ERR_CANCELLED, "the router stops");
+	}
+
+	bool busy = true;
+	for (int i = 0; busy && i < 1000; i++) {
+		cad_transport_poll(exchange->transport,
+			cad_clock_now_ns(cad_transport_clock(exchange->transport)) + CAD_NS_PER_MS);
+		busy = false;
+		for (uint32_t p = 0; p < exchange->routes.peers_count; p++)
+			busy = busy || exchange->routes.peers[p].connection || exchange->routes.peers[p].calls > 0;
+	}
+
+	for (uint32_t i = 0; exchange->calls && i < exchange->calls_count; i++) {
+		struct rt_shipment *call = &exchange->calls[i];
+		if (call->payload.bytes)
+			cad_buffer_destroy(exchange->transport, &call->payload);
+		if (call->answer.bytes)
+			cad_buffer_destroy(exchange->transport, &call->answer);
+		free(call->row_index);
+		free(call->row_bytes);
+		free(call->slots);
+	}
+
+	free(exchange->calls);
+	exchange->calls = NULL;
+	free(exchange->expert_at);
+	cad_transport_destroy(exchange->transport);
+	rt_route_table_fini(&exchange->routes);
+	exchange->transport = NULL;
+}
