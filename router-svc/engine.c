@@ -522,7 +522,7 @@ static enum cad_status create_exchange(struct rt_engine *engine, struct cad_erro
 		.spec = engine->spec,
 		.wire = o->wire,
 		.rows_max = rows_max,
-		.calls_max = gate->experts > 0 ? CALLS_MAX : 1,
+		.shipments_max = gate->experts > 0 ? CALLS_MAX : 1,
 		.call_timeout_ms = o->call_timeout_ms,
 		.idle = take_commands,
 		.idle_context = engine,

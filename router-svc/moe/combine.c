@@ -12,110 +12,110 @@ static uint64_t now_ns(const struct rt_exchange *exchange)
 	return cad_clock_now_ns(cad_transport_clock(exchange->transport));
 }
 
-/* The call's pairs go to `to`. */
-static void settle(struct rt_shipment *call, enum rt_slot to)
+/* The shipment's pairs go to `to`. */
+static void settle(struct rt_shipment *shipment, enum rt_slot to)
 {
-	struct rt_work *work = call->work;
-	for (uint32_t i = 0; i < call->pairs; i++)
-		work->slots[call->slots[i]] = (uint8_t)to;
-	work->sent -= call->pairs;
+	struct rt_work *work = shipment->work;
+	for (uint32_t i = 0; i < shipment->pairs; i++)
+		work->slots[shipment->slots[i]] = (uint8_t)to;
+	work->sent -= shipment->pairs;
 	if (to == RT_SLOT_OPEN)
-		work->open += call->pairs;
+		work->open += shipment->pairs;
 }
 
-static void doom_rows(struct rt_shipment *call, enum cad_status status, const char *what, uint32_t detail)
+static void doom_rows(struct rt_shipment *shipment, enum cad_status status, const char *what, uint32_t detail)
 {
-	for (uint32_t r = 0; r < call->rows; r++)
-		rt_sequence_doom(call->work->batch->row_span[call->row_index[r]]->sequence, status,
-			"layer %u on node '%s': %s (%u)", call->work->layer, call->peer->id, what, detail);
+	for (uint32_t r = 0; r < shipment->rows; r++)
+		rt_sequence_doom(shipment->work->batch->row_span[shipment->row_index[r]]->sequence, status,
+			"layer %u on node '%s': %s (%u)", shipment->work->layer, shipment->peer->id, what, detail);
 }
 
 /* Adds the sums, books bytes and nodes per request. A poisoned row fails its request and no other. */
-static void take_answer(struct rt_shipment *call, const struct cad_answer_view *view)
+static void take_answer(struct rt_shipment *shipment, const struct cad_answer_view *view)
 {
-	struct rt_exchange *exchange = call->exchange;
-	struct rt_work *work = call->work;
+	struct rt_exchange *exchange = shipment->exchange;
+	struct rt_work *work = shipment->work;
 	uint32_t hidden = exchange->spec->hidden;
 	struct kn_combine_add add = {
 		.heads = view->sums,
 		.data = view->data,
-		.rows = call->rows,
+		.rows = shipment->rows,
 		.n = hidden,
-		.index = call->row_index,
+		.index = shipment->row_index,
 		.sums = work->sums,
 	};
 
 	exchange->queue->ops->combine_add(exchange->queue, &add);
 	uint64_t received = sizeof view->answer;
-	for (uint32_t r = 0; r < call->rows; r++) {
-		struct rt_sequence *sequence = work->batch->row_span[call->row_index[r]]->sequence;
+	for (uint32_t r = 0; r < shipment->rows; r++) {
+		struct rt_sequence *sequence = work->batch->row_span[shipment->row_index[r]]->sequence;
 		uint64_t row_received = sizeof *view->sums + (uint64_t)view->sums[r].width * hidden;
 		received += row_received;
 		sequence->usage.nodes_touched++;
-		sequence->usage.bytes_sent += call->row_bytes[r];
+		sequence->usage.bytes_sent += shipment->row_bytes[r];
 		sequence->usage.bytes_received += row_received;
 		if (view->sums[r].poisoned)
 			rt_sequence_doom(sequence, CAD_ERR_NOT_FINITE,
 				"layer %u, expert %u gave NaN or infinity (node '%s'): the checkpoint or the node is damaged",
-				work->layer, view->sums[r].expert, call->peer->id);
+				work->layer, view->sums[r].expert, shipment->peer->id);
 	}
 
-	for (uint32_t i = 0; i < call->pairs; i++)
-		work->batch->row_span[work->first + call->slots[i] / work->topk]->sequence->usage.bytes_sent +=
+	for (uint32_t i = 0; i < shipment->pairs; i++)
+		work->batch->row_span[work->first + shipment->slots[i] / work->topk]->sequence->usage.bytes_sent +=
 			sizeof(struct cadre_wire_pair);
-	atomic_fetch_add_explicit(&exchange->stats.nodes_touched, call->rows, memory_order_relaxed);
+	atomic_fetch_add_explicit(&exchange->stats.nodes_touched, shipment->rows, memory_order_relaxed);
 	atomic_fetch_add_explicit(&exchange->stats.bytes_received, received, memory_order_relaxed);
 }
 
-static void retry_later(struct rt_shipment *call, uint32_t delay_ms)
+static void retry_later(struct rt_shipment *shipment, uint32_t delay_ms)
 {
-	settle(call, RT_SLOT_OPEN);
-	uint64_t at = now_ns(call->exchange) + delay_ms * CAD_NS_PER_MS;
-	if (call->work->retry_at_ns == 0 || at < call->work->retry_at_ns)
-		call->work->retry_at_ns = at;
+	settle(shipment, RT_SLOT_OPEN);
+	uint64_t at = now_ns(shipment->exchange) + delay_ms * CAD_NS_PER_MS;
+	if (shipment->work->retry_at_ns == 0 || at < shipment->work->retry_at_ns)
+		shipment->work->retry_at_ns = at;
 }
 
-static void take_refusal(struct rt_shipment *call, const struct cadre_wire_answer *answer)
+static void take_refusal(struct rt_shipment *shipment, const struct cadre_wire_answer *answer)
 {
 	switch (answer->header.status) {
-	case CADRE_WIRE_BUSY: retry_later(call, RETRY_BUSY_MS); return;
+	case CADRE_WIRE_BUSY: retry_later(shipment, RETRY_BUSY_MS); return;
 
 	/* the map is about to say who does; until then asking again at once would only make noise */
 	case CADRE_WIRE_NOT_HELD:
-	case CADRE_WIRE_EXPIRED: retry_later(call, RETRY_NOT_HELD_MS); return;
+	case CADRE_WIRE_EXPIRED: retry_later(shipment, RETRY_NOT_HELD_MS); return;
 	default:
-		doom_rows(call, CAD_ERR_INTERNAL,
+		doom_rows(shipment, CAD_ERR_INTERNAL,
 			answer->header.status == CADRE_WIRE_BAD_CALL
 				? "the node says that the call does not fit its model"
 				: "the node failed",
 			answer->detail);
-		settle(call, RT_SLOT_DONE);
+		settle(shipment, RT_SLOT_DONE);
 	}
 }
 
 void rt_combine_done(void *context, struct cad_call *handle, enum cad_status status, const struct cad_answer_view *view)
 {
 	(void)handle;
-	struct rt_shipment *call = context;
-	struct rt_exchange *exchange = call->exchange;
+	struct rt_shipment *shipment = context;
+	struct rt_exchange *exchange = shipment->exchange;
 	if (status == CAD_OK && view->answer.header.status == CADRE_WIRE_OK) {
-		take_answer(call, view);
-		settle(call, RT_SLOT_DONE);
+		take_answer(shipment, view);
+		settle(shipment, RT_SLOT_DONE);
 	} else {
 		atomic_fetch_add_explicit(&exchange->stats.retried, 1, memory_order_relaxed);
-		cad_log_debug("exchange", "a call goes elsewhere", CAD_S("node", call->peer->id),
-			CAD_U("layer", call->work->layer), CAD_S("status", cad_status_text(status)),
+		cad_log_debug("exchange", "a call goes elsewhere", CAD_S("node", shipment->peer->id),
+			CAD_U("layer", shipment->work->layer), CAD_S("status", cad_status_text(status)),
 			CAD_U("refusal", status == CAD_OK ? view->answer.header.status : 0));
 		if (status == CAD_OK)
-			take_refusal(call, &view->answer);
+			take_refusal(shipment, &view->answer);
 		else
-			retry_later(call, 0);
+			retry_later(shipment, 0);
 	}
 
-	call->peer->calls--;
-	call->next = exchange->free_call;
-	exchange->free_call = call;
-	exchange->routes.version++; /* a call slot and credit are free again */
+	shipment->peer->shipments--;
+	shipment->next = exchange->free_shipment;
+	exchange->free_shipment = shipment;
+	exchange->routes.version++; /* a shipment and credit are free again */
 }
 
 /* Pairs of doomed sequences are owed nothing; those that are under way end by their calls'

@@ -7,34 +7,34 @@
 #include <string.h>
 
 /* Takes up to rows_max rows, from *row on, that have open pairs for this node. */
-static void collect(struct rt_shipment *call, struct rt_work *work, uint16_t node, uint32_t rows_max, uint32_t *row)
+static void collect(struct rt_shipment *shipment, struct rt_work *work, uint16_t node, uint32_t rows_max, uint32_t *row)
 {
-	call->rows = call->pairs = 0;
-	for (; *row < work->rows && call->rows < rows_max; ++*row) {
+	shipment->rows = shipment->pairs = 0;
+	for (; *row < work->rows && shipment->rows < rows_max; ++*row) {
 		bool any = false;
 		for (uint32_t k = 0; k < work->topk; k++) {
 			uint32_t at = *row * work->topk + k;
 			if (work->slots[at] != RT_SLOT_OPEN || work->nodes[at] != node)
 				continue;
-			call->slots[call->pairs++] = at;
+			shipment->slots[shipment->pairs++] = at;
 			any = true;
 		}
 		if (any)
-			call->row_index[call->rows++] = work->first + *row;
+			shipment->row_index[shipment->rows++] = work->first + *row;
 	}
 }
 
 /* Groups and pairs, by a counting sort over experts that keeps rows ascending. `slots` is in order
  * of rows. */
-static uint32_t write_pairs(struct rt_exchange *exchange, const struct rt_shipment *call,
+static uint32_t write_pairs(struct rt_exchange *exchange, const struct rt_shipment *shipment,
 	struct cadre_wire_group *groups, struct cadre_wire_pair *pairs)
 {
-	const struct rt_work *work = call->work;
+	const struct rt_work *work = shipment->work;
 	uint32_t experts = exchange->spec->gate.experts, groups_count = 0, total = 0;
 
 	memset(exchange->expert_at, 0, (experts + 1) * sizeof *exchange->expert_at);
-	for (uint32_t i = 0; i < call->pairs; i++)
-		exchange->expert_at[work->ids[call->slots[i]]]++;
+	for (uint32_t i = 0; i < shipment->pairs; i++)
+		exchange->expert_at[work->ids[shipment->slots[i]]]++;
 	for (uint32_t e = 0; e < experts; e++) {
 		uint32_t count = exchange->expert_at[e];
 		exchange->expert_at[e] = total;
@@ -44,10 +44,10 @@ static uint32_t write_pairs(struct rt_exchange *exchange, const struct rt_shipme
 		groups_count += count > 0;
 	}
 
-	uint32_t row = 0; /* of the call; rows ascend with the slots */
-	for (uint32_t i = 0; groups && i < call->pairs; i++) {
-		uint32_t at = call->slots[i];
-		while (call->row_index[row] != work->first + at / work->topk)
+	uint32_t row = 0; /* of the shipment; rows ascend with the slots */
+	for (uint32_t i = 0; groups && i < shipment->pairs; i++) {
+		uint32_t at = shipment->slots[i];
+		while (shipment->row_index[row] != work->first + at / work->topk)
 			row++;
 		pairs[exchange->expert_at[work->ids[at]]++] = (struct cadre_wire_pair){
 			.row = row,
@@ -58,51 +58,51 @@ static uint32_t write_pairs(struct rt_exchange *exchange, const struct rt_shipme
 	return groups_count;
 }
 
-/* Packs and starts one call. CAD_OK: the pairs are SENT. Anything else: nothing happened. */
-static enum cad_status send_call(struct rt_exchange *exchange, struct rt_shipment *call)
+/* Packs a shipment and starts its call. CAD_OK: the pairs are SENT. Anything else: nothing happened. */
+static enum cad_status send_shipment(struct rt_exchange *exchange, struct rt_shipment *shipment)
 {
-	struct rt_work *work = call->work;
+	struct rt_work *work = shipment->work;
 	size_t hidden = exchange->spec->hidden, data_bytes = 0;
-	uint32_t groups = write_pairs(exchange, call, NULL, NULL);
-	struct cad_call_layout layout = cad_wire_call_layout(call->rows, 0, groups, call->pairs);
-	struct cadre_wire_row *heads = (struct cadre_wire_row *)(call->payload.bytes + layout.rows);
+	uint32_t groups = write_pairs(exchange, shipment, NULL, NULL);
+	struct cad_call_layout layout = cad_wire_call_layout(shipment->rows, 0, groups, shipment->pairs);
+	struct cadre_wire_row *heads = (struct cadre_wire_row *)(shipment->payload.bytes + layout.rows);
 	struct kn_rows_pack pack = {
 		.x = work->x,
 		.ldx = work->ldx,
 		.n = hidden,
-		.index = call->row_index,
-		.rows = call->rows,
+		.index = shipment->row_index,
+		.rows = shipment->rows,
 		.type = exchange->wire,
 		.heads = heads,
-		.data = call->payload.bytes + layout.data,
+		.data = shipment->payload.bytes + layout.data,
 		.data_bytes = &data_bytes,
 	};
 
 	exchange->queue->ops->rows_pack(exchange->queue, &pack);
 	if (exchange->queue->ops->wait(exchange->queue) != CAD_OK)
 		return CAD_ERR_INTERNAL;
-	layout = cad_wire_call_layout(call->rows, data_bytes, groups, call->pairs);
-	memset(call->payload.bytes + layout.data + data_bytes, 0, layout.groups - layout.data - data_bytes);
-	write_pairs(exchange, call, (struct cadre_wire_group *)(call->payload.bytes + layout.groups),
-		(struct cadre_wire_pair *)(call->payload.bytes + layout.pairs));
+	layout = cad_wire_call_layout(shipment->rows, data_bytes, groups, shipment->pairs);
+	memset(shipment->payload.bytes + layout.data + data_bytes, 0, layout.groups - layout.data - data_bytes);
+	write_pairs(exchange, shipment, (struct cadre_wire_group *)(shipment->payload.bytes + layout.groups),
+		(struct cadre_wire_pair *)(shipment->payload.bytes + layout.pairs));
 	uint64_t now = cad_clock_now_ns(cad_transport_clock(exchange->transport));
 	struct cad_call_start start = {
-		.call = { .epoch = exchange->routes.map->epoch, .data_bytes = data_bytes, .layer = work->layer, .rows = call->rows,
-		          .row_elements = exchange->spec->hidden, .pairs = call->pairs, .groups = groups, },
-		.payload = &call->payload, .payload_bytes = layout.bytes, .answer = &call->answer,
-		.deadline_ns = now + exchange->call_timeout_ns, .done = rt_combine_done, .context = call,
+		.call = { .epoch = exchange->routes.map->epoch, .data_bytes = data_bytes, .layer = work->layer, .rows = shipment->rows,
+		          .row_elements = exchange->spec->hidden, .pairs = shipment->pairs, .groups = groups, },
+		.payload = &shipment->payload, .payload_bytes = layout.bytes, .answer = &shipment->answer,
+		.deadline_ns = now + exchange->call_timeout_ns, .done = rt_combine_done, .context = shipment,
 	};
 	struct cad_call *handle;
-	enum cad_status status = cad_call_start(call->peer->connection, &start, &handle);
+	enum cad_status status = cad_call_start(shipment->peer->connection, &start, &handle);
 	if (status != CAD_OK)
 		return status;
-	for (uint32_t i = 0; i < call->pairs; i++)
-		work->slots[call->slots[i]] = RT_SLOT_SENT;
-	work->open -= call->pairs;
-	work->sent += call->pairs;
-	call->peer->calls++;
-	for (uint32_t r = 0; r < call->rows; r++)
-		call->row_bytes[r] = (uint32_t)(sizeof *heads + cadre_row_bytes(heads[r].type, hidden));
+	for (uint32_t i = 0; i < shipment->pairs; i++)
+		work->slots[shipment->slots[i]] = RT_SLOT_SENT;
+	work->open -= shipment->pairs;
+	work->sent += shipment->pairs;
+	shipment->peer->shipments++;
+	for (uint32_t r = 0; r < shipment->rows; r++)
+		shipment->row_bytes[r] = (uint32_t)(sizeof *heads + cadre_row_bytes(heads[r].type, hidden));
 	atomic_fetch_add_explicit(&exchange->stats.calls, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&exchange->stats.bytes_sent, layout.bytes + sizeof start.call, memory_order_relaxed);
 
@@ -117,20 +117,20 @@ static void send_node(struct rt_exchange *exchange, struct rt_work *work, uint16
 	if (rows_max > exchange->rows_max)
 		rows_max = exchange->rows_max;
 	for (uint32_t row = 0; row < work->rows;) {
-		struct rt_shipment *call = exchange->free_call;
-		if (!call)
+		struct rt_shipment *shipment = exchange->free_shipment;
+		if (!shipment)
 			return; /* every answer frees one, and makes the wait look again */
-		call->work = work;
-		call->peer = peer;
-		collect(call, work, node, rows_max, &row);
-		if (call->rows == 0)
+		shipment->work = work;
+		shipment->peer = peer;
+		collect(shipment, work, node, rows_max, &row);
+		if (shipment->rows == 0)
 			return;
-		exchange->free_call = call->next;
+		exchange->free_shipment = shipment->next;
 		/* no credit, or the connection has just gone: an answer or the route table says
 		 * when to look again */
-		if (send_call(exchange, call) != CAD_OK) {
-			call->next = exchange->free_call;
-			exchange->free_call = call;
+		if (send_shipment(exchange, shipment) != CAD_OK) {
+			shipment->next = exchange->free_shipment;
+			exchange->free_shipment = shipment;
 			return;
 		}
 	}

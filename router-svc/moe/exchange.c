@@ -13,7 +13,7 @@ enum cad_status rt_exchange_init(
 		.wire = options->wire,
 		.rows_max = options->rows_max,
 		.call_timeout_ns = options->call_timeout_ms * CAD_NS_PER_MS,
-		.calls_count = options->calls_max,
+		.shipments_count = options->shipments_max,
 		.idle = options->idle,
 		.idle_context = options->idle_context,
 	};
@@ -22,31 +22,31 @@ enum cad_status rt_exchange_init(
 		cad_wire_call_bytes_max(options->rows_max, options->spec->hidden, gate->experts, pairs_max);
 	size_t answer_bytes = cad_wire_answer_bytes_max(options->rows_max, options->spec->hidden);
 	enum cad_status status = rt_route_table_init(&exchange->routes, options->transport);
-	exchange->calls = calloc(options->calls_max, sizeof *exchange->calls);
+	exchange->shipments = calloc(options->shipments_max, sizeof *exchange->shipments);
 	exchange->expert_at = malloc((gate->experts + 1) * sizeof *exchange->expert_at);
-	if (!exchange->calls || !exchange->expert_at)
+	if (!exchange->shipments || !exchange->expert_at)
 		status = CAD_ERR_MEMORY;
-	for (uint32_t i = 0; i < options->calls_max && status == CAD_OK; i++) {
-		struct rt_shipment *call = &exchange->calls[i];
-		call->exchange = exchange;
-		call->row_index = malloc(options->rows_max * sizeof *call->row_index);
-		call->row_bytes = malloc(options->rows_max * sizeof *call->row_bytes);
-		call->slots = malloc((pairs_max + 1) * sizeof *call->slots);
-		if (!call->row_index || !call->row_bytes || !call->slots)
+	for (uint32_t i = 0; i < options->shipments_max && status == CAD_OK; i++) {
+		struct rt_shipment *shipment = &exchange->shipments[i];
+		shipment->exchange = exchange;
+		shipment->row_index = malloc(options->rows_max * sizeof *shipment->row_index);
+		shipment->row_bytes = malloc(options->rows_max * sizeof *shipment->row_bytes);
+		shipment->slots = malloc((pairs_max + 1) * sizeof *shipment->slots);
+		if (!shipment->row_index || !shipment->row_bytes || !shipment->slots)
 			status = CAD_ERR_MEMORY;
 		if (status == CAD_OK)
-			status = cad_buffer_create(options->transport, payload_bytes, &call->payload);
+			status = cad_buffer_create(options->transport, payload_bytes, &shipment->payload);
 		if (status == CAD_OK)
-			status = cad_buffer_create(options->transport, answer_bytes, &call->answer);
-		call->next = exchange->free_call;
-		exchange->free_call = call;
+			status = cad_buffer_create(options->transport, answer_bytes, &shipment->answer);
+		shipment->next = exchange->free_shipment;
+		exchange->free_shipment = shipment;
 	}
 
 	if (status == CAD_OK)
 		return CAD_OK;
 	rt_exchange_fini(exchange);
 	return cad_error_set(
-		error, status, "no memory for %u expert calls of %u rows", options->calls_max, options->rows_max);
+		error, status, "no memory for %u expert calls of %u rows", options->shipments_max, options->rows_max);
 }
 
 void rt_exchange_fini(struct rt_exchange *exchange)
@@ -69,22 +69,22 @@ void rt_exchange_fini(struct rt_exchange *exchange)
 			cad_clock_now_ns(cad_transport_clock(exchange->transport)) + CAD_NS_PER_MS);
 		busy = false;
 		for (uint32_t p = 0; p < exchange->routes.peers_count; p++)
-			busy = busy || exchange->routes.peers[p].connection || exchange->routes.peers[p].calls > 0;
+			busy = busy || exchange->routes.peers[p].connection || exchange->routes.peers[p].shipments > 0;
 	}
 
-	for (uint32_t i = 0; exchange->calls && i < exchange->calls_count; i++) {
-		struct rt_shipment *call = &exchange->calls[i];
-		if (call->payload.bytes)
-			cad_buffer_destroy(exchange->transport, &call->payload);
-		if (call->answer.bytes)
-			cad_buffer_destroy(exchange->transport, &call->answer);
-		free(call->row_index);
-		free(call->row_bytes);
-		free(call->slots);
+	for (uint32_t i = 0; exchange->shipments && i < exchange->shipments_count; i++) {
+		struct rt_shipment *shipment = &exchange->shipments[i];
+		if (shipment->payload.bytes)
+			cad_buffer_destroy(exchange->transport, &shipment->payload);
+		if (shipment->answer.bytes)
+			cad_buffer_destroy(exchange->transport, &shipment->answer);
+		free(shipment->row_index);
+		free(shipment->row_bytes);
+		free(shipment->slots);
 	}
 
-	free(exchange->calls);
-	exchange->calls = NULL;
+	free(exchange->shipments);
+	exchange->shipments = NULL;
 	free(exchange->expert_at);
 	cad_transport_destroy(exchange->transport);
 	rt_route_table_fini(&exchange->routes);

@@ -2,12 +2,21 @@
  * Dispatch and combine: rows go out to the nodes that hold their experts, exact integer sums come
  * back.
  *
- * A *work* is one micro-batch at one MoE layer: `rows` rows with K slots each. Every slot is a pair
- * (row, expert) that is owed one answer. Dispatch groups the pairs by node, so that a row goes once
- * to each node, and starts one call a node (more when it has more rows than a call may carry).
- * An answer counts as a whole or not at all: a call that fails puts its pairs back, and they are
- * sent again, by the map of that moment. Since integer sums have no order, nothing of this can
- * change a bit.
+ * The words of this folder:
+ *
+ *   slot      one of the K experts that the gate chose for a row.
+ *   pair      a row and the expert of one of its slots: owed one answer, unless it was dropped.
+ *   work      one micro-batch at one MoE layer: rows with K slots each, and what is owed for them.
+ *   shipment  the rows of one work, with their pairs, that go to one node in one message, until its
+ *             answer is added. A row goes once to each node; a node gets more than one shipment
+ *             when it has more rows than one may carry.
+ *   call      what the transport makes of a shipment: it ends with an answer, a refusal of the node
+ *             (busy, not held, expired) or a failure (deadline, peer lost). Counters and options
+ *             that users see speak of expert calls.
+ *
+ * An answer counts as a whole or not at all: a call that fails puts its shipment's pairs back, and
+ * they are sent again, by the map of that moment. Since integer sums have no order, nothing of this
+ * can change a bit.
  *
  * The engine's thread owns everything here. All memory is taken at init. Waiting polls the
  * transport, so its callbacks run inside.
@@ -43,8 +52,8 @@ struct rt_exchange_stats {
 	_Atomic uint64_t calls, retried, bytes_sent, bytes_received, nodes_touched, routed_rows;
 };
 
-/* One call and its two buffers; taken from exchange->free_call, put back when its answer (or
- * failure) was dealt with. */
+/* With the two buffers of its call; taken from exchange->free_shipment, put back when the call's
+ * answer (or failure) was dealt with. */
 struct rt_shipment {
 	struct rt_exchange *exchange;
 	struct rt_shipment *next;
@@ -62,11 +71,11 @@ struct rt_exchange {
 	struct kn_queue *queue;
 	const struct cad_model_spec *spec;
 	enum cadre_row_type wire;
-	uint32_t rows_max; /* of one call */
+	uint32_t rows_max; /* of one shipment */
 	uint64_t call_timeout_ns;
 	struct rt_route_table routes;
-	struct rt_shipment *calls, *free_call;
-	uint32_t calls_count;
+	struct rt_shipment *shipments, *free_shipment;
+	uint32_t shipments_count;
 	uint32_t *expert_at; /* [E + 1] scratch of the counting sort */
 	struct rt_exchange_stats stats;
 	/* Runs between polls of a wait: the engine takes its commands here (cancellations, maps). */
@@ -79,7 +88,7 @@ struct rt_exchange_options {
 	struct kn_queue *queue;
 	const struct cad_model_spec *spec;
 	enum cadre_row_type wire;
-	uint32_t rows_max, calls_max;
+	uint32_t rows_max, shipments_max;
 	uint32_t call_timeout_ms;
 	void (*idle)(void *context);
 	void *idle_context;

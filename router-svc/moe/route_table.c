@@ -84,7 +84,7 @@ static struct rt_peer *peer_find(struct rt_route_table *table, const struct cad_
 		struct rt_peer *peer = &table->peers[i];
 		if (strcmp(peer->id, node->id) == 0 && strcmp(peer->address, node->exchange_address) == 0)
 			return peer;
-		if (!peer->wanted && !peer->connection && peer->calls == 0)
+		if (!peer->wanted && !peer->connection && peer->shipments == 0)
 			unused = peer;
 	}
 
@@ -157,7 +157,7 @@ uint64_t rt_route_table_tick(struct rt_route_table *table)
 	uint64_t now = cad_clock_now_ns(cad_transport_clock(table->transport)), next = UINT64_MAX;
 	for (uint32_t i = 0; i < table->peers_count; i++) {
 		struct rt_peer *peer = &table->peers[i];
-		if (!peer->wanted && peer->connection && peer->calls == 0)
+		if (!peer->wanted && peer->connection && peer->shipments == 0)
 			cad_connection_close(peer->connection, CAD_ERR_CANCELLED, "the map no longer names this node");
 		if (!peer->wanted || peer->connection)
 			continue;

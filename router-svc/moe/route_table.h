@@ -3,8 +3,8 @@
  * thread owns it; nothing blocks.
  *
  * A connection that is lost, or refused, is tried again with a growing, jittered delay for as long
- * as the map calls its node live. A node that the map no longer names is closed once no call of
- * ours is with it any more (its calls fail at most by their deadlines).
+ * as the map calls its node live. A node that the map no longer names is closed once no
+ * shipment is with it any more (they fail at the latest by their deadlines).
  */
 #ifndef CADRE_ROUTER_SVC_MOE_ROUTE_TABLE_H
 #define CADRE_ROUTER_SVC_MOE_ROUTE_TABLE_H
@@ -20,7 +20,7 @@ struct rt_peer {
 	struct cad_connection *connection; /* NULL: none now */
 	bool wanted;                       /* the present map names it, live */
 	bool ready;
-	uint32_t calls; /* in flight */
+	uint32_t shipments; /* under way */
 	uint64_t retry_at_ns;
 	uint32_t delay_ms;
 };
