@@ -4,9 +4,21 @@ target_include_directories(cadre_flags INTERFACE ${CMAKE_SOURCE_DIR})
 target_compile_definitions(cadre_flags INTERFACE _GNU_SOURCE)
 target_compile_options(cadre_flags INTERFACE
   -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla
-  -fno-strict-aliasing -ffp-contract=off -fno-math-errno -g -mfma -mavx2 -mf16c)
+  -fno-strict-aliasing -ffp-contract=off -fno-math-errno -mfma -mavx2 -mf16c)
 if(CADRE_WERROR)
   target_compile_options(cadre_flags INTERFACE -Werror)
+endif()
+# Position-independent programs, whatever the compiler's default. -fPIE and not -fPIC, which would keep functions of one file from being inlined.
+add_compile_options($<$<COMPILE_LANGUAGE:C>:-fPIE>)
+add_link_options(-pie)
+# Hardening, for every build that no sanitizer watches. _FORTIFY_SOURCE needs optimised code; a default of the compiler's own is undone first.
+if(CADRE_SANITIZE STREQUAL "" AND NOT CADRE_FUZZ)
+  target_compile_options(cadre_flags INTERFACE -fstack-protector-strong -fstack-clash-protection
+    "$<$<CONFIG:Release,RelWithDebInfo,MinSizeRel>:-U_FORTIFY_SOURCE;-D_FORTIFY_SOURCE=2>")
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+    target_compile_options(cadre_flags INTERFACE -fcf-protection)
+  endif()
+  target_link_options(cadre_flags INTERFACE LINKER:-z,relro,-z,now,-z,noexecstack)
 endif()
 if(CADRE_SANITIZE STREQUAL "address")
   target_compile_options(cadre_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
