@@ -1,6 +1,7 @@
 #include "common/process/options.h"
 
 #include "common/base/log.h"
+#include "common/process/manual.h"
 #include "common/process/options_value.h"
 
 #include <ctype.h>
@@ -10,7 +11,7 @@
 #include <string.h>
 #include <yaml.h>
 
-const char cad_version[] = CADRE_VERSION;
+const char cad_version[] = CADRE_VERSION, cad_release_date[] = CADRE_RELEASE_DATE;
 
 const struct cad_choice cad_log_level_choices[] = { { "debug", CAD_LOG_DEBUG }, { "info", CAD_LOG_INFO },
 	{ "warn", CAD_LOG_WARN }, { "error", CAD_LOG_ERROR }, { NULL, 0 } };
@@ -32,7 +33,7 @@ struct cad_options {
 	const struct cad_options_spec *spec;
 	struct entry *entries; /* [spec->count] */
 	char *config;          /* the file of --config, or NULL */
-	bool help, version, print_config, check_config;
+	bool help, version, print_config, check_config, man;
 	char **positional;
 	size_t positional_count;
 };
@@ -198,6 +199,9 @@ static enum cad_status flags_read(struct cad_options *options, int argc, char **
 		} else if (!flags_over && strcmp(argv[i], "-h") == 0) {
 			options->help = true;
 			status = CAD_OK;
+		} else if (!flags_over && strcmp(argv[i], "--man") == 0) {
+			options->man = true; /* for the build: --help does not show it */
+			status = CAD_OK;
 		} else if (!flags_over && strncmp(argv[i], "--", 2) == 0) {
 			status = flag(options, argv + i, &used, error);
 		} else if (!flags_over && argv[i][0] == '-' && argv[i][1]) {
@@ -354,31 +358,25 @@ static void print_choices(const struct cad_option *option)
 		printf("%s%s", choice == option->choices ? " " : "|", choice->name);
 }
 
+static void print_option(const struct cad_option *option)
+{
+	char note[300];
+
+	cad_option_note(option, note, sizeof note);
+	printf("  --%s", option->name);
+	if (option->type == CAD_OPTION_TYPE_ENUM)
+		print_choices(option);
+	else if (*cad_option_placeholder(option))
+		printf(" %s", cad_option_placeholder(option));
+	printf("\n        %s%s\n", option->help, note);
+}
+
 static void print_help(const struct cad_options_spec *spec)
 {
-	static const char *const hints[] = { " TEXT", " N", " N", " BYTES", " NUMBER", "", "", " DURATION" };
 	printf("Usage: %s [options]%s%s\n%s\n\nOptions:\n", spec->program, spec->positional ? " " : "",
 		spec->positional ? spec->positional : "", spec->summary);
-
-	for (size_t i = 0; i < spec->count; i++) {
-		const struct cad_option *option = &spec->table[i];
-		char range[200];
-		cad_option_range_text(option, range, sizeof range);
-		printf("  --%s%s", option->name, hints[option->type]);
-		if (option->type == CAD_OPTION_TYPE_ENUM)
-			print_choices(option);
-		printf("\n        %s", option->help);
-		if (!option->default_text)
-			printf(" (required)");
-		else if (option->type == CAD_OPTION_TYPE_BOOL && strcmp(option->default_text, "true") == 0)
-			printf(" (default true; --%s=false)", option->name);
-		else if (*option->default_text && option->type != CAD_OPTION_TYPE_BOOL)
-			printf(" (default %s%s%s)", option->default_text,
-				*range && option->type != CAD_OPTION_TYPE_ENUM ? "; " : "",
-				option->type != CAD_OPTION_TYPE_ENUM ? range : "");
-		putchar('\n');
-	}
-
+	for (size_t i = 0; i < spec->count; i++)
+		print_option(&spec->table[i]);
 	printf("  --config FILE\n        YAML file with lines 'option: value'\n"
 	       "  --print-config\n        print every option with its value and where it came from, as such a file, and exit\n"
 	       "  --check-config\n        check all options and exit\n"
@@ -405,7 +403,7 @@ static enum cad_status read_all(
 	struct cad_options *options, int argc, char **argv, void *values, struct cad_error *error)
 {
 	enum cad_status status = flags_read(options, argc, argv, error);
-	if (status != CAD_OK || options->help || options->version)
+	if (status != CAD_OK || options->help || options->version || options->man)
 		return status;
 	status = environment_read(options, error);
 	if (status == CAD_OK && options->config)
@@ -418,6 +416,10 @@ static bool answered(const struct cad_options *options)
 {
 	if (options->help)
 		print_help(options->spec);
+	else if (options->man && strchr(options->spec->program, ' '))
+		cad_manual_command(stdout, options->spec);
+	else if (options->man)
+		cad_manual_page(stdout, options->spec);
 	else if (options->version)
 		printf("%s %s\n", options->spec->program, cad_version);
 	else if (options->print_config)

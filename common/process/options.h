@@ -113,7 +113,7 @@ struct cad_options; /* owns every string that the values point to */
 
 enum cad_options_action {
 	CAD_OPTIONS_RUN, /* go on */
-	/* --help, --version, --print-config or --check-config was answered on stdout: exit with 0 */
+	/* --help, --version, --print-config, --check-config or --man was answered on stdout: exit with 0 */
 	CAD_OPTIONS_EXIT,
 };
 
@@ -132,7 +132,7 @@ const char *cad_options_source(const struct cad_options *options, const char *na
 bool cad_options_main(const struct cad_options_spec *spec, int argc, char **argv, void *values,
 	struct cad_options **options, int *exit_code);
 
-extern const char cad_version[]; /* "0.1.0" */
+extern const char cad_version[], cad_release_date[]; /* "0.2.0", "2026-11-29" */
 
 /* What every service offers: values are enum cad_log_level and enum cad_log_format. */
 extern const struct cad_choice cad_log_level_choices[], cad_log_format_choices[];

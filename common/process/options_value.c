@@ -148,6 +148,39 @@ void cad_option_range_text(const struct cad_option *option, char *text, size_t b
 		snprintf(text, bytes, "at least %s", low);
 }
 
+const char *cad_option_placeholder(const struct cad_option *option)
+{
+	switch (option->type) {
+	case CAD_OPTION_TYPE_STRING: return "TEXT";
+	case CAD_OPTION_TYPE_U32:
+	case CAD_OPTION_TYPE_U64: return "N";
+	case CAD_OPTION_TYPE_BYTES: return "BYTES";
+	case CAD_OPTION_TYPE_F64: return "NUMBER";
+	case CAD_OPTION_TYPE_DURATION: return "DURATION";
+	case CAD_OPTION_TYPE_BOOL:
+	case CAD_OPTION_TYPE_ENUM: break;
+	}
+	return "";
+}
+
+void cad_option_note(const struct cad_option *option, char *text, size_t bytes)
+{
+	char range[200];
+
+	*text = 0;
+	cad_option_range_text(option, range, sizeof range);
+	if (!option->default_text)
+		snprintf(text, bytes, " (required)");
+	else if (option->type == CAD_OPTION_TYPE_BOOL && strcmp(option->default_text, "true") == 0)
+		snprintf(text, bytes, " (default true; --%s=false)", option->name);
+	else if (!*option->default_text || option->type == CAD_OPTION_TYPE_BOOL)
+		return;
+	else if (*range && option->type != CAD_OPTION_TYPE_ENUM)
+		snprintf(text, bytes, " (default %s; %s)", option->default_text, range);
+	else
+		snprintf(text, bytes, " (default %s)", option->default_text);
+}
+
 static const char *wanted(enum cad_option_type type)
 {
 	switch (type) {

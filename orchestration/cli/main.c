@@ -1,6 +1,7 @@
 /* cadrectl: the operator's command line. One line a command; a command with a second word is found
  * before one with the first alone. */
 #include "common/base/log.h"
+#include "common/process/manual.h"
 #include "common/process/options_value.h"
 #include "orchestration/cli/command.h"
 
@@ -39,6 +40,25 @@ static void print_help(FILE *stream)
 		fprintf(stream, "  %-16s %s\n", commands[i].name, commands[i].summary);
 	fprintf(stream,
 		"\n'cadrectl COMMAND --help' explains one. Exit codes: 0 it worked, 1 it failed, 2 it was called wrongly, 130 it was interrupted.\n");
+}
+
+/* The man page: each command prints its part. */
+static int print_manual(void)
+{
+	cad_manual_open(stdout, "cadrectl", "the command line of Cadre");
+	printf(".SH SYNOPSIS\n\\fBcadrectl\\fR \\fICOMMAND\\fR [\\fIoptions\\fR]\n.SH DESCRIPTION\n");
+	cad_manual_text(stdout,
+		"Shows what is in a cluster, sends prompts to it, checks answers, and plans placements. -o json stands for --format json "
+		"wherever a command has that option.");
+	printf(".SH COMMANDS\n");
+	for (size_t i = 0; i < COMMANDS; i++) {
+		char *arguments[] = { (char *)"cadrectl", (char *)"--man", NULL };
+		int code = commands[i].run(2, arguments);
+		if (code != CL_EXIT_OK)
+			return code;
+	}
+	cad_manual_close(stdout, "cadrectl");
+	return CL_EXIT_OK;
 }
 
 /* The command of argv[1] (and argv[2]); *words: how many that took. */
@@ -120,6 +140,8 @@ int main(int argc, char **argv)
 		return CL_EXIT_OK;
 	}
 
+	if (strcmp(argv[1], "--man") == 0)
+		return print_manual();
 	const struct command *command = find(argc, argv, &words);
 	if (!command)
 		return unknown(argc, argv);
