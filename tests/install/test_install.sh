@@ -1,0 +1,89 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# usage: test_install.sh CMAKE BUILD VERSION
+# Installs BUILD into an empty prefix, and looks at what is there: programs that start, pages that format and hold every
+# option, example configuration that the programs accept, units that systemd accepts. Tools that are not there are skipped.
+set -eu
+
+cmake=$1 build=$2 version=$3
+prefix=$(mktemp -d)
+trap 'rm -rf "$prefix"' EXIT
+failures=0
+
+fail() {
+	echo "FAIL: $*"
+	failures=$((failures + 1))
+}
+
+# check SENTENCE COMMAND...: its output is shown when it fails
+check() {
+	sentence=$1
+	shift
+	if ! "$@" >"$prefix/output" 2>&1; then
+		fail "$sentence"
+		cat "$prefix/output"
+	fi
+}
+
+DESTDIR='' "$cmake" --install "$build" --prefix "$prefix/usr" >/dev/null
+usr=$prefix/usr
+doc=$usr/share/doc/cadre
+
+for file in LICENSE NOTICE README.md CHANGELOG.md; do
+	check "no $file in share/doc/cadre" test -s "$doc/$file"
+done
+
+for program in cadre-placement cadre-router cadre-expert cadrectl; do
+	check "$program does not start" "$usr/bin/$program" --help
+	[ "$("$usr/bin/$program" --version)" = "$program $version" ] || fail "$program --version is not $version"
+	page=$usr/share/man/man1/$program.1
+	check "no page of $program" test -s "$page"
+	! command -v groff >/dev/null || check "groff finds faults in $program.1" sh -c "! groff -man -ww -z '$page' 2>&1 | grep ."
+	! command -v mandoc >/dev/null || check "mandoc finds faults in $program.1" mandoc -T lint -W warning "$page"
+done
+
+# holds_options PAGE COMMAND...: every option of its --help is in the page
+holds_options() {
+	page=$usr/share/man/man1/$1.1
+	shift
+	"$@" --help | sed -n 's/^  --\([a-z0-9-]*\).*/\1/p' >"$prefix/options"
+	[ -s "$prefix/options" ] || fail "'$*' has no options?"
+	while read -r option; do
+		sed 's/\\-/-/g' "$page" | grep -qF -e "\\fB--$option\\fR" || fail "--$option of '$*' is not in $page"
+	done <"$prefix/options"
+}
+for program in cadre-placement cadre-router cadre-expert; do holds_options $program "$usr/bin/$program"; done
+"$usr/bin/cadrectl" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]* \{0,1\}[a-z]*\)  .*/\1/p' >"$prefix/commands"
+[ "$(wc -l <"$prefix/commands")" -ge 10 ] || fail "cadrectl has fewer commands than it had"
+while read -r command; do
+	# shellcheck disable=SC2086  # a command may have two words
+	holds_options cadrectl "$usr/bin/cadrectl" $command
+done <"$prefix/commands"
+
+for example in placement router router-alone expert; do
+	program=cadre-${example%-alone}
+	check "$program refuses examples/$example.yaml" "$usr/bin/$program" --config "$doc/examples/$example.yaml" --check-config
+done
+
+for unit in cadre-placement cadre-router cadre-router@ cadre-expert cadre-expert@; do
+	file=$usr/lib/systemd/system/$unit.service
+	check "no $unit.service" test -s "$file"
+	# A placeholder that nobody filled in. SystemCallFilter has words with @ of its own.
+	check "$unit.service has placeholders" sh -c "! grep -v ^SystemCallFilter '$file' | grep '@[A-Z]'"
+	program=$(sed -n 's/^ExecStart=\([^ ]*\).*/\1/p' "$file")
+	check "$unit.service starts '$program', which is not there" test -x "$program"
+done
+check "no user for the services" grep -q '^u *cadre ' "$usr/lib/sysusers.d/cadre.conf"
+if command -v systemd-analyze >/dev/null && getent passwd root >/dev/null; then
+	# Of other units, which these wait for, nothing is installed here: only lines about ours count.
+	systemd-analyze verify --man=no --recursive-errors=no "$usr"/lib/systemd/system/cadre-*[!@].service \
+		>"$prefix/verify" 2>&1 || true
+	check "systemd-analyze complains" sh -c "! grep -F '$usr/lib/systemd/system' '$prefix/verify'"
+fi
+
+# What is built for tests stays in the build.
+check "something is installed outside of bin, share and lib" test "$(ls "$usr" | tr '\n' ' ')" = 'bin lib share '
+check "more than the four programs are in bin" test "$(ls "$usr/bin" | wc -l)" = 4
+
+[ $failures = 0 ] && echo "installed and checked"
+exit $failures
