@@ -135,7 +135,7 @@ static void send_report(struct ex_control *control, const struct ex_load_report 
 	message.report_case = CADRE__V1__NODE_REPORT__REPORT_EXPERT;
 	message.expert = &expert;
 	if (cad_member_report(control->member, &message) != CAD_OK)
-		cad_log_debug("control", "not joined: the next hello will tell", CAD_U("layer", id.layer),
+		cad_log_debug("control", "not joined; the next hello will report it", CAD_U("layer", id.layer),
 			CAD_U("expert", id.expert));
 }
 

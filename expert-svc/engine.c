@@ -211,7 +211,7 @@ static void metrics_register(struct ex_engine *engine, struct cad_metrics *metri
 
 	cad_metrics_counter_read(
 		metrics, "cadre_expert_rows_total", "rows computed", NULL, 0, read_counter, (void *)&counters->rows);
-	cad_metrics_counter_read(metrics, "cadre_expert_pairs_total", "pairs of a row and an expert computed", NULL, 0,
+	cad_metrics_counter_read(metrics, "cadre_expert_pairs_total", "(row, expert) pairs computed", NULL, 0,
 		read_counter, (void *)&counters->pairs);
 	cad_metrics_counter_read(metrics, "cadre_expert_steps_total",
 		"steps, each over the calls of one layer that had arrived", NULL, 0, read_counter,
@@ -226,10 +226,10 @@ static void metrics_register(struct ex_engine *engine, struct cad_metrics *metri
 		read_waiting, (void *)&engine->inbox.held);
 	struct ex_step *step = &engine->step;
 	step->queue_seconds = cad_metrics_histogram(metrics, "cadre_expert_queue_seconds",
-		"from a call's arrival to its answer, computing left out", NULL, 0, cad_histogram_seconds,
+		"time from a call's arrival to its answer, without computing", NULL, 0, cad_histogram_seconds,
 		cad_histogram_seconds_count);
 	step->compute_seconds = cad_metrics_histogram(metrics, "cadre_expert_compute_seconds",
-		"computing time of the steps that a call was part of", NULL, 0, cad_histogram_seconds,
+		"compute time of the steps that a call was part of", NULL, 0, cad_histogram_seconds,
 		cad_histogram_seconds_count);
 	step->step_rows = cad_metrics_histogram(metrics, "cadre_expert_step_rows", "rows of a step", NULL, 0,
 		(double[]){ 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096 }, 13);
@@ -246,8 +246,8 @@ static enum cad_status settings_check(
 			spec->layers_count);
 	for (uint32_t i = 0; i < spec->layers_count; i++)
 		if (spec->layers[i].moe && settings->quanta[i] == 0)
-			return cad_error_set(
-				error, CAD_ERR_INVALID, "the settings have no quantum for layer %u, which routes", i);
+			return cad_error_set(error, CAD_ERR_INVALID,
+				"the settings have no quantum for layer %u, which is an MoE layer", i);
 	return CAD_OK;
 }
 
@@ -289,8 +289,7 @@ static enum cad_status thread_start(struct ex_engine *engine, struct cad_error *
 	if (pthread_create(&engine->thread, NULL, compute_thread, engine) != 0) {
 		cad_mailbox_destroy(engine->outbox);
 		engine->outbox = NULL;
-		return cad_error_set(
-			error, CAD_ERR_EXHAUSTED, "the system gives no thread for computing: see ulimit -u");
+		return cad_error_set(error, CAD_ERR_EXHAUSTED, "cannot start a thread for computing: see ulimit -u");
 	}
 
 	return CAD_OK;

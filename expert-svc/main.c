@@ -42,55 +42,54 @@ struct settings {
 
 static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct settings, placement, "placement", NULL, "address of the placement service, host:port"),
-	CAD_OPTION_STRING(struct settings, model, "model", NULL,
-		"directory of the checkpoint, the same files as everywhere in the cluster"),
+	CAD_OPTION_STRING(
+		struct settings, model, "model", NULL, "directory of the checkpoint; the same files on every node"),
 	CAD_OPTION_STRING(struct settings, listen, "listen", "127.0.0.1:0",
 		"where the token exchange listens, host:port; port 0 chooses one"),
 	CAD_OPTION_STRING(struct settings, advertise, "advertise", "",
-		"the exchange address that routers are told; empty: the one listened on"),
+		"exchange address that is announced to routers; empty: the one of --listen"),
 	CAD_OPTION_STRING(
 		struct settings, http, "http", "127.0.0.1:0", "where /metrics, /healthz and /readyz are, host:port"),
 	CAD_OPTION_STRING(struct settings, id, "id", "",
 		"name of this node, stable over restarts; empty: host name and process id"),
 	CAD_OPTION_STRING(
-		struct settings, cluster, "cluster", "", "refuse to join a cluster of another name; empty: any"),
+		struct settings, cluster, "cluster", "", "refuse to join a cluster with another name; empty: any"),
 	CAD_OPTION_STRING(struct settings, secret_file, "secret-file", "",
-		"file with the cluster secret that routers must know, too; empty: none"),
+		"file with the cluster secret, which routers must know too; empty: none"),
 	CAD_OPTION_BYTES(struct settings, memory, "memory", "0", 0, UINT64_MAX,
-		"room for expert weights; 0: four fifths of the memory that is free at start"),
+		"memory for expert weights; 0: four fifths of what is free at start"),
 	CAD_OPTION_U32(struct settings, memory_nodes, "memory-nodes", "1", 1, 1024,
-		"expert nodes on this machine, among which those four fifths are divided"),
+		"expert nodes on this machine, which share those four fifths"),
 	CAD_OPTION_U32(struct settings, threads, "threads", "0", 0, KN_THREADS_MAX,
-		"compute threads; 0: as many as there are cores for this process"),
+		"compute threads; 0: one for each core of this process"),
 	CAD_OPTION_U32(struct settings, load_threads, "load-threads", "1", 1, 16,
-		"threads that load experts while others are served"),
+		"threads that load experts while serving goes on"),
 	CAD_OPTION_ENUM(struct settings, isa, "isa", "auto", kn_isa_choices,
 		"instruction set of the kernels; all give the same bits"),
 	CAD_OPTION_U32(struct settings, requests_max, "requests-max", "256", 1, 65536,
-		"calls held at a time; more are turned away"),
+		"calls held at once; further ones are refused"),
 	CAD_OPTION_U32(struct settings, rows_max, "rows-max", "2048", 1, CADRE_ROWS_MAX, "rows of one call"),
 	CAD_OPTION_U32(struct settings, step_rows, "step-rows", "2048", 1, CADRE_ROWS_MAX,
 		"rows computed together; sizes the activations"),
 	CAD_OPTION_U32(struct settings, step_pairs, "step-pairs", "8192", 1, CADRE_PAIRS_MAX,
 		"pairs of row and expert computed together; sizes the activations"),
-	CAD_OPTION_U32(
-		struct settings, connections_max, "connections-max", "64", 1, 4096, "routers connected at a time"),
+	CAD_OPTION_U32(struct settings, connections_max, "connections-max", "64", 1, 4096, "routers connected at once"),
 	CAD_OPTION_U32(struct settings, credit_calls, "credit-calls", "16", 1, 4096,
-		"unanswered calls that each router may have here"),
+		"unanswered calls allowed to each router"),
 	CAD_OPTION_BYTES(struct settings, credit_bytes, "credit-bytes", "64M", 65536, UINT64_MAX,
-		"bytes of unanswered calls that each router may have here"),
+		"bytes of unanswered calls allowed to each router"),
 	CAD_OPTION_STRING(struct settings, ucx_devices, "ucx-devices", "",
-		"network devices of the exchange, as in UCX_NET_DEVICES; empty: that, else loopback"),
+		"network devices of the exchange, as in UCX_NET_DEVICES; empty: that variable, else loopback"),
 	CAD_OPTION_STRING(struct settings, ucx_transports, "ucx-transports", "",
-		"transports of the exchange, as in UCX_TLS; empty: that, else tcp"),
+		"transports of the exchange, as in UCX_TLS; empty: that variable, else tcp"),
 	CAD_OPTION_DURATION(struct settings, spin_ns, "ucx-spin", "0", 0, CAD_NS_PER_S,
 		"how long the exchange polls before it sleeps; only for machines with cores to spare"),
 	CAD_OPTION_DURATION(struct settings, drain_timeout_ns, "drain-timeout", "10s", 0, 3600 * CAD_NS_PER_S,
-		"how long to go on answering after SIGTERM or Ctrl-C"),
+		"how long to keep answering after SIGTERM or Ctrl-C"),
 	CAD_OPTION_ENUM(
-		struct settings, log_level, "log-level", "info", cad_log_level_choices, "least level of log lines"),
+		struct settings, log_level, "log-level", "info", cad_log_level_choices, "lowest level that is logged"),
 	CAD_OPTION_ENUM(
-		struct settings, log_format, "log-format", "logfmt", cad_log_format_choices, "form of log lines"),
+		struct settings, log_format, "log-format", "logfmt", cad_log_format_choices, "format of log lines"),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)
@@ -102,13 +101,13 @@ static enum cad_status check(const void *values, struct cad_error *error)
 			CAD_MAP_ID_BYTES - 1);
 	if (!cad_rpc_address_is_complete(s->placement))
 		return cad_error_set(
-			error, CAD_ERR_INVALID, "--placement '%s' is no address: give HOST:PORT", s->placement);
+			error, CAD_ERR_INVALID, "--placement '%s' is not an address: give HOST:PORT", s->placement);
 	if (*s->advertise && !cad_rpc_address_is_complete(s->advertise))
 		return cad_error_set(
-			error, CAD_ERR_INVALID, "--advertise '%s' is no address: give HOST:PORT", s->advertise);
+			error, CAD_ERR_INVALID, "--advertise '%s' is not an address: give HOST:PORT", s->advertise);
 	if (!*s->advertise && strncmp(s->listen, "0.0.0.0:", 8) == 0)
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"--listen %s is no address that routers could connect to: listen on one interface's, or give --advertise HOST:PORT",
+			"routers cannot connect to --listen %s: listen on the address of one interface, or give --advertise HOST:PORT",
 			s->listen);
 
 	return CAD_OK;
@@ -254,7 +253,7 @@ static void register_exchange_metrics(struct node *node)
 		{ offsetof(struct cad_transport_stats, protocol_errors), "cadre_exchange_protocol_errors_total",
 			"connections closed because a peer broke the protocol" },
 		{ offsetof(struct cad_transport_stats, rebuilds), "cadre_exchange_rebuilds_total",
-			"times that the exchange was made anew after it went deaf" },
+			"times the exchange was rebuilt after it went deaf" },
 	};
 	for (size_t i = 0; i < sizeof counters / sizeof counters[0]; i++)
 		cad_metrics_counter_read(node->metrics, counters[i].name, counters[i].help, NULL, 0, read_u64,
@@ -287,7 +286,7 @@ static void on_signal(void *context, int number)
 {
 	struct node *node = context;
 	if (atomic_exchange(&node->draining, true)) {
-		cad_log_warn("expert", "asked again: stopping now");
+		cad_log_warn("expert", "second signal: stopping now");
 		node->drain_until_ns = 0;
 		return;
 	}
@@ -339,11 +338,11 @@ static enum cad_status ask_cluster(struct node *node, struct cad_error *error)
 	cad_model_fingerprint(node->model, fingerprint);
 	if (*node->settings.cluster && strcmp(node->settings.cluster, node->facts.cluster) != 0)
 		return cad_error_set(error, CAD_ERR_REFUSED,
-			"the placement service at %s is of cluster '%s', not '%s' as --cluster says",
+			"the placement service at %s belongs to cluster '%s', not to '%s' as --cluster says",
 			node->settings.placement, node->facts.cluster, node->settings.cluster);
 	if (strcmp(fingerprint, node->facts.model_fingerprint) != 0)
 		return cad_error_set(error, CAD_ERR_REFUSED,
-			"the checkpoint in '%s' has fingerprint %s, the cluster serves %s: give --model the same files everywhere",
+			"the checkpoint in '%s' has fingerprint %s, but the cluster serves %s: give --model the same files everywhere",
 			node->settings.model, fingerprint, node->facts.model_fingerprint);
 
 	return CAD_OK;
@@ -357,7 +356,7 @@ static enum cad_status create_engine(struct node *node, struct cad_error *error)
 
 	if (node->settings.memory < expert_bytes)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
-			"there are %llu bytes for expert weights, and one expert of this model takes %llu: give this node more with --memory",
+			"there are %llu bytes for expert weights, but one expert of this model takes %llu: give this node more with --memory",
 			(unsigned long long)node->settings.memory, (unsigned long long)expert_bytes);
 	ex_engine_options_default(&options);
 	options.mode = EX_ENGINE_THREADED;
@@ -472,7 +471,8 @@ static enum cad_status node_create(struct node *node, struct cad_error *error)
 	if (s->memory == 0)
 		s->memory = free_bytes / 5 * 4 / s->memory_nodes;
 	else if (s->memory > free_bytes)
-		cad_log_warn("expert", "--memory is more than what is free: this node may be killed before it is full",
+		cad_log_warn("expert",
+			"--memory exceeds the free memory: this node may be killed before it has used that much",
 			CAD_U("memory_bytes", s->memory), CAD_U("free_bytes", free_bytes));
 	if (*s->id)
 		snprintf(node->id, sizeof node->id, "%s", s->id);
@@ -495,8 +495,7 @@ static enum cad_status node_create(struct node *node, struct cad_error *error)
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "no memory for metrics");
 	if (pthread_create(&node->exchange, NULL, exchange_thread, node) != 0)
-		return cad_error_set(
-			error, CAD_ERR_EXHAUSTED, "the system gives no thread for the exchange: see ulimit -u");
+		return cad_error_set(error, CAD_ERR_EXHAUSTED, "cannot start a thread for the exchange: see ulimit -u");
 
 	return CAD_OK;
 }

@@ -608,7 +608,7 @@ void rt_engine_destroy(struct rt_engine *engine)
 		take_commands(engine);
 	for (struct rt_sequence *s; (s = engine->scheduler.running.first ? engine->scheduler.running.first
 									 : engine->scheduler.waiting.first) != NULL;) {
-		rt_sequence_doom(s, CAD_ERR_CANCELLED, "the router stops");
+		rt_sequence_doom(s, CAD_ERR_CANCELLED, "the router is stopping");
 		fail(engine, s);
 	}
 

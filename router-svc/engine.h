@@ -45,7 +45,7 @@ struct rt_engine_options {
 	uint32_t queue_max;        /* that wait beside them; 0: 256. Above: CAD_ERR_EXHAUSTED */
 	uint64_t kv_bytes;         /* 0: 1 GiB */
 	uint32_t micro_batches;    /* 0: two when that has been seen to pay, else one */
-	uint32_t call_timeout_ms;  /* an expert call that takes longer goes elsewhere; 0: 10000 */
+	uint32_t call_timeout_ms;  /* an expert call that takes longer is sent again; 0: 10000 */
 	enum rt_capacity_policy capacity_policy;
 	float capacity_factor;
 	rt_event_fn *on_event;

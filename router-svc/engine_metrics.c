@@ -23,7 +23,7 @@ static const struct {
 	COUNTER(tokens_prefilled, "cadre_router_tokens_prefilled_total", "Prompt tokens computed."),
 	COUNTER(tokens_generated, "cadre_router_tokens_generated_total", "Rows computed to generate tokens."),
 	COUNTER(requests, "cadre_router_requests_total", "Requests accepted."),
-	COUNTER(finished, "cadre_router_requests_finished_total", "Requests that ended well."),
+	COUNTER(finished, "cadre_router_requests_finished_total", "Requests that completed."),
 	COUNTER(failed, "cadre_router_requests_failed_total", "Requests that failed."),
 	COUNTER(cancelled, "cadre_router_requests_cancelled_total", "Requests that were cancelled."),
 	COUNTER(preempted, "cadre_router_preemptions_total",
@@ -41,8 +41,8 @@ static const struct {
 	COUNTER(spilled, "cadre_router_capacity_spilled_total",
 		"(token, layer, slot) triples that the capacity policy spilled, of ended requests."),
 	GAUGE(running, "cadre_router_sequences_running", "Sequences that hold KV pages."),
-	GAUGE(waiting, "cadre_router_sequences_waiting", "Sequences that wait for room."),
-	GAUGE(kv_pages, "cadre_router_kv_pages", "KV pages of 32 tokens, in all."),
+	GAUGE(waiting, "cadre_router_sequences_waiting", "Sequences that are waiting for room."),
+	GAUGE(kv_pages, "cadre_router_kv_pages", "KV pages of 32 tokens in total."),
 	GAUGE(kv_pages_free, "cadre_router_kv_pages_free", "KV pages that are free."),
 	GAUGE(connections, "cadre_router_connections", "Expert nodes that are connected."),
 	GAUGE(epoch, "cadre_router_map_epoch", "Epoch of the map in use."),
@@ -138,11 +138,11 @@ enum cad_status rt_engine_metrics_create(struct cad_metrics *metrics, const stru
 			if (policy == RT_CAPACITY_NONE)
 				continue;
 			register_expert(metrics, "cadre_router_expert_dropped_total",
-				"Rows that found the expert full and were dropped.", layer, e, &counts[at].dropped,
+				"Rows dropped because the expert was full.", layer, e, &counts[at].dropped,
 				&m->experts[at * 3 + 1]);
 			register_expert(metrics, "cadre_router_expert_spilled_total",
-				"Rows that found the expert full and went to another.", layer, e, &counts[at].spilled,
-				&m->experts[at * 3 + 2]);
+				"Rows that went to another expert because this one was full.", layer, e,
+				&counts[at].spilled, &m->experts[at * 3 + 2]);
 		}
 	*out = m;
 

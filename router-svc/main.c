@@ -51,9 +51,10 @@ static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct options, placement, "placement", "", "host:port of the placement service"),
 	CAD_OPTION_BOOL(struct options, local_experts, "local-experts", "false",
 		"run the experts in this process, without a placement service"),
-	CAD_OPTION_STRING(struct options, grpc, "grpc", "127.0.0.1:7100", "where clients call"),
+	CAD_OPTION_STRING(struct options, grpc, "grpc", "127.0.0.1:7100", "where clients connect: gRPC, host:port"),
 	CAD_OPTION_STRING(struct options, http, "http", "127.0.0.1:7101", "/metrics, /healthz, /readyz"),
-	CAD_OPTION_STRING(struct options, id, "id", "", "name of this router in the cluster; empty: host and pid"),
+	CAD_OPTION_STRING(
+		struct options, id, "id", "", "name of this router in the cluster; empty: host name and process id"),
 	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", kn_isa_choices,
 		"instruction set of the kernels; all give the same bits"),
 	CAD_OPTION_U32(struct options, threads, "threads", "0", 0, KN_THREADS_MAX, "compute threads; 0: all cores"),
@@ -63,15 +64,15 @@ static const struct cad_option table[] = {
 		struct options, chunk, "chunk", "0", 0, 65536, "rows of one prompt in a step; 0: as many as fit"),
 	CAD_OPTION_U32(struct options, sequences_max, "sequences-max", "64", 1, 4096, "sequences that run at once"),
 	CAD_OPTION_U32(struct options, queue_max, "queue-max", "256", 0, 65536,
-		"sequences that wait beside them; above: RESOURCE_EXHAUSTED"),
+		"further sequences that may wait; beyond that, RESOURCE_EXHAUSTED"),
 	CAD_OPTION_U32(struct options, micro_batches, "micro-batches", "0", 0, RT_MICRO_BATCHES_MAX,
 		"parts of a step, so that attention and experts overlap; 0: when it pays"),
 	CAD_OPTION_DURATION(struct options, call_timeout, "call-timeout", "10s", CAD_NS_PER_MS, 3600 * CAD_NS_PER_S,
-		"an expert call that takes longer goes elsewhere"),
+		"an expert call that takes longer is sent again"),
 	CAD_OPTION_ENUM(struct options, capacity_policy, "capacity-policy", "none", policy_choices,
 		"what happens to a row whose expert is full; none: no expert ever is"),
 	CAD_OPTION_F64(struct options, capacity_factor, "capacity-factor", "1.0", 0.01, 1000.0,
-		"capacity = ceil(factor * rows * k / experts) rows an expert and step"),
+		"capacity = ceil(factor * rows * k / experts) rows per expert and step"),
 	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", cad_weights_choices,
 		"with --local-experts; f32: as stored, lossless; bf16: rounded"),
 	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", cad_wire_choices,
@@ -81,20 +82,21 @@ static const struct cad_option table[] = {
 		"network devices of the exchange (UCX_NET_DEVICES); empty: loopback"),
 	CAD_OPTION_STRING(struct options, ucx_transports, "ucx-transports", "",
 		"transports of the exchange (UCX_TLS); empty: tcp"),
-	CAD_OPTION_STRING(struct options, tls_certificate, "tls-certificate", "", "PEM file of the gRPC server"),
-	CAD_OPTION_STRING(struct options, tls_key, "tls-key", "", "PEM file of its key"),
+	CAD_OPTION_STRING(struct options, tls_certificate, "tls-certificate", "",
+		"PEM file with the certificate of the gRPC server"),
+	CAD_OPTION_STRING(struct options, tls_key, "tls-key", "", "PEM file with its private key"),
 	CAD_OPTION_STRING(struct options, tls_authority, "tls-authority", "",
-		"PEM file; clients must show a certificate signed by it"),
+		"PEM file of a certificate authority; clients must present a certificate signed by it"),
 	CAD_OPTION_STRING(struct options, token_file, "token-file", "",
 		"file with the bearer token that clients must send; empty: none"),
 	CAD_OPTION_BOOL(struct options, plaintext_anywhere, "grpc-plaintext-anywhere", "false",
 		"allow gRPC without TLS on an address that is not loopback"),
 	CAD_OPTION_DURATION(struct options, drain, "drain", "10s", 0, 3600 * CAD_NS_PER_S,
-		"how long running requests may go on after SIGTERM"),
+		"how long running requests may continue after SIGTERM"),
 	CAD_OPTION_ENUM(
-		struct options, log_level, "log-level", "info", cad_log_level_choices, "least level that is logged"),
+		struct options, log_level, "log-level", "info", cad_log_level_choices, "lowest level that is logged"),
 	CAD_OPTION_ENUM(
-		struct options, log_format, "log-format", "logfmt", cad_log_format_choices, "form of a log line"),
+		struct options, log_format, "log-format", "logfmt", cad_log_format_choices, "format of log lines"),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)
@@ -107,10 +109,11 @@ static enum cad_status check(const void *values, struct cad_error *error)
 		return cad_error_set(error, CAD_ERR_INVALID, "--placement and --local-experts exclude each other");
 	if (o->placement[0] && !cad_rpc_address_is_complete(o->placement))
 		return cad_error_set(
-			error, CAD_ERR_INVALID, "--placement '%s' is no address: give HOST:PORT", o->placement);
+			error, CAD_ERR_INVALID, "--placement '%s' is not an address: give HOST:PORT", o->placement);
 	if (!cad_rpc_address_is_complete(o->grpc))
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"--grpc '%s' is no address to listen on: give HOST:PORT, for example 127.0.0.1:7100", o->grpc);
+			"--grpc '%s' is not an address to listen on: give HOST:PORT, for example 127.0.0.1:7100",
+			o->grpc);
 	if (o->id[0] && !cad_map_id_is_legal(o->id))
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"--id is '%.80s'; a node's name has at most %d letters, digits and . _ : -", o->id,
@@ -342,7 +345,7 @@ static bool admin_ready(void *context, char *text, size_t text_bytes)
 		stopping          ? "stopping"
 			: ready   ? "ready"
 			: started ? "waiting for expert nodes"
-				  : "starting: the model is not read yet");
+				  : "starting: the model has not been read yet");
 	return ready && !stopping;
 }
 
@@ -375,10 +378,10 @@ static void on_signal(void *context, int number)
 {
 	struct program *p = context;
 	if (atomic_exchange(&p->stopping, true)) {
-		cad_log_warn("router", "a second signal: ending at once");
+		cad_log_warn("router", "second signal: stopping now");
 		_exit(128 + number);
 	}
-	cad_log_info("router", "stopping: running requests may go on",
+	cad_log_info("router", "stopping; running requests may finish",
 		CAD_U("requests", rt_frontend_streams(p->frontend)),
 		CAD_U("drain_ms", p->options.drain / CAD_NS_PER_MS));
 	uv_close((uv_handle_t *)&p->ready_timer, NULL);

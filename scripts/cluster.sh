@@ -111,7 +111,7 @@ parse_up() {
 	local name value
 	local -a words
 	while [ $# -gt 0 ]; do
-		[[ $1 == --* ]] || fail_usage "up: '$1' is no option"
+		[[ $1 == --* ]] || fail_usage "up: '$1' is not an option"
 		name=${1%%=*}
 		words=("$1")
 		if [[ $1 == *=* ]]; then
@@ -140,7 +140,7 @@ parse_up() {
 		esac
 	done
 	[ -n "$MODEL" ] || fail_usage "up needs --model DIR"
-	[ -f "$MODEL/config.json" ] || fail "'$MODEL' is no checkpoint: there is no config.json in it"
+	[ -f "$MODEL/config.json" ] || fail "'$MODEL' is not a checkpoint: it has no config.json"
 	[[ $EXPERTS =~ ^[0-9]+$ && $ROUTERS =~ ^[1-9][0-9]*$ ]] || fail_usage "--experts and --routers take numbers, and one router is needed"
 	MODEL=$(cd "$MODEL" && pwd)
 }

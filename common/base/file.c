@@ -70,7 +70,7 @@ enum cad_status cad_file_read(const char *path, size_t size_max, char **bytes, s
 			continue;
 		if (n <= 0) {
 			status = cad_error_set(error, CAD_ERR_IO, "%s cannot be read: %s", path,
-				n < 0 ? strerror(errno) : "it shrank meanwhile");
+				n < 0 ? strerror(errno) : "it shrank while it was read");
 			goto free_buffer;
 		}
 		got += (size_t)n;

@@ -19,7 +19,7 @@
 	X(OK, 0, "ok") \
 	/* not yet */ \
 	X(AGAIN, 1, "not yet") \
-	X(FULL, 2, "accepted, but send no more until told") \
+	X(FULL, 2, "accepted, but send no more until notified") \
 	/* the request is given up */ \
 	X(ERR_INVALID, -1, "invalid argument") \
 	X(ERR_NOT_FOUND, -2, "not found") \

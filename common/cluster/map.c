@@ -73,7 +73,7 @@ static enum cad_status check_layers(const struct cad_map_source *source, struct 
 		return cad_error_set(error, CAD_ERR_EXHAUSTED, "map: %zu MoE layers, the limit is %d",
 			source->layers_count, CAD_LAYERS_MAX);
 	if (source->experts > CAD_EXPERTS_MAX)
-		return cad_error_set(error, CAD_ERR_EXHAUSTED, "map: %u experts a layer, the limit is %d",
+		return cad_error_set(error, CAD_ERR_EXHAUSTED, "map: %u experts per layer, the limit is %d",
 			source->experts, CAD_EXPERTS_MAX);
 	if ((source->layers_count == 0) != (source->experts == 0))
 		return cad_error_set(error, CAD_ERR_CORRUPT,
@@ -154,7 +154,7 @@ static enum cad_status check_replica(
 {
 	if (replica->layer >= CAD_LAYERS_MAX || map->row_of_layer[replica->layer] < 0)
 		return cad_error_set(error, CAD_ERR_CORRUPT,
-			"map: a replica in layer %u, which is no MoE layer of the map", replica->layer);
+			"map: a replica in layer %u, which is not an MoE layer of the map", replica->layer);
 	if (replica->expert >= map->experts)
 		return cad_error_set(error, CAD_ERR_CORRUPT, "map: layer %u has %u experts, a replica names expert %u",
 			replica->layer, map->experts, replica->expert);

@@ -212,7 +212,7 @@ static void on_done(struct cad_rpc_client_call *call, enum cad_rpc_code code, co
 
 	uint64_t delay_ms = member->delay_ms + cad_random_below(&member->random, member->delay_ms + 1);
 	member->delay_ms = member->delay_ms * 2 < DELAY_LAST_MS ? member->delay_ms * 2 : DELAY_LAST_MS;
-	cad_log_warn("member", joined ? "lost the placement service, going on with the last map" : "cannot join",
+	cad_log_warn("member", joined ? "lost the placement service; continuing with the last map" : "cannot join",
 		CAD_S("placement", member->options.placement), CAD_S("code", cad_rpc_code_name(code)),
 		CAD_S("why", text), CAD_U("retry_ms", delay_ms));
 	uv_timer_start(&member->timer, attempt, delay_ms, 0);

@@ -65,7 +65,7 @@ enum cad_status cad_settings_init(struct cad_settings *settings, enum cad_profil
 	for (uint32_t i = 0; i < layers; i++)
 		if (!is_quantum(quanta[i]))
 			return cad_error_set(error, CAD_ERR_INVALID,
-				"the quantum of layer %u is %g, which is no power of two", i, (double)quanta[i]);
+				"the quantum of layer %u is %g, which is not a power of two", i, (double)quanta[i]);
 	float *copy = malloc(layers * sizeof *copy);
 	if (!copy)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for a quantum table of %u layers", layers);
@@ -172,7 +172,7 @@ enum cad_status cad_settings_from_proto(
 	if (strcmp(fingerprint, message->fingerprint) != 0) {
 		cad_settings_fini(&made);
 		return cad_error_set(error, CAD_ERR_CORRUPT,
-			"the cluster's settings say fingerprint '%s' but have %s: the programs are of different versions",
+			"the cluster's settings name fingerprint '%s', but their own is %s: the programs are different versions",
 			message->fingerprint, fingerprint);
 	}
 

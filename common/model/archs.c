@@ -150,7 +150,7 @@ static void read_sparse_layers(const struct cad_keys *keys, struct cad_model_spe
 		if (!json_is_integer(layer) || json_integer_value(layer) < 0 ||
 			json_integer_value(layer) >= (json_int_t)spec->layers_count)
 			cad_keys_fail(keys, CAD_ERR_RANGE, "mlp_only_layers",
-				"has something else than layers from 0 to %u", spec->layers_count - 1);
+				"contains something other than layers from 0 to %u", spec->layers_count - 1);
 		else
 			spec->layers[json_integer_value(layer)].moe = false;
 	}

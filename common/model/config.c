@@ -79,7 +79,7 @@ static void read_common(const struct cad_keys *keys, struct cad_model_spec *spec
 			keys, CAD_ERR_UNSUPPORTED, "hidden_act", "is '%.32s'; only silu is supported", activation);
 	if (cad_keys_get(keys, "quantization_config"))
 		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "quantization_config",
-			"is there: quantised checkpoints are not supported, use one with f32, f16 or bf16 weights");
+			"is present: quantised checkpoints are not supported, use one with f32, f16 or bf16 weights");
 	read_bos(keys, spec);
 	read_eos(keys, spec);
 }

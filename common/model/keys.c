@@ -32,7 +32,7 @@ const char *cad_keys_name(const struct cad_keys *keys, const char *const *names)
 			found = names[i];
 		else if (!json_equal(cad_keys_get(keys, found), cad_keys_get(keys, names[i])))
 			cad_keys_fail(keys, CAD_ERR_INVALID, found,
-				"and %s are two names of one thing, but differ; remove one", names[i]);
+				"and %s are two names for one value, but differ; remove one", names[i]);
 	}
 	return found ? found : names[0];
 }

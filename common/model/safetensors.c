@@ -72,8 +72,8 @@ static enum cad_status read_shape(
 		const json_t *size = json_array_get(value, i);
 		if (!json_is_integer(size) || json_integer_value(size) < 0)
 			return cad_error_set(r->error, CAD_ERR_CORRUPT,
-				"%s: tensor '%s' has a shape with something else than whole numbers from 0 up", r->name,
-				tensor);
+				"%s: tensor '%s' has a shape with something other than whole numbers from 0 up",
+				r->name, tensor);
 		out->shape[i] = (uint64_t)json_integer_value(size);
 		if (__builtin_mul_overflow(bytes, out->shape[i], &bytes))
 			return cad_error_set(r->error, CAD_ERR_CORRUPT,
@@ -220,7 +220,7 @@ static enum cad_status read_header(const struct reading *r)
 		length |= (uint64_t)(unsigned char)file->bytes[i] << (8 * i);
 	if (length > HEADER_BYTES_MAX)
 		return cad_error_set(r->error, CAD_ERR_CORRUPT,
-			"%s: the header claims %llu bytes; at most %d are allowed, so this is no safetensors file",
+			"%s: the header claims %llu bytes; at most %d are allowed, so this is not a safetensors file",
 			r->name, (unsigned long long)length, HEADER_BYTES_MAX);
 	if (length > file->size - LENGTH_BYTES)
 		return cad_error_set(r->error, CAD_ERR_CORRUPT,

@@ -46,7 +46,7 @@ static enum cad_status read_shard_names(
 {
 	size_t entries = json_object_size(map);
 	if (entries == 0)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: weight_map is missing, empty or no object", path);
+		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: weight_map is missing, empty or not an object", path);
 
 	const char **list = calloc(entries, sizeof *list);
 	if (!list)

@@ -106,7 +106,7 @@ static enum MHD_Result on_http_request(void *context, struct MHD_Connection *con
 	(void)version;
 	(void)upload;
 	if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
-		return send_text(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD are answered here");
+		return send_text(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD are supported");
 	if (!*state) { /* the headers; a response belongs to the second call */
 		*state = &seen;
 		return MHD_YES;
@@ -123,7 +123,7 @@ static enum MHD_Result on_http_request(void *context, struct MHD_Connection *con
 		if (path_matches(admin->options.pages[i].path, path))
 			return send_page(&admin->options.pages[i], connection, path);
 
-	return send_text(connection, MHD_HTTP_NOT_FOUND, "there are /metrics, /healthz and /readyz");
+	return send_text(connection, MHD_HTTP_NOT_FOUND, "not found; try /metrics, /healthz or /readyz");
 }
 
 static void address_text(int fd, char *text, size_t bytes)
@@ -208,7 +208,7 @@ enum cad_status cad_admin_create(
 
 	if (!made->daemon) {
 		status = cad_error_set(error, CAD_ERR_INTERNAL,
-			"cannot start the HTTP server on '%s': the system gives no thread or no file descriptor (see ulimit -u and -n)",
+			"cannot start the HTTP server on '%s': no thread or no file descriptor is left (see ulimit -u and -n)",
 			options->address);
 		goto free_made;
 	}

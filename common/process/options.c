@@ -105,10 +105,10 @@ static enum cad_status unknown(const struct cad_options_spec *spec, const char *
 	}
 
 	if (nearest)
-		return cad_error_set(error, CAD_ERR_INVALID, "%sthere is no option %s%s; did you mean %s%s?", where,
+		return cad_error_set(error, CAD_ERR_INVALID, "%sthere is not an option %s%s; did you mean %s%s?", where,
 			mark, name, mark, nearest);
-	return cad_error_set(error, CAD_ERR_INVALID, "%sthere is no option %s%s; '%s --help' lists them", where, mark,
-		name, spec->program);
+	return cad_error_set(error, CAD_ERR_INVALID, "%sthere is not an option %s%s; '%s --help' lists them", where,
+		mark, name, spec->program);
 }
 
 static enum cad_status positional_add(struct cad_options *options, const char *text, struct cad_error *error)
@@ -206,7 +206,7 @@ static enum cad_status flags_read(struct cad_options *options, int argc, char **
 			status = flag(options, argv + i, &used, error);
 		} else if (!flags_over && argv[i][0] == '-' && argv[i][1]) {
 			status = cad_error_set(error, CAD_ERR_INVALID,
-				"'%s' is no option: options begin with two dashes (after '--' it would be an argument)",
+				"'%s' is not an option: options begin with two dashes (after '--' it would be an argument)",
 				argv[i]);
 		} else {
 			status = positional_add(options, argv[i], error);
@@ -378,10 +378,10 @@ static void print_help(const struct cad_options_spec *spec)
 	for (size_t i = 0; i < spec->count; i++)
 		print_option(&spec->table[i]);
 	printf("  --config FILE\n        YAML file with lines 'option: value'\n"
-	       "  --print-config\n        print every option with its value and where it came from, as such a file, and exit\n"
+	       "  --print-config\n        print every option with its value and source, in the form of that file, and exit\n"
 	       "  --check-config\n        check all options and exit\n"
 	       "  --help, --version\n\n"
-	       "Every option can also be set in the environment (--log-level: CADRE_LOG_LEVEL). Flags win over the environment, that over the file.\n");
+	       "Every option can also be set in the environment (--log-level: CADRE_LOG_LEVEL). Flags override the environment, which overrides the file.\n");
 }
 
 static void print_config(const struct cad_options *options)

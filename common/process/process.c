@@ -39,7 +39,7 @@ enum cad_status cad_process_init(struct cad_error *error)
 		files.rlim_cur = files.rlim_max;
 		if (setrlimit(RLIMIT_NOFILE, &files) != 0)
 			cad_log_warn(
-				"process", "the limit of open files stays as it is", CAD_S("reason", strerror(errno)));
+				"process", "cannot raise the limit of open files", CAD_S("reason", strerror(errno)));
 	}
 
 	return CAD_OK;
@@ -140,7 +140,7 @@ enum cad_status cad_secret_read(const char *path, const char *what, char **secre
 	}
 
 	if (fstat(fd, &about) == 0 && (about.st_mode & S_IROTH))
-		cad_log_warn("process", "everybody on this machine can read it", CAD_S("what", what),
+		cad_log_warn("process", "everyone on this machine can read it", CAD_S("what", what),
 			CAD_S("file", path), CAD_S("change", "chmod o-r"));
 	size_t length = 0;
 	ssize_t got;

@@ -319,7 +319,7 @@ static void begin(struct cad_rpc_call *call)
 {
 	if (!cad_rpc_server_admit(call->server, call)) {
 		cad_rpc_call_finish(call, CAD_RPC_RESOURCE_EXHAUSTED,
-			"the server has reached its limit of %u calls at a time; try again later",
+			"the server has reached its limit of %u concurrent calls; try again later",
 			cad_rpc_server_settings(call->server)->calls_max);
 		return;
 	}

@@ -73,7 +73,7 @@ static void watch(struct cad_rpc_call *call, const ProtobufCMessage *message)
 {
 	const HealthRequest *request = (const HealthRequest *)message;
 	if (strlen(request->service) > SERVICE_NAME_BYTES_MAX) {
-		cad_rpc_call_finish(call, CAD_RPC_INVALID_ARGUMENT, "the name of a service may have %d bytes",
+		cad_rpc_call_finish(call, CAD_RPC_INVALID_ARGUMENT, "the name of a service may have at most %d bytes",
 			SERVICE_NAME_BYTES_MAX);
 		return;
 	}

@@ -241,7 +241,7 @@ static enum cad_status library_acquire(struct cad_error *error)
 	pthread_mutex_unlock(&library_mutex);
 	return failed
 		? cad_error_set(error, CAD_ERR_EXHAUSTED,
-			  "the system gives no threads for gRPC: %s (see ulimit -u, and the limit of tasks of a container or service)",
+			  "cannot start threads for gRPC: %s (see ulimit -u, and the task limit of a container or service)",
 			  strerror(failed))
 		: CAD_OK;
 }

@@ -108,7 +108,7 @@ static enum cad_status parse_one(void *context, const char *type, const json_t *
 			"this decoder is not supported (ByteLevel, ByteFallback, Fuse, Strip, Replace, Metaspace and Sequence are)");
 	if (fused)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-			"this decoder works on tokens, but stands behind one that joins them into one string");
+			"this decoder works on tokens, but comes after one that joins them into one string");
 	return CAD_OK;
 }
 

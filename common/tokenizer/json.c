@@ -62,8 +62,7 @@ static enum cad_status flatten(
 		return CAD_OK;
 
 	if (depth > TOK_DEPTH_MAX)
-		return cad_error_set(
-			error, CAD_ERR_CORRUPT, "more than %d Sequences stand inside each other", TOK_DEPTH_MAX);
+		return cad_error_set(error, CAD_ERR_CORRUPT, "Sequences are nested more than %d deep", TOK_DEPTH_MAX);
 	struct tok_slice type;
 	enum cad_status status = cad_tok_json_string(json, "type", &type, error);
 	if (status != CAD_OK)

@@ -10,7 +10,7 @@ static enum cad_status read_vocab(
 	const json_t *tokens = json_object_get(model, "vocab"), *value;
 	if (!json_is_object(tokens) || json_object_size(tokens) == 0)
 		return cad_error_set(
-			error, CAD_ERR_CORRUPT, "\"vocab\" must be an object of tokens and their ids, and not empty");
+			error, CAD_ERR_CORRUPT, "\"vocab\" must be a non-empty object of tokens and their ids");
 	const char *token;
 	size_t length;
 	uint32_t count = 0;

@@ -67,12 +67,12 @@ static enum cad_status parse_template(struct template_reader *reader, const json
 			return status;
 		if (seen || strcmp(name.bytes, "A") != 0)
 			return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-				"a template for one text that does not hold it exactly once");
+				"a template for one text that does not contain it exactly once");
 		seen = true;
 	}
 	if (!seen)
 		return cad_error_set(
-			error, CAD_ERR_UNSUPPORTED, "a template for one text that does not hold it exactly once");
+			error, CAD_ERR_UNSUPPORTED, "a template for one text that does not contain it exactly once");
 	reader->has_template = true;
 
 	return CAD_OK;

@@ -184,7 +184,7 @@ static void answer_complete(struct cad_call *call)
 		(size_t)call->answer.header.payload_bytes, &c->transport->options.limits, &call->view, &error);
 
 	if (status == CAD_OK && !answer_fits(call, &call->view))
-		status = cad_error_set(&error, CAD_ERR_PROTOCOL, "ANSWER: of another shape than its call");
+		status = cad_error_set(&error, CAD_ERR_PROTOCOL, "ANSWER: its shape differs from its call's");
 	if (status != CAD_OK)
 		cad_connection_break(c, "%s: %s", cad_connection_name(c), error.text);
 	call_decide(call, status);
@@ -233,7 +233,7 @@ bool cad_call_answer_arrived(
 	memcpy(&answer, header, sizeof answer);
 	uint32_t slot = (uint32_t)answer.request_id, generation = (uint32_t)(answer.request_id >> 32);
 	if (c->server || slot >= t->options.calls_max) {
-		cad_connection_break(c, "%s: an answer to call %u, which cannot be", cad_connection_name(c), slot);
+		cad_connection_break(c, "%s: an answer to call %u, which cannot exist", cad_connection_name(c), slot);
 		return false;
 	}
 
@@ -328,8 +328,8 @@ uint64_t cad_calls_deadlines(struct cad_transport *t, uint64_t now_ns)
 		 * little patience, then the connection goes, and the buffers come back. */
 		if (call->grace) {
 			cad_connection_fail(call->connection, CAD_ERR_PEER_LOST,
-				"%s: took no call within its deadline and %u ms", cad_connection_name(call->connection),
-				t->options.ping_timeout_ms);
+				"%s: did not take a call within its deadline plus %u ms",
+				cad_connection_name(call->connection), t->options.ping_timeout_ms);
 			continue;
 		}
 		call->grace = true;

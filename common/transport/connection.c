@@ -175,8 +175,8 @@ bool cad_connection_message(
 		return false;
 	enum cad_status status = cad_wire_header_check(header, header_bytes, payload->bytes, &head, &error);
 	if (status == CAD_OK && head.kind != kind)
-		status = cad_error_set(
-			&error, CAD_ERR_PROTOCOL, "a %s that came as message %u", cad_wire_kind_name(head.kind), kind);
+		status = cad_error_set(&error, CAD_ERR_PROTOCOL, "a %s that arrived as message %u",
+			cad_wire_kind_name(head.kind), kind);
 	if (status == CAD_OK && head.session != c->session)
 		status = cad_error_set(&error, CAD_ERR_PROTOCOL, "%s: of another session", cad_wire_kind_name(kind));
 	if (status == CAD_OK && head.kind > CADRE_WIRE_REFUSE && c->phase != CAD_PHASE_READY)

@@ -538,7 +538,7 @@ static enum cad_status local_listen(struct cad_link *base, const char *address, 
 
 	pthread_mutex_unlock(&link->hub->mutex);
 	return used ? cad_error_set(error, CAD_ERR_INVALID,
-			      "listening on '%s': another transport of this process does already", address)
+			      "listening on '%s': another transport of this process already does", address)
 		    : CAD_OK;
 }
 
@@ -553,14 +553,14 @@ static enum cad_status local_connect(
 	pthread_mutex_lock(&link->hub->mutex);
 	struct local_link *listener = *listener_find(link->hub, address);
 	if (!listener) {
-		status = cad_error_set(error, CAD_ERR_UNREACHABLE, "nobody listens on '%s'", address);
+		status = cad_error_set(error, CAD_ERR_UNREACHABLE, "nothing listens on '%s'", address);
 		goto unlock;
 	}
 
 	uint32_t waiting = atomic_load_explicit(&listener->accepts_count, memory_order_relaxed);
 	if (waiting == ACCEPTS_MAX) {
 		status = cad_error_set(error, CAD_ERR_UNREACHABLE,
-			"'%s' has %u connections that it has not looked at yet", address, waiting);
+			"'%s' has %u connections that it has not accepted yet", address, waiting);
 		goto unlock;
 	}
 

@@ -141,7 +141,7 @@ static bool busy_answer(struct cad_connection *c, const struct cadre_wire_call *
 {
 	struct cad_notice *message = cad_notice_get(c, CADRE_WIRE_ANSWER);
 	if (!message) {
-		cad_connection_break(c, "%s: more calls than this node can even turn away", cad_connection_name(c));
+		cad_connection_break(c, "%s: more calls than this node can even refuse", cad_connection_name(c));
 		return false;
 	}
 
@@ -176,8 +176,8 @@ static bool request_allowed(struct cad_connection *c, const struct cadre_wire_ca
 
 	/* it asks on and on but does not take the answers; its link is ill, or it means no good */
 	else if (c->requests >= 2 * c->credit_calls)
-		cad_connection_fail(c, CAD_ERR_PEER_LOST, "%s: %u answers are not taken", cad_connection_name(c),
-			c->requests - c->used_calls);
+		cad_connection_fail(c, CAD_ERR_PEER_LOST, "%s: the peer does not take its %u answers",
+			cad_connection_name(c), c->requests - c->used_calls);
 	else
 		return true;
 	return false;

@@ -298,7 +298,7 @@ enum cad_status cad_transport_listen(struct cad_transport *t, const char *addres
 {
 	if (!t->options.on_request)
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"listening on '%s': this transport was created to call, not to be called", address);
+			"listening on '%s': this transport was created only for outgoing calls", address);
 	return t->link->ops->listen(t->link, address, error);
 }
 

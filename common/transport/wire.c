@@ -86,12 +86,12 @@ enum cad_status cad_wire_header_check(const void *header, size_t header_bytes, s
 	if (head.status > (head.kind == CADRE_WIRE_ANSWER ? CADRE_WIRE_INTERNAL : 0))
 		return BROKEN("%s: unknown status %u", name, head.status);
 	if (head.payload_bytes != payload_bytes)
-		return BROKEN("%s: announces %llu payload bytes, %zu came", name,
+		return BROKEN("%s: announces %llu payload bytes, but %zu arrived", name,
 			(unsigned long long)head.payload_bytes, payload_bytes);
 	if (payload_bytes != 0 && head.kind != CADRE_WIRE_CALL && head.kind != CADRE_WIRE_ANSWER)
-		return BROKEN("%s: %zu payload bytes, where there are none", name, payload_bytes);
+		return BROKEN("%s: %zu payload bytes, but this kind has none", name, payload_bytes);
 	if (!texts_end(head.kind, header))
-		return BROKEN("%s: a text without an end", name);
+		return BROKEN("%s: the text does not end inside its field", name);
 	*out = head;
 
 	return CAD_OK;
@@ -240,7 +240,7 @@ enum cad_status cad_wire_call_check(const void *header, size_t header_bytes, con
 	if (status != CAD_OK)
 		return status;
 	if (head.kind != CADRE_WIRE_CALL)
-		return BROKEN("%s where a CALL is due", cad_wire_kind_name(head.kind));
+		return BROKEN("%s where a CALL is expected", cad_wire_kind_name(head.kind));
 
 	struct cad_call_view found;
 	memcpy(&found.call, header, sizeof found.call);
@@ -251,8 +251,8 @@ enum cad_status cad_wire_call_check(const void *header, size_t header_bytes, con
 	if (call->groups == 0 || call->groups > CADRE_GROUPS_MAX)
 		return BROKEN("CALL: %u groups, 1 to %u are allowed", call->groups, CADRE_GROUPS_MAX);
 	if (call->pairs < call->rows || call->pairs > CADRE_PAIRS_MAX)
-		return BROKEN("CALL: %u pairs for %u rows, at least one a row and %u in all are allowed", call->pairs,
-			call->rows, CADRE_PAIRS_MAX);
+		return BROKEN("CALL: %u pairs for %u rows, at least one per row and at most %u in all are allowed",
+			call->pairs, call->rows, CADRE_PAIRS_MAX);
 	if (call->data_bytes > payload_bytes)
 		return BROKEN("CALL: %llu bytes of rows in a payload of %zu", (unsigned long long)call->data_bytes,
 			payload_bytes);
@@ -307,7 +307,7 @@ enum cad_status cad_wire_answer_check(const void *header, size_t header_bytes, c
 	if (status != CAD_OK)
 		return status;
 	if (head.kind != CADRE_WIRE_ANSWER)
-		return BROKEN("%s where an ANSWER is due", cad_wire_kind_name(head.kind));
+		return BROKEN("%s where an ANSWER is expected", cad_wire_kind_name(head.kind));
 
 	struct cad_answer_view found = { .sums = NULL };
 	memcpy(&found.answer, header, sizeof found.answer);
@@ -317,7 +317,7 @@ enum cad_status cad_wire_answer_check(const void *header, size_t header_bytes, c
 
 	if (head.status != CADRE_WIRE_OK) {
 		if (payload_bytes != 0 || answer->data_bytes != 0)
-			return BROKEN("ANSWER: sums beside the status '%s'", cad_wire_status_text(head.status));
+			return BROKEN("ANSWER: sums with the status '%s'", cad_wire_status_text(head.status));
 		*view = found;
 		return CAD_OK;
 	}

@@ -136,7 +136,7 @@ enum cad_status ex_loader_create(struct ex_engine *engine, unsigned threads, voi
 	while (status == CAD_OK && made->threads_count < threads) {
 		if (pthread_create(&made->threads[made->threads_count], NULL, run, made) != 0)
 			status = cad_error_set(
-				error, CAD_ERR_EXHAUSTED, "the system gives no thread for loading: see ulimit -u");
+				error, CAD_ERR_EXHAUSTED, "cannot start a thread for loading: see ulimit -u");
 		else
 			made->threads_count++;
 	}

@@ -165,7 +165,7 @@ static enum cad_status reserve(struct ex_store *store, uint32_t layer, uint32_t 
 	uint64_t used = atomic_load(&store->used_bytes), most = store->options.memory_bytes;
 	if (most > 0 && (used > most || most - used < store->expert_bytes))
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
-			"expert %u of layer %u needs %llu bytes, and %llu of %llu are taken: raise --memory", expert,
+			"expert %u of layer %u needs %llu bytes, but %llu of %llu are in use: raise --memory", expert,
 			layer, (unsigned long long)store->expert_bytes, (unsigned long long)used,
 			(unsigned long long)most);
 	atomic_store(&store->used_bytes, used + store->expert_bytes);

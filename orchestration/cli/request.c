@@ -52,7 +52,7 @@ static enum cad_status string_member(const json_t *json, const char *key, char *
 	if (!member || json_is_null(member))
 		return CAD_OK;
 	if (!json_is_string(member))
-		return cad_error_set(error, CAD_ERR_CORRUPT, "request: \"%s\" is no string", key);
+		return cad_error_set(error, CAD_ERR_CORRUPT, "request: \"%s\" is not a string", key);
 	*text = strdup(json_string_value(member));
 	return *text ? CAD_OK : cad_error_set(error, CAD_ERR_MEMORY, "out of memory for a request");
 }
@@ -77,7 +77,7 @@ static enum cad_status number_member(
 
 	if (!fine || number > max)
 		return cad_error_set(
-			error, CAD_ERR_CORRUPT, "request: \"%s\" is no number from 0 to %" PRIu64, key, max);
+			error, CAD_ERR_CORRUPT, "request: \"%s\" is not a number from 0 to %" PRIu64, key, max);
 	*value = number;
 	return CAD_OK;
 }
@@ -88,7 +88,7 @@ static enum cad_status real_member(const json_t *json, const char *key, float *v
 	if (!member || json_is_null(member))
 		return CAD_OK;
 	if (!json_is_number(member))
-		return cad_error_set(error, CAD_ERR_CORRUPT, "request: \"%s\" is no number", key);
+		return cad_error_set(error, CAD_ERR_CORRUPT, "request: \"%s\" is not a number", key);
 	*value = (float)json_number_value(member);
 	return CAD_OK;
 }
@@ -103,7 +103,7 @@ static enum cad_status ids_member(const json_t *json, struct cad_ids *ids, struc
 	{
 		json_int_t value = json_integer_value(id);
 		if (!json_is_integer(id) || value < 0 || value > INT32_MAX)
-			return cad_error_set(error, CAD_ERR_CORRUPT, "request: tokens[%zu] is no token id", index);
+			return cad_error_set(error, CAD_ERR_CORRUPT, "request: tokens[%zu] is not a token id", index);
 		status = ids_add(ids, (int32_t)value, error);
 		if (status != CAD_OK)
 			break;

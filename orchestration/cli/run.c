@@ -91,7 +91,7 @@ static enum cad_status ask_router(const struct cl_run *run, const char *router, 
 			error, status, "router %s: %s; is that a router's --grpc address?", router, error->text);
 	if (status != CAD_OK && code == CAD_RPC_UNAVAILABLE && attempt.answered)
 		return cad_error_set(
-			error, status, "router %s: %s; the answer breaks off here, ask again", router, error->text);
+			error, status, "router %s: %s; the answer is cut off here; ask again", router, error->text);
 
 	return status == CAD_OK ? CAD_OK : cad_error_prefix(error, "router %s", router);
 }

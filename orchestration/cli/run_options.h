@@ -44,7 +44,7 @@ struct cl_run_options {
 			"PEM file: ... or this authority; implies --tls"), \
 		CAD_OPTION_STRING(owner, member.access.certificate, "tls-certificate", "", \
 			"PEM file that is shown to routers; implies --tls"), \
-		CAD_OPTION_STRING(owner, member.access.key, "tls-key", "", "PEM file of its key"), \
+		CAD_OPTION_STRING(owner, member.access.key, "tls-key", "", "PEM file with its private key"), \
 		CAD_OPTION_STRING(owner, member.access.token_file, "token-file", "", \
 			"file with the bearer token that routers want"), \
 		CAD_OPTION_STRING(owner, member.model, "model", "", \

@@ -28,7 +28,7 @@ static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct options *options = values;
 	if (options->placement[0] && !cad_rpc_address_is_complete(options->placement))
-		return cad_error_set(error, CAD_ERR_INVALID, "--placement '%.80s' is no address: give HOST:PORT",
+		return cad_error_set(error, CAD_ERR_INVALID, "--placement '%.80s' is not an address: give HOST:PORT",
 			options->placement);
 	return CAD_OK;
 }

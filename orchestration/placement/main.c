@@ -63,9 +63,9 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U32(struct options, moves_max, "moves-max", "4", 1, 65536,
 		"moves of experts that are served meanwhile, at a time in the cluster"),
 	CAD_OPTION_ENUM(
-		struct options, log_level, "log-level", "info", cad_log_level_choices, "least level of log lines"),
+		struct options, log_level, "log-level", "info", cad_log_level_choices, "lowest level that is logged"),
 	CAD_OPTION_ENUM(
-		struct options, log_format, "log-format", "logfmt", cad_log_format_choices, "form of log lines"),
+		struct options, log_format, "log-format", "logfmt", cad_log_format_choices, "format of log lines"),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)
@@ -73,7 +73,7 @@ static enum cad_status check(const void *values, struct cad_error *error)
 	const struct options *options = values;
 	if (!cad_rpc_address_is_complete(options->grpc))
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"--grpc '%s' is no address to listen on: give HOST:PORT, for example 127.0.0.1:7300",
+			"--grpc '%s' is not an address to listen on: give HOST:PORT, for example 127.0.0.1:7300",
 			options->grpc);
 	if (!cad_rpc_address_is_loopback(options->grpc) && !options->plaintext_anywhere)
 		return cad_error_set(error, CAD_ERR_INVALID,
@@ -112,7 +112,7 @@ static bool ready(void *context, char *text, size_t bytes)
 	struct program *program = context;
 	if (atomic_load(&program->started))
 		return pl_service_ready(program->service, text, bytes);
-	snprintf(text, bytes, "starting: the checkpoint is not read yet");
+	snprintf(text, bytes, "starting: the checkpoint has not been read yet");
 	return false;
 }
 

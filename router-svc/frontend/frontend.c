@@ -287,7 +287,8 @@ static enum cad_rpc_code authorize(void *context, struct cad_rpc_call *call, str
 		known |= cad_rpc_call_has_bearer(call, frontend->bearer_tokens[i]);
 	if (known)
 		return CAD_RPC_OK;
-	cad_error_set(why, CAD_ERR_REFUSED, "this router wants a token: send the header 'authorization: Bearer TOKEN'");
+	cad_error_set(
+		why, CAD_ERR_REFUSED, "this router requires a token: send the header 'authorization: Bearer TOKEN'");
 	return CAD_RPC_UNAUTHENTICATED;
 }
 
@@ -345,8 +346,7 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 	hub->capacity_factor = options->capacity_factor;
 	rt_stream_hub_init(hub, options->reactor);
 	metrics_register(hub, metrics);
-	cad_metrics_gauge_read(
-		metrics, "cadre_router_streams", "Generate calls that are open", NULL, 0, streams_read, frontend);
+	cad_metrics_gauge_read(metrics, "cadre_router_streams", "Open Generate calls", NULL, 0, streams_read, frontend);
 
 	return CAD_OK;
 }

@@ -141,7 +141,7 @@ enum cad_status rt_request_read(const struct rt_request_limits *limits, const Ca
 	uint32_t room = limits->context_max - (uint32_t)read.prompt_count;
 	if (read.max_tokens > room)
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"max_tokens is %u, but after a prompt of %zu tokens there is room for %u of the %u that prompt and answer together may have here",
+			"max_tokens is %u, but after a prompt of %zu tokens only %u of the %u that prompt and answer may have together are left",
 			read.max_tokens, read.prompt_count, room, limits->context_max);
 	read.stop_ids = message->stop_ids;
 	read.stop_ids_count = message->n_stop_ids;

@@ -103,7 +103,7 @@ void rt_combine_done(void *context, struct cad_call *handle, enum cad_status sta
 		settle(shipment, RT_SLOT_DONE);
 	} else {
 		atomic_fetch_add_explicit(&exchange->stats.retried, 1, memory_order_relaxed);
-		cad_log_debug("exchange", "a call goes elsewhere", CAD_S("node", shipment->peer->id),
+		cad_log_debug("exchange", "sending a call's rows again", CAD_S("node", shipment->peer->id),
 			CAD_U("layer", shipment->work->layer), CAD_S("status", cad_status_text(status)),
 			CAD_U("refusal", status == CAD_OK ? view->answer.header.status : 0));
 		if (status == CAD_OK)

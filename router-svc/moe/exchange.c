@@ -60,7 +60,7 @@ void rt_exchange_fini(struct rt_exchange *exchange)
 		exchange->routes.peers[i].wanted = false;
 		if (exchange->routes.peers[i].connection)
 			cad_connection_close(
-				exchange->routes.peers[i].connection, CAD_ERR_CANCELLED, "the router stops");
+				exchange->routes.peers[i].connection, CAD_ERR_CANCELLED, "the router is stopping");
 	}
 
 	bool busy = true;

@@ -90,7 +90,7 @@ def test_interrupt_stops_what_was_started(door):
     (['up', '--model', str(MODEL), '--experts', '0'], 'no expert node is there'),
     (['up', '--model', str(MODEL), '--experts', '2', '--expert-memory', '100K'], 'do not fit on 2 expert nodes'),
     (['up', '--model', str(MODEL), '--experts', '1', '--expert-memory', '10K'], 'one expert of this model takes 49152'),
-    (['up', '--model', '/nonexistent'], "'/nonexistent' is no checkpoint"),
+    (['up', '--model', '/nonexistent'], "'/nonexistent' is not a checkpoint"),
     (['up', '--model', str(MODEL), '--experts', 'many'], 'take numbers'),
     (['up', '--model', str(MODEL), '--experts', '1', '--capacity-polcy', 'drop'], 'did you mean --capacity-policy?'),
     (['down', 'now'], 'down takes no options'),

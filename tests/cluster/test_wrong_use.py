@@ -28,7 +28,7 @@ def run(program, *arguments, seconds=20, **options):
     (ROUTER + ['--token-file', '/tmp'], 1, "the bearer token '/tmp' is a directory"),
     (['cadre-router', '--local-experts', '--model', ''], 2, '--model is empty'),
     (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--listen', '0.0.0.0:0'], 2, 'give --advertise'),
-    (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--advertise', 'here'], 2, "--advertise 'here' is no address"),
+    (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--advertise', 'here'], 2, "--advertise 'here' is not an address"),
     (PLACEMENT + ['--state', '/tmp'], 1, 'Is a directory'),
     (PLACEMENT + ['--state', '/nonexistent/state.db'], 1, 'No such file or directory'),
 ], ids=str)
@@ -68,7 +68,7 @@ def damaged(tmp_path, golden, file, change):
 
 
 @pytest.mark.parametrize('golden, file, change, says', [
-    ('mixtral-a', 'model.safetensors', lambda b: b[100:], 'this is no safetensors file'),
+    ('mixtral-a', 'model.safetensors', lambda b: b[100:], 'this is not a safetensors file'),
     ('mixtral-a', 'model.safetensors', lambda b: b[:-1000], 'truncated'),
     ('mixtral-a', 'model.safetensors', lambda b: b'', 'too few for a safetensors file'),
     ('mixtral-a', 'model.safetensors', None, 'has neither model.safetensors nor'),
@@ -93,7 +93,7 @@ def test_a_node_that_cannot_serve_does_not_join():
         assert code == 1 and 'one expert of this model takes 49152' in text
         code, text = run(*expert, '--memory', '1000T', '--listen', '127.0.0.2:0')
         assert code == 1 and "that of 'lo' is 127.0.0.1" in text
-        assert '--memory is more than what is free' in text
+        assert '--memory exceeds the free memory' in text
         code, text = run(*expert, '--http', cluster.placement_http)
         assert code == 1 and 'Address already in use' in text
         code, text = run('cadrectl', 'generate', '--router', cluster.placement_grpc, 'hello')
@@ -107,4 +107,4 @@ def test_a_router_that_dies_is_told_from_one_that_is_not_there():
         assert process.stdout.read(1)
         cluster.routers[0].process.kill()
         _, said = process.communicate(timeout=20)
-        assert process.returncode == 1 and 'the answer breaks off here' in said
+        assert process.returncode == 1 and 'the answer is cut off here' in said

@@ -624,7 +624,7 @@ static enum cad_status sim_connect(
 	struct sim_link *listener = listener_find(sim, address);
 
 	if (!listener)
-		return cad_error_set(error, CAD_ERR_UNREACHABLE, "nobody listens on '%s'", address);
+		return cad_error_set(error, CAD_ERR_UNREACHABLE, "nothing listens on '%s'", address);
 
 	struct cad_link_end *end = end_create(link, owner, END_OPEN),
 			    *peer = end_create(listener, NULL, END_CONNECTING);

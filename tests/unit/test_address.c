@@ -38,7 +38,7 @@ static void host_and_port(void **state)
 static void mistakes_get_a_sentence(void **state)
 {
 	(void)state;
-	static const char *const needed = "host:port is needed", *const number = "a port is a number from 0 to 65535",
+	static const char *const needed = "give host:port", *const number = "a port is a number from 0 to 65535",
 				 *const brackets = "needs brackets";
 	const struct {
 		const char *text, *says;

@@ -86,14 +86,14 @@ static void wrong_requests_name_the_member(void **state)
 	} cases[] = {
 		{ "[]", "no \"request\" in it" },
 		{ "{}", "neither \"text\" nor \"tokens\"" },
-		{ "{\"text\": 5}", "\"text\" is no string" },
-		{ "{\"text\": \"a\", \"max_tokens\": -1}", "\"max_tokens\" is no number from 0 to 4294967295" },
+		{ "{\"text\": 5}", "\"text\" is not a string" },
+		{ "{\"text\": \"a\", \"max_tokens\": -1}", "\"max_tokens\" is not a number from 0 to 4294967295" },
 		{ "{\"text\": \"a\", \"max_tokens\": 4294967296}", "\"max_tokens\"" },
 		{ "{\"text\": \"a\", \"seed\": \"12x\"}", "\"seed\"" },
 		{ "{\"text\": \"a\", \"seed\": 1.5}", "\"seed\"" },
-		{ "{\"text\": \"a\", \"temperature\": \"hot\"}", "\"temperature\" is no number" },
-		{ "{\"tokens\": [1, \"b\"]}", "tokens[1] is no token id" },
-		{ "{\"tokens\": [1, -2]}", "tokens[1] is no token id" },
+		{ "{\"text\": \"a\", \"temperature\": \"hot\"}", "\"temperature\" is not a number" },
+		{ "{\"tokens\": [1, \"b\"]}", "tokens[1] is not a token id" },
+		{ "{\"tokens\": [1, -2]}", "tokens[1] is not a token id" },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		struct cl_request request;

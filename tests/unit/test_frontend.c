@@ -84,7 +84,7 @@ static void bad_requests(void **state)
 			request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
 			request.tokens = &tokens;
 			request.max_tokens = 298;
-			sentence = "max_tokens is 298, but after a prompt of 3 tokens there is room for 297";
+			sentence = "max_tokens is 298, but after a prompt of 3 tokens only 297";
 			break;
 		case 8:
 			request.sampling = &sampling;

@@ -419,9 +419,9 @@ static void bad_indexes(void **state)
 	} texts[] = {
 		{ "", "model.safetensors.index.json is not valid JSON" },
 		{ "[]", "model.safetensors.index.json does not hold a JSON object" },
-		{ "{}", "model.safetensors.index.json: weight_map is missing, empty or no object" },
-		{ "{\"weight_map\": {}}", "weight_map is missing, empty or no object" },
-		{ "{\"weight_map\": 3}", "weight_map is missing, empty or no object" },
+		{ "{}", "model.safetensors.index.json: weight_map is missing, empty or not an object" },
+		{ "{\"weight_map\": {}}", "weight_map is missing, empty or not an object" },
+		{ "{\"weight_map\": 3}", "weight_map is missing, empty or not an object" },
 		{ "{\"weight_map\": {\"a\": 3}}", "weight_map puts tensor 'a' into ''" },
 		{ "{\"weight_map\": {\"a\": \"x.safetensors\", \"a\": \"x.safetensors\"}}", "duplicate object key" },
 	};

@@ -171,8 +171,8 @@ static void mistakes_get_sentences(void **state)
 	(void)state;
 	char *none = NULL;
 	REFUSED("--model is needed: directory of the checkpoint", none);
-	REFUSED("there is no option --thread; did you mean --threads?", "--model", "m", "--thread", "3");
-	REFUSED("there is no option --zzzzzzzz; 'tool --help' lists them", "--zzzzzzzz=1");
+	REFUSED("there is not an option --thread; did you mean --threads?", "--model", "m", "--thread", "3");
+	REFUSED("there is not an option --zzzzzzzz; 'tool --help' lists them", "--zzzzzzzz=1");
 	REFUSED("--threads is 65, which is out of range: 1 to 64", "--model", "m", "--threads", "65");
 	REFUSED("--threads is 0, which is out of range", "--model", "m", "--threads=0");
 	REFUSED("--threads is '-1', which is not a whole number", "--model", "m", "--threads=-1");
@@ -189,7 +189,7 @@ static void mistakes_get_sentences(void **state)
 	REFUSED("--capacity-factor is 'nan', which is not a number", "--model", "m", "--capacity-factor", "nan");
 	REFUSED("--color is 'blue'; it can be red or green", "--model", "m", "--color", "blue");
 	REFUSED("--fast is 'maybe'; it can be true or false", "--model", "m", "--fast=maybe");
-	REFUSED("'-x' is no option", "--model", "m", "-x");
+	REFUSED("'-x' is not an option", "--model", "m", "-x");
 	REFUSED("'c' is one argument too many: tool takes FILE...", "--model", "m", "a", "b", "c");
 	REFUSED("--help takes no value", "--help=1");
 	REFUSED("cannot open the configuration file '/nowhere/x.yaml'", "--config", "/nowhere/x.yaml");
@@ -204,7 +204,7 @@ static void mistakes_in_files(void **state)
 	static const struct {
 		const char *content, *sentence;
 	} cases[] = {
-		{ "model: m\nthread: 3\n", "line 2: there is no option thread; did you mean threads?" },
+		{ "model: m\nthread: 3\n", "line 2: there is not an option thread; did you mean threads?" },
 		{ "model: m\nthreads: 3\nthreads: 4\n", "line 3: threads is given twice" },
 		{ "threads: 99\n", "line 1: threads is 99, which is out of range: 1 to 64" },
 		{ "threads: [1, 2]\n", "line 1: threads must have one plain value" },

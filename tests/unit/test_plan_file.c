@@ -54,8 +54,8 @@ static void wrong_plans_are_refused(void **state)
 	(void)state;
 	static const struct wrong list[] = {
 		{ "", "line" },
-		{ "[]", "no placement" },
-		{ "{\"format\": \"other\"}", "no placement" },
+		{ "[]", "not a placement" },
+		{ "{\"format\": \"other\"}", "not a placement" },
 		{ PLAN("0", "{}"), "\"nodes\" must be" },
 		{ PLAN("100000", "{}"), "\"nodes\" must be" },
 		{ PLAN("2", "{}"), "1 to" },
@@ -66,8 +66,8 @@ static void wrong_plans_are_refused(void **state)
 		{ PLAN("2", "{\"0\": {\"1\": [0]}}"), "expert '1'" },
 		{ PLAN("2", "{\"0\": {\"0\": []}}"), "no list of nodes" },
 		{ PLAN("2", "{\"0\": {\"0\": 1}}"), "no list of nodes" },
-		{ PLAN("2", "{\"0\": {\"0\": [2]}}"), "no node from 0 to 1" },
-		{ PLAN("2", "{\"0\": {\"0\": [-1]}}"), "no node" },
+		{ PLAN("2", "{\"0\": {\"0\": [2]}}"), "not a node from 0 to 1" },
+		{ PLAN("2", "{\"0\": {\"0\": [-1]}}"), "not a node" },
 		{ PLAN("2", "{\"0\": {\"0\": [1, 1]}}"), "twice" },
 		{ PLAN("2", "{\"0\": {\"0\": [1]}, \"1\": {\"0\": [1], \"1\": [0]}}"),
 			"layer 1 has not the 1 experts" },
@@ -118,10 +118,10 @@ static void wrong_clusters_are_refused(void **state)
 	(void)state;
 	static const struct wrong list[] = {
 		{ "", "line" },
-		{ "[]", "no object" },
+		{ "[]", "not an object" },
 		{ "{}", "\"nodes\" must list" },
 		{ "{\"nodes\": [], \"x\": 1}", "unknown key \"x\"" },
-		{ "{\"nodes\": [1]}", "no object" },
+		{ "{\"nodes\": [1]}", "not an object" },
 		{ "{\"nodes\": [{\"slots\": 1}]}", "needs an \"id\"" },
 		{ "{\"nodes\": [{\"id\": \"a b\", \"slots\": 1}]}", "needs an \"id\"" },
 		{ "{\"nodes\": [{\"id\": \"a\"}]}", "either \"slots\" or" },

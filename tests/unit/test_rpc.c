@@ -504,7 +504,7 @@ static void limit_of_calls(void **state)
 	assert_int_equal(cad_rpc_server_live_calls(test.rpc.server), 1);
 	tokenize_call(&test, "abc", NULL, &refused);
 	assert_int_equal(refused.code, CAD_RPC_RESOURCE_EXHAUSTED);
-	assert_non_null(strstr(refused.text, "limit of 1 calls"));
+	assert_non_null(strstr(refused.text, "limit of 1 concurrent calls"));
 	cad_rpc_call_finish(test.seen.parked, CAD_RPC_OK, NULL);
 	rpc_run_until(&test.rpc, &parked.done);
 

@@ -25,7 +25,7 @@ static void sentence_with_prefix(void **state)
 	assert_int_equal(cad_error_set(&error, CAD_ERR_RANGE, "layer %d", 7), CAD_ERR_RANGE);
 	assert_int_equal(cad_error_prefix(&error, "model '%s'", "m"), CAD_ERR_RANGE);
 	assert_string_equal(error.text, "model 'm': layer 7");
-	assert_int_equal(cad_error_set(NULL, CAD_ERR_IO, "nobody listens"), CAD_ERR_IO);
+	assert_int_equal(cad_error_set(NULL, CAD_ERR_IO, "nothing listens"), CAD_ERR_IO);
 }
 
 /* A sentence that is too long ends between characters, never inside one. */

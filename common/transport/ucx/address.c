@@ -27,12 +27,12 @@ enum cad_status cad_ucx_address_parse(
 
 	if (parts.v6)
 		return cad_error_set(
-			error, CAD_ERR_INVALID, "'%s' is no address for the exchange: it speaks IPv4 alone", text);
+			error, CAD_ERR_INVALID, "'%s' is not an address for the exchange: it speaks only IPv4", text);
 	struct addrinfo hints = { .ai_family = AF_INET, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV },
 			*found;
 	int problem = getaddrinfo(parts.host, parts.port_text, &hints, &found);
 	if (problem != 0)
-		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is no address: %s", text, gai_strerror(problem));
+		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is not an address: %s", text, gai_strerror(problem));
 	memcpy(address, found->ai_addr, found->ai_addrlen);
 	*bytes = found->ai_addrlen;
 	freeaddrinfo(found);
@@ -122,13 +122,13 @@ static enum cad_status interface_check(const struct ifaddrs *list, const char *t
 	if (first.s_addr != address.s_addr) {
 		inet_ntop(AF_INET, &first, first_text, sizeof first_text);
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"the exchange cannot listen on '%s': UCX uses an interface's first address alone, and that of '%s' is %s; listen on that one",
+			"the exchange cannot listen on '%s': UCX uses only the first address of an interface, and that of '%s' is %s; listen on that one",
 			text, interface->ifa_name, first_text);
 	}
 
 	if (!devices_allow(devices, interface->ifa_name))
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"the exchange cannot listen on '%s': that is an address of '%s', and UCX may use '%s' alone; set --ucx-devices or UCX_NET_DEVICES to '%s'",
+			"the exchange cannot listen on '%s': that is an address of '%s', and UCX may use only '%s'; set --ucx-devices or UCX_NET_DEVICES to '%s'",
 			text, interface->ifa_name, devices, interface->ifa_name);
 	return CAD_OK;
 }

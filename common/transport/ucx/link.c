@@ -371,7 +371,7 @@ static size_t wedge_repair(struct cad_ucx_link *link)
 {
 	for (uint32_t i = 0; i < link->options.connections_max; i++)
 		end_lost(&link->ends[i], CAD_ERR_PEER_LOST,
-			"a peer died while it wrote to this process's shared memory; starting UCX again");
+			"a peer died while writing to this process's shared memory; restarting UCX");
 	if (link->open > 0 || link->kept > 0)
 		return 0;
 	struct cad_error error;
@@ -491,7 +491,7 @@ static enum cad_status ucx_connect(
 		return status;
 	if (link->wedged)
 		return cad_error_set(error, CAD_ERR_UNREACHABLE,
-			"connecting to '%s': UCX is being started again, try later", address);
+			"connecting to '%s': UCX is being restarted; try again later", address);
 	struct cad_link_end *end = end_get(link, owner);
 	if (!end)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED, "connecting to '%s': too many connections", address);

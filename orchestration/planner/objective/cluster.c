@@ -57,7 +57,7 @@ static enum cad_status check_keys(
 	json_t *value;
 
 	if (!json_is_object(object))
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: %s is no object", name, what);
+		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: %s is not an object", name, what);
 
 	json_object_foreach((json_t *)object, key, value)
 	{

@@ -120,8 +120,8 @@ static enum cad_status fill_expert(const char *name, struct pl_plan *plan, uint3
 		json_int_t value = json_is_integer(node) ? json_integer_value(node) : -1;
 		if (value < 0 || value >= plan->nodes)
 			return cad_error_set(error, CAD_ERR_CORRUPT,
-				"%s: layer %u expert %u: entry %zu is no node from 0 to %u", name, plan->layer[layer],
-				expert, i, plan->nodes - 1);
+				"%s: layer %u expert %u: entry %zu is not a node from 0 to %u", name,
+				plan->layer[layer], expert, i, plan->nodes - 1);
 		if (pl_plan_holds(plan, layer, expert, (uint32_t)value))
 			return cad_error_set(error, CAD_ERR_CORRUPT, "%s: layer %u expert %u names node %u twice", name,
 				plan->layer[layer], expert, (unsigned)value);
@@ -194,7 +194,7 @@ static enum cad_status from_json(const char *name, const json_t *json, struct pl
 
 	if (!format || strcmp(format, FORMAT) != 0)
 		return cad_error_set(
-			error, CAD_ERR_CORRUPT, "%s: \"format\" is not \"" FORMAT "\": this is no placement", name);
+			error, CAD_ERR_CORRUPT, "%s: \"format\" is not \"" FORMAT "\": this is not a placement", name);
 	if (!json_is_integer(nodes) || json_integer_value(nodes) < 1 ||
 		json_integer_value(nodes) > PL_CLUSTER_NODES_MAX)
 		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: \"nodes\" must be a number from 1 to %d", name,

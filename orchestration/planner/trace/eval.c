@@ -95,7 +95,7 @@ static enum cad_status read_file(
 
 	if (!find_sequence(file, 0, &first))
 		return cad_error_set(error, CAD_ERR_CORRUPT,
-			"there is no tensor experts.0: this is no output of 'cadrectl eval' for a model with experts");
+			"there is no tensor experts.0: this is not the output of 'cadrectl eval' for a model with experts");
 	for (size_t i = 0; find_sequence(file, i, &s); i++) {
 		enum cad_status status = check_sequence(&s, &first, i, error);
 		if (status != CAD_OK)

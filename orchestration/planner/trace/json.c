@@ -88,7 +88,7 @@ static enum cad_status read_cell(struct json_reader *reader, const json_t *selec
 	for (size_t i = 0; i < json_array_size(selected); i++) {
 		json_int_t id = json_integer_value(json_array_get(selected, i));
 		if (!json_is_integer(json_array_get(selected, i)) || id < -1 || id >= PL_TRACE_EXPERTS_MAX)
-			return MALFORMED("an expert is no number from 0 to %d (or -1)", PL_TRACE_EXPERTS_MAX - 1);
+			return MALFORMED("an expert is not a number from 0 to %d (or -1)", PL_TRACE_EXPERTS_MAX - 1);
 		ids[i] = id < 0 ? PL_TRACE_NONE : (uint16_t)id;
 	}
 

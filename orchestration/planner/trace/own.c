@@ -269,7 +269,7 @@ static enum cad_status read_header(struct reader *reader, struct pl_trace **shap
 
 	if (memcmp(reader->bytes, PL_TRACE_MAGIC, PL_TRACE_MAGIC_BYTES) != 0)
 		return cad_error_set(error, CAD_ERR_CORRUPT,
-			"byte 0: this is no trace of Cadre (they begin with " PL_TRACE_MAGIC ")");
+			"byte 0: this is not a Cadre trace (they begin with " PL_TRACE_MAGIC ")");
 	memcpy(words, reader->bytes + PL_TRACE_MAGIC_BYTES, sizeof words);
 	if (words[0] > PL_TRACE_LAYERS_MAX || words[4] > PL_TRACE_NAME_BYTES_MAX ||
 		words[5] > PL_TRACE_NAME_BYTES_MAX || words[3] & ~(uint32_t)FLAG_SCORES)
