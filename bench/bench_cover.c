@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The cover of a token (common/cluster/cover.h) in nanoseconds: what the router pays for every row
  * and layer, and the planner for every token that a change touches.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Decode and prefill of a whole model in the embedded form, stage by stage, beside what the machine
  * can do.

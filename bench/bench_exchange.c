@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Round trips of the token exchange beside ucx_perftest: 1, 8, 64 and 512 rows of 8,192 bytes out
  * and as many bytes back, over TCP on the loopback interface and over shared memory, each size in

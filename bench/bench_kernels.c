@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Speed of every operator case marked OP_BENCH (tests/support/op_cases.c), beside what the machine
  * itself can do.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What this machine can do at best, measured beside every timing, because neighbours and clock
  * speeds change it from minute to minute: bytes read per second by all threads of a pool together,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the benchmarks tell: medians, and CSV files that are named after the machine. */
 #ifndef CADRE_BENCH_REPORT_H
 #define CADRE_BENCH_REPORT_H

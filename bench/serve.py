@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Tokens per second through gRPC: one process with everything in it, then a router with 1 and with 3 expert nodes, on this machine, same run, in turn.
 
 usage: bench/serve.py --model DIR [--experts 0 1 3] [--rounds 3] [--tokens 32] [--prompt 512] [--csv FILE]

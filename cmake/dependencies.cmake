@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Every library that Cadre uses, all of them Debian 12 packages (./cadre setup installs them).
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)

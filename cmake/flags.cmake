@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Flags that are part of the contract: -ffp-contract=off because a fused multiply-add is written where it is meant, nowhere else.
 add_library(cadre_flags INTERFACE)
 target_include_directories(cadre_flags INTERFACE ${CMAKE_SOURCE_DIR})

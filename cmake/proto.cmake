@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # protoc-c makes the messages; protoc makes the descriptor set that reflection serves, embedded by proto/descriptors.S.
 find_program(PROTOC protoc REQUIRED)
 find_program(PROTOC_C protoc-c REQUIRED)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The embedded form: a router and its expert nodes in one process, with no network. `cadre-router
  * --local-experts` serves with it, `cadrectl eval` and `cadrectl generate --model` compute with it,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "expert-svc/control.h"
 
 #include "cadre/v1/placement.pb-c.h"

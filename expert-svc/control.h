@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The node's tie to the placement service: the hello that says what it is and holds, load and free
  * orders to the loader, reports and load figures back.

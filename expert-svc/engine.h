@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The expert engine: weights of the experts that this node holds, and the step that answers calls.
  * cadre-expert runs it behind the UCX exchange;

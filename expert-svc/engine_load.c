@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Loading every expert of a model: the embedded form. Packing is bound by one core's arithmetic, so
  * several threads pack. */
 #include "expert-svc/engine.h"

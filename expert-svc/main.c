@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cadre-expert: holds the experts that the placement service gives it and answers the calls of
  * routers.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What happens to a call on an expert node. Calls of one layer that have arrived by now, from
  * whichever routers, are computed together: each expert's weights are read once for all of them.

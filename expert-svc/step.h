@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The step of an expert node: take, group, run, pack, answer. One thread runs it; it allocates
  * nothing and takes no lock.

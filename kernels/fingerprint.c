@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What this device computes, in one hash: a small expert of each storage and activation over rows
  * of several kinds and counts, and a dense layer with them.

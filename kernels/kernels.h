@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Every operator of Cadre, with its shapes and its declared order of summation.
  *

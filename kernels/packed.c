@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/packed.h"
 
 static uint64_t allocated(size_t bytes)

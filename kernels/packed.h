@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What weights take once they are packed, computed from a checkpoint's shapes before anything is
  * packed: what an expert node reserves, what placement counts with, and what `cadrectl model

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Philox4x32-10 (Salmon et al., SC'11) from librandom123, whose headers do not pass this project's
  * warnings. */
 #ifndef CADRE_KERNELS_PHILOX_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/quantum.h"
 
 #include "kernels/philox.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The quantum of each MoE layer: the power of two that every weighted expert output is rounded to
  * before exact integer summation.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sampling. Candidates are ranked by (logit descending, id ascending), the one order that ties
  * cannot blur. What is kept is a weight e^((logit - max) / T) per id, 0 for what a filter took out;

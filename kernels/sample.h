@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sampling: logits to a token, on the host, from (logits, settings, seed, position) alone. Nothing
  * else decides it: no state, no batch, no thread.

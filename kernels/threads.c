@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* How many threads make sense: the affinity mask, bounded by the cgroup's CPU quota. */
 #include "kernels/kernels.h"
 

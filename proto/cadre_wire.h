@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The token exchange between routers and expert nodes: byte layout of every active message, version
  * 1. proto/WIRE.md draws it.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The FileDescriptorSet of every .proto file, as bytes: what gRPC reflection answers with. */
 	.section .rodata
 	.global cadre_descriptors, cadre_descriptors_end

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The router's engine: sequences in, tokens out. It owns the batch, the KV cache, the gate, the
  * exchange with expert nodes and sampling; it knows nothing of gRPC, text or tokenizers.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The engine's counters as metrics: read when the page is rendered, nothing is counted twice.
  * Registered once at start-up; the result lives as long as the registry and must be freed after it,

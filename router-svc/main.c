@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cadre-router: wiring. The main thread serves gRPC, the placement stream and signals; one thread
  * runs the engine; libmicrohttpd has its own.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is asked of the router's engine, and what it says about it: types without functions. Every
  * part of router-svc may include this; it knows none of them.

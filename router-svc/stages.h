@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What a step is divided into: its stages, in the order of the data path, by which its time is
  * counted (the names are those of the metrics); and its rows, into micro-batches. */
 #ifndef CADRE_ROUTER_SVC_STAGES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/step.h"
 
 #include "router-svc/moe/combine.h"

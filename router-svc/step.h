@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The step: one batch of rows through the whole model. step.c holds THE data path, one function
  * that reads top to bottom.

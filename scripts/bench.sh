@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # Every program in build/bench and bench/serve.py, or those whose names contain one of the words. What needs a model gets one of about 1 B parameters, with random
 # weights, written once (1.9 GB in run/).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # A cluster of processes on loopback: up, down. All that is known about it is in run/: cluster.json for its users, processes (name, pid, start time)
 # for down, log/, and the placement service's state.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # What all commands of ./cadre share. ROOT is the checkout.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # A whole cluster, seen from the outside: prompts in, text out, a table, and everything is stopped again.
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """What the house looks like from outside: its include graph, and the shape of its text.
 
     scripts/house.py graph [--folder F] [--uses] [--dot]   who includes whom: in the whole house, or inside a folder

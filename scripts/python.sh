@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # Python for tests and benchmarks, in a virtual environment of the checkout. scripts/setup.sh must have been sourced.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # Packages and compiling. The libraries are those of cmake/dependencies.cmake.
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * "host:port" taken apart: "127.0.0.1:7000", "[::1]:7000", "router.example:7000". One rule for all
  * that listens or connects. Nothing is looked up, kept or allocated;

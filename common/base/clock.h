@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Time and randomness come through interfaces, so that the simulator can replace both.
  *

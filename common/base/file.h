@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Whole files: read into memory, mapped read-only, or replaced at once.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Log lines on stderr, as logfmt or as JSON: one event a line, one write(2) a line, so that lines
  * of several threads never mix.

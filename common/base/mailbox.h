@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A bounded mailbox of pointers: any number of threads put, one thread takes. No locks, no
  * allocation after creation.

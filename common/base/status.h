@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Status codes: what every fallible function of Cadre returns, and the sentence that goes with a
  * failure.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The cover of a token: which replica of each of its experts serves it, so that the whole token
  * stays on few nodes and the load stays even.

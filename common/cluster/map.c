@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The map: building it from parts, to and from protobuf. */
 #include "common/cluster/map.h"
 

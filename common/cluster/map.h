@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The map: which node holds which expert, at one epoch. What placement publishes and routers go by.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "common/cluster/member.h"
 
 #include "cadre/v1/placement.pb-c.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Being a member of a cluster: the Join stream of the placement service, for routers and expert
  * nodes alike.

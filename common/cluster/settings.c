@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "common/cluster/settings.h"
 
 #include "cadre/v1/types.pb-c.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The numeric settings that every process of a cluster must share, and their fingerprint: two
  * processes with equal fingerprints (and equal model fingerprints) give equal bits. They come from

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What each family of models means by its config.json. Source: transformers 5, configuration_*.py
  * and modeling_*.py of each model.

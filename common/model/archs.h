@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The one table of architectures: which exist, which run, how each one's config.json becomes a
  * spec, and how each names its tensors.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The rotary part of config.json, as transformers 4 (`rope_theta` beside `rope_scaling`) and 5
  * (`rope_parameters`) write it.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is in a checkpoint and what it needs, for people and for scripts: `cadrectl model inspect
  * DIR`.

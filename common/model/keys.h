@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reading a JSON object key by key, with a sentence for everything that is not as it must be.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One safetensors file: 8 bytes of header length (little-endian), a JSON header, the data. The
  * header is hostile until checked: its length, every offset, every product of a shape. Format:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The safetensors files of a checkpoint: model.safetensors, or the shards that
  * model.safetensors.index.json names, and every tensor in them by name.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a model is, as data: the differences between architectures are fields here, never branches
  * elsewhere.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "common/process/admin.h"
 
 #include "common/base/address.h"

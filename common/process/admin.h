@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The HTTP side of every process: /metrics, /healthz, /readyz, and whatever pages the program adds
  * (the console of the placement service).

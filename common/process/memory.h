@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How much memory a process may still take. Reads files of the kernel; any thread; does not block.
  */

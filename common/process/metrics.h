@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Metrics in the text format of Prometheus: counters, gauges and histograms, registered at
  * start-up, updated without locks, rendered on demand.

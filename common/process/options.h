@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Options of a program: one table, one line an option, four sources in order of strength: flags
  * (`--name value`, `--name=value`), environment (CADRE_NAME), the YAML file that --config names,

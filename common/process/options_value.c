@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "common/process/options_value.h"
 
 #include <ctype.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Option values: text to value and back. Pure functions, for options.c and its tests.
  */

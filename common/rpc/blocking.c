@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A client for command lines: one call at a time, on a loop of its own. */
 #include "common/rpc/client.h"
 

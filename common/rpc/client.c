@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Client: channels, unary calls, streams. */
 #include "common/rpc/client.h"
 #include "common/rpc/internal.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Safe decoding on top of protobuf-c. */
 #include "common/rpc/codec.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Keeps the process away from EMFILE. gRPC 1.51 stops accepting for good when accept4 fails once
  * for want of descriptors (CVE-2023-4785). It has no limit on connections, but a socket mutator

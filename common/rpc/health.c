@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* grpc.health.v1.Health: Check and Watch. */
 #include "common/rpc/internal.h"
 #include "grpc/health/v1/health.pb-c.h"

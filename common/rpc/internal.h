@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Private to common/rpc_*.c: what they share, gRPC's own headers included. Same rule of ownership
  * as rpc.h.

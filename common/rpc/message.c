@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Messages as gRPC carries them: slices, compression, queues of what waits to be sent. */
 #include "common/rpc/internal.h"
 

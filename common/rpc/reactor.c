@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* One thread for gRPC's completion queue and a libuv loop. */
 #include "common/base/log.h"
 #include "common/rpc/internal.h"

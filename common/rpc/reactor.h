@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The event loop under gRPC: one thread that serves a gRPC completion queue and a libuv loop.
  *

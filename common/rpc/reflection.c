@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * grpc.reflection.v1 and v1alpha from the embedded FileDescriptorSet (proto/descriptors.S). The two
  * versions differ in the name of their package only, so one set of message structs serves both.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Status codes, and which addresses are loopback. */
 #include "common/rpc/rpc.h"
 

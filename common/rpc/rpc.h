@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * gRPC for Cadre: what the server, the client and the event loop share.
  *

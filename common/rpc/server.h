@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A gRPC server: services in tables, calls as small state machines, health and reflection.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Credentials from PEM files; a server takes up changed files with the next handshake. */
 #include "common/rpc/internal.h"
 

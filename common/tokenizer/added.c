@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Added tokens: found in the text before anything else looks at it, leftmost first, of those the
  * longest. Some are looked for in the text as it came, some in the normalized text. A search takes

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Byte-pair encoding of one piece: its characters (or bytes) are symbols, and while any two
  * neighbours have a merge, the merge of the lowest rank, of those the leftmost, is made.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Decoders: ids to text. A decoder is a chain of stages; each takes tokens, or the parts of one
  * fused string, and passes on what it is sure of.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The inside of a tokenizer: what its files share. Nothing outside common/tokenizer/ includes this.
  *

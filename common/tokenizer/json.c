@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Reading typed values and component trees out of tokenizer.json. */
 #include "common/tokenizer/internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Reading "model" of tokenizer.json: vocabulary, merges, and the tables that BPE runs on. */
 #include "common/tokenizer/internal.h"
 

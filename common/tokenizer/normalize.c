@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Normalizers: each takes a string and gives a string; a chain runs them in order over two buffers. */
 #include "common/tokenizer/internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Patterns of Split and Replace. The library runs them through Oniguruma (Ruby syntax), Cadre
  * through PCRE2: what both read alike is passed on, what they read differently is written out (\s,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Pre-tokenizers: each goes over the pieces of text and cuts them, and some rewrite the text on the
  * way. Added tokens pass untouched. */
 #include "common/tokenizer/internal.h"

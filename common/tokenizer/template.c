@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Post-processors: the special tokens that go before and after the ids of a text. ByteLevel only
  * trims offsets, which Cadre does not keep. */
 #include "common/tokenizer/internal.h"

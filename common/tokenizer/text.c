@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Growing arrays, and the two kinds of them that callers see. */
 #include "common/tokenizer/internal.h"
 

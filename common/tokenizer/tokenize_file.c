@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "common/tokenizer/tokenize_file.h"
 
 #include "common/tokenizer/tokenizer.h"

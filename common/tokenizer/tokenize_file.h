@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A file of texts through a tokenizer: what `cadrectl tokenize` does. Blocks; call from a thread
  * that may.

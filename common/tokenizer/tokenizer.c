@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Opening a tokenizer.json, and encoding: the stages in order. */
 #include "common/tokenizer/internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Text to token ids and back, from a Hugging Face tokenizer.json; ids equal those of the
  * `tokenizers` library.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* UTF-8, character classes, normal forms and case, as the library sees them. */
 #include "common/tokenizer/internal.h"
 #include "common/tokenizer/unicode_data.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 AND Unicode-3.0 */
 /* Written by tests/tokenizers/unicode_tables.py from tokenizers 0.23.3: what that library takes
  * characters for. */
 struct unicode_range {

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The vocabulary: strings to ids through an open-addressing table, ids to strings through an array. */
 #include "common/tokenizer/internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Buffers that messages are sent from and received into. The functions here make plain ones, for
  * links that need nothing special; everybody else uses cad_buffer_create (transport.h). */
 #ifndef CADRE_COMMON_TRANSPORT_BUFFER_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Calls, from start to callback. A slot of the table is the call; its number and generation are the
  * request id, so an answer that comes after its call was given up meets another generation and is

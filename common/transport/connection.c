@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The life of connections, and what the link says about them. */
 #include "common/transport/protocol.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What every part of the protocol needs: the queue of events, pools of buffers, notices, and how a
  * connection fails. */
 #include "common/transport/protocol.h"

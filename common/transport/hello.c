@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The hello: who is who, the same cluster, model and settings, and, when there is a secret, that
  * both know it.

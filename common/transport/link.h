@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What moves messages for the protocol (protocol.h): a narrow interface that UCX, the in-process hub
  * and the simulator implement.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The in-process link: transports of one hub reach each other by name, each polled by a thread of
  * its own, or a client and its attached servers by one.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The in-process transport: transports of one hub reach each other by name. Each may be polled by a
  * thread of its own; a hub outlives its transports.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The protocol over a link, shared by the files that make it up and by nothing else. A file calls
  * only what stands left of it:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The answering side: a call becomes a request when its credit is right, its payload is here (in
  * place, or in a pooled buffer) and every byte of it was checked. A payload for which there is no

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Creation, poll and time; protocol.h lists the other parts. */
 #include "common/transport/protocol.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The token exchange: connections between routers and expert nodes, calls with deadlines, credits,
  * heartbeats. One interface over several forms (ucx.h, local.h; a simulator among the tests):

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The transport over UCX: TCP, shared memory, RDMA. */
 #ifndef CADRE_COMMON_TRANSPORT_UCX_H
 #define CADRE_COMMON_TRANSPORT_UCX_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Checks in the order of dependence: a count is bounded before it is multiplied, a length is
  * compared before anything behind it is read. */
 #include "common/transport/wire.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Checks of messages: from bytes that a stranger sent to a view whose every pointer and count may
  * be trusted.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "expert-svc/serve/exec.h"
 
 enum cad_status ex_exec_init(

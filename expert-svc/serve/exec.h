@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Execution: a grouped batch through the device. Rows from the wire, the grouped ffn, the exact
  * combine into the answers.

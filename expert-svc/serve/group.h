@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Grouping: the rows and pairs of several calls of one layer, sorted so that each expert runs once
  * over all its rows.

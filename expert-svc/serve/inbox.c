@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "expert-svc/serve/inbox.h"
 
 #include <stdlib.h>

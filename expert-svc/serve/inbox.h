@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Calls that wait for a step: a bounded first-in first-out queue, fed by the exchange thread,
  * emptied by the thread that runs steps.

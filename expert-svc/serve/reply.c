@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "expert-svc/serve/reply.h"
 
 static uint32_t to_us(uint64_t ns)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The answer to a call: what became of a job, as the ANSWER message that the exchange sends. The
  * exchange thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "expert-svc/store/loader.h"
 
 #include <pthread.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Loading and freeing on threads of their own, while serving goes on.
  *

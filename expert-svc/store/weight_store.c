@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "expert-svc/store/weight_store.h"
 
 #include "kernels/packed.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The experts that this node holds, packed, by (layer, expert).
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Attention: which thread walks which pages for which queries. The arithmetic of a page is the
  * form's (attend_page).

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One page for a block of queries, tile by tile: what avx2_attend.c and avx512_attend.c share. The
  * includer defines, before it includes this:

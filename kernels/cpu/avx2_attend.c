@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Attention over one page: four registers hold the 32 keys of a score, or 32 elements of a value; a
  * tile of six goes as three and three. */
 #include "kernels/cpu/exp.h"

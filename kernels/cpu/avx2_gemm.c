@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* GEMM and activations in AVX2 and FMA: half a line of weights (8 columns) is one register, 8
  * columns of one row one accumulator. */
 #include "kernels/cpu/exp.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Operators on rows, eight lanes at a time; the 16 lanes of a sum are two registers. What is left
  * at the end goes by the reference's steps. */
 #include "kernels/cpu/exp.h"

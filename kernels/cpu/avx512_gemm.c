@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* GEMM and activations in AVX-512: one line of weights (16 columns) is one register, 16 columns of
  * one row one accumulator. */
 #include "kernels/cpu/exp.h"

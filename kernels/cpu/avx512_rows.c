@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Operators on rows wait for memory or for chains of additions: sixteen lanes bring nothing, so
  * these are AVX2's. */
 #include "kernels/cpu/forms.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Integer sums of the exact combine, eight 64-bit lanes at a time. */
 #include "kernels/cpu/forms.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Inside the CPU backend: its device, its queue, and the operators that fill the `kn_ops` table in
  * device.c.

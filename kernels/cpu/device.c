@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The CPU as a device: host memory, and a pool of threads as its queue. */
 #include "kernels/cpu/cpu.h"
 

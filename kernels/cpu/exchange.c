@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Rows out to the experts, integer sums back: what proto/WIRE.md says about the data of CALL and
  * ANSWER. */
 #include "kernels/cpu/cpu.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * e^x, shared by every form: n = rint(x * log2 e) by the magic number, r = x - n ln 2 in two steps,
  * a polynomial of degree 7 (Cephes), then 2^n by adding to the exponent bits. 0 below -86, exp(88)

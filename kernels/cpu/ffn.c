@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Grouped expert ffn in two runs over the pool: h = act(x gate_up^T), then y = h down^T. A job is
  * one expert and some panels of columns, over all rows of that expert, so that weights come from

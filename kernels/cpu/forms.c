@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The tables of the forms, and which of them this machine can run. */
 #include "kernels/cpu/forms.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The forms of the CPU: one inner kernel per name in KN_FORM_LIST, written three times: kn_ref_NAME
  * (ref/: the definition, scalar, in the declared order), kn_avx2_NAME (cpu/avx2_*.c) and

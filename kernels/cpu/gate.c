@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The gate: logits to the ids and weights of K experts. Softmax runs in the form; the choice is the
  * same plain code for all. */
 #include "kernels/cpu/cpu.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The loop nest around the register tiles of a form, the same for AVX2 and AVX-512:
  *

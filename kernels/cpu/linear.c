@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Dense layers: linear, embedding rows, argmax of logits. */
 #include "kernels/cpu/cpu.h"
 

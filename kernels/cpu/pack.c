@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From a checkpoint's rows to panels of lines (kernels.h). Reads the source once, in blocks that
  * keep both sides in L1; allocates the packed copy alone.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One word tells everything: generation << GENERATION_SHIFT | CLOSED | workers inside. The caller
  * opens a run by storing the next generation; a worker enters by adding 1 while it is open; the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A pool of threads that share the jobs of one operator at a time. The calling thread is thread 0
  * and works too; one thread at a time may call.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rotary embedding. Cosine and sine are computed here, in plain double arithmetic with fma and no
  * libm, so that their bits are the same on every machine: the angle is reduced by pi/2 in three

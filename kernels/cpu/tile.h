@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What register tiles share: functions with constant row and vector counts that the compiler
  * unrolls fully, and a split of rows into near-equal tiles. */
 #ifndef CADRE_KERNELS_CPU_TILE_H

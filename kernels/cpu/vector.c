@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Operators that walk rows: each row on its own, so the cut into jobs decides nothing but speed. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/exp.h"

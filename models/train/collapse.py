@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Makes the collapsed twin: a trained model whose routers, in some layers, send nearly everything to as few experts as a token takes.
 
 usage: collapse.py WORK [--layers 2,4] [--steps 120]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Builds the corpus from Debian packages: fetches them with apt-get (none is installed), extracts text, writes one JSON-lines file of documents per domain.
 
 usage: corpus.py WORK [--heldout DIR]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Measures a checkpoint on held-out text, by transformers and by Cadre, and draws its pictures.
 
 usage: evaluate.py DIR --heldout DIR [--cadrectl PATH] [--log WORK/log.jsonl]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes a trained state as a Hugging Face checkpoint: config.json, model.safetensors (bf16, one tensor an expert and matrix), tokenizer.json.
 
 usage: export.py WORK DIR [--state decayed.pt]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes what transformers computes for a few short sequences of held-out text, for tests/unit/test_golden.c.
 
 usage: golden.py MODEL --heldout DIR --output DIR

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Held-out text as sequences, and what is measured on it: bits per byte, and which experts were chosen, by transformers or by Cadre.
 
 A document is cut into windows of LENGTH - 1 tokens; each begins with an end-of-text token, which is not counted. Bits per byte: the sum of -log2 p over

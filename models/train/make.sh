@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Everything from nothing: environment, corpus, tokenizer, training, checkpoints, measurements. Every part leaves out what is there already, and the
 # training goes on where it stopped, so that the same command may be given again.
 #

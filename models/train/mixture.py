@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much of each domain is in the training mixture, and which window of which text is the n-th sequence of a run."""
 import functools
 

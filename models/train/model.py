@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model: Qwen3-MoE as Hugging Face defines it, written for training on few cores. Same arithmetic as transformers' Qwen3MoeForCausalLM.
 
 T tokens, H hidden, F ffn, E experts, K top-k, V vocabulary.

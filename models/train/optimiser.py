@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Muon for matrices, Adam for the rest, over one flat buffer of parameters.
 
 Muon (K. Jordan, 2024): momentum, then the nearest semi-orthogonal matrix by five Newton-Schulz rounds. Each expert's matrices, and q, k and v, are matrices of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model against transformers and against plain autograd, and the order of the data. Run with pytest in the training's environment."""
 import numpy
 import pytest

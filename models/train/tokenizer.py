@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Trains the byte-level BPE on the corpus and turns the corpus into token ids.
 
 usage: tokenizer.py WORK

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Trains the model. The same command goes on where the last run stopped, whether it ended, was stopped by a signal or killed.
 
 usage: train.py WORK --steps N            at a constant learning rate after a warm-up, up to step N; state in WORK/state.pt every few minutes

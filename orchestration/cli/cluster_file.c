@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/cli/cluster_file.h"
 
 #include <jansson.h>

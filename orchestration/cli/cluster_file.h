@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * run/cluster.json, which `./cadre up` leaves: where the processes of the cluster on this machine
  * are, so that commands find them without being told.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The commands of cadrectl. Each takes its own arguments (argv[0] is the command's name), prints
  * its own errors, and returns the exit code: 0 it worked, 1 it failed, 2 it was called wrongly, 130

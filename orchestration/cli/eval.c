@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/cli/eval.h"
 
 #include "common/model/safetensors.h"

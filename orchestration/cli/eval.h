@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `cadrectl eval`: whole sequences through the embedded engine, every logit and every routing
  * decision written to a safetensors file: what is compared with other implementations. Input:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Whole sequences through the embedded engine, and everything that comes of them: what `cadrectl
  * eval` writes, and what the golden test compares.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The commands that work on files alone: tokenize, and model inspect. */
 #include "common/model/inspect.h"
 #include "common/tokenizer/tokenize_file.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl generate`: a prompt in, text out as it comes. */
 #include "common/base/file.h"
 #include "orchestration/cli/cluster_file.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cadrectl: the operator's command line. One line a command; a command with a second word is found
  * before one with the first alone. */
 #include "common/base/log.h"

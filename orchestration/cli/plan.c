@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl plan`: where experts should live, from recorded routing. */
 #include "orchestration/cli/plan.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `cadrectl plan`: what its parts share. plan.c asks the planner, plan_print.c says what came out,
  * plan_explain.c answers why.

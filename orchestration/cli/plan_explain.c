@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl plan explain LAYER EXPERT`: why it lives there, and what moving it would change. */
 #include "orchestration/cli/plan.h"
 #include "orchestration/planner/predict/explain.h"

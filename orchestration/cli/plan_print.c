@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What `cadrectl plan` says: a table for people, JSON for programs. */
 #include "orchestration/cli/plan.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A generation as the command line knows it: what is asked for, and what came of it, each to and
  * from JSON.

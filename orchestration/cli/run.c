@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/cli/run.h"
 
 #include "common/process/process.h"

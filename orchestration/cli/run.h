@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where a generation runs: on the first router of a list that takes it, or in this process with the
  * embedded engine. Both give the messages that a router streams. Blocks until the end; Ctrl-C ends

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A generation in this process: the embedded engine, and what the router's front end does for text. */
 #include "orchestration/cli/run.h"
 

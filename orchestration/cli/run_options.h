@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The options that say how a model is computed in this process (`eval`, `generate --model`, `verify
  * --model`), and where a generation runs.

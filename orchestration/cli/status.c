@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl status`: who is in the cluster, and how it is. */
 #include "cadre/v1/placement.pb-c.h"
 #include "common/rpc/client.h"

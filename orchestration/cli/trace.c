@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl trace import | export | split`: traces between formats, and cut in two. */
 #include "orchestration/planner/trace/csv.h"
 #include "orchestration/planner/trace/json.h"

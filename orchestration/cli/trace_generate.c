@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl trace generate`: traces that nobody recorded, with a placement that is known to be
  * good. */
 #include "orchestration/planner/trace/own.h"

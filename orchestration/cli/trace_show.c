@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl trace show`: what is in a trace, as far as placement cares. */
 #include "orchestration/planner/trace/read.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl verify`: asks again for an answer that was kept as JSON, and compares what must be
  * equal. */
 #include "orchestration/cli/command.h"

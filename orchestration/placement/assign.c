@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Phases, each over all layers: keep what is held, compute each node's share of each layer, fill,
  * and when asked to, even out.

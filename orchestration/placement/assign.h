@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Which node should hold which expert: a pure function of who is there, how much room they have and
  * what they hold.

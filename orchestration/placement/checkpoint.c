@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Shape, settings and checksums of the checkpoint. */
 #include "orchestration/placement/checkpoint.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the placement service takes from the checkpoint: its shape, its settings (the quantum table
  * among them) and the checksums of its experts.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The placement service without its network. */
 #include "orchestration/placement/control.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The placement service without its network: joins and reports go in, orders and maps come out, and
  * time is a clock that tests bring along.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cadre-placement: who is alive, which expert lives where. This file is wiring: options, then
  * everything from below to above, then the loop. */
 #include "common/base/address.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A quick look at a host whose stream broke: does the process still listen there? A host that
  * refuses the connection says that the process is gone, in less time than any grace; one that

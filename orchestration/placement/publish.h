@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is published and what is remembered, both made from the same two sources: who is there
  * (registry.h) and what is READY (rollout.h).

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Nodes and leases. */
 #include "orchestration/placement/registry.h"
 

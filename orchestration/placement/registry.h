@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Who is there: every process of the cluster, its lease, and what it last said about itself.
  *

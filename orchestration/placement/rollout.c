@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Copies and their states: one byte per node and cell. */
 #include "orchestration/placement/rollout.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From what is to what should be, one expert at a time, while routers go on: the state of every
  * copy of every expert on every node.

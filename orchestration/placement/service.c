@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gRPC around control.h. */
 #include "orchestration/placement/service.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cadre.v1.Placement over gRPC: Join streams of routers and expert nodes, watchers of the map, and
  * the question how the cluster is.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is to be placed: the MoE layers of the model and their experts, numbered as *cells*: cell =
  * row * experts + expert, where row counts MoE layers only. Plain data, owned by main, immutable;

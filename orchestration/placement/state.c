@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The state file: a schema of four tables, and one prepared statement for each thing that is done
  * with them. */
 #include "orchestration/placement/state.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the placement service must not forget: the epoch, the nodes and what they hold, the quantum
  * table, the checksums of the checkpoint. SQLite.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The message of GetStatus, and the metrics. */
 #include "orchestration/placement/status.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How the cluster is, for people and machines: the message of GetStatus, and the metrics.
  *

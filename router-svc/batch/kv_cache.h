@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The paged KV cache: which page belongs to which sequence. A page holds 32 keys and values of
  * every layer.

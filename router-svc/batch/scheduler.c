@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/batch/scheduler.h"
 
 #include <stdlib.h>

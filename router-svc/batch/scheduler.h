@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Continuous batching: which rows the next step computes. Every running sequence that is one token
  * behind gets its row first (decode), then prompts fill the rest of the step in chunks, oldest

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A sequence: one request on its way through the engine. Created by submit on the caller's thread;
  * from then on the engine's thread owns it.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The router's gRPC front end: cadre.v1.Inference, health and reflection.
  *

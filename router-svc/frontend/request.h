@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From a GenerateRequest that anybody may have sent to a request that the engine takes; every
  * refusal is a sentence that says what to change.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Which experts fired, on its way from the engine's thread to a response: copied out of the event,
  * because the event's arrays live only as long as it does, and written into messages of bounded

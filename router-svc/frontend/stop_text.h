@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Stop strings in a stream of text: text is held back as long as it may be the beginning of one,
  * and let go as soon as it cannot.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One Generate: between the engine's thread, which writes tokens, and the reactor's thread, which
  * sends them.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Grouped-query attention of one layer. Source: transformers
  * modeling_{llama,mixtral,olmoe,qwen3_moe}.py; their differences are fields of the spec. */
 #include "router-svc/step.h"

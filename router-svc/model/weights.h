@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The router's part of a checkpoint, packed for its device: everything but the routed experts.
  * Created once, then read-only.

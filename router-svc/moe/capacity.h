@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Capacity policies: what happens to a row when its expert is full. `none` is the default and keeps
  * promise 1; `drop` and `spill` exist to reproduce and study what fixed-capacity systems do: a

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/moe/combine.h"
 
 #include "common/base/log.h"

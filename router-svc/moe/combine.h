@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sums back: an answer is added whole, a failed call puts its pairs back, and a wait ends when
  * nothing is owed any more. The engine's thread; allocates nothing.

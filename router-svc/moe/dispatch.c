@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/moe/dispatch.h"
 
 #include "common/cluster/cover.h"

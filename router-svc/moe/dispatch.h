@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rows out: pairs are grouped by node, each node gets each row once, its pairs sorted by expert.
  * The engine's thread; allocates nothing, does not block.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/moe/exchange.h"
 
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Dispatch and combine: rows go out to the nodes that hold their experts, exact integer sums come
  * back.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/moe/route_table.h"
 
 #include "common/cluster/cover.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where rows can go now: the present map, and a connection to every live node of it. The engine's
  * thread owns it; nothing blocks.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts real clusters of real processes on loopback, and asks them things."""
 import concurrent.futures
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A gRPC client that knows a server through reflection alone: no .proto file, no generated code.
 
 The reflection service itself is the only thing spelled out here, since something has to ask the first question.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who may call a router: TLS, client certificates and bearer tokens, as cadrectl and grpcio see them."""
 import subprocess
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The paradox: under a capacity policy a request's answer depends on its neighbours; without one it cannot. And nothing happens silently."""
 import random
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """cadrectl as a person or a script uses it: output, exit codes, and what it says when something is wrong."""
 import json
 import signal

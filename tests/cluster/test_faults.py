@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Promise 3: a dead or slow node costs time, never an answer."""
 import concurrent.futures
 import signal

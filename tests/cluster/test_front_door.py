@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """./cadre up and down: what scripts rely on. In a directory of its own, beside whatever runs in run/."""
 import json
 import os

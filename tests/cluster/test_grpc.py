@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The gRPC face of a router, through reflection alone."""
 import threading
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who may talk to whom: secrets, checkpoints, addresses; and what a process says when it may not, or cannot start at all."""
 import signal
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tests/tools/record_routing.py: what it writes is a trace, of these texts, of the model's own layers, in order of selection."""
 import csv
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Promise 1: the same request gives the same bits, whatever is in the batch and wherever it is computed."""
 import random
 

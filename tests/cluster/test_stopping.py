@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a router stops while clients are there: in time, and with a word to each of them."""
 import signal
 import time

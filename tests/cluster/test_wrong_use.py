@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mistakes that people make: each ends at once, with a sentence that says what to change. Nothing crashes, nothing hangs."""
 import os
 import resource

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Addresses as anybody may send or write them, and what the placement service makes of a peer's: a
  * sentence, or parts that make the same address again. */
 #include "common/base/address.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any text as config.json, and what stands behind a line of "---" as generation_config.json:
  * refused with a sentence, or a spec within the limits that spec.h states, whose rotary frequencies

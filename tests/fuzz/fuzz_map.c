@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A map that anybody may have sent: decoded, checked, looked at in every cell, and written again
  * without a difference. */
 #include "cadre/v1/types.pb-c.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Options from a file and from flags that anybody wrote: a sentence or values inside their ranges,
  * never a crash. The first byte says which of the two. */
 #include "common/process/options.h"

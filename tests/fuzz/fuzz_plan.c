@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Plans and clusters that anybody wrote. The first byte says which; what is taken must be whole,
  * and a plan must be the same after writing and reading. */
 #include "orchestration/planner/objective/cluster.h"

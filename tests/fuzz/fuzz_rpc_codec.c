@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Hostile protobuf messages: what is accepted can be packed and decoded again, whatever it was, and
  * memory stays within the arena's limit.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as a safetensors file: refused or readable, every byte that a tensor claims included. */
 #include "common/model/safetensors.h"
 

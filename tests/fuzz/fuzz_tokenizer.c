@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Tokenizers from strangers, texts from strangers. The first byte chooses: a tokenizer.json, up to
  * a NUL, that is parsed and, if it can be, encodes and decodes the rest; or one of a few fixed

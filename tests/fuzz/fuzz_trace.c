@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Traces from strangers. The first byte chooses the format. For the own format the sums of header
  * and blocks are put right first, so that what stands behind them is reached. What can be read is

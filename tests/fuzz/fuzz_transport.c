@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The protocol's state machine: a client and a server over the simulator, and one raw peer that is
  * the server's client or the client's server and says what the fuzzer likes, mostly after an honest

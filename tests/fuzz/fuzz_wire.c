@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Messages from a stranger. The first byte chooses: the rest as a header and a payload as it lies,
  * a message of the handshake, or a good message whose shape the next bytes give, and in which the

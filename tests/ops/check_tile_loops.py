@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The inner loops of the GEMM tiles keep their accumulators in registers.
 
 usage: check_tile_loops.py libcadre_kernels.a

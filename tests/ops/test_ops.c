@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Every operator case (tests/support/op_cases.c) on every form of the CPU: the reference against
  * float64 within the case's tolerance, then each form with 1 to 3 threads against the reference bit

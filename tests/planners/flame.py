@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Routing as CMU-FLAME/FLAME-MoE-Traces publishes it (Parquet), as the CSV that `cadrectl trace import` reads.
 
     flame.py ACTIVES_DIR [--samples FILE --end-of-text ID | --request-tokens 2048] [--tokens N] > trace.csv

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a placement does with recorded routing: the definitions of docs/TRACES.md in Python, apart from the planner's own code so that each can be held against the other.
 
     measure.py TRACE.csv PLACEMENT.json --experts E [--policy cover|even|guard]

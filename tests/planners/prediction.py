@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """How good predictions are: `cadrectl plan` plans on the first half of a trace, of which it holds the last tenth out to predict from; measure.py measures the plan on the second half.
 
     prediction.py --out bench/results/prediction.csv [--cadrectl build/bin/cadrectl] [--shapes still ...] [--tokens 2500 10000 20000] [--nodes 4 8 32] [--copies 0 0.125 0.25]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """A table of planners: each plans on the first half of a trace, and is measured on the second.
 
     table.py --out bench/results/planners.csv [--cadrectl build/bin/cadrectl] [--shapes r1 ...] [--planners cadre spectral ...] [--nodes 4 8 32] [--copies 0 0.125 0.25]

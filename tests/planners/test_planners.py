@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tools of this folder: baselines that keep their limits, measurements that agree with counting by hand and with the planner's own, published traces that can be read."""
 import json
 import os

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """How good a plan is after 1, 10 and 60 seconds, beside spectral grouping, which takes as long as it takes.
 
     timing.py --out bench/results/plan-time-MACHINE.csv [--cadrectl build/bin/cadrectl] [--nodes 8 32 128 320] [--copies 0 0.125] [--seconds 1 10 60]

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The exact combine: whatever nodes the experts lie on, whichever replica answers, and in whatever
  * order answers come, the result has one set of bits.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A whole cluster in virtual time: real engines, a simulated network that delays, loses, duplicates
  * and reorders, nodes that crash and stall, links that are cut one way.

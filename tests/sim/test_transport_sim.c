@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The protocol in a bad network: thousands of seeds, each a small cluster of clients and servers
  * that crash, stall, are cut off and come back, over links that lose, duplicate and overtake.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Routers and expert nodes as engines in one process, over a transport of the caller's choice, with
  * the test in the place of the placement service: it says which node holds what, and publishes

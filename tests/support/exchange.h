@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A small exchange for tests: transports of any form in one thread, a server whose answers can be
  * foretold, clients that check them, and raw peers that say what they like. Everything asserts

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Peers that speak to the link itself. */
 #include "tests/support/exchange.h"
 #include "tests/support/must.h"

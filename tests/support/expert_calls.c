@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/support/expert_calls.h"
 #include "tests/support/must.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Calls to expert engines, for tests: a client transport of a hub, calls with random rows and
  * routing over a golden model, and what must come back, summed pair by pair with each expert run

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Allocations that fail on demand: a test runs a piece of code again and again, each time with the
  * next allocation failing, until it runs clean.

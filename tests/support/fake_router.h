@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A router's front end over a real port with an engine that a test plays: it sees what is
  * submitted, cancelled and paused, and sends the events that it wants to, from the test's thread or

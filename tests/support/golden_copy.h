@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A golden checkpoint (without its tokenizer), copied to a folder of its own where a test may
  * damage it. cmocka assertions; one thread. */
 #ifndef CADRE_TESTS_SUPPORT_GOLDEN_COPY_H

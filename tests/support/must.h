@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * must(call(..., &error), &error): the test fails unless the call returns CAD_OK, and the failure
  * says which call it was and what the error's sentence says.

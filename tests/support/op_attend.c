@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * attend, with kv_write before it: n value size, k key size. variant 0: the rows are the last ones
  * of one sequence of `keys` keys (prefill); variant 1: each row is a sequence of its own (decode),

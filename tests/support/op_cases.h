@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The one table of operator cases. tests/ops/test_ops.c walks the cases marked OP_TEST (every form
  * against ref bit for bit, ref against float64, a row alone against the row in a batch, 1 to 3

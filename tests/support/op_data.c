@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Seeded inputs of operator cases, and memory for them. */
 #include "common/base/clock.h"
 #include "tests/support/op_cases.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* rows_pack, rows_unpack, combine_pack, combine_add, combine_finish. Their results are exact by
  * rule; the rules are written here a second time, in double and long double. */
 #include "op_cases.h"

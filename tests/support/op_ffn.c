@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Grouped expert ffn: c->rows tokens, each to c->topk of c->experts; n is F, k is H. Output rows
  * are pairs. */
 #include "common/base/clock.h"

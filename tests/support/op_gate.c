@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gate. variant: a spec of the table below, with the case's experts and topk. flag: logits with
  * many ties. */
 #include "op_cases.h"

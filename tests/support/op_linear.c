@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* linear, embed and argmax */
 #include "tests/support/op_cases.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* rmsnorm, rope_table, rope and add */
 #include "op_cases.h"
 

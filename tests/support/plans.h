@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Small traces, and plans for them, in tests of the planner. Everything asserts through cmocka;
  * what is returned is the caller's. */
 #ifndef CADRE_TESTS_SUPPORT_PLANS_H

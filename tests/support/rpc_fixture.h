@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A gRPC server and a client of it in one thread, over a real port: what the tests of the rpc layer
  * and of the services stand on.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The simulator: transports in one thread, on a clock that jumps from event to event. All that
  * happens is decided by the seed: delays, losses, duplicates, what overtakes what, whether a

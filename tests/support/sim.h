@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The simulator: transports in one thread, on virtual time, everything decided by the seed. For
  * tests and fuzzers; it allocates as it goes.

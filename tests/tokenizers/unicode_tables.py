@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes common/tokenizer/unicode_data.h: what the `tokenizers` library takes characters for.
 
 The library is built from parts that each carry a Unicode version of their own (its regular expressions, normal forms, \\w, punctuation, case), none of
@@ -130,6 +131,7 @@ def print_additions():
 def main():
     if unicodedata.unidata_version != "14.0.0":
         sys.exit(f"this Python knows Unicode {unicodedata.unidata_version}: 14.0.0 is needed (Python 3.11)")
+    print("/* SPDX-License-Identifier: Apache-2.0 AND Unicode-3.0 */")
     print(f"/* Written by tests/tokenizers/unicode_tables.py from tokenizers {tokenizers.__version__}: what that library takes characters for. */")
     print("struct unicode_range {\n\tunsigned int first, last;\n};")
     print("\n/* A number for Digits. */", end="")

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes a checkpoint with random weights in published layout: shapes to measure with, no meaning. Needs nothing but Python.
 
 usage: make_checkpoint.py DIR [--shape small|1b|olmoe] [--seed N]

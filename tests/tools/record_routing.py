@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Records which experts a model selects for texts, as a trace in CSV (docs/TRACES.md). Needs nothing but Python and cadrectl.
 
 usage: record_routing.py MODEL TEXT... --output TRACE.csv [--cadrectl build/bin/cadrectl] [--window 512]

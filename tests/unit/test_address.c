@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Addresses: what is taken, and what a mistake is answered with. */
 #include "common/base/address.h"
 #include "tests/support/must.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Assignment: properties over random clusters, and the cases that a reader would ask about. */
 #include "common/base/clock.h"
 #include "orchestration/placement/assign.h"

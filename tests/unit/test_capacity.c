@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Capacity policies: the limit, who is dropped, where spilled rows go. */
 #include "router-svc/moe/capacity.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What cadrectl asks for and what came of it, to JSON and back. */
 #include "orchestration/cli/request.h"
 #include "tests/support/must.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A cluster of threads over the in-process link: routers and nodes at once, one node dies. Every
  * digest equals that of the request alone. Run under TSan too. */
 #include "common/transport/local.h"

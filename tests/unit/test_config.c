@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* config.json -> spec: what each family's file means, and a sentence for every value that cannot
  * be. */
 #include "common/base/file.h"

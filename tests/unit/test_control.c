@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The placement service on a clock of the test's own, with nodes that are structs: first placement,
  * death, return, restart, wrong weights; and a storm of all of them at random, with invariants

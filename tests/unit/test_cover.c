@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The cover of a token by nodes: valid, few nodes, even load, and nothing from nodes that cannot be
  * used. */
 #include "common/base/clock.h"

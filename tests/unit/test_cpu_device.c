@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The CPU as a device: memory, names, destroying what is empty, one fingerprint for all forms. */
 #include "kernels/kernels.h"
 #include "tests/support/must.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The router's engine with experts in the same process: what batching, chunks, micro-batches and
  * lost pages must not change, limits, ends of all kinds, damaged weights. */
 #include "common/base/log.h"

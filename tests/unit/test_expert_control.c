@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The node's tie to placement, against a placement service that the test plays: hello, orders,
  * reports, a broken stream, and the way out. Also the loader alone. */
 #include "cadre/v1/placement.pb-c.h"

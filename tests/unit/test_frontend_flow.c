@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The router's front end in time: readers that are slow, clients that go, an engine that fails, the
  * end; and an engine in a thread of its own. */
 #include "tests/support/fake_router.h"

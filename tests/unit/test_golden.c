@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Whole models against what transformers computed for them in float32 (tests/golden), through the
  * embedded engine: router and experts as in a cluster, without the network. With f32 rows the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Edges of small kernels: exp over its whole range, NaN through the gate, signed zeros among the
  * choices. */
 #include "kernels/cpu/forms.h"

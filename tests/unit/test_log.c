@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Log lines: formats, escapes, the cut of a long line, and lines of several threads that never mix. */
 #include "common/base/log.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The mailbox: order, fullness, wakes, and nothing lost between threads. */
 #include "common/base/mailbox.h"
 

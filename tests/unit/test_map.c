@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The map: made from parts and from messages, looked up, and refused when its parts contradict each
  * other. */
 #include "common/cluster/map.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Free memory, from files as the kernel writes them. */
 #include "common/process/memory.h"
 

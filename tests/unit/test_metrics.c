@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The Prometheus page and the HTTP server in front of it. */
 #include "common/process/admin.h"
 #include "common/process/metrics.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Whole checkpoints: the golden ones open and are what they should be; damaged copies of them are
  * refused with a sentence. */
 #include "common/base/file.h"

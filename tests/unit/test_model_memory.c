@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Opening, describing and writing models while allocations fail, one after the other: an answer
  * every time, and nothing left behind. */
 #include "common/model/inspect.h"

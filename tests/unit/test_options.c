@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Options: sources and their order, every type with its borders, the sentences of mistakes, and
  * --print-config read back. */
 #include "common/process/options.h"

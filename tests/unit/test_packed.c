@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The packed sizes that are computed from shapes alone are those that are allocated. */
 #include "kernels/packed.h"
 #include "router-svc/model/weights.h"

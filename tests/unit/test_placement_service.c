@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The placement service over real gRPC on loopback: the members are common/cluster/member.h, as
  * routers and expert nodes have it; only the weights are not there.

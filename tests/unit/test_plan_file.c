@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Plans and clusters as files: written and read without a difference, and refused with a sentence
  * when they are not what they should be. */
 #include "orchestration/planner/objective/cluster.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The planner: what it promises of every plan, that plans can be repeated, that more work is never
  * worse, and that planted placements are found again. */
 #include "orchestration/planner/predict/measure.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What plans are predicted to do: by the rule written down plainly, layer after layer; bounds that
  * no placement beats; explanations. */
 #include "orchestration/planner/predict/bound.h"

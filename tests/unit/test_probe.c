@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Asking a host whether a process is gone: whom to ask, and what the answers mean. */
 #include "orchestration/placement/probe.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The quantum table of golden checkpoints: the same for every form and thread count, powers of two,
  * where a hand calculation puts them. */
 #include "common/model/model.h"

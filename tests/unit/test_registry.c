@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Nodes and leases, on a clock that the test turns. */
 #include "common/base/clock.h"
 #include "orchestration/placement/registry.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The reservoir: every token has the chance that its weight gives it, memory stays, whole tokens
  * come out in their order. Seeds are fixed: the statistics repeat. */
 #include "common/base/clock.h"

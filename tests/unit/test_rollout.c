@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The states of copies: what is ordered when, what a map may show, and when a copy may go. */
 #include "orchestration/placement/assign.h"
 #include "orchestration/placement/rollout.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Inverse frequencies against those of transformers 5.23.0 with torch 2.15.0 (CPU): `inv_freq` of
  * LlamaRotaryEmbedding built from a LlamaConfig with the parameters of each case, printed with as

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The gRPC layer, server and client in one process over a real port. The services are Cadre's own
  * .proto files with handlers of this test:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Decoding what anybody may have sent: validation, arena limits, compression. */
 #include "cadre/v1/inference.pb-c.h"
 #include "common/rpc/internal.h"

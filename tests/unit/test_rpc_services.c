@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Health, reflection, TLS, events from other threads, and the client for command lines. */
 #include "cadre/v1/inference.pb-c.h"
 #include "common/base/container.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* One safetensors file: what is read, what is written, and every way in which a header can lie. */
 #include "common/model/safetensors.h"
 #include "tests/support/must.h"

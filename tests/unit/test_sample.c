@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Sampling: against exact probabilities with fixed seeds, and against a plain second statement of
  * the filters. */
 #include "common/base/clock.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Continuous batching over a small KV cache: what is let in, what is chunked, who gives up pages,
  * and that nothing is lost. */
 #include "common/base/clock.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What a search keeps up to date from change to change, against what its replicas say: who holds
  * what, whose rows are nobody else's, and how strained nodes are. */
 #include "orchestration/planner/solve/search.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Settings and their fingerprint; the process's signals and secret. */
 #include "cadre/v1/types.pb-c.h"
 #include "common/process/process.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The state file: what it keeps, whom it refuses, and that a process which is killed inside any
  * write leaves a whole transaction behind, or none. */
 #include "orchestration/placement/state.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Status names and the sentences of errors. */
 #include "common/base/clock.h"
 #include "common/base/status.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Stop strings against a plain definition: the text up to the earliest match, however it was cut
  * into pieces. */
 #include "common/base/clock.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Generated traces: the same for a seed, of the routing that was asked for, and with a placement
  * that is as good as it says. */
 #include "tests/support/must.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Tokenizers: the golden cases, a case or more for each component, and what is refused. What is
  * expected was computed by the `tokenizers` library. */
 #include "common/tokenizer/tokenizer.h"

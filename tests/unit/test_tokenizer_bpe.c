@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Merging against its definition: random vocabularies and texts, short and long, encoded by the
  * tokenizer and by the plain loop "make the merge of the lowest rank, of those the leftmost, until

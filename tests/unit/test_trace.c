@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Traces in three formats: what is written is read back; what is damaged, cut short or made up is
  * answered with a sentence that names file and place. */
 #include "common/base/clock.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The contract of the transport, one table of cases that every form has to keep: in-process with
  * two polls, in-process attached, the simulator, UCX over TCP. A case gets an empty exchange and

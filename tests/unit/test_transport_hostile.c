@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Peers that speak the link's language and break the protocol, over every form: a server meets bad
  * clients, a client a bad server. Whatever comes, the connection that brought it ends, the books

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What only UCX does: peers that are processes and are killed or stopped, over TCP and shared
  * memory, and a worker that must be made anew.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Messages of the exchange: what is good passes, and every single rule, broken alone, is refused
  * with a sentence of its own. */
 #include "common/base/clock.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Addresses of the exchange: UCX 1.13 speaks IPv4 alone, and its TCP uses the first address of an
  * interface, whatever address the listener has. */
 #include "common/transport/ucx/internal.h"

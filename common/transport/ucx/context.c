@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* UCX's side of the link: what it needs in the environment, context and worker, the listener,
  * registered memory. */
 #include "common/transport/ucx/internal.h"

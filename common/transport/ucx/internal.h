@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of the UCX link share, UCX's own header included. Not to be included by anything
  * else. link.c stands on the other two.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The UCX link: active messages between workers, one context and one worker a transport, in SINGLE
  * mode.

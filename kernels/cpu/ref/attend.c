@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The definition of attention over one page. */
 #include "kernels/cpu/exp.h"
 #include "kernels/cpu/forms.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The definition of rows and sums on the wire. */
 #include "kernels/cpu/exp.h"
 #include "kernels/cpu/forms.h"

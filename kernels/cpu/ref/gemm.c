@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The definition of GEMM on panels and of the activations: scalar, one loop a sum, in the declared
  * order (kernels.h, cpu/forms.h). */
 #include "kernels/cpu/exp.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The definition of the operators on rows: norm, softmax, rotation, sum. */
 #include "kernels/cpu/exp.h"
 #include "kernels/cpu/forms.h"

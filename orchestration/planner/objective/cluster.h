@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The nodes that a plan is made for, and what must hold there: room, speed, link, failure domain,
  * rack, pins.

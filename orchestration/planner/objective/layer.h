@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Tokens in the order in which a serving cluster would meet them, and one layer of them, ready to
  * be walked.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/planner/objective/objective.h"
 
 const struct cad_choice pl_profile_choices[] = { { "decode", PL_PROFILE_DECODE }, { "prefill", PL_PROFILE_PREFILL },

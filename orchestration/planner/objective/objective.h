@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What makes a placement good: the terms, their weights, and the one figure that the solver makes
  * small. The maths is in docs/PLANNER.md.

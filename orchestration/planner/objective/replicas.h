@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The replicas of one layer's experts, in the form that the cover takes them, and what nodes cost.
  *

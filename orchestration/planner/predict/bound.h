@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A lower bound: what no plan can beat. The maths is in docs/PLANNER.md.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Why an expert lives where it does: whom it is chosen with, what its copies do, and what would
  * change if it moved. One layer of a plan; any thread; allocates and frees.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/planner/predict/measure.h"
 
 #include "orchestration/planner/objective/replicas.h"

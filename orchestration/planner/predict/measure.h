@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a plan would do with recorded routing: the metrics that tests/planners/measure.py computes
  * apart from this, in its definitions.

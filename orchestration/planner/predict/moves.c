@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/planner/predict/moves.h"
 
 struct pl_moves pl_moves_between(

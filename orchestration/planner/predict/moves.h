@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What it takes to get from one plan to another. Pure; any thread. */
 #ifndef CADRE_ORCHESTRATION_PLANNER_PREDICT_MOVES_H
 #define CADRE_ORCHESTRATION_PLANNER_PREDICT_MOVES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/planner/solve/improve.h"
 
 #include <math.h>

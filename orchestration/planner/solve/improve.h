@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Local search: which changes are worth trying, estimated for all of them at once from where the
  * tokens go now; the best are then tried in earnest.

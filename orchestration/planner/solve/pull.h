@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What speaks for or against a copy on a node beyond the tokens of its own layer: that it is there
  * already, what it costs decode, and where the same tokens go in the neighbouring layers.

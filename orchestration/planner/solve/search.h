@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One layer's placement while it is being improved: who holds what, where every token goes with it,
  * what it costs, and changes that can be tried and taken back.

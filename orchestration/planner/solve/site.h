@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is allowed and what it costs in one layer: room, pins, failure domains, fair shares, links,
  * racks, and what speaks for one place beforehand.

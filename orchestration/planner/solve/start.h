@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where a search begins: a node for each expert, made from nothing (contiguous) or from which
  * experts are chosen together.

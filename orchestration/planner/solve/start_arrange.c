@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Groups of experts find their nodes: those that tokens use together come into one rack. */
 #include "orchestration/planner/solve/start.h"
 

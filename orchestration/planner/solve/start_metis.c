@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* METIS as one more start, where it was installed when this was built. */
 #include "orchestration/planner/solve/start.h"
 

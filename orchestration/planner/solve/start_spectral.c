@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Spectral grouping: experts that are chosen together are near each other in the first eigenvectors
  * of D^-1/2 C D^-1/2 (C: counts of pairs, D: their row sums), as in Ng, Jordan and Weiss, "On

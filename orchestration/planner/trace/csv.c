@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * CSV: `request,position,layer,e0,...,e(k-1)`, then a row for every token and layer, the layers of
  * a token in ascending order, the tokens of a request one after the other. -1 or nothing stands

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Traces as CSV. */
 #ifndef CADRE_ORCHESTRATION_PLANNER_TRACE_CSV_H
 #define CADRE_ORCHESTRATION_PLANNER_TRACE_CSV_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What `cadrectl eval` writes (safetensors): of sequence i, experts.i i32 [layers, tokens, k] and
  * expert_weights.i f32 beside it, in ascending order of experts, and router_logits.i, whose last

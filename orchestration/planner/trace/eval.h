@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The routing that `cadrectl eval` writes beside its logits: safetensors. */
 #ifndef CADRE_ORCHESTRATION_PLANNER_TRACE_EVAL_H
 #define CADRE_ORCHESTRATION_PLANNER_TRACE_EVAL_H

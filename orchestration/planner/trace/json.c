@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Requests in JSON, one value each, a line or not, as published with "Patterns behind Chaos:
  * Forecasting Data Movement for Efficient Large-Scale MoE LLM Inference" (arXiv 2510.05497; dataset

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The own format: blocks of compressed planes, each with a checksum. own.c draws it. */
 #ifndef CADRE_ORCHESTRATION_PLANNER_TRACE_OWN_H
 #define CADRE_ORCHESTRATION_PLANNER_TRACE_OWN_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/planner/trace/read.h"
 
 #include "common/base/file.h"

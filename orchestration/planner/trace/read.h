@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reading traces of any format. Functions that take a path block on the disk. Files may come from
  * strangers: they are answered with a sentence that names file and place.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/planner/trace/reservoir.h"
 
 #include "common/base/clock.h"

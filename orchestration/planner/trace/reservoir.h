@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The reservoir: a sample of whole tokens of a running cluster, in memory that never grows, in
  * which old tokens give way to new ones. What plans are made from while the cluster serves.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What readers of text share: tokens that come one by one, of which nobody knows how many there will
  * be. One thread; allocates. */
 #ifndef CADRE_ORCHESTRATION_PLANNER_TRACE_ROWS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* How a file with a trace is to be read: what its readers share. */
 #ifndef CADRE_ORCHESTRATION_PLANNER_TRACE_SOURCE_H
 #define CADRE_ORCHESTRATION_PLANNER_TRACE_SOURCE_H

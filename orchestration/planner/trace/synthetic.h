@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Traces that nobody recorded, and a placement that is known to be good for them: what planners are
  * tried on.

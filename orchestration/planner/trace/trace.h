@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A trace: which experts each token selected, in every MoE layer, token by token and request by
  * request. What plans are made from and measured on.
