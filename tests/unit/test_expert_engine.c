@@ -207,6 +207,11 @@ static void same_sums_however_split(void **state)
 
 /* A step without an engine around it: requests are collected until the test runs them. */
 struct bench {
+	struct cad_transport *transport;
+	struct ex_store *store;
+	struct ex_inbox inbox;
+	struct ex_counters counters;
+	struct ex_step step;
 	struct cad_request *requests[8];
 	size_t count;
 };
@@ -223,6 +228,64 @@ static void reply(void *context, struct ex_job *job)
 	ex_inbox_release(context, job);
 }
 
+static void bench_open(struct bench *bench, struct expert_world *world)
+{
+	const struct cad_model_spec *spec = cad_model_spec(world->model);
+	struct cad_transport_options options;
+	struct cad_error error;
+
+	*bench = (struct bench){ 0 };
+	expert_transport_options(world, "node", &options);
+	options.user = bench;
+	options.on_request = collect;
+	must(cad_transport_local_create(&options, world->hub, &bench->transport, &error), &error);
+	must(cad_transport_listen(bench->transport, "node", &error), &error);
+
+	const struct ex_store_options store = { .model = world->model, .device = world->device };
+	must(ex_store_create(&store, &bench->store, &error), &error);
+	for (uint32_t e = 0; e < 2 * 16; e++) {
+		struct ex_loaded loaded;
+		must(ex_store_load(bench->store, e / 16, e % 16, &loaded, &error), &error);
+	}
+
+	assert_int_equal(ex_inbox_init(&bench->inbox, 8), CAD_OK);
+	bench->step = (struct ex_step){
+		.inbox = &bench->inbox,
+		.store = bench->store,
+		.spec = spec,
+		.quanta = world->settings.quanta,
+		.clock = &cad_clock_system,
+		.counters = &bench->counters,
+		.answer = reply,
+		.context = &bench->inbox,
+	};
+	assert_int_equal(ex_batch_init(&bench->step.batch, 32, 128, 8, 16, 64), CAD_OK);
+	assert_int_equal(
+		ex_exec_init(&bench->step.exec, world->queue, 32, 128, world->hidden, spec->expert.size), CAD_OK);
+}
+
+static void bench_close(struct bench *bench)
+{
+	cad_transport_destroy(bench->transport);
+	ex_exec_fini(&bench->step.exec);
+	ex_batch_fini(&bench->step.batch);
+	ex_inbox_fini(&bench->inbox);
+	ex_store_destroy(bench->store);
+}
+
+/* What was collected becomes jobs, in the order in which it came. */
+static void bench_take(struct bench *bench)
+{
+	for (size_t i = 0; i < bench->count; i++) {
+		struct ex_job *job = ex_inbox_acquire(&bench->inbox);
+		job->request = bench->requests[i];
+		job->call = cad_request_view(job->request);
+		job->payload = cad_request_answer_buffer(job->request)->bytes;
+		job->received_ns = cad_request_received_ns(job->request);
+		ex_inbox_put(&bench->inbox, job);
+	}
+}
+
 /* Calls that are there at once: the oldest one's layer is one step, whatever lies between; each
  * call gets its own sums. */
 static void calls_of_a_layer_are_one_step(void **state)
@@ -232,55 +295,18 @@ static void calls_of_a_layer_are_one_step(void **state)
 	static const uint32_t layers[CALLS] = { 0, 0, 1, 0, 1 };
 	struct expert_world world;
 	struct cad_random random = { seed };
-	struct cad_error error;
 	struct expert_case cases[CALLS];
 	struct expert_call calls[CALLS];
 	int64_t *sums[CALLS];
-	struct bench bench = { 0 };
-	struct cad_transport_options options;
-	struct cad_transport *transport;
-	struct ex_store *store;
-	struct ex_inbox inbox;
-	struct ex_counters counters = { 0 };
+	struct bench bench;
 	bool ready;
 	expert_world_init(&world, "olmoe-a");
-	expert_transport_options(&world, "node", &options);
-	options.user = &bench;
-	options.on_request = collect;
-	must(cad_transport_local_create(&options, world.hub, &transport, &error), &error);
-	must(cad_transport_listen(transport, "node", &error), &error);
-	must(ex_store_create(
-		     &(struct ex_store_options){
-			     .model = world.model,
-			     .device = world.device,
-		     },
-		     &store, &error),
-		&error);
-	for (uint32_t e = 0; e < 2 * 16; e++) {
-		struct ex_loaded loaded;
-		must(ex_store_load(store, e / 16, e % 16, &loaded, &error), &error);
-	}
-
-	assert_int_equal(ex_inbox_init(&inbox, 8), CAD_OK);
-	struct ex_step step = {
-		.inbox = &inbox,
-		.store = store,
-		.spec = cad_model_spec(world.model),
-		.quanta = world.settings.quanta,
-		.clock = &cad_clock_system,
-		.counters = &counters,
-		.answer = reply,
-		.context = &inbox,
-	};
-	assert_int_equal(ex_batch_init(&step.batch, 32, 128, 8, 16, 64), CAD_OK);
-	assert_int_equal(
-		ex_exec_init(&step.exec, world.queue, 32, 128, world.hidden, cad_model_spec(world.model)->expert.size),
-		CAD_OK);
+	bench_open(&bench, &world);
 
 	struct expert_client *client = expert_client_create(&world, "router");
 	struct cad_connection *connection = expert_client_connect(client, "node", &ready);
 	while (bench.count < CALLS) {
-		cad_transport_poll(transport, 0);
+		cad_transport_poll(bench.transport, 0);
 		cad_transport_poll(expert_client_transport(client), 0);
 		for (size_t i = 0;
 			ready && i < CALLS && cad_transport_stats(expert_client_transport(client))->calls < CALLS;
@@ -292,26 +318,18 @@ static void calls_of_a_layer_are_one_step(void **state)
 		}
 	}
 
-	for (size_t i = 0; i < CALLS; i++) {
-		struct ex_job *job = ex_inbox_acquire(&inbox);
-		job->request = bench.requests[i];
-		job->call = cad_request_view(job->request);
-		job->payload = cad_request_answer_buffer(job->request)->bytes;
-		job->received_ns = cad_request_received_ns(job->request);
-		ex_inbox_put(&inbox, job);
-	}
-
-	assert_true(ex_step_run(&step));
-	assert_int_equal(atomic_load(&counters.rows), 3 + 4 + 6);
-	assert_int_equal(atomic_load(&counters.pairs), 4 * (3 + 4 + 6));
-	assert_true(ex_step_run(&step));
-	assert_false(ex_step_run(&step));
-	assert_int_equal(atomic_load(&counters.steps), 2);
-	assert_int_equal(atomic_load(&counters.calls), CALLS);
+	bench_take(&bench);
+	assert_true(ex_step_run(&bench.step));
+	assert_int_equal(atomic_load(&bench.counters.rows), 3 + 4 + 6);
+	assert_int_equal(atomic_load(&bench.counters.pairs), 4 * (3 + 4 + 6));
+	assert_true(ex_step_run(&bench.step));
+	assert_false(ex_step_run(&bench.step));
+	assert_int_equal(atomic_load(&bench.counters.steps), 2);
+	assert_int_equal(atomic_load(&bench.counters.calls), CALLS);
 
 	for (size_t i = 0; i < CALLS; i++) {
 		while (!calls[i].done) {
-			cad_transport_poll(transport, 0);
+			cad_transport_poll(bench.transport, 0);
 			cad_transport_poll(expert_client_transport(client), 0);
 		}
 		assert_int_equal(calls[i].wire, CADRE_WIRE_OK);
@@ -322,11 +340,7 @@ static void calls_of_a_layer_are_one_step(void **state)
 	}
 
 	expert_client_destroy(client);
-	cad_transport_destroy(transport);
-	ex_exec_fini(&step.exec);
-	ex_batch_fini(&step.batch);
-	ex_inbox_fini(&inbox);
-	ex_store_destroy(store);
+	bench_close(&bench);
 	expert_world_fini(&world);
 }
 

@@ -13,141 +13,158 @@
 
 #include <cmocka.h>
 
+/* A request that is refused, and what its parts point to. */
+struct bad {
+	Cadre__V1__GenerateRequest request;
+	Cadre__V1__Tokens tokens;
+	Cadre__V1__Sampling sampling;
+	int32_t good[FAKE_CONTEXT], outside[3], negative[1], many[65];
+	char *stops[17], *empty[2], *too_long[1], x[2], nothing[1], huge[302], long_text[20001];
+	char outside_sentence[200];
+};
+
+static void bad_init(struct bad *b)
+{
+	uint32_t vocab = cad_model_spec(fake_model)->vocab;
+	*b = (struct bad){
+		.good = { 1, 2, 3 },
+		.outside = { 1, (int32_t)vocab, 3 },
+		.negative = { -1 },
+		.empty = { b->x, b->nothing },
+		.too_long = { b->huge },
+		.x = "x",
+	};
+
+	memset(b->huge, 'x', sizeof b->huge - 1);
+	for (size_t i = 0; i < 17; i++)
+		b->stops[i] = b->x;
+	for (size_t i = 0; i < sizeof b->long_text - 1; i++)
+		b->long_text[i] = i % 2 ? 'a' : ' ';
+	snprintf(b->outside_sentence, sizeof b->outside_sentence,
+		"tokens.ids[1] is %u, but this model's vocabulary has %u ids, from 0 to %u", vocab, vocab, vocab - 1);
+}
+
+/* Each kind makes its index-th bad request of a good one and returns what is said of it; NULL: there
+ * are no more. */
+static const char *bad_prompt(struct bad *b, int index)
+{
+	switch (index) {
+	case 0: b->request.prompt_case = 0; return "the request has no prompt: set `text` or `tokens`";
+	case 1: b->request.text = ""; return "the prompt is empty";
+	case 2:
+		b->request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
+		b->request.tokens = &b->tokens;
+		b->tokens.n_ids = 0;
+		return "the prompt is empty";
+	case 3:
+		b->request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
+		b->request.tokens = &b->tokens;
+		b->tokens.ids = b->outside;
+		return b->outside_sentence;
+	case 4:
+		b->request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
+		b->request.tokens = &b->tokens;
+		b->tokens.ids = b->negative;
+		b->tokens.n_ids = 1;
+		return "tokens.ids[0] is -1";
+	case 5:
+		b->request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
+		b->request.tokens = &b->tokens;
+		b->tokens.n_ids = FAKE_CONTEXT;
+		return "the prompt has 300 tokens, but prompt and answer together may have at most 300 here";
+	case 6:
+		b->request.text = b->long_text;
+		return "the prompt has more than 299 tokens, but prompt and answer together may have at most 300 here";
+	case 7:
+		b->request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
+		b->request.tokens = &b->tokens;
+		b->request.max_tokens = 298;
+		return "max_tokens is 298, but after a prompt of 3 tokens only 297";
+	default: return NULL;
+	}
+}
+
+static const char *bad_sampling(struct bad *b, int index)
+{
+	switch (index) {
+	case 0:
+		b->request.sampling = &b->sampling;
+		b->sampling.temperature = -1;
+		return "sampling.temperature is -1; it must be 0 (greedy) or a positive number";
+	case 1:
+		b->request.sampling = &b->sampling;
+		b->sampling.temperature = NAN;
+		return "sampling.temperature is nan";
+	case 2:
+		b->request.sampling = &b->sampling;
+		b->sampling.temperature = INFINITY;
+		return "sampling.temperature is inf";
+	case 3:
+		b->request.sampling = &b->sampling;
+		b->sampling.top_p = 1.5f;
+		return "sampling.top_p is 1.5; it must be from 0 (off) to 1";
+	case 4:
+		b->request.sampling = &b->sampling;
+		b->sampling.min_p = -0.5f;
+		return "sampling.min_p is -0.5";
+	default: return NULL;
+	}
+}
+
+static const char *bad_stop(struct bad *b, int index)
+{
+	switch (index) {
+	case 0:
+		b->request.stop = b->stops;
+		b->request.n_stop = 17;
+		return "17 stop strings are more than the limit of 16";
+	case 1:
+		b->request.stop = b->empty;
+		b->request.n_stop = 2;
+		return "stop[1] has 0 bytes; a stop string may have 1 to 256";
+	case 2:
+		b->request.stop = b->too_long;
+		b->request.n_stop = 1;
+		return "stop[0] has 301 bytes";
+	case 3:
+		b->request.stop_ids = b->many;
+		b->request.n_stop_ids = 65;
+		return "65 stop ids are more than the limit of 64";
+	case 4:
+		b->request.stop_ids = b->outside;
+		b->request.n_stop_ids = 2;
+		return "stop_ids[1] is ";
+	default: return NULL;
+	}
+}
+
 static void bad_requests(void **state)
 {
 	(void)state;
+	static const char *(*const kinds[])(struct bad *, int) = { bad_prompt, bad_sampling, bad_stop };
 	struct fake_router router;
+	static struct bad b;
+	bad_init(&b);
 	fake_router_open(&router);
-	uint32_t vocab = cad_model_spec(fake_model)->vocab;
-	int32_t good[FAKE_CONTEXT] = { 1, 2, 3 }, outside[] = { 1, (int32_t)vocab, 3 }, negative[] = { -1 },
-		many[65] = { 0 };
-	char *stops[17], *empty[] = { "x", "" }, huge[302], *too_long[] = { huge };
-	memset(huge, 'x', sizeof huge);
-	huge[301] = 0;
-	for (size_t i = 0; i < 17; i++)
-		stops[i] = "x";
-	Cadre__V1__Tokens tokens = CADRE__V1__TOKENS__INIT;
-	Cadre__V1__Sampling sampling = CADRE__V1__SAMPLING__INIT;
-	char long_text[20001] = { 0 };
-	for (size_t i = 0; i < sizeof long_text - 1; i++)
-		long_text[i] = i % 2 ? 'a' : ' ';
-	char outside_sentence[200];
-	snprintf(outside_sentence, sizeof outside_sentence,
-		"tokens.ids[1] is %u, but this model's vocabulary has %u ids, from 0 to %u", vocab, vocab, vocab - 1);
 
-	for (int i = 0;; i++) {
-		Cadre__V1__GenerateRequest request;
-		fake_request_of_text(&request, "hello");
-		sampling = (Cadre__V1__Sampling)CADRE__V1__SAMPLING__INIT;
-		tokens = (Cadre__V1__Tokens){ tokens.base, 3, good };
-		const char *sentence;
-		switch (i) {
-		case 0:
-			request.prompt_case = 0;
-			sentence = "the request has no prompt: set `text` or `tokens`";
-			break;
-		case 1:
-			request.text = "";
-			sentence = "the prompt is empty";
-			break;
-		case 2:
-			request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
-			request.tokens = &tokens;
-			tokens.n_ids = 0;
-			sentence = "the prompt is empty";
-			break;
-		case 3:
-			request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
-			request.tokens = &tokens;
-			tokens.ids = outside;
-			sentence = outside_sentence;
-			break;
-		case 4:
-			request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
-			request.tokens = &tokens;
-			tokens.ids = negative;
-			tokens.n_ids = 1;
-			sentence = "tokens.ids[0] is -1";
-			break;
-		case 5:
-			request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
-			request.tokens = &tokens;
-			tokens.n_ids = FAKE_CONTEXT;
-			sentence =
-				"the prompt has 300 tokens, but prompt and answer together may have at most 300 here";
-			break;
-		case 6:
-			request.text = long_text;
-			sentence =
-				"the prompt has more than 299 tokens, but prompt and answer together may have at most 300 here";
-			break;
-		case 7:
-			request.prompt_case = CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS;
-			request.tokens = &tokens;
-			request.max_tokens = 298;
-			sentence = "max_tokens is 298, but after a prompt of 3 tokens only 297";
-			break;
-		case 8:
-			request.sampling = &sampling;
-			sampling.temperature = -1;
-			sentence = "sampling.temperature is -1; it must be 0 (greedy) or a positive number";
-			break;
-		case 9:
-			request.sampling = &sampling;
-			sampling.temperature = NAN;
-			sentence = "sampling.temperature is nan";
-			break;
-		case 10:
-			request.sampling = &sampling;
-			sampling.temperature = INFINITY;
-			sentence = "sampling.temperature is inf";
-			break;
-		case 11:
-			request.sampling = &sampling;
-			sampling.top_p = 1.5f;
-			sentence = "sampling.top_p is 1.5; it must be from 0 (off) to 1";
-			break;
-		case 12:
-			request.sampling = &sampling;
-			sampling.min_p = -0.5f;
-			sentence = "sampling.min_p is -0.5";
-			break;
-		case 13:
-			request.stop = stops;
-			request.n_stop = 17;
-			sentence = "17 stop strings are more than the limit of 16";
-			break;
-		case 14:
-			request.stop = empty;
-			request.n_stop = 2;
-			sentence = "stop[1] has 0 bytes; a stop string may have 1 to 256";
-			break;
-		case 15:
-			request.stop = too_long;
-			request.n_stop = 1;
-			sentence = "stop[0] has 301 bytes";
-			break;
-		case 16:
-			request.stop_ids = many;
-			request.n_stop_ids = 65;
-			sentence = "65 stop ids are more than the limit of 64";
-			break;
-		case 17:
-			request.stop_ids = outside;
-			request.n_stop_ids = 2;
-			sentence = "stop_ids[1] is ";
-			break;
-		default: sentence = NULL;
+	for (size_t kind = 0; kind < sizeof kinds / sizeof *kinds; kind++)
+		for (int i = 0;; i++) {
+			fake_request_of_text(&b.request, "hello");
+			b.sampling = (Cadre__V1__Sampling)CADRE__V1__SAMPLING__INIT;
+			b.tokens = (Cadre__V1__Tokens)CADRE__V1__TOKENS__INIT;
+			b.tokens.n_ids = 3;
+			b.tokens.ids = b.good;
+			const char *sentence = kinds[kind](&b, i);
+			if (!sentence)
+				break;
+
+			struct fake_answer answer;
+			fake_answer_start(&router, &b.request, NULL, &answer);
+			rpc_run_until(&router.rpc, &answer.result.done);
+			assert_int_equal(answer.result.code, CAD_RPC_INVALID_ARGUMENT);
+			if (!strstr(answer.result.text, sentence))
+				fail_msg("kind %zu, case %d: %s", kind, i, answer.result.text);
 		}
-		if (!sentence)
-			break;
-		struct fake_answer answer;
-		fake_answer_start(&router, &request, NULL, &answer);
-		rpc_run_until(&router.rpc, &answer.result.done);
-		assert_int_equal(answer.result.code, CAD_RPC_INVALID_ARGUMENT);
-		if (!strstr(answer.result.text, sentence))
-			fail_msg("case %d: %s", i, answer.result.text);
-	}
 
 	assert_int_equal(router.fake.count, 0);
 	fake_router_close(&router);

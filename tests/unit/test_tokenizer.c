@@ -194,94 +194,90 @@ static void component_cases(void **state)
 
 #define MODEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[[\"a\",\"b\"]]}"
 
+static const struct {
+	const char *json;
+	enum cad_status status;
+	const char *says;
+} wrong_file[] = {
+	{ "", CAD_ERR_CORRUPT, "line 1" },
+	{ "[]", CAD_ERR_CORRUPT, "not a JSON object" },
+	{ "{}", CAD_ERR_CORRUPT, "no \"model\"" },
+	{ "{\"model\":[]}", CAD_ERR_CORRUPT, "no \"model\"" },
+	{ "{\"model\":{\"type\":7}}", CAD_ERR_CORRUPT, "\"type\" must be a string" },
+	{ "{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", CAD_ERR_UNSUPPORTED, "'Unigram'" },
+	{ "{\"model\":{\"vocab\":{},\"merges\":[]}}", CAD_ERR_CORRUPT, "\"vocab\"" },
+	{ "{\"model\":{\"vocab\":[\"a\"],\"merges\":[]}}", CAD_ERR_CORRUPT, "\"vocab\"" },
+	{ "{\"model\":{\"vocab\":{\"a\":\"0\"},\"merges\":[]}}", CAD_ERR_CORRUPT, "'a'" },
+	{ "{\"model\":{\"vocab\":{\"a\":-1},\"merges\":[]}}", CAD_ERR_CORRUPT, "'a'" },
+	{ "{\"model\":{\"vocab\":{\"a\":4000000000},\"merges\":[]}}", CAD_ERR_CORRUPT, "'a'" },
+	{ "{\"model\":{\"vocab\":{\"a\":1,\"b\":1},\"merges\":[]}}", CAD_ERR_CORRUPT,
+		"'a' and 'b' have the same id 1" },
+	{ "{\"model\":{\"vocab\":{\"a\":0}}}", CAD_ERR_CORRUPT, "\"merges\"" },
+	{ "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]}}", CAD_ERR_CORRUPT, "merge 0" },
+	{ "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a a a\"]}}", CAD_ERR_CORRUPT, "merge 0" },
+	{ "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[[\"a\",\"x\"]]}}", CAD_ERR_CORRUPT,
+		"'x', which is not in the vocabulary" },
+	{ "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a a\"]}}", CAD_ERR_CORRUPT,
+		"'aa', which is not in the vocabulary" },
+	{ "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"unk_token\":\"u\"}}", CAD_ERR_CORRUPT,
+		"'u', which is not in the vocabulary" },
+	{ "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":0.1}}", CAD_ERR_UNSUPPORTED, "\"dropout\"" },
+	{ "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"end_of_word_suffix\":\"</w>\"}}", CAD_ERR_UNSUPPORTED,
+		"\"end_of_word_suffix\"" },
+	{ "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"byte_fallback\":1}}", CAD_ERR_CORRUPT,
+		"\"byte_fallback\" must be true or false" },
+	{ "{" MODEL ",\"added_tokens\":{}}", CAD_ERR_CORRUPT, "added_tokens" },
+	{ "{" MODEL ",\"added_tokens\":[7]}", CAD_ERR_CORRUPT, "\"content\"" },
+	{ "{" MODEL ",\"added_tokens\":[{\"content\":\"x\"}]}", CAD_ERR_CORRUPT, "\"id\"" },
+	{ "{" MODEL ",\"added_tokens\":[{\"content\":\"x\",\"id\":1e9}]}", CAD_ERR_CORRUPT, "\"id\"" },
+	{ "{" MODEL ",\"added_tokens\":[{\"content\":\"a\",\"id\":1}]}", CAD_ERR_CORRUPT,
+		"token 'a' says that its id is 1, but the vocabulary has it as 0" },
+	{ "{" MODEL ",\"added_tokens\":[{\"content\":\"x\",\"id\":7}]}", CAD_ERR_CORRUPT, "the next free id is 3" },
+	{ "{" MODEL ",\"normalizer\":7}", CAD_ERR_CORRUPT, "normalizer: a component must be an object" },
+	{ "{" MODEL ",\"normalizer\":{\"type\":\"Precompiled\"}}", CAD_ERR_UNSUPPORTED, "normalizer: Precompiled" },
+	{ "{" MODEL ",\"normalizer\":{\"type\":\"Prepend\"}}", CAD_ERR_CORRUPT, "\"prepend\"" },
+	{ "{" MODEL ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":{}}}", CAD_ERR_CORRUPT,
+		"\"normalizers\" must be a list" },
+	{ "{" MODEL ",\"normalizer\":{\"type\":\"Replace\",\"content\":\"\",\"pattern\":{\"String\":\"\"}}}",
+		CAD_ERR_UNSUPPORTED, "empty" },
+	{ "{" MODEL ",\"normalizer\":{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true},"
+	  "\"added_tokens\":[{\"content\":\" \",\"id\":3,\"normalized\":true}]}",
+		CAD_ERR_CORRUPT, "empty when normalized" },
+	{ "{" MODEL ",\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}}", CAD_ERR_UNSUPPORTED,
+		"pre_tokenizer: UnicodeScripts" },
+	{ "{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Apart\",\"pattern\":{\"String\":\"a\"}}}",
+		CAD_ERR_UNSUPPORTED, "'Apart'" },
+	{ "{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Removed\",\"pattern\":\"a\"}}",
+		CAD_ERR_CORRUPT, "\"pattern\"" },
+	{ "{" MODEL ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"ab\"}}", CAD_ERR_CORRUPT,
+		"one character" },
+	{ "{" MODEL ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"a\",\"prepend_scheme\":\"often\"}}",
+		CAD_ERR_CORRUPT, "\"prepend_scheme\"" },
+	{ "{" MODEL ",\"post_processor\":{\"type\":\"RobertaProcessing\"}}", CAD_ERR_UNSUPPORTED,
+		"post_processor: RobertaProcessing" },
+	{ "{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[]}}", CAD_ERR_UNSUPPORTED,
+		"exactly once" },
+	{ "{" MODEL
+	  ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"s\"}}]}}",
+		CAD_ERR_CORRUPT, "'s'" },
+	{ "{" MODEL ",\"decoder\":{\"type\":\"CTC\"}}", CAD_ERR_UNSUPPORTED, "decoder: CTC" },
+	{ "{" MODEL
+	  ",\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"ByteFallback\"}]}}",
+		CAD_ERR_UNSUPPORTED, "ByteFallback" },
+	{ "{" MODEL ",\"decoder\":{\"type\":\"Strip\",\"content\":\"a\",\"start\":-1,\"stop\":0}}", CAD_ERR_CORRUPT,
+		"\"start\"" },
+};
+
 static void wrong_files(void **state)
 {
 	(void)state;
-	static const struct {
-		const char *json;
-		enum cad_status status;
-		const char *says;
-	} files[] = {
-		{ "", CAD_ERR_CORRUPT, "line 1" },
-		{ "[]", CAD_ERR_CORRUPT, "not a JSON object" },
-		{ "{}", CAD_ERR_CORRUPT, "no \"model\"" },
-		{ "{\"model\":[]}", CAD_ERR_CORRUPT, "no \"model\"" },
-		{ "{\"model\":{\"type\":7}}", CAD_ERR_CORRUPT, "\"type\" must be a string" },
-		{ "{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", CAD_ERR_UNSUPPORTED, "'Unigram'" },
-		{ "{\"model\":{\"vocab\":{},\"merges\":[]}}", CAD_ERR_CORRUPT, "\"vocab\"" },
-		{ "{\"model\":{\"vocab\":[\"a\"],\"merges\":[]}}", CAD_ERR_CORRUPT, "\"vocab\"" },
-		{ "{\"model\":{\"vocab\":{\"a\":\"0\"},\"merges\":[]}}", CAD_ERR_CORRUPT, "'a'" },
-		{ "{\"model\":{\"vocab\":{\"a\":-1},\"merges\":[]}}", CAD_ERR_CORRUPT, "'a'" },
-		{ "{\"model\":{\"vocab\":{\"a\":4000000000},\"merges\":[]}}", CAD_ERR_CORRUPT, "'a'" },
-		{ "{\"model\":{\"vocab\":{\"a\":1,\"b\":1},\"merges\":[]}}", CAD_ERR_CORRUPT,
-			"'a' and 'b' have the same id 1" },
-		{ "{\"model\":{\"vocab\":{\"a\":0}}}", CAD_ERR_CORRUPT, "\"merges\"" },
-		{ "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]}}", CAD_ERR_CORRUPT, "merge 0" },
-		{ "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a a a\"]}}", CAD_ERR_CORRUPT, "merge 0" },
-		{ "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[[\"a\",\"x\"]]}}", CAD_ERR_CORRUPT,
-			"'x', which is not in the vocabulary" },
-		{ "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a a\"]}}", CAD_ERR_CORRUPT,
-			"'aa', which is not in the vocabulary" },
-		{ "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"unk_token\":\"u\"}}", CAD_ERR_CORRUPT,
-			"'u', which is not in the vocabulary" },
-		{ "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":0.1}}", CAD_ERR_UNSUPPORTED,
-			"\"dropout\"" },
-		{ "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"end_of_word_suffix\":\"</w>\"}}",
-			CAD_ERR_UNSUPPORTED, "\"end_of_word_suffix\"" },
-		{ "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"byte_fallback\":1}}", CAD_ERR_CORRUPT,
-			"\"byte_fallback\" must be true or false" },
-		{ "{" MODEL ",\"added_tokens\":{}}", CAD_ERR_CORRUPT, "added_tokens" },
-		{ "{" MODEL ",\"added_tokens\":[7]}", CAD_ERR_CORRUPT, "\"content\"" },
-		{ "{" MODEL ",\"added_tokens\":[{\"content\":\"x\"}]}", CAD_ERR_CORRUPT, "\"id\"" },
-		{ "{" MODEL ",\"added_tokens\":[{\"content\":\"x\",\"id\":1e9}]}", CAD_ERR_CORRUPT, "\"id\"" },
-		{ "{" MODEL ",\"added_tokens\":[{\"content\":\"a\",\"id\":1}]}", CAD_ERR_CORRUPT,
-			"token 'a' says that its id is 1, but the vocabulary has it as 0" },
-		{ "{" MODEL ",\"added_tokens\":[{\"content\":\"x\",\"id\":7}]}", CAD_ERR_CORRUPT,
-			"the next free id is 3" },
-		{ "{" MODEL ",\"normalizer\":7}", CAD_ERR_CORRUPT, "normalizer: a component must be an object" },
-		{ "{" MODEL ",\"normalizer\":{\"type\":\"Precompiled\"}}", CAD_ERR_UNSUPPORTED,
-			"normalizer: Precompiled" },
-		{ "{" MODEL ",\"normalizer\":{\"type\":\"Prepend\"}}", CAD_ERR_CORRUPT, "\"prepend\"" },
-		{ "{" MODEL ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":{}}}", CAD_ERR_CORRUPT,
-			"\"normalizers\" must be a list" },
-		{ "{" MODEL ",\"normalizer\":{\"type\":\"Replace\",\"content\":\"\",\"pattern\":{\"String\":\"\"}}}",
-			CAD_ERR_UNSUPPORTED, "empty" },
-		{ "{" MODEL ",\"normalizer\":{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true},"
-		  "\"added_tokens\":[{\"content\":\" \",\"id\":3,\"normalized\":true}]}",
-			CAD_ERR_CORRUPT, "empty when normalized" },
-		{ "{" MODEL ",\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}}", CAD_ERR_UNSUPPORTED,
-			"pre_tokenizer: UnicodeScripts" },
-		{ "{" MODEL
-		  ",\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Apart\",\"pattern\":{\"String\":\"a\"}}}",
-			CAD_ERR_UNSUPPORTED, "'Apart'" },
-		{ "{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Removed\",\"pattern\":\"a\"}}",
-			CAD_ERR_CORRUPT, "\"pattern\"" },
-		{ "{" MODEL ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"ab\"}}", CAD_ERR_CORRUPT,
-			"one character" },
-		{ "{" MODEL
-		  ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"a\",\"prepend_scheme\":\"often\"}}",
-			CAD_ERR_CORRUPT, "\"prepend_scheme\"" },
-		{ "{" MODEL ",\"post_processor\":{\"type\":\"RobertaProcessing\"}}", CAD_ERR_UNSUPPORTED,
-			"post_processor: RobertaProcessing" },
-		{ "{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[]}}", CAD_ERR_UNSUPPORTED,
-			"exactly once" },
-		{ "{" MODEL
-		  ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"s\"}}]}}",
-			CAD_ERR_CORRUPT, "'s'" },
-		{ "{" MODEL ",\"decoder\":{\"type\":\"CTC\"}}", CAD_ERR_UNSUPPORTED, "decoder: CTC" },
-		{ "{" MODEL
-		  ",\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"ByteFallback\"}]}}",
-			CAD_ERR_UNSUPPORTED, "ByteFallback" },
-		{ "{" MODEL ",\"decoder\":{\"type\":\"Strip\",\"content\":\"a\",\"start\":-1,\"stop\":0}}",
-			CAD_ERR_CORRUPT, "\"start\"" },
-	};
-	for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+	for (size_t i = 0; i < sizeof wrong_file / sizeof *wrong_file; i++) {
 		struct cad_tokenizer *tokenizer = NULL;
 		struct cad_error error = { 0 };
-		if (cad_tokenizer_parse("t.json", files[i].json, strlen(files[i].json), &tokenizer, &error) !=
-				files[i].status ||
-			!strstr(error.text, files[i].says))
-			fail_msg("%s: %s", files[i].json, error.text);
+		if (cad_tokenizer_parse("t.json", wrong_file[i].json, strlen(wrong_file[i].json), &tokenizer, &error) !=
+				wrong_file[i].status ||
+			!strstr(error.text, wrong_file[i].says))
+			fail_msg("%s: %s", wrong_file[i].json, error.text);
 		assert_non_null(strstr(error.text, "t.json"));
 		assert_null(tokenizer);
 	}

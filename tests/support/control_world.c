@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/control_world.h"
+
+#include "common/base/clock.h"
+#include "tests/support/must.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+const uint32_t world_layers[WORLD_LAYERS] = { 1, 2, 5 };
+const struct pl_identity world_identity = { "m", "s", "words" };
+
+static uint64_t now(void *context) { return ((struct world *)context)->now_ms * CAD_NS_PER_MS; }
+
+static void checksum_of(uint32_t cell, char hex[33]) { snprintf(hex, 33, "%032x", cell * 2654435761u); }
+
+static struct world_node *node_of(struct world *world, uint64_t session)
+{
+	for (int i = 0; i < WORLD_NODES; i++)
+		if (world->nodes[i].session == session)
+			return &world->nodes[i];
+	return NULL;
+}
+
+bool world_listed(const struct cad_map *map, const char *id, uint32_t cell)
+{
+	int node = cad_map_node_find(map, id);
+	struct cad_map_replicas replicas =
+		cad_map_replicas(map, world_layers[cell / WORLD_EXPERTS], cell % WORLD_EXPERTS);
+	for (uint32_t i = 0; i < replicas.count; i++)
+		if (replicas.nodes[i] == node)
+			return true;
+	return false;
+}
+
+static void on_load(void *context, uint64_t session, const uint32_t *cells, uint32_t count)
+{
+	struct world *world = context;
+	struct world_node *node = node_of(world, session);
+
+	assert_non_null(node);
+	for (uint32_t i = 0; i < count; i++) {
+		node->due_ms[cells[i]] = world->now_ms + 5 + cells[i] % 7;
+		world->loads++;
+	}
+
+	uint64_t used = 0;
+	for (int cell = 0; cell < WORLD_CELLS; cell++)
+		used += node->held[cell] || node->due_ms[cell];
+	assert_true(used <= node->memory);
+}
+
+static void on_free(void *context, uint64_t session, const uint32_t *cells, uint32_t count)
+{
+	struct world *world = context;
+	struct world_node *node = node_of(world, session);
+
+	assert_non_null(node);
+	for (uint32_t i = 0; i < count; i++) {
+		for (int r = 0; r < WORLD_ROUTERS; r++) /* no router may still work with a map that sends calls there */
+			if (world->routers[r].alive && world->routers[r].session && world->routers[r].map)
+				assert_false(world_listed(world->routers[r].map, node->id, cells[i]));
+		node->freeing[cells[i]] = true;
+		world->frees++;
+	}
+}
+
+static void on_publish(void *context, struct cad_map *map)
+{
+	struct world *world = context;
+	assert_true(map->epoch > world->last_epoch);
+	world->last_epoch = map->epoch;
+	world->maps++;
+	if (cad_map_unplaced(map) > world->unplaced_worst)
+		world->unplaced_worst = cad_map_unplaced(map);
+	for (int n = 0; n < WORLD_NODES; n++) {
+		const struct world_node *node = &world->nodes[n];
+		for (uint32_t cell = 0; cell < WORLD_CELLS; cell++) {
+			if (!world_listed(map, node->id, cell))
+				continue;
+			bool lost_lately = world->now_ms <= node->gone_ms + WORLD_LEASE_MS ||
+				world->now_ms <= node->gone_ms + WORLD_REJOIN_MS;
+			assert_true((node->alive && node->held[cell] && !node->freeing[cell] && !node->corrupt) ||
+				lost_lately);
+		}
+	}
+
+	for (int r = 0; r < WORLD_ROUTERS; r++)
+		if (world->routers[r].alive && world->routers[r].session) {
+			cad_map_release(world->routers[r].next);
+			world->routers[r].next = cad_map_acquire(map);
+			world->routers[r].take_ms = world->now_ms + 3 + 40 * (uint64_t)r;
+		}
+}
+
+static void on_close(void *context, uint64_t session, const char *text)
+{
+	struct world *world = context;
+	struct world_node *node = node_of(world, session);
+
+	assert_true(strlen(text) > 0);
+	world->closed++;
+	if (node)
+		node->session = 0;
+	for (int r = 0; r < WORLD_ROUTERS; r++)
+		if (world->routers[r].session == session)
+			world->routers[r].session = 0;
+}
+
+static enum cad_status on_checksum(void *context, uint32_t cell, char hex[33])
+{
+	struct world *world = context;
+	checksum_of(cell, hex);
+	if (!world->checksums_late)
+		return CAD_OK;
+	world->late[world->late_count++ % 1024] = cell;
+	return CAD_AGAIN;
+}
+
+void world_start(struct world *world)
+{
+	struct cad_error error;
+	must(pl_control_create(&world->options, &world->control, &error), &error);
+	world->deadline_ns = 0;
+}
+
+struct world *world_create(void)
+{
+	struct world *world = calloc(1, sizeof *world);
+	struct cad_error error;
+
+	world->now_ms = 1000;
+	world->clock = (struct cad_clock){ now, world };
+	must(pl_state_open("", &world->state, &error), &error);
+	world->options = (struct pl_control_options){
+		.shape = { world_layers, WORLD_LAYERS, WORLD_EXPERTS },
+		.expert_bytes = 100,
+		.identity = world_identity,
+		.state = world->state,
+		.clock = &world->clock,
+		.events = { on_load, on_free, on_publish, on_close, on_checksum, world },
+		.lease_ns = WORLD_LEASE_MS * CAD_NS_PER_MS,
+		.grace_ns = WORLD_GRACE_MS * CAD_NS_PER_MS,
+		.rejoin_ns = WORLD_REJOIN_MS * CAD_NS_PER_MS,
+		.settle_ns = 100 * CAD_NS_PER_MS,
+		.forget_ns = 600 * CAD_NS_PER_S,
+		.publish_interval_ns = 50 * CAD_NS_PER_MS,
+		.free_grace_ns = WORLD_FREE_GRACE_MS * CAD_NS_PER_MS,
+		.retry_ns = 5 * CAD_NS_PER_S,
+		.loads_max = 4,
+		.moves_max = 2,
+		.experts_min = 1,
+		.copies = 1,
+		.rebalance = true,
+	};
+
+	for (int i = 0; i < WORLD_NODES; i++) {
+		snprintf(world->nodes[i].id, sizeof world->nodes[i].id, "node-%d", i);
+		world->nodes[i].memory = WORLD_CELLS;
+		world->nodes[i].pid = 100 + (uint32_t)i;
+	}
+
+	for (int i = 0; i < WORLD_ROUTERS; i++)
+		snprintf(world->routers[i].id, sizeof world->routers[i].id, "router-%d", i);
+	world_start(world);
+	return world;
+}
+
+void world_destroy(struct world *world)
+{
+	for (int i = 0; i < WORLD_ROUTERS; i++) {
+		cad_map_release(world->routers[i].map);
+		cad_map_release(world->routers[i].next);
+	}
+	pl_control_destroy(world->control);
+	pl_state_close(world->state);
+	free(world);
+}
+
+enum cad_status world_connect_node(struct world *world, int index)
+{
+	struct world_node *node = &world->nodes[index];
+	struct pl_expert held[WORLD_CELLS];
+	size_t count = 0;
+
+	for (uint32_t cell = 0; cell < WORLD_CELLS; cell++)
+		if (node->held[cell])
+			held[count++] = (struct pl_expert){ world_layers[cell / WORLD_EXPERTS], cell % WORLD_EXPERTS };
+	char address[32];
+	snprintf(address, sizeof address, "127.0.0.1:%u", 7000 + node->pid);
+	const struct pl_join join = {
+		.hello = {
+			.id = node->id,
+			.role = PL_ROLE_EXPERT,
+			.exchange_address = address,
+			.http_address = "",
+			.grpc_address = "",
+			.kernels_fingerprint = "k",
+			.version = "",
+			.isa = "",
+			.memory_bytes = node->memory * 100 + 5,
+			.pid = node->pid,
+		},
+		.identity = world_identity,
+		.epoch = world->last_epoch,
+		.held = held,
+		.held_count = count,
+	};
+	struct cad_error error;
+	uint64_t session = ++world->last_session;
+	enum cad_status status = pl_control_join(world->control, &join, session, &error);
+	if (status != CAD_OK)
+		return status;
+	node->session = session;
+	node->alive = true;
+	node->report_ms = world->now_ms;
+	memset(node->due_ms, 0, sizeof node->due_ms);
+	memset(node->freeing, 0, sizeof node->freeing);
+
+	return CAD_OK;
+}
+
+void world_connect_router(struct world *world, int index)
+{
+	struct world_router *router = &world->routers[index];
+	const struct pl_join join = {
+		.hello = {
+			.id = router->id,
+			.role = PL_ROLE_ROUTER,
+			.exchange_address = "",
+			.http_address = "",
+			.grpc_address = "",
+			.kernels_fingerprint = "",
+			.version = "",
+			.isa = "",
+			.pid = 500 + (uint32_t)index,
+		},
+		.identity = world_identity,
+		.epoch = router->map ? router->map->epoch : 0,
+	};
+	struct cad_error error;
+	uint64_t session = ++world->last_session;
+
+	if (pl_control_join(world->control, &join, session, &error) != CAD_OK)
+		return;
+
+	router->session = session;
+	router->alive = true;
+	router->report_ms = world->now_ms;
+
+	if (pl_control_map(world->control)) {
+		cad_map_release(router->next);
+		router->next = cad_map_acquire(pl_control_map(world->control));
+		router->take_ms = world->now_ms + 3;
+	}
+}
+
+void world_kill_node(struct world *world, int index)
+{
+	struct world_node *node = &world->nodes[index];
+	if (node->session)
+		pl_control_broken(world->control, node->session);
+	node->session = 0;
+	node->alive = node->hung = false;
+	node->pid += 1000;
+	node->gone_ms = world->now_ms;
+	memset(node->held, 0, sizeof node->held);
+}
+
+static void step_node(struct world *world, struct world_node *node)
+{
+	if (!node->session || node->hung)
+		return;
+	for (uint32_t cell = 0; cell < WORLD_CELLS; cell++) {
+		world->touched = world->touched || (node->due_ms[cell] && world->now_ms >= node->due_ms[cell]) ||
+			node->freeing[cell];
+		struct pl_expert expert = { world_layers[cell / WORLD_EXPERTS], cell % WORLD_EXPERTS };
+		if (node->due_ms[cell] && world->now_ms >= node->due_ms[cell]) {
+			char hex[33];
+			checksum_of(node->corrupt ? cell + 1 : cell, hex);
+			node->due_ms[cell] = 0;
+			node->held[cell] = true;
+			assert_int_equal(
+				pl_control_loaded(world->control, node->session, expert, hex, 100, NULL), CAD_OK);
+		}
+		if (node->freeing[cell]) {
+			node->freeing[cell] = node->held[cell] = false;
+			assert_int_equal(pl_control_freed(world->control, node->session, expert, NULL), CAD_OK);
+		}
+	}
+	if (world->now_ms >= node->report_ms + WORLD_LEASE_MS / 3) {
+		node->report_ms = world->now_ms;
+		world->touched = true;
+		pl_control_load(world->control, node->session, &(struct pl_load){ .epoch = world->last_epoch });
+	}
+}
+
+static void step_router(struct world *world, struct world_router *router)
+{
+	if (!router->session)
+		return;
+	if (router->next && world->now_ms >= router->take_ms) {
+		cad_map_release(router->map);
+		router->map = router->next;
+		router->next = NULL;
+	}
+	if (world->now_ms >= router->report_ms + WORLD_LEASE_MS / 3) {
+		router->report_ms = world->now_ms;
+		world->touched = true;
+		pl_control_load(world->control, router->session,
+			&(struct pl_load){
+				.epoch = router->map ? router->map->epoch : 0,
+			});
+	}
+}
+
+void world_run(struct world *world, uint64_t ms)
+{
+	world->touched = true;
+	for (uint64_t end = world->now_ms + ms; world->now_ms < end; world->now_ms++) {
+		for (int i = 0; i < WORLD_NODES; i++)
+			step_node(world, &world->nodes[i]);
+		for (int i = 0; i < WORLD_ROUTERS; i++)
+			step_router(world, &world->routers[i]);
+		if (world->touched || now(world) >= world->deadline_ns)
+			world->deadline_ns = pl_control_turn(world->control);
+		world->touched = false;
+	}
+}
+
+uint32_t world_held_by(const struct world *world, int index)
+{
+	uint32_t count = 0;
+	for (int cell = 0; cell < WORLD_CELLS; cell++)
+		count += world->nodes[index].held[cell];
+	return count;
+}
+
+size_t world_unplaced(const struct world *world)
+{
+	return pl_control_map(world->control) ? cad_map_unplaced(pl_control_map(world->control)) : WORLD_CELLS;
+}
+
+void world_stop(struct world *world)
+{
+	pl_control_destroy(world->control);
+	for (int i = 0; i < WORLD_NODES; i++)
+		world->nodes[i].session = 0;
+	for (int i = 0; i < WORLD_ROUTERS; i++)
+		world->routers[i].session = 0;
+}
