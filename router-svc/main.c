@@ -91,7 +91,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct options, token_file, "token-file", "",
 		"file with the bearer token that clients must send; empty: none"),
 	CAD_OPTION_BOOL(struct options, plaintext_anywhere, "grpc-plaintext-anywhere", "false",
-		"allow gRPC without TLS on an address that is not loopback"),
+		"allow gRPC without TLS on addresses other than loopback"),
 	CAD_OPTION_DURATION(struct options, drain, "drain", "10s", 0, 3600 * CAD_NS_PER_S,
 		"how long running requests may continue after SIGTERM"),
 	CAD_OPTION_ENUM(

@@ -194,7 +194,7 @@ check_room() {
 	local why
 	[ -n "$PLACEMENT_HTTP" ] || return 0
 	why=$(is_ready "$PLACEMENT_HTTP" 2>/dev/null) && return
-	[[ $why == *"do not fit on $EXPERTS expert nodes"* || ($EXPERTS == 0 && $why == *'no expert node is there'*) ]] || return 0
+	[[ $why == *"do not fit on $EXPERTS expert nodes"* || ($EXPERTS == 0 && $why == *'there is no expert node'*) ]] || return 0
 	fail "$why"
 }
 

@@ -15,7 +15,7 @@ static enum cad_status read_file(json_t **root, const char *option, struct cad_e
 		return CAD_OK;
 	if (json_error_code(&json_error) == json_error_cannot_open_file)
 		return cad_error_set(error, CAD_ERR_NOT_FOUND,
-			"give %s HOST:PORT (there is no " PATH " here: './cadre up' would leave one)", option);
+			"give %s HOST:PORT (there is no " PATH " here; './cadre up' writes one)", option);
 	return cad_error_set(error, CAD_ERR_CORRUPT, PATH ": %s (line %d); give %s HOST:PORT", json_error.text,
 		json_error.line, option);
 }

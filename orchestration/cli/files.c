@@ -53,11 +53,11 @@ struct inspect_options {
 };
 
 static const struct cad_option inspect_table[] = {
-	CAD_OPTION_U32(struct inspect_options, nodes, "nodes", "3", 1, 100000, "expert nodes to compute the needs for"),
+	CAD_OPTION_U32(struct inspect_options, nodes, "nodes", "3", 1, 100000, "number of expert nodes to size for"),
 	CAD_OPTION_ENUM(struct inspect_options, weights, "weights", "f32", cad_weights_choices,
-		"as for the placement service; f32: as stored, lossless; bf16: rounded"),
+		"as on the placement service; f32: as stored, lossless; bf16: rounded"),
 	CAD_OPTION_ENUM(
-		struct inspect_options, format, "format", "table", cl_format_choices, "how to print it; -o for short"),
+		struct inspect_options, format, "format", "table", cl_format_choices, "output format; short: -o"),
 };
 
 static const struct cad_options_spec inspect_spec = {

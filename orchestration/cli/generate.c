@@ -26,23 +26,24 @@ static const struct cad_option table[] = {
 	CL_RUN_OPTIONS(struct options, run),
 	CAD_OPTION_STRING(struct options, tokens, "tokens", "", "the prompt as token ids, 1,2,3, taken as they are"),
 	CAD_OPTION_U32(struct options, max_tokens, "max-tokens", "128", 0, UINT32_MAX,
-		"tokens to generate at most; 0: until the end of sequence"),
-	CAD_OPTION_BOOL(struct options, ignore_eos, "ignore-eos", "false", "go on past the end of sequence"),
-	CAD_OPTION_F64(struct options, temperature, "temperature", "0", 0, 1e6, "0: always the likeliest token"),
-	CAD_OPTION_U32(struct options, top_k, "top-k", "0", 0, UINT32_MAX, "of so many tokens only; 0: off"),
+		"maximum number of tokens to generate; 0: until the end of sequence"),
+	CAD_OPTION_BOOL(struct options, ignore_eos, "ignore-eos", "false", "continue past the end of sequence"),
+	CAD_OPTION_F64(struct options, temperature, "temperature", "0", 0, 1e6, "0: always the most likely token"),
+	CAD_OPTION_U32(struct options, top_k, "top-k", "0", 0, UINT32_MAX,
+		"sample only from this many most likely tokens; 0: off"),
 	CAD_OPTION_F64(struct options, top_p, "top-p", "0", 0, 1,
-		"of the likeliest with so much probability together; 0: off"),
+		"sample only from the most likely tokens that together have this probability; 0: off"),
 	CAD_OPTION_F64(struct options, min_p, "min-p", "0", 0, 1,
-		"of those at least so likely as the likeliest, times this; 0: off"),
+		"sample only from tokens at least this fraction as likely as the most likely one; 0: off"),
 	CAD_OPTION_U64(
-		struct options, seed, "seed", "0", 0, UINT64_MAX, "of the sampling: equal seeds give equal texts"),
-	CAD_OPTION_STRING(struct options, stop, "stop", "", "end before this string"),
+		struct options, seed, "seed", "0", 0, UINT64_MAX, "seed of the sampling: equal seeds give equal texts"),
+	CAD_OPTION_STRING(struct options, stop, "stop", "", "stop before this string"),
 	CAD_OPTION_BOOL(
-		struct options, routing, "routing", "false", "tell which experts fired, and where (with -o json)"),
-	CAD_OPTION_STRING(struct options, save, "save", "",
-		"file that gets the JSON of the answer, too: what 'cadrectl verify' takes"),
+		struct options, routing, "routing", "false", "report which experts fired, and where (with -o json)"),
+	CAD_OPTION_STRING(
+		struct options, save, "save", "", "also write the answer as JSON to this file, for 'cadrectl verify'"),
 	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices,
-		"table: the text, as it comes; json: one object at the end; -o for short"),
+		"table: the text as it arrives; json: one object at the end; short: -o"),
 };
 
 static const struct cad_options_spec spec = {

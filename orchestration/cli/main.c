@@ -18,19 +18,20 @@ struct command {
 };
 
 static const struct command commands[] = {
-	{ "status", "who is in the cluster, and how it is", cl_status },
-	{ "generate", "continue a prompt, on routers or in this process", cl_generate },
+	{ "status", "show the processes of the cluster and their state", cl_status },
+	{ "generate", "continue a prompt, on a router or in this process", cl_generate },
 	{ "verify", "compute an answer again and compare digests", cl_verify },
-	{ "eval", "logits and routing of whole sequences, into a file", cl_eval },
-	{ "tokenize", "a file of texts into token ids", cl_tokenize },
-	{ "plan explain", "why an expert lives where it does, and what moving it would change", cl_plan_explain },
-	{ "plan", "which node should hold which expert, from recorded routing", cl_plan },
-	{ "model inspect", "what is in a checkpoint and what it needs", cl_model_inspect },
-	{ "trace import", "recorded routing from CSV or JSON into Cadre's own format", cl_trace_import },
-	{ "trace export", "a trace as CSV or JSON", cl_trace_export },
-	{ "trace show", "what is in a trace", cl_trace_show },
-	{ "trace split", "a trace cut in two, to plan on one part and measure on the other", cl_trace_split },
-	{ "trace generate", "a synthetic trace, and a placement that is known to be good for it", cl_trace_generate },
+	{ "eval", "write logits and routing of whole sequences to a file", cl_eval },
+	{ "tokenize", "turn a file of texts into token ids", cl_tokenize },
+	{ "plan explain", "explain why an expert is where it is, and what moving it would change", cl_plan_explain },
+	{ "plan", "decide which node should hold which expert, from recorded routing", cl_plan },
+	{ "model inspect", "show what is in a checkpoint and what it needs", cl_model_inspect },
+	{ "trace import", "convert recorded routing from CSV or JSON to Cadre's own format", cl_trace_import },
+	{ "trace export", "write a trace as CSV or JSON", cl_trace_export },
+	{ "trace show", "show what is in a trace", cl_trace_show },
+	{ "trace split", "cut a trace in two, to plan on one part and measure on the other", cl_trace_split },
+	{ "trace generate", "make a synthetic trace, and a placement that is known to be good for it",
+		cl_trace_generate },
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -40,7 +41,7 @@ static void print_help(FILE *stream)
 	for (size_t i = 0; i < COMMANDS; i++)
 		fprintf(stream, "  %-16s %s\n", commands[i].name, commands[i].summary);
 	fprintf(stream,
-		"\n'cadrectl COMMAND --help' explains one. Exit codes: 0 it worked, 1 it failed, 2 it was called wrongly, 130 it was interrupted.\n");
+		"\n'cadrectl COMMAND --help' explains a command. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted.\n");
 }
 
 /* The man page: each command prints its part. */

@@ -14,48 +14,49 @@ const struct cad_option cl_plan_table[] = {
 	CAD_OPTION_STRING(
 		O, trace, "trace", NULL, "recorded routing to plan on: Cadre's own format, CSV or JSON lines"),
 	CAD_OPTION_U32(O, experts, "experts", "0", 0, CAD_EXPERTS_MAX,
-		"experts of a layer, where the trace does not say; 0: the highest that occurs, and one"),
-	CAD_OPTION_STRING(O, cluster, "cluster", "", "JSON file with the nodes; or, for equal nodes, the next two"),
-	CAD_OPTION_U32(O, nodes, "nodes", "0", 0, PL_CLUSTER_NODES_MAX, "how many nodes there are"),
+		"experts per layer, if the trace does not say; 0: the highest id that occurs, plus one"),
+	CAD_OPTION_STRING(
+		O, cluster, "cluster", "", "JSON file with the nodes; for equal nodes, use the next two options"),
+	CAD_OPTION_U32(O, nodes, "nodes", "0", 0, PL_CLUSTER_NODES_MAX, "number of nodes"),
 	CAD_OPTION_U32(O, slots, "slots-per-node", "0", 0, CAD_EXPERTS_MAX,
-		"experts of one layer that a node has room for; 0: as many as the copies need"),
-	CAD_OPTION_STRING(O, copies, "copies", "",
-		"extra copies of experts, as part of them: 12% or 0.12; empty: as many as there is room for"),
+		"experts of one layer that fit on a node; 0: as many as the copies need"),
+	CAD_OPTION_STRING(
+		O, copies, "copies", "", "extra copies, as a share of the experts: 12% or 0.12; empty: as many as fit"),
 	CAD_OPTION_STRING(O, present, "present", "",
-		"the map that is in force, as this command prints it: moving away from it costs"),
+		"the map in force, in the JSON of this command; moving away from it has a cost"),
 	CAD_OPTION_ENUM(
-		O, profile, "profile", "mixed", pl_profile_choices, "what the cluster does: sets the weights below"),
+		O, profile, "profile", "mixed", pl_profile_choices, "what the cluster does; sets the weights below"),
 	CAD_OPTION_ENUM(
 		O, router, "router", "cover", pl_router_choices, "how routers choose among copies, for the prediction"),
 	CAD_OPTION_DURATION(O, time_limit_ns, "time-limit", "10s", 0, UINT64_MAX,
-		"stop then, and leave out what the last round has begun; the first one always runs"),
-	CAD_OPTION_U32(O, rounds, "rounds", "0", 0, UINT32_MAX, "stop after so many rounds; 0: only the time limit"),
+		"stop after this time and discard an unfinished round; the first always runs to its end"),
+	CAD_OPTION_U32(O, rounds, "rounds", "0", 0, UINT32_MAX, "stop after this many rounds; 0: only the time limit"),
 	CAD_OPTION_U64(O, seed, "seed", "1", 0, UINT64_MAX, "the same seed and rounds give the same plan"),
 	CAD_OPTION_U32(
-		O, threads, "threads", "0", 0, 64, "threads that plan; 0: all cores. The plan does not depend on it"),
+		O, threads, "threads", "0", 0, 64, "threads; 0: all cores. The plan does not depend on their number"),
 	CAD_OPTION_U32(O, tokens_max, "tokens-max", "32768", 0, UINT32_MAX,
-		"tokens of the trace that are looked at, evenly chosen; 0: all"),
+		"tokens of the trace to use, evenly chosen; 0: all"),
 	CAD_OPTION_F64(O, holdout, "holdout", "0.1", 0, 0.9,
-		"part of the trace, its last requests, that is not planned on but measured on"),
-	CAD_OPTION_STRING(O, measure, "measure", "", "measure on this trace instead, and plan on all of the other"),
+		"share of the trace, its last requests, to measure on instead of planning on it"),
+	CAD_OPTION_STRING(O, measure, "measure", "", "measure on this trace instead, and plan on all of --trace"),
 	CAD_OPTION_STRING(
-		O, what_if, "what-if", "", "plan once more with changes and compare: nodes=6,slots=40,copies=25%"),
+		O, what_if, "what-if", "", "plan again with changes and compare: nodes=6,slots=40,copies=25%"),
 	CAD_OPTION_BYTES(O, expert_bytes, "expert-bytes", "0", 0, UINT64_MAX,
-		"size of one expert, for what moves cost; 0: as the cluster file says"),
-	CAD_OPTION_BYTES(O, rate, "move-rate", "1G", 1, UINT64_MAX, "bytes a second at which a node loads experts"),
+		"size of one expert, for the cost of moves; 0: as in the cluster file"),
+	CAD_OPTION_BYTES(O, rate, "move-rate", "1G", 1, UINT64_MAX, "bytes per second at which a node loads experts"),
 	CAD_OPTION_F64(O, load_max, "load-max", "-1", -1, 100,
-		"load of the busiest node over its fair share that costs nothing; this and the following, -1: as the profile has it"),
-	CAD_OPTION_F64(O, weight_nodes, "weight-nodes", "-1", -1, 1e6, "of nodes that a token touches"),
-	CAD_OPTION_F64(
-		O, weight_racks, "weight-racks", "-1", -1, 1e6, "of racks that it touches beyond the first, in nodes"),
-	CAD_OPTION_F64(O, weight_load, "weight-load", "-1", -1, 1e6, "of load above load-max"),
+		"load of the busiest node over its fair share that costs nothing; here and below, -1: as in the profile"),
+	CAD_OPTION_F64(O, weight_nodes, "weight-nodes", "-1", -1, 1e6, "weight of the nodes that a token touches"),
+	CAD_OPTION_F64(O, weight_racks, "weight-racks", "-1", -1, 1e6,
+		"weight of each rack that it touches beyond the first, in nodes"),
+	CAD_OPTION_F64(O, weight_load, "weight-load", "-1", -1, 1e6, "weight of load above load-max"),
 	CAD_OPTION_F64(O, weight_active, "weight-active", "-1", -1, 1e6,
-		"of experts that the busiest node runs for 64 tokens, over the least possible"),
-	CAD_OPTION_F64(
-		O, weight_move, "weight-move", "-1", -1, 1e6, "of moving a whole layer away from the present map"),
-	CAD_OPTION_F64(
-		O, weight_affinity, "weight-affinity", "-1", -1, 1e6, "of nodes that the layer before did not touch"),
-	CAD_OPTION_ENUM(O, format, "format", "table", cl_format_choices, "how to print it; -o for short"),
+		"weight of the experts that the busiest node runs for 64 tokens, over the least possible"),
+	CAD_OPTION_F64(O, weight_move, "weight-move", "-1", -1, 1e6,
+		"weight of moving a whole layer away from the present map"),
+	CAD_OPTION_F64(O, weight_affinity, "weight-affinity", "-1", -1, 1e6,
+		"weight of nodes that the layer before did not touch"),
+	CAD_OPTION_ENUM(O, format, "format", "table", cl_format_choices, "output format; short: -o"),
 };
 #undef O
 const size_t cl_plan_table_count = sizeof cl_plan_table / sizeof *cl_plan_table;
@@ -82,10 +83,10 @@ enum cad_status cl_plan_check(const void *values, struct cad_error *error)
 
 	if (!parse_copies(options->copies, &share))
 		return cad_error_set(
-			error, CAD_ERR_INVALID, "--copies '%.40s': give a part like 12%% or 0.12", options->copies);
+			error, CAD_ERR_INVALID, "--copies '%.40s': give a share like 12%% or 0.12", options->copies);
 	if (options->cluster[0] && (options->nodes || options->slots))
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"--cluster says what the nodes are: leave --nodes and --slots-per-node away");
+			"--cluster says what the nodes are: leave out --nodes and --slots-per-node");
 	if (!options->cluster[0] && !options->nodes)
 		return cad_error_set(error, CAD_ERR_INVALID, "give the nodes: --nodes N, or --cluster FILE");
 	return CAD_OK;
@@ -158,7 +159,7 @@ static enum cad_status read_traces(
 			(c->held->layers != c->trace->layers || c->held->experts != c->trace->experts ||
 				c->held->k > CAD_TOPK_MAX))
 			status = cad_error_set(error, CAD_ERR_INVALID,
-				"%s has %u layers of %u experts, %s has %u of %u: they must be of one model",
+				"%s has %u layers of %u experts, %s has %u of %u: they must be of the same model",
 				options->measure, c->held->layers, c->held->experts, options->trace, c->trace->layers,
 				c->trace->experts);
 		return status;
@@ -187,7 +188,7 @@ enum cad_status cl_plan_prepare(const struct cl_plan_options *options, struct cl
 	if (status == CAD_OK && c->present &&
 		(c->present->layers != c->trace->layers || c->present->experts != c->trace->experts))
 		status = cad_error_set(error, CAD_ERR_INVALID,
-			"%s has %u layers of %u experts, the trace has %u of %u: they must be of one model",
+			"%s has %u layers of %u experts, the trace has %u of %u: they must be of the same model",
 			options->present, c->present->layers, c->present->experts, c->trace->layers, c->trace->experts);
 	if (status != CAD_OK)
 		cl_plan_case_fini(c);
@@ -364,7 +365,7 @@ static enum cad_status parse_what_if(
 			*copies = strdup(value);
 		else
 			status = cad_error_set(error, CAD_ERR_INVALID,
-				"--what-if '%.60s': give nodes=N, slots=N or copies=P%%, with commas between them; '%.40s' is none of them",
+				"--what-if '%.60s': give nodes=N, slots=N or copies=P%%, separated by commas; '%.40s' is none of these",
 				text, item);
 	}
 

@@ -29,15 +29,15 @@ static void print_table(const struct cl_plan_case *c, const struct pl_explanatio
 {
 	printf("layer %u expert %u: %.2f %% of the tokens choose it, %.2f times the mean; most of its rows go to node '%s'\n",
 		layer, expert, 100 * x->uses, x->rank, c->cluster.nodes[x->home].id);
-	printf("the layer: %.3f nodes a token, busiest node %.3f of the mean\n\nit is chosen together with\n", x->nodes,
-		x->load);
+	printf("the layer: %.3f nodes per token, busiest node %.3f of the mean\n\nit is chosen together with\n",
+		x->nodes, x->load);
 	for (uint32_t i = 0; i < x->partners_count; i++)
 		printf("  expert %-5u in %5.1f %% of its tokens, %5.2f times chance%s\n", x->partners[i].expert,
 			100 * x->partners[i].together, x->partners[i].lift, x->partners[i].near ? ", on its node" : "");
 	if (x->partners_count == 0)
-		printf("  nobody more often than chance\n");
-	printf("\n%-20s %8s %8s   %-34s %s\n", "NODE", "SERVES", "ALONE", "IF IT MOVED HERE: NODES, BUSIEST",
-		"A COPY MORE HERE: NODES, BUSIEST");
+		printf("  no expert more often than chance\n");
+	printf("\n%-20s %8s %8s   %-34s %s\n", "NODE", "SERVES", "ALONE", "MOVED HERE: NODES, BUSIEST NODE",
+		"COPIED HERE: NODES, BUSIEST NODE");
 
 	for (uint32_t n = 0; n < c->cluster.nodes_count; n++) {
 		const struct pl_option *o = &x->options[n];
@@ -115,8 +115,8 @@ static enum cad_status explain(const struct cl_plan_options *options, const stru
 	enum cad_status status = find(c, layer, expert, &row, error);
 
 	if (status == CAD_OK && plan && plan->nodes != c->cluster.nodes_count)
-		status = cad_error_set(error, CAD_ERR_INVALID, "%s is of %u nodes, not of %u", options->present,
-			plan->nodes, c->cluster.nodes_count);
+		status = cad_error_set(error, CAD_ERR_INVALID, "%s has %u nodes, not %u", options->present, plan->nodes,
+			c->cluster.nodes_count);
 	if (status == CAD_OK && !plan) {
 		status = cl_plan_run(options, c, &result, error);
 		plan = result.solution.plan;

@@ -15,8 +15,8 @@ static void print_head(
 	const struct cl_plan_options *options, const struct cl_plan_case *c, const struct cl_plan_result *r)
 {
 	const struct pl_plan *plan = r->solution.plan;
-	printf("%u layers of %u experts, %u a token, on %u nodes; planned on %llu tokens of %u requests", plan->layers,
-		plan->experts, c->trace->k, plan->nodes, (unsigned long long)c->trace->tokens,
+	printf("%u layers of %u experts, %u per token, on %u nodes; planned on %llu tokens of %u requests",
+		plan->layers, plan->experts, c->trace->k, plan->nodes, (unsigned long long)c->trace->tokens,
 		pl_trace_requests(c->trace));
 	if (c->held)
 		printf(", measured on %llu others", (unsigned long long)c->held->tokens);
@@ -52,19 +52,19 @@ static void print_metrics(const struct cl_plan_case *c, const struct cl_plan_res
 	printf("%-44s %11s %11s %11s%s\n", "", c->present ? "present" : "in blocks", "planned", "(trained on)",
 		o ? "     what if" : "");
 #define ROW(name, format, member) print_row(name, format, b->member, a->member, p->member, o ? &o->member : NULL)
-	ROW("nodes that a token touches, in a layer", "%.3f", nodes_per_token);
-	ROW("  of 100 tokens, the worst", "%.2f", nodes_p99);
+	ROW("nodes touched per token and layer", "%.3f", nodes_per_token);
+	ROW("  99th percentile of tokens", "%.2f", nodes_p99);
 	ROW("  in the worst layer", "%.3f", nodes_per_token_worst_layer);
 	if (a->layers > 1)
-		ROW("  that it did not touch in the layer before", "%.3f", fresh_nodes_per_token);
+		ROW("  not touched in the layer before", "%.3f", fresh_nodes_per_token);
 	if (c->cluster.racks_count > 1)
-		ROW("racks that a token touches", "%.3f", racks_per_token);
-	ROW("bytes sent for a token, in a layer", "%.0f", bytes_per_token_layer);
-	ROW("busiest node, its time over the mean", "%.3f", load_mean);
+		ROW("racks touched per token and layer", "%.3f", racks_per_token);
+	ROW("bytes sent per token and layer", "%.0f", bytes_per_token_layer);
+	ROW("time of the busiest node over the mean", "%.3f", load_mean);
 	ROW("  in the worst layer", "%.3f", load_worst);
-	ROW("  within 64 tokens", "%.3f", batch_load_mean);
-	ROW("experts that the busiest node runs for 64", "%.2f", activated_max);
-	ROW("copies beyond one of each", "%.3f", replicas);
+	ROW("  in batches of 64 tokens", "%.3f", batch_load_mean);
+	ROW("experts run by the busiest node for 64 tokens", "%.2f", activated_max);
+	ROW("extra copies, as a share of the experts", "%.3f", replicas);
 #undef ROW
 	putchar('\n');
 	if (c->held)

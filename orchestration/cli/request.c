@@ -38,7 +38,7 @@ enum cad_status cl_request_parse_ids(const char *text, struct cad_ids *ids, stru
 		long long id = strtoll(at, &end, 10);
 		if (end == at || errno || id < 0 || id > INT32_MAX || (*end && *end != ','))
 			return cad_error_set(error, CAD_ERR_INVALID,
-				"'%.40s' does not begin with a token id: --tokens takes numbers with commas between, 1,2,3",
+				"'%.40s' does not begin with a token id: --tokens takes numbers separated by commas, 1,2,3",
 				at);
 		enum cad_status status = ids_add(ids, (int32_t)id, error);
 		if (status != CAD_OK || !*end)

@@ -27,7 +27,7 @@ static enum cad_status check_addresses(const char *routers, struct cad_error *er
 		snprintf(router, sizeof router, "%.*s", (int)length, at);
 		if (length >= sizeof router || !cad_rpc_address_is_complete(router))
 			return cad_error_set(error, CAD_ERR_INVALID,
-				"--router: '%.80s' is not an address: give HOST:PORT, or several with commas between",
+				"--router: '%.80s' is not an address: give HOST:PORT, or several separated by commas",
 				router);
 		at += length + (at[length] == ',');
 	}

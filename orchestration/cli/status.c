@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `cadrectl status`: who is in the cluster, and how it is. */
+/* `cadrectl status`: show the processes of the cluster and their state. */
 #include "cadre/v1/placement.pb-c.h"
 #include "common/rpc/client.h"
 #include "orchestration/cli/cluster_file.h"
@@ -21,8 +21,8 @@ struct options {
 
 static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct options, placement, "placement", "",
-		"HOST:PORT of the placement service; empty: that of run/cluster.json"),
-	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "how to print it; -o for short"),
+		"HOST:PORT of the placement service; empty: the one in run/cluster.json"),
+	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "output format; short: -o"),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)
@@ -84,7 +84,7 @@ static void print_table(const Cadre__V1__ClusterStatus *status)
 		printf("settings profile %s, wire %s, weights %s (%s)\n", settings->profile, settings->wire,
 			settings->weights, settings->fingerprint);
 	if (status->experts_unplaced)
-		printf("ATTENTION: %u of %u experts are held by nobody\n", status->experts_unplaced,
+		printf("ATTENTION: no node holds %u of %u experts\n", status->experts_unplaced,
 			status->moe_layers * status->experts_per_layer);
 	printf("\n%-20s %-6s %-5s %7s %22s %7s %9s %9s %5s %8s %7s  %s\n", "NODE", "ROLE", "STATE", "EXPERTS", "MEMORY",
 		"EPOCH", "ROWS/S", "TOKENS/S", "SEQS", "LEASE", "PID", "ADDRESS");

@@ -30,11 +30,11 @@ struct import_options {
 static const struct cad_option import_table[] = {
 	CAD_OPTION_STRING(struct import_options, output, "output", NULL, "file to write, in Cadre's own format"),
 	CAD_OPTION_ENUM(struct import_options, from, "from", "auto", from_choices,
-		"what the files are; auto: told apart by content"),
+		"format of the files; auto: recognised by content"),
 	CAD_OPTION_U32(struct import_options, experts, "experts", "0", 0, PL_TRACE_EXPERTS_MAX,
-		"experts of a layer; 0: the highest that occurs, and one"),
+		"experts per layer; 0: the highest id that occurs, plus one"),
 	CAD_OPTION_ENUM(struct import_options, phase, "phase", "all", phase_choices,
-		"of JSON requests: the prompt (prefill), what was generated (decode), or all"),
+		"part of JSON requests to take: the prompt (prefill), what was generated (decode), or all"),
 	CAD_OPTION_STRING(struct import_options, model, "model", "", "name of the model that was traced"),
 	CAD_OPTION_STRING(struct import_options, provenance, "provenance", "", "where the trace comes from"),
 };
@@ -106,7 +106,7 @@ int cl_trace_import(int argc, char **argv)
 	if (status == CAD_OK)
 		status = pl_trace_write(options.output, trace, &error);
 	if (status == CAD_OK)
-		printf("%s: %llu tokens of %u requests, %u layers, %u experts, %u a token\n", options.output,
+		printf("%s: %llu tokens of %u requests, %u layers, %u experts, %u per token\n", options.output,
 			(unsigned long long)trace->tokens, pl_trace_requests(trace), trace->layers, trace->experts,
 			trace->k);
 	pl_trace_free(trace);
@@ -127,7 +127,7 @@ struct export_options {
 static const struct cad_option export_table[] = {
 	CAD_OPTION_STRING(struct export_options, output, "output", "", "file to write; empty: standard output"),
 	CAD_OPTION_ENUM(struct export_options, to, "to", "csv", to_choices,
-		"csv: a row for every token and layer; json: a line for every request"),
+		"csv: a row per token and layer; json: a line per request"),
 };
 
 static const struct cad_options_spec export_spec = {
@@ -207,12 +207,12 @@ static const struct cad_option split_table[] = {
 	CAD_OPTION_STRING(struct split_options, first, "first", NULL, "file for the first part"),
 	CAD_OPTION_STRING(struct split_options, second, "second", NULL, "file for the second part"),
 	CAD_OPTION_F64(struct split_options, share, "share", "0.5", 0, 1,
-		"of the tokens that go to the first part; the cut is between two requests"),
+		"share of the tokens that goes to the first part; the cut is between two requests"),
 };
 
 static const struct cad_options_spec split_spec = {
 	.program = "cadrectl trace split",
-	.summary = "Cuts a trace in two, in time: to plan on one part and to measure on the other.",
+	.summary = "Cuts a trace in two at a point in time, to plan on one part and measure on the other.",
 	.positional = "TRACE",
 	.positional_max = 1,
 	.table = split_table,

@@ -22,7 +22,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_STRING(
 		struct options, best, "best", "", "file for the best known placement, as JSON (with --nodes)"),
 	CAD_OPTION_U32(struct options, nodes, "nodes", "8", 1, 65535,
-		"nodes of that placement: a divisor of the communities or of the groups"),
+		"nodes of that placement; must divide the communities or the groups"),
 	CAD_OPTION_U32(struct options, S(layers), "layers", "4", 1, PL_TRACE_LAYERS_MAX, "MoE layers"),
 	CAD_OPTION_U32(struct options, S(experts), "experts", "64", 1, 4096, "experts of a layer"),
 	CAD_OPTION_U32(struct options, S(k), "top-k", "8", 1, PL_TRACE_TOPK_MAX, "experts that a token selects"),
@@ -30,31 +30,31 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U64(
 		struct options, S(seed), "seed", "1", 0, UINT64_MAX, "equal seeds and settings give equal traces"),
 	CAD_OPTION_U32(struct options, S(communities), "communities", "8", 1, 1024,
-		"planted in every layer: a power of two that divides the experts; 1: none"),
+		"communities planted in every layer: a power of two that divides the experts; 1: none"),
 	CAD_OPTION_F64(struct options, S(strength), "strength", "0.8", 0, 1,
 		"probability that an expert comes from the community of the token's topic, else from its neighbour, and so on"),
 	CAD_OPTION_F64(struct options, S(zipf), "zipf", "0.5", 0, 10, "popularity of experts: (rank + 1)^-zipf"),
 	CAD_OPTION_BOOL(struct options, S(zipf_of_layer), "zipf-of-layer", "false",
-		"ranks are of the whole layer, which makes communities uneven; else of each community"),
+		"rank experts over the whole layer, which makes communities uneven, not within each community"),
 	CAD_OPTION_U32(struct options, S(groups), "groups", "0", 0, 256,
 		"groups of consecutive experts, for group-limited routing; 0: none"),
 	CAD_OPTION_U32(
 		struct options, S(groups_kept), "groups-kept", "4", 1, 256, "groups that a token may select from"),
 	CAD_OPTION_U32(struct options, S(tasks), "tasks", "8", 1, 1024,
-		"tasks; every request is of one, and prefers its topics"),
+		"tasks; every request belongs to one, and prefers its topics"),
 	CAD_OPTION_F64(struct options, S(task_skew), "task-skew", "1", 0, 10, "how much tasks differ; 0: not at all"),
 	CAD_OPTION_F64(struct options, S(locality), "locality", "0.6", 0, 1,
 		"probability that a token keeps the topic of the one before"),
 	CAD_OPTION_F64(struct options, S(drift), "drift", "0", 0, 10,
-		"change of the mixture of tasks and of popularity from begin to end: e^(drift x gaussian)"),
+		"change of the mixture of tasks and of popularity from beginning to end: e^(drift x gaussian)"),
 	CAD_OPTION_U32(struct options, S(request_tokens), "request-tokens", "128", 1, 1000000,
 		"tokens of a request, on average"),
-	CAD_OPTION_BOOL(struct options, S(scores), "scores", "false", "write the gate's scores, too"),
+	CAD_OPTION_BOOL(struct options, S(scores), "scores", "false", "also write the gate's scores"),
 };
 
 static const struct cad_options_spec spec = {
 	.program = "cadrectl trace generate",
-	.summary = "Makes a synthetic trace, and a placement that is known to be good for it.",
+	.summary = "Makes make a synthetic trace, and a placement that is known to be good for it.",
 	.table = table,
 	.count = sizeof table / sizeof *table,
 };
@@ -97,7 +97,7 @@ static enum cad_status write_best(
 	}
 
 	if (status == CAD_OK)
-		printf("%s: %s, %.4f nodes a token on %u nodes, load max/mean %.3f, of the worst layer %.3f\n",
+		printf("%s: %s, %.4f nodes per token on %u nodes, load max/mean %.3f, of the worst layer %.3f\n",
 			options->best, planted ? "communities" : "groups", cost.nodes_per_token, options->nodes,
 			cost.load_mean, cost.load_worst);
 	free(node);
@@ -119,7 +119,7 @@ int cl_trace_generate(int argc, char **argv)
 	if (status == CAD_OK)
 		status = pl_trace_write(options.output, made.trace, &error);
 	if (status == CAD_OK)
-		printf("%s: %llu tokens of %u requests, %u layers, %u experts, %u a token\n", options.output,
+		printf("%s: %llu tokens of %u requests, %u layers, %u experts, %u per token\n", options.output,
 			(unsigned long long)made.trace->tokens, pl_trace_requests(made.trace), made.trace->layers,
 			made.trace->experts, made.trace->k);
 	if (status == CAD_OK && options.best[0])

@@ -13,7 +13,7 @@ struct options {
 };
 
 static const struct cad_option table[] = {
-	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "how to print it; -o for short"),
+	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "output format; short: -o"),
 };
 
 static const struct cad_options_spec spec = {
@@ -90,10 +90,10 @@ static void print_table(const struct pl_trace *trace, const struct layer_facts *
 {
 	printf("model       %s\nprovenance  %s\n", trace->model[0] ? trace->model : "unknown",
 		trace->provenance[0] ? trace->provenance : "unknown");
-	printf("%llu tokens of %u requests, %u layers, %u experts, %u a token, %s scores\n\n",
+	printf("%llu tokens of %u requests, %u layers, %u experts, %u per token, %s scores\n\n",
 		(unsigned long long)trace->tokens, pl_trace_requests(trace), trace->layers, trace->experts, trace->k,
 		trace->scores ? "with" : "without");
-	printf("layer  experts used  hottest (x mean)  busiest eighth  kept from the token before\n");
+	printf("layer  experts used  hottest (x mean)  busiest eighth    kept from the last token\n");
 	for (uint32_t i = 0; i < trace->layers; i++)
 		printf("%5u  %12u  %7u (%5.2f)  %13.1f%%  %25.1f%%\n", trace->layer[i], facts[i].used, facts[i].hottest,
 			facts[i].hottest_ratio, 100 * facts[i].top_share, 100 * facts[i].repeated);

@@ -16,8 +16,7 @@ struct options {
 
 static const struct cad_option table[] = {
 	CL_RUN_OPTIONS(struct options, run),
-	CAD_OPTION_ENUM(
-		struct options, format, "format", "table", cl_format_choices, "how to print the outcome; -o for short"),
+	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "output format; short: -o"),
 };
 
 static const struct cad_options_spec spec = {
@@ -104,7 +103,7 @@ static bool compare(const json_t *answer, const struct cl_result *result, const 
 		printf("DIFFERENT: from token %lld on: digest %s, was %s\n", (long long)difference, result->digest,
 			before);
 	if (!equal && policy && strcmp(policy, "none") != 0)
-		printf("The answer was computed under capacity policy '%s', where it may depend on the requests beside it.\n",
+		printf("The answer was computed under capacity policy '%s', under which it may depend on the requests beside it.\n",
 			policy);
 	return equal;
 }

@@ -320,7 +320,7 @@ static void summarise(const struct work *work, struct pl_assignment *assignment)
 	double mib = 1.0 / (1 << 20);
 	if (work->nodes == 0)
 		snprintf(assignment->text, sizeof assignment->text,
-			"%u experts of %.2f MiB have no place: no expert node is there", assignment->unplaced,
+			"%u experts of %.2f MiB each have no place: there is no expert node", assignment->unplaced,
 			(double)source->expert_bytes * mib);
 	else if (assignment->missing_bytes)
 		snprintf(assignment->text, sizeof assignment->text,

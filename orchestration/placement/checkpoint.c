@@ -73,7 +73,7 @@ static enum cad_status compute_quanta(struct pl_checkpoint *checkpoint, enum kn_
 
 	status = device->ops->queue_create(device, kn_threads_default(), &queue);
 	if (status != CAD_OK) {
-		cad_error_set(error, status, "no threads to compute the quantum table with");
+		cad_error_set(error, status, "cannot start threads to compute the quantum table");
 		goto destroy_device;
 	}
 
@@ -212,7 +212,7 @@ static void batch_done(uv_work_t *work, int status)
 	}
 
 	if (pl_state_commit(checkpoint->state, &error) != CAD_OK)
-		cad_log_warn(COMPONENT, "checksums were not kept, a restart will compute them again",
+		cad_log_warn(COMPONENT, "cannot save the checksums; a restart will compute them again",
 			CAD_S("error", error.text));
 	checkpoint->working = false;
 	next_batch(checkpoint);

@@ -95,7 +95,7 @@ static enum cad_status restore_state(struct pl_control *control, struct cad_erro
 		return status;
 	control->placed = restore.held > 0;
 	if (restore.nodes)
-		cad_log_info(COMPONENT, "known nodes have time to come back", CAD_U("nodes", restore.nodes),
+		cad_log_info(COMPONENT, "waiting for known nodes to come back", CAD_U("nodes", restore.nodes),
 			CAD_U("experts", restore.held), CAD_U("epoch", control->epoch),
 			CAD_U("within_ms", control->options.rejoin_ns / CAD_NS_PER_MS));
 
@@ -158,7 +158,7 @@ static void commit(struct pl_control *control)
 		return;
 	control->save_all = true;
 	control->stats.state_errors++;
-	cad_log_error(COMPONENT, "the state file was not written; a restart now would forget the latest changes",
+	cad_log_error(COMPONENT, "cannot write the state file; a restart now would lose the latest changes",
 		CAD_S("error", error.text));
 }
 
@@ -191,11 +191,11 @@ static enum cad_status compare_identity(
 	const struct pl_identity *theirs = &join->identity;
 	if (strcmp(theirs->model_fingerprint, ours->model_fingerprint) != 0)
 		return cad_error_set(error, CAD_ERR_REFUSED,
-			"node '%.80s' has a checkpoint with fingerprint '%.40s', this cluster serves '%s': start it with the same --model files",
+			"node '%.80s' has a checkpoint with fingerprint '%.40s', but this cluster serves '%s': start it with the same --model files",
 			join->hello.id, theirs->model_fingerprint, ours->model_fingerprint);
 	if (strcmp(theirs->settings_fingerprint, ours->settings_fingerprint) != 0)
 		return cad_error_set(error, CAD_ERR_REFUSED,
-			"node '%.80s' runs with the settings '%.200s' (%.40s), this cluster with '%.200s' (%.40s): start it again, it takes over the cluster's",
+			"node '%.80s' runs with the settings '%.200s' (%.40s), but this cluster with '%.200s' (%.40s): restart it, and it takes the cluster's settings",
 			join->hello.id, theirs->settings, theirs->settings_fingerprint, ours->settings,
 			ours->settings_fingerprint);
 	return CAD_OK;
@@ -322,7 +322,7 @@ enum cad_status pl_control_loaded(struct pl_control *control, uint64_t session, 
 
 	if (pl_rollout_expert_bytes(control->rollout, bytes)) {
 		control->plan_due = true;
-		cad_log_warn(COMPONENT, "experts take more memory than was counted with",
+		cad_log_warn(COMPONENT, "experts take more memory than planned for",
 			CAD_S("node", control->registry.nodes[slot].id), CAD_U("bytes", bytes));
 	}
 
@@ -414,7 +414,7 @@ void pl_control_gone(struct pl_control *control, uint32_t slot, uint32_t pid)
 	struct pl_node *node = &control->registry.nodes[slot];
 	if (node->presence != PL_BROKEN || node->pid != pid)
 		return;
-	cad_log_info(COMPONENT, "its host says that it is gone", CAD_S("node", node->id), CAD_U("pid", pid));
+	cad_log_info(COMPONENT, "its host says that the process is gone", CAD_S("node", node->id), CAD_U("pid", pid));
 	node->until_ns = now(control);
 }
 
@@ -429,7 +429,7 @@ static void bury(struct pl_control *control, uint32_t slot)
 	control->stats.deaths++;
 	if (node->session)
 		control->options.events.close(
-			control->options.events.context, node->session, "no report came for the time of a lease");
+			control->options.events.context, node->session, "no report within the lease");
 	node->session = 0;
 	if (node->role == PL_ROLE_EXPERT) {
 		pl_rollout_drop(control->rollout, slot);
@@ -509,7 +509,7 @@ static void say_shortage(struct pl_control *control, const char *text)
 	if (text[0])
 		cad_log_error(COMPONENT, text);
 	else
-		cad_log_info(COMPONENT, "every expert has a place again");
+		cad_log_info(COMPONENT, "every expert is placed again");
 }
 
 /* Assigns anew from what there is, and hands the targets to the rollout. Without memory for it the
@@ -619,7 +619,7 @@ static void publish(struct pl_control *control)
 
 	if (pl_publish_map(&control->registry, control->rollout, &control->options.shape, control->epoch + 1, &map,
 		    &error) != CAD_OK) {
-		cad_log_error(COMPONENT, "no map was made", CAD_S("error", error.text));
+		cad_log_error(COMPONENT, "no map was created", CAD_S("error", error.text));
 		return;
 	}
 

@@ -99,7 +99,7 @@ enum cad_status pl_registry_join(struct pl_registry *registry, const struct pl_h
 		at = slot_for_newcomer(registry);
 	if (at < 0)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
-			"node '%s' finds no place: %d nodes have joined, which is the limit", hello->id, PL_NODES_MAX);
+			"node '%s' cannot join: %d nodes have joined, which is the limit", hello->id, PL_NODES_MAX);
 	struct pl_node *node = &registry->nodes[at];
 	take_hello(node, hello);
 	node->presence = PL_LIVE;

@@ -295,7 +295,7 @@ static enum cad_status take_expert(
 	struct pl_service *service, uint64_t session, const Cadre__V1__ExpertReport *report, struct cad_error *error)
 {
 	if (!report->id)
-		return cad_error_set(error, CAD_ERR_INVALID, "a report about an expert names none");
+		return cad_error_set(error, CAD_ERR_INVALID, "an expert report names no expert");
 
 	const struct pl_expert expert = { report->id->layer, report->id->expert };
 	switch (report->state) {

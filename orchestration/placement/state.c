@@ -152,7 +152,7 @@ static enum cad_status prepare(struct pl_state *state, struct cad_error *error)
 	get_meta_text(state, "format", format, sizeof format);
 	if (format[0] && strcmp(format, PL_STATE_FORMAT) != 0)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-			"state file '%s' has the format '%s', this program knows '%s': use the program that wrote it, or move the file away",
+			"state file '%s' has the format '%s', but this program knows '%s': use the program that wrote it, or move the file away",
 			state->path, format, PL_STATE_FORMAT);
 	if (!format[0]) {
 		state->failed = false;

@@ -85,10 +85,10 @@ void pl_status_destroy(struct pl_status *status) { free(status); }
 
 /* One line each: the member, the metric's name, what it says. */
 #define PL_GAUGE_LIST(X) \
-	X(epoch, "cadre_placement_epoch", "Epoch of the present map") \
-	X(unplaced, "cadre_placement_experts_unplaced", "Experts that nobody holds at the present epoch") \
-	X(experts_live, "cadre_placement_expert_nodes", "Expert nodes that live") \
-	X(routers_live, "cadre_placement_routers", "Routers that live") \
+	X(epoch, "cadre_placement_epoch", "Epoch of the current map") \
+	X(unplaced, "cadre_placement_experts_unplaced", "Experts that no node holds at the current epoch") \
+	X(experts_live, "cadre_placement_expert_nodes", "Live expert nodes") \
+	X(routers_live, "cadre_placement_routers", "Live routers") \
 	X(rows_per_second, "cadre_placement_rows_per_second", "Rows per second that expert nodes report") \
 	X(tokens_per_second, "cadre_placement_tokens_per_second", "Tokens per second that routers report")
 

@@ -88,7 +88,7 @@ def test_interrupt_stops_what_was_started(door):
 @pytest.mark.parametrize('arguments, says', [
     (['up'], 'up needs --model DIR'),
     (['up', '--model'], '--model needs a value'),
-    (['up', '--model', str(MODEL), '--experts', '0'], 'no expert node is there'),
+    (['up', '--model', str(MODEL), '--experts', '0'], 'there is no expert node'),
     (['up', '--model', str(MODEL), '--experts', '2', '--expert-memory', '100K'], 'do not fit on 2 expert nodes'),
     (['up', '--model', str(MODEL), '--experts', '1', '--expert-memory', '10K'], 'one expert of this model takes 49152'),
     (['up', '--model', '/nonexistent'], "'/nonexistent' is not a checkpoint"),

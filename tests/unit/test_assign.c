@@ -310,7 +310,7 @@ static void says_what_is_missing(void **state)
 	source.nodes_count = 0;
 	assignment = assign(&source, target);
 	assert_int_equal(assignment.unplaced, 4);
-	assert_string_equal(assignment.text, "4 experts of 1.00 MiB have no place: no expert node is there");
+	assert_string_equal(assignment.text, "4 experts of 1.00 MiB each have no place: there is no expert node");
 }
 
 static void nothing_to_place(void **state)

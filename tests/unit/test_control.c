@@ -331,11 +331,11 @@ static void strangers_are_refused(void **state)
 	                        .identity = { "other", "s", "words" }, };
 	assert_int_equal(pl_control_join(world->control, &join, 1, &error), CAD_ERR_REFUSED);
 	assert_string_equal(error.text,
-		"node 'a' has a checkpoint with fingerprint 'other', this cluster serves 'm': start it with the same --model files");
+		"node 'a' has a checkpoint with fingerprint 'other', but this cluster serves 'm': start it with the same --model files");
 	join.identity = (struct pl_identity){ "m", "t", "other words" };
 	assert_int_equal(pl_control_join(world->control, &join, 1, &error), CAD_ERR_REFUSED);
 	assert_string_equal(error.text,
-		"node 'a' runs with the settings 'other words' (t), this cluster with 'words' (s): start it again, it takes over the cluster's");
+		"node 'a' runs with the settings 'other words' (t), but this cluster with 'words' (s): restart it, and it takes the cluster's settings");
 	join.identity = world_identity;
 	must(pl_control_join(world->control, &join, 1, &error), &error);
 	assert_int_equal(

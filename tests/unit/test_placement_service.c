@@ -448,7 +448,7 @@ static void wrong_beginnings_are_refused(void **state)
 	hello.settings_fingerprint = "0123";
 	hello.settings = "other settings";
 	refused(world, &message, CAD_RPC_FAILED_PRECONDITION,
-		"runs with the settings 'other settings' (0123), this cluster with");
+		"runs with the settings 'other settings' (0123), but this cluster with");
 	cad_settings_fingerprint(pl_checkpoint_settings(world->checkpoint), settings_fingerprint);
 	hello.settings_fingerprint = settings_fingerprint;
 	refused(world, &message, CAD_RPC_FAILED_PRECONDITION,

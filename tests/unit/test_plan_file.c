@@ -71,7 +71,7 @@ static void wrong_plans_are_refused(void **state)
 		{ PLAN("2", "{\"0\": {\"0\": [-1]}}"), "not a node" },
 		{ PLAN("2", "{\"0\": {\"0\": [1, 1]}}"), "twice" },
 		{ PLAN("2", "{\"0\": {\"0\": [1]}, \"1\": {\"0\": [1], \"1\": [0]}}"),
-			"layer 1 has not the 1 experts" },
+			"layer 1 does not have the 1 experts" },
 		{ PLAN("2", "{\"0\": {\"0\": [1], \"0\": [0]}}"), "line" },
 	};
 	for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
@@ -136,13 +136,13 @@ static void wrong_clusters_are_refused(void **state)
 		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1, \"rack\": \"r\"}, {\"id\": \"b\", \"slots\": 1}]}",
 			"no \"rack\"" },
 		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}, {\"id\": \"b\", \"slots\": 1, \"rack\": \"r\"}]}",
-			"others have none" },
-		{ "{\"nodes\": [{\"id\": \"a\", \"memory_bytes\": 1}]}", "how large an expert is" },
+			"but others do not" },
+		{ "{\"nodes\": [{\"id\": \"a\", \"memory_bytes\": 1}]}", "the size of an expert" },
 		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}], \"pin\": 1}", "list" },
 		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}], \"pin\": [{\"expert\": 1}]}",
-			"a \"node\" of the list" },
+			"a \"node\" from the list" },
 		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}], \"forbid\": [{\"expert\": 1, \"node\": \"b\"}]}",
-			"a \"node\" of the list" },
+			"a \"node\" from the list" },
 		{ "{\"nodes\": [{\"id\": \"a\", \"slots\": 1}], \"forbid\": [{\"expert\": 1.5, \"node\": \"a\"}]}",
 			"whole number" },
 	};

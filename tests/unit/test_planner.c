@@ -308,7 +308,7 @@ static void planted_communities_are_found(void **state)
 		struct pl_solution solution = solve(&options);
 		assert_int_equal(pl_sample_create(made.trace, 0, &sample), CAD_OK);
 		assert_int_equal(pl_measure(sample, solution.plan, &cluster, PL_ROUTER_COVER, 2, &metrics), CAD_OK);
-		print_message("%u nodes: %.4f nodes a token (load %.3f), planted %.4f (%.3f)\n", nodes,
+		print_message("%u nodes: %.4f nodes per token (load %.3f), planted %.4f (%.3f)\n", nodes,
 			metrics.nodes_per_token, metrics.load_mean, known.nodes_per_token, known.load_mean);
 		assert_true(metrics.nodes_per_token <= 1.01 * known.nodes_per_token);
 		pl_metrics_fini(&metrics);

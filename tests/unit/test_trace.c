@@ -185,8 +185,7 @@ static void hostile_own_format(void **state)
 	for (int what = 0; what < 5; what++) {
 		static const char *const sentences[] = { "token 7, layer 5: expert 12, but there are 12",
 			"token 7, layer 5: expert 3 is selected twice", "token 7 is of request 90, after",
-			"token 7, layer 5: an expert behind a slot without one",
-			"the header's layers do not ascend: 5, 5" };
+			"token 7, layer 5: an expert after an empty slot", "the header's layers do not ascend: 5, 5" };
 		struct pl_trace *trace = make_trace(6, 2, 12, 3, 40, false);
 		uint16_t *cell = pl_trace_cell(trace, 1, 7);
 		memcpy(cell, (uint16_t[]){ 3, 4, 5 }, 6);
@@ -267,8 +266,8 @@ static void hostile_text(void **state)
 		{ "[7]", "request 0: step 0: it is not an object of layers" },
 		{ "[{}]\n[{\"0\": null}]", "there are no tokens in 2 requests" },
 		{ "[{\"x\": [[1]]}]", "'x' where the index of a layer" },
-		{ "[{\"1\": [[1]], \"01\": [[1]]}]", "layer 1 is there twice" },
-		{ "[{\"1\": [[]]}]", "0 experts a token" },
+		{ "[{\"1\": [[1]], \"01\": [[1]]}]", "layer 1 occurs twice" },
+		{ "[{\"1\": [[]]}]", "0 experts per token" },
 		{ "[{\"1\": [[1.5]]}]", "step 0: layer 1, token 0: an expert is not a number" },
 		{ "[{\"1\": [[1], 2]}]", "step 0: layer 1, token 1: it is not a list" },
 		{ "[{\"1\": [[70000]]}]", "an expert is not a number from 0 to 65534" },
@@ -278,7 +277,7 @@ static void hostile_text(void **state)
 		{ STEP ", {\"1\": [[1, 2]], \"3\": [[1, 2, 3]]}]",
 			"step 1: layer 3, token 0: it is not a list of at most 2 experts" },
 		{ STEP "]\n[{\"1\": [[1, 2]], \"3\": [[1, 2]], \"4\": [[1, 2]]}]",
-			"request 1: step 0: it has layers that the first request has not" },
+			"request 1: step 0: it has layers that the first request does not have" },
 		{ STEP "]x", "byte 43, request 1: not JSON" },
 	};
 	(void)state;
@@ -371,7 +370,7 @@ static void splits_and_joins(void **state)
 
 	struct pl_trace *one = make_trace(1, 1, 4, 1, 1, false), *other = make_trace(1, 2, 4, 1, 1, false), *none;
 	assert_int_equal(pl_trace_split(one, 0.5, &none, NULL, &error), CAD_ERR_INVALID);
-	assert_non_null(strstr(error.text, "one request only"));
+	assert_non_null(strstr(error.text, "only one request"));
 	assert_int_equal(pl_trace_join((struct pl_trace *[]){ one, other }, 2, &none, &error), CAD_ERR_INVALID);
 	assert_int_equal(pl_trace_join(NULL, 0, &none, &error), CAD_ERR_INVALID);
 	pl_trace_free(one);

@@ -182,12 +182,12 @@ static enum cad_status take_nodes(
 		cluster->nodes_count++;
 		if (!rack_text && cluster->racks_count > 0)
 			return cad_error_set(error, CAD_ERR_CORRUPT,
-				"%s: node '%s' has no \"rack\", others have: give one to all or to none", name,
+				"%s: node '%s' has no \"rack\", but others do: give one to all or to none", name,
 				node->id);
 		if (rack_text && cluster->racks_count > 0 && i > 0 &&
 			!json_object_get(json_array_get(nodes, 0), "rack"))
 			return cad_error_set(error, CAD_ERR_CORRUPT,
-				"%s: node '%s' has a \"rack\", others have none: give one to all or to none", name,
+				"%s: node '%s' has a \"rack\", but others do not: give one to all or to none", name,
 				node->id);
 	}
 
@@ -226,7 +226,8 @@ static enum cad_status take_rules(const char *name, const char *key, const json_
 		uint32_t node = id ? pl_cluster_find(cluster, id) : PL_CLUSTER_ANY;
 		if (expert == UINT64_MAX || node == PL_CLUSTER_ANY)
 			return cad_error_set(error, CAD_ERR_CORRUPT,
-				"%s: entry %zu of \"%s\" needs an \"expert\" and a \"node\" of the list", name, i, key);
+				"%s: entry %zu of \"%s\" needs an \"expert\" and a \"node\" from the list", name, i,
+				key);
 		cluster->rules[cluster->rules_count++] =
 			(struct pl_cluster_rule){ (uint32_t)layer, (uint32_t)expert, node, forbidden };
 	}
@@ -255,7 +256,7 @@ enum cad_status pl_cluster_parse(
 	for (uint32_t n = 0; status == CAD_OK && n < made.nodes_count; n++)
 		if (made.nodes[n].memory_bytes && !made.expert_bytes)
 			status = cad_error_set(error, CAD_ERR_CORRUPT,
-				"%s: node '%s' has \"memory_bytes\": say with \"expert_bytes\" how large an expert is",
+				"%s: node '%s' has \"memory_bytes\": give the size of an expert with \"expert_bytes\"",
 				name, made.nodes[n].id);
 	json_decref(json);
 	if (status == CAD_OK)

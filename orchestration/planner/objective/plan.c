@@ -139,8 +139,9 @@ static enum cad_status fill_layer(
 	json_t *nodes;
 
 	if (!json_is_object(experts) || json_object_size(experts) != plan->experts)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: layer %u has not the %u experts of the first layer",
-			name, plan->layer[layer], plan->experts);
+		return cad_error_set(error, CAD_ERR_CORRUPT,
+			"%s: layer %u does not have the %u experts of the first layer", name, plan->layer[layer],
+			plan->experts);
 	json_object_foreach((json_t *)experts, key, nodes)
 	{
 		uint32_t e = index_of(key);

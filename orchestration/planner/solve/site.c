@@ -39,7 +39,7 @@ static enum cad_status apply_rules(struct pl_site *site, uint32_t layer, struct 
 		for (uint32_t n = 0; n < site->nodes; n++)
 			if (pl_site_pinned(site, e, n) && pl_site_forbidden(site, e, n))
 				return cad_error_set(error, CAD_ERR_INVALID,
-					"layer %u expert %u is pinned to node '%s', which must not hold it: take one of the two away",
+					"layer %u expert %u is pinned to node '%s', which must not hold it: remove one of the two rules",
 					layer, e, cluster->nodes[n].id);
 	return CAD_OK;
 }

@@ -97,7 +97,7 @@ static enum cad_status read_header(struct line *line, uint32_t *k, struct cad_er
 
 	if (!take(line, "request,position,layer"))
 		return malformed(
-			line, "'request,position,layer,e0,...' (or a trace of Cadre, or requests in JSON)", error);
+			line, "'request,position,layer,e0,...' (or a Cadre trace, or requests in JSON)", error);
 	while (!is_end_of_line(line)) {
 		char wanted[16];
 		snprintf(wanted, sizeof wanted, "',e%u'", count);
@@ -105,7 +105,7 @@ static enum cad_status read_header(struct line *line, uint32_t *k, struct cad_er
 			return malformed(line, wanted, error);
 		if (++count > PL_TRACE_TOPK_MAX)
 			return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-				"line %" PRIu64 ": more than %d experts a token", line->number, PL_TRACE_TOPK_MAX);
+				"line %" PRIu64 ": more than %d experts per token", line->number, PL_TRACE_TOPK_MAX);
 	}
 
 	if (count == 0)
@@ -159,7 +159,7 @@ static enum cad_status find_layers(struct line line, struct pl_rows *rows, struc
 	}
 	return rows->layers ? CAD_OK
 			    : cad_error_set(error, CAD_ERR_CORRUPT,
-				      "line %" PRIu64 ": there are no rows behind the header", line.number);
+				      "line %" PRIu64 ": there are no rows after the header", line.number);
 }
 
 /* The rows of one token. *request and *index: of the request that the token before belongs to, and

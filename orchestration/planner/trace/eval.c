@@ -109,8 +109,8 @@ static enum cad_status read_file(
 	uint64_t layers = first.experts.shape[0], k = first.experts.shape[2], experts = first.logits.shape[2];
 	if (layers > PL_TRACE_LAYERS_MAX || k > PL_TRACE_TOPK_MAX || experts > PL_TRACE_EXPERTS_MAX)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
-			"%llu layers, %llu experts, %llu a token: more than a trace has", (unsigned long long)layers,
-			(unsigned long long)experts, (unsigned long long)k);
+			"%llu layers, %llu experts, %llu per token: more than a trace can have",
+			(unsigned long long)layers, (unsigned long long)experts, (unsigned long long)k);
 	if (layers && k && tokens > cells_max / layers / k)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED, "more than %llu tokens; split the trace",
 			(unsigned long long)(cells_max / layers / k));

@@ -65,14 +65,14 @@ static enum cad_status find_shape(struct json_reader *reader, const json_t *step
 		layers++;
 		size_t experts = json_array_size(json_array_get(tokens, 0));
 		if (experts == 0 || experts > PL_TRACE_TOPK_MAX)
-			return MALFORMED("layer '%s': %zu experts a token; 1 to %d are supported", key, experts,
+			return MALFORMED("layer '%s': %zu experts per token; 1 to %d are supported", key, experts,
 				PL_TRACE_TOPK_MAX);
 		k = experts > k ? (uint32_t)experts : k;
 	}
 	qsort(rows->layer, layers, sizeof *rows->layer, by_value);
 	for (uint32_t i = 1; i < layers; i++)
 		if (rows->layer[i] == rows->layer[i - 1])
-			return MALFORMED("layer %u is there twice", rows->layer[i]);
+			return MALFORMED("layer %u occurs twice", rows->layer[i]);
 	rows->layers = layers;
 	rows->k = k;
 
@@ -137,7 +137,7 @@ static enum cad_status read_step(struct json_reader *reader, const json_t *step)
 	size_t lists = 0;
 	json_object_foreach((json_t *)(uintptr_t)step, key, tokens) lists += json_array_size(tokens) > 0;
 
-	return lists > listed ? MALFORMED("it has layers that the first request has not") : CAD_OK;
+	return lists > listed ? MALFORMED("it has layers that the first request does not have") : CAD_OK;
 }
 
 static enum cad_status read_request(struct json_reader *reader, const json_t *request)

@@ -281,13 +281,13 @@ static enum cad_status read_header(struct reader *reader, struct pl_trace **shap
 	memcpy(&hash, reader->bytes + size, sizeof hash);
 	if (hash != XXH3_64bits(reader->bytes, size))
 		return cad_error_set(
-			error, CAD_ERR_CORRUPT, "bytes 0 to %zu: the header is damaged, its check sum differs", size);
+			error, CAD_ERR_CORRUPT, "bytes 0 to %zu: the header is damaged, its checksum differs", size);
 	memcpy(layer, reader->bytes + HEADER_BYTES, words[0] * sizeof *layer);
 
 	for (uint32_t i = 0; i < 2; i++) {
 		*(char *)mempcpy(names[i], reader->bytes + size - words[5] - (i ? 0 : words[4]), words[4 + i]) = 0;
 		if (strlen(names[i]) != words[4 + i])
-			return cad_error_set(error, CAD_ERR_CORRUPT, "the header's names have a byte 0 inside");
+			return cad_error_set(error, CAD_ERR_CORRUPT, "the header's names contain a zero byte");
 	}
 
 	for (uint32_t i = 1; i < words[0]; i++)
@@ -331,7 +331,7 @@ static enum cad_status next_block(struct reader *reader, const struct pl_trace *
 		return cut_short(reader, error);
 	if (hash != block_hash(reader->blocks, head, block + BLOCK_HEADER_BYTES, head[1]))
 		return cad_error_set(error, CAD_ERR_CORRUPT,
-			"block %llu, at byte %zu: it is damaged or out of place, its check sum differs",
+			"block %llu, at byte %zu: it is damaged or out of place, its checksum differs",
 			(unsigned long long)reader->blocks, reader->at);
 	*tokens = head[0];
 	*payload = block + BLOCK_HEADER_BYTES;
@@ -363,7 +363,7 @@ static enum cad_status count_tokens(struct reader reader, const struct pl_trace 
 
 	if (promised != total || reader.at != reader.size)
 		return cad_error_set(error, CAD_ERR_CORRUPT,
-			"byte %zu: the end block counts %llu tokens where %llu stand before it, or bytes follow it",
+			"byte %zu: the end block counts %llu tokens but %llu come before it, or bytes follow it",
 			reader.at, (unsigned long long)promised, (unsigned long long)total);
 	*tokens = total;
 	return CAD_OK;
@@ -382,7 +382,7 @@ static enum cad_status check_tokens(struct pl_trace *trace, uint64_t begin, uint
 			for (uint32_t i = 1; i < trace->k; i++)
 				if (cell[i] != PL_TRACE_NONE && cell[i - 1] == PL_TRACE_NONE)
 					return cad_error_set(error, CAD_ERR_CORRUPT,
-						"token %llu, layer %u: an expert behind a slot without one",
+						"token %llu, layer %u: an expert after an empty slot",
 						(unsigned long long)token, trace->layer[layer]);
 			enum cad_status status = pl_trace_check_cell(cell, trace->k, trace->experts, error);
 			if (status != CAD_OK)

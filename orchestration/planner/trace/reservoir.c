@@ -32,7 +32,7 @@ enum cad_status pl_reservoir_create(
 	if (o->layers == 0 || o->layers > PL_TRACE_LAYERS_MAX || o->k == 0 || o->k > PL_TRACE_TOPK_MAX ||
 		o->experts == 0 || o->experts > PL_TRACE_EXPERTS_MAX)
 		return cad_error_set(error, CAD_ERR_RANGE,
-			"a reservoir for %u layers, %u experts and %u of them a token: no model has that", o->layers,
+			"a reservoir for %u layers, %u experts and %u of them per token: no model has that", o->layers,
 			o->experts, o->k);
 	if (o->tokens == 0 || o->tokens > PL_RESERVOIR_TOKENS_MAX || !(o->half_life_s >= 0) || isinf(o->half_life_s))
 		return cad_error_set(error, CAD_ERR_RANGE,
@@ -168,7 +168,7 @@ enum cad_status pl_reservoir_trace(
 	struct pl_trace *made = NULL;
 
 	if (reservoir->kept == 0)
-		return cad_error_set(error, CAD_ERR_NOT_FOUND, "no token was recorded yet");
+		return cad_error_set(error, CAD_ERR_NOT_FOUND, "no token has been recorded yet");
 
 	enum cad_status status = pl_trace_create(o->layers, o->experts, o->k, reservoir->kept, false, &made, error);
 	if (status != CAD_OK)

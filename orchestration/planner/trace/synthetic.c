@@ -48,7 +48,7 @@ static enum cad_status check(const struct pl_synthetic *s, struct cad_error *err
 	if (s->layers == 0 || s->layers > PL_TRACE_LAYERS_MAX || s->experts == 0 || s->experts > 4096 || s->k == 0 ||
 		s->k > PL_TRACE_TOPK_MAX || s->tokens == 0)
 		return cad_error_set(error, CAD_ERR_RANGE,
-			"1 to %d layers, 1 to 4096 experts, 1 to %d of them a token, and a token at least",
+			"1 to %d layers, 1 to 4096 experts, 1 to %d of them per token, and at least one token",
 			PL_TRACE_LAYERS_MAX, PL_TRACE_TOPK_MAX);
 	if (s->k > s->experts)
 		return cad_error_set(
@@ -70,7 +70,7 @@ static enum cad_status check(const struct pl_synthetic *s, struct cad_error *err
 			s->groups_kept, s->groups, GROUPS_MAX, s->experts, s->k);
 	if (s->tasks == 0 || s->tasks > TASKS_MAX || s->request_tokens == 0 || s->request_tokens > 1000000)
 		return cad_error_set(
-			error, CAD_ERR_RANGE, "1 to %d tasks, and 1 to 1000000 tokens a request", TASKS_MAX);
+			error, CAD_ERR_RANGE, "1 to %d tasks, and 1 to 1000000 tokens per request", TASKS_MAX);
 
 	return CAD_OK;
 }

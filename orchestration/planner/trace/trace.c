@@ -41,7 +41,7 @@ enum cad_status pl_trace_create(uint32_t layers, uint32_t experts, uint32_t k, u
 		(scores && !made->scores)) {
 		pl_trace_free(made);
 		return cad_error_set(error, CAD_ERR_MEMORY,
-			"no memory for a trace of %llu tokens, %u layers and %u experts a token",
+			"no memory for a trace of %llu tokens, %u layers and %u experts per token",
 			(unsigned long long)tokens, layers, k);
 	}
 
@@ -159,7 +159,7 @@ enum cad_status pl_trace_join(
 			memcmp(part->layer, first->layer, first->layers * sizeof *first->layer) != 0 ||
 			!part->scores != !first->scores)
 			return cad_error_set(error, CAD_ERR_INVALID,
-				"part %zu has %u layers, %u experts a token and %s scores, but part 1 has %u, %u and %s, or other layers",
+				"part %zu has %u layers, %u experts per token and %s scores, but part 1 has %u, %u and %s, or other layers",
 				i + 1, part->layers, part->k, part->scores ? "its" : "no", first->layers, first->k,
 				first->scores ? "its" : "no");
 		tokens += part->tokens;
@@ -215,7 +215,7 @@ enum cad_status pl_trace_split(const struct pl_trace *trace, double share, struc
 
 	if (cut == 0)
 		return cad_error_set(
-			error, CAD_ERR_INVALID, "the trace has one request only, and a split goes between two");
+			error, CAD_ERR_INVALID, "the trace has only one request, and a split goes between two");
 	enum cad_status status = first ? copy_part(trace, 0, cut, &head, error) : CAD_OK;
 	if (status == CAD_OK && second)
 		status = copy_part(trace, cut, trace->tokens - cut, &tail, error);
