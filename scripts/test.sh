@@ -52,6 +52,8 @@ test_tsan() {
 	TSAN_OPTIONS=${TSAN_OPTIONS:-suppressions=$ROOT/tests/tsan.supp:second_deadlock_stack=1} run_ctest tsan -L unit
 }
 
+test_clang() { run_ctest clang -L unit; }   # the other compiler: its warnings are errors too
+
 # cluster_of PRESET: whole clusters of that preset's programs.
 cluster_of() {
 	local junit directory
@@ -117,11 +119,11 @@ test_fuzz() {
 
 run_tests() {
 	local kind
-	[ $# -gt 0 ] || set -- unit asan cluster tokenizers planners fuzz
+	[ $# -gt 0 ] || set -- unit asan tsan clang cluster tokenizers planners fuzz
 	for kind in "$@"; do
 		case $kind in
-			unit | asan | tsan | cluster | cluster-asan | tokenizers | planners | fuzz) ;;
-			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, cluster, cluster-asan, tokenizers, planners, fuzz" ;;
+			unit | asan | tsan | clang | cluster | cluster-asan | tokenizers | planners | fuzz) ;;
+			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, clang, cluster, cluster-asan, tokenizers, planners, fuzz" ;;
 		esac
 	done
 	install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
