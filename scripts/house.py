@@ -233,7 +233,7 @@ def uses_of(tree):
     for path, source in tree.items():
         own = {function.name for function in source.functions}
         for number, line in enumerate(source.code_lines, 1) if path.endswith(".c") else []:
-            for word in re.findall(r"(?<![\w.>])[A-Za-z_]\w*", line):
+            for word in re.findall(r"(?<![\w.>])(?<!struct )(?<!enum )(?<!union )[A-Za-z_]\w*", line):
                 if word not in own and home.get(word, path) not in (path, None):
                     yield path, number, home[word]
 

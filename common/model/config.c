@@ -3,8 +3,10 @@
  * config.json -> cad_model_spec: what all families have in common. What one family means by a key
  * of its own is in archs.c.
  */
+#include "common/model/config.h"
+
 #include "common/base/file.h"
-#include "common/model/archs.h"
+#include "common/model/config_rope.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -240,18 +242,4 @@ enum cad_status cad_model_spec_read(const char *directory, struct cad_model_spec
 		config.generation_bytes, spec, error);
 	cad_model_config_fini(&config);
 	return status;
-}
-
-void cad_model_spec_fini(struct cad_model_spec *spec)
-{
-	free(spec->layers);
-	*spec = (struct cad_model_spec){ 0 };
-}
-
-uint32_t cad_model_spec_moe_layers(const struct cad_model_spec *spec)
-{
-	uint32_t count = 0;
-	for (uint32_t i = 0; i < spec->layers_count; i++)
-		count += spec->layers[i].moe;
-	return count;
 }

@@ -5,7 +5,7 @@
  * Source: transformers 5 modeling_rope_utils.py, RotaryEmbeddingConfigMixin and the function of
  * each kind.
  */
-#include "common/model/archs.h"
+#include "common/model/config_rope.h"
 
 #include <math.h>
 #include <string.h>

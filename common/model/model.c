@@ -2,7 +2,9 @@
 #include "common/model/model.h"
 
 #include "common/model/archs.h"
+#include "common/model/config.h"
 #include "common/model/shards.h"
+#include "common/model/tensors.h"
 
 #include <stdio.h>
 #include <stdlib.h>

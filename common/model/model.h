@@ -14,64 +14,9 @@
 #ifndef CADRE_COMMON_MODEL_MODEL_H
 #define CADRE_COMMON_MODEL_MODEL_H
 
+#include "common/model/roles.h"
 #include "common/model/spec.h"
-
-/* What a tensor is for; the name that each architecture gives it is data (tensors.c). [n][k]: n
- * outputs of k inputs, row-major, as published. */
-enum cad_role {
-	CAD_ROLE_EMBED,      /* [V][H] */
-	CAD_ROLE_FINAL_NORM, /* [H] */
-	CAD_ROLE_LM_HEAD,    /* [V][H]; with tied embeddings this is EMBED */
-	/* per layer */
-	CAD_ROLE_ATTENTION_NORM, /* [H] */
-	CAD_ROLE_Q,
-	CAD_ROLE_Q_BIAS, /* [heads * D][H] */
-	CAD_ROLE_K,
-	CAD_ROLE_K_BIAS, /* [kv_heads * D][H] */
-	CAD_ROLE_V,
-	CAD_ROLE_V_BIAS,
-	CAD_ROLE_O,
-	CAD_ROLE_O_BIAS, /* [H][heads * D] */
-	CAD_ROLE_Q_NORM,
-	CAD_ROLE_K_NORM, /* [D], or [heads * D], [kv_heads * D] */
-	CAD_ROLE_SINKS,  /* [heads] */
-	/* latent attention */
-	CAD_ROLE_Q_DOWN,
-	CAD_ROLE_Q_DOWN_NORM,
-	CAD_ROLE_Q_UP,
-	CAD_ROLE_KV_DOWN,
-	CAD_ROLE_KV_DOWN_NORM,
-	CAD_ROLE_KV_UP,
-	CAD_ROLE_FFN_NORM, /* [H] */
-	CAD_ROLE_FFN_GATE,
-	CAD_ROLE_FFN_UP,
-	CAD_ROLE_FFN_DOWN, /* dense: [F][H], [F][H], [H][F] */
-	CAD_ROLE_GATE,
-	CAD_ROLE_GATE_BIAS,
-	CAD_ROLE_SELECTION_BIAS, /* [E][H], [E], [E] */
-	/* shared expert and its sigmoid gate [1][H] */
-	CAD_ROLE_SHARED_GATE,
-	CAD_ROLE_SHARED_UP,
-	CAD_ROLE_SHARED_DOWN,
-	CAD_ROLE_SHARED_SCORE,
-	/* per layer and expert */
-	CAD_ROLE_EXPERT_GATE,
-	CAD_ROLE_EXPERT_UP,
-	CAD_ROLE_EXPERT_DOWN, /* [F][H], [F][H], [H][F] */
-	CAD_ROLE_EXPERT_GATE_BIAS,
-	CAD_ROLE_EXPERT_UP_BIAS,
-	CAD_ROLE_EXPERT_DOWN_BIAS,
-	CAD_ROLE_COUNT
-};
-
-struct cad_tensor {
-	const void *data; /* NULL: the model has no such tensor. Aligned to the element only */
-	enum cad_dtype dtype;
-	uint32_t rank;
-	uint64_t shape[4];
-	uint64_t bytes;
-	const char *name; /* as published; lives as long as the model */
-};
+#include "common/model/tensor.h"
 
 struct cad_model;
 

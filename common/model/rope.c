@@ -8,7 +8,7 @@
  * each rounded to f32 where a tensor is; only the power is taken in double and then rounded, which
  * is within one unit of what any good powf gives.
  */
-#include "common/model/spec.h"
+#include "common/model/rope.h"
 
 #include <math.h>
 

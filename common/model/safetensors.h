@@ -10,7 +10,8 @@
 #ifndef CADRE_COMMON_MODEL_SAFETENSORS_H
 #define CADRE_COMMON_MODEL_SAFETENSORS_H
 
-#include "common/model/model.h"
+#include "common/base/status.h"
+#include "common/model/tensor.h"
 
 struct cad_safetensors;
 

@@ -3,8 +3,8 @@
  * What a model is, as data: the differences between architectures are fields here, never branches
  * elsewhere.
  *
- * `cad_model_spec_read` (config.c) makes a spec from a Hugging Face config.json; after that it is
- * immutable and may be read by any thread.
+ * config.h makes a spec from a Hugging Face config.json; after that it is immutable and may be read
+ * by any thread.
  * The spec owns nothing but its own memory (`layers`); `cad_model_spec_fini` frees that.
  *
  * Symbols: H hidden size, V vocabulary, L layers, E experts, K experts per token, F ffn size, D
@@ -14,6 +14,8 @@
 #define CADRE_COMMON_MODEL_SPEC_H
 
 #include "common/base/status.h"
+#include "common/model/rope.h"
+#include "common/model/tensor.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -31,40 +33,6 @@ enum {
 	CAD_STOP_IDS_MAX = 16,
 	CAD_MODEL_NAME_BYTES = 64,
 };
-
-enum cad_dtype {
-	CAD_DTYPE_F32,
-	CAD_DTYPE_F16,
-	CAD_DTYPE_BF16,
-	CAD_DTYPE_F8_E4M3,
-	CAD_DTYPE_I64,
-	CAD_DTYPE_I32,
-	CAD_DTYPE_U8,
-	CAD_DTYPE_COUNT
-};
-
-size_t cad_dtype_bytes(enum cad_dtype dtype);
-const char *cad_dtype_name(enum cad_dtype dtype); /* "f32", ... */
-
-/* Rotary embedding. inv_freq is computed once (rope.c), in f32 and in the steps of transformers, so
- * that it is what transformers stores. */
-enum cad_rope_kind { CAD_ROPE_DEFAULT, CAD_ROPE_LINEAR, CAD_ROPE_LLAMA3, CAD_ROPE_YARN };
-struct cad_rope_spec {
-	enum cad_rope_kind kind;
-	uint32_t size;    /* elements of a head that are rotated; even */
-	bool interleaved; /* pairs (2i, 2i+1) as DeepSeek does, else (i, i + size/2) */
-	double theta;
-	double factor;
-	double low_freq_factor, high_freq_factor; /* llama3 */
-	double beta_fast, beta_slow;              /* yarn */
-	bool truncate;                            /* yarn: round the correction range to integers */
-	double mscale, mscale_all_dim;            /* yarn; 0 when absent */
-	uint32_t original_positions;              /* llama3, yarn */
-	/* cos and sin are multiplied by this; already resolved, 1 when nothing asks for it */
-	double attention_factor;
-};
-/* inv_freq[size / 2]. Source: transformers modeling_rope_utils.py, the function of each kind. */
-void cad_rope_inv_freq(const struct cad_rope_spec *rope, float *inv_freq);
 
 enum cad_attention_kind { CAD_ATTENTION_GROUPED, CAD_ATTENTION_LATENT };
 /* per head (qwen3) or over the whole projection (olmoe) */
@@ -130,14 +98,6 @@ struct cad_model_spec {
 	uint32_t eos_ids_count;
 };
 
-/* Reads DIR/config.json (and generation_config.json for the end-of-sequence ids, where it exists).
- * The error names file and key. */
-CAD_MUST_USE enum cad_status cad_model_spec_read(
-	const char *directory, struct cad_model_spec *spec, struct cad_error *error);
-/* The same from memory, for tests and the fuzzer. `name` is how errors call the text; `generation`
- * may be NULL. */
-CAD_MUST_USE enum cad_status cad_model_spec_parse(const char *name, const char *config, size_t config_bytes,
-	const char *generation, size_t generation_bytes, struct cad_model_spec *spec, struct cad_error *error);
 void cad_model_spec_fini(struct cad_model_spec *spec);
 uint32_t cad_model_spec_moe_layers(const struct cad_model_spec *spec); /* how many layers route */
 

@@ -3,7 +3,7 @@
  * What each role of a tensor is called and which shape it has. Names are those of the published
  * checkpoints; a family's own names (archs.c) go before these.
  */
-#include "common/model/archs.h"
+#include "common/model/tensors.h"
 
 #include <stdio.h>
 #include <string.h>

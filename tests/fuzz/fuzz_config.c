@@ -4,7 +4,7 @@
  * refused with a sentence, or a spec within the limits that spec.h states, whose rotary frequencies
  * are numbers.
  */
-#include "common/model/spec.h"
+#include "common/model/config.h"
 
 #include <math.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 /* config.json -> spec: what each family's file means, and a sentence for every value that cannot
  * be. */
 #include "common/base/file.h"
-#include "common/model/spec.h"
+#include "common/model/config.h"
 #include "tests/support/must.h"
 
 #include <jansson.h>

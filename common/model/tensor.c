@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "common/model/spec.h"
+#include "common/model/tensor.h"
+
+#include "common/base/status.h"
 
 static const struct {
 	const char *name;

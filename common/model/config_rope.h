@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The rotary embedding of a config.json. Internal to common/model. */
+#ifndef CADRE_COMMON_MODEL_CONFIG_ROPE_H
+#define CADRE_COMMON_MODEL_CONFIG_ROPE_H
+
+#include "common/model/archs.h"
+
+/* Fills spec->rope. */
+void cad_config_read_rope(const struct cad_keys *keys, const struct cad_arch *arch, struct cad_model_spec *spec);
+
+#endif
