@@ -24,7 +24,8 @@ import sys
 LAYERS = (
     ("proto",),
     ("common/base",),
-    ("common/process", "common/rpc", "common/transport", "common/model", "common/tokenizer"),
+    ("common/process",),
+    ("common/rpc", "common/transport", "common/model", "common/tokenizer"),
     ("common/cluster",),
     ("kernels", "orchestration/planner"),
     ("router-svc", "expert-svc", "orchestration/placement"),

@@ -67,13 +67,14 @@ PRIVATE_PREFIXES = {
 PROTO_PREFIXES = {"proto/cadre_wire.h": ("cadre", "the wire's own names")}
 
 # Headers that speak for several files, and why. The functions of any other x.h are in x.c, in x_*.c or in the folder x/.
-# The sections of internal headers ('SECTIONS') name the files: /* ---- vectors (vector.c) ---- */
+# Where the sections of a header name the files ("SECTIONS": /* ---- vectors (vector.c) ---- */), that will do.
 SECTIONS = "sections"
 SPEAKS_FOR = {
     "common/tokenizer/internal.h": SECTIONS,
     "common/rpc/internal.h": SECTIONS,
     "common/transport/ucx/internal.h": SECTIONS,
     "common/transport/protocol.h": SECTIONS,
+    "common/transport/transport.h": SECTIONS,
     "kernels/cpu/cpu.h": SECTIONS,
     "orchestration/cli/command.h": "the table of commands: one function of each file that is one",
 }
@@ -168,7 +169,7 @@ def definition_of(tree, symbol, prefix):
 
 def tag_prefixes(tree):
     for path, source in tree.product(tree.headers).items():
-        prefix = prefix_of(path)
+        prefix = prefix_of(path) if not path.endswith("_data.h") else None   # a generated table that one file includes
         for number, line in enumerate(source.code_lines, 1):
             match = re.match(r"(?:struct|enum|union)\s+(\w+)\s*[{;]", line) or re.match(r"typedef\b.*?(\w+)(?:\)\(.*\))?;", line)
             if match and prefix and not match.group(1).startswith((prefix + "_", "cad_" if prefix == "tok" else prefix + "_")) \
@@ -193,9 +194,10 @@ def constant_prefixes(tree):
             if not good.match(match.group(1)) and match.group(1) not in undefined:
                 yield path, line_at(source.code, match.start()), f"the macro {match.group(1)} should begin with {prefix.upper()}_"
         for body in re.finditer(r"\benum\b[^;{}()]*\{([^{}]*)\}", source.code):
-            for match in re.finditer(r"(?:^|,)\s*(\w+)", body.group(1)):
+            constants = re.sub(r"^[ \t]*#.*$", lambda line: house.blanked(line.group(0)), body.group(1), flags=re.M)
+            for match in re.finditer(r"(?:^|,)\s*(\w+)", constants):
                 name = match.group(1)
-                if not good.match(name) and name not in ("X",) and not name.startswith("Cadre"):
+                if not good.match(name):
                     yield path, line_at(source.code, body.start(1) + match.start(1)), f"the constant {name} should begin with {prefix.upper()}_"
 
 

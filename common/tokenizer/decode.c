@@ -5,6 +5,8 @@
  * Decoding a whole list is the same chain, pushed to the end: what streams is therefore what a
  * decoding at once gives, byte for byte.
  */
+#include "common/tokenizer/decode.h"
+
 #include "common/tokenizer/internal.h"
 
 #include <stdlib.h>

@@ -126,7 +126,7 @@ typedef enum cad_status tok_component(void *context, const char *type, const jso
 CAD_MUST_USE enum cad_status cad_tok_json_flatten(
 	const json_t *json, const char *members, tok_component *one, void *context, struct cad_error *error);
 
-/* ---- pieces ---- */
+/* ---- pieces (text.c) ---- */
 
 /* A stretch of the text of tok_work: text still to be cut or encoded (id < 0), or an added token.
  * origin: how many of its first bytes come from the very first character of the input (what
@@ -162,6 +162,8 @@ struct tok_work {
 	size_t ids_max;    /* of the whole encoding */
 	size_t pieces_max; /* with more pieces than this there will be more ids than that */
 };
+
+/* ---- one encoding (tokenizer.c) ---- */
 
 /* CAD_ERR_RANGE and the sentence for a text of more than ids_max tokens. */
 CAD_MUST_USE enum cad_status cad_tok_too_long(size_t ids_max, struct cad_error *error);
@@ -238,7 +240,7 @@ bool cad_tok_splitters_end_in_bytes(const struct tok_splitters *splitters);
 CAD_MUST_USE enum cad_status cad_tok_split(
 	const struct tok_splitters *splitters, struct tok_work *work, struct cad_error *error);
 
-/* ---- vocabulary and BPE (vocab.c, bpe.c) ---- */
+/* ---- vocabulary and BPE (vocab.c, model.c, bpe.c) ---- */
 
 /* String to id. Strings lie in an arena. */
 struct tok_map {

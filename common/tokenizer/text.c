@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Growing arrays, and the two kinds of them that callers see. */
+#include "common/tokenizer/text.h"
+
 #include "common/tokenizer/internal.h"
 
 #include <stdlib.h>

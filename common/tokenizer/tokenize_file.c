@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/tokenizer/tokenize_file.h"
 
+#include "common/tokenizer/decode.h"
 #include "common/tokenizer/tokenizer.h"
 
 #include <errno.h>

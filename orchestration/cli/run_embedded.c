@@ -3,6 +3,7 @@
 #include "orchestration/cli/run.h"
 
 #include "common/base/file.h"
+#include "common/tokenizer/decode.h"
 #include "common/rpc/codec.h"
 #include "embedded/embedded.h"
 #include "orchestration/cli/command.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/frontend/frontend.h"
 
+#include "common/tokenizer/decode.h"
 #include "router-svc/frontend/request.h"
 #include "router-svc/frontend/stream.h"
 

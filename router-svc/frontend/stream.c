@@ -2,6 +2,7 @@
 #include "router-svc/frontend/stream.h"
 
 #include "common/base/log.h"
+#include "common/tokenizer/decode.h"
 
 #include <stdio.h>
 #include <stdlib.h>

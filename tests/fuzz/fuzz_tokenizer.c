@@ -5,6 +5,7 @@
  * tokenizers, with the rest as text (which must come back) or as ids (which must decode the same at
  * once and one by one).
  */
+#include "common/tokenizer/decode.h"
 #include "common/tokenizer/tokenizer.h"
 
 #include <stdbool.h>

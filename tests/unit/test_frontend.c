@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The router's front end: what it refuses, and what its answers are made of. */
 #include "grpc/health/v1/health.pb-c.h"
+#include "common/tokenizer/decode.h"
 #include "tests/support/fake_router.h"
 #include "tests/support/must.h"
 

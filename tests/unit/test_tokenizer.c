@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tokenizers: the golden cases, a case or more for each component, and what is refused. What is
  * expected was computed by the `tokenizers` library. */
+#include "common/tokenizer/decode.h"
 #include "common/tokenizer/tokenizer.h"
 #include "tests/support/must.h"
 

@@ -6,6 +6,7 @@
  */
 #include "common/base/clock.h"
 #include "common/tokenizer/tokenize_file.h"
+#include "common/tokenizer/decode.h"
 #include "common/tokenizer/tokenizer.h"
 #include "tests/support/failing_alloc.h"
 #include "tests/support/must.h"
