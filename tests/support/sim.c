@@ -14,32 +14,13 @@
  */
 #include "tests/support/sim.h"
 
+#include "tests/support/sim_heap.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { NAME_BYTES = 128, CUTS_MAX = 256 };
-
-enum happening {
-	HAPPENS_CALL,
-	HAPPENS_TIMER,
-	HAPPENS_ACCEPT,
-	HAPPENS_MESSAGE,
-	HAPPENS_SENT,
-	HAPPENS_RECEIVED,
-	HAPPENS_LOST,
-	HAPPENS_CLOSED
-};
-
-struct happens {
-	uint64_t at_ns, order;
-	enum happening what;
-	struct sim_link *link;       /* whose; NULL for CALL */
-	struct cad_link_end *end;    /* counted */
-	struct sim_message *message; /* counted */
-	void (*fn)(void *context);
-	void *context;
-};
 
 enum end_state { END_CONNECTING, END_OPEN, END_CLOSING, END_CLOSED };
 struct cad_link_end {
@@ -85,8 +66,7 @@ struct cad_sim {
 	struct cad_clock clock;
 	uint64_t now_ns, order;
 	struct cad_random random;
-	struct happens *heap;
-	size_t heap_count, heap_capacity;
+	struct sim_heap heap;
 	struct sim_link *links;
 	struct cad_link_end *all;
 	struct {
@@ -137,52 +117,7 @@ static __attribute__((noinline)) void message_release(struct sim_message *messag
 	free(message);
 }
 
-/* ---- the heap ---- */
-
-static bool earlier(const struct happens *a, const struct happens *b)
-{
-	return a->at_ns != b->at_ns ? a->at_ns < b->at_ns : a->order < b->order;
-}
-
-static enum cad_status heap_put(struct cad_sim *sim, struct happens happens)
-{
-	if (sim->heap_count == sim->heap_capacity) {
-		size_t capacity = sim->heap_capacity ? 2 * sim->heap_capacity : 256;
-		struct happens *heap = realloc(sim->heap, capacity * sizeof *heap);
-		if (!heap)
-			return CAD_ERR_MEMORY;
-		sim->heap = heap;
-		sim->heap_capacity = capacity;
-	}
-
-	size_t at = sim->heap_count++;
-	for (; at > 0 && earlier(&happens, &sim->heap[(at - 1) / 2]); at = (at - 1) / 2)
-		sim->heap[at] = sim->heap[(at - 1) / 2];
-	sim->heap[at] = happens;
-
-	return CAD_OK;
-}
-
-static struct happens heap_take(struct cad_sim *sim)
-{
-	struct happens first = sim->heap[0], last = sim->heap[--sim->heap_count];
-	size_t at = 0;
-
-	for (;;) {
-		size_t child = 2 * at + 1;
-		if (child >= sim->heap_count)
-			break;
-		if (child + 1 < sim->heap_count && earlier(&sim->heap[child + 1], &sim->heap[child]))
-			child++;
-		if (!earlier(&sim->heap[child], &last))
-			break;
-		sim->heap[at] = sim->heap[child];
-		at = child;
-	}
-
-	sim->heap[at] = last;
-	return first;
-}
+/* ---- events ---- */
 
 static void happen(struct cad_sim *sim, uint64_t at_ns, enum happening what, struct sim_link *link,
 	struct cad_link_end *end, struct sim_message *message)
@@ -200,7 +135,7 @@ static void happen(struct cad_sim *sim, uint64_t at_ns, enum happening what, str
 		.end = end_acquire(end),
 		.message = message,
 	};
-	CAD_ASSERT(heap_put(sim, happens) == CAD_OK);
+	CAD_ASSERT(sim_heap_put(&sim->heap, happens) == CAD_OK);
 }
 
 /* ---- the network ---- */
@@ -499,7 +434,7 @@ static bool happens_reach(struct cad_sim *sim, struct happens *happens)
 		end_acquire(happens->end);
 		if (happens->message)
 			happens->message->references++;
-		CAD_ASSERT(heap_put(sim, *happens) == CAD_OK); /* with its old place in the order */
+		CAD_ASSERT(sim_heap_put(&sim->heap, *happens) == CAD_OK); /* with its old place in the order */
 		return false;
 	}
 
@@ -508,7 +443,7 @@ static bool happens_reach(struct cad_sim *sim, struct happens *happens)
 
 static void run_one(struct cad_sim *sim, struct sim_link *polled)
 {
-	struct happens happens = heap_take(sim);
+	struct happens happens = sim_heap_take(&sim->heap);
 	struct sim_link *link = happens.link;
 
 	sim->now_ns = happens.at_ns > sim->now_ns ? happens.at_ns : sim->now_ns;
@@ -547,7 +482,7 @@ static void run_until(struct cad_sim *sim, uint64_t until_ns, struct sim_link *p
 	if (polled)
 		polled->active = false;
 	turn_all(sim, polled);
-	while (sim->heap_count > 0 && sim->heap[0].at_ns <= until_ns && !(polled && polled->active))
+	while (sim->heap.count > 0 && sim->heap.items[0].at_ns <= until_ns && !(polled && polled->active))
 		run_one(sim, polled);
 	if (!(polled && polled->active) && until_ns != UINT64_MAX && until_ns > sim->now_ns)
 		sim->now_ns = until_ns;
@@ -661,21 +596,20 @@ static void sim_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer)
 /* Events of a link that is gone must not find it. */
 static void happens_forget(struct cad_sim *sim, const struct sim_link *link)
 {
-	struct happens *old = sim->heap;
-	size_t count = sim->heap_count;
+	struct sim_heap old = sim->heap;
 
-	sim->heap = NULL;
-	sim->heap_count = sim->heap_capacity = 0;
-	for (size_t i = 0; i < count; i++) {
-		if (old[i].what == HAPPENS_CALL || old[i].link != link) {
-			CAD_ASSERT(heap_put(sim, old[i]) == CAD_OK);
+	sim->heap = (struct sim_heap){ 0 };
+	for (size_t i = 0; i < old.count; i++) {
+		struct happens *happens = &old.items[i];
+		if (happens->what == HAPPENS_CALL || happens->link != link) {
+			CAD_ASSERT(sim_heap_put(&sim->heap, *happens) == CAD_OK);
 			continue;
 		}
-		end_release(old[i].end);
-		message_release(old[i].message);
+		end_release(happens->end);
+		message_release(happens->message);
 	}
 
-	free(old);
+	free(old.items);
 }
 
 static void sim_link_destroy(struct cad_link *base)
@@ -766,11 +700,11 @@ void cad_sim_destroy(struct cad_sim *sim)
 	if (!sim)
 		return;
 	CAD_ASSERT(!sim->links);
-	for (size_t i = 0; i < sim->heap_count; i++) {
-		end_release(sim->heap[i].end);
-		message_release(sim->heap[i].message);
+	for (size_t i = 0; i < sim->heap.count; i++) {
+		end_release(sim->heap.items[i].end);
+		message_release(sim->heap.items[i].message);
 	}
-	free(sim->heap);
+	free(sim->heap.items);
 	free(sim);
 }
 
@@ -785,7 +719,7 @@ void cad_sim_run(struct cad_sim *sim, uint64_t duration_ns) { run_until(sim, sim
 
 enum cad_status cad_sim_at(struct cad_sim *sim, uint64_t at_ns, void (*fn)(void *context), void *context)
 {
-	return heap_put(sim,
+	return sim_heap_put(&sim->heap,
 		(struct happens){
 			.at_ns = at_ns,
 			.order = sim->order++,

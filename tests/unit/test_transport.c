@@ -19,6 +19,12 @@ struct pair {
 	struct cad_connection *connection;
 };
 
+static void pair_options(struct cad_transport_options *server, struct cad_transport_options *client)
+{
+	exchange_options(server, "expert-1", true);
+	exchange_options(client, "router-1", false);
+}
+
 static struct pair pair_connect(
 	struct exchange *x, const struct cad_transport_options *server, const struct cad_transport_options *client)
 {
@@ -35,8 +41,7 @@ static struct pair pair_connect(
 static struct pair pair_default(struct exchange *x)
 {
 	struct cad_transport_options server, client;
-	exchange_options(&server, "expert-1", true);
-	exchange_options(&client, "router-1", false);
+	pair_options(&server, &client);
 	struct pair p = pair_connect(x, &server, &client);
 	assert_non_null(p.connection);
 	return p;
@@ -61,8 +66,7 @@ static void hello(struct exchange *x)
 static void hello_with_secret(struct exchange *x)
 {
 	struct cad_transport_options server, client;
-	exchange_options(&server, "expert-1", true);
-	exchange_options(&client, "router-1", false);
+	pair_options(&server, &client);
 	server.secret = client.secret = "sixteen bytes or more";
 	assert_non_null(pair_connect(x, &server, &client).connection);
 }
@@ -87,8 +91,7 @@ static void refused(struct exchange *x, const struct cad_transport_options *serv
 static void refuse_cluster(struct exchange *x)
 {
 	struct cad_transport_options server, client;
-	exchange_options(&server, "expert-1", true);
-	exchange_options(&client, "router-1", false);
+	pair_options(&server, &client);
 	strcpy(client.identity.cluster, "berlin");
 	refused(x, &server, &client, "'test'", "'berlin'");
 }
@@ -96,8 +99,7 @@ static void refuse_cluster(struct exchange *x)
 static void refuse_model(struct exchange *x)
 {
 	struct cad_transport_options server, client;
-	exchange_options(&server, "expert-1", true);
-	exchange_options(&client, "router-1", false);
+	pair_options(&server, &client);
 	strcpy(client.identity.model, "aaaabbbbccccdddd");
 	refused(x, &server, &client, "0123456789abcdef", "aaaabbbbccccdddd");
 }
@@ -105,8 +107,7 @@ static void refuse_model(struct exchange *x)
 static void refuse_settings(struct exchange *x)
 {
 	struct cad_transport_options server, client;
-	exchange_options(&server, "expert-1", true);
-	exchange_options(&client, "router-1", false);
+	pair_options(&server, &client);
 	strcpy(client.identity.settings, "0000000000000000");
 	strcpy(client.identity.settings_text, "profile=bf16 wire=bf16");
 	refused(x, &server, &client, "profile=f32 wire=fix16", "profile=bf16 wire=bf16");
@@ -162,8 +163,7 @@ static void options_are_checked(struct exchange *x)
 static void connections_are_bounded(struct exchange *x)
 {
 	struct cad_transport_options server, client;
-	exchange_options(&server, "expert-1", true);
-	exchange_options(&client, "router-1", false);
+	pair_options(&server, &client);
 	client.connections_max = 4;
 	server.connections_max = 2;
 	struct pair p = pair_connect(x, &server, &client);
@@ -212,8 +212,7 @@ static void big_payloads(struct exchange *x)
 	enum { ROWS = 512, ELEMENTS = 4096, CALLS = 3 };
 	struct cad_transport_options server, client;
 
-	exchange_options(&server, "expert-1", true);
-	exchange_options(&client, "router-1", false);
+	pair_options(&server, &client);
 	server.limits.row_elements = client.limits.row_elements = ELEMENTS;
 	server.limits.payload_bytes_max = client.limits.payload_bytes_max = 32u << 20;
 	server.credit_bytes = 128u << 20;
@@ -355,8 +354,7 @@ static void few_buffers(struct exchange *x)
 	enum { CALLS = 6, ROWS = 700 }; /* above every size that comes in one piece */
 	struct cad_transport_options server, client;
 
-	exchange_options(&server, "expert-1", true);
-	exchange_options(&client, "router-1", false);
+	pair_options(&server, &client);
 	server.request_buffers = 2;
 	server.answer_buffers = 1;
 	struct pair p = pair_connect(x, &server, &client);
@@ -420,8 +418,7 @@ static void deadline(struct exchange *x)
 static void attached_deadline(struct exchange *x)
 {
 	struct cad_transport_options server, client;
-	exchange_options(&server, "expert-1", true);
-	exchange_options(&client, "router-1", false);
+	pair_options(&server, &client);
 	client.ping_timeout_ms = 5;
 	struct pair p = pair_connect(x, &server, &client);
 	p.server->serve = EXCHANGE_HOLD;
@@ -580,8 +577,7 @@ static void reconnect(struct exchange *x)
 static void listener_restarts(struct exchange *x)
 {
 	struct cad_transport_options server, client;
-	exchange_options(&server, "expert-1", true);
-	exchange_options(&client, "router-1", false);
+	pair_options(&server, &client);
 	char address[128] = "expert";
 	struct exchange_node *node = exchange_node_create(x, &client);
 	for (uint32_t i = 0; i < 3; i++) {
@@ -615,8 +611,7 @@ static void quick_heartbeat(struct cad_transport_options *options)
 static void hung_server(struct exchange *x)
 {
 	struct cad_transport_options server, client;
-	exchange_options(&server, "expert-1", true);
-	exchange_options(&client, "router-1", false);
+	pair_options(&server, &client);
 	quick_heartbeat(&client);
 	client.handshake_timeout_ms = 5000;
 	struct pair p = pair_connect(x, &server, &client);
@@ -640,8 +635,7 @@ static void hung_server(struct exchange *x)
 static void silent_client(struct exchange *x)
 {
 	struct cad_transport_options server, client;
-	exchange_options(&server, "expert-1", true);
-	exchange_options(&client, "router-1", false);
+	pair_options(&server, &client);
 	server.ping_interval_ms = 20;
 	server.peer_timeout_ms = 60;
 	struct pair p = pair_connect(x, &server, &client);
@@ -655,8 +649,7 @@ static void silent_client(struct exchange *x)
 static void handshake_times_out(struct exchange *x)
 {
 	struct cad_transport_options server, client;
-	exchange_options(&server, "expert-1", true);
-	exchange_options(&client, "router-1", false);
+	pair_options(&server, &client);
 	quick_heartbeat(&client);
 	struct exchange_node *listener = exchange_server(x, &server, "expert"),
 			     *node = exchange_node_create(x, &client);
@@ -671,8 +664,7 @@ static void handshake_times_out(struct exchange *x)
 static void pause_is_not_silence(struct exchange *x)
 {
 	struct cad_transport_options server, client;
-	exchange_options(&server, "expert-1", true);
-	exchange_options(&client, "router-1", false);
+	pair_options(&server, &client);
 	client.ping_interval_ms = 100;
 	client.ping_timeout_ms = 100;
 	server.peer_timeout_ms = 60000;
