@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * State files of every format that was ever released open, and nothing in them is lost. A format
+ * that is released stays here word for word: a change of the schema fails here until it has a number
+ * of its own (docs/VERSIONS.md), code that brings older files up to it, and its file below.
+ */
+#include "orchestration/placement/state.h"
+#include "tests/support/must.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* What 0.1.0 writes. */
+static const char format_1[] =
+	"CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
+	"CREATE TABLE quanta (key TEXT PRIMARY KEY, quanta BLOB NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE checksums (layer INTEGER, expert INTEGER, hex TEXT NOT NULL, PRIMARY KEY (layer, expert)) WITHOUT ROWID;"
+	"CREATE TABLE nodes (id TEXT PRIMARY KEY, role INTEGER NOT NULL, exchange TEXT NOT NULL, http TEXT NOT NULL, grpc TEXT NOT NULL,"
+	" kernels TEXT NOT NULL, memory INTEGER NOT NULL, pid INTEGER NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE held (id TEXT REFERENCES nodes ON DELETE CASCADE, layer INTEGER, expert INTEGER,"
+	" PRIMARY KEY (id, layer, expert)) WITHOUT ROWID;"
+	"INSERT INTO meta VALUES ('format', 'cadre-placement-state-1'), ('cluster', 'cadre'), ('model', 'm1'), ('settings', 's1'),"
+	" ('epoch', 7), ('kernels', 'k1');"
+	"INSERT INTO quanta VALUES ('q', X'0000803e0000003f');" /* 0.25, 0.5 */
+	"INSERT INTO checksums VALUES (1, 2, '00112233445566778899aabbccddeeff');"
+	"INSERT INTO nodes VALUES ('expert-a', 1, '127.0.0.1:7410', '127.0.0.1:7411', '', 'k1', 34359738368, 4242);"
+	"INSERT INTO held VALUES ('expert-a', 1, 2), ('expert-a', 3, 4);";
+
+static char path[] = "/tmp/cadre-state-XXXXXX";
+
+static int setup(void **state)
+{
+	(void)state;
+	strcpy(strrchr(path, '-'), "-XXXXXX");
+	int fd = mkstemp(path);
+	return fd < 0 ? -1 : close(fd);
+}
+
+static int teardown(void **state)
+{
+	static const char *const suffixes[] = { "", "-wal", "-shm", "-journal" };
+
+	(void)state;
+	for (size_t i = 0; i < 4; i++) {
+		char name[64];
+		snprintf(name, sizeof name, "%s%s", path, suffixes[i]);
+		unlink(name);
+	}
+	return 0;
+}
+
+static void write_file(const char *sql)
+{
+	sqlite3 *database;
+	assert_int_equal(sqlite3_open(path, &database), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(database, sql, NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_close(database), SQLITE_OK);
+}
+
+struct seen {
+	unsigned nodes, held;
+};
+
+static void on_node(void *context, const struct pl_hello *hello)
+{
+	struct seen *seen = context;
+	seen->nodes++;
+	assert_string_equal(hello->id, "expert-a");
+	assert_int_equal(hello->role, PL_ROLE_EXPERT);
+	assert_string_equal(hello->exchange_address, "127.0.0.1:7410");
+	assert_string_equal(hello->http_address, "127.0.0.1:7411");
+	assert_string_equal(hello->kernels_fingerprint, "k1");
+	assert_int_equal(hello->memory_bytes, 34359738368);
+	assert_int_equal(hello->pid, 4242);
+}
+
+static void on_held(void *context, const char *id, uint32_t layer, uint32_t expert)
+{
+	struct seen *seen = context;
+	seen->held++;
+	assert_string_equal(id, "expert-a");
+	assert_int_equal(expert, layer + 1);
+}
+
+static void assert_holds_everything(struct pl_state *state)
+{
+	struct cad_error error;
+	struct seen seen = { 0 };
+	bool fresh = true;
+	float quanta[2];
+	char hex[33], kernels[PL_TEXT_BYTES];
+
+	must(pl_state_claim(state, "cadre", "m1", &error), &error);
+	must(pl_state_settings(state, "s1", &fresh, &error), &error);
+	assert_false(fresh);
+	assert_int_equal(pl_state_epoch(state), 7);
+	pl_state_kernels(state, kernels);
+	assert_string_equal(kernels, "k1");
+
+	assert_int_equal(pl_state_quanta_load(state, "q", quanta, 2), CAD_OK);
+	assert_true(quanta[0] == 0.25f && quanta[1] == 0.5f);
+	assert_int_equal(pl_state_checksum(state, 1, 2, hex), CAD_OK);
+	assert_string_equal(hex, "00112233445566778899aabbccddeeff");
+
+	const struct pl_state_reader reader = { .node = on_node, .held = on_held, .context = &seen };
+	must(pl_state_read(state, &reader, &error), &error);
+	assert_int_equal(seen.nodes, 1);
+	assert_int_equal(seen.held, 2);
+}
+
+static void a_file_of_format_1_opens_and_keeps_everything(void **unused)
+{
+	struct pl_state *state;
+	struct cad_error error;
+
+	(void)unused;
+	write_file(format_1);
+	/* twice: what the first one may have changed in the file, the second one reads */
+	for (int i = 0; i < 2; i++) {
+		must(pl_state_open(path, &state, &error), &error);
+		assert_holds_everything(state);
+		pl_state_close(state);
+	}
+}
+
+/* sqlite_master without white space, so that only a change of the schema is one. */
+static void read_schema(char *text, size_t bytes)
+{
+	sqlite3 *database;
+	sqlite3_stmt *all;
+	size_t length = 0;
+
+	assert_int_equal(sqlite3_open(path, &database), SQLITE_OK);
+	assert_int_equal(sqlite3_prepare_v2(database,
+				 "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name", -1, &all, NULL),
+		SQLITE_OK);
+	while (sqlite3_step(all) == SQLITE_ROW)
+		for (const char *c = (const char *)sqlite3_column_text(all, 0); *c && length + 1 < bytes; c++)
+			if (*c != ' ')
+				text[length++] = *c;
+	text[length] = 0;
+	sqlite3_finalize(all);
+	sqlite3_close(database);
+}
+
+static void a_new_file_has_the_newest_format(void **unused)
+{
+	struct pl_state *state;
+	struct cad_error error;
+	char written[4096], wanted[4096];
+
+	(void)unused;
+	must(pl_state_open(path, &state, &error), &error);
+	pl_state_close(state);
+	read_schema(written, sizeof written);
+	teardown(NULL);
+	write_file(format_1);
+	read_schema(wanted, sizeof wanted);
+	assert_string_equal(written, wanted);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(a_file_of_format_1_opens_and_keeps_everything, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_new_file_has_the_newest_format, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
