@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/base/status.h"
 
+#include "common/base/utf8.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,20 +30,6 @@ const char *cad_status_text(enum cad_status status)
 	return "unknown status";
 }
 
-/* Takes back the bytes of a character that was cut in half. */
-static void text_end_on_character(char *text)
-{
-	size_t length = strlen(text), start = length;
-	while (start > 0 && length - start < 4 && ((unsigned char)text[start - 1] & 0xc0) == 0x80)
-		start--;
-	if (start == 0)
-		return;
-	unsigned char lead = (unsigned char)text[start - 1];
-	size_t want = lead < 0x80 ? 0 : lead >= 0xf0 ? 3 : lead >= 0xe0 ? 2 : 1;
-	if (length - start < want)
-		text[start - 1] = 0;
-}
-
 enum cad_status cad_error_set(struct cad_error *error, enum cad_status status, const char *format, ...)
 {
 	if (!error)
@@ -55,7 +43,7 @@ enum cad_status cad_error_set(struct cad_error *error, enum cad_status status, c
 	if (written < 0)
 		text[0] = 0;
 	else if ((size_t)written >= sizeof text)
-		text_end_on_character(text);
+		text[cad_utf8_whole(text, strlen(text))] = 0;
 	error->status = status;
 	memcpy(error->text, text, sizeof text);
 

@@ -2,6 +2,8 @@
 /* Safe decoding on top of protobuf-c. */
 #include "common/rpc/codec.h"
 
+#include "common/base/utf8.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,42 +85,17 @@ void cad_rpc_arena_reset(struct cad_rpc_arena *arena)
 
 /* ---- validation ---- */
 
-/* The character at text, of at least one byte: its length, or 0 if it is not UTF-8 or is NUL (which
- * would cut a C string short). */
-static size_t character_size(const uint8_t *text, size_t size)
-{
-	static const uint32_t least[] = { 1, 0x80, 0x800, 0x10000 };
-	uint8_t lead = text[0];
-	size_t more = lead < 0x80       ? 0
-		: (lead & 0xe0) == 0xc0 ? 1
-		: (lead & 0xf0) == 0xe0 ? 2
-		: (lead & 0xf8) == 0xf0 ? 3
-					: size;
-
-	if (more >= size)
-		return 0;
-
-	uint32_t point = more == 0 ? lead : lead & (0x3fu >> more);
-	for (size_t i = 1; i <= more; i++) {
-		if ((text[i] & 0xc0) != 0x80)
-			return 0;
-		point = point << 6 | (text[i] & 0x3f);
-	}
-
-	if (point < least[more] || point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff))
-		return 0;
-	return more + 1;
-}
-
+/* A NUL would cut a C string short. */
 static enum cad_status string_check(const ProtobufCMessageDescriptor *type, const ProtobufCFieldDescriptor *field,
 	const uint8_t *text, size_t size, struct cad_error *error)
 {
-	for (size_t at = 0, step; at < size; at += step) {
-		step = character_size(text + at, size - at);
-		if (step == 0)
-			return cad_error_set(error, CAD_ERR_CORRUPT, "%s.%s: byte %zu is not valid UTF-8, or a NUL",
-				type->name, field->name, at);
-	}
+	size_t valid = cad_utf8_valid((const char *)text, size);
+	const uint8_t *nul = valid > 0 ? memchr(text, 0, valid) : NULL;
+	size_t at = nul ? (size_t)(nul - text) : valid;
+
+	if (at < size)
+		return cad_error_set(error, CAD_ERR_CORRUPT, "%s.%s: byte %zu is not valid UTF-8, or a NUL", type->name,
+			field->name, at);
 	return CAD_OK;
 }
 

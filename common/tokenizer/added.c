@@ -227,9 +227,8 @@ void cad_tok_added_fini(struct tok_added *added)
 static bool stands_alone(const char *text, size_t first, size_t end, size_t match, size_t match_end)
 {
 	size_t length;
-	bool left =
-		match == first || !cad_tok_is_word(cad_tok_utf8_get(text + cad_tok_utf8_before(text, match), &length));
-	return left && (match_end == end || !cad_tok_is_word(cad_tok_utf8_get(text + match_end, &length)));
+	bool left = match == first || !cad_tok_is_word(cad_utf8_get(text + cad_utf8_before(text, match), &length));
+	return left && (match_end == end || !cad_tok_is_word(cad_utf8_get(text + match_end, &length)));
 }
 
 /* The end of the spaces that start at `at`. `known` is the end of the run that was looked at last,
@@ -239,7 +238,7 @@ static size_t spaces_end(const char *text, size_t at, size_t end, size_t *known)
 	if (at < *known)
 		return *known;
 	size_t length;
-	while (at < end && cad_tok_is_space(cad_tok_utf8_get(text + at, &length)))
+	while (at < end && cad_tok_is_space(cad_utf8_get(text + at, &length)))
 		at += length;
 	*known = at;
 	return at;
@@ -248,8 +247,8 @@ static size_t spaces_end(const char *text, size_t at, size_t end, size_t *known)
 static size_t spaces_start(const char *text, size_t at, size_t limit)
 {
 	while (at > limit) {
-		size_t length, before = cad_tok_utf8_before(text, at);
-		if (before < limit || !cad_tok_is_space(cad_tok_utf8_get(text + before, &length)))
+		size_t length, before = cad_utf8_before(text, at);
+		if (before < limit || !cad_tok_is_space(cad_utf8_get(text + before, &length)))
 			break;
 		at = before;
 	}

@@ -77,7 +77,7 @@ static void symbols_of_characters(
 	size_t waiting_offset = 0;
 
 	for (size_t i = 0, length; i < size; i += length) {
-		int32_t id = find_character(bpe, cad_tok_utf8_get(piece + i, &length));
+		int32_t id = find_character(bpe, cad_utf8_get(piece + i, &length));
 		if (id >= 0) {
 			if (waiting)
 				add_symbol(symbols, bpe->unknown, waiting_offset);

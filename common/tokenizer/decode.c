@@ -39,7 +39,7 @@ static enum cad_status take_character(
 	uint32_t character;
 	enum cad_status status = cad_tok_json_character(json, key, &character, error);
 	if (status == CAD_OK)
-		stage->character_size = cad_tok_utf8_put(character, stage->character);
+		stage->character_size = cad_utf8_put(character, stage->character);
 	return status;
 }
 
@@ -153,36 +153,20 @@ struct cad_decoder {
 
 static enum cad_status feed(struct cad_decoder *decoder, size_t at, const char *bytes, size_t size);
 
-/* What may follow the first bytes of a character: the lossy decoding of the library makes one
- * U+FFFD of every longest start of a character that breaks off. */
-static size_t character_bytes(unsigned char lead)
-{
-	return lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
-}
-
-static bool continues(const char *held, size_t size, unsigned char byte)
-{
-	unsigned char lead = (unsigned char)held[0], low = 0x80, high = 0xbf;
-	if (size == 1) {
-		low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
-		high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
-	}
-	return byte >= low && byte <= high;
-}
-
+/* The lossy decoding of the library makes one U+FFFD of every longest start of a character that
+ * breaks off. */
 static enum cad_status put_lossy(struct stage_state *state, const char *bytes, size_t size, struct cad_text *out)
 {
 	enum cad_status status = CAD_OK;
 	for (size_t i = 0; i < size && status == CAD_OK;) {
 		struct cad_text *held = &state->held;
-		unsigned char byte = (unsigned char)bytes[i];
-		if (held->size > 0 && !continues(held->bytes, held->size, byte)) {
+		if (held->size > 0 && !cad_utf8_continues(held->bytes[0], held->size, bytes[i])) {
 			held->size = 0;
 			status = cad_tok_append(out, REPLACEMENT, 3);
 			continue;
 		}
+		size_t want = cad_utf8_expected(held->size > 0 ? held->bytes[0] : bytes[i]);
 		i++;
-		size_t want = character_bytes(held->size > 0 ? (unsigned char)held->bytes[0] : byte);
 		if (want == 0) {
 			status = cad_tok_append(out, REPLACEMENT, 3);
 			continue;
@@ -244,7 +228,7 @@ static enum cad_status flush_bytes(struct cad_decoder *decoder, size_t at)
 		return CAD_OK;
 
 	state->held.size = 0;
-	if (cad_tok_utf8_valid(state->held.bytes, size) == size)
+	if (cad_utf8_valid(state->held.bytes, size) == size)
 		return feed(decoder, at + 1, state->held.bytes, size);
 	enum cad_status status = CAD_OK;
 	for (size_t i = 0; i < size && status == CAD_OK; i++)
@@ -382,7 +366,7 @@ static enum cad_status feed_metaspace(struct cad_decoder *decoder, size_t at, co
 	state->scratch.size = 0;
 	enum cad_status status = CAD_OK;
 	for (size_t i = 0, length; i < size && status == CAD_OK; i += length) {
-		length = cad_tok_utf8_size(bytes[i]);
+		length = cad_utf8_size(bytes[i]);
 		if (!is_character(stage, bytes + i, size - i))
 			status = cad_tok_append(&state->scratch, bytes + i, length);
 		else if (!drop)

@@ -11,6 +11,7 @@
 #ifndef CADRE_COMMON_TOKENIZER_INTERNAL_H
 #define CADRE_COMMON_TOKENIZER_INTERNAL_H
 
+#include "common/base/utf8.h"
 #include "common/tokenizer/tokenizer.h"
 
 #include <jansson.h>
@@ -40,16 +41,7 @@ struct tok_slice {
 /* For "%.*s" in sentences: how much of a string to show, whole characters only. */
 int cad_tok_show(struct tok_slice string);
 
-/* ---- UTF-8 and Unicode (unicode.c) ---- */
-
-/* Offset of the first byte that is not part of a well-formed character; `size` if there is none. */
-size_t cad_tok_utf8_valid(const char *bytes, size_t size);
-/* The character at bytes, which must be well-formed, and its length in bytes. */
-uint32_t cad_tok_utf8_get(const char *bytes, size_t *size);
-size_t cad_tok_utf8_put(uint32_t character, char out[4]);
-size_t cad_tok_utf8_size(char lead);
-/* Start of the character that ends before `at` (at > 0). */
-size_t cad_tok_utf8_before(const char *bytes, size_t at);
+/* ---- Unicode (unicode.c) ---- */
 
 bool cad_tok_is_space(uint32_t character); /* White_Space */
 bool cad_tok_is_mark(uint32_t character);  /* has a combining class: normal forms move it */

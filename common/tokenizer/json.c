@@ -50,7 +50,7 @@ enum cad_status cad_tok_json_character(const json_t *object, const char *key, ui
 
 	size_t length = 0;
 	if (string.size > 0)
-		*value = cad_tok_utf8_get(string.bytes, &length);
+		*value = cad_utf8_get(string.bytes, &length);
 	if (string.size == 0 || length != string.size)
 		return wrong_type(key, "a string of one character", error);
 	return CAD_OK;

@@ -169,7 +169,7 @@ static enum cad_status collect_symbols(struct tok_bpe *bpe, const struct tok_map
 
 	for (uint32_t id = 0; id < names->count; id++)
 		count += cad_tok_names_get(names, (int32_t)id, &name) && name.size > 0 &&
-			cad_tok_utf8_size(name.bytes[0]) == name.size;
+			cad_utf8_size(name.bytes[0]) == name.size;
 	bpe->character_slots = cad_tok_slots_for(count);
 	bpe->characters = calloc(bpe->character_slots, sizeof *bpe->characters);
 	if (!bpe->characters)
@@ -178,14 +178,14 @@ static enum cad_status collect_symbols(struct tok_bpe *bpe, const struct tok_map
 		bpe->characters[i].id = -1;
 	for (uint32_t id = 0; id < names->count; id++)
 		if (cad_tok_names_get(names, (int32_t)id, &name) && name.size > 0 &&
-			cad_tok_utf8_size(name.bytes[0]) == name.size)
-			put_character(bpe, cad_tok_utf8_get(name.bytes, &length), (int32_t)id);
+			cad_utf8_size(name.bytes[0]) == name.size)
+			put_character(bpe, cad_utf8_get(name.bytes, &length), (int32_t)id);
 	for (unsigned int byte = 0; byte < 256; byte++) {
 		char text[8], character[4];
 		snprintf(text, sizeof text, "<0x%02X>", byte);
 		bpe->byte_fallback[byte] = cad_tok_map_get(vocab, text, 6);
 		bpe->byte_symbol[byte] = cad_tok_map_get(
-			vocab, character, cad_tok_utf8_put(cad_tok_byte_to_character((unsigned char)byte), character));
+			vocab, character, cad_utf8_put(cad_tok_byte_to_character((unsigned char)byte), character));
 	}
 
 	return CAD_OK;

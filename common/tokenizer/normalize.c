@@ -139,11 +139,11 @@ static enum cad_status strip(
 	const struct tok_normalizer *normalizer, const char *bytes, size_t size, struct cad_text *out, size_t *origin)
 {
 	size_t start = 0, end = size, length;
-	while (normalizer->left && start < end && cad_tok_is_space(cad_tok_utf8_get(bytes + start, &length)))
+	while (normalizer->left && start < end && cad_tok_is_space(cad_utf8_get(bytes + start, &length)))
 		start += length;
 	while (normalizer->right && end > start) {
-		size_t before = cad_tok_utf8_before(bytes, end);
-		if (!cad_tok_is_space(cad_tok_utf8_get(bytes + before, &length)))
+		size_t before = cad_utf8_before(bytes, end);
+		if (!cad_tok_is_space(cad_utf8_get(bytes + before, &length)))
 			break;
 		end = before;
 	}
@@ -159,7 +159,7 @@ static enum cad_status byte_level(const char *bytes, size_t size, struct cad_tex
 			new_origin = out->size - start;
 		char encoded[4];
 		enum cad_status status = cad_tok_append(
-			out, encoded, cad_tok_utf8_put(cad_tok_byte_to_character((unsigned char)bytes[i]), encoded));
+			out, encoded, cad_utf8_put(cad_tok_byte_to_character((unsigned char)bytes[i]), encoded));
 		if (status != CAD_OK)
 			return status;
 	}
@@ -181,8 +181,8 @@ static size_t head_size(const char *head, size_t size, const char *out, size_t o
 {
 	size_t at = 0, length = 0, out_length;
 	for (size_t i = 0; i < size && at < out_size; i += length, at += out_length) {
-		uint32_t c = cad_tok_utf8_get(head + i, &length);
-		if (c != cad_tok_utf8_get(out + at, &out_length) && cad_tok_is_mark(c))
+		uint32_t c = cad_utf8_get(head + i, &length);
+		if (c != cad_utf8_get(out + at, &out_length) && cad_tok_is_mark(c))
 			break;
 	}
 	return at;

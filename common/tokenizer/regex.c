@@ -156,7 +156,7 @@ static enum cad_status escape(struct reader *reader)
 		unsigned char c = (unsigned char)reader->at[1];
 		bool alphanumeric =
 			(c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c >= 0x80;
-		return alphanumeric ? refuse(reader, 1 + cad_tok_utf8_size((char)c)) : copy(reader, 2);
+		return alphanumeric ? refuse(reader, 1 + cad_utf8_size((char)c)) : copy(reader, 2);
 	}
 	}
 	reader->at += 2;
@@ -381,7 +381,7 @@ static enum cad_status next_regex(struct tok_matches *matches, size_t *start, si
 		 * stand still */
 		if (*start == *end && matches->any && matches->last_end == *end) {
 			matches->from +=
-				matches->from < matches->size ? cad_tok_utf8_size(matches->text[matches->from]) : 1;
+				matches->from < matches->size ? cad_utf8_size(matches->text[matches->from]) : 1;
 			continue;
 		}
 		matches->from = matches->last_end = *end;

@@ -72,7 +72,7 @@ static enum cad_status parse_metaspace(struct tok_splitter *splitter, const json
 		status = cad_tok_json_bool(json, "add_prefix_space", true, &add_prefix_space, error);
 	if (status != CAD_OK)
 		return status;
-	splitter->replacement_size = cad_tok_utf8_put(replacement, splitter->replacement);
+	splitter->replacement_size = cad_utf8_put(replacement, splitter->replacement);
 	splitter->prepend = TOK_PREPEND_ALWAYS;
 	const json_t *scheme = json_object_get(json, "prepend_scheme");
 	if (scheme) {
@@ -253,7 +253,7 @@ static enum cad_status cut_by_character(struct cutter *cutter, bool (*is_match)(
 	enum cad_status status = CAD_OK;
 
 	for (size_t i = 0, length; i < size && status == CAD_OK; i += length) {
-		if (!is_match(cad_tok_utf8_get(bytes + i, &length)))
+		if (!is_match(cad_utf8_get(bytes + i, &length)))
 			continue;
 		if (done < i)
 			status = stretch(cutter, done, i, false);
@@ -276,7 +276,7 @@ static enum cad_status cut_words(struct cutter *cutter, const char *text)
 	enum cad_status status = CAD_OK;
 
 	for (size_t i = 0, length; i < size && status == CAD_OK; i += length) {
-		uint32_t c = cad_tok_utf8_get(bytes + i, &length);
+		uint32_t c = cad_utf8_get(bytes + i, &length);
 		enum class is = cad_tok_is_word(c) ? WORD : cad_tok_is_space(c) ? SPACE : OTHER;
 		if (is == run)
 			continue;
@@ -381,7 +381,7 @@ static enum cad_status put_byte_characters(
 	for (size_t i = 0; i < piece->size && status == CAD_OK; i++) {
 		char encoded[4];
 		status = cad_tok_append(
-			out, encoded, cad_tok_utf8_put(cad_tok_byte_to_character((unsigned char)bytes[i]), encoded));
+			out, encoded, cad_utf8_put(cad_tok_byte_to_character((unsigned char)bytes[i]), encoded));
 		if (i < piece->origin)
 			origin = out->size - at;
 	}

@@ -66,7 +66,7 @@ int cad_tok_show(struct tok_slice string)
 	enum { SHOWN_MAX = 60 };
 	size_t size = string.size;
 	if (size > SHOWN_MAX)
-		size = cad_tok_utf8_before(string.bytes, SHOWN_MAX + 1);
+		size = cad_utf8_before(string.bytes, SHOWN_MAX + 1);
 	return (int)size;
 }
 

@@ -140,7 +140,7 @@ static enum cad_status cut_and_normalize(const struct cad_tokenizer *tokenizer, 
 	const struct tok_added *added = &tokenizer->added;
 	work->text = text;
 	enum cad_status status = cad_tok_added_cut(
-		added, &added->plain, text, 0, bytes, bytes > 0 ? cad_tok_utf8_size(text[0]) : 0, &work->spare);
+		added, &added->plain, text, 0, bytes, bytes > 0 ? cad_utf8_size(text[0]) : 0, &work->spare);
 	if (status != CAD_OK)
 		return status;
 	struct cad_text *out = &work->buffers[0];
@@ -222,7 +222,7 @@ enum cad_status cad_tokenizer_encode(const struct cad_tokenizer *tokenizer, cons
 	if (bytes > TOK_TEXT_BYTES_MAX)
 		return cad_error_set(error, CAD_ERR_RANGE, "the text is longer than %d bytes", TOK_TEXT_BYTES_MAX);
 
-	size_t valid = cad_tok_utf8_valid(text, bytes), count = ids->count;
+	size_t valid = cad_utf8_valid(text, bytes), count = ids->count;
 	if (valid != bytes)
 		return cad_error_set(error, CAD_ERR_INVALID, "the text is not UTF-8: byte %zu is 0x%02x", valid,
 			(unsigned char)text[valid]);

@@ -1,77 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* UTF-8, character classes, normal forms and case, as the library sees them. */
+/* Character classes, normal forms and case, as the library sees them. */
 #include "common/tokenizer/internal.h"
 #include "common/tokenizer/unicode_data.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
-
-size_t cad_tok_utf8_valid(const char *bytes, size_t size)
-{
-	const unsigned char *at = (const unsigned char *)bytes;
-	size_t i = 0;
-
-	while (i < size) {
-		uint64_t eight;
-		if (size - i >= 8 && (memcpy(&eight, at + i, 8), (eight & 0x8080808080808080u) == 0)) {
-			i += 8;
-			continue;
-		}
-		unsigned char lead = at[i];
-		if (lead < 0x80) {
-			i++;
-			continue;
-		}
-		size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-		if (lead < 0xc2 || lead > 0xf4 || size - i < length)
-			return i;
-		for (size_t k = 1; k < length; k++)
-			if ((at[i + k] & 0xc0) != 0x80)
-				return i;
-		/* overlong forms, surrogates, and what lies above U+10FFFF */
-		unsigned char second = at[i + 1];
-		if ((lead == 0xe0 && second < 0xa0) || (lead == 0xed && second > 0x9f) ||
-			(lead == 0xf0 && second < 0x90) || (lead == 0xf4 && second > 0x8f))
-			return i;
-		i += length;
-	}
-
-	return size;
-}
-
-size_t cad_tok_utf8_size(char lead)
-{
-	unsigned char byte = (unsigned char)lead;
-	return byte < 0x80 ? 1 : byte < 0xe0 ? 2 : byte < 0xf0 ? 3 : 4;
-}
-
-uint32_t cad_tok_utf8_get(const char *bytes, size_t *size)
-{
-	const unsigned char *at = (const unsigned char *)bytes;
-	*size = cad_tok_utf8_size(bytes[0]);
-	switch (*size) {
-	case 1: return at[0];
-	case 2: return (uint32_t)(at[0] & 0x1f) << 6 | (at[1] & 0x3f);
-	case 3: return (uint32_t)(at[0] & 0x0f) << 12 | (uint32_t)(at[1] & 0x3f) << 6 | (at[2] & 0x3f);
-	default:
-		return (uint32_t)(at[0] & 0x07) << 18 | (uint32_t)(at[1] & 0x3f) << 12 | (uint32_t)(at[2] & 0x3f) << 6 |
-			(at[3] & 0x3f);
-	}
-}
-
-size_t cad_tok_utf8_put(uint32_t character, char out[4])
-{
-	return (size_t)utf8proc_encode_char((utf8proc_int32_t)character, (utf8proc_uint8_t *)out);
-}
-
-size_t cad_tok_utf8_before(const char *bytes, size_t at)
-{
-	do
-		at--;
-	while (at > 0 && ((unsigned char)bytes[at] & 0xc0) == 0x80);
-	return at;
-}
 
 bool cad_tok_is_space(uint32_t c)
 {
@@ -158,7 +92,7 @@ static enum cad_status sort_marks(utf8proc_int32_t *marks, size_t count)
 static enum cad_status decompose(const char *bytes, size_t size, utf8proc_option_t options, struct characters *out)
 {
 	for (size_t i = 0, length; i < size; i += length) {
-		utf8proc_int32_t c = (utf8proc_int32_t)cad_tok_utf8_get(bytes + i, &length);
+		utf8proc_int32_t c = (utf8proc_int32_t)cad_utf8_get(bytes + i, &length);
 		enum cad_status status =
 			cad_tok_reserve((void **)&out->items, &out->capacity, out->count, 32, sizeof *out->items);
 		if (status != CAD_OK)
@@ -208,7 +142,7 @@ static enum cad_status put_stretch(
 			characters->items, (utf8proc_ssize_t)characters->count, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
 	for (size_t i = 0; i < characters->count && status == CAD_OK; i++) {
 		char encoded[4];
-		status = cad_tok_append(out, encoded, cad_tok_utf8_put((uint32_t)characters->items[i], encoded));
+		status = cad_tok_append(out, encoded, cad_utf8_put((uint32_t)characters->items[i], encoded));
 	}
 
 	return status;
@@ -221,14 +155,14 @@ enum cad_status cad_tok_normal_form(enum tok_form form, const char *bytes, size_
 	size_t done = 0, length;
 
 	for (size_t i = 0; i < size && status == CAD_OK;) {
-		if (is_settled(form, cad_tok_utf8_get(bytes + i, &length))) {
+		if (is_settled(form, cad_utf8_get(bytes + i, &length))) {
 			i += length;
 			continue;
 		}
-		size_t start = i > done ? cad_tok_utf8_before(bytes, i) : i;
-		if (IN(unicode_inert, cad_tok_utf8_get(bytes + start, &length)))
+		size_t start = i > done ? cad_utf8_before(bytes, i) : i;
+		if (IN(unicode_inert, cad_utf8_get(bytes + start, &length)))
 			start = i;
-		while (i < size && !is_settled(form, cad_tok_utf8_get(bytes + i, &length)))
+		while (i < size && !is_settled(form, cad_utf8_get(bytes + i, &length)))
 			i += length;
 		status = cad_tok_append(out, bytes + done, start - done);
 		if (status == CAD_OK)
@@ -252,13 +186,13 @@ static uint32_t lower(uint32_t c)
 enum cad_status cad_tok_lowercase(const char *bytes, size_t size, struct cad_text *out)
 {
 	for (size_t i = 0, length; i < size; i += length) {
-		uint32_t c = cad_tok_utf8_get(bytes + i, &length);
+		uint32_t c = cad_utf8_get(bytes + i, &length);
 		char encoded[4];
 		enum cad_status status;
 		if (c == 0x130) /* the one character whose lower case is two */
 			status = cad_tok_append(out, "i\xcc\x87", 3);
 		else
-			status = cad_tok_append(out, encoded, cad_tok_utf8_put(lower(c), encoded));
+			status = cad_tok_append(out, encoded, cad_utf8_put(lower(c), encoded));
 		if (status != CAD_OK)
 			return status;
 	}
@@ -302,7 +236,7 @@ enum cad_status cad_tok_bytes_of(struct tok_slice token, struct cad_text *out, b
 	*all = true;
 
 	for (size_t i = 0, length; i < token.size; i += length) {
-		int byte = cad_tok_character_to_byte(cad_tok_utf8_get(token.bytes + i, &length));
+		int byte = cad_tok_character_to_byte(cad_utf8_get(token.bytes + i, &length));
 		if (byte < 0) {
 			out->size = start;
 			*all = false;

@@ -14,6 +14,7 @@
  * in a sentence and leaves the connection open until the peer goes: a forced close could overtake
  * it.
  */
+#include "common/base/utf8.h"
 #include "common/transport/protocol.h"
 
 #include <stdarg.h>
@@ -71,9 +72,7 @@ void cad_connection_refuse(struct cad_connection *c, const char *format, ...)
 		return;
 	}
 
-	size_t bytes = strnlen(c->text, CADRE_TEXT_BYTES - 1);
-	while (bytes > 0 && bytes < strlen(c->text) && ((unsigned char)c->text[bytes] & 0xc0) == 0x80)
-		bytes--; /* not inside a character */
+	size_t bytes = cad_utf8_whole(c->text, strnlen(c->text, CADRE_TEXT_BYTES - 1));
 	memcpy(message->message.refuse.text, c->text, bytes);
 	cad_notice_send(message, sizeof message->message.refuse);
 }
