@@ -31,7 +31,6 @@
 	X(ERR_CORRUPT, -7, "malformed or truncated data") \
 	X(ERR_UNSUPPORTED, -8, "not supported") \
 	X(ERR_NOT_FINITE, -9, "NaN or infinity in a result") \
-	X(ERR_NOT_HELD, -10, "the node does not hold the expert") \
 	/* the connection to a peer is given up */ \
 	X(ERR_PEER_LOST, -20, "peer lost") \
 	X(ERR_UNREACHABLE, -21, "peer unreachable") \

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A client for command lines: one call at a time, on a loop of its own. */
-#include "common/rpc/client.h"
+#include "common/rpc/blocking.h"
 
 #include <stdlib.h>
 #include <uv.h>

@@ -24,23 +24,14 @@ static void pump(struct cad_rpc_call *call);
 
 static void call_free(struct cad_rpc_call *call)
 {
-	cad_rpc_out_clear(&call->out);
+	cad_rpc_out_fini(&call->out);
 	cad_rpc_arena_reset(&call->arena);
 	if (call->received)
 		grpc_byte_buffer_destroy(call->received);
-	if (call->sending)
-		grpc_byte_buffer_destroy(call->sending);
 	if (!call->entry)
 		grpc_call_details_destroy(&call->details);
 	grpc_metadata_array_destroy(&call->metadata);
 	grpc_slice_unref(call->sentence);
-	for (size_t i = 0; i < call->trailer_count; i++) {
-		grpc_slice_unref(call->trailers[i].key);
-		grpc_slice_unref(call->trailers[i].value);
-	}
-
-	free(call->trailers);
-	free(call->identity);
 	if (call->core)
 		grpc_call_unref(call->core);
 	cad_rpc_server_call_gone(call->server, call);
@@ -146,10 +137,7 @@ void cad_rpc_call_read(struct cad_rpc_call *call)
 static void write_event(struct cad_rpc_event *event, bool ok)
 {
 	struct cad_rpc_call *call = CAD_CONTAINER_OF(event, struct cad_rpc_call, on_write);
-	call->writing = false;
-	if (call->sending)
-		grpc_byte_buffer_destroy(call->sending);
-	call->sending = NULL;
+	cad_rpc_out_written(&call->out);
 
 	if (call->close_with_write) {
 		closed(call);
@@ -158,12 +146,9 @@ static void write_event(struct cad_rpc_event *event, bool ok)
 		cad_rpc_out_clear(&call->out);
 	} else {
 		pump(call);
-		if (call->was_full && call->out.bytes <= cad_rpc_server_settings(call->server)->out_low_bytes &&
-			!call->dead && !call->finishing) {
-			call->was_full = false;
-			if (call->entry && call->entry->method->on.writable)
-				call->entry->method->on.writable(call);
-		}
+		if (!call->dead && !call->finishing && cad_rpc_out_has_room_again(&call->out) && call->entry &&
+			call->entry->method->on.writable)
+			call->entry->method->on.writable(call);
 	}
 
 	cad_rpc_call_release(call);
@@ -174,9 +159,7 @@ static size_t status_ops(struct cad_rpc_call *call, grpc_op *ops)
 	size_t count = 0;
 	ops[count].op = GRPC_OP_SEND_STATUS_FROM_SERVER;
 	ops[count].data.send_status_from_server.status = (grpc_status_code)call->code;
-	ops[count].data.send_status_from_server.status_details = &call->sentence;
-	ops[count].data.send_status_from_server.trailing_metadata = call->trailers;
-	ops[count++].data.send_status_from_server.trailing_metadata_count = call->trailer_count;
+	ops[count++].data.send_status_from_server.status_details = &call->sentence;
 	call->status_sent = true;
 	if (!call->close_started) {
 		call->close_started = call->close_with_write = true;
@@ -187,11 +170,9 @@ static size_t status_ops(struct cad_rpc_call *call, grpc_op *ops)
 	return count;
 }
 
-/* At most one write is in flight. A message counts as written when it has passed HTTP/2's flow
- * control, so a slow reader stalls the queue here. */
 static void pump(struct cad_rpc_call *call)
 {
-	if (call->writing || call->dead || call->status_sent)
+	if (call->out.writing || call->dead || call->status_sent)
 		return;
 
 	bool last = call->finishing && cad_rpc_out_is_last(&call->out), first = !call->headers_sent;
@@ -204,17 +185,9 @@ static void pump(struct cad_rpc_call *call)
 		call->headers_sent = true;
 	}
 
-	if (call->out.first) {
-		call->sending = cad_rpc_out_pop(&call->out);
-		ops[count].op = GRPC_OP_SEND_MESSAGE;
-		/* more to come: gather it into bigger writes */
-		ops[count].flags = call->out.first ? GRPC_WRITE_BUFFER_HINT : 0;
-		ops[count++].data.send_message.send_message = call->sending;
-	}
-
+	count += cad_rpc_out_write(&call->out, &ops[count]);
 	if (last)
 		count += status_ops(call, ops + count);
-	call->writing = true;
 	batch(call, ops, count, &call->on_write);
 }
 
@@ -224,38 +197,13 @@ enum cad_status cad_rpc_call_send(struct cad_rpc_call *call, const ProtobufCMess
 		return CAD_ERR_CANCELLED;
 	cad_rpc_out_push(&call->out, message);
 	pump(call);
-	if (call->out.bytes < cad_rpc_server_settings(call->server)->out_high_bytes)
-		return CAD_OK;
-	call->was_full = true;
-	return CAD_FULL;
+	return cad_rpc_out_state(&call->out);
 }
 
 void cad_rpc_call_send_headers(struct cad_rpc_call *call)
 {
 	call->headers_wanted = true;
 	pump(call);
-}
-
-enum cad_status cad_rpc_call_add_trailer(struct cad_rpc_call *call, const char *key, const void *value, size_t size)
-{
-	if (call->finishing || call->dead)
-		return CAD_ERR_CANCELLED;
-
-	grpc_metadata entry = {
-		.key = grpc_slice_from_copied_string(key),
-		.value = grpc_slice_from_copied_buffer(value, size),
-	};
-	bool legal = grpc_header_key_is_legal(entry.key) && strncmp(key, "grpc-", 5) != 0 &&
-		(grpc_is_binary_header(entry.key) || grpc_header_nonbin_value_is_legal(entry.value));
-	if (!legal) {
-		grpc_slice_unref(entry.key);
-		grpc_slice_unref(entry.value);
-		return CAD_ERR_INVALID;
-	}
-
-	call->trailers = cad_rpc_must(realloc(call->trailers, (call->trailer_count + 1) * sizeof *call->trailers));
-	call->trailers[call->trailer_count++] = entry;
-	return CAD_OK;
 }
 
 static void status_set(struct cad_rpc_call *call, enum cad_rpc_code code, const char *format, va_list arguments)
@@ -375,11 +323,12 @@ struct cad_rpc_call *cad_rpc_call_create(struct cad_rpc_server *server, const st
 	call->on_write.run = write_event;
 	call->on_close.run = close_event;
 	call->sentence = grpc_empty_slice();
-	cad_rpc_out_init(&call->out);
+	const struct cad_rpc_server_config *config = cad_rpc_server_settings(server);
+	cad_rpc_out_init(&call->out, config->out_high_bytes, config->out_low_bytes);
 	grpc_metadata_array_init(&call->metadata);
 	if (!entry)
 		grpc_call_details_init(&call->details);
-	cad_rpc_arena_init(&call->arena, cad_rpc_server_settings(server)->decoded_bytes_max);
+	cad_rpc_arena_init(&call->arena, config->decoded_bytes_max);
 
 	return call;
 }
@@ -396,8 +345,6 @@ struct cad_rpc_reactor *cad_rpc_call_reactor(const struct cad_rpc_call *call)
 {
 	return cad_rpc_server_reactor(call->server);
 }
-const char *cad_rpc_call_path(const struct cad_rpc_call *call) { return call->entry ? call->entry->path : "(unknown)"; }
-const char *cad_rpc_call_identity(const struct cad_rpc_call *call) { return call->identity ? call->identity : ""; }
 bool cad_rpc_call_is_alive(const struct cad_rpc_call *call) { return !call->dead && !call->finishing; }
 size_t cad_rpc_call_queued_bytes(const struct cad_rpc_call *call) { return call->out.bytes; }
 
@@ -408,13 +355,6 @@ void cad_rpc_call_peer(const struct cad_rpc_call *call, char *text, size_t size)
 	gpr_free(peer);
 }
 
-void cad_rpc_call_set_identity(struct cad_rpc_call *call, const char *identity)
-{
-	char *copy = cad_rpc_must(strdup(identity));
-	free(call->identity);
-	call->identity = copy;
-}
-
 int64_t cad_rpc_call_time_left_ms(const struct cad_rpc_call *call)
 {
 	gpr_timespec deadline = call->entry ? call->deadline : call->details.deadline;
@@ -423,11 +363,6 @@ int64_t cad_rpc_call_time_left_ms(const struct cad_rpc_call *call)
 	gpr_timespec left = gpr_time_sub(deadline, gpr_now(deadline.clock_type));
 	int64_t left_ms = left.tv_sec * 1000 + left.tv_nsec / 1000000;
 	return left_ms < 0 ? 0 : left_ms;
-}
-
-const uint8_t *cad_rpc_call_metadata(const struct cad_rpc_call *call, const char *key, size_t *size)
-{
-	return cad_rpc_metadata_find(&call->metadata, key, size);
 }
 
 bool cad_rpc_call_has_bearer(const struct cad_rpc_call *call, const char *token)

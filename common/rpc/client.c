@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Client: channels, unary calls, streams. */
+/* Client: channels and streams. */
 #include "common/rpc/client.h"
 #include "common/rpc/internal.h"
 
@@ -27,11 +27,10 @@ struct cad_rpc_client_call {
 	grpc_metadata_array headers, trailers;
 	grpc_status_code code;
 	grpc_slice sentence;
-	grpc_byte_buffer *received, *sending;
+	grpc_byte_buffer *received;
 
-	bool unary;
 	bool reading, read_all;
-	bool writing, close_wanted, close_sent, was_full;
+	bool close_wanted, close_sent;
 	bool cancelled; /* by the program: no more messages */
 	bool over;      /* the status is in */
 	bool reply_is_bad;
@@ -138,12 +137,10 @@ void cad_rpc_channel_destroy(struct cad_rpc_channel *channel)
 
 static void call_free(struct cad_rpc_client_call *call)
 {
-	cad_rpc_out_clear(&call->out);
+	cad_rpc_out_fini(&call->out);
 	cad_rpc_arena_reset(&call->arena);
 	if (call->received)
 		grpc_byte_buffer_destroy(call->received);
-	if (call->sending)
-		grpc_byte_buffer_destroy(call->sending);
 	grpc_metadata_array_destroy(&call->headers);
 	grpc_metadata_array_destroy(&call->trailers);
 	grpc_slice_unref(call->sentence);
@@ -199,40 +196,19 @@ static void deliver(struct cad_rpc_client_call *call)
 
 /* ---- events ---- */
 
-static void unary_event(struct cad_rpc_event *event, bool ok)
-{
-	(void)ok; /* always true: the batch has the status in it */
-	struct cad_rpc_client_call *call = CAD_CONTAINER_OF(event, struct cad_rpc_client_call, on_start);
-	if (call->code == GRPC_STATUS_OK && call->received) {
-		deliver(call);
-	} else if (call->code == GRPC_STATUS_OK) {
-		call->reply_is_bad = true;
-		cad_error_set(&call->bad_reply, CAD_ERR_PROTOCOL, "the server answered OK without a message");
-	}
-	release(call);
-}
-
 static void pump(struct cad_rpc_client_call *call)
 {
-	if (call->writing || call->over || call->close_sent || (!call->out.first && !call->close_wanted))
+	if (call->out.writing || call->over || call->close_sent || (!call->out.first && !call->close_wanted))
 		return;
 
 	bool last = call->close_wanted && cad_rpc_out_is_last(&call->out);
 	grpc_op ops[2] = { 0 };
-	size_t count = 0;
-	if (call->out.first) {
-		call->sending = cad_rpc_out_pop(&call->out);
-		ops[count].op = GRPC_OP_SEND_MESSAGE;
-		ops[count].flags = call->out.first ? GRPC_WRITE_BUFFER_HINT : 0;
-		ops[count++].data.send_message.send_message = call->sending;
-	}
-
+	size_t count = cad_rpc_out_write(&call->out, &ops[0]);
 	if (last) {
 		call->close_sent = true;
 		ops[count++].op = GRPC_OP_SEND_CLOSE_FROM_CLIENT;
 	}
 
-	call->writing = true;
 	batch(call, ops, count, &call->on_write);
 }
 
@@ -246,20 +222,14 @@ static void stop_sending(struct cad_rpc_client_call *call)
 static void write_event(struct cad_rpc_event *event, bool ok)
 {
 	struct cad_rpc_client_call *call = CAD_CONTAINER_OF(event, struct cad_rpc_client_call, on_write);
-	call->writing = false;
-	if (call->sending)
-		grpc_byte_buffer_destroy(call->sending);
-	call->sending = NULL;
+	cad_rpc_out_written(&call->out);
 
 	if (!ok) {
 		stop_sending(call);
 	} else if (!call->over) {
 		pump(call);
-		if (call->was_full && call->out.bytes <= call->channel->config.out_high_bytes / 4) {
-			call->was_full = false;
-			if (call->handler->writable && !call->cancelled)
-				call->handler->writable(call);
-		}
+		if (cad_rpc_out_has_room_again(&call->out) && call->handler->writable && !call->cancelled)
+			call->handler->writable(call);
 	}
 
 	release(call);
@@ -268,7 +238,7 @@ static void write_event(struct cad_rpc_event *event, bool ok)
 static void start_event(struct cad_rpc_event *event, bool ok)
 {
 	struct cad_rpc_client_call *call = CAD_CONTAINER_OF(event, struct cad_rpc_client_call, on_start);
-	call->writing = false;
+	call->out.writing = false;
 	if (ok)
 		pump(call);
 	else
@@ -334,7 +304,7 @@ static struct cad_rpc_client_call *call_create(struct cad_rpc_channel *channel, 
 	call->on_read.run = read_event;
 	call->on_write.run = write_event;
 	call->on_status.run = status_event;
-	cad_rpc_out_init(&call->out);
+	cad_rpc_out_init(&call->out, channel->config.out_high_bytes, channel->config.out_high_bytes / 4);
 	grpc_metadata_array_init(&call->headers);
 	grpc_metadata_array_init(&call->trailers);
 	cad_rpc_arena_init(&call->arena, channel->config.decoded_bytes_max);
@@ -391,33 +361,6 @@ static void headers_op(struct cad_rpc_client_call *call, grpc_op *op)
 	op->data.recv_initial_metadata.recv_initial_metadata = &call->headers;
 }
 
-enum cad_status cad_rpc_unary(struct cad_rpc_channel *channel, const char *path, const ProtobufCMessage *request,
-	const ProtobufCMessageDescriptor *reply, const struct cad_rpc_call_options *options,
-	const struct cad_rpc_client_handler *handler, void *context, struct cad_rpc_client_call **started)
-{
-	if (!metadata_legal(options))
-		return CAD_ERR_INVALID;
-
-	struct cad_rpc_client_call *call = call_create(channel, path, reply, options, handler, context);
-	call->unary = call->close_sent = true;
-	call->on_start.run = unary_event;
-	grpc_slice data = cad_rpc_encode(request);
-	call->sending = grpc_raw_byte_buffer_create(&data, 1);
-	grpc_slice_unref(data);
-	grpc_op ops[6] = { 0 }; /* all of it in one batch: one event */
-	ops[1].op = GRPC_OP_SEND_MESSAGE;
-	ops[1].data.send_message.send_message = call->sending;
-	ops[2].op = GRPC_OP_SEND_CLOSE_FROM_CLIENT;
-	headers_op(call, &ops[3]);
-	ops[4].op = GRPC_OP_RECV_MESSAGE;
-	ops[4].data.recv_message.recv_message = &call->received;
-	status_op(call, &ops[5]);
-	start(call, options, ops, 6);
-	*started = call;
-
-	return CAD_OK;
-}
-
 enum cad_status cad_rpc_stream(struct cad_rpc_channel *channel, const char *path,
 	const ProtobufCMessageDescriptor *reply, const struct cad_rpc_call_options *options,
 	const struct cad_rpc_client_handler *handler, void *context, struct cad_rpc_client_call **started)
@@ -426,7 +369,7 @@ enum cad_status cad_rpc_stream(struct cad_rpc_channel *channel, const char *path
 		return CAD_ERR_INVALID;
 
 	struct cad_rpc_client_call *call = call_create(channel, path, reply, options, handler, context);
-	call->writing = true; /* until the headers are out */
+	call->out.writing = true; /* until the headers are out */
 	grpc_op op = { 0 };
 	start(call, options, &op, 1);
 	op = (grpc_op){ 0 };
@@ -444,7 +387,6 @@ enum cad_status cad_rpc_stream(struct cad_rpc_channel *channel, const char *path
 /* ---- using ---- */
 
 void *cad_rpc_client_context(const struct cad_rpc_client_call *call) { return call->context; }
-size_t cad_rpc_client_queued_bytes(const struct cad_rpc_client_call *call) { return call->out.bytes; }
 
 enum cad_status cad_rpc_client_send(struct cad_rpc_client_call *call, const ProtobufCMessage *message)
 {
@@ -452,10 +394,7 @@ enum cad_status cad_rpc_client_send(struct cad_rpc_client_call *call, const Prot
 		return CAD_ERR_CANCELLED;
 	cad_rpc_out_push(&call->out, message);
 	pump(call);
-	if (call->out.bytes < call->channel->config.out_high_bytes)
-		return CAD_OK;
-	call->was_full = true;
-	return CAD_FULL;
+	return cad_rpc_out_state(&call->out);
 }
 
 void cad_rpc_client_close_send(struct cad_rpc_client_call *call)
@@ -466,7 +405,7 @@ void cad_rpc_client_close_send(struct cad_rpc_client_call *call)
 
 void cad_rpc_client_read(struct cad_rpc_client_call *call)
 {
-	if (call->unary || call->reading || call->read_all || call->reply_is_bad)
+	if (call->reading || call->read_all || call->reply_is_bad)
 		return;
 	call->reading = true;
 	grpc_op op = { .op = GRPC_OP_RECV_MESSAGE };
@@ -478,9 +417,4 @@ void cad_rpc_client_cancel(struct cad_rpc_client_call *call)
 {
 	call->cancelled = true;
 	grpc_call_cancel(call->core, NULL);
-}
-
-const uint8_t *cad_rpc_client_trailer(const struct cad_rpc_client_call *call, const char *key, size_t *size)
-{
-	return cad_rpc_metadata_find(&call->trailers, key, size);
 }

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A gRPC client: channels, unary calls and streams.
+ * A gRPC client: channels and streams. On the wire a unary call is a stream of one message each way.
  *
  * All functions run on the owner thread of the channel's reactor (rpc.h has the rule); callbacks
  * do, too, and must not block. A channel connects by itself and reconnects for ever. `done` comes
- * exactly once for each call, last; the call is freed when it returns. Nothing here blocks (the
- * functions of the last section do: they are for command lines); most allocate.
+ * exactly once for each call, last; the call is freed when it returns. Nothing here blocks
+ * (blocking.h does, for command lines); most allocate.
  */
 #ifndef CADRE_COMMON_RPC_CLIENT_H
 #define CADRE_COMMON_RPC_CLIENT_H
 
-#include "common/rpc/rpc.h"
 #include "common/rpc/reactor.h"
+#include "common/rpc/rpc.h"
 
 #include <protobuf-c/protobuf-c.h>
 
@@ -61,13 +61,8 @@ struct cad_rpc_call_options {
 };
 
 /* path: "/package.Service/Method". handler is kept until done; options may be NULL and are
- * borrowed. CAD_ERR_INVALID: metadata that HTTP/2 does not allow. */
-CAD_MUST_USE enum cad_status cad_rpc_unary(struct cad_rpc_channel *channel, const char *path,
-	const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
-	const struct cad_rpc_call_options *options, const struct cad_rpc_client_handler *handler, void *context,
-	struct cad_rpc_client_call **call);
-/* Any kind of stream. The first message is read without being asked for. A server stream is:
- * stream, send, close_send. */
+ * borrowed. CAD_ERR_INVALID: metadata that HTTP/2 does not allow. The first message is read without
+ * being asked for. A unary call and a server stream are: stream, send, close_send. */
 CAD_MUST_USE enum cad_status cad_rpc_stream(struct cad_rpc_channel *channel, const char *path,
 	const ProtobufCMessageDescriptor *reply, const struct cad_rpc_call_options *options,
 	const struct cad_rpc_client_handler *handler, void *context, struct cad_rpc_client_call **call);
@@ -80,28 +75,5 @@ void cad_rpc_client_close_send(struct cad_rpc_client_call *call); /* nothing mor
 /* one more message, please; not reading makes the server wait */
 void cad_rpc_client_read(struct cad_rpc_client_call *call);
 void cad_rpc_client_cancel(struct cad_rpc_client_call *call); /* done follows */
-size_t cad_rpc_client_queued_bytes(const struct cad_rpc_client_call *call);
-/* Inside done: a trailer; not terminated; NULL if absent. */
-const uint8_t *cad_rpc_client_trailer(const struct cad_rpc_client_call *call, const char *key, size_t *size);
-
-/* ---- for command lines: one call at a time, waiting for it ---- */
-
-struct cad_rpc_blocking;
-
-/* A loop, a reactor and a channel of its own. */
-CAD_MUST_USE enum cad_status cad_rpc_blocking_create(const char *target, const struct cad_rpc_tls *tls,
-	const struct cad_rpc_channel_config *config, struct cad_rpc_blocking **client, struct cad_error *error);
-void cad_rpc_blocking_destroy(struct cad_rpc_blocking *client);
-
-/* Sends request and waits. For each message of the answer (one for a unary call) on_message is
- * called; false ends the call early, which is no error. A failure is a status and the server's
- * sentence with its code ("INVALID_ARGUMENT: ..."); code, if not NULL, gets the code in every
- * case. */
-CAD_MUST_USE enum cad_status cad_rpc_blocking_call(struct cad_rpc_blocking *client, const char *path,
-	const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
-	const struct cad_rpc_call_options *options, bool (*on_message)(void *context, const ProtobufCMessage *message),
-	void *context, enum cad_rpc_code *code, struct cad_error *error);
-/* Makes a running cad_rpc_blocking_call end with CANCELLED. From a signal handler or any thread. */
-void cad_rpc_blocking_interrupt(struct cad_rpc_blocking *client);
 
 #endif

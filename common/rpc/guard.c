@@ -9,6 +9,8 @@
  * check of the version. The reserve must be larger than the listen backlog (net.core.somaxconn),
  * since gRPC accepts in a tight loop.
  */
+#include "common/rpc/guard.h"
+
 #include "common/base/log.h"
 #include "common/rpc/internal.h"
 
@@ -67,7 +69,7 @@ static void argument_destroy(void *pointer) { (void)pointer; }
 static int argument_compare(void *a, void *b) { return compare(a, b); }
 static const grpc_arg_pointer_vtable argument_table = { argument_copy, argument_destroy, argument_compare };
 
-unsigned long cad_rpc_refused_connections(void) { return atomic_load_explicit(&refused, memory_order_relaxed); }
+uint64_t cad_rpc_refused_connections(void) { return atomic_load_explicit(&refused, memory_order_relaxed); }
 
 bool cad_rpc_guard_argument(unsigned reserve, grpc_arg *argument)
 {

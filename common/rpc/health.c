@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* grpc.health.v1.Health: Check and Watch. */
+#include "common/rpc/health.h"
+
 #include "common/rpc/internal.h"
 #include "grpc/health/v1/health.pb-c.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Private to common/rpc_*.c: what they share, gRPC's own headers included. Same rule of ownership
+ * Private to common/rpc/: what its files share, gRPC's own headers included. Same rule of ownership
  * as rpc.h.
  *
  * gRPC core aborts the process when memory runs out; this layer does the same (cad_rpc_must), so
@@ -49,7 +49,7 @@ static inline void cad_rpc_event_out(struct cad_rpc_event *event) { (void)event;
 static inline void cad_rpc_event_in(struct cad_rpc_event *event) { (void)event; }
 #endif
 
-/* ---- reactor ---- */
+/* ---- the reactor (reactor.c) ---- */
 
 grpc_completion_queue *cad_rpc_reactor_queue(const struct cad_rpc_reactor *reactor);
 /* Servers, channels and calls count themselves: run goes on until all are gone. */
@@ -72,21 +72,35 @@ CAD_MUST_USE enum cad_status cad_rpc_decode_buffer(const ProtobufCMessageDescrip
 	size_t bytes_max, struct cad_rpc_arena *arena, ProtobufCMessage **message, enum cad_rpc_code *code,
 	struct cad_error *error);
 
-/* Messages that wait to be sent. */
-struct cad_rpc_out {
-	struct cad_rpc_out_message *first, **end;
-	size_t bytes;
-};
-void cad_rpc_out_init(struct cad_rpc_out *out);
-void cad_rpc_out_push(struct cad_rpc_out *out, const ProtobufCMessage *message);
-grpc_byte_buffer *cad_rpc_out_pop(struct cad_rpc_out *out); /* not empty */
-bool cad_rpc_out_is_last(const struct cad_rpc_out *out);    /* none or one */
-void cad_rpc_out_clear(struct cad_rpc_out *out);
-
 /* The value of a key, NULL if absent. */
 const uint8_t *cad_rpc_metadata_find(const grpc_metadata_array *array, const char *key, size_t *size);
 
-/* ---- credentials (tls.c), file descriptor guard (guard.c) ---- */
+/* ---- what a call sends (out.c) ---- */
+
+/* Messages that wait, and at most one write in flight. A message counts as written when it has
+ * passed HTTP/2's flow control, so a slow reader stalls the queue here. */
+struct cad_rpc_out {
+	struct cad_rpc_out_message *first, **end;
+	size_t bytes; /* of those that wait */
+	size_t high_bytes, low_bytes;
+	grpc_byte_buffer *sending; /* gRPC's while the write is in flight */
+	bool writing, was_full;
+};
+void cad_rpc_out_init(struct cad_rpc_out *out, size_t high_bytes, size_t low_bytes);
+void cad_rpc_out_clear(struct cad_rpc_out *out); /* what waits is not sent */
+void cad_rpc_out_fini(struct cad_rpc_out *out);
+void cad_rpc_out_push(struct cad_rpc_out *out, const ProtobufCMessage *message);
+/* What to tell the program that has just pushed: CAD_FULL from high_bytes on. */
+enum cad_status cad_rpc_out_state(struct cad_rpc_out *out);
+/* Once after CAD_FULL: low_bytes or less wait. */
+bool cad_rpc_out_has_room_again(struct cad_rpc_out *out);
+bool cad_rpc_out_is_last(const struct cad_rpc_out *out); /* none or one waits */
+/* Begins a write; the first message goes into *op, if one waits. Returns how many operations that
+ * is, 0 or 1; whatever else goes with the write is the caller's to add. */
+size_t cad_rpc_out_write(struct cad_rpc_out *out, grpc_op *op);
+void cad_rpc_out_written(struct cad_rpc_out *out); /* its event has come */
+
+/* ---- credentials (tls.c), guard of file descriptors (guard.c) ---- */
 
 CAD_MUST_USE enum cad_status cad_rpc_server_credentials(
 	const struct cad_rpc_tls *tls, grpc_server_credentials **credentials, struct cad_error *error);
@@ -105,7 +119,7 @@ static inline grpc_arg cad_rpc_integer_argument(const char *key, int value)
 	};
 }
 
-/* ---- server and calls (server.c, call.c) ---- */
+/* ---- calls (call.c) ---- */
 
 struct cad_rpc_entry { /* a method of a server */
 	const struct cad_rpc_service *service;
@@ -129,7 +143,7 @@ struct cad_rpc_call {
 	grpc_call_details details; /* unknown methods only */
 	gpr_timespec deadline;
 	grpc_metadata_array metadata;
-	grpc_byte_buffer *received, *sending;
+	grpc_byte_buffer *received;
 	int cancelled;
 
 	bool admitted;         /* one of the server's live calls */
@@ -137,7 +151,7 @@ struct cad_rpc_call {
 	bool close_started;    /* RECV_CLOSE_ON_SERVER is out, exactly once per accepted call */
 	bool close_with_write; /* ... as part of the last write */
 	bool reading, half_closed;
-	bool writing, headers_sent, headers_wanted, was_full;
+	bool headers_sent, headers_wanted;
 	bool finishing;   /* the final status is known */
 	bool status_sent; /* ... and handed to gRPC */
 	bool dead;        /* closed, cancelled or broken */
@@ -145,12 +159,13 @@ struct cad_rpc_call {
 	struct cad_rpc_out out;
 	enum cad_rpc_code code;
 	grpc_slice sentence;
-	grpc_metadata *trailers;
-	size_t trailer_count;
 	struct cad_rpc_arena arena; /* the last request message */
-	char *identity;
 	void *state;
 };
+
+struct cad_rpc_call *cad_rpc_call_create(struct cad_rpc_server *server, const struct cad_rpc_entry *entry);
+
+/* ---- the server, as its calls and services see it (server.c) ---- */
 
 const struct cad_rpc_server_config *cad_rpc_server_settings(const struct cad_rpc_server *server);
 struct cad_rpc_reactor *cad_rpc_server_reactor(const struct cad_rpc_server *server);
@@ -161,7 +176,5 @@ bool cad_rpc_server_admit(struct cad_rpc_server *server, struct cad_rpc_call *ca
 void cad_rpc_server_call_gone(struct cad_rpc_server *server, const struct cad_rpc_call *call);
 /* Asks gRPC for the next call of a method (NULL: unknown methods), unless the server is draining. */
 void cad_rpc_server_arm(struct cad_rpc_server *server, const struct cad_rpc_entry *entry);
-
-struct cad_rpc_call *cad_rpc_call_create(struct cad_rpc_server *server, const struct cad_rpc_entry *entry);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Messages as gRPC carries them: slices, compression, queues of what waits to be sent. */
+/* Messages and metadata as gRPC carries them: slices, compression. */
 #include "common/rpc/internal.h"
 
 #include <grpc/byte_buffer_reader.h>
@@ -121,59 +121,6 @@ enum cad_status cad_rpc_decode_buffer(const ProtobufCMessageDescriptor *type, gr
 	if (status != CAD_OK)
 		*code = status == CAD_ERR_CORRUPT ? CAD_RPC_INVALID_ARGUMENT : cad_rpc_code_of_status(status);
 	return status;
-}
-
-/* ---- what waits to be sent ---- */
-
-struct cad_rpc_out_message {
-	struct cad_rpc_out_message *next;
-	grpc_slice data;
-};
-
-void cad_rpc_out_init(struct cad_rpc_out *out)
-{
-	out->first = NULL;
-	out->end = &out->first;
-	out->bytes = 0;
-}
-
-void cad_rpc_out_push(struct cad_rpc_out *out, const ProtobufCMessage *message)
-{
-	struct cad_rpc_out_message *waiting = cad_rpc_must(malloc(sizeof *waiting));
-	waiting->next = NULL;
-	waiting->data = cad_rpc_encode(message);
-	*out->end = waiting;
-	out->end = &waiting->next;
-	out->bytes += GRPC_SLICE_LENGTH(waiting->data);
-}
-
-static grpc_slice out_take(struct cad_rpc_out *out)
-{
-	struct cad_rpc_out_message *waiting = out->first;
-	grpc_slice data = waiting->data;
-
-	out->bytes -= GRPC_SLICE_LENGTH(data);
-	out->first = waiting->next;
-	if (!out->first)
-		out->end = &out->first;
-	free(waiting);
-	return data;
-}
-
-grpc_byte_buffer *cad_rpc_out_pop(struct cad_rpc_out *out)
-{
-	grpc_slice data = out_take(out);
-	grpc_byte_buffer *buffer = grpc_raw_byte_buffer_create(&data, 1);
-	grpc_slice_unref(data);
-	return buffer;
-}
-
-bool cad_rpc_out_is_last(const struct cad_rpc_out *out) { return !out->first || !out->first->next; }
-
-void cad_rpc_out_clear(struct cad_rpc_out *out)
-{
-	while (out->first)
-		grpc_slice_unref(out_take(out));
 }
 
 /* ---- metadata ---- */

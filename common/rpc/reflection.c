@@ -3,6 +3,8 @@
  * grpc.reflection.v1 and v1alpha from the embedded FileDescriptorSet (proto/descriptors.S). The two
  * versions differ in the name of their package only, so one set of message structs serves both.
  */
+#include "common/rpc/reflection.h"
+
 #include "common/rpc/internal.h"
 #include "google/protobuf/descriptor.pb-c.h"
 #include "grpc/reflection/v1/reflection.pb-c.h"

@@ -34,7 +34,6 @@ enum cad_rpc_code cad_rpc_code_of_status(enum cad_status status)
 	case CAD_ERR_CANCELLED: return CAD_RPC_CANCELLED;
 	case CAD_ERR_CORRUPT: return CAD_RPC_DATA_LOSS;
 	case CAD_ERR_UNSUPPORTED: return CAD_RPC_UNIMPLEMENTED;
-	case CAD_ERR_NOT_HELD:
 	case CAD_ERR_PEER_LOST:
 	case CAD_ERR_UNREACHABLE: return CAD_RPC_UNAVAILABLE;
 	case CAD_ERR_REFUSED: return CAD_RPC_FAILED_PRECONDITION;

@@ -3,8 +3,8 @@
  * gRPC for Cadre: what the server, the client and the event loop share.
  *
  * Transport is the C surface of gRPC core, messages are protobuf-c, events run on a libuv loop.
- * Only the files common/rpc_*.c include gRPC's own headers; everybody else includes server.h or
- * client.h and sees none of it.
+ * Only the files in common/rpc/ include gRPC's own headers (by internal.h); everybody else includes
+ * server.h, client.h or blocking.h and sees none of it.
  *
  * THE OWNERSHIP RULE. A reactor (reactor.h) has one owner thread: the one that calls
  * cad_rpc_reactor_run. Every server, channel and call belongs to one reactor; every function that

@@ -41,7 +41,6 @@ const struct cad_rpc_server_config *cad_rpc_server_settings(const struct cad_rpc
 	return &server->config;
 }
 struct cad_rpc_reactor *cad_rpc_server_reactor(const struct cad_rpc_server *server) { return server->reactor; }
-unsigned cad_rpc_server_live_calls(const struct cad_rpc_server *server) { return server->live_calls; }
 
 size_t cad_rpc_server_services(const struct cad_rpc_server *server, const struct cad_rpc_service *const **services)
 {

@@ -2,7 +2,7 @@
 #include "orchestration/cli/run.h"
 
 #include "common/process/process.h"
-#include "common/rpc/client.h"
+#include "common/rpc/blocking.h"
 #include "orchestration/cli/command.h"
 
 #include <stdio.h>

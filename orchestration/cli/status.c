@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl status`: show the processes of the cluster and their state. */
 #include "cadre/v1/placement.pb-c.h"
-#include "common/rpc/client.h"
+#include "common/rpc/blocking.h"
 #include "orchestration/cli/cluster_file.h"
 #include "orchestration/cli/command.h"
 

@@ -4,6 +4,9 @@
 
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/log.h"
+#include "common/rpc/guard.h"
+#include "common/rpc/health.h"
+#include "common/rpc/reflection.h"
 #include "orchestration/placement/probe.h"
 #include "orchestration/placement/status.h"
 
@@ -515,6 +518,8 @@ static const struct cad_rpc_method methods[] = {
 
 /* ---- life ---- */
 
+static double refused_read(void *none) { return (void)none, (double)cad_rpc_refused_connections(); }
+
 static enum cad_status make_server(struct pl_service *service, struct cad_error *error)
 {
 	enum cad_status status = cad_rpc_server_create(service->options.reactor, NULL, &service->server, error);
@@ -567,6 +572,9 @@ enum cad_status pl_service_create(
 	pl_probes_init(&made->probes, cad_rpc_reactor_loop(options->reactor), on_refused, made);
 	pl_checkpoint_on_checksum(options->checkpoint, on_checksum, made);
 	pl_status_metrics_create(&made->metrics, options->metrics);
+	if (options->metrics)
+		cad_metrics_counter_read(options->metrics, "cadre_placement_connections_refused_total",
+			"gRPC connections refused for want of file descriptors", NULL, 0, refused_read, NULL);
 	note_ready(made);
 	*service = made;
 

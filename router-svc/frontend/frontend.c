@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/frontend/frontend.h"
 
+#include "common/rpc/guard.h"
+#include "common/rpc/health.h"
+#include "common/rpc/reflection.h"
 #include "common/tokenizer/decode.h"
 #include "router-svc/frontend/request.h"
 #include "router-svc/frontend/stream.h"
@@ -309,6 +312,7 @@ static void metrics_register(struct rt_stream_hub *hub, struct cad_metrics *metr
 }
 
 static double streams_read(void *frontend) { return rt_frontend_streams(frontend); }
+static double refused_read(void *none) { return (void)none, (double)cad_rpc_refused_connections(); }
 
 static enum cad_status options_copy(struct rt_frontend *frontend, const struct rt_frontend_options *options)
 {
@@ -349,6 +353,8 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 	rt_stream_hub_init(hub, options->reactor);
 	metrics_register(hub, metrics);
 	cad_metrics_gauge_read(metrics, "cadre_router_streams", "Open Generate calls", NULL, 0, streams_read, frontend);
+	cad_metrics_counter_read(metrics, "cadre_router_connections_refused_total",
+		"gRPC connections refused for want of file descriptors", NULL, 0, refused_read, NULL);
 
 	return CAD_OK;
 }

@@ -6,6 +6,8 @@
  */
 #include "cadre/v1/inference.pb-c.h"
 #include "cadre/v1/placement.pb-c.h"
+#include "common/rpc/guard.h"
+#include "common/rpc/health.h"
 #include "tests/support/must.h"
 #include "tests/support/rpc_fixture.h"
 
@@ -15,8 +17,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cmocka.h>
+#include <grpc/grpc.h>
 
 #define TOKENIZE "/cadre.v1.Inference/Tokenize"
 #define GENERATE "/cadre.v1.Inference/Generate"
@@ -44,8 +49,6 @@ static void tokenize(struct cad_rpc_call *call, const ProtobufCMessage *message)
 		return;
 
 	if (strcmp(request->text, "fail") == 0) {
-		assert_int_equal(cad_rpc_call_add_trailer(call, "x-hint", "try again", 9), CAD_OK);
-		assert_int_equal(cad_rpc_call_add_trailer(call, "Bad Key", "", 0), CAD_ERR_INVALID);
 		cad_rpc_call_finish(call, CAD_RPC_FAILED_PRECONDITION, "no: %s €", request->text);
 		return;
 	}
@@ -230,30 +233,20 @@ static void unary(void **state)
 	(void)state;
 	struct test test;
 	test_open(&test, NULL, NULL);
-	struct rpc_result result = { .on_message = ids_are_abc }, direct = { .on_message = ids_are_abc };
+	struct rpc_result result = { .on_message = ids_are_abc };
 	tokenize_call(&test, "abc", NULL, &result);
 	assert_int_equal(result.code, CAD_RPC_OK);
 	assert_int_equal(result.messages, 1);
 
-	/* the one-batch form */
-	Cadre__V1__TokenizeRequest request = CADRE__V1__TOKENIZE_REQUEST__INIT;
-	request.text = (char[]){ "abc" };
-	assert_int_equal(
-		cad_rpc_unary(test.rpc.channel, TOKENIZE, &request.base, &cadre__v1__tokenize_response__descriptor,
-			NULL, &rpc_result_handler, &direct, &direct.call),
-		CAD_OK);
-	rpc_run_until(&test.rpc, &direct.done);
-	assert_int_equal(direct.code, CAD_RPC_OK);
-	assert_int_equal(direct.messages, 1);
-
 	/* a reply that is not what the client expects */
 	struct rpc_result wrong = { 0 };
+	Cadre__V1__TokenizeRequest request = CADRE__V1__TOKENIZE_REQUEST__INIT;
 	request.text = (char[]){ "\x7f\x7f" };
 	rpc_call(&test.rpc, TOKENIZE, &request.base, &cadre__v1__map__descriptor, NULL, &wrong);
 	assert_int_equal(wrong.code, CAD_RPC_INTERNAL);
 	assert_int_equal(wrong.messages, 0);
 	rpc_fixture_close(&test.rpc);
-	assert_int_equal(test.seen.done, 3);
+	assert_int_equal(test.seen.done, 2);
 }
 
 static void status_and_sentence(void **state)
@@ -502,7 +495,6 @@ static void limit_of_calls(void **state)
 	struct rpc_result parked = { 0 }, refused = { 0 }, later = { 0 };
 	generate_start(&test, 0, NULL, &parked);
 	rpc_run_until(&test.rpc, &test.seen.parked_flag);
-	assert_int_equal(cad_rpc_server_live_calls(test.rpc.server), 1);
 	tokenize_call(&test, "abc", NULL, &refused);
 	assert_int_equal(refused.code, CAD_RPC_RESOURCE_EXHAUSTED);
 	assert_non_null(strstr(refused.text, "limit of 1 concurrent calls"));
@@ -520,11 +512,8 @@ static void limit_of_calls(void **state)
 
 static enum cad_rpc_code bearer_check(void *context, struct cad_rpc_call *call, struct cad_error *why)
 {
-	if (cad_rpc_call_has_bearer(call, context)) {
-		cad_rpc_call_set_identity(call, "somebody");
-		assert_string_equal(cad_rpc_call_identity(call), "somebody");
+	if (cad_rpc_call_has_bearer(call, context))
 		return CAD_RPC_OK;
-	}
 	cad_error_set(why, CAD_ERR_REFUSED, "send a token");
 	return CAD_RPC_UNAUTHENTICATED;
 }
@@ -707,27 +696,55 @@ static void nobody_listens(void **state)
 	rpc_fixture_close(&rpc);
 }
 
+/* Near the limit of file descriptors new connections are refused and counted; gRPC 1.51 would stop
+ * listening for good when it ran into the limit itself. */
+static void descriptors_run_out(void **state)
+{
+	(void)state;
+	if (strncmp(grpc_version_string(), "29.", 3) != 0)
+		skip(); /* only that version is guarded */
+
+	enum { LIMIT = 128 };
+	struct rlimit before, low;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	low = (struct rlimit){ LIMIT, before.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+	struct test test;
+	test_open(&test, NULL, NULL);
+	struct rpc_result admitted = { 0 }, refused = { 0 };
+	tokenize_call(&test, "abc", NULL, &admitted);
+	assert_int_equal(admitted.code, CAD_RPC_OK);
+	assert_int_equal(cad_rpc_refused_connections(), 0);
+
+	int taken[LIMIT], count = 0;
+	do
+		taken[count] = dup(STDERR_FILENO);
+	while (taken[count++] < LIMIT / 2);
+	struct cad_rpc_channel *first = test.rpc.channel; /* keeps its descriptors meanwhile */
+	rpc_fixture_connect(&test.rpc, test.rpc.port, NULL, &(struct cad_rpc_channel_config){ .own_connection = true });
+	tokenize_call(&test, "abc", &(struct cad_rpc_call_options){ .timeout_ms = 20000 }, &refused);
+	assert_int_equal(refused.code, CAD_RPC_UNAVAILABLE);
+	assert_true(cad_rpc_refused_connections() > 0);
+
+	while (count > 0)
+		close(taken[--count]);
+	cad_rpc_channel_destroy(first);
+	rpc_fixture_close(&test.rpc);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(unary),
-		cmocka_unit_test(status_and_sentence),
-		cmocka_unit_test(slow_reader_stalls_the_stream_alone),
-		cmocka_unit_test(bidi),
-		cmocka_unit_test(cancel_is_noticed),
-		cmocka_unit_test(deadline),
-		cmocka_unit_test(malformed_requests),
-		cmocka_unit_test(no_message_or_two),
-		cmocka_unit_test(too_large),
-		cmocka_unit_test(limit_of_calls),
-		cmocka_unit_test(bearer),
-		cmocka_unit_test(drain_lets_calls_finish),
-		cmocka_unit_test(drain_cuts_what_does_not_end),
-		cmocka_unit_test(drain_leaves_who_reads_nothing),
-		cmocka_unit_test(never_started),
-		cmocka_unit_test(server_goes_and_comes_back),
-		cmocka_unit_test(listen_errors),
-		cmocka_unit_test(nobody_listens),
+		cmocka_unit_test(unary), cmocka_unit_test(status_and_sentence),
+		cmocka_unit_test(slow_reader_stalls_the_stream_alone), cmocka_unit_test(bidi),
+		cmocka_unit_test(cancel_is_noticed), cmocka_unit_test(deadline), cmocka_unit_test(malformed_requests),
+		cmocka_unit_test(no_message_or_two), cmocka_unit_test(too_large), cmocka_unit_test(limit_of_calls),
+		cmocka_unit_test(bearer), cmocka_unit_test(drain_lets_calls_finish),
+		cmocka_unit_test(drain_cuts_what_does_not_end), cmocka_unit_test(drain_leaves_who_reads_nothing),
+		cmocka_unit_test(never_started), cmocka_unit_test(server_goes_and_comes_back),
+		cmocka_unit_test(listen_errors), cmocka_unit_test(nobody_listens),
+		cmocka_unit_test(descriptors_run_out), /* last: the limit is the whole process's */
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
