@@ -22,7 +22,7 @@ CODE_WIDTH, COMMENT_WIDTH, WIDE_LINES_MAX = 120, 100, 0.003
 BLANK_LINES_MIN = 0.04
 FUNCTION_LINES_MAX, FILE_LINES_MAX = 80, 800
 
-# Folders that no file of another folder of their floor or below, and none of these, may include.
+# Pairs of folders of which the first may not include the second, though it stands above it (LAYERS in scripts/house.py).
 NEVER = {
     ("orchestration/cli", "orchestration/placement"): "the command line and the service meet in proto/ alone",
     ("orchestration/cli", "expert-svc"): "the embedded form hands out what the command line needs of it",
@@ -64,7 +64,6 @@ FOREIGN_TAGS = re.compile(r"uv_|Cadre__V\d+__|Grpc__|Google__|Protobuf|grpc_|ucp
 PRIVATE_PREFIXES = {
     "common/tokenizer/internal.h": ("tok", "never leaves the folder, and its functions have cad_tok_"),
 }
-PROTO_PREFIXES = {"proto/cadre_wire.h": ("cadre", "the wire's own names")}
 
 # Headers that speak for several files, and why. The functions of any other x.h are in x.c, in x_*.c or in the folder x/.
 # Where the sections of a header name the files ("SECTIONS": /* ---- vectors (vector.c) ---- */), that will do.
@@ -82,8 +81,15 @@ ELSEWHERE = {   # functions that are declared for somebody else's library
     "__tsan_acquire": "ThreadSanitizer's", "__tsan_release": "ThreadSanitizer's",
 }
 
-# Rules that the tree does not keep yet.
-WAITING = ("symbol_prefixes", "tag_prefixes", "constant_prefixes", "own_declarations", "lengths")
+# Where a rule is not kept yet: (rule, how the path begins).
+WAITING = (
+    ("own_declarations", "common/rpc/"),
+    ("own_declarations", "kernels/"),
+    ("own_declarations", "router-svc/step.h"),
+    ("lengths", "router-svc/model/attention.c"),
+    ("tag_prefixes", "kernels/cpu/attend_page.h"),
+    ("constant_prefixes", "kernels/cpu/cpu.h"),
+)
 
 LICENSE_LINE = "SPDX-License-Identifier: Apache-2.0"
 TEXT = re.compile(r"(\.(c|h|S|cu|cuh|py|sh|md|txt|cmake|proto|yml|yaml|json|toml)|(^|/)(cadre|run|CMakeLists\.txt))$")
@@ -142,9 +148,14 @@ def include_paths(tree):
 
 
 def prefix_of(path):
-    if path in PRIVATE_PREFIXES:
-        return PRIVATE_PREFIXES[path][0]
+    """The prefix of a file's folder; None where there is none, in tests and benchmarks."""
     return next((prefix for folder, prefix in PREFIXES if path.startswith(folder)), None)
+
+
+def allowed_prefixes(path):
+    """What the types and constants of a header may begin with."""
+    private = PRIVATE_PREFIXES.get(path)
+    return (prefix_of(path) + "_", private[0] + "_") if private else (prefix_of(path) + "_",)
 
 
 def symbol_prefixes(tree):
@@ -172,7 +183,7 @@ def tag_prefixes(tree):
         prefix = prefix_of(path) if not path.endswith("_data.h") else None   # a generated table that one file includes
         for number, line in enumerate(source.code_lines, 1):
             match = re.match(r"(?:struct|enum|union)\s+(\w+)\s*[{;]", line) or re.match(r"typedef\b.*?(\w+)(?:\)\(.*\))?;", line)
-            if match and prefix and not match.group(1).startswith((prefix + "_", "cad_" if prefix == "tok" else prefix + "_")) \
+            if match and prefix and not match.group(1).startswith(allowed_prefixes(path)) \
                and not FOREIGN_TAGS.match(match.group(1)) and not is_foreign_forward(line, match.group(1)):
                 yield path, number, f"the type {match.group(1)} should begin with {prefix}_"
 
@@ -188,7 +199,7 @@ def constant_prefixes(tree):
         prefix = prefix_of(path)
         if not prefix:
             continue
-        good = re.compile(rf"(?i:{prefix}_|CADRE_)" if prefix != "tok" else r"(?i:tok_|cad_|CADRE_)")
+        good = re.compile("|".join(allowed_prefixes(path)) + "|cadre_", re.I)
         undefined = set(re.findall(r"^\s*#\s*undef\s+(\w+)", source.code, re.M))
         for match in re.finditer(r"^[ \t]*#[ \t]*define[ \t]+(\w+)", source.code, re.M):
             if not good.match(match.group(1)) and match.group(1) not in undefined:
@@ -300,14 +311,12 @@ def trailing_blanks(tree):
 
 def indentation(tree):
     for path, source in tree.sources.items():
-        comment = False
         for number, (line, code) in enumerate(zip(source.lines, source.code_lines), 1):
             blank = re.match(r"\s*", line).group(0)
             if " \t" in blank:
                 yield path, number, "a blank before a tab at the start of the line"
             elif code.strip() and re.match(r" ", line):
                 yield path, number, "code is indented with tabs"
-            comment = comment and "*/" not in line
 
 
 def open_ends(tree):
@@ -422,8 +431,11 @@ def check(symbols, strict):
             texts[path] = house.read(ROOT, path).text
     tree = Tree(texts, symbols_of(symbols))
     bad = 0
-    for rule in dict.fromkeys(rule.check for rule in RULES if strict or rule.name not in WAITING):
+    for rule in dict.fromkeys(rule.check for rule in RULES):
+        waiting = () if strict else tuple(path for name, path in WAITING if name == rule.__name__)
         for path, line, sentence in rule(tree):
+            if path.startswith(waiting):
+                continue
             print(f"{path}:{line}: {sentence} [{rule.__name__}]")
             bad += 1
     print(f"{len(texts)} files, {len(tree.symbols)} external names: {bad} violations of the house's rules")
