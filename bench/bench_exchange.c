@@ -36,8 +36,6 @@ enum { ELEMENTS = 4096, ROWS_MAX = 512, SIZES = 4, ITERATIONS_MAX = 2000, PERFTE
 static const uint32_t sizes_rows[SIZES] = { 1, 8, 64, 512 };
 static const int sizes_iterations[SIZES] = { 2000, 1000, 300, 60 };
 static int rank = 50;
-extern char **environ;
-
 static void die(const char *what, const char *why)
 {
 	fprintf(stderr, "bench_exchange: %s: %s\n", what, why);

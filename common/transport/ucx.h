@@ -36,6 +36,6 @@ CAD_MUST_USE enum cad_status cad_transport_ucx_create(const struct cad_transport
 cad_link_create_fn cad_link_ucx_create; /* context: const struct cad_ucx_options * */
 
 /* For tests: as if a peer had died while it wrote to this process's shared memory. */
-void cad_link_ucx_wedge(struct cad_link *link);
+void cad_link_ucx_wedge(struct cad_link *base);
 
 #endif

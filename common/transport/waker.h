@@ -19,7 +19,7 @@ struct cad_waker {
 	_Atomic uint32_t signalled;
 	int fd;
 };
-CAD_MUST_USE enum cad_status cad_waker_create(struct cad_waker **waker);
+CAD_MUST_USE enum cad_status cad_waker_create(struct cad_waker **out);
 void cad_waker_acquire(struct cad_waker *waker);
 void cad_waker_release(struct cad_waker *waker);
 void cad_waker_signal(struct cad_waker *waker); /* any thread */

@@ -43,7 +43,8 @@ const struct cad_settings *pl_checkpoint_settings(const struct pl_checkpoint *ch
 struct pl_shape pl_checkpoint_shape(const struct pl_checkpoint *checkpoint);
 uint64_t pl_checkpoint_expert_bytes(const struct pl_checkpoint *checkpoint); /* packed; 0 for a dense model */
 
-/* CAD_AGAIN: it is being computed, and `ready` will be called. The signature that control.h wants. */
-enum cad_status pl_checkpoint_checksum(void *checkpoint, uint32_t cell, char hex[33]);
+/* CAD_AGAIN: it is being computed, and `ready` will be called. The signature that control.h wants:
+ * `context` is the checkpoint. */
+enum cad_status pl_checkpoint_checksum(void *context, uint32_t cell, char hex[33]);
 
 #endif

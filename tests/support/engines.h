@@ -69,9 +69,9 @@ void te_create(struct te_cluster *cluster, const char *model, uint32_t nodes, ui
 	void *context);
 void te_destroy(struct te_cluster *cluster);
 /* Stops polling a threaded node and destroys its transport: what a crash looks like to the others. */
-void te_kill(struct te_cluster *cluster, uint32_t node);
-/* Gives the experts of `node` to the live ones and publishes the next map. */
-void te_reassign(struct te_cluster *cluster, uint32_t node);
+void te_kill(struct te_cluster *cluster, uint32_t index);
+/* Gives the experts of `dead` to the live ones and publishes the next map. */
+void te_reassign(struct te_cluster *cluster, uint32_t dead);
 void te_publish(struct te_cluster *cluster);
 
 /* `count` different requests, decided by the seed. */

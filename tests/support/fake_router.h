@@ -68,7 +68,7 @@ void fake_router_open(struct fake_router *router);
 void fake_router_open_with(struct fake_router *router, struct rt_frontend_options options);
 /* Every request ends, as the engine's contract says, before everything goes. */
 void fake_router_close(struct fake_router *router);
-void fake_router_gone(void *router); /* for rt_frontend_drain: sets gone */
+void fake_router_gone(void *context); /* for rt_frontend_drain: sets gone of the router that it is given */
 
 /* ---- a client ---- */
 

@@ -25,7 +25,6 @@
 
 #include <cmocka.h>
 
-extern char **environ;
 enum { KILLS = 6, LINE_BYTES = 256, CALLS = 4 };
 
 static enum exchange_form form_of(const char *name)
