@@ -2,13 +2,11 @@
 #include "router-svc/engine.h"
 
 #include "common/base/log.h"
-#include "common/base/mailbox.h"
 #include "router-svc/batch/scheduler.h"
+#include "router-svc/inbox.h"
 #include "router-svc/step.h"
 
 #include <math.h>
-#include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +16,6 @@ enum {
 	SEQUENCES_DEFAULT = 64,
 	QUEUE_DEFAULT = 256,
 	CALL_TIMEOUT_MS_DEFAULT = 10000,
-	COMMANDS_MAX = 4096,
 	CALL_ROWS_MAX = 256,
 	CALLS_MAX = 64,
 	CONNECTIONS_MAX = 256,
@@ -26,19 +23,11 @@ enum {
 };
 static const uint64_t KV_BYTES_DEFAULT = (uint64_t)1 << 30;
 
-enum command_kind { COMMAND_SUBMIT, COMMAND_CANCEL, COMMAND_PAUSE, COMMAND_RESUME, COMMAND_MAP };
-struct command {
-	enum command_kind kind;
-	uint64_t id;
-	struct rt_sequence *sequence;
-	struct cad_map *map;
-};
-
 struct rt_engine {
 	struct rt_engine_options options;
 	const struct cad_model_spec *spec;
 	float *quanta;
-	struct cad_mailbox *commands;
+	struct rt_inbox *inbox;
 	struct cad_transport *transport;
 	struct rt_exchange exchange;
 	struct rt_kv_cache cache;
@@ -49,10 +38,7 @@ struct rt_engine {
 	int32_t *chosen; /* [spans_max]: the token that a span chose in this step, -1: none */
 	void *sample_scratch;
 	const struct cad_clock *clock;
-	_Atomic uint64_t next_id;
-	_Atomic uint32_t live; /* submitted, without a last event yet */
 	_Atomic bool stop;
-	_Atomic pthread_t thread; /* that runs the engine */
 	struct {
 		_Atomic uint64_t steps, prefilled, generated, requests, finished, failed, cancelled, preempted, dropped,
 			spilled, epoch;
@@ -93,8 +79,7 @@ static void retire(struct rt_engine *engine, struct rt_sequence *sequence)
 	count(&engine->stats.dropped, sequence->usage.dropped);
 	count(&engine->stats.spilled, sequence->usage.spilled);
 	rt_scheduler_remove(&engine->scheduler, sequence);
-	rt_sequence_destroy(sequence);
-	atomic_fetch_sub(&engine->live, 1);
+	rt_inbox_give_back(engine->inbox, sequence);
 }
 
 static void fail(struct rt_engine *engine, struct rt_sequence *sequence)
@@ -136,70 +121,47 @@ static void fill_routing(const struct rt_engine *engine, struct rt_event *event,
 	event->router_logits = trace->router_logits ? trace->router_logits + (size_t)row * gate->experts : NULL;
 }
 
-/* ---- commands ---- */
+/* ---- what others ask ---- */
 
-static struct rt_sequence *find(const struct rt_engine *engine, uint64_t id)
+static void take_map(struct rt_engine *engine)
 {
-	for (struct rt_sequence *s = engine->scheduler.running.first; s; s = s->after)
-		if (s->id == id)
-			return s;
-	for (struct rt_sequence *s = engine->scheduler.waiting.first; s; s = s->after)
-		if (s->id == id)
-			return s;
-	return NULL;
+	struct cad_map *map = rt_inbox_newest_map(engine->inbox);
+	if (!map)
+		return;
+	rt_inbox_give_back_map(engine->inbox, rt_route_table_map(&engine->exchange.routes, map));
+	atomic_store(&engine->stats.epoch, engine->exchange.routes.map->epoch);
 }
 
-static void take_command(struct rt_engine *engine, const struct command *command)
+static void take_wishes(struct rt_engine *engine, struct rt_sequence_list *list)
 {
-	struct rt_sequence *sequence = command->sequence ? command->sequence : find(engine, command->id);
-	switch (command->kind) {
-	case COMMAND_SUBMIT:
-		rt_list_add(&engine->scheduler.waiting, sequence);
-		if (sequence->request.want_logits && rt_step_trace_logits(&engine->step) != CAD_OK)
-			rt_sequence_doom(sequence, CAD_ERR_MEMORY, "no memory to keep router logits");
-		break;
-	case COMMAND_CANCEL:
-		if (sequence)
-			rt_sequence_doom(sequence, CAD_ERR_CANCELLED, "cancelled after %u tokens",
-				sequence->usage.generated_tokens);
-		break;
-	case COMMAND_PAUSE:
-	case COMMAND_RESUME:
-		if (sequence)
-			sequence->paused = command->kind == COMMAND_PAUSE;
-		break;
-	case COMMAND_MAP:
-		rt_route_table_map(&engine->exchange.routes, command->map);
-		atomic_store(&engine->stats.epoch, engine->exchange.routes.map->epoch);
-		break;
+	for (struct rt_sequence *s = list->first; s; s = s->after) {
+		struct rt_wishes wishes = rt_inbox_wishes(engine->inbox, s);
+		s->paused = wishes.pause;
+		if (wishes.cancel)
+			rt_sequence_doom(s, CAD_ERR_CANCELLED, "cancelled after %u tokens", s->usage.generated_tokens);
 	}
 }
 
-/* Between polls too, in the middle of a step: so nothing here frees a sequence; it only dooms. */
-static void take_commands(void *context)
+/* Between polls too, in the middle of a step: so nothing here ends a sequence; it only dooms. */
+static void take_news(void *context)
 {
 	struct rt_engine *engine = context;
-	for (struct command *command; (command = cad_mailbox_take(engine->commands)) != NULL; free(command))
-		take_command(engine, command);
+	if (!rt_inbox_news(engine->inbox))
+		return;
+
+	take_map(engine);
+	for (struct rt_sequence *s = rt_inbox_submitted(engine->inbox), *next; s; s = next) {
+		next = s->after;
+		rt_list_add(&engine->scheduler.waiting, s);
+	}
+	take_wishes(engine, &engine->scheduler.running);
+	take_wishes(engine, &engine->scheduler.waiting);
 }
 
 static void wake(void *context)
 {
 	struct rt_engine *engine = context;
 	cad_transport_wake(engine->transport);
-}
-
-/* ERR_EXHAUSTED when the engine is that far behind; the caller's object is not taken then. */
-static enum cad_status put_command(struct rt_engine *engine, struct command command)
-{
-	struct command *message = malloc(sizeof *message);
-	if (!message)
-		return CAD_ERR_MEMORY;
-	*message = command;
-	if (cad_mailbox_put(engine->commands, message) == CAD_OK)
-		return CAD_OK;
-	free(message);
-	return CAD_ERR_EXHAUSTED;
 }
 
 enum cad_status rt_engine_submit(
@@ -221,65 +183,24 @@ enum cad_status rt_engine_submit(
 			return cad_error_set(error, CAD_ERR_INVALID,
 				"token %zu of the prompt has id %d, but ids go from 0 to %u", i, request->prompt[i],
 				engine->spec->vocab - 1);
-	uint32_t limit = engine->options.sequences_max + engine->options.queue_max;
-	if (atomic_fetch_add(&engine->live, 1) >= limit) {
-		atomic_fetch_sub(&engine->live, 1);
-		return cad_error_set(error, CAD_ERR_EXHAUSTED,
-			"%u requests are running or waiting, which is this router's limit: try again later", limit);
-	}
+	if (request->want_logits && !engine->options.keep_logits)
+		return cad_error_set(error, CAD_ERR_INVALID, "this engine was created without room for router logits");
 
 	uint64_t tokens_max =
 		request->max_tokens == 0 ? context_max : request->prompt_count + (uint64_t)request->max_tokens;
-	struct rt_sequence *sequence =
-		rt_sequence_create(request, (uint32_t)(tokens_max < context_max ? tokens_max : context_max));
-	enum cad_status status = CAD_ERR_MEMORY;
-	if (sequence) {
-		sequence->id = atomic_fetch_add(&engine->next_id, 1);
-		sequence->submitted_ns = now_ns(engine);
-		*id = sequence->id;
-		status = put_command(engine, (struct command){ .kind = COMMAND_SUBMIT, .sequence = sequence });
-	}
+	enum cad_status status = rt_inbox_submit(engine->inbox, request,
+		(uint32_t)(tokens_max < context_max ? tokens_max : context_max), now_ns(engine), id, error);
+	if (status == CAD_OK)
+		count(&engine->stats.requests, 1);
 
-	if (status != CAD_OK) {
-		rt_sequence_destroy(sequence);
-		atomic_fetch_sub(&engine->live, 1);
-		return cad_error_set(error, status, "the request cannot be queued: %s", cad_status_text(status));
-	}
-
-	count(&engine->stats.requests, 1);
-	return CAD_OK;
+	return status;
 }
 
-/* These must not be lost. A full mailbox empties at the engine's next turn or wait; on the engine's
- * own thread (from an event) it is emptied here. */
-static void put_command_surely(struct rt_engine *engine, struct command command)
-{
-	while (put_command(engine, command) != CAD_OK && !atomic_load(&engine->stop)) {
-		if (pthread_equal(engine->thread, pthread_self()))
-			take_commands(engine);
-		else
-			sched_yield();
-	}
-}
+void rt_engine_cancel(struct rt_engine *engine, uint64_t id) { rt_inbox_cancel(engine->inbox, id); }
 
-void rt_engine_cancel(struct rt_engine *engine, uint64_t id)
-{
-	put_command_surely(engine,
-		(struct command){
-			.kind = COMMAND_CANCEL,
-			.id = id,
-		});
-}
+void rt_engine_pause(struct rt_engine *engine, uint64_t id, bool paused) { rt_inbox_pause(engine->inbox, id, paused); }
 
-void rt_engine_pause(struct rt_engine *engine, uint64_t id, bool paused)
-{
-	put_command_surely(engine, (struct command){ .kind = paused ? COMMAND_PAUSE : COMMAND_RESUME, .id = id });
-}
-
-void rt_engine_map(struct rt_engine *engine, struct cad_map *map)
-{
-	put_command_surely(engine, (struct command){ .kind = COMMAND_MAP, .map = cad_map_acquire(map) });
-}
+void rt_engine_map(struct rt_engine *engine, struct cad_map *map) { rt_inbox_map(engine->inbox, map); }
 
 void rt_engine_stop(struct rt_engine *engine)
 {
@@ -307,14 +228,6 @@ static void sweep(struct rt_engine *engine)
 	uint64_t now = now_ns(engine);
 	sweep_list(engine, &engine->scheduler.running, now);
 	sweep_list(engine, &engine->scheduler.waiting, now);
-}
-
-static bool contains(const int32_t *ids, size_t ids_count, int32_t id)
-{
-	for (size_t i = 0; i < ids_count; i++)
-		if (ids[i] == id)
-			return true;
-	return false;
 }
 
 /* LOGITS events for runs of consecutive rows of one sequence. */
@@ -367,6 +280,35 @@ static void on_logits(void *context, const struct rt_batch *batch, const uint32_
 	}
 }
 
+static bool contains(const int32_t *ids, size_t ids_count, int32_t id)
+{
+	for (size_t i = 0; i < ids_count; i++)
+		if (ids[i] == id)
+			return true;
+	return false;
+}
+
+/* An id that ends the answer: the last token, and no part of the text. */
+static bool ends_answer(const struct rt_engine *engine, const struct rt_request *request, int32_t token)
+{
+	return contains(request->stop_ids, request->stop_ids_count, token) ||
+		(!request->ignore_eos && contains(engine->spec->eos_ids, engine->spec->eos_ids_count, token));
+}
+
+/* The rows that the span computed, without those that were reported before. */
+static void report_routing(struct rt_engine *engine, const struct rt_span *span, uint32_t begin)
+{
+	struct rt_sequence *sequence = span->sequence;
+	uint32_t skip = sequence->reported > begin ? sequence->reported - begin : 0;
+	if (!sequence->request.want_routing || skip >= span->rows || engine->step.trace.moe_layers_count == 0)
+		return;
+	struct rt_event event = event_of(engine, sequence, RT_EVENT_ROUTING);
+	fill_routing(engine, &event, span->first + skip);
+	event.first_position = begin + skip;
+	event.rows = span->rows - skip;
+	emit(engine, &event);
+}
+
 /* After the step: what the span's sequence has now. */
 static void advance(struct rt_engine *engine, struct rt_span *span, int32_t token)
 {
@@ -379,16 +321,7 @@ static void advance(struct rt_engine *engine, struct rt_span *span, int32_t toke
 	if (sequence->doomed != CAD_OK)
 		return;
 
-	if (request->want_routing && sequence->computed > sequence->reported &&
-		engine->step.trace.moe_layers_count > 0) {
-		uint32_t skip = sequence->reported > begin ? sequence->reported - begin : 0;
-		struct rt_event event = event_of(engine, sequence, RT_EVENT_ROUTING);
-		fill_routing(engine, &event, span->first + skip);
-		event.first_position = begin + skip;
-		event.rows = span->rows - skip;
-		emit(engine, &event);
-	}
-
+	report_routing(engine, span, begin);
 	if (sequence->computed > sequence->reported)
 		sequence->reported = sequence->computed;
 	if (token < 0)
@@ -396,12 +329,12 @@ static void advance(struct rt_engine *engine, struct rt_span *span, int32_t toke
 	sequence->tokens[sequence->count++] = token;
 	if (sequence->usage.generated_tokens++ == 0)
 		sequence->usage.first_token_us = (now_ns(engine) - sequence->submitted_ns) / CAD_NS_PER_US;
+	bool ends = ends_answer(engine, request, token);
 	struct rt_event event = event_of(engine, sequence, RT_EVENT_TOKEN);
 	event.token = token;
+	event.is_text = !ends;
 	emit(engine, &event);
-	bool stops = (!request->ignore_eos && contains(engine->spec->eos_ids, engine->spec->eos_ids_count, token)) ||
-		contains(request->stop_ids, request->stop_ids_count, token);
-	if (stops)
+	if (ends)
 		finish(engine, sequence, RT_FINISH_STOP);
 	else if (sequence->count == sequence->tokens_max)
 		finish(engine, sequence, RT_FINISH_LENGTH);
@@ -452,8 +385,7 @@ static uint64_t next_deadline(const struct rt_engine *engine)
 
 bool rt_engine_turn(struct rt_engine *engine, uint64_t until_ns)
 {
-	engine->thread = pthread_self();
-	take_commands(engine);
+	take_news(engine);
 	sweep(engine);
 	uint64_t due = rt_route_table_tick(&engine->exchange.routes);
 	rt_schedule(&engine->scheduler, &engine->batch);
@@ -525,7 +457,7 @@ static enum cad_status create_exchange(struct rt_engine *engine, struct cad_erro
 		.rows_max = rows_max,
 		.shipments_max = gate->experts > 0 ? CALLS_MAX : 1,
 		.call_timeout_ms = o->call_timeout_ms,
-		.idle = take_commands,
+		.idle = take_news,
 		.idle_context = engine,
 	};
 	return rt_exchange_init(&engine->exchange, &exchange, error);
@@ -547,8 +479,6 @@ enum cad_status rt_engine_create(
 	o->call_timeout_ms = or_default(o->call_timeout_ms, CALL_TIMEOUT_MS_DEFAULT);
 	o->kv_bytes = o->kv_bytes > 0 ? o->kv_bytes : KV_BYTES_DEFAULT;
 	engine->spec = cad_model_spec(o->model);
-	engine->thread = pthread_self();
-	atomic_store(&engine->next_id, 1);
 	uint32_t rows = o->step_tokens_max, sequences = o->sequences_max, layers = engine->spec->layers_count;
 	engine->quanta = malloc(layers * sizeof *engine->quanta);
 	engine->wants = malloc(rows * sizeof *engine->wants);
@@ -559,7 +489,7 @@ enum cad_status rt_engine_create(
 		rt_batch_init(&engine->batch, rows, sequences) != CAD_OK)
 		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory for the engine");
 	if (status == CAD_OK)
-		status = cad_mailbox_create(COMMANDS_MAX, wake, engine, &engine->commands);
+		status = rt_inbox_create(sequences + o->queue_max, wake, engine, &engine->inbox);
 	if (status == CAD_OK)
 		status = create_exchange(engine, error);
 	if (status == CAD_OK)
@@ -589,6 +519,8 @@ enum cad_status rt_engine_create(
 		};
 		status = rt_step_init(&engine->step, &step, error);
 	}
+	if (status == CAD_OK && o->keep_logits && rt_step_trace_logits(&engine->step) != CAD_OK)
+		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory to keep router logits");
 
 	if (status != CAD_OK) {
 		rt_engine_destroy(engine);
@@ -605,8 +537,8 @@ void rt_engine_destroy(struct rt_engine *engine)
 	if (!engine)
 		return;
 
-	if (engine->commands)
-		take_commands(engine);
+	if (engine->inbox)
+		take_news(engine);
 	for (struct rt_sequence *s; (s = engine->scheduler.running.first ? engine->scheduler.running.first
 									 : engine->scheduler.waiting.first) != NULL;) {
 		rt_sequence_doom(s, CAD_ERR_CANCELLED, "the router is stopping");
@@ -614,8 +546,7 @@ void rt_engine_destroy(struct rt_engine *engine)
 	}
 
 	rt_exchange_fini(&engine->exchange);
-	if (engine->commands)
-		cad_mailbox_destroy(engine->commands);
+	rt_inbox_destroy(engine->inbox);
 	rt_step_fini(&engine->step);
 	rt_kv_cache_fini(&engine->cache);
 	rt_batch_fini(&engine->batch);

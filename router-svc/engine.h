@@ -4,12 +4,14 @@
  * exchange with expert nodes and sampling; it knows nothing of gRPC, text or tokenizers.
  *
  * Threads. One thread runs the engine (`rt_engine_run`, or `rt_engine_turn` in a loop of the
- * caller's). Submit, cancel, pause, map and stop may be called from any thread: they put a command
- * in a bounded mailbox and return at once. Events come on the engine's thread, inside run or turn,
- * through `on_event`; the handler must not block and may call the any-thread functions.
+ * caller's). Submit, cancel, pause, map and stop may be called from any thread, an event's handler
+ * among them; they do not wait for the engine (inbox.h). Events come on the engine's thread, inside
+ * run or turn, through `on_event`; the handler must not block.
  *
- * Memory. All of the step's memory is allocated at creation. A request's arrays are copied by
- * submit. Pointers in an event are valid during the call.
+ * Memory. All of the step's memory is allocated at creation. Submit allocates for its request, on
+ * the thread that calls it, which also frees what ended before. The engine's thread itself
+ * allocates and frees nothing; what may do so in it is the handler of events, the transport's link
+ * while it connects (UCX: at any time), and the log's C library.
  *
  * Same bits: the logits of a sequence depend on its tokens alone. A sequence that loses its KV
  * pages to others is computed again, with equal bits.
@@ -44,6 +46,7 @@ struct rt_engine_options {
 	uint32_t chunk_tokens_max; /* rows of one sequence in a step; 0: step_tokens_max */
 	uint32_t sequences_max;    /* that run at once; 0: 64 */
 	uint32_t queue_max;        /* that wait beside them; 0: 256. Above: CAD_ERR_EXHAUSTED */
+	bool keep_logits;          /* requests may want logits: room for those of the gates is kept */
 	uint64_t kv_bytes;         /* 0: 1 GiB */
 	uint32_t micro_batches;    /* 0: two when that has been seen to pay, else one */
 	uint32_t call_timeout_ms;  /* an expert call that takes longer is sent again; 0: 10000 */
@@ -58,18 +61,18 @@ CAD_MUST_USE enum cad_status rt_engine_create(
 /* Nothing may run the engine any more. Live requests get RT_EVENT_FAILED, ERR_CANCELLED. */
 void rt_engine_destroy(struct rt_engine *engine);
 
-/* Any thread. The sentence says which limit. On OK exactly one FINISHED or FAILED event will come.
- * `id` is written before any event can come. */
+/* Any thread; allocates. The sentence says which limit. On OK exactly one FINISHED or FAILED event
+ * will come. `id` is written before any event can come. */
 CAD_MUST_USE enum cad_status rt_engine_submit(
 	struct rt_engine *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error);
 /* Any thread. Frees everything that the request holds at the next turn; FAILED with ERR_CANCELLED
  * follows unless it ended before. Unknown ids are ignored. */
 void rt_engine_cancel(struct rt_engine *engine, uint64_t id);
 /* Any thread. A paused sequence keeps its place and its pages but computes nothing: what a slow
- * reader gets. */
+ * reader gets. From an event's handler it takes effect before the next step. */
 void rt_engine_pause(struct rt_engine *engine, uint64_t id, bool paused);
-/* Any thread. Takes a reference of its own to the map; an older epoch than the present one is
- * ignored. */
+/* Any thread, one at a time. Takes a reference of its own to the map; an older epoch than the
+ * present one is ignored. */
 void rt_engine_map(struct rt_engine *engine, struct cad_map *map);
 /* Any thread. run returns soon; calls in flight are not waited for. */
 void rt_engine_stop(struct rt_engine *engine);

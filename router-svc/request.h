@@ -26,10 +26,11 @@ struct rt_request {
 	uint32_t max_tokens; /* 0: until end-of-sequence or the context is full */
 	bool ignore_eos;
 	struct kn_sampling sampling;
-	const int32_t *stop_ids; /* [stop_ids_count]; the id that stops is returned as the last token */
+	/* [stop_ids_count]; the id that stops is returned as the last token, and is no text */
+	const int32_t *stop_ids;
 	size_t stop_ids_count;
 	bool want_routing;    /* RT_EVENT_ROUTING for every computed token */
-	bool want_logits;     /* RT_EVENT_LOGITS for every computed token: evaluation */
+	bool want_logits;     /* RT_EVENT_LOGITS for every computed token: evaluation; see keep_logits */
 	uint64_t deadline_ns; /* engine clock; 0: none */
 	void *context;        /* comes back in every event */
 };
@@ -53,6 +54,7 @@ struct rt_event {
 	struct rt_usage usage;        /* so far */
 	uint8_t digest[16];           /* after the last token so far */
 	int32_t token;                /* TOKEN */
+	bool is_text;                 /* TOKEN; false: an end-of-sequence or stop id, FINISHED follows */
 	enum rt_finish_reason reason; /* FINISHED: the last event of the request */
 	/* FAILED: the last event of the request; ERR_CANCELLED, ERR_DEADLINE, ERR_NOT_FINITE, ... */
 	enum cad_status status;

@@ -174,6 +174,7 @@ enum cad_status cl_evaluation_run(struct cl_evaluation *eval, const struct em_op
 
 	embedded.router.on_event = on_event;
 	embedded.router.user = eval;
+	embedded.router.keep_logits = true;
 	enum cad_status status = em_create(&embedded, &em, error);
 	if (status == CAD_OK)
 		status = compute(eval, em, error);

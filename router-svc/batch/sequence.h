@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A sequence: one request on its way through the engine. Created by submit on the caller's thread;
- * from then on the engine's thread owns it.
+ * from then on the engine's thread owns it until it has ended, and its memory is freed by a thread
+ * that submits (inbox.h).
  *
  *   tokens   prompt | generated ...          count tokens known, `computed` of them in the KV cache
  *
@@ -17,11 +18,12 @@
 enum rt_sequence_state {
 	RT_SEQUENCE_WAITING, /* holds no pages; in the waiting list, oldest first */
 	RT_SEQUENCE_RUNNING, /* holds a slot and pages; in the running list, oldest first */
-	RT_SEQUENCE_ENDED,   /* its last event is out; freed when the step that it is in is over */
+	RT_SEQUENCE_ENDED,   /* in no list; its last event is out, or comes now */
 };
 
 struct rt_sequence {
-	uint64_t id;
+	uint64_t id;    /* ascends with age */
+	uint32_t place; /* in the inbox */
 	enum rt_sequence_state state;
 	struct rt_sequence *before, *after; /* in its list */
 	struct rt_request request;          /* prompt points into tokens; stop_ids is owned */

@@ -100,14 +100,12 @@ static struct rt_peer *peer_find(struct rt_route_table *table, const struct cad_
 	return unused;
 }
 
-void rt_route_table_map(struct rt_route_table *table, struct cad_map *map)
+struct cad_map *rt_route_table_map(struct rt_route_table *table, struct cad_map *map)
 {
-	if (table->map && map->epoch <= table->map->epoch) {
-		cad_map_release(map);
-		return;
-	}
+	struct cad_map *before = table->map;
+	if (before && map->epoch <= before->epoch)
+		return map;
 
-	cad_map_release(table->map);
 	table->map = map;
 	memset(table->node_rows, 0, map->nodes_count * sizeof *table->node_rows);
 	for (uint32_t i = 0; i < table->peers_count; i++)
@@ -127,6 +125,7 @@ void rt_route_table_map(struct rt_route_table *table, struct cad_map *map)
 	}
 
 	refresh(table);
+	return before;
 }
 
 void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *peer, enum cad_connection_state state,
