@@ -17,6 +17,7 @@
 enum { NEVER = -1 };
 static _Thread_local long countdown = NEVER;
 static _Thread_local bool fired, pausing;
+static _Thread_local unsigned long heap_calls;
 static atomic_long live;
 static atomic_size_t asked;
 
@@ -36,6 +37,8 @@ void test_fail_allocation_pause(bool paused) { pausing = paused; }
 
 long test_allocations_live(void) { return atomic_load(&live); }
 
+unsigned long test_heap_calls(void) { return heap_calls; }
+
 size_t test_allocated_bytes(void) { return atomic_load(&asked); }
 
 #ifdef SANITIZED
@@ -50,15 +53,20 @@ bool test_allocations_can_fail(void) { return true; }
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *block, size_t size);
+void *__libc_memalign(size_t alignment, size_t size);
 void __libc_free(void *block);
 void *malloc(size_t size);
 void *calloc(size_t count, size_t size);
 void *realloc(void *block, size_t size);
+void *aligned_alloc(size_t alignment, size_t size);
+void *memalign(size_t alignment, size_t size);
+int posix_memalign(void **block, size_t alignment, size_t size);
 void free(void *block);
 
 static bool fails_now(size_t bytes)
 {
 	atomic_fetch_add(&asked, bytes);
+	heap_calls++;
 	if (pausing || countdown == NEVER || countdown-- > 0)
 		return false;
 	fired = true;
@@ -89,8 +97,25 @@ void *realloc(void *block, size_t size)
 	return moved;
 }
 
+void *aligned_alloc(size_t alignment, size_t size)
+{
+	return fails_now(size) ? NULL : counted(__libc_memalign(alignment, size));
+}
+
+void *memalign(size_t alignment, size_t size) { return aligned_alloc(alignment, size); }
+
+int posix_memalign(void **block, size_t alignment, size_t size)
+{
+	void *made = aligned_alloc(alignment, size);
+	if (!made)
+		return ENOMEM;
+	*block = made;
+	return 0;
+}
+
 void free(void *block)
 {
+	heap_calls += block != NULL;
 	if (block)
 		atomic_fetch_sub(&live, 1);
 	__libc_free(block);

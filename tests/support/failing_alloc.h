@@ -3,7 +3,7 @@
  * Allocations that fail on demand: a test runs a piece of code again and again, each time with the
  * next allocation failing, until it runs clean.
  *
- * Linking this file replaces malloc, calloc and realloc in the test program (and in the libraries
+ * Linking this file replaces malloc and its family in the test program (and in the libraries
  * that it uses). The order to fail belongs to the thread that gave it. Under a sanitizer, which has
  * an allocator of its own, nothing is replaced and `test_allocations_can_fail` says so.
  */
@@ -22,6 +22,9 @@ bool test_fail_allocation_end(void);
 void test_fail_allocation_pause(bool paused);
 /* Blocks that are allocated and not freed, of all threads. */
 long test_allocations_live(void);
+/* How often the calling thread has asked the heap for memory or given it some back; 0 under a
+ * sanitizer. */
+unsigned long test_heap_calls(void);
 /* Bytes that were asked for since the program began, of all threads: a measure of work. 0 under a
  * sanitizer. */
 size_t test_allocated_bytes(void);
