@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What other threads ask of the router's engine, until its thread looks: requests, what is wished
  * about them, the newest map. Nothing here is ever lost, waits for room, or makes the engine's

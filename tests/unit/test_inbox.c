@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What other threads ask of the engine: limits with a sentence, wishes that are never lost and never
  * meet the wrong sequence, the newest map, memory that comes back; and all of it from many threads. */
 #include "router-svc/inbox.h"
