@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
-# A cluster of processes on loopback: up, down. All that is known about it is in run/: cluster.json for its users, processes (name, pid, start time)
+# A cluster of processes on loopback: up, down. Its state is in run/: cluster.json for its users, processes (name, pid, start time)
 # for down, log/, and the placement service's state.
 
 source "$ROOT/scripts/setup.sh"
@@ -10,7 +10,7 @@ BIN=${CADRE_BIN:-$ROOT/build/bin}
 
 # ---- processes ----
 
-# When a process started, in clock ticks since boot: with its pid this names it for good. Empty when there is none.
+# When a process started, in clock ticks since boot; with the pid, this identifies it uniquely. Empty when there is no such process.
 start_time() {
 	local stat
 	stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
@@ -18,7 +18,7 @@ start_time() {
 	awk '{ print $20 }' <<<"$stat"
 }
 
-# is_alive PID START: the very process that was started, not another one with its pid, and no zombie.
+# is_alive PID START: exactly the process that was started, not another one with its pid, and not a zombie.
 is_alive() {
 	[ "$(start_time "$1")" = "$2" ] && ! grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null
 }
@@ -33,10 +33,10 @@ launch() {
 	printf '%s\n' "$BIN/$1" "${@:2}" | jq -R . | jq -cs . >"$RUN/log/$name.command"
 }
 
-# Whether anything of the last cluster lives.
+# Is any process of the last cluster alive?
 any_alive() { [ -f "$RUN/processes" ] && any_alive_named ''; }
 
-# signal_all SIGNAL PREFIX: to the living processes whose names begin so.
+# signal_all SIGNAL PREFIX: to the live processes whose names begin with PREFIX.
 signal_all() {
 	local name pid start
 	while read -r name pid start; do
@@ -46,7 +46,7 @@ signal_all() {
 
 # ---- down ----
 
-# Whether a process lives whose name begins so.
+# Is a process alive whose name begins with PREFIX?
 any_alive_named() {
 	local name pid start
 	while read -r name pid start; do
@@ -64,7 +64,7 @@ wait_gone() {
 	done
 }
 
-# Routers first, so that their requests can end; then expert nodes and the placement service. Whoever does not go in time is killed.
+# Routers first, so that their requests can end; then expert nodes and the placement service. What does not stop in time is killed.
 stop_processes() {
 	[ -f "$RUN/processes" ] || return 0
 	signal_all CONT ''
@@ -74,7 +74,7 @@ stop_processes() {
 	signal_all TERM placement
 	wait_gone '' 12
 	if any_alive; then
-		say "some processes did not stop in time and are killed"
+		say "some processes did not stop in time; killing them"
 		signal_all KILL ''
 	fi
 	rm -f "$RUN/processes" "$RUN/cluster.json"
@@ -105,7 +105,7 @@ cluster_down() {
 
 # ---- up ----
 
-# Sorts the options of up: sets MODEL, EXPERTS, ROUTERS and the arrays PLACEMENT_OPTIONS, EXPERT_OPTIONS, ROUTER_OPTIONS.
+# Sorts the options of up. Sets MODEL, EXPERTS, ROUTERS and the arrays PLACEMENT_OPTIONS, EXPERT_OPTIONS, ROUTER_OPTIONS.
 parse_up() {
 	MODEL='' EXPERTS=3 ROUTERS=1
 	PLACEMENT_OPTIONS=() EXPERT_OPTIONS=() ROUTER_OPTIONS=()
@@ -142,11 +142,11 @@ parse_up() {
 	done
 	[ -n "$MODEL" ] || fail_usage "up needs --model DIR"
 	[ -f "$MODEL/config.json" ] || fail "'$MODEL' is not a checkpoint: it has no config.json"
-	[[ $EXPERTS =~ ^[0-9]+$ && $ROUTERS =~ ^[1-9][0-9]*$ ]] || fail_usage "--experts and --routers take numbers, and one router is needed"
+	[[ $EXPERTS =~ ^[0-9]+$ && $ROUTERS =~ ^[1-9][0-9]*$ ]] || fail_usage "--experts and --routers take numbers, and at least one router is needed"
 	MODEL=$(cd "$MODEL" && pwd)
 }
 
-# Cores are shared by all processes of a role, unless --threads says otherwise.
+# All processes of a role share the cores, unless --threads says otherwise.
 share_threads() {
 	local count=$(($1 > 0 ? $1 : 1)) threads
 	threads=$(($(cores) / 2 / count))
@@ -165,7 +165,7 @@ log_field() {
 	sed -n "s/.* msg=$2 .*$3=\\([^ ]*\\).*/\\1/p" "$1" 2>/dev/null | head -n 1
 }
 
-# Fails when one of the processes has ended, with the end of its log.
+# Fails, with the end of its log, if one of the processes has ended.
 check_alive() {
 	local name pid start
 	while read -r name pid start; do
@@ -176,7 +176,7 @@ check_alive() {
 	done <"$RUN/processes"
 }
 
-# The answer of http://ADDRESS/readyz is 200; the last line of its text is printed otherwise.
+# Succeeds if http://ADDRESS/readyz answers 200; otherwise prints the last line of its text.
 is_ready() {
 	local line='' text='' last=''
 	exec 3<>"/dev/tcp/${1%:*}/${1##*:}" || return 1
@@ -189,7 +189,7 @@ is_ready() {
 	return 1
 }
 
-# Fails with the placement service's own words when all expert nodes are there, and what they have will never do.
+# Fails with the placement service's own words if all expert nodes have joined, but their memory can never suffice.
 check_room() {
 	local why
 	[ -n "$PLACEMENT_HTTP" ] || return 0
@@ -198,7 +198,7 @@ check_room() {
 	fail "$why"
 }
 
-# Waits until COMMAND prints something and returns it in REPLY; says now and then what it waits for.
+# Waits until COMMAND prints something and returns that in REPLY; reports from time to time what it waits for.
 wait_for() {
 	local what=$1 waited=0
 	shift
@@ -211,7 +211,7 @@ wait_for() {
 	done
 }
 
-# Everybody has joined, and every expert is held: the status of the cluster, else nothing.
+# Prints the cluster's status once every process has joined and every expert is held, else nothing.
 full_status() {
 	"$BIN/cadrectl" status --placement "$1" -o json | jq -e --argjson experts "$EXPERTS" --argjson routers "$ROUTERS" \
 		'select(.experts_unplaced == 0 and ([.nodes[] | select(.state == "live" and .role == "expert")] | length) >= $experts
@@ -224,7 +224,7 @@ all_ready() {
 	echo ready
 }
 
-# run/cluster.json from the status: written beside its place and renamed, so that it is whole or not there. `command` starts a process again where it was.
+# run/cluster.json from the status: written under another name and renamed, so that it is complete or absent. `command` starts a process again where it was.
 write_cluster_json() {
 	local commands
 	commands=$(cd "$RUN/log" && for file in *.command; do jq -c --arg name "${file%.command}" '{($name): .}' "$file"; done | jq -s add)
@@ -240,13 +240,13 @@ write_cluster_json() {
 	mv "$RUN/cluster.json.new" "$RUN/cluster.json"
 }
 
-# Ends what was started when up does not get to its end: a failure, or Ctrl-C.
+# Stops what was started if up does not finish: after a failure, or Ctrl-C.
 give_up() {
 	local code=$?
 	trap - EXIT
 	if [ $code != 0 ]; then
 		stop_processes
-		[ $code -lt 128 ] || say "interrupted, everything is stopped"
+		[ $code -lt 128 ] || say "interrupted; everything is stopped"
 	fi
 	exit $code
 }

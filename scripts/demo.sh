@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
-# A whole cluster, seen from the outside: prompts in, text out, a table, and everything is stopped again.
+# A whole cluster, seen from outside: prompts in, text out, a table, and everything is stopped at the end.
 
 source "$ROOT/scripts/cluster.sh"
 
-# What the model was trained on, one prompt for each kind of text.
+# One prompt for each kind of text that the model was trained on.
 PROMPTS=(
 	"The following command can be used to"
 	$'.TH LS 1\n.SH NAME\n'
@@ -74,7 +74,7 @@ neighbours() {
 	done
 }
 
-# paradox_pair NAME POLICY-OPTION...: one prompt alone and in company, in a cluster of its own.
+# paradox_pair NAME POLICY-OPTION...: one prompt alone and beside others, in a cluster of its own.
 paradox_pair() {
 	local name=$1
 	shift
@@ -94,15 +94,15 @@ paradox_pair() {
 	PAIR_DROPS="$(jq .capacity.dropped "$ANSWERS/alone.json") $(jq .capacity.dropped "$ANSWERS/company.json")"
 }
 
-# Fails when what it shows is not so.
+# Fails if the answers do not show what it claims.
 demo_paradox() {
 	printf 'The same prompt ("%s"), once alone and once beside eight others.\n' "${PROMPTS[0]}"
 	paradox_pair 'capacity policy drop, factor 1.0' --capacity-policy drop --capacity-factor 1.0
-	[ "$PAIR" = different ] || fail "the digests under the policy are equal: the neighbours came too late?"
-	[[ $PAIR_DROPS != '0 '* && $PAIR_DROPS != *' 0' ]] || fail "an answer under the policy tells of no drops: $PAIR_DROPS"
+	[ "$PAIR" = different ] || fail "the digests under the policy are equal: did the other requests arrive too late?"
+	[[ $PAIR_DROPS != '0 '* && $PAIR_DROPS != *' 0' ]] || fail "an answer under the policy reports no drops: $PAIR_DROPS"
 	paradox_pair 'capacity policy none'
 	[ "$PAIR" = equal ] || fail "the digests without a policy differ"
-	[ "$PAIR_DROPS" = '0 0' ] || fail "an answer without a policy tells of drops: $PAIR_DROPS"
+	[ "$PAIR_DROPS" = '0 0' ] || fail "an answer without a policy reports drops: $PAIR_DROPS"
 }
 
 demo() {

@@ -9,7 +9,7 @@ BUILD_PACKAGES=(
 )
 TEST_PACKAGES=(libcmocka-dev clang libclang-rt-14-dev openssl python3 python3-venv)
 
-# The members of a list of packages that are not installed, one a line.
+# The packages of a list that are not installed, one per line.
 missing_packages() {
 	local package
 	for package in "$@"; do
@@ -17,7 +17,7 @@ missing_packages() {
 	done
 }
 
-# install_packages PACKAGE...: those that are missing, with apt-get; as root, or through sudo.
+# install_packages PACKAGE...: installs those that are missing, with apt-get, as root or through sudo.
 install_packages() {
 	local -a missing as_root=()
 	mapfile -t missing < <(missing_packages "$@")
@@ -41,9 +41,9 @@ setup() {
 				say "missing: ${missing[*]}"
 				exit 1
 			fi
-			say "every package is there"
+			say "all packages are installed"
 			;;
-		'') install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" && say "every package is there" ;;
+		'') install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" && say "all packages are installed" ;;
 		*) fail_usage "setup takes --check or nothing, not '$1'" ;;
 	esac
 }

@@ -14,7 +14,7 @@ count() {
 	SKIPPED=$((SKIPPED + $3))
 }
 
-# Adds up the totals of a JUnit file: count_junit FILE. A file that is not there, or tells of no test, is one failure.
+# count_junit FILE: adds up the totals of a JUnit file. A file that is missing or reports no test counts as one failure.
 count_junit() {
 	local tests=0 bad=0 skipped=0
 	[ ! -f "$1" ] || read -r tests bad skipped < <(
@@ -54,7 +54,7 @@ test_tsan() {
 
 test_clang() { run_ctest clang -L unit; }   # the other compiler: its warnings are errors too
 
-# cluster_of PRESET: whole clusters of that preset's programs.
+# cluster_of PRESET: cluster tests with that preset's programs.
 cluster_of() {
 	local junit directory
 	if ! (build "$1" "${PROGRAMS[@]}"); then
