@@ -82,8 +82,8 @@ static uint32_t smallest_window(const struct cad_model_spec *spec, uint32_t *lay
 static void print_experts(const struct cad_model *model, FILE *stream)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
-	fprintf(stream, "experts          %u a layer in %u layers, %u for each token%s%s, size %u\n",
-		spec->gate.experts, cad_model_spec_moe_layers(spec), spec->gate.topk,
+	fprintf(stream, "experts          %u per layer in %u layers, %u per token%s%s, size %u\n", spec->gate.experts,
+		cad_model_spec_moe_layers(spec), spec->gate.topk,
 		spec->gate.renormalise ? ", weights renormalised" : "", spec->gate.groups > 1 ? ", in groups" : "",
 		spec->expert.size);
 	if (spec->shared.size)
@@ -103,7 +103,7 @@ static void print_needs(const struct cad_model *model, const struct cad_model_pa
 	if (needs->experts_total) {
 		fprintf(stream, "one expert       %12s  %12s\n", bytes_text(expert, stored),
 			bytes_text(packed->expert, held));
-		fprintf(stream, "a layer's        %12s  %12s  %llu experts\n", bytes_text(experts * expert, stored),
+		fprintf(stream, "one layer        %12s  %12s  %llu experts\n", bytes_text(experts * expert, stored),
 			bytes_text(experts * packed->expert, held), (unsigned long long)experts);
 		snprintf(head, sizeof head, "each of %u node%s", needs->nodes, needs->nodes == 1 ? "" : "s");
 		fprintf(stream, "%-16s %12s  %12s  %u of %u experts\n", head, bytes_text(needs->bytes_per_node, stored),
@@ -113,7 +113,7 @@ static void print_needs(const struct cad_model *model, const struct cad_model_pa
 
 	fprintf(stream, "each router      %12s  %12s  ", bytes_text(needs->router_bytes, stored),
 		bytes_text(packed->router, held));
-	fprintf(stream, "and %s of KV cache for each token\n", bytes_text(needs->kv_bytes_per_token, held));
+	fprintf(stream, "and %s of KV cache per token\n", bytes_text(needs->kv_bytes_per_token, held));
 }
 
 static void print_table(const struct cad_model *model, const struct cad_model_packed *packed,
@@ -140,7 +140,7 @@ static void print_table(const struct cad_model *model, const struct cad_model_pa
 	if (spec->dense.size)
 		fprintf(stream, "dense layers     %u, size %u\n", spec->layers_count - cad_model_spec_moe_layers(spec),
 			spec->dense.size);
-	fprintf(stream, "parameters       %s, %s active for a token\n", count_text(sizes.parameters, one),
+	fprintf(stream, "parameters       %s, %s active per token\n", count_text(sizes.parameters, one),
 		count_text(sizes.active_parameters, two));
 	fprintf(stream, "weights          %s in files of %s\n", bytes_text(sizes.total, one),
 		bytes_text(sizes.files, two));

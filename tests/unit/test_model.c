@@ -546,13 +546,13 @@ static void inspect_for_people(void **state)
 		"architecture     mixtral, f16\n",
 		"attention        6 heads of 24, 3 key/value heads\n",
 		"sliding window   16 keys in 3 layers\n",
-		"parameters       590.83 K, 238.32 K active for a token\n",
-		"experts          5 a layer in 3 layers, 1 for each token, weights renormalised, size 136\n",
+		"parameters       590.83 K, 238.32 K active per token\n",
+		"experts          5 per layer in 3 layers, 1 per token, weights renormalised, size 136\n",
 		"--weights f32    in the files     in memory\n",
 		"one expert          57.38 KiB      3.00 KiB\n",
-		"a layer's          286.88 KiB     15.00 KiB  5 experts\n",
+		"one layer          286.88 KiB     15.00 KiB  5 experts\n",
 		"each of 2 nodes    459.00 KiB     24.00 KiB  8 of 15 experts\n",
-		"each router        293.34 KiB      5.00 MiB  and 1.69 KiB of KV cache for each token\n",
+		"each router        293.34 KiB      5.00 MiB  and 1.69 KiB of KV cache per token\n",
 	};
 	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
 		if (!strstr(text, lines[i]))
