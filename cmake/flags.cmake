@@ -12,14 +12,14 @@ endif()
 # Position-independent programs, whatever the compiler's default. -fPIE and not -fPIC, which would keep functions of one file from being inlined.
 add_compile_options($<$<COMPILE_LANGUAGE:C>:-fPIE>)
 add_link_options(-pie)
-# Hardening, for every build that no sanitizer watches. _FORTIFY_SOURCE needs optimised code; a default of the compiler's own is undone first.
+# Hardening, generated code included, for every build that no sanitizer watches. _FORTIFY_SOURCE needs optimised code; a default of the compiler's own is undone first.
 if(CADRE_SANITIZE STREQUAL "" AND NOT CADRE_FUZZ)
-  target_compile_options(cadre_flags INTERFACE -fstack-protector-strong -fstack-clash-protection
-    "$<$<CONFIG:Release,RelWithDebInfo,MinSizeRel>:-U_FORTIFY_SOURCE;-D_FORTIFY_SOURCE=2>")
+  add_compile_options("$<$<COMPILE_LANGUAGE:C>:-fstack-protector-strong;-fstack-clash-protection>"
+    "$<$<AND:$<COMPILE_LANGUAGE:C>,$<CONFIG:Release,RelWithDebInfo,MinSizeRel>>:-U_FORTIFY_SOURCE;-D_FORTIFY_SOURCE=2>")
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
-    target_compile_options(cadre_flags INTERFACE -fcf-protection)
+    add_compile_options(-fcf-protection)
   endif()
-  target_link_options(cadre_flags INTERFACE LINKER:-z,relro,-z,now,-z,noexecstack)
+  add_link_options(LINKER:-z,relro,-z,now,-z,noexecstack)
 endif()
 if(CADRE_SANITIZE STREQUAL "address")
   target_compile_options(cadre_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
