@@ -14,15 +14,16 @@
 #include "report.h"
 
 #include "common/base/clock.h"
-#include "kernels/cpu/cpu.h"
+#include "kernels/kernels.h"
 #include "tests/support/op_cases.h"
 
 #include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { BUFFER_BYTES = 256 << 20, REPEATS_MAX = 101 };
+enum { BUFFER_BYTES = 256 << 20, HUGE_PAGE_BYTES = 2 << 20, REPEATS_MAX = 101 };
 
 struct options {
 	const char *filter, *csv;
@@ -67,18 +68,18 @@ struct figures {
 	double us, read_gbs, peak_gflops;
 };
 
-static struct figures measure(struct kn_queue *queue, const struct op_case *c, unsigned repeats, const uint8_t *buffer)
+static struct figures measure(struct kn_queue *queue, struct kn_pool *pool, enum kn_isa isa, const struct op_case *c,
+	unsigned repeats, const uint8_t *buffer)
 {
 	double us[REPEATS_MAX], read[REPEATS_MAX], peak[REPEATS_MAX];
-	struct kn_cpu_queue *q = kn_cpu_queue(queue);
-	enum limit fma = q->form->isa == KN_ISA_AVX512 ? LIMIT_FMA_512 : LIMIT_FMA_256;
+	enum limit fma = isa == KN_ISA_AVX512 ? LIMIT_FMA_512 : LIMIT_FMA_256;
 	struct op_state *state = c->kind->setup(queue, c, 1);
 
 	c->kind->run(state, 0, state->rows);
 
 	for (unsigned i = 0; i < repeats; i++) {
-		read[i] = limit_probe(q->pool, LIMIT_READ, buffer, BUFFER_BYTES);
-		peak[i] = limit_probe(q->pool, fma, buffer, BUFFER_BYTES);
+		read[i] = limit_probe(pool, LIMIT_READ, buffer, BUFFER_BYTES);
+		peak[i] = limit_probe(pool, fma, buffer, BUFFER_BYTES);
 		uint64_t begin = cad_clock_now_ns(&cad_clock_system);
 		c->kind->run(state, 0, state->rows);
 		CAD_ASSERT(queue->ops->wait(queue) == CAD_OK);
@@ -113,20 +114,25 @@ static void bench_form(const struct options *o, enum kn_isa isa, unsigned thread
 	struct kn_queue *queue;
 	struct cad_error error;
 
-	if (kn_cpu_create(isa, &device, &error) != CAD_OK) {
+	if (kn_device_open(&(struct kn_device_options){ .isa = isa }, &device, &error) != CAD_OK) {
 		fprintf(stderr, "%s\n", error.text);
 		return;
 	}
 
+	struct kn_pool *pool; /* of the probes: they have as many threads as the queue */
+	struct kn_device_info info;
+	device->ops->describe(device, &info);
 	CAD_ASSERT(device->ops->queue_create(device, threads, &queue) == CAD_OK);
+	CAD_ASSERT(kn_pool_create(threads, &pool) == CAD_OK);
 
 	for (size_t i = 0; i < op_cases_count; i++) {
 		const struct op_case *c = &op_cases[i];
 		char text[160];
 		if ((c->use & OP_BENCH) && (!o->filter || strstr(op_case_text(c, text), o->filter)))
-			report(c, kn_cpu_isa_name(device), threads, measure(queue, c, o->repeats, buffer), csv);
+			report(c, info.isa, threads, measure(queue, pool, isa, c, o->repeats, buffer), csv);
 	}
 
+	kn_pool_destroy(pool);
 	device->ops->queue_destroy(queue);
 	device->ops->destroy(device);
 }
@@ -142,8 +148,9 @@ int main(int argc, char **argv)
 		: NULL;
 	if (o.csv && !csv)
 		return 1;
-	uint8_t *buffer = kn_cpu_alloc(NULL, BUFFER_BYTES);
+	uint8_t *buffer = aligned_alloc(HUGE_PAGE_BYTES, BUFFER_BYTES);
 	CAD_ASSERT(buffer);
+	madvise(buffer, BUFFER_BYTES, MADV_HUGEPAGE); /* as large weights lie */
 	memset(buffer, 1, BUFFER_BYTES);
 	printf("%-64s %-7s %3s %11s %9s %8s %8s %8s %7s\n", "case", "form", "thr", "us", "GFLOP/s", "GB/s", "peak",
 		"read", "ratio");
@@ -156,6 +163,6 @@ int main(int argc, char **argv)
 		bench_form(&o, isa, o.threads ? o.threads : all, buffer, csv);
 	}
 
-	kn_cpu_release(NULL, buffer, BUFFER_BYTES);
+	free(buffer);
 	return report_close(csv) ? 0 : 1;
 }

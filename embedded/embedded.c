@@ -48,13 +48,12 @@ static enum cad_status create_settings(
 	struct em_embedded *em, const struct em_options *options, struct cad_error *error)
 {
 	uint32_t layers = cad_model_spec(em->model)->layers_count;
-	enum kn_weights weights = options->weights == CAD_WEIGHTS_BF16 ? KN_WEIGHTS_BF16 : KN_WEIGHTS_AS_IS;
 	float *quanta = malloc(layers * sizeof *quanta);
 
 	if (!quanta)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the quantum table");
 
-	enum cad_status status = kn_quantum_table(em->queue, em->model, weights, options->wire, quanta, error);
+	enum cad_status status = kn_quantum_table(em->queue, em->model, options->weights, options->wire, quanta, error);
 	if (status == CAD_OK)
 		status = cad_settings_init(
 			&em->settings, CAD_PROFILE_F32, options->wire, options->weights, quanta, layers, error);
@@ -182,7 +181,7 @@ static enum cad_status create(struct em_embedded *em, const struct em_options *o
 {
 	enum cad_status status = cad_model_open(options->model, &em->model, error);
 	if (status == CAD_OK)
-		status = kn_cpu_create(options->isa, &em->device, error);
+		status = kn_device_open(&(struct kn_device_options){ .isa = options->isa }, &em->device, error);
 	if (status != CAD_OK)
 		return status;
 	const struct cad_model_spec *spec = cad_model_spec(em->model);
@@ -210,7 +209,7 @@ static enum cad_status create(struct em_embedded *em, const struct em_options *o
 	router.model = em->model;
 	router.device = em->device;
 	router.queue = em->queue;
-	router.weights = options->weights == CAD_WEIGHTS_BF16 ? KN_WEIGHTS_BF16 : KN_WEIGHTS_AS_IS;
+	router.weights = options->weights;
 	router.wire = options->wire;
 	router.quanta = em->settings.quanta;
 
@@ -269,4 +268,9 @@ void em_destroy(struct em_embedded *em)
 struct rt_engine *em_router(const struct em_embedded *embedded) { return embedded->router; }
 const struct cad_model *em_model(const struct em_embedded *embedded) { return embedded->model; }
 const struct cad_settings *em_settings(const struct em_embedded *embedded) { return &embedded->settings; }
-const char *em_isa_name(const struct em_embedded *embedded) { return kn_cpu_isa_name(embedded->device); }
+const char *em_isa_name(const struct em_embedded *embedded)
+{
+	struct kn_device_info info;
+	embedded->device->ops->describe(embedded->device, &info);
+	return info.isa;
+}

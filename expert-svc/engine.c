@@ -7,9 +7,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-_Static_assert((int)CAD_WEIGHTS_AS_IS == (int)KN_WEIGHTS_AS_IS && (int)CAD_WEIGHTS_BF16 == (int)KN_WEIGHTS_BF16,
-	"the two enums are one");
-
 struct ex_engine {
 	struct ex_engine_options options;
 	const struct cad_model_spec *spec;
@@ -314,7 +311,7 @@ enum cad_status ex_engine_create(
 			&(struct ex_store_options){
 				.model = options->model,
 				.device = options->device,
-				.weights = (enum kn_weights)options->settings->weights,
+				.weights = options->settings->weights,
 				.memory_bytes = options->memory_bytes,
 			},
 			&made->store, error);

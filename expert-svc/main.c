@@ -12,14 +12,13 @@
 #include "common/process/admin.h"
 #include "common/base/log.h"
 #include "common/cluster/member.h"
-#include "common/process/memory.h"
 #include "common/process/options.h"
 #include "common/process/process.h"
 #include "common/rpc/reactor.h"
 #include "common/transport/ucx.h"
 #include "expert-svc/control.h"
 #include "expert-svc/engine.h"
-#include "kernels/packed.h"
+#include "kernels/source.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -129,6 +128,7 @@ struct node {
 	char *secret;
 	struct cad_model *model;
 	struct kn_device *device;
+	struct kn_device_info device_info;
 	struct cad_cluster_facts facts;
 	struct cad_metrics *metrics;
 	struct ex_engine *engine;
@@ -308,9 +308,10 @@ static enum cad_status open_model(struct node *node, struct cad_error *error)
 	if (status != CAD_OK)
 		return status;
 
-	status = kn_cpu_create(node->settings.isa, &node->device, error);
+	status = kn_device_open(&(struct kn_device_options){ .isa = node->settings.isa }, &node->device, error);
 	if (status != CAD_OK)
 		return status;
+	node->device->ops->describe(node->device, &node->device_info);
 	struct kn_queue *queue;
 	status = node->device->ops->queue_create(node->device, 1, &queue);
 	if (status != CAD_OK)
@@ -319,6 +320,21 @@ static enum cad_status open_model(struct node *node, struct cad_error *error)
 	node->device->ops->queue_destroy(queue);
 
 	return status;
+}
+
+/* How much of the device this node may fill with weights. */
+static enum cad_status size_memory(struct node *node, struct cad_error *error)
+{
+	(void)error;
+	struct settings *s = &node->settings;
+	uint64_t free_bytes = node->device_info.memory_bytes;
+	if (s->memory == 0)
+		s->memory = free_bytes / 5 * 4 / s->memory_nodes;
+	else if (s->memory > free_bytes)
+		cad_log_warn("expert",
+			"--memory exceeds the free memory: this node may be killed before it has used that much",
+			CAD_U("memory_bytes", s->memory), CAD_U("free_bytes", free_bytes));
+	return CAD_OK;
 }
 
 static bool interrupted(void *context)
@@ -352,8 +368,7 @@ static enum cad_status ask_cluster(struct node *node, struct cad_error *error)
 static enum cad_status create_engine(struct node *node, struct cad_error *error)
 {
 	struct ex_engine_options options;
-	uint64_t expert_bytes = kn_packed_expert_bytes(
-		node->model, node->facts.settings.weights == CAD_WEIGHTS_BF16 ? KN_WEIGHTS_BF16 : KN_WEIGHTS_AS_IS);
+	uint64_t expert_bytes = kn_expert_bytes(node->device, node->model, node->facts.settings.weights);
 
 	if (node->settings.memory < expert_bytes)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
@@ -452,7 +467,7 @@ static enum cad_status create_control(struct node *node, struct cad_error *error
 			*node->settings.advertise ? node->settings.advertise : cad_transport_address(node->transport),
 		.http_address = cad_admin_address(node->admin),
 		.kernels_fingerprint = node->kernels_fingerprint,
-		.isa = kn_cpu_isa_name(node->device),
+		.isa = node->device_info.isa,
 		.threads = node->settings.threads,
 	};
 	struct ex_control *control;
@@ -468,13 +483,6 @@ static enum cad_status node_create(struct node *node, struct cad_error *error)
 	struct settings *s = &node->settings;
 	if (s->threads == 0)
 		s->threads = kn_threads_default();
-	uint64_t free_bytes = cad_memory_free_bytes("");
-	if (s->memory == 0)
-		s->memory = free_bytes / 5 * 4 / s->memory_nodes;
-	else if (s->memory > free_bytes)
-		cad_log_warn("expert",
-			"--memory exceeds the free memory: this node may be killed before it has used that much",
-			CAD_U("memory_bytes", s->memory), CAD_U("free_bytes", free_bytes));
 	if (*s->id)
 		snprintf(node->id, sizeof node->id, "%s", s->id);
 	else
@@ -484,8 +492,8 @@ static enum cad_status node_create(struct node *node, struct cad_error *error)
 		return cad_error_set(error, status, "no memory for metrics");
 
 	/* HTTP before the wait for the placement service: a node that waits is alive. */
-	enum cad_status (*const stages[])(struct node * node, struct cad_error * error) = { open_model, create_http,
-		ask_cluster, create_engine, create_exchange, create_control };
+	enum cad_status (*const stages[])(struct node * node, struct cad_error * error) = { open_model, size_memory,
+		create_http, ask_cluster, create_engine, create_exchange, create_control };
 	for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) {
 		status = stages[i](node, error);
 		if (status != CAD_OK)
@@ -544,7 +552,7 @@ int main(int argc, char **argv)
 
 	cad_log_info("expert", "serving", CAD_S("id", node.id),
 		CAD_S("exchange", cad_transport_address(node.transport)), CAD_S("http", cad_admin_address(node.admin)),
-		CAD_S("isa", kn_cpu_isa_name(node.device)), CAD_U("threads", node.settings.threads),
+		CAD_S("isa", node.device_info.isa), CAD_U("threads", node.settings.threads),
 		CAD_U("memory_bytes", node.settings.memory), CAD_S("version", cad_version));
 	cad_rpc_reactor_run(node.reactor);
 	node_destroy(&node);

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/cpu/exp.h"
-#include "kernels/kernels.h"
+#include "kernels/exp.h"
 
 float kn_exp(float x) { return kn_exp_1(x); }

@@ -20,8 +20,8 @@ struct probe {
 	struct kn_device *device;
 	const struct kn_ops *ops;
 	struct kn_expert experts[EXPERTS];
-	size_t ldx, ldy, scratch_bytes;
-	float *x, *y;
+	size_t ldx, ldy, host_bytes, scratch_bytes;
+	float *x, *y, *host; /* [ROWS][ldx], [ROWS][ldy], [ROWS][ldx or ldy] */
 	void *scratch;
 };
 
@@ -60,23 +60,27 @@ static enum cad_status expert_create(struct probe *p, struct cad_random *random,
 		.limit = clamped ? 7.0f : 0.0f,
 		.bias = clamped,
 	};
-	struct kn_source s[6] = {
-		draw_source(random, bf16, FFN, HIDDEN),
-		draw_source(random, bf16, FFN, HIDDEN),
-		draw_source(random, bf16, HIDDEN, FFN),
+	struct kn_expert_source source = {
+		.gate = draw_source(random, bf16, FFN, HIDDEN),
+		.up = draw_source(random, bf16, FFN, HIDDEN),
+		.down = draw_source(random, bf16, HIDDEN, FFN),
+		.spec = &spec,
 	};
-	bool complete = s[0].data && s[1].data && s[2].data;
+	bool complete = source.gate.data && source.up.data && source.down.data;
 
-	for (size_t i = 3; i < 6 && clamped; i++) {
-		s[i] = draw_source(random, bf16, i == 5 ? HIDDEN : FFN, 1);
-		complete = complete && s[i].data;
+	if (clamped) {
+		source.gate_bias = draw_source(random, bf16, FFN, 1);
+		source.up_bias = draw_source(random, bf16, FFN, 1);
+		source.down_bias = draw_source(random, bf16, HIDDEN, 1);
+		complete = complete && source.gate_bias.data && source.up_bias.data && source.down_bias.data;
 	}
 
-	enum cad_status status = complete ? p->ops->expert_create(p->device, &s[0], &s[1], &s[2], &s[3], &s[4], &s[5],
-						    &spec, KN_WEIGHTS_AS_IS, &p->experts[e])
+	enum cad_status status = complete ? p->ops->expert_create(p->device, &source, CAD_WEIGHTS_AS_IS, &p->experts[e])
 					  : CAD_ERR_MEMORY;
-	for (size_t i = 0; i < 6; i++)
-		free((void *)s[i].data);
+	const struct kn_source *drawn[] = { &source.gate, &source.up, &source.down, &source.gate_bias, &source.up_bias,
+		&source.down_bias };
+	for (size_t i = 0; i < sizeof drawn / sizeof *drawn; i++)
+		free((void *)drawn[i]->data);
 	return status;
 }
 
@@ -87,19 +91,12 @@ static enum cad_status fill_rows(struct probe *p, struct cad_random *random)
 		int low;
 		uint32_t span;
 	} kinds[3] = { { -4, 6 }, { -40, 60 }, { -126, 8 } };
-	float *host = calloc(ROWS * p->ldx, sizeof *host);
-
-	if (!host)
-		return CAD_ERR_MEMORY;
 
 	for (size_t r = 0; r < ROWS; r++)
 		for (size_t i = 0; i < HIDDEN; i++)
-			host[r * p->ldx + i] = draw(random, kinds[r % 3].low, kinds[r % 3].span);
-	p->ops->copy_in(p->queue, p->x, host, ROWS * p->ldx * sizeof *host);
-	enum cad_status status = p->ops->wait(p->queue);
-	free(host);
-
-	return status;
+			p->host[r * p->ldx + i] = draw(random, kinds[r % 3].low, kinds[r % 3].span);
+	p->ops->copy_in(p->queue, p->x, p->host, ROWS * p->ldx * sizeof *p->host);
+	return p->ops->wait(p->queue);
 }
 
 /* Every way to split the rows over the experts that is tried is added to the hash. */
@@ -111,9 +108,6 @@ static enum cad_status run_probe(struct probe *p, XXH3_state_t *hash)
 
 	for (size_t e = 0; e < EXPERTS; e++)
 		experts[e] = &p->experts[e];
-	float *host = malloc(ROWS * p->ldy * sizeof *host);
-	if (!host)
-		return CAD_ERR_MEMORY;
 	enum cad_status status = CAD_OK;
 	for (size_t i = 0; i < 3 && status == CAD_OK; i++) {
 		p->ops->ffn(p->queue,
@@ -128,13 +122,12 @@ static enum cad_status run_probe(struct probe *p, XXH3_state_t *hash)
 				.ldy = p->ldy,
 				.scratch = p->scratch,
 			});
-		p->ops->copy_out(p->queue, host, p->y, begins[i][EXPERTS] * p->ldy * sizeof *host);
+		p->ops->copy_out(p->queue, p->host, p->y, begins[i][EXPERTS] * p->ldy * sizeof *p->host);
 		status = p->ops->wait(p->queue);
 		for (size_t r = 0; r < begins[i][EXPERTS] && status == CAD_OK; r++)
-			XXH3_128bits_update(hash, host + r * p->ldy, HIDDEN * sizeof *host);
+			XXH3_128bits_update(hash, p->host + r * p->ldy, HIDDEN * sizeof *p->host);
 	}
 
-	free(host);
 	return status;
 }
 
@@ -155,7 +148,9 @@ enum cad_status kn_fingerprint(struct kn_queue *queue, char hex[33], struct cad_
 	p.x = p.ops->alloc(p.device, ROWS * p.ldx * sizeof(float));
 	p.y = p.ops->alloc(p.device, ROWS * p.ldy * sizeof(float));
 	p.scratch = p.ops->alloc(p.device, p.scratch_bytes);
-	if (!hash || !p.x || !p.y || !p.scratch)
+	p.host_bytes = ROWS * (p.ldx > p.ldy ? p.ldx : p.ldy) * sizeof(float);
+	p.host = p.ops->host_alloc(p.device, p.host_bytes);
+	if (!hash || !p.host || !p.x || !p.y || !p.scratch)
 		goto release;
 	XXH3_128bits_reset(hash);
 	status = fill_rows(&p, &random);
@@ -173,6 +168,7 @@ enum cad_status kn_fingerprint(struct kn_queue *queue, char hex[33], struct cad_
 		p.ops->expert_destroy(p.device, &p.experts[e]);
 
 release:
+	p.ops->host_release(p.device, p.host, p.host_bytes);
 	p.ops->release(p.device, p.scratch, p.scratch_bytes);
 	p.ops->release(p.device, p.y, ROWS * p.ldy * sizeof(float));
 	p.ops->release(p.device, p.x, ROWS * p.ldx * sizeof(float));

@@ -1,17 +1,44 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every operator of Cadre, with its shapes and its declared order of summation.
+ * Every operator of Cadre, with its shapes and its declared order of summation, and the contract
+ * between a device and those who use it. kernels/README.md tells how to add either.
  *
  * Operators are reached through one C table per device (`struct kn_ops`). A *device* owns memory; a
- * *queue* orders work on it (on a CPU it is a pool of threads, on a GPU a stream). An operator
- * returns at once, its work is done when `wait` returns; on the CPU it is done when the operator
- * returns. Pointers are device memory unless the comment says host. One thread at a time uses a
- * queue; queues of one device may be used by different threads. Operators allocate nothing and
- * cannot fail on valid arguments: shapes are the caller's promise, asserted.
+ * *queue* orders work on it (on a CPU it is a pool of threads, on a GPU a stream).
+ *
+ * The contract. The CPU does everything at once, and so keeps it without effort; a GPU does not,
+ * and the late device of the tests keeps to the letter of it.
+ *
+ * Q1 Order. What is put on a queue (copies and operators) is done in the order of the calls. The
+ *    calls return at once; the work is done when `wait` returns. Two queues know nothing of each
+ *    other: what one made may be used on another after a wait.
+ * Q2 Threads. One thread at a time uses a queue; queues of one device may be used by different
+ *    threads. What takes a device and no queue may be called by any thread, and is done on return.
+ * Q3 Errors. Operators and copies cannot fail on valid arguments (shapes are the caller's promise,
+ *    asserted) and allocate nothing. When the device itself fails, `wait` says so, and so does
+ *    every later wait of that queue; what was computed since the wait before is worthless.
+ * M1 Device memory. Pointers are device memory unless the comment says host. The host may compute
+ *    with such an address, and never reads or writes through it. It may be released, and a queue
+ *    destroyed, when all that uses it has been waited for.
+ * M2 Host memory that a queue reads: the source of copy_in, and whatever an operator's comment
+ *    calls host and does not call out. It lives, and the host leaves it unchanged, until the next
+ *    wait: nothing on the stack of a function that returns before.
+ * M3 Host memory that a queue writes: the destination of copy_out, and what a comment calls host
+ *    out. It lives until the next wait; what it holds means nothing before, and the host does not
+ *    write to it.
+ * M4 Which host memory. Any will do. From `host_alloc` a device copies fastest (a GPU: pinned
+ *    memory), so what every step copies lies there; a device can write to it directly, too, and
+ *    one operator is asked to: the logits of a large vocabulary are not worth a copy. Buffers of a transport that can register
+ *    memory would come from host_alloc too; one that can send from device memory needs a memory
+ *    kind in struct cad_buffer, and a rows_pack and a combine_pack that write there.
+ * M5 Structs. An operator's argument struct is copied by the call. What it points to on the host
+ *    (struct kn_matrix, kn_expert, kn_table, kn_kv, cad_gate_spec, arrays) falls under M2.
+ * M6 Handles. Weights, tables and the KV cache are laid out as the device likes, behind `own`: no
+ *    one else looks inside. How large they become is asked of the device as well.
  *
  * Same bits: an output row depends on its own inputs and the weights alone, by an order of
  * summation that depends on shapes alone, never on the number of rows, tiles or threads. The forms
- * of the CPU (ref, avx2, avx512) give equal bits; ref/ is the definition.
+ * of the CPU (ref, avx2, avx512) give equal bits; cpu/ref/ is the definition.
  * Nothing is contracted: fma() is written where it is meant. Threads run with the default MXCSR
  * (round to nearest, no flush to zero).
  *
@@ -37,85 +64,105 @@
 #include <stdint.h>
 
 enum {
-	KN_PANEL_COLS = 64,           /* output columns of a weight panel */
-	KN_HUGE_PAGE_BYTES = 2 << 20, /* an allocation of so much or more takes whole huge pages */
-	KN_LINE_COLS = 16,            /* columns of a 64-byte line */
-	KN_PAGE_KEYS = 32,            /* keys of a KV page */
-	KN_CHUNK_KEYS = 512,          /* keys of an attention chunk; chunks are merged in ascending order */
+	KN_PAGE_KEYS = 32,   /* keys of a KV page */
+	KN_CHUNK_KEYS = 512, /* keys of an attention chunk; chunks are merged in ascending order */
 	KN_THREADS_MAX = 64,
 };
 
 static inline size_t kn_round_up(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 static inline size_t kn_ld(size_t n) { return kn_round_up(n, 64) + 16; }
 
-/*
- * A packed weight matrix W[n][k] (n outputs), in panels of 64 output columns; columns past n and
- * values of k past k are zero and take part.
- *   panel = steps over k, 256 bytes each = 4 lines of 64 bytes; column c of the panel is lane c %
- *   16 of line c / 16
- *   BF16: a step holds k and k + 1, a lane is { W[k], W[k+1] }      F32: a step holds one k
- * This is also an AMX B tile and a VNNI operand, so that the profiles bf16 and int8 can join
- * without another copy.
- */
-enum kn_storage { KN_STORAGE_BF16, KN_STORAGE_F32, KN_STORAGE_COUNT };
-struct kn_matrix {
-	enum kn_storage storage;
-	size_t n, k, k_pad; /* k_pad: k rounded up to 32 */
-	size_t panels, panel_bytes;
-	uint8_t *data; /* 64-byte aligned, huge pages when large */
-};
+/* ---- weights ---- */
 
-/* Rows of a checkpoint tensor, host memory: [n][k] row-major of dtype F32, F16 or BF16. */
+/* A tensor of a checkpoint, host memory: [n][k] row-major of dtype F32, F16 or BF16, of any
+ * alignment. A vector is [n][1]. data NULL: there is no such tensor. */
 struct kn_source {
 	const void *data;
 	enum cad_dtype dtype;
 	size_t n, k;
 };
 
-/* How weights are kept: AS_IS is lossless (bf16 stays bf16, f16 and f32 become f32), BF16 rounds to
- * nearest even. */
-enum kn_weights { KN_WEIGHTS_AS_IS, KN_WEIGHTS_BF16 };
-
-/* Rows that are looked up, not multiplied: the embedding. Device memory in the source's dtype,
- * [n][k] row-major. */
-struct kn_table {
-	enum cad_dtype dtype;
-	size_t n, k;
-	const void *data;
+/* The tensors of one expert (or a dense ffn, or a shared expert): gate and up [F][H], down [H][F];
+ * biases [F], [F], [H] or absent. */
+struct kn_expert_source {
+	struct kn_source gate, up, down, gate_bias, up_bias, down_bias;
+	const struct cad_ffn_spec *spec;
 };
 
-/* One expert (or a dense ffn, or a shared expert): gate and up are interleaved by 16 columns (g0-15
- * u0-15 g16-31 u16-31 ...), F padded to 32. */
+/* Packed weights of n outputs and k inputs. `bytes` is what they take on the device. */
+struct kn_matrix {
+	size_t n, k;
+	uint64_t bytes;
+	void *own; /* the device's */
+};
+
+/* Rows that are looked up, not multiplied: the embedding, [n][k]. */
+struct kn_table {
+	size_t n, k;
+	uint64_t bytes;
+	void *own;
+};
+
+/* One expert, packed with its activation. ffn 0: none. */
 struct kn_expert {
-	struct kn_matrix gate_up, down;
-	const float *gate_up_bias, *down_bias; /* NULL: none. gate_up_bias is interleaved as the columns are */
-	enum cad_activation activation;
-	float limit;
-	size_t ffn;
+	size_t hidden, ffn;
+	uint64_t bytes;
+	void *own;
+};
+
+/* ---- the KV cache ---- */
+
+/* Pages of 32 keys and values for every layer, f32. A page belongs to one sequence, whose page
+ * table says which pages hold its keys 0 .. 31, 32 .. 63 and so on. Sizes are multiples of 4. */
+struct kn_kv {
+	size_t layers, pages, kv_heads, key_size, value_size;
+	uint64_t bytes;
+	void *own;
+};
+
+/* The page table of row r's sequence begins at pages[slot[r] * ld]. */
+struct kn_page_tables {
+	const uint32_t *pages; /* [slots][ld] */
+	size_t ld;
+	const uint32_t *slot; /* [rows] */
+};
+
+/* ---- operators ---- */
+
+/* x[r] = row ids[r] of the table, as f32. */
+struct kn_embed {
+	const struct kn_table *table;
+	const int32_t *ids; /* [rows] */
+	size_t rows;
+	float *x; /* [rows][ldx] */
+	size_t ldx;
 };
 
 /* y[r] = x[r] W^T + bias, then clamped to [-clip, clip] when clip > 0. Each output: acc = fma(x[k],
- * w[k], acc), k ascending over k_pad, from +0; then + bias. y is not x. */
+ * w[k], acc), k ascending over k rounded up to 32, from +0; then + bias. y is not x. */
 struct kn_linear {
 	const float *x;
 	size_t ldx, rows;
 	const struct kn_matrix *w;
 	const float *bias; /* [n] or NULL */
 	float clip;
-	float *y; /* [rows][ldy] */
+	float *y; /* [rows][ldy]; or host out, of host_alloc */
 	size_t ldy;
 };
 
 /*
- * out[r] = x[r] * (1 / sqrt(mean(x^2) + epsilon)) * weight, in that order of multiplication. out
- * may be x. Each row is `parts` parts of n elements (heads of a projection), each normalised on its
- * own with the same weight; parts == 1 for a plain row.
+ * out[r] = x[i] * (1 / sqrt(mean(x[i]^2) + epsilon)) * weight, in that order of multiplication; i =
+ * index[r], or r when index is NULL: then out may be x. Each row is `parts` parts of n elements
+ * (heads of a projection), each normalised on its own with the same weight; parts == 1 for a plain
+ * row.
  * Order: element i belongs to lane i % 16, a lane sums its squares by fma in ascending i, then
  * halves of 8, 4, 2, 1 lanes are added; / n.
  */
 struct kn_rmsnorm {
 	const float *x;
-	size_t ldx, rows, parts, n;
+	size_t ldx;
+	const uint32_t *index; /* [rows] or NULL */
+	size_t rows, parts, n;
 	const float *weight; /* [n] */
 	float epsilon;
 	/* > 0: the result is clamped to [-clip, clip] (olmoe clamps q and k after their norms) */
@@ -144,32 +191,14 @@ struct kn_rope {
 	const float *table; /* from kn_rope_table */
 };
 
-/* The KV cache of one router: pages of 32 keys. Page p of layer l: K [kv_heads][key_size][32], then
- * V [kv_heads][32][value_size], f32. */
-struct kn_kv {
-	float *base;
-	/* sizes are multiples of 4; value_size of 16 lanes is padded by the operator's own handling
-	 * of tails */
-	size_t layers, pages, kv_heads, key_size, value_size;
-};
-static inline size_t kn_kv_page_floats(const struct kn_kv *kv)
-{
-	return kv->kv_heads * KN_PAGE_KEYS * (kv->key_size + kv->value_size);
-}
-static inline float *kn_kv_page(const struct kn_kv *kv, size_t layer, size_t page)
-{
-	return kv->base + (layer * kv->pages + page) * kn_kv_page_floats(kv);
-}
-
-/* Writes row r's key and value at position positions[r] of the sequence whose page table is
- * tables[r]. */
+/* Writes row r's key and value at position positions[r] of its sequence. */
 struct kn_kv_write {
 	const struct kn_kv *kv;
 	size_t layer, rows;
 	const float *k, *v; /* [rows][ld]: heads side by side */
 	size_t ldk, ldv;
-	const int32_t *positions;      /* [rows] */
-	const uint32_t *const *tables; /* [rows]: page ids of the row's sequence */
+	const int32_t *positions; /* [rows] */
+	struct kn_page_tables tables;
 };
 
 /*
@@ -185,7 +214,7 @@ struct kn_kv_write {
  * ascending, first to last:
  * m' = max(m, mc); a = exp(m - m'), b = exp(mc - m'); l = fma(l, a, lc * b); out = fma(out, a, outc
  * * b), from m = -inf, l = 0, out = 0. A sink (gpt_oss) is merged last as a chunk with mc = sink,
- * lc = 1, outc = 0. Then out = out / l. exp is kn_exp's polynomial.
+ * lc = 1, outc = 0. Then out = out / l. exp is kn_exp's polynomial (exp.h).
  */
 struct kn_attend {
 	const struct kn_kv *kv;
@@ -193,10 +222,10 @@ struct kn_attend {
 	const float *q; /* [rows][ldq] */
 	size_t ldq;
 	float scale;
-	const uint32_t *begin, *end;   /* [rows] */
-	const uint32_t *const *tables; /* [rows] */
-	const float *sinks;            /* [heads] or NULL */
-	float *out;                    /* [rows][ldo], heads side by side, value_size each */
+	const uint32_t *begin, *end; /* [rows] */
+	struct kn_page_tables tables;
+	const float *sinks; /* [heads] or NULL */
+	float *out;         /* [rows][ldo], heads side by side, value_size each */
 	size_t ldo;
 };
 
@@ -213,7 +242,7 @@ struct kn_attend {
  * the caller looks at them before it dispatches.
  */
 struct kn_gate {
-	const struct cad_gate_spec *spec;
+	const struct cad_gate_spec *spec; /* host */
 	const float *logits;
 	size_t ld, rows;
 	const float *bias;
@@ -259,12 +288,12 @@ struct kn_rows_pack {
 	const uint32_t *index; /* host, [rows] */
 	size_t rows;
 	enum cadre_row_type type;
-	struct cadre_wire_row *heads; /* host, [rows] out */
-	uint8_t *data;                /* host, room for rows * 4 * n bytes */
-	size_t *data_bytes;           /* host, out: how many were written */
+	struct cadre_wire_row *heads; /* host out, [rows] */
+	uint8_t *data;                /* host out, room for rows * 4 * n bytes */
+	size_t *data_bytes;           /* host out: how many were written */
 };
 struct kn_rows_unpack {
-	const struct cadre_wire_row *heads; /* host */
+	const struct cadre_wire_row *heads; /* host, [rows] */
 	const uint8_t *data;                /* host; checked by cad_wire_call_check */
 	size_t rows, n;
 	float *x;
@@ -286,14 +315,14 @@ struct kn_combine_pack {
 	const uint32_t *pair_expert; /* host, [P], by pair: for the report of a poisoned row */
 	float quantum;
 	int64_t *scratch;             /* [rows][n] */
-	struct cadre_wire_sum *heads; /* host, [rows] out */
-	uint8_t *data;                /* host, room for rows * 8 * n bytes */
-	size_t *data_bytes;           /* host, out */
+	struct cadre_wire_sum *heads; /* host out, [rows] */
+	uint8_t *data;                /* host out, room for rows * 8 * n bytes */
+	size_t *data_bytes;           /* host out */
 };
 /* On the router: sums[index[i]] += row i of an answer (checked by cad_wire_answer_check, no
  * poisoned rows). */
 struct kn_combine_add {
-	const struct cadre_wire_sum *heads; /* host */
+	const struct cadre_wire_sum *heads; /* host, [rows] */
 	const uint8_t *data;                /* host */
 	size_t rows, n;
 	const uint32_t *index; /* host, [rows] */
@@ -310,42 +339,67 @@ struct kn_combine_finish {
 	size_t lds;
 };
 
+/* ---- devices ---- */
+
 struct kn_device;
 struct kn_queue;
 
+/* What a device is. */
+struct kn_device_info {
+	const char *name;       /* "cpu" */
+	const char *isa;        /* "avx2": the form of its kernels */
+	uint64_t memory_bytes;  /* that may still be taken; asked again each time */
+	uint32_t profiles;      /* what it computes: bits 1 << enum cad_profile */
+	uint32_t head_size_max; /* of attention */
+};
+
 struct kn_ops {
 	const char *name; /* "cpu" */
-	/* Device memory: 64-byte aligned, zeroed, NULL when there is no room. */
-	void *(*alloc)(struct kn_device *device, size_t bytes);
-	void (*release)(struct kn_device *device, void *memory, size_t bytes);
-	void (*copy_in)(struct kn_queue *queue, void *device_memory, const void *host, size_t bytes);
-	void (*copy_out)(struct kn_queue *queue, void *host, const void *device_memory, size_t bytes);
-	enum cad_status (*queue_create)(struct kn_device *device, unsigned threads, struct kn_queue **queue);
-	void (*queue_destroy)(struct kn_queue *queue);
-	/* until all that was queued is done; an error of the device comes here */
-	enum cad_status (*wait)(struct kn_queue *queue);
+	void (*describe)(const struct kn_device *device, struct kn_device_info *info);
 	void (*destroy)(struct kn_device *device);
 
-	/* Packing, straight from a checkpoint's mapping. CAD_ERR_MEMORY is the only failure.
-	 * matrix_destroy and the like take zeroed structs too. */
+	/* Memory, 64-byte aligned and zeroed, ready for every queue; NULL when there is no room.
+	 * NULL may be released. */
+	void *(*alloc)(struct kn_device *device, size_t bytes);
+	void (*release)(struct kn_device *device, void *memory, size_t bytes);
+	void *(*host_alloc)(struct kn_device *device, size_t bytes);
+	void (*host_release)(struct kn_device *device, void *memory, size_t bytes);
+
+	enum cad_status (*queue_create)(struct kn_device *device, unsigned threads, struct kn_queue **queue);
+	void (*queue_destroy)(struct kn_queue *queue);
+	void (*copy_in)(struct kn_queue *queue, void *device_memory, const void *host, size_t bytes);
+	void (*copy_out)(struct kn_queue *queue, void *host, const void *device_memory, size_t bytes);
+	enum cad_status (*wait)(struct kn_queue *queue);
+
+	/* What the create functions will take: of sources as they get them, whose data may be NULL. */
+	uint64_t (*matrix_bytes)(
+		const struct kn_device *device, const struct kn_source *source, enum cad_weights weights);
+	uint64_t (*table_bytes)(
+		const struct kn_device *device, const struct kn_source *source, enum cad_weights weights);
+	uint64_t (*expert_bytes)(
+		const struct kn_device *device, const struct kn_expert_source *source, enum cad_weights weights);
+	uint64_t (*vector_bytes)(const struct kn_device *device, size_t n);
+	uint64_t (*kv_bytes)(const struct kn_device *device, const struct kn_kv *kv);
+
+	/* Packing, straight from a checkpoint's mapping: the sources may go afterwards.
+	 * CAD_ERR_MEMORY is the only failure. The destroy functions take zeroed structs too. */
 	enum cad_status (*matrix_create)(struct kn_device *device, const struct kn_source *source,
-		enum kn_weights weights, struct kn_matrix *matrix);
+		enum cad_weights weights, struct kn_matrix *matrix);
 	void (*matrix_destroy)(struct kn_device *device, struct kn_matrix *matrix);
 	enum cad_status (*table_create)(struct kn_device *device, const struct kn_source *source,
-		enum kn_weights weights, struct kn_table *table);
+		enum cad_weights weights, struct kn_table *table);
 	void (*table_destroy)(struct kn_device *device, struct kn_table *table);
-	/* biases: data NULL where there are none */
-	enum cad_status (*expert_create)(struct kn_device *device, const struct kn_source *gate,
-		const struct kn_source *up, const struct kn_source *down, const struct kn_source *gate_bias,
-		const struct kn_source *up_bias, const struct kn_source *down_bias, const struct cad_ffn_spec *spec,
-		enum kn_weights weights, struct kn_expert *expert);
+	enum cad_status (*expert_create)(struct kn_device *device, const struct kn_expert_source *source,
+		enum cad_weights weights, struct kn_expert *expert);
 	void (*expert_destroy)(struct kn_device *device, struct kn_expert *expert);
-	/* Any vector of a checkpoint as f32 [n], padded with zeros to a multiple of 64 */
+	/* Device memory: a vector as f32 [n], padded with zeros to a multiple of 64. */
 	enum cad_status (*vector_create)(struct kn_device *device, const struct kn_source *source, float **vector);
 	void (*vector_destroy)(struct kn_device *device, float *vector, size_t n);
+	/* The sizes are filled in; the rest is set here. Keys and values are zero. */
+	enum cad_status (*kv_create)(struct kn_device *device, struct kn_kv *kv);
+	void (*kv_destroy)(struct kn_device *device, struct kn_kv *kv);
 
-	void (*embed)(struct kn_queue *queue, const struct kn_table *table, const int32_t *ids, size_t rows, float *x,
-		size_t ldx);
+	void (*embed)(struct kn_queue *queue, const struct kn_embed *a);
 	void (*linear)(struct kn_queue *queue, const struct kn_linear *a);
 	void (*rmsnorm)(struct kn_queue *queue, const struct kn_rmsnorm *a);
 	void (*rope_table)(struct kn_queue *queue, const struct kn_rope_table *a);
@@ -361,11 +415,8 @@ struct kn_ops {
 	void (*combine_pack)(struct kn_queue *queue, const struct kn_combine_pack *a);
 	void (*combine_add)(struct kn_queue *queue, const struct kn_combine_add *a);
 	void (*combine_finish)(struct kn_queue *queue, const struct kn_combine_finish *a);
-	/* ids[r] = the lowest index of the largest logit; NaN counts as the lowest value */
-	void (*argmax)(struct kn_queue *queue, const float *logits, size_t ld, size_t rows, size_t n, int32_t *ids);
 };
 
-/* Both begin with `ops`, so that kn_ops_of works on either. */
 struct kn_device {
 	const struct kn_ops *ops;
 };
@@ -374,14 +425,23 @@ struct kn_queue {
 	struct kn_device *device;
 };
 
-/* ---- the CPU (cpu/, ref/) ---- */
+enum kn_device_kind { KN_DEVICE_CPU };
+/* The form of the CPU's kernels; AUTO is the fastest that this machine runs. */
 enum kn_isa { KN_ISA_AUTO, KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVX512 };
-/* CAD_ERR_UNSUPPORTED and a sentence when this machine lacks the asked form (or AVX2 + FMA, which
- * every build needs). */
-CAD_MUST_USE enum cad_status kn_cpu_create(enum kn_isa isa, struct kn_device **device, struct cad_error *error);
-const char *kn_cpu_isa_name(const struct kn_device *device); /* "ref", "avx2", "avx512": what AUTO chose */
+
+/* Zeroed is the CPU with its fastest form. */
+struct kn_device_options {
+	enum kn_device_kind kind;
+	enum kn_isa isa; /* of the CPU */
+};
+
+/* CAD_ERR_UNSUPPORTED and a sentence when this machine lacks the device or the form. */
+CAD_MUST_USE enum cad_status kn_device_open(
+	const struct kn_device_options *options, struct kn_device **device, struct cad_error *error);
+
 CAD_MUST_USE enum cad_status kn_isa_parse(const char *name, enum kn_isa *isa);
 extern const struct cad_choice kn_isa_choices[]; /* for option tables */
+
 /* Threads that make sense here: the cores this process may run on, by its affinity mask and cgroup
  * quota. */
 unsigned kn_threads_default(void);
@@ -389,8 +449,5 @@ unsigned kn_threads_default(void);
 /* XXH3-128 over a fixed probe through the expert operators: two nodes with equal values may be
  * replicas. 32 hex digits. */
 CAD_MUST_USE enum cad_status kn_fingerprint(struct kn_queue *queue, char hex[33], struct cad_error *error);
-
-/* e^x by the polynomial that all forms share: 0 below -86, exp(88) above 88. */
-float kn_exp(float x);
 
 #endif

@@ -2,6 +2,7 @@
 #include "kernels/quantum.h"
 
 #include "kernels/philox.h"
+#include "kernels/source.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -17,17 +18,23 @@ enum {
 	EXPONENT_MAX = 100,
 };
 
+struct host {
+	uint32_t begin[EXPERTS_MAX + 1], index[EXPERTS_MAX * ROWS];
+	_Alignas(64) float y[]; /* [experts * ROWS][ld]: the noise, then outputs */
+};
+
 struct job {
 	struct kn_queue *queue;
 	const struct kn_ops *ops;
 	const struct cad_model *model;
 	const struct cad_model_spec *spec;
-	enum kn_weights weights;
+	enum cad_weights weights;
 	uint32_t experts; /* how many are looked at */
-	size_t ld, rows_bytes, y_bytes, scratch_bytes;
+	size_t ld, rows_bytes, y_bytes, scratch_bytes, host_bytes;
 	float *noise, *x, *y; /* device: [ROWS][ld], [ROWS][ld], [experts * ROWS][ld] */
+	uint32_t *index;      /* device: row 0 .. ROWS - 1, for each expert */
 	void *scratch;
-	float *y_host;
+	struct host *host; /* what the device reads and writes */
 	double rms[EXPERTS_MAX * ROWS];
 };
 
@@ -43,28 +50,13 @@ static float noise_at(uint32_t row, uint32_t element)
 	return (float)(2 * sum - 8 * 65535);
 }
 
-static struct kn_source source_of(const struct job *job, enum cad_role role, uint32_t layer, uint32_t expert)
-{
-	struct cad_tensor tensor = cad_model_tensor(job->model, role, layer, expert);
-	struct kn_source source = { .data = tensor.data, .dtype = tensor.dtype };
-	if (tensor.data) {
-		source.n = (size_t)tensor.shape[0];
-		source.k = tensor.rank > 1 ? (size_t)tensor.shape[1] : 1;
-	}
-	return source;
-}
-
 static enum cad_status experts_create(const struct job *job, uint32_t layer, struct kn_expert *experts)
 {
-	static const enum cad_role roles[6] = { CAD_ROLE_EXPERT_GATE, CAD_ROLE_EXPERT_UP, CAD_ROLE_EXPERT_DOWN,
-		CAD_ROLE_EXPERT_GATE_BIAS, CAD_ROLE_EXPERT_UP_BIAS, CAD_ROLE_EXPERT_DOWN_BIAS };
 	for (uint32_t i = 0; i < job->experts; i++) {
-		struct kn_source s[6];
-		for (int role = 0; role < 6; role++)
-			s[role] = source_of(job, roles[role], layer,
-				(uint32_t)((uint64_t)i * job->spec->gate.experts / job->experts));
-		enum cad_status status = job->ops->expert_create(job->queue->device, &s[0], &s[1], &s[2], &s[3], &s[4],
-			&s[5], &job->spec->expert, job->weights, &experts[i]);
+		struct kn_expert_source source = kn_expert_source_of(
+			job->model, layer, (uint32_t)((uint64_t)i * job->spec->gate.experts / job->experts));
+		enum cad_status status =
+			job->ops->expert_create(job->queue->device, &source, job->weights, &experts[i]);
 		if (status != CAD_OK)
 			return status;
 	}
@@ -76,10 +68,8 @@ static enum cad_status layer_run(struct job *job, uint32_t layer)
 {
 	struct kn_expert experts[EXPERTS_MAX] = { 0 };
 	const struct kn_expert *pointers[EXPERTS_MAX];
-	uint32_t begin[EXPERTS_MAX + 1], *index = NULL, index_host[EXPERTS_MAX * ROWS];
-	size_t index_bytes = job->experts * ROWS * sizeof *index;
 	float *norm = NULL;
-	struct kn_source norm_source = source_of(job, CAD_ROLE_FFN_NORM, layer, 0);
+	struct kn_source norm_source = kn_source_of(cad_model_tensor(job->model, CAD_ROLE_FFN_NORM, layer, 0));
 	enum cad_status status = job->ops->vector_create(job->queue->device, &norm_source, &norm);
 
 	if (status != CAD_OK)
@@ -88,21 +78,8 @@ static enum cad_status layer_run(struct job *job, uint32_t layer)
 	status = experts_create(job, layer, experts);
 	if (status != CAD_OK)
 		goto destroy;
-	index = job->ops->alloc(job->queue->device, index_bytes);
-	if (!index) {
-		status = CAD_ERR_MEMORY;
-		goto destroy;
-	}
-
-	for (uint32_t i = 0; i < job->experts; i++) {
+	for (uint32_t i = 0; i < job->experts; i++)
 		pointers[i] = &experts[i];
-		for (uint32_t r = 0; r < ROWS; r++)
-			index_host[i * ROWS + r] = r;
-	}
-
-	for (uint32_t i = 0; i <= job->experts; i++)
-		begin[i] = i * ROWS;
-	job->ops->copy_in(job->queue, index, index_host, index_bytes);
 	job->ops->rmsnorm(job->queue,
 		&(struct kn_rmsnorm){
 			.x = job->noise,
@@ -119,8 +96,8 @@ static enum cad_status layer_run(struct job *job, uint32_t layer)
 		&(struct kn_ffn){
 			.experts = pointers,
 			.experts_count = job->experts,
-			.begin = begin,
-			.row_index = index,
+			.begin = job->host->begin,
+			.row_index = job->index,
 			.x = job->x,
 			.ldx = job->ld,
 			.hidden = job->spec->hidden,
@@ -128,9 +105,8 @@ static enum cad_status layer_run(struct job *job, uint32_t layer)
 			.ldy = job->ld,
 			.scratch = job->scratch,
 		});
-	job->ops->copy_out(job->queue, job->y_host, job->y, job->y_bytes);
+	job->ops->copy_out(job->queue, job->host->y, job->y, job->y_bytes);
 	status = job->ops->wait(job->queue);
-	job->ops->release(job->queue->device, index, index_bytes);
 
 destroy:
 	for (uint32_t i = 0; i < job->experts; i++)
@@ -153,7 +129,7 @@ static double outputs_median(struct job *job)
 	for (size_t p = 0; p < count; p++) {
 		double squares = 0;
 		for (size_t i = 0; i < job->spec->hidden; i++)
-			squares += (double)job->y_host[p * job->ld + i] * (double)job->y_host[p * job->ld + i];
+			squares += (double)job->host->y[p * job->ld + i] * (double)job->host->y[p * job->ld + i];
 		job->rms[p] = sqrt(squares / (double)job->spec->hidden);
 		if (!(job->rms[p] < (double)INFINITY))
 			return (double)NAN;
@@ -196,26 +172,43 @@ static enum cad_status job_allocate(struct job *job)
 	job->x = job->ops->alloc(device, job->rows_bytes);
 	job->y = job->ops->alloc(device, job->y_bytes);
 	job->scratch = job->ops->alloc(device, job->scratch_bytes);
-	job->y_host = calloc(1, job->y_bytes);
+	job->index = job->ops->alloc(device, sizeof job->host->index);
+	job->host_bytes = sizeof *job->host + job->y_bytes;
+	job->host = job->ops->host_alloc(device, job->host_bytes);
 
-	return job->noise && job->x && job->y && job->scratch && job->y_host ? CAD_OK : CAD_ERR_MEMORY;
+	return job->noise && job->x && job->y && job->scratch && job->index && job->host ? CAD_OK : CAD_ERR_MEMORY;
 }
 
 static void job_release(struct job *job)
 {
 	struct kn_device *device = job->queue->device;
-	if (job->noise)
-		job->ops->release(device, job->noise, job->rows_bytes);
-	if (job->x)
-		job->ops->release(device, job->x, job->rows_bytes);
-	if (job->y)
-		job->ops->release(device, job->y, job->y_bytes);
-	if (job->scratch)
-		job->ops->release(device, job->scratch, job->scratch_bytes);
-	free(job->y_host);
+	job->ops->release(device, job->noise, job->rows_bytes);
+	job->ops->release(device, job->x, job->rows_bytes);
+	job->ops->release(device, job->y, job->y_bytes);
+	job->ops->release(device, job->scratch, job->scratch_bytes);
+	job->ops->release(device, job->index, sizeof job->host->index);
+	job->ops->host_release(device, job->host, job->host_bytes);
 }
 
-enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model *model, enum kn_weights weights,
+/* The rows that go through every layer, and which expert reads which of them. */
+static enum cad_status job_fill(struct job *job)
+{
+	struct host *host = job->host;
+
+	for (uint32_t r = 0; r < ROWS; r++)
+		for (uint32_t i = 0; i < job->spec->hidden; i++)
+			host->y[r * job->ld + i] = noise_at(r, i);
+	for (uint32_t i = 0; i < EXPERTS_MAX * ROWS; i++)
+		host->index[i] = i % ROWS;
+	for (uint32_t i = 0; i <= EXPERTS_MAX; i++)
+		host->begin[i] = i * ROWS;
+	job->ops->copy_in(job->queue, job->noise, host->y, job->rows_bytes);
+	job->ops->copy_in(job->queue, job->index, host->index, sizeof host->index);
+
+	return job->ops->wait(job->queue);
+}
+
+enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model *model, enum cad_weights weights,
 	enum cadre_row_type wire, float *quanta, struct cad_error *error)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
@@ -235,16 +228,13 @@ enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model 
 
 	float *found = calloc(spec->layers_count, sizeof *found);
 	enum cad_status status = found ? job_allocate(&job) : CAD_ERR_MEMORY;
+	if (status == CAD_OK)
+		status = job_fill(&job);
 	if (status != CAD_OK) {
-		status = cad_error_set(
-			error, status, "model '%s': no memory for the quantum table", cad_model_directory(model));
+		status = cad_error_set(error, status, "model '%s': the quantum table cannot be computed: %s",
+			cad_model_directory(model), cad_status_text(status));
 		goto release;
 	}
-
-	for (uint32_t r = 0; r < ROWS; r++) /* y_host is not in use yet */
-		for (uint32_t i = 0; i < spec->hidden; i++)
-			job.y_host[r * job.ld + i] = noise_at(r, i);
-	queue->ops->copy_in(queue, job.noise, job.y_host, job.rows_bytes);
 
 	for (uint32_t layer = 0; layer < spec->layers_count; layer++) {
 		if (!spec->layers[layer].moe)

@@ -19,6 +19,6 @@
 /* quanta[layers_count]; dense layers get 0. Takes a moment on a large checkpoint (reads 8 experts a
  * layer). */
 CAD_MUST_USE enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model *model,
-	enum kn_weights weights, enum cadre_row_type wire, float *quanta, struct cad_error *error);
+	enum cad_weights weights, enum cadre_row_type wire, float *quanta, struct cad_error *error);
 
 #endif

@@ -7,7 +7,7 @@
 #include "kernels/sample.h"
 
 #include "common/base/status.h"
-#include "kernels/cpu/exp.h"
+#include "kernels/exp.h"
 #include "kernels/philox.h"
 
 #include <stdbool.h>
@@ -170,14 +170,14 @@ static size_t best_id(const float *logits, size_t vocab)
 	return best;
 }
 
-static void weights_make(const float *logits, size_t vocab, float most, float temperature, float *weights)
+/* In blocks of as many as the compiler puts side by side: a loop over all of them it would not. */
+static void weights_make(
+	const float *restrict logits, size_t vocab, float most, float temperature, float *restrict weights)
 {
 	size_t id = 0;
-	for (; id + 8 <= vocab; id += 8) {
-		__m256 x = _mm256_div_ps(
-			_mm256_sub_ps(_mm256_loadu_ps(logits + id), _mm256_set1_ps(most)), _mm256_set1_ps(temperature));
-		_mm256_storeu_ps(weights + id, kn_exp_8(x));
-	}
+	for (; id + LANES <= vocab; id += LANES)
+		for (size_t lane = 0; lane < LANES; lane++)
+			weights[id + lane] = kn_exp_1((logits[id + lane] - most) / temperature);
 	for (; id < vocab; id++)
 		weights[id] = kn_exp_1((logits[id] - most) / temperature);
 }

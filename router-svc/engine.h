@@ -33,7 +33,7 @@ struct rt_engine_options {
 	const struct cad_model *model; /* borrowed, outlives the engine */
 	struct kn_device *device;      /* borrowed */
 	struct kn_queue *queue;        /* borrowed; used by the engine's thread only */
-	enum kn_weights weights;
+	enum cad_weights weights;
 	enum cadre_row_type wire;
 	const float *quanta; /* [layers]; copied */
 	/* identity, secret, clock; the engine fills limits, sizes and callbacks */

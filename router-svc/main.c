@@ -245,7 +245,7 @@ static enum cad_status create_member_engine(struct program *p, struct cad_error 
 		return cad_error_set(error, CAD_ERR_PROTOCOL,
 			"the placement service's quantum table has %u layers, the model %u", p->facts.settings.layers,
 			cad_model_spec(p->own_model)->layers_count);
-	status = kn_cpu_create(p->options.isa, &p->device, error);
+	status = kn_device_open(&(struct kn_device_options){ .isa = p->options.isa }, &p->device, error);
 	if (status != CAD_OK)
 		return status;
 	if (p->device->ops->queue_create(p->device, p->threads, &p->queue) != CAD_OK)
@@ -255,7 +255,7 @@ static enum cad_status create_member_engine(struct program *p, struct cad_error 
 	options.model = p->own_model;
 	options.device = p->device;
 	options.queue = p->queue;
-	options.weights = p->facts.settings.weights == CAD_WEIGHTS_BF16 ? KN_WEIGHTS_BF16 : KN_WEIGHTS_AS_IS;
+	options.weights = p->facts.settings.weights;
 	options.wire = p->facts.settings.wire;
 	options.quanta = p->facts.settings.quanta;
 	options.transport_create = create_ucx;
@@ -267,7 +267,9 @@ static enum cad_status create_member_engine(struct program *p, struct cad_error 
 	status = rt_engine_create(&options, &p->own_engine, error);
 	p->model = p->own_model;
 	p->engine = p->own_engine;
-	p->isa_name = kn_cpu_isa_name(p->device);
+	struct kn_device_info info;
+	p->device->ops->describe(p->device, &info);
+	p->isa_name = info.isa;
 	cad_settings_fingerprint(&p->facts.settings, p->settings_fingerprint);
 
 	return status;

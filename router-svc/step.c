@@ -55,7 +55,7 @@ static void dense_ffn(struct rt_step *step, uint32_t layer, uint32_t first, uint
 	float *x = step->buffers.x + first * ld;
 
 	norm(step, step->weights.layers[layer].ffn_norm, x, step->buffers.normed + first * ld, rows);
-	run_ffn(step, &step->weights.layers[layer].dense, first, rows);
+	run_ffn(step, &step->weights.layers[layer].ffn, first, rows);
 	step->queue->ops->add(step->queue,
 		&(struct kn_add){
 			.x = x,
@@ -172,7 +172,7 @@ static void route(struct rt_step *step, struct rt_work *work)
 static void shared_expert(struct rt_step *step, const struct rt_work *work)
 {
 	if (step->spec->shared.size > 0)
-		run_ffn(step, &step->weights.layers[work->layer].shared, work->first, work->rows);
+		run_ffn(step, &step->weights.layers[work->layer].ffn, work->first, work->rows);
 }
 
 /* The sums are in: x += (routed + shared). */
@@ -210,7 +210,9 @@ static void embed(struct rt_step *step, const struct rt_batch *batch)
 
 	ops->copy_in(step->queue, b->ids, batch->ids, batch->rows * sizeof *batch->ids);
 	ops->copy_in(step->queue, b->positions, batch->positions, batch->rows * sizeof *batch->positions);
-	ops->copy_in(step->queue, b->tables, batch->tables, batch->rows * sizeof *batch->tables);
+	ops->copy_in(step->queue, b->slots, batch->slots, batch->rows * sizeof *batch->slots);
+	for (uint32_t i = 0; i < batch->spans_count; i++)
+		rt_kv_upload(step->cache, &batch->spans[i].sequence->kv);
 
 	for (uint32_t r = 0; r < batch->rows; r += 64) {
 		uint32_t n = batch->rows - r < 64 ? batch->rows - r : 64;
@@ -228,7 +230,14 @@ static void embed(struct rt_step *step, const struct rt_batch *batch)
 			.attention_factor = (float)step->spec->rope.attention_factor,
 			.out = b->rope,
 		});
-	ops->embed(step->queue, &step->weights.embed, b->ids, batch->rows, b->x, ld_hidden(step));
+	ops->embed(step->queue,
+		&(struct kn_embed){
+			.table = &step->weights.embed,
+			.ids = b->ids,
+			.rows = batch->rows,
+			.x = b->x,
+			.ldx = ld_hidden(step),
+		});
 }
 
 /* Final norm and LM head for the rows that want logits, RT_HEAD_ROWS at a time. */
@@ -376,7 +385,7 @@ static size_t list_blocks(struct rt_step *step, struct block blocks[32])
 	BLOCK(b->positions, rows * sizeof *b->positions);
 	BLOCK(b->begin, rows * sizeof *b->begin);
 	BLOCK(b->end, rows * sizeof *b->end);
-	BLOCK(b->tables, rows * sizeof *b->tables);
+	BLOCK(b->slots, rows * sizeof *b->slots);
 	if (experts > 0) {
 		BLOCK(b->sums, rows * spec->hidden * sizeof *b->sums);
 		BLOCK(b->gate_logits, rows * kn_ld(experts) * f);

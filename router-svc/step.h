@@ -31,7 +31,7 @@ struct rt_step_buffers {
 	int32_t *ids, *positions, *gate_ids;
 	float *gate_weights;
 	uint32_t *begin, *end;
-	const uint32_t **tables;
+	uint32_t *slots;
 	void *ffn_scratch;
 };
 
@@ -69,7 +69,7 @@ struct rt_step_options {
 	const struct cad_model *model;
 	struct kn_device *device;
 	struct kn_queue *queue;
-	enum kn_weights weights;
+	enum cad_weights weights;
 	struct rt_kv_cache *cache;
 	struct rt_exchange *exchange;
 	const float *quanta;

@@ -10,17 +10,13 @@
 #ifndef CADRE_COMMON_CLUSTER_SETTINGS_H
 #define CADRE_COMMON_CLUSTER_SETTINGS_H
 
+#include "common/model/spec.h"
 #include "common/process/options.h"
 #include "common/base/status.h"
 #include "proto/cadre_wire.h"
 
 #include <stdbool.h>
 #include <stdint.h>
-
-/* How weights are kept: as the checkpoint has them, or rounded to bf16. The same order as enum
- * kn_weights. */
-enum cad_weights { CAD_WEIGHTS_AS_IS, CAD_WEIGHTS_BF16 };
-enum cad_profile { CAD_PROFILE_F32 };
 
 struct cad_settings {
 	enum cad_profile profile;

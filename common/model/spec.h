@@ -34,6 +34,12 @@ enum {
 	CAD_MODEL_NAME_BYTES = 64,
 };
 
+/* How weights are kept: as the checkpoint has them (bf16 stays bf16, f16 and f32 become f32: no
+ * value changes), or rounded to bf16, to nearest even. */
+enum cad_weights { CAD_WEIGHTS_AS_IS, CAD_WEIGHTS_BF16 };
+/* In which numbers, and in which order, sums are made. */
+enum cad_profile { CAD_PROFILE_F32 };
+
 enum cad_attention_kind { CAD_ATTENTION_GROUPED, CAD_ATTENTION_LATENT };
 /* per head (qwen3) or over the whole projection (olmoe) */
 enum cad_qk_norm { CAD_QK_NORM_NONE, CAD_QK_NORM_HEAD, CAD_QK_NORM_PROJECTION };

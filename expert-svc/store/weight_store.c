@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "expert-svc/store/weight_store.h"
 
-#include "kernels/packed.h"
+#include "kernels/source.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -49,17 +49,6 @@ static bool in_range(const struct ex_store *store, uint32_t layer, uint32_t expe
 		store->spec->layers[layer].moe;
 }
 
-static struct kn_source source_of(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
-{
-	struct cad_tensor tensor = cad_model_tensor(model, role, layer, expert);
-	struct kn_source source = { .data = tensor.data, .dtype = tensor.dtype };
-	if (tensor.data) {
-		source.n = tensor.rank == 2 ? (size_t)tensor.shape[0] : 1;
-		source.k = (size_t)tensor.shape[tensor.rank - 1];
-	}
-	return source;
-}
-
 enum cad_status ex_store_create(
 	const struct ex_store_options *options, struct ex_store **store, struct cad_error *error)
 {
@@ -76,7 +65,7 @@ enum cad_status ex_store_create(
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the weight store");
 	made->options = *options;
 	made->spec = spec;
-	made->expert_bytes = kn_packed_expert_bytes(options->model, options->weights);
+	made->expert_bytes = kn_expert_bytes(options->device, options->model, options->weights);
 	made->slots = calloc(slots_count(made), sizeof *made->slots);
 	if (!made->slots) {
 		free(made);
@@ -119,19 +108,15 @@ void ex_store_destroy(struct ex_store *store)
 static enum cad_status entry_create(
 	struct ex_store *store, uint32_t layer, uint32_t expert, struct entry **entry, struct cad_error *error)
 {
-	static const enum cad_role roles[6] = { CAD_ROLE_EXPERT_GATE, CAD_ROLE_EXPERT_UP, CAD_ROLE_EXPERT_DOWN,
-		CAD_ROLE_EXPERT_GATE_BIAS, CAD_ROLE_EXPERT_UP_BIAS, CAD_ROLE_EXPERT_DOWN_BIAS };
 	const struct ex_store_options *options = &store->options;
-	struct kn_source source[6];
+	struct kn_expert_source source = kn_expert_source_of(options->model, layer, expert);
 	struct entry *made = calloc(1, sizeof *made);
 
 	if (!made)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for expert %u of layer %u", expert, layer);
 
-	for (int i = 0; i < 6; i++)
-		source[i] = source_of(options->model, roles[i], layer, expert);
-	enum cad_status status = options->device->ops->expert_create(options->device, &source[0], &source[1],
-		&source[2], &source[3], &source[4], &source[5], &store->spec->expert, options->weights, &made->expert);
+	enum cad_status status =
+		options->device->ops->expert_create(options->device, &source, options->weights, &made->expert);
 	if (status != CAD_OK) {
 		free(made);
 		return cad_error_set(error, status,

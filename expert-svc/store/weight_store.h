@@ -21,7 +21,7 @@ struct ex_store;
 struct ex_store_options {
 	const struct cad_model *model;
 	struct kn_device *device;
-	enum kn_weights weights;
+	enum cad_weights weights;
 	uint64_t memory_bytes; /* 0: no bound */
 };
 

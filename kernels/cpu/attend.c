@@ -10,7 +10,7 @@
  * merges them: the same steps, the same bits.
  */
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/exp.h"
+#include "kernels/cpu/vector_exp.h"
 
 struct attend_run {
 	const struct kn_attend *a;
@@ -30,7 +30,7 @@ static size_t part_floats(const struct attend_run *run) { return 2 + run->a->kv-
 static size_t rows_together(const struct kn_attend *a, size_t row)
 {
 	size_t end = row + 1;
-	while (end < a->rows && a->tables[end] == a->tables[row])
+	while (end < a->rows && a->tables.slot[end] == a->tables.slot[row])
 		end++;
 	return end - row;
 }
@@ -103,7 +103,7 @@ static void block_chunk(
 	const struct attend_run *run, const struct place *place, struct kn_attend_block *b, size_t chunk)
 {
 	const struct kn_kv *kv = run->a->kv;
-	const uint32_t *table = run->a->tables[place->row];
+	const uint32_t *table = kn_page_table(&run->a->tables, place->row);
 	struct span keys = block_keys(b);
 	size_t begin = chunk * KN_CHUNK_KEYS, end = begin + KN_CHUNK_KEYS;
 
@@ -274,7 +274,8 @@ void kn_cpu_attend(struct kn_queue *queue, const struct kn_attend *a)
 	run.chunks = chunk_end - run.chunk_first;
 	size_t jobs = run.blocks * a->kv->kv_heads, threads = kn_pool_threads(cpu->pool);
 	size_t parts_bytes = jobs * run.chunks * run.queries_max * part_floats(&run) * sizeof(float);
-	if (cpu->parts && threads > 1 && jobs < 2 * threads && run.chunks > 1 && parts_bytes <= KN_CPU_PARTS_BYTES) {
+	if (cpu->parts && threads > 1 && jobs < KN_ATTEND_BLOCKS_PER_THREAD * threads && run.chunks > 1 &&
+		parts_bytes <= KN_ATTEND_PARTS_BYTES) {
 		run.parts = cpu->parts;
 		kn_pool_for(cpu->pool, jobs * run.chunks, chunk_job, &run);
 		kn_pool_for(cpu->pool, jobs, merge_job, &run);
@@ -302,7 +303,7 @@ static void kv_write_job(void *context, size_t job, unsigned thread)
 	for (size_t h = 0; h < kv->kv_heads; h++)
 		for (size_t r = begin; r < end; r++) {
 			size_t position = (size_t)a->positions[r], slot = position % KN_PAGE_KEYS;
-			float *page = kn_kv_page(kv, a->layer, a->tables[r][position / KN_PAGE_KEYS]);
+			float *page = kn_kv_page(kv, a->layer, kn_page_table(&a->tables, r)[position / KN_PAGE_KEYS]);
 			float *k = page + h * kv->key_size * KN_PAGE_KEYS + slot;
 			for (size_t d = 0; d < kv->key_size; d++)
 				k[d * KN_PAGE_KEYS] = a->k[r * a->ldk + h * kv->key_size + d];
@@ -314,11 +315,10 @@ static void kv_write_job(void *context, size_t job, unsigned thread)
 
 void kn_cpu_kv_write(struct kn_queue *queue, const struct kn_kv_write *a)
 {
-	enum { FLOATS_PER_ELEMENT = 4 };
 	struct kn_cpu_queue *cpu = kn_cpu_queue(queue);
 	CAD_ASSERT(a->layer < a->kv->layers);
 	struct kv_run run = { a,
-		kn_cpu_ranges(
-			cpu, a->rows, a->kv->kv_heads * (a->kv->key_size + a->kv->value_size) * FLOATS_PER_ELEMENT) };
+		kn_cpu_ranges(cpu, a->rows,
+			a->kv->kv_heads * (a->kv->key_size + a->kv->value_size) * KN_FLOATS_PER_KV_ELEMENT) };
 	kn_pool_for(cpu->pool, run.jobs, kv_write_job, &run);
 }

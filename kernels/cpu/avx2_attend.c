@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attention over one page: four registers hold the 32 keys of a score, or 32 elements of a value; a
  * tile of six goes as three and three. */
-#include "kernels/cpu/exp.h"
+#include "kernels/cpu/vector_exp.h"
 #include "kernels/cpu/forms.h"
 #include "kernels/cpu/tile.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* GEMM and activations in AVX2 and FMA: half a line of weights (8 columns) is one register, 8
  * columns of one row one accumulator. */
-#include "kernels/cpu/exp.h"
+#include "kernels/cpu/vector_exp.h"
 #include "kernels/cpu/gemm_nest.h"
 
 enum { ROWS = 6, STRIDE = 8 }; /* 6 rows x 2 half lines: 12 accumulators */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Operators on rows, eight lanes at a time; the 16 lanes of a sum are two registers. What is left
  * at the end goes by the reference's steps. */
-#include "kernels/cpu/exp.h"
+#include "kernels/cpu/vector_exp.h"
 #include "kernels/cpu/forms.h"
 
 /* The 16 lanes of a sum whose first n / 16 * 16 elements are in: adds the rest with `step`, then

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attention over one page: two registers hold the 32 keys of a score, or 32 elements of a value. */
-#include "kernels/cpu/exp.h"
+#include "kernels/cpu/vector_exp.h"
 #include "kernels/cpu/forms.h"
 #include "kernels/cpu/tile.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* GEMM and activations in AVX-512: one line of weights (16 columns) is one register, 16 columns of
  * one row one accumulator. */
-#include "kernels/cpu/exp.h"
+#include "kernels/cpu/vector_exp.h"
 #include "kernels/cpu/gemm_nest.h"
 
 enum { ROWS = 12, STRIDE = 12 }; /* 12 rows x 2 lines (24 accumulators), or 5 x 4 */

@@ -22,23 +22,20 @@ struct kn_cpu_device {
 	const struct kn_form *form;
 };
 
-enum { KN_CPU_PARTS_BYTES = 4 << 20 };
-
 struct kn_cpu_queue {
 	struct kn_queue base;
 	const struct kn_form *form;
 	struct kn_pool *pool;
-	float *parts; /* [KN_CPU_PARTS_BYTES / 4]: attention's chunks before they are merged */
+	float *parts; /* [KN_ATTEND_PARTS_BYTES / 4]: attention's chunks before they are merged */
 };
 
 static inline struct kn_cpu_queue *kn_cpu_queue(struct kn_queue *queue) { return (struct kn_cpu_queue *)queue; }
 
-/* Operators are cut into contiguous ranges of rows: at least `work_min` floats of work each, at
- * most a few per thread. Range job of jobs is [begin, end). */
+/* Operators are cut into contiguous ranges of rows: enough work for each, at most a few per thread. Range job of jobs is [begin, end). */
 static inline size_t kn_cpu_ranges(const struct kn_cpu_queue *queue, size_t rows, size_t row_floats)
 {
-	enum { WORK_MIN = 16384 };
-	size_t by_work = (rows * row_floats + WORK_MIN - 1) / WORK_MIN, most = 4 * (size_t)kn_pool_threads(queue->pool);
+	size_t by_work = (rows * row_floats + KN_WORK_FLOATS_MIN - 1) / KN_WORK_FLOATS_MIN,
+	       most = KN_JOBS_PER_THREAD * (size_t)kn_pool_threads(queue->pool);
 	size_t jobs = by_work < most ? by_work : most;
 	return jobs < rows ? (jobs > 0 ? jobs : 1) : rows;
 }
@@ -59,31 +56,34 @@ static inline void kn_cpu_clamp(float *y, size_t n, float bound)
 	}
 }
 
-/* device.c: 64-byte aligned and zeroed; huge pages from 2 MiB on. */
+/* device.c: the CPU with this form. */
+enum cad_status kn_cpu_open(enum kn_isa isa, struct kn_device **device, struct cad_error *error);
+/* 64-byte aligned and zeroed; huge pages from 2 MiB on. */
 void *kn_cpu_alloc(struct kn_device *device, size_t bytes);
 void kn_cpu_release(struct kn_device *device, void *memory, size_t bytes);
 
 /* pack.c. out[i] = source[i] as f32, exactly; the source is F32, F16 or BF16 of any alignment. */
 void kn_widen(const void *source, enum cad_dtype dtype, size_t n, float *out);
+uint64_t kn_cpu_matrix_bytes(const struct kn_device *device, const struct kn_source *source, enum cad_weights weights);
+uint64_t kn_cpu_table_bytes(const struct kn_device *device, const struct kn_source *source, enum cad_weights weights);
+uint64_t kn_cpu_expert_bytes(
+	const struct kn_device *device, const struct kn_expert_source *source, enum cad_weights weights);
+uint64_t kn_cpu_vector_bytes(const struct kn_device *device, size_t n);
 enum cad_status kn_cpu_matrix_create(
-	struct kn_device *device, const struct kn_source *source, enum kn_weights weights, struct kn_matrix *matrix);
+	struct kn_device *device, const struct kn_source *source, enum cad_weights weights, struct kn_matrix *matrix);
 void kn_cpu_matrix_destroy(struct kn_device *device, struct kn_matrix *matrix);
 enum cad_status kn_cpu_table_create(
-	struct kn_device *device, const struct kn_source *source, enum kn_weights weights, struct kn_table *table);
+	struct kn_device *device, const struct kn_source *source, enum cad_weights weights, struct kn_table *table);
 void kn_cpu_table_destroy(struct kn_device *device, struct kn_table *table);
-enum cad_status kn_cpu_expert_create(struct kn_device *device, const struct kn_source *gate, const struct kn_source *up,
-	const struct kn_source *down, const struct kn_source *gate_bias, const struct kn_source *up_bias,
-	const struct kn_source *down_bias, const struct cad_ffn_spec *spec, enum kn_weights weights,
-	struct kn_expert *expert);
+enum cad_status kn_cpu_expert_create(struct kn_device *device, const struct kn_expert_source *source,
+	enum cad_weights weights, struct kn_expert *expert);
 void kn_cpu_expert_destroy(struct kn_device *device, struct kn_expert *expert);
 enum cad_status kn_cpu_vector_create(struct kn_device *device, const struct kn_source *source, float **vector);
 void kn_cpu_vector_destroy(struct kn_device *device, float *vector, size_t n);
 
 /* linear.c */
 void kn_cpu_linear(struct kn_queue *queue, const struct kn_linear *a);
-void kn_cpu_embed(
-	struct kn_queue *queue, const struct kn_table *table, const int32_t *ids, size_t rows, float *x, size_t ldx);
-void kn_cpu_argmax(struct kn_queue *queue, const float *logits, size_t ld, size_t rows, size_t n, int32_t *ids);
+void kn_cpu_embed(struct kn_queue *queue, const struct kn_embed *a);
 
 /* ffn.c */
 size_t kn_cpu_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CPU as a device: host memory, and a pool of threads as its queue. */
+#include "common/process/memory.h"
 #include "kernels/cpu/cpu.h"
 
 #include <stdlib.h>
@@ -70,7 +71,7 @@ static enum cad_status queue_create(struct kn_device *device, unsigned threads, 
 		.base = { device->ops, device },
 		.form = ((struct kn_cpu_device *)device)->form,
 	};
-	q->parts = kn_cpu_alloc(device, KN_CPU_PARTS_BYTES);
+	q->parts = kn_cpu_alloc(device, KN_ATTEND_PARTS_BYTES);
 	if (!q->parts)
 		goto free_queue;
 	if (kn_pool_create(threads, &q->pool) != CAD_OK)
@@ -79,7 +80,7 @@ static enum cad_status queue_create(struct kn_device *device, unsigned threads, 
 	return CAD_OK;
 
 release_parts:
-	kn_cpu_release(device, q->parts, KN_CPU_PARTS_BYTES);
+	kn_cpu_release(device, q->parts, KN_ATTEND_PARTS_BYTES);
 free_queue:
 	free(q);
 
@@ -90,7 +91,7 @@ static void queue_destroy(struct kn_queue *queue)
 {
 	struct kn_cpu_queue *q = kn_cpu_queue(queue);
 	kn_pool_destroy(q->pool);
-	kn_cpu_release(queue->device, q->parts, KN_CPU_PARTS_BYTES);
+	kn_cpu_release(queue->device, q->parts, KN_ATTEND_PARTS_BYTES);
 	free(q);
 }
 
@@ -100,18 +101,69 @@ static enum cad_status queue_wait(struct kn_queue *queue)
 	return CAD_OK;
 }
 
+/* ---- the KV cache: pages side by side, layer by layer ---- */
+
+static size_t kv_size(const struct kn_kv *kv) { return kv->layers * kv->pages * kn_kv_page_floats(kv) * sizeof(float); }
+
+static uint64_t kv_bytes(const struct kn_device *device, const struct kn_kv *kv)
+{
+	(void)device;
+	return kv_size(kv);
+}
+
+static enum cad_status kv_create(struct kn_device *device, struct kn_kv *kv)
+{
+	CAD_ASSERT(kv->key_size % 4 == 0 && kv->value_size % 4 == 0);
+	float *base = kn_cpu_alloc(device, kv_size(kv));
+	if (!base)
+		return CAD_ERR_MEMORY;
+	kv->bytes = kn_cpu_allocated(kv_size(kv));
+	kv->own = base;
+	return CAD_OK;
+}
+
+static void kv_destroy(struct kn_device *device, struct kn_kv *kv)
+{
+	kn_cpu_release(device, kv->own, kv_size(kv));
+	*kv = (struct kn_kv){ 0 };
+}
+
+/* ---- the table ---- */
+
+static void describe(const struct kn_device *device, struct kn_device_info *info)
+{
+	*info = (struct kn_device_info){
+		.name = device->ops->name,
+		.isa = ((const struct kn_cpu_device *)device)->form->name,
+		.memory_bytes = cad_memory_free_bytes(""),
+		.profiles = 1u << CAD_PROFILE_F32,
+		.head_size_max = CAD_HEAD_SIZE_MAX,
+	};
+}
+
 static void device_destroy(struct kn_device *device) { free(device); }
 
 static const struct kn_ops cpu = {
 	.name = "cpu",
+	.describe = describe,
+	.destroy = device_destroy,
+
 	.alloc = kn_cpu_alloc,
 	.release = kn_cpu_release,
-	.copy_in = copy_in,
-	.copy_out = copy_out,
+	.host_alloc = kn_cpu_alloc,
+	.host_release = kn_cpu_release,
+
 	.queue_create = queue_create,
 	.queue_destroy = queue_destroy,
+	.copy_in = copy_in,
+	.copy_out = copy_out,
 	.wait = queue_wait,
-	.destroy = device_destroy,
+
+	.matrix_bytes = kn_cpu_matrix_bytes,
+	.table_bytes = kn_cpu_table_bytes,
+	.expert_bytes = kn_cpu_expert_bytes,
+	.vector_bytes = kn_cpu_vector_bytes,
+	.kv_bytes = kv_bytes,
 
 	.matrix_create = kn_cpu_matrix_create,
 	.matrix_destroy = kn_cpu_matrix_destroy,
@@ -121,6 +173,8 @@ static const struct kn_ops cpu = {
 	.expert_destroy = kn_cpu_expert_destroy,
 	.vector_create = kn_cpu_vector_create,
 	.vector_destroy = kn_cpu_vector_destroy,
+	.kv_create = kv_create,
+	.kv_destroy = kv_destroy,
 
 	.embed = kn_cpu_embed,
 	.linear = kn_cpu_linear,
@@ -138,10 +192,9 @@ static const struct kn_ops cpu = {
 	.combine_pack = kn_cpu_combine_pack,
 	.combine_add = kn_cpu_combine_add,
 	.combine_finish = kn_cpu_combine_finish,
-	.argmax = kn_cpu_argmax,
 };
 
-enum cad_status kn_cpu_create(enum kn_isa isa, struct kn_device **device, struct cad_error *error)
+enum cad_status kn_cpu_open(enum kn_isa isa, struct kn_device **device, struct cad_error *error)
 {
 	const struct kn_form *form = kn_form_find(isa);
 	if (!form)
@@ -156,9 +209,4 @@ enum cad_status kn_cpu_create(enum kn_isa isa, struct kn_device **device, struct
 	*device = &d->base;
 
 	return CAD_OK;
-}
-
-const char *kn_cpu_isa_name(const struct kn_device *device)
-{
-	return ((const struct kn_cpu_device *)device)->form->name;
 }

@@ -7,12 +7,7 @@
  */
 #include "kernels/cpu/cpu.h"
 
-enum {
-	JOB_PANELS_MAX = 8,
-	JOBS_PER_THREAD = 8,
-	TILE_ROWS = 96, /* rows whose gate_up result waits in scratch (L2) for the activation */
-	TILE_LD = JOB_PANELS_MAX * KN_PANEL_COLS + 16,
-};
+enum { TILE_LD = KN_FFN_PANELS_MAX * KN_PANEL_COLS + 16 };
 
 struct ffn_run {
 	const struct kn_form *form;
@@ -29,7 +24,7 @@ struct ffn_run {
 static size_t lay_out(uint8_t *scratch, size_t pairs, size_t ffn, unsigned threads, struct ffn_run *run)
 {
 	size_t busy_bytes = kn_round_up(pairs * sizeof(uint32_t), 64),
-	       tiles_bytes = threads * TILE_ROWS * TILE_LD * sizeof(float);
+	       tiles_bytes = threads * KN_FFN_TILE_ROWS * TILE_LD * sizeof(float);
 
 	run->ldh = kn_ld(ffn);
 	if (scratch) {
@@ -47,7 +42,7 @@ size_t kn_cpu_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hid
 	return lay_out(NULL, pairs, ffn, kn_pool_threads(kn_cpu_queue(queue)->pool), &run);
 }
 
-static void gemm(const struct kn_form *form, const struct kn_matrix *w, struct kn_gemm g, size_t panel)
+static void gemm(const struct kn_form *form, const struct kn_panels *w, struct kn_gemm g, size_t panel)
 {
 	g.k = w->k_pad;
 	g.weights = w->data + panel * w->panel_bytes;
@@ -61,12 +56,12 @@ static void gate_up_job(void *context, size_t job, unsigned thread)
 	const struct kn_ffn *a = run->a;
 	size_t e = run->busy[job / run->gate_up.blocks], panel = job % run->gate_up.blocks * run->gate_up.panels,
 	       end = a->begin[e + 1];
-	const struct kn_expert *expert = a->experts[e];
+	const struct kn_cpu_expert *expert = a->experts[e]->own;
 	size_t panels = expert->gate_up.panels - panel < run->gate_up.panels ? expert->gate_up.panels - panel
 									     : run->gate_up.panels;
-	float *tile = run->tiles + (size_t)thread * TILE_ROWS * TILE_LD;
+	float *tile = run->tiles + (size_t)thread * KN_FFN_TILE_ROWS * TILE_LD;
 	for (size_t row = a->begin[e], rows; row < end; row += rows) {
-		rows = end - row < TILE_ROWS ? end - row : TILE_ROWS;
+		rows = end - row < KN_FFN_TILE_ROWS ? end - row : KN_FFN_TILE_ROWS;
 		gemm(run->form, &expert->gate_up,
 			(struct kn_gemm){
 				.x = a->row_index ? a->x : a->x + row * a->ldx,
@@ -99,8 +94,8 @@ static void down_job(void *context, size_t job, unsigned thread)
 	const struct kn_ffn *a = run->a;
 	size_t e = run->busy[job / run->down.blocks], panel = job % run->down.blocks * run->down.panels,
 	       row = a->begin[e];
-	const struct kn_expert *expert = a->experts[e];
-	const struct kn_matrix *w = &expert->down;
+	const struct kn_cpu_expert *expert = a->experts[e]->own;
+	const struct kn_panels *w = &expert->down;
 	size_t panels = w->panels - panel < run->down.panels ? w->panels - panel : run->down.panels;
 	float *y = a->y + row * a->ldy + panel * KN_PANEL_COLS;
 	gemm(run->form, w,
@@ -124,8 +119,8 @@ static void down_job(void *context, size_t job, unsigned thread)
 /* Wide jobs, since rows are packed once a job, but enough of them that threads end together. */
 static struct cut cut_panels(size_t panels, size_t experts, unsigned threads)
 {
-	size_t each = experts * panels / (threads * JOBS_PER_THREAD);
-	each = each < 1 ? 1 : each > JOB_PANELS_MAX ? JOB_PANELS_MAX : each;
+	size_t each = experts * panels / (threads * KN_FFN_JOBS_PER_THREAD);
+	each = each < 1 ? 1 : each > KN_FFN_PANELS_MAX ? KN_FFN_PANELS_MAX : each;
 	return (struct cut){ each, (panels + each - 1) / each };
 }
 
@@ -142,7 +137,7 @@ void kn_cpu_ffn(struct kn_queue *queue, const struct kn_ffn *a)
 	for (uint32_t e = 0; e < a->experts_count; e++)
 		if (a->begin[e + 1] > a->begin[e])
 			run.busy[busy++] = e;
-	const struct kn_expert *expert = a->experts[run.busy[0]];
+	const struct kn_cpu_expert *expert = a->experts[run.busy[0]]->own;
 	CAD_ASSERT(
 		a->begin[0] == 0 && a->ldx >= expert->gate_up.k_pad && a->ldy >= expert->down.panels * KN_PANEL_COLS);
 	lay_out(a->scratch, pairs, expert->ffn, threads, &run);

@@ -3,7 +3,6 @@
 #include "kernels/cpu/forms.h"
 
 #include <cpuid.h>
-#include <string.h>
 
 #define X(result, name, arguments) .name = kn_ref_##name,
 static const struct kn_form form_ref = { "ref", KN_ISA_REF, KN_FORM_LIST(X) };
@@ -35,17 +34,4 @@ const struct kn_form *kn_form_find(enum kn_isa isa)
 	case KN_ISA_AUTO: return avx512 ? &form_avx512 : avx2 ? &form_avx2 : NULL;
 	}
 	return NULL;
-}
-
-const struct cad_choice kn_isa_choices[] = { { "auto", KN_ISA_AUTO }, { "ref", KN_ISA_REF }, { "avx2", KN_ISA_AVX2 },
-	{ "avx512", KN_ISA_AVX512 }, { NULL, 0 } };
-
-enum cad_status kn_isa_parse(const char *name, enum kn_isa *isa)
-{
-	for (const struct cad_choice *choice = kn_isa_choices; choice->name; choice++)
-		if (strcmp(name, choice->name) == 0) {
-			*isa = (enum kn_isa)choice->value;
-			return CAD_OK;
-		}
-	return CAD_ERR_INVALID;
 }

@@ -12,7 +12,8 @@
 #ifndef CADRE_KERNELS_CPU_FORMS_H
 #define CADRE_KERNELS_CPU_FORMS_H
 
-#include "kernels/kernels.h"
+#include "kernels/cpu/layout.h"
+#include "kernels/cpu/tune.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -51,7 +52,6 @@ struct kn_act {
  * begin[i] .. end[i] - 1; m, l and out are what struct kn_attend says, of the chunk at hand. The
  * queries are kept six by six with d slowest, so that a tile reads them in one stream.
  */
-enum { KN_ATTEND_QUERIES = 48, KN_ATTEND_TILE = 6 };
 struct kn_attend_block {
 	size_t count, key_size, value_size;
 	float scale;

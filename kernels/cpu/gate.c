@@ -2,7 +2,7 @@
 /* The gate: logits to the ids and weights of K experts. Softmax runs in the form; the choice is the
  * same plain code for all. */
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/exp.h"
+#include "kernels/exp.h"
 
 /* An order of floats as integers: NaN is the lowest, the two zeros are equal. */
 static int32_t sort_key(float x)
@@ -140,7 +140,6 @@ static void gate_job(void *context, size_t job, unsigned thread)
 
 void kn_cpu_gate(struct kn_queue *queue, const struct kn_gate *a)
 {
-	enum { FLOATS_PER_EXPERT = 16 };
 	struct kn_cpu_queue *cpu = kn_cpu_queue(queue);
 	const struct cad_gate_spec *spec = a->spec;
 
@@ -149,6 +148,6 @@ void kn_cpu_gate(struct kn_queue *queue, const struct kn_gate *a)
 	CAD_ASSERT(spec->groups >= 1 && spec->experts % spec->groups == 0 && spec->groups_kept >= 1 &&
 		spec->groups_kept <= spec->groups);
 	CAD_ASSERT(spec->experts / spec->groups * spec->groups_kept >= spec->topk);
-	struct gate_run run = { cpu->form, a, kn_cpu_ranges(cpu, a->rows, spec->experts * FLOATS_PER_EXPERT) };
+	struct gate_run run = { cpu->form, a, kn_cpu_ranges(cpu, a->rows, spec->experts * KN_FLOATS_PER_EXPERT) };
 	kn_pool_for(cpu->pool, run.jobs, gate_job, &run);
 }

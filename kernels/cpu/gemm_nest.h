@@ -18,8 +18,6 @@
 
 #include <immintrin.h>
 
-enum { KN_BLOCK_ROWS = 96, KN_BLOCK_K = 256 }; /* KN_BLOCK_ROWS is a multiple of every form's tile */
-
 /* y[r][0..64) (+)= x[k][r] * panel, for the rows that the function stands for; first: the chains
  * start from +0, else from y. */
 typedef void kn_gemm_tile_fn(const float *x, size_t k, const uint8_t *lines, bool first, float *y, size_t ldy);
@@ -53,13 +51,14 @@ static inline void kn_gemm_pack(
 KN_TILE void kn_gemm_nest(const struct kn_gemm *g, kn_gemm_tile_fn *const *tiles, const size_t tile_rows,
 	const size_t stride, const size_t k_bytes)
 {
+	CAD_ASSERT(stride <= KN_TILE_ROWS_MAX);
 	if (g->rows == 1) {
 		const float *x = g->x + (g->index ? g->index[0] : 0) * g->ldx;
 		for (size_t p = 0; p < g->panels; p++)
 			tiles[0](x, g->k, g->weights + p * g->panel_bytes, true, g->y + p * KN_PANEL_COLS, g->ldy);
 		return;
 	}
-	_Alignas(64) float packed[KN_BLOCK_K * 12];
+	_Alignas(64) float packed[KN_BLOCK_K * KN_TILE_ROWS_MAX];
 	for (size_t block = 0; block < g->rows; block += KN_BLOCK_ROWS) {
 		size_t end = g->rows - block < KN_BLOCK_ROWS ? g->rows : block + KN_BLOCK_ROWS;
 		for (size_t k0 = 0; k0 < g->k; k0 += KN_BLOCK_K) {

@@ -1,17 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Dense layers: linear, embedding rows, argmax of logits. */
+/* Dense layers: linear, embedding rows. */
 #include "kernels/cpu/cpu.h"
 
 #include <string.h>
 
-enum {
-	GROUP_PANELS_MAX = 8, /* of one job: what the rows are packed for once */
-	JOBS_PER_THREAD = 4,  /* so that a thread that is held up costs little */
-};
-
 struct linear_run {
 	const struct kn_form *form;
 	const struct kn_linear *a;
+	const struct kn_panels *w;
 	size_t group_panels;
 };
 
@@ -32,7 +28,7 @@ static void linear_job(void *context, size_t job, unsigned thread)
 	(void)thread;
 	const struct linear_run *run = context;
 	const struct kn_linear *a = run->a;
-	const struct kn_matrix *w = a->w;
+	const struct kn_panels *w = run->w;
 	size_t first = job * run->group_panels,
 	       panels = w->panels - first < run->group_panels ? w->panels - first : run->group_panels;
 	struct kn_gemm g = {
@@ -54,59 +50,30 @@ static void linear_job(void *context, size_t job, unsigned thread)
 void kn_cpu_linear(struct kn_queue *queue, const struct kn_linear *a)
 {
 	struct kn_cpu_queue *q = kn_cpu_queue(queue);
-	CAD_ASSERT(a->rows == 0 || (a->ldx >= a->w->k_pad && a->ldy >= a->w->panels * KN_PANEL_COLS));
-	size_t group = a->w->panels / (kn_pool_threads(q->pool) * JOBS_PER_THREAD);
-	struct linear_run run = { q->form, a, group < 1 ? 1 : group > GROUP_PANELS_MAX ? GROUP_PANELS_MAX : group };
-	if (a->rows > 0)
-		kn_pool_for(q->pool, (a->w->panels + run.group_panels - 1) / run.group_panels, linear_job, &run);
-}
+	const struct kn_panels *w = a->w->own;
 
-struct embed_run {
-	const struct kn_table *table;
-	const int32_t *ids;
-	float *x;
-	size_t ldx;
-};
+	CAD_ASSERT(a->rows == 0 || (a->ldx >= w->k_pad && a->ldy >= w->panels * KN_PANEL_COLS));
+	size_t group = w->panels / (kn_pool_threads(q->pool) * KN_LINEAR_JOBS_PER_THREAD);
+	group = group < 1 ? 1 : group > KN_LINEAR_PANELS_MAX ? KN_LINEAR_PANELS_MAX : group;
+	struct linear_run run = { q->form, a, w, group };
+	if (a->rows > 0)
+		kn_pool_for(q->pool, (w->panels + group - 1) / group, linear_job, &run);
+}
 
 static void embed_job(void *context, size_t row, unsigned thread)
 {
 	(void)thread;
-	const struct embed_run *run = context;
-	const struct kn_table *t = run->table;
-	CAD_ASSERT(run->ids[row] >= 0 && (size_t)run->ids[row] < t->n);
-	float *x = run->x + row * run->ldx;
-	const uint8_t *source = (const uint8_t *)t->data + (size_t)run->ids[row] * t->k * cad_dtype_bytes(t->dtype);
-	kn_widen(source, t->dtype, t->k, x);
-	memset(x + t->k, 0, (kn_round_up(t->k, 64) - t->k) * sizeof *x);
+	const struct kn_embed *a = context;
+	const struct kn_cpu_table *t = a->table->own;
+	size_t id = (size_t)a->ids[row];
+
+	CAD_ASSERT(a->ids[row] >= 0 && id < t->n);
+	float *x = a->x + row * a->ldx;
+	kn_widen((const uint8_t *)t->data + id * t->k * cad_dtype_bytes(t->dtype), t->dtype, t->k, x);
+	kn_cpu_row_end(x, t->k);
 }
 
-void kn_cpu_embed(
-	struct kn_queue *queue, const struct kn_table *table, const int32_t *ids, size_t rows, float *x, size_t ldx)
+void kn_cpu_embed(struct kn_queue *queue, const struct kn_embed *a)
 {
-	struct embed_run run = { table, ids, x, ldx };
-	kn_pool_for(kn_cpu_queue(queue)->pool, rows, embed_job, &run);
-}
-
-struct argmax_run {
-	const float *logits;
-	size_t ld, n;
-	int32_t *ids;
-};
-
-static void argmax_job(void *context, size_t row, unsigned thread)
-{
-	(void)thread;
-	const struct argmax_run *run = context;
-	const float *logits = run->logits + row * run->ld;
-	size_t best = 0;
-	for (size_t i = 1; i < run->n; i++) /* a NaN that is best so far gives way to any number */
-		if (logits[i] > logits[best] || (logits[best] != logits[best] && logits[i] == logits[i]))
-			best = i;
-	run->ids[row] = (int32_t)best;
-}
-
-void kn_cpu_argmax(struct kn_queue *queue, const float *logits, size_t ld, size_t rows, size_t n, int32_t *ids)
-{
-	struct argmax_run run = { logits, ld, n, ids };
-	kn_pool_for(kn_cpu_queue(queue)->pool, rows, argmax_job, &run);
+	kn_pool_for(kn_cpu_queue(queue)->pool, a->rows, embed_job, (void *)a);
 }

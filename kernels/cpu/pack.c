@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From a checkpoint's rows to panels of lines (kernels.h). Reads the source once, in blocks that
+ * From a checkpoint's rows to panels of lines (layout.h), and what they take. Reads the source once, in blocks that
  * keep both sides in L1; allocates the packed copy alone.
  * May be called by several threads at once: loading is spread over threads by whoever loads.
  */
 #include "kernels/cpu/cpu.h"
 
 #include <immintrin.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { BLOCK_WORDS = 64 }; /* of a column at a time: 64 f32 or 128 bf16, a few lines of each row of the source */
@@ -88,7 +89,7 @@ static void transpose_8(const uint32_t *in, size_t ld_in, uint32_t *out, size_t 
  * turned around.
  */
 static void pack_panel(
-	const struct kn_matrix *m, const uint8_t *const rows[KN_PANEL_COLS], enum cad_dtype dtype, uint8_t *panel)
+	const struct kn_panels *m, const uint8_t *const rows[KN_PANEL_COLS], enum cad_dtype dtype, uint8_t *panel)
 {
 	bool f32 = m->storage == KN_STORAGE_F32;
 	size_t element = cad_dtype_bytes(dtype), word_values = f32 ? 1 : 2, block = BLOCK_WORDS * word_values;
@@ -113,21 +114,29 @@ static void pack_panel(
 	}
 }
 
-/* Shapes of a packed matrix with `columns` output columns, and its zeroed memory. */
-static enum cad_status matrix_alloc(struct kn_device *device, const struct kn_source *source, size_t columns,
-	enum kn_weights weights, struct kn_matrix *m)
+/* ---- matrices ---- */
+
+/* A packed matrix of the source's k and type with `columns` output columns; no memory yet. */
+static struct kn_panels panels_of(const struct kn_source *source, size_t columns, enum cad_weights weights)
 {
-	bool bf16 = source->dtype == CAD_DTYPE_BF16 || weights == KN_WEIGHTS_BF16;
-	*m = (struct kn_matrix){
+	bool bf16 = source->dtype == CAD_DTYPE_BF16 || weights == CAD_WEIGHTS_BF16;
+	struct kn_panels p = {
 		.storage = bf16 ? KN_STORAGE_BF16 : KN_STORAGE_F32,
 		.n = columns,
 		.k = source->k,
+		.k_pad = kn_round_up(source->k, KN_K_UNIT),
+		.panels = (columns + KN_PANEL_COLS - 1) / KN_PANEL_COLS,
 	};
-	m->k_pad = kn_round_up(source->k, 32);
-	m->panels = (columns + KN_PANEL_COLS - 1) / KN_PANEL_COLS;
-	m->panel_bytes = m->k_pad * KN_PANEL_COLS * (bf16 ? sizeof(uint16_t) : sizeof(float));
-	m->data = kn_cpu_alloc(device, m->panels * m->panel_bytes);
-	return m->data ? CAD_OK : CAD_ERR_MEMORY;
+	p.panel_bytes = p.k_pad * KN_PANEL_COLS * (bf16 ? sizeof(uint16_t) : sizeof(float));
+	return p;
+}
+
+static uint64_t panels_bytes(const struct kn_panels *p) { return kn_cpu_allocated(p->panels * p->panel_bytes); }
+
+static void panels_release(struct kn_device *device, struct kn_panels *p)
+{
+	kn_cpu_release(device, p->data, p->panels * p->panel_bytes);
+	p->data = NULL;
 }
 
 static const uint8_t *source_row(const struct kn_source *source, size_t row)
@@ -136,52 +145,65 @@ static const uint8_t *source_row(const struct kn_source *source, size_t row)
 			       : NULL;
 }
 
-enum cad_status kn_cpu_matrix_create(
-	struct kn_device *device, const struct kn_source *source, enum kn_weights weights, struct kn_matrix *matrix)
+/* Column c of panel p is what row_of says. */
+static enum cad_status panels_fill(struct kn_device *device, struct kn_panels *m, enum cad_dtype dtype,
+	const uint8_t *(*row_of)(const struct kn_source *sources, size_t column), const struct kn_source *sources)
 {
-	struct kn_matrix m;
-	if (matrix_alloc(device, source, source->n, weights, &m) != CAD_OK)
+	m->data = kn_cpu_alloc(device, m->panels * m->panel_bytes);
+	if (!m->data)
 		return CAD_ERR_MEMORY;
-
-	for (size_t p = 0; p < m.panels; p++) {
+	for (size_t p = 0; p < m->panels; p++) {
 		const uint8_t *rows[KN_PANEL_COLS];
 		for (size_t c = 0; c < KN_PANEL_COLS; c++)
-			rows[c] = source_row(source, p * KN_PANEL_COLS + c);
-		pack_panel(&m, rows, source->dtype, m.data + p * m.panel_bytes);
+			rows[c] = row_of(sources, p * KN_PANEL_COLS + c);
+		pack_panel(m, rows, dtype, m->data + p * m->panel_bytes);
+	}
+	return CAD_OK;
+}
+
+uint64_t kn_cpu_matrix_bytes(const struct kn_device *device, const struct kn_source *source, enum cad_weights weights)
+{
+	(void)device;
+	struct kn_panels p = panels_of(source, source->n, weights);
+	return panels_bytes(&p);
+}
+
+enum cad_status kn_cpu_matrix_create(
+	struct kn_device *device, const struct kn_source *source, enum cad_weights weights, struct kn_matrix *matrix)
+{
+	struct kn_panels *p = malloc(sizeof *p);
+	if (!p)
+		return CAD_ERR_MEMORY;
+
+	*p = panels_of(source, source->n, weights);
+	if (panels_fill(device, p, source->dtype, source_row, source) != CAD_OK) {
+		free(p);
+		return CAD_ERR_MEMORY;
 	}
 
-	*matrix = m;
+	*matrix = (struct kn_matrix){ .n = source->n, .k = source->k, .bytes = panels_bytes(p), .own = p };
 	return CAD_OK;
 }
 
 void kn_cpu_matrix_destroy(struct kn_device *device, struct kn_matrix *matrix)
 {
-	kn_cpu_release(device, matrix->data, matrix->panels * matrix->panel_bytes);
+	if (matrix->own)
+		panels_release(device, matrix->own);
+	free(matrix->own);
 	*matrix = (struct kn_matrix){ 0 };
 }
 
-/* gate and up interleaved by 16 columns */
-static enum cad_status pair_create(struct kn_device *device, const struct kn_source *gate, const struct kn_source *up,
-	enum kn_weights weights, struct kn_matrix *matrix)
-{
-	CAD_ASSERT(gate->n == up->n && gate->k == up->k && gate->dtype == up->dtype);
-	struct kn_matrix m;
-	if (matrix_alloc(device, gate, 2 * kn_round_up(gate->n, 32), weights, &m) != CAD_OK)
-		return CAD_ERR_MEMORY;
-	for (size_t p = 0; p < m.panels; p++) {
-		const uint8_t *rows[KN_PANEL_COLS];
-		for (size_t c = 0; c < KN_PANEL_COLS; c++)
-			rows[c] = source_row(c % 32 < 16 ? gate : up, p * 32 + c / 32 * 16 + c % 16);
-		pack_panel(&m, rows, gate->dtype, m.data + p * m.panel_bytes);
-	}
+/* ---- vectors ---- */
 
-	*matrix = m;
-	return CAD_OK;
+uint64_t kn_cpu_vector_bytes(const struct kn_device *device, size_t n)
+{
+	(void)device;
+	return kn_cpu_allocated(kn_round_up(n, 64) * sizeof(float));
 }
 
 enum cad_status kn_cpu_vector_create(struct kn_device *device, const struct kn_source *source, float **vector)
 {
-	size_t count = source->n * source->k; /* [n], written as [n][1] or [1][n] */
+	size_t count = source->n * source->k;
 	float *v = kn_cpu_alloc(device, kn_round_up(count, 64) * sizeof *v);
 	if (!v)
 		return CAD_ERR_MEMORY;
@@ -194,6 +216,8 @@ void kn_cpu_vector_destroy(struct kn_device *device, float *vector, size_t n)
 {
 	kn_cpu_release(device, vector, kn_round_up(n, 64) * sizeof *vector);
 }
+
+/* ---- experts ---- */
 
 /* Two biases [F] in the columns of gate_up; NULL data counts as zeros. Both absent: *vector stays
  * NULL. */
@@ -220,66 +244,145 @@ static enum cad_status pair_bias_create(struct kn_device *device, const struct k
 	return CAD_OK;
 }
 
-enum cad_status kn_cpu_expert_create(struct kn_device *device, const struct kn_source *gate, const struct kn_source *up,
-	const struct kn_source *down, const struct kn_source *gate_bias, const struct kn_source *up_bias,
-	const struct kn_source *down_bias, const struct cad_ffn_spec *spec, enum kn_weights weights,
-	struct kn_expert *expert)
+static struct kn_panels gate_up_of(const struct kn_expert_source *source, enum cad_weights weights)
 {
-	CAD_ASSERT(gate->n == spec->size && down->k == spec->size && down->n == gate->k);
-	struct kn_expert e = { .activation = spec->activation, .limit = spec->limit, .ffn = spec->size };
-	float *gate_up_bias = NULL, *bias = NULL;
-	if (pair_create(device, gate, up, weights, &e.gate_up) != CAD_OK)
-		return CAD_ERR_MEMORY;
-	if (kn_cpu_matrix_create(device, down, weights, &e.down) != CAD_OK)
-		goto destroy;
-	if (pair_bias_create(device, gate_bias, up_bias, e.gate_up.n, &gate_up_bias) != CAD_OK)
-		goto destroy;
-	e.gate_up_bias = gate_up_bias;
-	if (down_bias->data && kn_cpu_vector_create(device, down_bias, &bias) != CAD_OK)
-		goto destroy;
-	e.down_bias = bias;
-	*expert = e;
-	return CAD_OK;
-
-destroy:
-	kn_cpu_expert_destroy(device, &e);
-	return CAD_ERR_MEMORY;
+	return panels_of(&source->gate, 2 * kn_round_up(source->spec->size, 32), weights);
 }
 
-void kn_cpu_expert_destroy(struct kn_device *device, struct kn_expert *e)
+/* gate and up interleaved by 16 columns */
+static const uint8_t *gate_up_row(const struct kn_source *gate_and_up, size_t column)
 {
-	kn_cpu_release(device, (void *)e->gate_up_bias, e->gate_up.n * sizeof(float));
-	kn_cpu_release(device, (void *)e->down_bias, kn_round_up(e->down.n, 64) * sizeof(float));
-	kn_cpu_matrix_destroy(device, &e->gate_up);
-	kn_cpu_matrix_destroy(device, &e->down);
-	*e = (struct kn_expert){ 0 };
+	return source_row(&gate_and_up[column % 32 / 16], column / 32 * 16 + column % 16);
+}
+
+uint64_t kn_cpu_expert_bytes(
+	const struct kn_device *device, const struct kn_expert_source *source, enum cad_weights weights)
+{
+	struct kn_panels gate_up = gate_up_of(source, weights),
+			 down = panels_of(&source->down, source->down.n, weights);
+	uint64_t bytes = panels_bytes(&gate_up) + panels_bytes(&down);
+
+	if (source->gate_bias.n > 0 || source->up_bias.n > 0)
+		bytes += kn_cpu_allocated(gate_up.n * sizeof(float));
+	if (source->down_bias.n > 0)
+		bytes += kn_cpu_vector_bytes(device, source->down_bias.n);
+	return bytes;
+}
+
+static void expert_release(struct kn_device *device, struct kn_cpu_expert *e)
+{
+	kn_cpu_release(device, e->gate_up_bias, e->gate_up.n * sizeof(float));
+	kn_cpu_vector_destroy(device, e->down_bias, e->down.n);
+	panels_release(device, &e->gate_up);
+	panels_release(device, &e->down);
+	free(e);
+}
+
+enum cad_status kn_cpu_expert_create(struct kn_device *device, const struct kn_expert_source *source,
+	enum cad_weights weights, struct kn_expert *expert)
+{
+	const struct kn_source *gate = &source->gate, *up = &source->up, *down = &source->down;
+	const struct cad_ffn_spec *spec = source->spec;
+
+	CAD_ASSERT(gate->n == spec->size && down->k == spec->size && down->n == gate->k);
+	CAD_ASSERT(gate->n == up->n && gate->k == up->k && gate->dtype == up->dtype);
+	struct kn_cpu_expert *e = malloc(sizeof *e);
+	if (!e)
+		return CAD_ERR_MEMORY;
+	*e = (struct kn_cpu_expert){
+		.gate_up = gate_up_of(source, weights),
+		.down = panels_of(down, down->n, weights),
+		.activation = spec->activation,
+		.limit = spec->limit,
+		.ffn = spec->size,
+	};
+
+	const struct kn_source gate_and_up[2] = { *gate, *up };
+	enum cad_status status = panels_fill(device, &e->gate_up, gate->dtype, gate_up_row, gate_and_up);
+	if (status == CAD_OK)
+		status = panels_fill(device, &e->down, down->dtype, source_row, down);
+	if (status == CAD_OK)
+		status = pair_bias_create(device, &source->gate_bias, &source->up_bias, e->gate_up.n, &e->gate_up_bias);
+	if (status == CAD_OK && source->down_bias.data)
+		status = kn_cpu_vector_create(device, &source->down_bias, &e->down_bias);
+	if (status != CAD_OK) {
+		expert_release(device, e);
+		return status;
+	}
+
+	*expert = (struct kn_expert){
+		.hidden = gate->k,
+		.ffn = spec->size,
+		.bytes = kn_cpu_expert_bytes(device, source, weights),
+		.own = e,
+	};
+	return CAD_OK;
+}
+
+void kn_cpu_expert_destroy(struct kn_device *device, struct kn_expert *expert)
+{
+	if (expert->own)
+		expert_release(device, expert->own);
+	*expert = (struct kn_expert){ 0 };
+}
+
+/* ---- tables ---- */
+
+static struct kn_cpu_table table_of(const struct kn_source *source, enum cad_weights weights)
+{
+	return (struct kn_cpu_table){
+		.dtype = weights == CAD_WEIGHTS_BF16 ? CAD_DTYPE_BF16 : source->dtype,
+		.n = source->n,
+		.k = source->k,
+	};
+}
+
+static size_t table_bytes(const struct kn_cpu_table *t) { return t->n * t->k * cad_dtype_bytes(t->dtype); }
+
+uint64_t kn_cpu_table_bytes(const struct kn_device *device, const struct kn_source *source, enum cad_weights weights)
+{
+	(void)device;
+	struct kn_cpu_table t = table_of(source, weights);
+	return kn_cpu_allocated(table_bytes(&t));
+}
+
+static void table_fill(struct kn_cpu_table *t, const struct kn_source *source)
+{
+	size_t count = t->n * t->k, element = cad_dtype_bytes(source->dtype);
+
+	if (t->dtype == source->dtype) {
+		memcpy(t->data, source->data, count * element);
+		return;
+	}
+	for (size_t i = 0; i < count; i += BLOCK_WORDS)
+		narrow((const uint8_t *)source->data + i * element, source->dtype,
+			count - i < BLOCK_WORDS ? count - i : BLOCK_WORDS, (uint16_t *)t->data + i);
 }
 
 enum cad_status kn_cpu_table_create(
-	struct kn_device *device, const struct kn_source *source, enum kn_weights weights, struct kn_table *table)
+	struct kn_device *device, const struct kn_source *source, enum cad_weights weights, struct kn_table *table)
 {
-	bool round = weights == KN_WEIGHTS_BF16 && source->dtype != CAD_DTYPE_BF16;
-	struct kn_table t = { round ? CAD_DTYPE_BF16 : source->dtype, source->n, source->k, NULL };
-	size_t count = source->n * source->k, element = cad_dtype_bytes(source->dtype);
-	uint8_t *data = kn_cpu_alloc(device, count * cad_dtype_bytes(t.dtype));
-
-	if (!data)
+	struct kn_cpu_table *t = malloc(sizeof *t);
+	if (!t)
 		return CAD_ERR_MEMORY;
 
-	if (!round)
-		memcpy(data, source->data, count * element);
-	for (size_t i = 0; round && i < count; i += BLOCK_WORDS)
-		narrow((const uint8_t *)source->data + i * element, source->dtype,
-			count - i < BLOCK_WORDS ? count - i : BLOCK_WORDS, (uint16_t *)data + i);
-	t.data = data;
-	*table = t;
+	*t = table_of(source, weights);
+	t->data = kn_cpu_alloc(device, table_bytes(t));
+	if (!t->data) {
+		free(t);
+		return CAD_ERR_MEMORY;
+	}
 
+	table_fill(t, source);
+	*table = (struct kn_table){ .n = t->n, .k = t->k, .bytes = kn_cpu_allocated(table_bytes(t)), .own = t };
 	return CAD_OK;
 }
 
 void kn_cpu_table_destroy(struct kn_device *device, struct kn_table *table)
 {
-	if (table->data)
-		kn_cpu_release(device, (void *)table->data, table->n * table->k * cad_dtype_bytes(table->dtype));
+	struct kn_cpu_table *t = table->own;
+	if (t)
+		kn_cpu_release(device, t->data, table_bytes(t));
+	free(t);
 	*table = (struct kn_table){ 0 };
 }

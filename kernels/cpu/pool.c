@@ -6,6 +6,7 @@
  * sleep on that word.
  */
 #include "kernels/cpu/pool.h"
+#include "kernels/cpu/tune.h"
 #include "kernels/kernels.h"
 
 #include <immintrin.h>
@@ -22,7 +23,6 @@ enum {
 	INSIDE_MASK = 0x7f, /* KN_THREADS_MAX - 1 workers at most */
 	CLOSED = 0x80,
 	GENERATION_SHIFT = 8,
-	SPINS_MAX = 200, /* pauses of some 50 ns */
 	MXCSR_DEFAULT = 0x1f80,
 	MXCSR_FLAGS = 0x3f, /* sticky exception flags: no matter */
 	WORKERS = 1,
@@ -137,7 +137,7 @@ enum cad_status kn_pool_create(unsigned threads, struct kn_pool **pool)
 	*p = (struct kn_pool){
 		.state = CLOSED,
 		.threads = 1,
-		.spins_max = threads <= kn_threads_default() ? SPINS_MAX : 0,
+		.spins_max = threads <= kn_threads_default() ? KN_POOL_SPINS_MAX : 0,
 	};
 	sigset_t all, before; /* signals are for the program's own threads */
 	sigfillset(&all);

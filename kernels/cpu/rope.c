@@ -86,10 +86,9 @@ static void rope_table_job(void *context, size_t job, unsigned thread)
 
 void kn_cpu_rope_table(struct kn_queue *queue, const struct kn_rope_table *a)
 {
-	enum { FLOATS_PER_ANGLE = 64 }; /* an angle costs as much as so many floats that are only moved */
 	struct kn_cpu_queue *cpu = kn_cpu_queue(queue);
 	CAD_ASSERT(a->size % 2 == 0);
-	struct rope_run run = { cpu->form, a, a->rows, kn_cpu_ranges(cpu, a->rows, a->size * FLOATS_PER_ANGLE) };
+	struct rope_run run = { cpu->form, a, a->rows, kn_cpu_ranges(cpu, a->rows, a->size * KN_FLOATS_PER_ANGLE) };
 	kn_pool_for(cpu->pool, run.jobs, rope_table_job, &run);
 }
 

@@ -4,6 +4,8 @@
 #ifndef CADRE_KERNELS_CPU_TILE_H
 #define CADRE_KERNELS_CPU_TILE_H
 
+#include "kernels/cpu/tune.h"
+
 #include <stddef.h>
 
 #define KN_TILE static inline __attribute__((always_inline))
@@ -14,8 +16,6 @@
 #else
 #define KN_UNROLL_FOR(...) _Pragma("GCC unroll 16") for (__VA_ARGS__)
 #endif
-
-enum { KN_FETCH_BYTES = 4096 }; /* distance of software prefetch in the weight stream */
 
 /* Rows of the next tile: `rest` rows in the fewest tiles of at most `max`, as even as can be (13
  * rows of 12 are 7 + 6, not 12 + 1). */

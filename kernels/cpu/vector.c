@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Operators that walk rows: each row on its own, so the cut into jobs decides nothing but speed. */
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/exp.h"
+#include "kernels/exp.h"
 
 struct vector_run {
 	const struct kn_form *form;
@@ -17,7 +17,7 @@ static void rmsnorm_job(void *context, size_t job, unsigned thread)
 	for (size_t r = kn_cpu_range_begin(run->rows, run->jobs, job),
 		    end = kn_cpu_range_begin(run->rows, run->jobs, job + 1);
 		r < end; r++) {
-		const float *x = a->x + r * a->ldx;
+		const float *x = a->x + (a->index ? a->index[r] : r) * a->ldx;
 		float *out = a->out + r * a->ldo;
 		for (size_t part = 0; part < a->parts; part++)
 			run->form->rmsnorm(x + part * a->n, a->weight, a->n, a->epsilon, out + part * a->n);

@@ -3,7 +3,7 @@
 #include "common/model/inspect.h"
 #include "common/tokenizer/tokenize_file.h"
 #include "common/cluster/settings.h"
-#include "kernels/packed.h"
+#include "kernels/source.h"
 #include "orchestration/cli/command.h"
 
 #include <stdio.h>
@@ -69,6 +69,23 @@ static const struct cad_options_spec inspect_spec = {
 	.count = sizeof inspect_table / sizeof *inspect_table,
 };
 
+static enum cad_status inspect(
+	const struct cad_model *model, const struct inspect_options *options, struct cad_error *error)
+{
+	struct kn_device *device;
+	enum cad_status status = kn_device_open(&(struct kn_device_options){ 0 }, &device, error);
+
+	if (status != CAD_OK)
+		return status;
+
+	struct cad_model_packed packed = { options->weights == CAD_WEIGHTS_BF16 ? "bf16" : "f32",
+		kn_expert_bytes(device, model, options->weights), kn_router_bytes(device, model, options->weights) };
+	status = cad_model_inspect(model, &packed, options->nodes, stdout, options->format == CL_FORMAT_JSON, error);
+	device->ops->destroy(device);
+
+	return status;
+}
+
 int cl_model_inspect(int argc, char **argv)
 {
 	struct inspect_options options;
@@ -88,11 +105,7 @@ int cl_model_inspect(int argc, char **argv)
 
 	enum cad_status status = cad_model_open(cad_options_positional(parsed, 0), &model, &error);
 	if (status == CAD_OK) {
-		enum kn_weights weights = options.weights == CAD_WEIGHTS_BF16 ? KN_WEIGHTS_BF16 : KN_WEIGHTS_AS_IS;
-		struct cad_model_packed packed = { options.weights == CAD_WEIGHTS_BF16 ? "bf16" : "f32",
-			kn_packed_expert_bytes(model, weights), kn_packed_router_bytes(model, weights) };
-		status = cad_model_inspect(
-			model, &packed, options.nodes, stdout, options.format == CL_FORMAT_JSON, &error);
+		status = inspect(model, &options, &error);
 		cad_model_close(model);
 	}
 

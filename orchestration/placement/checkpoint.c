@@ -4,8 +4,8 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
-#include "kernels/packed.h"
 #include "kernels/quantum.h"
+#include "kernels/source.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,62 +60,67 @@ static enum cad_status read_shape(struct pl_checkpoint *checkpoint, struct cad_e
 	return CAD_OK;
 }
 
-static enum cad_status compute_quanta(struct pl_checkpoint *checkpoint, enum kn_weights weights,
-	enum cadre_row_type wire, float *quanta, struct cad_error *error)
+static enum cad_status compute_quanta(struct pl_checkpoint *checkpoint, struct kn_device *device,
+	const struct pl_checkpoint_options *options, float *quanta, struct cad_error *error)
 {
-	struct kn_device *device;
 	struct kn_queue *queue;
 	uint64_t start_ns = cad_clock_now_ns(&cad_clock_system);
-	enum cad_status status = kn_cpu_create(KN_ISA_AUTO, &device, error);
+	enum cad_status status = device->ops->queue_create(device, kn_threads_default(), &queue);
 
 	if (status != CAD_OK)
-		return status;
-
-	status = device->ops->queue_create(device, kn_threads_default(), &queue);
-	if (status != CAD_OK) {
-		cad_error_set(error, status, "cannot start threads to compute the quantum table");
-		goto destroy_device;
-	}
+		return cad_error_set(error, status, "cannot start threads to compute the quantum table");
 
 	cad_log_info(COMPONENT, "computing the quantum table", CAD_U("layers", checkpoint->shape.layers_count));
-	status = kn_quantum_table(queue, checkpoint->model, weights, wire, quanta, error);
+	status = kn_quantum_table(queue, checkpoint->model, options->weights, options->wire, quanta, error);
 	if (status == CAD_OK)
 		cad_log_info(COMPONENT, "quantum table",
 			CAD_F("seconds", (double)(cad_clock_now_ns(&cad_clock_system) - start_ns) * 1e-9));
 	device->ops->queue_destroy(queue);
 
-destroy_device:
-	device->ops->destroy(device);
 	return status;
 }
 
-/* From the state file, or computed and put there. */
-static enum cad_status make_settings(
-	struct pl_checkpoint *checkpoint, const struct pl_checkpoint_options *options, struct cad_error *error)
+/* The quantum table, from the state file or computed and put there; and what an expert takes. */
+static enum cad_status ask_device(struct pl_checkpoint *checkpoint, const struct pl_checkpoint_options *options,
+	float *quanta, struct cad_error *error)
 {
 	uint32_t layers = cad_model_spec(checkpoint->model)->layers_count;
-	enum kn_weights weights = options->weights == CAD_WEIGHTS_BF16 ? KN_WEIGHTS_BF16 : KN_WEIGHTS_AS_IS;
+	struct kn_device *device;
 	char key[128];
+	enum cad_status status = kn_device_open(&(struct kn_device_options){ 0 }, &device, error);
+
+	if (status != CAD_OK)
+		return status;
 
 	snprintf(key, sizeof key, "%s %s %s %s", checkpoint->fingerprint, cad_profile_name(CAD_PROFILE_F32),
 		cad_wire_name(options->wire), cad_weights_name(options->weights));
-	float *quanta = calloc(layers + 1u, sizeof *quanta);
-	if (!quanta)
-		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the quantum table");
-	enum cad_status status = CAD_OK;
+	checkpoint->expert_bytes = kn_expert_bytes(device, checkpoint->model, options->weights);
 	if (checkpoint->shape.layers_count > 0 && pl_state_quanta_load(options->state, key, quanta, layers) != CAD_OK) {
-		status = compute_quanta(checkpoint, weights, options->wire, quanta, error);
+		status = compute_quanta(checkpoint, device, options, quanta, error);
 		if (status == CAD_OK)
 			status = pl_state_quanta_store(options->state, key, quanta, layers, error);
 	}
 
+	device->ops->destroy(device);
+	return status;
+}
+
+static enum cad_status make_settings(
+	struct pl_checkpoint *checkpoint, const struct pl_checkpoint_options *options, struct cad_error *error)
+{
+	uint32_t layers = cad_model_spec(checkpoint->model)->layers_count;
+	float *quanta = calloc(layers + 1u, sizeof *quanta);
+
+	if (!quanta)
+		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the quantum table");
+
+	enum cad_status status = ask_device(checkpoint, options, quanta, error);
 	if (status == CAD_OK)
 		status = cad_settings_init(
 			&checkpoint->settings, CAD_PROFILE_F32, options->wire, options->weights, quanta, layers, error);
 	free(quanta);
 	if (status != CAD_OK)
 		return status;
-	checkpoint->expert_bytes = kn_packed_expert_bytes(checkpoint->model, weights);
 	char fingerprint[33], text[CADRE_TEXT_BYTES];
 	bool fresh;
 	cad_settings_fingerprint(&checkpoint->settings, fingerprint);

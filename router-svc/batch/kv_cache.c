@@ -13,7 +13,9 @@ enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *de
 		.key_size = spec->attention.head_size,
 		.value_size = spec->attention.value_size,
 	};
-	uint64_t page_bytes = (uint64_t)kn_kv_page_floats(&cache->kv) * sizeof(float) * spec->layers_count;
+	struct kn_kv page = cache->kv;
+	page.pages = 1;
+	uint64_t page_bytes = device->ops->kv_bytes(device, &page);
 	uint64_t useful = (uint64_t)slots * rt_kv_pages_for(spec->positions_max); /* more could never be used */
 	uint64_t pages = bytes / page_bytes < useful ? bytes / page_bytes : useful;
 	if (pages < 2)
@@ -26,13 +28,13 @@ enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *de
 	cache->pages_per_sequence_max = rt_kv_pages_for(spec->positions_max);
 	if (cache->pages_per_sequence_max > pages)
 		cache->pages_per_sequence_max = (uint32_t)pages;
-	cache->kv.base = device->ops->alloc(device, pages * page_bytes);
+	enum cad_status status = device->ops->kv_create(device, &cache->kv);
 	cache->tables =
 		device->ops->alloc(device, (size_t)slots * cache->pages_per_sequence_max * sizeof *cache->tables);
 	cache->free_pages = malloc(pages * sizeof *cache->free_pages);
 	cache->free_slots = malloc(slots * sizeof *cache->free_slots);
 
-	if (!cache->kv.base || !cache->tables || !cache->free_pages || !cache->free_slots) {
+	if (status != CAD_OK || !cache->tables || !cache->free_pages || !cache->free_slots) {
 		rt_kv_cache_fini(cache);
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for a KV cache of %llu bytes (--kv-memory)",
 			(unsigned long long)(pages * page_bytes));
@@ -57,9 +59,7 @@ void rt_kv_cache_fini(struct rt_kv_cache *cache)
 		return;
 
 	const struct kn_ops *ops = cache->device->ops;
-	if (cache->kv.base)
-		ops->release(cache->device, cache->kv.base,
-			cache->kv.pages * cache->kv.layers * kn_kv_page_floats(&cache->kv) * sizeof(float));
+	ops->kv_destroy(cache->device, &cache->kv);
 	if (cache->tables)
 		ops->release(cache->device, cache->tables,
 			(size_t)cache->slots * cache->pages_per_sequence_max * sizeof *cache->tables);
@@ -79,15 +79,21 @@ bool rt_kv_slot_acquire(struct rt_kv_cache *cache, struct rt_kv_pages *held)
 
 bool rt_kv_grow(struct rt_kv_cache *cache, struct rt_kv_pages *held, uint32_t tokens)
 {
-	uint32_t want = rt_kv_pages_for(tokens), before = held->count;
+	uint32_t want = rt_kv_pages_for(tokens);
 	CAD_ASSERT(held->slot != UINT32_MAX && want <= held->capacity && want <= cache->pages_per_sequence_max);
 	while (held->count < want && cache->free_count > 0)
 		held->pages[held->count++] = cache->free_pages[--cache->free_count];
-	if (held->count > before)
-		cache->queue->ops->copy_in(cache->queue,
-			cache->tables + (size_t)held->slot * cache->pages_per_sequence_max + before,
-			held->pages + before, (held->count - before) * sizeof *held->pages);
 	return held->count >= want;
+}
+
+void rt_kv_upload(struct rt_kv_cache *cache, struct rt_kv_pages *held)
+{
+	if (held->uploaded == held->count)
+		return;
+	cache->queue->ops->copy_in(cache->queue,
+		cache->tables + (size_t)held->slot * cache->pages_per_sequence_max + held->uploaded,
+		held->pages + held->uploaded, (held->count - held->uploaded) * sizeof *held->pages);
+	held->uploaded = held->count;
 }
 
 void rt_kv_release(struct rt_kv_cache *cache, struct rt_kv_pages *held)
@@ -97,4 +103,5 @@ void rt_kv_release(struct rt_kv_cache *cache, struct rt_kv_pages *held)
 	if (held->slot != UINT32_MAX)
 		cache->free_slots[cache->free_slots_count++] = held->slot;
 	held->slot = UINT32_MAX;
+	held->uploaded = 0;
 }

@@ -7,7 +7,8 @@
  * fail but "no page free".
  *
  *   tables  [slots][pages_per_sequence_max]   device memory: the page ids of the sequence in that
- *   slot, what attention walks
+ *   slot, what attention walks; each sequence has its own on the host, and a step brings what is
+ *   new to the device (rt_kv_upload)
  *   free    a stack of page ids
  */
 #ifndef CADRE_ROUTER_SVC_BATCH_KV_CACHE_H
@@ -20,7 +21,7 @@ struct rt_kv_cache {
 	struct kn_device *device;
 	struct kn_queue *queue;
 	struct kn_kv kv;
-	uint32_t *tables;
+	uint32_t *tables; /* device, [slots][pages_per_sequence_max] */
 	uint32_t slots, pages_per_sequence_max;
 	uint32_t *free_pages, free_count;
 	uint32_t *free_slots, free_slots_count;
@@ -36,19 +37,19 @@ void rt_kv_cache_fini(struct rt_kv_cache *cache);
 /* What one sequence holds. */
 struct rt_kv_pages {
 	uint32_t slot;                    /* UINT32_MAX: none */
-	uint32_t *pages, count, capacity; /* host copy of the table; the array is the sequence's */
+	uint32_t *pages, count, capacity; /* the table; the array is the sequence's */
+	uint32_t uploaded;                /* so many of them are on the device */
 };
 /* False when no slot is free. */
 bool rt_kv_slot_acquire(struct rt_kv_cache *cache, struct rt_kv_pages *held);
 /* Makes room for `tokens` tokens in all; false when pages ran out (those taken so far stay). */
 bool rt_kv_grow(struct rt_kv_cache *cache, struct rt_kv_pages *held, uint32_t tokens);
+/* Queues what the device's table of the sequence lacks; `held` stays as it is until the queue's next
+ * wait. */
+void rt_kv_upload(struct rt_kv_cache *cache, struct rt_kv_pages *held);
 /* Gives back pages and slot. */
 void rt_kv_release(struct rt_kv_cache *cache, struct rt_kv_pages *held);
 
-static inline const uint32_t *rt_kv_table(const struct rt_kv_cache *cache, const struct rt_kv_pages *held)
-{
-	return cache->tables + (size_t)held->slot * cache->pages_per_sequence_max;
-}
 static inline uint32_t rt_kv_pages_for(uint32_t tokens) { return (tokens + KN_PAGE_KEYS - 1) / KN_PAGE_KEYS; }
 
 #endif

@@ -10,8 +10,8 @@ enum cad_status rt_batch_init(struct rt_batch *batch, uint32_t rows_max, uint32_
 	batch->row_span = malloc(rows_max * sizeof *batch->row_span);
 	batch->ids = malloc(rows_max * sizeof *batch->ids);
 	batch->positions = malloc(rows_max * sizeof *batch->positions);
-	batch->tables = malloc(rows_max * sizeof *batch->tables);
-	if (batch->spans && batch->row_span && batch->ids && batch->positions && batch->tables)
+	batch->slots = malloc(rows_max * sizeof *batch->slots);
+	if (batch->spans && batch->row_span && batch->ids && batch->positions && batch->slots)
 		return CAD_OK;
 	rt_batch_fini(batch);
 	return CAD_ERR_MEMORY;
@@ -23,7 +23,7 @@ void rt_batch_fini(struct rt_batch *batch)
 	free(batch->row_span);
 	free(batch->ids);
 	free(batch->positions);
-	free(batch->tables);
+	free(batch->slots);
 	*batch = (struct rt_batch){ 0 };
 }
 
@@ -61,8 +61,7 @@ static bool make_room(struct rt_scheduler *scheduler, struct rt_sequence *sequen
 	return true;
 }
 
-static void batch_add(
-	struct rt_scheduler *scheduler, struct rt_batch *batch, struct rt_sequence *sequence, uint32_t rows)
+static void batch_add(struct rt_batch *batch, struct rt_sequence *sequence, uint32_t rows)
 {
 	struct rt_span *span = &batch->spans[batch->spans_count++];
 	*span = (struct rt_span){
@@ -71,13 +70,12 @@ static void batch_add(
 		.rows = rows,
 		.chooses = sequence->computed + rows == sequence->count,
 	};
-	const uint32_t *table = rt_kv_table(scheduler->cache, &sequence->kv);
 	for (uint32_t i = 0; i < rows; i++) {
 		uint32_t row = batch->rows++, position = sequence->computed + i;
 		batch->row_span[row] = span;
 		batch->ids[row] = sequence->tokens[position];
 		batch->positions[row] = (int32_t)position;
-		batch->tables[row] = table;
+		batch->slots[row] = sequence->kv.slot;
 	}
 }
 
@@ -106,7 +104,7 @@ void rt_schedule(struct rt_scheduler *scheduler, struct rt_batch *batch)
 		uint32_t rows = behind < left ? behind : left;
 		bool decodes = s->count - s->computed == 1;
 		if (rows > 0 && make_room(scheduler, s, s->computed + rows))
-			batch_add(scheduler, batch, s, rows);
+			batch_add(batch, s, rows);
 		decoding -= decodes && decoding > 0;
 		next = s->after; /* make_room may have taken the one behind */
 	}
@@ -130,7 +128,7 @@ void rt_schedule(struct rt_scheduler *scheduler, struct rt_batch *batch)
 		rt_list_remove(&scheduler->waiting, s);
 		s->state = RT_SEQUENCE_RUNNING;
 		rt_list_add(&scheduler->running, s);
-		batch_add(scheduler, batch, s, rows);
+		batch_add(batch, s, rows);
 	}
 }
 

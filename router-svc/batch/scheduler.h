@@ -27,7 +27,7 @@ struct rt_batch {
 	struct rt_span *spans;
 	struct rt_span **row_span; /* [rows] */
 	int32_t *ids, *positions;  /* [rows] */
-	const uint32_t **tables;   /* [rows]: device addresses of page tables */
+	uint32_t *slots;           /* [rows]: of the KV cache, where the page table is */
 };
 CAD_MUST_USE enum cad_status rt_batch_init(struct rt_batch *batch, uint32_t rows_max, uint32_t spans_max);
 void rt_batch_fini(struct rt_batch *batch);

@@ -125,7 +125,7 @@ void rt_attention(struct rt_step *step, const struct rt_batch *batch, uint32_t l
 			.ldk = ldk,
 			.ldv = ldv,
 			.positions = b->positions + first,
-			.tables = b->tables + first,
+			.tables = { step->cache->tables, step->cache->pages_per_sequence_max, b->slots + first },
 		});
 	ops->attend(step->queue,
 		&(struct kn_attend){
@@ -138,7 +138,7 @@ void rt_attention(struct rt_step *step, const struct rt_batch *batch, uint32_t l
 			.scale = a->scale,
 			.begin = b->begin + first,
 			.end = b->end + first,
-			.tables = b->tables + first,
+			.tables = { step->cache->tables, step->cache->pages_per_sequence_max, b->slots + first },
 			.sinks = w->sinks,
 			.out = attended,
 			.ldo = lda,

@@ -1,27 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/model/weights.h"
 
+#include "kernels/source.h"
+
 #include <stdlib.h>
 
 /* One loading run; the first failure sticks, so that a list of tensors reads as a list. */
 struct loader {
 	struct rt_weights *weights;
 	const struct cad_model *model;
-	enum kn_weights storage;
+	enum cad_weights storage;
 	enum cad_status status;
 };
 
 static struct kn_source source_of(const struct loader *loader, enum cad_role role, uint32_t layer)
 {
-	struct cad_tensor tensor = cad_model_tensor(loader->model, role, layer, 0);
-	if (!tensor.data)
-		return (struct kn_source){ 0 };
-	return (struct kn_source){
-		.data = tensor.data,
-		.dtype = tensor.dtype,
-		.n = tensor.shape[0],
-		.k = tensor.rank > 1 ? tensor.shape[1] : 1,
-	};
+	return kn_source_of(cad_model_tensor(loader->model, role, layer, 0));
 }
 
 static void load_matrix(struct loader *loader, enum cad_role role, uint32_t layer, struct kn_matrix *matrix)
@@ -40,16 +34,12 @@ static void load_vector(struct loader *loader, enum cad_role role, uint32_t laye
 		loader->status = device->ops->vector_create(device, &source, vector);
 }
 
-static void load_ffn(struct loader *loader, enum cad_role gate, enum cad_role up, enum cad_role down, uint32_t layer,
-	const struct cad_ffn_spec *spec, struct kn_expert *ffn)
+static void load_ffn(struct loader *loader, uint32_t layer, struct kn_expert *ffn)
 {
-	struct kn_source sources[3] = { source_of(loader, gate, layer), source_of(loader, up, layer),
-		source_of(loader, down, layer) },
-			 none = { 0 };
+	struct kn_expert_source source = kn_ffn_source_of(loader->model, layer);
 	struct kn_device *device = loader->weights->device;
-	if (loader->status == CAD_OK && sources[0].data)
-		loader->status = device->ops->expert_create(
-			device, &sources[0], &sources[1], &sources[2], &none, &none, &none, spec, loader->storage, ffn);
+	if (loader->status == CAD_OK && source.gate.data)
+		loader->status = device->ops->expert_create(device, &source, loader->storage, ffn);
 }
 
 static void load_layer(struct loader *loader, uint32_t layer)
@@ -70,20 +60,18 @@ static void load_layer(struct loader *loader, uint32_t layer)
 	load_vector(loader, CAD_ROLE_K_NORM, layer, &w->k_norm);
 	load_vector(loader, CAD_ROLE_SINKS, layer, &w->sinks);
 	load_vector(loader, CAD_ROLE_FFN_NORM, layer, &w->ffn_norm);
-	if (!spec->layers[layer].moe) {
-		load_ffn(loader, CAD_ROLE_FFN_GATE, CAD_ROLE_FFN_UP, CAD_ROLE_FFN_DOWN, layer, &spec->dense, &w->dense);
+	load_ffn(loader, layer, &w->ffn);
+	w->ffn_list[0] = &w->ffn;
+	if (!spec->layers[layer].moe)
 		return;
-	}
 
 	load_matrix(loader, CAD_ROLE_GATE, layer, &w->gate);
 	load_vector(loader, CAD_ROLE_GATE_BIAS, layer, &w->gate_bias);
 	load_vector(loader, CAD_ROLE_SELECTION_BIAS, layer, &w->selection_bias);
-	load_ffn(loader, CAD_ROLE_SHARED_GATE, CAD_ROLE_SHARED_UP, CAD_ROLE_SHARED_DOWN, layer, &spec->shared,
-		&w->shared);
 }
 
 enum cad_status rt_weights_init(struct rt_weights *weights, struct kn_device *device, const struct cad_model *model,
-	enum kn_weights storage, struct cad_error *error)
+	enum cad_weights storage, struct cad_error *error)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
 	*weights = (struct rt_weights){ .device = device, .spec = spec };
@@ -148,8 +136,7 @@ void rt_weights_fini(struct rt_weights *weights)
 		struct kn_matrix *matrices[] = { &w->q, &w->k, &w->v, &w->o, &w->gate };
 		for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++)
 			ops->matrix_destroy(device, matrices[i]);
-		ops->expert_destroy(device, &w->dense);
-		ops->expert_destroy(device, &w->shared);
+		ops->expert_destroy(device, &w->ffn);
 	}
 
 	if (weights->final_norm)

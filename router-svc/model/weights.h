@@ -15,10 +15,10 @@ struct rt_layer_weights {
 	float *q_bias, *k_bias, *v_bias, *o_bias; /* NULL: none */
 	float *q_norm, *k_norm;                   /* [D] or [heads * D], [kv_heads * D]; NULL: none */
 	float *sinks;                             /* [heads]; NULL: none */
-	struct kn_expert dense;                   /* dense layers */
+	struct kn_expert ffn;                     /* of a dense layer, or the shared expert; ffn == 0: none */
+	const struct kn_expert *ffn_list[1];      /* it alone, as kn_ffn takes it */
 	struct kn_matrix gate;                    /* MoE layers: [E][H] */
 	float *gate_bias, *selection_bias;        /* [E]; NULL: none */
-	struct kn_expert shared;                  /* ffn == 0: none */
 };
 
 struct rt_weights {
@@ -32,7 +32,7 @@ struct rt_weights {
 };
 
 CAD_MUST_USE enum cad_status rt_weights_init(struct rt_weights *weights, struct kn_device *device,
-	const struct cad_model *model, enum kn_weights storage, struct cad_error *error);
+	const struct cad_model *model, enum cad_weights storage, struct cad_error *error);
 void rt_weights_fini(struct rt_weights *weights);
 
 #endif

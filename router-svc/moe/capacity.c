@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/moe/capacity.h"
 
+#include "kernels/exp.h"
+
 #include <math.h>
 #include <stdatomic.h>
 

@@ -30,7 +30,7 @@ static struct kn_queue *open_queue(enum kn_isa isa, unsigned threads)
 	struct kn_device *device;
 	struct kn_queue *queue;
 	struct cad_error error;
-	if (kn_cpu_create(isa, &device, &error) != CAD_OK)
+	if (kn_device_open(&(struct kn_device_options){ .isa = isa }, &device, &error) != CAD_OK)
 		return NULL;
 	assert_int_equal(device->ops->queue_create(device, threads, &queue), CAD_OK);
 	return queue;
@@ -94,7 +94,9 @@ static void check_form(
 		return;
 
 	char where[64];
-	snprintf(where, sizeof where, "%s, %u threads", kn_cpu_isa_name(queue->device), threads);
+	struct kn_device_info info;
+	queue->device->ops->describe(queue->device, &info);
+	snprintf(where, sizeof where, "%s, %u threads", info.isa, threads);
 	struct op_state *s = c->kind->setup(queue, c, SEED);
 	size_t half = s->rows / 2;
 	check_part(s, expected, got, 0, s->rows, where);

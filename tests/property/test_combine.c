@@ -45,7 +45,7 @@ static void world_init(struct world *w, enum kn_isa isa, struct cad_random *rand
 	struct cad_error error;
 	size_t ld = kn_ld(N);
 
-	must(kn_cpu_create(isa, &w->device, &error), &error);
+	must(kn_device_open(&(struct kn_device_options){ .isa = isa }, &w->device, &error), &error);
 	assert_int_equal(w->device->ops->queue_create(w->device, 2, &w->queue), CAD_OK);
 	w->x = w->device->ops->alloc(w->device, T * ld * 4);
 	w->shared = w->device->ops->alloc(w->device, T * ld * 4);
@@ -216,7 +216,7 @@ static void any_grouping_and_order_gives_the_same_bits(void **state)
 		struct world w;
 		struct kn_device *device;
 		struct cad_random inputs = { SEED }, random = { SEED + (uint64_t)isa };
-		if (kn_cpu_create(isa, &device, NULL) != CAD_OK)
+		if (kn_device_open(&(struct kn_device_options){ .isa = isa }, &device, NULL) != CAD_OK)
 			continue;
 		device->ops->destroy(device);
 		world_init(&w, isa, &inputs);

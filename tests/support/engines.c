@@ -159,11 +159,11 @@ void te_create(struct te_cluster *cluster, const char *model, uint32_t nodes, ui
 	must(cad_model_open(model, &cluster->model, &error), &error);
 	cluster->spec = cad_model_spec(cluster->model);
 	cad_model_fingerprint(cluster->model, cluster->fingerprint);
-	must(kn_cpu_create(KN_ISA_AUTO, &cluster->device, &error), &error);
+	must(kn_device_open(&(struct kn_device_options){ 0 }, &cluster->device, &error), &error);
 	struct kn_queue *queue;
 	float quanta[CAD_LAYERS_MAX];
 	must(cluster->device->ops->queue_create(cluster->device, 1, &queue), NULL);
-	must(kn_quantum_table(queue, cluster->model, KN_WEIGHTS_AS_IS, CADRE_ROW_FIX16, quanta, &error), &error);
+	must(kn_quantum_table(queue, cluster->model, CAD_WEIGHTS_AS_IS, CADRE_ROW_FIX16, quanta, &error), &error);
 	cluster->device->ops->queue_destroy(queue);
 	must(cad_settings_init(&cluster->settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta,
 		     cluster->spec->layers_count, &error),

@@ -2,6 +2,9 @@
 #include "tests/support/expert_calls.h"
 #include "tests/support/must.h"
 
+#include "kernels/cpu/cpu.h"
+#include "kernels/source.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -32,8 +35,10 @@ void expert_world_init(struct expert_world *world, const char *golden)
 	const struct cad_model_spec *spec = cad_model_spec(world->model);
 	world->hidden = spec->hidden;
 	world->experts = spec->gate.experts;
-	must(kn_cpu_create(KN_ISA_AUTO, &world->device, &error), &error);
+	must(kn_device_open(&(struct kn_device_options){ 0 }, &world->device, &error), &error);
 	assert_int_equal(world->device->ops->queue_create(world->device, 1, &world->queue), CAD_OK);
+	must(kn_cpu_open(KN_ISA_AUTO, &world->reference, &error), &error);
+	assert_int_equal(world->reference->ops->queue_create(world->reference, 1, &world->own), CAD_OK);
 	float quanta[CAD_LAYERS_MAX];
 	for (uint32_t i = 0; i < spec->layers_count; i++)
 		quanta[i] = spec->layers[i].moe ? ldexpf(1, -16 - (int)(i % 3)) : 0;
@@ -47,6 +52,8 @@ void expert_world_fini(struct expert_world *world)
 {
 	cad_local_hub_destroy(world->hub);
 	cad_settings_fini(&world->settings);
+	world->own->ops->queue_destroy(world->own);
+	world->reference->ops->destroy(world->reference);
 	world->queue->ops->queue_destroy(world->queue);
 	world->device->ops->destroy(world->device);
 	cad_model_close(world->model);
@@ -97,24 +104,6 @@ void expert_case_fini(struct expert_case *c)
 	free(c->expected);
 }
 
-static struct kn_source source(const struct expert_world *world, enum cad_role role, uint32_t layer, uint32_t expert)
-{
-	struct cad_tensor tensor = cad_model_tensor(world->model, role, layer, expert);
-	return (struct kn_source){ tensor.data, tensor.dtype, tensor.data ? (size_t)tensor.shape[0] : 0,
-		tensor.data && tensor.rank == 2 ? (size_t)tensor.shape[1] : 0 };
-}
-
-static void expert_alone(const struct expert_world *world, uint32_t layer, uint32_t id, struct kn_expert *expert)
-{
-	struct kn_source gate = source(world, CAD_ROLE_EXPERT_GATE, layer, id),
-			 up = source(world, CAD_ROLE_EXPERT_UP, layer, id),
-			 down = source(world, CAD_ROLE_EXPERT_DOWN, layer, id);
-	struct kn_source none = { 0 };
-	assert_int_equal(world->device->ops->expert_create(world->device, &gate, &up, &down, &none, &none, &none,
-				 &cad_model_spec(world->model)->expert, KN_WEIGHTS_AS_IS, expert),
-		CAD_OK);
-}
-
 /* As the wire rounds it. */
 static void row_over_wire(const struct expert_world *world, const struct expert_case *c, uint32_t row, float *x)
 {
@@ -122,7 +111,7 @@ static void row_over_wire(const struct expert_world *world, const struct expert_
 	uint8_t *data = need(world->hidden * 4);
 	size_t bytes;
 
-	world->queue->ops->rows_pack(world->queue,
+	world->own->ops->rows_pack(world->own,
 		&(struct kn_rows_pack){
 			.x = c->x,
 			.ldx = kn_ld(world->hidden),
@@ -134,7 +123,7 @@ static void row_over_wire(const struct expert_world *world, const struct expert_
 			.data = data,
 			.data_bytes = &bytes,
 		});
-	world->queue->ops->rows_unpack(world->queue,
+	world->own->ops->rows_unpack(world->own,
 		&(struct kn_rows_unpack){
 			.heads = &head,
 			.data = data,
@@ -148,10 +137,10 @@ static void row_over_wire(const struct expert_world *world, const struct expert_
 
 void expert_case_expect(struct expert_case *c, const struct expert_world *world)
 {
-	const struct kn_ops *ops = world->device->ops;
+	const struct kn_ops *ops = world->reference->ops;
 	size_t ffn = cad_model_spec(world->model)->expert.size, ld = kn_ld(world->hidden);
 	float *x = need(ld * sizeof *x), *y = need(ld * sizeof *y);
-	void *scratch = need(ops->ffn_scratch_bytes(world->queue, 1, world->hidden, ffn));
+	void *scratch = need(ops->ffn_scratch_bytes(world->own, 1, world->hidden, ffn));
 	double quantum = (double)expert_quantum(world, c->layer);
 
 	memset(c->expected, 0, c->rows * world->hidden * sizeof *c->expected);
@@ -159,12 +148,13 @@ void expert_case_expect(struct expert_case *c, const struct expert_world *world)
 	for (uint32_t id = 0; id < world->experts; id++) {
 		struct kn_expert expert;
 		const struct kn_expert *list = &expert;
-		expert_alone(world, c->layer, id, &expert);
+		struct kn_expert_source source = kn_expert_source_of(world->model, c->layer, id);
+		assert_int_equal(ops->expert_create(world->reference, &source, CAD_WEIGHTS_AS_IS, &expert), CAD_OK);
 		for (uint32_t p = 0; p < c->rows * c->topk; p++) {
 			if (c->ids[p] != (int32_t)id)
 				continue;
 			row_over_wire(world, c, p / c->topk, x);
-			ops->ffn(world->queue,
+			ops->ffn(world->own,
 				&(struct kn_ffn){
 					.experts = &list,
 					.experts_count = 1,
@@ -180,7 +170,7 @@ void expert_case_expect(struct expert_case *c, const struct expert_world *world)
 				c->expected[p / c->topk * world->hidden + i] +=
 					(int64_t)rint((double)c->weights[p] * (double)y[i] / quantum);
 		}
-		ops->expert_destroy(world->device, &expert);
+		ops->expert_destroy(world->reference, &expert);
 	}
 
 	free(x);
@@ -325,7 +315,7 @@ void expert_call_start(struct expert_call *call, struct expert_client *client, s
 	struct cadre_wire_row *heads = need(rows * sizeof *heads);
 	uint8_t *data = need(rows * world->hidden * 4);
 	size_t data_bytes;
-	world->queue->ops->rows_pack(world->queue,
+	world->own->ops->rows_pack(world->own,
 		&(struct kn_rows_pack){
 			.x = c->x,
 			.ldx = kn_ld(world->hidden),

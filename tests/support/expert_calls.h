@@ -24,7 +24,10 @@ struct expert_case {
 struct expert_world {
 	struct cad_model *model;
 	struct kn_device *device;
-	struct kn_queue *queue; /* of the test's own thread */
+	struct kn_queue *queue;
+	/* what answers are compared with: the CPU as it is, whose memory is the host's */
+	struct kn_device *reference;
+	struct kn_queue *own; /* of the test's thread */
 	struct cad_settings settings;
 	struct cad_local_hub *hub;
 	uint32_t hidden, experts;

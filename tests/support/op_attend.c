@@ -6,24 +6,27 @@
  * Slots of the cache that hold no key are NaN, and so are pages of other layers: a form that lets
  * them in is seen.
  */
+#include "kernels/exp.h"
 #include "op_cases.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SEQUENCES_MAX = 64, LAYERS = 2, LAYER = 1 };
+enum { SEQUENCES_MAX = 64, ROWS_MAX = 4096, LAYERS = 2, LAYER = 1 };
 
 struct attend {
 	struct op_state state;
 	struct kn_kv kv;
-	size_t base_bytes, ldq, ldo, pages_each, sequences, group;
+	size_t ldq, ldo, pages_each, sequences, group;
 	float *q, *q_host, *sinks, *sinks_host;
 	float *keys_host, *values_host; /* [sequence][position][kv_heads * size] */
-	uint32_t *pages;                /* [sequence][pages_each] */
-	uint32_t begin[4096], end[4096];
-	const uint32_t *tables[4096];
-	size_t sequence_of[4096], length[SEQUENCES_MAX];
+	uint32_t *pages, pages_count;   /* device, [sequence][pages_each], then all pages in order */
+	/* what each row sees, and which sequence it belongs to: on the host, and on the device */
+	struct attend_rows {
+		uint32_t begin[ROWS_MAX], end[ROWS_MAX], sequence[ROWS_MAX];
+	} rows, *device_rows;
+	size_t length[SEQUENCES_MAX];
 };
 
 static size_t key_row(const struct attend *s) { return s->kv.kv_heads * s->kv.key_size; }
@@ -34,58 +37,92 @@ static void rows_place(struct attend *s)
 {
 	const struct op_case *c = s->state.c;
 	s->sequences = c->variant == 0 ? 1 : c->variant == 1 ? c->rows : 3;
-	CAD_ASSERT(c->rows <= 4096 && s->sequences <= SEQUENCES_MAX && c->keys >= c->rows);
+	CAD_ASSERT(c->rows <= ROWS_MAX && s->sequences <= SEQUENCES_MAX && c->keys >= c->rows);
 	for (size_t r = 0; r < c->rows; r++) {
 		size_t sequence = c->variant == 0 ? 0 : c->variant == 1 ? r : r * 3 / c->rows;
-		s->sequence_of[r] = sequence;
-		s->end[r] = (uint32_t)(c->variant == 1 ? c->keys - r % 3 : c->keys - c->rows + r + 1);
-		s->begin[r] = c->window > 0 && s->end[r] > c->window ? s->end[r] - (uint32_t)c->window : 0;
-		s->length[sequence] = s->end[r];
-		s->tables[r] = s->pages + sequence * s->pages_each;
+		s->rows.sequence[r] = (uint32_t)sequence;
+		s->rows.end[r] = (uint32_t)(c->variant == 1 ? c->keys - r % 3 : c->keys - c->rows + r + 1);
+		s->rows.begin[r] =
+			c->window > 0 && s->rows.end[r] > c->window ? s->rows.end[r] - (uint32_t)c->window : 0;
+		s->length[sequence] = s->rows.end[r];
 	}
 }
 
+/* Keys and values at the positions 0 .. count - 1 of the sequence in that slot of the page tables. */
+static void cache_write(struct attend *s, struct kn_queue *queue, size_t layer, const struct kn_page_tables *table,
+	uint32_t slot, size_t count, const float *keys, const float *values)
+{
+	int32_t *positions = op_need(count * sizeof *positions);
+	uint32_t *slots = op_need(count * sizeof *slots);
+
+	for (size_t p = 0; p < count; p++) {
+		positions[p] = (int32_t)p;
+		slots[p] = slot;
+	}
+
+	size_t keys_bytes = count * key_row(s) * sizeof *keys, values_bytes = count * value_row(s) * sizeof *values,
+	       word_bytes = count * sizeof(uint32_t);
+	float *k = op_upload(queue, keys, keys_bytes), *v = op_upload(queue, values, values_bytes);
+	int32_t *device_positions = op_upload(queue, positions, word_bytes);
+	uint32_t *device_slots = op_upload(queue, slots, word_bytes);
+	queue->ops->kv_write(queue,
+		&(struct kn_kv_write){
+			.kv = &s->kv,
+			.layer = layer,
+			.rows = count,
+			.k = k,
+			.v = v,
+			.ldk = key_row(s),
+			.ldv = value_row(s),
+			.positions = device_positions,
+			.tables = { table->pages, table->ld, device_slots },
+		});
+	CAD_ASSERT(queue->ops->wait(queue) == CAD_OK);
+	queue->ops->release(queue->device, k, keys_bytes);
+	queue->ops->release(queue->device, v, values_bytes);
+	queue->ops->release(queue->device, device_positions, word_bytes);
+	queue->ops->release(queue->device, device_slots, word_bytes);
+	free(positions);
+	free(slots);
+}
+
+/* NaN to every slot of the cache, by a sequence that has all pages; then the keys that there are. */
 static void cache_fill(struct attend *s, struct kn_queue *queue, uint64_t *seed)
 {
 	const struct op_case *c = s->state.c;
-	float *nan = op_need(s->base_bytes);
+	size_t slots = s->kv.pages * KN_PAGE_KEYS, row = key_row(s) > value_row(s) ? key_row(s) : value_row(s);
+	const struct kn_page_tables all = { s->pages + s->sequences * s->pages_each, s->kv.pages, NULL },
+				    own = { s->pages, s->pages_each, NULL };
+	float *nan = op_need(slots * row * sizeof *nan);
 
-	memset(nan, 0xff, s->base_bytes);
-	queue->ops->copy_in(queue, s->kv.base, nan, s->base_bytes);
+	memset(nan, 0xff, slots * row * sizeof *nan);
+	for (size_t layer = 0; layer < LAYERS; layer++)
+		cache_write(s, queue, layer, &all, 0, slots, nan, nan);
 	free(nan);
+
 	s->keys_host = op_need(s->sequences * c->keys * key_row(s) * sizeof(float));
 	s->values_host = op_need(s->sequences * c->keys * value_row(s) * sizeof(float));
 	op_fill(s->keys_host, s->sequences * c->keys * key_row(s), seed, OP_DATA_BELL, 1.0f);
 	op_fill(s->values_host, s->sequences * c->keys * value_row(s), seed, OP_DATA_BELL, 1.0f);
-	int32_t *positions = op_need(c->keys * sizeof *positions);
-	const uint32_t **tables = op_need(c->keys * sizeof *tables);
-	for (size_t i = 0; i < s->sequences; i++) {
-		for (size_t p = 0; p < s->length[i]; p++) {
-			positions[p] = (int32_t)p;
-			tables[p] = s->pages + i * s->pages_each;
-		}
-		float *k = op_upload(queue, s->keys_host + i * c->keys * key_row(s), c->keys * key_row(s) * sizeof *k);
-		float *v = op_upload(
-			queue, s->values_host + i * c->keys * value_row(s), c->keys * value_row(s) * sizeof *v);
-		queue->ops->kv_write(queue,
-			&(struct kn_kv_write){
-				.kv = &s->kv,
-				.layer = LAYER,
-				.rows = s->length[i],
-				.k = k,
-				.v = v,
-				.ldk = key_row(s),
-				.ldv = value_row(s),
-				.positions = positions,
-				.tables = tables,
-			});
-		CAD_ASSERT(queue->ops->wait(queue) == CAD_OK);
-		queue->ops->release(queue->device, k, c->keys * key_row(s) * sizeof *k);
-		queue->ops->release(queue->device, v, c->keys * value_row(s) * sizeof *v);
-	}
+	for (size_t i = 0; i < s->sequences; i++)
+		cache_write(s, queue, LAYER, &own, (uint32_t)i, s->length[i], s->keys_host + i * c->keys * key_row(s),
+			s->values_host + i * c->keys * value_row(s));
+}
 
-	free(positions);
-	free(tables);
+/* The pages of the sequences are scattered, each once: 1 .. pages - 1 backwards, odd ones first.
+ * Behind them stands the table of a sequence that has every page. */
+static void pages_place(struct attend *s, struct kn_queue *queue)
+{
+	size_t own = s->sequences * s->pages_each, pages = s->kv.pages;
+	uint32_t *table = op_need((own + pages) * sizeof *table);
+
+	for (size_t i = 0; i < own; i++)
+		table[i] = (uint32_t)(2 * i + 1 < pages ? 2 * i + 1 : 2 * (i - (pages - 2) / 2));
+	for (size_t i = 0; i < pages; i++)
+		table[own + i] = (uint32_t)i;
+	s->pages_count = (uint32_t)(own + pages);
+	s->pages = op_upload(queue, table, s->pages_count * sizeof *table);
+	free(table);
 }
 
 static struct op_state *attend_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
@@ -97,22 +134,17 @@ static struct op_state *attend_setup(struct kn_queue *queue, const struct op_cas
 	s->ldo = kn_ld(c->heads * c->n);
 	s->state = (struct op_state){ c, queue, c->rows, s->ldo * 4, kn_round_up(c->heads * c->n, 64) * 4,
 		op_alloc(queue, c->rows * s->ldo * 4), NULL };
-	size_t sequences = c->variant == 0 ? 1 : c->variant == 1 ? c->rows : 3, pages = sequences * s->pages_each + 1;
+	rows_place(s);
 	s->kv = (struct kn_kv){
 		.layers = LAYERS,
-		.pages = pages,
+		.pages = s->sequences * s->pages_each + 1,
 		.kv_heads = c->kv_heads,
 		.key_size = c->k,
 		.value_size = c->n,
 	};
-	s->base_bytes = LAYERS * pages * kn_kv_page_floats(&s->kv) * sizeof(float);
-	s->kv.base = op_alloc(queue, s->base_bytes);
-	s->pages = op_need(sequences * s->pages_each * sizeof *s->pages);
-
-	/* scattered, each once: 1 .. pages - 1 backwards, odd ones first */
-	for (size_t i = 0; i < sequences * s->pages_each; i++)
-		s->pages[i] = (uint32_t)(2 * i + 1 < pages ? 2 * i + 1 : 2 * (i - (pages - 2) / 2));
-	rows_place(s);
+	CAD_ASSERT(queue->ops->kv_create(queue->device, &s->kv) == CAD_OK);
+	pages_place(s, queue);
+	s->device_rows = op_upload(queue, &s->rows, sizeof s->rows);
 	cache_fill(s, queue, &seed);
 	s->q = op_rows(queue, c->rows, c->heads * c->k, &seed, OP_DATA_BELL, 1.0f, &s->q_host);
 	if (c->flag)
@@ -134,9 +166,9 @@ static void attend_run(struct op_state *state, size_t first, size_t rows)
 			.q = s->q + first * s->ldq,
 			.ldq = s->ldq,
 			.scale = (float)(2.0 / sqrt((double)c->k)),
-			.begin = s->begin + first,
-			.end = s->end + first,
-			.tables = s->tables + first,
+			.begin = s->device_rows->begin + first,
+			.end = s->device_rows->end + first,
+			.tables = { s->pages, s->pages_each, s->device_rows->sequence + first },
 			.sinks = s->sinks,
 			.out = (float *)state->device_output + first * s->ldo,
 			.ldo = s->ldo,
@@ -145,13 +177,13 @@ static void attend_run(struct op_state *state, size_t first, size_t rows)
 
 static const float *key_at(const struct attend *s, size_t row, size_t head, size_t j)
 {
-	return s->keys_host + (s->sequence_of[row] * s->state.c->keys + j) * key_row(s) +
+	return s->keys_host + (s->rows.sequence[row] * s->state.c->keys + j) * key_row(s) +
 		head / s->group * s->kv.key_size;
 }
 
 static const float *value_at(const struct attend *s, size_t row, size_t head, size_t j)
 {
-	return s->values_host + (s->sequence_of[row] * s->state.c->keys + j) * value_row(s) +
+	return s->values_host + (s->rows.sequence[row] * s->state.c->keys + j) * value_row(s) +
 		head / s->group * s->kv.value_size;
 }
 
@@ -175,20 +207,20 @@ static void attend_by_the_comment(const struct attend *s, size_t row, size_t hea
 
 	memset(out, 0, size * sizeof *out);
 
-	for (size_t chunk = 0; chunk < s->end[row] + (s->sinks ? KN_CHUNK_KEYS : 0); chunk += KN_CHUNK_KEYS) {
+	for (size_t chunk = 0; chunk < s->rows.end[row] + (s->sinks ? KN_CHUNK_KEYS : 0); chunk += KN_CHUNK_KEYS) {
 		float m = -INFINITY, l = 0.0f, sum[CAD_HEAD_SIZE_MAX] = { 0 };
-		bool sink = chunk >= s->end[row];
+		bool sink = chunk >= s->rows.end[row];
 		if (sink) {
 			m = s->sinks_host[head];
 			l = 1.0f;
-		} else if (chunk + KN_CHUNK_KEYS <= s->begin[row]) {
+		} else if (chunk + KN_CHUNK_KEYS <= s->rows.begin[row]) {
 			continue;
 		}
 		for (size_t page = chunk; page < chunk + KN_CHUNK_KEYS && !sink; page += KN_PAGE_KEYS) {
 			float p[KN_PAGE_KEYS] = { 0 }, m_new = m;
 			size_t seen = 0;
 			for (size_t j = page; j < page + KN_PAGE_KEYS; j++) {
-				if (j < s->begin[row] || j >= s->end[row])
+				if (j < s->rows.begin[row] || j >= s->rows.end[row])
 					continue;
 				for (size_t d = 0; d < s->kv.key_size; d++)
 					p[j - page] = fmaf(q[d], key_at(s, row, head, j)[d], p[j - page]);
@@ -200,13 +232,13 @@ static void attend_by_the_comment(const struct attend *s, size_t row, size_t hea
 				continue;
 			float a = kn_exp(m - m_new);
 			for (size_t j = page; j < page + KN_PAGE_KEYS; j++)
-				if (j >= s->begin[row] && j < s->end[row])
+				if (j >= s->rows.begin[row] && j < s->rows.end[row])
 					p[j - page] = kn_exp(p[j - page] - m_new);
 			l = fmaf(l, a, page_tree(p));
 			for (size_t d = 0; d < size; d++) {
 				sum[d] *= a;
 				for (size_t j = page; j < page + KN_PAGE_KEYS; j++)
-					if (j >= s->begin[row] && j < s->end[row])
+					if (j >= s->rows.begin[row] && j < s->rows.end[row])
 						sum[d] = fmaf(p[j - page], value_at(s, row, head, j)[d], sum[d]);
 			}
 			m = m_new;
@@ -226,9 +258,9 @@ static void attend_exact(const struct attend *s, size_t row, size_t head, double
 {
 	double scale = (double)(float)(2.0 / sqrt((double)s->kv.key_size)),
 	       most = s->sinks ? (double)s->sinks_host[head] : -INFINITY, sum;
-	double *score = op_need(s->end[row] * sizeof *score);
+	double *score = op_need(s->rows.end[row] * sizeof *score);
 
-	for (size_t j = s->begin[row]; j < s->end[row]; j++) {
+	for (size_t j = s->rows.begin[row]; j < s->rows.end[row]; j++) {
 		for (size_t d = 0; d < s->kv.key_size; d++)
 			score[j] += (double)s->q_host[row * s->ldq + head * s->kv.key_size + d] *
 				(double)key_at(s, row, head, j)[d];
@@ -239,7 +271,7 @@ static void attend_exact(const struct attend *s, size_t row, size_t head, double
 	sum = s->sinks ? exp((double)s->sinks_host[head] - most) : 0;
 	memset(out, 0, s->kv.value_size * sizeof *out);
 
-	for (size_t j = s->begin[row]; j < s->end[row]; j++) {
+	for (size_t j = s->rows.begin[row]; j < s->rows.end[row]; j++) {
 		double p = exp(score[j] - most);
 		sum += p;
 		for (size_t d = 0; d < s->kv.value_size; d++)
@@ -280,7 +312,9 @@ static void attend_teardown(struct op_state *state)
 	const struct kn_ops *ops = state->queue->ops;
 	struct kn_device *device = state->queue->device;
 
-	ops->release(device, s->kv.base, s->base_bytes);
+	ops->kv_destroy(device, &s->kv);
+	ops->release(device, s->pages, s->pages_count * sizeof *s->pages);
+	ops->release(device, s->device_rows, sizeof *s->device_rows);
 	ops->release(device, s->q, state->rows * s->ldq * 4);
 	ops->release(device, state->device_output, state->rows * s->ldo * 4);
 	if (s->sinks)
@@ -289,7 +323,6 @@ static void attend_teardown(struct op_state *state)
 	free(s->sinks_host);
 	free(s->keys_host);
 	free(s->values_host);
-	free(s->pages);
 	free(s);
 }
 

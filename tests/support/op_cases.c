@@ -23,22 +23,19 @@ const struct op_case op_cases[] = {
 	{ &op_linear, TEST, .rows = 13, .n = 129, .k = 513, BF16, .data = OP_DATA_WIDE, .bias = true },
 	{ &op_linear, TEST, .rows = 12, .n = 97, .k = 256, BF16, .data = OP_DATA_TINY },
 	{ &op_linear, TEST, .rows = 7, .n = 97, .k = 300, .data = OP_DATA_TINY, .bias = true },
-	{ &op_linear, TEST, .rows = 11, .n = 40, .k = 70, .weights = KN_WEIGHTS_BF16 },
+	{ &op_linear, TEST, .rows = 11, .n = 40, .k = 70, .weights = CAD_WEIGHTS_BF16 },
 	{ &op_linear, TEST, "several row blocks, several panels a job", .rows = 101, .n = 1100, .k = 40, BF16 },
 	{ &op_embed, TEST, .rows = 1, .n = 1, .k = 1, BF16 },
 	{ &op_embed, TEST, .rows = 9, .n = 11, .k = 63, .data = OP_DATA_WIDE },
 	{ &op_embed, TEST, .rows = 9, .n = 11, .k = 64, F16 },
 	{ &op_embed, TEST, .rows = 9, .n = 11, .k = 65, BF16, .data = OP_DATA_TINY },
-	{ &op_embed, TEST, .rows = 9, .n = 11, .k = 130, .weights = KN_WEIGHTS_BF16 },
-	{ &op_argmax, TEST, .rows = 4, .n = 1 },
-	{ &op_argmax, TEST, .rows = 9, .n = 17 },
-	{ &op_argmax, TEST, .rows = 5, .n = 1000 },
+	{ &op_embed, TEST, .rows = 9, .n = 11, .k = 130, .weights = CAD_WEIGHTS_BF16 },
 	{ &op_ffn, TEST, .rows = 0, .n = 32, .k = 32, .experts = 2, .topk = 1, BF16 },
 	{ &op_ffn, TEST, .rows = 1, .n = 1, .k = 1, .experts = 1, .topk = 1, BF16 },
 	{ &op_ffn, TEST, .rows = 3, .n = 31, .k = 67, .experts = 5, .topk = 2, BF16 },
 	{ &op_ffn, TEST, .rows = 40, .n = 160, .k = 96, .experts = 5, .topk = 2, BF16 },
 	{ &op_ffn, TEST, .rows = 20, .n = 33, .k = 65, .experts = 7, .topk = 3 },
-	{ &op_ffn, TEST, .rows = 20, .n = 129, .k = 70, .experts = 4, .topk = 2, F16, .weights = KN_WEIGHTS_BF16 },
+	{ &op_ffn, TEST, .rows = 20, .n = 129, .k = 70, .experts = 4, .topk = 2, F16, .weights = CAD_WEIGHTS_BF16 },
 	{ &op_ffn, TEST, "clamped, with biases (gpt_oss)", .rows = 23, .n = 90, .k = 90, .experts = 4, .topk = 2, BF16,
 		CLAMPED, .limit = 0.7f },
 	{ &op_ffn, TEST, "more rows than a tile", .rows = 110, .n = 64, .k = 64, .experts = 2, .topk = 2, BF16 },
@@ -50,6 +47,8 @@ const struct op_case op_cases[] = {
 	{ &op_rmsnorm, TEST, .rows = 5, .n = 31, .parts = 3 },
 	{ &op_rmsnorm, TEST, .rows = 4, .n = 64, .parts = 5, .flag = true },
 	{ &op_rmsnorm, TEST, .rows = 40, .n = 2050, .flag = true },
+	{ &op_rmsnorm, TEST, "by index", .rows = 9, .n = 65, .variant = 1 },
+	{ &op_rmsnorm, TEST, "by index, in parts", .rows = 7, .n = 16, .parts = 4, .variant = 1 },
 	{ &op_add, TEST, .rows = 3, .n = 1 },
 	{ &op_add, TEST, .rows = 4, .n = 33, .data = OP_DATA_WIDE },
 	{ &op_add, TEST, .rows = 4, .n = 48, .flag = true },
@@ -177,7 +176,7 @@ const char *op_case_text(const struct op_case *c, char text[160])
 			at += snprintf(text + at, (size_t)(160 - at), " %s %zu", sizes[i].name, sizes[i].value);
 	if (at < 160)
 		snprintf(text + at, (size_t)(160 - at), " %s%s%s%s%s%s", cad_dtype_name(c->dtype),
-			c->weights == KN_WEIGHTS_BF16 ? " to bf16" : "", data[c->data], c->bias ? " bias" : "",
+			c->weights == CAD_WEIGHTS_BF16 ? " to bf16" : "", data[c->data], c->bias ? " bias" : "",
 			c->limit > 0 ? " limit" : "", c->flag ? " flag" : "");
 	return text;
 }

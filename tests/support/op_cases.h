@@ -36,7 +36,7 @@ struct op_case {
 	size_t heads, kv_heads, keys, window, parts;
 	enum op_data data;
 	enum cad_dtype dtype; /* of the checkpoint: F32 is 0, give BF16 where bf16 is meant */
-	enum kn_weights weights;
+	enum cad_weights weights;
 	enum cad_activation activation;
 	bool bias, flag; /* flag: the operator's own variant (interleaved rope, sinks, ...) */
 	float limit;     /* clip, or the limit of an activation */
@@ -74,8 +74,8 @@ struct op_kind {
 };
 
 /* A line for each operator */
-extern const struct op_kind op_linear, op_embed, op_argmax; /* op_linear.c */
-extern const struct op_kind op_ffn;                         /* op_ffn.c */
+extern const struct op_kind op_linear, op_embed; /* op_linear.c */
+extern const struct op_kind op_ffn;              /* op_ffn.c */
 
 extern const struct op_kind op_rmsnorm, op_add, op_rope_table, op_rope; /* op_rows.c */
 extern const struct op_kind op_attend;                                  /* op_attend.c */

@@ -66,9 +66,10 @@ static struct op_state *ffn_setup(struct kn_queue *queue, const struct op_case *
 		x->source[DOWN] = op_source(c->k, c->n, c->dtype, &seed, c->data, scale_out);
 		for (size_t i = GATE_BIAS; c->bias && i < SOURCES; i++)
 			x->source[i] = op_source(i == DOWN_BIAS ? c->k : c->n, 1, c->dtype, &seed, c->data, 1.0f);
-		CAD_ASSERT(queue->ops->expert_create(queue->device, &x->source[GATE], &x->source[UP], &x->source[DOWN],
-				   &x->source[GATE_BIAS], &x->source[UP_BIAS], &x->source[DOWN_BIAS], &spec, c->weights,
-				   &x->packed) == CAD_OK);
+		const struct kn_expert_source source = { x->source[GATE], x->source[UP], x->source[DOWN],
+			x->source[GATE_BIAS], x->source[UP_BIAS], x->source[DOWN_BIAS], &spec };
+		CAD_ASSERT(queue->ops->expert_create(queue->device, &source, c->weights, &x->packed) == CAD_OK);
+		CAD_ASSERT(queue->ops->expert_bytes(queue->device, &source, c->weights) == x->packed.bytes);
 		s->pointers[e] = &x->packed;
 	}
 
@@ -152,7 +153,7 @@ static double ffn_error(const struct op_state *state, const void *output)
 	const struct ffn *s = (const struct ffn *)state;
 	const struct op_case *c = state->c;
 	struct bounded *x = op_need(c->k * sizeof *x), *h = op_need(c->n * sizeof *h);
-	double worst = 0, rounded = c->weights == KN_WEIGHTS_BF16 && c->dtype != CAD_DTYPE_BF16 ? 0x1p-8 : 0;
+	double worst = 0, rounded = c->weights == CAD_WEIGHTS_BF16 && c->dtype != CAD_DTYPE_BF16 ? 0x1p-8 : 0;
 
 	for (size_t e = 0; e < c->experts; e++)
 		for (uint32_t p = s->begin[e]; p < s->begin[e + 1]; p++) {
@@ -216,7 +217,7 @@ static double ffn_flops(const struct op_case *c)
 static double ffn_bytes(const struct op_case *c)
 {
 	double met = (double)c->experts * (1 - pow(1 - (double)c->topk / (double)c->experts, (double)c->rows));
-	bool bf16 = c->dtype == CAD_DTYPE_BF16 || c->weights == KN_WEIGHTS_BF16;
+	bool bf16 = c->dtype == CAD_DTYPE_BF16 || c->weights == CAD_WEIGHTS_BF16;
 	return met * 3.0 * (double)c->n * (double)c->k * (bf16 ? 2.0 : 4.0);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* linear, embed and argmax */
+/* linear and embed */
 #include "tests/support/op_cases.h"
 
 #include <math.h>
@@ -61,7 +61,7 @@ static double linear_error(const struct op_state *state, const void *output)
 	const struct op_case *c = state->c;
 	double worst = 0,
 	       relative = (double)(c->k + 1) * 0x1p-23 +
-		(c->weights == KN_WEIGHTS_BF16 && c->dtype != CAD_DTYPE_BF16 ? 0x1p-8 : 0);
+		(c->weights == CAD_WEIGHTS_BF16 && c->dtype != CAD_DTYPE_BF16 ? 0x1p-8 : 0);
 
 	for (size_t r = 0; r < c->rows; r++) {
 		const float *y = (const float *)output + r * s->ldy;
@@ -108,7 +108,7 @@ static void linear_teardown(struct op_state *state)
 static double linear_flops(const struct op_case *c) { return 2.0 * (double)c->rows * (double)c->n * (double)c->k; }
 static double linear_bytes(const struct op_case *c)
 {
-	bool bf16 = c->dtype == CAD_DTYPE_BF16 || c->weights == KN_WEIGHTS_BF16;
+	bool bf16 = c->dtype == CAD_DTYPE_BF16 || c->weights == CAD_WEIGHTS_BF16;
 	return (bf16 ? 2.0 : 4.0) * (double)c->n * (double)c->k;
 }
 
@@ -141,8 +141,14 @@ static struct op_state *embed_setup(struct kn_queue *queue, const struct op_case
 static void embed_run(struct op_state *state, size_t first, size_t rows)
 {
 	struct embed *s = (struct embed *)state;
-	state->queue->ops->embed(
-		state->queue, &s->table, s->ids + first, rows, (float *)state->device_output + first * s->ld, s->ld);
+	state->queue->ops->embed(state->queue,
+		&(struct kn_embed){
+			.table = &s->table,
+			.ids = s->ids + first,
+			.rows = rows,
+			.x = (float *)state->device_output + first * s->ld,
+			.ldx = s->ld,
+		});
 }
 
 /* Exact, but where the table was rounded to bf16: half a step of 8 bits. The pad must be zero. */
@@ -150,7 +156,7 @@ static double embed_error(const struct op_state *state, const void *output)
 {
 	const struct embed *s = (const struct embed *)state;
 	const struct op_case *c = state->c;
-	bool rounded = c->weights == KN_WEIGHTS_BF16 && c->dtype != CAD_DTYPE_BF16;
+	bool rounded = c->weights == CAD_WEIGHTS_BF16 && c->dtype != CAD_DTYPE_BF16;
 	double worst = 0;
 
 	for (size_t r = 0; r < c->rows; r++)
@@ -187,73 +193,3 @@ static double embed_bytes(const struct op_case *c)
 }
 
 const struct op_kind op_embed = { "embed", embed_setup, embed_run, embed_error, embed_teardown, no_flops, embed_bytes };
-
-struct argmax {
-	struct op_state state;
-	float *logits, *logits_host;
-	size_t ld;
-};
-
-static struct op_state *argmax_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
-{
-	struct argmax *s = op_need(sizeof *s);
-	s->ld = kn_ld(c->n);
-	s->logits_host = op_need(c->rows * s->ld * 4);
-
-	for (size_t r = 0; r < c->rows; r++) {
-		float *row = s->logits_host + r * s->ld;
-		op_fill(row, c->n, &seed, c->data, 1.0f);
-		if (r % 4 == 1) /* ties, far apart */
-			row[c->n / 3] = row[c->n - 1] = 99.0f;
-		for (size_t i = 0; r % 4 == 2 && i < c->n; i++) /* NaN first, then nothing but -inf */
-			row[i] = i == 0 ? NAN : -INFINITY;
-		for (size_t i = 0; r % 4 == 3 && i < c->n; i++)
-			row[i] = NAN;
-	}
-
-	s->logits = op_upload(queue, s->logits_host, c->rows * s->ld * 4);
-	s->state = (struct op_state){ c, queue, c->rows, 4, 4, op_alloc(queue, c->rows * 4), NULL };
-	return &s->state;
-}
-
-static void argmax_run(struct op_state *state, size_t first, size_t rows)
-{
-	struct argmax *s = (struct argmax *)state;
-	state->queue->ops->argmax(state->queue, s->logits + first * s->ld, s->ld, rows, state->c->n,
-		(int32_t *)state->device_output + first);
-}
-
-/* By counting instead of by walking: nothing is larger, nothing before is equal. */
-static double argmax_error(const struct op_state *state, const void *output)
-{
-	const struct argmax *s = (const struct argmax *)state;
-	for (size_t r = 0; r < state->rows; r++) {
-		const float *row = s->logits_host + r * s->ld;
-		int32_t id = ((const int32_t *)output)[r];
-		if (id < 0 || (size_t)id >= state->c->n)
-			return INFINITY;
-		for (size_t i = 0; i < state->c->n; i++) {
-			bool number = row[i] == row[i], winner = row[id] == row[id];
-			bool beats = number && (!winner || row[i] > row[id]),
-			     ties = winner ? row[i] == row[id] : !number;
-			if (beats || (ties && i < (size_t)id))
-				return INFINITY;
-		}
-	}
-	return 0;
-}
-
-static void argmax_teardown(struct op_state *state)
-{
-	struct argmax *s = (struct argmax *)state;
-	const struct kn_ops *ops = state->queue->ops;
-	ops->release(state->queue->device, s->logits, state->rows * s->ld * 4);
-	ops->release(state->queue->device, state->device_output, state->rows * 4);
-	free(s->logits_host);
-	free(s);
-}
-
-static double argmax_bytes(const struct op_case *c) { return 4.0 * (double)c->rows * (double)c->n; }
-
-const struct op_kind op_argmax = { "argmax", argmax_setup, argmax_run, argmax_error, argmax_teardown, no_flops,
-	argmax_bytes };

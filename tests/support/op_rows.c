@@ -13,6 +13,7 @@ struct rows {
 	size_t ld, n, other_bytes, score_bytes;
 	float *x, *x_host, *other, *other_host, *score, *score_host;
 	int32_t *positions, *positions_host;
+	uint32_t *index, *index_host;
 };
 
 static size_t case_elements(const struct op_case *c) { return (c->parts > 0 ? c->parts : 1) * c->n; }
@@ -50,11 +51,14 @@ static void rows_teardown(struct op_state *state)
 	free(s->x_host);
 	free(s->other_host);
 	free(s->score_host);
+	if (s->index)
+		ops->release(device, s->index, state->rows * sizeof *s->index);
 	free(s->positions_host);
+	free(s->index_host);
 	free(s);
 }
 
-/* ---- rmsnorm ---- */
+/* ---- rmsnorm; flag: in place; variant 1: rows by index, which names some twice ---- */
 
 static struct op_state *rmsnorm_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
 {
@@ -63,6 +67,12 @@ static struct op_state *rmsnorm_setup(struct kn_queue *queue, const struct op_ca
 	s->other_bytes = kn_ld(c->n) * 4;
 	if (!c->flag)
 		s->state.compare_bytes = kn_round_up(s->n, 64) * 4; /* a new row has its pad */
+	if (c->variant == 1) {
+		s->index_host = op_need(c->rows * sizeof *s->index_host);
+		for (size_t r = 0; r < c->rows; r++)
+			s->index_host[r] = (uint32_t)(r * 5 % (c->rows - 1));
+		s->index = op_upload(queue, s->index_host, c->rows * sizeof *s->index);
+	}
 	return &s->state;
 }
 
@@ -76,8 +86,11 @@ static void rmsnorm_run(struct op_state *state, size_t first, size_t rows)
 		rows_restore(s, first, rows);
 	state->queue->ops->rmsnorm(state->queue,
 		&(struct kn_rmsnorm){
-			.x = c->flag ? out : s->x + first * s->ld,
+			.x = c->flag       ? out
+				: s->index ? s->x
+					   : s->x + first * s->ld,
 			.ldx = s->ld,
+			.index = s->index ? s->index + first : NULL,
 			.rows = rows,
 			.parts = s->n / c->n,
 			.n = c->n,
@@ -97,8 +110,9 @@ static double rmsnorm_error(const struct op_state *state, const void *output)
 	double worst = 0, relative = (double)(c->n / 16 + 16) * 0x1p-24;
 
 	for (size_t i = 0; i < c->rows * (s->n / c->n); i++) {
-		const float *x = s->x_host + i / (s->n / c->n) * s->ld + i % (s->n / c->n) * c->n;
-		const float *y = (const float *)output + (x - s->x_host);
+		size_t row = i / (s->n / c->n), part = i % (s->n / c->n) * c->n;
+		const float *x = s->x_host + (s->index_host ? s->index_host[row] : row) * s->ld + part,
+			    *y = (const float *)output + row * s->ld + part;
 		double squares = 0;
 		for (size_t k = 0; k < c->n; k++)
 			squares += (double)x[k] * (double)x[k];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CPU as a device: memory, names, destroying what is empty, one fingerprint for all forms. */
+#include "common/process/memory.h"
 #include "kernels/kernels.h"
 #include "tests/support/must.h"
 
@@ -16,7 +17,7 @@ static struct kn_device *device_of(enum kn_isa isa)
 {
 	struct kn_device *device = NULL;
 	struct cad_error error;
-	enum cad_status status = kn_cpu_create(isa, &device, &error);
+	enum cad_status status = kn_device_open(&(struct kn_device_options){ .isa = isa }, &device, &error);
 
 	if (status != CAD_OK) { /* only a form that this machine lacks may be refused, with a reason */
 		assert_int_equal(status, CAD_ERR_UNSUPPORTED);
@@ -24,6 +25,51 @@ static struct kn_device *device_of(enum kn_isa isa)
 		assert_non_null(strstr(error.text, "AVX-512"));
 	}
 	return device;
+}
+
+static struct kn_device_info described(const struct kn_device *device)
+{
+	struct kn_device_info info;
+	device->ops->describe(device, &info);
+	return info;
+}
+
+static void a_device_says_what_it_is(void **state)
+{
+	(void)state;
+	struct kn_device *device = device_of(KN_ISA_AUTO);
+	struct kn_device_info info = described(device);
+	assert_string_equal(info.name, "cpu");
+	assert_int_equal(info.memory_bytes / (1 << 20), cad_memory_free_bytes("") / (1 << 20));
+	assert_int_equal(info.profiles, 1 << CAD_PROFILE_F32);
+	assert_int_equal(info.head_size_max, CAD_HEAD_SIZE_MAX);
+	device->ops->destroy(device);
+
+	struct cad_error error;
+	assert_int_equal(
+		kn_device_open(&(struct kn_device_options){ .kind = 77 }, &device, &error), CAD_ERR_UNSUPPORTED);
+	assert_non_null(strstr(error.text, "77"));
+}
+
+/* A published shape whose down projection (3 MiB) is no whole number of huge pages. */
+static void huge_pages_are_counted(void **state)
+{
+	(void)state;
+	static const struct {
+		size_t n, k;
+		uint64_t bytes;
+	} shapes[] = {
+		{ 2 * 768, 2048, 6 << 20 },
+		{ 2048, 768, 4 << 20 },
+		{ 2048, 511, 2 << 20 },
+		{ 1984, 511, 1984 * 1024 },
+	};
+	struct kn_device *device = device_of(KN_ISA_AUTO);
+	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+		const struct kn_source source = { .dtype = CAD_DTYPE_BF16, .n = shapes[i].n, .k = shapes[i].k };
+		assert_int_equal(device->ops->matrix_bytes(device, &source, CAD_WEIGHTS_AS_IS), shapes[i].bytes);
+	}
+	device->ops->destroy(device);
 }
 
 static void memory_is_zero_and_aligned(void **state)
@@ -66,7 +112,7 @@ static void names_of_forms(void **state)
 		if (!device)
 			continue;
 		if (isa != KN_ISA_AUTO)
-			assert_string_equal(kn_cpu_isa_name(device), names[i].name);
+			assert_string_equal(described(device).isa, names[i].name);
 		device->ops->destroy(device);
 	}
 
@@ -99,8 +145,8 @@ static void no_room_is_a_status(void **state)
 	struct kn_matrix matrix = { .n = 77 };
 	struct kn_table table = { .n = 77 };
 	float *vector = NULL;
-	assert_int_equal(device->ops->matrix_create(device, &huge, KN_WEIGHTS_AS_IS, &matrix), CAD_ERR_MEMORY);
-	assert_int_equal(device->ops->table_create(device, &huge, KN_WEIGHTS_AS_IS, &table), CAD_ERR_MEMORY);
+	assert_int_equal(device->ops->matrix_create(device, &huge, CAD_WEIGHTS_AS_IS, &matrix), CAD_ERR_MEMORY);
+	assert_int_equal(device->ops->table_create(device, &huge, CAD_WEIGHTS_AS_IS, &table), CAD_ERR_MEMORY);
 	assert_int_equal(device->ops->vector_create(device, &huge, &vector), CAD_ERR_MEMORY);
 	assert_int_equal(matrix.n + table.n, 2 * 77);
 	assert_null(vector);
@@ -122,7 +168,7 @@ static void vector_is_widened_and_padded(void **state)
 		assert_true(v[i] == 0.0f);
 	device->ops->vector_destroy(device, v, 3);
 	assert_int_equal(
-		device->ops->vector_create(device, &(struct kn_source){ f16, CAD_DTYPE_F16, 1, 2 }, &v), CAD_OK);
+		device->ops->vector_create(device, &(struct kn_source){ f16, CAD_DTYPE_F16, 2, 1 }, &v), CAD_OK);
 	assert_true(v[0] == 1.0f && v[1] == 0x1p-24f);
 	device->ops->vector_destroy(device, v, 2);
 	device->ops->destroy(device);
@@ -159,6 +205,8 @@ static void forms_have_one_fingerprint(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_device_says_what_it_is),
+		cmocka_unit_test(huge_pages_are_counted),
 		cmocka_unit_test(memory_is_zero_and_aligned),
 		cmocka_unit_test(names_of_forms),
 		cmocka_unit_test(nothing_can_be_destroyed),

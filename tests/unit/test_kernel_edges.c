@@ -2,6 +2,7 @@
 /* Edges of small kernels: exp over its whole range, NaN through the gate, signed zeros among the
  * choices. */
 #include "kernels/cpu/forms.h"
+#include "kernels/exp.h"
 #include "kernels/kernels.h"
 
 #include <math.h>
@@ -67,7 +68,7 @@ static void gate(enum kn_isa isa, const struct cad_gate_spec *spec, const float 
 	struct cad_error error;
 
 	memset(ids, 0xff, spec->topk * sizeof *ids);
-	if (kn_cpu_create(isa, &device, &error) != CAD_OK) {
+	if (kn_device_open(&(struct kn_device_options){ .isa = isa }, &device, &error) != CAD_OK) {
 		gate(KN_ISA_REF, spec, logits, ids, weights);
 		return;
 	}

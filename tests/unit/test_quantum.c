@@ -30,14 +30,14 @@ static struct cad_model *model_open(const char *name)
 }
 
 /* false: this machine lacks the form */
-static bool table(const struct cad_model *model, enum kn_isa isa, unsigned threads, enum kn_weights weights,
+static bool table(const struct cad_model *model, enum kn_isa isa, unsigned threads, enum cad_weights weights,
 	enum cadre_row_type wire, float *quanta)
 {
 	struct kn_device *device;
 	struct kn_queue *queue;
 	struct cad_error error;
 
-	if (kn_cpu_create(isa, &device, &error) != CAD_OK)
+	if (kn_device_open(&(struct kn_device_options){ .isa = isa }, &device, &error) != CAD_OK)
 		return false;
 
 	assert_int_equal(device->ops->queue_create(device, threads, &queue), CAD_OK);
@@ -56,10 +56,10 @@ static void same_for_every_form_and_thread_count(void **state)
 		struct cad_model *model = model_open(names[i]);
 		size_t bytes = cad_model_spec(model)->layers_count * sizeof(float);
 		float reference[LAYERS_MAX], other[LAYERS_MAX];
-		assert_true(table(model, KN_ISA_REF, 1, KN_WEIGHTS_AS_IS, CADRE_ROW_FIX16, reference));
+		assert_true(table(model, KN_ISA_REF, 1, CAD_WEIGHTS_AS_IS, CADRE_ROW_FIX16, reference));
 		for (unsigned threads = 1; threads <= 2; threads++)
 			for (enum kn_isa isa = KN_ISA_AVX2; isa <= KN_ISA_AVX512; isa++)
-				if (table(model, isa, threads, KN_WEIGHTS_AS_IS, CADRE_ROW_FIX16, other))
+				if (table(model, isa, threads, CAD_WEIGHTS_AS_IS, CADRE_ROW_FIX16, other))
 					assert_memory_equal(reference, other, bytes);
 		cad_model_close(model);
 	}
@@ -72,8 +72,8 @@ static void powers_of_two_for_expert_layers_only(void **state)
 	const struct cad_model_spec *spec = cad_model_spec(model);
 	float fix16[LAYERS_MAX], f32[LAYERS_MAX];
 	size_t moe = 0;
-	assert_true(table(model, KN_ISA_AUTO, 1, KN_WEIGHTS_AS_IS, CADRE_ROW_FIX16, fix16));
-	assert_true(table(model, KN_ISA_AUTO, 1, KN_WEIGHTS_AS_IS, CADRE_ROW_F32, f32));
+	assert_true(table(model, KN_ISA_AUTO, 1, CAD_WEIGHTS_AS_IS, CADRE_ROW_FIX16, fix16));
+	assert_true(table(model, KN_ISA_AUTO, 1, CAD_WEIGHTS_AS_IS, CADRE_ROW_F32, f32));
 
 	for (uint32_t layer = 0; layer < spec->layers_count; layer++) {
 		int exponent;
@@ -98,7 +98,7 @@ static void dense_models_have_zeros(void **state)
 	struct cad_model *model = model_open("llama-a");
 	float quanta[LAYERS_MAX];
 	memset(quanta, 0xff, sizeof quanta);
-	assert_true(table(model, KN_ISA_AUTO, 1, KN_WEIGHTS_AS_IS, CADRE_ROW_FIX16, quanta));
+	assert_true(table(model, KN_ISA_AUTO, 1, CAD_WEIGHTS_AS_IS, CADRE_ROW_FIX16, quanta));
 	for (uint32_t layer = 0; layer < cad_model_spec(model)->layers_count; layer++)
 		assert_true(quanta[layer] == 0);
 	cad_model_close(model);

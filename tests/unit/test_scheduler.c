@@ -33,7 +33,7 @@ static void begin(struct fixture *f, uint32_t pages, uint32_t chunk)
 	};
 
 	*f = (struct fixture){ .next_id = 1 };
-	must(kn_cpu_create(KN_ISA_REF, &f->device, &error), &error);
+	must(kn_device_open(&(struct kn_device_options){ .isa = KN_ISA_REF }, &f->device, &error), &error);
 	assert_int_equal(f->device->ops->queue_create(f->device, 1, &f->queue), CAD_OK);
 	must(rt_kv_cache_init(
 		     &f->cache, f->device, f->queue, &spec, (uint64_t)pages * 32 * 8 * sizeof(float), SLOTS, &error),
@@ -177,7 +177,7 @@ static void too_small_a_cache_is_refused_with_a_sentence(void **state)
 	};
 	struct kn_device *device;
 	struct kn_queue *queue;
-	must(kn_cpu_create(KN_ISA_REF, &device, &error), &error);
+	must(kn_device_open(&(struct kn_device_options){ .isa = KN_ISA_REF }, &device, &error), &error);
 	assert_int_equal(device->ops->queue_create(device, 1, &queue), CAD_OK);
 	assert_int_equal(rt_kv_cache_init(&cache, device, queue, &spec, 1000, SLOTS, &error), CAD_ERR_MEMORY);
 	assert_non_null(strstr(error.text, "--kv-memory"));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The definition of attention over one page. */
-#include "kernels/cpu/exp.h"
+#include "kernels/exp.h"
 #include "kernels/cpu/forms.h"
 
 static float page_sum(const float p[KN_PAGE_KEYS])

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The definition of rows and sums on the wire. */
-#include "kernels/cpu/exp.h"
+#include "kernels/exp.h"
 #include "kernels/cpu/forms.h"
 
 static uint32_t bits_of(float x)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The definition of GEMM on panels and of the activations: scalar, one loop a sum, in the declared
  * order (kernels.h, cpu/forms.h). */
-#include "kernels/cpu/exp.h"
+#include "kernels/exp.h"
 #include "kernels/cpu/forms.h"
 
 static float weight_bf16(const uint8_t *panel, size_t column, size_t k)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The definition of the operators on rows: norm, softmax, rotation, sum. */
-#include "kernels/cpu/exp.h"
+#include "kernels/exp.h"
 #include "kernels/cpu/forms.h"
 
 /* Halves of 8, 4, 2, 1 lanes are added. */

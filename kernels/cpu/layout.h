@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How the CPU lays out what it packs: weights in panels, experts with gate and up side by side, the
+ * pages of the KV cache. What `own` of the handles of kernels.h points to. Nothing outside
+ * kernels/cpu/ knows of it.
+ */
+#ifndef CADRE_KERNELS_CPU_LAYOUT_H
+#define CADRE_KERNELS_CPU_LAYOUT_H
+
+#include "kernels/kernels.h"
+
+enum {
+	KN_PANEL_COLS = 64,           /* output columns of a weight panel */
+	KN_K_UNIT = 32,               /* k is padded to a multiple of it */
+	KN_HUGE_PAGE_BYTES = 2 << 20, /* an allocation of so much or more takes whole huge pages */
+};
+
+/*
+ * A packed weight matrix W[n][k] (n outputs), in panels of 64 output columns; columns past n and
+ * values of k past k are zero and take part.
+ *   panel = steps over k, 256 bytes each = 4 lines of 64 bytes; column c of the panel is lane c %
+ *   16 of line c / 16
+ *   BF16: a step holds k and k + 1, a lane is { W[k], W[k+1] }      F32: a step holds one k
+ * This is also an AMX B tile and a VNNI operand, so that the profiles bf16 and int8 can join
+ * without another copy.
+ */
+enum kn_storage { KN_STORAGE_BF16, KN_STORAGE_F32, KN_STORAGE_COUNT };
+struct kn_panels {
+	enum kn_storage storage;
+	size_t n, k, k_pad; /* k_pad: k rounded up to KN_K_UNIT */
+	size_t panels, panel_bytes;
+	uint8_t *data; /* 64-byte aligned, huge pages when large */
+};
+
+/* Gate and up are interleaved by 16 columns (g0-15 u0-15 g16-31 u16-31 ...), F padded to 32. */
+struct kn_cpu_expert {
+	struct kn_panels gate_up, down;
+	float *gate_up_bias, *down_bias; /* NULL: none. gate_up_bias is interleaved as the columns are */
+	enum cad_activation activation;
+	float limit;
+	size_t ffn;
+};
+
+/* [n][k] row-major in the checkpoint's type, or rounded to bf16 */
+struct kn_cpu_table {
+	enum cad_dtype dtype;
+	size_t n, k;
+	void *data;
+};
+
+/* Page p of layer l: K [kv_heads][key_size][32], then V [kv_heads][32][value_size], f32. */
+static inline size_t kn_kv_page_floats(const struct kn_kv *kv)
+{
+	return kv->kv_heads * KN_PAGE_KEYS * (kv->key_size + kv->value_size);
+}
+static inline float *kn_kv_page(const struct kn_kv *kv, size_t layer, size_t page)
+{
+	return (float *)kv->own + (layer * kv->pages + page) * kn_kv_page_floats(kv);
+}
+static inline const uint32_t *kn_page_table(const struct kn_page_tables *tables, size_t row)
+{
+	return tables->pages + tables->slot[row] * tables->ld;
+}
+
+/* What an allocation of so many bytes takes. */
+static inline uint64_t kn_cpu_allocated(size_t bytes)
+{
+	return bytes < KN_HUGE_PAGE_BYTES ? bytes : kn_round_up(bytes, KN_HUGE_PAGE_BYTES);
+}
+
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where the CPU's kernels are tuned: how work is cut, how much waits in which cache, what is
+ * fetched ahead. None of it decides a bit of any result; change it by what bench/bench_kernels
+ * says. (What lies in memory, and so cannot change alone, is in layout.h.)
+ */
+#ifndef CADRE_KERNELS_CPU_TUNE_H
+#define CADRE_KERNELS_CPU_TUNE_H
+
+enum {
+	/* Operators on rows: floats of work that are worth a job, jobs of each thread, and what an
+	 * element of some operators costs in such floats. */
+	KN_WORK_FLOATS_MIN = 16384,
+	KN_JOBS_PER_THREAD = 4,
+	KN_FLOATS_PER_ANGLE = 64,
+	KN_FLOATS_PER_EXPERT = 16, /* of the gate */
+	KN_FLOATS_PER_KV_ELEMENT = 4,
+
+	/* linear: panels of a job (the rows are packed for once), and jobs of each thread, so that
+	 * a thread that is held up costs little. */
+	KN_LINEAR_PANELS_MAX = 8,
+	KN_LINEAR_JOBS_PER_THREAD = 4,
+
+	/* ffn: the same; and rows whose gate_up result waits in scratch (L2) for the activation. */
+	KN_FFN_PANELS_MAX = 8,
+	KN_FFN_JOBS_PER_THREAD = 8,
+	KN_FFN_TILE_ROWS = 96,
+
+	/* GEMM: rows whose sums stay in L2 (a multiple of every form's tile), values of k of a panel
+	 * that stay in L1, rows of the largest register tile, distance of prefetch in the weights. */
+	KN_BLOCK_ROWS = 96,
+	KN_BLOCK_K = 256,
+	KN_TILE_ROWS_MAX = 12,
+	KN_FETCH_BYTES = 4096,
+
+	/* Attention: queries that walk the pages together, those of a register tile, room for the
+	 * chunks that are computed in parallel; with fewer blocks a thread, chunks are split. */
+	KN_ATTEND_QUERIES = 48,
+	KN_ATTEND_TILE = 6,
+	KN_ATTEND_PARTS_BYTES = 4 << 20,
+	KN_ATTEND_BLOCKS_PER_THREAD = 2,
+
+	/* The pool: pauses of some 50 ns before a thread sleeps. */
+	KN_POOL_SPINS_MAX = 200,
+};
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which device: the one place that knows the backends by name. */
+#include "kernels/cpu/cpu.h"
+
+#include <string.h>
+
+enum cad_status kn_device_open(
+	const struct kn_device_options *options, struct kn_device **device, struct cad_error *error)
+{
+	switch (options->kind) {
+	case KN_DEVICE_CPU: return kn_cpu_open(options->isa, device, error);
+	}
+	return cad_error_set(error, CAD_ERR_UNSUPPORTED, "this build knows no device of kind %d", (int)options->kind);
+}
+
+const struct cad_choice kn_isa_choices[] = { { "auto", KN_ISA_AUTO }, { "ref", KN_ISA_REF }, { "avx2", KN_ISA_AVX2 },
+	{ "avx512", KN_ISA_AVX512 }, { NULL, 0 } };
+
+enum cad_status kn_isa_parse(const char *name, enum kn_isa *isa)
+{
+	for (const struct cad_choice *choice = kn_isa_choices; choice->name; choice++)
+		if (strcmp(name, choice->name) == 0) {
+			*isa = (enum kn_isa)choice->value;
+			return CAD_OK;
+		}
+	return CAD_ERR_INVALID;
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/source.h"
+
+struct kn_source kn_source_of(struct cad_tensor tensor)
+{
+	if (!tensor.data)
+		return (struct kn_source){ 0 };
+	return (struct kn_source){
+		.data = tensor.data,
+		.dtype = tensor.dtype,
+		.n = tensor.shape[0],
+		.k = tensor.rank > 1 ? tensor.shape[1] : 1,
+	};
+}
+
+static struct kn_source find(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
+{
+	return kn_source_of(cad_model_tensor(model, role, layer, expert));
+}
+
+struct kn_expert_source kn_expert_source_of(const struct cad_model *model, uint32_t layer, uint32_t expert)
+{
+	return (struct kn_expert_source){
+		.gate = find(model, CAD_ROLE_EXPERT_GATE, layer, expert),
+		.up = find(model, CAD_ROLE_EXPERT_UP, layer, expert),
+		.down = find(model, CAD_ROLE_EXPERT_DOWN, layer, expert),
+		.gate_bias = find(model, CAD_ROLE_EXPERT_GATE_BIAS, layer, expert),
+		.up_bias = find(model, CAD_ROLE_EXPERT_UP_BIAS, layer, expert),
+		.down_bias = find(model, CAD_ROLE_EXPERT_DOWN_BIAS, layer, expert),
+		.spec = &cad_model_spec(model)->expert,
+	};
+}
+
+struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t layer)
+{
+	const struct cad_model_spec *spec = cad_model_spec(model);
+	bool moe = spec->layers[layer].moe;
+	return (struct kn_expert_source){
+		.gate = find(model, moe ? CAD_ROLE_SHARED_GATE : CAD_ROLE_FFN_GATE, layer, 0),
+		.up = find(model, moe ? CAD_ROLE_SHARED_UP : CAD_ROLE_FFN_UP, layer, 0),
+		.down = find(model, moe ? CAD_ROLE_SHARED_DOWN : CAD_ROLE_FFN_DOWN, layer, 0),
+		.spec = moe ? &spec->shared : &spec->dense,
+	};
+}
+
+uint64_t kn_expert_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights)
+{
+	const struct cad_model_spec *spec = cad_model_spec(model);
+	uint32_t layer = 0;
+
+	while (layer < spec->layers_count && !spec->layers[layer].moe)
+		layer++;
+	if (spec->gate.experts == 0 || layer == spec->layers_count)
+		return 0;
+	struct kn_expert_source source = kn_expert_source_of(model, layer, 0);
+	return device->ops->expert_bytes(device, &source, weights);
+}
+
+static uint64_t tensor_bytes(const struct kn_device *device, struct cad_tensor tensor, enum cad_weights weights)
+{
+	struct kn_source source = kn_source_of(tensor);
+	if (!source.data)
+		return 0;
+	return tensor.rank > 1 ? device->ops->matrix_bytes(device, &source, weights)
+			       : device->ops->vector_bytes(device, source.n);
+}
+
+static bool is_ffn(enum cad_role role)
+{
+	return (role >= CAD_ROLE_FFN_GATE && role <= CAD_ROLE_FFN_DOWN) ||
+		(role >= CAD_ROLE_SHARED_GATE && role <= CAD_ROLE_SHARED_DOWN);
+}
+
+static uint64_t layer_bytes(
+	const struct kn_device *device, const struct cad_model *model, uint32_t layer, enum cad_weights weights)
+{
+	struct kn_expert_source ffn = kn_ffn_source_of(model, layer);
+	uint64_t bytes = ffn.gate.data ? device->ops->expert_bytes(device, &ffn, weights) : 0;
+
+	for (enum cad_role role = CAD_ROLE_ATTENTION_NORM; role < CAD_ROLE_EXPERT_GATE; role++)
+		if (!is_ffn(role))
+			bytes += tensor_bytes(device, cad_model_tensor(model, role, layer, 0), weights);
+	return bytes;
+}
+
+uint64_t kn_router_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights)
+{
+	const struct cad_model_spec *spec = cad_model_spec(model);
+	struct kn_source embed = find(model, CAD_ROLE_EMBED, 0, 0);
+	uint64_t bytes = device->ops->table_bytes(device, &embed, weights) +
+		device->ops->vector_bytes(device, spec->rope.size / 2) +
+		tensor_bytes(device, cad_model_tensor(model, CAD_ROLE_FINAL_NORM, 0, 0), weights) +
+		tensor_bytes(device, cad_model_tensor(model, CAD_ROLE_LM_HEAD, 0, 0), weights);
+
+	for (uint32_t layer = 0; layer < spec->layers_count; layer++)
+		bytes += layer_bytes(device, model, layer, weights);
+	return bytes;
+}

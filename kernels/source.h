@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From a checkpoint's tensors to what a device packs, and what that takes there: what an expert
+ * node reserves, what placement counts with, and what `cadrectl model inspect` shows. The device is
+ * asked and nothing is packed. Pure functions; any thread.
+ */
+#ifndef CADRE_KERNELS_SOURCE_H
+#define CADRE_KERNELS_SOURCE_H
+
+#include "common/model/model.h"
+#include "kernels/kernels.h"
+
+/* A matrix [n][k], a vector [n][1]; data NULL when the model has no such tensor. */
+struct kn_source kn_source_of(struct cad_tensor tensor);
+/* A routed expert of a MoE layer. */
+struct kn_expert_source kn_expert_source_of(const struct cad_model *model, uint32_t layer, uint32_t expert);
+/* The ffn of a dense layer, or the shared expert of a MoE layer; gate.data NULL: it has none. */
+struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t layer);
+
+/* Bytes of one packed expert: of the first MoE layer, and so of all. 0 for a dense model. */
+uint64_t kn_expert_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights);
+/* Bytes of all that a router packs: everything but routed experts. */
+uint64_t kn_router_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights);
+
+#endif
