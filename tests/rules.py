@@ -342,6 +342,52 @@ def licence(tree):
             if not any(LICENSE_LINE in line for line in source.lines[:3]):
                 yield path, 1, f"one of the first three lines should be: {LICENSE_LINE}"
 
+# ---- the pages ----
+
+# Paths that pages name and that are made by a build or a run.
+MADE = ("build/", "build-", "run/", ".venv/", "bin/", "share/", "lib/", "gen/", "etc/", "WORK/")
+NAMED_PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:c|h|S|py|sh|md|proto|cmake|csv|json|yaml|in|supp))`")
+
+
+def page_lines(source):
+    """Lines of a page outside of blocks of code."""
+    block = False
+    for number, line in enumerate(source.lines, 1):
+        if line.lstrip().startswith("```"):
+            block = not block
+        elif not block:
+            yield number, line
+
+
+def is_there(tree, path, *folders):
+    """Whether one of the folders of the tree has the path."""
+    full = [os.path.normpath(os.path.join(folder, path)) for folder in folders]
+    return any(name in tree.texts or os.path.exists(os.path.join(ROOT, name)) for name in full)
+
+
+def anchors_of(tree, path):
+    headings = (line.lstrip("#") for line in tree.texts[path].lines if line.startswith("#"))
+    return {re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+def links(tree):
+    """What a page links to, or names by its path, is there."""
+    for path, source in tree.texts.items():
+        if not path.endswith(".md"):
+            continue
+        folder = os.path.dirname(path)
+        for number, line in page_lines(source):
+            for target, anchor in re.findall(r"\]\(([^)#:\s]*)(#[^)\s]*)?\)", line):
+                there = os.path.normpath(os.path.join(folder, target)) if target else path
+                if target and not is_there(tree, target, folder):
+                    yield path, number, f"the link to {target} leads nowhere"
+                elif anchor and there in tree.texts and there.endswith(".md") and anchor[1:] not in anchors_of(tree, there):
+                    yield path, number, f"{there} has no heading for {anchor}"
+            for name in NAMED_PATH.findall(line):
+                # NAME, FOO and the like stand for any name
+                if not name.startswith(MADE) and not re.search(r"\b[A-Z]{3,}\b|_[A-Z]+\b", os.path.splitext(name)[0]) and not is_there(tree, name, "", folder):
+                    yield path, number, f"there is no file {name}"
+
 # ---- running ----
 
 
@@ -398,6 +444,9 @@ RULES = (
     Rule(banners, {"common/base/a.c": "/* --- life --- */\n"}, {"common/base/a.c": "/* ---- life ---- */\n/* --help was asked for */\n"}),
     Rule(banners, {"common/base/a.c": "/*** life ***/\n"}, {"common/base/a.c": "/** what Doxygen reads */\n/*\n * life\n */\n"}),
     Rule(licence, {"common/base/a.c": "int cad_a;\n"}, {"common/base/a.c": "// " + LICENSE_LINE + "\n", "cadre": "#!/bin/sh\n# " + LICENSE_LINE + "\n"}),
+    Rule(links, {"docs/A.md": "[b](B.md)\n"}, {"docs/A.md": "[b](B.md#the-heading-2) [c](https://b/c)\n", "docs/B.md": "# The heading, 2\n"}),
+    Rule(links, {"A.md": "see `common/base/gone.c`\n"}, {"A.md": "`common/base/a.c`, `tests/op_NAME.c`, `build/a.json`\n", "common/base/a.c": ""}),
+    Rule(links, {"A.md": "[a](#other)\n"}, {"A.md": "# One\n[a](#one)\n```\n[x](nowhere)\n```\n"}),
 )
 
 
