@@ -100,7 +100,7 @@ def lowercase():
 def print_list(items):
     line = "\t"
     for item in items:
-        if len(line) + len(item) > 140:
+        if len(line) + len(item) > 108:
             print(line.rstrip())
             line = "\t"
         line += item + " "
@@ -114,7 +114,8 @@ def print_ranges(name, members):
 
 
 def print_additions():
-    print("\n/* What the library's regular expressions count to a general category and PCRE2 10.42 does not, as it stands in a character class. */")
+    print("\n/* What the library's regular expressions count to a general category and PCRE2 10.42 does not,")
+    print(" * as it stands in a character class. */")
     print("static const struct { const char *category, *more; } unicode_additions[] = {")
     for name in ("L Lu Ll Lt Lm Lo M Mc Me N Nd Nl No P Pc Pd Ps Pe Pi Pf Po S Sm Sc Sk So Z Zs Zl Zp Cc Cf Co").split():
         members = category(name)
@@ -132,7 +133,9 @@ def main():
     if unicodedata.unidata_version != "14.0.0":
         sys.exit(f"this Python knows Unicode {unicodedata.unidata_version}: 14.0.0 is needed (Python 3.11)")
     print("/* SPDX-License-Identifier: Apache-2.0 AND Unicode-3.0 */")
-    print(f"/* Written by tests/tokenizers/unicode_tables.py from tokenizers {tokenizers.__version__}: what that library takes characters for. */")
+    print(f"/* Written by tests/tokenizers/unicode_tables.py from tokenizers {tokenizers.__version__}:")
+    print(" * what that library takes characters for. */")
+    print("/* clang-format off */")
     print("struct unicode_range {\n\tunsigned int first, last;\n};")
     print("\n/* A number for Digits. */", end="")
     print_ranges("unicode_numbers", isolated_by(pre_tokenizers.Digits(individual_digits=True)))
@@ -143,7 +146,7 @@ def main():
     print_ranges("unicode_words", {c for c in CHARACTERS if len(words.pre_tokenize_str("a" + chr(c) + "a")) == 1})
     print("\n/* Normal forms leave these as they are, and nothing moves or composes across them. */", end="")
     print_ranges("unicode_inert", inert())
-    print("\n/* NFC may change these, move them, or join them to what stands before them. Below U+0300 there are none. */", end="")
+    print("\n/* NFC may change these, move them, or join them to what stands before them. None is below U+0300. */", end="")
     print_ranges("unicode_unstable", unstable())
     print("\n/* Lower case that utf8proc may not know yet. */")
     print("static const struct { unsigned int first, last; int add; } unicode_lowercase[] = {")
