@@ -602,5 +602,5 @@ void rt_engine_stats(const struct rt_engine *engine, struct rt_engine_stats *sta
 		.epoch = engine->stats.epoch,
 	};
 	for (int i = 0; i < RT_STAGE_COUNT; i++)
-		stats->stage_ns[i] = engine->step.stage_ns[i];
+		stats->stage_ns[i] = engine->step.stages.ns[i];
 }

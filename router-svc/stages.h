@@ -1,8 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a step is divided into: its stages, in the order of the data path, by which its time is
- * counted (the names are those of the metrics); and its rows, into micro-batches. */
+/*
+ * What a step is divided into: its stages, in the order of the data path, by which its time is
+ * counted (the names are those of the metrics); and its rows, into micro-batches.
+ *
+ * Each stage closes its own scope; what it is charged is the time since the stage before closed its
+ * own. Scopes close where the host knows that the work is done: behind a wait, or, on the CPU, when
+ * an operator has returned. A device that runs behind the host would be asked by events, from here.
+ * The engine's thread writes, any thread may read the sums.
+ */
 #ifndef CADRE_ROUTER_SVC_STAGES_H
 #define CADRE_ROUTER_SVC_STAGES_H
+
+#include "common/base/clock.h"
 
 enum { RT_MICRO_BATCHES_MAX = 4 };
 
@@ -20,5 +29,15 @@ enum rt_stage {
 	RT_STAGE_COUNT
 };
 extern const char *const rt_stage_names[RT_STAGE_COUNT];
+
+struct rt_stages {
+	const struct cad_clock *clock;
+	uint64_t since_ns;
+	_Atomic uint64_t ns[RT_STAGE_COUNT];
+};
+
+/* A step begins: what was before is nobody's. */
+void rt_stages_begin(struct rt_stages *stages);
+void rt_stage_end(struct rt_stages *stages, enum rt_stage stage);
 
 #endif

@@ -6,99 +6,86 @@
 
 #include <math.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
-
-/* ---- the stages of a layer, for one micro-batch ---- */
 
 static size_t ld_hidden(const struct rt_step *step) { return kn_ld(step->spec->hidden); }
 
-static void norm(struct rt_step *step, const float *weight, const float *x, float *out, uint32_t rows)
+/* Until the device has done all of it. False: it has failed. */
+static bool device_done(struct rt_step *step)
 {
+	enum cad_status status = step->queue->ops->wait(step->queue);
+	if (step->status == CAD_OK)
+		step->status = status;
+	return step->status == CAD_OK;
+}
+
+/* ---- the stages of a layer, for one micro-batch ---- */
+
+static void norm(struct rt_step *step, const struct rt_work *work)
+{
+	size_t ld = ld_hidden(step);
 	step->queue->ops->rmsnorm(step->queue,
 		&(struct kn_rmsnorm){
-			.x = x,
-			.ldx = ld_hidden(step),
-			.rows = rows,
+			.x = step->buffers.x + work->first * ld,
+			.ldx = ld,
+			.rows = work->rows,
 			.parts = 1,
 			.n = step->spec->hidden,
-			.weight = weight,
+			.weight = step->weights.layers[work->layer].ffn_norm,
 			.epsilon = step->spec->norm_epsilon,
-			.out = out,
-			.ldo = ld_hidden(step),
+			.out = step->buffers.normed + work->first * ld,
+			.ldo = ld,
 		});
 }
 
-/* Every row through one ffn: a dense layer, or the shared expert. */
-static void run_ffn(struct rt_step *step, const struct kn_expert *ffn, uint32_t first, uint32_t rows)
+/* Every row through one ffn: a dense layer's, or the shared expert. */
+static void run_ffn(struct rt_step *step, const struct rt_work *work)
 {
-	const struct kn_expert *experts[1] = { ffn };
-	uint32_t begin[2] = { 0, rows };
 	size_t ld = ld_hidden(step);
 	step->queue->ops->ffn(step->queue,
 		&(struct kn_ffn){
-			.experts = experts,
+			.experts = step->weights.layers[work->layer].ffn_list,
 			.experts_count = 1,
-			.begin = begin,
-			.x = step->buffers.normed + first * ld,
+			.begin = step->host.all_rows[work - step->works],
+			.x = step->buffers.normed + work->first * ld,
 			.ldx = ld,
 			.hidden = step->spec->hidden,
-			.y = step->buffers.shared + first * ld,
+			.y = step->buffers.shared + work->first * ld,
 			.ldy = ld,
 			.scratch = step->buffers.ffn_scratch,
 		});
 }
 
-static void dense_ffn(struct rt_step *step, uint32_t layer, uint32_t first, uint32_t rows)
+static void dense_ffn(struct rt_step *step, const struct rt_work *work)
 {
 	size_t ld = ld_hidden(step);
-	float *x = step->buffers.x + first * ld;
 
-	norm(step, step->weights.layers[layer].ffn_norm, x, step->buffers.normed + first * ld, rows);
-	run_ffn(step, &step->weights.layers[layer].ffn, first, rows);
+	norm(step, work);
+	run_ffn(step, work);
 	step->queue->ops->add(step->queue,
 		&(struct kn_add){
-			.x = x,
-			.y = step->buffers.shared + first * ld,
+			.x = step->buffers.x + work->first * ld,
+			.y = step->buffers.shared + work->first * ld,
 			.ldx = ld,
 			.ldy = ld,
-			.rows = rows,
+			.rows = work->rows,
 			.n = step->spec->hidden,
 		});
+	rt_stage_end(&step->stages, RT_STAGE_DENSE);
 }
 
-/* What the capacity policy does to the rows, told to their requests. */
-static void apply_capacity(
-	struct rt_step *step, const struct rt_work *work, int32_t *ids, float *weights, const float *bias)
-{
-	const struct cad_gate_spec *gate = &step->spec->gate;
-	float logits[CAD_EXPERTS_MAX];
-	for (uint32_t r = 0; r < work->rows; r++) {
-		uint32_t dropped = 0, spilled = 0;
-		step->queue->ops->copy_out(step->queue, logits,
-			step->buffers.gate_logits + (work->first + r) * kn_ld(gate->experts),
-			gate->experts * sizeof *logits);
-		rt_capacity_row(&step->capacity, gate, logits, bias, ids + r * gate->topk, weights + r * gate->topk,
-			step->counts + (size_t)work->layer * gate->experts, &dropped, &spilled);
-		struct rt_usage *usage = &work->batch->row_span[work->first + r]->sequence->usage;
-		usage->dropped += dropped;
-		usage->spilled += spilled;
-	}
-}
-
-/* Norm, gate, top-k: fills the work of this micro-batch. */
-static void gate(struct rt_step *step, uint32_t layer, uint32_t moe_row, struct rt_work *work)
+/* Norm, gate and top-k, queued. */
+static void gate_compute(struct rt_step *step, const struct rt_work *work)
 {
 	const struct cad_gate_spec *spec = &step->spec->gate;
-	const struct rt_layer_weights *w = &step->weights.layers[layer];
-	struct rt_step_buffers *b = &step->buffers;
-	struct rt_step_trace *trace = &step->trace;
+	const struct rt_layer_weights *w = &step->weights.layers[work->layer];
 	const struct kn_ops *ops = step->queue->ops;
-	size_t ld = ld_hidden(step), lde = kn_ld(spec->experts),
-	       at = ((size_t)moe_row * step->rows_max + work->first) * spec->topk;
-
-	norm(step, w->ffn_norm, b->x + work->first * ld, b->normed + work->first * ld, work->rows);
+	struct rt_step_buffers *b = &step->buffers;
+	size_t ld = ld_hidden(step), lde = kn_ld(spec->experts);
 	float *logits = b->gate_logits + work->first * lde;
+	int32_t *ids = b->routing + (size_t)work->first * 2 * spec->topk;
+
+	norm(step, work);
 	ops->linear(step->queue,
 		&(struct kn_linear){
 			.x = b->normed + work->first * ld,
@@ -116,26 +103,51 @@ static void gate(struct rt_step *step, uint32_t layer, uint32_t moe_row, struct 
 			.ld = lde,
 			.rows = work->rows,
 			.bias = w->selection_bias,
-			.ids = b->gate_ids,
-			.weights = b->gate_weights,
+			.ids = ids,
+			.weights = (float *)(ids + (size_t)work->rows * spec->topk),
 		});
-	ops->copy_out(step->queue, trace->ids + at, b->gate_ids, work->rows * spec->topk * sizeof *trace->ids);
-	ops->copy_out(
-		step->queue, trace->weights + at, b->gate_weights, work->rows * spec->topk * sizeof *trace->weights);
+}
+
+/* The gate's choice, from the device into the trace; nothing is owed to anybody when the device has
+ * failed. */
+static void gate_fetch(struct rt_step *step, struct rt_work *work)
+{
+	const struct cad_gate_spec *spec = &step->spec->gate;
+	const struct kn_ops *ops = step->queue->ops;
+	struct rt_step_trace *trace = &step->trace;
+	size_t lde = kn_ld(spec->experts), slots = (size_t)work->rows * spec->topk,
+	       row = (size_t)trace->layer_at[work->layer] * step->rows_max + work->first, at = row * spec->topk;
+	int32_t *ids = step->host.routing + (size_t)work->first * 2 * spec->topk;
+	float *logits = step->host.gate_logits + work->first * lde;
+
+	ops->copy_out(step->queue, ids, step->buffers.routing + (size_t)work->first * 2 * spec->topk,
+		slots * (sizeof *trace->ids + sizeof *trace->weights));
+	if (trace->router_logits || step->capacity.policy != RT_CAPACITY_NONE)
+		ops->copy_out(step->queue, logits, step->buffers.gate_logits + work->first * lde,
+			work->rows * lde * sizeof *logits);
+	if (device_done(step)) {
+		memcpy(trace->ids + at, ids, slots * sizeof *trace->ids);
+		memcpy(trace->weights + at, ids + slots, slots * sizeof *trace->weights);
+	} else {
+		memset(trace->ids + at, 0xff, slots * sizeof *trace->ids);
+		memset(trace->weights + at, 0, slots * sizeof *trace->weights);
+	}
+
 	for (uint32_t r = 0; trace->router_logits && r < work->rows; r++)
-		ops->copy_out(step->queue,
-			trace->router_logits + ((size_t)moe_row * step->rows_max + work->first + r) * spec->experts,
-			logits + r * lde, spec->experts * sizeof(float));
-	work->layer = layer;
-	work->topk = spec->topk;
+		memcpy(trace->router_logits + (row + r) * spec->experts, logits + r * lde,
+			spec->experts * sizeof *logits);
 	work->ids = trace->ids + at;
 	work->weights = trace->weights + at;
 	work->nodes = trace->nodes + at;
 	work->node_ids = trace->node_ids + at;
 	work->slots = trace->slots + at;
-	work->x = b->normed;
-	work->ldx = ld;
-	work->sums = b->sums;
+}
+
+static void gate(struct rt_step *step, struct rt_work *work)
+{
+	gate_compute(step, work);
+	gate_fetch(step, work);
+	rt_stage_end(&step->stages, RT_STAGE_GATE);
 }
 
 /* A weight that is not finite would be refused by the node: the row's request fails here, alone,
@@ -152,6 +164,31 @@ static void refuse_not_finite(const struct rt_work *work, int32_t *ids, float *w
 	}
 }
 
+/* What the capacity policy does to the rows, told to their requests. The first micro-batch of a layer
+ * finds every expert empty. */
+static void apply_capacity(struct rt_step *step, const struct rt_work *work, int32_t *ids, float *weights)
+{
+	const struct cad_gate_spec *gate = &step->spec->gate;
+	const float *logits = step->host.gate_logits + work->first * kn_ld(gate->experts),
+		    *bias = step->weights.layers[work->layer].selection_bias;
+
+	if (work->first == 0) {
+		step->capacity.limit =
+			rt_capacity_limit(step->capacity.factor, step->batch->rows, gate->topk, gate->experts);
+		memset(step->capacity.used, 0, gate->experts * sizeof *step->capacity.used);
+	}
+
+	for (uint32_t r = 0; r < work->rows; r++) {
+		uint32_t dropped = 0, spilled = 0;
+		rt_capacity_row(&step->capacity, gate, logits + r * kn_ld(gate->experts), bias, ids + r * gate->topk,
+			weights + r * gate->topk, step->counts + (size_t)work->layer * gate->experts, &dropped,
+			&spilled);
+		struct rt_usage *usage = &work->batch->row_span[work->first + r]->sequence->usage;
+		usage->dropped += dropped;
+		usage->spilled += spilled;
+	}
+}
+
 static void route(struct rt_step *step, struct rt_work *work)
 {
 	const struct cad_gate_spec *spec = &step->spec->gate;
@@ -159,27 +196,31 @@ static void route(struct rt_step *step, struct rt_work *work)
 	size_t at = (size_t)(work->ids - step->trace.ids);
 
 	refuse_not_finite(work, step->trace.ids + at, step->trace.weights + at);
-	if (step->capacity.policy != RT_CAPACITY_NONE)
-		apply_capacity(step, work, step->trace.ids + at, step->trace.weights + at,
-			step->weights.layers[work->layer].selection_bias);
+	if (step->capacity.policy != RT_CAPACITY_NONE && step->status == CAD_OK)
+		apply_capacity(step, work, step->trace.ids + at, step->trace.weights + at);
 	for (uint32_t i = 0; i < work->rows * spec->topk; i++)
 		if (work->ids[i] >= 0)
 			atomic_fetch_add_explicit(&counts[work->ids[i]].routed, 1, memory_order_relaxed);
 	rt_dispatch(step->exchange, work);
+	rt_stage_end(&step->stages, RT_STAGE_DISPATCH);
 }
 
 /* Runs while the routed experts are in flight. */
 static void shared_expert(struct rt_step *step, const struct rt_work *work)
 {
 	if (step->spec->shared.size > 0)
-		run_ffn(step, &step->weights.layers[work->layer].ffn, work->first, work->rows);
+		run_ffn(step, work);
+	rt_stage_end(&step->stages, RT_STAGE_SHARED);
 }
 
-/* The sums are in: x += (routed + shared). */
-static void combine(struct rt_step *step, const struct rt_work *work)
+/* When the sums are in: x += (routed + shared). */
+static void combine(struct rt_step *step, struct rt_work *work)
 {
 	size_t ld = ld_hidden(step);
 	bool shared = step->spec->shared.size > 0;
+
+	rt_combine_wait(step->exchange, work);
+	rt_stage_end(&step->stages, RT_STAGE_WAIT);
 	step->queue->ops->combine_finish(step->queue,
 		&(struct kn_combine_finish){
 			.x = step->buffers.x + work->first * ld,
@@ -191,101 +232,171 @@ static void combine(struct rt_step *step, const struct rt_work *work)
 			.shared = shared ? step->buffers.shared + work->first * ld : NULL,
 			.lds = ld,
 		});
+	rt_stage_end(&step->stages, RT_STAGE_COMBINE);
 }
 
 /* ---- around the layers ---- */
-
-static uint64_t stage_end(struct rt_step *step, enum rt_stage stage, uint64_t since)
-{
-	uint64_t now = cad_clock_now_ns(step->clock);
-	atomic_fetch_add_explicit(&step->stage_ns[stage], now - since, memory_order_relaxed);
-	return now;
-}
-
-static void embed(struct rt_step *step, const struct rt_batch *batch)
-{
-	const struct kn_ops *ops = step->queue->ops;
-	struct rt_step_buffers *b = &step->buffers;
-	uint32_t ends[64];
-
-	ops->copy_in(step->queue, b->ids, batch->ids, batch->rows * sizeof *batch->ids);
-	ops->copy_in(step->queue, b->positions, batch->positions, batch->rows * sizeof *batch->positions);
-	ops->copy_in(step->queue, b->slots, batch->slots, batch->rows * sizeof *batch->slots);
-	for (uint32_t i = 0; i < batch->spans_count; i++)
-		rt_kv_upload(step->cache, &batch->spans[i].sequence->kv);
-
-	for (uint32_t r = 0; r < batch->rows; r += 64) {
-		uint32_t n = batch->rows - r < 64 ? batch->rows - r : 64;
-		for (uint32_t i = 0; i < n; i++)
-			ends[i] = (uint32_t)batch->positions[r + i] + 1;
-		ops->copy_in(step->queue, b->end + r, ends, n * sizeof *ends);
-	}
-
-	ops->rope_table(step->queue,
-		&(struct kn_rope_table){
-			.positions = b->positions,
-			.rows = batch->rows,
-			.inv_freq = step->weights.inv_freq,
-			.size = step->spec->rope.size,
-			.attention_factor = (float)step->spec->rope.attention_factor,
-			.out = b->rope,
-		});
-	ops->embed(step->queue,
-		&(struct kn_embed){
-			.table = &step->weights.embed,
-			.ids = b->ids,
-			.rows = batch->rows,
-			.x = b->x,
-			.ldx = ld_hidden(step),
-		});
-}
-
-/* Final norm and LM head for the rows that want logits, RT_HEAD_ROWS at a time. */
-static void head(struct rt_step *step, const struct rt_batch *batch, const bool *wants, rt_step_logits_fn *on_logits,
-	void *context)
-{
-	const struct kn_ops *ops = step->queue->ops;
-	struct rt_step_buffers *b = &step->buffers;
-	size_t ld = ld_hidden(step), ldv = kn_ld(step->spec->vocab);
-	uint32_t rows[RT_HEAD_ROWS], count = 0;
-	for (uint32_t r = 0; r <= batch->rows; r++) {
-		if (r < batch->rows && wants[r]) {
-			norm(step, step->weights.final_norm, b->x + r * ld, b->head_rows + count * ld, 1);
-			rows[count++] = r;
-		}
-		if (count == 0 || (count < RT_HEAD_ROWS && r < batch->rows))
-			continue;
-		uint64_t since = cad_clock_now_ns(step->clock);
-		ops->linear(step->queue,
-			&(struct kn_linear){
-				.x = b->head_rows,
-				.ldx = ld,
-				.rows = count,
-				.w = &step->weights.lm_head,
-				.y = b->logits,
-				.ldy = ldv,
-			});
-		if (ops->wait(step->queue) != CAD_OK)
-			return;
-		since = stage_end(step, RT_STAGE_HEAD, since);
-		on_logits(context, batch, rows, count, b->logits, ldv);
-		stage_end(step, RT_STAGE_SAMPLE, since);
-		count = 0;
-	}
-}
 
 /*
  * Two micro-batches pay when the wait for the experts is worth more than reading all weights twice,
  * here and there: with many rows, where arithmetic and not memory is the limit. Whether there is a
  * wait is measured; the split never changes a bit.
  */
-enum { SPLIT_ROWS_MIN = 256 };
-static uint32_t choose_micro_batches(const struct rt_step *step, const struct rt_batch *batch)
+enum { SPLIT_ROWS_MIN = 256, AVERAGE_STEPS = 16 };
+static const double SPLIT_WAIT_MIN = 0.5; /* of the time of attention */
+
+static uint32_t choose_micro_batches(const struct rt_step *step)
 {
-	uint32_t count = step->micro_batches;
+	uint32_t count = step->micro_batches, rows = step->batch->rows;
 	if (count == 0)
-		count = batch->rows >= SPLIT_ROWS_MIN && step->wait_ns > 0.5 * step->attention_ns ? 2 : 1;
-	return count < batch->rows ? count : batch->rows;
+		count = rows >= SPLIT_ROWS_MIN && step->wait_ns > SPLIT_WAIT_MIN * step->attention_ns ? 2 : 1;
+	return count < rows ? count : rows;
+}
+
+static void average(double *ns, uint64_t *seen_ns, uint64_t now_ns, uint32_t layers)
+{
+	*ns += ((double)(now_ns - *seen_ns) / layers - *ns) / AVERAGE_STEPS;
+	*seen_ns = now_ns;
+}
+
+/* What this step has shown about waiting, for the choice of the next ones. */
+static void learn(struct rt_step *step)
+{
+	const _Atomic uint64_t *ns = step->stages.ns;
+	average(&step->attention_ns, &step->attention_seen_ns, ns[RT_STAGE_ATTENTION], step->spec->layers_count);
+	average(&step->wait_ns, &step->wait_seen_ns, ns[RT_STAGE_WAIT], step->spec->layers_count);
+}
+
+static void split(struct rt_step *step)
+{
+	uint32_t rows = step->batch->rows, count = choose_micro_batches(step);
+
+	step->works_count = count;
+	for (uint32_t m = 0; m < count; m++) {
+		uint32_t first = (uint32_t)((uint64_t)rows * m / count),
+			 after = (uint32_t)((uint64_t)rows * (m + 1) / count);
+		step->works[m] = (struct rt_work){
+			.batch = step->batch,
+			.first = first,
+			.rows = after - first,
+			.topk = step->spec->gate.topk,
+			.x = step->buffers.normed,
+			.ldx = ld_hidden(step),
+			.sums = step->buffers.sums,
+		};
+		step->host.all_rows[m][0] = 0;
+		step->host.all_rows[m][1] = after - first;
+	}
+}
+
+static void fill_inputs(struct rt_step *step, const bool *wants, const struct rt_step_inputs *in)
+{
+	const struct rt_batch *batch = step->batch;
+	uint32_t rows = batch->rows, count = 0;
+
+	memcpy(in->ids, batch->ids, rows * sizeof *in->ids);
+	memcpy(in->positions, batch->positions, rows * sizeof *in->positions);
+	memcpy(in->slots, batch->slots, rows * sizeof *in->slots);
+	memset(in->head_rows, 0, rows * sizeof *in->head_rows);
+	for (uint32_t r = 0; r < rows; r++) {
+		in->end[r] = (uint32_t)batch->positions[r] + 1;
+		if (wants[r])
+			in->head_rows[count++] = r;
+	}
+
+	for (uint32_t w = 0; w < step->windows.count; w++) {
+		uint32_t keys = step->windows.keys[w], *begin = in->begin + (size_t)w * rows;
+		for (uint32_t r = 0; r < rows; r++)
+			begin[r] = keys > 0 && in->end[r] > keys ? in->end[r] - keys : 0;
+	}
+
+	step->head_rows_count = count;
+}
+
+/* The batch goes to the device: one block, and what is new in the page tables. */
+static void upload(struct rt_step *step, const bool *wants)
+{
+	const struct rt_batch *batch = step->batch;
+	struct rt_step_inputs in = rt_step_inputs_at(step->host.inputs, batch->rows);
+
+	fill_inputs(step, wants, &in);
+	step->inputs = rt_step_inputs_at(step->buffers.inputs, batch->rows);
+	step->queue->ops->copy_in(
+		step->queue, step->buffers.inputs, step->host.inputs, rt_step_inputs_bytes(step, batch->rows));
+	for (uint32_t i = 0; i < batch->spans_count; i++)
+		rt_kv_upload(step->cache, &batch->spans[i].sequence->kv);
+}
+
+static void embed(struct rt_step *step)
+{
+	const struct kn_ops *ops = step->queue->ops;
+	uint32_t rows = step->batch->rows;
+
+	ops->rope_table(step->queue,
+		&(struct kn_rope_table){
+			.positions = step->inputs.positions,
+			.rows = rows,
+			.inv_freq = step->weights.inv_freq,
+			.size = step->spec->rope.size,
+			.attention_factor = (float)step->spec->rope.attention_factor,
+			.out = step->buffers.rope,
+		});
+	ops->embed(step->queue,
+		&(struct kn_embed){
+			.table = &step->weights.embed,
+			.ids = step->inputs.ids,
+			.rows = rows,
+			.x = step->buffers.x,
+			.ldx = ld_hidden(step),
+		});
+	rt_stage_end(&step->stages, RT_STAGE_EMBED);
+}
+
+/* Final norm and LM head of some of the rows that want logits, to the host. */
+static bool head_block(struct rt_step *step, uint32_t first, uint32_t count)
+{
+	const struct kn_ops *ops = step->queue->ops;
+	struct rt_step_buffers *b = &step->buffers;
+	size_t ld = ld_hidden(step), ldv = kn_ld(step->spec->vocab);
+
+	ops->rmsnorm(step->queue,
+		&(struct kn_rmsnorm){
+			.x = b->x,
+			.ldx = ld,
+			.index = step->inputs.head_rows + first,
+			.rows = count,
+			.parts = 1,
+			.n = step->spec->hidden,
+			.weight = step->weights.final_norm,
+			.epsilon = step->spec->norm_epsilon,
+			.out = b->head_rows,
+			.ldo = ld,
+		});
+	ops->linear(step->queue,
+		&(struct kn_linear){
+			.x = b->head_rows,
+			.ldx = ld,
+			.rows = count,
+			.w = &step->weights.lm_head,
+			.y = step->host.logits,
+			.ldy = ldv,
+		});
+	bool done = device_done(step);
+	rt_stage_end(&step->stages, RT_STAGE_HEAD);
+
+	return done;
+}
+
+static void head(struct rt_step *step, rt_step_logits_fn *on_logits, void *context)
+{
+	const struct rt_step_inputs in = rt_step_inputs_at(step->host.inputs, step->batch->rows);
+	for (uint32_t at = 0, count; at < step->head_rows_count; at += count) {
+		count = step->head_rows_count - at < RT_HEAD_ROWS ? step->head_rows_count - at : RT_HEAD_ROWS;
+		if (!head_block(step, at, count))
+			return;
+		on_logits(context, step->batch, in.head_rows + at, count, step->host.logits, kn_ld(step->spec->vocab));
+		rt_stage_end(&step->stages, RT_STAGE_SAMPLE);
+	}
 }
 
 /*
@@ -296,191 +407,37 @@ static uint32_t choose_micro_batches(const struct rt_step *step, const struct rt
 enum cad_status rt_step_run(struct rt_step *step, const struct rt_batch *batch, const bool *wants,
 	rt_step_logits_fn *on_logits, void *context)
 {
-	const struct cad_model_spec *spec = step->spec;
-	uint32_t count = choose_micro_batches(step, batch), moe_row = 0;
-	uint64_t began = cad_clock_now_ns(step->clock), attention = 0, waited = 0, t = began;
+	const struct cad_layer_spec *layers = step->spec->layers;
+	uint32_t layers_count = step->spec->layers_count;
 
-	for (uint32_t m = 0; m < count; m++) {
-		uint32_t first = (uint32_t)((uint64_t)batch->rows * m / count),
-			 after = (uint32_t)((uint64_t)batch->rows * (m + 1) / count);
-		step->works[m] = (struct rt_work){ .batch = batch, .first = first, .rows = after - first };
-	}
+	step->batch = batch;
+	step->status = CAD_OK;
+	rt_stages_begin(&step->stages);
+	split(step);
+	upload(step, wants);
+	embed(step);
 
-	embed(step, batch);
-	t = stage_end(step, RT_STAGE_EMBED, t);
-
-	for (uint32_t layer = 0; layer <= spec->layers_count; layer++) {
-		bool moe = layer < spec->layers_count && spec->layers[layer].moe,
-		     behind = layer > 0 && spec->layers[layer - 1].moe;
-		if (moe && step->capacity.policy != RT_CAPACITY_NONE) {
-			step->capacity.limit = rt_capacity_limit(
-				step->capacity.factor, batch->rows, spec->gate.topk, spec->gate.experts);
-			memset(step->capacity.used, 0, spec->gate.experts * sizeof *step->capacity.used);
-		}
-		for (uint32_t m = 0; m < count; m++) {
+	for (uint32_t layer = 0; layer <= layers_count; layer++)
+		for (uint32_t m = 0; m < step->works_count; m++) {
 			struct rt_work *work = &step->works[m];
-			if (behind) {
-				rt_combine_wait(step->exchange, work);
-				uint64_t after = stage_end(step, RT_STAGE_WAIT, t);
-				waited += after - t;
+			if (layer > 0 && layers[layer - 1].moe)
 				combine(step, work);
-				t = stage_end(step, RT_STAGE_COMBINE, after);
-			}
-			if (layer == spec->layers_count)
+			if (layer == layers_count)
 				continue;
-			rt_attention(step, batch, layer, work->first, work->rows);
-			uint64_t after = stage_end(step, RT_STAGE_ATTENTION, t);
-			attention += after - t;
-			t = after;
-			if (!moe) {
-				dense_ffn(step, layer, work->first, work->rows);
-				t = stage_end(step, RT_STAGE_DENSE, t);
-				continue;
+			work->layer = layer;
+			rt_attention(step, work);
+			if (layers[layer].moe) {
+				gate(step, work);
+				route(step, work);
+				shared_expert(step, work);
+			} else {
+				dense_ffn(step, work);
 			}
-			gate(step, layer, moe_row, work);
-			t = stage_end(step, RT_STAGE_GATE, t);
-			route(step, work);
-			t = stage_end(step, RT_STAGE_DISPATCH, t);
-			shared_expert(step, work);
-			t = stage_end(step, RT_STAGE_SHARED, t);
 		}
-		moe_row += moe;
-	}
 
-	head(step, batch, wants, on_logits, context);
-	step->attention_ns += ((double)attention / spec->layers_count - step->attention_ns) / 16;
-	step->wait_ns += ((double)waited / spec->layers_count - step->wait_ns) / 16;
+	head(step, on_logits, context);
+	device_done(step);
+	learn(step);
 
-	return step->queue->ops->wait(step->queue);
-}
-
-/* ---- memory ---- */
-
-struct block {
-	void **at;
-	size_t bytes;
-};
-
-/* Everything that a step needs on the device, in one list: init takes it, fini gives it back. */
-static size_t list_blocks(struct rt_step *step, struct block blocks[32])
-{
-	const struct cad_model_spec *spec = step->spec;
-	const struct cad_attention_spec *a = &spec->attention;
-	struct rt_step_buffers *b = &step->buffers;
-	size_t rows = step->rows_max, experts = spec->gate.experts, topk = spec->gate.topk, f = sizeof(float),
-	       hidden = kn_ld(spec->hidden) * f;
-	size_t ffn = spec->dense.size > spec->shared.size ? spec->dense.size : spec->shared.size, count = 0;
-#define BLOCK(pointer, size) blocks[count++] = (struct block){ (void **)&(pointer), (size) }
-	BLOCK(b->x, rows * hidden);
-	BLOCK(b->normed, rows * hidden);
-	BLOCK(b->shared, rows * hidden);
-	BLOCK(b->q, rows * kn_ld((size_t)a->heads * a->head_size) * f);
-	BLOCK(b->k, rows * kn_ld((size_t)a->kv_heads * a->head_size) * f);
-	BLOCK(b->v, rows * kn_ld((size_t)a->kv_heads * a->value_size) * f);
-	BLOCK(b->attended, rows * kn_ld((size_t)a->heads * a->value_size) * f);
-	BLOCK(b->rope, rows * spec->rope.size * f);
-	BLOCK(b->logits, RT_HEAD_ROWS * kn_ld(spec->vocab) * f);
-	BLOCK(b->head_rows, RT_HEAD_ROWS * hidden);
-	BLOCK(b->ids, rows * sizeof *b->ids);
-	BLOCK(b->positions, rows * sizeof *b->positions);
-	BLOCK(b->begin, rows * sizeof *b->begin);
-	BLOCK(b->end, rows * sizeof *b->end);
-	BLOCK(b->slots, rows * sizeof *b->slots);
-	if (experts > 0) {
-		BLOCK(b->sums, rows * spec->hidden * sizeof *b->sums);
-		BLOCK(b->gate_logits, rows * kn_ld(experts) * f);
-		BLOCK(b->gate_ids, rows * topk * sizeof *b->gate_ids);
-		BLOCK(b->gate_weights, rows * topk * f);
-	}
-	if (ffn > 0)
-		BLOCK(b->ffn_scratch, step->queue->ops->ffn_scratch_bytes(step->queue, rows, spec->hidden, ffn));
-#undef BLOCK
-	return count;
-}
-
-static bool trace_init(struct rt_step *step)
-{
-	const struct cad_model_spec *spec = step->spec;
-	struct rt_step_trace *trace = &step->trace;
-
-	trace->moe_layers = malloc(spec->layers_count * sizeof *trace->moe_layers);
-	for (uint32_t layer = 0; trace->moe_layers && layer < spec->layers_count; layer++)
-		if (spec->layers[layer].moe)
-			trace->moe_layers[trace->moe_layers_count++] = layer;
-	size_t slots = (size_t)trace->moe_layers_count * step->rows_max * spec->gate.topk + 1;
-	trace->ids = malloc(slots * sizeof *trace->ids);
-	trace->weights = malloc(slots * sizeof *trace->weights);
-	trace->nodes = malloc(slots * sizeof *trace->nodes);
-	trace->node_ids = calloc(slots, sizeof *trace->node_ids);
-	trace->slots = malloc(slots);
-
-	return trace->moe_layers && trace->ids && trace->weights && trace->nodes && trace->node_ids && trace->slots;
-}
-
-enum cad_status rt_step_trace_logits(struct rt_step *step)
-{
-	if (!step->trace.router_logits)
-		step->trace.router_logits =
-			malloc(((size_t)step->trace.moe_layers_count * step->rows_max * step->spec->gate.experts + 1) *
-				sizeof(float));
-	return step->trace.router_logits ? CAD_OK : CAD_ERR_MEMORY;
-}
-
-enum cad_status rt_step_init(struct rt_step *step, const struct rt_step_options *options, struct cad_error *error)
-{
-	const struct cad_model_spec *spec = cad_model_spec(options->model);
-	*step = (struct rt_step){
-		.spec = spec,
-		.queue = options->queue,
-		.cache = options->cache,
-		.exchange = options->exchange,
-		.quanta = options->quanta,
-		.clock = options->clock,
-		.capacity = { .policy = options->capacity_policy, .factor = options->capacity_factor },
-		.rows_max = options->rows_max,
-		.micro_batches = options->micro_batches,
-	};
-	enum cad_status status =
-		rt_weights_init(&step->weights, options->device, options->model, options->weights, error);
-	if (status != CAD_OK)
-		return status;
-	struct block blocks[32];
-	size_t count = list_blocks(step, blocks);
-	bool whole = true;
-	for (size_t i = 0; i < count; i++)
-		whole = (*blocks[i].at = options->device->ops->alloc(options->device, blocks[i].bytes)) != NULL &&
-			whole;
-	step->counts = calloc((size_t)spec->layers_count * spec->gate.experts + 1, sizeof *step->counts);
-	step->capacity.used = calloc(spec->gate.experts + 1, sizeof *step->capacity.used);
-	if (whole && trace_init(step) && step->counts && step->capacity.used)
-		return CAD_OK;
-	rt_step_fini(step);
-
-	return cad_error_set(error, CAD_ERR_MEMORY, "no memory for steps of %u rows: make them smaller (--step-tokens)",
-		options->rows_max);
-}
-
-void rt_step_fini(struct rt_step *step)
-{
-	if (!step->spec)
-		return;
-
-	struct kn_device *device = step->weights.device;
-	struct block blocks[32];
-	size_t count = list_blocks(step, blocks);
-	for (size_t i = 0; i < count; i++)
-		if (*blocks[i].at)
-			device->ops->release(device, *blocks[i].at, blocks[i].bytes);
-	rt_weights_fini(&step->weights);
-	struct rt_step_trace *trace = &step->trace;
-	free(trace->moe_layers);
-	free(trace->ids);
-	free(trace->weights);
-	free(trace->router_logits);
-	free(trace->nodes);
-	free((void *)trace->node_ids);
-	free(trace->slots);
-	free(step->counts);
-	free(step->capacity.used);
-	*step = (struct rt_step){ 0 };
+	return step->status;
 }

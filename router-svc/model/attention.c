@@ -57,23 +57,9 @@ static void rotate(struct rt_step *step, float *x, size_t ld, uint32_t heads, ui
 		});
 }
 
-/* begin[r]: the first key that the row sees in a layer with this window. */
-static void set_window(
-	struct rt_step *step, uint32_t window, uint32_t first, uint32_t rows, const struct rt_batch *batch)
+void rt_attention(struct rt_step *step, const struct rt_work *work)
 {
-	uint32_t begin[64];
-	for (uint32_t r = 0; r < rows; r += 64) {
-		uint32_t n = rows - r < 64 ? rows - r : 64;
-		for (uint32_t i = 0; i < n; i++) {
-			uint32_t end = (uint32_t)batch->positions[first + r + i] + 1;
-			begin[i] = window > 0 && end > window ? end - window : 0;
-		}
-		step->queue->ops->copy_in(step->queue, step->buffers.begin + first + r, begin, n * sizeof *begin);
-	}
-}
-
-void rt_attention(struct rt_step *step, const struct rt_batch *batch, uint32_t layer, uint32_t first, uint32_t rows)
-{
+	uint32_t layer = work->layer, first = work->first, rows = work->rows;
 	const struct cad_model_spec *spec = step->spec;
 	const struct cad_attention_spec *a = &spec->attention;
 	const struct rt_layer_weights *w = &step->weights.layers[layer];
@@ -85,6 +71,12 @@ void rt_attention(struct rt_step *step, const struct rt_batch *batch, uint32_t l
 	float *x = b->x + first * ldx, *normed = b->normed + first * ldx, *q = b->q + first * ldq,
 	      *k = b->k + first * ldk, *v = b->v + first * ldv;
 	float *attended = b->attended + first * lda, *out = b->shared + first * ldx;
+	const struct rt_step_inputs *in = &step->inputs;
+	const struct kn_page_tables tables = {
+		.pages = step->cache->tables,
+		.ld = step->cache->pages_per_sequence_max,
+		.slot = in->slots + first,
+	};
 
 	ops->rmsnorm(step->queue,
 		&(struct kn_rmsnorm){
@@ -114,7 +106,6 @@ void rt_attention(struct rt_step *step, const struct rt_batch *batch, uint32_t l
 		rotate(step, k, ldk, a->kv_heads, first, rows);
 	}
 
-	set_window(step, spec->layers[layer].window, first, rows, batch);
 	ops->kv_write(step->queue,
 		&(struct kn_kv_write){
 			.kv = &step->cache->kv,
@@ -124,8 +115,8 @@ void rt_attention(struct rt_step *step, const struct rt_batch *batch, uint32_t l
 			.v = v,
 			.ldk = ldk,
 			.ldv = ldv,
-			.positions = b->positions + first,
-			.tables = { step->cache->tables, step->cache->pages_per_sequence_max, b->slots + first },
+			.positions = in->positions + first,
+			.tables = tables,
 		});
 	ops->attend(step->queue,
 		&(struct kn_attend){
@@ -136,9 +127,9 @@ void rt_attention(struct rt_step *step, const struct rt_batch *batch, uint32_t l
 			.q = q,
 			.ldq = ldq,
 			.scale = a->scale,
-			.begin = b->begin + first,
-			.end = b->end + first,
-			.tables = { step->cache->tables, step->cache->pages_per_sequence_max, b->slots + first },
+			.begin = in->begin + (size_t)step->windows.of_layer[layer] * step->batch->rows + first,
+			.end = in->end + first,
+			.tables = tables,
 			.sinks = w->sinks,
 			.out = attended,
 			.ldo = lda,
@@ -153,4 +144,5 @@ void rt_attention(struct rt_step *step, const struct rt_batch *batch, uint32_t l
 			.rows = rows,
 			.n = spec->hidden,
 		});
+	rt_stage_end(&step->stages, RT_STAGE_ATTENTION);
 }

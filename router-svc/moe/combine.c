@@ -94,6 +94,22 @@ static void take_refusal(struct rt_shipment *shipment, const struct cadre_wire_a
 	}
 }
 
+void rt_combine_reclaim(struct rt_exchange *exchange)
+{
+	if (!exchange->spent_shipment)
+		return;
+
+	/* a failure is told again by the step's own wait */
+	(void)exchange->queue->ops->wait(exchange->queue);
+	while (exchange->spent_shipment) {
+		struct rt_shipment *shipment = exchange->spent_shipment;
+		exchange->spent_shipment = shipment->next;
+		shipment->next = exchange->free_shipment;
+		exchange->free_shipment = shipment;
+	}
+	exchange->routes.version++; /* shipments are free again */
+}
+
 void rt_combine_done(void *context, struct cad_call *handle, enum cad_status status, const struct cad_answer_view *view)
 {
 	(void)handle;
@@ -114,9 +130,9 @@ void rt_combine_done(void *context, struct cad_call *handle, enum cad_status sta
 	}
 
 	shipment->peer->shipments--;
-	shipment->next = exchange->free_shipment;
-	exchange->free_shipment = shipment;
-	exchange->routes.version++; /* a shipment and credit are free again */
+	shipment->next = exchange->spent_shipment;
+	exchange->spent_shipment = shipment;
+	exchange->routes.version++; /* credit is free again */
 }
 
 /* Pairs of doomed sequences are owed nothing; those that are under way end by their calls'
@@ -154,10 +170,12 @@ void rt_combine_wait(struct rt_exchange *exchange, struct rt_work *work)
 			until = work->retry_at_ns;
 		uint64_t due = rt_route_table_tick(&exchange->routes);
 		cad_transport_poll(exchange->transport, due < until ? due : until);
+		rt_combine_reclaim(exchange);
 		if (work->open + work->sent == 0)
 			break;
 		exchange->idle(exchange->idle_context);
 		if (work->open > 0)
 			forget_doomed(exchange, work);
 	}
+	rt_combine_reclaim(exchange);
 }

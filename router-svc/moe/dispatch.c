@@ -59,6 +59,15 @@ static uint32_t write_pairs(struct rt_exchange *exchange, const struct rt_shipme
 	return groups_count;
 }
 
+/* The device has failed, and so has the step: nothing is owed for these pairs any more. */
+static void give_up(struct rt_exchange *exchange, const struct rt_shipment *shipment)
+{
+	for (uint32_t i = 0; i < shipment->pairs; i++)
+		shipment->work->slots[shipment->slots[i]] = RT_SLOT_DONE;
+	shipment->work->open -= shipment->pairs;
+	exchange->routes.version++; /* the wait looks at the others, with the same end */
+}
+
 /* Packs a shipment and starts its call. CAD_OK: the pairs are SENT. Anything else: nothing happened. */
 static enum cad_status send_shipment(struct rt_exchange *exchange, struct rt_shipment *shipment)
 {
@@ -80,8 +89,11 @@ static enum cad_status send_shipment(struct rt_exchange *exchange, struct rt_shi
 	};
 
 	exchange->queue->ops->rows_pack(exchange->queue, &pack);
-	if (exchange->queue->ops->wait(exchange->queue) != CAD_OK)
+	if (exchange->queue->ops->wait(exchange->queue) != CAD_OK) {
+		give_up(exchange, shipment);
 		return CAD_ERR_INTERNAL;
+	}
+
 	layout = cad_wire_call_layout(shipment->rows, data_bytes, groups, shipment->pairs);
 	memset(shipment->payload.bytes + layout.data + data_bytes, 0, layout.groups - layout.data - data_bytes);
 	write_pairs(exchange, shipment, (struct cadre_wire_group *)(shipment->payload.bytes + layout.groups),
@@ -118,6 +130,8 @@ static void send_node(struct rt_exchange *exchange, struct rt_work *work, uint16
 	if (rows_max > exchange->rows_max)
 		rows_max = exchange->rows_max;
 	for (uint32_t row = 0; row < work->rows;) {
+		if (!exchange->free_shipment)
+			rt_combine_reclaim(exchange);
 		struct rt_shipment *shipment = exchange->free_shipment;
 		if (!shipment)
 			return; /* every answer frees one, and makes the wait look again */

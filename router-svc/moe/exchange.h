@@ -53,8 +53,9 @@ struct rt_exchange_stats {
 	_Atomic uint64_t calls, retried, bytes_sent, bytes_received, nodes_touched, routed_rows;
 };
 
-/* With the two buffers of its call; taken from exchange->free_shipment, put back when the call's
- * answer (or failure) was dealt with. */
+/* With the two buffers of its call; taken from exchange->free_shipment. When the call's answer (or
+ * failure) was dealt with it is spent: the device may still be reading the answer. After the
+ * device's next wait it is free again. */
 struct rt_shipment {
 	struct rt_exchange *exchange;
 	struct rt_shipment *next;
@@ -75,7 +76,7 @@ struct rt_exchange {
 	uint32_t rows_max; /* of one shipment */
 	uint64_t call_timeout_ns;
 	struct rt_route_table routes;
-	struct rt_shipment *shipments, *free_shipment;
+	struct rt_shipment *shipments, *free_shipment, *spent_shipment;
 	uint32_t shipments_count;
 	uint32_t *expert_at; /* [E + 1] scratch of the counting sort */
 	struct rt_exchange_stats stats;
