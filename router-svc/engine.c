@@ -565,6 +565,12 @@ uint32_t rt_engine_context_max(const struct rt_engine *engine)
 	return held < engine->spec->positions_max ? (uint32_t)held : engine->spec->positions_max;
 }
 
+uint32_t rt_engine_rows_max(const struct rt_engine *engine)
+{
+	const struct rt_engine_options *o = &engine->options;
+	return o->chunk_tokens_max < o->step_tokens_max ? o->chunk_tokens_max : o->step_tokens_max;
+}
+
 const struct cad_clock *rt_engine_clock(const struct rt_engine *engine) { return engine->clock; }
 
 bool rt_engine_ready(const struct rt_engine *engine)

@@ -85,6 +85,8 @@ bool rt_engine_turn(struct rt_engine *engine, uint64_t until_ns);
 /* The longest prompt + continuation that one sequence may have: the model's positions, or what the
  * KV cache holds. */
 uint32_t rt_engine_context_max(const struct rt_engine *engine);
+/* The most rows of one sequence in a step, and so of one ROUTING event. */
+uint32_t rt_engine_rows_max(const struct rt_engine *engine);
 const struct cad_clock *rt_engine_clock(const struct rt_engine *engine);
 /* True when every expert of the present map is held by a connected node. Any thread. */
 bool rt_engine_ready(const struct rt_engine *engine);

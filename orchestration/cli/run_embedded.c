@@ -3,14 +3,12 @@
 #include "orchestration/cli/run.h"
 
 #include "common/base/file.h"
-#include "common/tokenizer/decode.h"
-#include "common/rpc/codec.h"
 #include "embedded/embedded.h"
 #include "orchestration/cli/command.h"
 #include "orchestration/cli/run_options.h"
+#include "router-svc/frontend/answer.h"
+#include "router-svc/frontend/message.h"
 #include "router-svc/frontend/request.h"
-#include "router-svc/frontend/routing.h"
-#include "router-svc/frontend/stop_text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,8 +21,9 @@ struct generation {
 	const Cadre__V1__GenerateRequest *request;
 	struct em_embedded *embedded;
 	struct cad_tokenizer *tokenizer; /* NULL: the model has none */
-	struct cad_decoder *decoder;
-	struct rt_stop_text stop;
+	struct rt_answer answer;
+	struct rt_routing_names *names;
+	struct rt_routing_ring routing;
 	const struct cad_model_spec *spec;
 	uint64_t id;
 	bool over;  /* the last message went out, or nobody wants more */
@@ -48,119 +47,82 @@ static void emit(struct generation *generation, const Cadre__V1__GenerateRespons
 
 /* ---- tokens and text ---- */
 
-static bool ends_answer(const struct generation *generation, int32_t id)
+/* A piece of the answer and, where it is the last, its end. */
+static void emit_piece(struct generation *generation, const struct rt_piece *piece, const struct rt_end *end)
 {
-	for (size_t i = 0; i < generation->request->n_stop_ids; i++)
-		if (generation->request->stop_ids[i] == id)
-			return true;
-	for (uint32_t i = 0; !generation->request->ignore_eos && i < generation->spec->eos_ids_count; i++)
-		if (generation->spec->eos_ids[i] == id)
-			return true;
-	return false;
+	struct cad_rpc_arena arena;
+	struct rt_message_end parts;
+	Cadre__V1__GenerateResponse response;
+
+	cad_rpc_arena_init(&arena, ROUTING_ARENA_BYTES);
+	enum cad_status status = rt_message_piece(piece, &arena, &response, generation->error);
+	if (status != CAD_OK) {
+		fail(generation, status, NULL);
+	} else {
+		if (end)
+			rt_message_end(end, RT_CAPACITY_NONE, 0, &parts, &response);
+		emit(generation, &response);
+		generation->over = generation->over || end;
+	}
+	cad_rpc_arena_reset(&arena);
 }
 
-static void emit_last(struct generation *generation, Cadre__V1__GenerateResponse *response,
-	enum rt_finish_reason reason, const struct rt_event *event)
+static struct rt_end end_of(const struct rt_event *event, bool stopped)
 {
-	Cadre__V1__Usage usage = CADRE__V1__USAGE__INIT;
-	Cadre__V1__Capacity capacity = CADRE__V1__CAPACITY__INIT;
-	char digest[33];
-
-	usage.prompt_tokens = event->usage.prompt_tokens;
-	usage.generated_tokens = event->usage.generated_tokens;
-	usage.first_token_us = event->usage.first_token_us;
-	usage.total_us = event->usage.total_us;
-	usage.nodes_touched = event->usage.nodes_touched;
-	usage.routed_rows = event->usage.routed_rows;
-	usage.bytes_sent = event->usage.bytes_sent;
-	usage.bytes_received = event->usage.bytes_received;
-	capacity.policy = "none";
-	for (size_t i = 0; i < sizeof event->digest; i++)
-		snprintf(digest + 2 * i, 3, "%02x", event->digest[i]);
-	response->digest = digest;
-	response->usage = &usage;
-	response->capacity = &capacity;
-	response->finish_reason = reason == RT_FINISH_STOP ? CADRE__V1__FINISH_REASON__FINISH_REASON_STOP
-							   : CADRE__V1__FINISH_REASON__FINISH_REASON_LENGTH;
-	emit(generation, response);
-	generation->over = true;
-}
-
-/* `piece` goes through the stop strings into `out`; `last` lets go what they hold. */
-static enum cad_status through_stops(
-	struct generation *generation, const struct cad_text *piece, bool last, struct cad_text *out, bool *found)
-{
-	enum cad_status status = rt_stop_text_add(&generation->stop, piece->bytes, piece->size, out, found);
-	return status == CAD_OK && last && !*found ? rt_stop_text_flush(&generation->stop, out) : status;
+	struct rt_end end = { .reason = stopped ? RT_FINISH_STOP : event->reason, .usage = event->usage };
+	memcpy(end.digest, event->digest, sizeof end.digest);
+	return end;
 }
 
 static void take_token(struct generation *generation, const struct rt_event *event)
 {
-	Cadre__V1__GenerateResponse response = CADRE__V1__GENERATE_RESPONSE__INIT;
-	struct cad_text piece = { 0 }, text = { 0 };
-	int32_t id = event->token;
-	bool found = false;
-	enum cad_status status = CAD_OK;
+	struct cad_text text = { 0 };
+	bool stopped = false;
+	enum cad_status status =
+		rt_answer_token(&generation->answer, event->token, event->is_text, &text, &stopped, generation->error);
+	struct rt_piece piece = { .ids = &event->token, .ids_count = 1, .text = text.size > 0 ? text.bytes : NULL };
+	struct rt_end end = end_of(event, true);
 
-	if (generation->decoder && !ends_answer(generation, id)) {
-		status = cad_decoder_push(generation->decoder, id, &piece, generation->error);
-		if (status == CAD_OK && through_stops(generation, &piece, false, &text, &found) != CAD_OK)
-			status = cad_error_set(generation->error, CAD_ERR_MEMORY, "out of memory for the text");
-	}
-
-	response.token_ids = &id;
-	response.n_token_ids = 1;
-	if (text.size > 0)
-		response.text = text.bytes;
 	if (status != CAD_OK)
-		fail(generation, status, NULL), generation->status = status;
-	else if (found)
-		emit_last(generation, &response, RT_FINISH_STOP, event);
+		fail(generation, status, NULL);
 	else
-		emit(generation, &response);
-	cad_text_fini(&piece);
+		emit_piece(generation, &piece, stopped ? &end : NULL);
 	cad_text_fini(&text);
 }
 
 static void take_end(struct generation *generation, const struct rt_event *event)
 {
-	Cadre__V1__GenerateResponse response = CADRE__V1__GENERATE_RESPONSE__INIT;
-	struct cad_text piece = { 0 }, text = { 0 };
-	bool found = false;
-	enum cad_status status =
-		generation->decoder ? cad_decoder_finish(generation->decoder, &piece, generation->error) : CAD_OK;
+	struct cad_text text = { 0 };
+	bool stopped = false;
+	enum cad_status status = rt_answer_end(&generation->answer, &text, &stopped, generation->error);
+	struct rt_piece piece = { .text = text.size > 0 ? text.bytes : NULL };
+	struct rt_end end = end_of(event, stopped);
 
-	if (status == CAD_OK && through_stops(generation, &piece, true, &text, &found) != CAD_OK)
-		status = cad_error_set(generation->error, CAD_ERR_MEMORY, "out of memory for the text");
-	if (text.size > 0)
-		response.text = text.bytes;
 	if (status != CAD_OK)
-		generation->status = status;
+		fail(generation, status, NULL);
 	else
-		emit_last(generation, &response, found ? RT_FINISH_STOP : event->reason, event);
-	cad_text_fini(&piece);
+		emit_piece(generation, &piece, &end);
 	cad_text_fini(&text);
 }
 
 static void take_routing(struct generation *generation, const struct rt_event *event)
 {
-	struct cad_rpc_arena arena;
-	struct rt_routing *routing = event->rows > 0 ? rt_routing_copy(event) : NULL;
+	rt_routing_put(&generation->routing, event);
+	const struct rt_routing *routing = rt_routing_first(&generation->routing);
+	if (!routing)
+		return;
 
-	if (event->rows > 0 && !routing)
-		fail(generation, CAD_ERR_MEMORY, "out of memory for the routing");
-	cad_rpc_arena_init(&arena, ROUTING_ARENA_BYTES);
-
-	while (routing && routing->rows_sent < routing->rows && !generation->over) {
-		Cadre__V1__GenerateResponse response = CADRE__V1__GENERATE_RESPONSE__INIT;
-		if (rt_routing_write(routing, ROUTING_ROWS, &arena, &response.routing, &response.n_routing) != CAD_OK)
-			fail(generation, CAD_ERR_MEMORY, "out of memory for the routing");
-		else
-			emit(generation, &response);
-		cad_rpc_arena_reset(&arena);
+	for (uint32_t row = 0; row < routing->rows && !generation->over; row += ROUTING_ROWS) {
+		uint32_t left = routing->rows - row;
+		emit_piece(generation,
+			&(struct rt_piece){
+				.routing = routing,
+				.routing_first = row,
+				.routing_rows = left < ROUTING_ROWS ? left : ROUTING_ROWS,
+			},
+			NULL);
 	}
-
-	free(routing);
+	rt_routing_drop(&generation->routing);
 }
 
 static void on_event(void *user, const struct rt_event *event)
@@ -191,14 +153,23 @@ static enum cad_status open_text(struct generation *generation, struct cad_error
 	enum cad_status status = CAD_OK;
 	if (cad_file_exists(path))
 		status = cad_tokenizer_open(path, &generation->tokenizer, error);
-	if (status == CAD_OK && generation->tokenizer &&
-		cad_decoder_create(generation->tokenizer, true, &generation->decoder) != CAD_OK)
-		status = cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the decoder");
 	if (status == CAD_OK &&
-		rt_stop_text_init(&generation->stop, generation->request->stop, generation->request->n_stop) != CAD_OK)
-		status = cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the stop strings");
+		rt_answer_init(&generation->answer, generation->tokenizer, generation->request->stop,
+			generation->request->n_stop) != CAD_OK)
+		status = cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the text");
 
 	return status;
+}
+
+static enum cad_status open_routing(struct generation *generation, struct cad_error *error)
+{
+	const struct cad_model_spec *spec = generation->spec;
+	enum cad_status status = rt_routing_names_create(&generation->names);
+	if (status == CAD_OK)
+		status = rt_routing_ring_init(&generation->routing, generation->names,
+			rt_engine_rows_max(em_router(generation->embedded)), cad_model_spec_moe_layers(spec),
+			spec->gate.topk, 0);
+	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "out of memory for the routing");
 }
 
 static enum cad_status run_engine(struct generation *generation, struct cad_error *error)
@@ -247,12 +218,15 @@ enum cad_status cl_run_embedded(
 		generation.spec = cad_model_spec(em_model(generation.embedded));
 		if (generation.tokenizer)
 			cad_tokenizer_pad(generation.tokenizer, generation.spec->vocab);
-		status = run_engine(&generation, error);
+		status = request->return_routing ? open_routing(&generation, error) : CAD_OK;
+		if (status == CAD_OK)
+			status = run_engine(&generation, error);
 	}
 
 	em_destroy(generation.embedded);
-	rt_stop_text_fini(&generation.stop);
-	cad_decoder_destroy(generation.decoder);
+	rt_routing_ring_fini(&generation.routing);
+	rt_routing_names_destroy(generation.names);
+	rt_answer_fini(&generation.answer);
 	cad_tokenizer_close(generation.tokenizer);
 
 	return status;

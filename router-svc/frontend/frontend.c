@@ -5,8 +5,8 @@
 #include "common/rpc/health.h"
 #include "common/rpc/reflection.h"
 #include "common/tokenizer/decode.h"
+#include "router-svc/frontend/grpc.h"
 #include "router-svc/frontend/request.h"
-#include "router-svc/frontend/stream.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +24,8 @@ struct rt_frontend {
 	struct cad_rpc_reflection *reflection;
 	struct cad_rpc_service service;
 	struct rt_stream_hub hub;
+	struct rt_grpc grpc;
+	struct cad_rpc_wakeup wakeup;
 	const struct cad_model *model;
 	const struct cad_tokenizer *tokenizer;
 	char fingerprint[33];
@@ -46,10 +48,17 @@ static enum cad_status engine_submit(
 static void engine_cancel(void *engine, uint64_t id) { rt_engine_cancel(engine, id); }
 static void engine_pause(void *engine, uint64_t id, bool paused) { rt_engine_pause(engine, id, paused); }
 
-struct rt_frontend_engine rt_frontend_engine(struct rt_engine *engine)
+struct rt_stream_engine rt_frontend_engine(struct rt_engine *engine)
 {
-	return (struct rt_frontend_engine){ engine, engine_submit, engine_cancel, engine_pause, rt_engine_clock(engine),
-		rt_engine_context_max(engine) };
+	return (struct rt_stream_engine){
+		.engine = engine,
+		.submit = engine_submit,
+		.cancel = engine_cancel,
+		.pause = engine_pause,
+		.clock = rt_engine_clock(engine),
+		.context_max = rt_engine_context_max(engine),
+		.rows_max = rt_engine_rows_max(engine),
+	};
 }
 
 void rt_frontend_on_event(void *user, const struct rt_event *event)
@@ -148,25 +157,23 @@ static void text_start(
 static void generate_compute(struct text_job *job)
 {
 	const struct rt_frontend *frontend = job->frontend;
-	struct rt_request_limits limits = { cad_model_spec(frontend->model)->vocab, frontend->hub.engine.context_max,
-		frontend->tokenizer };
+	struct rt_request_limits limits = { cad_model_spec(frontend->model)->vocab,
+		frontend->hub.options.engine.context_max, frontend->tokenizer };
 	job->status = rt_request_read(
 		&limits, (const Cadre__V1__GenerateRequest *)job->message, &job->ids, &job->request, &job->error);
 }
 
 static void generate_refused(struct text_job *job)
 {
-	cad_counter_add(job->frontend->hub.ended_by_code[cad_rpc_code_of_status(job->status)], 1);
+	rt_grpc_refused(&job->frontend->grpc, cad_rpc_code_of_status(job->status));
 }
 
 static void generate_answer(struct text_job *job)
 {
-	job->status = rt_stream_open(&job->frontend->hub, job->call, (const Cadre__V1__GenerateRequest *)job->message,
+	job->status = rt_grpc_open(&job->frontend->grpc, job->call, (const Cadre__V1__GenerateRequest *)job->message,
 		&job->request, &job->error);
-	if (job->status == CAD_OK)
-		return;
-	generate_refused(job);
-	cad_rpc_call_finish(job->call, cad_rpc_code_of_status(job->status), "%s", job->error.text);
+	if (job->status != CAD_OK)
+		cad_rpc_call_finish(job->call, cad_rpc_code_of_status(job->status), "%s", job->error.text);
 }
 
 static void generate(struct cad_rpc_call *call, const ProtobufCMessage *received)
@@ -175,21 +182,6 @@ static void generate(struct cad_rpc_call *call, const ProtobufCMessage *received
 	const Cadre__V1__GenerateRequest *message = (const Cadre__V1__GenerateRequest *)received;
 	text_start(call, received, &steps,
 		message->prompt_case == CADRE__V1__GENERATE_REQUEST__PROMPT_TEXT ? strlen(message->text) : 0);
-}
-
-static void generate_writable(struct cad_rpc_call *call)
-{
-	struct rt_stream *stream = cad_rpc_call_state(call);
-	if (stream)
-		rt_stream_writable(stream);
-}
-
-static void generate_done(struct cad_rpc_call *call, bool cancelled)
-{
-	struct rt_stream *stream = cad_rpc_call_state(call);
-	/* by the client; by a drain */
-	if (stream) /* without one it has ended as it should, or never began */
-		rt_stream_call_done(stream, cancelled ? CAD_RPC_CANCELLED : CAD_RPC_UNAVAILABLE);
 }
 
 /* ---- the unary ones ---- */
@@ -261,7 +253,7 @@ static void get_model(struct cad_rpc_call *call, const ProtobufCMessage *receive
 	response.experts_per_token = spec->gate.topk;
 	response.hidden = spec->hidden;
 	response.vocab = spec->vocab;
-	response.context_max = frontend->hub.engine.context_max;
+	response.context_max = frontend->hub.options.engine.context_max;
 	response.parameters = sizes.parameters;
 	response.active_parameters = sizes.active_parameters;
 	response.settings_fingerprint = frontend->settings_fingerprint;
@@ -274,7 +266,7 @@ static const struct cad_rpc_method methods[] = {
 	{
 		.name = "Generate",
 		.kind = CAD_RPC_SERVER_STREAM,
-		.on = { .message = generate, .writable = generate_writable, .done = generate_done, },
+		.on = { .message = generate, .writable = rt_grpc_writable, .done = rt_grpc_done, },
 	},
 	{ .name = "Tokenize", .kind = CAD_RPC_UNARY, .on = { .message = tokenize } },
 	{ .name = "Detokenize", .kind = CAD_RPC_UNARY, .on = { .message = detokenize } },
@@ -297,18 +289,30 @@ static enum cad_rpc_code authorize(void *context, struct cad_rpc_call *call, str
 	return CAD_RPC_UNAUTHENTICATED;
 }
 
-static void metrics_register(struct rt_stream_hub *hub, struct cad_metrics *metrics)
+static void wake(void *wakeup) { cad_rpc_wakeup_send(wakeup); }
+
+static void woken(void *hub) { rt_stream_hub_collect(hub); }
+
+static enum cad_status streams_init(
+	struct rt_frontend *frontend, const struct rt_frontend_options *options, struct cad_metrics *metrics)
 {
-	for (size_t code = 0; code < sizeof hub->ended_by_code / sizeof hub->ended_by_code[0]; code++)
-		hub->ended_by_code[code] = cad_metrics_counter(metrics, "cadre_router_generate_total",
-			"Generate calls that have ended, by gRPC status",
-			&(struct cad_label){ "code", cad_rpc_code_name((enum cad_rpc_code)code) }, 1);
-	hub->first_token_seconds = cad_metrics_histogram(metrics, "cadre_router_first_token_seconds",
-		"From admission to the first token, of answers that were completed", NULL, 0, cad_histogram_seconds,
-		cad_histogram_seconds_count);
-	hub->total_seconds = cad_metrics_histogram(metrics, "cadre_router_generate_seconds",
-		"From admission to the last token, of answers that were completed", NULL, 0, cad_histogram_seconds,
-		cad_histogram_seconds_count);
+	const struct cad_model_spec *spec = cad_model_spec(options->model);
+	struct rt_stream_hub_options streams = {
+		.engine = options->engine,
+		.tokenizer = options->tokenizer,
+		.moe_layers = cad_model_spec_moe_layers(spec),
+		.topk = spec->gate.topk,
+		.wake = wake,
+		.wake_context = &frontend->wakeup,
+		.first_token_seconds = cad_metrics_histogram(metrics, "cadre_router_first_token_seconds",
+			"From admission to the first token, of answers that were completed", NULL, 0,
+			cad_histogram_seconds, cad_histogram_seconds_count),
+		.total_seconds = cad_metrics_histogram(metrics, "cadre_router_generate_seconds",
+			"From admission to the last token, of answers that were completed", NULL, 0,
+			cad_histogram_seconds, cad_histogram_seconds_count),
+	};
+	cad_rpc_wakeup_init(&frontend->wakeup, options->reactor, woken, &frontend->hub);
+	return rt_stream_hub_init(&frontend->hub, &streams);
 }
 
 static double streams_read(void *frontend) { return rt_frontend_streams(frontend); }
@@ -339,19 +343,10 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 		metrics = frontend->own_metrics;
 	}
 
-	static const char *const policies[] = {
-		[RT_CAPACITY_NONE] = "none", [RT_CAPACITY_DROP] = "drop", [RT_CAPACITY_SPILL] = "spill"
-	};
-	const struct cad_model_spec *spec = cad_model_spec(options->model);
-	struct rt_stream_hub *hub = &frontend->hub;
-	hub->engine = options->engine;
-	hub->tokenizer = options->tokenizer;
-	hub->eos_ids = spec->eos_ids;
-	hub->eos_ids_count = spec->eos_ids_count;
-	hub->capacity_policy = policies[options->capacity_policy];
-	hub->capacity_factor = options->capacity_factor;
-	rt_stream_hub_init(hub, options->reactor);
-	metrics_register(hub, metrics);
+	rt_grpc_init(&frontend->grpc, &frontend->hub, options->capacity_policy, options->capacity_factor, metrics);
+	enum cad_status status = streams_init(frontend, options, metrics);
+	if (status != CAD_OK)
+		return status;
 	cad_metrics_gauge_read(metrics, "cadre_router_streams", "Open Generate calls", NULL, 0, streams_read, frontend);
 	cad_metrics_counter_read(metrics, "cadre_router_connections_refused_total",
 		"gRPC connections refused for want of file descriptors", NULL, 0, refused_read, NULL);
@@ -361,6 +356,8 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 
 static void memory_free(struct rt_frontend *frontend)
 {
+	rt_grpc_fini(&frontend->grpc);
+	rt_stream_hub_fini(&frontend->hub);
 	for (size_t i = 0; i < frontend->bearer_tokens_count; i++)
 		free(frontend->bearer_tokens[i]);
 	free(frontend->bearer_tokens);
@@ -453,7 +450,6 @@ void rt_frontend_destroy(struct rt_frontend *frontend)
 		return;
 	CAD_ASSERT(frontend->gone);
 	rt_stream_hub_collect(&frontend->hub); /* what the engine said while it was destroyed */
-	rt_stream_hub_fini(&frontend->hub);
 	cad_rpc_health_destroy(frontend->health);
 	cad_rpc_reflection_destroy(frontend->reflection);
 	memory_free(frontend);

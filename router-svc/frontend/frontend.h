@@ -23,24 +23,15 @@
 #include "common/tokenizer/tokenizer.h"
 #include "common/rpc/server.h"
 #include "router-svc/engine.h"
+#include "router-svc/frontend/stream.h"
 
 struct rt_frontend;
 
-/* What the front end needs of an engine; tests stand in for it. */
-struct rt_frontend_engine {
-	void *engine;
-	enum cad_status (*submit)(
-		void *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error);
-	void (*cancel)(void *engine, uint64_t id);
-	void (*pause)(void *engine, uint64_t id, bool paused);
-	const struct cad_clock *clock;
-	uint32_t context_max;
-};
-struct rt_frontend_engine rt_frontend_engine(struct rt_engine *engine);
+struct rt_stream_engine rt_frontend_engine(struct rt_engine *engine);
 
 struct rt_frontend_options {
 	struct cad_rpc_reactor *reactor;         /* borrowed */
-	struct rt_frontend_engine engine;        /* its on_event is rt_frontend_on_event */
+	struct rt_stream_engine engine;          /* its on_event is rt_frontend_on_event */
 	const struct cad_model *model;           /* borrowed */
 	const struct cad_tokenizer *tokenizer;   /* borrowed; NULL: text is refused, tokens are served */
 	const char *settings_fingerprint;        /* copied */

@@ -1,90 +1,158 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/frontend/routing.h"
 
+#include <stdalign.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* The distinct names of an event's nodes. Pointers repeat, so equal pointers are looked for before
- * equal texts. */
-struct names {
-	const char **from; /* the event's pointer */
-	size_t count, capacity, text_bytes;
+/* ---- names ---- */
+
+enum { NAMES_MAX = CAD_MAP_NODES_MAX + 1, SEATS = 4 * CAD_MAP_NODES_MAX };
+_Static_assert((SEATS & (SEATS - 1)) == 0, "seats are found by a mask");
+
+/* A hash table by pointer: an event's pointers repeat, and equal pointers are equal names. */
+struct rt_routing_names {
+	uint32_t event; /* seats of earlier events are free */
+	struct seat {
+		const char *name;
+		uint32_t event;
+		uint16_t index;
+	} seats[SEATS];
 };
 
-static bool name_find(const struct names *names, const char *name, size_t *index)
+enum cad_status rt_routing_names_create(struct rt_routing_names **out)
 {
-	for (size_t i = 0; i < names->count; i++)
-		if (names->from[i] == name) {
-			*index = i;
-			return true;
-		}
-	return false;
+	struct rt_routing_names *names = calloc(1, sizeof *names);
+	if (!names)
+		return CAD_ERR_MEMORY;
+	*out = names;
+	return CAD_OK;
 }
 
-static bool name_add(struct names *names, const char *name)
-{
-	size_t index;
-	if (!name || name_find(names, name, &index))
-		return true;
+void rt_routing_names_destroy(struct rt_routing_names *names) { free(names); }
 
-	if (names->count == names->capacity) {
-		size_t capacity = names->capacity * 2 + 16;
-		const char **grown = realloc(names->from, capacity * sizeof *grown);
-		if (!grown)
-			return false;
-		names->from = grown;
-		names->capacity = capacity;
+static void names_begin(struct rt_routing_names *names)
+{
+	if (++names->event == 0) { /* once in four thousand million events */
+		memset(names->seats, 0, sizeof names->seats);
+		names->event = 1;
 	}
-
-	names->from[names->count++] = name;
-	names->text_bytes += strlen(name) + 1;
-	return true;
 }
 
-struct rt_routing *rt_routing_copy(const struct rt_event *event)
+/* The index of a name in `texts`, where it is put when it is new. */
+static uint16_t name_index(
+	struct rt_routing_names *names, const char *name, char (*texts)[CAD_MAP_ID_BYTES], uint32_t *count)
+{
+	uint64_t mixed = (uint64_t)(uintptr_t)name * 0x9e3779b97f4a7c15u;
+	for (uint32_t at = (uint32_t)(mixed >> 40);; at++) {
+		struct seat *seat = &names->seats[at & (SEATS - 1)];
+		if (seat->event == names->event && seat->name == name)
+			return seat->index;
+		if (seat->event == names->event)
+			continue;
+		CAD_ASSERT(*count < NAMES_MAX);
+		*seat = (struct seat){ .name = name, .event = names->event, .index = (uint16_t)*count };
+		size_t size = strnlen(name, CAD_MAP_ID_BYTES - 1);
+		memcpy(texts[*count], name, size);
+		texts[*count][size] = 0;
+		return (uint16_t)(*count)++;
+	}
+}
+
+/* ---- the ring ---- */
+
+static size_t aligned(size_t bytes)
+{
+	size_t to = alignof(struct rt_routing);
+	return (bytes + to - 1) / to * to;
+}
+
+/* Without names, which come last. */
+static size_t arrays_bytes(size_t slots, uint32_t moe_layers)
+{
+	return sizeof(struct rt_routing) + slots * (sizeof(int32_t) + sizeof(float) + sizeof(uint16_t)) +
+		moe_layers * sizeof(uint32_t);
+}
+
+static size_t bytes_max(size_t slots, uint32_t moe_layers)
+{
+	size_t names = slots + 1 < NAMES_MAX ? slots + 1 : NAMES_MAX;
+	return aligned(arrays_bytes(slots, moe_layers) + names * CAD_MAP_ID_BYTES);
+}
+
+enum cad_status rt_routing_ring_init(struct rt_routing_ring *ring, struct rt_routing_names *names, uint32_t rows_max,
+	uint32_t moe_layers, uint32_t topk, size_t waiting_bytes_max)
+{
+	*ring = (struct rt_routing_ring){ .names = names };
+	ring->copy_bytes_max = bytes_max((size_t)rows_max * moe_layers * topk, moe_layers);
+	ring->capacity = aligned(waiting_bytes_max) + 2 * ring->copy_bytes_max;
+	ring->bytes = malloc(ring->capacity);
+	return ring->bytes ? CAD_OK : CAD_ERR_MEMORY;
+}
+
+void rt_routing_ring_fini(struct rt_routing_ring *ring)
+{
+	free(ring->bytes);
+	*ring = (struct rt_routing_ring){ 0 };
+}
+
+size_t rt_routing_waiting_bytes(const struct rt_routing_ring *ring)
+{
+	return atomic_load_explicit(&ring->written, memory_order_acquire) -
+		atomic_load_explicit(&ring->taken, memory_order_acquire);
+}
+
+static struct rt_routing *at(const struct rt_routing_ring *ring, size_t position)
+{
+	return (struct rt_routing *)(void *)(ring->bytes + position % ring->capacity);
+}
+
+/* Where a copy of at most `bytes` can be written in one piece; what is left at the end of the ring
+ * becomes a gap. */
+static size_t place(struct rt_routing_ring *ring, size_t bytes)
+{
+	size_t position = atomic_load_explicit(&ring->written, memory_order_relaxed),
+	       left = ring->capacity - position % ring->capacity,
+	       taken = atomic_load_explicit(&ring->taken, memory_order_acquire);
+	size_t gap = left < bytes ? left : 0;
+
+	CAD_ASSERT(position + gap + bytes - taken <= ring->capacity); /* a paused sequence computes nothing */
+	if (gap >= sizeof(struct rt_routing))
+		*at(ring, position) = (struct rt_routing){ .bytes = gap };
+	return position + gap;
+}
+
+void rt_routing_put(struct rt_routing_ring *ring, const struct rt_event *event)
 {
 	size_t layers = event->moe_layers, rows = event->rows, topk = event->topk, slots = layers * rows * topk;
-	struct names names = { .text_bytes = 1 }; /* the empty name, for none */
-	struct rt_routing *routing = NULL;
+	if (slots == 0)
+		return;
 
-	for (size_t layer = 0; layer < layers; layer++)
-		for (size_t slot = 0; slot < rows * topk; slot++)
-			if (!name_add(&names, event->nodes[layer * event->layer_stride * topk + slot]))
-				goto free_names;
-	size_t bytes = sizeof *routing +
-		slots * (sizeof *routing->nodes + sizeof *routing->ids + sizeof *routing->weights) +
-		layers * sizeof *routing->layers + names.count * sizeof(char *) + names.text_bytes;
-	routing = malloc(bytes);
-	if (!routing)
-		goto free_names;
-
-	const char **nodes = (const char **)(routing + 1), **copies = nodes + slots;
-	int32_t *ids = (int32_t *)(copies + names.count);
+	CAD_ASSERT(bytes_max(slots, event->moe_layers) <= ring->copy_bytes_max);
+	size_t position = place(ring, bytes_max(slots, event->moe_layers));
+	struct rt_routing *copy = at(ring, position);
+	int32_t *ids = (int32_t *)(copy + 1);
 	float *weights = (float *)(ids + slots);
-	uint32_t *layer_indices = (uint32_t *)(weights + slots);
-	char *text = (char *)(layer_indices + layers), *none = text;
-	*text++ = 0;
-
-	for (size_t i = 0; i < names.count; i++) {
-		size_t size = strlen(names.from[i]) + 1;
-		copies[i] = memcpy(text, names.from[i], size);
-		text += size;
-	}
+	uint32_t *layer_indices = (uint32_t *)(weights + slots), names_count = 1;
+	uint16_t *nodes = (uint16_t *)(layer_indices + layers);
+	char(*names)[CAD_MAP_ID_BYTES] = (char(*)[CAD_MAP_ID_BYTES])(nodes + slots);
 
 	memcpy(layer_indices, event->layers, layers * sizeof *layer_indices);
+	names[0][0] = 0;
+	names_begin(ring->names);
 
 	for (size_t row = 0, to = 0; row < rows; row++)
 		for (size_t layer = 0; layer < layers; layer++)
 			for (size_t k = 0; k < topk; k++, to++) {
-				size_t from = (layer * event->layer_stride + row) * topk + k, name = 0;
+				size_t from = (layer * event->layer_stride + row) * topk + k;
+				const char *node = event->nodes[from];
 				ids[to] = event->ids[from];
 				weights[to] = event->weights[from];
-				nodes[to] = event->nodes[from] && name_find(&names, event->nodes[from], &name)
-					? copies[name]
-					: none;
+				nodes[to] = node ? name_index(ring->names, node, names, &names_count) : 0;
 			}
-	*routing = (struct rt_routing){
-		.bytes = bytes,
+
+	*copy = (struct rt_routing){
+		.bytes = aligned(arrays_bytes(slots, event->moe_layers) + names_count * CAD_MAP_ID_BYTES),
 		.first_position = event->first_position,
 		.rows = event->rows,
 		.moe_layers = event->moe_layers,
@@ -93,88 +161,45 @@ struct rt_routing *rt_routing_copy(const struct rt_event *event)
 		.ids = ids,
 		.weights = weights,
 		.nodes = nodes,
+		.names = (const char(*)[CAD_MAP_ID_BYTES])names,
 	};
+	atomic_store_explicit(&ring->written, position + copy->bytes, memory_order_release);
+}
 
-free_names:
-	free(names.from);
-	return routing;
+/* The position of the first copy, beyond a gap. */
+static size_t first_position(const struct rt_routing_ring *ring, size_t taken)
+{
+	size_t left = ring->capacity - taken % ring->capacity;
+	return left < sizeof(struct rt_routing) || at(ring, taken)->rows == 0 ? taken + left : taken;
+}
+
+const struct rt_routing *rt_routing_first(const struct rt_routing_ring *ring)
+{
+	size_t taken = atomic_load_explicit(&ring->taken, memory_order_relaxed);
+	if (atomic_load_explicit(&ring->written, memory_order_acquire) == taken)
+		return NULL;
+	return at(ring, first_position(ring, taken));
+}
+
+/* Where the first copy ends. */
+static size_t first_end(const struct rt_routing_ring *ring)
+{
+	size_t position = first_position(ring, atomic_load_explicit(&ring->taken, memory_order_relaxed));
+	return position + at(ring, position)->bytes;
+}
+
+bool rt_routing_more(const struct rt_routing_ring *ring)
+{
+	return atomic_load_explicit(&ring->written, memory_order_acquire) != first_end(ring);
+}
+
+void rt_routing_drop(struct rt_routing_ring *ring)
+{
+	atomic_store_explicit(&ring->taken, first_end(ring), memory_order_release);
 }
 
 size_t rt_routing_row_bytes(const struct rt_routing *routing)
 {
 	enum { LAYER_BYTES = 16, SLOT_BYTES = 24 };
 	return 16 + (size_t)routing->moe_layers * (LAYER_BYTES + (size_t)routing->topk * SLOT_BYTES);
-}
-
-static void *array(struct cad_rpc_arena *arena, size_t count, size_t size)
-{
-	return cad_rpc_arena_alloc(arena, (count ? count : 1) * size);
-}
-
-static bool layer_write(const struct rt_routing *routing, uint32_t row, uint32_t layer, struct cad_rpc_arena *arena,
-	Cadre__V1__LayerRouting *message)
-{
-	size_t from = ((size_t)row * routing->moe_layers + layer) * routing->topk, count = 0;
-	cadre__v1__layer_routing__init(message);
-	message->layer = routing->layers[layer];
-	message->experts = array(arena, routing->topk, sizeof *message->experts);
-	message->weights = array(arena, routing->topk, sizeof *message->weights);
-	message->nodes = array(arena, routing->topk, sizeof *message->nodes);
-	if (!message->experts || !message->weights || !message->nodes)
-		return false;
-
-	for (size_t slot = from; slot < from + routing->topk; slot++) {
-		if (routing->ids[slot] < 0)
-			continue;
-		message->experts[count] = (uint32_t)routing->ids[slot];
-		message->weights[count] = routing->weights[slot];
-		message->nodes[count++] = (char *)(uintptr_t)routing->nodes[slot];
-	}
-
-	message->n_experts = message->n_weights = message->n_nodes = count;
-	return true;
-}
-
-static Cadre__V1__TokenRouting *row_write(const struct rt_routing *routing, uint32_t row, struct cad_rpc_arena *arena)
-{
-	Cadre__V1__TokenRouting *message = array(arena, 1, sizeof *message);
-	Cadre__V1__LayerRouting *layers = array(arena, routing->moe_layers, sizeof *layers);
-	Cadre__V1__LayerRouting **pointers = array(arena, routing->moe_layers, sizeof *pointers);
-
-	if (!message || !layers || !pointers)
-		return NULL;
-
-	cadre__v1__token_routing__init(message);
-	message->position = routing->first_position + row;
-	message->n_layers = routing->moe_layers;
-	message->layers = pointers;
-
-	for (uint32_t layer = 0; layer < routing->moe_layers; layer++) {
-		pointers[layer] = &layers[layer];
-		if (!layer_write(routing, row, layer, arena, pointers[layer]))
-			return NULL;
-	}
-
-	return message;
-}
-
-enum cad_status rt_routing_write(struct rt_routing *routing, uint32_t rows_max, struct cad_rpc_arena *arena,
-	Cadre__V1__TokenRouting ***rows, size_t *rows_count)
-{
-	uint32_t left = routing->rows - routing->rows_sent, count = left < rows_max ? left : rows_max;
-	Cadre__V1__TokenRouting **pointers = array(arena, count, sizeof *pointers);
-
-	for (uint32_t i = 0; pointers && i < count; i++) {
-		pointers[i] = row_write(routing, routing->rows_sent + i, arena);
-		if (!pointers[i])
-			return CAD_ERR_EXHAUSTED;
-	}
-
-	if (!pointers)
-		return CAD_ERR_EXHAUSTED;
-	routing->rows_sent += count;
-	*rows = pointers;
-	*rows_count = count;
-
-	return CAD_OK;
 }

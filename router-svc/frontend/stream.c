@@ -1,19 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/frontend/stream.h"
 
-#include "common/base/log.h"
-#include "common/tokenizer/decode.h"
+#include "router-svc/frontend/answer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef Cadre__V1__GenerateResponse Response;
-
-enum { HUB_ARENA_BYTES = 64 << 20 };
-
 struct token {
 	int32_t id;
+	bool is_text;
 	/* up to and with this token, as usage: a stop string ends an answer in the middle of what
 	 * was generated */
 	uint8_t digest[16];
@@ -27,16 +23,13 @@ struct rt_stream {
 	/* written by the engine's thread */
 	struct token ring[RT_STREAM_RING];
 	_Atomic uint32_t written;
-	_Atomic(struct rt_routing *) routing_new; /* last first */
-	struct token last;                        /* with FINISHED or FAILED: digest and usage */
-	enum rt_finish_reason reason;
+	struct rt_routing_ring routing;
+	struct rt_end end;      /* with FINISHED */
 	enum cad_status status; /* CAD_OK: FINISHED */
 	char failure[CAD_ERROR_TEXT_BYTES];
-	atomic_bool copy_failed; /* there was no memory for routing */
 
 	/* by both, see stream.h */
 	_Atomic uint32_t taken;
-	_Atomic size_t routing_bytes;
 	/* set by the engine's thread once it has asked for the pause, cleared by the reactor's
 	 * before it asks for the end of it */
 	atomic_bool paused;
@@ -44,16 +37,12 @@ struct rt_stream {
 	struct rt_stream *next_ready, *next_ended;
 
 	/* the reactor's thread alone */
-	struct cad_rpc_call *call; /* NULL: over */
-	bool full;                 /* the call's queue */
-	bool ended;                /* the engine is done with the stream */
-	struct rt_routing *routing, **routing_end;
-	struct cad_decoder *decoder;
-	struct rt_stop_text stop;
-	int32_t stop_ids[RT_STOP_IDS_MAX];
-	size_t stop_ids_count;
-	bool ignore_eos;
-	uint32_t sent_tokens;
+	const struct rt_sink *sink; /* NULL: has the end, or is gone */
+	void *sink_context;
+	bool full;  /* the sink */
+	bool ended; /* the engine is done with the stream */
+	struct rt_answer answer;
+	uint32_t routing_sent; /* rows of the first copy */
 };
 
 /* ---- the engine's thread ---- */
@@ -72,13 +61,12 @@ static void pause_if_behind(struct rt_stream *stream)
 
 	if (atomic_load_explicit(&stream->paused, memory_order_acquire) ||
 		(waiting < RT_STREAM_PAUSE_AT &&
-			atomic_load_explicit(&stream->routing_bytes, memory_order_relaxed) <
-				RT_STREAM_ROUTING_PAUSE_BYTES))
+			rt_routing_waiting_bytes(&stream->routing) < RT_STREAM_ROUTING_PAUSE_BYTES))
 		return;
-	struct rt_frontend_engine *engine = &stream->hub->engine;
+	const struct rt_stream_engine *engine = &stream->hub->options.engine;
 	engine->pause(engine->engine, stream->id, true);
 
-	/* after the pause: what undoes it comes later in the engine's mailbox */
+	/* after the pause: what undoes it comes later */
 	atomic_store_explicit(&stream->paused, true, memory_order_release);
 }
 
@@ -89,33 +77,17 @@ static void token_put(struct rt_stream *stream, const struct rt_event *event)
 	CAD_ASSERT(written - atomic_load_explicit(&stream->taken, memory_order_acquire) < RT_STREAM_RING);
 	struct token *token = &stream->ring[written % RT_STREAM_RING];
 	token->id = event->token;
+	token->is_text = event->is_text;
 	token->usage = event->usage;
 	memcpy(token->digest, event->digest, sizeof token->digest);
 	atomic_store_explicit(&stream->written, written + 1, memory_order_release);
 }
 
-static void routing_put(struct rt_stream *stream, const struct rt_event *event)
-{
-	if (event->rows == 0)
-		return;
-
-	struct rt_routing *copy = rt_routing_copy(event);
-	if (!copy) {
-		atomic_store(&stream->copy_failed, true);
-		return;
-	}
-
-	atomic_fetch_add(&stream->routing_bytes, copy->bytes);
-	copy->next = atomic_load_explicit(&stream->routing_new, memory_order_relaxed);
-	while (!atomic_compare_exchange_weak_explicit(
-		&stream->routing_new, &copy->next, copy, memory_order_release, memory_order_relaxed)) {}
-}
-
 static void end_put(struct rt_stream *stream, const struct rt_event *event)
 {
-	stream->last.usage = event->usage;
-	memcpy(stream->last.digest, event->digest, sizeof stream->last.digest);
-	stream->reason = event->reason;
+	stream->end.usage = event->usage;
+	memcpy(stream->end.digest, event->digest, sizeof stream->end.digest);
+	stream->end.reason = event->reason;
 	stream->status = event->kind == RT_EVENT_FINISHED ? CAD_OK : event->status;
 	snprintf(stream->failure, sizeof stream->failure, "%s",
 		event->kind == RT_EVENT_FAILED && event->text ? event->text : "");
@@ -128,68 +100,49 @@ void rt_stream_event(const struct rt_event *event)
 
 	switch (event->kind) {
 	case RT_EVENT_TOKEN: token_put(stream, event); break;
-	case RT_EVENT_ROUTING: routing_put(stream, event); break;
+	case RT_EVENT_ROUTING: rt_routing_put(&stream->routing, event); break;
 	case RT_EVENT_LOGITS: return;
 	case RT_EVENT_FINISHED:
 	case RT_EVENT_FAILED:
 		end_put(stream, event);
 		list_push(&hub->ended, &stream->next_ended, stream); /* the last touch */
-		cad_rpc_wakeup_send(&hub->wakeup);
+		hub->options.wake(hub->options.wake_context);
 		return;
 	}
 	pause_if_behind(stream);
 	if (!atomic_exchange_explicit(&stream->listed, true, memory_order_acq_rel))
 		list_push(&hub->ready, &stream->next_ready, stream);
-	cad_rpc_wakeup_send(&hub->wakeup);
+	hub->options.wake(hub->options.wake_context);
 }
 
 /* ---- the reactor's thread: life ---- */
 
-static void routing_free(struct rt_routing *routing)
-{
-	for (struct rt_routing *next; routing; routing = next) {
-		next = routing->next;
-		free(routing);
-	}
-}
-
 static void stream_free(struct rt_stream *stream)
 {
-	routing_free(stream->routing);
-	routing_free(atomic_load(&stream->routing_new));
-	cad_decoder_destroy(stream->decoder);
-	rt_stop_text_fini(&stream->stop);
+	rt_routing_ring_fini(&stream->routing);
+	rt_answer_fini(&stream->answer);
 	stream->hub->alive--;
 	free(stream);
 }
 
-/* The call goes its own way from here; what the engine still has to say is thrown away. */
-static void detach(struct rt_stream *stream, enum cad_rpc_code code, const struct rt_usage *usage)
+/* The sink goes its own way from here; what the engine still has to say is thrown away. */
+static void detach(struct rt_stream *stream)
 {
-	struct rt_stream_hub *hub = stream->hub;
-	cad_rpc_call_set_state(stream->call, NULL);
-	stream->call = NULL;
-	atomic_fetch_sub(&hub->open, 1);
-	cad_counter_add(hub->ended_by_code[code], 1);
-	if (usage && usage->generated_tokens > 0) {
-		cad_histogram_observe(hub->first_token_seconds, (double)usage->first_token_us * 1e-6);
-		cad_histogram_observe(hub->total_seconds, (double)usage->total_us * 1e-6);
-	}
-
-	cad_log_debug("frontend", "a stream has ended", CAD_U("request", stream->id),
-		CAD_S("code", cad_rpc_code_name(code)), CAD_U("tokens", stream->sent_tokens));
+	const struct rt_stream_engine *engine = &stream->hub->options.engine;
+	stream->sink = NULL;
+	atomic_fetch_sub(&stream->hub->open, 1);
 	if (!stream->ended)
-		hub->engine.cancel(hub->engine.engine, stream->id);
+		engine->cancel(engine->engine, stream->id);
 }
 
-static void fail(struct rt_stream *stream, enum cad_rpc_code code, const char *sentence)
+static void fail(struct rt_stream *stream, enum cad_status status, const char *sentence)
 {
-	cad_rpc_call_finish(stream->call, code, "%s", sentence);
-	detach(stream, code, NULL);
+	stream->sink->fail(stream->sink_context, status, sentence);
+	detach(stream);
 }
 
-static enum cad_status stream_create(
-	struct rt_stream_hub *hub, const Cadre__V1__GenerateRequest *message, struct rt_stream **created)
+static enum cad_status stream_create(struct rt_stream_hub *hub, const struct rt_request *request, char *const *stops,
+	size_t stops_count, struct rt_stream **created)
 {
 	struct rt_stream *stream = calloc(1, sizeof *stream);
 	if (!stream)
@@ -197,14 +150,11 @@ static enum cad_status stream_create(
 
 	hub->alive++;
 	stream->hub = hub;
-	stream->routing_end = &stream->routing;
-	stream->ignore_eos = message->ignore_eos;
-	stream->stop_ids_count = message->n_stop_ids;
-	if (message->n_stop_ids > 0)
-		memcpy(stream->stop_ids, message->stop_ids, message->n_stop_ids * sizeof *stream->stop_ids);
-	enum cad_status status = rt_stop_text_init(&stream->stop, message->stop, message->n_stop);
-	if (status == CAD_OK && hub->tokenizer)
-		status = cad_decoder_create(hub->tokenizer, true, &stream->decoder);
+	const struct rt_stream_hub_options *o = &hub->options;
+	enum cad_status status = rt_answer_init(&stream->answer, o->tokenizer, stops, stops_count);
+	if (status == CAD_OK && request->want_routing)
+		status = rt_routing_ring_init(&stream->routing, hub->names, o->engine.rows_max, o->moe_layers, o->topk,
+			RT_STREAM_ROUTING_PAUSE_BYTES);
 	if (status != CAD_OK) {
 		stream_free(stream);
 		return status;
@@ -214,246 +164,162 @@ static enum cad_status stream_create(
 	return CAD_OK;
 }
 
-enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct cad_rpc_call *call,
-	const Cadre__V1__GenerateRequest *message, struct rt_request *request, struct cad_error *error)
+enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct rt_request *request, char *const *stops,
+	size_t stops_count, const struct rt_sink *sink, void *context, struct rt_stream **out, struct cad_error *error)
 {
-	int64_t left_ms = cad_rpc_call_time_left_ms(call);
-	if (left_ms >= 0)
-		request->deadline_ns = cad_clock_now_ns(hub->engine.clock) + (uint64_t)left_ms * CAD_NS_PER_MS;
+	const struct rt_stream_engine *engine = &hub->options.engine;
 	struct rt_stream *stream;
-	enum cad_status status = stream_create(hub, message, &stream);
+	enum cad_status status = stream_create(hub, request, stops, stops_count, &stream);
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "there is no memory for another stream: try again later");
+
+	/* before submit: an event may come at once, but is looked at only by this thread */
 	request->context = stream;
-	stream->call = call; /* before submit: an event may come at once, but is looked at only by this thread */
-	status = hub->engine.submit(hub->engine.engine, request, &stream->id, error);
+	stream->sink = sink;
+	stream->sink_context = context;
+	status = engine->submit(engine->engine, request, &stream->id, error);
 	if (status != CAD_OK) {
 		stream_free(stream);
 		return status;
 	}
 
 	atomic_fetch_add(&hub->open, 1);
-	cad_rpc_call_set_state(call, stream);
-	cad_rpc_call_send_headers(call); /* the client learns that it has been admitted */
-
+	*out = stream;
 	return CAD_OK;
 }
 
-/* ---- the reactor's thread: one response ---- */
+uint64_t rt_stream_id(const struct rt_stream *stream) { return stream->id; }
 
-struct answer {
-	Response message;
+/* ---- the reactor's thread: one piece ---- */
+
+struct draft {
+	struct rt_piece piece;
 	int32_t ids[RT_STREAM_RING];
 	struct cad_text text;
 	bool last;
-	enum rt_finish_reason reason;
-	struct token end;
+	struct rt_end end;
 };
-
-static bool contains(const int32_t *ids, size_t count, int32_t id)
-{
-	for (size_t i = 0; i < count; i++)
-		if (ids[i] == id)
-			return true;
-	return false;
-}
-
-/* The id that ends an answer is returned, its text is not. */
-static bool ends_answer(const struct rt_stream *stream, int32_t id)
-{
-	return contains(stream->stop_ids, stream->stop_ids_count, id) ||
-		(!stream->ignore_eos && contains(stream->hub->eos_ids, stream->hub->eos_ids_count, id));
-}
-
-static enum cad_status text_take(
-	struct rt_stream *stream, const struct token *token, struct answer *answer, struct cad_error *error)
-{
-	if (!stream->decoder || ends_answer(stream, token->id))
-		return CAD_OK;
-
-	struct cad_text piece = { 0 };
-	bool found = false;
-	enum cad_status status = cad_decoder_push(stream->decoder, token->id, &piece, error);
-	if (status == CAD_OK) {
-		status = rt_stop_text_add(&stream->stop, piece.bytes, piece.size, &answer->text, &found);
-		if (status != CAD_OK)
-			cad_error_set(error, status, "there is no memory for the text of the answer");
-	}
-
-	cad_text_fini(&piece);
-
-	if (status == CAD_OK && found) {
-		answer->last = true;
-		answer->reason = RT_FINISH_STOP;
-		answer->end = *token;
-	}
-
-	return status;
-}
 
 /* Tokens that are in the ring, up to a stop string. */
 static enum cad_status tokens_take(
-	struct rt_stream *stream, uint32_t written, struct answer *answer, struct cad_error *error)
+	struct rt_stream *stream, uint32_t written, struct draft *draft, struct cad_error *error)
 {
 	uint32_t taken = atomic_load_explicit(&stream->taken, memory_order_relaxed);
 	enum cad_status status = CAD_OK;
 
-	while (status == CAD_OK && taken != written && !answer->last) {
+	while (status == CAD_OK && taken != written && !draft->last) {
 		const struct token *token = &stream->ring[taken++ % RT_STREAM_RING];
-		answer->ids[answer->message.n_token_ids++] = token->id;
-		status = text_take(stream, token, answer, error);
+		draft->ids[draft->piece.ids_count++] = token->id;
+		status = rt_answer_token(&stream->answer, token->id, token->is_text, &draft->text, &draft->last, error);
+		if (draft->last) {
+			draft->end = (struct rt_end){ .reason = RT_FINISH_STOP, .usage = token->usage };
+			memcpy(draft->end.digest, token->digest, sizeof draft->end.digest);
+		}
 	}
+
 	atomic_store_explicit(&stream->taken, taken, memory_order_release);
 	return status;
 }
 
 /* What the engine has finished: the text that was held back, in full or up to a stop string. */
-static enum cad_status end_take(struct rt_stream *stream, struct answer *answer, struct cad_error *error)
+static enum cad_status end_take(struct rt_stream *stream, struct draft *draft, struct cad_error *error)
 {
-	struct cad_text piece = { 0 };
-	bool found = false;
-	enum cad_status status = stream->decoder ? cad_decoder_finish(stream->decoder, &piece, error) : CAD_OK;
-
-	if (status == CAD_OK) {
-		status = rt_stop_text_add(&stream->stop, piece.bytes, piece.size, &answer->text, &found);
-		if (status == CAD_OK && !found)
-			status = rt_stop_text_flush(&stream->stop, &answer->text);
-		if (status != CAD_OK)
-			cad_error_set(error, status, "there is no memory for the text of the answer");
-	}
-
-	cad_text_fini(&piece);
-	answer->last = true;
-	answer->reason = found ? RT_FINISH_STOP : stream->reason;
-	answer->end = stream->last;
-
+	bool stopped;
+	enum cad_status status = rt_answer_end(&stream->answer, &draft->text, &stopped, error);
+	draft->last = true;
+	draft->end = stream->end;
+	if (stopped)
+		draft->end.reason = RT_FINISH_STOP;
 	return status;
 }
 
-/* The list is last first; the queue is first first. */
-static void routing_collect(struct rt_stream *stream)
+static void routing_take(const struct rt_stream *stream, const struct rt_routing *routing, struct rt_piece *piece)
 {
-	struct rt_routing *taken = atomic_exchange_explicit(&stream->routing_new, NULL, memory_order_acquire),
-			  *first = NULL, *last = taken;
-	for (struct rt_routing *next; taken; taken = next) {
-		next = taken->next;
-		taken->next = first;
-		first = taken;
-	}
-	if (first) {
-		*stream->routing_end = first;
-		stream->routing_end = &last->next;
-	}
-}
-
-static enum cad_status routing_take(struct rt_stream *stream, struct answer *answer, struct cad_error *error)
-{
-	struct rt_routing *routing = stream->routing;
-	if (!routing)
-		return CAD_OK;
 	size_t rows_max = RT_STREAM_ROUTING_MESSAGE_BYTES / rt_routing_row_bytes(routing);
-	enum cad_status status = rt_routing_write(routing, rows_max ? (uint32_t)rows_max : 1, &stream->hub->arena,
-		&answer->message.routing, &answer->message.n_routing);
-	return status != CAD_OK ? cad_error_set(error, status, "there is no memory for the routing of the answer")
-				: CAD_OK;
+	uint32_t left = routing->rows - stream->routing_sent;
+	piece->routing = routing;
+	piece->routing_first = stream->routing_sent;
+	piece->routing_rows = rows_max == 0 ? 1 : left < rows_max ? left : (uint32_t)rows_max;
 }
 
-static void routing_drop_sent(struct rt_stream *stream)
+static void routing_drop_sent(struct rt_stream *stream, const struct rt_piece *piece)
 {
-	struct rt_routing *routing = stream->routing;
-	if (!routing || routing->rows_sent < routing->rows)
+	if (!piece->routing)
 		return;
-	stream->routing = routing->next;
-	if (!stream->routing)
-		stream->routing_end = &stream->routing;
-	atomic_fetch_sub(&stream->routing_bytes, routing->bytes);
-	free(routing);
+	stream->routing_sent += piece->routing_rows;
+	if (stream->routing_sent < piece->routing->rows)
+		return;
+	rt_routing_drop(&stream->routing);
+	stream->routing_sent = 0;
 }
 
 /* Gathers what there is. Routing goes first: a token is sent no earlier than the routing that led
  * to it. */
-static enum cad_status answer_fill(struct rt_stream *stream, struct answer *answer, struct cad_error *error)
+static enum cad_status draft_fill(struct rt_stream *stream, struct draft *draft, struct cad_error *error)
 {
 	/* before the routing, whose copies are older than these tokens */
 	uint32_t written = atomic_load_explicit(&stream->written, memory_order_acquire);
+	const struct rt_routing *routing = rt_routing_first(&stream->routing);
 
-	routing_collect(stream);
-	if (atomic_load(&stream->copy_failed))
-		return cad_error_set(error, CAD_ERR_MEMORY, "there is no memory for the routing of the answer");
-	enum cad_status status = routing_take(stream, answer, error);
-	if (status != CAD_OK ||
-		(stream->routing && (stream->routing->next || stream->routing->rows_sent < stream->routing->rows)))
-		return status; /* more routing: the tokens wait for the next message */
-	status = tokens_take(stream, written, answer, error);
-	if (status == CAD_OK && !answer->last && stream->ended && stream->status == CAD_OK &&
+	if (routing) {
+		routing_take(stream, routing, &draft->piece);
+		if (draft->piece.routing_first + draft->piece.routing_rows < routing->rows ||
+			rt_routing_more(&stream->routing))
+			return CAD_OK; /* more routing: the tokens wait for the next piece */
+	}
+
+	enum cad_status status = tokens_take(stream, written, draft, error);
+	if (status == CAD_OK && !draft->last && stream->ended && stream->status == CAD_OK &&
 		atomic_load(&stream->taken) == atomic_load(&stream->written))
-		status = end_take(stream, answer, error);
+		status = end_take(stream, draft, error);
 
 	return status;
 }
 
-static void answer_send(struct rt_stream *stream, struct answer *answer)
+/* CAD_OK, and nothing: there is nothing to send at the moment. */
+static enum cad_status draft_send(
+	struct rt_stream *stream, struct draft *draft, bool *something, struct cad_error *error)
 {
-	Response *message = &answer->message;
-	Cadre__V1__Usage usage = CADRE__V1__USAGE__INIT;
-	Cadre__V1__Capacity capacity = CADRE__V1__CAPACITY__INIT;
-	char digest[33];
+	struct rt_piece *piece = &draft->piece;
+	piece->ids = draft->ids;
+	piece->text = draft->text.size > 0 ? draft->text.bytes : NULL;
+	*something = draft->last || piece->ids_count > 0 || piece->routing;
 
-	message->token_ids = answer->ids;
-	if (answer->text.size > 0)
-		message->text = answer->text.bytes;
-	if (answer->last) {
-		const struct rt_usage *from = &answer->end.usage;
-		usage.prompt_tokens = from->prompt_tokens;
-		usage.generated_tokens = from->generated_tokens;
-		usage.first_token_us = from->first_token_us;
-		usage.total_us = from->total_us;
-		usage.nodes_touched = from->nodes_touched;
-		usage.routed_rows = from->routed_rows;
-		usage.bytes_sent = from->bytes_sent;
-		usage.bytes_received = from->bytes_received;
-		capacity.policy = (char *)(uintptr_t)stream->hub->capacity_policy;
-		capacity.factor = stream->hub->capacity_factor;
-		capacity.dropped = from->dropped;
-		capacity.spilled = from->spilled;
-		for (size_t i = 0; i < sizeof answer->end.digest; i++)
-			snprintf(digest + 2 * i, 3, "%02x", answer->end.digest[i]);
-		message->digest = digest;
-		message->usage = &usage;
-		message->capacity = &capacity;
-		message->finish_reason = answer->reason == RT_FINISH_STOP
-			? CADRE__V1__FINISH_REASON__FINISH_REASON_STOP
-			: CADRE__V1__FINISH_REASON__FINISH_REASON_LENGTH;
-	}
+	if (draft->last)
+		return stream->sink->end(stream->sink_context, piece, &draft->end, error);
+	return *something ? stream->sink->piece(stream->sink_context, piece, error) : CAD_OK;
+}
 
-	stream->sent_tokens += (uint32_t)message->n_token_ids;
-
-	/* full, or over: then the call's done follows */
-	stream->full = cad_rpc_call_send(stream->call, &message->base) != CAD_OK;
-	if (answer->last) {
-		cad_rpc_call_finish(stream->call, CAD_RPC_OK, NULL);
-		detach(stream, CAD_RPC_OK, &answer->end.usage);
-	}
+static void completed(const struct rt_stream_hub *hub, const struct rt_usage *usage)
+{
+	if (usage->generated_tokens == 0)
+		return;
+	if (hub->options.first_token_seconds)
+		cad_histogram_observe(hub->options.first_token_seconds, (double)usage->first_token_us * 1e-6);
+	if (hub->options.total_seconds)
+		cad_histogram_observe(hub->options.total_seconds, (double)usage->total_us * 1e-6);
 }
 
 /* False when there is nothing to send at the moment. */
 static bool send_one(struct rt_stream *stream)
 {
-	struct answer answer = { .message = CADRE__V1__GENERATE_RESPONSE__INIT };
+	struct draft draft = { .last = false };
 	struct cad_error error;
-	enum cad_status status = answer_fill(stream, &answer, &error);
-	bool something = answer.last || answer.message.n_token_ids > 0 || answer.message.n_routing > 0;
+	bool something = false;
+	enum cad_status status = draft_fill(stream, &draft, &error);
 
-	if (status != CAD_OK)
-		fail(stream,
-			status == CAD_ERR_MEMORY || status == CAD_ERR_EXHAUSTED ? CAD_RPC_RESOURCE_EXHAUSTED
-										: CAD_RPC_INTERNAL,
-			error.text);
-	else if (something)
-		answer_send(stream, &answer);
-	routing_drop_sent(stream);
-	cad_text_fini(&answer.text);
-	cad_rpc_arena_reset(&stream->hub->arena);
+	if (status == CAD_OK)
+		status = draft_send(stream, &draft, &something, &error);
+	stream->full = status == CAD_FULL;
+	if (status != CAD_OK && status != CAD_FULL) {
+		bool room = status == CAD_ERR_MEMORY || status == CAD_ERR_EXHAUSTED;
+		fail(stream, room ? status : CAD_ERR_INTERNAL, error.text);
+	} else if (draft.last) {
+		completed(stream->hub, &draft.end.usage);
+		detach(stream);
+	}
+	routing_drop_sent(stream, &draft.piece);
+	cad_text_fini(&draft.text);
 
 	return something;
 }
@@ -462,30 +328,34 @@ static bool send_one(struct rt_stream *stream)
 
 static void resume_if_drained(struct rt_stream *stream)
 {
+	const struct rt_stream_engine *engine = &stream->hub->options.engine;
 	uint32_t waiting = atomic_load_explicit(&stream->written, memory_order_acquire) -
 		atomic_load_explicit(&stream->taken, memory_order_relaxed);
 	if (stream->full || waiting > RT_STREAM_RESUME_AT ||
-		atomic_load(&stream->routing_bytes) > RT_STREAM_ROUTING_RESUME_BYTES)
+		rt_routing_waiting_bytes(&stream->routing) > RT_STREAM_ROUTING_RESUME_BYTES)
 		return;
 	if (atomic_exchange_explicit(&stream->paused, false, memory_order_acq_rel))
-		stream->hub->engine.pause(stream->hub->engine.engine, stream->id, false);
+		engine->pause(engine->engine, stream->id, false);
+}
+
+static void throw_away(struct rt_stream *stream)
+{
+	atomic_store_explicit(
+		&stream->taken, atomic_load_explicit(&stream->written, memory_order_acquire), memory_order_release);
+	while (rt_routing_first(&stream->routing))
+		rt_routing_drop(&stream->routing);
 }
 
 /* Sends what can be sent; may free the stream. */
 static void advance(struct rt_stream *stream)
 {
-	while (stream->call && !stream->full && send_one(stream)) {}
+	while (stream->sink && !stream->full && send_one(stream)) {}
 	bool drained = atomic_load(&stream->taken) == atomic_load(&stream->written);
-	if (stream->call && !stream->full && stream->ended && drained && stream->status != CAD_OK)
-		/* A request that nobody here has cancelled was cancelled because the engine stops. */
-		fail(stream,
-			stream->status == CAD_ERR_CANCELLED ? CAD_RPC_UNAVAILABLE
-							    : cad_rpc_code_of_status(stream->status),
-			stream->failure);
-	if (!stream->call)
-		atomic_store_explicit(&stream->taken, atomic_load_explicit(&stream->written, memory_order_acquire),
-			memory_order_release);
-	if (stream->ended && !stream->call)
+	if (stream->sink && !stream->full && stream->ended && drained && stream->status != CAD_OK)
+		fail(stream, stream->status, stream->failure);
+	if (!stream->sink)
+		throw_away(stream);
+	if (stream->ended && !stream->sink)
 		stream_free(stream);
 	else if (!stream->ended)
 		resume_if_drained(stream);
@@ -497,9 +367,9 @@ void rt_stream_writable(struct rt_stream *stream)
 	advance(stream);
 }
 
-void rt_stream_call_done(struct rt_stream *stream, enum cad_rpc_code code)
+void rt_stream_close(struct rt_stream *stream)
 {
-	detach(stream, code, NULL);
+	detach(stream);
 	advance(stream);
 }
 
@@ -523,16 +393,14 @@ void rt_stream_hub_collect(struct rt_stream_hub *hub)
 	}
 }
 
-static void woken(void *hub) { rt_stream_hub_collect(hub); }
-
-void rt_stream_hub_init(struct rt_stream_hub *hub, struct cad_rpc_reactor *reactor)
+enum cad_status rt_stream_hub_init(struct rt_stream_hub *hub, const struct rt_stream_hub_options *options)
 {
-	cad_rpc_wakeup_init(&hub->wakeup, reactor, woken, hub);
-	cad_rpc_arena_init(&hub->arena, HUB_ARENA_BYTES);
+	*hub = (struct rt_stream_hub){ .options = *options };
+	return rt_routing_names_create(&hub->names);
 }
 
 void rt_stream_hub_fini(struct rt_stream_hub *hub)
 {
 	CAD_ASSERT(hub->alive == 0);
-	cad_rpc_arena_reset(&hub->arena);
+	rt_routing_names_destroy(hub->names);
 }

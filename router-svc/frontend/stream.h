@@ -1,28 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One Generate: between the engine's thread, which writes tokens, and the reactor's thread, which
- * sends them.
+ * One answer on its way: between the engine's thread, which writes tokens, and the reactor's thread,
+ * which gives them to a sink (sink.h). Knows neither gRPC nor protobuf.
  *
- *     engine's thread                                          reactor's thread
- *     TOKEN ----> ring (RT_STREAM_RING) ------------------+
- *     ROUTING --> list of copies (bounded in bytes) ------+--> GenerateResponse --> the call's
- *     queue --> client FINISHED, FAILED --> end ---------------------------+
+ *     engine's thread                                    reactor's thread
+ *     TOKEN ----> ring of tokens (RT_STREAM_RING) ---+--> text, stop strings (answer.h) --> sink
+ *     ROUTING --> ring of copies (routing.h) --------+
+ *     FINISHED, FAILED --> end ----------------------+
  *
- * A stream whose call's queue is full leaves its tokens in the ring. At RT_STREAM_PAUSE_AT the
- * engine's thread pauses the sequence, and the reactor's thread lets it go on when the ring has
- * drained: only the one pauses and only the other resumes, and each sees what the other did before,
- * so that no order of events leaves a sequence asleep.
+ * A stream whose sink is full leaves its tokens in the ring. At RT_STREAM_PAUSE_AT the engine's
+ * thread pauses the sequence, and the reactor's thread lets it go on when the ring has drained: only
+ * the one pauses and only the other resumes, and each sees what the other did before, so that no
+ * order of events leaves a sequence asleep. A paused sequence computes nothing from the next step
+ * on, so neither ring can overflow.
  *
- * A stream lives until its call is over and the engine's last event for it is in. That event comes
- * over a list of its own, taken before the list of streams that have something: when a stream is
- * known to have ended, neither list nor the engine knows it any more.
+ * A stream lives until its sink has the end, or is gone, and the engine's last event for it is in.
+ * That event comes over a list of its own, taken before the list of streams that have something:
+ * when a stream is known to have ended, neither list nor the engine knows it any more.
+ *
+ * The engine's thread allocates nothing here: a stream's memory is taken when it is opened.
  */
 #ifndef CADRE_ROUTER_SVC_FRONTEND_STREAM_H
 #define CADRE_ROUTER_SVC_FRONTEND_STREAM_H
 
-#include "router-svc/frontend/frontend.h"
-#include "router-svc/frontend/routing.h"
-#include "router-svc/frontend/stop_text.h"
+#include "common/base/clock.h"
+#include "common/process/metrics.h"
+#include "common/tokenizer/tokenizer.h"
+#include "router-svc/frontend/sink.h"
 
 enum {
 	RT_STREAM_RING = 128,
@@ -30,46 +34,62 @@ enum {
 	RT_STREAM_RESUME_AT = 16,
 	RT_STREAM_ROUTING_PAUSE_BYTES = 4 << 20,
 	RT_STREAM_ROUTING_RESUME_BYTES = 1 << 20,
-	RT_STREAM_ROUTING_MESSAGE_BYTES = 256 << 10, /* about; one message of a response */
+	RT_STREAM_ROUTING_MESSAGE_BYTES = 256 << 10, /* about; one piece of an answer */
+};
+
+/* What streams need of an engine (engine.h); tests stand in for it. */
+struct rt_stream_engine {
+	void *engine;
+	enum cad_status (*submit)(
+		void *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error);
+	void (*cancel)(void *engine, uint64_t id);
+	void (*pause)(void *engine, uint64_t id, bool paused);
+	const struct cad_clock *clock;
+	uint32_t context_max;
+	uint32_t rows_max; /* of one ROUTING event */
 };
 
 struct rt_stream;
 
-/* What all streams share. Embedded by the front end; does not move. */
-struct rt_stream_hub {
-	struct rt_frontend_engine engine;
-	const struct cad_tokenizer *tokenizer; /* NULL: answers have no text */
-	const int32_t *eos_ids;
-	uint32_t eos_ids_count;
-	const char *capacity_policy;
-	float capacity_factor;
-	struct cad_counter *ended_by_code[17]; /* by gRPC status */
+struct rt_stream_hub_options {
+	struct rt_stream_engine engine;
+	const struct cad_tokenizer *tokenizer; /* borrowed; NULL: answers have no text */
+	uint32_t moe_layers, topk;             /* of ROUTING events */
+	void (*wake)(void *context);           /* any thread: rt_stream_hub_collect is due */
+	void *wake_context;
+	/* Observed for answers that were completed; NULL: not. */
 	struct cad_histogram *first_token_seconds, *total_seconds;
-
-	struct cad_rpc_wakeup wakeup;
-	_Atomic(struct rt_stream *) ready; /* have something new; written by the engine's thread */
-	_Atomic(struct rt_stream *) ended; /* ... and will have nothing any more */
-	_Atomic uint32_t open;             /* with a call */
-	uint32_t alive;                    /* not freed yet */
-	struct cad_rpc_arena arena;        /* of the response that is being built */
 };
 
-/* Reactor's thread. The other fields are filled by the caller. */
-void rt_stream_hub_init(struct rt_stream_hub *hub, struct cad_rpc_reactor *reactor);
-/* Takes what the engine's thread has left and sends it. Also the last thing before fini, when that
- * thread is gone. */
+/* What all streams share. Embedded by its owner; does not move. */
+struct rt_stream_hub {
+	struct rt_stream_hub_options options;
+	struct rt_routing_names *names;
+	_Atomic(struct rt_stream *) ready; /* have something new; written by the engine's thread */
+	_Atomic(struct rt_stream *) ended; /* ... and will have nothing any more */
+	_Atomic uint32_t open;             /* with a sink */
+	uint32_t alive;                    /* not freed yet */
+};
+
+/* Reactor's thread. CAD_ERR_MEMORY. */
+CAD_MUST_USE enum cad_status rt_stream_hub_init(struct rt_stream_hub *hub, const struct rt_stream_hub_options *options);
+/* Takes what the engine's thread has left and gives it to the sinks. Also the last thing before
+ * fini, when that thread is gone. */
 void rt_stream_hub_collect(struct rt_stream_hub *hub);
 void rt_stream_hub_fini(struct rt_stream_hub *hub); /* every stream must be gone */
 
-/* Hands the request to the engine and ties the stream to the call (its state). On failure the call
- * is as before. */
-CAD_MUST_USE enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct cad_rpc_call *call,
-	const Cadre__V1__GenerateRequest *message, struct rt_request *request, struct cad_error *error);
-/* The call's callbacks. `code`: how a call ended that the stream did not end. */
+/* Hands the request to the engine. The strings are copied; `sink` is kept until it has the end, or
+ * rt_stream_close; request->context is the stream's. */
+CAD_MUST_USE enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct rt_request *request, char *const *stops,
+	size_t stops_count, const struct rt_sink *sink, void *context, struct rt_stream **stream,
+	struct cad_error *error);
+uint64_t rt_stream_id(const struct rt_stream *stream); /* the engine's id of the request */
+/* The sink has room again. */
 void rt_stream_writable(struct rt_stream *stream);
-void rt_stream_call_done(struct rt_stream *stream, enum cad_rpc_code code);
+/* The sink is gone: what the engine still has to say is thrown away. */
+void rt_stream_close(struct rt_stream *stream);
 
-/* The engine's thread. */
+/* The engine's thread, for requests that were opened here. */
 void rt_stream_event(const struct rt_event *event);
 
 #endif

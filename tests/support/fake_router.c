@@ -86,13 +86,18 @@ static struct rt_event fake_event(const struct fake_request *request, enum rt_ev
 	return event;
 }
 
-void fake_token(struct fake_request *request, int32_t token)
+static void token_event(struct fake_request *request, int32_t token, bool is_text)
 {
 	request->generated++;
 	struct rt_event event = fake_event(request, RT_EVENT_TOKEN);
 	event.token = token;
+	event.is_text = is_text;
 	rt_frontend_on_event(NULL, &event);
 }
+
+void fake_token(struct fake_request *request, int32_t token) { token_event(request, token, true); }
+
+void fake_last_token(struct fake_request *request, int32_t token) { token_event(request, token, false); }
 
 void fake_finish(struct fake_request *request, enum rt_finish_reason reason)
 {
@@ -157,8 +162,8 @@ void fake_router_open_with(struct fake_router *router, struct rt_frontend_option
 	options.reactor = router->rpc.reactor;
 	options.model = fake_model;
 	options.settings_fingerprint = "abc";
-	options.engine = (struct rt_frontend_engine){ &router->fake, fake_submit, fake_cancel, fake_pause,
-		&cad_clock_system, FAKE_CONTEXT };
+	options.engine = (struct rt_stream_engine){ &router->fake, fake_submit, fake_cancel, fake_pause,
+		&cad_clock_system, FAKE_CONTEXT, FAKE_STRIDE };
 	must(rt_frontend_create(&options, &router->frontend, &error), &error);
 	must(rt_frontend_listen(router->frontend, "127.0.0.1:0", NULL, &port, &error), &error);
 	rt_frontend_start(router->frontend);

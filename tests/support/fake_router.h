@@ -48,6 +48,7 @@ struct fake {
 /* What the engine says about a request. Usage and digest are functions of the tokens generated so
  * far. */
 void fake_token(struct fake_request *request, int32_t token);
+void fake_last_token(struct fake_request *request, int32_t token); /* one that ends the answer */
 void fake_finish(struct fake_request *request, enum rt_finish_reason reason);
 void fake_fail(struct fake_request *request, enum cad_status status, const char *text);
 /* Rows from `first` on, at most FAKE_STRIDE; adds what a client should see to *sum

@@ -287,8 +287,9 @@ static void stop_ids_have_no_text(void **state)
 	request.n_stop_ids = 1;
 	struct fake_answer answer;
 	struct fake_request *engine = fake_admitted(&router, &request, NULL, &answer);
-	for (size_t i = 0; i < ids.count; i++)
+	for (size_t i = 0; i + 1 < ids.count; i++)
 		fake_token(engine, ids.ids[i]);
+	fake_last_token(engine, ids.ids[ids.count - 1]);
 	fake_finish(engine, RT_FINISH_STOP);
 	rpc_run_until(&router.rpc, &answer.result.done);
 	assert_int_equal(answer.reason, CADRE__V1__FINISH_REASON__FINISH_REASON_STOP);

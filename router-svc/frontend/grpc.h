@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Generate over gRPC: calls on one side, streams (stream.h) on the other; the sink of an answer is
+ * its call. The reactor's thread.
+ */
+#ifndef CADRE_ROUTER_SVC_FRONTEND_GRPC_H
+#define CADRE_ROUTER_SVC_FRONTEND_GRPC_H
+
+#include "common/rpc/server.h"
+#include "router-svc/frontend/message.h"
+#include "router-svc/frontend/stream.h"
+
+/* What all calls share. Embedded by the front end; does not move. */
+struct rt_grpc {
+	struct rt_stream_hub *hub;
+	enum rt_capacity_policy capacity_policy; /* as the engine's, for the answers */
+	float capacity_factor;
+	struct cad_counter *ended_by_code[17]; /* by gRPC status */
+	struct cad_rpc_arena arena;            /* of the message that is being built */
+};
+
+void rt_grpc_init(struct rt_grpc *grpc, struct rt_stream_hub *hub, enum rt_capacity_policy policy, float factor,
+	struct cad_metrics *metrics);
+void rt_grpc_fini(struct rt_grpc *grpc);
+
+/* Opens a stream for the call and ties it to the call (its state). On failure the call is as before,
+ * and counted as ended. */
+CAD_MUST_USE enum cad_status rt_grpc_open(struct rt_grpc *grpc, struct cad_rpc_call *call,
+	const Cadre__V1__GenerateRequest *message, struct rt_request *request, struct cad_error *error);
+/* The call ends without a stream. */
+void rt_grpc_refused(struct rt_grpc *grpc, enum cad_rpc_code code);
+/* The call's callbacks; it may have no stream, or none any more. */
+void rt_grpc_writable(struct cad_rpc_call *call);
+void rt_grpc_done(struct cad_rpc_call *call, bool cancelled);
+
+#endif
