@@ -199,8 +199,8 @@ int32_t kn_sample(
 	float *weights = (float *)(((uintptr_t)scratch + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN);
 	uint32_t *ids = (uint32_t *)(weights + vocab);
 	struct field field = { logits, vocab, weights, ids, (uint16_t *)(ids + vocab) };
-	bool has_top_k = sampling->top_k > 0 && sampling->top_k<vocab, has_top_p = sampling->top_p> 0.0f &&
-		sampling->top_p < 1.0f;
+	bool has_top_k = sampling->top_k > 0 && sampling->top_k < vocab;
+	bool has_top_p = sampling->top_p > 0.0f && sampling->top_p < 1.0f;
 	weights_make(logits, vocab, logits[best], sampling->temperature, weights);
 	if (has_top_k || has_top_p)
 		field_buckets(&field, logits[best], sampling->temperature);

@@ -14,6 +14,7 @@ void rt_combine_wait(struct rt_exchange *exchange, struct rt_work *work);
 /* Waits for the device, when shipments are spent, and makes them free. */
 void rt_combine_reclaim(struct rt_exchange *exchange);
 /* cad_call_done_fn; context: the shipment. */
-void rt_combine_done(void *context, struct cad_call *call, enum cad_status status, const struct cad_answer_view *view);
+void rt_combine_done(
+	void *context, struct cad_call *handle, enum cad_status status, const struct cad_answer_view *view);
 
 #endif

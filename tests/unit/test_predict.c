@@ -39,6 +39,7 @@ static void measure_plainly(
 					best_score = score;
 				}
 			}
+			assert_true(best < 64);
 			chosen[best] = true;
 			touched++;
 			for (uint32_t j = 0; j < trace->k; j++)
@@ -54,6 +55,7 @@ static void measure_plainly(
 				if (chosen[n] && pl_plan_holds(plan, 0, ids[j], n) &&
 					(best == 64 || rows[n] < rows[best]))
 					best = n;
+			assert_true(best < 64);
 			rows[best]++;
 		}
 		total = before + trace->k;

@@ -22,10 +22,12 @@
 static int setup(void **state)
 {
 	char *path = strdup("/tmp/cadre-state-XXXXXX");
-	int fd = mkstemp(path);
+	int fd = path ? mkstemp(path) : -1;
 
-	if (fd < 0)
+	if (fd < 0) {
+		free(path);
 		return -1;
+	}
 	close(fd);
 	unlink(path);
 	*state = path;

@@ -700,6 +700,7 @@ enum {
 	ATTACHED_ONLY = 1u << EXCHANGE_ATTACHED,
 	/* the simulator's clock does not stand still while a transport is not polled */
 	NOT_SIM = ~(1u << EXCHANGE_SIM),
+	NEITHER = NOT_ATTACHED & NOT_SIM,
 };
 static const struct {
 	const char *name;
@@ -737,7 +738,7 @@ static const struct {
 	CASE(hung_server, NOT_ATTACHED),
 	CASE(silent_client, NOT_ATTACHED),
 	CASE(handshake_times_out, NOT_ATTACHED),
-	CASE(pause_is_not_silence, NOT_ATTACHED &NOT_SIM),
+	CASE(pause_is_not_silence, NEITHER),
 	CASE(wake, NOT_SIM),
 #undef CASE
 };

@@ -244,10 +244,10 @@ static enum cad_status begin(struct workshop *w, enum start start, struct cad_er
 	if (start == START_EVEN)
 		return pl_start_even(&w->site, &w->layer, &w->search.replicas, error);
 
-	uint32_t *labels = malloc((w->site.experts + w->site.nodes) * sizeof *labels),
-		 *parts = labels + w->site.experts;
+	uint32_t *labels = malloc((w->site.experts + w->site.nodes) * sizeof *labels);
 	if (!labels)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for %u experts", w->site.experts);
+	uint32_t *parts = labels + w->site.experts;
 	enum cad_status status;
 	if (start == START_PRESENT) {
 		status = begin_present(w, labels, error);
