@@ -30,6 +30,7 @@ const char *cad_status_text(enum cad_status status)
 	return "unknown status";
 }
 
+#undef cad_error_set /* status.h says why there may be one */
 enum cad_status cad_error_set(struct cad_error *error, enum cad_status status, const char *format, ...)
 {
 	if (!error)

@@ -70,6 +70,11 @@ enum cad_status cad_error_set(struct cad_error *error, enum cad_status status, c
 enum cad_status cad_error_prefix(struct cad_error *error, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* clang's analyzer does not look into other files: this tells it what is returned. */
+#ifdef __clang_analyzer__
+#define cad_error_set(error, status, ...) ((void)cad_error_set(error, status, __VA_ARGS__), (status))
+#endif
+
 /* A programmer's mistake, on in release too: prints file, line and sentence, and aborts. Bad input
  * and dead peers are statuses, never this. */
 #define CAD_ASSERT(condition) ((condition) ? (void)0 : cad_assert_failed(__FILE__, __LINE__, #condition))

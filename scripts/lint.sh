@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+# Lint: what tools can say about the text. Each is silent when all is well; the last line counts the kinds that are.
+# Findings are mended, or answered in .clang-tidy or scripts/cppcheck.txt with a reason.
+
+source "$ROOT/scripts/setup.sh"
+
+LINT_PACKAGES=(clang-format clang-tidy cppcheck shellcheck)
+
+# tracked PATTERN...: files of the checkout, one a line.
+tracked() { git -C "$ROOT" ls-files --cached --others --exclude-standard "$@"; }
+
+# The generated headers and compile_commands.json, which clang-tidy and cppcheck read.
+prepare() { (build release cadre_proto); }
+
+lint_format() { tracked '*.c' '*.h' | (cd "$ROOT" && xargs clang-format --dry-run --Werror); }
+
+lint_tidy() {
+	prepare || return 1
+	# What clang-tidy counts on stderr is about system headers.
+	tracked '*.c' | (cd "$ROOT" && xargs -P "$(cores)" -n 1 clang-tidy --quiet -p "$(build_directory release)" 2> >(grep -v ' warnings\? generated\.$' >&2))
+}
+
+lint_cppcheck() {
+	prepare || return 1
+	tracked '*.c' | (cd "$ROOT" && cppcheck -q -j "$(cores)" --std=c11 --library=posix,gnu --enable=warning,performance,portability \
+		--suppressions-list=scripts/cppcheck.txt --error-exitcode=1 -D__x86_64__ -D_GNU_SOURCE -I . -I "$(build_directory release)/gen" \
+		--file-list=-)
+}
+
+lint_shell() { tracked cadre .ci/run '*.sh' | (cd "$ROOT" && xargs shellcheck -x); }
+
+lint() {
+	local kind passed=0 failed=0
+	[ $# -gt 0 ] || set -- format shell cppcheck tidy
+	for kind in "$@"; do
+		case $kind in
+			format | shell | cppcheck | tidy) ;;
+			*) fail_usage "lint knows format, shell, cppcheck and tidy, not '$kind'" ;;
+		esac
+	done
+	install_packages "${LINT_PACKAGES[@]}"
+	for kind in "$@"; do
+		say "lint $kind"
+		if "lint_$kind"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+	done
+	echo "$passed clean, $failed with findings"
+	[ "$failed" = 0 ]
+}
