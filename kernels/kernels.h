@@ -425,6 +425,8 @@ struct kn_queue {
 	struct kn_device *device;
 };
 
+/* ---- opening a device (device.c) ---- */
+
 enum kn_device_kind { KN_DEVICE_CPU };
 /* The form of the CPU's kernels; AUTO is the fastest that this machine runs. */
 enum kn_isa { KN_ISA_AUTO, KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVX512 };
@@ -441,6 +443,8 @@ CAD_MUST_USE enum cad_status kn_device_open(
 
 CAD_MUST_USE enum cad_status kn_isa_parse(const char *name, enum kn_isa *isa);
 extern const struct cad_choice kn_isa_choices[]; /* for option tables */
+
+/* ---- what every device shares (threads.c, fingerprint.c) ---- */
 
 /* Threads that make sense here: the cores this process may run on, by its affinity mask and cgroup
  * quota. */

@@ -14,13 +14,13 @@
 #ifndef CADRE_KERNELS_CPU_ATTEND_PAGE_H
 #define CADRE_KERNELS_CPU_ATTEND_PAGE_H
 
-struct attend_tile {
+struct kn_attend_tile {
 	_Alignas(64) float s[KN_ATTEND_TILE][KN_PAGE_KEYS], p[KN_ATTEND_TILE][KN_PAGE_KEYS];
 	float alpha[KN_ATTEND_TILE];
 	size_t lo[KN_ATTEND_TILE], hi[KN_ATTEND_TILE];
 };
 
-static inline void attend_tile_rows(struct kn_attend_block *b, size_t query, struct attend_tile *t, size_t r,
+static inline void attend_tile_rows(struct kn_attend_block *b, size_t query, struct kn_attend_tile *t, size_t r,
 	const float *v, size_t lo, size_t hi, const float *next)
 {
 	page_values(b, query + r, 1, v, lo, hi, &t->p[r], &t->alpha[r], next);
@@ -30,7 +30,7 @@ static inline void attend_tile_rows(struct kn_attend_block *b, size_t query, str
 static inline void attend_page_tile(struct kn_attend_block *b, size_t query, size_t count, const float *k,
 	const float *v, uint32_t first, const float *next)
 {
-	struct attend_tile t;
+	struct kn_attend_tile t;
 	size_t lo = 0, hi = KN_PAGE_KEYS, meet = 0;
 
 	for (size_t r = 0; r < count; r++) {

@@ -56,13 +56,17 @@ static inline void kn_cpu_clamp(float *y, size_t n, float bound)
 	}
 }
 
-/* device.c: the CPU with this form. */
+/* ---- device.c ---- */
+
+/* The CPU with this form. */
 enum cad_status kn_cpu_open(enum kn_isa isa, struct kn_device **device, struct cad_error *error);
 /* 64-byte aligned and zeroed; huge pages from 2 MiB on. */
 void *kn_cpu_alloc(struct kn_device *device, size_t bytes);
 void kn_cpu_release(struct kn_device *device, void *memory, size_t bytes);
 
-/* pack.c. out[i] = source[i] as f32, exactly; the source is F32, F16 or BF16 of any alignment. */
+/* ---- pack.c ---- */
+
+/* out[i] = source[i] as f32, exactly; the source is F32, F16 or BF16 of any alignment. */
 void kn_widen(const void *source, enum cad_dtype dtype, size_t n, float *out);
 uint64_t kn_cpu_matrix_bytes(const struct kn_device *device, const struct kn_source *source, enum cad_weights weights);
 uint64_t kn_cpu_table_bytes(const struct kn_device *device, const struct kn_source *source, enum cad_weights weights);
@@ -81,30 +85,37 @@ void kn_cpu_expert_destroy(struct kn_device *device, struct kn_expert *expert);
 enum cad_status kn_cpu_vector_create(struct kn_device *device, const struct kn_source *source, float **vector);
 void kn_cpu_vector_destroy(struct kn_device *device, float *vector, size_t n);
 
-/* linear.c */
+/* ---- linear.c ---- */
+
 void kn_cpu_linear(struct kn_queue *queue, const struct kn_linear *a);
 void kn_cpu_embed(struct kn_queue *queue, const struct kn_embed *a);
 
-/* ffn.c */
+/* ---- ffn.c ---- */
+
 size_t kn_cpu_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn);
 void kn_cpu_ffn(struct kn_queue *queue, const struct kn_ffn *a);
 
-/* vector.c */
+/* ---- vector.c ---- */
+
 void kn_cpu_rmsnorm(struct kn_queue *queue, const struct kn_rmsnorm *a);
 void kn_cpu_add(struct kn_queue *queue, const struct kn_add *a);
 
-/* rope.c */
+/* ---- rope.c ---- */
+
 void kn_cpu_rope_table(struct kn_queue *queue, const struct kn_rope_table *a);
 void kn_cpu_rope(struct kn_queue *queue, const struct kn_rope *a);
 
-/* attend.c */
+/* ---- attend.c ---- */
+
 void kn_cpu_kv_write(struct kn_queue *queue, const struct kn_kv_write *a);
 void kn_cpu_attend(struct kn_queue *queue, const struct kn_attend *a);
 
-/* gate.c */
+/* ---- gate.c ---- */
+
 void kn_cpu_gate(struct kn_queue *queue, const struct kn_gate *a);
 
-/* exchange.c */
+/* ---- exchange.c ---- */
+
 void kn_cpu_rows_pack(struct kn_queue *queue, const struct kn_rows_pack *a);
 void kn_cpu_rows_unpack(struct kn_queue *queue, const struct kn_rows_unpack *a);
 void kn_cpu_combine_pack(struct kn_queue *queue, const struct kn_combine_pack *a);
