@@ -48,8 +48,8 @@ static const struct cad_option table[] = {
 		"where the token exchange listens, host:port; port 0 chooses one"),
 	CAD_OPTION_STRING(struct settings, advertise, "advertise", "",
 		"exchange address that is announced to routers; empty: the one of --listen"),
-	CAD_OPTION_STRING(
-		struct settings, http, "http", "127.0.0.1:0", "where /metrics, /healthz and /readyz are, host:port"),
+	CAD_OPTION_STRING(struct settings, http, "http", "127.0.0.1:0",
+		"where to serve /metrics, /healthz and /readyz, host:port"),
 	CAD_OPTION_STRING(struct settings, id, "id", "",
 		"name of this node, stable over restarts; empty: host name and process id"),
 	CAD_OPTION_STRING(
@@ -62,13 +62,13 @@ static const struct cad_option table[] = {
 		"expert nodes on this machine, which share those four fifths"),
 	CAD_OPTION_U32(struct settings, threads, "threads", "0", 0, KN_THREADS_MAX,
 		"compute threads; 0: one for each core of this process"),
-	CAD_OPTION_U32(struct settings, load_threads, "load-threads", "1", 1, 16,
-		"threads that load experts while serving goes on"),
+	CAD_OPTION_U32(
+		struct settings, load_threads, "load-threads", "1", 1, 16, "threads that load experts during serving"),
 	CAD_OPTION_ENUM(struct settings, isa, "isa", "auto", kn_isa_choices,
 		"instruction set of the kernels; all give the same bits"),
 	CAD_OPTION_U32(struct settings, requests_max, "requests-max", "256", 1, 65536,
 		"calls held at once; further ones are refused"),
-	CAD_OPTION_U32(struct settings, rows_max, "rows-max", "2048", 1, CADRE_ROWS_MAX, "rows of one call"),
+	CAD_OPTION_U32(struct settings, rows_max, "rows-max", "2048", 1, CADRE_ROWS_MAX, "maximum rows of one call"),
 	CAD_OPTION_U32(struct settings, step_rows, "step-rows", "2048", 1, CADRE_ROWS_MAX,
 		"rows computed together; sizes the activations"),
 	CAD_OPTION_U32(struct settings, step_pairs, "step-pairs", "8192", 1, CADRE_PAIRS_MAX,

@@ -121,7 +121,7 @@ static void put_common(FILE *stream)
 	fputs(".TP\n\\fB\\-\\-config\\fR \\fIFILE\\fR\n"
 	      "YAML file with lines \\(lqoption: value\\(rq.\n"
 	      ".TP\n\\fB\\-\\-print\\-config\\fR\n"
-	      "Print every option with its value and where it came from, as such a file, and exit.\n"
+	      "Print every option with its value and source, in the form of that file, and exit.\n"
 	      ".TP\n\\fB\\-\\-check\\-config\\fR\n"
 	      "Check all options and exit.\n"
 	      ".TP\n\\fB\\-\\-help\\fR, \\fB\\-\\-version\\fR\n"
@@ -149,12 +149,12 @@ void cad_manual_close(FILE *stream, const char *program)
 	fputs(".SH ENVIRONMENT\n"
 	      "Every option can also be set in the environment: \\fB\\-\\-log\\-level\\fR as \\fBCADRE_LOG_LEVEL\\fR,\n"
 	      "\\fB\\-\\-config\\fR as \\fBCADRE_CONFIG\\fR.\n"
-	      "Flags win over the environment, the environment over the file, the file over defaults.\n"
+	      "Flags override the environment, the environment overrides the file, and the file overrides defaults.\n"
 	      ".SH EXIT STATUS\n"
-	      "0: it worked, or was stopped by SIGTERM or SIGINT as a service is.\n"
-	      "1: it failed.\n"
-	      "2: it was called wrongly.\n"
-	      "Above 128: a signal ended it; 130: it was interrupted.\n"
+	      "0: success, or a service that SIGTERM or SIGINT stopped.\n"
+	      "1: failure.\n"
+	      "2: wrong usage.\n"
+	      "Above 128: ended by a signal; 130: interrupted.\n"
 	      ".SH SEE ALSO\n",
 		stream);
 	const char *separator = "";

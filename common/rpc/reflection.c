@@ -191,7 +191,7 @@ static void send_extensions(
 {
 	size_t file;
 	if (!symbol_find(reflection, type, &file)) {
-		send_error(call, response, CAD_RPC_NOT_FOUND, "there is no type of that name");
+		send_error(call, response, CAD_RPC_NOT_FOUND, "no type has this name");
 		return;
 	}
 	Grpc__Reflection__V1__ExtensionNumberResponse answer = GRPC__REFLECTION__V1__EXTENSION_NUMBER_RESPONSE__INIT;
@@ -217,13 +217,13 @@ static void message(struct cad_rpc_call *call, const ProtobufCMessage *received)
 		if (file_find(reflection, request->file_by_filename, &file))
 			send_file(call, reflection, &response, file);
 		else
-			send_error(call, &response, CAD_RPC_NOT_FOUND, "there is no file of that name");
+			send_error(call, &response, CAD_RPC_NOT_FOUND, "no file has this name");
 		break;
 	case REQUEST_IS(FILE_CONTAINING_SYMBOL):
 		if (symbol_find(reflection, request->file_containing_symbol, &file))
 			send_file(call, reflection, &response, file);
 		else
-			send_error(call, &response, CAD_RPC_NOT_FOUND, "there is no symbol of that name");
+			send_error(call, &response, CAD_RPC_NOT_FOUND, "no symbol has this name");
 		break;
 	case REQUEST_IS(FILE_CONTAINING_EXTENSION):
 		send_error(call, &response, CAD_RPC_NOT_FOUND, "there are no extensions");

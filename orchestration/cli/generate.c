@@ -24,11 +24,12 @@ struct options {
 
 static const struct cad_option table[] = {
 	CL_RUN_OPTIONS(struct options, run),
-	CAD_OPTION_STRING(struct options, tokens, "tokens", "", "the prompt as token ids, 1,2,3, taken as they are"),
+	CAD_OPTION_STRING(struct options, tokens, "tokens", "", "the prompt as token ids, 1,2,3, used unchanged"),
 	CAD_OPTION_U32(struct options, max_tokens, "max-tokens", "128", 0, UINT32_MAX,
 		"maximum number of tokens to generate; 0: until the end of sequence"),
 	CAD_OPTION_BOOL(struct options, ignore_eos, "ignore-eos", "false", "continue past the end of sequence"),
-	CAD_OPTION_F64(struct options, temperature, "temperature", "0", 0, 1e6, "0: always the most likely token"),
+	CAD_OPTION_F64(struct options, temperature, "temperature", "0", 0, 1e6,
+		"sampling temperature; 0: always the most likely token"),
 	CAD_OPTION_U32(struct options, top_k, "top-k", "0", 0, UINT32_MAX,
 		"sample only from this many most likely tokens; 0: off"),
 	CAD_OPTION_F64(struct options, top_p, "top-p", "0", 0, 1,

@@ -10,7 +10,7 @@
 static struct cad_options_spec spec = {
 	.program = "cadrectl plan explain",
 	.summary =
-		"Why an expert lives where the map of --present has it (without one: where `cadrectl plan` would put it), and what moving it would change.",
+		"Says why an expert is where the map of --present has it (without one, where `cadrectl plan` would put it), and what moving it would change.",
 	.positional = "LAYER EXPERT",
 	.positional_max = 2,
 	.table = cl_plan_table,

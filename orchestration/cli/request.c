@@ -119,7 +119,7 @@ enum cad_status cl_request_from_json(const json_t *json, struct cl_request *requ
 
 	if (!json_is_object(json))
 		return cad_error_set(error, CAD_ERR_CORRUPT,
-			"there is no \"request\" in it: the output of 'cadrectl generate -o json' is needed");
+			"it has no \"request\": the output of 'cadrectl generate -o json' is needed");
 	enum cad_status status = string_member(json, "text", &made.text, error);
 	if (status == CAD_OK)
 		status = string_member(json, "stop", &made.stop, error);

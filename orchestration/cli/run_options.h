@@ -27,7 +27,7 @@
 		CAD_OPTION_U32(owner, member.nodes, "nodes", "1", 1, EM_NODES_MAX, \
 			"embedded: expert engines that the experts are spread over"), \
 		CAD_OPTION_U64(owner, member.placement_seed, "placement-seed", "0", 0, UINT64_MAX, \
-			"embedded: shuffles experts over the engines; 0: blocks")
+			"embedded: seed that shuffles experts over the engines; 0: in blocks")
 /* What em_create takes for them; the caller adds the model and what its events need. */
 struct em_options cl_engine_embedded(const struct cl_engine *engine);
 
@@ -38,16 +38,16 @@ struct cl_run_options {
 };
 #define CL_RUN_OPTIONS(owner, member) \
 	CAD_OPTION_STRING(owner, member.router, "router", "", \
-		"HOST:PORT[,...]: the first that answers; empty: those of run/cluster.json"), \
+		"HOST:PORT[,...], of which the first that answers is used; empty: those in run/cluster.json"), \
 		CAD_OPTION_BOOL(owner, member.access.tls, "tls", "false", \
-			"speak TLS to routers whose certificates an authority of this system has signed"), \
+			"use TLS, and trust the certificate authorities of this system"), \
 		CAD_OPTION_STRING(owner, member.access.authority, "tls-authority", "", \
-			"PEM file: ... or this authority; implies --tls"), \
+			"PEM file of the certificate authority to trust instead; implies --tls"), \
 		CAD_OPTION_STRING(owner, member.access.certificate, "tls-certificate", "", \
-			"PEM file that is shown to routers; implies --tls"), \
+			"PEM file with the certificate to present to routers; implies --tls"), \
 		CAD_OPTION_STRING(owner, member.access.key, "tls-key", "", "PEM file with its private key"), \
 		CAD_OPTION_STRING(owner, member.access.token_file, "token-file", "", \
-			"file with the bearer token that routers want"), \
+			"file with the bearer token that routers require"), \
 		CAD_OPTION_STRING(owner, member.model, "model", "", \
 			"directory of a checkpoint: compute in this process (embedded), without a cluster"), \
 		CL_ENGINE_OPTIONS(owner, member.engine)

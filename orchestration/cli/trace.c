@@ -42,7 +42,7 @@ static const struct cad_option import_table[] = {
 static const struct cad_options_spec import_spec = {
 	.program = "cadrectl trace import",
 	.summary =
-		"Reads traces (CSV, requests in JSON, the output of 'cadrectl eval', or Cadre's own) and writes one in Cadre's own format, the requests of the files one after the other.",
+		"Reads traces (CSV, requests in JSON, the output of 'cadrectl eval', or Cadre's own) and writes one in Cadre's own format, the requests of the files one after another.",
 	.positional = "FILE...",
 	.positional_max = IMPORT_FILES_MAX,
 	.table = import_table,

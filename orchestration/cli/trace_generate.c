@@ -24,7 +24,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U32(struct options, nodes, "nodes", "8", 1, 65535,
 		"nodes of that placement; must divide the communities or the groups"),
 	CAD_OPTION_U32(struct options, S(layers), "layers", "4", 1, PL_TRACE_LAYERS_MAX, "MoE layers"),
-	CAD_OPTION_U32(struct options, S(experts), "experts", "64", 1, 4096, "experts of a layer"),
+	CAD_OPTION_U32(struct options, S(experts), "experts", "64", 1, 4096, "experts per layer"),
 	CAD_OPTION_U32(struct options, S(k), "top-k", "8", 1, PL_TRACE_TOPK_MAX, "experts that a token selects"),
 	CAD_OPTION_U64(struct options, S(tokens), "tokens", "20000", 1, UINT32_MAX, "tokens"),
 	CAD_OPTION_U64(
@@ -48,13 +48,13 @@ static const struct cad_option table[] = {
 	CAD_OPTION_F64(struct options, S(drift), "drift", "0", 0, 10,
 		"change of the mixture of tasks and of popularity from beginning to end: e^(drift x gaussian)"),
 	CAD_OPTION_U32(struct options, S(request_tokens), "request-tokens", "128", 1, 1000000,
-		"tokens of a request, on average"),
+		"tokens per request, on average"),
 	CAD_OPTION_BOOL(struct options, S(scores), "scores", "false", "also write the gate's scores"),
 };
 
 static const struct cad_options_spec spec = {
 	.program = "cadrectl trace generate",
-	.summary = "Makes make a synthetic trace, and a placement that is known to be good for it.",
+	.summary = "Makes a synthetic trace, and a placement that is known to be good for it.",
 	.table = table,
 	.count = sizeof table / sizeof *table,
 };

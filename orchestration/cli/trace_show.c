@@ -114,7 +114,7 @@ static enum cad_status print_json(
 		(json_int_t)pl_trace_requests(trace), "experts", (json_int_t)trace->experts, "top_k",
 		(json_int_t)trace->k, "scores", trace->scores != NULL, "layers", layers);
 	if (!root)
-		return cad_error_set(error, CAD_ERR_INVALID, "the trace's names are not UTF-8, or there is no memory");
+		return cad_error_set(error, CAD_ERR_INVALID, "the trace's names are not UTF-8, or memory is short");
 	(void)json_dumpf(root, stdout, JSON_INDENT(1)); /* main tells whether that worked */
 	putchar('\n');
 	json_decref(root);

@@ -22,7 +22,7 @@ static const struct cad_option table[] = {
 static const struct cad_options_spec spec = {
 	.program = "cadrectl verify",
 	.summary =
-		"Computes the answer in FILE (from 'cadrectl generate -o json'; - is standard input) again, and compares digests. Fails when they differ.",
+		"Computes the answer in FILE again (from 'cadrectl generate -o json'; - is standard input) and compares digests. Fails if they differ.",
 	.positional = "FILE",
 	.positional_max = 1,
 	.table = table,
@@ -57,7 +57,7 @@ static enum cad_status read_answer(const char *path, json_t **answer, struct cad
 	if (!json_is_string(json_object_get(read, "digest")) || !json_is_array(json_object_get(read, "token_ids"))) {
 		json_decref(read);
 		return cad_error_set(error, CAD_ERR_CORRUPT,
-			"%s: there are no \"digest\" and \"token_ids\" in it: the output of 'cadrectl generate -o json' is needed",
+			"%s: it has no \"digest\" and \"token_ids\": the output of 'cadrectl generate -o json' is needed",
 			path);
 	}
 
@@ -100,7 +100,7 @@ static bool compare(const json_t *answer, const struct cl_result *result, const 
 		printf("DIFFERENT: the same %zu tokens, but from other logits: digest %s, was %s\n", result->ids.count,
 			result->digest, before);
 	else
-		printf("DIFFERENT: from token %lld on: digest %s, was %s\n", (long long)difference, result->digest,
+		printf("DIFFERENT from token %lld on: digest %s, was %s\n", (long long)difference, result->digest,
 			before);
 	if (!equal && policy && strcmp(policy, "none") != 0)
 		printf("The answer was computed under capacity policy '%s', under which it may depend on the requests beside it.\n",

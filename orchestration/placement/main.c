@@ -37,7 +37,7 @@ static const struct cad_option table[] = {
 		"SQLite file that a restart continues from; empty: nothing is kept"),
 	CAD_OPTION_STRING(struct options, cluster, "cluster", "cadre",
 		"name of the cluster; processes of another cluster are refused"),
-	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", cad_wire_choices, "how rows travel"),
+	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", cad_wire_choices, "how rows go to the experts"),
 	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", cad_weights_choices,
 		"how weights are stored: f32 is lossless, bf16 rounds"),
 	CAD_OPTION_U32(struct options, experts_min, "experts-min", "1", 0, PL_NODES_MAX,
@@ -60,7 +60,7 @@ static const struct cad_option table[] = {
 		"how long known processes have to come back after a restart"),
 	CAD_OPTION_U32(struct options, free_grace_ms, "free-grace-ms", "1000", 0, 3600000,
 		"how long a copy that left the map is kept after the last router stopped using it"),
-	CAD_OPTION_U32(struct options, loads_max, "loads-max", "32", 1, 65536, "loads in flight on one node"),
+	CAD_OPTION_U32(struct options, loads_max, "loads-max", "32", 1, 65536, "loads at once on one node"),
 	CAD_OPTION_U32(struct options, moves_max, "moves-max", "4", 1, 65536,
 		"moves at once in the cluster, of experts that stay in service"),
 	CAD_OPTION_ENUM(

@@ -31,7 +31,7 @@ static enum cad_status add(struct rt_answer *answer, const struct cad_text *piec
 	if (status == CAD_OK && last && !found)
 		status = rt_stop_text_flush(&answer->stop, text);
 	if (status != CAD_OK)
-		return cad_error_set(error, status, "there is no memory for the text of the answer");
+		return cad_error_set(error, status, "no memory for the text of the answer");
 	*stopped = found;
 	return CAD_OK;
 }

@@ -140,8 +140,7 @@ static void text_start(
 
 	struct text_job *job = malloc(sizeof *job);
 	if (!job) {
-		cad_rpc_call_finish(
-			call, CAD_RPC_RESOURCE_EXHAUSTED, "there is no memory for another text: try again later");
+		cad_rpc_call_finish(call, CAD_RPC_RESOURCE_EXHAUSTED, "no memory for another text; try again later");
 		return;
 	}
 

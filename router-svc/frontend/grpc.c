@@ -83,9 +83,8 @@ enum cad_status rt_grpc_open(struct rt_grpc *grpc, struct cad_rpc_call *call, co
 			cad_clock_now_ns(grpc->hub->options.engine.clock) + (uint64_t)left_ms * CAD_NS_PER_MS;
 
 	struct tie *tie = malloc(sizeof *tie);
-	enum cad_status status = tie
-		? CAD_OK
-		: cad_error_set(error, CAD_ERR_MEMORY, "there is no memory for another stream: try again later");
+	enum cad_status status =
+		tie ? CAD_OK : cad_error_set(error, CAD_ERR_MEMORY, "no memory for another stream; try again later");
 	if (status == CAD_OK) {
 		*tie = (struct tie){ .grpc = grpc, .call = call };
 		status = rt_stream_open(

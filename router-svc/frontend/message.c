@@ -81,7 +81,7 @@ enum cad_status rt_message_piece(const struct rt_piece *piece, struct cad_rpc_ar
 	if (piece->text)
 		message->text = (char *)(uintptr_t)piece->text;
 	if (piece->routing && routing_write(piece, arena, message) != CAD_OK)
-		return cad_error_set(error, CAD_ERR_EXHAUSTED, "there is no memory for the routing of the answer");
+		return cad_error_set(error, CAD_ERR_EXHAUSTED, "no memory for the routing of the answer");
 	return CAD_OK;
 }
 

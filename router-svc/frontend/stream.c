@@ -171,7 +171,7 @@ enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct rt_request *req
 	struct rt_stream *stream;
 	enum cad_status status = stream_create(hub, request, stops, stops_count, &stream);
 	if (status != CAD_OK)
-		return cad_error_set(error, status, "there is no memory for another stream: try again later");
+		return cad_error_set(error, status, "no memory for another stream; try again later");
 
 	/* before submit: an event may come at once, but is looked at only by this thread */
 	request->context = stream;

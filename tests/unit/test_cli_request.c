@@ -85,7 +85,7 @@ static void wrong_requests_name_the_member(void **state)
 	static const struct {
 		const char *json, *says;
 	} cases[] = {
-		{ "[]", "no \"request\" in it" },
+		{ "[]", "no \"request\"" },
 		{ "{}", "neither \"text\" nor \"tokens\"" },
 		{ "{\"text\": 5}", "\"text\" is not a string" },
 		{ "{\"text\": \"a\", \"max_tokens\": -1}", "\"max_tokens\" is not a number from 0 to 4294967295" },
