@@ -436,7 +436,7 @@ static enum cad_status push(struct cad_decoder *decoder, int32_t id)
 		return cad_error_set(decoder->error, CAD_ERR_RANGE, "token id %d is outside the vocabulary of %u ids",
 			id, tokenizer->names.count);
 	if (!cad_tok_names_get(&tokenizer->names, id, &name))
-		return CAD_OK; /* a hole in the vocabulary, or its padding, stands for nothing */
+		return CAD_OK; /* a hole in the vocabulary, or its padding, decodes to nothing */
 	if (decoder->skip_special && tokenizer->added.is_special[id])
 		return CAD_OK;
 	return feed(decoder, 0, name.bytes, name.size);

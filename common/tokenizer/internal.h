@@ -5,7 +5,7 @@
  * Encoding runs a text through stages: added tokens are cut out, the rest is normalized, cut into
  * pieces (pre-tokenizers), each piece becomes ids (BPE), and a template adds special tokens. The
  * stages are arrays built once when the file is parsed (nested "Sequence" components are flattened,
- * which changes nothing: they run in order). A `tok_work` is the scratch of one encoding;
+ * which changes nothing because they run in order). A `tok_work` is the scratch of one encoding;
  * everything else is read-only, so any number of threads may share a tokenizer.
  */
 #ifndef CADRE_COMMON_TOKENIZER_INTERNAL_H
@@ -20,14 +20,14 @@ enum {
 	TOK_ID_LIMIT = 1 << 22, /* ids are below this; published vocabularies stay below 2^19 */
 	TOK_STAGES_MAX = 64,    /* components of one kind, after flattening */
 	TOK_DEPTH_MAX = 16,     /* Sequence in Sequence in ... */
-	/* of one added token: the factor in the time that finding added tokens takes */
+	/* bytes of one added token: a factor in the time that finding added tokens takes */
 	TOK_ADDED_BYTES_MAX = 4096,
 	TOK_TEXT_BYTES_MAX = 1 << 30, /* of one text, before and after normalization */
 };
 
 /* ---- growing arrays (text.c) ---- */
 
-/* Room for `more` items behind `count`; *items and *capacity change only on success. */
+/* Room for `more` items after `count`; *items and *capacity change only on success. */
 CAD_MUST_USE enum cad_status cad_tok_reserve(
 	void **items, size_t *capacity, size_t count, size_t more, size_t item_bytes);
 CAD_MUST_USE enum cad_status cad_tok_append(struct cad_text *text, const char *bytes, size_t size);
@@ -48,8 +48,8 @@ bool cad_tok_is_mark(uint32_t character);  /* has a combining class: normal form
 bool cad_tok_is_number(uint32_t character);
 bool cad_tok_is_punctuation(uint32_t character);
 bool cad_tok_is_word(uint32_t character); /* \w */
-/* What the library counts to a general category ("L", "Lu") and PCRE2 may not, as it stands in a
- * character class; NULL: not a known category. */
+/* Characters that the library counts in a general category ("L", "Lu") and PCRE2 may not, as text
+ * for a character class; NULL: not a known category. */
 const char *cad_tok_category_additions(const char *category, size_t size);
 
 enum tok_form { TOK_NFC, TOK_NFD, TOK_NFKC, TOK_NFKD };
@@ -58,12 +58,12 @@ CAD_MUST_USE enum cad_status cad_tok_normal_form(
 	enum tok_form form, const char *bytes, size_t size, struct cad_text *out);
 CAD_MUST_USE enum cad_status cad_tok_lowercase(const char *bytes, size_t size, struct cad_text *out);
 
-/* The printable character that stands for a byte in byte-level vocabularies, and back (-1: stands
- * for none). */
+/* The printable character that represents a byte in byte-level vocabularies, and back (-1: it
+ * represents none). */
 uint32_t cad_tok_byte_to_character(unsigned char byte);
 int cad_tok_character_to_byte(uint32_t character);
-/* Appends the bytes that the characters of token stand for; false, and nothing appended, if one of
- * them stands for none. */
+/* Appends the bytes that the characters of token represent; false, and nothing appended, if one of
+ * them represents none. */
 CAD_MUST_USE enum cad_status cad_tok_bytes_of(struct tok_slice token, struct cad_text *out, bool *all);
 
 /* ---- patterns (regex.c) ---- */
@@ -85,7 +85,7 @@ struct tok_matches {
 	void *match_data, *context; /* PCRE2's */
 };
 
-/* A sentence that a wrong component gets is prefixed by the caller with where it stands. */
+/* Errors about a component do not name it; the caller adds where it is in the file. */
 CAD_MUST_USE enum cad_status cad_tok_pattern_parse(
 	const json_t *json, struct tok_pattern *pattern, struct cad_error *error);
 CAD_MUST_USE enum cad_status cad_tok_pattern_compile(
@@ -112,8 +112,8 @@ CAD_MUST_USE enum cad_status cad_tok_json_integer(
 CAD_MUST_USE enum cad_status cad_tok_json_character(
 	const json_t *object, const char *key, uint32_t *value, struct cad_error *error);
 
-/* Calls `one` for every component in `json` (null: none), looking into Sequences, whose members
- * stand under `members`. */
+/* Calls `one` for every component in `json` (null: none), including the members of Sequences, which
+ * are listed under `members`. */
 typedef enum cad_status tok_component(void *context, const char *type, const json_t *json, struct cad_error *error);
 CAD_MUST_USE enum cad_status cad_tok_json_flatten(
 	const json_t *json, const char *members, tok_component *one, void *context, struct cad_error *error);
@@ -147,7 +147,7 @@ struct tok_symbols {
 };
 
 struct tok_work {
-	const char *text; /* what pieces speak of: the caller's text or one of `buffers` */
+	const char *text; /* what pieces point into: the caller's text or one of `buffers` */
 	struct tok_pieces pieces, spare;
 	struct cad_text buffers[2];
 	struct tok_symbols symbols;
@@ -234,7 +234,7 @@ CAD_MUST_USE enum cad_status cad_tok_split(
 
 /* ---- vocabulary and BPE (vocab.c, model.c, bpe.c) ---- */
 
-/* String to id. Strings lie in an arena. */
+/* String to id. Strings are stored in an arena. */
 struct tok_map {
 	struct cad_text arena;
 	struct {
@@ -247,8 +247,8 @@ struct tok_map {
 CAD_MUST_USE enum cad_status cad_tok_map_init(struct tok_map *map, size_t count_max);
 void cad_tok_map_fini(struct tok_map *map);
 int32_t cad_tok_map_get(const struct tok_map *map, const char *bytes, size_t size); /* -1: not there */
-/* The map has room for the count it was made for. An entry that is there already keeps its place
- * and takes the new id. */
+/* The map has room for the count it was made for. An existing entry keeps its place and takes the
+ * new id. */
 CAD_MUST_USE enum cad_status cad_tok_map_put(struct tok_map *map, const char *bytes, size_t size, int32_t id);
 
 /* Id to string. */
@@ -280,20 +280,20 @@ struct tok_bpe {
 	/* pairs of first symbols between which some merge may happen; open addressing */
 	uint64_t *crossings;
 	size_t crossing_slots;
-	bool crosses_anywhere; /* crossings could not be told */
+	bool crosses_anywhere; /* crossings are not known */
 	struct {
 		uint32_t character;
 		int32_t id;
 	} * characters; /* open addressing; id < 0: free */
 	size_t character_slots;
 	int32_t byte_fallback[256]; /* id of <0xHH>, -1 */
-	int32_t byte_symbol[256];   /* of the character that stands for a byte */
-	struct tok_map whole;       /* pieces that are one token as they stand */
+	int32_t byte_symbol[256];   /* of the character that represents a byte */
+	struct tok_map whole;       /* pieces that are one token as a whole */
 	int32_t unknown;            /* -1: none */
 	bool has_byte_fallback, fuse_unknown;
-	bool ignore_merges; /* a piece that is a token becomes that token, wherever merges would lead */
+	bool ignore_merges; /* a piece that is a token becomes that token, whatever merges would give */
 	bool bytes;         /* pieces are bytes, each of which is a symbol */
-	/* no id stands for more of a piece than so many bytes; 0: it may, or a piece may become no
+	/* no id covers more than this many bytes of a piece; 0: one may, or a piece may become no
 	 * id at all */
 	size_t id_bytes_max;
 };
@@ -387,7 +387,7 @@ struct cad_tokenizer {
 	struct tok_template template;
 	struct tok_decoders decoders;
 	struct tok_names names;
-	uint32_t padded_size; /* ids from names.count up to here stand for nothing */
+	uint32_t padded_size; /* ids from names.count up to here have no token */
 };
 
 #endif

@@ -161,7 +161,7 @@ static void put_character(struct tok_bpe *bpe, uint32_t character, int32_t id)
 	bpe->characters[slot].id = id;
 }
 
-/* The tokens that are one character, those that are one byte, and those that stand for one. */
+/* The tokens that are one character, those that are one byte, and those that represent one. */
 static enum cad_status collect_symbols(struct tok_bpe *bpe, const struct tok_map *vocab, const struct tok_names *names)
 {
 	size_t count = 0, length;

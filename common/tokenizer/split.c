@@ -391,7 +391,7 @@ static enum cad_status put_byte_characters(
 	return status;
 }
 
-/* Writes the text of all pieces anew, into the buffer that does not hold it now. */
+/* Rewrites the text of all pieces, into the buffer that does not hold it now. */
 static enum cad_status rewrite(
 	const struct tok_splitter *splitter, put_piece *put, struct tok_work *work, struct cad_error *error)
 {

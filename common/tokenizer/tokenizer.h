@@ -26,15 +26,15 @@ CAD_MUST_USE enum cad_status cad_tokenizer_parse(
 void cad_tokenizer_close(struct cad_tokenizer *tokenizer);
 
 uint32_t cad_tokenizer_vocab_size(const struct cad_tokenizer *tokenizer); /* one above the largest id */
-/* Models round their vocabulary up, and may generate an id that no token has: below `vocab` such
- * ids stand for nothing. Before the tokenizer is shared. */
+/* Models round their vocabulary up, and may generate an id that no token has: below `vocab`, such
+ * ids decode to nothing. Call it before the tokenizer is shared. */
 void cad_tokenizer_pad(struct cad_tokenizer *tokenizer, uint32_t vocab);
 
 /* Appends the ids of text (UTF-8; invalid UTF-8 is CAD_ERR_INVALID with the byte's offset).
- * `special`: let the post-processor add its special tokens.
- * Special tokens that are spelled out in the text become their ids, as in the library. ids_max
- * bounds ids->count: CAD_ERR_RANGE above it, as soon as that is certain: of a text that is much too
- * long little more than the beginning is encoded. */
+ * `special`: let the post-processor add its special tokens. Special tokens that are spelled out in
+ * the text become their ids, as in the library. ids_max limits ids->count: CAD_ERR_RANGE above it,
+ * as soon as that is certain. Of a text that is much too long, little more than the beginning is
+ * encoded. */
 CAD_MUST_USE enum cad_status cad_tokenizer_encode(const struct cad_tokenizer *tokenizer, const char *text, size_t bytes,
 	bool special, size_t ids_max, struct cad_ids *ids, struct cad_error *error);
 

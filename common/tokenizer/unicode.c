@@ -206,7 +206,7 @@ static bool byte_is_itself(unsigned int byte)
 	return (byte >= '!' && byte <= '~') || (byte >= 0xa1 && byte <= 0xac) || (byte >= 0xae && byte <= 0xff);
 }
 
-/* The bytes that are not printable, in ascending order, stand at U+0100 and up. */
+/* The bytes that are not printable, in ascending order, are at U+0100 and up. */
 uint32_t cad_tok_byte_to_character(unsigned char byte)
 {
 	if (byte_is_itself(byte))
