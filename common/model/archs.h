@@ -14,7 +14,7 @@
 
 #include <stddef.h>
 
-/* `{l}` stands for the layer and `{e}` for the expert. */
+/* `{l}` is the layer, `{e}` the expert. */
 struct cad_tensor_name {
 	enum cad_role role;
 	const char *pattern;
@@ -23,9 +23,9 @@ struct cad_tensor_name {
 struct cad_arch {
 	const char *name;  /* model_type */
 	bool runs;         /* false: the config parses, but the engine has no code for it yet */
-	double rope_theta; /* where the config says nothing */
+	double rope_theta; /* if the config does not say */
 	/* Fills what only this family has: attention, gate, ffn sizes, layers. The common part of
-	 * the spec is there. */
+	 * the spec is filled already. */
 	void (*read)(const struct cad_keys *keys, struct cad_model_spec *spec);
 	const struct cad_tensor_name *names; /* looked at before the common names (tensors.c); may be NULL */
 	size_t names_count;

@@ -24,8 +24,8 @@ void cad_model_config_fini(struct cad_model_config *config);
  * The error names file and key. */
 CAD_MUST_USE enum cad_status cad_model_spec_read(
 	const char *directory, struct cad_model_spec *spec, struct cad_error *error);
-/* The same from memory, for tests and the fuzzer. `name` is how errors call the text; `generation`
- * may be NULL. */
+/* The same from memory, for tests and the fuzzer. errors call the text `name`; `generation` may be
+ * NULL. */
 CAD_MUST_USE enum cad_status cad_model_spec_parse(const char *name, const char *config, size_t config_bytes,
 	const char *generation, size_t generation_bytes, struct cad_model_spec *spec, struct cad_error *error);
 

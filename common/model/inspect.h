@@ -12,8 +12,8 @@
 
 #include <stdio.h>
 
-/* What processes hold, in bytes. How weights lie in memory is the kernels' (kernels/packed.h),
- * which this layer does not know: the caller asks them. */
+/* What processes hold, in bytes. The kernels decide how weights are laid out in memory
+ * (kernels/packed.h). This layer does not know them, so the caller asks them. */
 struct cad_model_packed {
 	const char *weights;     /* the setting: "f32", "bf16" */
 	uint64_t expert, router; /* one routed expert; a router's weights */
@@ -23,7 +23,7 @@ struct cad_model_packed {
 struct cad_model_needs {
 	uint32_t nodes;            /* expert nodes */
 	uint32_t experts_total;    /* routed experts of all layers */
-	uint32_t experts_per_node; /* the most that a node holds when they are spread evenly, one copy of each */
+	uint32_t experts_per_node; /* at most, when they are spread evenly, with one copy of each */
 	uint64_t bytes_per_node;
 	uint64_t router_bytes;       /* each router: everything but routed experts */
 	uint64_t kv_bytes_per_token; /* on a router, with KV in f32 */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reading a JSON object key by key, with a sentence for everything that is not as it must be.
+ * Reading a JSON object key by key, with a sentence for everything that is wrong.
  *
  * The first failure sticks: later reads answer their smallest allowed value and change nothing, so
  * that a reader is a list of assignments with one check at its end. A key that is absent and a key
@@ -16,14 +16,14 @@
 #include <stdint.h>
 
 struct cad_keys {
-	const char *file;   /* how sentences call the text */
-	const char *prefix; /* "" or "rope_scaling.": stands before every key in a sentence */
+	const char *file;   /* what errors call the text */
+	const char *prefix; /* "" or "rope_scaling.": put before every key in an error */
 	const json_t *object;
 	enum cad_status *status; /* shared with the objects inside this one */
 	struct cad_error *error;
 };
 
-/* Records a sentence about a key, unless one is there already: "FILE: PREFIXkey " and then the
+/* Records a sentence about a key, unless there is one already: "FILE: PREFIXkey " and then the
  * format. */
 void cad_keys_fail(const struct cad_keys *keys, enum cad_status status, const char *key, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
@@ -31,8 +31,8 @@ static inline bool cad_keys_ok(const struct cad_keys *keys) { return *keys->stat
 
 /* NULL when absent or null. */
 const json_t *cad_keys_get(const struct cad_keys *keys, const char *key);
-/* The first of some names of one thing (a list that ends with NULL); two that are there and differ
- * are a failure. The first name when none is there. */
+/* The first name that is present, of several names for one value (a list that ends with NULL); two
+ * that are present and differ are a failure. The first name if none is present. */
 const char *cad_keys_name(const struct cad_keys *keys, const char *const *names);
 
 uint32_t cad_keys_u32(const struct cad_keys *keys, const char *key, uint32_t min, uint32_t max);

@@ -3,10 +3,10 @@
  * A checkpoint: a spec, and every tensor of it mapped and checked.
  *
  * `cad_model_open` reads config.json, maps the safetensors files (one, or shards with an index),
- * and checks that every tensor that the spec calls for is there with the right shape and a known
- * type, and that nothing else is. Afterwards nothing can fail and nothing is copied:
- * a tensor is a pointer into a read-only mapping, valid until `cad_model_close`. Immutable after
- * opening; any thread may read it.
+ * and checks that every tensor that the spec calls for is present with the right shape and a known
+ * type, and that there are no others. Afterwards nothing can fail and nothing is copied: a tensor
+ * is a pointer into a read-only mapping, valid until `cad_model_close`. Immutable after opening;
+ * any thread may read it.
  *
  * A file that shrinks while it is mapped raises SIGBUS in any program that maps files;
  * docs/OPERATIONS.md says not to overwrite a checkpoint in place.
@@ -29,11 +29,11 @@ const char *cad_model_directory(const struct cad_model *model);
  * have data == NULL. */
 struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert);
 
-/* XXH3-128 over config.json and the safetensors headers in order of file name: what two processes
- * compare to know that they mean the same files. 32 hex digits. */
+/* XXH3-128 over config.json and the safetensors headers in order of file name: two processes
+ * compare it to know that they use the same files. 32 hex digits. */
 void cad_model_fingerprint(const struct cad_model *model, char hex[33]);
-/* XXH3-128 over the bytes of the expert's tensors in order of role: what replicas and moves are
- * checked against. Reads them all. */
+/* XXH3-128 over the bytes of the expert's tensors in order of role: replicas and moves are checked
+ * against it. Reads them all. */
 void cad_model_expert_checksum(const struct cad_model *model, uint32_t layer, uint32_t expert, char hex[33]);
 
 /* Sizes in bytes as stored in the checkpoint: one expert of a MoE layer; everything that is not a

@@ -19,7 +19,7 @@ struct cad_rope_spec {
 	bool truncate;                            /* yarn: round the correction range to integers */
 	double mscale, mscale_all_dim;            /* yarn; 0 when absent */
 	uint32_t original_positions;              /* llama3, yarn */
-	/* cos and sin are multiplied by this; already resolved, 1 when nothing asks for it */
+	/* cos and sin are multiplied by this; already resolved, 1 by default */
 	double attention_factor;
 };
 /* inv_freq[size / 2]. Source: transformers modeling_rope_utils.py, the function of each kind. */

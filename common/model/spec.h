@@ -52,7 +52,7 @@ struct cad_attention_spec {
 	enum cad_qk_norm qk_norm;
 	float clip_qkv; /* 0: off; q, k (after their norms) and v are clamped to [-clip, clip] */
 	float scale;    /* scores are multiplied by this */
-	bool sinks;     /* one learned logit a head joins the softmax (gpt_oss) */
+	bool sinks;     /* one learned logit per head joins the softmax (gpt_oss) */
 	uint32_t q_rank, kv_rank, nope_size, rope_size; /* latent attention */
 };
 
@@ -99,7 +99,7 @@ struct cad_model_spec {
 	bool shared_gate;                          /* the shared expert is weighed by a sigmoid (qwen2_moe) */
 	struct cad_layer_spec *layers;             /* [layers_count] */
 	int32_t bos_id;                            /* -1: none */
-	/* config.json's, then replaced by generation_config.json's where that has any */
+	/* from config.json, replaced by those of generation_config.json if it has any */
 	int32_t eos_ids[CAD_STOP_IDS_MAX];
 	uint32_t eos_ids_count;
 };

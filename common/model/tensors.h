@@ -19,7 +19,7 @@ struct cad_tensor_want cad_tensor_wanted(const struct cad_model_spec *spec, enum
 /* Writes the published name; false when the architecture has no such tensor. */
 bool cad_tensor_name(
 	const struct cad_arch *arch, enum cad_role role, uint32_t layer, uint32_t expert, char *name, size_t bytes);
-/* Tensors that published checkpoints carry and nothing needs. */
+/* Tensors that published checkpoints contain but nothing needs. */
 bool cad_tensor_is_harmless(const struct cad_model_spec *spec, const char *name);
 
 #endif
