@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * "host:port" taken apart: "127.0.0.1:7000", "[::1]:7000", "router.example:7000". One rule for all
- * that listens or connects. Nothing is looked up, kept or allocated;
- * any thread.
+ * "host:port", parsed: "127.0.0.1:7000", "[::1]:7000", "router.example:7000". One rule for
+ * everything that listens or connects. Nothing is looked up, kept or allocated; any thread.
  */
 #ifndef CADRE_COMMON_BASE_ADDRESS_H
 #define CADRE_COMMON_BASE_ADDRESS_H
@@ -19,15 +18,15 @@ struct cad_address {
 	char host[CAD_ADDRESS_HOST_BYTES]; /* without brackets; never empty */
 	char port_text[6];                 /* for getaddrinfo */
 	uint16_t port;
-	bool v6; /* the host stood in brackets: a literal IPv6 address, if anything */
+	bool v6; /* the host was in brackets: it can only be a literal IPv6 address */
 };
 
 /* CAD_ERR_INVALID and a sentence that begins with the text: no host, no port from 0 to 65535, an
  * IPv6 address without brackets. */
 CAD_MUST_USE enum cad_status cad_address_parse(const char *text, struct cad_address *address, struct cad_error *error);
 
-/* The address with the port that was really taken where `text` asked for any; a text that is no
- * address (the path of a unix socket) as it is. */
+/* The address with the actual port if `text` asked for any port; a text that is not an address (the
+ * path of a unix socket) is unchanged. */
 void cad_address_taken(const char *text, uint16_t port, char *out, size_t bytes);
 
 #endif

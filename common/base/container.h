@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The object that a member is embedded in. Lists, events and operations are embedded in what they
- * are about; this is the way back from one to the other. */
+/* The object that a member is embedded in. Lists, events and operations are embedded in their
+ * objects; this leads back from one to the other. */
 #ifndef CADRE_COMMON_BASE_CONTAINER_H
 #define CADRE_COMMON_BASE_CONTAINER_H
 

@@ -2,10 +2,9 @@
 /*
  * Whole files: read into memory, mapped read-only, or replaced at once.
  *
- * Paths may come from users: a directory, a pipe, a device or a file that is not there is answered
- * with a sentence, never with a hang.
- * A read text is the caller's (free); a mapping is the caller's until `cad_file_unmap`. All
- * functions block on the disk; any thread may call them.
+ * Paths may come from users: a directory, a pipe, a device or a missing file gives a sentence,
+ * never a hang. A read text is the caller's (free); a mapping is the caller's until
+ * `cad_file_unmap`. All functions block on the disk; any thread may call them.
  */
 #ifndef CADRE_COMMON_BASE_FILE_H
 #define CADRE_COMMON_BASE_FILE_H
@@ -16,11 +15,11 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* Is there something of this name, of whatever kind? */
+/* Does anything of this name exist, of whatever kind? */
 bool cad_file_exists(const char *path);
 
-/* The whole file, with a 0 behind the last byte that `size` does not count. CAD_ERR_NOT_FOUND,
- * CAD_ERR_IO, or CAD_ERR_EXHAUSTED above `size_max`. */
+/* The whole file, followed by a 0 that `size` does not count. CAD_ERR_NOT_FOUND, CAD_ERR_IO, or
+ * CAD_ERR_EXHAUSTED above `size_max`. */
 CAD_MUST_USE enum cad_status cad_file_read(
 	const char *path, size_t size_max, char **bytes, size_t *size, struct cad_error *error);
 
@@ -28,17 +27,17 @@ CAD_MUST_USE enum cad_status cad_file_read(
 CAD_MUST_USE enum cad_status cad_file_map(const char *path, const void **bytes, size_t *size, struct cad_error *error);
 void cad_file_unmap(const void *bytes, size_t size);
 
-/* Writes a file that appears whole or not at all: a temporary file beside it, then a rename. */
+/* Writes a file that appears complete or not at all: a temporary file beside it, then a rename. */
 struct cad_file_writer {
 	FILE *stream; /* write here; errors are sticky and answered by commit */
 	char *path, *temporary;
 };
 CAD_MUST_USE enum cad_status cad_file_writer_open(
 	struct cad_file_writer *writer, const char *path, struct cad_error *error);
-/* Flushes to disk and renames. The writer is gone afterwards, whatever the answer; on failure
+/* Flushes to disk and renames. The writer is gone afterwards, whatever the result; on failure
  * nothing is left behind. */
 CAD_MUST_USE enum cad_status cad_file_writer_commit(struct cad_file_writer *writer, struct cad_error *error);
-/* Instead of commit: nothing is left behind, and what stood at `path` stays. */
+/* Instead of commit: nothing is left behind, and what was at `path` stays. */
 void cad_file_writer_abandon(struct cad_file_writer *writer);
 
 #endif

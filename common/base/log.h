@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Log lines on stderr, as logfmt or as JSON: one event a line, one write(2) a line, so that lines
- * of several threads never mix.
+ * Log lines on stderr, as logfmt or as JSON: one event per line, one write(2) per line, so that
+ * lines of several threads never mix.
  *
  *     cad_log_info("control", "joined the cluster", CAD_S("placement", address), CAD_U("lease_ms",
  *     lease_ms));
@@ -9,8 +9,8 @@
  *     placement=127.0.0.1:7300 lease_ms=3000
  *
  * Any thread may log at any time. Nothing is allocated; a line is cut at CAD_LOG_LINE_BYTES, on a
- * character's border, and stays valid in its format. write(2) may block when whoever reads stderr
- * is slow: the step path logs nothing but failures. Strings are borrowed for the call.
+ * character's border, and stays valid in its format. write(2) may block when the reader of stderr
+ * is slow: the step path logs only failures. Strings are borrowed for the call.
  */
 #ifndef CADRE_COMMON_BASE_LOG_H
 #define CADRE_COMMON_BASE_LOG_H

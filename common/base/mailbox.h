@@ -22,7 +22,7 @@ struct cad_mailbox;
  * block; NULL: an event fd is made. */
 CAD_MUST_USE enum cad_status cad_mailbox_create(
 	size_t capacity, void (*wake)(void *context), void *context, struct cad_mailbox **mailbox);
-/* Nobody may use it any more. What is still inside is the caller's. NULL is allowed. */
+/* Nothing may use it any longer. What is still inside belongs to the caller. NULL is allowed. */
 void cad_mailbox_destroy(struct cad_mailbox *mailbox);
 
 /* Any thread. CAD_AGAIN: full, nothing was taken. `message` is not NULL. */
@@ -30,8 +30,8 @@ CAD_MUST_USE enum cad_status cad_mailbox_put(struct cad_mailbox *mailbox, void *
 /* The receiver. NULL: empty, and the next put will wake. */
 void *cad_mailbox_take(struct cad_mailbox *mailbox);
 
-/* Event-fd mailboxes. wait: the receiver sleeps until there is something, until cad_mailbox_wake,
- * or for so long (UINT64_MAX: for ever). */
+/* Event-fd mailboxes. wait: the receiver sleeps until there is a message, until cad_mailbox_wake,
+ * or for this long (UINT64_MAX: without limit). */
 void cad_mailbox_wait(struct cad_mailbox *mailbox, uint64_t timeout_ns);
 /* readable after a wake, for an event loop; -1 with a callback */
 int cad_mailbox_fd(const struct cad_mailbox *mailbox);

@@ -65,8 +65,8 @@ struct cad_error {
  * that `return cad_error_set(...)` reads well. `error` may be NULL. */
 enum cad_status cad_error_set(struct cad_error *error, enum cad_status status, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
-/* Puts "text: " before the sentence that is there: what was being done when it happened. Returns
- * the status. */
+/* Puts "text: " before the existing sentence: what was being done when it happened. Returns the
+ * status. */
 enum cad_status cad_error_prefix(struct cad_error *error, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
