@@ -6,7 +6,7 @@
  * One thread of its own (libmicrohttpd); the callbacks run in it, so they must read through
  * atomics, snapshots or locks. It answers GET and HEAD, has bounds on connections and on time, and
  * listens on loopback unless an address says otherwise. There is no authentication: bind it to a
- * network that operators alone can reach.
+ * network that only operators can reach.
  */
 #ifndef CADRE_COMMON_PROCESS_ADMIN_H
 #define CADRE_COMMON_PROCESS_ADMIN_H
@@ -25,7 +25,7 @@ const char *cad_admin_argument(const struct cad_admin_request *request, const ch
 /* A page: `body` from malloc, freed by the server. Not OK: the answer is 404 for CAD_ERR_NOT_FOUND,
  * 400 for CAD_ERR_INVALID, else 500. */
 struct cad_admin_page {
-	const char *path; /* "/api/status"; a trailing '*' takes every path that begins so */
+	const char *path; /* "/api/status"; a trailing '*' matches every path with that beginning */
 	const char *content_type;
 	enum cad_status (*render)(void *context, const struct cad_admin_request *request, char **body, size_t *bytes);
 	void *context;

@@ -6,13 +6,13 @@
 #include <ctype.h>
 #include <string.h>
 
-enum { LINE_BYTES = 78 }; /* of the source; formatters fill lines anew */
+enum { LINE_BYTES = 78 }; /* of the source; formatters fill lines again */
 
 static const char *const pages[] = { "cadre-expert", "cadre-placement", "cadre-router", "cadrectl" };
 
 /* ---- escaping ---- */
 
-/* A character as roff takes it literally, wherever it stands in a line. */
+/* A character as roff takes it literally, anywhere in a line. */
 static const char *escaped(char c, char plain[2])
 {
 	switch (c) {

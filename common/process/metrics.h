@@ -3,12 +3,12 @@
  * Metrics in the text format of Prometheus: counters, gauges and histograms, registered at
  * start-up, updated without locks, rendered on demand.
  *
- * A registry is created and destroyed by main(); what it hands out lives as long as it does.
+ * main() creates and destroys a registry; what it hands out lives as long as the registry.
  * Registering and rendering take a lock of the registry and may allocate; updates are atomic,
- * allocate nothing, and may come from any thread, the step path included.
- * Registration never fails where it is written: when memory runs out the caller gets a metric that
- * counts into the void, and cad_metrics_status tells once, at the end of start-up. A malformed
- * name, or one name registered as two kinds, is a programmer's mistake.
+ * allocate nothing, and may come from any thread, the step path included. Registration never fails
+ * where it is written: when memory runs out, the caller gets a metric that is never shown, and
+ * cad_metrics_status reports it once, at the end of start-up. A malformed name, or one name
+ * registered as two kinds, is a programmer's mistake.
  */
 #ifndef CADRE_COMMON_PROCESS_METRICS_H
 #define CADRE_COMMON_PROCESS_METRICS_H
@@ -31,8 +31,8 @@ void cad_metrics_destroy(struct cad_metrics *metrics);
 /* CAD_ERR_MEMORY when a registration found no room. */
 CAD_MUST_USE enum cad_status cad_metrics_status(const struct cad_metrics *metrics);
 
-/* Asking again for a name with the same labels gives the same metric. labels may be NULL when there
- * are none. Counters end in "_total". */
+/* Registering a name again with the same labels gives the same metric. labels may be NULL when
+ * there are none. Counters end in "_total". */
 struct cad_counter *cad_metrics_counter(struct cad_metrics *metrics, const char *name, const char *help,
 	const struct cad_label *labels, size_t labels_count);
 struct cad_gauge *cad_metrics_gauge(struct cad_metrics *metrics, const char *name, const char *help,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Options of a program: one table, one line an option, four sources in order of strength: flags
+ * Options of a program: one table, one row per option, four sources in order of precedence: flags
  * (`--name value`, `--name=value`), environment (CADRE_NAME), the YAML file that --config names,
  * defaults. From the same table come --help, --version, --print-config and --check-config.
  *
@@ -14,10 +14,9 @@
  *     };
  *
  * Defaults are text, read by the same code as a flag's value. A default of NULL makes the option
- * required; a string that is optional has "".
- * A wrong name is answered with the nearest known one; a value out of range with option, value and
- * range. Unknown keys of the file are errors.
- * Called once at start-up, in one thread; may allocate, reads files, blocks on them.
+ * required; a string that is optional has "". The error for a wrong name suggests the nearest known
+ * one; that for a value out of range names option, value and range. Unknown keys of the file are
+ * errors. Called once at start-up, in one thread; may allocate, reads files, blocks on them.
  */
 #ifndef CADRE_COMMON_PROCESS_OPTIONS_H
 #define CADRE_COMMON_PROCESS_OPTIONS_H
@@ -106,7 +105,7 @@ struct cad_options_spec {
 	uint32_t positional_max;
 	const struct cad_option *table;
 	size_t count;
-	/* What one option cannot say alone; NULL: nothing. Also run by --check-config. */
+	/* Checks that involve several options; may be NULL. --check-config runs it too. */
 	enum cad_status (*check)(const void *values, struct cad_error *error);
 };
 
@@ -128,8 +127,8 @@ const char *cad_options_positional(const struct cad_options *options, size_t ind
 /* Where an option's value came from: "flag", "environment", "file", "default". */
 const char *cad_options_source(const struct cad_options *options, const char *name);
 
-/* The usual beginning of main(): parses; on failure prints "program: sentence" to stderr. Returns
- * true when the program should go on; else *exit_code is what to return. */
+/* How main() usually begins: parses; on failure prints "program: sentence" to stderr. Returns true
+ * if the program should continue; else *exit_code is what to return. */
 bool cad_options_main(const struct cad_options_spec *spec, int argc, char **argv, void *values,
 	struct cad_options **options, int *exit_code);
 

@@ -12,11 +12,11 @@
 /*
  * First thing in main(), before any thread is started (and before grpc_init): ignores SIGPIPE,
  * blocks SIGINT and SIGTERM in this and all later threads (cad_signals takes them), raises the
- * limit of open files to what the system allows.
+ * limit on open files to what the system allows.
  */
 CAD_MUST_USE enum cad_status cad_process_init(struct cad_error *error);
 
-/* SIGINT and SIGTERM as events of a libuv loop. The callback runs in the loop's thread, once a
+/* SIGINT and SIGTERM as events of a libuv loop. The callback runs in the loop's thread, once per
  * signal. */
 struct uv_loop_s;
 struct cad_signals;
@@ -26,11 +26,11 @@ CAD_MUST_USE enum cad_status cad_signals_create(struct uv_loop_s *loop, cad_sign
 /* In the loop's thread; memory goes in the loop's close phase. NULL is allowed. */
 void cad_signals_close(struct cad_signals *signals);
 
-/* True when SIGINT or SIGTERM has come and nobody has taken it yet: for waits before the loop runs.
- * Any thread. */
+/* True if SIGINT or SIGTERM has arrived and nobody has taken it yet: for waits before the loop
+ * runs. Any thread. */
 bool cad_signals_pending(void);
 
-/* For programs without a loop: sleeps until SIGINT or SIGTERM comes and returns it. */
+/* For programs without a loop: sleeps until SIGINT or SIGTERM arrives, and returns it. */
 int cad_signals_wait(void);
 
 /* A secret: the file's content without trailing white space, at least 16 bytes; `what` names it in
