@@ -24,7 +24,7 @@ struct token {
 	uint64_t chosen[WORDS_MAX];
 };
 
-/* Slots from k on have no expert. What nobody else holds is chosen at once. */
+/* Slots from k on have no expert. What only one node holds is chosen at once. */
 INLINE void read_sets(struct token *token, const struct cad_map_replicas *replicas, uint32_t k, const uint64_t *usable)
 {
 	uint64_t any[CAD_TOPK_MAX] = { 0 };

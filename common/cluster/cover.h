@@ -5,7 +5,7 @@
  * Shared by the router, which routes by it, and by the planner, which predicts what the router will
  * do. Allocates nothing, never blocks; any thread, as long as the load is its own.
  *
- * The rule: again and again the node that holds most of the experts that are left; ties go to the
+ * The rule: repeatedly take the node that holds most of the remaining experts; ties go to the
  * smaller load, then to the lower index. Then each expert runs on the least loaded of the chosen
  * nodes that hold it, in the order of the slots. With a guard, a node that is busier than `calm`
  * loses one expert's worth for every `point` of load above that, so that a token may touch one node
@@ -19,8 +19,8 @@
 enum { CAD_COVER_NONE = 0xffff };
 
 struct cad_cover_load {
-	/* [nodes] what each has had so far, in any unit; grows by one unit for each expert that a
-	 * call gives to it */
+	/* [nodes] load of each so far, in any unit; grows by one unit for each expert that a call
+	 * assigns to it */
 	uint32_t *node;
 	const uint32_t *unit; /* [nodes] what one row costs there (a slow node: more); NULL: 1 everywhere */
 	float calm, point;    /* the guard, in the unit of `node`; point 0: none */

@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The map: which node holds which expert, at one epoch. What placement publishes and routers go by.
+ * The map: which node holds which expert, at one epoch. Placement publishes it, and routers follow
+ * it.
  *
  * A map is one block of memory, immutable after creation, and reference counted: every holder
  * releases once. Acquire and release may be called from any thread, and so may everything that
- * reads. Looking up the replicas of an expert is two loads and allocates nothing.
- * Creating a map (from parts, or from the protobuf message that came over the network) allocates,
- * checks everything, and may fail with a sentence; a map that exists is whole: every index in it
- * may be trusted.
+ * reads. Looking up the replicas of an expert is two loads and allocates nothing. Creating a map
+ * (from parts, or from the protobuf message that came over the network) allocates, checks
+ * everything, and may fail with a sentence. A map that exists is consistent: every index in it may
+ * be trusted.
  *
  *   layers      6  7  8 ...            the MoE layers, by their index in the model, ascending
  *   offsets     row 0: E entries | row 1: E entries | ... | end
  *   replicas    node, node | node | (none) | node ...      indices into `nodes`, ascending within
  *               an expert
  *   sets        the same as sets of nodes: bits, 64 nodes to a word, node 0 the lowest;
- *               cad_map_words(nodes_count) words an expert
+ *               cad_map_words(nodes_count) words per expert
  */
 #ifndef CADRE_COMMON_CLUSTER_MAP_H
 #define CADRE_COMMON_CLUSTER_MAP_H
@@ -41,7 +42,7 @@ struct cad_map_node {
 	bool live;                    /* dead: no new calls go there; no expert names it as a replica then */
 };
 
-/* Read freely; written by nobody but map.c. */
+/* Read freely; only map.c writes it. */
 struct cad_map {
 	uint64_t epoch; /* at least 1 */
 	uint32_t nodes_count;
@@ -60,14 +61,14 @@ static inline uint32_t cad_map_words(uint32_t nodes_count) { return (nodes_count
 static inline bool cad_map_set_has(const uint64_t *set, uint32_t node) { return set[node / 64] >> node % 64 & 1; }
 static inline void cad_map_set_add(uint64_t *set, uint32_t node) { set[node / 64] |= 1ull << node % 64; }
 
-/* Who holds an expert: `count` indices into map->nodes, ascending, and as a set. None: calls wait
- * for the next epoch. */
+/* The nodes that hold an expert: `count` indices into map->nodes, ascending, and as a set. None:
+ * calls wait for the next epoch. */
 struct cad_map_replicas {
 	const uint16_t *nodes;
 	const uint64_t *set;
 	uint32_t count;
 };
-extern const struct cad_map_replicas cad_map_nobody; /* with a set for the most nodes that there can be */
+extern const struct cad_map_replicas cad_map_nobody; /* with a set that is large enough for any map */
 
 /* `layer` is the index in the model. A layer or expert that the map does not know has no replicas. */
 static inline struct cad_map_replicas cad_map_replicas(const struct cad_map *map, uint32_t layer, uint32_t expert)
@@ -106,7 +107,7 @@ CAD_MUST_USE enum cad_status cad_map_from_message(
  * with free(). */
 CAD_MUST_USE enum cad_status cad_map_to_message(const struct cad_map *map, struct Cadre__V1__Map **message);
 
-/* Whether a node may be called so: 1 to 63 letters, digits and ._:- */
+/* Is this an allowed node id? 1 to 63 letters, digits and ._:- */
 bool cad_map_id_is_legal(const char *id);
 
 struct cad_map *cad_map_acquire(struct cad_map *map); /* returns map; NULL stays NULL */
@@ -114,7 +115,7 @@ void cad_map_release(struct cad_map *map);            /* NULL is fine */
 
 /* Index into map->nodes or CAD_MAP_NONE. */
 int cad_map_node_find(const struct cad_map *map, const char *id);
-/* Experts of all layers that a node holds, and experts that nobody holds. */
+/* Experts of all layers that a node holds, and experts that no node holds. */
 size_t cad_map_node_experts(const struct cad_map *map, uint32_t node);
 size_t cad_map_unplaced(const struct cad_map *map);
 

@@ -4,10 +4,10 @@
  * nodes alike.
  *
  * The stream carries the lease (a load report every third of it), maps and orders one way, reports
- * the other. When it breaks it is opened again after a growing, jittered delay, for ever; meanwhile
- * the process goes on with the last map. Everything runs on the owner thread of the reactor,
- * callbacks included; they must not block. The Hello that is sent each time is made by the caller,
- * so that it tells the state of that moment.
+ * the other. When it breaks, it is opened again, without end, after growing, jittered delays; until
+ * then the process continues with the last map. Everything runs on the owner thread of the reactor,
+ * callbacks included; they must not block. The caller makes the Hello that is sent each time, so
+ * that it reports the current state.
  */
 #ifndef CADRE_COMMON_CLUSTER_MEMBER_H
 #define CADRE_COMMON_CLUSTER_MEMBER_H
@@ -22,8 +22,7 @@ struct Cadre__V1__LoadOrder;
 struct Cadre__V1__FreeOrder;
 struct Cadre__V1__NodeReport;
 
-/* What a process asks before it can be anything: the settings that all share, and the cluster's
- * name. */
+/* What a process asks first: the settings that all share, and the cluster's name. */
 struct cad_cluster_facts {
 	char cluster[CADRE_NAME_BYTES];
 	char model_fingerprint[CADRE_HEX_BYTES];
@@ -39,18 +38,18 @@ struct cad_member;
 struct cad_member_options {
 	struct cad_rpc_reactor *reactor;
 	const char *placement; /* host:port */
-	/* that this process runs with: told in every hello; borrowed until cad_member_create
+	/* that this process runs with: sent in every hello; borrowed until cad_member_create
 	 * returns */
 	const struct cad_settings *settings;
 	void *context;
 	/* Fills a zeroed hello; what it points to stays valid until the callback is called again. */
 	void (*hello)(void *context, struct Cadre__V1__NodeHello *hello);
 	void (*load)(void *context, struct Cadre__V1__NodeLoad *load);
-	/* A checked map, the callee's to release. NULL: not interested. */
+	/* A checked map, which the callee releases. May be NULL. */
 	void (*map)(void *context, struct cad_map *map);
 	void (*order_load)(void *context, const struct Cadre__V1__LoadOrder *order);
 	void (*order_free)(void *context, const struct Cadre__V1__FreeOrder *order);
-	/* Joined (true) or not any more, and why. */
+	/* Joined (true) or no longer, and why. */
 	void (*joined)(void *context, bool joined, const char *why);
 };
 CAD_MUST_USE enum cad_status cad_member_create(
@@ -58,7 +57,8 @@ CAD_MUST_USE enum cad_status cad_member_create(
 /* Says goodbye and leaves, at the latest after a second; `closed` is called when nothing of it is
  * left on the reactor and its memory is gone. */
 void cad_member_leave(struct cad_member *member, void (*closed)(void *context), void *context);
-/* Sends a report on the stream. CAD_AGAIN: not joined now; the next hello tells the state anyway. */
+/* Sends a report on the stream. CAD_AGAIN: not joined now; the next hello reports the state
+ * anyway. */
 CAD_MUST_USE enum cad_status cad_member_report(struct cad_member *member, const struct Cadre__V1__NodeReport *report);
 
 #endif

@@ -4,7 +4,7 @@
  * processes with equal fingerprints (and equal model fingerprints) give equal bits. They come from
  * the placement service, or from kn_quantum_table in the embedded form.
  *
- * Plain data, owned by whoever holds the struct; `quanta` is its heap memory. Immutable once
+ * Plain data, owned by the holder of the struct; `quanta` is its heap memory. Immutable once
  * filled, then any thread may read it.
  */
 #ifndef CADRE_COMMON_CLUSTER_SETTINGS_H
