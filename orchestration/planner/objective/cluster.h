@@ -18,13 +18,13 @@ enum { PL_CLUSTER_NODES_MAX = 512, PL_CLUSTER_ID_BYTES = 64, PL_CLUSTER_ANY = 0x
 
 struct pl_cluster_node {
 	char id[PL_CLUSTER_ID_BYTES];
-	uint64_t memory_bytes; /* for experts of all layers; 0: `slots` says it */
-	uint32_t slots;        /* experts of one layer that fit; 0: `memory_bytes` says it */
-	double speed;          /* relative to the others: 2 computes twice as many rows a second */
-	double link;           /* relative to the others: 2 moves twice as many bytes a second */
+	uint64_t memory_bytes; /* for experts of all layers; 0: see `slots` */
+	uint32_t slots;        /* experts of one layer that fit; 0: see `memory_bytes` */
+	double speed;          /* relative to the others: 2 computes twice as many rows per second */
+	double link;           /* relative to the others: 2 moves twice as many bytes per second */
 	/* copies of an expert are never in one domain; PL_CLUSTER_ANY: a domain of its own */
 	uint32_t domain;
-	uint32_t rack;  /* 0 when nobody names racks */
+	uint32_t rack;  /* 0 when racks are not named */
 	bool forbidden; /* holds nothing: it is being emptied */
 };
 
@@ -45,14 +45,13 @@ struct pl_cluster {
 CAD_MUST_USE enum cad_status pl_cluster_create(
 	uint32_t nodes, uint32_t slots, struct pl_cluster *cluster, struct cad_error *error);
 /*
- * {"expert_bytes": 4718592,
- *  "nodes": [{"id": "e0", "slots": 36, "memory_bytes": 8589934592, "speed": 1, "link": 1, "domain":
- *  "power-a", "rack": "r1", "forbidden": false}, ...], "pin": [{"layer": 3, "expert": 7, "node":
- *  "e0"}], "forbid": [{"expert": 7, "node": "e1"}]}
- * Of a node only "id" and one of "slots" and "memory_bytes" are needed. Unknown keys are errors.
+ * {"expert_bytes": 4718592,  "nodes": [{"id": "e0", "slots": 36, "memory_bytes": 8589934592,
+ * "speed": 1, "link": 1, "domain":  "power-a", "rack": "r1", "forbidden": false}, ...], "pin":
+ * [{"layer": 3, "expert": 7, "node":  "e0"}], "forbid": [{"expert": 7, "node": "e1"}]} A node needs
+ * only "id" and either "slots" or "memory_bytes". Unknown keys are errors.
  */
 CAD_MUST_USE enum cad_status pl_cluster_read(const char *path, struct pl_cluster *cluster, struct cad_error *error);
-/* The same from memory, for tests and the fuzzer; `name` is how errors call it. */
+/* The same from memory, for tests and the fuzzer; errors call it `name`. */
 CAD_MUST_USE enum cad_status pl_cluster_parse(
 	const char *name, const char *text, size_t bytes, struct pl_cluster *cluster, struct cad_error *error);
 void pl_cluster_fini(struct pl_cluster *cluster); /* takes a zeroed one too */

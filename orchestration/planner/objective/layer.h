@@ -3,8 +3,8 @@
  * Tokens in the order in which a serving cluster would meet them, and one layer of them, ready to
  * be walked.
  *
- * A sample belongs to whoever made it and is immutable afterwards: any number of layers may be made
- * from it, in any thread. It borrows the trace.
+ * A sample belongs to its creator and is immutable: any number of layers may be made from it, in
+ * any thread. It borrows the trace.
  */
 #ifndef CADRE_ORCHESTRATION_PLANNER_OBJECTIVE_LAYER_H
 #define CADRE_ORCHESTRATION_PLANNER_OBJECTIVE_LAYER_H
@@ -17,8 +17,8 @@ enum { PL_LANES = 64, PL_BATCH = 64 };
 struct pl_sample {
 	const struct pl_trace *trace;
 	uint32_t tokens;
-	/* [tokens] in the trace, in decode order: requests go to 64 lanes, a lane runs its requests
-	 * one after the other, one token a step */
+	/* [tokens] in the trace, in decode order: requests go to 64 lanes; a lane runs its requests
+	 * one after another, one token per step */
 	uint64_t *token;
 };
 
@@ -36,7 +36,7 @@ struct pl_layer {
 	uint64_t pairs;  /* (token, expert) pairs: the whole load */
 };
 
-/* stride: every so many-th token of the sample is taken; 1: all. Odd numbers keep the lanes mixed. */
+/* stride: take every stride-th token of the sample; 1: all. Odd numbers keep the lanes mixed. */
 CAD_MUST_USE enum cad_status pl_layer_init(
 	struct pl_layer *layer, const struct pl_sample *sample, uint32_t index, uint32_t stride);
 void pl_layer_fini(struct pl_layer *layer);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What makes a placement good: the terms, their weights, and the one figure that the solver makes
- * small. The maths is in docs/PLANNER.md.
+ * What makes a placement good: the terms, their weights, and the one figure that the solver
+ * minimises. The maths is in docs/PLANNER.md.
  *
  * Everything is per layer and per token, in nodes that a token touches:
  *
@@ -28,7 +28,7 @@
 
 struct pl_weights {
 	double nodes, racks, load, active, move, affinity;
-	double load_max; /* busiest load over fair share that costs nothing, on other tokens like these */
+	double load_max; /* load of the busiest node over its fair share that costs nothing, on other tokens like these */
 };
 
 enum pl_profile { PL_PROFILE_DECODE, PL_PROFILE_PREFILL, PL_PROFILE_MIXED };

@@ -94,7 +94,7 @@ enum cad_status pl_plan_contiguous(uint32_t layers, uint32_t experts, uint32_t n
 	return status;
 }
 
-/* The index that a key of the file stands for: "0", "17"; UINT32_MAX for anything else. */
+/* The index that a key of the file gives: "0", "17"; UINT32_MAX for anything else. */
 static uint32_t index_of(const char *key)
 {
 	uint32_t value = 0;

@@ -21,7 +21,7 @@ struct pl_plan {
 	uint32_t layers, experts, nodes;
 	uint32_t words; /* 64-bit words of a set of nodes */
 	uint64_t *bits; /* [layers][experts][words] */
-	/* [layers] what each is called, ascending: its index in the model; from 0 on unless set */
+	/* [layers] the index of each in the model, ascending; 0, 1, ... unless set */
 	uint32_t *layer;
 };
 
@@ -46,7 +46,7 @@ uint32_t pl_plan_used(const struct pl_plan *plan, uint32_t layer, uint32_t node)
 uint32_t pl_plan_used_max(const struct pl_plan *plan);
 uint64_t pl_plan_copies(const struct pl_plan *plan);
 
-/* What blocks of consecutive experts would be: the plan of someone who knows nothing. */
+/* Blocks of consecutive experts: a plan without any knowledge of routing. */
 CAD_MUST_USE enum cad_status pl_plan_contiguous(
 	uint32_t layers, uint32_t experts, uint32_t nodes, struct pl_plan **plan);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The replicas of one layer's experts, in the form that the cover takes them, and what nodes cost.
+ * The replicas of one layer's experts, in the form that the cover takes, and what nodes cost.
  *
- * Owned by whoever made it, changed by its owner alone.
+ * Owned by its creator; only the owner changes it.
  */
 #ifndef CADRE_ORCHESTRATION_PLANNER_OBJECTIVE_REPLICAS_H
 #define CADRE_ORCHESTRATION_PLANNER_OBJECTIVE_REPLICAS_H
@@ -23,12 +23,12 @@ struct pl_replicas {
 
 CAD_MUST_USE enum cad_status pl_replicas_init(struct pl_replicas *replicas, uint32_t experts, uint32_t nodes);
 void pl_replicas_fini(struct pl_replicas *replicas);
-/* Nobody holds anything. */
+/* No node holds any expert. */
 void pl_replicas_clear(struct pl_replicas *replicas);
 void pl_replicas_load(struct pl_replicas *replicas, const struct pl_plan *plan, uint32_t layer);
 void pl_replicas_store(const struct pl_replicas *replicas, struct pl_plan *plan, uint32_t layer);
 bool pl_replicas_hold(const struct pl_replicas *replicas, uint32_t expert, uint32_t node);
-/* The caller knows that it is not there, or is. */
+/* add: the copy must not be there; remove: it must be. */
 void pl_replicas_add(struct pl_replicas *replicas, uint32_t expert, uint32_t node);
 void pl_replicas_drop(struct pl_replicas *replicas, uint32_t expert, uint32_t node);
 

@@ -12,10 +12,9 @@
 #include "orchestration/planner/objective/layer.h"
 
 /*
- * Nodes that these tokens touch at least, mean over tokens and layers, however experts are placed
- * in the room that the cluster has and whatever the router does.
- * copies: of a layer's experts at most, the first ones counted, as in struct pl_solve_options.
- * Errors are those of pl_solve.
+ * The fewest nodes that these tokens can touch, mean over tokens and layers, however the experts
+ * are placed in the cluster's room and whatever the router does. copies: of a layer's experts at
+ * most, the first ones counted, as in struct pl_solve_options. Errors are those of pl_solve.
  */
 CAD_MUST_USE enum cad_status pl_bound(const struct pl_sample *sample, const struct pl_cluster *cluster, uint32_t copies,
 	double *nodes_per_token, struct cad_error *error);

@@ -60,7 +60,7 @@ static enum cad_status find_partners(struct view *v)
 		for (uint32_t r = 0; r < v->search.replicas.of[e].count; r++)
 			partner.near = partner.near ||
 				pl_replicas_hold(&v->search.replicas, v->expert, v->search.replicas.of[e].nodes[r]);
-		all[count++] = partner; /* count <= e: nobody that is still to come is overwritten */
+		all[count++] = partner; /* count <= e: no entry that is still needed is overwritten */
 	}
 
 	qsort(all, count, sizeof *all, by_lift);

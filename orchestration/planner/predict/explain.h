@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Why an expert lives where it does: whom it is chosen with, what its copies do, and what would
+ * Why an expert is where it is: which experts it is chosen with, what its copies do, and what would
  * change if it moved. One layer of a plan; any thread; allocates and frees.
  */
 #ifndef CADRE_ORCHESTRATION_PLANNER_PREDICT_EXPLAIN_H
@@ -26,10 +26,11 @@ struct pl_option {
 	double share;        /* holds: of the expert's rows, those that are served here */
 	double alone;        /* holds: of those, the part whose token touches the node for this expert alone */
 	/* Otherwise, changes of the layer's figures: */
-	/* when the expert moves here from where most of its rows are; nodes a token, busiest node
+	/* when the expert moves here from where most of its rows are: nodes per token, busiest node
 	 * over the mean */
 	double move_nodes, move_load;
-	/* with this expert, which goes there; PL_CLUSTER_ANY: there is room, or nobody can */
+	/* in exchange for this expert, which goes there; PL_CLUSTER_ANY: there is room, or no
+	 * expert can */
 	uint32_t swapped;
 	bool movable;
 	double copy_nodes, copy_load; /* when a copy is added here, room or not */

@@ -29,7 +29,7 @@ struct walk {
 	uint32_t *mark;             /* [experts][nodes]: the batch that activated it last, plus one */
 	uint64_t histogram[HISTOGRAM];
 	uint16_t *homes;              /* [tokens][k] of the layer that was walked last */
-	struct pl_layer_metrics *out; /* NULL: nobody asks */
+	struct pl_layer_metrics *out; /* may be NULL */
 	double batches, batch_load, batch_max, batch_mean;
 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a plan would do with recorded routing: the metrics that tests/planners/measure.py computes
- * apart from this, in its definitions.
+ * independently, by the same definitions.
  *
  * Tokens are walked in decode order, each is covered with the router's own rule
  * (common/cluster/cover.h), and the load that this gives enters the next choice. Pure but for the
@@ -50,8 +50,8 @@ struct pl_metrics {
 	struct pl_layer_metrics *layer; /* [layers] */
 };
 
-/* The plan must be of the trace's layers and experts, and of the cluster's nodes. threads 0: one a
- * core. */
+/* The plan must be of the trace's layers and experts, and of the cluster's nodes. threads 0: one
+ * per core. */
 CAD_MUST_USE enum cad_status pl_measure(const struct pl_sample *sample, const struct pl_plan *plan,
 	const struct pl_cluster *cluster, enum pl_router router, uint32_t threads, struct pl_metrics *metrics);
 /* The load of the busiest node over the mean, averaged over layers and in the worst layer, expected
@@ -60,10 +60,10 @@ struct pl_load {
 	double mean, worst;
 };
 /*
- * What a plan's load on `planned_tokens` that it was made for, and on `held_tokens` others, lets
- * expect. Part of the difference is chance, which is larger the fewer tokens there are: of what it
- * adds to the busiest node, in proportion to sqrt(1 / planned + 1 / held), what belongs to sqrt(2 /
- * planned) stays. Drift beyond the held-out tokens is not foreseen.
+ * The load to expect, given the plan's load on the `planned_tokens` that it was made for and on
+ * `held_tokens` others. Part of the difference is chance, which is larger with fewer tokens. It
+ * adds to the busiest node in proportion to sqrt(1 / planned + 1 / held); the part in proportion to
+ * sqrt(2 / planned) is kept. Drift beyond the held-out tokens is not predicted.
  */
 struct pl_load pl_expected_load(
 	const struct pl_metrics *planned, uint64_t planned_tokens, const struct pl_metrics *held, uint64_t held_tokens);

@@ -10,7 +10,7 @@ struct pl_moves {
 	uint64_t loads, frees; /* copies that must be loaded, and that go away */
 	uint64_t bytes;        /* of the loads; 0 when the size of an expert is unknown */
 	uint32_t busiest;      /* the node that loads most, for its link */
-	double seconds;        /* that it needs, at `rate` bytes a second over a link of 1 */
+	double seconds;        /* that it needs, at `rate` bytes per second over a link of 1 */
 };
 
 /* Both plans are of the same layers, experts and nodes. */

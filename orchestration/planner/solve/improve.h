@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Local search: which changes are worth trying, estimated for all of them at once from where the
- * tokens go now; the best are then tried in earnest.
+ * tokens go now; the best are then really tried.
  */
 #ifndef CADRE_ORCHESTRATION_PLANNER_SOLVE_IMPROVE_H
 #define CADRE_ORCHESTRATION_PLANNER_SOLVE_IMPROVE_H
@@ -50,13 +50,13 @@ struct pl_improve {
 CAD_MUST_USE enum cad_status pl_improve_init(struct pl_improve *improve, const struct pl_site *site);
 void pl_improve_fini(struct pl_improve *improve);
 
-/* Fills `proposals`, the best first: for every seat the best other one to change places with, and
- * for every copy that is not the only one the best expert in its place. Returns how many. */
+/* Fills `proposals`, the best first: for every seat the best other one to swap with, and for every
+ * copy that is not the only one the best expert to replace it. Returns how many. */
 uint32_t pl_improve_propose(struct pl_improve *improve, struct pl_search *search);
 /* Adds copies until copies_max, each time those that gain most, by estimate and then by trial. */
 void pl_improve_fill(struct pl_improve *improve, struct pl_search *search);
-/* The same without looking at tokens: again and again the expert with most rows a copy, on the node
- * that then has fewest. Only `replicas` is changed: reset afterwards. */
+/* The same without looking at tokens: repeatedly the expert with most rows per copy, on the node
+ * that then has fewest. Only `replicas` is changed; call reset afterwards. */
 void pl_improve_fill_hottest(struct pl_search *search);
 /*
  * Moves, swaps and exchanged copies, sweep after sweep, until a sweep finds nothing or `tries`

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What speaks for or against a copy on a node beyond the tokens of its own layer: that it is there
- * already, what it costs decode, and where the same tokens go in the neighbouring layers.
- * Each adds to site->pull [experts][nodes], in the unit of the objective. They allocate nothing.
+ * What favours or opposes a copy on a node besides the tokens of its own layer: that it is already
+ * there, what it costs decode, and where the same tokens go in the neighbouring layers. Each adds
+ * to site->pull [experts][nodes], in the unit of the objective. They allocate nothing.
  */
 #ifndef CADRE_ORCHESTRATION_PLANNER_SOLVE_PULL_H
 #define CADRE_ORCHESTRATION_PLANNER_SOLVE_PULL_H
@@ -10,7 +10,7 @@
 #include "orchestration/planner/objective/layer.h"
 #include "orchestration/planner/solve/site.h"
 
-/* What a copy that is there already saves; `layer`: its row in the plan. */
+/* What a copy that is already there saves; `layer`: its row in the plan. */
 void pl_pull_to_present(struct pl_site *site, const struct pl_plan *present, uint32_t layer);
 /* What a copy costs decode: its weights are read for a batch when any of the batch's tokens goes
  * there, at most as often as any of them chooses the expert. */

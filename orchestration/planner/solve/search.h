@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One layer's placement while it is being improved: who holds what, where every token goes with it,
- * what it costs, and changes that can be tried and taken back.
+ * One layer's placement while it is being improved: which node holds what, where every token goes,
+ * what that costs, and changes that can be tried and undone.
  *
  * A change re-covers the tokens that use the changed experts, and only those. One thread at a time;
  * allocated once, never while searching.
@@ -28,19 +28,19 @@ struct pl_search {
 	uint16_t *home;  /* [tokens][k] */
 	float *cost;     /* [tokens] what the nodes that it touches cost */
 	uint32_t *busy;  /* [nodes] load in units: what the cover goes by */
-	uint32_t *own;   /* [nodes] rows of experts that are nowhere else; own_total: of all nodes */
+	uint32_t *own;   /* [nodes] rows of experts that no other node holds; own_total: of all nodes */
 	uint64_t own_total;
 	double *ratio, *strain; /* [nodes] load over fair share; and with a margin for chance */
 	double tokens_cost;     /* sum of cost */
 	/* fourth root of the sum of (excess)^4: nearly the busiest node's, but others count a
 	 * little; sum of pulls of the copies */
 	double load_cost, pull;
-	double load_scale; /* what one of load_cost costs in the objective */
+	double load_scale; /* cost in the objective of one unit of load_cost */
 	double value;      /* the objective */
 	/* what undo needs */
 	struct pl_change changes[PL_CHANGES_MAX];
 	uint32_t changes_count, touched_count, differing;
-	uint32_t *touched; /* [tokens] whose cover was made anew */
+	uint32_t *touched; /* [tokens] that were covered again */
 	uint16_t *old_home;
 	float *old_cost;
 	uint32_t *old_busy;
@@ -51,11 +51,11 @@ CAD_MUST_USE enum cad_status pl_search_init(
 	struct pl_search *search, const struct pl_layer *layer, const struct pl_site *site);
 void pl_search_fini(struct pl_search *search);
 
-/* After `replicas` was filled: covers every token anew, in decode order. */
+/* After `replicas` was filled: covers every token, in decode order. */
 void pl_search_reset(struct pl_search *search);
 
-/* Makes the changes and returns how much the objective grew (below 0: it is better). They stand
- * until undo, which may follow only directly. */
+/* Makes the changes and returns how much the objective grew (below 0: it is better). They last
+ * unless undo follows as the next call. */
 double pl_search_try(struct pl_search *search, const struct pl_change *changes, uint32_t count);
 void pl_search_undo(struct pl_search *search);
 

@@ -225,7 +225,7 @@ static enum cad_status settle(struct settling *s, const uint32_t *wish, struct c
 			}
 	}
 
-	/* wishes first, so that nobody loses a place to an expert without one */
+	/* wishes first, so that no expert loses its place to one without a wish */
 	for (uint32_t pass = 0; pass < 2; pass++)
 		for (uint32_t e = 0; e < site->experts; e++) {
 			if (s->replicas->of[e].count > 0 || s->first[e] != PL_CLUSTER_ANY)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is allowed and what it costs in one layer: room, pins, failure domains, fair shares, links,
- * racks, and what speaks for one place beforehand.
+ * racks, and what favours a place before the search.
  *
- * Made from the cluster, immutable while a search uses it (but `pull`, which its owner fills
+ * Made from the cluster, and immutable while a search uses it (except `pull`, which its owner fills
  * between searches).
  */
 #ifndef CADRE_ORCHESTRATION_PLANNER_SOLVE_SITE_H
@@ -31,7 +31,7 @@ struct pl_site {
 	float *pull;
 };
 
-/* copies: of all experts of the layer, at most; CAD_ERR_INVALID and a sentence when the rules
+/* copies: of all experts of the layer, at most; CAD_ERR_INVALID and a sentence when rules
  * contradict each other. */
 CAD_MUST_USE enum cad_status pl_site_init(struct pl_site *site, const struct pl_cluster *cluster,
 	const struct pl_weights *weights, uint32_t layers, uint32_t layer, uint32_t experts, uint32_t copies,
@@ -52,9 +52,9 @@ bool pl_site_allows(const struct pl_site *site, const struct pl_replicas *replic
 	uint32_t except);
 
 /*
- * Turns a wish, a node for each expert (PL_CLUSTER_ANY: none), into replicas that keep to room and
- * rules: pins are added, and who has no place is put where there is room, if need be by moving
- * others on. CAD_ERR_EXHAUSTED and a sentence when there is no way.
+ * Turns a wish, a node for each expert (PL_CLUSTER_ANY: none), into replicas that obey room and
+ * rules: pins are added, and an expert without a place is put where there is room, if necessary by
+ * moving others. CAD_ERR_EXHAUSTED and a sentence when that is impossible.
  */
 CAD_MUST_USE enum cad_status pl_site_settle(
 	const struct pl_site *site, const uint32_t *wish, struct pl_replicas *replicas, struct cad_error *error);

@@ -58,7 +58,7 @@ struct solver {
 	const struct pl_solve_options *options;
 	struct pl_sample *sample;
 	struct pl_plan *best, *work;
-	/* what was best before the round; looked at by neighbouring layers. NULL: nobody looks */
+	/* what was best before the round, for neighbouring layers; NULL: not needed */
 	struct pl_plan *last;
 	struct pl_plan *kept; /* what was best before the round, should it come to nothing */
 	struct layer_state *layers, *layers_kept;
@@ -110,7 +110,7 @@ static enum cad_status fill_pull(struct workshop *w)
 		pl_pull_by_copies(&w->site, &w->layer);
 	if (moves)
 		pl_pull_to_present(&w->site, options->present, w->index);
-	if (follows && w->index > 0) /* the replicas of the search are lent: whatever begins next fills them anew */
+	if (follows && w->index > 0) /* the search's replicas are borrowed: whatever begins next fills them again */
 		pl_pull_to_neighbour(
 			&w->site, &w->layer, w->stride, w->solver->last, w->index - 1, &w->search.replicas);
 	if (follows && w->index + 1 < options->trace->layers)
@@ -181,7 +181,7 @@ static enum cad_status label(struct workshop *w, enum start start, const uint32_
 }
 
 /* The present placement, without copies that no longer fit or are no longer allowed; experts that
- * lose their last one are placed anew. */
+ * lose their last one are placed again. */
 static enum cad_status begin_present(struct workshop *w, uint32_t *labels, struct cad_error *error)
 {
 	const struct pl_plan *present = w->solver->options->present;
@@ -271,7 +271,7 @@ static enum cad_status begin(struct workshop *w, enum start start, struct cad_er
 
 /* ---- a round ---- */
 
-/* The weight of load that belongs to a stage; covers all tokens anew. */
+/* Sets the weight of load for a stage; covers all tokens again. */
 static void set_stage(struct workshop *w, uint32_t stage)
 {
 	w->weights.load = w->solver->options->weights.load;
@@ -335,7 +335,7 @@ static void judge(struct workshop *w, enum start start, bool ended)
 	store(w, state->best);
 }
 
-/* So many changes are tried in a search for every copy that there is. */
+/* Changes tried in a search, per existing copy. */
 enum { TRIES = 4 };
 
 /* From one stage to another; what room is left is filled when the stage `fill` is reached. */
@@ -353,7 +353,7 @@ static void climb(struct workshop *w, uint32_t from, uint32_t to, uint32_t fill,
 	}
 }
 
-/* Three ways to copies, of which the best goes on: the hottest experts first, then polish; polish
+/* Three ways to choose copies; the best continues: the hottest experts first, then polish; polish
  * without copies, then the hottest; copies by what they save, as early as possible. */
 static enum cad_status run_coarse(struct workshop *w, enum start start, struct cad_error *error)
 {

@@ -3,11 +3,10 @@
  * The planner: from recorded routing and a cluster to a plan.
  *
  * Work goes in rounds; in each, every layer is improved a little, by itself. What a round does
- * depends on the seed, its number and the layer alone, so a plan is repeated by its seed and its
- * number of rounds, whatever the number of threads and the speed of the machine. The best so far is
- * kept: more rounds are never worse.
- * pl_solve blocks until the time is up, the rounds are done, or `progress` says stop. It starts
- * threads of its own and joins them; it allocates and frees what it needs.
+ * depends only on the seed, its number and the layer, so the seed and the number of rounds repeat a
+ * plan, whatever the number of threads and the speed of the machine. The best so far is kept: more
+ * rounds are never worse. pl_solve blocks until the time is up, the rounds are done, or `progress`
+ * says stop. It starts threads of its own and joins them; it allocates and frees what it needs.
  */
 #ifndef CADRE_ORCHESTRATION_PLANNER_SOLVE_SOLVE_H
 #define CADRE_ORCHESTRATION_PLANNER_SOLVE_SOLVE_H
@@ -30,20 +29,20 @@ struct pl_solve_options {
 	const struct pl_trace *trace;
 	const struct pl_cluster *cluster;
 	struct pl_weights weights;
-	/* of a layer's experts at most, first copies counted; below the number of experts: as many
-	 * as there are experts */
+	/* at most this many copies of a layer's experts, first copies included; below the number of
+	 * experts: as many as there are experts */
 	uint32_t copies;
-	/* what is there now, of the same cluster: a start, and what moves are counted from; NULL:
-	 * nothing */
+	/* the present plan, for the same cluster: a start, and what moves are counted from; NULL:
+	 * none */
 	const struct pl_plan *present;
 	uint64_t seed;
 	uint32_t rounds_max; /* at least 1 */
 	/* an unfinished round is discarded, except the first; UINT64_MAX: no limit */
 	uint64_t time_limit_ns;
 	const struct cad_clock *clock;
-	uint32_t threads;    /* 0: one a core */
-	uint32_t tokens_max; /* of the trace that are looked at, evenly chosen; 0: all */
-	/* after each round, from the calling thread; false: stop. NULL: nobody asks */
+	uint32_t threads;    /* 0: one per core */
+	uint32_t tokens_max; /* of the trace to use, evenly chosen; 0: all */
+	/* after each round, on the calling thread; false: stop. May be NULL */
 	bool (*progress)(void *context, const struct pl_progress *progress);
 	void *context;
 };
@@ -52,8 +51,8 @@ struct pl_solution {
 	struct pl_plan *plan;
 	uint32_t rounds; /* that repeat it, with the same seed */
 	double seconds, value;
-	/* how far above `value` the other starts ended, where they ended, over value: an estimate
-	 * of how far the best may be away */
+	/* how far above `value` the other starts ended, where they did, over value: an estimate of
+	 * how far away the best plan may be */
 	double gap;
 	/* [layers] which start the layer's placement comes from: "contiguous", "spectral", ... */
 	const char **start;

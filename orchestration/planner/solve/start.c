@@ -162,7 +162,7 @@ static int by_rows(const void *a, const void *b)
 	return (x->expert > y->expert) - (x->expert < y->expert);
 }
 
-/* An item for every copy: one each, and the others to whom they help most. */
+/* An item for every copy: one each, and the others where they help most. */
 static uint32_t list_items(
 	const struct pl_site *site, const struct pl_layer *layer, struct item *items, uint32_t *copies)
 {

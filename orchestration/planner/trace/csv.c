@@ -41,7 +41,7 @@ static void skip_blank_lines(struct line *line)
 		skip_end_of_line(line);
 }
 
-/* What stands at `at`, for a sentence. */
+/* What is at `at`, for an error. */
 static int excerpt(const struct line *line)
 {
 	int size = 0;

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
-/* Its sentences name the place, not the file. */
+/* Errors name the place, not the file. */
 CAD_MUST_USE enum cad_status pl_trace_decode_csv(const char *text, size_t size, const struct pl_trace_source *source,
 	struct pl_trace **trace, struct cad_error *error);
 

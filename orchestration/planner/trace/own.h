@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The own format: blocks of compressed planes, each with a checksum. own.c draws it. */
+/* Cadre's own format: blocks of compressed planes, each with a checksum. own.c draws it. */
 #ifndef CADRE_ORCHESTRATION_PLANNER_TRACE_OWN_H
 #define CADRE_ORCHESTRATION_PLANNER_TRACE_OWN_H
 
@@ -13,16 +13,16 @@
 #define PL_TRACE_MAGIC "CADRETR1"
 enum { PL_TRACE_MAGIC_BYTES = 8 };
 
-/* Its sentences name the place, not the file. */
+/* Errors name the place, not the file. */
 CAD_MUST_USE enum cad_status pl_trace_decode_own(const uint8_t *bytes, size_t size,
 	const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error);
 
-/* The whole trace in the own format; the file appears whole or not at all. */
+/* The whole trace in Cadre's own format; the file appears complete or not at all. */
 CAD_MUST_USE enum cad_status pl_trace_write(const char *path, const struct pl_trace *trace, struct cad_error *error);
 
 /*
- * The own format block by block, for whoever records: shape, names and layers are those of `shape`
- * (its tokens are not looked at), and every added trace must have that shape. Requests are counted
+ * Cadre's own format block by block, for recording: shape, names and layers are those of `shape`
+ * (its tokens are ignored), and every added trace must have that shape. Requests are counted
  * through: the first request of an added trace is a new one unless `same_request`. One thread at a
  * time.
  */
@@ -31,7 +31,7 @@ CAD_MUST_USE enum cad_status pl_trace_writer_create(
 	FILE *stream, const struct pl_trace *shape, struct pl_trace_writer **writer, struct cad_error *error);
 CAD_MUST_USE enum cad_status pl_trace_writer_add(
 	struct pl_trace_writer *writer, const struct pl_trace *trace, bool same_request, struct cad_error *error);
-/* Writes the end block: without it the file counts as cut short. The stream stays open, the
+/* Writes the end block: without it the file counts as truncated. The stream stays open, the
  * caller's. */
 CAD_MUST_USE enum cad_status pl_trace_writer_finish(struct pl_trace_writer *writer, struct cad_error *error);
 void pl_trace_writer_destroy(struct pl_trace_writer *writer);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What readers of text share: tokens that come one by one, of which nobody knows how many there will
- * be. One thread; allocates. */
+/* What readers of text share: tokens that arrive one by one, in unknown number. One thread;
+ * allocates. */
 #ifndef CADRE_ORCHESTRATION_PLANNER_TRACE_ROWS_H
 #define CADRE_ORCHESTRATION_PLANNER_TRACE_ROWS_H
 
@@ -19,7 +19,7 @@ struct pl_rows {
  * cells_max. */
 CAD_MUST_USE enum cad_status pl_rows_extend(
 	struct pl_rows *rows, uint32_t request, uint64_t count, struct cad_error *error);
-/* Empties the rows into a trace. experts 0: the highest id and one. */
+/* Empties the rows into a trace. experts 0: the highest id plus one. */
 CAD_MUST_USE enum cad_status pl_rows_finish(
 	struct pl_rows *rows, uint32_t experts, struct pl_trace **trace, struct cad_error *error);
 void pl_rows_fini(struct pl_rows *rows);

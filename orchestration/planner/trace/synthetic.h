@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Traces that nobody recorded, and a placement that is known to be good for them: what planners are
- * tried on.
+ * Synthetic traces, and a placement that is known to be good for them, to test planners on.
  *
  * Every token has a topic, and in every layer the experts are split at random into as many
  * communities as there are topics. A token draws k experts without replacement: with probability
@@ -29,7 +28,7 @@ struct pl_synthetic {
 	uint32_t communities; /* a power of two that divides experts; 1: none */
 	double strength;      /* 0 to 1 */
 	double zipf;          /* 0: all experts alike */
-	/* ranks are of the whole layer, so that communities differ in load; false: of each
+	/* ranks are over the whole layer, so that communities differ in load; false: within each
 	 * community */
 	bool zipf_of_layer;
 	uint32_t groups, groups_kept; /* 0: no groups */
@@ -57,13 +56,11 @@ struct pl_known_cost {
 };
 
 /*
- * The better (fewer nodes a token) of the two placements that the generator knows: neighbouring
- * communities together, and, with groups, neighbouring groups together.
- * node [layers][experts], the caller's. `planted`: it was the first. CAD_ERR_INVALID: `nodes`
- * divides neither communities nor groups.
- * The first is the best there is when popularity is of communities and nothing drifts (by symmetry;
- * a recorded sample may by chance have a slightly better one);
- * else it is an upper bound.
+ * The better (fewer nodes per token) of the two placements that the generator knows: neighbouring
+ * communities together, and, with groups, neighbouring groups together. node [layers][experts], the
+ * caller's. `planted`: it was the first. CAD_ERR_INVALID: `nodes` divides neither communities nor
+ * groups. The first is the best when popularity is within communities and nothing drifts (by
+ * symmetry; a recorded sample may by chance have a slightly better one); else it is an upper bound.
  */
 CAD_MUST_USE enum cad_status pl_synthetic_place(const struct pl_synthetic *settings,
 	const struct pl_synthetic_trace *made, uint32_t nodes, uint16_t *node, bool *planted,

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A trace: which experts each token selected, in every MoE layer, token by token and request by
- * request. What plans are made from and measured on.
+ * request. Plans are made from traces, and measured on them.
  *
  * A `struct pl_trace` is the caller's (`pl_trace_free`), plain arrays, immutable once it is made:
  * any thread may read it. Every trace that is read or made is whole: at least one token and one
- * layer, ids below `experts` or PL_TRACE_NONE and no id twice in a cell (PL_TRACE_NONE only behind
+ * layer, ids below `experts` or PL_TRACE_NONE and no id twice in a cell (PL_TRACE_NONE only after
  * them), requests ascending from 0 without a gap, layers ascending. read.h reads traces of any
  * format; own.h, csv.h and json.h write them.
  */
@@ -35,8 +35,8 @@ struct pl_trace {
 	uint16_t *ids;
 	float *scores;            /* the same shape, or NULL */
 	uint32_t *request;        /* [tokens]: index of the token's request */
-	uint32_t *layer;          /* [layers]: the layer's index in the model: what maps and plans call it */
-	char *model, *provenance; /* never NULL; "" where nothing is known */
+	uint32_t *layer;          /* [layers]: the layer's index in the model, as in maps and plans */
+	char *model, *provenance; /* never NULL; "" if not known */
 };
 
 /* An empty trace of this shape: ids PL_TRACE_NONE, requests 0, layers 0 to n-1, names "".
@@ -57,21 +57,20 @@ static inline uint32_t pl_trace_requests(const struct pl_trace *trace) { return 
 
 /* ---- parts ---- */
 
-/* One trace from several, their requests one after the other. Layers, k and scores must agree;
+/* One trace from several, their requests one after another. Layers, k and scores must agree;
  * experts is the greatest, the names are the first's. */
 CAD_MUST_USE enum cad_status pl_trace_join(
 	struct pl_trace *const *parts, size_t count, struct pl_trace **trace, struct cad_error *error);
 
 /*
- * Cut between two requests, where the first part comes nearest to `share` of the tokens; both parts
- * are copies with a request at least.
- * Either pointer may be NULL when that part is not wanted. CAD_ERR_INVALID: there is one request
- * only.
+ * Cuts between two requests, where the first part comes nearest to `share` of the tokens; both
+ * parts are copies with at least one request. Either pointer may be NULL when that part is not
+ * wanted. CAD_ERR_INVALID: there is only one request.
  */
 CAD_MUST_USE enum cad_status pl_trace_split(const struct pl_trace *trace, double share, struct pl_trace **first,
 	struct pl_trace **second, struct cad_error *error);
 
-/* ---- for those who make traces ---- */
+/* ---- making traces ---- */
 
 /* The choice of a token, to be written. */
 static inline uint16_t *pl_trace_cell(struct pl_trace *trace, uint32_t layer, uint64_t token)
