@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * run/cluster.json, which `./cadre up` leaves: where the processes of the cluster on this machine
- * are, so that commands find them without being told.
+ * run/cluster.json, which `./cadre up` writes: where the processes of the cluster on this machine
+ * are, so that commands find them without options.
  */
 #ifndef CADRE_ORCHESTRATION_CLI_CLUSTER_FILE_H
 #define CADRE_ORCHESTRATION_CLI_CLUSTER_FILE_H

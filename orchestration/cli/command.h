@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The commands of cadrectl. Each takes its own arguments (argv[0] is the command's name), prints
- * its own errors, and returns the exit code: 0 it worked, 1 it failed, 2 it was called wrongly, 130
- * it was interrupted. One thread; they block.
+ * its own errors, and returns the exit code: 0 success, 1 failure, 2 wrong usage, 130 interrupted.
+ * One thread; they block.
  */
 #ifndef CADRE_ORCHESTRATION_CLI_COMMAND_H
 #define CADRE_ORCHESTRATION_CLI_COMMAND_H
@@ -36,7 +36,7 @@ extern const struct cad_choice cl_format_choices[];
 int cl_fail(const char *command, const struct cad_error *error);
 
 /* Ctrl-C: the first one calls `stop` (from a signal handler: it must be safe there) and lets the
- * command end in good order, the second ends the process. */
+ * command end in good order; the second ends the process. */
 void cl_on_interrupt(void (*stop)(void *context), void *context);
 bool cl_interrupted(void);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Whole sequences through the embedded engine, and everything that comes of them: what `cadrectl
- * eval` writes, and what the golden test compares.
+ * Whole sequences through the embedded engine, and all their results: what `cadrectl eval` writes,
+ * and what the golden test compares.
  *
  * One thread. `cl_evaluation_run` blocks until every sequence has ended; arrays belong to the
  * evaluation until the next run or `cl_evaluation_fini`.
@@ -11,8 +11,8 @@
 
 #include "embedded/embedded.h"
 
-/* One sequence and what comes of it. n: count; the last three arrays by MoE layer (dense layers are
- * not counted). */
+/* One sequence and its results. n: count; the last three arrays by MoE layer (dense layers are not
+ * counted). */
 struct cl_sequence {
 	int32_t *tokens; /* [n] */
 	uint32_t count;

@@ -71,7 +71,7 @@ static bool on_response(void *context, const Cadre__V1__GenerateResponse *respon
 	if (progress->print && response->text[0]) {
 		fputs(response->text, stdout);
 		if (fflush(stdout) != 0)
-			return false; /* whoever read has gone; main says so */
+			return false; /* the reader has gone; main says so */
 		progress->printed = true;
 	}
 	return progress->status == CAD_OK;
@@ -126,7 +126,7 @@ static enum cad_status save_json(const json_t *json, const char *path, struct ca
 
 	if (status != CAD_OK)
 		return status;
-	/* commit tells whether that worked */
+	/* commit checks whether that worked */
 	(void)json_dumpf(json, writer.stream, JSON_COMPACT | JSON_ENSURE_ASCII);
 	fputc('\n', writer.stream);
 	return cad_file_writer_commit(&writer, error);
@@ -153,7 +153,7 @@ static enum cad_status print_result(const struct options *options, const struct 
 	if (options->format == CL_FORMAT_TABLE)
 		print_text(progress);
 	else if (status == CAD_OK) {
-		(void)json_dumpf(json, stdout, JSON_COMPACT | JSON_ENSURE_ASCII); /* main tells whether that worked */
+		(void)json_dumpf(json, stdout, JSON_COMPACT | JSON_ENSURE_ASCII); /* main checks whether that worked */
 		putchar('\n');
 	}
 

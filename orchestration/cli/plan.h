@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `cadrectl plan`: what its parts share. plan.c asks the planner, plan_print.c says what came out,
- * plan_explain.c answers why.
- * One thread; everything here blocks.
+ * `cadrectl plan`: what its parts share. plan.c calls the planner, plan_print.c prints the result,
+ * plan_explain.c says why. One thread; everything here blocks.
  */
 #ifndef CADRE_ORCHESTRATION_CLI_PLAN_H
 #define CADRE_ORCHESTRATION_CLI_PLAN_H
@@ -23,7 +22,7 @@ struct cl_plan_options {
 	enum cl_format format;
 };
 
-/* What is planned for, and on. */
+/* The cluster to plan for, and the trace to plan on. */
 struct cl_plan_case {
 	struct pl_cluster cluster;
 	struct pl_trace *trace;  /* to plan on */
@@ -33,14 +32,14 @@ struct cl_plan_case {
 	uint32_t copies; /* of a layer's experts in all */
 };
 
-/* What came out. */
+/* The result. */
 struct cl_plan_result {
 	struct pl_solution solution;
 	struct pl_plan *before;                     /* the present plan, or blocks of consecutive experts */
 	struct pl_metrics old_metrics, new_metrics; /* on what was held out, or else on what was planned on */
 	struct pl_metrics planned_on; /* the new plan on what it was planned on, where something was held out */
 	struct pl_load expected;      /* where something was held out */
-	double bound;                 /* nodes a token on what was planned on, of any plan */
+	double bound;                 /* lower bound of nodes per token, for any plan, on what was planned on */
 	struct pl_moves moves;        /* from the present plan */
 };
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A generation as the command line knows it: what is asked for, and what came of it, each to and
- * from JSON.
+ * A generation on the command line: the request and its result, each to and from JSON.
  *
  * Both structs are zero-initialised by their owner and freed with their fini. A result's JSON
  * contains its request, so that `cadrectl verify` can ask again from the JSON alone.
@@ -56,7 +55,7 @@ struct cl_result {
 	uint64_t dropped, spilled;
 };
 void cl_result_fini(struct cl_result *result);
-/* Takes up one message of the stream. */
+/* Adds one message of the stream. */
 CAD_MUST_USE enum cad_status cl_result_add(
 	struct cl_result *result, const Cadre__V1__GenerateResponse *response, struct cad_error *error);
 /* `where`: what computed it, for the reader. NULL: out of memory. */

@@ -20,11 +20,11 @@ struct cl_engine {
 	uint64_t placement_seed;
 };
 
-/* How routers are spoken to. Paths of PEM files and of the bearer token; "" where there is none. */
+/* How to talk to routers. Paths of PEM files and of the bearer token; "" if there is none. */
 struct cl_access {
 	bool tls; /* checked against the system's authorities, or: */
 	const char *authority;
-	const char *certificate, *key; /* shown to routers that want one */
+	const char *certificate, *key; /* presented to routers that require one */
 	const char *token_file;
 };
 
@@ -39,7 +39,7 @@ struct cl_run {
 };
 
 /* `where`, of CL_WHERE_BYTES, is set to what computed it. A failed router is replaced by the next
- * one until the first message has come. */
+ * one until the first message has arrived. */
 enum { CL_WHERE_BYTES = 512 };
 CAD_MUST_USE enum cad_status cl_run_generate(
 	const struct cl_run *run, const Cadre__V1__GenerateRequest *request, char *where, struct cad_error *error);

@@ -26,7 +26,7 @@ struct generation {
 	struct rt_routing_ring routing;
 	const struct cad_model_spec *spec;
 	uint64_t id;
-	bool over;  /* the last message went out, or nobody wants more */
+	bool over;  /* the last message was sent, or the reader wants no more */
 	bool ended; /* the engine is done with it */
 	enum cad_status status;
 	struct cad_error *error;

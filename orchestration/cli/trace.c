@@ -186,7 +186,7 @@ int cl_trace_export(int argc, char **argv)
 				status = cad_file_writer_commit(&file, &error);
 			}
 		} else {
-			print_as(trace, options.to, stdout); /* main tells whether that worked */
+			print_as(trace, options.to, stdout); /* main checks whether that worked */
 		}
 		exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("trace export", &error);
 	}

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `cadrectl trace generate`: traces that nobody recorded, with a placement that is known to be
- * good. */
+/* `cadrectl trace generate`: synthetic traces, with a placement that is known to be good. */
 #include "orchestration/planner/trace/own.h"
 #include "orchestration/planner/trace/synthetic.h"
 

@@ -115,7 +115,7 @@ static enum cad_status print_json(
 		(json_int_t)trace->k, "scores", trace->scores != NULL, "layers", layers);
 	if (!root)
 		return cad_error_set(error, CAD_ERR_INVALID, "the trace's names are not UTF-8, or memory is short");
-	(void)json_dumpf(root, stdout, JSON_INDENT(1)); /* main tells whether that worked */
+	(void)json_dumpf(root, stdout, JSON_INDENT(1)); /* main checks whether that worked */
 	putchar('\n');
 	json_decref(root);
 
