@@ -3,10 +3,10 @@
  * What the placement service takes from the checkpoint: its shape, its settings (the quantum table
  * among them) and the checksums of its experts.
  *
- * Opened by main() before anything is served: the quantum table is computed once per checkpoint and
+ * main() opens it before anything is served: the quantum table is computed once per checkpoint and
  * settings, which takes a moment, and kept in the state file. Checksums are computed on libuv's
- * worker threads as they are asked for, a few at a time, and kept there, too: the largest
- * checkpoint is read once. All functions belong to the loop's thread.
+ * worker threads on request, a few at a time, and kept there too: even the largest checkpoint is
+ * read only once. All functions belong to the loop's thread.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_CHECKPOINT_H
 #define CADRE_ORCHESTRATION_PLACEMENT_CHECKPOINT_H
@@ -30,7 +30,7 @@ struct pl_checkpoint_options {
 
 CAD_MUST_USE enum cad_status pl_checkpoint_open(
 	const struct pl_checkpoint_options *options, struct pl_checkpoint **checkpoint, struct cad_error *error);
-/* Who is told when a checksum that was asked for is there. */
+/* Called when a requested checksum is ready. */
 void pl_checkpoint_on_checksum(
 	struct pl_checkpoint *checkpoint, void (*ready)(void *context, uint32_t cell), void *context);
 /* Waits for the worker that may be running. NULL is fine. */

@@ -149,7 +149,7 @@ void pl_control_destroy(struct pl_control *control)
 
 /* ---- who comes ---- */
 
-/* The state file is a help, not a condition: when it cannot be written, the cluster goes on and
+/* The state file helps but is not required: when it cannot be written, the cluster continues and
  * everything is written again next time. */
 static void commit(struct pl_control *control)
 {
@@ -224,7 +224,7 @@ enum cad_status pl_control_join(
 	struct pl_node *node = &control->registry.nodes[slot];
 	node->load.epoch = join->epoch;
 
-	/* from before the state file was lost: the next map must be newer for everybody */
+	/* from before the state file was lost: the next map must be newer for every process */
 	if (join->epoch > control->epoch)
 		control->epoch = join->epoch;
 	control->stats.joins++;
@@ -258,7 +258,7 @@ void pl_control_load(struct pl_control *control, uint64_t session, const struct 
 		pl_registry_renew(&control->registry, slot, load, now(control));
 }
 
-/* OK with *slot set; AGAIN when the session is not known (any more), or is a router's; or the
+/* OK with *slot set; AGAIN when the session is not (or no longer) known, or is a router's; or the
  * sentence. */
 static enum cad_status find_report(struct pl_control *control, uint64_t session, struct pl_expert expert,
 	uint32_t *slot, uint32_t *cell, struct cad_error *error)
@@ -512,8 +512,8 @@ static void say_shortage(struct pl_control *control, const char *text)
 		cad_log_info(COMPONENT, "every expert is placed again");
 }
 
-/* Assigns anew from what there is, and hands the targets to the rollout. Without memory for it the
- * old plan stays, and the next turn tries again. */
+/* Makes a new assignment from the present state, and hands the targets to the rollout. Without
+ * memory for it the old plan stays, and the next turn tries again. */
 static void plan(struct pl_control *control)
 {
 	struct pl_assign_node nodes[PL_NODES_MAX];
@@ -611,7 +611,7 @@ static void order_free(void *context, uint32_t slot, const uint32_t *cells, uint
 
 /* ---- maps ---- */
 
-/* Written down before it is told, so that no epoch is ever used for two maps. */
+/* Saved before it is published, so that no epoch is ever used for two maps. */
 static void publish(struct pl_control *control)
 {
 	struct cad_map *map;

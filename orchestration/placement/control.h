@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The placement service without its network: joins and reports go in, orders and maps come out, and
- * time is a clock that tests bring along.
- * It ties registry, assignment, rollout and state together; service.c puts gRPC around it.
+ * tests supply the clock. It ties registry, assignment, rollout and state together; service.c puts
+ * gRPC around it.
  *
- *     join, load, loaded, failed, freed, broken, leave, checksum    ->   what happened is written
- *         down
- *     turn                                                          ->   the dead are buried, a
- *         plan is made where something changed, orders go out, a map is published
+ *     join, load, loaded, failed, freed, broken, leave, checksum    ->   what happened is recorded
+ *     turn                                                          ->   dead nodes are
+ *         removed, a plan is made if something changed, orders go out, a map is published
  *
  * Until the first placement (enough expert nodes, and they have settled), and after a restart until
- * every node that was known has come back or had its time to, turn gives no orders and publishes
- * nothing: routers go on with the map that they have.
+ * every known node has come back or its time to do so is over, turn gives no orders and publishes
+ * nothing: routers continue with the map they have.
  *
- * One thread. Callbacks come from turn only (close: from join, too), must not block and must not
+ * One thread. Callbacks come only from turn (close: also from join), must not block and must not
  * call back in. turn and join write to the state file.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_CONTROL_H
@@ -32,10 +31,10 @@ struct pl_control_events {
 	void (*free)(void *context, uint64_t session, const uint32_t *cells, uint32_t count);
 	/* A new map, for everybody. Borrowed; acquire it to keep it. */
 	void (*publish)(void *context, struct cad_map *map);
-	/* This stream is over: its lease ran out, or its process speaks through another one now. */
+	/* This stream is over: its lease ran out, or its process now uses another one. */
 	void (*close)(void *context, uint64_t session, const char *text);
 	/* The checkpoint's checksum of an expert. CAD_AGAIN: it is being computed, and
-	 * pl_control_checksum will say when it is there. */
+	 * pl_control_checksum will be called when it is ready. */
 	enum cad_status (*checksum)(void *context, uint32_t cell, char hex[33]);
 	void *context;
 };
@@ -50,21 +49,21 @@ struct pl_control_options {
 	struct pl_shape shape;
 	uint64_t expert_bytes; /* of one expert as a node keeps it; corrected when a node reports more */
 	struct pl_identity identity;
-	struct pl_state *state; /* borrowed, claimed already */
+	struct pl_state *state; /* borrowed, already claimed */
 	const struct cad_clock *clock;
 	struct pl_control_events events;
 	uint64_t lease_ns;
 	uint64_t grace_ns;                                     /* after a broken stream */
 	uint64_t rejoin_ns;                                    /* for known nodes, after a restart */
 	uint64_t settle_ns;                                    /* after the last join, before the first placement */
-	uint64_t forget_ns;                                    /* the dead are shown for so long */
+	uint64_t forget_ns;                                    /* how long the dead are shown */
 	uint64_t publish_interval_ns, free_grace_ns, retry_ns; /* rollout.h */
 	uint32_t loads_max, moves_max;                         /* rollout.h */
 	uint32_t experts_min;                                  /* expert nodes before the first placement */
 	uint32_t copies;                                       /* of each expert */
 	uint64_t seed;                                         /* assign.h */
-	bool rebalance;                                        /* move experts when nodes come, for even layers */
-	bool mixed_kernels; /* nodes whose operators give other bits may hold experts, too */
+	bool rebalance;                                        /* move experts when nodes join, for even layers */
+	bool mixed_kernels; /* nodes whose kernels give other bits may hold experts too */
 };
 
 struct pl_control;
@@ -83,7 +82,7 @@ struct pl_join {
 	const struct pl_expert *held;
 	size_t held_count;
 };
-/* session: any number but 0, new for each stream. CAD_ERR_REFUSED: an id that lives, another
+/* session: any number but 0, new for each stream. CAD_ERR_REFUSED: an id in use, another
  * checkpoint, or other settings; CAD_ERR_INVALID, CAD_ERR_EXHAUSTED as in registry.h. */
 CAD_MUST_USE enum cad_status pl_control_join(
 	struct pl_control *control, const struct pl_join *join, uint64_t session, struct cad_error *error);
@@ -100,9 +99,9 @@ CAD_MUST_USE enum cad_status pl_control_freed(
 void pl_control_broken(struct pl_control *control, uint64_t session); /* the stream broke */
 void pl_control_leave(struct pl_control *control, uint64_t session);  /* the process said goodbye */
 /* The process of a slot (control's registry), whose stream broke, is known to be gone: no grace.
- * Ignored when another process has that place by now, or it is back. */
+ * Ignored if another process has that slot by now, or it is back. */
 void pl_control_gone(struct pl_control *control, uint32_t slot, uint32_t pid);
-/* The checksum of a cell is known now. */
+/* The checksum of a cell is now known. */
 void pl_control_checksum(struct pl_control *control, uint32_t cell);
 
 /* Call it after any of the above, and when the clock reaches what it returned last (UINT64_MAX:
@@ -111,7 +110,7 @@ uint64_t pl_control_turn(struct pl_control *control);
 
 /* The present map, borrowed; NULL before the first. */
 struct cad_map *pl_control_map(const struct pl_control *control);
-/* Every expert has a place and a map says so; if not, one line that tells what is missing. */
+/* Every expert has a place and a map says so; if not, one line that says what is missing. */
 bool pl_control_ready(const struct pl_control *control, char *text, size_t bytes);
 
 /* For status and metrics. */
@@ -121,7 +120,7 @@ struct pl_control_stats {
 };
 const struct pl_control_stats *pl_control_stats(const struct pl_control *control);
 const struct pl_registry *pl_control_registry(const struct pl_control *control);
-/* experts in the map, or on their way into it */
+/* experts in the map, or about to be */
 uint32_t pl_control_held(const struct pl_control *control, uint32_t slot);
 
 #endif

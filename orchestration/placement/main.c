@@ -196,7 +196,7 @@ static enum cad_status serve(struct program *program, struct cad_error *error)
 
 run_reactor:
 	cad_rpc_reactor_run(program->reactor);
-	cad_admin_destroy(program->admin); /* nobody asks the service any more */
+	cad_admin_destroy(program->admin); /* nothing calls the service any longer */
 	program->admin = NULL;
 	cad_signals_close(program->signals);
 	cad_rpc_reactor_destroy(program->reactor);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A quick look at a host whose stream broke: does the process still listen there? A host that
- * refuses the connection says that the process is gone, in less time than any grace; one that
- * accepts it, or does not answer, says nothing. The port asked is that of the process's HTTP
+ * refuses the connection proves that the process is gone, in less time than any grace; one that
+ * accepts it, or does not answer, proves nothing. The port asked is that of the process's HTTP
  * server.
  *
  * One thread, that of the loop; nothing blocks. A probe ends by itself.
@@ -18,10 +18,10 @@
 enum { PL_PROBES_MAX = 64 };
 
 /*
- * Where to knock. `peer` is where the stream came from ("ipv4:10.0.0.7:51234",
- * "ipv6:%5B::1%5D:51234"), `http` what the process calls its HTTP address. Only the peer's own host
- * is asked, since an address that means something there (127.0.0.1) may mean another host here:
- * false where `http` names neither that host nor all addresses (0.0.0.0), or is no numeric address.
+ * Where to connect. `peer` is where the stream came from ("ipv4:10.0.0.7:51234",
+ * "ipv6:%5B::1%5D:51234"), `http` the process's HTTP address as it reported it. Only the peer's own
+ * host is asked, because an address that is valid there (127.0.0.1) may mean another host here:
+ * false if `http` names neither that host nor all addresses (0.0.0.0), or is not a numeric address.
  */
 bool pl_probe_target(const char *peer, const char *http, struct sockaddr_storage *target);
 
@@ -37,8 +37,8 @@ struct pl_probes {
 /* refused(context, tag) is called for each probe that was refused. */
 void pl_probes_init(
 	struct pl_probes *probes, uv_loop_t *loop, void (*refused)(void *context, uint64_t tag), void *context);
-/* Asks once, for at most limit_ms. Beyond PL_PROBES_MAX at a time, and without memory, nobody is
- * asked. */
+/* Asks once, for at most limit_ms. Does nothing beyond PL_PROBES_MAX at a time, or without
+ * memory. */
 void pl_probes_ask(struct pl_probes *probes, const struct sockaddr_storage *target, uint64_t tag, uint64_t limit_ms);
 /* Ends all; closed(context) when none is left, which may be at once. */
 void pl_probes_close(struct pl_probes *probes, void (*closed)(void *context));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who is there: every process of the cluster, its lease, and what it last said about itself.
+ * The processes of the cluster: each one's lease, and what it last reported.
  *
  *     free -> LIVE -> BROKEN -> DEAD -> free        a stream broke: a short grace, then dead; back
  *                                                   in time, nothing happened
@@ -9,8 +9,8 @@
  *                                                   and given time to come back
  *
  * A node keeps its slot (a small number) from join until it is forgotten, long after its death;
- * slots index the tables of rollout.h. Times are given by the caller, so that tests bring their
- * own. One thread; nothing blocks or allocates after creation.
+ * slots index the tables of rollout.h. The caller gives times, so that tests can supply their own.
+ * One thread; nothing blocks or allocates after creation.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_REGISTRY_H
 #define CADRE_ORCHESTRATION_PLACEMENT_REGISTRY_H
@@ -33,7 +33,7 @@ struct pl_hello {
 	uint32_t threads, pid;
 };
 
-/* What it says every third of its lease: totals since its start. */
+/* What it reports three times per lease: totals since its start. */
 struct pl_load {
 	uint64_t epoch, rows, calls, tokens, memory_used_bytes;
 	uint32_t sequences, queue;
@@ -48,34 +48,33 @@ struct pl_node {
 	char kernels_fingerprint[PL_TEXT_BYTES], version[PL_TEXT_BYTES], isa[PL_TEXT_BYTES];
 	uint64_t memory_bytes;
 	uint32_t threads, pid;
-	uint64_t session; /* of the stream that it speaks through; the caller's number; 0: none */
+	uint64_t session; /* of its stream; the caller's number; 0: none */
 	/* LIVE: end of the lease; EXPECTED, BROKEN: end of the grace; DEAD: when it is forgotten */
 	uint64_t until_ns;
 	struct pl_load load;
-	uint64_t load_ns; /* when that came; 0: never */
+	uint64_t load_ns; /* when that arrived; 0: never */
 	double rows_per_second, tokens_per_second;
 };
 
 struct pl_registry {
-	uint64_t lease_ns;  /* without a report for so long, a process is dead */
-	uint64_t grace_ns;  /* after its stream broke, a process has so long to come back */
-	uint64_t forget_ns; /* the dead are shown for so long */
+	uint64_t lease_ns;  /* a process is dead after this long without a report */
+	uint64_t grace_ns;  /* how long a process has to come back after its stream broke */
+	uint64_t forget_ns; /* how long the dead are shown */
 	struct pl_node nodes[PL_NODES_MAX];
 };
 
 void pl_registry_init(struct pl_registry *registry, uint64_t lease_ns, uint64_t grace_ns, uint64_t forget_ns);
 
 /*
- * A process joins; `slot` is its place. A process that is known, lives and speaks through another
- * stream is refused (CAD_ERR_REFUSED), unless it is the very same one (pid and exchange address),
- * whose old stream has not been seen to break yet: then `superseded` is that stream's session, else
- * 0.
+ * A process joins; `slot` is its place. A known process that is alive and uses another stream is
+ * refused (CAD_ERR_REFUSED), unless it is the same process (pid and exchange address), whose old
+ * stream is not yet known to be broken: then `superseded` is that stream's session, else 0.
  * CAD_ERR_INVALID: an id that is not allowed, or an address too long. CAD_ERR_EXHAUSTED: no slot is
  * free.
  */
 CAD_MUST_USE enum cad_status pl_registry_join(struct pl_registry *registry, const struct pl_hello *hello,
 	uint64_t session, uint64_t now_ns, uint32_t *slot, uint64_t *superseded, struct cad_error *error);
-/* A node that lived before this service restarted, and has until `until_ns` to come back. */
+/* A node that was alive before this service restarted, and has until `until_ns` to come back. */
 CAD_MUST_USE enum cad_status pl_registry_expect(struct pl_registry *registry, const struct pl_hello *hello,
 	uint64_t until_ns, uint32_t *slot, struct cad_error *error);
 /* A report renews the lease. Only for LIVE nodes. */
@@ -84,11 +83,11 @@ void pl_registry_renew(struct pl_registry *registry, uint32_t slot, const struct
 void pl_registry_broken(struct pl_registry *registry, uint32_t slot, uint64_t now_ns);
 /* It said goodbye. */
 void pl_registry_leave(struct pl_registry *registry, uint32_t slot, uint64_t now_ns);
-/* The slot of one node that is dead as of now and was not before (call again), or -1. Its session
- * is left in place when its stream is still open: the caller closes it. Forgets the long dead,
- * too. */
+/* The slot of one node that has just become dead (call again for more), or -1. Its session is left
+ * in place if its stream is still open: the caller closes it. Also forgets nodes that have been
+ * dead for long. */
 int pl_registry_expire(struct pl_registry *registry, uint64_t now_ns);
-/* When pl_registry_expire has something to do next; UINT64_MAX: never, as things are. */
+/* When pl_registry_expire next has something to do; UINT64_MAX: never, unless something changes. */
 uint64_t pl_registry_deadline_ns(const struct pl_registry *registry);
 
 int pl_registry_find(const struct pl_registry *registry, const char *id); /* slot or -1 */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From what is to what should be, one expert at a time, while routers go on: the state of every
- * copy of every expert on every node.
+ * From the present placement to the target, one expert at a time, while routers continue: the state
+ * of every copy of every expert on every node.
  *
  *     NONE -> LOADING -> READY -> LEAVING -> FREEING -> NONE
  *              |  ^                             ^
@@ -10,12 +10,12 @@
  *
  *     LOADING   a load was ordered; READY when the node has reported it with the checkpoint's
  *               checksum
- *     CLAIMED   a node that joined says that it holds the expert, and nobody has compared its
- *               checksum yet: it is ordered again, which costs a report
+ *     CLAIMED   a node that joined says that it holds the expert, but its checksum has not been
+ *               compared yet: it is ordered again, which costs a report
  *     READY     in the map, as of the next one that is published
- *     LEAVING   out of the map; kept until every router has moved on to a map without it, and for a
- *               grace beyond that
- *     FREEING   the node was told to free it
+ *     LEAVING   out of the map; kept until every router has moved on to a map without it, and
+ *               then for a grace period
+ *     FREEING   the node was ordered to free it
  *
  * The order of a move follows from the states: the copy on the source leaves the map only when
  * those on the targets are READY, and is freed only when every router works with a map without it,
@@ -40,9 +40,9 @@ struct pl_rollout_options {
 	uint32_t loads_max;    /* in flight on one node */
 	/* loads in flight of experts that are served elsewhere, in the whole cluster */
 	uint32_t moves_max;
-	uint64_t publish_interval_ns; /* while loads go on, maps that only add copies come no faster */
+	uint64_t publish_interval_ns; /* during loads, maps that only add copies are published no faster */
 	uint64_t free_grace_ns;       /* after the map moved on */
-	uint64_t retry_ns;            /* a failed load is not tried on the same node before */
+	uint64_t retry_ns;            /* a failed load is not tried again on the same node before */
 };
 
 /* Orders go out through these, during pl_rollout_turn. `cells` is borrowed. */
@@ -57,50 +57,50 @@ struct pl_rollout;
 CAD_MUST_USE enum cad_status pl_rollout_create(const struct pl_rollout_options *options, struct pl_rollout **rollout);
 void pl_rollout_destroy(struct pl_rollout *rollout); /* NULL is fine */
 
-/* A node that may hold experts: everything NONE, out of reach. Adding a node that is there changes
- * its memory. */
+/* A node that may hold experts: everything NONE, out of reach. Adding an existing node changes its
+ * memory. */
 CAD_MUST_USE enum cad_status pl_rollout_add(struct pl_rollout *rollout, uint32_t slot, uint64_t memory_bytes);
-/* Known from before a restart: READY, and saved already. */
+/* Known from before a restart: READY, and already saved. */
 void pl_rollout_restore(struct pl_rollout *rollout, uint32_t slot, uint32_t cell);
-/* The node is there and says what it holds: held[cells]. What was READY and is held stays so; what
- * is not held is gone; what is held beyond that is CLAIMED. */
+/* The node has joined and says what it holds: held[cells]. What was READY and is held stays READY;
+ * what is not held is gone; what else is held is CLAIMED. */
 void pl_rollout_join(struct pl_rollout *rollout, uint32_t slot, const uint8_t *held);
 /* Its stream broke: no orders until it joins again. */
 void pl_rollout_unreachable(struct pl_rollout *rollout, uint32_t slot);
 /* It is dead. */
 void pl_rollout_drop(struct pl_rollout *rollout, uint32_t slot);
 
-/* Reports. `good`: the checksum is the checkpoint's; if not, the node is told to free the expert
- * and is not asked again for a while. */
+/* Reports. `good`: the checksum is the checkpoint's; if not, the node is ordered to free the
+ * expert, and not asked for it again for a while. */
 void pl_rollout_loaded(struct pl_rollout *rollout, uint32_t slot, uint32_t cell, bool good, uint64_t now_ns);
 void pl_rollout_failed(struct pl_rollout *rollout, uint32_t slot, uint32_t cell, uint64_t now_ns);
 void pl_rollout_freed(struct pl_rollout *rollout, uint32_t slot, uint32_t cell);
-/* Experts turned out to be larger: what a node has room for is counted anew. Returns whether that
- * is news. */
+/* Experts turned out to be larger: what a node has room for is counted again. Returns whether that
+ * changed anything. */
 bool pl_rollout_expert_bytes(struct pl_rollout *rollout, uint64_t bytes);
 
-/* What the node shall hold: target[cells] of 0 and 1. */
+/* What the node should hold: target[cells] of 0 and 1. */
 void pl_rollout_target(struct pl_rollout *rollout, uint32_t slot, const uint8_t *target);
 
-/* Moves every copy on as far as it goes now and gives the orders. routers_epoch: the lowest epoch
+/* Advances every copy as far as possible now, and gives the orders. routers_epoch: the lowest epoch
  * that a live router works with, UINT64_MAX without routers. */
 void pl_rollout_turn(
 	struct pl_rollout *rollout, uint64_t routers_epoch, uint64_t now_ns, const struct pl_rollout_orders *orders);
-/* When turn or publish_due should be asked again although nothing happened; UINT64_MAX: never. */
+/* When to call turn or publish_due again even if nothing happens; UINT64_MAX: never. */
 uint64_t pl_rollout_deadline_ns(const struct pl_rollout *rollout, uint64_t now_ns);
-/* Whether a new map is due: at once when a copy is lost, else when loads are over or the interval
- * is. */
+/* Whether a new map is due: at once when a copy is lost, else when loads or the interval are
+ * over. */
 bool pl_rollout_publish_due(const struct pl_rollout *rollout, uint64_t now_ns);
 void pl_rollout_published(struct pl_rollout *rollout, uint64_t epoch, uint64_t now_ns);
 
 /* Reading. Slots that were not added hold nothing. */
 enum pl_copy pl_rollout_copy(const struct pl_rollout *rollout, uint32_t slot, uint32_t cell);
-/* The flags of assign.h for a node, and the bytes that experts on their way out still take: room
- * that cannot be given away. */
+/* The flags of assign.h for a node, and the bytes that leaving experts still take: room that cannot
+ * be given away. */
 void pl_rollout_view(const struct pl_rollout *rollout, uint32_t slot, uint8_t *flags, uint64_t *leaving_bytes);
 uint32_t pl_rollout_in_flight(const struct pl_rollout *rollout); /* loads */
 uint64_t pl_rollout_bytes(const struct pl_rollout *rollout);     /* of one expert */
-/* True once after a load that failed may be tried again: plan anew. */
+/* True once when a failed load may be tried again: make a new plan. */
 bool pl_rollout_retry_due(struct pl_rollout *rollout, uint64_t now_ns);
 
 /* Reports copies whose READY state (`held`) has changed since the last save, and marks them as

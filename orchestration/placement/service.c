@@ -157,7 +157,7 @@ static void order_cells(struct pl_service *service, uint64_t session, const uint
 
 	if (!stream || !ids) {
 		free(ids);
-		if (stream) /* its process joins again and is given its orders anew */
+		if (stream) /* its process joins again and gets its orders again */
 			cad_rpc_call_abort(stream->call, CAD_RPC_RESOURCE_EXHAUSTED,
 				"the placement service is out of memory for an order");
 		return;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cadre.v1.Placement over gRPC: Join streams of routers and expert nodes, watchers of the map, and
- * the question how the cluster is.
+ * the cluster's status.
  *
  * It translates between messages and control.h, and keeps control's deadlines with a timer.
  * Everything runs on the owner thread of the reactor (common/rpc/rpc.h) and does not block but for
@@ -37,8 +37,8 @@ CAD_MUST_USE enum cad_status pl_service_create(
 CAD_MUST_USE enum cad_status pl_service_listen(
 	struct pl_service *service, const char *address, uint16_t *port, struct cad_error *error);
 void pl_service_start(struct pl_service *service);
-/* Ends every stream and call; then done(context). Once. Nodes and routers go on with the last map,
- * and come back to the next service. */
+/* Ends every stream and call; then done(context). Once. Nodes and routers continue with the last
+ * map, and join the next service. */
 void pl_service_drain(struct pl_service *service, void (*done)(void *context), void *context);
 void pl_service_destroy(struct pl_service *service); /* NULL is fine */
 

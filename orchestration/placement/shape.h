@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is to be placed: the MoE layers of the model and their experts, numbered as *cells*: cell =
- * row * experts + expert, where row counts MoE layers only. Plain data, owned by main, immutable;
- * read by everything in this folder.
+ * What to place: the MoE layers of the model and their experts, numbered as *cells*: cell = row *
+ * experts + expert, where row counts MoE layers only. Plain data, owned by main, immutable; read by
+ * everything in this folder.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_SHAPE_H
 #define CADRE_ORCHESTRATION_PLACEMENT_SHAPE_H

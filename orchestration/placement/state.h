@@ -15,15 +15,15 @@
 
 struct pl_state;
 
-/* Makes the file if it is not there; path "" keeps everything in memory. CAD_ERR_IO: it cannot be
- * opened, or another service has it. CAD_ERR_CORRUPT: it is no state file. */
+/* Creates the file if it does not exist; path "" keeps everything in memory. CAD_ERR_IO: it cannot
+ * be opened, or another service has it. CAD_ERR_CORRUPT: it is not a state file. */
 CAD_MUST_USE enum cad_status pl_state_open(const char *path, struct pl_state **state, struct cad_error *error);
 void pl_state_close(struct pl_state *state); /* NULL is fine */
 
 /*
- * The state belongs to one cluster and one checkpoint: the first call writes both down, later ones
- * compare (CAD_ERR_INVALID and a sentence). When the settings' fingerprint is another than last
- * time, what nodes hold is forgotten; `fresh` tells.
+ * The state belongs to one cluster and one checkpoint: the first call records both, later ones
+ * compare (CAD_ERR_INVALID and a sentence). If the settings' fingerprint differs from last time,
+ * what nodes hold is forgotten, and `fresh` is set.
  */
 CAD_MUST_USE enum cad_status pl_state_claim(
 	struct pl_state *state, const char *cluster, const char *model_fingerprint, struct cad_error *error);
@@ -40,7 +40,7 @@ CAD_MUST_USE enum cad_status pl_state_quanta_store(
 CAD_MUST_USE enum cad_status pl_state_checksum(struct pl_state *state, uint32_t layer, uint32_t expert, char hex[33]);
 
 uint64_t pl_state_epoch(struct pl_state *state); /* of the last map that was published; 0: none */
-/* The operators' fingerprint that experts are placed under; "" when there is none yet. */
+/* The kernels' fingerprint that experts are placed under; "" if there is none yet. */
 void pl_state_kernels(struct pl_state *state, char text[PL_TEXT_BYTES]);
 
 /* Everything that is remembered, nodes first. The hello's strings live during the call. */

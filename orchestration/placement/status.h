@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How the cluster is, for people and machines: the message of GetStatus, and the metrics.
+ * The state of the cluster, for people and machines: the message of GetStatus, and the metrics.
  *
  * A status is one block of memory that borrows from its source: make it, send it, destroy it.
  * Metrics belong to their registry; they are updated after every turn by the thread that runs
@@ -31,7 +31,7 @@ struct pl_status_metrics {
 	struct cad_gauge *epoch, *unplaced, *experts_live, *routers_live, *rows_per_second, *tokens_per_second;
 	struct cad_counter *joins, *refusals, *deaths, *loads_ordered, *frees_ordered, *loads_failed, *checksums_wrong,
 		*maps_published, *state_errors;
-	struct pl_control_stats seen; /* what the counters have counted already */
+	struct pl_control_stats seen; /* what the counters have already counted */
 };
 /* metrics NULL: nothing is kept. */
 void pl_status_metrics_create(struct pl_status_metrics *status, struct cad_metrics *metrics);
