@@ -2,9 +2,9 @@
 /*
  * The embedded form: a router and its expert nodes in one process, with no network. `cadre-router
  * --local-experts` serves with it, `cadrectl eval` and `cadrectl generate --model` compute with it,
- * and any cluster must give the bits that it gives.
+ * and every cluster must give the same bits.
  *
- * Router and experts are the very engines of the two services; they meet over transport_local, and
+ * Router and experts are the same engines as in the two services, connected by transport_local, and
  * the experts compute inline, in the thread that runs the router's engine, on the same queue.
  * `nodes` above 1 spreads the experts over that many engines, which changes nothing but the
  * exchange.
@@ -35,7 +35,7 @@ struct em_embedded;
 /* Opens the checkpoint, packs it, computes the quantum table. Blocks. */
 CAD_MUST_USE enum cad_status em_create(
 	const struct em_options *options, struct em_embedded **embedded, struct cad_error *error);
-/* Nothing may run the router's engine any more. NULL is allowed. */
+/* Nothing may run the router's engine any longer. NULL is allowed. */
 void em_destroy(struct em_embedded *embedded);
 
 struct rt_engine *em_router(const struct em_embedded *embedded);
