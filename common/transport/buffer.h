@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Buffers that messages are sent from and received into. The functions here make plain ones, for
- * links that need nothing special; everybody else uses cad_buffer_create (transport.h). */
+ * links that need nothing special; everything else uses cad_buffer_create (transport.h). */
 #ifndef CADRE_COMMON_TRANSPORT_BUFFER_H
 #define CADRE_COMMON_TRANSPORT_BUFFER_H
 
@@ -17,7 +17,7 @@ struct cad_buffer {
 	void *registration; /* the transport's own */
 };
 
-/* Page-aligned, and touched only when used, so that a generous pool costs address space alone. */
+/* Page-aligned, and touched only when used, so that a generous pool costs only address space. */
 CAD_MUST_USE enum cad_status cad_buffer_map(size_t bytes, struct cad_buffer *buffer);
 void cad_buffer_unmap(struct cad_buffer *buffer);
 

@@ -264,8 +264,8 @@ bool cad_call_answer_arrived(
 
 /* ---- the end ---- */
 
-/* The caller is told, the slot and the credit wait for the late answer, but not for ever: a
- * connection whose credit drains away must be made anew. */
+/* The caller is notified. The slot and the credit wait for the late answer, but not without end: a
+ * connection whose credit drains away must be rebuilt. */
 static void call_haunt(struct cad_call *call)
 {
 	struct cad_transport *t = call->connection->transport;

@@ -175,7 +175,7 @@ static void challenge_arrived(struct cad_connection *c, const struct cadre_wire_
 
 static void connection_ready(struct cad_connection *c)
 {
-	identity_clean(&c->peer); /* no mac is needed any more */
+	identity_clean(&c->peer); /* no mac is needed any longer */
 	c->phase = CAD_PHASE_READY;
 	c->transport->stats.connections_opened++;
 	cad_transport_event(c->transport, &c->ready);

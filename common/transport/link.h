@@ -5,17 +5,17 @@
  *
  * A link belongs to the thread that polls it; only `wake` may be called from elsewhere. It knows
  * connections ("ends"), messages (a kind, a small header, perhaps a payload) and operations; it
- * knows nothing of hellos, credits or calls. Everything above it ("upper") hears of events through
+ * knows nothing of hellos, credits or calls. Everything above it ("upper") gets events through
  * struct cad_link_events, and only from inside `progress` and `wait`, never from inside another
  * function here.
  *
  * Operations. `send` and `receive` return CAD_OK: finished, the memory is the caller's again;
- * CAD_AGAIN: op->done comes later, exactly once, also when the end is closed or the peer dies; a
- * failure: it never began, done does not come. Until then header, payload and buffer are the
+ * CAD_AGAIN: op->done is called later, exactly once, even if the end is closed or the peer dies; a
+ * failure: it never began, and done is not called. Until then header, payload and buffer are the
  * link's.
  *
- * Ends. `lost` is a hint that the peer is gone; nothing ends by it. The upper calls `close`
- * (forced: no farewell, whatever is under way finishes with an error), and the link says `closed`
+ * Ends. `lost` is a hint that the peer is gone; by itself it ends nothing. The upper calls `close`
+ * (forced: no farewell, and operations in flight finish with an error), and the link calls `closed`
  * once, after the last op->done of that end. Only then is the end gone.
  */
 #ifndef CADRE_COMMON_TRANSPORT_LINK_H
@@ -38,10 +38,10 @@ struct cad_link_op {
 	void *link_private[2];
 };
 
-/* The payload of a message that has just come. */
+/* The payload of a message that has just arrived. */
 struct cad_link_payload {
 	/* in memory, readable while the event runs, and until `release` when kept; NULL: still at
-	 * the sender, to be had by `receive` */
+	 * the sender; get it with `receive` */
 	const uint8_t *data;
 	size_t bytes;
 	bool keepable; /* `data` may be kept and used in place */
@@ -49,10 +49,10 @@ struct cad_link_payload {
 };
 
 struct cad_link_events {
-	/* Somebody connects: the owner of the new end, or NULL to turn it away. */
+	/* A peer connects: returns the owner of the new end, or NULL to refuse it. */
 	void *(*accept)(void *upper, struct cad_link_end *end);
 	/* True: the payload is kept; `receive` was or will be called, or else `release`. False: it
-	 * is done with. `release` must not be called in here. */
+	 * is no longer needed. `release` must not be called in here. */
 	bool (*message)(void *owner, uint8_t kind, const void *header, size_t header_bytes,
 		const struct cad_link_payload *payload);
 	void (*lost)(void *owner, enum cad_status status, const char *text);
@@ -61,7 +61,7 @@ struct cad_link_events {
 	 * servers): does what poll does without waiting, when `waited_ns` of the time since the
 	 * last turn were spent waiting. Returns how many events it handled. */
 	size_t (*turn)(void *upper, uint64_t waited_ns);
-	uint64_t (*next_ns)(void *upper); /* the clock time at which it wants a turn at the latest */
+	uint64_t (*next_ns)(void *upper); /* the latest clock time at which it wants a turn */
 };
 
 struct cad_link_options {
@@ -85,8 +85,8 @@ struct cad_link {
 	const struct cad_link_ops *ops;
 	const struct cad_clock *clock;
 	uint64_t rebuilds;
-	/* what is sent here is used where it lies until it is answered: a healthy peer may have it
-	 * for long */
+	/* what is sent here is used in place until it is answered: a healthy peer may hold it for
+	 * long */
 	bool in_place;
 	/* attached: the upper of another link, polled by the same thread, gives this one's its
 	 * turns; nobody polls it */
@@ -98,20 +98,20 @@ struct cad_link_ops {
 	const char *name;
 	enum cad_status (*listen)(struct cad_link *link, const char *address, struct cad_error *error);
 	const char *(*address)(const struct cad_link *link);
-	/* Starts; sends may be posted at once. CAD_ERR_UNREACHABLE: nobody there; anything that
-	 * comes later is `lost`. */
+	/* Starts; sends may be posted at once. CAD_ERR_UNREACHABLE: nobody listens there; later
+	 * failures are reported by `lost`. */
 	enum cad_status (*connect)(struct cad_link *link, const char *address, void *owner, struct cad_link_end **end,
 		struct cad_error *error);
 	enum cad_status (*send)(
 		struct cad_link_end *end, const struct cad_link_message *message, struct cad_link_op *op);
-	/* Exactly payload->bytes bytes into the start of buffer. Uses up the handle, also when it
+	/* Exactly payload->bytes bytes into the start of buffer. Uses up the handle, even if it
 	 * fails. */
 	enum cad_status (*receive)(struct cad_link_end *end, const struct cad_link_payload *payload,
 		struct cad_buffer *buffer, struct cad_link_op *op);
 	/* Gives up a kept payload; also after its end is closed. */
 	void (*release)(struct cad_link *link, const struct cad_link_payload *payload);
 	void (*close)(struct cad_link_end *end);
-	/* Runs what is ready; how much moved. 0: nothing left for now. */
+	/* Runs what is ready, and returns how much moved. 0: nothing left for now. */
 	size_t (*progress)(struct cad_link *link);
 	/* Sleeps until something is ready, `wake`, or until_ns. True: woken. */
 	bool (*wait)(struct cad_link *link, uint64_t until_ns);

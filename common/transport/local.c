@@ -362,7 +362,7 @@ static size_t end_received(struct cad_link_end *end)
 	return moved;
 }
 
-/* A closed end is gone when nobody reads its memory any more. */
+/* A closed end is gone when nobody reads its memory any longer. */
 static size_t end_closing(struct cad_link_end *end)
 {
 	struct channel *channel = end->channel;

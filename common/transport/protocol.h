@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The protocol over a link, shared by the files that make it up and by nothing else. A file calls
- * only what stands left of it:
+ * only what is to its left:
  *
  *   wire, link < core < hello, call, serve < connection < transport
  *   core        events, buffers, notices, how a connection fails
  *   hello       who is who
  *   call        calling: from cad_call_start to its callback
  *   serve       answering: from a message to cad_request_answer
- *   connection  the life of connections; hands what the link brings to the three before it
+ *   connection  the life of connections; hands what the link delivers to the three before it
  *   transport   creation, poll, time
  *
- * Nothing here runs the caller's callbacks but cad_transport_events_run, from inside poll and
- * destroy: whatever happens becomes an event in one queue, in the order in which it happened.
+ * Only cad_transport_events_run runs the caller's callbacks, from inside poll and destroy:
+ * everything that happens becomes an event in one queue, in order.
  */
 #ifndef CADRE_COMMON_TRANSPORT_PROTOCOL_H
 #define CADRE_COMMON_TRANSPORT_PROTOCOL_H
@@ -23,7 +23,7 @@
 
 enum { CAD_CONNECTION_TEXT_BYTES = 400 };
 
-/* Embedded in what it is about; `run` makes the caller's callback. */
+/* Embedded in its object; `run` makes the caller's callback. */
 struct cad_transport_event {
 	struct cad_transport_event *next;
 	void (*run)(struct cad_transport_event *event);
@@ -34,7 +34,7 @@ struct cad_transport_event {
  * The life of a connection:
  *   client  HELLO (sent; waits for CHALLENGE) -> PROOF (sent; waits for WELCOME) -> READY
  *   server  HELLO (waits for it) -> PROOF (CHALLENGE sent; waits for PROOF) -> READY
- *   REFUSING: a REFUSE is on its way; wait for the peer to go, not long.
+ *   REFUSING: a REFUSE is on its way; wait, not long, for the peer to close.
  *   FAILED: no more traffic; the link is told to close in the next turn. CLOSING: until the link
  *   says closed. ENDED: until its calls are done and its requests are answered; then FREE.
  */
@@ -51,11 +51,11 @@ enum cad_phase {
 
 struct cad_connection {
 	struct cad_transport *transport;
-	struct cad_link_end *end; /* NULL: the link never had it, or has it no more */
+	struct cad_link_end *end; /* NULL: the link never had it, or no longer has it */
 	void *user;
 	enum cad_phase phase;
 	bool server;   /* the peer connected to us */
-	bool reported; /* CLOSED was queued or said */
+	bool reported; /* CLOSED was queued or reported */
 	struct cad_transport_event ready, closed;
 	enum cad_status status; /* why it failed */
 	char text[CAD_CONNECTION_TEXT_BYTES];
@@ -76,8 +76,8 @@ enum cad_call_state {
 	CAD_CALL_FREE,
 	CAD_CALL_ACTIVE,    /* sent or being sent; no answer yet */
 	CAD_CALL_RECEIVING, /* the answer's payload is on its way */
-	CAD_CALL_FINISHING, /* decided; waits until send and receive are done, then for its event */
-	CAD_CALL_ZOMBIE,    /* the caller was told; the peer still owes the answer, and the credit */
+	CAD_CALL_FINISHING, /* decided; waits for send and receive to finish, then for its event */
+	CAD_CALL_ZOMBIE,    /* reported to the caller; the peer still owes the answer, and the credit */
 };
 struct cad_call {
 	enum cad_call_state state;
@@ -91,7 +91,7 @@ struct cad_call {
 	bool grace;
 	struct cad_transport_event finished;
 	struct cadre_wire_call wire;
-	struct cadre_wire_answer answer; /* header bytes as they came */
+	struct cadre_wire_answer answer; /* header bytes as they arrived */
 	struct cad_answer_view view;
 	struct cad_buffer *buffer;
 	uint64_t deadline_ns;
@@ -164,10 +164,10 @@ struct cad_transport {
 	struct cad_buffer_pool request_pool, answer_pool;
 	struct cad_transport_event *events, **events_tail;
 	uint32_t connections_used;
-	/* a connection is FAILED or ENDED, or a buffer came back to requests that wait */
+	/* a connection is FAILED or ENDED, or a buffer is free again for waiting requests */
 	bool attention;
 	bool destroying, polling;
-	size_t handled; /* callbacks made and answers gone since the poll began */
+	size_t handled; /* callbacks made and answers sent since the poll began */
 	uint64_t turn_ns, awake_ns, timer_ns;
 	struct cad_transport_stats stats;
 };
@@ -176,9 +176,9 @@ static inline uint64_t cad_transport_now(const struct cad_transport *t) { return
 
 /* ---- events, buffers, notices, failures (core.c) ---- */
 
-/* Queued once, however often it is said before it runs. */
+/* Queued once, however often it is raised before it runs. */
 void cad_transport_event(struct cad_transport *t, struct cad_transport_event *event);
-/* Those that were queued before this call; what the callbacks add, the next turn runs. */
+/* Runs those that were queued before this call; the next turn runs what the callbacks add. */
 void cad_transport_events_run(struct cad_transport *t);
 
 enum cad_status cad_buffer_pool_create(
@@ -196,13 +196,13 @@ void cad_connection_fail(struct cad_connection *c, enum cad_status status, const
 	__attribute__((format(printf, 3, 4)));
 /* cad_connection_fail with CAD_ERR_PROTOCOL, counted. */
 void cad_connection_break(struct cad_connection *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
-const char *cad_connection_name(const struct cad_connection *c); /* the peer's node id, or a word in its place */
+const char *cad_connection_name(const struct cad_connection *c); /* the peer's node id, or a placeholder */
 
 /* ---- the hello (hello.c) ---- */
 
 void cad_hello_start(struct cad_connection *c);
 void cad_hello_message(struct cad_connection *c, uint8_t kind, const void *header);
-/* Tells the peer why not, and lets it go. */
+/* Tells the peer why it is refused, and lets it go. */
 void cad_connection_refuse(struct cad_connection *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- calling (call.c) ---- */
@@ -222,10 +222,10 @@ void cad_requests_run_waiting(struct cad_transport *t);
 
 /* ---- connections (connection.c) ---- */
 
-/* takes connections that failed to their end, a step at a time */
+/* takes failed connections to their end, one step at a time */
 void cad_connections_attend(struct cad_transport *t);
 void cad_connection_timers(struct cad_connection *c);
-/* What the link says: see struct cad_link_events. */
+/* Events of the link: see struct cad_link_events. */
 void *cad_connection_accept(void *upper, struct cad_link_end *end);
 bool cad_connection_message(
 	void *owner, uint8_t kind, const void *header, size_t header_bytes, const struct cad_link_payload *payload);

@@ -26,7 +26,7 @@ void cad_requests_init(struct cad_transport *t)
 	}
 }
 
-/* The payload is not needed any more. `in_event`: inside the event that brought it, where the link
+/* The payload is no longer needed. `in_event`: inside the event that brought it, where the link
  * lets go by itself. */
 static void request_drop_payload(struct cad_request *request, bool in_event)
 {

@@ -11,7 +11,7 @@
 enum {
 	SECRET_BYTES_MIN = 16,
 	/* of the link, before anything is judged: a stream of messages must not keep the caller
-	 * here for ever */
+	 * here without end */
 	DRAIN_ROUNDS_MAX = 64,
 	NOTICES_PER_CONNECTION = 8,
 	HEARTBEAT_STEPS = 4, /* timers run so often in the shortest of the intervals */
@@ -91,7 +91,7 @@ static size_t turn_alone(struct cad_transport *t, uint64_t waited_ns)
 	return t->handled - before;
 }
 
-/* With those that are attached, until nobody has work. */
+/* Together with the attached ones, until none has work. */
 static size_t turn(void *upper, uint64_t waited_ns)
 {
 	struct cad_transport *t = upper;

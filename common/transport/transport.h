@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The token exchange: connections between routers and expert nodes, calls with deadlines, credits,
- * heartbeats. One interface over several forms (ucx.h, local.h; a simulator among the tests):
- * nothing here says which one it is.
+ * heartbeats. One interface over several forms (ucx.h, local.h; a simulator among the tests);
+ * nothing here depends on which one.
  *
  * The protocol (hello, credits, calls, answers, heartbeats, deadlines, generations) is written
  * once (protocol.h lists its files), over a narrow link interface (link.h) that each form
@@ -13,12 +13,12 @@
  * this interface, and may call anything here but poll and destroy.
  *
  * Memory. Everything is allocated at creation, sized by the options. A call's payload and answer
- * buffers belong to the transport from cad_call_start until its callback, which comes exactly once,
- * whatever happens, and only when nothing can touch either buffer any more.
+ * buffers belong to the transport from cad_call_start until its callback, which is called exactly
+ * once, whatever happens, and only when nothing can touch either buffer any longer.
  *
  * Failure. A connection that fails (peer gone, heartbeat missed, protocol broken, closed) fails all
- * its calls at once, with CAD_ERR_PEER_LOST or what it was; the caller sends them elsewhere. A
- * deadline fails one call (CAD_ERR_DEADLINE). Nothing is retried here.
+ * its calls at once, with CAD_ERR_PEER_LOST or the actual reason; the caller sends them elsewhere.
+ * A deadline fails one call (CAD_ERR_DEADLINE). Nothing is retried here.
  */
 #ifndef CADRE_COMMON_TRANSPORT_TRANSPORT_H
 #define CADRE_COMMON_TRANSPORT_TRANSPORT_H
@@ -53,8 +53,8 @@ struct cad_transport_options {
 	uint32_t request_buffers, answer_buffers;
 	/* Time during which nobody polled here does not count as silence. The side that connected
 	 * pings and gives up after ping_interval + ping_timeout; the other side only listens, for
-	 * peer_timeout, because a router computes between its polls. An answer that is owed so long
-	 * after its call was given up ends the connection too. */
+	 * peer_timeout, because a router computes between its polls. An answer that is still owed
+	 * this long after its call was given up also ends the connection. */
 	uint32_t handshake_timeout_ms, ping_interval_ms, ping_timeout_ms, peer_timeout_ms;
 	void *user;
 	/* A connection became READY or CLOSED (status says why, text in words). After CLOSED the
@@ -83,23 +83,23 @@ CAD_MUST_USE enum cad_status cad_transport_create(const struct cad_transport_opt
 	cad_link_create_fn *create, void *context, struct cad_transport **transport, struct cad_error *error);
 struct cad_link *cad_transport_link(struct cad_transport *transport);
 
-/* Closes everything, fails all calls (their callbacks run in here), frees. Requests that are still
- * held must be answered or dropped before. */
+/* Closes everything, fails all calls (their callbacks run in here), and frees. Answer or drop all
+ * held requests first. */
 void cad_transport_destroy(struct cad_transport *transport);
 void *cad_transport_user(const struct cad_transport *transport);
 const struct cad_clock *cad_transport_clock(const struct cad_transport *transport);
 
-/* address: "host:port" (port 0: any) or a name, as the form has it. cad_transport_address tells what
- * to publish. */
+/* address: "host:port" (port 0: any) or a name, depending on the form. cad_transport_address gives
+ * the address to publish. */
 CAD_MUST_USE enum cad_status cad_transport_listen(
 	struct cad_transport *transport, const char *address, struct cad_error *error);
 const char *cad_transport_address(const struct cad_transport *transport);
 
-/* Runs what is ready; with nothing ready, waits until something is, until wake, or until clock time
- * `until_ns` (0: does not wait). Returns how many events it handled. Deadlines and heartbeats are
- * kept in here. */
+/* Runs what is ready. If nothing is, waits until something is, until wake, or until clock time
+ * `until_ns` (0: does not wait). Returns how many events it handled. It also keeps deadlines and
+ * heartbeats. */
 size_t cad_transport_poll(struct cad_transport *transport, uint64_t until_ns);
-void cad_transport_wake(struct cad_transport *transport); /* any thread: the present or next poll returns soon */
+void cad_transport_wake(struct cad_transport *transport); /* any thread: the current or next poll returns soon */
 
 CAD_MUST_USE enum cad_status cad_buffer_create(
 	struct cad_transport *transport, size_t bytes, struct cad_buffer *buffer);
@@ -142,12 +142,12 @@ struct cad_call_start {
 	cad_call_done_fn *done;
 	void *context;
 };
-/* OK: done will come. AGAIN: no credit now; try after the next callback. ERR_PEER_LOST: the
- * connection is not ready. */
+/* OK: done will be called. AGAIN: no credit now; try again after the next callback. ERR_PEER_LOST:
+ * the connection is not ready. */
 CAD_MUST_USE enum cad_status cad_call_start(
 	struct cad_connection *connection, const struct cad_call_start *start, struct cad_call **call);
-/* The answer is no longer wanted: done comes with CAD_ERR_CANCELLED as soon as nothing touches the
- * buffers. */
+/* The answer is no longer wanted: done is called with CAD_ERR_CANCELLED as soon as nothing touches
+ * the buffers. */
 void cad_call_cancel(struct cad_call *call);
 
 /* ---- requests: calls on the side that answers (serve.c) ---- */
@@ -160,7 +160,7 @@ bool cad_request_alive(const struct cad_request *request);
 /* Room for the answer's payload: a pooled, registered buffer of the largest size that this request
  * can need. NULL: none free now (answer CADRE_WIRE_BUSY or wait). */
 struct cad_buffer *cad_request_answer_buffer(struct cad_request *request);
-/* Sends and, when nothing touches them any more, frees request and buffer. `answer`: status,
+/* Sends, and frees request and buffer when nothing touches them any longer. `answer`: status,
  * detail, data_bytes, queue_us, compute_us; the transport fills the rest. payload_bytes 0 unless
  * status is OK. */
 void cad_request_answer(struct cad_request *request, const struct cadre_wire_answer *answer, size_t payload_bytes);

@@ -27,9 +27,9 @@ struct cad_ucx_options {
 	const char *devices, *transports;
 	uint32_t spin_us;
 };
-/* First thing in main(): sets what UCX needs in the environment (what is set already is left
- * alone). UCX reads part of it before main, so this may start the program again, once. NULL: never
- * starts again. */
+/* First thing in main(): sets what UCX needs in the environment (and leaves alone what is already
+ * set). UCX reads part of it before main, so this may restart the program, once. NULL: never
+ * restarts it. */
 void cad_transport_ucx_environment(char **argv);
 CAD_MUST_USE enum cad_status cad_transport_ucx_create(const struct cad_transport_options *options,
 	const struct cad_ucx_options *ucx, struct cad_transport **transport, struct cad_error *error);

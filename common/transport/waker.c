@@ -51,7 +51,7 @@ void cad_waker_signal(struct cad_waker *waker)
 		;
 }
 
-/* A signal that comes before the word is cleared is this one: what it stands for is looked at after
+/* A signal that arrives before the word is cleared is this one: its cause is looked at after
  * this. */
 bool cad_waker_take(struct cad_waker *waker)
 {

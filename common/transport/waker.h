@@ -2,7 +2,8 @@
 /*
  * Wakes a thread that sleeps in poll(2): an eventfd that is written only once until it is seen.
  *
- * Any thread may signal; the owner takes. Counted, because both ends of a local connection hold it.
+ * Any thread may signal; the owner takes. Reference-counted, because both ends of a local
+ * connection hold it.
  */
 #ifndef CADRE_COMMON_TRANSPORT_WAKER_H
 #define CADRE_COMMON_TRANSPORT_WAKER_H

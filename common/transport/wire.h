@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Checks of messages: from bytes that a stranger sent to a view whose every pointer and count may
- * be trusted.
+ * Checks of messages: from untrusted bytes to a view whose every pointer and count may be trusted.
  *
  * Pure functions over memory; nothing is allocated or copied but the fixed header. A view points
  * into the payload, which must outlive it and be 8-byte aligned. The first thing wrong decides the
@@ -46,8 +45,8 @@ const char *cad_wire_kind_name(uint8_t kind); /* "CALL"; "unknown" */
 const char *cad_wire_status_text(uint8_t status);
 
 /* CALL: all of the above, and every rule of proto/WIRE.md: afterwards no count, index or pointer in
- * the view needs another look. The pairs of a group ascend strictly, so that a (row, expert) comes
- * once, and every row has at least one pair. */
+ * the view needs another look. The pairs of a group ascend strictly, so that each (row, expert)
+ * occurs once, and every row has at least one pair. */
 CAD_MUST_USE enum cad_status cad_wire_call_check(const void *header, size_t header_bytes, const void *payload,
 	size_t payload_bytes, const struct cad_wire_limits *limits, struct cad_call_view *view,
 	struct cad_error *error);
@@ -57,13 +56,14 @@ CAD_MUST_USE enum cad_status cad_wire_answer_check(const void *header, size_t he
 	size_t payload_bytes, const struct cad_wire_limits *limits, struct cad_answer_view *view,
 	struct cad_error *error);
 
-/* Where the parts of a call's payload lie, when it has `data_bytes` of row data; the builder and
- * the checker use the same arithmetic. Offsets in bytes from the payload's start. */
+/* Where the parts of a call's payload are, if it has `data_bytes` of row data; the builder and the
+ * checker use the same arithmetic. Offsets in bytes from the payload's start. */
 struct cad_call_layout {
 	size_t rows, data, groups, pairs, bytes;
 };
 struct cad_call_layout cad_wire_call_layout(size_t rows, size_t data_bytes, size_t groups, size_t pairs);
-/* The most bytes that a call of so many rows (all f32) and an answer (all 64 bits wide) can take. */
+/* The most bytes that a call with this many rows (all f32) and its answer (all 64 bits wide) can
+ * take. */
 size_t cad_wire_call_bytes_max(size_t rows, size_t elements, size_t groups, size_t pairs);
 size_t cad_wire_answer_bytes_max(size_t rows, size_t elements);
 

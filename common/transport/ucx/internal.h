@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the files of the UCX link share, UCX's own header included. Not to be included by anything
- * else. link.c stands on the other two.
+ * What the files of the UCX link share, including UCX's own header. Nothing else may include it.
+ * link.c builds on the other two.
  */
 #ifndef CADRE_COMMON_TRANSPORT_UCX_INTERNAL_H
 #define CADRE_COMMON_TRANSPORT_UCX_INTERNAL_H
@@ -85,8 +85,8 @@ void cad_ucx_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer);
 /* "host:port". Host names are looked up, which may block. */
 enum cad_status cad_ucx_address_parse(
 	const char *text, struct sockaddr_storage *address, socklen_t *bytes, struct cad_error *error);
-/* Whether peers can connect to what listens there: UCX's data goes over the first address of an
- * interface, whatever the listener's is. `devices` as in UCX_NET_DEVICES. */
+/* Whether peers can connect to a listener there: UCX's data uses the first address of an interface,
+ * whatever the listener's is. `devices` as in UCX_NET_DEVICES. */
 enum cad_status cad_ucx_address_check(
 	const char *text, const struct sockaddr_storage *address, const char *devices, struct cad_error *error);
 /* Why nothing can listen there. UCX only says that it failed. */

@@ -16,7 +16,7 @@
  *   Large payloads stay at the sender (rendezvous) until there is a buffer.
  * - Shared memory (not the default): a peer that dies while it writes can leave this worker deaf
  *   for ever. The sign is a worker that is always BUSY to arm and
- *   never progresses; then all connections are given up, and worker and context are made anew on
+ *   never progresses; then all connections are given up, and worker and context are rebuilt on
  *   the same port.
  */
 #include "common/transport/ucx/internal.h"
@@ -133,7 +133,7 @@ static ucs_status_t on_message(void *context, const void *header, size_t header_
 	struct cad_ucx_link *link = handler->link;
 	struct cad_link_end *end = end_of(link, parameters);
 
-	/* nobody that we know; for a rendezvous this tells the sender "done" and moves nothing */
+	/* from no known peer; for a rendezvous this tells the sender "done" and moves nothing */
 	if (!end)
 		return UCS_OK;
 	bool remote = parameters->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV,
@@ -214,8 +214,8 @@ static enum cad_status ucx_send(
 	return request ? CAD_ERR_PEER_LOST : CAD_OK;
 }
 
-/* The payload is not UCX's to keep any more, but inside the callback that brought it the callback's
- * result says so. */
+/* UCX no longer keeps the payload, but inside the callback that delivered it the callback's result
+ * says so. */
 static void payload_let_go(struct cad_ucx_link *link, const struct cad_link_payload *payload)
 {
 	if (link->current == payload->handle) {
@@ -356,7 +356,7 @@ static size_t accept_waiting(struct cad_ucx_link *link)
 /* ---- the wedge ---- */
 
 /* BUSY for long, and progress finds nothing: a peer died between taking a place in our
- * shared-memory queue and filling it. This worker hears nobody any more. */
+ * shared-memory queue and filling it. This worker no longer receives anything. */
 static void wedge_watch(struct cad_ucx_link *link)
 {
 	uint64_t now = cad_clock_now_ns(&cad_clock_system);
@@ -381,7 +381,7 @@ static size_t wedge_repair(struct cad_ucx_link *link)
 	enum cad_status status = cad_ucx_context_start(link, &error);
 	if (status == CAD_OK && listening)
 		status = cad_ucx_listener_create(link, &error);
-	if (status != CAD_OK) { /* not even UCX starts any more: a supervisor must start the process again */
+	if (status != CAD_OK) { /* not even UCX starts any longer: a supervisor must restart the process */
 		fprintf(stderr, "%s\n", error.text);
 		abort();
 	}
