@@ -18,7 +18,7 @@ CAD_MUST_USE enum cad_status cad_rpc_blocking_create(const char *target, const s
 void cad_rpc_blocking_destroy(struct cad_rpc_blocking *client);
 
 /* Sends request and waits. For each message of the answer (one for a unary call) on_message is
- * called; false ends the call early, which is no error. A failure is a status and the server's
+ * called; false ends the call early, which is not an error. A failure is a status and the server's
  * sentence with its code ("INVALID_ARGUMENT: ..."); code, if not NULL, gets the code in every
  * case. */
 CAD_MUST_USE enum cad_status cad_rpc_blocking_call(struct cad_rpc_blocking *client, const char *path,

@@ -374,7 +374,7 @@ bool cad_rpc_call_has_bearer(const struct cad_rpc_call *call, const char *token)
 	if (!header || size < scheme_size || memcmp(header, scheme, scheme_size) != 0)
 		return false;
 
-	/* Hashes are compared, not the tokens: the time tells neither a prefix nor the length. */
+	/* Hashes are compared, not the tokens: the time reveals neither a prefix nor the length. */
 	unsigned char sent[crypto_generichash_BYTES], expected[crypto_generichash_BYTES];
 	crypto_generichash(sent, sizeof sent, header + scheme_size, size - scheme_size, NULL, 0);
 	crypto_generichash(expected, sizeof expected, (const unsigned char *)token, strlen(token), NULL, 0);

@@ -29,8 +29,8 @@ int64_t cad_rpc_call_time_left_ms(const struct cad_rpc_call *call);
 /* Whether the request carries "authorization: Bearer TOKEN" with this token; takes the same time
  * whatever was sent. */
 bool cad_rpc_call_has_bearer(const struct cad_rpc_call *call, const char *token);
-/* A property of a verified client certificate, "x509_common_name" for one. False if there is none
- * or it does not fit. */
+/* A property of a verified client certificate, for example "x509_common_name". False if there is
+ * none or it does not fit. */
 bool cad_rpc_call_peer_property(const struct cad_rpc_call *call, const char *name, char *text, size_t size);
 /* Neither finished nor cancelled. */
 bool cad_rpc_call_is_alive(const struct cad_rpc_call *call);
@@ -46,7 +46,8 @@ void cad_rpc_call_read(struct cad_rpc_call *call);
 /* Queues a message. CAD_FULL: accepted, but send no more until `writable`. CAD_ERR_CANCELLED: the
  * call is over, nothing was queued. */
 enum cad_status cad_rpc_call_send(struct cad_rpc_call *call, const ProtobufCMessage *message);
-/* Headers now, not with the first message: the client learns that it has been admitted. */
+/* Sends headers now, not with the first message, so that the client learns that it has been
+ * admitted. */
 void cad_rpc_call_send_headers(struct cad_rpc_call *call);
 /* Ends the call after what is queued. The sentence is UTF-8, cut at CAD_ERROR_TEXT_BYTES; NULL:
  * none. */
@@ -54,7 +55,7 @@ void cad_rpc_call_finish(struct cad_rpc_call *call, enum cad_rpc_code code, cons
 	__attribute__((format(printf, 3, 4)));
 /* send, then finish with CAD_RPC_OK. */
 void cad_rpc_call_reply(struct cad_rpc_call *call, const ProtobufCMessage *message);
-/* Ends the call and throws away what is queued. */
+/* Ends the call and discards what is queued. */
 void cad_rpc_call_abort(struct cad_rpc_call *call, enum cad_rpc_code code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 

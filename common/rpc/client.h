@@ -3,8 +3,8 @@
  * A gRPC client: channels and streams. On the wire a unary call is a stream of one message each way.
  *
  * All functions run on the owner thread of the channel's reactor (rpc.h has the rule); callbacks
- * do, too, and must not block. A channel connects by itself and reconnects for ever. `done` comes
- * exactly once for each call, last; the call is freed when it returns. Nothing here blocks
+ * do, too, and must not block. A channel connects by itself and keeps reconnecting. `done` is
+ * called exactly once for each call, last; the call is freed when it returns. Nothing here blocks
  * (blocking.h does, for command lines); most allocate.
  */
 #ifndef CADRE_COMMON_RPC_CLIENT_H
@@ -18,17 +18,17 @@
 struct cad_rpc_channel;
 struct cad_rpc_client_call;
 
-/* A zero field takes the default that stands beside it. */
+/* A zero field takes the default in its comment. */
 struct cad_rpc_channel_config {
 	int receive_bytes_max; /* one message; 16 MiB */
-	/* ping the server this often while calls run; 0: never. Servers refuse less than their
-	 * client_ping_ms_min */
+	/* ping the server this often while calls run; 0: never. Servers refuse shorter intervals
+	 * than their client_ping_ms_min */
 	int keepalive_time_ms;
 	int keepalive_timeout_ms; /* 20 s */
 	int backoff_ms_max;       /* between attempts to connect; 5 s */
 	size_t decoded_bytes_max; /* memory of one decoded message; 64 MiB */
 	size_t out_high_bytes;    /* out queue of one call: CAD_FULL from here, writable at a quarter; 256 KiB */
-	/* the name that the server's certificate must carry, where it is not the host of the target */
+	/* the name that the server's certificate must have, if it is not the host of the target */
 	const char *server_name;
 	bool own_connection; /* not shared with other channels to the same target */
 	bool wait_for_ready; /* calls wait while the server is unreachable instead of failing with UNAVAILABLE */
@@ -39,11 +39,12 @@ struct cad_rpc_channel_config {
 CAD_MUST_USE enum cad_status cad_rpc_channel_create(struct cad_rpc_reactor *reactor, const char *target,
 	const struct cad_rpc_tls *tls, const struct cad_rpc_channel_config *config, struct cad_rpc_channel **channel,
 	struct cad_error *error);
-void cad_rpc_channel_destroy(struct cad_rpc_channel *channel); /* its running calls go on */
+void cad_rpc_channel_destroy(struct cad_rpc_channel *channel); /* its running calls continue */
 
 struct cad_rpc_client_handler {
 	void (*headers)(struct cad_rpc_client_call *call); /* the server has admitted the call */
-	/* The message lives until the callback returns. A stream goes on with cad_rpc_client_read. */
+	/* The message lives until the callback returns. A stream continues with
+	 * cad_rpc_client_read. */
 	void (*message)(struct cad_rpc_client_call *call, const ProtobufCMessage *message);
 	void (*writable)(struct cad_rpc_client_call *call); /* after CAD_FULL */
 	/* Never NULL. message is the server's sentence, or gRPC's own. */

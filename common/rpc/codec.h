@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Safe decoding on top of protobuf-c, for bytes that anybody may have sent.
+ * Safe decoding on top of protobuf-c, for bytes from anybody.
  *
  * protobuf-c does not limit nesting (a small message can overflow the stack), does not check UTF-8,
  * cuts strings at an embedded NUL, and lets a small message unpack into a large one. This checks
- * the bytes against the descriptor first, and unpacks into an arena with a limit.
- * Everything belongs to its caller; any thread may use an arena of its own. Allocates, does not
- * block.
+ * the bytes against the descriptor first, and unpacks into an arena with a limit. Everything
+ * belongs to the caller; any thread may use an arena of its own. Allocates, does not block.
  */
 #ifndef CADRE_COMMON_RPC_CODEC_H
 #define CADRE_COMMON_RPC_CODEC_H

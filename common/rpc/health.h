@@ -12,8 +12,8 @@ struct cad_rpc_health;
 CAD_MUST_USE enum cad_status cad_rpc_health_create(
 	struct cad_rpc_server *server, struct cad_rpc_health **health, struct cad_error *error);
 void cad_rpc_health_set(struct cad_rpc_health *health, const char *service, bool serving);
-/* Everything NOT_SERVING for good, and every Watch ends (they would hold up a drain): call it
- * before drain. */
+/* Sets everything to NOT_SERVING for good, and ends every Watch (they would hold up a drain): call
+ * it before drain. */
 void cad_rpc_health_shutdown(struct cad_rpc_health *health);
 void cad_rpc_health_destroy(struct cad_rpc_health *health); /* after the server has gone */
 

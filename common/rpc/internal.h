@@ -4,7 +4,7 @@
  * as rpc.h.
  *
  * gRPC core aborts the process when memory runs out; this layer does the same (cad_rpc_must), so
- * that no call is left half made.
+ * that no call is left half built.
  */
 #ifndef CADRE_COMMON_RPC_INTERNAL_H
 #define CADRE_COMMON_RPC_INTERNAL_H
@@ -55,11 +55,11 @@ grpc_completion_queue *cad_rpc_reactor_queue(const struct cad_rpc_reactor *react
 /* Servers, channels and calls count themselves: run goes on until all are gone. */
 void cad_rpc_reactor_acquire(struct cad_rpc_reactor *reactor);
 void cad_rpc_reactor_release(struct cad_rpc_reactor *reactor);
-/* Starts operations on a call: exactly one event follows. gRPC refuses only what a bug makes, so a
+/* Starts operations on a call: exactly one event follows. gRPC refuses only after a bug, so a
  * refusal aborts. */
 void cad_rpc_batch(grpc_call *call, const grpc_op *ops, size_t count, struct cad_rpc_event *event);
 
-/* While it is set, this thread's failures inside gRPC are logged as debug: the caller has a better
+/* While set, this thread's failures inside gRPC are logged at debug level: the caller has a better
  * sentence. */
 extern _Thread_local bool cad_rpc_quiet;
 
@@ -170,7 +170,7 @@ struct cad_rpc_call *cad_rpc_call_create(struct cad_rpc_server *server, const st
 const struct cad_rpc_server_config *cad_rpc_server_settings(const struct cad_rpc_server *server);
 struct cad_rpc_reactor *cad_rpc_server_reactor(const struct cad_rpc_server *server);
 size_t cad_rpc_server_services(const struct cad_rpc_server *server, const struct cad_rpc_service *const **services);
-/* A call was accepted: it is one of the live ones from here on; false above the limit. */
+/* A call was accepted: from here on it is a live one; false above the limit. */
 bool cad_rpc_server_admit(struct cad_rpc_server *server, struct cad_rpc_call *call);
 /* The last thing that a call does. */
 void cad_rpc_server_call_gone(struct cad_rpc_server *server, const struct cad_rpc_call *call);

@@ -211,8 +211,8 @@ static void *pass_gate(void *gate)
 	return NULL;
 }
 
-/* gRPC starts a few threads, and waits for ever for one that the system does not give: as many at
- * once are tried first. Returns why not. */
+/* gRPC starts a few threads, and waits without end for one that the system refuses: as many at once
+ * are tried first. Returns why not. */
 static int threads_missing(void)
 {
 	enum { THREADS = 8 };

@@ -4,8 +4,8 @@
  *
  * The owner thread waits in the completion queue, and runs the libuv loop from there: gRPC events
  * need no hand-over between threads, libuv's timers and sockets work as usual, and a small helper
- * thread watches the loop's file descriptor meanwhile. So call cad_rpc_reactor_run where a program
- * without gRPC would call uv_run. The loop is borrowed, and stays the caller's.
+ * thread watches the loop's file descriptor. So call cad_rpc_reactor_run where a program without
+ * gRPC would call uv_run. The loop is borrowed, and stays the caller's.
  *
  * Everything here runs on the owner thread, except cad_rpc_post and cad_rpc_wakeup_send, which any
  * thread may call.
@@ -29,11 +29,11 @@ CAD_MUST_USE enum cad_status cad_rpc_reactor_create(
 	struct uv_loop_s *loop, struct cad_rpc_reactor **reactor, struct cad_error *error);
 /* Serves both until stop was called and every server, channel and call is gone. */
 void cad_rpc_reactor_run(struct cad_rpc_reactor *reactor);
-/* The same until *done is true (something that runs on the loop sets it): for tests and programs
+/* The same until *done is true (set by something that runs on the loop): for tests, and programs
  * that wait for one answer. */
 void cad_rpc_reactor_run_until(struct cad_rpc_reactor *reactor, const bool *done);
 void cad_rpc_reactor_stop(struct cad_rpc_reactor *reactor);
-/* Every server, channel and call must be gone, and no thread may post any more. What was posted
+/* Every server, channel and call must be gone, and no thread may post any longer. What was posted
  * still runs. */
 void cad_rpc_reactor_destroy(struct cad_rpc_reactor *reactor);
 
@@ -51,8 +51,8 @@ struct cad_rpc_event {
  * order. Any thread; does not block. */
 void cad_rpc_post(struct cad_rpc_reactor *reactor, struct cad_rpc_event *event);
 
-/* Any number of sends before the owner thread gets to it make one call: the bell of a mailbox.
- * Memory must stay until the reactor is destroyed. */
+/* Any number of sends before the owner thread reacts make one call, like the bell of a mailbox. The
+ * memory must stay valid until the reactor is destroyed. */
 struct cad_rpc_wakeup {
 	struct cad_rpc_event event;
 	struct cad_rpc_reactor *reactor;

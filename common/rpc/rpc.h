@@ -50,14 +50,14 @@ enum cad_rpc_code {
 
 /* "INVALID_ARGUMENT"; "UNKNOWN" for a value outside the list. */
 const char *cad_rpc_code_name(enum cad_rpc_code code);
-/* The code that tells a gRPC client about a status, and the status that a gRPC client makes of a
+/* The code that reports a status to a gRPC client, and the status that a client derives from a
  * code. */
 enum cad_rpc_code cad_rpc_code_of_status(enum cad_status status);
 enum cad_status cad_rpc_status_of_code(enum cad_rpc_code code);
 
 /* PEM files. A server needs certificate and key, and with `authority` requires a client certificate
- * signed by it; changed files are taken up by the next handshake. A client checks the server
- * against `authority` (NULL: the system's), and shows certificate and key where they are given. */
+ * signed by it; changed files take effect at the next handshake. A client checks the server against
+ * `authority` (NULL: the system's), and presents certificate and key if they are given. */
 struct cad_rpc_tls {
 	const char *certificate;
 	const char *key;
@@ -65,10 +65,10 @@ struct cad_rpc_tls {
 };
 
 /* Whether an address to listen on ("127.0.0.1:7000", "[::1]:7000", "localhost:7000", "unix:/run/x")
- * can be reached from this machine alone. False when in doubt. A plaintext listener on any other
+ * can be reached only from this machine. False when in doubt. A plaintext listener on any other
  * address should be asked for by name: check it before cad_rpc_server_listen, which does not. */
 bool cad_rpc_address_is_loopback(const char *address);
-/* Whether there is a host and a port from 0 to 65535 in it: "127.0.0.1:7000", "[::1]:7000",
+/* Whether it has a host and a port from 0 to 65535: "127.0.0.1:7000", "[::1]:7000",
  * "router.example:7000"; or the path of a unix socket. Nothing is looked up. */
 bool cad_rpc_address_is_complete(const char *address);
 

@@ -310,7 +310,8 @@ static void farewell_over(uv_timer_t *timer)
 	grpc_server_cancel_all_calls(server->core);
 }
 
-/* Whoever still has a call is told why it ends; a client that reads nothing is left after a moment. */
+/* Running calls are ended with the reason; a client that reads nothing is abandoned after a
+ * moment. */
 static void grace_over(uv_timer_t *timer)
 {
 	struct cad_rpc_server *server = timer->data;

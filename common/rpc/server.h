@@ -4,8 +4,8 @@
  * services that every server should have.
  *
  * All functions run on the owner thread of the server's reactor (rpc.h has the rule); callbacks do,
- * too, and must not block. A server is created, given its services, told where to listen, started,
- * and in the end drained: it frees itself then, and says so. Nothing here blocks; most allocate.
+ * too, and must not block. A server is created, given its services and addresses, started, and
+ * finally drained: it then frees itself, and says so. Nothing here blocks; most allocate.
  */
 #ifndef CADRE_COMMON_RPC_SERVER_H
 #define CADRE_COMMON_RPC_SERVER_H
@@ -25,7 +25,7 @@ enum cad_rpc_kind { CAD_RPC_UNARY, CAD_RPC_SERVER_STREAM, CAD_RPC_CLIENT_STREAM,
 /* In this order: start (client streaming and bidi only) ; message, any number of times ; half_close
  * ; done. Absent ones (NULL) are skipped. */
 struct cad_rpc_handler {
-	void (*start)(struct cad_rpc_call *call); /* when absent, the first message is read at once */
+	void (*start)(struct cad_rpc_call *call); /* if absent, the first message is read at once */
 	/* The message lives until the callback returns, or longer for unary and server streaming:
 	 * until the call is freed. */
 	void (*message)(struct cad_rpc_call *call, const ProtobufCMessage *message);
@@ -50,13 +50,13 @@ struct cad_rpc_service {
 
 /* ---- server ---- */
 
-/* A zero field takes the default that stands beside it. */
+/* A zero field takes the default in its comment. */
 struct cad_rpc_server_config {
 	int receive_bytes_max;          /* one message; 4 MiB */
 	int send_bytes_max;             /* one message; 16 MiB */
 	int metadata_bytes_max;         /* headers of one call; 16 KiB */
 	int streams_per_connection_max; /* 1000 */
-	unsigned calls_max;             /* live calls of the whole server, RESOURCE_EXHAUSTED above; 10000 */
+	unsigned calls_max;             /* live calls of the whole server; above, RESOURCE_EXHAUSTED; 10000 */
 	int keepalive_time_ms;          /* an idle connection is pinged; 60 s */
 	int keepalive_timeout_ms;       /* ... and closed without an answer; 20 s */
 	int client_ping_ms_min;         /* a client that pings more often is cut off; 10 s */
@@ -66,7 +66,7 @@ struct cad_rpc_server_config {
 	size_t out_low_bytes;           /* ... writable from here; a quarter of that */
 	/* connections are refused this close to RLIMIT_NOFILE (guard.h); 5000, at most half the limit */
 	unsigned descriptors_reserve;
-	/* what calls are told that a drain cuts off; kept; "the server is stopping; ..." */
+	/* the sentence for calls that a drain cuts off; kept; "the server is stopping; ..." */
 	const char *stopping;
 	/* Called for each call before its handler, unless the method is open. CAD_RPC_OK admits;
 	 * anything else ends the call with that code and the sentence in why->text. */
@@ -78,7 +78,7 @@ struct cad_rpc_server_config {
 CAD_MUST_USE enum cad_status cad_rpc_server_create(struct cad_rpc_reactor *reactor,
 	const struct cad_rpc_server_config *config, struct cad_rpc_server **server, struct cad_error *error);
 /* Before start; keeps `service` until the server is gone. A method that is missing in the table,
- * unknown to the descriptor, or added twice is a programmer's mistake. */
+ * unknown to the descriptor, or added twice is a programming error. */
 void cad_rpc_server_add(struct cad_rpc_server *server, const struct cad_rpc_service *service);
 /* Before start, any number of times. "127.0.0.1:0" picks a free port. tls NULL: plaintext (see
  * cad_rpc_address_is_loopback). port may be NULL. */
