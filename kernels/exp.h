@@ -29,7 +29,7 @@
 
 static inline float kn_exp_1(float x)
 {
-	float in = x > KN_EXP_MAX ? KN_EXP_MAX : x; /* false for NaN, which goes on */
+	float in = x > KN_EXP_MAX ? KN_EXP_MAX : x; /* false for NaN, which passes through */
 	float t = fmaf(in, KN_EXP_LOG2E, KN_EXP_MAGIC);
 	float n = t - KN_EXP_MAGIC;
 	float r = fmaf(n, -KN_EXP_LN2_HI, in);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Every operator of Cadre, with its shapes and its declared order of summation, and the contract
- * between a device and those who use it. kernels/README.md tells how to add either.
+ * between a device and its users. kernels/README.md says how to add either.
  *
  * Operators are reached through one C table per device (`struct kn_ops`). A *device* owns memory; a
  * *queue* orders work on it (on a CPU it is a pool of threads, on a GPU a stream).
@@ -16,7 +16,7 @@
  *    threads. What takes a device and no queue may be called by any thread, and is done on return.
  * Q3 Errors. Operators and copies cannot fail on valid arguments (shapes are the caller's promise,
  *    asserted) and allocate nothing. When the device itself fails, `wait` says so, and so does
- *    every later wait of that queue; what was computed since the wait before is worthless.
+ *    every later wait of that queue; what was computed since the previous wait is worthless.
  * M1 Device memory. Pointers are device memory unless the comment says host. The host may compute
  *    with such an address, and never reads or writes through it. It may be released, and a queue
  *    destroyed, when all that uses it has been waited for.
@@ -34,13 +34,13 @@
  * M5 Structs. An operator's argument struct is copied by the call. What it points to on the host
  *    (struct kn_matrix, kn_expert, kn_table, kn_kv, cad_gate_spec, arrays) falls under M2.
  * M6 Handles. Weights, tables and the KV cache are laid out as the device likes, behind `own`: no
- *    one else looks inside. How large they become is asked of the device as well.
+ *    one else looks inside. The device is asked for their sizes as well.
  *
- * Same bits: an output row depends on its own inputs and the weights alone, by an order of
- * summation that depends on shapes alone, never on the number of rows, tiles or threads. The forms
- * of the CPU (ref, avx2, avx512) give equal bits; cpu/ref/ is the definition.
- * Nothing is contracted: fma() is written where it is meant. Threads run with the default MXCSR
- * (round to nearest, no flush to zero).
+ * Same bits: an output row depends only on its own inputs and the weights, by an order of summation
+ * that depends only on shapes, never on the number of rows, tiles or threads. The forms of the CPU
+ * (ref, avx2, avx512) give equal bits; cpu/ref/ is the definition. The compiler contracts nothing:
+ * fma() is written where it is meant. Threads run with the default MXCSR (round to nearest, no
+ * flush to zero).
  *
  * Symbols: T rows (tokens), H hidden, F ffn, E experts, K experts per token, P pairs (row, expert
  * slot), D head size, V vocabulary.

@@ -16,8 +16,8 @@
 #include "common/model/model.h"
 #include "kernels/kernels.h"
 
-/* quanta[layers_count]; dense layers get 0. Takes a moment on a large checkpoint (reads 8 experts a
- * layer). */
+/* quanta[layers_count]; dense layers get 0. Takes a moment on a large checkpoint (reads 8 experts
+ * per layer). */
 CAD_MUST_USE enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model *model,
 	enum cad_weights weights, enum cadre_row_type wire, float *quanta, struct cad_error *error);
 

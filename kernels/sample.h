@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sampling: logits to a token, on the host, from (logits, settings, seed, position) alone. Nothing
- * else decides it: no state, no batch, no thread.
- * Randomness is Philox4x32-10 (Salmon et al., SC'11) keyed by (seed, absolute position).
- * Re-entrant; `scratch` is the caller's.
+ * Sampling: logits to a token, on the host, from (logits, settings, seed, position) alone, and no
+ * other state, batch or thread. Randomness is Philox4x32-10 (Salmon et al., SC'11) keyed by (seed,
+ * absolute position). Re-entrant; `scratch` is the caller's.
  */
 #ifndef CADRE_KERNELS_SAMPLE_H
 #define CADRE_KERNELS_SAMPLE_H

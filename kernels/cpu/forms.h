@@ -2,8 +2,8 @@
 /*
  * The forms of the CPU: one inner kernel per name in KN_FORM_LIST, written three times: kn_ref_NAME
  * (ref/: the definition, scalar, in the declared order), kn_avx2_NAME (cpu/avx2_*.c) and
- * kn_avx512_NAME (cpu/avx512_*.c). All give equal bits. A form that has nothing faster to offer
- * calls another's.
+ * kn_avx512_NAME (cpu/avx512_*.c). All give equal bits. A form without anything faster calls
+ * another's.
  *
  * Inner kernels run on one thread, allocate nothing, and keep no state. Vectors of f32 are
  * unaligned unless said. To add a kernel: a line in the list with its contract above it, and the

@@ -18,8 +18,8 @@
 
 #include <immintrin.h>
 
-/* y[r][0..64) (+)= x[k][r] * panel, for the rows that the function stands for; first: the chains
- * start from +0, else from y. */
+/* y[r][0..64) (+)= x[k][r] * panel, for the rows that the function handles; first: the chains start
+ * from +0, else from y. */
 typedef void kn_gemm_tile_fn(const float *x, size_t k, const uint8_t *lines, bool first, float *y, size_t ldy);
 
 /* out[k][stride]: rows first .. first + rows - 1 of g from k0 on. Works on groups of 4 rows; the

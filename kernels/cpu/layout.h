@@ -12,7 +12,7 @@
 enum {
 	KN_PANEL_COLS = 64,           /* output columns of a weight panel */
 	KN_K_UNIT = 32,               /* k is padded to a multiple of it */
-	KN_HUGE_PAGE_BYTES = 2 << 20, /* an allocation of so much or more takes whole huge pages */
+	KN_HUGE_PAGE_BYTES = 2 << 20, /* an allocation of this size or more uses whole huge pages */
 };
 
 /*
@@ -62,7 +62,7 @@ static inline const uint32_t *kn_page_table(const struct kn_page_tables *tables,
 	return tables->pages + tables->slot[row] * tables->ld;
 }
 
-/* What an allocation of so many bytes takes. */
+/* The memory that an allocation of this many bytes takes. */
 static inline uint64_t kn_cpu_allocated(size_t bytes)
 {
 	return bytes < KN_HUGE_PAGE_BYTES ? bytes : kn_round_up(bytes, KN_HUGE_PAGE_BYTES);

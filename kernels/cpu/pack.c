@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From a checkpoint's rows to panels of lines (layout.h), and what they take. Reads the source once, in blocks that
- * keep both sides in L1; allocates the packed copy alone.
- * May be called by several threads at once: loading is spread over threads by whoever loads.
+ * From a checkpoint's rows to panels of lines (layout.h), and what they take. Reads the source
+ * once, in blocks that keep both sides in L1; allocates the packed copy alone. May be called by
+ * several threads at once: the caller spreads loading over threads.
  */
 #include "kernels/cpu/cpu.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One word tells everything: generation << GENERATION_SHIFT | CLOSED | workers inside. The caller
+ * One word holds everything: generation << GENERATION_SHIFT | CLOSED | workers inside. The caller
  * opens a run by storing the next generation; a worker enters by adding 1 while it is open; the
  * caller closes it when the jobs are handed out and waits for those inside alone. All that sleep,
  * sleep on that word.

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where the CPU's kernels are tuned: how work is cut, how much waits in which cache, what is
- * fetched ahead. None of it decides a bit of any result; change it by what bench/bench_kernels
- * says. (What lies in memory, and so cannot change alone, is in layout.h.)
+ * fetched ahead. None of it changes a bit of any result; tune it with bench/bench_kernels. (What is
+ * stored in memory, and so cannot change alone, is in layout.h.)
  */
 #ifndef CADRE_KERNELS_CPU_TUNE_H
 #define CADRE_KERNELS_CPU_TUNE_H
