@@ -73,7 +73,7 @@ static void emit(struct rt_engine *engine, const struct rt_event *event)
 	engine->options.on_event(engine->options.user, event);
 }
 
-/* The last event is out: the sequence holds nothing any more. */
+/* The last event was sent: the sequence holds nothing any longer. */
 static void retire(struct rt_engine *engine, struct rt_sequence *sequence)
 {
 	count(&engine->stats.dropped, sequence->usage.dropped);

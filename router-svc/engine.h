@@ -38,17 +38,17 @@ struct rt_engine_options {
 	const float *quanta; /* [layers]; copied */
 	/* identity, secret, clock; the engine fills limits, sizes and callbacks */
 	struct cad_transport_options transport;
-	/* Creates the transport from those options: which form it is, is the caller's business. */
+	/* Creates the transport from those options; the caller chooses its form. */
 	enum cad_status (*transport_create)(void *context, const struct cad_transport_options *options,
 		struct cad_transport **transport, struct cad_error *error);
 	void *transport_context;
 	uint32_t step_tokens_max;  /* rows of one step; 0: 512 */
 	uint32_t chunk_tokens_max; /* rows of one sequence in a step; 0: step_tokens_max */
 	uint32_t sequences_max;    /* that run at once; 0: 64 */
-	uint32_t queue_max;        /* that wait beside them; 0: 256. Above: CAD_ERR_EXHAUSTED */
+	uint32_t queue_max;        /* that may wait besides; 0: 256. Above: CAD_ERR_EXHAUSTED */
 	bool keep_logits;          /* requests may want logits: room for those of the gates is kept */
 	uint64_t kv_bytes;         /* 0: 1 GiB */
-	uint32_t micro_batches;    /* 0: two when that has been seen to pay, else one */
+	uint32_t micro_batches;    /* 0: two when measured to pay, else one */
 	uint32_t call_timeout_ms;  /* an expert call that takes longer is sent again; 0: 10000 */
 	enum rt_capacity_policy capacity_policy;
 	float capacity_factor;
@@ -58,21 +58,21 @@ struct rt_engine_options {
 
 CAD_MUST_USE enum cad_status rt_engine_create(
 	const struct rt_engine_options *options, struct rt_engine **engine, struct cad_error *error);
-/* Nothing may run the engine any more. Live requests get RT_EVENT_FAILED, ERR_CANCELLED. */
+/* Nothing may run the engine any longer. Live requests get RT_EVENT_FAILED, ERR_CANCELLED. */
 void rt_engine_destroy(struct rt_engine *engine);
 
-/* Any thread; allocates. The sentence says which limit. On OK exactly one FINISHED or FAILED event
- * will come. `id` is written before any event can come. */
+/* Any thread; allocates. The sentence says which limit. On OK, exactly one FINISHED or FAILED event
+ * follows. `id` is written before any event. */
 CAD_MUST_USE enum cad_status rt_engine_submit(
 	struct rt_engine *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error);
 /* Any thread. Frees everything that the request holds at the next turn; FAILED with ERR_CANCELLED
  * follows unless it ended before. Unknown ids are ignored. */
 void rt_engine_cancel(struct rt_engine *engine, uint64_t id);
-/* Any thread. A paused sequence keeps its place and its pages but computes nothing: what a slow
- * reader gets. From an event's handler it takes effect before the next step. */
+/* Any thread. A paused sequence keeps its place and its pages but computes nothing, for slow
+ * readers. From an event's handler it takes effect before the next step. */
 void rt_engine_pause(struct rt_engine *engine, uint64_t id, bool paused);
-/* Any thread, one at a time. Takes a reference of its own to the map; an older epoch than the
- * present one is ignored. */
+/* Any thread, one at a time. Takes its own reference to the map; an epoch older than the current
+ * one is ignored. */
 void rt_engine_map(struct rt_engine *engine, struct cad_map *map);
 /* Any thread. run returns soon; calls in flight are not waited for. */
 void rt_engine_stop(struct rt_engine *engine);
@@ -88,7 +88,7 @@ uint32_t rt_engine_context_max(const struct rt_engine *engine);
 /* The most rows of one sequence in a step, and so of one ROUTING event. */
 uint32_t rt_engine_rows_max(const struct rt_engine *engine);
 const struct cad_clock *rt_engine_clock(const struct rt_engine *engine);
-/* True when every expert of the present map is held by a connected node. Any thread. */
+/* True when every expert of the current map is held by a connected node. Any thread. */
 bool rt_engine_ready(const struct rt_engine *engine);
 
 /* Counters for metrics, status and benchmarks; any thread may read them, each is consistent by

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* One line a metric. The member tells where the value is in struct rt_engine_stats. */
+/* One line per metric. The member says where the value is in struct rt_engine_stats. */
 static const struct {
 	const char *name, *help;
 	size_t offset;

@@ -561,7 +561,7 @@ int main(int argc, char **argv)
 		status = start(p, &error);
 	if (status != CAD_OK) {
 		fprintf(stderr, "cadre-router: %s\n", error.text);
-		/* threads may run that nobody can stop in order at this point */
+		/* threads may be running that cannot be stopped in order at this point */
 		_exit(status == CAD_ERR_CANCELLED ? 0 : 1);
 	}
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is asked of the router's engine, and what it says about it: types without functions. Every
- * part of router-svc may include this; it knows none of them.
+ * Requests to the router's engine, and its events: types without functions. Every part of
+ * router-svc may include this; it knows none of them.
  *
  * Who owns what until when. A request and its arrays are the caller's: submit copies what it needs,
  * and they may go when it returns. `context` is the caller's until the last event, FINISHED or
- * FAILED, which comes exactly once. An event, and everything that it points to, is valid during the
- * call of its handler; who wants to keep something copies it there.
+ * FAILED, exactly one of which comes. An event, and everything that it points to, is valid during
+ * the call of its handler; to keep something, copy it there.
  */
 #ifndef CADRE_ROUTER_SVC_REQUEST_H
 #define CADRE_ROUTER_SVC_REQUEST_H

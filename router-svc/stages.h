@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a step is divided into: its stages, in the order of the data path, by which its time is
- * counted (the names are those of the metrics); and its rows, into micro-batches.
+ * How a step is divided: into stages, in the order of the data path, by which its time is counted
+ * (the metrics use these names); and its rows, into micro-batches.
  *
  * Each stage closes its own scope; what it is charged is the time since the stage before closed its
  * own. Scopes close where the host knows that the work is done: behind a wait, or, on the CPU, when

@@ -3,7 +3,7 @@
  * The step: one batch of rows through the whole model. step.c holds THE data path, one function
  * that reads top to bottom; step_memory.c what it needs.
  *
- * The engine's thread owns it. All memory is taken at init; a step allocates nothing. Host and
+ * The engine's thread owns it. All memory is allocated at init; a step allocates nothing. Host and
  * device meet three times (kernels.h has the rules): the inputs of the batch go in once, the gate's
  * choice comes out for each micro-batch of a MoE layer, logits come out for RT_HEAD_ROWS rows at a
  * time. What the device reads or writes on the host lies in `struct rt_step_host`.
@@ -54,11 +54,11 @@ struct rt_step_host {
 	uint32_t (*all_rows)[2]; /* [micro-batches]: begin and end of the ffn that every row takes */
 };
 
-/* What the routing of one step was, host memory, for reports: [moe_layers][rows_max][topk], and
+/* The routing of one step, in host memory, for reports: [moe_layers][rows_max][topk], and
  * [moe_layers][rows_max][E] for logits. */
 struct rt_step_trace {
 	int32_t *ids;
-	float *weights, *router_logits; /* router_logits: NULL until somebody wants them */
+	float *weights, *router_logits; /* router_logits: NULL until requested */
 	uint16_t *nodes;
 	const char **node_ids;
 	uint8_t *slots;
@@ -83,12 +83,12 @@ struct rt_step {
 	struct rt_capacity capacity;
 	struct rt_expert_counts *counts; /* [layers][E] */
 	struct rt_step_windows windows;
-	uint32_t rows_max, micro_batches; /* 0: by what was seen to pay */
+	uint32_t rows_max, micro_batches; /* 0: whichever was measured to pay */
 	struct rt_step_buffers buffers;
 	struct rt_step_host host;
 	struct rt_step_trace trace;
 	struct rt_stages stages;
-	/* What decides whether splitting pays: exponential averages, nanoseconds a layer. */
+	/* What decides whether splitting pays: exponential averages, nanoseconds per layer. */
 	double attention_ns, wait_ns;
 	uint64_t attention_seen_ns, wait_seen_ns;
 	/* of the batch at hand */
@@ -117,7 +117,7 @@ struct rt_step_options {
 CAD_MUST_USE enum cad_status rt_step_init(
 	struct rt_step *step, const struct rt_step_options *options, struct cad_error *error);
 void rt_step_fini(struct rt_step *step);
-/* From now on router logits are kept too. */
+/* From now on, router logits are kept too. */
 CAD_MUST_USE enum cad_status rt_step_trace_logits(struct rt_step *step);
 
 /* Hands out the arrays of inputs of so many rows in a block of rt_step_inputs_bytes. */

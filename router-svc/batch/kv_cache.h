@@ -3,8 +3,8 @@
  * The paged KV cache: which page belongs to which sequence. A page holds 32 keys and values of
  * every layer.
  *
- * Owned and used by the engine's thread. All memory is taken at init; afterwards nothing here can
- * fail but "no page free".
+ * Owned and used by the engine's thread. All memory is allocated at init; afterwards the only
+ * failure is "no page free".
  *
  *   tables  [slots][pages_per_sequence_max]   device memory: the page ids of the sequence in that
  *   slot, what attention walks; each sequence has its own on the host, and a step brings what is

@@ -121,7 +121,7 @@ void rt_schedule(struct rt_scheduler *scheduler, struct rt_batch *batch)
 			break;
 		if (!rt_kv_slot_acquire(scheduler->cache, &s->kv))
 			break;
-		if (!rt_kv_grow(scheduler->cache, &s->kv, rows)) { /* newcomers push nobody out */
+		if (!rt_kv_grow(scheduler->cache, &s->kv, rows)) { /* new sequences push no other out */
 			rt_kv_release(scheduler->cache, &s->kv);
 			break;
 		}

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Continuous batching: which rows the next step computes. Every running sequence that is one token
- * behind gets its row first (decode), then prompts fill the rest of the step in chunks, oldest
- * first, then waiting sequences are let in while slots and pages last.
+ * behind gets its row first (decode); then prompts fill the rest of the step in chunks, oldest
+ * first; then waiting sequences are admitted while slots and pages last.
  *
  * When pages run out, a paused sequence, else the youngest, gives up its pages and waits again; it
- * is computed anew later, with the same bits.
- * What a step holds never changes the bits of a sequence, so this is free to choose. Engine's
- * thread only; allocates nothing after init.
+ * is computed again later, with the same bits. What a step holds never changes the bits of a
+ * sequence, so the choice is free. Engine's thread only; allocates nothing after init.
  */
 #ifndef CADRE_ROUTER_SVC_BATCH_SCHEDULER_H
 #define CADRE_ROUTER_SVC_BATCH_SCHEDULER_H

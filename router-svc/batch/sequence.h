@@ -36,7 +36,7 @@ struct rt_sequence {
 	/* routing and logits were reported up to this position: recomputation does not repeat them */
 	uint32_t reported;
 	bool paused;
-	/* Why it must end, found in the middle of a step; acted upon at its end. */
+	/* Why it must end: found during a step, applied at its end. */
 	enum cad_status doomed;
 	char doom[CAD_ERROR_TEXT_BYTES];
 };

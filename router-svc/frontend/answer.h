@@ -24,7 +24,7 @@ CAD_MUST_USE enum cad_status rt_answer_init(
 void rt_answer_fini(struct rt_answer *answer); /* takes a zeroed struct, too */
 
 /* Appends to `text` what is certain with one token more. *stopped: a stop string has come; the text
- * ends before it, and nothing may be added any more. */
+ * ends before it, and nothing more may be added. */
 CAD_MUST_USE enum cad_status rt_answer_token(struct rt_answer *answer, int32_t id, bool is_text, struct cad_text *text,
 	bool *stopped, struct cad_error *error);
 /* After the last token: lets go what was held back, in full or up to a stop string. */

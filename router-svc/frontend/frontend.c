@@ -70,10 +70,11 @@ void rt_frontend_on_event(void *user, const struct rt_event *event)
 /* ---- texts ---- */
 
 /*
- * A long text takes long to tokenize, and the reactor's thread must not stand still meanwhile:
- * above TEXT_BYTES_AT_ONCE it goes to a thread of libuv's pool. The job holds a reference to its
- * call, which keeps the message and the server; if the client goes meanwhile, the result is thrown
- * away. */
+ * A long text takes long to tokenize, and must not block the reactor's thread: above
+ * TEXT_BYTES_AT_ONCE it goes to a thread of libuv's pool. The job holds a reference to its call,
+ * which keeps the message and the server; if the client goes in that time, the result is thrown
+ * away.
+ */
 
 struct text_job {
 	uv_work_t work;

@@ -7,10 +7,10 @@
  * reactor's owner thread (common/rpc/rpc.h) and do not block, except rt_frontend_on_event, which
  * the engine calls on its own thread.
  *
- * Between the two threads stands, per stream, a ring of tokens with a limit: a client that reads
- * slowly fills its gRPC queue, then the ring, and then its sequence is paused in the engine until
- * it reads on; no other stream notices. A client that cancels, disconnects or runs into its
- * deadline gives everything back at the engine's next turn.
+ * Each stream has a bounded ring of tokens between the two threads: a client that reads slowly
+ * fills its gRPC queue, then the ring, and then its sequence is paused in the engine until it reads
+ * again; no other stream notices. A client that cancels, disconnects or runs into its deadline
+ * releases everything at the engine's next turn.
  *
  * Order at the end: rt_frontend_drain, and when it is done: stop and destroy the engine, destroy
  * the reactor, rt_frontend_destroy.
@@ -37,9 +37,9 @@ struct rt_frontend_options {
 	const char *settings_fingerprint;        /* copied */
 	enum rt_capacity_policy capacity_policy; /* as the engine's, for the answers */
 	float capacity_factor;
-	const char *const *bearer_tokens; /* [bearer_tokens_count], copied; none: everybody may call */
+	const char *const *bearer_tokens; /* [bearer_tokens_count], copied; none: anyone may call */
 	size_t bearer_tokens_count;
-	uint32_t calls_max;          /* gRPC calls at a time, all methods; 0: 10000 */
+	uint32_t calls_max;          /* concurrent gRPC calls, all methods; 0: 10000 */
 	struct cad_metrics *metrics; /* borrowed, not rendered after destroy; NULL: none */
 };
 

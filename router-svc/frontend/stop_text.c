@@ -70,7 +70,7 @@ static bool may_begin_here(const struct rt_stop_text *stop, size_t at)
 	return false;
 }
 
-/* How much of `held` cannot be part of a stop string any more. A stop string begins with a
+/* How much of `held` can no longer be part of a stop string. A stop string begins with a
  * character's first byte, so this never cuts a character. */
 static size_t certain(const struct rt_stop_text *stop)
 {

@@ -23,7 +23,7 @@ CAD_MUST_USE enum cad_status rt_text_append(struct cad_text *text, const char *b
 CAD_MUST_USE enum cad_status rt_stop_text_init(struct rt_stop_text *stop, char *const *strings, size_t count);
 void rt_stop_text_fini(struct rt_stop_text *stop); /* takes a zeroed struct, too */
 /* Appends to `out` what is certain now. *found: a stop string has come; `out` ends before it, and
- * nothing may be added any more. Where several match, the one that begins first counts. */
+ * nothing more may be added. Where several match, the one that begins first counts. */
 CAD_MUST_USE enum cad_status rt_stop_text_add(
 	struct rt_stop_text *stop, const char *bytes, size_t size, struct cad_text *out, bool *found);
 /* At the end of the text: lets go what is held. */

@@ -16,7 +16,7 @@
  *
  * A stream lives until its sink has the end, or is gone, and the engine's last event for it is in.
  * That event comes over a list of its own, taken before the list of streams that have something:
- * when a stream is known to have ended, neither list nor the engine knows it any more.
+ * when a stream is known to have ended, neither list nor the engine knows it any longer.
  *
  * The engine's thread allocates nothing here: a stream's memory is taken when it is opened.
  */
@@ -66,7 +66,7 @@ struct rt_stream_hub {
 	struct rt_stream_hub_options options;
 	struct rt_routing_names *names;
 	_Atomic(struct rt_stream *) ready; /* have something new; written by the engine's thread */
-	_Atomic(struct rt_stream *) ended; /* ... and will have nothing any more */
+	_Atomic(struct rt_stream *) ended; /* ... and will get nothing more */
 	_Atomic uint32_t open;             /* with a sink */
 	uint32_t alive;                    /* not freed yet */
 };

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Capacity policies: what happens to a row when its expert is full. `none` is the default and keeps
- * promise 1; `drop` and `spill` exist to reproduce and study what fixed-capacity systems do: a
- * request's answer then depends on its neighbours.
+ * promise 1; `drop` and `spill` exist to reproduce and study what fixed-capacity systems do: then a
+ * request's answer depends on its neighbours.
  *
- * capacity = max(1, ceil(factor * T * K / E)) rows an expert (GShard, Switch Transformer), T = rows
- * of the whole step. First come in batch order: rows ascending, and within a row its slots by
+ * capacity = max(1, ceil(factor * T * K / E)) rows per expert (GShard, Switch Transformer), T =
+ * rows of the whole step. First come in batch order: rows ascending, and within a row its slots by
  * descending score, so that a split into micro-batches changes nothing. Weights that stay are not
  * renormalised.
  */
@@ -36,9 +36,9 @@ uint32_t rt_capacity_limit(float factor, uint32_t rows, uint32_t topk, uint32_t 
 /*
  * One row: a slot that finds its expert full is dropped (ids[k] = -1, weights[k] = 0), or spilled
  * to the row's best expert that has room and is not chosen yet, with the weight scaled by the ratio
- * of the two scores; spilled nowhere is dropped. scores: [E], what the choice went by; ratio =
- * score_new / score_old.
- * Adds to *dropped and *spilled. `logits` and `bias` (NULL: none) are the row's.
+ * of the two scores; a slot that cannot spill is dropped. scores: [E], by which the choice was
+ * made; ratio = score_new / score_old. Adds to *dropped and *spilled. `logits` and `bias` (NULL:
+ * none) are the row's.
  */
 void rt_capacity_row(struct rt_capacity *capacity, const struct cad_gate_spec *gate, const float *logits,
 	const float *bias, int32_t *ids, float *weights, struct rt_expert_counts *counts, uint32_t *dropped,

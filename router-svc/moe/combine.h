@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sums back: an answer is added whole, a failed call puts its pairs back, and a wait ends when
- * nothing is owed any more. The engine's thread; allocates nothing.
+ * Sums back: an answer is added as a whole, a failed call returns its pairs, and a wait ends when
+ * nothing is owed any longer. The engine's thread; allocates nothing.
  */
 #ifndef CADRE_ROUTER_SVC_MOE_COMBINE_H
 #define CADRE_ROUTER_SVC_MOE_COMBINE_H

@@ -15,11 +15,11 @@
  *             (busy, not held, expired) or a failure (deadline, peer lost). Counters and options
  *             that users see speak of expert calls.
  *
- * An answer counts as a whole or not at all: a call that fails puts its shipment's pairs back, and
- * they are sent again, by the map of that moment. Since integer sums have no order, nothing of this
- * can change a bit.
+ * An answer counts as a whole or not at all: a call that fails returns its shipment's pairs, and
+ * they are sent again, by the map in force at that moment. Because integer sums have no order, none
+ * of this can change a bit.
  *
- * The engine's thread owns everything here. All memory is taken at init. Waiting polls the
+ * The engine's thread owns everything here. All memory is allocated at init. Waiting polls the
  * transport, so its callbacks run inside.
  */
 #ifndef CADRE_ROUTER_SVC_MOE_EXCHANGE_H
@@ -46,7 +46,7 @@ struct rt_work {
 	int64_t *sums;        /* device, [batch rows][H] */
 	uint32_t open, sent;  /* pairs in each state */
 	uint64_t version;     /* of the route table when open pairs were last looked at */
-	uint64_t retry_at_ns; /* look again at this time although nothing changed; 0: no */
+	uint64_t retry_at_ns; /* look again at this time even if nothing changed; 0: no */
 };
 
 struct rt_exchange_stats {

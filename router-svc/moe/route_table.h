@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where rows can go now: the present map, and a connection to every live node of it. The engine's
+ * Where rows can go now: the current map, and a connection to every live node in it. The engine's
  * thread owns it; nothing blocks.
  *
- * A connection that is lost, or refused, is tried again with a growing, jittered delay for as long
- * as the map calls its node live. A node that the map no longer names is closed once no
- * shipment is with it any more (they fail at the latest by their deadlines).
+ * A connection that is lost or refused is tried again with a growing, jittered delay, as long as
+ * the map calls its node live. The connection to a node that the map no longer names is closed once
+ * it has no shipments left (they fail at the latest by their deadlines).
  */
 #ifndef CADRE_ROUTER_SVC_MOE_ROUTE_TABLE_H
 #define CADRE_ROUTER_SVC_MOE_ROUTE_TABLE_H
@@ -19,7 +19,7 @@ enum { RT_PEERS_MAX = 1024 };
 struct rt_peer {
 	char id[CAD_MAP_ID_BYTES], address[CAD_MAP_ADDRESS_BYTES];
 	struct cad_connection *connection; /* NULL: none now */
-	bool wanted;                       /* the present map names it, live */
+	bool wanted;                       /* the current map names it as live */
 	bool ready;
 	uint32_t shipments; /* under way */
 	uint64_t retry_at_ns;
@@ -36,14 +36,14 @@ struct rt_route_table {
 	uint32_t peers_count;
 	int16_t *node_peer;   /* [CAD_MAP_NODES_MAX]: peer of a node of the map; -1: none */
 	uint64_t *node_ready; /* a set of CAD_MAP_NODES_MAX nodes */
-	/* [CAD_MAP_NODES_MAX]: RT_LOAD_ROW for each row of this layer; below that, who had more of
-	 * the rows so far */
+	/* [CAD_MAP_NODES_MAX]: RT_LOAD_ROW for each row of this layer; in the lower digits, which
+	 * node has had more rows so far */
 	uint32_t *node_load;
 	uint32_t *node_unit;         /* [CAD_MAP_NODES_MAX]: RT_LOAD_ROW */
-	uint64_t *node_rows;         /* [CAD_MAP_NODES_MAX]: rows since this map came */
+	uint64_t *node_rows;         /* [CAD_MAP_NODES_MAX]: rows since this map arrived */
 	float load_calm, load_point; /* of this layer (common/cluster/cover.h) */
 	struct cad_random random;
-	uint64_t version;   /* goes up when something became possible that was not: look again at what waits */
+	uint64_t version;   /* goes up when something has become possible: look again at what waits */
 	_Atomic bool ready; /* every expert of the map is held by a connected node; read by any thread */
 };
 
@@ -56,11 +56,11 @@ struct cad_map *rt_route_table_map(struct rt_route_table *table, struct cad_map 
 /* What the transport reports; `peer` is the connection's user pointer. */
 void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *peer, enum cad_connection_state state,
 	enum cad_status status, const char *text);
-/* Starts what is due. Returns when to call again (clock time), UINT64_MAX: not before something
+/* Starts what is due. Returns when to call again (clock time); UINT64_MAX: not before something
  * happens. */
 uint64_t rt_route_table_tick(struct rt_route_table *table);
 
-/* A layer begins, with so many (row, expert) pairs to choose for. Needs a map. */
+/* Begins a layer, with this many (row, expert) pairs to choose for. Needs a map. */
 void rt_route_table_begin(struct rt_route_table *table, uint32_t pairs);
 /* Chooses a node for each expert of a row (common/cluster/cover.h) and books the row on it. */
 void rt_route_table_choose(
