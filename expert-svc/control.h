@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The node's tie to the placement service: the hello that says what it is and holds, load and free
- * orders to the loader, reports and load figures back.
+ * The node's connection to the placement service: the hello that says what it is and holds, load
+ * and free orders for the loader, reports and load figures back.
  *
- * Everything runs on the owner thread of the reactor. When the placement service is away the node
- * serves on with what it holds, for hours if need be;
- * the next hello tells what changed meanwhile. Engine and strings are borrowed until destroy.
+ * Everything runs on the owner thread of the reactor. While the placement service is away, the node
+ * keeps serving with what it holds, for hours if necessary; the next hello reports what has
+ * changed. Engine and strings are borrowed until destroy.
  */
 #ifndef CADRE_EXPERT_SVC_CONTROL_H
 #define CADRE_EXPERT_SVC_CONTROL_H
@@ -21,20 +21,20 @@ struct ex_control_options {
 	const struct cad_settings *settings; /* of the cluster; borrowed until ex_control_create returns */
 	struct ex_engine *engine;
 	unsigned load_threads;
-	uint64_t memory_bytes; /* as placement shall count with it */
+	uint64_t memory_bytes; /* as placement should count it */
 	const char *id, *exchange_address, *http_address, *kernels_fingerprint, *isa;
 	unsigned threads;
 };
 
 CAD_MUST_USE enum cad_status ex_control_create(
 	const struct ex_control_options *options, struct ex_control **control, struct cad_error *error);
-/* Leaves the cluster: no order is carried out any more; blocks while an expert that is being loaded
- * is finished. `left` is called when nothing runs any more. */
+/* Leaves the cluster: no further order is carried out; blocks until an expert that is being loaded
+ * is finished. `left` is called when nothing runs any longer. */
 void ex_control_leave(struct ex_control *control, void (*left)(void *context), void *context);
 /* After it has left and the reactor is destroyed. NULL is allowed. */
 void ex_control_destroy(struct ex_control *control);
 
-/* Any thread. Joined now; has joined and carried out everything that it was ordered at least once. */
+/* Any thread. Joined now; has at least once joined and carried out all its orders. */
 bool ex_control_joined(const struct ex_control *control);
 bool ex_control_ready(const struct ex_control *control);
 uint64_t ex_control_epoch(const struct ex_control *control);

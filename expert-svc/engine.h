@@ -7,14 +7,13 @@
  *
  * Two ways to run. INLINE: ex_engine_request computes in the caller's thread and answers before it
  * returns; no threads are started. THREADED: a compute thread takes whatever requests have arrived,
- * of any number of routers, and computes those of one layer together; the exchange thread calls
+ * from any number of routers, and computes those of one layer together; the exchange thread calls
  * ex_engine_deliver after each poll to send the answers.
  *
  * Threads. ex_engine_request, ex_engine_deliver and ex_engine_connection_lost belong to the thread
  * that polls the transport. Loading and freeing may be done by any threads while requests are
- * served; a step sees an expert either wholly or not at all. Nothing is allocated after creation
- * but weights. Whoever created model, device, settings, metrics and clock keeps them until
- * ex_engine_destroy.
+ * served; a step sees an expert either completely or not at all. After creation, only weights are
+ * allocated. Model, device, settings, metrics and clock must outlive the engine.
  */
 #ifndef CADRE_EXPERT_SVC_ENGINE_H
 #define CADRE_EXPERT_SVC_ENGINE_H
@@ -40,7 +39,7 @@ struct ex_engine_options {
 	unsigned threads;                    /* 0: kn_threads_default() */
 	const struct cad_settings *settings; /* weights and quanta */
 	uint64_t memory_bytes;               /* room for packed weights; 0: no bound */
-	uint32_t requests_max;               /* held at a time; a call beyond is answered BUSY */
+	uint32_t requests_max;               /* held at once; further calls are answered BUSY */
 	/* of one step: they size the activations; a larger call is computed in several steps */
 	uint32_t step_rows_max, step_pairs_max;
 	const struct cad_clock *clock; /* NULL: the system's */
@@ -59,7 +58,7 @@ CAD_MUST_USE enum cad_status ex_engine_create(
  * NULL is allowed. */
 void ex_engine_destroy(struct ex_engine *engine);
 
-/* Packs one expert from the checkpoint; blocks. Loading what is held already is OK.
+/* Packs one expert from the checkpoint; blocks. Loading what is already held is OK.
  * CAD_ERR_EXHAUSTED: no room in memory_bytes; CAD_ERR_RANGE: no such expert. */
 CAD_MUST_USE enum cad_status ex_engine_load(
 	struct ex_engine *engine, uint32_t layer, uint32_t expert, struct ex_loaded *loaded, struct cad_error *error);
@@ -67,7 +66,7 @@ CAD_MUST_USE enum cad_status ex_engine_load(
  * is called now and then, in this thread. */
 CAD_MUST_USE enum cad_status ex_engine_load_all(struct ex_engine *engine,
 	void (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct cad_error *error);
-/* From now on calls for it are answered NOT_HELD; returns when no step can touch it any more and
+/* From now on, calls for it are answered NOT_HELD. Returns when no step can touch it any longer and
  * its memory is free. CAD_ERR_NOT_FOUND: not held. */
 CAD_MUST_USE enum cad_status ex_engine_free(struct ex_engine *engine, uint32_t layer, uint32_t expert);
 bool ex_engine_holds(const struct ex_engine *engine, uint32_t layer, uint32_t expert);
@@ -87,8 +86,8 @@ void ex_engine_request(struct ex_engine *engine, struct cad_request *request);
 void ex_engine_on_request(struct cad_transport *transport, struct cad_request *request);
 /* THREADED: sends the answers that are ready. Returns how many. */
 size_t ex_engine_deliver(struct ex_engine *engine);
-/* The requests of this connection need not be computed any more; they are still answered, which
- * frees them. */
+/* The requests of this connection need no longer be computed; they are still answered, which frees
+ * them. */
 void ex_engine_connection_lost(struct ex_engine *engine, const struct cad_connection *connection);
 /* Requests that are held; none. Any thread. */
 uint32_t ex_engine_requests(const struct ex_engine *engine);

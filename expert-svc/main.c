@@ -151,7 +151,7 @@ struct node {
 };
 
 enum { DRAIN_TICK_MS = 20, EXCHANGE_TURN_MS = 200, EXCHANGE_STUCK_S = 10 };
-static const uint64_t QUIET_NS = 500 * CAD_NS_PER_MS; /* no call for so long: routers have gone elsewhere */
+static const uint64_t QUIET_NS = 500 * CAD_NS_PER_MS; /* no call for this long: routers have gone elsewhere */
 
 static uint64_t now_ns(void) { return cad_clock_now_ns(&cad_clock_system); }
 

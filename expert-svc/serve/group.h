@@ -29,8 +29,8 @@ struct ex_batch {
 	struct ex_segment *segments; /* [segments_max] */
 	uint32_t segments_count, rows, pairs;
 	/* [experts]: the layer's experts as they were when the batch began, NULL: not held. Looked
-	 * up once: one that is freed meanwhile stays usable until the step is over, but cannot be
-	 * found again */
+	 * up once: one that is freed during the step stays usable until the step is over, but
+	 * cannot be found again */
 	const struct kn_expert **found;
 	/* made by ex_batch_group */
 	const struct kn_expert **active; /* [experts]: those that have pairs, ascending by id */

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Calls that wait for a step: a bounded first-in first-out queue, fed by the exchange thread,
- * emptied by the thread that runs steps.
+ * Calls waiting for a step: a bounded first-in first-out queue, fed by the exchange thread, emptied
+ * by the thread that runs steps.
  *
  * A job is one call from its arrival to its answer. Jobs are allocated once, with the inbox; the
  * exchange thread takes a free one for each request, puts it in, and gets it back through the
- * outbox when it is done. Nothing here blocks but ex_inbox_wait, and nothing allocates after
- * creation.
+ * outbox when it is done. Only ex_inbox_wait blocks, and nothing allocates after creation.
  */
 #ifndef CADRE_EXPERT_SVC_SERVE_INBOX_H
 #define CADRE_EXPERT_SVC_SERVE_INBOX_H
@@ -23,7 +22,7 @@ struct ex_job {
 	const struct cad_call_view *call;
 	uint8_t *payload;                  /* of the answer: sums, then data; room for cad_wire_answer_bytes_max */
 	uint64_t received_ns, deadline_ns; /* 0: no deadline */
-	_Atomic bool abandoned;            /* nobody waits for the answer any more */
+	_Atomic bool abandoned;            /* nobody waits for the answer any longer */
 	/* Progress; the stepping thread's. */
 	uint32_t rows_done;
 	size_t call_data_bytes, answer_data_bytes; /* of the rows that are done */
@@ -58,7 +57,7 @@ void ex_inbox_release(struct ex_inbox *inbox, struct ex_job *job);
 void ex_inbox_collect(struct ex_inbox *inbox);
 void ex_inbox_wait(struct ex_inbox *inbox);
 void ex_inbox_wake(struct ex_inbox *inbox); /* any thread */
-/* Unlinks *at, which points to a job inside the queue; the next one then stands there. */
+/* Unlinks *at, which points to a job inside the queue; the next one then takes its place. */
 struct ex_job *ex_inbox_remove(struct ex_inbox *inbox, struct ex_job **at);
 
 #endif

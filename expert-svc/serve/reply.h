@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The answer to a call: what became of a job, as the ANSWER message that the exchange sends. The
+ * The answer to a call: the outcome of a job, as the ANSWER message that the exchange sends. The
  * exchange thread.
  */
 #ifndef CADRE_EXPERT_SVC_SERVE_REPLY_H

@@ -23,7 +23,7 @@ struct ex_loader {
 	pthread_t threads[EX_LOADER_THREADS_MAX];
 };
 
-/* The first expert with that wish which nobody works on. With the lock held. */
+/* The first expert with that wish that no thread works on. With the lock held. */
 static bool find(const struct ex_loader *loader, enum wish wish, size_t *index)
 {
 	for (size_t i = 0; i < (size_t)loader->layers * loader->experts; i++)
@@ -70,7 +70,7 @@ static void put(struct ex_loader *loader, struct ex_load_report *report)
 	loader->last = &report->next;
 }
 
-/* An order without its report would leave the placement service waiting for ever: no memory for
+/* An order without its report would leave the placement service waiting without end: no memory for
  * these bytes ends the process. */
 static struct ex_load_report *report_create(uint32_t layer, uint32_t expert)
 {

@@ -2,7 +2,7 @@
 /*
  * Loading and freeing on threads of their own, while serving goes on.
  *
- * What is kept is a wish per expert (hold it, or not), so orders that come twice or contradict each
+ * It keeps one wish per expert (hold it, or not), so orders that arrive twice or contradict each
  * other need no queue: the last one counts. Frees are done before loads, because they make room.
  * Reports come back one per finished order; `changed` rings when there is one.
  *
@@ -29,13 +29,13 @@ enum { EX_LOADER_THREADS_MAX = 16 };
 /* `changed` is called in a loader's thread and must not block. */
 CAD_MUST_USE enum cad_status ex_loader_create(struct ex_engine *engine, unsigned threads,
 	void (*changed)(void *context), void *context, struct ex_loader **loader, struct cad_error *error);
-/* Finishes what is being done and forgets the rest: afterwards no thread runs and `changed` is not
- * called any more. */
+/* Finishes what is being done and discards the rest: afterwards no thread runs and `changed` is no
+ * longer called. */
 void ex_loader_stop(struct ex_loader *loader);
 /* Stops it, if that was not done. NULL is allowed. */
 void ex_loader_destroy(struct ex_loader *loader);
 
-/* The node shall hold the expert, or not. An expert that the model does not have is reported as
+/* The node should hold the expert, or not. An expert that the model does not have is reported as
  * FAILED. */
 void ex_loader_order(struct ex_loader *loader, uint32_t layer, uint32_t expert, bool hold);
 /* The oldest report, for the caller to free; NULL: none. */

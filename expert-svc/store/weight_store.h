@@ -2,8 +2,8 @@
 /*
  * The experts that this node holds, packed, by (layer, expert).
  *
- * One thread reads (the one that runs steps), any number of threads load and free meanwhile. The
- * reader takes no lock: it brackets each step with ex_store_enter and ex_store_leave, and what
+ * One thread reads (the one that runs steps), any number of threads load and free at the same time.
+ * The reader takes no lock: it brackets each step with ex_store_enter and ex_store_leave, and what
  * ex_store_find gave it in between stays until it leaves. A writer first makes an expert
  * unreachable, then waits until the reader has left every step that may have seen it, then frees
  * (the grace period of RCU, for one reader).
