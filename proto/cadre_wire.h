@@ -54,8 +54,8 @@ enum cadre_row_type { CADRE_ROW_FIX16 = 1, CADRE_ROW_BF16 = 2, CADRE_ROW_F32 = 3
 /* Why an ANSWER has no sums. */
 enum cadre_wire_status {
 	CADRE_WIRE_OK = 0,
-	/* an expert of the call is not on this node (any more): look at the map again. `detail` is
-	 * the expert */
+	/* an expert of the call is not, or no longer, on this node: look at the map again. `detail`
+	 * is the expert */
 	CADRE_WIRE_NOT_HELD = 1,
 	CADRE_WIRE_BUSY = 2,     /* shed: credits or memory; try again later or elsewhere */
 	CADRE_WIRE_EXPIRED = 3,  /* the call's deadline passed before it was computed */
@@ -68,7 +68,7 @@ struct cadre_wire_header {
 	uint32_t magic;
 	uint8_t version;
 	uint8_t kind;           /* == active-message id */
-	uint8_t status;         /* cadre_wire_status; 0 but in ANSWER */
+	uint8_t status;         /* cadre_wire_status; 0 except in ANSWER */
 	uint8_t reserved;       /* 0 */
 	uint64_t session;       /* from WELCOME; 0 before */
 	uint64_t payload_bytes; /* == what the transport reports */
@@ -124,14 +124,14 @@ struct cadre_wire_ping {
 struct cadre_wire_call {
 	struct cadre_wire_header header;
 	uint64_t request_id; /* generation << 32 | slot; echoed */
-	uint64_t epoch;      /* of the map that the router used: for the books, never a reason to refuse */
+	uint64_t epoch;      /* of the map that the router used: for the record, never a reason to refuse */
 	uint64_t data_bytes; /* of the row data, before the pad */
 	uint32_t layer;
 	uint32_t rows;
 	uint32_t row_elements; /* H */
 	uint32_t pairs;
 	uint32_t groups;
-	uint32_t timeout_us; /* how long the router will wait, counted from receipt; 0: for ever */
+	uint32_t timeout_us; /* how long the router will wait, counted from receipt; 0: without limit */
 };
 /* FIX16: x = q * 2^exponent; others: exponent 0 */
 struct cadre_wire_row {
