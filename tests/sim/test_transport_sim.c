@@ -525,8 +525,6 @@ static void lone_init(struct lone *l)
 	assert_non_null(l->connection);
 }
 
-static bool closed_some(void *context) { return ((struct exchange_node *)context)->closed_count > 0; }
-
 /* One that stalled itself for long finds its peers in good health. */
 static void own_stall_is_not_silence(void **state)
 {
@@ -561,7 +559,7 @@ static void one_way_cuts(void **state)
 		struct cad_transport *client = l.client->transport, *server = l.server->transport;
 		cad_sim_cut(l.x.sim, way ? client : server, way ? server : client, true);
 		uint64_t start = cad_clock_now_ns(l.x.clock);
-		assert_true(exchange_run_until(&l.x, closed_some, l.client));
+		assert_true(exchange_run_until(&l.x, exchange_closed_some, l.client));
 		assert_true(cad_clock_now_ns(l.x.clock) - start < 2 * CAD_NS_PER_S);
 		assert_int_equal(l.client->closed[0].status, CAD_ERR_PEER_LOST);
 		cad_sim_run(l.x.sim, 31 * CAD_NS_PER_S);

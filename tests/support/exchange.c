@@ -389,4 +389,5 @@ enum cad_status exchange_call_start(struct exchange_call *call, struct cad_conne
 	return cad_call_start(connection, &call->start, &call->call);
 }
 
+bool exchange_closed_some(void *node) { return ((struct exchange_node *)node)->closed_count > 0; }
 bool exchange_call_done(void *call) { return ((struct exchange_call *)call)->done > 0; }

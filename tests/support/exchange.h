@@ -71,6 +71,7 @@ void *exchange_link_context(const struct exchange *exchange);
 
 /* Lets everything run until done(context), at most 20 seconds of the clock; false: that long. */
 bool exchange_run_until(struct exchange *exchange, bool (*done)(void *context), void *context);
+bool exchange_closed_some(void *node); /* a connection of it was closed */
 /* A node that hangs, and hangs no more. */
 void exchange_pause(struct exchange_node *node);
 void exchange_resume(struct exchange_node *node);

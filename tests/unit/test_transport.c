@@ -4,7 +4,7 @@
  * two polls, in-process attached, the simulator, UCX over TCP. A case gets an empty exchange and
  * asserts; nothing depends on how long anything takes.
  */
-#include "tests/support/exchange.h"
+#include "tests/support/exchange_cases.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -48,7 +48,6 @@ static struct pair pair_default(struct exchange *x)
 }
 
 static bool held_enough(void *context) { return ((struct exchange_node *)context)->held_count > 0; }
-static bool closed_some(void *context) { return ((struct exchange_node *)context)->closed_count > 0; }
 
 /* ---- hello ---- */
 
@@ -78,7 +77,7 @@ static void refused(struct exchange *x, const struct cad_transport_options *serv
 	struct pair p = pair_connect(x, server, client);
 	assert_null(p.connection);
 	assert_int_equal(p.client->closed[0].status, CAD_ERR_REFUSED);
-	assert_true(exchange_run_until(x, closed_some, p.server));
+	assert_true(exchange_run_until(x, exchange_closed_some, p.server));
 	assert_int_equal(p.server->closed[0].status, CAD_ERR_REFUSED);
 	assert_int_equal(p.client->ready_count + p.server->ready_count, 0);
 	for (int side = 0; side < 2; side++) {
@@ -488,7 +487,7 @@ static void server_goes(struct exchange *x)
 
 	assert_true(exchange_run_until(x, held_enough, p.server));
 	exchange_node_destroy(p.server);
-	assert_true(exchange_run_until(x, closed_some, p.client));
+	assert_true(exchange_run_until(x, exchange_closed_some, p.client));
 
 	for (uint32_t i = 0; i < 6; i++) {
 		assert_int_equal(calls[i].done, 1);
@@ -521,7 +520,7 @@ static void client_goes(struct exchange *x)
 	assert_true(exchange_run_until(x, request_dead, &p.server->held[0]));
 	assert_int_equal(cad_request_view(p.server->held[0])->call.rows, 20);
 	exchange_answer(p.server->held[--p.server->held_count]);
-	assert_true(exchange_run_until(x, closed_some, p.server));
+	assert_true(exchange_run_until(x, exchange_closed_some, p.server));
 	exchange_call_destroy(&call);
 }
 
@@ -622,13 +621,13 @@ static void hung_server(struct exchange *x)
 	struct exchange_call call;
 	exchange_call_create(&call, p.client, 700, EXCHANGE_ELEMENTS, 1);
 	assert_int_equal(exchange_call_start(&call, p.connection, 0), CAD_OK);
-	assert_true(exchange_run_until(x, closed_some, p.client));
+	assert_true(exchange_run_until(x, exchange_closed_some, p.client));
 	assert_int_equal(call.done, 1);
 	assert_int_equal(call.status, CAD_ERR_PEER_LOST);
 	assert_non_null(strstr(p.client->closed[0].text, "ping"));
 	exchange_call_destroy(&call);
 	exchange_resume(p.server);
-	assert_true(exchange_run_until(x, closed_some, p.server));
+	assert_true(exchange_run_until(x, exchange_closed_some, p.server));
 }
 
 /* A client that goes silent is forgotten by the server after the peer timeout. */
@@ -641,7 +640,7 @@ static void silent_client(struct exchange *x)
 	struct pair p = pair_connect(x, &server, &client);
 	assert_non_null(p.connection);
 	exchange_pause(p.client);
-	assert_true(exchange_run_until(x, closed_some, p.server));
+	assert_true(exchange_run_until(x, exchange_closed_some, p.server));
 	assert_int_equal(p.server->closed[0].status, CAD_ERR_PEER_LOST);
 }
 
@@ -693,104 +692,39 @@ static void wake(struct exchange *x)
 	cad_transport_poll(p.client->transport, UINT64_MAX); /* returns, or the test's time runs out */
 }
 
-enum {
-	ALL = ~0u,
-	/* client and server share a thread and their fate, and payloads are used where they lie */
-	NOT_ATTACHED = ~(1u << EXCHANGE_ATTACHED),
-	ATTACHED_ONLY = 1u << EXCHANGE_ATTACHED,
-	/* the simulator's clock does not stand still while a transport is not polled */
-	NOT_SIM = ~(1u << EXCHANGE_SIM),
-	NEITHER = NOT_ATTACHED & NOT_SIM,
+static const struct exchange_case cases[] = {
+	EXCHANGE_CASE(hello, EXCHANGE_ALL),
+	EXCHANGE_CASE(hello_with_secret, EXCHANGE_ALL),
+	EXCHANGE_CASE(refuse_cluster, EXCHANGE_ALL),
+	EXCHANGE_CASE(refuse_model, EXCHANGE_ALL),
+	EXCHANGE_CASE(refuse_settings, EXCHANGE_ALL),
+	EXCHANGE_CASE(refuse_secret, EXCHANGE_ALL),
+	EXCHANGE_CASE(unreachable, EXCHANGE_ALL),
+	EXCHANGE_CASE(options_are_checked, EXCHANGE_ALL),
+	EXCHANGE_CASE(connections_are_bounded, EXCHANGE_ALL),
+	EXCHANGE_CASE(call_and_answer, EXCHANGE_ALL),
+	EXCHANGE_CASE(big_payloads, EXCHANGE_ALL),
+	EXCHANGE_CASE(wire_statuses, EXCHANGE_ALL),
+	EXCHANGE_CASE(out_of_range, EXCHANGE_ALL),
+	EXCHANGE_CASE(many_in_flight, EXCHANGE_ALL),
+	EXCHANGE_CASE(held_and_reversed, EXCHANGE_ALL),
+	EXCHANGE_CASE(few_buffers, EXCHANGE_ALL),
+	EXCHANGE_CASE(deadline, EXCHANGE_NOT_ATTACHED),
+	EXCHANGE_CASE(attached_deadline, EXCHANGE_ATTACHED_ONLY),
+	EXCHANGE_CASE(cancel, EXCHANGE_NOT_ATTACHED),
+	EXCHANGE_CASE(server_goes, EXCHANGE_NOT_ATTACHED),
+	EXCHANGE_CASE(client_goes, EXCHANGE_NOT_ATTACHED),
+	EXCHANGE_CASE(destroy_fails_calls, EXCHANGE_NOT_ATTACHED),
+	EXCHANGE_CASE(reconnect, EXCHANGE_ALL),
+	EXCHANGE_CASE(listener_restarts, EXCHANGE_ALL),
+	EXCHANGE_CASE(hung_server, EXCHANGE_NOT_ATTACHED),
+	EXCHANGE_CASE(silent_client, EXCHANGE_NOT_ATTACHED),
+	EXCHANGE_CASE(handshake_times_out, EXCHANGE_NOT_ATTACHED),
+	EXCHANGE_CASE(pause_is_not_silence, EXCHANGE_NEITHER),
+	EXCHANGE_CASE(wake, EXCHANGE_NOT_SIM),
 };
-static const struct {
-	const char *name;
-	void (*run)(struct exchange *exchange);
-	unsigned forms;
-} cases[] = {
-#define CASE(name, forms) \
-	{ \
-#name, name, forms \
-	}
-	CASE(hello, ALL),
-	CASE(hello_with_secret, ALL),
-	CASE(refuse_cluster, ALL),
-	CASE(refuse_model, ALL),
-	CASE(refuse_settings, ALL),
-	CASE(refuse_secret, ALL),
-	CASE(unreachable, ALL),
-	CASE(options_are_checked, ALL),
-	CASE(connections_are_bounded, ALL),
-	CASE(call_and_answer, ALL),
-	CASE(big_payloads, ALL),
-	CASE(wire_statuses, ALL),
-	CASE(out_of_range, ALL),
-	CASE(many_in_flight, ALL),
-	CASE(held_and_reversed, ALL),
-	CASE(few_buffers, ALL),
-	CASE(deadline, NOT_ATTACHED),
-	CASE(attached_deadline, ATTACHED_ONLY),
-	CASE(cancel, NOT_ATTACHED),
-	CASE(server_goes, NOT_ATTACHED),
-	CASE(client_goes, NOT_ATTACHED),
-	CASE(destroy_fails_calls, NOT_ATTACHED),
-	CASE(reconnect, ALL),
-	CASE(listener_restarts, ALL),
-	CASE(hung_server, NOT_ATTACHED),
-	CASE(silent_client, NOT_ATTACHED),
-	CASE(handshake_times_out, NOT_ATTACHED),
-	CASE(pause_is_not_silence, NEITHER),
-	CASE(wake, NOT_SIM),
-#undef CASE
-};
-static const struct {
-	const char *name;
-	enum exchange_form form;
-} forms[] = {
-	{ "local", EXCHANGE_LOCAL },
-	{ "attached", EXCHANGE_ATTACHED },
-	{ "sim", EXCHANGE_SIM },
-	{ "ucx-tcp", EXCHANGE_UCX },
-	{ "ucx-shm", EXCHANGE_UCX_SHM },
-};
-
-enum { CASES = sizeof cases / sizeof *cases, FORMS = sizeof forms / sizeof *forms };
-struct chosen {
-	size_t kase, form;
-};
-
-static void run_case(void **state)
-{
-	const struct chosen *chosen = *state;
-	struct exchange exchange;
-	exchange_init(&exchange, forms[chosen->form].form);
-	cases[chosen->kase].run(&exchange);
-	exchange_fini(&exchange);
-}
 
 int main(int argc, char **argv)
 {
-	static struct CMUnitTest tests[FORMS * CASES];
-	static struct chosen chosen[FORMS * CASES];
-	static char names[FORMS * CASES][64];
-	size_t count = 0;
-
-	cad_transport_ucx_environment(argv);
-
-	for (size_t i = 0; i < FORMS * CASES; i++) {
-		struct chosen one = { .kase = i % CASES, .form = i / CASES };
-		if (!(cases[one.kase].forms & (1u << forms[one.form].form)))
-			continue;
-		chosen[count] = one;
-		snprintf(names[count], sizeof names[count], "%s/%s", forms[one.form].name, cases[one.kase].name);
-		tests[count] = (struct CMUnitTest){
-			.name = names[count],
-			.test_func = run_case,
-			.initial_state = &chosen[count],
-		};
-		count++;
-	}
-
-	if (argc > 1)
-		cmocka_set_test_filter(argv[1]); /* such as 'local/dead*' */
-	return _cmocka_run_group_tests("transport", tests, count, NULL, NULL);
+	return exchange_cases_run("transport", cases, sizeof cases / sizeof *cases, argc, argv);
 }

@@ -4,7 +4,7 @@
  * clients, a client a bad server. Whatever comes, the connection that brought it ends, the books
  * say so, and everybody else goes on.
  */
-#include "tests/support/exchange.h"
+#include "tests/support/exchange_cases.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -502,61 +502,16 @@ static void stale_answers(struct exchange *x)
 
 /* ---- all of it, over every form ---- */
 
-static const struct {
-	const char *name;
-	void (*run)(struct exchange *exchange);
-} cases[] = {
-#define CASE(name) \
-	{ \
-#name, name \
-	}
-	CASE(bad_client),
-	CASE(other_version),
-	CASE(silent_hello),
-	CASE(ping_flood),
-	CASE(bad_server),
-	CASE(stale_answers),
-#undef CASE
+static const struct exchange_case cases[] = {
+	EXCHANGE_CASE(bad_client, EXCHANGE_NOT_ATTACHED),
+	EXCHANGE_CASE(other_version, EXCHANGE_NOT_ATTACHED),
+	EXCHANGE_CASE(silent_hello, EXCHANGE_NOT_ATTACHED),
+	EXCHANGE_CASE(ping_flood, EXCHANGE_NOT_ATTACHED),
+	EXCHANGE_CASE(bad_server, EXCHANGE_NOT_ATTACHED),
+	EXCHANGE_CASE(stale_answers, EXCHANGE_NOT_ATTACHED),
 };
-static const struct {
-	const char *name;
-	enum exchange_form form;
-} forms[] = { { "local", EXCHANGE_LOCAL }, { "sim", EXCHANGE_SIM }, { "ucx-tcp", EXCHANGE_UCX },
-	{ "ucx-shm", EXCHANGE_UCX_SHM } };
-
-enum { CASES = sizeof cases / sizeof *cases, FORMS = sizeof forms / sizeof *forms };
-struct chosen {
-	size_t kase, form;
-};
-
-static void run_case(void **state)
-{
-	const struct chosen *chosen = *state;
-	struct exchange exchange;
-	exchange_init(&exchange, forms[chosen->form].form);
-	cases[chosen->kase].run(&exchange);
-	exchange_fini(&exchange);
-}
 
 int main(int argc, char **argv)
 {
-	static struct CMUnitTest tests[FORMS * CASES];
-	static struct chosen chosen[FORMS * CASES];
-	static char names[FORMS * CASES][64];
-
-	cad_transport_ucx_environment(argv);
-
-	for (size_t i = 0; i < FORMS * CASES; i++) {
-		chosen[i] = (struct chosen){ .kase = i % CASES, .form = i / CASES };
-		snprintf(names[i], sizeof names[i], "%s/%s", forms[chosen[i].form].name, cases[chosen[i].kase].name);
-		tests[i] = (struct CMUnitTest){
-			.name = names[i],
-			.test_func = run_case,
-			.initial_state = &chosen[i],
-		};
-	}
-
-	if (argc > 1)
-		cmocka_set_test_filter(argv[1]);
-	return _cmocka_run_group_tests("transport_hostile", tests, FORMS * CASES, NULL, NULL);
+	return exchange_cases_run("transport_hostile", cases, sizeof cases / sizeof *cases, argc, argv);
 }

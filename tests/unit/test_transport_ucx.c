@@ -108,8 +108,6 @@ static bool all_done(void *context)
 	return true;
 }
 
-static bool closed_some(void *context) { return ((struct exchange_node *)context)->closed_count > 0; }
-
 static struct exchange_node *client_create(struct exchange *x)
 {
 	struct cad_transport_options options;
@@ -183,7 +181,7 @@ static void server_killed(void **state)
 		if (i % 2)
 			exchange_run(&x, (uint64_t)i * 50 * CAD_NS_PER_US);
 		end(server);
-		assert_true(exchange_run_until(&x, closed_some, client));
+		assert_true(exchange_run_until(&x, exchange_closed_some, client));
 		for (uint32_t n = 0; n < CALLS; n++) {
 			assert_int_equal(calls[n].done, 1);
 			assert_true(calls[n].right || calls[n].status == CAD_ERR_PEER_LOST ||
@@ -223,7 +221,7 @@ static void server_stopped(void **state)
 	kill(server, SIGSTOP);
 	for (uint32_t n = 0; n < CALLS; n++)
 		assert_int_equal(exchange_call_start(&calls[n], connection, 0), CAD_OK);
-	assert_true(exchange_run_until(&x, closed_some, client));
+	assert_true(exchange_run_until(&x, exchange_closed_some, client));
 	for (uint32_t n = 0; n < CALLS; n++)
 		assert_int_equal(calls[n].status, CAD_ERR_PEER_LOST);
 	assert_non_null(strstr(client->closed[0].text, "ping"));
@@ -262,7 +260,7 @@ static void clients_killed(void **state)
 		assert_true(exchange_run_until(&x, served, &enough));
 		server->closed_count = 0;
 		end(child);
-		assert_true(exchange_run_until(&x, closed_some, server));
+		assert_true(exchange_run_until(&x, exchange_closed_some, server));
 	}
 
 	assert_int_equal(cad_transport_stats(server->transport)->protocol_errors, 0);
