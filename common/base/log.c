@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/base/log.h"
 
+#include "common/base/utf8.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdatomic.h>
@@ -8,7 +10,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-#include <utf8proc.h>
 
 static _Atomic int log_level = CAD_LOG_INFO, log_format = CAD_LOG_LOGFMT, log_fd = STDERR_FILENO;
 
@@ -72,12 +73,10 @@ static size_t line_add_character(struct line *line, const char *text)
 		return line_add(line, escape, 6) ? 1 : 0;
 	}
 
-	utf8proc_int32_t codepoint;
-	utf8proc_ssize_t bytes =
-		utf8proc_iterate((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)strnlen(text, 4), &codepoint);
-	if (bytes < 1)
+	size_t bytes = cad_utf8_expected(*text);
+	if (bytes == 0 || cad_utf8_valid(text, strnlen(text, bytes)) < bytes)
 		return line_add(line, "\xef\xbf\xbd", 3) ? 1 : 0;
-	return line_add(line, text, (size_t)bytes) ? (size_t)bytes : 0;
+	return line_add(line, text, bytes) ? bytes : 0;
 }
 
 static bool needs_quotes(const char *text)
