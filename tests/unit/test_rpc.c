@@ -31,7 +31,7 @@ enum { FLOOD_MESSAGES = 1000, FLOOD_BYTES = 20000 };
 
 /* What the handlers saw. */
 struct seen {
-	unsigned sent, writable, done, cancelled, half_closed;
+	unsigned sent, writable, done, cancelled, half_closed, hung;
 	size_t queued_max;
 	bool done_flag, full_flag;
 	struct cad_rpc_call *parked; /* a Generate that waits */
@@ -45,8 +45,10 @@ struct seen {
 static void tokenize(struct cad_rpc_call *call, const ProtobufCMessage *message)
 {
 	const Cadre__V1__TokenizeRequest *request = (const Cadre__V1__TokenizeRequest *)message;
-	if (strcmp(request->text, "hang") == 0)
+	if (strcmp(request->text, "hang") == 0) {
+		((struct seen *)cad_rpc_call_context(call))->hung++;
 		return;
+	}
 
 	if (strcmp(request->text, "fail") == 0) {
 		cad_rpc_call_finish(call, CAD_RPC_FAILED_PRECONDITION, "no: %s €", request->text);
@@ -402,11 +404,16 @@ static void deadline(void **state)
 	(void)state;
 	struct test test;
 	test_open(&test, NULL, NULL);
-	struct rpc_result result = { 0 };
-	tokenize_call(&test, "hang", &(struct cad_rpc_call_options){ .timeout_ms = 50 }, &result);
-	assert_int_equal(result.code, CAD_RPC_DEADLINE_EXCEEDED);
+
+	/* on a busy machine the time may be over before the server hears of the call */
+	for (int64_t timeout_ms = 50; test.seen.hung == 0; timeout_ms *= 2) {
+		struct rpc_result result = { 0 };
+		tokenize_call(&test, "hang", &(struct cad_rpc_call_options){ .timeout_ms = timeout_ms }, &result);
+		assert_int_equal(result.code, CAD_RPC_DEADLINE_EXCEEDED);
+	}
+
 	rpc_run_until(&test.rpc, &test.seen.done_flag);
-	assert_int_equal(test.seen.cancelled, 1);
+	assert_true(test.seen.cancelled > 0);
 	struct rpc_result parked = { 0 };
 	generate_start(&test, 0, &(struct cad_rpc_call_options){ .timeout_ms = 60000 }, &parked);
 	rpc_run_until(&test.rpc, &test.seen.parked_flag);
@@ -697,7 +704,8 @@ static void nobody_listens(void **state)
 }
 
 /* Near the limit of file descriptors new connections are refused and counted; gRPC 1.51 would stop
- * listening for good when it ran into the limit itself. */
+ * listening for good when it ran into the limit itself. The last test: the limit is the whole
+ * process's. */
 static void descriptors_run_out(void **state)
 {
 	(void)state;
@@ -736,15 +744,25 @@ static void descriptors_run_out(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(unary), cmocka_unit_test(status_and_sentence),
-		cmocka_unit_test(slow_reader_stalls_the_stream_alone), cmocka_unit_test(bidi),
-		cmocka_unit_test(cancel_is_noticed), cmocka_unit_test(deadline), cmocka_unit_test(malformed_requests),
-		cmocka_unit_test(no_message_or_two), cmocka_unit_test(too_large), cmocka_unit_test(limit_of_calls),
-		cmocka_unit_test(bearer), cmocka_unit_test(drain_lets_calls_finish),
-		cmocka_unit_test(drain_cuts_what_does_not_end), cmocka_unit_test(drain_leaves_who_reads_nothing),
-		cmocka_unit_test(never_started), cmocka_unit_test(server_goes_and_comes_back),
-		cmocka_unit_test(listen_errors), cmocka_unit_test(nobody_listens),
-		cmocka_unit_test(descriptors_run_out), /* last: the limit is the whole process's */
+		cmocka_unit_test(unary),
+		cmocka_unit_test(status_and_sentence),
+		cmocka_unit_test(slow_reader_stalls_the_stream_alone),
+		cmocka_unit_test(bidi),
+		cmocka_unit_test(cancel_is_noticed),
+		cmocka_unit_test(deadline),
+		cmocka_unit_test(malformed_requests),
+		cmocka_unit_test(no_message_or_two),
+		cmocka_unit_test(too_large),
+		cmocka_unit_test(limit_of_calls),
+		cmocka_unit_test(bearer),
+		cmocka_unit_test(drain_lets_calls_finish),
+		cmocka_unit_test(drain_cuts_what_does_not_end),
+		cmocka_unit_test(drain_leaves_who_reads_nothing),
+		cmocka_unit_test(never_started),
+		cmocka_unit_test(server_goes_and_comes_back),
+		cmocka_unit_test(listen_errors),
+		cmocka_unit_test(nobody_listens),
+		cmocka_unit_test(descriptors_run_out),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
