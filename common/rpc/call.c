@@ -9,7 +9,10 @@
  * deadline or a lost connection is noticed. For a call that is answered inside its handler it rides
  * with the answer, so that a unary call costs two events.
  */
+#include "common/rpc/call.h"
+
 #include "common/rpc/internal.h"
+#include "common/rpc/server.h"
 
 #include <grpc/support/alloc.h>
 #include <sodium.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Client: channels and streams. */
 #include "common/rpc/client.h"
+
 #include "common/rpc/internal.h"
 
 #include <grpc/support/alloc.h>

@@ -11,13 +11,18 @@
 
 #include "common/base/container.h"
 #include "common/rpc/codec.h"
-#include "common/rpc/reactor.h"
-#include "common/rpc/server.h"
+#include "common/rpc/rpc.h"
 
 #include <grpc/byte_buffer.h>
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
 #include <grpc/slice.h>
+
+struct cad_rpc_reactor;
+struct cad_rpc_server;
+struct cad_rpc_server_config;
+struct cad_rpc_service;
+struct cad_rpc_method;
 
 static inline void *cad_rpc_must(void *allocated)
 {
@@ -128,8 +133,6 @@ struct cad_rpc_entry { /* a method of a server */
 	char *path;
 	void *handle; /* gRPC's */
 };
-
-struct cad_rpc_server;
 
 struct cad_rpc_call {
 	struct cad_rpc_server *server;

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One thread for gRPC's completion queue and a libuv loop. */
+#include "common/rpc/reactor.h"
+
 #include "common/base/log.h"
 #include "common/rpc/internal.h"
 

@@ -40,13 +40,6 @@ void cad_rpc_reactor_destroy(struct cad_rpc_reactor *reactor);
 struct uv_loop_s *cad_rpc_reactor_loop(const struct cad_rpc_reactor *reactor);
 bool cad_rpc_reactor_is_owner(const struct cad_rpc_reactor *reactor);
 
-/* Something that happens on the owner thread. Embed it and set `run`. It is in flight at most once
- * at a time, and its memory stays valid until `run` is called; `run` may free it. `ok` is true for
- * posted events. */
-struct cad_rpc_event {
-	void (*run)(struct cad_rpc_event *event, bool ok);
-};
-
 /* Calls event->run(event, true) on the owner thread, soon; what one thread posts runs in that
  * order. Any thread; does not block. */
 void cad_rpc_post(struct cad_rpc_reactor *reactor, struct cad_rpc_event *event);

@@ -55,6 +55,13 @@ const char *cad_rpc_code_name(enum cad_rpc_code code);
 enum cad_rpc_code cad_rpc_code_of_status(enum cad_status status);
 enum cad_status cad_rpc_status_of_code(enum cad_rpc_code code);
 
+/* Something that happens on the owner thread. Embed it and set `run`. It is in flight at most once
+ * at a time, and its memory stays valid until `run` is called; `run` may free it. `ok` is true for
+ * posted events (cad_rpc_post). */
+struct cad_rpc_event {
+	void (*run)(struct cad_rpc_event *event, bool ok);
+};
+
 /* PEM files. A server needs certificate and key, and with `authority` requires a client certificate
  * signed by it; changed files take effect at the next handshake. A client checks the server against
  * `authority` (NULL: the system's), and presents certificate and key if they are given. */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Server: tables of methods, listening, admission, drain. The calls themselves are in call.c. */
+#include "common/rpc/server.h"
+
 #include "common/base/address.h"
 #include "common/rpc/internal.h"
 

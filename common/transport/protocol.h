@@ -3,13 +3,13 @@
  * The protocol over a link, shared by the files that make it up and by nothing else. A file calls
  * only what is to its left:
  *
- *   wire, link < core < hello, call, serve < connection < transport
+ *   wire, link < core < hello, call, serve < connection < poll
  *   core        events, buffers, notices, how a connection fails
  *   hello       who is who
  *   call        calling: from cad_call_start to its callback
  *   serve       answering: from a message to cad_request_answer
  *   connection  the life of connections; hands what the link delivers to the three before it
- *   transport   creation, poll, time
+ *   poll        creation, poll, time: what transport.h calls a transport
  *
  * Only cad_transport_events_run runs the caller's callbacks, from inside poll and destroy:
  * everything that happens becomes an event in one queue, in order.

@@ -67,7 +67,7 @@ struct cad_transport_options {
 	void (*on_request)(struct cad_transport *transport, struct cad_request *request);
 };
 
-/* ---- transports (transport.c) ---- */
+/* ---- transports (poll.c) ---- */
 
 /* Fills everything that has a sensible default; identity, limits and callbacks are the caller's. */
 void cad_transport_options_default(struct cad_transport_options *options);
