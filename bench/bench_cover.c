@@ -44,7 +44,7 @@ struct options {
 static const struct argp_option option_table[] = {
 	{ "k", 'k', "N", 0, "only tokens with N experts (default: 1, 2, 4, 6 and 8)", 0 },
 	{ "nodes", 'n', "N", 0, "only N nodes (default: 4, 8, 32, 128 and 320)", 0 },
-	{ "repeats", 'r', "N", 0, "repeats of each timing, of which the median is told (default 9)", 0 },
+	{ "repeats", 'r', "N", 0, "repeats of each timing, of which the median is reported (default 9)", 0 },
 	{ "csv", 'c', "DIR", 0, "also write DIR/cover-MACHINE.csv", 0 },
 	{ 0 },
 };

@@ -35,7 +35,7 @@ static const struct argp_option option_table[] = {
 	{ "filter", 'f', "TEXT", 0, "only cases whose description contains TEXT", 0 },
 	{ "isa", 'i', "NAME", 0, "only this form: ref, avx2, avx512 (default: avx2 and avx512)", 0 },
 	{ "threads", 't', "N", 0, "only N threads (default: 1, and as many as make sense here)", 0 },
-	{ "repeats", 'r', "N", 0, "repeats of each timing, of which the median is told (default 7)", 0 },
+	{ "repeats", 'r', "N", 0, "repeats of each timing, of which the median is reported (default 7)", 0 },
 	{ "csv", 'c', "DIR", 0, "also write DIR/kernels-MACHINE.csv", 0 },
 	{ 0 },
 };

@@ -2,7 +2,7 @@
 /*
  * What this machine can do at best, measured beside every timing, because neighbours and clock
  * speeds change it from minute to minute: bytes read per second by all threads of a pool together,
- * and f32 fused multiply-adds. A timing is told as a ratio to its limit.
+ * and f32 fused multiply-adds. A timing is reported as a ratio to its limit.
  */
 #ifndef CADRE_BENCH_LIMITS_H
 #define CADRE_BENCH_LIMITS_H

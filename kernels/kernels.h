@@ -27,7 +27,7 @@
  *    out. It lives until the next wait; what it holds means nothing before, and the host does not
  *    write to it.
  * M4 Which host memory. Any will do. From `host_alloc` a device copies fastest (a GPU: pinned
- *    memory), so what every step copies lies there; a device can write to it directly, too, and
+ *    memory), so what every step copies is there; a device can also write to it directly, and
  *    one operator is asked to: the logits of a large vocabulary are not worth a copy. Buffers of a transport that can register
  *    memory would come from host_alloc too; one that can send from device memory needs a memory
  *    kind in struct cad_buffer, and a rows_pack and a combine_pack that write there.
