@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What other threads ask of the router's engine, until its thread looks: requests, what is wished
- * about them, the newest map. Nothing here is ever lost, waits for room, or makes the engine's
- * thread allocate or free.
+ * What other threads ask of the router's engine, until its thread looks: requests, wishes about
+ * them, the newest map. Nothing here is ever lost, waits for room, or makes the engine's thread
+ * allocate or free.
  *
  *   places      as many as sequences may live, each with a word of wishes: the id of the sequence
  *               that has the place, and whether it is to be cancelled or paused. A wish is a bit of
- *               that word: it needs no room, and finds nobody when the sequence has ended.
- *   submitted   sequences that the engine has not taken yet, at most one a place
- *   map         the newest that the engine has not taken; an older one beside it is dropped
+ *               that word: it needs no room, and has no effect when the sequence has ended.
+ *   submitted   sequences that the engine has not taken yet, at most one per place
+ *   map         the newest that the engine has not taken; an older one is dropped
  *   given back  sequences that ended, maps that were replaced: their memory is freed by the thread
  *               that brings the next request or map, or by destroy
  *
@@ -23,7 +23,7 @@
 
 struct rt_inbox;
 
-/* `wake` is called, on any thread, when there are news and were none. */
+/* `wake` is called, on any thread, when there is something new and there was nothing. */
 CAD_MUST_USE enum cad_status rt_inbox_create(
 	uint32_t sequences_max, void (*wake)(void *context), void *context, struct rt_inbox **inbox);
 /* Frees what was given back, and what was never taken. NULL is allowed. */
@@ -42,7 +42,7 @@ void rt_inbox_map(struct rt_inbox *inbox, struct cad_map *map);
 
 /* ---- the engine's thread ---- */
 
-/* Whether anything has come since it was last asked. */
+/* Whether anything has arrived since the last call. */
 bool rt_inbox_news(struct rt_inbox *inbox);
 /* All that were submitted, linked by `after`, in no order. */
 struct rt_sequence *rt_inbox_submitted(struct rt_inbox *inbox);
@@ -54,7 +54,8 @@ struct rt_wishes {
 struct rt_wishes rt_inbox_wishes(const struct rt_inbox *inbox, const struct rt_sequence *sequence);
 /* The sequence has ended, and is in no list. */
 void rt_inbox_give_back(struct rt_inbox *inbox, struct rt_sequence *sequence);
-/* A reference that is not needed any more; at most one for each map that was taken. NULL is allowed. */
+/* A reference that is no longer needed; at most one for each map that was taken. NULL is
+ * allowed. */
 void rt_inbox_give_back_map(struct rt_inbox *inbox, struct cad_map *map);
 
 #endif

@@ -26,7 +26,7 @@ struct rt_request {
 	uint32_t max_tokens; /* 0: until end-of-sequence or the context is full */
 	bool ignore_eos;
 	struct kn_sampling sampling;
-	/* [stop_ids_count]; the id that stops is returned as the last token, and is no text */
+	/* [stop_ids_count]; the id that stops is returned as the last token, and gives no text */
 	const int32_t *stop_ids;
 	size_t stop_ids_count;
 	bool want_routing;    /* RT_EVENT_ROUTING for every computed token */

@@ -3,10 +3,10 @@
  * How a step is divided: into stages, in the order of the data path, by which its time is counted
  * (the metrics use these names); and its rows, into micro-batches.
  *
- * Each stage closes its own scope; what it is charged is the time since the stage before closed its
- * own. Scopes close where the host knows that the work is done: behind a wait, or, on the CPU, when
- * an operator has returned. A device that runs behind the host would be asked by events, from here.
- * The engine's thread writes, any thread may read the sums.
+ * Each stage closes its own scope; it is charged the time since the previous stage closed its own.
+ * Scopes close where the host knows that the work is done: behind a wait, or, on the CPU, when an
+ * operator has returned. For a device that runs behind the host, events would be used here. The
+ * engine's thread writes, any thread may read the sums.
  */
 #ifndef CADRE_ROUTER_SVC_STAGES_H
 #define CADRE_ROUTER_SVC_STAGES_H
@@ -36,7 +36,7 @@ struct rt_stages {
 	_Atomic uint64_t ns[RT_STAGE_COUNT];
 };
 
-/* A step begins: what was before is nobody's. */
+/* A step begins: the time before it is not counted. */
 void rt_stages_begin(struct rt_stages *stages);
 void rt_stage_end(struct rt_stages *stages, enum rt_stage stage);
 

@@ -6,7 +6,7 @@
  * The engine's thread owns it. All memory is allocated at init; a step allocates nothing. Host and
  * device meet three times (kernels.h has the rules): the inputs of the batch go in once, the gate's
  * choice comes out for each micro-batch of a MoE layer, logits come out for RT_HEAD_ROWS rows at a
- * time. What the device reads or writes on the host lies in `struct rt_step_host`.
+ * time. What the device reads or writes on the host is in `struct rt_step_host`.
  */
 #ifndef CADRE_ROUTER_SVC_STEP_H
 #define CADRE_ROUTER_SVC_STEP_H
@@ -97,7 +97,7 @@ struct rt_step {
 	uint32_t head_rows_count;
 	struct rt_work works[RT_MICRO_BATCHES_MAX];
 	uint32_t works_count;
-	enum cad_status status; /* the first failure of the device; the rest of the step means nothing */
+	enum cad_status status; /* the first failure of the device; the rest of the step is meaningless */
 };
 
 struct rt_step_options {
@@ -120,7 +120,7 @@ void rt_step_fini(struct rt_step *step);
 /* From now on, router logits are kept too. */
 CAD_MUST_USE enum cad_status rt_step_trace_logits(struct rt_step *step);
 
-/* Hands out the arrays of inputs of so many rows in a block of rt_step_inputs_bytes. */
+/* Hands out the arrays of inputs for this many rows in a block of rt_step_inputs_bytes. */
 struct rt_step_inputs rt_step_inputs_at(void *block, uint32_t rows);
 size_t rt_step_inputs_bytes(const struct rt_step *step, uint32_t rows);
 

@@ -20,7 +20,7 @@ size_t cad_utf8_valid(const char *bytes, size_t size);
 size_t cad_utf8_whole(const char *bytes, size_t size);
 /* Bytes of the character that begins with `lead`; 0: none does. */
 size_t cad_utf8_expected(char lead);
-/* Whether `byte` may stand at `position` (1 to 3) of a character that begins with `lead`. */
+/* Whether `byte` may be at `position` (1 to 3) of a character that begins with `lead`. */
 bool cad_utf8_continues(char lead, size_t position, char byte);
 
 /* ---- well-formed text ---- */

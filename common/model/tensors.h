@@ -9,7 +9,7 @@
 
 #include <stddef.h>
 
-/* What the spec calls for. Expert roles are asked for once a layer. */
+/* What the spec calls for. Expert roles are requested once per layer. */
 struct cad_tensor_want {
 	bool wanted;
 	uint32_t rank;

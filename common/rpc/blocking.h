@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A gRPC client for command lines: one call at a time, waiting for it, on a loop, a reactor and a
- * channel of its own.
+ * A gRPC client for command lines: one blocking call at a time, on a loop, a reactor and a channel
+ * of its own.
  *
  * Belongs to the thread that calls it, and blocks. Only cad_rpc_blocking_interrupt may come from
  * elsewhere.

@@ -78,7 +78,7 @@ struct cad_link_message {
 	size_t header_bytes; /* <= CAD_LINK_HEADER_BYTES_MAX */
 	const void *payload; /* NULL when payload_bytes == 0 */
 	size_t payload_bytes;
-	const struct cad_buffer *buffer; /* that the payload lies in, or NULL: plain memory */
+	const struct cad_buffer *buffer; /* that contains the payload, or NULL: plain memory */
 };
 
 struct cad_link {

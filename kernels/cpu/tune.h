@@ -34,7 +34,7 @@ enum {
 	KN_FETCH_BYTES = 4096,
 
 	/* Attention: queries that walk the pages together, those of a register tile, room for the
-	 * chunks that are computed in parallel; with fewer blocks a thread, chunks are split. */
+	 * chunks that are computed in parallel; with fewer blocks per thread, chunks are split. */
 	KN_ATTEND_QUERIES = 48,
 	KN_ATTEND_TILE = 6,
 	KN_ATTEND_PARTS_BYTES = 4 << 20,

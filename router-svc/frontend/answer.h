@@ -21,13 +21,13 @@ struct rt_answer {
 /* `tokenizer` is borrowed, and may be NULL; the strings are copied. CAD_ERR_MEMORY. */
 CAD_MUST_USE enum cad_status rt_answer_init(
 	struct rt_answer *answer, const struct cad_tokenizer *tokenizer, char *const *stops, size_t stops_count);
-void rt_answer_fini(struct rt_answer *answer); /* takes a zeroed struct, too */
+void rt_answer_fini(struct rt_answer *answer); /* also takes a zeroed struct */
 
-/* Appends to `text` what is certain with one token more. *stopped: a stop string has come; the text
+/* Appends to `text` what one more token makes certain. *stopped: a stop string was found; the text
  * ends before it, and nothing more may be added. */
 CAD_MUST_USE enum cad_status rt_answer_token(struct rt_answer *answer, int32_t id, bool is_text, struct cad_text *text,
 	bool *stopped, struct cad_error *error);
-/* After the last token: lets go what was held back, in full or up to a stop string. */
+/* After the last token: releases what was held back, in full or up to a stop string. */
 CAD_MUST_USE enum cad_status rt_answer_end(
 	struct rt_answer *answer, struct cad_text *text, bool *stopped, struct cad_error *error);
 

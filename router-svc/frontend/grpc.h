@@ -29,7 +29,7 @@ CAD_MUST_USE enum cad_status rt_grpc_open(struct rt_grpc *grpc, struct cad_rpc_c
 	const Cadre__V1__GenerateRequest *message, struct rt_request *request, struct cad_error *error);
 /* The call ends without a stream. */
 void rt_grpc_refused(struct rt_grpc *grpc, enum cad_rpc_code code);
-/* The call's callbacks; it may have no stream, or none any more. */
+/* The call's callbacks; it may have no stream, or no longer one. */
 void rt_grpc_writable(struct cad_rpc_call *call);
 void rt_grpc_done(struct cad_rpc_call *call, bool cancelled);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An answer as messages of proto/cadre/v1/inference.proto. One thread; allocates from the arena
- * alone.
+ * An answer as messages of proto/cadre/v1/inference.proto. One thread; allocates only from the
+ * arena.
  */
 #ifndef CADRE_ROUTER_SVC_FRONTEND_MESSAGE_H
 #define CADRE_ROUTER_SVC_FRONTEND_MESSAGE_H

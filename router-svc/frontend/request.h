@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From a GenerateRequest that anybody may have sent to a request that the engine takes; every
- * refusal is a sentence that says what to change.
- * Re-entrant; allocates for the prompt, does not block.
+ * From an untrusted GenerateRequest to a request that the engine takes; every refusal is a sentence
+ * that says what to change. Re-entrant; allocates for the prompt, does not block.
  */
 #ifndef CADRE_ROUTER_SVC_FRONTEND_REQUEST_H
 #define CADRE_ROUTER_SVC_FRONTEND_REQUEST_H
@@ -21,7 +20,7 @@ struct rt_request_limits {
 
 /* `request` borrows from `message` and from `ids`, which holds the tokens of a text and is the
  * caller's to free, in case of failure too. Deadline and context are left to the caller.
- * CAD_ERR_INVALID for everything that the client can change; CAD_ERR_REFUSED: text, and no
+ * CAD_ERR_INVALID for everything that the client can change; CAD_ERR_REFUSED: there is text, but no
  * tokenizer. */
 CAD_MUST_USE enum cad_status rt_request_read(const struct rt_request_limits *limits,
 	const Cadre__V1__GenerateRequest *message, struct cad_ids *ids, struct rt_request *request,

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which experts fired, on its way from the engine's thread to whoever answers: copied out of the
- * event, because the event's arrays live only as long as it does, into a ring that was allocated
- * when the stream was opened.
+ * Which experts fired, passed from the engine's thread to the answer: copied out of the event,
+ * because the event's arrays live only as long as it does, into a ring that was allocated when the
+ * stream was opened.
  *
  *     engine's thread: rt_routing_put --> ring of bytes --> reader's thread: first, drop
  *
- * The ring has room for `waiting_bytes_max` and the two largest copies: who pauses the sequence when
- * so many bytes wait finds room for the copy of the step that is under way, always.
+ * The ring has room for `waiting_bytes_max` and the two largest copies: if the sequence is paused
+ * when that many bytes are waiting, there is always room for the copy of the current step.
  */
 #ifndef CADRE_ROUTER_SVC_FRONTEND_ROUTING_H
 #define CADRE_ROUTER_SVC_FRONTEND_ROUTING_H
@@ -43,19 +43,19 @@ struct rt_routing_ring {
 /* For events of at most rows_max rows. `names` is kept until fini. */
 CAD_MUST_USE enum cad_status rt_routing_ring_init(struct rt_routing_ring *ring, struct rt_routing_names *names,
 	uint32_t rows_max, uint32_t moe_layers, uint32_t topk, size_t waiting_bytes_max);
-void rt_routing_ring_fini(struct rt_routing_ring *ring); /* takes a zeroed struct, too */
-/* Any of the two threads. */
+void rt_routing_ring_fini(struct rt_routing_ring *ring); /* also takes a zeroed struct */
+/* Either thread. */
 size_t rt_routing_waiting_bytes(const struct rt_routing_ring *ring);
 
 /* The engine's thread. Allocates nothing. */
 void rt_routing_put(struct rt_routing_ring *ring, const struct rt_event *event);
 /* The reader's thread. NULL: none waits. Valid until it is dropped. */
 const struct rt_routing *rt_routing_first(const struct rt_routing_ring *ring);
-/* Whether another waits behind the first. */
+/* Whether another is waiting after the first. */
 bool rt_routing_more(const struct rt_routing_ring *ring);
 void rt_routing_drop(struct rt_routing_ring *ring);
 
-/* About how many bytes a row takes in a message. */
+/* The approximate bytes of a row in a message. */
 size_t rt_routing_row_bytes(const struct rt_routing *routing);
 
 #endif

@@ -4,19 +4,19 @@
  *
  * Functions run on the reactor's thread, one at a time, in the order of the answer: any number of
  * pieces, then `end` or `fail`, once; or neither, when the client has gone and rt_stream_close was
- * called. After that the stream knows the sink no more. They do not block, and may not call the
+ * called. After that, the stream no longer uses the sink. They do not block, and may not call the
  * stream's functions.
  *
- * piece and end return CAD_OK; CAD_FULL: taken, but no more until rt_stream_writable (for ever, if the
- * client is about to be gone); or a failure and a sentence: nothing was sent, and `fail` follows.
- * What they are given is the stream's, and valid during the call.
+ * piece and end return CAD_OK; CAD_FULL: taken, but send no more until rt_stream_writable (which
+ * may never come, if the client is about to go); or a failure and a sentence: nothing was sent, and
+ * `fail` follows. Their arguments belong to the stream, and are valid during the call.
  */
 #ifndef CADRE_ROUTER_SVC_FRONTEND_SINK_H
 #define CADRE_ROUTER_SVC_FRONTEND_SINK_H
 
 #include "router-svc/frontend/routing.h"
 
-/* Routing comes no later than the tokens that it led to. */
+/* Routing arrives no later than the tokens that it led to. */
 struct rt_piece {
 	const int32_t *ids; /* [ids_count] */
 	size_t ids_count;

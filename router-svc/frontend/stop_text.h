@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Stop strings in a stream of text: text is held back as long as it may be the beginning of one,
- * and let go as soon as it cannot.
- * Embedded by its owner, one thread. Pieces must end between characters, as a streaming decoder's
- * do; what comes out does, too.
+ * and released as soon as it cannot be. Embedded by its owner, one thread. Pieces must end between
+ * characters, as a streaming decoder's do; so do the pieces that come out.
  */
 #ifndef CADRE_ROUTER_SVC_FRONTEND_STOP_TEXT_H
 #define CADRE_ROUTER_SVC_FRONTEND_STOP_TEXT_H
@@ -21,12 +20,12 @@ CAD_MUST_USE enum cad_status rt_text_append(struct cad_text *text, const char *b
 
 /* Copies the strings, none of which is empty; with count 0 everything passes. */
 CAD_MUST_USE enum cad_status rt_stop_text_init(struct rt_stop_text *stop, char *const *strings, size_t count);
-void rt_stop_text_fini(struct rt_stop_text *stop); /* takes a zeroed struct, too */
-/* Appends to `out` what is certain now. *found: a stop string has come; `out` ends before it, and
+void rt_stop_text_fini(struct rt_stop_text *stop); /* also takes a zeroed struct */
+/* Appends to `out` what is certain now. *found: a stop string was found; `out` ends before it, and
  * nothing more may be added. Where several match, the one that begins first counts. */
 CAD_MUST_USE enum cad_status rt_stop_text_add(
 	struct rt_stop_text *stop, const char *bytes, size_t size, struct cad_text *out, bool *found);
-/* At the end of the text: lets go what is held. */
+/* At the end of the text: releases what is held back. */
 CAD_MUST_USE enum cad_status rt_stop_text_flush(struct rt_stop_text *stop, struct cad_text *out);
 
 #endif

@@ -9,14 +9,14 @@
  *     FINISHED, FAILED --> end ----------------------+
  *
  * A stream whose sink is full leaves its tokens in the ring. At RT_STREAM_PAUSE_AT the engine's
- * thread pauses the sequence, and the reactor's thread lets it go on when the ring has drained: only
+ * thread pauses the sequence, and the reactor's thread resumes it when the ring has drained: only
  * the one pauses and only the other resumes, and each sees what the other did before, so that no
  * order of events leaves a sequence asleep. A paused sequence computes nothing from the next step
  * on, so neither ring can overflow.
  *
- * A stream lives until its sink has the end, or is gone, and the engine's last event for it is in.
- * That event comes over a list of its own, taken before the list of streams that have something:
- * when a stream is known to have ended, neither list nor the engine knows it any longer.
+ * A stream lives until its sink has the end, or is gone, and the engine's last event for it has
+ * arrived. That event comes over a list of its own, taken before the list of streams that have
+ * something: when a stream is known to have ended, neither list nor the engine knows it any longer.
  *
  * The engine's thread allocates nothing here: a stream's memory is taken when it is opened.
  */
@@ -37,7 +37,7 @@ enum {
 	RT_STREAM_ROUTING_MESSAGE_BYTES = 256 << 10, /* about; one piece of an answer */
 };
 
-/* What streams need of an engine (engine.h); tests stand in for it. */
+/* What streams need from an engine (engine.h); tests replace it. */
 struct rt_stream_engine {
 	void *engine;
 	enum cad_status (*submit)(
@@ -57,7 +57,7 @@ struct rt_stream_hub_options {
 	uint32_t moe_layers, topk;             /* of ROUTING events */
 	void (*wake)(void *context);           /* any thread: rt_stream_hub_collect is due */
 	void *wake_context;
-	/* Observed for answers that were completed; NULL: not. */
+	/* Observed for completed answers; may be NULL. */
 	struct cad_histogram *first_token_seconds, *total_seconds;
 };
 
@@ -73,7 +73,7 @@ struct rt_stream_hub {
 
 /* Reactor's thread. CAD_ERR_MEMORY. */
 CAD_MUST_USE enum cad_status rt_stream_hub_init(struct rt_stream_hub *hub, const struct rt_stream_hub_options *options);
-/* Takes what the engine's thread has left and gives it to the sinks. Also the last thing before
+/* Takes what the engine's thread has added and gives it to the sinks. Also the last thing before
  * fini, when that thread is gone. */
 void rt_stream_hub_collect(struct rt_stream_hub *hub);
 void rt_stream_hub_fini(struct rt_stream_hub *hub); /* every stream must be gone */
@@ -86,7 +86,7 @@ CAD_MUST_USE enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct rt
 uint64_t rt_stream_id(const struct rt_stream *stream); /* the engine's id of the request */
 /* The sink has room again. */
 void rt_stream_writable(struct rt_stream *stream);
-/* The sink is gone: what the engine still has to say is thrown away. */
+/* The sink is gone: further events of the engine are discarded. */
 void rt_stream_close(struct rt_stream *stream);
 
 /* The engine's thread, for requests that were opened here. */

@@ -50,8 +50,8 @@ struct rt_route_table {
 CAD_MUST_USE enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_transport *transport);
 void rt_route_table_fini(struct rt_route_table *table); /* before the transport is destroyed */
 
-/* Takes the reference. Returns the one that is not needed any more, for the caller to release: of
- * the map of before, or of this one where its epoch is not above that; NULL: none. */
+/* Takes the reference. Returns the reference that is no longer needed, for the caller to release:
+ * to the previous map, or to this one if its epoch is not higher; NULL: none. */
 struct cad_map *rt_route_table_map(struct rt_route_table *table, struct cad_map *map);
 /* What the transport reports; `peer` is the connection's user pointer. */
 void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *peer, enum cad_connection_state state,

@@ -33,8 +33,8 @@ struct pl_improve {
 	/* [experts][nodes] tokens that it serves here: what leaving for a node of average link in a
 	 * strange rack costs; below 0 where it saves */
 	float *leave;
-	/* [experts][experts] tokens of both where the first is alone on its node: what `join`
-	 * promises too much when the two change places */
+	/* [experts][experts] tokens of both where the first is alone on its node: by how much
+	 * `join` overestimates when the two swap */
 	float *lone;
 	/* [experts][racks] tokens that touch the rack, or would without the expert; NULL: all nodes
 	 * are equal */

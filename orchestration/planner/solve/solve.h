@@ -2,11 +2,12 @@
 /*
  * The planner: from recorded routing and a cluster to a plan.
  *
- * Work goes in rounds; in each, every layer is improved a little, by itself. What a round does
- * depends only on the seed, its number and the layer, so the seed and the number of rounds repeat a
- * plan, whatever the number of threads and the speed of the machine. The best so far is kept: more
- * rounds are never worse. pl_solve blocks until the time is up, the rounds are done, or `progress`
- * says stop. It starts threads of its own and joins them; it allocates and frees what it needs.
+ * Work proceeds in rounds; each improves every layer a little, independently of the others. What a
+ * round does depends only on the seed, its number and the layer, so the seed and the number of
+ * rounds repeat a plan, whatever the number of threads and the speed of the machine. The best so
+ * far is kept: more rounds are never worse. pl_solve blocks until the time is up, the rounds are
+ * done, or `progress` says stop. It starts threads of its own and joins them; it allocates and
+ * frees what it needs.
  */
 #ifndef CADRE_ORCHESTRATION_PLANNER_SOLVE_SOLVE_H
 #define CADRE_ORCHESTRATION_PLANNER_SOLVE_SOLVE_H
