@@ -18,7 +18,6 @@ enum {
 	CALL_TIMEOUT_MS_DEFAULT = 10000,
 	CALL_ROWS_MAX = 256,
 	CALLS_MAX = 64,
-	CONNECTIONS_MAX = 256,
 	IDLE_MS_MAX = 200,
 };
 static const uint64_t KV_BYTES_DEFAULT = (uint64_t)1 << 30;
@@ -440,7 +439,7 @@ static enum cad_status create_exchange(struct rt_engine *engine, struct cad_erro
 		.layers = engine->spec->layers_count,
 		.experts = gate->experts,
 	};
-	transport.connections_max = CONNECTIONS_MAX;
+	transport.connections_max = CAD_ROUTER_CONNECTIONS_MAX;
 	transport.calls_max = CALLS_MAX;
 	transport.user = engine;
 	transport.on_connection = on_connection;

@@ -7,7 +7,7 @@
  * it takes no less from a busier one. So once no node holds two open slots, their order makes no
  * difference.
  */
-enum { WORDS_MAX = CAD_MAP_NODES_MAX / 64, PLANES_MAX = 6, SLOTS_USUAL = 8 };
+enum { WORDS_MAX = CAD_NODES_MAX / 64, PLANES_MAX = 6, SLOTS_USUAL = 8 };
 _Static_assert(CAD_TOPK_MAX < 1 << PLANES_MAX, "a count of slots has PLANES_MAX bits");
 
 /* So that the usual k, and up to 64 nodes, become code without loops. */
@@ -213,7 +213,7 @@ void cad_cover_replicas(const struct cad_map_replicas *replicas, uint32_t k, uin
 	const uint64_t *usable, const struct cad_cover_load *load, uint16_t *nodes)
 {
 	uint32_t most = 0, words = cad_map_words(nodes_count);
-	CAD_ASSERT(k <= CAD_TOPK_MAX && nodes_count <= CAD_MAP_NODES_MAX);
+	CAD_ASSERT(k <= CAD_TOPK_MAX && nodes_count <= CAD_NODES_MAX);
 	usable = usable ? usable : everybody;
 	for (uint32_t slot = 0; slot < k; slot++)
 		most |= replicas[slot].count;

@@ -30,7 +30,7 @@ struct cad_cover_load {
  * nodes[i] = the node that serves the expert with replicas[i], or CAD_COVER_NONE where no usable
  * node holds it (count 0: a dropped slot).
  * `usable` is a set of nodes (common/cluster/map.h), NULL: all are; load may be NULL. k <=
- * CAD_TOPK_MAX, every node below nodes_count <= CAD_MAP_NODES_MAX.
+ * CAD_TOPK_MAX, every node below nodes_count <= CAD_NODES_MAX.
  */
 void cad_cover_replicas(const struct cad_map_replicas *replicas, uint32_t k, uint32_t nodes_count,
 	const uint64_t *usable, const struct cad_cover_load *load, uint16_t *nodes);

@@ -14,7 +14,7 @@ struct map_block {
 	atomic_uint references;
 };
 
-const struct cad_map_replicas cad_map_nobody = { NULL, (const uint64_t[CAD_MAP_NODES_MAX / 64]){ 0 }, 0 };
+const struct cad_map_replicas cad_map_nobody = { NULL, (const uint64_t[CAD_NODES_MAX / 64]){ 0 }, 0 };
 
 bool cad_map_id_is_legal(const char *id)
 {
@@ -30,9 +30,8 @@ static int compare_ids(const void *a, const void *b)
 
 static enum cad_status check_nodes(const struct cad_map_node *nodes, size_t count, struct cad_error *error)
 {
-	if (count > CAD_MAP_NODES_MAX)
-		return cad_error_set(
-			error, CAD_ERR_EXHAUSTED, "map: %zu nodes, the limit is %d", count, CAD_MAP_NODES_MAX);
+	if (count > CAD_NODES_MAX)
+		return cad_error_set(error, CAD_ERR_EXHAUSTED, "map: %zu nodes, the limit is %d", count, CAD_NODES_MAX);
 	if (count == 0)
 		return CAD_OK;
 	const char **ids = malloc(count * sizeof *ids);
@@ -251,9 +250,9 @@ enum cad_status cad_map_create(const struct cad_map_source *source, struct cad_m
 static enum cad_status message_shape(const Cadre__V1__Map *message, size_t *replicas, struct cad_error *error)
 {
 	size_t total = 0;
-	if (message->n_nodes > CAD_MAP_NODES_MAX)
-		return cad_error_set(error, CAD_ERR_EXHAUSTED, "map: %zu nodes, the limit is %d", message->n_nodes,
-			CAD_MAP_NODES_MAX);
+	if (message->n_nodes > CAD_NODES_MAX)
+		return cad_error_set(
+			error, CAD_ERR_EXHAUSTED, "map: %zu nodes, the limit is %d", message->n_nodes, CAD_NODES_MAX);
 	if (message->n_layers > CAD_LAYERS_MAX)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED, "map: %zu MoE layers, the limit is %d",
 			message->n_layers, CAD_LAYERS_MAX);

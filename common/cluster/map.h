@@ -20,7 +20,7 @@
 #ifndef CADRE_COMMON_CLUSTER_MAP_H
 #define CADRE_COMMON_CLUSTER_MAP_H
 
-#include "common/model/spec.h"
+#include "common/base/limits.h"
 #include "common/base/status.h"
 
 #include <stdbool.h>
@@ -29,7 +29,6 @@
 struct Cadre__V1__Map;
 
 enum {
-	CAD_MAP_NODES_MAX = 4096,
 	CAD_MAP_ID_BYTES = 64, /* of a node id, the terminator counted */
 	CAD_MAP_ADDRESS_BYTES = 256,
 	CAD_MAP_NONE = -1, /* "no such row" and "no such node" */

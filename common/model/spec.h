@@ -13,6 +13,7 @@
 #ifndef CADRE_COMMON_MODEL_SPEC_H
 #define CADRE_COMMON_MODEL_SPEC_H
 
+#include "common/base/limits.h"
 #include "common/base/status.h"
 #include "common/model/rope.h"
 #include "common/model/tensor.h"
@@ -21,15 +22,6 @@
 #include <stdint.h>
 
 enum {
-	CAD_LAYERS_MAX = 512,
-	CAD_EXPERTS_MAX = 1024, /* per layer */
-	CAD_TOPK_MAX = 32,
-	CAD_HEAD_SIZE_MAX = 256,
-	CAD_HEADS_MAX = 1024,
-	CAD_HIDDEN_MAX = 65536,
-	CAD_FFN_MAX = 262144,
-	CAD_VOCAB_MAX = 1 << 24,
-	CAD_POSITIONS_MAX = 1 << 24, /* positions are exact in f32 up to here */
 	CAD_STOP_IDS_MAX = 16,
 	CAD_MODEL_NAME_BYTES = 64,
 };

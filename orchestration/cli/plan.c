@@ -17,7 +17,7 @@ const struct cad_option cl_plan_table[] = {
 		"experts per layer, if the trace does not say; 0: the highest id that occurs, plus one"),
 	CAD_OPTION_STRING(
 		O, cluster, "cluster", "", "JSON file with the nodes; for equal nodes, use the next two options"),
-	CAD_OPTION_U32(O, nodes, "nodes", "0", 0, PL_CLUSTER_NODES_MAX, "number of nodes"),
+	CAD_OPTION_U32(O, nodes, "nodes", "0", 0, CAD_NODES_MAX, "number of nodes"),
 	CAD_OPTION_U32(O, slots, "slots-per-node", "0", 0, CAD_EXPERTS_MAX,
 		"experts of one layer that fit on a node; 0: as many as the copies need"),
 	CAD_OPTION_STRING(
@@ -73,7 +73,7 @@ static bool parse_copies(const char *text, double *share)
 		*share /= 100;
 	else if (end == text || *end)
 		return false;
-	return *share >= 0 && *share <= PL_CLUSTER_NODES_MAX;
+	return *share >= 0 && *share <= CAD_NODES_MAX;
 }
 
 enum cad_status cl_plan_check(const void *values, struct cad_error *error)
@@ -357,7 +357,7 @@ static enum cad_status parse_what_if(
 		unsigned long number = value ? strtoul(value, &end, 10) : 0;
 		double share;
 		bool whole = value && *value && !*end && *value != '-' && number > 0;
-		if (value && strcmp(item, "nodes") == 0 && whole && number <= PL_CLUSTER_NODES_MAX)
+		if (value && strcmp(item, "nodes") == 0 && whole && number <= CAD_NODES_MAX)
 			*nodes = (uint32_t)number;
 		else if (value && strcmp(item, "slots") == 0 && whole && number <= CAD_EXPERTS_MAX)
 			options->slots = (uint32_t)number;

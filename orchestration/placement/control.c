@@ -243,7 +243,7 @@ enum cad_status pl_control_join(
 
 static struct pl_node *node_of(struct pl_control *control, uint64_t session, uint32_t *slot)
 {
-	for (uint32_t i = 0; i < PL_NODES_MAX; i++)
+	for (uint32_t i = 0; i < CAD_PROCESSES_MAX; i++)
 		if (control->registry.nodes[i].presence == PL_LIVE && control->registry.nodes[i].session == session) {
 			*slot = i;
 			return &control->registry.nodes[i];
@@ -462,7 +462,7 @@ static bool must_wait(const struct pl_control *control, uint64_t now_ns, uint64_
 static void choose_kernels(struct pl_control *control)
 {
 	const struct pl_node *first = NULL;
-	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++) {
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
 		const struct pl_node *node = &control->registry.nodes[slot];
 		if (node->role != PL_ROLE_EXPERT || !pl_node_counts(node))
 			continue;
@@ -516,11 +516,11 @@ static void say_shortage(struct pl_control *control, const char *text)
  * memory for it the old plan stays, and the next turn tries again. */
 static void plan(struct pl_control *control)
 {
-	struct pl_assign_node nodes[PL_NODES_MAX];
-	uint32_t slots[PL_NODES_MAX], count = 0;
+	struct pl_assign_node nodes[CAD_PROCESSES_MAX];
+	uint32_t slots[CAD_PROCESSES_MAX], count = 0;
 
 	choose_kernels(control);
-	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++)
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
 		if (may_hold(control, &control->registry.nodes[slot]))
 			slots[count++] = slot;
 
@@ -565,7 +565,7 @@ static void plan(struct pl_control *control)
 
 	memset(zeros, 0, control->cells);
 
-	for (uint32_t slot = 0, i = 0; slot < PL_NODES_MAX; slot++) {
+	for (uint32_t slot = 0, i = 0; slot < CAD_PROCESSES_MAX; slot++) {
 		bool holds = i < count && slots[i] == slot;
 		if (holds ||
 			(control->registry.nodes[slot].role == PL_ROLE_EXPERT &&
@@ -585,7 +585,7 @@ static void plan(struct pl_control *control)
 static uint64_t routers_epoch(const struct pl_control *control)
 {
 	uint64_t lowest = UINT64_MAX;
-	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++) {
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
 		const struct pl_node *node = &control->registry.nodes[slot];
 		if (node->role == PL_ROLE_ROUTER && pl_node_counts(node) && node->load.epoch < lowest)
 			lowest = node->load.epoch;

@@ -8,17 +8,17 @@ static bool holds_experts(const struct pl_node *node) { return node->role == PL_
 enum cad_status pl_publish_map(const struct pl_registry *registry, const struct pl_rollout *rollout,
 	const struct pl_shape *shape, uint64_t epoch, struct cad_map **map, struct cad_error *error)
 {
-	struct cad_map_node nodes[PL_NODES_MAX];
+	struct cad_map_node nodes[CAD_PROCESSES_MAX];
 	uint32_t cells = pl_shape_cells(shape), count = 0;
 	size_t replicas_count = 0, replicas_max = 0;
 
-	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++)
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
 		replicas_max += holds_experts(&registry->nodes[slot]) ? cells : 0;
 	struct cad_map_replica *replicas = malloc((replicas_max + 1) * sizeof *replicas);
 	if (!replicas)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for a map");
 
-	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++) {
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
 		const struct pl_node *node = &registry->nodes[slot];
 		if (!holds_experts(node))
 			continue;
@@ -79,7 +79,7 @@ void pl_publish_save(const struct pl_registry *registry, struct pl_rollout *roll
 	pl_state_put_epoch(state, epoch);
 	if (all_kernels)
 		pl_state_put_kernels(state, all_kernels);
-	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++) {
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
 		const struct pl_node *node = &registry->nodes[slot];
 		if (node->presence == PL_FREE)
 			continue;

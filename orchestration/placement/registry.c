@@ -14,7 +14,7 @@ void pl_registry_init(struct pl_registry *registry, uint64_t lease_ns, uint64_t 
 
 int pl_registry_find(const struct pl_registry *registry, const char *id)
 {
-	for (int slot = 0; slot < PL_NODES_MAX; slot++)
+	for (int slot = 0; slot < CAD_PROCESSES_MAX; slot++)
 		if (registry->nodes[slot].presence != PL_FREE && strcmp(registry->nodes[slot].id, id) == 0)
 			return slot;
 	return -1;
@@ -24,7 +24,7 @@ int pl_registry_find(const struct pl_registry *registry, const char *id)
 static int slot_for_newcomer(const struct pl_registry *registry)
 {
 	int oldest = -1;
-	for (int slot = 0; slot < PL_NODES_MAX; slot++) {
+	for (int slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
 		if (registry->nodes[slot].presence == PL_FREE)
 			return slot;
 		if (registry->nodes[slot].presence == PL_DEAD &&
@@ -32,6 +32,34 @@ static int slot_for_newcomer(const struct pl_registry *registry)
 			oldest = slot;
 	}
 	return oldest;
+}
+
+/* Nodes of a role that live, or may be back. */
+static uint32_t counted(const struct pl_registry *registry, enum pl_role role)
+{
+	uint32_t count = 0;
+	for (int slot = 0; slot < CAD_PROCESSES_MAX; slot++)
+		count += registry->nodes[slot].role == role && pl_node_counts(&registry->nodes[slot]);
+	return count;
+}
+
+/* The slot that the id has, or one for a newcomer: there is one, since each role has its limit. */
+static enum cad_status find_slot(
+	const struct pl_registry *registry, const struct pl_hello *hello, int *at, struct cad_error *error)
+{
+	bool expert = hello->role == PL_ROLE_EXPERT;
+	uint32_t limit = expert ? CAD_NODES_MAX : CAD_ROUTERS_MAX;
+	int known = pl_registry_find(registry, hello->id);
+	const struct pl_node *node = known >= 0 ? &registry->nodes[known] : NULL;
+
+	if (!(node && node->role == hello->role && pl_node_counts(node)) && counted(registry, hello->role) >= limit)
+		return cad_error_set(error, CAD_ERR_EXHAUSTED,
+			"'%s' cannot join: %u %s have joined, which is the limit", hello->id, limit,
+			expert ? "expert nodes" : "routers");
+	*at = node ? known : slot_for_newcomer(registry);
+	CAD_ASSERT(*at >= 0);
+
+	return CAD_OK;
 }
 
 static enum cad_status check_hello(const struct pl_hello *hello, struct cad_error *error)
@@ -95,11 +123,9 @@ enum cad_status pl_registry_join(struct pl_registry *registry, const struct pl_h
 		old_session = node->session;
 	}
 
-	if (at < 0)
-		at = slot_for_newcomer(registry);
-	if (at < 0)
-		return cad_error_set(error, CAD_ERR_EXHAUSTED,
-			"node '%s' cannot join: %d nodes have joined, which is the limit", hello->id, PL_NODES_MAX);
+	status = find_slot(registry, hello, &at, error);
+	if (status != CAD_OK)
+		return status;
 	struct pl_node *node = &registry->nodes[at];
 	take_hello(node, hello);
 	node->presence = PL_LIVE;
@@ -118,9 +144,10 @@ enum cad_status pl_registry_expect(struct pl_registry *registry, const struct pl
 	if (status != CAD_OK)
 		return status;
 
-	int at = slot_for_newcomer(registry);
-	if (at < 0)
-		return cad_error_set(error, CAD_ERR_EXHAUSTED, "more than %d nodes are remembered", PL_NODES_MAX);
+	int at;
+	status = find_slot(registry, hello, &at, error);
+	if (status != CAD_OK)
+		return status;
 	take_hello(&registry->nodes[at], hello);
 	registry->nodes[at].presence = PL_EXPECTED;
 	registry->nodes[at].until_ns = until_ns;
@@ -169,7 +196,7 @@ void pl_registry_leave(struct pl_registry *registry, uint32_t slot, uint64_t now
 
 int pl_registry_expire(struct pl_registry *registry, uint64_t now_ns)
 {
-	for (int slot = 0; slot < PL_NODES_MAX; slot++) {
+	for (int slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
 		struct pl_node *node = &registry->nodes[slot];
 		if (node->presence == PL_FREE || now_ns < node->until_ns)
 			continue;
@@ -188,7 +215,7 @@ int pl_registry_expire(struct pl_registry *registry, uint64_t now_ns)
 uint64_t pl_registry_deadline_ns(const struct pl_registry *registry)
 {
 	uint64_t deadline = UINT64_MAX;
-	for (int slot = 0; slot < PL_NODES_MAX; slot++)
+	for (int slot = 0; slot < CAD_PROCESSES_MAX; slot++)
 		if (registry->nodes[slot].presence != PL_FREE && registry->nodes[slot].until_ns < deadline)
 			deadline = registry->nodes[slot].until_ns;
 	return deadline;
@@ -197,7 +224,7 @@ uint64_t pl_registry_deadline_ns(const struct pl_registry *registry)
 uint32_t pl_registry_count(const struct pl_registry *registry, enum pl_role role, enum pl_presence presence)
 {
 	uint32_t count = 0;
-	for (int slot = 0; slot < PL_NODES_MAX; slot++)
+	for (int slot = 0; slot < CAD_PROCESSES_MAX; slot++)
 		count += registry->nodes[slot].presence == presence && registry->nodes[slot].role == role;
 	return count;
 }

@@ -60,7 +60,7 @@ struct pl_registry {
 	uint64_t lease_ns;  /* a process is dead after this long without a report */
 	uint64_t grace_ns;  /* how long a process has to come back after its stream broke */
 	uint64_t forget_ns; /* how long the dead are shown */
-	struct pl_node nodes[PL_NODES_MAX];
+	struct pl_node nodes[CAD_PROCESSES_MAX];
 };
 
 void pl_registry_init(struct pl_registry *registry, uint64_t lease_ns, uint64_t grace_ns, uint64_t forget_ns);
@@ -69,8 +69,8 @@ void pl_registry_init(struct pl_registry *registry, uint64_t lease_ns, uint64_t 
  * A process joins; `slot` is its place. A known process that is alive and uses another stream is
  * refused (CAD_ERR_REFUSED), unless it is the same process (pid and exchange address), whose old
  * stream is not yet known to be broken: then `superseded` is that stream's session, else 0.
- * CAD_ERR_INVALID: an id that is not allowed, or an address too long. CAD_ERR_EXHAUSTED: no slot is
- * free.
+ * CAD_ERR_INVALID: an id that is not allowed, or an address too long. CAD_ERR_EXHAUSTED: so
+ * many of its role live already (common/base/limits.h).
  */
 CAD_MUST_USE enum cad_status pl_registry_join(struct pl_registry *registry, const struct pl_hello *hello,
 	uint64_t session, uint64_t now_ns, uint32_t *slot, uint64_t *superseded, struct cad_error *error);

@@ -40,7 +40,7 @@ struct pl_rollout {
 	size_t leaving_count, leaving_capacity;
 	uint32_t *ready, *wanted, *wanted_ready; /* [cells] scratch of a turn: copies that are READY, wanted, both */
 	uint32_t *list;                          /* [cells] scratch: the cells of an order */
-	struct slot slots[PL_NODES_MAX];
+	struct slot slots[CAD_PROCESSES_MAX];
 };
 
 enum cad_status pl_rollout_create(const struct pl_rollout_options *options, struct pl_rollout **rollout)
@@ -69,7 +69,7 @@ void pl_rollout_destroy(struct pl_rollout *rollout)
 {
 	if (!rollout)
 		return;
-	for (uint32_t i = 0; i < PL_NODES_MAX; i++)
+	for (uint32_t i = 0; i < CAD_PROCESSES_MAX; i++)
 		free(rollout->slots[i].copies);
 	free(rollout->leaving);
 	free(rollout->ready);
@@ -100,7 +100,7 @@ static void become(struct pl_rollout *rollout, uint32_t at, uint32_t cell, enum 
 
 enum cad_status pl_rollout_add(struct pl_rollout *rollout, uint32_t slot, uint64_t memory_bytes)
 {
-	CAD_ASSERT(slot < PL_NODES_MAX);
+	CAD_ASSERT(slot < CAD_PROCESSES_MAX);
 	struct slot *at = &rollout->slots[slot];
 	if (!at->copies) {
 		uint8_t *copies = calloc(rollout->cells + 1u, 1);

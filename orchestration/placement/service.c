@@ -412,7 +412,7 @@ static void look_after(struct pl_service *service, const struct stream *stream)
 	char peer[PEER_BYTES];
 
 	cad_rpc_call_peer(stream->call, peer, sizeof peer);
-	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++) {
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
 		const struct pl_node *node = &registry->nodes[slot];
 		if (node->session == stream->session && pl_probe_target(peer, node->http_address, &target))
 			pl_probes_ask(&service->probes, &target, (uint64_t)slot << 32 | node->pid,

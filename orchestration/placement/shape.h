@@ -7,11 +7,9 @@
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_SHAPE_H
 #define CADRE_ORCHESTRATION_PLACEMENT_SHAPE_H
 
-#include "common/model/spec.h"
+#include "common/base/limits.h"
 
 #include <stdint.h>
-
-enum { PL_NODES_MAX = 1024 };
 
 struct pl_shape {
 	const uint32_t *layers; /* [layers_count]: index in the model, ascending */

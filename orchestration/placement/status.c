@@ -10,8 +10,8 @@ struct pl_status {
 	Cadre__V1__ClusterStatus message;
 	Cadre__V1__Settings settings;
 	struct cad_settings_storage settings_storage;
-	Cadre__V1__NodeStatus nodes[PL_NODES_MAX];
-	Cadre__V1__NodeStatus *list[PL_NODES_MAX];
+	Cadre__V1__NodeStatus nodes[CAD_PROCESSES_MAX];
+	Cadre__V1__NodeStatus *list[CAD_PROCESSES_MAX];
 };
 
 static void fill_node(
@@ -67,7 +67,7 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 	message->uptime_ms = (source->now_ns - source->started_ns) / CAD_NS_PER_MS;
 	message->nodes = made->list;
 
-	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++) {
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
 		if (registry->nodes[slot].presence == PL_FREE)
 			continue;
 		fill_node(&made->nodes[message->n_nodes], &registry->nodes[slot], map, source->now_ns);
@@ -124,7 +124,7 @@ void pl_status_metrics_update(struct pl_status_metrics *status, const struct pl_
 	const struct pl_registry *registry = pl_control_registry(control);
 	const struct cad_map *map = pl_control_map(control);
 	double rows = 0, tokens = 0;
-	for (uint32_t slot = 0; slot < PL_NODES_MAX; slot++) {
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
 		rows += registry->nodes[slot].role == PL_ROLE_EXPERT ? registry->nodes[slot].rows_per_second : 0;
 		tokens += registry->nodes[slot].role == PL_ROLE_ROUTER ? registry->nodes[slot].tokens_per_second : 0;
 	}

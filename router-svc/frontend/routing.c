@@ -7,7 +7,7 @@
 
 /* ---- names ---- */
 
-enum { NAMES_MAX = CAD_MAP_NODES_MAX + 1, SEATS = 4 * CAD_MAP_NODES_MAX };
+enum { NAMES_MAX = CAD_NODES_MAX + 1, SEATS = 4 * CAD_NODES_MAX };
 _Static_assert((SEATS & (SEATS - 1)) == 0, "seats are found by a mask");
 
 /* A hash table by pointer: an event's pointers repeat, and equal pointers are equal names. */

@@ -21,12 +21,12 @@ enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_tra
 		.transport = transport,
 		.random = { cad_clock_now_ns(cad_transport_clock(transport)) },
 	};
-	table->peers = calloc(RT_PEERS_MAX, sizeof *table->peers);
-	table->node_peer = malloc(CAD_MAP_NODES_MAX * sizeof *table->node_peer);
-	table->node_ready = calloc(CAD_MAP_NODES_MAX / 64, sizeof *table->node_ready);
-	table->node_load = calloc(CAD_MAP_NODES_MAX, sizeof *table->node_load);
-	table->node_unit = malloc(CAD_MAP_NODES_MAX * sizeof *table->node_unit);
-	table->node_rows = calloc(CAD_MAP_NODES_MAX, sizeof *table->node_rows);
+	table->peers = calloc(CAD_ROUTER_CONNECTIONS_MAX, sizeof *table->peers);
+	table->node_peer = malloc(CAD_NODES_MAX * sizeof *table->node_peer);
+	table->node_ready = calloc(CAD_NODES_MAX / 64, sizeof *table->node_ready);
+	table->node_load = calloc(CAD_NODES_MAX, sizeof *table->node_load);
+	table->node_unit = malloc(CAD_NODES_MAX * sizeof *table->node_unit);
+	table->node_rows = calloc(CAD_NODES_MAX, sizeof *table->node_rows);
 
 	if (!table->peers || !table->node_peer || !table->node_ready || !table->node_load || !table->node_unit ||
 		!table->node_rows) {
@@ -34,7 +34,7 @@ enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_tra
 		return CAD_ERR_MEMORY;
 	}
 
-	for (uint32_t node = 0; node < CAD_MAP_NODES_MAX; node++)
+	for (uint32_t node = 0; node < CAD_NODES_MAX; node++)
 		table->node_unit[node] = RT_LOAD_ROW;
 	return CAD_OK;
 }
@@ -58,7 +58,7 @@ static void refresh(struct rt_route_table *table)
 	if (!map)
 		return;
 
-	memset(table->node_ready, 0, CAD_MAP_NODES_MAX / 64 * sizeof *table->node_ready);
+	memset(table->node_ready, 0, CAD_NODES_MAX / 64 * sizeof *table->node_ready);
 
 	for (uint32_t node = 0; node < map->nodes_count; node++) {
 		int peer = table->node_peer[node];
@@ -89,7 +89,7 @@ static struct rt_peer *peer_find(struct rt_route_table *table, const struct cad_
 			unused = peer;
 	}
 
-	if (!unused && table->peers_count < RT_PEERS_MAX)
+	if (!unused && table->peers_count < CAD_ROUTER_CONNECTIONS_MAX)
 		unused = &table->peers[table->peers_count++];
 	if (!unused)
 		return NULL;
@@ -117,7 +117,7 @@ struct cad_map *rt_route_table_map(struct rt_route_table *table, struct cad_map 
 		struct rt_peer *peer = peer_find(table, &map->nodes[node]);
 		if (!peer) {
 			cad_log_warn("exchange", "more expert nodes than this router has room for",
-				CAD_S("node", map->nodes[node].id), CAD_U("peers_max", RT_PEERS_MAX));
+				CAD_S("node", map->nodes[node].id), CAD_U("peers_max", CAD_ROUTER_CONNECTIONS_MAX));
 			continue;
 		}
 		peer->wanted = true;

@@ -14,8 +14,6 @@
 #include "common/cluster/map.h"
 #include "common/transport/transport.h"
 
-enum { RT_PEERS_MAX = 1024 };
-
 struct rt_peer {
 	char id[CAD_MAP_ID_BYTES], address[CAD_MAP_ADDRESS_BYTES];
 	struct cad_connection *connection; /* NULL: none now */
@@ -31,16 +29,16 @@ enum { RT_LOAD_ROW = 256 };
 struct rt_route_table {
 	struct cad_transport *transport;
 	struct cad_map *map; /* NULL: none yet */
-	/* [RT_PEERS_MAX], peers_count used; entries are reused when nothing refers to them */
+	/* [CAD_ROUTER_CONNECTIONS_MAX], peers_count used; entries are reused when nothing refers to them */
 	struct rt_peer *peers;
 	uint32_t peers_count;
-	int16_t *node_peer;   /* [CAD_MAP_NODES_MAX]: peer of a node of the map; -1: none */
-	uint64_t *node_ready; /* a set of CAD_MAP_NODES_MAX nodes */
-	/* [CAD_MAP_NODES_MAX]: RT_LOAD_ROW for each row of this layer; in the lower digits, which
+	int16_t *node_peer;   /* [CAD_NODES_MAX]: peer of a node of the map; -1: none */
+	uint64_t *node_ready; /* a set of CAD_NODES_MAX nodes */
+	/* [CAD_NODES_MAX]: RT_LOAD_ROW for each row of this layer; in the lower digits, which
 	 * node has had more rows so far */
 	uint32_t *node_load;
-	uint32_t *node_unit;         /* [CAD_MAP_NODES_MAX]: RT_LOAD_ROW */
-	uint64_t *node_rows;         /* [CAD_MAP_NODES_MAX]: rows since this map arrived */
+	uint32_t *node_unit;         /* [CAD_NODES_MAX]: RT_LOAD_ROW */
+	uint64_t *node_rows;         /* [CAD_NODES_MAX]: rows since this map arrived */
 	float load_calm, load_point; /* of this layer (common/cluster/cover.h) */
 	struct cad_random random;
 	uint64_t version;   /* goes up when something has become possible: look again at what waits */

@@ -48,7 +48,7 @@ static void try_cluster(const char *text, size_t size)
 		return;
 	}
 
-	CAD_ASSERT(cluster.nodes_count >= 1 && cluster.nodes_count <= PL_CLUSTER_NODES_MAX && cluster.racks_count >= 1);
+	CAD_ASSERT(cluster.nodes_count >= 1 && cluster.nodes_count <= CAD_NODES_MAX && cluster.racks_count >= 1);
 	for (uint32_t n = 0; n < cluster.nodes_count; n++)
 		CAD_ASSERT(cluster.nodes[n].rack < cluster.racks_count && cluster.nodes[n].speed > 0 &&
 			cluster.nodes[n].link > 0 && pl_cluster_find(&cluster, cluster.nodes[n].id) == n);

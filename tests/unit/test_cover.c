@@ -176,7 +176,7 @@ static void ties_go_to_the_lighter_node(void **state)
 
 /* ---- the rule, as the header tells it, beside the code that is fast ---- */
 
-enum { WIDE = 700, WORDS = (WIDE + 63) / 64, LISTED = 20 };
+enum { WIDE = CAD_NODES_MAX, WORDS = (WIDE + 63) / 64, LISTED = 20 };
 
 struct world {
 	uint32_t nodes, experts;
@@ -262,7 +262,7 @@ static void fill_world(struct world *world, struct cad_random *random, uint32_t 
 static void every_choice_is_the_rule_s(void **state)
 {
 	(void)state;
-	static const uint32_t nodes_counts[] = { 1, 2, 5, 16, 63, 64, 65, 128, 129, 320, WIDE };
+	static const uint32_t nodes_counts[] = { 1, 2, 5, 16, 63, 64, 65, 128, 129, 320, 500, WIDE };
 	static struct world world;
 	struct cad_random random = { 20251123 };
 	print_message("seed %llu\n", (unsigned long long)random.state);

@@ -116,7 +116,7 @@ static void contradictions_are_refused(void **state)
 		{ "experts without layers", small_source(NULL, 0), CAD_ERR_CORRUPT, "both or neither" },
 		{ "too many replicas", small_source(on_a, 13), CAD_ERR_CORRUPT, "more than there are places for" },
 		{ "too many experts", small_source(on_a, 1), CAD_ERR_EXHAUSTED, "the limit is 1024" },
-		{ "too many nodes", small_source(on_a, 1), CAD_ERR_EXHAUSTED, "the limit is 4096" },
+		{ "too many nodes", small_source(on_a, 1), CAD_ERR_EXHAUSTED, "the limit is 512" },
 	};
 	cases[0].source.epoch = 0;
 	cases[1].source.nodes = twins;
@@ -129,7 +129,7 @@ static void contradictions_are_refused(void **state)
 	cases[8].source.layers = far;
 	cases[14].source.layers_count = 0;
 	cases[16].source.experts = CAD_EXPERTS_MAX + 1;
-	cases[17].source.nodes_count = CAD_MAP_NODES_MAX + 1;
+	cases[17].source.nodes_count = CAD_NODES_MAX + 1;
 
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		struct cad_map *map = NULL;
@@ -237,7 +237,7 @@ static void hostile_messages_are_refused(void **state)
 	message.n_layers = CAD_LAYERS_MAX + 1;
 	assert_int_equal(cad_map_from_message(&message, &map, &error), CAD_ERR_EXHAUSTED);
 	message.n_layers = 2;
-	message.n_nodes = CAD_MAP_NODES_MAX + 1;
+	message.n_nodes = CAD_NODES_MAX + 1;
 	assert_int_equal(cad_map_from_message(&message, &map, &error), CAD_ERR_EXHAUSTED);
 }
 

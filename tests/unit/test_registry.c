@@ -180,15 +180,15 @@ static void bad_hellos_are_refused(void **state)
 	assert_true(pl_registry_deadline_ns(registry) == UINT64_MAX);
 }
 
-/* When every slot is taken, the one that has been dead longest makes room; with everybody alive
- * there is no room. */
+/* With everybody alive there is no room for one more of a role, though there is for one of the other; when every slot
+ * is taken, the one that has been dead longest makes room. */
 static void slots_are_reused_in_order_of_death(void **state)
 {
 	struct pl_registry *registry = *state;
 	char id[16];
 	struct pl_hello hello = expert(id, 1);
 
-	for (unsigned i = 0; i < PL_NODES_MAX; i++) {
+	for (unsigned i = 0; i < CAD_NODES_MAX; i++) {
 		snprintf(id, sizeof id, "n%u", i);
 		join(registry, &hello, i + 1, 0);
 	}
@@ -198,12 +198,24 @@ static void slots_are_reused_in_order_of_death(void **state)
 	struct cad_error error;
 	snprintf(id, sizeof id, "late");
 	assert_int_equal(pl_registry_join(registry, &hello, 5000, 1, &slot, &superseded, &error), CAD_ERR_EXHAUSTED);
+	assert_string_equal(error.text, "'late' cannot join: 512 expert nodes have joined, which is the limit");
+
+	hello.role = PL_ROLE_ROUTER;
+	for (unsigned i = 0; i < CAD_ROUTERS_MAX; i++) {
+		snprintf(id, sizeof id, "r%u", i);
+		join(registry, &hello, CAD_NODES_MAX + i + 1, 0);
+	}
+	snprintf(id, sizeof id, "late");
+	assert_int_equal(pl_registry_join(registry, &hello, 5000, 1, &slot, &superseded, &error), CAD_ERR_EXHAUSTED);
+	assert_string_equal(error.text, "'late' cannot join: 512 routers have joined, which is the limit");
+
+	hello.role = PL_ROLE_EXPERT;
 	pl_registry_leave(registry, 7, 10);
 	assert_int_equal(pl_registry_expire(registry, 10), 7);
 	pl_registry_leave(registry, 3, 20);
 	assert_int_equal(pl_registry_expire(registry, 20), 3);
 	assert_int_equal(join(registry, &hello, 5000, 30), 7);
-	assert_int_equal(pl_registry_count(registry, PL_ROLE_EXPERT, PL_LIVE), PL_NODES_MAX - 1);
+	assert_int_equal(pl_registry_count(registry, PL_ROLE_EXPERT, PL_LIVE), CAD_NODES_MAX - 1);
 }
 
 static void expected_nodes_have_their_time(void **state)

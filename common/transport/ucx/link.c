@@ -299,8 +299,12 @@ static void ucx_close(struct cad_link_end *end)
 static size_t ends_closed(struct cad_ucx_link *link)
 {
 	size_t closed = 0;
-	for (uint32_t i = 0; i < link->options.connections_max && link->open > 0; i++) {
+	uint32_t left = link->open; /* to see: this runs in every turn, and most ends are free */
+	for (uint32_t i = 0; i < link->options.connections_max && left > 0; i++) {
 		struct cad_link_end *end = &link->ends[i];
+		if (end->state == CAD_UCX_END_FREE)
+			continue;
+		left--;
 		if (end->state != CAD_UCX_END_CLOSING || end->close_pending || end->operations > 0)
 			continue;
 		end_put(end);

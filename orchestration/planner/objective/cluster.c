@@ -14,9 +14,9 @@ enum { FILE_BYTES_MAX = 16 << 20, RULES_MAX = 1 << 20 };
 
 enum cad_status pl_cluster_create(uint32_t nodes, uint32_t slots, struct pl_cluster *cluster, struct cad_error *error)
 {
-	if (nodes < 1 || nodes > PL_CLUSTER_NODES_MAX)
+	if (nodes < 1 || nodes > CAD_NODES_MAX)
 		return cad_error_set(
-			error, CAD_ERR_INVALID, "%u nodes: the planner takes 1 to %d", nodes, PL_CLUSTER_NODES_MAX);
+			error, CAD_ERR_INVALID, "%u nodes: the planner takes 1 to %d", nodes, CAD_NODES_MAX);
 	struct pl_cluster_node *list = calloc(nodes, sizeof *list);
 	if (!list)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for %u nodes", nodes);
@@ -150,11 +150,11 @@ static enum cad_status take_nodes(
 	const char *name, const json_t *nodes, struct pl_cluster *cluster, struct cad_error *error)
 {
 	size_t count = json_array_size(nodes);
-	uint32_t domain[PL_CLUSTER_NODES_MAX], rack[PL_CLUSTER_NODES_MAX], domains = 0;
+	uint32_t domain[CAD_NODES_MAX], rack[CAD_NODES_MAX], domains = 0;
 
-	if (count < 1 || count > PL_CLUSTER_NODES_MAX)
+	if (count < 1 || count > CAD_NODES_MAX)
 		return cad_error_set(
-			error, CAD_ERR_CORRUPT, "%s: \"nodes\" must list 1 to %d nodes", name, PL_CLUSTER_NODES_MAX);
+			error, CAD_ERR_CORRUPT, "%s: \"nodes\" must list 1 to %d nodes", name, CAD_NODES_MAX);
 	cluster->nodes = calloc(count, sizeof *cluster->nodes);
 	if (!cluster->nodes)
 		return cad_error_set(error, CAD_ERR_MEMORY, "%s: out of memory for %zu nodes", name, count);

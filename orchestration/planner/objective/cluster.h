@@ -9,12 +9,13 @@
 #ifndef CADRE_ORCHESTRATION_PLANNER_OBJECTIVE_CLUSTER_H
 #define CADRE_ORCHESTRATION_PLANNER_OBJECTIVE_CLUSTER_H
 
+#include "common/base/limits.h"
 #include "common/base/status.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { PL_CLUSTER_NODES_MAX = 512, PL_CLUSTER_ID_BYTES = 64, PL_CLUSTER_ANY = 0xffffffff };
+enum { PL_CLUSTER_ID_BYTES = 64, PL_CLUSTER_ANY = 0xffffffff };
 
 struct pl_cluster_node {
 	char id[PL_CLUSTER_ID_BYTES];

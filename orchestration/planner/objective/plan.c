@@ -197,10 +197,9 @@ static enum cad_status from_json(const char *name, const json_t *json, struct pl
 	if (!format || strcmp(format, FORMAT) != 0)
 		return cad_error_set(
 			error, CAD_ERR_CORRUPT, "%s: \"format\" is not \"" FORMAT "\": this is not a placement", name);
-	if (!json_is_integer(nodes) || json_integer_value(nodes) < 1 ||
-		json_integer_value(nodes) > PL_CLUSTER_NODES_MAX)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: \"nodes\" must be a number from 1 to %d", name,
-			PL_CLUSTER_NODES_MAX);
+	if (!json_is_integer(nodes) || json_integer_value(nodes) < 1 || json_integer_value(nodes) > CAD_NODES_MAX)
+		return cad_error_set(
+			error, CAD_ERR_CORRUPT, "%s: \"nodes\" must be a number from 1 to %d", name, CAD_NODES_MAX);
 	size_t count = json_object_size(layers);
 	size_t experts = count ? json_object_size(json_object_iter_value(json_object_iter((json_t *)layers))) : 0;
 	if (count == 0 || count > CAD_LAYERS_MAX || experts == 0 || experts > CAD_EXPERTS_MAX)

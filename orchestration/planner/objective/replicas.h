@@ -12,7 +12,7 @@
 #include "orchestration/planner/objective/plan.h"
 #include "orchestration/planner/trace/trace.h"
 
-enum { PL_REPLICAS_WORDS = PL_CLUSTER_NODES_MAX / 64 };
+enum { PL_REPLICAS_WORDS = CAD_NODES_MAX / 64 };
 
 struct pl_replicas {
 	uint32_t experts, nodes, words;

@@ -378,7 +378,7 @@ static void propose_replacement(
 uint32_t pl_improve_propose(struct pl_improve *improve, struct pl_search *search)
 {
 	const struct pl_site *site = search->site;
-	double relief[PL_CLUSTER_NODES_MAX];
+	double relief[CAD_NODES_MAX];
 
 	count_tokens(improve, search);
 	uint32_t seats = list_seats(improve, search), count = 0;
@@ -500,8 +500,8 @@ void pl_improve_fill_hottest(struct pl_search *search)
 {
 	const struct pl_site *site = search->site;
 	struct pl_replicas *replicas = &search->replicas;
-	double rows[PL_CLUSTER_NODES_MAX];
-	uint32_t used[PL_CLUSTER_NODES_MAX] = { 0 }, copies = 0;
+	double rows[CAD_NODES_MAX];
+	uint32_t used[CAD_NODES_MAX] = { 0 }, copies = 0;
 
 	for (uint32_t e = 0; e < site->experts; e++)
 		for (uint32_t r = 0; r < replicas->of[e].count; r++, copies++)

@@ -214,7 +214,7 @@ static enum cad_status begin_present(struct workshop *w, uint32_t *labels, struc
  * drawn to. */
 static enum cad_status align(const struct workshop *w, const uint32_t *parts, uint32_t *labels)
 {
-	uint32_t N = w->site.nodes, E = w->site.experts, ones[PL_CLUSTER_NODES_MAX], to[PL_CLUSTER_NODES_MAX];
+	uint32_t N = w->site.nodes, E = w->site.experts, ones[CAD_NODES_MAX], to[CAD_NODES_MAX];
 	if (!w->site.pull)
 		return CAD_OK;
 

@@ -195,8 +195,8 @@ static uint32_t list_items(
 enum cad_status pl_start_even(
 	const struct pl_site *site, const struct pl_layer *layer, struct pl_replicas *replicas, struct cad_error *error)
 {
-	double rows[PL_CLUSTER_NODES_MAX] = { 0 };
-	uint32_t used[PL_CLUSTER_NODES_MAX] = { 0 }, *labels = malloc(2 * site->experts * sizeof *labels);
+	double rows[CAD_NODES_MAX] = { 0 };
+	uint32_t used[CAD_NODES_MAX] = { 0 }, *labels = malloc(2 * site->experts * sizeof *labels);
 	struct item *items = malloc((site->copies_max + 1) * sizeof *items);
 	enum cad_status status = labels && items
 		? CAD_OK

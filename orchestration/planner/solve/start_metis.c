@@ -17,7 +17,7 @@ static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 enum cad_status pl_start_metis(
 	const struct pl_pairs *pairs, uint32_t nodes, const uint32_t *parts, uint64_t seed, uint32_t *labels)
 {
-	uint32_t E = pairs->experts, open = 0, node_of[PL_CLUSTER_NODES_MAX];
+	uint32_t E = pairs->experts, open = 0, node_of[CAD_NODES_MAX];
 	for (uint32_t n = 0; n < nodes; n++)
 		if (parts[n] > 0)
 			node_of[open++] = n;

@@ -12,6 +12,7 @@
 #ifndef CADRE_ORCHESTRATION_PLANNER_TRACE_TRACE_H
 #define CADRE_ORCHESTRATION_PLANNER_TRACE_TRACE_H
 
+#include "common/base/limits.h"
 #include "common/base/status.h"
 
 #include <stdbool.h>
@@ -21,7 +22,7 @@ enum {
 	PL_TRACE_NONE = 0xffff,
 	PL_TRACE_LAYERS_MAX = 1024,
 	PL_TRACE_EXPERTS_MAX = 0xffff,
-	PL_TRACE_TOPK_MAX = 32,         /* CAD_TOPK_MAX */
+	PL_TRACE_TOPK_MAX = CAD_TOPK_MAX,
 	PL_TRACE_NAME_BYTES_MAX = 4096, /* model and provenance, each */
 	PL_TRACE_BLOCK_TOKENS_MAX = 4096,
 };
