@@ -31,7 +31,7 @@
 struct settings {
 	const char *placement, *model, *listen, *advertise, *http, *id, *cluster, *secret_file, *ucx_devices,
 		*ucx_transports;
-	uint64_t memory, drain_timeout_ns, spin_ns;
+	uint64_t memory, drain_ns, spin_ns;
 	uint32_t memory_nodes, threads, load_threads, requests_max, rows_max, step_rows, step_pairs, connections_max,
 		credit_calls;
 	uint64_t credit_bytes;
@@ -85,13 +85,15 @@ static const struct cad_option table[] = {
 		"transports of the exchange, as in UCX_TLS; empty: that variable, else tcp"),
 	CAD_OPTION_DURATION(struct settings, spin_ns, "ucx-spin", "0", 0, CAD_NS_PER_S,
 		"how long the exchange polls before it sleeps; only for machines with cores to spare"),
-	CAD_OPTION_DURATION(struct settings, drain_timeout_ns, "drain-timeout", "10s", 0, 3600 * CAD_NS_PER_S,
+	CAD_OPTION_DURATION(struct settings, drain_ns, "drain", "10s", 0, 3600 * CAD_NS_PER_S,
 		"how long to keep answering after SIGTERM or Ctrl-C"),
 	CAD_OPTION_ENUM(
 		struct settings, log_level, "log-level", "info", cad_log_level_choices, "lowest level that is logged"),
 	CAD_OPTION_ENUM(
 		struct settings, log_format, "log-format", "logfmt", cad_log_format_choices, "format of log lines"),
 };
+
+static const struct cad_option_alias aliases[] = { { "drain-timeout", "drain", NULL } };
 
 static enum cad_status check(const void *values, struct cad_error *error)
 {
@@ -119,6 +121,8 @@ static const struct cad_options_spec spec = {
 	.summary = "Holds experts of a model for a Cadre cluster and answers the calls of its routers.",
 	.table = table,
 	.count = sizeof table / sizeof table[0],
+	.aliases = aliases,
+	.aliases_count = sizeof aliases / sizeof aliases[0],
 	.check = check,
 };
 
@@ -294,8 +298,8 @@ static void on_signal(void *context, int number)
 	}
 
 	cad_log_info("expert", "draining", CAD_S("signal", strsignal(number)),
-		CAD_F("seconds", (double)node->settings.drain_timeout_ns * 1e-9));
-	node->drain_until_ns = now_ns() + node->settings.drain_timeout_ns;
+		CAD_F("seconds", (double)node->settings.drain_ns * 1e-9));
+	node->drain_until_ns = now_ns() + node->settings.drain_ns;
 	node->quiet_since_ns = now_ns();
 	uv_timer_start(&node->drain_timer, on_drain_tick, DRAIN_TICK_MS, DRAIN_TICK_MS);
 	ex_control_leave(node->control, after_leaving, node);

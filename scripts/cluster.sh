@@ -130,8 +130,8 @@ parse_up() {
 			--model) MODEL=$value ;;
 			--experts) EXPERTS=$value ;;
 			--routers) ROUTERS=$value ;;
-			--wire | --weights | --copies | --shuffle | --lease-ms | --grace-ms | --rejoin-ms | --rebalance) PLACEMENT_OPTIONS+=("$name=$value") ;;
-			--isa | --threads | --secret-file | --ucx-devices | --ucx-transports | --log-level | --log-format)
+			--wire | --weights | --copies | --shuffle | --lease | --grace | --rejoin | --settle | --free-grace | --rebalance | --lease-ms | --grace-ms | --rejoin-ms) PLACEMENT_OPTIONS+=("$name=$value") ;;
+			--isa | --threads | --secret-file | --ucx-devices | --ucx-transports | --drain | --log-level | --log-format)
 				ROUTER_OPTIONS+=("$name=$value")
 				EXPERT_OPTIONS+=("$name=$value")
 				;;

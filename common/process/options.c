@@ -19,7 +19,7 @@ const struct cad_choice cad_log_level_choices[] = { { "debug", CAD_LOG_DEBUG }, 
 const struct cad_choice cad_log_format_choices[] = { { "logfmt", CAD_LOG_LOGFMT }, { "json", CAD_LOG_JSON },
 	{ NULL, 0 } };
 
-enum { NAME_BYTES_MAX = 64 };
+enum { NAME_BYTES_MAX = 64, VALUE_BYTES_MAX = 64 }; /* VALUE: of a number and its unit */
 
 enum source { SOURCE_DEFAULT, SOURCE_FILE, SOURCE_ENVIRONMENT, SOURCE_FLAG };
 static const char *const source_names[] = { "default", "file", "environment", "flag" };
@@ -28,6 +28,7 @@ static const char *const source_names[] = { "default", "file", "environment", "f
 struct entry {
 	char *text; /* NULL: not given anywhere */
 	enum source source;
+	const struct cad_option_alias *alias; /* the old name that it was given by; NULL: its own */
 };
 
 struct cad_options {
@@ -80,14 +81,92 @@ static enum cad_status entry_set(
 	return text_set(&options->entries[index].text, text, error);
 }
 
+static bool is_named(const char *name, const char *text, size_t length)
+{
+	return strlen(name) == length && memcmp(name, text, length) == 0;
+}
+
 static bool find(const struct cad_options_spec *spec, const char *name, size_t length, size_t *index)
 {
 	for (size_t i = 0; i < spec->count; i++)
-		if (strlen(spec->table[i].name) == length && memcmp(spec->table[i].name, name, length) == 0) {
+		if (is_named(spec->table[i].name, name, length)) {
 			*index = i;
 			return true;
 		}
 	return false;
+}
+
+static size_t index_of(const struct cad_options_spec *spec, const char *name)
+{
+	size_t index;
+	CAD_ASSERT(find(spec, name, strlen(name), &index));
+	return index;
+}
+
+/* An option, and the old name by which somebody calls it, NULL: its own. */
+struct named {
+	size_t index;
+	const struct cad_option_alias *alias;
+};
+
+static bool find_either(const struct cad_options_spec *spec, const char *name, size_t length, struct named *named)
+{
+	named->alias = NULL;
+	if (find(spec, name, length, &named->index))
+		return true;
+	for (size_t i = 0; i < spec->aliases_count; i++)
+		if (is_named(spec->aliases[i].old_name, name, length)) {
+			*named = (struct named){ index_of(spec, spec->aliases[i].name), &spec->aliases[i] };
+			return true;
+		}
+	return false;
+}
+
+/* "5000" of an option that took milliseconds is "5000ms", written to `buffer`; *text goes from old to
+ * new. `label` is how the error calls the option. */
+static enum cad_status in_new_words(const struct cad_option_alias *alias, const char *label, const char **text,
+	char buffer[VALUE_BYTES_MAX], struct cad_error *error)
+{
+	if (!alias || !alias->unit)
+		return CAD_OK;
+
+	size_t digits = strspn(*text, "0123456789");
+	if (digits == 0 || (*text)[digits] || digits > VALUE_BYTES_MAX / 2)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"%s is '%.80s', which is not a whole number; its new name is --%s, which takes a unit too",
+			label, *text, alias->name);
+	snprintf(buffer, VALUE_BYTES_MAX, "%s%s", *text, alias->unit);
+	*text = buffer;
+
+	return CAD_OK;
+}
+
+/* What one source says of an option, in new words. A weaker source changes nothing, but both names may
+ * not be given anywhere. */
+static enum cad_status entry_give(struct cad_options *options, struct named named, enum source source,
+	const char *label, const char *text, struct cad_error *error)
+{
+	struct entry *entry = &options->entries[named.index];
+
+	if (entry->text && entry->alias != named.alias) {
+		const struct cad_option_alias *old = named.alias ? named.alias : entry->alias;
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"%s: --%s is the old name of --%s, and both are given: keep the new one alone", label,
+			old->old_name, old->name);
+	}
+	if (entry->text)
+		return CAD_OK;
+
+	entry->alias = named.alias;
+	return entry_set(options, named.index, source, text, error);
+}
+
+static enum cad_status entry_take(struct cad_options *options, struct named named, enum source source,
+	const char *label, const char *text, struct cad_error *error)
+{
+	char buffer[VALUE_BYTES_MAX];
+	enum cad_status status = in_new_words(named.alias, label, &text, buffer, error);
+	return status == CAD_OK ? entry_give(options, named, source, label, text, error) : status;
 }
 
 /* ", did you mean --threads?" or nothing. `mark` is what stands before a name where it was written. */
@@ -160,7 +239,8 @@ static enum cad_status common_flag(struct cad_options *options, const char *name
 static enum cad_status flag(struct cad_options *options, char *const *arguments, size_t *used, struct cad_error *error)
 {
 	const char *name = arguments[0] + 2, *equals = strchr(name, '='), *value = equals ? equals + 1 : NULL;
-	size_t length = equals ? (size_t)(equals - name) : strlen(name), index;
+	size_t length = equals ? (size_t)(equals - name) : strlen(name);
+	struct named named;
 	bool taken;
 
 	*used = 1;
@@ -168,24 +248,22 @@ static enum cad_status flag(struct cad_options *options, char *const *arguments,
 	if (taken || status != CAD_OK)
 		return status;
 
-	if (!find(options->spec, name, length, &index)) {
-		char cut[NAME_BYTES_MAX];
-		snprintf(cut, sizeof cut, "%.*s", (int)(length < sizeof cut ? length : sizeof cut - 1), name);
-		return unknown(options->spec, "", "--", cut, error);
-	}
+	char label[NAME_BYTES_MAX + 2];
+	snprintf(label, sizeof label, "--%.*s", (int)(length < NAME_BYTES_MAX ? length : NAME_BYTES_MAX - 1), name);
+	if (!find_either(options->spec, name, length, &named))
+		return unknown(options->spec, "", "--", label + 2, error);
 
-	if (options->entries[index].text)
-		return cad_error_set(error, CAD_ERR_INVALID, "--%s is given twice", options->spec->table[index].name);
-	if (value)
-		return entry_set(options, index, SOURCE_FLAG, value, error);
-	if (options->spec->table[index].type == CAD_OPTION_TYPE_BOOL)
-		return entry_set(options, index, SOURCE_FLAG, "true", error);
-	if (!arguments[1])
-		return cad_error_set(error, CAD_ERR_INVALID, "--%s needs a value: %s", options->spec->table[index].name,
-			options->spec->table[index].help);
-	*used = 2;
+	const struct cad_option *option = &options->spec->table[named.index];
+	const struct entry *entry = &options->entries[named.index];
+	if (entry->text && entry->alias == named.alias)
+		return cad_error_set(error, CAD_ERR_INVALID, "%s is given twice", label);
+	if (!value && option->type == CAD_OPTION_TYPE_BOOL)
+		value = "true";
+	if (!value && !arguments[1])
+		return cad_error_set(error, CAD_ERR_INVALID, "%s needs a value: %s", label, option->help);
+	*used = value ? 1 : 2;
 
-	return entry_set(options, index, SOURCE_FLAG, arguments[1], error);
+	return entry_take(options, named, SOURCE_FLAG, label, value ? value : arguments[1], error);
 }
 
 static enum cad_status flags_read(struct cad_options *options, int argc, char **argv, struct cad_error *error)
@@ -226,17 +304,27 @@ static void environment_name(const char *name, char text[NAME_BYTES_MAX + 8])
 		text[i] = text[i] == '-' ? '_' : (char)toupper((unsigned char)text[i]);
 }
 
+static enum cad_status variable_read(
+	struct cad_options *options, const char *option_name, struct named named, struct cad_error *error)
+{
+	char name[NAME_BYTES_MAX + 8];
+	environment_name(option_name, name);
+	const char *text = getenv(name);
+	return text ? entry_take(options, named, SOURCE_ENVIRONMENT, name, text, error) : CAD_OK;
+}
+
 /* Of what no flag has set. */
 static enum cad_status environment_read(struct cad_options *options, struct cad_error *error)
 {
-	char name[NAME_BYTES_MAX + 8];
+	const struct cad_options_spec *spec = options->spec;
 	enum cad_status status = CAD_OK;
 
-	for (size_t i = 0; i < options->spec->count && status == CAD_OK; i++) {
-		environment_name(options->spec->table[i].name, name);
-		const char *text = options->entries[i].text ? NULL : getenv(name);
-		if (text)
-			status = entry_set(options, i, SOURCE_ENVIRONMENT, text, error);
+	for (size_t i = 0; i < spec->count && status == CAD_OK; i++)
+		status = variable_read(options, spec->table[i].name, (struct named){ i, NULL }, error);
+	for (size_t i = 0; i < spec->aliases_count && status == CAD_OK; i++) {
+		const struct cad_option_alias *alias = &spec->aliases[i];
+		const struct named named = { index_of(spec, alias->name), alias };
+		status = variable_read(options, alias->old_name, named, error);
 	}
 	const char *config = options->config ? NULL : getenv("CADRE_CONFIG");
 	return config && *config && status == CAD_OK ? text_set(&options->config, config, error) : status;
@@ -253,26 +341,28 @@ static enum cad_status file_pair(struct cad_options *options, yaml_document_t *d
 	if (key->type != YAML_SCALAR_NODE)
 		return cad_error_set(error, CAD_ERR_INVALID, "%sa key must be the name of an option", where);
 	const char *name = (const char *)key->data.scalar.value;
-	size_t index;
-	if (!find(options->spec, name, strlen(name), &index))
+	struct named named;
+	if (!find_either(options->spec, name, strlen(name), &named))
 		return unknown(options->spec, where, "", name, error);
 	if (value->type != YAML_SCALAR_NODE)
 		return cad_error_set(error, CAD_ERR_INVALID, "%s%s must have one plain value", where, name);
-	if (seen[index])
-		return cad_error_set(error, CAD_ERR_INVALID, "%s%s is given twice", where, name);
-	seen[index] = true;
+	char label[sizeof where + NAME_BYTES_MAX];
+	snprintf(label, sizeof label, "%s%s", where, name);
+	const char *text = (const char *)value->data.scalar.value;
+	if (seen[named.index] && options->entries[named.index].alias == named.alias)
+		return cad_error_set(error, CAD_ERR_INVALID, "%s is given twice", label);
+	seen[named.index] = true;
 
 	/* Read at once, so that a value that a flag overrides is checked too and the error can name
 	 * the line. */
-	struct cad_option probe = options->spec->table[index];
+	struct cad_option probe = options->spec->table[named.index];
 	probe.offset = 0;
 	uint64_t ignored[1];
-	char label[sizeof where + NAME_BYTES_MAX];
-	snprintf(label, sizeof label, "%s%s", where, name);
-	enum cad_status status = cad_option_read(&probe, label, (const char *)value->data.scalar.value, ignored, error);
-	if (status != CAD_OK || options->entries[index].text)
-		return status;
-	return entry_set(options, index, SOURCE_FILE, (const char *)value->data.scalar.value, error);
+	char buffer[VALUE_BYTES_MAX];
+	enum cad_status status = in_new_words(named.alias, label, &text, buffer, error);
+	if (status == CAD_OK)
+		status = cad_option_read(&probe, label, text, ignored, error);
+	return status == CAD_OK ? entry_give(options, named, SOURCE_FILE, label, text, error) : status;
 }
 
 static enum cad_status file_mapping(struct cad_options *options, yaml_document_t *document, struct cad_error *error)
@@ -334,10 +424,11 @@ static enum cad_status values_read(struct cad_options *options, void *values, st
 		const struct cad_option *option = &options->spec->table[i];
 		struct entry *entry = &options->entries[i];
 		char label[NAME_BYTES_MAX + 8];
+		const char *name = entry->alias ? entry->alias->old_name : option->name;
 		if (entry->source == SOURCE_ENVIRONMENT)
-			environment_name(option->name, label);
+			environment_name(name, label);
 		else
-			snprintf(label, sizeof label, "--%s", option->name);
+			snprintf(label, sizeof label, "--%s", name);
 		if (!option->default_text && (!entry->text || !entry->text[0]))
 			return cad_error_set(error, CAD_ERR_INVALID, "--%s is %s: %s", option->name,
 				entry->text ? "empty" : "needed", option->help);
@@ -471,9 +562,23 @@ const char *cad_options_positional(const struct cad_options *options, size_t ind
 
 const char *cad_options_source(const struct cad_options *options, const char *name)
 {
-	size_t index;
-	CAD_ASSERT(find(options->spec, name, strlen(name), &index));
-	return source_names[options->entries[index].source];
+	return source_names[options->entries[index_of(options->spec, name)].source];
+}
+
+const char *cad_options_old_name(const struct cad_options *options, const char *name)
+{
+	const struct cad_option_alias *alias = options->entries[index_of(options->spec, name)].alias;
+	return alias ? alias->old_name : NULL;
+}
+
+static void warn_of_old_names(const struct cad_options *options)
+{
+	for (size_t i = 0; i < options->spec->count; i++)
+		if (options->entries[i].alias)
+			cad_log_warn("options", "an old name of an option, which the next version does not know",
+				CAD_S("old", options->entries[i].alias->old_name),
+				CAD_S("new", options->spec->table[i].name),
+				CAD_S("from", source_names[options->entries[i].source]));
 }
 
 bool cad_options_main(const struct cad_options_spec *spec, int argc, char **argv, void *values,
@@ -488,5 +593,12 @@ bool cad_options_main(const struct cad_options_spec *spec, int argc, char **argv
 		return false;
 	}
 	*exit_code = 0;
-	return action == CAD_OPTIONS_RUN;
+	if (action == CAD_OPTIONS_EXIT)
+		return false;
+
+	if (spec->log)
+		spec->log(values);
+	warn_of_old_names(*options);
+
+	return true;
 }

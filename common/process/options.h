@@ -98,6 +98,16 @@ struct cad_option {
 		.max = (highest), .help = (about), \
 	}
 
+/*
+ * An old name that is still taken, for one version: by flag, environment and file, as the new one.
+ * --help does not list it, whoever uses it is told the new name in the log, and giving both is an
+ * error.
+ */
+struct cad_option_alias {
+	const char *old_name, *name;
+	const char *unit; /* the old one took a plain number of these: "ms"; NULL: what the new one takes */
+};
+
 struct cad_options_spec {
 	const char *program;    /* "cadre-expert", "cadrectl generate" */
 	const char *summary;    /* one sentence for --help */
@@ -105,8 +115,12 @@ struct cad_options_spec {
 	uint32_t positional_max;
 	const struct cad_option *table;
 	size_t count;
+	const struct cad_option_alias *aliases;
+	size_t aliases_count;
 	/* Checks that involve several options; may be NULL. --check-config runs it too. */
 	enum cad_status (*check)(const void *values, struct cad_error *error);
+	/* Sets up the log as the values say, before its first line; NULL: somebody did. */
+	void (*log)(const void *values);
 };
 
 struct cad_options; /* owns every string that the values point to */
@@ -124,11 +138,16 @@ CAD_MUST_USE enum cad_status cad_options_parse(const struct cad_options_spec *sp
 void cad_options_destroy(struct cad_options *options);
 size_t cad_options_positional_count(const struct cad_options *options);
 const char *cad_options_positional(const struct cad_options *options, size_t index);
-/* Where an option's value came from: "flag", "environment", "file", "default". */
+/* Where an option's value came from: "flag", "environment", "file", "default". `name` is the new one
+ * where there are two. */
 const char *cad_options_source(const struct cad_options *options, const char *name);
 
-/* How main() usually begins: parses; on failure prints "program: sentence" to stderr. Returns true
- * if the program should continue; else *exit_code is what to return. */
+/* The option's old name, when its value was given by that; else NULL. */
+const char *cad_options_old_name(const struct cad_options *options, const char *name);
+
+/* The usual beginning of main(): parses, and warns of old names; on failure prints "program:
+ * sentence" to stderr. Returns true when the program should go on; else *exit_code is what to
+ * return. */
 bool cad_options_main(const struct cad_options_spec *spec, int argc, char **argv, void *values,
 	struct cad_options **options, int *exit_code);
 

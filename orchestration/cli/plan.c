@@ -25,7 +25,7 @@ const struct cad_option cl_plan_table[] = {
 	CAD_OPTION_STRING(O, present, "present", "",
 		"the map in force, in the JSON of this command; moving away from it has a cost"),
 	CAD_OPTION_ENUM(
-		O, profile, "profile", "mixed", pl_profile_choices, "what the cluster does; sets the weights below"),
+		O, workload, "workload", "mixed", pl_workload_choices, "what the cluster does; sets the weights below"),
 	CAD_OPTION_ENUM(
 		O, router, "router", "cover", pl_router_choices, "how routers choose among copies, for the prediction"),
 	CAD_OPTION_DURATION(O, time_limit_ns, "time-limit", "10s", 0, UINT64_MAX,
@@ -45,7 +45,7 @@ const struct cad_option cl_plan_table[] = {
 		"size of one expert, for the cost of moves; 0: as in the cluster file"),
 	CAD_OPTION_BYTES(O, rate, "move-rate", "1G", 1, UINT64_MAX, "bytes per second at which a node loads experts"),
 	CAD_OPTION_F64(O, load_max, "load-max", "-1", -1, 100,
-		"load of the busiest node over its fair share that costs nothing; here and below, -1: as in the profile"),
+		"load of the busiest node over its fair share that costs nothing; here and below, -1: as in the workload"),
 	CAD_OPTION_F64(O, weight_nodes, "weight-nodes", "-1", -1, 1e6, "weight of the nodes that a token touches"),
 	CAD_OPTION_F64(O, weight_racks, "weight-racks", "-1", -1, 1e6,
 		"weight of each rack that it touches beyond the first, in nodes"),
@@ -60,6 +60,7 @@ const struct cad_option cl_plan_table[] = {
 };
 #undef O
 const size_t cl_plan_table_count = sizeof cl_plan_table / sizeof *cl_plan_table;
+const struct cad_option_alias cl_plan_alias = { "profile", "workload", NULL };
 
 /* "12%" or "0.12"; "" is -1: as many as there is room for. */
 static bool parse_copies(const char *text, double *share)
@@ -98,6 +99,8 @@ static const struct cad_options_spec spec = {
 		"Plans which node should hold which expert, so that tokens touch few nodes and nodes are evenly busy. 'cadrectl plan explain' says why.",
 	.table = cl_plan_table,
 	.count = sizeof cl_plan_table / sizeof *cl_plan_table,
+	.aliases = &cl_plan_alias,
+	.aliases_count = 1,
 	.check = cl_plan_check,
 };
 
@@ -105,7 +108,7 @@ static const struct cad_options_spec spec = {
 
 static void choose_weights(const struct cl_plan_options *options, struct pl_weights *weights)
 {
-	*weights = pl_weights_of(options->profile);
+	*weights = pl_weights_of(options->workload);
 	const struct {
 		double given;
 		double *into;

@@ -15,7 +15,7 @@
 struct cl_plan_options {
 	const char *trace, *measure, *cluster, *present, *copies, *what_if;
 	uint32_t nodes, slots, rounds, threads, tokens_max, experts;
-	enum pl_profile profile;
+	enum pl_workload workload;
 	enum pl_router router;
 	uint64_t time_limit_ns, seed, expert_bytes, rate;
 	double holdout, load_max, weight_nodes, weight_racks, weight_load, weight_active, weight_move, weight_affinity;
@@ -61,6 +61,7 @@ CAD_MUST_USE enum cad_status cl_plan_print_json(const struct cl_plan_options *op
 /* The option table, which `plan explain` shares. */
 extern const struct cad_option cl_plan_table[];
 extern const size_t cl_plan_table_count;
+extern const struct cad_option_alias cl_plan_alias; /* the only one */
 CAD_MUST_USE enum cad_status cl_plan_check(const void *options, struct cad_error *error);
 
 #endif

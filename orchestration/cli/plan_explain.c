@@ -14,6 +14,8 @@ static struct cad_options_spec spec = {
 	.positional = "LAYER EXPERT",
 	.positional_max = 2,
 	.table = cl_plan_table,
+	.aliases = &cl_plan_alias,
+	.aliases_count = 1,
 	.check = cl_plan_check,
 };
 

@@ -18,8 +18,8 @@ struct options {
 	bool plaintext_anywhere, rebalance, mixed_kernels;
 	enum cadre_row_type wire;
 	enum cad_weights weights;
-	uint32_t lease_ms, grace_ms, rejoin_ms, settle_ms, free_grace_ms, experts_min, copies, loads_max, moves_max;
-	uint64_t shuffle;
+	uint64_t lease_ns, grace_ns, rejoin_ns, settle_ns, free_grace_ns, shuffle;
+	uint32_t experts_min, copies, loads_max, moves_max;
 	enum cad_log_level log_level;
 	enum cad_log_format log_format;
 };
@@ -42,7 +42,7 @@ static const struct cad_option table[] = {
 		"how weights are stored: f32 is lossless, bf16 rounds"),
 	CAD_OPTION_U32(struct options, experts_min, "experts-min", "1", 0, CAD_NODES_MAX,
 		"expert nodes to wait for before the first placement"),
-	CAD_OPTION_U32(struct options, settle_ms, "settle-ms", "200", 0, 600000,
+	CAD_OPTION_DURATION(struct options, settle_ns, "settle", "200ms", 0, 600 * CAD_NS_PER_S,
 		"how long to wait after the last join, before the first placement"),
 	CAD_OPTION_U32(struct options, copies, "copies", "1", 1, CAD_NODES_MAX,
 		"copies of every expert, on different nodes, where memory allows"),
@@ -52,13 +52,13 @@ static const struct cad_option table[] = {
 		"place experts in an order that this seed shuffles; 0: in runs"),
 	CAD_OPTION_BOOL(struct options, mixed_kernels, "mixed-kernels", "false",
 		"also place experts on nodes whose kernels give other bits"),
-	CAD_OPTION_U32(struct options, lease_ms, "lease-ms", "5000", 100, 3600000,
+	CAD_OPTION_DURATION(struct options, lease_ns, "lease", "5s", 100 * CAD_NS_PER_MS, 3600 * CAD_NS_PER_S,
 		"a process that has not reported for this long is dead"),
-	CAD_OPTION_U32(struct options, grace_ms, "grace-ms", "200", 0, 3600000,
+	CAD_OPTION_DURATION(struct options, grace_ns, "grace", "200ms", 0, 3600 * CAD_NS_PER_S,
 		"a process whose stream broke is dead after this long"),
-	CAD_OPTION_U32(struct options, rejoin_ms, "rejoin-ms", "10000", 0, 3600000,
+	CAD_OPTION_DURATION(struct options, rejoin_ns, "rejoin", "10s", 0, 3600 * CAD_NS_PER_S,
 		"how long known processes have to come back after a restart"),
-	CAD_OPTION_U32(struct options, free_grace_ms, "free-grace-ms", "1000", 0, 3600000,
+	CAD_OPTION_DURATION(struct options, free_grace_ns, "free-grace", "1s", 0, 3600 * CAD_NS_PER_S,
 		"how long a copy that left the map is kept after the last router stopped using it"),
 	CAD_OPTION_U32(struct options, loads_max, "loads-max", "32", 1, 65536, "loads at once on one node"),
 	CAD_OPTION_U32(struct options, moves_max, "moves-max", "4", 1, 65536,
@@ -68,6 +68,9 @@ static const struct cad_option table[] = {
 	CAD_OPTION_ENUM(
 		struct options, log_format, "log-format", "logfmt", cad_log_format_choices, "format of log lines"),
 };
+
+static const struct cad_option_alias aliases[] = { { "settle-ms", "settle", "ms" }, { "lease-ms", "lease", "ms" },
+	{ "grace-ms", "grace", "ms" }, { "rejoin-ms", "rejoin", "ms" }, { "free-grace-ms", "free-grace", "ms" } };
 
 static enum cad_status check(const void *values, struct cad_error *error)
 {
@@ -92,6 +95,8 @@ static const struct cad_options_spec spec = {
 	.summary = "Keeps track of a cluster: who is alive, and which expert lives where.",
 	.table = table,
 	.count = sizeof table / sizeof table[0],
+	.aliases = aliases,
+	.aliases_count = sizeof aliases / sizeof aliases[0],
 	.check = check,
 };
 
@@ -134,17 +139,22 @@ static void on_signal(void *context, int signal)
 	pl_service_drain(program->service, on_drained, program);
 }
 
+/* Not options, since nobody has needed another: for how long `cadrectl status` shows the dead, how often maps
+ * come that only add copies, and when a node is asked again for an expert that it failed to load. */
+static const uint64_t FORGET_NS = 600 * CAD_NS_PER_S, PUBLISH_INTERVAL_NS = 50 * CAD_NS_PER_MS,
+		      RETRY_NS = 10 * CAD_NS_PER_S;
+
 static struct pl_control_options control_options(const struct options *options)
 {
 	return (struct pl_control_options){
-		.lease_ns = options->lease_ms * CAD_NS_PER_MS,
-		.grace_ns = options->grace_ms * CAD_NS_PER_MS,
-		.rejoin_ns = options->rejoin_ms * CAD_NS_PER_MS,
-		.settle_ns = options->settle_ms * CAD_NS_PER_MS,
-		.forget_ns = 600 * CAD_NS_PER_S,
-		.publish_interval_ns = 50 * CAD_NS_PER_MS,
-		.free_grace_ns = options->free_grace_ms * CAD_NS_PER_MS,
-		.retry_ns = 10 * CAD_NS_PER_S,
+		.lease_ns = options->lease_ns,
+		.grace_ns = options->grace_ns,
+		.rejoin_ns = options->rejoin_ns,
+		.settle_ns = options->settle_ns,
+		.forget_ns = FORGET_NS,
+		.publish_interval_ns = PUBLISH_INTERVAL_NS,
+		.free_grace_ns = options->free_grace_ns,
+		.retry_ns = RETRY_NS,
 		.loads_max = options->loads_max,
 		.moves_max = options->moves_max,
 		.experts_min = options->experts_min,

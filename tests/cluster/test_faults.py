@@ -61,7 +61,7 @@ def test_killed_expert_costs_time_and_no_answer(expected):
 
 def test_killed_expert_is_not_waited_for(expected):
     """A host that refuses connections tells that the process is gone: neither the grace nor the lease is waited for, here 10 minutes each."""
-    with Cluster(MODEL, experts=3, placement_options=['--lease-ms', '600000', '--grace-ms', '600000']) as cluster:
+    with Cluster(MODEL, experts=3, placement_options=['--lease', '10m', '--grace', '10m']) as cluster:
         gap = run_with_fault(cluster, cluster.experts[1].kill, expected)
         print(f'the same, with a long grace: longest gap {gap * 1000:.0f} ms')
 
@@ -86,7 +86,7 @@ def test_stopped_expert_says_goodbye(expected):
 
 
 def test_hung_expert_is_found_by_heartbeats(expected):
-    with Cluster(MODEL, experts=3, placement_options=['--lease-ms', '1000']) as cluster:
+    with Cluster(MODEL, experts=3, placement_options=['--lease', '1s']) as cluster:
         gap = run_with_fault(cluster, lambda: cluster.experts[2].kill(signal.SIGSTOP), expected)
         print(f'SIGSTOP of 1 of 3 expert nodes: longest gap {gap * 1000:.0f} ms')
 

@@ -57,7 +57,7 @@ static inline struct pl_solve_options options_for(
 	return (struct pl_solve_options){
 		.trace = trace,
 		.cluster = cluster,
-		.weights = pl_weights_of(PL_PROFILE_MIXED),
+		.weights = pl_weights_of(PL_WORKLOAD_MIXED),
 		.copies = copies,
 		.seed = 5,
 		.rounds_max = rounds,

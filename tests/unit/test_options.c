@@ -38,6 +38,16 @@ static const struct cad_option table[] = {
 	CAD_OPTION_DURATION(struct values, timeout_ns, "timeout", "20ms", 0, 3600000000000u, "time"),
 };
 
+static const struct cad_option_alias aliases[] = { { "timeout-ms", "timeout", "ms" }, { "quick", "fast", NULL },
+	{ "directory", "model", NULL } };
+
+static unsigned logs; /* how often the log was set up */
+static void log_setup(const void *values)
+{
+	assert_non_null(((const struct values *)values)->model);
+	logs++;
+}
+
 static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct values *v = values;
@@ -53,7 +63,10 @@ static const struct cad_options_spec spec = {
 	.positional_max = 2,
 	.table = table,
 	.count = sizeof table / sizeof table[0],
+	.aliases = aliases,
+	.aliases_count = sizeof aliases / sizeof aliases[0],
 	.check = check,
+	.log = log_setup,
 };
 
 static struct values values;
@@ -81,6 +94,8 @@ static int clean(void **state)
 	unsetenv("CADRE_THREADS");
 	unsetenv("CADRE_CAPACITY_FACTOR");
 	unsetenv("CADRE_CONFIG");
+	unsetenv("CADRE_TIMEOUT");
+	unsetenv("CADRE_TIMEOUT_MS");
 	if (path[0])
 		unlink(path);
 	path[0] = 0;
@@ -284,6 +299,120 @@ static void printed_config_reads_back(void **state)
 	assert_int_equal(values.color, RED);
 }
 
+/* ---- old names ---- */
+
+static void old_names_are_taken(void **state)
+{
+	(void)state;
+	assert_int_equal(PARSE("--directory", "m", "--timeout-ms=1500", "--quick"), CAD_OK);
+	assert_string_equal(values.model, "m");
+	assert_int_equal(values.timeout_ns, 1500000000);
+	assert_true(values.fast);
+	assert_string_equal(cad_options_old_name(options, "timeout"), "timeout-ms");
+	assert_string_equal(cad_options_source(options, "timeout"), "flag");
+	assert_null(cad_options_old_name(options, "threads"));
+
+	clean(NULL);
+	setenv("CADRE_TIMEOUT_MS", "30", 1);
+	assert_int_equal(PARSE("--model", "m"), CAD_OK);
+	assert_int_equal(values.timeout_ns, 30000000);
+	assert_string_equal(cad_options_source(options, "timeout"), "environment");
+	assert_string_equal(cad_options_old_name(options, "timeout"), "timeout-ms");
+	assert_null(cad_options_old_name(options, "model"));
+
+	clean(NULL);
+	write_file("timeout-ms: 40\n");
+	assert_int_equal(PARSE("--model", "m", "--config", path), CAD_OK);
+	assert_int_equal(values.timeout_ns, 40000000);
+	assert_string_equal(cad_options_source(options, "timeout"), "file");
+
+	/* a stronger source wins among them, too */
+	clean(NULL);
+	write_file("timeout-ms: 40\n");
+	setenv("CADRE_TIMEOUT_MS", "30", 1);
+	assert_int_equal(PARSE("--model", "m", "--timeout-ms", "20", "--config", path), CAD_OK);
+	assert_int_equal(values.timeout_ns, 20000000);
+}
+
+static void both_names_are_refused(void **state)
+{
+	(void)state;
+	const char *both = "--timeout-ms is the old name of --timeout, and both are given: keep the new one alone";
+	REFUSED(both, "--model", "m", "--timeout", "1s", "--timeout-ms", "1000");
+	REFUSED(both, "--model", "m", "--timeout-ms", "1000", "--timeout", "1s");
+	REFUSED("--timeout-ms is given twice", "--model", "m", "--timeout-ms", "1000", "--timeout-ms", "1000");
+
+	setenv("CADRE_TIMEOUT_MS", "30", 1);
+	REFUSED(both, "--model", "m", "--timeout", "1s");
+	assert_int_equal(strncmp(error.text, "CADRE_TIMEOUT_MS: ", 18), 0);
+	setenv("CADRE_TIMEOUT", "30ms", 1);
+	REFUSED(both, "--model", "m");
+
+	clean(NULL);
+	write_file("timeout: 1s\ntimeout-ms: 1000\n");
+	REFUSED(both, "--model", "m", "--config", path);
+	assert_non_null(strstr(error.text, "line 2: timeout-ms: "));
+	clean(NULL);
+	write_file("timeout-ms: 1000\n");
+	REFUSED(both, "--model", "m", "--timeout", "1s", "--config", path);
+}
+
+static void old_names_are_called_by_what_was_written(void **state)
+{
+	(void)state;
+	REFUSED("--timeout-ms is '5s', which is not a whole number; its new name is --timeout, which takes a unit too",
+		"--model", "m", "--timeout-ms", "5s");
+	REFUSED("--timeout-ms is ''", "--model", "m", "--timeout-ms", "");
+	REFUSED("--timeout-ms is '999999999999999999999999999999999999999999999999999999999999999999999999'", "--model",
+		"m", "--timeout-ms", "999999999999999999999999999999999999999999999999999999999999999999999999");
+	REFUSED("--timeout-ms is 3600001ms, which is out of range: 0 to 1h", "--model", "m", "--timeout-ms", "3600001");
+	REFUSED("--timeout-ms needs a value: time", "--model", "m", "--timeout-ms");
+	setenv("CADRE_TIMEOUT_MS", "3600001", 1);
+	REFUSED("CADRE_TIMEOUT_MS is 3600001ms, which is out of range", "--model", "m");
+
+	/* also where a flag is stronger */
+	clean(NULL);
+	write_file("timeout-ms: 3600001\n");
+	REFUSED("line 1: timeout-ms is 3600001ms, which is out of range", "--model", "m", "--timeout-ms", "1",
+		"--config", path);
+}
+
+static void old_names_are_not_shown(void **state)
+{
+	(void)state;
+	assert_null(strstr(PRINTED("--help"), "timeout-ms"));
+	assert_null(strstr(PRINTED("--model", "m", "--man"), "timeout\\-ms"));
+	const char *text = PRINTED("--model", "m", "--timeout-ms", "1500", "--print-config");
+	assert_non_null(strstr(text, "timeout: 1500ms   # flag\n"));
+	assert_null(strstr(text, "timeout-ms"));
+	REFUSED("there is not an option --timeout-mz; did you mean --timeout?", "--model", "m", "--timeout-mz", "1");
+}
+
+/* What a run logs, and only a run. */
+static void old_names_are_warned_of_once(void **state)
+{
+	(void)state;
+	char name[] = "/tmp/cadre-options-XXXXXX", text[4096];
+	int fd = mkstemp(name), saved = dup(STDERR_FILENO), exit_code;
+	char *argv[] = { (char *)"tool", (char *)"--model", (char *)"m", (char *)"--timeout-ms", (char *)"5", NULL };
+
+	assert_true(fd >= 0);
+	dup2(fd, STDERR_FILENO);
+	bool runs = cad_options_main(&spec, 5, argv, &values, &options, &exit_code);
+	dup2(saved, STDERR_FILENO);
+	close(saved);
+	ssize_t got = pread(fd, text, sizeof text - 1, 0);
+	text[got > 0 ? got : 0] = 0;
+	close(fd);
+	unlink(name);
+
+	assert_true(runs);
+	assert_int_equal(logs, 1);
+	const char *line = strstr(text, "old=timeout-ms new=timeout from=flag");
+	assert_non_null(line);
+	assert_null(strstr(line + 1, "old="));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -295,6 +424,11 @@ int main(void)
 		cmocka_unit_test_teardown(mistakes_in_files, clean),
 		cmocka_unit_test_teardown(help_and_version, clean),
 		cmocka_unit_test_teardown(printed_config_reads_back, clean),
+		cmocka_unit_test_teardown(old_names_are_taken, clean),
+		cmocka_unit_test_teardown(both_names_are_refused, clean),
+		cmocka_unit_test_teardown(old_names_are_called_by_what_was_written, clean),
+		cmocka_unit_test_teardown(old_names_are_not_shown, clean),
+		cmocka_unit_test_teardown(old_names_are_warned_of_once, clean),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

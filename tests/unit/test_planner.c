@@ -145,7 +145,7 @@ static void memory_is_dealt_out_over_layers(void **state)
 	(void)state;
 	struct pl_cluster cluster;
 	struct cad_error error;
-	struct pl_weights weights = pl_weights_of(PL_PROFILE_MIXED);
+	struct pl_weights weights = pl_weights_of(PL_WORKLOAD_MIXED);
 	must(pl_cluster_create(2, 0, &cluster, &error), &error);
 	cluster.expert_bytes = 10;
 	cluster.nodes[0].memory_bytes = 10 * 25 + 9; /* 25 experts over 3 layers */
@@ -456,7 +456,7 @@ static void estimates_know_racks_and_links(void **state)
 	uint32_t tried = 0;
 	for (int round = 0; round < 12; round++) {
 		struct pl_trace *trace = make_trace(1, 24, 4, 300, 4, 0.6, cad_random_next(&random));
-		struct pl_weights weights = pl_weights_of(PL_PROFILE_MIXED);
+		struct pl_weights weights = pl_weights_of(PL_WORKLOAD_MIXED);
 		struct pl_cluster cluster;
 		struct scene scene;
 		struct pl_improve improve;

@@ -263,7 +263,7 @@ static void explanations_add_up(void **state)
 	struct pl_cluster cluster;
 	struct pl_sample *sample;
 	struct pl_explanation x;
-	struct pl_weights weights = pl_weights_of(PL_PROFILE_MIXED);
+	struct pl_weights weights = pl_weights_of(PL_WORKLOAD_MIXED);
 	must(pl_cluster_create(4, 5, &cluster, &error), &error);
 	cluster.racks_count = 2;
 	cluster.nodes[1].rack = cluster.nodes[2].rack = 1;

@@ -45,7 +45,7 @@ static void changes_and_their_undoing_leave_no_trace(void **state)
 	struct cad_random random = { 707 };
 	struct cad_error error;
 	struct pl_trace *trace = make_trace(1, 24, 4, 300, 4, 0.6, 9);
-	struct pl_weights weights = pl_weights_of(PL_PROFILE_MIXED);
+	struct pl_weights weights = pl_weights_of(PL_WORKLOAD_MIXED);
 	struct pl_cluster cluster;
 	struct scene scene;
 	uint32_t labels[24], own_changed = 0;

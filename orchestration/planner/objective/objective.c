@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/planner/objective/objective.h"
 
-const struct cad_choice pl_profile_choices[] = { { "decode", PL_PROFILE_DECODE }, { "prefill", PL_PROFILE_PREFILL },
-	{ "mixed", PL_PROFILE_MIXED }, { NULL, 0 } };
+const struct cad_choice pl_workload_choices[] = { { "decode", PL_WORKLOAD_DECODE }, { "prefill", PL_WORKLOAD_PREFILL },
+	{ "mixed", PL_WORKLOAD_MIXED }, { NULL, 0 } };
 
 /*
  * Decode waits for calls (nodes) and for the weights that the busiest node reads (active); prefill
  * for the busiest node's arithmetic (load) and for bytes.
  */
-struct pl_weights pl_weights_of(enum pl_profile profile)
+struct pl_weights pl_weights_of(enum pl_workload workload)
 {
 	struct pl_weights weights = {
 		.nodes = 1,
@@ -20,9 +20,9 @@ struct pl_weights pl_weights_of(enum pl_profile profile)
 		.load_max = 1.1,
 	};
 
-	if (profile == PL_PROFILE_DECODE)
+	if (workload == PL_WORKLOAD_DECODE)
 		weights.active = 0.25;
-	if (profile == PL_PROFILE_PREFILL) {
+	if (workload == PL_WORKLOAD_PREFILL) {
 		weights.load = 1.5;
 		weights.active = 0;
 	}

@@ -31,9 +31,9 @@ struct pl_weights {
 	double load_max; /* load of the busiest node over its fair share that costs nothing, on other tokens like these */
 };
 
-enum pl_profile { PL_PROFILE_DECODE, PL_PROFILE_PREFILL, PL_PROFILE_MIXED };
-extern const struct cad_choice pl_profile_choices[];
+enum pl_workload { PL_WORKLOAD_DECODE, PL_WORKLOAD_PREFILL, PL_WORKLOAD_MIXED };
+extern const struct cad_choice pl_workload_choices[];
 
-struct pl_weights pl_weights_of(enum pl_profile profile);
+struct pl_weights pl_weights_of(enum pl_workload workload);
 
 #endif

@@ -170,7 +170,7 @@ enum cad_status pl_bound(const struct pl_sample *sample, const struct pl_cluster
 	double *nodes_per_token, struct cad_error *error)
 {
 	const struct pl_trace *trace = sample->trace;
-	const struct pl_weights weights = pl_weights_of(PL_PROFILE_MIXED);
+	const struct pl_weights weights = pl_weights_of(PL_WORKLOAD_MIXED);
 	double sum = 0;
 
 	for (uint32_t l = 0; l < trace->layers; l++) {
