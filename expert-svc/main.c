@@ -98,14 +98,14 @@ static const struct cad_option_alias aliases[] = { { "drain-timeout", "drain", N
 static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct settings *s = values;
-	if (*s->id && !cad_map_id_is_legal(s->id))
+	if (*s->id && !cad_process_name_is_legal(s->id))
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"--id is '%.80s'; a node's name has at most %d letters, digits and . _ : -", s->id,
 			CAD_MAP_ID_BYTES - 1);
-	if (!cad_rpc_address_is_complete(s->placement))
+	if (!cad_address_is_complete(s->placement))
 		return cad_error_set(
 			error, CAD_ERR_INVALID, "--placement '%s' is not an address: give HOST:PORT", s->placement);
-	if (*s->advertise && !cad_rpc_address_is_complete(s->advertise))
+	if (*s->advertise && !cad_address_is_complete(s->advertise))
 		return cad_error_set(
 			error, CAD_ERR_INVALID, "--advertise '%s' is not an address: give HOST:PORT", s->advertise);
 	if (!*s->advertise && strncmp(s->listen, "0.0.0.0:", 8) == 0)

@@ -110,20 +110,20 @@ static enum cad_status check(const void *values, struct cad_error *error)
 			"give --placement HOST:PORT, or --local-experts to run without a cluster");
 	if (o->local_experts && o->placement[0] != 0)
 		return cad_error_set(error, CAD_ERR_INVALID, "--placement and --local-experts exclude each other");
-	if (o->placement[0] && !cad_rpc_address_is_complete(o->placement))
+	if (o->placement[0] && !cad_address_is_complete(o->placement))
 		return cad_error_set(
 			error, CAD_ERR_INVALID, "--placement '%s' is not an address: give HOST:PORT", o->placement);
-	if (!cad_rpc_address_is_complete(o->grpc))
+	if (!cad_address_is_complete(o->grpc))
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"--grpc '%s' is not an address to listen on: give HOST:PORT, for example 127.0.0.1:7100",
 			o->grpc);
-	if (o->id[0] && !cad_map_id_is_legal(o->id))
+	if (o->id[0] && !cad_process_name_is_legal(o->id))
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"--id is '%.80s'; a node's name has at most %d letters, digits and . _ : -", o->id,
 			CAD_MAP_ID_BYTES - 1);
 	if ((o->tls_certificate[0] != 0) != (o->tls_key[0] != 0))
 		return cad_error_set(error, CAD_ERR_INVALID, "--tls-certificate and --tls-key go together");
-	if (o->tls_certificate[0] == 0 && !o->plaintext_anywhere && !cad_rpc_address_is_loopback(o->grpc))
+	if (o->tls_certificate[0] == 0 && !o->plaintext_anywhere && !cad_address_is_loopback(o->grpc))
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"--grpc %s is not a loopback address: give --tls-certificate and --tls-key, or ask for plaintext with --grpc-plaintext-anywhere",
 			o->grpc);

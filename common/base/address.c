@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/base/address.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,4 +42,43 @@ void cad_address_taken(const char *text, uint16_t port, char *out, size_t bytes)
 		snprintf(out, bytes, address.v6 ? "[%s]:%u" : "%s:%u", address.host, port);
 	else
 		snprintf(out, bytes, "%s", text);
+}
+
+static bool starts_with(const char **text, const char *prefix)
+{
+	size_t size = strlen(prefix);
+	if (strncmp(*text, prefix, size) != 0)
+		return false;
+	*text += size;
+	return true;
+}
+
+bool cad_address_is_complete(const char *address)
+{
+	struct cad_address parts;
+	struct cad_error ignored;
+	if (starts_with(&address, "unix:") || starts_with(&address, "unix-abstract:"))
+		return *address != 0;
+	return cad_address_parse(address, &parts, &ignored) == CAD_OK;
+}
+
+bool cad_address_is_loopback(const char *address)
+{
+	if (starts_with(&address, "unix:") || starts_with(&address, "unix-abstract:"))
+		return true;
+
+	if (!starts_with(&address, "ipv4:") && !starts_with(&address, "ipv6:") && !starts_with(&address, "dns:///"))
+		starts_with(&address, "dns:");
+	struct cad_address parts;
+	struct cad_error ignored;
+
+	/* gRPC takes a host alone, too */
+	const char *host = cad_address_parse(address, &parts, &ignored) == CAD_OK ? parts.host : address;
+	struct in_addr v4;
+	struct in6_addr v6;
+	if (inet_pton(AF_INET, host, &v4) == 1)
+		return ntohl(v4.s_addr) >> 24 == 127;
+	if (inet_pton(AF_INET6, host, &v6) == 1)
+		return IN6_IS_ADDR_LOOPBACK(&v6) || (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == 127);
+	return strcmp(host, "localhost") == 0;
 }

@@ -29,4 +29,12 @@ CAD_MUST_USE enum cad_status cad_address_parse(const char *text, struct cad_addr
  * path of a unix socket) is unchanged. */
 void cad_address_taken(const char *text, uint16_t port, char *out, size_t bytes);
 
+/* Whether an address to listen on ("127.0.0.1:7000", "[::1]:7000", "localhost:7000", "unix:/run/x")
+ * can be reached only from this machine. False when in doubt. A plaintext listener on any other
+ * address should be asked for by name: check it before cad_rpc_server_listen, which does not. */
+bool cad_address_is_loopback(const char *address);
+/* Whether it has a host and a port from 0 to 65535: "127.0.0.1:7000", "[::1]:7000",
+ * "router.example:7000"; or the path of a unix socket. Nothing is looked up. */
+bool cad_address_is_complete(const char *address);
+
 #endif

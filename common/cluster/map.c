@@ -16,13 +16,6 @@ struct map_block {
 
 const struct cad_map_replicas cad_map_nobody = { NULL, (const uint64_t[CAD_NODES_MAX / 64]){ 0 }, 0 };
 
-bool cad_map_id_is_legal(const char *id)
-{
-	size_t length = strlen(id);
-	return length > 0 && length < CAD_MAP_ID_BYTES &&
-		strspn(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-") == length;
-}
-
 static int compare_ids(const void *a, const void *b)
 {
 	return strcmp(*(const char *const *)a, *(const char *const *)b);
@@ -40,7 +33,7 @@ static enum cad_status check_nodes(const struct cad_map_node *nodes, size_t coun
 	enum cad_status status = CAD_OK;
 	for (size_t i = 0; i < count && status == CAD_OK; i++) {
 		ids[i] = nodes[i].id;
-		if (!cad_map_id_is_legal(nodes[i].id))
+		if (!cad_process_name_is_legal(nodes[i].id))
 			status = cad_error_set(error, CAD_ERR_CORRUPT,
 				"map: node %zu has the id '%.80s': 1 to %d letters, digits and ._:- are allowed", i,
 				nodes[i].id, CAD_MAP_ID_BYTES - 1);

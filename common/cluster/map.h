@@ -22,6 +22,7 @@
 
 #include "common/base/limits.h"
 #include "common/base/status.h"
+#include "common/process/process.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,7 +30,7 @@
 struct Cadre__V1__Map;
 
 enum {
-	CAD_MAP_ID_BYTES = 64, /* of a node id, the terminator counted */
+	CAD_MAP_ID_BYTES = CAD_PROCESS_NAME_BYTES,
 	CAD_MAP_ADDRESS_BYTES = 256,
 	CAD_MAP_NONE = -1, /* "no such row" and "no such node" */
 };
@@ -105,9 +106,6 @@ CAD_MUST_USE enum cad_status cad_map_from_message(
 /* The message of a map in one block that points into the map: valid while the map is held, freed
  * with free(). */
 CAD_MUST_USE enum cad_status cad_map_to_message(const struct cad_map *map, struct Cadre__V1__Map **message);
-
-/* Is this an allowed node id? 1 to 63 letters, digits and ._:- */
-bool cad_map_id_is_legal(const char *id);
 
 struct cad_map *cad_map_acquire(struct cad_map *map); /* returns map; NULL stays NULL */
 void cad_map_release(struct cad_map *map);            /* NULL is fine */

@@ -173,6 +173,13 @@ clear:
 	return status;
 }
 
+bool cad_process_name_is_legal(const char *name)
+{
+	size_t length = strlen(name);
+	return length > 0 && length < CAD_PROCESS_NAME_BYTES &&
+		strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-") == length;
+}
+
 void cad_process_name(char *text, size_t bytes)
 {
 	char host[65] = "";

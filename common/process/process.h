@@ -38,7 +38,10 @@ int cad_signals_wait(void);
 CAD_MUST_USE enum cad_status cad_secret_read(
 	const char *path, const char *what, char **secret, struct cad_error *error);
 
-/* "host-1a2b": a node id for a process that was given none: host name, pid. */
+/* What processes of a cluster call each other by: 1 to 63 letters, digits and ._:- */
+enum { CAD_PROCESS_NAME_BYTES = 64 };
+bool cad_process_name_is_legal(const char *name);
+/* "host-1a2b": a name for a process that was given none: host name, pid. */
 void cad_process_name(char *text, size_t bytes);
 
 #endif

@@ -81,7 +81,7 @@ CAD_MUST_USE enum cad_status cad_rpc_server_create(struct cad_rpc_reactor *react
  * unknown to the descriptor, or added twice is a programming error. */
 void cad_rpc_server_add(struct cad_rpc_server *server, const struct cad_rpc_service *service);
 /* Before start, any number of times. "127.0.0.1:0" picks a free port. tls NULL: plaintext (see
- * cad_rpc_address_is_loopback). port may be NULL. */
+ * cad_address_is_loopback). port may be NULL. */
 CAD_MUST_USE enum cad_status cad_rpc_server_listen(struct cad_rpc_server *server, const char *address,
 	const struct cad_rpc_tls *tls, uint16_t *port, struct cad_error *error);
 void cad_rpc_server_start(struct cad_rpc_server *server);

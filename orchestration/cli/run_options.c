@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/cli/run_options.h"
 
+#include "common/base/address.h"
 #include "common/rpc/rpc.h"
 #include "orchestration/cli/cluster_file.h"
 
@@ -25,7 +26,7 @@ static enum cad_status check_addresses(const char *routers, struct cad_error *er
 		char router[CL_WHERE_BYTES - 16];
 		size_t length = strcspn(at, ",");
 		snprintf(router, sizeof router, "%.*s", (int)length, at);
-		if (length >= sizeof router || !cad_rpc_address_is_complete(router))
+		if (length >= sizeof router || !cad_address_is_complete(router))
 			return cad_error_set(error, CAD_ERR_INVALID,
 				"--router: '%.80s' is not an address: give HOST:PORT, or several separated by commas",
 				router);

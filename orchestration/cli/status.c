@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl status`: show the processes of the cluster and their state. */
 #include "cadre/v1/placement.pb-c.h"
+#include "common/base/address.h"
 #include "common/rpc/blocking.h"
 #include "orchestration/cli/cluster_file.h"
 #include "orchestration/cli/command.h"
@@ -28,7 +29,7 @@ static const struct cad_option table[] = {
 static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct options *options = values;
-	if (options->placement[0] && !cad_rpc_address_is_complete(options->placement))
+	if (options->placement[0] && !cad_address_is_complete(options->placement))
 		return cad_error_set(error, CAD_ERR_INVALID, "--placement '%.80s' is not an address: give HOST:PORT",
 			options->placement);
 	return CAD_OK;

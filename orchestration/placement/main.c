@@ -75,11 +75,11 @@ static const struct cad_option_alias aliases[] = { { "settle-ms", "settle", "ms"
 static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct options *options = values;
-	if (!cad_rpc_address_is_complete(options->grpc))
+	if (!cad_address_is_complete(options->grpc))
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"--grpc '%s' is not an address to listen on: give HOST:PORT, for example 127.0.0.1:7300",
 			options->grpc);
-	if (!cad_rpc_address_is_loopback(options->grpc) && !options->plaintext_anywhere)
+	if (!cad_address_is_loopback(options->grpc) && !options->plaintext_anywhere)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"--grpc %s can be reached from other machines, without TLS: add --grpc-plaintext-anywhere if the network is yours alone, or use 127.0.0.1",
 			options->grpc);

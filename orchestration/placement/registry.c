@@ -64,7 +64,7 @@ static enum cad_status find_slot(
 
 static enum cad_status check_hello(const struct pl_hello *hello, struct cad_error *error)
 {
-	if (!cad_map_id_is_legal(hello->id))
+	if (!cad_process_name_is_legal(hello->id))
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the node id '%.80s' is not allowed: use 1 to %d letters, digits and ._:-", hello->id,
 			CAD_MAP_ID_BYTES - 1);

@@ -26,12 +26,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 		cad_address_taken(text, address.port, out, sizeof out);
 		CAD_ASSERT(cad_address_parse(out, &again, &error) == CAD_OK && strcmp(address.host, again.host) == 0 &&
 			address.port == again.port && address.v6 == again.v6);
-		CAD_ASSERT(cad_rpc_address_is_complete(text));
+		CAD_ASSERT(cad_address_is_complete(text));
 	} else {
 		CAD_ASSERT(error.text[0]);
 	}
 
-	(void)cad_rpc_address_is_loopback(text);
+	(void)cad_address_is_loopback(text);
 	struct sockaddr_storage target;
 	if (pl_probe_target(text, text + strlen(text) + 1, &target))
 		CAD_ASSERT(target.ss_family == AF_INET || target.ss_family == AF_INET6);

@@ -682,40 +682,7 @@ static void command_line_nobody_there(void **state)
 	assert_non_null(strstr(error.text, "/nonexistent"));
 }
 
-/* ---- addresses and codes ---- */
-
-static void loopback(void **state)
-{
-	(void)state;
-	static const char *const yes[] = { "127.0.0.1:70", "127.1.2.3:0", "localhost:70", "[::1]:70", "::1",
-		"unix:/run/x", "unix-abstract:x", "ipv4:127.0.0.1:9", "ipv6:[::1]:9", "dns:///localhost:9",
-		"dns:localhost:9", "[::ffff:127.0.0.1]:70", "localhost" };
-	static const char *const no[] = { "0.0.0.0:70", "[::]:70", "10.0.0.1:70", "example.com:70", ":70", "",
-		"localhost.example.com:70", "127.0.0.1.example.com:70", "[::1", "[::1]x:70",
-		"ipv4:127.0.0.1:9,10.0.0.1:9", "[::ffff:10.0.0.1]:70", "::", "*:70", "128.0.0.1:70",
-		"a-name-that-is-longer-than-any-literal-address-of-the-internet-protocol:70" };
-	for (size_t i = 0; i < sizeof yes / sizeof yes[0]; i++)
-		if (!cad_rpc_address_is_loopback(yes[i]))
-			fail_msg("%s is loopback", yes[i]);
-	for (size_t i = 0; i < sizeof no / sizeof no[0]; i++)
-		if (cad_rpc_address_is_loopback(no[i]))
-			fail_msg("%s is not loopback", no[i]);
-}
-
-static void complete(void **state)
-{
-	(void)state;
-	static const char *const yes[] = { "127.0.0.1:70", "localhost:0", "[::1]:70", "router.example:65535",
-		"unix:/run/x" };
-	static const char *const no[] = { "", ":", ":70", "localhost", "localhost:", "localhost:x", "localhost:7x",
-		"localhost:65536", "localhost:99999999999999999999", "::1", "::1:70", "unix:", "localhost:-1" };
-	for (size_t i = 0; i < sizeof yes / sizeof yes[0]; i++)
-		if (!cad_rpc_address_is_complete(yes[i]))
-			fail_msg("%s is complete", yes[i]);
-	for (size_t i = 0; i < sizeof no / sizeof no[0]; i++)
-		if (cad_rpc_address_is_complete(no[i]))
-			fail_msg("%s is not complete", no[i]);
-}
+/* ---- codes ---- */
 
 static void codes(void **state)
 {
@@ -741,8 +708,6 @@ int main(void)
 		cmocka_unit_test(loop_works),
 		cmocka_unit_test(command_line),
 		cmocka_unit_test(command_line_nobody_there),
-		cmocka_unit_test(loopback),
-		cmocka_unit_test(complete),
 		cmocka_unit_test(codes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

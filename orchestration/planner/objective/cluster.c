@@ -119,7 +119,7 @@ static enum cad_status take_node(
 	const json_t *forbidden = json_object_get(json, "forbidden");
 	uint64_t slots = 0;
 
-	if (status == CAD_OK && (!id || !cad_map_id_is_legal(id)))
+	if (status == CAD_OK && (!id || !cad_process_name_is_legal(id)))
 		status = cad_error_set(error, CAD_ERR_CORRUPT,
 			"%s: every node needs an \"id\" of 1 to %d letters, digits and ._:-", name,
 			PL_CLUSTER_ID_BYTES - 1);
