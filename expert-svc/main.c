@@ -9,11 +9,10 @@
  *   main thread       the placement service's stream (control.c), signals
  *   HTTP thread       /metrics, /healthz, /readyz
  */
-#include "common/process/admin.h"
+#include "common/base/address.h"
 #include "common/base/log.h"
 #include "common/cluster/member.h"
-#include "common/process/options.h"
-#include "common/process/process.h"
+#include "common/process/service.h"
 #include "common/rpc/reactor.h"
 #include "common/transport/ucx.h"
 #include "expert-svc/control.h"
@@ -26,94 +25,65 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <uv.h>
 
-struct settings {
-	const char *placement, *model, *listen, *advertise, *http, *id, *cluster, *secret_file, *ucx_devices,
-		*ucx_transports;
-	uint64_t memory, drain_ns, spin_ns;
+struct options {
+	struct cad_service_options service; /* the first: cad_service_log */
+	const char *listen, *advertise, *cluster;
+	uint64_t memory, spin_ns, credit_bytes;
 	uint32_t memory_nodes, threads, load_threads, requests_max, rows_max, step_rows, step_pairs, connections_max,
 		credit_calls;
-	uint64_t credit_bytes;
 	enum kn_isa isa;
-	enum cad_log_level log_level;
-	enum cad_log_format log_format;
 };
 
 static const struct cad_option table[] = {
-	CAD_OPTION_STRING(struct settings, placement, "placement", NULL, "address of the placement service, host:port"),
-	CAD_OPTION_STRING(
-		struct settings, model, "model", NULL, "directory of the checkpoint; the same files on every node"),
-	CAD_OPTION_STRING(struct settings, listen, "listen", "127.0.0.1:0",
+	CAD_SERVICE_OPTIONS(struct options, service, "127.0.0.1:0"),
+	CAD_SERVICE_MEMBER_OPTIONS(struct options, service, NULL),
+	CAD_OPTION_STRING(struct options, listen, "listen", "127.0.0.1:0",
 		"where the token exchange listens, host:port; port 0 chooses one"),
-	CAD_OPTION_STRING(struct settings, advertise, "advertise", "",
+	CAD_OPTION_STRING(struct options, advertise, "advertise", "",
 		"exchange address that is announced to routers; empty: the one of --listen"),
-	CAD_OPTION_STRING(struct settings, http, "http", "127.0.0.1:0",
-		"where to serve /metrics, /healthz and /readyz, host:port"),
-	CAD_OPTION_STRING(struct settings, id, "id", "",
-		"name of this node, stable over restarts; empty: host name and process id"),
 	CAD_OPTION_STRING(
-		struct settings, cluster, "cluster", "", "refuse to join a cluster with another name; empty: any"),
-	CAD_OPTION_STRING(struct settings, secret_file, "secret-file", "",
-		"file with the cluster secret, which routers must know too; empty: none"),
-	CAD_OPTION_BYTES(struct settings, memory, "memory", "0", 0, UINT64_MAX,
+		struct options, cluster, "cluster", "", "refuse to join a cluster with another name; empty: any"),
+	CAD_OPTION_BYTES(struct options, memory, "memory", "0", 0, UINT64_MAX,
 		"memory for expert weights; 0: four fifths of what is free at start"),
-	CAD_OPTION_U32(struct settings, memory_nodes, "memory-nodes", "1", 1, CAD_NODES_MAX,
+	CAD_OPTION_U32(struct options, memory_nodes, "memory-nodes", "1", 1, CAD_NODES_MAX,
 		"expert nodes on this machine, which share those four fifths"),
-	CAD_OPTION_U32(struct settings, threads, "threads", "0", 0, KN_THREADS_MAX,
+	CAD_OPTION_U32(struct options, threads, "threads", "0", 0, KN_THREADS_MAX,
 		"compute threads; 0: one for each core of this process"),
 	CAD_OPTION_U32(
-		struct settings, load_threads, "load-threads", "1", 1, 16, "threads that load experts during serving"),
-	CAD_OPTION_ENUM(struct settings, isa, "isa", "auto", kn_isa_choices,
+		struct options, load_threads, "load-threads", "1", 1, 16, "threads that load experts during serving"),
+	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", kn_isa_choices,
 		"instruction set of the kernels; all give the same bits"),
-	CAD_OPTION_U32(struct settings, requests_max, "requests-max", "256", 1, 65536,
+	CAD_OPTION_U32(struct options, requests_max, "requests-max", "256", 1, 65536,
 		"calls held at once; further ones are refused"),
-	CAD_OPTION_U32(struct settings, rows_max, "rows-max", "2048", 1, CADRE_ROWS_MAX, "maximum rows of one call"),
-	CAD_OPTION_U32(struct settings, step_rows, "step-rows", "2048", 1, CADRE_ROWS_MAX,
+	CAD_OPTION_U32(struct options, rows_max, "rows-max", "2048", 1, CADRE_ROWS_MAX, "maximum rows of one call"),
+	CAD_OPTION_U32(struct options, step_rows, "step-rows", "2048", 1, CADRE_ROWS_MAX,
 		"rows computed together; sizes the activations"),
-	CAD_OPTION_U32(struct settings, step_pairs, "step-pairs", "8192", 1, CADRE_PAIRS_MAX,
+	CAD_OPTION_U32(struct options, step_pairs, "step-pairs", "8192", 1, CADRE_PAIRS_MAX,
 		"pairs of row and expert computed together; sizes the activations"),
-	CAD_OPTION_U32(struct settings, connections_max, "connections-max", "64", 1, CAD_EXPERT_CONNECTIONS_MAX,
+	CAD_OPTION_U32(struct options, connections_max, "connections-max", "64", 1, CAD_EXPERT_CONNECTIONS_MAX,
 		"routers connected at once"),
-	CAD_OPTION_U32(struct settings, credit_calls, "credit-calls", "16", 1, 4096,
-		"unanswered calls allowed to each router"),
-	CAD_OPTION_BYTES(struct settings, credit_bytes, "credit-bytes", "64M", 65536, UINT64_MAX,
+	CAD_OPTION_U32(
+		struct options, credit_calls, "credit-calls", "16", 1, 4096, "unanswered calls allowed to each router"),
+	CAD_OPTION_BYTES(struct options, credit_bytes, "credit-bytes", "64M", 65536, UINT64_MAX,
 		"bytes of unanswered calls allowed to each router"),
-	CAD_OPTION_STRING(struct settings, ucx_devices, "ucx-devices", "",
-		"network devices of the exchange, as in UCX_NET_DEVICES; empty: that variable, else loopback"),
-	CAD_OPTION_STRING(struct settings, ucx_transports, "ucx-transports", "",
-		"transports of the exchange, as in UCX_TLS; empty: that variable, else tcp"),
-	CAD_OPTION_DURATION(struct settings, spin_ns, "ucx-spin", "0", 0, CAD_NS_PER_S,
+	CAD_OPTION_DURATION(struct options, spin_ns, "ucx-spin", "0", 0, CAD_NS_PER_S,
 		"how long the exchange polls before it sleeps; only for machines with cores to spare"),
-	CAD_OPTION_DURATION(struct settings, drain_ns, "drain", "10s", 0, 3600 * CAD_NS_PER_S,
-		"how long to keep answering after SIGTERM or Ctrl-C"),
-	CAD_OPTION_ENUM(
-		struct settings, log_level, "log-level", "info", cad_log_level_choices, "lowest level that is logged"),
-	CAD_OPTION_ENUM(
-		struct settings, log_format, "log-format", "logfmt", cad_log_format_choices, "format of log lines"),
 };
 
 static const struct cad_option_alias aliases[] = { { "drain-timeout", "drain", NULL } };
 
 static enum cad_status check(const void *values, struct cad_error *error)
 {
-	const struct settings *s = values;
-	if (*s->id && !cad_process_name_is_legal(s->id))
-		return cad_error_set(error, CAD_ERR_INVALID,
-			"--id is '%.80s'; a node's name has at most %d letters, digits and . _ : -", s->id,
-			CAD_MAP_ID_BYTES - 1);
-	if (!cad_address_is_complete(s->placement))
+	const struct options *o = values;
+	if (*o->advertise && !cad_address_is_complete(o->advertise))
 		return cad_error_set(
-			error, CAD_ERR_INVALID, "--placement '%s' is not an address: give HOST:PORT", s->placement);
-	if (*s->advertise && !cad_address_is_complete(s->advertise))
-		return cad_error_set(
-			error, CAD_ERR_INVALID, "--advertise '%s' is not an address: give HOST:PORT", s->advertise);
-	if (!*s->advertise && strncmp(s->listen, "0.0.0.0:", 8) == 0)
+			error, CAD_ERR_INVALID, "--advertise '%s' is not an address: give HOST:PORT", o->advertise);
+	if (!*o->advertise && strncmp(o->listen, "0.0.0.0:", 8) == 0)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"routers cannot connect to --listen %s: listen on the address of one interface, or give --advertise HOST:PORT",
-			s->listen);
-
-	return CAD_OK;
+			o->listen);
+	return cad_service_check(&o->service, error);
 }
 
 static const struct cad_options_spec spec = {
@@ -124,25 +94,21 @@ static const struct cad_options_spec spec = {
 	.aliases = aliases,
 	.aliases_count = sizeof aliases / sizeof aliases[0],
 	.check = check,
+	.log = cad_service_log,
 };
 
-struct node {
-	struct settings settings;
-	char id[CADRE_NAME_BYTES];
+struct program {
+	struct options options;
+	struct cad_service service;
 	char kernels_fingerprint[33];
-	char *secret;
 	struct cad_model *model;
 	struct kn_device *device;
 	struct kn_device_info device_info;
 	struct cad_cluster_facts facts;
-	struct cad_metrics *metrics;
 	struct ex_engine *engine;
 	struct cad_transport *transport;
-	struct cad_admin *admin;
-	uv_loop_t loop;
 	struct cad_rpc_reactor *reactor;
 	_Atomic(struct ex_control *) control; /* the HTTP thread is there before it */
-	struct cad_signals *signals;
 	uv_timer_t drain_timer;
 	/* the exchange thread */
 	pthread_t exchange;
@@ -165,12 +131,12 @@ static uint64_t now_ns(void) { return cad_clock_now_ns(&cad_clock_system); }
 static void on_connection(struct cad_transport *transport, struct cad_connection *connection,
 	enum cad_connection_state state, enum cad_status status, const char *text)
 {
-	struct node *node = cad_transport_user(transport);
+	struct program *p = cad_transport_user(transport);
 	if (state == CAD_CONNECTION_READY) {
 		cad_log_info("exchange", "router connected", CAD_S("router", cad_connection_peer(connection)));
 		return;
 	}
-	ex_engine_connection_lost(node->engine, connection);
+	ex_engine_connection_lost(p->engine, connection);
 	cad_log_write(status == CAD_ERR_PROTOCOL || status == CAD_ERR_REFUSED ? CAD_LOG_WARN : CAD_LOG_INFO, "exchange",
 		(const struct cad_log_field[]){ CAD_S("msg", "connection closed"),
 			CAD_S("router", cad_connection_peer(connection)), CAD_S("why", text) },
@@ -179,30 +145,30 @@ static void on_connection(struct cad_transport *transport, struct cad_connection
 
 static void on_request(struct cad_transport *transport, struct cad_request *request)
 {
-	struct node *node = cad_transport_user(transport);
-	ex_engine_request(node->engine, request);
+	struct program *p = cad_transport_user(transport);
+	ex_engine_request(p->engine, request);
 }
 
-static void wake_exchange(void *context) { cad_transport_wake(((struct node *)context)->transport); }
+static void wake_exchange(void *context) { cad_transport_wake(((struct program *)context)->transport); }
 
 /* The HTTP thread reads copies: a transport belongs to its own thread. */
-static void copy_stats(struct node *node)
+static void copy_stats(struct program *p)
 {
 	uint64_t values[sizeof(struct cad_transport_stats) / sizeof(uint64_t)];
-	memcpy(values, cad_transport_stats(node->transport), sizeof values);
+	memcpy(values, cad_transport_stats(p->transport), sizeof values);
 	for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
-		atomic_store_explicit(&node->exchange_stats[i], values[i], memory_order_relaxed);
-	atomic_store_explicit(&node->exchange_beat_ns, now_ns(), memory_order_relaxed);
+		atomic_store_explicit(&p->exchange_stats[i], values[i], memory_order_relaxed);
+	atomic_store_explicit(&p->exchange_beat_ns, now_ns(), memory_order_relaxed);
 }
 
 static void *exchange_thread(void *argument)
 {
-	struct node *node = argument;
+	struct program *p = argument;
 	/* To the end: nothing that was accepted stays unanswered. */
-	while (!atomic_load(&node->exchange_stop) || !ex_engine_idle(node->engine)) {
-		cad_transport_poll(node->transport, now_ns() + EXCHANGE_TURN_MS * CAD_NS_PER_MS);
-		ex_engine_deliver(node->engine);
-		copy_stats(node);
+	while (!atomic_load(&p->exchange_stop) || !ex_engine_idle(p->engine)) {
+		cad_transport_poll(p->transport, now_ns() + EXCHANGE_TURN_MS * CAD_NS_PER_MS);
+		ex_engine_deliver(p->engine);
+		copy_stats(p);
 	}
 	return NULL;
 }
@@ -211,10 +177,10 @@ static void *exchange_thread(void *argument)
 
 static bool is_ready(void *context, char *text, size_t bytes)
 {
-	struct node *node = context;
-	struct ex_control *control = atomic_load(&node->control);
+	struct program *p = context;
+	struct ex_control *control = atomic_load(&p->control);
 
-	if (atomic_load(&node->draining))
+	if (atomic_load(&p->draining))
 		snprintf(text, bytes, "draining");
 	else if (!control || !ex_control_ready(control))
 		snprintf(text, bytes,
@@ -227,8 +193,8 @@ static bool is_ready(void *context, char *text, size_t bytes)
 
 static bool is_healthy(void *context, char *text, size_t bytes)
 {
-	struct node *node = context;
-	uint64_t beat_ns = atomic_load(&node->exchange_beat_ns), silent_ns = now_ns() - beat_ns;
+	struct program *p = context;
+	uint64_t beat_ns = atomic_load(&p->exchange_beat_ns), silent_ns = now_ns() - beat_ns;
 	if (beat_ns == 0 || silent_ns < EXCHANGE_STUCK_S * CAD_NS_PER_S) /* 0: it has not begun */
 		return true;
 	snprintf(text, bytes, "the exchange thread has done nothing for %llu s",
@@ -241,7 +207,7 @@ static double read_u64(void *context)
 	return (double)atomic_load_explicit((_Atomic uint64_t *)context, memory_order_relaxed);
 }
 
-static void register_exchange_metrics(struct node *node)
+static void register_exchange_metrics(struct program *p)
 {
 	static const struct {
 		size_t offset;
@@ -262,306 +228,290 @@ static void register_exchange_metrics(struct node *node)
 			"times the exchange was rebuilt after it went deaf" },
 	};
 	for (size_t i = 0; i < sizeof counters / sizeof counters[0]; i++)
-		cad_metrics_counter_read(node->metrics, counters[i].name, counters[i].help, NULL, 0, read_u64,
-			(void *)&node->exchange_stats[counters[i].offset / sizeof(uint64_t)]);
+		cad_metrics_counter_read(p->service.metrics, counters[i].name, counters[i].help, NULL, 0, read_u64,
+			(void *)&p->exchange_stats[counters[i].offset / sizeof(uint64_t)]);
 }
 
 /* ---- the way out ---- */
 
-static void after_leaving(void *context) { ((struct node *)context)->left = true; }
+static void after_leaving(void *context) { ((struct program *)context)->left = true; }
 
 /* Stops when the placement service is left and routers have gone elsewhere, or when time is up. */
 static void on_drain_tick(uv_timer_t *timer)
 {
-	struct node *node = timer->data;
-	uint64_t now = now_ns(), calls = ex_engine_stats(node->engine).calls;
+	struct program *p = timer->data;
+	uint64_t now = now_ns(), calls = ex_engine_stats(p->engine).calls;
 
-	if (calls != node->calls_seen || !ex_engine_idle(node->engine)) {
-		node->calls_seen = calls;
-		node->quiet_since_ns = now;
+	if (calls != p->calls_seen || !ex_engine_idle(p->engine)) {
+		p->calls_seen = calls;
+		p->quiet_since_ns = now;
 	}
 
-	if (!node->left || (now < node->drain_until_ns && now - node->quiet_since_ns < QUIET_NS))
+	if (!p->left || (now < p->drain_until_ns && now - p->quiet_since_ns < QUIET_NS))
 		return;
 	uv_close((uv_handle_t *)timer, NULL);
-	cad_signals_close(node->signals);
-	cad_rpc_reactor_stop(node->reactor);
+	cad_service_unwatch(&p->service);
+	cad_rpc_reactor_stop(p->reactor);
 }
 
 static void on_signal(void *context, int number)
 {
-	struct node *node = context;
-	if (atomic_exchange(&node->draining, true)) {
+	struct program *p = context;
+	if (atomic_exchange(&p->draining, true)) {
 		cad_log_warn("expert", "second signal: stopping now");
-		node->drain_until_ns = 0;
+		p->drain_until_ns = 0;
 		return;
 	}
 
 	cad_log_info("expert", "draining", CAD_S("signal", strsignal(number)),
-		CAD_F("seconds", (double)node->settings.drain_ns * 1e-9));
-	node->drain_until_ns = now_ns() + node->settings.drain_ns;
-	node->quiet_since_ns = now_ns();
-	uv_timer_start(&node->drain_timer, on_drain_tick, DRAIN_TICK_MS, DRAIN_TICK_MS);
-	ex_control_leave(node->control, after_leaving, node);
+		CAD_F("seconds", (double)p->options.service.drain_ns * 1e-9));
+	p->drain_until_ns = now_ns() + p->options.service.drain_ns;
+	p->quiet_since_ns = now_ns();
+	uv_timer_start(&p->drain_timer, on_drain_tick, DRAIN_TICK_MS, DRAIN_TICK_MS);
+	ex_control_leave(p->control, after_leaving, p);
 }
 
 /* ---- beginning ---- */
 
-static enum cad_status open_model(struct node *node, struct cad_error *error)
+static enum cad_status open_model(struct program *p, struct cad_error *error)
 {
-	enum cad_status status = cad_model_open(node->settings.model, &node->model, error);
+	enum cad_status status = cad_model_open(p->options.service.model, &p->model, error);
 	if (status != CAD_OK)
 		return status;
 
-	status = kn_device_open(&(struct kn_device_options){ .isa = node->settings.isa }, &node->device, error);
+	status = kn_device_open(&(struct kn_device_options){ .isa = p->options.isa }, &p->device, error);
 	if (status != CAD_OK)
 		return status;
-	node->device->ops->describe(node->device, &node->device_info);
+	p->device->ops->describe(p->device, &p->device_info);
 	struct kn_queue *queue;
-	status = node->device->ops->queue_create(node->device, 1, &queue);
+	status = p->device->ops->queue_create(p->device, 1, &queue);
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "cannot make a compute queue");
-	status = kn_fingerprint(queue, node->kernels_fingerprint, error);
-	node->device->ops->queue_destroy(queue);
+	status = kn_fingerprint(queue, p->kernels_fingerprint, error);
+	p->device->ops->queue_destroy(queue);
 
 	return status;
 }
 
 /* How much of the device this node may fill with weights. */
-static enum cad_status size_memory(struct node *node, struct cad_error *error)
+static enum cad_status size_memory(struct program *p, struct cad_error *error)
 {
 	(void)error;
-	struct settings *s = &node->settings;
-	uint64_t free_bytes = node->device_info.memory_bytes;
-	if (s->memory == 0)
-		s->memory = free_bytes / 5 * 4 / s->memory_nodes;
-	else if (s->memory > free_bytes)
+	struct options *o = &p->options;
+	uint64_t free_bytes = p->device_info.memory_bytes;
+
+	if (o->memory == 0)
+		o->memory = free_bytes / 5 * 4 / o->memory_nodes;
+	else if (o->memory > free_bytes)
 		cad_log_warn("expert",
 			"--memory exceeds the free memory: this node may be killed before it has used that much",
-			CAD_U("memory_bytes", s->memory), CAD_U("free_bytes", free_bytes));
+			CAD_U("memory_bytes", o->memory), CAD_U("free_bytes", free_bytes));
 	return CAD_OK;
-}
-
-static bool interrupted(void *context)
-{
-	(void)context;
-	return cad_signals_pending();
 }
 
 /* Learns the cluster's settings, and that this is the same model. */
-static enum cad_status ask_cluster(struct node *node, struct cad_error *error)
+static enum cad_status ask_cluster(struct program *p, struct cad_error *error)
 {
 	char fingerprint[33];
-	enum cad_status status = cad_cluster_ask(node->settings.placement, interrupted, NULL, &node->facts, error);
+	enum cad_status status =
+		cad_cluster_ask(p->options.service.placement, cad_service_interrupted, NULL, &p->facts, error);
 
 	if (status != CAD_OK)
 		return status;
 
-	cad_model_fingerprint(node->model, fingerprint);
-	if (*node->settings.cluster && strcmp(node->settings.cluster, node->facts.cluster) != 0)
+	cad_model_fingerprint(p->model, fingerprint);
+	if (*p->options.cluster && strcmp(p->options.cluster, p->facts.cluster) != 0)
 		return cad_error_set(error, CAD_ERR_REFUSED,
 			"the placement service at %s belongs to cluster '%s', not to '%s' as --cluster says",
-			node->settings.placement, node->facts.cluster, node->settings.cluster);
-	if (strcmp(fingerprint, node->facts.model_fingerprint) != 0)
+			p->options.service.placement, p->facts.cluster, p->options.cluster);
+	if (strcmp(fingerprint, p->facts.model_fingerprint) != 0)
 		return cad_error_set(error, CAD_ERR_REFUSED,
 			"the checkpoint in '%s' has fingerprint %s, but the cluster serves %s: give --model the same files everywhere",
-			node->settings.model, fingerprint, node->facts.model_fingerprint);
+			p->options.service.model, fingerprint, p->facts.model_fingerprint);
 
 	return CAD_OK;
 }
 
-static enum cad_status create_engine(struct node *node, struct cad_error *error)
+static enum cad_status create_engine(struct program *p, struct cad_error *error)
 {
 	struct ex_engine_options options;
-	uint64_t expert_bytes = kn_expert_bytes(node->device, node->model, node->facts.settings.weights);
+	uint64_t expert_bytes = kn_expert_bytes(p->device, p->model, p->facts.settings.weights);
 
-	if (node->settings.memory < expert_bytes)
+	if (p->options.memory < expert_bytes)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
 			"there are %llu bytes for expert weights, but one expert of this model takes %llu: give this node more with --memory",
-			(unsigned long long)node->settings.memory, (unsigned long long)expert_bytes);
+			(unsigned long long)p->options.memory, (unsigned long long)expert_bytes);
 	ex_engine_options_default(&options);
 	options.mode = EX_ENGINE_THREADED;
-	options.model = node->model;
-	options.device = node->device;
-	options.threads = node->settings.threads;
-	options.settings = &node->facts.settings;
-	options.memory_bytes = node->settings.memory;
-	options.requests_max = node->settings.requests_max;
-	options.step_rows_max = node->settings.step_rows;
-	options.step_pairs_max = node->settings.step_pairs;
-	options.metrics = node->metrics;
+	options.model = p->model;
+	options.device = p->device;
+	options.threads = p->options.threads;
+	options.settings = &p->facts.settings;
+	options.memory_bytes = p->options.memory;
+	options.requests_max = p->options.requests_max;
+	options.step_rows_max = p->options.step_rows;
+	options.step_pairs_max = p->options.step_pairs;
+	options.metrics = p->service.metrics;
 	options.wake = wake_exchange;
-	options.wake_context = node;
+	options.wake_context = p;
 
-	return ex_engine_create(&options, &node->engine, error);
+	return ex_engine_create(&options, &p->engine, error);
 }
 
-static const char *or_null(const char *text) { return *text ? text : NULL; }
-
-static enum cad_status create_exchange(struct node *node, struct cad_error *error)
+static struct cad_transport_options exchange_options(struct program *p)
 {
-	const struct settings *s = &node->settings;
+	const struct options *o = &p->options;
 	struct cad_transport_options options;
 	char fingerprint[33];
 
-	if (*s->secret_file) {
-		enum cad_status status = cad_secret_read(s->secret_file, "cluster secret", &node->secret, error);
-		if (status != CAD_OK)
-			return status;
-	}
-
 	cad_transport_options_default(&options);
-	cad_model_fingerprint(node->model, fingerprint);
-	cad_identity_fill(&options.identity, node->facts.cluster, node->id, fingerprint, &node->facts.settings);
-	ex_engine_wire_limits(node->engine, s->rows_max, &options.limits);
-	options.secret = node->secret;
-	options.connections_max = s->connections_max;
-	options.calls_max = s->requests_max;
-	options.credit_calls = s->credit_calls;
+	cad_model_fingerprint(p->model, fingerprint);
+	cad_identity_fill(&options.identity, p->facts.cluster, p->service.id, fingerprint, &p->facts.settings);
+	ex_engine_wire_limits(p->engine, o->rows_max, &options.limits);
+	options.secret = p->service.secret;
+	options.connections_max = o->connections_max;
+	options.calls_max = o->requests_max;
+	options.credit_calls = o->credit_calls;
 
 	/* one full call always goes */
 	options.credit_bytes =
-		s->credit_bytes > options.limits.payload_bytes_max ? s->credit_bytes : options.limits.payload_bytes_max;
-	options.user = node;
+		o->credit_bytes > options.limits.payload_bytes_max ? o->credit_bytes : options.limits.payload_bytes_max;
+	options.user = p;
 	options.on_connection = on_connection;
 	options.on_request = on_request;
-	struct cad_ucx_options ucx = {
-		.devices = or_null(s->ucx_devices),
-		.transports = or_null(s->ucx_transports),
-		.spin_us = (uint32_t)(s->spin_ns / CAD_NS_PER_US),
-	};
-	enum cad_status status = cad_transport_ucx_create(&options, &ucx, &node->transport, error);
-	return status == CAD_OK ? cad_transport_listen(node->transport, s->listen, error) : status;
+
+	return options;
 }
 
-static enum cad_status create_http(struct node *node, struct cad_error *error)
+static enum cad_status create_exchange(struct program *p, struct cad_error *error)
 {
-	struct cad_admin_options options = {
-		.address = node->settings.http,
-		.metrics = node->metrics,
-		.ready = is_ready,
-		.healthy = is_healthy,
-		.context = node,
+	const struct cad_transport_options options = exchange_options(p);
+	const struct cad_ucx_options ucx = {
+		.devices = p->options.service.ucx_devices,
+		.transports = p->options.service.ucx_transports,
+		.spin_us = (uint32_t)(p->options.spin_ns / CAD_NS_PER_US),
 	};
-	register_exchange_metrics(node);
-	return cad_admin_create(&options, &node->admin, error);
+	enum cad_status status = cad_transport_ucx_create(&options, &ucx, &p->transport, error);
+	return status == CAD_OK ? cad_transport_listen(p->transport, p->options.listen, error) : status;
 }
 
-static enum cad_status create_control(struct node *node, struct cad_error *error)
+static enum cad_status create_http(struct program *p, struct cad_error *error)
 {
-	int failed = uv_loop_init(&node->loop);
-	if (failed)
-		return cad_error_set(error, CAD_ERR_INTERNAL, "cannot make an event loop: %s", uv_strerror(failed));
+	register_exchange_metrics(p);
+	return cad_service_http(&p->service, is_ready, is_healthy, p, error);
+}
 
-	uv_timer_init(&node->loop, &node->drain_timer);
-	node->drain_timer.data = node;
-	enum cad_status status = cad_rpc_reactor_create(&node->loop, &node->reactor, error);
-	if (status == CAD_OK)
-		status = cad_signals_create(&node->loop, on_signal, node, &node->signals, error);
-	if (status != CAD_OK)
-		return status;
+static enum cad_status create_reactor(struct program *p, struct cad_error *error)
+{
+	uv_timer_init(&p->service.loop, &p->drain_timer);
+	p->drain_timer.data = p;
+	return cad_rpc_reactor_create(&p->service.loop, &p->reactor, error);
+}
+
+static enum cad_status create_control(struct program *p, struct cad_error *error)
+{
 	struct ex_control_options options = {
-		.reactor = node->reactor,
-		.placement = node->settings.placement,
-		.settings = &node->facts.settings,
-		.engine = node->engine,
-		.load_threads = node->settings.load_threads,
-		.memory_bytes = node->settings.memory,
-		.id = node->id,
-		.exchange_address =
-			*node->settings.advertise ? node->settings.advertise : cad_transport_address(node->transport),
-		.http_address = cad_admin_address(node->admin),
-		.kernels_fingerprint = node->kernels_fingerprint,
-		.isa = node->device_info.isa,
-		.threads = node->settings.threads,
+		.reactor = p->reactor,
+		.placement = p->options.service.placement,
+		.settings = &p->facts.settings,
+		.engine = p->engine,
+		.load_threads = p->options.load_threads,
+		.memory_bytes = p->options.memory,
+		.id = p->service.id,
+		.exchange_address = *p->options.advertise ? p->options.advertise : cad_transport_address(p->transport),
+		.http_address = cad_admin_address(p->service.admin),
+		.kernels_fingerprint = p->kernels_fingerprint,
+		.isa = p->device_info.isa,
+		.threads = p->options.threads,
 	};
 	struct ex_control *control;
-	status = ex_control_create(&options, &control, error);
+	enum cad_status status = ex_control_create(&options, &control, error);
 	if (status == CAD_OK)
-		atomic_store(&node->control, control);
+		atomic_store(&p->control, control);
 
 	return status;
 }
 
-static enum cad_status node_create(struct node *node, struct cad_error *error)
+static enum cad_status watch(struct program *p, struct cad_error *error)
 {
-	struct settings *s = &node->settings;
-	if (s->threads == 0)
-		s->threads = kn_threads_default();
-	if (*s->id)
-		snprintf(node->id, sizeof node->id, "%s", s->id);
-	else
-		cad_process_name(node->id, sizeof node->id);
-	enum cad_status status = cad_metrics_create(&node->metrics);
-	if (status != CAD_OK)
-		return cad_error_set(error, status, "no memory for metrics");
+	return cad_service_watch(&p->service, on_signal, p, error);
+}
 
-	/* HTTP before the wait for the placement service: a node that waits is alive. */
-	enum cad_status (*const stages[])(struct node * node, struct cad_error * error) = { open_model, size_memory,
-		create_http, ask_cluster, create_engine, create_exchange, create_control };
+static enum cad_status start_exchange(struct program *p, struct cad_error *error)
+{
+	if (pthread_create(&p->exchange, NULL, exchange_thread, p) != 0)
+		return cad_error_set(error, CAD_ERR_EXHAUSTED, "cannot start a thread for the exchange: see ulimit -u");
+	return CAD_OK;
+}
+
+/* In this order. The HTTP port comes before the wait for the placement service: a node that waits is seen
+ * to be alive. */
+static enum cad_status (*const stages[])(struct program *p, struct cad_error *error) = {
+	open_model,
+	size_memory,
+	create_reactor,
+	create_http,
+	ask_cluster,
+	create_engine,
+	create_exchange,
+	create_control,
+	watch,
+	start_exchange,
+};
+
+static enum cad_status start(struct program *p, struct cad_error *error)
+{
+	if (p->options.threads == 0)
+		p->options.threads = kn_threads_default();
 	for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) {
-		status = stages[i](node, error);
+		enum cad_status status = stages[i](p, error);
 		if (status != CAD_OK)
 			return status;
 	}
-
-	status = cad_metrics_status(node->metrics);
-	if (status != CAD_OK)
-		return cad_error_set(error, status, "no memory for metrics");
-	if (pthread_create(&node->exchange, NULL, exchange_thread, node) != 0)
-		return cad_error_set(error, CAD_ERR_EXHAUSTED, "cannot start a thread for the exchange: see ulimit -u");
-
 	return CAD_OK;
 }
 
 /* After the reactor has run. */
-static void node_destroy(struct node *node)
+static void finish(struct program *p)
 {
-	cad_admin_destroy(node->admin);
-	atomic_store(&node->exchange_stop, true);
-	cad_transport_wake(node->transport);
-	pthread_join(node->exchange, NULL);
-	cad_rpc_reactor_destroy(node->reactor);
-	ex_control_destroy(atomic_load(&node->control));
-	cad_transport_destroy(node->transport);
-	ex_engine_destroy(node->engine);
-	CAD_ASSERT(uv_loop_close(&node->loop) == 0);
-	cad_metrics_destroy(node->metrics);
-	cad_settings_fini(&node->facts.settings);
-	if (node->secret)
-		explicit_bzero(node->secret, strlen(node->secret));
-	free(node->secret);
-	node->device->ops->destroy(node->device);
-	cad_model_close(node->model);
+	cad_service_unhttp(&p->service);
+	atomic_store(&p->exchange_stop, true);
+	cad_transport_wake(p->transport);
+	pthread_join(p->exchange, NULL);
+	cad_rpc_reactor_destroy(p->reactor);
+	ex_control_destroy(atomic_load(&p->control));
+	cad_transport_destroy(p->transport);
+	ex_engine_destroy(p->engine);
+	cad_service_fini(&p->service);
+	cad_settings_fini(&p->facts.settings);
+	p->device->ops->destroy(p->device);
+	cad_model_close(p->model);
 }
 
 int main(int argc, char **argv)
 {
-	static struct node node;
-	struct cad_options *options;
+	static struct program program;
+	struct program *p = &program;
+	struct cad_options *parsed;
 	struct cad_error error;
 	int exit_code;
 
 	cad_transport_ucx_environment(argv);
-	if (!cad_options_main(&spec, argc, argv, &node.settings, &options, &exit_code))
+	if (!cad_options_main(&spec, argc, argv, &p->options, &parsed, &exit_code))
 		return exit_code;
-	cad_log_setup(node.settings.log_level, node.settings.log_format);
-
-	if (cad_process_init(&error) != CAD_OK || node_create(&node, &error) != CAD_OK) {
+	if (cad_service_init(&p->service, "expert", &p->options.service, &error) != CAD_OK ||
+		start(p, &error) != CAD_OK)
 		/* The process ends here, and with it everything that was made so far. */
-		bool asked_to = error.status == CAD_ERR_CANCELLED;
-		cad_log_write(asked_to ? CAD_LOG_INFO : CAD_LOG_ERROR, "expert",
-			&(struct cad_log_field)CAD_S("msg", error.text), 1);
-		_exit(asked_to ? 0 : 1);
-	}
+		_exit(cad_service_failed(&p->service, &error));
 
-	cad_log_info("expert", "serving", CAD_S("id", node.id),
-		CAD_S("exchange", cad_transport_address(node.transport)), CAD_S("http", cad_admin_address(node.admin)),
-		CAD_S("isa", node.device_info.isa), CAD_U("threads", node.settings.threads),
-		CAD_U("memory_bytes", node.settings.memory), CAD_S("version", cad_version));
-	cad_rpc_reactor_run(node.reactor);
-	node_destroy(&node);
-	cad_options_destroy(options);
+	cad_log_info("expert", "serving", CAD_S("id", p->service.id),
+		CAD_S("exchange", cad_transport_address(p->transport)),
+		CAD_S("http", cad_admin_address(p->service.admin)), CAD_S("isa", p->device_info.isa),
+		CAD_U("threads", p->options.threads), CAD_U("memory_bytes", p->options.memory),
+		CAD_S("version", cad_version));
+	cad_rpc_reactor_run(p->reactor);
+	finish(p);
+	cad_options_destroy(parsed);
 	cad_log_info("expert", "stopped");
 
 	return 0;

@@ -7,12 +7,10 @@
  */
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/address.h"
-#include "common/process/admin.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/cluster/member.h"
-#include "common/process/options.h"
-#include "common/process/process.h"
+#include "common/process/service.h"
 #include "common/rpc/reactor.h"
 #include "common/transport/ucx.h"
 #include "embedded/embedded.h"
@@ -25,38 +23,31 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <uv.h>
 
-enum { READY_POLL_MS = 20, DRAIN_MS_DEFAULT = 10000 };
+enum { READY_POLL_MS = 20 };
 
 struct options {
-	const char *model, *placement, *grpc, *http, *id, *secret_file, *tls_certificate, *tls_key, *tls_authority,
-		*token_file, *ucx_devices, *ucx_transports;
-	bool local_experts, plaintext_anywhere;
+	struct cad_service_options service; /* the first: cad_service_log */
+	bool local_experts;
 	enum kn_isa isa;
 	uint32_t threads, step_tokens, chunk, sequences_max, queue_max, micro_batches;
-	uint64_t kv_memory, call_timeout, drain;
+	uint64_t kv_memory, call_timeout_ns;
 	enum rt_capacity_policy capacity_policy;
 	double capacity_factor;
 	enum cad_weights weights;
 	enum cadre_row_type wire;
-	enum cad_log_level log_level;
-	enum cad_log_format log_format;
 };
 
 static const struct cad_choice policy_choices[] = { { "none", RT_CAPACITY_NONE }, { "drop", RT_CAPACITY_DROP },
 	{ "spill", RT_CAPACITY_SPILL }, { NULL, 0 } };
 
 static const struct cad_option table[] = {
-	CAD_OPTION_STRING(struct options, model, "model", NULL, "directory of the checkpoint"),
-	CAD_OPTION_STRING(struct options, placement, "placement", "", "host:port of the placement service"),
+	CAD_SERVICE_OPTIONS(struct options, service, "127.0.0.1:7101"),
+	CAD_SERVICE_GRPC_OPTIONS(struct options, service, "127.0.0.1:7100"),
+	CAD_SERVICE_ACCESS_OPTIONS(struct options, service),
+	CAD_SERVICE_MEMBER_OPTIONS(struct options, service, ""),
 	CAD_OPTION_BOOL(struct options, local_experts, "local-experts", "false",
 		"run the experts in this process, without a placement service"),
-	CAD_OPTION_STRING(struct options, grpc, "grpc", "127.0.0.1:7100", "where clients connect: gRPC, host:port"),
-	CAD_OPTION_STRING(struct options, http, "http", "127.0.0.1:7101",
-		"where to serve /metrics, /healthz and /readyz, host:port"),
-	CAD_OPTION_STRING(
-		struct options, id, "id", "", "name of this router in the cluster; empty: host name and process id"),
 	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", kn_isa_choices,
 		"instruction set of the kernels; all give the same bits"),
 	CAD_OPTION_U32(struct options, threads, "threads", "0", 0, KN_THREADS_MAX, "compute threads; 0: all cores"),
@@ -70,7 +61,7 @@ static const struct cad_option table[] = {
 		"further sequences that may wait; beyond that, RESOURCE_EXHAUSTED"),
 	CAD_OPTION_U32(struct options, micro_batches, "micro-batches", "0", 0, RT_MICRO_BATCHES_MAX,
 		"parts of a step, so that attention and experts overlap; 0: when it pays"),
-	CAD_OPTION_DURATION(struct options, call_timeout, "call-timeout", "10s", CAD_NS_PER_MS, 3600 * CAD_NS_PER_S,
+	CAD_OPTION_DURATION(struct options, call_timeout_ns, "call-timeout", "10s", CAD_NS_PER_MS, 3600 * CAD_NS_PER_S,
 		"an expert call that takes longer is sent again"),
 	CAD_OPTION_ENUM(struct options, capacity_policy, "capacity-policy", "none", policy_choices,
 		"what happens to a row whose expert is full; none: no expert ever is"),
@@ -80,55 +71,19 @@ static const struct cad_option table[] = {
 		"with --local-experts; f32: as stored, lossless; bf16: rounded"),
 	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", cad_wire_choices,
 		"with --local-experts: how rows go to the experts"),
-	CAD_OPTION_STRING(struct options, secret_file, "secret-file", "", "file with the cluster secret; empty: none"),
-	CAD_OPTION_STRING(struct options, ucx_devices, "ucx-devices", "",
-		"network devices of the exchange (UCX_NET_DEVICES); empty: loopback"),
-	CAD_OPTION_STRING(struct options, ucx_transports, "ucx-transports", "",
-		"transports of the exchange (UCX_TLS); empty: tcp"),
-	CAD_OPTION_STRING(struct options, tls_certificate, "tls-certificate", "",
-		"PEM file with the certificate of the gRPC server"),
-	CAD_OPTION_STRING(struct options, tls_key, "tls-key", "", "PEM file with its private key"),
-	CAD_OPTION_STRING(struct options, tls_authority, "tls-authority", "",
-		"PEM file of a certificate authority; clients must present a certificate signed by it"),
-	CAD_OPTION_STRING(struct options, token_file, "token-file", "",
-		"file with the bearer token that clients must send; empty: none"),
-	CAD_OPTION_BOOL(struct options, plaintext_anywhere, "grpc-plaintext-anywhere", "false",
-		"allow gRPC without TLS on addresses other than loopback"),
-	CAD_OPTION_DURATION(struct options, drain, "drain", "10s", 0, 3600 * CAD_NS_PER_S,
-		"how long running requests may continue after SIGTERM"),
-	CAD_OPTION_ENUM(
-		struct options, log_level, "log-level", "info", cad_log_level_choices, "lowest level that is logged"),
-	CAD_OPTION_ENUM(
-		struct options, log_format, "log-format", "logfmt", cad_log_format_choices, "format of log lines"),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct options *o = values;
-	if (!o->local_experts && o->placement[0] == 0)
+	bool placement = o->service.placement[0] != 0;
+
+	if (!o->local_experts && !placement)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"give --placement HOST:PORT, or --local-experts to run without a cluster");
-	if (o->local_experts && o->placement[0] != 0)
+	if (o->local_experts && placement)
 		return cad_error_set(error, CAD_ERR_INVALID, "--placement and --local-experts exclude each other");
-	if (o->placement[0] && !cad_address_is_complete(o->placement))
-		return cad_error_set(
-			error, CAD_ERR_INVALID, "--placement '%s' is not an address: give HOST:PORT", o->placement);
-	if (!cad_address_is_complete(o->grpc))
-		return cad_error_set(error, CAD_ERR_INVALID,
-			"--grpc '%s' is not an address to listen on: give HOST:PORT, for example 127.0.0.1:7100",
-			o->grpc);
-	if (o->id[0] && !cad_process_name_is_legal(o->id))
-		return cad_error_set(error, CAD_ERR_INVALID,
-			"--id is '%.80s'; a node's name has at most %d letters, digits and . _ : -", o->id,
-			CAD_MAP_ID_BYTES - 1);
-	if ((o->tls_certificate[0] != 0) != (o->tls_key[0] != 0))
-		return cad_error_set(error, CAD_ERR_INVALID, "--tls-certificate and --tls-key go together");
-	if (o->tls_certificate[0] == 0 && !o->plaintext_anywhere && !cad_address_is_loopback(o->grpc))
-		return cad_error_set(error, CAD_ERR_INVALID,
-			"--grpc %s is not a loopback address: give --tls-certificate and --tls-key, or ask for plaintext with --grpc-plaintext-anywhere",
-			o->grpc);
-
-	return CAD_OK;
+	return cad_service_check(&o->service, error);
 }
 
 static const struct cad_options_spec spec = {
@@ -138,18 +93,15 @@ static const struct cad_options_spec spec = {
 	.table = table,
 	.count = sizeof table / sizeof *table,
 	.check = check,
+	.log = cad_service_log,
 };
 
 struct program {
 	struct options options;
-	char id[CAD_MAP_ID_BYTES], grpc_address[CAD_MAP_ADDRESS_BYTES], settings_fingerprint[33], model_fingerprint[33];
-	char *secret, *token;
-	uv_loop_t loop;
+	struct cad_service service;
+	char grpc_address[CAD_ADDRESS_BYTES], settings_fingerprint[33], model_fingerprint[33];
 	uv_timer_t ready_timer;
 	struct cad_rpc_reactor *reactor;
-	struct cad_signals *signals;
-	struct cad_metrics *metrics;
-	struct cad_admin *admin;
 	struct cad_tokenizer *tokenizer;
 	struct rt_frontend *frontend;
 	struct rt_engine_metrics *engine_metrics;
@@ -167,25 +119,19 @@ struct program {
 	const char *isa_name;
 	unsigned threads;
 	pthread_t engine_thread;
-	bool engine_runs, member_gone, frontend_gone;
+	bool member_gone, frontend_gone;
 	_Atomic bool started, ready, stopping;
 };
 
 /* ---- the engine ---- */
-
-static bool interrupted(void *context)
-{
-	(void)context;
-	return cad_signals_pending();
-}
 
 static enum cad_status create_ucx(void *context, const struct cad_transport_options *options,
 	struct cad_transport **transport, struct cad_error *error)
 {
 	const struct program *p = context;
 	struct cad_ucx_options ucx = {
-		.devices = p->options.ucx_devices[0] ? p->options.ucx_devices : NULL,
-		.transports = p->options.ucx_transports[0] ? p->options.ucx_transports : NULL,
+		.devices = p->options.service.ucx_devices,
+		.transports = p->options.service.ucx_transports,
 	};
 	return cad_transport_ucx_create(options, &ucx, transport, error);
 }
@@ -200,7 +146,7 @@ static void engine_options(const struct program *p, struct rt_engine_options *op
 		.queue_max = o->queue_max,
 		.kv_bytes = o->kv_memory,
 		.micro_batches = o->micro_batches,
-		.call_timeout_ms = (uint32_t)(o->call_timeout / CAD_NS_PER_MS),
+		.call_timeout_ms = (uint32_t)(o->call_timeout_ns / CAD_NS_PER_MS),
 		.capacity_policy = o->capacity_policy,
 		.capacity_factor = (float)o->capacity_factor,
 		.on_event = rt_frontend_on_event,
@@ -210,7 +156,7 @@ static void engine_options(const struct program *p, struct rt_engine_options *op
 static enum cad_status create_embedded(struct program *p, struct cad_error *error)
 {
 	struct em_options options = {
-		.model = p->options.model,
+		.model = p->options.service.model,
 		.isa = p->options.isa,
 		.threads = p->threads,
 		.weights = p->options.weights,
@@ -229,50 +175,67 @@ static enum cad_status create_embedded(struct program *p, struct cad_error *erro
 	return CAD_OK;
 }
 
-static enum cad_status create_member_engine(struct program *p, struct cad_error *error)
+/* The model, and that it is the one that the cluster serves. */
+static enum cad_status open_model(struct program *p, struct cad_error *error)
 {
-	enum cad_status status = cad_model_open(p->options.model, &p->own_model, error);
+	const struct cad_service_options *o = &p->options.service;
+	enum cad_status status = cad_model_open(o->model, &p->own_model, error);
 	if (status != CAD_OK)
 		return status;
 
-	cad_model_fingerprint(p->own_model, p->model_fingerprint);
-	status = cad_cluster_ask(p->options.placement, interrupted, NULL, &p->facts, error);
+	p->model = p->own_model;
+	cad_model_fingerprint(p->model, p->model_fingerprint);
+	status = cad_cluster_ask(o->placement, cad_service_interrupted, NULL, &p->facts, error);
 	if (status != CAD_OK)
 		return status;
+
+	uint32_t layers = cad_model_spec(p->model)->layers_count;
 	if (strcmp(p->model_fingerprint, p->facts.model_fingerprint) != 0)
 		return cad_error_set(error, CAD_ERR_REFUSED,
 			"the checkpoint in '%s' (fingerprint %s) is not the one that cluster '%s' serves (%s): use the same files",
-			p->options.model, p->model_fingerprint, p->facts.cluster, p->facts.model_fingerprint);
-	if (p->facts.settings.layers != cad_model_spec(p->own_model)->layers_count)
+			o->model, p->model_fingerprint, p->facts.cluster, p->facts.model_fingerprint);
+	if (p->facts.settings.layers != layers)
 		return cad_error_set(error, CAD_ERR_PROTOCOL,
 			"the placement service's quantum table has %u layers, the model %u", p->facts.settings.layers,
-			cad_model_spec(p->own_model)->layers_count);
-	status = kn_device_open(&(struct kn_device_options){ .isa = p->options.isa }, &p->device, error);
+			layers);
+
+	cad_settings_fingerprint(&p->facts.settings, p->settings_fingerprint);
+	return CAD_OK;
+}
+
+static enum cad_status open_device(struct program *p, struct cad_error *error)
+{
+	enum cad_status status =
+		kn_device_open(&(struct kn_device_options){ .isa = p->options.isa }, &p->device, error);
 	if (status != CAD_OK)
 		return status;
-	if (p->device->ops->queue_create(p->device, p->threads, &p->queue) != CAD_OK)
-		return cad_error_set(error, CAD_ERR_MEMORY, "cannot start %u compute threads", p->threads);
-	struct rt_engine_options options;
-	engine_options(p, &options);
-	options.model = p->own_model;
-	options.device = p->device;
-	options.queue = p->queue;
-	options.weights = p->facts.settings.weights;
-	options.wire = p->facts.settings.wire;
-	options.quanta = p->facts.settings.quanta;
-	options.transport_create = create_ucx;
-	options.transport_context = p;
-	cad_transport_options_default(&options.transport);
-	options.transport.secret = p->secret;
-	cad_identity_fill(
-		&options.transport.identity, p->facts.cluster, p->id, p->model_fingerprint, &p->facts.settings);
-	status = rt_engine_create(&options, &p->own_engine, error);
-	p->model = p->own_model;
-	p->engine = p->own_engine;
+
 	struct kn_device_info info;
 	p->device->ops->describe(p->device, &info);
 	p->isa_name = info.isa;
-	cad_settings_fingerprint(&p->facts.settings, p->settings_fingerprint);
+	status = p->device->ops->queue_create(p->device, p->threads, &p->queue);
+	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "cannot start %u compute threads", p->threads);
+}
+
+static enum cad_status create_engine(struct program *p, struct cad_error *error)
+{
+	const struct cad_settings *settings = &p->facts.settings;
+	struct rt_engine_options options;
+
+	engine_options(p, &options);
+	options.model = p->model;
+	options.device = p->device;
+	options.queue = p->queue;
+	options.weights = settings->weights;
+	options.wire = settings->wire;
+	options.quanta = settings->quanta;
+	options.transport_create = create_ucx;
+	options.transport_context = p;
+	cad_transport_options_default(&options.transport);
+	options.transport.secret = p->service.secret;
+	cad_identity_fill(&options.transport.identity, p->facts.cluster, p->service.id, p->model_fingerprint, settings);
+	enum cad_status status = rt_engine_create(&options, &p->own_engine, error);
+	p->engine = p->own_engine;
 
 	return status;
 }
@@ -291,10 +254,10 @@ static void fill_hello(void *context, Cadre__V1__NodeHello *hello)
 	struct rt_engine_stats stats;
 
 	rt_engine_stats(p->engine, &stats);
-	hello->id = p->id;
+	hello->id = p->service.id;
 	hello->role = CADRE__V1__ROLE__ROLE_ROUTER;
 	hello->exchange_address = "";
-	hello->http_address = (char *)(uintptr_t)cad_admin_address(p->admin);
+	hello->http_address = (char *)(uintptr_t)cad_admin_address(p->service.admin);
 	hello->grpc_address = p->grpc_address;
 	hello->model_fingerprint = p->model_fingerprint;
 	hello->version = (char *)(uintptr_t)cad_version;
@@ -337,8 +300,9 @@ static void look_ready(uv_timer_t *timer)
 	uv_timer_stop(timer);
 	atomic_store(&p->ready, true);
 	rt_frontend_set_serving(p->frontend, true);
-	cad_log_info("router", "ready", CAD_S("grpc", p->grpc_address), CAD_S("http", cad_admin_address(p->admin)),
-		CAD_S("model", p->options.model), CAD_S("isa", p->isa_name), CAD_U("threads", p->threads));
+	cad_log_info("router", "ready", CAD_S("grpc", p->grpc_address),
+		CAD_S("http", cad_admin_address(p->service.admin)), CAD_S("model", p->options.service.model),
+		CAD_S("isa", p->isa_name), CAD_U("threads", p->threads));
 }
 
 static bool admin_ready(void *context, char *text, size_t text_bytes)
@@ -358,7 +322,7 @@ static void stop_when_gone(struct program *p)
 {
 	if (!p->member_gone || !p->frontend_gone)
 		return;
-	cad_signals_close(p->signals);
+	cad_service_unwatch(&p->service);
 	cad_rpc_reactor_stop(p->reactor);
 }
 
@@ -388,9 +352,9 @@ static void on_signal(void *context, int number)
 	}
 	cad_log_info("router", "stopping; running requests may finish",
 		CAD_U("requests", rt_frontend_streams(p->frontend)),
-		CAD_U("drain_ms", p->options.drain / CAD_NS_PER_MS));
+		CAD_U("drain_ms", p->options.service.drain_ns / CAD_NS_PER_MS));
 	uv_close((uv_handle_t *)&p->ready_timer, NULL);
-	rt_frontend_drain(p->frontend, (unsigned)(p->options.drain / CAD_NS_PER_MS), frontend_gone, p);
+	rt_frontend_drain(p->frontend, (unsigned)(p->options.service.drain_ns / CAD_NS_PER_MS), frontend_gone, p);
 }
 
 /* ---- main ---- */
@@ -398,7 +362,7 @@ static void on_signal(void *context, int number)
 static enum cad_status open_tokenizer(struct program *p, struct cad_error *error)
 {
 	char path[4096];
-	snprintf(path, sizeof path, "%s/tokenizer.json", p->options.model);
+	snprintf(path, sizeof path, "%s/tokenizer.json", p->options.service.model);
 	if (cad_file_exists(path))
 		return cad_tokenizer_open(path, &p->tokenizer, error);
 	cad_log_warn("router", "no tokenizer: prompts must be given as tokens", CAD_S("path", path));
@@ -408,8 +372,8 @@ static enum cad_status open_tokenizer(struct program *p, struct cad_error *error
 static enum cad_status create_server(struct program *p, struct cad_error *error)
 {
 	const struct options *o = &p->options;
-	const char *tokens[] = { p->token };
-	struct rt_frontend_options frontend = {
+	const char *tokens[] = { p->service.token };
+	const struct rt_frontend_options frontend = {
 		.reactor = p->reactor,
 		.engine = rt_frontend_engine(p->engine),
 		.model = p->model,
@@ -418,116 +382,124 @@ static enum cad_status create_server(struct program *p, struct cad_error *error)
 		.capacity_policy = o->capacity_policy,
 		.capacity_factor = (float)o->capacity_factor,
 		.bearer_tokens = tokens,
-		.bearer_tokens_count = p->token != NULL,
-		.metrics = p->metrics,
+		.bearer_tokens_count = p->service.token != NULL,
+		.metrics = p->service.metrics,
 	};
+	if (p->tokenizer)
+		cad_tokenizer_pad(p->tokenizer, cad_model_spec(p->model)->vocab);
 	enum cad_status status = rt_frontend_create(&frontend, &p->frontend, error);
-	struct cad_rpc_tls tls = {
+	if (status != CAD_OK)
+		return status;
+
+	status = rt_engine_metrics_create(
+		p->service.metrics, p->engine, cad_model_spec(p->model), o->capacity_policy, &p->engine_metrics);
+	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "no memory for metrics");
+}
+
+static enum cad_status listen_for_clients(struct program *p, struct cad_error *error)
+{
+	const struct cad_service_options *o = &p->options.service;
+	const struct cad_rpc_tls tls = {
 		.certificate = o->tls_certificate,
 		.key = o->tls_key,
 		.authority = o->tls_authority[0] ? o->tls_authority : NULL,
 	};
 	uint16_t port = 0;
+	enum cad_status status =
+		rt_frontend_listen(p->frontend, o->grpc, o->tls_certificate[0] ? &tls : NULL, &port, error);
 
 	if (status == CAD_OK)
-		status = rt_frontend_listen(p->frontend, o->grpc, o->tls_certificate[0] ? &tls : NULL, &port, error);
-	if (status != CAD_OK)
-		return status;
-	cad_address_taken(o->grpc, port, p->grpc_address, sizeof p->grpc_address);
-	status = rt_engine_metrics_create(
-		p->metrics, p->engine, cad_model_spec(p->model), o->capacity_policy, &p->engine_metrics);
-	if (status == CAD_OK)
-		status = cad_metrics_status(p->metrics);
-
-	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "no memory for metrics");
+		cad_address_taken(o->grpc, port, p->grpc_address, sizeof p->grpc_address);
+	return status;
 }
 
-/* First of all, so that a router that reads a large model, or waits for the placement service, is
- * seen to be alive. */
 static enum cad_status create_http(struct program *p, struct cad_error *error)
 {
-	if (cad_metrics_create(&p->metrics) != CAD_OK)
-		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for metrics");
-	struct cad_admin_options admin = {
-		.address = p->options.http,
-		.metrics = p->metrics,
-		.ready = admin_ready,
-		.context = p,
-	};
-	return cad_admin_create(&admin, &p->admin, error);
+	return cad_service_http(&p->service, admin_ready, NULL, p, error);
 }
 
-static enum cad_status start(struct program *p, struct cad_error *error)
+static enum cad_status create_reactor(struct program *p, struct cad_error *error)
 {
-	const struct options *o = &p->options;
-	enum cad_status status = CAD_OK;
+	return cad_rpc_reactor_create(&p->service.loop, &p->reactor, error);
+}
 
-	if (o->id[0])
-		snprintf(p->id, sizeof p->id, "%s", o->id);
-	else
-		cad_process_name(p->id, sizeof p->id);
-	p->threads = o->threads > 0 ? o->threads : kn_threads_default();
-	if (o->secret_file[0])
-		status = cad_secret_read(o->secret_file, "cluster secret", &p->secret, error);
-	if (status == CAD_OK && o->token_file[0])
-		status = cad_secret_read(o->token_file, "bearer token", &p->token, error);
-	if (status == CAD_OK)
-		status = create_http(p, error);
-	if (status == CAD_OK)
-		status = open_tokenizer(p, error);
-	if (status == CAD_OK)
-		status = o->local_experts ? create_embedded(p, error) : create_member_engine(p, error);
-	if (status == CAD_OK && p->tokenizer)
-		cad_tokenizer_pad(p->tokenizer, cad_model_spec(p->model)->vocab);
-	if (status == CAD_OK)
-		status = create_server(p, error);
-	if (status == CAD_OK && pthread_create(&p->engine_thread, NULL, run_engine, p->engine) != 0)
-		status = cad_error_set(error, CAD_ERR_MEMORY, "cannot start the engine's thread");
-	if (status != CAD_OK)
-		return status;
-	p->engine_runs = true;
-	struct cad_member_options member = {
+static enum cad_status start_engine(struct program *p, struct cad_error *error)
+{
+	if (pthread_create(&p->engine_thread, NULL, run_engine, p->engine) != 0)
+		return cad_error_set(error, CAD_ERR_MEMORY, "cannot start the engine's thread");
+	return CAD_OK;
+}
+
+static enum cad_status join_cluster(struct program *p, struct cad_error *error)
+{
+	const struct cad_member_options options = {
 		.reactor = p->reactor,
-		.placement = o->placement,
+		.placement = p->options.service.placement,
 		.settings = &p->facts.settings,
 		.context = p,
 		.hello = fill_hello,
 		.load = fill_load,
 		.map = take_map,
 	};
-	if (!o->local_experts)
-		status = cad_member_create(&member, &p->member, error);
-	if (status == CAD_OK)
-		status = cad_signals_create(&p->loop, on_signal, p, &p->signals, error);
-	if (status != CAD_OK)
-		return status;
+	return cad_member_create(&options, &p->member, error);
+}
+
+static enum cad_status watch(struct program *p, struct cad_error *error)
+{
+	return cad_service_watch(&p->service, on_signal, p, error);
+}
+
+typedef enum cad_status stage_fn(struct program *p, struct cad_error *error);
+
+/* In this order. The HTTP port comes first: a router that reads a large model, or waits for the placement
+ * service, is seen to be alive. */
+static const struct {
+	stage_fn *in_cluster, *alone;
+} stages[] = {
+	{ create_reactor, create_reactor },
+	{ create_http, create_http },
+	{ open_tokenizer, open_tokenizer },
+	{ open_model, create_embedded },
+	{ open_device, NULL },
+	{ create_engine, NULL },
+	{ create_server, create_server },
+	{ listen_for_clients, listen_for_clients },
+	{ start_engine, start_engine },
+	{ join_cluster, NULL },
+	{ watch, watch },
+};
+
+static enum cad_status start(struct program *p, struct cad_error *error)
+{
+	p->threads = p->options.threads > 0 ? p->options.threads : kn_threads_default();
+	for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) {
+		stage_fn *stage = p->options.local_experts ? stages[i].alone : stages[i].in_cluster;
+		enum cad_status status = stage ? stage(p, error) : CAD_OK;
+		if (status != CAD_OK)
+			return status;
+	}
+
 	rt_frontend_start(p->frontend);
 	atomic_store(&p->started, true);
-	uv_timer_init(&p->loop, &p->ready_timer);
+	uv_timer_init(&p->service.loop, &p->ready_timer);
 	p->ready_timer.data = p;
 	uv_timer_start(&p->ready_timer, look_ready, 0, READY_POLL_MS);
 
 	return CAD_OK;
 }
 
-/* After the reactor has stopped (or nothing ever ran on it): everything else, in the order of use. */
+/* After the reactor has stopped: everything else, in the order of use. */
 static void finish(struct program *p)
 {
-	if (p->engine_runs) {
-		rt_engine_stop(p->engine);
-		pthread_join(p->engine_thread, NULL);
-	}
-
-	cad_admin_destroy(p->admin);
+	rt_engine_stop(p->engine);
+	pthread_join(p->engine_thread, NULL);
+	cad_service_unhttp(&p->service);
 	if (p->embedded)
 		em_destroy(p->embedded);
 	rt_engine_destroy(p->own_engine);
 	cad_rpc_reactor_destroy(p->reactor);
 	rt_frontend_destroy(p->frontend);
-	uv_run(&p->loop, UV_RUN_NOWAIT);
-	uv_loop_close(&p->loop);
-	if (p->metrics)
-		cad_metrics_destroy(p->metrics);
+	cad_service_fini(&p->service);
 	rt_engine_metrics_destroy(p->engine_metrics);
 	if (p->queue)
 		p->device->ops->queue_destroy(p->queue);
@@ -537,8 +509,6 @@ static void finish(struct program *p)
 	if (p->own_model)
 		cad_model_close(p->own_model);
 	cad_tokenizer_close(p->tokenizer);
-	free(p->secret);
-	free(p->token);
 }
 
 int main(int argc, char **argv)
@@ -552,18 +522,10 @@ int main(int argc, char **argv)
 	cad_transport_ucx_environment(argv);
 	if (!cad_options_main(&spec, argc, argv, &p->options, &parsed, &exit_code))
 		return exit_code;
-	cad_log_setup(p->options.log_level, p->options.log_format);
-	enum cad_status status = cad_process_init(&error);
-	uv_loop_init(&p->loop);
-	if (status == CAD_OK)
-		status = cad_rpc_reactor_create(&p->loop, &p->reactor, &error);
-	if (status == CAD_OK)
-		status = start(p, &error);
-	if (status != CAD_OK) {
-		fprintf(stderr, "cadre-router: %s\n", error.text);
-		/* threads may be running that cannot be stopped in order at this point */
-		_exit(status == CAD_ERR_CANCELLED ? 0 : 1);
-	}
+	if (cad_service_init(&p->service, "router", &p->options.service, &error) != CAD_OK ||
+		start(p, &error) != CAD_OK)
+		/* The process ends here, and with it everything that was made so far. */
+		_exit(cad_service_failed(&p->service, &error));
 
 	cad_rpc_reactor_run(p->reactor);
 	finish(p);

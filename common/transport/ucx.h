@@ -6,7 +6,7 @@
 #include "common/transport/transport.h"
 
 /*
- * Settings of UCX, for operators:
+ * Settings of UCX, for operators; NULL and "" are the default:
  *   devices     the network interfaces (or RDMA ports) that UCX may use, as in UCX_NET_DEVICES:
  *               "eth1", "mlx5_0:1". UCX listens for data on a port of its own on every one of
  *               them, whatever address cad_transport_listen was given, so name the cluster's

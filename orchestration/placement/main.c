@@ -2,37 +2,28 @@
 /* cadre-placement: who is alive, which expert lives where. This file is wiring: options, then
  * everything from below to above, then the loop. */
 #include "common/base/address.h"
-#include "common/process/admin.h"
 #include "common/base/log.h"
-#include "common/process/options.h"
-#include "common/process/process.h"
+#include "common/process/service.h"
 #include "orchestration/placement/service.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <uv.h>
+#include <unistd.h>
 
 struct options {
-	const char *model, *grpc, *http, *state, *cluster;
-	bool plaintext_anywhere, rebalance, mixed_kernels;
+	struct cad_service_options service; /* the first: cad_service_log */
+	const char *state, *cluster;
+	bool rebalance, mixed_kernels;
 	enum cadre_row_type wire;
 	enum cad_weights weights;
 	uint64_t lease_ns, grace_ns, rejoin_ns, settle_ns, free_grace_ns, shuffle;
 	uint32_t experts_min, copies, loads_max, moves_max;
-	enum cad_log_level log_level;
-	enum cad_log_format log_format;
 };
 
 static const struct cad_option table[] = {
-	CAD_OPTION_STRING(
-		struct options, model, "model", NULL, "directory of the checkpoint; the same files as on every node"),
-	CAD_OPTION_STRING(
-		struct options, grpc, "grpc", "127.0.0.1:7300", "where to serve gRPC, HOST:PORT; port 0: any"),
-	CAD_OPTION_BOOL(struct options, plaintext_anywhere, "grpc-plaintext-anywhere", "false",
-		"allow gRPC without TLS on addresses other than loopback"),
-	CAD_OPTION_STRING(struct options, http, "http", "127.0.0.1:7301",
-		"where to serve /metrics, /healthz and /readyz; port 0: any"),
+	CAD_SERVICE_OPTIONS(struct options, service, "127.0.0.1:7301"),
+	CAD_SERVICE_GRPC_OPTIONS(struct options, service, "127.0.0.1:7300"),
 	CAD_OPTION_STRING(struct options, state, "state", "",
 		"SQLite file that a restart continues from; empty: nothing is kept"),
 	CAD_OPTION_STRING(struct options, cluster, "cluster", "cadre",
@@ -63,10 +54,6 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U32(struct options, loads_max, "loads-max", "32", 1, 65536, "loads at once on one node"),
 	CAD_OPTION_U32(struct options, moves_max, "moves-max", "4", 1, 65536,
 		"moves at once in the cluster, of experts that stay in service"),
-	CAD_OPTION_ENUM(
-		struct options, log_level, "log-level", "info", cad_log_level_choices, "lowest level that is logged"),
-	CAD_OPTION_ENUM(
-		struct options, log_format, "log-format", "logfmt", cad_log_format_choices, "format of log lines"),
 };
 
 static const struct cad_option_alias aliases[] = { { "settle-ms", "settle", "ms" }, { "lease-ms", "lease", "ms" },
@@ -75,19 +62,10 @@ static const struct cad_option_alias aliases[] = { { "settle-ms", "settle", "ms"
 static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct options *options = values;
-	if (!cad_address_is_complete(options->grpc))
-		return cad_error_set(error, CAD_ERR_INVALID,
-			"--grpc '%s' is not an address to listen on: give HOST:PORT, for example 127.0.0.1:7300",
-			options->grpc);
-	if (!cad_address_is_loopback(options->grpc) && !options->plaintext_anywhere)
-		return cad_error_set(error, CAD_ERR_INVALID,
-			"--grpc %s can be reached from other machines, without TLS: add --grpc-plaintext-anywhere if the network is yours alone, or use 127.0.0.1",
-			options->grpc);
 	if (strlen(options->cluster) == 0 || strlen(options->cluster) >= CADRE_NAME_BYTES)
 		return cad_error_set(error, CAD_ERR_INVALID, "--cluster '%.80s': 1 to %d bytes are needed",
 			options->cluster, CADRE_NAME_BYTES - 1);
-
-	return CAD_OK;
+	return cad_service_check(&options->service, error);
 }
 
 static const struct cad_options_spec spec = {
@@ -98,45 +76,42 @@ static const struct cad_options_spec spec = {
 	.aliases = aliases,
 	.aliases_count = sizeof aliases / sizeof aliases[0],
 	.check = check,
+	.log = cad_service_log,
 };
 
 struct program {
 	struct options options;
-	uv_loop_t loop;
-	struct cad_metrics *metrics;
+	struct cad_service service;
 	struct pl_state *state;
 	struct pl_checkpoint *checkpoint;
 	struct cad_rpc_reactor *reactor;
-	struct pl_service *service;
-	struct cad_admin *admin;
-	struct cad_signals *signals;
+	struct pl_service *placement;
 	_Atomic bool started; /* the service is there, for those who ask whether it is ready */
 };
 
 static bool ready(void *context, char *text, size_t bytes)
 {
-	struct program *program = context;
-	if (atomic_load(&program->started))
-		return pl_service_ready(program->service, text, bytes);
+	struct program *p = context;
+	if (atomic_load(&p->started))
+		return pl_service_ready(p->placement, text, bytes);
 	snprintf(text, bytes, "starting: the checkpoint has not been read yet");
 	return false;
 }
 
 static void on_drained(void *context)
 {
-	struct program *program = context;
-	cad_rpc_reactor_stop(program->reactor);
+	struct program *p = context;
+	cad_rpc_reactor_stop(p->reactor);
 }
 
 static void on_signal(void *context, int signal)
 {
-	struct program *program = context;
-	if (!program->signals)
+	struct program *p = context;
+	if (!p->service.signals) /* a second one */
 		return;
 	cad_log_info("placement", "stopping", CAD_I("signal", signal));
-	cad_signals_close(program->signals);
-	program->signals = NULL;
-	pl_service_drain(program->service, on_drained, program);
+	cad_service_unwatch(&p->service);
+	pl_service_drain(p->placement, on_drained, p);
 }
 
 /* Not options, since nobody has needed another: for how long `cadrectl status` shows the dead, how often maps
@@ -165,124 +140,123 @@ static struct pl_control_options control_options(const struct options *options)
 	};
 }
 
-static enum cad_status serve(struct program *program, struct cad_error *error)
+static enum cad_status create_http(struct program *p, struct cad_error *error)
 {
-	const struct options *options = &program->options;
-	char address[CAD_ADDRESS_BYTES];
-	uint16_t port;
-	enum cad_status status = cad_rpc_reactor_create(&program->loop, &program->reactor, error);
+	return cad_service_http(&p->service, ready, NULL, p, error);
+}
 
-	if (status != CAD_OK)
-		return status;
+static enum cad_status open_state(struct program *p, struct cad_error *error)
+{
+	return pl_state_open(p->options.state, &p->state, error);
+}
 
-	const struct pl_service_options service = {
-		.reactor = program->reactor,
-		.cluster = options->cluster,
-		.checkpoint = program->checkpoint,
-		.metrics = program->metrics,
-		.control = control_options(options),
-		.state = program->state,
+static enum cad_status open_checkpoint(struct program *p, struct cad_error *error)
+{
+	const struct pl_checkpoint_options options = {
+		.directory = p->options.service.model,
+		.cluster = p->options.cluster,
+		.wire = p->options.wire,
+		.weights = p->options.weights,
+		.state = p->state,
+		.loop = &p->service.loop,
+	};
+	return pl_checkpoint_open(&options, &p->checkpoint, error);
+}
+
+static enum cad_status create_reactor(struct program *p, struct cad_error *error)
+{
+	return cad_rpc_reactor_create(&p->service.loop, &p->reactor, error);
+}
+
+static enum cad_status create_placement(struct program *p, struct cad_error *error)
+{
+	const struct pl_service_options options = {
+		.reactor = p->reactor,
+		.cluster = p->options.cluster,
+		.checkpoint = p->checkpoint,
+		.metrics = p->service.metrics,
+		.control = control_options(&p->options),
+		.state = p->state,
 		.clock = &cad_clock_system,
 	};
-	status = pl_service_create(&service, &program->service, error);
-	if (status != CAD_OK) {
-		cad_rpc_reactor_stop(program->reactor);
-		goto run_reactor;
-	}
-
-	atomic_store(&program->started, true);
-	status = pl_service_listen(program->service, options->grpc, &port, error);
+	enum cad_status status = pl_service_create(&options, &p->placement, error);
 	if (status == CAD_OK)
-		status = cad_signals_create(&program->loop, on_signal, program, &program->signals, error);
-	if (status == CAD_OK) {
-		pl_service_start(program->service);
-		cad_address_taken(options->grpc, port, address, sizeof address);
-		cad_log_info("placement", "serving", CAD_S("grpc", address),
-			CAD_S("http", cad_admin_address(program->admin)), CAD_S("cluster", options->cluster),
-			CAD_S("model", options->model));
-	} else {
-		pl_service_drain(program->service, on_drained, program);
-	}
-
-run_reactor:
-	cad_rpc_reactor_run(program->reactor);
-	cad_admin_destroy(program->admin); /* nothing calls the service any longer */
-	program->admin = NULL;
-	cad_signals_close(program->signals);
-	cad_rpc_reactor_destroy(program->reactor);
-	pl_service_destroy(program->service);
-
+		atomic_store(&p->started, true);
 	return status;
 }
 
-static enum cad_status start(struct program *program, struct cad_error *error)
+static enum cad_status serve(struct program *p, struct cad_error *error)
 {
-	const struct options *options = &program->options;
-	enum cad_status status = cad_metrics_create(&program->metrics);
-
+	const struct cad_service_options *o = &p->options.service;
+	char address[CAD_ADDRESS_BYTES];
+	uint16_t port;
+	enum cad_status status = pl_service_listen(p->placement, o->grpc, &port, error);
 	if (status != CAD_OK)
-		return cad_error_set(error, status, "out of memory for metrics");
+		return status;
 
-	/* HTTP before the checkpoint, which may take a while to read: a service that reads is
-	 * alive. */
-	const struct cad_admin_options admin = {
-		.address = options->http,
-		.metrics = program->metrics,
-		.ready = ready,
-		.context = program,
-	};
-	status = cad_admin_create(&admin, &program->admin, error);
+	status = cad_service_watch(&p->service, on_signal, p, error);
 	if (status != CAD_OK)
-		goto destroy_metrics;
-	status = pl_state_open(options->state, &program->state, error);
-	if (status != CAD_OK)
-		goto destroy_admin;
-	const struct pl_checkpoint_options checkpoint = {
-		.directory = options->model,
-		.cluster = options->cluster,
-		.wire = options->wire,
-		.weights = options->weights,
-		.state = program->state,
-		.loop = &program->loop,
-	};
-	status = pl_checkpoint_open(&checkpoint, &program->checkpoint, error);
-	if (status != CAD_OK)
-		goto close_state;
-	status = serve(program, error);
-	pl_checkpoint_close(program->checkpoint);
+		return status;
 
-close_state:
-	pl_state_close(program->state);
-destroy_admin:
-	cad_admin_destroy(program->admin);
-destroy_metrics:
-	cad_metrics_destroy(program->metrics);
+	pl_service_start(p->placement);
+	cad_address_taken(o->grpc, port, address, sizeof address);
+	cad_log_info("placement", "serving", CAD_S("grpc", address), CAD_S("http", cad_admin_address(p->service.admin)),
+		CAD_S("cluster", p->options.cluster), CAD_S("model", o->model));
 
-	return status;
+	return CAD_OK;
+}
+
+/* In this order. The HTTP port comes before the checkpoint, which may take a while to read: a service that
+ * reads is seen to be alive. */
+static enum cad_status (*const stages[])(struct program *p, struct cad_error *error) = {
+	create_http,
+	open_state,
+	open_checkpoint,
+	create_reactor,
+	create_placement,
+	serve,
+};
+
+static enum cad_status start(struct program *p, struct cad_error *error)
+{
+	for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) {
+		enum cad_status status = stages[i](p, error);
+		if (status != CAD_OK)
+			return status;
+	}
+	return CAD_OK;
+}
+
+/* After the reactor has run. */
+static void finish(struct program *p)
+{
+	cad_service_unhttp(&p->service);
+	cad_rpc_reactor_destroy(p->reactor);
+	pl_service_destroy(p->placement);
+	pl_checkpoint_close(p->checkpoint);
+	pl_state_close(p->state);
+	cad_service_fini(&p->service);
 }
 
 int main(int argc, char **argv)
 {
-	struct program program = { 0 };
+	static struct program program;
+	struct program *p = &program;
 	struct cad_options *parsed;
 	struct cad_error error;
 	int exit_code;
 
-	if (!cad_options_main(&spec, argc, argv, &program.options, &parsed, &exit_code))
+	if (!cad_options_main(&spec, argc, argv, &p->options, &parsed, &exit_code))
 		return exit_code;
+	if (cad_service_init(&p->service, "placement", &p->options.service, &error) != CAD_OK ||
+		start(p, &error) != CAD_OK)
+		/* The process ends here, and with it everything that was made so far. */
+		_exit(cad_service_failed(&p->service, &error));
 
-	cad_log_setup(program.options.log_level, program.options.log_format);
-	enum cad_status status = cad_process_init(&error);
-	if (status == CAD_OK && uv_loop_init(&program.loop) != 0)
-		status = cad_error_set(&error, CAD_ERR_IO, "no event loop could be made");
-	if (status == CAD_OK) {
-		status = start(&program, &error);
-		uv_run(&program.loop, UV_RUN_DEFAULT);
-		uv_loop_close(&program.loop);
-	}
-
-	if (status != CAD_OK)
-		fprintf(stderr, "cadre-placement: %s\n", error.text);
+	cad_rpc_reactor_run(p->reactor);
+	finish(p);
 	cad_options_destroy(parsed);
-	return status == CAD_OK ? 0 : 1;
+	cad_log_info("placement", "stopped");
+
+	return 0;
 }

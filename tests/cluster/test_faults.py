@@ -86,7 +86,9 @@ def test_stopped_expert_says_goodbye(expected):
 
 
 def test_hung_expert_is_found_by_heartbeats(expected):
-    with Cluster(MODEL, experts=3, placement_options=['--lease', '1s']) as cluster:
+    """Its lease is given by the old name of the option, which still works, with a warning."""
+    with Cluster(MODEL, experts=3, placement_options=['--lease-ms', '1000']) as cluster:
+        assert cluster.placement.log.read_text().count('old=lease-ms new=lease') == 1
         gap = run_with_fault(cluster, lambda: cluster.experts[2].kill(signal.SIGSTOP), expected)
         print(f'SIGSTOP of 1 of 3 expert nodes: longest gap {gap * 1000:.0f} ms')
 

@@ -556,7 +556,7 @@ static const struct cad_link_ops ucx_ops = {
 /* What was asked for, or what the environment says, or the default. */
 static char *setting(const char *asked, const char *variable, const char *otherwise)
 {
-	const char *value = asked ? asked : getenv(variable);
+	const char *value = asked && *asked ? asked : getenv(variable);
 	return strdup(value ? value : otherwise);
 }
 

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/process/service.h"
+
+#include "common/base/address.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool given(const char *text) { return text && *text; }
+
+/* ---- options ---- */
+
+static enum cad_status check_grpc(const struct cad_service_options *o, struct cad_error *error)
+{
+	bool tls = given(o->tls_certificate);
+
+	if (!cad_address_is_complete(o->grpc))
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"--grpc '%s' is not an address to listen on: give HOST:PORT, for example 127.0.0.1:7100",
+			o->grpc);
+	if (tls != given(o->tls_key))
+		return cad_error_set(error, CAD_ERR_INVALID, "--tls-certificate and --tls-key go together");
+	if (tls || o->plaintext_anywhere || cad_address_is_loopback(o->grpc))
+		return CAD_OK;
+
+	return cad_error_set(error, CAD_ERR_INVALID,
+		o->tls_certificate
+			? "--grpc %s is not a loopback address: give --tls-certificate and --tls-key, or allow plaintext with --grpc-plaintext-anywhere"
+			: "--grpc %s is not a loopback address: add --grpc-plaintext-anywhere if the network is yours alone, or use 127.0.0.1",
+		o->grpc);
+}
+
+static enum cad_status check_member(const struct cad_service_options *o, struct cad_error *error)
+{
+	if (*o->id && !cad_process_name_is_legal(o->id))
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"--id is '%.80s'; a node's name has at most %d letters, digits and . _ : -", o->id,
+			CAD_PROCESS_NAME_BYTES - 1);
+	if (*o->placement && !cad_address_is_complete(o->placement))
+		return cad_error_set(
+			error, CAD_ERR_INVALID, "--placement '%s' is not an address: give HOST:PORT", o->placement);
+	return CAD_OK;
+}
+
+enum cad_status cad_service_check(const struct cad_service_options *options, struct cad_error *error)
+{
+	enum cad_status status = options->grpc ? check_grpc(options, error) : CAD_OK;
+	return status == CAD_OK && options->placement ? check_member(options, error) : status;
+}
+
+void cad_service_log(const void *options)
+{
+	const struct cad_service_options *o = options;
+	cad_log_setup(o->log_level, o->log_format);
+}
+
+/* ---- running ---- */
+
+static enum cad_status read_secrets(struct cad_service *service, struct cad_error *error)
+{
+	const struct cad_service_options *o = service->options;
+	enum cad_status status = CAD_OK;
+
+	if (given(o->secret_file))
+		status = cad_secret_read(o->secret_file, "cluster secret", &service->secret, error);
+	if (status == CAD_OK && given(o->token_file))
+		status = cad_secret_read(o->token_file, "bearer token", &service->token, error);
+
+	return status;
+}
+
+static enum cad_status create_loop(struct cad_service *service, struct cad_error *error)
+{
+	int failed = uv_loop_init(&service->loop);
+	if (failed)
+		return cad_error_set(error, CAD_ERR_INTERNAL, "cannot make an event loop: %s", uv_strerror(failed));
+	service->has_loop = true;
+	return CAD_OK;
+}
+
+enum cad_status cad_service_init(struct cad_service *service, const char *name,
+	const struct cad_service_options *options, struct cad_error *error)
+{
+	*service = (struct cad_service){ .options = options, .name = name };
+	if (given(options->id))
+		snprintf(service->id, sizeof service->id, "%s", options->id);
+	else
+		cad_process_name(service->id, sizeof service->id);
+
+	enum cad_status status = cad_process_init(error);
+	if (status == CAD_OK)
+		status = read_secrets(service, error);
+	if (status == CAD_OK)
+		status = create_loop(service, error);
+	if (status != CAD_OK)
+		return status;
+
+	status = cad_metrics_create(&service->metrics);
+	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "no memory for metrics");
+}
+
+enum cad_status cad_service_http(struct cad_service *service, cad_service_state_fn *ready,
+	cad_service_state_fn *healthy, void *context, struct cad_error *error)
+{
+	const struct cad_admin_options options = {
+		.address = service->options->http,
+		.metrics = service->metrics,
+		.ready = ready,
+		.healthy = healthy,
+		.context = context,
+	};
+	return cad_admin_create(&options, &service->admin, error);
+}
+
+enum cad_status cad_service_watch(
+	struct cad_service *service, cad_signal_fn *on_signal, void *context, struct cad_error *error)
+{
+	enum cad_status status = cad_metrics_status(service->metrics);
+	if (status != CAD_OK)
+		return cad_error_set(error, status, "no memory for metrics");
+	return cad_signals_create(&service->loop, on_signal, context, &service->signals, error);
+}
+
+void cad_service_unwatch(struct cad_service *service)
+{
+	cad_signals_close(service->signals);
+	service->signals = NULL;
+}
+
+void cad_service_unhttp(struct cad_service *service)
+{
+	cad_admin_destroy(service->admin);
+	service->admin = NULL;
+}
+
+static void forget(char *secret)
+{
+	if (secret)
+		explicit_bzero(secret, strlen(secret));
+	free(secret);
+}
+
+void cad_service_fini(struct cad_service *service)
+{
+	cad_service_unhttp(service);
+	if (service->has_loop) {
+		uv_run(&service->loop, UV_RUN_NOWAIT); /* the callbacks of what is closing */
+		uv_loop_close(&service->loop);
+	}
+	cad_metrics_destroy(service->metrics);
+	forget(service->secret);
+	forget(service->token);
+}
+
+int cad_service_failed(const struct cad_service *service, const struct cad_error *error)
+{
+	bool asked_to = error->status == CAD_ERR_CANCELLED;
+	cad_log_write(asked_to ? CAD_LOG_INFO : CAD_LOG_ERROR, service->name,
+		&(struct cad_log_field)CAD_S("msg", error->text), 1);
+	return asked_to ? 0 : 1;
+}
+
+bool cad_service_interrupted(void *unused)
+{
+	(void)unused;
+	return cad_signals_pending();
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What every service has beside its work: the option rows that services share and what is checked of
+ * them, an id, the secrets, metrics, the HTTP port, the event loop and the signals that end it.
+ *
+ * A main embeds the two structs: `struct options` begins with a struct cad_service_options, whose rows
+ * it takes from the macros below, and `struct program` has a struct cad_service. Calls come from the
+ * main thread, in the order in which they stand here; they may block on files and allocate. What has
+ * been created is read freely.
+ */
+#ifndef CADRE_COMMON_PROCESS_SERVICE_H
+#define CADRE_COMMON_PROCESS_SERVICE_H
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/process/admin.h"
+#include "common/process/options.h"
+#include "common/process/process.h"
+
+#include <uv.h>
+
+/* ---- options ---- */
+
+/* Of a group whose rows a program does not have, strings are NULL. */
+struct cad_service_options {
+	/* CAD_SERVICE_OPTIONS */
+	const char *model, *http;
+	enum cad_log_level log_level;
+	enum cad_log_format log_format;
+	/* CAD_SERVICE_GRPC_OPTIONS */
+	const char *grpc;
+	bool plaintext_anywhere;
+	/* CAD_SERVICE_ACCESS_OPTIONS */
+	const char *tls_certificate, *tls_key, *tls_authority, *token_file;
+	/* CAD_SERVICE_MEMBER_OPTIONS */
+	const char *placement, *id, *secret_file, *ucx_devices, *ucx_transports;
+	uint64_t drain_ns;
+};
+
+/* Lines of an option table; `member` is a struct cad_service_options inside `owner`. */
+#define CAD_SERVICE_OPTIONS(owner, member, http_default) \
+	CAD_OPTION_STRING(owner, member.model, "model", NULL, \
+		"directory of the checkpoint, the same files as everywhere in the cluster"), \
+		CAD_OPTION_STRING(owner, member.http, "http", http_default, \
+			"where to serve /metrics, /healthz and /readyz, HOST:PORT; port 0: any"), \
+		CAD_OPTION_ENUM(owner, member.log_level, "log-level", "info", cad_log_level_choices, \
+			"lowest level that is logged"), \
+		CAD_OPTION_ENUM(owner, member.log_format, "log-format", "logfmt", cad_log_format_choices, \
+			"format of log lines")
+
+#define CAD_SERVICE_GRPC_OPTIONS(owner, member, grpc_default) \
+	CAD_OPTION_STRING(owner, member.grpc, "grpc", grpc_default, "where to serve gRPC, HOST:PORT; port 0: any"), \
+		CAD_OPTION_BOOL(owner, member.plaintext_anywhere, "grpc-plaintext-anywhere", "false", \
+			"allow gRPC without TLS on addresses other than loopback")
+
+/* Who may call it. */
+#define CAD_SERVICE_ACCESS_OPTIONS(owner, member) \
+	CAD_OPTION_STRING(owner, member.tls_certificate, "tls-certificate", "", \
+		"PEM file with the certificate of the gRPC server"), \
+		CAD_OPTION_STRING(owner, member.tls_key, "tls-key", "", "PEM file with its private key"), \
+		CAD_OPTION_STRING(owner, member.tls_authority, "tls-authority", "", \
+			"PEM file of a certificate authority; clients must present a certificate signed by it"), \
+		CAD_OPTION_STRING(owner, member.token_file, "token-file", "", \
+			"file with the bearer token that clients must send; empty: none")
+
+/* Routers and expert nodes: members of a cluster, on the token exchange. placement_default: NULL where
+ * the option is required. */
+#define CAD_SERVICE_MEMBER_OPTIONS(owner, member, placement_default) \
+	CAD_OPTION_STRING(owner, member.placement, "placement", placement_default, \
+		"address of the placement service, HOST:PORT"), \
+		CAD_OPTION_STRING(owner, member.id, "id", "", \
+			"name in the cluster, stable over restarts; empty: host name and process id"), \
+		CAD_OPTION_STRING(owner, member.secret_file, "secret-file", "", \
+			"file with the cluster secret, which routers and expert nodes must share; empty: none"), \
+		CAD_OPTION_STRING(owner, member.ucx_devices, "ucx-devices", "", \
+			"network devices of the exchange, as in UCX_NET_DEVICES; empty: that variable, else loopback"), \
+		CAD_OPTION_STRING(owner, member.ucx_transports, "ucx-transports", "", \
+			"transports of the exchange, as in UCX_TLS; empty: that variable, else tcp"), \
+		CAD_OPTION_DURATION(owner, member.drain_ns, "drain", "10s", 0, 3600 * CAD_NS_PER_S, \
+			"how long to go on serving after SIGTERM or Ctrl-C")
+
+/* For the `check` and the `log` of a struct cad_options_spec. */
+CAD_MUST_USE enum cad_status cad_service_check(const struct cad_service_options *options, struct cad_error *error);
+void cad_service_log(const void *options);
+
+/* ---- running ---- */
+
+struct cad_service {
+	const struct cad_service_options *options;
+	const char *name; /* "router": what its log lines are called */
+	char id[CAD_PROCESS_NAME_BYTES];
+	char *secret, *token; /* NULL: none */
+	struct cad_metrics *metrics;
+	struct cad_admin *admin;
+	struct cad_signals *signals;
+	uv_loop_t loop;
+	bool has_loop;
+};
+
+/* First of all, before any thread. `options` is borrowed to the end. */
+CAD_MUST_USE enum cad_status cad_service_init(struct cad_service *service, const char *name,
+	const struct cad_service_options *options, struct cad_error *error);
+/* The HTTP port, early: a process that reads a large model, or waits for the placement service, is seen
+ * to be alive. `ready` and `healthy` as in admin.h. */
+typedef bool cad_service_state_fn(void *context, char *text, size_t bytes);
+CAD_MUST_USE enum cad_status cad_service_http(struct cad_service *service, cad_service_state_fn *ready,
+	cad_service_state_fn *healthy, void *context, struct cad_error *error);
+/* Last, before the loop runs: signals come from here on, and every metric that is ever registered has
+ * been. */
+CAD_MUST_USE enum cad_status cad_service_watch(
+	struct cad_service *service, cad_signal_fn *on_signal, void *context, struct cad_error *error);
+/* No signal comes any more: for whoever wants the loop to end. May be called twice. */
+void cad_service_unwatch(struct cad_service *service);
+/* Nobody asks over HTTP any more: before what `ready` and `healthy` look at is destroyed. */
+void cad_service_unhttp(struct cad_service *service);
+/* Everything else, after all that used it. Handles on the loop must be closed, or closing. */
+void cad_service_fini(struct cad_service *service);
+
+/* Logs why the start did not succeed; returns the exit code: 0 when a signal cut it short, else 1. */
+int cad_service_failed(const struct cad_service *service, const struct cad_error *error);
+/* Whether a signal has come: for cad_cluster_ask. */
+bool cad_service_interrupted(void *unused);
+
+#endif

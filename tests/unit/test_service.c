@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What services share: the sentences of wrong options, and a service that starts, is asked over HTTP,
+ * takes a signal and ends. */
+#include "common/process/service.h"
+
+#include "common/base/address.h"
+#include "tests/support/must.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <netinet/in.h>
+
+#include <cmocka.h>
+
+/* ---- options ---- */
+
+/* A service with every group, and one with the two that the placement service has. */
+struct options {
+	struct cad_service_options service;
+	uint32_t other;
+};
+static const struct cad_option full_table[] = {
+	CAD_SERVICE_OPTIONS(struct options, service, "127.0.0.1:0"),
+	CAD_SERVICE_GRPC_OPTIONS(struct options, service, "127.0.0.1:7100"),
+	CAD_SERVICE_ACCESS_OPTIONS(struct options, service),
+	CAD_SERVICE_MEMBER_OPTIONS(struct options, service, ""),
+	CAD_OPTION_U32(struct options, other, "other", "7", 0, 9, "of its own"),
+};
+static const struct cad_option open_table[] = {
+	CAD_SERVICE_OPTIONS(struct options, service, "127.0.0.1:0"),
+	CAD_SERVICE_GRPC_OPTIONS(struct options, service, "127.0.0.1:7300"),
+};
+
+static enum cad_status check(const void *values, struct cad_error *error)
+{
+	return cad_service_check(&((const struct options *)values)->service, error);
+}
+
+static const struct cad_options_spec full = {
+	.program = "full",
+	.table = full_table,
+	.count = sizeof full_table / sizeof full_table[0],
+	.check = check,
+};
+static const struct cad_options_spec open_to_all = {
+	.program = "open",
+	.table = open_table,
+	.count = sizeof open_table / sizeof open_table[0],
+	.check = check,
+};
+
+static void options_have_their_defaults(void **state)
+{
+	(void)state;
+	char *argv[] = { (char *)"full", (char *)"--model=m" };
+	struct options options;
+	struct cad_options *parsed;
+	enum cad_options_action action;
+	struct cad_error error;
+
+	must(cad_options_parse(&full, 2, argv, &options, &parsed, &action, &error), &error);
+	assert_string_equal(options.service.model, "m");
+	assert_string_equal(options.service.grpc, "127.0.0.1:7100");
+	assert_string_equal(options.service.secret_file, "");
+	assert_int_equal(options.service.drain_ns, 10 * CAD_NS_PER_S);
+	assert_int_equal(options.service.log_level, CAD_LOG_INFO);
+	assert_int_equal(options.other, 7);
+	cad_options_destroy(parsed);
+}
+
+static void wrong_options_get_sentences(void **state)
+{
+	(void)state;
+	static const struct {
+		const struct cad_options_spec *spec;
+		const char *flags[2], *says;
+	} cases[] = {
+		{ &full, { "--grpc=7100" }, "--grpc '7100' is not an address to listen on: give HOST:PORT" },
+		{ &full, { "--grpc=0.0.0.0:1" }, "--grpc 0.0.0.0:1 is not a loopback address: give --tls-certificate" },
+		{ &full, { "--grpc=0.0.0.0:1", "--grpc-plaintext-anywhere" }, NULL },
+		{ &full, { "--tls-key=k" }, "--tls-certificate and --tls-key go together" },
+		{ &full, { "--tls-certificate=c" }, "--tls-certificate and --tls-key go together" },
+		{ &full, { "--tls-certificate=c", "--tls-key=k" }, NULL },
+		{ &full, { "--id=a b" }, "--id is 'a b'; a node's name has at most 63 letters" },
+		{ &full, { "--id=a.b:c-1" }, NULL },
+		{ &full, { "--placement=here" }, "--placement 'here' is not an address: give HOST:PORT" },
+		{ &full, { "--placement=here:1" }, NULL },
+		{ &full, { "--drain=2h" }, "--drain is 2h, which is out of range: 0 to 1h" },
+		{ &open_to_all, { "--grpc=0.0.0.0:1" }, "is not a loopback address: add --grpc-plaintext-anywhere" },
+		{ &open_to_all, { "--grpc=0.0.0.0:1", "--grpc-plaintext-anywhere" }, NULL },
+		{ &open_to_all, { "--grpc=[::1]:1" }, NULL },
+		{ &open_to_all, { "--id=a" }, "there is not an option --id" },
+	};
+
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		char *argv[] = { (char *)"x", (char *)"--model=m", (char *)(uintptr_t)cases[i].flags[0],
+			(char *)(uintptr_t)cases[i].flags[1] };
+		struct options options = { .other = 0 };
+		struct cad_options *parsed = NULL;
+		enum cad_options_action action;
+		struct cad_error error = { .text = "" };
+		enum cad_status status = cad_options_parse(
+			cases[i].spec, cases[i].flags[1] ? 4 : 3, argv, &options, &parsed, &action, &error);
+		assert_int_equal(status == CAD_OK, cases[i].says == NULL);
+		if (cases[i].says && !strstr(error.text, cases[i].says))
+			fail_msg("'%s' does not say '%s'", error.text, cases[i].says);
+		cad_options_destroy(parsed);
+	}
+}
+
+/* ---- running ---- */
+
+static bool ready(void *context, char *text, size_t bytes)
+{
+	snprintf(text, bytes, "not yet");
+	return *(bool *)context;
+}
+
+/* The first line of the answer to a request of /readyz. */
+static void ask(const char *at, char *line, size_t bytes)
+{
+	struct cad_address address;
+	struct cad_error error;
+	must(cad_address_parse(at, &address, &error), &error);
+	const struct sockaddr_in to = {
+		.sin_family = AF_INET,
+		.sin_port = htons(address.port),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	static const char request[] = "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	assert_int_equal(connect(fd, (const struct sockaddr *)&to, sizeof to), 0);
+	assert_int_equal(write(fd, request, sizeof request - 1), sizeof request - 1);
+	ssize_t got = recv(fd, line, bytes - 1, 0);
+	assert_true(got > 0);
+	line[got] = 0;
+	line[strcspn(line, "\r")] = 0;
+	close(fd);
+}
+
+static void on_signal(void *context, int number)
+{
+	struct cad_service *service = context;
+	assert_int_equal(number, SIGTERM);
+	cad_service_unwatch(service);
+	cad_service_unwatch(service);
+}
+
+static void starts_and_ends(void **state)
+{
+	(void)state;
+	char path[] = "/tmp/cadre-service-XXXXXX", line[128];
+	int fd = mkstemp(path);
+	assert_int_equal(write(fd, "0123456789abcdef\n", 17), 17);
+	close(fd);
+	const struct cad_service_options options = {
+		.model = "m",
+		.http = "127.0.0.1:0",
+		.id = "",
+		.secret_file = path,
+		.token_file = "",
+	};
+	static struct cad_service service;
+	struct cad_error error;
+	bool is_ready = false;
+
+	must(cad_service_init(&service, "test", &options, &error), &error);
+	unlink(path);
+	assert_true(cad_process_name_is_legal(service.id));
+	assert_string_equal(service.secret, "0123456789abcdef");
+	assert_null(service.token);
+	must(cad_service_http(&service, ready, NULL, &is_ready, &error), &error);
+	ask(cad_admin_address(service.admin), line, sizeof line);
+	assert_string_equal(line, "HTTP/1.1 503 Service Unavailable");
+	is_ready = true;
+	ask(cad_admin_address(service.admin), line, sizeof line);
+	assert_string_equal(line, "HTTP/1.1 200 OK");
+
+	must(cad_service_watch(&service, on_signal, &service, &error), &error);
+	assert_false(cad_service_interrupted(NULL));
+	kill(getpid(), SIGTERM);
+	assert_true(cad_service_interrupted(NULL));
+	uv_run(&service.loop, UV_RUN_DEFAULT); /* until the watch is closed */
+	assert_false(cad_service_interrupted(NULL));
+	cad_service_fini(&service);
+}
+
+static void a_secret_that_is_not_there_is_told(void **state)
+{
+	(void)state;
+	const struct cad_service_options options = { .http = "127.0.0.1:0", .id = "a", .secret_file = "/nonexistent" };
+	static struct cad_service service;
+	struct cad_error error;
+
+	assert_int_equal(cad_service_init(&service, "test", &options, &error), CAD_ERR_IO);
+	assert_non_null(strstr(error.text, "cannot open the cluster secret '/nonexistent'"));
+	assert_string_equal(service.id, "a");
+	assert_int_equal(cad_service_failed(&service, &error), 1);
+	error.status = CAD_ERR_CANCELLED;
+	assert_int_equal(cad_service_failed(&service, &error), 0);
+	cad_service_fini(&service);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(options_have_their_defaults),
+		cmocka_unit_test(wrong_options_get_sentences),
+		cmocka_unit_test(starts_and_ends),
+		cmocka_unit_test(a_secret_that_is_not_there_is_told),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
