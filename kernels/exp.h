@@ -17,14 +17,14 @@
 #define KN_EXP_LOG2E 0x1.715476p+0f
 #define KN_EXP_MAGIC 0x1.8p+23f
 #define KN_EXP_LN2_HI 0x1.63p-1f
-#define KN_EXP_LN2_LO -0x1.bd0106p-13f
+#define KN_EXP_LN2_LO (-0x1.bd0106p-13f)
 #define KN_EXP_C7 1.9875691500e-4f
 #define KN_EXP_C6 1.3981999507e-3f
 #define KN_EXP_C5 8.3334519073e-3f
 #define KN_EXP_C4 4.1665795894e-2f
 #define KN_EXP_C3 1.6666665459e-1f
 #define KN_EXP_C2 5.0000001201e-1f
-#define KN_EXP_MIN -86.0f
+#define KN_EXP_MIN (-86.0f)
 #define KN_EXP_MAX 88.0f
 
 static inline float kn_exp_1(float x)
