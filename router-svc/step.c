@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/step.h"
 
+#include "router-svc/model/attention.h"
 #include "router-svc/moe/combine.h"
 #include "router-svc/moe/dispatch.h"
 

@@ -133,8 +133,4 @@ typedef void rt_step_logits_fn(void *context, const struct rt_batch *batch, cons
 CAD_MUST_USE enum cad_status rt_step_run(struct rt_step *step, const struct rt_batch *batch, const bool *wants,
 	rt_step_logits_fn *on_logits, void *context);
 
-/* model/attention.c: norm, q, k, v, rotation, KV cache, attention, output projection, residual, for
- * the rows of this micro-batch. */
-void rt_attention(struct rt_step *step, const struct rt_work *work);
-
 #endif
