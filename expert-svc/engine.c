@@ -263,7 +263,7 @@ static enum cad_status parts_create(struct ex_engine *engine, struct cad_error *
 	if (!engine->queue)
 		status = o->device->ops->queue_create(o->device, threads, &engine->queue);
 	if (status != CAD_OK)
-		return cad_error_set(error, status, "cannot make a compute queue of %u threads", threads);
+		return cad_error_set(error, status, "cannot create a compute queue of %u threads", threads);
 
 	if (ex_inbox_init(&engine->inbox, o->requests_max) != CAD_OK ||
 		ex_batch_init(&engine->step.batch, o->step_rows_max, pairs_max, o->requests_max, spec->gate.experts,

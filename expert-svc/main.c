@@ -286,7 +286,7 @@ static enum cad_status open_model(struct program *p, struct cad_error *error)
 	struct kn_queue *queue;
 	status = p->device->ops->queue_create(p->device, 1, &queue);
 	if (status != CAD_OK)
-		return cad_error_set(error, status, "cannot make a compute queue");
+		return cad_error_set(error, status, "cannot create a compute queue");
 	status = kn_fingerprint(queue, p->kernels_fingerprint, error);
 	p->device->ops->queue_destroy(queue);
 

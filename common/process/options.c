@@ -575,7 +575,8 @@ static void warn_of_old_names(const struct cad_options *options)
 {
 	for (size_t i = 0; i < options->spec->count; i++)
 		if (options->entries[i].alias)
-			cad_log_warn("options", "an old name of an option, which the next version does not know",
+			cad_log_warn("options",
+				"this is the old name of an option; the next version will not accept it",
 				CAD_S("old", options->entries[i].alias->old_name),
 				CAD_S("new", options->spec->table[i].name),
 				CAD_S("from", source_names[options->entries[i].source]));

@@ -145,9 +145,8 @@ const char *cad_options_source(const struct cad_options *options, const char *na
 /* The option's old name, when its value was given by that; else NULL. */
 const char *cad_options_old_name(const struct cad_options *options, const char *name);
 
-/* The usual beginning of main(): parses, and warns of old names; on failure prints "program:
- * sentence" to stderr. Returns true when the program should go on; else *exit_code is what to
- * return. */
+/* How main() usually begins: parses, and warns of old names; on failure prints "program: sentence"
+ * to stderr. Returns true if the program should continue; else *exit_code is what to return. */
 bool cad_options_main(const struct cad_options_spec *spec, int argc, char **argv, void *values,
 	struct cad_options **options, int *exit_code);
 

@@ -20,14 +20,14 @@ static enum cad_status check_grpc(const struct cad_service_options *o, struct ca
 			"--grpc '%s' is not an address to listen on: give HOST:PORT, for example 127.0.0.1:7100",
 			o->grpc);
 	if (tls != given(o->tls_key))
-		return cad_error_set(error, CAD_ERR_INVALID, "--tls-certificate and --tls-key go together");
+		return cad_error_set(error, CAD_ERR_INVALID, "give both --tls-certificate and --tls-key, or neither");
 	if (tls || o->plaintext_anywhere || cad_address_is_loopback(o->grpc))
 		return CAD_OK;
 
 	return cad_error_set(error, CAD_ERR_INVALID,
 		o->tls_certificate
 			? "--grpc %s is not a loopback address: give --tls-certificate and --tls-key, or allow plaintext with --grpc-plaintext-anywhere"
-			: "--grpc %s is not a loopback address: add --grpc-plaintext-anywhere if the network is yours alone, or use 127.0.0.1",
+			: "--grpc %s is not a loopback address: add --grpc-plaintext-anywhere if only you can reach the network, or use 127.0.0.1",
 		o->grpc);
 }
 
@@ -74,7 +74,7 @@ static enum cad_status create_loop(struct cad_service *service, struct cad_error
 {
 	int failed = uv_loop_init(&service->loop);
 	if (failed)
-		return cad_error_set(error, CAD_ERR_INTERNAL, "cannot make an event loop: %s", uv_strerror(failed));
+		return cad_error_set(error, CAD_ERR_INTERNAL, "cannot create an event loop: %s", uv_strerror(failed));
 	service->has_loop = true;
 	return CAD_OK;
 }

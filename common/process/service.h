@@ -39,8 +39,8 @@ struct cad_service_options {
 
 /* Lines of an option table; `member` is a struct cad_service_options inside `owner`. */
 #define CAD_SERVICE_OPTIONS(owner, member, http_default) \
-	CAD_OPTION_STRING(owner, member.model, "model", NULL, \
-		"directory of the checkpoint, the same files as everywhere in the cluster"), \
+	CAD_OPTION_STRING( \
+		owner, member.model, "model", NULL, "directory of the checkpoint; the same files on every node"), \
 		CAD_OPTION_STRING(owner, member.http, "http", http_default, \
 			"where to serve /metrics, /healthz and /readyz, HOST:PORT; port 0: any"), \
 		CAD_OPTION_ENUM(owner, member.log_level, "log-level", "info", cad_log_level_choices, \
@@ -77,7 +77,7 @@ struct cad_service_options {
 		CAD_OPTION_STRING(owner, member.ucx_transports, "ucx-transports", "", \
 			"transports of the exchange, as in UCX_TLS; empty: that variable, else tcp"), \
 		CAD_OPTION_DURATION(owner, member.drain_ns, "drain", "10s", 0, 3600 * CAD_NS_PER_S, \
-			"how long to go on serving after SIGTERM or Ctrl-C")
+			"how long to keep serving after SIGTERM or Ctrl-C")
 
 /* For the `check` and the `log` of a struct cad_options_spec. */
 CAD_MUST_USE enum cad_status cad_service_check(const struct cad_service_options *options, struct cad_error *error);

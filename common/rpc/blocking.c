@@ -63,8 +63,8 @@ enum cad_status cad_rpc_blocking_create(const char *target, const struct cad_rpc
 	struct cad_rpc_blocking *client = calloc(1, sizeof *client);
 	if (!client || uv_loop_init(&client->loop) != 0) {
 		free(client);
-		return cad_error_set(
-			error, CAD_ERR_MEMORY, "cannot make an event loop for gRPC: out of memory or file descriptors");
+		return cad_error_set(error, CAD_ERR_MEMORY,
+			"cannot create an event loop for gRPC: out of memory or file descriptors");
 	}
 
 	CAD_ASSERT(uv_async_init(&client->loop, &client->interrupt, interrupted) == 0);

@@ -278,8 +278,8 @@ enum cad_status cad_rpc_reactor_create(
 	reactor->stop_descriptor = eventfd(0, EFD_CLOEXEC);
 
 	if (reactor->stop_descriptor < 0) {
-		status = cad_error_set(error, CAD_ERR_IO, "cannot make an event descriptor for the gRPC event loop: %s",
-			strerror(errno));
+		status = cad_error_set(error, CAD_ERR_IO,
+			"cannot create an event descriptor for the gRPC event loop: %s", strerror(errno));
 		goto release_library;
 	}
 

@@ -46,7 +46,7 @@ enum cad_status cl_run_from_options(
 	run->engine = options->engine;
 	run->access = options->access;
 	if ((run->access.certificate[0] != 0) != (run->access.key[0] != 0))
-		return cad_error_set(error, CAD_ERR_INVALID, "--tls-certificate and --tls-key go together");
+		return cad_error_set(error, CAD_ERR_INVALID, "give both --tls-certificate and --tls-key, or neither");
 	run->access.tls = run->access.tls || run->access.authority[0] || run->access.certificate[0];
 	enum cad_status status = check_addresses(options->router, error);
 	if (status != CAD_OK)
