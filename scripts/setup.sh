@@ -53,9 +53,9 @@ build() {
 	local preset=${1:-release} directory
 	[ $# -gt 0 ] && shift
 	case $preset in
-		release | debug) install_packages "${BUILD_PACKAGES[@]}" libcmocka-dev ;;
+		release | debug | late) install_packages "${BUILD_PACKAGES[@]}" libcmocka-dev ;;
 		asan | tsan | fuzz | clang) install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" ;;
-		*) fail_usage "there is no preset '$preset': release, debug, asan, tsan, fuzz or clang" ;;
+		*) fail_usage "there is no preset '$preset': release, debug, asan, tsan, fuzz, clang or late" ;;
 	esac
 	if command -v ccache >/dev/null; then export CMAKE_C_COMPILER_LAUNCHER=${CMAKE_C_COMPILER_LAUNCHER:-ccache}; fi
 	directory=$(build_directory "$preset")

@@ -71,6 +71,7 @@ cluster_of() {
 }
 
 test_cluster() { cluster_of release; }
+test_late() { cluster_of late; }   # programs whose device does nothing before it is waited for
 test_cluster_asan() { ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1} cluster_of asan; }
 
 # python_tests FOLDER: those of tests/FOLDER, whose packages come from PyPI; without them this is one skipped test.
@@ -122,8 +123,8 @@ run_tests() {
 	[ $# -gt 0 ] || set -- unit asan tsan clang cluster tokenizers planners fuzz
 	for kind in "$@"; do
 		case $kind in
-			unit | asan | tsan | clang | cluster | cluster-asan | tokenizers | planners | fuzz) ;;
-			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, clang, cluster, cluster-asan, tokenizers, planners, fuzz" ;;
+			unit | asan | tsan | clang | cluster | cluster-asan | late | tokenizers | planners | fuzz) ;;
+			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, clang, cluster, cluster-asan, late, tokenizers, planners, fuzz" ;;
 		esac
 	done
 	install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"

@@ -9,6 +9,7 @@
 #include "common/transport/wire.h"
 #include "kernels/kernels.h"
 #include "tests/support/must.h"
+#include "tests/support/op_cases.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,11 +27,14 @@ static const float quantum = 0x1p-12f;
 struct world {
 	struct kn_device *device;
 	struct kn_queue *queue;
-	float *x, *shared, *y; /* [T][ld], [T][ld], [T * K][ld]: pair t * K + k is slot k of row t */
+	/* host, and the device's copies of them below: [T][ld], [T][ld], [T * K][ld]; pair t * K + k is
+	 * slot k of row t */
+	float *x, *shared, *y;
+	float *device_x, *device_shared, *device_y;
 	uint32_t expert[T * K];
 	float weight[T * K];
-	int64_t *sums, *scratch;
-	float *result;
+	int64_t *sums, *scratch; /* device */
+	float *result;           /* host, what became of x */
 };
 
 static float draw(struct cad_random *random, int spread)
@@ -47,13 +51,12 @@ static void world_init(struct world *w, enum kn_isa isa, struct cad_random *rand
 
 	must(kn_device_open(&(struct kn_device_options){ .isa = isa }, &w->device, &error), &error);
 	assert_int_equal(w->device->ops->queue_create(w->device, 2, &w->queue), CAD_OK);
-	w->x = w->device->ops->alloc(w->device, T * ld * 4);
-	w->shared = w->device->ops->alloc(w->device, T * ld * 4);
-	w->y = w->device->ops->alloc(w->device, T * K * ld * 4);
-	w->sums = w->device->ops->alloc(w->device, T * N * 8);
-	w->scratch = w->device->ops->alloc(w->device, T * N * 8);
-	w->result = w->device->ops->alloc(w->device, T * ld * 4);
-	assert_true(w->x && w->shared && w->y && w->sums && w->scratch && w->result);
+	w->x = op_need(T * ld * 4);
+	w->shared = op_need(T * ld * 4);
+	w->y = op_need(T * K * ld * 4);
+	w->result = op_need(T * ld * 4);
+	w->sums = op_alloc(w->queue, T * N * 8);
+	w->scratch = op_alloc(w->queue, T * N * 8);
 
 	for (size_t r = 0; r < T; r++)
 		for (size_t i = 0; i < N; i++) {
@@ -71,6 +74,9 @@ static void world_init(struct world *w, enum kn_isa isa, struct cad_random *rand
 			(p % K > 1 && w->expert[p] == w->expert[p - 2]) ||
 			(p % K > 2 && w->expert[p] == w->expert[p - 3]));
 	}
+	w->device_x = op_upload(w->queue, w->x, T * ld * 4);
+	w->device_shared = op_upload(w->queue, w->shared, T * ld * 4);
+	w->device_y = op_upload(w->queue, w->y, T * K * ld * 4);
 }
 
 static void world_fini(struct world *w)
@@ -78,12 +84,15 @@ static void world_fini(struct world *w)
 	size_t ld = kn_ld(N);
 	const struct kn_ops *ops = w->device->ops;
 
-	ops->release(w->device, w->x, T * ld * 4);
-	ops->release(w->device, w->shared, T * ld * 4);
-	ops->release(w->device, w->y, T * K * ld * 4);
+	ops->release(w->device, w->device_x, T * ld * 4);
+	ops->release(w->device, w->device_shared, T * ld * 4);
+	ops->release(w->device, w->device_y, T * K * ld * 4);
 	ops->release(w->device, w->sums, T * N * 8);
 	ops->release(w->device, w->scratch, T * N * 8);
-	ops->release(w->device, w->result, T * ld * 4);
+	free(w->x);
+	free(w->shared);
+	free(w->y);
+	free(w->result);
 	ops->queue_destroy(w->queue);
 	ops->destroy(w->device);
 }
@@ -119,7 +128,7 @@ static void node_answer(struct world *w, const uint8_t *place, uint8_t node, str
 	memcpy(local_expert, w->expert, sizeof local_expert);
 	w->queue->ops->combine_pack(w->queue,
 		&(struct kn_combine_pack){
-			.y = w->y,
+			.y = w->device_y,
 			.ldy = kn_ld(N),
 			.n = N,
 			.rows = a->rows,
@@ -187,24 +196,27 @@ static void combine(struct world *w, uint64_t nodes, struct cad_random *random)
 		order[at] = node;
 	}
 
-	memcpy(w->result, w->x, T * ld * 4);
+	w->queue->ops->copy_in(w->queue, w->device_x, w->x, T * ld * 4);
 	for (size_t i = 0; i < nodes; i++)
 		if (answers[order[i]].rows > 0)
 			answer_add(w, &answers[order[i]]);
 	w->queue->ops->combine_finish(w->queue,
 		&(struct kn_combine_finish){
-			.x = w->result,
+			.x = w->device_x,
 			.ldx = ld,
 			.rows = T,
 			.n = N,
 			.sums = w->sums,
 			.quantum = quantum,
-			.shared = w->shared,
+			.shared = w->device_shared,
 			.lds = ld,
 		});
+	static int64_t sums[T * N];
+	w->queue->ops->copy_out(w->queue, w->result, w->device_x, T * ld * 4);
+	w->queue->ops->copy_out(w->queue, sums, w->sums, sizeof sums);
 	assert_int_equal(w->queue->ops->wait(w->queue), CAD_OK);
 	for (size_t i = 0; i < T * N; i++)
-		assert_int_equal(w->sums[i], 0);
+		assert_int_equal(sums[i], 0);
 }
 
 static void any_grouping_and_order_gives_the_same_bits(void **state)

@@ -4,6 +4,7 @@
 #include "kernels/cpu/forms.h"
 #include "kernels/exp.h"
 #include "kernels/kernels.h"
+#include "tests/support/op_cases.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -74,15 +75,24 @@ static void gate(enum kn_isa isa, const struct cad_gate_spec *spec, const float 
 	}
 
 	assert_int_equal(device->ops->queue_create(device, 1, &queue), CAD_OK);
+	size_t row_bytes = kn_ld(spec->experts) * sizeof *logits, bytes = spec->topk * sizeof *ids;
+	float *row = op_upload(queue, logits, row_bytes), *chosen_weights = op_alloc(queue, bytes);
+	int32_t *chosen = op_alloc(queue, bytes);
 	queue->ops->gate(queue,
 		&(struct kn_gate){
 			.spec = spec,
-			.logits = logits,
+			.logits = row,
 			.ld = kn_ld(spec->experts),
 			.rows = 1,
-			.ids = ids,
-			.weights = weights,
+			.ids = chosen,
+			.weights = chosen_weights,
 		});
+	queue->ops->copy_out(queue, ids, chosen, bytes);
+	queue->ops->copy_out(queue, weights, chosen_weights, bytes);
+	assert_int_equal(queue->ops->wait(queue), CAD_OK);
+	device->ops->release(device, row, row_bytes);
+	device->ops->release(device, chosen, bytes);
+	device->ops->release(device, chosen_weights, bytes);
 	device->ops->queue_destroy(queue);
 	device->ops->destroy(device);
 }
