@@ -107,7 +107,7 @@ void rt_combine_reclaim(struct rt_exchange *exchange)
 		shipment->next = exchange->free_shipment;
 		exchange->free_shipment = shipment;
 	}
-	exchange->routes.version++; /* shipments are free again */
+	exchange->freed++;
 }
 
 void rt_combine_done(void *context, struct cad_call *handle, enum cad_status status, const struct cad_answer_view *view)
@@ -132,7 +132,7 @@ void rt_combine_done(void *context, struct cad_call *handle, enum cad_status sta
 	shipment->peer->shipments--;
 	shipment->next = exchange->spent_shipment;
 	exchange->spent_shipment = shipment;
-	exchange->routes.version++; /* credit is free again */
+	exchange->freed++;
 }
 
 /* Pairs of doomed sequences are owed nothing; those that are under way end by their calls'
@@ -158,13 +158,23 @@ static void forget_doomed(struct rt_exchange *exchange, struct rt_work *work)
 	}
 }
 
+/* Whether open pairs may find a node, a shipment or credit that they did not find before. */
+static bool look_again(const struct rt_exchange *exchange, const struct rt_work *work, uint64_t now)
+{
+	if (work->open == 0)
+		return false;
+	if (work->version != exchange->routes.version)
+		return true;
+	if (work->retry_at_ns != 0)
+		return now >= work->retry_at_ns;
+	return work->freed != exchange->freed;
+}
+
 void rt_combine_wait(struct rt_exchange *exchange, struct rt_work *work)
 {
 	while (work->open + work->sent > 0) {
 		uint64_t now = now_ns(exchange), until = now + POLL_MS_MAX * CAD_NS_PER_MS;
-		if (work->open > 0 &&
-			(work->version != exchange->routes.version ||
-				(work->retry_at_ns != 0 && now >= work->retry_at_ns)))
+		if (look_again(exchange, work, now))
 			rt_dispatch_open(exchange, work);
 		if (work->open > 0 && work->retry_at_ns != 0 && work->retry_at_ns < until)
 			until = work->retry_at_ns;

@@ -65,7 +65,7 @@ static void give_up(struct rt_exchange *exchange, const struct rt_shipment *ship
 	for (uint32_t i = 0; i < shipment->pairs; i++)
 		shipment->work->slots[shipment->slots[i]] = RT_SLOT_DONE;
 	shipment->work->open -= shipment->pairs;
-	exchange->routes.version++; /* the wait looks at the others, with the same end */
+	exchange->freed++; /* the wait looks at the others, with the same end */
 }
 
 /* Packs a shipment and starts its call. CAD_OK: the pairs are SENT. Anything else: nothing happened. */
@@ -155,6 +155,7 @@ void rt_dispatch_open(struct rt_exchange *exchange, struct rt_work *work)
 {
 	struct rt_route_table *routes = &exchange->routes;
 	work->version = routes->version;
+	work->freed = exchange->freed;
 	work->retry_at_ns = 0;
 	if (!routes->map)
 		return;

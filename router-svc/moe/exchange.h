@@ -43,10 +43,12 @@ struct rt_work {
 	uint8_t *slots; /* [rows][topk]: enum rt_slot */
 	const float *x; /* device, [batch rows][ldx]: normalised rows */
 	size_t ldx;
-	int64_t *sums;        /* device, [batch rows][H] */
-	uint32_t open, sent;  /* pairs in each state */
-	uint64_t version;     /* of the route table when open pairs were last looked at */
-	uint64_t retry_at_ns; /* look again at this time even if nothing changed; 0: no */
+	int64_t *sums;       /* device, [batch rows][H] */
+	uint32_t open, sent; /* pairs in each state */
+	/* of the route table, and of the exchange, when open pairs were last looked at */
+	uint64_t version, freed;
+	/* a node refused: look again at this time, and not before, unless the routes change; 0: no */
+	uint64_t retry_at_ns;
 };
 
 struct rt_exchange_stats {
@@ -78,6 +80,7 @@ struct rt_exchange {
 	struct rt_route_table routes;
 	struct rt_shipment *shipments, *free_shipment, *spent_shipment;
 	uint32_t shipments_count;
+	uint64_t freed;      /* goes up when shipments or credit are free again */
 	uint32_t *expert_at; /* [E + 1] scratch of the counting sort */
 	struct rt_exchange_stats stats;
 	/* Runs between polls of a wait: the engine takes its commands here (cancellations, maps). */
