@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where rows can go: maps that replace each other, peers that are kept, closed and reused, connections
+ * that are tried again with a growing delay, readiness, and whom rows are booked on. */
+#include "common/base/log.h"
+#include "common/cluster/cover.h"
+#include "tests/support/moe_world.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const uint8_t spread[MOE_EXPERTS] = { 1, 1, 2, 2, 4, 4 };
+static const uint8_t everywhere[MOE_EXPERTS] = { 7, 7, 7, 7, 7, 7 };
+static const uint8_t but_one[MOE_EXPERTS] = { 7, 7, 7, 0, 7, 7 };
+
+static struct rt_route_table *routes_of(struct moe_world *world) { return &world->exchange.routes; }
+
+/* Lets things happen for a while, as the engine's idle turns do. */
+static void pass(struct moe_world *world, uint64_t ms)
+{
+	for (uint64_t end = moe_now(world) + ms * CAD_NS_PER_MS; moe_now(world) < end;) {
+		uint64_t due = rt_route_table_tick(routes_of(world));
+		cad_transport_poll(world->exchange.transport, due < end ? due : end);
+	}
+}
+
+static struct cad_map *map_of(uint64_t epoch, uint32_t nodes_count)
+{
+	static const char *const names[MOE_NODES] = { "n0", "n1", "n2" };
+	struct cad_map_node nodes[MOE_NODES];
+	for (uint32_t n = 0; n < nodes_count; n++)
+		nodes[n] = (struct cad_map_node){ names[n], names[n], "", true };
+	struct cad_map_source source = { .epoch = epoch, .nodes = nodes, .nodes_count = nodes_count };
+	struct cad_map *map;
+	struct cad_error error;
+	assert_int_equal(cad_map_create(&source, &map, &error), CAD_OK);
+	return map;
+}
+
+static void only_newer_maps_are_taken(void **state)
+{
+	(void)state;
+	struct moe_world world;
+	moe_world_open(&world);
+	struct cad_map *second = map_of(2, 3), *first = map_of(1, 1), *again = map_of(2, 1), *third = map_of(3, 2);
+	assert_null(rt_route_table_map(routes_of(&world), second));
+	uint64_t version = routes_of(&world)->version;
+	assert_ptr_equal(rt_route_table_map(routes_of(&world), first), first);
+	assert_ptr_equal(rt_route_table_map(routes_of(&world), again), again);
+	assert_int_equal(routes_of(&world)->version, version);
+	assert_ptr_equal(rt_route_table_map(routes_of(&world), third), second);
+	assert_true(routes_of(&world)->version > version);
+	cad_map_release(first);
+	cad_map_release(again);
+	cad_map_release(second);
+	moe_world_close(&world);
+}
+
+static void ready_when_every_expert_is_held_by_a_connected_node(void **state)
+{
+	(void)state;
+	struct moe_world world;
+	moe_world_open(&world);
+	moe_publish(&world, spread);
+	assert_false(atomic_load(&routes_of(&world)->ready));
+	moe_connect(&world);
+	assert_true(atomic_load(&routes_of(&world)->ready));
+	moe_publish(&world, but_one);
+	assert_false(atomic_load(&routes_of(&world)->ready));
+	moe_publish(&world, everywhere);
+	assert_true(atomic_load(&routes_of(&world)->ready));
+	moe_world_close(&world);
+}
+
+/* A node that a map no longer names is closed, and its entry is used for another. */
+static void a_node_that_is_not_named_is_closed(void **state)
+{
+	(void)state;
+	struct moe_world world;
+	moe_world_open(&world);
+	moe_publish(&world, spread);
+	moe_connect(&world);
+	assert_int_equal(routes_of(&world)->peers_count, MOE_NODES);
+	cad_map_release(rt_route_table_map(routes_of(&world), map_of(world.epoch + 1, 1)));
+	world.epoch++;
+	pass(&world, 50);
+	assert_int_equal(rt_route_table_connections(routes_of(&world)), 1);
+	assert_null(routes_of(&world)->peers[2].connection);
+
+	moe_publish(&world, spread); /* they are back, in the entries of before */
+	moe_connect(&world);
+	assert_int_equal(routes_of(&world)->peers_count, MOE_NODES);
+	moe_world_close(&world);
+}
+
+/* While a shipment is with it, it stays. */
+static void a_node_with_shipments_is_not_closed(void **state)
+{
+	(void)state;
+	struct moe_world world;
+	moe_world_open(&world);
+	moe_publish(&world, (const uint8_t[MOE_EXPERTS]){ 4, 4, 4, 4, 4, 4 });
+	moe_connect(&world);
+	memset(world.nodes[2].script, MOE_SILENCE, 2);
+	world.nodes[2].script_count = 2;
+	moe_dispatch(&world);
+	assert_int_equal(routes_of(&world)->peers[2].shipments, 2);
+	moe_publish(&world, (const uint8_t[MOE_EXPERTS]){ 1, 1, 1, 1, 1, 1 });
+	routes_of(&world)->peers[2].wanted = false;
+	(void)rt_route_table_tick(routes_of(&world));
+	assert_non_null(routes_of(&world)->peers[2].connection);
+	assert_int_equal(cad_connection_state(routes_of(&world)->peers[2].connection), CAD_CONNECTION_READY);
+	moe_wait(&world); /* the calls' deadlines pass; node 0 has the rows now */
+	moe_expect_all(&world);
+	assert_int_equal(routes_of(&world)->peers[2].shipments, 0);
+	pass(&world, 10);
+	assert_null(routes_of(&world)->peers[2].connection);
+	moe_world_close(&world);
+}
+
+/* A node that does not answer is tried again, less and less often, until it is back. */
+static void connecting_again_grows_slower(void **state)
+{
+	(void)state;
+	struct moe_world world;
+	moe_world_open(&world);
+	moe_publish(&world, spread);
+	moe_connect(&world);
+	struct rt_peer *peer = &routes_of(&world)->peers[0];
+	uint32_t first = peer->delay_ms, before = 0;
+	cad_sim_cut(world.sim, world.exchange.transport, world.nodes[0].transport, true);
+	cad_connection_close(peer->connection, CAD_ERR_CANCELLED, "cut by the test");
+	for (uint32_t grown = 0; grown < 4;) {
+		pass(&world, 20);
+		assert_true(peer->delay_ms >= before); /* it only grows */
+		grown += before != 0 && peer->delay_ms > before;
+		before = peer->delay_ms;
+	}
+	assert_true(before > first && before <= 2000);
+	assert_false(atomic_load(&routes_of(&world)->ready));
+
+	cad_sim_cut(world.sim, world.exchange.transport, world.nodes[0].transport, false);
+	for (int i = 0; i < 1000 && !peer->ready; i++)
+		pass(&world, 20);
+	assert_true(peer->ready);
+	assert_int_equal(peer->delay_ms, first);
+	assert_true(atomic_load(&routes_of(&world)->ready));
+	moe_world_close(&world);
+}
+
+/* Equal replicas: rows go where fewer went; and to one node of two that both have the row's experts. */
+static void rows_are_spread_and_stay_whole(void **state)
+{
+	(void)state;
+	struct moe_world world;
+	moe_world_open(&world);
+	moe_publish(&world, everywhere);
+	moe_connect(&world);
+	const int32_t experts[MOE_TOPK] = { 1, 4 };
+	uint32_t rows[MOE_NODES] = { 0 };
+	for (int layer = 0; layer < 30; layer++) {
+		uint16_t nodes[MOE_TOPK];
+		rt_route_table_begin(routes_of(&world), MOE_TOPK);
+		rt_route_table_choose(routes_of(&world), 0, experts, MOE_TOPK, nodes);
+		assert_int_equal(nodes[0], nodes[1]);
+		assert_true(rt_route_table_booked(routes_of(&world), nodes[0]));
+		rows[nodes[0]]++;
+	}
+	for (uint32_t n = 0; n < MOE_NODES; n++)
+		assert_int_equal(rows[n], 10);
+
+	moe_publish(&world, but_one);
+	const int32_t absent[MOE_TOPK] = { 3, -1 };
+	uint16_t nodes[MOE_TOPK];
+	rt_route_table_begin(routes_of(&world), 1);
+	rt_route_table_choose(routes_of(&world), 0, absent, MOE_TOPK, nodes);
+	assert_true(nodes[0] == CAD_COVER_NONE && nodes[1] == CAD_COVER_NONE);
+	moe_world_close(&world);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(only_newer_maps_are_taken),
+		cmocka_unit_test(ready_when_every_expert_is_held_by_a_connected_node),
+		cmocka_unit_test(a_node_that_is_not_named_is_closed),
+		cmocka_unit_test(a_node_with_shipments_is_not_closed),
+		cmocka_unit_test(connecting_again_grows_slower),
+		cmocka_unit_test(rows_are_spread_and_stay_whole),
+	};
+	cad_log_setup(CAD_LOG_ERROR, CAD_LOG_LOGFMT); /* lost connections are the point here */
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
