@@ -462,13 +462,32 @@ static enum cad_status create_exchange(struct rt_engine *engine, struct cad_erro
 	return rt_exchange_init(&engine->exchange, &exchange, error);
 }
 
-enum cad_status rt_engine_create(
-	const struct rt_engine_options *options, struct rt_engine **out, struct cad_error *error)
+static enum cad_status create_step(struct rt_engine *engine, struct cad_error *error)
 {
-	struct rt_engine *engine = calloc(1, sizeof *engine);
-	if (!engine)
-		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the engine");
+	const struct rt_engine_options *o = &engine->options;
+	struct rt_step_options step = {
+		.model = o->model,
+		.device = o->device,
+		.queue = o->queue,
+		.weights = o->weights,
+		.cache = &engine->cache,
+		.exchange = &engine->exchange,
+		.quanta = engine->quanta,
+		.capacity_policy = o->capacity_policy,
+		.capacity_factor = o->capacity_factor,
+		.rows_max = o->step_tokens_max,
+		.micro_batches = o->micro_batches < RT_MICRO_BATCHES_MAX ? o->micro_batches : RT_MICRO_BATCHES_MAX,
+		.clock = engine->clock,
+	};
+	enum cad_status status = rt_step_init(&engine->step, &step, error);
+	if (status == CAD_OK && o->keep_logits && rt_step_trace_logits(&engine->step) != CAD_OK)
+		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory to keep router logits");
 
+	return status;
+}
+
+static void take_options(struct rt_engine *engine, const struct rt_engine_options *options)
+{
 	struct rt_engine_options *o = &engine->options;
 	*o = *options;
 	o->step_tokens_max = or_default(o->step_tokens_max, STEP_TOKENS_DEFAULT);
@@ -478,48 +497,51 @@ enum cad_status rt_engine_create(
 	o->call_timeout_ms = or_default(o->call_timeout_ms, CALL_TIMEOUT_MS_DEFAULT);
 	o->kv_bytes = o->kv_bytes > 0 ? o->kv_bytes : KV_BYTES_DEFAULT;
 	engine->spec = cad_model_spec(o->model);
-	uint32_t rows = o->step_tokens_max, sequences = o->sequences_max, layers = engine->spec->layers_count;
+	engine->scheduler = (struct rt_scheduler){
+		.cache = &engine->cache,
+		.running_max = o->sequences_max,
+		.chunk_max = o->chunk_tokens_max,
+	};
+}
+
+/* What is the engine's own, of the sizes in its options. */
+static enum cad_status allocate(struct rt_engine *engine)
+{
+	const struct rt_engine_options *o = &engine->options;
+	uint32_t layers = engine->spec->layers_count;
+
 	engine->quanta = malloc(layers * sizeof *engine->quanta);
-	engine->wants = malloc(rows * sizeof *engine->wants);
-	engine->chosen = malloc(sequences * sizeof *engine->chosen);
+	engine->wants = malloc(o->step_tokens_max * sizeof *engine->wants);
+	engine->chosen = malloc(o->sequences_max * sizeof *engine->chosen);
 	engine->sample_scratch = malloc(kn_sample_scratch_bytes(engine->spec->vocab));
-	enum cad_status status = CAD_OK;
-	if (!engine->quanta || !engine->wants || !engine->chosen || !engine->sample_scratch ||
-		rt_batch_init(&engine->batch, rows, sequences) != CAD_OK)
-		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory for the engine");
-	if (status == CAD_OK)
-		status = rt_inbox_create(sequences + o->queue_max, wake, engine, &engine->inbox);
+	if (!engine->quanta || !engine->wants || !engine->chosen || !engine->sample_scratch)
+		return CAD_ERR_MEMORY;
+
+	memcpy(engine->quanta, o->quanta, layers * sizeof *engine->quanta);
+	enum cad_status status = rt_batch_init(&engine->batch, o->step_tokens_max, o->sequences_max);
+	return status == CAD_OK ? rt_inbox_create(o->sequences_max + o->queue_max, wake, engine, &engine->inbox)
+				: status;
+}
+
+enum cad_status rt_engine_create(
+	const struct rt_engine_options *options, struct rt_engine **out, struct cad_error *error)
+{
+	struct rt_engine *engine = calloc(1, sizeof *engine);
+	if (!engine)
+		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the engine");
+
+	take_options(engine, options);
+	const struct rt_engine_options *o = &engine->options;
+	enum cad_status status = allocate(engine);
+	if (status != CAD_OK)
+		cad_error_set(error, status, "no memory for the engine");
 	if (status == CAD_OK)
 		status = create_exchange(engine, error);
 	if (status == CAD_OK)
 		status = rt_kv_cache_init(
-			&engine->cache, o->device, o->queue, engine->spec, o->kv_bytes, sequences, error);
-	if (status == CAD_OK) {
-		memcpy(engine->quanta, o->quanta, layers * sizeof *engine->quanta);
-		engine->scheduler = (struct rt_scheduler){
-			.cache = &engine->cache,
-			.running_max = sequences,
-			.chunk_max = o->chunk_tokens_max,
-		};
-		struct rt_step_options step = {
-			.model = o->model,
-			.device = o->device,
-			.queue = o->queue,
-			.weights = o->weights,
-			.cache = &engine->cache,
-			.exchange = &engine->exchange,
-			.quanta = engine->quanta,
-			.capacity_policy = o->capacity_policy,
-			.capacity_factor = o->capacity_factor,
-			.rows_max = rows,
-			.micro_batches =
-				o->micro_batches < RT_MICRO_BATCHES_MAX ? o->micro_batches : RT_MICRO_BATCHES_MAX,
-			.clock = engine->clock,
-		};
-		status = rt_step_init(&engine->step, &step, error);
-	}
-	if (status == CAD_OK && o->keep_logits && rt_step_trace_logits(&engine->step) != CAD_OK)
-		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory to keep router logits");
+			&engine->cache, o->device, o->queue, engine->spec, o->kv_bytes, o->sequences_max, error);
+	if (status == CAD_OK)
+		status = create_step(engine, error);
 
 	if (status != CAD_OK) {
 		rt_engine_destroy(engine);
