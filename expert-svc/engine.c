@@ -235,9 +235,15 @@ static void metrics_register(struct ex_engine *engine, struct cad_metrics *metri
 
 /* ---- life ---- */
 
-static enum cad_status settings_check(
-	const struct cad_model_spec *spec, const struct cad_settings *settings, struct cad_error *error)
+static enum cad_status settings_check(const struct kn_device *device, const struct cad_model_spec *spec,
+	const struct cad_settings *settings, struct cad_error *error)
 {
+	struct kn_device_info info;
+	device->ops->describe(device, &info);
+	if (!(info.profiles >> settings->profile & 1))
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+			"device '%s' (%s) does not compute in profile '%s', which is the cluster's", info.name,
+			info.isa, cad_profile_name(settings->profile));
 	if (settings->layers != spec->layers_count)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the settings are for a model of %u layers, this one has %u", settings->layers,
@@ -266,8 +272,8 @@ static enum cad_status parts_create(struct ex_engine *engine, struct cad_error *
 		return cad_error_set(error, status, "cannot create a compute queue of %u threads", threads);
 
 	if (ex_inbox_init(&engine->inbox, o->requests_max) != CAD_OK ||
-		ex_batch_init(&engine->step.batch, o->step_rows_max, pairs_max, o->requests_max, spec->gate.experts,
-			CADRE_ROWS_MAX) != CAD_OK ||
+		ex_batch_init(&engine->step.batch, o->device, o->step_rows_max, pairs_max, o->requests_max,
+			spec->gate.experts, CADRE_ROWS_MAX) != CAD_OK ||
 		ex_exec_init(&engine->step.exec, engine->queue, o->step_rows_max, pairs_max, spec->hidden,
 			spec->expert.size) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_MEMORY,
@@ -305,7 +311,7 @@ enum cad_status ex_engine_create(
 	made->options = *options;
 	made->spec = cad_model_spec(options->model);
 	made->queue = options->queue;
-	enum cad_status status = settings_check(made->spec, options->settings, error);
+	enum cad_status status = settings_check(options->device, made->spec, options->settings, error);
 	if (status == CAD_OK)
 		status = ex_store_create(
 			&(struct ex_store_options){

@@ -4,14 +4,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum cad_status ex_batch_init(struct ex_batch *batch, uint32_t rows_max, uint32_t pairs_max, uint32_t segments_max,
-	uint32_t experts, uint32_t call_rows_max)
+static void *take(uint8_t *block, size_t *at, size_t bytes)
+{
+	void *taken = block ? block + *at : NULL;
+	*at += kn_round_up(bytes, 64);
+	return taken;
+}
+
+/* Counts the bytes of what the device reads, and hands it out (block NULL: counts only). */
+static size_t lay_out(struct ex_batch *b, uint8_t *block)
+{
+	size_t at = 0;
+	b->active = take(block, &at, b->experts * sizeof *b->active);
+	b->begin = take(block, &at, (b->experts + 1u) * sizeof *b->begin);
+	b->pair_row = take(block, &at, b->pairs_max * sizeof *b->pair_row);
+	b->pair_expert = take(block, &at, b->pairs_max * sizeof *b->pair_expert);
+	b->pair_weight = take(block, &at, b->pairs_max * sizeof *b->pair_weight);
+	b->row_begin = take(block, &at, (b->rows_max + 1u) * sizeof *b->row_begin);
+	b->row_pairs = take(block, &at, b->pairs_max * sizeof *b->row_pairs);
+	return at;
+}
+
+enum cad_status ex_batch_init(struct ex_batch *batch, struct kn_device *device, uint32_t rows_max, uint32_t pairs_max,
+	uint32_t segments_max, uint32_t experts, uint32_t call_rows_max)
 {
 	CAD_ASSERT(rows_max >= 1 && pairs_max >= experts); /* so that at least one row always fits */
 	uint32_t cursor_count = experts > call_rows_max ? experts : call_rows_max;
 	if (rows_max > cursor_count)
 		cursor_count = rows_max;
 	*batch = (struct ex_batch){
+		.device = device,
 		.rows_max = rows_max,
 		.pairs_max = pairs_max,
 		.segments_max = segments_max,
@@ -20,17 +42,13 @@ enum cad_status ex_batch_init(struct ex_batch *batch, uint32_t rows_max, uint32_
 	};
 	batch->segments = calloc(segments_max, sizeof *batch->segments);
 	batch->found = calloc(experts, sizeof *batch->found);
-	batch->active = calloc(experts, sizeof *batch->active);
-	batch->begin = calloc(experts + 1u, sizeof *batch->begin);
-	batch->pair_row = calloc(pairs_max, sizeof *batch->pair_row);
-	batch->pair_expert = calloc(pairs_max, sizeof *batch->pair_expert);
-	batch->pair_weight = calloc(pairs_max, sizeof *batch->pair_weight);
-	batch->row_begin = calloc(rows_max + 1u, sizeof *batch->row_begin);
-	batch->row_pairs = calloc(pairs_max, sizeof *batch->row_pairs);
 	batch->cursor = calloc(cursor_count + 1u, sizeof *batch->cursor);
-	if (batch->segments && batch->found && batch->active && batch->begin && batch->pair_row && batch->pair_expert &&
-		batch->pair_weight && batch->row_begin && batch->row_pairs && batch->cursor)
+	batch->block_bytes = lay_out(batch, NULL);
+	batch->block = device->ops->host_alloc(device, batch->block_bytes);
+	if (batch->segments && batch->found && batch->cursor && batch->block) {
+		lay_out(batch, batch->block);
 		return CAD_OK;
+	}
 	ex_batch_fini(batch);
 
 	return CAD_ERR_MEMORY;
@@ -40,14 +58,9 @@ void ex_batch_fini(struct ex_batch *batch)
 {
 	free(batch->segments);
 	free(batch->found);
-	free(batch->active);
-	free(batch->begin);
-	free(batch->pair_row);
-	free(batch->pair_expert);
-	free(batch->pair_weight);
-	free(batch->row_begin);
-	free(batch->row_pairs);
 	free(batch->cursor);
+	if (batch->block)
+		batch->device->ops->host_release(batch->device, batch->block, batch->block_bytes);
 	*batch = (struct ex_batch){ 0 };
 }
 

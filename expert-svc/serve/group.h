@@ -32,7 +32,10 @@ struct ex_batch {
 	 * up once: one that is freed during the step stays usable until the step is over, but
 	 * cannot be found again */
 	const struct kn_expert **found;
-	/* made by ex_batch_group */
+	/* made by ex_batch_group; the device reads them, so they are its host memory, one block */
+	void *block;
+	size_t block_bytes;
+	struct kn_device *device;
 	const struct kn_expert **active; /* [experts]: those that have pairs, ascending by id */
 	uint32_t active_count;
 	/* [experts + 1]: pairs of active expert i are begin[i] .. begin[i + 1] - 1 */
@@ -41,13 +44,14 @@ struct ex_batch {
 	float *pair_weight;               /* [pairs_max] */
 	uint32_t *row_begin;              /* [rows_max + 1]: pairs of batch row r are row_pairs[row_begin[r]] ... */
 	uint32_t *row_pairs;              /* [pairs_max] */
-	uint32_t *cursor;                 /* scratch, [max(experts, rows of a call) + 1] */
+	/* and for itself */
+	uint32_t *cursor; /* scratch, [max(experts, rows of a call) + 1] */
 	uint32_t cursor_count;
 };
 
-/* call_rows_max: of one call, which may be larger than rows_max. */
-CAD_MUST_USE enum cad_status ex_batch_init(struct ex_batch *batch, uint32_t rows_max, uint32_t pairs_max,
-	uint32_t segments_max, uint32_t experts, uint32_t call_rows_max);
+/* Keeps the device. call_rows_max: of one call, which may be larger than rows_max. */
+CAD_MUST_USE enum cad_status ex_batch_init(struct ex_batch *batch, struct kn_device *device, uint32_t rows_max,
+	uint32_t pairs_max, uint32_t segments_max, uint32_t experts, uint32_t call_rows_max);
 void ex_batch_fini(struct ex_batch *batch);
 
 void ex_batch_begin(struct ex_batch *batch, uint32_t layer);

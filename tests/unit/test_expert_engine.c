@@ -259,7 +259,7 @@ static void bench_open(struct bench *bench, struct expert_world *world)
 		.answer = reply,
 		.context = &bench->inbox,
 	};
-	assert_int_equal(ex_batch_init(&bench->step.batch, 32, 128, 8, 16, 64), CAD_OK);
+	assert_int_equal(ex_batch_init(&bench->step.batch, world->device, 32, 128, 8, 16, 64), CAD_OK);
 	assert_int_equal(
 		ex_exec_init(&bench->step.exec, world->queue, 32, 128, world->hidden, spec->expert.size), CAD_OK);
 }
@@ -583,6 +583,10 @@ static void load_all_and_wrong_options(void **state)
 	assert_int_equal(ex_engine_held(engine), 4 * 16);
 	ex_engine_destroy(engine);
 
+	world.settings.profile = (enum cad_profile)7;
+	assert_int_equal(ex_engine_create(&options, &engine, &error), CAD_ERR_UNSUPPORTED);
+	assert_non_null(strstr(error.text, "does not compute in profile"));
+	world.settings.profile = CAD_PROFILE_F32;
 	world.settings.layers = 3;
 	assert_int_equal(ex_engine_create(&options, &engine, &error), CAD_ERR_INVALID);
 	assert_non_null(strstr(error.text, "3 layers"));
