@@ -65,8 +65,8 @@ void rt_engine_destroy(struct rt_engine *engine);
  * follows. `id` is written before any event. */
 CAD_MUST_USE enum cad_status rt_engine_submit(
 	struct rt_engine *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error);
-/* Any thread. Frees everything that the request holds at the next turn; FAILED with ERR_CANCELLED
- * follows unless it ended before. Unknown ids are ignored. */
+/* Any thread. The request's pages are free at the next turn, its memory goes with the next submit;
+ * FAILED with ERR_CANCELLED follows unless it ended before. Unknown ids are ignored. */
 void rt_engine_cancel(struct rt_engine *engine, uint64_t id);
 /* Any thread. A paused sequence keeps its place and its pages but computes nothing, for slow
  * readers. From an event's handler it takes effect before the next step. */

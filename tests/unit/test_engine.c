@@ -22,7 +22,7 @@ struct record {
 	uint64_t id;
 	int32_t tokens[TOKENS_MAX];
 	uint32_t count, last_routed;
-	bool ended, failed;
+	bool ended, failed, not_text; /* not_text: a token that ends the answer came */
 	enum cad_status status;
 	enum rt_finish_reason reason;
 	uint8_t digest[16];
@@ -42,6 +42,8 @@ static void on_event(void *user, const struct rt_event *event)
 		if (r->count < TOKENS_MAX)
 			r->tokens[r->count] = event->token;
 		r->count++;
+		assert_false(r->not_text); /* the last token, if any */
+		r->not_text = !event->is_text;
 		break;
 	case RT_EVENT_ROUTING:
 		assert_int_equal(event->first_position, r->last_routed); /* every position once, in order */
@@ -256,6 +258,7 @@ static void ends_of_all_kinds(void **state)
 	assert_int_equal(stopped.reason, RT_FINISH_STOP);
 	assert_memory_equal(stopped.tokens, free_run.tokens, stopped.count * sizeof *stopped.tokens);
 	assert_int_equal(stopped.tokens[stopped.count - 1], stop_ids[0]);
+	assert_true(stopped.not_text && !free_run.not_text);
 	assert_int_equal(cancelled.status, CAD_ERR_CANCELLED);
 	assert_int_equal(late.status, CAD_ERR_DEADLINE);
 	assert_int_equal(paused.count, 0);
