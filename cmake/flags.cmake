@@ -5,7 +5,13 @@ target_include_directories(cadre_flags INTERFACE ${CMAKE_SOURCE_DIR})
 target_compile_definitions(cadre_flags INTERFACE _GNU_SOURCE)
 target_compile_options(cadre_flags INTERFACE
   -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla
-  -fno-strict-aliasing -ffp-contract=off -fno-math-errno -mfma -mavx2 -mf16c)
+  -fno-strict-aliasing -ffp-contract=off -fno-math-errno)
+# Whoever starts a program on a machine that it cannot compute on gets a sentence, so everything is for x86-64-v2 (every processor since 2009) but the
+# kernels: those take CADRE_AVX2, and run only on a device that is open.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+  target_compile_options(cadre_flags INTERFACE -march=x86-64-v2)
+  set(CADRE_AVX2 -mavx2 -mfma -mf16c)
+endif()
 if(CADRE_WERROR)
   target_compile_options(cadre_flags INTERFACE -Werror)
 endif()

@@ -28,7 +28,7 @@ const struct kn_form *kn_form_find(enum kn_isa isa)
 	bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
 		__builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 	switch (isa) {
-	case KN_ISA_REF: return avx2 ? &form_ref : NULL; /* the whole program is built for AVX2 */
+	case KN_ISA_REF: return avx2 ? &form_ref : NULL; /* what packs for it needs AVX2 */
 	case KN_ISA_AVX2: return avx2 ? &form_avx2 : NULL;
 	case KN_ISA_AVX512: return avx512 ? &form_avx512 : NULL;
 	case KN_ISA_AUTO: return avx512 ? &form_avx512 : avx2 ? &form_avx2 : NULL;
