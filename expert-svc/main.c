@@ -446,7 +446,7 @@ static enum cad_status start_exchange(struct program *p, struct cad_error *error
 
 /* In this order. The HTTP port comes before the wait for the placement service: a node that waits is seen
  * to be alive. */
-static enum cad_status (*const stages[])(struct program *p, struct cad_error *error) = {
+static enum cad_status (*const startup[])(struct program *p, struct cad_error *error) = {
 	open_model,
 	size_memory,
 	create_reactor,
@@ -463,8 +463,8 @@ static enum cad_status start(struct program *p, struct cad_error *error)
 {
 	if (p->options.threads == 0)
 		p->options.threads = kn_threads_default();
-	for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) {
-		enum cad_status status = stages[i](p, error);
+	for (size_t i = 0; i < sizeof startup / sizeof startup[0]; i++) {
+		enum cad_status status = startup[i](p, error);
 		if (status != CAD_OK)
 			return status;
 	}

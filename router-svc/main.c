@@ -449,13 +449,13 @@ static enum cad_status watch(struct program *p, struct cad_error *error)
 	return cad_service_watch(&p->service, on_signal, p, error);
 }
 
-typedef enum cad_status stage_fn(struct program *p, struct cad_error *error);
+typedef enum cad_status startup_fn(struct program *p, struct cad_error *error);
 
 /* In this order. The HTTP port comes first: a router that reads a large model, or waits for the placement
  * service, is seen to be alive. */
 static const struct {
-	stage_fn *in_cluster, *alone;
-} stages[] = {
+	startup_fn *in_cluster, *alone;
+} startup[] = {
 	{ create_reactor, create_reactor },
 	{ create_http, create_http },
 	{ open_tokenizer, open_tokenizer },
@@ -472,9 +472,9 @@ static const struct {
 static enum cad_status start(struct program *p, struct cad_error *error)
 {
 	p->threads = p->options.threads > 0 ? p->options.threads : kn_threads_default();
-	for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) {
-		stage_fn *stage = p->options.local_experts ? stages[i].alone : stages[i].in_cluster;
-		enum cad_status status = stage ? stage(p, error) : CAD_OK;
+	for (size_t i = 0; i < sizeof startup / sizeof startup[0]; i++) {
+		startup_fn *make = p->options.local_experts ? startup[i].alone : startup[i].in_cluster;
+		enum cad_status status = make ? make(p, error) : CAD_OK;
 		if (status != CAD_OK)
 			return status;
 	}

@@ -208,7 +208,7 @@ static enum cad_status serve(struct program *p, struct cad_error *error)
 
 /* In this order. The HTTP port comes before the checkpoint, which may take a while to read: a service that
  * reads is seen to be alive. */
-static enum cad_status (*const stages[])(struct program *p, struct cad_error *error) = {
+static enum cad_status (*const startup[])(struct program *p, struct cad_error *error) = {
 	create_http,
 	open_state,
 	open_checkpoint,
@@ -219,8 +219,8 @@ static enum cad_status (*const stages[])(struct program *p, struct cad_error *er
 
 static enum cad_status start(struct program *p, struct cad_error *error)
 {
-	for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) {
-		enum cad_status status = stages[i](p, error);
+	for (size_t i = 0; i < sizeof startup / sizeof startup[0]; i++) {
+		enum cad_status status = startup[i](p, error);
 		if (status != CAD_OK)
 			return status;
 	}
