@@ -104,23 +104,22 @@ static void assign_owners(struct em_embedded *em, uint64_t seed)
 	}
 }
 
+static struct ex_engine *owner_of(void *context, uint32_t layer, uint32_t expert)
+{
+	const struct em_embedded *em = context;
+	return em->nodes[em->owner[(size_t)layer * cad_model_spec(em->model)->gate.experts + expert]].engine;
+}
+
 static enum cad_status load_experts(struct em_embedded *em, const struct em_options *options, struct cad_error *error)
 {
-	const struct cad_model_spec *spec = cad_model_spec(em->model);
-	uint64_t total = (uint64_t)cad_model_spec_moe_layers(spec) * spec->gate.experts, done = 0;
-
-	for (uint32_t layer = 0; layer < spec->layers_count; layer++)
-		for (uint32_t e = 0; spec->layers[layer].moe && e < spec->gate.experts; e++) {
-			struct ex_loaded loaded;
-			enum cad_status status =
-				ex_engine_load(em->nodes[em->owner[(size_t)layer * spec->gate.experts + e]].engine,
-					layer, e, &loaded, error);
-			if (status != CAD_OK)
-				return status;
-			if (options->progress)
-				options->progress(options->progress_context, ++done, total);
-		}
-	return CAD_OK;
+	const struct ex_load_all all = {
+		.spec = cad_model_spec(em->model),
+		.engine = owner_of,
+		.engine_context = em,
+		.progress = options->progress,
+		.progress_context = options->progress_context,
+	};
+	return ex_engine_load_all(&all, error);
 }
 
 /* The map that a placement service would publish: every node live, every expert where it was

@@ -62,10 +62,16 @@ void ex_engine_destroy(struct ex_engine *engine);
  * CAD_ERR_EXHAUSTED: no room in memory_bytes; CAD_ERR_RANGE: no such expert. */
 CAD_MUST_USE enum cad_status ex_engine_load(
 	struct ex_engine *engine, uint32_t layer, uint32_t expert, struct ex_loaded *loaded, struct cad_error *error);
-/* Every expert of every MoE layer, on several threads: the embedded form. `progress` (NULL: none)
- * is called now and then, in this thread. */
-CAD_MUST_USE enum cad_status ex_engine_load_all(struct ex_engine *engine,
-	void (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct cad_error *error);
+/* Every expert of every MoE layer, each in the engine that is named for it, by several threads: the
+ * embedded form. */
+struct ex_load_all {
+	const struct cad_model_spec *spec;
+	struct ex_engine *(*engine)(void *context, uint32_t layer, uint32_t expert); /* from any thread */
+	/* now and then, from the calling thread; NULL: nobody asks */
+	void (*progress)(void *context, uint64_t done, uint64_t total);
+	void *engine_context, *progress_context;
+};
+CAD_MUST_USE enum cad_status ex_engine_load_all(const struct ex_load_all *options, struct cad_error *error);
 /* From now on, calls for it are answered NOT_HELD. Returns when no step can touch it any longer and
  * its memory is free. CAD_ERR_NOT_FOUND: not held. */
 CAD_MUST_USE enum cad_status ex_engine_free(struct ex_engine *engine, uint32_t layer, uint32_t expert);

@@ -7,8 +7,7 @@
 #include <stdatomic.h>
 
 struct load_all {
-	struct ex_engine *engine;
-	const struct cad_model_spec *spec;
+	const struct ex_load_all *options;
 	uint64_t total; /* layers * experts, dense layers counted */
 	_Atomic uint64_t next, done;
 	_Atomic int status;   /* the first failure */
@@ -19,16 +18,18 @@ struct load_all {
 /* The next expert, if there is one: index over all layers, dense ones skipped. */
 static bool load_next(struct load_all *all)
 {
-	uint64_t index = atomic_fetch_add(&all->next, 1), experts = all->spec->gate.experts;
+	const struct cad_model_spec *spec = all->options->spec;
+	uint64_t index = atomic_fetch_add(&all->next, 1), experts = spec->gate.experts;
 	if (index >= all->total || atomic_load(&all->status) != CAD_OK)
 		return false;
 
 	uint32_t layer = (uint32_t)(index / experts), expert = (uint32_t)(index % experts);
-	if (!all->spec->layers[layer].moe)
+	if (!spec->layers[layer].moe)
 		return true;
 	struct ex_loaded loaded;
 	struct cad_error error;
-	enum cad_status status = ex_engine_load(all->engine, layer, expert, &loaded, &error);
+	enum cad_status status = ex_engine_load(
+		all->options->engine(all->options->engine_context, layer, expert), layer, expert, &loaded, &error);
 	if (status == CAD_OK) {
 		atomic_fetch_add(&all->done, 1);
 		return true;
@@ -51,14 +52,12 @@ static void *load_thread(void *argument)
 	return NULL;
 }
 
-enum cad_status ex_engine_load_all(struct ex_engine *engine,
-	void (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct cad_error *error)
+enum cad_status ex_engine_load_all(const struct ex_load_all *options, struct cad_error *error)
 {
-	const struct cad_model_spec *spec = cad_model_spec(ex_engine_model(engine));
+	const struct cad_model_spec *spec = options->spec;
 	uint64_t total = (uint64_t)cad_model_spec_moe_layers(spec) * spec->gate.experts;
 	struct load_all all = {
-		.engine = engine,
-		.spec = spec,
+		.options = options,
 		.total = (uint64_t)spec->layers_count * spec->gate.experts,
 	};
 	pthread_t helpers[KN_THREADS_MAX];
@@ -68,16 +67,16 @@ enum cad_status ex_engine_load_all(struct ex_engine *engine,
 	while (helpers_count < wanted && pthread_create(&helpers[helpers_count], NULL, load_thread, &all) == 0)
 		helpers_count++;
 	while (load_next(&all))
-		if (progress)
-			progress(context, atomic_load(&all.done), total);
+		if (options->progress)
+			options->progress(options->progress_context, atomic_load(&all.done), total);
 	for (unsigned i = 0; i < helpers_count; i++)
 		pthread_join(helpers[i], NULL);
 	pthread_mutex_destroy(&all.lock);
 	enum cad_status status = (enum cad_status)atomic_load(&all.status);
 	if (status != CAD_OK && error)
 		*error = all.error;
-	if (status == CAD_OK && progress)
-		progress(context, total, total);
+	if (status == CAD_OK && options->progress)
+		options->progress(options->progress_context, total, total);
 
 	return status;
 }

@@ -82,21 +82,10 @@ enum cad_status cad_settings_init(struct cad_settings *settings, enum cad_profil
 	return CAD_OK;
 }
 
-enum cad_status cad_settings_copy(struct cad_settings *settings, const struct cad_settings *from)
-{
-	return cad_settings_init(settings, from->profile, from->wire, from->weights, from->quanta, from->layers, NULL);
-}
-
 void cad_settings_fini(struct cad_settings *settings)
 {
 	free(settings->quanta);
 	*settings = (struct cad_settings){ 0 };
-}
-
-bool cad_settings_equal(const struct cad_settings *a, const struct cad_settings *b)
-{
-	return a->profile == b->profile && a->wire == b->wire && a->weights == b->weights && a->layers == b->layers &&
-		memcmp(a->quanta, b->quanta, a->layers * sizeof *a->quanta) == 0;
 }
 
 static void hex_of(XXH128_hash_t hash, char hex[33])

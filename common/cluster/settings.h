@@ -30,9 +30,7 @@ struct cad_settings {
 CAD_MUST_USE enum cad_status cad_settings_init(struct cad_settings *settings, enum cad_profile profile,
 	enum cadre_row_type wire, enum cad_weights weights, const float *quanta, uint32_t layers,
 	struct cad_error *error);
-CAD_MUST_USE enum cad_status cad_settings_copy(struct cad_settings *settings, const struct cad_settings *from);
 void cad_settings_fini(struct cad_settings *settings); /* takes a zeroed struct too */
-bool cad_settings_equal(const struct cad_settings *a, const struct cad_settings *b);
 
 /* "profile=f32 wire=fix16 weights=f32 quanta=16:5f2b90c1": the table by its length and the
  * beginning of its hash. */

@@ -230,16 +230,3 @@ void cad_model_config_fini(struct cad_model_config *config)
 	free(config->generation);
 	*config = (struct cad_model_config){ 0 };
 }
-
-enum cad_status cad_model_spec_read(const char *directory, struct cad_model_spec *spec, struct cad_error *error)
-{
-	struct cad_model_config config;
-	enum cad_status status = cad_model_config_read(directory, &config, error);
-
-	if (status != CAD_OK)
-		return status;
-	status = cad_model_spec_parse(config.path, config.config, config.config_bytes, config.generation,
-		config.generation_bytes, spec, error);
-	cad_model_config_fini(&config);
-	return status;
-}

@@ -20,12 +20,8 @@ CAD_MUST_USE enum cad_status cad_model_config_read(
 	const char *directory, struct cad_model_config *config, struct cad_error *error);
 void cad_model_config_fini(struct cad_model_config *config);
 
-/* Reads DIR/config.json (and generation_config.json for the end-of-sequence ids, where it exists).
- * The error names file and key. */
-CAD_MUST_USE enum cad_status cad_model_spec_read(
-	const char *directory, struct cad_model_spec *spec, struct cad_error *error);
-/* The same from memory, for tests and the fuzzer. errors call the text `name`; `generation` may be
- * NULL. */
+/* What these texts say. Errors call them `name` and name the key; `generation`, for the end-of-sequence ids,
+ * may be NULL. */
 CAD_MUST_USE enum cad_status cad_model_spec_parse(const char *name, const char *config, size_t config_bytes,
 	const char *generation, size_t generation_bytes, struct cad_model_spec *spec, struct cad_error *error);
 

@@ -72,4 +72,8 @@ void expert_call_start(struct expert_call *call, struct expert_client *client, s
 	int part, int64_t *sums, uint64_t deadline_ns);
 void expert_call_fini(struct expert_call *call, struct expert_client *client);
 
+/* Every expert of the model into one engine. */
+enum cad_status expert_load_all(struct ex_engine *engine,
+	void (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct cad_error *error);
+
 #endif

@@ -514,6 +514,13 @@ static void busy(void **state)
 	expert_world_fini(&world);
 }
 
+static void count_progress(void *context, uint64_t done, uint64_t total)
+{
+	uint64_t *last = context;
+	assert_true(done <= total && done >= *last);
+	*last = done;
+}
+
 static void memory_is_bounded(void **state)
 {
 	(void)state;
@@ -552,16 +559,9 @@ static void memory_is_bounded(void **state)
 	must(ex_engine_load(engine, 1, 1, &loaded, &error), &error);
 	assert_int_equal(ex_engine_load(engine, 0, 16, &loaded, &error), CAD_ERR_RANGE);
 	assert_int_equal(ex_engine_load(engine, 4, 0, &loaded, &error), CAD_ERR_RANGE);
-	assert_int_equal(ex_engine_load_all(engine, NULL, NULL, &error), CAD_ERR_EXHAUSTED);
+	assert_int_equal(expert_load_all(engine, NULL, NULL, &error), CAD_ERR_EXHAUSTED);
 	ex_engine_destroy(engine);
 	expert_world_fini(&world);
-}
-
-static void count_progress(void *context, uint64_t done, uint64_t total)
-{
-	uint64_t *last = context;
-	assert_true(done <= total && done >= *last);
-	*last = done;
 }
 
 static void load_all_and_wrong_options(void **state)
@@ -578,7 +578,7 @@ static void load_all_and_wrong_options(void **state)
 	options.device = world.device;
 	options.settings = &world.settings;
 	must(ex_engine_create(&options, &engine, &error), &error);
-	must(ex_engine_load_all(engine, count_progress, &done, &error), &error);
+	must(expert_load_all(engine, count_progress, &done, &error), &error);
 	assert_int_equal(done, 4 * 16);
 	assert_int_equal(ex_engine_held(engine), 4 * 16);
 	ex_engine_destroy(engine);

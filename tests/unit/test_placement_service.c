@@ -326,7 +326,10 @@ static void status_of(struct rpc_result *result, const ProtobufCMessage *message
 	}
 
 	if (cad_settings_from_proto(status->settings, &settings, &error) == CAD_OK) {
-		seen->settings_equal = cad_settings_equal(&settings, pl_checkpoint_settings(world->checkpoint));
+		char hex[33], served[33];
+		cad_settings_fingerprint(&settings, hex);
+		cad_settings_fingerprint(pl_checkpoint_settings(world->checkpoint), served);
+		seen->settings_equal = strcmp(hex, served) == 0;
 		cad_settings_fini(&settings);
 	}
 }

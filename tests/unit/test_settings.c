@@ -39,8 +39,8 @@ static void fingerprint_sees_everything(void **state)
 
 	for (int change = 0; change < 5; change++) {
 		char changed[33];
-		assert_int_equal(cad_settings_copy(&other, &base), CAD_OK);
-		assert_true(cad_settings_equal(&base, &other));
+		must(cad_settings_init(&other, base.profile, base.wire, base.weights, base.quanta, base.layers, &error),
+			&error);
 		if (change == 0)
 			other.wire = CADRE_ROW_F32;
 		else if (change == 1)
@@ -50,7 +50,6 @@ static void fingerprint_sees_everything(void **state)
 		else if (change == 3)
 			other.layers = 2;
 		cad_settings_fingerprint(&other, changed);
-		assert_int_equal(cad_settings_equal(&base, &other), change == 4);
 		assert_int_equal(strcmp(hex, changed) == 0, change == 4);
 		cad_settings_fini(&other);
 	}
@@ -92,7 +91,10 @@ static void through_the_message(void **state)
 	Cadre__V1__Settings *unpacked = cadre__v1__settings__unpack(NULL, bytes, packed);
 	assert_non_null(unpacked);
 	must(cad_settings_from_proto(unpacked, &back, &error), &error);
-	assert_true(cad_settings_equal(&settings, &back));
+	char hex[33], back_hex[33];
+	cad_settings_fingerprint(&settings, hex);
+	cad_settings_fingerprint(&back, back_hex);
+	assert_string_equal(back_hex, hex);
 	cad_settings_fini(&back);
 
 	unpacked->quanta[1] *= 2;

@@ -38,17 +38,6 @@ enum cad_status pl_plan_create(uint32_t layers, uint32_t experts, uint32_t nodes
 	return CAD_OK;
 }
 
-enum cad_status pl_plan_copy(const struct pl_plan *from, struct pl_plan **plan)
-{
-	enum cad_status status = pl_plan_create(from->layers, from->experts, from->nodes, plan);
-	if (status == CAD_OK) {
-		memcpy((*plan)->bits, from->bits,
-			(size_t)from->layers * from->experts * from->words * sizeof *from->bits);
-		memcpy((*plan)->layer, from->layer, from->layers * sizeof *from->layer);
-	}
-	return status;
-}
-
 void pl_plan_free(struct pl_plan *plan)
 {
 	if (plan) {

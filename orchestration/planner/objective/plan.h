@@ -26,7 +26,6 @@ struct pl_plan {
 };
 
 CAD_MUST_USE enum cad_status pl_plan_create(uint32_t layers, uint32_t experts, uint32_t nodes, struct pl_plan **plan);
-CAD_MUST_USE enum cad_status pl_plan_copy(const struct pl_plan *from, struct pl_plan **plan);
 void pl_plan_free(struct pl_plan *plan); /* NULL is fine */
 
 static inline uint64_t *pl_plan_set(const struct pl_plan *plan, uint32_t layer, uint32_t expert)

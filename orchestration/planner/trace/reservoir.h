@@ -12,6 +12,8 @@
  * One owner thread. `create` allocates everything: layers x k x 2 + 28 bytes per token (10,000
  * tokens of 58 layers and k = 8: 9.6 MB); `add` allocates nothing and takes constant time for a
  * token that is not kept, else the copy and the logarithm of the size.
+ *
+ * No program uses it yet: it is what a placement service that plans from live routing samples with.
  */
 #ifndef CADRE_ORCHESTRATION_PLANNER_TRACE_RESERVOIR_H
 #define CADRE_ORCHESTRATION_PLANNER_TRACE_RESERVOIR_H
