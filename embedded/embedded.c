@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "common/cluster/settings_message.h"
 #include "embedded/embedded.h"
 
 #include "common/transport/local.h"

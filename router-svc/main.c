@@ -10,6 +10,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/cluster/member.h"
+#include "common/cluster/settings_message.h"
 #include "common/process/service.h"
 #include "common/rpc/reactor.h"
 #include "common/transport/ucx.h"

@@ -49,19 +49,4 @@ CAD_MUST_USE enum cad_status cad_weights_parse(const char *name, enum cad_weight
 /* For option tables. */
 extern const struct cad_choice cad_wire_choices[], cad_weights_choices[];
 
-/* cadre.v1.Settings. to_proto fills a message (strings and table borrowed from `storage` and
- * `settings`); from_proto checks the fingerprint against the rest. */
-struct Cadre__V1__Settings;
-struct cad_settings_storage {
-	char fingerprint[33];
-};
-void cad_settings_to_proto(
-	const struct cad_settings *settings, struct cad_settings_storage *storage, struct Cadre__V1__Settings *message);
-CAD_MUST_USE enum cad_status cad_settings_from_proto(
-	const struct Cadre__V1__Settings *message, struct cad_settings *settings, struct cad_error *error);
-
-/* Fills the parts of an identity: names cut to size, fingerprints, the readable settings. */
-void cad_identity_fill(struct cadre_wire_identity *identity, const char *cluster, const char *node,
-	const char *model_fingerprint, const struct cad_settings *settings);
-
 #endif

@@ -4,6 +4,7 @@
 
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/log.h"
+#include "common/cluster/settings_message.h"
 #include "common/rpc/guard.h"
 #include "common/rpc/health.h"
 #include "common/rpc/reflection.h"

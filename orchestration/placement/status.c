@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The message of GetStatus, and the metrics. */
+#include "common/cluster/settings_message.h"
 #include "orchestration/placement/status.h"
 
 #include "cadre/v1/placement.pb-c.h"

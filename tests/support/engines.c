@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "common/cluster/settings_message.h"
 #include "tests/support/engines.h"
 
 #include "embedded/embedded.h"

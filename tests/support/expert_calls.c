@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "common/cluster/settings_message.h"
 #include "tests/support/expert_calls.h"
 #include "tests/support/must.h"
 

@@ -6,6 +6,7 @@
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/log.h"
 #include "common/cluster/member.h"
+#include "common/cluster/settings_message.h"
 #include "orchestration/placement/service.h"
 #include "tests/support/must.h"
 #include "tests/support/rpc_fixture.h"

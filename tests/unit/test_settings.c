@@ -2,7 +2,7 @@
 /* Settings and their fingerprint; the process's signals and secret. */
 #include "cadre/v1/types.pb-c.h"
 #include "common/process/process.h"
-#include "common/cluster/settings.h"
+#include "common/cluster/settings_message.h"
 #include "tests/support/must.h"
 
 #include <setjmp.h>
