@@ -6,7 +6,7 @@
 #include "common/cluster/member.h"
 #include "common/process/options.h"
 #include "common/rpc/reactor.h"
-#include "expert-svc/store/loader.h"
+#include "expert-svc/loader.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>

@@ -5,7 +5,7 @@
  *
  *   exchange thread   polls the transport (UCX): calls to the engine, answers back
  *   compute thread    runs steps (engine.c), on a queue of --threads threads
- *   load threads      pack experts from the checkpoint (store/loader.c)
+ *   load threads      pack experts from the checkpoint (loader.c)
  *   main thread       the placement service's stream (control.c), signals
  *   HTTP thread       /metrics, /healthz, /readyz
  */

@@ -57,6 +57,36 @@ static void run_ffn(struct rt_step *step, const struct rt_work *work)
 		});
 }
 
+static void attention(struct rt_step *step, const struct rt_work *work)
+{
+	const struct cad_attention_spec *a = &step->spec->attention;
+	const struct rt_step_buffers *b = &step->buffers;
+	const struct rt_step_inputs *in = &step->inputs;
+	size_t first = work->first, at = first * ld_hidden(step), window = step->windows.of_layer[work->layer];
+
+	rt_attend(&(struct rt_attention){
+		.queue = step->queue,
+		.spec = step->spec,
+		.weights = &step->weights.layers[work->layer],
+		.cache = step->cache,
+		.layer = work->layer,
+		.rows = work->rows,
+		.x = b->x + at,
+		.normed = b->normed + at,
+		.projected = b->shared + at,
+		.q = b->q + first * kn_ld((size_t)a->heads * a->head_size),
+		.k = b->k + first * kn_ld((size_t)a->kv_heads * a->head_size),
+		.v = b->v + first * kn_ld((size_t)a->kv_heads * a->value_size),
+		.attended = b->attended + first * kn_ld((size_t)a->heads * a->value_size),
+		.rope = b->rope + first * step->spec->rope.size,
+		.positions = in->positions + first,
+		.slots = in->slots + first,
+		.begin = in->begin + window * step->batch->rows + first,
+		.end = in->end + first,
+	});
+	rt_stage_end(&step->stages, RT_STAGE_ATTENTION);
+}
+
 static void dense_ffn(struct rt_step *step, const struct rt_work *work)
 {
 	size_t ld = ld_hidden(step);
@@ -426,7 +456,7 @@ enum cad_status rt_step_run(struct rt_step *step, const struct rt_batch *batch, 
 			if (layer == layers_count)
 				continue;
 			work->layer = layer;
-			rt_attention(step, work);
+			attention(step, work);
 			if (layers[layer].moe) {
 				gate(step, work);
 				route(step, work);

@@ -8,7 +8,6 @@
 #define CADRE_ORCHESTRATION_CLI_COMMAND_H
 
 #include "common/process/options.h"
-#include "orchestration/cli/eval.h"
 
 #include <stdbool.h>
 

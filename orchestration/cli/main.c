@@ -5,6 +5,7 @@
 #include "common/process/manual.h"
 #include "common/process/options_value.h"
 #include "orchestration/cli/command.h"
+#include "orchestration/cli/eval.h"
 
 #include <signal.h>
 #include <stdio.h>

@@ -3,7 +3,7 @@
  * reports, a broken stream, and the way out. Also the loader alone. */
 #include "cadre/v1/placement.pb-c.h"
 #include "expert-svc/control.h"
-#include "expert-svc/store/loader.h"
+#include "expert-svc/loader.h"
 #include "tests/support/expert_calls.h"
 #include "tests/support/must.h"
 #include "tests/support/rpc_fixture.h"

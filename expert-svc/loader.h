@@ -8,8 +8,8 @@
  *
  * Orders and reports: any thread; none blocks longer than a short lock. Allocates reports.
  */
-#ifndef CADRE_EXPERT_SVC_STORE_LOADER_H
-#define CADRE_EXPERT_SVC_STORE_LOADER_H
+#ifndef CADRE_EXPERT_SVC_LOADER_H
+#define CADRE_EXPERT_SVC_LOADER_H
 
 #include "expert-svc/engine.h"
 

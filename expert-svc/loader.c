@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "expert-svc/store/loader.h"
+#include "expert-svc/loader.h"
 
 #include <pthread.h>
 #include <stdio.h>
