@@ -113,6 +113,7 @@ static void blocks_release(struct rt_step *step, struct kn_device *device)
 
 static bool windows_init(struct rt_step_windows *windows, const struct cad_model_spec *spec)
 {
+	windows->count = 0;
 	windows->keys = malloc(spec->layers_count * sizeof *windows->keys);
 	windows->of_layer = malloc(spec->layers_count * sizeof *windows->of_layer);
 	if (!windows->keys || !windows->of_layer)
