@@ -153,7 +153,8 @@ static void memory_is_dealt_out_over_layers(void **state)
 	uint32_t total = 0;
 	for (uint32_t l = 0; l < 3; l++) {
 		struct pl_site site;
-		must(pl_site_init(&site, &cluster, &weights, 3, l, 16, UINT32_MAX, &error), &error);
+		must(pl_site_init(&site, &cluster, &weights, (struct pl_site_layer){ 3, l, 16, UINT32_MAX }, &error),
+			&error);
 		assert_in_range(site.slots[0], 8, 9);
 		assert_int_equal(site.slots[1], 16);
 		total += site.slots[0];

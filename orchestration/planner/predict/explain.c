@@ -187,8 +187,8 @@ enum cad_status pl_explain(const struct pl_sample *sample, const struct pl_plan 
 	struct view v = { .expert = expert, .out = &made };
 
 	CAD_ASSERT(layer < plan->layers && expert < plan->experts && sample->tokens > 0);
-	enum cad_status status =
-		pl_site_init(&v.site, cluster, weights, plan->layers, layer, plan->experts, UINT32_MAX, error);
+	enum cad_status status = pl_site_init(&v.site, cluster, weights,
+		(struct pl_site_layer){ plan->layers, layer, plan->experts, UINT32_MAX }, error);
 	if (status != CAD_OK)
 		return status;
 	made.options = calloc(plan->nodes, sizeof *made.options);

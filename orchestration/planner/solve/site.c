@@ -87,9 +87,9 @@ static void weigh_nodes(struct pl_site *site)
 }
 
 enum cad_status pl_site_init(struct pl_site *site, const struct pl_cluster *cluster, const struct pl_weights *weights,
-	uint32_t layers, uint32_t layer, uint32_t experts, uint32_t copies, struct cad_error *error)
+	struct pl_site_layer of, struct cad_error *error)
 {
-	uint32_t nodes = cluster->nodes_count, words = (nodes + 63) / 64;
+	uint32_t experts = of.experts, nodes = cluster->nodes_count, words = (nodes + 63) / 64;
 	uint64_t room = 0;
 
 	*site = (struct pl_site){
@@ -110,19 +110,19 @@ enum cad_status pl_site_init(struct pl_site *site, const struct pl_cluster *clus
 		status = cad_error_set(
 			error, CAD_ERR_MEMORY, "out of memory for %u experts on %u nodes", experts, nodes);
 	for (uint32_t n = 0; status == CAD_OK && n < nodes; n++)
-		room += site->slots[n] = slots_of(cluster, &cluster->nodes[n], layers, layer, experts);
+		room += site->slots[n] = slots_of(cluster, &cluster->nodes[n], of.layers, of.layer, experts);
 	if (status == CAD_OK)
-		status = apply_rules(site, layer, error);
+		status = apply_rules(site, of.layer, error);
 	if (status == CAD_OK && room < experts)
 		status = cad_error_set(error, CAD_ERR_EXHAUSTED,
 			"layer %u has %u experts, the nodes have room for %llu of them: add nodes, or give them more slots or memory",
-			layer, experts, (unsigned long long)room);
+			of.layer, experts, (unsigned long long)room);
 	if (status != CAD_OK) {
 		pl_site_fini(site);
 		return status;
 	}
 
-	site->copies_max = room < copies ? (uint32_t)room : copies;
+	site->copies_max = room < of.copies ? (uint32_t)room : of.copies;
 	site->copies_max = site->copies_max > copies_needed(site) ? site->copies_max : copies_needed(site);
 	weigh_nodes(site);
 

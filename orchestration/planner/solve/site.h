@@ -31,11 +31,13 @@ struct pl_site {
 	float *pull;
 };
 
-/* copies: of all experts of the layer, at most; CAD_ERR_INVALID and a sentence when rules
- * contradict each other. */
+/* One of `layers` layers, and how many copies of its experts there may be, first ones counted. */
+struct pl_site_layer {
+	uint32_t layers, layer, experts, copies;
+};
+/* CAD_ERR_INVALID and a sentence when rules contradict each other. */
 CAD_MUST_USE enum cad_status pl_site_init(struct pl_site *site, const struct pl_cluster *cluster,
-	const struct pl_weights *weights, uint32_t layers, uint32_t layer, uint32_t experts, uint32_t copies,
-	struct cad_error *error);
+	const struct pl_weights *weights, struct pl_site_layer of, struct cad_error *error);
 void pl_site_fini(struct pl_site *site);
 
 static inline bool pl_site_pinned(const struct pl_site *site, uint32_t expert, uint32_t node)

@@ -135,8 +135,8 @@ static enum cad_status workshop_init(
 	};
 	w->random.state = cad_random_next(&mix) + solver->round;
 	w->stride = tokens && solver->sample->tokens > tokens ? solver->sample->tokens / tokens | 1 : 1;
-	enum cad_status status = pl_site_init(
-		&w->site, options->cluster, &w->weights, options->trace->layers, index, experts, copies, error);
+	const struct pl_site_layer of = { options->trace->layers, index, experts, copies };
+	enum cad_status status = pl_site_init(&w->site, options->cluster, &w->weights, of, error);
 	if (status != CAD_OK)
 		return status;
 	status = pl_layer_init(&w->layer, solver->sample, index, w->stride);
