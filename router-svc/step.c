@@ -2,7 +2,7 @@
 #include "router-svc/step.h"
 
 #include "router-svc/model/attention.h"
-#include "router-svc/moe/combine.h"
+#include "router-svc/moe/await.h"
 #include "router-svc/moe/dispatch.h"
 
 #include <math.h>
@@ -250,7 +250,7 @@ static void combine(struct rt_step *step, struct rt_work *work)
 	size_t ld = ld_hidden(step);
 	bool shared = step->spec->shared.size > 0;
 
-	rt_combine_wait(step->exchange, work);
+	rt_await_sums(step->exchange, work);
 	rt_stage_end(&step->stages, RT_STAGE_WAIT);
 	step->queue->ops->combine_finish(step->queue,
 		&(struct kn_combine_finish){

@@ -2,11 +2,10 @@
 #include "router-svc/moe/combine.h"
 
 #include "common/base/log.h"
-#include "router-svc/moe/dispatch.h"
 
 #include <stdatomic.h>
 
-enum { RETRY_BUSY_MS = 2, RETRY_NOT_HELD_MS = 5, POLL_MS_MAX = 50 };
+enum { RETRY_BUSY_MS = 2, RETRY_NOT_HELD_MS = 5 };
 
 static uint64_t now_ns(const struct rt_exchange *exchange)
 {
@@ -133,59 +132,4 @@ void rt_combine_done(void *context, struct cad_call *handle, enum cad_status sta
 	shipment->next = exchange->spent_shipment;
 	exchange->spent_shipment = shipment;
 	exchange->freed++;
-}
-
-/* Pairs of doomed sequences are owed nothing; those that are under way end by their calls'
- * deadlines. */
-static void forget_doomed(struct rt_exchange *exchange, struct rt_work *work)
-{
-	uint64_t now = now_ns(exchange);
-	for (uint32_t row = 0; row < work->rows; row++) {
-		struct rt_sequence *sequence = work->batch->row_span[work->first + row]->sequence;
-		if (sequence->request.deadline_ns != 0 && now >= sequence->request.deadline_ns)
-			rt_sequence_doom(sequence, CAD_ERR_DEADLINE,
-				"the deadline passed after %u tokens, waiting for experts of layer %u",
-				sequence->usage.generated_tokens, work->layer);
-		if (sequence->doomed == CAD_OK)
-			continue;
-		for (uint32_t k = 0; k < work->topk; k++) {
-			uint32_t at = row * work->topk + k;
-			if (work->slots[at] == RT_SLOT_OPEN) {
-				work->slots[at] = RT_SLOT_DONE;
-				work->open--;
-			}
-		}
-	}
-}
-
-/* Whether open pairs may find a node, a shipment or credit that they did not find before. */
-static bool look_again(const struct rt_exchange *exchange, const struct rt_work *work, uint64_t now)
-{
-	if (work->open == 0)
-		return false;
-	if (work->version != exchange->routes.version)
-		return true;
-	if (work->retry_at_ns != 0)
-		return now >= work->retry_at_ns;
-	return work->freed != exchange->freed;
-}
-
-void rt_combine_wait(struct rt_exchange *exchange, struct rt_work *work)
-{
-	while (work->open + work->sent > 0) {
-		uint64_t now = now_ns(exchange), until = now + POLL_MS_MAX * CAD_NS_PER_MS;
-		if (look_again(exchange, work, now))
-			rt_dispatch_open(exchange, work);
-		if (work->open > 0 && work->retry_at_ns != 0 && work->retry_at_ns < until)
-			until = work->retry_at_ns;
-		uint64_t due = rt_route_table_tick(&exchange->routes);
-		cad_transport_poll(exchange->transport, due < until ? due : until);
-		rt_combine_reclaim(exchange);
-		if (work->open + work->sent == 0)
-			break;
-		exchange->idle(exchange->idle_context);
-		if (work->open > 0)
-			forget_doomed(exchange, work);
-	}
-	rt_combine_reclaim(exchange);
 }

@@ -241,7 +241,7 @@ void moe_connect(struct moe_world *world)
 
 void moe_dispatch(struct moe_world *world) { rt_dispatch(&world->exchange, &world->work); }
 
-void moe_wait(struct moe_world *world) { rt_combine_wait(&world->exchange, &world->work); }
+void moe_wait(struct moe_world *world) { rt_await_sums(&world->exchange, &world->work); }
 
 static void expect(const struct moe_world *world, uint32_t row, bool added)
 {

@@ -7,7 +7,7 @@
 #ifndef CADRE_TESTS_SUPPORT_MOE_WORLD_H
 #define CADRE_TESTS_SUPPORT_MOE_WORLD_H
 
-#include "router-svc/moe/combine.h"
+#include "router-svc/moe/await.h"
 #include "router-svc/moe/dispatch.h"
 #include "tests/support/sim.h"
 

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The wait for the sums of a work: it ends when nothing is owed any longer. The engine's thread;
+ * allocates nothing.
+ */
+#ifndef CADRE_ROUTER_SVC_MOE_AWAIT_H
+#define CADRE_ROUTER_SVC_MOE_AWAIT_H
+
+#include "router-svc/moe/exchange.h"
+
+/* Until every pair has its answer, or belongs to a sequence that is doomed. Waits for the transport,
+ * sends again what came back, and runs `idle` between its polls. */
+void rt_await_sums(struct rt_exchange *exchange, struct rt_work *work);
+
+#endif
