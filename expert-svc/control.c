@@ -3,6 +3,7 @@
 
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/log.h"
+#include "common/base/version.h"
 #include "common/cluster/member.h"
 #include "common/process/options.h"
 #include "common/rpc/reactor.h"

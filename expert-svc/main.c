@@ -11,6 +11,7 @@
  */
 #include "common/base/address.h"
 #include "common/base/log.h"
+#include "common/base/version.h"
 #include "common/cluster/member.h"
 #include "common/cluster/settings_message.h"
 #include "common/process/service.h"

@@ -9,6 +9,7 @@
 #include "common/base/address.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/version.h"
 #include "common/cluster/member.h"
 #include "common/cluster/settings_message.h"
 #include "common/process/service.h"

@@ -3,10 +3,10 @@
  * Log lines on stderr, as logfmt or as JSON: one event per line, one write(2) per line, so that
  * lines of several threads never mix.
  *
- *     cad_log_info("control", "joined the cluster", CAD_S("placement", address), CAD_U("lease_ms",
- *     lease_ms));
- *     time=2025-03-01T12:00:00.123456Z level=info component=control msg="joined the cluster"
- *     placement=127.0.0.1:7300 lease_ms=3000
+ *     cad_log_info("control", "joined", CAD_S("placement", address), CAD_U("lease_ms", lease_ms));
+ *
+ *     time=2025-03-01T12:00:00.123456Z level=info component=control msg=joined
+ *         placement=127.0.0.1:7300 lease_ms=3000       (one line)
  *
  * Any thread may log at any time. Nothing is allocated; a line is cut at CAD_LOG_LINE_BYTES, on a
  * character's border, and stays valid in its format. write(2) may block when the reader of stderr

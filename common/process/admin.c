@@ -53,34 +53,6 @@ static enum MHD_Result send_state(const struct cad_admin *admin, struct MHD_Conn
 	return send_text(connection, good ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, text);
 }
 
-struct cad_admin_request {
-	struct MHD_Connection *connection;
-	const char *path;
-};
-
-const char *cad_admin_path(const struct cad_admin_request *request) { return request->path; }
-
-const char *cad_admin_argument(const struct cad_admin_request *request, const char *name)
-{
-	return MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
-}
-
-static enum MHD_Result send_page(const struct cad_admin_page *page, struct MHD_Connection *connection, const char *path)
-{
-	struct cad_admin_request request = { connection, path };
-	char *body = NULL;
-	size_t bytes = 0;
-	enum cad_status status = page->render(page->context, &request, &body, &bytes);
-
-	if (status == CAD_OK)
-		return send_response(connection, MHD_HTTP_OK, page->content_type, body, bytes, MHD_RESPMEM_MUST_FREE);
-
-	unsigned code = status == CAD_ERR_NOT_FOUND ? MHD_HTTP_NOT_FOUND
-		: status == CAD_ERR_INVALID         ? MHD_HTTP_BAD_REQUEST
-						    : MHD_HTTP_INTERNAL_SERVER_ERROR;
-	return send_text(connection, code, cad_status_text(status));
-}
-
 static enum MHD_Result send_metrics(const struct cad_admin *admin, struct MHD_Connection *connection)
 {
 	char *text;
@@ -89,13 +61,6 @@ static enum MHD_Result send_metrics(const struct cad_admin *admin, struct MHD_Co
 		return send_text(connection, MHD_HTTP_INTERNAL_SERVER_ERROR, "no memory for the page");
 	return send_response(connection, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", text, bytes,
 		MHD_RESPMEM_MUST_FREE);
-}
-
-static bool path_matches(const char *pattern, const char *path)
-{
-	size_t length = strlen(pattern);
-	return length > 0 && pattern[length - 1] == '*' ? strncmp(pattern, path, length - 1) == 0
-							: strcmp(pattern, path) == 0;
 }
 
 static enum MHD_Result on_http_request(void *context, struct MHD_Connection *connection, const char *path,
@@ -120,9 +85,6 @@ static enum MHD_Result on_http_request(void *context, struct MHD_Connection *con
 		return send_state(admin, connection, admin->options.healthy);
 	if (strcmp(path, "/readyz") == 0)
 		return send_state(admin, connection, admin->options.ready);
-	for (size_t i = 0; i < admin->options.pages_count; i++)
-		if (path_matches(admin->options.pages[i].path, path))
-			return send_page(&admin->options.pages[i], connection, path);
 
 	return send_text(connection, MHD_HTTP_NOT_FOUND, "not found; try /metrics, /healthz or /readyz");
 }

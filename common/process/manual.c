@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/process/manual.h"
 
+#include "common/base/version.h"
 #include "common/process/options_value.h"
 
 #include <ctype.h>

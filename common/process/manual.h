@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Man pages (section 1) from option tables, in roff with the man macros: what `PROGRAM --man` prints, which the build
- * turns into man/PROGRAM.1. A program of one table is one page; cadrectl, whose commands have a table each, opens a page,
- * has each command print its part, and closes it.
+ * Man pages (section 1) from option tables, in roff with the man macros: what `PROGRAM --man`
+ * prints, which the build turns into man/PROGRAM.1. A program of one table is one page; cadrectl,
+ * whose commands have a table each, opens a page, has each command print its part, and closes it.
  *
  * Everything goes to `stream`; errors of writing show there (ferror). One thread.
  */
 #ifndef CADRE_COMMON_PROCESS_MANUAL_H
 #define CADRE_COMMON_PROCESS_MANUAL_H
 
-#include "common/process/options.h"
+#include "common/process/option.h"
 
 #include <stdio.h>
 

@@ -2,6 +2,7 @@
 #include "common/process/options.h"
 
 #include "common/base/log.h"
+#include "common/base/version.h"
 #include "common/process/manual.h"
 #include "common/process/options_value.h"
 
@@ -11,8 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
-
-const char cad_version[] = CADRE_VERSION, cad_release_date[] = CADRE_RELEASE_DATE;
 
 const struct cad_choice cad_log_level_choices[] = { { "debug", CAD_LOG_DEBUG }, { "info", CAD_LOG_INFO },
 	{ "warn", CAD_LOG_WARN }, { "error", CAD_LOG_ERROR }, { NULL, 0 } };

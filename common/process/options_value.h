@@ -5,7 +5,7 @@
 #ifndef CADRE_COMMON_PROCESS_OPTIONS_VALUE_H
 #define CADRE_COMMON_PROCESS_OPTIONS_VALUE_H
 
-#include "common/process/options.h"
+#include "common/process/option.h"
 
 /* Writes the value of `text` at values + option->offset. `label` is how the error calls the option:
  * "--threads", "CADRE_THREADS". Strings are stored as the pointer itself. */

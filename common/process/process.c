@@ -118,14 +118,6 @@ bool cad_signals_pending(void)
 	return sigpending(&pending) == 0 && (sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1);
 }
 
-int cad_signals_wait(void)
-{
-	sigset_t set = stop_signals();
-	int number;
-	CAD_ASSERT(sigwait(&set, &number) == 0);
-	return number;
-}
-
 enum cad_status cad_secret_read(const char *path, const char *what, char **secret, struct cad_error *error)
 {
 	char text[SECRET_BYTES_MAX + 1];

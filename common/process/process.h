@@ -30,9 +30,6 @@ void cad_signals_close(struct cad_signals *signals);
  * runs. Any thread. */
 bool cad_signals_pending(void);
 
-/* For programs without a loop: sleeps until SIGINT or SIGTERM arrives, and returns it. */
-int cad_signals_wait(void);
-
 /* A secret: the file's content without trailing white space, at least 16 bytes; `what` names it in
  * errors ("cluster secret"). The caller frees (after clearing) *secret. */
 CAD_MUST_USE enum cad_status cad_secret_read(

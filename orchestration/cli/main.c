@@ -2,6 +2,7 @@
 /* cadrectl: the operator's command line. One line a command; a command with a second word is found
  * before one with the first alone. */
 #include "common/base/log.h"
+#include "common/base/version.h"
 #include "common/process/manual.h"
 #include "common/process/options_value.h"
 #include "orchestration/cli/command.h"

@@ -4,9 +4,9 @@
  * tests supply the clock. It ties registry, assignment, rollout and state together; service.c puts
  * gRPC around it.
  *
- *     join, load, loaded, failed, freed, broken, leave, checksum    ->   what happened is recorded
- *     turn                                                          ->   dead nodes are
- *         removed, a plan is made if something changed, orders go out, a map is published
+ *     join, load, loaded, failed, freed, broken, leave, checksum -> what happened is recorded
+ *     turn -> dead nodes are removed, a plan is made if something changed, orders go out, a map is
+ *             published
  *
  * Until the first placement (enough expert nodes, and they have settled), and after a restart until
  * every known node has come back or its time to do so is over, turn gives no orders and publishes

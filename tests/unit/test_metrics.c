@@ -143,17 +143,6 @@ static bool ready(void *context, char *text, size_t bytes)
 	return atomic_load(&is_ready);
 }
 
-static enum cad_status echo(void *context, const struct cad_admin_request *request, char **body, size_t *bytes)
-{
-	(void)context;
-	const char *argument = cad_admin_argument(request, "name");
-	if (!argument)
-		return CAD_ERR_INVALID;
-	int length = asprintf(body, "%s of %s", argument, cad_admin_path(request));
-	*bytes = (size_t)length;
-	return length < 0 ? CAD_ERR_MEMORY : CAD_OK;
-}
-
 static void http_pages(void **state)
 {
 	(void)state;
@@ -162,14 +151,10 @@ static void http_pages(void **state)
 	struct cad_error error;
 	assert_int_equal(cad_metrics_create(&metrics), CAD_OK);
 	cad_counter_add(cad_metrics_counter(metrics, "a_total", "a", NULL, 0), 5);
-	struct cad_admin_page pages[] = { { "/api/echo", "text/plain", echo, NULL },
-		{ "/files/*", "text/plain", echo, NULL } };
 	struct cad_admin_options options = {
 		.address = ":0",
 		.metrics = metrics,
 		.ready = ready,
-		.pages = pages,
-		.pages_count = 2,
 	};
 	must(cad_admin_create(&options, &admin, &error), &error);
 	const char *address = cad_admin_address(admin);
@@ -184,9 +169,6 @@ static void http_pages(void **state)
 	assert_non_null(strstr(answer, "loading experts: 3 of 64\n"));
 	atomic_store(&is_ready, true);
 	assert_non_null(strstr(http(address, "GET /readyz"), "200 OK"));
-	assert_non_null(strstr(http(address, "GET /api/echo?name=a%20b"), "\r\n\r\na b of /api/echo"));
-	assert_non_null(strstr(http(address, "GET /files/x/y?name=1"), "1 of /files/x/y"));
-	assert_non_null(strstr(http(address, "GET /api/echo"), "400"));
 	assert_non_null(strstr(http(address, "GET /nothing"), "404"));
 	assert_non_null(strstr(http(address, "POST /metrics"), "405"));
 	answer = http(address, "HEAD /metrics");

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Options: sources and their order, every type with its borders, the sentences of mistakes, and
  * --print-config read back. */
+#include "common/base/version.h"
 #include "common/process/options.h"
 
 #include <setjmp.h>

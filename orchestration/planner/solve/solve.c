@@ -34,9 +34,8 @@ static const char *const start_names[STARTS] = { "contiguous", "spectral", "pres
  * begin:  the start as it is, the rest of the room filled with copies of the hottest experts.
  * polish: a short search from the best so far, for those with little time.
  * coarse: the start improved on a part of the tokens, with little weight on load at first, then
- * with more and more: experts that belong together find each other that way,
- *         while from the full weight on at once no way leads past placements that are uneven for a
- *         moment.
+ *         with more and more: experts that belong together find each other that way, while at full
+ *         weight no way leads past placements that are uneven for a moment.
  * fine:   what came of that, improved on all tokens.
  */
 enum work { WORK_BEGIN, WORK_POLISH, WORK_COARSE, WORK_FINE, WORK_KICK };

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which Cadre this is, as CMakeLists.txt says. */
+#ifndef CADRE_COMMON_BASE_VERSION_H
+#define CADRE_COMMON_BASE_VERSION_H
+
+extern const char cad_version[];      /* "0.2.0" */
+extern const char cad_release_date[]; /* "2026-11-29", of that version */
+
+#endif
