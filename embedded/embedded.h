@@ -4,8 +4,8 @@
  * --local-experts` serves with it, `cadrectl eval` and `cadrectl generate --model` compute with it,
  * and every cluster must give the same bits.
  *
- * Router and experts are the same engines as in the two services, connected by transport_local, and
- * the experts compute inline, in the thread that runs the router's engine, on the same queue.
+ * Router and experts are the same engines as in the two services, connected by the in-process link
+ * (common/transport/local.h), and the experts compute inline, in the thread that runs the router's engine, on the same queue.
  * `nodes` above 1 spreads the experts over that many engines, which changes nothing but the
  * exchange.
  */

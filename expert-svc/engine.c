@@ -350,17 +350,24 @@ destroy_made:
 	return status;
 }
 
+void ex_engine_stop(struct ex_engine *engine)
+{
+	if (!engine->outbox)
+		return;
+
+	atomic_store(&engine->stop, true);
+	ex_inbox_wake(&engine->inbox);
+	pthread_join(engine->thread, NULL);
+	cad_mailbox_destroy(engine->outbox);
+	engine->outbox = NULL;
+}
+
 void ex_engine_destroy(struct ex_engine *engine)
 {
 	if (!engine)
 		return;
 
-	if (engine->outbox) {
-		atomic_store(&engine->stop, true);
-		ex_inbox_wake(&engine->inbox);
-		pthread_join(engine->thread, NULL);
-		cad_mailbox_destroy(engine->outbox);
-	}
+	ex_engine_stop(engine);
 
 	if (engine->inbox.jobs) {
 		CAD_ASSERT(ex_engine_idle(engine));

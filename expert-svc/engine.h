@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The expert engine: weights of the experts that this node holds, and the step that answers calls.
- * cadre-expert runs it behind the UCX exchange;
- * the embedded form (cadre-router --local-experts, cadrectl) links it in and reaches it through
- * transport_local.
+ * cadre-expert runs it behind the UCX exchange; the embedded form (cadre-router --local-experts,
+ * cadrectl) links it in and reaches it through the in-process link (common/transport/local.h).
  *
  * Two ways to run. INLINE: ex_engine_request computes in the caller's thread and answers before it
  * returns; no threads are started. THREADED: a compute thread takes whatever requests have arrived,
@@ -54,6 +53,9 @@ void ex_engine_options_default(struct ex_engine_options *options);
 
 CAD_MUST_USE enum cad_status ex_engine_create(
 	const struct ex_engine_options *options, struct ex_engine **engine, struct cad_error *error);
+/* THREADED: no thread runs afterwards, so nobody wakes the exchange any longer, whose transport may
+ * go. No request may be held. Once is enough; ex_engine_destroy does it too. */
+void ex_engine_stop(struct ex_engine *engine);
 /* No request may be held: stop the transport's intake, then poll and deliver until ex_engine_idle.
  * NULL is allowed. */
 void ex_engine_destroy(struct ex_engine *engine);

@@ -26,7 +26,8 @@ struct ex_load_report {
 
 enum { EX_LOADER_THREADS_MAX = 16 };
 
-/* `changed` is called in a loader's thread and must not block. */
+/* `changed` is called in a loader's thread, or inside ex_loader_order for an expert that does not
+ * exist, and must not block. */
 CAD_MUST_USE enum cad_status ex_loader_create(struct ex_engine *engine, unsigned threads,
 	void (*changed)(void *context), void *context, struct ex_loader **loader, struct cad_error *error);
 /* Finishes what is being done and discards the rest: afterwards no thread runs and `changed` is no

@@ -482,6 +482,7 @@ static void finish(struct program *p)
 	pthread_join(p->exchange, NULL);
 	cad_rpc_reactor_destroy(p->reactor);
 	ex_control_destroy(atomic_load(&p->control));
+	ex_engine_stop(p->engine); /* its thread wakes the transport */
 	cad_transport_destroy(p->transport);
 	ex_engine_destroy(p->engine);
 	cad_service_fini(&p->service);

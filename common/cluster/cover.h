@@ -22,8 +22,9 @@ struct cad_cover_load {
 	/* [nodes] load of each so far, in any unit; grows by one unit for each expert that a call
 	 * assigns to it */
 	uint32_t *node;
-	const uint32_t *unit; /* [nodes] what one row costs there (a slow node: more); NULL: 1 everywhere */
-	float calm, point;    /* the guard, in the unit of `node`; point 0: none */
+	const uint32_t
+		*unit;     /* [nodes] what one expert of a call costs there (a slow node: more); NULL: 1 everywhere */
+	float calm, point; /* the guard, in the unit of `node`; point 0: none */
 };
 
 /*

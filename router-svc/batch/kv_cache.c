@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+enum { PAGES_MIN = 2 }; /* for a prompt and an answer; a model may know less than that of positions */
+
 enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *device, struct kn_queue *queue,
 	const struct cad_model_spec *spec, uint64_t bytes, uint32_t slots, struct cad_error *error)
 {
@@ -18,10 +20,11 @@ enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *de
 	uint64_t page_bytes = device->ops->kv_bytes(device, &page);
 	uint64_t useful = (uint64_t)slots * rt_kv_pages_for(spec->positions_max); /* more could never be used */
 	uint64_t pages = bytes / page_bytes < useful ? bytes / page_bytes : useful;
-	if (pages < 2)
+	if (pages < PAGES_MIN && pages < useful)
 		return cad_error_set(error, CAD_ERR_MEMORY,
-			"the KV cache has %llu bytes, but one page of 32 tokens takes %llu: give it more (--kv-memory)",
-			(unsigned long long)bytes, (unsigned long long)page_bytes);
+			"the KV cache has %llu bytes, but needs at least %llu, for %d pages of %d tokens: give it more (--kv-memory)",
+			(unsigned long long)bytes, (unsigned long long)(PAGES_MIN * page_bytes), PAGES_MIN,
+			KN_PAGE_KEYS);
 	if (pages > UINT32_MAX)
 		pages = UINT32_MAX;
 	cache->kv.pages = pages;

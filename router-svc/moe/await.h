@@ -8,8 +8,8 @@
 
 #include "router-svc/moe/exchange.h"
 
-/* Until every pair has its answer, or belongs to a sequence that is doomed. Waits for the transport,
- * sends again what came back, and runs `idle` between its polls. */
+/* Until every pair has its answer; those of doomed sequences that are not under way are forgotten.
+ * Waits for the transport, sends again what came back, and runs `idle` between its polls. */
 void rt_await_sums(struct rt_exchange *exchange, struct rt_work *work);
 
 #endif

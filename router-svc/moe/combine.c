@@ -67,8 +67,12 @@ static void take_answer(struct rt_shipment *shipment, const struct cad_answer_vi
 	atomic_fetch_add_explicit(&exchange->stats.bytes_received, received, memory_order_relaxed);
 }
 
-static void retry_later(struct rt_shipment *shipment, uint32_t delay_ms)
+/* The rows go out again, by the map of that moment. */
+static void retry_later(struct rt_shipment *shipment, uint32_t delay_ms, const char *why)
 {
+	atomic_fetch_add_explicit(&shipment->exchange->stats.retried, 1, memory_order_relaxed);
+	cad_log_debug("exchange", "sending a call's rows again", CAD_S("node", shipment->peer->id),
+		CAD_U("layer", shipment->work->layer), CAD_S("why", why));
 	settle(shipment, RT_SLOT_OPEN);
 	uint64_t at = now_ns(shipment->exchange) + delay_ms * CAD_NS_PER_MS;
 	if (shipment->work->retry_at_ns == 0 || at < shipment->work->retry_at_ns)
@@ -78,11 +82,11 @@ static void retry_later(struct rt_shipment *shipment, uint32_t delay_ms)
 static void take_refusal(struct rt_shipment *shipment, const struct cadre_wire_answer *answer)
 {
 	switch (answer->header.status) {
-	case CADRE_WIRE_BUSY: retry_later(shipment, RETRY_BUSY_MS); return;
+	case CADRE_WIRE_BUSY: retry_later(shipment, RETRY_BUSY_MS, "the node is busy"); return;
 
 	/* the map is about to say who does; until then asking again at once would only make noise */
-	case CADRE_WIRE_NOT_HELD:
-	case CADRE_WIRE_EXPIRED: retry_later(shipment, RETRY_NOT_HELD_MS); return;
+	case CADRE_WIRE_NOT_HELD: retry_later(shipment, RETRY_NOT_HELD_MS, "the node does not hold the expert"); return;
+	case CADRE_WIRE_EXPIRED: retry_later(shipment, RETRY_NOT_HELD_MS, "its deadline passed there"); return;
 	default:
 		doom_rows(shipment, CAD_ERR_INTERNAL,
 			answer->header.status == CADRE_WIRE_BAD_CALL
@@ -117,15 +121,10 @@ void rt_combine_done(void *context, struct cad_call *handle, enum cad_status sta
 	if (status == CAD_OK && view->answer.header.status == CADRE_WIRE_OK) {
 		take_answer(shipment, view);
 		settle(shipment, RT_SLOT_DONE);
+	} else if (status == CAD_OK) {
+		take_refusal(shipment, &view->answer);
 	} else {
-		atomic_fetch_add_explicit(&exchange->stats.retried, 1, memory_order_relaxed);
-		cad_log_debug("exchange", "sending a call's rows again", CAD_S("node", shipment->peer->id),
-			CAD_U("layer", shipment->work->layer), CAD_S("status", cad_status_text(status)),
-			CAD_U("refusal", status == CAD_OK ? view->answer.header.status : 0));
-		if (status == CAD_OK)
-			take_refusal(shipment, &view->answer);
-		else
-			retry_later(shipment, 0);
+		retry_later(shipment, 0, cad_status_text(status));
 	}
 
 	shipment->peer->shipments--;

@@ -26,16 +26,16 @@ enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_tra
 	table->node_ready = calloc(CAD_NODES_MAX / 64, sizeof *table->node_ready);
 	table->node_load = calloc(CAD_NODES_MAX, sizeof *table->node_load);
 	table->node_unit = malloc(CAD_NODES_MAX * sizeof *table->node_unit);
-	table->node_rows = calloc(CAD_NODES_MAX, sizeof *table->node_rows);
+	table->node_pairs = calloc(CAD_NODES_MAX, sizeof *table->node_pairs);
 
 	if (!table->peers || !table->node_peer || !table->node_ready || !table->node_load || !table->node_unit ||
-		!table->node_rows) {
+		!table->node_pairs) {
 		rt_route_table_fini(table);
 		return CAD_ERR_MEMORY;
 	}
 
 	for (uint32_t node = 0; node < CAD_NODES_MAX; node++)
-		table->node_unit[node] = RT_LOAD_ROW;
+		table->node_unit[node] = RT_LOAD_PAIR;
 	return CAD_OK;
 }
 
@@ -47,7 +47,7 @@ void rt_route_table_fini(struct rt_route_table *table)
 	free(table->node_ready);
 	free(table->node_load);
 	free(table->node_unit);
-	free(table->node_rows);
+	free(table->node_pairs);
 	*table = (struct rt_route_table){ 0 };
 }
 
@@ -107,7 +107,7 @@ struct cad_map *rt_route_table_map(struct rt_route_table *table, struct cad_map 
 		return map;
 
 	table->map = map;
-	memset(table->node_rows, 0, map->nodes_count * sizeof *table->node_rows);
+	memset(table->node_pairs, 0, map->nodes_count * sizeof *table->node_pairs);
 	for (uint32_t i = 0; i < table->peers_count; i++)
 		table->peers[i].wanted = false;
 	for (uint32_t node = 0; node < map->nodes_count; node++) {
@@ -178,8 +178,8 @@ uint64_t rt_route_table_tick(struct rt_route_table *table)
 }
 
 /*
- * A layer's time is its busiest node's, so the rows of this layer count first. Where those are
- * equal, as they are for the first row, the node that had fewer rows so far is taken. In a large
+ * A layer's time is its busiest node's, so the pairs of this layer count first. Where those are
+ * equal, as they are for the first row, the node that had fewer pairs so far is taken. In a large
  * batch the busiest node's arithmetic is what takes time, and a row may touch one node more to
  * spare it; in a small one each call costs more than that.
  */
@@ -192,15 +192,15 @@ void rt_route_table_begin(struct rt_route_table *table, uint32_t pairs)
 		if (!cad_map_set_has(table->node_ready, node))
 			continue;
 		usable++;
-		least = table->node_rows[node] < least ? table->node_rows[node] : least;
-		most = table->node_rows[node] > most ? table->node_rows[node] : most;
+		least = table->node_pairs[node] < least ? table->node_pairs[node] : least;
+		most = table->node_pairs[node] > most ? table->node_pairs[node] : most;
 	}
 
 	for (uint32_t node = 0; node < nodes; node++)
 		table->node_load[node] = cad_map_set_has(table->node_ready, node) && most > least
-			? (uint32_t)((table->node_rows[node] - least) * (RT_LOAD_ROW - 1) / (most - least))
+			? (uint32_t)((table->node_pairs[node] - least) * (RT_LOAD_PAIR - 1) / (most - least))
 			: 0;
-	float mean = usable ? (float)pairs / (float)usable * RT_LOAD_ROW : 0;
+	float mean = usable ? (float)pairs / (float)usable * RT_LOAD_PAIR : 0;
 	bool guarded = pairs >= GUARDED_PAIRS_MIN * usable;
 	table->load_calm = GUARD_CALM * mean;
 	table->load_point = guarded ? GUARD_POINT * mean : 0;
@@ -213,7 +213,7 @@ void rt_route_table_choose(
 	cad_cover(table->map, layer, experts, k, table->node_ready, &load, nodes);
 	for (uint32_t slot = 0; slot < k; slot++)
 		if (nodes[slot] != CAD_COVER_NONE)
-			table->node_rows[nodes[slot]]++;
+			table->node_pairs[nodes[slot]]++;
 }
 
 uint32_t rt_route_table_connections(const struct rt_route_table *table)

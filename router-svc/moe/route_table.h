@@ -24,7 +24,7 @@ struct rt_peer {
 	uint32_t delay_ms;
 };
 
-enum { RT_LOAD_ROW = 256 };
+enum { RT_LOAD_PAIR = 256 };
 
 struct rt_route_table {
 	struct cad_transport *transport;
@@ -34,11 +34,11 @@ struct rt_route_table {
 	uint32_t peers_count;
 	int16_t *node_peer;   /* [CAD_NODES_MAX]: peer of a node of the map; -1: none */
 	uint64_t *node_ready; /* a set of CAD_NODES_MAX nodes */
-	/* [CAD_NODES_MAX]: RT_LOAD_ROW for each row of this layer; in the lower digits, which
-	 * node has had more rows so far */
+	/* [CAD_NODES_MAX]: RT_LOAD_PAIR for each pair of this layer; in the lower digits, which
+	 * node has had more pairs so far */
 	uint32_t *node_load;
-	uint32_t *node_unit;         /* [CAD_NODES_MAX]: RT_LOAD_ROW */
-	uint64_t *node_rows;         /* [CAD_NODES_MAX]: rows since this map arrived */
+	uint32_t *node_unit;         /* [CAD_NODES_MAX]: RT_LOAD_PAIR */
+	uint64_t *node_pairs;        /* [CAD_NODES_MAX]: pairs since this map arrived */
 	float load_calm, load_point; /* of this layer (common/cluster/cover.h) */
 	struct cad_random random;
 	uint64_t version;   /* goes up when something has become possible: look again at what waits */
@@ -66,7 +66,7 @@ void rt_route_table_choose(
 /* Whether a row of this layer was booked on the node. */
 static inline bool rt_route_table_booked(const struct rt_route_table *table, uint32_t node)
 {
-	return table->node_load[node] >= RT_LOAD_ROW;
+	return table->node_load[node] >= RT_LOAD_PAIR;
 }
 uint32_t rt_route_table_connections(const struct rt_route_table *table);
 

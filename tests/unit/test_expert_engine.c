@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The expert engine behind transport_local: exact sums however pairs are split, refusals, poison,
+/* The expert engine behind the in-process link: exact sums however pairs are split, refusals, poison,
  * memory, and experts that come and go while it serves. */
 #include "expert-svc/serve/reply.h"
 #include "expert-svc/step.h"

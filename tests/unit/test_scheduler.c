@@ -181,6 +181,13 @@ static void too_small_a_cache_is_refused_with_a_sentence(void **state)
 	assert_int_equal(device->ops->queue_create(device, 1, &queue), CAD_OK);
 	assert_int_equal(rt_kv_cache_init(&cache, device, queue, &spec, 1000, SLOTS, &error), CAD_ERR_MEMORY);
 	assert_non_null(strstr(error.text, "--kv-memory"));
+	assert_non_null(strstr(error.text, "at least 4096, for 2 pages of 32 tokens"));
+
+	/* one page is enough where no sequence can fill it */
+	spec.positions_max = 32;
+	must(rt_kv_cache_init(&cache, device, queue, &spec, 2048, 1, &error), &error);
+	assert_int_equal(cache.kv.pages, 1);
+	rt_kv_cache_fini(&cache);
 	device->ops->queue_destroy(queue);
 	device->ops->destroy(device);
 }
