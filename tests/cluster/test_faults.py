@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promise 3: a dead or slow node costs time, never an answer."""
+"""The promise that a dead or slow node costs time, never an answer."""
 import concurrent.futures
 import signal
 import time
@@ -85,8 +85,8 @@ def test_stopped_expert_says_goodbye(expected):
         assert 'said goodbye' in cluster.placement.log.read_text()
 
 
-def test_hung_expert_is_found_by_heartbeats(expected):
-    """Its lease is given by the old name of the option, which still works, with a warning."""
+def test_hung_expert_loses_its_lease(expected):
+    """Its experts are loaded elsewhere when the lease ends. The lease is given by the old name of the option, which still works, with a warning."""
     with Cluster(MODEL, experts=3, placement_options=['--lease-ms', '1000']) as cluster:
         assert cluster.placement.log.read_text().count('old=lease-ms new=lease') == 1
         gap = run_with_fault(cluster, lambda: cluster.experts[2].kill(signal.SIGSTOP), expected)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promise 1: the same request gives the same bits, whatever is in the batch and wherever it is computed."""
+"""The promise that the same request gives the same bits, whatever is in the batch and wherever it is computed."""
 import random
 
 import pytest
