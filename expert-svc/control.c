@@ -81,7 +81,7 @@ static void load(void *context, Cadre__V1__NodeLoad *load)
 static void take_map(void *context, struct cad_map *map)
 {
 	struct ex_control *control = context;
-	atomic_store(&control->epoch, map->epoch); /* the node serves what it holds; the epoch is for the books */
+	atomic_store(&control->epoch, map->epoch); /* the node serves what it holds; the epoch is only reported */
 	cad_map_release(map);
 }
 

@@ -36,7 +36,7 @@ struct ex_engine_options {
 	/* INLINE may borrow the caller's queue; NULL: one of `threads` threads is made */
 	struct kn_queue *queue;
 	unsigned threads;                    /* 0: kn_threads_default() */
-	const struct cad_settings *settings; /* weights and quanta */
+	const struct cad_settings *settings; /* weights and quanta; profile and layers are checked */
 	uint64_t memory_bytes;               /* room for packed weights; 0: no bound */
 	uint32_t requests_max;               /* held at once; further calls are answered BUSY */
 	/* of one step: they size the activations; a larger call is computed in several steps */
@@ -97,7 +97,7 @@ size_t ex_engine_deliver(struct ex_engine *engine);
 /* The requests of this connection need no longer be computed; they are still answered, which frees
  * them. */
 void ex_engine_connection_lost(struct ex_engine *engine, const struct cad_connection *connection);
-/* Requests that are held; none. Any thread. */
+/* How many requests are held; whether there are none. Any thread. */
 uint32_t ex_engine_requests(const struct ex_engine *engine);
 bool ex_engine_idle(const struct ex_engine *engine);
 

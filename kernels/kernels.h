@@ -27,10 +27,11 @@
  *    out. It lives until the next wait; what it holds means nothing before, and the host does not
  *    write to it.
  * M4 Which host memory. Any will do. From `host_alloc` a device copies fastest (a GPU: pinned
- *    memory), so what every step copies is there; a device can also write to it directly, and
- *    one operator is asked to: the logits of a large vocabulary are not worth a copy. Buffers of a transport that can register
- *    memory would come from host_alloc too; one that can send from device memory needs a memory
- *    kind in struct cad_buffer, and a rows_pack and a combine_pack that write there.
+ *    memory), so what every step copies is there; a device can also write to it directly, and one
+ *    operator is asked to: the logits of a large vocabulary are not worth a copy. Buffers of a
+ *    transport that can register memory would come from host_alloc too; one that can send from
+ *    device memory needs a memory kind in struct cad_buffer, and a rows_pack and a combine_pack
+ *    that write there.
  * M5 Structs. An operator's argument struct is copied by the call. What it points to on the host
  *    (struct kn_matrix, kn_expert, kn_table, kn_kv, cad_gate_spec, arrays) falls under M2.
  * M6 Handles. Weights, tables and the KV cache are laid out as the device likes, behind `own`: no
@@ -203,7 +204,7 @@ struct kn_kv_write {
 
 /*
  * Row r with its `heads` queries sees the keys begin[r] .. end[r] - 1 of its sequence, begin < end.
- * Query heads h share KV head h / (heads / kv_heads).
+ * Query head h uses KV head h / (heads / kv_heads).
  * Chunk c holds keys 512c .. 512c + 511; only chunks and pages that meet [begin, end) are visited,
  * and only keys inside it take part.
  * In a chunk, per page in order: s[j] = (chain of fma over d of q[d] * K[d][j]) * scale; m' =
@@ -302,9 +303,9 @@ struct kn_rows_unpack {
 
 /*
  * The exact combine, on the node: q = rint(weight * y / quantum), the exact product rounded once,
- * per pair and element, summed in int64 over the pairs of a row; quantum is a power
- * of two. |q| >= 2^53, NaN or infinity poisons the row, naming the lowest pair's expert. The row is
- * then written in the narrowest of 16, 24, 32, 64 bits that holds it.
+ * per pair and element, summed in int64 over the pairs of a row; quantum is a power of two. |q| >=
+ * 2^53, NaN or infinity poisons the row, naming the lowest pair's expert. The row is then written
+ * in the narrowest of 16, 24, 32, 64 bits that holds it.
  */
 struct kn_combine_pack {
 	const float *y; /* [P][ldy] */

@@ -12,9 +12,9 @@
 
 /* A matrix [n][k], a vector [n][1]; data NULL when the model has no such tensor. */
 struct kn_source kn_source_of(struct cad_tensor tensor);
-/* A routed expert of a MoE layer. */
+/* A routed expert of an MoE layer. */
 struct kn_expert_source kn_expert_source_of(const struct cad_model *model, uint32_t layer, uint32_t expert);
-/* The ffn of a dense layer, or the shared expert of a MoE layer; gate.data NULL: it has none. */
+/* The ffn of a dense layer, or the shared expert of an MoE layer; gate.data NULL: it has none. */
 struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t layer);
 
 /* Bytes of one packed expert: of the first MoE layer, and so of all. 0 for a dense model. */

@@ -80,7 +80,7 @@ struct cadre_wire_identity {
 	char cluster[CADRE_NAME_BYTES];
 	char node[CADRE_NAME_BYTES];
 	char model[CADRE_HEX_BYTES];          /* cad_model_fingerprint */
-	char settings[CADRE_HEX_BYTES];       /* profile, wire, storage, quantum table */
+	char settings[CADRE_HEX_BYTES];       /* profile, wire, weights, quantum table */
 	char settings_text[CADRE_TEXT_BYTES]; /* the same, readable: for the refusal */
 };
 struct cadre_wire_hello {

@@ -4,14 +4,14 @@
  * exchange with expert nodes and sampling; it knows nothing of gRPC, text or tokenizers.
  *
  * Threads. One thread runs the engine (`rt_engine_run`, or `rt_engine_turn` in a loop of the
- * caller's). Submit, cancel, pause, map and stop may be called from any thread, an event's handler
- * among them; they do not wait for the engine (inbox.h). Events come on the engine's thread, inside
- * run or turn, through `on_event`; the handler must not block.
+ * caller's). Submit, cancel, pause and stop may be called from any thread, an event's handler among
+ * them; map too, but by one thread at a time. They do not wait for the engine (inbox.h). Events come
+ * on the engine's thread, inside run or turn, through `on_event`; the handler must not block.
  *
  * Memory. All of the step's memory is allocated at creation. Submit allocates for its request, on
  * the thread that calls it, which also frees what ended before. The engine's thread itself
- * allocates and frees nothing; what may do so in it is the handler of events, the transport's link
- * while it connects (UCX: at any time), and the log's C library.
+ * allocates and frees nothing; allocations there can come only from the handler of events, the
+ * transport's link while it connects (UCX: at any time), and the log's C library.
  *
  * Same bits: the logits of a sequence depend on its tokens alone. A sequence that loses its KV
  * pages to others is computed again, with equal bits.
@@ -38,7 +38,7 @@ struct rt_engine_options {
 	const float *quanta; /* [layers]; copied */
 	/* identity, secret, clock; the engine fills limits, sizes and callbacks */
 	struct cad_transport_options transport;
-	/* Creates the transport from those options; the caller chooses its form. */
+	/* Creates the transport from those options; the caller chooses its link. */
 	enum cad_status (*transport_create)(void *context, const struct cad_transport_options *options,
 		struct cad_transport **transport, struct cad_error *error);
 	void *transport_context;
@@ -58,7 +58,7 @@ struct rt_engine_options {
 
 CAD_MUST_USE enum cad_status rt_engine_create(
 	const struct rt_engine_options *options, struct rt_engine **engine, struct cad_error *error);
-/* Nothing may run the engine any longer. Live requests get RT_EVENT_FAILED, ERR_CANCELLED. */
+/* Nothing may run or call the engine any longer. Live requests get RT_EVENT_FAILED, ERR_CANCELLED. */
 void rt_engine_destroy(struct rt_engine *engine);
 
 /* Any thread; allocates. The sentence says which limit. On OK, exactly one FINISHED or FAILED event

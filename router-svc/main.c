@@ -490,7 +490,7 @@ static enum cad_status start(struct program *p, struct cad_error *error)
 	return CAD_OK;
 }
 
-/* After the reactor has stopped: everything else, in the order of use. */
+/* After the reactor has stopped: everything else, users before what they use. */
 static void finish(struct program *p)
 {
 	rt_engine_stop(p->engine);

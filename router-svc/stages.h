@@ -4,8 +4,8 @@
  * (the metrics use these names); and its rows, into micro-batches.
  *
  * Each stage closes its own scope; it is charged the time since the previous stage closed its own.
- * Scopes close where the host knows that the work is done: behind a wait, or, on the CPU, when an
- * operator has returned. For a device that runs behind the host, events would be used here. The
+ * Scopes close where the host knows that the work is done: after a wait, or, on the CPU, when an
+ * operator has returned. For a device that lags behind the host, events would be used here. The
  * engine's thread writes, any thread may read the sums.
  */
 #ifndef CADRE_ROUTER_SVC_STAGES_H

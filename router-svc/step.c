@@ -432,8 +432,7 @@ static void head(struct rt_step *step, rt_step_logits_fn *on_logits, void *conte
 
 /*
  * THE data path: tokens to logits. With m micro-batches, attention of one runs while the experts of
- * the others are in flight; a micro-batch is taken up again, one layer on, when the sums that it is
- * owed are in.
+ * the others are in flight; a micro-batch continues with the next layer when its sums have arrived.
  */
 enum cad_status rt_step_run(struct rt_step *step, const struct rt_batch *batch, const bool *wants,
 	rt_step_logits_fn *on_logits, void *context)

@@ -5,7 +5,7 @@
  *
  * The engine's thread owns it. All memory is allocated at init; a step allocates nothing. Host and
  * device meet three times (kernels.h has the rules): the inputs of the batch go in once, the gate's
- * choice comes out for each micro-batch of a MoE layer, logits come out for RT_HEAD_ROWS rows at a
+ * choice comes out for each micro-batch of an MoE layer, logits come out for RT_HEAD_ROWS rows at a
  * time. What the device reads or writes on the host is in `struct rt_step_host`.
  */
 #ifndef CADRE_ROUTER_SVC_STEP_H
@@ -63,7 +63,7 @@ struct rt_step_trace {
 	const char **node_ids;
 	uint8_t *slots;
 	uint32_t *moe_layers, moe_layers_count;
-	uint32_t *layer_at; /* [layers]: of a MoE layer in moe_layers */
+	uint32_t *layer_at; /* [layers]: of an MoE layer in moe_layers */
 };
 
 /* The windows of the layers, each once. */

@@ -32,7 +32,7 @@ enum cad_status cad_settings_from_proto(
 			message->profile);
 	if (cad_wire_parse(message->wire, &wire) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"the cluster uses the wire form '%s', which this program does not know", message->wire);
+			"the cluster uses the wire '%s', which this program does not know", message->wire);
 	if (cad_weights_parse(message->weights, &weights) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the cluster keeps weights as '%s', which this program does not know", message->weights);

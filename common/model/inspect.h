@@ -12,8 +12,8 @@
 
 #include <stdio.h>
 
-/* What processes hold, in bytes. The kernels decide how weights are laid out in memory
- * (kernels/packed.h). This layer does not know them, so the caller asks them. */
+/* What processes hold, in bytes. The device decides how weights are laid out in its memory. This
+ * layer knows no device, so the caller asks it (kernels/source.h). */
 struct cad_model_packed {
 	const char *weights;     /* the setting: "f32", "bf16" */
 	uint64_t expert, router; /* one routed expert; a router's weights */

@@ -36,7 +36,7 @@ void cad_model_fingerprint(const struct cad_model *model, char hex[33]);
  * against it. Reads them all. */
 void cad_model_expert_checksum(const struct cad_model *model, uint32_t layer, uint32_t expert, char hex[33]);
 
-/* Sizes in bytes as stored in the checkpoint: one expert of a MoE layer; everything that is not a
+/* Sizes in bytes as stored in the checkpoint: one expert of an MoE layer; everything that is not a
  * routed expert; the whole. */
 struct cad_model_sizes {
 	uint64_t expert, router, total, files;

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The token exchange: connections between routers and expert nodes, calls with deadlines, credits,
- * heartbeats. One interface over several forms (ucx.h, local.h; a simulator among the tests);
+ * heartbeats. One interface over several links (ucx.h, local.h; a simulator among the tests);
  * nothing here depends on which one.
  *
  * The protocol (hello, credits, calls, answers, heartbeats, deadlines, generations) is written
- * once (protocol.h lists its files), over a narrow link interface (link.h) that each form
- * implements.
+ * once (protocol.h lists its files), over a narrow interface (link.h) that each link implements.
  *
  * Threads. A transport belongs to the thread that polls it; only cad_transport_wake may be called
  * from elsewhere. Callbacks run inside cad_transport_poll, never from inside another function of
@@ -89,7 +88,7 @@ void cad_transport_destroy(struct cad_transport *transport);
 void *cad_transport_user(const struct cad_transport *transport);
 const struct cad_clock *cad_transport_clock(const struct cad_transport *transport);
 
-/* address: "host:port" (port 0: any) or a name, depending on the form. cad_transport_address gives
+/* address: "host:port" (port 0: any) or a name, depending on the link. cad_transport_address gives
  * the address to publish. */
 CAD_MUST_USE enum cad_status cad_transport_listen(
 	struct cad_transport *transport, const char *address, struct cad_error *error);
@@ -99,7 +98,8 @@ const char *cad_transport_address(const struct cad_transport *transport);
  * `until_ns` (0: does not wait). Returns how many events it handled. It also keeps deadlines and
  * heartbeats. */
 size_t cad_transport_poll(struct cad_transport *transport, uint64_t until_ns);
-void cad_transport_wake(struct cad_transport *transport); /* any thread: the current or next poll returns soon */
+/* The current or next poll returns soon. Any thread, until destroy begins. */
+void cad_transport_wake(struct cad_transport *transport);
 
 CAD_MUST_USE enum cad_status cad_buffer_create(
 	struct cad_transport *transport, size_t bytes, struct cad_buffer *buffer);

@@ -193,7 +193,7 @@ enum cad_status ex_store_load(
 }
 
 /* Until the reader is outside of steps, or in one that began after removal `removed`. A step takes
- * milliseconds; polling is a control path's way. */
+ * milliseconds, so polling is good enough on a control path. */
 static void wait_for_reader(struct ex_store *store, uint64_t removed)
 {
 	for (;;) {

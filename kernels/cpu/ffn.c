@@ -116,7 +116,7 @@ static void down_job(void *context, size_t job, unsigned thread)
 				a->y[r * a->ldy + i] = a->y[r * a->ldy + i] + expert->down_bias[i];
 }
 
-/* Wide jobs, since rows are packed once a job, but enough of them that threads end together. */
+/* Wide jobs, since rows are packed once per job, but enough of them that threads end together. */
 static struct cut cut_panels(size_t panels, size_t experts, unsigned threads)
 {
 	size_t each = experts * panels / (threads * KN_FFN_JOBS_PER_THREAD);

@@ -67,9 +67,8 @@ static inline float *kn_attend_q(struct kn_attend_block *b, size_t query, size_t
 }
 
 /* What decides how a row crosses the wire: the bits of max|x| (NaN is the largest), and the squares
- * of x / 2^e summed as in kn_rmsnorm, e the
- * frexp exponent of max|x| (0 for a zero row or one that is not finite), so that nothing overflows.
- * `most` is max|x| / 2^e. */
+ * of x / 2^e summed as in kn_rmsnorm, e the frexp exponent of max|x| (0 for a zero row or one that
+ * is not finite), so that nothing overflows. `most` is max|x| / 2^e. */
 struct kn_row_measure {
 	uint32_t most_bits;
 	int exponent;

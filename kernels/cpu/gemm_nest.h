@@ -2,8 +2,8 @@
 /*
  * The loop nest around the register tiles of a form, the same for AVX2 and AVX-512:
  *
- *   for ROWS_BLOCK rows of y (they stay in L2)
- *     for BLOCK_K values of k (64 columns of them are 32 KiB of bf16)
+ *   for KN_BLOCK_ROWS rows of y (they stay in L2)
+ *     for KN_BLOCK_K values of k (64 columns of them are 32 KiB of bf16)
  *       for a tile of rows: pack x to [k][stride] (L1; this is also where rows are gathered)
  *         for the panels of the job: tile
  *
@@ -46,8 +46,8 @@ static inline void kn_gemm_pack(
 	}
 }
 
-/* tiles[r] handles r + 1 rows; all but tiles[0] read x at `stride` floats a value of k, tiles[0] at
- * 1. Constant arguments: it is inlined. */
+/* tiles[r] handles r + 1 rows; all but tiles[0] read x at `stride` floats per value of k, tiles[0]
+ * at 1. Constant arguments: it is inlined. */
 KN_TILE void kn_gemm_nest(const struct kn_gemm *g, kn_gemm_tile_fn *const *tiles, const size_t tile_rows,
 	const size_t stride, const size_t k_bytes)
 {

@@ -21,8 +21,8 @@ enum {
  *   panel = steps over k, 256 bytes each = 4 lines of 64 bytes; column c of the panel is lane c %
  *   16 of line c / 16
  *   BF16: a step holds k and k + 1, a lane is { W[k], W[k+1] }      F32: a step holds one k
- * This is also an AMX B tile and a VNNI operand, so that the profiles bf16 and int8 can join
- * without another copy.
+ * Lanes of 4 bytes and 64 columns are also an AMX B tile and a VNNI operand, so bf16 and int8
+ * arithmetic could keep this geometry.
  */
 enum kn_storage { KN_STORAGE_BF16, KN_STORAGE_F32, KN_STORAGE_COUNT };
 struct kn_panels {

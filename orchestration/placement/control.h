@@ -4,7 +4,7 @@
  * tests supply the clock. It ties registry, assignment, rollout and state together; service.c puts
  * gRPC around it.
  *
- *     join, load, loaded, failed, freed, broken, leave, checksum -> what happened is recorded
+ *     join, load, loaded, failed, freed, broken, gone, leave, checksum -> what happened is recorded
  *     turn -> dead nodes are removed, a plan is made if something changed, orders go out, a map is
  *             published
  *

@@ -2,11 +2,15 @@
 /*
  * The processes of the cluster: each one's lease, and what it last reported.
  *
- *     free -> LIVE -> BROKEN -> DEAD -> free        a stream broke: a short grace, then dead; back
- *                                                   in time, nothing happened
- *             LIVE ----------> DEAD                 the lease ran out, or the process said goodbye
- *     free -> EXPECTED -> LIVE                      known from before a restart of this service,
- *                                                   and given time to come back
+ *     free -> LIVE -> BROKEN -> DEAD -> free    its stream broke: a short grace, then dead; none
+ *                                               when it said goodbye, or when its host says that
+ *                                               the process is gone (probe.h)
+ *             LIVE <- BROKEN                    if it returns in time, nothing changes
+ *             LIVE ----------> DEAD             the lease ran out
+ *             LIVE <---------- DEAD             a process with its id joins before it is forgotten
+ *     free -> EXPECTED -> LIVE                  known from before a restart of this service, and
+ *                                               given time to come back
+ *             EXPECTED ------> DEAD             it did not
  *
  * A node keeps its slot (a small number) from join until it is forgotten, long after its death;
  * slots index the tables of rollout.h. The caller gives times, so that tests can supply their own.

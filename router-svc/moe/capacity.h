@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Capacity policies: what happens to a row when its expert is full. `none` is the default and keeps
- * promise 1; `drop` and `spill` exist to reproduce and study what fixed-capacity systems do: then a
- * request's answer depends on its neighbours.
+ * Capacity policies: what happens to a row when its expert is full. With `none`, the default, the
+ * same request gives the same bits; `drop` and `spill` exist to reproduce and study what
+ * fixed-capacity systems do: then a request's answer depends on its neighbours.
  *
  * capacity = max(1, ceil(factor * T * K / E)) rows per expert (GShard, Switch Transformer), T =
  * rows of the whole step. First come in batch order: rows ascending, and within a row its slots by

@@ -9,8 +9,8 @@
 #include <string.h>
 
 enum { DELAY_FIRST_MS = 20, DELAY_LAST_MS = 2000 };
-/* The guard of the cover: from so many (row, expert) pairs a node on, a node may have 3 % more than
- * the mean; each 5 % above that weigh as much as one expert. */
+/* The guard of the cover: from so many (row, expert) pairs per node on, a node may have 3 % more
+ * than the mean; each 5 % above that weighs as much as one expert. */
 enum { GUARDED_PAIRS_MIN = 256 };
 #define GUARD_CALM 1.03f
 #define GUARD_POINT 0.05f

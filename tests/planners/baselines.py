@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Planners to compare with, as they are published, and written anew here. `plan` takes the routing of one layer and answers {expert: [nodes]}.
+"""Planners to compare with, as they are published, and written again here. `plan` takes the routing of one layer and answers {expert: [nodes]}.
 
 Those of GROUPINGS give every expert one node, and every node equally many experts; what room is left is then filled by `copy_hottest`, alike for all.
 Those of BALANCERS decide about copies themselves.

@@ -65,7 +65,7 @@ struct world {
 struct world *world_create(void);
 void world_destroy(struct world *world);
 
-/* The service, anew over world->options; and its end, which everybody notices. */
+/* The service starts, or starts again, over world->options; and ends, which everybody notices. */
 void world_start(struct world *world);
 void world_stop(struct world *world);
 

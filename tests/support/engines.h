@@ -52,7 +52,7 @@ struct te_cluster {
 	pthread_t router_threads[TE_ROUTERS_MAX];
 	uint32_t *owner; /* [layers][E]: node; TE_NODES_MAX: nobody */
 	uint64_t epoch;
-	/* Creates a transport for the router or node; the first thing that knows which form it is. */
+	/* Creates a transport for the router or node; the first thing that knows which link it is. */
 	enum cad_status (*transport)(void *context, const struct cad_transport_options *options,
 		struct cad_transport **transport, struct cad_error *error);
 	void *context;

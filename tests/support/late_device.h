@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The late device: a device that keeps to the letter of the contract in kernels/kernels.h, so that
- * code which leans on the CPU's doing everything at once fails here and not on a GPU.
+ * code that relies on the CPU finishing at once fails here and not on a GPU.
  *
  *   Q1  every copy and every operator waits for `wait`, and runs then, in order
  *   M1  device memory is shown at addresses that nobody can read or write: the host that tries dies

@@ -292,7 +292,7 @@ static double rows_unpack_error(const struct op_state *state, const void *output
 const struct op_kind op_rows_unpack = { "rows_unpack", rows_unpack_setup, rows_unpack_run, rows_unpack_error,
 	exchange_teardown, exchange_flops, exchange_bytes };
 
-/* ---- combine_pack: topk pairs a row, scattered; flag poisons some rows ---- */
+/* ---- combine_pack: topk pairs per row, scattered; flag poisons some rows ---- */
 
 enum { QUANTUM_EXPONENT = -14 };
 

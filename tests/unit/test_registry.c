@@ -93,7 +93,7 @@ static void rates_come_from_differences(void **state)
 	pl_registry_renew(registry, slot, &(struct pl_load){ .rows = 300, .tokens = 8 }, 3 * CAD_NS_PER_S);
 	assert_true(registry->nodes[slot].rows_per_second == 100.0 && registry->nodes[slot].tokens_per_second == 0.5);
 
-	/* its counters began anew */
+	/* its counters began again */
 	pl_registry_renew(registry, slot, &(struct pl_load){ .rows = 10, .tokens = 1 }, 4 * CAD_NS_PER_S);
 	assert_true(registry->nodes[slot].rows_per_second == 0);
 }

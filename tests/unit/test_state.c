@@ -341,7 +341,7 @@ static void expected_text(unsigned step, char text[2000])
 
 enum { STEPS = 5 };
 
-/* The child's life: open, and one transaction a step; each that was acknowledged is told through
+/* The child's life: open, and one transaction per step; each that was acknowledged is told through
  * the pipe. */
 static void live_and_die(const char *path, int pipe_fd)
 {

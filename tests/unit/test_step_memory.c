@@ -75,7 +75,7 @@ static unsigned long turn(struct rt_engine *engine, struct client *clients, bool
 	return calls;
 }
 
-/* What embedded.c has placed, contiguous blocks of experts, in another epoch: nobody connects anew. */
+/* What embedded.c has placed, blocks of experts, in another epoch: nobody connects again. */
 static void publish(struct em_embedded *em, uint64_t epoch)
 {
 	static const struct cad_map_node nodes[NODES] = {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The contract of the transport, one table of cases that every form has to keep: in-process with
+ * The contract of the transport, one table of cases that every link has to keep: in-process with
  * two polls, in-process attached, the simulator, UCX over TCP. A case gets an empty exchange and
  * asserts; nothing depends on how long anything takes.
  */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Peers that speak the link's language and break the protocol, over every form: a server meets bad
+ * Peers that speak the link's language and break the protocol, over every link: a server meets bad
  * clients, a client a bad server. Whatever comes, the connection that brought it ends, the books
  * say so, and everybody else goes on.
  */
@@ -500,7 +500,7 @@ static void stale_answers(struct exchange *x)
 	exchange_raw_destroy(&raw);
 }
 
-/* ---- all of it, over every form ---- */
+/* ---- all of it, over every link ---- */
 
 static const struct exchange_case cases[] = {
 	EXCHANGE_CASE(bad_client, EXCHANGE_NOT_ATTACHED),

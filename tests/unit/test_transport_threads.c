@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The in-process form between threads: two servers and three clients, each polled by a thread of
+/* The in-process link between threads: two servers and three clients, each polled by a thread of
  * its own, connections that come and go, wakes from elsewhere. For ThreadSanitizer above all. */
 #include "tests/support/exchange.h"
 #include "tests/support/must.h"

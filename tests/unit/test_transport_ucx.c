@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What only UCX does: peers that are processes and are killed or stopped, over TCP and shared
- * memory, and a worker that must be made anew.
+ * memory, and a worker that must be rebuilt.
  *
  * The program is its own peer: with --serve it listens and answers, with --call it connects and
  * calls without end.
@@ -139,7 +139,7 @@ static void calls_go_through(
 		assert_true(calls[i].right);
 }
 
-/* With patience: a dying peer may have left this worker deaf, and it is made anew first. */
+/* With patience: a dying peer may have left this worker deaf, and it is rebuilt first. */
 static struct cad_connection *connect_again(struct exchange_node *client, const char *address)
 {
 	for (int i = 0; i < 20; i++) {
@@ -274,7 +274,7 @@ static bool both_closed(void *context)
 	return x->nodes[0]->closed_count > 0 && x->nodes[1]->closed_count > 0;
 }
 
-/* A worker that hears nobody any more is made anew, with its listener on the same port and all
+/* A worker that hears nobody any more is rebuilt, with its listener on the same port and all
  * buffers registered again. */
 static void worker_made_anew(void **state)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The definition of GEMM on panels and of the activations: scalar, one loop a sum, in the declared
+/* The definition of GEMM on panels and of the activations: scalar, one loop per sum, in the declared
  * order (kernels.h, cpu/forms.h). */
 #include "kernels/exp.h"
 #include "kernels/cpu/forms.h"
