@@ -110,6 +110,8 @@ enum cad_status cad_call_start(struct cad_connection *c, const struct cad_call_s
 	}
 
 	t->calls_free = call->next_free;
+	if (call->slot >= t->calls_high)
+		t->calls_high = call->slot + 1;
 	call->generation++;
 	call->state = CAD_CALL_ACTIVE;
 	call->connection = c;
@@ -291,7 +293,7 @@ static void call_finish(struct cad_transport_event *event)
 void cad_calls_fail(struct cad_connection *c)
 {
 	struct cad_transport *t = c->transport;
-	for (uint32_t i = 0; c->calls > 0 && i < t->options.calls_max; i++) {
+	for (uint32_t i = 0; c->calls > 0 && i < t->calls_high; i++) {
 		struct cad_call *call = &t->calls[i];
 		if (call->connection != c)
 			continue;
@@ -305,7 +307,7 @@ void cad_calls_fail(struct cad_connection *c)
 uint64_t cad_calls_deadlines(struct cad_transport *t, uint64_t now_ns)
 {
 	uint64_t next = UINT64_MAX;
-	for (uint32_t i = 0; i < t->options.calls_max; i++) {
+	for (uint32_t i = 0; i < t->calls_high; i++) {
 		struct cad_call *call = &t->calls[i];
 		if (call->state == CAD_CALL_FREE || call->deadline_ns == 0 || call->finished.queued)
 			continue;

@@ -40,6 +40,8 @@ static struct cad_connection *connection_get(struct cad_transport *t, bool serve
 			.closed.run = closed_event,
 		};
 		t->connections_used++;
+		if (i >= t->connections_high)
+			t->connections_high = i + 1;
 		t->timer_ns = 0; /* now there is something to watch */
 		return c;
 	}
@@ -58,7 +60,7 @@ void cad_connections_attend(struct cad_transport *t)
 		t->attention = false;
 		/* before any end is closed: payloads that wait are given back while it lives */
 		cad_requests_run_waiting(t);
-		for (uint32_t i = 0; i < t->options.connections_max; i++) {
+		for (uint32_t i = 0; i < t->connections_high; i++) {
 			struct cad_connection *c = &t->connections[i];
 			if (c->phase == CAD_PHASE_FAILED) {
 				cad_calls_fail(c);

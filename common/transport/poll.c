@@ -55,7 +55,7 @@ static void timers_run(struct cad_transport *t, uint64_t now)
 	t->timer_ns = cad_calls_deadlines(t, now);
 	if (t->connections_used == 0)
 		return;
-	for (uint32_t i = 0; i < o->connections_max; i++)
+	for (uint32_t i = 0; i < t->connections_high; i++)
 		if (t->connections[i].phase != CAD_PHASE_FREE)
 			cad_connection_timers(&t->connections[i]);
 	uint32_t step_ms = o->ping_interval_ms;
@@ -277,7 +277,7 @@ void cad_transport_destroy(struct cad_transport *t)
 
 	CAD_ASSERT(!t->polling);
 	t->destroying = t->polling = true;
-	for (uint32_t i = 0; i < t->options.connections_max; i++)
+	for (uint32_t i = 0; i < t->connections_high; i++)
 		cad_connection_fail(&t->connections[i], CAD_ERR_CANCELLED, "closed by this side");
 	uint64_t end = cad_transport_now(t) + DESTROY_SECONDS_MAX * CAD_NS_PER_S;
 	while (t->connections_used > 0 && cad_transport_now(t) < end) {

@@ -163,7 +163,8 @@ struct cad_transport {
 	struct cad_notice *notices, *notices_free;
 	struct cad_buffer_pool request_pool, answer_pool;
 	struct cad_transport_event *events, **events_tail;
-	uint32_t connections_used;
+	/* high: one past the highest slot that was ever used; what looks at all stops there */
+	uint32_t connections_used, connections_high, calls_high;
 	/* a connection is FAILED or ENDED, or a buffer is free again for waiting requests */
 	bool attention;
 	bool destroying, polling;
