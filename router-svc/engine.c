@@ -41,7 +41,7 @@ struct rt_engine {
 	struct {
 		_Atomic uint64_t steps, prefilled, generated, requests, finished, failed, cancelled, preempted, dropped,
 			spilled, epoch;
-		_Atomic uint32_t running, waiting, pages_free, connections;
+		_Atomic uint32_t running, waiting, paused, pages_free, connections;
 	} stats;
 };
 
@@ -155,6 +155,7 @@ static void take_news(void *context)
 	}
 	take_wishes(engine, &engine->scheduler.running);
 	take_wishes(engine, &engine->scheduler.waiting);
+	take_wishes(engine, &engine->scheduler.paused);
 }
 
 static void wake(void *context)
@@ -227,6 +228,7 @@ static void sweep(struct rt_engine *engine)
 	uint64_t now = now_ns(engine);
 	sweep_list(engine, &engine->scheduler.running, now);
 	sweep_list(engine, &engine->scheduler.waiting, now);
+	sweep_list(engine, &engine->scheduler.paused, now);
 }
 
 /* LOGITS events for runs of consecutive rows of one sequence. */
@@ -364,6 +366,7 @@ static void publish_stats(struct rt_engine *engine)
 {
 	atomic_store_explicit(&engine->stats.running, engine->scheduler.running.count, memory_order_relaxed);
 	atomic_store_explicit(&engine->stats.waiting, engine->scheduler.waiting.count, memory_order_relaxed);
+	atomic_store_explicit(&engine->stats.paused, engine->scheduler.paused.count, memory_order_relaxed);
 	atomic_store_explicit(&engine->stats.pages_free, engine->cache.free_count, memory_order_relaxed);
 	atomic_store_explicit(&engine->stats.preempted, engine->scheduler.preempted, memory_order_relaxed);
 	atomic_store_explicit(
@@ -374,8 +377,9 @@ static void publish_stats(struct rt_engine *engine)
 static uint64_t next_deadline(const struct rt_engine *engine)
 {
 	uint64_t next = UINT64_MAX;
-	const struct rt_sequence_list *lists[] = { &engine->scheduler.running, &engine->scheduler.waiting };
-	for (size_t i = 0; i < 2; i++)
+	const struct rt_sequence_list *lists[] = { &engine->scheduler.running, &engine->scheduler.waiting,
+		&engine->scheduler.paused };
+	for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
 		for (const struct rt_sequence *s = lists[i]->first; s; s = s->after)
 			if (s->request.deadline_ns != 0 && s->request.deadline_ns < next)
 				next = s->request.deadline_ns;
@@ -553,6 +557,14 @@ enum cad_status rt_engine_create(
 	return CAD_OK;
 }
 
+static void fail_all(struct rt_engine *engine, struct rt_sequence_list *list)
+{
+	for (struct rt_sequence *s; (s = list->first) != NULL;) {
+		rt_sequence_doom(s, CAD_ERR_CANCELLED, "the router is stopping");
+		fail(engine, s);
+	}
+}
+
 void rt_engine_destroy(struct rt_engine *engine)
 {
 	if (!engine)
@@ -560,11 +572,9 @@ void rt_engine_destroy(struct rt_engine *engine)
 
 	if (engine->inbox)
 		take_news(engine);
-	for (struct rt_sequence *s; (s = engine->scheduler.running.first ? engine->scheduler.running.first
-									 : engine->scheduler.waiting.first) != NULL;) {
-		rt_sequence_doom(s, CAD_ERR_CANCELLED, "the router is stopping");
-		fail(engine, s);
-	}
+	fail_all(engine, &engine->scheduler.running);
+	fail_all(engine, &engine->scheduler.waiting);
+	fail_all(engine, &engine->scheduler.paused);
 
 	rt_exchange_fini(&engine->exchange);
 	rt_inbox_destroy(engine->inbox);
@@ -623,6 +633,7 @@ void rt_engine_stats(const struct rt_engine *engine, struct rt_engine_stats *sta
 		.spilled = engine->stats.spilled,
 		.running = engine->stats.running,
 		.waiting = engine->stats.waiting,
+		.paused = engine->stats.paused,
 		.kv_pages = (uint32_t)engine->cache.kv.pages,
 		.kv_pages_free = engine->stats.pages_free,
 		.connections = engine->stats.connections,

@@ -45,7 +45,7 @@ struct rt_engine_options {
 	uint32_t step_tokens_max;  /* rows of one step; 0: 512 */
 	uint32_t chunk_tokens_max; /* rows of one sequence in a step; 0: step_tokens_max */
 	uint32_t sequences_max;    /* that run at once; 0: 64 */
-	uint32_t queue_max;        /* that may wait besides; 0: 256. Above: CAD_ERR_EXHAUSTED */
+	uint32_t queue_max;        /* besides: that wait or are paused; 0: 256. Above: CAD_ERR_EXHAUSTED */
 	bool keep_logits;          /* requests may want logits: room for those of the gates is kept */
 	uint64_t kv_bytes;         /* 0: 1 GiB */
 	uint32_t micro_batches;    /* 0: two when measured to pay, else one */
@@ -68,8 +68,9 @@ CAD_MUST_USE enum cad_status rt_engine_submit(
 /* Any thread. The request's pages are free at the next turn, its memory goes with the next submit;
  * FAILED with ERR_CANCELLED follows unless it ended before. Unknown ids are ignored. */
 void rt_engine_cancel(struct rt_engine *engine, uint64_t id);
-/* Any thread. A paused sequence keeps its place and its pages but computes nothing, for slow
- * readers. From an event's handler it takes effect before the next step. */
+/* Any thread. A paused sequence computes nothing, for slow readers: others have its slot, and its
+ * pages when they need them; it comes back in the order of age. From an event's handler it takes
+ * effect before the next step. */
 void rt_engine_pause(struct rt_engine *engine, uint64_t id, bool paused);
 /* Any thread, one at a time. Takes its own reference to the map; an epoch older than the current
  * one is ignored. */
@@ -97,7 +98,7 @@ struct rt_engine_stats {
 	uint64_t steps, tokens_prefilled, tokens_generated, requests, finished, failed, cancelled, preempted;
 	uint64_t calls, calls_retried, bytes_sent, bytes_received, nodes_touched, routed_rows, dropped, spilled;
 	uint64_t stage_ns[RT_STAGE_COUNT];
-	uint32_t running, waiting, kv_pages, kv_pages_free, connections;
+	uint32_t running, waiting, paused, kv_pages, kv_pages_free, connections;
 	uint64_t epoch;
 };
 void rt_engine_stats(const struct rt_engine *engine, struct rt_engine_stats *stats);

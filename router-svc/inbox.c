@@ -131,7 +131,7 @@ enum cad_status rt_inbox_submit(struct rt_inbox *inbox, const struct rt_request 
 	destroy_all(gone);
 	if (!taken)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
-			"%u requests are running or waiting, which is this router's limit: try again later",
+			"%u requests are running, waiting or paused, which is this router's limit: try again later",
 			inbox->places);
 
 	struct rt_sequence *sequence = rt_sequence_create(request, tokens_max);

@@ -60,7 +60,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U32(
 		struct options, sequences_max, "sequences-max", "64", 1, 4096, "maximum sequences that run at once"),
 	CAD_OPTION_U32(struct options, queue_max, "queue-max", "256", 0, 65536,
-		"further sequences that may wait; beyond that, RESOURCE_EXHAUSTED"),
+		"further sequences that may wait, or are paused because their clients do not read; beyond that, RESOURCE_EXHAUSTED"),
 	CAD_OPTION_U32(struct options, micro_batches, "micro-batches", "0", 0, RT_MICRO_BATCHES_MAX,
 		"parts of a step, so that attention and experts overlap; 0: when it pays"),
 	CAD_OPTION_DURATION(struct options, call_timeout_ns, "call-timeout", "10s", CAD_NS_PER_MS, 3600 * CAD_NS_PER_S,

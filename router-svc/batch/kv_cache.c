@@ -73,7 +73,7 @@ void rt_kv_cache_fini(struct rt_kv_cache *cache)
 
 bool rt_kv_slot_acquire(struct rt_kv_cache *cache, struct rt_kv_pages *held)
 {
-	CAD_ASSERT(held->slot == UINT32_MAX && held->count == 0);
+	CAD_ASSERT(held->slot == UINT32_MAX && held->uploaded == 0);
 	if (cache->free_slots_count == 0)
 		return false;
 	held->slot = cache->free_slots[--cache->free_slots_count];
@@ -99,12 +99,17 @@ void rt_kv_upload(struct rt_kv_cache *cache, struct rt_kv_pages *held)
 	held->uploaded = held->count;
 }
 
-void rt_kv_release(struct rt_kv_cache *cache, struct rt_kv_pages *held)
+void rt_kv_slot_release(struct rt_kv_cache *cache, struct rt_kv_pages *held)
 {
-	while (held->count > 0)
-		cache->free_pages[cache->free_count++] = held->pages[--held->count];
 	if (held->slot != UINT32_MAX)
 		cache->free_slots[cache->free_slots_count++] = held->slot;
 	held->slot = UINT32_MAX;
 	held->uploaded = 0;
+}
+
+void rt_kv_release(struct rt_kv_cache *cache, struct rt_kv_pages *held)
+{
+	while (held->count > 0)
+		cache->free_pages[cache->free_count++] = held->pages[--held->count];
+	rt_kv_slot_release(cache, held);
 }

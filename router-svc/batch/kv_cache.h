@@ -47,6 +47,8 @@ bool rt_kv_grow(struct rt_kv_cache *cache, struct rt_kv_pages *held, uint32_t to
 /* Queues what the device's table of the sequence lacks; `held` stays as it is until the queue's next
  * wait. */
 void rt_kv_upload(struct rt_kv_cache *cache, struct rt_kv_pages *held);
+/* Gives back the slot and keeps the pages, for another slot later. */
+void rt_kv_slot_release(struct rt_kv_cache *cache, struct rt_kv_pages *held);
 /* Gives back pages and slot. */
 void rt_kv_release(struct rt_kv_cache *cache, struct rt_kv_pages *held);
 

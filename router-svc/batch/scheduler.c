@@ -27,27 +27,61 @@ void rt_batch_fini(struct rt_batch *batch)
 	*batch = (struct rt_batch){ 0 };
 }
 
-/* Back to the waiting list with nothing held; what was computed is forgotten, what was generated is
- * kept. */
+static struct rt_sequence_list *list_of(struct rt_scheduler *scheduler, const struct rt_sequence *sequence)
+{
+	switch (sequence->state) {
+	case RT_SEQUENCE_WAITING: return &scheduler->waiting;
+	case RT_SEQUENCE_RUNNING: return &scheduler->running;
+	case RT_SEQUENCE_PAUSED: return &scheduler->paused;
+	case RT_SEQUENCE_ENDED: break;
+	}
+	return NULL;
+}
+
+static void move(struct rt_scheduler *scheduler, struct rt_sequence *sequence, enum rt_sequence_state state)
+{
+	rt_list_remove(list_of(scheduler, sequence), sequence);
+	sequence->state = state;
+	rt_list_add(list_of(scheduler, sequence), sequence);
+}
+
+/* Out of the batch; its pages stay as long as nobody needs them. */
+static void give_up_slot(struct rt_scheduler *scheduler, struct rt_sequence *sequence, enum rt_sequence_state state)
+{
+	rt_kv_slot_release(scheduler->cache, &sequence->kv);
+	move(scheduler, sequence, state);
+}
+
+/* Nothing is held any longer; what was computed is forgotten, what was generated is kept. */
 static void preempt(struct rt_scheduler *scheduler, struct rt_sequence *sequence)
 {
-	rt_list_remove(&scheduler->running, sequence);
 	rt_kv_release(scheduler->cache, &sequence->kv);
 	sequence->usage.recomputed_tokens += sequence->computed;
 	sequence->computed = 0;
-	sequence->state = RT_SEQUENCE_WAITING;
-	rt_list_add(&scheduler->waiting, sequence);
+	if (sequence->state == RT_SEQUENCE_RUNNING)
+		move(scheduler, sequence, RT_SEQUENCE_WAITING);
 	scheduler->preempted++;
+}
+
+static struct rt_sequence *youngest_holder(const struct rt_sequence_list *list)
+{
+	struct rt_sequence *s = list->last;
+	while (s && s->kv.count == 0)
+		s = s->before;
+	return s;
 }
 
 /* Whose pages this sequence may have: a paused one's (its reader is slow, and it is not in the
  * batch), else the youngest's, if that is younger. */
 static struct rt_sequence *find_victim(const struct rt_scheduler *scheduler, const struct rt_sequence *sequence)
 {
-	for (struct rt_sequence *s = scheduler->running.last; s; s = s->before)
-		if (s->paused)
-			return s;
-	return scheduler->running.last->id > sequence->id ? scheduler->running.last : NULL;
+	struct rt_sequence *paused = youngest_holder(&scheduler->paused),
+			   *waiting = youngest_holder(&scheduler->waiting),
+			   *running = youngest_holder(&scheduler->running);
+	if (paused)
+		return paused;
+	struct rt_sequence *youngest = !running || (waiting && waiting->id > running->id) ? waiting : running;
+	return youngest && youngest->id > sequence->id ? youngest : NULL;
 }
 
 static bool make_room(struct rt_scheduler *scheduler, struct rt_sequence *sequence, uint32_t tokens)
@@ -79,22 +113,61 @@ static void batch_add(struct rt_batch *batch, struct rt_sequence *sequence, uint
 	}
 }
 
-/* Sequences are served oldest first, so that a victim (paused, or younger than all that were
- * served) is never in the batch already. */
-void rt_schedule(struct rt_scheduler *scheduler, struct rt_batch *batch)
-{
-	batch->rows = batch->spans_count = 0;
+/* ---- slots ---- */
 
+static void sort_paused(struct rt_scheduler *scheduler)
+{
+	struct rt_sequence *next;
+
+	for (struct rt_sequence *s = scheduler->paused.first; s; s = next) {
+		next = s->after;
+		if (!s->paused)
+			move(scheduler, s, RT_SEQUENCE_WAITING);
+	}
+	for (struct rt_sequence *s = scheduler->running.first; s; s = next) {
+		next = s->after;
+		if (s->paused)
+			give_up_slot(scheduler, s, RT_SEQUENCE_PAUSED);
+	}
+	for (struct rt_sequence *s = scheduler->waiting.first; s; s = next) {
+		next = s->after;
+		if (s->paused)
+			move(scheduler, s, RT_SEQUENCE_PAUSED);
+	}
+}
+
+/* A sequence that was paused comes back in the order of age, as if it had never been away: before
+ * younger ones that run, the youngest of which waits with its pages if there is no other slot.
+ * Afterwards all that wait are younger than all that run. */
+static void readmit(struct rt_scheduler *scheduler)
+{
+	for (struct rt_sequence *s; (s = scheduler->waiting.first) != NULL;) {
+		struct rt_sequence *youngest = scheduler->running.last;
+		if (!youngest || youngest->id < s->id)
+			return;
+		if (scheduler->running.count == scheduler->running_max)
+			give_up_slot(scheduler, youngest, RT_SEQUENCE_WAITING);
+		if (!rt_kv_slot_acquire(scheduler->cache, &s->kv))
+			return;
+		move(scheduler, s, RT_SEQUENCE_RUNNING);
+	}
+}
+
+/* ---- rows ---- */
+
+static void serve_running(struct rt_scheduler *scheduler, struct rt_batch *batch)
+{
 	/* A decoding sequence must not starve behind a long prompt: one row of the step is kept for
 	 * each. */
 	uint32_t decoding = 0;
 	for (struct rt_sequence *s = scheduler->running.first; s; s = s->after)
-		decoding += !s->paused && s->count - s->computed == 1;
+		decoding += s->count - s->computed == 1;
+
 	struct rt_sequence *next;
 	for (struct rt_sequence *s = scheduler->running.first; s; s = next) {
 		next = s->after;
 		uint32_t behind = s->count - s->computed, left = batch->rows_max - batch->rows;
-		if (s->paused || batch->spans_count == batch->spans_max)
+		if (batch->spans_count == batch->spans_max)
 			continue;
 		if (behind > 1) {
 			uint32_t reserved = decoding < left ? decoding : left;
@@ -108,35 +181,51 @@ void rt_schedule(struct rt_scheduler *scheduler, struct rt_batch *batch)
 		decoding -= decodes && decoding > 0;
 		next = s->after; /* make_room may have taken the one behind */
 	}
+}
 
-	for (struct rt_sequence *s = scheduler->waiting.first; s && scheduler->running.count < scheduler->running_max;
-		s = next) {
-		next = s->after;
-		uint32_t rows = s->count < scheduler->chunk_max ? s->count : scheduler->chunk_max,
-			 left = batch->rows_max - batch->rows;
+/* In order: nobody overtakes one that finds no room. One that has just lost its pages may be older
+ * than one that runs; it comes back with the next step, see readmit. */
+static void admit_waiting(struct rt_scheduler *scheduler, struct rt_batch *batch)
+{
+	for (struct rt_sequence *s; (s = scheduler->waiting.first) != NULL;) {
+		if (scheduler->running.last && scheduler->running.last->id > s->id)
+			return;
+		uint32_t behind = s->count - s->computed, left = batch->rows_max - batch->rows;
+		uint32_t rows = behind < scheduler->chunk_max ? behind : scheduler->chunk_max;
 		rows = rows < left ? rows : left;
-		if (s->paused)
-			continue;
-		if (rows == 0 || batch->spans_count == batch->spans_max)
-			break;
-		if (!rt_kv_slot_acquire(scheduler->cache, &s->kv))
-			break;
-		if (!rt_kv_grow(scheduler->cache, &s->kv, rows)) { /* new sequences push no other out */
-			rt_kv_release(scheduler->cache, &s->kv);
-			break;
+		if (rows == 0 || batch->spans_count == batch->spans_max ||
+			scheduler->running.count == scheduler->running_max ||
+			!rt_kv_slot_acquire(scheduler->cache, &s->kv))
+			return;
+		if (!make_room(scheduler, s, s->computed + rows)) {
+			if (s->computed > 0)
+				rt_kv_slot_release(scheduler->cache, &s->kv);
+			else
+				rt_kv_release(scheduler->cache, &s->kv);
+			return;
 		}
-		rt_list_remove(&scheduler->waiting, s);
-		s->state = RT_SEQUENCE_RUNNING;
-		rt_list_add(&scheduler->running, s);
+		move(scheduler, s, RT_SEQUENCE_RUNNING);
 		batch_add(batch, s, rows);
 	}
+}
+
+/* Sequences are served oldest first, so that a victim (paused, or younger than all that were
+ * served) is never in the batch already. */
+void rt_schedule(struct rt_scheduler *scheduler, struct rt_batch *batch)
+{
+	batch->rows = batch->spans_count = 0;
+
+	sort_paused(scheduler);
+	readmit(scheduler);
+	serve_running(scheduler, batch);
+	admit_waiting(scheduler, batch);
 }
 
 void rt_scheduler_remove(struct rt_scheduler *scheduler, struct rt_sequence *sequence)
 {
 	if (sequence->state == RT_SEQUENCE_ENDED)
 		return;
-	rt_list_remove(sequence->state == RT_SEQUENCE_RUNNING ? &scheduler->running : &scheduler->waiting, sequence);
+	rt_list_remove(list_of(scheduler, sequence), sequence);
 	rt_kv_release(scheduler->cache, &sequence->kv);
 	sequence->state = RT_SEQUENCE_ENDED;
 }

@@ -4,8 +4,12 @@
  * behind gets its row first (decode); then prompts fill the rest of the step in chunks, oldest
  * first; then waiting sequences are admitted while slots and pages last.
  *
- * When pages run out, a paused sequence, else the youngest, gives up its pages and waits again; it
- * is computed again later, with the same bits. What a step holds never changes the bits of a
+ * A paused sequence (its reader is slow) gives up its slot, so that others run, and keeps its pages
+ * as long as nobody needs them. When it resumes, it comes back in the order of age; a younger one
+ * that runs then waits, with its pages, if there is no other slot.
+ *
+ * When pages run out, a paused sequence, else the youngest, gives up its pages; it is computed again
+ * later, with the same bits. What a step holds never changes the bits of a
  * sequence, so the choice is free. Engine's thread only; allocates nothing after init.
  */
 #ifndef CADRE_ROUTER_SVC_BATCH_SCHEDULER_H
@@ -33,7 +37,7 @@ void rt_batch_fini(struct rt_batch *batch);
 
 struct rt_scheduler {
 	struct rt_kv_cache *cache;
-	struct rt_sequence_list running, waiting;
+	struct rt_sequence_list running, waiting, paused;
 	uint32_t running_max, chunk_max;
 	uint64_t preempted;
 };

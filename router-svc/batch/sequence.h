@@ -16,8 +16,10 @@
 #include "router-svc/request.h"
 
 enum rt_sequence_state {
-	RT_SEQUENCE_WAITING, /* holds no pages; in the waiting list, oldest first */
-	RT_SEQUENCE_RUNNING, /* holds a slot and pages; in the running list, oldest first */
+	/* Each in the list of its name, oldest first. */
+	RT_SEQUENCE_WAITING, /* for a slot and pages; may hold pages, if it ran before */
+	RT_SEQUENCE_RUNNING, /* holds a slot and pages */
+	RT_SEQUENCE_PAUSED,  /* computes nothing; may hold pages */
 	RT_SEQUENCE_ENDED,   /* in no list; its last event is out, or comes now */
 };
 
@@ -35,7 +37,7 @@ struct rt_sequence {
 	uint8_t digest[16];
 	/* routing and logits were reported up to this position: recomputation does not repeat them */
 	uint32_t reported;
-	bool paused;
+	bool paused; /* wanted; the scheduler acts on it before the next step */
 	/* Why it must end: found during a step, applied at its end. */
 	enum cad_status doomed;
 	char doom[CAD_ERROR_TEXT_BYTES];

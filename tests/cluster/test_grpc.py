@@ -26,7 +26,7 @@ def router(cluster):
 
 def wait_idle(router, seconds=10):
     end = time.monotonic() + seconds
-    while metric(router.http, 'cadre_router_sequences_running') + metric(router.http, 'cadre_router_sequences_waiting') > 0:
+    while metric(router.http, 'cadre_router_sequences_running') + metric(router.http, 'cadre_router_sequences_waiting') + metric(router.http, 'cadre_router_sequences_paused') > 0:
         assert time.monotonic() < end, 'a sequence was not freed'
         time.sleep(0.01)
 

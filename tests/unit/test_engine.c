@@ -276,21 +276,79 @@ static void ends_of_all_kinds(void **state)
 	em_destroy(em);
 }
 
+enum { SLOW = 64, SLOW_TOKENS = 40 };
+
+static void submit_slow(struct em_embedded *em, struct record *records, int32_t (*prompts)[8])
+{
+	for (uint32_t i = 0; i < SLOW; i++) {
+		fill_prompt(prompts[i], 8, i);
+		struct rt_request wanted = request(&records[i], prompts[i], 8, SLOW_TOKENS);
+		submit(em, &records[i], &wanted);
+	}
+}
+
+/* Every slot's reader has stopped reading: one more request runs to its end all the same. When they
+ * all go on, all go on at once, and with the same bits. */
+static void sequences_that_pause_stop_nobody(void **state)
+{
+	(void)state;
+	static struct record undisturbed[SLOW], slow[SLOW], other[SLOW];
+	int32_t prompts[SLOW][8];
+	struct rt_engine_stats stats;
+	struct em_embedded *em =
+		open_engine(GOLDEN "olmoe-a/model", (struct rt_engine_options){ .sequences_max = SLOW }, 2);
+	submit_slow(em, undisturbed, prompts);
+	run_until_ended(em, undisturbed, SLOW);
+
+	submit_slow(em, slow, prompts);
+	while (slow[SLOW - 1].count < 3)
+		rt_engine_turn(em_router(em), 0);
+	for (uint32_t i = 0; i < SLOW; i++)
+		rt_engine_pause(em_router(em), slow[i].id, true);
+	uint32_t count = slow[0].count;
+	submit_slow(em, other, prompts);
+	run_until_ended(em, other, SLOW);
+	rt_engine_turn(em_router(em), 0);
+	rt_engine_stats(em_router(em), &stats);
+	assert_int_equal(stats.paused, SLOW);
+	assert_int_equal(stats.running + stats.waiting, 0);
+	assert_int_equal(slow[0].count, count);
+
+	for (uint32_t i = 0; i < SLOW; i++)
+		rt_engine_pause(em_router(em), slow[i].id, false);
+	for (int turns = 0; turns < 5; turns++)
+		rt_engine_turn(em_router(em), 0);
+	for (uint32_t i = 0; i < SLOW; i++)
+		assert_int_equal(slow[i].count, slow[0].count);
+	assert_int_equal(slow[0].count, count + 5);
+	run_until_ended(em, slow, SLOW);
+	for (uint32_t i = 0; i < SLOW; i++) {
+		assert_int_equal(slow[i].usage.recomputed_tokens, 0);
+		assert_memory_equal(slow[i].digest, undisturbed[i].digest, 16);
+		assert_memory_equal(other[i].digest, undisturbed[i].digest, 16);
+	}
+	em_destroy(em);
+}
+
 /* Live requests at the end are told. */
 static void destroy_ends_what_is_left(void **state)
 {
 	(void)state;
 	struct em_embedded *em = open_engine(GOLDEN "olmoe-a/model", (struct rt_engine_options){ 0 }, 1);
-	struct record running, waiting;
+	struct record running, waiting, paused;
 	int32_t prompt[3] = { 1, 2, 3 };
 	struct rt_request wanted = request(&running, prompt, 3, 0);
 	submit(em, &running, &wanted);
+	wanted = request(&paused, prompt, 3, 0);
+	submit(em, &paused, &wanted);
+	rt_engine_pause(em_router(em), paused.id, true);
 	rt_engine_turn(em_router(em), 0);
 	wanted = request(&waiting, prompt, 3, 0);
 	submit(em, &waiting, &wanted);
 	em_destroy(em);
 	assert_int_equal(running.status, CAD_ERR_CANCELLED);
 	assert_int_equal(waiting.status, CAD_ERR_CANCELLED);
+	assert_int_equal(paused.status, CAD_ERR_CANCELLED);
 }
 
 /* A checkpoint with NaN in one tensor: requests fail with a sentence that says where, and the
@@ -350,6 +408,7 @@ int main(void)
 		cmocka_unit_test(same_bits_in_every_setting),
 		cmocka_unit_test(limits_get_a_sentence),
 		cmocka_unit_test(ends_of_all_kinds),
+		cmocka_unit_test(sequences_that_pause_stop_nobody),
 		cmocka_unit_test(destroy_ends_what_is_left),
 		cmocka_unit_test(nan_in_the_gate),
 		cmocka_unit_test(nan_in_the_head),

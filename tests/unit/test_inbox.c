@@ -65,7 +65,7 @@ static void places_are_limited_and_come_back(void **state)
 	struct cad_error error;
 	uint64_t id = 99;
 	assert_int_equal(rt_inbox_submit(inbox, &request, 10, 0, &id, &error), CAD_ERR_EXHAUSTED);
-	assert_non_null(strstr(error.text, "3 requests are running or waiting"));
+	assert_non_null(strstr(error.text, "3 requests are running, waiting or paused"));
 	assert_int_equal(id, 99);
 
 	assert_true(rt_inbox_news(inbox));

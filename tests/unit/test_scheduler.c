@@ -79,6 +79,7 @@ static uint32_t step(struct fixture *f)
 			assert_ptr_equal(f->batch.row_span[span->first + r], span);
 		}
 		assert_true(s->kv.count * KN_PAGE_KEYS >= s->computed + span->rows);
+		assert_true(!s->paused && s->state == RT_SEQUENCE_RUNNING && s->kv.slot < SLOTS);
 		s->computed += span->rows;
 		if (!span->chooses)
 			continue;
@@ -156,12 +157,150 @@ static void random_load_on_few_pages(void **state)
 				s->paused = false;
 		for (struct rt_sequence *s = f.scheduler.waiting.first; s; s = s->after)
 			s->paused = false;
+		for (struct rt_sequence *s = f.scheduler.paused.first; s; s = s->after)
+			s->paused = s == paused;
 		assert_true(++steps < 100000);
 	}
 
 	assert_true(f.scheduler.preempted > 0);
 	assert_int_equal(f.cache.free_count, 12);
 	assert_int_equal(f.cache.free_slots_count, SLOTS);
+	end(&f);
+}
+
+/* ---- readers that are slow ---- */
+
+/* Runs until `wanted` sequences have ended. */
+static void run(struct fixture *f, uint32_t wanted)
+{
+	for (uint32_t ended = 0, steps = 0; ended < wanted; steps++) {
+		assert_true(steps < 1000);
+		ended += step(f);
+	}
+}
+
+static void add_all(struct fixture *f, struct rt_sequence **sequences, uint32_t prompt, uint32_t max_tokens)
+{
+	for (uint32_t i = 0; i < SLOTS; i++)
+		sequences[i] = add(f, prompt, max_tokens);
+}
+
+static void pause_all(struct rt_sequence **sequences, bool paused)
+{
+	for (uint32_t i = 0; i < SLOTS; i++)
+		sequences[i]->paused = paused;
+}
+
+static void paused_sequences_leave_their_slots(void **state)
+{
+	(void)state;
+	struct fixture f;
+	struct rt_sequence *slow[SLOTS];
+	begin(&f, 32, ROWS);
+	add_all(&f, slow, 5, 20);
+	step(&f);
+	pause_all(slow, true);
+	for (uint32_t i = 0; i < 2 * SLOTS; i++)
+		add(&f, 7, 10);
+	run(&f, 2 * SLOTS);
+
+	/* nobody needed their pages */
+	assert_int_equal(f.scheduler.paused.count, SLOTS);
+	assert_int_equal(f.cache.free_slots_count, SLOTS);
+	assert_int_equal(f.scheduler.preempted, 0);
+	for (uint32_t i = 0; i < SLOTS; i++)
+		assert_int_equal(slow[i]->computed, 5);
+
+	pause_all(slow, false);
+	step(&f);
+	assert_int_equal(f.batch.rows, SLOTS); /* one token each, nothing again */
+	run(&f, SLOTS);
+	assert_int_equal(f.cache.free_count, 32);
+	end(&f);
+}
+
+/* Before those that are younger, which wait with their pages until there is a slot again. */
+static void they_come_back_in_the_order_of_age(void **state)
+{
+	(void)state;
+	struct fixture f;
+	struct rt_sequence *slow[SLOTS], *others[SLOTS];
+	begin(&f, 32, ROWS);
+	add_all(&f, slow, 5, 20);
+	step(&f);
+	pause_all(slow, true);
+	add_all(&f, others, 7, 20);
+	for (int i = 0; i < 3; i++)
+		step(&f);
+	slow[1]->paused = slow[2]->paused = false;
+	step(&f);
+	struct rt_sequence *const expected[SLOTS] = { slow[1], slow[2], others[0], others[1] };
+	assert_int_equal(f.batch.spans_count, SLOTS);
+	for (uint32_t i = 0; i < SLOTS; i++)
+		assert_ptr_equal(f.batch.spans[i].sequence, expected[i]);
+	assert_int_equal(f.scheduler.waiting.count, 2);
+	assert_int_equal(others[3]->computed, 9);
+
+	pause_all(slow, false);
+	run(&f, 2 * SLOTS);
+	assert_int_equal(f.scheduler.preempted, 0);
+	assert_int_equal(f.cache.free_count, 32);
+	end(&f);
+}
+
+/* Nor do they keep the pages from a newcomer. */
+static void paused_sequences_give_up_their_pages(void **state)
+{
+	(void)state;
+	struct fixture f;
+	struct rt_sequence *slow[SLOTS];
+	begin(&f, 8, ROWS);
+	add_all(&f, slow, 40, 20); /* two pages each: all */
+	while (slow[SLOTS - 1]->computed < 40)
+		step(&f);
+	assert_int_equal(f.cache.free_count, 0);
+	pause_all(slow, true);
+	add(&f, 100, 10);
+	run(&f, 1);
+	assert_int_equal(f.scheduler.preempted, 2); /* the youngest ones' */
+	assert_int_equal(slow[1]->computed >= 40, true);
+	assert_int_equal(slow[2]->computed + slow[3]->computed, 0);
+
+	pause_all(slow, false);
+	run(&f, SLOTS);
+	assert_int_equal(f.cache.free_count, 8);
+	end(&f);
+}
+
+/* Anybody may pause and resume at any time, with few pages: everybody ends. */
+static void random_pauses(void **state)
+{
+	(void)state;
+	struct cad_random random = { 7 };
+	print_message("seed %llu\n", (unsigned long long)random.state);
+	struct fixture f;
+	begin(&f, 14, 32);
+	uint32_t submitted = 0, ended = 0, steps = 0;
+
+	while (ended < 200) {
+		if (submitted < 200 && cad_random_below(&random, 3) == 0) {
+			add(&f, 1 + (uint32_t)cad_random_below(&random, 200),
+				1 + (uint32_t)cad_random_below(&random, 150));
+			submitted++;
+		}
+		struct rt_sequence_list *lists[] = { &f.scheduler.running, &f.scheduler.waiting, &f.scheduler.paused };
+		for (size_t i = 0; i < 3; i++)
+			for (struct rt_sequence *s = lists[i]->first; s; s = s->after)
+				if (cad_random_below(&random, 4) == 0)
+					s->paused = cad_random_below(&random, 3) == 0;
+		ended += step(&f);
+		assert_true(f.scheduler.running.count <= SLOTS);
+		assert_int_equal(f.cache.free_slots_count, SLOTS - f.scheduler.running.count);
+		assert_true(++steps < 100000);
+	}
+
+	assert_true(f.scheduler.preempted > 0);
+	assert_int_equal(f.cache.free_count, 14);
 	end(&f);
 }
 
@@ -198,6 +337,10 @@ int main(void)
 		cmocka_unit_test(prompt_goes_in_chunks),
 		cmocka_unit_test(decode_does_not_starve),
 		cmocka_unit_test(random_load_on_few_pages),
+		cmocka_unit_test(paused_sequences_leave_their_slots),
+		cmocka_unit_test(they_come_back_in_the_order_of_age),
+		cmocka_unit_test(paused_sequences_give_up_their_pages),
+		cmocka_unit_test(random_pauses),
 		cmocka_unit_test(too_small_a_cache_is_refused_with_a_sentence),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
