@@ -22,6 +22,7 @@ enum {
 	DELAY_LAST_MS = 2000,
 	ASK_TIMEOUT_MS = 2000,
 	ASK_PAUSE_MS = 100,
+	CONNECT_EVERY_MS = 200, /* all start at once, and the placement service is not always first */
 	ASK_SAY_EVERY = 30,
 	GOODBYE_MS = 1000,
 	LEASE_MS_MAX = 3600 * 1000
@@ -64,7 +65,8 @@ enum cad_status cad_cluster_ask(const char *placement, bool (*interrupted)(void 
 	struct cad_cluster_facts *facts, struct cad_error *error)
 {
 	struct cad_rpc_blocking *client;
-	enum cad_status status = cad_rpc_blocking_create(placement, NULL, NULL, &client, error);
+	const struct cad_rpc_channel_config config = { .backoff_ms_max = CONNECT_EVERY_MS };
+	enum cad_status status = cad_rpc_blocking_create(placement, NULL, &config, &client, error);
 
 	if (status != CAD_OK)
 		return status;
@@ -90,7 +92,7 @@ enum cad_status cad_cluster_ask(const char *placement, bool (*interrupted)(void 
 		if (attempt % ASK_SAY_EVERY == 0)
 			cad_log_info("member", "waiting for the placement service", CAD_S("placement", placement),
 				CAD_S("why", error->text));
-		usleep(ASK_PAUSE_MS * 1000);
+		cad_rpc_blocking_pause(client, ASK_PAUSE_MS);
 	}
 
 	cad_rpc_blocking_destroy(client);

@@ -8,6 +8,7 @@
 struct cad_rpc_blocking {
 	uv_loop_t loop;
 	uv_async_t interrupt;
+	uv_timer_t pause;
 	struct cad_rpc_reactor *reactor;
 	struct cad_rpc_channel *channel;
 	/* the running call */
@@ -52,6 +53,7 @@ static void interrupted(uv_async_t *async)
 static void loop_close(struct cad_rpc_blocking *client)
 {
 	uv_close((uv_handle_t *)&client->interrupt, NULL);
+	uv_close((uv_handle_t *)&client->pause, NULL);
 	uv_run(&client->loop, UV_RUN_DEFAULT);
 	CAD_ASSERT(uv_loop_close(&client->loop) == 0);
 	free(client);
@@ -69,6 +71,8 @@ enum cad_status cad_rpc_blocking_create(const char *target, const struct cad_rpc
 
 	CAD_ASSERT(uv_async_init(&client->loop, &client->interrupt, interrupted) == 0);
 	client->interrupt.data = client;
+	CAD_ASSERT(uv_timer_init(&client->loop, &client->pause) == 0);
+	client->pause.data = client;
 	enum cad_status status = cad_rpc_reactor_create(&client->loop, &client->reactor, error);
 	if (status == CAD_OK)
 		status = cad_rpc_channel_create(client->reactor, target, tls, config, &client->channel, error);
@@ -112,6 +116,20 @@ enum cad_status cad_rpc_blocking_call(struct cad_rpc_blocking *client, const cha
 		*code = client->code;
 
 	return cad_rpc_status_of_code(client->code);
+}
+
+static void pause_over(uv_timer_t *timer)
+{
+	struct cad_rpc_blocking *client = timer->data;
+	client->done = true;
+}
+
+void cad_rpc_blocking_pause(struct cad_rpc_blocking *client, uint64_t ms)
+{
+	client->done = false;
+	uv_update_time(&client->loop);
+	uv_timer_start(&client->pause, pause_over, ms, 0);
+	cad_rpc_reactor_run_until(client->reactor, &client->done);
 }
 
 void cad_rpc_blocking_interrupt(struct cad_rpc_blocking *client) { uv_async_send(&client->interrupt); }

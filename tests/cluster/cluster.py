@@ -47,11 +47,12 @@ def metric(address, name):
 
 
 class Process:
-    def __init__(self, name, arguments, log_directory, env=None):
+    def __init__(self, name, arguments, log_directory, env=None, start=True):
         self.name, self.arguments, self.env = name, [str(a) for a in arguments], env
         self.log = log_directory / f'{name}.log'
         self.popen = None
-        self.start()
+        if start:
+            self.start()
 
     def start(self):
         with open(self.log, 'ab') as log:
@@ -61,13 +62,15 @@ class Process:
         self.popen.send_signal(number)
 
     def alive(self):
-        return self.popen.poll() is None
+        return self.popen is not None and self.popen.poll() is None
 
     def stop(self, seconds=15):
         """Ctrl-C's way. Returns the exit code; a process that does not go is killed and counts as -9."""
         if self.alive():
             self.popen.send_signal(signal.SIGCONT)
             self.popen.terminate()
+        if self.popen is None:
+            return None
         try:
             return self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -125,14 +128,15 @@ class Router:
 class Cluster:
     """placement + routers + expert nodes. Use as a context manager."""
 
-    def __init__(self, model, experts=3, routers=1, router_options=(), expert_options=(), placement_options=(), threads=1, router_threads=None, memory=None, env=None, transports=None):
+    def __init__(self, model, experts=3, routers=1, router_options=(), expert_options=(), placement_options=(), threads=1, router_threads=None, memory=None, env=None, transports=None, start=True):
         self.model, self.directory, self.env = pathlib.Path(model), pathlib.Path(tempfile.mkdtemp(prefix='cadre-test-')), env
         self.router_threads = router_threads or threads
         self.threads, self.memory, self.expert_options, self.router_options = threads, memory, list(expert_options), list(router_options)
+        self.start = start   # False: the caller starts each process
         self.transports = ['--ucx-transports', transports] if transports else []
         self.placement_grpc, self.placement_http = f'127.0.0.1:{free_port()}', f'127.0.0.1:{free_port()}'
         self.placement = Process('placement', [BIN / 'cadre-placement', '--model', self.model, '--grpc', self.placement_grpc, '--http', self.placement_http,
-                                               '--state', self.directory / 'placement.db', '--experts-min', experts, *placement_options], self.directory, env)
+                                               '--state', self.directory / 'placement.db', '--experts-min', experts, *placement_options], self.directory, env, start)
         self.experts, self.routers = [], []
         for _ in range(experts):
             self.add_expert()
@@ -143,7 +147,7 @@ class Cluster:
         index, address = len(self.experts), f'127.0.0.1:{free_port()}'
         memory = ['--memory', self.memory] if self.memory else []
         process = Process(f'expert-{index}', [BIN / 'cadre-expert', '--model', self.model, '--placement', self.placement_grpc, '--listen', '127.0.0.1:0', '--http', address,
-                                              '--id', f'expert-{index}', '--threads', self.threads, *memory, *self.transports, *self.expert_options, *options], self.directory, self.env)
+                                              '--id', f'expert-{index}', '--threads', self.threads, *memory, *self.transports, *self.expert_options, *options], self.directory, self.env, self.start)
         process.http = address
         self.experts.append(process)
         return process
@@ -151,7 +155,7 @@ class Cluster:
     def add_router(self, options=()):
         index, grpc_address, http_address = len(self.routers), f'127.0.0.1:{free_port()}', f'127.0.0.1:{free_port()}'
         process = Process(f'router-{index}', [BIN / 'cadre-router', '--model', self.model, '--placement', self.placement_grpc, '--grpc', grpc_address, '--http', http_address,
-                                              '--id', f'router-{index}', '--threads', self.router_threads, *self.transports, *self.router_options, *options], self.directory, self.env)
+                                              '--id', f'router-{index}', '--threads', self.router_threads, *self.transports, *self.router_options, *options], self.directory, self.env, self.start)
         router = Router(process, grpc_address, http_address)
         self.routers.append(router)
         return router
@@ -181,7 +185,7 @@ class Cluster:
 
     def __enter__(self):
         try:
-            return self.wait_ready()
+            return self.wait_ready() if self.start else self
         except BaseException:   # nobody calls __exit__ then
             self.__exit__()
             raise
@@ -195,7 +199,7 @@ class Cluster:
         for t in threads:
             t.join()
         for process in self.processes():
-            text = process.log.read_text(errors='replace')
+            text = process.log.read_text(errors='replace') if process.log.exists() else ''
             assert 'Sanitizer' not in text and 'runtime error' not in text, f'{process.name}\n{text[-6000:]}'
 
 
