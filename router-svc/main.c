@@ -33,7 +33,7 @@ struct options {
 	bool local_experts;
 	enum kn_isa isa;
 	uint32_t threads, step_tokens, chunk, sequences_max, queue_max, micro_batches;
-	uint64_t kv_memory, call_timeout_ns;
+	uint64_t kv_memory, call_timeout_ns, stream_stall_ns;
 	enum rt_capacity_policy capacity_policy;
 	double capacity_factor;
 	enum cad_weights weights;
@@ -65,6 +65,8 @@ static const struct cad_option table[] = {
 		"parts of a step, so that attention and experts overlap; 0: when it pays"),
 	CAD_OPTION_DURATION(struct options, call_timeout_ns, "call-timeout", "10s", CAD_NS_PER_MS, 3600 * CAD_NS_PER_S,
 		"an expert call that takes longer is sent again"),
+	CAD_OPTION_DURATION(struct options, stream_stall_ns, "stream-stall", "60s", 0, 24 * 3600 * CAD_NS_PER_S,
+		"a call whose client takes nothing for so long while something waits for it ends with RESOURCE_EXHAUSTED; 0s: never"),
 	CAD_OPTION_ENUM(struct options, capacity_policy, "capacity-policy", "none", policy_choices,
 		"what happens to a row whose expert is full; none: no expert ever is"),
 	CAD_OPTION_F64(struct options, capacity_factor, "capacity-factor", "1.0", 0.01, 1000.0,
@@ -385,6 +387,7 @@ static enum cad_status create_server(struct program *p, struct cad_error *error)
 		.capacity_factor = (float)o->capacity_factor,
 		.bearer_tokens = tokens,
 		.bearer_tokens_count = p->service.token != NULL,
+		.stall_ms = (uint32_t)((o->stream_stall_ns + CAD_NS_PER_MS - 1) / CAD_NS_PER_MS),
 		.metrics = p->service.metrics,
 	};
 	if (p->tokenizer)

@@ -175,7 +175,7 @@ static size_t status_ops(struct cad_rpc_call *call, grpc_op *ops)
 
 static void pump(struct cad_rpc_call *call)
 {
-	if (call->out.writing || call->dead || call->status_sent)
+	if (call->out.writing || call->dead || call->status_sent || call->cut)
 		return;
 
 	bool last = call->finishing && cad_rpc_out_is_last(&call->out), first = !call->headers_sent;
@@ -191,6 +191,7 @@ static void pump(struct cad_rpc_call *call)
 	count += cad_rpc_out_write(&call->out, &ops[count]);
 	if (last)
 		count += status_ops(call, ops + count);
+	call->write_age = 0;
 	batch(call, ops, count, &call->on_write);
 }
 
@@ -251,6 +252,20 @@ void cad_rpc_call_abort(struct cad_rpc_call *call, enum cad_rpc_code code, const
 	status_set(call, code, format, arguments);
 	va_end(arguments);
 	pump(call);
+}
+
+bool cad_rpc_call_stalls(struct cad_rpc_call *call, unsigned ticks_max)
+{
+	return call->out.writing && !call->dead && !call->cut && ++call->write_age > ticks_max;
+}
+
+void cad_rpc_call_cut(struct cad_rpc_call *call, enum cad_rpc_code code, const char *sentence)
+{
+	cad_rpc_out_clear(&call->out);
+	call->cut = call->finishing = true;
+	call->code = code;
+	/* a status that is sent in the usual way would wait behind the write */
+	grpc_call_cancel_with_status(call->core, (grpc_status_code)code, sentence, NULL);
 }
 
 /* ---- accepting ---- */
@@ -349,6 +364,7 @@ struct cad_rpc_reactor *cad_rpc_call_reactor(const struct cad_rpc_call *call)
 	return cad_rpc_server_reactor(call->server);
 }
 bool cad_rpc_call_is_alive(const struct cad_rpc_call *call) { return !call->dead && !call->finishing; }
+bool cad_rpc_call_is_cut(const struct cad_rpc_call *call) { return call->cut; }
 size_t cad_rpc_call_queued_bytes(const struct cad_rpc_call *call) { return call->out.bytes; }
 
 void cad_rpc_call_peer(const struct cad_rpc_call *call, char *text, size_t size)

@@ -34,6 +34,8 @@ bool cad_rpc_call_has_bearer(const struct cad_rpc_call *call, const char *token)
 bool cad_rpc_call_peer_property(const struct cad_rpc_call *call, const char *name, char *text, size_t size);
 /* Neither finished nor cancelled. */
 bool cad_rpc_call_is_alive(const struct cad_rpc_call *call);
+/* The server cut it off, because its client took nothing (stall_ms in server.h). */
+bool cad_rpc_call_is_cut(const struct cad_rpc_call *call);
 /* Bytes in the out queue: sent by the program, not yet taken by the client. */
 size_t cad_rpc_call_queued_bytes(const struct cad_rpc_call *call);
 

@@ -158,6 +158,9 @@ struct cad_rpc_call {
 	bool finishing;   /* the final status is known */
 	bool status_sent; /* ... and handed to gRPC */
 	bool dead;        /* closed, cancelled or broken */
+	bool cut;         /* because its client takes nothing */
+
+	unsigned write_age; /* of the write that is in flight, in the server's stall ticks */
 
 	struct cad_rpc_out out;
 	enum cad_rpc_code code;
@@ -166,6 +169,11 @@ struct cad_rpc_call {
 	void *state;
 };
 
+/* One stall tick more; true when its write is older than ticks_max, and not cut off yet. */
+bool cad_rpc_call_stalls(struct cad_rpc_call *call, unsigned ticks_max);
+/* Ends it at once, past a write that the client does not take; done follows. The sentence is ASCII
+ * without '%'. */
+void cad_rpc_call_cut(struct cad_rpc_call *call, enum cad_rpc_code code, const char *sentence);
 struct cad_rpc_call *cad_rpc_call_create(struct cad_rpc_server *server, const struct cad_rpc_entry *entry);
 
 /* ---- the server, as its calls and services see it (server.c) ---- */

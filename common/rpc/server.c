@@ -17,6 +17,8 @@
 /* Requests that wait at gRPC for a call, per method: calls arrive in bursts, and each one is
  * replaced at once. */
 enum { ARMED_PER_METHOD = 4 };
+/* A stall is measured in so many ticks, which do not come while the process is stopped. */
+enum { STALL_TICKS = 10 };
 /* For clients to take the news that the server stops. */
 enum { FAREWELL_MS = 500 };
 
@@ -33,7 +35,7 @@ struct cad_rpc_server {
 	unsigned live_calls;
 	size_t objects; /* calls, armed ones too, and one until gRPC has shut down: the server is freed at 0 */
 	struct cad_rpc_event on_shutdown, on_gone;
-	uv_timer_t grace;
+	uv_timer_t grace, stall;
 	void (*done)(void *context);
 	void *done_context;
 };
@@ -131,7 +133,7 @@ static grpc_server *core_create(const struct cad_rpc_server_config *config)
 	return grpc_server_create(&(grpc_channel_args){ .num_args = count, .args = arguments }, NULL);
 }
 
-static void grace_gone(uv_handle_t *handle)
+static void stall_gone(uv_handle_t *handle)
 {
 	struct cad_rpc_server *server = handle->data;
 	struct cad_rpc_reactor *reactor = server->reactor;
@@ -142,6 +144,12 @@ static void grace_gone(uv_handle_t *handle)
 	if (done)
 		done(context);
 	cad_rpc_reactor_release(reactor);
+}
+
+static void grace_gone(uv_handle_t *handle)
+{
+	struct cad_rpc_server *server = handle->data;
+	uv_close((uv_handle_t *)&server->stall, stall_gone);
 }
 
 static void gone(struct cad_rpc_event *event, bool ok)
@@ -179,8 +187,9 @@ enum cad_status cad_rpc_server_create(struct cad_rpc_reactor *reactor, const str
 	server->objects = 1;
 	server->on_shutdown.run = shut_down;
 	server->on_gone.run = gone;
-	server->grace.data = server;
+	server->grace.data = server->stall.data = server;
 	uv_timer_init(cad_rpc_reactor_loop(reactor), &server->grace);
+	uv_timer_init(cad_rpc_reactor_loop(reactor), &server->stall);
 	cad_rpc_reactor_acquire(reactor);
 	grpc_server_register_completion_queue(server->core, cad_rpc_reactor_queue(reactor), NULL);
 	*created = server;
@@ -295,6 +304,24 @@ void cad_rpc_server_arm(struct cad_rpc_server *server, const struct cad_rpc_entr
 	CAD_ASSERT(error == GRPC_CALL_OK);
 }
 
+static void stall_tick(uv_timer_t *timer)
+{
+	struct cad_rpc_server *server = timer->data;
+	const struct cad_rpc_server_config *config = &server->config;
+	char sentence[CAD_ERROR_TEXT_BYTES];
+
+	for (struct cad_rpc_call *call = server->live; call; call = call->next) {
+		if (!cad_rpc_call_stalls(call, STALL_TICKS))
+			continue;
+		snprintf(sentence, sizeof sentence,
+			"the client took nothing for %g s while more was waiting for it, which is this server's limit: read the answer as it comes",
+			config->stall_ms * 1e-3);
+		cad_rpc_call_cut(call, CAD_RPC_RESOURCE_EXHAUSTED, sentence);
+		if (config->on_stall)
+			config->on_stall(config->stall_context);
+	}
+}
+
 void cad_rpc_server_start(struct cad_rpc_server *server)
 {
 	CAD_ASSERT(!server->started && !server->draining);
@@ -304,6 +331,10 @@ void cad_rpc_server_start(struct cad_rpc_server *server)
 		for (int armed = 0; armed < ARMED_PER_METHOD; armed++)
 			cad_rpc_server_arm(server, server->entries[i]);
 	cad_rpc_server_arm(server, NULL);
+	if (server->config.stall_ms > 0) {
+		unsigned tick_ms = (server->config.stall_ms + STALL_TICKS - 1) / STALL_TICKS;
+		uv_timer_start(&server->stall, stall_tick, tick_ms, tick_ms);
+	}
 }
 
 static void farewell_over(uv_timer_t *timer)

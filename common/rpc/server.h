@@ -66,6 +66,11 @@ struct cad_rpc_server_config {
 	size_t out_low_bytes;           /* ... writable from here; a quarter of that */
 	/* connections are refused this close to RLIMIT_NOFILE (guard.h); 5000, at most half the limit */
 	unsigned descriptors_reserve;
+	/* A call whose client takes nothing for so long while something waits to be sent is cut off with
+	 * RESOURCE_EXHAUSTED; 0: never. Time in which the process did not run does not count. */
+	unsigned stall_ms;
+	void (*on_stall)(void *context); /* one was; may be NULL */
+	void *stall_context;
 	/* the sentence for calls that a drain cuts off; kept; "the server is stopping; ..." */
 	const char *stopping;
 	/* Called for each call before its handler, unless the method is open. CAD_RPC_OK admits;

@@ -32,6 +32,7 @@ struct rt_frontend {
 	char *settings_fingerprint;
 	char **bearer_tokens;
 	size_t bearer_tokens_count;
+	struct cad_counter *stalled;
 	struct cad_metrics *own_metrics; /* where the program has none */
 	bool started, gone;
 	void (*done)(void *context);
@@ -289,6 +290,12 @@ static enum cad_rpc_code authorize(void *context, struct cad_rpc_call *call, str
 	return CAD_RPC_UNAUTHENTICATED;
 }
 
+static void on_stall(void *context)
+{
+	const struct rt_frontend *frontend = context;
+	cad_counter_add(frontend->stalled, 1);
+}
+
 static void wake(void *wakeup) { cad_rpc_wakeup_send(wakeup); }
 
 static void woken(void *hub) { rt_stream_hub_collect(hub); }
@@ -348,6 +355,8 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 	if (status != CAD_OK)
 		return status;
 	cad_metrics_gauge_read(metrics, "cadre_router_streams", "Open Generate calls", NULL, 0, streams_read, frontend);
+	frontend->stalled = cad_metrics_counter(metrics, "cadre_router_calls_stalled_total",
+		"Calls that were ended because their clients took nothing for --stream-stall", NULL, 0);
 	cad_metrics_counter_read(metrics, "cadre_router_connections_refused_total",
 		"gRPC connections refused for want of file descriptors", NULL, 0, refused_read, NULL);
 
@@ -385,6 +394,9 @@ enum cad_status rt_frontend_create(
 		.send_bytes_max = SEND_BYTES_MAX,
 		.authorize = authorize,
 		.authorize_context = frontend,
+		.stall_ms = options->stall_ms,
+		.on_stall = on_stall,
+		.stall_context = frontend,
 		.stopping = "the router is stopping; ask another router, or again later",
 	};
 	frontend->service = (struct cad_rpc_service){ &cadre__v1__inference__descriptor, methods,

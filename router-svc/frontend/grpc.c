@@ -116,8 +116,11 @@ void rt_grpc_done(struct cad_rpc_call *call, bool cancelled)
 	if (!tie) /* it has ended as it should, or never began */
 		return;
 	struct rt_stream *stream = tie->stream;
-	/* by the client; by a drain */
-	untie(tie, cancelled ? CAD_RPC_CANCELLED : CAD_RPC_UNAVAILABLE);
+	/* by a client that does not read; by the client; by a drain */
+	untie(tie,
+		cad_rpc_call_is_cut(call) ? CAD_RPC_RESOURCE_EXHAUSTED
+			: cancelled       ? CAD_RPC_CANCELLED
+					  : CAD_RPC_UNAVAILABLE);
 	rt_stream_close(stream);
 }
 

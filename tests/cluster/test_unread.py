@@ -34,3 +34,17 @@ def test_as_many_as_there_are_slots():
         client.close()
         wait_for(router, 'cadre_router_sequences_paused', 0)
         assert metric(router.http, 'cadre_router_kv_pages_free') == metric(router.http, 'cadre_router_kv_pages')
+
+
+def test_they_end_after_a_while():
+    with Cluster(MODEL, experts=1, router_options=['--stream-stall', '1s']) as cluster:
+        router = cluster.routers[0]
+        began = time.monotonic()
+        client = start_unread(router, SLOTS)
+        client.generate(router.request(tokens=[1, 2, 3], max_tokens=3, ignore_eos=True))   # finished, but not taken
+        client.wait_for(b'the client took nothing for 1 s', SLOTS + 1, 30)
+        assert time.monotonic() - began >= 1
+        wait_for(router, 'cadre_router_sequences_paused', 0)
+        assert metric(router.http, 'cadre_router_calls_stalled_total') == SLOTS + 1
+        assert metric(router.http, 'cadre_router_kv_pages_free') == metric(router.http, 'cadre_router_kv_pages')
+        client.close()

@@ -142,6 +142,48 @@ static void a_slow_reader_is_paused(void **state)
 	fake_router_close(&router);
 }
 
+/* Reads nothing for stall_ms: the call ends, and says why, past what the client does not take; the
+ * sequence is cancelled. One that has nothing to take may be as quiet as it likes. */
+static void a_reader_that_has_stopped(void **state)
+{
+	(void)state;
+	struct fake_router router;
+	fake_router_open_with(&router, (struct rt_frontend_options){ .tokenizer = fake_tokenizer, .stall_ms = 300 });
+	Cadre__V1__GenerateRequest request;
+	fake_request_of_text(&request, "x");
+	request.return_routing = true;
+	struct fake_answer stopped, quiet;
+	struct fake_request *other = fake_admitted(&router, &request, NULL, &quiet),
+			    *engine = fake_admitted(&router, &request, NULL, &stopped);
+	stopped.result.read_max = 1;
+	uint64_t sum = 0, began = cad_clock_now_ns(&cad_clock_system);
+	for (uint32_t position = 0; !atomic_load(&engine->cancelled);) {
+		if (!atomic_load(&engine->paused)) {
+			fake_routing(engine, position, FAKE_STRIDE, &sum);
+			position += FAKE_STRIDE;
+		}
+		struct fake_answer probe; /* something that keeps the loop turning */
+		cadre__v1__generate_request__init(&request);
+		fake_answer_start(&router, &request, NULL, &probe);
+		rpc_run_until(&router.rpc, &probe.result.done);
+	}
+	assert_true(cad_clock_now_ns(&cad_clock_system) - began >= 300 * CAD_NS_PER_MS);
+	fake_fail(engine, CAD_ERR_CANCELLED, "cancelled");
+
+	stopped.result.read_max = 0;
+	cad_rpc_client_read(stopped.result.call);
+	rpc_run_until(&router.rpc, &stopped.result.done);
+	assert_int_equal(stopped.result.code, CAD_RPC_RESOURCE_EXHAUSTED);
+	assert_non_null(strstr(stopped.result.text, "took nothing for 0.3 s"));
+
+	assert_false(other->cancelled);
+	fake_token(other, 5);
+	fake_finish(other, RT_FINISH_LENGTH);
+	rpc_run_until(&router.rpc, &quiet.result.done);
+	assert_int_equal(quiet.result.code, CAD_RPC_OK);
+	fake_router_close(&router);
+}
+
 /* Routing alone can be too much, too: what waits for a reader is bounded in bytes. */
 static void routing_that_nobody_reads_is_bounded(void **state)
 {
@@ -282,6 +324,7 @@ int main(void)
 		cmocka_unit_test(a_client_that_goes),
 		cmocka_unit_test(failures_of_the_engine),
 		cmocka_unit_test(a_slow_reader_is_paused),
+		cmocka_unit_test(a_reader_that_has_stopped),
 		cmocka_unit_test(routing_that_nobody_reads_is_bounded),
 		cmocka_unit_test(streams_at_the_end),
 		cmocka_unit_test(an_engine_in_its_own_thread),
