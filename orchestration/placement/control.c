@@ -26,6 +26,8 @@ struct pl_control {
 	uint64_t epoch;
 	uint64_t joined_ns; /* when an expert node joined last */
 	bool placed;        /* the first placement was made, now or before a restart */
+	bool all_lost;      /* no expert node was left, and nothing was planned since */
+	uint64_t back_ns;   /* when the first of them was back; 0: none is */
 	bool plan_due, publish_forced;
 	bool save_all;               /* the state file missed something: write everything next time */
 	char kernels[PL_TEXT_BYTES]; /* the operators' fingerprint that experts are placed under */
@@ -180,6 +182,7 @@ static enum cad_status join_expert(
 	pl_rollout_join(control->rollout, slot, held);
 	free(held);
 	control->joined_ns = now(control);
+	control->back_ns = control->back_ns ? control->back_ns : control->joined_ns;
 	control->plan_due = true;
 
 	return CAD_OK;
@@ -415,10 +418,20 @@ void pl_control_gone(struct pl_control *control, uint32_t slot, uint32_t pid)
 	if (node->presence != PL_BROKEN || node->pid != pid)
 		return;
 	cad_log_info(COMPONENT, "its host says that the process is gone", CAD_S("node", node->id), CAD_U("pid", pid));
+	node->gone = true;
 	node->until_ns = now(control);
 }
 
 /* ---- the turn ---- */
+
+static bool any_expert_counts(const struct pl_control *control)
+{
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
+		if (control->registry.nodes[slot].role == PL_ROLE_EXPERT &&
+			pl_node_counts(&control->registry.nodes[slot]))
+			return true;
+	return false;
+}
 
 static void bury(struct pl_control *control, uint32_t slot)
 {
@@ -434,11 +447,29 @@ static void bury(struct pl_control *control, uint32_t slot)
 	if (node->role == PL_ROLE_EXPERT) {
 		pl_rollout_drop(control->rollout, slot);
 		control->plan_due = true;
+		if (!any_expert_counts(control)) {
+			control->all_lost = true;
+			control->back_ns = 0;
+		}
 	}
 
 	pl_state_begin(control->options.state);
 	pl_state_delete_node(control->options.state, node->id);
 	commit(control);
+}
+
+/* All were lost, as by a cut, and some are back. The others hold what a plan would load again: each has
+ * a lease's time, unless it is known to be gone; and all settle as at the start. */
+static uint64_t settled_again_ns(const struct pl_control *control)
+{
+	uint64_t until_ns = control->joined_ns + control->options.settle_ns;
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
+		const struct pl_node *node = &control->registry.nodes[slot];
+		uint64_t late_ns = control->back_ns + control->options.lease_ns;
+		if (node->presence == PL_DEAD && node->role == PL_ROLE_EXPERT && !node->gone && until_ns < late_ns)
+			until_ns = late_ns;
+	}
+	return until_ns;
 }
 
 /* Whether it is too early to move anything; *until_ns: when that may be over by time alone. */
@@ -449,8 +480,11 @@ static bool must_wait(const struct pl_control *control, uint64_t now_ns, uint64_
 		return false;
 	if (pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_EXPECTED) > 0)
 		return true;
-	if (control->placed)
-		return false;
+	if (control->placed) {
+		if (control->all_lost && control->back_ns)
+			*until_ns = settled_again_ns(control);
+		return *until_ns != UINT64_MAX && now_ns < *until_ns;
+	}
 	if (pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_LIVE) < control->options.experts_min)
 		return true;
 	*until_ns = control->joined_ns + control->options.settle_ns;
@@ -579,6 +613,7 @@ static void plan(struct pl_control *control)
 		cad_log_info(COMPONENT, "planned", CAD_U("nodes", count), CAD_U("loads", assignment.loads),
 			CAD_U("unplaced", assignment.unplaced));
 	control->placed = control->placed || count > 0;
+	control->all_lost = control->all_lost && count == 0;
 	control->plan_due = false;
 }
 

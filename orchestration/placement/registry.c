@@ -190,6 +190,7 @@ void pl_registry_leave(struct pl_registry *registry, uint32_t slot, uint64_t now
 	if (node->presence != PL_LIVE)
 		return;
 	node->presence = PL_BROKEN;
+	node->gone = true;
 	node->session = 0;
 	node->until_ns = now_ns;
 }

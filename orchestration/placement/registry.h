@@ -55,6 +55,7 @@ struct pl_node {
 	uint64_t session; /* of its stream; the caller's number; 0: none */
 	/* LIVE: end of the lease; EXPECTED, BROKEN: end of the grace; DEAD: when it is forgotten */
 	uint64_t until_ns;
+	bool gone; /* it said goodbye, or its host says so: not one that may be behind a cut */
 	struct pl_load load;
 	uint64_t load_ns; /* when that arrived; 0: never */
 	double rows_per_second, tokens_per_second;

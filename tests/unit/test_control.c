@@ -134,6 +134,96 @@ static void hung_node_loses_its_lease(void **state)
 	world_destroy(world);
 }
 
+/* Three nodes, all placed; then nobody hears of any of them for longer than a lease. */
+static struct world *world_after_a_cut(void)
+{
+	struct world *world = world_create();
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(world_connect_node(world, i), CAD_OK);
+	world_run(world, 3000);
+	assert_int_equal(world_unplaced(world), 0);
+
+	for (int i = 0; i < 3; i++) {
+		world->nodes[i].hung = true;
+		world->nodes[i].gone_ms = world->now_ms;
+	}
+	world_run(world, WORLD_LEASE_MS + 1000);
+	assert_int_equal(world->closed, 3);
+	assert_int_equal(world_unplaced(world), WORLD_CELLS);
+	for (int i = 0; i < 3; i++)
+		world->nodes[i].hung = false;
+
+	return world;
+}
+
+/* Two of them are back a little earlier than the third: what it holds is not loaded elsewhere. */
+static void after_a_cut_the_last_is_waited_for(void **state)
+{
+	(void)state;
+	struct world *world = world_after_a_cut();
+	bool held[3][WORLD_CELLS];
+	for (int i = 0; i < 3; i++)
+		memcpy(held[i], world->nodes[i].held, sizeof held[i]);
+	unsigned loads = world->loads;
+
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(world_connect_node(world, i), CAD_OK);
+		world_run(world, i < 2 ? 400 : 200);
+	}
+	assert_int_equal(world_unplaced(world), 0);
+	world_run(world, 10000);
+	assert_int_equal(world->loads, loads + WORLD_CELLS); /* each is asked for its checksums */
+	assert_int_equal(world->frees, 0);
+	for (int i = 0; i < 3; i++)
+		assert_memory_equal(held[i], world->nodes[i].held, sizeof held[i]);
+	world_destroy(world);
+}
+
+static void after_a_cut_the_missing_have_a_lease(void **state)
+{
+	(void)state;
+	struct world *world = world_after_a_cut();
+	unsigned loads = world->loads;
+
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(world_connect_node(world, i), CAD_OK);
+	world_run(world, WORLD_LEASE_MS);
+	assert_int_equal(world->loads, loads);
+	world_run(world, 500);
+	assert_int_equal(world_unplaced(world), 0);
+	world_destroy(world);
+}
+
+/* All were killed, and their hosts say so: who is back settles, and nobody else is waited for. */
+static void the_killed_are_not_waited_for(void **state)
+{
+	(void)state;
+	struct world *world = world_create();
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(world_connect_node(world, i), CAD_OK);
+	world_run(world, 3000);
+	for (int i = 0; i < 3; i++) {
+		uint32_t pid = world->nodes[i].pid;
+		world_kill_node(world, i);
+		int slot = pl_registry_find(pl_control_registry(world->control), world->nodes[i].id);
+		pl_control_gone(world->control, (uint32_t)slot, pid);
+	}
+	world_run(world, 10);
+	assert_int_equal(world_unplaced(world), WORLD_CELLS);
+	unsigned loads = world->loads;
+
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(world_connect_node(world, i), CAD_OK);
+		world_run(world, 50);
+	}
+	assert_int_equal(world->loads, loads);
+	world_run(world, 300);
+	assert_int_equal(world_unplaced(world), 0);
+	assert_int_equal(world->loads, loads + WORLD_CELLS);
+	assert_int_equal(world_held_by(world, 0), WORLD_CELLS / 2);
+	world_destroy(world);
+}
+
 static void restart_moves_nothing(void **state)
 {
 	(void)state;
@@ -479,6 +569,9 @@ int main(void)
 		cmocka_unit_test(dead_nodes_experts_come_back_elsewhere),
 		cmocka_unit_test(short_break_changes_nothing),
 		cmocka_unit_test(hung_node_loses_its_lease),
+		cmocka_unit_test(after_a_cut_the_last_is_waited_for),
+		cmocka_unit_test(after_a_cut_the_missing_have_a_lease),
+		cmocka_unit_test(the_killed_are_not_waited_for),
 		cmocka_unit_test(restart_moves_nothing),
 		cmocka_unit_test(node_that_does_not_come_back_after_a_restart_is_dead),
 		cmocka_unit_test(unwritable_state_catches_up),
