@@ -184,9 +184,9 @@ static enum cad_status unknown(const struct cad_options_spec *spec, const char *
 	}
 
 	if (nearest)
-		return cad_error_set(error, CAD_ERR_INVALID, "%sthere is not an option %s%s; did you mean %s%s?", where,
+		return cad_error_set(error, CAD_ERR_INVALID, "%sthere is no option %s%s; did you mean %s%s?", where,
 			mark, name, mark, nearest);
-	return cad_error_set(error, CAD_ERR_INVALID, "%sthere is not an option %s%s; '%s --help' lists them", where,
+	return cad_error_set(error, CAD_ERR_INVALID, "%sthere is no option %s%s; '%s --help' lists them", where,
 		mark, name, spec->program);
 }
 

@@ -188,8 +188,8 @@ static void mistakes_get_sentences(void **state)
 	(void)state;
 	char *none = NULL;
 	REFUSED("--model is needed: directory of the checkpoint", none);
-	REFUSED("there is not an option --thread; did you mean --threads?", "--model", "m", "--thread", "3");
-	REFUSED("there is not an option --zzzzzzzz; 'tool --help' lists them", "--zzzzzzzz=1");
+	REFUSED("there is no option --thread; did you mean --threads?", "--model", "m", "--thread", "3");
+	REFUSED("there is no option --zzzzzzzz; 'tool --help' lists them", "--zzzzzzzz=1");
 	REFUSED("--threads is 65, which is out of range: 1 to 64", "--model", "m", "--threads", "65");
 	REFUSED("--threads is 0, which is out of range", "--model", "m", "--threads=0");
 	REFUSED("--threads is '-1', which is not a whole number", "--model", "m", "--threads=-1");
@@ -221,7 +221,7 @@ static void mistakes_in_files(void **state)
 	static const struct {
 		const char *content, *sentence;
 	} cases[] = {
-		{ "model: m\nthread: 3\n", "line 2: there is not an option thread; did you mean threads?" },
+		{ "model: m\nthread: 3\n", "line 2: there is no option thread; did you mean threads?" },
 		{ "model: m\nthreads: 3\nthreads: 4\n", "line 3: threads is given twice" },
 		{ "threads: 99\n", "line 1: threads is 99, which is out of range: 1 to 64" },
 		{ "threads: [1, 2]\n", "line 1: threads must have one plain value" },
@@ -386,7 +386,7 @@ static void old_names_are_not_shown(void **state)
 	const char *text = PRINTED("--model", "m", "--timeout-ms", "1500", "--print-config");
 	assert_non_null(strstr(text, "timeout: 1500ms   # flag\n"));
 	assert_null(strstr(text, "timeout-ms"));
-	REFUSED("there is not an option --timeout-mz; did you mean --timeout?", "--model", "m", "--timeout-mz", "1");
+	REFUSED("there is no option --timeout-mz; did you mean --timeout?", "--model", "m", "--timeout-mz", "1");
 }
 
 /* What a run logs, and only a run. */

@@ -97,7 +97,7 @@ static void wrong_options_get_sentences(void **state)
 		{ &open_to_all, { "--grpc=0.0.0.0:1" }, "is not a loopback address: add --grpc-plaintext-anywhere" },
 		{ &open_to_all, { "--grpc=0.0.0.0:1", "--grpc-plaintext-anywhere" }, NULL },
 		{ &open_to_all, { "--grpc=[::1]:1" }, NULL },
-		{ &open_to_all, { "--id=a" }, "there is not an option --id" },
+		{ &open_to_all, { "--id=a" }, "there is no option --id" },
 	};
 
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
