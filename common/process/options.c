@@ -186,8 +186,8 @@ static enum cad_status unknown(const struct cad_options_spec *spec, const char *
 	if (nearest)
 		return cad_error_set(error, CAD_ERR_INVALID, "%sthere is no option %s%s; did you mean %s%s?", where,
 			mark, name, mark, nearest);
-	return cad_error_set(error, CAD_ERR_INVALID, "%sthere is no option %s%s; '%s --help' lists them", where,
-		mark, name, spec->program);
+	return cad_error_set(error, CAD_ERR_INVALID, "%sthere is no option %s%s; '%s --help' lists them", where, mark,
+		name, spec->program);
 }
 
 static enum cad_status positional_add(struct cad_options *options, const char *text, struct cad_error *error)
@@ -490,6 +490,17 @@ static void print_config(const struct cad_options *options)
 	}
 }
 
+/* Old names are said here, too: whoever checks a file before an upgrade does not see a log. */
+static void print_check(const struct cad_options *options)
+{
+	printf("%s: the configuration is valid\n", options->spec->program);
+	for (size_t i = 0; i < options->spec->count; i++)
+		if (options->entries[i].alias)
+			printf("%s: '%s' (%s) is the old name of '%s'; the next version will not accept it\n",
+				options->spec->program, options->entries[i].alias->old_name,
+				source_names[options->entries[i].source], options->spec->table[i].name);
+}
+
 static enum cad_status read_all(
 	struct cad_options *options, int argc, char **argv, void *values, struct cad_error *error)
 {
@@ -516,7 +527,7 @@ static bool answered(const struct cad_options *options)
 	else if (options->print_config)
 		print_config(options);
 	else if (options->check_config)
-		printf("%s: the configuration is valid\n", options->spec->program);
+		print_check(options);
 	else
 		return false;
 	return true;

@@ -389,6 +389,17 @@ static void old_names_are_not_shown(void **state)
 	REFUSED("there is no option --timeout-mz; did you mean --timeout?", "--model", "m", "--timeout-mz", "1");
 }
 
+static void old_names_are_told_by_a_check(void **state)
+{
+	(void)state;
+	write_file("timeout-ms: 40\n");
+	const char *text = PRINTED("--model", "m", "--config", path, "--check-config");
+	assert_non_null(strstr(text, "valid\n"));
+	assert_non_null(strstr(
+		text, "tool: 'timeout-ms' (file) is the old name of 'timeout'; the next version will not accept it\n"));
+	assert_null(strstr(PRINTED("--model", "m", "--timeout", "40ms", "--check-config"), "old name"));
+}
+
 /* What a run logs, and only a run. */
 static void old_names_are_warned_of_once(void **state)
 {
@@ -429,6 +440,7 @@ int main(void)
 		cmocka_unit_test_teardown(both_names_are_refused, clean),
 		cmocka_unit_test_teardown(old_names_are_called_by_what_was_written, clean),
 		cmocka_unit_test_teardown(old_names_are_not_shown, clean),
+		cmocka_unit_test_teardown(old_names_are_told_by_a_check, clean),
 		cmocka_unit_test_teardown(old_names_are_warned_of_once, clean),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
