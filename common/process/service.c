@@ -21,6 +21,9 @@ static enum cad_status check_grpc(const struct cad_service_options *o, struct ca
 			o->grpc);
 	if (tls != given(o->tls_key))
 		return cad_error_set(error, CAD_ERR_INVALID, "give both --tls-certificate and --tls-key, or neither");
+	if (!tls && given(o->tls_authority))
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"--tls-authority asks clients for certificates, which needs TLS: give --tls-certificate and --tls-key too");
 	if (tls || o->plaintext_anywhere || cad_address_is_loopback(o->grpc))
 		return CAD_OK;
 

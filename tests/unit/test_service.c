@@ -89,6 +89,8 @@ static void wrong_options_get_sentences(void **state)
 		{ &full, { "--tls-key=k" }, "give both --tls-certificate and --tls-key, or neither" },
 		{ &full, { "--tls-certificate=c" }, "give both --tls-certificate and --tls-key, or neither" },
 		{ &full, { "--tls-certificate=c", "--tls-key=k" }, NULL },
+		{ &full, { "--tls-authority=a" }, "--tls-authority asks clients for certificates, which needs TLS" },
+		{ &full, { "--tls-authority=a", "--grpc-plaintext-anywhere" }, "which needs TLS" },
 		{ &full, { "--id=a b" }, "--id is 'a b'; a node's name has at most 63 letters" },
 		{ &full, { "--id=a.b:c-1" }, NULL },
 		{ &full, { "--placement=here" }, "--placement 'here' is not an address: give HOST:PORT" },
