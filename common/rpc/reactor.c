@@ -13,11 +13,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 #include <uv.h>
 
-/* gRPC events that run before libuv gets its turn. */
-enum { EVENTS_PER_TURN = 256 };
+enum {
+	EVENTS_PER_TURN = 256, /* gRPC events that run before libuv gets its turn */
+	OVERSLEPT_MS = 20      /* so late, the queue's own time-out is not waited for */
+};
 
 struct cad_rpc_reactor {
 	uv_loop_t *loop;
@@ -36,6 +39,10 @@ struct cad_rpc_reactor {
 	sem_t loop_has_run;
 	bool helper_waits;
 	int stop_descriptor;
+	/* A process that is stopped and continued (a signal, a frozen container) interrupts the queue's
+	 * sleep, and gRPC begins it again with its whole time-out. This clock goes on meanwhile. */
+	int overslept_descriptor;
+	uint64_t overslept_ms; /* on the loop's clock; 0: off */
 };
 
 static gpr_timespec never(void) { return gpr_inf_future(GPR_CLOCK_MONOTONIC); }
@@ -99,21 +106,22 @@ void cad_rpc_wakeup_send(struct cad_rpc_wakeup *wakeup)
 static void *helper_main(void *argument)
 {
 	struct cad_rpc_reactor *reactor = argument;
-	struct pollfd watched[2] = { {
-					     .fd = uv_backend_fd(reactor->loop),
-					     .events = POLLIN,
-				     },
-		{
-			.fd = reactor->stop_descriptor,
-			.events = POLLIN,
-		} };
+	struct pollfd watched[3] = {
+		{ .fd = uv_backend_fd(reactor->loop), .events = POLLIN },
+		{ .fd = reactor->stop_descriptor, .events = POLLIN },
+		{ .fd = reactor->overslept_descriptor, .events = POLLIN },
+	};
+	uint64_t times;
 	for (;;) {
-		if (poll(watched, 2, -1) < 0) {
+		if (poll(watched, 3, -1) < 0) {
 			CAD_ASSERT(errno == EINTR);
 			continue;
 		}
 		if (watched[1].revents)
 			return NULL;
+		/* the owner may have set it anew meanwhile: then there is nothing to read */
+		if (watched[2].revents && read(reactor->overslept_descriptor, &times, sizeof times) < 0)
+			CAD_ASSERT(errno == EAGAIN || errno == EINTR);
 		cad_rpc_post(reactor, &reactor->on_loop_ready);
 		while (sem_wait(&reactor->loop_has_run) != 0)
 			CAD_ASSERT(errno == EINTR);
@@ -129,6 +137,20 @@ static void loop_ready(struct cad_rpc_event *event, bool ok)
 
 /* ---- running ---- */
 
+/* timeout_ms: of the sleep that follows; negative: none. */
+static void watch_sleep(struct cad_rpc_reactor *reactor, int timeout_ms)
+{
+	uint64_t due_ms = timeout_ms < 0 ? 0 : uv_now(reactor->loop) + (uint64_t)timeout_ms + OVERSLEPT_MS;
+	if (due_ms == reactor->overslept_ms || timeout_ms == 0)
+		return;
+	reactor->overslept_ms = due_ms;
+	struct itimerspec when = {
+		.it_value.tv_sec = (time_t)(due_ms / 1000),
+		.it_value.tv_nsec = (long)(due_ms % 1000) * 1000000,
+	};
+	CAD_ASSERT(timerfd_settime(reactor->overslept_descriptor, TFD_TIMER_ABSTIME, &when, NULL) == 0);
+}
+
 /* libuv first, since it registers new watchers only when it runs; then sleep in the queue until an
  * event comes or libuv's next timer is due. */
 static void turn(struct cad_rpc_reactor *reactor, const bool *done)
@@ -142,6 +164,7 @@ static void turn(struct cad_rpc_reactor *reactor, const bool *done)
 	if (*done)
 		return;
 	int timeout_ms = uv_loop_alive(reactor->loop) ? uv_backend_timeout(reactor->loop) : -1;
+	watch_sleep(reactor, timeout_ms);
 	gpr_timespec until = timeout_ms < 0
 		? never()
 		: gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(timeout_ms, GPR_TIMESPAN));
@@ -258,6 +281,14 @@ static void library_release(void)
 	pthread_mutex_unlock(&library_mutex);
 }
 
+static void close_descriptors(const struct cad_rpc_reactor *reactor)
+{
+	if (reactor->stop_descriptor >= 0)
+		close(reactor->stop_descriptor);
+	if (reactor->overslept_descriptor >= 0)
+		close(reactor->overslept_descriptor);
+}
+
 enum cad_status cad_rpc_reactor_create(
 	struct uv_loop_s *loop, struct cad_rpc_reactor **created, struct cad_error *error)
 {
@@ -276,11 +307,12 @@ enum cad_status cad_rpc_reactor_create(
 	reactor->on_loop_ready.run = loop_ready;
 	CAD_ASSERT(sem_init(&reactor->loop_has_run, 0, 0) == 0);
 	reactor->stop_descriptor = eventfd(0, EFD_CLOEXEC);
+	reactor->overslept_descriptor = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 
-	if (reactor->stop_descriptor < 0) {
+	if (reactor->stop_descriptor < 0 || reactor->overslept_descriptor < 0) {
 		status = cad_error_set(error, CAD_ERR_IO,
 			"cannot create an event descriptor for the gRPC event loop: %s", strerror(errno));
-		goto release_library;
+		goto close_descriptors;
 	}
 
 	reactor->queue = grpc_completion_queue_create_for_next(NULL);
@@ -303,8 +335,8 @@ destroy_queue:
 	grpc_completion_queue_shutdown(reactor->queue);
 	while (queue_next(reactor, never()).type != GRPC_QUEUE_SHUTDOWN) {}
 	grpc_completion_queue_destroy(reactor->queue);
-	close(reactor->stop_descriptor);
-release_library:
+close_descriptors:
+	close_descriptors(reactor);
 	sem_destroy(&reactor->loop_has_run);
 	free(reactor);
 	library_release();
@@ -329,7 +361,7 @@ void cad_rpc_reactor_destroy(struct cad_rpc_reactor *reactor)
 		event_run(event);
 	grpc_completion_queue_destroy(reactor->queue);
 	sem_destroy(&reactor->loop_has_run);
-	close(reactor->stop_descriptor);
+	close_descriptors(reactor);
 	free(reactor);
 	library_release();
 }

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -201,6 +202,23 @@ class Cluster:
         for process in self.processes():
             text = process.log.read_text(errors='replace') if process.log.exists() else ''
             assert 'Sanitizer' not in text and 'runtime error' not in text, f'{process.name}\n{text[-6000:]}'
+
+
+def log_time(process, text):
+    """When a process first said something, in seconds of the clock that all of them share."""
+    for line in process.log.read_text(errors='replace').splitlines():
+        if text in line:
+            hours, minutes, seconds = re.search(r'time=\S+T(\d+):(\d+):([\d.]+)Z', line).groups()
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    return None
+
+
+def wait_for_log(process, text, seconds=30):
+    end = time.monotonic() + seconds
+    while log_time(process, text) is None:
+        assert time.monotonic() < end, f'{process.name} did not say "{text}"\n{process.log.read_text(errors="replace")}'
+        time.sleep(0.005)
+    return log_time(process, text)
 
 
 def embedded(model, tokens, max_tokens, *options):
