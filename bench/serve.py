@@ -24,7 +24,7 @@ class Embedded:
 
     def __init__(self, model, threads):
         grpc, http = (f'127.0.0.1:{clusters.free_port()}' for _ in range(2))
-        self.process = clusters.Process('router', [clusters.BIN / 'cadre-router', '--local-experts', '--model', model, '--grpc', grpc, '--http', http, '--threads', threads],
+        self.process = clusters.Process('router', [clusters.BIN / 'cadre-router', '--local-experts', '--model', model, '--grpc', grpc, '--http', http, '--threads', threads, '--streams-per-client', 0],
                                         pathlib.Path(tempfile.mkdtemp(prefix='cadre-bench-')))
         self.routers = [clusters.Router(self.process, grpc, http)]
 

@@ -32,7 +32,7 @@ struct options {
 	struct cad_service_options service; /* the first: cad_service_log */
 	bool local_experts;
 	enum kn_isa isa;
-	uint32_t threads, step_tokens, chunk, sequences_max, queue_max, micro_batches;
+	uint32_t threads, step_tokens, chunk, sequences_max, queue_max, streams_per_client, micro_batches;
 	uint64_t kv_memory, call_timeout_ns, stream_stall_ns;
 	enum rt_capacity_policy capacity_policy;
 	double capacity_factor;
@@ -65,6 +65,8 @@ static const struct cad_option table[] = {
 		"parts of a step, so that attention and experts overlap; 0: when it pays"),
 	CAD_OPTION_DURATION(struct options, call_timeout_ns, "call-timeout", "10s", CAD_NS_PER_MS, 3600 * CAD_NS_PER_S,
 		"an expert call that takes longer is sent again"),
+	CAD_OPTION_U32(struct options, streams_per_client, "streams-per-client", "32", 0, 65536,
+		"answers of one client at a time; beyond that, RESOURCE_EXHAUSTED; a client is its certificate's name, else its address: behind a proxy all are one; 0: no limit"),
 	CAD_OPTION_DURATION(struct options, stream_stall_ns, "stream-stall", "60s", 0, 24 * 3600 * CAD_NS_PER_S,
 		"a call whose client takes nothing for so long while something waits for it ends with RESOURCE_EXHAUSTED; 0s: never"),
 	CAD_OPTION_ENUM(struct options, capacity_policy, "capacity-policy", "none", policy_choices,
@@ -387,6 +389,7 @@ static enum cad_status create_server(struct program *p, struct cad_error *error)
 		.capacity_factor = (float)o->capacity_factor,
 		.bearer_tokens = tokens,
 		.bearer_tokens_count = p->service.token != NULL,
+		.streams_per_client = o->streams_per_client,
 		.stall_ms = (uint32_t)((o->stream_stall_ns + CAD_NS_PER_MS - 1) / CAD_NS_PER_MS),
 		.metrics = p->service.metrics,
 	};

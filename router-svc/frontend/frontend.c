@@ -181,6 +181,14 @@ static void generate(struct cad_rpc_call *call, const ProtobufCMessage *received
 {
 	static const struct text_steps steps = { generate_compute, generate_answer, generate_refused };
 	const Cadre__V1__GenerateRequest *message = (const Cadre__V1__GenerateRequest *)received;
+	struct rt_frontend *frontend = cad_rpc_call_context(call);
+	struct cad_error error;
+	enum cad_status status = rt_grpc_admit(&frontend->grpc, call, &error);
+
+	if (status != CAD_OK) {
+		cad_rpc_call_finish(call, cad_rpc_code_of_status(status), "%s", error.text);
+		return;
+	}
 	text_start(call, received, &steps,
 		message->prompt_case == CADRE__V1__GENERATE_REQUEST__PROMPT_TEXT ? strlen(message->text) : 0);
 }
@@ -350,7 +358,8 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 		metrics = frontend->own_metrics;
 	}
 
-	rt_grpc_init(&frontend->grpc, &frontend->hub, options->capacity_policy, options->capacity_factor, metrics);
+	rt_grpc_init(&frontend->grpc, &frontend->hub, options->capacity_policy, options->capacity_factor,
+		options->streams_per_client, metrics);
 	enum cad_status status = streams_init(frontend, options, metrics);
 	if (status != CAD_OK)
 		return status;

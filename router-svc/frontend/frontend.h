@@ -40,6 +40,7 @@ struct rt_frontend_options {
 	const char *const *bearer_tokens; /* [bearer_tokens_count], copied; none: anyone may call */
 	size_t bearer_tokens_count;
 	uint32_t stall_ms;           /* a call whose client takes nothing for so long ends; 0: never */
+	uint32_t streams_per_client; /* Generate calls of one client at a time; 0: no limit */
 	uint32_t calls_max;          /* concurrent gRPC calls, all methods; 0: 10000 */
 	struct cad_metrics *metrics; /* borrowed, not rendered after destroy; NULL: none */
 };

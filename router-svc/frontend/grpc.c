@@ -3,15 +3,18 @@
 
 #include "common/base/log.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { ARENA_BYTES = 64 << 20 };
 
-/* A call with a stream: the call's state, and the context of the stream's sink. */
+/* A call that was admitted: its state until it is done, and the context of its stream's sink. */
 struct tie {
 	struct rt_grpc *grpc;
 	struct cad_rpc_call *call;
-	struct rt_stream *stream;
+	struct rt_client *client;
+	struct rt_stream *stream; /* NULL: not yet, or no longer */
 	uint32_t sent_tokens;
 };
 
@@ -21,8 +24,7 @@ static void untie(struct tie *tie, enum cad_rpc_code code)
 	cad_counter_add(tie->grpc->ended_by_code[code], 1);
 	cad_log_debug("frontend", "a stream has ended", CAD_U("request", rt_stream_id(tie->stream)),
 		CAD_S("code", cad_rpc_code_name(code)), CAD_U("tokens", tie->sent_tokens));
-	cad_rpc_call_set_state(tie->call, NULL);
-	free(tie);
+	tie->stream = NULL;
 }
 
 /* ---- the sink ---- */
@@ -72,6 +74,64 @@ static void sink_fail(void *context, enum cad_status status, const char *sentenc
 
 static const struct rt_sink sink = { .piece = sink_piece, .end = sink_end, .fail = sink_fail };
 
+/* ---- clients ---- */
+
+/* "ipv4:192.0.2.1:4711" and "ipv6:%5B2001:db8::1%5D:4711", or with the brackets as they are. */
+static void address_of_peer(const char *peer, char *text, size_t size)
+{
+	const char *host = strchr(peer, ':') ? strchr(peer, ':') + 1 : peer;
+	size_t count = strlen(host);
+
+	if (strncmp(peer, "ipv6:", 5) == 0) {
+		host += strncmp(host, "%5B", 3) == 0 ? 3 : *host == '[';
+		count = strcspn(host, "%]");
+	} else if (strncmp(peer, "ipv4:", 5) == 0) {
+		count = strcspn(host, ":");
+	}
+	snprintf(text, size, "the client at %.*s", (int)count, host);
+}
+
+/* Its certificate, which proves who it is, else its address. */
+static void name_client(const struct cad_rpc_call *call, char *text, size_t size)
+{
+	char name[256], peer[256];
+
+	if (cad_rpc_call_peer_property(call, "x509_common_name", name, sizeof name) ||
+		cad_rpc_call_peer_property(call, "x509_subject_alternative_name", name, sizeof name)) {
+		snprintf(text, size, "the client '%s'", name);
+		return;
+	}
+	cad_rpc_call_peer(call, peer, sizeof peer);
+	address_of_peer(peer, text, size);
+}
+
+enum cad_status rt_grpc_admit(struct rt_grpc *grpc, struct cad_rpc_call *call, struct cad_error *error)
+{
+	char name[300];
+	struct rt_client *client;
+
+	name_client(call, name, sizeof name);
+	enum cad_status status = rt_clients_enter(&grpc->clients, name, &client, error);
+	if (status == CAD_ERR_EXHAUSTED)
+		cad_counter_add(grpc->refused_clients, 1);
+	if (status != CAD_OK)
+		goto refused;
+
+	struct tie *tie = malloc(sizeof *tie);
+	if (!tie) {
+		rt_clients_leave(&grpc->clients, client);
+		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory for another stream; try again later");
+		goto refused;
+	}
+	*tie = (struct tie){ .grpc = grpc, .call = call, .client = client };
+	cad_rpc_call_set_state(call, tie);
+	return CAD_OK;
+
+refused:
+	rt_grpc_refused(grpc, cad_rpc_code_of_status(status));
+	return status;
+}
+
 /* ---- calls ---- */
 
 enum cad_status rt_grpc_open(struct rt_grpc *grpc, struct cad_rpc_call *call, const Cadre__V1__GenerateRequest *message,
@@ -82,21 +142,14 @@ enum cad_status rt_grpc_open(struct rt_grpc *grpc, struct cad_rpc_call *call, co
 		request->deadline_ns =
 			cad_clock_now_ns(grpc->hub->options.engine.clock) + (uint64_t)left_ms * CAD_NS_PER_MS;
 
-	struct tie *tie = malloc(sizeof *tie);
+	struct tie *tie = cad_rpc_call_state(call);
 	enum cad_status status =
-		tie ? CAD_OK : cad_error_set(error, CAD_ERR_MEMORY, "no memory for another stream; try again later");
-	if (status == CAD_OK) {
-		*tie = (struct tie){ .grpc = grpc, .call = call };
-		status = rt_stream_open(
-			grpc->hub, request, message->stop, message->n_stop, &sink, tie, &tie->stream, error);
-	}
+		rt_stream_open(grpc->hub, request, message->stop, message->n_stop, &sink, tie, &tie->stream, error);
 	if (status != CAD_OK) {
-		free(tie);
 		rt_grpc_refused(grpc, cad_rpc_code_of_status(status));
 		return status;
 	}
 
-	cad_rpc_call_set_state(call, tie);
 	cad_rpc_call_send_headers(call); /* the client learns that it has been admitted */
 	return CAD_OK;
 }
@@ -106,30 +159,46 @@ void rt_grpc_refused(struct rt_grpc *grpc, enum cad_rpc_code code) { cad_counter
 void rt_grpc_writable(struct cad_rpc_call *call)
 {
 	struct tie *tie = cad_rpc_call_state(call);
-	if (tie)
+	if (tie && tie->stream)
 		rt_stream_writable(tie->stream);
+}
+
+static enum cad_rpc_code code_of_done(const struct cad_rpc_call *call, bool cancelled)
+{
+	if (cad_rpc_call_is_cut(call))
+		return CAD_RPC_RESOURCE_EXHAUSTED;                  /* its client does not read */
+	return cancelled ? CAD_RPC_CANCELLED : CAD_RPC_UNAVAILABLE; /* by the client; by a drain */
 }
 
 void rt_grpc_done(struct cad_rpc_call *call, bool cancelled)
 {
 	struct tie *tie = cad_rpc_call_state(call);
-	if (!tie) /* it has ended as it should, or never began */
+	if (!tie) /* it was not admitted */
 		return;
+
 	struct rt_stream *stream = tie->stream;
-	/* by a client that does not read; by the client; by a drain */
-	untie(tie,
-		cad_rpc_call_is_cut(call) ? CAD_RPC_RESOURCE_EXHAUSTED
-			: cancelled       ? CAD_RPC_CANCELLED
-					  : CAD_RPC_UNAVAILABLE);
-	rt_stream_close(stream);
+	if (stream) {
+		untie(tie, code_of_done(call, cancelled));
+		rt_stream_close(stream);
+	}
+	cad_rpc_call_set_state(call, NULL);
+	rt_clients_leave(&tie->grpc->clients, tie->client);
+	free(tie);
 }
 
 /* ---- life ---- */
 
 void rt_grpc_init(struct rt_grpc *grpc, struct rt_stream_hub *hub, enum rt_capacity_policy policy, float factor,
-	struct cad_metrics *metrics)
+	uint32_t streams_per_client, struct cad_metrics *metrics)
 {
-	*grpc = (struct rt_grpc){ .hub = hub, .capacity_policy = policy, .capacity_factor = factor };
+	*grpc = (struct rt_grpc){
+		.hub = hub,
+		.clients = { .streams_max = streams_per_client },
+		.capacity_policy = policy,
+		.capacity_factor = factor,
+	};
+	grpc->refused_clients = cad_metrics_counter(metrics, "cadre_router_streams_refused_total",
+		"Generate calls refused because their client had --streams-per-client open", NULL, 0);
 	for (size_t code = 0; code < sizeof grpc->ended_by_code / sizeof grpc->ended_by_code[0]; code++)
 		grpc->ended_by_code[code] = cad_metrics_counter(metrics, "cadre_router_generate_total",
 			"Generate calls that have ended, by gRPC status",

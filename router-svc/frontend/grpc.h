@@ -7,24 +7,31 @@
 #define CADRE_ROUTER_SVC_FRONTEND_GRPC_H
 
 #include "common/rpc/server.h"
+#include "router-svc/frontend/clients.h"
 #include "router-svc/frontend/message.h"
 #include "router-svc/frontend/stream.h"
 
 /* What all calls share. Embedded by the front end; does not move. */
 struct rt_grpc {
 	struct rt_stream_hub *hub;
+	struct rt_clients clients;
 	enum rt_capacity_policy capacity_policy; /* as the engine's, for the answers */
 	float capacity_factor;
 	struct cad_counter *ended_by_code[17]; /* by gRPC status */
+	struct cad_counter *refused_clients;   /* at their limit of streams */
 	struct cad_rpc_arena arena;            /* of the message that is being built */
 };
 
+/* streams_per_client 0: no limit. */
 void rt_grpc_init(struct rt_grpc *grpc, struct rt_stream_hub *hub, enum rt_capacity_policy policy, float factor,
-	struct cad_metrics *metrics);
+	uint32_t streams_per_client, struct cad_metrics *metrics);
 void rt_grpc_fini(struct rt_grpc *grpc);
 
-/* Opens a stream for the call and ties it to the call (its state). On failure the call is as before,
- * and counted as ended. */
+/* The first thing that a call does: it counts as a stream of its client until it is done. On failure
+ * it is counted as ended. */
+CAD_MUST_USE enum cad_status rt_grpc_admit(struct rt_grpc *grpc, struct cad_rpc_call *call, struct cad_error *error);
+/* Opens a stream for a call that was admitted. On failure the call is as before, and counted as
+ * ended. */
 CAD_MUST_USE enum cad_status rt_grpc_open(struct rt_grpc *grpc, struct cad_rpc_call *call,
 	const Cadre__V1__GenerateRequest *message, struct rt_request *request, struct cad_error *error);
 /* The call ends without a stream. */

@@ -133,6 +133,8 @@ class Cluster:
         self.model, self.directory, self.env = pathlib.Path(model), pathlib.Path(tempfile.mkdtemp(prefix='cadre-test-')), env
         self.router_threads = router_threads or threads
         self.threads, self.memory, self.expert_options, self.router_options = threads, memory, list(expert_options), list(router_options)
+        if '--streams-per-client' not in self.router_options:
+            self.router_options += ['--streams-per-client', 0]   # everybody here comes from one address
         self.start = start   # False: the caller starts each process
         self.transports = ['--ucx-transports', transports] if transports else []
         self.placement_grpc, self.placement_http = f'127.0.0.1:{free_port()}', f'127.0.0.1:{free_port()}'

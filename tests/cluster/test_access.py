@@ -5,27 +5,18 @@ import subprocess
 import grpc
 import pytest
 
+from certificates import authority, issue
 from cluster import BIN, GOLDEN, Cluster
 
 MODEL = GOLDEN / 'olmoe-a' / 'model'
-
-
-def openssl(directory, *arguments):
-    subprocess.run(['openssl', *arguments], cwd=directory, check=True, capture_output=True)
-
-
-def issue(directory, name, *extension):
-    openssl(directory, 'req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', f'{name}.key', '-out', f'{name}.csr', '-subj', f'/CN={name}')
-    openssl(directory, 'x509', '-req', '-in', f'{name}.csr', '-CA', 'ca.pem', '-CAkey', 'ca.key', '-CAcreateserial', '-days', '1', '-out', f'{name}.pem', *extension)
 
 
 @pytest.fixture(scope='module')
 def files(tmp_path_factory):
     """An authority, a router's and a client's certificate, and two tokens."""
     directory = tmp_path_factory.mktemp('access')
-    openssl(directory, 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', 'ca.key', '-out', 'ca.pem', '-days', '1', '-subj', '/CN=authority')
-    (directory / 'names').write_text('subjectAltName=IP:127.0.0.1')
-    issue(directory, 'router', '-extfile', 'names')
+    authority(directory)
+    issue(directory, 'router', names='IP:127.0.0.1')
     issue(directory, 'client')
     for name in ('token', 'other-token'):
         (directory / name).write_text(f'{name:-<32}\n')

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clients that do not read harm nobody else."""
+"""Clients that do not read, or ask too much, harm nobody else."""
 import time
 
+import grpc
+import pytest
+
+from certificates import authority, issue
 from cluster import GOLDEN, Cluster, embedded, metric
 from unread import Unread
 
@@ -48,3 +52,37 @@ def test_they_end_after_a_while():
         assert metric(router.http, 'cadre_router_calls_stalled_total') == SLOTS + 1
         assert metric(router.http, 'cadre_router_kv_pages_free') == metric(router.http, 'cadre_router_kv_pages')
         client.close()
+
+
+def test_one_client_has_so_many_streams():
+    with Cluster(MODEL, experts=1, router_options=['--streams-per-client', 32]) as cluster:
+        router = cluster.routers[0]
+        client = start_unread(router, 40)
+        client.wait_for(b'the client at 127.0.0.1 has 32 streams open', 8, 30)
+        wait_for(router, 'cadre_router_sequences_paused', 32)
+        assert metric(router.http, 'cadre_router_streams_refused_total') == 8
+        client.close()
+        wait_for(router, 'cadre_router_sequences_paused', 0)
+        assert len(router.generate(tokens=[9, 8, 7], max_tokens=5, ignore_eos=True, timeout=20).tokens) == 5
+
+
+def test_a_certificate_is_a_client(tmp_path):
+    """Two from one address, each with a name and a limit of its own."""
+    authority(tmp_path)
+    issue(tmp_path, 'router', names='IP:127.0.0.1')
+    for name in ('alice', 'bob'):
+        issue(tmp_path, name)
+    options = ['--tls-certificate', tmp_path / 'router.pem', '--tls-key', tmp_path / 'router.key', '--tls-authority', tmp_path / 'ca.pem', '--streams-per-client', 1]
+    with Cluster(MODEL, experts=1, router_options=options) as cluster, Cluster(MODEL, experts=1) as plain:
+        request = plain.routers[0].request(tokens=[1, 2, 3], max_tokens=3000, ignore_eos=True).SerializeToString()   # its message types come by reflection
+        channels = {name: grpc.secure_channel(cluster.routers[0].grpc, grpc.ssl_channel_credentials(*[(tmp_path / file).read_bytes() for file in ('ca.pem', f'{name}.key', f'{name}.pem')]))
+                    for name in ('alice', 'bob')}
+        calls = {name: channel.unary_stream('/cadre.v1.Inference/Generate') for name, channel in channels.items()}
+        streams = [calls[name](request, timeout=60) for name in calls]
+        for stream in streams:
+            next(stream)
+        with pytest.raises(grpc.RpcError) as refused:
+            next(calls['alice'](request, timeout=60))
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "the client 'alice' has 1 streams open" in refused.value.details()
+        for channel in channels.values():
+            channel.close()

@@ -184,6 +184,48 @@ static void a_reader_that_has_stopped(void **state)
 	fake_router_close(&router);
 }
 
+/* Streams of one client are limited; those that have ended, and those that were refused, make room. */
+static void a_client_that_asks_too_much(void **state)
+{
+	(void)state;
+	struct fake_router router;
+	fake_router_open_with(
+		&router, (struct rt_frontend_options){ .tokenizer = fake_tokenizer, .streams_per_client = 2 });
+	Cadre__V1__GenerateRequest request, bad;
+	fake_request_of_text(&request, "x");
+	cadre__v1__generate_request__init(&bad);
+	struct fake_answer answers[2], more;
+
+	fake_answer_start(&router, &bad, NULL, &more); /* counts until it is done, and no longer */
+	rpc_run_until(&router.rpc, &more.result.done);
+	assert_int_equal(more.result.code, CAD_RPC_INVALID_ARGUMENT);
+	struct fake_request *engine[2];
+	for (int i = 0; i < 2; i++)
+		engine[i] = fake_admitted(&router, &request, NULL, &answers[i]);
+	for (int i = 0; i < 3; i++) {
+		fake_answer_start(&router, &request, NULL, &more);
+		rpc_run_until(&router.rpc, &more.result.done);
+		assert_int_equal(more.result.code, CAD_RPC_RESOURCE_EXHAUSTED);
+		assert_string_equal(more.result.text,
+			"the client at 127.0.0.1 has 2 streams open, which is this router's limit for one client (--streams-per-client): wait until one has ended");
+	}
+	assert_int_equal(router.fake.count, 2);
+
+	fake_finish(engine[0], RT_FINISH_LENGTH);
+	rpc_run_until(&router.rpc, &answers[0].result.done);
+	cad_rpc_client_cancel(answers[1].result.call);
+	rpc_run_until(&router.rpc, &answers[1].result.done);
+	for (int i = 0; i < 2; i++) {
+		/* the router hears of a cancel a moment later */
+		do {
+			fake_answer_start(&router, &bad, NULL, &more);
+			rpc_run_until(&router.rpc, &more.result.done);
+		} while (more.result.code == CAD_RPC_RESOURCE_EXHAUSTED);
+		engine[i] = fake_admitted(&router, &request, NULL, &answers[i]);
+	}
+	fake_router_close(&router);
+}
+
 /* Routing alone can be too much, too: what waits for a reader is bounded in bytes. */
 static void routing_that_nobody_reads_is_bounded(void **state)
 {
@@ -325,6 +367,7 @@ int main(void)
 		cmocka_unit_test(failures_of_the_engine),
 		cmocka_unit_test(a_slow_reader_is_paused),
 		cmocka_unit_test(a_reader_that_has_stopped),
+		cmocka_unit_test(a_client_that_asks_too_much),
 		cmocka_unit_test(routing_that_nobody_reads_is_bounded),
 		cmocka_unit_test(streams_at_the_end),
 		cmocka_unit_test(an_engine_in_its_own_thread),

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An authority, and certificates of its own: ca.pem, NAME.pem and NAME.key in a folder."""
+import subprocess
+
+
+def openssl(directory, *arguments):
+    subprocess.run(['openssl', *arguments], cwd=directory, check=True, capture_output=True)
+
+
+def authority(directory):
+    openssl(directory, 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', 'ca.key', '-out', 'ca.pem', '-days', '1', '-subj', '/CN=authority')
+
+
+def issue(directory, name, names=None):
+    """names: the certificate's subjectAltName."""
+    openssl(directory, 'req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', f'{name}.key', '-out', f'{name}.csr', '-subj', f'/CN={name}')
+    extension = []
+    if names:
+        (directory / 'names').write_text(f'subjectAltName={names}')
+        extension = ['-extfile', 'names']
+    openssl(directory, 'x509', '-req', '-in', f'{name}.csr', '-CA', 'ca.pem', '-CAkey', 'ca.key', '-CAcreateserial', '-days', '1', '-out', f'{name}.pem', *extension)
