@@ -24,6 +24,7 @@ struct pl_control {
 	struct pl_rollout *rollout;
 	struct cad_map *map;
 	uint64_t epoch;
+	uint64_t turn_ns;   /* when the next turn is due, so as to notice that this process did not run; 0: none */
 	uint64_t joined_ns; /* when an expert node joined last */
 	bool placed;        /* the first placement was made, now or before a restart */
 	bool all_lost;      /* no expert node was left, and nothing was planned since */
@@ -682,9 +683,9 @@ static bool old_map_serves(const struct pl_control *control, uint64_t now_ns, ui
 	return !control->map && control->epoch > 0 && pl_rollout_in_flight(control->rollout) > 0 && now_ns < *until_ns;
 }
 
-uint64_t pl_control_turn(struct pl_control *control)
+static uint64_t turn(struct pl_control *control, uint64_t now_ns)
 {
-	uint64_t now_ns = now(control), deadline_ns, until_ns;
+	uint64_t deadline_ns, until_ns;
 	for (int slot; (slot = pl_registry_expire(&control->registry, now_ns)) >= 0;)
 		bury(control, (uint32_t)slot);
 	deadline_ns = pl_registry_deadline_ns(&control->registry);
@@ -703,6 +704,25 @@ uint64_t pl_control_turn(struct pl_control *control)
 	until_ns = pl_rollout_deadline_ns(control->rollout, now_ns);
 
 	return until_ns < deadline_ns ? until_ns : deadline_ns;
+}
+
+uint64_t pl_control_turn(struct pl_control *control)
+{
+	/* Stopped, or held up: reports have come meanwhile, and wait in the sockets. */
+	uint64_t now_ns = now(control), tick_ns = control->options.lease_ns / 10;
+	if (control->turn_ns && now_ns > control->turn_ns + tick_ns)
+		pl_registry_postpone(&control->registry, now_ns - control->turn_ns, now_ns);
+
+	uint64_t deadline_ns = turn(control, now_ns);
+	if (deadline_ns == UINT64_MAX) {
+		control->turn_ns = 0;
+		return deadline_ns;
+	}
+	if (deadline_ns > now_ns + tick_ns)
+		deadline_ns = now_ns + tick_ns;
+	control->turn_ns = deadline_ns > now_ns ? deadline_ns : now_ns;
+
+	return deadline_ns;
 }
 
 /* ---- reading ---- */

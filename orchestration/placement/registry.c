@@ -213,6 +213,23 @@ int pl_registry_expire(struct pl_registry *registry, uint64_t now_ns)
 	return -1;
 }
 
+void pl_registry_postpone(struct pl_registry *registry, uint64_t late_ns, uint64_t now_ns)
+{
+	for (int slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
+		struct pl_node *node = &registry->nodes[slot];
+		if (!pl_node_counts(node) || node->gone)
+			continue;
+		node->until_ns += late_ns;
+
+		/* one that was heard of since has its whole time, and no more */
+		uint64_t most_ns = node->presence == PL_LIVE ? now_ns + registry->lease_ns
+			: node->presence == PL_BROKEN        ? now_ns + registry->grace_ns
+							     : UINT64_MAX;
+		if (node->until_ns > most_ns)
+			node->until_ns = most_ns;
+	}
+}
+
 uint64_t pl_registry_deadline_ns(const struct pl_registry *registry)
 {
 	uint64_t deadline = UINT64_MAX;

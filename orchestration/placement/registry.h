@@ -92,6 +92,9 @@ void pl_registry_leave(struct pl_registry *registry, uint32_t slot, uint64_t now
  * in place if its stream is still open: the caller closes it. Also forgets nodes that have been
  * dead for long. */
 int pl_registry_expire(struct pl_registry *registry, uint64_t now_ns);
+/* The service did not run for `late_ns`, until now: that was nobody's silence. What is left of a lease
+ * or a grace is left still. */
+void pl_registry_postpone(struct pl_registry *registry, uint64_t late_ns, uint64_t now_ns);
 /* When pl_registry_expire next has something to do; UINT64_MAX: never, unless something changes. */
 uint64_t pl_registry_deadline_ns(const struct pl_registry *registry);
 

@@ -33,3 +33,15 @@ def test_paused_node_reports_at_once():
             assert 'msg=dead' not in cluster.placement.log.read_text(), f'declared dead {time.monotonic() - woke:.1f} s after it woke up'
             time.sleep(0.05)
         print(f'SIGSTOP for {PAUSE_S} s under a lease of {LEASE_S} s: it stays')
+
+
+def test_paused_placement_service_buries_nobody():
+    """While it was stopped, reports waited in its sockets: it reads them before it judges."""
+    with Cluster(MODEL, experts=2, placement_options=['--lease', '2s']) as cluster:
+        for pause_s in (2.2, 3, 6):
+            cluster.placement.kill(signal.SIGSTOP)
+            time.sleep(pause_s)
+            cluster.placement.kill(signal.SIGCONT)
+            time.sleep(1)
+            assert 'msg=dead' not in cluster.placement.log.read_text(), f'after a pause of {pause_s} s'
+            print(f'SIGSTOP of the placement service for {pause_s} s under a lease of 2 s: nobody is declared dead')

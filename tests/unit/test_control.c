@@ -134,6 +134,33 @@ static void hung_node_loses_its_lease(void **state)
 	world_destroy(world);
 }
 
+/* The service itself was stopped for two leases. When it continues, its timer is first, and the reports
+ * of that time come after it. One that hung as well is found a lease later, also after an hour. */
+static void own_pause_is_not_silence(void **state)
+{
+	(void)state;
+	struct world *world = world_create();
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(world_connect_node(world, i), CAD_OK);
+	world_run(world, 3000);
+	uint64_t epoch = world->last_epoch;
+
+	world->now_ms += 2 * (uint64_t)WORLD_LEASE_MS;
+	world->deadline_ns = pl_control_turn(world->control);
+	world_run(world, 2 * (uint64_t)WORLD_LEASE_MS);
+	assert_int_equal(world->closed, 0);
+	assert_int_equal(world->last_epoch, epoch);
+
+	world->now_ms += 3600 * 1000;
+	world_run(world, 1); /* here reports are first */
+	world->nodes[1].hung = true;
+	world->nodes[1].gone_ms = world->now_ms;
+	world_run(world, WORLD_LEASE_MS + 500);
+	assert_int_equal(world->closed, 1);
+	assert_int_equal(world_unplaced(world), 0);
+	world_destroy(world);
+}
+
 /* Three nodes, all placed; then nobody hears of any of them for longer than a lease. */
 static struct world *world_after_a_cut(void)
 {
@@ -569,6 +596,7 @@ int main(void)
 		cmocka_unit_test(dead_nodes_experts_come_back_elsewhere),
 		cmocka_unit_test(short_break_changes_nothing),
 		cmocka_unit_test(hung_node_loses_its_lease),
+		cmocka_unit_test(own_pause_is_not_silence),
 		cmocka_unit_test(after_a_cut_the_last_is_waited_for),
 		cmocka_unit_test(after_a_cut_the_missing_have_a_lease),
 		cmocka_unit_test(the_killed_are_not_waited_for),
