@@ -741,6 +741,8 @@ bool pl_control_ready(const struct pl_control *control, char *text, size_t bytes
 		snprintf(text, bytes, "waiting for %u expert nodes to come back", expected);
 	else if (!control->placed && live < control->options.experts_min)
 		snprintf(text, bytes, "%u of %u expert nodes have joined", live, control->options.experts_min);
+	else if (control->all_lost && control->back_ns)
+		snprintf(text, bytes, "%u expert nodes are back after all were lost; the others have a moment", live);
 	else if (control->shortage[0])
 		snprintf(text, bytes, "%s", control->shortage);
 	else

@@ -12,6 +12,9 @@
  * every known node has come back or its time to do so is over, turn gives no orders and publishes
  * nothing: routers continue with the map they have.
  *
+ * When no expert node was left, the next plan waits as well: for each, at most a lease after the
+ * first is back, unless it is known to be gone. Time in which turn was not called is nobody's silence.
+ *
  * One thread. Callbacks come only from turn (close: also from join), must not block and must not
  * call back in. turn and join write to the state file.
  */
@@ -53,10 +56,10 @@ struct pl_control_options {
 	const struct cad_clock *clock;
 	struct pl_control_events events;
 	uint64_t lease_ns;
-	uint64_t grace_ns;                                     /* after a broken stream */
-	uint64_t rejoin_ns;                                    /* for known nodes, after a restart */
-	uint64_t settle_ns;                                    /* after the last join, before the first placement */
-	uint64_t forget_ns;                                    /* how long the dead are shown */
+	uint64_t grace_ns;  /* after a broken stream */
+	uint64_t rejoin_ns; /* for known nodes, after a restart */
+	uint64_t settle_ns; /* after the last join, before the first placement, and after all were lost */
+	uint64_t forget_ns; /* how long the dead are shown */
 	uint64_t publish_interval_ns, free_grace_ns, retry_ns; /* rollout.h */
 	uint32_t loads_max, moves_max;                         /* rollout.h */
 	uint32_t experts_min;                                  /* expert nodes before the first placement */

@@ -34,7 +34,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U32(struct options, experts_min, "experts-min", "1", 0, CAD_NODES_MAX,
 		"expert nodes to wait for before the first placement"),
 	CAD_OPTION_DURATION(struct options, settle_ns, "settle", "200ms", 0, 600 * CAD_NS_PER_S,
-		"how long to wait after the last join, before the first placement"),
+		"how long to wait after the last join, before the first placement and after all expert nodes were lost"),
 	CAD_OPTION_U32(struct options, copies, "copies", "1", 1, CAD_NODES_MAX,
 		"copies of every expert, on different nodes, where memory allows"),
 	CAD_OPTION_BOOL(struct options, rebalance, "rebalance", "true",

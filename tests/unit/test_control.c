@@ -210,13 +210,17 @@ static void after_a_cut_the_missing_have_a_lease(void **state)
 {
 	(void)state;
 	struct world *world = world_after_a_cut();
+	char text[200];
 	unsigned loads = world->loads;
 
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(world_connect_node(world, i), CAD_OK);
 	world_run(world, WORLD_LEASE_MS);
 	assert_int_equal(world->loads, loads);
+	assert_false(pl_control_ready(world->control, text, sizeof text));
+	assert_string_equal(text, "2 expert nodes are back after all were lost; the others have a moment");
 	world_run(world, 500);
+	assert_true(pl_control_ready(world->control, text, sizeof text));
 	assert_int_equal(world_unplaced(world), 0);
 	world_destroy(world);
 }
