@@ -2,10 +2,16 @@
 /*
  * The HTTP side of every process: /metrics, /healthz, /readyz.
  *
- * One thread of its own (libmicrohttpd); the callbacks run in it, so they must read through
- * atomics, snapshots or locks. It answers GET and HEAD, has bounds on connections and on time, and
- * listens on loopback unless an address says otherwise. There is no authentication: bind it to a
- * network that only operators can reach.
+ * One thread of its own (HTTP by libmicrohttpd); the callbacks run in it, so they must read through
+ * atomics, snapshots or locks. It answers GET and HEAD, and listens on loopback unless an address
+ * says otherwise. There is no authentication: bind it to a network that only operators can reach.
+ *
+ * A newcomer is never refused on account of connections that others hold. Each connection carries
+ * one request: it is closed when it is answered, when the peer ends it before the request is whole,
+ * and when a time limit of CAD_ADMIN_* has passed, which single bytes do not prolong. With
+ * CAD_ADMIN_CONNECTIONS_MAX connections, or without a file descriptor for the next, the oldest one
+ * without a whole request is closed; if all have asked, the oldest of all. Memory: 16 KiB a
+ * connection, and a page of metrics for each that is being sent one.
  */
 #ifndef CADRE_COMMON_PROCESS_ADMIN_H
 #define CADRE_COMMON_PROCESS_ADMIN_H
@@ -16,6 +22,12 @@
 
 struct cad_admin;
 
+enum {
+	CAD_ADMIN_CONNECTIONS_MAX = 64,
+	CAD_ADMIN_REQUEST_MS = 5000, /* from the connection to the end of its request */
+	CAD_ADMIN_ANSWER_MS = 10000, /* from there until the peer has taken the answer */
+};
+
 struct cad_admin_options {
 	const char *address;         /* "127.0.0.1:0", "[::1]:9100", ":9100" is loopback; port 0 chooses */
 	struct cad_metrics *metrics; /* borrowed */
@@ -23,6 +35,7 @@ struct cad_admin_options {
 	bool (*ready)(void *context, char *text, size_t text_bytes);
 	bool (*healthy)(void *context, char *text, size_t text_bytes);
 	void *context;
+	unsigned request_ms, answer_ms; /* 0: CAD_ADMIN_* */
 };
 
 CAD_MUST_USE enum cad_status cad_admin_create(
