@@ -72,6 +72,7 @@ SPEAKS_FOR = {
     "common/tokenizer/internal.h": SECTIONS,
     "common/rpc/internal.h": SECTIONS,
     "common/transport/ucx/internal.h": SECTIONS,
+    "orchestration/placement/internal.h": SECTIONS,
     "common/transport/protocol.h": SECTIONS,
     "common/transport/transport.h": SECTIONS,
     "kernels/kernels.h": SECTIONS,

@@ -3,45 +3,11 @@
 #include "orchestration/placement/control.h"
 
 #include "common/base/log.h"
-#include "orchestration/placement/publish.h"
+#include "orchestration/placement/internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define COMPONENT "placement"
-
-/* A report of a loaded expert that waits for the checkpoint's checksum. */
-struct claim {
-	uint64_t session;
-	uint32_t cell;
-	char hex[33];
-};
-
-struct pl_control {
-	struct pl_control_options options;
-	uint32_t cells;
-	struct pl_rollout *rollout;
-	struct cad_map *map;
-	uint64_t epoch;
-	uint64_t turn_ns;   /* when the next turn is due, so as to notice that this process did not run; 0: none */
-	uint64_t joined_ns; /* when an expert node joined last */
-	bool placed;        /* the first placement was made, now or before a restart */
-	bool all_lost;      /* no expert node was left, and nothing was planned since */
-	uint64_t back_ns;   /* when the first of them was back; 0: none is */
-	bool plan_due, publish_forced;
-	bool save_all;               /* the state file missed something: write everything next time */
-	char kernels[PL_TEXT_BYTES]; /* the operators' fingerprint that experts are placed under */
-	char shortage[256];          /* what the last plan could not do; "" */
-	struct claim *claims;
-	size_t claims_count, claims_capacity;
-	uint8_t *target; /* scratch, [slots][cells], grown */
-	size_t target_bytes;
-	struct pl_control_stats stats;
-	struct pl_registry registry;
-};
-
-static uint64_t now(const struct pl_control *control) { return cad_clock_now_ns(control->options.clock); }
 
 /* ---- start ---- */
 
@@ -87,7 +53,7 @@ static enum cad_status restore_state(struct pl_control *control, struct cad_erro
 	pl_state_kernels(control->options.state, control->kernels);
 	struct restore restore = {
 		.control = control,
-		.until_ns = now(control) + control->options.rejoin_ns,
+		.until_ns = pl_control_now(control) + control->options.rejoin_ns,
 		.error = error,
 	};
 	const struct pl_state_reader reader = { restore_node, restore_held, &restore };
@@ -98,7 +64,7 @@ static enum cad_status restore_state(struct pl_control *control, struct cad_erro
 		return status;
 	control->placed = restore.held > 0;
 	if (restore.nodes)
-		cad_log_info(COMPONENT, "waiting for known nodes to come back", CAD_U("nodes", restore.nodes),
+		cad_log_info(PL_COMPONENT, "waiting for known nodes to come back", CAD_U("nodes", restore.nodes),
 			CAD_U("experts", restore.held), CAD_U("epoch", control->epoch),
 			CAD_U("within_ms", control->options.rejoin_ns / CAD_NS_PER_MS));
 
@@ -152,16 +118,14 @@ void pl_control_destroy(struct pl_control *control)
 
 /* ---- who comes ---- */
 
-/* The state file helps but is not required: when it cannot be written, the cluster continues and
- * everything is written again next time. */
-static void commit(struct pl_control *control)
+void pl_control_commit(struct pl_control *control)
 {
 	struct cad_error error;
 	if (pl_state_commit(control->options.state, &error) == CAD_OK)
 		return;
 	control->save_all = true;
 	control->stats.state_errors++;
-	cad_log_error(COMPONENT, "cannot write the state file; a restart now would lose the latest changes",
+	cad_log_error(PL_COMPONENT, "cannot write the state file; a restart now would lose the latest changes",
 		CAD_S("error", error.text));
 }
 
@@ -182,7 +146,7 @@ static enum cad_status join_expert(
 
 	pl_rollout_join(control->rollout, slot, held);
 	free(held);
-	control->joined_ns = now(control);
+	control->joined_ns = pl_control_now(control);
 	control->back_ns = control->back_ns ? control->back_ns : control->joined_ns;
 	control->plan_due = true;
 
@@ -214,7 +178,7 @@ enum cad_status pl_control_join(
 
 	if (status == CAD_OK)
 		status = pl_registry_join(
-			&control->registry, &join->hello, session, now(control), &slot, &superseded, error);
+			&control->registry, &join->hello, session, pl_control_now(control), &slot, &superseded, error);
 	if (status == CAD_OK && join->hello.role == PL_ROLE_EXPERT)
 		status = join_expert(control, slot, join, error);
 	if (status != CAD_OK) {
@@ -234,8 +198,8 @@ enum cad_status pl_control_join(
 	control->stats.joins++;
 	pl_state_begin(control->options.state);
 	pl_state_put_node(control->options.state, node);
-	commit(control);
-	cad_log_info(COMPONENT, "joined", CAD_S("node", node->id),
+	pl_control_commit(control);
+	cad_log_info(PL_COMPONENT, "joined", CAD_S("node", node->id),
 		CAD_S("role", node->role == PL_ROLE_EXPERT ? "expert" : "router"),
 		CAD_S("exchange", node->exchange_address), CAD_U("held", join->held_count),
 		CAD_U("memory_bytes", node->memory_bytes), CAD_U("pid", node->pid));
@@ -259,7 +223,7 @@ void pl_control_load(struct pl_control *control, uint64_t session, const struct 
 {
 	uint32_t slot;
 	if (node_of(control, session, &slot))
-		pl_registry_renew(&control->registry, slot, load, now(control));
+		pl_registry_renew(&control->registry, slot, load, pl_control_now(control));
 }
 
 /* OK with *slot set; AGAIN when the session is not (or no longer) known, or is a router's; or the
@@ -281,12 +245,13 @@ static enum cad_status find_report(struct pl_control *control, uint64_t session,
 static void judge(struct pl_control *control, uint32_t slot, uint32_t cell, const char *reported, const char *expected)
 {
 	bool good = strcmp(reported, expected) == 0;
-	pl_rollout_loaded(control->rollout, slot, cell, good, now(control));
+	pl_rollout_loaded(control->rollout, slot, cell, good, pl_control_now(control));
 	if (good)
 		return;
 	control->stats.checksums_wrong++;
 	control->plan_due = true;
-	cad_log_error(COMPONENT, "wrong weights: the node's checksum is not the checkpoint's; are its files the same?",
+	cad_log_error(PL_COMPONENT,
+		"wrong weights: the node's checksum is not the checkpoint's; are its files the same?",
 		CAD_S("node", control->registry.nodes[slot].id),
 		CAD_U("layer", pl_cell_layer(&control->options.shape, cell)),
 		CAD_U("expert", pl_cell_expert(&control->options.shape, cell)), CAD_S("reported", reported),
@@ -298,15 +263,15 @@ static enum cad_status remember_claim(
 {
 	if (control->claims_count == control->claims_capacity) {
 		size_t capacity = control->claims_capacity ? 2 * control->claims_capacity : 64;
-		struct claim *grown = realloc(control->claims, capacity * sizeof *grown);
+		struct pl_claim *grown = realloc(control->claims, capacity * sizeof *grown);
 		if (!grown)
 			return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for %zu reports", capacity);
 		control->claims = grown;
 		control->claims_capacity = capacity;
 	}
 
-	struct claim *claim = &control->claims[control->claims_count++];
-	*claim = (struct claim){ .session = session, .cell = cell };
+	struct pl_claim *claim = &control->claims[control->claims_count++];
+	*claim = (struct pl_claim){ .session = session, .cell = cell };
 	memcpy(claim->hex, hex, sizeof claim->hex);
 
 	return CAD_OK;
@@ -326,7 +291,7 @@ enum cad_status pl_control_loaded(struct pl_control *control, uint64_t session, 
 
 	if (pl_rollout_expert_bytes(control->rollout, bytes)) {
 		control->plan_due = true;
-		cad_log_warn(COMPONENT, "experts take more memory than planned for",
+		cad_log_warn(PL_COMPONENT, "experts take more memory than planned for",
 			CAD_S("node", control->registry.nodes[slot].id), CAD_U("bytes", bytes));
 	}
 
@@ -344,7 +309,7 @@ void pl_control_checksum(struct pl_control *control, uint32_t cell)
 	if (control->options.events.checksum(control->options.events.context, cell, expected) != CAD_OK)
 		return;
 	for (size_t i = 0; i < control->claims_count;) {
-		struct claim claim = control->claims[i];
+		struct pl_claim claim = control->claims[i];
 		if (claim.cell != cell) {
 			i++;
 			continue;
@@ -365,10 +330,10 @@ enum cad_status pl_control_failed(
 	if (status != CAD_OK)
 		return status == CAD_AGAIN ? CAD_OK : status;
 
-	pl_rollout_failed(control->rollout, slot, cell, now(control));
+	pl_rollout_failed(control->rollout, slot, cell, pl_control_now(control));
 	control->plan_due = true;
 	control->stats.loads_failed++;
-	cad_log_warn(COMPONENT, "loading failed", CAD_S("node", control->registry.nodes[slot].id),
+	cad_log_warn(PL_COMPONENT, "loading failed", CAD_S("node", control->registry.nodes[slot].id),
 		CAD_U("layer", expert.layer), CAD_U("expert", expert.expert), CAD_S("error", why));
 
 	return CAD_OK;
@@ -400,13 +365,13 @@ static void stream_ended(struct pl_control *control, uint64_t session, bool good
 	if (!node)
 		return;
 
-	cad_log_info(COMPONENT, goodbye ? "said goodbye" : "its stream broke", CAD_S("node", node->id));
+	cad_log_info(PL_COMPONENT, goodbye ? "said goodbye" : "its stream broke", CAD_S("node", node->id));
 	if (node->role == PL_ROLE_EXPERT)
 		pl_rollout_unreachable(control->rollout, slot);
 	if (goodbye)
-		pl_registry_leave(&control->registry, slot, now(control));
+		pl_registry_leave(&control->registry, slot, pl_control_now(control));
 	else
-		pl_registry_broken(&control->registry, slot, now(control));
+		pl_registry_broken(&control->registry, slot, pl_control_now(control));
 }
 
 void pl_control_broken(struct pl_control *control, uint64_t session) { stream_ended(control, session, false); }
@@ -418,311 +383,10 @@ void pl_control_gone(struct pl_control *control, uint32_t slot, uint32_t pid)
 	struct pl_node *node = &control->registry.nodes[slot];
 	if (node->presence != PL_BROKEN || node->pid != pid)
 		return;
-	cad_log_info(COMPONENT, "its host says that the process is gone", CAD_S("node", node->id), CAD_U("pid", pid));
+	cad_log_info(
+		PL_COMPONENT, "its host says that the process is gone", CAD_S("node", node->id), CAD_U("pid", pid));
 	node->gone = true;
-	node->until_ns = now(control);
-}
-
-/* ---- the turn ---- */
-
-static bool any_expert_counts(const struct pl_control *control)
-{
-	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
-		if (control->registry.nodes[slot].role == PL_ROLE_EXPERT &&
-			pl_node_counts(&control->registry.nodes[slot]))
-			return true;
-	return false;
-}
-
-static void bury(struct pl_control *control, uint32_t slot)
-{
-	struct pl_node *node = &control->registry.nodes[slot];
-	cad_log_warn(COMPONENT, "dead", CAD_S("node", node->id),
-		CAD_S("role", node->role == PL_ROLE_EXPERT ? "expert" : "router"),
-		CAD_U("experts", pl_control_held(control, slot)));
-	control->stats.deaths++;
-	if (node->session)
-		control->options.events.close(
-			control->options.events.context, node->session, "no report within the lease");
-	node->session = 0;
-	if (node->role == PL_ROLE_EXPERT) {
-		pl_rollout_drop(control->rollout, slot);
-		control->plan_due = true;
-		if (!any_expert_counts(control)) {
-			control->all_lost = true;
-			control->back_ns = 0;
-		}
-	}
-
-	pl_state_begin(control->options.state);
-	pl_state_delete_node(control->options.state, node->id);
-	commit(control);
-}
-
-/* All were lost, as by a cut, and some are back. The others hold what a plan would load again: each has
- * a lease's time, unless it is known to be gone; and all settle as at the start. */
-static uint64_t settled_again_ns(const struct pl_control *control)
-{
-	uint64_t until_ns = control->joined_ns + control->options.settle_ns;
-	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
-		const struct pl_node *node = &control->registry.nodes[slot];
-		uint64_t late_ns = control->back_ns + control->options.lease_ns;
-		if (node->presence == PL_DEAD && node->role == PL_ROLE_EXPERT && !node->gone && until_ns < late_ns)
-			until_ns = late_ns;
-	}
-	return until_ns;
-}
-
-/* Whether it is too early to move anything; *until_ns: when that may be over by time alone. */
-static bool must_wait(const struct pl_control *control, uint64_t now_ns, uint64_t *until_ns)
-{
-	*until_ns = UINT64_MAX;
-	if (control->cells == 0)
-		return false;
-	if (pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_EXPECTED) > 0)
-		return true;
-	if (control->placed) {
-		if (control->all_lost && control->back_ns)
-			*until_ns = settled_again_ns(control);
-		return *until_ns != UINT64_MAX && now_ns < *until_ns;
-	}
-	if (pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_LIVE) < control->options.experts_min)
-		return true;
-	*until_ns = control->joined_ns + control->options.settle_ns;
-	return now_ns < *until_ns;
-}
-
-/* Experts are placed among nodes whose operators give the same bits: those of the first node, until
- * no node of that kind is left. */
-static void choose_kernels(struct pl_control *control)
-{
-	const struct pl_node *first = NULL;
-	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
-		const struct pl_node *node = &control->registry.nodes[slot];
-		if (node->role != PL_ROLE_EXPERT || !pl_node_counts(node))
-			continue;
-		if (control->kernels[0] && strcmp(node->kernels_fingerprint, control->kernels) == 0)
-			return;
-		first = first ? first : node;
-	}
-
-	if (!first || strcmp(first->kernels_fingerprint, control->kernels) == 0)
-		return;
-	if (control->kernels[0])
-		cad_log_warn(COMPONENT,
-			"no node with the previous kernels is left; answers may now differ in their last bits",
-			CAD_S("before", control->kernels), CAD_S("now", first->kernels_fingerprint));
-	memcpy(control->kernels, first->kernels_fingerprint, sizeof control->kernels);
-	pl_state_begin(control->options.state);
-	pl_state_put_kernels(control->options.state, control->kernels);
-	commit(control);
-}
-
-static bool may_hold(const struct pl_control *control, const struct pl_node *node)
-{
-	return node->role == PL_ROLE_EXPERT && pl_node_counts(node) &&
-		(control->options.mixed_kernels || strcmp(node->kernels_fingerprint, control->kernels) == 0);
-}
-
-/* A node out of reach keeps what it has and gets nothing. */
-static uint64_t usable_memory(
-	const struct pl_control *control, const struct pl_node *node, const uint8_t *flags, uint64_t leaving_bytes)
-{
-	if (node->presence == PL_LIVE)
-		return node->memory_bytes > leaving_bytes ? node->memory_bytes - leaving_bytes : 0;
-	uint64_t held = 0;
-	for (uint32_t cell = 0; cell < control->cells; cell++)
-		held += (flags[cell] & PL_ASSIGN_HELD) != 0;
-	return held * pl_rollout_bytes(control->rollout);
-}
-
-static void say_shortage(struct pl_control *control, const char *text)
-{
-	if (strcmp(text, control->shortage) == 0)
-		return;
-	snprintf(control->shortage, sizeof control->shortage, "%s", text);
-	if (text[0])
-		cad_log_error(COMPONENT, text);
-	else
-		cad_log_info(COMPONENT, "every expert is placed again");
-}
-
-/* Makes a new assignment from the present state, and hands the targets to the rollout. Without
- * memory for it the old plan stays, and the next turn tries again. */
-static void plan(struct pl_control *control)
-{
-	struct pl_assign_node nodes[CAD_PROCESSES_MAX];
-	uint32_t slots[CAD_PROCESSES_MAX], count = 0;
-
-	choose_kernels(control);
-	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
-		if (may_hold(control, &control->registry.nodes[slot]))
-			slots[count++] = slot;
-
-	/* flags and targets of each, and a row of zeros */
-	size_t bytes = (2 * (size_t)count + 1) * control->cells + 1;
-	if (bytes > control->target_bytes) {
-		uint8_t *grown = realloc(control->target, bytes);
-		if (!grown) {
-			cad_log_error(COMPONENT, "out of memory for a plan", CAD_U("bytes", bytes));
-			return;
-		}
-		control->target = grown;
-		control->target_bytes = bytes;
-	}
-
-	uint8_t *target = control->target, *flags = target + (size_t)count * control->cells,
-		*zeros = flags + (size_t)count * control->cells;
-	for (uint32_t i = 0; i < count; i++) {
-		uint64_t leaving_bytes;
-		uint8_t *mine = flags + (size_t)i * control->cells;
-		pl_rollout_view(control->rollout, slots[i], mine, &leaving_bytes);
-		nodes[i] = (struct pl_assign_node){
-			usable_memory(control, &control->registry.nodes[slots[i]], mine, leaving_bytes), mine
-		};
-	}
-
-	const struct pl_assign_source source = {
-		.layers_count = control->options.shape.layers_count,
-		.experts = control->options.shape.experts,
-		.expert_bytes = pl_rollout_bytes(control->rollout),
-		.nodes = nodes,
-		.nodes_count = count,
-		.copies = control->options.copies,
-		.rebalance = control->options.rebalance,
-		.seed = control->options.seed,
-	};
-	struct pl_assignment assignment;
-	if (pl_assign(&source, target, &assignment) != CAD_OK) {
-		cad_log_error(COMPONENT, "out of memory for a plan", CAD_U("nodes", count));
-		return;
-	}
-
-	memset(zeros, 0, control->cells);
-
-	for (uint32_t slot = 0, i = 0; slot < CAD_PROCESSES_MAX; slot++) {
-		bool holds = i < count && slots[i] == slot;
-		if (holds ||
-			(control->registry.nodes[slot].role == PL_ROLE_EXPERT &&
-				pl_node_counts(&control->registry.nodes[slot])))
-			pl_rollout_target(control->rollout, slot, holds ? target + (size_t)i * control->cells : zeros);
-		i += holds;
-	}
-
-	say_shortage(control, assignment.text);
-	if (assignment.loads)
-		cad_log_info(COMPONENT, "planned", CAD_U("nodes", count), CAD_U("loads", assignment.loads),
-			CAD_U("unplaced", assignment.unplaced));
-	control->placed = control->placed || count > 0;
-	control->all_lost = control->all_lost && count == 0;
-	control->plan_due = false;
-}
-
-static uint64_t routers_epoch(const struct pl_control *control)
-{
-	uint64_t lowest = UINT64_MAX;
-	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
-		const struct pl_node *node = &control->registry.nodes[slot];
-		if (node->role == PL_ROLE_ROUTER && pl_node_counts(node) && node->load.epoch < lowest)
-			lowest = node->load.epoch;
-	}
-	return lowest;
-}
-
-static void order_load(void *context, uint32_t slot, const uint32_t *cells, uint32_t count)
-{
-	struct pl_control *control = context;
-	control->stats.loads_ordered += count;
-	control->options.events.load(
-		control->options.events.context, control->registry.nodes[slot].session, cells, count);
-}
-
-static void order_free(void *context, uint32_t slot, const uint32_t *cells, uint32_t count)
-{
-	struct pl_control *control = context;
-	control->stats.frees_ordered += count;
-	control->options.events.free(
-		control->options.events.context, control->registry.nodes[slot].session, cells, count);
-}
-
-/* ---- maps ---- */
-
-/* Saved before it is published, so that no epoch is ever used for two maps. */
-static void publish(struct pl_control *control)
-{
-	struct cad_map *map;
-	struct cad_error error;
-
-	if (pl_publish_map(&control->registry, control->rollout, &control->options.shape, control->epoch + 1, &map,
-		    &error) != CAD_OK) {
-		cad_log_error(COMPONENT, "no map was created", CAD_S("error", error.text));
-		return;
-	}
-
-	pl_state_begin(control->options.state);
-	pl_publish_save(&control->registry, control->rollout, &control->options.shape, map->epoch,
-		control->save_all ? control->kernels : NULL, control->options.state);
-	control->save_all = false;
-	commit(control);
-	control->epoch = map->epoch;
-	cad_map_release(control->map);
-	control->map = map;
-	control->publish_forced = false;
-	pl_rollout_published(control->rollout, map->epoch, now(control));
-	control->stats.maps_published++;
-	cad_log_info(COMPONENT, "map", CAD_U("epoch", map->epoch), CAD_U("nodes", map->nodes_count),
-		CAD_U("unplaced", cad_map_unplaced(map)));
-	control->options.events.publish(control->options.events.context, map);
-}
-
-/* Processes came with a map from before a restart that lost the state file, and what nodes say they
- * hold is still being compared: a map without it would stop them. */
-static bool old_map_serves(const struct pl_control *control, uint64_t now_ns, uint64_t *until_ns)
-{
-	*until_ns = control->joined_ns + control->options.rejoin_ns;
-	return !control->map && control->epoch > 0 && pl_rollout_in_flight(control->rollout) > 0 && now_ns < *until_ns;
-}
-
-static uint64_t turn(struct pl_control *control, uint64_t now_ns)
-{
-	uint64_t deadline_ns, until_ns;
-	for (int slot; (slot = pl_registry_expire(&control->registry, now_ns)) >= 0;)
-		bury(control, (uint32_t)slot);
-	deadline_ns = pl_registry_deadline_ns(&control->registry);
-	if (must_wait(control, now_ns, &until_ns))
-		return until_ns < deadline_ns ? until_ns : deadline_ns;
-	if (pl_rollout_retry_due(control->rollout, now_ns))
-		control->plan_due = true;
-	if (control->plan_due)
-		plan(control);
-	const struct pl_rollout_orders orders = { order_load, order_free, control };
-	pl_rollout_turn(control->rollout, routers_epoch(control), now_ns, &orders);
-	if (old_map_serves(control, now_ns, &until_ns))
-		return until_ns < deadline_ns ? until_ns : deadline_ns;
-	if (control->publish_forced || pl_rollout_publish_due(control->rollout, now_ns))
-		publish(control);
-	until_ns = pl_rollout_deadline_ns(control->rollout, now_ns);
-
-	return until_ns < deadline_ns ? until_ns : deadline_ns;
-}
-
-uint64_t pl_control_turn(struct pl_control *control)
-{
-	/* Stopped, or held up: reports have come meanwhile, and wait in the sockets. */
-	uint64_t now_ns = now(control), tick_ns = control->options.lease_ns / 10;
-	if (control->turn_ns && now_ns > control->turn_ns + tick_ns)
-		pl_registry_postpone(&control->registry, now_ns - control->turn_ns, now_ns);
-
-	uint64_t deadline_ns = turn(control, now_ns);
-	if (deadline_ns == UINT64_MAX) {
-		control->turn_ns = 0;
-		return deadline_ns;
-	}
-	if (deadline_ns > now_ns + tick_ns)
-		deadline_ns = now_ns + tick_ns;
-	control->turn_ns = deadline_ns > now_ns ? deadline_ns : now_ns;
-
-	return deadline_ns;
+	node->until_ns = pl_control_now(control);
 }
 
 /* ---- reading ---- */

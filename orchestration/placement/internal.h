@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The inside of control: control.c is told what happened, control_turn.c acts on it. Nothing else
+ * includes this.
+ */
+#ifndef CADRE_ORCHESTRATION_PLACEMENT_INTERNAL_H
+#define CADRE_ORCHESTRATION_PLACEMENT_INTERNAL_H
+
+#include "orchestration/placement/control.h"
+
+#define PL_COMPONENT "placement"
+
+/* A report of a loaded expert that waits for the checkpoint's checksum. */
+struct pl_claim {
+	uint64_t session;
+	uint32_t cell;
+	char hex[33];
+};
+
+struct pl_control {
+	struct pl_control_options options;
+	uint32_t cells;
+	struct pl_rollout *rollout;
+	struct cad_map *map;
+	uint64_t epoch;
+	uint64_t turn_ns;   /* when the next turn is due, so as to notice that this process did not run; 0: none */
+	uint64_t joined_ns; /* when an expert node joined last */
+	bool placed;        /* the first placement was made, now or before a restart */
+	bool all_lost;      /* no expert node was left, and nothing was planned since */
+	uint64_t back_ns;   /* when the first of them was back; 0: none is */
+	bool plan_due, publish_forced;
+	bool save_all;               /* the state file missed something: write everything next time */
+	char kernels[PL_TEXT_BYTES]; /* the operators' fingerprint that experts are placed under */
+	char shortage[256];          /* what the last plan could not do; "" */
+	struct pl_claim *claims;
+	size_t claims_count, claims_capacity;
+	uint8_t *target; /* scratch, [slots][cells], grown */
+	size_t target_bytes;
+	struct pl_control_stats stats;
+	struct pl_registry registry;
+};
+
+static inline uint64_t pl_control_now(const struct pl_control *control)
+{
+	return cad_clock_now_ns(control->options.clock);
+}
+
+/* ---- the state file (control.c) ---- */
+
+/* The state file helps but is not required: when it cannot be written, the cluster continues and
+ * everything is written again next time. */
+void pl_control_commit(struct pl_control *control);
+
+#endif
