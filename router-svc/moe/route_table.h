@@ -50,7 +50,7 @@ void rt_route_table_fini(struct rt_route_table *table); /* before the transport 
 
 /* Takes the reference. Returns the reference that is no longer needed, for the caller to release:
  * to the previous map, or to this one if its epoch is not higher; NULL: none. */
-struct cad_map *rt_route_table_map(struct rt_route_table *table, struct cad_map *map);
+CAD_MUST_USE struct cad_map *rt_route_table_map(struct rt_route_table *table, struct cad_map *map);
 /* What the transport reports; `peer` is the connection's user pointer. */
 void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *peer, enum cad_connection_state state,
 	enum cad_status status, const char *text);

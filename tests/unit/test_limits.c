@@ -117,7 +117,7 @@ static void the_largest_cluster_is_served(void **state)
 	struct exchange_node *router = exchange_node_create(&exchange, &options);
 	struct rt_route_table table;
 	assert_int_equal(rt_route_table_init(&table, router->transport), CAD_OK);
-	rt_route_table_map(&table, published(registry, rollout, 1));
+	cad_map_release(rt_route_table_map(&table, published(registry, rollout, 1)));
 	check_connected(&table);
 	check_choice(&table);
 
@@ -125,7 +125,7 @@ static void the_largest_cluster_is_served(void **state)
 	for (uint32_t i = 0; i < table.peers_count; i++)
 		table.peers[i].shipments = 1;
 	join_all(registry, rollout, 20000);
-	rt_route_table_map(&table, published(registry, rollout, 2));
+	cad_map_release(rt_route_table_map(&table, published(registry, rollout, 2)));
 	check_connected(&table);
 	assert_int_equal(table.peers_count, CAD_ROUTER_CONNECTIONS_MAX);
 
