@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # Lint: what tools can say about the text. Each is silent when all is well; the last line counts the kinds that are.
-# Findings are mended, or answered in .clang-tidy or scripts/cppcheck.txt with a reason.
+# Findings are mended, or answered in .clang-tidy, scripts/clang-tidy.txt or scripts/cppcheck.txt with a reason.
 
 source "$ROOT/scripts/setup.sh"
 
@@ -17,8 +17,7 @@ lint_format() { tracked '*.c' '*.h' | (cd "$ROOT" && xargs clang-format --dry-ru
 
 lint_tidy() {
 	prepare || return 1
-	# What clang-tidy counts on stderr is about system headers.
-	tracked '*.c' | (cd "$ROOT" && xargs -P "$(cores)" -n 1 clang-tidy --quiet -p "$(build_directory release)" 2> >(grep -v ' warnings\? generated\.$' >&2))
+	tracked '*.c' | (cd "$ROOT" && xargs scripts/tidy.py "$(build_directory release)")
 }
 
 lint_cppcheck() {
