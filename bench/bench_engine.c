@@ -213,8 +213,13 @@ int main(int argc, char **argv)
 		argc, argv, 0, NULL, &o);
 	o.threads = o.threads > 0 ? o.threads : kn_threads_default();
 	cad_log_setup(CAD_LOG_WARN, CAD_LOG_LOGFMT);
-	struct em_options options = { .model = o.model, .isa = o.isa, .threads = o.threads, .wire = CADRE_ROW_FIX16,
-		.router = { .step_tokens_max = 512, .sequences_max = SEQUENCES_MAX, .on_event = on_event, }, };
+	struct em_options options = {
+		.model = o.model,
+		.isa = o.isa,
+		.threads = o.threads,
+		.wire = CADRE_ROW_FIX16,
+		.router = { .step_tokens_max = 512, .sequences_max = SEQUENCES_MAX, .on_event = on_event },
+	};
 	struct em_embedded *em;
 	struct cad_error error;
 	struct kn_pool *pool;

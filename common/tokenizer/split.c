@@ -431,8 +431,10 @@ static enum cad_status run_metaspace(
 	enum cad_status status = rewrite(splitter, put_metaspaces, work, error);
 	if (status != CAD_OK || !splitter->split)
 		return status;
-	struct tok_splitter at_mark = { .has_pattern = true,
-		.pattern = { .literal = (char *)splitter->replacement, .literal_size = splitter->replacement_size, }, };
+	struct tok_splitter at_mark = {
+		.has_pattern = true,
+		.pattern = { .literal = (char *)splitter->replacement, .literal_size = splitter->replacement_size },
+	};
 	return cut_all(&at_mark, TOK_MERGED_WITH_NEXT, pieces_max, work, error);
 }
 

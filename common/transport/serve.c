@@ -295,7 +295,7 @@ void cad_request_answer(struct cad_request *request, const struct cadre_wire_ans
 			.kind = CADRE_WIRE_ANSWER,
 			.status = answer->header.status,
 			.session = c->session,
-			.payload_bytes = payload_bytes, },
+			.payload_bytes = payload_bytes },
 		.request_id = request->wire.request_id,
 		.data_bytes = answer->data_bytes,
 		.layer = request->wire.layer,

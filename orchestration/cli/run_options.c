@@ -11,13 +11,15 @@
 
 struct em_options cl_engine_embedded(const struct cl_engine *engine)
 {
-	return (struct em_options){ .isa = engine->isa,
+	return (struct em_options){
+		.isa = engine->isa,
 		.threads = engine->threads,
 		.weights = engine->weights,
 		.wire = engine->wire,
 		.nodes = engine->nodes,
 		.placement_seed = engine->placement_seed,
-		.router = { .chunk_tokens_max = engine->chunk, .micro_batches = engine->micro_batches, }, };
+		.router = { .chunk_tokens_max = engine->chunk, .micro_batches = engine->micro_batches },
+	};
 }
 
 static enum cad_status check_addresses(const char *routers, struct cad_error *error)

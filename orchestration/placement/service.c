@@ -266,7 +266,7 @@ static enum cad_status take_hello(
 			.isa = hello->isa,
 			.memory_bytes = hello->memory_bytes,
 			.threads = hello->threads,
-			.pid = hello->pid, },
+			.pid = hello->pid },
 		.identity = { hello->model_fingerprint, hello->settings_fingerprint, hello->settings },
 		.epoch = hello->epoch,
 		.held = held,

@@ -275,7 +275,7 @@ static const struct cad_rpc_method methods[] = {
 	{
 		.name = "Generate",
 		.kind = CAD_RPC_SERVER_STREAM,
-		.on = { .message = generate, .writable = rt_grpc_writable, .done = rt_grpc_done, },
+		.on = { .message = generate, .writable = rt_grpc_writable, .done = rt_grpc_done },
 	},
 	{ .name = "Tokenize", .kind = CAD_RPC_UNARY, .on = { .message = tokenize } },
 	{ .name = "Detokenize", .kind = CAD_RPC_UNARY, .on = { .message = detokenize } },

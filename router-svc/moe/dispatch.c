@@ -100,10 +100,19 @@ static enum cad_status send_shipment(struct rt_exchange *exchange, struct rt_shi
 		(struct cadre_wire_pair *)(shipment->payload.bytes + layout.pairs));
 	uint64_t now = cad_clock_now_ns(cad_transport_clock(exchange->transport));
 	struct cad_call_start start = {
-		.call = { .epoch = exchange->routes.map->epoch, .data_bytes = data_bytes, .layer = work->layer, .rows = shipment->rows,
-		          .row_elements = exchange->spec->hidden, .pairs = shipment->pairs, .groups = groups, },
-		.payload = &shipment->payload, .payload_bytes = layout.bytes, .answer = &shipment->answer,
-		.deadline_ns = now + exchange->call_timeout_ns, .done = rt_combine_done, .context = shipment,
+		.call = { .epoch = exchange->routes.map->epoch,
+			.data_bytes = data_bytes,
+			.layer = work->layer,
+			.rows = shipment->rows,
+			.row_elements = exchange->spec->hidden,
+			.pairs = shipment->pairs,
+			.groups = groups },
+		.payload = &shipment->payload,
+		.payload_bytes = layout.bytes,
+		.answer = &shipment->answer,
+		.deadline_ns = now + exchange->call_timeout_ns,
+		.done = rt_combine_done,
+		.context = shipment,
 	};
 	struct cad_call *handle;
 	enum cad_status status = cad_call_start(shipment->peer->connection, &start, &handle);

@@ -147,10 +147,10 @@ static void node_answer(struct world *w, const uint8_t *place, uint8_t node, str
 	a->header = (struct cadre_wire_answer){ .header = { .magic = CADRE_WIRE_MAGIC,
 							.version = CADRE_WIRE_VERSION,
 							.kind = CADRE_WIRE_ANSWER,
-							.payload_bytes = a->rows * sizeof *heads + bytes, },
+							.payload_bytes = a->rows * sizeof *heads + bytes },
 		.data_bytes = bytes,
 		.rows = (uint32_t)a->rows,
-		.row_elements = N, };
+		.row_elements = N };
 }
 
 static void answer_add(struct world *w, const struct answer *a)

@@ -344,7 +344,7 @@ void expert_call_start(struct expert_call *call, struct expert_client *client, s
 			.row_elements = world->hidden,
 			.pairs = pairs,
 			.groups = groups,
-			.data_bytes = data_bytes, },
+			.data_bytes = data_bytes },
 		.payload = &call->payload,
 		.payload_bytes = at.bytes,
 		.answer = &call->answer,

@@ -171,8 +171,9 @@ void moe_world_open(struct moe_world *world)
 	};
 
 	*world = (struct moe_world){
-		.spec = { .layers_count = MOE_LAYERS, .hidden = MOE_HIDDEN,
-			.gate = { .experts = MOE_EXPERTS, .topk = MOE_TOPK }, },
+		.spec = { .layers_count = MOE_LAYERS,
+			.hidden = MOE_HIDDEN,
+			.gate = { .experts = MOE_EXPERTS, .topk = MOE_TOPK } },
 	};
 	must(cad_sim_create(&network, &world->sim), NULL);
 	world->clock = cad_sim_clock(world->sim);

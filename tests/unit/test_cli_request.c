@@ -113,7 +113,7 @@ static void message_borrows_from_the_request(void **state)
 	const struct cl_request tokens = { .ids = { .ids = ids, .count = 2 },
 		.temperature = 0.5f,
 		.stop = "x",
-		.routing = true, },
+		.routing = true },
 				text = { .text = "hi" };
 	cl_request_to_message(&tokens, &message);
 	assert_int_equal(message.message.prompt_case, CADRE__V1__GENERATE_REQUEST__PROMPT_TOKENS);

@@ -447,9 +447,15 @@ static void strangers_are_refused(void **state)
 	(void)state;
 	struct world *world = world_create();
 	struct cad_error error;
-	struct pl_join join = { .hello = { .id = "a", .role = PL_ROLE_EXPERT, .exchange_address = "x:1", .http_address = "", .grpc_address = "", .kernels_fingerprint = "", .version = "",
-	                                   .isa = "", },
-	                        .identity = { "other", "s", "words" }, };
+	struct pl_join join = { .hello = { .id = "a",
+					.role = PL_ROLE_EXPERT,
+					.exchange_address = "x:1",
+					.http_address = "",
+					.grpc_address = "",
+					.kernels_fingerprint = "",
+					.version = "",
+					.isa = "" },
+		.identity = { "other", "s", "words" } };
 	assert_int_equal(pl_control_join(world->control, &join, 1, &error), CAD_ERR_REFUSED);
 	assert_string_equal(error.text,
 		"node 'a' has a checkpoint with fingerprint 'other', but this cluster serves 'm': start it with the same --model files");
@@ -477,9 +483,16 @@ static void other_operators_hold_nothing(void **state)
 	struct world *world = world_create();
 	struct cad_error error;
 	assert_int_equal(world_connect_node(world, 0), CAD_OK);
-	const struct pl_join join = { .hello = { .id = "odd", .role = PL_ROLE_EXPERT, .exchange_address = "x:1", .http_address = "", .grpc_address = "", .kernels_fingerprint = "other",
-	                                         .version = "", .isa = "", .memory_bytes = 1 << 20, },
-	                              .identity = world_identity, };
+	const struct pl_join join = { .hello = { .id = "odd",
+					      .role = PL_ROLE_EXPERT,
+					      .exchange_address = "x:1",
+					      .http_address = "",
+					      .grpc_address = "",
+					      .kernels_fingerprint = "other",
+					      .version = "",
+					      .isa = "",
+					      .memory_bytes = 1 << 20 },
+		.identity = world_identity };
 	must(pl_control_join(world->control, &join, 999, &error), &error);
 	world_run(world, 2000);
 	assert_int_equal(world_held_by(world, 0), WORLD_CELLS);

@@ -44,7 +44,7 @@ static void message_build(struct message *m)
 			.version = CADRE_WIRE_VERSION,
 			.kind = CADRE_WIRE_CALL,
 			.session = 5,
-			.payload_bytes = m->payload_bytes, },
+			.payload_bytes = m->payload_bytes },
 		.request_id = 77,
 		.data_bytes = data_bytes,
 		.layer = 1,
@@ -260,7 +260,7 @@ static void reply_build(struct reply *a)
 		.header = { .magic = CADRE_WIRE_MAGIC,
 			.version = CADRE_WIRE_VERSION,
 			.kind = CADRE_WIRE_ANSWER,
-			.payload_bytes = a->payload_bytes, },
+			.payload_bytes = a->payload_bytes },
 		.data_bytes = (2 + 3 + 4 + 8) * ELEMENTS,
 		.layer = 3,
 		.rows = 5,
@@ -337,14 +337,14 @@ static void handshake_headers(void **state)
 	(void)state;
 	struct cadre_wire_header out;
 	struct cadre_wire_hello hello = {
-		.header = { .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = CADRE_WIRE_HELLO, },
+		.header = { .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = CADRE_WIRE_HELLO },
 	};
 	assert_int_equal(cad_wire_header_check(&hello, sizeof hello, 0, &out, NULL), CAD_OK);
 	assert_int_equal(out.kind, CADRE_WIRE_HELLO);
 	memset(hello.identity.node, 'x', sizeof hello.identity.node);
 	assert_int_equal(cad_wire_header_check(&hello, sizeof hello, 0, &out, NULL), CAD_ERR_PROTOCOL);
 	struct cadre_wire_refuse refuse = {
-		.header = { .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = CADRE_WIRE_REFUSE, },
+		.header = { .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = CADRE_WIRE_REFUSE },
 	};
 	assert_int_equal(cad_wire_header_check(&refuse, sizeof refuse, 0, &out, NULL), CAD_OK);
 	memset(refuse.text, 'x', sizeof refuse.text);
@@ -352,7 +352,7 @@ static void handshake_headers(void **state)
 	struct cadre_wire_ping ping = { .header = { .magic = CADRE_WIRE_MAGIC,
 						.version = CADRE_WIRE_VERSION,
 						.kind = CADRE_WIRE_PONG,
-						.payload_bytes = 8, }, };
+						.payload_bytes = 8 } };
 	assert_int_equal(cad_wire_header_check(&ping, sizeof ping, 8, &out, NULL), CAD_ERR_PROTOCOL);
 	ping.header.payload_bytes = 0;
 	assert_int_equal(cad_wire_header_check(&ping, sizeof ping, 0, &out, NULL), CAD_OK);

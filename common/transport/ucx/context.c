@@ -174,7 +174,7 @@ enum cad_status cad_ucx_listener_create(struct cad_ucx_link *link, struct cad_er
 	ucp_listener_params_t parameters = {
 		.field_mask = UCP_LISTENER_PARAM_FIELD_SOCK_ADDR | UCP_LISTENER_PARAM_FIELD_CONN_HANDLER,
 		.sockaddr = { .addr = (const struct sockaddr *)&link->listen_address,
-			.addrlen = link->listen_address_bytes, },
+			.addrlen = link->listen_address_bytes },
 		.conn_handler = { .cb = link->on_connect, .arg = link },
 	};
 	ucs_status_t status = ucp_listener_create(link->worker, &parameters, &link->listener);

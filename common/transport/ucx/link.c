@@ -501,9 +501,11 @@ static enum cad_status ucx_connect(
 	if (!end)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED, "connecting to '%s': too many connections", address);
 	end->same_host = address_is_here(&peer);
-	ucp_ep_params_t parameters = { .field_mask = UCP_EP_PARAM_FIELD_FLAGS | UCP_EP_PARAM_FIELD_SOCK_ADDR,
-		                       .flags = UCP_EP_PARAMS_FLAGS_CLIENT_SERVER,
-		                       .sockaddr = { .addr = (const struct sockaddr *)&peer, .addrlen = bytes, }, };
+	ucp_ep_params_t parameters = {
+		.field_mask = UCP_EP_PARAM_FIELD_FLAGS | UCP_EP_PARAM_FIELD_SOCK_ADDR,
+		.flags = UCP_EP_PARAMS_FLAGS_CLIENT_SERVER,
+		.sockaddr = { .addr = (const struct sockaddr *)&peer, .addrlen = bytes },
+	};
 	ucs_status_t result = endpoint_open(end, &parameters);
 	if (result != UCS_OK) {
 		end_put(end);
