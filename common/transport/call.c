@@ -90,7 +90,8 @@ static uint32_t timeout_us(const struct cad_transport *t, uint64_t deadline_ns)
 {
 	if (deadline_ns == 0)
 		return 0;
-	uint64_t now_ns = cad_transport_now(t), us = deadline_ns > now_ns ? (deadline_ns - now_ns) / CAD_NS_PER_US : 0;
+	uint64_t now_ns = cad_transport_now_ns(t),
+		 us = deadline_ns > now_ns ? (deadline_ns - now_ns) / CAD_NS_PER_US : 0;
 	return us == 0 ? 1 : us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
 }
 
@@ -272,7 +273,7 @@ static void call_haunt(struct cad_call *call)
 {
 	struct cad_transport *t = call->connection->transport;
 	call->state = CAD_CALL_ZOMBIE;
-	call->deadline_ns = cad_transport_now(t) + t->options.peer_timeout_ms * CAD_NS_PER_MS;
+	call->deadline_ns = cad_transport_now_ns(t) + t->options.peer_timeout_ms * CAD_NS_PER_MS;
 	t->timer_ns = call->deadline_ns < t->timer_ns ? call->deadline_ns : t->timer_ns;
 }
 

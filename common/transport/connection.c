@@ -251,7 +251,7 @@ void cad_connection_timers(struct cad_connection *c)
 			if (!ping)
 				break;
 			c->ping_awake_ns = t->awake_ns;
-			ping->message.ping.stamp = cad_transport_now(t);
+			ping->message.ping.stamp = cad_transport_now_ns(t);
 			cad_notice_send(ping, sizeof ping->message.ping);
 		}
 		break;

@@ -67,7 +67,7 @@ enum cad_status cad_buffer_pool_create(
 struct cad_buffer *cad_buffer_pool_get(struct cad_transport *t, struct cad_buffer_pool *pool)
 {
 	if (pool->free_count == 0 && pool->resting > 0) {
-		uint64_t now = cad_transport_now(t);
+		uint64_t now = cad_transport_now_ns(t);
 		for (uint32_t i = 0; i < pool->count; i++) {
 			if (pool->rests_until_ns[i] == 0 || pool->rests_until_ns[i] > now)
 				continue;
@@ -84,7 +84,7 @@ void cad_buffer_pool_put(
 {
 	uint32_t index = (uint32_t)(buffer - pool->buffers);
 	if (rest_ns > 0) {
-		pool->rests_until_ns[index] = cad_transport_now(t) + rest_ns;
+		pool->rests_until_ns[index] = cad_transport_now_ns(t) + rest_ns;
 		pool->resting++;
 		return;
 	}

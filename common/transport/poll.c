@@ -43,7 +43,7 @@ void cad_transport_options_default(struct cad_transport_options *options)
  */
 static uint64_t account(struct cad_transport *t, uint64_t waited_ns)
 {
-	uint64_t now = cad_transport_now(t), gap = now - t->turn_ns, most = waited_ns + PAUSE_NS_MAX;
+	uint64_t now = cad_transport_now_ns(t), gap = now - t->turn_ns, most = waited_ns + PAUSE_NS_MAX;
 	t->awake_ns += gap < most ? gap : most;
 	t->turn_ns = now;
 	return now;
@@ -124,7 +124,8 @@ size_t cad_transport_poll(struct cad_transport *t, uint64_t until_ns)
 	t->polling = true;
 	size_t handled = turn(t, 0);
 	while (handled == 0 && until_ns > 0) {
-		uint64_t now = cad_transport_now(t), next = next_ns(t), wait_until = next < until_ns ? next : until_ns;
+		uint64_t now = cad_transport_now_ns(t), next = next_ns(t),
+			 wait_until = next < until_ns ? next : until_ns;
 		if (now >= until_ns)
 			break;
 		bool woken = wait_until > now && t->link->ops->wait(t->link, wait_until);
@@ -251,7 +252,7 @@ enum cad_status cad_transport_create(const struct cad_transport_options *options
 	if (status != CAD_OK)
 		goto free_transport;
 	o->clock = t->link->clock;
-	t->turn_ns = cad_transport_now(t);
+	t->turn_ns = cad_transport_now_ns(t);
 	t->timer_ns = UINT64_MAX;
 
 	if ((status = transport_allocate(t)) != CAD_OK) {
@@ -279,11 +280,11 @@ void cad_transport_destroy(struct cad_transport *t)
 	t->destroying = t->polling = true;
 	for (uint32_t i = 0; i < t->connections_high; i++)
 		cad_connection_fail(&t->connections[i], CAD_ERR_CANCELLED, "closed by this side");
-	uint64_t end = cad_transport_now(t) + DESTROY_SECONDS_MAX * CAD_NS_PER_S;
-	while (t->connections_used > 0 && cad_transport_now(t) < end) {
+	uint64_t end = cad_transport_now_ns(t) + DESTROY_SECONDS_MAX * CAD_NS_PER_S;
+	while (t->connections_used > 0 && cad_transport_now_ns(t) < end) {
 		turn(t, 0);
 		if (t->connections_used > 0)
-			t->link->ops->wait(t->link, cad_transport_now(t) + CAD_NS_PER_MS);
+			t->link->ops->wait(t->link, cad_transport_now_ns(t) + CAD_NS_PER_MS);
 	}
 
 	CAD_ASSERT(t->connections_used == 0); /* or a request is still held */
@@ -293,6 +294,7 @@ void cad_transport_destroy(struct cad_transport *t)
 struct cad_link *cad_transport_link(struct cad_transport *t) { return t->link; }
 void *cad_transport_user(const struct cad_transport *t) { return t->options.user; }
 const struct cad_clock *cad_transport_clock(const struct cad_transport *t) { return t->options.clock; }
+uint64_t cad_transport_now_ns(const struct cad_transport *t) { return cad_clock_now_ns(t->options.clock); }
 const char *cad_transport_address(const struct cad_transport *t) { return t->link->ops->address(t->link); }
 
 enum cad_status cad_transport_listen(struct cad_transport *t, const char *address, struct cad_error *error)

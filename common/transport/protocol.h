@@ -173,8 +173,6 @@ struct cad_transport {
 	struct cad_transport_stats stats;
 };
 
-static inline uint64_t cad_transport_now(const struct cad_transport *t) { return cad_clock_now_ns(t->options.clock); }
-
 /* ---- events, buffers, notices, failures (core.c) ---- */
 
 /* Queued once, however often it is raised before it runs. */

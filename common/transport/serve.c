@@ -82,7 +82,7 @@ static bool request_complete(struct cad_request *request)
 		cad_wire_call_check(&request->wire, sizeof request->wire, payload,
 			(size_t)request->wire.header.payload_bytes, &c->transport->options.limits, &request->view,
 			&error) == CAD_OK) {
-		request->received_ns = cad_transport_now(c->transport);
+		request->received_ns = cad_transport_now_ns(c->transport);
 		request->state = CAD_REQUEST_QUEUED;
 		cad_transport_event(c->transport, &request->arrived);
 		return true;

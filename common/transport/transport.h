@@ -87,6 +87,7 @@ struct cad_link *cad_transport_link(struct cad_transport *transport);
 void cad_transport_destroy(struct cad_transport *transport);
 void *cad_transport_user(const struct cad_transport *transport);
 const struct cad_clock *cad_transport_clock(const struct cad_transport *transport);
+uint64_t cad_transport_now_ns(const struct cad_transport *transport); /* by that clock */
 
 /* address: "host:port" (port 0: any) or a name, depending on the link. cad_transport_address gives
  * the address to publish. */

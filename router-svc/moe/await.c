@@ -6,16 +6,11 @@
 
 enum { POLL_MS_MAX = 50 };
 
-static uint64_t now_ns(const struct rt_exchange *exchange)
-{
-	return cad_clock_now_ns(cad_transport_clock(exchange->transport));
-}
-
 /* Pairs of doomed sequences are owed nothing; those that are under way end by their calls'
  * deadlines. */
 static void forget_doomed(struct rt_exchange *exchange, struct rt_work *work)
 {
-	uint64_t now = now_ns(exchange);
+	uint64_t now = cad_transport_now_ns(exchange->transport);
 	for (uint32_t row = 0; row < work->rows; row++) {
 		struct rt_sequence *sequence = work->batch->row_span[work->first + row]->sequence;
 		if (sequence->request.deadline_ns != 0 && now >= sequence->request.deadline_ns)
@@ -49,7 +44,7 @@ static bool look_again(const struct rt_exchange *exchange, const struct rt_work 
 void rt_await_sums(struct rt_exchange *exchange, struct rt_work *work)
 {
 	while (work->open + work->sent > 0) {
-		uint64_t now = now_ns(exchange), until = now + POLL_MS_MAX * CAD_NS_PER_MS;
+		uint64_t now = cad_transport_now_ns(exchange->transport), until = now + POLL_MS_MAX * CAD_NS_PER_MS;
 		if (look_again(exchange, work, now))
 			rt_dispatch_open(exchange, work);
 		if (work->open > 0 && work->retry_at_ns != 0 && work->retry_at_ns < until)

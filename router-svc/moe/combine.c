@@ -7,11 +7,6 @@
 
 enum { RETRY_BUSY_MS = 2, RETRY_NOT_HELD_MS = 5 };
 
-static uint64_t now_ns(const struct rt_exchange *exchange)
-{
-	return cad_clock_now_ns(cad_transport_clock(exchange->transport));
-}
-
 /* The shipment's pairs go to `to`. */
 static void settle(struct rt_shipment *shipment, enum rt_slot to)
 {
@@ -74,7 +69,7 @@ static void retry_later(struct rt_shipment *shipment, uint32_t delay_ms, const c
 	cad_log_debug("exchange", "sending a call's rows again", CAD_S("node", shipment->peer->id),
 		CAD_U("layer", shipment->work->layer), CAD_S("why", why));
 	settle(shipment, RT_SLOT_OPEN);
-	uint64_t at = now_ns(shipment->exchange) + delay_ms * CAD_NS_PER_MS;
+	uint64_t at = cad_transport_now_ns(shipment->exchange->transport) + delay_ms * CAD_NS_PER_MS;
 	if (shipment->work->retry_at_ns == 0 || at < shipment->work->retry_at_ns)
 		shipment->work->retry_at_ns = at;
 }

@@ -98,7 +98,7 @@ static enum cad_status send_shipment(struct rt_exchange *exchange, struct rt_shi
 	memset(shipment->payload.bytes + layout.data + data_bytes, 0, layout.groups - layout.data - data_bytes);
 	write_pairs(exchange, shipment, (struct cadre_wire_group *)(shipment->payload.bytes + layout.groups),
 		(struct cadre_wire_pair *)(shipment->payload.bytes + layout.pairs));
-	uint64_t now = cad_clock_now_ns(cad_transport_clock(exchange->transport));
+	uint64_t now = cad_transport_now_ns(exchange->transport);
 	struct cad_call_start start = {
 		.call = { .epoch = exchange->routes.map->epoch,
 			.data_bytes = data_bytes,

@@ -66,8 +66,7 @@ void rt_exchange_fini(struct rt_exchange *exchange)
 
 	bool busy = true;
 	for (int i = 0; busy && i < 1000; i++) {
-		cad_transport_poll(exchange->transport,
-			cad_clock_now_ns(cad_transport_clock(exchange->transport)) + CAD_NS_PER_MS);
+		cad_transport_poll(exchange->transport, cad_transport_now_ns(exchange->transport) + CAD_NS_PER_MS);
 		busy = false;
 		for (uint32_t p = 0; p < exchange->routes.peers_count; p++)
 			busy = busy || exchange->routes.peers[p].connection || exchange->routes.peers[p].shipments > 0;

@@ -19,7 +19,7 @@ enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_tra
 {
 	*table = (struct rt_route_table){
 		.transport = transport,
-		.random = { cad_clock_now_ns(cad_transport_clock(transport)) },
+		.random = { cad_transport_now_ns(transport) },
 	};
 	table->peers = calloc(CAD_ROUTER_CONNECTIONS_MAX, sizeof *table->peers);
 	table->node_peer = malloc(CAD_NODES_MAX * sizeof *table->node_peer);
@@ -140,8 +140,7 @@ void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *pee
 	if (state == CAD_CONNECTION_CLOSED) {
 		uint64_t jitter = cad_random_below(&table->random, peer->delay_ms + 1);
 		peer->connection = NULL;
-		peer->retry_at_ns = cad_clock_now_ns(cad_transport_clock(table->transport)) +
-			(peer->delay_ms + jitter) * CAD_NS_PER_MS;
+		peer->retry_at_ns = cad_transport_now_ns(table->transport) + (peer->delay_ms + jitter) * CAD_NS_PER_MS;
 		peer->delay_ms = peer->delay_ms * 2 < DELAY_LAST_MS ? peer->delay_ms * 2 : DELAY_LAST_MS;
 		if (peer->wanted)
 			cad_log_warn("exchange", "no connection", CAD_S("node", peer->id),
@@ -154,7 +153,7 @@ void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *pee
 
 uint64_t rt_route_table_tick(struct rt_route_table *table)
 {
-	uint64_t now = cad_clock_now_ns(cad_transport_clock(table->transport)), next = UINT64_MAX;
+	uint64_t now = cad_transport_now_ns(table->transport), next = UINT64_MAX;
 	for (uint32_t i = 0; i < table->peers_count; i++) {
 		struct rt_peer *peer = &table->peers[i];
 		if (!peer->wanted && peer->connection && peer->shipments == 0)
