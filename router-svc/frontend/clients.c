@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 struct rt_client {
 	struct rt_client *next;
@@ -10,13 +11,9 @@ struct rt_client {
 	char name[];
 };
 
-/* FNV-1a. */
 static struct rt_client **bucket_of(struct rt_clients *clients, const char *name)
 {
-	uint32_t hash = 2166136261u;
-	for (const char *c = name; *c; c++)
-		hash = (hash ^ (unsigned char)*c) * 16777619u;
-	return &clients->buckets[hash % RT_CLIENT_BUCKETS];
+	return &clients->buckets[XXH3_64bits(name, strlen(name)) % RT_CLIENT_BUCKETS];
 }
 
 /* Where it is, or where it would go. */
