@@ -27,6 +27,11 @@ enum {
 	CAD_ROUTER_CONNECTIONS_MAX = 2 * CAD_NODES_MAX,
 	/* Connections of an expert node (--connections-max), for the same reason. */
 	CAD_EXPERT_CONNECTIONS_MAX = 2 * CAD_ROUTERS_MAX,
+	/*
+	 * The text of an exchange address (common/transport/exchange_address.h), its end counted. Over
+	 * TCP about 150 bytes; with several RDMA ports some hundred for each.
+	 */
+	CAD_EXCHANGE_ADDRESS_BYTES = 4096,
 };
 
 /* ---- a model ---- */

@@ -3,12 +3,30 @@
  * sentence, or parts that make the same address again. */
 #include "common/base/address.h"
 #include "common/rpc/rpc.h"
+#include "common/transport/exchange_address.h"
 #include "orchestration/placement/probe.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
+
+static void exchange_address(const char *text)
+{
+	struct cad_exchange_address address;
+	struct cad_error error = { 0 };
+	char again[CAD_EXCHANGE_ADDRESS_BYTES], host[CAD_ADDRESS_BYTES];
+
+	cad_exchange_address_host(text, host);
+	if (cad_exchange_address_parse(text, &address, &error) != CAD_OK) {
+		CAD_ASSERT(error.text[0]);
+		return;
+	}
+	cad_exchange_address_text(&address, again);
+	CAD_ASSERT(strcmp(text, again) == 0);
+	CAD_ASSERT(strcmp(host, address.host) == 0);
+	CAD_ASSERT(cad_exchange_libraries_work(address.library, address.library));
+}
 
 /* Two texts: up to the first 0, and after it. */
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
@@ -32,6 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	}
 
 	(void)cad_address_is_loopback(text);
+	exchange_address(text);
 	struct sockaddr_storage target;
 	if (pl_probe_target(text, text + strlen(text) + 1, &target))
 		CAD_ASSERT(target.ss_family == AF_INET || target.ss_family == AF_INET6);
