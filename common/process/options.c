@@ -523,7 +523,7 @@ static bool answered(const struct cad_options *options)
 	else if (options->man)
 		cad_manual_page(stdout, options->spec);
 	else if (options->version)
-		printf("%s %s\n", options->spec->program, cad_version);
+		printf("%s %s (%s)\n", options->spec->program, cad_version, cad_commit);
 	else if (options->print_config)
 		print_config(options);
 	else if (options->check_config)

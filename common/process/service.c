@@ -2,6 +2,7 @@
 #include "common/process/service.h"
 
 #include "common/base/address.h"
+#include "common/process/process_metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,7 +101,10 @@ enum cad_status cad_service_init(struct cad_service *service, const char *name,
 		return status;
 
 	status = cad_metrics_create(&service->metrics);
-	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "no memory for metrics");
+	if (status != CAD_OK)
+		return cad_error_set(error, status, "no memory for metrics");
+	cad_process_metrics(service->metrics);
+	return CAD_OK;
 }
 
 enum cad_status cad_service_http(struct cad_service *service, cad_service_state_fn *ready,

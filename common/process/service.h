@@ -97,7 +97,8 @@ struct cad_service {
 	bool has_loop;
 };
 
-/* First of all, before any thread. `options` is borrowed to the end. */
+/* First of all, before any thread. `options` is borrowed to the end. The metrics of process_metrics.h are
+ * there from here on. */
 CAD_MUST_USE enum cad_status cad_service_init(struct cad_service *service, const char *name,
 	const struct cad_service_options *options, struct cad_error *error);
 /* The HTTP port, early: a process that reads a large model, or waits for the placement service, is seen

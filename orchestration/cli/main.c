@@ -140,7 +140,7 @@ int main(int argc, char **argv)
 	}
 
 	if (strcmp(argv[1], "--version") == 0) {
-		printf("cadrectl %s\n", cad_version);
+		printf("cadrectl %s (%s)\n", cad_version, cad_commit);
 		return CL_EXIT_OK;
 	}
 

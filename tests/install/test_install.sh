@@ -27,6 +27,9 @@ check() {
 
 DESTDIR='' "$cmake" --install "$build" --prefix "$prefix/usr" >/dev/null
 usr=$prefix/usr
+# The commit that was built: what the checkout is at may be newer.
+commit=$(sed -n 's/^const char cad_commit\[\] = "\(.*\)";$/\1/p' "$build/commit/commit.c")
+echo "$commit" | grep -qxE 'unknown|[0-9a-f]{12,40}(-dirty)?' || fail "the commit is '$commit'"
 doc=$usr/share/doc/cadre
 
 for file in LICENSE NOTICE README.md CHANGELOG.md; do
@@ -35,7 +38,7 @@ done
 
 for program in cadre-placement cadre-router cadre-expert cadrectl; do
 	check "$program does not start" "$usr/bin/$program" --help
-	[ "$("$usr/bin/$program" --version)" = "$program $version" ] || fail "$program --version is not $version"
+	[ "$("$usr/bin/$program" --version)" = "$program $version ($commit)" ] || fail "$program --version is not $version ($commit)"
 	page=$usr/share/man/man1/$program.1
 	check "no page of $program" test -s "$page"
 	! command -v groff >/dev/null || check "groff finds faults in $program.1" sh -c "! groff -man -ww -z '$page' 2>&1 | grep ."

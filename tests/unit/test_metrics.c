@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The Prometheus page and the HTTP server in front of it. */
 #include "common/process/admin.h"
+#include "common/base/version.h"
 #include "common/process/metrics.h"
+#include "common/process/process_metrics.h"
 #include "tests/support/must.h"
 
 #include <setjmp.h>
@@ -17,7 +19,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 static double read_seven(void *context) { return *(double *)context; }
@@ -109,6 +114,96 @@ static void updates_are_atomic(void **state)
 	cad_metrics_destroy(metrics);
 }
 
+/* ---- the process ---- */
+
+static double value_of(const char *name)
+{
+	struct cad_metrics *metrics;
+	char line[80], *text;
+	size_t bytes;
+
+	assert_int_equal(cad_metrics_create(&metrics), CAD_OK);
+	cad_process_metrics(metrics);
+	assert_int_equal(cad_metrics_render(metrics, &text, &bytes), CAD_OK);
+	snprintf(line, sizeof line, "\n%s ", name);
+	const char *at = strstr(text, line);
+	if (!at)
+		fail_msg("there is no %s in\n%s", name, text);
+	double value = strtod(at + strlen(line), NULL);
+	free(text);
+	cad_metrics_destroy(metrics);
+	return value;
+}
+
+static void memory_is_counted(void **state)
+{
+	(void)state;
+	const size_t size = 64 << 20;
+	double virtual_bytes = value_of("process_virtual_memory_bytes");
+	double resident_bytes = value_of("process_resident_memory_bytes");
+	char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	assert_ptr_not_equal(memory, MAP_FAILED);
+	assert_true(value_of("process_virtual_memory_bytes") >= virtual_bytes + (double)size);
+	assert_true(value_of("process_resident_memory_bytes") < resident_bytes + (double)size / 2);
+	memset(memory, 1, size);
+	assert_true(value_of("process_resident_memory_bytes") >= resident_bytes + (double)size / 2);
+	munmap(memory, size);
+}
+
+static void files_are_counted(void **state)
+{
+	(void)state;
+	double before = value_of("process_open_fds");
+	int pair[2];
+	struct rlimit files;
+
+	assert_int_equal(pipe(pair), 0);
+	assert_true(value_of("process_open_fds") == before + 2);
+	close(pair[0]);
+	close(pair[1]);
+	assert_true(value_of("process_open_fds") == before);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+	assert_true(value_of("process_max_fds") == (double)files.rlim_cur);
+}
+
+/* This process is younger than five minutes: it has a limit of that. */
+static void times_are_told(void **state)
+{
+	(void)state;
+	double cpu_seconds = value_of("process_cpu_seconds_total"), started = value_of("process_start_time_seconds");
+	struct timespec now;
+
+	assert_int_equal(clock_gettime(CLOCK_REALTIME, &now), 0);
+	assert_true(started <= (double)now.tv_sec + 1);
+	assert_true(started > (double)now.tv_sec - 300);
+	assert_true(cpu_seconds > 0);
+	while (value_of("process_cpu_seconds_total") <= cpu_seconds) {}
+}
+
+static void build_is_told(void **state)
+{
+	(void)state;
+	char begin[200];
+	snprintf(begin, sizeof begin, "cadre_build_info{version=\"%s\",commit=\"%s\",wire=\"", cad_version, cad_commit);
+
+	struct cad_metrics *metrics;
+	char *text;
+	size_t bytes;
+	assert_int_equal(cad_metrics_create(&metrics), CAD_OK);
+	cad_process_metrics(metrics);
+	assert_int_equal(cad_metrics_render(metrics, &text, &bytes), CAD_OK);
+	const char *line = strstr(text, begin);
+	assert_non_null(line);
+	assert_int_equal(strncmp(strchr(line, '}'), "} 1\n", 4), 0);
+	assert_non_null(strstr(text, "# TYPE process_cpu_seconds_total counter\n"));
+	assert_null(strstr(text, "NaN"));
+	free(text);
+	cad_metrics_destroy(metrics);
+}
+
+/* ---- the page over HTTP ---- */
+
 /* One request over a socket of its own; the whole answer, headers included. */
 static const char *http(const char *address, const char *request)
 {
@@ -190,6 +285,7 @@ static void http_pages(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(page), cmocka_unit_test(updates_are_atomic),
-		cmocka_unit_test(http_pages) };
+		cmocka_unit_test(memory_is_counted), cmocka_unit_test(files_are_counted),
+		cmocka_unit_test(times_are_told), cmocka_unit_test(build_is_told), cmocka_unit_test(http_pages) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
