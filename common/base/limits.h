@@ -16,13 +16,13 @@ enum {
 	 * sets of a map of 60 layers of 256 experts take 1 MiB.
 	 */
 	CAD_NODES_MAX = 512,
-	/* Routers. The placement service keeps a stream and about 1 KiB for each. */
+	/* Routers. The placement service keeps a stream and about 5 KiB for each. */
 	CAD_ROUTERS_MAX = 512,
 	/* What the placement service has places for; the dead keep theirs until a newcomer needs it. */
 	CAD_PROCESSES_MAX = CAD_NODES_MAX + CAD_ROUTERS_MAX,
 	/*
 	 * Connections of a router: every node where it is, and every node where it was, for what is
-	 * still with it after all have restarted. About 6 KiB each, so 6 MiB a router.
+	 * still with it after all have restarted. About 10 KiB each, so 10 MiB a router.
 	 */
 	CAD_ROUTER_CONNECTIONS_MAX = 2 * CAD_NODES_MAX,
 	/* Connections of an expert node (--connections-max), for the same reason. */

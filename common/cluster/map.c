@@ -37,11 +37,11 @@ static enum cad_status check_nodes(const struct cad_map_node *nodes, size_t coun
 			status = cad_error_set(error, CAD_ERR_CORRUPT,
 				"map: node %zu has the id '%.80s': 1 to %d letters, digits and ._:- are allowed", i,
 				nodes[i].id, CAD_MAP_ID_BYTES - 1);
-		else if (strlen(nodes[i].exchange_address) >= CAD_MAP_ADDRESS_BYTES ||
+		else if (strlen(nodes[i].exchange_address) >= CAD_EXCHANGE_ADDRESS_BYTES ||
 			strlen(nodes[i].http_address) >= CAD_MAP_ADDRESS_BYTES)
 			status = cad_error_set(error, CAD_ERR_CORRUPT,
-				"map: node '%s' has an address of more than %d bytes", nodes[i].id,
-				CAD_MAP_ADDRESS_BYTES - 1);
+				"map: node '%s' has an exchange address of more than %d bytes, or another of more than %d",
+				nodes[i].id, CAD_EXCHANGE_ADDRESS_BYTES - 1, CAD_MAP_ADDRESS_BYTES - 1);
 		else if (nodes[i].live && !nodes[i].exchange_address[0])
 			status = cad_error_set(
 				error, CAD_ERR_CORRUPT, "map: live node '%s' has no exchange address", nodes[i].id);

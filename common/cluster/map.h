@@ -31,8 +31,8 @@ struct Cadre__V1__Map;
 
 enum {
 	CAD_MAP_ID_BYTES = CAD_PROCESS_NAME_BYTES,
-	CAD_MAP_ADDRESS_BYTES = 256,
-	CAD_MAP_NONE = -1, /* "no such row" and "no such node" */
+	CAD_MAP_ADDRESS_BYTES = 256, /* all but exchange addresses: CAD_EXCHANGE_ADDRESS_BYTES */
+	CAD_MAP_NONE = -1,           /* "no such row" and "no such node" */
 };
 
 struct cad_map_node {

@@ -184,6 +184,10 @@ static void on_message(struct cad_rpc_client_call *call, const ProtobufCMessage 
 			if (member->options.order_free)
 				member->options.order_free(member->options.context, order->free);
 			break;
+		case CADRE__V1__NODE_ORDER__ORDER_PEERS:
+			if (member->options.order_peers)
+				member->options.order_peers(member->options.context, order->peers);
+			break;
 		default: break; /* a newer placement service may say more */
 		}
 	}

@@ -20,6 +20,7 @@ struct Cadre__V1__NodeHello;
 struct Cadre__V1__NodeLoad;
 struct Cadre__V1__LoadOrder;
 struct Cadre__V1__FreeOrder;
+struct Cadre__V1__Peers;
 struct Cadre__V1__NodeReport;
 
 /* What a process asks first: the settings that all share, and the cluster's name. */
@@ -49,6 +50,8 @@ struct cad_member_options {
 	void (*map)(void *context, struct cad_map *map);
 	void (*order_load)(void *context, const struct Cadre__V1__LoadOrder *order);
 	void (*order_free)(void *context, const struct Cadre__V1__FreeOrder *order);
+	/* All routers that may connect, whole each time; expert nodes hear of them. May be NULL. */
+	void (*order_peers)(void *context, const struct Cadre__V1__Peers *peers);
 	/* Joined (true) or no longer, and why. */
 	void (*joined)(void *context, bool joined, const char *why);
 };

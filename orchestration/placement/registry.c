@@ -68,12 +68,19 @@ static enum cad_status check_hello(const struct pl_hello *hello, struct cad_erro
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the node id '%.80s' is not allowed: use 1 to %d letters, digits and ._:-", hello->id,
 			CAD_MAP_ID_BYTES - 1);
-	const char *addresses[] = { hello->exchange_address, hello->http_address, hello->grpc_address };
-	for (size_t i = 0; i < 3; i++)
-		if (strlen(addresses[i]) >= CAD_MAP_ADDRESS_BYTES)
+	const struct {
+		const char *text;
+		size_t bytes;
+	} addresses[] = {
+		{ hello->exchange_address, CAD_EXCHANGE_ADDRESS_BYTES },
+		{ hello->http_address, CAD_MAP_ADDRESS_BYTES },
+		{ hello->grpc_address, CAD_MAP_ADDRESS_BYTES },
+	};
+	for (size_t i = 0; i < sizeof addresses / sizeof addresses[0]; i++)
+		if (strlen(addresses[i].text) >= addresses[i].bytes)
 			return cad_error_set(error, CAD_ERR_INVALID,
-				"node '%s' gives an address of %zu bytes, at most %d are allowed", hello->id,
-				strlen(addresses[i]), CAD_MAP_ADDRESS_BYTES - 1);
+				"node '%s' gives an address of %zu bytes, at most %zu are allowed", hello->id,
+				strlen(addresses[i].text), addresses[i].bytes - 1);
 	if (hello->role == PL_ROLE_EXPERT && !hello->exchange_address[0])
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"expert node '%s' gives no exchange address: routers could not reach it", hello->id);

@@ -47,7 +47,7 @@ struct pl_node {
 	enum pl_presence presence;
 	enum pl_role role;
 	char id[CAD_MAP_ID_BYTES];
-	char exchange_address[CAD_MAP_ADDRESS_BYTES], http_address[CAD_MAP_ADDRESS_BYTES],
+	char exchange_address[CAD_EXCHANGE_ADDRESS_BYTES], http_address[CAD_MAP_ADDRESS_BYTES],
 		grpc_address[CAD_MAP_ADDRESS_BYTES];
 	char kernels_fingerprint[PL_TEXT_BYTES], version[PL_TEXT_BYTES], isa[PL_TEXT_BYTES];
 	uint64_t memory_bytes;
@@ -103,6 +103,12 @@ int pl_registry_find(const struct pl_registry *registry, const char *id); /* slo
 static inline bool pl_node_counts(const struct pl_node *node)
 {
 	return node->presence == PL_LIVE || node->presence == PL_BROKEN || node->presence == PL_EXPECTED;
+}
+/* A router that may connect to expert nodes: also one that was given up, which may be behind a cut
+ * and still work with its last map; until it is forgotten. */
+static inline bool pl_node_is_peer(const struct pl_node *node)
+{
+	return node->role == PL_ROLE_ROUTER && node->presence != PL_FREE && !node->gone && node->exchange_address[0];
 }
 /* Nodes of a role with such a presence. */
 uint32_t pl_registry_count(const struct pl_registry *registry, enum pl_role role, enum pl_presence presence);

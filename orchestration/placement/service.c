@@ -8,6 +8,7 @@
 #include "common/rpc/guard.h"
 #include "common/rpc/health.h"
 #include "common/rpc/reflection.h"
+#include "orchestration/placement/peers.h"
 #include "orchestration/placement/probe.h"
 #include "orchestration/placement/status.h"
 
@@ -20,6 +21,8 @@
 #define COMPONENT "placement"
 
 enum { READY_TEXT_BYTES = 320, PEER_BYTES = 128 };
+/* Routers that start at once are told of at once. */
+static const uint64_t PEERS_INTERVAL_NS = 20 * CAD_NS_PER_MS;
 
 /* A Join stream, or a watcher of the map. */
 struct stream {
@@ -27,8 +30,9 @@ struct stream {
 	struct cad_rpc_call *call;
 	uint64_t session; /* of a Join stream that has said hello; 0: none, or no longer */
 	bool watches;     /* WatchMap: maps are sent bare */
+	bool expert;      /* hears of routers */
 	bool full;        /* its out queue is: the newest map is sent when it is not */
-	bool map_due;
+	bool map_due, peers_due;
 };
 
 struct pl_service {
@@ -46,6 +50,9 @@ struct pl_service {
 	char settings_fingerprint[33], settings_text[CADRE_TEXT_BYTES];
 	struct cad_map *map;         /* what map_message points into */
 	Cadre__V1__Map *map_message; /* NULL before the first map */
+	struct pl_peers peers;       /* routers, as expert nodes were told of them */
+	bool peers_due;
+	uint64_t peers_ns; /* when they were told last */
 	struct pl_status_metrics metrics;
 	bool draining, server_gone, timer_gone, probes_gone;
 	void (*drained)(void *context);
@@ -103,14 +110,28 @@ static void send_map(struct pl_service *service, struct stream *stream)
 	queue_message(stream, &order.base);
 }
 
+static void send_peers(struct pl_service *service, struct stream *stream)
+{
+	stream->peers_due = stream->full;
+	if (stream->full)
+		return;
+	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
+	order.order_case = CADRE__V1__NODE_ORDER__ORDER_PEERS;
+	order.peers = (Cadre__V1__Peers *)pl_peers_message(&service->peers, pl_control_registry(service->control));
+	queue_message(stream, &order.base);
+}
+
 static void stream_writable(struct cad_rpc_call *call)
 {
+	struct pl_service *service = cad_rpc_call_context(call);
 	struct stream *stream = cad_rpc_call_state(call);
 	if (!stream)
 		return;
 	stream->full = false;
 	if (stream->map_due)
-		send_map(cad_rpc_call_context(call), stream);
+		send_map(service, stream);
+	if (stream->peers_due)
+		send_peers(service, stream);
 }
 
 /* ---- turns ---- */
@@ -134,11 +155,31 @@ static void note_ready(struct pl_service *service)
 	pthread_mutex_unlock(&service->ready_lock);
 }
 
+/* Tells expert nodes of the routers when those have changed. Returns when to call again. */
+static uint64_t tell_peers(struct pl_service *service, uint64_t now_ns)
+{
+	if (pl_peers_changed(&service->peers, pl_control_registry(service->control)))
+		service->peers_due = true;
+	if (!service->peers_due)
+		return UINT64_MAX;
+	if (now_ns < service->peers_ns + PEERS_INTERVAL_NS)
+		return service->peers_ns + PEERS_INTERVAL_NS;
+
+	service->peers_due = false;
+	service->peers_ns = now_ns;
+	for (struct stream *stream = service->streams; stream; stream = stream->next)
+		if (stream->session && stream->expert)
+			send_peers(service, stream);
+	return UINT64_MAX;
+}
+
 static void on_timer(uv_timer_t *timer)
 {
 	struct pl_service *service = timer->data;
 	uint64_t deadline_ns = pl_control_turn(service->control), now_ns = cad_clock_now_ns(service->options.clock);
+	uint64_t peers_ns = tell_peers(service, now_ns);
 
+	deadline_ns = peers_ns < deadline_ns ? peers_ns : deadline_ns;
 	note_ready(service);
 	pl_status_metrics_update(&service->metrics, service->control);
 	if (deadline_ns == UINT64_MAX)
@@ -293,6 +334,8 @@ static void say_welcome(struct pl_service *service, struct stream *stream)
 	order.welcome = &welcome;
 	queue_message(stream, &order.base);
 	send_map(service, stream);
+	if (stream->expert)
+		send_peers(service, stream);
 }
 
 static enum cad_status take_expert(
@@ -331,6 +374,7 @@ static enum cad_status take_report(
 		if (status != CAD_OK)
 			return status;
 		stream->session = session;
+		stream->expert = report->hello->role == CADRE__V1__ROLE__ROLE_EXPERT;
 		say_welcome(service, stream);
 		return CAD_OK;
 	}

@@ -15,7 +15,7 @@
 #include "common/transport/transport.h"
 
 struct rt_peer {
-	char id[CAD_MAP_ID_BYTES], address[CAD_MAP_ADDRESS_BYTES];
+	char id[CAD_MAP_ID_BYTES], address[CAD_EXCHANGE_ADDRESS_BYTES];
 	struct cad_connection *connection; /* NULL: none now */
 	bool wanted;                       /* the current map names it as live */
 	bool ready;

@@ -2,16 +2,18 @@
 /*
  * A cluster of as many nodes as common/base/limits.h allows: they join, their map is made, travels
  * and is taken by a router, which connects to all of them, also when all have moved at once; and
- * the planner plans for them.
+ * the planner plans for them. Messages about processes with the longest addresses may be sent.
  */
 #include "cadre/v1/types.pb-c.h"
 #include "tests/support/exchange.h"
+#include "orchestration/placement/peers.h"
 #include "orchestration/placement/publish.h"
 #include "tests/support/plans.h"
 #include "router-svc/moe/route_table.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { LAYERS = 2, EXPERTS = CAD_NODES_MAX };
 
@@ -54,7 +56,8 @@ static void join_all(struct pl_registry *registry, struct pl_rollout *rollout, u
 }
 
 /* As a router gets it: through its message. */
-static struct cad_map *published(const struct pl_registry *registry, const struct pl_rollout *rollout, uint64_t epoch)
+static struct cad_map *published(
+	const struct pl_registry *registry, const struct pl_rollout *rollout, uint64_t epoch, size_t unplaced)
 {
 	struct cad_map *map, *received;
 	struct Cadre__V1__Map *message;
@@ -64,7 +67,7 @@ static struct cad_map *published(const struct pl_registry *registry, const struc
 	assert_int_equal(cad_map_to_message(map, &message), CAD_OK);
 	assert_int_equal(cad_map_from_message(message, &received, &error), CAD_OK);
 	assert_int_equal(received->nodes_count, CAD_NODES_MAX);
-	assert_int_equal(cad_map_unplaced(received), 0);
+	assert_int_equal(cad_map_unplaced(received), unplaced);
 	free(message);
 	cad_map_release(map);
 
@@ -117,7 +120,7 @@ static void the_largest_cluster_is_served(void **state)
 	struct exchange_node *router = exchange_node_create(&exchange, &options);
 	struct rt_route_table table;
 	assert_int_equal(rt_route_table_init(&table, router->transport), CAD_OK);
-	cad_map_release(rt_route_table_map(&table, published(registry, rollout, 1)));
+	cad_map_release(rt_route_table_map(&table, published(registry, rollout, 1, 0)));
 	check_connected(&table);
 	check_choice(&table);
 
@@ -125,13 +128,64 @@ static void the_largest_cluster_is_served(void **state)
 	for (uint32_t i = 0; i < table.peers_count; i++)
 		table.peers[i].shipments = 1;
 	join_all(registry, rollout, 20000);
-	cad_map_release(rt_route_table_map(&table, published(registry, rollout, 2)));
+	cad_map_release(rt_route_table_map(&table, published(registry, rollout, 2, 0)));
 	check_connected(&table);
 	assert_int_equal(table.peers_count, CAD_ROUTER_CONNECTIONS_MAX);
 
 	rt_route_table_fini(&table);
 	exchange_fini(&exchange);
 	pl_rollout_destroy(rollout);
+	free(registry);
+}
+
+/* Nodes and routers with the longest addresses: their map, and the list of routers, fit the 16 MiB of a
+ * message. */
+static void the_longest_addresses_can_be_told(void **state)
+{
+	(void)state;
+	struct pl_registry *registry = malloc(sizeof *registry);
+	struct pl_rollout *rollout;
+	struct pl_peers *peers = calloc(1, sizeof *peers);
+	const struct pl_rollout_options options = { .shape = shape, .expert_bytes = 1, .loads_max = 1, .moves_max = 1 };
+	static char exchange[CAD_EXCHANGE_ADDRESS_BYTES], other[CAD_MAP_ADDRESS_BYTES];
+
+	assert_non_null(registry);
+	assert_non_null(peers);
+	pl_registry_init(registry, 1000, 100, 1000);
+	assert_int_equal(pl_rollout_create(&options, &rollout), CAD_OK);
+	memset(exchange, 'x', sizeof exchange - 1);
+	memset(other, 'x', sizeof other - 1);
+	for (uint32_t n = 0; n < CAD_PROCESSES_MAX; n++) {
+		char id[16];
+		snprintf(id, sizeof id, "p%u", n);
+		const struct pl_hello hello = {
+			.id = id,
+			.role = n < CAD_NODES_MAX ? PL_ROLE_EXPERT : PL_ROLE_ROUTER,
+			.exchange_address = exchange,
+			.http_address = other,
+			.grpc_address = other,
+			.kernels_fingerprint = "",
+			.version = "",
+			.isa = "",
+		};
+		uint32_t slot;
+		uint64_t superseded;
+		struct cad_error error;
+		assert_int_equal(pl_registry_join(registry, &hello, n + 1, 1, &slot, &superseded, &error), CAD_OK);
+	}
+
+	struct cad_map *map = published(registry, rollout, 1, LAYERS * EXPERTS);
+	struct Cadre__V1__Map *message;
+	assert_int_equal(cad_map_to_message(map, &message), CAD_OK);
+	assert_true(cadre__v1__map__get_packed_size(message) < 16 << 20);
+	assert_true(pl_peers_changed(peers, registry));
+	assert_int_equal(pl_peers_message(peers, registry)->n_peers, CAD_ROUTERS_MAX);
+	assert_true(cadre__v1__peers__get_packed_size(&peers->message) < 16 << 20);
+
+	free(message);
+	cad_map_release(map);
+	pl_rollout_destroy(rollout);
+	free(peers);
 	free(registry);
 }
 
@@ -158,6 +212,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_largest_cluster_is_served),
+		cmocka_unit_test(the_longest_addresses_can_be_told),
 		cmocka_unit_test(the_largest_cluster_is_planned),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

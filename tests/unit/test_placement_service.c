@@ -39,6 +39,9 @@ struct member {
 	Cadre__V1__ExpertId held[1024], *held_list[1024];
 	struct cad_map *map;
 	uint64_t map_epoch;
+	/* the routers that it was told of last */
+	uint32_t peers_count;
+	char peer_id[16], peer_address[32];
 };
 
 /* What a status said; looked at after the call, because an assertion must not leave a callback
@@ -239,6 +242,16 @@ static void take_free(void *context, const Cadre__V1__FreeOrder *order)
 	}
 }
 
+static void take_peers(void *context, const Cadre__V1__Peers *peers)
+{
+	struct member *member = context;
+	member->peers_count = (uint32_t)peers->n_peers;
+	if (peers->n_peers == 0)
+		return;
+	snprintf(member->peer_id, sizeof member->peer_id, "%s", peers->peers[0]->id);
+	snprintf(member->peer_address, sizeof member->peer_address, "%s", peers->peers[0]->exchange_address);
+}
+
 static void join(struct world *world, int index)
 {
 	struct member *member = &world->members[index];
@@ -259,6 +272,7 @@ static void join(struct world *world, int index)
 		.map = take_map,
 		.order_load = take_load,
 		.order_free = take_free,
+		.order_peers = take_peers,
 	};
 	must(cad_member_create(&options, &member->member, &error), &error);
 }
@@ -421,6 +435,32 @@ static void restart_does_not_disturb(void **state)
 	cad_map_release(before);
 }
 
+static bool nodes_know_the_router(struct world *world)
+{
+	return world->members[0].peers_count == 1 && world->members[1].peers_count == 1;
+}
+
+static bool nodes_know_no_router(struct world *world)
+{
+	return world->members[0].peers_count == 0 && world->members[1].peers_count == 0;
+}
+
+/* One that was there before the router, and one that came after it. A router that says goodbye is no peer
+ * any longer; it hears of nobody itself. */
+static void nodes_hear_of_routers(void **state)
+{
+	struct world *world = *state;
+	join(world, 0);
+	join(world, MEMBERS - 1);
+	join(world, 1);
+	run_until(world, nodes_know_the_router);
+	assert_string_equal(world->members[0].peer_id, "router");
+	assert_string_equal(world->members[1].peer_address, world->members[MEMBERS - 1].address);
+	leave(world, MEMBERS - 1);
+	run_until(world, nodes_know_no_router);
+	assert_int_equal(world->members[MEMBERS - 1].peers_count, 0);
+}
+
 /* What a Join stream says when its first message is wrong. */
 static void refused(struct world *world, const Cadre__V1__NodeReport *message, enum cad_rpc_code code, const char *text)
 {
@@ -473,6 +513,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(watchers_get_the_present_map_and_the_next, setup, teardown),
 		cmocka_unit_test_setup_teardown(lost_node_is_replaced, setup, teardown),
 		cmocka_unit_test_setup_teardown(restart_does_not_disturb, setup, teardown),
+		cmocka_unit_test_setup_teardown(nodes_hear_of_routers, setup, teardown),
 		cmocka_unit_test_setup_teardown(wrong_beginnings_are_refused, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

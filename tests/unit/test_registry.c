@@ -160,14 +160,16 @@ static void second_process_with_one_id_is_refused(void **state)
 static void bad_hellos_are_refused(void **state)
 {
 	struct pl_registry *registry = *state;
-	char long_id[80], long_address[CAD_MAP_ADDRESS_BYTES + 1];
+	char long_id[80], long_address[CAD_MAP_ADDRESS_BYTES + 1], long_exchange[CAD_EXCHANGE_ADDRESS_BYTES + 1];
 
 	memset(long_id, 'x', sizeof long_id - 1), long_id[sizeof long_id - 1] = 0;
 	memset(long_address, 'x', sizeof long_address - 1), long_address[sizeof long_address - 1] = 0;
+	memset(long_exchange, 'x', sizeof long_exchange - 1), long_exchange[sizeof long_exchange - 1] = 0;
 	struct pl_hello hellos[] = { expert("", 1), expert("a b", 1), expert("a\n", 1), expert(long_id, 1),
-		expert("a", 1), expert("a", 1) };
+		expert("a", 1), expert("a", 1), expert("a", 1) };
 	hellos[4].exchange_address = "";
 	hellos[5].http_address = long_address;
+	hellos[6].exchange_address = long_exchange;
 
 	for (size_t i = 0; i < sizeof hellos / sizeof hellos[0]; i++) {
 		uint32_t slot;
