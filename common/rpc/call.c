@@ -21,6 +21,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { HEADER_OVERHEAD_BYTES = 32 }; /* as HTTP/2 counts headers */
+
 static void pump(struct cad_rpc_call *call);
 
 /* ---- life ---- */
@@ -282,6 +284,22 @@ static bool authorized(struct cad_rpc_call *call)
 	return code == CAD_RPC_OK;
 }
 
+/* Those that gRPC keeps to itself (authority, timeout, encodings) are not among them. */
+static bool headers_fit(struct cad_rpc_call *call)
+{
+	size_t size = call->entry ? 0 : GRPC_SLICE_LENGTH(call->details.method) + GRPC_SLICE_LENGTH(call->details.host),
+	       size_max = (size_t)cad_rpc_server_settings(call->server)->metadata_bytes_max;
+
+	for (size_t i = 0; i < call->metadata.count; i++)
+		size += GRPC_SLICE_LENGTH(call->metadata.metadata[i].key) +
+			GRPC_SLICE_LENGTH(call->metadata.metadata[i].value) + HEADER_OVERHEAD_BYTES;
+	if (size > size_max)
+		cad_rpc_call_finish(call, CAD_RPC_RESOURCE_EXHAUSTED,
+			"the headers of this call have %zu bytes, and this server takes %zu: send less metadata", size,
+			size_max);
+	return size <= size_max;
+}
+
 static void begin(struct cad_rpc_call *call)
 {
 	if (!cad_rpc_server_admit(call->server, call)) {
@@ -291,6 +309,8 @@ static void begin(struct cad_rpc_call *call)
 		return;
 	}
 
+	if (!headers_fit(call))
+		return;
 	if (!call->entry) {
 		char *path = grpc_slice_to_c_string(call->details.method);
 		cad_rpc_call_finish(call, CAD_RPC_UNIMPLEMENTED, "this server has no method %.200s", path);

@@ -54,7 +54,7 @@ struct cad_rpc_service {
 struct cad_rpc_server_config {
 	int receive_bytes_max;          /* one message; 4 MiB */
 	int send_bytes_max;             /* one message; 16 MiB */
-	int metadata_bytes_max;         /* headers of one call; 16 KiB */
+	int metadata_bytes_max;         /* headers of one call; above, RESOURCE_EXHAUSTED; 16 KiB */
 	int streams_per_connection_max; /* 1000 */
 	unsigned calls_max;             /* live calls of the whole server; above, RESOURCE_EXHAUSTED; 10000 */
 	int keepalive_time_ms;          /* an idle connection is pinged; 60 s */

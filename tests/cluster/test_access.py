@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from certificates import authority, issue
-from cluster import BIN, GOLDEN, Cluster
+from cluster import BIN, GOLDEN, Cluster, code_of
 
 MODEL = GOLDEN / 'olmoe-a' / 'model'
 
@@ -52,3 +52,16 @@ def test_client_certificates(files):
         pem = [(files / name).read_bytes() for name in ('ca.pem', 'client.key', 'client.pem')]
         with grpc.secure_channel(router.grpc, grpc.ssl_channel_credentials(*pem)) as channel:
             channel.unary_unary('/grpc.health.v1.Health/Check')(b'', timeout=10)
+
+
+def test_long_headers_end_their_own_call_alone():
+    with Cluster(MODEL, experts=1) as cluster:
+        router = cluster.routers[0]
+        stream = router.stream(tokens=[1, 2, 3], max_tokens=4000, ignore_eos=True)
+        got = len(next(stream).token_ids)
+        generate = router.server.method('cadre.v1.Inference', 'Generate')
+        for length in (17000, 300000):
+            refused = generate(router.request([1], max_tokens=1), metadata=(('note', 'v' * length),), timeout=20)
+            code, text = code_of(refused)
+            assert code == grpc.StatusCode.RESOURCE_EXHAUSTED and 'this server takes 16384: send less metadata' in text, text
+        assert got + sum(len(message.token_ids) for message in stream) == 4000
