@@ -176,24 +176,11 @@ check_alive() {
 	done <"$RUN/processes"
 }
 
-# Succeeds if http://ADDRESS/readyz answers 200; otherwise prints the last line of its text.
-is_ready() {
-	local line='' text='' last=''
-	exec 3<>"/dev/tcp/${1%:*}/${1##*:}" || return 1
-	printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3
-	IFS= read -r line <&3 || true
-	while IFS= read -r text <&3 || [ -n "$text" ]; do last=$text; done
-	exec 3>&-
-	[[ $line == *' 200 '* ]] && return 0
-	printf '%s' "$last"
-	return 1
-}
-
 # Fails with the placement service's own words if all expert nodes have joined, but their memory can never suffice.
 check_room() {
 	local why
-	[ -n "$PLACEMENT_HTTP" ] || return 0
-	why=$(is_ready "$PLACEMENT_HTTP" 2>/dev/null) && return
+	why=$("$BIN/cadrectl" health --http "$1" --ready -o json 2>/dev/null) && return
+	why=$(jq -r .why <<<"$why")
 	[[ $why == *"do not fit on $EXPERTS expert nodes"* || ($EXPERTS == 0 && $why == *'there is no expert node'*) ]] || return 0
 	fail "$why"
 }
@@ -206,22 +193,19 @@ wait_for() {
 		check_alive
 		sleep 0.05
 		waited=$((waited + 1))
-		[ $((waited % 10)) != 0 ] || check_room
 		[ $((waited % 100)) != 0 ] || say "waiting for $what"
 	done
 }
 
-# Prints the cluster's status once every process has joined and every expert is held, else nothing.
-full_status() {
-	"$BIN/cadrectl" status --placement "$1" -o json | jq -e --argjson experts "$EXPERTS" --argjson routers "$ROUTERS" \
-		'select(.experts_unplaced == 0 and ([.nodes[] | select(.state == "live" and .role == "expert")] | length) >= $experts
-		        and ([.nodes[] | select(.state == "live" and .role == "router")] | length) >= $routers)'
-}
-
-all_ready() {
-	local address
-	while read -r address; do is_ready "$address" >/dev/null || return 1; done <<<"$1"
-	echo ready
+# wait_ready PLACEMENT PLACEMENT_HTTP: until every process has joined, every expert is held, and every router is ready.
+wait_ready() {
+	local answer waited=0
+	until answer=$("$BIN/cadrectl" wait --placement "$1" --experts "$EXPERTS" --routers "$ROUTERS" --timeout 500ms -o json 2>/dev/null); do
+		check_alive
+		check_room "$2"
+		waited=$((waited + 1))
+		[ $((waited % 10)) != 0 ] || say "waiting: $(jq -r .why <<<"$answer")"
+	done
 }
 
 # run/cluster.json from the status: written under another name and renamed, so that it is complete or absent. `command` starts a process again where it was.
@@ -252,14 +236,14 @@ give_up() {
 }
 
 start_processes() {
-	local i placement_pid PLACEMENT_HTTP=
+	local i placement_pid placement_http
 	rm -rf "$RUN/log" "$RUN"/state.db*
 	mkdir -p "$RUN/log"
 	: >"$RUN/processes"
 	launch placement cadre-placement --model "$MODEL" --grpc 127.0.0.1:0 --http 127.0.0.1:0 --state "$RUN/state.db" --experts-min "$EXPERTS" "${PLACEMENT_OPTIONS[@]}"
 	wait_for "the placement service" log_field "$RUN/log/placement.log" serving grpc
 	PLACEMENT=$REPLY
-	PLACEMENT_HTTP=$(log_field "$RUN/log/placement.log" serving http)
+	placement_http=$(log_field "$RUN/log/placement.log" serving http)
 	has_option --threads "${EXPERT_OPTIONS[@]}" || EXPERT_OPTIONS+=("$(share_threads "$EXPERTS")")
 	has_option --threads "${ROUTER_OPTIONS[@]}" || ROUTER_OPTIONS+=("$(share_threads "$ROUTERS")")
 	for ((i = 0; i < EXPERTS; i++)); do
@@ -268,11 +252,9 @@ start_processes() {
 	for ((i = 0; i < ROUTERS; i++)); do
 		launch "router-$i" cadre-router --model "$MODEL" --placement "$PLACEMENT" --id "router-$i" --grpc 127.0.0.1:0 --http 127.0.0.1:0 "${ROUTER_OPTIONS[@]}"
 	done
-	wait_for "experts to be loaded (run/log/placement.log)" full_status "$PLACEMENT"
-	STATUS=$REPLY
-	wait_for "routers to be ready (run/log/router-0.log)" all_ready "$(jq -r '.nodes[] | select(.role == "router" and .state == "live") | .http_address' <<<"$STATUS")"
+	wait_ready "$PLACEMENT" "$placement_http"
 	placement_pid=$(awk '$1 == "placement" { print $2 }' "$RUN/processes")
-	write_cluster_json "$STATUS" "$PLACEMENT" "$PLACEMENT_HTTP" "$placement_pid"
+	write_cluster_json "$("$BIN/cadrectl" status --placement "$PLACEMENT" -o json)" "$PLACEMENT" "$placement_http" "$placement_pid"
 }
 
 cluster_up() {

@@ -143,7 +143,7 @@ void cad_manual_open(FILE *stream, const char *program, const char *summary)
 	put_summary(stream, summary);
 }
 
-void cad_manual_close(FILE *stream, const char *program)
+void cad_manual_close(FILE *stream, const char *program, const char *exit_codes)
 {
 	fputs(".SH COMMON OPTIONS\n", stream);
 	put_common(stream);
@@ -154,8 +154,11 @@ void cad_manual_close(FILE *stream, const char *program)
 	      ".SH EXIT STATUS\n"
 	      "0: success, or a service that SIGTERM or SIGINT stopped.\n"
 	      "1: failure.\n"
-	      "2: wrong usage.\n"
-	      "Above 128: ended by a signal; 130: interrupted.\n"
+	      "2: wrong usage.\n",
+		stream);
+	if (exit_codes)
+		cad_manual_text(stream, exit_codes);
+	fputs("Above 128: ended by a signal; 130: interrupted.\n"
 	      ".SH SEE ALSO\n",
 		stream);
 	const char *separator = "";
@@ -187,5 +190,5 @@ void cad_manual_page(FILE *stream, const struct cad_options_spec *spec)
 	cad_manual_text(stream, spec->summary);
 	fputs(".SH OPTIONS\n", stream);
 	put_options(stream, spec);
-	cad_manual_close(stream, spec->program);
+	cad_manual_close(stream, spec->program, NULL);
 }

@@ -179,3 +179,22 @@ void cad_rpc_health_destroy(struct cad_rpc_health *health)
 	}
 	free(health);
 }
+
+/* ---- the question ---- */
+
+static bool on_answer(void *context, const ProtobufCMessage *message)
+{
+	*(bool *)context = ((const Grpc__Health__V1__HealthCheckResponse *)message)->status ==
+		GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING;
+	return true;
+}
+
+enum cad_status cad_rpc_health_ask(
+	struct cad_rpc_blocking *client, int64_t timeout_ms, bool *serving, struct cad_error *error)
+{
+	Grpc__Health__V1__HealthCheckRequest request = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
+	const struct cad_rpc_call_options call = { .timeout_ms = timeout_ms };
+
+	return cad_rpc_blocking_call(client, "/grpc.health.v1.Health/Check", &request.base,
+		&grpc__health__v1__health_check_response__descriptor, &call, on_answer, serving, NULL, error);
+}

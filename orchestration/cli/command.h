@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The commands of cadrectl. Each takes its own arguments (argv[0] is the command's name), prints
- * its own errors, and returns the exit code: 0 success, 1 failure, 2 wrong usage, 130 interrupted.
- * One thread; they block.
+ * its own errors, and returns the exit code: 0 success, 1 failure, 2 wrong usage, 3 what was
+ * asked for answered, and is not ready, 130 interrupted. One thread; they block.
  */
 #ifndef CADRE_ORCHESTRATION_CLI_COMMAND_H
 #define CADRE_ORCHESTRATION_CLI_COMMAND_H
@@ -11,9 +11,11 @@
 
 #include <stdbool.h>
 
-enum { CL_EXIT_OK = 0, CL_EXIT_FAILED = 1, CL_EXIT_USAGE = 2, CL_EXIT_INTERRUPTED = 130 };
+enum { CL_EXIT_OK = 0, CL_EXIT_FAILED = 1, CL_EXIT_USAGE = 2, CL_EXIT_NOT_READY = 3, CL_EXIT_INTERRUPTED = 130 };
 
 int cl_status(int argc, char **argv);
+int cl_health(int argc, char **argv);
+int cl_wait(int argc, char **argv);
 int cl_generate(int argc, char **argv);
 int cl_verify(int argc, char **argv);
 int cl_tokenize(int argc, char **argv);

@@ -21,6 +21,8 @@ struct command {
 
 static const struct command commands[] = {
 	{ "status", "show the processes of the cluster and their state", cl_status },
+	{ "health", "ask one process whether it works, or is ready", cl_health },
+	{ "wait", "wait until one process, or the cluster, is ready", cl_wait },
 	{ "generate", "continue a prompt, on a router or in this process", cl_generate },
 	{ "verify", "compute an answer again and compare digests", cl_verify },
 	{ "eval", "write logits and routing of whole sequences to a file", cl_eval },
@@ -43,7 +45,7 @@ static void print_help(FILE *stream)
 	for (size_t i = 0; i < COMMANDS; i++)
 		fprintf(stream, "  %-16s %s\n", commands[i].name, commands[i].summary);
 	fprintf(stream,
-		"\n'cadrectl COMMAND --help' explains a command. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted.\n");
+		"\n'cadrectl COMMAND --help' explains a command. Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not ready, 130 interrupted.\n");
 }
 
 /* The man page: each command prints its part. */
@@ -61,7 +63,9 @@ static int print_manual(void)
 		if (code != CL_EXIT_OK)
 			return code;
 	}
-	cad_manual_close(stdout, "cadrectl");
+	cad_manual_close(stdout, "cadrectl",
+		"3: what was asked answered, and is not ready: experts that are on no node (status), a process that is not healthy or not ready "
+		"(health), the time is up (wait).");
 	return CL_EXIT_OK;
 }
 

@@ -37,7 +37,8 @@ static enum cad_status check(const void *values, struct cad_error *error)
 
 static const struct cad_options_spec spec = {
 	.program = "cadrectl status",
-	.summary = "Shows nodes, the experts that each holds, the map's epoch, rates and memory.",
+	.summary =
+		"Shows nodes, the experts that each holds, the map's epoch, rates and memory. Exits with 3 when experts are on no node.",
 	.table = table,
 	.count = sizeof table / sizeof *table,
 	.check = check,
@@ -144,23 +145,29 @@ static void print_json(const Cadre__V1__ClusterStatus *status)
 	json_decref(json);
 }
 
+struct answer {
+	const struct options *options;
+	bool unplaced; /* experts that no node holds */
+};
+
 static bool on_status(void *context, const ProtobufCMessage *message)
 {
-	const struct options *options = context;
+	struct answer *answer = context;
 	const Cadre__V1__ClusterStatus *status = (const Cadre__V1__ClusterStatus *)message;
 
 	if (status->n_nodes > 1)
 		qsort(status->nodes, status->n_nodes, sizeof *status->nodes, compare_nodes);
-	if (options->format == CL_FORMAT_JSON)
+	if (answer->options->format == CL_FORMAT_JSON)
 		print_json(status);
 	else
 		print_table(status);
+	answer->unplaced = status->experts_unplaced > 0;
 	return true;
 }
 
 static void stop_client(void *client) { cad_rpc_blocking_interrupt(client); }
 
-static enum cad_status ask(const char *placement, const struct options *options, struct cad_error *error)
+static enum cad_status ask(const char *placement, struct answer *answer, struct cad_error *error)
 {
 	struct cad_rpc_blocking *client;
 	Cadre__V1__GetStatusRequest request = CADRE__V1__GET_STATUS_REQUEST__INIT;
@@ -172,7 +179,7 @@ static enum cad_status ask(const char *placement, const struct options *options,
 
 	cl_on_interrupt(stop_client, client);
 	status = cad_rpc_blocking_call(client, GET_STATUS, &request.base, &cadre__v1__cluster_status__descriptor, &call,
-		on_status, (void *)options, NULL, error);
+		on_status, answer, NULL, error);
 	cl_on_interrupt(NULL, NULL);
 	cad_rpc_blocking_destroy(client);
 
@@ -184,6 +191,7 @@ int cl_status(int argc, char **argv)
 	struct options options;
 	struct cad_options *parsed;
 	struct cad_error error;
+	struct answer answer = { .options = &options };
 	char *found = NULL;
 	int exit_code;
 
@@ -196,8 +204,10 @@ int cl_status(int argc, char **argv)
 		exit_code = CL_EXIT_USAGE;
 	} else {
 		if (status == CAD_OK)
-			status = ask(found ? found : options.placement, &options, &error);
-		exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("status", &error);
+			status = ask(found ? found : options.placement, &answer, &error);
+		exit_code = status != CAD_OK ? cl_fail("status", &error)
+			: answer.unplaced    ? CL_EXIT_NOT_READY
+					     : CL_EXIT_OK;
 	}
 
 	free(found);

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "orchestration/cli/ask.h"
+
+#include "common/base/address.h"
+#include "common/rpc/health.h"
+#include "orchestration/cli/command.h"
+#include "orchestration/cli/http_get.h"
+
+enum { CONNECT_EVERY_MS = 200, HTTP_OK = 200, HTTP_UNAVAILABLE = 503 };
+
+static enum cad_status check_address(const char *option, const char *text, struct cad_error *error)
+{
+	if (!*text || cad_address_is_complete(text))
+		return CAD_OK;
+	return cad_error_set(error, CAD_ERR_INVALID, "--%s '%.80s' is not an address: give HOST:PORT", option, text);
+}
+
+enum cad_status cl_process_check(const struct cl_process *process, struct cad_error *error)
+{
+	if ((process->certificate[0] != 0) != (process->key[0] != 0))
+		return cad_error_set(error, CAD_ERR_INVALID, "give both --tls-certificate and --tls-key, or neither");
+	enum cad_status status = check_address("http", process->http, error);
+	return status == CAD_OK ? check_address("grpc", process->grpc, error) : status;
+}
+
+const char *cl_process_name(const struct cl_process *process)
+{
+	return process->http[0] ? process->http : process->grpc;
+}
+
+static const char *path_of(const char *option) { return option[0] ? option : NULL; }
+
+static void stop_client(void *client) { cad_rpc_blocking_interrupt(client); }
+
+enum cad_status cl_process_open(
+	const struct cl_process *process, struct cad_rpc_blocking **client, struct cad_error *error)
+{
+	const struct cad_rpc_channel_config config = { .backoff_ms_max = CONNECT_EVERY_MS };
+	const struct cad_rpc_tls tls = {
+		.certificate = path_of(process->certificate),
+		.key = path_of(process->key),
+		.authority = path_of(process->authority),
+	};
+
+	*client = NULL;
+	cl_on_interrupt(NULL, NULL);
+	if (process->http[0])
+		return CAD_OK;
+
+	bool secure = process->tls || tls.authority || tls.certificate;
+	enum cad_status status = cad_rpc_blocking_create(process->grpc, secure ? &tls : NULL, &config, client, error);
+	if (status == CAD_OK)
+		cl_on_interrupt(stop_client, *client);
+	return status;
+}
+
+void cl_process_close(struct cad_rpc_blocking *client)
+{
+	cl_on_interrupt(NULL, NULL);
+	cad_rpc_blocking_destroy(client);
+}
+
+static enum cad_status ask_http(
+	const struct cl_process *process, enum cl_question question, uint32_t timeout_ms, struct cad_error *error)
+{
+	static const char *const paths[] = { [CL_IS_ALIVE] = "/healthz", [CL_IS_READY] = "/readyz" };
+	struct cl_http_answer answer;
+	enum cad_status status = cl_http_get(process->http, paths[question], timeout_ms, &answer, error);
+
+	if (status != CAD_OK || answer.code == HTTP_OK)
+		return status;
+	if (answer.code == HTTP_UNAVAILABLE)
+		return cad_error_set(error, CAD_AGAIN, "%s", answer.text);
+	return cad_error_set(error, CAD_ERR_PROTOCOL, "%s: the answer to %s is %d: %.200s", process->http,
+		paths[question], answer.code, answer.text);
+}
+
+static enum cad_status ask_grpc(const struct cl_process *process, struct cad_rpc_blocking *client,
+	enum cl_question question, uint32_t timeout_ms, struct cad_error *error)
+{
+	bool serving = false;
+	enum cad_status status = cad_rpc_health_ask(client, timeout_ms, &serving, error);
+
+	if (status != CAD_OK)
+		return cad_error_prefix(error, "%s", process->grpc);
+	if (serving || question == CL_IS_ALIVE)
+		return CAD_OK;
+	return cad_error_set(error, CAD_AGAIN, "its health is NOT_SERVING; /readyz on its HTTP port says why");
+}
+
+enum cad_status cl_process_ask(const struct cl_process *process, struct cad_rpc_blocking *client,
+	enum cl_question question, uint32_t timeout_ms, struct cad_error *error)
+{
+	return process->http[0] ? ask_http(process, question, timeout_ms, error)
+				: ask_grpc(process, client, question, timeout_ms, error);
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Asking one process how it is, over its HTTP port or its gRPC port: for `cadrectl health` and
+ * `cadrectl wait`. Blocks; one thread; Ctrl-C ends it (command.h).
+ */
+#ifndef CADRE_ORCHESTRATION_CLI_ASK_H
+#define CADRE_ORCHESTRATION_CLI_ASK_H
+
+#include "common/process/option.h"
+#include "common/rpc/blocking.h"
+
+enum cl_question {
+	CL_IS_ALIVE, /* /healthz; over gRPC: whether it answers */
+	CL_IS_READY, /* /readyz; over gRPC: whether it is SERVING */
+};
+
+/* Which process, and how it is reached. */
+struct cl_process {
+	const char *http, *grpc; /* HOST:PORT; "" where not given; with both, HTTP is asked */
+	bool tls;
+	const char *authority, *certificate, *key;
+};
+
+/* Lines of an option table; `member` is a struct cl_process inside `owner`. */
+#define CL_PROCESS_OPTIONS(owner, member) \
+	CAD_OPTION_STRING(owner, member.http, "http", "", "HOST:PORT of the process's HTTP port"), \
+		CAD_OPTION_STRING( \
+			owner, member.grpc, "grpc", "", "HOST:PORT where it serves gRPC; with both, HTTP is asked"), \
+		CAD_OPTION_BOOL(owner, member.tls, "tls", "false", \
+			"gRPC: use TLS, and trust the certificate authorities of this system"), \
+		CAD_OPTION_STRING(owner, member.authority, "tls-authority", "", \
+			"PEM file of the certificate authority to trust instead; implies --tls"), \
+		CAD_OPTION_STRING(owner, member.certificate, "tls-certificate", "", \
+			"PEM file with the certificate to present; implies --tls"), \
+		CAD_OPTION_STRING(owner, member.key, "tls-key", "", "PEM file with its private key")
+
+/* For the `check` of the options. */
+CAD_MUST_USE enum cad_status cl_process_check(const struct cl_process *process, struct cad_error *error);
+/* What to call it: the address that is asked. */
+const char *cl_process_name(const struct cl_process *process);
+
+/* A client for several questions over gRPC; NULL for a process that is asked over HTTP. */
+CAD_MUST_USE enum cad_status cl_process_open(
+	const struct cl_process *process, struct cad_rpc_blocking **client, struct cad_error *error);
+void cl_process_close(struct cad_rpc_blocking *client); /* NULL is allowed */
+
+/* CAD_OK: yes. CAD_AGAIN: it answered, and the answer is no: the sentence says why. A failure: it did
+ * not answer. */
+CAD_MUST_USE enum cad_status cl_process_ask(const struct cl_process *process, struct cad_rpc_blocking *client,
+	enum cl_question question, uint32_t timeout_ms, struct cad_error *error);
+
+#endif

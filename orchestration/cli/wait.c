@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `cadrectl wait`: return when one process, or a whole cluster, is ready. */
+#include "cadre/v1/placement.pb-c.h"
+#include "common/base/address.h"
+#include "common/base/clock.h"
+#include "common/base/limits.h"
+#include "orchestration/cli/ask.h"
+#include "orchestration/cli/cluster_file.h"
+#include "orchestration/cli/command.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define GET_STATUS "/cadre.v1.Placement/GetStatus"
+
+enum { POLL_MS = 100, SAY_MS = 1000, SAY_AGAIN_MS = 10000, ANSWER_MS = 2000 };
+
+struct options {
+	struct cl_process process;
+	const char *placement;
+	uint32_t experts, routers;
+	uint64_t timeout_ns;
+	enum cl_format format;
+};
+
+static const struct cad_option table[] = {
+	CL_PROCESS_OPTIONS(struct options, process),
+	CAD_OPTION_STRING(struct options, placement, "placement", "",
+		"without --http and --grpc: HOST:PORT of the placement service, whose whole cluster is waited for; empty: the one in run/cluster.json"),
+	CAD_OPTION_U32(
+		struct options, experts, "experts", "1", 0, CAD_NODES_MAX, "cluster: expert nodes that must live"),
+	CAD_OPTION_U32(struct options, routers, "routers", "1", 0, CAD_NODES_MAX,
+		"cluster: routers that must be ready; their HTTP ports are asked, which must be reachable from here; 0: none is asked"),
+	CAD_OPTION_DURATION(struct options, timeout_ns, "timeout", "60s", 0, 24 * 3600 * CAD_NS_PER_S,
+		"how long to wait; 0s: as long as it takes"),
+	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "output format; short: -o"),
+};
+
+static enum cad_status check(const void *values, struct cad_error *error)
+{
+	const struct options *options = values;
+	if (options->placement[0] && !cad_address_is_complete(options->placement))
+		return cad_error_set(error, CAD_ERR_INVALID, "--placement '%.80s' is not an address: give HOST:PORT",
+			options->placement);
+	return cl_process_check(&options->process, error);
+}
+
+static const struct cad_options_spec spec = {
+	.program = "cadrectl wait",
+	.summary =
+		"Waits until one process is ready (--http, --grpc), or a whole cluster: every expert is on a live node, and routers are ready. Says on stderr what it waits for. Exits with 0 when it is ready, with 3 when the time is up.",
+	.table = table,
+	.count = sizeof table / sizeof *table,
+	.check = check,
+};
+
+/* ---- the cluster ---- */
+
+struct router {
+	char id[64], http[CAD_ADDRESS_BYTES];
+};
+
+/* What is kept of the placement service's answer. */
+struct view {
+	const char *placement;
+	uint32_t unplaced, experts_all, experts_live, routers_count;
+	struct router routers[CAD_NODES_MAX]; /* live ones */
+};
+
+static bool on_status(void *context, const ProtobufCMessage *message)
+{
+	struct view *view = context;
+	const Cadre__V1__ClusterStatus *status = (const Cadre__V1__ClusterStatus *)message;
+
+	view->unplaced = status->experts_unplaced;
+	view->experts_all = status->moe_layers * status->experts_per_layer;
+	view->experts_live = view->routers_count = 0;
+	for (size_t i = 0; i < status->n_nodes; i++) {
+		const Cadre__V1__NodeStatus *node = status->nodes[i];
+		if (node->state != CADRE__V1__NODE_STATE__NODE_STATE_LIVE)
+			continue;
+		if (node->role == CADRE__V1__ROLE__ROLE_EXPERT) {
+			view->experts_live++;
+		} else if (view->routers_count < CAD_NODES_MAX) {
+			struct router *router = &view->routers[view->routers_count++];
+			snprintf(router->id, sizeof router->id, "%s", node->id);
+			snprintf(router->http, sizeof router->http, "%s", node->http_address);
+		}
+	}
+	return true;
+}
+
+/* Enough of them are ready; else why not, by the word of the last that is not. */
+static enum cad_status ask_routers(
+	const struct options *options, const struct view *view, uint32_t timeout_ms, struct cad_error *error)
+{
+	uint32_t ready = 0;
+	struct cad_error one;
+
+	if (view->routers_count < options->routers)
+		return cad_error_set(
+			error, CAD_AGAIN, "%u of %u routers have joined", view->routers_count, options->routers);
+
+	for (uint32_t i = 0; i < view->routers_count && ready < options->routers; i++) {
+		const struct router *router = &view->routers[i];
+		const struct cl_process process = { .http = router->http };
+		enum cad_status status = cl_process_ask(&process, NULL, CL_IS_READY, timeout_ms, &one);
+		if (status == CAD_ERR_CANCELLED)
+			return cad_error_set(error, status, "%s", one.text);
+		if (status == CAD_OK)
+			ready++;
+		else
+			cad_error_set(
+				error, CAD_AGAIN, "%s (%s) is not ready: %.300s", router->id, router->http, one.text);
+	}
+	return ready >= options->routers ? CAD_OK : CAD_AGAIN;
+}
+
+static enum cad_status ask_cluster(const struct options *options, struct cad_rpc_blocking *client, struct view *view,
+	uint32_t timeout_ms, struct cad_error *error)
+{
+	Cadre__V1__GetStatusRequest request = CADRE__V1__GET_STATUS_REQUEST__INIT;
+	const struct cad_rpc_call_options call = { .timeout_ms = timeout_ms };
+	enum cad_status status = cad_rpc_blocking_call(client, GET_STATUS, &request.base,
+		&cadre__v1__cluster_status__descriptor, &call, on_status, view, NULL, error);
+
+	if (status != CAD_OK)
+		return cad_error_prefix(error, "placement service %s", view->placement);
+	if (view->experts_live < options->experts)
+		return cad_error_set(
+			error, CAD_AGAIN, "%u of %u expert nodes have joined", view->experts_live, options->experts);
+	if (view->unplaced > 0)
+		return cad_error_set(
+			error, CAD_AGAIN, "%u of %u experts are on no node", view->unplaced, view->experts_all);
+	return ask_routers(options, view, timeout_ms, error);
+}
+
+/* ---- waiting ---- */
+
+struct wait {
+	const struct options *options;
+	struct cad_rpc_blocking *client; /* NULL: HTTP alone */
+	struct view *view;               /* NULL: one process */
+	uint64_t begun_ns, said_ns;
+	char said[CAD_ERROR_TEXT_BYTES];
+};
+
+static uint64_t now_ns(void) { return cad_clock_now_ns(&cad_clock_system); }
+
+/* What has changed, at most once in a second; what has not, now and then. */
+static void say(struct wait *wait, const char *why)
+{
+	uint64_t now = now_ns(), since_ms = wait->said_ns ? (now - wait->said_ns) / CAD_NS_PER_MS : UINT64_MAX;
+
+	if (since_ms < SAY_MS || (since_ms < SAY_AGAIN_MS && strcmp(wait->said, why) == 0))
+		return;
+	fprintf(stderr, "cadrectl wait: waiting: %s\n", why);
+	snprintf(wait->said, sizeof wait->said, "%s", why);
+	wait->said_ns = now;
+}
+
+static void rest(const struct wait *wait, uint64_t left_ns)
+{
+	uint64_t ms = left_ns / CAD_NS_PER_MS < POLL_MS ? left_ns / CAD_NS_PER_MS : POLL_MS;
+	struct timespec time = { .tv_nsec = (long)(ms * CAD_NS_PER_MS) };
+
+	if (wait->client)
+		cad_rpc_blocking_pause(wait->client, ms); /* it goes on connecting */
+	else
+		(void)nanosleep(&time, NULL);
+}
+
+/* CAD_OK; CAD_AGAIN: the time is up, and the sentence says what is missing; CAD_ERR_CANCELLED. */
+static enum cad_status wait_for_it(struct wait *wait, struct cad_error *error)
+{
+	const struct options *options = wait->options;
+
+	for (;;) {
+		uint64_t spent_ns = now_ns() - wait->begun_ns, left_ns = UINT64_MAX;
+		if (options->timeout_ns > 0)
+			left_ns = options->timeout_ns > spent_ns ? options->timeout_ns - spent_ns : 0;
+		/* one look even when no time is left */
+		uint64_t left_ms = left_ns / CAD_NS_PER_MS + 1;
+		uint32_t answer_ms = left_ms < ANSWER_MS ? (uint32_t)left_ms : ANSWER_MS;
+		enum cad_status status = wait->view
+			? ask_cluster(options, wait->client, wait->view, answer_ms, error)
+			: cl_process_ask(&options->process, wait->client, CL_IS_READY, answer_ms, error);
+
+		if (cl_interrupted())
+			return CAD_ERR_CANCELLED;
+		if (status == CAD_OK)
+			return CAD_OK;
+		if (left_ns == 0)
+			return CAD_AGAIN;
+		say(wait, error->text);
+		rest(wait, left_ns);
+	}
+}
+
+static int finish(const struct wait *wait, enum cad_status status, const struct cad_error *error)
+{
+	uint64_t ms = (now_ns() - wait->begun_ns) / CAD_NS_PER_MS;
+	bool ready = status == CAD_OK;
+
+	if (status != CAD_OK && status != CAD_AGAIN)
+		return cl_fail("wait", error);
+	if (wait->options->format == CL_FORMAT_JSON) {
+		json_t *json = json_pack("{s:b, s:I, s:s}", "ready", ready, "waited_ms", (json_int_t)ms, "why",
+			ready ? "" : error->text);
+		(void)json_dumpf(json, stdout, JSON_COMPACT);
+		putchar('\n');
+		json_decref(json);
+	} else if (ready) {
+		printf("ready after %.1f s\n", (double)ms * 1e-3);
+	}
+	if (!ready)
+		fprintf(stderr, "cadrectl wait: not ready after %.1f s: %s\n", (double)ms * 1e-3, error->text);
+	return ready ? CL_EXIT_OK : CL_EXIT_NOT_READY;
+}
+
+static int run(const struct options *options, const char *placement)
+{
+	struct wait wait = { .options = options, .begun_ns = now_ns() };
+	struct cl_process process = options->process;
+	struct cad_error error;
+
+	if (placement) {
+		process = (struct cl_process){ .http = "", .grpc = placement, .authority = "", .certificate = "" };
+		process.key = "";
+		wait.view = malloc(sizeof *wait.view);
+		if (!wait.view) {
+			cad_error_set(&error, CAD_ERR_MEMORY, "out of memory");
+			return cl_fail("wait", &error);
+		}
+		wait.view->placement = placement;
+	}
+
+	enum cad_status status = cl_process_open(&process, &wait.client, &error);
+	if (status == CAD_OK) {
+		status = wait_for_it(&wait, &error);
+		cl_process_close(wait.client);
+	}
+	free(wait.view);
+	return finish(&wait, status, &error);
+}
+
+int cl_wait(int argc, char **argv)
+{
+	struct options options;
+	struct cad_options *parsed;
+	struct cad_error error;
+	char *found = NULL;
+	int exit_code;
+
+	if (!cad_options_main(&spec, argc, argv, &options, &parsed, &exit_code))
+		return exit_code;
+
+	const char *placement = options.placement[0] ? options.placement : NULL;
+	enum cad_status status = CAD_OK;
+	if (cl_process_name(&options.process)[0])
+		placement = NULL;
+	else if (!placement)
+		status = cl_cluster_placement(&found, &error);
+
+	if (status == CAD_ERR_NOT_FOUND) {
+		fprintf(stderr, "cadrectl wait: %s; or --http HOST:PORT of one process\n", error.text);
+		exit_code = CL_EXIT_USAGE;
+	} else {
+		exit_code = status == CAD_OK ? run(&options, found ? found : placement) : cl_fail("wait", &error);
+	}
+
+	free(found);
+	cad_options_destroy(parsed);
+	return exit_code;
+}

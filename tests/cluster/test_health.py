@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Health that tells the truth: cadrectl health, wait and status with their exit codes, and what /readyz says."""
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+import certificates
+from cluster import BIN, GOLDEN, Cluster, free_port, http
+
+MODEL = GOLDEN / 'mixtral-a' / 'model'
+OK, FAILED, USAGE, NOT_READY, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def cadrectl(*arguments, cwd=None):
+    return subprocess.run([BIN / 'cadrectl', *map(str, arguments)], capture_output=True, text=True, timeout=120, cwd=cwd)
+
+
+def until(question, seconds=30):
+    end = time.monotonic() + seconds
+    while not question():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope='module')
+def cluster():
+    with Cluster(MODEL, experts=2) as running:
+        yield running
+
+
+def test_health_of_each_process(cluster):
+    router = cluster.routers[0]
+    for where in (['--http', cluster.placement_http], ['--http', cluster.experts[0].http], ['--http', router.http], ['--grpc', router.grpc], ['--grpc', cluster.placement_grpc],
+                  ['--http', router.http, '--grpc', '127.0.0.1:1']):
+        for ready in ([], ['--ready']):
+            done = cadrectl('health', *where, *ready)
+            assert (done.returncode, done.stderr) == (OK, ''), done
+            assert done.stdout == f'{where[1]} is {"ready" if ready else "healthy"}\n'
+    answer = json.loads(cadrectl('health', '--http', router.http, '--ready', '-o', 'json').stdout)
+    assert answer == {'address': router.http, 'asked': 'ready', 'answer': True, 'why': ''}
+
+
+def test_options_come_from_the_environment(cluster):
+    """A container says CADRE_HTTP once: for its process, and for the probe."""
+    done = subprocess.run([BIN / 'cadrectl', 'health', '--ready'], capture_output=True, text=True, timeout=30, env={'CADRE_HTTP': cluster.routers[0].http})
+    assert done.returncode == OK, done
+
+
+def test_health_over_tls(tmp_path):
+    certificates.authority(tmp_path)
+    certificates.issue(tmp_path, 'router', 'IP:127.0.0.1')
+    with Cluster(MODEL, experts=1, router_options=['--tls-certificate', tmp_path / 'router.pem', '--tls-key', tmp_path / 'router.key']) as cluster:
+        grpc = cluster.routers[0].grpc
+        done = cadrectl('health', '--grpc', grpc, '--ready', '--tls-authority', tmp_path / 'ca.pem')
+        assert done.returncode == OK, done
+        done = cadrectl('health', '--grpc', grpc, '--ready')
+        assert done.returncode == FAILED and grpc in done.stderr
+
+
+def test_what_is_no_answer(cluster, tmp_path):
+    nobody = f'127.0.0.1:{free_port()}'
+    for arguments, code, says in (
+            (['health'], USAGE, 'give --http'), (['health', '--http', 'here'], USAGE, "--http 'here' is not an address"),
+            (['health', '--http', nobody], FAILED, f'{nobody}: Connection refused'), (['health', '--grpc', nobody], FAILED, nobody),
+            (['health', '--http', cluster.routers[0].grpc], FAILED, 'this is no answer of HTTP'),
+            (['health', '--grpc', cluster.routers[0].http], FAILED, cluster.routers[0].http),
+            (['wait'], USAGE, '--placement'), (['wait', '--placement', 'here'], USAGE, "--placement 'here' is not an address"),
+            (['wait', '--http', nobody, '--timeout', '300ms'], NOT_READY, f'waiting: {nobody}: Connection refused'),
+            (['wait', '--placement', nobody, '--timeout', '300ms'], NOT_READY, f'waiting: placement service {nobody}')):
+        done = cadrectl(*arguments, cwd=tmp_path)
+        assert done.returncode == code and says in done.stderr and done.stdout == '', (arguments, done)
+
+
+def test_a_process_that_does_not_answer_in_time(cluster):
+    router = cluster.routers[0]
+    router.process.kill(signal.SIGSTOP)
+    try:
+        for where in (['--http', router.http], ['--grpc', router.grpc]):
+            begun = time.monotonic()
+            done = cadrectl('health', *where, '--timeout', '300ms')
+            assert done.returncode == FAILED and where[1] in done.stderr, done
+            assert time.monotonic() - begun < 5
+    finally:
+        router.process.kill(signal.SIGCONT)
+
+
+def test_wait_for_one_process_and_for_the_cluster(cluster):
+    router = cluster.routers[0]
+    for where in (['--http', router.http], ['--grpc', router.grpc], ['--placement', cluster.placement_grpc, '--experts', 2]):
+        done = cadrectl('wait', *where)
+        assert done.returncode == OK and done.stdout.startswith('ready after') and done.stderr == '', done
+    for options, says in ((['--experts', 3], '2 of 3 expert nodes have joined'), (['--routers', 2], '1 of 2 routers have joined')):
+        done = cadrectl('wait', '--placement', cluster.placement_grpc, *options, '--timeout', '300ms', '-o', 'json')
+        assert done.returncode == NOT_READY and says in done.stderr
+        answer = json.loads(done.stdout)
+        assert answer['ready'] is False and answer['why'] == says and answer['waited_ms'] >= 300
+
+
+def test_wait_begins_before_the_cluster(tmp_path):
+    with Cluster(MODEL, experts=2, start=False) as cluster:
+        waiting = subprocess.Popen([BIN / 'cadrectl', 'wait', '--placement', cluster.placement_grpc, '--experts', '2'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        line = waiting.stderr.readline()
+        assert line.startswith('cadrectl wait: waiting: placement service'), line
+        for process in cluster.processes():
+            process.start()
+        out, errors = waiting.communicate(timeout=60)
+        assert waiting.returncode == OK and out.startswith('ready after'), errors
+        assert cluster.routers[0].generate(tokens=[1, 2, 3], max_tokens=2, ignore_eos=True).finish_reason == 1
+        assert http(cluster.routers[0].http, '/readyz') == 'ready\n'
+
+
+def test_interrupt_ends_waiting():
+    for where in ('--http', '--placement'):
+        waiting = subprocess.Popen([BIN / 'cadrectl', 'wait', where, f'127.0.0.1:{free_port()}'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        waiting.stderr.readline()
+        waiting.send_signal(signal.SIGINT)
+        _, errors = waiting.communicate(timeout=20)
+        assert waiting.returncode == INTERRUPTED and 'interrupted' in errors
+
+
+def test_experts_without_a_place_are_told_by_exit_codes():
+    with Cluster(MODEL, experts=1, memory='100K', start=False) as cluster:
+        for process in cluster.processes():
+            process.start()
+        until(lambda: cadrectl('status', '--placement', cluster.placement_grpc).returncode != FAILED)
+        until(lambda: [node for node in cluster.status()['nodes'] if node['role'] == 'expert' and node['experts'] > 0])
+        done = cadrectl('status', '--placement', cluster.placement_grpc)
+        assert done.returncode == NOT_READY and 'ATTENTION: no node holds' in done.stdout, done
+        assert cadrectl('status', '--placement', cluster.placement_grpc, '-o', 'json').returncode == NOT_READY
+        done = cadrectl('health', '--http', cluster.placement_http, '--ready')
+        assert done.returncode == NOT_READY and 'is not ready: ' in done.stdout and 'do not fit on 1 expert nodes' in done.stdout, done
+        done = cadrectl('health', '--http', cluster.placement_http)
+        assert done.returncode == OK, done
+        done = cadrectl('wait', '--placement', cluster.placement_grpc, '--timeout', '300ms')
+        assert done.returncode == NOT_READY and 'experts are on no node' in done.stderr, done
+        done = cadrectl('health', '--grpc', cluster.routers[0].grpc, '--ready')
+        assert done.returncode == NOT_READY and 'NOT_SERVING' in done.stdout, done
