@@ -147,7 +147,11 @@ static enum cad_status create_http(struct program *p, struct cad_error *error)
 
 static enum cad_status open_state(struct program *p, struct cad_error *error)
 {
-	return pl_state_open(p->options.state, &p->state, error);
+	enum cad_status status = pl_state_open(p->options.state, &p->state, error);
+	if (status == CAD_OK && pl_state_loss(p->state)[0])
+		cad_log_error("placement", "starting without the state file; the nodes will say what they hold",
+			CAD_S("error", pl_state_loss(p->state)));
+	return status;
 }
 
 static enum cad_status open_checkpoint(struct program *p, struct cad_error *error)

@@ -107,6 +107,7 @@ static void take_hello(struct pl_node *node, const struct pl_hello *hello)
 	copy_cut(node->exchange_address, sizeof node->exchange_address, hello->exchange_address);
 	copy_cut(node->http_address, sizeof node->http_address, hello->http_address);
 	copy_cut(node->grpc_address, sizeof node->grpc_address, hello->grpc_address);
+	copy_cut(node->probe_address, sizeof node->probe_address, hello->probe_address ? hello->probe_address : "");
 	copy_cut(node->kernels_fingerprint, sizeof node->kernels_fingerprint, hello->kernels_fingerprint);
 	copy_cut(node->version, sizeof node->version, hello->version);
 	copy_cut(node->isa, sizeof node->isa, hello->isa);

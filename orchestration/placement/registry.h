@@ -10,7 +10,8 @@
  *             LIVE <---------- DEAD             a process with its id joins before it is forgotten
  *     free -> EXPECTED -> LIVE                  known from before a restart of this service, and
  *                                               given time to come back
- *             EXPECTED ------> DEAD             it did not
+ *             EXPECTED ------> DEAD             it did not; at once when its host says that the
+ *                                               process is gone
  *
  * A node keeps its slot (a small number) from join until it is forgotten, long after its death;
  * slots index the tables of rollout.h. The caller gives times, so that tests can supply their own.
@@ -33,6 +34,7 @@ struct pl_hello {
 	const char *id;
 	enum pl_role role;
 	const char *exchange_address, *http_address, *grpc_address, *kernels_fingerprint, *version, *isa;
+	const char *probe_address; /* where to see whether it still runs (probe.h); NULL, "": nowhere */
 	uint64_t memory_bytes;
 	uint32_t threads, pid;
 };
@@ -48,7 +50,7 @@ struct pl_node {
 	enum pl_role role;
 	char id[CAD_MAP_ID_BYTES];
 	char exchange_address[CAD_EXCHANGE_ADDRESS_BYTES], http_address[CAD_MAP_ADDRESS_BYTES],
-		grpc_address[CAD_MAP_ADDRESS_BYTES];
+		grpc_address[CAD_MAP_ADDRESS_BYTES], probe_address[CAD_MAP_ADDRESS_BYTES];
 	char kernels_fingerprint[PL_TEXT_BYTES], version[PL_TEXT_BYTES], isa[PL_TEXT_BYTES];
 	uint64_t memory_bytes;
 	uint32_t threads, pid;

@@ -526,6 +526,7 @@ static void get_status(struct cad_rpc_call *call, const ProtobufCMessage *messag
 		.cluster = service->options.cluster,
 		.checkpoint = service->options.checkpoint,
 		.control = service->control,
+		.state = service->options.state,
 		.now_ns = cad_clock_now_ns(service->options.clock),
 		.started_ns = service->started_ns,
 	};
@@ -616,7 +617,7 @@ enum cad_status pl_service_create(
 	made->timer.data = made;
 	pl_probes_init(&made->probes, cad_rpc_reactor_loop(options->reactor), on_refused, made);
 	pl_checkpoint_on_checksum(options->checkpoint, on_checksum, made);
-	pl_status_metrics_create(&made->metrics, options->metrics);
+	pl_status_metrics_create(&made->metrics, options->metrics, options->state);
 	if (options->metrics)
 		cad_metrics_counter_read(options->metrics, "cadre_placement_connections_refused_total",
 			"gRPC connections refused for want of file descriptors", NULL, 0, refused_read, NULL);

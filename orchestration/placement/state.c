@@ -3,26 +3,42 @@
  * with them. */
 #include "orchestration/placement/state.h"
 
+#include "orchestration/placement/internal.h"
+
 #include <sqlite3.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-static const char schema[] =
-	"PRAGMA locking_mode = EXCLUSIVE;"
-	"PRAGMA journal_mode = WAL;"
-	"PRAGMA synchronous = FULL;"
-	"PRAGMA foreign_keys = ON;"
-	"BEGIN EXCLUSIVE;"
-	"CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
-	"CREATE TABLE IF NOT EXISTS quanta (key TEXT PRIMARY KEY, quanta BLOB NOT NULL) WITHOUT ROWID;"
-	"CREATE TABLE IF NOT EXISTS checksums (layer INTEGER, expert INTEGER, hex TEXT NOT NULL, PRIMARY KEY (layer, expert)) WITHOUT ROWID;"
-	"CREATE TABLE IF NOT EXISTS nodes (id TEXT PRIMARY KEY, role INTEGER NOT NULL, exchange TEXT NOT NULL, http TEXT NOT NULL, grpc TEXT NOT NULL,"
+static const char create[] =
+	"CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
+	"CREATE TABLE quanta (key TEXT PRIMARY KEY, quanta BLOB NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE checksums (layer INTEGER, expert INTEGER, hex TEXT NOT NULL, PRIMARY KEY (layer, expert)) WITHOUT ROWID;"
+	"CREATE TABLE nodes (id TEXT PRIMARY KEY, role INTEGER NOT NULL, exchange TEXT NOT NULL, http TEXT NOT NULL, grpc TEXT NOT NULL,"
 	" kernels TEXT NOT NULL, memory INTEGER NOT NULL, pid INTEGER NOT NULL) WITHOUT ROWID;"
-	"CREATE TABLE IF NOT EXISTS held (id TEXT REFERENCES nodes ON DELETE CASCADE, layer INTEGER, expert INTEGER, PRIMARY KEY (id, layer, expert)) WITHOUT ROWID;"
-	"COMMIT;";
+	"CREATE TABLE held (id TEXT REFERENCES nodes ON DELETE CASCADE, layer INTEGER, expert INTEGER, PRIMARY KEY (id, layer, expert)) WITHOUT ROWID;";
 
-/* A later schema has another number here, and code that brings an older one up to it. */
-#define PL_STATE_FORMAT "cadre-placement-state-1"
+#define TABLES "'meta', 'quanta', 'checksums', 'nodes', 'held'"
+enum { TABLES_COUNT = 5 };
+
+/* What makes format n of format n - 1, at n - 1; a new file goes through all of it. */
+static const char *const upgrades[] = {
+	create,
+	"ALTER TABLE nodes ADD COLUMN probe TEXT NOT NULL DEFAULT ''", /* where to see whether its process runs */
+};
+#define PL_STATE_FORMAT "cadre-placement-state-"
+enum { FORMAT = sizeof upgrades / sizeof upgrades[0] };
+
+/* A well-formed database may still hold nonsense, after a page of another time or file. */
+static const char nonsense[] =
+	"SELECT EXISTS (SELECT 1 FROM nodes WHERE length(id) NOT BETWEEN 1 AND 63 OR id GLOB '*[^A-Za-z0-9._:-]*' OR role NOT IN (0, 1)"
+	"  OR typeof(memory) <> 'integer' OR typeof(pid) <> 'integer')"
+	" OR EXISTS (SELECT 1 FROM held WHERE typeof(layer) <> 'integer' OR typeof(expert) <> 'integer' OR id NOT IN (SELECT id FROM nodes))"
+	" OR EXISTS (SELECT 1 FROM checksums WHERE length(hex) <> 32 OR hex GLOB '*[^0-9a-f]*')"
+	" OR EXISTS (SELECT 1 FROM quanta WHERE typeof(quanta) <> 'blob')"
+	" OR EXISTS (SELECT 1 FROM meta WHERE typeof(value) <> CASE key WHEN 'epoch' THEN 'integer' ELSE 'text' END)";
 
 #define PL_STATEMENT_LIST(X) \
 	X(META_GET, "SELECT value FROM meta WHERE key = ?1") \
@@ -31,10 +47,10 @@ static const char schema[] =
 	X(QUANTA_PUT, "INSERT OR REPLACE INTO quanta VALUES (?1, ?2)") \
 	X(CHECKSUM_GET, "SELECT hex FROM checksums WHERE layer = ?1 AND expert = ?2") \
 	X(CHECKSUM_PUT, "INSERT OR REPLACE INTO checksums VALUES (?1, ?2, ?3)") \
-	X(NODE_ALL, "SELECT id, role, exchange, http, grpc, kernels, memory, pid FROM nodes ORDER BY id") \
+	X(NODE_ALL, "SELECT id, role, exchange, http, grpc, kernels, memory, pid, probe FROM nodes ORDER BY id") \
 	X(NODE_PUT, \
-		"INSERT INTO nodes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO UPDATE SET" \
-		" role = ?2, exchange = ?3, http = ?4, grpc = ?5, kernels = ?6, memory = ?7, pid = ?8") \
+		"INSERT INTO nodes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO UPDATE SET" \
+		" role = ?2, exchange = ?3, http = ?4, grpc = ?5, kernels = ?6, memory = ?7, pid = ?8, probe = ?9") \
 	X(NODE_DELETE, "DELETE FROM nodes WHERE id = ?1") \
 	X(NODE_DELETE_ALL, "DELETE FROM nodes") \
 	X(HELD_ALL, "SELECT id, layer, expert FROM held ORDER BY id, layer, expert") \
@@ -57,10 +73,13 @@ static const char *const statement_sql[STATEMENT_COUNT] = {
 #undef X
 };
 
+enum { LOSS_BYTES = 640 };
+
 struct pl_state {
 	sqlite3 *database;
 	char *path;
-	bool failed; /* a change of the present transaction */
+	bool failed;           /* a change of the present transaction */
+	char loss[LOSS_BYTES]; /* what pl_state_loss says */
 	sqlite3_stmt *statements[STATEMENT_COUNT];
 };
 
@@ -73,9 +92,12 @@ static enum cad_status state_error(const struct pl_state *state, const char *doi
 		return cad_error_set(error, CAD_ERR_IO,
 			"state file '%s' is in use: does another cadre-placement run with it?", path);
 	if (code == SQLITE_NOTADB || code == SQLITE_CORRUPT)
+		return cad_error_set(error, CAD_ERR_CORRUPT, "state file '%s' is damaged (%s)", path,
+			sqlite3_errmsg(state->database));
+	/* the header says so, not the file system */
+	if (code == SQLITE_READONLY && access(path, W_OK) == 0)
 		return cad_error_set(error, CAD_ERR_CORRUPT,
-			"'%s' is not a state file of cadre-placement, or a damaged one (%s): move it away to start afresh",
-			path, sqlite3_errmsg(state->database));
+			"state file '%s' is damaged (its header is of an unknown version)", path);
 	int reason = sqlite3_system_errno(state->database);
 	bool tells = reason != 0 && (code == SQLITE_CANTOPEN || code == SQLITE_IOERR || code == SQLITE_READONLY);
 	return cad_error_set(error, CAD_ERR_IO, "state file '%s': %s: %s%s%s%s", path, doing,
@@ -139,32 +161,141 @@ static void get_meta_text(struct pl_state *state, const char *key, char *text, s
 
 /* ---- open and close ---- */
 
-static enum cad_status prepare(struct pl_state *state, struct cad_error *error)
+static enum cad_status run_sql(struct pl_state *state, const char *sql, const char *doing, struct cad_error *error)
 {
-	if (sqlite3_exec(state->database, schema, NULL, NULL, NULL) != SQLITE_OK)
-		return state_error(state, "preparing it", error);
+	return sqlite3_exec(state->database, sql, NULL, NULL, NULL) == SQLITE_OK ? CAD_OK
+										 : state_error(state, doing, error);
+}
 
-	for (int i = 0; i < STATEMENT_COUNT; i++)
-		if (sqlite3_prepare_v3(state->database, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT,
-			    &state->statements[i], NULL) != SQLITE_OK)
-			return state_error(state, "preparing it", error);
-	char format[64];
-	get_meta_text(state, "format", format, sizeof format);
-	if (format[0] && strcmp(format, PL_STATE_FORMAT) != 0)
+static enum cad_status damaged(const struct pl_state *state, const char *why, struct cad_error *error)
+{
+	return cad_error_set(error, CAD_ERR_CORRUPT, "state file '%s' is damaged (%s)", state->path, why);
+}
+
+/* The first column of the first row, as text; "" if there is none. A statement that this file has no tables
+ * for is damage, too. */
+static enum cad_status ask(
+	struct pl_state *state, const char *sql, char *text, size_t bytes, const char *doing, struct cad_error *error)
+{
+	sqlite3_stmt *get = NULL;
+	int code = sqlite3_prepare_v2(state->database, sql, -1, &get, NULL);
+
+	text[0] = 0;
+	if (code == SQLITE_OK)
+		code = sqlite3_step(get);
+	if (code == SQLITE_ROW)
+		snprintf(text, bytes, "%s", column_text(get, 0));
+	enum cad_status status = CAD_OK;
+	if (code == SQLITE_ERROR)
+		status = damaged(state, sqlite3_errmsg(state->database), error);
+	else if (code != SQLITE_ROW && code != SQLITE_DONE)
+		status = state_error(state, doing, error);
+	sqlite3_finalize(get);
+
+	return status;
+}
+
+/* The number of the file's format; 0: there is nothing in it. */
+static enum cad_status read_format(struct pl_state *state, unsigned *format, struct cad_error *error)
+{
+	static const char doing[] = "reading its format";
+	char text[64];
+	enum cad_status status = ask(state, "SELECT count(*) FROM sqlite_master", text, sizeof text, doing, error);
+
+	*format = 0;
+	if (status != CAD_OK || strcmp(text, "0") == 0)
+		return status;
+
+	status = ask(state, "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN (" TABLES ")", text,
+		sizeof text, doing, error);
+	if (status == CAD_OK && strtoul(text, NULL, 10) != TABLES_COUNT)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-			"state file '%s' has the format '%s', but this program knows '%s': use the program that wrote it, or move the file away",
-			state->path, format, PL_STATE_FORMAT);
-	if (!format[0]) {
-		state->failed = false;
-		put_meta_text(state, "format", PL_STATE_FORMAT);
-		if (state->failed)
-			return state_error(state, "writing to it", error);
-	}
+			"'%s' is a database of another program: give --state the name of a file of its own",
+			state->path);
+	if (status == CAD_OK)
+		status = ask(state, "SELECT value FROM meta WHERE key = 'format'", text, sizeof text, doing, error);
+	if (status != CAD_OK)
+		return status;
+
+	*format = 1; /* 0.2.0 and before wrote it last */
+	if (!text[0])
+		return CAD_OK;
+	size_t prefix = strlen(PL_STATE_FORMAT);
+	*format = strncmp(text, PL_STATE_FORMAT, prefix) == 0 ? (unsigned)strtoul(text + prefix, NULL, 10) : 0;
+	if (*format == 0 || *format > FORMAT)
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+			"state file '%s' has the format '%s', but this program knows '" PL_STATE_FORMAT
+			"%d': use the program that wrote it, or move the file away",
+			state->path, text, FORMAT);
 
 	return CAD_OK;
 }
 
-enum cad_status pl_state_open(const char *path, struct pl_state **state, struct cad_error *error)
+/* Reads all of it: what is damaged shall be noticed now, not when it is needed. */
+static enum cad_status examine(struct pl_state *state, struct cad_error *error)
+{
+	char text[128];
+	enum cad_status status = ask(state, "PRAGMA integrity_check(1)", text, sizeof text, "examining it", error);
+	if (status == CAD_OK && strcmp(text, "ok") != 0) {
+		const char *heading = strchr(text, '\n'); /* the first line names the database */
+		return damaged(state, heading ? heading + 1 : text, error);
+	}
+	if (status == CAD_OK)
+		status = ask(state, nonsense, text, sizeof text, "examining it", error);
+	if (status == CAD_OK && strcmp(text, "0") != 0)
+		return damaged(state, "it holds values that were never written", error);
+	return status;
+}
+
+/* In one transaction, which also tells whether another service has the file. */
+static enum cad_status bring_up(struct pl_state *state, bool empty, struct cad_error *error)
+{
+	unsigned format;
+	enum cad_status status = run_sql(state, "BEGIN EXCLUSIVE", "opening it", error);
+
+	if (status == CAD_OK)
+		status = read_format(state, &format, error);
+	if (status == CAD_OK && format > 0)
+		status = examine(state, error);
+	else if (status == CAD_OK && empty)
+		status = damaged(state, "it is empty", error);
+	if (status != CAD_OK)
+		return status;
+
+	for (unsigned i = format; i < FORMAT && status == CAD_OK; i++)
+		status = run_sql(state, upgrades[i], "bringing it up to date", error);
+	if (status == CAD_OK && format < FORMAT) {
+		char sql[128];
+		snprintf(sql, sizeof sql, "INSERT OR REPLACE INTO meta VALUES ('format', '" PL_STATE_FORMAT "%d')",
+			FORMAT);
+		status = run_sql(state, sql, "bringing it up to date", error);
+	}
+
+	return status == CAD_OK ? run_sql(state, "COMMIT", "bringing it up to date", error) : status;
+}
+
+static enum cad_status prepare(struct pl_state *state, bool empty, struct cad_error *error)
+{
+	enum cad_status status =
+		run_sql(state, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA foreign_keys = ON;", "opening it", error);
+	if (status == CAD_OK)
+		status = bring_up(state, empty, error);
+	if (status == CAD_OK)
+		status = run_sql(state, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;", "opening it", error);
+
+	for (int i = 0; i < STATEMENT_COUNT && status == CAD_OK; i++)
+		if (sqlite3_prepare_v3(state->database, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT,
+			    &state->statements[i], NULL) != SQLITE_OK)
+			status = state_error(state, "preparing it", error);
+
+	/* what is not opened is left as it is, with its -wal */
+	if (status != CAD_OK)
+		sqlite3_db_config(state->database, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+	return status;
+}
+
+/* `empty`: the file was there before, without a byte, which no service leaves behind. */
+static enum cad_status open_file(const char *path, bool empty, struct pl_state **state, struct cad_error *error)
 {
 	struct pl_state *made = calloc(1, sizeof *made);
 	char *copy = strdup(path);
@@ -182,7 +313,7 @@ enum cad_status pl_state_open(const char *path, struct pl_state **state, struct 
 		status = made->database ? state_error(made, "opening it", error)
 					: cad_error_set(error, CAD_ERR_MEMORY, "state file '%s': out of memory", path);
 	else
-		status = prepare(made, error);
+		status = prepare(made, empty, error);
 	if (status != CAD_OK) {
 		pl_state_close(made);
 		return status;
@@ -191,6 +322,46 @@ enum cad_status pl_state_open(const char *path, struct pl_state **state, struct 
 	*state = made;
 	return CAD_OK;
 }
+
+/* SQLite takes a file of one byte for empty, too. */
+static bool is_empty(const struct stat *file) { return file->st_size <= 1; }
+
+/* A damaged file is set aside, and another one begun. */
+static enum cad_status begin_again(
+	const char *path, const struct stat *before, struct pl_state **state, struct cad_error *error)
+{
+	char name[PL_ASIDE_BYTES], why[CAD_ERROR_TEXT_BYTES];
+	snprintf(why, sizeof why, "%s", error->text);
+
+	enum cad_status status = pl_state_set_aside(path, before, name, error);
+	bool keep = status != CAD_OK && is_empty(before); /* there is nothing in it to be kept */
+	if (status == CAD_OK || keep)
+		status = open_file(path, false, state, error);
+	if (status != CAD_OK)
+		return status;
+	if (keep)
+		snprintf((*state)->loss, sizeof(*state)->loss, "%s", why);
+	else
+		snprintf((*state)->loss, sizeof(*state)->loss, "%.300s; it is now '%.200s'", why, name);
+
+	return CAD_OK;
+}
+
+enum cad_status pl_state_open(const char *path, struct pl_state **state, struct cad_error *error)
+{
+	struct stat before;
+	struct cad_error why;
+	bool there = path[0] && stat(path, &before) == 0 && S_ISREG(before.st_mode);
+	enum cad_status status = open_file(path, there && is_empty(&before), state, &why);
+
+	if (status == CAD_ERR_CORRUPT && there)
+		status = begin_again(path, &before, state, &why);
+	if (status != CAD_OK && error)
+		*error = why;
+	return status;
+}
+
+const char *pl_state_loss(const struct pl_state *state) { return state->loss; }
 
 void pl_state_close(struct pl_state *state)
 {
@@ -320,6 +491,7 @@ enum cad_status pl_state_read(struct pl_state *state, const struct pl_state_read
 			.isa = "",
 			.memory_bytes = (uint64_t)sqlite3_column_int64(get, 6),
 			.pid = (uint32_t)sqlite3_column_int64(get, 7),
+			.probe_address = column_text(get, 8),
 		};
 		reader->node(reader->context, &hello);
 	}
@@ -365,6 +537,7 @@ void pl_state_put_node(struct pl_state *state, const struct pl_node *node)
 	bind_text(put, 6, node->kernels_fingerprint);
 	sqlite3_bind_int64(put, 7, (sqlite3_int64)node->memory_bytes);
 	sqlite3_bind_int64(put, 8, node->pid);
+	bind_text(put, 9, node->probe_address);
 	(void)run(state, put);
 }
 

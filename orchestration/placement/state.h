@@ -15,10 +15,17 @@
 
 struct pl_state;
 
-/* Creates the file if it does not exist; path "" keeps everything in memory. CAD_ERR_IO: it cannot
- * be opened, or another service has it. CAD_ERR_CORRUPT: it is not a state file. */
+/*
+ * Creates the file if it does not exist; path "" keeps everything in memory. A file of an older format is
+ * brought up to date. All of it is read: one that is damaged is renamed (F.damaged-TIME), and another one
+ * begun; pl_state_loss says so.
+ * CAD_ERR_IO: it cannot be opened, or another service has it. CAD_ERR_UNSUPPORTED: a newer format, or a
+ * database of another program; it is left as it is. CAD_ERR_CORRUPT: damaged, and it cannot be renamed.
+ */
 CAD_MUST_USE enum cad_status pl_state_open(const char *path, struct pl_state **state, struct cad_error *error);
 void pl_state_close(struct pl_state *state); /* NULL is fine */
+/* "" or a sentence: the file was damaged, and what it is called now. */
+const char *pl_state_loss(const struct pl_state *state);
 
 /*
  * The state belongs to one cluster and one checkpoint: the first call records both, later ones

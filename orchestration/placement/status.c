@@ -66,6 +66,7 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 	message->settings = &made->settings;
 	message->experts_unplaced = map ? (uint32_t)cad_map_unplaced(map) : pl_shape_cells(&shape);
 	message->uptime_ms = (source->now_ns - source->started_ns) / CAD_NS_PER_MS;
+	message->state_loss = (char *)pl_state_loss(source->state);
 	message->nodes = made->list;
 
 	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
@@ -86,6 +87,7 @@ void pl_status_destroy(struct pl_status *status) { free(status); }
 
 /* One line each: the member, the metric's name, what it says. */
 #define PL_GAUGE_LIST(X) \
+	X(state_lost, "cadre_placement_state_lost", "1: the state file was damaged at the start, and set aside") \
 	X(epoch, "cadre_placement_epoch", "Epoch of the current map") \
 	X(unplaced, "cadre_placement_experts_unplaced", "Experts that no node holds at the current epoch") \
 	X(experts_live, "cadre_placement_expert_nodes", "Live expert nodes") \
@@ -105,7 +107,8 @@ void pl_status_destroy(struct pl_status *status) { free(status); }
 	X(maps_published, "cadre_placement_maps_total", "Maps that were published") \
 	X(state_errors, "cadre_placement_state_errors_total", "Writes of the state file that failed")
 
-void pl_status_metrics_create(struct pl_status_metrics *status, struct cad_metrics *metrics)
+void pl_status_metrics_create(
+	struct pl_status_metrics *status, struct cad_metrics *metrics, const struct pl_state *state)
 {
 	*status = (struct pl_status_metrics){ 0 };
 	if (!metrics)
@@ -116,6 +119,7 @@ void pl_status_metrics_create(struct pl_status_metrics *status, struct cad_metri
 #define X(member, name, help) status->member = cad_metrics_counter(metrics, name, help, NULL, 0);
 	PL_COUNTER_LIST(X)
 #undef X
+	cad_gauge_set(status->state_lost, pl_state_loss(state)[0] ? 1 : 0);
 }
 
 void pl_status_metrics_update(struct pl_status_metrics *status, const struct pl_control *control)

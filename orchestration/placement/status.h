@@ -19,6 +19,7 @@ struct pl_status_source {
 	const char *cluster;
 	const struct pl_checkpoint *checkpoint;
 	const struct pl_control *control;
+	const struct pl_state *state;
 	uint64_t now_ns, started_ns;
 };
 
@@ -28,13 +29,15 @@ const struct Cadre__V1__ClusterStatus *pl_status_message(const struct pl_status 
 void pl_status_destroy(struct pl_status *status);
 
 struct pl_status_metrics {
-	struct cad_gauge *epoch, *unplaced, *experts_live, *routers_live, *rows_per_second, *tokens_per_second;
+	struct cad_gauge *state_lost, *epoch, *unplaced, *experts_live, *routers_live, *rows_per_second,
+		*tokens_per_second;
 	struct cad_counter *joins, *refusals, *deaths, *loads_ordered, *frees_ordered, *loads_failed, *checksums_wrong,
 		*maps_published, *state_errors;
 	struct pl_control_stats seen; /* what the counters have already counted */
 };
 /* metrics NULL: nothing is kept. */
-void pl_status_metrics_create(struct pl_status_metrics *status, struct cad_metrics *metrics);
+void pl_status_metrics_create(
+	struct pl_status_metrics *status, struct cad_metrics *metrics, const struct pl_state *state);
 void pl_status_metrics_update(struct pl_status_metrics *status, const struct pl_control *control);
 
 #endif

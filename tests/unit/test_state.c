@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The state file: what it keeps, whom it refuses, and that a process which is killed inside any
  * write leaves a whole transaction behind, or none. */
+#include "common/base/clock.h"
 #include "orchestration/placement/state.h"
 #include "tests/support/must.h"
 
+#include <glob.h>
 #include <setjmp.h>
 #include <sqlite3.h>
 #include <stdarg.h>
@@ -12,10 +14,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+
+enum { TEXT_BYTES = 32768 };
 
 /* ---- a file of its own for each test ---- */
 
@@ -36,12 +41,14 @@ static int setup(void **state)
 
 static void remove_files(const char *path)
 {
-	char name[128];
-	static const char *const suffixes[] = { "", "-wal", "-shm", "-journal" };
-	for (size_t i = 0; i < 4; i++) {
-		snprintf(name, sizeof name, "%s%s", path, suffixes[i]);
-		unlink(name);
-	}
+	char pattern[128];
+	glob_t found;
+	snprintf(pattern, sizeof pattern, "%s*", path);
+	if (glob(pattern, 0, NULL, &found) != 0)
+		return;
+	for (size_t i = 0; i < found.gl_pathc; i++)
+		unlink(found.gl_pathv[i]);
+	globfree(&found);
 }
 
 static int teardown(void **state)
@@ -78,7 +85,7 @@ static void text_node(void *context, const struct pl_hello *hello)
 {
 	char *text = context;
 	size_t used = strlen(text);
-	snprintf(text + used, 2000 - used, "%s %s %llu %s; ", hello->id,
+	snprintf(text + used, TEXT_BYTES - used, "%s %s %llu %s; ", hello->id,
 		hello->role == PL_ROLE_EXPERT ? "expert" : "router", (unsigned long long)hello->memory_bytes,
 		hello->kernels_fingerprint);
 }
@@ -87,10 +94,10 @@ static void text_held(void *context, const char *id, uint32_t layer, uint32_t ex
 {
 	char *text = context;
 	size_t used = strlen(text);
-	snprintf(text + used, 2000 - used, "%s %u/%u; ", id, layer, expert);
+	snprintf(text + used, TEXT_BYTES - used, "%s %u/%u; ", id, layer, expert);
 }
 
-static void read_text(struct pl_state *state, char text[2000])
+static void read_text(struct pl_state *state, char text[TEXT_BYTES])
 {
 	const struct pl_state_reader reader = { text_node, text_held, text };
 	struct cad_error error;
@@ -104,7 +111,7 @@ static void remembers_over_a_restart(void **state)
 {
 	struct pl_state *file = open_state(*state);
 	struct cad_error error;
-	char text[2000], kernels[PL_TEXT_BYTES];
+	char text[TEXT_BYTES], kernels[PL_TEXT_BYTES];
 	struct pl_node a = node_named("a", PL_ROLE_EXPERT), r = node_named("r", PL_ROLE_ROUTER);
 
 	assert_int_equal(pl_state_epoch(file), 0);
@@ -175,7 +182,7 @@ static void belongs_to_one_cluster_and_checkpoint(void **state)
 
 	/* other settings: what nodes hold does not count any more */
 	struct pl_node a = node_named("a", PL_ROLE_EXPERT);
-	char text[2000];
+	char text[TEXT_BYTES];
 	must(pl_state_settings(file, "s1", &fresh, &error), &error);
 	assert_true(fresh);
 	pl_state_begin(file);
@@ -219,17 +226,275 @@ static void second_service_is_refused(void **state)
 
 static void other_files_are_refused(void **state)
 {
-	FILE *file = fopen(*state, "w");
 	struct pl_state *opened;
 	struct cad_error error;
+	struct stat before, after;
+	sqlite3 *database;
 
-	for (int i = 0; i < 1000; i++)
-		fputs("this is no database. ", file);
-	fclose(file);
-	assert_int_equal(pl_state_open(*state, &opened, &error), CAD_ERR_CORRUPT);
-	assert_non_null(strstr(error.text, "is not a state file"));
 	assert_int_equal(pl_state_open("/nonexistent/state.db", &opened, &error), CAD_ERR_IO);
 	assert_non_null(strstr(error.text, "/nonexistent/state.db"));
+	assert_int_equal(pl_state_open("/tmp", &opened, &error), CAD_ERR_IO);
+
+	/* a database, but of another program; one of our tables may be in it */
+	assert_int_equal(sqlite3_open(*state, &database), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(database, "CREATE TABLE meta (key, value); CREATE TABLE bookmarks (url)", NULL,
+				 NULL, NULL),
+		SQLITE_OK);
+	sqlite3_close(database);
+	assert_int_equal(stat(*state, &before), 0);
+	assert_int_equal(pl_state_open(*state, &opened, &error), CAD_ERR_UNSUPPORTED);
+	assert_non_null(strstr(error.text, "is a database of another program"));
+	assert_int_equal(stat(*state, &after), 0);
+	assert_int_equal(after.st_ino, before.st_ino);
+	assert_int_equal(after.st_size, before.st_size);
+	assert_int_equal(after.st_mtim.tv_nsec, before.st_mtim.tv_nsec);
+}
+
+static void newer_formats_are_refused_and_left_alone(void **state)
+{
+	struct pl_state *file = open_state(*state);
+	struct cad_error error;
+	struct stat before, after;
+	sqlite3 *database;
+
+	pl_state_close(file);
+	assert_int_equal(sqlite3_open(*state, &database), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(database,
+				 "UPDATE meta SET value = 'cadre-placement-state-99' WHERE key = 'format';"
+				 "INSERT INTO nodes VALUES ('what / is ? this', 7, 1, 2, 3, 4, 5, 6, 7)",
+				 NULL, NULL, NULL),
+		SQLITE_OK);
+	sqlite3_close(database);
+	assert_int_equal(stat(*state, &before), 0);
+	assert_int_equal(pl_state_open(*state, &file, &error), CAD_ERR_UNSUPPORTED);
+	assert_non_null(strstr(error.text, "has the format 'cadre-placement-state-99'"));
+	assert_int_equal(stat(*state, &after), 0);
+	assert_int_equal(after.st_ino, before.st_ino);
+	assert_int_equal(after.st_mtim.tv_nsec, before.st_mtim.tv_nsec);
+}
+
+/* ---- damage ---- */
+
+enum { IMAGE_BYTES = 1 << 20 };
+struct image {
+	size_t size;
+	unsigned char bytes[IMAGE_BYTES];
+};
+
+static void image_read(const char *path, struct image *image)
+{
+	FILE *file = fopen(path, "rb");
+	assert_non_null(file);
+	image->size = fread(image->bytes, 1, IMAGE_BYTES, file);
+	assert_true(image->size < IMAGE_BYTES);
+	fclose(file);
+}
+
+static void image_write(const char *path, const struct image *image)
+{
+	FILE *file = fopen(path, "wb");
+	assert_non_null(file);
+	assert_int_equal(fwrite(image->bytes, 1, image->size, file), image->size);
+	assert_int_equal(fclose(file), 0);
+}
+
+/* A state of several pages: 3 nodes, what they hold, checksums and quanta. */
+static void make_full(const char *path)
+{
+	struct pl_state *file = open_state(path);
+	struct cad_error error;
+	bool fresh;
+	float quanta[64];
+
+	must(pl_state_claim(file, "c", "m1", &error), &error);
+	must(pl_state_settings(file, "s1", &fresh, &error), &error);
+	for (int i = 0; i < 64; i++)
+		quanta[i] = (float)(i + 1);
+	must(pl_state_quanta_store(file, "k", quanta, 64, &error), &error);
+	pl_state_begin(file);
+	for (unsigned n = 0; n < 3; n++) {
+		char id[8], hex[33];
+		snprintf(id, sizeof id, "n%u", n);
+		struct pl_node node = node_named(id, PL_ROLE_EXPERT);
+		pl_state_put_node(file, &node);
+		for (unsigned cell = 0; cell < 200; cell++) {
+			pl_state_put_held(file, id, n, cell, true);
+			snprintf(hex, sizeof hex, "%08x%08x%08x%08x", n, cell, cell * 2654435761u, n ^ cell);
+			pl_state_put_checksum(file, n, cell, hex);
+		}
+	}
+	pl_state_put_epoch(file, 12);
+	pl_state_put_kernels(file, "k1");
+	must(pl_state_commit(file, &error), &error);
+	pl_state_close(file);
+}
+
+/* Everything that make_full put there is in it. */
+static bool is_full(struct pl_state *file)
+{
+	static char text[TEXT_BYTES], wanted[TEXT_BYTES];
+	float quanta[64];
+	char kernels[PL_TEXT_BYTES];
+	struct cad_error error;
+	size_t used = 0;
+	bool full = pl_state_epoch(file) == 12 && pl_state_quanta_load(file, "k", quanta, 64) == CAD_OK;
+
+	for (int i = 0; full && i < 64; i++)
+		full = quanta[i] == (float)(i + 1);
+	pl_state_kernels(file, kernels);
+	full = full && strcmp(kernels, "k1") == 0 && pl_state_claim(file, "c", "m1", &error) == CAD_OK;
+	for (unsigned n = 0; full && n < 3; n++)
+		for (unsigned cell = 0; full && cell < 200; cell++) {
+			char hex[33], expected[33];
+			snprintf(expected, sizeof expected, "%08x%08x%08x%08x", n, cell, cell * 2654435761u, n ^ cell);
+			full = pl_state_checksum(file, n, cell, hex) == CAD_OK && strcmp(hex, expected) == 0;
+		}
+
+	const struct pl_state_reader reader = { text_node, text_held, text };
+	text[0] = 0;
+	must(pl_state_read(file, &reader, &error), &error);
+	for (unsigned n = 0; n < 3; n++)
+		used += (size_t)snprintf(wanted + used, sizeof wanted - used, "n%u expert 1099511627776 abc; ", n);
+	for (unsigned n = 0; n < 3; n++)
+		for (unsigned cell = 0; cell < 200; cell++)
+			used += (size_t)snprintf(wanted + used, sizeof wanted - used, "n%u %u/%u; ", n, n, cell);
+	return full && strcmp(text, wanted) == 0;
+}
+
+/* The name in "...; it is now 'NAME'". */
+static void name_aside(const struct pl_state *file, char name[256])
+{
+	const char *at = strstr(pl_state_loss(file), "it is now '");
+	assert_non_null(at);
+	snprintf(name, 256, "%s", at + strlen("it is now '"));
+	assert_int_equal(name[strlen(name) - 1], '\'');
+	name[strlen(name) - 1] = 0;
+}
+
+/* A damaged file has another name, byte for byte, and there is a new one. */
+static void assert_is_set_aside(const char *path, const struct image *damaged, const char *why)
+{
+	static struct image aside;
+	struct pl_state *file = open_state(path);
+	char name[256], text[TEXT_BYTES];
+
+	if (!strstr(pl_state_loss(file), why))
+		fail_msg("of %zu bytes: '%s' does not say '%s'", damaged->size, pl_state_loss(file), why);
+	name_aside(file, name);
+	assert_int_equal(strncmp(name, path, strlen(path)), 0);
+	image_read(name, &aside);
+	assert_int_equal(aside.size, damaged->size);
+	assert_memory_equal(aside.bytes, damaged->bytes, damaged->size);
+	assert_int_equal(unlink(name), 0);
+
+	read_text(file, text);
+	assert_string_equal(text, "");
+	assert_int_equal(pl_state_epoch(file), 0);
+	pl_state_close(file);
+	file = open_state(path);
+	assert_string_equal(pl_state_loss(file), "");
+	pl_state_close(file);
+	remove_files(path);
+}
+
+static void damaged_files_are_set_aside(void **state)
+{
+	static struct image good, bad;
+	struct cad_random random = { 7 };
+	make_full(*state);
+	image_read(*state, &good);
+	print_message("%zu bytes\n", good.size);
+	assert_true(good.size > 10 * 4096);
+
+	for (size_t size = 1; size < good.size; size += size < 200 ? 1 : 1024 - 7) {
+		bad = good;
+		bad.size = size;
+		image_write(*state, &bad);
+		assert_is_set_aside(*state, &bad, "is damaged");
+	}
+
+	bad.size = 0;
+	image_write(*state, &bad);
+	assert_is_set_aside(*state, &bad, "it is empty");
+
+	bad.size = good.size;
+	for (size_t i = 0; i < bad.size; i++)
+		bad.bytes[i] = (unsigned char)cad_random_below(&random, 256);
+	image_write(*state, &bad);
+	assert_is_set_aside(*state, &bad, "is damaged");
+
+	static const char sentence[] = "this is no database. ";
+	for (size_t i = 0; i < bad.size; i++)
+		bad.bytes[i] = (unsigned char)sentence[i % (sizeof sentence - 1)];
+	image_write(*state, &bad);
+	assert_is_set_aside(*state, &bad, "file is not a database");
+
+	bad = good;
+	memcpy(bad.bytes, "\x89PNG\r\n\x1a\n\0\0\0\rIHDR", 16);
+	image_write(*state, &bad);
+	assert_is_set_aside(*state, &bad, "file is not a database");
+}
+
+/* Either it is noticed, or nothing is lost: for every byte of the header, and every half of a page that is of
+ * another time or file. */
+static unsigned torn(const char *path, const struct image *good, const struct image *bad)
+{
+	struct pl_state *file;
+	struct cad_error error;
+	char name[256];
+
+	image_write(path, bad);
+	enum cad_status status = pl_state_open(path, &file, &error);
+	if (status != CAD_OK)
+		fail_msg("%s", error.text);
+	bool noticed = pl_state_loss(file)[0] != 0;
+	if (noticed) {
+		name_aside(file, name);
+		assert_int_equal(unlink(name), 0);
+	} else if (!is_full(file)) {
+		for (size_t i = 0; i < good->size; i++)
+			if (good->bytes[i] != bad->bytes[i])
+				print_message(
+					"a loss at byte %zu of page %zu is not noticed\n", i % 4096, i / 4096 + 1),
+					i = good->size;
+		pl_state_close(file);
+		remove_files(path);
+		return 1000000;
+	}
+	pl_state_close(file);
+	remove_files(path);
+
+	return noticed;
+}
+
+static void torn_pages_are_noticed(void **state)
+{
+	static struct image good, bad;
+	struct cad_random random = { 11 };
+	unsigned noticed = 0, tried = 0;
+	make_full(*state);
+	image_read(*state, &good);
+	remove_files(*state);
+
+	for (size_t at = 0; at < 100; at++) {
+		bad = good;
+		bad.bytes[at] ^= 0xff;
+		noticed += torn(*state, &good, &bad);
+		tried++;
+	}
+	for (size_t half = 0; half < good.size; half += 2048)
+		for (int kind = 0; kind < 4; kind++) {
+			bad = good;
+			for (size_t i = half; i < half + 2048; i++)
+				bad.bytes[i] = (unsigned char)(kind == 0 ? 0
+						: kind == 1              ? cad_random_below(&random, 256)
+						: kind == 2              ? good.bytes[(i + 4096) % good.size]
+									 : good.bytes[(i + 8 * 4096) % good.size]);
+			noticed += torn(*state, &good, &bad);
+			tried++;
+		}
+	print_message("%u of %u noticed\n", noticed, tried);
+	assert_true(noticed > tried / 2 && noticed <= tried);
 }
 
 static void memory_needs_no_file(void **state)
@@ -328,15 +593,15 @@ static int torn_delete(sqlite3_vfs *vfs, const char *name, int sync)
 
 /* Step n: n nodes, node i holds experts 0 .. n - 1 of layer i; epoch n. From step to step almost
  * everything changes. */
-static void expected_text(unsigned step, char text[2000])
+static void expected_text(unsigned step, char text[TEXT_BYTES])
 {
 	size_t used = 0;
 	text[0] = 0;
 	for (unsigned i = 0; i < step; i++)
-		used += (size_t)snprintf(text + used, 2000 - used, "n%u expert 1099511627776 abc; ", i);
+		used += (size_t)snprintf(text + used, TEXT_BYTES - used, "n%u expert 1099511627776 abc; ", i);
 	for (unsigned i = 0; i < step; i++)
 		for (unsigned e = 0; e < step; e++)
-			used += (size_t)snprintf(text + used, 2000 - used, "n%u %u/%u; ", i, i, e);
+			used += (size_t)snprintf(text + used, TEXT_BYTES - used, "n%u %u/%u; ", i, i, e);
 }
 
 enum { STEPS = 5 };
@@ -406,7 +671,7 @@ static void killed_in_any_write_it_is_before_or_after(void **state)
 		if (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != 9)
 			fail_msg("the child failed at write %d", writes);
 		struct pl_state *after = open_state(path);
-		char text[2000], expected[2000];
+		char text[TEXT_BYTES], expected[TEXT_BYTES];
 		uint64_t epoch = pl_state_epoch(after);
 		assert_in_range(epoch, count, count + 1);
 		read_text(after, text);
@@ -433,6 +698,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(failed_change_undoes_its_transaction, setup, teardown),
 		cmocka_unit_test_setup_teardown(second_service_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(other_files_are_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(newer_formats_are_refused_and_left_alone, setup, teardown),
+		cmocka_unit_test_setup_teardown(damaged_files_are_set_aside, setup, teardown),
+		cmocka_unit_test_setup_teardown(torn_pages_are_noticed, setup, teardown),
 		cmocka_unit_test(memory_needs_no_file),
 		cmocka_unit_test_setup_teardown(killed_in_any_write_it_is_before_or_after, setup, teardown),
 	};

@@ -36,6 +36,10 @@ static const char format_1[] =
 	"INSERT INTO nodes VALUES ('expert-a', 1, '127.0.0.1:7410', '127.0.0.1:7411', '', 'k1', 34359738368, 4242);"
 	"INSERT INTO held VALUES ('expert-a', 1, 2), ('expert-a', 3, 4);";
 
+/* What came after it. */
+static const char format_2[] = "ALTER TABLE nodes ADD COLUMN probe TEXT NOT NULL DEFAULT '';"
+			       "UPDATE meta SET value = 'cadre-placement-state-2' WHERE key = 'format'";
+
 static char path[] = "/tmp/cadre-state-XXXXXX";
 
 static int setup(void **state)
@@ -43,7 +47,7 @@ static int setup(void **state)
 	(void)state;
 	strcpy(strrchr(path, '-'), "-XXXXXX");
 	int fd = mkstemp(path);
-	return fd < 0 ? -1 : close(fd);
+	return fd < 0 ? -1 : close(fd) | unlink(path);
 }
 
 static int teardown(void **state)
@@ -118,19 +122,42 @@ static void assert_holds_everything(struct pl_state *state)
 	assert_int_equal(seen.held, 2);
 }
 
-static void a_file_of_format_1_opens_and_keeps_everything(void **unused)
+static void opens_and_keeps_everything(void)
 {
 	struct pl_state *state;
 	struct cad_error error;
 
-	(void)unused;
-	write_file(format_1);
 	/* twice: what the first one may have changed in the file, the second one reads */
 	for (int i = 0; i < 2; i++) {
 		must(pl_state_open(path, &state, &error), &error);
+		assert_string_equal(pl_state_loss(state), "");
 		assert_holds_everything(state);
 		pl_state_close(state);
 	}
+}
+
+static void a_file_of_format_1_opens_and_keeps_everything(void **unused)
+{
+	(void)unused;
+	write_file(format_1);
+	opens_and_keeps_everything();
+}
+
+static void a_file_of_format_2_opens_and_keeps_everything(void **unused)
+{
+	(void)unused;
+	write_file(format_1);
+	write_file(format_2);
+	opens_and_keeps_everything();
+}
+
+/* A service of 0.2.0 or before that was killed between its tables and its format. */
+static void a_file_of_format_1_without_its_format_opens(void **unused)
+{
+	(void)unused;
+	write_file(format_1);
+	write_file("DELETE FROM meta WHERE key = 'format'");
+	opens_and_keeps_everything();
 }
 
 /* sqlite_master without white space, so that only a change of the schema is one. */
@@ -165,6 +192,7 @@ static void a_new_file_has_the_newest_format(void **unused)
 	read_schema(written, sizeof written);
 	teardown(NULL);
 	write_file(format_1);
+	write_file(format_2);
 	read_schema(wanted, sizeof wanted);
 	assert_string_equal(written, wanted);
 }
@@ -173,6 +201,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_file_of_format_1_opens_and_keeps_everything, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_file_of_format_2_opens_and_keeps_everything, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_file_of_format_1_without_its_format_opens, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_new_file_has_the_newest_format, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
