@@ -19,7 +19,9 @@
 
 enum {
 	DELAY_FIRST_MS = 50,
+	DELAY_AWAY_MS = 300, /* at most, to a service that is away: it has to be noticed when it is back */
 	DELAY_LAST_MS = 2000,
+	SAY_AGAIN_S = 60,
 	ASK_TIMEOUT_MS = 2000,
 	ASK_PAUSE_MS = 100,
 	CONNECT_EVERY_MS = 200, /* all start at once, and the placement service is not always first */
@@ -111,6 +113,8 @@ struct cad_member {
 	struct cad_random random;
 	uint32_t delay_ms, lease_ms;
 	bool joined, leaving;
+	uint64_t said_ns; /* when it was said last that it cannot join, and why */
+	char said[CAD_ERROR_TEXT_BYTES];
 	char settings_fingerprint[33], settings_text[CADRE_TEXT_BYTES];
 	void (*closed)(void *context);
 	void *closed_context;
@@ -206,6 +210,22 @@ static void timer_closed(uv_handle_t *handle)
 		closed(context);
 }
 
+/* Once for each reason, and again after a while. */
+static void say_why(struct cad_member *member, bool joined, enum cad_rpc_code code, const char *text)
+{
+	uint64_t now_ns = cad_clock_now_ns(&cad_clock_system);
+	if (!joined && member->said_ns && now_ns < member->said_ns + SAY_AGAIN_S * CAD_NS_PER_S &&
+		strncmp(member->said, text, sizeof member->said - 1) == 0)
+		return;
+
+	member->said_ns = now_ns;
+	snprintf(member->said, sizeof member->said, "%s", text);
+	cad_log_warn("member",
+		joined ? "lost the placement service; continuing with the last map" : "cannot join; trying again",
+		CAD_S("placement", member->options.placement), CAD_S("code", cad_rpc_code_name(code)),
+		CAD_S("why", text));
+}
+
 static void on_done(struct cad_rpc_client_call *call, enum cad_rpc_code code, const char *text)
 {
 	struct cad_member *member = cad_rpc_client_context(call);
@@ -218,11 +238,10 @@ static void on_done(struct cad_rpc_client_call *call, enum cad_rpc_code code, co
 		return;
 	}
 
+	uint32_t longest_ms = code == CAD_RPC_UNAVAILABLE ? DELAY_AWAY_MS : DELAY_LAST_MS;
 	uint64_t delay_ms = member->delay_ms + cad_random_below(&member->random, member->delay_ms + 1);
-	member->delay_ms = member->delay_ms * 2 < DELAY_LAST_MS ? member->delay_ms * 2 : DELAY_LAST_MS;
-	cad_log_warn("member", joined ? "lost the placement service; continuing with the last map" : "cannot join",
-		CAD_S("placement", member->options.placement), CAD_S("code", cad_rpc_code_name(code)),
-		CAD_S("why", text), CAD_U("retry_ms", delay_ms));
+	member->delay_ms = member->delay_ms * 2 < longest_ms ? member->delay_ms * 2 : longest_ms;
+	say_why(member, joined, code, text);
 	uv_timer_start(&member->timer, attempt, delay_ms, 0);
 	if (member->options.joined)
 		member->options.joined(member->options.context, false, text);
@@ -268,7 +287,7 @@ enum cad_status cad_member_create(
 	cad_settings_text(options->settings, member->settings_text);
 	struct cad_rpc_channel_config config = {
 		.keepalive_time_ms = 15000,
-		.backoff_ms_max = DELAY_LAST_MS,
+		.backoff_ms_max = CONNECT_EVERY_MS,
 		.own_connection = true,
 	};
 	enum cad_status status =

@@ -381,7 +381,7 @@ void pl_control_leave(struct pl_control *control, uint64_t session) { stream_end
 void pl_control_gone(struct pl_control *control, uint32_t slot, uint32_t pid)
 {
 	struct pl_node *node = &control->registry.nodes[slot];
-	if (node->presence != PL_BROKEN || node->pid != pid)
+	if ((node->presence != PL_BROKEN && node->presence != PL_EXPECTED) || node->pid != pid)
 		return;
 	cad_log_info(
 		PL_COMPONENT, "its host says that the process is gone", CAD_S("node", node->id), CAD_U("pid", pid));

@@ -9,8 +9,8 @@
  *             published
  *
  * Until the first placement (enough expert nodes, and they have settled), and after a restart until
- * every known node has come back or its time to do so is over, turn gives no orders and publishes
- * nothing: routers continue with the map they have.
+ * every known node has come back, is known to be gone, or its time to do so is over, turn gives no
+ * orders and publishes nothing: routers continue with the map they have.
  *
  * When no expert node was left, the next plan waits as well: for each, at most a lease after the
  * first is back, unless it is known to be gone. Time in which turn was not called is nobody's silence.
@@ -101,8 +101,8 @@ CAD_MUST_USE enum cad_status pl_control_freed(
 	struct pl_control *control, uint64_t session, struct pl_expert expert, struct cad_error *error);
 void pl_control_broken(struct pl_control *control, uint64_t session); /* the stream broke */
 void pl_control_leave(struct pl_control *control, uint64_t session);  /* the process said goodbye */
-/* The process of a slot (control's registry), whose stream broke, is known to be gone: no grace.
- * Ignored if another process has that slot by now, or it is back. */
+/* The process of a slot (control's registry), whose stream broke or that has not come back after a restart,
+ * is known to be gone: it is not waited for. Ignored if another process has that slot by now, or it is back. */
 void pl_control_gone(struct pl_control *control, uint32_t slot, uint32_t pid);
 /* The checksum of a cell is now known. */
 void pl_control_checksum(struct pl_control *control, uint32_t cell);

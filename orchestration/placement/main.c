@@ -48,7 +48,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_DURATION(struct options, grace_ns, "grace", "200ms", 0, 3600 * CAD_NS_PER_S,
 		"a process whose stream broke is dead after this long"),
 	CAD_OPTION_DURATION(struct options, rejoin_ns, "rejoin", "10s", 0, 3600 * CAD_NS_PER_S,
-		"how long known processes have to come back after a restart"),
+		"how long known processes have to come back after a restart, unless their hosts say that they are gone"),
 	CAD_OPTION_DURATION(struct options, free_grace_ns, "free-grace", "1s", 0, 3600 * CAD_NS_PER_S,
 		"how long a copy that left the map is kept after the last router stopped using it"),
 	CAD_OPTION_U32(struct options, loads_max, "loads-max", "32", 1, 65536, "loads at once on one node"),

@@ -2,6 +2,7 @@
 #include "orchestration/placement/probe.h"
 
 #include "common/base/address.h"
+#include "common/base/clock.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 /* The kernel closes the sockets of a dying process one after the other: the stream may break before
  * the port refuses. */
 enum { MOMENT_MS = 2 };
+enum { ROUND_MS = 200 };
 
 struct pl_probe {
 	struct pl_probe *next, *previous;
@@ -57,25 +59,32 @@ static bool parse_peer(const char *peer, struct sockaddr_storage *address)
 	return parse_address(text, address);
 }
 
-bool pl_probe_target(const char *peer, const char *http, struct sockaddr_storage *target)
+bool pl_probe_target(const char *peer, const char *http, char target[CAD_MAP_ADDRESS_BYTES])
 {
 	struct sockaddr_storage from, to;
+	char host[INET6_ADDRSTRLEN];
+
+	target[0] = 0;
 	if (!parse_peer(peer, &from) || !parse_address(http, &to) || from.ss_family != to.ss_family)
 		return false;
-
-	*target = to;
 
 	if (to.ss_family == AF_INET) {
 		const struct in_addr *there = &((struct sockaddr_in *)&from)->sin_addr,
 				     *named = &((struct sockaddr_in *)&to)->sin_addr;
-		((struct sockaddr_in *)target)->sin_addr = *there;
-		return named->s_addr == there->s_addr || named->s_addr == htonl(INADDR_ANY);
+		if (named->s_addr != there->s_addr && named->s_addr != htonl(INADDR_ANY))
+			return false;
+		snprintf(target, CAD_MAP_ADDRESS_BYTES, "%s:%u", inet_ntop(AF_INET, there, host, sizeof host),
+			ntohs(((struct sockaddr_in *)&to)->sin_port));
+		return true;
 	}
 
 	const struct in6_addr *there = &((struct sockaddr_in6 *)&from)->sin6_addr,
 			      *named = &((struct sockaddr_in6 *)&to)->sin6_addr;
-	((struct sockaddr_in6 *)target)->sin6_addr = *there;
-	return IN6_ARE_ADDR_EQUAL(named, there) || IN6_IS_ADDR_UNSPECIFIED(named);
+	if (!IN6_ARE_ADDR_EQUAL(named, there) && !IN6_IS_ADDR_UNSPECIFIED(named))
+		return false;
+	snprintf(target, CAD_MAP_ADDRESS_BYTES, "[%s]:%u", inet_ntop(AF_INET6, there, host, sizeof host),
+		ntohs(((struct sockaddr_in6 *)&to)->sin6_port));
+	return true;
 }
 
 /* ---- asking ---- */
@@ -131,14 +140,17 @@ void pl_probes_init(
 	*probes = (struct pl_probes){ .loop = loop, .refused = refused, .context = context };
 }
 
-void pl_probes_ask(struct pl_probes *probes, const struct sockaddr_storage *target, uint64_t tag, uint64_t limit_ms)
+void pl_probes_ask(struct pl_probes *probes, const char *target, uint64_t tag, uint64_t limit_ms)
 {
-	struct pl_probe *probe = probes->count < PL_PROBES_MAX && !probes->closed ? calloc(1, sizeof *probe) : NULL;
+	struct sockaddr_storage address;
+	struct pl_probe *probe = probes->count < PL_PROBES_MAX && !probes->closed && parse_address(target, &address)
+		? calloc(1, sizeof *probe)
+		: NULL;
 	if (!probe)
 		return;
 
 	probe->probes = probes;
-	probe->target = *target;
+	probe->target = address;
 	probe->tag = tag;
 	probe->limit_ms = limit_ms;
 	uv_tcp_init(probes->loop, &probe->tcp);
@@ -151,6 +163,31 @@ void pl_probes_ask(struct pl_probes *probes, const struct sockaddr_storage *targ
 	probes->first = probe;
 	probes->count++;
 	uv_timer_start(&probe->timer, on_moment, MOMENT_MS, 0);
+}
+
+void pl_probes_ask_node(struct pl_probes *probes, const struct pl_registry *registry, uint32_t slot, uint64_t limit_ms)
+{
+	const struct pl_node *node = &registry->nodes[slot];
+	pl_probes_ask(probes, node->probe_address, (uint64_t)slot << 32 | node->pid, limit_ms);
+}
+
+uint64_t pl_probes_ask_expected(struct pl_probes *probes, const struct pl_registry *registry, uint64_t now_ns)
+{
+	if (now_ns < probes->round_ns)
+		return probes->round_ns;
+
+	probes->round_ns = UINT64_MAX;
+	for (uint32_t i = 0; i < CAD_PROCESSES_MAX; i++) {
+		/* beginning with another one each time: there are more processes than probes */
+		uint32_t slot = (i + probes->round_first) % CAD_PROCESSES_MAX;
+		if (registry->nodes[slot].presence != PL_EXPECTED)
+			continue;
+		pl_probes_ask_node(probes, registry, slot, ROUND_MS);
+		probes->round_ns = now_ns + ROUND_MS * CAD_NS_PER_MS;
+	}
+	probes->round_first += PL_PROBES_MAX;
+
+	return probes->round_ns;
 }
 
 void pl_probes_close(struct pl_probes *probes, void (*closed)(void *context))

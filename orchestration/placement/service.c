@@ -43,7 +43,7 @@ struct pl_service {
 	struct cad_rpc_service rpc;
 	struct pl_control *control;
 	uv_timer_t timer;        /* the next turn */
-	struct pl_probes probes; /* of hosts whose streams broke */
+	struct pl_probes probes; /* of hosts whose streams broke, or that have not come back after a restart */
 	struct stream *streams;
 	uint64_t sessions; /* that were given out */
 	uint64_t started_ns;
@@ -173,13 +173,23 @@ static uint64_t tell_peers(struct pl_service *service, uint64_t now_ns)
 	return UINT64_MAX;
 }
 
+/* The tag of a probe: slot and pid. */
+static void on_refused(void *context, uint64_t tag)
+{
+	struct pl_service *service = context;
+	pl_control_gone(service->control, (uint32_t)(tag >> 32), (uint32_t)tag);
+	turn_soon(service);
+}
+
 static void on_timer(uv_timer_t *timer)
 {
 	struct pl_service *service = timer->data;
 	uint64_t deadline_ns = pl_control_turn(service->control), now_ns = cad_clock_now_ns(service->options.clock);
 	uint64_t peers_ns = tell_peers(service, now_ns);
+	uint64_t ask_ns = pl_probes_ask_expected(&service->probes, pl_control_registry(service->control), now_ns);
 
 	deadline_ns = peers_ns < deadline_ns ? peers_ns : deadline_ns;
+	deadline_ns = ask_ns < deadline_ns ? ask_ns : deadline_ns;
 	note_ready(service);
 	pl_status_metrics_update(&service->metrics, service->control);
 	if (deadline_ns == UINT64_MAX)
@@ -284,9 +294,11 @@ static void on_checksum(void *context, uint32_t cell)
 
 /* ---- Join ---- */
 
-static enum cad_status take_hello(
-	struct pl_service *service, const Cadre__V1__NodeHello *hello, uint64_t session, struct cad_error *error)
+static enum cad_status take_hello(struct pl_service *service, const struct stream *stream,
+	const Cadre__V1__NodeHello *hello, uint64_t session, struct cad_error *error)
 {
+	char peer[PEER_BYTES], probe[CAD_MAP_ADDRESS_BYTES];
+
 	if (hello->role != CADRE__V1__ROLE__ROLE_ROUTER && hello->role != CADRE__V1__ROLE__ROLE_EXPERT)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the hello of '%.80s' names no role: ROLE_ROUTER or ROLE_EXPERT is needed", hello->id);
@@ -296,12 +308,15 @@ static enum cad_status take_hello(
 			error, CAD_ERR_MEMORY, "out of memory for a hello that names %zu experts", hello->n_held);
 	for (size_t i = 0; i < hello->n_held; i++)
 		held[i] = (struct pl_expert){ hello->held[i]->layer, hello->held[i]->expert };
+	cad_rpc_call_peer(stream->call, peer, sizeof peer);
+	(void)pl_probe_target(peer, hello->http_address, probe);
 	const struct pl_join join = {
 		.hello = { .id = hello->id,
 			.role = hello->role == CADRE__V1__ROLE__ROLE_EXPERT ? PL_ROLE_EXPERT : PL_ROLE_ROUTER,
 			.exchange_address = hello->exchange_address,
 			.http_address = hello->http_address,
 			.grpc_address = hello->grpc_address,
+			.probe_address = probe,
 			.kernels_fingerprint = hello->kernels_fingerprint,
 			.version = hello->version,
 			.isa = hello->isa,
@@ -370,7 +385,7 @@ static enum cad_status take_report(
 	switch (report->report_case) {
 	case CADRE__V1__NODE_REPORT__REPORT_HELLO: {
 		uint64_t session = ++service->sessions;
-		enum cad_status status = take_hello(service, report->hello, session, error);
+		enum cad_status status = take_hello(service, stream, report->hello, session, error);
 		if (status != CAD_OK)
 			return status;
 		stream->session = session;
@@ -441,28 +456,14 @@ static void join_half_close(struct cad_rpc_call *call)
 	cad_rpc_call_finish(call, CAD_RPC_OK, NULL);
 }
 
-/* The tag of a probe: slot and pid. */
-static void on_refused(void *context, uint64_t tag)
-{
-	struct pl_service *service = context;
-	pl_control_gone(service->control, (uint32_t)(tag >> 32), (uint32_t)tag);
-	turn_soon(service);
-}
-
 /* A stream breaks when a process dies and when a connection does; its host can tell which it was. */
 static void look_after(struct pl_service *service, const struct stream *stream)
 {
 	const struct pl_registry *registry = pl_control_registry(service->control);
-	struct sockaddr_storage target;
-	char peer[PEER_BYTES];
 
-	cad_rpc_call_peer(stream->call, peer, sizeof peer);
-	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
-		const struct pl_node *node = &registry->nodes[slot];
-		if (node->session == stream->session && pl_probe_target(peer, node->http_address, &target))
-			pl_probes_ask(&service->probes, &target, (uint64_t)slot << 32 | node->pid,
-				registry->grace_ns / CAD_NS_PER_MS);
-	}
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
+		if (registry->nodes[slot].session == stream->session)
+			pl_probes_ask_node(&service->probes, registry, slot, registry->grace_ns / CAD_NS_PER_MS);
 }
 
 static void stream_done(struct cad_rpc_call *call, bool cancelled)

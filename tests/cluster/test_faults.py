@@ -108,6 +108,22 @@ def test_placement_may_be_away(expected):
         assert metric_epoch(cluster) >= before
 
 
+@pytest.mark.parametrize('after_s', [0, 1])
+def test_placement_and_expert_killed_together(expected, after_s):
+    """The restarted service finds out that the node's process is gone; it does not wait for --rejoin, here 10 minutes."""
+    with Cluster(MODEL, experts=3, placement_options=['--rejoin', '10m', '--lease', '10m', '--grace', '10m']) as cluster:
+        def fault():
+            cluster.placement.kill()
+            cluster.experts[1].kill()
+            for process in (cluster.placement, cluster.experts[1]):
+                process.popen.wait()
+            time.sleep(after_s)
+            cluster.placement.start()
+        gap = run_with_fault(cluster, fault, expected)
+        print(f'kill -9 of the placement service and 1 of 3 expert nodes, the former started again after {after_s} s: longest gap {gap * 1000:.0f} ms')
+        assert cluster.status()['experts_unplaced'] == 0
+
+
 def metric_epoch(cluster):
     from cluster import metric
     return metric(cluster.routers[0].http, 'cadre_router_map_epoch')

@@ -308,6 +308,32 @@ static void node_that_does_not_come_back_after_a_restart_is_dead(void **state)
 	world_destroy(world);
 }
 
+/* The others are back, and the host of the missing one says that its process is gone: not that of another one
+ * that had its slot or its name. */
+static void the_killed_are_not_waited_for_after_a_restart(void **state)
+{
+	(void)state;
+	struct world *world = world_create();
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(world_connect_node(world, i), CAD_OK);
+	world_run(world, 3000);
+	uint32_t pid = world->nodes[0].pid;
+	world_stop(world);
+	world_kill_node(world, 0);
+	world_start(world);
+	assert_int_equal(world_connect_node(world, 1), CAD_OK);
+	assert_int_equal(world_connect_node(world, 2), CAD_OK);
+	uint32_t slot = (uint32_t)pl_registry_find(pl_control_registry(world->control), world->nodes[0].id);
+	pl_control_gone(world->control, slot, pid + 1);
+	world_run(world, 100);
+	assert_null(pl_control_map(world->control));
+	pl_control_gone(world->control, slot, pid);
+	world_run(world, 300);
+	assert_int_equal(world_unplaced(world), 0);
+	assert_int_equal(world_held_by(world, 1) + world_held_by(world, 2), WORLD_CELLS);
+	world_destroy(world);
+}
+
 static void file_writes_fail(bool fail)
 {
 	struct rlimit limit = { fail ? 1 : RLIM_INFINITY, RLIM_INFINITY };
@@ -326,6 +352,7 @@ static void unwritable_state_catches_up(void **state)
 	int fd = mkstemp(path);
 	assert_true(fd >= 0);
 	close(fd);
+	unlink(path);
 	pl_control_destroy(world->control);
 	pl_state_close(world->state);
 	must(pl_state_open(path, &world->state, &error), &error);
@@ -619,6 +646,7 @@ int main(void)
 		cmocka_unit_test(the_killed_are_not_waited_for),
 		cmocka_unit_test(restart_moves_nothing),
 		cmocka_unit_test(node_that_does_not_come_back_after_a_restart_is_dead),
+		cmocka_unit_test(the_killed_are_not_waited_for_after_a_restart),
 		cmocka_unit_test(unwritable_state_catches_up),
 		cmocka_unit_test(lost_state_is_rebuilt_from_the_nodes),
 		cmocka_unit_test(wrong_weights_are_never_in_a_map),

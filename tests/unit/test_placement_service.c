@@ -11,12 +11,15 @@
 #include "tests/support/must.h"
 #include "tests/support/rpc_fixture.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -33,7 +36,7 @@ struct world;
 struct member {
 	struct world *world;
 	struct cad_member *member;
-	char id[16], address[32];
+	char id[16], address[32], http[32];
 	bool router, gone;
 	uint32_t held_count;
 	Cadre__V1__ExpertId held[1024], *held_list[1024];
@@ -90,7 +93,7 @@ static void start_service(struct world *world)
 		.control = {
 			.lease_ns = 2 * CAD_NS_PER_S,
 			.grace_ns = 200 * CAD_NS_PER_MS,
-			.rejoin_ns = 8 * CAD_NS_PER_S,
+			.rejoin_ns = 3600 * CAD_NS_PER_S, /* longer than any test may take */
 			.settle_ns = 50 * CAD_NS_PER_MS,
 			.forget_ns = 60 * CAD_NS_PER_S,
 			.publish_interval_ns = 20 * CAD_NS_PER_MS,
@@ -180,6 +183,7 @@ static void fill_hello(void *context, Cadre__V1__NodeHello *hello)
 	hello->id = member->id;
 	hello->role = member->router ? CADRE__V1__ROLE__ROLE_ROUTER : CADRE__V1__ROLE__ROLE_EXPERT;
 	hello->exchange_address = member->address;
+	hello->http_address = member->http;
 	hello->model_fingerprint = member->world->fingerprint;
 	hello->memory_bytes = 1ull << 30;
 	hello->pid = 7;
@@ -461,6 +465,43 @@ static void nodes_hear_of_routers(void **state)
 	assert_int_equal(world->members[MEMBERS - 1].peers_count, 0);
 }
 
+/* A socket on a free port; it listens, or refuses connections. */
+static int open_port(char address[32], bool listens)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t length = sizeof in;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof in), 0);
+	if (listens)
+		assert_int_equal(listen(fd, 8), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &length), 0);
+	snprintf(address, 32, "127.0.0.1:%u", ntohs(in.sin_port));
+	return fd;
+}
+
+static bool router_has_everything_in_another_map(struct world *world)
+{
+	return router_has_another_map(world) && router_sees_everything(world);
+}
+
+/* One node dies while the service is away. It is not waited for, since its host refuses connections to its
+ * HTTP port; one whose host accepts them is. */
+static void after_a_restart_the_killed_are_not_waited_for(void **state)
+{
+	struct world *world = *state;
+	int open = open_port(world->members[1].http, true), closed = open_port(world->members[0].http, false);
+	gather(world);
+	stop_service(world);
+	leave(world, 0);
+	rpc_run_until(&world->fixture, &world->members[0].gone);
+	start_service(world);
+	world->epoch_before = world->members[MEMBERS - 1].map_epoch;
+	run_until(world, router_has_everything_in_another_map);
+	assert_int_equal(cad_map_node_find(world->members[MEMBERS - 1].map, "node-0"), CAD_MAP_NONE);
+	close(open);
+	close(closed);
+}
+
 /* What a Join stream says when its first message is wrong. */
 static void refused(struct world *world, const Cadre__V1__NodeReport *message, enum cad_rpc_code code, const char *text)
 {
@@ -514,6 +555,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(lost_node_is_replaced, setup, teardown),
 		cmocka_unit_test_setup_teardown(restart_does_not_disturb, setup, teardown),
 		cmocka_unit_test_setup_teardown(nodes_hear_of_routers, setup, teardown),
+		cmocka_unit_test_setup_teardown(after_a_restart_the_killed_are_not_waited_for, setup, teardown),
 		cmocka_unit_test_setup_teardown(wrong_beginnings_are_refused, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
