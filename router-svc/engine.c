@@ -168,27 +168,15 @@ enum cad_status rt_engine_submit(
 	struct rt_engine *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error)
 {
 	uint32_t context_max = rt_engine_context_max(engine);
-	if (request->prompt_count == 0)
-		return cad_error_set(error, CAD_ERR_INVALID, "the prompt has no tokens");
-
-	if (request->prompt_count >= context_max)
-		return cad_error_set(error, CAD_ERR_INVALID,
-			"the prompt has %zu tokens, but prompt and answer together may have at most %u here",
-			request->prompt_count, context_max);
-	if (request->stop_ids_count > RT_STOP_IDS_MAX)
-		return cad_error_set(error, CAD_ERR_INVALID, "%zu stop ids are more than the limit of %d",
-			request->stop_ids_count, RT_STOP_IDS_MAX);
-	for (size_t i = 0; i < request->prompt_count; i++)
-		if (request->prompt[i] < 0 || (uint32_t)request->prompt[i] >= engine->spec->vocab)
-			return cad_error_set(error, CAD_ERR_INVALID,
-				"token %zu of the prompt has id %d, but ids go from 0 to %u", i, request->prompt[i],
-				engine->spec->vocab - 1);
+	enum cad_status status = rt_sequence_check(request, context_max, engine->spec->vocab, error);
+	if (status != CAD_OK)
+		return status;
 	if (request->want_logits && !engine->options.keep_logits)
 		return cad_error_set(error, CAD_ERR_INVALID, "this engine was created without room for router logits");
 
-	uint64_t tokens_max =
-		request->max_tokens == 0 ? context_max : request->prompt_count + (uint64_t)request->max_tokens;
-	enum cad_status status = rt_inbox_submit(engine->inbox, request,
+	uint64_t given = request->prompt_count + request->received_count,
+		 tokens_max = request->max_tokens == 0 ? context_max : given + request->max_tokens;
+	status = rt_inbox_submit(engine->inbox, request,
 		(uint32_t)(tokens_max < context_max ? tokens_max : context_max), now_ns(engine), id, error);
 	if (status == CAD_OK)
 		count(&engine->stats.requests, 1);
@@ -318,7 +306,7 @@ static void advance(struct rt_engine *engine, struct rt_span *span, int32_t toke
 	uint32_t begin = sequence->computed;
 
 	sequence->computed += span->rows;
-	count(sequence->usage.generated_tokens > 0 ? &engine->stats.generated : &engine->stats.prefilled, span->rows);
+	count(sequence->count > sequence->given ? &engine->stats.generated : &engine->stats.prefilled, span->rows);
 	if (sequence->doomed != CAD_OK)
 		return;
 
@@ -327,18 +315,18 @@ static void advance(struct rt_engine *engine, struct rt_span *span, int32_t toke
 		sequence->reported = sequence->computed;
 	if (token < 0)
 		return;
-	sequence->tokens[sequence->count++] = token;
-	if (sequence->usage.generated_tokens++ == 0)
+	if (sequence->count == sequence->given)
 		sequence->usage.first_token_us = (now_ns(engine) - sequence->submitted_ns) / CAD_NS_PER_US;
+	sequence->tokens[sequence->count++] = token;
+	sequence->usage.generated_tokens++;
 	bool ends = ends_answer(engine, request, token);
 	struct rt_event event = event_of(engine, sequence, RT_EVENT_TOKEN);
 	event.token = token;
 	event.is_text = !ends;
+	event.is_last = ends || sequence->count == sequence->tokens_max;
 	emit(engine, &event);
-	if (ends)
-		finish(engine, sequence, RT_FINISH_STOP);
-	else if (sequence->count == sequence->tokens_max)
-		finish(engine, sequence, RT_FINISH_LENGTH);
+	if (event.is_last)
+		finish(engine, sequence, ends ? RT_FINISH_STOP : RT_FINISH_LENGTH);
 }
 
 static void compute(struct rt_engine *engine)

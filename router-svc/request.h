@@ -23,7 +23,13 @@ enum { RT_STOP_IDS_MAX = 64 };
 struct rt_request {
 	const int32_t *prompt; /* [prompt_count], at least one, each in [0, V) */
 	size_t prompt_count;
-	uint32_t max_tokens; /* 0: until end-of-sequence or the context is full */
+	/* [received_count]: an answer whose stream broke goes on after these tokens of it, with the
+	 * digest after the last of them. They are computed like a prompt, give no events, and count
+	 * in usage; none: from the beginning */
+	const int32_t *received;
+	size_t received_count;
+	uint8_t received_digest[16];
+	uint32_t max_tokens; /* after the received ones; 0: until end-of-sequence or the context is full */
 	bool ignore_eos;
 	struct kn_sampling sampling;
 	/* [stop_ids_count]; the id that stops is returned as the last token, and gives no text */
@@ -40,7 +46,7 @@ enum rt_finish_reason { RT_FINISH_LENGTH, RT_FINISH_STOP };
 
 struct rt_usage {
 	uint32_t prompt_tokens, generated_tokens;
-	uint64_t first_token_us, total_us;   /* since submit */
+	uint64_t first_token_us, total_us;   /* since submit; the first after those received */
 	uint64_t nodes_touched, routed_rows; /* over (token, MoE layer); computed rows only */
 	uint64_t bytes_sent, bytes_received; /* this request's share of rows and sums */
 	uint64_t dropped, spilled;           /* (token, layer, slot) */
@@ -54,7 +60,8 @@ struct rt_event {
 	struct rt_usage usage;        /* so far */
 	uint8_t digest[16];           /* after the last token so far */
 	int32_t token;                /* TOKEN */
-	bool is_text;                 /* TOKEN; false: an end-of-sequence or stop id, FINISHED follows */
+	bool is_text;                 /* TOKEN; false: an end-of-sequence or stop id */
+	bool is_last;                 /* TOKEN; FINISHED follows at once */
 	enum rt_finish_reason reason; /* FINISHED: the last event of the request */
 	/* FAILED: the last event of the request; ERR_CANCELLED, ERR_DEADLINE, ERR_NOT_FINITE, ... */
 	enum cad_status status;

@@ -4,7 +4,7 @@
  * from then on the engine's thread owns it until it has ended, and its memory is freed by a thread
  * that submits (inbox.h).
  *
- *   tokens   prompt | generated ...          count tokens known, `computed` of them in the KV cache
+ *   tokens   prompt | received | generated ...   count tokens known, `computed` of them in the KV cache
  *
  * A sequence in the batch computes rows for positions computed .. computed + n - 1; when that
  * reaches `count`, the last row's logits choose the next token.
@@ -28,9 +28,10 @@ struct rt_sequence {
 	uint32_t place; /* in the inbox */
 	enum rt_sequence_state state;
 	struct rt_sequence *before, *after; /* in its list */
-	struct rt_request request;          /* prompt points into tokens; stop_ids is owned */
+	struct rt_request request;          /* prompt, received point into tokens; stop_ids is owned */
 	int32_t *tokens;
-	uint32_t count, computed, tokens_max; /* tokens_max: prompt + max_tokens, at most the context */
+	uint32_t given;                       /* tokens that came with the request */
+	uint32_t count, computed, tokens_max; /* tokens_max: given + max_tokens, at most the context */
 	struct rt_kv_pages kv;
 	uint64_t submitted_ns;
 	struct rt_usage usage;
@@ -43,7 +44,11 @@ struct rt_sequence {
 	char doom[CAD_ERROR_TEXT_BYTES];
 };
 
-/* Copies the request. tokens_max must be at least prompt_count. NULL when memory is short. */
+/* Whether a sequence can be made of it, with room for one more token in the context: CAD_ERR_INVALID
+ * and a sentence. */
+CAD_MUST_USE enum cad_status rt_sequence_check(
+	const struct rt_request *request, uint32_t context_max, uint32_t vocab, struct cad_error *error);
+/* Copies the request. tokens_max must be at least what it gives. NULL when memory is short. */
 struct rt_sequence *rt_sequence_create(const struct rt_request *request, uint32_t tokens_max);
 void rt_sequence_destroy(struct rt_sequence *sequence);
 /* Marks it to end with a failure; the first reason stays. */

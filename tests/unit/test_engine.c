@@ -22,10 +22,10 @@ struct record {
 	uint64_t id;
 	int32_t tokens[TOKENS_MAX];
 	uint32_t count, last_routed;
-	bool ended, failed, not_text; /* not_text: a token that ends the answer came */
+	bool ended, failed, not_text, last; /* not_text: a token that ends the answer came */
 	enum cad_status status;
 	enum rt_finish_reason reason;
-	uint8_t digest[16];
+	uint8_t digest[16], digests[TOKENS_MAX][16];
 	struct rt_usage usage;
 	char text[CAD_ERROR_TEXT_BYTES];
 };
@@ -39,11 +39,15 @@ static void on_event(void *user, const struct rt_event *event)
 	memcpy(r->digest, event->digest, sizeof r->digest);
 	switch (event->kind) {
 	case RT_EVENT_TOKEN:
-		if (r->count < TOKENS_MAX)
+		if (r->count < TOKENS_MAX) {
 			r->tokens[r->count] = event->token;
+			memcpy(r->digests[r->count], event->digest, sizeof event->digest);
+		}
 		r->count++;
-		assert_false(r->not_text); /* the last token, if any */
+		assert_false(r->last); /* the last token, if any */
 		r->not_text = !event->is_text;
+		r->last = event->is_last;
+		assert_true(r->last || !r->not_text);
 		break;
 	case RT_EVENT_ROUTING:
 		assert_int_equal(event->first_position, r->last_routed); /* every position once, in order */
@@ -51,6 +55,7 @@ static void on_event(void *user, const struct rt_event *event)
 		break;
 	case RT_EVENT_LOGITS: break;
 	case RT_EVENT_FINISHED:
+		assert_true(r->last);
 		r->ended = true;
 		r->reason = event->reason;
 		break;
@@ -200,7 +205,16 @@ static void limits_get_a_sentence(void **state)
 	int32_t *much = calloc(rt_engine_context_max(em_router(em)), sizeof *much);
 	wanted = request(&records[0], much, rt_engine_context_max(em_router(em)), 4);
 	assert_int_equal(rt_engine_submit(em_router(em), &wanted, &id, &error), CAD_ERR_INVALID);
+	wanted = request(&records[0], prompt, 4, 4);
+	wanted.received = much;
+	wanted.received_count = rt_engine_context_max(em_router(em)) - 4;
+	assert_int_equal(rt_engine_submit(em_router(em), &wanted, &id, &error), CAD_ERR_INVALID);
+	assert_non_null(strstr(error.text, "the prompt has 4 tokens and the answer"));
 	free(much);
+	wanted.received = bad;
+	wanted.received_count = 2;
+	assert_int_equal(rt_engine_submit(em_router(em), &wanted, &id, &error), CAD_ERR_INVALID);
+	assert_string_equal(error.text, "token 1 of the answer has id 512, but ids go from 0 to 511");
 	for (int i = 0; i < 2; i++) {
 		wanted = request(&records[i], prompt, 4, 4);
 		submit(em, &records[i], &wanted);
@@ -274,6 +288,67 @@ static void ends_of_all_kinds(void **state)
 	assert_int_equal(stats.failed, 1);
 	assert_int_equal(stats.cancelled, 1);
 	em_destroy(em);
+}
+
+/* ---- answers that go on elsewhere ---- */
+
+enum { ANSWER = 24, PROMPT = 20 };
+
+/* After `received` tokens of `whole`, as another engine would go on. */
+static void go_on(struct em_embedded *em, const struct rt_request *first, const struct record *whole, uint32_t received,
+	const uint8_t *digest, struct record *rest)
+{
+	*rest = (struct record){ .last_routed = PROMPT + received - 1 };
+	struct rt_request wanted = *first;
+	wanted.context = rest;
+	wanted.received = whole->tokens;
+	wanted.received_count = received;
+	wanted.max_tokens = ANSWER - received;
+	memcpy(wanted.received_digest, digest, sizeof wanted.received_digest);
+	submit(em, rest, &wanted);
+}
+
+/* At every joint, sampled and greedy, in chunks, with others beside it and with too few pages: the
+ * tokens that were missing, the digest and the usage of the whole answer, each position's routing
+ * once. */
+static void an_answer_goes_on_elsewhere(void **state)
+{
+	(void)state;
+	static const struct rt_engine_options settings[] = { { .chunk_tokens_max = 7 }, { .kv_bytes = 1 << 19 } };
+	int32_t prompt[PROMPT];
+	fill_prompt(prompt, PROMPT, 5);
+	for (size_t i = 0; i < 4; i++) {
+		struct em_embedded *em = open_engine(GOLDEN "qwen3moe-a/model", (struct rt_engine_options){ 0 }, 1),
+				   *other = open_engine(GOLDEN "qwen3moe-a/model", settings[i / 2], 2);
+		struct record whole, rest[ANSWER];
+		struct rt_request first = request(&whole, prompt, PROMPT, ANSWER);
+		first.want_routing = true;
+		first.sampling = (struct kn_sampling){ .temperature = i % 2 ? 1.0f : 0, .seed = 9 };
+		submit(em, &whole, &first);
+		run_until_ended(em, &whole, 1);
+		assert_int_equal(whole.count, ANSWER);
+
+		for (uint32_t received = 1; received < ANSWER; received++)
+			go_on(other, &first, &whole, received, whole.digests[received - 1], &rest[received]);
+		run_until_ended(other, rest + 1, ANSWER - 1);
+		struct rt_engine_stats stats;
+		rt_engine_stats(em_router(other), &stats);
+		for (uint32_t received = 1; received < ANSWER; received++) {
+			const struct record *r = &rest[received];
+			assert_false(r->failed);
+			assert_int_equal(r->count, ANSWER - received);
+			assert_memory_equal(r->tokens, whole.tokens + received, r->count * sizeof *r->tokens);
+			assert_memory_equal(r->digest, whole.digest, sizeof r->digest);
+			assert_int_equal(r->last_routed, whole.last_routed);
+			assert_int_equal(r->usage.prompt_tokens, PROMPT);
+			assert_int_equal(r->usage.generated_tokens, ANSWER);
+			assert_true(r->usage.first_token_us > 0);
+			if (i < 2) /* nothing was computed twice */
+				assert_int_equal(r->usage.routed_rows, whole.usage.routed_rows);
+		}
+		em_destroy(other);
+		em_destroy(em);
+	}
 }
 
 enum { SLOW = 64, SLOW_TOKENS = 40 };
@@ -408,6 +483,7 @@ int main(void)
 		cmocka_unit_test(same_bits_in_every_setting),
 		cmocka_unit_test(limits_get_a_sentence),
 		cmocka_unit_test(ends_of_all_kinds),
+		cmocka_unit_test(an_answer_goes_on_elsewhere),
 		cmocka_unit_test(sequences_that_pause_stop_nobody),
 		cmocka_unit_test(destroy_ends_what_is_left),
 		cmocka_unit_test(nan_in_the_gate),
