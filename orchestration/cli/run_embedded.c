@@ -153,11 +153,6 @@ static enum cad_status open_text(struct generation *generation, struct cad_error
 	enum cad_status status = CAD_OK;
 	if (cad_file_exists(path))
 		status = cad_tokenizer_open(path, &generation->tokenizer, error);
-	if (status == CAD_OK &&
-		rt_answer_init(&generation->answer, generation->tokenizer, generation->request->stop,
-			generation->request->n_stop) != CAD_OK)
-		status = cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the text");
-
 	return status;
 }
 
@@ -176,7 +171,7 @@ static enum cad_status run_engine(struct generation *generation, struct cad_erro
 {
 	struct rt_engine *engine = em_router(generation->embedded);
 	const struct rt_request_limits limits = {
-		.vocab = generation->spec->vocab,
+		.spec = generation->spec,
 		.context_max = rt_engine_context_max(engine),
 		.tokenizer = generation->tokenizer,
 	};
@@ -184,6 +179,8 @@ static enum cad_status run_engine(struct generation *generation, struct cad_erro
 	struct rt_request request;
 	enum cad_status status = rt_request_read(&limits, generation->request, &ids, &request, error);
 
+	if (status == CAD_OK)
+		status = rt_request_answer(&limits, generation->request, &generation->answer, error);
 	if (status == CAD_OK)
 		status = rt_engine_submit(engine, &request, &generation->id, error);
 	cad_ids_fini(&ids);

@@ -52,6 +52,27 @@ enum cad_status rt_answer_token(struct rt_answer *answer, int32_t id, bool is_te
 	return status;
 }
 
+enum cad_status rt_answer_skip(
+	struct rt_answer *answer, const int32_t *ids, size_t count, size_t *skipped, struct cad_error *error)
+{
+	struct cad_text text = { 0 };
+	enum cad_status status = CAD_OK;
+	bool stopped = false;
+	size_t i = 0;
+
+	for (; status == CAD_OK && i < count; i++) {
+		text.size = 0;
+		status = rt_answer_token(answer, ids[i], true, &text, &stopped, error);
+		if (stopped)
+			break;
+	}
+	cad_text_fini(&text);
+	if (status == CAD_OK)
+		*skipped = i;
+
+	return status;
+}
+
 enum cad_status rt_answer_end(struct rt_answer *answer, struct cad_text *text, bool *stopped, struct cad_error *error)
 {
 	*stopped = false;

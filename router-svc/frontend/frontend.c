@@ -8,6 +8,7 @@
 #include "router-svc/frontend/grpc.h"
 #include "router-svc/frontend/request.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uv.h>
@@ -29,6 +30,7 @@ struct rt_frontend {
 	const struct cad_model *model;
 	const struct cad_tokenizer *tokenizer;
 	char fingerprint[33];
+	char computes_with[80]; /* model and settings */
 	char *settings_fingerprint;
 	char **bearer_tokens;
 	size_t bearer_tokens_count;
@@ -87,6 +89,7 @@ struct text_job {
 	struct cad_ids ids;
 	struct cad_text text;
 	struct rt_request request;
+	struct rt_answer answer;
 	enum cad_status status;
 	struct cad_error error;
 };
@@ -114,6 +117,7 @@ static void text_answer(struct text_job *job)
 	}
 	cad_ids_fini(&job->ids);
 	cad_text_fini(&job->text);
+	rt_answer_fini(&job->answer);
 }
 
 static void text_computed(uv_work_t *work, int cancelled)
@@ -158,10 +162,17 @@ static void text_start(
 static void generate_compute(struct text_job *job)
 {
 	const struct rt_frontend *frontend = job->frontend;
-	struct rt_request_limits limits = { cad_model_spec(frontend->model)->vocab,
-		frontend->hub.options.engine.context_max, frontend->tokenizer };
-	job->status = rt_request_read(
-		&limits, (const Cadre__V1__GenerateRequest *)job->message, &job->ids, &job->request, &job->error);
+	const struct rt_request_limits limits = {
+		.spec = cad_model_spec(frontend->model),
+		.context_max = frontend->hub.options.engine.context_max,
+		.tokenizer = frontend->tokenizer,
+		.fingerprint = frontend->computes_with,
+	};
+	const Cadre__V1__GenerateRequest *message = (const Cadre__V1__GenerateRequest *)job->message;
+
+	job->status = rt_request_read(&limits, message, &job->ids, &job->request, &job->error);
+	if (job->status == CAD_OK)
+		job->status = rt_request_answer(&limits, message, &job->answer, &job->error);
 }
 
 static void generate_refused(struct text_job *job)
@@ -171,8 +182,7 @@ static void generate_refused(struct text_job *job)
 
 static void generate_answer(struct text_job *job)
 {
-	job->status = rt_grpc_open(&job->frontend->grpc, job->call, (const Cadre__V1__GenerateRequest *)job->message,
-		&job->request, &job->error);
+	job->status = rt_grpc_open(&job->frontend->grpc, job->call, &job->request, &job->answer, &job->error);
 	if (job->status != CAD_OK)
 		cad_rpc_call_finish(job->call, cad_rpc_code_of_status(job->status), "%s", job->error.text);
 }
@@ -189,8 +199,9 @@ static void generate(struct cad_rpc_call *call, const ProtobufCMessage *received
 		cad_rpc_call_finish(call, cad_rpc_code_of_status(status), "%s", error.text);
 		return;
 	}
-	text_start(call, received, &steps,
-		message->prompt_case == CADRE__V1__GENERATE_REQUEST__PROMPT_TEXT ? strlen(message->text) : 0);
+	size_t text = message->prompt_case == CADRE__V1__GENERATE_REQUEST__PROMPT_TEXT ? strlen(message->text) : 0,
+	       tokens = message->resume ? message->resume->n_token_ids : 0;
+	text_start(call, received, &steps, text + tokens * sizeof(int32_t));
 }
 
 /* ---- the unary ones ---- */
@@ -314,7 +325,6 @@ static enum cad_status streams_init(
 	const struct cad_model_spec *spec = cad_model_spec(options->model);
 	struct rt_stream_hub_options streams = {
 		.engine = options->engine,
-		.tokenizer = options->tokenizer,
 		.moe_layers = cad_model_spec_moe_layers(spec),
 		.topk = spec->gate.topk,
 		.wake = wake,
@@ -342,6 +352,8 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 	frontend->bearer_tokens = calloc(options->bearer_tokens_count + 1, sizeof *frontend->bearer_tokens);
 	if (!frontend->settings_fingerprint || !frontend->bearer_tokens)
 		return CAD_ERR_MEMORY;
+	snprintf(frontend->computes_with, sizeof frontend->computes_with, "%s/%s", frontend->fingerprint,
+		frontend->settings_fingerprint);
 
 	for (; frontend->bearer_tokens_count < options->bearer_tokens_count; frontend->bearer_tokens_count++) {
 		char *copy = strdup(options->bearer_tokens[frontend->bearer_tokens_count]);
@@ -358,8 +370,8 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 		metrics = frontend->own_metrics;
 	}
 
-	rt_grpc_init(&frontend->grpc, &frontend->hub, options->capacity_policy, options->capacity_factor,
-		options->streams_per_client, metrics);
+	rt_grpc_init(&frontend->grpc, &frontend->hub, frontend->computes_with, options->capacity_policy,
+		options->capacity_factor, options->streams_per_client, metrics);
 	enum cad_status status = streams_init(frontend, options, metrics);
 	if (status != CAD_OK)
 		return status;

@@ -15,7 +15,7 @@ struct tie {
 	struct cad_rpc_call *call;
 	struct rt_client *client;
 	struct rt_stream *stream; /* NULL: not yet, or no longer */
-	uint32_t sent_tokens;
+	uint32_t sent_tokens, sent_messages;
 };
 
 /* The call and the stream go ways of their own. */
@@ -29,8 +29,10 @@ static void untie(struct tie *tie, enum cad_rpc_code code)
 
 /* ---- the sink ---- */
 
-static enum cad_status send(struct tie *tie, const Cadre__V1__GenerateResponse *message)
+static enum cad_status send(struct tie *tie, Cadre__V1__GenerateResponse *message)
 {
+	if (tie->sent_messages++ == 0)
+		message->fingerprint = (char *)(uintptr_t)tie->grpc->fingerprint;
 	tie->sent_tokens += (uint32_t)message->n_token_ids;
 	enum cad_status status = cad_rpc_call_send(tie->call, &message->base);
 	cad_rpc_arena_reset(&tie->grpc->arena);
@@ -134,8 +136,8 @@ refused:
 
 /* ---- calls ---- */
 
-enum cad_status rt_grpc_open(struct rt_grpc *grpc, struct cad_rpc_call *call, const Cadre__V1__GenerateRequest *message,
-	struct rt_request *request, struct cad_error *error)
+enum cad_status rt_grpc_open(struct rt_grpc *grpc, struct cad_rpc_call *call, struct rt_request *request,
+	struct rt_answer *answer, struct cad_error *error)
 {
 	int64_t left_ms = cad_rpc_call_time_left_ms(call);
 	if (left_ms >= 0)
@@ -143,13 +145,14 @@ enum cad_status rt_grpc_open(struct rt_grpc *grpc, struct cad_rpc_call *call, co
 			cad_clock_now_ns(grpc->hub->options.engine.clock) + (uint64_t)left_ms * CAD_NS_PER_MS;
 
 	struct tie *tie = cad_rpc_call_state(call);
-	enum cad_status status =
-		rt_stream_open(grpc->hub, request, message->stop, message->n_stop, &sink, tie, &tie->stream, error);
+	enum cad_status status = rt_stream_open(grpc->hub, request, answer, &sink, tie, &tie->stream, error);
 	if (status != CAD_OK) {
 		rt_grpc_refused(grpc, cad_rpc_code_of_status(status));
 		return status;
 	}
 
+	if (request->received_count > 0)
+		cad_counter_add(grpc->resumed, 1);
 	cad_rpc_call_send_headers(call); /* the client learns that it has been admitted */
 	return CAD_OK;
 }
@@ -188,17 +191,20 @@ void rt_grpc_done(struct cad_rpc_call *call, bool cancelled)
 
 /* ---- life ---- */
 
-void rt_grpc_init(struct rt_grpc *grpc, struct rt_stream_hub *hub, enum rt_capacity_policy policy, float factor,
-	uint32_t streams_per_client, struct cad_metrics *metrics)
+void rt_grpc_init(struct rt_grpc *grpc, struct rt_stream_hub *hub, const char *fingerprint,
+	enum rt_capacity_policy policy, float factor, uint32_t streams_per_client, struct cad_metrics *metrics)
 {
 	*grpc = (struct rt_grpc){
 		.hub = hub,
+		.fingerprint = fingerprint,
 		.clients = { .streams_max = streams_per_client },
 		.capacity_policy = policy,
 		.capacity_factor = factor,
 	};
 	grpc->refused_clients = cad_metrics_counter(metrics, "cadre_router_streams_refused_total",
 		"Generate calls refused because their client had --streams-per-client open", NULL, 0);
+	grpc->resumed = cad_metrics_counter(metrics, "cadre_router_resumed_total",
+		"Generate calls that continued an answer whose stream had broken", NULL, 0);
 	for (size_t code = 0; code < sizeof grpc->ended_by_code / sizeof grpc->ended_by_code[0]; code++)
 		grpc->ended_by_code[code] = cad_metrics_counter(metrics, "cadre_router_generate_total",
 			"Generate calls that have ended, by gRPC status",

@@ -15,25 +15,27 @@
 struct rt_grpc {
 	struct rt_stream_hub *hub;
 	struct rt_clients clients;
+	const char *fingerprint;                 /* of model and settings, for the first message; borrowed */
 	enum rt_capacity_policy capacity_policy; /* as the engine's, for the answers */
 	float capacity_factor;
 	struct cad_counter *ended_by_code[17]; /* by gRPC status */
 	struct cad_counter *refused_clients;   /* at their limit of streams */
-	struct cad_rpc_arena arena;            /* of the message that is being built */
+	struct cad_counter *resumed;
+	struct cad_rpc_arena arena; /* of the message that is being built */
 };
 
 /* streams_per_client 0: no limit. */
-void rt_grpc_init(struct rt_grpc *grpc, struct rt_stream_hub *hub, enum rt_capacity_policy policy, float factor,
-	uint32_t streams_per_client, struct cad_metrics *metrics);
+void rt_grpc_init(struct rt_grpc *grpc, struct rt_stream_hub *hub, const char *fingerprint,
+	enum rt_capacity_policy policy, float factor, uint32_t streams_per_client, struct cad_metrics *metrics);
 void rt_grpc_fini(struct rt_grpc *grpc);
 
 /* The first thing that a call does: it counts as a stream of its client until it is done. On failure
  * it is counted as ended. */
 CAD_MUST_USE enum cad_status rt_grpc_admit(struct rt_grpc *grpc, struct cad_rpc_call *call, struct cad_error *error);
 /* Opens a stream for a call that was admitted. On failure the call is as before, and counted as
- * ended. */
-CAD_MUST_USE enum cad_status rt_grpc_open(struct rt_grpc *grpc, struct cad_rpc_call *call,
-	const Cadre__V1__GenerateRequest *message, struct rt_request *request, struct cad_error *error);
+ * ended. Takes what `answer` holds. */
+CAD_MUST_USE enum cad_status rt_grpc_open(struct rt_grpc *grpc, struct cad_rpc_call *call, struct rt_request *request,
+	struct rt_answer *answer, struct cad_error *error);
 /* The call ends without a stream. */
 void rt_grpc_refused(struct rt_grpc *grpc, enum cad_rpc_code code);
 /* The call's callbacks; it may have no stream, or no longer one. */

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/frontend/message.h"
 
-#include <stdio.h>
-
 static void *array(struct cad_rpc_arena *arena, size_t count, size_t size)
 {
 	return cad_rpc_arena_alloc(arena, (count ? count : 1) * size);
@@ -72,6 +70,17 @@ static enum cad_status routing_write(
 	return CAD_OK;
 }
 
+static void digest_write(const uint8_t *digest, char *text)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < 16; i++) {
+		*text++ = digits[digest[i] >> 4];
+		*text++ = digits[digest[i] & 15];
+	}
+	*text = 0;
+}
+
 enum cad_status rt_message_piece(const struct rt_piece *piece, struct cad_rpc_arena *arena,
 	Cadre__V1__GenerateResponse *message, struct cad_error *error)
 {
@@ -82,6 +91,12 @@ enum cad_status rt_message_piece(const struct rt_piece *piece, struct cad_rpc_ar
 		message->text = (char *)(uintptr_t)piece->text;
 	if (piece->routing && routing_write(piece, arena, message) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED, "no memory for the routing of the answer");
+	if (!piece->digest)
+		return CAD_OK;
+	message->digest_so_far = array(arena, 33, 1);
+	if (!message->digest_so_far)
+		return cad_error_set(error, CAD_ERR_EXHAUSTED, "no memory for the digest of the answer");
+	digest_write(piece->digest, message->digest_so_far);
 	return CAD_OK;
 }
 
@@ -109,8 +124,7 @@ void rt_message_end(const struct rt_end *end, enum rt_capacity_policy policy, fl
 	parts->capacity.dropped = from->dropped;
 	parts->capacity.spilled = from->spilled;
 
-	for (size_t i = 0; i < sizeof end->digest; i++)
-		snprintf(parts->digest + 2 * i, 3, "%02x", end->digest[i]);
+	digest_write(end->digest, parts->digest);
 	message->digest = parts->digest;
 	message->usage = &parts->usage;
 	message->capacity = &parts->capacity;

@@ -2,16 +2,19 @@
 #include "router-svc/frontend/request.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static enum cad_status id_check(
 	const struct rt_request_limits *limits, const char *what, size_t index, int32_t id, struct cad_error *error)
 {
-	if (id >= 0 && (uint32_t)id < limits->vocab)
+	uint32_t vocab = limits->spec->vocab;
+	if (id >= 0 && (uint32_t)id < vocab)
 		return CAD_OK;
 	return cad_error_set(error, CAD_ERR_INVALID,
-		"%s[%zu] is %d, but this model's vocabulary has %u ids, from 0 to %u", what, index, id, limits->vocab,
-		limits->vocab - 1);
+		"%s[%zu] is %d, but this model's vocabulary has %u ids, from 0 to %u", what, index, id, vocab,
+		vocab - 1);
 }
 
 static enum cad_status text_read(
@@ -121,6 +124,105 @@ static enum cad_status stops_check(
 	return status;
 }
 
+/* ---- what was received of an answer ---- */
+
+static bool contains(const int32_t *ids, size_t count, int32_t id)
+{
+	for (size_t i = 0; i < count; i++)
+		if (ids[i] == id)
+			return true;
+	return false;
+}
+
+static bool digest_read(const char *text, uint8_t digest[16])
+{
+	if (strlen(text) != 32 || strspn(text, "0123456789abcdefABCDEF") != 32)
+		return false;
+	for (size_t i = 0; i < 16; i++) {
+		char pair[3] = { text[2 * i], text[2 * i + 1] };
+		digest[i] = (uint8_t)strtoul(pair, NULL, 16);
+	}
+	return true;
+}
+
+/* What counts the tokens that are left. */
+static enum cad_status left_check(const Cadre__V1__GenerateRequest *message, struct cad_error *error)
+{
+	if (message->max_tokens == 0 && !message->resume->no_limit)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"max_tokens is 0, but with `resume` it counts what is left of the answer: if the first request had 0, set resume.no_limit");
+	if (message->max_tokens > 0 && message->resume->no_limit)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"max_tokens is %u, but resume.no_limit says that the first request had 0: leave one of them out",
+			message->max_tokens);
+	return CAD_OK;
+}
+
+/* Nothing may come after a token that ends an answer. */
+static enum cad_status received_check(
+	const struct rt_request_limits *limits, const Cadre__V1__GenerateRequest *message, struct cad_error *error)
+{
+	const Cadre__V1__Resume *resume = message->resume;
+	enum cad_status status = CAD_OK;
+
+	for (size_t i = 0; status == CAD_OK && i < resume->n_token_ids; i++) {
+		int32_t id = resume->token_ids[i];
+		status = id_check(limits, "resume.token_ids", i, id, error);
+		if (status == CAD_OK &&
+			(contains(message->stop_ids, message->n_stop_ids, id) ||
+				(!message->ignore_eos &&
+					contains(limits->spec->eos_ids, limits->spec->eos_ids_count, id))))
+			status = cad_error_set(error, CAD_ERR_INVALID,
+				"resume.token_ids[%zu] is %d, which ends the answer: nothing is left to resume", i, id);
+	}
+	return status;
+}
+
+static enum cad_status resume_read(const struct rt_request_limits *limits, const Cadre__V1__GenerateRequest *message,
+	struct rt_request *request, struct cad_error *error)
+{
+	const Cadre__V1__Resume *resume = message->resume;
+	if (!resume)
+		return CAD_OK;
+	if (resume->n_token_ids == 0)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"resume has no token_ids: to ask from the beginning, leave `resume` out");
+	if (resume->fingerprint[0] && limits->fingerprint && strcmp(resume->fingerprint, limits->fingerprint) != 0)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the answer comes from model/settings '%.80s', but this router computes with '%s': resume it on a router of the same cluster",
+			resume->fingerprint, limits->fingerprint);
+	if (!digest_read(resume->digest, request->received_digest))
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"resume.digest is '%.40s', but must be 32 hex digits: digest_so_far of the last message that had tokens",
+			resume->digest);
+	if (resume->n_token_ids >= limits->context_max - request->prompt_count)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the prompt has %zu tokens and resume.token_ids %zu, but prompt and answer together may have at most %u here: nothing is left to resume",
+			request->prompt_count, resume->n_token_ids, limits->context_max);
+	request->received = resume->token_ids;
+	request->received_count = resume->n_token_ids;
+
+	enum cad_status status = left_check(message, error);
+	return status == CAD_OK ? received_check(limits, message, error) : status;
+}
+
+/* ---- a request ---- */
+
+static enum cad_status room_check(
+	const struct rt_request_limits *limits, const struct rt_request *request, struct cad_error *error)
+{
+	uint32_t room = limits->context_max - (uint32_t)(request->prompt_count + request->received_count);
+	char received[64] = "";
+
+	if (request->max_tokens <= room)
+		return CAD_OK;
+	if (request->received_count > 0)
+		snprintf(received, sizeof received, " and %zu of the answer", request->received_count);
+	return cad_error_set(error, CAD_ERR_INVALID,
+		"max_tokens is %u, but after a prompt of %zu tokens%s only %u of the %u that prompt and answer may have together are left",
+		request->max_tokens, request->prompt_count, received, room, limits->context_max);
+}
+
 enum cad_status rt_request_read(const struct rt_request_limits *limits, const Cadre__V1__GenerateRequest *message,
 	struct cad_ids *ids, struct rt_request *request, struct cad_error *error)
 {
@@ -137,16 +239,42 @@ enum cad_status rt_request_read(const struct rt_request_limits *limits, const Ca
 		status = stops_check(limits, message, error);
 	if (status == CAD_OK)
 		status = prompt_read(limits, message, ids, &read, error);
+	if (status == CAD_OK)
+		status = resume_read(limits, message, &read, error);
+	if (status == CAD_OK)
+		status = room_check(limits, &read, error);
 	if (status != CAD_OK)
 		return status;
-	uint32_t room = limits->context_max - (uint32_t)read.prompt_count;
-	if (read.max_tokens > room)
-		return cad_error_set(error, CAD_ERR_INVALID,
-			"max_tokens is %u, but after a prompt of %zu tokens only %u of the %u that prompt and answer may have together are left",
-			read.max_tokens, read.prompt_count, room, limits->context_max);
 	read.stop_ids = message->stop_ids;
 	read.stop_ids_count = message->n_stop_ids;
 	*request = read;
 
+	return CAD_OK;
+}
+
+enum cad_status rt_request_answer(const struct rt_request_limits *limits, const Cadre__V1__GenerateRequest *message,
+	struct rt_answer *answer, struct cad_error *error)
+{
+	const Cadre__V1__Resume *resume = message->resume;
+	struct rt_answer made;
+
+	enum cad_status status = rt_answer_init(&made, limits->tokenizer, message->stop, message->n_stop);
+	if (status != CAD_OK)
+		return cad_error_set(error, status, "no memory for the text of the answer; try again later");
+
+	if (resume) {
+		size_t skipped;
+		status = rt_answer_skip(&made, resume->token_ids, resume->n_token_ids, &skipped, error);
+		if (status == CAD_OK && skipped < resume->n_token_ids)
+			status = cad_error_set(error, CAD_ERR_INVALID,
+				"the text of resume.token_ids[%zu] completes a stop string, which ends the answer: nothing is left to resume",
+				skipped);
+	}
+	if (status != CAD_OK) {
+		rt_answer_fini(&made);
+		return status;
+	}
+
+	*answer = made;
 	return CAD_OK;
 }

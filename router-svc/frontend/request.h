@@ -7,15 +7,17 @@
 #define CADRE_ROUTER_SVC_FRONTEND_REQUEST_H
 
 #include "cadre/v1/inference.pb-c.h"
-#include "common/tokenizer/tokenizer.h"
+#include "common/model/model.h"
+#include "router-svc/frontend/answer.h"
 #include "router-svc/request.h"
 
 enum { RT_STOP_STRINGS_MAX = 16, RT_STOP_STRING_BYTES_MAX = 256 };
 
 struct rt_request_limits {
-	uint32_t vocab;                        /* ids go from 0 to vocab - 1 */
+	const struct cad_model_spec *spec;
 	uint32_t context_max;                  /* prompt and answer together */
 	const struct cad_tokenizer *tokenizer; /* NULL: there is none */
+	const char *fingerprint;               /* of model and settings; NULL: not compared */
 };
 
 /* `request` borrows from `message` and from `ids`, which holds the tokens of a text and is the
@@ -25,5 +27,10 @@ struct rt_request_limits {
 CAD_MUST_USE enum cad_status rt_request_read(const struct rt_request_limits *limits,
 	const Cadre__V1__GenerateRequest *message, struct cad_ids *ids, struct rt_request *request,
 	struct cad_error *error);
+
+/* After rt_request_read: what makes text of the answer's tokens, those that `resume` brings behind
+ * it. CAD_ERR_INVALID: a stop string is among them. The caller ends it with rt_answer_fini. */
+CAD_MUST_USE enum cad_status rt_request_answer(const struct rt_request_limits *limits,
+	const Cadre__V1__GenerateRequest *message, struct rt_answer *answer, struct cad_error *error);
 
 #endif

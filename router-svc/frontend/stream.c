@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/frontend/stream.h"
 
-#include "router-svc/frontend/answer.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct token {
 	int32_t id;
-	bool is_text;
+	bool is_text, is_last;
 	/* up to and with this token, as usage: a stop string ends an answer in the middle of what
 	 * was generated */
 	uint8_t digest[16];
@@ -78,6 +76,7 @@ static void token_put(struct rt_stream *stream, const struct rt_event *event)
 	struct token *token = &stream->ring[written % RT_STREAM_RING];
 	token->id = event->token;
 	token->is_text = event->is_text;
+	token->is_last = event->is_last;
 	token->usage = event->usage;
 	memcpy(token->digest, event->digest, sizeof token->digest);
 	atomic_store_explicit(&stream->written, written + 1, memory_order_release);
@@ -141,8 +140,8 @@ static void fail(struct rt_stream *stream, enum cad_status status, const char *s
 	detach(stream);
 }
 
-static enum cad_status stream_create(struct rt_stream_hub *hub, const struct rt_request *request, char *const *stops,
-	size_t stops_count, struct rt_stream **created)
+static enum cad_status stream_create(struct rt_stream_hub *hub, const struct rt_request *request,
+	struct rt_answer *answer, struct rt_stream **created)
 {
 	struct rt_stream *stream = calloc(1, sizeof *stream);
 	if (!stream)
@@ -150,9 +149,11 @@ static enum cad_status stream_create(struct rt_stream_hub *hub, const struct rt_
 
 	hub->alive++;
 	stream->hub = hub;
+	stream->answer = *answer;
+	*answer = (struct rt_answer){ 0 };
 	const struct rt_stream_hub_options *o = &hub->options;
-	enum cad_status status = rt_answer_init(&stream->answer, o->tokenizer, stops, stops_count);
-	if (status == CAD_OK && request->want_routing)
+	enum cad_status status = CAD_OK;
+	if (request->want_routing)
 		status = rt_routing_ring_init(&stream->routing, hub->names, o->engine.rows_max, o->moe_layers, o->topk,
 			RT_STREAM_ROUTING_PAUSE_BYTES);
 	if (status != CAD_OK) {
@@ -164,12 +165,12 @@ static enum cad_status stream_create(struct rt_stream_hub *hub, const struct rt_
 	return CAD_OK;
 }
 
-enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct rt_request *request, char *const *stops,
-	size_t stops_count, const struct rt_sink *sink, void *context, struct rt_stream **out, struct cad_error *error)
+enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct rt_request *request, struct rt_answer *answer,
+	const struct rt_sink *sink, void *context, struct rt_stream **out, struct cad_error *error)
 {
 	const struct rt_stream_engine *engine = &hub->options.engine;
 	struct rt_stream *stream;
-	enum cad_status status = stream_create(hub, request, stops, stops_count, &stream);
+	enum cad_status status = stream_create(hub, request, answer, &stream);
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "no memory for another stream; try again later");
 
@@ -195,12 +196,14 @@ uint64_t rt_stream_id(const struct rt_stream *stream) { return stream->id; }
 struct draft {
 	struct rt_piece piece;
 	int32_t ids[RT_STREAM_RING];
+	uint8_t digest[16]; /* after the ids */
 	struct cad_text text;
 	bool last;
 	struct rt_end end;
 };
 
-/* Tokens that are in the ring, up to a stop string. */
+/* Tokens that are in the ring, up to a stop string, and without the last one until the end is
+ * there. */
 static enum cad_status tokens_take(
 	struct rt_stream *stream, uint32_t written, struct draft *draft, struct cad_error *error)
 {
@@ -208,7 +211,11 @@ static enum cad_status tokens_take(
 	enum cad_status status = CAD_OK;
 
 	while (status == CAD_OK && taken != written && !draft->last) {
-		const struct token *token = &stream->ring[taken++ % RT_STREAM_RING];
+		const struct token *token = &stream->ring[taken % RT_STREAM_RING];
+		if (token->is_last && !stream->ended)
+			break;
+		taken++;
+		memcpy(draft->digest, token->digest, sizeof draft->digest);
 		draft->ids[draft->piece.ids_count++] = token->id;
 		status = rt_answer_token(&stream->answer, token->id, token->is_text, &draft->text, &draft->last, error);
 		if (draft->last) {
@@ -282,6 +289,7 @@ static enum cad_status draft_send(
 {
 	struct rt_piece *piece = &draft->piece;
 	piece->ids = draft->ids;
+	piece->digest = piece->ids_count > 0 && !draft->last ? draft->digest : NULL;
 	piece->text = draft->text.size > 0 ? draft->text.bytes : NULL;
 	*something = draft->last || piece->ids_count > 0 || piece->routing;
 

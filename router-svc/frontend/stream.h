@@ -18,6 +18,9 @@
  * arrived. That event comes over a list of its own, taken before the list of streams that have
  * something: when a stream is known to have ended, neither list nor the engine knows it any longer.
  *
+ * The last token waits for the end, which follows at once, and goes with it: whoever has all tokens of
+ * an answer has its end.
+ *
  * The engine's thread allocates nothing here: a stream's memory is taken when it is opened.
  */
 #ifndef CADRE_ROUTER_SVC_FRONTEND_STREAM_H
@@ -25,7 +28,7 @@
 
 #include "common/base/clock.h"
 #include "common/process/metrics.h"
-#include "common/tokenizer/tokenizer.h"
+#include "router-svc/frontend/answer.h"
 #include "router-svc/frontend/sink.h"
 
 enum {
@@ -53,9 +56,8 @@ struct rt_stream;
 
 struct rt_stream_hub_options {
 	struct rt_stream_engine engine;
-	const struct cad_tokenizer *tokenizer; /* borrowed; NULL: answers have no text */
-	uint32_t moe_layers, topk;             /* of ROUTING events */
-	void (*wake)(void *context);           /* any thread: rt_stream_hub_collect is due */
+	uint32_t moe_layers, topk;   /* of ROUTING events */
+	void (*wake)(void *context); /* any thread: rt_stream_hub_collect is due */
 	void *wake_context;
 	/* Observed for completed answers; may be NULL. */
 	struct cad_histogram *first_token_seconds, *total_seconds;
@@ -78,10 +80,10 @@ CAD_MUST_USE enum cad_status rt_stream_hub_init(struct rt_stream_hub *hub, const
 void rt_stream_hub_collect(struct rt_stream_hub *hub);
 void rt_stream_hub_fini(struct rt_stream_hub *hub); /* every stream must be gone */
 
-/* Hands the request to the engine. The strings are copied; `sink` is kept until it has the end, or
- * rt_stream_close; request->context is the stream's. */
-CAD_MUST_USE enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct rt_request *request, char *const *stops,
-	size_t stops_count, const struct rt_sink *sink, void *context, struct rt_stream **stream,
+/* Hands the request to the engine. Takes what `answer` holds, which is zeroed; `sink` is kept until
+ * it has the end, or rt_stream_close; request->context is the stream's. */
+CAD_MUST_USE enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct rt_request *request,
+	struct rt_answer *answer, const struct rt_sink *sink, void *context, struct rt_stream **stream,
 	struct cad_error *error);
 uint64_t rt_stream_id(const struct rt_stream *stream); /* the engine's id of the request */
 /* The sink has room again. */

@@ -50,6 +50,11 @@ static enum cad_status fake_submit(
 	copy->deadline_ns = request->deadline_ns;
 	copy->prompt_count = request->prompt_count;
 	memcpy(copy->prompt, request->prompt, request->prompt_count * sizeof *copy->prompt);
+	copy->received_count = request->received_count;
+	copy->generated = (uint32_t)request->received_count;
+	if (request->received_count > 0)
+		memcpy(copy->received, request->received, request->received_count * sizeof *copy->received);
+	memcpy(copy->received_digest, request->received_digest, sizeof copy->received_digest);
 	copy->max_tokens = request->max_tokens;
 	copy->sampling = request->sampling;
 	copy->want_routing = request->want_routing;
@@ -86,12 +91,14 @@ static struct rt_event fake_event(const struct fake_request *request, enum rt_ev
 	return event;
 }
 
+/* One that is no text is the last. */
 static void token_event(struct fake_request *request, int32_t token, bool is_text)
 {
 	request->generated++;
 	struct rt_event event = fake_event(request, RT_EVENT_TOKEN);
 	event.token = token;
 	event.is_text = is_text;
+	event.is_last = !is_text;
 	rt_frontend_on_event(NULL, &event);
 }
 
@@ -225,6 +232,12 @@ static void answer_message(struct rpc_result *result, const ProtobufCMessage *me
 	const Cadre__V1__GenerateResponse *response = (const Cadre__V1__GenerateResponse *)message;
 
 	assert_false(answer->finished);
+	assert_true((answer->fingerprint[0] == 0) == (response->fingerprint[0] != 0)); /* the first has it */
+	if (response->fingerprint[0])
+		snprintf(answer->fingerprint, sizeof answer->fingerprint, "%s", response->fingerprint);
+	assert_true((response->digest_so_far[0] != 0) == (response->n_token_ids > 0 && !response->finish_reason));
+	if (response->digest_so_far[0])
+		snprintf(answer->digest_so_far, sizeof answer->digest_so_far, "%s", response->digest_so_far);
 	answer->something = true;
 	assert_true(answer->ids_count + response->n_token_ids <= sizeof answer->ids / sizeof answer->ids[0]);
 	if (response->n_token_ids > 0)

@@ -29,12 +29,15 @@ struct fake_request {
 	uint64_t id, deadline_ns;
 	int32_t prompt[FAKE_CONTEXT];
 	size_t prompt_count;
+	int32_t received[FAKE_CONTEXT];
+	size_t received_count;
+	uint8_t received_digest[16];
 	uint32_t max_tokens;
 	struct kn_sampling sampling;
 	bool want_routing;
 	atomic_bool cancelled, paused;
 	unsigned pauses;
-	uint32_t generated;
+	uint32_t generated; /* with those received */
 	bool over;
 };
 
@@ -81,7 +84,7 @@ struct fake_answer {
 	char text[20000];
 	bool finished, something, first;
 	Cadre__V1__FinishReason reason;
-	char digest[40], policy[16];
+	char digest[40], digest_so_far[40], fingerprint[100], policy[16];
 	uint32_t prompt_tokens, generated_tokens;
 	uint64_t dropped;
 	float factor;

@@ -3,13 +3,16 @@
  * what is held back and let go at the end. Stop strings by themselves are in test_stop_text. */
 #include "common/tokenizer/text.h"
 #include "common/tokenizer/tokenizer.h"
+#include "common/base/clock.h"
 #include "router-svc/frontend/answer.h"
 #include "tests/support/must.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -143,6 +146,120 @@ static void an_id_outside_the_vocabulary(void **state)
 	cad_text_fini(&text);
 }
 
+/* ---- tokens that were sent before ---- */
+
+enum { TOKENS_MAX = 100 };
+
+/* Answers token by token, from token `from` on, those before it having been sent before. */
+struct course {
+	char pieces[TOKENS_MAX + 1][200]; /* what each token made certain; last: the end */
+	size_t count;                     /* tokens that were used */
+	bool stopped, stopped_at_end;
+};
+
+static void follow(
+	const struct cad_ids *ids, size_t from, char *const *stops, size_t stops_count, struct course *course)
+{
+	struct rt_answer answer;
+	struct cad_error error;
+	struct cad_text text = { 0 };
+	size_t skipped;
+
+	memset(course, 0, sizeof *course);
+	must(rt_answer_init(&answer, tokenizer, stops, stops_count), NULL);
+	must(rt_answer_skip(&answer, ids->ids, from, &skipped, &error), &error);
+	assert_int_equal(skipped, from);
+	for (size_t i = course->count = from; i < ids->count && !course->stopped; i = ++course->count) {
+		text.size = 0;
+		must(rt_answer_token(&answer, ids->ids[i], true, &text, &course->stopped, &error), &error);
+		snprintf(course->pieces[i], sizeof course->pieces[i], "%.*s", (int)text.size,
+			text.bytes ? text.bytes : "");
+	}
+	text.size = 0;
+	if (!course->stopped)
+		must(rt_answer_end(&answer, &text, &course->stopped_at_end, &error), &error);
+	snprintf(course->pieces[TOKENS_MAX], sizeof course->pieces[0], "%.*s", (int)text.size,
+		text.bytes ? text.bytes : "");
+	cad_text_fini(&text);
+	rt_answer_fini(&answer);
+}
+
+/* At every joint, each token gives what it gives in one stream; past the stop string, there is none. */
+static void check_joints(const struct cad_ids *ids, char *const *stops, size_t stops_count)
+{
+	static struct course whole, rest;
+	struct rt_answer answer;
+	struct cad_error error;
+	size_t skipped;
+
+	follow(ids, 0, stops, stops_count, &whole);
+	for (size_t joint = 0; joint < whole.count + !whole.stopped; joint++) {
+		follow(ids, joint, stops, stops_count, &rest);
+		assert_int_equal(rest.count, whole.count);
+		assert_true(rest.stopped == whole.stopped && rest.stopped_at_end == whole.stopped_at_end);
+		for (size_t i = joint; i <= TOKENS_MAX; i++)
+			assert_string_equal(rest.pieces[i], whole.pieces[i]);
+	}
+	if (!whole.stopped)
+		return;
+	must(rt_answer_init(&answer, tokenizer, stops, stops_count), NULL);
+	must(rt_answer_skip(&answer, ids->ids, ids->count, &skipped, &error), &error);
+	assert_int_equal(skipped, whole.count - 1); /* this one completes it */
+	rt_answer_fini(&answer);
+}
+
+static bool begins_character(char byte) { return ((unsigned char)byte & 0xc0) != 0x80; }
+
+/* Some characters of a text, which then stop it there or earlier. */
+static void part_of(const char *text, struct cad_random *random, char *part, size_t size)
+{
+	size_t length = strlen(text), from = cad_random_below(random, (uint32_t)length),
+	       to = from + 1 + cad_random_below(random, 12);
+	while (from > 0 && !begins_character(text[from]))
+		from--;
+	to = to < length ? to : length;
+	while (to < length && !begins_character(text[to]))
+		to++;
+	snprintf(part, size, "%.*s", (int)(to - from), text + from);
+}
+
+static void a_joint_is_not_seen(void **state)
+{
+	(void)state;
+	static const char *const said[] = {
+		"and so on, and so much more than this",
+		"\xf0\x9f\x98\x80\xf0\x9f\xa6\x84 and \xe4\xbd\xa0\xe5\xa5\xbd, w\xc3\xb6rld \xe2\x82\xac 5",
+		"aaaabaaab aab \xf0\x9f\xa6\x84\xf0\x9f\xa6\x84\xf0\x9f\xa6\x84 aab",
+	};
+	uint64_t seed = (uint64_t)time(NULL);
+	print_message("seed %llu\n", (unsigned long long)seed);
+	struct cad_random random = { seed };
+	size_t split = 0; /* characters that lie across tokens */
+	for (int round = 0; round < 300; round++) {
+		const char *text = said[round % 3];
+		char first[40], second[40];
+		struct cad_ids ids;
+		ids_of(text, &ids);
+		assert_true(ids.count <= TOKENS_MAX);
+		if (round % 4 == 3) /* torn characters, bytes that are none */
+			for (size_t i = 0; i < ids.count; i++)
+				if (cad_random_below(&random, 3) == 0)
+					ids.ids[i] =
+						(int32_t)cad_random_below(&random, cad_tokenizer_vocab_size(tokenizer));
+		part_of(text, &random, first, sizeof first);
+		part_of(text, &random, second, sizeof second);
+		strcat(second, "?"); /* only begins */
+		check_joints(&ids, (char *[]){ second, first }, (size_t)round % 3);
+
+		static struct course plain;
+		follow(&ids, 0, NULL, 0, &plain);
+		for (size_t i = 0; i < ids.count; i++)
+			split += plain.pieces[i][0] == 0;
+		cad_ids_fini(&ids);
+	}
+	assert_true(split > 100);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -151,6 +268,7 @@ int main(void)
 		cmocka_unit_test(an_id_that_ends_is_no_text),
 		cmocka_unit_test(without_a_tokenizer_there_is_no_text),
 		cmocka_unit_test(an_id_outside_the_vocabulary),
+		cmocka_unit_test(a_joint_is_not_seen),
 	};
 	return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
 }

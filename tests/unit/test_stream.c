@@ -33,6 +33,7 @@ struct world {
 	enum cad_status says; /* instead, when it is a failure */
 	uint32_t tokens, routing_rows, pieces, ends, fails;
 	struct rt_end end;
+	uint8_t digest[16]; /* of the last piece that had one */
 	enum cad_status failed;
 	char sentence[100], text[4000];
 };
@@ -73,6 +74,9 @@ static enum cad_status sink_piece(void *context, const struct rt_piece *piece, s
 		assert_int_equal(piece->routing->first_position + piece->routing_first, world->routing_rows);
 		world->routing_rows += piece->routing_rows;
 	}
+	assert_true(piece->ids_count > 0 || !piece->digest);
+	if (piece->digest)
+		memcpy(world->digest, piece->digest, sizeof world->digest);
 	for (size_t i = 0; i < piece->ids_count; i++)
 		assert_int_equal(piece->ids[i], world->tokens++);
 	if (piece->text)
@@ -111,7 +115,9 @@ static enum cad_status stream_open(struct world *world, bool routing, struct cad
 	};
 	must(rt_stream_hub_init(&world->hub, &options), NULL);
 	struct rt_request request = { .want_routing = routing };
-	return rt_stream_open(&world->hub, &request, NULL, 0, &sink, world, &world->stream, error);
+	struct rt_answer answer;
+	must(rt_answer_init(&answer, NULL, NULL, 0), NULL);
+	return rt_stream_open(&world->hub, &request, &answer, &sink, world, &world->stream, error);
 }
 
 static void open_stream(struct world *world, bool routing)
@@ -282,6 +288,25 @@ static void routing_comes_before_its_tokens(void **state)
 	close_hub(&world);
 }
 
+/* Whoever has the last token has the end, even if the two reach this thread apart. */
+static void the_last_token_comes_with_the_end(void **state)
+{
+	(void)state;
+	struct world world;
+	open_stream(&world, false);
+	put_token(&world);
+	int32_t id = (int32_t)world.generated++;
+	event(&world, (struct rt_event){ .kind = RT_EVENT_TOKEN, .token = id, .is_text = true, .is_last = true });
+	rt_stream_hub_collect(&world.hub);
+	assert_int_equal(world.tokens, 1);
+	assert_int_equal(world.digest[0], 1);
+	put_end(&world, CAD_OK);
+	rt_stream_hub_collect(&world.hub);
+	assert_true(world.tokens == 2 && world.ends == 1);
+	assert_int_equal(world.pieces, 2);
+	close_hub(&world);
+}
+
 static void a_failure_comes_after_what_there_was(void **state)
 {
 	(void)state;
@@ -384,6 +409,7 @@ int main(void)
 		cmocka_unit_test(a_full_sink_does_not_resume),
 		cmocka_unit_test(routing_pauses_by_its_bytes),
 		cmocka_unit_test(routing_comes_before_its_tokens),
+		cmocka_unit_test(the_last_token_comes_with_the_end),
 		cmocka_unit_test(a_failure_comes_after_what_there_was),
 		cmocka_unit_test(a_sink_that_cannot),
 		cmocka_unit_test(an_engine_that_refuses),
