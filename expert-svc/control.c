@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+enum { SAY_AGAIN_S = 60 };
+
 struct ex_control {
 	struct ex_control_options options;
 	const struct cad_model_spec *spec;
@@ -20,6 +22,7 @@ struct ex_control {
 	struct cad_member *member;
 	struct ex_loader *loader;
 	struct cad_rpc_wakeup reports; /* the loader has something to say */
+	uint64_t failed_ns, unsaid;    /* when a failed load was said last, and how many were not since */
 	Cadre__V1__ExpertId *held;     /* of the last hello: [layers * experts] */
 	Cadre__V1__ExpertId **held_list;
 	_Atomic bool joined, ready;
@@ -141,6 +144,22 @@ static void send_report(struct ex_control *control, const struct ex_load_report 
 			CAD_U("expert", id.expert));
 }
 
+/* With a bad disk one expert fails after the other, and again and again. */
+static void say_failure(struct ex_control *control, const struct ex_load_report *report)
+{
+	uint64_t now_ns = cad_clock_now_ns(&cad_clock_system);
+	if (control->failed_ns && now_ns < control->failed_ns + SAY_AGAIN_S * CAD_NS_PER_S) {
+		control->unsaid++;
+		return;
+	}
+
+	cad_log_error("control", "an expert could not be loaded; of further ones, one a minute is told",
+		CAD_U("layer", report->layer), CAD_U("expert", report->expert), CAD_S("why", report->text),
+		CAD_U("not_told", control->unsaid));
+	control->failed_ns = now_ns;
+	control->unsaid = 0;
+}
+
 static void drain_reports(void *context)
 {
 	struct ex_control *control = context;
@@ -151,8 +170,7 @@ static void drain_reports(void *context)
 
 	while ((report = ex_loader_take(control->loader))) {
 		if (report->outcome == EX_LOAD_FAILED)
-			cad_log_error("control", "an expert could not be loaded", CAD_U("layer", report->layer),
-				CAD_U("expert", report->expert), CAD_S("why", report->text));
+			say_failure(control, report);
 		send_report(control, report);
 		free(report);
 	}

@@ -90,6 +90,9 @@ static void print_table(const Cadre__V1__ClusterStatus *status)
 	if (status->experts_unplaced)
 		printf("ATTENTION: no node holds %u of %u experts\n", status->experts_unplaced,
 			status->moe_layers * status->experts_per_layer);
+	for (size_t i = 0; i < status->n_nodes; i++)
+		if (status->nodes[i]->problem[0])
+			printf("ATTENTION: %s: %s\n", status->nodes[i]->id, status->nodes[i]->problem);
 	printf("\n%-20s %-6s %-5s %7s %22s %7s %9s %9s %5s %8s %7s  %s\n", "NODE", "ROLE", "STATE", "EXPERTS", "MEMORY",
 		"EPOCH", "ROWS/S", "TOKENS/S", "SEQS", "LEASE", "PID", "ADDRESS");
 
@@ -111,15 +114,16 @@ static void print_table(const Cadre__V1__ClusterStatus *status)
 
 static json_t *node_to_json(const Cadre__V1__NodeStatus *node)
 {
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:I, s:I, s:s}",
-		"id", node->id, "role", role_name(node->role), "state", state_name(node->state), "exchange_address",
+	return json_pack(
+		"{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:I, s:I, s:s, s:s}", "id",
+		node->id, "role", role_name(node->role), "state", state_name(node->state), "exchange_address",
 		node->exchange_address, "http_address", node->http_address, "grpc_address", node->grpc_address,
 		"experts", (json_int_t)node->experts, "memory_bytes", (json_int_t)node->memory_bytes,
 		"memory_used_bytes", (json_int_t)node->memory_used_bytes, "epoch", (json_int_t)node->epoch,
 		"rows_per_second", node->rows_per_second, "tokens_per_second", node->tokens_per_second, "sequences",
 		(json_int_t)node->sequences, "lease_left_ms", (json_int_t)node->lease_left_ms, "isa", node->isa,
 		"threads", (json_int_t)node->threads, "pid", (json_int_t)node->pid, "kernels_fingerprint",
-		node->kernels_fingerprint);
+		node->kernels_fingerprint, "problem", node->problem);
 }
 
 static json_t *settings_to_json(const Cadre__V1__Settings *settings)

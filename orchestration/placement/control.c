@@ -242,20 +242,64 @@ static enum cad_status find_report(struct pl_control *control, uint64_t session,
 	return CAD_OK;
 }
 
+/* A node with wrong files or a bad disk fails with expert after expert, again and again: that is one line in the
+ * log, a count in the metrics, and the last of them in the status. */
+static void note_problem(struct pl_control *control, uint32_t slot, uint32_t cell, enum pl_problem_kind kind,
+	const char *one, const char *other)
+{
+	struct pl_node *node = &control->registry.nodes[slot];
+	struct pl_problem *problem = &node->problem;
+	uint32_t layer = pl_cell_layer(&control->options.shape, cell),
+		 expert = pl_cell_expert(&control->options.shape, cell);
+	bool said = problem->kind == kind && pl_registry_problem(&control->registry, slot, pl_control_now(control))[0];
+
+	problem->times = said ? problem->times + 1 : 1;
+	problem->kind = kind;
+	problem->cell = cell;
+	problem->last_ns = pl_control_now(control);
+	if (kind == PL_PROBLEM_WRONG)
+		snprintf(problem->text, sizeof problem->text,
+			"wrong weights, %llu times: layer %u expert %u has checksum %s, in the placement service's files %s; start it with the same --model files",
+			(unsigned long long)problem->times, layer, expert, one, other);
+	else
+		snprintf(problem->text, sizeof problem->text, "loading failed, %llu times: layer %u expert %u: %.200s",
+			(unsigned long long)problem->times, layer, expert, one);
+
+	if (said)
+		return;
+	if (kind == PL_PROBLEM_WRONG)
+		cad_log_error(PL_COMPONENT,
+			"wrong weights: the node's checksum is not the checkpoint's; are its files the same? This is said once, and counted",
+			CAD_S("node", node->id), CAD_U("layer", layer), CAD_U("expert", expert), CAD_S("reported", one),
+			CAD_S("expected", other));
+	else
+		cad_log_warn(PL_COMPONENT, "loading failed; this is said once, and counted", CAD_S("node", node->id),
+			CAD_U("layer", layer), CAD_U("expert", expert), CAD_S("error", one));
+}
+
+static void note_good(struct pl_control *control, uint32_t slot, uint32_t cell)
+{
+	struct pl_problem *problem = &control->registry.nodes[slot].problem;
+	if (problem->kind == PL_PROBLEM_NONE || problem->cell != cell)
+		return;
+	cad_log_info(PL_COMPONENT, "a node's experts are right again", CAD_S("node", control->registry.nodes[slot].id),
+		CAD_U("times", problem->times));
+	*problem = (struct pl_problem){ 0 };
+}
+
 static void judge(struct pl_control *control, uint32_t slot, uint32_t cell, const char *reported, const char *expected)
 {
 	bool good = strcmp(reported, expected) == 0;
+
 	pl_rollout_loaded(control->rollout, slot, cell, good, pl_control_now(control));
-	if (good)
+	if (good) {
+		note_good(control, slot, cell);
 		return;
+	}
+
 	control->stats.checksums_wrong++;
 	control->plan_due = true;
-	cad_log_error(PL_COMPONENT,
-		"wrong weights: the node's checksum is not the checkpoint's; are its files the same?",
-		CAD_S("node", control->registry.nodes[slot].id),
-		CAD_U("layer", pl_cell_layer(&control->options.shape, cell)),
-		CAD_U("expert", pl_cell_expert(&control->options.shape, cell)), CAD_S("reported", reported),
-		CAD_S("expected", expected));
+	note_problem(control, slot, cell, PL_PROBLEM_WRONG, reported, expected);
 }
 
 static enum cad_status remember_claim(
@@ -333,8 +377,7 @@ enum cad_status pl_control_failed(
 	pl_rollout_failed(control->rollout, slot, cell, pl_control_now(control));
 	control->plan_due = true;
 	control->stats.loads_failed++;
-	cad_log_warn(PL_COMPONENT, "loading failed", CAD_S("node", control->registry.nodes[slot].id),
-		CAD_U("layer", expert.layer), CAD_U("expert", expert.expert), CAD_S("error", why));
+	note_problem(control, slot, cell, PL_PROBLEM_FAILED, why, NULL);
 
 	return CAD_OK;
 }

@@ -97,12 +97,18 @@ static void copy_cut(char *to, size_t bytes, const char *from)
 
 static void take_hello(struct pl_node *node, const struct pl_hello *hello)
 {
+	struct pl_problem problem = node->problem;
+	bool same = node->presence != PL_FREE && node->pid == hello->pid && strcmp(node->id, hello->id) == 0 &&
+		strcmp(node->exchange_address, hello->exchange_address) == 0;
+
 	*node = (struct pl_node){
 		.role = hello->role,
 		.memory_bytes = hello->memory_bytes,
 		.threads = hello->threads,
 		.pid = hello->pid,
 	};
+	if (same) /* it joins again with what it had */
+		node->problem = problem;
 	copy_cut(node->id, sizeof node->id, hello->id);
 	copy_cut(node->exchange_address, sizeof node->exchange_address, hello->exchange_address);
 	copy_cut(node->http_address, sizeof node->http_address, hello->http_address);
@@ -253,4 +259,11 @@ uint32_t pl_registry_count(const struct pl_registry *registry, enum pl_role role
 	for (int slot = 0; slot < CAD_PROCESSES_MAX; slot++)
 		count += registry->nodes[slot].presence == presence && registry->nodes[slot].role == role;
 	return count;
+}
+
+const char *pl_registry_problem(const struct pl_registry *registry, uint32_t slot, uint64_t now_ns)
+{
+	const struct pl_problem *problem = &registry->nodes[slot].problem;
+	bool over = problem->kind == PL_PROBLEM_FAILED && now_ns > problem->last_ns + registry->forget_ns;
+	return over ? "" : problem->text;
 }

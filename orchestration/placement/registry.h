@@ -24,7 +24,7 @@
 #include "common/base/status.h"
 #include "orchestration/placement/shape.h"
 
-enum { PL_TEXT_BYTES = 64 };
+enum { PL_TEXT_BYTES = 64, PL_PROBLEM_BYTES = 320 };
 
 enum pl_role { PL_ROLE_ROUTER, PL_ROLE_EXPERT };
 enum pl_presence { PL_FREE, PL_EXPECTED, PL_LIVE, PL_BROKEN, PL_DEAD };
@@ -45,6 +45,16 @@ struct pl_load {
 	uint32_t sequences, queue;
 };
 
+/* What is wrong with the experts that a node loads: said once, and shown until the expert that showed it
+ * last is right, or another process has the node's id. A load that failed may have been an accident: it is
+ * shown as long as the dead are. */
+struct pl_problem {
+	enum pl_problem_kind { PL_PROBLEM_NONE, PL_PROBLEM_WRONG, PL_PROBLEM_FAILED } kind;
+	uint32_t cell;
+	uint64_t times, last_ns;
+	char text[PL_PROBLEM_BYTES];
+};
+
 struct pl_node {
 	enum pl_presence presence;
 	enum pl_role role;
@@ -61,6 +71,7 @@ struct pl_node {
 	struct pl_load load;
 	uint64_t load_ns; /* when that arrived; 0: never */
 	double rows_per_second, tokens_per_second;
+	struct pl_problem problem;
 };
 
 struct pl_registry {
@@ -112,6 +123,8 @@ static inline bool pl_node_is_peer(const struct pl_node *node)
 {
 	return node->role == PL_ROLE_ROUTER && node->presence != PL_FREE && !node->gone && node->exchange_address[0];
 }
+/* "" or what is to be shown of a node's problem now. */
+const char *pl_registry_problem(const struct pl_registry *registry, uint32_t slot, uint64_t now_ns);
 /* Nodes of a role with such a presence. */
 uint32_t pl_registry_count(const struct pl_registry *registry, enum pl_role role, enum pl_presence presence);
 

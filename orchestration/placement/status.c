@@ -15,9 +15,10 @@ struct pl_status {
 	Cadre__V1__NodeStatus *list[CAD_PROCESSES_MAX];
 };
 
-static void fill_node(
-	Cadre__V1__NodeStatus *message, const struct pl_node *node, const struct cad_map *map, uint64_t now_ns)
+static void fill_node(Cadre__V1__NodeStatus *message, const struct pl_registry *registry, uint32_t slot,
+	const struct cad_map *map, uint64_t now_ns)
 {
+	const struct pl_node *node = &registry->nodes[slot];
 	int in_map = map ? cad_map_node_find(map, node->id) : CAD_MAP_NONE;
 	cadre__v1__node_status__init(message);
 	message->id = (char *)node->id;
@@ -41,6 +42,7 @@ static void fill_node(
 	message->threads = node->threads;
 	message->pid = node->pid;
 	message->kernels_fingerprint = (char *)node->kernels_fingerprint;
+	message->problem = (char *)pl_registry_problem(registry, slot, now_ns);
 }
 
 enum cad_status pl_status_create(const struct pl_status_source *source, struct pl_status **status)
@@ -72,7 +74,7 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
 		if (registry->nodes[slot].presence == PL_FREE)
 			continue;
-		fill_node(&made->nodes[message->n_nodes], &registry->nodes[slot], map, source->now_ns);
+		fill_node(&made->nodes[message->n_nodes], registry, slot, map, source->now_ns);
 		made->list[message->n_nodes] = &made->nodes[message->n_nodes];
 		message->n_nodes++;
 	}

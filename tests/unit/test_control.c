@@ -18,10 +18,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+
+static int null_fd;
 
 /* ---- the stories ---- */
 
@@ -431,6 +434,84 @@ static void wrong_weights_are_never_in_a_map(void **state)
 	world_destroy(world);
 }
 
+/* How often the service has said something. */
+static unsigned lines_with(int log, const char *text)
+{
+	static char all[1 << 20];
+	ssize_t size = pread(log, all, sizeof all - 1, 0);
+	unsigned count = 0;
+	assert_true(size >= 0);
+	all[size] = 0;
+	for (const char *at = all; (at = strstr(at, text)); at++)
+		count++;
+	return count;
+}
+
+static const struct pl_problem *problem_of(const struct world *world, int index)
+{
+	const struct pl_registry *registry = pl_control_registry(world->control);
+	return &registry->nodes[pl_registry_find(registry, world->nodes[index].id)].problem;
+}
+
+/* A node with wrong weights is asked again and again: one line says so, and its status; so with one that
+ * cannot load. */
+static void a_bad_node_is_said_once(void **state)
+{
+	(void)state;
+	struct world *world = world_create();
+	int log = memfd_create("log", MFD_CLOEXEC);
+	assert_true(log >= 0);
+	cad_log_set_fd(log);
+	world->nodes[1].corrupt = true;
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(world_connect_node(world, i), CAD_OK);
+	world_run(world, 30000);
+	assert_true(pl_control_stats(world->control)->checksums_wrong > 10);
+	assert_int_equal(lines_with(log, "wrong weights"), 1);
+	assert_string_equal(problem_of(world, 0)->text, "");
+	assert_non_null(strstr(problem_of(world, 1)->text, "wrong weights, "));
+	assert_non_null(strstr(problem_of(world, 1)->text, "start it with the same --model files"));
+
+	/* its stream breaks, and it comes back as it was: known already */
+	pl_control_broken(world->control, world->nodes[1].session);
+	world->nodes[1].session = 0;
+	assert_int_equal(world_connect_node(world, 1), CAD_OK);
+	world_run(world, 30000);
+	assert_int_equal(lines_with(log, "wrong weights"), 1);
+	assert_true(problem_of(world, 1)->times > 20);
+
+	/* another process, with the right files */
+	world_kill_node(world, 1);
+	world->nodes[1].corrupt = false;
+	world_run(world, 1000);
+	assert_int_equal(world_connect_node(world, 1), CAD_OK);
+	assert_string_equal(problem_of(world, 1)->text, "");
+	world_run(world, 10000);
+	assert_true(world_held_by(world, 1) > 0);
+
+	struct cad_error error;
+	for (uint32_t e = 0; e < 20; e++)
+		must(pl_control_failed(world->control, world->nodes[1].session,
+			     (struct pl_expert){ 2, e % WORLD_EXPERTS }, "no such disk", &error),
+			&error);
+	assert_int_equal(lines_with(log, "loading failed"), 1);
+	assert_string_equal(problem_of(world, 1)->text, "loading failed, 20 times: layer 2 expert 3: no such disk");
+	const struct pl_registry *registry = pl_control_registry(world->control);
+	uint32_t slot = (uint32_t)pl_registry_find(registry, "node-1");
+	uint64_t now_ns = world->now_ms * CAD_NS_PER_MS;
+	assert_true(pl_registry_problem(registry, slot, now_ns + 600 * CAD_NS_PER_S)[0] != 0);
+	assert_string_equal(pl_registry_problem(registry, slot, now_ns + 601 * CAD_NS_PER_S), "");
+	char right[33];
+	snprintf(right, sizeof right, "%032x", (WORLD_EXPERTS + 3) * 2654435761u); /* as the world computes them */
+	must(pl_control_loaded(world->control, world->nodes[1].session, (struct pl_expert){ 2, 3 }, right, 100, &error),
+		&error);
+	assert_string_equal(problem_of(world, 1)->text, "");
+	assert_int_equal(lines_with(log, "right again"), 1);
+	cad_log_set_fd(null_fd);
+	close(log);
+	world_destroy(world);
+}
+
 /* Checksums that take their time hold a copy back, and nothing else. */
 static void late_checksums_are_waited_for(void **state)
 {
@@ -632,9 +713,9 @@ static void storm(void **state)
 int main(void)
 {
 	/* what the service logs about nodes that die here is nobody's worry */
-	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
 
-	cad_log_set_fd(null);
+	cad_log_set_fd(null_fd);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(first_placement_waits_for_enough_nodes),
 		cmocka_unit_test(dead_nodes_experts_come_back_elsewhere),
@@ -650,6 +731,7 @@ int main(void)
 		cmocka_unit_test(unwritable_state_catches_up),
 		cmocka_unit_test(lost_state_is_rebuilt_from_the_nodes),
 		cmocka_unit_test(wrong_weights_are_never_in_a_map),
+		cmocka_unit_test(a_bad_node_is_said_once),
 		cmocka_unit_test(late_checksums_are_waited_for),
 		cmocka_unit_test(shortage_is_told),
 		cmocka_unit_test(strangers_are_refused),
