@@ -26,6 +26,7 @@ struct ex_control {
 	Cadre__V1__ExpertId *held;     /* of the last hello: [layers * experts] */
 	Cadre__V1__ExpertId **held_list;
 	_Atomic bool joined, ready;
+	struct cad_note apart;
 	_Atomic uint64_t epoch;
 	void (*left)(void *context);
 	void *left_context;
@@ -110,7 +111,7 @@ static void order_free(void *context, const Cadre__V1__FreeOrder *orders)
 static void joined(void *context, bool is_joined, const char *why)
 {
 	struct ex_control *control = context;
-	(void)why; /* the member has logged it */
+	cad_note_put(&control->apart, is_joined ? "" : why);
 	atomic_store(&control->joined, is_joined);
 }
 
@@ -257,5 +258,9 @@ void ex_control_leave(struct ex_control *control, void (*left)(void *context), v
 
 bool ex_control_joined(const struct ex_control *control) { return atomic_load(&control->joined); }
 bool ex_control_ready(const struct ex_control *control) { return atomic_load(&control->ready); }
+void ex_control_apart(const struct ex_control *control, char text[CAD_NOTE_BYTES])
+{
+	cad_note_get(&control->apart, text);
+}
 uint64_t ex_control_epoch(const struct ex_control *control) { return atomic_load(&control->epoch); }
 uint32_t ex_control_waiting(const struct ex_control *control) { return ex_loader_waiting(control->loader); }

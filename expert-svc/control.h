@@ -10,6 +10,7 @@
 #ifndef CADRE_EXPERT_SVC_CONTROL_H
 #define CADRE_EXPERT_SVC_CONTROL_H
 
+#include "common/base/note.h"
 #include "expert-svc/engine.h"
 
 struct cad_rpc_reactor;
@@ -38,6 +39,9 @@ void ex_control_destroy(struct ex_control *control);
 bool ex_control_joined(const struct ex_control *control);
 bool ex_control_ready(const struct ex_control *control);
 uint64_t ex_control_epoch(const struct ex_control *control);
+/* Why it is not joined, in the words of the placement service where it refuses; empty: it is, or has not
+ * been answered yet. */
+void ex_control_apart(const struct ex_control *control, char text[CAD_NOTE_BYTES]);
 /* Orders that are not finished. */
 uint32_t ex_control_waiting(const struct ex_control *control);
 

@@ -11,6 +11,7 @@
  */
 #include "common/base/address.h"
 #include "common/base/log.h"
+#include "common/base/note.h"
 #include "common/base/version.h"
 #include "common/cluster/member.h"
 #include "common/cluster/settings_message.h"
@@ -116,6 +117,9 @@ struct program {
 	pthread_t exchange;
 	_Atomic bool exchange_stop;
 	_Atomic uint64_t exchange_beat_ns;
+	_Atomic uint32_t routers; /* that are connected */
+	struct cad_note refusal;  /* of the last router whose hello failed */
+	_Atomic uint64_t refused_ns;
 	_Atomic uint64_t exchange_stats[sizeof(struct cad_transport_stats) / sizeof(uint64_t)];
 	/* the way out */
 	_Atomic bool draining;
@@ -123,7 +127,7 @@ struct program {
 	uint64_t drain_until_ns, quiet_since_ns, calls_seen;
 };
 
-enum { DRAIN_TICK_MS = 20, EXCHANGE_TURN_MS = 200, EXCHANGE_STUCK_S = 10 };
+enum { DRAIN_TICK_MS = 20, EXCHANGE_TURN_MS = 200, EXCHANGE_STUCK_S = 10, SHUNNED_S = 10 };
 static const uint64_t QUIET_NS = 500 * CAD_NS_PER_MS; /* no call for this long: routers have gone elsewhere */
 
 static uint64_t now_ns(void) { return cad_clock_now_ns(&cad_clock_system); }
@@ -134,6 +138,12 @@ static void on_connection(struct cad_transport *transport, struct cad_connection
 	enum cad_connection_state state, enum cad_status status, const char *text)
 {
 	struct program *p = cad_transport_user(transport);
+	const struct cad_transport_stats *stats = cad_transport_stats(transport);
+	atomic_store(&p->routers, (uint32_t)(stats->connections_opened - stats->connections_lost));
+	if (status == CAD_ERR_REFUSED) {
+		cad_note_put(&p->refusal, text);
+		atomic_store(&p->refused_ns, now_ns());
+	}
 	if (state == CAD_CONNECTION_READY) {
 		cad_log_info("exchange", "router connected", CAD_S("router", cad_connection_peer(connection)));
 		return;
@@ -177,18 +187,44 @@ static void *exchange_thread(void *argument)
 
 /* ---- HTTP ---- */
 
+/* It has not been ready yet: what it waits for. */
+static void say_waiting(const struct program *p, const struct ex_control *control, char *text, size_t bytes)
+{
+	const char *placement = p->options.service.placement;
+	char why[CAD_NOTE_BYTES] = "";
+
+	if (control)
+		ex_control_apart(control, why);
+	if (!control)
+		snprintf(text, bytes, "not joined: waiting for the placement service at %s", placement);
+	else if (ex_control_joined(control))
+		snprintf(text, bytes, "loading experts: %u left", ex_control_waiting(control));
+	else
+		snprintf(text, bytes, "not joined; placement service at %s: %s", placement,
+			why[0] ? why : "no answer yet");
+}
+
+/* Lately only routers came that it refused, or that refused it: another secret, another cluster. */
+static bool is_shunned(struct program *p)
+{
+	uint64_t refused_ns = atomic_load(&p->refused_ns);
+	return refused_ns > 0 && atomic_load(&p->routers) == 0 && now_ns() - refused_ns < SHUNNED_S * CAD_NS_PER_S;
+}
+
 static bool is_ready(void *context, char *text, size_t bytes)
 {
 	struct program *p = context;
 	struct ex_control *control = atomic_load(&p->control);
+	char why[CAD_NOTE_BYTES];
 
 	if (atomic_load(&p->draining))
 		snprintf(text, bytes, "draining");
 	else if (!control || !ex_control_ready(control))
-		snprintf(text, bytes,
-			control && ex_control_joined(control) ? "loading experts: %u left" : "not joined yet",
-			control ? ex_control_waiting(control) : 0);
-	else
+		say_waiting(p, control, text, bytes);
+	else if (is_shunned(p)) {
+		cad_note_get(&p->refusal, why);
+		snprintf(text, bytes, "no router is connected, and the last that tried was refused: %s", why);
+	} else
 		return true;
 	return false;
 }

@@ -597,6 +597,11 @@ bool rt_engine_ready(const struct rt_engine *engine)
 	return engine->spec->gate.experts == 0 || atomic_load(&engine->exchange.routes.ready);
 }
 
+void rt_engine_missing(const struct rt_engine *engine, char text[CAD_NOTE_BYTES])
+{
+	cad_note_get(&engine->exchange.routes.missing, text);
+}
+
 const struct rt_expert_counts *rt_engine_expert_counts(const struct rt_engine *engine) { return engine->step.counts; }
 
 void rt_engine_stats(const struct rt_engine *engine, struct rt_engine_stats *stats)

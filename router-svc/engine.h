@@ -19,6 +19,7 @@
 #ifndef CADRE_ROUTER_SVC_ENGINE_H
 #define CADRE_ROUTER_SVC_ENGINE_H
 
+#include "common/base/note.h"
 #include "common/cluster/map.h"
 #include "common/model/model.h"
 #include "common/transport/transport.h"
@@ -91,6 +92,8 @@ uint32_t rt_engine_rows_max(const struct rt_engine *engine);
 const struct cad_clock *rt_engine_clock(const struct rt_engine *engine);
 /* True when every expert of the current map is held by a connected node. Any thread. */
 bool rt_engine_ready(const struct rt_engine *engine);
+/* What is not there for that, of the expert nodes: "2 of 3 are connected; 'b' at ...: ...". Any thread. */
+void rt_engine_missing(const struct rt_engine *engine, char text[CAD_NOTE_BYTES]);
 
 /* Counters for metrics, status and benchmarks; any thread may read them, each is consistent by
  * itself. */

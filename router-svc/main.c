@@ -9,6 +9,7 @@
 #include "common/base/address.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/note.h"
 #include "common/base/version.h"
 #include "common/cluster/member.h"
 #include "common/cluster/settings_message.h"
@@ -125,6 +126,8 @@ struct program {
 	const char *isa_name;
 	unsigned threads;
 	pthread_t engine_thread;
+	struct cad_note waits_for; /* before the start is over */
+	struct cad_note apart;     /* why it has not joined; empty: it has */
 	bool member_gone, frontend_gone;
 	_Atomic bool started, ready, stopping;
 };
@@ -181,6 +184,13 @@ static enum cad_status create_embedded(struct program *p, struct cad_error *erro
 	return CAD_OK;
 }
 
+static void say_placement(struct program *p)
+{
+	char text[CAD_NOTE_BYTES];
+	snprintf(text, sizeof text, "waiting for the placement service at %.200s", p->options.service.placement);
+	cad_note_put(&p->waits_for, text);
+}
+
 /* The model, and that it is the one that the cluster serves. */
 static enum cad_status open_model(struct program *p, struct cad_error *error)
 {
@@ -191,6 +201,7 @@ static enum cad_status open_model(struct program *p, struct cad_error *error)
 
 	p->model = p->own_model;
 	cad_model_fingerprint(p->model, p->model_fingerprint);
+	say_placement(p);
 	status = cad_cluster_ask(o->placement, cad_service_interrupted, NULL, &p->facts, error);
 	if (status != CAD_OK)
 		return status;
@@ -287,6 +298,12 @@ static void fill_load(void *context, Cadre__V1__NodeLoad *load)
 	load->queue = stats.waiting;
 }
 
+static void joined(void *context, bool is_joined, const char *why)
+{
+	struct program *p = context;
+	cad_note_put(&p->apart, is_joined ? "" : why);
+}
+
 static void take_map(void *context, struct cad_map *map)
 {
 	struct program *p = context;
@@ -311,16 +328,36 @@ static void look_ready(uv_timer_t *timer)
 		CAD_S("isa", p->isa_name), CAD_U("threads", p->threads));
 }
 
+/* What a router waits for that is not ready; a refusal is said in the words of who refuses. */
+static void say_waiting(struct program *p, char *text, size_t text_bytes)
+{
+	char why[CAD_NOTE_BYTES];
+
+	if (!atomic_load(&p->started)) {
+		cad_note_get(&p->waits_for, why);
+		snprintf(text, text_bytes, "%s", why);
+		return;
+	}
+
+	cad_note_get(&p->apart, why);
+	if (why[0]) {
+		snprintf(
+			text, text_bytes, "not joined; placement service at %s: %s", p->options.service.placement, why);
+		return;
+	}
+	rt_engine_missing(p->engine, why);
+	snprintf(text, text_bytes, "waiting for expert nodes: %s", why);
+}
+
 static bool admin_ready(void *context, char *text, size_t text_bytes)
 {
 	struct program *p = context;
-	bool stopping = atomic_load(&p->stopping), ready = atomic_load(&p->ready), started = atomic_load(&p->started);
+	bool stopping = atomic_load(&p->stopping), ready = atomic_load(&p->ready);
 
-	snprintf(text, text_bytes, "%s",
-		stopping          ? "stopping"
-			: ready   ? "ready"
-			: started ? "waiting for expert nodes"
-				  : "starting: the model has not been read yet");
+	if (stopping || ready)
+		snprintf(text, text_bytes, "%s", stopping ? "stopping" : "ready");
+	else
+		say_waiting(p, text, text_bytes);
 	return ready && !stopping;
 }
 
@@ -423,6 +460,7 @@ static enum cad_status listen_for_clients(struct program *p, struct cad_error *e
 
 static enum cad_status create_http(struct program *p, struct cad_error *error)
 {
+	cad_note_put(&p->waits_for, "starting: the model has not been read yet");
 	return cad_service_http(&p->service, admin_ready, NULL, p, error);
 }
 
@@ -448,6 +486,7 @@ static enum cad_status join_cluster(struct program *p, struct cad_error *error)
 		.hello = fill_hello,
 		.load = fill_load,
 		.map = take_map,
+		.joined = joined,
 	};
 	return cad_member_create(&options, &p->member, error);
 }

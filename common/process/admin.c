@@ -23,7 +23,7 @@ enum {
 	BACKLOG = 1024,   /* connections that the kernel keeps while the thread is busy */
 	ACCEPTS_MAX = 16, /* before what has arrived on the others is looked at again */
 	ACCEPT_PAUSE_MS = 100,
-	TEXT_BYTES = 256,
+	TEXT_BYTES = 512,
 };
 
 /* libmicrohttpd closes the descriptor; here it is only looked at, and shut down. */

@@ -97,8 +97,8 @@ static bool on_status(void *context, const ProtobufCMessage *message)
 static enum cad_status ask_routers(
 	const struct options *options, const struct view *view, uint32_t timeout_ms, struct cad_error *error)
 {
+	enum cad_status status = CAD_OK;
 	uint32_t ready = 0;
-	struct cad_error one;
 
 	if (view->routers_count < options->routers)
 		return cad_error_set(
@@ -107,16 +107,15 @@ static enum cad_status ask_routers(
 	for (uint32_t i = 0; i < view->routers_count && ready < options->routers; i++) {
 		const struct router *router = &view->routers[i];
 		const struct cl_process process = { .http = router->http };
-		enum cad_status status = cl_process_ask(&process, NULL, CL_IS_READY, timeout_ms, &one);
-		if (status == CAD_ERR_CANCELLED)
-			return cad_error_set(error, status, "%s", one.text);
-		if (status == CAD_OK)
+		struct cad_error one;
+		enum cad_status asked = cl_process_ask(&process, NULL, CL_IS_READY, timeout_ms, &one);
+		if (asked == CAD_OK)
 			ready++;
 		else
-			cad_error_set(
-				error, CAD_AGAIN, "%s (%s) is not ready: %.300s", router->id, router->http, one.text);
+			status = cad_error_set(
+				error, asked, "%s (%s) is not ready: %.300s", router->id, router->http, one.text);
 	}
-	return ready >= options->routers ? CAD_OK : CAD_AGAIN;
+	return ready >= options->routers ? CAD_OK : status;
 }
 
 static enum cad_status ask_cluster(const struct options *options, struct cad_rpc_blocking *client, struct view *view,
@@ -173,21 +172,36 @@ static void rest(const struct wait *wait, uint64_t left_ns)
 		(void)nanosleep(&time, NULL);
 }
 
+static uint64_t left_ns_of(const struct wait *wait)
+{
+	uint64_t spent_ns = now_ns() - wait->begun_ns, all_ns = wait->options->timeout_ns;
+	return all_ns == 0 ? UINT64_MAX : all_ns > spent_ns ? all_ns - spent_ns : 0;
+}
+
+/* Near the end there is little time for an answer: that none came then says less than what was said
+ * before. */
+static enum cad_status look(const struct wait *wait, uint64_t left_ns, struct cad_error *error)
+{
+	uint64_t left_ms = left_ns / CAD_NS_PER_MS + 1;
+	bool cut = left_ms < ANSWER_MS;
+	uint32_t answer_ms = cut ? (uint32_t)left_ms : ANSWER_MS;
+	struct cad_error now;
+	enum cad_status status = wait->view
+		? ask_cluster(wait->options, wait->client, wait->view, answer_ms, &now)
+		: cl_process_ask(&wait->options->process, wait->client, CL_IS_READY, answer_ms, &now);
+
+	if (status != CAD_OK && (!cut || status != CAD_ERR_DEADLINE || !error->text[0]))
+		*error = now;
+	return status;
+}
+
 /* CAD_OK; CAD_AGAIN: the time is up, and the sentence says what is missing; CAD_ERR_CANCELLED. */
 static enum cad_status wait_for_it(struct wait *wait, struct cad_error *error)
 {
-	const struct options *options = wait->options;
-
+	error->text[0] = 0;
 	for (;;) {
-		uint64_t spent_ns = now_ns() - wait->begun_ns, left_ns = UINT64_MAX;
-		if (options->timeout_ns > 0)
-			left_ns = options->timeout_ns > spent_ns ? options->timeout_ns - spent_ns : 0;
-		/* one look even when no time is left */
-		uint64_t left_ms = left_ns / CAD_NS_PER_MS + 1;
-		uint32_t answer_ms = left_ms < ANSWER_MS ? (uint32_t)left_ms : ANSWER_MS;
-		enum cad_status status = wait->view
-			? ask_cluster(options, wait->client, wait->view, answer_ms, error)
-			: cl_process_ask(&options->process, wait->client, CL_IS_READY, answer_ms, error);
+		uint64_t left_ns = left_ns_of(wait); /* one look even when it is 0 */
+		enum cad_status status = look(wait, left_ns, error);
 
 		if (cl_interrupted())
 			return CAD_ERR_CANCELLED;
@@ -196,7 +210,7 @@ static enum cad_status wait_for_it(struct wait *wait, struct cad_error *error)
 		if (left_ns == 0)
 			return CAD_AGAIN;
 		say(wait, error->text);
-		rest(wait, left_ns);
+		rest(wait, left_ns_of(wait));
 	}
 }
 

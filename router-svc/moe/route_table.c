@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,7 @@ enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_tra
 		.transport = transport,
 		.random = { cad_transport_now_ns(transport) },
 	};
+	cad_note_put(&table->missing, "no map has come yet");
 	table->peers = calloc(CAD_ROUTER_CONNECTIONS_MAX, sizeof *table->peers);
 	table->node_peer = malloc(CAD_NODES_MAX * sizeof *table->node_peer);
 	table->node_ready = calloc(CAD_NODES_MAX / 64, sizeof *table->node_ready);
@@ -51,6 +53,36 @@ void rt_route_table_fini(struct rt_route_table *table)
 	*table = (struct rt_route_table){ 0 };
 }
 
+/* The one to name: who was refused will be so until somebody does something about it. */
+static const struct rt_peer *missing_peer(const struct rt_route_table *table)
+{
+	const struct rt_peer *first = NULL;
+	for (uint32_t i = 0; i < table->peers_count; i++) {
+		const struct rt_peer *peer = &table->peers[i];
+		if (peer->wanted && !peer->ready && (!first || (peer->refused && !first->refused)))
+			first = peer;
+	}
+	return first;
+}
+
+static void tell_missing(struct rt_route_table *table)
+{
+	const struct rt_peer *peer = missing_peer(table);
+	struct cad_error text;
+	uint32_t wanted = 0;
+
+	for (uint32_t i = 0; i < table->peers_count; i++)
+		wanted += table->peers[i].wanted;
+
+	if (peer)
+		cad_error_set(&text, CAD_AGAIN, "%u of %u are connected; '%s' at %s: %s",
+			rt_route_table_connections(table), wanted, peer->id, peer->address,
+			peer->why[0] ? peer->why : "connecting");
+	else
+		cad_error_set(&text, CAD_AGAIN, wanted ? "experts are on none of the %u" : "none lives", wanted);
+	cad_note_put(&table->missing, text.text);
+}
+
 /* Which nodes can be used, and whether that covers every expert. */
 static void refresh(struct rt_route_table *table)
 {
@@ -75,6 +107,10 @@ static void refresh(struct rt_route_table *table)
 	}
 
 	atomic_store(&table->ready, whole);
+	if (whole)
+		cad_note_put(&table->missing, "");
+	else
+		tell_missing(table);
 	table->version++;
 }
 
@@ -134,12 +170,16 @@ void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *pee
 	peer->ready = state == CAD_CONNECTION_READY;
 	if (peer->ready) {
 		peer->delay_ms = DELAY_FIRST_MS;
+		peer->refused = false;
+		peer->why[0] = 0;
 		cad_log_info("exchange", "connected", CAD_S("node", peer->id), CAD_S("address", peer->address));
 	}
 
 	if (state == CAD_CONNECTION_CLOSED) {
 		uint64_t jitter = cad_random_below(&table->random, peer->delay_ms + 1);
 		peer->connection = NULL;
+		peer->refused = status == CAD_ERR_REFUSED;
+		snprintf(peer->why, sizeof peer->why, "%s", text);
 		peer->retry_at_ns = cad_transport_now_ns(table->transport) + (peer->delay_ms + jitter) * CAD_NS_PER_MS;
 		peer->delay_ms = peer->delay_ms * 2 < DELAY_LAST_MS ? peer->delay_ms * 2 : DELAY_LAST_MS;
 		if (peer->wanted)

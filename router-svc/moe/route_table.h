@@ -11,6 +11,7 @@
 #define CADRE_ROUTER_SVC_MOE_ROUTE_TABLE_H
 
 #include "common/base/clock.h"
+#include "common/base/note.h"
 #include "common/cluster/map.h"
 #include "common/transport/transport.h"
 
@@ -22,6 +23,8 @@ struct rt_peer {
 	uint32_t shipments; /* under way */
 	uint64_t retry_at_ns;
 	uint32_t delay_ms;
+	bool refused;             /* its last connection, by a hello */
+	char why[CAD_NOTE_BYTES]; /* it has no connection; empty: none has failed */
 };
 
 enum { RT_LOAD_PAIR = 256 };
@@ -41,8 +44,9 @@ struct rt_route_table {
 	uint64_t *node_pairs;        /* [CAD_NODES_MAX]: pairs since this map arrived */
 	float load_calm, load_point; /* of this layer (common/cluster/cover.h) */
 	struct cad_random random;
-	uint64_t version;   /* goes up when something has become possible: look again at what waits */
-	_Atomic bool ready; /* every expert of the map is held by a connected node; read by any thread */
+	uint64_t version;        /* goes up when something has become possible: look again at what waits */
+	_Atomic bool ready;      /* every expert of the map is held by a connected node; read by any thread */
+	struct cad_note missing; /* what is not there for that, by any thread; empty when ready */
 };
 
 CAD_MUST_USE enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_transport *transport);

@@ -152,6 +152,41 @@ static void connecting_again_grows_slower(void **state)
 	moe_world_close(&world);
 }
 
+static void says(const struct rt_route_table *routes, const char *want)
+{
+	char text[CAD_NOTE_BYTES];
+	cad_note_get(&routes->missing, text);
+	if (strcmp(text, want) != 0)
+		fail_msg("'%s' and not '%s'", text, want);
+}
+
+/* What is missing is said, and of several reasons the one that waiting does not cure. */
+static void what_is_missing_is_said(void **state)
+{
+	(void)state;
+	struct moe_world world;
+	moe_world_open(&world);
+	struct rt_route_table *routes = routes_of(&world);
+	says(routes, "no map has come yet");
+	moe_publish(&world, spread);
+	says(routes, "0 of 3 are connected; 'n0' at n0: connecting");
+	moe_connect(&world);
+	says(routes, "");
+
+	cad_connection_close(routes->peers[0].connection, CAD_ERR_PEER_LOST, "lost");
+	cad_connection_close(routes->peers[2].connection, CAD_ERR_REFUSED, "no secret");
+	while (routes->peers[0].ready || routes->peers[2].ready)
+		cad_transport_poll(world.exchange.transport, moe_now(&world) + CAD_NS_PER_MS);
+	says(routes, "1 of 3 are connected; 'n2' at n2: no secret");
+	for (int i = 0; i < 1000 && !(routes->peers[0].ready && routes->peers[2].ready); i++)
+		pass(&world, 20);
+	says(routes, "");
+
+	moe_publish(&world, but_one);
+	says(routes, "experts are on none of the 3");
+	moe_world_close(&world);
+}
+
 /* Equal replicas: rows go where fewer went; and to one node of two that both have the row's experts. */
 static void rows_are_spread_and_stay_whole(void **state)
 {
@@ -190,6 +225,7 @@ int main(void)
 		cmocka_unit_test(a_node_that_is_not_named_is_closed),
 		cmocka_unit_test(a_node_with_shipments_is_not_closed),
 		cmocka_unit_test(connecting_again_grows_slower),
+		cmocka_unit_test(what_is_missing_is_said),
 		cmocka_unit_test(rows_are_spread_and_stay_whole),
 	};
 	cad_log_setup(CAD_LOG_ERROR, CAD_LOG_LOGFMT); /* lost connections are the point here */
