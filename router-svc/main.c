@@ -67,7 +67,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_DURATION(struct options, call_timeout_ns, "call-timeout", "10s", CAD_NS_PER_MS, 3600 * CAD_NS_PER_S,
 		"an expert call that takes longer is sent again"),
 	CAD_OPTION_U32(struct options, streams_per_client, "streams-per-client", "32", 0, 65536,
-		"answers of one client at a time; beyond that, RESOURCE_EXHAUSTED; a client is its certificate's name, else its address: behind a proxy all are one; 0: no limit"),
+		"answers of one client at a time; beyond that, RESOURCE_EXHAUSTED; a client is its certificate's name, else its token's, else its address: behind a proxy all are one; 0: no limit"),
 	CAD_OPTION_DURATION(struct options, stream_stall_ns, "stream-stall", "60s", 0, 24 * 3600 * CAD_NS_PER_S,
 		"a call whose client takes nothing for so long while something waits for it ends with RESOURCE_EXHAUSTED; 0s: never"),
 	CAD_OPTION_ENUM(struct options, capacity_policy, "capacity-policy", "none", policy_choices,
@@ -415,7 +415,6 @@ static enum cad_status open_tokenizer(struct program *p, struct cad_error *error
 static enum cad_status create_server(struct program *p, struct cad_error *error)
 {
 	const struct options *o = &p->options;
-	const char *tokens[] = { p->service.token };
 	const struct rt_frontend_options frontend = {
 		.reactor = p->reactor,
 		.engine = rt_frontend_engine(p->engine),
@@ -424,8 +423,7 @@ static enum cad_status create_server(struct program *p, struct cad_error *error)
 		.settings_fingerprint = p->settings_fingerprint,
 		.capacity_policy = o->capacity_policy,
 		.capacity_factor = (float)o->capacity_factor,
-		.bearer_tokens = tokens,
-		.bearer_tokens_count = p->service.token != NULL,
+		.bearers = &p->service.bearers,
 		.streams_per_client = o->streams_per_client,
 		.stall_ms = (uint32_t)((o->stream_stall_ns + CAD_NS_PER_MS - 1) / CAD_NS_PER_MS),
 		.metrics = p->service.metrics,

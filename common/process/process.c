@@ -118,9 +118,9 @@ bool cad_signals_pending(void)
 	return sigpending(&pending) == 0 && (sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1);
 }
 
-enum cad_status cad_secret_read(const char *path, const char *what, char **secret, struct cad_error *error)
+enum cad_status cad_private_file_read(
+	const char *path, const char *what, size_t bytes_max, char **text, size_t *size, struct cad_error *error)
 {
-	char text[SECRET_BYTES_MAX + 1];
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0)
@@ -135,21 +135,42 @@ enum cad_status cad_secret_read(const char *path, const char *what, char **secre
 	if (fstat(fd, &about) == 0 && (about.st_mode & S_IROTH))
 		cad_log_warn("process", "everyone on this machine can read it", CAD_S("what", what),
 			CAD_S("file", path), CAD_S("change", "chmod o-r"));
+
+	char *bytes = malloc(bytes_max + 1);
 	size_t length = 0;
-	ssize_t got;
-	while (length < sizeof text && (got = read(fd, text + length, sizeof text - length)) > 0)
+	ssize_t got = 0;
+	while (bytes && length <= bytes_max && (got = read(fd, bytes + length, bytes_max + 1 - length)) > 0)
 		length += (size_t)got;
+	int why = errno;
 	close(fd);
-	enum cad_status status = CAD_ERR_INVALID;
-	if (length > SECRET_BYTES_MAX) {
-		cad_error_set(error, status, "the %s '%s' is longer than %d bytes", what, path, SECRET_BYTES_MAX);
-		goto clear;
+	if (!bytes)
+		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the %s", what);
+	if (got >= 0 && length <= bytes_max) {
+		*text = bytes;
+		*size = length;
+		return CAD_OK;
 	}
 
+	explicit_bzero(bytes, length);
+	free(bytes);
+	if (got < 0)
+		return cad_error_set(error, CAD_ERR_IO, "cannot read the %s '%s': %s", what, path, strerror(why));
+	return cad_error_set(error, CAD_ERR_INVALID, "the %s '%s' is longer than %zu bytes", what, path, bytes_max);
+}
+
+enum cad_status cad_secret_read(const char *path, const char *what, char **secret, struct cad_error *error)
+{
+	char *text;
+	size_t size;
+	enum cad_status status = cad_private_file_read(path, what, SECRET_BYTES_MAX, &text, &size, error);
+	if (status != CAD_OK)
+		return status;
+
+	size_t length = size;
 	while (length > 0 && isspace((unsigned char)text[length - 1]))
 		length--;
 	if (length < SECRET_BYTES_MIN || memchr(text, 0, length)) {
-		cad_error_set(error, status,
+		status = cad_error_set(error, CAD_ERR_INVALID,
 			"the %s '%s' must have at least %d bytes of text: write one with 'openssl rand -hex 32'", what,
 			path, SECRET_BYTES_MIN);
 		goto clear;
@@ -161,7 +182,8 @@ enum cad_status cad_secret_read(const char *path, const char *what, char **secre
 		*secret = copy;
 
 clear:
-	explicit_bzero(text, sizeof text);
+	explicit_bzero(text, size);
+	free(text);
 	return status;
 }
 

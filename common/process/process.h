@@ -30,6 +30,11 @@ void cad_signals_close(struct cad_signals *signals);
  * runs. Any thread. */
 bool cad_signals_pending(void);
 
+/* A file that only its user should read, which is said in the log where others can; whole, at most
+ * bytes_max. `what` names it in errors ("token file"). The caller frees (after clearing) *text. */
+CAD_MUST_USE enum cad_status cad_private_file_read(
+	const char *path, const char *what, size_t bytes_max, char **text, size_t *size, struct cad_error *error);
+
 /* A secret: the file's content without trailing white space, at least 16 bytes; `what` names it in
  * errors ("cluster secret"). The caller frees (after clearing) *secret. */
 CAD_MUST_USE enum cad_status cad_secret_read(

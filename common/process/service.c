@@ -69,7 +69,7 @@ static enum cad_status read_secrets(struct cad_service *service, struct cad_erro
 	if (given(o->secret_file))
 		status = cad_secret_read(o->secret_file, "cluster secret", &service->secret, error);
 	if (status == CAD_OK && given(o->token_file))
-		status = cad_secret_read(o->token_file, "bearer token", &service->token, error);
+		status = cad_bearers_read(o->token_file, &service->bearers, error);
 
 	return status;
 }
@@ -157,7 +157,7 @@ void cad_service_fini(struct cad_service *service)
 	}
 	cad_metrics_destroy(service->metrics);
 	forget(service->secret);
-	forget(service->token);
+	cad_bearers_fini(&service->bearers);
 }
 
 int cad_service_failed(const struct cad_service *service, const struct cad_error *error)

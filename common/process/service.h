@@ -14,6 +14,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/process/admin.h"
+#include "common/process/bearer.h"
 #include "common/process/options.h"
 #include "common/process/process.h"
 
@@ -61,7 +62,7 @@ struct cad_service_options {
 		CAD_OPTION_STRING(owner, member.tls_authority, "tls-authority", "", \
 			"PEM file of a certificate authority; clients must present a certificate signed by it"), \
 		CAD_OPTION_STRING(owner, member.token_file, "token-file", "", \
-			"file with the bearer token that clients must send; empty: none")
+			"file of bearer tokens, of which clients must send one; lines TOKEN [ROLE [NAME]], the role generate or inspect; empty: none")
 
 /* Routers and expert nodes: members of a cluster, on the token exchange. placement_default: NULL where
  * the option is required. */
@@ -89,7 +90,8 @@ struct cad_service {
 	const struct cad_service_options *options;
 	const char *name; /* "router": what its log lines are called */
 	char id[CAD_PROCESS_NAME_BYTES];
-	char *secret, *token; /* NULL: none */
+	char *secret; /* NULL: none */
+	struct cad_bearers bearers;
 	struct cad_metrics *metrics;
 	struct cad_admin *admin;
 	struct cad_signals *signals;

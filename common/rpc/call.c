@@ -15,11 +15,11 @@
 #include "common/rpc/server.h"
 
 #include <grpc/support/alloc.h>
-#include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { HEADER_OVERHEAD_BYTES = 32 }; /* as HTTP/2 counts headers */
 
@@ -377,6 +377,10 @@ void *cad_rpc_call_context(const struct cad_rpc_call *call)
 {
 	return call->entry ? call->entry->service->context : NULL;
 }
+const struct cad_rpc_method *cad_rpc_call_method(const struct cad_rpc_call *call)
+{
+	return call->entry ? call->entry->method : NULL;
+}
 void *cad_rpc_call_state(const struct cad_rpc_call *call) { return call->state; }
 void cad_rpc_call_set_state(struct cad_rpc_call *call, void *state) { call->state = state; }
 struct cad_rpc_reactor *cad_rpc_call_reactor(const struct cad_rpc_call *call)
@@ -404,21 +408,21 @@ int64_t cad_rpc_call_time_left_ms(const struct cad_rpc_call *call)
 	return left_ms < 0 ? 0 : left_ms;
 }
 
-bool cad_rpc_call_has_bearer(const struct cad_rpc_call *call, const char *token)
+enum cad_status cad_rpc_call_bearer(const struct cad_rpc_call *call, const void **token, size_t *size)
 {
-	static const char scheme[] = "Bearer ";
-	size_t size, scheme_size = sizeof scheme - 1;
-	const uint8_t *header = cad_rpc_metadata_find(&call->metadata, "authorization", &size);
+	static const char scheme[] = "bearer "; /* in any case, says HTTP */
+	const size_t scheme_size = sizeof scheme - 1;
+	size_t header_size;
+	const uint8_t *header = cad_rpc_metadata_find(&call->metadata, "authorization", &header_size);
 
-	if (!header || size < scheme_size || memcmp(header, scheme, scheme_size) != 0)
-		return false;
+	if (!header)
+		return CAD_ERR_NOT_FOUND;
+	if (header_size < scheme_size || strncasecmp((const char *)header, scheme, scheme_size) != 0)
+		return CAD_ERR_INVALID;
+	*token = header + scheme_size;
+	*size = header_size - scheme_size;
 
-	/* Hashes are compared, not the tokens: the time reveals neither a prefix nor the length. */
-	unsigned char sent[crypto_generichash_BYTES], expected[crypto_generichash_BYTES];
-	crypto_generichash(sent, sizeof sent, header + scheme_size, size - scheme_size, NULL, 0);
-	crypto_generichash(expected, sizeof expected, (const unsigned char *)token, strlen(token), NULL, 0);
-
-	return sodium_memcmp(sent, expected, sizeof sent) == 0;
+	return CAD_OK;
 }
 
 bool cad_rpc_call_peer_property(const struct cad_rpc_call *call, const char *name, char *text, size_t size)

@@ -17,6 +17,7 @@
 #include <protobuf-c/protobuf-c.h>
 
 struct cad_rpc_call;
+struct cad_rpc_method;
 
 void *cad_rpc_call_context(const struct cad_rpc_call *call); /* the service's context */
 void *cad_rpc_call_state(const struct cad_rpc_call *call);   /* the handler's own, NULL at first */
@@ -26,9 +27,12 @@ struct cad_rpc_reactor *cad_rpc_call_reactor(const struct cad_rpc_call *call);
 void cad_rpc_call_peer(const struct cad_rpc_call *call, char *text, size_t size);
 /* Milliseconds to the deadline, 0 when it has passed; -1: there is none. */
 int64_t cad_rpc_call_time_left_ms(const struct cad_rpc_call *call);
-/* Whether the request carries "authorization: Bearer TOKEN" with this token; takes the same time
- * whatever was sent. */
-bool cad_rpc_call_has_bearer(const struct cad_rpc_call *call, const char *token);
+/* The TOKEN of the request's header "authorization: Bearer TOKEN": borrowed from the call, not
+ * terminated, maybe empty. CAD_ERR_NOT_FOUND: there is no such header; CAD_ERR_INVALID: it is not of this
+ * form. */
+CAD_MUST_USE enum cad_status cad_rpc_call_bearer(const struct cad_rpc_call *call, const void **token, size_t *size);
+/* The method that was called; NULL for one that this server does not have. */
+const struct cad_rpc_method *cad_rpc_call_method(const struct cad_rpc_call *call);
 /* A property of a verified client certificate, for example "x509_common_name". False if there is
  * none or it does not fit. */
 bool cad_rpc_call_peer_property(const struct cad_rpc_call *call, const char *name, char *text, size_t size);

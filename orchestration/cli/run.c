@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/cli/run.h"
 
-#include "common/process/process.h"
+#include "common/process/bearer.h"
 #include "common/rpc/blocking.h"
 #include "orchestration/cli/command.h"
 
@@ -40,22 +40,22 @@ static bool is_worth_another(enum cad_rpc_code code)
 
 static const char *path_of(const char *option) { return option && option[0] ? option : NULL; }
 
-/* "Bearer TOKEN", for secret_free; NULL without a token file. */
+/* "Bearer TOKEN" with the file's first token, for secret_free; NULL without a file. */
 static enum cad_status read_bearer(const struct cl_access *access, char **bearer, struct cad_error *error)
 {
-	char *token;
+	struct cad_bearers bearers;
 	*bearer = NULL;
 	if (!path_of(access->token_file))
 		return CAD_OK;
-	enum cad_status status = cad_secret_read(access->token_file, "bearer token", &token, error);
+	enum cad_status status = cad_bearers_read(access->token_file, &bearers, error);
 	if (status != CAD_OK)
 		return status;
-	if (asprintf(bearer, "Bearer %s", token) < 0) {
+	if (asprintf(bearer, "Bearer %s", bearers.entries[0].token) < 0) {
 		*bearer = NULL;
 		status = cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the bearer token");
 	}
 
-	secret_free(token);
+	cad_bearers_fini(&bearers);
 	return status;
 }
 

@@ -47,7 +47,7 @@ struct cl_run_options {
 			"PEM file with the certificate to present to routers; implies --tls"), \
 		CAD_OPTION_STRING(owner, member.access.key, "tls-key", "", "PEM file with its private key"), \
 		CAD_OPTION_STRING(owner, member.access.token_file, "token-file", "", \
-			"file with the bearer token that routers require"), \
+			"file with the bearer token that routers require; of several, the first is sent"), \
 		CAD_OPTION_STRING(owner, member.model, "model", "", \
 			"directory of a checkpoint: compute in this process (embedded), without a cluster"), \
 		CL_ENGINE_OPTIONS(owner, member.engine)

@@ -32,8 +32,7 @@ struct rt_frontend {
 	char fingerprint[33];
 	char computes_with[80]; /* model and settings */
 	char *settings_fingerprint;
-	char **bearer_tokens;
-	size_t bearer_tokens_count;
+	const struct cad_bearers *bearers;
 	struct cad_counter *stalled;
 	struct cad_metrics *own_metrics; /* where the program has none */
 	bool started, gone;
@@ -295,18 +294,38 @@ static const struct cad_rpc_method methods[] = {
 
 /* ---- setup ---- */
 
+/* Why a call with such a header is not admitted. */
+static enum cad_rpc_code refuse(enum cad_status header, struct cad_error *why)
+{
+	cad_error_set(why, CAD_ERR_REFUSED, "%s",
+		header == CAD_OK
+			? "this router does not know the token that was sent: it is wrong, or no longer in its token file"
+			: header == CAD_ERR_NOT_FOUND
+			? "this router requires a token: send the header 'authorization: Bearer TOKEN'"
+			: "this router requires a token, and the header 'authorization' is not 'Bearer TOKEN'");
+	return CAD_RPC_UNAUTHENTICATED;
+}
+
 static enum cad_rpc_code authorize(void *context, struct cad_rpc_call *call, struct cad_error *why)
 {
 	const struct rt_frontend *frontend = context;
-	bool known = frontend->bearer_tokens_count == 0;
+	const void *token;
+	size_t size;
 
-	for (size_t i = 0; i < frontend->bearer_tokens_count; i++)
-		known |= cad_rpc_call_has_bearer(call, frontend->bearer_tokens[i]);
-	if (known)
+	if (!frontend->bearers || frontend->bearers->count == 0)
 		return CAD_RPC_OK;
-	cad_error_set(
-		why, CAD_ERR_REFUSED, "this router requires a token: send the header 'authorization: Bearer TOKEN'");
-	return CAD_RPC_UNAUTHENTICATED;
+	enum cad_status header = cad_rpc_call_bearer(call, &token, &size);
+	const struct cad_bearer *bearer = header == CAD_OK ? cad_bearers_find(frontend->bearers, token, size) : NULL;
+	if (!bearer)
+		return refuse(header, why);
+	if (bearer->role == CAD_BEARER_GENERATE || cad_rpc_call_method(call)->on.message != generate)
+		return CAD_RPC_OK;
+
+	cad_error_set(why, CAD_ERR_REFUSED,
+		"the token%s%s has the role '%s', which may not call Generate: send one with the role '%s'",
+		bearer->name[0] ? " of " : "", bearer->name, cad_bearer_role_name(bearer->role),
+		cad_bearer_role_name(CAD_BEARER_GENERATE));
+	return CAD_RPC_PERMISSION_DENIED;
 }
 
 static void on_stall(void *context)
@@ -349,18 +368,12 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 	frontend->tokenizer = options->tokenizer;
 	cad_model_fingerprint(options->model, frontend->fingerprint);
 	frontend->settings_fingerprint = strdup(options->settings_fingerprint ? options->settings_fingerprint : "");
-	frontend->bearer_tokens = calloc(options->bearer_tokens_count + 1, sizeof *frontend->bearer_tokens);
-	if (!frontend->settings_fingerprint || !frontend->bearer_tokens)
+	if (!frontend->settings_fingerprint)
 		return CAD_ERR_MEMORY;
 	snprintf(frontend->computes_with, sizeof frontend->computes_with, "%s/%s", frontend->fingerprint,
 		frontend->settings_fingerprint);
 
-	for (; frontend->bearer_tokens_count < options->bearer_tokens_count; frontend->bearer_tokens_count++) {
-		char *copy = strdup(options->bearer_tokens[frontend->bearer_tokens_count]);
-		if (!copy)
-			return CAD_ERR_MEMORY;
-		frontend->bearer_tokens[frontend->bearer_tokens_count] = copy;
-	}
+	frontend->bearers = options->bearers;
 
 	struct cad_metrics *metrics = options->metrics;
 	if (!metrics) {
@@ -372,6 +385,7 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 
 	rt_grpc_init(&frontend->grpc, &frontend->hub, frontend->computes_with, options->capacity_policy,
 		options->capacity_factor, options->streams_per_client, metrics);
+	frontend->grpc.bearers = options->bearers;
 	enum cad_status status = streams_init(frontend, options, metrics);
 	if (status != CAD_OK)
 		return status;
@@ -388,9 +402,6 @@ static void memory_free(struct rt_frontend *frontend)
 {
 	rt_grpc_fini(&frontend->grpc);
 	rt_stream_hub_fini(&frontend->hub);
-	for (size_t i = 0; i < frontend->bearer_tokens_count; i++)
-		free(frontend->bearer_tokens[i]);
-	free(frontend->bearer_tokens);
 	free(frontend->settings_fingerprint);
 	cad_metrics_destroy(frontend->own_metrics);
 	free(frontend);

@@ -93,13 +93,27 @@ static void address_of_peer(const char *peer, char *text, size_t size)
 	snprintf(text, size, "the client at %.*s", (int)count, host);
 }
 
-/* Its certificate, which proves who it is, else its address. */
-static void name_client(const struct cad_rpc_call *call, char *text, size_t size)
+/* The name that its token has in the token file. */
+static bool name_of_token(const struct rt_grpc *grpc, const struct cad_rpc_call *call, char *name, size_t size)
+{
+	const void *token;
+	size_t token_size;
+
+	if (!grpc->bearers || cad_rpc_call_bearer(call, &token, &token_size) != CAD_OK)
+		return false;
+	const struct cad_bearer *bearer = cad_bearers_find(grpc->bearers, token, token_size);
+	snprintf(name, size, "%s", bearer ? bearer->name : "");
+	return name[0];
+}
+
+/* Its certificate, which proves who it is, else its token's name, else its address. */
+static void name_client(const struct rt_grpc *grpc, const struct cad_rpc_call *call, char *text, size_t size)
 {
 	char name[256], peer[256];
 
 	if (cad_rpc_call_peer_property(call, "x509_common_name", name, sizeof name) ||
-		cad_rpc_call_peer_property(call, "x509_subject_alternative_name", name, sizeof name)) {
+		cad_rpc_call_peer_property(call, "x509_subject_alternative_name", name, sizeof name) ||
+		name_of_token(grpc, call, name, sizeof name)) {
 		snprintf(text, size, "the client '%s'", name);
 		return;
 	}
@@ -112,7 +126,7 @@ enum cad_status rt_grpc_admit(struct rt_grpc *grpc, struct cad_rpc_call *call, s
 	char name[300];
 	struct rt_client *client;
 
-	name_client(call, name, sizeof name);
+	name_client(grpc, call, name, sizeof name);
 	enum cad_status status = rt_clients_enter(&grpc->clients, name, &client, error);
 	if (status == CAD_ERR_EXHAUSTED)
 		cad_counter_add(grpc->refused_clients, 1);

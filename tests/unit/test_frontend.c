@@ -541,21 +541,29 @@ static void without_a_tokenizer(void **state)
 static void a_token_is_asked_for(void **state)
 {
 	(void)state;
+	static const char file[] = "old-0123456789ab\nnew-0123456789ab\n";
+	struct cad_bearers bearers;
+	struct cad_error error;
+	must(cad_bearers_parse(file, sizeof file - 1, "test", &bearers, &error), &error);
 	struct fake_router router;
-	fake_router_open_with(&router,
-		(struct rt_frontend_options){
-			.tokenizer = fake_tokenizer,
-			.bearer_tokens = (const char *const[]){ "old", "new" },
-			.bearer_tokens_count = 2,
-		});
+	fake_router_open_with(
+		&router, (struct rt_frontend_options){ .tokenizer = fake_tokenizer, .bearers = &bearers });
+	static const char wrong[] = "this router does not know the token that was sent",
+			  other[] = "the header 'authorization' is not 'Bearer TOKEN'";
 	static const struct {
 		const char *header;
 		enum cad_rpc_code code;
+		const char *says;
 	} table[] = {
-		{ "Bearer old", CAD_RPC_OK },
-		{ "Bearer new", CAD_RPC_OK },
-		{ "Bearer other", CAD_RPC_UNAUTHENTICATED },
-		{ "Bearer ", CAD_RPC_UNAUTHENTICATED },
+		{ "Bearer old-0123456789ab", CAD_RPC_OK, "" },
+		{ "bearer new-0123456789ab", CAD_RPC_OK, "" },
+		{ "Bearer old-0123456789a", CAD_RPC_UNAUTHENTICATED, wrong },
+		{ "Bearer old-0123456789abc", CAD_RPC_UNAUTHENTICATED, wrong },
+		{ "Bearer ", CAD_RPC_UNAUTHENTICATED, wrong },
+		{ "Basic old-0123456789ab", CAD_RPC_UNAUTHENTICATED, other },
+		{ "old-0123456789ab", CAD_RPC_UNAUTHENTICATED, other },
+		{ "", CAD_RPC_UNAUTHENTICATED, other },
+		{ NULL, CAD_RPC_UNAUTHENTICATED, "requires a token: send the header 'authorization: Bearer TOKEN'" },
 	};
 	Cadre__V1__GetModelRequest get = CADRE__V1__GET_MODEL_REQUEST__INIT;
 	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
@@ -563,8 +571,10 @@ static void a_token_is_asked_for(void **state)
 		struct rpc_result result = { 0 };
 		rpc_call(&router.rpc, "/cadre.v1.Inference/GetModel", &get.base,
 			&cadre__v1__get_model_response__descriptor,
-			&(struct cad_rpc_call_options){ .metadata = &header, .metadata_count = 1 }, &result);
+			&(struct cad_rpc_call_options){ .metadata = &header, .metadata_count = header.value != NULL },
+			&result);
 		assert_int_equal(result.code, table[i].code);
+		assert_non_null(strstr(result.text, table[i].says));
 	}
 
 	/* health is open to probes */
@@ -575,6 +585,42 @@ static void a_token_is_asked_for(void **state)
 		&grpc__health__v1__health_check_response__descriptor, NULL, &result);
 	assert_int_equal(result.code, CAD_RPC_OK);
 	fake_router_close(&router);
+	cad_bearers_fini(&bearers);
+}
+
+/* An inspect token may do all but generate; the table that the router looks at may change. */
+static void a_token_has_a_role(void **state)
+{
+	(void)state;
+	static const char before[] = "0123456789abcdef inspect watcher\n", after[] = "0123456789abcdef\n";
+	struct cad_bearers bearers;
+	struct cad_error error;
+	must(cad_bearers_parse(before, sizeof before - 1, "test", &bearers, &error), &error);
+	struct fake_router router;
+	fake_router_open_with(
+		&router, (struct rt_frontend_options){ .tokenizer = fake_tokenizer, .bearers = &bearers });
+	struct cad_rpc_metadata header = { "authorization", "Bearer 0123456789abcdef" };
+	const struct cad_rpc_call_options options = { .metadata = &header, .metadata_count = 1 };
+	struct rpc_result model = { 0 }, refused = { 0 }, admitted = { 0 };
+	Cadre__V1__GetModelRequest get = CADRE__V1__GET_MODEL_REQUEST__INIT;
+	Cadre__V1__GenerateRequest request = CADRE__V1__GENERATE_REQUEST__INIT;
+
+	rpc_call(&router.rpc, "/cadre.v1.Inference/GetModel", &get.base, &cadre__v1__get_model_response__descriptor,
+		&options, &model);
+	assert_int_equal(model.code, CAD_RPC_OK);
+	rpc_call(&router.rpc, "/cadre.v1.Inference/Generate", &request.base, &cadre__v1__generate_response__descriptor,
+		&options, &refused);
+	assert_int_equal(refused.code, CAD_RPC_PERMISSION_DENIED);
+	assert_string_equal(refused.text,
+		"the token of watcher has the role 'inspect', which may not call Generate: send one with the role 'generate'");
+
+	cad_bearers_fini(&bearers);
+	must(cad_bearers_parse(after, sizeof after - 1, "test", &bearers, &error), &error);
+	rpc_call(&router.rpc, "/cadre.v1.Inference/Generate", &request.base, &cadre__v1__generate_response__descriptor,
+		&options, &admitted);
+	assert_int_equal(admitted.code, CAD_RPC_INVALID_ARGUMENT); /* it has no prompt */
+	fake_router_close(&router);
+	cad_bearers_fini(&bearers);
 }
 
 int main(void)
@@ -590,6 +636,7 @@ int main(void)
 		cmocka_unit_test(long_texts),
 		cmocka_unit_test(without_a_tokenizer),
 		cmocka_unit_test(a_token_is_asked_for),
+		cmocka_unit_test(a_token_has_a_role),
 	};
 	return cmocka_run_group_tests(tests, fake_model_open, fake_model_close);
 }

@@ -2,6 +2,7 @@
 /* The router's front end in time: readers that are slow, clients that go, an engine that fails, the
  * end; and an engine in a thread of its own. */
 #include "tests/support/fake_router.h"
+#include "tests/support/must.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -226,6 +227,52 @@ static void a_client_that_asks_too_much(void **state)
 	fake_router_close(&router);
 }
 
+/* Two tokens of one name are one client, from wherever they come; a token without a name says nothing. */
+static void clients_are_named_by_their_tokens(void **state)
+{
+	(void)state;
+	static const char file[] =
+		"0123456789abcdef generate alice\n0123456789ABCDEF generate alice\nbbbbbbbbbbbbbbbb generate bob\ncccccccccccccccc\n";
+	static const struct {
+		const char *token, *refused; /* NULL: it is admitted */
+	} calls[] = {
+		{ "Bearer 0123456789abcdef", NULL },
+		{ "Bearer 0123456789ABCDEF", "the client 'alice' has 1 streams open" },
+		{ "Bearer bbbbbbbbbbbbbbbb", NULL },
+		{ "Bearer cccccccccccccccc", NULL },
+		{ "Bearer cccccccccccccccc", "the client at 127.0.0.1 has 1 streams open" },
+		{ "Bearer bbbbbbbbbbbbbbbb", "the client 'bob' has 1 streams open" },
+	};
+	struct cad_bearers bearers;
+	struct cad_error error;
+	must(cad_bearers_parse(file, sizeof file - 1, "test", &bearers, &error), &error);
+	struct fake_router router;
+	fake_router_open_with(&router,
+		(struct rt_frontend_options){
+			.tokenizer = fake_tokenizer,
+			.streams_per_client = 1,
+			.bearers = &bearers,
+		});
+	Cadre__V1__GenerateRequest request;
+	fake_request_of_text(&request, "x");
+	struct fake_answer answers[sizeof calls / sizeof calls[0]];
+
+	for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
+		struct cad_rpc_metadata header = { "authorization", calls[i].token };
+		const struct cad_rpc_call_options options = { .metadata = &header, .metadata_count = 1 };
+		if (!calls[i].refused) {
+			(void)fake_admitted(&router, &request, &options, &answers[i]);
+			continue;
+		}
+		fake_answer_start(&router, &request, &options, &answers[i]);
+		rpc_run_until(&router.rpc, &answers[i].result.done);
+		assert_int_equal(answers[i].result.code, CAD_RPC_RESOURCE_EXHAUSTED);
+		assert_non_null(strstr(answers[i].result.text, calls[i].refused));
+	}
+	fake_router_close(&router);
+	cad_bearers_fini(&bearers);
+}
+
 /* Routing alone can be too much, too: what waits for a reader is bounded in bytes. */
 static void routing_that_nobody_reads_is_bounded(void **state)
 {
@@ -368,6 +415,7 @@ int main(void)
 		cmocka_unit_test(a_slow_reader_is_paused),
 		cmocka_unit_test(a_reader_that_has_stopped),
 		cmocka_unit_test(a_client_that_asks_too_much),
+		cmocka_unit_test(clients_are_named_by_their_tokens),
 		cmocka_unit_test(routing_that_nobody_reads_is_bounded),
 		cmocka_unit_test(streams_at_the_end),
 		cmocka_unit_test(an_engine_in_its_own_thread),

@@ -517,43 +517,6 @@ static void limit_of_calls(void **state)
 	rpc_fixture_close(&test.rpc);
 }
 
-static enum cad_rpc_code bearer_check(void *context, struct cad_rpc_call *call, struct cad_error *why)
-{
-	if (cad_rpc_call_has_bearer(call, context))
-		return CAD_RPC_OK;
-	cad_error_set(why, CAD_ERR_REFUSED, "send a token");
-	return CAD_RPC_UNAUTHENTICATED;
-}
-
-static void bearer(void **state)
-{
-	(void)state;
-	struct test test;
-	test_open(&test,
-		&(struct cad_rpc_server_config){
-			.authorize = bearer_check,
-			.authorize_context = "secret",
-		},
-		NULL);
-	const char *const values[] = { "Bearer secret", "Bearer secre", "Bearer secret2", "Bearer ", "secret", "" };
-	for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
-		struct cad_rpc_metadata header = { "authorization", values[i] };
-		struct rpc_result result = { 0 };
-		tokenize_call(&test, "abc",
-			&(struct cad_rpc_call_options){
-				.metadata = &header,
-				.metadata_count = 1,
-			},
-			&result);
-		assert_int_equal(result.code, i == 0 ? CAD_RPC_OK : CAD_RPC_UNAUTHENTICATED);
-		if (i > 0)
-			assert_string_equal(result.text, "send a token");
-	}
-
-	rpc_fixture_close(&test.rpc);
-	assert_int_equal(test.seen.done, 1);
-}
-
 static void flag_set(void *context) { *(bool *)context = true; }
 
 static void drain_lets_calls_finish(void **state)
@@ -754,7 +717,6 @@ int main(void)
 		cmocka_unit_test(no_message_or_two),
 		cmocka_unit_test(too_large),
 		cmocka_unit_test(limit_of_calls),
-		cmocka_unit_test(bearer),
 		cmocka_unit_test(drain_lets_calls_finish),
 		cmocka_unit_test(drain_cuts_what_does_not_end),
 		cmocka_unit_test(drain_leaves_who_reads_nothing),

@@ -108,10 +108,52 @@ static void long_headers_end_their_own_call_alone(void **state)
 	rpc_fixture_close(&test.rpc);
 }
 
+/* Says which token came, and where to. */
+static enum cad_rpc_code tell_bearer(void *context, struct cad_rpc_call *call, struct cad_error *why)
+{
+	(void)context;
+	const void *token;
+	size_t size;
+	enum cad_status status = cad_rpc_call_bearer(call, &token, &size);
+	cad_error_set(why, CAD_ERR_REFUSED, "%s %.*s for %s", cad_status_name(status), status == CAD_OK ? (int)size : 0,
+		status == CAD_OK ? (const char *)token : "", cad_rpc_call_method(call)->name);
+	return CAD_RPC_ABORTED;
+}
+
+static void bearer(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *header, *says;
+	} table[] = {
+		{ "Bearer secret", "OK secret for Tokenize" },
+		{ "BEARER secret ", "OK secret  for Tokenize" },
+		{ "Bearer ", "OK  for Tokenize" },
+		{ "Bearer", "ERR_INVALID  for Tokenize" },
+		{ "Bearersecret", "ERR_INVALID  for Tokenize" },
+		{ "secret", "ERR_INVALID  for Tokenize" },
+		{ "", "ERR_INVALID  for Tokenize" },
+		{ NULL, "ERR_NOT_FOUND  for Tokenize" },
+	};
+	struct test test;
+	test_open(&test, &(struct cad_rpc_server_config){ .authorize = tell_bearer });
+	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+		struct cad_rpc_metadata header = { "authorization", table[i].header };
+		struct rpc_result result = { 0 };
+		tokenize(&test,
+			&(struct cad_rpc_call_options){ .metadata = &header, .metadata_count = header.value != NULL },
+			&result);
+		assert_int_equal(result.code, CAD_RPC_ABORTED);
+		assert_string_equal(result.text, table[i].says);
+	}
+	rpc_fixture_close(&test.rpc);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(long_headers_end_their_own_call_alone),
+		cmocka_unit_test(bearer),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -179,7 +179,7 @@ static void starts_and_ends(void **state)
 	unlink(path);
 	assert_true(cad_process_name_is_legal(service.id));
 	assert_string_equal(service.secret, "0123456789abcdef");
-	assert_null(service.token);
+	assert_int_equal(service.bearers.count, 0);
 	must(cad_service_http(&service, ready, NULL, &is_ready, &error), &error);
 	ask(cad_admin_address(service.admin), line, sizeof line);
 	assert_string_equal(line, "HTTP/1.1 503 Service Unavailable");
