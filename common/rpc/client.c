@@ -134,6 +134,19 @@ void cad_rpc_channel_destroy(struct cad_rpc_channel *channel)
 		channel_release(channel);
 }
 
+const char *cad_rpc_tls_hint(const struct cad_rpc_tls *tls, const char *sentence)
+{
+	if (tls && strstr(sentence, "certificate verify failed"))
+		return "the server's certificate is not from an authority that is trusted here";
+	if (!strstr(sentence, "Socket closed") && !strstr(sentence, "Connection reset"))
+		return NULL;
+	if (!tls)
+		return "the server ended the connection: it may want TLS";
+	return tls->certificate
+		? "the server ended the connection: it may not accept the certificate that was presented"
+		: "the server ended the connection: it may want a certificate, and none was presented";
+}
+
 /* ---- life of a call ---- */
 
 static void call_free(struct cad_rpc_client_call *call)

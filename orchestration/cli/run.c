@@ -84,6 +84,11 @@ static enum cad_status ask_router(const struct cl_run *run, const char *router, 
 	cl_on_interrupt(NULL, NULL);
 	cad_rpc_blocking_destroy(client);
 	*again = status != CAD_OK && !attempt.answered && is_worth_another(code) && !cl_interrupted();
+	const char *hint = code == CAD_RPC_UNAVAILABLE && !attempt.answered
+		? cad_rpc_tls_hint(access->tls ? &tls : NULL, error->text)
+		: NULL;
+	if (status != CAD_OK && hint)
+		return cad_error_set(error, status, "router %s: %s; %s", router, error->text, hint);
 	if (status != CAD_OK && code == CAD_RPC_UNAVAILABLE && strstr(error->text, "failed to connect"))
 		return cad_error_set(error, status, "router %s: %s; does a router serve there, %s TLS?", router,
 			error->text, access->tls ? "with" : "without");

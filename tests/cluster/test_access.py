@@ -13,11 +13,17 @@ MODEL = GOLDEN / 'olmoe-a' / 'model'
 
 @pytest.fixture(scope='module')
 def files(tmp_path_factory):
-    """An authority, a router's and a client's certificate, and two tokens."""
+    """An authority, a router's and a client's certificate, one from another authority, and two tokens."""
     directory = tmp_path_factory.mktemp('access')
     authority(directory)
     issue(directory, 'router', names='IP:127.0.0.1')
     issue(directory, 'client')
+    strangers = directory / 'strangers'
+    strangers.mkdir()
+    authority(strangers)
+    issue(strangers, 'stranger')
+    for name in ('stranger.pem', 'stranger.key'):
+        (strangers / name).rename(directory / name)
     for name in ('token', 'other-token'):
         (directory / name).write_text(f'{name:-<32}\n')
         (directory / name).chmod(0o600)
@@ -36,19 +42,45 @@ def test_tls_and_token(files):
         router, trust = cluster.routers[0], ['--tls-authority', files / 'ca.pem']
         code, text = generate(router, *trust, '--token-file', files / 'token')
         assert code == 0 and '"digest"' in text, text
-        for options, word in [(trust, 'UNAUTHENTICATED'), ([*trust, '--token-file', files / 'other-token'], 'UNAUTHENTICATED'), ([], 'without TLS'),
-                              (['--tls', '--token-file', files / 'token'], 'certificate verify failed'), ([*trust, '--token-file', files / 'nothing'], 'nothing')]:
+        for options, words in [(trust, "UNAUTHENTICATED: this router requires a token: send the header 'authorization: Bearer TOKEN'"),
+                               ([*trust, '--token-file', files / 'other-token'], 'UNAUTHENTICATED: this router does not know the token that was sent: it is wrong, or no longer in its token file'),
+                               ([], 'Socket closed; the server ended the connection: it may want TLS'),
+                               (['--tls', '--token-file', files / 'token'], "certificate verify failed; the server's certificate is not from an authority that is trusted here"),
+                               ([*trust, '--token-file', files / 'nothing'], 'nothing')]:
             code, text = generate(router, *options)
-            assert code == 1 and word in text, (options, text)
+            assert code == 1 and words in text, (options, text)
+
+
+def test_tokens_have_roles_and_names(files):
+    """A file as it is while alice's token is changed."""
+    table = files / 'table'
+    table.write_text('# alice is changing\nalice-0123456789 generate alice\nalice-9876543210 generate alice\ndashboard-000000 inspect dashboard\n')
+    table.chmod(0o600)
+    with Cluster(MODEL, experts=1, router_options=['--streams-per-client', 1]) as cluster:
+        guarded, request = cluster.add_router(['--token-file', table]), cluster.routers[0].request([1, 2, 3], max_tokens=4000, ignore_eos=True)
+        cluster.wait_ready()
+        assert generate(guarded, '--token-file', table)[0] == 0   # cadrectl sends the first of the file
+        with grpc.insecure_channel(guarded.grpc) as channel:
+            call = channel.unary_stream('/cadre.v1.Inference/Generate', request.__class__.SerializeToString)
+            shown = {token: (('authorization', f'Bearer {token}'),) for token in ('alice-0123456789', 'alice-9876543210', 'dashboard-000000')}
+            assert channel.unary_unary('/cadre.v1.Inference/GetModel')(b'', metadata=shown['dashboard-000000'], timeout=20)
+            stream = call(request, metadata=shown['alice-0123456789'], timeout=60)
+            next(stream)
+            for token, code, words in [('dashboard-000000', grpc.StatusCode.PERMISSION_DENIED, "the token of dashboard has the role 'inspect', which may not call Generate"),
+                                       ('alice-9876543210', grpc.StatusCode.RESOURCE_EXHAUSTED, "the client 'alice' has 1 streams open")]:
+                got, text = code_of(call(request, metadata=shown[token], timeout=20))
+                assert got == code and words in text, text
+            stream.cancel()
 
 
 def test_client_certificates(files):
     with Cluster(MODEL, experts=1, router_options=['--tls-certificate', files / 'router.pem', '--tls-key', files / 'router.key', '--tls-authority', files / 'ca.pem']) as cluster:
         router, trust = cluster.routers[0], ['--tls-authority', files / 'ca.pem']
-        shown = ['--tls-certificate', files / 'client.pem', '--tls-key', files / 'client.key']
+        shown, other = (['--tls-certificate', files / f'{name}.pem', '--tls-key', files / f'{name}.key'] for name in ('client', 'stranger'))
         assert generate(router, *trust, *shown)[0] == 0
-        code, text = generate(router, *trust)
-        assert code == 1 and 'with TLS' in text, text
+        for options, words in [(trust, 'it may want a certificate, and none was presented'), ([*trust, *other], 'it may not accept the certificate that was presented')]:
+            code, text = generate(router, *options)
+            assert code == 1 and words in text, text
         pem = [(files / name).read_bytes() for name in ('ca.pem', 'client.key', 'client.pem')]
         with grpc.secure_channel(router.grpc, grpc.ssl_channel_credentials(*pem)) as channel:
             channel.unary_unary('/grpc.health.v1.Health/Check')(b'', timeout=10)
