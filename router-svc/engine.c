@@ -41,7 +41,7 @@ struct rt_engine {
 	struct {
 		_Atomic uint64_t steps, prefilled, generated, requests, finished, failed, cancelled, preempted, dropped,
 			spilled, epoch;
-		_Atomic uint32_t running, waiting, paused, pages_free, connections;
+		_Atomic uint32_t running, waiting, paused, pages_free, connections, unreached;
 	} stats;
 };
 
@@ -359,6 +359,7 @@ static void publish_stats(struct rt_engine *engine)
 	atomic_store_explicit(&engine->stats.preempted, engine->scheduler.preempted, memory_order_relaxed);
 	atomic_store_explicit(
 		&engine->stats.connections, rt_route_table_connections(&engine->exchange.routes), memory_order_relaxed);
+	atomic_store_explicit(&engine->stats.unreached, engine->exchange.routes.unreached, memory_order_relaxed);
 }
 
 /* When the next deadline of a request is due. */
@@ -451,7 +452,10 @@ static enum cad_status create_exchange(struct rt_engine *engine, struct cad_erro
 		.idle = take_news,
 		.idle_context = engine,
 	};
-	return rt_exchange_init(&engine->exchange, &exchange, error);
+	status = rt_exchange_init(&engine->exchange, &exchange, error);
+	engine->exchange.routes.on_reach = o->on_reach;
+	engine->exchange.routes.on_reach_context = o->user;
+	return status;
 }
 
 static enum cad_status create_step(struct rt_engine *engine, struct cad_error *error)
@@ -602,6 +606,11 @@ void rt_engine_missing(const struct rt_engine *engine, char text[CAD_NOTE_BYTES]
 	cad_note_get(&engine->exchange.routes.missing, text);
 }
 
+const struct rt_reach_view *rt_engine_reach(struct rt_engine *engine)
+{
+	return rt_reach_look(engine->exchange.routes.reach);
+}
+
 const struct rt_expert_counts *rt_engine_expert_counts(const struct rt_engine *engine) { return engine->step.counts; }
 
 void rt_engine_stats(const struct rt_engine *engine, struct rt_engine_stats *stats)
@@ -630,6 +639,7 @@ void rt_engine_stats(const struct rt_engine *engine, struct rt_engine_stats *sta
 		.kv_pages = (uint32_t)engine->cache.kv.pages,
 		.kv_pages_free = engine->stats.pages_free,
 		.connections = engine->stats.connections,
+		.unreached = engine->stats.unreached,
 		.epoch = engine->stats.epoch,
 	};
 	for (int i = 0; i < RT_STAGE_COUNT; i++)

@@ -25,6 +25,7 @@
 #include "common/transport/transport.h"
 #include "kernels/kernels.h"
 #include "router-svc/moe/capacity.h"
+#include "router-svc/moe/reach.h"
 #include "router-svc/request.h"
 #include "router-svc/stages.h"
 
@@ -54,6 +55,8 @@ struct rt_engine_options {
 	enum rt_capacity_policy capacity_policy;
 	float capacity_factor;
 	rt_event_fn *on_event;
+	/* On the engine's thread: what rt_engine_reach gives has changed. NULL: nobody asks. */
+	void (*on_reach)(void *user);
 	void *user;
 };
 
@@ -95,13 +98,17 @@ bool rt_engine_ready(const struct rt_engine *engine);
 /* What is not there for that, of the expert nodes: "2 of 3 are connected; 'b' at ...: ...". Any thread. */
 void rt_engine_missing(const struct rt_engine *engine, char text[CAD_NOTE_BYTES]);
 
+/* Which nodes of the map have no finished hello with this router. One thread at a time; valid until its next
+ * call. Times are rt_engine_clock's. */
+const struct rt_reach_view *rt_engine_reach(struct rt_engine *engine);
+
 /* Counters for metrics, status and benchmarks; any thread may read them, each is consistent by
  * itself. */
 struct rt_engine_stats {
 	uint64_t steps, tokens_prefilled, tokens_generated, requests, finished, failed, cancelled, preempted;
 	uint64_t calls, calls_retried, bytes_sent, bytes_received, nodes_touched, routed_rows, dropped, spilled;
 	uint64_t stage_ns[RT_STAGE_COUNT];
-	uint32_t running, waiting, paused, kv_pages, kv_pages_free, connections;
+	uint32_t running, waiting, paused, kv_pages, kv_pages_free, connections, unreached;
 	uint64_t epoch;
 };
 void rt_engine_stats(const struct rt_engine *engine, struct rt_engine_stats *stats);

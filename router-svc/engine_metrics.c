@@ -48,6 +48,7 @@ static const struct {
 	GAUGE(kv_pages, "cadre_router_kv_pages", "KV pages of 32 tokens in total."),
 	GAUGE(kv_pages_free, "cadre_router_kv_pages_free", "KV pages that are free."),
 	GAUGE(connections, "cadre_router_connections", "Expert nodes that are connected."),
+	GAUGE(unreached, "cadre_router_nodes_unreached", "Expert nodes of the map that are not connected."),
 	GAUGE(epoch, "cadre_router_map_epoch", "Epoch of the map in use."),
 #undef COUNTER
 #undef GAUGE

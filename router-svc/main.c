@@ -113,6 +113,8 @@ struct program {
 	struct rt_frontend *frontend;
 	struct rt_engine_metrics *engine_metrics;
 	struct cad_member *member;
+	struct cad_rpc_wakeup reach; /* the engine reaches other nodes than before */
+	Cadre__V1__Unreached unreached[CAD_NODES_MAX], *unreached_list[CAD_NODES_MAX]; /* of the last load report */
 	struct em_embedded *embedded;
 	/* Without --local-experts these are main's own. */
 	struct cad_model *own_model;
@@ -130,6 +132,7 @@ struct program {
 	struct cad_note apart;     /* why it has not joined; empty: it has */
 	bool member_gone, frontend_gone;
 	_Atomic bool started, ready, stopping;
+	struct cad_note discounted; /* the placement service says that it is itself behind a cut; else empty */
 };
 
 /* ---- the engine ---- */
@@ -234,6 +237,12 @@ static enum cad_status open_device(struct program *p, struct cad_error *error)
 	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "cannot start %u compute threads", p->threads);
 }
 
+static void on_reach(void *user)
+{
+	struct program *p = user;
+	cad_rpc_wakeup_send(&p->reach);
+}
+
 static enum cad_status create_engine(struct program *p, struct cad_error *error)
 {
 	const struct cad_settings *settings = &p->facts.settings;
@@ -248,6 +257,8 @@ static enum cad_status create_engine(struct program *p, struct cad_error *error)
 	options.quanta = settings->quanta;
 	options.transport_create = create_ucx;
 	options.transport_context = p;
+	options.on_reach = on_reach;
+	options.user = p;
 	cad_transport_options_default(&options.transport);
 	options.transport.secret = p->service.secret;
 	cad_identity_fill(&options.transport.identity, p->facts.cluster, p->service.id, p->model_fingerprint, settings);
@@ -284,13 +295,57 @@ static void fill_hello(void *context, Cadre__V1__NodeHello *hello)
 	hello->epoch = stats.epoch;
 }
 
+/* What is not reached is said of one map: the epoch is that of the same moment. */
+static void fill_unreached(struct program *p, Cadre__V1__NodeLoad *load)
+{
+	const struct rt_reach_view *view = rt_engine_reach(p->engine);
+	uint64_t now_ns = cad_clock_now_ns(rt_engine_clock(p->engine));
+
+	load->epoch = view->epoch;
+	for (uint32_t i = 0; i < view->count; i++) {
+		Cadre__V1__Unreached *unreached = &p->unreached[i];
+		uint64_t heard_ns = view->unreached[i].heard_ns,
+			 silent_ms = now_ns > heard_ns ? (now_ns - heard_ns) / CAD_NS_PER_MS : 0;
+		cadre__v1__unreached__init(unreached);
+		unreached->node = (char *)(uintptr_t)view->unreached[i].node;
+		unreached->silent_ms = silent_ms < UINT32_MAX ? (uint32_t)silent_ms : UINT32_MAX;
+		p->unreached_list[i] = unreached;
+	}
+	load->unreached = p->unreached_list;
+	load->n_unreached = view->count;
+}
+
+/* At once, not with the next report: the placement service gives a node experts when routers reach it, and
+ * its experts to others when they do not. */
+static void report_reach(void *context)
+{
+	struct program *p = context;
+	if (p->member)
+		cad_member_load(p->member);
+}
+
+static void take_standing(void *context, bool counts, const char *why)
+{
+	struct program *p = context;
+	char text[CAD_NOTE_BYTES];
+
+	if (counts) {
+		cad_note_put(&p->discounted, "");
+		cad_log_info("router", "the placement service counts this router again");
+		return;
+	}
+	snprintf(text, sizeof text, "cut off from expert nodes: this router %s; check its network", why);
+	cad_note_put(&p->discounted, text);
+	cad_log_error("router", text);
+}
+
 static void fill_load(void *context, Cadre__V1__NodeLoad *load)
 {
 	struct program *p = context;
 	struct rt_engine_stats stats;
 
 	rt_engine_stats(p->engine, &stats);
-	load->epoch = stats.epoch;
+	fill_unreached(p, load);
 	load->rows = stats.routed_rows;
 	load->calls = stats.calls;
 	load->tokens = stats.tokens_generated + stats.tokens_prefilled;
@@ -302,6 +357,7 @@ static void joined(void *context, bool is_joined, const char *why)
 {
 	struct program *p = context;
 	cad_note_put(&p->apart, is_joined ? "" : why);
+	cad_note_put(&p->discounted, ""); /* until it is said again */
 }
 
 static void take_map(void *context, struct cad_map *map)
@@ -353,12 +409,16 @@ static bool admin_ready(void *context, char *text, size_t text_bytes)
 {
 	struct program *p = context;
 	bool stopping = atomic_load(&p->stopping), ready = atomic_load(&p->ready);
+	char discounted[CAD_NOTE_BYTES];
 
-	if (stopping || ready)
+	cad_note_get(&p->discounted, discounted);
+	if (stopping || (ready && !discounted[0]))
 		snprintf(text, text_bytes, "%s", stopping ? "stopping" : "ready");
+	else if (discounted[0])
+		snprintf(text, text_bytes, "%s", discounted);
 	else
 		say_waiting(p, text, text_bytes);
-	return ready && !stopping;
+	return ready && !stopping && !discounted[0];
 }
 
 static void stop_when_gone(struct program *p)
@@ -379,9 +439,11 @@ static void member_gone(void *context)
 static void frontend_gone(void *context)
 {
 	struct program *p = context;
+	struct cad_member *member = p->member;
 	p->frontend_gone = true;
-	if (p->member)
-		cad_member_leave(p->member, member_gone, p); /* maps are wanted until the last request is done */
+	p->member = NULL;
+	if (member)
+		cad_member_leave(member, member_gone, p); /* maps are wanted until the last request is done */
 	else
 		member_gone(p);
 }
@@ -464,7 +526,10 @@ static enum cad_status create_http(struct program *p, struct cad_error *error)
 
 static enum cad_status create_reactor(struct program *p, struct cad_error *error)
 {
-	return cad_rpc_reactor_create(&p->service.loop, &p->reactor, error);
+	enum cad_status status = cad_rpc_reactor_create(&p->service.loop, &p->reactor, error);
+	if (status == CAD_OK)
+		cad_rpc_wakeup_init(&p->reach, p->reactor, report_reach, p);
+	return status;
 }
 
 static enum cad_status start_engine(struct program *p, struct cad_error *error)
@@ -485,6 +550,7 @@ static enum cad_status join_cluster(struct program *p, struct cad_error *error)
 		.load = fill_load,
 		.map = take_map,
 		.joined = joined,
+		.standing = take_standing,
 	};
 	return cad_member_create(&options, &p->member, error);
 }

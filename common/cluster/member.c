@@ -128,9 +128,8 @@ static enum cad_status send_report(struct cad_member *member, const Cadre__V1__N
 	return status == CAD_FULL ? CAD_OK : status;
 }
 
-static void send_load(uv_timer_t *timer)
+static void send_load(struct cad_member *member)
 {
-	struct cad_member *member = timer->data;
 	Cadre__V1__NodeLoad load = CADRE__V1__NODE_LOAD__INIT;
 	Cadre__V1__NodeReport report = CADRE__V1__NODE_REPORT__INIT;
 
@@ -141,6 +140,8 @@ static void send_load(uv_timer_t *timer)
 		cad_rpc_client_cancel(member->call); /* done follows, and another attempt */
 }
 
+static void on_load_due(uv_timer_t *timer) { send_load(timer->data); }
+
 static void take_welcome(struct cad_member *member, const Cadre__V1__NodeWelcome *welcome)
 {
 	uint32_t lease_ms = welcome->lease_ms < 30 ? 30
@@ -150,7 +151,7 @@ static void take_welcome(struct cad_member *member, const Cadre__V1__NodeWelcome
 	member->joined = true;
 	member->lease_ms = lease_ms;
 	member->delay_ms = DELAY_FIRST_MS;
-	uv_timer_start(&member->timer, send_load, 0, lease_ms / 3);
+	uv_timer_start(&member->timer, on_load_due, 0, lease_ms / 3);
 	cad_log_info("member", "joined", CAD_S("placement", member->options.placement),
 		CAD_S("cluster", welcome->cluster), CAD_U("lease_ms", lease_ms));
 	if (member->options.joined)
@@ -191,6 +192,11 @@ static void on_message(struct cad_rpc_client_call *call, const ProtobufCMessage 
 		case CADRE__V1__NODE_ORDER__ORDER_PEERS:
 			if (member->options.order_peers)
 				member->options.order_peers(member->options.context, order->peers);
+			break;
+		case CADRE__V1__NODE_ORDER__ORDER_STANDING:
+			if (member->options.standing)
+				member->options.standing(
+					member->options.context, order->standing->counts, order->standing->why);
 			break;
 		default: break; /* a newer placement service may say more */
 		}
@@ -327,6 +333,12 @@ void cad_member_leave(struct cad_member *member, void (*closed)(void *context), 
 		cad_rpc_client_cancel(member->call);
 	else
 		uv_close((uv_handle_t *)&member->timer, timer_closed);
+}
+
+void cad_member_load(struct cad_member *member)
+{
+	if (member->joined && !member->leaving)
+		send_load(member);
 }
 
 enum cad_status cad_member_report(struct cad_member *member, const Cadre__V1__NodeReport *report)

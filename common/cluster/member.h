@@ -52,6 +52,8 @@ struct cad_member_options {
 	void (*order_free)(void *context, const struct Cadre__V1__FreeOrder *order);
 	/* All routers that may connect, whole each time; expert nodes hear of them. May be NULL. */
 	void (*order_peers)(void *context, const struct Cadre__V1__Peers *peers);
+	/* Whether what this router says of nodes counts; it does until told otherwise. May be NULL. */
+	void (*standing)(void *context, bool counts, const char *why);
 	/* Joined (true) or no longer, and why. */
 	void (*joined)(void *context, bool joined, const char *why);
 };
@@ -60,6 +62,8 @@ CAD_MUST_USE enum cad_status cad_member_create(
 /* Says goodbye and leaves, at the latest after a second; `closed` is called when nothing of it is
  * left on the reactor and its memory is gone. */
 void cad_member_leave(struct cad_member *member, void (*closed)(void *context), void *context);
+/* Sends a load report now, beside those three per lease; if not joined, the next one is soon enough. */
+void cad_member_load(struct cad_member *member);
 /* Sends a report on the stream. CAD_AGAIN: not joined now; the next hello reports the state
  * anyway. */
 CAD_MUST_USE enum cad_status cad_member_report(struct cad_member *member, const struct Cadre__V1__NodeReport *report);

@@ -88,6 +88,8 @@ void cad_connection_close(struct cad_connection *c, enum cad_status status, cons
 
 void *cad_connection_user(const struct cad_connection *c) { return c->user; }
 const char *cad_connection_peer(const struct cad_connection *c) { return c->peer.node; }
+uint64_t cad_connection_silent_ns(const struct cad_connection *c) { return c->transport->awake_ns - c->heard_awake_ns; }
+
 uint32_t cad_connection_rows_max(const struct cad_connection *c) { return c->rows_max; }
 enum cad_connection_state cad_connection_state(const struct cad_connection *c)
 {

@@ -123,6 +123,8 @@ void *cad_connection_user(const struct cad_connection *connection);
 enum cad_connection_state cad_connection_state(const struct cad_connection *connection);
 /* the peer's node id, "" before the hello */
 const char *cad_connection_peer(const struct cad_connection *connection);
+/* for how long nothing was heard of the peer; time in which nobody polled here does not count */
+uint64_t cad_connection_silent_ns(const struct cad_connection *connection);
 uint32_t cad_connection_rows_max(const struct cad_connection *connection);
 
 /* ---- calls (call.c) ---- */

@@ -29,13 +29,15 @@ enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_tra
 	table->node_load = calloc(CAD_NODES_MAX, sizeof *table->node_load);
 	table->node_unit = malloc(CAD_NODES_MAX * sizeof *table->node_unit);
 	table->node_pairs = calloc(CAD_NODES_MAX, sizeof *table->node_pairs);
+	table->reach = malloc(sizeof *table->reach);
 
 	if (!table->peers || !table->node_peer || !table->node_ready || !table->node_load || !table->node_unit ||
-		!table->node_pairs) {
+		!table->node_pairs || !table->reach) {
 		rt_route_table_fini(table);
 		return CAD_ERR_MEMORY;
 	}
 
+	rt_reach_init(table->reach);
 	for (uint32_t node = 0; node < CAD_NODES_MAX; node++)
 		table->node_unit[node] = RT_LOAD_PAIR;
 	return CAD_OK;
@@ -50,6 +52,7 @@ void rt_route_table_fini(struct rt_route_table *table)
 	free(table->node_load);
 	free(table->node_unit);
 	free(table->node_pairs);
+	free(table->reach);
 	*table = (struct rt_route_table){ 0 };
 }
 
@@ -83,13 +86,38 @@ static void tell_missing(struct rt_route_table *table)
 	cad_note_put(&table->missing, text.text);
 }
 
-/* Which nodes can be used, and whether that covers every expert. */
-static void refresh(struct rt_route_table *table)
+/* For whoever reports it. Times of silence alone are no news. */
+static void tell_reach(struct rt_route_table *table, bool news)
 {
 	const struct cad_map *map = table->map;
+	struct rt_reach_view *view = rt_reach_begin(table->reach);
+
+	view->epoch = map->epoch;
+	view->count = 0;
+	for (uint32_t node = 0; node < map->nodes_count; node++) {
+		int peer = table->node_peer[node];
+		if (!map->nodes[node].live || cad_map_set_has(table->node_ready, node))
+			continue;
+		struct rt_unreached *unreached = &view->unreached[view->count++];
+		snprintf(unreached->node, sizeof unreached->node, "%s", map->nodes[node].id);
+		unreached->heard_ns = peer >= 0 ? table->peers[peer].heard_ns : cad_transport_now_ns(table->transport);
+	}
+
+	table->unreached = view->count;
+	rt_reach_publish(table->reach);
+	if (news && table->on_reach)
+		table->on_reach(table->on_reach_context);
+}
+
+/* Which nodes can be used, and whether that covers every expert. */
+static void refresh(struct rt_route_table *table, bool new_map)
+{
+	const struct cad_map *map = table->map;
+	uint64_t before[CAD_NODES_MAX / 64];
 	if (!map)
 		return;
 
+	memcpy(before, table->node_ready, sizeof before);
 	memset(table->node_ready, 0, CAD_NODES_MAX / 64 * sizeof *table->node_ready);
 
 	for (uint32_t node = 0; node < map->nodes_count; node++) {
@@ -112,6 +140,7 @@ static void refresh(struct rt_route_table *table)
 	else
 		tell_missing(table);
 	table->version++;
+	tell_reach(table, new_map || memcmp(before, table->node_ready, sizeof before) != 0);
 }
 
 static struct rt_peer *peer_find(struct rt_route_table *table, const struct cad_map_node *node)
@@ -129,11 +158,18 @@ static struct rt_peer *peer_find(struct rt_route_table *table, const struct cad_
 		unused = &table->peers[table->peers_count++];
 	if (!unused)
 		return NULL;
-	*unused = (struct rt_peer){ .delay_ms = DELAY_FIRST_MS };
+	*unused = (struct rt_peer){ .delay_ms = DELAY_FIRST_MS, .heard_ns = cad_transport_now_ns(table->transport) };
 	memcpy(unused->id, node->id, strlen(node->id) + 1); /* lengths are checked by map.c */
 	memcpy(unused->address, node->exchange_address, strlen(node->exchange_address) + 1);
 
 	return unused;
+}
+
+/* Whether a map has the same process of a node. */
+static bool was_wanted(const struct cad_map *map, const struct cad_map_node *node)
+{
+	int at = map ? cad_map_node_find(map, node->id) : CAD_MAP_NONE;
+	return at >= 0 && map->nodes[at].live && strcmp(map->nodes[at].exchange_address, node->exchange_address) == 0;
 }
 
 struct cad_map *rt_route_table_map(struct rt_route_table *table, struct cad_map *map)
@@ -156,18 +192,27 @@ struct cad_map *rt_route_table_map(struct rt_route_table *table, struct cad_map 
 				CAD_S("node", map->nodes[node].id), CAD_U("peers_max", CAD_ROUTER_CONNECTIONS_MAX));
 			continue;
 		}
+		if (!peer->wanted && !peer->ready && !was_wanted(before, &map->nodes[node]))
+			peer->heard_ns = cad_transport_now_ns(table->transport);
 		peer->wanted = true;
 		table->node_peer[node] = (int16_t)(peer - table->peers);
 	}
 
-	refresh(table);
+	refresh(table, true);
 	return before;
 }
 
 void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *peer, enum cad_connection_state state,
 	enum cad_status status, const char *text)
 {
+	bool was_ready = peer->ready;
+
 	peer->ready = state == CAD_CONNECTION_READY;
+	if (was_ready && !peer->ready) {
+		uint64_t now_ns = cad_transport_now_ns(table->transport),
+			 silent_ns = peer->connection ? cad_connection_silent_ns(peer->connection) : 0;
+		peer->heard_ns = now_ns > silent_ns ? now_ns - silent_ns : 0;
+	}
 	if (peer->ready) {
 		peer->delay_ms = DELAY_FIRST_MS;
 		peer->refused = false;
@@ -188,7 +233,7 @@ void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *pee
 				CAD_S("why", text));
 	}
 
-	refresh(table);
+	refresh(table, false);
 }
 
 uint64_t rt_route_table_tick(struct rt_route_table *table)

@@ -5,7 +5,8 @@
  *
  * A connection that is lost or refused is tried again with a growing, jittered delay, as long as
  * the map calls its node live. The connection to a node that the map no longer names is closed once
- * it has no shipments left (they fail at the latest by their deadlines).
+ * it has no shipments left (they fail at the latest by their deadlines). Which nodes cannot be reached
+ * is told through a reach.h, for the placement service.
  */
 #ifndef CADRE_ROUTER_SVC_MOE_ROUTE_TABLE_H
 #define CADRE_ROUTER_SVC_MOE_ROUTE_TABLE_H
@@ -14,6 +15,7 @@
 #include "common/base/note.h"
 #include "common/cluster/map.h"
 #include "common/transport/transport.h"
+#include "router-svc/moe/reach.h"
 
 struct rt_peer {
 	char id[CAD_MAP_ID_BYTES], address[CAD_EXCHANGE_ADDRESS_BYTES];
@@ -21,6 +23,7 @@ struct rt_peer {
 	bool wanted;                       /* the current map names it as live */
 	bool ready;
 	uint32_t shipments; /* under way */
+	uint64_t heard_ns;  /* not ready: when something was heard of it last, or when it was first wanted */
 	uint64_t retry_at_ns;
 	uint32_t delay_ms;
 	bool refused;             /* its last connection, by a hello */
@@ -47,6 +50,11 @@ struct rt_route_table {
 	uint64_t version;        /* goes up when something has become possible: look again at what waits */
 	_Atomic bool ready;      /* every expert of the map is held by a connected node; read by any thread */
 	struct cad_note missing; /* what is not there for that, by any thread; empty when ready */
+	uint32_t unreached; /* nodes of the map */
+	struct rt_reach *reach;
+	/* After reach was published with another map, or because other nodes are reached. May be NULL. */
+	void (*on_reach)(void *context);
+	void *on_reach_context;
 };
 
 CAD_MUST_USE enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_transport *transport);

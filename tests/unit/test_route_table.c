@@ -187,6 +187,56 @@ static void what_is_missing_is_said(void **state)
 	moe_world_close(&world);
 }
 
+static void count_news(void *context) { ++*(unsigned *)context; }
+
+/* Each map, and each node that is found or lost, is news at once; that one is still missing is none. A cut is
+ * found by its silence, and that began when something was heard last. */
+static void what_is_not_reached_is_told(void **state)
+{
+	(void)state;
+	struct moe_world world;
+	unsigned news = 0;
+	moe_world_open(&world);
+	struct rt_route_table *table = routes_of(&world);
+	table->on_reach = count_news;
+	table->on_reach_context = &news;
+	assert_int_equal(rt_reach_look(table->reach)->epoch, 0);
+
+	moe_publish(&world, spread);
+	const struct rt_reach_view *view = rt_reach_look(table->reach);
+	assert_int_equal(view->epoch, world.epoch);
+	assert_int_equal(view->count, MOE_NODES);
+	assert_string_equal(view->unreached[1].node, table->map->nodes[1].id);
+	assert_int_equal(view->unreached[1].heard_ns, moe_now(&world));
+	assert_int_equal(news, 1);
+	moe_connect(&world);
+	assert_int_equal(news, 1 + MOE_NODES);
+	assert_int_equal(rt_reach_look(table->reach)->count, 0);
+	assert_int_equal(table->unreached, 0);
+
+	uint64_t cut_ns = moe_now(&world);
+	cad_sim_cut(world.sim, world.exchange.transport, world.nodes[0].transport, true);
+	for (int i = 0; i < 10000 && table->unreached == 0; i++)
+		pass(&world, 1);
+	view = rt_reach_look(table->reach);
+	assert_int_equal(view->count, 1);
+	assert_string_equal(view->unreached[0].node, table->peers[0].id);
+	assert_true(moe_now(&world) >= cut_ns + CAD_NS_PER_S);
+	assert_true(view->unreached[0].heard_ns <= cut_ns + CAD_NS_PER_S / 2);
+	assert_int_equal(news, 2 + MOE_NODES);
+	uint64_t heard_ns = view->unreached[0].heard_ns;
+	pass(&world, 20000); /* it is tried again and again */
+	assert_int_equal(news, 2 + MOE_NODES);
+	assert_int_equal(rt_reach_look(table->reach)->unreached[0].heard_ns, heard_ns);
+
+	cad_sim_cut(world.sim, world.exchange.transport, world.nodes[0].transport, false);
+	for (int i = 0; i < 10000 && table->unreached > 0; i++)
+		pass(&world, 1);
+	assert_int_equal(rt_reach_look(table->reach)->count, 0);
+	assert_int_equal(news, 3 + MOE_NODES);
+	moe_world_close(&world);
+}
+
 /* Equal replicas: rows go where fewer went; and to one node of two that both have the row's experts. */
 static void rows_are_spread_and_stay_whole(void **state)
 {
@@ -226,6 +276,7 @@ int main(void)
 		cmocka_unit_test(a_node_with_shipments_is_not_closed),
 		cmocka_unit_test(connecting_again_grows_slower),
 		cmocka_unit_test(what_is_missing_is_said),
+		cmocka_unit_test(what_is_not_reached_is_told),
 		cmocka_unit_test(rows_are_spread_and_stay_whole),
 	};
 	cad_log_setup(CAD_LOG_ERROR, CAD_LOG_LOGFMT); /* lost connections are the point here */
