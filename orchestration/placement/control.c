@@ -29,8 +29,10 @@ static void restore_node(void *context, const struct pl_hello *hello)
 		return;
 
 	restore->status = pl_registry_expect(&control->registry, hello, restore->until_ns, &slot, restore->error);
-	if (restore->status == CAD_OK && hello->role == PL_ROLE_EXPERT)
+	if (restore->status == CAD_OK && hello->role == PL_ROLE_EXPERT) {
+		pl_reach_restore(control->reach, slot, control->epoch);
 		restore->status = pl_rollout_add(control->rollout, slot, hello->memory_bytes);
+	}
 	restore->nodes++;
 }
 
@@ -92,6 +94,8 @@ enum cad_status pl_control_create(
 		.retry_ns = options->retry_ns,
 	};
 	enum cad_status status = pl_rollout_create(&rollout, &made->rollout);
+	if (status == CAD_OK)
+		status = pl_reach_create(&made->reach);
 	if (status != CAD_OK)
 		cad_error_set(error, status, "out of memory for %u experts", made->cells);
 	else
@@ -111,6 +115,7 @@ void pl_control_destroy(struct pl_control *control)
 		return;
 	cad_map_release(control->map);
 	pl_rollout_destroy(control->rollout);
+	pl_reach_destroy(control->reach);
 	free(control->claims);
 	free(control->target);
 	free(control);
@@ -169,11 +174,35 @@ static enum cad_status compare_identity(
 	return CAD_OK;
 }
 
+/* Whether it is a process that was never given up, at the same exchange address: what is known of who
+ * reaches it stays true. */
+static bool is_back(const struct pl_control *control, const struct pl_hello *hello)
+{
+	int slot = pl_registry_find(&control->registry, hello->id);
+	const struct pl_node *node = slot >= 0 ? &control->registry.nodes[slot] : NULL;
+	return node && pl_node_counts(node) && node->role == hello->role && node->pid == hello->pid &&
+		strcmp(node->exchange_address, hello->exchange_address) == 0;
+}
+
+/* Nothing is known yet of who reaches whom; a router that was expected after a restart comes to this, too. */
+static enum cad_status join_reach(struct pl_control *control, uint32_t slot, enum pl_role role, struct cad_error *error)
+{
+	uint64_t now_ns = pl_control_now(control);
+	if (role == PL_ROLE_ROUTER && pl_reach_router(control->reach, slot, now_ns) != CAD_OK)
+		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for what a router reaches");
+	if (role == PL_ROLE_EXPERT) {
+		pl_reach_node(control->reach, slot, now_ns);
+		control->list_due = true;
+	}
+	return CAD_OK;
+}
+
 enum cad_status pl_control_join(
 	struct pl_control *control, const struct pl_join *join, uint64_t session, struct cad_error *error)
 {
 	uint32_t slot;
 	uint64_t superseded;
+	bool back = is_back(control, &join->hello);
 	enum cad_status status = compare_identity(&control->options.identity, join, error);
 
 	if (status == CAD_OK)
@@ -181,6 +210,8 @@ enum cad_status pl_control_join(
 			&control->registry, &join->hello, session, pl_control_now(control), &slot, &superseded, error);
 	if (status == CAD_OK && join->hello.role == PL_ROLE_EXPERT)
 		status = join_expert(control, slot, join, error);
+	if (status == CAD_OK && !(back && pl_reach_knows(control->reach, slot)))
+		status = join_reach(control, slot, join->hello.role, error);
 	if (status != CAD_OK) {
 		control->stats.refusals++;
 		return status;
@@ -191,6 +222,7 @@ enum cad_status pl_control_join(
 			control->options.events.context, superseded, "the process has opened another stream");
 	struct pl_node *node = &control->registry.nodes[slot];
 	node->load.epoch = join->epoch;
+	control->counts_told[slot] = true; /* what a process takes for granted when it joins */
 
 	/* from before the state file was lost: the next map must be newer for every process */
 	if (join->epoch > control->epoch)
@@ -224,6 +256,25 @@ void pl_control_load(struct pl_control *control, uint64_t session, const struct 
 	uint32_t slot;
 	if (node_of(control, session, &slot))
 		pl_registry_renew(&control->registry, slot, load, pl_control_now(control));
+}
+
+void pl_control_unreached(
+	struct pl_control *control, uint64_t session, const struct pl_unreached *unreached, size_t count)
+{
+	struct pl_missing missing[CAD_PROCESSES_MAX];
+	size_t known = 0;
+	uint32_t slot;
+	const struct pl_node *router = node_of(control, session, &slot);
+
+	if (!router || router->role != PL_ROLE_ROUTER)
+		return;
+
+	for (size_t i = 0; i < count && known < CAD_PROCESSES_MAX; i++) {
+		int at = pl_registry_find(&control->registry, unreached[i].node);
+		if (at >= 0)
+			missing[known++] = (struct pl_missing){ (uint32_t)at, unreached[i].silent_ns };
+	}
+	pl_reach_report(control->reach, slot, router->load.epoch, missing, known, pl_control_now(control));
 }
 
 /* OK with *slot set; AGAIN when the session is not (or no longer) known, or is a router's; or the
@@ -448,6 +499,8 @@ bool pl_control_ready(const struct pl_control *control, char *text, size_t bytes
 		snprintf(text, bytes, "waiting for %u expert nodes to come back", expected);
 	else if (!control->placed && live < control->options.experts_min)
 		snprintf(text, bytes, "%u of %u expert nodes have joined", live, control->options.experts_min);
+	else if (!control->placed && pl_reach_pending_ns(control->reach))
+		snprintf(text, bytes, "%u expert nodes have joined; routers are connecting to them", live);
 	else if (control->all_lost && control->back_ns)
 		snprintf(text, bytes, "%u expert nodes are back after all were lost; the others have a moment", live);
 	else if (control->shortage[0])
@@ -461,6 +514,8 @@ bool pl_control_ready(const struct pl_control *control, char *text, size_t bytes
 const struct pl_control_stats *pl_control_stats(const struct pl_control *control) { return &control->stats; }
 
 const struct pl_registry *pl_control_registry(const struct pl_control *control) { return &control->registry; }
+
+const struct pl_reach *pl_control_reach(const struct pl_control *control) { return control->reach; }
 
 uint32_t pl_control_held(const struct pl_control *control, uint32_t slot)
 {

@@ -15,6 +15,10 @@
  * When no expert node was left, the next plan waits as well: for each, at most a lease after the
  * first is back, unless it is known to be gone. Time in which turn was not called is nobody's silence.
  *
+ * The map lists every expert node that lives, so that routers connect to it; it is given experts when
+ * they have (reach.h). What only nodes hold that some router misses is copied to others first, and then
+ * leaves these; where there is no room for that, it stays.
+ *
  * One thread. Callbacks come only from turn (close: also from join), must not block and must not
  * call back in. turn and join write to the state file.
  */
@@ -24,6 +28,7 @@
 #include "common/base/clock.h"
 #include "common/cluster/map.h"
 #include "orchestration/placement/assign.h"
+#include "orchestration/placement/reach.h"
 #include "orchestration/placement/registry.h"
 #include "orchestration/placement/rollout.h"
 #include "orchestration/placement/state.h"
@@ -36,6 +41,8 @@ struct pl_control_events {
 	void (*publish)(void *context, struct cad_map *map);
 	/* This stream is over: its lease ran out, or its process now uses another one. */
 	void (*close)(void *context, uint64_t session, const char *text);
+	/* Whether a router counts (reach.h), when that has changed; and why not. */
+	void (*standing)(void *context, uint64_t session, bool counts, const char *why);
 	/* The checkpoint's checksum of an expert. CAD_AGAIN: it is being computed, and
 	 * pl_control_checksum will be called when it is ready. */
 	enum cad_status (*checksum)(void *context, uint32_t cell, char hex[33]);
@@ -93,6 +100,13 @@ CAD_MUST_USE enum cad_status pl_control_join(
 /* Reports of the process behind a session; from one that is no longer known they are ignored.
  * CAD_ERR_INVALID: there is no such expert. */
 void pl_control_load(struct pl_control *control, uint64_t session, const struct pl_load *load);
+/* With a router's load, after it: the nodes of its map, of load's epoch, that it does not reach. */
+struct pl_unreached {
+	const char *node;
+	uint64_t silent_ns; /* since it was heard of last */
+};
+void pl_control_unreached(
+	struct pl_control *control, uint64_t session, const struct pl_unreached *unreached, size_t count);
 CAD_MUST_USE enum cad_status pl_control_loaded(struct pl_control *control, uint64_t session, struct pl_expert expert,
 	const char *checksum, uint64_t bytes, struct cad_error *error);
 CAD_MUST_USE enum cad_status pl_control_failed(struct pl_control *control, uint64_t session, struct pl_expert expert,
@@ -119,10 +133,11 @@ bool pl_control_ready(const struct pl_control *control, char *text, size_t bytes
 /* For status and metrics. */
 struct pl_control_stats {
 	uint64_t joins, refusals, deaths, loads_ordered, frees_ordered, loads_failed, checksums_wrong, maps_published,
-		state_errors;
+		state_errors, absences;
 };
 const struct pl_control_stats *pl_control_stats(const struct pl_control *control);
 const struct pl_registry *pl_control_registry(const struct pl_control *control);
+const struct pl_reach *pl_control_reach(const struct pl_control *control);
 /* experts in the map, or about to be */
 uint32_t pl_control_held(const struct pl_control *control, uint32_t slot);
 

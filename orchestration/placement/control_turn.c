@@ -30,9 +30,10 @@ static void bury(struct pl_control *control, uint32_t slot)
 		control->options.events.close(
 			control->options.events.context, node->session, "no report within the lease");
 	node->session = 0;
+	pl_reach_drop(control->reach, slot);
 	if (node->role == PL_ROLE_EXPERT) {
 		pl_rollout_drop(control->rollout, slot);
-		control->plan_due = true;
+		control->plan_due = control->list_due = true;
 		if (!any_expert_counts(control)) {
 			control->all_lost = true;
 			control->back_ns = 0;
@@ -74,6 +75,8 @@ static bool must_wait(const struct pl_control *control, uint64_t now_ns, uint64_
 	if (pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_LIVE) < control->options.experts_min)
 		return true;
 	*until_ns = control->joined_ns + control->options.settle_ns;
+	if (now_ns >= *until_ns && !control->list_due)
+		*until_ns = pl_reach_pending_ns(control->reach); /* routers connect first */
 	return now_ns < *until_ns;
 }
 
@@ -121,49 +124,68 @@ static uint64_t usable_memory(
 	return held * pl_rollout_bytes(control->rollout);
 }
 
-static void say_shortage(struct pl_control *control, const char *text)
+static void say_shortage(struct pl_control *control, const char *text, bool passes)
 {
 	if (strcmp(text, control->shortage) == 0)
 		return;
 	snprintf(control->shortage, sizeof control->shortage, "%s", text);
-	if (text[0])
+	if (passes)
+		cad_log_info(PL_COMPONENT, text);
+	else if (text[0])
 		cad_log_error(PL_COMPONENT, text);
 	else
 		cad_log_info(PL_COMPONENT, "every expert is placed again");
 }
 
-/* Makes a new assignment from the present state, and hands the targets to the rollout. Without
- * memory for it the old plan stays, and the next turn tries again. */
-static void plan(struct pl_control *control)
+/* A plan in the making: of the nodes that may hold experts the usable ones, among which experts are
+ * placed, then the others, which at most keep what they hold. */
+struct plan {
+	uint32_t slots[CAD_PROCESSES_MAX], usable, count;
+	uint8_t *target, *flags; /* [count][cells] */
+	uint8_t *cells;          /* [cells]: zeros for those who get nothing; then which cells have a place */
+	uint32_t kept;           /* cells whose only place is on a node that is not usable */
+	struct pl_assignment assignment;
+};
+
+static void choose_nodes(struct pl_control *control, struct plan *plan)
 {
-	struct pl_assign_node nodes[CAD_PROCESSES_MAX];
-	uint32_t slots[CAD_PROCESSES_MAX], count = 0;
-
 	choose_kernels(control);
-	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
-		if (may_hold(control, &control->registry.nodes[slot]))
-			slots[count++] = slot;
+	plan->count = 0;
+	for (int usable = 1; usable >= 0; usable--) {
+		for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
+			if (may_hold(control, &control->registry.nodes[slot]) &&
+				pl_reach_usable(control->reach, slot) == (usable == 1))
+				plan->slots[plan->count++] = slot;
+		plan->usable = usable == 1 ? plan->count : plan->usable;
+	}
+}
 
-	/* flags and targets of each, and a row of zeros */
-	size_t bytes = (2 * (size_t)count + 1) * control->cells + 1;
+static bool reserve(struct pl_control *control, struct plan *plan)
+{
+	size_t cells = control->cells, bytes = (2 * (size_t)plan->count + 1) * cells + 1;
 	if (bytes > control->target_bytes) {
 		uint8_t *grown = realloc(control->target, bytes);
-		if (!grown) {
-			cad_log_error(PL_COMPONENT, "out of memory for a plan", CAD_U("bytes", bytes));
-			return;
-		}
+		if (!grown)
+			return false;
 		control->target = grown;
 		control->target_bytes = bytes;
 	}
 
-	uint8_t *target = control->target, *flags = target + (size_t)count * control->cells,
-		*zeros = flags + (size_t)count * control->cells;
-	for (uint32_t i = 0; i < count; i++) {
+	plan->target = control->target;
+	plan->flags = plan->target + plan->count * cells;
+	plan->cells = plan->flags + plan->count * cells;
+	return true;
+}
+
+static enum cad_status assign(const struct pl_control *control, struct plan *plan)
+{
+	struct pl_assign_node nodes[CAD_PROCESSES_MAX];
+	for (uint32_t i = 0; i < plan->count; i++) {
 		uint64_t leaving_bytes;
-		uint8_t *mine = flags + (size_t)i * control->cells;
-		pl_rollout_view(control->rollout, slots[i], mine, &leaving_bytes);
+		uint8_t *mine = plan->flags + (size_t)i * control->cells;
+		pl_rollout_view(control->rollout, plan->slots[i], mine, &leaving_bytes);
 		nodes[i] = (struct pl_assign_node){
-			usable_memory(control, &control->registry.nodes[slots[i]], mine, leaving_bytes), mine
+			usable_memory(control, &control->registry.nodes[plan->slots[i]], mine, leaving_bytes), mine
 		};
 	}
 
@@ -172,34 +194,108 @@ static void plan(struct pl_control *control)
 		.experts = control->options.shape.experts,
 		.expert_bytes = pl_rollout_bytes(control->rollout),
 		.nodes = nodes,
-		.nodes_count = count,
+		.nodes_count = plan->usable,
 		.copies = control->options.copies,
 		.rebalance = control->options.rebalance,
 		.seed = control->options.seed,
 	};
-	struct pl_assignment assignment;
-	if (pl_assign(&source, target, &assignment) != CAD_OK) {
-		cad_log_error(PL_COMPONENT, "out of memory for a plan", CAD_U("nodes", count));
-		return;
+	return pl_assign(&source, plan->target, &plan->assignment);
+}
+
+/* What has no place among usable nodes stays where it is: a copy that some routers reach is better than
+ * none. */
+static void keep_the_rest(const struct pl_control *control, struct plan *plan)
+{
+	uint32_t cells = control->cells, placed = 0;
+	memset(plan->cells, 0, cells);
+	for (uint32_t i = 0; i < plan->usable; i++)
+		for (uint32_t cell = 0; cell < cells; cell++)
+			plan->cells[cell] |= plan->target[(size_t)i * cells + cell];
+	for (uint32_t cell = 0; cell < cells; cell++)
+		placed += plan->cells[cell];
+
+	uint32_t before = placed;
+	for (uint32_t cell = 0; cell < cells; cell++) {
+		bool kept = false;
+		for (uint32_t i = plan->usable; i < plan->count; i++) {
+			size_t at = (size_t)i * cells + cell;
+			plan->target[at] = !plan->cells[cell] && (plan->flags[at] & PL_ASSIGN_HELD);
+			kept = kept || plan->target[at];
+		}
+		placed += kept;
 	}
+	plan->kept = placed - before;
+}
 
-	memset(zeros, 0, control->cells);
+/* Every expert node is told what it should hold: those outside the plan nothing. */
+static void hand_out(const struct pl_control *control, const struct plan *plan)
+{
+	int at[CAD_PROCESSES_MAX];
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
+		at[slot] = -1;
+	for (uint32_t i = 0; i < plan->count; i++)
+		at[plan->slots[i]] = (int)i;
 
-	for (uint32_t slot = 0, i = 0; slot < CAD_PROCESSES_MAX; slot++) {
-		bool holds = i < count && slots[i] == slot;
-		if (holds ||
-			(control->registry.nodes[slot].role == PL_ROLE_EXPERT &&
-				pl_node_counts(&control->registry.nodes[slot])))
-			pl_rollout_target(control->rollout, slot, holds ? target + (size_t)i * control->cells : zeros);
-		i += holds;
-	}
+	memset(plan->cells, 0, control->cells);
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
+		if (control->registry.nodes[slot].role == PL_ROLE_EXPERT &&
+			pl_node_counts(&control->registry.nodes[slot]))
+			pl_rollout_target(control->rollout, slot,
+				at[slot] >= 0 ? plan->target + (size_t)at[slot] * control->cells : plan->cells);
+}
 
-	say_shortage(control, assignment.text);
-	if (assignment.loads)
-		cad_log_info(PL_COMPONENT, "planned", CAD_U("nodes", count), CAD_U("loads", assignment.loads),
-			CAD_U("unplaced", assignment.unplaced));
-	control->placed = control->placed || count > 0;
-	control->all_lost = control->all_lost && count == 0;
+/* Where not every router reaches every node, that is what users should hear of. */
+static void say_outcome(struct pl_control *control, const struct plan *plan)
+{
+	const struct pl_assignment *assignment = &plan->assignment;
+	char text[sizeof control->shortage];
+	uint32_t others = plan->count - plan->usable, unplaced = assignment->unplaced - plan->kept;
+	bool passes = assignment->unplaced > 0 && others > 0 && pl_reach_pending_ns(control->reach);
+
+	if (assignment->unplaced == 0 || others == 0)
+		snprintf(text, sizeof text, "%s", assignment->unplaced ? assignment->text : "");
+	else if (passes)
+		snprintf(text, sizeof text, "%u experts wait until routers have connected to %u expert nodes",
+			assignment->unplaced, others);
+	else
+		snprintf(text, sizeof text,
+			"%u of %u experts have no place on the %u expert nodes that every router reaches; of them %u stay on the %u others, and %u are nowhere",
+			assignment->unplaced, control->cells, plan->usable, plan->kept, others, unplaced);
+	say_shortage(control, text, passes);
+	if (assignment->loads)
+		cad_log_info(PL_COMPONENT, "planned", CAD_U("nodes", plan->usable), CAD_U("loads", assignment->loads),
+			CAD_U("unplaced", unplaced));
+}
+
+static void tell_rollout(const struct pl_control *control)
+{
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
+		if (control->registry.nodes[slot].role == PL_ROLE_EXPERT &&
+			pl_node_counts(&control->registry.nodes[slot]))
+			pl_rollout_reach(control->rollout, slot, pl_reach_whole(control->reach, slot),
+				pl_reach_usable(control->reach, slot));
+}
+
+/* Makes a new assignment from the present state, and hands the targets to the rollout. Without
+ * memory for it the old plan stays, and the next turn tries again. */
+static void make_plan(struct pl_control *control, uint64_t now_ns)
+{
+	struct plan plan;
+
+	do {
+		tell_rollout(control);
+		choose_nodes(control, &plan);
+		if (!reserve(control, &plan) || assign(control, &plan) != CAD_OK) {
+			cad_log_error(PL_COMPONENT, "out of memory for a plan", CAD_U("nodes", plan.count));
+			return;
+		}
+	} while (plan.assignment.unplaced > 0 && pl_reach_release(control->reach, now_ns));
+
+	keep_the_rest(control, &plan);
+	hand_out(control, &plan);
+	say_outcome(control, &plan);
+	control->placed = control->placed || plan.usable > 0 || plan.kept > 0;
+	control->all_lost = control->all_lost && plan.count == 0;
 	control->plan_due = false;
 }
 
@@ -252,7 +348,11 @@ static void publish(struct pl_control *control)
 	control->epoch = map->epoch;
 	cad_map_release(control->map);
 	control->map = map;
-	control->publish_forced = false;
+	control->publish_forced = control->list_due = false;
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
+		if (control->registry.nodes[slot].role == PL_ROLE_EXPERT &&
+			pl_node_counts(&control->registry.nodes[slot]))
+			pl_reach_listed(control->reach, slot, map->epoch, pl_control_now(control));
 	pl_rollout_published(control->rollout, map->epoch, pl_control_now(control));
 	control->stats.maps_published++;
 	cad_log_info(PL_COMPONENT, "map", CAD_U("epoch", map->epoch), CAD_U("nodes", map->nodes_count),
@@ -268,23 +368,65 @@ static bool old_map_serves(const struct pl_control *control, uint64_t now_ns, ui
 	return !control->map && control->epoch > 0 && pl_rollout_in_flight(control->rollout) > 0 && now_ns < *until_ns;
 }
 
+/* ---- reach ---- */
+
+/* Routers hear whether they count, so that they can say so themselves. */
+static void tell_routers(struct pl_control *control, uint64_t now_ns)
+{
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
+		const struct pl_node *node = &control->registry.nodes[slot];
+		if (node->role != PL_ROLE_ROUTER || node->presence != PL_LIVE ||
+			pl_reach_counts(control->reach, slot) == control->counts_told[slot])
+			continue;
+		struct pl_reach_view view;
+		pl_reach_view(control->reach, &control->registry, slot, now_ns, &view);
+		control->counts_told[slot] = !control->counts_told[slot];
+		control->options.events.standing(
+			control->options.events.context, node->session, control->counts_told[slot], view.text);
+	}
+}
+
+/* Who is reached by whom now. Returns when that may change by time alone. */
+static uint64_t look_at_reach(struct pl_control *control, uint64_t now_ns)
+{
+	if (pl_reach_judge(control->reach, &control->registry, now_ns))
+		control->plan_due = true;
+	control->stats.absences = pl_reach_absences(control->reach);
+	tell_rollout(control);
+	tell_routers(control, now_ns);
+	return pl_reach_deadline_ns(control->reach);
+}
+
+/* Before the first plan routers may connect; but a map without experts must not replace one that processes
+ * still have from before a loss of the state file. */
+static bool may_list(const struct pl_control *control)
+{
+	return control->list_due && pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_EXPECTED) == 0 &&
+		(control->map || pl_rollout_empty(control->rollout));
+}
+
 static uint64_t turn(struct pl_control *control, uint64_t now_ns)
 {
 	uint64_t deadline_ns, until_ns;
 	for (int slot; (slot = pl_registry_expire(&control->registry, now_ns)) >= 0;)
 		bury(control, (uint32_t)slot);
-	deadline_ns = pl_registry_deadline_ns(&control->registry);
-	if (must_wait(control, now_ns, &until_ns))
+	deadline_ns = look_at_reach(control, now_ns);
+	until_ns = pl_registry_deadline_ns(&control->registry);
+	deadline_ns = until_ns < deadline_ns ? until_ns : deadline_ns;
+	if (must_wait(control, now_ns, &until_ns)) {
+		if (may_list(control))
+			publish(control);
 		return until_ns < deadline_ns ? until_ns : deadline_ns;
+	}
 	if (pl_rollout_retry_due(control->rollout, now_ns))
 		control->plan_due = true;
 	if (control->plan_due)
-		plan(control);
+		make_plan(control, now_ns);
 	const struct pl_rollout_orders orders = { order_load, order_free, control };
 	pl_rollout_turn(control->rollout, routers_epoch(control), now_ns, &orders);
 	if (old_map_serves(control, now_ns, &until_ns))
 		return until_ns < deadline_ns ? until_ns : deadline_ns;
-	if (control->publish_forced || pl_rollout_publish_due(control->rollout, now_ns))
+	if (control->publish_forced || control->list_due || pl_rollout_publish_due(control->rollout, now_ns))
 		publish(control);
 	until_ns = pl_rollout_deadline_ns(control->rollout, now_ns);
 
@@ -295,8 +437,10 @@ uint64_t pl_control_turn(struct pl_control *control)
 {
 	/* Stopped, or held up: reports have come meanwhile, and wait in the sockets. */
 	uint64_t now_ns = pl_control_now(control), tick_ns = control->options.lease_ns / 10;
-	if (control->turn_ns && now_ns > control->turn_ns + tick_ns)
+	if (control->turn_ns && now_ns > control->turn_ns + tick_ns) {
 		pl_registry_postpone(&control->registry, now_ns - control->turn_ns, now_ns);
+		pl_reach_postpone(control->reach, now_ns - control->turn_ns);
+	}
 
 	uint64_t deadline_ns = turn(control, now_ns);
 	if (deadline_ns == UINT64_MAX) {

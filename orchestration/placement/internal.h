@@ -23,6 +23,8 @@ struct pl_control {
 	struct pl_control_options options;
 	uint32_t cells;
 	struct pl_rollout *rollout;
+	struct pl_reach *reach;
+	bool counts_told[CAD_PROCESSES_MAX]; /* whether a router was told last that it counts */
 	struct cad_map *map;
 	uint64_t epoch;
 	uint64_t turn_ns;   /* when the next turn is due, so as to notice that this process did not run; 0: none */
@@ -31,6 +33,7 @@ struct pl_control {
 	bool all_lost;      /* no expert node was left, and nothing was planned since */
 	uint64_t back_ns;   /* when the first of them was back; 0: none is */
 	bool plan_due, publish_forced;
+	bool list_due;               /* the map does not list the expert nodes that there are */
 	bool save_all;               /* the state file missed something: write everything next time */
 	char kernels[PL_TEXT_BYTES]; /* the operators' fingerprint that experts are placed under */
 	char shortage[256];          /* what the last plan could not do; "" */

@@ -14,13 +14,18 @@ enum {
 	COPY_SAVED = 0x40,  /* as READY, in the state file */
 };
 
+static const uint64_t SOON = UINT64_MAX;
+
 struct slot {
 	uint8_t *copies; /* [cells]; NULL: no such node */
 	uint64_t memory_bytes;
 	uint32_t used; /* copies that take memory: all but NONE */
 	uint32_t loading;
-	uint64_t retry_ns; /* when FAILED is forgotten; 0: nothing failed */
-	bool reachable;
+	uint64_t retry_ns;  /* when FAILED is forgotten; 0: nothing failed */
+	bool reachable;     /* by orders */
+	bool whole, usable; /* by routers */
+	/* of a map that does not show what it claims, published after it was gone; SOON: that is still to come */
+	uint64_t claims_epoch;
 };
 
 /* A copy that left the map. */
@@ -33,13 +38,17 @@ struct leaving {
 struct pl_rollout {
 	struct pl_rollout_options options;
 	uint32_t cells, slots_end; /* slots_end: one past the highest slot in use */
-	uint32_t moving;           /* loads in flight of experts that are READY elsewhere */
+	uint32_t moving;           /* loads in flight of experts that are READY on usable nodes */
 	bool lost, changed;        /* since the last map: a READY copy vanished; anything else about READY copies */
-	uint64_t published_ns;
+	uint64_t published_ns, published_epoch;
 	struct leaving *leaving;
 	size_t leaving_count, leaving_capacity;
-	uint32_t *ready, *wanted, *wanted_ready; /* [cells] scratch of a turn: copies that are READY, wanted, both */
-	uint32_t *list;                          /* [cells] scratch: the cells of an order */
+	/* [cells] scratch of a turn: copies that are READY on usable nodes; wanted; wanted, READY and on whole
+	 * nodes; READY on whole nodes */
+	uint32_t *ready, *wanted, *wanted_ready, *whole_ready;
+	uint32_t *list; /* [cells] scratch: the cells of an order */
+	/* [cells]: the epoch of the first map with the latest new copy; SOON: it is not published yet */
+	uint64_t *gained;
 	struct slot slots[CAD_PROCESSES_MAX];
 };
 
@@ -51,15 +60,17 @@ enum cad_status pl_rollout_create(const struct pl_rollout_options *options, stru
 
 	made->options = *options;
 	made->cells = pl_shape_cells(&options->shape);
-	made->ready = calloc(4 * (size_t)made->cells + 1, sizeof *made->ready);
-	if (!made->ready) {
-		free(made);
+	made->ready = calloc(5 * (size_t)made->cells + 1, sizeof *made->ready);
+	made->gained = calloc((size_t)made->cells + 1, sizeof *made->gained);
+	if (!made->ready || !made->gained) {
+		pl_rollout_destroy(made);
 		return CAD_ERR_MEMORY;
 	}
 
 	made->wanted = made->ready + made->cells;
 	made->wanted_ready = made->wanted + made->cells;
-	made->list = made->wanted_ready + made->cells;
+	made->whole_ready = made->wanted_ready + made->cells;
+	made->list = made->whole_ready + made->cells;
 	*rollout = made;
 
 	return CAD_OK;
@@ -73,6 +84,7 @@ void pl_rollout_destroy(struct pl_rollout *rollout)
 		free(rollout->slots[i].copies);
 	free(rollout->leaving);
 	free(rollout->ready);
+	free(rollout->gained);
 	free(rollout);
 }
 
@@ -95,6 +107,8 @@ static void become(struct pl_rollout *rollout, uint32_t at, uint32_t cell, enum 
 	slot->used = slot->used + (state != PL_COPY_NONE) - (before != PL_COPY_NONE);
 	slot->loading = slot->loading + (state == PL_COPY_LOADING) - (before == PL_COPY_LOADING);
 	rollout->changed = rollout->changed || state == PL_COPY_READY || before == PL_COPY_READY;
+	if (state == PL_COPY_READY)
+		rollout->gained[cell] = SOON;
 	rollout->lost = rollout->lost || (before == PL_COPY_READY && state != PL_COPY_LEAVING);
 }
 
@@ -106,7 +120,7 @@ enum cad_status pl_rollout_add(struct pl_rollout *rollout, uint32_t slot, uint64
 		uint8_t *copies = calloc(rollout->cells + 1u, 1);
 		if (!copies)
 			return CAD_ERR_MEMORY;
-		*at = (struct slot){ .copies = copies };
+		*at = (struct slot){ .copies = copies, .whole = true, .usable = true };
 		if (slot >= rollout->slots_end)
 			rollout->slots_end = slot + 1;
 	}
@@ -133,6 +147,7 @@ static void forget_leaving(struct pl_rollout *rollout, uint32_t slot, uint32_t c
 void pl_rollout_join(struct pl_rollout *rollout, uint32_t slot, const uint8_t *held)
 {
 	rollout->slots[slot].reachable = true;
+	rollout->slots[slot].claims_epoch = rollout->lost || rollout->changed ? SOON : rollout->published_epoch;
 	for (uint32_t cell = 0; cell < rollout->cells; cell++) {
 		enum pl_copy state = state_of(&rollout->slots[slot], cell);
 		bool stays = held[cell] && (state == PL_COPY_READY || state == PL_COPY_LEAVING);
@@ -145,6 +160,12 @@ void pl_rollout_join(struct pl_rollout *rollout, uint32_t slot, const uint8_t *h
 }
 
 void pl_rollout_unreachable(struct pl_rollout *rollout, uint32_t slot) { rollout->slots[slot].reachable = false; }
+
+void pl_rollout_reach(struct pl_rollout *rollout, uint32_t slot, bool whole, bool usable)
+{
+	rollout->slots[slot].whole = whole;
+	rollout->slots[slot].usable = usable;
+}
 
 void pl_rollout_drop(struct pl_rollout *rollout, uint32_t slot)
 {
@@ -211,14 +232,15 @@ void pl_rollout_target(struct pl_rollout *rollout, uint32_t slot, const uint8_t 
 /* One sweep over all nodes: who has what, and how many loads are moves. */
 static void take_stock(struct pl_rollout *rollout)
 {
-	memset(rollout->ready, 0, 3 * (size_t)rollout->cells * sizeof *rollout->ready);
+	memset(rollout->ready, 0, 4 * (size_t)rollout->cells * sizeof *rollout->ready);
 	for (uint32_t s = 0; s < rollout->slots_end; s++) {
 		const uint8_t *copies = rollout->slots[s].copies;
 		for (uint32_t cell = 0; copies && cell < rollout->cells; cell++) {
 			bool ready = (copies[cell] & COPY_MASK) == PL_COPY_READY, wanted = copies[cell] & COPY_TARGET;
-			rollout->ready[cell] += ready;
+			rollout->ready[cell] += ready && rollout->slots[s].usable;
 			rollout->wanted[cell] += wanted;
-			rollout->wanted_ready[cell] += ready && wanted;
+			rollout->wanted_ready[cell] += ready && wanted && rollout->slots[s].whole;
+			rollout->whole_ready[cell] += ready && rollout->slots[s].whole;
 		}
 	}
 
@@ -261,15 +283,18 @@ static void settle_ready(struct pl_rollout *rollout, uint32_t s)
 	}
 }
 
+/* Routers work with a map without it, and reach another copy, which is in their map. */
 static bool is_free_now(
 	const struct pl_rollout *rollout, const struct leaving *leaving, uint64_t routers_epoch, uint64_t now_ns)
 {
-	return leaving->epoch > 0 && routers_epoch >= leaving->epoch &&
+	return leaving->epoch > 0 && routers_epoch >= leaving->epoch && rollout->whole_ready[leaving->cell] > 0 &&
+		rollout->gained[leaving->cell] != SOON && routers_epoch >= rollout->gained[leaving->cell] &&
 		now_ns >= leaving->since_ns + rollout->options.free_grace_ns;
 }
 
-/* The cells of a node that shall be freed now, into the list: left long enough, or claimed and not
- * wanted. */
+/* The cells of a node that shall be freed now, into the list: left long enough; or claimed and not
+ * wanted, when routers reach the node: until then nobody has asked whether they are; and no router has a
+ * map any more from before the node was lost. */
 static uint32_t list_frees(struct pl_rollout *rollout, uint32_t s, uint64_t routers_epoch, uint64_t now_ns)
 {
 	uint32_t count = 0;
@@ -283,7 +308,8 @@ static uint32_t list_frees(struct pl_rollout *rollout, uint32_t s, uint64_t rout
 		}
 	}
 
-	for (uint32_t cell = 0; cell < rollout->cells; cell++)
+	bool settled = rollout->slots[s].usable && routers_epoch >= rollout->slots[s].claims_epoch;
+	for (uint32_t cell = 0; settled && cell < rollout->cells; cell++)
 		if (state_of(&rollout->slots[s], cell) == PL_COPY_CLAIMED &&
 			!(rollout->slots[s].copies[cell] & COPY_TARGET))
 			rollout->list[count++] = cell;
@@ -346,6 +372,14 @@ uint32_t pl_rollout_in_flight(const struct pl_rollout *rollout)
 	return loading;
 }
 
+bool pl_rollout_empty(const struct pl_rollout *rollout)
+{
+	for (uint32_t s = 0; s < rollout->slots_end; s++)
+		if (rollout->slots[s].copies && rollout->slots[s].used)
+			return false;
+	return true;
+}
+
 bool pl_rollout_publish_due(const struct pl_rollout *rollout, uint64_t now_ns)
 {
 	if (rollout->lost)
@@ -359,6 +393,13 @@ void pl_rollout_published(struct pl_rollout *rollout, uint64_t epoch, uint64_t n
 {
 	rollout->lost = rollout->changed = false;
 	rollout->published_ns = now_ns;
+	rollout->published_epoch = epoch;
+	for (uint32_t s = 0; s < rollout->slots_end; s++)
+		if (rollout->slots[s].claims_epoch == SOON)
+			rollout->slots[s].claims_epoch = epoch;
+	for (uint32_t cell = 0; cell < rollout->cells; cell++)
+		if (rollout->gained[cell] == SOON)
+			rollout->gained[cell] = epoch;
 	for (size_t i = 0; i < rollout->leaving_count; i++)
 		if (rollout->leaving[i].epoch == 0) {
 			rollout->leaving[i].epoch = epoch;
@@ -391,11 +432,12 @@ enum pl_copy pl_rollout_copy(const struct pl_rollout *rollout, uint32_t slot, ui
 	return rollout->slots[slot].copies ? state_of(&rollout->slots[slot], cell) : PL_COPY_NONE;
 }
 
-/* A copy on its way out counts as held when it is the last one: then it may come back. */
+/* A copy on its way out counts as held when it is the last one that is of use: then it may come back. */
 static bool last_copy(const struct pl_rollout *rollout, uint32_t cell)
 {
 	for (uint32_t s = 0; s < rollout->slots_end; s++)
-		if (rollout->slots[s].copies && state_of(&rollout->slots[s], cell) == PL_COPY_READY)
+		if (rollout->slots[s].copies && rollout->slots[s].usable &&
+			state_of(&rollout->slots[s], cell) == PL_COPY_READY)
 			return false;
 	return true;
 }

@@ -18,8 +18,9 @@
  *     FREEING   the node was ordered to free it
  *
  * The order of a move follows from the states: the copy on the source leaves the map only when
- * those on the targets are READY, and is freed only when every router works with a map without it,
- * so that every expert that had a live copy has one at every instant.
+ * those on the targets are READY and routers reach them, and is freed only when every router works
+ * with a map without it and reaches another, so that every expert that had a live copy has one at
+ * every instant.
  *
  * Slots are those of registry.h. Times are given by the caller. One thread; nothing blocks; memory
  * is allocated when a node is added.
@@ -67,6 +68,9 @@ void pl_rollout_restore(struct pl_rollout *rollout, uint32_t slot, uint32_t cell
 void pl_rollout_join(struct pl_rollout *rollout, uint32_t slot, const uint8_t *held);
 /* Its stream broke: no orders until it joins again. */
 void pl_rollout_unreachable(struct pl_rollout *rollout, uint32_t slot);
+/* How routers reach the node (reach.h): all that count do, and it may be given experts. A node is added
+ * with both. Copies on one that is not usable help nobody: those elsewhere are not moves but needed. */
+void pl_rollout_reach(struct pl_rollout *rollout, uint32_t slot, bool whole, bool usable);
 /* It is dead. */
 void pl_rollout_drop(struct pl_rollout *rollout, uint32_t slot);
 
@@ -99,6 +103,7 @@ enum pl_copy pl_rollout_copy(const struct pl_rollout *rollout, uint32_t slot, ui
  * be given away. */
 void pl_rollout_view(const struct pl_rollout *rollout, uint32_t slot, uint8_t *flags, uint64_t *leaving_bytes);
 uint32_t pl_rollout_in_flight(const struct pl_rollout *rollout); /* loads */
+bool pl_rollout_empty(const struct pl_rollout *rollout);         /* no node has anything */
 uint64_t pl_rollout_bytes(const struct pl_rollout *rollout);     /* of one expert */
 /* True once when a failed load may be tried again: make a new plan. */
 bool pl_rollout_retry_due(struct pl_rollout *rollout, uint64_t now_ns);

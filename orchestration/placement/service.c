@@ -279,6 +279,20 @@ static void on_close(void *context, uint64_t session, const char *text)
 	cad_rpc_call_finish(stream->call, CAD_RPC_ABORTED, "%s", text);
 }
 
+static void on_standing(void *context, uint64_t session, bool counts, const char *why)
+{
+	struct stream *stream = find_session(context, session);
+	if (!stream)
+		return;
+	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
+	Cadre__V1__Standing standing = CADRE__V1__STANDING__INIT;
+	standing.counts = counts;
+	standing.why = (char *)why;
+	order.order_case = CADRE__V1__NODE_ORDER__ORDER_STANDING;
+	order.standing = &standing;
+	queue_message(stream, &order.base);
+}
+
 static enum cad_status on_checksum_asked(void *context, uint32_t cell, char hex[33])
 {
 	struct pl_service *service = context;
@@ -374,6 +388,27 @@ static enum cad_status take_expert(
 	}
 }
 
+static void take_load(struct pl_service *service, uint64_t session, const Cadre__V1__NodeLoad *message)
+{
+	struct pl_unreached unreached[CAD_NODES_MAX];
+	const struct pl_load load = {
+		.epoch = message->epoch,
+		.rows = message->rows,
+		.calls = message->calls,
+		.tokens = message->tokens,
+		.memory_used_bytes = message->memory_used_bytes,
+		.sequences = message->sequences,
+		.queue = message->queue,
+	};
+	size_t count = message->n_unreached < CAD_NODES_MAX ? message->n_unreached : CAD_NODES_MAX;
+
+	for (size_t i = 0; i < count; i++)
+		unreached[i] = (struct pl_unreached){ message->unreached[i]->node,
+			message->unreached[i]->silent_ms * CAD_NS_PER_MS };
+	pl_control_load(service->control, session, &load);
+	pl_control_unreached(service->control, session, unreached, count);
+}
+
 /* The first message must be a hello, and no other may be one. */
 static enum cad_status take_report(
 	struct pl_service *service, struct stream *stream, const Cadre__V1__NodeReport *report, struct cad_error *error)
@@ -393,19 +428,7 @@ static enum cad_status take_report(
 		say_welcome(service, stream);
 		return CAD_OK;
 	}
-	case CADRE__V1__NODE_REPORT__REPORT_LOAD: {
-		const struct pl_load load = {
-			.epoch = report->load->epoch,
-			.rows = report->load->rows,
-			.calls = report->load->calls,
-			.tokens = report->load->tokens,
-			.memory_used_bytes = report->load->memory_used_bytes,
-			.sequences = report->load->sequences,
-			.queue = report->load->queue,
-		};
-		pl_control_load(service->control, stream->session, &load);
-		return CAD_OK;
-	}
+	case CADRE__V1__NODE_REPORT__REPORT_LOAD: take_load(service, stream->session, report->load); return CAD_OK;
 	case CADRE__V1__NODE_REPORT__REPORT_EXPERT: return take_expert(service, stream->session, report->expert, error);
 	default: return CAD_OK; /* a newer process may say more */
 	}
@@ -603,7 +626,15 @@ enum cad_status pl_service_create(
 		made->settings_fingerprint, made->settings_text };
 	control.state = options->state;
 	control.clock = options->clock;
-	control.events = (struct pl_control_events){ on_load, on_free, on_publish, on_close, on_checksum_asked, made };
+	control.events = (struct pl_control_events){
+		.load = on_load,
+		.free = on_free,
+		.publish = on_publish,
+		.close = on_close,
+		.standing = on_standing,
+		.checksum = on_checksum_asked,
+		.context = made,
+	};
 	enum cad_status status = pl_control_create(&control, &made->control, error);
 	if (status == CAD_OK)
 		status = make_server(made, error);

@@ -50,7 +50,7 @@ struct rt_route_table {
 	uint64_t version;        /* goes up when something has become possible: look again at what waits */
 	_Atomic bool ready;      /* every expert of the map is held by a connected node; read by any thread */
 	struct cad_note missing; /* what is not there for that, by any thread; empty when ready */
-	uint32_t unreached; /* nodes of the map */
+	uint32_t unreached;      /* nodes of the map */
 	struct rt_reach *reach;
 	/* After reach was published with another map, or because other nodes are reached. May be NULL. */
 	void (*on_reach)(void *context);

@@ -55,6 +55,21 @@ static void on_load(void *context, uint64_t session, const uint32_t *cells, uint
 	assert_true(used <= node->memory);
 }
 
+/* A copy that was in a map goes only when every router that counts reaches another. */
+static void check_reached_elsewhere(const struct world *world, const struct world_node *node, uint32_t cell)
+{
+	for (int r = 0; r < WORLD_ROUTERS && node->served[cell]; r++) {
+		const struct world_router *router = &world->routers[r];
+		bool reached = false;
+		if (!router->alive || !router->session || !router->map || router->discounted)
+			continue;
+		for (int n = 0; n < WORLD_NODES; n++)
+			reached = reached ||
+				(router->reach[n].reached && world_listed(router->map, world->nodes[n].id, cell));
+		assert_true(reached);
+	}
+}
+
 static void on_free(void *context, uint64_t session, const uint32_t *cells, uint32_t count)
 {
 	struct world *world = context;
@@ -65,6 +80,7 @@ static void on_free(void *context, uint64_t session, const uint32_t *cells, uint
 		for (int r = 0; r < WORLD_ROUTERS; r++) /* no router may still work with a map that sends calls there */
 			if (world->routers[r].alive && world->routers[r].session && world->routers[r].map)
 				assert_false(world_listed(world->routers[r].map, node->id, cells[i]));
+		check_reached_elsewhere(world, node, cells[i]);
 		node->freeing[cells[i]] = true;
 		world->frees++;
 	}
@@ -79,10 +95,11 @@ static void on_publish(void *context, struct cad_map *map)
 	if (cad_map_unplaced(map) > world->unplaced_worst)
 		world->unplaced_worst = cad_map_unplaced(map);
 	for (int n = 0; n < WORLD_NODES; n++) {
-		const struct world_node *node = &world->nodes[n];
+		struct world_node *node = &world->nodes[n];
 		for (uint32_t cell = 0; cell < WORLD_CELLS; cell++) {
 			if (!world_listed(map, node->id, cell))
 				continue;
+			node->served[cell] = true;
 			bool lost_lately = world->now_ms <= node->gone_ms + WORLD_LEASE_MS ||
 				world->now_ms <= node->gone_ms + WORLD_REJOIN_MS;
 			assert_true((node->alive && node->held[cell] && !node->freeing[cell] && !node->corrupt) ||
@@ -110,6 +127,16 @@ static void on_close(void *context, uint64_t session, const char *text)
 	for (int r = 0; r < WORLD_ROUTERS; r++)
 		if (world->routers[r].session == session)
 			world->routers[r].session = 0;
+}
+
+static void on_standing(void *context, uint64_t session, bool counts, const char *why)
+{
+	struct world *world = context;
+	for (int r = 0; r < WORLD_ROUTERS; r++)
+		if (world->routers[r].session == session) {
+			world->routers[r].discounted = !counts;
+			assert_true(counts == (why[0] == 0));
+		}
 }
 
 static enum cad_status on_checksum(void *context, uint32_t cell, char hex[33])
@@ -143,7 +170,15 @@ struct world *world_create(void)
 		.identity = world_identity,
 		.state = world->state,
 		.clock = &world->clock,
-		.events = { on_load, on_free, on_publish, on_close, on_checksum, world },
+		.events = {
+			.load = on_load,
+			.free = on_free,
+			.publish = on_publish,
+			.close = on_close,
+			.standing = on_standing,
+			.checksum = on_checksum,
+			.context = world,
+		},
 		.lease_ns = WORLD_LEASE_MS * CAD_NS_PER_MS,
 		.grace_ns = WORLD_GRACE_MS * CAD_NS_PER_MS,
 		.rejoin_ns = WORLD_REJOIN_MS * CAD_NS_PER_MS,
@@ -221,6 +256,7 @@ enum cad_status world_connect_node(struct world *world, int index)
 	node->report_ms = world->now_ms;
 	memset(node->due_ms, 0, sizeof node->due_ms);
 	memset(node->freeing, 0, sizeof node->freeing);
+	memset(node->served, 0, sizeof node->served);
 
 	return CAD_OK;
 }
@@ -251,6 +287,7 @@ void world_connect_router(struct world *world, int index)
 
 	router->session = session;
 	router->alive = true;
+	router->discounted = false;
 	router->report_ms = world->now_ms;
 
 	if (pl_control_map(world->control)) {
@@ -289,7 +326,7 @@ static void step_node(struct world *world, struct world_node *node)
 				pl_control_loaded(world->control, node->session, expert, hex, 100, NULL), CAD_OK);
 		}
 		if (node->freeing[cell]) {
-			node->freeing[cell] = node->held[cell] = false;
+			node->freeing[cell] = node->held[cell] = node->served[cell] = false;
 			assert_int_equal(pl_control_freed(world->control, node->session, expert, NULL), CAD_OK);
 		}
 	}
@@ -300,23 +337,76 @@ static void step_node(struct world *world, struct world_node *node)
 	}
 }
 
-static void step_router(struct world *world, struct world_router *router)
+/* What the exchange would find out: a process that is gone at once, a silent one by the heartbeat; a way
+ * that is there within some ms. Whether anything changed. */
+static bool feel(struct world *world, int r, int n)
 {
-	if (!router->session)
+	struct world_router *router = &world->routers[r];
+	struct world_reach *reach = &router->reach[n];
+	const struct world_node *node = &world->nodes[n];
+	bool listed = router->map && cad_map_node_find(router->map, node->id) != CAD_MAP_NONE;
+	bool answers = node->alive && !node->hung && !world->cut[r][n];
+
+	if (reach->pid != node->pid) { /* another process: nothing of before is left */
+		bool changed = reach->reached;
+		*reach = (struct world_reach){ .pid = node->pid, .heard_ms = world->now_ms };
+		if (changed)
+			return true;
+	}
+	if (reach->reached && answers)
+		reach->heard_ms = world->now_ms;
+	if (reach->reached && (!listed || !node->alive || world->now_ms >= reach->heard_ms + WORLD_HEARTBEAT_MS)) {
+		reach->reached = false;
+		return true;
+	}
+	reach->way_ms = listed && answers && !reach->reached ? reach->way_ms + 1 : 0;
+	if (reach->way_ms < 3 + (uint64_t)n)
+		return false;
+	reach->reached = true;
+	reach->heard_ms = world->now_ms;
+	return true;
+}
+
+static void report_router(struct world *world, int r)
+{
+	struct world_router *router = &world->routers[r];
+	struct pl_unreached unreached[WORLD_NODES];
+	size_t count = 0;
+
+	for (int n = 0; n < WORLD_NODES; n++) {
+		const struct world_reach *reach = &router->reach[n];
+		if (router->map && cad_map_node_find(router->map, world->nodes[n].id) != CAD_MAP_NONE &&
+			!reach->reached)
+			unreached[count++] = (struct pl_unreached){ world->nodes[n].id,
+				(world->now_ms - reach->heard_ms) * CAD_NS_PER_MS };
+	}
+
+	router->report_ms = world->now_ms;
+	world->touched = true;
+	pl_control_load(world->control, router->session,
+		&(struct pl_load){
+			.epoch = router->map ? router->map->epoch : 0,
+		});
+	pl_control_unreached(world->control, router->session, unreached, count);
+}
+
+static void step_router(struct world *world, int r)
+{
+	struct world_router *router = &world->routers[r];
+	bool news = false;
+
+	if (!router->alive)
 		return;
-	if (router->next && world->now_ms >= router->take_ms) {
+	if (router->session && router->next && world->now_ms >= router->take_ms) {
 		cad_map_release(router->map);
 		router->map = router->next;
 		router->next = NULL;
+		news = true;
 	}
-	if (world->now_ms >= router->report_ms + WORLD_LEASE_MS / 3) {
-		router->report_ms = world->now_ms;
-		world->touched = true;
-		pl_control_load(world->control, router->session,
-			&(struct pl_load){
-				.epoch = router->map ? router->map->epoch : 0,
-			});
-	}
+	for (int n = 0; n < WORLD_NODES; n++)
+		news = feel(world, r, n) || news;
+	if (router->session && (news || world->now_ms >= router->report_ms + WORLD_LEASE_MS / 3))
+		report_router(world, r);
 }
 
 void world_run(struct world *world, uint64_t ms)
@@ -326,7 +416,7 @@ void world_run(struct world *world, uint64_t ms)
 		for (int i = 0; i < WORLD_NODES; i++)
 			step_node(world, &world->nodes[i]);
 		for (int i = 0; i < WORLD_ROUTERS; i++)
-			step_router(world, &world->routers[i]);
+			step_router(world, i);
 		if (world->touched || now(world) >= world->deadline_ns)
 			world->deadline_ns = pl_control_turn(world->control);
 		world->touched = false;

@@ -22,7 +22,8 @@ enum {
 	WORLD_LEASE_MS = 3000,
 	WORLD_GRACE_MS = 200,
 	WORLD_REJOIN_MS = 6000,
-	WORLD_FREE_GRACE_MS = 1000
+	WORLD_FREE_GRACE_MS = 1000,
+	WORLD_HEARTBEAT_MS = 1500,
 };
 extern const uint32_t world_layers[WORLD_LAYERS];
 extern const struct pl_identity world_identity;
@@ -36,13 +37,23 @@ struct world_node {
 	uint64_t report_ms, rejoin_ms, gone_ms;
 	uint64_t due_ms[WORLD_CELLS]; /* loading until then; 0: not */
 	bool held[WORLD_CELLS], freeing[WORLD_CELLS];
+	bool served[WORLD_CELLS]; /* was in a map, since the process joined last */
+};
+
+/* A router's connection to a node. */
+struct world_reach {
+	uint32_t pid; /* of the process at the other end */
+	bool reached;
+	uint64_t heard_ms, way_ms; /* way_ms: for how long it could have connected */
 };
 
 struct world_router {
 	char id[16];
 	uint64_t session, report_ms, rejoin_ms, take_ms;
 	bool alive;
+	bool discounted;            /* it was told that it does not count */
 	struct cad_map *map, *next; /* works with map; has received next */
+	struct world_reach reach[WORLD_NODES];
 };
 
 struct world {
@@ -53,6 +64,7 @@ struct world {
 	struct pl_control_options options;
 	struct world_node nodes[WORLD_NODES];
 	struct world_router routers[WORLD_ROUTERS];
+	bool cut[WORLD_ROUTERS][WORLD_NODES]; /* no way between these two */
 	unsigned loads, frees, maps, closed;
 	size_t unplaced_worst; /* in a map that was told */
 	bool checksums_late;
