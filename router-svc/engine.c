@@ -594,6 +594,8 @@ uint32_t rt_engine_rows_max(const struct rt_engine *engine)
 	return o->chunk_tokens_max < o->step_tokens_max ? o->chunk_tokens_max : o->step_tokens_max;
 }
 
+const char *rt_engine_weights_checksum(const struct rt_engine *engine) { return engine->step.weights.checksum; }
+
 const struct cad_clock *rt_engine_clock(const struct rt_engine *engine) { return engine->clock; }
 
 bool rt_engine_ready(const struct rt_engine *engine)

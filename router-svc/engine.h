@@ -92,6 +92,8 @@ bool rt_engine_turn(struct rt_engine *engine, uint64_t until_ns);
 uint32_t rt_engine_context_max(const struct rt_engine *engine);
 /* The most rows of one sequence in a step, and so of one ROUTING event. */
 uint32_t rt_engine_rows_max(const struct rt_engine *engine);
+/* Over the router's part of the checkpoint, as it was loaded (cad_model_router_checksum). */
+const char *rt_engine_weights_checksum(const struct rt_engine *engine);
 const struct cad_clock *rt_engine_clock(const struct rt_engine *engine);
 /* True when every expert of the current map is held by a connected node. Any thread. */
 bool rt_engine_ready(const struct rt_engine *engine);

@@ -288,6 +288,7 @@ static void fill_hello(void *context, Cadre__V1__NodeHello *hello)
 	hello->http_address = (char *)(uintptr_t)cad_admin_address(p->service.admin);
 	hello->grpc_address = p->grpc_address;
 	hello->model_fingerprint = p->model_fingerprint;
+	hello->router_checksum = (char *)(uintptr_t)rt_engine_weights_checksum(p->engine);
 	hello->version = (char *)(uintptr_t)cad_version;
 	hello->isa = (char *)(uintptr_t)p->isa_name;
 	hello->threads = p->threads;

@@ -91,7 +91,25 @@ close_file:
 	return status;
 }
 
-enum cad_status cad_file_map(const char *path, const void **bytes, size_t *size, struct cad_error *error)
+static uint64_t time_ns(struct timespec time) { return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec; }
+
+static bool identify(int fd, struct cad_file_identity *identity)
+{
+	struct stat file;
+	if (fstat(fd, &file) != 0)
+		return false;
+	*identity = (struct cad_file_identity){
+		.device = file.st_dev,
+		.inode = file.st_ino,
+		.bytes = (uint64_t)file.st_size,
+		.modified_ns = time_ns(file.st_mtim),
+		.changed_ns = time_ns(file.st_ctim),
+	};
+	return true;
+}
+
+enum cad_status cad_file_map(
+	const char *path, const void **bytes, size_t *size, struct cad_file_identity *identity, struct cad_error *error)
 {
 	int fd;
 	size_t wanted;
@@ -101,6 +119,12 @@ enum cad_status cad_file_map(const char *path, const void **bytes, size_t *size,
 		return status;
 
 	void *mapping = wanted ? mmap(NULL, wanted, PROT_READ, MAP_SHARED, fd, 0) : NULL;
+	if (mapping != MAP_FAILED && identity && !identify(fd, identity)) {
+		int reason = errno;
+		close(fd);
+		cad_file_unmap(mapping, wanted);
+		return cad_error_set(error, CAD_ERR_IO, "%s cannot be read: %s", path, strerror(reason));
+	}
 	int failure = errno;
 	close(fd);
 	if (mapping == MAP_FAILED)

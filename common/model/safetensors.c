@@ -16,6 +16,7 @@ struct cad_safetensors {
 	const char *bytes; /* the file */
 	size_t size;
 	bool mapped; /* unmapped at close */
+	struct cad_file_identity identity;
 	size_t header_bytes;
 	struct cad_tensor *tensors;        /* [count], ascending by offset */
 	const struct cad_tensor **by_name; /* [count], ascending by name */
@@ -277,8 +278,13 @@ enum cad_status cad_safetensors_open(const char *path, struct cad_safetensors **
 {
 	const void *bytes;
 	size_t size;
-	enum cad_status status = cad_file_map(path, &bytes, &size, error);
-	return status == CAD_OK ? open_bytes(path, bytes, size, true, file, error) : status;
+	struct cad_file_identity identity;
+	enum cad_status status = cad_file_map(path, &bytes, &size, &identity, error);
+	if (status == CAD_OK)
+		status = open_bytes(path, bytes, size, true, file, error);
+	if (status == CAD_OK)
+		(*file)->identity = identity;
+	return status;
 }
 
 void cad_safetensors_close(struct cad_safetensors *file)
@@ -322,6 +328,8 @@ const void *cad_safetensors_header(const struct cad_safetensors *file, size_t *b
 	*bytes = file->header_bytes;
 	return file->bytes + LENGTH_BYTES;
 }
+
+struct cad_file_identity cad_safetensors_identity(const struct cad_safetensors *file) { return file->identity; }
 
 size_t cad_safetensors_file_bytes(const struct cad_safetensors *file) { return file->size; }
 

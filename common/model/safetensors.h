@@ -10,7 +10,7 @@
 #ifndef CADRE_COMMON_MODEL_SAFETENSORS_H
 #define CADRE_COMMON_MODEL_SAFETENSORS_H
 
-#include "common/base/status.h"
+#include "common/base/file.h"
 #include "common/model/tensor.h"
 
 struct cad_safetensors;
@@ -28,6 +28,8 @@ struct cad_tensor cad_safetensors_at(const struct cad_safetensors *file, size_t 
 struct cad_tensor cad_safetensors_find(const struct cad_safetensors *file, const char *name);
 /* The header's bytes (JSON), for fingerprints. */
 const void *cad_safetensors_header(const struct cad_safetensors *file, size_t *bytes);
+/* Of the file that was mapped; all 0 for one in memory. */
+struct cad_file_identity cad_safetensors_identity(const struct cad_safetensors *file);
 size_t cad_safetensors_file_bytes(const struct cad_safetensors *file);
 
 /*

@@ -140,12 +140,12 @@ static void print_json(const Cadre__V1__ClusterStatus *status)
 	json_t *nodes = json_array();
 	for (size_t i = 0; i < status->n_nodes; i++)
 		(void)json_array_append_new(nodes, node_to_json(status->nodes[i]));
-	json_t *json = json_pack("{s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:o*, s:o}", "cluster",
+	json_t *json = json_pack("{s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:s, s:o*, s:o}", "cluster",
 		status->cluster, "epoch", (json_int_t)status->epoch, "model_directory", status->model_directory,
 		"model_fingerprint", status->model_fingerprint, "architecture", status->architecture, "moe_layers",
 		(json_int_t)status->moe_layers, "experts_per_layer", (json_int_t)status->experts_per_layer,
 		"experts_unplaced", (json_int_t)status->experts_unplaced, "uptime_ms", (json_int_t)status->uptime_ms,
-		"state_loss", status->state_loss, "settings",
+		"state_loss", status->state_loss, "router_checksum", status->router_checksum, "settings",
 		status->settings ? settings_to_json(status->settings) : NULL, "nodes", nodes);
 	(void)json_dumpf(json, stdout, JSON_INDENT(2));
 	putchar('\n');

@@ -7,6 +7,7 @@
 #include "kernels/quantum.h"
 #include "kernels/source.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,9 +36,16 @@ struct pl_checkpoint {
 	uint32_t batch[BATCH];
 	char batch_hex[BATCH][33];
 	uint32_t batch_count;
+	/* of what routers compute with; the worker thread's while `router_working` */
+	uv_work_t router_work;
+	uint8_t (*router_parts)[CAD_DIGEST_BYTES];
+	uint64_t router_ns;
+	char router_hex[33], router_checksum[33]; /* computed; known, or "" */
+	bool router_working;
+	_Atomic bool closing;
 };
 
-/* ---- opening ---- */
+/* ---- what it is ---- */
 
 static enum cad_status read_shape(struct pl_checkpoint *checkpoint, struct cad_error *error)
 {
@@ -133,6 +141,76 @@ static enum cad_status make_settings(
 	return status;
 }
 
+/* ---- what routers compute with ---- */
+
+static void compute_router(uv_work_t *work)
+{
+	struct pl_checkpoint *checkpoint = work->data;
+	uint64_t start_ns = cad_clock_now_ns(&cad_clock_system);
+
+	for (uint32_t i = 0; i < cad_model_router_parts(checkpoint->model) && !atomic_load(&checkpoint->closing); i++)
+		cad_model_router_part(checkpoint->model, i, checkpoint->router_parts[i]);
+	cad_model_router_checksum(checkpoint->model, (const uint8_t(*)[CAD_DIGEST_BYTES])checkpoint->router_parts,
+		checkpoint->router_hex);
+	checkpoint->router_ns = cad_clock_now_ns(&cad_clock_system) - start_ns;
+}
+
+static void router_done(uv_work_t *work, int status)
+{
+	struct pl_checkpoint *checkpoint = work->data;
+	struct cad_error error;
+
+	(void)status; /* nobody cancels it */
+	checkpoint->router_working = false;
+	if (atomic_load(&checkpoint->closing))
+		return;
+
+	memcpy(checkpoint->router_checksum, checkpoint->router_hex, sizeof checkpoint->router_checksum);
+	cad_log_info(COMPONENT, "checksum of what routers compute with", CAD_S("checksum", checkpoint->router_checksum),
+		CAD_U("bytes", cad_model_sizes(checkpoint->model).router),
+		CAD_F("seconds", (double)checkpoint->router_ns * 1e-9));
+	pl_state_begin(checkpoint->state);
+	pl_state_put_router_checksum(checkpoint->state, checkpoint->router_checksum);
+	if (pl_state_commit(checkpoint->state, &error) != CAD_OK)
+		cad_log_warn(COMPONENT, "cannot save the checksums; a restart will compute them again",
+			CAD_S("error", error.text));
+}
+
+/* From the state file if they are of these files, else begun. */
+static enum cad_status find_checksums(struct pl_checkpoint *checkpoint, struct cad_error *error)
+{
+	char files[33];
+	bool changed = false;
+
+	cad_model_files(checkpoint->model, files);
+	enum cad_status status = pl_state_files(checkpoint->state, files, &changed, error);
+	if (status != CAD_OK)
+		return status;
+	if (changed)
+		cad_log_warn(COMPONENT, "the checkpoint's files are not those of last time; reading them again");
+	if (pl_state_router_checksum(checkpoint->state, checkpoint->router_checksum) == CAD_OK)
+		return CAD_OK;
+
+	checkpoint->router_parts = calloc(cad_model_router_parts(checkpoint->model), sizeof *checkpoint->router_parts);
+	if (!checkpoint->router_parts)
+		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for checksums");
+	checkpoint->router_work.data = checkpoint;
+	checkpoint->router_working = true;
+	int code = uv_queue_work(checkpoint->loop, &checkpoint->router_work, compute_router, router_done);
+	CAD_ASSERT(code == 0);
+
+	return CAD_OK;
+}
+
+enum cad_status pl_checkpoint_router_checksum(void *context, char hex[33])
+{
+	struct pl_checkpoint *checkpoint = context;
+	memcpy(hex, checkpoint->router_checksum, sizeof checkpoint->router_checksum);
+	return hex[0] ? CAD_OK : CAD_AGAIN;
+}
+
+/* ---- opening and closing ---- */
+
 enum cad_status pl_checkpoint_open(
 	const struct pl_checkpoint_options *options, struct pl_checkpoint **checkpoint, struct cad_error *error)
 {
@@ -153,6 +231,8 @@ enum cad_status pl_checkpoint_open(
 		status = read_shape(made, error);
 	if (status == CAD_OK)
 		status = make_settings(made, options, error);
+	if (status == CAD_OK)
+		status = find_checksums(made, error);
 	if (status != CAD_OK) {
 		pl_checkpoint_close(made);
 		return status;
@@ -175,11 +255,13 @@ void pl_checkpoint_close(struct pl_checkpoint *checkpoint)
 		return;
 
 	checkpoint->ready = NULL;
+	atomic_store(&checkpoint->closing, true);
 	if (checkpoint->asked)
 		memset(checkpoint->asked, 0, pl_shape_cells(&checkpoint->shape));
-	while (checkpoint->working)
+	while (checkpoint->working || checkpoint->router_working)
 		uv_run(checkpoint->loop, UV_RUN_ONCE);
 	cad_settings_fini(&checkpoint->settings);
+	free(checkpoint->router_parts);
 	free(checkpoint->asked);
 	free(checkpoint->checksums);
 	free(checkpoint->layers);

@@ -4,8 +4,9 @@
  * among them) and the checksums of its experts.
  *
  * main() opens it before anything is served: the quantum table is computed once per checkpoint and
- * settings, which takes a moment, and kept in the state file. Checksums are computed on libuv's
- * worker threads on request, a few at a time, and kept there too: even the largest checkpoint is
+ * settings, which takes a moment, and kept in the state file. Checksums of experts are computed on
+ * libuv's worker threads on request, a few at a time, that of what routers compute with from the
+ * start; they are kept there too, as long as the files are the same: even the largest checkpoint is
  * read only once. All functions belong to the loop's thread.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_CHECKPOINT_H
@@ -46,5 +47,7 @@ uint64_t pl_checkpoint_expert_bytes(const struct pl_checkpoint *checkpoint); /* 
 /* CAD_AGAIN: it is being computed, and `ready` will be called. The signature that control.h wants:
  * `context` is the checkpoint. */
 enum cad_status pl_checkpoint_checksum(void *context, uint32_t cell, char hex[33]);
+/* The same over what routers compute with (cad_model_router_checksum); nobody is called when it is ready. */
+enum cad_status pl_checkpoint_router_checksum(void *context, char hex[33]);
 
 #endif

@@ -197,6 +197,27 @@ static enum cad_status join_reach(struct pl_control *control, uint32_t slot, enu
 	return CAD_OK;
 }
 
+/* Two routers with other weights would answer differently, and nobody would notice. Right are the files that the
+ * placement service has. */
+static enum cad_status compare_router(
+	const struct pl_control_events *events, const struct pl_join *join, struct cad_error *error)
+{
+	const char *theirs = join->identity.router_checksum ? join->identity.router_checksum : "";
+	char ours[33];
+
+	if (join->hello.role != PL_ROLE_ROUTER || !events->router_checksum)
+		return CAD_OK;
+	if (events->router_checksum(events->context, ours) != CAD_OK)
+		return cad_error_set(error, CAD_AGAIN,
+			"router '%.80s' has to wait: the placement service still reads its checkpoint to compare the weights",
+			join->hello.id);
+	if (strcmp(theirs, ours) == 0)
+		return CAD_OK;
+	return cad_error_set(error, CAD_ERR_REFUSED,
+		"router '%.80s' has other weights than this cluster: all but routed experts has the checksum '%.40s', in the placement service's files '%s': start it with the same --model files",
+		join->hello.id, theirs, ours);
+}
+
 enum cad_status pl_control_join(
 	struct pl_control *control, const struct pl_join *join, uint64_t session, struct cad_error *error)
 {
@@ -206,6 +227,8 @@ enum cad_status pl_control_join(
 	enum cad_status status = compare_identity(&control->options.identity, join, error);
 
 	if (status == CAD_OK)
+		status = compare_router(&control->options.events, join, error);
+	if (status == CAD_OK)
 		status = pl_registry_join(
 			&control->registry, &join->hello, session, pl_control_now(control), &slot, &superseded, error);
 	if (status == CAD_OK && join->hello.role == PL_ROLE_EXPERT)
@@ -213,7 +236,7 @@ enum cad_status pl_control_join(
 	if (status == CAD_OK && !(back && pl_reach_knows(control->reach, slot)))
 		status = join_reach(control, slot, join->hello.role, error);
 	if (status != CAD_OK) {
-		control->stats.refusals++;
+		control->stats.refusals += status != CAD_AGAIN;
 		return status;
 	}
 

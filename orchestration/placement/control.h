@@ -47,12 +47,16 @@ struct pl_control_events {
 	 * pl_control_checksum will be called when it is ready. */
 	enum cad_status (*checksum)(void *context, uint32_t cell, char hex[33]);
 	void *context;
+	/* The checkpoint's checksum of what routers compute with. CAD_AGAIN: it is being computed, and
+	 * routers have to ask again. NULL: they are not compared. */
+	enum cad_status (*router_checksum)(void *context, char hex[33]);
 };
 
 /* What every process of a cluster must have in common: the checkpoint, and the numeric settings
  * with the same in words. Borrowed. */
 struct pl_identity {
 	const char *model_fingerprint, *settings_fingerprint, *settings;
+	const char *router_checksum; /* of a router's hello; NULL: none */
 };
 
 struct pl_control_options {
@@ -92,8 +96,8 @@ struct pl_join {
 	const struct pl_expert *held;
 	size_t held_count;
 };
-/* session: any number but 0, new for each stream. CAD_ERR_REFUSED: an id in use, another
- * checkpoint, or other settings; CAD_ERR_INVALID, CAD_ERR_EXHAUSTED as in registry.h. */
+/* session: any number but 0, new for each stream. CAD_AGAIN: not yet, ask again. CAD_ERR_REFUSED: an id in
+ * use, another checkpoint, a router with other weights, or other settings; CAD_ERR_INVALID, CAD_ERR_EXHAUSTED as in registry.h. */
 CAD_MUST_USE enum cad_status pl_control_join(
 	struct pl_control *control, const struct pl_join *join, uint64_t session, struct cad_error *error);
 

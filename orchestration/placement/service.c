@@ -22,7 +22,7 @@
 
 enum { READY_TEXT_BYTES = 320, PEER_BYTES = 128 };
 /* Routers that start at once are told of at once. */
-static const uint64_t PEERS_INTERVAL_NS = 20 * CAD_NS_PER_MS;
+static const uint64_t PEERS_INTERVAL_NS = 20 * CAD_NS_PER_MS, SAY_AGAIN_NS = 60 * CAD_NS_PER_S;
 
 /* A Join stream, or a watcher of the map. */
 struct stream {
@@ -47,6 +47,8 @@ struct pl_service {
 	struct stream *streams;
 	uint64_t sessions; /* that were given out */
 	uint64_t started_ns;
+	uint64_t refused_ns; /* when it was said last that somebody was refused, and why */
+	char refused[CAD_ERROR_TEXT_BYTES];
 	char settings_fingerprint[33], settings_text[CADRE_TEXT_BYTES];
 	struct cad_map *map;         /* what map_message points into */
 	Cadre__V1__Map *map_message; /* NULL before the first map */
@@ -299,6 +301,12 @@ static enum cad_status on_checksum_asked(void *context, uint32_t cell, char hex[
 	return pl_checkpoint_checksum(service->options.checkpoint, cell, hex);
 }
 
+static enum cad_status on_router_checksum_asked(void *context, char hex[33])
+{
+	struct pl_service *service = context;
+	return pl_checkpoint_router_checksum(service->options.checkpoint, hex);
+}
+
 static void on_checksum(void *context, uint32_t cell)
 {
 	struct pl_service *service = context;
@@ -337,7 +345,8 @@ static enum cad_status take_hello(struct pl_service *service, const struct strea
 			.memory_bytes = hello->memory_bytes,
 			.threads = hello->threads,
 			.pid = hello->pid },
-		.identity = { hello->model_fingerprint, hello->settings_fingerprint, hello->settings },
+		.identity = { hello->model_fingerprint, hello->settings_fingerprint, hello->settings,
+			hello->router_checksum },
 		.epoch = hello->epoch,
 		.held = held,
 		.held_count = hello->n_held,
@@ -434,9 +443,22 @@ static enum cad_status take_report(
 	}
 }
 
+/* Who is refused asks again and again: once for each reason, and again after a while. */
+static void say_refused(struct pl_service *service, const char *why)
+{
+	uint64_t now_ns = cad_clock_now_ns(service->options.clock);
+	if (service->refused_ns && now_ns < service->refused_ns + SAY_AGAIN_NS && strcmp(service->refused, why) == 0)
+		return;
+	service->refused_ns = now_ns;
+	snprintf(service->refused, sizeof service->refused, "%s", why);
+	cad_log_warn(COMPONENT, "refused", CAD_S("error", why));
+}
+
 static enum cad_rpc_code refusal_code(enum cad_status status)
 {
-	return status == CAD_ERR_REFUSED ? CAD_RPC_FAILED_PRECONDITION : cad_rpc_code_of_status(status);
+	return status == CAD_AGAIN          ? CAD_RPC_UNAVAILABLE
+		: status == CAD_ERR_REFUSED ? CAD_RPC_FAILED_PRECONDITION
+					    : cad_rpc_code_of_status(status);
 }
 
 static void join_message(struct cad_rpc_call *call, const ProtobufCMessage *message)
@@ -456,7 +478,8 @@ static void join_message(struct cad_rpc_call *call, const ProtobufCMessage *mess
 
 	enum cad_status status = take_report(service, stream, (const Cadre__V1__NodeReport *)message, &error);
 	if (status != CAD_OK) {
-		cad_log_warn(COMPONENT, "refused", CAD_S("error", error.text));
+		if (status != CAD_AGAIN)
+			say_refused(service, error.text);
 		cad_rpc_call_finish(call, refusal_code(status), "%s", error.text);
 		return;
 	}
@@ -622,8 +645,11 @@ enum cad_status pl_service_create(
 	control.expert_bytes = pl_checkpoint_expert_bytes(options->checkpoint);
 	cad_settings_fingerprint(pl_checkpoint_settings(options->checkpoint), made->settings_fingerprint);
 	cad_settings_text(pl_checkpoint_settings(options->checkpoint), made->settings_text);
-	control.identity = (struct pl_identity){ pl_checkpoint_fingerprint(options->checkpoint),
-		made->settings_fingerprint, made->settings_text };
+	control.identity = (struct pl_identity){
+		.model_fingerprint = pl_checkpoint_fingerprint(options->checkpoint),
+		.settings_fingerprint = made->settings_fingerprint,
+		.settings = made->settings_text,
+	};
 	control.state = options->state;
 	control.clock = options->clock;
 	control.events = (struct pl_control_events){
@@ -634,6 +660,7 @@ enum cad_status pl_service_create(
 		.standing = on_standing,
 		.checksum = on_checksum_asked,
 		.context = made,
+		.router_checksum = on_router_checksum_asked,
 	};
 	enum cad_status status = pl_control_create(&control, &made->control, error);
 	if (status == CAD_OK)

@@ -47,6 +47,7 @@ static const char nonsense[] =
 	X(QUANTA_PUT, "INSERT OR REPLACE INTO quanta VALUES (?1, ?2)") \
 	X(CHECKSUM_GET, "SELECT hex FROM checksums WHERE layer = ?1 AND expert = ?2") \
 	X(CHECKSUM_PUT, "INSERT OR REPLACE INTO checksums VALUES (?1, ?2, ?3)") \
+	X(CHECKSUM_DELETE_ALL, "DELETE FROM checksums") \
 	X(NODE_ALL, "SELECT id, role, exchange, http, grpc, kernels, memory, pid, probe FROM nodes ORDER BY id") \
 	X(NODE_PUT, \
 		"INSERT INTO nodes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO UPDATE SET" \
@@ -418,6 +419,28 @@ enum cad_status pl_state_settings(
 	return CAD_OK;
 }
 
+enum cad_status pl_state_files(struct pl_state *state, const char *files, bool *changed, struct cad_error *error)
+{
+	char old[PL_TEXT_BYTES];
+	enum cad_status status = CAD_OK;
+
+	get_meta_text(state, "files", old, sizeof old);
+	bool others = old[0] && strcmp(old, files) != 0;
+	if (strcmp(old, files) != 0) {
+		pl_state_begin(state);
+		if (others) {
+			(void)run(state, use(state, CHECKSUM_DELETE_ALL));
+			put_meta_text(state, "router", "");
+		}
+		put_meta_text(state, "files", files);
+		status = pl_state_commit(state, error);
+	}
+	if (status == CAD_OK)
+		*changed = others;
+
+	return status;
+}
+
 /* ---- tables that are computed once ---- */
 
 enum cad_status pl_state_quanta_load(struct pl_state *state, const char *key, float *quanta, uint32_t layers)
@@ -456,6 +479,12 @@ enum cad_status pl_state_checksum(struct pl_state *state, uint32_t layer, uint32
 	}
 	sqlite3_reset(get);
 	return status;
+}
+
+enum cad_status pl_state_router_checksum(struct pl_state *state, char hex[33])
+{
+	get_meta_text(state, "router", hex, 33);
+	return strlen(hex) == 32 ? CAD_OK : CAD_ERR_NOT_FOUND;
 }
 
 /* ---- nodes and what they hold ---- */
@@ -565,6 +594,8 @@ void pl_state_put_checksum(struct pl_state *state, uint32_t layer, uint32_t expe
 	bind_text(put, 3, hex);
 	(void)run(state, put);
 }
+
+void pl_state_put_router_checksum(struct pl_state *state, const char *hex) { put_meta_text(state, "router", hex); }
 
 enum cad_status pl_state_commit(struct pl_state *state, struct cad_error *error)
 {

@@ -37,6 +37,13 @@ CAD_MUST_USE enum cad_status pl_state_claim(
 CAD_MUST_USE enum cad_status pl_state_settings(
 	struct pl_state *state, const char *settings_fingerprint, bool *fresh, struct cad_error *error);
 
+/*
+ * The checksums are those of certain files (cad_model_files). With others than last time they are forgotten, and
+ * `changed` is set; a state that does not say so yet learns it.
+ */
+CAD_MUST_USE enum cad_status pl_state_files(
+	struct pl_state *state, const char *files, bool *changed, struct cad_error *error);
+
 /* The quantum table under a key that names everything it depends on. CAD_ERR_NOT_FOUND: none of
  * that key and length. */
 CAD_MUST_USE enum cad_status pl_state_quanta_load(
@@ -45,6 +52,9 @@ CAD_MUST_USE enum cad_status pl_state_quanta_store(
 	struct pl_state *state, const char *key, const float *quanta, uint32_t layers, struct cad_error *error);
 /* The checksum of one expert of the checkpoint: CAD_ERR_NOT_FOUND when none was put. */
 CAD_MUST_USE enum cad_status pl_state_checksum(struct pl_state *state, uint32_t layer, uint32_t expert, char hex[33]);
+
+/* The same of what routers compute with. */
+CAD_MUST_USE enum cad_status pl_state_router_checksum(struct pl_state *state, char hex[33]);
 
 uint64_t pl_state_epoch(struct pl_state *state); /* of the last map that was published; 0: none */
 /* The kernels' fingerprint that experts are placed under; "" if there is none yet. */
@@ -68,6 +78,7 @@ void pl_state_put_node(struct pl_state *state, const struct pl_node *node);
 void pl_state_delete_node(struct pl_state *state, const char *id); /* and what it holds */
 void pl_state_put_held(struct pl_state *state, const char *id, uint32_t layer, uint32_t expert, bool held);
 void pl_state_put_checksum(struct pl_state *state, uint32_t layer, uint32_t expert, const char *hex);
+void pl_state_put_router_checksum(struct pl_state *state, const char *hex);
 CAD_MUST_USE enum cad_status pl_state_commit(struct pl_state *state, struct cad_error *error);
 
 #endif

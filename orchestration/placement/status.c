@@ -10,6 +10,7 @@
 struct pl_status {
 	Cadre__V1__ClusterStatus message;
 	Cadre__V1__Settings settings;
+	char router_checksum[33];
 	struct cad_settings_storage settings_storage;
 	Cadre__V1__NodeStatus nodes[CAD_PROCESSES_MAX];
 	Cadre__V1__NodeStatus *list[CAD_PROCESSES_MAX];
@@ -58,6 +59,7 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 	cadre__v1__cluster_status__init(message);
 	cadre__v1__settings__init(&made->settings);
 	cad_settings_to_proto(pl_checkpoint_settings(source->checkpoint), &made->settings_storage, &made->settings);
+	(void)pl_checkpoint_router_checksum((void *)(uintptr_t)source->checkpoint, made->router_checksum);
 	message->cluster = (char *)source->cluster;
 	message->epoch = map ? map->epoch : 0;
 	message->model_directory = (char *)cad_model_directory(pl_checkpoint_model(source->checkpoint));
@@ -68,6 +70,7 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 	message->settings = &made->settings;
 	message->experts_unplaced = map ? (uint32_t)cad_map_unplaced(map) : pl_shape_cells(&shape);
 	message->uptime_ms = (source->now_ns - source->started_ns) / CAD_NS_PER_MS;
+	message->router_checksum = made->router_checksum;
 	message->state_loss = (char *)pl_state_loss(source->state);
 	message->nodes = made->list;
 

@@ -11,6 +11,7 @@ struct loader {
 	const struct cad_model *model;
 	enum cad_weights storage;
 	enum cad_status status;
+	uint8_t (*digests)[CAD_DIGEST_BYTES]; /* of each layer, and of the rest */
 };
 
 static struct kn_source source_of(const struct loader *loader, enum cad_role role, uint32_t layer)
@@ -62,12 +63,14 @@ static void load_layer(struct loader *loader, uint32_t layer)
 	load_vector(loader, CAD_ROLE_FFN_NORM, layer, &w->ffn_norm);
 	load_ffn(loader, layer, &w->ffn);
 	w->ffn_list[0] = &w->ffn;
-	if (!spec->layers[layer].moe)
-		return;
+	if (spec->layers[layer].moe) {
+		load_matrix(loader, CAD_ROLE_GATE, layer, &w->gate);
+		load_vector(loader, CAD_ROLE_GATE_BIAS, layer, &w->gate_bias);
+		load_vector(loader, CAD_ROLE_SELECTION_BIAS, layer, &w->selection_bias);
+	}
 
-	load_matrix(loader, CAD_ROLE_GATE, layer, &w->gate);
-	load_vector(loader, CAD_ROLE_GATE_BIAS, layer, &w->gate_bias);
-	load_vector(loader, CAD_ROLE_SELECTION_BIAS, layer, &w->selection_bias);
+	/* now, while the file's pages are in memory */
+	cad_model_router_part(loader->model, layer, loader->digests[layer]);
 }
 
 enum cad_status rt_weights_init(struct rt_weights *weights, struct kn_device *device, const struct cad_model *model,
@@ -77,7 +80,8 @@ enum cad_status rt_weights_init(struct rt_weights *weights, struct kn_device *de
 	*weights = (struct rt_weights){ .device = device, .spec = spec };
 	struct loader loader = { .weights = weights, .model = model, .storage = storage };
 	weights->layers = calloc(spec->layers_count, sizeof *weights->layers);
-	if (!weights->layers)
+	loader.digests = calloc(cad_model_router_parts(model), sizeof *loader.digests);
+	if (!weights->layers || !loader.digests)
 		loader.status = CAD_ERR_MEMORY;
 	float inv_freq[CAD_HEAD_SIZE_MAX / 2];
 	cad_rope_inv_freq(&spec->rope, inv_freq);
@@ -91,6 +95,11 @@ enum cad_status rt_weights_init(struct rt_weights *weights, struct kn_device *de
 		loader.status = device->ops->table_create(device, &embed, storage, &weights->embed);
 	load_vector(&loader, CAD_ROLE_FINAL_NORM, 0, &weights->final_norm);
 	load_matrix(&loader, spec->tied_embeddings ? CAD_ROLE_EMBED : CAD_ROLE_LM_HEAD, 0, &weights->lm_head);
+	if (loader.status == CAD_OK) {
+		cad_model_router_part(model, spec->layers_count, loader.digests[spec->layers_count]);
+		cad_model_router_checksum(model, (const uint8_t(*)[CAD_DIGEST_BYTES])loader.digests, weights->checksum);
+	}
+	free(loader.digests);
 
 	if (loader.status != CAD_OK) {
 		rt_weights_fini(weights);

@@ -29,6 +29,7 @@ struct rt_weights {
 	struct kn_matrix lm_head;
 	float *inv_freq;                 /* [rope.size / 2] */
 	struct rt_layer_weights *layers; /* [L] */
+	char checksum[33];               /* cad_model_router_checksum of what was loaded */
 };
 
 CAD_MUST_USE enum cad_status rt_weights_init(struct rt_weights *weights, struct kn_device *device,

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files with other weights under the same headers, which the fingerprint of the model does not see: on an expert node, on a router."""
 import json
+import os
+import re
 import shutil
 import struct
 import subprocess
@@ -8,7 +10,7 @@ import time
 
 import pytest
 
-from cluster import BIN, GOLDEN, Cluster, metric
+from cluster import BIN, GOLDEN, Cluster, http, metric, wait_for_log
 
 MODEL = GOLDEN / 'qwen3moe-a' / 'model'
 
@@ -65,3 +67,56 @@ def test_node_with_wrong_weights_is_said_once_and_holds_nothing(tmp_path, digest
             assert time.monotonic() < end, cluster.logs()
             time.sleep(0.05)
         assert 'ATTENTION: expert-1' not in status_table(cluster)
+
+
+def test_router_with_other_weights_is_refused_with_both_values(tmp_path, digest):
+    """The placement service's own files are right. The refused router is never ready, says why once, and joins with the right files."""
+    with Cluster(MODEL, experts=1) as cluster:
+        router = cluster.add_router()
+        router.process.stop()
+        right = list(router.process.arguments)
+        router.process.arguments[right.index('--model') + 1] = str(other_weights(tmp_path / 'other', 'self_attn.k_proj'))
+        refusals = metric(cluster.placement_http, 'cadre_placement_refusals_total')
+        router.process.log.unlink()
+        router.process.start()
+        wait_for_log(router.process, 'has other weights than this cluster')
+        end = time.monotonic() + 30
+        while metric(cluster.placement_http, 'cadre_placement_refusals_total') < refusals + 3:
+            assert time.monotonic() < end, cluster.logs()
+            time.sleep(0.05)
+        with pytest.raises(OSError):
+            http(router.http, '/readyz')
+        expected = cluster.status()['router_checksum']
+        log = router.process.log.read_text()
+        assert re.search(f"has the checksum '[0-9a-f]{{32}}', in the placement service's files '{expected}'", log), log
+        assert log.count('has other weights') == 1 and cluster.placement.log.read_text().count('has other weights') == 1
+        assert 'router-1' not in [n['id'] for n in cluster.status()['nodes'] if n['state'] == 'live']
+        assert router.process.stop() == 0
+
+        router.process.arguments = right
+        router.process.start()
+        cluster.wait_ready()
+        for each in cluster.routers:
+            assert each.generate(tokens=[1, 2, 3], max_tokens=8, ignore_eos=True).digest == digest
+
+
+def test_checkpoint_is_read_once_and_again_when_its_files_change(tmp_path, digest):
+    model = tmp_path / 'model'
+    shutil.copytree(MODEL, model)
+
+    def restart():
+        assert cluster.placement.stop() == 0
+        cluster.placement.log.unlink()
+        cluster.placement.start()
+        wait_for_log(cluster.placement, 'role=router')
+        assert cluster.routers[0].generate(tokens=[1, 2, 3], max_tokens=8, ignore_eos=True).digest == digest
+        return cluster.placement.log.read_text()
+
+    with Cluster(model, experts=1) as cluster:
+        first = cluster.status()['router_checksum']
+        assert len(first) == 32 and 'checksum of what routers compute with' in cluster.placement.log.read_text()
+        assert 'checksum of what routers compute with' not in restart()
+        os.utime(next(model.glob('*.safetensors')))
+        log = restart()
+        assert 'not those of last time' in log and f'checksum={first}' in log
+        assert metric(cluster.placement_http, 'cadre_placement_frees_ordered_total') == 0

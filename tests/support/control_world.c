@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 const uint32_t world_layers[WORLD_LAYERS] = { 1, 2, 5 };
-const struct pl_identity world_identity = { "m", "s", "words" };
+const struct pl_identity world_identity = { "m", "s", "words", NULL };
 
 static uint64_t now(void *context) { return ((struct world *)context)->now_ms * CAD_NS_PER_MS; }
 

@@ -25,6 +25,7 @@
 #include <cmocka.h>
 
 static int null_fd;
+static const char *known_checksum; /* the checkpoint's, of what routers compute with; "": not yet */
 
 /* ---- the stories ---- */
 
@@ -564,11 +565,11 @@ static void strangers_are_refused(void **state)
 					.kernels_fingerprint = "",
 					.version = "",
 					.isa = "" },
-		.identity = { "other", "s", "words" } };
+		.identity = { "other", "s", "words", NULL } };
 	assert_int_equal(pl_control_join(world->control, &join, 1, &error), CAD_ERR_REFUSED);
 	assert_string_equal(error.text,
 		"node 'a' has a checkpoint with fingerprint 'other', but this cluster serves 'm': start it with the same --model files");
-	join.identity = (struct pl_identity){ "m", "t", "other words" };
+	join.identity = (struct pl_identity){ "m", "t", "other words", NULL };
 	assert_int_equal(pl_control_join(world->control, &join, 1, &error), CAD_ERR_REFUSED);
 	assert_string_equal(error.text,
 		"node 'a' runs with the settings 'other words' (t), but this cluster with 'words' (s): restart it, and it takes the cluster's settings");
@@ -582,6 +583,52 @@ static void strangers_are_refused(void **state)
 	pl_control_leave(world->control, 1);
 	must(pl_control_loaded(world->control, 1, (struct pl_expert){ 3, 0 }, "", 0, &error), &error);
 	assert_int_equal(pl_control_stats(world->control)->refusals, 2);
+	world_destroy(world);
+}
+
+static enum cad_status router_checksum(void *context, char hex[33])
+{
+	(void)context;
+	snprintf(hex, 33, "%s", known_checksum);
+	return hex[0] ? CAD_OK : CAD_AGAIN;
+}
+
+/* The placement service's own files say which weights are right; until it has read them, routers wait. */
+static void routers_with_other_weights_are_refused(void **state)
+{
+	(void)state;
+	struct world *world = world_create();
+	struct cad_error error;
+	struct pl_join join = {
+		.hello = { .id = "r",
+			.role = PL_ROLE_ROUTER,
+			.exchange_address = "",
+			.http_address = "",
+			.grpc_address = "",
+			.kernels_fingerprint = "",
+			.version = "",
+			.isa = "" },
+		.identity = world_identity,
+	};
+	pl_control_destroy(world->control);
+	world->options.events.router_checksum = router_checksum;
+	world_start(world);
+
+	join.identity.router_checksum = "0123456789abcdef0123456789abcdef";
+	known_checksum = "";
+	assert_int_equal(pl_control_join(world->control, &join, 1, &error), CAD_AGAIN);
+	assert_non_null(strstr(error.text, "router 'r' has to wait"));
+	assert_int_equal(pl_control_stats(world->control)->refusals, 0);
+	known_checksum = "fedcba9876543210fedcba9876543210";
+	assert_int_equal(pl_control_join(world->control, &join, 2, &error), CAD_ERR_REFUSED);
+	assert_string_equal(error.text,
+		"router 'r' has other weights than this cluster: all but routed experts has the checksum '0123456789abcdef0123456789abcdef', in the placement service's files 'fedcba9876543210fedcba9876543210': start it with the same --model files");
+	join.identity.router_checksum = NULL;
+	assert_int_equal(pl_control_join(world->control, &join, 3, &error), CAD_ERR_REFUSED);
+	assert_int_equal(pl_control_stats(world->control)->refusals, 2);
+	join.identity.router_checksum = known_checksum;
+	must(pl_control_join(world->control, &join, 4, &error), &error);
+	assert_int_equal(world_connect_node(world, 0), CAD_OK); /* a node computes with none of it */
 	world_destroy(world);
 }
 
@@ -736,6 +783,7 @@ int main(void)
 		cmocka_unit_test(late_checksums_are_waited_for),
 		cmocka_unit_test(shortage_is_told),
 		cmocka_unit_test(strangers_are_refused),
+		cmocka_unit_test(routers_with_other_weights_are_refused),
 		cmocka_unit_test(other_operators_hold_nothing),
 		cmocka_unit_test(dense_model_has_a_map_at_once),
 		cmocka_unit_test(storm),

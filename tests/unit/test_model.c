@@ -312,6 +312,71 @@ static void fingerprints_and_checksums(void **state)
 	golden_copy_remove(&copy);
 }
 
+static void router_checksum_of(const struct cad_model *model, char hex[33])
+{
+	uint8_t digests[64][CAD_DIGEST_BYTES];
+	assert_in_range(cad_model_router_parts(model), 2, 64);
+	for (uint32_t i = 0; i < cad_model_router_parts(model); i++)
+		cad_model_router_part(model, i, digests[i]);
+	cad_model_router_checksum(model, (const uint8_t(*)[CAD_DIGEST_BYTES])digests, hex);
+}
+
+/* One bit of any tensor changes what routers compute with, unless it is a routed expert's; the fingerprint sees
+ * none of them. */
+static void router_checksum_sees_what_routers_compute_with(const char *name)
+{
+	struct golden_copy copy = golden_copy_create(name);
+	struct cad_model *model, *other;
+	struct cad_safetensors *file;
+	char before[33], after[33], fingerprint[33], same[33], files[33], other_files[33] = "", *bytes;
+	size_t size;
+
+	assert_int_equal(cad_model_open(copy.directory, &model, NULL), CAD_OK);
+	router_checksum_of(model, before);
+	cad_model_fingerprint(model, fingerprint);
+	cad_model_files(model, files);
+	assert_int_equal(
+		cad_file_read(golden_copy_path(&copy, "model.safetensors"), SIZE_MAX - 1, &bytes, &size, NULL), CAD_OK);
+	assert_int_equal(cad_safetensors_open(golden_copy_path(&copy, "model.safetensors"), &file, NULL), CAD_OK);
+	const char *first = cad_safetensors_at(file, 0).data;
+	size_t data = size, count = cad_safetensors_count(file), experts = 0;
+	for (size_t i = 0; i < count; i++)
+		data -= cad_safetensors_at(file, i).bytes;
+
+	for (size_t i = 0; i < count; i++) {
+		struct cad_tensor tensor = cad_safetensors_at(file, i);
+		char *byte = &bytes[data + (size_t)((const char *)tensor.data - first) + tensor.bytes - 1];
+		bool expert = strstr(tensor.name, ".experts.");
+		experts += expert;
+		if (expert && experts % 16 != 1)
+			continue;
+		*byte ^= 1;
+		golden_copy_write(golden_copy_path(&copy, "model.safetensors"), bytes, size);
+		*byte ^= 1;
+		assert_int_equal(cad_model_open(copy.directory, &other, NULL), CAD_OK);
+		router_checksum_of(other, after);
+		if ((strcmp(before, after) == 0) != expert)
+			fail_msg("%s: '%s' and '%s'", tensor.name, before, after);
+		cad_model_fingerprint(other, same);
+		assert_string_equal(fingerprint, same);
+		cad_model_files(other, other_files);
+		cad_model_close(other);
+	}
+
+	assert_string_not_equal(files, other_files);
+	cad_safetensors_close(file);
+	free(bytes);
+	cad_model_close(model);
+	golden_copy_remove(&copy);
+}
+
+static void router_checksums(void **state)
+{
+	(void)state;
+	router_checksum_sees_what_routers_compute_with("mixtral-a");
+	router_checksum_sees_what_routers_compute_with("olmoe-a");
+}
+
 /* ---- damaged ones ---- */
 
 static void damaged_tensors(void **state)
@@ -610,6 +675,7 @@ int main(void)
 		cmocka_unit_test(roles),
 		cmocka_unit_test(data_is_that_of_the_file),
 		cmocka_unit_test(fingerprints_and_checksums),
+		cmocka_unit_test(router_checksums),
 		cmocka_unit_test(damaged_tensors),
 		cmocka_unit_test(harmless_extras),
 		cmocka_unit_test(truncated_files),

@@ -58,7 +58,7 @@ struct seen_status {
 struct world {
 	struct rpc_fixture fixture;
 	struct cad_model *model;
-	char fingerprint[33];
+	char fingerprint[33], router_checksum[33];
 	struct pl_state *state;
 	struct pl_checkpoint *checkpoint;
 	struct pl_service *service;
@@ -134,6 +134,10 @@ static int setup(void **state)
 	must(pl_state_open("", &world->state, &error), &error);
 	must(cad_model_open(MODEL, &world->model, &error), &error);
 	cad_model_fingerprint(world->model, world->fingerprint);
+	uint8_t digests[64][CAD_DIGEST_BYTES];
+	for (uint32_t i = 0; i < cad_model_router_parts(world->model); i++)
+		cad_model_router_part(world->model, i, digests[i]);
+	cad_model_router_checksum(world->model, (const uint8_t(*)[CAD_DIGEST_BYTES])digests, world->router_checksum);
 	start_service(world);
 	const struct cad_rpc_channel_config config = { .backoff_ms_max = 500 };
 	must(cad_rpc_channel_create(
@@ -184,6 +188,7 @@ static void fill_hello(void *context, Cadre__V1__NodeHello *hello)
 	hello->role = member->router ? CADRE__V1__ROLE__ROLE_ROUTER : CADRE__V1__ROLE__ROLE_EXPERT;
 	hello->exchange_address = member->address;
 	hello->http_address = member->http;
+	hello->router_checksum = member->router ? member->world->router_checksum : "";
 	hello->model_fingerprint = member->world->fingerprint;
 	hello->memory_bytes = 1ull << 30;
 	hello->pid = 7;
@@ -538,6 +543,14 @@ static void wrong_beginnings_are_refused(void **state)
 	hello.settings_fingerprint = settings_fingerprint;
 	refused(world, &message, CAD_RPC_FAILED_PRECONDITION,
 		"node id 'node-0' is already in use (pid 7, 127.0.0.1:7400)");
+	hello.id = "router-9";
+	hello.role = CADRE__V1__ROLE__ROLE_ROUTER;
+	hello.router_checksum = "0123";
+	char both[160];
+	snprintf(both, sizeof both, "has the checksum '0123', in the placement service's files '%s'",
+		world->router_checksum);
+	refused(world, &message, CAD_RPC_FAILED_PRECONDITION, both);
+	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
 	hello.id = "node-9";
 	hello.model_fingerprint = "x";
 	refused(world, &message, CAD_RPC_FAILED_PRECONDITION, "start it with the same --model files");

@@ -45,7 +45,7 @@ enum cad_status pl_trace_read_as(
 {
 	const void *bytes;
 	size_t size;
-	enum cad_status status = cad_file_map(path, &bytes, &size, error);
+	enum cad_status status = cad_file_map(path, &bytes, &size, NULL, error);
 
 	if (status != CAD_OK)
 		return status;
