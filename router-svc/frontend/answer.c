@@ -23,10 +23,11 @@ void rt_answer_fini(struct rt_answer *answer)
 }
 
 /* Through the stop strings; `last` lets go what they hold. */
-static enum cad_status add(struct rt_answer *answer, const struct cad_text *piece, bool last, struct cad_text *text,
+static enum cad_status add(struct rt_answer *answer, struct cad_text *piece, bool last, struct cad_text *text,
 	bool *stopped, struct cad_error *error)
 {
 	bool found = false;
+	rt_text_clean(piece);
 	enum cad_status status = rt_stop_text_add(&answer->stop, piece->bytes, piece->size, text, &found);
 	if (status == CAD_OK && last && !found)
 		status = rt_stop_text_flush(&answer->stop, text);

@@ -245,6 +245,7 @@ static void detokenize_compute(struct text_job *job)
 static void detokenize_answer(struct text_job *job)
 {
 	Cadre__V1__DetokenizeResponse response = CADRE__V1__DETOKENIZE_RESPONSE__INIT;
+	rt_text_clean(&job->text);
 	if (job->text.size > 0)
 		response.text = job->text.bytes;
 	cad_rpc_call_reply(job->call, &response.base);

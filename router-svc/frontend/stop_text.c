@@ -23,6 +23,18 @@ enum cad_status rt_text_append(struct cad_text *text, const char *bytes, size_t 
 	return CAD_OK;
 }
 
+void rt_text_clean(struct cad_text *text)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < text->size; i++)
+		if (text->bytes[i] != 0)
+			text->bytes[kept++] = text->bytes[i];
+	if (text->size > 0)
+		text->bytes[kept] = 0;
+	text->size = kept;
+}
+
 enum cad_status rt_stop_text_init(struct rt_stop_text *stop, char *const *strings, size_t count)
 {
 	*stop = (struct rt_stop_text){ 0 };

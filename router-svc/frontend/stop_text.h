@@ -18,6 +18,9 @@ struct rt_stop_text {
 /* Appends bytes, keeping a terminator after them. CAD_ERR_MEMORY. */
 CAD_MUST_USE enum cad_status rt_text_append(struct cad_text *text, const char *bytes, size_t size);
 
+/* Takes U+0000 out, behind which nothing of a message's text would be seen. */
+void rt_text_clean(struct cad_text *text);
+
 /* Copies the strings, none of which is empty; with count 0 everything passes. */
 CAD_MUST_USE enum cad_status rt_stop_text_init(struct rt_stop_text *stop, char *const *strings, size_t count);
 void rt_stop_text_fini(struct rt_stop_text *stop); /* also takes a zeroed struct */

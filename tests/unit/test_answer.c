@@ -146,6 +146,34 @@ static void an_id_outside_the_vocabulary(void **state)
 	cad_text_fini(&text);
 }
 
+/* A token may be the character U+0000, which would hide what follows it in a message. */
+static void nothing_is_lost_behind_a_zero(void **state)
+{
+	(void)state;
+	enum { ZERO = 3 }; /* the token <0x00> */
+	for (size_t stops_count = 0; stops_count < 2; stops_count++) {
+		struct rt_answer answer;
+		struct cad_text text = { 0 };
+		struct cad_error error;
+		struct cad_ids ids;
+		bool stopped = false;
+		ids_of("one two three", &ids);
+		must(rt_answer_init(&answer, tokenizer, (char *[]){ "ne two" }, stops_count), NULL);
+		for (size_t i = 0; i < 2 * ids.count && !stopped; i++)
+			must(rt_answer_token(&answer, i % 2 ? ids.ids[i / 2] : ZERO, true, &text, &stopped, &error),
+				&error);
+		assert_int_equal(stopped, stops_count);
+		if (!stopped)
+			must(rt_answer_end(&answer, &text, &stopped, &error), &error);
+		const char *got = text.bytes[0] == ' ' ? text.bytes + 1 : text.bytes;
+		assert_string_equal(got, stops_count ? "o" : "one two three");
+		assert_int_equal(strlen(text.bytes), text.size);
+		rt_answer_fini(&answer);
+		cad_text_fini(&text);
+		cad_ids_fini(&ids);
+	}
+}
+
 /* ---- tokens that were sent before ---- */
 
 enum { TOKENS_MAX = 100 };
@@ -268,6 +296,7 @@ int main(void)
 		cmocka_unit_test(an_id_that_ends_is_no_text),
 		cmocka_unit_test(without_a_tokenizer_there_is_no_text),
 		cmocka_unit_test(an_id_outside_the_vocabulary),
+		cmocka_unit_test(nothing_is_lost_behind_a_zero),
 		cmocka_unit_test(a_joint_is_not_seen),
 	};
 	return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
