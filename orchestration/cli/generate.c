@@ -94,13 +94,11 @@ static enum cad_status make_request(
 		.min_p = (float)options->min_p,
 		.seed = options->seed,
 	};
-	if (!prompt)
-		return cl_request_parse_ids(options->tokens, &request->ids, error);
-	request->text = strdup(cad_options_positional(parsed, 0));
 	request->stop = options->stop[0] ? strdup(options->stop) : NULL;
-	if (!request->text || (options->stop[0] && !request->stop))
+	request->text = prompt ? strdup(cad_options_positional(parsed, 0)) : NULL;
+	if ((prompt && !request->text) || (options->stop[0] && !request->stop))
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the prompt");
-	return CAD_OK;
+	return prompt ? CAD_OK : cl_request_parse_ids(options->tokens, &request->ids, error);
 }
 
 /* What a person wants to know besides the text; on stderr, so that the text can be piped. */

@@ -81,6 +81,8 @@ def test_next_router_takes_over(cluster, answer):
 
 def test_stop_string_gives_the_same_here_and_there(cluster, answer):
     stop = answer[0]['text'][4:6]
+    ids = json.loads(cadrectl('generate', '--model', MODEL, '--tokens', '1,2', '--stop', 'x', '--max-tokens', 1, '-o', 'json').stdout)
+    assert ids['request']['stop'] == 'x'
     there, here = (json.loads(cadrectl('generate', *where, '--max-tokens', 12, '--ignore-eos', '--stop', stop, '-o', 'json', 'hello world').stdout)
                    for where in (['--router', cluster.routers[0].grpc], ['--model', MODEL]))
     assert there['finish_reason'] == 'stop' and stop not in there['text'] and answer[0]['text'].startswith(there['text'])
