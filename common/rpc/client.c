@@ -49,6 +49,7 @@ static void config_fill(struct cad_rpc_channel_config *config)
 	config->field = value
 	DEFAULT(receive_bytes_max, 16 << 20);
 	DEFAULT(keepalive_timeout_ms, 20000);
+	DEFAULT(connect_ms, 20000);
 	DEFAULT(backoff_ms_max, 5000);
 	DEFAULT(decoded_bytes_max, 64u << 20);
 	DEFAULT(out_high_bytes, 256u << 10);
@@ -61,6 +62,8 @@ static grpc_channel *core_create(
 	grpc_arg arguments[16] = {
 		cad_rpc_integer_argument(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, config->receive_bytes_max),
 		cad_rpc_integer_argument(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, config->backoff_ms_max),
+		/* despite its name, what an attempt to connect has at least */
+		cad_rpc_integer_argument(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, config->connect_ms),
 		cad_rpc_integer_argument(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS,
 			config->backoff_ms_max < 200 ? config->backoff_ms_max : 200),
 		cad_rpc_integer_argument(GRPC_ARG_ENABLE_CHANNELZ, 0),
@@ -71,7 +74,7 @@ static grpc_channel *core_create(
 		cad_rpc_integer_argument(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1), /* no TXT look-ups */
 		cad_rpc_integer_argument(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, config->own_connection),
 	};
-	size_t count = 8;
+	size_t count = 9;
 
 	if (config->keepalive_time_ms) {
 		arguments[count++] = cad_rpc_integer_argument(GRPC_ARG_KEEPALIVE_TIME_MS, config->keepalive_time_ms);

@@ -111,6 +111,8 @@ static void print_summary(const struct cl_result *result)
 		seconds, (double)result->first_token_us * 1e-3);
 	if (result->generated_tokens > 1 && decode > 0)
 		fprintf(stderr, ", then %.1f tokens/s", (double)(result->generated_tokens - 1) / decode);
+	if (result->resumed > 0)
+		fprintf(stderr, "; resumed %llu times", (unsigned long long)result->resumed);
 	fprintf(stderr, "; ended by %s; digest %s\n", cl_finish_name(result->finish_reason), result->digest);
 	if (result->dropped || result->spilled)
 		fprintf(stderr, "-- capacity policy %s: %llu dropped, %llu spilled (token, layer, slot)\n",
@@ -141,6 +143,17 @@ static void print_text(const struct progress *progress)
 	print_summary(result);
 }
 
+/* Of an answer that took several streams, no router has seen all of it. */
+static void take_report(struct cl_result *result, const struct cl_run_report *report)
+{
+	result->resumed = report->resumed;
+	result->gap_us = report->gap_us;
+	if (report->resumed == 0)
+		return;
+	result->first_token_us = report->first_token_us;
+	result->total_us = report->total_us;
+}
+
 static enum cad_status print_result(const struct options *options, const struct cl_request *request,
 	const struct progress *progress, const char *where, struct cad_error *error)
 {
@@ -168,7 +181,7 @@ int cl_generate(int argc, char **argv)
 	struct cad_error error;
 	struct cl_request request = { 0 };
 	struct cl_request_message message;
-	char where[CL_WHERE_BYTES] = "";
+	struct cl_run_report report = { .where = "" };
 	int exit_code;
 
 	if (!cad_options_main(&spec, argc, argv, &options, &parsed, &exit_code))
@@ -186,17 +199,19 @@ int cl_generate(int argc, char **argv)
 	} else {
 		if (status == CAD_OK) {
 			cl_request_to_message(&request, &message);
-			status = cl_run_generate(&run, &message.message, where, &error);
+			status = cl_run_generate(&run, &message.message, &report, &error);
 		}
 		if (status == CAD_OK && progress.status != CAD_OK) {
 			error = progress.error;
 			status = progress.status;
 		}
 		if (status == CAD_OK && !progress.result.finished && !ferror(stdout))
-			status = cad_error_set(
-				&error, CAD_ERR_PROTOCOL, "the answer of %s ended without a finish reason", where);
-		if (status == CAD_OK && progress.result.finished)
-			status = print_result(&options, &request, &progress, where, &error);
+			status = cad_error_set(&error, CAD_ERR_PROTOCOL,
+				"the answer of %s ended without a finish reason", report.where);
+		if (status == CAD_OK && progress.result.finished) {
+			take_report(&progress.result, &report);
+			status = print_result(&options, &request, &progress, report.where, &error);
+		}
 		exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("generate", &error);
 	}
 

@@ -281,6 +281,8 @@ static enum cad_status routing_add(
 		result->routing = json_array();
 	for (size_t i = 0; i < response->n_routing; i++) {
 		const Cadre__V1__TokenRouting *token = response->routing[i];
+		if (token->position < result->routed)
+			continue;
 		json_t *layers = json_array();
 		for (size_t l = 0; l < token->n_layers; l++)
 			(void)json_array_append_new(layers, layer_to_json(token->layers[l]));
@@ -288,6 +290,7 @@ static enum cad_status routing_add(
 			    json_pack("{s:i, s:o}", "position", (int)token->position, "layers", layers)) != 0)
 			return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the routing of %zu tokens",
 				response->n_routing);
+		result->routed = token->position + 1;
 	}
 	return CAD_OK;
 }
@@ -337,7 +340,7 @@ const char *cl_finish_name(Cadre__V1__FinishReason reason)
 json_t *cl_result_to_json(const struct cl_result *result, const struct cl_request *request, const char *where)
 {
 	json_t *json = json_pack(
-		"{s:o, s:s, s:s, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:s, s:f, s:I, s:I}, s:s, s:o}",
+		"{s:o, s:s, s:s, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:s, s:f, s:I, s:I}, s:s, s:I, s:I, s:o}",
 		"token_ids", ids_to_json(&result->ids), "text", result->text.bytes ? result->text.bytes : "",
 		"finish_reason", cl_finish_name(result->finish_reason), "digest", result->digest, "usage",
 		"prompt_tokens", (json_int_t)result->prompt_tokens, "generated_tokens",
@@ -346,7 +349,8 @@ json_t *cl_result_to_json(const struct cl_result *result, const struct cl_reques
 		(json_int_t)result->routed_rows, "bytes_sent", (json_int_t)result->bytes_sent, "bytes_received",
 		(json_int_t)result->bytes_received, "capacity", "policy", result->policy, "factor", result->factor,
 		"dropped", (json_int_t)result->dropped, "spilled", (json_int_t)result->spilled, "computed_by", where,
-		"request", cl_request_to_json(request));
+		"resumed", (json_int_t)result->resumed, "resume_gap_us", (json_int_t)result->gap_us, "request",
+		cl_request_to_json(request));
 	if (json && result->routing && json_object_set(json, "routing", result->routing) != 0) {
 		json_decref(json);
 		return NULL;

@@ -45,6 +45,7 @@ struct cl_result {
 	struct cad_ids ids;
 	struct cad_text text;
 	json_t *routing; /* NULL: none came */
+	uint32_t routed; /* positions whose routing came: what comes again is left out */
 	bool finished;   /* the last message came; what follows is its */
 	Cadre__V1__FinishReason finish_reason;
 	char digest[40];
@@ -53,6 +54,7 @@ struct cl_result {
 	char policy[16];
 	double factor;
 	uint64_t dropped, spilled;
+	uint64_t resumed, gap_us; /* struct cl_run_report; the caller's to fill */
 };
 void cl_result_fini(struct cl_result *result);
 /* Adds one message of the stream. */

@@ -1,41 +1,50 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/cli/run.h"
 
+#include "common/base/clock.h"
 #include "common/process/bearer.h"
 #include "common/rpc/blocking.h"
 #include "orchestration/cli/command.h"
+#include "orchestration/cli/received.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define GENERATE "/cadre.v1.Inference/Generate"
 
-struct attempt {
+/* A router that hangs is noticed by its silence to pings, one that cannot be connected to at all by
+ * the time that it takes. */
+enum { PING_AFTER_MS = 1000, PING_TIMEOUT_MS = 2000, CONNECT_MS = 5000 };
+/* When an answer has broken off, the list of routers is gone through so many times, with a pause of
+ * 0.25 s, 0.5 s, 1 s, ... between; and so many times an answer may break off. */
+enum { ROUNDS_MAX = 5, PAUSE_MS = 250, RESUMES_MAX = 16 };
+
+struct generation {
 	const struct cl_run *run;
-	bool answered; /* a message came: this router it is, for better or worse */
+	struct cl_run_report *report;
+	struct cl_received received;
+	char *bearer;
+	uint64_t began_ns, deadline_ns;      /* 0: none */
+	uint64_t last_message_ns, broken_ns; /* broken: the last message before the answer broke off; 0: it did not */
+	size_t broken_tokens;
+	const char *router; /* that is being asked */
+	bool late;          /* a router said so */
+	/* of on_message, which ends the stream then */
+	enum cad_status status;
+	struct cad_error *error;
 };
 
-static bool on_message(void *context, const ProtobufCMessage *message)
-{
-	struct attempt *attempt = context;
-	attempt->answered = true;
-	return attempt->run->on_response(attempt->run->context, (const Cadre__V1__GenerateResponse *)message);
-}
+static uint64_t now_ns(void) { return cad_clock_now_ns(&cad_clock_system); }
 
-static void stop_client(void *client) { cad_rpc_blocking_interrupt(client); }
+/* ---- access ---- */
 
 static void secret_free(char *secret)
 {
 	if (secret)
 		explicit_bzero(secret, strlen(secret));
 	free(secret);
-}
-
-/* Another router may do better after these; it would say the same after others. */
-static bool is_worth_another(enum cad_rpc_code code)
-{
-	return code == CAD_RPC_UNAVAILABLE || code == CAD_RPC_RESOURCE_EXHAUSTED || code == CAD_RPC_DEADLINE_EXCEEDED;
 }
 
 static const char *path_of(const char *option) { return option && option[0] ? option : NULL; }
@@ -59,75 +68,280 @@ static enum cad_status read_bearer(const struct cl_access *access, char **bearer
 	return status;
 }
 
-static enum cad_status ask_router(const struct cl_run *run, const char *router, const char *bearer,
-	const Cadre__V1__GenerateRequest *request, bool *again, struct cad_error *error)
+/* ---- messages ---- */
+
+/* The first message after the answer broke off. */
+static void resumed(struct generation *g, uint64_t now)
 {
-	struct cad_rpc_blocking *client;
-	struct attempt attempt = { .run = run };
-	enum cad_rpc_code code;
-	const struct cl_access *access = &run->access;
-	const struct cad_rpc_tls tls = {
+	uint64_t gap_us = (now - g->broken_ns) / CAD_NS_PER_US;
+
+	g->report->resumed++;
+	g->broken_ns = 0;
+	if (gap_us > g->report->gap_us)
+		g->report->gap_us = gap_us;
+	fprintf(stderr, "cadrectl: router %s continues the answer after %zu tokens, %.0f ms after the last message\n",
+		g->router, g->broken_tokens, (double)gap_us * 1e-3);
+}
+
+static bool on_message(void *context, const ProtobufCMessage *message)
+{
+	struct generation *g = context;
+	const Cadre__V1__GenerateResponse *response = (const Cadre__V1__GenerateResponse *)message;
+	uint64_t now = now_ns();
+
+	g->status = cl_received_add(&g->received, response, g->error);
+	if (g->status != CAD_OK)
+		return false;
+	if (g->broken_ns != 0)
+		resumed(g, now);
+	g->last_message_ns = now;
+	g->report->total_us = (now - g->began_ns) / CAD_NS_PER_US;
+	if (g->report->first_token_us == 0 && response->n_token_ids > 0)
+		g->report->first_token_us = g->report->total_us;
+
+	return g->run->on_response(g->run->context, response);
+}
+
+/* ---- one router ---- */
+
+static void stop_client(void *client) { cad_rpc_blocking_interrupt(client); }
+
+/* Another router may do better after these; it would say the same after others. */
+static bool is_worth_another(enum cad_rpc_code code)
+{
+	return code == CAD_RPC_UNAVAILABLE || code == CAD_RPC_RESOURCE_EXHAUSTED || code == CAD_RPC_DEADLINE_EXCEEDED;
+}
+
+/* Left of --timeout, at least 1; 0: no limit. */
+static int64_t left_ms(const struct generation *g)
+{
+	uint64_t now = now_ns();
+	if (g->deadline_ns == 0)
+		return 0;
+	return g->deadline_ns > now + CAD_NS_PER_MS ? (int64_t)((g->deadline_ns - now) / CAD_NS_PER_MS) : 1;
+}
+
+static bool time_is_up(const struct generation *g)
+{
+	return g->deadline_ns != 0 && (g->late || now_ns() >= g->deadline_ns);
+}
+
+static struct cad_rpc_tls tls_of(const struct cl_access *access)
+{
+	return (struct cad_rpc_tls){
 		.certificate = path_of(access->certificate),
 		.key = path_of(access->key),
 		.authority = path_of(access->authority),
 	};
-	const struct cad_rpc_metadata metadata = { "authorization", bearer };
-	const struct cad_rpc_call_options options = { .metadata = &metadata, .metadata_count = bearer != NULL };
+}
+
+/* What the user can change. */
+static enum cad_status explain(
+	const struct generation *g, enum cad_status status, enum cad_rpc_code code, struct cad_error *error)
+{
+	const struct cl_access *access = &g->run->access;
+	const struct cad_rpc_tls tls = tls_of(access);
+	const char *hint = code == CAD_RPC_UNAVAILABLE && g->received.messages == 0
+		? cad_rpc_tls_hint(access->tls ? &tls : NULL, error->text)
+		: NULL;
+
+	if (hint)
+		return cad_error_set(error, status, "router %s: %s; %s", g->router, error->text, hint);
+	if (code == CAD_RPC_UNAVAILABLE && strstr(error->text, "failed to connect"))
+		return cad_error_set(error, status, "router %s: %s; does a router serve there, %s TLS?", g->router,
+			error->text, access->tls ? "with" : "without");
+	if (code == CAD_RPC_UNIMPLEMENTED)
+		return cad_error_set(
+			error, status, "router %s: %s; is that a router's --grpc address?", g->router, error->text);
+	return cad_error_prefix(error, "router %s", g->router);
+}
+
+/* *again: another router may do better. */
+static enum cad_status ask_router(
+	struct generation *g, const Cadre__V1__GenerateRequest *request, bool *again, struct cad_error *error)
+{
+	struct cad_rpc_blocking *client;
+	enum cad_rpc_code code;
+	const struct cl_access *access = &g->run->access;
+	const struct cad_rpc_tls tls = tls_of(access);
+	const struct cad_rpc_channel_config config = {
+		.keepalive_time_ms = PING_AFTER_MS,
+		.keepalive_timeout_ms = PING_TIMEOUT_MS,
+		.connect_ms = CONNECT_MS,
+	};
+	const struct cad_rpc_metadata metadata = { "authorization", g->bearer };
+	const struct cad_rpc_call_options options = {
+		.metadata = &metadata,
+		.metadata_count = g->bearer != NULL,
+		.timeout_ms = left_ms(g),
+	};
 
 	*again = false;
-	enum cad_status status = cad_rpc_blocking_create(router, access->tls ? &tls : NULL, NULL, &client, error);
+	enum cad_status status = cad_rpc_blocking_create(g->router, access->tls ? &tls : NULL, &config, &client, error);
 	if (status != CAD_OK)
 		return status;
 	cl_on_interrupt(stop_client, client);
+	g->status = CAD_OK;
+	g->error = error;
 	status = cad_rpc_blocking_call(client, GENERATE, &request->base, &cadre__v1__generate_response__descriptor,
-		&options, on_message, &attempt, &code, error);
+		&options, on_message, g, &code, error);
 	cl_on_interrupt(NULL, NULL);
 	cad_rpc_blocking_destroy(client);
-	*again = status != CAD_OK && !attempt.answered && is_worth_another(code) && !cl_interrupted();
-	const char *hint = code == CAD_RPC_UNAVAILABLE && !attempt.answered
-		? cad_rpc_tls_hint(access->tls ? &tls : NULL, error->text)
-		: NULL;
-	if (status != CAD_OK && hint)
-		return cad_error_set(error, status, "router %s: %s; %s", router, error->text, hint);
-	if (status != CAD_OK && code == CAD_RPC_UNAVAILABLE && strstr(error->text, "failed to connect"))
-		return cad_error_set(error, status, "router %s: %s; does a router serve there, %s TLS?", router,
-			error->text, access->tls ? "with" : "without");
-	if (status != CAD_OK && code == CAD_RPC_UNIMPLEMENTED)
-		return cad_error_set(
-			error, status, "router %s: %s; is that a router's --grpc address?", router, error->text);
-	if (status != CAD_OK && code == CAD_RPC_UNAVAILABLE && attempt.answered)
-		return cad_error_set(
-			error, status, "router %s: %s; the answer is cut off here; ask again", router, error->text);
 
-	return status == CAD_OK ? CAD_OK : cad_error_prefix(error, "router %s", router);
+	if (g->status != CAD_OK) {
+		*again = g->status == CAD_ERR_UNSUPPORTED;
+		return cad_error_prefix(error, "router %s", g->router);
+	}
+	if (status == CAD_OK || g->received.finished)
+		return CAD_OK;
+	g->late = code == CAD_RPC_DEADLINE_EXCEEDED;
+	*again = is_worth_another(code) && !cl_interrupted() && !time_is_up(g);
+	return explain(g, status, code, error);
 }
 
-enum cad_status cl_run_generate(
-	const struct cl_run *run, const Cadre__V1__GenerateRequest *request, char *where, struct cad_error *error)
+/* ---- all of them ---- */
+
+static size_t routers_count(const char *list)
 {
+	size_t count = 1;
+	for (const char *at = list; *at; at++)
+		count += *at == ',' && at[1];
+	return count;
+}
+
+/* The index-th of a list that is not empty. */
+static void router_at(const char *list, size_t index, char *router, size_t size)
+{
+	for (; index > 0; index--)
+		list += strcspn(list, ",") + 1;
+	snprintf(router, size, "%.*s", (int)strcspn(list, ","), list);
+}
+
+static void where_add(struct cl_run_report *report, const char *router)
+{
+	size_t size = strlen(report->where);
+	snprintf(report->where + size, sizeof report->where - size, "%srouter %s", size ? ", then " : "", router);
+}
+
+/* False: Ctrl-C, or the time is up. */
+static bool pause_ms(const struct generation *g, unsigned ms)
+{
+	uint64_t until = now_ns() + ms * CAD_NS_PER_MS;
+	while (now_ns() < until && !cl_interrupted() && !time_is_up(g))
+		(void)nanosleep(&(struct timespec){ .tv_nsec = 10 * 1000 * 1000 }, NULL);
+	return now_ns() >= until;
+}
+
+/*
+ * Which router is asked next. Until a token has come, each of the list is asked once. When an answer
+ * breaks off after that, the list is gone through again and again, for a while: a router that
+ * restarts may be back then. One that refuses for good is as bad as ROUNDS_MAX that fail.
+ */
+struct search {
+	size_t count, next; /* of the list, to be asked */
+	size_t spent;       /* since the last token */
+	uint32_t breaks;    /* of the answer */
+};
+
+/* After a failure; false: that is all. */
+static bool search_goes_on(struct search *search, struct generation *g, size_t tokens_before, bool again)
+{
+	size_t tokens = g->received.ids.count;
+	bool broke = tokens > tokens_before;
+
+	search->next++;
+	if (tokens == 0)
+		return again && search->next < search->count;
+	if (broke) {
+		search->spent = 0;
+		search->breaks++;
+		g->broken_ns = g->last_message_ns;
+		g->broken_tokens = tokens;
+		return again && search->breaks <= RESUMES_MAX;
+	}
+	search->spent += again ? 1 : ROUNDS_MAX;
+	if (cl_interrupted() || time_is_up(g) || search->spent >= ROUNDS_MAX * search->count)
+		return false;
+	return search->spent % search->count != 0 || pause_ms(g, PAUSE_MS << (search->spent / search->count - 1));
+}
+
+static void say_next(const struct generation *g, const struct search *search, const struct cad_error *error)
+{
+	char next[CL_WHERE_BYTES];
+
+	router_at(g->run->routers, search->next % search->count, next, sizeof next);
+	if (g->received.ids.count == 0)
+		fprintf(stderr, "cadrectl: %s; trying the next\n", error->text);
+	else
+		fprintf(stderr, "cadrectl: %s; %zu tokens have come, asking router %s for the rest\n", error->text,
+			g->received.ids.count, next);
+}
+
+static enum cad_status ask_routers(
+	struct generation *g, const Cadre__V1__GenerateRequest *request, struct cad_error *error)
+{
+	struct search search = { .count = routers_count(g->run->routers) };
+	enum cad_status status;
+
+	for (;;) {
+		char router[CL_WHERE_BYTES - 16];
+		struct cl_rest rest;
+		size_t tokens = g->received.ids.count;
+		bool again;
+
+		router_at(g->run->routers, search.next % search.count, router, sizeof router);
+		g->router = router;
+		status = cl_received_begin(&g->received, request, &rest, error);
+		if (status != CAD_OK)
+			return status;
+		status = ask_router(g, &rest.message, &again, error);
+		if (g->received.messages > 0 && g->status == CAD_OK)
+			where_add(g->report, router);
+		if (status == CAD_OK || !search_goes_on(&search, g, tokens, again))
+			return status;
+		say_next(g, &search, error);
+	}
+}
+
+/* An answer that stays incomplete. */
+static enum cad_status incomplete(const struct generation *g, enum cad_status status, struct cad_error *error)
+{
+	size_t tokens = g->received.ids.count;
+
+	if (time_is_up(g))
+		return cad_error_set(error, CAD_ERR_DEADLINE,
+			"the answer is not complete after the %.3g s of --timeout: %zu tokens have come",
+			(double)g->run->timeout_ns * 1e-9, tokens);
+	if (tokens > 0 && !cl_interrupted())
+		return cad_error_set(
+			error, status, "%s; the answer is cut off here, after %zu tokens", error->text, tokens);
+	return status;
+}
+
+enum cad_status cl_run_generate(const struct cl_run *run, const Cadre__V1__GenerateRequest *request,
+	struct cl_run_report *report, struct cad_error *error)
+{
+	*report = (struct cl_run_report){ .resumed = 0 };
 	if (run->model) {
-		snprintf(where, CL_WHERE_BYTES, "model %s", run->model);
+		snprintf(report->where, sizeof report->where, "model %s", run->model);
 		return cl_run_embedded(run, request, error);
 	}
 
-	const char *at = run->routers;
-	char *bearer;
-	enum cad_status status = read_bearer(&run->access, &bearer, error);
+	uint64_t began = now_ns();
+	struct generation g = {
+		.run = run,
+		.report = report,
+		.began_ns = began,
+		.deadline_ns = run->timeout_ns > 0 ? began + run->timeout_ns : 0,
+	};
+	enum cad_status status = read_bearer(&run->access, &g.bearer, error);
 	if (status != CAD_OK)
 		return status;
-	status = cad_error_set(error, CAD_ERR_INVALID, "the list of routers is empty");
+	status = ask_routers(&g, request, error);
+	if (status != CAD_OK)
+		status = incomplete(&g, status, error);
+	secret_free(g.bearer);
+	cl_received_fini(&g.received);
 
-	for (bool again = true; again && *at;) {
-		char router[CL_WHERE_BYTES - 16];
-		size_t length = strcspn(at, ",");
-		snprintf(router, sizeof router, "%.*s", (int)length, at);
-		at += length + (at[length] == ',');
-		snprintf(where, CL_WHERE_BYTES, "router %s", router);
-		status = ask_router(run, router, bearer, request, &again, error);
-		if (again && *at)
-			fprintf(stderr, "cadrectl: %s; trying the next\n", error->text);
-	}
-
-	secret_free(bearer);
 	return status;
 }

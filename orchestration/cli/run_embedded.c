@@ -181,6 +181,8 @@ static enum cad_status run_engine(struct generation *generation, struct cad_erro
 
 	if (status == CAD_OK)
 		status = rt_request_answer(&limits, generation->request, &generation->answer, error);
+	if (status == CAD_OK && generation->run->timeout_ns > 0)
+		request.deadline_ns = cad_clock_now_ns(rt_engine_clock(engine)) + generation->run->timeout_ns;
 	if (status == CAD_OK)
 		status = rt_engine_submit(engine, &request, &generation->id, error);
 	cad_ids_fini(&ids);

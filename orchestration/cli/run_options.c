@@ -47,6 +47,7 @@ enum cad_status cl_run_from_options(
 	run->routers = options->router[0] ? options->router : NULL;
 	run->engine = options->engine;
 	run->access = options->access;
+	run->timeout_ns = options->timeout_ns;
 	if ((run->access.certificate[0] != 0) != (run->access.key[0] != 0))
 		return cad_error_set(error, CAD_ERR_INVALID, "give both --tls-certificate and --tls-key, or neither");
 	run->access.tls = run->access.tls || run->access.authority[0] || run->access.certificate[0];

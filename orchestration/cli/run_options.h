@@ -35,10 +35,11 @@ struct cl_run_options {
 	const char *router, *model;
 	struct cl_access access;
 	struct cl_engine engine;
+	uint64_t timeout_ns;
 };
 #define CL_RUN_OPTIONS(owner, member) \
 	CAD_OPTION_STRING(owner, member.router, "router", "", \
-		"HOST:PORT[,...], of which the first that answers is used; empty: those in run/cluster.json"), \
+		"HOST:PORT[,...], of which the first that answers is used, and the next when it fails, in the middle of an answer too; empty: those in run/cluster.json"), \
 		CAD_OPTION_BOOL(owner, member.access.tls, "tls", "false", \
 			"use TLS, and trust the certificate authorities of this system"), \
 		CAD_OPTION_STRING(owner, member.access.authority, "tls-authority", "", \
@@ -48,6 +49,8 @@ struct cl_run_options {
 		CAD_OPTION_STRING(owner, member.access.key, "tls-key", "", "PEM file with its private key"), \
 		CAD_OPTION_STRING(owner, member.access.token_file, "token-file", "", \
 			"file with the bearer token that routers require; of several, the first is sent"), \
+		CAD_OPTION_DURATION(owner, member.timeout_ns, "timeout", "0s", 0, 24 * 3600 * CAD_NS_PER_S, \
+			"give up when the whole answer takes longer, over all routers; 0s: never"), \
 		CAD_OPTION_STRING(owner, member.model, "model", "", \
 			"directory of a checkpoint: compute in this process (embedded), without a cluster"), \
 		CL_ENGINE_OPTIONS(owner, member.engine)

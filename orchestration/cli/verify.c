@@ -109,7 +109,7 @@ static bool compare(const json_t *answer, const struct cl_result *result, const 
 }
 
 static enum cad_status run_again(const struct cl_run_options *options, const json_t *answer, struct again *again,
-	char *where, struct cad_error *error)
+	struct cl_run_report *report, struct cad_error *error)
 {
 	struct cl_request request;
 	struct cl_request_message message;
@@ -123,7 +123,7 @@ static enum cad_status run_again(const struct cl_run_options *options, const jso
 	status = cl_run_from_options(options, &run, &routers, error);
 	if (status == CAD_OK) {
 		cl_request_to_message(&request, &message);
-		status = cl_run_generate(&run, &message.message, where, error);
+		status = cl_run_generate(&run, &message.message, report, error);
 	}
 
 	if (status == CAD_OK && again->status != CAD_OK) {
@@ -132,8 +132,8 @@ static enum cad_status run_again(const struct cl_run_options *options, const jso
 	}
 
 	if (status == CAD_OK && !again->result.finished)
-		status =
-			cad_error_set(error, CAD_ERR_PROTOCOL, "the answer of %s ended without a finish reason", where);
+		status = cad_error_set(
+			error, CAD_ERR_PROTOCOL, "the answer of %s ended without a finish reason", report->where);
 	free(routers);
 	cl_request_fini(&request);
 
@@ -147,7 +147,7 @@ int cl_verify(int argc, char **argv)
 	struct cad_error error;
 	struct again again = { .status = CAD_OK };
 	json_t *answer = NULL;
-	char where[CL_WHERE_BYTES] = "";
+	struct cl_run_report report = { .where = "" };
 	int exit_code;
 
 	if (!cad_options_main(&spec, argc, argv, &options, &parsed, &exit_code))
@@ -161,11 +161,11 @@ int cl_verify(int argc, char **argv)
 
 	enum cad_status status = read_answer(cad_options_positional(parsed, 0), &answer, &error);
 	if (status == CAD_OK)
-		status = run_again(&options.run, answer, &again, where, &error);
+		status = run_again(&options.run, answer, &again, &report, &error);
 	if (status != CAD_OK)
 		exit_code = cl_fail("verify", &error);
 	else
-		exit_code = compare(answer, &again.result, where, options.format) ? CL_EXIT_OK : CL_EXIT_FAILED;
+		exit_code = compare(answer, &again.result, report.where, options.format) ? CL_EXIT_OK : CL_EXIT_FAILED;
 	json_decref(answer);
 	cl_result_fini(&again.result);
 	cad_options_destroy(parsed);

@@ -15,6 +15,7 @@
 
 /* A response's text is small, and the ring behind it holds more: a short queue pauses a slow
  * reader's sequence early. */
+enum { CLIENT_PING_MS_MIN = 500 }; /* clients find out that a router hangs; cadrectl pings after a second */
 enum { OUT_HIGH_BYTES = 64 << 10, RECEIVE_BYTES_MAX = 4 << 20, SEND_BYTES_MAX = 64 << 20 };
 /* About half a millisecond of tokenizing. */
 enum { TEXT_BYTES_AT_ONCE = 4096 };
@@ -427,6 +428,7 @@ enum cad_status rt_frontend_create(
 		.send_bytes_max = SEND_BYTES_MAX,
 		.authorize = authorize,
 		.authorize_context = frontend,
+		.client_ping_ms_min = CLIENT_PING_MS_MIN,
 		.stall_ms = options->stall_ms,
 		.on_stall = on_stall,
 		.stall_context = frontend,

@@ -156,6 +156,13 @@ static void result_adds_up_messages(void **state)
 	response.n_routing = 1;
 	must(cl_result_add(&result, &response, &error), &error);
 	assert_true(result.finished);
+	/* as a router that continues does: positions that came before, and new ones */
+	Cadre__V1__TokenRouting next = CADRE__V1__TOKEN_ROUTING__INIT, *both[] = { &token, &next };
+	Cadre__V1__GenerateResponse more = CADRE__V1__GENERATE_RESPONSE__INIT;
+	next.position = 10;
+	more.routing = both, more.n_routing = 2;
+	must(cl_result_add(&result, &more, &error), &error);
+	result.resumed = 2, result.gap_us = 1500;
 	json_t *json = cl_result_to_json(&result, &request, "here");
 	char *text = json_dumps(json, JSON_COMPACT);
 	assert_non_null(text);
@@ -163,7 +170,8 @@ static void result_adds_up_messages(void **state)
 		strstr(text, "\"token_ids\":[1,2,3],\"text\":\"abc\",\"finish_reason\":\"stop\",\"digest\":\"d1\""));
 	assert_non_null(strstr(text, "\"dropped\":5"));
 	assert_non_null(strstr(text,
-		"\"routing\":[{\"position\":9,\"layers\":[{\"layer\":2,\"experts\":[4],\"weights\":[0.25],\"nodes\":[\"n\"]}]}]"));
+		"\"routing\":[{\"position\":9,\"layers\":[{\"layer\":2,\"experts\":[4],\"weights\":[0.25],\"nodes\":[\"n\"]}]},{\"position\":10,\"layers\":[]}]"));
+	assert_non_null(strstr(text, "\"resumed\":2,\"resume_gap_us\":1500"));
 	free(text);
 	json_decref(json);
 	cl_result_fini(&result);
