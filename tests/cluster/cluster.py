@@ -137,28 +137,40 @@ class Cluster:
             self.router_options += ['--streams-per-client', 0]   # everybody here comes from one address
         self.start = start   # False: the caller starts each process
         self.transports = ['--ucx-transports', transports] if transports else []
-        self.placement_grpc, self.placement_http = f'127.0.0.1:{free_port()}', f'127.0.0.1:{free_port()}'
-        self.placement = Process('placement', [BIN / 'cadre-placement', '--model', self.model, '--grpc', self.placement_grpc, '--http', self.placement_http,
-                                               '--state', self.directory / 'placement.db', '--experts-min', experts, *placement_options], self.directory, env, start)
+        self.placement_grpc, self.placement_http = self.address('placement'), self.address('placement')
+        self.placement = self.process('placement', [BIN / 'cadre-placement', '--model', self.model, '--grpc', self.placement_grpc, '--http', self.placement_http,
+                                                    '--state', self.directory / 'placement.db', '--experts-min', experts, *placement_options])
         self.experts, self.routers = [], []
         for _ in range(experts):
             self.add_expert()
         for _ in range(routers):
             self.add_router()
 
+    def host(self, name):
+        """Where a process lives. Other surroundings than this machine change this, and `process`."""
+        return '127.0.0.1'
+
+    def address(self, name, port=None):
+        return f'{self.host(name)}:{free_port() if port is None else port}'
+
+    def process(self, name, arguments):
+        return Process(name, arguments, self.directory, self.env, self.start)
+
     def add_expert(self, options=()):
-        index, address = len(self.experts), f'127.0.0.1:{free_port()}'
+        name = f'expert-{len(self.experts)}'
+        address = self.address(name)
         memory = ['--memory', self.memory] if self.memory else []
-        process = Process(f'expert-{index}', [BIN / 'cadre-expert', '--model', self.model, '--placement', self.placement_grpc, '--listen', '127.0.0.1:0', '--http', address,
-                                              '--id', f'expert-{index}', '--threads', self.threads, *memory, *self.transports, *self.expert_options, *options], self.directory, self.env, self.start)
+        process = self.process(name, [BIN / 'cadre-expert', '--model', self.model, '--placement', self.placement_grpc, '--listen', self.address(name, 0), '--http', address,
+                                      '--id', name, '--threads', self.threads, *memory, *self.transports, *self.expert_options, *options])
         process.http = address
         self.experts.append(process)
         return process
 
     def add_router(self, options=()):
-        index, grpc_address, http_address = len(self.routers), f'127.0.0.1:{free_port()}', f'127.0.0.1:{free_port()}'
-        process = Process(f'router-{index}', [BIN / 'cadre-router', '--model', self.model, '--placement', self.placement_grpc, '--grpc', grpc_address, '--http', http_address,
-                                              '--id', f'router-{index}', '--threads', self.router_threads, *self.transports, *self.router_options, *options], self.directory, self.env, self.start)
+        name = f'router-{len(self.routers)}'
+        grpc_address, http_address = self.address(name), self.address(name)
+        process = self.process(name, [BIN / 'cadre-router', '--model', self.model, '--placement', self.placement_grpc, '--grpc', grpc_address, '--http', http_address,
+                                      '--id', name, '--threads', self.router_threads, *self.transports, *self.router_options, *options])
         router = Router(process, grpc_address, http_address)
         self.routers.append(router)
         return router
