@@ -91,6 +91,16 @@ python_tests() {
 test_tokenizers() { python_tests tokenizers; }   # published ones and random ones, against the library that defines them
 test_planners() { python_tests planners; }       # what plans are compared with and measured by
 
+# test_faults [ROW...] [OPTION...]: the table of faults, see tests/faults/run.py. Not among the tests that run without a name: it takes an hour.
+test_faults() {
+	local code=0
+	(build release "${PROGRAMS[@]}")
+	choose_python
+	install_packages faketime iproute2
+	(cd "$ROOT" && CADRE_BIN=$(build_directory release)/bin exec "$PYTHON" tests/faults/run.py "$@") || code=$?
+	return $code
+}
+
 # Each fuzzer for a few seconds, from its seeds where it has any: tests/fuzz/corpus/NAME.
 test_fuzz() {
 	local fuzzer name directory corpus
@@ -120,6 +130,11 @@ test_fuzz() {
 
 run_tests() {
 	local kind
+	if [ "${1:-}" = faults ]; then
+		install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
+		test_faults "${@:2}"
+		return
+	fi
 	[ $# -gt 0 ] || set -- unit asan tsan clang cluster tokenizers planners fuzz
 	for kind in "$@"; do
 		case $kind in

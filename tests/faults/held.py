@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Much load, which is no fault: memory and descriptors are flat when it is over, and what the 8 streams beside it see is told.
+
+Each is done twice. What the first time takes may stay, in pools; the second time may add nothing.
+"""
+import concurrent.futures
+import os
+import pathlib
+import socket
+import time
+
+from clients import connect
+from cluster import metric
+from load import prompt
+from rows import TOLD, row
+from unread import Unread
+from world import until
+
+GENERATIONS, GENERATED = 200, 100
+IDLE, IDLE_CONNECTIONS = 1000, 10
+CONNECTIONS = 10_000
+MEMORY_SLACK = 0.02, 1 << 20   # of what it was, and bytes
+PREFACE = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+# ---- what a process holds ----
+
+
+def memory(process):
+    status = pathlib.Path(f'/proc/{process.popen.pid}/status').read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith('VmRSS'))
+
+
+def descriptors(process):
+    return len(os.listdir(f'/proc/{process.popen.pid}/fd'))
+
+
+def listening(process):
+    """Ports on which a process listens."""
+    inodes = set()
+    for fd in os.listdir(f'/proc/{process.popen.pid}/fd'):
+        try:
+            inodes.add(os.readlink(f'/proc/{process.popen.pid}/fd/{fd}'))
+        except OSError:
+            pass
+    rows = [line.split() for line in pathlib.Path(f'/proc/{process.popen.pid}/net/tcp').read_text().splitlines()[1:]]
+    return [f'127.0.0.1:{int(r[1].split(":")[1], 16)}' for r in rows if r[3] == '0A' and f'socket:[{r[9]}]' in inodes]
+
+
+def twice(world, burst):
+    """Does it twice. Says what it added the second time, and how the streams beside it fared."""
+    burst()
+    settle(world)
+    before = {p.name: (memory(p), descriptors(p)) for p in world.core}
+    began = time.monotonic()
+    burst()
+    p99 = world.load.percentile(0.99, began)
+    settle(world)
+    added = {p.name: (memory(p) - before[p.name][0], descriptors(p) - before[p.name][1]) for p in world.core}
+    world.told = f'gap p99 {p99 * 1000:.0f} ms; memory at most {max(m for m, _ in added.values()) / (1 << 20):+.1f} MiB, descriptors {max(d for _, d in added.values()):+d}'
+    for name, (bytes_added, descriptors_added) in added.items():
+        assert descriptors_added <= 0, f'{name} has {descriptors_added} descriptors more than after the first time'
+        assert bytes_added <= max(MEMORY_SLACK[0] * before[name][0], MEMORY_SLACK[1]), f'{name} takes {bytes_added} bytes more than after the first time'
+
+
+def settle(world):
+    """Until nobody's number of descriptors changes any more."""
+    last, since = None, time.monotonic()
+    while time.monotonic() - since < 1:
+        now = [descriptors(p) for p in world.core]
+        if now != last:
+            last, since = now, time.monotonic()
+        time.sleep(0.05)
+
+# ---- rows ----
+
+
+@row(TOLD, router_options=['--sequences-max', 256])
+def held_generations(world):
+    """200 generations at once beside the streams, twice"""
+    def burst():
+        requests = [dict(tokens=prompt(i % 50), max_tokens=GENERATED, ignore_eos=True) for i in range(GENERATIONS)]
+        world.routers[0].generate_many(requests)
+    twice(world, burst)
+    yield
+
+
+@row(TOLD, router_options=['--queue-max', 1200, '--stream-stall', '0s'])
+def held_idle_streams(world):
+    """1,000 streams that stand still because nobody reads them, twice"""
+    router = world.routers[0]
+
+    def burst():
+        clients = [Unread(router.grpc) for _ in range(IDLE_CONNECTIONS)]
+        for i in range(IDLE):
+            clients[i % IDLE_CONNECTIONS].generate(router.request(tokens=[1 + i, 2, 3], max_tokens=1500, ignore_eos=True, return_routing=True))
+        until(lambda: metric(router.http, 'cadre_router_sequences_paused') >= IDLE, 120, 'all of them stand still')
+        time.sleep(2)
+        for client in clients:
+            client.close()
+        until(lambda: metric(router.http, 'cadre_router_sequences_paused') == 0, 30, 'all of them are gone')
+    twice(world, burst)
+    yield
+
+
+def ask_http(connection):
+    connection.sendall(b'GET /healthz HTTP/1.0\r\n\r\n')
+    while connection.recv(4096):
+        pass
+
+
+def ask_grpc(connection):
+    connection.sendall(PREFACE)
+    connection.recv(4096)
+
+
+def ask_nothing(connection):
+    pass
+
+
+def connections(address, ask):
+    for _ in range(CONNECTIONS):
+        with connect(address) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            ask(connection)
+
+
+@row(TOLD)
+def held_connections(world):
+    """10,000 connections, one after the other, to each port of a router, an expert node and the placement service, twice"""
+    ports = {address: ask_nothing for process in (world.placement, world.experts[0], world.routers[0].process) for address in listening(process)}
+    ports.update({address: ask_grpc for address in (world.placement_grpc, world.routers[0].grpc)})
+    ports.update({address: ask_http for address in (world.placement_http, world.experts[0].http, world.routers[0].http)})
+
+    def burst():
+        with concurrent.futures.ThreadPoolExecutor(len(ports)) as pool:
+            for done in [pool.submit(connections, *port) for port in ports.items()]:
+                done.result()
+    twice(world, burst)
+    yield

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes that stand still and go on: only their silence tells."""
+import functools
+import signal
+
+from rows import KERNEL, SILENCE, TOLD, add
+
+
+def pause(choose, world):
+    process = choose(world)
+    process.kill(signal.SIGSTOP)
+    yield
+    process.kill(signal.SIGCONT)
+
+
+def node(world):
+    return world.experts[1]
+
+
+def router(world):
+    world.struck = {stream.index for stream in world.load.streams if stream.at == 0}
+    return world.routers[0].process
+
+
+def placement(world):
+    return world.placement
+
+
+for seconds in (3, 5):
+    for copies in (1, 2):
+        add(functools.partial(pause, node), f'pause-node-{seconds}s-{copies}', f'SIGSTOP of one of three expert nodes for {seconds} s, {copies} {"copy" if copies == 1 else "copies"}',
+            SILENCE, hold=seconds, copies=copies)
+    add(functools.partial(pause, router), f'pause-router-{seconds}s', f'SIGSTOP of one of two routers for {seconds} s; its own streams wait for it', TOLD, hold=seconds, routers=2)
+    add(functools.partial(pause, placement), f'pause-placement-{seconds}s', f'SIGSTOP of the placement service for {seconds} s', KERNEL, hold=seconds)
