@@ -5,7 +5,7 @@
 BUILD_PACKAGES=(
 	gcc libc6-dev cmake ninja-build pkg-config protobuf-compiler protobuf-c-compiler libprotobuf-dev librandom123-dev
 	libprotobuf-c-dev libgrpc-dev libuv1-dev zlib1g-dev libjansson-dev libyaml-dev libmicrohttpd-dev libpcre2-dev
-	libutf8proc-dev libxxhash-dev libsodium-dev libsqlite3-dev libzstd-dev libmetis-dev libucx-dev jq
+	libutf8proc-dev libxxhash-dev libsodium-dev libssl-dev libsqlite3-dev libzstd-dev libmetis-dev libucx-dev jq
 )
 TEST_PACKAGES=(libcmocka-dev clang libclang-rt-14-dev openssl python3 python3-venv qemu-user)
 

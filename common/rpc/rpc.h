@@ -63,7 +63,7 @@ struct cad_rpc_event {
 };
 
 /* PEM files. A server needs certificate and key, and with `authority` requires a client certificate
- * signed by it; changed files take effect at the next handshake. A client checks the server against
+ * signed by it; changed files take effect at the next handshake, if they can be used. A client checks the server against
  * `authority` (NULL: the system's), and presents certificate and key if they are given. */
 struct cad_rpc_tls {
 	const char *certificate;

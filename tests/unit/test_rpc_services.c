@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Health, reflection, TLS, events from other threads, and the client for command lines. */
+/* Health, reflection, events from other threads, and the client for command lines. */
 #include "cadre/v1/inference.pb-c.h"
 #include "common/base/container.h"
 #include "common/base/log.h"
@@ -73,13 +73,6 @@ static const struct cad_rpc_method methods[] = {
 	{ "GetModel", CAD_RPC_UNARY, { .message = unused }, false },
 };
 static const struct cad_rpc_service service = { &cadre__v1__inference__descriptor, methods, 4, NULL };
-
-static void tokenize_call(struct rpc_fixture *rpc, const char *text, struct rpc_result *result)
-{
-	Cadre__V1__TokenizeRequest request = CADRE__V1__TOKENIZE_REQUEST__INIT;
-	request.text = (char *)(uintptr_t)text;
-	rpc_call(rpc, TOKENIZE, &request.base, &cadre__v1__tokenize_response__descriptor, NULL, result);
-}
 
 /* ---- health ---- */
 
@@ -265,130 +258,6 @@ static void reflection_refuses_wrong_tables(void **state)
 	assert_string_equal(
 		error.text, "the table of cadre.v1.Inference has another kind for Generate than the .proto file");
 	rpc_fixture_close(&rpc);
-}
-
-/* ---- TLS ---- */
-
-static void run(const char *format, ...)
-{
-	char command[2000];
-	va_list arguments;
-	va_start(arguments, format);
-	vsnprintf(command, sizeof command, format, arguments);
-	va_end(arguments);
-	if (system(command) != 0)
-		fail_msg("%s", command);
-}
-
-static void certificate_make(const char *folder, const char *name, const char *authority)
-{
-	run("cd %s && openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout %s.key -out %s.csr -subj /CN=%s 2>/dev/null",
-		folder, name, name, name);
-	run("cd %s && printf 'subjectAltName=DNS:%s' > %s.ext && openssl x509 -req -in %s.csr -CA %s.pem -CAkey %s.key -CAcreateserial -days 2 -extfile %s.ext -out %s.pem 2>/dev/null",
-		folder, name, name, name, authority, authority, name, name);
-}
-
-static void authority_make(const char *folder, const char *name)
-{
-	run("cd %s && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout %s.key -out %s.pem -days 2 -subj /CN=%s 2>/dev/null",
-		folder, name, name, name);
-}
-
-struct tls_files {
-	char certificate[128], key[128], authority[128];
-	struct cad_rpc_tls tls;
-};
-
-static void tls_files(struct tls_files *files, const char *folder, const char *name, const char *authority)
-{
-	memset(files, 0, sizeof *files);
-	snprintf(files->authority, sizeof files->authority, "%s/%s.pem", folder, authority);
-	files->tls.authority = files->authority;
-	if (!name)
-		return;
-	snprintf(files->certificate, sizeof files->certificate, "%s/%s.pem", folder, name);
-	snprintf(files->key, sizeof files->key, "%s/%s.key", folder, name);
-	files->tls.certificate = files->certificate;
-	files->tls.key = files->key;
-}
-
-static void tls_call(const char *folder, bool mutual, const char *name, const char *authority, enum cad_rpc_code code,
-	const char *text)
-{
-	struct rpc_fixture rpc;
-	struct tls_files server, client;
-
-	tls_files(&server, folder, "server", "ca");
-	if (!mutual)
-		server.tls.authority = NULL;
-	tls_files(&client, folder, name, authority);
-	rpc_fixture_open(&rpc, NULL);
-	cad_rpc_server_add(rpc.server, &service);
-	rpc_fixture_start(&rpc, &server.tls, &client.tls,
-		&(struct cad_rpc_channel_config){
-			.server_name = "server",
-			.own_connection = true,
-		});
-	struct rpc_result result = { 0 };
-	tokenize_call(&rpc, "who", &result);
-	assert_int_equal(result.code, code);
-	if (text)
-		assert_string_equal(result.text, text);
-	rpc_fixture_close(&rpc);
-}
-
-static void tls(void **state)
-{
-	(void)state;
-	char folder[] = "/tmp/cadre-tls-XXXXXX";
-	assert_non_null(mkdtemp(folder));
-	authority_make(folder, "ca");
-	authority_make(folder, "stranger");
-	certificate_make(folder, "server", "ca");
-	certificate_make(folder, "alice", "ca");
-	certificate_make(folder, "mallory", "stranger");
-	cad_log_setup(CAD_LOG_ERROR, CAD_LOG_LOGFMT); /* gRPC says much about failing handshakes */
-	tls_call(folder, false, NULL, "ca", CAD_RPC_ABORTED, "nobody");
-
-	/* the client does not trust the server */
-	tls_call(folder, false, NULL, "stranger", CAD_RPC_UNAVAILABLE, NULL);
-	tls_call(folder, true, "alice", "ca", CAD_RPC_ABORTED, "alice");
-	tls_call(folder, true, NULL, "ca", CAD_RPC_UNAVAILABLE, NULL);
-	tls_call(folder, true, "mallory", "ca", CAD_RPC_UNAVAILABLE, NULL);
-
-	/* a server that takes up new files: first a stranger's, then its own */
-	struct rpc_fixture rpc;
-	struct tls_files server, client;
-	tls_files(&server, folder, "live", "ca");
-	server.tls.authority = NULL;
-	tls_files(&client, folder, NULL, "ca");
-	run("cd %s && cp mallory.pem live.pem && cp mallory.key live.key && touch -d '2 hours ago' live.pem live.key",
-		folder);
-	rpc_fixture_open(&rpc, NULL);
-	cad_rpc_server_add(rpc.server, &service);
-	rpc_fixture_start(&rpc, &server.tls, &client.tls,
-		&(struct cad_rpc_channel_config){
-			.server_name = "server",
-			.own_connection = true,
-			.backoff_ms_max = 50,
-			.wait_for_ready = true,
-		});
-	struct rpc_result result = { 0 };
-	Cadre__V1__TokenizeRequest request = CADRE__V1__TOKENIZE_REQUEST__INIT;
-	request.text = (char[]){ "who" };
-	rpc_call(&rpc, TOKENIZE, &request.base, &cadre__v1__tokenize_response__descriptor,
-		&(struct cad_rpc_call_options){
-			.timeout_ms = 100,
-		},
-		&result);
-	assert_int_equal(result.code, CAD_RPC_DEADLINE_EXCEEDED);
-	run("cd %s && cp server.pem live.pem && cp server.key live.key", folder);
-	result = (struct rpc_result){ 0 };
-	tokenize_call(&rpc, "who", &result); /* waits until a handshake succeeds */
-	assert_int_equal(result.code, CAD_RPC_ABORTED);
-	rpc_fixture_close(&rpc);
-	cad_log_setup(CAD_LOG_INFO, CAD_LOG_LOGFMT);
-	run("rm -r %s", folder);
 }
 
 /* ---- other threads ---- */
@@ -702,7 +571,6 @@ int main(void)
 		cmocka_unit_test(health),
 		cmocka_unit_test(reflection),
 		cmocka_unit_test(reflection_refuses_wrong_tables),
-		cmocka_unit_test(tls),
 		cmocka_unit_test(posts_from_threads),
 		cmocka_unit_test(posts_at_the_end),
 		cmocka_unit_test(loop_works),
