@@ -538,7 +538,7 @@ int main(int argc, char **argv)
 	cad_transport_ucx_environment(argv);
 	if (!cad_options_main(&spec, argc, argv, &p->options, &parsed, &exit_code))
 		return exit_code;
-	if (cad_service_init(&p->service, "expert", &p->options.service, &error) != CAD_OK ||
+	if (cad_service_init(&p->service, "expert", &p->options.service, parsed, &error) != CAD_OK ||
 		start(p, &error) != CAD_OK)
 		/* The process ends here, and with it everything that was made so far. */
 		_exit(cad_service_failed(&p->service, &error));

@@ -15,6 +15,7 @@
 #include "common/cluster/settings_message.h"
 #include "common/process/service.h"
 #include "common/rpc/reactor.h"
+#include "common/rpc/tls.h"
 #include "common/transport/ucx.h"
 #include "embedded/embedded.h"
 #include "router-svc/engine_metrics.h"
@@ -558,6 +559,7 @@ static enum cad_status join_cluster(struct program *p, struct cad_error *error)
 
 static enum cad_status watch(struct program *p, struct cad_error *error)
 {
+	p->service.reread = cad_rpc_tls_reread;
 	return cad_service_watch(&p->service, on_signal, p, error);
 }
 
@@ -634,7 +636,7 @@ int main(int argc, char **argv)
 	cad_transport_ucx_environment(argv);
 	if (!cad_options_main(&spec, argc, argv, &p->options, &parsed, &exit_code))
 		return exit_code;
-	if (cad_service_init(&p->service, "router", &p->options.service, &error) != CAD_OK ||
+	if (cad_service_init(&p->service, "router", &p->options.service, parsed, &error) != CAD_OK ||
 		start(p, &error) != CAD_OK)
 		/* The process ends here, and with it everything that was made so far. */
 		_exit(cad_service_failed(&p->service, &error));

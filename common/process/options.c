@@ -37,6 +37,8 @@ struct cad_options {
 	bool help, version, print_config, check_config, man;
 	char **positional;
 	size_t positional_count;
+	int argc;
+	char **argv;
 };
 
 /* Flags that every program has. */
@@ -541,6 +543,8 @@ enum cad_status cad_options_parse(const struct cad_options_spec *spec, int argc,
 		return no_memory(error);
 
 	made->spec = spec;
+	made->argc = argc;
+	made->argv = argv;
 	made->entries = calloc(spec->count + 1, sizeof *made->entries);
 	made->positional = calloc(spec->positional_max + 1u, sizeof *made->positional);
 	enum cad_status status =
@@ -560,6 +564,39 @@ enum cad_status cad_options_parse(const struct cad_options_spec *spec, int argc,
 	*options = made;
 	*action = CAD_OPTIONS_RUN;
 	return CAD_OK;
+}
+
+/* Up to the end of the last value that the table names. */
+static size_t values_size(const struct cad_options_spec *spec)
+{
+	size_t size = 0;
+	for (size_t i = 0; i < spec->count; i++)
+		if (spec->table[i].offset + sizeof(uint64_t) > size)
+			size = spec->table[i].offset + sizeof(uint64_t);
+	return size;
+}
+
+enum cad_status cad_options_reread(const struct cad_options *options,
+	void (*changed)(void *context, const char *name, const char *text), void *context, struct cad_error *error)
+{
+	struct cad_options *now;
+	enum cad_options_action action;
+	void *values = calloc(1, values_size(options->spec));
+	if (!values)
+		return no_memory(error);
+
+	enum cad_status status =
+		cad_options_parse(options->spec, options->argc, options->argv, values, &now, &action, error);
+	if (status != CAD_OK)
+		goto free_values;
+	for (size_t i = 0; i < options->spec->count; i++)
+		if (strcmp(now->entries[i].text, options->entries[i].text) != 0)
+			changed(context, options->spec->table[i].name, now->entries[i].text);
+	cad_options_destroy(now);
+
+free_values:
+	free(values);
+	return status;
 }
 
 size_t cad_options_positional_count(const struct cad_options *options) { return options->positional_count; }

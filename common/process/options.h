@@ -21,7 +21,7 @@ enum cad_options_action {
 	CAD_OPTIONS_EXIT,
 };
 
-/* argv[0] is skipped. `values` is the program's struct: filled, and valid until
+/* argv[0] is skipped; argv is kept. `values` is the program's struct: filled, and valid until
  * cad_options_destroy. On EXIT `options` is NULL. */
 CAD_MUST_USE enum cad_status cad_options_parse(const struct cad_options_spec *spec, int argc, char **argv, void *values,
 	struct cad_options **options, enum cad_options_action *action, struct cad_error *error);
@@ -31,6 +31,11 @@ const char *cad_options_positional(const struct cad_options *options, size_t ind
 /* Where an option's value came from: "flag", "environment", "file", "default". `name` is the new one
  * where there are two. */
 const char *cad_options_source(const struct cad_options *options, const char *name);
+
+/* Reads and checks all sources again, as at the start. Calls `changed` for each option that now has
+ * another value than in `options`, which stays as it is. */
+CAD_MUST_USE enum cad_status cad_options_reread(const struct cad_options *options,
+	void (*changed)(void *context, const char *name, const char *text), void *context, struct cad_error *error);
 
 /* The option's old name, when its value was given by that; else NULL. */
 const char *cad_options_old_name(const struct cad_options *options, const char *name);

@@ -19,18 +19,19 @@
 
 enum { SECRET_BYTES_MIN = 16, SECRET_BYTES_MAX = 4096 };
 
-static sigset_t stop_signals(void)
+static sigset_t handled_signals(void)
 {
 	sigset_t set;
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
 	return set;
 }
 
 enum cad_status cad_process_init(struct cad_error *error)
 {
-	sigset_t set = stop_signals();
+	sigset_t set = handled_signals();
 	int failed = pthread_sigmask(SIG_BLOCK, &set, NULL);
 	if (failed || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
 		return cad_error_set(
@@ -71,7 +72,7 @@ enum cad_status cad_signals_create(
 	if (!made)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the signal watch");
 
-	sigset_t set = stop_signals();
+	sigset_t set = handled_signals();
 	made->fn = fn;
 	made->context = context;
 	made->fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

@@ -11,12 +11,12 @@
 
 /*
  * First thing in main(), before any thread is started (and before grpc_init): ignores SIGPIPE,
- * blocks SIGINT and SIGTERM in this and all later threads (cad_signals takes them), raises the
- * limit on open files to what the system allows.
+ * blocks SIGINT, SIGTERM and SIGHUP in this and all later threads (cad_signals takes them), raises
+ * the limit on open files to what the system allows.
  */
 CAD_MUST_USE enum cad_status cad_process_init(struct cad_error *error);
 
-/* SIGINT and SIGTERM as events of a libuv loop. The callback runs in the loop's thread, once per
+/* SIGINT, SIGTERM and SIGHUP as events of a libuv loop. The callback runs in the loop's thread, once per
  * signal. */
 struct uv_loop_s;
 struct cad_signals;

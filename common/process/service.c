@@ -84,9 +84,9 @@ static enum cad_status create_loop(struct cad_service *service, struct cad_error
 }
 
 enum cad_status cad_service_init(struct cad_service *service, const char *name,
-	const struct cad_service_options *options, struct cad_error *error)
+	const struct cad_service_options *options, const struct cad_options *parsed, struct cad_error *error)
 {
-	*service = (struct cad_service){ .options = options, .name = name };
+	*service = (struct cad_service){ .options = options, .parsed = parsed, .name = name };
 	if (given(options->id))
 		snprintf(service->id, sizeof service->id, "%s", options->id);
 	else
@@ -120,21 +120,6 @@ enum cad_status cad_service_http(struct cad_service *service, cad_service_state_
 	return cad_admin_create(&options, &service->admin, error);
 }
 
-enum cad_status cad_service_watch(
-	struct cad_service *service, cad_signal_fn *on_signal, void *context, struct cad_error *error)
-{
-	enum cad_status status = cad_metrics_status(service->metrics);
-	if (status != CAD_OK)
-		return cad_error_set(error, status, "no memory for metrics");
-	return cad_signals_create(&service->loop, on_signal, context, &service->signals, error);
-}
-
-void cad_service_unwatch(struct cad_service *service)
-{
-	cad_signals_close(service->signals);
-	service->signals = NULL;
-}
-
 void cad_service_unhttp(struct cad_service *service)
 {
 	cad_admin_destroy(service->admin);
@@ -166,10 +151,4 @@ int cad_service_failed(const struct cad_service *service, const struct cad_error
 	cad_log_write(asked_to ? CAD_LOG_INFO : CAD_LOG_ERROR, service->name,
 		&(struct cad_log_field)CAD_S("msg", error->text), 1);
 	return asked_to ? 0 : 1;
-}
-
-bool cad_service_interrupted(void *unused)
-{
-	(void)unused;
-	return cad_signals_pending();
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What every service has beside its work: the option rows that services share and what is checked of
- * them, an id, the secrets, metrics, the HTTP port, the event loop and the signals that end it.
+ * them, an id, the secrets, metrics, the HTTP port, the event loop and the signals that end it. SIGHUP makes
+ * it read the log level and the token file again, and what `reread` reads; what is damaged stays as it was.
  *
  * A main embeds the two structs: `struct options` begins with a struct cad_service_options, whose rows
  * it takes from the macros below, and `struct program` has a struct cad_service. Calls come from the
@@ -88,6 +89,7 @@ void cad_service_log(const void *options);
 
 struct cad_service {
 	const struct cad_service_options *options;
+	const struct cad_options *parsed;
 	const char *name; /* "router": what its log lines are called */
 	char id[CAD_PROCESS_NAME_BYTES];
 	char *secret; /* NULL: none */
@@ -95,21 +97,28 @@ struct cad_service {
 	struct cad_metrics *metrics;
 	struct cad_admin *admin;
 	struct cad_signals *signals;
+	cad_signal_fn *on_signal;
+	void *on_signal_context;
+	/* What else SIGHUP reads again; says in the log what is wrong with it, and returns whether all is
+	 * well. NULL: nothing. The program's to set before cad_service_watch. */
+	bool (*reread)(void);
+	struct cad_counter *rereads, *rereads_failed;
 	uv_loop_t loop;
 	bool has_loop;
 };
 
-/* First of all, before any thread. `options` is borrowed to the end. The metrics of process_metrics.h are
- * there from here on. */
+/* First of all, before any thread. `options` is borrowed to the end, as is `parsed`, where they come from;
+ * when it is NULL, the log level is not read again. The metrics of process_metrics.h are there from here
+ * on. */
 CAD_MUST_USE enum cad_status cad_service_init(struct cad_service *service, const char *name,
-	const struct cad_service_options *options, struct cad_error *error);
+	const struct cad_service_options *options, const struct cad_options *parsed, struct cad_error *error);
 /* The HTTP port, early: a process that reads a large model, or waits for the placement service, is seen
  * to be alive. `ready` and `healthy` as in admin.h. */
 typedef bool cad_service_state_fn(void *context, char *text, size_t bytes);
 CAD_MUST_USE enum cad_status cad_service_http(struct cad_service *service, cad_service_state_fn *ready,
 	cad_service_state_fn *healthy, void *context, struct cad_error *error);
-/* Last, before the loop runs: signals come from here on, and every metric that is ever registered has
- * been. */
+/* Last, before the loop runs: signals come from here on, SIGINT and SIGTERM to on_signal, and every metric
+ * that is ever registered has been. */
 CAD_MUST_USE enum cad_status cad_service_watch(
 	struct cad_service *service, cad_signal_fn *on_signal, void *context, struct cad_error *error);
 /* No signal comes any more: for whoever wants the loop to end. May be called twice. */

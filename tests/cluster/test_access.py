@@ -1,29 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may call a router: TLS, client certificates and bearer tokens, as cadrectl and grpcio see them."""
+import shutil
+import signal
 import subprocess
+import time
 
 import grpc
 import pytest
 
 from certificates import authority, issue
-from cluster import BIN, GOLDEN, Cluster, code_of
+from cluster import BIN, GOLDEN, Cluster, code_of, metric, wait_for_log
 
 MODEL = GOLDEN / 'olmoe-a' / 'model'
 
 
 @pytest.fixture(scope='module')
 def files(tmp_path_factory):
-    """An authority, a router's and a client's certificate, one from another authority, and two tokens."""
+    """An authority, a router's and a client's certificate, others from another authority, and two tokens."""
     directory = tmp_path_factory.mktemp('access')
     authority(directory)
     issue(directory, 'router', names='IP:127.0.0.1')
     issue(directory, 'client')
-    strangers = directory / 'strangers'
-    strangers.mkdir()
-    authority(strangers)
-    issue(strangers, 'stranger')
-    for name in ('stranger.pem', 'stranger.key'):
-        (strangers / name).rename(directory / name)
+    others = directory / 'others'
+    others.mkdir()
+    authority(others)
+    issue(others, 'stranger')
+    issue(others, 'other-router', names='IP:127.0.0.1')
+    (others / 'ca.pem').rename(others / 'other-ca.pem')
+    for name in ('stranger.pem', 'stranger.key', 'other-router.pem', 'other-router.key', 'other-ca.pem'):
+        (others / name).rename(directory / name)
     for name in ('token', 'other-token'):
         (directory / name).write_text(f'{name:-<32}\n')
         (directory / name).chmod(0o600)
@@ -97,3 +102,77 @@ def test_long_headers_end_their_own_call_alone():
             code, text = code_of(refused)
             assert code == grpc.StatusCode.RESOURCE_EXHAUSTED and 'this server takes 16384: send less metadata' in text, text
         assert got + sum(len(message.token_ids) for message in stream) == 4000
+
+
+def hang_up(process, http_address, result):
+    """SIGHUP, until the process has read its files again, with this result."""
+    name = f'cadre_rereads_total{{result="{result}"}}'
+    before, end = metric(http_address, name), time.monotonic() + 20
+    process.kill(signal.SIGHUP)
+    while metric(http_address, name) == before:
+        assert process.alive() and time.monotonic() < end, process.log.read_text()
+        time.sleep(0.02)
+
+
+def test_sighup_reads_tokens_and_certificates(files, tmp_path):
+    table, certificate, key = tmp_path / 'tokens', tmp_path / 'live.pem', tmp_path / 'live.key'
+
+    def write(*tokens):
+        table.write_text(''.join(f'{token} generate\n' for token in tokens))
+
+    def shown(token):
+        (tmp_path / token).write_text(token)
+        return ['--tls-authority', files / 'ca.pem', '--token-file', tmp_path / token]
+
+    write('first-0123456789')
+    shutil.copy(files / 'router.pem', certificate)
+    shutil.copy(files / 'router.key', key)
+    with Cluster(MODEL, experts=1, router_options=['--tls-certificate', certificate, '--tls-key', key, '--token-file', table]) as cluster:
+        router = cluster.routers[0]
+        process = router.process
+        assert generate(router, *shown('first-0123456789'))[0] == 0
+
+        # both tokens for a while, then the new one alone
+        write('first-0123456789', 'second-0123456789')
+        hang_up(process, router.http, 'ok')
+        assert generate(router, *shown('first-0123456789'))[0] == 0 and generate(router, *shown('second-0123456789'))[0] == 0
+        write('second-0123456789')
+        hang_up(process, router.http, 'ok')
+        code, text = generate(router, *shown('first-0123456789'))
+        assert code == 1 and 'this router does not know the token that was sent' in text, text
+
+        # a damaged file changes nothing, and is told
+        write('short')
+        hang_up(process, router.http, 'failed')
+        wait_for_log(process, 'the token file cannot be used: the old tokens stay in force')
+        assert generate(router, *shown('second-0123456789'))[0] == 0
+        write('second-0123456789')
+        key.write_text('not a key')
+        hang_up(process, router.http, 'failed')
+        wait_for_log(process, 'the TLS files cannot be used: the old ones stay in force')
+        assert generate(router, *shown('second-0123456789'))[0] == 0
+
+        # another authority's certificate: clients that trust only the first one do not trust it
+        shutil.copy(files / 'other-router.pem', certificate)
+        shutil.copy(files / 'other-router.key', key)
+        hang_up(process, router.http, 'ok')
+        code, text = generate(router, *shown('second-0123456789'))
+        assert code == 1 and "the server's certificate is not from an authority that is trusted here" in text, text
+        assert generate(router, '--tls-authority', files / 'other-ca.pem', '--token-file', tmp_path / 'second-0123456789')[0] == 0
+
+
+def test_sighup_reads_the_log_level(tmp_path):
+    """In all three services, and from wherever the level comes; a flag stays what it is."""
+    config = tmp_path / 'config.yaml'
+    config.write_text('log-level: info\n')
+    flags = ['--config', config]
+    with Cluster(MODEL, experts=1, router_options=flags, expert_options=flags, placement_options=flags) as cluster:
+        services = [(cluster.placement, cluster.placement_http), (cluster.experts[0], cluster.experts[0].http), (cluster.routers[0].process, cluster.routers[0].http)]
+        for level, result, says in [('warn', 'ok', 0), ('loud', 'failed', 0), ('info', 'ok', 1)]:
+            config.write_text(f'log-level: {level}\n')
+            for process, http_address in services:
+                hang_up(process, http_address, result)
+                lines = process.log.read_text().splitlines()
+                assert sum('msg="read again"' in line for line in lines) == says, lines
+                assert any('the options cannot be used: the log level stays as it is' in line for line in lines) == (level != 'warn')
+        assert cluster.routers[0].generate(tokens=[1, 2, 3], max_tokens=4).tokens

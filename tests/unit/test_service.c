@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <netinet/in.h>
@@ -175,7 +176,7 @@ static void starts_and_ends(void **state)
 	struct cad_error error;
 	bool is_ready = false;
 
-	must(cad_service_init(&service, "test", &options, &error), &error);
+	must(cad_service_init(&service, "test", &options, NULL, &error), &error);
 	unlink(path);
 	assert_true(cad_process_name_is_legal(service.id));
 	assert_string_equal(service.secret, "0123456789abcdef");
@@ -196,6 +197,110 @@ static void starts_and_ends(void **state)
 	cad_service_fini(&service);
 }
 
+/* ---- SIGHUP ---- */
+
+static void file_write(const char *path, const char *text)
+{
+	FILE *file = fopen(path, "w");
+	assert_non_null(file);
+	assert_true(fputs(text, file) >= 0);
+	assert_int_equal(fclose(file), 0);
+}
+
+static bool others_are_well;
+static unsigned others_read;
+
+static bool reread_others(void)
+{
+	others_read++;
+	return others_are_well;
+}
+
+/* SIGHUP, and how it went by the metrics: "ok" or "failed". */
+static void hang_up(struct cad_service *service, const char *result, unsigned count)
+{
+	char line[64], *page;
+	size_t bytes;
+	struct cad_error error = { .text = "rendering failed" };
+
+	kill(getpid(), SIGHUP);
+	assert_false(cad_service_interrupted(NULL)); /* nothing that waits is to end */
+	uv_run(&service->loop, UV_RUN_ONCE);
+	must(cad_metrics_render(service->metrics, &page, &bytes), &error);
+	snprintf(line, sizeof line, "cadre_rereads_total{result=\"%s\"} %u\n", result, count);
+	if (!strstr(page, line))
+		fail_msg("there is no %s", line);
+	free(page);
+}
+
+static void sighup_reads_again(void **state)
+{
+	(void)state;
+	char folder[] = "/tmp/cadre-service-XXXXXX", config[64], tokens[64], config_flag[80], tokens_flag[80];
+	assert_non_null(mkdtemp(folder));
+	snprintf(config, sizeof config, "%s/config", folder);
+	snprintf(tokens, sizeof tokens, "%s/tokens", folder);
+	snprintf(config_flag, sizeof config_flag, "--config=%s", config);
+	snprintf(tokens_flag, sizeof tokens_flag, "--token-file=%s", tokens);
+	file_write(config, "log-level: warn\ndrain: 3s\n");
+	file_write(tokens, "0123456789abcdef\n");
+	chmod(tokens, 0600);
+	char *argv[] = { (char *)"full", (char *)"--model=m", config_flag, tokens_flag };
+	struct options options;
+	struct cad_options *parsed;
+	enum cad_options_action action;
+	struct cad_error error;
+	static struct cad_service service;
+
+	must(cad_options_parse(&full, 4, argv, &options, &parsed, &action, &error), &error);
+	cad_service_log(&options);
+	must(cad_service_init(&service, "test", &options.service, parsed, &error), &error);
+	service.reread = reread_others;
+	others_are_well = true;
+	must(cad_service_watch(&service, on_signal, &service, &error), &error);
+
+	/* all of it; what is only read at the start is not taken over */
+	file_write(config, "log-level: debug\ndrain: 4s\n");
+	file_write(tokens, "0123456789abcdef\nfedcba9876543210 inspect b\n");
+	hang_up(&service, "ok", 1);
+	assert_true(cad_log_enabled(CAD_LOG_DEBUG));
+	assert_int_equal(service.bearers.count, 2);
+	assert_int_equal(options.service.drain_ns, 3 * CAD_NS_PER_S);
+	assert_int_equal(others_read, 1);
+
+	/* the one is damaged, the other read all the same */
+	file_write(config, "log-level: error\n");
+	file_write(tokens, "short\n");
+	hang_up(&service, "failed", 1);
+	assert_false(cad_log_enabled(CAD_LOG_WARN));
+	assert_int_equal(service.bearers.count, 2);
+	file_write(config, "log-level: loud\n");
+	file_write(tokens, "0123456789abcdef\n");
+	hang_up(&service, "failed", 2);
+	assert_false(cad_log_enabled(CAD_LOG_WARN));
+	assert_int_equal(service.bearers.count, 1);
+	unlink(config);
+	hang_up(&service, "failed", 3);
+
+	/* back to how it was at the start */
+	file_write(config, "log-level: warn\n");
+	others_are_well = false;
+	hang_up(&service, "failed", 4);
+	assert_true(cad_log_enabled(CAD_LOG_WARN));
+	assert_false(cad_log_enabled(CAD_LOG_INFO));
+	others_are_well = true;
+	hang_up(&service, "ok", 2);
+	assert_int_equal(others_read, 6);
+
+	cad_service_unwatch(&service);
+	cad_service_fini(&service);
+	cad_options_destroy(parsed);
+	cad_log_setup(CAD_LOG_INFO, CAD_LOG_LOGFMT);
+	unlink(config);
+	unlink(tokens);
+	rmdir(folder);
+}
+
 static void a_secret_that_is_not_there_is_told(void **state)
 {
 	(void)state;
@@ -203,7 +308,7 @@ static void a_secret_that_is_not_there_is_told(void **state)
 	static struct cad_service service;
 	struct cad_error error;
 
-	assert_int_equal(cad_service_init(&service, "test", &options, &error), CAD_ERR_IO);
+	assert_int_equal(cad_service_init(&service, "test", &options, NULL, &error), CAD_ERR_IO);
 	assert_non_null(strstr(error.text, "cannot open the cluster secret '/nonexistent'"));
 	assert_string_equal(service.id, "a");
 	assert_int_equal(cad_service_failed(&service, &error), 1);
@@ -218,6 +323,7 @@ int main(void)
 		cmocka_unit_test(options_have_their_defaults),
 		cmocka_unit_test(wrong_options_get_sentences),
 		cmocka_unit_test(starts_and_ends),
+		cmocka_unit_test(sighup_reads_again),
 		cmocka_unit_test(a_secret_that_is_not_there_is_told),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
