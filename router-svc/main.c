@@ -35,7 +35,7 @@ struct options {
 	bool local_experts;
 	enum kn_isa isa;
 	uint32_t threads, step_tokens, chunk, sequences_max, queue_max, streams_per_client, micro_batches;
-	uint64_t kv_memory, call_timeout_ns, stream_stall_ns;
+	uint64_t kv_memory, call_timeout_ns, stream_stall_ns, drain_delay_ns;
 	enum rt_capacity_policy capacity_policy;
 	double capacity_factor;
 	enum cad_weights weights;
@@ -71,6 +71,8 @@ static const struct cad_option table[] = {
 		"answers of one client at a time; beyond that, RESOURCE_EXHAUSTED; a client is its certificate's name, else its token's, else its address: behind a proxy all are one; 0: no limit"),
 	CAD_OPTION_DURATION(struct options, stream_stall_ns, "stream-stall", "60s", 0, 24 * 3600 * CAD_NS_PER_S,
 		"a call whose client takes nothing for so long while something waits for it ends with RESOURCE_EXHAUSTED; 0s: never"),
+	CAD_OPTION_DURATION(struct options, drain_delay_ns, "drain-delay", "0s", 0, 3600 * CAD_NS_PER_S,
+		"after SIGTERM or Ctrl-C, take connections and calls for so long, while /readyz already says no: for load balancers; then --drain"),
 	CAD_OPTION_ENUM(struct options, capacity_policy, "capacity-policy", "none", policy_choices,
 		"what happens to a row whose expert is full; none: no expert ever is"),
 	CAD_OPTION_F64(struct options, capacity_factor, "capacity-factor", "1.0", 0.01, 1000.0,
@@ -108,7 +110,7 @@ struct program {
 	struct options options;
 	struct cad_service service;
 	char grpc_address[CAD_ADDRESS_BYTES], settings_fingerprint[33], model_fingerprint[33];
-	uv_timer_t ready_timer;
+	uv_timer_t ready_timer; /* until it is ready; then for --drain-delay */
 	struct cad_rpc_reactor *reactor;
 	struct cad_tokenizer *tokenizer;
 	struct rt_frontend *frontend;
@@ -450,6 +452,29 @@ static void frontend_gone(void *context)
 		member_gone(p);
 }
 
+static void drain(uv_timer_t *timer)
+{
+	struct program *p = timer->data;
+	unsigned drain_ms = (unsigned)(p->options.service.drain_ns / CAD_NS_PER_MS);
+
+	cad_log_info("router", "stopping; running requests may finish",
+		CAD_U("requests", rt_frontend_streams(p->frontend)), CAD_U("drain_ms", drain_ms));
+	uv_close((uv_handle_t *)timer, NULL);
+	rt_frontend_drain(p->frontend, drain_ms, frontend_gone, p);
+}
+
+/* Whoever distributes the clients sees it in time, and sends none that would be refused. */
+static void announce_stop(struct program *p)
+{
+	uint64_t delay_ms = p->options.drain_delay_ns / CAD_NS_PER_MS;
+
+	cad_log_info(
+		"router", "about to stop: not ready any more, but still serving", CAD_U("drain_delay_ms", delay_ms));
+	rt_frontend_set_serving(p->frontend, false);
+	uv_update_time(&p->service.loop);
+	uv_timer_start(&p->ready_timer, drain, delay_ms, 0);
+}
+
 static void on_signal(void *context, int number)
 {
 	struct program *p = context;
@@ -457,11 +482,10 @@ static void on_signal(void *context, int number)
 		cad_log_warn("router", "second signal: stopping now");
 		_exit(128 + number);
 	}
-	cad_log_info("router", "stopping; running requests may finish",
-		CAD_U("requests", rt_frontend_streams(p->frontend)),
-		CAD_U("drain_ms", p->options.service.drain_ns / CAD_NS_PER_MS));
-	uv_close((uv_handle_t *)&p->ready_timer, NULL);
-	rt_frontend_drain(p->frontend, (unsigned)(p->options.service.drain_ns / CAD_NS_PER_MS), frontend_gone, p);
+	if (atomic_load(&p->ready) && p->options.drain_delay_ns > 0)
+		announce_stop(p);
+	else
+		drain(&p->ready_timer);
 }
 
 /* ---- main ---- */
