@@ -176,25 +176,44 @@ static void router_done(uv_work_t *work, int status)
 			CAD_S("error", error.text));
 }
 
+/* The files are others, and what the cluster's nodes and routers hold is of those before: the same, only copied
+ * or touched? That has to be known before anybody joins. */
+static enum cad_status compare_files(struct pl_checkpoint *checkpoint, const char *before, struct cad_error *error)
+{
+	cad_log_warn(COMPONENT, "the checkpoint's files are not those of last time; reading what routers compute with",
+		CAD_U("bytes", cad_model_sizes(checkpoint->model).router));
+	compute_router(&checkpoint->router_work);
+	if (strcmp(checkpoint->router_hex, before) == 0)
+		return CAD_OK;
+	return cad_error_set(error, CAD_ERR_INVALID,
+		"the state file belongs to other weights: all but routed experts had the checksum '%s', and has '%s' in '%s': use another --state, or the files of before",
+		before, checkpoint->router_hex, cad_model_directory(checkpoint->model));
+}
+
 /* From the state file if they are of these files, else begun. */
 static enum cad_status find_checksums(struct pl_checkpoint *checkpoint, struct cad_error *error)
 {
-	char files[33];
-	bool changed = false;
+	char files[33], before[33];
+	enum cad_status status = CAD_OK;
 
-	cad_model_files(checkpoint->model, files);
-	enum cad_status status = pl_state_files(checkpoint->state, files, &changed, error);
-	if (status != CAD_OK)
-		return status;
-	if (changed)
-		cad_log_warn(COMPONENT, "the checkpoint's files are not those of last time; reading them again");
-	if (pl_state_router_checksum(checkpoint->state, checkpoint->router_checksum) == CAD_OK)
-		return CAD_OK;
-
+	checkpoint->router_work.data = checkpoint;
 	checkpoint->router_parts = calloc(cad_model_router_parts(checkpoint->model), sizeof *checkpoint->router_parts);
 	if (!checkpoint->router_parts)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for checksums");
-	checkpoint->router_work.data = checkpoint;
+
+	cad_model_files(checkpoint->model, files);
+	bool known = pl_state_router_checksum(checkpoint->state, before) == CAD_OK;
+	if (known && !pl_state_has_files(checkpoint->state, files))
+		status = compare_files(checkpoint, before, error);
+	if (status == CAD_OK)
+		status = pl_state_put_files(checkpoint->state, files, error);
+	if (status != CAD_OK)
+		return status;
+	if (known) {
+		memcpy(checkpoint->router_checksum, before, sizeof before);
+		return CAD_OK;
+	}
+
 	checkpoint->router_working = true;
 	int code = uv_queue_work(checkpoint->loop, &checkpoint->router_work, compute_router, router_done);
 	CAD_ASSERT(code == 0);

@@ -419,26 +419,20 @@ enum cad_status pl_state_settings(
 	return CAD_OK;
 }
 
-enum cad_status pl_state_files(struct pl_state *state, const char *files, bool *changed, struct cad_error *error)
+bool pl_state_has_files(struct pl_state *state, const char *files)
 {
-	char old[PL_TEXT_BYTES];
-	enum cad_status status = CAD_OK;
+	char known[PL_TEXT_BYTES];
+	get_meta_text(state, "files", known, sizeof known);
+	return !known[0] || strcmp(known, files) == 0;
+}
 
-	get_meta_text(state, "files", old, sizeof old);
-	bool others = old[0] && strcmp(old, files) != 0;
-	if (strcmp(old, files) != 0) {
-		pl_state_begin(state);
-		if (others) {
-			(void)run(state, use(state, CHECKSUM_DELETE_ALL));
-			put_meta_text(state, "router", "");
-		}
-		put_meta_text(state, "files", files);
-		status = pl_state_commit(state, error);
-	}
-	if (status == CAD_OK)
-		*changed = others;
-
-	return status;
+enum cad_status pl_state_put_files(struct pl_state *state, const char *files, struct cad_error *error)
+{
+	pl_state_begin(state);
+	if (!pl_state_has_files(state, files))
+		(void)run(state, use(state, CHECKSUM_DELETE_ALL));
+	put_meta_text(state, "files", files);
+	return pl_state_commit(state, error);
 }
 
 /* ---- tables that are computed once ---- */

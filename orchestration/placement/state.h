@@ -37,12 +37,10 @@ CAD_MUST_USE enum cad_status pl_state_claim(
 CAD_MUST_USE enum cad_status pl_state_settings(
 	struct pl_state *state, const char *settings_fingerprint, bool *fresh, struct cad_error *error);
 
-/*
- * The checksums are those of certain files (cad_model_files). With others than last time they are forgotten, and
- * `changed` is set; a state that does not say so yet learns it.
- */
-CAD_MUST_USE enum cad_status pl_state_files(
-	struct pl_state *state, const char *files, bool *changed, struct cad_error *error);
+/* The checksums of experts are those of certain files (cad_model_files): of these, as far as is known? Putting
+ * others than before forgets them. */
+bool pl_state_has_files(struct pl_state *state, const char *files);
+CAD_MUST_USE enum cad_status pl_state_put_files(struct pl_state *state, const char *files, struct cad_error *error);
 
 /* The quantum table under a key that names everything it depends on. CAD_ERR_NOT_FOUND: none of
  * that key and length. */

@@ -101,22 +101,42 @@ def test_router_with_other_weights_is_refused_with_both_values(tmp_path, digest)
 
 
 def test_checkpoint_is_read_once_and_again_when_its_files_change(tmp_path, digest):
+    """Touched files are read again; replaced ones are another cluster's: the placement service does not start, and the cluster goes on."""
     model = tmp_path / 'model'
     shutil.copytree(MODEL, model)
 
-    def restart():
+    def generate(cluster):
+        return cluster.routers[0].generate(tokens=[1, 2, 3], max_tokens=8, ignore_eos=True).digest
+
+    def restart(cluster):
         assert cluster.placement.stop() == 0
         cluster.placement.log.unlink()
         cluster.placement.start()
         wait_for_log(cluster.placement, 'role=router')
-        assert cluster.routers[0].generate(tokens=[1, 2, 3], max_tokens=8, ignore_eos=True).digest == digest
+        assert generate(cluster) == digest
         return cluster.placement.log.read_text()
 
     with Cluster(model, experts=1) as cluster:
         first = cluster.status()['router_checksum']
-        assert len(first) == 32 and 'checksum of what routers compute with' in cluster.placement.log.read_text()
-        assert 'checksum of what routers compute with' not in restart()
+        assert len(first) == 32 and 'msg="checksum of what routers compute with"' in cluster.placement.log.read_text()
+        log = restart(cluster)
+        assert 'not those of last time' not in log and 'msg="checksum of what' not in log
         os.utime(next(model.glob('*.safetensors')))
-        log = restart()
-        assert 'not those of last time' in log and f'checksum={first}' in log
+        assert 'not those of last time' in restart(cluster)
+        assert cluster.status()['router_checksum'] == first
         assert metric(cluster.placement_http, 'cadre_placement_frees_ordered_total') == 0
+        assert 'not those of last time' not in restart(cluster)
+
+        model.rename(tmp_path / 'before')
+        other_weights(model, 'self_attn.k_proj')
+        assert cluster.placement.stop() == 0
+        cluster.placement.start()
+        assert cluster.placement.popen.wait(20) == 1
+        assert f"the state file belongs to other weights: all but routed experts had the checksum '{first}'" in cluster.placement.log.read_text()
+        assert generate(cluster) == digest
+        shutil.rmtree(model)
+        (tmp_path / 'before').rename(model)
+        cluster.placement.log.unlink()
+        cluster.placement.start()
+        wait_for_log(cluster.placement, 'role=router')
+        assert generate(cluster) == digest
