@@ -221,6 +221,8 @@ enum cad_status ex_control_create(
 			&(struct cad_member_options){
 				.reactor = options->reactor,
 				.placement = options->placement,
+				.cluster = options->cluster,
+				.secret = options->secret,
 				.settings = options->settings,
 				.context = made,
 				.hello = hello,

@@ -19,6 +19,7 @@ struct ex_control;
 struct ex_control_options {
 	struct cad_rpc_reactor *reactor;
 	const char *placement;               /* host:port */
+	const char *cluster, *secret;        /* as in member.h; borrowed to the end */
 	const struct cad_settings *settings; /* of the cluster; borrowed until ex_control_create returns */
 	struct ex_engine *engine;
 	unsigned load_threads;

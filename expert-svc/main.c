@@ -451,6 +451,8 @@ static enum cad_status create_control(struct program *p, struct cad_error *error
 	struct ex_control_options options = {
 		.reactor = p->reactor,
 		.placement = p->options.service.placement,
+		.cluster = p->facts.cluster,
+		.secret = p->service.secret,
 		.settings = &p->facts.settings,
 		.engine = p->engine,
 		.load_threads = p->options.load_threads,

@@ -570,6 +570,8 @@ static enum cad_status join_cluster(struct program *p, struct cad_error *error)
 	const struct cad_member_options options = {
 		.reactor = p->reactor,
 		.placement = p->options.service.placement,
+		.cluster = p->facts.cluster,
+		.secret = p->service.secret,
 		.settings = &p->facts.settings,
 		.context = p,
 		.hello = fill_hello,

@@ -131,7 +131,12 @@ parse_up() {
 			--experts) EXPERTS=$value ;;
 			--routers) ROUTERS=$value ;;
 			--wire | --weights | --copies | --shuffle | --lease | --grace | --rejoin | --settle | --free-grace | --rebalance | --lease-ms | --grace-ms | --rejoin-ms) PLACEMENT_OPTIONS+=("$name=$value") ;;
-			--isa | --threads | --secret-file | --ucx-devices | --ucx-transports | --drain | --log-level | --log-format)
+			--isa | --threads | --ucx-devices | --ucx-transports | --drain | --log-level | --log-format)
+				ROUTER_OPTIONS+=("$name=$value")
+				EXPERT_OPTIONS+=("$name=$value")
+				;;
+			--secret-file)
+				PLACEMENT_OPTIONS+=("$name=$value")
 				ROUTER_OPTIONS+=("$name=$value")
 				EXPERT_OPTIONS+=("$name=$value")
 				;;

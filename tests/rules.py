@@ -41,7 +41,7 @@ RESTRICTED = (
     (r"pcre2\.h", ["common/tokenizer/regex.c"], "regex.c is the one door to PCRE2"),
     (r"zstd\.h", ["orchestration/planner/trace/own.c"], "only our own trace format is compressed"),
     (r"metis\.h", ["orchestration/planner/solve/start_metis.c"], "METIS may be missing, and start_metis.c says so"),
-    (r"sodium\.h", ["common/process/bearer.c", "common/rpc/", "common/transport/"],
+    (r"sodium\.h", ["common/process/bearer.c", "common/rpc/", "common/transport/", "common/cluster/proof.c"],
      "secrets are compared and signed where connections are made; bearer.c has the tokens"),
     (r"openssl/.*", ["common/rpc/tls.c"], "gRPC does TLS; tls.c says what is wrong with its files"),
     (r".*intrin\.h", ["kernels/cpu/"], "what stands above kernels/cpu must build on any machine"),

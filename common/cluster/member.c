@@ -4,6 +4,7 @@
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/cluster/proof.h"
 #include "common/cluster/settings_message.h"
 #include "common/rpc/blocking.h"
 #include "common/rpc/reactor.h"
@@ -113,6 +114,10 @@ struct cad_member {
 	struct cad_random random;
 	uint32_t delay_ms, lease_ms;
 	bool joined, leaving;
+	/* with a secret: of this attempt */
+	struct cad_proof_nonces nonces;
+	bool proven; /* the service knows it */
+	bool distrusted;
 	uint64_t said_ns; /* when it was said last that it cannot join, and why */
 	char said[CAD_ERROR_TEXT_BYTES];
 	char settings_fingerprint[33], settings_text[CADRE_TEXT_BYTES];
@@ -142,8 +147,42 @@ static void send_load(struct cad_member *member)
 
 static void on_load_due(uv_timer_t *timer) { send_load(timer->data); }
 
+static void send_hello(struct cad_member *member, const uint8_t *mac);
+
+/* Says hello all the same to a service that does not know the secret: it answers with a sentence. */
+static void take_challenge(struct cad_member *member, const Cadre__V1__Challenge *challenge)
+{
+	const char *cluster = member->options.cluster ? member->options.cluster : "";
+	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
+	uint8_t mac[CAD_PROOF_BYTES];
+
+	if (!member->options.secret || challenge->nonce.len != CAD_PROOF_BYTES || member->joined) {
+		cad_rpc_client_cancel(member->call);
+		return;
+	}
+
+	memcpy(member->nonces.service, challenge->nonce.data, CAD_PROOF_BYTES);
+	cad_proof_of_service(member->options.secret, &member->nonces, cluster, mac);
+	member->proven = cad_proof_right(mac, challenge->mac.data, challenge->mac.len);
+	member->options.hello(member->options.context, &hello);
+	const struct cad_proof_member who = {
+		.id = hello.id,
+		.role = hello.role == CADRE__V1__ROLE__ROLE_EXPERT ? "expert" : "router",
+		.cluster = cluster,
+		.exchange_address = hello.exchange_address,
+	};
+	cad_proof_of_member(member->options.secret, &member->nonces, &who, mac);
+	send_hello(member, mac);
+}
+
 static void take_welcome(struct cad_member *member, const Cadre__V1__NodeWelcome *welcome)
 {
+	if (member->options.secret && !member->proven) {
+		member->distrusted = true;
+		cad_rpc_client_cancel(member->call);
+		return;
+	}
+
 	uint32_t lease_ms = welcome->lease_ms < 30 ? 30
 		: welcome->lease_ms < LEASE_MS_MAX ? welcome->lease_ms
 						   : LEASE_MS_MAX;
@@ -177,9 +216,10 @@ static void on_message(struct cad_rpc_client_call *call, const ProtobufCMessage 
 	struct cad_member *member = cad_rpc_client_context(call);
 	const Cadre__V1__NodeOrder *order = (const Cadre__V1__NodeOrder *)message;
 
-	if (!member->leaving) {
+	if (!member->leaving && !member->distrusted) {
 		switch (order->order_case) {
 		case CADRE__V1__NODE_ORDER__ORDER_WELCOME: take_welcome(member, order->welcome); break;
+		case CADRE__V1__NODE_ORDER__ORDER_CHALLENGE: take_challenge(member, order->challenge); break;
 		case CADRE__V1__NODE_ORDER__ORDER_MAP: take_map(member, order->map); break;
 		case CADRE__V1__NODE_ORDER__ORDER_LOAD:
 			if (member->options.order_load)
@@ -237,6 +277,8 @@ static void on_done(struct cad_rpc_client_call *call, enum cad_rpc_code code, co
 	struct cad_member *member = cad_rpc_client_context(call);
 	bool joined = member->joined;
 
+	if (member->distrusted)
+		text = "the placement service does not know the cluster secret of this process: give both the same --secret-file";
 	member->call = NULL;
 	member->joined = false;
 	if (member->leaving) {
@@ -255,11 +297,43 @@ static void on_done(struct cad_rpc_client_call *call, enum cad_rpc_code code, co
 
 static const struct cad_rpc_client_handler handler = { .message = on_message, .done = on_done };
 
+/* mac: the proof, after the service's challenge; NULL without a secret. */
+static void send_hello(struct cad_member *member, const uint8_t *mac)
+{
+	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
+	Cadre__V1__NodeReport report = CADRE__V1__NODE_REPORT__INIT;
+
+	member->options.hello(member->options.context, &hello);
+	hello.settings_fingerprint = member->settings_fingerprint;
+	hello.settings = member->settings_text;
+	hello.cluster = (char *)(uintptr_t)(member->options.cluster ? member->options.cluster : "");
+	if (mac)
+		hello.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, (uint8_t *)(uintptr_t)mac };
+	report.report_case = CADRE__V1__NODE_REPORT__REPORT_HELLO;
+	report.hello = &hello;
+	if (send_report(member, &report) != CAD_OK)
+		cad_rpc_client_cancel(member->call);
+}
+
+static void send_challenge(struct cad_member *member)
+{
+	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
+	Cadre__V1__Challenge challenge = CADRE__V1__CHALLENGE__INIT;
+	Cadre__V1__NodeReport report = CADRE__V1__NODE_REPORT__INIT;
+
+	member->options.hello(member->options.context, &hello);
+	cad_proof_nonce(member->nonces.member);
+	challenge.id = hello.id;
+	challenge.nonce = (ProtobufCBinaryData){ CAD_PROOF_BYTES, member->nonces.member };
+	report.report_case = CADRE__V1__NODE_REPORT__REPORT_CHALLENGE;
+	report.challenge = &challenge;
+	if (send_report(member, &report) != CAD_OK)
+		cad_rpc_client_cancel(member->call);
+}
+
 static void attempt(uv_timer_t *timer)
 {
 	struct cad_member *member = timer->data;
-	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
-	Cadre__V1__NodeReport report = CADRE__V1__NODE_REPORT__INIT;
 
 	if (cad_rpc_stream(member->channel, JOIN_PATH, &cadre__v1__node_order__descriptor, NULL, &handler, member,
 		    &member->call) != CAD_OK) {
@@ -268,13 +342,11 @@ static void attempt(uv_timer_t *timer)
 		return;
 	}
 
-	member->options.hello(member->options.context, &hello);
-	hello.settings_fingerprint = member->settings_fingerprint;
-	hello.settings = member->settings_text;
-	report.report_case = CADRE__V1__NODE_REPORT__REPORT_HELLO;
-	report.hello = &hello;
-	if (send_report(member, &report) != CAD_OK)
-		cad_rpc_client_cancel(member->call);
+	member->proven = member->distrusted = false;
+	if (member->options.secret)
+		send_challenge(member);
+	else
+		send_hello(member, NULL);
 }
 
 enum cad_status cad_member_create(

@@ -39,6 +39,8 @@ struct cad_member;
 struct cad_member_options {
 	struct cad_rpc_reactor *reactor;
 	const char *placement; /* host:port */
+	const char *cluster;   /* its name, sent in every hello; NULL: any; borrowed to the end */
+	const char *secret;    /* of the cluster, or NULL: none; borrowed to the end */
 	/* that this process runs with: sent in every hello; borrowed until cad_member_create
 	 * returns */
 	const struct cad_settings *settings;

@@ -34,8 +34,10 @@ struct cad_service_options {
 	bool plaintext_anywhere;
 	/* CAD_SERVICE_ACCESS_OPTIONS */
 	const char *tls_certificate, *tls_key, *tls_authority, *token_file;
+	/* CAD_SERVICE_SECRET_OPTION, which is one of CAD_SERVICE_MEMBER_OPTIONS */
+	const char *secret_file;
 	/* CAD_SERVICE_MEMBER_OPTIONS */
-	const char *placement, *id, *secret_file, *ucx_devices, *ucx_transports;
+	const char *placement, *id, *ucx_devices, *ucx_transports;
 	uint64_t drain_ns;
 };
 
@@ -65,6 +67,11 @@ struct cad_service_options {
 		CAD_OPTION_STRING(owner, member.token_file, "token-file", "", \
 			"file of bearer tokens, of which clients must send one; lines TOKEN [ROLE [NAME]], the role generate or inspect; empty: none")
 
+/* Everybody in a cluster. */
+#define CAD_SERVICE_SECRET_OPTION(owner, member) \
+	CAD_OPTION_STRING(owner, member.secret_file, "secret-file", "", \
+		"file with the cluster secret, which the placement service, routers and expert nodes must share; empty: none")
+
 /* Routers and expert nodes: members of a cluster, on the token exchange. placement_default: NULL where
  * the option is required. */
 #define CAD_SERVICE_MEMBER_OPTIONS(owner, member, placement_default) \
@@ -72,8 +79,7 @@ struct cad_service_options {
 		"address of the placement service, HOST:PORT"), \
 		CAD_OPTION_STRING(owner, member.id, "id", "", \
 			"name in the cluster, stable over restarts; empty: host name and process id"), \
-		CAD_OPTION_STRING(owner, member.secret_file, "secret-file", "", \
-			"file with the cluster secret, which routers and expert nodes must share; empty: none"), \
+		CAD_SERVICE_SECRET_OPTION(owner, member), \
 		CAD_OPTION_STRING(owner, member.ucx_devices, "ucx-devices", "", \
 			"network devices of the exchange, as in UCX_NET_DEVICES; empty: that variable, else loopback"), \
 		CAD_OPTION_STRING(owner, member.ucx_transports, "ucx-transports", "", \

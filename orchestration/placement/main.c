@@ -24,6 +24,7 @@ struct options {
 static const struct cad_option table[] = {
 	CAD_SERVICE_OPTIONS(struct options, service, "127.0.0.1:7301"),
 	CAD_SERVICE_GRPC_OPTIONS(struct options, service, "127.0.0.1:7300"),
+	CAD_SERVICE_SECRET_OPTION(struct options, service),
 	CAD_OPTION_STRING(struct options, state, "state", "",
 		"SQLite file that a restart continues from; empty: nothing is kept"),
 	CAD_OPTION_STRING(struct options, cluster, "cluster", "cadre",
@@ -177,6 +178,7 @@ static enum cad_status create_placement(struct program *p, struct cad_error *err
 	const struct pl_service_options options = {
 		.reactor = p->reactor,
 		.cluster = p->options.cluster,
+		.secret = p->service.secret,
 		.checkpoint = p->checkpoint,
 		.metrics = p->service.metrics,
 		.control = control_options(&p->options),

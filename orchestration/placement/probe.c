@@ -39,7 +39,7 @@ static bool parse_address(const char *text, struct sockaddr_storage *address)
 }
 
 /* "ipv4:1.2.3.4:80", "ipv6:%5B::1%5D:80": how gRPC writes a peer. */
-static bool parse_peer(const char *peer, struct sockaddr_storage *address)
+bool pl_probe_peer(const char *peer, struct sockaddr_storage *address)
 {
 	char text[CAD_ADDRESS_BYTES];
 	size_t size = 0;
@@ -65,7 +65,7 @@ bool pl_probe_target(const char *peer, const char *http, char target[CAD_MAP_ADD
 	char host[INET6_ADDRSTRLEN];
 
 	target[0] = 0;
-	if (!parse_peer(peer, &from) || !parse_address(http, &to) || from.ss_family != to.ss_family)
+	if (!pl_probe_peer(peer, &from) || !parse_address(http, &to) || from.ss_family != to.ss_family)
 		return false;
 
 	if (to.ss_family == AF_INET) {

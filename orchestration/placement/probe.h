@@ -27,6 +27,9 @@ enum { PL_PROBES_MAX = 64 };
  */
 bool pl_probe_target(const char *peer, const char *http, char target[CAD_MAP_ADDRESS_BYTES]);
 
+/* Where a stream came from, as gRPC writes it; false: not from an IP address. */
+bool pl_probe_peer(const char *peer, struct sockaddr_storage *address);
+
 struct pl_probes {
 	uv_loop_t *loop;
 	void (*refused)(void *context, uint64_t tag);

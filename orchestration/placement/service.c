@@ -8,6 +8,7 @@
 #include "common/rpc/guard.h"
 #include "common/rpc/health.h"
 #include "common/rpc/reflection.h"
+#include "orchestration/placement/door.h"
 #include "orchestration/placement/peers.h"
 #include "orchestration/placement/probe.h"
 #include "orchestration/placement/status.h"
@@ -22,7 +23,7 @@
 
 enum { READY_TEXT_BYTES = 320, PEER_BYTES = 128 };
 /* Routers that start at once are told of at once. */
-static const uint64_t PEERS_INTERVAL_NS = 20 * CAD_NS_PER_MS, SAY_AGAIN_NS = 60 * CAD_NS_PER_S;
+static const uint64_t PEERS_INTERVAL_NS = 20 * CAD_NS_PER_MS;
 
 /* A Join stream, or a watcher of the map. */
 struct stream {
@@ -33,6 +34,7 @@ struct stream {
 	bool expert;      /* hears of routers */
 	bool full;        /* its out queue is: the newest map is sent when it is not */
 	bool map_due, peers_due;
+	struct pl_guest guest;
 };
 
 struct pl_service {
@@ -42,13 +44,12 @@ struct pl_service {
 	struct cad_rpc_reflection *reflection;
 	struct cad_rpc_service rpc;
 	struct pl_control *control;
+	struct pl_door door;
 	uv_timer_t timer;        /* the next turn */
 	struct pl_probes probes; /* of hosts whose streams broke, or that have not come back after a restart */
 	struct stream *streams;
 	uint64_t sessions; /* that were given out */
 	uint64_t started_ns;
-	uint64_t refused_ns; /* when it was said last that somebody was refused, and why */
-	char refused[CAD_ERROR_TEXT_BYTES];
 	char settings_fingerprint[33], settings_text[CADRE_TEXT_BYTES];
 	struct cad_map *map;         /* what map_message points into */
 	Cadre__V1__Map *map_message; /* NULL before the first map */
@@ -316,21 +317,45 @@ static void on_checksum(void *context, uint32_t cell)
 
 /* ---- Join ---- */
 
-static enum cad_status take_hello(struct pl_service *service, const struct stream *stream,
-	const Cadre__V1__NodeHello *hello, uint64_t session, struct cad_error *error)
+static enum cad_status take_challenge(
+	struct pl_service *service, struct stream *stream, const Cadre__V1__Challenge *theirs, struct cad_error *error)
+{
+	uint8_t mac[CAD_PROOF_BYTES];
+	enum cad_status status = pl_door_challenge(&service->door, &stream->guest, theirs, mac, error);
+	if (status != CAD_OK)
+		return status;
+
+	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
+	Cadre__V1__Challenge challenge = CADRE__V1__CHALLENGE__INIT;
+	challenge.nonce = (ProtobufCBinaryData){ CAD_PROOF_BYTES, stream->guest.nonces.service };
+	challenge.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, mac };
+	order.order_case = CADRE__V1__NODE_ORDER__ORDER_CHALLENGE;
+	order.challenge = &challenge;
+	queue_message(stream, &order.base);
+
+	return CAD_OK;
+}
+
+static enum cad_status take_hello(struct pl_service *service, struct stream *stream, const Cadre__V1__NodeHello *hello,
+	uint64_t session, struct cad_error *error)
 {
 	char peer[PEER_BYTES], probe[CAD_MAP_ADDRESS_BYTES];
 
 	if (hello->role != CADRE__V1__ROLE__ROLE_ROUTER && hello->role != CADRE__V1__ROLE__ROLE_EXPERT)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the hello of '%.80s' names no role: ROLE_ROUTER or ROLE_EXPERT is needed", hello->id);
+	cad_rpc_call_peer(stream->call, peer, sizeof peer);
+	enum cad_status status = pl_door_hello(
+		&service->door, &stream->guest, hello, peer, pl_control_registry(service->control), error);
+	if (status != CAD_OK)
+		return status;
+
 	struct pl_expert *held = malloc((hello->n_held + 1) * sizeof *held);
 	if (!held)
 		return cad_error_set(
 			error, CAD_ERR_MEMORY, "out of memory for a hello that names %zu experts", hello->n_held);
 	for (size_t i = 0; i < hello->n_held; i++)
 		held[i] = (struct pl_expert){ hello->held[i]->layer, hello->held[i]->expert };
-	cad_rpc_call_peer(stream->call, peer, sizeof peer);
 	(void)pl_probe_target(peer, hello->http_address, probe);
 	const struct pl_join join = {
 		.hello = { .id = hello->id,
@@ -351,7 +376,7 @@ static enum cad_status take_hello(struct pl_service *service, const struct strea
 		.held = held,
 		.held_count = hello->n_held,
 	};
-	enum cad_status status = pl_control_join(service->control, &join, session, error);
+	status = pl_control_join(service->control, &join, session, error);
 	free(held);
 
 	return status;
@@ -423,6 +448,8 @@ static enum cad_status take_report(
 	struct pl_service *service, struct stream *stream, const Cadre__V1__NodeReport *report, struct cad_error *error)
 {
 	bool hello = report->report_case == CADRE__V1__NODE_REPORT__REPORT_HELLO;
+	if (report->report_case == CADRE__V1__NODE_REPORT__REPORT_CHALLENGE && stream->session == 0)
+		return take_challenge(service, stream, report->challenge, error);
 	if (hello != (stream->session == 0))
 		return cad_error_set(error, CAD_ERR_INVALID,
 			hello ? "a second hello on one stream" : "the first message of a Join stream must be a hello");
@@ -433,6 +460,7 @@ static enum cad_status take_report(
 		if (status != CAD_OK)
 			return status;
 		stream->session = session;
+		pl_door_forget(&service->door, stream->guest.id);
 		stream->expert = report->hello->role == CADRE__V1__ROLE__ROLE_EXPERT;
 		say_welcome(service, stream);
 		return CAD_OK;
@@ -441,17 +469,6 @@ static enum cad_status take_report(
 	case CADRE__V1__NODE_REPORT__REPORT_EXPERT: return take_expert(service, stream->session, report->expert, error);
 	default: return CAD_OK; /* a newer process may say more */
 	}
-}
-
-/* Who is refused asks again and again: once for each reason, and again after a while. */
-static void say_refused(struct pl_service *service, const char *why)
-{
-	uint64_t now_ns = cad_clock_now_ns(service->options.clock);
-	if (service->refused_ns && now_ns < service->refused_ns + SAY_AGAIN_NS && strcmp(service->refused, why) == 0)
-		return;
-	service->refused_ns = now_ns;
-	snprintf(service->refused, sizeof service->refused, "%s", why);
-	cad_log_warn(COMPONENT, "refused", CAD_S("error", why));
 }
 
 static enum cad_rpc_code refusal_code(enum cad_status status)
@@ -479,7 +496,8 @@ static void join_message(struct cad_rpc_call *call, const ProtobufCMessage *mess
 	enum cad_status status = take_report(service, stream, (const Cadre__V1__NodeReport *)message, &error);
 	if (status != CAD_OK) {
 		if (status != CAD_AGAIN)
-			say_refused(service, error.text);
+			pl_door_refused(
+				&service->door, stream->guest.id, error.text, cad_clock_now_ns(service->options.clock));
 		cad_rpc_call_finish(call, refusal_code(status), "%s", error.text);
 		return;
 	}
@@ -636,6 +654,7 @@ enum cad_status pl_service_create(
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the service");
 
 	made->options = *options;
+	made->door = (struct pl_door){ .secret = options->secret, .cluster = options->cluster };
 	made->started_ns = cad_clock_now_ns(options->clock);
 	made->rpc = (struct cad_rpc_service){ &cadre__v1__placement__descriptor, methods,
 		sizeof methods / sizeof methods[0], made };

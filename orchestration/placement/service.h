@@ -23,6 +23,7 @@ struct pl_service;
 struct pl_service_options {
 	struct cad_rpc_reactor *reactor; /* borrowed, as everything here */
 	const char *cluster;
+	const char *secret; /* the cluster's; NULL: none is asked for, and who has one is refused */
 	struct pl_checkpoint *checkpoint;
 	struct cad_metrics *metrics; /* NULL: none */
 	/* its times and limits; shape, events, state and the rest are filled in here */

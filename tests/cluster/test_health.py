@@ -159,11 +159,13 @@ def test_readyz_names_a_refused_secret(tmp_path):
         secrets.append(tmp_path / name)
         secrets[-1].write_text(f'the secret of the {name} kind\n')
         secrets[-1].chmod(0o600)
-    with Cluster(MODEL, experts=1, router_options=['--secret-file', secrets[0]], expert_options=['--secret-file', secrets[1]], start=False) as cluster:
+    with Cluster(MODEL, experts=1, routers=2, placement_options=['--secret-file', secrets[0]], expert_options=['--secret-file', secrets[1]], start=False) as cluster:
+        cluster.routers[0].process.arguments += ['--secret-file', str(secrets[0])]
         for process in cluster.processes():
             process.start()
-        says(cluster.routers[0].http, "'expert-0'", 'does not know the cluster secret')
-        says(cluster.experts[0].http, "'router-0'", 'does not know the cluster secret')
+        says(cluster.routers[0].http, 'waiting for expert nodes')
+        says(cluster.routers[1].http, 'not joined', "'router-1' has no cluster secret")
+        says(cluster.experts[0].http, 'not joined', "'expert-0' does not know the cluster secret")
         assert cadrectl('health', '--http', cluster.experts[0].http).returncode == OK
 
 

@@ -25,7 +25,7 @@ def secrets(tmp_path):
 
 def test_cluster_secret(secrets):
     right, wrong = secrets
-    with Cluster(MODEL, experts=2, router_options=['--secret-file', right], expert_options=['--secret-file', right]) as cluster:
+    with Cluster(MODEL, experts=2, router_options=['--secret-file', right], expert_options=['--secret-file', right], placement_options=['--secret-file', right]) as cluster:
         digest = cluster.routers[0].generate(tokens=[1, 2, 3], max_tokens=4, ignore_eos=True).digest
         for options in ([], ['--secret-file', wrong]):
             stranger = cluster.add_router()

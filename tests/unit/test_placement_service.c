@@ -7,6 +7,7 @@
 #include "common/base/log.h"
 #include "common/cluster/member.h"
 #include "common/cluster/settings_message.h"
+#include "orchestration/placement/door.h"
 #include "orchestration/placement/service.h"
 #include "tests/support/must.h"
 #include "tests/support/rpc_fixture.h"
@@ -45,6 +46,8 @@ struct member {
 	/* the routers that it was told of last */
 	uint32_t peers_count;
 	char peer_id[16], peer_address[32];
+	const char *secret;             /* its own */
+	char why[CAD_ERROR_TEXT_BYTES]; /* it has not joined; "": it has, or was not told yet */
 };
 
 /* What a status said; looked at after the call, because an assertion must not leave a callback
@@ -63,6 +66,7 @@ struct world {
 	struct pl_checkpoint *checkpoint;
 	struct pl_service *service;
 	struct member members[MEMBERS];
+	const char *secret; /* of the service; NULL: none */
 	bool drained;
 	/* run_until: */
 	bool (*met)(struct world *world);
@@ -89,7 +93,7 @@ static void start_service(struct world *world)
 
 	must(pl_checkpoint_open(&checkpoint, &world->checkpoint, &error), &error);
 	const struct pl_service_options service = {
-		.reactor = world->fixture.reactor, .cluster = "test", .checkpoint = world->checkpoint, .state = world->state, .clock = &cad_clock_system,
+		.reactor = world->fixture.reactor, .cluster = "test", .secret = world->secret, .checkpoint = world->checkpoint, .state = world->state, .clock = &cad_clock_system,
 		.control = {
 			.lease_ns = 2 * CAD_NS_PER_S,
 			.grace_ns = 200 * CAD_NS_PER_MS,
@@ -261,6 +265,12 @@ static void take_peers(void *context, const Cadre__V1__Peers *peers)
 	snprintf(member->peer_address, sizeof member->peer_address, "%s", peers->peers[0]->exchange_address);
 }
 
+static void take_joined(void *context, bool joined, const char *why)
+{
+	struct member *member = context;
+	snprintf(member->why, sizeof member->why, "%s", joined ? "" : why);
+}
+
 static void join(struct world *world, int index)
 {
 	struct member *member = &world->members[index];
@@ -274,6 +284,9 @@ static void join(struct world *world, int index)
 	const struct cad_member_options options = {
 		.reactor = world->fixture.reactor,
 		.placement = world->fixture.target,
+		.cluster = "test",
+		.secret = member->secret,
+		.joined = take_joined,
 		.settings = pl_checkpoint_settings(world->checkpoint),
 		.context = member,
 		.hello = fill_hello,
@@ -507,6 +520,162 @@ static void after_a_restart_the_killed_are_not_waited_for(void **state)
 	close(closed);
 }
 
+static void restart_with(struct world *world, const char *secret)
+{
+	stop_service(world);
+	world->secret = secret;
+	start_service(world);
+}
+
+static bool router_was_refused(struct world *world) { return world->members[MEMBERS - 1].why[0]; }
+
+static void refusal_is(struct world *world, const char *secret, const char *why)
+{
+	struct member *router = &world->members[MEMBERS - 1];
+	router->secret = secret;
+	join(world, MEMBERS - 1);
+	run_until(world, router_was_refused);
+	if (strcmp(router->why, why) != 0)
+		fail_msg("'%s' and not '%s'", router->why, why);
+	leave(world, MEMBERS - 1);
+	rpc_run_until(&world->fixture, &router->gone);
+	router->why[0] = 0;
+}
+
+/* Only who knows the secret joins, each of the others hears which side has none. */
+static void the_secret_decides(void **state)
+{
+	struct world *world = *state;
+	const char *ours = "sixteen bytes and more", *other = "sixteen other bytes";
+
+	refusal_is(world, ours,
+		"'router' has a cluster secret, and this placement service has none: start it with the same --secret-file");
+	restart_with(world, ours);
+	refusal_is(world, NULL,
+		"'router' has no cluster secret, and this placement service asks for one: start 'router' with the same --secret-file");
+	refusal_is(world, other,
+		"'router' does not know the cluster secret of this placement service: give both the same --secret-file");
+	for (int i = 0; i < MEMBERS; i++)
+		world->members[i].secret = ours;
+	gather(world);
+}
+
+/* One that carries a proof of another's to another address, and one that says it twice. */
+static void proofs_cannot_be_carried(void **state)
+{
+	(void)state;
+	const char *secret = "sixteen bytes and more";
+	struct pl_door door = { .secret = secret, .cluster = "test" };
+	struct pl_guest guest = { .challenged = false };
+	struct pl_registry *registry = calloc(1, sizeof *registry);
+	Cadre__V1__Challenge challenge = CADRE__V1__CHALLENGE__INIT;
+	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
+	struct cad_proof_nonces nonces;
+	uint8_t mac[CAD_PROOF_BYTES], want[CAD_PROOF_BYTES];
+	struct cad_error error;
+
+	assert_non_null(registry);
+	cad_proof_nonce(nonces.member);
+	challenge.id = "a";
+	challenge.nonce = (ProtobufCBinaryData){ CAD_PROOF_BYTES, nonces.member };
+	must(pl_door_challenge(&door, &guest, &challenge, mac, &error), &error);
+	memcpy(nonces.service, guest.nonces.service, CAD_PROOF_BYTES);
+	cad_proof_of_service(secret, &nonces, "test", want);
+	assert_memory_equal(mac, want, CAD_PROOF_BYTES);
+	assert_int_equal(pl_door_challenge(&door, &guest, &challenge, mac, &error), CAD_ERR_INVALID);
+
+	const struct cad_proof_member member = { "a", "expert", "test", "x:1" };
+	cad_proof_of_member(secret, &nonces, &member, mac);
+	hello.id = "a";
+	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
+	hello.cluster = "test";
+	hello.exchange_address = "x:1";
+	hello.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, mac };
+	must(pl_door_hello(&door, &guest, &hello, "", registry, &error), &error);
+	hello.exchange_address = "x:2";
+	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error), CAD_ERR_REFUSED);
+	hello.exchange_address = "x:1";
+	hello.role = CADRE__V1__ROLE__ROLE_ROUTER;
+	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error), CAD_ERR_REFUSED);
+	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
+	hello.mac.len = CAD_PROOF_BYTES - 1;
+	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error), CAD_ERR_REFUSED);
+	hello.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, want }; /* its own, reflected */
+	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error), CAD_ERR_REFUSED);
+	free(registry);
+}
+
+static void addresses_are(const char *exchange, const char *peer, const char *why)
+{
+	struct pl_door door = { .cluster = "test" };
+	struct pl_guest guest = { .challenged = false };
+	struct pl_registry *registry = calloc(1, sizeof *registry);
+	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
+	struct cad_error error = { .text = "" };
+
+	assert_non_null(registry);
+	hello.id = "a";
+	hello.exchange_address = (char *)(uintptr_t)exchange;
+	assert_int_equal(pl_door_hello(&door, &guest, &hello, peer, registry, &error), why ? CAD_ERR_REFUSED : CAD_OK);
+	if (why && !strstr(error.text, why))
+		fail_msg("'%s' does not say '%s'", error.text, why);
+	free(registry);
+}
+
+/* 192.0.2.0/24 and 2001:db8::/32 are no machine's. */
+static void addresses_that_nobody_can_use_are_refused(void **state)
+{
+	(void)state;
+	addresses_are("127.0.0.1:7400", "ipv4:192.0.2.7:5000",
+		"'a' joins from 192.0.2.7 but gives 127.0.0.1:7400 as its exchange address, which no other machine can reach");
+	addresses_are("[::1]:7400", "ipv6:%5B2001:db8::7%5D:5000", "'a' joins from 2001:db8::7 but gives [::1]:7400");
+	addresses_are("localhost:7400", "ipv4:192.0.2.7:5000", "which no other machine can reach");
+	addresses_are("0.0.0.0:7400", "ipv4:127.0.0.1:5000", "'a' gives 0.0.0.0:7400 as its exchange address");
+	addresses_are("[::]:7400", "ipv4:192.0.2.7:5000", "where nobody can connect");
+	addresses_are("127.0.0.1:7400", "ipv4:127.0.0.1:5000", NULL);
+	addresses_are("127.0.0.1:7400", "ipv6:%5B::1%5D:5000", NULL);
+	addresses_are("192.0.2.7:7400", "ipv4:192.0.2.7:5000", NULL);
+	addresses_are("node-7.example:7400", "ipv4:192.0.2.7:5000", NULL);
+	addresses_are("127.0.0.1:7400/ucx-1.13.1/0123456789abcdef/AAAA", "ipv4:192.0.2.7:5000",
+		"gives 127.0.0.1:7400 as its exchange address");
+}
+
+/* The first that is there decides; a process that comes back with another version is no reason against itself. */
+static void libraries_that_do_not_work_together_are_refused(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *library, *why;
+	} cases[] = {
+		{ "ucx-1.13.1", NULL },
+		{ "ucx-1.18.1", NULL },
+		{ "ucx-1.22.0", "'new' has ucx-1.22.0 and 'old' has ucx-1.13.1, which are not known to work together" },
+		{ "other-2.0.0", "'new' has other-2.0.0 and 'old' has ucx-1.13.1" },
+	};
+	struct pl_door door = { .cluster = "test" };
+	struct pl_registry *registry = calloc(1, sizeof *registry);
+	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
+	assert_non_null(registry);
+	registry->nodes[3] = (struct pl_node){ .presence = PL_LIVE, .id = "old" };
+	snprintf(registry->nodes[3].exchange_address, CAD_EXCHANGE_ADDRESS_BYTES,
+		"h:1/ucx-1.13.1/0123456789abcdef/AAAA");
+
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct pl_guest guest = { .challenged = false };
+		struct cad_error error = { .text = "" };
+		char address[128];
+		snprintf(address, sizeof address, "g:1/%s/0123456789abcdef/AAAA", cases[i].library);
+		hello.id = "new";
+		hello.exchange_address = address;
+		assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error),
+			cases[i].why ? CAD_ERR_REFUSED : CAD_OK);
+		assert_true(!cases[i].why || strstr(error.text, cases[i].why));
+		hello.id = "old";
+		must(pl_door_hello(&door, &guest, &hello, "", registry, &error), &error);
+	}
+	free(registry);
+}
+
 /* What a Join stream says when its first message is wrong. */
 static void refused(struct world *world, const Cadre__V1__NodeReport *message, enum cad_rpc_code code, const char *text)
 {
@@ -569,6 +738,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(restart_does_not_disturb, setup, teardown),
 		cmocka_unit_test_setup_teardown(nodes_hear_of_routers, setup, teardown),
 		cmocka_unit_test_setup_teardown(after_a_restart_the_killed_are_not_waited_for, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_secret_decides, setup, teardown),
+		cmocka_unit_test(proofs_cannot_be_carried),
+		cmocka_unit_test(addresses_that_nobody_can_use_are_refused),
+		cmocka_unit_test(libraries_that_do_not_work_together_are_refused),
 		cmocka_unit_test_setup_teardown(wrong_beginnings_are_refused, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "orchestration/placement/door.h"
+
+#include "common/base/address.h"
+#include "common/base/log.h"
+#include "common/transport/exchange_address.h"
+#include "orchestration/placement/probe.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+#include <uv.h>
+
+/* ---- the secret ---- */
+
+static void name_guest(struct pl_guest *guest, const char *id)
+{
+	snprintf(guest->id, sizeof guest->id, "%s", id);
+	for (char *at = guest->id; *at; at++)
+		if ((unsigned char)*at <= ' ' || *at == 0x7f)
+			*at = '?';
+}
+
+enum cad_status pl_door_challenge(const struct pl_door *door, struct pl_guest *guest,
+	const Cadre__V1__Challenge *challenge, uint8_t mac[CAD_PROOF_BYTES], struct cad_error *error)
+{
+	name_guest(guest, challenge->id);
+	if (!door->secret)
+		return cad_error_set(error, CAD_ERR_REFUSED,
+			"'%s' has a cluster secret, and this placement service has none: start it with the same --secret-file",
+			guest->id);
+	if (guest->challenged || challenge->nonce.len != CAD_PROOF_BYTES)
+		return cad_error_set(
+			error, CAD_ERR_INVALID, "a challenge of '%s' comes twice, or is not one", guest->id);
+
+	guest->challenged = true;
+	memcpy(guest->nonces.member, challenge->nonce.data, CAD_PROOF_BYTES);
+	cad_proof_nonce(guest->nonces.service);
+	cad_proof_of_service(door->secret, &guest->nonces, door->cluster, mac);
+	return CAD_OK;
+}
+
+static enum cad_status check_secret(const struct pl_door *door, const struct pl_guest *guest,
+	const Cadre__V1__NodeHello *hello, struct cad_error *error)
+{
+	uint8_t mac[CAD_PROOF_BYTES];
+	const struct cad_proof_member member = {
+		.id = hello->id,
+		.role = hello->role == CADRE__V1__ROLE__ROLE_EXPERT ? "expert" : "router",
+		.cluster = hello->cluster,
+		.exchange_address = hello->exchange_address,
+	};
+
+	if (!door->secret)
+		return CAD_OK;
+	if (!guest->challenged)
+		return cad_error_set(error, CAD_ERR_REFUSED,
+			"'%s' has no cluster secret, and this placement service asks for one: start '%s' with the same --secret-file",
+			guest->id, guest->id);
+	cad_proof_of_member(door->secret, &guest->nonces, &member, mac);
+	if (!cad_proof_right(mac, hello->mac.data, hello->mac.len))
+		return cad_error_set(error, CAD_ERR_REFUSED,
+			"'%s' does not know the cluster secret of this placement service: give both the same --secret-file",
+			guest->id);
+	return CAD_OK;
+}
+
+/* ---- addresses ---- */
+
+/* Whether a process with this peer address runs on this machine. */
+static bool is_here(const struct sockaddr_storage *peer)
+{
+	uv_interface_address_t *addresses;
+	int count;
+	bool here = false;
+
+	if (uv_interface_addresses(&addresses, &count) != 0)
+		return false;
+	for (int i = 0; i < count && !here; i++)
+		here = addresses[i].address.address4.sin_family == peer->ss_family &&
+			(peer->ss_family == AF_INET ? addresses[i].address.address4.sin_addr.s_addr ==
+						((const struct sockaddr_in *)peer)->sin_addr.s_addr
+						    : IN6_ARE_ADDR_EQUAL(&addresses[i].address.address6.sin6_addr,
+							      &((const struct sockaddr_in6 *)peer)->sin6_addr));
+	uv_free_interface_addresses(addresses, count);
+	return here;
+}
+
+static bool is_unspecified(const char *host)
+{
+	struct in_addr v4;
+	struct in6_addr v6;
+	return (inet_pton(AF_INET, host, &v4) == 1 && v4.s_addr == htonl(INADDR_ANY)) ||
+		(inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_UNSPECIFIED(&v6));
+}
+
+/* HTTP and gRPC addresses are for people: nobody in the cluster connects there, and many listen on all
+ * interfaces. */
+static enum cad_status check_address(
+	const struct pl_guest *guest, const Cadre__V1__NodeHello *hello, const char *peer, struct cad_error *error)
+{
+	char place[CAD_ADDRESS_BYTES], host[INET6_ADDRSTRLEN] = "";
+	struct sockaddr_storage from;
+	struct cad_address address;
+	struct cad_error ignored;
+
+	if (!hello->exchange_address[0] || !pl_probe_peer(peer, &from))
+		return CAD_OK;
+	cad_exchange_address_host(hello->exchange_address, place);
+	if (cad_address_parse(place, &address, &ignored) != CAD_OK)
+		return CAD_OK; /* not a link with hosts */
+
+	if (is_unspecified(address.host))
+		return cad_error_set(error, CAD_ERR_REFUSED,
+			"'%s' gives %s as its exchange address, where nobody can connect: give it --advertise HOST:PORT, or --listen on the address of one interface",
+			guest->id, place);
+	uv_ip_name((const struct sockaddr *)&from, host, sizeof host);
+	bool local = from.ss_family == AF_INET
+		? ntohl(((const struct sockaddr_in *)&from)->sin_addr.s_addr) >> 24 == 127
+		: IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)&from)->sin6_addr);
+	if (local || is_here(&from) || !cad_address_is_loopback(place))
+		return CAD_OK;
+	return cad_error_set(error, CAD_ERR_REFUSED,
+		"'%s' joins from %s but gives %s as its exchange address, which no other machine can reach: give it --listen or --advertise with an address of its network, and --ucx-devices",
+		guest->id, host, place);
+}
+
+/* ---- libraries ---- */
+
+/* The library of a process's exchange address; "" for links that have none. */
+static void library_of(const char *text, char library[CAD_EXCHANGE_LIBRARY_BYTES])
+{
+	struct cad_exchange_address address;
+	struct cad_error ignored;
+	library[0] = 0;
+	if (strchr(text, '/') && cad_exchange_address_parse(text, &address, &ignored) == CAD_OK)
+		memcpy(library, address.library, CAD_EXCHANGE_LIBRARY_BYTES);
+}
+
+/* Two that do not work together can end each other's processes, so one of them stays outside. */
+static enum cad_status check_library(const struct pl_guest *guest, const Cadre__V1__NodeHello *hello,
+	const struct pl_registry *registry, struct cad_error *error)
+{
+	char ours[CAD_EXCHANGE_LIBRARY_BYTES], theirs[CAD_EXCHANGE_LIBRARY_BYTES];
+	struct cad_exchange_address address;
+
+	if (strchr(hello->exchange_address, '/') &&
+		cad_exchange_address_parse(hello->exchange_address, &address, error) != CAD_OK)
+		return cad_error_prefix(error, "exchange address of '%s'", guest->id);
+	library_of(hello->exchange_address, theirs);
+
+	for (uint32_t slot = 0; theirs[0] && slot < CAD_PROCESSES_MAX; slot++) {
+		const struct pl_node *node = &registry->nodes[slot];
+		if ((node->presence != PL_LIVE && node->presence != PL_BROKEN) || strcmp(node->id, hello->id) == 0)
+			continue;
+		library_of(node->exchange_address, ours);
+		if (ours[0] && !cad_exchange_libraries_work(theirs, ours))
+			return cad_error_set(error, CAD_ERR_REFUSED,
+				"'%s' has %s and '%s' has %s, which are not known to work together: install the same version",
+				guest->id, theirs, node->id, ours);
+	}
+	return CAD_OK;
+}
+
+enum cad_status pl_door_hello(const struct pl_door *door, struct pl_guest *guest, const Cadre__V1__NodeHello *hello,
+	const char *peer, const struct pl_registry *registry, struct cad_error *error)
+{
+	name_guest(guest, hello->id);
+	enum cad_status status = check_secret(door, guest, hello, error);
+	if (status != CAD_OK)
+		return status;
+
+	if (hello->cluster[0] && strcmp(hello->cluster, door->cluster) != 0)
+		return cad_error_set(error, CAD_ERR_REFUSED,
+			"'%s' belongs to cluster '%.60s', and this is the placement service of '%.60s': check --placement",
+			guest->id, hello->cluster, door->cluster);
+	status = check_address(guest, hello, peer, error);
+	return status == CAD_OK ? check_library(guest, hello, registry, error) : status;
+}
+
+/* ---- who was refused ---- */
+
+static struct pl_refusal *find_refusal(struct pl_door *door, const char *id)
+{
+	for (int i = 0; i < PL_REFUSALS_MAX; i++)
+		if (door->refusals[i].last_ns && strcmp(door->refusals[i].id, id) == 0)
+			return &door->refusals[i];
+	return NULL;
+}
+
+void pl_door_refused(struct pl_door *door, const char *id, const char *why, uint64_t now_ns)
+{
+	struct pl_refusal *refusal = find_refusal(door, id);
+	bool known = refusal && strcmp(refusal->why, why) == 0 && now_ns < refusal->last_ns + PL_REFUSAL_SHOWN_NS;
+
+	for (int i = 0; !refusal && i < PL_REFUSALS_MAX; i++)
+		if (door->refusals[i].last_ns == 0)
+			refusal = &door->refusals[i];
+	if (!refusal) {
+		refusal = &door->refusals[0];
+		for (int i = 1; i < PL_REFUSALS_MAX; i++)
+			if (door->refusals[i].last_ns < refusal->last_ns)
+				refusal = &door->refusals[i];
+	}
+
+	if (!known) {
+		*refusal = (struct pl_refusal){ 0 };
+		snprintf(refusal->id, sizeof refusal->id, "%s", id);
+		snprintf(refusal->why, sizeof refusal->why, "%s", why);
+		cad_log_warn("placement", "refused", CAD_S("node", id), CAD_S("why", why));
+	}
+	refusal->times++;
+	refusal->last_ns = now_ns ? now_ns : 1;
+}
+
+void pl_door_forget(struct pl_door *door, const char *id)
+{
+	struct pl_refusal *refusal = find_refusal(door, id);
+	if (refusal)
+		*refusal = (struct pl_refusal){ 0 };
+}
