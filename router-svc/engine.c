@@ -40,7 +40,7 @@ struct rt_engine {
 	_Atomic bool stop;
 	struct {
 		_Atomic uint64_t steps, prefilled, generated, requests, finished, failed, cancelled, preempted, dropped,
-			spilled, epoch;
+			spilled, epoch, advanced_ns;
 		_Atomic uint32_t running, waiting, paused, pages_free, connections, unreached;
 	} stats;
 };
@@ -86,7 +86,8 @@ static void fail(struct rt_engine *engine, struct rt_sequence *sequence)
 	struct rt_event event = event_of(engine, sequence, RT_EVENT_FAILED);
 	event.status = sequence->doomed;
 	event.text = sequence->doom;
-	count(sequence->doomed == CAD_ERR_CANCELLED ? &engine->stats.cancelled : &engine->stats.failed, 1);
+	if (!sequence->request.trial)
+		count(sequence->doomed == CAD_ERR_CANCELLED ? &engine->stats.cancelled : &engine->stats.failed, 1);
 	/* before the event: a handler that looks sees everything free */
 	rt_scheduler_remove(&engine->scheduler, sequence);
 	emit(engine, &event);
@@ -97,7 +98,7 @@ static void finish(struct rt_engine *engine, struct rt_sequence *sequence, enum 
 {
 	struct rt_event event = event_of(engine, sequence, RT_EVENT_FINISHED);
 	event.reason = reason;
-	count(&engine->stats.finished, 1);
+	count(&engine->stats.finished, !sequence->request.trial);
 	rt_scheduler_remove(&engine->scheduler, sequence);
 	emit(engine, &event);
 	retire(engine, sequence);
@@ -179,7 +180,7 @@ enum cad_status rt_engine_submit(
 	status = rt_inbox_submit(engine->inbox, request,
 		(uint32_t)(tokens_max < context_max ? tokens_max : context_max), now_ns(engine), id, error);
 	if (status == CAD_OK)
-		count(&engine->stats.requests, 1);
+		count(&engine->stats.requests, !request->trial);
 
 	return status;
 }
@@ -310,6 +311,7 @@ static void advance(struct rt_engine *engine, struct rt_span *span, int32_t toke
 	if (sequence->doomed != CAD_OK)
 		return;
 
+	atomic_store_explicit(&engine->stats.advanced_ns, now_ns(engine), memory_order_relaxed);
 	report_routing(engine, span, begin);
 	if (sequence->computed > sequence->reported)
 		sequence->reported = sequence->computed;
@@ -601,6 +603,11 @@ const struct cad_clock *rt_engine_clock(const struct rt_engine *engine) { return
 bool rt_engine_ready(const struct rt_engine *engine)
 {
 	return engine->spec->gate.experts == 0 || atomic_load(&engine->exchange.routes.ready);
+}
+
+uint64_t rt_engine_advanced_ns(const struct rt_engine *engine)
+{
+	return atomic_load_explicit(&engine->stats.advanced_ns, memory_order_relaxed);
 }
 
 void rt_engine_missing(const struct rt_engine *engine, char text[CAD_NOTE_BYTES])

@@ -97,6 +97,8 @@ const char *rt_engine_weights_checksum(const struct rt_engine *engine);
 const struct cad_clock *rt_engine_clock(const struct rt_engine *engine);
 /* True when every expert of the current map is held by a connected node. Any thread. */
 bool rt_engine_ready(const struct rt_engine *engine);
+/* When rows went through all layers the last time, by the engine's clock; 0: never. Any thread. */
+uint64_t rt_engine_advanced_ns(const struct rt_engine *engine);
 /* What is not there for that, of the expert nodes: "2 of 3 are connected; 'b' at ...: ...". Any thread. */
 void rt_engine_missing(const struct rt_engine *engine, char text[CAD_NOTE_BYTES]);
 

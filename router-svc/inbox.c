@@ -21,6 +21,7 @@ struct rt_inbox {
 	_Atomic uint64_t *wishes; /* [places]: id * WISHES + bits; 0: nobody is there */
 	pthread_mutex_t mutex;    /* of those who submit; guards what follows */
 	uint32_t *free_places, free_count;
+	bool trial; /* one is alive; while there is none, one place is kept for it */
 	uint64_t serial;
 };
 
@@ -40,6 +41,7 @@ static void tell(struct rt_inbox *inbox)
 enum cad_status rt_inbox_create(
 	uint32_t sequences_max, void (*wake)(void *context), void *context, struct rt_inbox **out)
 {
+	uint32_t places = sequences_max + 1;
 	struct rt_inbox *inbox = calloc(1, sizeof *inbox);
 	if (!inbox)
 		return CAD_ERR_MEMORY;
@@ -47,16 +49,16 @@ enum cad_status rt_inbox_create(
 	pthread_mutex_init(&inbox->mutex, NULL);
 	inbox->wake = wake;
 	inbox->context = context;
-	inbox->places = sequences_max;
-	inbox->wishes = calloc(sequences_max, sizeof *inbox->wishes);
-	inbox->free_places = malloc(sequences_max * sizeof *inbox->free_places);
+	inbox->places = places;
+	inbox->wishes = calloc(places, sizeof *inbox->wishes);
+	inbox->free_places = malloc(places * sizeof *inbox->free_places);
 	if (!inbox->wishes || !inbox->free_places) {
 		rt_inbox_destroy(inbox);
 		return CAD_ERR_MEMORY;
 	}
 
-	while (inbox->free_count < sequences_max) { /* the lowest come out first */
-		inbox->free_places[inbox->free_count] = sequences_max - 1 - inbox->free_count;
+	while (inbox->free_count < places) { /* the lowest come out first */
+		inbox->free_places[inbox->free_count] = places - 1 - inbox->free_count;
 		inbox->free_count++;
 	}
 
@@ -94,29 +96,38 @@ void rt_inbox_destroy(struct rt_inbox *inbox)
 
 /* ---- any thread ---- */
 
+/* Under the mutex. */
+static void place_free(struct rt_inbox *inbox, uint32_t place, bool trial)
+{
+	inbox->free_places[inbox->free_count++] = place;
+	if (trial)
+		inbox->trial = false;
+}
+
 /* A place for a new sequence, and its id. Those that ended leave theirs: *gone. */
-static bool place_take(struct rt_inbox *inbox, uint32_t *place, uint64_t *id, struct rt_sequence **gone)
+static bool place_take(struct rt_inbox *inbox, bool trial, uint32_t *place, uint64_t *id, struct rt_sequence **gone)
 {
 	pthread_mutex_lock(&inbox->mutex);
 
 	*gone = atomic_exchange_explicit(&inbox->gone, NULL, memory_order_acquire);
 	for (struct rt_sequence *s = *gone; s; s = s->after)
-		inbox->free_places[inbox->free_count++] = s->place;
+		place_free(inbox, s->place, s->request.trial);
 
-	bool taken = inbox->free_count > 0;
+	bool taken = trial ? !inbox->trial : inbox->free_count > (inbox->trial ? 0 : 1);
 	if (taken) {
 		*place = inbox->free_places[--inbox->free_count];
 		*id = ++inbox->serial * inbox->places + *place; /* ascends with the serial number */
+		inbox->trial |= trial;
 	}
 
 	pthread_mutex_unlock(&inbox->mutex);
 	return taken;
 }
 
-static void place_return(struct rt_inbox *inbox, uint32_t place)
+static void place_return(struct rt_inbox *inbox, uint32_t place, bool trial)
 {
 	pthread_mutex_lock(&inbox->mutex);
-	inbox->free_places[inbox->free_count++] = place;
+	place_free(inbox, place, trial);
 	pthread_mutex_unlock(&inbox->mutex);
 }
 
@@ -127,16 +138,18 @@ enum cad_status rt_inbox_submit(struct rt_inbox *inbox, const struct rt_request 
 	uint32_t place;
 	uint64_t own_id;
 
-	bool taken = place_take(inbox, &place, &own_id, &gone);
+	bool taken = place_take(inbox, request->trial, &place, &own_id, &gone);
 	destroy_all(gone);
+	if (!taken && request->trial)
+		return cad_error_set(error, CAD_ERR_EXHAUSTED, "the trial before has not ended");
 	if (!taken)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
 			"%u requests are running, waiting or paused, which is this router's limit: try again later",
-			inbox->places);
+			inbox->places - 1);
 
 	struct rt_sequence *sequence = rt_sequence_create(request, tokens_max);
 	if (!sequence) {
-		place_return(inbox, place);
+		place_return(inbox, place, request->trial);
 		return cad_error_set(error, CAD_ERR_MEMORY, "there is no memory for another request: try again later");
 	}
 

@@ -24,6 +24,7 @@
 struct rt_inbox;
 
 /* `wake` is called, on any thread, when there is something new and there was nothing. */
+/* sequences_max: besides a trial. */
 CAD_MUST_USE enum cad_status rt_inbox_create(
 	uint32_t sequences_max, void (*wake)(void *context), void *context, struct rt_inbox **inbox);
 /* Frees what was given back, and what was never taken. NULL is allowed. */
@@ -32,7 +33,8 @@ void rt_inbox_destroy(struct rt_inbox *inbox);
 /* ---- any thread ---- */
 
 /* Copies the request into a sequence (batch/sequence.h). `id` is written before the engine can see
- * it; ids ascend. CAD_ERR_EXHAUSTED when all places are taken, CAD_ERR_MEMORY. */
+ * it; ids ascend. CAD_ERR_EXHAUSTED when all places are taken, the trial's for a trial;
+ * CAD_ERR_MEMORY. */
 CAD_MUST_USE enum cad_status rt_inbox_submit(struct rt_inbox *inbox, const struct rt_request *request,
 	uint32_t tokens_max, uint64_t now_ns, uint64_t *id, struct cad_error *error);
 void rt_inbox_cancel(struct rt_inbox *inbox, uint64_t id);

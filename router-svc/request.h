@@ -37,6 +37,7 @@ struct rt_request {
 	size_t stop_ids_count;
 	bool want_routing;    /* RT_EVENT_ROUTING for every computed token */
 	bool want_logits;     /* RT_EVENT_LOGITS for every computed token: evaluation; see keep_logits */
+	bool trial;           /* nobody's: counted apart, in a place of its own; one at a time */
 	uint64_t deadline_ns; /* engine clock; 0: none */
 	void *context;        /* comes back in every event */
 };

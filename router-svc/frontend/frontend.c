@@ -7,6 +7,7 @@
 #include "common/tokenizer/decode.h"
 #include "router-svc/frontend/grpc.h"
 #include "router-svc/frontend/request.h"
+#include "router-svc/frontend/trial.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,7 @@ struct rt_frontend {
 	struct cad_rpc_reflection *reflection;
 	struct cad_rpc_service service;
 	struct rt_stream_hub hub;
+	struct rt_trial trial;
 	struct rt_grpc grpc;
 	struct cad_rpc_wakeup wakeup;
 	const struct cad_model *model;
@@ -50,6 +52,7 @@ static enum cad_status engine_submit(
 }
 static void engine_cancel(void *engine, uint64_t id) { rt_engine_cancel(engine, id); }
 static void engine_pause(void *engine, uint64_t id, bool paused) { rt_engine_pause(engine, id, paused); }
+static uint64_t engine_advanced_ns(void *engine) { return rt_engine_advanced_ns(engine); }
 
 struct rt_stream_engine rt_frontend_engine(struct rt_engine *engine)
 {
@@ -58,6 +61,7 @@ struct rt_stream_engine rt_frontend_engine(struct rt_engine *engine)
 		.submit = engine_submit,
 		.cancel = engine_cancel,
 		.pause = engine_pause,
+		.advanced_ns = engine_advanced_ns,
 		.clock = rt_engine_clock(engine),
 		.context_max = rt_engine_context_max(engine),
 		.rows_max = rt_engine_rows_max(engine),
@@ -391,6 +395,8 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 	enum cad_status status = streams_init(frontend, options, metrics);
 	if (status != CAD_OK)
 		return status;
+	rt_trial_init(
+		&frontend->trial, &frontend->hub, cad_model_spec(options->model)->vocab, options->reactor, metrics);
 	cad_metrics_gauge_read(metrics, "cadre_router_streams", "Open Generate calls", NULL, 0, streams_read, frontend);
 	frontend->stalled = cad_metrics_counter(metrics, "cadre_router_calls_stalled_total",
 		"Calls that were ended because their clients took nothing for --stream-stall", NULL, 0);
@@ -404,6 +410,7 @@ static void memory_free(struct rt_frontend *frontend)
 {
 	rt_grpc_fini(&frontend->grpc);
 	rt_stream_hub_fini(&frontend->hub);
+	rt_trial_fini(&frontend->trial);
 	free(frontend->settings_fingerprint);
 	cad_metrics_destroy(frontend->own_metrics);
 	free(frontend);
@@ -473,6 +480,11 @@ void rt_frontend_set_serving(struct rt_frontend *frontend, bool serving)
 	cad_rpc_health_set(frontend->health, cadre__v1__inference__descriptor.name, serving);
 }
 
+enum cad_status rt_frontend_generates(struct rt_frontend *frontend, char why[CAD_NOTE_BYTES])
+{
+	return rt_trial_ask(&frontend->trial, why);
+}
+
 uint32_t rt_frontend_streams(const struct rt_frontend *frontend) { return atomic_load(&frontend->hub.open); }
 
 static void server_gone(void *context)
@@ -487,6 +499,7 @@ void rt_frontend_drain(struct rt_frontend *frontend, unsigned grace_ms, void (*d
 {
 	frontend->done = done;
 	frontend->done_context = context;
+	rt_trial_stop(&frontend->trial);
 	cad_rpc_health_shutdown(frontend->health);
 	cad_rpc_server_drain(frontend->server, grace_ms, server_gone, frontend);
 }

@@ -17,6 +17,7 @@ struct token {
 struct rt_stream {
 	struct rt_stream_hub *hub;
 	uint64_t id; /* the engine's */
+	bool trial;
 
 	/* written by the engine's thread */
 	struct token ring[RT_STREAM_RING];
@@ -129,7 +130,7 @@ static void detach(struct rt_stream *stream)
 {
 	const struct rt_stream_engine *engine = &stream->hub->options.engine;
 	stream->sink = NULL;
-	atomic_fetch_sub(&stream->hub->open, 1);
+	atomic_fetch_sub(&stream->hub->open, !stream->trial);
 	if (!stream->ended)
 		engine->cancel(engine->engine, stream->id);
 }
@@ -178,13 +179,14 @@ enum cad_status rt_stream_open(struct rt_stream_hub *hub, struct rt_request *req
 	request->context = stream;
 	stream->sink = sink;
 	stream->sink_context = context;
+	stream->trial = request->trial;
 	status = engine->submit(engine->engine, request, &stream->id, error);
 	if (status != CAD_OK) {
 		stream_free(stream);
 		return status;
 	}
 
-	atomic_fetch_add(&hub->open, 1);
+	atomic_fetch_add(&hub->open, !stream->trial);
 	*out = stream;
 	return CAD_OK;
 }
@@ -323,7 +325,8 @@ static bool send_one(struct rt_stream *stream)
 		bool room = status == CAD_ERR_MEMORY || status == CAD_ERR_EXHAUSTED;
 		fail(stream, room ? status : CAD_ERR_INTERNAL, error.text);
 	} else if (draft.last) {
-		completed(stream->hub, &draft.end.usage);
+		if (!stream->trial)
+			completed(stream->hub, &draft.end.usage);
 		detach(stream);
 	}
 	routing_drop_sent(stream, &draft.piece);

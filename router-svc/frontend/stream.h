@@ -47,6 +47,8 @@ struct rt_stream_engine {
 		void *engine, const struct rt_request *request, uint64_t *id, struct cad_error *error);
 	void (*cancel)(void *engine, uint64_t id);
 	void (*pause)(void *engine, uint64_t id, bool paused);
+	/* When it computed last, for anybody (rt_engine_advanced_ns); NULL: unknown. Any thread. */
+	uint64_t (*advanced_ns)(void *engine);
 	const struct cad_clock *clock;
 	uint32_t context_max;
 	uint32_t rows_max; /* of one ROUTING event */
@@ -69,7 +71,7 @@ struct rt_stream_hub {
 	struct rt_routing_names *names;
 	_Atomic(struct rt_stream *) ready; /* have something new; written by the engine's thread */
 	_Atomic(struct rt_stream *) ended; /* ... and will get nothing more */
-	_Atomic uint32_t open;             /* with a sink */
+	_Atomic uint32_t open;             /* with a sink; trials are not counted */
 	uint32_t alive;                    /* not freed yet */
 };
 

@@ -58,11 +58,19 @@ static enum cad_status fake_submit(
 	copy->max_tokens = request->max_tokens;
 	copy->sampling = request->sampling;
 	copy->want_routing = request->want_routing;
+	copy->trial = request->trial;
 	atomic_store(&fake->count, index + 1);
 	fake->submitted = true;
 
 	return CAD_OK;
 }
+
+static uint64_t fake_now_ns(void *context)
+{
+	return cad_clock_now_ns(&cad_clock_system) + ((struct fake *)context)->ahead_ns;
+}
+
+static uint64_t fake_advanced_ns(void *context) { return ((struct fake *)context)->advanced_ns; }
 
 static struct fake_request *fake_find(struct fake *fake, uint64_t id)
 {
@@ -169,8 +177,17 @@ void fake_router_open_with(struct fake_router *router, struct rt_frontend_option
 	options.reactor = router->rpc.reactor;
 	options.model = fake_model;
 	options.settings_fingerprint = "abc";
-	options.engine = (struct rt_stream_engine){ &router->fake, fake_submit, fake_cancel, fake_pause,
-		&cad_clock_system, FAKE_CONTEXT, FAKE_STRIDE };
+	router->fake.clock = (struct cad_clock){ fake_now_ns, &router->fake };
+	options.engine = (struct rt_stream_engine){
+		.engine = &router->fake,
+		.submit = fake_submit,
+		.cancel = fake_cancel,
+		.pause = fake_pause,
+		.advanced_ns = fake_advanced_ns,
+		.clock = &router->fake.clock,
+		.context_max = FAKE_CONTEXT,
+		.rows_max = FAKE_STRIDE,
+	};
 	must(rt_frontend_create(&options, &router->frontend, &error), &error);
 	must(rt_frontend_listen(router->frontend, "127.0.0.1:0", NULL, &port, &error), &error);
 	rt_frontend_start(router->frontend);

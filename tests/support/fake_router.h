@@ -34,7 +34,7 @@ struct fake_request {
 	uint8_t received_digest[16];
 	uint32_t max_tokens;
 	struct kn_sampling sampling;
-	bool want_routing;
+	bool want_routing, trial;
 	atomic_bool cancelled, paused;
 	unsigned pauses;
 	uint32_t generated; /* with those received */
@@ -46,6 +46,9 @@ struct fake {
 	_Atomic uint32_t count;
 	uint32_t limit;
 	bool submitted;
+	uint64_t advanced_ns; /* what the engine says of its last computation; 0: none */
+	uint64_t ahead_ns;    /* its clock, of the system's */
+	struct cad_clock clock;
 };
 
 /* What the engine says about a request. Usage and digest are functions of the tokens generated so

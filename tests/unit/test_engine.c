@@ -406,6 +406,47 @@ static void sequences_that_pause_stop_nobody(void **state)
 }
 
 /* Live requests at the end are told. */
+/* It is computed like everything, with the same bits, and counts as nobody's. */
+static void a_trial_is_no_request(void **state)
+{
+	(void)state;
+	struct em_embedded *em =
+		open_engine(GOLDEN "qwen3moe-a/model", (struct rt_engine_options){ .kv_bytes = 4 << 20 }, 2);
+	struct rt_engine *engine = em_router(em);
+	struct record trial, late, asked;
+	struct rt_engine_stats stats;
+	const int32_t prompt[1] = { 3 };
+
+	assert_int_equal(rt_engine_advanced_ns(engine), 0);
+	struct rt_request wanted = request(&late, prompt, 1, 1);
+	wanted.trial = true;
+	wanted.deadline_ns = 1; /* long ago */
+	submit(em, &late, &wanted);
+	run_until_ended(em, &late, 1);
+	assert_int_equal(late.status, CAD_ERR_DEADLINE);
+	assert_int_equal(rt_engine_advanced_ns(engine), 0); /* nothing came out */
+
+	uint64_t before = cad_clock_now_ns(rt_engine_clock(engine));
+	wanted = request(&trial, prompt, 1, 1);
+	wanted.trial = true;
+	submit(em, &trial, &wanted);
+	run_until_ended(em, &trial, 1);
+	assert_int_equal(trial.count, 1);
+	assert_true(rt_engine_advanced_ns(engine) >= before);
+	rt_engine_stats(engine, &stats);
+	assert_int_equal(stats.requests + stats.finished + stats.failed + stats.cancelled, 0);
+	assert_int_equal(stats.tokens_prefilled, 1);
+
+	wanted = request(&asked, prompt, 1, 1);
+	submit(em, &asked, &wanted);
+	run_until_ended(em, &asked, 1);
+	assert_memory_equal(asked.digest, trial.digest, sizeof trial.digest);
+	rt_engine_stats(engine, &stats);
+	assert_int_equal(stats.requests, 1);
+	assert_int_equal(stats.finished, 1);
+	em_destroy(em);
+}
+
 static void destroy_ends_what_is_left(void **state)
 {
 	(void)state;
@@ -485,6 +526,7 @@ int main(void)
 		cmocka_unit_test(ends_of_all_kinds),
 		cmocka_unit_test(an_answer_goes_on_elsewhere),
 		cmocka_unit_test(sequences_that_pause_stop_nobody),
+		cmocka_unit_test(a_trial_is_no_request),
 		cmocka_unit_test(destroy_ends_what_is_left),
 		cmocka_unit_test(nan_in_the_gate),
 		cmocka_unit_test(nan_in_the_head),

@@ -83,6 +83,50 @@ static void places_are_limited_and_come_back(void **state)
 	rt_inbox_destroy(inbox);
 }
 
+static enum cad_status submit_trial(struct rt_inbox *inbox)
+{
+	const struct rt_request trial = { .prompt = (const int32_t[]){ 1 }, .prompt_count = 1, .trial = true };
+	struct cad_error error;
+	uint64_t id;
+	return rt_inbox_submit(inbox, &trial, 2, 0, &id, &error);
+}
+
+/* A trial neither takes a request's place nor waits for one. */
+static void a_trial_has_a_place_of_its_own(void **state)
+{
+	(void)state;
+	_Atomic unsigned wakes = 0;
+	struct rt_inbox *inbox;
+	struct rt_sequence_list taken = { 0 };
+	const struct rt_request request = { .prompt = (const int32_t[]){ 1 }, .prompt_count = 1 };
+	struct cad_error error;
+	uint64_t id;
+	must(rt_inbox_create(PLACES, count_wake, &wakes, &inbox), NULL);
+
+	for (int i = 0; i < PLACES; i++)
+		submit(inbox);
+	assert_int_equal(submit_trial(inbox), CAD_OK);
+	assert_int_equal(submit_trial(inbox), CAD_ERR_EXHAUSTED);
+	assert_int_equal(rt_inbox_submit(inbox, &request, 10, 0, &id, &error), CAD_ERR_EXHAUSTED);
+	assert_int_equal(take(inbox, &taken), PLACES + 1);
+	while (taken.first)
+		end(inbox, &taken, taken.first);
+
+	assert_int_equal(submit_trial(inbox), CAD_OK);
+	for (int i = 0; i < PLACES; i++)
+		submit(inbox);
+	assert_int_equal(rt_inbox_submit(inbox, &request, 10, 0, &id, &error), CAD_ERR_EXHAUSTED);
+	assert_non_null(strstr(error.text, "3 requests are running, waiting or paused"));
+	assert_int_equal(take(inbox, &taken), PLACES + 1);
+	end(inbox, &taken, taken.first); /* the trial */
+	assert_int_equal(rt_inbox_submit(inbox, &request, 10, 0, &id, &error), CAD_ERR_EXHAUSTED);
+	assert_int_equal(submit_trial(inbox), CAD_OK);
+	assert_int_equal(take(inbox, &taken), 1);
+	while (taken.first)
+		end(inbox, &taken, taken.first);
+	rt_inbox_destroy(inbox);
+}
+
 static void wishes_meet_their_sequence_alone(void **state)
 {
 	(void)state;
@@ -224,6 +268,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(places_are_limited_and_come_back),
+		cmocka_unit_test(a_trial_has_a_place_of_its_own),
 		cmocka_unit_test(wishes_meet_their_sequence_alone),
 		cmocka_unit_test(the_newest_map_is_taken),
 		cmocka_unit_test(wishes_of_many_threads),

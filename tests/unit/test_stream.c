@@ -107,7 +107,7 @@ static const struct rt_sink sink = { sink_piece, sink_end, sink_fail };
 static enum cad_status stream_open(struct world *world, bool routing, struct cad_error *error)
 {
 	struct rt_stream_hub_options options = {
-		.engine = { world, engine_submit, engine_cancel, engine_pause, &cad_clock_system, 1000, ROWS },
+		.engine = { world, engine_submit, engine_cancel, engine_pause, NULL, &cad_clock_system, 1000, ROWS },
 		.moe_layers = LAYERS,
 		.topk = TOPK,
 		.wake = wake,
