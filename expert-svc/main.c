@@ -436,7 +436,8 @@ static enum cad_status create_exchange(struct program *p, struct cad_error *erro
 static enum cad_status create_http(struct program *p, struct cad_error *error)
 {
 	register_exchange_metrics(p);
-	return cad_service_http(&p->service, is_ready, is_healthy, p, error);
+	const struct cad_service_health health = { .ready = is_ready, .healthy = is_healthy, .context = p };
+	return cad_service_http(&p->service, &health, error);
 }
 
 static enum cad_status create_reactor(struct program *p, struct cad_error *error)

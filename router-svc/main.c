@@ -30,17 +30,23 @@
 
 enum { READY_POLL_MS = 20 };
 
+enum ready_means { READY_CONNECTED, READY_GENERATING };
+
 struct options {
 	struct cad_service_options service; /* the first: cad_service_log */
 	bool local_experts;
 	enum kn_isa isa;
 	uint32_t threads, step_tokens, chunk, sequences_max, queue_max, streams_per_client, micro_batches;
 	uint64_t kv_memory, call_timeout_ns, stream_stall_ns, drain_delay_ns;
+	enum ready_means ready_means;
 	enum rt_capacity_policy capacity_policy;
 	double capacity_factor;
 	enum cad_weights weights;
 	enum cadre_row_type wire;
 };
+
+static const struct cad_choice ready_choices[] = { { "connected", READY_CONNECTED }, { "generating", READY_GENERATING },
+	{ NULL, 0 } };
 
 static const struct cad_choice policy_choices[] = { { "none", RT_CAPACITY_NONE }, { "drop", RT_CAPACITY_DROP },
 	{ "spill", RT_CAPACITY_SPILL }, { NULL, 0 } };
@@ -73,6 +79,8 @@ static const struct cad_option table[] = {
 		"a call whose client takes nothing for so long while something waits for it ends with RESOURCE_EXHAUSTED; 0s: never"),
 	CAD_OPTION_DURATION(struct options, drain_delay_ns, "drain-delay", "0s", 0, 3600 * CAD_NS_PER_S,
 		"after SIGTERM or Ctrl-C, take connections and calls for so long, while /readyz already says no: for load balancers; then --drain"),
+	CAD_OPTION_ENUM(struct options, ready_means, "ready-means", "connected", ready_choices,
+		"what /readyz says; connected: every expert has once been held by a connected node; generating: a token comes out now, as /readyz?generate says in either case"),
 	CAD_OPTION_ENUM(struct options, capacity_policy, "capacity-policy", "none", policy_choices,
 		"what happens to a row whose expert is full; none: no expert ever is"),
 	CAD_OPTION_F64(struct options, capacity_factor, "capacity-factor", "1.0", 0.01, 1000.0,
@@ -425,6 +433,25 @@ static bool admin_ready(void *context, char *text, size_t text_bytes)
 	return ready && !stopping && !discounted[0];
 }
 
+/* More than having been connected once: tokens come out. */
+static enum cad_status admin_generates(void *context, char *text, size_t text_bytes)
+{
+	struct program *p = context;
+	char why[CAD_NOTE_BYTES], missing[CAD_NOTE_BYTES];
+
+	if (!admin_ready(context, text, text_bytes))
+		return CAD_ERR_REFUSED;
+	enum cad_status status = rt_frontend_generates(p->frontend, why);
+	rt_engine_missing(p->engine, missing);
+	if (status == CAD_OK)
+		snprintf(text, text_bytes, "generating");
+	else if (missing[0])
+		snprintf(text, text_bytes, "%s; expert nodes: %s", why, missing);
+	else
+		snprintf(text, text_bytes, "%s", why);
+	return status;
+}
+
 static void stop_when_gone(struct program *p)
 {
 	if (!p->member_gone || !p->frontend_gone)
@@ -547,7 +574,13 @@ static enum cad_status listen_for_clients(struct program *p, struct cad_error *e
 static enum cad_status create_http(struct program *p, struct cad_error *error)
 {
 	cad_note_put(&p->waits_for, "starting: the model has not been read yet");
-	return cad_service_http(&p->service, admin_ready, NULL, p, error);
+	const struct cad_service_health health = {
+		.ready = admin_ready,
+		.generates = admin_generates,
+		.ready_generates = p->options.ready_means == READY_GENERATING,
+		.context = p,
+	};
+	return cad_service_http(&p->service, &health, error);
 }
 
 static enum cad_status create_reactor(struct program *p, struct cad_error *error)

@@ -30,7 +30,8 @@ enum {
 struct connection {
 	bool used, asked, ended, cut; /* asked: the whole request came; ended: the peer sends no more */
 	int fd;
-	uint64_t since_ns; /* the connection; once asked, the request */
+	uint64_t since_ns;              /* the connection; once asked, the request */
+	struct MHD_Connection *waiting; /* for an answer that is not there yet; NULL: it is not */
 };
 
 /* libmicrohttpd parses and answers. Which connections it has, and for how long, is decided here:
@@ -44,7 +45,8 @@ struct cad_admin {
 	pthread_t thread;
 	/* The thread's own. */
 	uint64_t accept_from_ns; /* not before: no descriptor was left */
-	unsigned connections_count;
+	uint64_t again_ns;       /* when those that wait are looked at; none wait: any */
+	unsigned connections_count, waiting_count;
 	struct connection connections[CONNECTIONS_MAX];
 };
 
@@ -93,19 +95,55 @@ static enum MHD_Result send_metrics(const struct cad_admin *admin, struct MHD_Co
 		MHD_RESPMEM_MUST_FREE);
 }
 
-static void mark_asked(struct MHD_Connection *connection)
+static struct connection *mark_asked(struct MHD_Connection *connection)
 {
 	struct connection *asking =
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+	if (!asking->asked)
+		asking->since_ns = cad_clock_now_ns(&cad_clock_system);
 	asking->asked = true;
-	asking->since_ns = cad_clock_now_ns(&cad_clock_system);
+	return asking;
+}
+
+/* The library leaves the connection alone until it is resumed, and then asks for its answer anew. */
+static enum MHD_Result put_off(struct cad_admin *admin, struct connection *asking, struct MHD_Connection *connection)
+{
+	if (asking->cut)
+		return MHD_NO;
+	if (admin->waiting_count == CAD_ADMIN_WAITING_MAX)
+		return send_text(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "too many are waiting for this answer");
+	if (admin->waiting_count++ == 0)
+		admin->again_ns = cad_clock_now_ns(&cad_clock_system) + CAD_ADMIN_AGAIN_MS * CAD_NS_PER_MS;
+	asking->waiting = connection;
+	MHD_suspend_connection(connection);
+	return MHD_YES;
+}
+
+static enum MHD_Result send_generates(
+	struct cad_admin *admin, struct connection *asking, struct MHD_Connection *connection)
+{
+	char text[TEXT_BYTES] = "ok";
+	if (!admin->options.generates)
+		return send_text(connection, MHD_HTTP_NOT_FOUND, "this process generates nothing; try /readyz");
+	enum cad_status status = admin->options.generates(admin->options.context, text, sizeof text);
+	if (status == CAD_AGAIN)
+		return put_off(admin, asking, connection);
+	return send_text(connection, status == CAD_OK ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, text);
+}
+
+static bool asks_whether_it_generates(const struct cad_admin *admin, struct MHD_Connection *connection)
+{
+	static const char key[] = "generate";
+	return admin->options.ready_generates ||
+		MHD_lookup_connection_value_n(connection, MHD_GET_ARGUMENT_KIND, key, sizeof key - 1, NULL, NULL) ==
+		MHD_YES;
 }
 
 static enum MHD_Result on_http_request(void *context, struct MHD_Connection *connection, const char *path,
 	const char *method, const char *version, const char *upload, size_t *upload_bytes, void **state)
 {
 	static int seen;
-	const struct cad_admin *admin = context;
+	struct cad_admin *admin = context;
 
 	(void)version;
 	(void)upload;
@@ -119,14 +157,16 @@ static enum MHD_Result on_http_request(void *context, struct MHD_Connection *con
 		return MHD_YES;
 	}
 
-	mark_asked(connection);
+	struct connection *asking = mark_asked(connection);
 	*upload_bytes = 0;
 	if (strcmp(path, "/metrics") == 0)
 		return send_metrics(admin, connection);
 	if (strcmp(path, "/healthz") == 0)
 		return send_state(admin, connection, admin->options.healthy);
 	if (strcmp(path, "/readyz") == 0)
-		return send_state(admin, connection, admin->options.ready);
+		return asks_whether_it_generates(admin, connection)
+			? send_generates(admin, asking, connection)
+			: send_state(admin, connection, admin->options.ready);
 
 	return send_text(connection, MHD_HTTP_NOT_FOUND, "not found; try /metrics, /healthz or /readyz");
 }
@@ -199,7 +239,19 @@ static bool goes_before(const struct connection *a, const struct connection *b)
 	return a->asked != b->asked ? b->asked : a->since_ns < b->since_ns;
 }
 
-/* Whoever has asked by now is answered first: often that is enough. */
+/* Those that wait are asked for again. */
+static void resume_waiting(struct cad_admin *admin)
+{
+	for (struct connection *c = admin->connections; c < admin->connections + CONNECTIONS_MAX; c++)
+		if (c->used && c->waiting) {
+			MHD_resume_connection(c->waiting);
+			c->waiting = NULL;
+		}
+	admin->waiting_count = 0;
+}
+
+/* Whoever has asked by now is answered first: often that is enough. Those that wait, who are few, would
+ * not be closed at once. */
 static void make_room(struct cad_admin *admin)
 {
 	struct connection *first = NULL;
@@ -210,7 +262,7 @@ static void make_room(struct cad_admin *admin)
 		return;
 
 	for (struct connection *c = admin->connections; c < admin->connections + CONNECTIONS_MAX; c++)
-		if (c->used && !c->cut && (!first || goes_before(c, first)))
+		if (c->used && !c->cut && !c->waiting && (!first || goes_before(c, first)))
 			first = c;
 	if (first)
 		cut(first, "room for the next");
@@ -271,6 +323,8 @@ static int wait_ms(const struct cad_admin *admin, uint64_t now_ns)
 		until_ns = now_ns + library_ms * CAD_NS_PER_MS;
 	if (admin->accept_from_ns > now_ns && admin->accept_from_ns < until_ns)
 		until_ns = admin->accept_from_ns;
+	if (admin->waiting_count > 0 && admin->again_ns < until_ns)
+		until_ns = admin->again_ns;
 
 	for (const struct connection *c = admin->connections; c < admin->connections + CONNECTIONS_MAX; c++)
 		if (c->used && !c->cut && deadline_ns(admin, c) < until_ns)
@@ -307,6 +361,8 @@ static bool turn(struct cad_admin *admin, int library)
 		return true; /* a signal */
 	for (nfds_t i = FIRST; i < count; i++)
 		of[i]->ended = waited[i].revents != 0;
+	if (admin->waiting_count > 0 && cad_clock_now_ns(&cad_clock_system) >= admin->again_ns)
+		resume_waiting(admin);
 	MHD_run(admin->daemon);
 	now_ns = cad_clock_now_ns(&cad_clock_system);
 	cut_what_is_over(admin, now_ns);
@@ -388,7 +444,8 @@ static enum cad_status start(struct cad_admin *admin)
 	if (admin->stop < 0)
 		return CAD_ERR_INTERNAL;
 
-	admin->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+	admin->daemon = MHD_start_daemon(
+		MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
 		on_http_request, admin, MHD_OPTION_EXTERNAL_LOGGER, on_http_log, NULL, MHD_OPTION_NOTIFY_CONNECTION,
 		on_http_connection, admin, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY_BYTES, MHD_OPTION_END);
@@ -455,6 +512,7 @@ void cad_admin_destroy(struct cad_admin *admin)
 
 	CAD_ASSERT(eventfd_write(admin->stop, 1) == 0);
 	pthread_join(admin->thread, NULL);
+	resume_waiting(admin); /* the library can close no other */
 	MHD_stop_daemon(admin->daemon);
 	close(admin->stop);
 	close(admin->listener);

@@ -26,6 +26,8 @@ enum {
 	CAD_ADMIN_CONNECTIONS_MAX = 64,
 	CAD_ADMIN_REQUEST_MS = 5000, /* from the connection to the end of its request */
 	CAD_ADMIN_ANSWER_MS = 10000, /* from there until the peer has taken the answer */
+	CAD_ADMIN_AGAIN_MS = 10,
+	CAD_ADMIN_WAITING_MAX = 8, /* connections that wait for an answer; further ones get 503 at once */
 };
 
 struct cad_admin_options {
@@ -34,6 +36,11 @@ struct cad_admin_options {
 	/* Not ready (or not healthy): 503 and the text, one line. NULL: always. */
 	bool (*ready)(void *context, char *text, size_t text_bytes);
 	bool (*healthy)(void *context, char *text, size_t text_bytes);
+	/* For /readyz?generate, and with ready_generates for every /readyz. CAD_OK: 200. CAD_AGAIN: it is
+	 * asked again every CAD_ADMIN_AGAIN_MS, for as long as an answer may take, while the connection
+	 * waits and the others are served. Else 503. NULL: 404. */
+	enum cad_status (*generates)(void *context, char *text, size_t text_bytes);
+	bool ready_generates;
 	void *context;
 	unsigned request_ms, answer_ms; /* 0: CAD_ADMIN_* */
 };

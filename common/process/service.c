@@ -107,15 +107,17 @@ enum cad_status cad_service_init(struct cad_service *service, const char *name,
 	return CAD_OK;
 }
 
-enum cad_status cad_service_http(struct cad_service *service, cad_service_state_fn *ready,
-	cad_service_state_fn *healthy, void *context, struct cad_error *error)
+enum cad_status cad_service_http(
+	struct cad_service *service, const struct cad_service_health *health, struct cad_error *error)
 {
 	const struct cad_admin_options options = {
 		.address = service->options->http,
 		.metrics = service->metrics,
-		.ready = ready,
-		.healthy = healthy,
-		.context = context,
+		.ready = health->ready,
+		.healthy = health->healthy,
+		.generates = health->generates,
+		.ready_generates = health->ready_generates,
+		.context = health->context,
 	};
 	return cad_admin_create(&options, &service->admin, error);
 }

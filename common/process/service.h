@@ -118,11 +118,18 @@ struct cad_service {
  * on. */
 CAD_MUST_USE enum cad_status cad_service_init(struct cad_service *service, const char *name,
 	const struct cad_service_options *options, const struct cad_options *parsed, struct cad_error *error);
+/* What is asked of it over HTTP, as in admin.h; zeroed: it is always healthy and ready. */
+struct cad_service_health {
+	bool (*ready)(void *context, char *text, size_t bytes);
+	bool (*healthy)(void *context, char *text, size_t bytes);
+	enum cad_status (*generates)(void *context, char *text, size_t bytes);
+	bool ready_generates;
+	void *context;
+};
 /* The HTTP port, early: a process that reads a large model, or waits for the placement service, is seen
- * to be alive. `ready` and `healthy` as in admin.h. */
-typedef bool cad_service_state_fn(void *context, char *text, size_t bytes);
-CAD_MUST_USE enum cad_status cad_service_http(struct cad_service *service, cad_service_state_fn *ready,
-	cad_service_state_fn *healthy, void *context, struct cad_error *error);
+ * to be alive. */
+CAD_MUST_USE enum cad_status cad_service_http(
+	struct cad_service *service, const struct cad_service_health *health, struct cad_error *error);
 /* Last, before the loop runs: signals come from here on, SIGINT and SIGTERM to on_signal, and every metric
  * that is ever registered has been. */
 CAD_MUST_USE enum cad_status cad_service_watch(

@@ -63,7 +63,9 @@ void cl_process_close(struct cad_rpc_blocking *client)
 static enum cad_status ask_http(
 	const struct cl_process *process, enum cl_question question, uint32_t timeout_ms, struct cad_error *error)
 {
-	static const char *const paths[] = { [CL_IS_ALIVE] = "/healthz", [CL_IS_READY] = "/readyz" };
+	static const char *const paths[] = {
+		[CL_IS_ALIVE] = "/healthz", [CL_IS_READY] = "/readyz", [CL_GENERATES] = "/readyz?generate"
+	};
 	struct cl_http_answer answer;
 	enum cad_status status = cl_http_get(process->http, paths[question], timeout_ms, &answer, error);
 

@@ -10,8 +10,9 @@
 #include "common/rpc/blocking.h"
 
 enum cl_question {
-	CL_IS_ALIVE, /* /healthz; over gRPC: whether it answers */
-	CL_IS_READY, /* /readyz; over gRPC: whether it is SERVING */
+	CL_IS_ALIVE,  /* /healthz; over gRPC: whether it answers */
+	CL_IS_READY,  /* /readyz; over gRPC: whether it is SERVING */
+	CL_GENERATES, /* /readyz?generate, of a router; HTTP alone */
 };
 
 /* Which process, and how it is reached. */

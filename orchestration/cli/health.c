@@ -9,7 +9,7 @@
 
 struct options {
 	struct cl_process process;
-	bool ready;
+	bool ready, generate;
 	uint64_t timeout_ns;
 	enum cl_format format;
 };
@@ -18,6 +18,8 @@ static const struct cad_option table[] = {
 	CL_PROCESS_OPTIONS(struct options, process),
 	CAD_OPTION_BOOL(struct options, ready, "ready", "false",
 		"ask whether it is ready (/readyz; SERVING), not only whether it works (/healthz)"),
+	CAD_OPTION_BOOL(struct options, generate, "generate", "false",
+		"a router, over HTTP: whether it generates a token now (/readyz?generate)"),
 	CAD_OPTION_DURATION(
 		struct options, timeout_ns, "timeout", "5s", CAD_NS_PER_MS, 3600 * CAD_NS_PER_S, "for the answer"),
 	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "output format; short: -o"),
@@ -29,6 +31,8 @@ static enum cad_status check(const void *values, struct cad_error *error)
 	if (!cl_process_name(&options->process)[0])
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"give --http HOST:PORT of the process, or --grpc HOST:PORT of a router or the placement service");
+	if (options->generate && !options->process.http[0])
+		return cad_error_set(error, CAD_ERR_INVALID, "--generate asks over HTTP: give --http HOST:PORT");
 	return cl_process_check(&options->process, error);
 }
 
@@ -43,7 +47,8 @@ static const struct cad_options_spec spec = {
 
 static void print(const struct options *options, enum cad_status status, const char *why)
 {
-	const char *name = cl_process_name(&options->process), *asked = options->ready ? "ready" : "healthy";
+	const char *name = cl_process_name(&options->process);
+	const char *asked = options->generate ? "generating" : options->ready ? "ready" : "healthy";
 
 	if (options->format == CL_FORMAT_TABLE) {
 		printf("%s is %s%s%s%s\n", name, status == CAD_OK ? "" : "not ", asked, *why ? ": " : "", why);
@@ -63,8 +68,11 @@ static int ask(const struct options *options)
 	enum cad_status status = cl_process_open(&options->process, &client, &error);
 
 	if (status == CAD_OK) {
-		status = cl_process_ask(&options->process, client, options->ready ? CL_IS_READY : CL_IS_ALIVE,
-			(uint32_t)(options->timeout_ns / CAD_NS_PER_MS), &error);
+		enum cl_question question = options->generate ? CL_GENERATES
+			: options->ready                      ? CL_IS_READY
+							      : CL_IS_ALIVE;
+		status = cl_process_ask(
+			&options->process, client, question, (uint32_t)(options->timeout_ns / CAD_NS_PER_MS), &error);
 		cl_process_close(client);
 	}
 	if (status != CAD_OK && status != CAD_AGAIN)

@@ -16,11 +16,12 @@
 
 #define GET_STATUS "/cadre.v1.Placement/GetStatus"
 
-enum { POLL_MS = 100, SAY_MS = 1000, SAY_AGAIN_MS = 10000, ANSWER_MS = 2000 };
+enum { POLL_MS = 100, SAY_MS = 1000, SAY_AGAIN_MS = 10000, ANSWER_MS = 4000 };
 
 struct options {
 	struct cl_process process;
 	const char *placement;
+	bool generate;
 	uint32_t experts, routers;
 	uint64_t timeout_ns;
 	enum cl_format format;
@@ -34,6 +35,8 @@ static const struct cad_option table[] = {
 		struct options, experts, "experts", "1", 0, CAD_NODES_MAX, "cluster: expert nodes that must live"),
 	CAD_OPTION_U32(struct options, routers, "routers", "1", 0, CAD_NODES_MAX,
 		"cluster: routers that must be ready; their HTTP ports are asked, which must be reachable from here; 0: none is asked"),
+	CAD_OPTION_BOOL(struct options, generate, "generate", "false",
+		"until routers generate a token (/readyz?generate), not only until they are ready; HTTP alone"),
 	CAD_OPTION_DURATION(struct options, timeout_ns, "timeout", "60s", 0, 24 * 3600 * CAD_NS_PER_S,
 		"how long to wait; 0s: as long as it takes"),
 	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "output format; short: -o"),
@@ -45,6 +48,8 @@ static enum cad_status check(const void *values, struct cad_error *error)
 	if (options->placement[0] && !cad_address_is_complete(options->placement))
 		return cad_error_set(error, CAD_ERR_INVALID, "--placement '%.80s' is not an address: give HOST:PORT",
 			options->placement);
+	if (options->generate && options->process.grpc[0] && !options->process.http[0])
+		return cad_error_set(error, CAD_ERR_INVALID, "--generate asks over HTTP: give --http HOST:PORT");
 	return cl_process_check(&options->process, error);
 }
 
@@ -56,6 +61,11 @@ static const struct cad_options_spec spec = {
 	.count = sizeof table / sizeof *table,
 	.check = check,
 };
+
+static enum cl_question question_of(const struct options *options)
+{
+	return options->generate ? CL_GENERATES : CL_IS_READY;
+}
 
 /* ---- the cluster ---- */
 
@@ -108,7 +118,7 @@ static enum cad_status ask_routers(
 		const struct router *router = &view->routers[i];
 		const struct cl_process process = { .http = router->http };
 		struct cad_error one;
-		enum cad_status asked = cl_process_ask(&process, NULL, CL_IS_READY, timeout_ms, &one);
+		enum cad_status asked = cl_process_ask(&process, NULL, question_of(options), timeout_ms, &one);
 		if (asked == CAD_OK)
 			ready++;
 		else
@@ -188,7 +198,7 @@ static enum cad_status look(const struct wait *wait, uint64_t left_ns, struct ca
 	struct cad_error now;
 	enum cad_status status = wait->view
 		? ask_cluster(wait->options, wait->client, wait->view, answer_ms, &now)
-		: cl_process_ask(&wait->options->process, wait->client, CL_IS_READY, answer_ms, &now);
+		: cl_process_ask(&wait->options->process, wait->client, question_of(wait->options), answer_ms, &now);
 
 	if (status != CAD_OK && (!cut || status != CAD_ERR_DEADLINE || !error->text[0]))
 		*error = now;

@@ -143,7 +143,8 @@ static struct pl_control_options control_options(const struct options *options)
 
 static enum cad_status create_http(struct program *p, struct cad_error *error)
 {
-	return cad_service_http(&p->service, ready, NULL, p, error);
+	const struct cad_service_health health = { .ready = ready, .context = p };
+	return cad_service_http(&p->service, &health, error);
 }
 
 static enum cad_status open_state(struct program *p, struct cad_error *error)

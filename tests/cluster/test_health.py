@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Health that tells the truth: cadrectl health, wait and status with their exit codes, and what /readyz says."""
+import concurrent.futures
 import json
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import time
 import pytest
 
 import certificates
-from cluster import BIN, GOLDEN, Cluster, free_port, http
+from cluster import BIN, GOLDEN, Cluster, free_port, http, metric
 
 MODEL = GOLDEN / 'mixtral-a' / 'model'
 OK, FAILED, USAGE, NOT_READY, INTERRUPTED = 0, 1, 2, 3, 130
@@ -194,3 +195,69 @@ def test_readyz_names_who_is_waited_for_and_what_placement_refuses():
         late.process.start()
         says(late.http, 'waiting for expert nodes')
         assert http(router.http, '/readyz') == 'ready\n'
+
+
+def test_generating_is_more_than_connected():
+    """A router that has been ready stays so when nodes die, because clients may wait; whether tokens come out is another question."""
+    with Cluster(MODEL, experts=2) as cluster:
+        router = cluster.routers[0]
+        always = cluster.add_router(['--ready-means', 'generating'])
+        done = cadrectl('wait', '--placement', cluster.placement_grpc, '--routers', 2, '--generate')
+        assert done.returncode == OK, done
+        assert http(router.http, '/readyz?generate') == 'generating\n'
+        assert http(router.http, '/readyz') == 'ready\n'
+        assert http(always.http, '/readyz') == 'generating\n'
+
+        for expert in cluster.experts:
+            expert.kill()
+        time.sleep(1.1)   # what was computed before is no answer any more
+        begun = time.monotonic()
+        done = cadrectl('health', '--http', router.http, '--generate', '--timeout', '10s')
+        assert done.returncode == NOT_READY and 'is not generating: no token: the deadline passed' in done.stdout, done
+        assert 1.5 < time.monotonic() - begun < 8
+        says(always.http, 'is not ready: no token')
+        assert http(router.http, '/readyz') == 'ready\n'
+        assert cadrectl('wait', '--http', router.http, '--generate', '--timeout', '1s').returncode == NOT_READY
+
+        for expert in cluster.experts:
+            expert.popen.wait()
+            expert.start()
+        done = cadrectl('wait', '--placement', cluster.placement_grpc, '--experts', 2, '--routers', 2, '--generate')
+        assert done.returncode == OK, done
+
+
+def test_probes_load_nobody(cluster):
+    router = cluster.routers[0]
+    before = {name: metric(router.http, name) for name in ('cadre_router_trials_total', 'cadre_router_requests_total', 'cadre_router_requests_finished_total', 'cadre_router_generate_total')}
+    begun = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:   # all of them, for 2 s
+        def probe(_):
+            while time.monotonic() < begun + 2:
+                assert http(router.http, '/readyz?generate') == 'generating\n'
+        list(pool.map(probe, range(6)))
+    seconds = time.monotonic() - begun
+    assert 1 <= metric(router.http, 'cadre_router_trials_total') - before.pop('cadre_router_trials_total') <= seconds + 1
+    assert {name: metric(router.http, name) for name in before} == before
+    assert metric(router.http, 'cadre_router_streams') == 0
+
+
+def test_a_busy_router_computes_nothing_for_probes(cluster):
+    router = cluster.routers[0]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(router.generate, tokens=[1, 2, 3], max_tokens=3000, ignore_eos=True)
+        until(lambda: metric(router.http, 'cadre_router_sequences_running') == 1)
+        assert http(router.http, '/readyz?generate') == 'generating\n'
+        before, asked = metric(router.http, 'cadre_router_trials_total'), 0
+        while not running.done():
+            assert http(router.http, '/readyz?generate') == 'generating\n'
+            asked += 1
+        assert metric(router.http, 'cadre_router_trials_total') == before and asked > 0
+        assert running.result().usage.generated_tokens == 3000
+
+
+def test_who_generates_nothing_says_so(cluster):
+    for address in (cluster.placement_http, cluster.experts[0].http):
+        done = cadrectl('health', '--http', address, '--generate')
+        assert done.returncode == FAILED and 'this process generates nothing' in done.stderr, done
+    done = cadrectl('health', '--grpc', cluster.routers[0].grpc, '--generate')
+    assert done.returncode == USAGE and '--generate asks over HTTP' in done.stderr, done

@@ -15,6 +15,7 @@
 #include <malloc.h>
 #include <poll.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -273,6 +274,137 @@ static void kept_connections(void **state)
 	stop(&fixture);
 }
 
+/* ---- answers that are not there yet ---- */
+
+static _Atomic(enum cad_status) generating;
+static _Atomic unsigned asked;
+
+static enum cad_status generates(void *context, char *text, size_t bytes)
+{
+	(void)context;
+	enum cad_status status = atomic_load(&generating);
+	atomic_fetch_add(&asked, 1);
+	snprintf(text, bytes, status == CAD_OK ? "generating" : "no token");
+	return status;
+}
+
+static void start_generating(struct fixture *fixture, bool always, enum cad_status first)
+{
+	struct cad_error error;
+	atomic_store(&generating, first);
+	atomic_store(&asked, 0);
+	assert_int_equal(cad_metrics_create(&fixture->metrics), CAD_OK);
+	const struct cad_admin_options options = {
+		.address = ":0",
+		.metrics = fixture->metrics,
+		.generates = generates,
+		.ready_generates = always,
+	};
+	must(cad_admin_create(&options, &fixture->admin, &error), &error);
+}
+
+static int asks_for(const struct fixture *fixture, const char *path)
+{
+	char text[200];
+	int fd = connected(fixture, client_socket());
+	snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path);
+	send_text(fd, text, 0);
+	return fd;
+}
+
+static void is_told(const struct fixture *fixture, const char *path, const char *code, const char *line)
+{
+	int fd = asks_for(fixture, path);
+	const char *answer = answer_of(fd);
+	if (!strstr(answer, code) || !strstr(answer, line))
+		fail_msg("%s: '%s'", path, answer);
+	close(fd);
+}
+
+static void a_query_asks_for_a_token(void **state)
+{
+	(void)state;
+	struct fixture fixture;
+	start_generating(&fixture, false, CAD_OK);
+	is_told(&fixture, "/readyz", "200", "\r\nok\n");
+	assert_int_equal(asked, 0);
+	is_told(&fixture, "/readyz?generate", "200", "\r\ngenerating\n");
+	is_told(&fixture, "/readyz?a=b&generate=1", "200", "\r\ngenerating\n");
+	atomic_store(&generating, CAD_ERR_DEADLINE);
+	is_told(&fixture, "/readyz?generate", "503", "\r\nno token\n");
+	is_told(&fixture, "/readyz", "200", "\r\nok\n");
+	stop(&fixture);
+
+	start_generating(&fixture, true, CAD_ERR_DEADLINE);
+	is_told(&fixture, "/readyz", "503", "\r\nno token\n");
+	is_told(&fixture, "/healthz", "200", "\r\nok\n");
+	stop(&fixture);
+
+	start(&fixture, 0, 0);
+	is_told(&fixture, "/readyz?generate", "404", "generates nothing");
+	stop(&fixture);
+}
+
+/* While some wait, others are answered; and a few may wait. */
+static void who_waits_holds_nobody_up(void **state)
+{
+	(void)state;
+	struct fixture fixture;
+	int waiting[CAD_ADMIN_WAITING_MAX];
+	start_generating(&fixture, false, CAD_AGAIN);
+
+	for (int i = 0; i < CAD_ADMIN_WAITING_MAX; i++)
+		waiting[i] = asks_for(&fixture, "/readyz?generate");
+	while (atomic_load(&asked) < 3 * CAD_ADMIN_WAITING_MAX) {} /* each again and again */
+	is_told(&fixture, "/readyz?generate", "503", "too many are waiting for this answer");
+	hold_all(&fixture);
+	newcomer_is_answered(&fixture);
+	for (int i = 0; i < CAD_ADMIN_WAITING_MAX; i++)
+		assert_true(is_open(waiting[i]));
+
+	close(waiting[0]); /* one goes before its answer */
+	atomic_store(&generating, CAD_OK);
+	for (int i = 1; i < CAD_ADMIN_WAITING_MAX; i++) {
+		assert_non_null(strstr(answer_of(waiting[i]), "\r\ngenerating\n"));
+		close(waiting[i]);
+	}
+	close_all(&fixture);
+	stop(&fixture);
+}
+
+static void whoever_waits_at_the_end_is_let_go(void **state)
+{
+	(void)state;
+	struct fixture fixture;
+	start_generating(&fixture, false, CAD_AGAIN);
+	int fd = asks_for(&fixture, "/readyz?generate");
+	while (atomic_load(&asked) == 0) {}
+	stop(&fixture);
+	wait_for_the_end(fd);
+	close(fd);
+}
+
+static void waiting_has_its_time(void **state)
+{
+	(void)state;
+	struct fixture fixture;
+	struct cad_error error;
+	atomic_store(&generating, CAD_AGAIN);
+	assert_int_equal(cad_metrics_create(&fixture.metrics), CAD_OK);
+	const struct cad_admin_options options = {
+		.address = ":0",
+		.metrics = fixture.metrics,
+		.generates = generates,
+		.answer_ms = SHORT_MS,
+	};
+	must(cad_admin_create(&options, &fixture.admin, &error), &error);
+	int fd = asks_for(&fixture, "/readyz?generate");
+	wait_for_the_end(fd);
+	close(fd);
+	newcomer_is_answered(&fixture);
+	stop(&fixture);
+}
+
 /* ---- answers that nobody reads ---- */
 
 static void ask_for_the_page(const struct fixture *fixture, int *fd)
@@ -437,6 +569,10 @@ static void many_connections_in_a_row(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_query_asks_for_a_token),
+		cmocka_unit_test(who_waits_holds_nobody_up),
+		cmocka_unit_test(whoever_waits_at_the_end_is_let_go),
+		cmocka_unit_test(waiting_has_its_time),
 		cmocka_unit_test(silent_connections),
 		cmocka_unit_test(half_closed_connections),
 		cmocka_unit_test(a_whole_request_before_the_end_is_answered),

@@ -181,7 +181,8 @@ static void starts_and_ends(void **state)
 	assert_true(cad_process_name_is_legal(service.id));
 	assert_string_equal(service.secret, "0123456789abcdef");
 	assert_int_equal(service.bearers.count, 0);
-	must(cad_service_http(&service, ready, NULL, &is_ready, &error), &error);
+	const struct cad_service_health health = { .ready = ready, .context = &is_ready };
+	must(cad_service_http(&service, &health, &error), &error);
 	ask(cad_admin_address(service.admin), line, sizeof line);
 	assert_string_equal(line, "HTTP/1.1 503 Service Unavailable");
 	is_ready = true;
