@@ -187,8 +187,7 @@ static void *exchange_thread(void *argument)
 
 /* ---- HTTP ---- */
 
-/* It has not been ready yet: what it waits for. */
-static void say_waiting(const struct program *p, const struct ex_control *control, char *text, size_t bytes)
+static void say_apart(const struct program *p, const struct ex_control *control, char *text, size_t bytes)
 {
 	const char *placement = p->options.service.placement;
 	char why[CAD_NOTE_BYTES] = "";
@@ -197,11 +196,18 @@ static void say_waiting(const struct program *p, const struct ex_control *contro
 		ex_control_apart(control, why);
 	if (!control)
 		snprintf(text, bytes, "not joined: waiting for the placement service at %s", placement);
-	else if (ex_control_joined(control))
-		snprintf(text, bytes, "loading experts: %u left", ex_control_waiting(control));
 	else
 		snprintf(text, bytes, "not joined; placement service at %s: %s", placement,
 			why[0] ? why : "no answer yet");
+}
+
+static void say_loading(const struct ex_control *control, char *text, size_t bytes)
+{
+	uint32_t waiting = ex_control_waiting(control);
+	if (waiting > 0)
+		snprintf(text, bytes, "loading experts: %u left", waiting);
+	else
+		snprintf(text, bytes, "joined, and has been given no experts yet");
 }
 
 /* Lately only routers came that it refused, or that refused it: another secret, another cluster. */
@@ -215,17 +221,21 @@ static bool is_ready(void *context, char *text, size_t bytes)
 {
 	struct program *p = context;
 	struct ex_control *control = atomic_load(&p->control);
+	bool has_been = control && ex_control_ready(control);
 	char why[CAD_NOTE_BYTES];
 
-	if (atomic_load(&p->draining))
+	if (atomic_load(&p->draining)) {
 		snprintf(text, bytes, "draining");
-	else if (!control || !ex_control_ready(control))
-		say_waiting(p, control, text, bytes);
-	else if (is_shunned(p)) {
+	} else if (!has_been && (!control || !ex_control_joined(control))) {
+		say_apart(p, control, text, bytes);
+	} else if (is_shunned(p)) {
 		cad_note_get(&p->refusal, why);
 		snprintf(text, bytes, "no router is connected, and the last that tried was refused: %s", why);
-	} else
+	} else if (!has_been) {
+		say_loading(control, text, bytes);
+	} else {
 		return true;
+	}
 	return false;
 }
 
