@@ -4,13 +4,16 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import time
+import types
 
+import grpc
 import pytest
 
 from breaking import Breaking
-from cluster import BIN, GOLDEN, Cluster, code_of, embedded, free_port, metric
+from cluster import BIN, GOLDEN, Cluster, code_of, embedded, metric
 
 MODEL = GOLDEN / 'mixtral-a' / 'model'
 STREAMS = 8
@@ -147,6 +150,39 @@ def test_a_joint_is_not_seen_anywhere(cluster, stopped):
             if not breaking.broke:
                 break
     assert messages > 10
+
+
+def test_by_hand(cluster):
+    """As docs/OPERATIONS.md says, with any gRPC client; so many tokens that they are read in another thread."""
+    router = cluster.routers[0]
+    fields = {'ignore_eos': True, 'sampling': {'temperature': 1, 'seed': 4}}
+    whole = router.generate(tokens=[5, 6], max_tokens=1500, **fields)
+    stream, messages = router.stream(tokens=[5, 6], max_tokens=1500, **fields), []
+    for message in stream:
+        messages.append(message)
+        if sum(len(m.token_ids) for m in messages) > 1100:
+            break
+    stream.cancel()
+    received = [t for m in messages for t in m.token_ids]
+    digest = [m.digest_so_far for m in messages if m.token_ids][-1]
+    resume = {'token_ids': received, 'digest': digest, 'fingerprint': messages[0].fingerprint}
+    rest = router.generate(tokens=[5, 6], max_tokens=1500 - len(received), resume=resume, **fields)
+    assert received + rest.tokens == whole.tokens and rest.digest == whole.digest
+    assert ''.join(m.text for m in messages) + rest.text == whole.text
+    assert rest.usage.generated_tokens == 1500 and rest.usage.routed_rows == whole.usage.routed_rows
+    wrong = router.stream(tokens=[5, 6], max_tokens=10, resume={**resume, 'token_ids': received + [1 << 20]}, **fields)
+    assert code_of(wrong)[0] == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_router_that_hangs_from_the_start(cluster):
+    """It takes the connection, because its kernel does, and says nothing."""
+    with socket.socket() as silent:
+        silent.bind(('127.0.0.1', 0))
+        silent.listen()
+        router, began = cluster.routers[0], time.monotonic()
+        result, said, code = generate([types.SimpleNamespace(grpc=f'127.0.0.1:{silent.getsockname()[1]}'), router], *SAMPLED)
+        assert code == 0 and 'trying the next' in said and result['resumed'] == 0
+        print(f'a router that says nothing costs {time.monotonic() - began:.1f} s')
 
 
 def test_an_answer_of_many_streams(cluster):
