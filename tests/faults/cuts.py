@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Links that carry nothing, one way or both, or badly: only silence tells, and each pair of processes hears another one."""
 import functools
+import time
 
 from network import NetworkWorld
-from rows import KERNEL, SILENCE, TOLD, add
+from rows import KERNEL, SILENCE, TOLD, add, row
 from world import until
 
 CUT_S = 8   # longer than the lease, so that everybody has drawn conclusions
@@ -24,6 +25,21 @@ def cut(ways, world):
     for a, b in ways:
         world.network.rule('cut', a, b)
     yield
+    healed(world)
+
+
+@row(TOLD, world=NetworkWorld, routers=2)
+def cut_router_from_all_nodes(world):
+    """one of two routers cut off from all nodes for 4 s; its own streams wait, the others' may not"""
+    world.struck = {stream.index for stream in world.load.streams if stream.at == 0}
+    began = time.monotonic()
+    for node in world.experts:
+        world.network.both_ways('cut', 'router-0', node.name)
+    time.sleep(4)
+    others = world.load.longest_gap(began, world.struck)
+    world.network.heal()
+    yield
+    assert others <= KERNEL, f'the other router has a gap of {others:.2f} s'
     healed(world)
 
 

@@ -72,6 +72,14 @@ def kill_router(world):
     yield
 
 
+@row(RESUMED, routers=2, cadrectl=True)
+def kill_router_cadrectl(world):
+    """kill -9 of one of two routers, the clients are cadrectl"""
+    world.struck = {stream.index for stream in world.load.streams if stream.at == 0}
+    world.routers[0].process.kill()
+    yield
+
+
 @row(TOLD, routers=2, resumes=True)
 def kill_all_routers(world):
     """kill -9 of both routers, restarted at once, clients resume"""

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The load under which faults happen: streams that ask for the same continuations again and again, and what they saw."""
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
 import threading
 import time
 
 import grpc
 
-from cluster import embedded
+from cluster import BIN, embedded
 from world import MODEL, until
 
 STREAMS, TOKENS = 8, 300
@@ -69,8 +74,8 @@ class Stream(threading.Thread):
             self.last = time.monotonic()
             try:
                 self.unequal += self.answer() != self.digest
-            except grpc.RpcError as error:
-                self.failed.append(f'{error.code().name}: {error.details()}')
+            except Exception as error:
+                self.failed.append(f'{error.code().name}: {error.details()}' if isinstance(error, grpc.RpcError) else repr(error))
                 self.at = (self.at + 1) % len(self.clients)
                 self.stopping.wait(0.1)
 
@@ -109,12 +114,33 @@ class Stream(threading.Thread):
         return max([gap for ended, gap in self.gaps if ended > since] + running, default=now - since)
 
 
+class CadrectlStream(Stream):
+    """The same through cadrectl, which resumes by itself. A gap is one between pieces of text; the prompt's tokens give ordinary text."""
+
+    def answer(self):
+        with tempfile.TemporaryDirectory() as directory:
+            saved = pathlib.Path(directory) / 'answer.json'
+            # The router that it is at comes first.
+            routers = [client.router.grpc for client in self.clients[self.at:] + self.clients[:self.at]]
+            process = subprocess.Popen([BIN / 'cadrectl', 'generate', '--router', ','.join(routers), '--tokens', ','.join(map(str, prompt(self.index))), '--ignore-eos',
+                                        '--max-tokens', str(self.tokens_max), '--save', saved], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            while os.read(process.stdout.fileno(), 65536):
+                now = time.monotonic()
+                self.gaps.append((now, now - self.last))
+                self.last = now
+                self.tokens += 1
+            said = process.communicate()[1].decode().strip()
+            assert process.returncode == 0, said
+            return json.loads(saved.read_text())['digest']
+
+
 class Load:
     """STREAMS streams, spread over the routers of a cluster."""
 
     def __init__(self, world, digests):
         self.clients = [Client(router) for router in world.routers]
-        self.streams = [Stream(i, self.clients, digests[i], world.resumes) for i in range(STREAMS)]
+        kind = CadrectlStream if world.cadrectl else Stream
+        self.streams = [kind(i, self.clients, digests[i], world.resumes) for i in range(STREAMS)]
 
     def __enter__(self):
         for stream in self.streams:

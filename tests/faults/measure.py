@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures one row: a cluster, load, the fault, its undoing, and what the streams saw of it."""
 import collections
+import contextlib
 import time
 
 from load import Load
@@ -30,7 +31,8 @@ def strike(row, world, load, result):
     def fault():
         with row.fault(world):
             time.sleep(row.hold)
-            watch(load.wait_flowing)
+            if not row.hold:
+                watch(load.wait_flowing)
     began = time.monotonic()
     watch(fault)
     watch(load.wait_flowing)
@@ -39,10 +41,26 @@ def strike(row, world, load, result):
     result.gap_of_others = load.longest_gap(began, world.struck) if world.struck else None
 
 
+@contextlib.contextmanager
+def running(row):
+    """A cluster for a row; another one if another program took one of its ports."""
+    for last in (False, True):
+        world = row.make_world()
+        try:
+            world.__enter__()
+            break
+        except AssertionError:
+            if last or 'Address already in use' not in world.logs():
+                raise
+    try:
+        yield world
+    finally:
+        world.__exit__()
+
+
 def measure(row, digests):
     result = Measurement()
-    world = row.make_world()
-    with world:
+    with running(row) as world:
         with Load(world, digests) as load:
             world.load = load
             load.wait_flowing()

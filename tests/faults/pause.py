@@ -31,4 +31,5 @@ for seconds in (3, 5):
         add(functools.partial(pause, node), f'pause-node-{seconds}s-{copies}', f'SIGSTOP of one of three expert nodes for {seconds} s, {copies} {"copy" if copies == 1 else "copies"}',
             SILENCE, hold=seconds, copies=copies)
     add(functools.partial(pause, router), f'pause-router-{seconds}s', f'SIGSTOP of one of two routers for {seconds} s; its own streams wait for it', TOLD, hold=seconds, routers=2)
+    add(functools.partial(pause, router), f'pause-router-{seconds}s-cadrectl', f'SIGSTOP of one of two routers for {seconds} s, the clients are cadrectl', SILENCE, hold=seconds, routers=2, cadrectl=True)
     add(functools.partial(pause, placement), f'pause-placement-{seconds}s', f'SIGSTOP of the placement service for {seconds} s', KERNEL, hold=seconds)

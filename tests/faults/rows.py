@@ -2,7 +2,8 @@
 """What a row of the table of faults is, and the list of them.
 
 A row is a function of a running cluster that does the fault, yields, and undoes it. Its doc string is its text in the table. Between the two,
-the runner waits `hold` seconds and then until every stream flows again; after the undoing as well. What is asserted after the yield must hold too.
+the runner waits `hold` seconds, or, without, until every stream flows again; after the undoing as well. What is asserted after the yield must
+hold too.
 """
 import contextlib
 

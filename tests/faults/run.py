@@ -65,8 +65,8 @@ def main():
     print(report.markdown(), flush=True)
     if arguments.json:
         report.write_json(arguments.json)
-    held, missed, skipped = report.counts()
-    print(f'\n{held} held, {missed} missed, {skipped} skipped')
+    good, missed, skipped = report.counts()
+    print(f'\n{good} held, {missed} missed, {skipped} skipped')
     return code or int(missed > 0)
 
 

@@ -44,13 +44,19 @@ class WrongWeights:
         shutil.rmtree(self.directory)
 
 
+def leaves(world, node):
+    """It has got nothing, and goes."""
+    assert world.holds_nothing(node.name), f'{node.name} was given experts'
+    node.stop()
+
+
 @row(KERNEL, hold=JOIN_S)
 def node_wrong_weights(world):
     """an expert node with other expert weights under the same headers joins"""
     with WrongWeights('.mlp.experts.') as model:
         node = world.newcomer(world.add_expert, lambda arguments: replaced(arguments, '--model', model))
         yield
-        node.stop()
+        node.stop()   # it loads experts, which are compared, freed, and in no map
 
 
 @row(KERNEL, hold=JOIN_S, secret=True)
@@ -58,7 +64,7 @@ def node_without_secret(world):
     """an expert node without the cluster secret joins"""
     node = world.newcomer(world.add_expert, lambda arguments: without(arguments, '--secret-file'))
     yield
-    node.stop()
+    leaves(world, node)
 
 
 @row(KERNEL, hold=JOIN_S, secret=True)
@@ -69,7 +75,7 @@ def node_wrong_secret(world):
     other.chmod(0o600)
     node = world.newcomer(world.add_expert, lambda arguments: replaced(arguments, '--secret-file', other))
     yield
-    node.stop()
+    leaves(world, node)
 
 
 @row(KERNEL, hold=JOIN_S, world=NetworkWorld, spare=['expert-3'])
@@ -78,7 +84,7 @@ def node_unreachable(world):
     world.network.both_ways('cut', 'router-0', 'expert-3')
     node = world.newcomer(world.add_expert)
     yield
-    node.stop()
+    leaves(world, node)
 
 
 @row(KERNEL, hold=JOIN_S, world=NetworkWorld, spare=['expert-3'])
@@ -86,7 +92,7 @@ def node_on_loopback(world):
     """an expert node on another host joins whose exchange is on loopback"""
     node = world.newcomer(world.add_expert, lambda arguments: replaced(replaced(arguments, '--listen', '127.0.0.1:0'), '--ucx-devices', 'lo'))
     yield
-    node.stop()
+    leaves(world, node)
 
 
 @row(KERNEL, hold=JOIN_S, needs=[no_other_ucx])
@@ -94,7 +100,7 @@ def node_other_ucx(world):
     """an expert node with UCX 1.22.0 joins"""
     node = world.newcomer(world.add_expert, libraries=other_ucx())
     yield
-    node.stop()
+    leaves(world, node)
 
 
 def refused_or_equal(world, router):

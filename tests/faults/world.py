@@ -26,8 +26,8 @@ class World(Cluster):
     """Everything on loopback."""
     NEEDS = ()
 
-    def __init__(self, copies=1, experts=3, routers=1, secret=False, resumes=False, placement_options=(), **options):
-        self.resumes, self.secret_file = resumes, None   # resumes: clients go on at another router
+    def __init__(self, copies=1, experts=3, routers=1, secret=False, resumes=False, cadrectl=False, placement_options=(), **options):
+        self.resumes, self.cadrectl, self.secret_file = resumes, cadrectl, None   # resumes: clients go on at another router; cadrectl: it is the client
         super().__init__(MODEL, experts, routers, placement_options=['--copies', copies, *placement_options], start=False, **options)
         self.core = self.processes()   # those that must be there at the end; what a row adds need not
         self.struck = set()            # streams that the fault hits directly: the others' gaps are told apart
@@ -84,6 +84,9 @@ class World(Cluster):
 
     def live(self, role):
         return sum(node['state'] == 'live' and node['role'] == role for node in self.status()['nodes'])
+
+    def holds_nothing(self, name):
+        return sum(node['experts'] for node in self.status()['nodes'] if node['id'] == name) == 0
 
     def all_live(self):
         return self.live('expert') >= 3 and self.status()['experts_unplaced'] == 0
