@@ -26,7 +26,7 @@ def run(program, *arguments, seconds=20, **options):
     (ROUTER[:-1] + ['127.0.0.1:http'], 1, 'a port is a number from 0 to 65535'),
     (ROUTER + ['--id', 'a b'], 2, "--id is 'a b'"),
     (ROUTER + ['--id', 64 * 'x'], 2, 'at most 63 letters'),
-    (ROUTER + ['--token-file', '/tmp'], 1, "the bearer token '/tmp' is a directory"),
+    (ROUTER + ['--token-file', '/tmp'], 1, "the token file '/tmp' is a directory"),
     (['cadre-router', '--local-experts', '--model', ''], 2, '--model is empty'),
     (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--listen', '0.0.0.0:0'], 2, 'give --advertise'),
     (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--advertise', 'here'], 2, "--advertise 'here' is not an address"),
