@@ -20,6 +20,7 @@
  * Output is CSV:
  * transport,rows,bytes,ours_p50_us,ours_p99_us,ours_sleep_p50_us,perftest_default_us,perftest_tuned_us,ratio
  */
+#include "common/transport/exchange_address.h"
 #include "common/transport/ucx.h"
 
 #include <errno.h>
@@ -32,7 +33,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { ELEMENTS = 4096, ROWS_MAX = 512, SIZES = 4, ITERATIONS_MAX = 2000, PERFTEST_PORT = 13557, LINE_BYTES = 512 };
+enum {
+	ELEMENTS = 4096,
+	ROWS_MAX = 512,
+	SIZES = 4,
+	ITERATIONS_MAX = 2000,
+	PERFTEST_PORT = 13557,
+	LINE_BYTES = CAD_EXCHANGE_ADDRESS_BYTES
+};
 static const uint32_t sizes_rows[SIZES] = { 1, 8, 64, 512 };
 static const int sizes_iterations[SIZES] = { 2000, 1000, 300, 60 };
 static int rank = 50;
@@ -89,7 +97,7 @@ static void nothing(struct cad_transport *transport, struct cad_connection *conn
 		exit(0); /* a server serves one client */
 }
 
-static _Noreturn void serve(const char *transport, bool sleeps)
+static _Noreturn void serve(const char *transport, bool sleeps, const char *client)
 {
 	struct cad_transport_options options;
 	struct cad_transport *t;
@@ -100,7 +108,7 @@ static _Noreturn void serve(const char *transport, bool sleeps)
 	options.on_connection = nothing;
 	struct cad_ucx_options ucx = { .devices = "lo", .transports = ucx_transports(transport) };
 	if (cad_transport_ucx_create(&options, &ucx, &t, &error) != CAD_OK ||
-		cad_transport_listen(t, "127.0.0.1:0", &error) != CAD_OK)
+		cad_transport_announce(t, &client, 1, &error) != CAD_OK)
 		die("server", error.text);
 	printf("%s\n", cad_transport_address(t));
 	fflush(stdout);
@@ -248,12 +256,6 @@ static void measure_ours(const char *transport, bool sleeps, struct result resul
 {
 	FILE *output;
 	char address[LINE_BYTES];
-	char *argv[] = { "/proc/self/exe", "--serve", (char *)(uintptr_t)transport, sleeps ? "sleep" : "poll", NULL };
-
-	pid_t server = start(argv, environ, 0, &output);
-	if (!fgets(address, sizeof address, output))
-		die("server", "did not start");
-	address[strcspn(address, "\n")] = 0;
 	struct cad_transport_options options;
 	struct cad_transport *t;
 	struct cad_connection *connection;
@@ -264,8 +266,15 @@ static void measure_ours(const char *transport, bool sleeps, struct result resul
 	struct cad_ucx_options ucx = { .devices = "lo", .transports = ucx_transports(transport) };
 	state.ready = false;
 
-	if (cad_transport_ucx_create(&options, &ucx, &t, &error) != CAD_OK ||
-		cad_buffer_create(t, cad_wire_call_bytes_max(ROWS_MAX, ELEMENTS, 1, ROWS_MAX), &payload) != CAD_OK ||
+	if (cad_transport_ucx_create(&options, &ucx, &t, &error) != CAD_OK)
+		die("client", error.text);
+	char *argv[] = { "/proc/self/exe", "--serve", (char *)(uintptr_t)transport, sleeps ? "sleep" : "poll",
+		(char *)(uintptr_t)cad_transport_address(t), NULL };
+	pid_t server = start(argv, environ, 0, &output);
+	if (!fgets(address, sizeof address, output))
+		die("server", "did not start");
+	address[strcspn(address, "\n")] = 0;
+	if (cad_buffer_create(t, cad_wire_call_bytes_max(ROWS_MAX, ELEMENTS, 1, ROWS_MAX), &payload) != CAD_OK ||
 		cad_buffer_create(t, cad_wire_answer_bytes_max(ROWS_MAX, ELEMENTS), &answer) != CAD_OK ||
 		cad_transport_connect(t, address, NULL, &connection, &error) != CAD_OK)
 		die("client", error.text);
@@ -397,8 +406,8 @@ int main(int argc, char **argv)
 	const char *only = NULL;
 
 	cad_transport_ucx_environment(argv);
-	if (argc == 4 && strcmp(argv[1], "--serve") == 0)
-		serve(argv[2], strcmp(argv[3], "sleep") == 0);
+	if (argc == 5 && strcmp(argv[1], "--serve") == 0)
+		serve(argv[2], strcmp(argv[3], "sleep") == 0, argv[4]);
 	for (int i = 1; i + 1 < argc; i += 2) {
 		if (strcmp(argv[i], "--rounds") == 0)
 			rounds = atoi(argv[i + 1]);

@@ -57,7 +57,6 @@ static void hello(void *context, Cadre__V1__NodeHello *hello)
 
 	hello->id = (char *)o->id;
 	hello->role = CADRE__V1__ROLE__ROLE_EXPERT;
-	hello->exchange_address = (char *)o->exchange_address;
 	hello->http_address = (char *)o->http_address;
 	hello->model_fingerprint = control->model_fingerprint;
 	hello->kernels_fingerprint = (char *)o->kernels_fingerprint;
@@ -106,6 +105,20 @@ static void order_load(void *context, const Cadre__V1__LoadOrder *orders)
 static void order_free(void *context, const Cadre__V1__FreeOrder *orders)
 {
 	order(context, orders->experts, orders->n_experts, false);
+}
+
+static void order_peers(void *context, const Cadre__V1__Peers *peers)
+{
+	struct ex_control *control = context;
+	const char **addresses = malloc((peers->n_peers + 1) * sizeof *addresses);
+	if (!addresses) {
+		cad_log_error("control", "no memory for the addresses of the routers");
+		return;
+	}
+	for (size_t i = 0; i < peers->n_peers; i++)
+		addresses[i] = peers->peers[i]->exchange_address;
+	control->options.peers(control->options.context, addresses, peers->n_peers);
+	free(addresses);
 }
 
 static void joined(void *context, bool is_joined, const char *why)
@@ -224,12 +237,14 @@ enum cad_status ex_control_create(
 				.cluster = options->cluster,
 				.secret = options->secret,
 				.settings = options->settings,
+				.own_address = options->own_address,
 				.context = made,
 				.hello = hello,
 				.load = load,
 				.map = take_map,
 				.order_load = order_load,
 				.order_free = order_free,
+				.order_peers = order_peers,
 				.joined = joined,
 			},
 			&made->member, error);

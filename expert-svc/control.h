@@ -13,6 +13,7 @@
 #include "common/base/note.h"
 #include "expert-svc/engine.h"
 
+struct cad_own_address;
 struct cad_rpc_reactor;
 struct ex_control;
 
@@ -24,8 +25,12 @@ struct ex_control_options {
 	struct ex_engine *engine;
 	unsigned load_threads;
 	uint64_t memory_bytes; /* as placement should count it */
-	const char *id, *exchange_address, *http_address, *kernels_fingerprint, *isa;
+	const char *id, *http_address, *kernels_fingerprint, *isa;
 	unsigned threads;
+	struct cad_own_address *own_address;
+	/* Routers that may connect, and the context; on the reactor's thread. */
+	void (*peers)(void *context, const char *const *addresses, size_t count);
+	void *context;
 };
 
 CAD_MUST_USE enum cad_status ex_control_create(
@@ -40,8 +45,8 @@ void ex_control_destroy(struct ex_control *control);
 bool ex_control_joined(const struct ex_control *control);
 bool ex_control_ready(const struct ex_control *control);
 uint64_t ex_control_epoch(const struct ex_control *control);
-/* Why it is not joined, in the words of the placement service where it refuses; empty: it is, or has not
- * been answered yet. */
+/* Why it is not joined, in the words of the placement service where it refuses; empty: it is, or
+ * has not been answered yet. */
 void ex_control_apart(const struct ex_control *control, char text[CAD_NOTE_BYTES]);
 /* Orders that are not finished. */
 uint32_t ex_control_waiting(const struct ex_control *control);

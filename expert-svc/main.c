@@ -14,10 +14,13 @@
 #include "common/base/note.h"
 #include "common/base/version.h"
 #include "common/cluster/member.h"
+#include "common/cluster/own_address.h"
 #include "common/cluster/settings_message.h"
 #include "common/process/service.h"
 #include "common/rpc/reactor.h"
+#include "common/transport/exchange_address.h"
 #include "common/transport/ucx.h"
+#include "expert-svc/peers.h"
 #include "expert-svc/control.h"
 #include "expert-svc/engine.h"
 #include "kernels/source.h"
@@ -31,7 +34,7 @@
 
 struct options {
 	struct cad_service_options service; /* the first: cad_service_log */
-	const char *listen, *advertise, *cluster;
+	const char *advertise, *cluster;
 	uint64_t memory, spin_ns, credit_bytes;
 	uint32_t memory_nodes, threads, load_threads, requests_max, rows_max, step_rows, step_pairs, connections_max,
 		credit_calls;
@@ -41,10 +44,8 @@ struct options {
 static const struct cad_option table[] = {
 	CAD_SERVICE_OPTIONS(struct options, service, "127.0.0.1:0"),
 	CAD_SERVICE_MEMBER_OPTIONS(struct options, service, NULL),
-	CAD_OPTION_STRING(struct options, listen, "listen", "127.0.0.1:0",
-		"where the token exchange listens, host:port; port 0 chooses one"),
 	CAD_OPTION_STRING(struct options, advertise, "advertise", "",
-		"exchange address that is announced to routers; empty: the one of --listen"),
+		"no longer used: the exchange itself knows how routers reach it"),
 	CAD_OPTION_STRING(
 		struct options, cluster, "cluster", "", "refuse to join a cluster with another name; empty: any"),
 	CAD_OPTION_BYTES(struct options, memory, "memory", "0", 0, UINT64_MAX,
@@ -74,19 +75,20 @@ static const struct cad_option table[] = {
 		"how long the exchange polls before it sleeps; only for machines with cores to spare"),
 };
 
-static const struct cad_option_alias aliases[] = { { "drain-timeout", "drain", NULL } };
+static const struct cad_option_alias aliases[] = {
+	{ "drain-timeout", "drain", NULL },
+	{ "listen", "exchange", NULL },
+};
 
 static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct options *o = values;
-	if (*o->advertise && !cad_address_is_complete(o->advertise))
-		return cad_error_set(
-			error, CAD_ERR_INVALID, "--advertise '%s' is not an address: give HOST:PORT", o->advertise);
-	if (!*o->advertise && strncmp(o->listen, "0.0.0.0:", 8) == 0)
+	if (*o->advertise)
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"routers cannot connect to --listen %s: listen on the address of one interface, or give --advertise HOST:PORT",
-			o->listen);
-	return cad_service_check(&o->service, error);
+			"--advertise %s: the exchange cannot be reached at another address than its own; leave --advertise out, and name the address of this machine with --exchange HOST:PORT",
+			o->advertise);
+	enum cad_status status = cad_service_check(&o->service, error);
+	return status == CAD_OK ? cad_transport_ucx_check(o->service.exchange, o->service.ucx_devices, error) : status;
 }
 
 static const struct cad_options_spec spec = {
@@ -110,6 +112,8 @@ struct program {
 	struct cad_cluster_facts facts;
 	struct ex_engine *engine;
 	struct cad_transport *transport;
+	struct cad_own_address own_address;
+	struct ex_peers peers;
 	struct cad_rpc_reactor *reactor;
 	_Atomic(struct ex_control *) control; /* the HTTP thread is there before it */
 	uv_timer_t drain_timer;
@@ -161,6 +165,13 @@ static void on_request(struct cad_transport *transport, struct cad_request *requ
 	ex_engine_request(p->engine, request);
 }
 
+static void on_address(struct cad_transport *transport, const char *address)
+{
+	struct program *p = cad_transport_user(transport);
+	cad_log_warn("exchange", "restarted, with another address");
+	cad_own_address_set(&p->own_address, address);
+}
+
 static void wake_exchange(void *context) { cad_transport_wake(((struct program *)context)->transport); }
 
 /* The HTTP thread reads copies: a transport belongs to its own thread. */
@@ -178,6 +189,7 @@ static void *exchange_thread(void *argument)
 	struct program *p = argument;
 	/* To the end: nothing that was accepted stays unanswered. */
 	while (!atomic_load(&p->exchange_stop) || !ex_engine_idle(p->engine)) {
+		ex_peers_announce(&p->peers, p->transport);
 		cad_transport_poll(p->transport, now_ns() + EXCHANGE_TURN_MS * CAD_NS_PER_MS);
 		ex_engine_deliver(p->engine);
 		copy_stats(p);
@@ -427,6 +439,7 @@ static struct cad_transport_options exchange_options(struct program *p)
 	options.user = p;
 	options.on_connection = on_connection;
 	options.on_request = on_request;
+	options.on_address = on_address;
 
 	return options;
 }
@@ -437,10 +450,18 @@ static enum cad_status create_exchange(struct program *p, struct cad_error *erro
 	const struct cad_ucx_options ucx = {
 		.devices = p->options.service.ucx_devices,
 		.transports = p->options.service.ucx_transports,
+		.listen = p->options.service.exchange,
 		.spin_us = (uint32_t)(p->options.spin_ns / CAD_NS_PER_US),
 	};
 	enum cad_status status = cad_transport_ucx_create(&options, &ucx, &p->transport, error);
-	return status == CAD_OK ? cad_transport_listen(p->transport, p->options.listen, error) : status;
+
+	if (status != CAD_OK)
+		return status;
+
+	ex_peers_init(&p->peers);
+	cad_own_address_init(&p->own_address);
+	cad_own_address_set(&p->own_address, cad_transport_address(p->transport));
+	return CAD_OK;
 }
 
 static enum cad_status create_http(struct program *p, struct cad_error *error)
@@ -457,6 +478,14 @@ static enum cad_status create_reactor(struct program *p, struct cad_error *error
 	return cad_rpc_reactor_create(&p->service.loop, &p->reactor, error);
 }
 
+/* On the reactor's thread. */
+static void on_peers(void *context, const char *const *addresses, size_t count)
+{
+	struct program *p = context;
+	ex_peers_set(&p->peers, addresses, count);
+	cad_transport_wake(p->transport);
+}
+
 static enum cad_status create_control(struct program *p, struct cad_error *error)
 {
 	struct ex_control_options options = {
@@ -469,11 +498,13 @@ static enum cad_status create_control(struct program *p, struct cad_error *error
 		.load_threads = p->options.load_threads,
 		.memory_bytes = p->options.memory,
 		.id = p->service.id,
-		.exchange_address = *p->options.advertise ? p->options.advertise : cad_transport_address(p->transport),
 		.http_address = cad_admin_address(p->service.admin),
 		.kernels_fingerprint = p->kernels_fingerprint,
 		.isa = p->device_info.isa,
 		.threads = p->options.threads,
+		.own_address = &p->own_address,
+		.peers = on_peers,
+		.context = p,
 	};
 	struct ex_control *control;
 	enum cad_status status = ex_control_create(&options, &control, error);
@@ -495,8 +526,8 @@ static enum cad_status start_exchange(struct program *p, struct cad_error *error
 	return CAD_OK;
 }
 
-/* In this order. The HTTP port comes before the wait for the placement service: a node that waits is seen
- * to be alive. */
+/* In this order. The HTTP port comes before the wait for the placement service: a node that waits
+ * is seen to be alive. */
 static enum cad_status (*const startup[])(struct program *p, struct cad_error *error) = {
 	open_model,
 	size_memory,
@@ -533,6 +564,7 @@ static void finish(struct program *p)
 	ex_control_destroy(atomic_load(&p->control));
 	ex_engine_stop(p->engine); /* its thread wakes the transport */
 	cad_transport_destroy(p->transport);
+	ex_peers_fini(&p->peers);
 	ex_engine_destroy(p->engine);
 	cad_service_fini(&p->service);
 	cad_settings_fini(&p->facts.settings);
@@ -556,8 +588,9 @@ int main(int argc, char **argv)
 		/* The process ends here, and with it everything that was made so far. */
 		_exit(cad_service_failed(&p->service, &error));
 
-	cad_log_info("expert", "serving", CAD_S("id", p->service.id),
-		CAD_S("exchange", cad_transport_address(p->transport)),
+	char exchange[CAD_ADDRESS_BYTES];
+	cad_exchange_address_host(p->own_address.text, exchange);
+	cad_log_info("expert", "serving", CAD_S("id", p->service.id), CAD_S("exchange", exchange),
 		CAD_S("http", cad_admin_address(p->service.admin)), CAD_S("isa", p->device_info.isa),
 		CAD_U("threads", p->options.threads), CAD_U("memory_bytes", p->options.memory),
 		CAD_S("version", cad_version));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The token exchange between routers and expert nodes: byte layout of every active message, version
- * 1. proto/WIRE.md draws it.
+ * 2. proto/WIRE.md draws it.
  *
  * Fixed-width, little-endian, naturally aligned; every struct is asserted. A message is a header
  * (an active message's user header) and, for CALL and ANSWER, a payload. Nothing here is trusted:
@@ -19,7 +19,7 @@
 
 enum {
 	CADRE_WIRE_MAGIC = 0x31444143, /* "CAD1" */
-	CADRE_WIRE_VERSION = 1,
+	CADRE_WIRE_VERSION = 2,
 	CADRE_NAME_BYTES = 64, /* node id, cluster id; zero padded */
 	CADRE_HEX_BYTES = 40,  /* a 128-bit hash in hex, zero padded */
 	CADRE_NONCE_BYTES = 32,
@@ -46,7 +46,11 @@ enum cadre_wire_kind {
 	CADRE_WIRE_ANSWER = 7,    /* expert node -> router: sums, or a status */
 	CADRE_WIRE_PING = 8,
 	CADRE_WIRE_PONG = 9,
-	CADRE_WIRE_KIND_COUNT = 10,
+	CADRE_WIRE_GOODBYE = 10, /* either way: this side closes the connection now */
+	/* client -> server, before HELLO, where a link has no accept step of its own (UCX): which
+	 * worker this is, and which one it means */
+	CADRE_WIRE_KNOCK = 11,
+	CADRE_WIRE_KIND_COUNT = 12,
 };
 
 enum cadre_row_type { CADRE_ROW_FIX16 = 1, CADRE_ROW_BF16 = 2, CADRE_ROW_F32 = 3 };
@@ -115,6 +119,18 @@ struct cadre_wire_ping {
 	uint64_t stamp;
 }; /* PONG echoes stamp */
 
+struct cadre_wire_goodbye {
+	struct cadre_wire_header header;
+};
+struct cadre_wire_knock {
+	struct cadre_wire_header header;
+	uint64_t from, to; /* sessions of the two exchange addresses */
+	/* how many endpoints the client made to that address before this one: the server must make
+	 * as many, because the library pairs them by number */
+	uint32_t attempt;
+	uint32_t zero;
+};
+
 /*
  * CALL: one per (router, node, layer, micro-batch).
  * payload:  cadre_wire_row[rows] | row data (each row_bytes of its type, in order) | pad to 8 |
@@ -178,6 +194,8 @@ _Static_assert(sizeof(struct cadre_wire_proof) == 56, "wire layout");
 _Static_assert(sizeof(struct cadre_wire_welcome) == 80, "wire layout");
 _Static_assert(sizeof(struct cadre_wire_refuse) == 280, "wire layout");
 _Static_assert(sizeof(struct cadre_wire_ping) == 32, "wire layout");
+_Static_assert(sizeof(struct cadre_wire_goodbye) == 24, "wire layout");
+_Static_assert(sizeof(struct cadre_wire_knock) == 48, "wire layout");
 _Static_assert(sizeof(struct cadre_wire_call) == 72, "wire layout");
 _Static_assert(sizeof(struct cadre_wire_row) == 4, "wire layout");
 _Static_assert(sizeof(struct cadre_wire_group) == 8, "wire layout");

@@ -406,6 +406,13 @@ void rt_engine_run(struct rt_engine *engine)
 
 /* ---- life ---- */
 
+static void on_address(struct cad_transport *transport, const char *address)
+{
+	const struct rt_engine_options *o = &((struct rt_engine *)cad_transport_user(transport))->options;
+	if (o->on_exchange_address)
+		o->on_exchange_address(o->transport_context, address);
+}
+
 static void on_connection(struct cad_transport *transport, struct cad_connection *connection,
 	enum cad_connection_state state, enum cad_status status, const char *text)
 {
@@ -439,10 +446,12 @@ static enum cad_status create_exchange(struct rt_engine *engine, struct cad_erro
 	transport.user = engine;
 	transport.on_connection = on_connection;
 	transport.on_request = NULL;
+	transport.on_address = on_address;
 	enum cad_status status = o->transport_create(o->transport_context, &transport, &engine->transport, error);
 	if (status != CAD_OK)
 		return status;
 	engine->clock = cad_transport_clock(engine->transport);
+	on_address(engine->transport, cad_transport_address(engine->transport));
 	struct rt_exchange_options exchange = {
 		.transport = engine->transport,
 		.queue = o->queue,

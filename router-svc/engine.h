@@ -5,8 +5,8 @@
  *
  * Threads. One thread runs the engine (`rt_engine_run`, or `rt_engine_turn` in a loop of the
  * caller's). Submit, cancel, pause and stop may be called from any thread, an event's handler among
- * them; map too, but by one thread at a time. They do not wait for the engine (inbox.h). Events come
- * on the engine's thread, inside run or turn, through `on_event`; the handler must not block.
+ * them; map too, but by one thread at a time. They do not wait for the engine (inbox.h). Events
+ * come on the engine's thread, inside run or turn, through `on_event`; the handler must not block.
  *
  * Memory. All of the step's memory is allocated at creation. Submit allocates for its request, on
  * the thread that calls it, which also frees what ended before. The engine's thread itself
@@ -44,6 +44,9 @@ struct rt_engine_options {
 	enum cad_status (*transport_create)(void *context, const struct cad_transport_options *options,
 		struct cad_transport **transport, struct cad_error *error);
 	void *transport_context;
+	/* The transport's address, at creation and whenever it has changed; on the engine's thread,
+	 * with transport_context. May be NULL. */
+	void (*on_exchange_address)(void *context, const char *address);
 	uint32_t step_tokens_max;  /* rows of one step; 0: 512 */
 	uint32_t chunk_tokens_max; /* rows of one sequence in a step; 0: step_tokens_max */
 	uint32_t sequences_max;    /* that run at once; 0: 64 */
@@ -62,7 +65,8 @@ struct rt_engine_options {
 
 CAD_MUST_USE enum cad_status rt_engine_create(
 	const struct rt_engine_options *options, struct rt_engine **engine, struct cad_error *error);
-/* Nothing may run or call the engine any longer. Live requests get RT_EVENT_FAILED, ERR_CANCELLED. */
+/* Nothing may run or call the engine any longer. Live requests get RT_EVENT_FAILED,
+ * ERR_CANCELLED. */
 void rt_engine_destroy(struct rt_engine *engine);
 
 /* Any thread; allocates. The sentence says which limit. On OK, exactly one FINISHED or FAILED event
@@ -99,11 +103,12 @@ const struct cad_clock *rt_engine_clock(const struct rt_engine *engine);
 bool rt_engine_ready(const struct rt_engine *engine);
 /* When rows went through all layers the last time, by the engine's clock; 0: never. Any thread. */
 uint64_t rt_engine_advanced_ns(const struct rt_engine *engine);
-/* What is not there for that, of the expert nodes: "2 of 3 are connected; 'b' at ...: ...". Any thread. */
+/* What is not there for that, of the expert nodes: "2 of 3 are connected; 'b' at ...: ...". Any
+ * thread. */
 void rt_engine_missing(const struct rt_engine *engine, char text[CAD_NOTE_BYTES]);
 
-/* Which nodes of the map have no finished hello with this router. One thread at a time; valid until its next
- * call. Times are rt_engine_clock's. */
+/* Which nodes of the map have no finished hello with this router. One thread at a time; valid until
+ * its next call. Times are rt_engine_clock's. */
 const struct rt_reach_view *rt_engine_reach(struct rt_engine *engine);
 
 /* Counters for metrics, status and benchmarks; any thread may read them, each is consistent by

@@ -7,8 +7,8 @@
 
 enum { WISH_CANCEL = 1, WISH_PAUSE = 2, WISHES = 4 };
 
-/* Between one map and the next the engine gives back the one that that map replaces and, where it had
- * not come to it yet, the one of before. */
+/* Between one map and the next the engine gives back the one that that map replaces and, where it
+ * had not come to it yet, the one of before. */
 enum { MAPS_GONE_MAX = 2 };
 
 struct rt_inbox {

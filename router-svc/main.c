@@ -12,6 +12,7 @@
 #include "common/base/note.h"
 #include "common/base/version.h"
 #include "common/cluster/member.h"
+#include "common/cluster/own_address.h"
 #include "common/cluster/settings_message.h"
 #include "common/process/service.h"
 #include "common/rpc/reactor.h"
@@ -101,7 +102,8 @@ static enum cad_status check(const void *values, struct cad_error *error)
 			"give --placement HOST:PORT, or --local-experts to run without a cluster");
 	if (o->local_experts && placement)
 		return cad_error_set(error, CAD_ERR_INVALID, "--placement and --local-experts exclude each other");
-	return cad_service_check(&o->service, error);
+	enum cad_status status = cad_service_check(&o->service, error);
+	return status == CAD_OK ? cad_transport_ucx_check(o->service.exchange, o->service.ucx_devices, error) : status;
 }
 
 static const struct cad_options_spec spec = {
@@ -132,6 +134,7 @@ struct program {
 	struct kn_device *device;
 	struct kn_queue *queue;
 	struct cad_cluster_facts facts;
+	struct cad_own_address own_address;
 	struct rt_engine *own_engine;
 	/* Either way. */
 	const struct cad_model *model;
@@ -155,8 +158,15 @@ static enum cad_status create_ucx(void *context, const struct cad_transport_opti
 	struct cad_ucx_options ucx = {
 		.devices = p->options.service.ucx_devices,
 		.transports = p->options.service.ucx_transports,
+		.listen = p->options.service.exchange,
 	};
 	return cad_transport_ucx_create(options, &ucx, transport, error);
+}
+
+static void on_exchange_address(void *context, const char *address)
+{
+	struct program *p = context;
+	cad_own_address_set(&p->own_address, address);
 }
 
 static void engine_options(const struct program *p, struct rt_engine_options *options)
@@ -270,6 +280,8 @@ static enum cad_status create_engine(struct program *p, struct cad_error *error)
 	options.transport_context = p;
 	options.on_reach = on_reach;
 	options.user = p;
+	options.on_exchange_address = on_exchange_address;
+	cad_own_address_init(&p->own_address);
 	cad_transport_options_default(&options.transport);
 	options.transport.secret = p->service.secret;
 	cad_identity_fill(&options.transport.identity, p->facts.cluster, p->service.id, p->model_fingerprint, settings);
@@ -295,7 +307,6 @@ static void fill_hello(void *context, Cadre__V1__NodeHello *hello)
 	rt_engine_stats(p->engine, &stats);
 	hello->id = p->service.id;
 	hello->role = CADRE__V1__ROLE__ROLE_ROUTER;
-	hello->exchange_address = "";
 	hello->http_address = (char *)(uintptr_t)cad_admin_address(p->service.admin);
 	hello->grpc_address = p->grpc_address;
 	hello->model_fingerprint = p->model_fingerprint;
@@ -327,8 +338,8 @@ static void fill_unreached(struct program *p, Cadre__V1__NodeLoad *load)
 	load->n_unreached = view->count;
 }
 
-/* At once, not with the next report: the placement service gives a node experts when routers reach it, and
- * its experts to others when they do not. */
+/* At once, not with the next report: the placement service gives a node experts when routers reach
+ * it, and its experts to others when they do not. */
 static void report_reach(void *context)
 {
 	struct program *p = context;
@@ -606,6 +617,7 @@ static enum cad_status join_cluster(struct program *p, struct cad_error *error)
 		.cluster = p->facts.cluster,
 		.secret = p->service.secret,
 		.settings = &p->facts.settings,
+		.own_address = &p->own_address,
 		.context = p,
 		.hello = fill_hello,
 		.load = fill_load,
@@ -624,8 +636,8 @@ static enum cad_status watch(struct program *p, struct cad_error *error)
 
 typedef enum cad_status startup_fn(struct program *p, struct cad_error *error);
 
-/* In this order. The HTTP port comes first: a router that reads a large model, or waits for the placement
- * service, is seen to be alive. */
+/* In this order. The HTTP port comes first: a router that reads a large model, or waits for the
+ * placement service, is seen to be alive. */
 static const struct {
 	startup_fn *in_cluster, *alone;
 } startup[] = {

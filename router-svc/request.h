@@ -64,7 +64,8 @@ struct rt_event {
 	bool is_text;                 /* TOKEN; false: an end-of-sequence or stop id */
 	bool is_last;                 /* TOKEN; FINISHED follows at once */
 	enum rt_finish_reason reason; /* FINISHED: the last event of the request */
-	/* FAILED: the last event of the request; ERR_CANCELLED, ERR_DEADLINE, ERR_NOT_FINITE, ... */
+	/* FAILED: the last event of the request; ERR_CANCELLED, ERR_DEADLINE, ERR_NOT_FINITE,
+	 * ... */
 	enum cad_status status;
 	const char *text; /* FAILED: a sentence */
 	/* ROUTING and LOGITS: rows for positions first_position .. + rows - 1. Arrays by MoE layer

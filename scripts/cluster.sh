@@ -219,7 +219,7 @@ write_cluster_json() {
 	commands=$(cd "$RUN/log" && for file in *.command; do jq -c --arg name "${file%.command}" '{($name): .}' "$file"; done | jq -s add)
 	jq --arg grpc "$2" --arg http "$3" --argjson pid "$4" --argjson commands "$commands" '
 		def at_home(process): . as $words | [range(length) | if . > 0 then
-			{"--grpc": process.grpc, "--http": process.http, "--listen": process.exchange}[$words[. - 1]] // $words[.] else $words[.] end];
+			{"--grpc": process.grpc, "--http": process.http}[$words[. - 1]] // $words[.] else $words[.] end];
 		def process: {id, grpc: .grpc_address, exchange: .exchange_address, http: .http_address, pid} | with_entries(select(.value != "")) |
 			. as $process | .command = ($commands[.id] | at_home($process));
 		{placement: ({grpc: $grpc, http: $http, pid: $pid} | . as $process | .command = ($commands.placement | at_home($process))),
@@ -252,7 +252,7 @@ start_processes() {
 	has_option --threads "${EXPERT_OPTIONS[@]}" || EXPERT_OPTIONS+=("$(share_threads "$EXPERTS")")
 	has_option --threads "${ROUTER_OPTIONS[@]}" || ROUTER_OPTIONS+=("$(share_threads "$ROUTERS")")
 	for ((i = 0; i < EXPERTS; i++)); do
-		launch "expert-$i" cadre-expert --model "$MODEL" --placement "$PLACEMENT" --id "expert-$i" --listen 127.0.0.1:0 --http 127.0.0.1:0 --memory-nodes "$EXPERTS" "${EXPERT_OPTIONS[@]}"
+		launch "expert-$i" cadre-expert --model "$MODEL" --placement "$PLACEMENT" --id "expert-$i" --exchange 127.0.0.1:0 --http 127.0.0.1:0 --memory-nodes "$EXPERTS" "${EXPERT_OPTIONS[@]}"
 	done
 	for ((i = 0; i < ROUTERS; i++)); do
 		launch "router-$i" cadre-router --model "$MODEL" --placement "$PLACEMENT" --id "router-$i" --grpc 127.0.0.1:0 --http 127.0.0.1:0 "${ROUTER_OPTIONS[@]}"

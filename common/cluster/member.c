@@ -4,6 +4,7 @@
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/cluster/own_address.h"
 #include "common/cluster/proof.h"
 #include "common/cluster/settings_message.h"
 #include "common/rpc/blocking.h"
@@ -121,6 +122,8 @@ struct cad_member {
 	uint64_t said_ns; /* when it was said last that it cannot join, and why */
 	char said[CAD_ERROR_TEXT_BYTES];
 	char settings_fingerprint[33], settings_text[CADRE_TEXT_BYTES];
+	bool greeted;                                      /* the hello is sent, on the stream of now */
+	char exchange_address[CAD_EXCHANGE_ADDRESS_BYTES]; /* as last announced */
 	void (*closed)(void *context);
 	void *closed_context;
 };
@@ -131,6 +134,15 @@ static enum cad_status send_report(struct cad_member *member, const Cadre__V1__N
 {
 	enum cad_status status = cad_rpc_client_send(member->call, &report->base);
 	return status == CAD_FULL ? CAD_OK : status;
+}
+
+static void fill_hello(struct cad_member *member, Cadre__V1__NodeHello *hello)
+{
+	member->options.hello(member->options.context, hello);
+	if (!member->options.own_address)
+		return;
+	cad_own_address_get(member->options.own_address, member->exchange_address);
+	hello->exchange_address = member->exchange_address;
 }
 
 static void send_load(struct cad_member *member)
@@ -149,7 +161,8 @@ static void on_load_due(uv_timer_t *timer) { send_load(timer->data); }
 
 static void send_hello(struct cad_member *member, const uint8_t *mac);
 
-/* Says hello all the same to a service that does not know the secret: it answers with a sentence. */
+/* Says hello all the same to a service that does not know the secret: it answers with a
+ * sentence. */
 static void take_challenge(struct cad_member *member, const Cadre__V1__Challenge *challenge)
 {
 	const char *cluster = member->options.cluster ? member->options.cluster : "";
@@ -164,7 +177,7 @@ static void take_challenge(struct cad_member *member, const Cadre__V1__Challenge
 	memcpy(member->nonces.service, challenge->nonce.data, CAD_PROOF_BYTES);
 	cad_proof_of_service(member->options.secret, &member->nonces, cluster, mac);
 	member->proven = cad_proof_right(mac, challenge->mac.data, challenge->mac.len);
-	member->options.hello(member->options.context, &hello);
+	fill_hello(member, &hello);
 	const struct cad_proof_member who = {
 		.id = hello.id,
 		.role = hello.role == CADRE__V1__ROLE__ROLE_EXPERT ? "expert" : "router",
@@ -250,6 +263,8 @@ static void timer_closed(uv_handle_t *handle)
 	struct cad_member *member = handle->data;
 	void (*closed)(void *context) = member->closed;
 	void *context = member->closed_context;
+	if (member->options.own_address)
+		cad_own_address_unwatch(member->options.own_address);
 	cad_rpc_channel_destroy(member->channel);
 	free(member);
 	if (closed)
@@ -297,13 +312,33 @@ static void on_done(struct cad_rpc_client_call *call, enum cad_rpc_code code, co
 
 static const struct cad_rpc_client_handler handler = { .message = on_message, .done = on_done };
 
+/* Before the hello there is nothing to say: it reads the address itself. */
+static void address_changed(void *context)
+{
+	struct cad_member *member = context;
+	Cadre__V1__NodeReport report = CADRE__V1__NODE_REPORT__INIT;
+	char now[CAD_EXCHANGE_ADDRESS_BYTES];
+
+	if (!member->call || !member->greeted || member->leaving)
+		return;
+	cad_own_address_get(member->options.own_address, now);
+	if (strcmp(now, member->exchange_address) == 0)
+		return;
+	memcpy(member->exchange_address, now, sizeof now);
+	report.report_case = CADRE__V1__NODE_REPORT__REPORT_EXCHANGE_ADDRESS;
+	report.exchange_address = member->exchange_address;
+	if (send_report(member, &report) != CAD_OK)
+		cad_rpc_client_cancel(member->call);
+}
+
 /* mac: the proof, after the service's challenge; NULL without a secret. */
 static void send_hello(struct cad_member *member, const uint8_t *mac)
 {
 	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
 	Cadre__V1__NodeReport report = CADRE__V1__NODE_REPORT__INIT;
 
-	member->options.hello(member->options.context, &hello);
+	fill_hello(member, &hello);
+	member->greeted = true;
 	hello.settings_fingerprint = member->settings_fingerprint;
 	hello.settings = member->settings_text;
 	hello.cluster = (char *)(uintptr_t)(member->options.cluster ? member->options.cluster : "");
@@ -321,7 +356,7 @@ static void send_challenge(struct cad_member *member)
 	Cadre__V1__Challenge challenge = CADRE__V1__CHALLENGE__INIT;
 	Cadre__V1__NodeReport report = CADRE__V1__NODE_REPORT__INIT;
 
-	member->options.hello(member->options.context, &hello);
+	fill_hello(member, &hello);
 	cad_proof_nonce(member->nonces.member);
 	challenge.id = hello.id;
 	challenge.nonce = (ProtobufCBinaryData){ CAD_PROOF_BYTES, member->nonces.member };
@@ -342,7 +377,7 @@ static void attempt(uv_timer_t *timer)
 		return;
 	}
 
-	member->proven = member->distrusted = false;
+	member->proven = member->distrusted = member->greeted = false;
 	if (member->options.secret)
 		send_challenge(member);
 	else
@@ -375,6 +410,8 @@ enum cad_status cad_member_create(
 		return status;
 	}
 
+	if (options->own_address)
+		cad_own_address_watch(options->own_address, options->reactor, address_changed, member);
 	uv_timer_init(cad_rpc_reactor_loop(options->reactor), &member->timer);
 	member->timer.data = member;
 	uv_timer_start(&member->timer, attempt, 0, 0);

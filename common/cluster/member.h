@@ -15,6 +15,7 @@
 #include "common/cluster/map.h"
 #include "common/cluster/settings.h"
 
+struct cad_own_address;
 struct cad_rpc_reactor;
 struct Cadre__V1__NodeHello;
 struct Cadre__V1__NodeLoad;
@@ -44,8 +45,12 @@ struct cad_member_options {
 	/* that this process runs with: sent in every hello; borrowed until cad_member_create
 	 * returns */
 	const struct cad_settings *settings;
+	/* of this process; goes into every hello, and is reported when it changes; NULL: it has
+	 * none */
+	struct cad_own_address *own_address;
 	void *context;
-	/* Fills a zeroed hello; what it points to stays valid until the callback is called again. */
+	/* Fills a zeroed hello; what it points to stays valid until the callback is called
+	 * again. */
 	void (*hello)(void *context, struct Cadre__V1__NodeHello *hello);
 	void (*load)(void *context, struct Cadre__V1__NodeLoad *load);
 	/* A checked map, which the callee releases. May be NULL. */
@@ -54,7 +59,8 @@ struct cad_member_options {
 	void (*order_free)(void *context, const struct Cadre__V1__FreeOrder *order);
 	/* All routers that may connect, whole each time; expert nodes hear of them. May be NULL. */
 	void (*order_peers)(void *context, const struct Cadre__V1__Peers *peers);
-	/* Whether what this router says of nodes counts; it does until told otherwise. May be NULL. */
+	/* Whether what this router says of nodes counts; it does until told otherwise. May be
+	 * NULL. */
 	void (*standing)(void *context, bool counts, const char *why);
 	/* Joined (true) or no longer, and why. */
 	void (*joined)(void *context, bool joined, const char *why);
@@ -64,7 +70,8 @@ CAD_MUST_USE enum cad_status cad_member_create(
 /* Says goodbye and leaves, at the latest after a second; `closed` is called when nothing of it is
  * left on the reactor and its memory is gone. */
 void cad_member_leave(struct cad_member *member, void (*closed)(void *context), void *context);
-/* Sends a load report now, beside those three per lease; if not joined, the next one is soon enough. */
+/* Sends a load report now, beside those three per lease; if not joined, the next one is soon
+ * enough. */
 void cad_member_load(struct cad_member *member);
 /* Sends a report on the stream. CAD_AGAIN: not joined now; the next hello reports the state
  * anyway. */

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What every service has beside its work: the option rows that services share and what is checked of
- * them, an id, the secrets, metrics, the HTTP port, the event loop and the signals that end it. SIGHUP makes
- * it read the log level and the token file again, and what `reread` reads; what is damaged stays as it was.
+ * What every service has beside its work: the option rows that services share and what is checked
+ * of them, an id, the secrets, metrics, the HTTP port, the event loop and the signals that end it.
+ * SIGHUP makes it read the log level and the token file again, and what `reread` reads; what is
+ * damaged stays as it was.
  *
- * A main embeds the two structs: `struct options` begins with a struct cad_service_options, whose rows
- * it takes from the macros below, and `struct program` has a struct cad_service. Calls come from the
- * main thread, in the order in which they stand here; they may block on files and allocate. What has
- * been created is read freely.
+ * A main embeds the two structs: `struct options` begins with a struct cad_service_options, whose
+ * rows it takes from the macros below, and `struct program` has a struct cad_service. Calls come
+ * from the main thread, in the order in which they stand here; they may block on files and
+ * allocate. What has been created is read freely.
  */
 #ifndef CADRE_COMMON_PROCESS_SERVICE_H
 #define CADRE_COMMON_PROCESS_SERVICE_H
@@ -37,7 +38,7 @@ struct cad_service_options {
 	/* CAD_SERVICE_SECRET_OPTION, which is one of CAD_SERVICE_MEMBER_OPTIONS */
 	const char *secret_file;
 	/* CAD_SERVICE_MEMBER_OPTIONS */
-	const char *placement, *id, *ucx_devices, *ucx_transports;
+	const char *placement, *id, *exchange, *ucx_devices, *ucx_transports;
 	uint64_t drain_ns;
 };
 
@@ -72,16 +73,18 @@ struct cad_service_options {
 	CAD_OPTION_STRING(owner, member.secret_file, "secret-file", "", \
 		"file with the cluster secret, which the placement service, routers and expert nodes must share; empty: none")
 
-/* Routers and expert nodes: members of a cluster, on the token exchange. placement_default: NULL where
- * the option is required. */
+/* Routers and expert nodes: members of a cluster, on the token exchange. placement_default: NULL
+ * where the option is required. */
 #define CAD_SERVICE_MEMBER_OPTIONS(owner, member, placement_default) \
 	CAD_OPTION_STRING(owner, member.placement, "placement", placement_default, \
 		"address of the placement service, HOST:PORT"), \
 		CAD_OPTION_STRING(owner, member.id, "id", "", \
 			"name in the cluster, stable over restarts; empty: host name and process id"), \
 		CAD_SERVICE_SECRET_OPTION(owner, member), \
+		CAD_OPTION_STRING(owner, member.exchange, "exchange", "", \
+			"address of this machine for the token exchange, HOST:PORT; it takes one of 16 ports from PORT on, or any if that is 0; empty: --ucx-devices, any port"), \
 		CAD_OPTION_STRING(owner, member.ucx_devices, "ucx-devices", "", \
-			"network devices of the exchange, as in UCX_NET_DEVICES; empty: that variable, else loopback"), \
+			"network devices of the exchange, as in UCX_NET_DEVICES; empty: that variable, else the one of --exchange, else loopback"), \
 		CAD_OPTION_STRING(owner, member.ucx_transports, "ucx-transports", "", \
 			"transports of the exchange, as in UCX_TLS; empty: that variable, else tcp"), \
 		CAD_OPTION_DURATION(owner, member.drain_ns, "drain", "10s", 0, 3600 * CAD_NS_PER_S, \
@@ -105,17 +108,17 @@ struct cad_service {
 	struct cad_signals *signals;
 	cad_signal_fn *on_signal;
 	void *on_signal_context;
-	/* What else SIGHUP reads again; says in the log what is wrong with it, and returns whether all is
-	 * well. NULL: nothing. The program's to set before cad_service_watch. */
+	/* What else SIGHUP reads again; says in the log what is wrong with it, and returns whether
+	 * all is well. NULL: nothing. The program's to set before cad_service_watch. */
 	bool (*reread)(void);
 	struct cad_counter *rereads, *rereads_failed;
 	uv_loop_t loop;
 	bool has_loop;
 };
 
-/* First of all, before any thread. `options` is borrowed to the end, as is `parsed`, where they come from;
- * when it is NULL, the log level is not read again. The metrics of process_metrics.h are there from here
- * on. */
+/* First of all, before any thread. `options` is borrowed to the end, as is `parsed`, where they
+ * come from; when it is NULL, the log level is not read again. The metrics of process_metrics.h are
+ * there from here on. */
 CAD_MUST_USE enum cad_status cad_service_init(struct cad_service *service, const char *name,
 	const struct cad_service_options *options, const struct cad_options *parsed, struct cad_error *error);
 /* What is asked of it over HTTP, as in admin.h; zeroed: it is always healthy and ready. */
@@ -126,12 +129,12 @@ struct cad_service_health {
 	bool ready_generates;
 	void *context;
 };
-/* The HTTP port, early: a process that reads a large model, or waits for the placement service, is seen
- * to be alive. */
+/* The HTTP port, early: a process that reads a large model, or waits for the placement service, is
+ * seen to be alive. */
 CAD_MUST_USE enum cad_status cad_service_http(
 	struct cad_service *service, const struct cad_service_health *health, struct cad_error *error);
-/* Last, before the loop runs: signals come from here on, SIGINT and SIGTERM to on_signal, and every metric
- * that is ever registered has been. */
+/* Last, before the loop runs: signals come from here on, SIGINT and SIGTERM to on_signal, and every
+ * metric that is ever registered has been. */
 CAD_MUST_USE enum cad_status cad_service_watch(
 	struct cad_service *service, cad_signal_fn *on_signal, void *context, struct cad_error *error);
 /* No signal comes any more: for whoever wants the loop to end. May be called twice. */
@@ -141,7 +144,8 @@ void cad_service_unhttp(struct cad_service *service);
 /* Everything else, after all that used it. Handles on the loop must be closed, or closing. */
 void cad_service_fini(struct cad_service *service);
 
-/* Logs why the start did not succeed; returns the exit code: 0 when a signal cut it short, else 1. */
+/* Logs why the start did not succeed; returns the exit code: 0 when a signal cut it short, else
+ * 1. */
 int cad_service_failed(const struct cad_service *service, const struct cad_error *error);
 /* Whether a signal has come: for cad_cluster_ask. */
 bool cad_service_interrupted(void *unused);

@@ -26,7 +26,10 @@ static void closed_event(struct cad_transport_event *event)
 
 static struct cad_connection *connection_get(struct cad_transport *t, bool server)
 {
-	for (uint32_t i = 0; i < t->options.connections_max; i++) {
+	uint32_t connections_max = t->options.connections_max;
+	if (!server && t->connections_used >= connections_max)
+		return NULL;
+	for (uint32_t i = 0; i < connections_max + CAD_SURPLUS_MAX; i++) {
 		struct cad_connection *c = &t->connections[i];
 		if (c->phase != CAD_PHASE_FREE)
 			continue;
@@ -34,6 +37,7 @@ static struct cad_connection *connection_get(struct cad_transport *t, bool serve
 			.transport = t,
 			.phase = CAD_PHASE_HELLO,
 			.server = server,
+			.surplus = t->connections_used >= connections_max,
 			.phase_awake_ns = t->awake_ns,
 			.heard_awake_ns = t->awake_ns,
 			.ready.run = ready_event,
@@ -54,6 +58,15 @@ static void connection_put(struct cad_connection *c)
 	c->transport->connections_used--;
 }
 
+/* Not every link tells a peer that lives of a forced close. A goodbye that cannot go out at once is
+ * lost with the connection: the peer's heartbeat is the net below. */
+static void goodbye_send(struct cad_connection *c)
+{
+	struct cad_notice *goodbye = cad_notice_get(c, CADRE_WIRE_GOODBYE);
+	if (goodbye)
+		cad_notice_send(goodbye, sizeof goodbye->message.goodbye);
+}
+
 void cad_connections_attend(struct cad_transport *t)
 {
 	while (t->attention) {
@@ -65,6 +78,8 @@ void cad_connections_attend(struct cad_transport *t)
 			if (c->phase == CAD_PHASE_FAILED) {
 				cad_calls_fail(c);
 				c->phase = c->end ? CAD_PHASE_CLOSING : CAD_PHASE_ENDED;
+				if (c->end && !c->gone)
+					goodbye_send(c);
 				if (c->end)
 					t->link->ops->close(c->end);
 			}
@@ -176,12 +191,17 @@ bool cad_connection_message(
 	struct cad_error error;
 
 	t->stats.bytes_received += header_bytes + payload->bytes;
-	if (c->phase >= CAD_PHASE_REFUSING)
+	if (c->phase > CAD_PHASE_REFUSING || (c->phase == CAD_PHASE_REFUSING && kind != CADRE_WIRE_GOODBYE))
 		return false;
 	enum cad_status status = cad_wire_header_check(header, header_bytes, payload->bytes, &head, &error);
 	if (status == CAD_OK && head.kind != kind)
 		status = cad_error_set(&error, CAD_ERR_PROTOCOL, "a %s that arrived as message %u",
 			cad_wire_kind_name(head.kind), kind);
+	if (status == CAD_OK && kind == CADRE_WIRE_GOODBYE) { /* the two may not agree on a session yet */
+		c->gone = true;
+		cad_connection_fail(c, CAD_ERR_PEER_LOST, "%s: it has closed the connection", cad_connection_name(c));
+		return false;
+	}
 	if (status == CAD_OK && head.session != c->session)
 		status = cad_error_set(&error, CAD_ERR_PROTOCOL, "%s: of another session", cad_wire_kind_name(kind));
 	if (status == CAD_OK && head.kind > CADRE_WIRE_REFUSE && c->phase != CAD_PHASE_READY)
@@ -209,7 +229,8 @@ bool cad_connection_message(
 void cad_connection_lost(void *owner, enum cad_status status, const char *text)
 {
 	struct cad_connection *c = owner;
-	cad_connection_fail(c, status, "%s: %s", cad_connection_name(c), text);
+	c->gone = status != CAD_ERR_CANCELLED;
+	cad_connection_fail(c, c->gone ? status : CAD_ERR_PEER_LOST, "%s: %s", cad_connection_name(c), text);
 }
 
 void cad_connection_closed(void *owner)

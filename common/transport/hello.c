@@ -126,6 +126,12 @@ static void hello_arrived(struct cad_connection *c, const struct cadre_wire_hell
 	identity_clean(&c->peer);
 	if (!identities_match(c))
 		return;
+	if (c->surplus) {
+		cad_connection_refuse(c, "'%s' has no room: %u routers are connected, which is its --connections-max",
+			c->transport->options.identity.node, c->transport->options.connections_max);
+		return;
+	}
+
 	c->peer = hello->identity; /* as sent: the mac covers these bytes */
 	memcpy(c->nonce_client, hello->nonce, CADRE_NONCE_BYTES);
 	randombytes_buf(c->nonce_server, CADRE_NONCE_BYTES);

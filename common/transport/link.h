@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What moves messages for the protocol (protocol.h): a narrow interface that UCX, the in-process hub
- * and the simulator implement.
+ * What moves messages for the protocol (protocol.h): a narrow interface that UCX, the in-process
+ * hub and the simulator implement.
  *
  * A link belongs to the thread that polls it; only `wake` may be called from elsewhere. It knows
  * connections ("ends"), messages (a kind, a small header, perhaps a payload) and operations; it
@@ -14,9 +14,10 @@
  * failure: it never began, and done is not called. Until then header, payload and buffer are the
  * link's.
  *
- * Ends. `lost` is a hint that the peer is gone; by itself it ends nothing. The upper calls `close`
- * (forced: no farewell, and operations in flight finish with an error), and the link calls `closed`
- * once, after the last op->done of that end. Only then is the end gone.
+ * Ends. `lost` is a hint that the peer is gone (CAD_ERR_CANCELLED: that this side can no longer
+ * hear it); by itself it ends nothing. The upper calls `close` (forced: no farewell, and operations
+ * in flight finish with an error), and the link calls `closed` once, after the last op->done of
+ * that end. Only then is the end gone.
  */
 #ifndef CADRE_COMMON_TRANSPORT_LINK_H
 #define CADRE_COMMON_TRANSPORT_LINK_H
@@ -98,6 +99,9 @@ struct cad_link_ops {
 	const char *name;
 	enum cad_status (*listen)(struct cad_link *link, const char *address, struct cad_error *error);
 	const char *(*address)(const struct cad_link *link);
+	/* From now on peers with these addresses may connect. NULL: all may. */
+	enum cad_status (*announce)(
+		struct cad_link *link, const char *const *addresses, size_t count, struct cad_error *error);
 	/* Starts; sends may be posted at once. CAD_ERR_UNREACHABLE: nobody listens there; later
 	 * failures are reported by `lost`. */
 	enum cad_status (*connect)(struct cad_link *link, const char *address, void *owner, struct cad_link_end **end,

@@ -86,7 +86,11 @@ static size_t turn_alone(struct cad_transport *t, uint64_t waited_ns)
 	cad_connections_attend(t);
 	cad_transport_events_run(t);
 	cad_connections_attend(t);
-	t->stats.rebuilds = t->link->rebuilds;
+	if (t->stats.rebuilds != t->link->rebuilds) {
+		t->stats.rebuilds = t->link->rebuilds;
+		if (t->options.on_address)
+			t->options.on_address(t, cad_transport_address(t));
+	}
 
 	return t->handled - before;
 }
@@ -178,9 +182,10 @@ static enum cad_status options_check(const struct cad_transport_options *o, stru
 static enum cad_status transport_allocate(struct cad_transport *t)
 {
 	const struct cad_transport_options *o = &t->options;
-	uint32_t notices = o->connections_max * NOTICES_PER_CONNECTION + o->calls_max;
+	uint32_t connections = o->connections_max + CAD_SURPLUS_MAX,
+		 notices = connections * NOTICES_PER_CONNECTION + o->calls_max;
 
-	t->connections = calloc(o->connections_max, sizeof *t->connections);
+	t->connections = calloc(connections, sizeof *t->connections);
 	t->calls = calloc(o->calls_max, sizeof *t->calls);
 	t->requests = calloc(o->calls_max, sizeof *t->requests);
 	t->notices = calloc(notices, sizeof *t->notices);
@@ -245,8 +250,8 @@ enum cad_status cad_transport_create(const struct cad_transport_options *options
 		.events = &link_events,
 		.upper = t,
 		.clock = o->clock,
-		.connections_max = o->connections_max,
-		.sends_max = 3 * o->calls_max + o->connections_max * NOTICES_PER_CONNECTION,
+		.connections_max = o->connections_max + CAD_SURPLUS_MAX,
+		.sends_max = 3 * o->calls_max + (o->connections_max + CAD_SURPLUS_MAX) * NOTICES_PER_CONNECTION,
 	};
 	status = options->secret && !t->secret ? CAD_ERR_MEMORY : create(&link, context, &t->link, error);
 	if (status != CAD_OK)
@@ -303,6 +308,12 @@ enum cad_status cad_transport_listen(struct cad_transport *t, const char *addres
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"listening on '%s': this transport was created only for outgoing calls", address);
 	return t->link->ops->listen(t->link, address, error);
+}
+
+enum cad_status cad_transport_announce(
+	struct cad_transport *t, const char *const *addresses, size_t count, struct cad_error *error)
+{
+	return t->link->ops->announce ? t->link->ops->announce(t->link, addresses, count, error) : CAD_OK;
 }
 
 const struct cad_transport_stats *cad_transport_stats(const struct cad_transport *t) { return &t->stats; }

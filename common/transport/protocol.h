@@ -21,7 +21,11 @@
 #include "common/transport/link.h"
 #include "common/transport/transport.h"
 
-enum { CAD_CONNECTION_TEXT_BYTES = 400 };
+enum {
+	CAD_CONNECTION_TEXT_BYTES = 400,
+	/* Clients that may connect to a full server at once, to be told that it is full. */
+	CAD_SURPLUS_MAX = 4,
+};
 
 /* Embedded in its object; `run` makes the caller's callback. */
 struct cad_transport_event {
@@ -55,6 +59,8 @@ struct cad_connection {
 	void *user;
 	enum cad_phase phase;
 	bool server;   /* the peer connected to us */
+	bool surplus;  /* beyond connections_max: only to be told so */
+	bool gone;     /* the peer has ended it, or the link says that it is lost: no goodbye */
 	bool reported; /* CLOSED was queued or reported */
 	struct cad_transport_event ready, closed;
 	enum cad_status status; /* why it failed */
@@ -139,6 +145,7 @@ struct cad_notice {
 		struct cadre_wire_welcome welcome;
 		struct cadre_wire_refuse refuse;
 		struct cadre_wire_ping ping;
+		struct cadre_wire_goodbye goodbye;
 		struct cadre_wire_answer answer;
 	} message;
 };

@@ -64,6 +64,8 @@ struct cad_transport_options {
 	/* Server side: a checked call. It stays valid until cad_request_answer. Not set: this end
 	 * accepts no calls. */
 	void (*on_request)(struct cad_transport *transport, struct cad_request *request);
+	/* The address of this transport has changed: peers need the new one. May be NULL. */
+	void (*on_address)(struct cad_transport *transport, const char *address);
 };
 
 /* ---- transports (poll.c) ---- */
@@ -89,11 +91,16 @@ void *cad_transport_user(const struct cad_transport *transport);
 const struct cad_clock *cad_transport_clock(const struct cad_transport *transport);
 uint64_t cad_transport_now_ns(const struct cad_transport *transport); /* by that clock */
 
-/* address: "host:port" (port 0: any) or a name, depending on the link. cad_transport_address gives
- * the address to publish. */
+/* address: a name, or, over UCX, the "host:port" of an interface of this machine (ucx.h). */
 CAD_MUST_USE enum cad_status cad_transport_listen(
 	struct cad_transport *transport, const char *address, struct cad_error *error);
+/* What peers connect with, and, over UCX, what they must be announced with, clients too. Valid
+ * until the next poll. */
 const char *cad_transport_address(const struct cad_transport *transport);
+/* Who may connect: where a link cannot ask who somebody is before it answers (UCX), it answers only
+ * those. Adds to what was announced before, and remembers at least the last CAD_PROCESSES_MAX. */
+CAD_MUST_USE enum cad_status cad_transport_announce(
+	struct cad_transport *transport, const char *const *addresses, size_t count, struct cad_error *error);
 
 /* Runs what is ready. If nothing is, waits until something is, until wake, or until clock time
  * `until_ns` (0: does not wait). Returns how many events it handled. It also keeps deadlines and
@@ -136,7 +143,8 @@ uint32_t cad_connection_rows_max(const struct cad_connection *connection);
 typedef void cad_call_done_fn(
 	void *context, struct cad_call *call, enum cad_status status, const struct cad_answer_view *view);
 struct cad_call_start {
-	/* layer, rows, row_elements, pairs, groups, data_bytes, epoch; the transport fills the rest */
+	/* layer, rows, row_elements, pairs, groups, data_bytes, epoch; the transport fills the
+	 * rest */
 	struct cadre_wire_call call;
 	const struct cad_buffer *payload; /* laid out by cad_wire_call_layout */
 	size_t payload_bytes;

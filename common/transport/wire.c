@@ -19,6 +19,8 @@ static const struct {
 	[CADRE_WIRE_ANSWER] = { "ANSWER", sizeof(struct cadre_wire_answer) },
 	[CADRE_WIRE_PING] = { "PING", sizeof(struct cadre_wire_ping) },
 	[CADRE_WIRE_PONG] = { "PONG", sizeof(struct cadre_wire_ping) },
+	[CADRE_WIRE_GOODBYE] = { "GOODBYE", sizeof(struct cadre_wire_goodbye) },
+	[CADRE_WIRE_KNOCK] = { "KNOCK", sizeof(struct cadre_wire_knock) },
 };
 
 size_t cad_wire_header_bytes(uint8_t kind) { return kind < CADRE_WIRE_KIND_COUNT ? wire_kinds[kind].header_bytes : 0; }

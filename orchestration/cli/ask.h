@@ -45,8 +45,8 @@ CAD_MUST_USE enum cad_status cl_process_open(
 	const struct cl_process *process, struct cad_rpc_blocking **client, struct cad_error *error);
 void cl_process_close(struct cad_rpc_blocking *client); /* NULL is allowed */
 
-/* CAD_OK: yes. CAD_AGAIN: it answered, and the answer is no: the sentence says why. A failure: it did
- * not answer. */
+/* CAD_OK: yes. CAD_AGAIN: it answered, and the answer is no: the sentence says why. A failure: it
+ * did not answer. */
 CAD_MUST_USE enum cad_status cl_process_ask(const struct cl_process *process, struct cad_rpc_blocking *client,
 	enum cl_question question, uint32_t timeout_ms, struct cad_error *error);
 

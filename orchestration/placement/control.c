@@ -174,8 +174,8 @@ static enum cad_status compare_identity(
 	return CAD_OK;
 }
 
-/* Whether it is a process that was never given up, at the same exchange address: what is known of who
- * reaches it stays true. */
+/* Whether it is a process that was never given up, at the same exchange address: what is known of
+ * who reaches it stays true. */
 static bool is_back(const struct pl_control *control, const struct pl_hello *hello)
 {
 	int slot = pl_registry_find(&control->registry, hello->id);
@@ -184,7 +184,8 @@ static bool is_back(const struct pl_control *control, const struct pl_hello *hel
 		strcmp(node->exchange_address, hello->exchange_address) == 0;
 }
 
-/* Nothing is known yet of who reaches whom; a router that was expected after a restart comes to this, too. */
+/* Nothing is known yet of who reaches whom; a router that was expected after a restart comes to
+ * this, too. */
 static enum cad_status join_reach(struct pl_control *control, uint32_t slot, enum pl_role role, struct cad_error *error)
 {
 	uint64_t now_ns = pl_control_now(control);
@@ -197,8 +198,8 @@ static enum cad_status join_reach(struct pl_control *control, uint32_t slot, enu
 	return CAD_OK;
 }
 
-/* Two routers with other weights would answer differently, and nobody would notice. Right are the files that the
- * placement service has. */
+/* Two routers with other weights would answer differently, and nobody would notice. Right are the
+ * files that the placement service has. */
 static enum cad_status compare_router(
 	const struct pl_control_events *events, const struct pl_join *join, struct cad_error *error)
 {
@@ -300,6 +301,28 @@ void pl_control_unreached(
 	pl_reach_report(control->reach, slot, router->load.epoch, missing, known, pl_control_now(control));
 }
 
+enum cad_status pl_control_address(
+	struct pl_control *control, uint64_t session, const char *exchange_address, struct cad_error *error)
+{
+	uint32_t slot;
+	struct pl_node *node = node_of(control, session, &slot);
+	if (!node)
+		return CAD_OK;
+
+	enum cad_status status = pl_registry_address(node, exchange_address, error);
+	if (status != CAD_OK)
+		return status;
+	if (node->role == PL_ROLE_EXPERT)
+		control->publish_forced = true;
+	pl_state_begin(control->options.state);
+	pl_state_put_node(control->options.state, node);
+	pl_control_commit(control);
+	cad_log_warn(PL_COMPONENT, "a process had to restart its exchange, and has another address",
+		CAD_S("node", node->id), CAD_S("exchange", node->exchange_address));
+
+	return CAD_OK;
+}
+
 /* OK with *slot set; AGAIN when the session is not (or no longer) known, or is a router's; or the
  * sentence. */
 static enum cad_status find_report(struct pl_control *control, uint64_t session, struct pl_expert expert,
@@ -316,8 +339,8 @@ static enum cad_status find_report(struct pl_control *control, uint64_t session,
 	return CAD_OK;
 }
 
-/* A node with wrong files or a bad disk fails with expert after expert, again and again: that is one line in the
- * log, a count in the metrics, and the last of them in the status. */
+/* A node with wrong files or a bad disk fails with expert after expert, again and again: that is
+ * one line in the log, a count in the metrics, and the last of them in the status. */
 static void note_problem(struct pl_control *control, uint32_t slot, uint32_t cell, enum pl_problem_kind kind,
 	const char *one, const char *other)
 {

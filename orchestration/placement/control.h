@@ -13,11 +13,12 @@
  * orders and publishes nothing: routers continue with the map they have.
  *
  * When no expert node was left, the next plan waits as well: for each, at most a lease after the
- * first is back, unless it is known to be gone. Time in which turn was not called is nobody's silence.
+ * first is back, unless it is known to be gone. Time in which turn was not called is nobody's
+ * silence.
  *
- * The map lists every expert node that lives, so that routers connect to it; it is given experts when
- * they have (reach.h). What only nodes hold that some router misses is copied to others first, and then
- * leaves these; where there is no room for that, it stays.
+ * The map lists every expert node that lives, so that routers connect to it; it is given experts
+ * when they have (reach.h). What only nodes hold that some router misses is copied to others first,
+ * and then leaves these; where there is no room for that, it stays.
  *
  * One thread. Callbacks come only from turn (close: also from join), must not block and must not
  * call back in. turn and join write to the state file.
@@ -47,8 +48,8 @@ struct pl_control_events {
 	 * pl_control_checksum will be called when it is ready. */
 	enum cad_status (*checksum)(void *context, uint32_t cell, char hex[33]);
 	void *context;
-	/* The checkpoint's checksum of what routers compute with. CAD_AGAIN: it is being computed, and
-	 * routers have to ask again. NULL: they are not compared. */
+	/* The checkpoint's checksum of what routers compute with. CAD_AGAIN: it is being computed,
+	 * and routers have to ask again. NULL: they are not compared. */
 	enum cad_status (*router_checksum)(void *context, char hex[33]);
 };
 
@@ -96,8 +97,9 @@ struct pl_join {
 	const struct pl_expert *held;
 	size_t held_count;
 };
-/* session: any number but 0, new for each stream. CAD_AGAIN: not yet, ask again. CAD_ERR_REFUSED: an id in
- * use, another checkpoint, a router with other weights, or other settings; CAD_ERR_INVALID, CAD_ERR_EXHAUSTED as in registry.h. */
+/* session: any number but 0, new for each stream. CAD_AGAIN: not yet, ask again. CAD_ERR_REFUSED:
+ * an id in use, another checkpoint, a router with other weights, or other settings;
+ * CAD_ERR_INVALID, CAD_ERR_EXHAUSTED as in registry.h. */
 CAD_MUST_USE enum cad_status pl_control_join(
 	struct pl_control *control, const struct pl_join *join, uint64_t session, struct cad_error *error);
 
@@ -111,6 +113,9 @@ struct pl_unreached {
 };
 void pl_control_unreached(
 	struct pl_control *control, uint64_t session, const struct pl_unreached *unreached, size_t count);
+/* Its exchange address is another one now. CAD_ERR_INVALID: too long. */
+CAD_MUST_USE enum cad_status pl_control_address(
+	struct pl_control *control, uint64_t session, const char *exchange_address, struct cad_error *error);
 CAD_MUST_USE enum cad_status pl_control_loaded(struct pl_control *control, uint64_t session, struct pl_expert expert,
 	const char *checksum, uint64_t bytes, struct cad_error *error);
 CAD_MUST_USE enum cad_status pl_control_failed(struct pl_control *control, uint64_t session, struct pl_expert expert,
@@ -119,8 +124,9 @@ CAD_MUST_USE enum cad_status pl_control_freed(
 	struct pl_control *control, uint64_t session, struct pl_expert expert, struct cad_error *error);
 void pl_control_broken(struct pl_control *control, uint64_t session); /* the stream broke */
 void pl_control_leave(struct pl_control *control, uint64_t session);  /* the process said goodbye */
-/* The process of a slot (control's registry), whose stream broke or that has not come back after a restart,
- * is known to be gone: it is not waited for. Ignored if another process has that slot by now, or it is back. */
+/* The process of a slot (control's registry), whose stream broke or that has not come back after a
+ * restart, is known to be gone: it is not waited for. Ignored if another process has that slot by
+ * now, or it is back. */
 void pl_control_gone(struct pl_control *control, uint32_t slot, uint32_t pid);
 /* The checksum of a cell is now known. */
 void pl_control_checksum(struct pl_control *control, uint32_t cell);

@@ -115,8 +115,9 @@ static void on_signal(void *context, int signal)
 	pl_service_drain(p->placement, on_drained, p);
 }
 
-/* Not options, since nobody has needed another: for how long `cadrectl status` shows the dead, how often maps
- * come that only add copies, and when a node is asked again for an expert that it failed to load. */
+/* Not options, since nobody has needed another: for how long `cadrectl status` shows the dead, how
+ * often maps come that only add copies, and when a node is asked again for an expert that it failed
+ * to load. */
 static const uint64_t FORGET_NS = 600 * CAD_NS_PER_S, PUBLISH_INTERVAL_NS = 50 * CAD_NS_PER_MS,
 		      RETRY_NS = 10 * CAD_NS_PER_S;
 
@@ -213,8 +214,8 @@ static enum cad_status serve(struct program *p, struct cad_error *error)
 	return CAD_OK;
 }
 
-/* In this order. The HTTP port comes before the checkpoint, which may take a while to read: a service that
- * reads is seen to be alive. */
+/* In this order. The HTTP port comes before the checkpoint, which may take a while to read: a
+ * service that reads is seen to be alive. */
 static enum cad_status (*const startup[])(struct program *p, struct cad_error *error) = {
 	create_http,
 	open_state,

@@ -88,6 +88,21 @@ static enum cad_status check_hello(const struct pl_hello *hello, struct cad_erro
 	return CAD_OK;
 }
 
+enum cad_status pl_registry_address(struct pl_node *node, const char *exchange_address, struct cad_error *error)
+{
+	const struct pl_hello hello = {
+		.id = node->id,
+		.role = node->role,
+		.exchange_address = exchange_address,
+		.http_address = node->http_address,
+		.grpc_address = node->grpc_address,
+	};
+	enum cad_status status = check_hello(&hello, error);
+	if (status == CAD_OK)
+		memcpy(node->exchange_address, exchange_address, strlen(exchange_address) + 1);
+	return status;
+}
+
 static void copy_cut(char *to, size_t bytes, const char *from)
 {
 	size_t length = strnlen(from, bytes - 1);

@@ -45,9 +45,9 @@ struct pl_load {
 	uint32_t sequences, queue;
 };
 
-/* What is wrong with the experts that a node loads: said once, and shown until the expert that showed it
- * last is right, or another process has the node's id. A load that failed may have been an accident: it is
- * shown as long as the dead are. */
+/* What is wrong with the experts that a node loads: said once, and shown until the expert that
+ * showed it last is right, or another process has the node's id. A load that failed may have been
+ * an accident: it is shown as long as the dead are. */
 struct pl_problem {
 	enum pl_problem_kind { PL_PROBLEM_NONE, PL_PROBLEM_WRONG, PL_PROBLEM_FAILED } kind;
 	uint32_t cell;
@@ -95,6 +95,9 @@ CAD_MUST_USE enum cad_status pl_registry_join(struct pl_registry *registry, cons
 /* A node that was alive before this service restarted, and has until `until_ns` to come back. */
 CAD_MUST_USE enum cad_status pl_registry_expect(struct pl_registry *registry, const struct pl_hello *hello,
 	uint64_t until_ns, uint32_t *slot, struct cad_error *error);
+/* Its exchange address has changed. CAD_ERR_INVALID: too long, or an expert node without one. */
+CAD_MUST_USE enum cad_status pl_registry_address(
+	struct pl_node *node, const char *exchange_address, struct cad_error *error);
 /* A report renews the lease. Only for LIVE nodes. */
 void pl_registry_renew(struct pl_registry *registry, uint32_t slot, const struct pl_load *load, uint64_t now_ns);
 /* Its stream broke. */
@@ -105,8 +108,8 @@ void pl_registry_leave(struct pl_registry *registry, uint32_t slot, uint64_t now
  * in place if its stream is still open: the caller closes it. Also forgets nodes that have been
  * dead for long. */
 int pl_registry_expire(struct pl_registry *registry, uint64_t now_ns);
-/* The service did not run for `late_ns`, until now: that was nobody's silence. What is left of a lease
- * or a grace is left still. */
+/* The service did not run for `late_ns`, until now: that was nobody's silence. What is left of a
+ * lease or a grace is left still. */
 void pl_registry_postpone(struct pl_registry *registry, uint64_t late_ns, uint64_t now_ns);
 /* When pl_registry_expire next has something to do; UINT64_MAX: never, unless something changes. */
 uint64_t pl_registry_deadline_ns(const struct pl_registry *registry);

@@ -467,6 +467,8 @@ static enum cad_status take_report(
 	}
 	case CADRE__V1__NODE_REPORT__REPORT_LOAD: take_load(service, stream->session, report->load); return CAD_OK;
 	case CADRE__V1__NODE_REPORT__REPORT_EXPERT: return take_expert(service, stream->session, report->expert, error);
+	case CADRE__V1__NODE_REPORT__REPORT_EXCHANGE_ADDRESS:
+		return pl_control_address(service->control, stream->session, report->exchange_address, error);
 	default: return CAD_OK; /* a newer process may say more */
 	}
 }
@@ -520,7 +522,8 @@ static void join_half_close(struct cad_rpc_call *call)
 	cad_rpc_call_finish(call, CAD_RPC_OK, NULL);
 }
 
-/* A stream breaks when a process dies and when a connection does; its host can tell which it was. */
+/* A stream breaks when a process dies and when a connection does; its host can tell which it
+ * was. */
 static void look_after(struct pl_service *service, const struct stream *stream)
 {
 	const struct pl_registry *registry = pl_control_registry(service->control);

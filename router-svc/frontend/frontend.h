@@ -38,7 +38,8 @@ struct rt_frontend_options {
 	const char *settings_fingerprint;        /* copied */
 	enum rt_capacity_policy capacity_policy; /* as the engine's, for the answers */
 	float capacity_factor;
-	/* borrowed, and changed on the reactor's thread alone; NULL or without any: anyone may call */
+	/* borrowed, and changed on the reactor's thread alone; NULL or without any: anyone may
+	 * call */
 	const struct cad_bearers *bearers;
 	uint32_t stall_ms;           /* a call whose client takes nothing for so long ends; 0: never */
 	uint32_t streams_per_client; /* Generate calls of one client at a time; 0: no limit */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One answer on its way: between the engine's thread, which writes tokens, and the reactor's thread,
- * which gives them to a sink (sink.h). Knows neither gRPC nor protobuf.
+ * One answer on its way: between the engine's thread, which writes tokens, and the reactor's
+ * thread, which gives them to a sink (sink.h). Knows neither gRPC nor protobuf.
  *
  *     engine's thread                                    reactor's thread
  *     TOKEN ----> ring of tokens (RT_STREAM_RING) ---+--> text, stop strings (answer.h) --> sink
@@ -18,8 +18,8 @@
  * arrived. That event comes over a list of its own, taken before the list of streams that have
  * something: when a stream is known to have ended, neither list nor the engine knows it any longer.
  *
- * The last token waits for the end, which follows at once, and goes with it: whoever has all tokens of
- * an answer has its end.
+ * The last token waits for the end, which follows at once, and goes with it: whoever has all tokens
+ * of an answer has its end.
  *
  * The engine's thread allocates nothing here: a stream's memory is taken when it is opened.
  */

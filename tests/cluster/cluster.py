@@ -160,7 +160,7 @@ class Cluster:
         name = f'expert-{len(self.experts)}'
         address = self.address(name)
         memory = ['--memory', self.memory] if self.memory else []
-        process = self.process(name, [BIN / 'cadre-expert', '--model', self.model, '--placement', self.placement_grpc, '--listen', self.address(name, 0), '--http', address,
+        process = self.process(name, [BIN / 'cadre-expert', '--model', self.model, '--placement', self.placement_grpc, '--exchange', self.address(name, 0), '--http', address,
                                       '--id', name, '--threads', self.threads, *memory, *self.transports, *self.expert_options, *options])
         process.http = address
         self.experts.append(process)
@@ -169,7 +169,7 @@ class Cluster:
     def add_router(self, options=()):
         name = f'router-{len(self.routers)}'
         grpc_address, http_address = self.address(name), self.address(name)
-        process = self.process(name, [BIN / 'cadre-router', '--model', self.model, '--placement', self.placement_grpc, '--grpc', grpc_address, '--http', http_address,
+        process = self.process(name, [BIN / 'cadre-router', '--model', self.model, '--placement', self.placement_grpc, '--exchange', self.address(name, 0), '--grpc', grpc_address, '--http', http_address,
                                       '--id', name, '--threads', self.router_threads, *self.transports, *self.router_options, *options])
         router = Router(process, grpc_address, http_address)
         self.routers.append(router)

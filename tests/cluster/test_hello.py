@@ -49,7 +49,7 @@ def run(*arguments, seconds=30):
 
 def test_other_checkpoint_is_refused_with_both_fingerprints():
     with Cluster(MODEL, experts=1) as cluster:
-        for program, options in (('cadre-expert', ['--listen', '127.0.0.1:0']), ('cadre-router', ['--grpc', '127.0.0.1:0'])):
+        for program, options in (('cadre-expert', ['--exchange', '127.0.0.1:0']), ('cadre-router', ['--grpc', '127.0.0.1:0'])):
             done = run(BIN / program, '--model', OTHER, '--placement', cluster.placement_grpc, '--http', '127.0.0.1:0', *options)
             assert done.returncode == 1, done.stderr
             assert 'checkpoint' in done.stderr and str(OTHER) in done.stderr and 'same files' in done.stderr, done.stderr

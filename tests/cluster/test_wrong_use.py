@@ -28,8 +28,10 @@ def run(program, *arguments, seconds=20, **options):
     (ROUTER + ['--id', 64 * 'x'], 2, 'at most 63 letters'),
     (ROUTER + ['--token-file', '/tmp'], 1, "the token file '/tmp' is a directory"),
     (['cadre-router', '--local-experts', '--model', ''], 2, '--model is empty'),
-    (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--listen', '0.0.0.0:0'], 2, 'give --advertise'),
-    (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--advertise', 'here'], 2, "--advertise 'here' is not an address"),
+    (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--exchange', '0.0.0.0:0'], 2, 'give the address of one interface'),
+    (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--exchange', '[::1]:0', '--check-config'], 2, 'UCX does not use this address'),
+    (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--advertise', '192.0.2.1:1'], 2, 'leave --advertise out'),
+    (['cadre-router', '--model', MODEL, '--placement', '127.0.0.1:1', '--exchange', '203.0.113.9:0'], 2, 'no interface of this machine has that address'),
     (PLACEMENT + ['--state', '/tmp'], 1, 'Is a directory'),
     (PLACEMENT + ['--state', '/nonexistent/state.db'], 1, 'No such file or directory'),
 ], ids=str)
@@ -92,11 +94,11 @@ def test_a_node_that_cannot_serve_does_not_join():
         expert = ['cadre-expert', '--model', MODEL, '--placement', cluster.placement_grpc, '--id', 'expert-9']
         code, text = run(*expert, '--memory', '10K')
         assert code == 1 and 'one expert of this model takes 49152' in text
-        code, text = run(*expert, '--memory', '1000T', '--listen', '127.0.0.2:0')
-        assert code == 1 and "that of 'lo' is 127.0.0.1" in text
-        assert '--memory exceeds the free memory' in text
-        code, text = run(*expert, '--http', cluster.placement_http)
+        code, text = run(*expert, '--exchange', '127.0.0.2:0')
+        assert code == 2 and "that of 'lo' is 127.0.0.1" in text
+        code, text = run(*expert, '--memory', '1000T', '--http', cluster.placement_http)
         assert code == 1 and 'Address already in use' in text
+        assert '--memory exceeds the free memory' in text
         code, text = run('cadrectl', 'generate', '--router', cluster.placement_grpc, 'hello')
         assert code == 1 and "is that a router's --grpc address?" in text
 

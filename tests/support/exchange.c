@@ -51,6 +51,7 @@ void *exchange_link_context(const struct exchange *exchange)
 	static struct cad_ucx_options tcp = { .devices = "lo", .transports = "tcp" },
 				      shm = { .devices = "lo", .transports = "posix,cma,tcp" };
 
+	tcp.devices = exchange->device ? exchange->device : "lo";
 	switch (exchange->form) {
 	case EXCHANGE_UCX: return &tcp;
 	case EXCHANGE_UCX_SHM: return &shm;
@@ -127,6 +128,12 @@ static void on_connection(struct cad_transport *transport, struct cad_connection
 	snprintf(closed->text, sizeof closed->text, "%s", text);
 }
 
+static void on_address(struct cad_transport *transport, const char *address)
+{
+	struct exchange_node *node = cad_transport_user(transport);
+	snprintf(node->address, sizeof node->address, "%s", address);
+}
+
 void exchange_options(struct cad_transport_options *options, const char *node, bool server)
 {
 	cad_transport_options_default(options);
@@ -147,6 +154,7 @@ void exchange_options(struct cad_transport_options *options, const char *node, b
 	options->credit_calls = 8;
 	options->credit_bytes = 4u << 20;
 	options->on_connection = on_connection;
+	options->on_address = on_address;
 	options->on_request = server ? on_request : NULL;
 }
 
@@ -257,10 +265,19 @@ void exchange_run(struct exchange *exchange, uint64_t duration_ns)
 
 static bool nothing_awaited(void *node) { return ((struct exchange_node *)node)->awaited == NULL; }
 
+/* All nodes of this exchange learn of the client, as they would from the placement service. */
+void exchange_announce(struct exchange *exchange, const char *address)
+{
+	struct cad_error error = { .text = "" };
+	for (size_t i = 0; i < exchange->nodes_count; i++)
+		must(cad_transport_announce(exchange->nodes[i]->transport, &address, 1, &error), &error);
+}
+
 struct cad_connection *exchange_connect_start(struct exchange_node *client, const char *address)
 {
 	struct cad_connection *connection = NULL;
 	struct cad_error error = { .text = "" };
+	exchange_announce(client->exchange, cad_transport_address(client->transport));
 	must(cad_transport_connect(client->transport, address, client, &connection, &error), &error);
 	return connection;
 }

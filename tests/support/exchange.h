@@ -7,6 +7,7 @@
 #ifndef CADRE_TESTS_SUPPORT_EXCHANGE_H
 #define CADRE_TESTS_SUPPORT_EXCHANGE_H
 
+#include "common/transport/exchange_address.h"
 #include "common/transport/link.h"
 #include "common/transport/local.h"
 #include "common/transport/ucx.h"
@@ -27,6 +28,7 @@ struct exchange_node;
 struct exchange_raw;
 struct exchange {
 	enum exchange_form form;
+	const char *device; /* of UCX; NULL: lo */
 	struct cad_local_hub *hub;
 	struct cad_sim *sim;
 	struct exchange_node *nodes[EXCHANGE_NODES_MAX];
@@ -50,6 +52,7 @@ struct exchange_node {
 	size_t held_count, ready_count, closed_count, requests_count;
 	struct cad_connection *last_ready, *awaited;
 	struct exchange_closed closed[EXCHANGE_LOG_MAX];
+	char address[CAD_EXCHANGE_ADDRESS_BYTES]; /* when it was said to have changed */
 };
 
 void exchange_init(struct exchange *exchange, enum exchange_form form);
@@ -63,6 +66,8 @@ void exchange_node_destroy(struct exchange_node *node);
 /* Creates a server that listens on `name` (for UCX on a port of the loopback interface). */
 struct exchange_node *exchange_server(
 	struct exchange *exchange, const struct cad_transport_options *options, const char *name);
+/* Whoever has this address may connect; exchange_connect says it for its client. */
+void exchange_announce(struct exchange *exchange, const char *address);
 /* and waits until it is READY or CLOSED; NULL: closed */
 struct cad_connection *exchange_connect(struct exchange_node *client, const char *address);
 struct cad_connection *exchange_connect_start(struct exchange_node *client, const char *address);
@@ -115,8 +120,8 @@ struct exchange_raw {
 	struct exchange *exchange;
 	struct cad_link *link;
 	struct cad_link_end *end;
-	bool serves; /* answers HELLO and PROOF as an honest server would */
-	size_t messages, lost, closed;
+	bool serves;                             /* answers HELLO and PROOF as an honest server would */
+	size_t messages, goodbyes, lost, closed; /* a goodbye is not among the messages */
 	uint8_t last_kind;
 	_Alignas(8) uint8_t last_header[CAD_LINK_HEADER_BYTES_MAX];
 	uint64_t session;

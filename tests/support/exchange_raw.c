@@ -48,6 +48,11 @@ static bool on_message(
 {
 	struct exchange_raw *raw = owner;
 	(void)payload;
+	if (kind == CADRE_WIRE_GOODBYE) {
+		raw->goodbyes++;
+		return false;
+	}
+
 	raw->messages++;
 	raw->last_kind = kind;
 	memcpy(raw->last_header, header, header_bytes);
@@ -131,6 +136,10 @@ void exchange_raw_listen(struct exchange_raw *raw, const char *name)
 	bool sockets = raw->exchange->form == EXCHANGE_UCX || raw->exchange->form == EXCHANGE_UCX_SHM;
 	raw->serves = true;
 	must(raw->link->ops->listen(raw->link, sockets ? "127.0.0.1:0" : name, &error), &error);
+	for (size_t i = 0; i < raw->exchange->nodes_count && raw->link->ops->announce; i++) {
+		const char *address = cad_transport_address(raw->exchange->nodes[i]->transport);
+		must(raw->link->ops->announce(raw->link, &address, 1, &error), &error);
+	}
 }
 
 void exchange_raw_connect(struct exchange_raw *raw, const char *address)
@@ -138,6 +147,7 @@ void exchange_raw_connect(struct exchange_raw *raw, const char *address)
 	struct cad_error error = { .text = "" };
 	raw->session = 0;
 	raw->messages = raw->lost = 0;
+	exchange_announce(raw->exchange, raw->link->ops->address(raw->link));
 	must(raw->link->ops->connect(raw->link, address, raw, &raw->end, &error), &error);
 }
 

@@ -23,8 +23,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* A page is more than the sockets between client and server hold. Where nothing may be closed for want
- * of time, the limits are long. */
+/* A page is more than the sockets between client and server hold. Where nothing may be closed for
+ * want of time, the limits are long. */
 enum { HELD = CAD_ADMIN_CONNECTIONS_MAX, PAGE_BYTES = 4 << 20, SHORT_MS = 200, LONG_MS = 3600000 };
 
 static const char health[] = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -175,7 +175,8 @@ static void half_closed_connections(void **state)
 	for (size_t k = 0; k < sizeof sent / sizeof *sent; k++) {
 		for (int i = 0; i < HELD; i++) {
 			fixture.held[i] = connected(&fixture, client_socket());
-			/* MSG_MORE: the end comes in the same segment, and so with the same event. */
+			/* MSG_MORE: the end comes in the same segment, and so with the same
+			 * event. */
 			send_text(fixture.held[i], sent[k], MSG_MORE);
 			assert_int_equal(shutdown(fixture.held[i], SHUT_WR), 0);
 		}

@@ -2,6 +2,7 @@
 /* The node's tie to placement, against a placement service that the test plays: hello, orders,
  * reports, a broken stream, and the way out. Also the loader alone. */
 #include "cadre/v1/placement.pb-c.h"
+#include "common/cluster/own_address.h"
 #include "expert-svc/control.h"
 #include "expert-svc/loader.h"
 #include "tests/support/expert_calls.h"
@@ -30,7 +31,8 @@ struct placement {
 	size_t held; /* of the last hello */
 	uint64_t memory_bytes;
 	char id[64], address[64], checksum[33], why[256];
-	bool until; /* what the test waits for */
+	unsigned addresses; /* reports of another one */
+	bool until;         /* what the test waits for */
 	bool (*wanted)(const struct placement *placement);
 };
 
@@ -110,7 +112,10 @@ static void join_message(struct cad_rpc_call *call, const ProtobufCMessage *mess
 		on_hello(placement, report->hello);
 	else if (report->report_case == CADRE__V1__NODE_REPORT__REPORT_EXPERT)
 		on_expert(placement, report->expert);
-	else
+	else if (report->report_case == CADRE__V1__NODE_REPORT__REPORT_EXCHANGE_ADDRESS) {
+		placement->addresses++;
+		snprintf(placement->address, sizeof placement->address, "%s", report->exchange_address);
+	} else
 		placement->loads++;
 	placement->until = placement->wanted && placement->wanted(placement);
 	cad_rpc_call_read(call);
@@ -151,8 +156,40 @@ static void wait_for(
 static bool said_hello(const struct placement *p) { return p->hellos == 1; }
 static bool carried_out(const struct placement *p) { return p->loaded == 2 && p->failed == 1; }
 static bool reported_load(const struct placement *p) { return p->loads >= 2; }
+static bool moved(const struct placement *p) { return p->addresses == 1; }
 static bool came_back(const struct placement *p) { return p->hellos == 2; }
 static bool has_freed(const struct placement *p) { return p->freed == 2; }
+
+/* ---- what the exchange is told ---- */
+
+struct told {
+	size_t count;
+	char last[64];
+	bool until;
+};
+
+static void on_peers(void *context, const char *const *addresses, size_t count)
+{
+	struct told *told = context;
+	told->count = count;
+	snprintf(told->last, sizeof told->last, "%s", count > 0 ? addresses[count - 1] : "");
+	told->until = true;
+}
+
+static void send_peers(struct placement *placement)
+{
+	Cadre__V1__Peer peers[2] = { CADRE__V1__PEER__INIT, CADRE__V1__PEER__INIT };
+	Cadre__V1__Peer *list[2] = { &peers[0], &peers[1] };
+	Cadre__V1__Peers message = CADRE__V1__PEERS__INIT;
+	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
+	peers[0].id = peers[0].exchange_address = (char *)(uintptr_t) "router-1";
+	peers[1].id = peers[1].exchange_address = (char *)(uintptr_t) "router-2";
+	message.peers = list;
+	message.n_peers = 2;
+	order.order_case = CADRE__V1__NODE_ORDER__ORDER_PEERS;
+	order.peers = &message;
+	assert_int_equal(cad_rpc_call_send(placement->call, &order.base), CAD_OK);
+}
 
 static void set_flag(void *context) { *(bool *)context = true; }
 
@@ -168,6 +205,19 @@ static void engine_for(const struct expert_world *world, struct ex_engine **engi
 	options.settings = &world->settings;
 	options.memory_bytes = memory_bytes;
 	must(ex_engine_create(&options, engine, &error), &error);
+}
+
+/* Of the routers; and the placement service of a worker that was rebuilt. */
+static void exchange_hears(struct rpc_fixture *fixture, struct placement *placement, struct told *told,
+	struct cad_own_address *own_address)
+{
+	send_peers(placement);
+	rpc_run_until(fixture, &told->until);
+	assert_int_equal(told->count, 2);
+	assert_string_equal(told->last, "router-2");
+	cad_own_address_set(own_address, "127.0.0.1:7401");
+	wait_for(fixture, placement, moved);
+	assert_string_equal(placement->address, "127.0.0.1:7401");
 }
 
 static void orders_and_reports(void **state)
@@ -192,6 +242,10 @@ static void orders_and_reports(void **state)
 	must(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, (const float[]){ 0.25f },
 		     1, &error),
 		&error);
+	struct told told = { .count = 0 };
+	struct cad_own_address own_address;
+	cad_own_address_init(&own_address);
+	cad_own_address_set(&own_address, "127.0.0.1:7400");
 	struct ex_control_options options = {
 		.reactor = fixture.reactor,
 		.placement = fixture.target,
@@ -200,7 +254,9 @@ static void orders_and_reports(void **state)
 		.load_threads = 2,
 		.memory_bytes = 12345,
 		.id = "node-a",
-		.exchange_address = "127.0.0.1:7400",
+		.own_address = &own_address,
+		.peers = on_peers,
+		.context = &told,
 		.http_address = "127.0.0.1:1",
 		.kernels_fingerprint = "k",
 		.isa = "ref",
@@ -224,9 +280,12 @@ static void orders_and_reports(void **state)
 	assert_true(ex_engine_holds(engine, 0, 1) && ex_engine_holds(engine, 3, 15));
 	wait_for(&fixture, &placement, reported_load); /* the lease is renewed by itself */
 	assert_true(ex_control_ready(control) && ex_control_joined(control));
+	exchange_hears(&fixture, &placement, &told, &own_address);
 
 	cad_rpc_call_abort(placement.call, CAD_RPC_UNAVAILABLE, "the placement service goes");
+	cad_own_address_set(&own_address, "127.0.0.1:7402"); /* while it is away */
 	wait_for(&fixture, &placement, came_back);
+	assert_string_equal(placement.address, "127.0.0.1:7402");
 	assert_int_equal(placement.held, 2);
 	assert_true(ex_control_ready(control)); /* it never stopped serving */
 	send_order(&placement, false, (const uint32_t[][2]){ { 0, 1 }, { 2, 2 } }, 2);
@@ -321,7 +380,8 @@ static void last_wish_counts(void **state)
 	expert_world_fini(&world);
 }
 
-/* Memory for two: a free that is ordered together with a load is done first, so that the load fits. */
+/* Memory for two: a free that is ordered together with a load is done first, so that the load
+ * fits. */
 static void frees_make_room(void **state)
 {
 	(void)state;

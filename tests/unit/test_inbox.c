@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What other threads ask of the engine: limits with a sentence, wishes that are never lost and never
- * meet the wrong sequence, the newest map, memory that comes back; and all of it from many threads. */
+/* What other threads ask of the engine: limits with a sentence, wishes that are never lost and
+ * never meet the wrong sequence, the newest map, memory that comes back; and all of it from many
+ * threads. */
 #include "router-svc/inbox.h"
 #include "tests/support/must.h"
 
@@ -191,7 +192,8 @@ static void the_newest_map_is_taken(void **state)
 	assert_int_equal(map->epoch, 6);
 	assert_null(rt_inbox_newest_map(inbox));
 
-	/* Two go back before the next comes: one that was just taken, one that the next replaces. */
+	/* Two go back before the next comes: one that was just taken, one that the next
+	 * replaces. */
 	put_map(inbox, 7);
 	rt_inbox_give_back_map(inbox, map);
 	rt_inbox_give_back_map(inbox, rt_inbox_newest_map(inbox));

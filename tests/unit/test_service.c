@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What services share: the sentences of wrong options, and a service that starts, is asked over HTTP,
- * takes a signal and ends. */
+/* What services share: the sentences of wrong options, and a service that starts, is asked over
+ * HTTP, takes a signal and ends. */
 #include "common/process/service.h"
 
 #include "common/base/address.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An answer between the engine's thread and a sink that the test plays, without gRPC: when a sequence
- * is paused and goes on, order of routing and tokens, ends of all kinds, and an engine's thread that
- * leaves the heap alone. */
+/* An answer between the engine's thread and a sink that the test plays, without gRPC: when a
+ * sequence is paused and goes on, order of routing and tokens, ends of all kinds, and an engine's
+ * thread that leaves the heap alone. */
 #include "router-svc/frontend/stream.h"
 #include "tests/support/failing_alloc.h"
 #include "tests/support/must.h"
@@ -378,8 +378,8 @@ static void *run_engine(void *argument)
 	return NULL;
 }
 
-/* The reader is sometimes full; nothing is lost, nobody sleeps for ever, and the engine's thread does
- * not touch the heap. */
+/* The reader is sometimes full; nothing is lost, nobody sleeps for ever, and the engine's thread
+ * does not touch the heap. */
 static void an_engine_in_its_own_thread(void **state)
 {
 	(void)state;

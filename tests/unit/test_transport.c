@@ -130,10 +130,13 @@ static void refuse_secret(struct exchange *x)
 
 static void unreachable(struct exchange *x)
 {
-	struct cad_transport_options client;
-	exchange_options(&client, "router-1", false);
-	struct exchange_node *node = exchange_node_create(x, &client);
-	assert_null(exchange_connect(node, x->form >= EXCHANGE_UCX ? "127.0.0.1:9" : "nobody"));
+	struct cad_transport_options server, client;
+	pair_options(&server, &client);
+	struct exchange_node *node = exchange_node_create(x, &client), *dead = exchange_server(x, &server, "dead");
+	char address[CAD_EXCHANGE_ADDRESS_BYTES];
+	snprintf(address, sizeof address, "%s", cad_transport_address(dead->transport));
+	exchange_node_destroy(dead);
+	assert_null(exchange_connect(node, address));
 	assert_true(node->closed[0].status == CAD_ERR_UNREACHABLE || node->closed[0].status == CAD_ERR_PEER_LOST);
 	assert_true(strlen(node->closed[0].text) > 10);
 }
@@ -577,13 +580,13 @@ static void listener_restarts(struct exchange *x)
 {
 	struct cad_transport_options server, client;
 	pair_options(&server, &client);
-	char address[128] = "expert";
+	char name[CAD_ADDRESS_BYTES] = "expert"; /* over UCX the second has the port of the first */
 	struct exchange_node *node = exchange_node_create(x, &client);
 	for (uint32_t i = 0; i < 3; i++) {
 		size_t closed = node->closed_count;
-		struct exchange_node *listener = exchange_server(x, &server, address);
-		snprintf(address, sizeof address, "%s", cad_transport_address(listener->transport));
-		struct cad_connection *connection = exchange_connect(node, address);
+		struct exchange_node *listener = exchange_server(x, &server, name);
+		struct cad_connection *connection = exchange_connect(node, cad_transport_address(listener->transport));
+		cad_exchange_address_host(cad_transport_address(listener->transport), name);
 		assert_non_null(connection);
 		struct exchange_call call;
 		exchange_call_create(&call, node, 3, EXCHANGE_ELEMENTS, i);

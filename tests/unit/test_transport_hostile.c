@@ -225,7 +225,10 @@ static bool closed_more(void *context)
 {
 	return ((struct closing *)context)->node->closed_count > ((struct closing *)context)->count;
 }
-static bool raw_lost(void *context) { return ((struct exchange_raw *)context)->lost > 0; }
+static bool raw_lost(void *context)
+{
+	return ((struct exchange_raw *)context)->lost + ((struct exchange_raw *)context)->goodbyes > 0;
+}
 
 static void bad_client(struct exchange *x)
 {

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What only UCX does: peers that are processes and are killed or stopped, over TCP and shared
- * memory, and a worker that must be rebuilt.
+ * memory, a worker that must be rebuilt, and endpoints that are made without a listener.
  *
- * The program is its own peer: with --serve it listens and answers, with --call it connects and
- * calls without end.
+ * The program is its own peer: with --serve it answers, with --call it connects and calls without
+ * end. Each says its address first; a server reads those of its clients, a line each.
  */
 #include "tests/support/exchange.h"
 #include "tests/support/must.h"
 
+#include <arpa/inet.h>
+#include <fcntl.h>
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
@@ -20,12 +23,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-enum { KILLS = 6, LINE_BYTES = 256, CALLS = 4 };
+enum { KILLS = 6, LINE_BYTES = CAD_EXCHANGE_ADDRESS_BYTES, CALLS = 4 };
 
 static enum exchange_form form_of(const char *name)
 {
@@ -34,7 +38,22 @@ static enum exchange_form form_of(const char *name)
 
 /* ---- the peers ---- */
 
-static bool for_ever(void *context) { return (void)context, false; }
+/* Never done; meanwhile it reads who may connect. */
+static bool announced(void *context)
+{
+	static char line[LINE_BYTES];
+	static size_t size;
+	while (size < sizeof line - 1 && read(STDIN_FILENO, line + size, 1) == 1) {
+		if (line[size] != '\n') {
+			size++;
+			continue;
+		}
+		line[size] = 0;
+		size = 0;
+		exchange_announce(context, line);
+	}
+	return false;
+}
 
 static void peer_serve(const char *form)
 {
@@ -46,7 +65,8 @@ static void peer_serve(const char *form)
 	struct exchange_node *node = exchange_server(&x, &options, "expert");
 	printf("%s\n", cad_transport_address(node->transport));
 	fflush(stdout);
-	while (!exchange_run_until(&x, for_ever, NULL))
+	fcntl(STDIN_FILENO, F_SETFL, O_NONBLOCK);
+	while (!exchange_run_until(&x, announced, &x))
 		;
 }
 
@@ -59,6 +79,8 @@ static void peer_call(const char *form, const char *address)
 	exchange_init(&x, form_of(form));
 	exchange_options(&options, "router-9", false);
 	struct exchange_node *node = exchange_node_create(&x, &options);
+	printf("%s\n", cad_transport_address(node->transport));
+	fflush(stdout);
 	for (uint32_t i = 0; i < CALLS; i++)
 		exchange_call_create(&calls[i], node, i % 2 ? 900 : 3, EXCHANGE_ELEMENTS, i);
 	struct cad_connection *connection = NULL;
@@ -70,25 +92,38 @@ static void peer_call(const char *form, const char *address)
 	}
 }
 
-/* Returns when it has said its address. */
-static pid_t start(char *const argv[], char line[LINE_BYTES])
+/* Returns when it has said its address. `input`: where lines go to it. */
+static pid_t start(char *const argv[], char line[LINE_BYTES], int *input)
 {
-	int ends[2];
+	int out[2], in[2];
 	pid_t child;
 	posix_spawn_file_actions_t actions;
-	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(in, O_CLOEXEC), 0);
 	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-	posix_spawn_file_actions_addclose(&actions, ends[0]);
+	posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
+	posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
 	assert_int_equal(posix_spawn(&child, "/proc/self/exe", &actions, NULL, argv, environ), 0);
 	posix_spawn_file_actions_destroy(&actions);
-	close(ends[1]);
-	FILE *output = fdopen(ends[0], "r");
+	close(out[1]);
+	close(in[0]);
+	*input = in[1];
+	FILE *output = fdopen(out[0], "r");
 	assert_non_null(fgets(line, LINE_BYTES, output));
 	fclose(output);
 	line[strcspn(line, "\n")] = 0;
 
 	return child;
+}
+
+static int serving = -1; /* the input of the last server */
+
+static pid_t server_start(const char *form, char address[LINE_BYTES])
+{
+	char *argv[] = { "test_transport_ucx", "--serve", (char *)(uintptr_t)form, NULL };
+	if (serving >= 0)
+		close(serving);
+	return start(argv, address, &serving);
 }
 
 static void end(pid_t child)
@@ -143,6 +178,8 @@ static void calls_go_through(
 static struct cad_connection *connect_again(struct exchange_node *client, const char *address)
 {
 	for (int i = 0; i < 20; i++) {
+		dprintf(serving, "%s\n",
+			cad_transport_address(client->transport)); /* another one when it was rebuilt */
 		struct cad_connection *connection = exchange_connect(client, address);
 		if (connection)
 			return connection;
@@ -171,8 +208,8 @@ static void server_killed(void **state)
 	calls_create(calls, client);
 
 	for (int i = 0; i < KILLS; i++) {
-		char address[LINE_BYTES], *argv[] = { "test_transport_ucx", "--serve", (char *)(uintptr_t)form, NULL };
-		pid_t server = start(argv, address);
+		char address[LINE_BYTES];
+		pid_t server = server_start(form, address);
 		struct cad_connection *connection = connect_again(client, address);
 		calls_go_through(client, calls, connection);
 		client->closed_count = 0;
@@ -214,9 +251,9 @@ static void server_stopped(void **state)
 	struct exchange_node *client = client_create(&x);
 	struct exchange_call calls[CALLS];
 	calls_create(calls, client);
-	char address[LINE_BYTES], *argv[] = { "test_transport_ucx", "--serve", (char *)(uintptr_t)form, NULL };
-	pid_t server = start(argv, address);
-	struct cad_connection *connection = exchange_connect(client, address);
+	char address[LINE_BYTES];
+	pid_t server = server_start(form, address);
+	struct cad_connection *connection = connect_again(client, address);
 	assert_non_null(connection);
 	kill(server, SIGSTOP);
 	for (uint32_t n = 0; n < CALLS; n++)
@@ -254,12 +291,15 @@ static void clients_killed(void **state)
 	for (int i = 0; i < KILLS; i++) {
 		char *argv[] = { "test_transport_ucx", "--call", (char *)(uintptr_t)form,
 			(char *)(uintptr_t)cad_transport_address(server->transport), NULL };
-		pid_t child;
-		assert_int_equal(posix_spawn(&child, "/proc/self/exe", NULL, NULL, argv, environ), 0);
+		char address[LINE_BYTES];
+		int input;
+		pid_t child = start(argv, address, &input);
+		exchange_announce(&x, address);
 		struct served enough = { server, server->requests_count + 20 };
 		assert_true(exchange_run_until(&x, served, &enough));
 		server->closed_count = 0;
 		end(child);
+		close(input);
 		assert_true(exchange_run_until(&x, exchange_closed_some, server));
 	}
 
@@ -274,8 +314,8 @@ static bool both_closed(void *context)
 	return x->nodes[0]->closed_count > 0 && x->nodes[1]->closed_count > 0;
 }
 
-/* A worker that hears nobody any more is rebuilt, with its listener on the same port and all
- * buffers registered again. */
+/* A worker that hears nobody any more is rebuilt: with another address, and all buffers registered
+ * again. */
 static void worker_made_anew(void **state)
 {
 	const char *form = *state;
@@ -287,10 +327,11 @@ static void worker_made_anew(void **state)
 	struct exchange_node *server = exchange_server(&x, &options, "expert"), *client = client_create(&x);
 	struct exchange_call calls[CALLS];
 	calls_create(calls, client);
-	const char *address = cad_transport_address(server->transport);
 	for (int side = 0; side < 2; side++) {
 		struct exchange_node *ill = side ? server : client;
-		struct cad_connection *connection = exchange_connect(client, address);
+		char address[LINE_BYTES];
+		snprintf(address, sizeof address, "%s", cad_transport_address(ill->transport));
+		struct cad_connection *connection = exchange_connect(client, cad_transport_address(server->transport));
 		assert_non_null(connection);
 		calls_go_through(client, calls, connection);
 		server->serve = EXCHANGE_HOLD;
@@ -305,7 +346,9 @@ static void worker_made_anew(void **state)
 		server->serve = EXCHANGE_ANSWER;
 		while (cad_transport_stats(ill->transport)->rebuilds == 0)
 			exchange_run(&x, CAD_NS_PER_MS);
-		connection = exchange_connect(client, address);
+		assert_string_not_equal(address, cad_transport_address(ill->transport));
+		assert_string_equal(ill->address, cad_transport_address(ill->transport));
+		connection = exchange_connect(client, cad_transport_address(server->transport));
 		assert_non_null(connection);
 		calls_go_through(client, calls, connection);
 		cad_connection_close(connection, CAD_OK, NULL);
@@ -315,20 +358,226 @@ static void worker_made_anew(void **state)
 	exchange_fini(&x);
 }
 
+/* ---- without a listener ---- */
+
+static struct exchange_node *server_create(struct exchange *x)
+{
+	struct cad_transport_options options;
+	exchange_options(&options, "expert-1", true);
+	return exchange_server(x, &options, "expert");
+}
+
+static struct cad_connection *connect_unannounced(struct exchange_node *client, const char *address)
+{
+	struct cad_connection *connection = NULL;
+	struct cad_error error;
+	must(cad_transport_connect(client->transport, address, client, &connection, &error), &error);
+	client->awaited = connection;
+	return connection;
+}
+
+static bool nothing_awaited(void *client) { return ((struct exchange_node *)client)->awaited == NULL; }
+
+static struct exchange_node *hasty_client(struct exchange *x)
+{
+	struct cad_transport_options options;
+	exchange_options(&options, "router-1", false);
+	options.handshake_timeout_ms = 200;
+	return exchange_node_create(x, &options);
+}
+
+/* UCX lets everybody in; a server says nothing to whom nobody has announced. */
+static void strangers_are_not_answered(void **state)
+{
+	(void)state;
+	struct exchange x;
+	exchange_init(&x, EXCHANGE_UCX);
+	struct exchange_node *server = server_create(&x), *client = hasty_client(&x);
+	for (int i = 0; i < 3; i++) {
+		connect_unannounced(client, cad_transport_address(server->transport));
+		assert_true(exchange_run_until(&x, nothing_awaited, client));
+	}
+	assert_int_equal(client->closed[2].status, CAD_ERR_UNREACHABLE);
+	assert_int_equal(server->closed_count + server->ready_count + client->ready_count, 0);
+
+	/* what they have sent breaks nothing for those who are known by then */
+	assert_non_null(exchange_connect(client, cad_transport_address(server->transport)));
+	exchange_fini(&x);
+}
+
+/* What knocks at any port: nothing, a request of HTTP, the beginning of TLS. */
+static void foreign_bytes(void **state)
+{
+	(void)state;
+	static const char tls[] = { 0x16, 0x03, 0x01, 0x00, 0x05, 0x01, 0x00, 0x00, 0x01, 0x00 };
+	struct exchange x;
+	char host[CAD_ADDRESS_BYTES];
+	exchange_init(&x, EXCHANGE_UCX);
+	struct exchange_node *server = server_create(&x), *client = client_create(&x);
+	cad_exchange_address_host(cad_transport_address(server->transport), host);
+	struct sockaddr_in to = {
+		.sin_family = AF_INET,
+		.sin_port = htons((uint16_t)strtoul(strrchr(host, ':') + 1, NULL, 10)),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+
+	int sockets[4];
+	for (int i = 0; i < 4; i++) {
+		sockets[i] = socket(AF_INET, SOCK_STREAM, 0);
+		assert_int_equal(connect(sockets[i], (struct sockaddr *)&to, sizeof to), 0);
+		if (i == 1)
+			close(sockets[i]);
+		else if (i > 1)
+			assert_true(send(sockets[i], i == 2 ? "GET / HTTP/1.0\r\n\r\n" : tls, i == 2 ? 18 : sizeof tls,
+					    MSG_NOSIGNAL) > 0);
+		exchange_run(&x, 50 * CAD_NS_PER_MS);
+	}
+
+	assert_non_null(exchange_connect(client, cad_transport_address(server->transport)));
+	for (int i = 0; i < 4; i++)
+		if (i != 1)
+			close(sockets[i]);
+	exchange_fini(&x);
+}
+
+/* The announcement and the client take different ways. */
+static void announced_after_it_knocked(void **state)
+{
+	(void)state;
+	struct exchange x;
+	exchange_init(&x, EXCHANGE_UCX);
+	struct exchange_node *server = server_create(&x), *client = client_create(&x);
+	connect_unannounced(client, cad_transport_address(server->transport));
+	exchange_run(&x, 100 * CAD_NS_PER_MS);
+	assert_int_equal(client->ready_count + client->closed_count, 0);
+	exchange_announce(&x, cad_transport_address(client->transport));
+	assert_true(exchange_run_until(&x, nothing_awaited, client));
+	assert_int_equal(client->ready_count, 1);
+	exchange_fini(&x);
+}
+
+/* UCX would connect, whoever has the port now. */
+static void address_of_a_worker_before(void **state)
+{
+	(void)state;
+	struct exchange x;
+	char address[LINE_BYTES];
+	exchange_init(&x, EXCHANGE_UCX);
+	struct exchange_node *server = server_create(&x), *client = hasty_client(&x);
+	snprintf(address, sizeof address, "%s", cad_transport_address(server->transport));
+	char *session = strstr(address, "/ucx-") + 1;
+	session = strchr(session, '/') + 1;
+	*session = *session == '7' ? '8' : '7';
+	exchange_announce(&x, cad_transport_address(client->transport));
+	connect_unannounced(client, address);
+	assert_true(exchange_run_until(&x, nothing_awaited, client));
+	assert_int_equal(client->closed[0].status, CAD_ERR_UNREACHABLE);
+	assert_int_equal(server->ready_count, 0);
+	exchange_fini(&x);
+}
+
+static void attempts_that_never_arrived(void **state)
+{
+	(void)state;
+	static const uint32_t lost[] = { 1, 2, 5, 40, 200 };
+	struct exchange x;
+
+	exchange_init(&x, EXCHANGE_UCX);
+	struct exchange_node *server = server_create(&x), *client = client_create(&x);
+	struct exchange_call calls[CALLS];
+	calls_create(calls, client);
+	for (size_t i = 0; i < sizeof lost / sizeof lost[0]; i++) {
+		cad_link_ucx_lose(
+			cad_transport_link(client->transport), cad_transport_address(server->transport), lost[i]);
+		exchange_run(&x, (i % 2) * 5 * CAD_NS_PER_MS);
+		struct cad_connection *connection = exchange_connect(client, cad_transport_address(server->transport));
+		assert_non_null(connection);
+		calls_go_through(client, calls, connection);
+		server->closed_count = 0;
+		cad_connection_close(connection, CAD_OK, NULL);
+		assert_true(exchange_run_until(&x, exchange_closed_some, server));
+	}
+
+	calls_destroy(calls);
+	exchange_fini(&x);
+}
+
+/* A host that has nothing but ::1 cannot show it. */
+static void over_ipv6(void **state)
+{
+	(void)state;
+	struct ifaddrs *list;
+	char host[128] = "[", *name = NULL;
+	assert_int_equal(getifaddrs(&list), 0);
+	for (struct ifaddrs *at = list; at && !name; at = at->ifa_next) {
+		const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)at->ifa_addr;
+		if (v6 && v6->sin6_family == AF_INET6 && !(at->ifa_flags & IFF_LOOPBACK) &&
+			!IN6_IS_ADDR_LINKLOCAL(&v6->sin6_addr) && (at->ifa_flags & IFF_RUNNING)) {
+			inet_ntop(AF_INET6, &v6->sin6_addr, host + 1, 64);
+			name = at->ifa_name;
+		}
+	}
+	if (!name) {
+		freeifaddrs(list);
+		print_message("skipped: over_ipv6: no interface has an IPv6 address of a network\n");
+		skip();
+	}
+
+	strcat(host, "]:0");
+	struct exchange x;
+	struct cad_transport_options options;
+	exchange_init(&x, EXCHANGE_UCX);
+	x.device = name;
+	exchange_options(&options, "expert-1", true);
+	struct exchange_node *server = exchange_server(&x, &options, host), *client = client_create(&x);
+	assert_memory_equal(cad_transport_address(server->transport), host, strlen(host) - 1);
+	struct exchange_call calls[CALLS];
+	calls_create(calls, client);
+	struct cad_connection *connection = exchange_connect(client, cad_transport_address(server->transport));
+	assert_non_null(connection);
+	calls_go_through(client, calls, connection);
+	calls_destroy(calls);
+	exchange_fini(&x);
+	freeifaddrs(list);
+}
+
+/* A port is the first of some; a server that comes back takes one of them at once. */
+static void port_that_was_asked_for(void **state)
+{
+	(void)state;
+	struct exchange x;
+	struct cad_transport_options options;
+	char name[CAD_ADDRESS_BYTES], host[CAD_ADDRESS_BYTES];
+	unsigned first = 20000 + (unsigned)getpid() % 10000;
+	exchange_init(&x, EXCHANGE_UCX);
+	exchange_options(&options, "expert-1", true);
+	snprintf(name, sizeof name, "127.0.0.1:%u", first);
+	struct exchange_node *client = client_create(&x);
+	for (int i = 0; i < 5; i++) {
+		struct exchange_node *server = exchange_server(&x, &options, name);
+		cad_exchange_address_host(cad_transport_address(server->transport), host);
+		unsigned port = (unsigned)strtoul(strrchr(host, ':') + 1, NULL, 10);
+		assert_in_range(port, first, first + CAD_UCX_PORTS - 1);
+		assert_non_null(exchange_connect(client, cad_transport_address(server->transport)));
+		exchange_node_destroy(server);
+	}
+	assert_null(getenv("UCX_TCP_PORT_RANGE"));
+	exchange_fini(&x);
+}
+
 static void addresses(void **state)
 {
 	(void)state;
-	static const char *const wrong[] = { "", "127.0.0.1", ":7000", "127.0.0.1:", "127.0.0.1:port",
-		"127.0.0.1:65536", "127.0.0.1:+1", "[::1]:7000", "no.such.host.invalid:7000" };
+	static const char *const wrong[] = { "", "127.0.0.1:7000", "h:1/ucx-1.13.1/0123456789abcdef/",
+		"h:1/ucx-9.9.9/0123456789abcdef/AAEC" };
 	struct exchange x;
 	exchange_init(&x, EXCHANGE_UCX);
 	struct exchange_node *client = client_create(&x);
 	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
 		struct cad_connection *connection;
 		struct cad_error error;
-		assert_int_equal(
-			cad_transport_connect(client->transport, wrong[i], NULL, &connection, &error), CAD_ERR_INVALID);
-		assert_non_null(strstr(error.text, wrong[i]));
+		assert_true(cad_transport_connect(client->transport, wrong[i], NULL, &connection, &error) < 0);
+		assert_non_null(strstr(error.text, i < 3 ? wrong[i] : "ucx-9.9.9"));
 	}
 
 	exchange_fini(&x);
@@ -352,12 +601,12 @@ static void listen_addresses(void **state)
 	char address[LINE_BYTES];
 	exchange_init(&x, EXCHANGE_UCX);
 	exchange_options(&options, "expert-1", true);
-	struct exchange_node *listener = exchange_server(&x, &options, "expert"),
-			     *node = exchange_node_create(&x, &options);
+	struct exchange_node *node = exchange_node_create(&x, &options);
 	listen_refused(node, "127.0.0.2:0", "that of 'lo' is 127.0.0.1");
+	listen_refused(node, "[::1]:0", "UCX does not use");
+	listen_refused(node, "[2001:db8::9]:7000", "lo 127.0.0.1");
+	listen_refused(node, "no.such.host.invalid:7000", "is not an address");
 	listen_refused(node, "203.0.113.9:7000", "lo 127.0.0.1"); /* an address of documentation: nobody has it */
-	listen_refused(node, "[::1]:0", "IPv4");
-	listen_refused(node, cad_transport_address(listener->transport), "Address already in use");
 	struct ifaddrs *list;
 	assert_int_equal(getifaddrs(&list), 0);
 
@@ -388,6 +637,13 @@ int main(int argc, char **argv)
 	if (argc == 4 && strcmp(argv[1], "--call") == 0)
 		peer_call(argv[2], argv[3]);
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(strangers_are_not_answered),
+		cmocka_unit_test(foreign_bytes),
+		cmocka_unit_test(announced_after_it_knocked),
+		cmocka_unit_test(address_of_a_worker_before),
+		cmocka_unit_test(attempts_that_never_arrived),
+		cmocka_unit_test(over_ipv6),
+		cmocka_unit_test(port_that_was_asked_for),
 		cmocka_unit_test(addresses),
 		cmocka_unit_test(listen_addresses),
 		{ "tcp/server_killed", server_killed, NULL, NULL, "tcp" },

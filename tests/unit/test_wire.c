@@ -155,7 +155,7 @@ static void every_breach_of_a_call_is_refused(void **state)
 	static const struct breach breaches[] = {
 		{ "magic", bad_magic },
 		{ "version", bad_version },
-		{ "kind 10", bad_kind },
+		{ "unknown kind 12", bad_kind },
 		{ "kind 0", kind_zero },
 		{ "PING: 72 header bytes", other_kind },
 		{ "status", bad_status },

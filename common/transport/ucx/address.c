@@ -1,62 +1,81 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Addresses of the exchange: UCX 1.13 speaks IPv4 alone, and its TCP uses the first address of an
- * interface, whatever address the listener has. */
+/* Addresses of the exchange: UCX's TCP listens on an interface, at the first address of a family
+ * that the interface has, whatever address was asked for. */
 #include "common/transport/ucx/internal.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <ifaddrs.h>
-#include <net/if.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum { ADDRESS_TEXT_BYTES = INET_ADDRSTRLEN, INTERFACES_TEXT_BYTES = 256 };
+enum { INTERFACES_TEXT_BYTES = 512 };
 
-static struct in_addr ipv4_of(const void *address) { return ((const struct sockaddr_in *)address)->sin_addr; }
+union ip {
+	struct sockaddr any;
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+	struct sockaddr_storage storage;
+};
 
-enum cad_status cad_ucx_address_parse(
-	const char *text, struct sockaddr_storage *address, socklen_t *bytes, struct cad_error *error)
+/* ---- IP addresses ---- */
+
+static bool ip_of_text(const char *host, union ip *ip)
 {
-	struct cad_address parts;
-	enum cad_status status = cad_address_parse(text, &parts, error);
+	*ip = (union ip){ .v4.sin_family = AF_INET };
+	if (inet_pton(AF_INET, host, &ip->v4.sin_addr) == 1)
+		return true;
+	*ip = (union ip){ .v6.sin6_family = AF_INET6 };
+	return inet_pton(AF_INET6, host, &ip->v6.sin6_addr) == 1;
+}
 
-	if (status != CAD_OK)
-		return status;
+static void ip_text(const union ip *ip, char text[INET6_ADDRSTRLEN])
+{
+	const void *bytes = ip->any.sa_family == AF_INET ? (const void *)&ip->v4.sin_addr : &ip->v6.sin6_addr;
+	inet_ntop(ip->any.sa_family, bytes, text, INET6_ADDRSTRLEN);
+}
 
-	if (parts.v6)
-		return cad_error_set(
-			error, CAD_ERR_INVALID, "'%s' is not an address for the exchange: it speaks only IPv4", text);
-	struct addrinfo hints = { .ai_family = AF_INET, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV },
-			*found;
-	int problem = getaddrinfo(parts.host, parts.port_text, &hints, &found);
+static bool ip_equal(const union ip *a, const union ip *b)
+{
+	if (a->any.sa_family != b->any.sa_family)
+		return false;
+	return a->any.sa_family == AF_INET ? a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr
+					   : memcmp(&a->v6.sin6_addr, &b->v6.sin6_addr, sizeof a->v6.sin6_addr) == 0;
+}
+
+static bool ip_is_any(const union ip *ip)
+{
+	return ip->any.sa_family == AF_INET ? ip->v4.sin_addr.s_addr == htonl(INADDR_ANY)
+					    : IN6_IS_ADDR_UNSPECIFIED(&ip->v6.sin6_addr);
+}
+
+/* A name is looked up, which may block: only for what a process listens on, at its start. */
+static enum cad_status ip_find(const char *text, const struct cad_address *parts, union ip *ip, struct cad_error *error)
+{
+	if (ip_of_text(parts->host, ip))
+		return CAD_OK;
+
+	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM }, *found;
+	int problem = getaddrinfo(parts->host, NULL, &hints, &found);
 	if (problem != 0)
 		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is not an address: %s", text, gai_strerror(problem));
-	memcpy(address, found->ai_addr, found->ai_addrlen);
-	*bytes = found->ai_addrlen;
+	memcpy(ip, found->ai_addr, found->ai_addrlen);
 	freeaddrinfo(found);
-
 	return CAD_OK;
 }
 
 /* ---- interfaces ---- */
 
-static bool is_ipv4(const struct ifaddrs *at) { return at->ifa_addr && at->ifa_addr->sa_family == AF_INET; }
-
-/* The interface to which an address belongs, all of 127.0.0.0/8 to the loopback one; NULL: none
- * here. */
-static const struct ifaddrs *interface_of(const struct ifaddrs *list, struct in_addr address)
+static const union ip *ip_of(const struct ifaddrs *at)
 {
-	for (const struct ifaddrs *at = list; at; at = at->ifa_next)
-		if (is_ipv4(at) && ipv4_of(at->ifa_addr).s_addr == address.s_addr)
-			return at;
-	for (const struct ifaddrs *at = list; at; at = at->ifa_next)
-		if (is_ipv4(at) && (at->ifa_flags & IFF_LOOPBACK) &&
-			((ipv4_of(at->ifa_addr).s_addr ^ address.s_addr) & ipv4_of(at->ifa_netmask).s_addr) == 0)
-			return at;
-	return NULL;
+	const union ip *ip = (const union ip *)(const void *)at->ifa_addr;
+	return ip && (ip->any.sa_family == AF_INET || ip->any.sa_family == AF_INET6) ? ip : NULL;
 }
 
 /* "eth0:1" is a name for one more address of eth0. */
@@ -66,13 +85,28 @@ static bool same_interface(const char *a, const char *b)
 	return size == strcspn(b, ":") && memcmp(a, b, size) == 0;
 }
 
-/* The kernel lists an interface's first address first. */
-static struct in_addr first_address(const struct ifaddrs *list, const char *name)
+/* The one that has an address, all of 127.0.0.0/8 being of the loopback one; NULL: none here. */
+static const struct ifaddrs *interface_of(const struct ifaddrs *list, const union ip *address)
 {
-	const struct ifaddrs *at = list;
-	while (!is_ipv4(at) || !same_interface(at->ifa_name, name))
-		at = at->ifa_next;
-	return ipv4_of(at->ifa_addr);
+	for (const struct ifaddrs *at = list; at; at = at->ifa_next)
+		if (ip_of(at) && ip_equal(ip_of(at), address))
+			return at;
+	bool loopback = address->any.sa_family == AF_INET && ntohl(address->v4.sin_addr.s_addr) >> 24 == 127;
+	for (const struct ifaddrs *at = list; at && loopback; at = at->ifa_next)
+		if (ip_of(at) && ip_of(at)->any.sa_family == AF_INET && (at->ifa_flags & IFF_LOOPBACK))
+			return at;
+	return NULL;
+}
+
+/* The kernel lists an interface's first address first. An address that is good on one link alone is
+ * none. */
+static const union ip *first_address(const struct ifaddrs *list, const char *name, sa_family_t family)
+{
+	for (const struct ifaddrs *at = list; at; at = at->ifa_next)
+		if (ip_of(at) && ip_of(at)->any.sa_family == family && same_interface(at->ifa_name, name) &&
+			(family == AF_INET || !IN6_IS_ADDR_LINKLOCAL(&ip_of(at)->v6.sin6_addr)))
+			return ip_of(at);
+	return NULL;
 }
 
 /* "lo 127.0.0.1, eth0 192.0.2.7" */
@@ -81,11 +115,10 @@ static void interfaces_text(const struct ifaddrs *list, char text[INTERFACES_TEX
 	size_t size = 0;
 	text[0] = 0;
 	for (const struct ifaddrs *at = list; at && size < INTERFACES_TEXT_BYTES; at = at->ifa_next) {
-		char address[ADDRESS_TEXT_BYTES];
-		if (!is_ipv4(at) || ipv4_of(at->ifa_addr).s_addr != first_address(list, at->ifa_name).s_addr)
+		char address[INET6_ADDRSTRLEN];
+		if (!ip_of(at) || first_address(list, at->ifa_name, ip_of(at)->any.sa_family) != ip_of(at))
 			continue;
-		inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)at->ifa_addr)->sin_addr, address,
-			sizeof address);
+		ip_text(ip_of(at), address);
 		size += (size_t)snprintf(text + size, INTERFACES_TEXT_BYTES - size, "%s%s %s", size > 0 ? ", " : "",
 			at->ifa_name, address);
 	}
@@ -106,10 +139,10 @@ static bool devices_allow(const char *devices, const char *interface)
 	return false;
 }
 
-static enum cad_status interface_check(const struct ifaddrs *list, const char *text, struct in_addr address,
-	const char *devices, struct cad_error *error)
+static enum cad_status interface_check(const struct ifaddrs *list, const char *text, const union ip *address,
+	const char *devices, char name[IF_NAMESIZE], struct cad_error *error)
 {
-	char first_text[ADDRESS_TEXT_BYTES], interfaces[INTERFACES_TEXT_BYTES];
+	char first_text[INET6_ADDRSTRLEN], interfaces[INTERFACES_TEXT_BYTES];
 	const struct ifaddrs *interface = interface_of(list, address);
 
 	if (!interface) {
@@ -119,44 +152,179 @@ static enum cad_status interface_check(const struct ifaddrs *list, const char *t
 			text, interfaces);
 	}
 
-	struct in_addr first = first_address(list, interface->ifa_name);
-	if (first.s_addr != address.s_addr) {
-		inet_ntop(AF_INET, &first, first_text, sizeof first_text);
+	if (address->any.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&address->v6.sin6_addr))
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the exchange cannot listen on '%s': UCX does not use this address; listen on 127.0.0.1, or on another interface",
+			text);
+	const union ip *first = first_address(list, interface->ifa_name, address->any.sa_family);
+	if (!first || !ip_equal(first, address)) {
+		if (first)
+			ip_text(first, first_text);
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the exchange cannot listen on '%s': UCX uses only the first address of an interface, and that of '%s' is %s; listen on that one",
-			text, interface->ifa_name, first_text);
+			text, interface->ifa_name, first ? first_text : "on no network");
 	}
 
-	if (!devices_allow(devices, interface->ifa_name))
+	if (devices && !devices_allow(devices, interface->ifa_name))
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the exchange cannot listen on '%s': that is an address of '%s', and UCX may use only '%s'; set --ucx-devices or UCX_NET_DEVICES to '%s'",
 			text, interface->ifa_name, devices, interface->ifa_name);
+	snprintf(name, IF_NAMESIZE, "%.*s", (int)strcspn(interface->ifa_name, ":"), interface->ifa_name);
 	return CAD_OK;
 }
 
-enum cad_status cad_ucx_address_check(
-	const char *text, const struct sockaddr_storage *address, const char *devices, struct cad_error *error)
+/* ---- listening ---- */
+
+enum cad_status cad_ucx_listen_check(const char *text, const char *devices, struct cad_address *address,
+	char interface[IF_NAMESIZE], struct cad_error *error)
 {
+	union ip ip;
 	struct ifaddrs *list;
-	struct in_addr ipv4 = ipv4_of(address);
-	if (ipv4.s_addr == htonl(INADDR_ANY) || getifaddrs(&list) != 0)
-		return CAD_OK;
-	enum cad_status status = interface_check(list, text, ipv4, devices, error);
+	enum cad_status status = cad_address_parse(text, address, error);
+
+	interface[0] = 0;
+	if (status == CAD_OK)
+		status = ip_find(text, address, &ip, error);
+	if (status != CAD_OK)
+		return status;
+	address->v6 = ip.any.sa_family == AF_INET6;
+	if (ip_is_any(&ip))
+		return devices
+			? CAD_OK
+			: cad_error_set(error, CAD_ERR_INVALID,
+				  "the exchange cannot listen on '%s' alone, because UCX listens on devices: give the address of one interface, or name the devices with --ucx-devices",
+				  text);
+	if (getifaddrs(&list) != 0)
+		return cad_error_set(
+			error, CAD_ERR_IO, "the interfaces of this machine cannot be listed: %s", strerror(errno));
+	status = interface_check(list, text, &ip, devices, interface, error);
 	freeifaddrs(list);
+
 	return status;
 }
 
-const char *cad_ucx_address_problem(const struct sockaddr_storage *address)
+const char *cad_ucx_listen_problem(const struct cad_address *address)
 {
+	union ip ip;
 	const char *problem = "UCX gives no reason that is known here";
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+	struct cad_error ignored;
+	if (ip_find(address->host, address, &ip, &ignored) != CAD_OK)
+		return problem;
 
+	int fd = socket(ip.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
 	if (fd < 0)
 		return strerror(errno);
-
+	if (ip.any.sa_family == AF_INET)
+		ip.v4.sin_port = htons(address->port);
+	else
+		ip.v6.sin6_port = htons(address->port);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	if (bind(fd, (const struct sockaddr *)address, sizeof(struct sockaddr_in)) != 0 || listen(fd, 1) != 0)
+	if (bind(fd, &ip.any, ip.any.sa_family == AF_INET ? sizeof ip.v4 : sizeof ip.v6) != 0 || listen(fd, 1) != 0)
 		problem = strerror(errno);
 	close(fd);
 	return problem;
+}
+
+/* Calls `visit` with each socket of this process that listens for TCP. */
+static void sockets_visit(
+	bool (*visit)(void *context, uint64_t inode, const union ip *address, uint16_t port), void *context)
+{
+	DIR *directory = opendir("/proc/self/fd");
+	if (!directory)
+		return;
+
+	for (struct dirent *entry = readdir(directory); entry; entry = readdir(directory)) {
+		int fd = (int)strtol(entry->d_name, NULL, 10), listens = 0;
+		struct stat file;
+		union ip ip;
+		socklen_t bytes = sizeof listens, ip_bytes = sizeof ip;
+		if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &bytes) != 0 || !listens ||
+			fstat(fd, &file) != 0 || getsockname(fd, &ip.any, &ip_bytes) != 0)
+			continue;
+		if (ip.any.sa_family != AF_INET && ip.any.sa_family != AF_INET6)
+			continue;
+		uint16_t port = ntohs(ip.any.sa_family == AF_INET ? ip.v4.sin_port : ip.v6.sin6_port);
+		if (visit(context, file.st_ino, &ip, port))
+			break;
+	}
+
+	closedir(directory);
+}
+
+static bool socket_note(void *context, uint64_t inode, const union ip *address, uint16_t port)
+{
+	struct cad_ucx_sockets *sockets = context;
+	(void)address;
+	(void)port;
+	if (sockets->count < sizeof sockets->inodes / sizeof sockets->inodes[0])
+		sockets->inodes[sockets->count++] = inode;
+	return false;
+}
+
+void cad_ucx_sockets_now(struct cad_ucx_sockets *sockets)
+{
+	sockets->count = 0;
+	sockets_visit(socket_note, sockets);
+}
+
+struct socket_search {
+	const struct cad_ucx_sockets *then;
+	char *host;
+	bool found;
+};
+
+static bool socket_compare(void *context, uint64_t inode, const union ip *address, uint16_t port)
+{
+	struct socket_search *search = context;
+	char text[INET6_ADDRSTRLEN];
+	for (uint32_t i = 0; i < search->then->count; i++)
+		if (search->then->inodes[i] == inode)
+			return false;
+
+	ip_text(address, text);
+	snprintf(search->host, CAD_ADDRESS_BYTES, address->any.sa_family == AF_INET ? "%s:%u" : "[%s]:%u", text, port);
+	return search->found = true;
+}
+
+bool cad_ucx_sockets_new(const struct cad_ucx_sockets *then, char host[CAD_ADDRESS_BYTES])
+{
+	struct socket_search search = { .then = then, .host = host };
+	sockets_visit(socket_compare, &search);
+	return search.found;
+}
+
+/* ---- exchange addresses ---- */
+
+void cad_ucx_library(char text[CAD_EXCHANGE_LIBRARY_BYTES])
+{
+	unsigned major, minor, release;
+	ucp_get_version(&major, &minor, &release);
+	snprintf(text, CAD_EXCHANGE_LIBRARY_BYTES, "ucx-%u.%u.%u", major, minor, release);
+}
+
+enum cad_status cad_ucx_address_read(const char *text, struct cad_exchange_address *address, struct cad_error *error)
+{
+	char own[CAD_EXCHANGE_LIBRARY_BYTES];
+	enum cad_status status = cad_exchange_address_parse(text, address, error);
+	cad_ucx_library(own);
+	if (status == CAD_OK && !cad_exchange_libraries_work(own, address->library))
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+			"'%s' uses %s and this process %s, which are not known to work together: install one version everywhere",
+			address->host, address->library, own);
+	return status;
+}
+
+bool cad_ucx_address_is_here(const struct cad_exchange_address *address)
+{
+	struct cad_address parts;
+	struct cad_error ignored;
+	struct ifaddrs *list;
+	union ip ip;
+
+	if (cad_address_parse(address->host, &parts, &ignored) != CAD_OK || !ip_of_text(parts.host, &ip) ||
+		getifaddrs(&list) != 0)
+		return false;
+	bool here = interface_of(list, &ip) != NULL;
+	freeifaddrs(list);
+	return here;
 }

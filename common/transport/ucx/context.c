@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* UCX's side of the link: what it needs in the environment, context and worker, the listener,
- * registered memory. */
+/* UCX's side of the link: what it needs in the environment, context and worker, the worker's
+ * address, registered memory. */
 #include "common/transport/ucx/internal.h"
 
 #include <stdio.h>
@@ -8,13 +8,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <sodium.h>
+
 enum { PAYLOAD_ALIGNMENT = 64 };
 static const uint64_t QUIET_NS = 20 * CAD_NS_PER_MS, QUIET_NS_MAX = 2 * CAD_NS_PER_S;
 
 void cad_transport_ucx_environment(char **argv)
 {
 	static const char *const settings[][2] = {
-		{ "UCX_TCP_CM_REUSEADDR", "y" }, /* or a restarted process cannot bind its port */
 		/* 1.13 aborts (tcp_ep.c:939) when a live peer is closed while it takes a large
 		 * message */
 		{ "UCX_TCP_PUT_ENABLE", "n" },
@@ -81,10 +82,12 @@ static enum cad_status context_create(struct cad_ucx_link *link, struct cad_erro
 	if (status != UCS_OK)
 		return ucx_failed(error, "reading UCX_* from the environment", status);
 
-	if (link->transports)
-		status = ucp_config_modify(config, "TLS", link->transports);
-	if (status == UCS_OK && link->devices)
+	status = ucp_config_modify(config, "TLS", link->transports);
+	if (status == UCS_OK)
 		status = ucp_config_modify(config, "NET_DEVICES", link->devices);
+	/* over shared memory nothing else tells of a peer that died */
+	if (status == UCS_OK && link->shared_memory)
+		status = ucp_config_modify(config, "KEEPALIVE_INTERVAL", "500ms");
 	ucp_params_t parameters = {
 		.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_ESTIMATED_NUM_EPS |
 			UCP_PARAM_FIELD_MT_WORKERS_SHARED | UCP_PARAM_FIELD_NAME,
@@ -100,8 +103,7 @@ static enum cad_status context_create(struct cad_ucx_link *link, struct cad_erro
 	return status == UCS_OK
 		? CAD_OK
 		: cad_error_set(error, CAD_ERR_IO, "UCX: cannot start with transports '%s' on devices '%s': %s",
-			  link->transports ? link->transports : getenv("UCX_TLS"),
-			  link->devices ? link->devices : getenv("UCX_NET_DEVICES"), ucs_status_string(status));
+			  link->transports, link->devices, ucs_status_string(status));
 }
 
 static ucs_status_t handlers_set(struct cad_ucx_link *link)
@@ -159,6 +161,13 @@ static ucs_status_t memory_map(struct cad_ucx_link *link, struct cad_ucx_registr
 	return ucp_mem_map(link->context, &parameters, &registration->memory);
 }
 
+static void memory_unmap(struct cad_ucx_link *link, struct cad_ucx_registration *registration)
+{
+	if (registration->memory)
+		ucp_mem_unmap(link->context, registration->memory);
+	registration->memory = NULL;
+}
+
 static enum cad_status memories_map(struct cad_ucx_link *link, struct cad_error *error)
 {
 	for (struct cad_ucx_registration *r = link->registrations; r; r = r->next) {
@@ -169,40 +178,10 @@ static enum cad_status memories_map(struct cad_ucx_link *link, struct cad_error 
 	return CAD_OK;
 }
 
-enum cad_status cad_ucx_listener_create(struct cad_ucx_link *link, struct cad_error *error)
-{
-	ucp_listener_params_t parameters = {
-		.field_mask = UCP_LISTENER_PARAM_FIELD_SOCK_ADDR | UCP_LISTENER_PARAM_FIELD_CONN_HANDLER,
-		.sockaddr = { .addr = (const struct sockaddr *)&link->listen_address,
-			.addrlen = link->listen_address_bytes },
-		.conn_handler = { .cb = link->on_connect, .arg = link },
-	};
-	ucs_status_t status = ucp_listener_create(link->worker, &parameters, &link->listener);
-
-	if (status != UCS_OK) {
-		link->listener = NULL;
-		return cad_error_set(error, CAD_ERR_IO, "UCX: listening: %s", ucs_status_string(status));
-	}
-
-	ucp_listener_attr_t attributes = { .field_mask = UCP_LISTENER_ATTR_FIELD_SOCKADDR };
-	if ((status = ucp_listener_query(link->listener, &attributes)) != UCS_OK)
-		return ucx_failed(error, "asking for the port", status);
-	link->listen_address = attributes.sockaddr;
-
-	return CAD_OK;
-}
-
 /* A closed endpoint is still being taken apart inside; destroying the worker too early is an
  * assertion in 1.13. */
 void cad_ucx_context_destroy(struct cad_ucx_link *link)
 {
-	for (uint32_t i = 0; i < link->accepts_count; i++)
-		ucp_listener_reject(link->listener, link->accepts[i]);
-	link->accepts_count = 0;
-	if (link->listener)
-		ucp_listener_destroy(link->listener);
-	link->listener = NULL;
-
 	if (link->worker) {
 		uint64_t now = cad_clock_now_ns(&cad_clock_system), end = now + QUIET_NS_MAX, quiet = now + QUIET_NS;
 		while ((now = cad_clock_now_ns(&cad_clock_system)) < quiet && now < end)
@@ -211,7 +190,7 @@ void cad_ucx_context_destroy(struct cad_ucx_link *link)
 	}
 
 	for (struct cad_ucx_registration *r = link->registrations; r; r = r->next)
-		ucp_mem_unmap(link->context, r->memory);
+		memory_unmap(link, r);
 	if (link->worker)
 		ucp_worker_destroy(link->worker);
 	link->worker = NULL;
@@ -220,11 +199,46 @@ void cad_ucx_context_destroy(struct cad_ucx_link *link)
 	link->context = NULL;
 }
 
+/* What the worker is reached by. */
+static enum cad_status address_make(
+	struct cad_ucx_link *link, const struct cad_ucx_sockets *before, struct cad_error *error)
+{
+	struct cad_exchange_address address = { .session = 0 };
+	ucp_worker_attr_t attributes = { .field_mask = UCP_WORKER_ATTR_FIELD_ADDRESS };
+	ucs_status_t status = ucp_worker_query(link->worker, &attributes);
+
+	if (status != UCS_OK)
+		return ucx_failed(error, "asking for the worker's address", status);
+	if (attributes.address_length > sizeof address.worker) {
+		ucp_worker_release_address(link->worker, attributes.address);
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+			"UCX: a worker address of %zu bytes, at most %zu can be told to peers: use fewer devices or transports than '%s' on '%s'",
+			attributes.address_length, sizeof address.worker, link->transports, link->devices);
+	}
+
+	memcpy(address.worker, attributes.address, attributes.address_length);
+	address.worker_bytes = attributes.address_length;
+	ucp_worker_release_address(link->worker, attributes.address);
+	cad_ucx_library(address.library);
+	if (!cad_ucx_sockets_new(before, address.host)) /* no TCP among the transports */
+		snprintf(address.host, sizeof address.host, "%s:0", link->devices);
+	while (address.session == 0)
+		randombytes_buf(&address.session, sizeof address.session);
+	link->session = address.session;
+	cad_exchange_address_text(&address, link->address);
+
+	return CAD_OK;
+}
+
 enum cad_status cad_ucx_context_start(struct cad_ucx_link *link, struct cad_error *error)
 {
+	struct cad_ucx_sockets before;
+	cad_ucx_sockets_now(&before);
 	enum cad_status status = context_create(link, error);
 	if (status == CAD_OK)
 		status = worker_create(link, error);
+	if (status == CAD_OK)
+		status = address_make(link, &before, error);
 	if (status == CAD_OK)
 		status = memories_map(link, error);
 	return status;
@@ -270,7 +284,7 @@ void cad_ucx_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer)
 	*registration->previous = registration->next;
 	if (registration->next)
 		registration->next->previous = registration->previous;
-	ucp_mem_unmap(link->context, registration->memory);
+	memory_unmap(link, registration);
 	cad_buffer_unmap(&registration->buffer);
 	free(registration);
 	*buffer = (struct cad_buffer){ .bytes = NULL };

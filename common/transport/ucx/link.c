@@ -8,21 +8,17 @@
  *   identity of a sender.
  * - All 65,536 message ids have a handler, registered in ascending order: UCX 1.13 to 1.20 index
  *   the table with the id from the wire before checking it.
- * - Endpoints are in error handling mode PEER. Nothing is closed inside a UCX callback: the upper
- *   hears `lost`, closes later, and the end is gone
- *   when every operation of it has come back.
  * - Calls are taken with PERSISTENT_DATA: an eager payload is used where UCX put it and released
  *   later, but never inside the callback that brought it.
  *   Large payloads stay at the sender (rendezvous) until there is a buffer.
  * - Shared memory (not the default): a peer that dies while it writes can leave this worker deaf
  *   for ever. The sign is a worker that is always BUSY to arm and
- *   never progresses; then all connections are given up, and worker and context are rebuilt on
- *   the same port.
+ *   never progresses; then all connections are given up, and worker and context are rebuilt, with
+ *   another address.
+ * end.c and peers.c say what endpoints need.
  */
 #include "common/transport/ucx/internal.h"
 
-#include <arpa/inet.h>
-#include <ifaddrs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,77 +37,6 @@ static bool names_shared_memory(const char *transports)
 		if (strstr(transports, names[i]))
 			return true;
 	return false;
-}
-
-/* ---- ends ---- */
-
-static struct cad_link_end *end_get(struct cad_ucx_link *link, void *owner)
-{
-	for (uint32_t i = 0; i < link->options.connections_max; i++) {
-		struct cad_link_end *end = &link->ends[i];
-		if (end->state != CAD_UCX_END_FREE)
-			continue;
-		*end = (struct cad_link_end){ .link = link, .owner = owner, .state = CAD_UCX_END_OPEN };
-		link->open++;
-		return end;
-	}
-	return NULL;
-}
-
-static void end_put(struct cad_link_end *end)
-{
-	end->state = CAD_UCX_END_FREE;
-	end->link->open--;
-}
-
-static void end_lost(struct cad_link_end *end, enum cad_status status, const char *text)
-{
-	if (end->state != CAD_UCX_END_OPEN || end->lost_said)
-		return;
-	end->lost_said = true;
-	end->link->options.events->lost(end->owner, status, text);
-}
-
-static void on_error(void *context, ucp_ep_h endpoint, ucs_status_t status)
-{
-	(void)endpoint;
-	bool unreachable =
-		status == UCS_ERR_NOT_CONNECTED || status == UCS_ERR_UNREACHABLE || status == UCS_ERR_REJECTED;
-	end_lost(context, unreachable ? CAD_ERR_UNREACHABLE : CAD_ERR_PEER_LOST, ucs_status_string(status));
-}
-
-static ucs_status_t endpoint_open(struct cad_link_end *end, ucp_ep_params_t *parameters)
-{
-	parameters->field_mask |= UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;
-	parameters->err_mode = UCP_ERR_HANDLING_MODE_PEER; /* both ends must say the same */
-	parameters->err_handler.cb = on_error;
-	parameters->err_handler.arg = end;
-	return ucp_ep_create(end->link->worker, parameters, &end->endpoint);
-}
-
-/* A hint for how to send, nothing more. */
-static bool address_is_here(const struct sockaddr_storage *address)
-{
-	struct ifaddrs *list;
-	bool here = false;
-
-	if (getifaddrs(&list) != 0)
-		return false;
-
-	for (struct ifaddrs *at = list; at && !here; at = at->ifa_next) {
-		if (!at->ifa_addr || at->ifa_addr->sa_family != address->ss_family)
-			continue;
-		if (address->ss_family == AF_INET)
-			here = memcmp(&((const struct sockaddr_in *)(const void *)at->ifa_addr)->sin_addr,
-				       &((const struct sockaddr_in *)address)->sin_addr, sizeof(struct in_addr)) == 0;
-		else if (address->ss_family == AF_INET6)
-			here = memcmp(&((const struct sockaddr_in6 *)(const void *)at->ifa_addr)->sin6_addr,
-				       &((const struct sockaddr_in6 *)address)->sin6_addr,
-				       sizeof(struct in6_addr)) == 0;
-	}
-
-	freeifaddrs(list);
-	return here;
 }
 
 static struct cad_link_end *end_of(struct cad_ucx_link *link, const ucp_am_recv_param_t *parameters)
@@ -133,9 +58,15 @@ static ucs_status_t on_message(void *context, const void *header, size_t header_
 	struct cad_ucx_link *link = handler->link;
 	struct cad_link_end *end = end_of(link, parameters);
 
-	/* from no known peer; for a rendezvous this tells the sender "done" and moves nothing */
-	if (!end)
+	/* UCS_OK: for a rendezvous this tells the sender "done" and moves nothing */
+	if (!end) {
+		if (parameters->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP)
+			cad_ucx_stranger(link, parameters->reply_ep, handler->kind, header, header ? header_bytes : 0);
 		return UCS_OK;
+	}
+
+	if (!end->heard)
+		cad_ucx_peer_heard(link, end);
 	bool remote = parameters->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV,
 	     keepable = parameters->recv_attr & UCP_AM_RECV_ATTR_FLAG_DATA;
 	struct cad_link_payload payload = {
@@ -214,6 +145,30 @@ static enum cad_status ucx_send(
 	return request ? CAD_ERR_PEER_LOST : CAD_OK;
 }
 
+static void knock_sent(struct cad_link_op *op, enum cad_status status)
+{
+	(void)op;
+	(void)status; /* a failure also shows as `lost` */
+}
+
+/* Before all else that goes this way. */
+static void knock_send(struct cad_link_end *end)
+{
+	end->knock.header = (struct cadre_wire_header){
+		.magic = CADRE_WIRE_MAGIC,
+		.version = CADRE_WIRE_VERSION,
+		.kind = CADRE_WIRE_KNOCK,
+	};
+	struct cad_link_message message = {
+		.kind = CADRE_WIRE_KNOCK,
+		.header = &end->knock,
+		.header_bytes = sizeof end->knock,
+	};
+	end->knocking.done = knock_sent;
+	if (ucx_send(end, &message, &end->knocking) < 0)
+		cad_ucx_end_lost(end, CAD_ERR_PEER_LOST, "nothing can be sent");
+}
+
 /* UCX no longer keeps the payload, but inside the callback that delivered it the callback's result
  * says so. */
 static void payload_let_go(struct cad_ucx_link *link, const struct cad_link_payload *payload)
@@ -267,96 +222,6 @@ static void ucx_release(struct cad_link *base, const struct cad_link_payload *pa
 	ucp_am_data_release(link->worker, payload->handle);
 }
 
-/* ---- closing ---- */
-
-static void on_endpoint_closed(void *request, ucs_status_t status, void *context)
-{
-	(void)status;
-	((struct cad_link_end *)context)->close_pending = false;
-	ucp_request_free(request);
-}
-
-static void ucx_close(struct cad_link_end *end)
-{
-	CAD_ASSERT(end->state == CAD_UCX_END_OPEN);
-	end->state = CAD_UCX_END_CLOSING;
-	if (!end->endpoint)
-		return;
-	ucp_request_param_t parameters = {
-		.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA,
-		/* no farewell to a peer that may be gone; all operations
-		                            * come back with an error */
-		.flags = UCP_EP_CLOSE_FLAG_FORCE,
-		.cb.send = on_endpoint_closed,
-		.user_data = end,
-	};
-	end->close_pending = true;
-	ucs_status_ptr_t request = ucp_ep_close_nbx(end->endpoint, &parameters);
-	if (!request || UCS_PTR_IS_ERR(request))
-		end->close_pending = false;
-}
-
-static size_t ends_closed(struct cad_ucx_link *link)
-{
-	size_t closed = 0;
-	uint32_t left = link->open; /* to see: this runs in every turn, and most ends are free */
-	for (uint32_t i = 0; i < link->options.connections_max && left > 0; i++) {
-		struct cad_link_end *end = &link->ends[i];
-		if (end->state == CAD_UCX_END_FREE)
-			continue;
-		left--;
-		if (end->state != CAD_UCX_END_CLOSING || end->close_pending || end->operations > 0)
-			continue;
-		end_put(end);
-		link->options.events->closed(end->owner);
-		closed++;
-	}
-	return closed;
-}
-
-/* ---- accepting ---- */
-
-static void on_connect(ucp_conn_request_h request, void *context)
-{
-	struct cad_ucx_link *link = context;
-	if (link->accepts_count == CAD_UCX_ACCEPTS_MAX || link->wedged)
-		ucp_listener_reject(link->listener, request);
-	else
-		link->accepts[link->accepts_count++] = request; /* the endpoint is made outside this callback */
-}
-
-static size_t accept_waiting(struct cad_ucx_link *link)
-{
-	uint32_t count = link->accepts_count;
-	link->accepts_count = 0;
-
-	for (uint32_t i = 0; i < count; i++) {
-		ucp_conn_request_attr_t attributes = { .field_mask = UCP_CONN_REQUEST_ATTR_FIELD_CLIENT_ADDR };
-		ucs_status_t known = ucp_conn_request_query(link->accepts[i], &attributes);
-		struct cad_link_end *end = end_get(link, NULL);
-		void *owner = end ? link->options.events->accept(link->options.upper, end) : NULL;
-		if (!owner) {
-			ucp_listener_reject(link->listener, link->accepts[i]);
-			if (end)
-				end_put(end);
-			continue;
-		}
-		end->owner = owner;
-		end->same_host = known == UCS_OK && address_is_here(&attributes.client_address);
-		ucp_ep_params_t parameters = {
-			.field_mask = UCP_EP_PARAM_FIELD_CONN_REQUEST,
-			.conn_request = link->accepts[i],
-		};
-		ucs_status_t status = endpoint_open(end, &parameters);
-		if (status != UCS_OK) {
-			end->endpoint = NULL;
-			end_lost(end, CAD_ERR_PEER_LOST, ucs_status_string(status));
-		}
-	}
-
-	return count;
-}
-
 /* ---- the wedge ---- */
 
 /* BUSY for long, and progress finds nothing: a peer died between taking a place in our
@@ -372,20 +237,22 @@ static void wedge_watch(struct cad_ucx_link *link)
 
 void cad_link_ucx_wedge(struct cad_link *base) { ((struct cad_ucx_link *)base)->wedged = true; }
 
+static enum cad_status worker_anew(struct cad_ucx_link *link, struct cad_error *error)
+{
+	cad_ucx_peers_forget(link);
+	cad_ucx_context_destroy(link);
+	return cad_ucx_context_start(link, error);
+}
+
 static size_t wedge_repair(struct cad_ucx_link *link)
 {
 	for (uint32_t i = 0; i < link->options.connections_max; i++)
-		end_lost(&link->ends[i], CAD_ERR_PEER_LOST,
-			"a peer died while writing to this process's shared memory; restarting UCX");
+		cad_ucx_end_lost(&link->ends[i], CAD_ERR_CANCELLED, "UCX is being restarted in this process");
 	if (link->open > 0 || link->kept > 0)
 		return 0;
 	struct cad_error error;
-	bool listening = link->listener != NULL;
-	cad_ucx_context_destroy(link);
-	enum cad_status status = cad_ucx_context_start(link, &error);
-	if (status == CAD_OK && listening)
-		status = cad_ucx_listener_create(link, &error);
-	if (status != CAD_OK) { /* not even UCX starts any longer: a supervisor must restart the process */
+	if (worker_anew(link, &error) !=
+		CAD_OK) { /* not even UCX starts any longer: a supervisor must restart the process */
 		fprintf(stderr, "%s\n", error.text);
 		abort();
 	}
@@ -406,9 +273,9 @@ static size_t ucx_progress(struct cad_link *base)
 
 	if (moved > 0)
 		link->busy_since_ns = link->busy_count = 0;
-	if (link->accepts_count > 0)
-		moved += accept_waiting(link);
-	moved += ends_closed(link);
+	if (!link->wedged)
+		moved += cad_ucx_peers_attend(link);
+	moved += cad_ucx_ends_closed(link);
 	if (link->wedged)
 		moved += wedge_repair(link);
 	return moved;
@@ -460,59 +327,125 @@ static void ucx_wake(struct cad_link *base)
 
 /* ---- addresses ---- */
 
-static enum cad_status ucx_listen(struct cad_link *base, const char *address, struct cad_error *error)
+/* What UCX reads when it makes a worker; there is no other way to tell it. */
+static void variable_set(const char *name, const char *value, char **before)
+{
+	const char *old = getenv(name);
+	*before = old ? strdup(old) : NULL;
+	if (value)
+		setenv(name, value, 1);
+}
+
+static void variable_back(const char *name, const char *before)
+{
+	if (before)
+		setenv(name, before, 1);
+	else
+		unsetenv(name);
+}
+
+static void listen_forget(struct cad_ucx_link *link)
+{
+	if (!link->listens)
+		return;
+	variable_back("UCX_TCP_PORT_RANGE", link->ports_before);
+	variable_back("UCX_TCP_AF_PRIO", link->family_before);
+	free(link->ports_before);
+	free(link->family_before);
+	link->listens = false;
+}
+
+/* A worker listens from its first moment: so this makes another one, there. Port and family stay in
+ * the environment as long as the link lives, for when its worker must be rebuilt: by then other
+ * threads may be reading the environment. */
+static enum cad_status listen_at(
+	struct cad_ucx_link *link, const struct cad_address *address, char *devices, struct cad_error *error)
+{
+	char range[16], *devices_before = link->devices;
+	unsigned last = address->port + CAD_UCX_PORTS - 1;
+	snprintf(range, sizeof range, "%u-%u", address->port, last < UINT16_MAX ? last : UINT16_MAX);
+	listen_forget(link);
+	link->listens = true;
+	variable_set("UCX_TCP_PORT_RANGE", address->port ? range : NULL, &link->ports_before);
+	variable_set("UCX_TCP_AF_PRIO", address->v6 ? "inet6,inet" : NULL, &link->family_before);
+
+	link->devices = devices;
+	enum cad_status status = worker_anew(link, error);
+	if (status != CAD_OK) { /* as it was, so that it can still be closed, or listen elsewhere */
+		struct cad_error ignored;
+		listen_forget(link);
+		link->devices = devices_before;
+		devices_before = devices;
+		(void)!worker_anew(link, &ignored);
+	}
+
+	free(devices_before);
+	return status;
+}
+
+static enum cad_status ucx_listen(struct cad_link *base, const char *text, struct cad_error *error)
 {
 	struct cad_ucx_link *link = (struct cad_ucx_link *)base;
-	if (link->listener)
-		return cad_error_set(error, CAD_ERR_INVALID,
-			"listening on '%s': this transport listens on '%s' already", address, link->address);
+	struct cad_address address;
+	char interface[IF_NAMESIZE];
 	enum cad_status status =
-		cad_ucx_address_parse(address, &link->listen_address, &link->listen_address_bytes, error);
-	if (status == CAD_OK)
-		status = cad_ucx_address_check(address, &link->listen_address, link->devices, error);
+		cad_ucx_listen_check(text, link->devices_asked ? link->devices : NULL, &address, interface, error);
+
 	if (status != CAD_OK)
 		return status;
-	status = cad_ucx_listener_create(link, error);
-	if (status != CAD_OK)
-		return cad_error_set(error, status, "the exchange cannot listen on '%s': %s", address,
-			cad_ucx_address_problem(&link->listen_address));
-	cad_address_taken(address, ntohs(((const struct sockaddr_in *)&link->listen_address)->sin_port), link->address,
-		sizeof link->address);
+	if (link->open > 0)
+		return cad_error_set(
+			error, CAD_ERR_INVALID, "listening on '%s': this transport has connections already", text);
+	char *devices = strdup(link->devices_asked || !interface[0] ? link->devices : interface);
+	if (!devices)
+		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for a UCX transport");
 
+	struct cad_error why;
+	status = listen_at(link, &address, devices, &why);
+	if (status != CAD_OK)
+		return cad_error_set(error, status, "the exchange cannot listen on '%s': %s (%s)", text,
+			cad_ucx_listen_problem(&address), why.text);
 	return CAD_OK;
 }
 
 static const char *ucx_address(const struct cad_link *base) { return ((const struct cad_ucx_link *)base)->address; }
 
 static enum cad_status ucx_connect(
-	struct cad_link *base, const char *address, void *owner, struct cad_link_end **out, struct cad_error *error)
+	struct cad_link *base, const char *text, void *owner, struct cad_link_end **out, struct cad_error *error)
 {
 	struct cad_ucx_link *link = (struct cad_ucx_link *)base;
-	struct sockaddr_storage peer;
+	struct cad_exchange_address address;
+	enum cad_status status = cad_ucx_address_read(text, &address, error);
 
-	socklen_t bytes;
-	enum cad_status status = cad_ucx_address_parse(address, &peer, &bytes, error);
 	if (status != CAD_OK)
 		return status;
-	if (link->wedged)
+	struct cad_ucx_peer *peer = cad_ucx_peer(link, address.session);
+	if (peer && ++peer->unanswered > CAD_UCX_UNANSWERED_MAX)
+		link->wedged = true;
+	if (!peer || link->wedged)
 		return cad_error_set(error, CAD_ERR_UNREACHABLE,
-			"connecting to '%s': UCX is being restarted; try again later", address);
-	struct cad_link_end *end = end_get(link, owner);
+			"connecting to '%s': UCX is being restarted; try again later", address.host);
+	if (peer->unusable)
+		return cad_error_set(error, CAD_ERR_UNREACHABLE,
+			"connecting to '%s': UCX has no way there from '%s': see --ucx-devices on both sides",
+			address.host, link->devices);
+
+	struct cad_link_end *end = cad_ucx_end_get(link, owner);
 	if (!end)
-		return cad_error_set(error, CAD_ERR_EXHAUSTED, "connecting to '%s': too many connections", address);
-	end->same_host = address_is_here(&peer);
-	ucp_ep_params_t parameters = {
-		.field_mask = UCP_EP_PARAM_FIELD_FLAGS | UCP_EP_PARAM_FIELD_SOCK_ADDR,
-		.flags = UCP_EP_PARAMS_FLAGS_CLIENT_SERVER,
-		.sockaddr = { .addr = (const struct sockaddr *)&peer, .addrlen = bytes },
-	};
-	ucs_status_t result = endpoint_open(end, &parameters);
-	if (result != UCS_OK) {
-		end_put(end);
 		return cad_error_set(
-			error, CAD_ERR_UNREACHABLE, "connecting to '%s': %s", address, ucs_status_string(result));
+			error, CAD_ERR_EXHAUSTED, "connecting to '%s': too many connections", address.host);
+	end->same_host = cad_ucx_address_is_here(&address);
+	end->knock.from = link->session;
+	end->knock.to = address.session;
+	end->knock.attempt = peer->made;
+	ucs_status_t result = cad_ucx_end_connect(end, peer, address.worker);
+	if (result != UCS_OK) {
+		cad_ucx_end_put(end);
+		return cad_error_set(error, CAD_ERR_UNREACHABLE, "connecting to '%s' from '%s': %s", address.host,
+			link->devices, ucs_status_string(result));
 	}
 
+	knock_send(end);
 	*out = end;
 	return CAD_OK;
 }
@@ -523,7 +456,10 @@ static void ucx_destroy(struct cad_link *base)
 {
 	struct cad_ucx_link *link = (struct cad_ucx_link *)base;
 	CAD_ASSERT(link->open == 0 && link->kept == 0);
+	cad_ucx_peers_forget(link);
 	cad_ucx_context_destroy(link);
+	cad_ucx_peers_free(link);
+	listen_forget(link);
 	while (link->registrations) {
 		struct cad_ucx_registration *registration = link->registrations;
 		link->registrations = registration->next;
@@ -542,11 +478,12 @@ static const struct cad_link_ops ucx_ops = {
 	.name = "ucx",
 	.listen = ucx_listen,
 	.address = ucx_address,
+	.announce = cad_ucx_announce,
 	.connect = ucx_connect,
 	.send = ucx_send,
 	.receive = ucx_receive,
 	.release = ucx_release,
-	.close = ucx_close,
+	.close = cad_ucx_end_close,
 	.progress = ucx_progress,
 	.wait = ucx_wait,
 	.wake = ucx_wake,
@@ -575,8 +512,8 @@ enum cad_status cad_link_ucx_create(
 	link->options = *options;
 	link->spin_ns = ucx->spin_us * CAD_NS_PER_US;
 	link->on_message = on_message;
-	link->on_connect = on_connect;
 	link->devices = setting(ucx->devices, "UCX_NET_DEVICES", "lo");
+	link->devices_asked = (ucx->devices && *ucx->devices) || getenv("UCX_NET_DEVICES");
 	link->transports = setting(ucx->transports, "UCX_TLS", "tcp");
 	link->ends = calloc(options->connections_max, sizeof *link->ends);
 	for (uint8_t kind = 0; kind < CADRE_WIRE_KIND_COUNT; kind++)
@@ -589,7 +526,9 @@ enum cad_status cad_link_ucx_create(
 	}
 
 	link->shared_memory = names_shared_memory(link->transports);
-	if ((status = cad_ucx_context_start(link, error)) != CAD_OK)
+	status = ucx->listen && *ucx->listen ? ucx_listen(&link->base, ucx->listen, error)
+					     : cad_ucx_context_start(link, error);
+	if (status != CAD_OK)
 		goto destroy_link;
 	*out = &link->base;
 	return CAD_OK;
@@ -597,6 +536,14 @@ enum cad_status cad_link_ucx_create(
 destroy_link:
 	ucx_destroy(&link->base);
 	return status;
+}
+
+enum cad_status cad_transport_ucx_check(const char *listen, const char *devices, struct cad_error *error)
+{
+	struct cad_address address;
+	char interface[IF_NAMESIZE];
+	const char *asked = devices && *devices ? devices : getenv("UCX_NET_DEVICES");
+	return listen && *listen ? cad_ucx_listen_check(listen, asked, &address, interface, error) : CAD_OK;
 }
 
 enum cad_status cad_transport_ucx_create(const struct cad_transport_options *options, const struct cad_ucx_options *ucx,

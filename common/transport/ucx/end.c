@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Ends: endpoints in error handling mode PEER. Nothing is closed inside a UCX callback: the upper
+ * hears `lost`, closes later, and the end is gone when every operation of it has come back. */
+#include "common/transport/ucx/internal.h"
+
+struct cad_link_end *cad_ucx_end_get(struct cad_ucx_link *link, void *owner)
+{
+	for (uint32_t i = 0; i < link->options.connections_max; i++) {
+		struct cad_link_end *end = &link->ends[i];
+		if (end->state != CAD_UCX_END_FREE)
+			continue;
+		*end = (struct cad_link_end){ .link = link, .owner = owner, .state = CAD_UCX_END_OPEN };
+		link->open++;
+		return end;
+	}
+	return NULL;
+}
+
+void cad_ucx_end_put(struct cad_link_end *end)
+{
+	end->state = CAD_UCX_END_FREE;
+	end->link->open--;
+}
+
+void cad_ucx_end_lost(struct cad_link_end *end, enum cad_status status, const char *text)
+{
+	if (end->state != CAD_UCX_END_OPEN || end->lost_said || !end->owner)
+		return;
+	end->lost_said = true;
+	end->link->options.events->lost(end->owner, status, text);
+}
+
+static void on_error(void *context, ucp_ep_h endpoint, ucs_status_t status)
+{
+	(void)endpoint;
+	bool unreachable =
+		status == UCS_ERR_NOT_CONNECTED || status == UCS_ERR_UNREACHABLE || status == UCS_ERR_REJECTED;
+	cad_ucx_end_lost(context, unreachable ? CAD_ERR_UNREACHABLE : CAD_ERR_PEER_LOST, ucs_status_string(status));
+}
+
+ucs_status_t cad_ucx_endpoint_create(struct cad_ucx_link *link, struct cad_ucx_peer *peer, const void *worker_address,
+	ucp_err_handler_cb_t handler, void *owner, ucp_ep_h *endpoint)
+{
+	ucp_ep_params_t parameters = {
+		.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
+			UCP_EP_PARAM_FIELD_ERR_HANDLER,
+		.address = worker_address,
+		.err_mode = UCP_ERR_HANDLING_MODE_PEER, /* both ends must say the same */
+		.err_handler = { .cb = handler, .arg = owner },
+	};
+	ucs_status_t status = ucp_ep_create(link->worker, &parameters, endpoint);
+
+	if (status == UCS_OK)
+		peer->made++;
+	else
+		peer->unusable = true; /* whether UCX has counted it is not known */
+	return status;
+}
+
+ucs_status_t cad_ucx_end_connect(struct cad_link_end *end, struct cad_ucx_peer *peer, const void *worker_address)
+{
+	end->session = peer->session;
+	return cad_ucx_endpoint_create(end->link, peer, worker_address, on_error, end, &end->endpoint);
+}
+
+static void on_endpoint_closed(void *request, ucs_status_t status, void *context)
+{
+	(void)status;
+	((struct cad_link_end *)context)->close_pending = false;
+	ucp_request_free(request);
+}
+
+void cad_ucx_end_close(struct cad_link_end *end)
+{
+	CAD_ASSERT(end->state == CAD_UCX_END_OPEN);
+	end->state = CAD_UCX_END_CLOSING;
+	if (!end->endpoint)
+		return;
+	ucp_request_param_t parameters = {
+		.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA,
+		/* no farewell to a peer that may be gone; all operations
+		                            * come back with an error */
+		.flags = UCP_EP_CLOSE_FLAG_FORCE,
+		.cb.send = on_endpoint_closed,
+		.user_data = end,
+	};
+	end->close_pending = true;
+	ucs_status_ptr_t request = ucp_ep_close_nbx(end->endpoint, &parameters);
+	if (!request || UCS_PTR_IS_ERR(request))
+		end->close_pending = false;
+}
+
+size_t cad_ucx_ends_closed(struct cad_ucx_link *link)
+{
+	size_t closed = 0;
+	uint32_t left = link->open; /* to see: this runs in every turn, and most ends are free */
+	for (uint32_t i = 0; i < link->options.connections_max && left > 0; i++) {
+		struct cad_link_end *end = &link->ends[i];
+		if (end->state == CAD_UCX_END_FREE)
+			continue;
+		left--;
+		if (end->state != CAD_UCX_END_CLOSING || end->close_pending || end->operations > 0)
+			continue;
+		cad_ucx_end_put(end);
+		if (end->owner)
+			link->options.events->closed(end->owner);
+		closed++;
+	}
+	return closed;
+}
