@@ -5,8 +5,8 @@
  *
  * Whoever asks costs little. Rows that went through within the last RT_TRIAL_KEEP_MS, of a trial or of
  * a client's request, are answer enough; so is a trial that failed within that time. Else one trial runs
- * for all who ask. It ends after RT_TRIAL_MS, and it is no request: it has a place of its own, and is
- * counted in cadre_router_trials_total alone.
+ * for all who ask. It ends after RT_TRIAL_MS; when nobody has said so RT_TRIAL_LATE_MS later, something
+ * hangs. It is no request: it has a place of its own, and is counted in cadre_router_trials_total alone.
  *
  * rt_trial_ask is for any thread, and never waits: neither the engine's thread nor the reactor's is
  * needed for its answer, so that it says when one of them hangs. The rest is the reactor's thread's.
@@ -20,7 +20,7 @@
 
 #include <pthread.h>
 
-enum { RT_TRIAL_MS = 2000, RT_TRIAL_KEEP_MS = 1000, RT_TRIAL_LATE_MS = 200 };
+enum { RT_TRIAL_MS = 2000, RT_TRIAL_KEEP_MS = 1000, RT_TRIAL_LATE_MS = 1000 };
 
 /* Embedded by its owner; does not move. */
 struct rt_trial {
