@@ -23,13 +23,14 @@ bool cad_file_exists(const char *path);
 CAD_MUST_USE enum cad_status cad_file_read(
 	const char *path, size_t size_max, char **bytes, size_t *size, struct cad_error *error);
 
-/* By which a file with the same bytes is recognised without reading it: whoever writes to it, replaces it or
- * copies it changes one of them. */
+/* By which a file with the same bytes is recognised without reading it: whoever writes to it,
+ * replaces it or copies it changes one of them. */
 struct cad_file_identity {
 	uint64_t device, inode, bytes, modified_ns, changed_ns;
 };
 
-/* Maps the whole file, read-only; an empty file maps to NULL and 0. identity NULL: not asked for. */
+/* Maps the whole file, read-only; an empty file maps to NULL and 0. identity NULL: not asked
+ * for. */
 CAD_MUST_USE enum cad_status cad_file_map(const char *path, const void **bytes, size_t *size,
 	struct cad_file_identity *identity, struct cad_error *error);
 void cad_file_unmap(const void *bytes, size_t size);

@@ -37,9 +37,10 @@ void cad_model_fingerprint(const struct cad_model *model, char hex[33]);
 void cad_model_expert_checksum(const struct cad_model *model, uint32_t layer, uint32_t expert, char hex[33]);
 
 /*
- * XXH3-128 over the bytes of everything that is not a routed expert's: what a router computes with. It is made of
- * parts, one for each layer and the last for what is in no layer (embeddings, final norm, head), so that who loads
- * a layer can hash it while it is in memory. Each part reads its tensors.
+ * XXH3-128 over the bytes of everything that is not a routed expert's: what a router computes with.
+ * It is made of parts, one for each layer and the last for what is in no layer (embeddings, final
+ * norm, head), so that who loads a layer can hash it while it is in memory. Each part reads its
+ * tensors.
  */
 enum { CAD_DIGEST_BYTES = 16 };
 uint32_t cad_model_router_parts(const struct cad_model *model); /* layers + 1 */
@@ -47,8 +48,9 @@ void cad_model_router_part(const struct cad_model *model, uint32_t part, uint8_t
 /* digests[parts] */
 void cad_model_router_checksum(const struct cad_model *model, const uint8_t (*digests)[CAD_DIGEST_BYTES], char hex[33]);
 
-/* XXH3-128 over the identities of the safetensors files (common/base/file.h), not of their bytes: while it is the
- * same, checksums that were taken before still hold. Another copy has another one. */
+/* XXH3-128 over the identities of the safetensors files (common/base/file.h), not of their bytes:
+ * while it is the same, checksums that were taken before still hold. Another copy has another
+ * one. */
 void cad_model_files(const struct cad_model *model, char hex[33]);
 
 /* Sizes in bytes as stored in the checkpoint: one expert of an MoE layer; everything that is not a

@@ -176,8 +176,8 @@ static void router_done(uv_work_t *work, int status)
 			CAD_S("error", error.text));
 }
 
-/* The files are others, and what the cluster's nodes and routers hold is of those before: the same, only copied
- * or touched? That has to be known before anybody joins. */
+/* The files are others, and what the cluster's nodes and routers hold is of those before: the same,
+ * only copied or touched? That has to be known before anybody joins. */
 static enum cad_status compare_files(struct pl_checkpoint *checkpoint, const char *before, struct cad_error *error)
 {
 	cad_log_warn(COMPONENT, "the checkpoint's files are not those of last time; reading what routers compute with",

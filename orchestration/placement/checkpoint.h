@@ -47,7 +47,8 @@ uint64_t pl_checkpoint_expert_bytes(const struct pl_checkpoint *checkpoint); /* 
 /* CAD_AGAIN: it is being computed, and `ready` will be called. The signature that control.h wants:
  * `context` is the checkpoint. */
 enum cad_status pl_checkpoint_checksum(void *context, uint32_t cell, char hex[33]);
-/* The same over what routers compute with (cad_model_router_checksum); nobody is called when it is ready. */
+/* The same over what routers compute with (cad_model_router_checksum); nobody is called when it is
+ * ready. */
 enum cad_status pl_checkpoint_router_checksum(void *context, char hex[33]);
 
 #endif

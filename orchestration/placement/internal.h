@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The inside of control: control.c is told what happened, control_turn.c acts on it; and of the state
- * file. Nothing else includes this.
+ * The inside of control: control.c is told what happened, control_turn.c acts on it; and of the
+ * state file. Nothing else includes this.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_INTERNAL_H
 #define CADRE_ORCHESTRATION_PLACEMENT_INTERNAL_H
@@ -60,8 +60,9 @@ void pl_control_commit(struct pl_control *control);
 
 enum { PL_ASIDE_BYTES = 4096 };
 
-/* Renames it, and what SQLite keeps beside it, to F.damaged-TIME. `found` is the file that was found damaged:
- * another one is left alone. `error` holds what is wrong with it, and is completed if that fails. */
+/* Renames it, and what SQLite keeps beside it, to F.damaged-TIME. `found` is the file that was
+ * found damaged: another one is left alone. `error` holds what is wrong with it, and is completed
+ * if that fails. */
 CAD_MUST_USE enum cad_status pl_state_set_aside(
 	const char *path, const struct stat *found, char name[PL_ASIDE_BYTES], struct cad_error *error);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A quick look at the host of a process whose stream broke, or that is known from before a restart:
- * does it still listen there? A host that refuses the connection proves that the process is gone, in
- * less time than any grace; one that accepts it, or does not answer, proves nothing. The port asked is
- * that of the process's HTTP server.
+ * does it still listen there? A host that refuses the connection proves that the process is gone,
+ * in less time than any grace; one that accepts it, or does not answer, proves nothing. The port
+ * asked is that of the process's HTTP server.
  *
  * One thread, that of the loop; nothing blocks. A probe ends by itself.
  */
@@ -22,8 +22,8 @@ enum { PL_PROBES_MAX = 64 };
  * Where to connect. `peer` is where the stream came from ("ipv4:10.0.0.7:51234",
  * "ipv6:%5B::1%5D:51234"), `http` the process's HTTP address as it reported it. Only the peer's own
  * host is asked, because an address that is valid there (127.0.0.1) may mean another host here:
- * false, and "" in `target`, if `http` names neither that host nor all addresses (0.0.0.0), or is not a
- * numeric address.
+ * false, and "" in `target`, if `http` names neither that host nor all addresses (0.0.0.0), or is
+ * not a numeric address.
  */
 bool pl_probe_target(const char *peer, const char *http, char target[CAD_MAP_ADDRESS_BYTES]);
 
@@ -49,8 +49,9 @@ void pl_probes_init(
 void pl_probes_ask(struct pl_probes *probes, const char *target, uint64_t tag, uint64_t limit_ms);
 /* The same for the host of a process; the tag is slot << 32 | pid. */
 void pl_probes_ask_node(struct pl_probes *probes, const struct pl_registry *registry, uint32_t slot, uint64_t limit_ms);
-/* Asks the hosts of those that are known from before a restart and have not come back, a few times a second
- * until they are: one may die after it was asked. Returns when to call again; UINT64_MAX: all are back. */
+/* Asks the hosts of those that are known from before a restart and have not come back, a few times
+ * a second until they are: one may die after it was asked. Returns when to call again; UINT64_MAX:
+ * all are back. */
 uint64_t pl_probes_ask_expected(struct pl_probes *probes, const struct pl_registry *registry, uint64_t now_ns);
 /* Ends all; closed(context) when none is left, which may be at once. */
 void pl_probes_close(struct pl_probes *probes, void (*closed)(void *context));

@@ -173,8 +173,8 @@ static enum cad_status damaged(const struct pl_state *state, const char *why, st
 	return cad_error_set(error, CAD_ERR_CORRUPT, "state file '%s' is damaged (%s)", state->path, why);
 }
 
-/* The first column of the first row, as text; "" if there is none. A statement that this file has no tables
- * for is damage, too. */
+/* The first column of the first row, as text; "" if there is none. A statement that this file has
+ * no tables for is damage, too. */
 static enum cad_status ask(
 	struct pl_state *state, const char *sql, char *text, size_t bytes, const char *doing, struct cad_error *error)
 {

@@ -16,11 +16,11 @@
 struct pl_state;
 
 /*
- * Creates the file if it does not exist; path "" keeps everything in memory. A file of an older format is
- * brought up to date. All of it is read: one that is damaged is renamed (F.damaged-TIME), and another one
- * begun; pl_state_loss says so.
- * CAD_ERR_IO: it cannot be opened, or another service has it. CAD_ERR_UNSUPPORTED: a newer format, or a
- * database of another program; it is left as it is. CAD_ERR_CORRUPT: damaged, and it cannot be renamed.
+ * Creates the file if it does not exist; path "" keeps everything in memory. A file of an older
+ * format is brought up to date. All of it is read: one that is damaged is renamed (F.damaged-TIME),
+ * and another one begun; pl_state_loss says so. CAD_ERR_IO: it cannot be opened, or another service
+ * has it. CAD_ERR_UNSUPPORTED: a newer format, or a database of another program; it is left as it
+ * is. CAD_ERR_CORRUPT: damaged, and it cannot be renamed.
  */
 CAD_MUST_USE enum cad_status pl_state_open(const char *path, struct pl_state **state, struct cad_error *error);
 void pl_state_close(struct pl_state *state); /* NULL is fine */
@@ -37,8 +37,8 @@ CAD_MUST_USE enum cad_status pl_state_claim(
 CAD_MUST_USE enum cad_status pl_state_settings(
 	struct pl_state *state, const char *settings_fingerprint, bool *fresh, struct cad_error *error);
 
-/* The checksums of experts are those of certain files (cad_model_files): of these, as far as is known? Putting
- * others than before forgets them. */
+/* The checksums of experts are those of certain files (cad_model_files): of these, as far as is
+ * known? Putting others than before forgets them. */
 bool pl_state_has_files(struct pl_state *state, const char *files);
 CAD_MUST_USE enum cad_status pl_state_put_files(struct pl_state *state, const char *files, struct cad_error *error);
 

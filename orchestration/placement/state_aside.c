@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A damaged state file gets another name, so that nothing of it is lost and another one can begin. */
+/* A damaged state file gets another name, so that nothing of it is lost and another one can
+ * begin. */
 #include "orchestration/placement/internal.h"
 
 #include <errno.h>

@@ -321,8 +321,8 @@ static void router_checksum_of(const struct cad_model *model, char hex[33])
 	cad_model_router_checksum(model, (const uint8_t(*)[CAD_DIGEST_BYTES])digests, hex);
 }
 
-/* One bit of any tensor changes what routers compute with, unless it is a routed expert's; the fingerprint sees
- * none of them. */
+/* One bit of any tensor changes what routers compute with, unless it is a routed expert's; the
+ * fingerprint sees none of them. */
 static void router_checksum_sees_what_routers_compute_with(const char *name)
 {
 	struct golden_copy copy = golden_copy_create(name);

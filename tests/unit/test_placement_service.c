@@ -467,8 +467,8 @@ static bool nodes_know_no_router(struct world *world)
 	return world->members[0].peers_count == 0 && world->members[1].peers_count == 0;
 }
 
-/* One that was there before the router, and one that came after it. A router that says goodbye is no peer
- * any longer; it hears of nobody itself. */
+/* One that was there before the router, and one that came after it. A router that says goodbye is
+ * no peer any longer; it hears of nobody itself. */
 static void nodes_hear_of_routers(void **state)
 {
 	struct world *world = *state;
@@ -502,8 +502,8 @@ static bool router_has_everything_in_another_map(struct world *world)
 	return router_has_another_map(world) && router_sees_everything(world);
 }
 
-/* One node dies while the service is away. It is not waited for, since its host refuses connections to its
- * HTTP port; one whose host accepts them is. */
+/* One node dies while the service is away. It is not waited for, since its host refuses connections
+ * to its HTTP port; one whose host accepts them is. */
 static void after_a_restart_the_killed_are_not_waited_for(void **state)
 {
 	struct world *world = *state;
@@ -640,7 +640,8 @@ static void addresses_that_nobody_can_use_are_refused(void **state)
 		"gives 127.0.0.1:7400 as its exchange address");
 }
 
-/* The first that is there decides; a process that comes back with another version is no reason against itself. */
+/* The first that is there decides; a process that comes back with another version is no reason
+ * against itself. */
 static void libraries_that_do_not_work_together_are_refused(void **state)
 {
 	(void)state;

@@ -168,7 +168,8 @@ static void quanta_and_checksums_are_kept_by_key(void **state)
 	pl_state_close(file);
 }
 
-/* Checksums of experts are those of certain files; with others they are forgotten, and nothing else is. */
+/* Checksums of experts are those of certain files; with others they are forgotten, and nothing else
+ * is. */
 static void checksums_belong_to_their_files(void **state)
 {
 	static const char known[] = "0123456789abcdef0123456789abcdef";
@@ -474,8 +475,8 @@ static void damaged_files_are_set_aside(void **state)
 	assert_is_set_aside(*state, &bad, "file is not a database");
 }
 
-/* Either it is noticed, or nothing is lost: for every byte of the header, and every half of a page that is of
- * another time or file. */
+/* Either it is noticed, or nothing is lost: for every byte of the header, and every half of a page
+ * that is of another time or file. */
 static unsigned torn(const char *path, const struct image *good, const struct image *bad)
 {
 	struct pl_state *file;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * State files of every format that was ever released open, and nothing in them is lost. A format
- * that is released stays here word for word: a change of the schema fails here until it has a number
- * of its own (docs/VERSIONS.md), code that brings older files up to it, and its file below.
+ * that is released stays here word for word: a change of the schema fails here until it has a
+ * number of its own (docs/VERSIONS.md), code that brings older files up to it, and its file below.
  */
 #include "orchestration/placement/state.h"
 #include "tests/support/must.h"
