@@ -185,14 +185,20 @@ static bool is_back(const struct pl_control *control, const struct pl_hello *hel
 }
 
 /* Nothing is known yet of who reaches whom; a router that was expected after a restart comes to
- * this, too. */
-static enum cad_status join_reach(struct pl_control *control, uint32_t slot, enum pl_role role, struct cad_error *error)
+ * this, too. Only when the state file was lost a node that holds experts and has seen a map was in
+ * it. */
+static enum cad_status join_reach(
+	struct pl_control *control, uint32_t slot, const struct pl_join *join, struct cad_error *error)
 {
 	uint64_t now_ns = pl_control_now(control);
+	enum pl_role role = join->hello.role;
 	if (role == PL_ROLE_ROUTER && pl_reach_router(control->reach, slot, now_ns) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for what a router reaches");
 	if (role == PL_ROLE_EXPERT) {
-		pl_reach_node(control->reach, slot, now_ns);
+		if (!control->placed && join->epoch > 0 && join->held_count > 0)
+			pl_reach_restore(control->reach, slot, join->epoch);
+		else
+			pl_reach_node(control->reach, slot, now_ns);
 		control->list_due = true;
 	}
 	return CAD_OK;
@@ -235,7 +241,7 @@ enum cad_status pl_control_join(
 	if (status == CAD_OK && join->hello.role == PL_ROLE_EXPERT)
 		status = join_expert(control, slot, join, error);
 	if (status == CAD_OK && !(back && pl_reach_knows(control->reach, slot)))
-		status = join_reach(control, slot, join->hello.role, error);
+		status = join_reach(control, slot, join, error);
 	if (status != CAD_OK) {
 		control->stats.refusals += status != CAD_AGAIN;
 		return status;

@@ -394,32 +394,48 @@ static void unwritable_state_catches_up(void **state)
 
 /* Without the state file, what nodes say decides: they are asked for checksums, nothing is loaded
  * again, epochs go on, and no map is told in which an expert is missing. */
-static void lost_state_is_rebuilt_from_the_nodes(void **state)
+static void rebuild_lost_state(int router_comes)
 {
-	(void)state;
 	struct world *world = world_create();
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(world_connect_node(world, i), CAD_OK);
+	world_connect_router(world, 0);
 	world_run(world, 3000);
 	uint64_t epoch = world->last_epoch;
 	bool held[2][WORLD_CELLS];
 	for (int i = 0; i < 2; i++)
 		memcpy(held[i], world->nodes[i].held, sizeof held[i]);
-	pl_control_destroy(world->control);
+	world_stop(world);
 	pl_state_close(world->state);
 	struct cad_error error;
 	must(pl_state_open("", &world->state, &error), &error);
 	world->options.state = world->state;
 	world->unplaced_worst = 0;
 	world_start(world);
-	for (int i = 0; i < 2; i++)
-		assert_int_equal(world_connect_node(world, i), CAD_OK);
+	unsigned loads = world->loads;
+	for (int i = 0; i < 3; i++) {
+		if (i == router_comes)
+			world_connect_router(world, 0);
+		if (i < 2)
+			assert_int_equal(world_connect_node(world, i), CAD_OK);
+		world_run(world, 50);
+	}
 	world_run(world, 3000);
 	assert_true(world->last_epoch > epoch);
 	assert_int_equal(world->unplaced_worst, 0);
+	assert_int_equal(world->loads, loads + WORLD_CELLS); /* each is asked for its checksum */
+	assert_int_equal(world->frees, 0);
 	for (int i = 0; i < 2; i++)
 		assert_memory_equal(held[i], world->nodes[i].held, sizeof held[i]);
 	world_destroy(world);
+}
+
+/* Before the nodes, between them, or after them. */
+static void lost_state_is_rebuilt_from_the_nodes(void **state)
+{
+	(void)state;
+	for (int router_comes = 0; router_comes < 3; router_comes++)
+		rebuild_lost_state(router_comes);
 }
 
 static void wrong_weights_are_never_in_a_map(void **state)
