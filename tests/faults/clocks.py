@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clocks that are set while processes run: Debian's libfaketime shows them another time of day. Only that: no clock that counts on can be set."""
+"""Clocks that are set while processes run: Debian's libfaketime shows them another time of day, and no other clock is touched.
+
+While its clock is behind, the waits of gRPC's timer threads end at once, since the kernel's is not: that takes a tenth of a core of each
+process, which a clock that is really set does not.
+"""
 import functools
 import pathlib
 

@@ -8,7 +8,7 @@ import struct
 import threading
 
 from rows import KERNEL, row
-from world import World, accepts, until
+from world import World, until
 
 ADDRESS = '127.9.9.9'   # of the name server
 A = 1                   # a record with an IPv4 address
@@ -75,9 +75,8 @@ class NamesWorld(World):
         """The arguments with names in place of addresses."""
         if self.named == 'placement' and name != 'placement':
             arguments = [a.replace('127.0.0.1', 'placement.test') if a == self.placement_grpc else a for a in arguments]
-        if self.named == 'nodes' and name.startswith('expert') and accepts(arguments[0], '--advertise'):
-            listen = self.address(name)
-            arguments = [listen if before == '--listen' else a for before, a in zip([''] + arguments, arguments)] + ['--advertise', listen.replace('127.0.0.1', f'{name}.test')]
+        if self.named == 'nodes' and name.startswith('expert'):
+            arguments = [f'{name}.test:0' if before == '--exchange' else a for before, a in zip([''] + arguments, arguments)]
         return arguments
 
     def __exit__(self, *_):
@@ -95,6 +94,8 @@ def dns_silent_for_a_node(world):
     world.restart(world.experts[1])
     yield
     world.names.silent = False
+    if not world.experts[1].alive():   # it does not know its own address
+        world.experts[1].start()
     until(world.all_live, 15, 'every node is live and every expert placed')
 
 

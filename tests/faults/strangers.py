@@ -44,9 +44,11 @@ class WrongWeights:
         shutil.rmtree(self.directory)
 
 
-def leaves(world, node):
-    """It has got nothing, and goes."""
+def leaves(world, node, *words):
+    """It has got nothing, was told why, and goes."""
     assert world.holds_nothing(node.name), f'{node.name} was given experts'
+    said = node.log.read_text()
+    assert all(word in said for word in words), f'{node.name} does not say why it gets nothing: {", ".join(words)}'
     node.stop()
 
 
@@ -64,7 +66,7 @@ def node_without_secret(world):
     """an expert node without the cluster secret joins"""
     node = world.newcomer(world.add_expert, lambda arguments: without(arguments, '--secret-file'))
     yield
-    leaves(world, node)
+    leaves(world, node, 'secret')
 
 
 @row(KERNEL, hold=JOIN_S, secret=True)
@@ -75,7 +77,7 @@ def node_wrong_secret(world):
     other.chmod(0o600)
     node = world.newcomer(world.add_expert, lambda arguments: replaced(arguments, '--secret-file', other))
     yield
-    leaves(world, node)
+    leaves(world, node, 'secret')
 
 
 @row(KERNEL, hold=JOIN_S, world=NetworkWorld, spare=['expert-3'])
@@ -90,9 +92,9 @@ def node_unreachable(world):
 @row(KERNEL, hold=JOIN_S, world=NetworkWorld, spare=['expert-3'])
 def node_on_loopback(world):
     """an expert node on another host joins whose exchange is on loopback"""
-    node = world.newcomer(world.add_expert, lambda arguments: replaced(replaced(arguments, '--listen', '127.0.0.1:0'), '--ucx-devices', 'lo'))
+    node = world.newcomer(world.add_expert, lambda arguments: replaced(replaced(arguments, '--exchange', '127.0.0.1:0'), '--ucx-devices', 'lo'))
     yield
-    leaves(world, node)
+    leaves(world, node, 'no other machine can reach')
 
 
 @row(KERNEL, hold=JOIN_S, needs=[no_other_ucx])
@@ -100,7 +102,7 @@ def node_other_ucx(world):
     """an expert node with UCX 1.22.0 joins"""
     node = world.newcomer(world.add_expert, libraries=other_ucx())
     yield
-    leaves(world, node)
+    leaves(world, node, 'ucx-1.22', 'ucx-1.13')
 
 
 def refused_or_equal(world, router):
