@@ -147,6 +147,23 @@ static void a_command_is_a_part_of_a_page(void **state)
 	assert_null(strstr(page, ".TH"));
 }
 
+static void close_with_codes(FILE *stream, const struct cad_options_spec *spec)
+{
+	cad_manual_close(stream, spec->program, "3: not ready.");
+}
+
+/* A program's own exit codes stand between those that all have. */
+static void exit_codes_are_told(void **state)
+{
+	(void)state;
+	print(close_with_codes, &page_spec);
+	assert_non_null(strstr(page, "2: wrong usage.\n3: not ready.\nAbove 128: ended by a signal"));
+	assert_only_requests_begin_with_a_point();
+	free(page);
+	print(cad_manual_page, &page_spec);
+	assert_non_null(strstr(page, "2: wrong usage.\nAbove 128: ended by a signal"));
+}
+
 static void man_needs_no_required_option(void **state)
 {
 	(void)state;
@@ -167,6 +184,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(a_page_holds_every_option, clean),
 		cmocka_unit_test_teardown(a_command_is_a_part_of_a_page, clean),
+		cmocka_unit_test_teardown(exit_codes_are_told, clean),
 		cmocka_unit_test_teardown(man_needs_no_required_option, clean),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
