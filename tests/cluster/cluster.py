@@ -153,6 +153,9 @@ class Cluster:
     def address(self, name, port=None):
         return f'{self.host(name)}:{free_port() if port is None else port}'
 
+    def exchange(self, name):
+        return self.address(name, 0)
+
     def process(self, name, arguments):
         return Process(name, arguments, self.directory, self.env, self.start)
 
@@ -160,7 +163,7 @@ class Cluster:
         name = f'expert-{len(self.experts)}'
         address = self.address(name)
         memory = ['--memory', self.memory] if self.memory else []
-        process = self.process(name, [BIN / 'cadre-expert', '--model', self.model, '--placement', self.placement_grpc, '--exchange', self.address(name, 0), '--http', address,
+        process = self.process(name, [BIN / 'cadre-expert', '--model', self.model, '--placement', self.placement_grpc, '--exchange', self.exchange(name), '--http', address,
                                       '--id', name, '--threads', self.threads, *memory, *self.transports, *self.expert_options, *options])
         process.http = address
         self.experts.append(process)
@@ -169,7 +172,7 @@ class Cluster:
     def add_router(self, options=()):
         name = f'router-{len(self.routers)}'
         grpc_address, http_address = self.address(name), self.address(name)
-        process = self.process(name, [BIN / 'cadre-router', '--model', self.model, '--placement', self.placement_grpc, '--exchange', self.address(name, 0), '--grpc', grpc_address, '--http', http_address,
+        process = self.process(name, [BIN / 'cadre-router', '--model', self.model, '--placement', self.placement_grpc, '--exchange', self.exchange(name), '--grpc', grpc_address, '--http', http_address,
                                       '--id', name, '--threads', self.router_threads, *self.transports, *self.router_options, *options])
         router = Router(process, grpc_address, http_address)
         self.routers.append(router)
