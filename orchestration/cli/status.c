@@ -3,6 +3,7 @@
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/address.h"
 #include "common/rpc/blocking.h"
+#include "common/transport/exchange_address.h"
 #include "orchestration/cli/cluster_file.h"
 #include "orchestration/cli/command.h"
 
@@ -75,6 +76,19 @@ static int compare_nodes(const void *a, const void *b)
 	return x->role != y->role ? (int)y->role - (int)x->role : strcmp(x->id, y->id);
 }
 
+static void print_attention(const Cadre__V1__ClusterStatus *status)
+{
+	for (size_t i = 0; i < status->n_nodes; i++) {
+		if (status->nodes[i]->problem[0])
+			printf("ATTENTION: %s: %s\n", status->nodes[i]->id, status->nodes[i]->problem);
+		if (status->nodes[i]->absence[0])
+			printf("ATTENTION: %s: %s\n", status->nodes[i]->id, status->nodes[i]->absence);
+	}
+	for (size_t i = 0; i < status->n_refused; i++)
+		printf("ATTENTION: refused %.0f s ago: %s\n", (double)status->refused[i]->last_ms * 1e-3,
+			status->refused[i]->why);
+}
+
 static void print_table(const Cadre__V1__ClusterStatus *status)
 {
 	const Cadre__V1__Settings *settings = status->settings;
@@ -90,40 +104,44 @@ static void print_table(const Cadre__V1__ClusterStatus *status)
 	if (status->experts_unplaced)
 		printf("ATTENTION: no node holds %u of %u experts\n", status->experts_unplaced,
 			status->moe_layers * status->experts_per_layer);
-	for (size_t i = 0; i < status->n_nodes; i++)
-		if (status->nodes[i]->problem[0])
-			printf("ATTENTION: %s: %s\n", status->nodes[i]->id, status->nodes[i]->problem);
-	printf("\n%-20s %-6s %-5s %7s %22s %7s %9s %9s %5s %8s %7s  %s\n", "NODE", "ROLE", "STATE", "EXPERTS", "MEMORY",
-		"EPOCH", "ROWS/S", "TOKENS/S", "SEQS", "LEASE", "PID", "ADDRESS");
+	print_attention(status);
+	printf("\n%-20s %-6s %-5s %7s %22s %7s %9s %9s %5s %8s %7s %7s  %s\n", "NODE", "ROLE", "STATE", "EXPERTS",
+		"MEMORY", "EPOCH", "ROWS/S", "TOKENS/S", "SEQS", "LEASE", "REACH", "PID", "ADDRESS");
 
 	for (size_t i = 0; i < status->n_nodes; i++) {
 		const Cadre__V1__NodeStatus *node = status->nodes[i];
 		bool expert = node->role == CADRE__V1__ROLE__ROLE_EXPERT;
-		char used[24], all[24], memory[52], experts[16], lease[16];
+		char used[24], all[24], memory[52], experts[16], lease[16], reach[32], exchange[CAD_ADDRESS_BYTES];
 		print_bytes(node->memory_used_bytes, used);
 		print_bytes(node->memory_bytes, all);
 		snprintf(memory, sizeof memory, expert ? "%s of %s" : "-", used, all);
 		snprintf(experts, sizeof experts, expert ? "%u" : "-", node->experts);
 		snprintf(lease, sizeof lease, node->lease_left_ms ? "%u ms" : "-", node->lease_left_ms);
-		printf("%-20s %-6s %-5s %7s %22s %7llu %9.1f %9.1f %5u %8s %7u  %s\n", node->id, role_name(node->role),
-			state_name(node->state), experts, memory, (unsigned long long)node->epoch,
-			node->rows_per_second, node->tokens_per_second, node->sequences, lease, node->pid,
-			expert ? node->exchange_address : node->grpc_address);
+		snprintf(reach, sizeof reach, node->reached_of ? "%u/%u" : "-", node->reached, node->reached_of);
+		cad_exchange_address_host(node->exchange_address, exchange);
+		printf("%-20s %-6s %-5s %7s %22s %7llu %9.1f %9.1f %5u %8s %7s %7u  %s\n", node->id,
+			role_name(node->role), state_name(node->state), experts, memory,
+			(unsigned long long)node->epoch, node->rows_per_second, node->tokens_per_second,
+			node->sequences, lease, reach, node->pid, expert ? exchange : node->grpc_address);
 	}
 }
 
 static json_t *node_to_json(const Cadre__V1__NodeStatus *node)
 {
+	char exchange[CAD_ADDRESS_BYTES];
+
+	cad_exchange_address_host(node->exchange_address, exchange);
 	return json_pack(
-		"{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:I, s:I, s:s, s:s}", "id",
-		node->id, "role", role_name(node->role), "state", state_name(node->state), "exchange_address",
-		node->exchange_address, "http_address", node->http_address, "grpc_address", node->grpc_address,
-		"experts", (json_int_t)node->experts, "memory_bytes", (json_int_t)node->memory_bytes,
-		"memory_used_bytes", (json_int_t)node->memory_used_bytes, "epoch", (json_int_t)node->epoch,
-		"rows_per_second", node->rows_per_second, "tokens_per_second", node->tokens_per_second, "sequences",
+		"{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:s}",
+		"id", node->id, "role", role_name(node->role), "state", state_name(node->state), "exchange_address",
+		exchange, "http_address", node->http_address, "grpc_address", node->grpc_address, "experts",
+		(json_int_t)node->experts, "memory_bytes", (json_int_t)node->memory_bytes, "memory_used_bytes",
+		(json_int_t)node->memory_used_bytes, "epoch", (json_int_t)node->epoch, "rows_per_second",
+		node->rows_per_second, "tokens_per_second", node->tokens_per_second, "sequences",
 		(json_int_t)node->sequences, "lease_left_ms", (json_int_t)node->lease_left_ms, "isa", node->isa,
 		"threads", (json_int_t)node->threads, "pid", (json_int_t)node->pid, "kernels_fingerprint",
-		node->kernels_fingerprint, "problem", node->problem);
+		node->kernels_fingerprint, "problem", node->problem, "reached", (json_int_t)node->reached, "reached_of",
+		(json_int_t)node->reached_of, "absence", node->absence);
 }
 
 static json_t *settings_to_json(const Cadre__V1__Settings *settings)
@@ -137,16 +155,21 @@ static json_t *settings_to_json(const Cadre__V1__Settings *settings)
 
 static void print_json(const Cadre__V1__ClusterStatus *status)
 {
-	json_t *nodes = json_array();
+	json_t *nodes = json_array(), *refused = json_array();
+	for (size_t i = 0; i < status->n_refused; i++)
+		(void)json_array_append_new(refused,
+			json_pack("{s:s, s:s, s:I, s:I}", "id", status->refused[i]->id, "why", status->refused[i]->why,
+				"times", (json_int_t)status->refused[i]->times, "last_ms",
+				(json_int_t)status->refused[i]->last_ms));
 	for (size_t i = 0; i < status->n_nodes; i++)
 		(void)json_array_append_new(nodes, node_to_json(status->nodes[i]));
-	json_t *json = json_pack("{s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:s, s:o*, s:o}", "cluster",
+	json_t *json = json_pack("{s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:s, s:o*, s:o, s:o}", "cluster",
 		status->cluster, "epoch", (json_int_t)status->epoch, "model_directory", status->model_directory,
 		"model_fingerprint", status->model_fingerprint, "architecture", status->architecture, "moe_layers",
 		(json_int_t)status->moe_layers, "experts_per_layer", (json_int_t)status->experts_per_layer,
 		"experts_unplaced", (json_int_t)status->experts_unplaced, "uptime_ms", (json_int_t)status->uptime_ms,
 		"state_loss", status->state_loss, "router_checksum", status->router_checksum, "settings",
-		status->settings ? settings_to_json(status->settings) : NULL, "nodes", nodes);
+		status->settings ? settings_to_json(status->settings) : NULL, "nodes", nodes, "refused", refused);
 	(void)json_dumpf(json, stdout, JSON_INDENT(2));
 	putchar('\n');
 	json_decref(json);

@@ -594,6 +594,7 @@ static void get_status(struct cad_rpc_call *call, const ProtobufCMessage *messag
 		.cluster = service->options.cluster,
 		.checkpoint = service->options.checkpoint,
 		.control = service->control,
+		.door = &service->door,
 		.state = service->options.state,
 		.now_ns = cad_clock_now_ns(service->options.clock),
 		.started_ns = service->started_ns,

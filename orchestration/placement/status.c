@@ -14,6 +14,8 @@ struct pl_status {
 	struct cad_settings_storage settings_storage;
 	Cadre__V1__NodeStatus nodes[CAD_PROCESSES_MAX];
 	Cadre__V1__NodeStatus *list[CAD_PROCESSES_MAX];
+	struct pl_reach_view reach[CAD_PROCESSES_MAX];
+	Cadre__V1__Refusal refused[PL_REFUSALS_MAX], *refused_list[PL_REFUSALS_MAX];
 };
 
 static void fill_node(Cadre__V1__NodeStatus *message, const struct pl_registry *registry, uint32_t slot,
@@ -44,6 +46,30 @@ static void fill_node(Cadre__V1__NodeStatus *message, const struct pl_registry *
 	message->pid = node->pid;
 	message->kernels_fingerprint = (char *)node->kernels_fingerprint;
 	message->problem = (char *)pl_registry_problem(registry, slot, now_ns);
+}
+
+static void fill_reach(Cadre__V1__NodeStatus *message, const struct pl_reach_view *view)
+{
+	message->reached = view->reached;
+	message->reached_of = view->of;
+	message->absence = (char *)view->text;
+}
+
+static void fill_refusals(struct pl_status *status, const struct pl_door *door, uint64_t now_ns)
+{
+	status->message.refused = status->refused_list;
+	for (int i = 0; door && i < PL_REFUSALS_MAX; i++) {
+		const struct pl_refusal *refusal = &door->refusals[i];
+		if (!refusal->last_ns || now_ns > refusal->last_ns + PL_REFUSAL_SHOWN_NS)
+			continue;
+		Cadre__V1__Refusal *message = &status->refused[status->message.n_refused];
+		cadre__v1__refusal__init(message);
+		message->id = (char *)refusal->id;
+		message->why = (char *)refusal->why;
+		message->times = refusal->times;
+		message->last_ms = (now_ns - refusal->last_ns) / CAD_NS_PER_MS;
+		status->refused_list[status->message.n_refused++] = message;
+	}
 }
 
 enum cad_status pl_status_create(const struct pl_status_source *source, struct pl_status **status)
@@ -78,9 +104,12 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 		if (registry->nodes[slot].presence == PL_FREE)
 			continue;
 		fill_node(&made->nodes[message->n_nodes], registry, slot, map, source->now_ns);
+		pl_reach_view(pl_control_reach(source->control), registry, slot, source->now_ns, &made->reach[slot]);
+		fill_reach(&made->nodes[message->n_nodes], &made->reach[slot]);
 		made->list[message->n_nodes] = &made->nodes[message->n_nodes];
 		message->n_nodes++;
 	}
+	fill_refusals(made, source->door, source->now_ns);
 
 	*status = made;
 	return CAD_OK;
@@ -97,12 +126,16 @@ void pl_status_destroy(struct pl_status *status) { free(status); }
 	X(unplaced, "cadre_placement_experts_unplaced", "Experts that no node holds at the current epoch") \
 	X(experts_live, "cadre_placement_expert_nodes", "Live expert nodes") \
 	X(routers_live, "cadre_placement_routers", "Live routers") \
+	X(nodes_absent, "cadre_placement_nodes_absent", "Live expert nodes that some router does not reach") \
+	X(routers_discounted, "cadre_placement_routers_discounted", \
+		"Live routers that reach fewer than half of the expert nodes, and so do not count") \
 	X(rows_per_second, "cadre_placement_rows_per_second", "Rows per second that expert nodes report") \
 	X(tokens_per_second, "cadre_placement_tokens_per_second", "Tokens per second that routers report")
 
 #define PL_COUNTER_LIST(X) \
 	X(joins, "cadre_placement_joins_total", "Processes that joined") \
 	X(refusals, "cadre_placement_refusals_total", "Processes that were refused") \
+	X(absences, "cadre_placement_absences_total", "Expert nodes in use that a router did not reach any more") \
 	X(deaths, "cadre_placement_deaths_total", "Processes that died or left") \
 	X(loads_ordered, "cadre_placement_loads_ordered_total", "Experts that nodes were told to load") \
 	X(frees_ordered, "cadre_placement_frees_ordered_total", "Experts that nodes were told to free") \
@@ -133,15 +166,23 @@ void pl_status_metrics_update(struct pl_status_metrics *status, const struct pl_
 		return;
 	const struct pl_registry *registry = pl_control_registry(control);
 	const struct cad_map *map = pl_control_map(control);
-	double rows = 0, tokens = 0;
+	double rows = 0, tokens = 0, absent = 0, discounted = 0;
 	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
 		rows += registry->nodes[slot].role == PL_ROLE_EXPERT ? registry->nodes[slot].rows_per_second : 0;
 		tokens += registry->nodes[slot].role == PL_ROLE_ROUTER ? registry->nodes[slot].tokens_per_second : 0;
+		if (registry->nodes[slot].presence != PL_LIVE)
+			continue;
+		absent += registry->nodes[slot].role == PL_ROLE_EXPERT &&
+			!pl_reach_usable(pl_control_reach(control), slot);
+		discounted += registry->nodes[slot].role == PL_ROLE_ROUTER &&
+			!pl_reach_counts(pl_control_reach(control), slot);
 	}
 	cad_gauge_set(status->epoch, map ? (double)map->epoch : 0);
 	cad_gauge_set(status->unplaced, map ? (double)cad_map_unplaced(map) : 0);
 	cad_gauge_set(status->experts_live, pl_registry_count(registry, PL_ROLE_EXPERT, PL_LIVE));
 	cad_gauge_set(status->routers_live, pl_registry_count(registry, PL_ROLE_ROUTER, PL_LIVE));
+	cad_gauge_set(status->nodes_absent, absent);
+	cad_gauge_set(status->routers_discounted, discounted);
 	cad_gauge_set(status->rows_per_second, rows);
 	cad_gauge_set(status->tokens_per_second, tokens);
 	const struct pl_control_stats *stats = pl_control_stats(control);

@@ -12,6 +12,7 @@
 #include "common/process/metrics.h"
 #include "orchestration/placement/checkpoint.h"
 #include "orchestration/placement/control.h"
+#include "orchestration/placement/door.h"
 
 struct Cadre__V1__ClusterStatus;
 
@@ -19,6 +20,7 @@ struct pl_status_source {
 	const char *cluster;
 	const struct pl_checkpoint *checkpoint;
 	const struct pl_control *control;
+	const struct pl_door *door; /* NULL: nobody was refused */
 	const struct pl_state *state;
 	uint64_t now_ns, started_ns;
 };
@@ -29,10 +31,10 @@ const struct Cadre__V1__ClusterStatus *pl_status_message(const struct pl_status 
 void pl_status_destroy(struct pl_status *status);
 
 struct pl_status_metrics {
-	struct cad_gauge *state_lost, *epoch, *unplaced, *experts_live, *routers_live, *rows_per_second,
-		*tokens_per_second;
+	struct cad_gauge *state_lost, *epoch, *unplaced, *experts_live, *routers_live, *nodes_absent,
+		*routers_discounted, *rows_per_second, *tokens_per_second;
 	struct cad_counter *joins, *refusals, *deaths, *loads_ordered, *frees_ordered, *loads_failed, *checksums_wrong,
-		*maps_published, *state_errors;
+		*maps_published, *state_errors, *absences;
 	struct pl_control_stats seen; /* what the counters have already counted */
 };
 /* metrics NULL: nothing is kept. */
