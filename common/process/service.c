@@ -12,6 +12,15 @@ static bool given(const char *text) { return text && *text; }
 
 /* ---- options ---- */
 
+/* As the admin port takes it. */
+static enum cad_status check_http(const struct cad_service_options *o, struct cad_error *error)
+{
+	char whole[CAD_ADDRESS_BYTES];
+	struct cad_address ignored;
+	snprintf(whole, sizeof whole, "%s%s", *o->http == ':' ? "127.0.0.1" : "", o->http);
+	return cad_address_parse(whole, &ignored, error) == CAD_OK ? CAD_OK : cad_error_prefix(error, "--http");
+}
+
 static enum cad_status check_grpc(const struct cad_service_options *o, struct cad_error *error)
 {
 	bool tls = given(o->tls_certificate);
@@ -44,12 +53,21 @@ static enum cad_status check_member(const struct cad_service_options *o, struct 
 	if (*o->placement && !cad_address_is_complete(o->placement))
 		return cad_error_set(
 			error, CAD_ERR_INVALID, "--placement '%s' is not an address: give HOST:PORT", o->placement);
+
+	struct cad_address address;
+	struct cad_error ignored;
+	if (cad_address_parse(o->placement, &address, &ignored) == CAD_OK && address.port == 0)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"--placement '%s': nobody is found at port 0; give the port of the placement service's --grpc",
+			o->placement);
 	return CAD_OK;
 }
 
 enum cad_status cad_service_check(const struct cad_service_options *options, struct cad_error *error)
 {
-	enum cad_status status = options->grpc ? check_grpc(options, error) : CAD_OK;
+	enum cad_status status = given(options->http) ? check_http(options, error) : CAD_OK;
+	if (status == CAD_OK && options->grpc)
+		status = check_grpc(options, error);
 	return status == CAD_OK && options->placement ? check_member(options, error) : status;
 }
 
