@@ -3,6 +3,7 @@
 #include "orchestration/placement/control.h"
 
 #include "common/base/log.h"
+#include "common/transport/exchange_address.h"
 #include "orchestration/placement/internal.h"
 
 #include <stdio.h>
@@ -261,10 +262,11 @@ enum cad_status pl_control_join(
 	pl_state_begin(control->options.state);
 	pl_state_put_node(control->options.state, node);
 	pl_control_commit(control);
+	char exchange[CAD_ADDRESS_BYTES];
+	cad_exchange_address_host(node->exchange_address, exchange);
 	cad_log_info(PL_COMPONENT, "joined", CAD_S("node", node->id),
-		CAD_S("role", node->role == PL_ROLE_EXPERT ? "expert" : "router"),
-		CAD_S("exchange", node->exchange_address), CAD_U("held", join->held_count),
-		CAD_U("memory_bytes", node->memory_bytes), CAD_U("pid", node->pid));
+		CAD_S("role", node->role == PL_ROLE_EXPERT ? "expert" : "router"), CAD_S("exchange", exchange),
+		CAD_U("held", join->held_count), CAD_U("memory_bytes", node->memory_bytes), CAD_U("pid", node->pid));
 
 	return CAD_OK;
 }

@@ -112,11 +112,12 @@ static bool may_hold(const struct pl_control *control, const struct pl_node *nod
 		(control->options.mixed_kernels || strcmp(node->kernels_fingerprint, control->kernels) == 0);
 }
 
-/* A node out of reach keeps what it has and gets nothing. */
+/* A node out of reach, ours or routers', keeps what it has and gets nothing. */
 static uint64_t usable_memory(
-	const struct pl_control *control, const struct pl_node *node, const uint8_t *flags, uint64_t leaving_bytes)
+	const struct pl_control *control, uint32_t slot, const uint8_t *flags, uint64_t leaving_bytes)
 {
-	if (node->presence == PL_LIVE)
+	const struct pl_node *node = &control->registry.nodes[slot];
+	if (node->presence == PL_LIVE && pl_reach_usable(control->reach, slot))
 		return node->memory_bytes > leaving_bytes ? node->memory_bytes - leaving_bytes : 0;
 	uint64_t held = 0;
 	for (uint32_t cell = 0; cell < control->cells; cell++)
@@ -147,6 +148,13 @@ struct plan {
 	struct pl_assignment assignment;
 };
 
+/* Of one that has just come it is not known yet whether routers will reach it; what it has is not loaded
+ * elsewhere in that moment. */
+static bool takes_part(const struct pl_control *control, uint32_t slot)
+{
+	return pl_reach_usable(control->reach, slot) || pl_reach_undecided(control->reach, slot);
+}
+
 static void choose_nodes(struct pl_control *control, struct plan *plan)
 {
 	choose_kernels(control);
@@ -154,7 +162,7 @@ static void choose_nodes(struct pl_control *control, struct plan *plan)
 	for (int usable = 1; usable >= 0; usable--) {
 		for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
 			if (may_hold(control, &control->registry.nodes[slot]) &&
-				pl_reach_usable(control->reach, slot) == (usable == 1))
+				takes_part(control, slot) == (usable == 1))
 				plan->slots[plan->count++] = slot;
 		plan->usable = usable == 1 ? plan->count : plan->usable;
 	}
@@ -184,9 +192,7 @@ static enum cad_status assign(const struct pl_control *control, struct plan *pla
 		uint64_t leaving_bytes;
 		uint8_t *mine = plan->flags + (size_t)i * control->cells;
 		pl_rollout_view(control->rollout, plan->slots[i], mine, &leaving_bytes);
-		nodes[i] = (struct pl_assign_node){
-			usable_memory(control, &control->registry.nodes[plan->slots[i]], mine, leaving_bytes), mine
-		};
+		nodes[i] = (struct pl_assign_node){ usable_memory(control, plan->slots[i], mine, leaving_bytes), mine };
 	}
 
 	const struct pl_assign_source source = {
@@ -250,13 +256,14 @@ static void say_outcome(struct pl_control *control, const struct plan *plan)
 	const struct pl_assignment *assignment = &plan->assignment;
 	char text[sizeof control->shortage];
 	uint32_t others = plan->count - plan->usable, unplaced = assignment->unplaced - plan->kept;
-	bool passes = assignment->unplaced > 0 && others > 0 && pl_reach_pending_ns(control->reach);
+	bool passes = assignment->unplaced > 0 && pl_reach_pending_ns(control->reach);
 
-	if (assignment->unplaced == 0 || others == 0)
+	if (passes)
+		snprintf(text, sizeof text,
+			"%u experts wait until it is clear which of the expert nodes that have come routers reach",
+			assignment->unplaced);
+	else if (assignment->unplaced == 0 || others == 0)
 		snprintf(text, sizeof text, "%s", assignment->unplaced ? assignment->text : "");
-	else if (passes)
-		snprintf(text, sizeof text, "%u experts wait until routers have connected to %u expert nodes",
-			assignment->unplaced, others);
 	else
 		snprintf(text, sizeof text,
 			"%u of %u experts have no place on the %u expert nodes that every router reaches; of them %u stay on the %u others, and %u are nowhere",
@@ -294,7 +301,7 @@ static void make_plan(struct pl_control *control, uint64_t now_ns)
 	keep_the_rest(control, &plan);
 	hand_out(control, &plan);
 	say_outcome(control, &plan);
-	control->placed = control->placed || plan.usable > 0 || plan.kept > 0;
+	control->placed = control->placed || plan.assignment.unplaced - plan.kept < control->cells;
 	control->all_lost = control->all_lost && plan.count == 0;
 	control->plan_due = false;
 }

@@ -21,7 +21,7 @@ struct router {
 };
 
 struct node {
-	bool present, live, whole, usable;
+	bool present, live, whole, usable, undecided;
 	bool used;             /* was usable before */
 	uint64_t listed_epoch; /* of the first map with it; 0: none yet */
 	uint64_t usable_ns;    /* since when */
@@ -87,7 +87,7 @@ static void forget_pairs(struct pl_reach *reach, uint32_t slot, uint64_t now_ns)
 
 void pl_reach_node(struct pl_reach *reach, uint32_t slot, uint64_t now_ns)
 {
-	reach->nodes[slot] = (struct node){ .present = true, .missing_by = -1 };
+	reach->nodes[slot] = (struct node){ .present = true, .undecided = true, .missing_by = -1 };
 	forget_pairs(reach, slot, now_ns);
 }
 
@@ -281,7 +281,7 @@ static bool look(struct pl_reach *reach, const struct pl_registry *registry, uin
 static bool judge_node(struct pl_reach *reach, const struct pl_registry *registry, uint32_t n, uint64_t now_ns)
 {
 	struct node *node = &reach->nodes[n];
-	bool before = node->usable, absent;
+	bool before = node->usable, was_undecided = node->undecided, absent;
 
 	node->whole = false;
 	if (!node->live)
@@ -304,10 +304,11 @@ static bool judge_node(struct pl_reach *reach, const struct pl_registry *registr
 	else if (node->whole && !node->usable)
 		due_ns = node->held_until_ns;
 	reach->deadline_ns = earlier(reach->deadline_ns, due_ns);
-	if (!node->used && !absent && !node->usable && due_ns != UINT64_MAX && due_ns > reach->pending_ns)
+	node->undecided = !node->used && !absent;
+	if (node->undecided && due_ns != UINT64_MAX && due_ns > reach->pending_ns)
 		reach->pending_ns = due_ns;
 
-	return node->usable != before;
+	return node->usable != before || node->undecided != was_undecided;
 }
 
 bool pl_reach_judge(struct pl_reach *reach, const struct pl_registry *registry, uint64_t now_ns)
@@ -334,6 +335,8 @@ uint64_t pl_reach_deadline_ns(const struct pl_reach *reach) { return reach->dead
 bool pl_reach_whole(const struct pl_reach *reach, uint32_t slot) { return reach->nodes[slot].whole; }
 
 bool pl_reach_usable(const struct pl_reach *reach, uint32_t slot) { return reach->nodes[slot].usable; }
+
+bool pl_reach_undecided(const struct pl_reach *reach, uint32_t slot) { return reach->nodes[slot].undecided; }
 
 bool pl_reach_counts(const struct pl_reach *reach, uint32_t router) { return reach->routers[router].counts; }
 

@@ -56,7 +56,7 @@ void pl_reach_report(struct pl_reach *reach, uint32_t router, uint64_t epoch, co
 /* The service did not run for so long: reports of that time are still to come. */
 void pl_reach_postpone(struct pl_reach *reach, uint64_t late_ns);
 
-/* Looks at everything that lives. Whether other nodes are usable now than before. Logs what changed. */
+/* Looks at everything that lives. Whether other nodes are usable or undecided now than before. Logs what changed. */
 bool pl_reach_judge(struct pl_reach *reach, const struct pl_registry *registry, uint64_t now_ns);
 /* When to judge again though nothing is reported; UINT64_MAX: never. */
 uint64_t pl_reach_deadline_ns(const struct pl_reach *reach);
@@ -64,6 +64,8 @@ uint64_t pl_reach_deadline_ns(const struct pl_reach *reach);
 /* As judged last. */
 bool pl_reach_whole(const struct pl_reach *reach, uint32_t slot);
 bool pl_reach_usable(const struct pl_reach *reach, uint32_t slot);
+/* A live node that was never usable, and of which routers may still say that they reach it. */
+bool pl_reach_undecided(const struct pl_reach *reach, uint32_t slot);
 bool pl_reach_counts(const struct pl_reach *reach, uint32_t router);
 uint64_t pl_reach_absences(const struct pl_reach *reach); /* in all: nodes that were usable, and then not */
 /* A live node of which it is not clear yet whether routers will reach it: until when that is waited for;

@@ -2,6 +2,8 @@
 /* Nodes and leases. */
 #include "orchestration/placement/registry.h"
 
+#include "common/transport/exchange_address.h"
+
 #include <string.h>
 
 void pl_registry_init(struct pl_registry *registry, uint64_t lease_ns, uint64_t grace_ns, uint64_t forget_ns)
@@ -145,10 +147,13 @@ enum cad_status pl_registry_join(struct pl_registry *registry, const struct pl_h
 	int at = pl_registry_find(registry, hello->id);
 	if (at >= 0 && registry->nodes[at].presence == PL_LIVE) {
 		const struct pl_node *node = &registry->nodes[at];
-		if (node->pid != hello->pid || strcmp(node->exchange_address, hello->exchange_address) != 0)
+		char here[CAD_ADDRESS_BYTES], there[CAD_ADDRESS_BYTES];
+		cad_exchange_address_host(node->exchange_address, here);
+		cad_exchange_address_host(hello->exchange_address, there);
+		if (node->pid != hello->pid || strcmp(here, there) != 0)
 			return cad_error_set(error, CAD_ERR_REFUSED,
 				"node id '%s' is already in use (pid %u, %s): choose another --id or stop that node",
-				hello->id, node->pid, node->exchange_address);
+				hello->id, node->pid, here);
 		old_session = node->session;
 	}
 

@@ -85,7 +85,7 @@ void pl_registry_init(struct pl_registry *registry, uint64_t lease_ns, uint64_t 
 
 /*
  * A process joins; `slot` is its place. A known process that is alive and uses another stream is
- * refused (CAD_ERR_REFUSED), unless it is the same process (pid and exchange address), whose old
+ * refused (CAD_ERR_REFUSED), unless it is the same process (pid, and host and port of the exchange), whose old
  * stream is not yet known to be broken: then `superseded` is that stream's session, else 0.
  * CAD_ERR_INVALID: an id that is not allowed, or an address too long. CAD_ERR_EXHAUSTED: so
  * many of its role live already (common/base/limits.h).

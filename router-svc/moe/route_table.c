@@ -3,6 +3,7 @@
 
 #include "common/cluster/cover.h"
 #include "common/base/log.h"
+#include "common/transport/exchange_address.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -79,7 +80,7 @@ static void tell_missing(struct rt_route_table *table)
 
 	if (peer)
 		cad_error_set(&text, CAD_AGAIN, "%u of %u are connected; '%s' at %s: %s",
-			rt_route_table_connections(table), wanted, peer->id, peer->address,
+			rt_route_table_connections(table), wanted, peer->id, peer->place,
 			peer->why[0] ? peer->why : "connecting");
 	else
 		cad_error_set(&text, CAD_AGAIN, wanted ? "experts are on none of the %u" : "none lives", wanted);
@@ -161,6 +162,7 @@ static struct rt_peer *peer_find(struct rt_route_table *table, const struct cad_
 	*unused = (struct rt_peer){ .delay_ms = DELAY_FIRST_MS, .heard_ns = cad_transport_now_ns(table->transport) };
 	memcpy(unused->id, node->id, strlen(node->id) + 1); /* lengths are checked by map.c */
 	memcpy(unused->address, node->exchange_address, strlen(node->exchange_address) + 1);
+	cad_exchange_address_host(node->exchange_address, unused->place);
 
 	return unused;
 }
@@ -217,7 +219,7 @@ void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *pee
 		peer->delay_ms = DELAY_FIRST_MS;
 		peer->refused = false;
 		peer->why[0] = 0;
-		cad_log_info("exchange", "connected", CAD_S("node", peer->id), CAD_S("address", peer->address));
+		cad_log_info("exchange", "connected", CAD_S("node", peer->id), CAD_S("address", peer->place));
 	}
 
 	if (state == CAD_CONNECTION_CLOSED) {
@@ -229,7 +231,7 @@ void rt_route_table_connection(struct rt_route_table *table, struct rt_peer *pee
 		peer->delay_ms = peer->delay_ms * 2 < DELAY_LAST_MS ? peer->delay_ms * 2 : DELAY_LAST_MS;
 		if (peer->wanted)
 			cad_log_warn("exchange", "no connection", CAD_S("node", peer->id),
-				CAD_S("address", peer->address), CAD_S("status", cad_status_text(status)),
+				CAD_S("address", peer->place), CAD_S("status", cad_status_text(status)),
 				CAD_S("why", text));
 	}
 

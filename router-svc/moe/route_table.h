@@ -13,12 +13,14 @@
 
 #include "common/base/clock.h"
 #include "common/base/note.h"
+#include "common/base/address.h"
 #include "common/cluster/map.h"
 #include "common/transport/transport.h"
 #include "router-svc/moe/reach.h"
 
 struct rt_peer {
 	char id[CAD_MAP_ID_BYTES], address[CAD_EXCHANGE_ADDRESS_BYTES];
+	char place[CAD_ADDRESS_BYTES];     /* the part of the address that is for people */
 	struct cad_connection *connection; /* NULL: none now */
 	bool wanted;                       /* the current map names it as live */
 	bool ready;

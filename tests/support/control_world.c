@@ -227,7 +227,7 @@ enum cad_status world_connect_node(struct world *world, int index)
 		if (node->held[cell])
 			held[count++] = (struct pl_expert){ world_layers[cell / WORLD_EXPERTS], cell % WORLD_EXPERTS };
 	char address[32];
-	snprintf(address, sizeof address, "127.0.0.1:%u", 7000 + node->pid);
+	snprintf(address, sizeof address, "127.0.0.1:%u/%u", 7000 + node->pid, node->worker);
 	const struct pl_join join = {
 		.hello = {
 			.id = node->id,
@@ -347,9 +347,9 @@ static bool feel(struct world *world, int r, int n)
 	bool listed = router->map && cad_map_node_find(router->map, node->id) != CAD_MAP_NONE;
 	bool answers = node->alive && !node->hung && !world->cut[r][n];
 
-	if (reach->pid != node->pid) { /* another process: nothing of before is left */
+	if (reach->pid != node->pid || reach->worker != node->worker) { /* nothing of before is left */
 		bool changed = reach->reached;
-		*reach = (struct world_reach){ .pid = node->pid, .heard_ms = world->now_ms };
+		*reach = (struct world_reach){ node->pid, node->worker, .heard_ms = world->now_ms };
 		if (changed)
 			return true;
 	}

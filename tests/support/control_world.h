@@ -33,6 +33,7 @@ struct world_node {
 	uint64_t session; /* 0: not connected */
 	bool alive, hung, corrupt;
 	uint32_t pid;
+	uint32_t worker; /* of its exchange; another one has another address */
 	uint64_t memory; /* in experts */
 	uint64_t report_ms, rejoin_ms, gone_ms;
 	uint64_t due_ms[WORLD_CELLS]; /* loading until then; 0: not */
@@ -42,7 +43,7 @@ struct world_node {
 
 /* A router's connection to a node. */
 struct world_reach {
-	uint32_t pid; /* of the process at the other end */
+	uint32_t pid, worker; /* of the process at the other end */
 	bool reached;
 	uint64_t heard_ms, way_ms; /* way_ms: for how long it could have connected */
 };

@@ -272,6 +272,29 @@ static void an_old_copy_comes_back(void **state)
 	world_destroy(world);
 }
 
+/* A node's exchange is made anew: it has another address, which routers hear of and connect to. What it holds is
+ * not loaded elsewhere in that moment; if they do not reach it, it is, a second later. */
+static void a_new_address_is_given_a_moment(void **state)
+{
+	(void)state;
+	for (int cut = 0; cut < 2; cut++) {
+		struct world *world = world_create();
+		connect_all(world, 2, 3);
+		uint64_t epoch = world->last_epoch;
+		world->nodes[1].worker++;
+		world->cut[0][1] = cut;
+		pl_control_broken(world->control, world->nodes[1].session);
+		assert_int_equal(world_connect_node(world, 1), CAD_OK);
+		world_run(world, 900);
+		assert_int_equal(world->loads, WORLD_CELLS);
+		assert_true(world->last_epoch > epoch);
+		world_run(world, 600);
+		assert_int_equal(world->loads, cut ? WORLD_CELLS + WORLD_CELLS / 3 : WORLD_CELLS);
+		assert_int_equal(stranded(world, 0) + stranded(world, 1), 0);
+		world_destroy(world);
+	}
+}
+
 /* The service was stopped while a link was away for a moment, and hears of both ends of it afterwards. */
 static void own_pause_makes_nobody_absent(void **state)
 {
@@ -279,7 +302,7 @@ static void own_pause_makes_nobody_absent(void **state)
 	struct world *world = world_create();
 	connect_all(world, 1, 2);
 	world->cut[0][0] = true;
-	world->routers[0].reach[0] = (struct world_reach){ .pid = world->nodes[0].pid, .heard_ms = world->now_ms };
+	world->routers[0].reach[0] = (struct world_reach){ world->nodes[0].pid, 0, .heard_ms = world->now_ms };
 	world_run(world, 100);
 	world->cut[0][0] = false;
 	world->now_ms += 8000;
@@ -383,6 +406,7 @@ int main(void)
 		cmocka_unit_test(a_router_that_is_the_fault),
 		cmocka_unit_test(without_room_a_copy_stays),
 		cmocka_unit_test(an_old_copy_comes_back),
+		cmocka_unit_test(a_new_address_is_given_a_moment),
 		cmocka_unit_test(own_pause_makes_nobody_absent),
 		cmocka_unit_test(storm_of_cuts),
 	};

@@ -157,6 +157,26 @@ static void second_process_with_one_id_is_refused(void **state)
 	assert_int_equal(superseded, 0);
 }
 
+/* A process whose exchange was made anew says the same place with another worker. */
+static void a_new_worker_is_the_same_process(void **state)
+{
+	struct pl_registry *registry = *state;
+	struct pl_hello hello = expert("a", 1);
+	uint32_t slot;
+	uint64_t superseded;
+	struct cad_error error;
+
+	hello.exchange_address = "127.0.0.1:7400/ucx-1.13.1/0000000000000001/AAAA";
+	join(registry, &hello, 1, 0);
+	hello.exchange_address = "127.0.0.1:7400/ucx-1.13.1/0000000000000002/AAAA";
+	must(pl_registry_join(registry, &hello, 2, 10, &slot, &superseded, &error), &error);
+	assert_int_equal(superseded, 1);
+	hello.exchange_address = "127.0.0.1:7401/ucx-1.13.1/0000000000000003/AAAA";
+	assert_int_equal(pl_registry_join(registry, &hello, 3, 20, &slot, &superseded, &error), CAD_ERR_REFUSED);
+	assert_string_equal(error.text,
+		"node id 'a' is already in use (pid 1, 127.0.0.1:7400): choose another --id or stop that node");
+}
+
 static void bad_hellos_are_refused(void **state)
 {
 	struct pl_registry *registry = *state;
@@ -244,6 +264,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(grace_never_outlives_the_lease, setup, teardown),
 		cmocka_unit_test_setup_teardown(goodbye_is_death_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(second_process_with_one_id_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_new_worker_is_the_same_process, setup, teardown),
 		cmocka_unit_test_setup_teardown(bad_hellos_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(slots_are_reused_in_order_of_death, setup, teardown),
 		cmocka_unit_test_setup_teardown(expected_nodes_have_their_time, setup, teardown),
