@@ -112,7 +112,7 @@ static enum cad_status check_address(
 
 	if (is_unspecified(address.host))
 		return cad_error_set(error, CAD_ERR_REFUSED,
-			"'%s' gives %s as its exchange address, where nobody can connect: give it --advertise HOST:PORT, or --listen on the address of one interface",
+			"'%s' gives %s as its exchange address, where nobody can connect: give it --exchange HOST:PORT with the address of one interface",
 			guest->id, place);
 	uv_ip_name((const struct sockaddr *)&from, host, sizeof host);
 	bool local = from.ss_family == AF_INET
@@ -121,7 +121,7 @@ static enum cad_status check_address(
 	if (local || is_here(&from) || !cad_address_is_loopback(place))
 		return CAD_OK;
 	return cad_error_set(error, CAD_ERR_REFUSED,
-		"'%s' joins from %s but gives %s as its exchange address, which no other machine can reach: give it --listen or --advertise with an address of its network, and --ucx-devices",
+		"'%s' joins from %s but gives %s as its exchange address, which no other machine can reach: give it --exchange HOST:PORT with its address in the cluster's network",
 		guest->id, host, place);
 }
 
