@@ -9,6 +9,7 @@
 #include "common/cluster/settings_message.h"
 #include "common/rpc/blocking.h"
 #include "common/rpc/reactor.h"
+#include "proto/cadre_wire.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -139,6 +140,7 @@ static enum cad_status send_report(struct cad_member *member, const Cadre__V1__N
 static void fill_hello(struct cad_member *member, Cadre__V1__NodeHello *hello)
 {
 	member->options.hello(member->options.context, hello);
+	hello->exchange_version = CADRE_WIRE_VERSION;
 	if (!member->options.own_address)
 		return;
 	cad_own_address_get(member->options.own_address, member->exchange_address);

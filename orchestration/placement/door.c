@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "common/transport/exchange_address.h"
 #include "orchestration/placement/probe.h"
+#include "proto/cadre_wire.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -174,6 +175,10 @@ enum cad_status pl_door_hello(const struct pl_door *door, struct pl_guest *guest
 		return cad_error_set(error, CAD_ERR_REFUSED,
 			"'%s' belongs to cluster '%.60s', and this is the placement service of '%.60s': check --placement",
 			guest->id, hello->cluster, door->cluster);
+	if (hello->exchange_version != CADRE_WIRE_VERSION)
+		return cad_error_set(error, CAD_ERR_REFUSED,
+			"'%s' speaks version %u of the token exchange, this cluster version %u: run the same release everywhere",
+			guest->id, hello->exchange_version ? hello->exchange_version : 1, CADRE_WIRE_VERSION);
 	status = check_address(guest, hello, peer, error);
 	return status == CAD_OK ? check_library(guest, hello, registry, error) : status;
 }

@@ -10,6 +10,7 @@
 #include "orchestration/placement/door.h"
 #include "orchestration/placement/service.h"
 #include "tests/support/must.h"
+#include "proto/cadre_wire.h"
 #include "tests/support/rpc_fixture.h"
 
 #include <arpa/inet.h>
@@ -589,6 +590,7 @@ static void proofs_cannot_be_carried(void **state)
 	hello.id = "a";
 	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
 	hello.cluster = "test";
+	hello.exchange_version = CADRE_WIRE_VERSION;
 	hello.exchange_address = "x:1";
 	hello.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, mac };
 	must(pl_door_hello(&door, &guest, &hello, "", registry, &error), &error);
@@ -615,6 +617,7 @@ static void addresses_are(const char *exchange, const char *peer, const char *wh
 
 	assert_non_null(registry);
 	hello.id = "a";
+	hello.exchange_version = CADRE_WIRE_VERSION;
 	hello.exchange_address = (char *)(uintptr_t)exchange;
 	assert_int_equal(pl_door_hello(&door, &guest, &hello, peer, registry, &error), why ? CAD_ERR_REFUSED : CAD_OK);
 	if (why && !strstr(error.text, why))
@@ -667,6 +670,7 @@ static void libraries_that_do_not_work_together_are_refused(void **state)
 		char address[128];
 		snprintf(address, sizeof address, "g:1/%s/0123456789abcdef/AAAA", cases[i].library);
 		hello.id = "new";
+		hello.exchange_version = CADRE_WIRE_VERSION;
 		hello.exchange_address = address;
 		assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error),
 			cases[i].why ? CAD_ERR_REFUSED : CAD_OK);
@@ -702,6 +706,12 @@ static void wrong_beginnings_are_refused(void **state)
 	hello.id = "node-0";
 	hello.model_fingerprint = world->fingerprint;
 	hello.exchange_address = "127.0.0.1:1";
+	hello.role = CADRE__V1__ROLE__ROLE_ROUTER; /* of release 0.2.0, which does not say its version */
+	refused(world, &message, CAD_RPC_FAILED_PRECONDITION, "speaks version 1 of the token exchange");
+	hello.exchange_version = CADRE_WIRE_VERSION + 1;
+	refused(world, &message, CAD_RPC_FAILED_PRECONDITION, "run the same release everywhere");
+	hello.exchange_version = CADRE_WIRE_VERSION;
+	hello.role = CADRE__V1__ROLE__ROLE_UNSPECIFIED;
 	refused(world, &message, CAD_RPC_INVALID_ARGUMENT, "names no role");
 	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
 	char settings_fingerprint[33];
