@@ -14,7 +14,6 @@
 enum {
 	STEP_TOKENS_DEFAULT = 512,
 	SEQUENCES_DEFAULT = 64,
-	QUEUE_DEFAULT = 256,
 	CALL_TIMEOUT_MS_DEFAULT = 10000,
 	CALL_ROWS_MAX = 256,
 	CALLS_MAX = 64,
@@ -500,7 +499,6 @@ static void take_options(struct rt_engine *engine, const struct rt_engine_option
 	o->step_tokens_max = or_default(o->step_tokens_max, STEP_TOKENS_DEFAULT);
 	o->chunk_tokens_max = or_default(o->chunk_tokens_max, o->step_tokens_max);
 	o->sequences_max = or_default(o->sequences_max, SEQUENCES_DEFAULT);
-	o->queue_max = or_default(o->queue_max, QUEUE_DEFAULT);
 	o->call_timeout_ms = or_default(o->call_timeout_ms, CALL_TIMEOUT_MS_DEFAULT);
 	o->kv_bytes = o->kv_bytes > 0 ? o->kv_bytes : KV_BYTES_DEFAULT;
 	engine->spec = cad_model_spec(o->model);

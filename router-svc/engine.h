@@ -50,7 +50,7 @@ struct rt_engine_options {
 	uint32_t step_tokens_max;  /* rows of one step; 0: 512 */
 	uint32_t chunk_tokens_max; /* rows of one sequence in a step; 0: step_tokens_max */
 	uint32_t sequences_max;    /* that run at once; 0: 64 */
-	uint32_t queue_max;        /* besides: that wait or are paused; 0: 256. Above: CAD_ERR_EXHAUSTED */
+	uint32_t queue_max;        /* besides: that wait or are paused; may be 0. Above: CAD_ERR_EXHAUSTED */
 	bool keep_logits;          /* requests may want logits: room for those of the gates is kept */
 	uint64_t kv_bytes;         /* 0: 1 GiB */
 	uint32_t micro_batches;    /* 0: two when measured to pay, else one */

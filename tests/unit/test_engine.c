@@ -229,6 +229,26 @@ static void limits_get_a_sentence(void **state)
 	em_destroy(em);
 }
 
+static void none_may_wait(void **state)
+{
+	(void)state;
+	struct em_embedded *em = open_engine(
+		GOLDEN "olmoe-a/model", (struct rt_engine_options){ .sequences_max = 1, .queue_max = 0 }, 1);
+	struct record running, refused;
+	struct cad_error error;
+	uint64_t id;
+	int32_t prompt[4] = { 1, 2, 3, 4 };
+	struct rt_request wanted = request(&running, prompt, 4, 4);
+	submit(em, &running, &wanted);
+
+	wanted = request(&refused, prompt, 4, 4);
+	assert_int_equal(rt_engine_submit(em_router(em), &wanted, &id, &error), CAD_ERR_EXHAUSTED);
+	run_until_ended(em, &running, 1);
+	submit(em, &refused, &wanted);
+	run_until_ended(em, &refused, 1);
+	em_destroy(em);
+}
+
 static void ends_of_all_kinds(void **state)
 {
 	(void)state;
@@ -370,8 +390,8 @@ static void sequences_that_pause_stop_nobody(void **state)
 	static struct record undisturbed[SLOW], slow[SLOW], other[SLOW];
 	int32_t prompts[SLOW][8];
 	struct rt_engine_stats stats;
-	struct em_embedded *em =
-		open_engine(GOLDEN "olmoe-a/model", (struct rt_engine_options){ .sequences_max = SLOW }, 2);
+	struct em_embedded *em = open_engine(
+		GOLDEN "olmoe-a/model", (struct rt_engine_options){ .sequences_max = SLOW, .queue_max = SLOW }, 2);
 	submit_slow(em, undisturbed, prompts);
 	run_until_ended(em, undisturbed, SLOW);
 
@@ -523,6 +543,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(same_bits_in_every_setting),
 		cmocka_unit_test(limits_get_a_sentence),
+		cmocka_unit_test(none_may_wait),
 		cmocka_unit_test(ends_of_all_kinds),
 		cmocka_unit_test(an_answer_goes_on_elsewhere),
 		cmocka_unit_test(sequences_that_pause_stop_nobody),

@@ -131,6 +131,7 @@ static void steps_leave_the_heap_alone(void **state)
 			.step_tokens_max = 48,
 			.chunk_tokens_max = 20,
 			.sequences_max = 6,
+			.queue_max = REQUESTS,
 			.kv_bytes = 256 << 10,
 			.micro_batches = 2,
 			.capacity_policy = RT_CAPACITY_SPILL,
