@@ -34,7 +34,6 @@ struct node {
 struct pl_reach {
 	struct router routers[CAD_PROCESSES_MAX];
 	struct node nodes[CAD_PROCESSES_MAX];
-	bool reported; /* something, since it was judged */
 	uint64_t deadline_ns, pending_ns;
 	uint32_t live_routers, counting;
 	uint64_t absences;
@@ -46,7 +45,6 @@ enum cad_status pl_reach_create(struct pl_reach **reach)
 	if (!made)
 		return CAD_ERR_MEMORY;
 	made->deadline_ns = UINT64_MAX;
-	made->reported = true;
 	*reach = made;
 	return CAD_OK;
 }
@@ -73,7 +71,6 @@ enum cad_status pl_reach_router(struct pl_reach *reach, uint32_t slot, uint64_t 
 	*router = (struct router){ .pairs = pairs, .counts = true };
 	for (uint32_t n = 0; n < CAD_PROCESSES_MAX; n++)
 		pairs[n] = (struct pair){ .since_ns = moment(now_ns) };
-	reach->reported = true;
 	return CAD_OK;
 }
 
@@ -82,7 +79,6 @@ static void forget_pairs(struct pl_reach *reach, uint32_t slot, uint64_t now_ns)
 	for (uint32_t r = 0; r < CAD_PROCESSES_MAX; r++)
 		if (reach->routers[r].pairs)
 			reach->routers[r].pairs[slot] = (struct pair){ .since_ns = moment(now_ns) };
-	reach->reported = true;
 }
 
 void pl_reach_node(struct pl_reach *reach, uint32_t slot, uint64_t now_ns)
@@ -112,7 +108,6 @@ void pl_reach_drop(struct pl_reach *reach, uint32_t slot)
 	free(reach->routers[slot].pairs);
 	reach->routers[slot] = (struct router){ 0 };
 	reach->nodes[slot] = (struct node){ .missing_by = -1 };
-	reach->reported = true;
 }
 
 void pl_reach_listed(struct pl_reach *reach, uint32_t slot, uint64_t epoch, uint64_t now_ns)
@@ -162,7 +157,6 @@ void pl_reach_report(struct pl_reach *reach, uint32_t slot, uint64_t epoch, cons
 	for (uint32_t n = 0; more && n < CAD_PROCESSES_MAX; n++)
 		if (!pairs[n].met)
 			pairs[n].since_ns = moment(now_ns);
-	reach->reported = true;
 }
 
 void pl_reach_postpone(struct pl_reach *reach, uint64_t late_ns)
@@ -316,7 +310,6 @@ bool pl_reach_judge(struct pl_reach *reach, const struct pl_registry *registry, 
 	bool changed = false;
 
 	count_reached(reach, registry);
-	reach->reported = false;
 	reach->counting = 0;
 	reach->deadline_ns = UINT64_MAX;
 	reach->pending_ns = 0;
