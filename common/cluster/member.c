@@ -137,10 +137,18 @@ static enum cad_status send_report(struct cad_member *member, const Cadre__V1__N
 	return status == CAD_FULL ? CAD_OK : status;
 }
 
+static const char *cluster_of(const struct cad_member *member)
+{
+	return member->options.cluster ? member->options.cluster : "";
+}
+
 static void fill_hello(struct cad_member *member, Cadre__V1__NodeHello *hello)
 {
 	member->options.hello(member->options.context, hello);
 	hello->exchange_version = CADRE_WIRE_VERSION;
+	hello->settings_fingerprint = member->settings_fingerprint;
+	hello->settings = member->settings_text;
+	hello->cluster = (char *)(uintptr_t)cluster_of(member);
 	if (!member->options.own_address)
 		return;
 	cad_own_address_get(member->options.own_address, member->exchange_address);
@@ -161,14 +169,29 @@ static void send_load(struct cad_member *member)
 
 static void on_load_due(uv_timer_t *timer) { send_load(timer->data); }
 
-static void send_hello(struct cad_member *member, const uint8_t *mac);
+/* With a secret, after the service's challenge. */
+static void send_hello(struct cad_member *member)
+{
+	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
+	Cadre__V1__NodeReport report = CADRE__V1__NODE_REPORT__INIT;
+	uint8_t mac[CAD_PROOF_BYTES];
+
+	fill_hello(member, &hello);
+	if (member->options.secret) {
+		cad_proof_of_member(member->options.secret, &member->nonces, &hello, mac);
+		hello.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, mac };
+	}
+	member->greeted = true;
+	report.report_case = CADRE__V1__NODE_REPORT__REPORT_HELLO;
+	report.hello = &hello;
+	if (send_report(member, &report) != CAD_OK)
+		cad_rpc_client_cancel(member->call);
+}
 
 /* Says hello all the same to a service that does not know the secret: it answers with a
  * sentence. */
 static void take_challenge(struct cad_member *member, const Cadre__V1__Challenge *challenge)
 {
-	const char *cluster = member->options.cluster ? member->options.cluster : "";
-	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
 	uint8_t mac[CAD_PROOF_BYTES];
 
 	if (!member->options.secret || challenge->nonce.len != CAD_PROOF_BYTES || member->joined) {
@@ -177,17 +200,9 @@ static void take_challenge(struct cad_member *member, const Cadre__V1__Challenge
 	}
 
 	memcpy(member->nonces.service, challenge->nonce.data, CAD_PROOF_BYTES);
-	cad_proof_of_service(member->options.secret, &member->nonces, cluster, mac);
+	cad_proof_of_service(member->options.secret, &member->nonces, cluster_of(member), mac);
 	member->proven = cad_proof_right(mac, challenge->mac.data, challenge->mac.len);
-	fill_hello(member, &hello);
-	const struct cad_proof_member who = {
-		.id = hello.id,
-		.role = hello.role == CADRE__V1__ROLE__ROLE_EXPERT ? "expert" : "router",
-		.cluster = cluster,
-		.exchange_address = hello.exchange_address,
-	};
-	cad_proof_of_member(member->options.secret, &member->nonces, &who, mac);
-	send_hello(member, mac);
+	send_hello(member);
 }
 
 static void take_welcome(struct cad_member *member, const Cadre__V1__NodeWelcome *welcome)
@@ -333,25 +348,6 @@ static void address_changed(void *context)
 		cad_rpc_client_cancel(member->call);
 }
 
-/* mac: the proof, after the service's challenge; NULL without a secret. */
-static void send_hello(struct cad_member *member, const uint8_t *mac)
-{
-	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
-	Cadre__V1__NodeReport report = CADRE__V1__NODE_REPORT__INIT;
-
-	fill_hello(member, &hello);
-	member->greeted = true;
-	hello.settings_fingerprint = member->settings_fingerprint;
-	hello.settings = member->settings_text;
-	hello.cluster = (char *)(uintptr_t)(member->options.cluster ? member->options.cluster : "");
-	if (mac)
-		hello.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, (uint8_t *)(uintptr_t)mac };
-	report.report_case = CADRE__V1__NODE_REPORT__REPORT_HELLO;
-	report.hello = &hello;
-	if (send_report(member, &report) != CAD_OK)
-		cad_rpc_client_cancel(member->call);
-}
-
 static void send_challenge(struct cad_member *member)
 {
 	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
@@ -383,7 +379,7 @@ static void attempt(uv_timer_t *timer)
 	if (member->options.secret)
 		send_challenge(member);
 	else
-		send_hello(member, NULL);
+		send_hello(member);
 }
 
 enum cad_status cad_member_create(

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/cluster/proof.h"
 
-#include <string.h>
+#include "cadre/v1/placement.pb-c.h"
 
 #include <sodium.h>
+#include <string.h>
 
 _Static_assert(CAD_PROOF_BYTES == crypto_auth_hmacsha256_BYTES, "a mac is HMAC-SHA-256");
 
@@ -37,10 +38,11 @@ void cad_proof_of_service(
 	mac_of(secret, LABEL_SERVICE, nonces, &cluster, 1, mac);
 }
 
-void cad_proof_of_member(const char *secret, const struct cad_proof_nonces *nonces,
-	const struct cad_proof_member *member, uint8_t mac[CAD_PROOF_BYTES])
+void cad_proof_of_member(const char *secret, const struct cad_proof_nonces *nonces, const Cadre__V1__NodeHello *hello,
+	uint8_t mac[CAD_PROOF_BYTES])
 {
-	const char *const texts[] = { member->id, member->role, member->cluster, member->exchange_address };
+	const char *role = hello->role == CADRE__V1__ROLE__ROLE_EXPERT ? "expert" : "router";
+	const char *const texts[] = { hello->id, role, hello->cluster, hello->exchange_address };
 	mac_of(secret, LABEL_MEMBER, nonces, texts, sizeof texts / sizeof texts[0], mac);
 }
 

@@ -45,12 +45,6 @@ static enum cad_status check_secret(const struct pl_door *door, const struct pl_
 	const Cadre__V1__NodeHello *hello, struct cad_error *error)
 {
 	uint8_t mac[CAD_PROOF_BYTES];
-	const struct cad_proof_member member = {
-		.id = hello->id,
-		.role = hello->role == CADRE__V1__ROLE__ROLE_EXPERT ? "expert" : "router",
-		.cluster = hello->cluster,
-		.exchange_address = hello->exchange_address,
-	};
 
 	if (!door->secret)
 		return CAD_OK;
@@ -58,7 +52,7 @@ static enum cad_status check_secret(const struct pl_door *door, const struct pl_
 		return cad_error_set(error, CAD_ERR_REFUSED,
 			"'%s' has no cluster secret, and this placement service asks for one: start '%s' with the same --secret-file",
 			guest->id, guest->id);
-	cad_proof_of_member(door->secret, &guest->nonces, &member, mac);
+	cad_proof_of_member(door->secret, &guest->nonces, hello, mac);
 	if (!cad_proof_right(mac, hello->mac.data, hello->mac.len))
 		return cad_error_set(error, CAD_ERR_REFUSED,
 			"'%s' does not know the cluster secret of this placement service: give both the same --secret-file",

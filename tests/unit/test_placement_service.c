@@ -585,13 +585,12 @@ static void proofs_cannot_be_carried(void **state)
 	assert_memory_equal(mac, want, CAD_PROOF_BYTES);
 	assert_int_equal(pl_door_challenge(&door, &guest, &challenge, mac, &error), CAD_ERR_INVALID);
 
-	const struct cad_proof_member member = { "a", "expert", "test", "x:1" };
-	cad_proof_of_member(secret, &nonces, &member, mac);
 	hello.id = "a";
 	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
 	hello.cluster = "test";
 	hello.exchange_version = CADRE_WIRE_VERSION;
 	hello.exchange_address = "x:1";
+	cad_proof_of_member(secret, &nonces, &hello, mac);
 	hello.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, mac };
 	must(pl_door_hello(&door, &guest, &hello, "", registry, &error), &error);
 	hello.exchange_address = "x:2";
