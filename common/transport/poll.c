@@ -28,8 +28,8 @@ void cad_transport_options_default(struct cad_transport_options *options)
 		.credit_calls = 16,
 		.credit_bytes = 64u << 20,
 		.handshake_timeout_ms = 5000,
-		.ping_interval_ms = 500,
-		.ping_timeout_ms = 1000,
+		.ping_interval_ms = 400,
+		.ping_timeout_ms = 900,
 		.peer_timeout_ms = 30000,
 	};
 }

@@ -16,7 +16,7 @@
 
 /* A router that hangs is noticed by its silence to pings, one that cannot be connected to at all by
  * the time that it takes. */
-enum { PING_AFTER_MS = 1000, PING_TIMEOUT_MS = 2000, CONNECT_MS = 5000 };
+enum { PING_AFTER_MS = 400, PING_TIMEOUT_MS = 800, CONNECT_MS = 5000 };
 /* When an answer has broken off, the list of routers is gone through so many times, with a pause of
  * 0.25 s, 0.5 s, 1 s, ... between; and so many times an answer may break off. */
 enum { ROUNDS_MAX = 5, PAUSE_MS = 250, RESUMES_MAX = 16 };

@@ -209,7 +209,10 @@ static enum cad_status read_format(struct pl_state *state, unsigned *format, str
 
 	status = ask(state, "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN (" TABLES ")", text,
 		sizeof text, doing, error);
-	if (status == CAD_OK && strtoul(text, NULL, 10) != TABLES_COUNT)
+	unsigned long tables = status == CAD_OK ? strtoul(text, NULL, 10) : TABLES_COUNT;
+	if (tables < TABLES_COUNT && tables > TABLES_COUNT / 2)
+		return damaged(state, "a table is missing", error);
+	if (tables < TABLES_COUNT)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
 			"'%s' is a database of another program: give --state the name of a file of its own",
 			state->path);

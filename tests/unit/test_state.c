@@ -457,6 +457,19 @@ static void damaged_files_are_set_aside(void **state)
 	image_write(*state, &bad);
 	assert_is_set_aside(*state, &bad, "it is empty");
 
+	static const char *const tables[] = { "meta", "quanta", "checksums", "held" };
+	for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
+		char sql[64];
+		sqlite3 *database;
+		image_write(*state, &good);
+		snprintf(sql, sizeof sql, "DROP TABLE %s", tables[i]);
+		assert_int_equal(sqlite3_open(*state, &database), SQLITE_OK);
+		assert_int_equal(sqlite3_exec(database, sql, NULL, NULL, NULL), SQLITE_OK);
+		sqlite3_close(database);
+		image_read(*state, &bad);
+		assert_is_set_aside(*state, &bad, "a table is missing");
+	}
+
 	bad.size = good.size;
 	for (size_t i = 0; i < bad.size; i++)
 		bad.bytes[i] = (unsigned char)cad_random_below(&random, 256);
