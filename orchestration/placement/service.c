@@ -3,15 +3,14 @@
 #include "orchestration/placement/service.h"
 
 #include "cadre/v1/placement.pb-c.h"
-#include "common/base/log.h"
 #include "common/cluster/settings_message.h"
 #include "common/rpc/guard.h"
 #include "common/rpc/health.h"
 #include "common/rpc/reflection.h"
 #include "orchestration/placement/door.h"
-#include "orchestration/placement/peers.h"
 #include "orchestration/placement/probe.h"
 #include "orchestration/placement/status.h"
+#include "orchestration/placement/streams.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -19,23 +18,7 @@
 #include <string.h>
 #include <uv.h>
 
-#define COMPONENT "placement"
-
 enum { READY_TEXT_BYTES = 320, PEER_BYTES = 128 };
-/* Routers that start at once are told of at once. */
-static const uint64_t PEERS_INTERVAL_NS = 20 * CAD_NS_PER_MS;
-
-/* A Join stream, or a watcher of the map. */
-struct stream {
-	struct stream *next, *previous;
-	struct cad_rpc_call *call;
-	uint64_t session; /* of a Join stream that has said hello; 0: none, or no longer */
-	bool watches;     /* WatchMap: maps are sent bare */
-	bool expert;      /* hears of routers */
-	bool full;        /* its out queue is: the newest map is sent when it is not */
-	bool map_due, peers_due;
-	struct pl_guest guest;
-};
 
 struct pl_service {
 	struct pl_service_options options;
@@ -47,15 +30,10 @@ struct pl_service {
 	struct pl_door door;
 	uv_timer_t timer;        /* the next turn */
 	struct pl_probes probes; /* of hosts whose streams broke, or that have not come back after a restart */
-	struct stream *streams;
+	struct pl_streams streams;
 	uint64_t sessions; /* that were given out */
 	uint64_t started_ns;
 	char settings_fingerprint[33], settings_text[CADRE_TEXT_BYTES];
-	struct cad_map *map;         /* what map_message points into */
-	Cadre__V1__Map *map_message; /* NULL before the first map */
-	struct pl_peers peers;       /* routers, as expert nodes were told of them */
-	bool peers_due;
-	uint64_t peers_ns; /* when they were told last */
 	struct pl_status_metrics metrics;
 	bool draining, server_gone, timer_gone, probes_gone;
 	void (*drained)(void *context);
@@ -64,78 +42,6 @@ struct pl_service {
 	bool ready; /* under the lock, as the text */
 	char ready_text[READY_TEXT_BYTES];
 };
-
-/* ---- streams ---- */
-
-static struct stream *stream_create(struct pl_service *service, struct cad_rpc_call *call, bool watches)
-{
-	struct stream *stream = calloc(1, sizeof *stream);
-	if (!stream) {
-		cad_rpc_call_finish(call, CAD_RPC_RESOURCE_EXHAUSTED, "out of memory for another stream");
-		return NULL;
-	}
-	*stream = (struct stream){ .next = service->streams, .call = call, .watches = watches };
-	if (service->streams)
-		service->streams->previous = stream;
-	service->streams = stream;
-	cad_rpc_call_set_state(call, stream);
-	return stream;
-}
-
-static struct stream *find_session(struct pl_service *service, uint64_t session)
-{
-	struct stream *stream = service->streams;
-	while (stream && stream->session != session)
-		stream = stream->next;
-	return stream;
-}
-
-static void queue_message(struct stream *stream, const ProtobufCMessage *message)
-{
-	if (cad_rpc_call_send(stream->call, message) == CAD_FULL)
-		stream->full = true;
-}
-
-/* Maps may be skipped, because each one is whole: who reads slowly gets the newest when there is
- * room again. */
-static void send_map(struct pl_service *service, struct stream *stream)
-{
-	stream->map_due = stream->full;
-	if (stream->full || !service->map_message)
-		return;
-	if (stream->watches) {
-		queue_message(stream, &service->map_message->base);
-		return;
-	}
-	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
-	order.order_case = CADRE__V1__NODE_ORDER__ORDER_MAP;
-	order.map = service->map_message;
-	queue_message(stream, &order.base);
-}
-
-static void send_peers(struct pl_service *service, struct stream *stream)
-{
-	stream->peers_due = stream->full;
-	if (stream->full)
-		return;
-	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
-	order.order_case = CADRE__V1__NODE_ORDER__ORDER_PEERS;
-	order.peers = (Cadre__V1__Peers *)pl_peers_message(&service->peers, pl_control_registry(service->control));
-	queue_message(stream, &order.base);
-}
-
-static void stream_writable(struct cad_rpc_call *call)
-{
-	struct pl_service *service = cad_rpc_call_context(call);
-	struct stream *stream = cad_rpc_call_state(call);
-	if (!stream)
-		return;
-	stream->full = false;
-	if (stream->map_due)
-		send_map(service, stream);
-	if (stream->peers_due)
-		send_peers(service, stream);
-}
 
 /* ---- turns ---- */
 
@@ -158,24 +64,6 @@ static void note_ready(struct pl_service *service)
 	pthread_mutex_unlock(&service->ready_lock);
 }
 
-/* Tells expert nodes of the routers when those have changed. Returns when to call again. */
-static uint64_t tell_peers(struct pl_service *service, uint64_t now_ns)
-{
-	if (pl_peers_changed(&service->peers, pl_control_registry(service->control)))
-		service->peers_due = true;
-	if (!service->peers_due)
-		return UINT64_MAX;
-	if (now_ns < service->peers_ns + PEERS_INTERVAL_NS)
-		return service->peers_ns + PEERS_INTERVAL_NS;
-
-	service->peers_due = false;
-	service->peers_ns = now_ns;
-	for (struct stream *stream = service->streams; stream; stream = stream->next)
-		if (stream->session && stream->expert)
-			send_peers(service, stream);
-	return UINT64_MAX;
-}
-
 /* The tag of a probe: slot and pid. */
 static void on_refused(void *context, uint64_t tag)
 {
@@ -188,7 +76,7 @@ static void on_timer(uv_timer_t *timer)
 {
 	struct pl_service *service = timer->data;
 	uint64_t deadline_ns = pl_control_turn(service->control), now_ns = cad_clock_now_ns(service->options.clock);
-	uint64_t peers_ns = tell_peers(service, now_ns);
+	uint64_t peers_ns = pl_streams_tell_peers(&service->streams, now_ns);
 	uint64_t ask_ns = pl_probes_ask_expected(&service->probes, pl_control_registry(service->control), now_ns);
 
 	deadline_ns = peers_ns < deadline_ns ? peers_ns : deadline_ns;
@@ -206,43 +94,10 @@ static void on_timer(uv_timer_t *timer)
 
 static void order_cells(struct pl_service *service, uint64_t session, const uint32_t *cells, uint32_t count, bool load)
 {
-	struct stream *stream = find_session(service, session);
+	struct pl_stream *stream = pl_streams_find(&service->streams, session);
 	struct pl_shape shape = pl_checkpoint_shape(service->options.checkpoint);
-	Cadre__V1__ExpertId *ids = malloc(count * (sizeof *ids + sizeof(Cadre__V1__ExpertId *)));
-
-	if (!stream || !ids) {
-		free(ids);
-		if (stream) /* its process joins again and gets its orders again */
-			cad_rpc_call_abort(stream->call, CAD_RPC_RESOURCE_EXHAUSTED,
-				"the placement service is out of memory for an order");
-		return;
-	}
-
-	Cadre__V1__ExpertId **list = (Cadre__V1__ExpertId **)(ids + count);
-	for (uint32_t i = 0; i < count; i++) {
-		cadre__v1__expert_id__init(&ids[i]);
-		ids[i].layer = pl_cell_layer(&shape, cells[i]);
-		ids[i].expert = pl_cell_expert(&shape, cells[i]);
-		list[i] = &ids[i];
-	}
-
-	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
-	Cadre__V1__LoadOrder load_order = CADRE__V1__LOAD_ORDER__INIT;
-	Cadre__V1__FreeOrder free_order = CADRE__V1__FREE_ORDER__INIT;
-	if (load) {
-		load_order.experts = list;
-		load_order.n_experts = count;
-		order.order_case = CADRE__V1__NODE_ORDER__ORDER_LOAD;
-		order.load = &load_order;
-	} else {
-		free_order.experts = list;
-		free_order.n_experts = count;
-		order.order_case = CADRE__V1__NODE_ORDER__ORDER_FREE;
-		order.free = &free_order;
-	}
-
-	queue_message(stream, &order.base);
-	free(ids);
+	if (stream)
+		pl_stream_cells(stream, &shape, cells, count, load);
 }
 
 static void on_load(void *context, uint64_t session, const uint32_t *cells, uint32_t count)
@@ -256,26 +111,12 @@ static void on_free(void *context, uint64_t session, const uint32_t *cells, uint
 
 static void on_publish(void *context, struct cad_map *map)
 {
-	struct pl_service *service = context;
-	Cadre__V1__Map *message;
-
-	if (cad_map_to_message(map, &message) != CAD_OK) {
-		cad_log_error(COMPONENT, "out of memory for the message of a map", CAD_U("epoch", map->epoch));
-		return;
-	}
-
-	free(service->map_message);
-	cad_map_release(service->map);
-	service->map = cad_map_acquire(map);
-	service->map_message = message;
-	for (struct stream *stream = service->streams; stream; stream = stream->next)
-		if (stream->watches || stream->session)
-			send_map(service, stream);
+	pl_streams_publish(&((struct pl_service *)context)->streams, map);
 }
 
 static void on_close(void *context, uint64_t session, const char *text)
 {
-	struct stream *stream = find_session(context, session);
+	struct pl_stream *stream = pl_streams_find(&((struct pl_service *)context)->streams, session);
 	if (!stream)
 		return;
 	stream->session = 0;
@@ -284,16 +125,9 @@ static void on_close(void *context, uint64_t session, const char *text)
 
 static void on_standing(void *context, uint64_t session, bool counts, const char *why)
 {
-	struct stream *stream = find_session(context, session);
-	if (!stream)
-		return;
-	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
-	Cadre__V1__Standing standing = CADRE__V1__STANDING__INIT;
-	standing.counts = counts;
-	standing.why = (char *)why;
-	order.order_case = CADRE__V1__NODE_ORDER__ORDER_STANDING;
-	order.standing = &standing;
-	queue_message(stream, &order.base);
+	struct pl_stream *stream = pl_streams_find(&((struct pl_service *)context)->streams, session);
+	if (stream)
+		pl_stream_standing(stream, counts, why);
 }
 
 static enum cad_status on_checksum_asked(void *context, uint32_t cell, char hex[33])
@@ -317,27 +151,18 @@ static void on_checksum(void *context, uint32_t cell)
 
 /* ---- Join ---- */
 
-static enum cad_status take_challenge(
-	struct pl_service *service, struct stream *stream, const Cadre__V1__Challenge *theirs, struct cad_error *error)
+static enum cad_status take_challenge(struct pl_service *service, struct pl_stream *stream,
+	const Cadre__V1__Challenge *theirs, struct cad_error *error)
 {
 	uint8_t mac[CAD_PROOF_BYTES];
 	enum cad_status status = pl_door_challenge(&service->door, &stream->guest, theirs, mac, error);
-	if (status != CAD_OK)
-		return status;
-
-	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
-	Cadre__V1__Challenge challenge = CADRE__V1__CHALLENGE__INIT;
-	challenge.nonce = (ProtobufCBinaryData){ CAD_PROOF_BYTES, stream->guest.nonces.service };
-	challenge.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, mac };
-	order.order_case = CADRE__V1__NODE_ORDER__ORDER_CHALLENGE;
-	order.challenge = &challenge;
-	queue_message(stream, &order.base);
-
-	return CAD_OK;
+	if (status == CAD_OK)
+		pl_stream_challenge(stream, mac);
+	return status;
 }
 
-static enum cad_status take_hello(struct pl_service *service, struct stream *stream, const Cadre__V1__NodeHello *hello,
-	uint64_t session, struct cad_error *error)
+static enum cad_status take_hello(struct pl_service *service, struct pl_stream *stream,
+	const Cadre__V1__NodeHello *hello, uint64_t session, struct cad_error *error)
 {
 	char peer[PEER_BYTES], probe[CAD_MAP_ADDRESS_BYTES];
 
@@ -382,9 +207,8 @@ static enum cad_status take_hello(struct pl_service *service, struct stream *str
 	return status;
 }
 
-static void say_welcome(struct pl_service *service, struct stream *stream)
+static void say_welcome(struct pl_service *service, struct pl_stream *stream)
 {
-	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
 	Cadre__V1__NodeWelcome welcome = CADRE__V1__NODE_WELCOME__INIT;
 	Cadre__V1__Settings settings = CADRE__V1__SETTINGS__INIT;
 	struct cad_settings_storage storage;
@@ -393,12 +217,7 @@ static void say_welcome(struct pl_service *service, struct stream *stream)
 	welcome.cluster = (char *)service->options.cluster;
 	welcome.lease_ms = (uint32_t)(service->options.control.lease_ns / CAD_NS_PER_MS);
 	welcome.settings = &settings;
-	order.order_case = CADRE__V1__NODE_ORDER__ORDER_WELCOME;
-	order.welcome = &welcome;
-	queue_message(stream, &order.base);
-	send_map(service, stream);
-	if (stream->expert)
-		send_peers(service, stream);
+	pl_stream_welcome(&service->streams, stream, &welcome);
 }
 
 static enum cad_status take_expert(
@@ -444,8 +263,8 @@ static void take_load(struct pl_service *service, uint64_t session, const Cadre_
 }
 
 /* The first message must be a hello, and no other may be one. */
-static enum cad_status take_report(
-	struct pl_service *service, struct stream *stream, const Cadre__V1__NodeReport *report, struct cad_error *error)
+static enum cad_status take_report(struct pl_service *service, struct pl_stream *stream,
+	const Cadre__V1__NodeReport *report, struct cad_error *error)
 {
 	bool hello = report->report_case == CADRE__V1__NODE_REPORT__REPORT_HELLO;
 	if (report->report_case == CADRE__V1__NODE_REPORT__REPORT_CHALLENGE && stream->session == 0)
@@ -483,14 +302,14 @@ static enum cad_rpc_code refusal_code(enum cad_status status)
 static void join_message(struct cad_rpc_call *call, const ProtobufCMessage *message)
 {
 	struct pl_service *service = cad_rpc_call_context(call);
-	struct stream *stream = cad_rpc_call_state(call);
+	struct pl_stream *stream = cad_rpc_call_state(call);
 	struct cad_error error;
 
 	if (!stream) {
 		if (service->draining)
 			cad_rpc_call_finish(call, CAD_RPC_UNAVAILABLE, "the placement service is stopping");
 		else
-			stream = stream_create(service, call, false);
+			stream = pl_streams_add(&service->streams, call, false);
 		if (!stream)
 			return;
 	}
@@ -512,7 +331,7 @@ static void join_message(struct cad_rpc_call *call, const ProtobufCMessage *mess
 static void join_half_close(struct cad_rpc_call *call)
 {
 	struct pl_service *service = cad_rpc_call_context(call);
-	struct stream *stream = cad_rpc_call_state(call);
+	struct pl_stream *stream = cad_rpc_call_state(call);
 
 	if (stream && stream->session) {
 		pl_control_leave(service->control, stream->session);
@@ -524,7 +343,7 @@ static void join_half_close(struct cad_rpc_call *call)
 
 /* A stream breaks when a process dies and when a connection does; its host can tell which it
  * was. */
-static void look_after(struct pl_service *service, const struct stream *stream)
+static void look_after(struct pl_service *service, const struct pl_stream *stream)
 {
 	const struct pl_registry *registry = pl_control_registry(service->control);
 
@@ -536,7 +355,7 @@ static void look_after(struct pl_service *service, const struct stream *stream)
 static void stream_done(struct cad_rpc_call *call, bool cancelled)
 {
 	struct pl_service *service = cad_rpc_call_context(call);
-	struct stream *stream = cad_rpc_call_state(call);
+	struct pl_stream *stream = cad_rpc_call_state(call);
 
 	(void)cancelled;
 	if (!stream)
@@ -548,14 +367,15 @@ static void stream_done(struct cad_rpc_call *call, bool cancelled)
 		turn_soon(service);
 	}
 
-	if (stream->previous)
-		stream->previous->next = stream->next;
-	else
-		service->streams = stream->next;
-	if (stream->next)
-		stream->next->previous = stream->previous;
-	cad_rpc_call_set_state(call, NULL);
-	free(stream);
+	pl_streams_remove(&service->streams, stream);
+}
+
+static void stream_writable(struct cad_rpc_call *call)
+{
+	struct pl_service *service = cad_rpc_call_context(call);
+	struct pl_stream *stream = cad_rpc_call_state(call);
+	if (stream)
+		pl_stream_writable(&service->streams, stream);
 }
 
 /* ---- the other methods ---- */
@@ -564,13 +384,13 @@ static void watch_map(struct cad_rpc_call *call, const ProtobufCMessage *message
 {
 	struct pl_service *service = cad_rpc_call_context(call);
 	const Cadre__V1__WatchMapRequest *request = (const Cadre__V1__WatchMapRequest *)message;
-	struct stream *stream = stream_create(service, call, true);
+	struct pl_stream *stream = pl_streams_add(&service->streams, call, true);
 
 	if (!stream)
 		return;
 	cad_rpc_call_send_headers(call);
-	if (service->map && service->map->epoch > request->after_epoch)
-		send_map(service, stream);
+	if (service->streams.map && service->streams.map->epoch > request->after_epoch)
+		pl_stream_map(&service->streams, stream);
 }
 
 static void get_map(struct cad_rpc_call *call, const ProtobufCMessage *message)
@@ -579,8 +399,8 @@ static void get_map(struct cad_rpc_call *call, const ProtobufCMessage *message)
 	char text[READY_TEXT_BYTES] = "";
 
 	(void)message;
-	if (service->map_message) {
-		cad_rpc_call_reply(call, &service->map_message->base);
+	if (service->streams.map_message) {
+		cad_rpc_call_reply(call, &service->streams.map_message->base);
 		return;
 	}
 	(void)pl_control_ready(service->control, text, sizeof text);
@@ -695,6 +515,7 @@ enum cad_status pl_service_create(
 		return status;
 	}
 
+	pl_streams_init(&made->streams, pl_control_registry(made->control));
 	uv_timer_init(cad_rpc_reactor_loop(options->reactor), &made->timer);
 	made->timer.data = made;
 	pl_probes_init(&made->probes, cad_rpc_reactor_loop(options->reactor), on_refused, made);
@@ -759,11 +580,7 @@ void pl_service_drain(struct pl_service *service, void (*done)(void *context), v
 	uv_close((uv_handle_t *)&service->timer, on_timer_closed);
 	pl_probes_close(&service->probes, on_probes_closed);
 	cad_rpc_health_shutdown(service->health);
-	for (struct stream *stream = service->streams, *next; stream; stream = next) {
-		next = stream->next;
-		cad_rpc_call_abort(stream->call, CAD_RPC_UNAVAILABLE, "the placement service is stopping");
-	}
-
+	pl_streams_abort(&service->streams, "the placement service is stopping");
 	cad_rpc_server_drain(service->server, 1000, on_server_gone, service);
 }
 
@@ -774,8 +591,7 @@ void pl_service_destroy(struct pl_service *service)
 	cad_rpc_reflection_destroy(service->reflection);
 	cad_rpc_health_destroy(service->health);
 	pl_control_destroy(service->control);
-	free(service->map_message);
-	cad_map_release(service->map);
+	pl_streams_fini(&service->streams);
 	pthread_mutex_destroy(&service->ready_lock);
 	free(service);
 }
