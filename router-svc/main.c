@@ -5,12 +5,10 @@
  * With --local-experts the experts are in this process (embedded/), and there is no placement
  * service.
  */
-#include "cadre/v1/placement.pb-c.h"
 #include "common/base/address.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/note.h"
-#include "common/base/version.h"
 #include "common/cluster/member.h"
 #include "common/cluster/own_address.h"
 #include "common/cluster/settings_message.h"
@@ -19,6 +17,7 @@
 #include "common/rpc/tls.h"
 #include "common/transport/ucx.h"
 #include "embedded/embedded.h"
+#include "router-svc/control.h"
 #include "router-svc/engine_metrics.h"
 #include "router-svc/frontend/frontend.h"
 
@@ -125,9 +124,7 @@ struct program {
 	struct cad_tokenizer *tokenizer;
 	struct rt_frontend *frontend;
 	struct rt_engine_metrics *engine_metrics;
-	struct cad_member *member;
-	struct cad_rpc_wakeup reach; /* the engine reaches other nodes than before */
-	Cadre__V1__Unreached unreached[CAD_NODES_MAX], *unreached_list[CAD_NODES_MAX]; /* of the last load report */
+	_Atomic(struct rt_control *) control; /* the HTTP thread is there before it */
 	struct em_embedded *embedded;
 	/* Without --local-experts these are main's own. */
 	struct cad_model *own_model;
@@ -143,10 +140,7 @@ struct program {
 	unsigned threads;
 	pthread_t engine_thread;
 	struct cad_note waits_for; /* before the start is over */
-	struct cad_note apart;     /* why it has not joined; empty: it has */
-	bool member_gone, frontend_gone;
 	_Atomic bool started, ready, stopping;
-	struct cad_note discounted; /* the placement service says that it is itself behind a cut; else empty */
 };
 
 /* ---- the engine ---- */
@@ -258,10 +252,11 @@ static enum cad_status open_device(struct program *p, struct cad_error *error)
 	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "cannot start %u compute threads", p->threads);
 }
 
+/* Its thread starts after control is there. */
 static void on_reach(void *user)
 {
 	struct program *p = user;
-	cad_rpc_wakeup_send(&p->reach);
+	rt_control_reach_changed(atomic_load(&p->control));
 }
 
 static enum cad_status create_engine(struct program *p, struct cad_error *error)
@@ -297,99 +292,6 @@ static void *run_engine(void *context)
 	return NULL;
 }
 
-/* ---- the placement service ---- */
-
-static void fill_hello(void *context, Cadre__V1__NodeHello *hello)
-{
-	struct program *p = context;
-	struct rt_engine_stats stats;
-
-	rt_engine_stats(p->engine, &stats);
-	hello->id = p->service.id;
-	hello->role = CADRE__V1__ROLE__ROLE_ROUTER;
-	hello->http_address = (char *)(uintptr_t)cad_admin_address(p->service.admin);
-	hello->grpc_address = p->grpc_address;
-	hello->model_fingerprint = p->model_fingerprint;
-	hello->router_checksum = (char *)(uintptr_t)rt_engine_weights_checksum(p->engine);
-	hello->version = (char *)(uintptr_t)cad_version;
-	hello->isa = (char *)(uintptr_t)p->isa_name;
-	hello->threads = p->threads;
-	hello->pid = (uint32_t)getpid();
-	hello->epoch = stats.epoch;
-}
-
-/* What is not reached is said of one map: the epoch is that of the same moment. */
-static void fill_unreached(struct program *p, Cadre__V1__NodeLoad *load)
-{
-	const struct rt_reach_view *view = rt_engine_reach(p->engine);
-	uint64_t now_ns = cad_clock_now_ns(rt_engine_clock(p->engine));
-
-	load->epoch = view->epoch;
-	for (uint32_t i = 0; i < view->count; i++) {
-		Cadre__V1__Unreached *unreached = &p->unreached[i];
-		uint64_t heard_ns = view->unreached[i].heard_ns,
-			 silent_ms = now_ns > heard_ns ? (now_ns - heard_ns) / CAD_NS_PER_MS : 0;
-		cadre__v1__unreached__init(unreached);
-		unreached->node = (char *)(uintptr_t)view->unreached[i].node;
-		unreached->silent_ms = silent_ms < UINT32_MAX ? (uint32_t)silent_ms : UINT32_MAX;
-		p->unreached_list[i] = unreached;
-	}
-	load->unreached = p->unreached_list;
-	load->n_unreached = view->count;
-}
-
-/* At once, not with the next report: the placement service gives a node experts when routers reach
- * it, and its experts to others when they do not. */
-static void report_reach(void *context)
-{
-	struct program *p = context;
-	if (p->member)
-		cad_member_load(p->member);
-}
-
-static void take_standing(void *context, bool counts, const char *why)
-{
-	struct program *p = context;
-	char text[CAD_NOTE_BYTES];
-
-	if (counts) {
-		cad_note_put(&p->discounted, "");
-		cad_log_info("router", "the placement service counts this router again");
-		return;
-	}
-	snprintf(text, sizeof text, "cut off from expert nodes: this router %s; check its network", why);
-	cad_note_put(&p->discounted, text);
-	cad_log_error("router", text);
-}
-
-static void fill_load(void *context, Cadre__V1__NodeLoad *load)
-{
-	struct program *p = context;
-	struct rt_engine_stats stats;
-
-	rt_engine_stats(p->engine, &stats);
-	fill_unreached(p, load);
-	load->rows = stats.routed_rows;
-	load->calls = stats.calls;
-	load->tokens = stats.tokens_generated + stats.tokens_prefilled;
-	load->sequences = stats.running;
-	load->queue = stats.waiting;
-}
-
-static void joined(void *context, bool is_joined, const char *why)
-{
-	struct program *p = context;
-	cad_note_put(&p->apart, is_joined ? "" : why);
-	cad_note_put(&p->discounted, ""); /* until it is said again */
-}
-
-static void take_map(void *context, struct cad_map *map)
-{
-	struct program *p = context;
-	rt_engine_map(p->engine, map);
-	cad_map_release(map);
-}
-
 /* ---- readiness and the end ---- */
 
 /* Becomes ready when every expert is reachable and stays ready: if a node dies later, requests wait
@@ -410,7 +312,8 @@ static void look_ready(uv_timer_t *timer)
 /* What a router waits for that is not ready; a refusal is said in the words of who refuses. */
 static void say_waiting(struct program *p, char *text, size_t text_bytes)
 {
-	char why[CAD_NOTE_BYTES];
+	struct rt_control *control = atomic_load(&p->control);
+	char why[CAD_NOTE_BYTES] = "";
 
 	if (!atomic_load(&p->started)) {
 		cad_note_get(&p->waits_for, why);
@@ -418,7 +321,8 @@ static void say_waiting(struct program *p, char *text, size_t text_bytes)
 		return;
 	}
 
-	cad_note_get(&p->apart, why);
+	if (control)
+		rt_control_apart(control, why);
 	if (why[0]) {
 		snprintf(
 			text, text_bytes, "not joined; placement service at %s: %s", p->options.service.placement, why);
@@ -432,9 +336,11 @@ static bool admin_ready(void *context, char *text, size_t text_bytes)
 {
 	struct program *p = context;
 	bool stopping = atomic_load(&p->stopping), ready = atomic_load(&p->ready);
-	char discounted[CAD_NOTE_BYTES];
+	struct rt_control *control = atomic_load(&p->control);
+	char discounted[CAD_NOTE_BYTES] = "";
 
-	cad_note_get(&p->discounted, discounted);
+	if (control)
+		rt_control_discounted(control, discounted);
 	if (stopping || (ready && !discounted[0]))
 		snprintf(text, text_bytes, "%s", stopping ? "stopping" : "ready");
 	else if (discounted[0])
@@ -463,31 +369,21 @@ static enum cad_status admin_generates(void *context, char *text, size_t text_by
 	return status;
 }
 
-static void stop_when_gone(struct program *p)
-{
-	if (!p->member_gone || !p->frontend_gone)
-		return;
-	cad_service_unwatch(&p->service);
-	cad_rpc_reactor_stop(p->reactor);
-}
-
-static void member_gone(void *context)
+static void stop_loop(void *context)
 {
 	struct program *p = context;
-	p->member_gone = true;
-	stop_when_gone(p);
+	cad_service_unwatch(&p->service);
+	cad_rpc_reactor_stop(p->reactor);
 }
 
 static void frontend_gone(void *context)
 {
 	struct program *p = context;
-	struct cad_member *member = p->member;
-	p->frontend_gone = true;
-	p->member = NULL;
-	if (member)
-		cad_member_leave(member, member_gone, p); /* maps are wanted until the last request is done */
+	struct rt_control *control = atomic_load(&p->control);
+	if (control)
+		rt_control_leave(control, stop_loop, p); /* maps are wanted until the last request is done */
 	else
-		member_gone(p);
+		stop_loop(p);
 }
 
 static void drain(uv_timer_t *timer)
@@ -596,10 +492,7 @@ static enum cad_status create_http(struct program *p, struct cad_error *error)
 
 static enum cad_status create_reactor(struct program *p, struct cad_error *error)
 {
-	enum cad_status status = cad_rpc_reactor_create(&p->service.loop, &p->reactor, error);
-	if (status == CAD_OK)
-		cad_rpc_wakeup_init(&p->reach, p->reactor, report_reach, p);
-	return status;
+	return cad_rpc_reactor_create(&p->service.loop, &p->reactor, error);
 }
 
 static enum cad_status start_engine(struct program *p, struct cad_error *error)
@@ -611,21 +504,27 @@ static enum cad_status start_engine(struct program *p, struct cad_error *error)
 
 static enum cad_status join_cluster(struct program *p, struct cad_error *error)
 {
-	const struct cad_member_options options = {
+	const struct rt_control_options options = {
 		.reactor = p->reactor,
 		.placement = p->options.service.placement,
 		.cluster = p->facts.cluster,
 		.secret = p->service.secret,
 		.settings = &p->facts.settings,
+		.engine = p->engine,
+		.id = p->service.id,
+		.http_address = cad_admin_address(p->service.admin),
+		.grpc_address = p->grpc_address,
+		.model_fingerprint = p->model_fingerprint,
+		.isa = p->isa_name,
+		.threads = p->threads,
 		.own_address = &p->own_address,
-		.context = p,
-		.hello = fill_hello,
-		.load = fill_load,
-		.map = take_map,
-		.joined = joined,
-		.standing = take_standing,
 	};
-	return cad_member_create(&options, &p->member, error);
+	struct rt_control *control;
+	enum cad_status status = rt_control_create(&options, &control, error);
+	if (status == CAD_OK)
+		atomic_store(&p->control, control);
+
+	return status;
 }
 
 static enum cad_status watch(struct program *p, struct cad_error *error)
@@ -649,8 +548,8 @@ static const struct {
 	{ create_engine, NULL },
 	{ create_server, create_server },
 	{ listen_for_clients, listen_for_clients },
-	{ start_engine, start_engine },
 	{ join_cluster, NULL },
+	{ start_engine, start_engine },
 	{ watch, watch },
 };
 
@@ -683,6 +582,7 @@ static void finish(struct program *p)
 		em_destroy(p->embedded);
 	rt_engine_destroy(p->own_engine);
 	cad_rpc_reactor_destroy(p->reactor);
+	rt_control_destroy(atomic_load(&p->control));
 	rt_frontend_destroy(p->frontend);
 	cad_service_fini(&p->service);
 	rt_engine_metrics_destroy(p->engine_metrics);
