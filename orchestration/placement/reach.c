@@ -15,7 +15,8 @@ struct pair {
 };
 
 struct router {
-	struct pair *pairs; /* [CAD_PROCESSES_MAX]; NULL: no such router */
+	struct pair *pairs;      /* [CAD_PROCESSES_MAX]; NULL: no such router */
+	uint64_t reported_epoch; /* of its last report; 0: none yet */
 	bool counts;
 	uint32_t reached, of; /* nodes that any router reaches */
 };
@@ -96,6 +97,11 @@ void pl_reach_restore(struct pl_reach *reach, uint32_t slot, uint64_t epoch)
 		.listed_epoch = epoch ? epoch : 1,
 		.missing_by = -1,
 	};
+
+	/* routers that have reported already will say in their next report whether they miss it */
+	for (uint32_t r = 0; r < CAD_PROCESSES_MAX; r++)
+		if (reach->routers[r].pairs && reach->routers[r].reported_epoch >= reach->nodes[slot].listed_epoch)
+			reach->routers[r].pairs[slot] = (struct pair){ .met = true };
 }
 
 bool pl_reach_knows(const struct pl_reach *reach, uint32_t slot)
@@ -140,6 +146,7 @@ void pl_reach_report(struct pl_reach *reach, uint32_t slot, uint64_t epoch, cons
 	if (!pairs)
 		return;
 
+	reach->routers[slot].reported_epoch = epoch;
 	for (size_t i = 0; i < missing_count; i++) {
 		is_missing[missing[i].slot] = true;
 		note_missing(&pairs[missing[i].slot], missing[i].silent_ns, now_ns);

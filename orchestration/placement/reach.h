@@ -37,7 +37,8 @@ void pl_reach_destroy(struct pl_reach *reach); /* NULL is fine */
 /* A new process, or one with a new exchange address: nobody reaches it, or it nobody. */
 CAD_MUST_USE enum cad_status pl_reach_router(struct pl_reach *reach, uint32_t slot, uint64_t now_ns);
 void pl_reach_node(struct pl_reach *reach, uint32_t slot, uint64_t now_ns);
-/* Known from before a restart of the service: usable, and in maps up to this epoch. */
+/* Known from before a restart of the service: usable, and in maps from this epoch on. Routers that have
+ * reported with such a map are taken to reach it until they report otherwise. */
 void pl_reach_restore(struct pl_reach *reach, uint32_t slot, uint64_t epoch);
 /* Whether it was told of the process of this slot by one of these. */
 bool pl_reach_knows(const struct pl_reach *reach, uint32_t slot);

@@ -261,6 +261,8 @@ enum cad_status world_connect_node(struct world *world, int index)
 	return CAD_OK;
 }
 
+static void report_router(struct world *world, int r);
+
 void world_connect_router(struct world *world, int index)
 {
 	struct world_router *router = &world->routers[index];
@@ -295,6 +297,7 @@ void world_connect_router(struct world *world, int index)
 		router->next = cad_map_acquire(pl_control_map(world->control));
 		router->take_ms = world->now_ms + 3;
 	}
+	report_router(world, index); /* as a member does */
 }
 
 void world_kill_node(struct world *world, int index)

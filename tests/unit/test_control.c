@@ -394,7 +394,7 @@ static void unwritable_state_catches_up(void **state)
 
 /* Without the state file, what nodes say decides: they are asked for checksums, nothing is loaded
  * again, epochs go on, and no map is told in which an expert is missing. */
-static void rebuild_lost_state(int router_comes)
+static void rebuild_lost_state(int router_comes, uint64_t checksums_ms)
 {
 	struct world *world = world_create();
 	for (int i = 0; i < 2; i++)
@@ -413,13 +413,20 @@ static void rebuild_lost_state(int router_comes)
 	world->unplaced_worst = 0;
 	world_start(world);
 	unsigned loads = world->loads;
+	world->checksums_late = checksums_ms > 0;
 	for (int i = 0; i < 3; i++) {
-		if (i == router_comes)
+		if (i == router_comes) {
 			world_connect_router(world, 0);
+			world->routers[0].report_ms += 700; /* as under a lease of 5 s: the second one after 1.7 s */
+		}
 		if (i < 2)
 			assert_int_equal(world_connect_node(world, i), CAD_OK);
 		world_run(world, 50);
 	}
+	world_run(world, checksums_ms);
+	world->checksums_late = false;
+	for (size_t i = 0; i < world->late_count; i++)
+		pl_control_checksum(world->control, world->late[i]);
 	world_run(world, 3000);
 	assert_true(world->last_epoch > epoch);
 	assert_int_equal(world->unplaced_worst, 0);
@@ -434,8 +441,10 @@ static void rebuild_lost_state(int router_comes)
 static void lost_state_is_rebuilt_from_the_nodes(void **state)
 {
 	(void)state;
-	for (int router_comes = 0; router_comes < 3; router_comes++)
-		rebuild_lost_state(router_comes);
+	for (int router_comes = 0; router_comes < 3; router_comes++) {
+		rebuild_lost_state(router_comes, 0);
+		rebuild_lost_state(router_comes, 1300); /* the map comes after the second in which routers must reach */
+	}
 }
 
 static void wrong_weights_are_never_in_a_map(void **state)
