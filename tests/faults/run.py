@@ -54,7 +54,8 @@ def main():
     if arguments.list:
         print('\n'.join(f'{row.name:32} {row.title}' for row in rows.ROWS))
         return 0
-    signal.signal(signal.SIGTERM, interrupted)
+    for number in (signal.SIGINT, signal.SIGTERM):   # SIGINT is ignored where a shell started this in its background
+        signal.signal(number, interrupted)
     report, digests, code = Report(), load.expected_digests(), 0
     try:
         for row in chosen(arguments.rows):
