@@ -17,7 +17,7 @@
  * --rank 20 compares 20th percentiles instead of medians: on a machine that does other things too,
  * the median of whoever polls is mostly the time for which it was not running.
  *
- * Output is CSV:
+ * On stderr: how long connecting took. Output is CSV:
  * transport,rows,bytes,ours_p50_us,ours_p99_us,ours_sleep_p50_us,perftest_default_us,perftest_tuned_us,ratio
  */
 #include "common/transport/exchange_address.h"
@@ -275,11 +275,15 @@ static void measure_ours(const char *transport, bool sleeps, struct result resul
 		die("server", "did not start");
 	address[strcspn(address, "\n")] = 0;
 	if (cad_buffer_create(t, cad_wire_call_bytes_max(ROWS_MAX, ELEMENTS, 1, ROWS_MAX), &payload) != CAD_OK ||
-		cad_buffer_create(t, cad_wire_answer_bytes_max(ROWS_MAX, ELEMENTS), &answer) != CAD_OK ||
-		cad_transport_connect(t, address, NULL, &connection, &error) != CAD_OK)
+		cad_buffer_create(t, cad_wire_answer_bytes_max(ROWS_MAX, ELEMENTS), &answer) != CAD_OK)
+		die("client", error.text);
+	uint64_t began_ns = cad_clock_now_ns(&cad_clock_system);
+	if (cad_transport_connect(t, address, NULL, &connection, &error) != CAD_OK)
 		die("client", error.text);
 	while (!state.ready)
 		cad_transport_poll(t, UINT64_MAX);
+	fprintf(stderr, "%s: connected in %.2f ms\n", transport,
+		(double)(cad_clock_now_ns(&cad_clock_system) - began_ns) / 1e6);
 	for (size_t size = 0; size < SIZES; size++) {
 		struct result result = measure_size(t, connection, &payload, &answer, size, sleeps);
 		if (results[size].p50_us == 0 || result.p50_us < results[size].p50_us)
