@@ -3,6 +3,7 @@
 
 #include "cadre/v1/types.pb-c.h"
 #include "common/base/limits.h"
+#include "proto/cadre_wire.h"
 
 #include <string.h>
 
@@ -17,6 +18,7 @@ void cad_settings_to_proto(
 	message->n_quanta = settings->layers;
 	message->quanta = settings->quanta;
 	message->fingerprint = storage->fingerprint;
+	message->exchange_version = CADRE_WIRE_VERSION;
 }
 
 enum cad_status cad_settings_from_proto(
@@ -26,6 +28,11 @@ enum cad_status cad_settings_from_proto(
 	enum cadre_row_type wire;
 	enum cad_weights weights;
 
+	/* a placement service of an earlier release would let this process join, and nobody reach it */
+	if (message->exchange_version != CADRE_WIRE_VERSION)
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+			"the placement service belongs to a release with version %u of the token exchange, and this program speaks version %d: run the same release everywhere",
+			message->exchange_version ? message->exchange_version : 1, CADRE_WIRE_VERSION);
 	if (cad_profile_parse(message->profile, &profile) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the cluster uses the numerics profile '%s', which this program does not know",

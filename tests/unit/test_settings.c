@@ -113,6 +113,12 @@ static void through_the_message(void **state)
 	wrong.weights = odd;
 	assert_int_equal(cad_settings_from_proto(&wrong, &back, &error), CAD_ERR_INVALID);
 	wrong = message;
+	wrong.exchange_version = 0; /* of release 0.2.0, which does not say it */
+	assert_int_equal(cad_settings_from_proto(&wrong, &back, &error), CAD_ERR_UNSUPPORTED);
+	assert_non_null(strstr(error.text, "version 1 of the token exchange"));
+	wrong.exchange_version = CADRE_WIRE_VERSION + 1;
+	assert_int_equal(cad_settings_from_proto(&wrong, &back, &error), CAD_ERR_UNSUPPORTED);
+	wrong = message;
 	wrong.n_quanta = 100000;
 	assert_int_equal(cad_settings_from_proto(&wrong, &back, &error), CAD_ERR_INVALID);
 	cadre__v1__settings__free_unpacked(unpacked, NULL);
