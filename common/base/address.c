@@ -82,3 +82,10 @@ bool cad_address_is_loopback(const char *address)
 		return IN6_IS_ADDR_LOOPBACK(&v6) || (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == 127);
 	return strcmp(host, "localhost") == 0;
 }
+
+enum cad_status cad_address_option(const char *option, const char *address, struct cad_error *error)
+{
+	if (!*address || cad_address_is_complete(address))
+		return CAD_OK;
+	return cad_error_set(error, CAD_ERR_INVALID, "--%s '%.80s' is not an address: give HOST:PORT", option, address);
+}

@@ -50,9 +50,9 @@ static enum cad_status check_member(const struct cad_service_options *o, struct 
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"--id is '%.80s'; a node's name has at most %d letters, digits and . _ : -", o->id,
 			CAD_PROCESS_NAME_BYTES - 1);
-	if (*o->placement && !cad_address_is_complete(o->placement))
-		return cad_error_set(
-			error, CAD_ERR_INVALID, "--placement '%s' is not an address: give HOST:PORT", o->placement);
+	enum cad_status status = cad_address_option("placement", o->placement, error);
+	if (status != CAD_OK)
+		return status;
 
 	struct cad_address address;
 	struct cad_error ignored;

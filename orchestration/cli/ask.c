@@ -8,19 +8,12 @@
 
 enum { CONNECT_EVERY_MS = 200, HTTP_OK = 200, HTTP_UNAVAILABLE = 503 };
 
-static enum cad_status check_address(const char *option, const char *text, struct cad_error *error)
-{
-	if (!*text || cad_address_is_complete(text))
-		return CAD_OK;
-	return cad_error_set(error, CAD_ERR_INVALID, "--%s '%.80s' is not an address: give HOST:PORT", option, text);
-}
-
 enum cad_status cl_process_check(const struct cl_process *process, struct cad_error *error)
 {
 	if ((process->certificate[0] != 0) != (process->key[0] != 0))
 		return cad_error_set(error, CAD_ERR_INVALID, "give both --tls-certificate and --tls-key, or neither");
-	enum cad_status status = check_address("http", process->http, error);
-	return status == CAD_OK ? check_address("grpc", process->grpc, error) : status;
+	enum cad_status status = cad_address_option("http", process->http, error);
+	return status == CAD_OK ? cad_address_option("grpc", process->grpc, error) : status;
 }
 
 const char *cl_process_name(const struct cl_process *process)

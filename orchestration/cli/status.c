@@ -30,10 +30,7 @@ static const struct cad_option table[] = {
 static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct options *options = values;
-	if (options->placement[0] && !cad_address_is_complete(options->placement))
-		return cad_error_set(error, CAD_ERR_INVALID, "--placement '%.80s' is not an address: give HOST:PORT",
-			options->placement);
-	return CAD_OK;
+	return cad_address_option("placement", options->placement, error);
 }
 
 static const struct cad_options_spec spec = {
