@@ -20,9 +20,9 @@
 #include "common/rpc/reactor.h"
 #include "common/transport/exchange_address.h"
 #include "common/transport/ucx.h"
-#include "expert-svc/peers.h"
 #include "expert-svc/control.h"
 #include "expert-svc/engine.h"
+#include "expert-svc/peers.h"
 #include "kernels/source.h"
 
 #include <pthread.h>
@@ -588,8 +588,9 @@ int main(int argc, char **argv)
 		/* The process ends here, and with it everything that was made so far. */
 		_exit(cad_service_failed(&p->service, &error));
 
-	char exchange[CAD_ADDRESS_BYTES];
-	cad_exchange_address_host(p->own_address.text, exchange);
+	char address[CAD_EXCHANGE_ADDRESS_BYTES], exchange[CAD_ADDRESS_BYTES];
+	cad_own_address_get(&p->own_address, address);
+	cad_exchange_address_host(address, exchange);
 	cad_log_info("expert", "serving", CAD_S("id", p->service.id), CAD_S("exchange", exchange),
 		CAD_S("http", cad_admin_address(p->service.admin)), CAD_S("isa", p->device_info.isa),
 		CAD_U("threads", p->options.threads), CAD_U("memory_bytes", p->options.memory),
