@@ -137,16 +137,16 @@ static void note_missing(struct pair *pair, uint64_t silent_ns, uint64_t now_ns)
 		pair->since_ns = moment(now_ns);
 }
 
-void pl_reach_report(struct pl_reach *reach, uint32_t slot, uint64_t epoch, const struct pl_missing *missing,
+void pl_reach_report(struct pl_reach *reach, uint32_t router, uint64_t epoch, const struct pl_missing *missing,
 	size_t missing_count, uint64_t now_ns)
 {
-	struct pair *pairs = reach->routers[slot].pairs;
+	struct pair *pairs = reach->routers[router].pairs;
 	bool is_missing[CAD_PROCESSES_MAX] = { false }, more = false;
 
 	if (!pairs)
 		return;
 
-	reach->routers[slot].reported_epoch = epoch;
+	reach->routers[router].reported_epoch = epoch;
 	for (size_t i = 0; i < missing_count; i++) {
 		is_missing[missing[i].slot] = true;
 		note_missing(&pairs[missing[i].slot], missing[i].silent_ns, now_ns);

@@ -47,23 +47,27 @@ static bool rename_all(const char *from, const char *to)
 	return true;
 }
 
+/* NULL: it is done; else why not. */
+static const char *move(const char *file, const struct stat *found, char name[PL_ASIDE_BYTES])
+{
+	struct stat now;
+
+	if (stat(file, &now) != 0)
+		return strerror(errno);
+	if (now.st_dev != found->st_dev || now.st_ino != found->st_ino)
+		return "another process has replaced it";
+	if (!find_name(file, name))
+		return "no other name is free";
+	return rename_all(file, name) ? NULL : strerror(errno);
+}
+
 enum cad_status pl_state_set_aside(
 	const char *path, const struct stat *found, char name[PL_ASIDE_BYTES], struct cad_error *error)
 {
-	char *target = realpath(path, NULL); /* the file, not a link to it */
-	struct stat now;
-	const char *why = NULL;
+	char *file = realpath(path, NULL); /* not a link to it */
+	const char *why = file ? move(file, found, name) : strerror(errno);
 
-	if (!target || stat(target, &now) != 0)
-		why = strerror(errno);
-	else if (now.st_dev != found->st_dev || now.st_ino != found->st_ino)
-		why = "another process has replaced it";
-	else if (!find_name(target, name))
-		why = "no other name is free";
-	else if (!rename_all(target, name))
-		why = strerror(errno);
-	free(target);
-
+	free(file);
 	if (!why)
 		return CAD_OK;
 	char before[CAD_ERROR_TEXT_BYTES];
