@@ -23,8 +23,8 @@
 
 struct rt_inbox;
 
-/* `wake` is called, on any thread, when there is something new and there was nothing. */
-/* sequences_max: besides a trial. */
+/* sequences_max: besides a trial. `wake` is called, on any thread, when there is something new and
+ * there was nothing. */
 CAD_MUST_USE enum cad_status rt_inbox_create(
 	uint32_t sequences_max, void (*wake)(void *context), void *context, struct rt_inbox **inbox);
 /* Frees what was given back, and what was never taken. NULL is allowed. */

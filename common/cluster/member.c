@@ -137,6 +137,13 @@ static enum cad_status send_report(struct cad_member *member, const Cadre__V1__N
 	return status == CAD_FULL ? CAD_OK : status;
 }
 
+/* If it cannot be sent the stream ends: done follows, and another attempt. */
+static void send_or_cancel(struct cad_member *member, const Cadre__V1__NodeReport *report)
+{
+	if (send_report(member, report) != CAD_OK)
+		cad_rpc_client_cancel(member->call);
+}
+
 static const char *cluster_of(const struct cad_member *member)
 {
 	return member->options.cluster ? member->options.cluster : "";
@@ -163,8 +170,8 @@ static void send_load(struct cad_member *member)
 	member->options.load(member->options.context, &load);
 	report.report_case = CADRE__V1__NODE_REPORT__REPORT_LOAD;
 	report.load = &load;
-	if (member->call && send_report(member, &report) != CAD_OK)
-		cad_rpc_client_cancel(member->call); /* done follows, and another attempt */
+	if (member->call)
+		send_or_cancel(member, &report);
 }
 
 static void on_load_due(uv_timer_t *timer) { send_load(timer->data); }
@@ -184,8 +191,7 @@ static void send_hello(struct cad_member *member)
 	member->greeted = true;
 	report.report_case = CADRE__V1__NODE_REPORT__REPORT_HELLO;
 	report.hello = &hello;
-	if (send_report(member, &report) != CAD_OK)
-		cad_rpc_client_cancel(member->call);
+	send_or_cancel(member, &report);
 }
 
 /* Says hello all the same to a service that does not know the secret: it answers with a
@@ -344,8 +350,7 @@ static void address_changed(void *context)
 	memcpy(member->exchange_address, now, sizeof now);
 	report.report_case = CADRE__V1__NODE_REPORT__REPORT_EXCHANGE_ADDRESS;
 	report.exchange_address = member->exchange_address;
-	if (send_report(member, &report) != CAD_OK)
-		cad_rpc_client_cancel(member->call);
+	send_or_cancel(member, &report);
 }
 
 static void send_challenge(struct cad_member *member)
@@ -360,8 +365,7 @@ static void send_challenge(struct cad_member *member)
 	challenge.nonce = (ProtobufCBinaryData){ CAD_PROOF_BYTES, member->nonces.member };
 	report.report_case = CADRE__V1__NODE_REPORT__REPORT_CHALLENGE;
 	report.challenge = &challenge;
-	if (send_report(member, &report) != CAD_OK)
-		cad_rpc_client_cancel(member->call);
+	send_or_cancel(member, &report);
 }
 
 static void attempt(uv_timer_t *timer)

@@ -105,7 +105,7 @@ static struct connection *mark_asked(struct MHD_Connection *connection)
 	return asking;
 }
 
-/* The library leaves the connection alone until it is resumed, and then asks for its answer anew. */
+/* The library leaves the connection alone until it is resumed, and then asks for its answer again. */
 static enum MHD_Result put_off(struct cad_admin *admin, struct connection *asking, struct MHD_Connection *connection)
 {
 	if (asking->cut)

@@ -119,7 +119,7 @@ static void *helper_main(void *argument)
 		}
 		if (watched[1].revents)
 			return NULL;
-		/* the owner may have set it anew meanwhile: then there is nothing to read */
+		/* the owner may have set it again by now: then there is nothing to read */
 		if (watched[2].revents && read(reactor->overslept_descriptor, &times, sizeof times) < 0)
 			CAD_ASSERT(errno == EAGAIN || errno == EINTR);
 		cad_rpc_post(reactor, &reactor->on_loop_ready);

@@ -4,6 +4,7 @@
 #include "common/base/address.h"
 #include "common/base/clock.h"
 #include "common/base/limits.h"
+#include "common/process/process.h"
 #include "orchestration/cli/ask.h"
 #include "orchestration/cli/cluster_file.h"
 #include "orchestration/cli/command.h"
@@ -33,7 +34,7 @@ static const struct cad_option table[] = {
 		"without --http and --grpc: HOST:PORT of the placement service, whose whole cluster is waited for; empty: the one in run/cluster.json"),
 	CAD_OPTION_U32(
 		struct options, experts, "experts", "1", 0, CAD_NODES_MAX, "cluster: expert nodes that must live"),
-	CAD_OPTION_U32(struct options, routers, "routers", "1", 0, CAD_NODES_MAX,
+	CAD_OPTION_U32(struct options, routers, "routers", "1", 0, CAD_ROUTERS_MAX,
 		"cluster: routers that must be ready; their HTTP ports are asked, which must be reachable from here; 0: none is asked"),
 	CAD_OPTION_BOOL(struct options, generate, "generate", "false",
 		"until routers generate a token (/readyz?generate), not only until they are ready; HTTP alone"),
@@ -45,12 +46,10 @@ static const struct cad_option table[] = {
 static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct options *options = values;
-	if (options->placement[0] && !cad_address_is_complete(options->placement))
-		return cad_error_set(error, CAD_ERR_INVALID, "--placement '%.80s' is not an address: give HOST:PORT",
-			options->placement);
 	if (options->generate && options->process.grpc[0] && !options->process.http[0])
 		return cad_error_set(error, CAD_ERR_INVALID, "--generate asks over HTTP: give --http HOST:PORT");
-	return cl_process_check(&options->process, error);
+	enum cad_status status = cad_address_option("placement", options->placement, error);
+	return status == CAD_OK ? cl_process_check(&options->process, error) : status;
 }
 
 static const struct cad_options_spec spec = {
@@ -70,14 +69,14 @@ static enum cl_question question_of(const struct options *options)
 /* ---- the cluster ---- */
 
 struct router {
-	char id[64], http[CAD_ADDRESS_BYTES];
+	char id[CAD_PROCESS_NAME_BYTES], http[CAD_ADDRESS_BYTES];
 };
 
 /* What is kept of the placement service's answer. */
 struct view {
 	const char *placement;
 	uint32_t unplaced, experts_all, experts_live, routers_count;
-	struct router routers[CAD_NODES_MAX]; /* live ones */
+	struct router routers[CAD_ROUTERS_MAX]; /* live ones */
 };
 
 static bool on_status(void *context, const ProtobufCMessage *message)
@@ -94,7 +93,7 @@ static bool on_status(void *context, const ProtobufCMessage *message)
 			continue;
 		if (node->role == CADRE__V1__ROLE__ROLE_EXPERT) {
 			view->experts_live++;
-		} else if (view->routers_count < CAD_NODES_MAX) {
+		} else if (view->routers_count < CAD_ROUTERS_MAX) {
 			struct router *router = &view->routers[view->routers_count++];
 			snprintf(router->id, sizeof router->id, "%s", node->id);
 			snprintf(router->http, sizeof router->http, "%s", node->http_address);
@@ -252,8 +251,13 @@ static int run(const struct options *options, const char *placement)
 	struct cad_error error;
 
 	if (placement) {
-		process = (struct cl_process){ .http = "", .grpc = placement, .authority = "", .certificate = "" };
-		process.key = "";
+		process = (struct cl_process){
+			.http = "",
+			.grpc = placement,
+			.authority = "",
+			.certificate = "",
+			.key = "",
+		};
 		wait.view = malloc(sizeof *wait.view);
 		if (!wait.view) {
 			cad_error_set(&error, CAD_ERR_MEMORY, "out of memory");

@@ -186,8 +186,8 @@ static bool is_back(const struct pl_control *control, const struct pl_hello *hel
 }
 
 /* Nothing is known yet of who reaches whom; a router that was expected after a restart comes to
- * this, too. Only when the state file was lost a node that holds experts and has seen a map was in
- * it. */
+ * this, too. A node that joins before the first placement, holds experts and has seen a map was in a
+ * state file that was lost: routers had reached it. */
 static enum cad_status join_reach(
 	struct pl_control *control, uint32_t slot, const struct pl_join *join, struct cad_error *error)
 {

@@ -47,10 +47,10 @@ struct pl_control_events {
 	/* The checkpoint's checksum of an expert. CAD_AGAIN: it is being computed, and
 	 * pl_control_checksum will be called when it is ready. */
 	enum cad_status (*checksum)(void *context, uint32_t cell, char hex[33]);
-	void *context;
 	/* The checkpoint's checksum of what routers compute with. CAD_AGAIN: it is being computed,
 	 * and routers have to ask again. NULL: they are not compared. */
 	enum cad_status (*router_checksum)(void *context, char hex[33]);
+	void *context;
 };
 
 /* What every process of a cluster must have in common: the checkpoint, and the numeric settings

@@ -442,7 +442,7 @@ static uint64_t turn(struct pl_control *control, uint64_t now_ns)
 
 uint64_t pl_control_turn(struct pl_control *control)
 {
-	/* Stopped, or held up: reports have come meanwhile, and wait in the sockets. */
+	/* Stopped, or held up: the reports of that time wait in the sockets. */
 	uint64_t now_ns = pl_control_now(control), tick_ns = control->options.lease_ns / 10;
 	if (control->turn_ns && now_ns > control->turn_ns + tick_ns) {
 		pl_registry_postpone(&control->registry, now_ns - control->turn_ns, now_ns);

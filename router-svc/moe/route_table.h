@@ -11,9 +11,9 @@
 #ifndef CADRE_ROUTER_SVC_MOE_ROUTE_TABLE_H
 #define CADRE_ROUTER_SVC_MOE_ROUTE_TABLE_H
 
+#include "common/base/address.h"
 #include "common/base/clock.h"
 #include "common/base/note.h"
-#include "common/base/address.h"
 #include "common/cluster/map.h"
 #include "common/transport/transport.h"
 #include "router-svc/moe/reach.h"
