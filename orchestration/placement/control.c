@@ -229,7 +229,7 @@ static enum cad_status compare_router(
 enum cad_status pl_control_join(
 	struct pl_control *control, const struct pl_join *join, uint64_t session, struct cad_error *error)
 {
-	uint32_t slot;
+	uint32_t slot = 0;
 	uint64_t superseded;
 	bool back = is_back(control, &join->hello);
 	enum cad_status status = compare_identity(&control->options.identity, join, error);
