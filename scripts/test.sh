@@ -47,7 +47,8 @@ run_ctest() {
 }
 
 test_unit() { run_ctest release; }
-test_asan() { ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1} LSAN_OPTIONS=suppressions=$ROOT/tests/lsan.supp:print_suppressions=0 run_ctest asan -L unit; }
+with_asan() { ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1} LSAN_OPTIONS=suppressions=$ROOT/tests/lsan.supp:print_suppressions=0 "$@"; }
+test_asan() { with_asan run_ctest asan -L unit; }
 test_tsan() {
 	TSAN_OPTIONS=${TSAN_OPTIONS:-suppressions=$ROOT/tests/tsan.supp:second_deadlock_stack=1} run_ctest tsan -L unit
 }
@@ -72,7 +73,7 @@ cluster_of() {
 
 test_cluster() { cluster_of release; }
 test_late() { cluster_of late; }   # programs whose device does nothing before it is waited for
-test_cluster_asan() { ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1} LSAN_OPTIONS=suppressions=$ROOT/tests/lsan.supp:print_suppressions=0 cluster_of asan; }
+test_cluster_asan() { with_asan cluster_of asan; }
 
 # python_tests FOLDER: those of tests/FOLDER, whose packages come from PyPI; without them this is one skipped test.
 python_tests() {
