@@ -22,8 +22,8 @@ def run(program, *arguments, seconds=20, **options):
 
 
 @pytest.mark.parametrize('command, code, says', [
-    (ROUTER[:-1] + ['127.0.0.1:99999'], 1, 'a port is a number from 0 to 65535'),
-    (ROUTER[:-1] + ['127.0.0.1:http'], 1, 'a port is a number from 0 to 65535'),
+    (ROUTER[:-1] + ['127.0.0.1:99999'], 2, 'a port is a number from 0 to 65535'),
+    (ROUTER[:-1] + ['127.0.0.1:http'], 2, 'a port is a number from 0 to 65535'),
     (ROUTER + ['--id', 'a b'], 2, "--id is 'a b'"),
     (ROUTER + ['--id', 64 * 'x'], 2, 'at most 63 letters'),
     (ROUTER + ['--token-file', '/tmp'], 1, "the token file '/tmp' is a directory"),
