@@ -15,6 +15,14 @@ bool cad_file_exists(const char *path)
 	return stat(path, &status) == 0;
 }
 
+enum cad_status cad_file_check_regular(const char *path, struct cad_error *error)
+{
+	struct stat status;
+	if (stat(path, &status) != 0 || S_ISREG(status.st_mode) || S_ISDIR(status.st_mode))
+		return CAD_OK;
+	return cad_error_set(error, CAD_ERR_IO, "'%s' is not a regular file, and so is only read at the start", path);
+}
+
 /* Opens a regular file. O_NONBLOCK, so that a pipe without a writer is refused below instead of
  * waited for. */
 static enum cad_status file_open(const char *path, int *fd, size_t *size, struct cad_error *error)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/process/options.h"
 
+#include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/version.h"
 #include "common/process/manual.h"
@@ -581,12 +582,14 @@ enum cad_status cad_options_reread(const struct cad_options *options,
 {
 	struct cad_options *now;
 	enum cad_options_action action;
+	enum cad_status status = options->config ? cad_file_check_regular(options->config, error) : CAD_OK;
+	if (status != CAD_OK)
+		return status;
 	void *values = calloc(1, values_size(options->spec));
 	if (!values)
 		return no_memory(error);
 
-	enum cad_status status =
-		cad_options_parse(options->spec, options->argc, options->argv, values, &now, &action, error);
+	status = cad_options_parse(options->spec, options->argc, options->argv, values, &now, &action, error);
 	if (status != CAD_OK)
 		goto free_values;
 	for (size_t i = 0; i < options->spec->count; i++)

@@ -2,6 +2,8 @@
 /* The signals of a service: SIGHUP makes it read its files again, the others are the program's. */
 #include "common/process/service.h"
 
+#include "common/base/file.h"
+
 #include <signal.h>
 #include <string.h>
 
@@ -15,7 +17,7 @@ static bool reread_bearers(struct cad_service *service)
 
 	if (!file || !*file)
 		return true;
-	if (cad_bearers_read(file, &bearers, &error) != CAD_OK) {
+	if (cad_file_check_regular(file, &error) != CAD_OK || cad_bearers_read(file, &bearers, &error) != CAD_OK) {
 		cad_log_error(service->name, "the token file cannot be used: the old tokens stay in force",
 			CAD_S("why", error.text));
 		return false;

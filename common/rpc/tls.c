@@ -7,6 +7,7 @@
  */
 #include "common/rpc/tls.h"
 
+#include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/rpc/internal.h"
 
@@ -236,6 +237,15 @@ static void look_at(const struct watched *watched, struct look looks[3])
 	}
 }
 
+static enum cad_status regular_all(const struct watched *watched, struct cad_error *error)
+{
+	enum cad_status status = CAD_OK;
+	for (int i = 0; i < 3 && status == CAD_OK; i++)
+		if (watched->paths[i])
+			status = cad_file_check_regular(watched->paths[i], error);
+	return status;
+}
+
 /* Reads the files again, when they look different or `always`. Under the mutex. */
 static bool refresh(struct watched *watched, bool always)
 {
@@ -249,7 +259,7 @@ static bool refresh(struct watched *watched, bool always)
 		return true;
 	memcpy(watched->seen, looks, sizeof looks);
 
-	if (pem_take(&tls, &pem, &error) != CAD_OK) {
+	if (regular_all(watched, &error) != CAD_OK || pem_take(&tls, &pem, &error) != CAD_OK) {
 		cad_log_error(
 			"grpc", "the TLS files cannot be used: the old ones stay in force", CAD_S("why", error.text));
 		return false;

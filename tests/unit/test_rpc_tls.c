@@ -220,12 +220,9 @@ static void damaged_files_leave_the_old_ones(void **state)
 {
 	(void)state;
 	static const char *const damage[] = {
-		"head -c 100 server.pem > live.pem",
-		"cp mallory.pem live.pem", /* not yet its key */
-		"cp mallory.key live.key",
-		": > live.key",
-		"rm live.pem",
-		"mv live.pem old.pem && mkdir live.pem",
+		"head -c 100 server.pem > live.pem", "cp mallory.pem live.pem", /* not yet its key */
+		"cp mallory.key live.key", ": > live.key", "rm live.pem", "mv live.pem old.pem && mkdir live.pem",
+		"rm live.key && mkfifo live.key", /* opening it would wait for a writer */
 	};
 	struct live live;
 
@@ -238,7 +235,7 @@ static void damaged_files_leave_the_old_ones(void **state)
 		assert_true(shows(&live, "server", "ca"));
 
 		/* and then the others are whole */
-		run("cd %s && rm -rf live.pem && cp mallory.pem live.pem && cp mallory.key live.key", folder);
+		run("cd %s && rm -rf live.pem live.key && cp mallory.pem live.pem && cp mallory.key live.key", folder);
 		assert_true(shows(&live, "mallory", "stranger"));
 		assert_true(cad_rpc_tls_reread());
 		rpc_fixture_close(&live.rpc);

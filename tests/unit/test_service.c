@@ -287,15 +287,27 @@ static void sighup_reads_again(void **state)
 	unlink(config);
 	hang_up(&service, "failed", 3);
 
+	/* pipes, which nobody writes to: they would be waited for, and nothing else done */
+	assert_int_equal(mkfifo(config, 0600), 0);
+	unlink(tokens);
+	assert_int_equal(mkfifo(tokens, 0600), 0);
+	alarm(10);
+	hang_up(&service, "failed", 4);
+	alarm(0);
+	assert_int_equal(service.bearers.count, 1);
+	unlink(config);
+	unlink(tokens);
+	file_write(tokens, "0123456789abcdef\n");
+
 	/* back to how it was at the start */
 	file_write(config, "log-level: warn\n");
 	others_are_well = false;
-	hang_up(&service, "failed", 4);
+	hang_up(&service, "failed", 5);
 	assert_true(cad_log_enabled(CAD_LOG_WARN));
 	assert_false(cad_log_enabled(CAD_LOG_INFO));
 	others_are_well = true;
 	hang_up(&service, "ok", 2);
-	assert_int_equal(others_read, 6);
+	assert_int_equal(others_read, 7);
 
 	cad_service_unwatch(&service);
 	cad_service_fini(&service);
