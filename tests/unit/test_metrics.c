@@ -129,7 +129,7 @@ static double value_of(const char *name)
 	const char *at = strstr(text, line);
 	if (!at)
 		fail_msg("there is no %s in\n%s", name, text);
-	double value = strtod(at + strlen(line), NULL);
+	double value = at ? strtod(at + strlen(line), NULL) : 0;
 	free(text);
 	cad_metrics_destroy(metrics);
 	return value;
