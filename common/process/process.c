@@ -6,6 +6,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,7 +18,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-enum { SECRET_BYTES_MIN = 16, SECRET_BYTES_MAX = 4096 };
+enum { SECRET_BYTES_MIN = 16, SECRET_BYTES_MAX = 4096, LARGE_BLOCK_BYTES = 1 << 20 };
 
 static sigset_t handled_signals(void)
 {
@@ -36,6 +37,10 @@ enum cad_status cad_process_init(struct cad_error *error)
 	if (failed || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
 		return cad_error_set(
 			error, CAD_ERR_INTERNAL, "cannot set up signals: %s", strerror(failed ? failed : errno));
+	/* glibc raises this with each block above it that is freed, up to 32 MiB: what many requests
+	 * took for a while (a ring of 4 MiB for each that wants its routing) would never go back. */
+	mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES);
+
 	struct rlimit files;
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
 		files.rlim_cur = files.rlim_max;

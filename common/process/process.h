@@ -12,12 +12,13 @@
 /*
  * First thing in main(), before any thread is started (and before grpc_init): ignores SIGPIPE,
  * blocks SIGINT, SIGTERM and SIGHUP in this and all later threads (cad_signals takes them), raises
- * the limit on open files to what the system allows.
+ * the limit on open files to what the system allows, and has large blocks of memory given back when
+ * they are freed.
  */
 CAD_MUST_USE enum cad_status cad_process_init(struct cad_error *error);
 
-/* SIGINT, SIGTERM and SIGHUP as events of a libuv loop. The callback runs in the loop's thread, once per
- * signal. */
+/* SIGINT, SIGTERM and SIGHUP as events of a libuv loop. The callback runs in the loop's thread,
+ * once per signal. */
 struct uv_loop_s;
 struct cad_signals;
 typedef void cad_signal_fn(void *context, int signal);

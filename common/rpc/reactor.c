@@ -39,8 +39,9 @@ struct cad_rpc_reactor {
 	sem_t loop_has_run;
 	bool helper_waits;
 	int stop_descriptor;
-	/* A process that is stopped and continued (a signal, a frozen container) interrupts the queue's
-	 * sleep, and gRPC begins it again with its whole time-out. This clock goes on meanwhile. */
+	/* A process that is stopped and continued (a signal, a frozen container) interrupts the
+	 * queue's sleep, and gRPC begins it again with its whole time-out. This clock goes on
+	 * meanwhile. */
 	int overslept_descriptor;
 	uint64_t overslept_ms; /* on the loop's clock; 0: off */
 };
@@ -260,6 +261,9 @@ static enum cad_status library_acquire(struct cad_error *error)
 	pthread_mutex_lock(&library_mutex);
 	int failed = grpc_is_initialized() ? 0 : threads_missing();
 	if (!failed) {
+		/* As other programs of the machine find names, /etc/hosts first: gRPC's own
+		 * resolver waits for answers about IPv6 even when it has an address. */
+		setenv("GRPC_DNS_RESOLVER", "native", 0);
 		gpr_set_log_function(log_line);
 		grpc_init();
 	}

@@ -16,7 +16,7 @@
 
 /* A router that hangs is noticed by its silence to pings, one that cannot be connected to at all by
  * the time that it takes. */
-enum { PING_AFTER_MS = 400, PING_TIMEOUT_MS = 800, CONNECT_MS = 5000 };
+enum { PING_AFTER_MS = 400, PING_TIMEOUT_MS = 800, CONNECT_MS = 5000, CONNECT_ONE_OF_SEVERAL_MS = 1200 };
 /* When an answer has broken off, the list of routers is gone through so many times, with a pause of
  * 0.25 s, 0.5 s, 1 s, ... between; and so many times an answer may break off. */
 enum { ROUNDS_MAX = 5, PAUSE_MS = 250, RESUMES_MAX = 16 };
@@ -156,6 +156,14 @@ static enum cad_status explain(
 	return cad_error_prefix(error, "router %s", g->router);
 }
 
+static size_t routers_count(const char *list)
+{
+	size_t count = 1;
+	for (const char *at = list; *at; at++)
+		count += *at == ',' && at[1];
+	return count;
+}
+
 /* *again: another router may do better. */
 static enum cad_status ask_router(
 	struct generation *g, const Cadre__V1__GenerateRequest *request, bool *again, struct cad_error *error)
@@ -167,7 +175,7 @@ static enum cad_status ask_router(
 	const struct cad_rpc_channel_config config = {
 		.keepalive_time_ms = PING_AFTER_MS,
 		.keepalive_timeout_ms = PING_TIMEOUT_MS,
-		.connect_ms = CONNECT_MS,
+		.connect_ms = routers_count(g->run->routers) > 1 ? CONNECT_ONE_OF_SEVERAL_MS : CONNECT_MS,
 	};
 	const struct cad_rpc_metadata metadata = { "authorization", g->bearer };
 	const struct cad_rpc_call_options options = {
@@ -200,14 +208,6 @@ static enum cad_status ask_router(
 }
 
 /* ---- all of them ---- */
-
-static size_t routers_count(const char *list)
-{
-	size_t count = 1;
-	for (const char *at = list; *at; at++)
-		count += *at == ',' && at[1];
-	return count;
-}
 
 /* The index-th of a list that is not empty. */
 static void router_at(const char *list, size_t index, char *router, size_t size)

@@ -325,8 +325,10 @@ enum cad_status pl_control_address(
 	pl_state_begin(control->options.state);
 	pl_state_put_node(control->options.state, node);
 	pl_control_commit(control);
+	char exchange[CAD_ADDRESS_BYTES];
+	cad_exchange_address_host(node->exchange_address, exchange);
 	cad_log_warn(PL_COMPONENT, "a process had to restart its exchange, and has another address",
-		CAD_S("node", node->id), CAD_S("exchange", node->exchange_address));
+		CAD_S("node", node->id), CAD_S("exchange", exchange));
 
 	return CAD_OK;
 }

@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* The kernel closes the sockets of a dying process one after the other: the stream may break before
- * the port refuses. */
+ * the port refuses. Each pause is twice the one before. */
 enum { MOMENT_MS = 2 };
 enum { ROUND_MS = 200 };
 
@@ -18,10 +18,10 @@ struct pl_probe {
 	struct pl_probe *next, *previous;
 	struct pl_probes *probes;
 	struct sockaddr_storage target;
-	uint64_t tag, limit_ms;
+	uint64_t tag, pause_ms, limit_ms; /* of what is left after the pause */
 	uv_tcp_t tcp;
 	uv_connect_t request;
-	uv_timer_t timer; /* the first moment; then the limit */
+	uv_timer_t timer; /* the pause; then the limit */
 	unsigned handles; /* open */
 };
 
@@ -118,15 +118,21 @@ static void end(struct pl_probe *probe)
 
 static void on_limit(uv_timer_t *timer) { end(timer->data); }
 
+static void ask(struct pl_probes *probes, const struct sockaddr_storage *target, uint64_t tag, uint64_t pause_ms,
+	uint64_t limit_ms);
+
 static void on_connected(uv_connect_t *request, int status)
 {
 	struct pl_probe *probe = request->handle->data;
+	uint64_t pause_ms = 2 * probe->pause_ms;
 	if (status == UV_ECONNREFUSED)
 		probe->probes->refused(probe->probes->context, probe->tag);
+	else if (status == 0 && probe->limit_ms > pause_ms)
+		ask(probe->probes, &probe->target, probe->tag, pause_ms, probe->limit_ms - pause_ms);
 	end(probe);
 }
 
-static void on_moment(uv_timer_t *timer)
+static void on_pause_over(uv_timer_t *timer)
 {
 	struct pl_probe *probe = timer->data;
 	uv_timer_start(timer, on_limit, probe->limit_ms, 0);
@@ -140,18 +146,17 @@ void pl_probes_init(
 	*probes = (struct pl_probes){ .loop = loop, .refused = refused, .context = context };
 }
 
-void pl_probes_ask(struct pl_probes *probes, const char *target, uint64_t tag, uint64_t limit_ms)
+static void ask(struct pl_probes *probes, const struct sockaddr_storage *target, uint64_t tag, uint64_t pause_ms,
+	uint64_t limit_ms)
 {
-	struct sockaddr_storage address;
-	struct pl_probe *probe = probes->count < PL_PROBES_MAX && !probes->closed && parse_address(target, &address)
-		? calloc(1, sizeof *probe)
-		: NULL;
+	struct pl_probe *probe = probes->count < PL_PROBES_MAX && !probes->closed ? calloc(1, sizeof *probe) : NULL;
 	if (!probe)
 		return;
 
 	probe->probes = probes;
-	probe->target = address;
+	probe->target = *target;
 	probe->tag = tag;
+	probe->pause_ms = pause_ms;
 	probe->limit_ms = limit_ms;
 	uv_tcp_init(probes->loop, &probe->tcp);
 	uv_timer_init(probes->loop, &probe->timer);
@@ -162,7 +167,14 @@ void pl_probes_ask(struct pl_probes *probes, const char *target, uint64_t tag, u
 		probes->first->previous = probe;
 	probes->first = probe;
 	probes->count++;
-	uv_timer_start(&probe->timer, on_moment, MOMENT_MS, 0);
+	uv_timer_start(&probe->timer, on_pause_over, pause_ms, 0);
+}
+
+void pl_probes_ask(struct pl_probes *probes, const char *target, uint64_t tag, uint64_t limit_ms)
+{
+	struct sockaddr_storage address;
+	if (parse_address(target, &address))
+		ask(probes, &address, tag, MOMENT_MS, limit_ms);
 }
 
 void pl_probes_ask_node(struct pl_probes *probes, const struct pl_registry *registry, uint32_t slot, uint64_t limit_ms)

@@ -2,8 +2,9 @@
 /*
  * A quick look at the host of a process whose stream broke, or that is known from before a restart:
  * does it still listen there? A host that refuses the connection proves that the process is gone,
- * in less time than any grace; one that accepts it, or does not answer, proves nothing. The port
- * asked is that of the process's HTTP server.
+ * in less time than any grace; one that does not answer proves nothing. One that accepts may still
+ * be closing the dead process's descriptors, one after the other: it is asked again, at growing
+ * intervals, within the limit. The port asked is that of the process's HTTP server.
  *
  * One thread, that of the loop; nothing blocks. A probe ends by itself.
  */
@@ -44,7 +45,7 @@ struct pl_probes {
 /* refused(context, tag) is called for each probe that was refused. */
 void pl_probes_init(
 	struct pl_probes *probes, uv_loop_t *loop, void (*refused)(void *context, uint64_t tag), void *context);
-/* Asks once, for at most limit_ms. Does nothing beyond PL_PROBES_MAX at a time, without memory, or
+/* Asks for at most limit_ms. Does nothing beyond PL_PROBES_MAX at a time, without memory, or
  * for "". */
 void pl_probes_ask(struct pl_probes *probes, const char *target, uint64_t tag, uint64_t limit_ms);
 /* The same for the host of a process; the tag is slot << 32 | pid. */

@@ -99,11 +99,43 @@ static void refusal_is_told_and_nothing_else(void **state)
 	close(bound);
 }
 
+static void stop_listening(uv_timer_t *timer)
+{
+	close(*(int *)timer->data);
+	uv_close((uv_handle_t *)timer, NULL);
+}
+
+/* A killed process's descriptors are closed one after the other: its port may accept for a moment. */
+static void who_accepts_is_asked_again(void **state)
+{
+	(void)state;
+	char address[32];
+	struct pl_probes probes;
+	uv_loop_t loop;
+	uv_timer_t dying;
+	int listening = open_port(true, address);
+	assert_int_equal(listen(listening, 64), 0);
+	assert_int_equal(uv_loop_init(&loop), 0);
+	refused_tags = 0;
+	pl_probes_init(&probes, &loop, on_refused, NULL);
+	pl_probes_ask(&probes, address, 1, 5000);
+	uv_timer_init(&loop, &dying);
+	dying.data = &listening;
+	uv_timer_start(&dying, stop_listening, 30, 0);
+	uint64_t began = uv_hrtime();
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_int_equal(refused_tags, 1);
+	assert_true(uv_hrtime() - began < 4000000000); /* not when its time was up */
+	assert_int_equal(probes.count, 0);
+	assert_int_equal(uv_loop_close(&loop), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(only_the_peers_own_host_is_asked),
 		cmocka_unit_test(refusal_is_told_and_nothing_else),
+		cmocka_unit_test(who_accepts_is_asked_again),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

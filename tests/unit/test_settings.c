@@ -5,6 +5,7 @@
 #include "common/cluster/settings_message.h"
 #include "tests/support/must.h"
 
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -176,6 +177,26 @@ static void on_signal(void *context, int number)
 	*signals = NULL;
 }
 
+/* Under AddressSanitizer and ThreadSanitizer, malloc is theirs. */
+static void large_blocks_go_back(void **state)
+{
+	(void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	skip();
+#else
+	enum { BYTES = 4 << 20 };
+	struct cad_error error;
+	must(cad_process_init(&error), &error);
+	for (int i = 0; i < 4; i++) {
+		size_t before = mallinfo2().hblkhd;
+		char *volatile block = malloc(BYTES);
+		assert_true(mallinfo2().hblkhd >= before + BYTES); /* a mapping of its own */
+		free(block);
+		assert_int_equal(mallinfo2().hblkhd, before);
+	}
+#endif
+}
+
 static void signals_come_as_events(void **state)
 {
 	(void)state;
@@ -212,6 +233,7 @@ int main(void)
 		cmocka_unit_test(through_the_message),
 		cmocka_unit_test(identity_is_padded_and_cut),
 		cmocka_unit_test(secret),
+		cmocka_unit_test(large_blocks_go_back),
 		cmocka_unit_test(signals_come_as_events),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
