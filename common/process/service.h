@@ -82,7 +82,7 @@ struct cad_service_options {
 			"name in the cluster, stable over restarts; empty: host name and process id"), \
 		CAD_SERVICE_SECRET_OPTION(owner, member), \
 		CAD_OPTION_STRING(owner, member.exchange, "exchange", "", \
-			"address of this machine for the token exchange, HOST:PORT; it takes one of 16 ports from PORT on, or any if that is 0; empty: --ucx-devices, any port"), \
+			"address of this machine for the token exchange, HOST:PORT; it takes the first free one of 16 ports from PORT on, or any if that is 0; empty: --ucx-devices, any port"), \
 		CAD_OPTION_STRING(owner, member.ucx_devices, "ucx-devices", "", \
 			"network devices of the exchange, as in UCX_NET_DEVICES; empty: that variable, else the one of --exchange, else loopback"), \
 		CAD_OPTION_STRING(owner, member.ucx_transports, "ucx-transports", "", \

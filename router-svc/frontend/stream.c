@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/frontend/stream.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { MANY_STREAMS = 256 };
 
 struct token {
 	int32_t id;
@@ -121,8 +124,14 @@ static void stream_free(struct rt_stream *stream)
 {
 	rt_routing_ring_fini(&stream->routing);
 	rt_answer_fini(&stream->answer);
-	stream->hub->alive--;
+	struct rt_stream_hub *hub = stream->hub;
 	free(stream);
+
+	/* What many streams took is in pieces all over the heap, which frees nothing but its end. */
+	if (--hub->alive < hub->alive_most / 8 && hub->alive_most >= MANY_STREAMS) {
+		hub->alive_most = hub->alive;
+		malloc_trim(0);
+	}
 }
 
 /* The sink goes its own way from here; what the engine still has to say is thrown away. */
@@ -148,7 +157,8 @@ static enum cad_status stream_create(struct rt_stream_hub *hub, const struct rt_
 	if (!stream)
 		return CAD_ERR_MEMORY;
 
-	hub->alive++;
+	if (++hub->alive > hub->alive_most)
+		hub->alive_most = hub->alive;
 	stream->hub = hub;
 	stream->answer = *answer;
 	*answer = (struct rt_answer){ 0 };

@@ -73,6 +73,7 @@ struct rt_stream_hub {
 	_Atomic(struct rt_stream *) ended; /* ... and will get nothing more */
 	_Atomic uint32_t open;             /* with a sink; trials are not counted */
 	uint32_t alive;                    /* not freed yet */
+	uint32_t alive_most;               /* since memory was given back last */
 };
 
 /* Reactor's thread. CAD_ERR_MEMORY. */

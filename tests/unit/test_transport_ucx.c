@@ -541,7 +541,17 @@ static void over_ipv6(void **state)
 	freeifaddrs(list);
 }
 
-/* A port is the first of some; a server that comes back takes one of them at once. */
+static void listen_refused(struct exchange_node *node, const char *address, const char *words)
+{
+	struct cad_error error;
+	assert_true(cad_transport_listen(node->transport, address, &error) < 0);
+	assert_non_null(strstr(error.text, address));
+	if (!strstr(error.text, words))
+		fail_msg("'%s' is not in: %s", words, error.text);
+}
+
+/* A port is the first of some; a server that comes back takes one of them at once, and says so when
+ * there is none. */
 static void port_that_was_asked_for(void **state)
 {
 	(void)state;
@@ -562,6 +572,22 @@ static void port_that_was_asked_for(void **state)
 		exchange_node_destroy(server);
 	}
 	assert_null(getenv("UCX_TCP_PORT_RANGE"));
+
+	int taken[CAD_UCX_PORTS];
+	for (unsigned i = 0; i < CAD_UCX_PORTS; i++) {
+		struct sockaddr_in at = {
+			.sin_family = AF_INET,
+			.sin_port = htons((uint16_t)(first + i)),
+			.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+		};
+		taken[i] = socket(AF_INET, SOCK_STREAM, 0);
+		(void)bind(taken[i], (struct sockaddr *)&at, sizeof at); /* or the system still holds it */
+	}
+	struct exchange_node *node = exchange_node_create(&x, &options);
+	listen_refused(node, name, "are in use");
+	for (unsigned i = 0; i < CAD_UCX_PORTS; i++)
+		close(taken[i]);
+	must(cad_transport_listen(node->transport, "127.0.0.1:0", NULL), NULL);
 	exchange_fini(&x);
 }
 
@@ -581,15 +607,6 @@ static void addresses(void **state)
 	}
 
 	exchange_fini(&x);
-}
-
-static void listen_refused(struct exchange_node *node, const char *address, const char *words)
-{
-	struct cad_error error;
-	assert_true(cad_transport_listen(node->transport, address, &error) < 0);
-	assert_non_null(strstr(error.text, address));
-	if (!strstr(error.text, words))
-		fail_msg("'%s' is not in: %s", words, error.text);
 }
 
 /* What would start, and never connect. */

@@ -188,6 +188,7 @@ enum cad_status cad_ucx_listen_check(const char *text, const char *devices, stru
 	if (status != CAD_OK)
 		return status;
 	address->v6 = ip.any.sa_family == AF_INET6;
+	ip_text(&ip, address->host);
 	if (ip_is_any(&ip))
 		return devices
 			? CAD_OK
@@ -203,26 +204,22 @@ enum cad_status cad_ucx_listen_check(const char *text, const char *devices, stru
 	return status;
 }
 
-const char *cad_ucx_listen_problem(const struct cad_address *address)
+bool cad_ucx_port_is_free(const char *host, uint16_t port)
 {
 	union ip ip;
-	const char *problem = "UCX gives no reason that is known here";
-	struct cad_error ignored;
-	if (ip_find(address->host, address, &ip, &ignored) != CAD_OK)
-		return problem;
-
-	int fd = socket(ip.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
-	if (fd < 0)
-		return strerror(errno);
+	if (!ip_of_text(host, &ip))
+		return false;
 	if (ip.any.sa_family == AF_INET)
-		ip.v4.sin_port = htons(address->port);
+		ip.v4.sin_port = htons(port);
 	else
-		ip.v6.sin6_port = htons(address->port);
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	if (bind(fd, &ip.any, ip.any.sa_family == AF_INET ? sizeof ip.v4 : sizeof ip.v6) != 0 || listen(fd, 1) != 0)
-		problem = strerror(errno);
+		ip.v6.sin6_port = htons(port);
+
+	int fd = socket(ip.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return true; /* UCX will say what is wrong */
+	bool free = bind(fd, &ip.any, ip.any.sa_family == AF_INET ? sizeof ip.v4 : sizeof ip.v6) == 0;
 	close(fd);
-	return problem;
+	return free;
 }
 
 /* Calls `visit` with each socket of this process that listens for TCP. */

@@ -13,6 +13,7 @@
 #include "common/transport/wire.h"
 
 #include <net/if.h>
+#include <netinet/in.h>
 
 #include <ucp/api/ucp.h>
 
@@ -69,8 +70,10 @@ struct cad_ucx_link {
 	struct cad_link base;
 	struct cad_link_options options;
 	char *devices, *transports;
-	bool devices_asked; /* named by an operator: an address to listen on does not choose others */
-	bool listens;       /* at an address of its own, by these variables of the environment */
+	bool devices_asked;                /* named by an operator: an address to listen on does not choose others */
+	bool listens;                      /* at an address of its own, by these variables of the environment */
+	uint16_t port;                     /* the first of those that it may have; 0: any */
+	char host[CAD_ADDRESS_HOST_BYTES]; /* numeric */
 	char *ports_before, *family_before;
 	bool shared_memory;
 	uint64_t spin_ns;
@@ -103,11 +106,12 @@ struct cad_ucx_link {
 
 /* An address to listen on: "192.0.2.7:7400" or "[fd00::7]:7400"; port 0: any; 0.0.0.0 and [::]: all
  * of `devices`, and `interface` is "". `devices` as in UCX_NET_DEVICES; NULL: the one of that
- * interface. CAD_ERR_INVALID: peers could not connect there. */
+ * interface. The host
+ * of `address` is numeric. CAD_ERR_INVALID: peers could not connect there. */
 enum cad_status cad_ucx_listen_check(const char *text, const char *devices, struct cad_address *address,
 	char interface[IF_NAMESIZE], struct cad_error *error);
-/* Why nothing can listen there. UCX only says that it failed. */
-const char *cad_ucx_listen_problem(const struct cad_address *address);
+/* Whether UCX could bind it, which it does without SO_REUSEADDR; `host` is numeric. */
+bool cad_ucx_port_is_free(const char *host, uint16_t port);
 
 /* The text of an exchange address, whose library works with this one. */
 enum cad_status cad_ucx_address_read(const char *text, struct cad_exchange_address *address, struct cad_error *error);

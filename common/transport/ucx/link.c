@@ -237,11 +237,35 @@ static void wedge_watch(struct cad_ucx_link *link)
 
 void cad_link_ucx_wedge(struct cad_link *base) { ((struct cad_ucx_link *)base)->wedged = true; }
 
+/* UCX does not bind a port that the system still holds for closed connections, and looks for ever for
+ * one of a range that has none left: so it is given one port that is free. The variable is there
+ * already when other threads run, and only its value is another. */
+static enum cad_status worker_start(struct cad_ucx_link *link, struct cad_error *error)
+{
+	unsigned first = link->port, last = first + CAD_UCX_PORTS - 1;
+	char range[16];
+	if (first == 0)
+		return cad_ucx_context_start(link, error);
+
+	for (unsigned port = first; port <= last && port <= UINT16_MAX; port++) {
+		if (!cad_ucx_port_is_free(link->host, (uint16_t)port))
+			continue;
+		snprintf(range, sizeof range, "%u-%u", port, port);
+		setenv("UCX_TCP_PORT_RANGE", range, 1);
+		if (cad_ucx_context_start(link, error) == CAD_OK)
+			return CAD_OK;
+		cad_ucx_context_destroy(link);
+	}
+	return cad_error_set(error, CAD_ERR_IO,
+		"its %u ports from %u on are in use, or held by the system for a minute after the connections of a process that has ended",
+		CAD_UCX_PORTS, first);
+}
+
 static enum cad_status worker_anew(struct cad_ucx_link *link, struct cad_error *error)
 {
 	cad_ucx_peers_forget(link);
 	cad_ucx_context_destroy(link);
-	return cad_ucx_context_start(link, error);
+	return worker_start(link, error);
 }
 
 static size_t wedge_repair(struct cad_ucx_link *link)
@@ -353,20 +377,20 @@ static void listen_forget(struct cad_ucx_link *link)
 	free(link->ports_before);
 	free(link->family_before);
 	link->listens = false;
+	link->port = 0;
 }
 
 /* A worker listens from its first moment: so this makes another one, there. Port and family stay in
- * the environment as long as the link lives, for when its worker must be rebuilt: by then other
- * threads may be reading the environment. */
+ * the environment as long as the link lives, for when its worker must be rebuilt. */
 static enum cad_status listen_at(
 	struct cad_ucx_link *link, const struct cad_address *address, char *devices, struct cad_error *error)
 {
-	char range[16], *devices_before = link->devices;
-	unsigned last = address->port + CAD_UCX_PORTS - 1;
-	snprintf(range, sizeof range, "%u-%u", address->port, last < UINT16_MAX ? last : UINT16_MAX);
+	char *devices_before = link->devices;
 	listen_forget(link);
 	link->listens = true;
-	variable_set("UCX_TCP_PORT_RANGE", address->port ? range : NULL, &link->ports_before);
+	link->port = address->port;
+	snprintf(link->host, sizeof link->host, "%s", address->host);
+	variable_set("UCX_TCP_PORT_RANGE", NULL, &link->ports_before);
 	variable_set("UCX_TCP_AF_PRIO", address->v6 ? "inet6,inet" : NULL, &link->family_before);
 
 	link->devices = devices;
@@ -403,8 +427,7 @@ static enum cad_status ucx_listen(struct cad_link *base, const char *text, struc
 	struct cad_error why;
 	status = listen_at(link, &address, devices, &why);
 	if (status != CAD_OK)
-		return cad_error_set(error, status, "the exchange cannot listen on '%s': %s (%s)", text,
-			cad_ucx_listen_problem(&address), why.text);
+		return cad_error_set(error, status, "the exchange cannot listen on '%s': %s", text, why.text);
 	return CAD_OK;
 }
 
