@@ -45,7 +45,7 @@ cad_link_create_fn cad_link_ucx_create; /* context: const struct cad_ucx_options
 
 /* For tests: as if a peer had died while it wrote to this process's shared memory. */
 void cad_link_ucx_wedge(struct cad_link *base);
-/* For tests: as if so many attempts to connect to `address` had never arrived. */
-void cad_link_ucx_lose(struct cad_link *base, const char *address, uint32_t attempts);
+/* For tests: as if so many attempts to connect to that address had never arrived. */
+void cad_link_ucx_lose(struct cad_link *base, const char *text, uint32_t attempts);
 
 #endif

@@ -233,7 +233,7 @@ static void sockets_visit(
 	for (struct dirent *entry = readdir(directory); entry; entry = readdir(directory)) {
 		int fd = (int)strtol(entry->d_name, NULL, 10), listens = 0;
 		struct stat file;
-		union ip ip;
+		union ip ip = { .any.sa_family = AF_UNSPEC };
 		socklen_t bytes = sizeof listens, ip_bytes = sizeof ip;
 		if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &bytes) != 0 || !listens ||
 			fstat(fd, &file) != 0 || getsockname(fd, &ip.any, &ip_bytes) != 0)
