@@ -104,7 +104,12 @@ static enum cad_status create_loop(struct cad_service *service, struct cad_error
 enum cad_status cad_service_init(struct cad_service *service, const char *name,
 	const struct cad_service_options *options, const struct cad_options *parsed, struct cad_error *error)
 {
-	*service = (struct cad_service){ .options = options, .parsed = parsed, .name = name };
+	*service = (struct cad_service){
+		.options = options,
+		.parsed = parsed,
+		.name = name,
+		.stuck_ms = CAD_SERVICE_STUCK_MS,
+	};
 	if (given(options->id))
 		snprintf(service->id, sizeof service->id, "%s", options->id);
 	else
@@ -125,17 +130,46 @@ enum cad_status cad_service_init(struct cad_service *service, const char *name,
 	return CAD_OK;
 }
 
+/* ---- HTTP ---- */
+
+static bool is_ready(void *context, char *text, size_t bytes)
+{
+	const struct cad_service_health *health = &((struct cad_service *)context)->health;
+	return health->ready(health->context, text, bytes);
+}
+
+static enum cad_status generates(void *context, char *text, size_t bytes)
+{
+	const struct cad_service_health *health = &((struct cad_service *)context)->health;
+	return health->generates(health->context, text, bytes);
+}
+
+/* A loop that hangs does nothing, and nothing but a restart helps. */
+static bool is_healthy(void *context, char *text, size_t bytes)
+{
+	struct cad_service *service = context;
+	const struct cad_service_health *health = &service->health;
+	uint64_t beat_ns = atomic_load(&service->beat_ns), silent_ns = cad_clock_now_ns(&cad_clock_system) - beat_ns;
+
+	if (beat_ns == 0 || silent_ns < service->stuck_ms * CAD_NS_PER_MS)
+		return !health->healthy || health->healthy(health->context, text, bytes);
+	snprintf(text, bytes, "the event loop has done nothing for %llu s",
+		(unsigned long long)(silent_ns / CAD_NS_PER_S));
+	return false;
+}
+
 enum cad_status cad_service_http(
 	struct cad_service *service, const struct cad_service_health *health, struct cad_error *error)
 {
+	service->health = *health;
 	const struct cad_admin_options options = {
 		.address = service->options->http,
 		.metrics = service->metrics,
-		.ready = health->ready,
-		.healthy = health->healthy,
-		.generates = health->generates,
+		.ready = health->ready ? is_ready : NULL,
+		.healthy = is_healthy,
+		.generates = health->generates ? generates : NULL,
 		.ready_generates = health->ready_generates,
-		.context = health->context,
+		.context = service,
 	};
 	return cad_admin_create(&options, &service->admin, error);
 }
@@ -145,6 +179,8 @@ void cad_service_unhttp(struct cad_service *service)
 	cad_admin_destroy(service->admin);
 	service->admin = NULL;
 }
+
+/* ---- the end ---- */
 
 static void forget(char *secret)
 {

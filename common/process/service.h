@@ -20,6 +20,7 @@
 #include "common/process/options.h"
 #include "common/process/process.h"
 
+#include <stdatomic.h>
 #include <uv.h>
 
 /* ---- options ---- */
@@ -96,6 +97,18 @@ void cad_service_log(const void *options);
 
 /* ---- running ---- */
 
+/* What is asked of it over HTTP, as in admin.h; zeroed: it is always ready, and healthy
+ * while its loop runs. */
+struct cad_service_health {
+	bool (*ready)(void *context, char *text, size_t bytes);
+	bool (*healthy)(void *context, char *text, size_t bytes);
+	enum cad_status (*generates)(void *context, char *text, size_t bytes);
+	bool ready_generates;
+	void *context;
+};
+
+enum { CAD_SERVICE_STUCK_MS = 10000 };
+
 struct cad_service {
 	const struct cad_service_options *options;
 	const struct cad_options *parsed;
@@ -112,6 +125,11 @@ struct cad_service {
 	 * all is well. NULL: nothing. The program's to set before cad_service_watch. */
 	bool (*reread)(void);
 	struct cad_counter *rereads, *rereads_failed;
+	struct cad_service_health health;
+	/* When the loop last had a turn; 0: it has not begun, or is not watched any more. */
+	_Atomic uint64_t beat_ns;
+	uint64_t stuck_ms; /* it is unhealthy when that is longer ago: CAD_SERVICE_STUCK_MS, but for tests */
+	uv_timer_t beat;
 	uv_loop_t loop;
 	bool has_loop;
 };
@@ -121,23 +139,17 @@ struct cad_service {
  * there from here on. */
 CAD_MUST_USE enum cad_status cad_service_init(struct cad_service *service, const char *name,
 	const struct cad_service_options *options, const struct cad_options *parsed, struct cad_error *error);
-/* What is asked of it over HTTP, as in admin.h; zeroed: it is always healthy and ready. */
-struct cad_service_health {
-	bool (*ready)(void *context, char *text, size_t bytes);
-	bool (*healthy)(void *context, char *text, size_t bytes);
-	enum cad_status (*generates)(void *context, char *text, size_t bytes);
-	bool ready_generates;
-	void *context;
-};
 /* The HTTP port, early: a process that reads a large model, or waits for the placement service, is
  * seen to be alive. */
 CAD_MUST_USE enum cad_status cad_service_http(
 	struct cad_service *service, const struct cad_service_health *health, struct cad_error *error);
 /* Last, before the loop runs: signals come from here on, SIGINT and SIGTERM to on_signal, and every
- * metric that is ever registered has been. */
+ * metric that is ever registered has been. From its first turn on, /healthz says when the loop
+ * hangs. */
 CAD_MUST_USE enum cad_status cad_service_watch(
 	struct cad_service *service, cad_signal_fn *on_signal, void *context, struct cad_error *error);
-/* No signal comes any more: for whoever wants the loop to end. May be called twice. */
+/* No signal comes any more, and the loop is not watched: for whoever wants it to end. May be called
+ * twice. */
 void cad_service_unwatch(struct cad_service *service);
 /* Nobody asks over HTTP any more: before what `ready` and `healthy` look at is destroyed. */
 void cad_service_unhttp(struct cad_service *service);

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The signals of a service: SIGHUP makes it read its files again, the others are the program's. */
+/* The signals of a service: SIGHUP makes it read its files again, the others are the program's. And
+ * the heartbeat of its loop. */
 #include "common/process/service.h"
 
 #include "common/base/file.h"
 
 #include <signal.h>
 #include <string.h>
+
+enum { BEAT_EVERY_MS = 1000 };
 
 /* ---- SIGHUP ---- */
 
@@ -92,6 +95,12 @@ static struct cad_counter *count(struct cad_service *service, const char *result
 		&(struct cad_label){ "result", result }, 1);
 }
 
+static void beat(uv_timer_t *timer)
+{
+	struct cad_service *service = timer->data;
+	atomic_store(&service->beat_ns, cad_clock_now_ns(&cad_clock_system));
+}
+
 enum cad_status cad_service_watch(
 	struct cad_service *service, cad_signal_fn *on_signal, void *context, struct cad_error *error)
 {
@@ -103,11 +112,23 @@ enum cad_status cad_service_watch(
 
 	service->on_signal = on_signal;
 	service->on_signal_context = context;
-	return cad_signals_create(&service->loop, take_signal, service, &service->signals, error);
+	status = cad_signals_create(&service->loop, take_signal, service, &service->signals, error);
+	if (status != CAD_OK)
+		return status;
+
+	uv_timer_init(&service->loop, &service->beat);
+	service->beat.data = service;
+	uv_timer_start(&service->beat, beat, 0, BEAT_EVERY_MS);
+	uv_unref((uv_handle_t *)&service->beat);
+	return CAD_OK;
 }
 
 void cad_service_unwatch(struct cad_service *service)
 {
+	if (!service->signals)
+		return;
+	uv_close((uv_handle_t *)&service->beat, NULL);
+	atomic_store(&service->beat_ns, 0);
 	cad_signals_close(service->signals);
 	service->signals = NULL;
 }

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <netinet/in.h>
@@ -127,13 +128,15 @@ static void wrong_options_get_sentences(void **state)
 
 static bool ready(void *context, char *text, size_t bytes)
 {
-	snprintf(text, bytes, "not yet");
+	snprintf(text, bytes, "%s", *(bool *)context ? "by now" : "not yet");
 	return *(bool *)context;
 }
 
-/* The first line of the answer to a request of /readyz. */
-static void ask(const char *at, char *line, size_t bytes)
+/* A request, whose answer must have that code, and say so. */
+static void ask(const char *at, const char *path, const char *code, const char *says)
 {
+	char request[128], text[1024];
+	size_t size = 0;
 	struct cad_address address;
 	struct cad_error error;
 	must(cad_address_parse(at, &address, &error), &error);
@@ -142,16 +145,20 @@ static void ask(const char *at, char *line, size_t bytes)
 		.sin_port = htons(address.port),
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
 	};
-	static const char request[] = "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+	int length = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path);
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
 	assert_int_equal(connect(fd, (const struct sockaddr *)&to, sizeof to), 0);
-	assert_int_equal(write(fd, request, sizeof request - 1), sizeof request - 1);
-	ssize_t got = recv(fd, line, bytes - 1, 0);
-	assert_true(got > 0);
-	line[got] = 0;
-	line[strcspn(line, "\r")] = 0;
+	assert_int_equal(write(fd, request, (size_t)length), length);
+	for (ssize_t got = 1; got > 0; size += (size_t)got) {
+		got = recv(fd, text + size, sizeof text - 1 - size, 0);
+		assert_true(got >= 0);
+	}
+	text[size] = 0;
 	close(fd);
+	assert_true(size > 12);
+	if (strncmp(text + 9, code, 3) != 0 || !strstr(text, says))
+		fail_msg("%s: %s is not %s and '%s'", path, text, code, says);
 }
 
 static void on_signal(void *context, int number)
@@ -165,7 +172,7 @@ static void on_signal(void *context, int number)
 static void starts_and_ends(void **state)
 {
 	(void)state;
-	char path[] = "/tmp/cadre-service-XXXXXX", line[128];
+	char path[] = "/tmp/cadre-service-XXXXXX";
 	int fd = mkstemp(path);
 	assert_int_equal(write(fd, "0123456789abcdef\n", 17), 17);
 	close(fd);
@@ -187,11 +194,9 @@ static void starts_and_ends(void **state)
 	assert_int_equal(service.bearers.count, 0);
 	const struct cad_service_health health = { .ready = ready, .context = &is_ready };
 	must(cad_service_http(&service, &health, &error), &error);
-	ask(cad_admin_address(service.admin), line, sizeof line);
-	assert_string_equal(line, "HTTP/1.1 503 Service Unavailable");
+	ask(cad_admin_address(service.admin), "/readyz", "503", "\r\nnot yet\n");
 	is_ready = true;
-	ask(cad_admin_address(service.admin), line, sizeof line);
-	assert_string_equal(line, "HTTP/1.1 200 OK");
+	ask(cad_admin_address(service.admin), "/readyz", "200", "\r\nby now\n");
 
 	must(cad_service_watch(&service, on_signal, &service, &error), &error);
 	assert_false(cad_service_interrupted(NULL));
@@ -199,6 +204,78 @@ static void starts_and_ends(void **state)
 	assert_true(cad_service_interrupted(NULL));
 	uv_run(&service.loop, UV_RUN_DEFAULT); /* until the watch is closed */
 	assert_false(cad_service_interrupted(NULL));
+	cad_service_fini(&service);
+}
+
+/* ---- a loop that hangs ---- */
+
+enum { STUCK_MS = 1000 };
+
+static void sleep_ms(unsigned ms)
+{
+	(void)nanosleep(&(struct timespec){ .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 }, NULL);
+}
+
+static bool is_well(void *context, char *text, size_t bytes)
+{
+	bool well = *(bool *)context;
+	if (!well)
+		snprintf(text, bytes, "its own trouble");
+	return well;
+}
+
+static void hang(uv_timer_t *timer)
+{
+	const struct cad_service *service = timer->data;
+	const char *at = cad_admin_address(service->admin);
+
+	ask(at, "/healthz", "200", "\r\nok\n");
+	sleep_ms(STUCK_MS + 100);
+	ask(at, "/healthz", "503", "\r\nthe event loop has done nothing for 1 s\n");
+	uv_close((uv_handle_t *)timer, NULL);
+}
+
+static void after_that(uv_timer_t *timer)
+{
+	struct cad_service *service = timer->data;
+	const char *at = cad_admin_address(service->admin);
+	bool *well = service->health.context;
+
+	ask(at, "/healthz", "200", "\r\nok\n");
+	*well = false; /* what the program says of itself still counts */
+	ask(at, "/healthz", "503", "\r\nits own trouble\n");
+	*well = true;
+	uv_close((uv_handle_t *)timer, NULL);
+	cad_service_unwatch(service);
+}
+
+static void a_loop_that_hangs_is_told(void **state)
+{
+	(void)state;
+	const struct cad_service_options options = { .http = "127.0.0.1:0", .id = "a" };
+	static struct cad_service service;
+	static bool well = true;
+	struct cad_error error;
+	uv_timer_t hanging, later;
+
+	must(cad_service_init(&service, "test", &options, NULL, &error), &error);
+	assert_int_equal(service.stuck_ms, 10000);
+	service.stuck_ms = STUCK_MS;
+	const struct cad_service_health health = { .healthy = is_well, .context = &well };
+	must(cad_service_http(&service, &health, &error), &error);
+	must(cad_service_watch(&service, on_signal, &service, &error), &error);
+	sleep_ms(STUCK_MS + 100); /* a start that takes long is no hanging */
+	ask(cad_admin_address(service.admin), "/healthz", "200", "\r\nok\n");
+
+	uv_update_time(&service.loop);
+	uv_timer_init(&service.loop, &hanging);
+	uv_timer_init(&service.loop, &later);
+	hanging.data = later.data = &service;
+	uv_timer_start(&hanging, hang, 0, 0);
+	uv_timer_start(&later, after_that, STUCK_MS + 300, 0); /* behind the next beat */
+	uv_run(&service.loop, UV_RUN_DEFAULT);
+	sleep_ms(STUCK_MS + 100);
+	ask(cad_admin_address(service.admin), "/healthz", "200", "\r\nok\n");
 	cad_service_fini(&service);
 }
 
@@ -340,6 +417,7 @@ int main(void)
 		cmocka_unit_test(options_have_their_defaults),
 		cmocka_unit_test(wrong_options_get_sentences),
 		cmocka_unit_test(starts_and_ends),
+		cmocka_unit_test(a_loop_that_hangs_is_told),
 		cmocka_unit_test(sighup_reads_again),
 		cmocka_unit_test(a_secret_that_is_not_there_is_told),
 	};
