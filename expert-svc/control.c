@@ -121,11 +121,11 @@ static void order_peers(void *context, const Cadre__V1__Peers *peers)
 	free(addresses);
 }
 
-static void joined(void *context, bool is_joined, const char *why)
+static void joined(void *context, enum cad_membership membership, const char *why)
 {
 	struct ex_control *control = context;
-	cad_note_put(&control->apart, is_joined ? "" : why);
-	atomic_store(&control->joined, is_joined);
+	cad_note_put(&control->apart, membership == CAD_JOINED ? "" : why);
+	atomic_store(&control->joined, membership == CAD_JOINED);
 }
 
 /* ---- what the loader reports ---- */

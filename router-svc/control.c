@@ -109,11 +109,12 @@ static void take_standing(void *context, bool counts, const char *why)
 	cad_log_error("router", text);
 }
 
-static void joined(void *context, bool is_joined, const char *why)
+static void joined(void *context, enum cad_membership membership, const char *why)
 {
 	struct rt_control *control = context;
-	cad_note_put(&control->apart, is_joined ? "" : why);
+	cad_note_put(&control->apart, membership == CAD_JOINED ? "" : why);
 	cad_note_put(&control->discounted, ""); /* until it is said again */
+	control->options.refused(control->options.context, membership == CAD_MEMBER_REFUSED);
 }
 
 void rt_control_apart(const struct rt_control *control, char text[CAD_NOTE_BYTES])

@@ -27,6 +27,10 @@ struct rt_control_options { /* all borrowed to the end */
 	const char *id, *http_address, *grpc_address, *model_fingerprint, *isa;
 	unsigned threads;
 	struct cad_own_address *own_address;
+	/* Whether the placement service refuses it, each time that it says so or no longer does;
+	 * rt_control_apart has the reason. */
+	void (*refused)(void *context, bool refused);
+	void *context;
 };
 
 CAD_MUST_USE enum cad_status rt_control_create(

@@ -304,6 +304,7 @@ static void look_ready(uv_timer_t *timer)
 	uv_timer_stop(timer);
 	atomic_store(&p->ready, true);
 	rt_frontend_set_serving(p->frontend, true);
+	rt_frontend_refuse(p->frontend, "");
 	cad_log_info("router", "ready", CAD_S("grpc", p->grpc_address),
 		CAD_S("http", cad_admin_address(p->service.admin)), CAD_S("model", p->options.service.model),
 		CAD_S("isa", p->isa_name), CAD_U("threads", p->threads));
@@ -330,6 +331,18 @@ static void say_waiting(struct program *p, char *text, size_t text_bytes)
 	}
 	rt_engine_missing(p->engine, why);
 	snprintf(text, text_bytes, "waiting for expert nodes: %s", why);
+}
+
+/* Whoever is refused from the start on never serves, so that clients do better elsewhere. One that was
+ * ready goes on with the last map. */
+static void on_refused(void *context, bool refused)
+{
+	struct program *p = context;
+	char why[CAD_ERROR_TEXT_BYTES] = "";
+
+	if (refused && !atomic_load(&p->ready))
+		say_waiting(p, why, sizeof why);
+	rt_frontend_refuse(p->frontend, why);
 }
 
 static bool admin_ready(void *context, char *text, size_t text_bytes)
@@ -518,6 +531,8 @@ static enum cad_status join_cluster(struct program *p, struct cad_error *error)
 		.isa = p->isa_name,
 		.threads = p->threads,
 		.own_address = &p->own_address,
+		.refused = on_refused,
+		.context = p,
 	};
 	struct rt_control *control;
 	enum cad_status status = rt_control_create(&options, &control, error);

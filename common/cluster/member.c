@@ -230,7 +230,7 @@ static void take_welcome(struct cad_member *member, const Cadre__V1__NodeWelcome
 	cad_log_info("member", "joined", CAD_S("placement", member->options.placement),
 		CAD_S("cluster", welcome->cluster), CAD_U("lease_ms", lease_ms));
 	if (member->options.joined)
-		member->options.joined(member->options.context, true, "");
+		member->options.joined(member->options.context, CAD_JOINED, "");
 }
 
 static void take_map(struct cad_member *member, const Cadre__V1__Map *message)
@@ -310,6 +310,19 @@ static void say_why(struct cad_member *member, bool joined, enum cad_rpc_code co
 		CAD_S("why", text));
 }
 
+/* By the service, which may have as many nodes as it can or be another one, or by this process, which
+ * does not trust it; other ends pass. */
+static bool is_refusal(const struct cad_member *member, enum cad_rpc_code code)
+{
+	switch (code) {
+	case CAD_RPC_INVALID_ARGUMENT:
+	case CAD_RPC_FAILED_PRECONDITION:
+	case CAD_RPC_RESOURCE_EXHAUSTED:
+	case CAD_RPC_UNIMPLEMENTED: return true;
+	default: return member->distrusted;
+	}
+}
+
 static void on_done(struct cad_rpc_client_call *call, enum cad_rpc_code code, const char *text)
 {
 	struct cad_member *member = cad_rpc_client_context(call);
@@ -330,7 +343,8 @@ static void on_done(struct cad_rpc_client_call *call, enum cad_rpc_code code, co
 	say_why(member, joined, code, text);
 	uv_timer_start(&member->timer, attempt, delay_ms, 0);
 	if (member->options.joined)
-		member->options.joined(member->options.context, false, text);
+		member->options.joined(
+			member->options.context, is_refusal(member, code) ? CAD_MEMBER_REFUSED : CAD_APART, text);
 }
 
 static const struct cad_rpc_client_handler handler = { .message = on_message, .done = on_done };

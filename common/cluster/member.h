@@ -37,6 +37,12 @@ CAD_MUST_USE enum cad_status cad_cluster_ask(const char *placement, bool (*inter
 
 struct cad_member;
 
+enum cad_membership {
+	CAD_JOINED,
+	CAD_APART,          /* the service is away, or has not decided yet */
+	CAD_MEMBER_REFUSED, /* it asks again, but somebody has to change something first */
+};
+
 struct cad_member_options {
 	struct cad_rpc_reactor *reactor;
 	const char *placement; /* host:port */
@@ -62,8 +68,8 @@ struct cad_member_options {
 	/* Whether what this router says of nodes counts; it does until told otherwise. May be
 	 * NULL. */
 	void (*standing)(void *context, bool counts, const char *why);
-	/* Joined (true) or no longer, and why. */
-	void (*joined)(void *context, bool joined, const char *why);
+	/* Why not, unless it is joined. */
+	void (*joined)(void *context, enum cad_membership membership, const char *why);
 };
 CAD_MUST_USE enum cad_status cad_member_create(
 	const struct cad_member_options *options, struct cad_member **member, struct cad_error *error);

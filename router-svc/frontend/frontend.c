@@ -480,6 +480,8 @@ void rt_frontend_set_serving(struct rt_frontend *frontend, bool serving)
 	cad_rpc_health_set(frontend->health, cadre__v1__inference__descriptor.name, serving);
 }
 
+void rt_frontend_refuse(struct rt_frontend *frontend, const char *why) { rt_grpc_refuse(&frontend->grpc, why); }
+
 enum cad_status rt_frontend_generates(struct rt_frontend *frontend, char why[CAD_NOTE_BYTES])
 {
 	return rt_trial_ask(&frontend->trial, why);

@@ -10,16 +10,17 @@
 enum { ARENA_BYTES = 64 << 20 };
 
 /* A call that was admitted: its state until it is done, and the context of its stream's sink. */
-struct tie {
+struct rt_tie {
 	struct rt_grpc *grpc;
 	struct cad_rpc_call *call;
 	struct rt_client *client;
 	struct rt_stream *stream; /* NULL: not yet, or no longer */
 	uint32_t sent_tokens, sent_messages;
+	struct rt_tie *next, **link; /* of the ties; what points to it */
 };
 
 /* The call and the stream go ways of their own. */
-static void untie(struct tie *tie, enum cad_rpc_code code)
+static void untie(struct rt_tie *tie, enum cad_rpc_code code)
 {
 	cad_counter_add(tie->grpc->ended_by_code[code], 1);
 	cad_log_debug("frontend", "a stream has ended", CAD_U("request", rt_stream_id(tie->stream)),
@@ -29,7 +30,7 @@ static void untie(struct tie *tie, enum cad_rpc_code code)
 
 /* ---- the sink ---- */
 
-static enum cad_status send(struct tie *tie, Cadre__V1__GenerateResponse *message)
+static enum cad_status send(struct rt_tie *tie, Cadre__V1__GenerateResponse *message)
 {
 	if (tie->sent_messages++ == 0)
 		message->fingerprint = (char *)(uintptr_t)tie->grpc->fingerprint;
@@ -41,7 +42,7 @@ static enum cad_status send(struct tie *tie, Cadre__V1__GenerateResponse *messag
 
 static enum cad_status sink_piece(void *context, const struct rt_piece *piece, struct cad_error *error)
 {
-	struct tie *tie = context;
+	struct rt_tie *tie = context;
 	Cadre__V1__GenerateResponse message;
 	enum cad_status status = rt_message_piece(piece, &tie->grpc->arena, &message, error);
 	return status == CAD_OK ? send(tie, &message) : status;
@@ -50,7 +51,7 @@ static enum cad_status sink_piece(void *context, const struct rt_piece *piece, s
 static enum cad_status sink_end(
 	void *context, const struct rt_piece *piece, const struct rt_end *end, struct cad_error *error)
 {
-	struct tie *tie = context;
+	struct rt_tie *tie = context;
 	struct rt_message_end parts;
 	Cadre__V1__GenerateResponse message;
 	enum cad_status status = rt_message_piece(piece, &tie->grpc->arena, &message, error);
@@ -67,7 +68,7 @@ static enum cad_status sink_end(
 
 static void sink_fail(void *context, enum cad_status status, const char *sentence)
 {
-	struct tie *tie = context;
+	struct rt_tie *tie = context;
 	enum cad_rpc_code code = status == CAD_ERR_CANCELLED ? CAD_RPC_UNAVAILABLE : cad_rpc_code_of_status(status);
 	cad_rpc_arena_reset(&tie->grpc->arena);
 	cad_rpc_call_finish(tie->call, code, "%s", sentence);
@@ -121,25 +122,54 @@ static void name_client(const struct rt_grpc *grpc, const struct cad_rpc_call *c
 	address_of_peer(peer, text, size);
 }
 
+/* ---- who is admitted ---- */
+
+static void link_in(struct rt_tie *tie)
+{
+	struct rt_tie **first = &tie->grpc->ties;
+	tie->link = first;
+	tie->next = *first;
+	if (tie->next)
+		tie->next->link = &tie->next;
+	*first = tie;
+}
+
+static void link_out(struct rt_tie *tie)
+{
+	*tie->link = tie->next;
+	if (tie->next)
+		tie->next->link = tie->link;
+}
+
+/* Also of a call whose text has been read meanwhile. */
+static enum cad_status check_refusal(const struct rt_grpc *grpc, struct cad_error *error)
+{
+	return grpc->refusal[0] ? cad_error_set(error, CAD_ERR_UNREACHABLE, "%s", grpc->refusal) : CAD_OK;
+}
+
 enum cad_status rt_grpc_admit(struct rt_grpc *grpc, struct cad_rpc_call *call, struct cad_error *error)
 {
 	char name[300];
 	struct rt_client *client;
 
+	enum cad_status status = check_refusal(grpc, error);
+	if (status != CAD_OK)
+		goto refused;
 	name_client(grpc, call, name, sizeof name);
-	enum cad_status status = rt_clients_enter(&grpc->clients, name, &client, error);
+	status = rt_clients_enter(&grpc->clients, name, &client, error);
 	if (status == CAD_ERR_EXHAUSTED)
 		cad_counter_add(grpc->refused_clients, 1);
 	if (status != CAD_OK)
 		goto refused;
 
-	struct tie *tie = malloc(sizeof *tie);
+	struct rt_tie *tie = malloc(sizeof *tie);
 	if (!tie) {
 		rt_clients_leave(&grpc->clients, client);
 		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory for another stream; try again later");
 		goto refused;
 	}
-	*tie = (struct tie){ .grpc = grpc, .call = call, .client = client };
+	*tie = (struct rt_tie){ .grpc = grpc, .call = call, .client = client };
+	link_in(tie);
 	cad_rpc_call_set_state(call, tie);
 	return CAD_OK;
 
@@ -158,8 +188,10 @@ enum cad_status rt_grpc_open(struct rt_grpc *grpc, struct cad_rpc_call *call, st
 		request->deadline_ns =
 			cad_clock_now_ns(grpc->hub->options.engine.clock) + (uint64_t)left_ms * CAD_NS_PER_MS;
 
-	struct tie *tie = cad_rpc_call_state(call);
-	enum cad_status status = rt_stream_open(grpc->hub, request, answer, &sink, tie, &tie->stream, error);
+	struct rt_tie *tie = cad_rpc_call_state(call);
+	enum cad_status status = check_refusal(grpc, error);
+	if (status == CAD_OK)
+		status = rt_stream_open(grpc->hub, request, answer, &sink, tie, &tie->stream, error);
 	if (status != CAD_OK) {
 		rt_grpc_refused(grpc, cad_rpc_code_of_status(status));
 		return status;
@@ -171,11 +203,27 @@ enum cad_status rt_grpc_open(struct rt_grpc *grpc, struct cad_rpc_call *call, st
 	return CAD_OK;
 }
 
+void rt_grpc_refuse(struct rt_grpc *grpc, const char *why)
+{
+	snprintf(grpc->refusal, sizeof grpc->refusal, "%s", why);
+	if (!why[0])
+		return;
+	for (struct rt_tie *tie = grpc->ties, *next; tie; tie = next) {
+		struct rt_stream *stream = tie->stream;
+		next = tie->next;
+		if (!stream)
+			continue;
+		untie(tie, CAD_RPC_UNAVAILABLE);
+		rt_stream_close(stream);
+		cad_rpc_call_finish(tie->call, CAD_RPC_UNAVAILABLE, "%s", why);
+	}
+}
+
 void rt_grpc_refused(struct rt_grpc *grpc, enum cad_rpc_code code) { cad_counter_add(grpc->ended_by_code[code], 1); }
 
 void rt_grpc_writable(struct cad_rpc_call *call)
 {
-	struct tie *tie = cad_rpc_call_state(call);
+	struct rt_tie *tie = cad_rpc_call_state(call);
 	if (tie && tie->stream)
 		rt_stream_writable(tie->stream);
 }
@@ -189,7 +237,7 @@ static enum cad_rpc_code code_of_done(const struct cad_rpc_call *call, bool canc
 
 void rt_grpc_done(struct cad_rpc_call *call, bool cancelled)
 {
-	struct tie *tie = cad_rpc_call_state(call);
+	struct rt_tie *tie = cad_rpc_call_state(call);
 	if (!tie) /* it was not admitted */
 		return;
 
@@ -200,6 +248,7 @@ void rt_grpc_done(struct cad_rpc_call *call, bool cancelled)
 	}
 	cad_rpc_call_set_state(call, NULL);
 	rt_clients_leave(&tie->grpc->clients, tie->client);
+	link_out(tie);
 	free(tie);
 }
 

@@ -12,6 +12,8 @@
 #include "router-svc/frontend/message.h"
 #include "router-svc/frontend/stream.h"
 
+struct rt_tie;
+
 /* What all calls share. Embedded by the front end; does not move. */
 struct rt_grpc {
 	struct rt_stream_hub *hub;
@@ -24,6 +26,8 @@ struct rt_grpc {
 	struct cad_counter *refused_clients;   /* at their limit of streams */
 	struct cad_counter *resumed;
 	struct cad_rpc_arena arena; /* of the message that is being built */
+	struct rt_tie *ties;        /* calls that were admitted */
+	char refusal[CAD_ERROR_TEXT_BYTES];
 };
 
 /* streams_per_client 0: no limit. */
@@ -38,6 +42,8 @@ CAD_MUST_USE enum cad_status rt_grpc_admit(struct rt_grpc *grpc, struct cad_rpc_
  * ended. Takes what `answer` holds. */
 CAD_MUST_USE enum cad_status rt_grpc_open(struct rt_grpc *grpc, struct cad_rpc_call *call, struct rt_request *request,
 	struct rt_answer *answer, struct cad_error *error);
+/* No call is admitted from now on, and those with a stream end: UNAVAILABLE and `why`; "": no longer. */
+void rt_grpc_refuse(struct rt_grpc *grpc, const char *why);
 /* The call ends without a stream. */
 void rt_grpc_refused(struct rt_grpc *grpc, enum cad_rpc_code code);
 /* The call's callbacks; it may have no stream, or no longer one. */

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may talk to whom: secrets, checkpoints, addresses; and what a process says when it may not, or cannot start at all."""
+import concurrent.futures
+import json
 import signal
 import subprocess
 import time
+import urllib.error
 
 import pytest
 
-from cluster import BIN, GOLDEN, Cluster, Process, free_port, http
+from cluster import BIN, GOLDEN, Cluster, Process, free_port, http, metric, wait_for_log
 
 MODEL = GOLDEN / 'mixtral-a' / 'model'
 OTHER = GOLDEN / 'olmoe-a' / 'model'
@@ -45,6 +48,58 @@ def test_cluster_secret(secrets):
 
 def run(*arguments, seconds=30):
     return subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL)
+
+
+def generate(*routers):
+    return run(BIN / 'cadrectl', 'generate', '--router', ','.join(r.grpc for r in routers), '--tokens', '1,2,3', '--max-tokens', 4, '--ignore-eos', '-o', 'json')
+
+
+def test_a_refused_router_sends_its_clients_on(secrets):
+    """It would never answer them; they are told at once, in the words of /readyz. With the secret it serves."""
+    with_secret = ['--secret-file', secrets[0]]
+    with Cluster(MODEL, experts=1, router_options=with_secret, expert_options=with_secret, placement_options=with_secret) as cluster:
+        good = cluster.routers[0]
+        digest = json.loads(generate(good).stdout)['digest']
+        cluster.router_options = []
+        bad = cluster.add_router()
+        wait_for_log(bad.process, 'has no cluster secret')
+        with pytest.raises(urllib.error.HTTPError) as unready:
+            http(bad.http, '/readyz')
+        why = unready.value.read().decode().strip()
+        assert f'not joined; placement service at {cluster.placement_grpc}: ' in why and 'has no cluster secret' in why
+        began = time.monotonic()
+        done = generate(bad, good)
+        seconds = time.monotonic() - began
+        assert done.returncode == 0 and json.loads(done.stdout)['digest'] == digest, done
+        assert why in done.stderr and 'trying the next' in done.stderr, done.stderr
+        assert seconds < 2, seconds
+        done = generate(bad)
+        assert done.returncode == 1 and why in done.stderr, done
+        assert metric(bad.http, 'cadre_router_generate_total{code="UNAVAILABLE"}') == 2
+
+        bad.process.stop()
+        bad.process.arguments += with_secret
+        bad.process.start()
+        cluster.wait_ready()
+        done = generate(bad)
+        assert done.returncode == 0 and json.loads(done.stdout)['digest'] == digest, done
+
+
+def test_a_router_that_waits_for_others_takes_requests():
+    """Not refused: what comes before the first expert node is answered when there is one."""
+    with Cluster(MODEL, experts=1, start=False) as cluster:
+        cluster.placement.start()
+        router = cluster.routers[0]
+        router.process.start()
+        wait_for_log(router.process, 'msg=joined')
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(generate, router)
+            end = time.monotonic() + 20
+            while metric(router.http, 'cadre_router_streams') < 1:
+                assert time.monotonic() < end and not answer.done(), cluster.logs()
+                time.sleep(0.02)
+            cluster.experts[0].start()
+            assert answer.result().returncode == 0, answer.result()
 
 
 def test_other_checkpoint_is_refused_with_both_fingerprints():

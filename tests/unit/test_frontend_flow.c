@@ -185,6 +185,43 @@ static void a_reader_that_has_stopped(void **state)
 	fake_router_close(&router);
 }
 
+/* Whoever waits already is told, too; and when it is no longer refused, it is as if nothing had been. */
+static void a_router_that_is_refused(void **state)
+{
+	(void)state;
+	static const char why[] = "not joined; placement service at p:1: 'r' has no cluster secret";
+	struct fake_router router;
+	fake_router_open(&router);
+	Cadre__V1__GenerateRequest request;
+	fake_request_of_text(&request, "x");
+	struct fake_answer waiting[2], refused, admitted;
+	struct fake_request *engine[] = { fake_admitted(&router, &request, NULL, &waiting[0]),
+		fake_admitted(&router, &request, NULL, &waiting[1]) };
+
+	rt_frontend_refuse(router.frontend, why);
+	for (size_t i = 0; i < 2; i++) {
+		rpc_run_until(&router.rpc, &waiting[i].result.done);
+		assert_int_equal(waiting[i].result.code, CAD_RPC_UNAVAILABLE);
+		assert_string_equal(waiting[i].result.text, why);
+		assert_true(engine[i]->cancelled);
+		fake_fail(engine[i], CAD_ERR_CANCELLED, "cancelled");
+	}
+
+	fake_answer_start(&router, &request, NULL, &refused);
+	rpc_run_until(&router.rpc, &refused.result.done);
+	assert_int_equal(refused.result.code, CAD_RPC_UNAVAILABLE);
+	assert_string_equal(refused.result.text, why);
+	assert_int_equal(router.fake.count, 2);
+
+	rt_frontend_refuse(router.frontend, "");
+	struct fake_request *again = fake_admitted(&router, &request, NULL, &admitted);
+	fake_token(again, 5);
+	fake_finish(again, RT_FINISH_LENGTH);
+	rpc_run_until(&router.rpc, &admitted.result.done);
+	assert_int_equal(admitted.result.code, CAD_RPC_OK);
+	fake_router_close(&router);
+}
+
 /* Streams of one client are limited; those that have ended, and those that were refused, make room. */
 static void a_client_that_asks_too_much(void **state)
 {
@@ -414,6 +451,7 @@ int main(void)
 		cmocka_unit_test(failures_of_the_engine),
 		cmocka_unit_test(a_slow_reader_is_paused),
 		cmocka_unit_test(a_reader_that_has_stopped),
+		cmocka_unit_test(a_router_that_is_refused),
 		cmocka_unit_test(a_client_that_asks_too_much),
 		cmocka_unit_test(clients_are_named_by_their_tokens),
 		cmocka_unit_test(routing_that_nobody_reads_is_bounded),

@@ -49,6 +49,7 @@ struct member {
 	char peer_id[16], peer_address[32];
 	const char *secret;             /* its own */
 	char why[CAD_ERROR_TEXT_BYTES]; /* it has not joined; "": it has, or was not told yet */
+	bool refused;
 };
 
 /* What a status said; looked at after the call, because an assertion must not leave a callback
@@ -266,10 +267,11 @@ static void take_peers(void *context, const Cadre__V1__Peers *peers)
 	snprintf(member->peer_address, sizeof member->peer_address, "%s", peers->peers[0]->exchange_address);
 }
 
-static void take_joined(void *context, bool joined, const char *why)
+static void take_joined(void *context, enum cad_membership membership, const char *why)
 {
 	struct member *member = context;
-	snprintf(member->why, sizeof member->why, "%s", joined ? "" : why);
+	snprintf(member->why, sizeof member->why, "%s", membership == CAD_JOINED ? "" : why);
+	member->refused = membership == CAD_MEMBER_REFUSED;
 }
 
 static void join(struct world *world, int index)
@@ -528,16 +530,17 @@ static void restart_with(struct world *world, const char *secret)
 	start_service(world);
 }
 
-static bool router_was_refused(struct world *world) { return world->members[MEMBERS - 1].why[0]; }
+static bool router_is_apart(struct world *world) { return world->members[MEMBERS - 1].why[0]; }
 
 static void refusal_is(struct world *world, const char *secret, const char *why)
 {
 	struct member *router = &world->members[MEMBERS - 1];
 	router->secret = secret;
 	join(world, MEMBERS - 1);
-	run_until(world, router_was_refused);
+	run_until(world, router_is_apart);
 	if (strcmp(router->why, why) != 0)
 		fail_msg("'%s' and not '%s'", router->why, why);
+	assert_true(router->refused);
 	leave(world, MEMBERS - 1);
 	rpc_run_until(&world->fixture, &router->gone);
 	router->why[0] = 0;
@@ -559,6 +562,12 @@ static void the_secret_decides(void **state)
 	for (int i = 0; i < MEMBERS; i++)
 		world->members[i].secret = ours;
 	gather(world);
+
+	/* one that is away refuses nobody */
+	stop_service(world);
+	run_until(world, router_is_apart);
+	assert_false(world->members[MEMBERS - 1].refused);
+	start_service(world);
 }
 
 /* One that carries a proof of another's to another address, and one that says it twice. */
