@@ -2,12 +2,14 @@
 """Clients that do harm, on purpose or not: nobody else may notice."""
 import contextlib
 import socket
+import time
 
 import grpc
 
-from cluster import http
+from cluster import http, metric
 from rows import KERNEL, row
 from unread import Unread
+from world import until
 
 UNREAD = 64         # as many as a router has slots
 CONNECTIONS = 200   # more than an admin port keeps
@@ -16,11 +18,14 @@ LONG = 17_000       # bytes; gRPC's own limit for all metadata of a call is abou
 
 @row(KERNEL, hold=5)
 def unread_streams(world):
-    """64 streams on one HTTP/2 connection whose client reads nothing"""
-    router = world.routers[0]
+    """64 streams on one HTTP/2 connection whose client reads nothing, from when on they stand still"""
+    router, began = world.routers[0], time.monotonic()
     client = Unread(router.grpc)
     for i in range(UNREAD):
         client.generate(router.request(tokens=[1 + i, 2, 3], max_tokens=1500, ignore_eos=True, return_routing=True))
+    until(lambda: metric(router.http, 'cadre_router_sequences_paused') >= UNREAD, 30, 'all of them stand still')
+    world.since = time.monotonic()
+    world.told = f'until then, when they compute like all others and wait for the same slots, the longest gap is {world.load.longest_gap(began) * 1000:.0f} ms'
     yield
     client.close()
 

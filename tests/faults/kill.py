@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes that die: the kernel of their host tells."""
+import signal
+
 from rows import KERNEL, PLACEMENT_AND_NODE, RESUMED, TOLD, row
 from world import until
 
@@ -7,6 +9,13 @@ from world import until
 @row(TOLD)
 def nothing(world):
     """nothing: what the machine's own noise is"""
+    yield
+
+
+@row(KERNEL)
+def stop_node(world):
+    """SIGTERM of one of three expert nodes, 1 copy"""
+    world.experts[1].kill(signal.SIGTERM)
     yield
 
 

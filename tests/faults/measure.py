@@ -37,6 +37,7 @@ def strike(row, world, load, result):
     watch(fault)
     watch(load.wait_flowing)
     time.sleep(TAIL_S)
+    began = max(began, world.since)
     result.gap = load.longest_gap(began)
     result.gap_of_others = load.longest_gap(began, world.struck) if world.struck else None
 

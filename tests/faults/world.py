@@ -31,6 +31,7 @@ class World(Cluster):
         super().__init__(MODEL, experts, routers, placement_options=['--copies', copies, *placement_options], start=False, **options)
         self.core = self.processes()   # those that must be there at the end; what a row adds need not
         self.struck = set()            # streams that the fault hits directly: the others' gaps are told apart
+        self.since = 0.0               # from when on gaps count, if that is later than the fault
         self.told = ''                 # what else a row has measured
         if secret:
             self.share_secret()
