@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Much load, which is no fault: memory and descriptors are flat when it is over, and what the 8 streams beside it see is told.
 
-Each is done twice. What the first time takes may stay, in pools; the second time may add nothing.
+Each is done twice. What the first time takes may stay, in pools; the second time may add nothing. The KV cache is small, so that the first
+time touches all of it.
 """
 import concurrent.futures
 import os
@@ -74,7 +75,7 @@ def settle(world):
 # ---- rows ----
 
 
-@row(TOLD, router_options=['--sequences-max', 256])
+@row(TOLD, router_options=['--sequences-max', 256, '--kv-memory', '128M'])
 def held_generations(world):
     """200 generations at once beside the streams, twice"""
     def burst():
@@ -84,7 +85,7 @@ def held_generations(world):
     yield
 
 
-@row(TOLD, router_options=['--queue-max', 1200, '--stream-stall', '0s'])
+@row(TOLD, router_options=['--queue-max', 1200, '--stream-stall', '0s', '--kv-memory', '64M'])
 def held_idle_streams(world):
     """1,000 streams that stand still because nobody reads them, twice"""
     router = world.routers[0]
