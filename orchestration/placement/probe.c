@@ -10,8 +10,9 @@
 #include <string.h>
 
 /* The kernel closes the sockets of a dying process one after the other: the stream may break before
- * the port refuses. Each pause is twice the one before. */
-enum { MOMENT_MS = 2 };
+ * the port refuses. Each pause is twice the one before, up to the last: this takes some tens of
+ * milliseconds. */
+enum { MOMENT_MS = 2, PAUSE_MS_MAX = 16 };
 enum { ROUND_MS = 200 };
 
 struct pl_probe {
@@ -124,7 +125,7 @@ static void ask(struct pl_probes *probes, const struct sockaddr_storage *target,
 static void on_connected(uv_connect_t *request, int status)
 {
 	struct pl_probe *probe = request->handle->data;
-	uint64_t pause_ms = 2 * probe->pause_ms;
+	uint64_t pause_ms = probe->pause_ms < PAUSE_MS_MAX ? 2 * probe->pause_ms : PAUSE_MS_MAX;
 	if (status == UV_ECONNREFUSED)
 		probe->probes->refused(probe->probes->context, probe->tag);
 	else if (status == 0 && probe->limit_ms > pause_ms)
