@@ -262,7 +262,8 @@ static bool search_goes_on(struct search *search, struct generation *g, size_t t
 	search->spent += again ? 1 : ROUNDS_MAX;
 	if (cl_interrupted() || time_is_up(g) || search->spent >= ROUNDS_MAX * search->count)
 		return false;
-	return search->spent % search->count != 0 || pause_ms(g, PAUSE_MS << (search->spent / search->count - 1));
+	return search->spent % search->count != 0 ||
+		pause_ms(g, (unsigned)PAUSE_MS << (search->spent / search->count - 1));
 }
 
 static void say_next(const struct generation *g, const struct search *search, const struct cad_error *error)
