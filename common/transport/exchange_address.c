@@ -9,6 +9,8 @@
 #include <sodium.h>
 
 enum { SESSION_DIGITS = 16, BASE64 = sodium_base64_VARIANT_URLSAFE_NO_PADDING };
+#define DIGITS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
 _Static_assert(CAD_ADDRESS_BYTES + CAD_EXCHANGE_LIBRARY_BYTES + SESSION_DIGITS + 3 +
 			sodium_base64_ENCODED_LEN(CAD_EXCHANGE_WORKER_BYTES_MAX, BASE64) <=
 		CAD_EXCHANGE_ADDRESS_BYTES,
@@ -46,7 +48,7 @@ enum cad_status cad_exchange_address_parse(
 		address->session = strtoull(session, NULL, 16);
 
 	const char *end = NULL;
-	if (address->session == 0 ||
+	if (address->session == 0 || strspn(at, DIGITS) != strlen(at) || /* libsodium takes more than these */
 		sodium_base642bin(address->worker, sizeof address->worker, at, strlen(at), NULL, &address->worker_bytes,
 			&end, BASE64) != 0 ||
 		*end || address->worker_bytes == 0)

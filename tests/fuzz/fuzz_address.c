@@ -51,9 +51,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 
 	(void)cad_address_is_loopback(text);
 	exchange_address(text);
-	struct sockaddr_storage target;
-	if (pl_probe_target(text, text + strlen(text) + 1, &target))
-		CAD_ASSERT(target.ss_family == AF_INET || target.ss_family == AF_INET6);
+	char target[CAD_MAP_ADDRESS_BYTES];
+	if (pl_probe_target(text, text + strlen(text) + 1, target))
+		CAD_ASSERT(cad_address_parse(target, &address, &error) == CAD_OK);
+	else
+		CAD_ASSERT(!target[0]);
 	free(text);
 
 	return 0;

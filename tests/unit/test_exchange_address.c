@@ -62,7 +62,8 @@ static void mistakes_get_a_sentence(void **state)
 		"h:1/ucx-1.13.1/0123456789abcdef", "h:1/ucx-1.13.1/0123456789abcde/AAEC",
 		"h:1/ucx-1.13.1/0123456789abcdeg/AAEC", "h:1/ucx-1.13.1/0000000000000000/AAEC",
 		"h:1//0123456789abcdef/AAEC", "/ucx-1.13.1/0123456789abcdef/AAEC",
-		"h:1/ucx-1.13.1/0123456789abcdef/AA*C", "h:1/ucx-1.13.1/0123456789abcdef/AAEC/",
+		"h:1/ucx-1.13.1/0123456789abcdef/AA*C", "h:1/ucx-1.13.1/0123456789abcdef/AAEC\xd9wQF",
+		"h:1/ucx-1.13.1/0123456789abcdef/AAEC/",
 		"h:1/ucx-1.13.1-with-a-name-that-is-too-long/0123456789abcdef/AAEC" };
 	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
 		struct cad_exchange_address out;
