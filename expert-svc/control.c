@@ -3,15 +3,12 @@
 
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/log.h"
-#include "common/base/version.h"
-#include "common/cluster/member.h"
 #include "common/process/options.h"
 #include "common/rpc/reactor.h"
 #include "expert-svc/loader.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 enum { SAY_AGAIN_S = 60 };
 
@@ -55,19 +52,13 @@ static void hello(void *context, Cadre__V1__NodeHello *hello)
 	struct ex_control *control = context;
 	const struct ex_control_options *o = &control->options;
 
-	hello->id = (char *)o->id;
 	hello->role = CADRE__V1__ROLE__ROLE_EXPERT;
-	hello->http_address = (char *)o->http_address;
 	hello->model_fingerprint = control->model_fingerprint;
 	hello->kernels_fingerprint = (char *)o->kernels_fingerprint;
 	hello->memory_bytes = o->memory_bytes;
-	hello->version = (char *)cad_version;
 	hello->n_held = list_held(control);
 	hello->held = control->held_list;
 	hello->epoch = ex_control_epoch(control);
-	hello->isa = (char *)o->isa;
-	hello->threads = o->threads;
-	hello->pid = (uint32_t)getpid();
 }
 
 static void load(void *context, Cadre__V1__NodeLoad *load)
@@ -225,19 +216,14 @@ enum cad_status ex_control_create(
 	enum cad_status status = made->held && made->held_list
 		? CAD_OK
 		: cad_error_set(error, CAD_ERR_MEMORY, "no memory for the control part");
-	cad_rpc_wakeup_init(&made->reports, options->reactor, drain_reports, made);
+	cad_rpc_wakeup_init(&made->reports, options->self.reactor, drain_reports, made);
 	if (status == CAD_OK)
 		status = ex_loader_create(
 			options->engine, options->load_threads, ring, &made->reports, &made->loader, error);
 	if (status == CAD_OK)
 		status = cad_member_create(
 			&(struct cad_member_options){
-				.reactor = options->reactor,
-				.placement = options->placement,
-				.cluster = options->cluster,
-				.secret = options->secret,
-				.settings = options->settings,
-				.own_address = options->own_address,
+				.self = options->self,
 				.context = made,
 				.hello = hello,
 				.load = load,

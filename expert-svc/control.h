@@ -11,23 +11,17 @@
 #define CADRE_EXPERT_SVC_CONTROL_H
 
 #include "common/base/note.h"
+#include "common/cluster/member.h"
 #include "expert-svc/engine.h"
 
-struct cad_own_address;
-struct cad_rpc_reactor;
 struct ex_control;
 
 struct ex_control_options {
-	struct cad_rpc_reactor *reactor;
-	const char *placement;               /* host:port */
-	const char *cluster, *secret;        /* as in member.h; borrowed to the end */
-	const struct cad_settings *settings; /* of the cluster; borrowed until ex_control_create returns */
+	struct cad_member_self self;
 	struct ex_engine *engine;
 	unsigned load_threads;
 	uint64_t memory_bytes; /* as placement should count it */
-	const char *id, *http_address, *kernels_fingerprint, *isa;
-	unsigned threads;
-	struct cad_own_address *own_address;
+	const char *kernels_fingerprint;
 	/* Routers that may connect, and the context; on the reactor's thread. */
 	void (*peers)(void *context, const char *const *addresses, size_t count);
 	void *context;

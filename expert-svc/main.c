@@ -489,20 +489,22 @@ static void on_peers(void *context, const char *const *addresses, size_t count)
 static enum cad_status create_control(struct program *p, struct cad_error *error)
 {
 	struct ex_control_options options = {
-		.reactor = p->reactor,
-		.placement = p->options.service.placement,
-		.cluster = p->facts.cluster,
-		.secret = p->service.secret,
-		.settings = &p->facts.settings,
+		.self = {
+			.reactor = p->reactor,
+			.placement = p->options.service.placement,
+			.id = p->service.id,
+			.http_address = cad_admin_address(p->service.admin),
+			.isa = p->device_info.isa,
+			.threads = p->options.threads,
+			.cluster = p->facts.cluster,
+			.secret = p->service.secret,
+			.settings = &p->facts.settings,
+			.own_address = &p->own_address,
+		},
 		.engine = p->engine,
 		.load_threads = p->options.load_threads,
 		.memory_bytes = p->options.memory,
-		.id = p->service.id,
-		.http_address = cad_admin_address(p->service.admin),
 		.kernels_fingerprint = p->kernels_fingerprint,
-		.isa = p->device_info.isa,
-		.threads = p->options.threads,
-		.own_address = &p->own_address,
 		.peers = on_peers,
 		.context = p,
 	};

@@ -3,13 +3,10 @@
 
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/log.h"
-#include "common/base/version.h"
-#include "common/cluster/member.h"
 #include "common/rpc/reactor.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 struct rt_control {
 	struct rt_control_options options;
@@ -27,16 +24,10 @@ static void fill_hello(void *context, Cadre__V1__NodeHello *hello)
 	struct rt_engine_stats stats;
 
 	rt_engine_stats(o->engine, &stats);
-	hello->id = (char *)(uintptr_t)o->id;
 	hello->role = CADRE__V1__ROLE__ROLE_ROUTER;
-	hello->http_address = (char *)(uintptr_t)o->http_address;
 	hello->grpc_address = (char *)(uintptr_t)o->grpc_address;
 	hello->model_fingerprint = (char *)(uintptr_t)o->model_fingerprint;
 	hello->router_checksum = (char *)(uintptr_t)rt_engine_weights_checksum(o->engine);
-	hello->version = (char *)(uintptr_t)cad_version;
-	hello->isa = (char *)(uintptr_t)o->isa;
-	hello->threads = o->threads;
-	hello->pid = (uint32_t)getpid();
 	hello->epoch = stats.epoch;
 }
 
@@ -137,14 +128,9 @@ enum cad_status rt_control_create(
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory to join a cluster");
 
 	made->options = *options;
-	cad_rpc_wakeup_init(&made->reach, options->reactor, report_reach, made);
+	cad_rpc_wakeup_init(&made->reach, options->self.reactor, report_reach, made);
 	const struct cad_member_options member = {
-		.reactor = options->reactor,
-		.placement = options->placement,
-		.cluster = options->cluster,
-		.secret = options->secret,
-		.settings = options->settings,
-		.own_address = options->own_address,
+		.self = options->self,
 		.context = made,
 		.hello = fill_hello,
 		.load = fill_load,

@@ -12,21 +12,15 @@
 #define CADRE_ROUTER_SVC_CONTROL_H
 
 #include "common/base/note.h"
+#include "common/cluster/member.h"
 #include "router-svc/engine.h"
 
-struct cad_own_address;
-struct cad_rpc_reactor;
 struct rt_control;
 
 struct rt_control_options { /* all borrowed to the end */
-	struct cad_rpc_reactor *reactor;
-	const char *placement;               /* host:port */
-	const char *cluster, *secret;        /* as in member.h */
-	const struct cad_settings *settings; /* of the cluster */
+	struct cad_member_self self;
 	struct rt_engine *engine;
-	const char *id, *http_address, *grpc_address, *model_fingerprint, *isa;
-	unsigned threads;
-	struct cad_own_address *own_address;
+	const char *grpc_address, *model_fingerprint;
 	/* Whether the placement service refuses it, each time that it says so or no longer does;
 	 * rt_control_apart has the reason. */
 	void (*refused)(void *context, bool refused);

@@ -518,19 +518,21 @@ static enum cad_status start_engine(struct program *p, struct cad_error *error)
 static enum cad_status join_cluster(struct program *p, struct cad_error *error)
 {
 	const struct rt_control_options options = {
-		.reactor = p->reactor,
-		.placement = p->options.service.placement,
-		.cluster = p->facts.cluster,
-		.secret = p->service.secret,
-		.settings = &p->facts.settings,
+		.self = {
+			.reactor = p->reactor,
+			.placement = p->options.service.placement,
+			.id = p->service.id,
+			.http_address = cad_admin_address(p->service.admin),
+			.isa = p->isa_name,
+			.threads = p->threads,
+			.cluster = p->facts.cluster,
+			.secret = p->service.secret,
+			.settings = &p->facts.settings,
+			.own_address = &p->own_address,
+		},
 		.engine = p->engine,
-		.id = p->service.id,
-		.http_address = cad_admin_address(p->service.admin),
 		.grpc_address = p->grpc_address,
 		.model_fingerprint = p->model_fingerprint,
-		.isa = p->isa_name,
-		.threads = p->threads,
-		.own_address = &p->own_address,
 		.refused = on_refused,
 		.context = p,
 	};

@@ -4,6 +4,7 @@
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/version.h"
 #include "common/cluster/own_address.h"
 #include "common/cluster/proof.h"
 #include "common/cluster/settings_message.h"
@@ -144,22 +145,27 @@ static void send_or_cancel(struct cad_member *member, const Cadre__V1__NodeRepor
 		cad_rpc_client_cancel(member->call);
 }
 
-static const char *cluster_of(const struct cad_member *member)
-{
-	return member->options.cluster ? member->options.cluster : "";
-}
+static char *text_of(const char *text) { return (char *)(uintptr_t)(text ? text : ""); }
 
 static void fill_hello(struct cad_member *member, Cadre__V1__NodeHello *hello)
 {
-	member->options.hello(member->options.context, hello);
+	const struct cad_member_self *self = &member->options.self;
+
+	hello->id = text_of(self->id);
+	hello->http_address = text_of(self->http_address);
+	hello->isa = text_of(self->isa);
+	hello->threads = self->threads;
+	hello->version = text_of(cad_version);
+	hello->pid = (uint32_t)getpid();
 	hello->exchange_version = CADRE_WIRE_VERSION;
 	hello->settings_fingerprint = member->settings_fingerprint;
 	hello->settings = member->settings_text;
-	hello->cluster = (char *)(uintptr_t)cluster_of(member);
-	if (!member->options.own_address)
-		return;
-	cad_own_address_get(member->options.own_address, member->exchange_address);
-	hello->exchange_address = member->exchange_address;
+	hello->cluster = text_of(self->cluster);
+	if (self->own_address) {
+		cad_own_address_get(self->own_address, member->exchange_address);
+		hello->exchange_address = member->exchange_address;
+	}
+	member->options.hello(member->options.context, hello);
 }
 
 static void send_load(struct cad_member *member)
@@ -184,8 +190,8 @@ static void send_hello(struct cad_member *member)
 	uint8_t mac[CAD_PROOF_BYTES];
 
 	fill_hello(member, &hello);
-	if (member->options.secret) {
-		cad_proof_of_member(member->options.secret, &member->nonces, &hello, mac);
+	if (member->options.self.secret) {
+		cad_proof_of_member(member->options.self.secret, &member->nonces, &hello, mac);
 		hello.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, mac };
 	}
 	member->greeted = true;
@@ -200,20 +206,20 @@ static void take_challenge(struct cad_member *member, const Cadre__V1__Challenge
 {
 	uint8_t mac[CAD_PROOF_BYTES];
 
-	if (!member->options.secret || challenge->nonce.len != CAD_PROOF_BYTES || member->joined) {
+	if (!member->options.self.secret || challenge->nonce.len != CAD_PROOF_BYTES || member->joined) {
 		cad_rpc_client_cancel(member->call);
 		return;
 	}
 
 	memcpy(member->nonces.service, challenge->nonce.data, CAD_PROOF_BYTES);
-	cad_proof_of_service(member->options.secret, &member->nonces, cluster_of(member), mac);
+	cad_proof_of_service(member->options.self.secret, &member->nonces, text_of(member->options.self.cluster), mac);
 	member->proven = cad_proof_right(mac, challenge->mac.data, challenge->mac.len);
 	send_hello(member);
 }
 
 static void take_welcome(struct cad_member *member, const Cadre__V1__NodeWelcome *welcome)
 {
-	if (member->options.secret && !member->proven) {
+	if (member->options.self.secret && !member->proven) {
 		member->distrusted = true;
 		cad_rpc_client_cancel(member->call);
 		return;
@@ -227,7 +233,7 @@ static void take_welcome(struct cad_member *member, const Cadre__V1__NodeWelcome
 	member->lease_ms = lease_ms;
 	member->delay_ms = DELAY_FIRST_MS;
 	uv_timer_start(&member->timer, on_load_due, 0, lease_ms / 3);
-	cad_log_info("member", "joined", CAD_S("placement", member->options.placement),
+	cad_log_info("member", "joined", CAD_S("placement", member->options.self.placement),
 		CAD_S("cluster", welcome->cluster), CAD_U("lease_ms", lease_ms));
 	if (member->options.joined)
 		member->options.joined(member->options.context, CAD_JOINED, "");
@@ -286,8 +292,8 @@ static void timer_closed(uv_handle_t *handle)
 	struct cad_member *member = handle->data;
 	void (*closed)(void *context) = member->closed;
 	void *context = member->closed_context;
-	if (member->options.own_address)
-		cad_own_address_unwatch(member->options.own_address);
+	if (member->options.self.own_address)
+		cad_own_address_unwatch(member->options.self.own_address);
 	cad_rpc_channel_destroy(member->channel);
 	free(member);
 	if (closed)
@@ -306,7 +312,7 @@ static void say_why(struct cad_member *member, bool joined, enum cad_rpc_code co
 	snprintf(member->said, sizeof member->said, "%s", text);
 	cad_log_warn("member",
 		joined ? "lost the placement service; continuing with the last map" : "cannot join; trying again",
-		CAD_S("placement", member->options.placement), CAD_S("code", cad_rpc_code_name(code)),
+		CAD_S("placement", member->options.self.placement), CAD_S("code", cad_rpc_code_name(code)),
 		CAD_S("why", text));
 }
 
@@ -358,7 +364,7 @@ static void address_changed(void *context)
 
 	if (!member->call || !member->greeted || member->leaving)
 		return;
-	cad_own_address_get(member->options.own_address, now);
+	cad_own_address_get(member->options.self.own_address, now);
 	if (strcmp(now, member->exchange_address) == 0)
 		return;
 	memcpy(member->exchange_address, now, sizeof now);
@@ -369,13 +375,11 @@ static void address_changed(void *context)
 
 static void send_challenge(struct cad_member *member)
 {
-	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
 	Cadre__V1__Challenge challenge = CADRE__V1__CHALLENGE__INIT;
 	Cadre__V1__NodeReport report = CADRE__V1__NODE_REPORT__INIT;
 
-	fill_hello(member, &hello);
 	cad_proof_nonce(member->nonces.member);
-	challenge.id = hello.id;
+	challenge.id = text_of(member->options.self.id);
 	challenge.nonce = (ProtobufCBinaryData){ CAD_PROOF_BYTES, member->nonces.member };
 	report.report_case = CADRE__V1__NODE_REPORT__REPORT_CHALLENGE;
 	report.challenge = &challenge;
@@ -394,7 +398,7 @@ static void attempt(uv_timer_t *timer)
 	}
 
 	member->proven = member->distrusted = member->greeted = false;
-	if (member->options.secret)
+	if (member->options.self.secret)
 		send_challenge(member);
 	else
 		send_hello(member);
@@ -412,23 +416,23 @@ enum cad_status cad_member_create(
 		.delay_ms = DELAY_FIRST_MS,
 		.random = { cad_clock_now_ns(&cad_clock_system) ^ (uint64_t)getpid() },
 	};
-	cad_settings_fingerprint(options->settings, member->settings_fingerprint);
-	cad_settings_text(options->settings, member->settings_text);
+	cad_settings_fingerprint(options->self.settings, member->settings_fingerprint);
+	cad_settings_text(options->self.settings, member->settings_text);
 	struct cad_rpc_channel_config config = {
 		.keepalive_time_ms = 15000,
 		.backoff_ms_max = CONNECT_EVERY_MS,
 		.own_connection = true,
 	};
-	enum cad_status status =
-		cad_rpc_channel_create(options->reactor, options->placement, NULL, &config, &member->channel, error);
+	enum cad_status status = cad_rpc_channel_create(
+		options->self.reactor, options->self.placement, NULL, &config, &member->channel, error);
 	if (status != CAD_OK) {
 		free(member);
 		return status;
 	}
 
-	if (options->own_address)
-		cad_own_address_watch(options->own_address, options->reactor, address_changed, member);
-	uv_timer_init(cad_rpc_reactor_loop(options->reactor), &member->timer);
+	if (options->self.own_address)
+		cad_own_address_watch(options->self.own_address, options->self.reactor, address_changed, member);
+	uv_timer_init(cad_rpc_reactor_loop(options->self.reactor), &member->timer);
 	member->timer.data = member;
 	uv_timer_start(&member->timer, attempt, 0, 0);
 	*out = member;

@@ -43,20 +43,28 @@ enum cad_membership {
 	CAD_MEMBER_REFUSED, /* it asks again, but somebody has to change something first */
 };
 
-struct cad_member_options {
+/* What every member says of itself in its hello, and whom it says it to. Strings are borrowed to the
+ * end. */
+struct cad_member_self {
 	struct cad_rpc_reactor *reactor;
 	const char *placement; /* host:port */
-	const char *cluster;   /* its name, sent in every hello; NULL: any; borrowed to the end */
-	const char *secret;    /* of the cluster, or NULL: none; borrowed to the end */
+	const char *id, *http_address, *isa;
+	unsigned threads;
+	const char *cluster; /* its name; NULL: any */
+	const char *secret;  /* of the cluster, or NULL: none */
 	/* that this process runs with: sent in every hello; borrowed until cad_member_create
 	 * returns */
 	const struct cad_settings *settings;
 	/* of this process; goes into every hello, and is reported when it changes; NULL: it has
 	 * none */
 	struct cad_own_address *own_address;
+};
+
+struct cad_member_options {
+	struct cad_member_self self;
 	void *context;
-	/* Fills a zeroed hello; what it points to stays valid until the callback is called
-	 * again. */
+	/* Adds to a hello what only its kind of process has; what it points to stays valid until the
+	 * callback is called again. */
 	void (*hello)(void *context, struct Cadre__V1__NodeHello *hello);
 	void (*load)(void *context, struct Cadre__V1__NodeLoad *load);
 	/* A checked map, which the callee releases. May be NULL. */

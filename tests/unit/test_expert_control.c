@@ -220,6 +220,14 @@ static void exchange_hears(struct rpc_fixture *fixture, struct placement *placem
 	assert_string_equal(placement->address, "127.0.0.1:7401");
 }
 
+static void settings_for(struct cad_settings *settings)
+{
+	static const float quantum = 0.25f;
+	struct cad_error error;
+	must(cad_settings_init(settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, &quantum, 1, &error),
+		&error);
+}
+
 static void orders_and_reports(void **state)
 {
 	(void)state;
@@ -239,28 +247,28 @@ static void orders_and_reports(void **state)
 	cad_rpc_server_add(fixture.server, &service);
 	rpc_fixture_start(&fixture, NULL, NULL, NULL);
 	struct cad_settings settings;
-	must(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, (const float[]){ 0.25f },
-		     1, &error),
-		&error);
+	settings_for(&settings);
 	struct told told = { .count = 0 };
 	struct cad_own_address own_address;
 	cad_own_address_init(&own_address);
 	cad_own_address_set(&own_address, "127.0.0.1:7400");
 	struct ex_control_options options = {
-		.reactor = fixture.reactor,
-		.placement = fixture.target,
-		.settings = &settings,
+		.self = {
+			.reactor = fixture.reactor,
+			.placement = fixture.target,
+			.id = "node-a",
+			.http_address = "127.0.0.1:1",
+			.isa = "ref",
+			.threads = 1,
+			.settings = &settings,
+			.own_address = &own_address,
+		},
 		.engine = engine,
 		.load_threads = 2,
 		.memory_bytes = 12345,
-		.id = "node-a",
-		.own_address = &own_address,
+		.kernels_fingerprint = "k",
 		.peers = on_peers,
 		.context = &told,
-		.http_address = "127.0.0.1:1",
-		.kernels_fingerprint = "k",
-		.isa = "ref",
-		.threads = 1,
 	};
 	must(ex_control_create(&options, &control, &error), &error);
 	cad_settings_fini(&settings);

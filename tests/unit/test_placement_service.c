@@ -190,7 +190,6 @@ static int teardown(void **state)
 static void fill_hello(void *context, Cadre__V1__NodeHello *hello)
 {
 	struct member *member = context;
-	hello->id = member->id;
 	hello->role = member->router ? CADRE__V1__ROLE__ROLE_ROUTER : CADRE__V1__ROLE__ROLE_EXPERT;
 	hello->exchange_address = member->address;
 	hello->http_address = member->http;
@@ -285,12 +284,15 @@ static void join(struct world *world, int index)
 	snprintf(member->id, sizeof member->id, member->router ? "router" : "node-%d", index);
 	snprintf(member->address, sizeof member->address, "127.0.0.1:%d", 7400 + index);
 	const struct cad_member_options options = {
-		.reactor = world->fixture.reactor,
-		.placement = world->fixture.target,
-		.cluster = "test",
-		.secret = member->secret,
+		.self = {
+			.reactor = world->fixture.reactor,
+			.placement = world->fixture.target,
+			.id = member->id,
+			.cluster = "test",
+			.secret = member->secret,
+			.settings = pl_checkpoint_settings(world->checkpoint),
+		},
 		.joined = take_joined,
-		.settings = pl_checkpoint_settings(world->checkpoint),
 		.context = member,
 		.hello = fill_hello,
 		.load = fill_load,
