@@ -183,10 +183,8 @@ enum cad_status cad_bearers_read(const char *path, struct cad_bearers *bearers, 
 
 void cad_bearers_fini(struct cad_bearers *bearers)
 {
-	for (size_t i = 0; i < bearers->count; i++) {
-		explicit_bzero(bearers->entries[i].token, strlen(bearers->entries[i].token));
-		free(bearers->entries[i].token);
-	}
+	for (size_t i = 0; i < bearers->count; i++)
+		cad_secret_free(bearers->entries[i].token);
 	free(bearers->entries);
 	*bearers = (struct cad_bearers){ NULL, 0 };
 }

@@ -193,6 +193,13 @@ clear:
 	return status;
 }
 
+void cad_secret_free(char *secret)
+{
+	if (secret)
+		explicit_bzero(secret, strlen(secret));
+	free(secret);
+}
+
 bool cad_process_name_is_legal(const char *name)
 {
 	size_t length = strlen(name);

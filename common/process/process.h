@@ -41,6 +41,9 @@ CAD_MUST_USE enum cad_status cad_private_file_read(
 CAD_MUST_USE enum cad_status cad_secret_read(
 	const char *path, const char *what, char **secret, struct cad_error *error);
 
+/* Clears a text that nobody may read in freed memory, and frees it; NULL is fine. */
+void cad_secret_free(char *secret);
+
 /* What processes of a cluster call each other by: 1 to 63 letters, digits and ._:- */
 enum { CAD_PROCESS_NAME_BYTES = 64 };
 bool cad_process_name_is_legal(const char *name);

@@ -182,13 +182,6 @@ void cad_service_unhttp(struct cad_service *service)
 
 /* ---- the end ---- */
 
-static void forget(char *secret)
-{
-	if (secret)
-		explicit_bzero(secret, strlen(secret));
-	free(secret);
-}
-
 void cad_service_fini(struct cad_service *service)
 {
 	cad_service_unhttp(service);
@@ -197,7 +190,7 @@ void cad_service_fini(struct cad_service *service)
 		uv_loop_close(&service->loop);
 	}
 	cad_metrics_destroy(service->metrics);
-	forget(service->secret);
+	cad_secret_free(service->secret);
 	cad_bearers_fini(&service->bearers);
 }
 

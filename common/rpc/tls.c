@@ -9,6 +9,7 @@
 
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/process/process.h"
 #include "common/rpc/internal.h"
 
 #include <errno.h>
@@ -52,10 +53,8 @@ struct pem {
 
 static void pem_fini(struct pem *pem)
 {
-	if (pem->key)
-		explicit_bzero(pem->key, strlen(pem->key));
 	free(pem->certificate);
-	free(pem->key);
+	cad_secret_free(pem->key);
 	free(pem->authority);
 	*pem = (struct pem){ 0 };
 }

@@ -40,16 +40,9 @@ static uint64_t now_ns(void) { return cad_clock_now_ns(&cad_clock_system); }
 
 /* ---- access ---- */
 
-static void secret_free(char *secret)
-{
-	if (secret)
-		explicit_bzero(secret, strlen(secret));
-	free(secret);
-}
-
 static const char *path_of(const char *option) { return option && option[0] ? option : NULL; }
 
-/* "Bearer TOKEN" with the file's first token, for secret_free; NULL without a file. */
+/* "Bearer TOKEN" with the file's first token, for cad_secret_free; NULL without a file. */
 static enum cad_status read_bearer(const struct cl_access *access, char **bearer, struct cad_error *error)
 {
 	struct cad_bearers bearers;
@@ -341,7 +334,7 @@ enum cad_status cl_run_generate(const struct cl_run *run, const Cadre__V1__Gener
 	status = ask_routers(&g, request, error);
 	if (status != CAD_OK)
 		status = incomplete(&g, status, error);
-	secret_free(g.bearer);
+	cad_secret_free(g.bearer);
 	cl_received_fini(&g.received);
 
 	return status;
