@@ -62,25 +62,6 @@ static enum cad_status check_secret(const struct pl_door *door, const struct pl_
 
 /* ---- addresses ---- */
 
-/* Whether a process with this peer address runs on this machine. */
-static bool is_here(const struct sockaddr_storage *peer)
-{
-	uv_interface_address_t *addresses;
-	int count;
-	bool here = false;
-
-	if (uv_interface_addresses(&addresses, &count) != 0)
-		return false;
-	for (int i = 0; i < count && !here; i++)
-		here = addresses[i].address.address4.sin_family == peer->ss_family &&
-			(peer->ss_family == AF_INET ? addresses[i].address.address4.sin_addr.s_addr ==
-						((const struct sockaddr_in *)peer)->sin_addr.s_addr
-						    : IN6_ARE_ADDR_EQUAL(&addresses[i].address.address6.sin6_addr,
-							      &((const struct sockaddr_in6 *)peer)->sin6_addr));
-	uv_free_interface_addresses(addresses, count);
-	return here;
-}
-
 static bool is_unspecified(const char *host)
 {
 	struct in_addr v4;
@@ -110,10 +91,7 @@ static enum cad_status check_address(
 			"'%s' gives %s as its exchange address, where nobody can connect: give it --exchange HOST:PORT with the address of one interface",
 			guest->id, place);
 	uv_ip_name((const struct sockaddr *)&from, host, sizeof host);
-	bool local = from.ss_family == AF_INET
-		? ntohl(((const struct sockaddr_in *)&from)->sin_addr.s_addr) >> 24 == 127
-		: IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)&from)->sin6_addr);
-	if (local || is_here(&from) || !cad_address_is_loopback(place))
+	if (cad_address_is_here(host) || !cad_address_is_loopback(place))
 		return CAD_OK;
 	return cad_error_set(error, CAD_ERR_REFUSED,
 		"'%s' joins from %s but gives %s as its exchange address, which no other machine can reach: give it --exchange HOST:PORT with its address in the cluster's network",

@@ -315,13 +315,5 @@ bool cad_ucx_address_is_here(const struct cad_exchange_address *address)
 {
 	struct cad_address parts;
 	struct cad_error ignored;
-	struct ifaddrs *list;
-	union ip ip;
-
-	if (cad_address_parse(address->host, &parts, &ignored) != CAD_OK || !ip_of_text(parts.host, &ip) ||
-		getifaddrs(&list) != 0)
-		return false;
-	bool here = interface_of(list, &ip) != NULL;
-	freeifaddrs(list);
-	return here;
+	return cad_address_parse(address->host, &parts, &ignored) == CAD_OK && cad_address_is_here(parts.host);
 }
