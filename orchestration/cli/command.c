@@ -2,6 +2,7 @@
 /* What all commands share. */
 #include "orchestration/cli/command.h"
 
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -40,4 +41,11 @@ int cl_fail(const char *command, const struct cad_error *error)
 	}
 	fprintf(stderr, "cadrectl %s: %s\n", command, error->text);
 	return CL_EXIT_FAILED;
+}
+
+void cl_print_json(json_t *json)
+{
+	(void)json_dumpf(json, stdout, JSON_COMPACT);
+	putchar('\n');
+	json_decref(json);
 }

@@ -11,6 +11,8 @@
 
 #include <stdbool.h>
 
+struct json_t;
+
 enum { CL_EXIT_OK = 0, CL_EXIT_FAILED = 1, CL_EXIT_USAGE = 2, CL_EXIT_NOT_READY = 3, CL_EXIT_INTERRUPTED = 130 };
 
 int cl_status(int argc, char **argv);
@@ -35,6 +37,9 @@ extern const struct cad_choice cl_format_choices[];
 /* Prints "cadrectl NAME: sentence" to stderr and returns CL_EXIT_FAILED, or CL_EXIT_INTERRUPTED
  * when Ctrl-C is the reason. */
 int cl_fail(const char *command, const struct cad_error *error);
+
+/* One line on stdout, which main checks; frees it. */
+void cl_print_json(struct json_t *json);
 
 /* Ctrl-C: the first one calls `stop` (from a signal handler: it must be safe there) and lets the
  * command end in good order; the second ends the process. */

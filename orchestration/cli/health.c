@@ -56,9 +56,7 @@ static void print(const struct options *options, enum cad_status status, const c
 	}
 	json_t *json = json_pack(
 		"{s:s, s:s, s:b, s:s}", "address", name, "asked", asked, "answer", status == CAD_OK, "why", why);
-	(void)json_dumpf(json, stdout, JSON_COMPACT);
-	putchar('\n');
-	json_decref(json);
+	cl_print_json(json);
 }
 
 static int ask(const struct options *options)

@@ -244,9 +244,7 @@ enum cad_status cl_plan_print_json(const struct cl_plan_options *options, const 
 
 	if (!json)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the JSON");
-	(void)json_dumpf(json, stdout, JSON_COMPACT);
-	putchar('\n');
-	json_decref(json);
+	cl_print_json(json);
 
 	return CAD_OK;
 }

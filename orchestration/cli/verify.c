@@ -87,9 +87,7 @@ static bool compare(const json_t *answer, const struct cl_result *result, const 
 		json_t *json = json_pack("{s:b, s:s, s:s, s:o, s:s}", "equal", equal, "digest", result->digest,
 			"expected_digest", before, "first_difference",
 			difference < 0 ? json_null() : json_integer(difference), "computed_by", where);
-		(void)json_dumpf(json, stdout, JSON_COMPACT);
-		putchar('\n');
-		json_decref(json);
+		cl_print_json(json);
 		return equal;
 	}
 

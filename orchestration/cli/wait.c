@@ -233,9 +233,7 @@ static int finish(const struct wait *wait, enum cad_status status, const struct 
 	if (wait->options->format == CL_FORMAT_JSON) {
 		json_t *json = json_pack("{s:b, s:I, s:s}", "ready", ready, "waited_ms", (json_int_t)ms, "why",
 			ready ? "" : error->text);
-		(void)json_dumpf(json, stdout, JSON_COMPACT);
-		putchar('\n');
-		json_decref(json);
+		cl_print_json(json);
 	} else if (ready) {
 		printf("ready after %.1f s\n", (double)ms * 1e-3);
 	}
