@@ -102,30 +102,52 @@ test_faults() {
 	return $code
 }
 
-# Each fuzzer for a few seconds, from its seeds where it has any: tests/fuzz/corpus/NAME.
+# fuzz_one FUZZER: for a few seconds, from its seeds where it has any: tests/fuzz/corpus/NAME. Its log is corpus/NAME.log.
+fuzz_one() {
+	local name directory corpus
+	local -a seeds=()
+	name=$(basename "$1")
+	directory=$(build_directory fuzz)
+	corpus=$directory/corpus/$name
+	mkdir -p "$corpus"
+	[ ! -d "$ROOT/tests/fuzz/corpus/$name" ] || seeds=("$ROOT/tests/fuzz/corpus/$name")
+	cd "$directory"
+	exec "$1" -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$directory/" "$corpus" "${seeds[@]}" >"$corpus.log" 2>&1
+}
+
+# reap PID FUZZER: waits for one, and counts it.
+reap() {
+	if wait "$1"; then
+		count 1 0 0
+	else
+		tail -n 40 "$(build_directory fuzz)/corpus/$2.log" >&2
+		say "$2 failed; the input is in $(build_directory fuzz), the log in corpus/$2.log there"
+		count 0 1 0
+	fi
+}
+
+# As many fuzzers at once as there are cores; all take the same time, so the oldest ends first.
 test_fuzz() {
-	local fuzzer name directory corpus
+	local fuzzer
+	local -a running=()
 	if ! (build fuzz); then
 		say "the fuzzers do not compile"
 		count 0 1 0
 		return
 	fi
-	directory=$(build_directory fuzz)
-	for fuzzer in "$directory"/fuzz/fuzz_*; do
+	for fuzzer in "$(build_directory fuzz)"/fuzz/fuzz_*; do
 		[ -f "$fuzzer" ] || continue
-		name=$(basename "$fuzzer")
-		corpus=$directory/corpus/$name
-		mkdir -p "$corpus"
-		local -a seeds=()
-		[ ! -d "$ROOT/tests/fuzz/corpus/$name" ] || seeds=("$ROOT/tests/fuzz/corpus/$name")
-		say "$name for $FUZZ_SECONDS s"
-		if (cd "$directory" && "$fuzzer" -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$directory/" "$corpus" "${seeds[@]}" >"$corpus.log" 2>&1); then
-			count 1 0 0
-		else
-			tail -n 40 "$corpus.log" >&2
-			say "$name failed; the input is in $directory, the log in $corpus.log"
-			count 0 1 0
-		fi
+		[ ${#running[@]} -lt $((2 * $(cores))) ] || {
+			reap "${running[@]:0:2}"
+			running=("${running[@]:2}")
+		}
+		say "$(basename "$fuzzer") for $FUZZ_SECONDS s"
+		fuzz_one "$fuzzer" &
+		running+=($! "$(basename "$fuzzer")")
+	done
+	while [ ${#running[@]} -gt 0 ]; do
+		reap "${running[@]:0:2}"
+		running=("${running[@]:2}")
 	done
 }
 
