@@ -18,7 +18,14 @@ static enum cad_status check_http(const struct cad_service_options *o, struct ca
 	char whole[CAD_ADDRESS_BYTES];
 	struct cad_address ignored;
 	snprintf(whole, sizeof whole, "%s%s", *o->http == ':' ? "127.0.0.1" : "", o->http);
-	return cad_address_parse(whole, &ignored, error) == CAD_OK ? CAD_OK : cad_error_prefix(error, "--http");
+	if (cad_address_parse(whole, &ignored, error) != CAD_OK)
+		return cad_error_prefix(error, "--http");
+	if (o->http_plaintext_anywhere || cad_address_is_loopback(whole))
+		return CAD_OK;
+
+	return cad_error_set(error, CAD_ERR_INVALID,
+		"--http %s is not a loopback address: add --http-plaintext-anywhere if everybody there may read health and metrics, or use 127.0.0.1",
+		o->http);
 }
 
 static enum cad_status check_grpc(const struct cad_service_options *o, struct cad_error *error)

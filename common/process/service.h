@@ -29,6 +29,7 @@
 struct cad_service_options {
 	/* CAD_SERVICE_OPTIONS */
 	const char *model, *http;
+	bool http_plaintext_anywhere;
 	enum cad_log_level log_level;
 	enum cad_log_format log_format;
 	/* CAD_SERVICE_GRPC_OPTIONS */
@@ -49,6 +50,8 @@ struct cad_service_options {
 		owner, member.model, "model", NULL, "directory of the checkpoint; the same files on every node"), \
 		CAD_OPTION_STRING(owner, member.http, "http", http_default, \
 			"where to serve /metrics, /healthz and /readyz, HOST:PORT; port 0: any"), \
+		CAD_OPTION_BOOL(owner, member.http_plaintext_anywhere, "http-plaintext-anywhere", "false", \
+			"allow HTTP, which knows neither TLS nor callers, on addresses other than loopback"), \
 		CAD_OPTION_ENUM(owner, member.log_level, "log-level", "info", cad_log_level_choices, \
 			"lowest level that is logged"), \
 		CAD_OPTION_ENUM(owner, member.log_format, "log-format", "logfmt", cad_log_format_choices, \
