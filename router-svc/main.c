@@ -477,7 +477,7 @@ static enum cad_status create_server(struct program *p, struct cad_error *error)
 static enum cad_status listen_for_clients(struct program *p, struct cad_error *error)
 {
 	const struct cad_service_options *o = &p->options.service;
-	const struct cad_rpc_tls tls = {
+	const struct cad_tls_files tls = {
 		.certificate = o->tls_certificate,
 		.key = o->tls_key,
 		.authority = o->tls_authority[0] ? o->tls_authority : NULL,

@@ -43,7 +43,7 @@ RESTRICTED = (
     (r"metis\.h", ["orchestration/planner/solve/start_metis.c"], "METIS may be missing, and start_metis.c says so"),
     (r"sodium\.h", ["common/process/bearer.c", "common/rpc/", "common/transport/", "common/cluster/proof.c"],
      "secrets are compared and signed where connections are made; bearer.c has the tokens"),
-    (r"openssl/.*", ["common/rpc/tls.c"], "gRPC does TLS; tls.c says what is wrong with its files"),
+    (r"openssl/.*", ["common/process/tls_files.c"], "gRPC does TLS; tls_files.c says what is wrong with its files"),
     (r".*intrin\.h", ["kernels/cpu/"], "what stands above kernels/cpu must build on any machine"),
     (r"cuda.*\.h|nccl\.h|cublas.*", ["kernels/cuda/"], "what stands above kernels/cuda must build on any machine"),
     (r".*\.pb-c\.h|protobuf-c/.*", ["common/rpc/", "common/cluster/", "router-svc/", "expert-svc/control.c",

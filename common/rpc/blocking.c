@@ -59,7 +59,7 @@ static void loop_close(struct cad_rpc_blocking *client)
 	free(client);
 }
 
-enum cad_status cad_rpc_blocking_create(const char *target, const struct cad_rpc_tls *tls,
+enum cad_status cad_rpc_blocking_create(const char *target, const struct cad_tls_files *tls,
 	const struct cad_rpc_channel_config *config, struct cad_rpc_blocking **created, struct cad_error *error)
 {
 	struct cad_rpc_blocking *client = calloc(1, sizeof *client);

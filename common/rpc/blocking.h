@@ -13,7 +13,7 @@
 
 struct cad_rpc_blocking;
 
-CAD_MUST_USE enum cad_status cad_rpc_blocking_create(const char *target, const struct cad_rpc_tls *tls,
+CAD_MUST_USE enum cad_status cad_rpc_blocking_create(const char *target, const struct cad_tls_files *tls,
 	const struct cad_rpc_channel_config *config, struct cad_rpc_blocking **client, struct cad_error *error);
 void cad_rpc_blocking_destroy(struct cad_rpc_blocking *client);
 

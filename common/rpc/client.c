@@ -97,7 +97,7 @@ static grpc_channel *core_create(
 }
 
 enum cad_status cad_rpc_channel_create(struct cad_rpc_reactor *reactor, const char *target,
-	const struct cad_rpc_tls *tls, const struct cad_rpc_channel_config *config, struct cad_rpc_channel **created,
+	const struct cad_tls_files *tls, const struct cad_rpc_channel_config *config, struct cad_rpc_channel **created,
 	struct cad_error *error)
 {
 	grpc_channel_credentials *credentials;
@@ -137,7 +137,7 @@ void cad_rpc_channel_destroy(struct cad_rpc_channel *channel)
 		channel_release(channel);
 }
 
-const char *cad_rpc_tls_hint(const struct cad_rpc_tls *tls, const char *sentence)
+const char *cad_rpc_tls_hint(const struct cad_tls_files *tls, const char *sentence)
 {
 	if (tls && strstr(sentence, "certificate verify failed"))
 		return "the server's certificate is not from an authority that is trusted here";

@@ -38,13 +38,13 @@ struct cad_rpc_channel_config {
 /* target: "host:port", or "ipv4:a:1,b:2" for several. tls NULL: plaintext. config may be NULL.
  * CAD_ERR_IO: a file of tls cannot be read. */
 CAD_MUST_USE enum cad_status cad_rpc_channel_create(struct cad_rpc_reactor *reactor, const char *target,
-	const struct cad_rpc_tls *tls, const struct cad_rpc_channel_config *config, struct cad_rpc_channel **channel,
+	const struct cad_tls_files *tls, const struct cad_rpc_channel_config *config, struct cad_rpc_channel **channel,
 	struct cad_error *error);
 void cad_rpc_channel_destroy(struct cad_rpc_channel *channel); /* its running calls continue */
 /* What a failed call's sentence does not say: in TLS 1.3 the server learns of a client's certificate when
  * the client takes the connection for made, and then just ends it. tls: as the channel's; NULL: there is
  * nothing to add. */
-const char *cad_rpc_tls_hint(const struct cad_rpc_tls *tls, const char *sentence);
+const char *cad_rpc_tls_hint(const struct cad_tls_files *tls, const char *sentence);
 
 struct cad_rpc_client_handler {
 	void (*headers)(struct cad_rpc_client_call *call); /* the server has admitted the call */

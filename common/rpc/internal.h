@@ -108,9 +108,9 @@ void cad_rpc_out_written(struct cad_rpc_out *out); /* its event has come */
 /* ---- credentials (tls.c), guard of file descriptors (guard.c) ---- */
 
 CAD_MUST_USE enum cad_status cad_rpc_server_credentials(
-	const struct cad_rpc_tls *tls, grpc_server_credentials **credentials, struct cad_error *error);
+	const struct cad_tls_files *tls, grpc_server_credentials **credentials, struct cad_error *error);
 CAD_MUST_USE enum cad_status cad_rpc_channel_credentials(
-	const struct cad_rpc_tls *tls, grpc_channel_credentials **credentials, struct cad_error *error);
+	const struct cad_tls_files *tls, grpc_channel_credentials **credentials, struct cad_error *error);
 void cad_rpc_tls_cleanup(void); /* when gRPC is shut down */
 /* False where this version of gRPC cannot be guarded. */
 bool cad_rpc_guard_argument(unsigned reserve, grpc_arg *argument);

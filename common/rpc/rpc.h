@@ -17,6 +17,7 @@
 #define CADRE_COMMON_RPC_RPC_H
 
 #include "common/base/status.h"
+#include "common/process/tls_files.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -60,15 +61,6 @@ enum cad_status cad_rpc_status_of_code(enum cad_rpc_code code);
  * posted events (cad_rpc_post). */
 struct cad_rpc_event {
 	void (*run)(struct cad_rpc_event *event, bool ok);
-};
-
-/* PEM files. A server needs certificate and key, and with `authority` requires a client certificate
- * signed by it; changed files take effect at the next handshake, if they can be used. A client checks the server against
- * `authority` (NULL: the system's), and presents certificate and key if they are given. */
-struct cad_rpc_tls {
-	const char *certificate;
-	const char *key;
-	const char *authority;
 };
 
 #endif

@@ -264,8 +264,8 @@ static const char *bind_error(const char *address)
 		   : "gRPC gives no reason; if TLS is on, check that certificate and key are valid and belong together";
 }
 
-enum cad_status cad_rpc_server_listen(struct cad_rpc_server *server, const char *address, const struct cad_rpc_tls *tls,
-	uint16_t *port, struct cad_error *error)
+enum cad_status cad_rpc_server_listen(struct cad_rpc_server *server, const char *address,
+	const struct cad_tls_files *tls, uint16_t *port, struct cad_error *error)
 {
 	CAD_ASSERT(!server->started);
 	grpc_server_credentials *credentials;

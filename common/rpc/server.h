@@ -88,7 +88,7 @@ void cad_rpc_server_add(struct cad_rpc_server *server, const struct cad_rpc_serv
 /* Before start, any number of times. "127.0.0.1:0" picks a free port. tls NULL: plaintext (see
  * cad_address_is_loopback). port may be NULL. */
 CAD_MUST_USE enum cad_status cad_rpc_server_listen(struct cad_rpc_server *server, const char *address,
-	const struct cad_rpc_tls *tls, uint16_t *port, struct cad_error *error);
+	const struct cad_tls_files *tls, uint16_t *port, struct cad_error *error);
 void cad_rpc_server_start(struct cad_rpc_server *server);
 /* No new calls; running ones may finish, and those that have not after grace_ms end with
  * UNAVAILABLE. Then the server frees itself and calls done(context) (may be NULL).

@@ -29,7 +29,7 @@ enum cad_status cl_process_open(
 	const struct cl_process *process, struct cad_rpc_blocking **client, struct cad_error *error)
 {
 	const struct cad_rpc_channel_config config = { .backoff_ms_max = CONNECT_EVERY_MS };
-	const struct cad_rpc_tls tls = {
+	const struct cad_tls_files tls = {
 		.certificate = path_of(process->certificate),
 		.key = path_of(process->key),
 		.authority = path_of(process->authority),

@@ -119,9 +119,9 @@ static bool time_is_up(const struct generation *g)
 	return g->deadline_ns != 0 && (g->late || now_ns() >= g->deadline_ns);
 }
 
-static struct cad_rpc_tls tls_of(const struct cl_access *access)
+static struct cad_tls_files tls_of(const struct cl_access *access)
 {
-	return (struct cad_rpc_tls){
+	return (struct cad_tls_files){
 		.certificate = path_of(access->certificate),
 		.key = path_of(access->key),
 		.authority = path_of(access->authority),
@@ -133,7 +133,7 @@ static enum cad_status explain(
 	const struct generation *g, enum cad_status status, enum cad_rpc_code code, struct cad_error *error)
 {
 	const struct cl_access *access = &g->run->access;
-	const struct cad_rpc_tls tls = tls_of(access);
+	const struct cad_tls_files tls = tls_of(access);
 	const char *hint = code == CAD_RPC_UNAVAILABLE && g->received.messages == 0
 		? cad_rpc_tls_hint(access->tls ? &tls : NULL, error->text)
 		: NULL;
@@ -164,7 +164,7 @@ static enum cad_status ask_router(
 	struct cad_rpc_blocking *client;
 	enum cad_rpc_code code;
 	const struct cl_access *access = &g->run->access;
-	const struct cad_rpc_tls tls = tls_of(access);
+	const struct cad_tls_files tls = tls_of(access);
 	const struct cad_rpc_channel_config config = {
 		.keepalive_time_ms = PING_AFTER_MS,
 		.keepalive_timeout_ms = PING_TIMEOUT_MS,

@@ -466,7 +466,7 @@ free_memory:
 	return status;
 }
 
-enum cad_status rt_frontend_listen(struct rt_frontend *frontend, const char *address, const struct cad_rpc_tls *tls,
+enum cad_status rt_frontend_listen(struct rt_frontend *frontend, const char *address, const struct cad_tls_files *tls,
 	uint16_t *port, struct cad_error *error)
 {
 	return cad_rpc_server_listen(frontend->server, address, tls, port, error);

@@ -51,7 +51,7 @@ CAD_MUST_USE enum cad_status rt_frontend_create(
 	const struct rt_frontend_options *options, struct rt_frontend **frontend, struct cad_error *error);
 /* Before start; see cad_rpc_server_listen. */
 CAD_MUST_USE enum cad_status rt_frontend_listen(struct rt_frontend *frontend, const char *address,
-	const struct cad_rpc_tls *tls, uint16_t *port, struct cad_error *error);
+	const struct cad_tls_files *tls, uint16_t *port, struct cad_error *error);
 void rt_frontend_start(struct rt_frontend *frontend);
 /* What health says about "" and "cadre.v1.Inference"; false at first. */
 void rt_frontend_set_serving(struct rt_frontend *frontend, bool serving);

@@ -23,7 +23,7 @@ void rpc_fixture_open_loop(struct rpc_fixture *fixture)
 	check(cad_rpc_reactor_create(&fixture->loop, &fixture->reactor, &error), &error);
 }
 
-void rpc_fixture_connect(struct rpc_fixture *fixture, uint16_t port, const struct cad_rpc_tls *tls,
+void rpc_fixture_connect(struct rpc_fixture *fixture, uint16_t port, const struct cad_tls_files *tls,
 	const struct cad_rpc_channel_config *config)
 {
 	struct cad_error error;
@@ -40,8 +40,8 @@ void rpc_fixture_open(struct rpc_fixture *fixture, const struct cad_rpc_server_c
 	check(cad_rpc_server_create(fixture->reactor, config, &fixture->server, &error), &error);
 }
 
-void rpc_fixture_start(struct rpc_fixture *fixture, const struct cad_rpc_tls *server_tls,
-	const struct cad_rpc_tls *client_tls, const struct cad_rpc_channel_config *config)
+void rpc_fixture_start(struct rpc_fixture *fixture, const struct cad_tls_files *server_tls,
+	const struct cad_tls_files *client_tls, const struct cad_rpc_channel_config *config)
 {
 	struct cad_error error;
 	uint16_t port;

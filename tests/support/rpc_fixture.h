@@ -24,12 +24,12 @@ struct rpc_fixture {
 
 /* Loop and reactor only, for servers that somebody else makes; then rpc_fixture_connect. */
 void rpc_fixture_open_loop(struct rpc_fixture *fixture);
-void rpc_fixture_connect(struct rpc_fixture *fixture, uint16_t port, const struct cad_rpc_tls *tls,
+void rpc_fixture_connect(struct rpc_fixture *fixture, uint16_t port, const struct cad_tls_files *tls,
 	const struct cad_rpc_channel_config *config);
 /* Loop, reactor, and a server that has not started: add services, then rpc_fixture_start. */
 void rpc_fixture_open(struct rpc_fixture *fixture, const struct cad_rpc_server_config *config);
-void rpc_fixture_start(struct rpc_fixture *fixture, const struct cad_rpc_tls *server_tls,
-	const struct cad_rpc_tls *client_tls, const struct cad_rpc_channel_config *config);
+void rpc_fixture_start(struct rpc_fixture *fixture, const struct cad_tls_files *server_tls,
+	const struct cad_tls_files *client_tls, const struct cad_rpc_channel_config *config);
 /* Drains the server (if the test has not), destroys the channel, and closes the loop; fails if
  * anything is left. */
 void rpc_fixture_close(struct rpc_fixture *fixture);

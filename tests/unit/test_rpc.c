@@ -631,7 +631,7 @@ static void listen_errors(void **state)
 	assert_non_null(strstr(error.text, "Address already in use"));
 	assert_int_equal(cad_rpc_server_listen(second, "nonsense", NULL, NULL, &error), CAD_ERR_IO);
 	assert_int_equal(cad_rpc_server_listen(second, "127.0.0.1:0",
-				 &(struct cad_rpc_tls){
+				 &(struct cad_tls_files){
 					 .certificate = "/nonexistent.pem",
 					 .key = "/nonexistent.key",
 				 },

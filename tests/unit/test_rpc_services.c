@@ -543,7 +543,7 @@ static void command_line_nobody_there(void **state)
 	assert_non_null(strstr(error.text, "UNAVAILABLE: "));
 	cad_rpc_blocking_destroy(client);
 	assert_int_equal(cad_rpc_blocking_create("127.0.0.1:1",
-				 &(struct cad_rpc_tls){
+				 &(struct cad_tls_files){
 					 .authority = "/nonexistent",
 				 },
 				 NULL, &client, &error),

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files hold is checked with OpenSSL, as gRPC reads it: gRPC itself only says later that a handshake failed. */
+#include "common/process/tls_files.h"
+
+#include "common/base/log.h"
+#include "common/process/process.h"
+
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PEM_BYTES_MAX = 1 << 20 };
+
+/* Reads a whole file, terminated; NULL and errno on failure. A NULL path gives NULL and no error. */
+static char *file_read(const char *path)
+{
+	errno = 0;
+	FILE *file = path ? fopen(path, "rb") : NULL;
+	if (!file)
+		return NULL;
+	char *text = malloc(PEM_BYTES_MAX + 1);
+	size_t size = text ? fread(text, 1, PEM_BYTES_MAX, file) : 0;
+	bool whole = text && !ferror(file) && feof(file);
+	if (text && !ferror(file) && !feof(file))
+		errno = EFBIG;
+	fclose(file);
+	if (!whole) {
+		free(text);
+		return NULL;
+	}
+
+	text[size] = 0;
+	char *fitted = realloc(text, size + 1);
+	return fitted ? fitted : text;
+}
+
+void cad_tls_pem_fini(struct cad_tls_pem *pem)
+{
+	free(pem->certificate);
+	cad_secret_free(pem->key);
+	free(pem->authority);
+	*pem = (struct cad_tls_pem){ 0 };
+}
+
+static enum cad_status pem_read(const struct cad_tls_files *files, struct cad_tls_pem *pem, struct cad_error *error)
+{
+	const char *const paths[] = { files->certificate, files->key, files->authority };
+	static const char *const roles[] = { "certificate", "key", "certificate authority" };
+	char **const texts[] = { &pem->certificate, &pem->key, &pem->authority };
+
+	*pem = (struct cad_tls_pem){ 0 };
+
+	for (int i = 0; i < 3; i++) {
+		*texts[i] = file_read(paths[i]);
+		if (paths[i] && !*texts[i]) {
+			int why = errno;
+			cad_tls_pem_fini(pem);
+			return cad_error_set(error, CAD_ERR_IO, "cannot read the %s of TLS from '%s': %s", roles[i],
+				paths[i], strerror(why));
+		}
+	}
+
+	return CAD_OK;
+}
+
+/* ---- what the files hold ---- */
+
+/* What OpenSSL did not like; its queue is left empty, since gRPC looks there, too. */
+static const char *openssl_says(void)
+{
+	const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+	ERR_clear_error();
+	return reason ? reason : "no reason given";
+}
+
+/* The first certificate of a text, and how many there are. */
+static X509 *certificates_read(const char *text, size_t *count)
+{
+	BIO *bio = BIO_new_mem_buf(text, -1);
+	X509 *first = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
+
+	*count = first != NULL;
+	if (first)
+		for (X509 *more; (more = PEM_read_bio_X509(bio, NULL, NULL, NULL)); (*count)++)
+			X509_free(more);
+	BIO_free(bio);
+
+	return first;
+}
+
+static EVP_PKEY *key_read(const char *text)
+{
+	static char no_password[] = "";
+	BIO *bio = BIO_new_mem_buf(text, -1);
+	EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, NULL, no_password) : NULL;
+	BIO_free(bio);
+	return key;
+}
+
+static enum cad_status pair_use(
+	const struct cad_tls_files *files, SSL_CTX *context, X509 *certificate, EVP_PKEY *key, struct cad_error *error)
+{
+	if (!certificate)
+		return cad_error_set(error, CAD_ERR_INVALID, "'%s' holds no certificate in PEM form: %s",
+			files->certificate, openssl_says());
+	if (!key)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"'%s' holds no private key in PEM form without a password: %s", files->key, openssl_says());
+	if (SSL_CTX_use_certificate(context, certificate) != 1)
+		return cad_error_set(error, CAD_ERR_INVALID, "the certificate '%s' cannot be used: %s",
+			files->certificate, openssl_says());
+	if (SSL_CTX_use_PrivateKey(context, key) != 1)
+		return cad_error_set(error, CAD_ERR_INVALID, "the key '%s' does not belong to the certificate '%s': %s",
+			files->key, files->certificate, openssl_says());
+	if (X509_cmp_current_time(X509_get0_notAfter(certificate)) < 0)
+		cad_log_warn("grpc", "a TLS certificate has expired", CAD_S("file", files->certificate));
+
+	return CAD_OK;
+}
+
+static enum cad_status pair_check(
+	const struct cad_tls_files *files, const struct cad_tls_pem *pem, struct cad_error *error)
+{
+	size_t count;
+	SSL_CTX *context = SSL_CTX_new(TLS_method());
+	X509 *certificate = certificates_read(pem->certificate, &count);
+	EVP_PKEY *key = key_read(pem->key);
+
+	enum cad_status status = context ? pair_use(files, context, certificate, key, error)
+					 : cad_error_set(error, CAD_ERR_MEMORY, "no memory for TLS");
+	EVP_PKEY_free(key);
+	X509_free(certificate);
+	SSL_CTX_free(context);
+	ERR_clear_error();
+
+	return status;
+}
+
+static enum cad_status authority_check(
+	const struct cad_tls_files *files, const struct cad_tls_pem *pem, struct cad_error *error)
+{
+	size_t count;
+	X509_free(certificates_read(pem->authority, &count));
+	if (count == 0)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"'%s' holds no certificate of an authority in PEM form: %s", files->authority, openssl_says());
+	ERR_clear_error();
+	return CAD_OK;
+}
+
+enum cad_status cad_tls_pem_read(const struct cad_tls_files *files, struct cad_tls_pem *pem, struct cad_error *error)
+{
+	enum cad_status status = pem_read(files, pem, error);
+	if (status != CAD_OK)
+		return status;
+	if (pem->certificate && pem->key)
+		status = pair_check(files, pem, error);
+	if (status == CAD_OK && pem->authority)
+		status = authority_check(files, pem, error);
+	if (status != CAD_OK)
+		cad_tls_pem_fini(pem);
+	return status;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The PEM files of TLS: which they are, and what they hold. Any thread; blocks on files, allocates. */
+#ifndef CADRE_COMMON_PROCESS_TLS_FILES_H
+#define CADRE_COMMON_PROCESS_TLS_FILES_H
+
+#include "common/base/status.h"
+
+/* Paths; NULL where there is none. A server needs certificate and key, and with `authority` requires a client
+ * certificate signed by it. A client checks the server against `authority` (NULL: the system's), and presents
+ * certificate and key if they are given. */
+struct cad_tls_files {
+	const char *certificate;
+	const char *key;
+	const char *authority;
+};
+
+/* What they hold; NULL where there is none. */
+struct cad_tls_pem {
+	char *certificate, *key, *authority;
+};
+
+/* Reads all files, and checks that they can be used: each is what it should be, and certificate and key belong
+ * together. The caller's to fini on success. */
+CAD_MUST_USE enum cad_status cad_tls_pem_read(
+	const struct cad_tls_files *files, struct cad_tls_pem *pem, struct cad_error *error);
+void cad_tls_pem_fini(struct cad_tls_pem *pem);
+
+#endif
