@@ -111,7 +111,7 @@ fuzz_one() {
 	corpus=$directory/corpus/$name
 	mkdir -p "$corpus"
 	[ ! -d "$ROOT/tests/fuzz/corpus/$name" ] || seeds=("$ROOT/tests/fuzz/corpus/$name")
-	cd "$directory"
+	cd "$directory" || exit 1
 	exec "$1" -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$directory/" "$corpus" "${seeds[@]}" >"$corpus.log" 2>&1
 }
 
