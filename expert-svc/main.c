@@ -42,7 +42,7 @@ struct options {
 };
 
 static const struct cad_option table[] = {
-	CAD_SERVICE_OPTIONS(struct options, service, "127.0.0.1:0"),
+	CAD_SERVICE_OPTIONS(struct options, service, ""),
 	CAD_SERVICE_MEMBER_OPTIONS(struct options, service, NULL),
 	CAD_OPTION_STRING(struct options, advertise, "advertise", "",
 		"no longer used: the exchange itself knows how routers reach it"),
@@ -87,8 +87,9 @@ static enum cad_status check(const void *values, struct cad_error *error)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"--advertise %s: the exchange cannot be reached at another address than its own; leave --advertise out, and name the address of this machine with --exchange HOST:PORT",
 			o->advertise);
-	enum cad_status status = cad_service_check(&o->service, error);
-	return status == CAD_OK ? cad_transport_ucx_check(o->service.exchange, o->service.ucx_devices, error) : status;
+	struct cad_service_addresses at;
+	enum cad_status status = cad_service_check(&o->service, &at, error);
+	return status == CAD_OK ? cad_transport_ucx_check(at.exchange, o->service.ucx_devices, error) : status;
 }
 
 static const struct cad_options_spec spec = {
@@ -450,7 +451,7 @@ static enum cad_status create_exchange(struct program *p, struct cad_error *erro
 	const struct cad_ucx_options ucx = {
 		.devices = p->options.service.ucx_devices,
 		.transports = p->options.service.ucx_transports,
-		.listen = p->options.service.exchange,
+		.listen = p->service.at.exchange,
 		.spin_us = (uint32_t)(p->options.spin_ns / CAD_NS_PER_US),
 	};
 	enum cad_status status = cad_transport_ucx_create(&options, &ucx, &p->transport, error);

@@ -52,8 +52,8 @@ static const struct cad_choice policy_choices[] = { { "none", RT_CAPACITY_NONE }
 	{ "spill", RT_CAPACITY_SPILL }, { NULL, 0 } };
 
 static const struct cad_option table[] = {
-	CAD_SERVICE_OPTIONS(struct options, service, "127.0.0.1:7101"),
-	CAD_SERVICE_GRPC_OPTIONS(struct options, service, "127.0.0.1:7100"),
+	CAD_SERVICE_OPTIONS(struct options, service, ":7101"),
+	CAD_SERVICE_GRPC_OPTIONS(struct options, service, ":7100"),
 	CAD_SERVICE_ACCESS_OPTIONS(struct options, service),
 	CAD_SERVICE_MEMBER_OPTIONS(struct options, service, ""),
 	CAD_OPTION_BOOL(struct options, local_experts, "local-experts", "false",
@@ -101,8 +101,9 @@ static enum cad_status check(const void *values, struct cad_error *error)
 			"give --placement HOST:PORT, or --local-experts to run without a cluster");
 	if (o->local_experts && placement)
 		return cad_error_set(error, CAD_ERR_INVALID, "--placement and --local-experts exclude each other");
-	enum cad_status status = cad_service_check(&o->service, error);
-	return status == CAD_OK ? cad_transport_ucx_check(o->service.exchange, o->service.ucx_devices, error) : status;
+	struct cad_service_addresses at;
+	enum cad_status status = cad_service_check(&o->service, &at, error);
+	return status == CAD_OK ? cad_transport_ucx_check(at.exchange, o->service.ucx_devices, error) : status;
 }
 
 static const struct cad_options_spec spec = {
@@ -152,7 +153,7 @@ static enum cad_status create_ucx(void *context, const struct cad_transport_opti
 	struct cad_ucx_options ucx = {
 		.devices = p->options.service.ucx_devices,
 		.transports = p->options.service.ucx_transports,
-		.listen = p->options.service.exchange,
+		.listen = p->service.at.exchange,
 	};
 	return cad_transport_ucx_create(options, &ucx, transport, error);
 }
@@ -484,10 +485,10 @@ static enum cad_status listen_for_clients(struct program *p, struct cad_error *e
 	};
 	uint16_t port = 0;
 	enum cad_status status =
-		rt_frontend_listen(p->frontend, o->grpc, o->tls_certificate[0] ? &tls : NULL, &port, error);
+		rt_frontend_listen(p->frontend, p->service.at.grpc, o->tls_certificate[0] ? &tls : NULL, &port, error);
 
 	if (status == CAD_OK)
-		cad_address_taken(o->grpc, port, p->grpc_address, sizeof p->grpc_address);
+		cad_address_taken(p->service.at.grpc, port, p->grpc_address, sizeof p->grpc_address);
 	return status;
 }
 

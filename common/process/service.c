@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/process/service.h"
 
-#include "common/base/address.h"
+#include "common/base/network.h"
 #include "common/process/process_metrics.h"
 
 #include <stdio.h>
@@ -12,43 +12,56 @@ static bool given(const char *text) { return text && *text; }
 
 /* ---- options ---- */
 
-/* As the admin port takes it. */
-static enum cad_status check_http(const struct cad_service_options *o, struct cad_error *error)
+enum cad_status cad_service_addresses(
+	const struct cad_service_options *o, struct cad_service_addresses *addresses, struct cad_error *error)
 {
-	char whole[CAD_ADDRESS_BYTES];
+	bool named = given(o->cluster_network);
+	struct cad_network network;
+	enum cad_status status = cad_network_find(named ? o->cluster_network : "", &network, error);
+	if (status != CAD_OK)
+		return cad_error_prefix(error, "--cluster-network");
+
+	/* Firewalls let known ports through; on loopback many processes share them. */
+	const char *http = named ? ":7401" : ":0", *exchange = named ? ":7420" : "";
+	cad_network_address(&network, given(o->grpc) ? o->grpc : "", addresses->grpc);
+	cad_network_address(&network, *o->http ? o->http : http, addresses->http);
+	cad_network_address(&network, given(o->exchange) ? o->exchange : exchange, addresses->exchange);
+	return CAD_OK;
+}
+
+static enum cad_status check_http(const struct cad_service_options *o, const char *http, struct cad_error *error)
+{
 	struct cad_address ignored;
-	snprintf(whole, sizeof whole, "%s%s", *o->http == ':' ? "127.0.0.1" : "", o->http);
-	if (cad_address_parse(whole, &ignored, error) != CAD_OK)
+	if (cad_address_parse(http, &ignored, error) != CAD_OK)
 		return cad_error_prefix(error, "--http");
-	if (o->http_plaintext_anywhere || cad_address_is_loopback(whole))
+	if (o->http_plaintext_anywhere || cad_address_is_loopback(http))
 		return CAD_OK;
 
 	return cad_error_set(error, CAD_ERR_INVALID,
 		"--http %s is not a loopback address: add --http-plaintext-anywhere if everybody there may read health and metrics, or use 127.0.0.1",
-		o->http);
+		http);
 }
 
-static enum cad_status check_grpc(const struct cad_service_options *o, struct cad_error *error)
+static enum cad_status check_grpc(const struct cad_service_options *o, const char *grpc, struct cad_error *error)
 {
 	bool tls = given(o->tls_certificate);
 
-	if (!cad_address_is_complete(o->grpc))
+	if (!cad_address_is_complete(grpc))
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"--grpc '%s' is not an address to listen on: give HOST:PORT, for example 127.0.0.1:7100",
-			o->grpc);
+			"--grpc '%s' is not an address to listen on: give HOST:PORT, for example 127.0.0.1:7100", grpc);
 	if (tls != given(o->tls_key))
 		return cad_error_set(error, CAD_ERR_INVALID, "give both --tls-certificate and --tls-key, or neither");
 	if (!tls && given(o->tls_authority))
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"--tls-authority asks clients for certificates, which needs TLS: give --tls-certificate and --tls-key too");
-	if (tls || o->plaintext_anywhere || cad_address_is_loopback(o->grpc))
+	if (tls || o->plaintext_anywhere || cad_address_is_loopback(grpc))
 		return CAD_OK;
 
 	return cad_error_set(error, CAD_ERR_INVALID,
 		o->tls_certificate
 			? "--grpc %s is not a loopback address: give --tls-certificate and --tls-key, or allow plaintext with --grpc-plaintext-anywhere"
 			: "--grpc %s is not a loopback address: add --grpc-plaintext-anywhere if only you can reach the network, or use 127.0.0.1",
-		o->grpc);
+		grpc);
 }
 
 static enum cad_status check_member(const struct cad_service_options *o, struct cad_error *error)
@@ -70,11 +83,14 @@ static enum cad_status check_member(const struct cad_service_options *o, struct 
 	return CAD_OK;
 }
 
-enum cad_status cad_service_check(const struct cad_service_options *options, struct cad_error *error)
+enum cad_status cad_service_check(
+	const struct cad_service_options *options, struct cad_service_addresses *at, struct cad_error *error)
 {
-	enum cad_status status = given(options->http) ? check_http(options, error) : CAD_OK;
+	enum cad_status status = cad_service_addresses(options, at, error);
+	if (status == CAD_OK)
+		status = check_http(options, at->http, error);
 	if (status == CAD_OK && options->grpc)
-		status = check_grpc(options, error);
+		status = check_grpc(options, at->grpc, error);
 	return status == CAD_OK && options->placement ? check_member(options, error) : status;
 }
 
@@ -124,6 +140,8 @@ enum cad_status cad_service_init(struct cad_service *service, const char *name,
 
 	enum cad_status status = cad_process_init(error);
 	if (status == CAD_OK)
+		status = cad_service_addresses(options, &service->at, error);
+	if (status == CAD_OK)
 		status = read_secrets(service, error);
 	if (status == CAD_OK)
 		status = create_loop(service, error);
@@ -170,7 +188,7 @@ enum cad_status cad_service_http(
 {
 	service->health = *health;
 	const struct cad_admin_options options = {
-		.address = service->options->http,
+		.address = service->at.http,
 		.metrics = service->metrics,
 		.ready = health->ready ? is_ready : NULL,
 		.healthy = is_healthy,

@@ -13,6 +13,7 @@
 #ifndef CADRE_COMMON_PROCESS_SERVICE_H
 #define CADRE_COMMON_PROCESS_SERVICE_H
 
+#include "common/base/address.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/process/admin.h"
@@ -28,7 +29,7 @@
 /* Of a group whose rows a program does not have, strings are NULL. */
 struct cad_service_options {
 	/* CAD_SERVICE_OPTIONS */
-	const char *model, *http;
+	const char *model, *http, *cluster_network;
 	bool http_plaintext_anywhere;
 	enum cad_log_level log_level;
 	enum cad_log_format log_format;
@@ -48,8 +49,10 @@ struct cad_service_options {
 #define CAD_SERVICE_OPTIONS(owner, member, http_default) \
 	CAD_OPTION_STRING( \
 		owner, member.model, "model", NULL, "directory of the checkpoint; the same files on every node"), \
+		CAD_OPTION_STRING(owner, member.cluster_network, "cluster-network", "", \
+			"network of the cluster, INTERFACE or ADDRESS/BITS: this machine's address there is the HOST of addresses that have none; empty: loopback"), \
 		CAD_OPTION_STRING(owner, member.http, "http", http_default, \
-			"where to serve /metrics, /healthz and /readyz, HOST:PORT; port 0: any"), \
+			"where to serve /metrics, /healthz and /readyz, [HOST]:PORT; port 0: any; empty: 7401 with --cluster-network, else any"), \
 		CAD_OPTION_BOOL(owner, member.http_plaintext_anywhere, "http-plaintext-anywhere", "false", \
 			"allow HTTP, which knows neither TLS nor callers, on addresses other than loopback"), \
 		CAD_OPTION_ENUM(owner, member.log_level, "log-level", "info", cad_log_level_choices, \
@@ -58,7 +61,7 @@ struct cad_service_options {
 			"format of log lines")
 
 #define CAD_SERVICE_GRPC_OPTIONS(owner, member, grpc_default) \
-	CAD_OPTION_STRING(owner, member.grpc, "grpc", grpc_default, "where to serve gRPC, HOST:PORT; port 0: any"), \
+	CAD_OPTION_STRING(owner, member.grpc, "grpc", grpc_default, "where to serve gRPC, [HOST]:PORT; port 0: any"), \
 		CAD_OPTION_BOOL(owner, member.plaintext_anywhere, "grpc-plaintext-anywhere", "false", \
 			"allow gRPC without TLS on addresses other than loopback")
 
@@ -86,7 +89,7 @@ struct cad_service_options {
 			"name in the cluster, stable over restarts; empty: host name and process id"), \
 		CAD_SERVICE_SECRET_OPTION(owner, member), \
 		CAD_OPTION_STRING(owner, member.exchange, "exchange", "", \
-			"address of this machine for the token exchange, HOST:PORT; it takes the first free one of 16 ports from PORT on, or any if that is 0; empty: --ucx-devices, any port"), \
+			"address of this machine for the token exchange, [HOST]:PORT; it takes the first free one of 16 ports from PORT on, or any if that is 0; empty: 7420 with --cluster-network, else --ucx-devices, any port"), \
 		CAD_OPTION_STRING(owner, member.ucx_devices, "ucx-devices", "", \
 			"network devices of the exchange, as in UCX_NET_DEVICES; empty: that variable, else the one of --exchange, else loopback"), \
 		CAD_OPTION_STRING(owner, member.ucx_transports, "ucx-transports", "", \
@@ -94,8 +97,17 @@ struct cad_service_options {
 		CAD_OPTION_DURATION(owner, member.drain_ns, "drain", "10s", 0, 3600 * CAD_NS_PER_S, \
 			"how long to keep serving after SIGTERM or Ctrl-C")
 
-/* For the `check` and the `log` of a struct cad_options_spec. */
-CAD_MUST_USE enum cad_status cad_service_check(const struct cad_service_options *options, struct cad_error *error);
+/* Where --grpc, --http and --exchange say that it listens, with --cluster-network: each has a host. */
+struct cad_service_addresses {
+	char grpc[CAD_ADDRESS_BYTES], http[CAD_ADDRESS_BYTES];
+	char exchange[CAD_ADDRESS_BYTES]; /* "": on --ucx-devices */
+};
+CAD_MUST_USE enum cad_status cad_service_addresses(
+	const struct cad_service_options *options, struct cad_service_addresses *addresses, struct cad_error *error);
+
+/* For the `check` and the `log` of a struct cad_options_spec. `addresses` as above. */
+CAD_MUST_USE enum cad_status cad_service_check(
+	const struct cad_service_options *options, struct cad_service_addresses *addresses, struct cad_error *error);
 void cad_service_log(const void *options);
 
 /* ---- running ---- */
@@ -117,6 +129,7 @@ struct cad_service {
 	const struct cad_options *parsed;
 	const char *name; /* "router": what its log lines are called */
 	char id[CAD_PROCESS_NAME_BYTES];
+	struct cad_service_addresses at;
 	char *secret; /* NULL: none */
 	struct cad_bearers bearers;
 	struct cad_metrics *metrics;

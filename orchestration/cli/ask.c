@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/cli/ask.h"
 
-#include "common/base/address.h"
+#include "common/base/network.h"
 #include "common/rpc/health.h"
 #include "orchestration/cli/command.h"
 #include "orchestration/cli/http_get.h"
@@ -12,8 +12,25 @@ enum cad_status cl_process_check(const struct cl_process *process, struct cad_er
 {
 	if ((process->certificate[0] != 0) != (process->key[0] != 0))
 		return cad_error_set(error, CAD_ERR_INVALID, "give both --tls-certificate and --tls-key, or neither");
-	enum cad_status status = cad_address_option("http", process->http, error);
-	return status == CAD_OK ? cad_address_option("grpc", process->grpc, error) : status;
+	struct cl_process resolved = *process;
+	enum cad_status status = cl_process_resolve(&resolved, error);
+	if (status == CAD_OK)
+		status = cad_address_option("http", resolved.http, error);
+	return status == CAD_OK ? cad_address_option("grpc", resolved.grpc, error) : status;
+}
+
+enum cad_status cl_process_resolve(struct cl_process *process, struct cad_error *error)
+{
+	struct cad_network network;
+	enum cad_status status = cad_network_find(process->cluster_network, &network, error);
+	if (status != CAD_OK)
+		return cad_error_prefix(error, "--cluster-network");
+
+	cad_network_address(&network, process->http, process->http_text);
+	cad_network_address(&network, process->grpc, process->grpc_text);
+	process->http = process->http_text;
+	process->grpc = process->grpc_text;
+	return CAD_OK;
 }
 
 const char *cl_process_name(const struct cl_process *process)

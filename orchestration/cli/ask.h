@@ -6,6 +6,7 @@
 #ifndef CADRE_ORCHESTRATION_CLI_ASK_H
 #define CADRE_ORCHESTRATION_CLI_ASK_H
 
+#include "common/base/address.h"
 #include "common/process/option.h"
 #include "common/rpc/blocking.h"
 
@@ -18,15 +19,19 @@ enum cl_question {
 /* Which process, and how it is reached. */
 struct cl_process {
 	const char *http, *grpc; /* HOST:PORT; "" where not given; with both, HTTP is asked */
+	const char *cluster_network;
+	char http_text[CAD_ADDRESS_BYTES], grpc_text[CAD_ADDRESS_BYTES]; /* those that got a host here */
 	bool tls;
 	const char *authority, *certificate, *key;
 };
 
 /* Lines of an option table; `member` is a struct cl_process inside `owner`. */
 #define CL_PROCESS_OPTIONS(owner, member) \
-	CAD_OPTION_STRING(owner, member.http, "http", "", "HOST:PORT of the process's HTTP port"), \
+	CAD_OPTION_STRING(owner, member.http, "http", "", "[HOST]:PORT of the process's HTTP port"), \
 		CAD_OPTION_STRING( \
-			owner, member.grpc, "grpc", "", "HOST:PORT where it serves gRPC; with both, HTTP is asked"), \
+			owner, member.grpc, "grpc", "", "[HOST]:PORT where it serves gRPC; with both, HTTP is asked"), \
+		CAD_OPTION_STRING(owner, member.cluster_network, "cluster-network", "", \
+			"INTERFACE or ADDRESS/BITS: this machine's address there is the HOST where --http and --grpc have none, as for the process itself; empty: loopback"), \
 		CAD_OPTION_BOOL(owner, member.tls, "tls", "false", \
 			"gRPC: use TLS, and trust the certificate authorities of this system"), \
 		CAD_OPTION_STRING(owner, member.authority, "tls-authority", "", \
@@ -37,6 +42,8 @@ struct cl_process {
 
 /* For the `check` of the options. */
 CAD_MUST_USE enum cad_status cl_process_check(const struct cl_process *process, struct cad_error *error);
+/* Gives a host to addresses that have none: `process` may be copied then, as long as it stays. */
+CAD_MUST_USE enum cad_status cl_process_resolve(struct cl_process *process, struct cad_error *error);
 /* What to call it: the address that is asked. */
 const char *cl_process_name(const struct cl_process *process);
 

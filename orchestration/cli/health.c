@@ -59,12 +59,14 @@ static void print(const struct options *options, enum cad_status status, const c
 	cl_print_json(json);
 }
 
-static int ask(const struct options *options)
+static int ask(struct options *options)
 {
 	struct cad_rpc_blocking *client;
 	struct cad_error error;
-	enum cad_status status = cl_process_open(&options->process, &client, &error);
+	enum cad_status status = cl_process_resolve(&options->process, &error);
 
+	if (status == CAD_OK)
+		status = cl_process_open(&options->process, &client, &error);
 	if (status == CAD_OK) {
 		enum cl_question question = options->generate ? CL_GENERATES
 			: options->ready                      ? CL_IS_READY

@@ -285,10 +285,10 @@ int cl_wait(int argc, char **argv)
 		return exit_code;
 
 	const char *placement = options.placement[0] ? options.placement : NULL;
-	enum cad_status status = CAD_OK;
+	enum cad_status status = cl_process_resolve(&options.process, &error);
 	if (cl_process_name(&options.process)[0])
 		placement = NULL;
-	else if (!placement)
+	else if (status == CAD_OK && !placement)
 		status = cl_cluster_placement(&found, &error);
 
 	if (status == CAD_ERR_NOT_FOUND) {

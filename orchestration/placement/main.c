@@ -22,8 +22,8 @@ struct options {
 };
 
 static const struct cad_option table[] = {
-	CAD_SERVICE_OPTIONS(struct options, service, "127.0.0.1:7301"),
-	CAD_SERVICE_GRPC_OPTIONS(struct options, service, "127.0.0.1:7300"),
+	CAD_SERVICE_OPTIONS(struct options, service, ":7301"),
+	CAD_SERVICE_GRPC_OPTIONS(struct options, service, ":7300"),
 	CAD_SERVICE_SECRET_OPTION(struct options, service),
 	CAD_OPTION_STRING(struct options, state, "state", "",
 		"SQLite file that a restart continues from; empty: nothing is kept"),
@@ -66,7 +66,8 @@ static enum cad_status check(const void *values, struct cad_error *error)
 	if (strlen(options->cluster) == 0 || strlen(options->cluster) >= CADRE_NAME_BYTES)
 		return cad_error_set(error, CAD_ERR_INVALID, "--cluster '%.80s': 1 to %d bytes are needed",
 			options->cluster, CADRE_NAME_BYTES - 1);
-	return cad_service_check(&options->service, error);
+	struct cad_service_addresses ignored;
+	return cad_service_check(&options->service, &ignored, error);
 }
 
 static const struct cad_options_spec spec = {
@@ -198,7 +199,7 @@ static enum cad_status serve(struct program *p, struct cad_error *error)
 	const struct cad_service_options *o = &p->options.service;
 	char address[CAD_ADDRESS_BYTES];
 	uint16_t port;
-	enum cad_status status = pl_service_listen(p->placement, o->grpc, &port, error);
+	enum cad_status status = pl_service_listen(p->placement, p->service.at.grpc, &port, error);
 	if (status != CAD_OK)
 		return status;
 
@@ -207,7 +208,7 @@ static enum cad_status serve(struct program *p, struct cad_error *error)
 		return status;
 
 	pl_service_start(p->placement);
-	cad_address_taken(o->grpc, port, address, sizeof address);
+	cad_address_taken(p->service.at.grpc, port, address, sizeof address);
 	cad_log_info("placement", "serving", CAD_S("grpc", address), CAD_S("http", cad_admin_address(p->service.admin)),
 		CAD_S("cluster", p->options.cluster), CAD_S("model", o->model));
 

@@ -32,6 +32,8 @@ def run(program, *arguments, seconds=20, **options):
     (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--exchange', '[::1]:0', '--check-config'], 2, 'UCX does not use this address'),
     (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--advertise', '192.0.2.1:1'], 2, 'leave --advertise out'),
     (['cadre-router', '--model', MODEL, '--placement', '127.0.0.1:1', '--exchange', '203.0.113.9:0'], 2, 'no interface of this machine has that address'),
+    (PLACEMENT + ['--cluster-network', 'nope'], 2, "--cluster-network: 'nope': there is no such interface; the interfaces of this machine: lo 127.0.0.1"),
+    (['cadrectl', 'health', '--cluster-network', '203.0.113.0/24', '--http', ':1'], 2, 'no interface has an address in there'),
     (PLACEMENT + ['--state', '/tmp'], 1, 'Is a directory'),
     (PLACEMENT + ['--state', '/nonexistent/state.db'], 1, 'No such file or directory'),
 ], ids=str)

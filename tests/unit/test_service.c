@@ -30,20 +30,21 @@ struct options {
 	uint32_t other;
 };
 static const struct cad_option full_table[] = {
-	CAD_SERVICE_OPTIONS(struct options, service, "127.0.0.1:0"),
-	CAD_SERVICE_GRPC_OPTIONS(struct options, service, "127.0.0.1:7100"),
+	CAD_SERVICE_OPTIONS(struct options, service, ""),
+	CAD_SERVICE_GRPC_OPTIONS(struct options, service, ":7100"),
 	CAD_SERVICE_ACCESS_OPTIONS(struct options, service),
 	CAD_SERVICE_MEMBER_OPTIONS(struct options, service, ""),
 	CAD_OPTION_U32(struct options, other, "other", "7", 0, 9, "of its own"),
 };
 static const struct cad_option open_table[] = {
-	CAD_SERVICE_OPTIONS(struct options, service, "127.0.0.1:0"),
-	CAD_SERVICE_GRPC_OPTIONS(struct options, service, "127.0.0.1:7300"),
+	CAD_SERVICE_OPTIONS(struct options, service, ""),
+	CAD_SERVICE_GRPC_OPTIONS(struct options, service, ":7300"),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)
 {
-	return cad_service_check(&((const struct options *)values)->service, error);
+	struct cad_service_addresses ignored;
+	return cad_service_check(&((const struct options *)values)->service, &ignored, error);
 }
 
 static const struct cad_options_spec full = {
@@ -70,7 +71,7 @@ static void options_have_their_defaults(void **state)
 
 	must(cad_options_parse(&full, 2, argv, &options, &parsed, &action, &error), &error);
 	assert_string_equal(options.service.model, "m");
-	assert_string_equal(options.service.grpc, "127.0.0.1:7100");
+	assert_string_equal(options.service.grpc, ":7100");
 	assert_string_equal(options.service.secret_file, "");
 	assert_int_equal(options.service.drain_ns, 10 * CAD_NS_PER_S);
 	assert_int_equal(options.service.log_level, CAD_LOG_INFO);
@@ -107,6 +108,10 @@ static void wrong_options_get_sentences(void **state)
 		{ &full, { "--http=0.0.0.0:1", "--grpc-plaintext-anywhere" }, "add --http-plaintext-anywhere" },
 		{ &full, { "--http=0.0.0.0:1", "--http-plaintext-anywhere" }, NULL },
 		{ &full, { "--http=[::1]:1" }, NULL },
+		{ &full, { "--cluster-network=lo", "--grpc=:80" }, NULL },
+		{ &full, { "--cluster-network=10.0.0.0/40" }, "--cluster-network: '10.0.0.0/40': the BITS of" },
+		{ &open_to_all, { "--cluster-network=no" },
+			"--cluster-network: 'no': there is no such interface; the" },
 		{ &full, { "--drain=2h" }, "--drain is 2h, which is out of range: 0 to 1h" },
 		{ &open_to_all, { "--grpc=0.0.0.0:1" }, "is not a loopback address: add --grpc-plaintext-anywhere" },
 		{ &open_to_all, { "--grpc=0.0.0.0:1", "--grpc-plaintext-anywhere" }, NULL },
@@ -126,6 +131,41 @@ static void wrong_options_get_sentences(void **state)
 		assert_int_equal(status == CAD_OK, cases[i].says == NULL);
 		if (cases[i].says && !strstr(error.text, cases[i].says))
 			fail_msg("'%s' does not say '%s'", error.text, cases[i].says);
+		cad_options_destroy(parsed);
+	}
+}
+
+static void hosts_come_from_the_network(void **state)
+{
+	(void)state;
+	static const struct {
+		const struct cad_options_spec *spec;
+		const char *flags[2], *grpc, *http, *exchange;
+	} cases[] = {
+		{ &full, { "--other=1" }, "127.0.0.1:7100", "127.0.0.1:0", "" },
+		{ &full, { "--exchange=:7" }, "127.0.0.1:7100", "127.0.0.1:0", "127.0.0.1:7" },
+		{ &full, { "--cluster-network=lo" }, "127.0.0.1:7100", "127.0.0.1:7401", "127.0.0.1:7420" },
+		{ &full, { "--cluster-network=127.0.0.0/8", "--http=127.0.0.2:1" }, "127.0.0.1:7100", "127.0.0.2:1",
+			"127.0.0.1:7420" },
+		{ &open_to_all, { "--cluster-network=lo", "--grpc=[::1]:1" }, "[::1]:1", "127.0.0.1:7401",
+			"127.0.0.1:7420" },
+	};
+
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		char *argv[] = { (char *)"x", (char *)"--model=m", (char *)(uintptr_t)cases[i].flags[0],
+			(char *)(uintptr_t)cases[i].flags[1] };
+		struct options options = { .other = 0 };
+		struct cad_options *parsed;
+		enum cad_options_action action;
+		struct cad_service_addresses at;
+		struct cad_error error;
+		must(cad_options_parse(
+			     cases[i].spec, cases[i].flags[1] ? 4 : 3, argv, &options, &parsed, &action, &error),
+			&error);
+		must(cad_service_addresses(&options.service, &at, &error), &error);
+		assert_string_equal(at.grpc, cases[i].grpc);
+		assert_string_equal(at.http, cases[i].http);
+		assert_string_equal(at.exchange, cases[i].exchange);
 		cad_options_destroy(parsed);
 	}
 }
@@ -422,6 +462,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(options_have_their_defaults),
 		cmocka_unit_test(wrong_options_get_sentences),
+		cmocka_unit_test(hosts_come_from_the_network),
 		cmocka_unit_test(starts_and_ends),
 		cmocka_unit_test(a_loop_that_hangs_is_told),
 		cmocka_unit_test(sighup_reads_again),

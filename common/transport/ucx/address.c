@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Addresses of the exchange: UCX's TCP listens on an interface, at the first address of a family
  * that the interface has, whatever address was asked for. */
+#include "common/base/network.h"
 #include "common/transport/ucx/internal.h"
 
-#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <ifaddrs.h>
@@ -15,50 +15,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { INTERFACES_TEXT_BYTES = 512 };
-
-union ip {
-	struct sockaddr any;
-	struct sockaddr_in v4;
-	struct sockaddr_in6 v6;
-	struct sockaddr_storage storage;
-};
-
 /* ---- IP addresses ---- */
 
-static bool ip_of_text(const char *host, union ip *ip)
-{
-	*ip = (union ip){ .v4.sin_family = AF_INET };
-	if (inet_pton(AF_INET, host, &ip->v4.sin_addr) == 1)
-		return true;
-	*ip = (union ip){ .v6.sin6_family = AF_INET6 };
-	return inet_pton(AF_INET6, host, &ip->v6.sin6_addr) == 1;
-}
-
-static void ip_text(const union ip *ip, char text[INET6_ADDRSTRLEN])
-{
-	const void *bytes = ip->any.sa_family == AF_INET ? (const void *)&ip->v4.sin_addr : &ip->v6.sin6_addr;
-	inet_ntop(ip->any.sa_family, bytes, text, INET6_ADDRSTRLEN);
-}
-
-static bool ip_equal(const union ip *a, const union ip *b)
-{
-	if (a->any.sa_family != b->any.sa_family)
-		return false;
-	return a->any.sa_family == AF_INET ? a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr
-					   : memcmp(&a->v6.sin6_addr, &b->v6.sin6_addr, sizeof a->v6.sin6_addr) == 0;
-}
-
-static bool ip_is_any(const union ip *ip)
+static bool ip_is_any(const union cad_ip *ip)
 {
 	return ip->any.sa_family == AF_INET ? ip->v4.sin_addr.s_addr == htonl(INADDR_ANY)
 					    : IN6_IS_ADDR_UNSPECIFIED(&ip->v6.sin6_addr);
 }
 
 /* A name is looked up, which may block: only for what a process listens on, at its start. */
-static enum cad_status ip_find(const char *text, const struct cad_address *parts, union ip *ip, struct cad_error *error)
+static enum cad_status ip_find(
+	const char *text, const struct cad_address *parts, union cad_ip *ip, struct cad_error *error)
 {
-	if (ip_of_text(parts->host, ip))
+	if (cad_ip_of_text(parts->host, ip))
 		return CAD_OK;
 
 	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM }, *found;
@@ -72,56 +41,18 @@ static enum cad_status ip_find(const char *text, const struct cad_address *parts
 
 /* ---- interfaces ---- */
 
-static const union ip *ip_of(const struct ifaddrs *at)
-{
-	const union ip *ip = (const union ip *)(const void *)at->ifa_addr;
-	return ip && (ip->any.sa_family == AF_INET || ip->any.sa_family == AF_INET6) ? ip : NULL;
-}
-
-/* "eth0:1" is a name for one more address of eth0. */
-static bool same_interface(const char *a, const char *b)
-{
-	size_t size = strcspn(a, ":");
-	return size == strcspn(b, ":") && memcmp(a, b, size) == 0;
-}
-
 /* The one that has an address, all of 127.0.0.0/8 being of the loopback one; NULL: none here. */
-static const struct ifaddrs *interface_of(const struct ifaddrs *list, const union ip *address)
+static const struct ifaddrs *interface_of(const struct ifaddrs *list, const union cad_ip *address)
 {
 	for (const struct ifaddrs *at = list; at; at = at->ifa_next)
-		if (ip_of(at) && ip_equal(ip_of(at), address))
+		if (cad_interface_ip(at) && cad_ip_equal(cad_interface_ip(at), address))
 			return at;
 	bool loopback = address->any.sa_family == AF_INET && ntohl(address->v4.sin_addr.s_addr) >> 24 == 127;
 	for (const struct ifaddrs *at = list; at && loopback; at = at->ifa_next)
-		if (ip_of(at) && ip_of(at)->any.sa_family == AF_INET && (at->ifa_flags & IFF_LOOPBACK))
+		if (cad_interface_ip(at) && cad_interface_ip(at)->any.sa_family == AF_INET &&
+			(at->ifa_flags & IFF_LOOPBACK))
 			return at;
 	return NULL;
-}
-
-/* The kernel lists an interface's first address first. An address that is good on one link alone is
- * none. */
-static const union ip *first_address(const struct ifaddrs *list, const char *name, sa_family_t family)
-{
-	for (const struct ifaddrs *at = list; at; at = at->ifa_next)
-		if (ip_of(at) && ip_of(at)->any.sa_family == family && same_interface(at->ifa_name, name) &&
-			(family == AF_INET || !IN6_IS_ADDR_LINKLOCAL(&ip_of(at)->v6.sin6_addr)))
-			return ip_of(at);
-	return NULL;
-}
-
-/* "lo 127.0.0.1, eth0 192.0.2.7" */
-static void interfaces_text(const struct ifaddrs *list, char text[INTERFACES_TEXT_BYTES])
-{
-	size_t size = 0;
-	text[0] = 0;
-	for (const struct ifaddrs *at = list; at && size < INTERFACES_TEXT_BYTES; at = at->ifa_next) {
-		char address[INET6_ADDRSTRLEN];
-		if (!ip_of(at) || first_address(list, at->ifa_name, ip_of(at)->any.sa_family) != ip_of(at))
-			continue;
-		ip_text(ip_of(at), address);
-		size += (size_t)snprintf(text + size, INTERFACES_TEXT_BYTES - size, "%s%s %s", size > 0 ? ", " : "",
-			at->ifa_name, address);
-	}
 }
 
 /* Whether UCX may use an interface. True when in doubt: the names of RDMA devices say nothing about
@@ -133,20 +64,20 @@ static bool devices_allow(const char *devices, const char *interface)
 		char device[IF_NAMESIZE];
 		size = strcspn(name, ",");
 		snprintf(device, sizeof device, "%.*s", (int)size, name);
-		if (same_interface(device, interface) || size >= sizeof device || if_nametoindex(device) == 0)
+		if (cad_interface_is(device, interface) || size >= sizeof device || if_nametoindex(device) == 0)
 			return true;
 	}
 	return false;
 }
 
-static enum cad_status interface_check(const struct ifaddrs *list, const char *text, const union ip *address,
+static enum cad_status interface_check(const struct ifaddrs *list, const char *text, const union cad_ip *address,
 	const char *devices, char name[IF_NAMESIZE], struct cad_error *error)
 {
-	char first_text[INET6_ADDRSTRLEN], interfaces[INTERFACES_TEXT_BYTES];
+	char first_text[INET6_ADDRSTRLEN], interfaces[CAD_INTERFACES_TEXT_BYTES];
 	const struct ifaddrs *interface = interface_of(list, address);
 
 	if (!interface) {
-		interfaces_text(list, interfaces);
+		cad_interfaces_text(list, interfaces);
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the exchange cannot listen on '%s': no interface of this machine has that address; listen on one of these: %s",
 			text, interfaces);
@@ -156,10 +87,10 @@ static enum cad_status interface_check(const struct ifaddrs *list, const char *t
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the exchange cannot listen on '%s': UCX does not use this address; listen on 127.0.0.1, or on another interface",
 			text);
-	const union ip *first = first_address(list, interface->ifa_name, address->any.sa_family);
-	if (!first || !ip_equal(first, address)) {
+	const union cad_ip *first = cad_interface_first(list, interface->ifa_name, address->any.sa_family);
+	if (!first || !cad_ip_equal(first, address)) {
 		if (first)
-			ip_text(first, first_text);
+			cad_ip_text(first, first_text);
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the exchange cannot listen on '%s': UCX uses only the first address of an interface, and that of '%s' is %s; listen on that one",
 			text, interface->ifa_name, first ? first_text : "on no network");
@@ -178,7 +109,7 @@ static enum cad_status interface_check(const struct ifaddrs *list, const char *t
 enum cad_status cad_ucx_listen_check(const char *text, const char *devices, struct cad_address *address,
 	char interface[IF_NAMESIZE], struct cad_error *error)
 {
-	union ip ip;
+	union cad_ip ip;
 	struct ifaddrs *list;
 	enum cad_status status = cad_address_parse(text, address, error);
 
@@ -188,7 +119,7 @@ enum cad_status cad_ucx_listen_check(const char *text, const char *devices, stru
 	if (status != CAD_OK)
 		return status;
 	address->v6 = ip.any.sa_family == AF_INET6;
-	ip_text(&ip, address->host);
+	cad_ip_text(&ip, address->host);
 	if (ip_is_any(&ip))
 		return devices
 			? CAD_OK
@@ -206,8 +137,8 @@ enum cad_status cad_ucx_listen_check(const char *text, const char *devices, stru
 
 bool cad_ucx_port_is_free(const char *host, uint16_t port)
 {
-	union ip ip;
-	if (!ip_of_text(host, &ip))
+	union cad_ip ip;
+	if (!cad_ip_of_text(host, &ip))
 		return false;
 	if (ip.any.sa_family == AF_INET)
 		ip.v4.sin_port = htons(port);
@@ -224,7 +155,7 @@ bool cad_ucx_port_is_free(const char *host, uint16_t port)
 
 /* Calls `visit` with each socket of this process that listens for TCP. */
 static void sockets_visit(
-	bool (*visit)(void *context, uint64_t inode, const union ip *address, uint16_t port), void *context)
+	bool (*visit)(void *context, uint64_t inode, const union cad_ip *address, uint16_t port), void *context)
 {
 	DIR *directory = opendir("/proc/self/fd");
 	if (!directory)
@@ -233,7 +164,7 @@ static void sockets_visit(
 	for (struct dirent *entry = readdir(directory); entry; entry = readdir(directory)) {
 		int fd = (int)strtol(entry->d_name, NULL, 10), listens = 0;
 		struct stat file;
-		union ip ip = { .any.sa_family = AF_UNSPEC };
+		union cad_ip ip = { .any.sa_family = AF_UNSPEC };
 		socklen_t bytes = sizeof listens, ip_bytes = sizeof ip;
 		if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &bytes) != 0 || !listens ||
 			fstat(fd, &file) != 0 || getsockname(fd, &ip.any, &ip_bytes) != 0)
@@ -248,7 +179,7 @@ static void sockets_visit(
 	closedir(directory);
 }
 
-static bool socket_note(void *context, uint64_t inode, const union ip *address, uint16_t port)
+static bool socket_note(void *context, uint64_t inode, const union cad_ip *address, uint16_t port)
 {
 	struct cad_ucx_sockets *sockets = context;
 	(void)address;
@@ -270,7 +201,7 @@ struct socket_search {
 	bool found;
 };
 
-static bool socket_compare(void *context, uint64_t inode, const union ip *address, uint16_t port)
+static bool socket_compare(void *context, uint64_t inode, const union cad_ip *address, uint16_t port)
 {
 	struct socket_search *search = context;
 	char text[INET6_ADDRSTRLEN];
@@ -278,7 +209,7 @@ static bool socket_compare(void *context, uint64_t inode, const union ip *addres
 		if (search->then->inodes[i] == inode)
 			return false;
 
-	ip_text(address, text);
+	cad_ip_text(address, text);
 	snprintf(search->host, CAD_ADDRESS_BYTES, address->any.sa_family == AF_INET ? "%s:%u" : "[%s]:%u", text, port);
 	return search->found = true;
 }
