@@ -18,6 +18,7 @@
 #include "common/cluster/settings_message.h"
 #include "common/process/service.h"
 #include "common/rpc/reactor.h"
+#include "common/rpc/tls.h"
 #include "common/transport/exchange_address.h"
 #include "common/transport/ucx.h"
 #include "expert-svc/control.h"
@@ -43,6 +44,7 @@ struct options {
 
 static const struct cad_option table[] = {
 	CAD_SERVICE_OPTIONS(struct options, service, ""),
+	CAD_SERVICE_TLS_OPTIONS(struct options, service),
 	CAD_SERVICE_MEMBER_OPTIONS(struct options, service, NULL),
 	CAD_OPTION_STRING(struct options, advertise, "advertise", "",
 		"no longer used: the exchange itself knows how routers reach it"),
@@ -374,8 +376,8 @@ static enum cad_status size_memory(struct program *p, struct cad_error *error)
 static enum cad_status ask_cluster(struct program *p, struct cad_error *error)
 {
 	char fingerprint[33];
-	enum cad_status status =
-		cad_cluster_ask(p->options.service.placement, cad_service_interrupted, NULL, &p->facts, error);
+	enum cad_status status = cad_cluster_ask(
+		p->options.service.placement, &p->service.placement, cad_service_interrupted, NULL, &p->facts, error);
 
 	if (status != CAD_OK)
 		return status;
@@ -493,6 +495,7 @@ static enum cad_status create_control(struct program *p, struct cad_error *error
 		.self = {
 			.reactor = p->reactor,
 			.placement = p->options.service.placement,
+			.access = &p->service.placement,
 			.id = p->service.id,
 			.http_address = cad_admin_address(p->service.admin),
 			.isa = p->device_info.isa,
@@ -519,6 +522,7 @@ static enum cad_status create_control(struct program *p, struct cad_error *error
 
 static enum cad_status watch(struct program *p, struct cad_error *error)
 {
+	p->service.reread = cad_rpc_tls_reread;
 	return cad_service_watch(&p->service, on_signal, p, error);
 }
 

@@ -54,8 +54,10 @@ static const struct cad_choice policy_choices[] = { { "none", RT_CAPACITY_NONE }
 static const struct cad_option table[] = {
 	CAD_SERVICE_OPTIONS(struct options, service, ":7101"),
 	CAD_SERVICE_GRPC_OPTIONS(struct options, service, ":7100"),
+	CAD_SERVICE_TLS_OPTIONS(struct options, service),
 	CAD_SERVICE_ACCESS_OPTIONS(struct options, service),
 	CAD_SERVICE_MEMBER_OPTIONS(struct options, service, ""),
+	CAD_SERVICE_PLACEMENT_TLS_OPTIONS(struct options, service),
 	CAD_OPTION_BOOL(struct options, local_experts, "local-experts", "false",
 		"run the experts in this process, without a placement service"),
 	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", kn_isa_choices,
@@ -221,7 +223,7 @@ static enum cad_status open_model(struct program *p, struct cad_error *error)
 	p->model = p->own_model;
 	cad_model_fingerprint(p->model, p->model_fingerprint);
 	say_placement(p);
-	status = cad_cluster_ask(o->placement, cad_service_interrupted, NULL, &p->facts, error);
+	status = cad_cluster_ask(o->placement, &p->service.placement, cad_service_interrupted, NULL, &p->facts, error);
 	if (status != CAD_OK)
 		return status;
 
@@ -477,15 +479,9 @@ static enum cad_status create_server(struct program *p, struct cad_error *error)
 
 static enum cad_status listen_for_clients(struct program *p, struct cad_error *error)
 {
-	const struct cad_service_options *o = &p->options.service;
-	const struct cad_tls_files tls = {
-		.certificate = o->tls_certificate,
-		.key = o->tls_key,
-		.authority = o->tls_authority[0] ? o->tls_authority : NULL,
-	};
 	uint16_t port = 0;
 	enum cad_status status =
-		rt_frontend_listen(p->frontend, p->service.at.grpc, o->tls_certificate[0] ? &tls : NULL, &port, error);
+		rt_frontend_listen(p->frontend, p->service.at.grpc, cad_service_tls(&p->service), &port, error);
 
 	if (status == CAD_OK)
 		cad_address_taken(p->service.at.grpc, port, p->grpc_address, sizeof p->grpc_address);
@@ -522,6 +518,7 @@ static enum cad_status join_cluster(struct program *p, struct cad_error *error)
 		.self = {
 			.reactor = p->reactor,
 			.placement = p->options.service.placement,
+			.access = &p->service.placement,
 			.id = p->service.id,
 			.http_address = cad_admin_address(p->service.admin),
 			.isa = p->isa_name,

@@ -8,6 +8,7 @@
 #include "common/cluster/own_address.h"
 #include "common/cluster/proof.h"
 #include "common/cluster/settings_message.h"
+#include "common/process/access.h"
 #include "common/rpc/blocking.h"
 #include "common/rpc/reactor.h"
 #include "proto/cadre_wire.h"
@@ -67,12 +68,12 @@ static bool take_facts(void *context, const ProtobufCMessage *message)
 	return false;
 }
 
-enum cad_status cad_cluster_ask(const char *placement, bool (*interrupted)(void *context), void *context,
-	struct cad_cluster_facts *facts, struct cad_error *error)
+enum cad_status cad_cluster_ask(const char *placement, const struct cad_access *access,
+	bool (*interrupted)(void *context), void *context, struct cad_cluster_facts *facts, struct cad_error *error)
 {
 	struct cad_rpc_blocking *client;
 	const struct cad_rpc_channel_config config = { .backoff_ms_max = CONNECT_EVERY_MS };
-	enum cad_status status = cad_rpc_blocking_create(placement, NULL, &config, &client, error);
+	enum cad_status status = cad_rpc_blocking_create(placement, access->tls, &config, &client, error);
 
 	if (status != CAD_OK)
 		return status;
@@ -82,7 +83,12 @@ enum cad_status cad_cluster_ask(const char *placement, bool (*interrupted)(void 
 	for (unsigned attempt = 0;; attempt++) {
 		struct ask ask = { .facts = facts, .status = CAD_ERR_PROTOCOL, .error = error };
 		Cadre__V1__GetStatusRequest request = CADRE__V1__GET_STATUS_REQUEST__INIT;
-		struct cad_rpc_call_options options = { .timeout_ms = ASK_TIMEOUT_MS };
+		const struct cad_rpc_metadata header = { "authorization", access->bearer };
+		const struct cad_rpc_call_options options = {
+			.timeout_ms = ASK_TIMEOUT_MS,
+			.metadata = &header,
+			.metadata_count = access->bearer != NULL,
+		};
 		enum cad_rpc_code code;
 		status = cad_rpc_blocking_call(client, STATUS_PATH, &request.base,
 			&cadre__v1__cluster_status__descriptor, &options, take_facts, &ask, &code, error);
@@ -322,6 +328,8 @@ static bool is_refusal(const struct cad_member *member, enum cad_rpc_code code)
 {
 	switch (code) {
 	case CAD_RPC_INVALID_ARGUMENT:
+	case CAD_RPC_PERMISSION_DENIED:
+	case CAD_RPC_UNAUTHENTICATED:
 	case CAD_RPC_FAILED_PRECONDITION:
 	case CAD_RPC_RESOURCE_EXHAUSTED:
 	case CAD_RPC_UNIMPLEMENTED: return true;
@@ -389,8 +397,11 @@ static void send_challenge(struct cad_member *member)
 static void attempt(uv_timer_t *timer)
 {
 	struct cad_member *member = timer->data;
+	const struct cad_access *access = member->options.self.access;
+	const struct cad_rpc_metadata header = { "authorization", access->bearer };
+	const struct cad_rpc_call_options options = { .metadata = &header, .metadata_count = access->bearer != NULL };
 
-	if (cad_rpc_stream(member->channel, JOIN_PATH, &cadre__v1__node_order__descriptor, NULL, &handler, member,
+	if (cad_rpc_stream(member->channel, JOIN_PATH, &cadre__v1__node_order__descriptor, &options, &handler, member,
 		    &member->call) != CAD_OK) {
 		member->call = NULL;
 		uv_timer_start(&member->timer, attempt, DELAY_LAST_MS, 0);
@@ -423,8 +434,8 @@ enum cad_status cad_member_create(
 		.backoff_ms_max = CONNECT_EVERY_MS,
 		.own_connection = true,
 	};
-	enum cad_status status = cad_rpc_channel_create(
-		options->self.reactor, options->self.placement, NULL, &config, &member->channel, error);
+	enum cad_status status = cad_rpc_channel_create(options->self.reactor, options->self.placement,
+		options->self.access->tls, &config, &member->channel, error);
 	if (status != CAD_OK) {
 		free(member);
 		return status;

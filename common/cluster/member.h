@@ -15,6 +15,7 @@
 #include "common/cluster/map.h"
 #include "common/cluster/settings.h"
 
+struct cad_access;
 struct cad_own_address;
 struct cad_rpc_reactor;
 struct Cadre__V1__NodeHello;
@@ -32,8 +33,8 @@ struct cad_cluster_facts {
 };
 /* Blocks until the placement service has answered, saying every few seconds on the log what it
  * waits for; `interrupted` (NULL: never) ends it with CAD_ERR_CANCELLED. */
-CAD_MUST_USE enum cad_status cad_cluster_ask(const char *placement, bool (*interrupted)(void *context), void *context,
-	struct cad_cluster_facts *facts, struct cad_error *error);
+CAD_MUST_USE enum cad_status cad_cluster_ask(const char *placement, const struct cad_access *access,
+	bool (*interrupted)(void *context), void *context, struct cad_cluster_facts *facts, struct cad_error *error);
 
 struct cad_member;
 
@@ -48,6 +49,9 @@ enum cad_membership {
 struct cad_member_self {
 	struct cad_rpc_reactor *reactor;
 	const char *placement; /* host:port */
+	/* How it is reached. Read again with each attempt to join: its token may change, on the reactor's
+	 * thread, and its files do. */
+	const struct cad_access *access;
 	const char *id, *http_address, *isa;
 	unsigned threads;
 	const char *cluster; /* its name; NULL: any */

@@ -9,6 +9,13 @@
 #include <string.h>
 
 static bool given(const char *text) { return text && *text; }
+static const char *path_of(const char *option) { return given(option) ? option : NULL; }
+
+const struct cad_choice cad_tls_clients_choices[] = {
+	{ "required", CAD_TLS_CLIENTS_REQUIRED },
+	{ "optional", CAD_TLS_CLIENTS_OPTIONAL },
+	{ NULL, 0 },
+};
 
 /* ---- options ---- */
 
@@ -49,18 +56,17 @@ static enum cad_status check_grpc(const struct cad_service_options *o, const cha
 	if (!cad_address_is_complete(grpc))
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"--grpc '%s' is not an address to listen on: give HOST:PORT, for example 127.0.0.1:7100", grpc);
-	if (tls != given(o->tls_key))
-		return cad_error_set(error, CAD_ERR_INVALID, "give both --tls-certificate and --tls-key, or neither");
 	if (!tls && given(o->tls_authority))
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"--tls-authority asks clients for certificates, which needs TLS: give --tls-certificate and --tls-key too");
+	if (o->tls_clients == CAD_TLS_CLIENTS_OPTIONAL && !(given(o->tls_authority) && given(o->token_file)))
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"--tls-clients optional lets callers show a certificate or send a token: give both --tls-authority and --token-file");
 	if (tls || o->plaintext_anywhere || cad_address_is_loopback(grpc))
 		return CAD_OK;
 
 	return cad_error_set(error, CAD_ERR_INVALID,
-		o->tls_certificate
-			? "--grpc %s is not a loopback address: give --tls-certificate and --tls-key, or allow plaintext with --grpc-plaintext-anywhere"
-			: "--grpc %s is not a loopback address: add --grpc-plaintext-anywhere if only you can reach the network, or use 127.0.0.1",
+		"--grpc %s is not a loopback address: give --tls-certificate and --tls-key, or allow plaintext with --grpc-plaintext-anywhere",
 		grpc);
 }
 
@@ -83,12 +89,43 @@ static enum cad_status check_member(const struct cad_service_options *o, struct 
 	return CAD_OK;
 }
 
+static enum cad_status check_pair(const char *prefix, const char *certificate, const char *key, struct cad_error *error)
+{
+	return given(certificate) == given(key)
+		? CAD_OK
+		: cad_error_set(error, CAD_ERR_INVALID, "give both --%stls-certificate and --%stls-key, or neither",
+			  prefix, prefix);
+}
+
+/* An identity that is never shown. */
+static enum cad_status check_placement_tls(const struct cad_service_options *o, struct cad_error *error)
+{
+	if (given(o->tls_authority) || given(o->placement_tls_authority))
+		return CAD_OK;
+	if (given(o->placement_tls_certificate) || (!o->grpc && given(o->tls_certificate)))
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"%s is shown to the placement service over TLS, which %s turns on: give that too",
+			o->grpc ? "--placement-tls-certificate" : "--tls-certificate",
+			o->grpc ? "--placement-tls-authority" : "--tls-authority");
+	return CAD_OK;
+}
+
+static enum cad_status check_tls(const struct cad_service_options *o, struct cad_error *error)
+{
+	enum cad_status status = check_pair("", o->tls_certificate, o->tls_key, error);
+	if (status == CAD_OK)
+		status = check_pair("placement-", o->placement_tls_certificate, o->placement_tls_key, error);
+	return status == CAD_OK && given(o->placement) ? check_placement_tls(o, error) : status;
+}
+
 enum cad_status cad_service_check(
 	const struct cad_service_options *options, struct cad_service_addresses *at, struct cad_error *error)
 {
 	enum cad_status status = cad_service_addresses(options, at, error);
 	if (status == CAD_OK)
 		status = check_http(options, at->http, error);
+	if (status == CAD_OK)
+		status = check_tls(options, error);
 	if (status == CAD_OK && options->grpc)
 		status = check_grpc(options, at->grpc, error);
 	return status == CAD_OK && options->placement ? check_member(options, error) : status;
@@ -111,8 +148,36 @@ static enum cad_status read_secrets(struct cad_service *service, struct cad_erro
 		status = cad_secret_read(o->secret_file, "cluster secret", &service->secret, error);
 	if (status == CAD_OK && given(o->token_file))
 		status = cad_bearers_read(o->token_file, &service->bearers, error);
+	if (status == CAD_OK && given(o->placement_token_file))
+		status = cad_access_bearer(o->placement_token_file, &service->placement.bearer, error);
 
 	return status;
+}
+
+/* Which files are for what. */
+static void assign_tls(struct cad_service *service)
+{
+	const struct cad_service_options *o = service->options;
+	bool other = given(o->placement_tls_certificate);
+
+	service->server_tls = (struct cad_tls_files){
+		.certificate = path_of(o->tls_certificate),
+		.key = path_of(o->tls_key),
+		.authority = path_of(o->tls_authority),
+		.clients_optional = o->tls_clients == CAD_TLS_CLIENTS_OPTIONAL,
+	};
+	service->placement_tls = (struct cad_tls_files){
+		.certificate = path_of(other ? o->placement_tls_certificate : o->tls_certificate),
+		.key = path_of(other ? o->placement_tls_key : o->tls_key),
+		.authority = path_of(given(o->placement_tls_authority) ? o->placement_tls_authority : o->tls_authority),
+	};
+	if (service->placement_tls.authority)
+		service->placement.tls = &service->placement_tls;
+}
+
+const struct cad_tls_files *cad_service_tls(const struct cad_service *service)
+{
+	return service->server_tls.certificate ? &service->server_tls : NULL;
 }
 
 static enum cad_status create_loop(struct cad_service *service, struct cad_error *error)
@@ -137,6 +202,7 @@ enum cad_status cad_service_init(struct cad_service *service, const char *name,
 		snprintf(service->id, sizeof service->id, "%s", options->id);
 	else
 		cad_process_name(service->id, sizeof service->id);
+	assign_tls(service);
 
 	enum cad_status status = cad_process_init(error);
 	if (status == CAD_OK)
@@ -216,6 +282,7 @@ void cad_service_fini(struct cad_service *service)
 	}
 	cad_metrics_destroy(service->metrics);
 	cad_secret_free(service->secret);
+	cad_secret_free(service->placement.bearer);
 	cad_bearers_fini(&service->bearers);
 }
 

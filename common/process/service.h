@@ -16,6 +16,7 @@
 #include "common/base/address.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/process/access.h"
 #include "common/process/admin.h"
 #include "common/process/bearer.h"
 #include "common/process/options.h"
@@ -25,6 +26,9 @@
 #include <uv.h>
 
 /* ---- options ---- */
+
+enum cad_tls_clients { CAD_TLS_CLIENTS_REQUIRED, CAD_TLS_CLIENTS_OPTIONAL };
+extern const struct cad_choice cad_tls_clients_choices[];
 
 /* Of a group whose rows a program does not have, strings are NULL. */
 struct cad_service_options {
@@ -36,13 +40,18 @@ struct cad_service_options {
 	/* CAD_SERVICE_GRPC_OPTIONS */
 	const char *grpc;
 	bool plaintext_anywhere;
+	/* CAD_SERVICE_TLS_OPTIONS */
+	const char *tls_certificate, *tls_key, *tls_authority;
 	/* CAD_SERVICE_ACCESS_OPTIONS */
-	const char *tls_certificate, *tls_key, *tls_authority, *token_file;
+	const char *token_file;
+	enum cad_tls_clients tls_clients;
 	/* CAD_SERVICE_SECRET_OPTION, which is one of CAD_SERVICE_MEMBER_OPTIONS */
 	const char *secret_file;
 	/* CAD_SERVICE_MEMBER_OPTIONS */
-	const char *placement, *id, *exchange, *ucx_devices, *ucx_transports;
+	const char *placement, *placement_token_file, *id, *exchange, *ucx_devices, *ucx_transports;
 	uint64_t drain_ns;
+	/* CAD_SERVICE_PLACEMENT_TLS_OPTIONS */
+	const char *placement_tls_certificate, *placement_tls_key, *placement_tls_authority;
 };
 
 /* Lines of an option table; `member` is a struct cad_service_options inside `owner`. */
@@ -65,13 +74,19 @@ struct cad_service_options {
 		CAD_OPTION_BOOL(owner, member.plaintext_anywhere, "grpc-plaintext-anywhere", "false", \
 			"allow gRPC without TLS on addresses other than loopback")
 
-/* Who may call it. */
-#define CAD_SERVICE_ACCESS_OPTIONS(owner, member) \
+/* Who it is, and whom it trusts; shown and asked for by its gRPC server, and towards the placement
+ * service. */
+#define CAD_SERVICE_TLS_OPTIONS(owner, member) \
 	CAD_OPTION_STRING(owner, member.tls_certificate, "tls-certificate", "", \
-		"PEM file with the certificate of the gRPC server"), \
+		"PEM file with the certificate of this process; a gRPC server needs one for TLS"), \
 		CAD_OPTION_STRING(owner, member.tls_key, "tls-key", "", "PEM file with its private key"), \
 		CAD_OPTION_STRING(owner, member.tls_authority, "tls-authority", "", \
-			"PEM file of a certificate authority; clients must present a certificate signed by it"), \
+			"PEM file of the certificate authorities by which the certificates of others must be signed: of those who call this process, and of the placement service, which is then reached over TLS")
+
+/* Who may call its gRPC server. */
+#define CAD_SERVICE_ACCESS_OPTIONS(owner, member) \
+	CAD_OPTION_ENUM(owner, member.tls_clients, "tls-clients", "required", cad_tls_clients_choices, \
+		"with --tls-authority: whether callers must show a certificate; optional: who has none may send a token instead"), \
 		CAD_OPTION_STRING(owner, member.token_file, "token-file", "", \
 			"file of bearer tokens, of which clients must send one; lines TOKEN [ROLE [NAME]], the role generate or inspect; empty: none")
 
@@ -85,6 +100,8 @@ struct cad_service_options {
 #define CAD_SERVICE_MEMBER_OPTIONS(owner, member, placement_default) \
 	CAD_OPTION_STRING(owner, member.placement, "placement", placement_default, \
 		"address of the placement service, HOST:PORT"), \
+		CAD_OPTION_STRING(owner, member.placement_token_file, "placement-token-file", "", \
+			"file with the bearer token for the placement service; of several, the first is sent; empty: none"), \
 		CAD_OPTION_STRING(owner, member.id, "id", "", \
 			"name in the cluster, stable over restarts; empty: host name and process id"), \
 		CAD_SERVICE_SECRET_OPTION(owner, member), \
@@ -96,6 +113,15 @@ struct cad_service_options {
 			"transports of the exchange, as in UCX_TLS; empty: that variable, else tcp"), \
 		CAD_OPTION_DURATION(owner, member.drain_ns, "drain", "10s", 0, 3600 * CAD_NS_PER_S, \
 			"how long to keep serving after SIGTERM or Ctrl-C")
+
+/* Who is somebody else towards the placement service than towards clients. */
+#define CAD_SERVICE_PLACEMENT_TLS_OPTIONS(owner, member) \
+	CAD_OPTION_STRING(owner, member.placement_tls_certificate, "placement-tls-certificate", "", \
+		"PEM file with the certificate to show to the placement service; empty: that of --tls-certificate"), \
+		CAD_OPTION_STRING( \
+			owner, member.placement_tls_key, "placement-tls-key", "", "PEM file with its private key"), \
+		CAD_OPTION_STRING(owner, member.placement_tls_authority, "placement-tls-authority", "", \
+			"PEM file of the certificate authorities to trust for the placement service, which is then reached over TLS; empty: those of --tls-authority")
 
 /* Where --grpc, --http and --exchange say that it listens, with --cluster-network: each has a host. */
 struct cad_service_addresses {
@@ -132,6 +158,8 @@ struct cad_service {
 	struct cad_service_addresses at;
 	char *secret; /* NULL: none */
 	struct cad_bearers bearers;
+	struct cad_tls_files server_tls, placement_tls;
+	struct cad_access placement;
 	struct cad_metrics *metrics;
 	struct cad_admin *admin;
 	struct cad_signals *signals;
@@ -155,6 +183,8 @@ struct cad_service {
  * there from here on. */
 CAD_MUST_USE enum cad_status cad_service_init(struct cad_service *service, const char *name,
 	const struct cad_service_options *options, const struct cad_options *parsed, struct cad_error *error);
+/* For its gRPC server; NULL: plaintext. */
+const struct cad_tls_files *cad_service_tls(const struct cad_service *service);
 /* The HTTP port, early: a process that reads a large model, or waits for the placement service, is
  * seen to be alive. */
 CAD_MUST_USE enum cad_status cad_service_http(

@@ -31,6 +31,26 @@ static bool reread_bearers(struct cad_service *service)
 	return true;
 }
 
+static bool reread_placement_token(struct cad_service *service)
+{
+	const char *file = service->options->placement_token_file;
+	struct cad_error error;
+	char *bearer;
+
+	if (!file || !*file)
+		return true;
+	if (cad_file_check_regular(file, &error) != CAD_OK || cad_access_bearer(file, &bearer, &error) != CAD_OK) {
+		cad_log_error(service->name,
+			"the token file for the placement service cannot be used: the old token is sent",
+			CAD_S("why", error.text));
+		return false;
+	}
+	cad_secret_free(service->placement.bearer);
+	service->placement.bearer = bearer;
+
+	return true;
+}
+
 struct reread {
 	struct cad_service *service;
 	enum cad_log_level level;
@@ -70,7 +90,8 @@ static bool reread_options(struct cad_service *service)
 static void reread(struct cad_service *service)
 {
 	bool options = reread_options(service), bearers = reread_bearers(service),
-	     others = !service->reread || service->reread(), well = options && bearers && others;
+	     placement = reread_placement_token(service), others = !service->reread || service->reread(),
+	     well = options && bearers && placement && others;
 
 	if (well)
 		cad_log_info(service->name, "read again", CAD_U("tokens", service->bearers.count));

@@ -5,13 +5,16 @@
 
 #include "common/base/status.h"
 
+#include <stdbool.h>
+
 /* Paths; NULL where there is none. A server needs certificate and key, and with `authority` requires a client
- * certificate signed by it. A client checks the server against `authority` (NULL: the system's), and presents
+ * certificate signed by it; with clients_optional, it checks the one that is shown. A client checks the server against `authority` (NULL: the system's), and presents
  * certificate and key if they are given. */
 struct cad_tls_files {
 	const char *certificate;
 	const char *key;
 	const char *authority;
+	bool clients_optional;
 };
 
 /* What they hold; NULL where there is none. */

@@ -11,8 +11,10 @@
 struct cad_rpc_channel {
 	grpc_channel *core;
 	struct cad_rpc_reactor *reactor;
-	struct cad_rpc_channel_config config; /* numbers only */
-	size_t references;                    /* the program's, and one per call */
+	char *target, *server_name;
+	struct cad_rpc_watched *tls; /* NULL: plaintext */
+	struct cad_rpc_channel_config config;
+	size_t references; /* the program's, and one per call */
 };
 
 struct cad_rpc_client_call {
@@ -34,6 +36,7 @@ struct cad_rpc_client_call {
 	bool close_wanted, close_sent;
 	bool cancelled; /* by the program: no more messages */
 	bool over;      /* the status is in */
+	bool answered;  /* the server's headers came */
 	bool reply_is_bad;
 	struct cad_error bad_reply;
 	struct cad_rpc_out out;
@@ -56,9 +59,9 @@ static void config_fill(struct cad_rpc_channel_config *config)
 #undef DEFAULT
 }
 
-static grpc_channel *core_create(
-	const char *target, grpc_channel_credentials *credentials, const struct cad_rpc_channel_config *config)
+static grpc_channel *core_create(const struct cad_rpc_channel *channel)
 {
+	const struct cad_rpc_channel_config *config = &channel->config;
 	grpc_arg arguments[16] = {
 		cad_rpc_integer_argument(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, config->receive_bytes_max),
 		cad_rpc_integer_argument(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, config->backoff_ms_max),
@@ -89,19 +92,31 @@ static grpc_channel *core_create(
 			.key = (char *)(uintptr_t)GRPC_SSL_TARGET_NAME_OVERRIDE_ARG,
 			.value.string = (char *)(uintptr_t)config->server_name,
 		};
-	return grpc_channel_create(target, credentials,
+	grpc_channel_credentials *credentials = cad_rpc_channel_credentials(channel->tls);
+	grpc_channel *core = grpc_channel_create(channel->target, credentials,
 		&(grpc_channel_args){
 			.num_args = count,
 			.args = arguments,
 		});
+	grpc_channel_credentials_release(credentials);
+	return core;
+}
+
+/* A running call keeps the connection that it has, and another one would have to share it. */
+static void take_up_files(struct cad_rpc_channel *channel)
+{
+	if (!channel->tls || channel->references > 1 || !cad_rpc_tls_is_fresh(channel->tls))
+		return;
+	grpc_channel_destroy(channel->core);
+	channel->core = core_create(channel);
 }
 
 enum cad_status cad_rpc_channel_create(struct cad_rpc_reactor *reactor, const char *target,
 	const struct cad_tls_files *tls, const struct cad_rpc_channel_config *config, struct cad_rpc_channel **created,
 	struct cad_error *error)
 {
-	grpc_channel_credentials *credentials;
-	enum cad_status status = cad_rpc_channel_credentials(tls, &credentials, error);
+	struct cad_rpc_watched *watched = NULL;
+	enum cad_status status = tls ? cad_rpc_tls_watch(tls, &watched, error) : CAD_OK;
 
 	if (status != CAD_OK)
 		return status;
@@ -110,11 +125,13 @@ enum cad_status cad_rpc_channel_create(struct cad_rpc_reactor *reactor, const ch
 	if (config)
 		channel->config = *config;
 	config_fill(&channel->config);
-	channel->core = core_create(target, credentials, &channel->config);
-	channel->config.server_name = NULL; /* borrowed for the call only */
+	channel->target = cad_rpc_must(strdup(target));
+	if (channel->config.server_name)
+		channel->config.server_name = channel->server_name = cad_rpc_must(strdup(channel->config.server_name));
+	channel->tls = watched;
+	channel->core = core_create(channel);
 	channel->reactor = reactor;
 	channel->references = 1;
-	grpc_channel_credentials_release(credentials);
 	cad_rpc_reactor_acquire(reactor);
 	*created = channel;
 
@@ -127,6 +144,9 @@ static void channel_release(struct cad_rpc_channel *channel)
 		return;
 	struct cad_rpc_reactor *reactor = channel->reactor;
 	grpc_channel_destroy(channel->core);
+	cad_rpc_tls_unwatch(channel->tls);
+	free(channel->target);
+	free(channel->server_name);
 	free(channel);
 	cad_rpc_reactor_release(reactor);
 }
@@ -135,19 +155,6 @@ void cad_rpc_channel_destroy(struct cad_rpc_channel *channel)
 {
 	if (channel)
 		channel_release(channel);
-}
-
-const char *cad_rpc_tls_hint(const struct cad_tls_files *tls, const char *sentence)
-{
-	if (tls && strstr(sentence, "certificate verify failed"))
-		return "the server's certificate is not from an authority that is trusted here";
-	if (!strstr(sentence, "Socket closed") && !strstr(sentence, "Connection reset"))
-		return NULL;
-	if (!tls)
-		return "the server ended the connection: it may want TLS";
-	return tls->certificate
-		? "the server ended the connection: it may not accept the certificate that was presented"
-		: "the server ended the connection: it may want a certificate, and none was presented";
 }
 
 /* ---- life of a call ---- */
@@ -166,6 +173,34 @@ static void call_free(struct cad_rpc_client_call *call)
 	free(call);
 }
 
+/* What gRPC's sentence does not say of a connection that did not come about: in TLS 1.3 the server learns of a client's
+ * certificate when the client takes the connection for made, and then just ends it. NULL: nothing. */
+static const char *hint(const struct cad_rpc_watched *tls, const char *sentence)
+{
+	if (tls && strstr(sentence, "certificate verify failed"))
+		return "the server's certificate is not from an authority that is trusted here";
+	if (!strstr(sentence, "Socket closed") && !strstr(sentence, "Connection reset"))
+		return NULL;
+	if (!tls)
+		return "the server ended the connection: it may want TLS";
+	return cad_rpc_tls_presents(tls)
+		? "the server ended the connection: it may not accept the certificate that was presented"
+		: "the server ended the connection: it may want a certificate, and none was presented";
+}
+
+static void say_status(struct cad_rpc_client_call *call)
+{
+	char *sentence = grpc_slice_to_c_string(call->sentence);
+	const char *more =
+		call->code == GRPC_STATUS_UNAVAILABLE && !call->answered ? hint(call->channel->tls, sentence) : NULL;
+	struct cad_error whole;
+
+	if (more)
+		cad_error_set(&whole, CAD_ERR_IO, "%s; %s", sentence, more);
+	call->handler->done(call, (enum cad_rpc_code)call->code, more ? whole.text : sentence);
+	gpr_free(sentence);
+}
+
 /* The last event is back: tell the program, and free. */
 static void release(struct cad_rpc_client_call *call)
 {
@@ -173,14 +208,10 @@ static void release(struct cad_rpc_client_call *call)
 		return;
 
 	call->over = true;
-	if (call->reply_is_bad) {
+	if (call->reply_is_bad)
 		call->handler->done(call, CAD_RPC_INTERNAL, call->bad_reply.text);
-	} else {
-		char *sentence = grpc_slice_to_c_string(call->sentence);
-		call->handler->done(call, (enum cad_rpc_code)call->code, sentence);
-		gpr_free(sentence);
-	}
-
+	else
+		say_status(call);
 	call_free(call);
 }
 
@@ -277,6 +308,7 @@ static void read_event(struct cad_rpc_event *event, bool ok)
 static void headers_event(struct cad_rpc_event *event, bool ok)
 {
 	struct cad_rpc_client_call *call = CAD_CONTAINER_OF(event, struct cad_rpc_client_call, on_headers);
+	call->answered = ok;
 	if (ok && call->handler->headers && !call->cancelled)
 		call->handler->headers(call);
 	release(call);
@@ -385,6 +417,7 @@ enum cad_status cad_rpc_stream(struct cad_rpc_channel *channel, const char *path
 	if (!metadata_legal(options))
 		return CAD_ERR_INVALID;
 
+	take_up_files(channel);
 	struct cad_rpc_client_call *call = call_create(channel, path, reply, options, handler, context);
 	call->out.writing = true; /* until the headers are out */
 	grpc_op op = { 0 };

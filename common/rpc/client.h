@@ -36,15 +36,12 @@ struct cad_rpc_channel_config {
 };
 
 /* target: "host:port", or "ipv4:a:1,b:2" for several. tls NULL: plaintext. config may be NULL.
- * CAD_ERR_IO: a file of tls cannot be read. */
+ * CAD_ERR_IO: a file of tls cannot be read. When its files have changed, and can be used, the next
+ * call makes a new connection with them, as soon as no other call is running. */
 CAD_MUST_USE enum cad_status cad_rpc_channel_create(struct cad_rpc_reactor *reactor, const char *target,
 	const struct cad_tls_files *tls, const struct cad_rpc_channel_config *config, struct cad_rpc_channel **channel,
 	struct cad_error *error);
 void cad_rpc_channel_destroy(struct cad_rpc_channel *channel); /* its running calls continue */
-/* What a failed call's sentence does not say: in TLS 1.3 the server learns of a client's certificate when
- * the client takes the connection for made, and then just ends it. tls: as the channel's; NULL: there is
- * nothing to add. */
-const char *cad_rpc_tls_hint(const struct cad_tls_files *tls, const char *sentence);
 
 struct cad_rpc_client_handler {
 	void (*headers)(struct cad_rpc_client_call *call); /* the server has admitted the call */
@@ -52,7 +49,7 @@ struct cad_rpc_client_handler {
 	 * cad_rpc_client_read. */
 	void (*message)(struct cad_rpc_client_call *call, const ProtobufCMessage *message);
 	void (*writable)(struct cad_rpc_client_call *call); /* after CAD_FULL */
-	/* Never NULL. message is the server's sentence, or gRPC's own. */
+	/* Never NULL. message is the server's sentence, or gRPC's own, with what may be wrong about TLS. */
 	void (*done)(struct cad_rpc_client_call *call, enum cad_rpc_code code, const char *message);
 };
 

@@ -109,9 +109,16 @@ void cad_rpc_out_written(struct cad_rpc_out *out); /* its event has come */
 
 CAD_MUST_USE enum cad_status cad_rpc_server_credentials(
 	const struct cad_tls_files *tls, grpc_server_credentials **credentials, struct cad_error *error);
-CAD_MUST_USE enum cad_status cad_rpc_channel_credentials(
-	const struct cad_tls_files *tls, grpc_channel_credentials **credentials, struct cad_error *error);
 void cad_rpc_tls_cleanup(void); /* when gRPC is shut down */
+/* The files of a channel, which may change. */
+struct cad_rpc_watched;
+CAD_MUST_USE enum cad_status cad_rpc_tls_watch(
+	const struct cad_tls_files *tls, struct cad_rpc_watched **watched, struct cad_error *error);
+void cad_rpc_tls_unwatch(struct cad_rpc_watched *watched);        /* NULL is allowed */
+bool cad_rpc_tls_presents(const struct cad_rpc_watched *watched); /* a certificate */
+/* Looks at the files: whether they are others than when credentials were created. */
+bool cad_rpc_tls_is_fresh(struct cad_rpc_watched *watched);
+grpc_channel_credentials *cad_rpc_channel_credentials(struct cad_rpc_watched *watched); /* NULL: plaintext */
 /* False where this version of gRPC cannot be guarded. */
 bool cad_rpc_guard_argument(unsigned reserve, grpc_arg *argument);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Credentials from PEM files. A server takes up changed files with the next handshake, or when it is told to
- * (cad_rpc_tls_reread); files that cannot be used leave the old ones in force.
+ * Credentials from PEM files. Servers and clients take up changed files with the next connection, or when they are
+ * told to (cad_rpc_tls_reread); files that cannot be used leave the old ones in force.
  */
 #include "common/rpc/tls.h"
 
@@ -22,7 +22,7 @@ static bool pem_is_same(const struct cad_tls_pem *a, const struct cad_tls_pem *b
 		is_same(a->authority, b->authority);
 }
 
-/* ---- server: gRPC asks at every handshake whether there is something new ---- */
+/* ---- files that may change ---- */
 
 /* How a file looks from outside. */
 struct look {
@@ -31,35 +31,20 @@ struct look {
 	ino_t inode;
 };
 
-/* Kept until gRPC is shut down: it does not say when it is done with one. */
-struct watched {
-	struct watched *next;
-	char *paths[3]; /* certificate, key, authority or NULL */
+struct cad_rpc_watched {
+	struct cad_rpc_watched *next, **previous;
+	char *paths[3];   /* certificate, key, authority; each or NULL */
+	const char *side; /* "server", "client" */
 	pthread_mutex_t mutex;
 	struct look seen[3];
 	struct cad_tls_pem pem; /* in force, or from the next handshake on */
 	bool fresh;             /* gRPC does not have it yet */
 };
 
-static struct watched *all_watched;
+static struct cad_rpc_watched *all_watched;
 static pthread_mutex_t all_mutex = PTHREAD_MUTEX_INITIALIZER;
 
-void cad_rpc_tls_cleanup(void)
-{
-	pthread_mutex_lock(&all_mutex);
-	for (struct watched *watched = all_watched, *next; watched; watched = next) {
-		next = watched->next;
-		for (int i = 0; i < 3; i++)
-			free(watched->paths[i]);
-		cad_tls_pem_fini(&watched->pem);
-		pthread_mutex_destroy(&watched->mutex);
-		free(watched);
-	}
-	all_watched = NULL;
-	pthread_mutex_unlock(&all_mutex);
-}
-
-static void look_at(const struct watched *watched, struct look looks[3])
+static void look_at(const struct cad_rpc_watched *watched, struct look looks[3])
 {
 	memset(looks, 0, 3 * sizeof *looks);
 	for (int i = 0; i < 3; i++) {
@@ -72,7 +57,7 @@ static void look_at(const struct watched *watched, struct look looks[3])
 	}
 }
 
-static enum cad_status regular_all(const struct watched *watched, struct cad_error *error)
+static enum cad_status regular_all(const struct cad_rpc_watched *watched, struct cad_error *error)
 {
 	enum cad_status status = CAD_OK;
 	for (int i = 0; i < 3 && status == CAD_OK; i++)
@@ -82,9 +67,13 @@ static enum cad_status regular_all(const struct watched *watched, struct cad_err
 }
 
 /* Reads the files again, when they look different or `always`. Under the mutex. */
-static bool refresh(struct watched *watched, bool always)
+static bool refresh(struct cad_rpc_watched *watched, bool always)
 {
-	const struct cad_tls_files tls = { watched->paths[0], watched->paths[1], watched->paths[2] };
+	const struct cad_tls_files tls = {
+		.certificate = watched->paths[0],
+		.key = watched->paths[1],
+		.authority = watched->paths[2],
+	};
 	struct look looks[3];
 	struct cad_error error;
 	struct cad_tls_pem pem;
@@ -95,8 +84,8 @@ static bool refresh(struct watched *watched, bool always)
 	memcpy(watched->seen, looks, sizeof looks);
 
 	if (regular_all(watched, &error) != CAD_OK || cad_tls_pem_read(&tls, &pem, &error) != CAD_OK) {
-		cad_log_error(
-			"grpc", "the TLS files cannot be used: the old ones stay in force", CAD_S("why", error.text));
+		cad_log_error("grpc", "the TLS files cannot be used: the old ones stay in force",
+			CAD_S("side", watched->side), CAD_S("why", error.text));
 		return false;
 	}
 	if (pem_is_same(&pem, &watched->pem)) {
@@ -107,8 +96,9 @@ static bool refresh(struct watched *watched, bool always)
 	cad_tls_pem_fini(&watched->pem);
 	watched->pem = pem;
 	watched->fresh = true;
-	cad_log_info(
-		"grpc", "new TLS files: in force from the next handshake on", CAD_S("certificate", tls.certificate));
+	cad_log_info("grpc", "new TLS files: in force from the next handshake on", CAD_S("side", watched->side),
+		CAD_S("certificate", tls.certificate ? tls.certificate : ""),
+		CAD_S("authority", tls.authority ? tls.authority : ""));
 	return true;
 }
 
@@ -117,7 +107,7 @@ bool cad_rpc_tls_reread(void)
 	bool well = true;
 
 	pthread_mutex_lock(&all_mutex);
-	for (struct watched *watched = all_watched; watched; watched = watched->next) {
+	for (struct cad_rpc_watched *watched = all_watched; watched; watched = watched->next) {
 		pthread_mutex_lock(&watched->mutex);
 		well &= refresh(watched, true);
 		pthread_mutex_unlock(&watched->mutex);
@@ -127,10 +117,64 @@ bool cad_rpc_tls_reread(void)
 	return well;
 }
 
+static enum cad_status watch(
+	const struct cad_tls_files *tls, const char *side, struct cad_rpc_watched **made, struct cad_error *error)
+{
+	const char *const paths[] = { tls->certificate, tls->key, tls->authority };
+	struct cad_tls_pem pem;
+	enum cad_status status = cad_tls_pem_read(tls, &pem, error);
+	if (status != CAD_OK)
+		return status;
+
+	struct cad_rpc_watched *watched = cad_rpc_must(calloc(1, sizeof *watched));
+	for (int i = 0; i < 3; i++)
+		watched->paths[i] = paths[i] ? cad_rpc_must(strdup(paths[i])) : NULL;
+	watched->side = side;
+	watched->pem = pem;
+	watched->fresh = true;
+	look_at(watched, watched->seen);
+	pthread_mutex_init(&watched->mutex, NULL);
+
+	pthread_mutex_lock(&all_mutex);
+	watched->next = all_watched;
+	watched->previous = &all_watched;
+	if (all_watched)
+		all_watched->previous = &watched->next;
+	all_watched = watched;
+	pthread_mutex_unlock(&all_mutex);
+
+	*made = watched;
+	return CAD_OK;
+}
+
+/* Under all_mutex. */
+static void unwatch(struct cad_rpc_watched *watched)
+{
+	*watched->previous = watched->next;
+	if (watched->next)
+		watched->next->previous = watched->previous;
+	for (int i = 0; i < 3; i++)
+		free(watched->paths[i]);
+	cad_tls_pem_fini(&watched->pem);
+	pthread_mutex_destroy(&watched->mutex);
+	free(watched);
+}
+
+/* ---- server: gRPC asks at every handshake whether there is something new ---- */
+
+/* It does not say when it is done with one of a server. */
+void cad_rpc_tls_cleanup(void)
+{
+	pthread_mutex_lock(&all_mutex);
+	while (all_watched)
+		unwatch(all_watched);
+	pthread_mutex_unlock(&all_mutex);
+}
+
 /* On gRPC's threads. */
 static grpc_ssl_certificate_config_reload_status fetch(void *context, grpc_ssl_server_certificate_config **config)
 {
-	struct watched *watched = context;
+	struct cad_rpc_watched *watched = context;
 	grpc_ssl_certificate_config_reload_status status = GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
 
 	pthread_mutex_lock(&watched->mutex);
@@ -149,25 +193,6 @@ static grpc_ssl_certificate_config_reload_status fetch(void *context, grpc_ssl_s
 	return status;
 }
 
-/* Takes `pem`. */
-static struct watched *watched_create(const struct cad_tls_files *tls, const struct cad_tls_pem *pem)
-{
-	const char *const paths[] = { tls->certificate, tls->key, tls->authority };
-	struct watched *watched = cad_rpc_must(calloc(1, sizeof *watched));
-
-	for (int i = 0; i < 3; i++)
-		watched->paths[i] = paths[i] ? cad_rpc_must(strdup(paths[i])) : NULL;
-	watched->pem = *pem;
-	watched->fresh = true;
-	look_at(watched, watched->seen);
-	pthread_mutex_init(&watched->mutex, NULL);
-	pthread_mutex_lock(&all_mutex);
-	watched->next = all_watched;
-	all_watched = watched;
-	pthread_mutex_unlock(&all_mutex);
-	return watched;
-}
-
 enum cad_status cad_rpc_server_credentials(
 	const struct cad_tls_files *tls, grpc_server_credentials **credentials, struct cad_error *error)
 {
@@ -178,42 +203,62 @@ enum cad_status cad_rpc_server_credentials(
 
 	if (!tls->certificate || !tls->key)
 		return cad_error_set(error, CAD_ERR_INVALID, "TLS on a server needs a certificate and a key");
-	struct cad_tls_pem pem;
-	enum cad_status status = cad_tls_pem_read(tls, &pem, error);
+	struct cad_rpc_watched *watched;
+	enum cad_status status = watch(tls, "server", &watched, error);
 	if (status != CAD_OK)
 		return status;
-	grpc_ssl_client_certificate_request_type wanted = tls->authority
-		? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY
-		: GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE;
+	grpc_ssl_client_certificate_request_type wanted = !tls->authority ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
+		: tls->clients_optional ? GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY
+					: GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY;
 	*credentials = grpc_ssl_server_credentials_create_with_options(
-		grpc_ssl_server_credentials_create_options_using_config_fetcher(
-			wanted, fetch, watched_create(tls, &pem)));
+		grpc_ssl_server_credentials_create_options_using_config_fetcher(wanted, fetch, watched));
 
 	return CAD_OK;
 }
 
-/* ---- client ---- */
+/* ---- client: a channel asks before a call whether there is something new ---- */
 
-enum cad_status cad_rpc_channel_credentials(
-	const struct cad_tls_files *tls, grpc_channel_credentials **credentials, struct cad_error *error)
+enum cad_status cad_rpc_tls_watch(
+	const struct cad_tls_files *tls, struct cad_rpc_watched **watched, struct cad_error *error)
 {
-	if (!tls) {
-		*credentials = grpc_insecure_credentials_create();
-		return CAD_OK;
-	}
-
 	if (!tls->certificate != !tls->key)
 		return cad_error_set(
 			error, CAD_ERR_INVALID, "TLS on a client takes both a certificate and a key, or neither");
-	struct cad_tls_pem pem;
-	enum cad_status status = cad_tls_pem_read(tls, &pem, error);
-	if (status != CAD_OK)
-		return status;
-	grpc_ssl_pem_key_cert_pair pair = { .private_key = pem.key, .cert_chain = pem.certificate };
-	*credentials = grpc_ssl_credentials_create_ex(pem.authority, pem.key ? &pair : NULL, NULL, NULL);
-	cad_tls_pem_fini(&pem);
+	return watch(tls, "client", watched, error);
+}
 
-	return *credentials ? CAD_OK
-			    : cad_error_set(error, CAD_ERR_INVALID,
-				      "the TLS files are not valid PEM, or certificate and key do not belong together");
+void cad_rpc_tls_unwatch(struct cad_rpc_watched *watched)
+{
+	if (!watched)
+		return;
+	pthread_mutex_lock(&all_mutex);
+	unwatch(watched);
+	pthread_mutex_unlock(&all_mutex);
+}
+
+bool cad_rpc_tls_presents(const struct cad_rpc_watched *watched) { return watched->paths[0]; }
+
+bool cad_rpc_tls_is_fresh(struct cad_rpc_watched *watched)
+{
+	pthread_mutex_lock(&watched->mutex);
+	(void)refresh(watched, false);
+	bool fresh = watched->fresh;
+	pthread_mutex_unlock(&watched->mutex);
+	return fresh;
+}
+
+grpc_channel_credentials *cad_rpc_channel_credentials(struct cad_rpc_watched *watched)
+{
+	if (!watched)
+		return cad_rpc_must(grpc_insecure_credentials_create());
+
+	pthread_mutex_lock(&watched->mutex);
+	const struct cad_tls_pem *pem = &watched->pem;
+	grpc_ssl_pem_key_cert_pair pair = { .private_key = pem->key, .cert_chain = pem->certificate };
+	grpc_channel_credentials *credentials =
+		grpc_ssl_credentials_create_ex(pem->authority, pem->key ? &pair : NULL, NULL, NULL);
+	watched->fresh = false;
+	pthread_mutex_unlock(&watched->mutex);
+
+	return cad_rpc_must(credentials);
 }

@@ -133,13 +133,7 @@ static enum cad_status explain(
 	const struct generation *g, enum cad_status status, enum cad_rpc_code code, struct cad_error *error)
 {
 	const struct cl_access *access = &g->run->access;
-	const struct cad_tls_files tls = tls_of(access);
-	const char *hint = code == CAD_RPC_UNAVAILABLE && g->received.messages == 0
-		? cad_rpc_tls_hint(access->tls ? &tls : NULL, error->text)
-		: NULL;
 
-	if (hint)
-		return cad_error_set(error, status, "router %s: %s; %s", g->router, error->text, hint);
 	if (code == CAD_RPC_UNAVAILABLE && strstr(error->text, "failed to connect"))
 		return cad_error_set(error, status, "router %s: %s; does a router serve there, %s TLS?", g->router,
 			error->text, access->tls ? "with" : "without");

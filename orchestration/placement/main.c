@@ -4,6 +4,7 @@
 #include "common/base/address.h"
 #include "common/base/log.h"
 #include "common/process/service.h"
+#include "common/rpc/tls.h"
 #include "orchestration/placement/service.h"
 
 #include <stdatomic.h>
@@ -24,6 +25,7 @@ struct options {
 static const struct cad_option table[] = {
 	CAD_SERVICE_OPTIONS(struct options, service, ":7301"),
 	CAD_SERVICE_GRPC_OPTIONS(struct options, service, ":7300"),
+	CAD_SERVICE_TLS_OPTIONS(struct options, service),
 	CAD_SERVICE_SECRET_OPTION(struct options, service),
 	CAD_OPTION_STRING(struct options, state, "state", "",
 		"SQLite file that a restart continues from; empty: nothing is kept"),
@@ -199,10 +201,12 @@ static enum cad_status serve(struct program *p, struct cad_error *error)
 	const struct cad_service_options *o = &p->options.service;
 	char address[CAD_ADDRESS_BYTES];
 	uint16_t port;
-	enum cad_status status = pl_service_listen(p->placement, p->service.at.grpc, &port, error);
+	enum cad_status status =
+		pl_service_listen(p->placement, p->service.at.grpc, cad_service_tls(&p->service), &port, error);
 	if (status != CAD_OK)
 		return status;
 
+	p->service.reread = cad_rpc_tls_reread;
 	status = cad_service_watch(&p->service, on_signal, p, error);
 	if (status != CAD_OK)
 		return status;

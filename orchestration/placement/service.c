@@ -530,10 +530,10 @@ enum cad_status pl_service_create(
 	return CAD_OK;
 }
 
-enum cad_status pl_service_listen(
-	struct pl_service *service, const char *address, uint16_t *port, struct cad_error *error)
+enum cad_status pl_service_listen(struct pl_service *service, const char *address, const struct cad_tls_files *tls,
+	uint16_t *port, struct cad_error *error)
 {
-	return cad_rpc_server_listen(service->server, address, NULL, port, error);
+	return cad_rpc_server_listen(service->server, address, tls, port, error);
 }
 
 void pl_service_start(struct pl_service *service)

@@ -35,8 +35,8 @@ struct pl_service_options {
 CAD_MUST_USE enum cad_status pl_service_create(
 	const struct pl_service_options *options, struct pl_service **service, struct cad_error *error);
 /* Before start; see cad_rpc_server_listen. */
-CAD_MUST_USE enum cad_status pl_service_listen(
-	struct pl_service *service, const char *address, uint16_t *port, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_service_listen(struct pl_service *service, const char *address,
+	const struct cad_tls_files *tls, uint16_t *port, struct cad_error *error);
 void pl_service_start(struct pl_service *service);
 /* Ends every stream and call; then done(context). Once. Nodes and routers continue with the last
  * map, and join the next service. */

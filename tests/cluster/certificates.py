@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An authority, and certificates of its own: ca.pem, NAME.pem and NAME.key in a folder."""
+"""An authority, and certificates of its own: authority.pem, NAME.pem and NAME.key in a folder."""
 import subprocess
 
 
@@ -8,7 +8,7 @@ def openssl(directory, *arguments):
 
 
 def authority(directory):
-    openssl(directory, 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', 'ca.key', '-out', 'ca.pem', '-days', '1', '-subj', '/CN=authority')
+    openssl(directory, 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', 'authority.key', '-out', 'authority.pem', '-days', '1', '-subj', '/CN=authority')
 
 
 def issue(directory, name, names=None):
@@ -18,4 +18,13 @@ def issue(directory, name, names=None):
     if names:
         (directory / 'names').write_text(f'subjectAltName={names}')
         extension = ['-extfile', 'names']
-    openssl(directory, 'x509', '-req', '-in', f'{name}.csr', '-CA', 'ca.pem', '-CAkey', 'ca.key', '-CAcreateserial', '-days', '1', '-out', f'{name}.pem', *extension)
+    openssl(directory, 'x509', '-req', '-in', f'{name}.csr', '-CA', 'authority.pem', '-CAkey', 'authority.key', '-CAcreateserial', '-days', '1', '-out', f'{name}.pem', *extension)
+
+
+def cluster(directory, *names):
+    """An authority, and certificates of a cluster's processes and of who calls them, as Cluster's `tls` wants them; with others, by name."""
+    authority(directory)
+    for name in ('placement', 'router', 'expert'):
+        issue(directory, name, f'IP:127.0.0.1,DNS:localhost,URI:cadre://node/{name}')
+    for name in ('operator', 'client', *names):
+        issue(directory, name, f'URI:cadre://{"operator" if name == "operator" else "client"}/{name}')

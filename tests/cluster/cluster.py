@@ -91,14 +91,14 @@ class Result:
 
 
 class Router:
-    def __init__(self, process, grpc_address, http_address):
-        self.process, self.grpc, self.http = process, grpc_address, http_address
+    def __init__(self, process, grpc_address, http_address, tls=None):
+        self.process, self.grpc, self.http, self.tls = process, grpc_address, http_address, tls
         self._server = None
 
     @property
     def server(self):
         if self._server is None:
-            self._server = reflect.Server(self.grpc)
+            self._server = reflect.Server(self.grpc, self.tls)
         return self._server
 
     def request(self, tokens=None, text=None, **fields):
@@ -129,17 +129,18 @@ class Router:
 class Cluster:
     """placement + routers + expert nodes. Use as a context manager."""
 
-    def __init__(self, model, experts=3, routers=1, router_options=(), expert_options=(), placement_options=(), threads=1, router_threads=None, memory=None, env=None, transports=None, start=True):
+    def __init__(self, model, experts=3, routers=1, router_options=(), expert_options=(), placement_options=(), threads=1, router_threads=None, memory=None, env=None, transports=None, start=True, tls=None):
         self.model, self.directory, self.env = pathlib.Path(model), pathlib.Path(tempfile.mkdtemp(prefix='cadre-test-')), env
         self.router_threads = router_threads or threads
         self.threads, self.memory, self.expert_options, self.router_options = threads, memory, list(expert_options), list(router_options)
         if '--streams-per-client' not in self.router_options:
             self.router_options += ['--streams-per-client', 0]   # everybody here comes from one address
         self.start = start   # False: the caller starts each process
+        self.tls = tls   # the folder of certificates.cluster: TLS on every hop of gRPC
         self.transports = ['--ucx-transports', transports] if transports else []
         self.placement_grpc, self.placement_http = self.address('placement'), self.address('placement')
         self.placement = self.process('placement', [BIN / 'cadre-placement', '--model', self.model, '--grpc', self.placement_grpc, '--http', self.placement_http,
-                                                    '--state', self.directory / 'placement.db', '--experts-min', experts, *placement_options])
+                                                    '--state', self.directory / 'placement.db', '--experts-min', experts, *self.identity('placement'), *placement_options])
         self.experts, self.routers = [], []
         for _ in range(experts):
             self.add_expert()
@@ -156,6 +157,10 @@ class Cluster:
     def exchange(self, name):
         return self.address(name, 0)
 
+    def identity(self, name):
+        """The options that show it, and trust the cluster's authority."""
+        return ['--tls-certificate', self.tls / f'{name}.pem', '--tls-key', self.tls / f'{name}.key', '--tls-authority', self.tls / 'authority.pem'] if self.tls else []
+
     def process(self, name, arguments):
         return Process(name, arguments, self.directory, self.env, self.start)
 
@@ -164,7 +169,7 @@ class Cluster:
         address = self.address(name)
         memory = ['--memory', self.memory] if self.memory else []
         process = self.process(name, [BIN / 'cadre-expert', '--model', self.model, '--placement', self.placement_grpc, '--exchange', self.exchange(name), '--http', address,
-                                      '--id', name, '--threads', self.threads, *memory, *self.transports, *self.expert_options, *options])
+                                      '--id', name, '--threads', self.threads, *memory, *self.transports, *self.identity('expert'), *self.expert_options, *options])
         process.http = address
         self.experts.append(process)
         return process
@@ -173,8 +178,8 @@ class Cluster:
         name = f'router-{len(self.routers)}'
         grpc_address, http_address = self.address(name), self.address(name)
         process = self.process(name, [BIN / 'cadre-router', '--model', self.model, '--placement', self.placement_grpc, '--exchange', self.exchange(name), '--grpc', grpc_address, '--http', http_address,
-                                      '--id', name, '--threads', self.router_threads, *self.transports, *self.router_options, *options])
-        router = Router(process, grpc_address, http_address)
+                                      '--id', name, '--threads', self.router_threads, *self.transports, *self.identity('router'), *self.router_options, *options])
+        router = Router(process, grpc_address, http_address, self.tls)
         self.routers.append(router)
         return router
 
@@ -198,7 +203,7 @@ class Cluster:
         return self
 
     def status(self):
-        done = subprocess.run([BIN / 'cadrectl', 'status', '--placement', self.placement_grpc, '-o', 'json'], capture_output=True, text=True, timeout=30)
+        done = subprocess.run([BIN / 'cadrectl', 'status', '--placement', self.placement_grpc, *self.identity('operator'), '-o', 'json'], capture_output=True, text=True, timeout=30)
         assert done.returncode in (0, 3), done   # 3: experts are on no node
         return json.loads(done.stdout)
 

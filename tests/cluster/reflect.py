@@ -48,8 +48,14 @@ def _class(pool, name):
 class Server:
     """One server; its services and messages by name."""
 
-    def __init__(self, target, version='v1'):
-        self.channel = grpc.insecure_channel(target, options=[('grpc.use_local_subchannel_pool', 1)])
+    def __init__(self, target, tls=None, version='v1'):
+        """tls: a folder of certificates.cluster; the client's is shown."""
+        options = [('grpc.use_local_subchannel_pool', 1)]
+        if tls:
+            files = [(tls / name).read_bytes() for name in ('authority.pem', 'client.key', 'client.pem')]
+            self.channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(*files), options=options)
+        else:
+            self.channel = grpc.insecure_channel(target, options=options)
         package = f'grpc.reflection.{version}'
         pool = _reflection_pool(package)
         self._request, self._response = _class(pool, f'{package}.ServerReflectionRequest'), _class(pool, f'{package}.ServerReflectionResponse')

@@ -8,6 +8,7 @@ import time
 import grpc
 import pytest
 
+import certificates
 from certificates import authority, issue
 from cluster import BIN, GOLDEN, Cluster, code_of, metric, wait_for_log
 
@@ -16,17 +17,15 @@ MODEL = GOLDEN / 'olmoe-a' / 'model'
 
 @pytest.fixture(scope='module')
 def files(tmp_path_factory):
-    """An authority, a router's and a client's certificate, others from another authority, and two tokens."""
+    """An authority, certificates of a cluster and of a client, others from another authority, and two tokens."""
     directory = tmp_path_factory.mktemp('access')
-    authority(directory)
-    issue(directory, 'router', names='IP:127.0.0.1')
-    issue(directory, 'client')
+    certificates.cluster(directory)
     others = directory / 'others'
     others.mkdir()
     authority(others)
     issue(others, 'stranger')
     issue(others, 'other-router', names='IP:127.0.0.1')
-    (others / 'ca.pem').rename(others / 'other-ca.pem')
+    (others / 'authority.pem').rename(others / 'other-ca.pem')
     for name in ('stranger.pem', 'stranger.key', 'other-router.pem', 'other-router.key', 'other-ca.pem'):
         (others / name).rename(directory / name)
     for name in ('token', 'other-token'):
@@ -44,7 +43,7 @@ def generate(router, *options):
 
 def test_tls_and_token(files):
     with Cluster(MODEL, experts=1, router_options=['--tls-certificate', files / 'router.pem', '--tls-key', files / 'router.key', '--token-file', files / 'token']) as cluster:
-        router, trust = cluster.routers[0], ['--tls-authority', files / 'ca.pem']
+        router, trust = cluster.routers[0], ['--tls-authority', files / 'authority.pem']
         code, text = generate(router, *trust, '--token-file', files / 'token')
         assert code == 0 and '"digest"' in text, text
         for options, words in [(trust, "UNAUTHENTICATED: this router requires a token: send the header 'authorization: Bearer TOKEN'"),
@@ -79,14 +78,14 @@ def test_tokens_have_roles_and_names(files):
 
 
 def test_client_certificates(files):
-    with Cluster(MODEL, experts=1, router_options=['--tls-certificate', files / 'router.pem', '--tls-key', files / 'router.key', '--tls-authority', files / 'ca.pem']) as cluster:
-        router, trust = cluster.routers[0], ['--tls-authority', files / 'ca.pem']
+    with Cluster(MODEL, experts=1, tls=files) as cluster:
+        router, trust = cluster.routers[0], ['--tls-authority', files / 'authority.pem']
         shown, other = (['--tls-certificate', files / f'{name}.pem', '--tls-key', files / f'{name}.key'] for name in ('client', 'stranger'))
         assert generate(router, *trust, *shown)[0] == 0
         for options, words in [(trust, 'it may want a certificate, and none was presented'), ([*trust, *other], 'it may not accept the certificate that was presented')]:
             code, text = generate(router, *options)
             assert code == 1 and words in text, text
-        pem = [(files / name).read_bytes() for name in ('ca.pem', 'client.key', 'client.pem')]
+        pem = [(files / name).read_bytes() for name in ('authority.pem', 'client.key', 'client.pem')]
         with grpc.secure_channel(router.grpc, grpc.ssl_channel_credentials(*pem)) as channel:
             channel.unary_unary('/grpc.health.v1.Health/Check')(b'', timeout=10)
 
@@ -122,7 +121,7 @@ def test_sighup_reads_tokens_and_certificates(files, tmp_path):
 
     def shown(token):
         (tmp_path / token).write_text(token)
-        return ['--tls-authority', files / 'ca.pem', '--token-file', tmp_path / token]
+        return ['--tls-authority', files / 'authority.pem', '--token-file', tmp_path / token]
 
     write('first-0123456789')
     shutil.copy(files / 'router.pem', certificate)

@@ -33,7 +33,7 @@ def wait_idle(router, seconds=10):
 
 @pytest.mark.parametrize('version', ['v1', 'v1alpha'])
 def test_reflection_lists_services(router, version):
-    server = reflect.Server(router.grpc, version)
+    server = reflect.Server(router.grpc, version=version)
     assert {'cadre.v1.Inference', 'grpc.health.v1.Health', 'grpc.reflection.v1.ServerReflection', 'grpc.reflection.v1alpha.ServerReflection'} <= set(server.services)
     server.close()
 

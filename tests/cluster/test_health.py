@@ -66,7 +66,7 @@ def test_health_over_tls(tmp_path):
     certificates.issue(tmp_path, 'router', 'IP:127.0.0.1')
     with Cluster(MODEL, experts=1, router_options=['--tls-certificate', tmp_path / 'router.pem', '--tls-key', tmp_path / 'router.key']) as cluster:
         grpc = cluster.routers[0].grpc
-        done = cadrectl('health', '--grpc', grpc, '--ready', '--tls-authority', tmp_path / 'ca.pem')
+        done = cadrectl('health', '--grpc', grpc, '--ready', '--tls-authority', tmp_path / 'authority.pem')
         assert done.returncode == OK, done
         done = cadrectl('health', '--grpc', grpc, '--ready')
         assert done.returncode == FAILED and grpc in done.stderr

@@ -5,7 +5,7 @@ import time
 import grpc
 import pytest
 
-from certificates import authority, issue
+import certificates
 from cluster import GOLDEN, Cluster, embedded, metric
 from unread import Unread
 
@@ -68,14 +68,10 @@ def test_one_client_has_so_many_streams():
 
 def test_a_certificate_is_a_client(tmp_path):
     """Two from one address, each with a name and a limit of its own."""
-    authority(tmp_path)
-    issue(tmp_path, 'router', names='IP:127.0.0.1')
-    for name in ('alice', 'bob'):
-        issue(tmp_path, name)
-    options = ['--tls-certificate', tmp_path / 'router.pem', '--tls-key', tmp_path / 'router.key', '--tls-authority', tmp_path / 'ca.pem', '--streams-per-client', 1]
-    with Cluster(MODEL, experts=1, router_options=options) as cluster, Cluster(MODEL, experts=1) as plain:
+    certificates.cluster(tmp_path, 'alice', 'bob')
+    with Cluster(MODEL, experts=1, tls=tmp_path, router_options=['--streams-per-client', 1]) as cluster, Cluster(MODEL, experts=1) as plain:
         request = plain.routers[0].request(tokens=[1, 2, 3], max_tokens=3000, ignore_eos=True).SerializeToString()   # its message types come by reflection
-        channels = {name: grpc.secure_channel(cluster.routers[0].grpc, grpc.ssl_channel_credentials(*[(tmp_path / file).read_bytes() for file in ('ca.pem', f'{name}.key', f'{name}.pem')]))
+        channels = {name: grpc.secure_channel(cluster.routers[0].grpc, grpc.ssl_channel_credentials(*[(tmp_path / file).read_bytes() for file in ('authority.pem', f'{name}.key', f'{name}.pem')]))
                     for name in ('alice', 'bob')}
         calls = {name: channel.unary_stream('/cadre.v1.Inference/Generate') for name, channel in channels.items()}
         streams = [calls[name](request, timeout=60) for name in calls]

@@ -2,6 +2,7 @@
 /* The node's tie to placement, against a placement service that the test plays: hello, orders,
  * reports, a broken stream, and the way out. Also the loader alone. */
 #include "cadre/v1/placement.pb-c.h"
+#include "common/process/access.h"
 #include "common/cluster/own_address.h"
 #include "expert-svc/control.h"
 #include "expert-svc/loader.h"
@@ -254,6 +255,7 @@ static void orders_and_reports(void **state)
 	cad_own_address_set(&own_address, "127.0.0.1:7400");
 	struct ex_control_options options = {
 		.self = {
+			.access = &(struct cad_access){ NULL },
 			.reactor = fixture.reactor,
 			.placement = fixture.target,
 			.id = "node-a",

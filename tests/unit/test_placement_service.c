@@ -4,6 +4,7 @@
  * routers and expert nodes have it; only the weights are not there.
  */
 #include "cadre/v1/placement.pb-c.h"
+#include "common/process/access.h"
 #include "common/base/log.h"
 #include "common/cluster/member.h"
 #include "common/cluster/settings_message.h"
@@ -114,7 +115,7 @@ static void start_service(struct world *world)
 	};
 	must(pl_service_create(&service, &world->service, &error), &error);
 	snprintf(address, sizeof address, "127.0.0.1:%u", world->fixture.port);
-	must(pl_service_listen(world->service, address, &port, &error), &error);
+	must(pl_service_listen(world->service, address, NULL, &port, &error), &error);
 	world->fixture.port = port;
 	snprintf(world->fixture.target, sizeof world->fixture.target, "127.0.0.1:%u", port);
 	pl_service_start(world->service);
@@ -283,8 +284,10 @@ static void join(struct world *world, int index)
 	member->gone = false;
 	snprintf(member->id, sizeof member->id, member->router ? "router" : "node-%d", index);
 	snprintf(member->address, sizeof member->address, "127.0.0.1:%d", 7400 + index);
+	static const struct cad_access plain;
 	const struct cad_member_options options = {
 		.self = {
+			.access = &plain,
 			.reactor = world->fixture.reactor,
 			.placement = world->fixture.target,
 			.id = member->id,

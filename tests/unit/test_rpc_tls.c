@@ -269,7 +269,11 @@ static void wrong_files_get_sentences(void **state)
 		snprintf(certificate, sizeof certificate, "%s/%s", folder, cases[i].certificate);
 		snprintf(key, sizeof key, "%s/%s", folder, cases[i].key);
 		snprintf(authority, sizeof authority, "%s/%s", folder, cases[i].authority ? cases[i].authority : "");
-		const struct cad_tls_files files = { certificate, key, cases[i].authority ? authority : NULL };
+		const struct cad_tls_files files = {
+			.certificate = certificate,
+			.key = key,
+			.authority = cases[i].authority ? authority : NULL,
+		};
 		enum cad_status status = cad_rpc_server_listen(rpc.server, "127.0.0.1:0", &files, NULL, &error);
 		assert_int_equal(status, cases[i].says ? CAD_ERR_INVALID : CAD_OK);
 		if (cases[i].says && !strstr(error.text, cases[i].says))

@@ -24,7 +24,7 @@
 
 /* ---- options ---- */
 
-/* A service with every group, and one with the two that the placement service has. */
+/* A service with every group, one that nobody is a member of, and one that only is a member. */
 struct options {
 	struct cad_service_options service;
 	uint32_t other;
@@ -32,13 +32,21 @@ struct options {
 static const struct cad_option full_table[] = {
 	CAD_SERVICE_OPTIONS(struct options, service, ""),
 	CAD_SERVICE_GRPC_OPTIONS(struct options, service, ":7100"),
+	CAD_SERVICE_TLS_OPTIONS(struct options, service),
 	CAD_SERVICE_ACCESS_OPTIONS(struct options, service),
 	CAD_SERVICE_MEMBER_OPTIONS(struct options, service, ""),
+	CAD_SERVICE_PLACEMENT_TLS_OPTIONS(struct options, service),
 	CAD_OPTION_U32(struct options, other, "other", "7", 0, 9, "of its own"),
 };
 static const struct cad_option open_table[] = {
 	CAD_SERVICE_OPTIONS(struct options, service, ""),
 	CAD_SERVICE_GRPC_OPTIONS(struct options, service, ":7300"),
+	CAD_SERVICE_TLS_OPTIONS(struct options, service),
+};
+static const struct cad_option member_table[] = {
+	CAD_SERVICE_OPTIONS(struct options, service, ""),
+	CAD_SERVICE_TLS_OPTIONS(struct options, service),
+	CAD_SERVICE_MEMBER_OPTIONS(struct options, service, NULL),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)
@@ -57,6 +65,13 @@ static const struct cad_options_spec open_to_all = {
 	.program = "open",
 	.table = open_table,
 	.count = sizeof open_table / sizeof open_table[0],
+	.check = check,
+};
+
+static const struct cad_options_spec member = {
+	.program = "member",
+	.table = member_table,
+	.count = sizeof member_table / sizeof member_table[0],
 	.check = check,
 };
 
@@ -84,7 +99,7 @@ static void wrong_options_get_sentences(void **state)
 	(void)state;
 	static const struct {
 		const struct cad_options_spec *spec;
-		const char *flags[2], *says;
+		const char *flags[3], *says;
 	} cases[] = {
 		{ &full, { "--grpc=7100" }, "--grpc '7100' is not an address to listen on: give HOST:PORT" },
 		{ &full, { "--grpc=0.0.0.0:1" }, "--grpc 0.0.0.0:1 is not a loopback address: give --tls-certificate" },
@@ -94,6 +109,18 @@ static void wrong_options_get_sentences(void **state)
 		{ &full, { "--tls-certificate=c", "--tls-key=k" }, NULL },
 		{ &full, { "--tls-authority=a" }, "--tls-authority asks clients for certificates, which needs TLS" },
 		{ &full, { "--tls-authority=a", "--grpc-plaintext-anywhere" }, "which needs TLS" },
+		{ &full, { "--tls-clients=optional" }, "give both --tls-authority and --token-file" },
+		{ &full, { "--placement=p:1", "--placement-tls-key=k" },
+			"give both --placement-tls-certificate and --placement-tls-key, or neither" },
+		{ &full, { "--placement=p:1", "--placement-tls-key=k", "--placement-tls-certificate=c" },
+			"--placement-tls-certificate is shown to the placement service over TLS, which --placement-tls-authority turns on" },
+		{ &full, { "--placement=p:1", "--placement-tls-authority=a" }, NULL },
+		{ &full, { "--placement=p:1", "--tls-certificate=c", "--tls-key=k" }, NULL },
+		{ &member, { "--placement=p:1", "--tls-key=k" }, "give both --tls-certificate and --tls-key" },
+		{ &member, { "--placement=p:1", "--tls-certificate=c", "--tls-key=k" },
+			"--tls-certificate is shown to the placement service over TLS, which --tls-authority turns on" },
+		{ &member, { "--placement=p:1", "--tls-authority=a" }, NULL },
+		{ &open_to_all, { "--tls-authority=a" }, "which needs TLS" },
 		{ &full, { "--id=a b" }, "--id is 'a b'; a node's name has at most 63 letters" },
 		{ &full, { "--id=a.b:c-1" }, NULL },
 		{ &full, { "--placement=here" }, "--placement 'here' is not an address: give HOST:PORT" },
@@ -113,21 +140,24 @@ static void wrong_options_get_sentences(void **state)
 		{ &open_to_all, { "--cluster-network=no" },
 			"--cluster-network: 'no': there is no such interface; the" },
 		{ &full, { "--drain=2h" }, "--drain is 2h, which is out of range: 0 to 1h" },
-		{ &open_to_all, { "--grpc=0.0.0.0:1" }, "is not a loopback address: add --grpc-plaintext-anywhere" },
+		{ &open_to_all, { "--grpc=0.0.0.0:1" },
+			"is not a loopback address: give --tls-certificate and --tls-key, or allow plaintext" },
 		{ &open_to_all, { "--grpc=0.0.0.0:1", "--grpc-plaintext-anywhere" }, NULL },
 		{ &open_to_all, { "--grpc=[::1]:1" }, NULL },
 		{ &open_to_all, { "--id=a" }, "there is no option --id" },
 	};
 
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-		char *argv[] = { (char *)"x", (char *)"--model=m", (char *)(uintptr_t)cases[i].flags[0],
-			(char *)(uintptr_t)cases[i].flags[1] };
+		char *argv[5] = { (char *)"x", (char *)"--model=m" };
+		int argc = 2;
+		for (int flag = 0; flag < 3 && cases[i].flags[flag]; flag++)
+			argv[argc++] = (char *)(uintptr_t)cases[i].flags[flag];
 		struct options options = { .other = 0 };
 		struct cad_options *parsed = NULL;
 		enum cad_options_action action;
 		struct cad_error error = { .text = "" };
-		enum cad_status status = cad_options_parse(
-			cases[i].spec, cases[i].flags[1] ? 4 : 3, argv, &options, &parsed, &action, &error);
+		enum cad_status status =
+			cad_options_parse(cases[i].spec, argc, argv, &options, &parsed, &action, &error);
 		assert_int_equal(status == CAD_OK, cases[i].says == NULL);
 		if (cases[i].says && !strstr(error.text, cases[i].says))
 			fail_msg("'%s' does not say '%s'", error.text, cases[i].says);
