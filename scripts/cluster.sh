@@ -105,9 +105,30 @@ cluster_down() {
 
 # ---- up ----
 
-# Sorts the options of up. Sets MODEL, EXPERTS, ROUTERS and the arrays PLACEMENT_OPTIONS, EXPERT_OPTIONS, ROUTER_OPTIONS.
+# identity NAME: sets IDENTITY to the options that show its certificate of --certificates; to none without.
+identity() {
+	IDENTITY=()
+	[ -z "$CERTIFICATES" ] || IDENTITY=("--tls-certificate=$CERTIFICATES/$1.pem" "--tls-key=$CERTIFICATES/$1.key" "--tls-authority=$CERTIFICATES/authority.pem")
+}
+
+# TLS on every hop, with the files of scripts/certificates.sh, and the secret that it made.
+take_certificates() {
+	[ -n "$CERTIFICATES" ] || return 0
+	[ -f "$CERTIFICATES/authority.pem" ] || fail "--certificates '$CERTIFICATES' has no authority.pem: make one with scripts/certificates.sh $CERTIFICATES"
+	CERTIFICATES=$(cd "$CERTIFICATES" && pwd)
+	local -a secret=()
+	[ ! -f "$CERTIFICATES/secret" ] || secret=("--secret-file=$CERTIFICATES/secret")
+	identity placement
+	PLACEMENT_OPTIONS=("${IDENTITY[@]}" "${secret[@]}" "${PLACEMENT_OPTIONS[@]}")
+	identity expert
+	EXPERT_OPTIONS=("${IDENTITY[@]}" "${secret[@]}" "${EXPERT_OPTIONS[@]}")
+	identity router
+	ROUTER_OPTIONS=("${IDENTITY[@]}" "${secret[@]}" "${ROUTER_OPTIONS[@]}")
+}
+
+# Sorts the options of up. Sets MODEL, EXPERTS, ROUTERS, CERTIFICATES and the arrays PLACEMENT_OPTIONS, EXPERT_OPTIONS, ROUTER_OPTIONS.
 parse_up() {
-	MODEL='' EXPERTS=3 ROUTERS=1
+	MODEL='' EXPERTS=3 ROUTERS=1 CERTIFICATES=''
 	PLACEMENT_OPTIONS=() EXPERT_OPTIONS=() ROUTER_OPTIONS=()
 	local name value
 	local -a words
@@ -123,13 +144,14 @@ parse_up() {
 			shift
 		else
 			value=true
-			[[ $name != --model && $name != --experts && $name != --routers ]] || fail_usage "up: $name needs a value"
+			[[ $name != --model && $name != --experts && $name != --routers && $name != --certificates ]] || fail_usage "up: $name needs a value"
 		fi
 		shift
 		case $name in
 			--model) MODEL=$value ;;
 			--experts) EXPERTS=$value ;;
 			--routers) ROUTERS=$value ;;
+			--certificates) CERTIFICATES=$value ;;
 			--wire | --weights | --copies | --shuffle | --lease | --grace | --rejoin | --settle | --free-grace | --rebalance | --lease-ms | --grace-ms | --rejoin-ms) PLACEMENT_OPTIONS+=("$name=$value") ;;
 			--isa | --threads | --ucx-devices | --ucx-transports | --drain | --log-level | --log-format)
 				ROUTER_OPTIONS+=("$name=$value")
@@ -149,6 +171,7 @@ parse_up() {
 	[ -f "$MODEL/config.json" ] || fail "'$MODEL' is not a checkpoint: it has no config.json"
 	[[ $EXPERTS =~ ^[0-9]+$ && $ROUTERS =~ ^[1-9][0-9]*$ ]] || fail_usage "--experts and --routers take numbers, and at least one router is needed"
 	MODEL=$(cd "$MODEL" && pwd)
+	take_certificates
 }
 
 # All processes of a role share the cores, unless --threads says otherwise.
@@ -202,10 +225,10 @@ wait_for() {
 	done
 }
 
-# wait_ready PLACEMENT PLACEMENT_HTTP: until every process has joined, every expert is held, and every router is ready.
+# wait_ready PLACEMENT PLACEMENT_HTTP ACCESS...: until every process has joined, every expert is held, and every router is ready.
 wait_ready() {
 	local answer waited=0
-	until answer=$("$BIN/cadrectl" wait --placement "$1" --experts "$EXPERTS" --routers "$ROUTERS" --timeout 500ms -o json 2>/dev/null); do
+	until answer=$("$BIN/cadrectl" wait --placement "$1" "${@:3}" --experts "$EXPERTS" --routers "$ROUTERS" --timeout 500ms -o json 2>/dev/null); do
 		check_alive
 		check_room "$2"
 		waited=$((waited + 1))
@@ -217,7 +240,7 @@ wait_ready() {
 write_cluster_json() {
 	local commands
 	commands=$(cd "$RUN/log" && for file in *.command; do jq -c --arg name "${file%.command}" '{($name): .}' "$file"; done | jq -s add)
-	jq --arg grpc "$2" --arg http "$3" --argjson pid "$4" --argjson commands "$commands" '
+	jq --arg grpc "$2" --arg http "$3" --argjson pid "$4" --argjson commands "$commands" --arg certificates "$CERTIFICATES" '
 		def at_home(process): . as $words | [range(length) | if . > 0 then
 			{"--grpc": process.grpc, "--http": process.http}[$words[. - 1]] // $words[.] else $words[.] end];
 		def process: {id, grpc: .grpc_address, exchange: .exchange_address, http: .http_address, pid} | with_entries(select(.value != "")) |
@@ -225,7 +248,8 @@ write_cluster_json() {
 		{placement: ({grpc: $grpc, http: $http, pid: $pid} | . as $process | .command = ($commands.placement | at_home($process))),
 		 routers: [.nodes[] | select(.role == "router" and .state == "live") | process],
 		 experts: [.nodes[] | select(.role == "expert" and .state == "live") | process],
-		 model: .model_directory}' <<<"$1" >"$RUN/cluster.json.new"
+		 model: .model_directory} + if $certificates == "" then {} else
+		{tls: ($certificates | {authority: "\(.)/authority.pem", certificate: "\(.)/operator.pem", key: "\(.)/operator.key"})} end' <<<"$1" >"$RUN/cluster.json.new"
 	mv "$RUN/cluster.json.new" "$RUN/cluster.json"
 }
 
@@ -257,9 +281,10 @@ start_processes() {
 	for ((i = 0; i < ROUTERS; i++)); do
 		launch "router-$i" cadre-router --model "$MODEL" --placement "$PLACEMENT" --id "router-$i" --grpc 127.0.0.1:0 --http 127.0.0.1:0 "${ROUTER_OPTIONS[@]}"
 	done
-	wait_ready "$PLACEMENT" "$placement_http"
+	identity operator
+	wait_ready "$PLACEMENT" "$placement_http" "${IDENTITY[@]}"
 	placement_pid=$(awk '$1 == "placement" { print $2 }' "$RUN/processes")
-	write_cluster_json "$("$BIN/cadrectl" status --placement "$PLACEMENT" -o json)" "$PLACEMENT" "$placement_http" "$placement_pid"
+	write_cluster_json "$("$BIN/cadrectl" status --placement "$PLACEMENT" "${IDENTITY[@]}" -o json)" "$PLACEMENT" "$placement_http" "$placement_pid"
 }
 
 cluster_up() {

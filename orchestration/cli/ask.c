@@ -10,10 +10,10 @@ enum { CONNECT_EVERY_MS = 200, HTTP_OK = 200, HTTP_UNAVAILABLE = 503 };
 
 enum cad_status cl_process_check(const struct cl_process *process, struct cad_error *error)
 {
-	if ((process->certificate[0] != 0) != (process->key[0] != 0))
-		return cad_error_set(error, CAD_ERR_INVALID, "give both --tls-certificate and --tls-key, or neither");
 	struct cl_process resolved = *process;
-	enum cad_status status = cl_process_resolve(&resolved, error);
+	enum cad_status status = cl_access_check(&process->access, error);
+	if (status == CAD_OK)
+		status = cl_process_resolve(&resolved, error);
 	if (status == CAD_OK)
 		status = cad_address_option("http", resolved.http, error);
 	return status == CAD_OK ? cad_address_option("grpc", resolved.grpc, error) : status;
@@ -38,36 +38,13 @@ const char *cl_process_name(const struct cl_process *process)
 	return process->http[0] ? process->http : process->grpc;
 }
 
-static const char *path_of(const char *option) { return option[0] ? option : NULL; }
-
-static void stop_client(void *client) { cad_rpc_blocking_interrupt(client); }
-
-enum cad_status cl_process_open(
-	const struct cl_process *process, struct cad_rpc_blocking **client, struct cad_error *error)
+enum cad_status cl_process_open(const struct cl_process *process, struct cl_client *client, struct cad_error *error)
 {
 	const struct cad_rpc_channel_config config = { .backoff_ms_max = CONNECT_EVERY_MS };
-	const struct cad_tls_files tls = {
-		.certificate = path_of(process->certificate),
-		.key = path_of(process->key),
-		.authority = path_of(process->authority),
-	};
 
-	*client = NULL;
+	*client = (struct cl_client){ NULL };
 	cl_on_interrupt(NULL, NULL);
-	if (process->http[0])
-		return CAD_OK;
-
-	bool secure = process->tls || tls.authority || tls.certificate;
-	enum cad_status status = cad_rpc_blocking_create(process->grpc, secure ? &tls : NULL, &config, client, error);
-	if (status == CAD_OK)
-		cl_on_interrupt(stop_client, *client);
-	return status;
-}
-
-void cl_process_close(struct cad_rpc_blocking *client)
-{
-	cl_on_interrupt(NULL, NULL);
-	cad_rpc_blocking_destroy(client);
+	return process->http[0] ? CAD_OK : cl_client_open(client, process->grpc, &process->access, &config, error);
 }
 
 static enum cad_status ask_http(
@@ -87,11 +64,11 @@ static enum cad_status ask_http(
 		paths[question], answer.code, answer.text);
 }
 
-static enum cad_status ask_grpc(const struct cl_process *process, struct cad_rpc_blocking *client,
-	enum cl_question question, uint32_t timeout_ms, struct cad_error *error)
+static enum cad_status ask_grpc(const struct cl_process *process, struct cl_client *client, enum cl_question question,
+	uint32_t timeout_ms, struct cad_error *error)
 {
 	bool serving = false;
-	enum cad_status status = cad_rpc_health_ask(client, timeout_ms, &serving, error);
+	enum cad_status status = cad_rpc_health_ask(client->rpc, timeout_ms, &serving, error);
 
 	if (status != CAD_OK)
 		return cad_error_prefix(error, "%s", process->grpc);
@@ -100,8 +77,8 @@ static enum cad_status ask_grpc(const struct cl_process *process, struct cad_rpc
 	return cad_error_set(error, CAD_AGAIN, "its health is NOT_SERVING; /readyz on its HTTP port says why");
 }
 
-enum cad_status cl_process_ask(const struct cl_process *process, struct cad_rpc_blocking *client,
-	enum cl_question question, uint32_t timeout_ms, struct cad_error *error)
+enum cad_status cl_process_ask(const struct cl_process *process, struct cl_client *client, enum cl_question question,
+	uint32_t timeout_ms, struct cad_error *error)
 {
 	return process->http[0] ? ask_http(process, question, timeout_ms, error)
 				: ask_grpc(process, client, question, timeout_ms, error);

@@ -8,7 +8,7 @@
 
 #include "common/base/address.h"
 #include "common/process/option.h"
-#include "common/rpc/blocking.h"
+#include "orchestration/cli/access.h"
 
 enum cl_question {
 	CL_IS_ALIVE,  /* /healthz; over gRPC: whether it answers */
@@ -21,8 +21,7 @@ struct cl_process {
 	const char *http, *grpc; /* HOST:PORT; "" where not given; with both, HTTP is asked */
 	const char *cluster_network;
 	char http_text[CAD_ADDRESS_BYTES], grpc_text[CAD_ADDRESS_BYTES]; /* those that got a host here */
-	bool tls;
-	const char *authority, *certificate, *key;
+	struct cl_access access;
 };
 
 /* Lines of an option table; `member` is a struct cl_process inside `owner`. */
@@ -32,13 +31,7 @@ struct cl_process {
 			owner, member.grpc, "grpc", "", "[HOST]:PORT where it serves gRPC; with both, HTTP is asked"), \
 		CAD_OPTION_STRING(owner, member.cluster_network, "cluster-network", "", \
 			"INTERFACE or ADDRESS/BITS: this machine's address there is the HOST where --http and --grpc have none, as for the process itself; empty: loopback"), \
-		CAD_OPTION_BOOL(owner, member.tls, "tls", "false", \
-			"gRPC: use TLS, and trust the certificate authorities of this system"), \
-		CAD_OPTION_STRING(owner, member.authority, "tls-authority", "", \
-			"PEM file of the certificate authority to trust instead; implies --tls"), \
-		CAD_OPTION_STRING(owner, member.certificate, "tls-certificate", "", \
-			"PEM file with the certificate to present; implies --tls"), \
-		CAD_OPTION_STRING(owner, member.key, "tls-key", "", "PEM file with its private key")
+		CL_TLS_OPTIONS(owner, member.access)
 
 /* For the `check` of the options. */
 CAD_MUST_USE enum cad_status cl_process_check(const struct cl_process *process, struct cad_error *error);
@@ -47,14 +40,13 @@ CAD_MUST_USE enum cad_status cl_process_resolve(struct cl_process *process, stru
 /* What to call it: the address that is asked. */
 const char *cl_process_name(const struct cl_process *process);
 
-/* A client for several questions over gRPC; NULL for a process that is asked over HTTP. */
+/* A client for several questions over gRPC; closed for a process that is asked over HTTP. */
 CAD_MUST_USE enum cad_status cl_process_open(
-	const struct cl_process *process, struct cad_rpc_blocking **client, struct cad_error *error);
-void cl_process_close(struct cad_rpc_blocking *client); /* NULL is allowed */
+	const struct cl_process *process, struct cl_client *client, struct cad_error *error);
 
 /* CAD_OK: yes. CAD_AGAIN: it answered, and the answer is no: the sentence says why. A failure: it
  * did not answer. */
-CAD_MUST_USE enum cad_status cl_process_ask(const struct cl_process *process, struct cad_rpc_blocking *client,
+CAD_MUST_USE enum cad_status cl_process_ask(const struct cl_process *process, struct cl_client *client,
 	enum cl_question question, uint32_t timeout_ms, struct cad_error *error);
 
 #endif

@@ -7,11 +7,11 @@
 
 #define PATH "run/cluster.json"
 
-static enum cad_status read_file(json_t **root, const char *option, struct cad_error *error)
+static enum cad_status read_file(struct cl_cluster *cluster, const char *option, struct cad_error *error)
 {
 	json_error_t json_error;
-	*root = json_load_file(PATH, 0, &json_error);
-	if (*root)
+	cluster->root = json_load_file(PATH, 0, &json_error);
+	if (cluster->root)
 		return CAD_OK;
 	if (json_error_code(&json_error) == json_error_cannot_open_file)
 		return cad_error_set(error, CAD_ERR_NOT_FOUND,
@@ -20,57 +20,71 @@ static enum cad_status read_file(json_t **root, const char *option, struct cad_e
 		json_error.line, option);
 }
 
-enum cad_status cl_cluster_routers(char **addresses, struct cad_error *error)
+static void take_access(const json_t *root, struct cl_access *access)
 {
-	json_t *root, *router;
+	const json_t *tls = json_object_get(root, "tls");
+	if (!tls || cl_access_is_secure(access))
+		return;
+	access->authority = json_string_value(json_object_get(tls, "authority"));
+	access->certificate = json_string_value(json_object_get(tls, "certificate"));
+	access->key = json_string_value(json_object_get(tls, "key"));
+}
+
+static enum cad_status join_routers(const json_t *routers, char **addresses, struct cad_error *error)
+{
+	json_t *router;
 	size_t index, used = 0;
-	enum cad_status status = read_file(&root, "--router", error);
 
-	if (status != CAD_OK)
-		return status;
-
-	const json_t *routers = json_object_get(root, "routers");
-	char *joined = NULL;
 	json_array_foreach(routers, index, router)
 	{
 		const char *grpc = json_string_value(json_object_get(router, "grpc"));
-		char *grown = grpc ? realloc(joined, used + strlen(grpc) + 2) : NULL;
-		if (!grown) {
-			status = cad_error_set(error, CAD_ERR_CORRUPT, PATH ": routers[%zu] has no \"grpc\"", index);
-			break;
-		}
-		joined = grown;
+		char *grown = grpc ? realloc(*addresses, used + strlen(grpc) + 2) : NULL;
+		if (!grown)
+			return cad_error_set(error, CAD_ERR_CORRUPT, PATH ": routers[%zu] has no \"grpc\"", index);
+		*addresses = grown;
 		if (used > 0)
-			joined[used++] = ',';
-		strcpy(joined + used, grpc);
+			grown[used++] = ',';
+		strcpy(grown + used, grpc);
 		used += strlen(grpc);
 	}
-	json_decref(root);
-	if (status == CAD_OK && !joined)
-		status = cad_error_set(error, CAD_ERR_NOT_FOUND, PATH " names no routers; give --router HOST:PORT");
-	if (status != CAD_OK)
-		free(joined);
-	else
-		*addresses = joined;
 
-	return status;
+	return used > 0 ? CAD_OK
+			: cad_error_set(error, CAD_ERR_NOT_FOUND, PATH " names no routers; give --router HOST:PORT");
 }
 
-enum cad_status cl_cluster_placement(char **address, struct cad_error *error)
+enum cad_status cl_cluster_routers(
+	struct cl_cluster *cluster, const char **addresses, struct cl_access *access, struct cad_error *error)
 {
-	json_t *root;
-	enum cad_status status = read_file(&root, "--placement", error);
-
+	enum cad_status status = read_file(cluster, "--router", error);
+	if (status == CAD_OK)
+		status = join_routers(json_object_get(cluster->root, "routers"), &cluster->routers, error);
 	if (status != CAD_OK)
 		return status;
 
-	const char *grpc = json_string_value(json_object_get(json_object_get(root, "placement"), "grpc"));
-	char *copy = grpc ? strdup(grpc) : NULL;
-	json_decref(root);
-	if (!copy)
+	*addresses = cluster->routers;
+	take_access(cluster->root, access);
+	return CAD_OK;
+}
+
+enum cad_status cl_cluster_placement(
+	struct cl_cluster *cluster, const char **address, struct cl_access *access, struct cad_error *error)
+{
+	enum cad_status status = read_file(cluster, "--placement", error);
+	if (status != CAD_OK)
+		return status;
+
+	const char *grpc = json_string_value(json_object_get(json_object_get(cluster->root, "placement"), "grpc"));
+	if (!grpc)
 		return cad_error_set(
 			error, CAD_ERR_NOT_FOUND, PATH " names no placement service; give --placement HOST:PORT");
-	*address = copy;
-
+	*address = grpc;
+	take_access(cluster->root, access);
 	return CAD_OK;
+}
+
+void cl_cluster_fini(struct cl_cluster *cluster)
+{
+	json_decref(cluster->root);
+	free(cluster->routers);
+	*cluster = (struct cl_cluster){ NULL };
 }

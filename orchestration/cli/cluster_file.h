@@ -6,11 +6,23 @@
 #ifndef CADRE_ORCHESTRATION_CLI_CLUSTER_FILE_H
 #define CADRE_ORCHESTRATION_CLI_CLUSTER_FILE_H
 
-#include "common/base/status.h"
+#include "orchestration/cli/access.h"
 
-/* The gRPC addresses, joined by commas; the caller frees. CAD_ERR_NOT_FOUND and a sentence: there
- * is no such file below the working directory. */
-CAD_MUST_USE enum cad_status cl_cluster_routers(char **addresses, struct cad_error *error);
-CAD_MUST_USE enum cad_status cl_cluster_placement(char **address, struct cad_error *error);
+struct json_t;
+
+/* Zeroed; owns what the calls hand out, until cl_cluster_fini. */
+struct cl_cluster {
+	struct json_t *root;
+	char *routers;
+};
+
+/* The gRPC addresses, those of routers joined by commas, and in `access` the TLS files by which they
+ * are reached, unless it names some already. CAD_ERR_NOT_FOUND and a sentence: there is no such file
+ * below the working directory. */
+CAD_MUST_USE enum cad_status cl_cluster_routers(
+	struct cl_cluster *cluster, const char **addresses, struct cl_access *access, struct cad_error *error);
+CAD_MUST_USE enum cad_status cl_cluster_placement(
+	struct cl_cluster *cluster, const char **address, struct cl_access *access, struct cad_error *error);
+void cl_cluster_fini(struct cl_cluster *cluster);
 
 #endif

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl generate`: a prompt in, text out as it comes. */
 #include "common/base/file.h"
-#include "orchestration/cli/cluster_file.h"
 #include "orchestration/cli/command.h"
 #include "orchestration/cli/run_options.h"
 #include "orchestration/cli/request.h"
@@ -190,9 +189,9 @@ int cl_generate(int argc, char **argv)
 	struct progress progress = { .print = options.format == CL_FORMAT_TABLE };
 	struct cl_run run = { .on_response = on_response, .context = &progress };
 	enum cad_status status = make_request(&options, parsed, &request, &error);
-	char *routers = NULL;
+	struct cl_cluster cluster = { NULL };
 	if (status == CAD_OK)
-		status = cl_run_from_options(&options.run, &run, &routers, &error);
+		status = cl_run_from_options(&options.run, &run, &cluster, &error);
 	if (status == CAD_ERR_INVALID || status == CAD_ERR_NOT_FOUND) {
 		fprintf(stderr, "cadrectl generate: %s\n", error.text);
 		exit_code = CL_EXIT_USAGE;
@@ -215,7 +214,7 @@ int cl_generate(int argc, char **argv)
 		exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("generate", &error);
 	}
 
-	free(routers);
+	cl_cluster_fini(&cluster);
 	cl_request_fini(&request);
 	cl_result_fini(&progress.result);
 	cad_options_destroy(parsed);

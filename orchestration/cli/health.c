@@ -61,7 +61,7 @@ static void print(const struct options *options, enum cad_status status, const c
 
 static int ask(struct options *options)
 {
-	struct cad_rpc_blocking *client;
+	struct cl_client client;
 	struct cad_error error;
 	enum cad_status status = cl_process_resolve(&options->process, &error);
 
@@ -72,8 +72,8 @@ static int ask(struct options *options)
 			: options->ready                      ? CL_IS_READY
 							      : CL_IS_ALIVE;
 		status = cl_process_ask(
-			&options->process, client, question, (uint32_t)(options->timeout_ns / CAD_NS_PER_MS), &error);
-		cl_process_close(client);
+			&options->process, &client, question, (uint32_t)(options->timeout_ns / CAD_NS_PER_MS), &error);
+		cl_client_close(&client);
 	}
 	if (status != CAD_OK && status != CAD_AGAIN)
 		return cl_fail("health", &error);

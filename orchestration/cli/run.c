@@ -2,8 +2,6 @@
 #include "orchestration/cli/run.h"
 
 #include "common/base/clock.h"
-#include "common/process/bearer.h"
-#include "common/rpc/blocking.h"
 #include "orchestration/cli/command.h"
 #include "orchestration/cli/received.h"
 
@@ -25,7 +23,6 @@ struct generation {
 	const struct cl_run *run;
 	struct cl_run_report *report;
 	struct cl_received received;
-	char *bearer;
 	uint64_t began_ns, deadline_ns;      /* 0: none */
 	uint64_t last_message_ns, broken_ns; /* broken: the last message before the answer broke off; 0: it did not */
 	size_t broken_tokens;
@@ -37,29 +34,6 @@ struct generation {
 };
 
 static uint64_t now_ns(void) { return cad_clock_now_ns(&cad_clock_system); }
-
-/* ---- access ---- */
-
-static const char *path_of(const char *option) { return option && option[0] ? option : NULL; }
-
-/* "Bearer TOKEN" with the file's first token, for cad_secret_free; NULL without a file. */
-static enum cad_status read_bearer(const struct cl_access *access, char **bearer, struct cad_error *error)
-{
-	struct cad_bearers bearers;
-	*bearer = NULL;
-	if (!path_of(access->token_file))
-		return CAD_OK;
-	enum cad_status status = cad_bearers_read(access->token_file, &bearers, error);
-	if (status != CAD_OK)
-		return status;
-	if (asprintf(bearer, "Bearer %s", bearers.entries[0].token) < 0) {
-		*bearer = NULL;
-		status = cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the bearer token");
-	}
-
-	cad_bearers_fini(&bearers);
-	return status;
-}
 
 /* ---- messages ---- */
 
@@ -97,8 +71,6 @@ static bool on_message(void *context, const ProtobufCMessage *message)
 
 /* ---- one router ---- */
 
-static void stop_client(void *client) { cad_rpc_blocking_interrupt(client); }
-
 /* Another router may do better after these; it would say the same after others. */
 static bool is_worth_another(enum cad_rpc_code code)
 {
@@ -119,24 +91,13 @@ static bool time_is_up(const struct generation *g)
 	return g->deadline_ns != 0 && (g->late || now_ns() >= g->deadline_ns);
 }
 
-static struct cad_tls_files tls_of(const struct cl_access *access)
-{
-	return (struct cad_tls_files){
-		.certificate = path_of(access->certificate),
-		.key = path_of(access->key),
-		.authority = path_of(access->authority),
-	};
-}
-
 /* What the user can change. */
 static enum cad_status explain(
 	const struct generation *g, enum cad_status status, enum cad_rpc_code code, struct cad_error *error)
 {
-	const struct cl_access *access = &g->run->access;
-
 	if (code == CAD_RPC_UNAVAILABLE && strstr(error->text, "failed to connect"))
 		return cad_error_set(error, status, "router %s: %s; does a router serve there, %s TLS?", g->router,
-			error->text, access->tls ? "with" : "without");
+			error->text, cl_access_is_secure(&g->run->access) ? "with" : "without");
 	if (code == CAD_RPC_UNIMPLEMENTED)
 		return cad_error_set(
 			error, status, "router %s: %s; is that a router's --grpc address?", g->router, error->text);
@@ -155,33 +116,23 @@ static size_t routers_count(const char *list)
 static enum cad_status ask_router(
 	struct generation *g, const Cadre__V1__GenerateRequest *request, bool *again, struct cad_error *error)
 {
-	struct cad_rpc_blocking *client;
+	struct cl_client client;
 	enum cad_rpc_code code;
-	const struct cl_access *access = &g->run->access;
-	const struct cad_tls_files tls = tls_of(access);
 	const struct cad_rpc_channel_config config = {
 		.keepalive_time_ms = PING_AFTER_MS,
 		.keepalive_timeout_ms = PING_TIMEOUT_MS,
 		.connect_ms = routers_count(g->run->routers) > 1 ? CONNECT_ONE_OF_SEVERAL_MS : CONNECT_MS,
 	};
-	const struct cad_rpc_metadata metadata = { "authorization", g->bearer };
-	const struct cad_rpc_call_options options = {
-		.metadata = &metadata,
-		.metadata_count = g->bearer != NULL,
-		.timeout_ms = left_ms(g),
-	};
 
 	*again = false;
-	enum cad_status status = cad_rpc_blocking_create(g->router, access->tls ? &tls : NULL, &config, &client, error);
+	enum cad_status status = cl_client_open(&client, g->router, &g->run->access, &config, error);
 	if (status != CAD_OK)
 		return status;
-	cl_on_interrupt(stop_client, client);
 	g->status = CAD_OK;
 	g->error = error;
-	status = cad_rpc_blocking_call(client, GENERATE, &request->base, &cadre__v1__generate_response__descriptor,
-		&options, on_message, g, &code, error);
-	cl_on_interrupt(NULL, NULL);
-	cad_rpc_blocking_destroy(client);
+	status = cl_client_call(&client, GENERATE, &request->base, &cadre__v1__generate_response__descriptor,
+		left_ms(g), on_message, g, &code, error);
+	cl_client_close(&client);
 
 	if (g->status != CAD_OK) {
 		*again = g->status == CAD_ERR_UNSUPPORTED;
@@ -322,13 +273,9 @@ enum cad_status cl_run_generate(const struct cl_run *run, const Cadre__V1__Gener
 		.began_ns = began,
 		.deadline_ns = run->timeout_ns > 0 ? began + run->timeout_ns : 0,
 	};
-	enum cad_status status = read_bearer(&run->access, &g.bearer, error);
-	if (status != CAD_OK)
-		return status;
-	status = ask_routers(&g, request, error);
+	enum cad_status status = ask_routers(&g, request, error);
 	if (status != CAD_OK)
 		status = incomplete(&g, status, error);
-	cad_secret_free(g.bearer);
 	cl_received_fini(&g.received);
 
 	return status;

@@ -12,6 +12,7 @@
 #include "cadre/v1/inference.pb-c.h"
 #include "common/cluster/settings.h"
 #include "kernels/kernels.h"
+#include "orchestration/cli/access.h"
 
 /* How the embedded engine computes (embedded/embedded.h). */
 struct cl_engine {
@@ -20,14 +21,6 @@ struct cl_engine {
 	enum kn_isa isa;
 	uint32_t threads, chunk, micro_batches, nodes;
 	uint64_t placement_seed;
-};
-
-/* How to talk to routers. Paths of PEM files and of the bearer token; "" if there is none. */
-struct cl_access {
-	bool tls; /* checked against the system's authorities, or: */
-	const char *authority;
-	const char *certificate, *key; /* presented to routers that require one */
-	const char *token_file;
 };
 
 struct cl_run {

@@ -2,8 +2,6 @@
 #include "orchestration/cli/run_options.h"
 
 #include "common/base/address.h"
-#include "common/rpc/rpc.h"
-#include "orchestration/cli/cluster_file.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -38,7 +36,7 @@ static enum cad_status check_addresses(const char *routers, struct cad_error *er
 }
 
 enum cad_status cl_run_from_options(
-	const struct cl_run_options *options, struct cl_run *run, char **routers, struct cad_error *error)
+	const struct cl_run_options *options, struct cl_run *run, struct cl_cluster *cluster, struct cad_error *error)
 {
 	if (options->router[0] && options->model[0])
 		return cad_error_set(error, CAD_ERR_INVALID, "--router and --model exclude each other");
@@ -48,20 +46,14 @@ enum cad_status cl_run_from_options(
 	run->engine = options->engine;
 	run->access = options->access;
 	run->timeout_ns = options->timeout_ns;
-	if ((run->access.certificate[0] != 0) != (run->access.key[0] != 0))
-		return cad_error_set(error, CAD_ERR_INVALID, "give both --tls-certificate and --tls-key, or neither");
-	run->access.tls = run->access.tls || run->access.authority[0] || run->access.certificate[0];
-	enum cad_status status = check_addresses(options->router, error);
+	enum cad_status status = cl_access_check(&run->access, error);
+	if (status == CAD_OK)
+		status = check_addresses(options->router, error);
 	if (status != CAD_OK)
 		return status;
 	if (run->model || run->routers)
 		return CAD_OK;
-	status = cl_cluster_routers(routers, error);
-	if (status != CAD_OK)
-		return status == CAD_ERR_NOT_FOUND
-			? cad_error_prefix(error, "say where to run it, with --router or --model")
-			: status;
-	run->routers = *routers;
-
-	return CAD_OK;
+	status = cl_cluster_routers(cluster, &run->routers, &run->access, error);
+	return status == CAD_ERR_NOT_FOUND ? cad_error_prefix(error, "say where to run it, with --router or --model")
+					   : status;
 }

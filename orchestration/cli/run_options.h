@@ -8,6 +8,7 @@
 
 #include "common/process/options.h"
 #include "embedded/embedded.h"
+#include "orchestration/cli/cluster_file.h"
 #include "orchestration/cli/run.h"
 
 /* Lines of an option table; `member` is a struct cl_engine inside `owner`. */
@@ -40,24 +41,16 @@ struct cl_run_options {
 #define CL_RUN_OPTIONS(owner, member) \
 	CAD_OPTION_STRING(owner, member.router, "router", "", \
 		"HOST:PORT[,...], of which the first that answers is used, and the next when it fails, in the middle of an answer too; empty: those in run/cluster.json"), \
-		CAD_OPTION_BOOL(owner, member.access.tls, "tls", "false", \
-			"use TLS, and trust the certificate authorities of this system"), \
-		CAD_OPTION_STRING(owner, member.access.authority, "tls-authority", "", \
-			"PEM file of the certificate authority to trust instead; implies --tls"), \
-		CAD_OPTION_STRING(owner, member.access.certificate, "tls-certificate", "", \
-			"PEM file with the certificate to present to routers; implies --tls"), \
-		CAD_OPTION_STRING(owner, member.access.key, "tls-key", "", "PEM file with its private key"), \
-		CAD_OPTION_STRING(owner, member.access.token_file, "token-file", "", \
-			"file with the bearer token that routers require; of several, the first is sent"), \
+		CL_TLS_OPTIONS(owner, member.access), CL_TOKEN_OPTION(owner, member.access), \
 		CAD_OPTION_DURATION(owner, member.timeout_ns, "timeout", "0s", 0, 24 * 3600 * CAD_NS_PER_S, \
 			"give up when the whole answer takes longer, over all routers; 0s: never"), \
 		CAD_OPTION_STRING(owner, member.model, "model", "", \
 			"directory of a checkpoint: compute in this process (embedded), without a cluster"), \
 		CL_ENGINE_OPTIONS(owner, member.engine)
 
-/* Fills where `run` runs. *routers is what the caller frees afterwards. CAD_ERR_INVALID: the
- * options contradict each other; CAD_ERR_NOT_FOUND: neither says where. */
+/* Fills where `run` runs. `cluster` is zeroed, and the caller's to fini when it has run.
+ * CAD_ERR_INVALID: the options contradict each other; CAD_ERR_NOT_FOUND: neither says where. */
 CAD_MUST_USE enum cad_status cl_run_from_options(
-	const struct cl_run_options *options, struct cl_run *run, char **routers, struct cad_error *error);
+	const struct cl_run_options *options, struct cl_run *run, struct cl_cluster *cluster, struct cad_error *error);
 
 #endif

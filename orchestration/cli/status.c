@@ -2,8 +2,8 @@
 /* `cadrectl status`: show the processes of the cluster and their state. */
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/address.h"
-#include "common/rpc/blocking.h"
 #include "common/transport/exchange_address.h"
+#include "orchestration/cli/access.h"
 #include "orchestration/cli/cluster_file.h"
 #include "orchestration/cli/command.h"
 
@@ -18,19 +18,23 @@ enum { TIMEOUT_MS = 5000 };
 
 struct options {
 	const char *placement;
+	struct cl_access access;
 	enum cl_format format;
 };
 
 static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct options, placement, "placement", "",
 		"HOST:PORT of the placement service; empty: the one in run/cluster.json"),
+	CL_TLS_OPTIONS(struct options, access),
+	CL_TOKEN_OPTION(struct options, access),
 	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "output format; short: -o"),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct options *options = values;
-	return cad_address_option("placement", options->placement, error);
+	enum cad_status status = cl_access_check(&options->access, error);
+	return status == CAD_OK ? cad_address_option("placement", options->placement, error) : status;
 }
 
 static const struct cad_options_spec spec = {
@@ -192,23 +196,18 @@ static bool on_status(void *context, const ProtobufCMessage *message)
 	return true;
 }
 
-static void stop_client(void *client) { cad_rpc_blocking_interrupt(client); }
-
 static enum cad_status ask(const char *placement, struct answer *answer, struct cad_error *error)
 {
-	struct cad_rpc_blocking *client;
+	struct cl_client client;
 	Cadre__V1__GetStatusRequest request = CADRE__V1__GET_STATUS_REQUEST__INIT;
-	const struct cad_rpc_call_options call = { .timeout_ms = TIMEOUT_MS };
-	enum cad_status status = cad_rpc_blocking_create(placement, NULL, NULL, &client, error);
+	enum cad_status status = cl_client_open(&client, placement, &answer->options->access, NULL, error);
 
 	if (status != CAD_OK)
 		return status;
 
-	cl_on_interrupt(stop_client, client);
-	status = cad_rpc_blocking_call(client, GET_STATUS, &request.base, &cadre__v1__cluster_status__descriptor, &call,
+	status = cl_client_call(&client, GET_STATUS, &request.base, &cadre__v1__cluster_status__descriptor, TIMEOUT_MS,
 		on_status, answer, NULL, error);
-	cl_on_interrupt(NULL, NULL);
-	cad_rpc_blocking_destroy(client);
+	cl_client_close(&client);
 
 	return status == CAD_OK ? CAD_OK : cad_error_prefix(error, "placement service %s", placement);
 }
@@ -219,25 +218,27 @@ int cl_status(int argc, char **argv)
 	struct cad_options *parsed;
 	struct cad_error error;
 	struct answer answer = { .options = &options };
-	char *found = NULL;
+	struct cl_cluster cluster = { NULL };
 	int exit_code;
 
 	if (!cad_options_main(&spec, argc, argv, &options, &parsed, &exit_code))
 		return exit_code;
 
-	enum cad_status status = options.placement[0] ? CAD_OK : cl_cluster_placement(&found, &error);
+	const char *placement = options.placement;
+	enum cad_status status =
+		placement[0] ? CAD_OK : cl_cluster_placement(&cluster, &placement, &options.access, &error);
 	if (status == CAD_ERR_NOT_FOUND) {
 		fprintf(stderr, "cadrectl status: %s\n", error.text);
 		exit_code = CL_EXIT_USAGE;
 	} else {
 		if (status == CAD_OK)
-			status = ask(found ? found : options.placement, &answer, &error);
+			status = ask(placement, &answer, &error);
 		exit_code = status != CAD_OK ? cl_fail("status", &error)
 			: answer.unplaced    ? CL_EXIT_NOT_READY
 					     : CL_EXIT_OK;
 	}
 
-	free(found);
+	cl_cluster_fini(&cluster);
 	cad_options_destroy(parsed);
 	return exit_code;
 }

@@ -112,13 +112,13 @@ static enum cad_status run_again(const struct cl_run_options *options, const jso
 	struct cl_request request;
 	struct cl_request_message message;
 	struct cl_run run = { .on_response = on_response, .context = again };
-	char *routers = NULL;
+	struct cl_cluster cluster = { NULL };
 	enum cad_status status = cl_request_from_json(json_object_get(answer, "request"), &request, error);
 
 	if (status != CAD_OK)
 		return status;
 
-	status = cl_run_from_options(options, &run, &routers, error);
+	status = cl_run_from_options(options, &run, &cluster, error);
 	if (status == CAD_OK) {
 		cl_request_to_message(&request, &message);
 		status = cl_run_generate(&run, &message.message, report, error);
@@ -132,7 +132,7 @@ static enum cad_status run_again(const struct cl_run_options *options, const jso
 	if (status == CAD_OK && !again->result.finished)
 		status = cad_error_set(
 			error, CAD_ERR_PROTOCOL, "the answer of %s ended without a finish reason", report->where);
-	free(routers);
+	cl_cluster_fini(&cluster);
 	cl_request_fini(&request);
 
 	return status;

@@ -30,6 +30,7 @@ struct options {
 
 static const struct cad_option table[] = {
 	CL_PROCESS_OPTIONS(struct options, process),
+	CL_TOKEN_OPTION(struct options, process.access),
 	CAD_OPTION_STRING(struct options, placement, "placement", "",
 		"without --http and --grpc: HOST:PORT of the placement service, whose whole cluster is waited for; empty: the one in run/cluster.json"),
 	CAD_OPTION_U32(
@@ -127,13 +128,12 @@ static enum cad_status ask_routers(
 	return ready >= options->routers ? CAD_OK : status;
 }
 
-static enum cad_status ask_cluster(const struct options *options, struct cad_rpc_blocking *client, struct view *view,
+static enum cad_status ask_cluster(const struct options *options, struct cl_client *client, struct view *view,
 	uint32_t timeout_ms, struct cad_error *error)
 {
 	Cadre__V1__GetStatusRequest request = CADRE__V1__GET_STATUS_REQUEST__INIT;
-	const struct cad_rpc_call_options call = { .timeout_ms = timeout_ms };
-	enum cad_status status = cad_rpc_blocking_call(client, GET_STATUS, &request.base,
-		&cadre__v1__cluster_status__descriptor, &call, on_status, view, NULL, error);
+	enum cad_status status = cl_client_call(client, GET_STATUS, &request.base,
+		&cadre__v1__cluster_status__descriptor, timeout_ms, on_status, view, NULL, error);
 
 	if (status != CAD_OK)
 		return cad_error_prefix(error, "placement service %s", view->placement);
@@ -150,8 +150,8 @@ static enum cad_status ask_cluster(const struct options *options, struct cad_rpc
 
 struct wait {
 	const struct options *options;
-	struct cad_rpc_blocking *client; /* NULL: HTTP alone */
-	struct view *view;               /* NULL: one process */
+	struct cl_client client;
+	struct view *view; /* NULL: one process */
 	uint64_t begun_ns, said_ns;
 	char said[CAD_ERROR_TEXT_BYTES];
 };
@@ -170,13 +170,13 @@ static void say(struct wait *wait, const char *why)
 	wait->said_ns = now;
 }
 
-static void rest(const struct wait *wait, uint64_t left_ns)
+static void rest(struct wait *wait, uint64_t left_ns)
 {
 	uint64_t ms = left_ns / CAD_NS_PER_MS < POLL_MS ? left_ns / CAD_NS_PER_MS : POLL_MS;
 	struct timespec time = { .tv_nsec = (long)(ms * CAD_NS_PER_MS) };
 
-	if (wait->client)
-		cad_rpc_blocking_pause(wait->client, ms); /* it goes on connecting */
+	if (wait->client.rpc)
+		cad_rpc_blocking_pause(wait->client.rpc, ms); /* it goes on connecting */
 	else
 		(void)nanosleep(&time, NULL);
 }
@@ -189,15 +189,15 @@ static uint64_t left_ns_of(const struct wait *wait)
 
 /* Near the end there is little time for an answer: that none came then says less than what was said
  * before. */
-static enum cad_status look(const struct wait *wait, uint64_t left_ns, struct cad_error *error)
+static enum cad_status look(struct wait *wait, uint64_t left_ns, struct cad_error *error)
 {
 	uint64_t left_ms = left_ns / CAD_NS_PER_MS + 1;
 	bool cut = left_ms < ANSWER_MS;
 	uint32_t answer_ms = cut ? (uint32_t)left_ms : ANSWER_MS;
 	struct cad_error now;
 	enum cad_status status = wait->view
-		? ask_cluster(wait->options, wait->client, wait->view, answer_ms, &now)
-		: cl_process_ask(&wait->options->process, wait->client, question_of(wait->options), answer_ms, &now);
+		? ask_cluster(wait->options, &wait->client, wait->view, answer_ms, &now)
+		: cl_process_ask(&wait->options->process, &wait->client, question_of(wait->options), answer_ms, &now);
 
 	if (status != CAD_OK && (!cut || status != CAD_ERR_DEADLINE || !error->text[0]))
 		*error = now;
@@ -249,13 +249,8 @@ static int run(const struct options *options, const char *placement)
 	struct cad_error error;
 
 	if (placement) {
-		process = (struct cl_process){
-			.http = "",
-			.grpc = placement,
-			.authority = "",
-			.certificate = "",
-			.key = "",
-		};
+		process.http = "";
+		process.grpc = placement;
 		wait.view = malloc(sizeof *wait.view);
 		if (!wait.view) {
 			cad_error_set(&error, CAD_ERR_MEMORY, "out of memory");
@@ -267,7 +262,7 @@ static int run(const struct options *options, const char *placement)
 	enum cad_status status = cl_process_open(&process, &wait.client, &error);
 	if (status == CAD_OK) {
 		status = wait_for_it(&wait, &error);
-		cl_process_close(wait.client);
+		cl_client_close(&wait.client);
 	}
 	free(wait.view);
 	return finish(&wait, status, &error);
@@ -278,7 +273,7 @@ int cl_wait(int argc, char **argv)
 	struct options options;
 	struct cad_options *parsed;
 	struct cad_error error;
-	char *found = NULL;
+	struct cl_cluster cluster = { NULL };
 	int exit_code;
 
 	if (!cad_options_main(&spec, argc, argv, &options, &parsed, &exit_code))
@@ -289,16 +284,16 @@ int cl_wait(int argc, char **argv)
 	if (cl_process_name(&options.process)[0])
 		placement = NULL;
 	else if (status == CAD_OK && !placement)
-		status = cl_cluster_placement(&found, &error);
+		status = cl_cluster_placement(&cluster, &placement, &options.process.access, &error);
 
 	if (status == CAD_ERR_NOT_FOUND) {
 		fprintf(stderr, "cadrectl wait: %s; or --http HOST:PORT of one process\n", error.text);
 		exit_code = CL_EXIT_USAGE;
 	} else {
-		exit_code = status == CAD_OK ? run(&options, found ? found : placement) : cl_fail("wait", &error);
+		exit_code = status == CAD_OK ? run(&options, placement) : cl_fail("wait", &error);
 	}
 
-	free(found);
+	cl_cluster_fini(&cluster);
 	cad_options_destroy(parsed);
 	return exit_code;
 }

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """An authority, and certificates of its own: authority.pem, NAME.pem and NAME.key in a folder."""
+import pathlib
 import subprocess
+
+SCRIPT = pathlib.Path(__file__).resolve().parents[2] / 'scripts' / 'certificates.sh'
 
 
 def openssl(directory, *arguments):
@@ -22,9 +25,7 @@ def issue(directory, name, names=None):
 
 
 def cluster(directory, *names):
-    """An authority, and certificates of a cluster's processes and of who calls them, as Cluster's `tls` wants them; with others, by name."""
-    authority(directory)
-    for name in ('placement', 'router', 'expert'):
-        issue(directory, name, f'IP:127.0.0.1,DNS:localhost,URI:cadre://node/{name}')
-    for name in ('operator', 'client', *names):
-        issue(directory, name, f'URI:cadre://{"operator" if name == "operator" else "client"}/{name}')
+    """What scripts/certificates.sh makes, as Cluster's `tls` wants it; and certificates of other clients, by name."""
+    subprocess.run([SCRIPT, directory], check=True, capture_output=True)
+    for name in names:
+        issue(directory, name, f'URI:cadre://client/{name}')

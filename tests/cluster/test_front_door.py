@@ -52,10 +52,18 @@ def test_up_describes_a_ready_cluster_and_down_stops_it(door):
     assert all(alive(pid) for pid in pids(cluster))
     memory = sum(n['memory_bytes'] for n in status(cluster)['nodes'] if n['role'] == 'expert')
     assert memory < os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')   # they share what is there
-    again = door('up', '--model', MODEL, '--experts', '1')   # another takes its place
+    certificates = door.run / 'certificates'
+    subprocess.run([ROOT / 'scripts' / 'certificates.sh', certificates], check=True, capture_output=True)
+    again = door('up', '--model', MODEL, '--experts', '1', '--certificates', certificates)   # another takes its place
     assert again.returncode == 0, again.stderr
     assert not any(alive(pid) for pid in pids(cluster))
     cluster = description(door)
+    (door.run / 'run').symlink_to(door.run)
+    for command in (['status'], ['wait'], ['generate', '--tokens', '1,2,3', '--max-tokens', '2']):   # they find how the cluster is reached
+        done = subprocess.run([BIN / 'cadrectl', *command], cwd=door.run, capture_output=True, text=True)
+        assert done.returncode == 0, done
+    done = subprocess.run([BIN / 'cadrectl', 'status', '--placement', cluster['placement']['grpc']], capture_output=True, text=True)
+    assert done.returncode == 1 and 'it may want TLS' in done.stderr, done
     assert 'is stopped' in door('down').stderr
     again = door('down')
     assert again.returncode == 0 and 'no cluster is running' in again.stderr
@@ -91,6 +99,7 @@ def test_interrupt_stops_what_was_started(door):
     (['up', '--model', str(MODEL), '--experts', '0'], 'there is no expert node'),
     (['up', '--model', str(MODEL), '--experts', '2', '--expert-memory', '100K'], 'do not fit on 2 expert nodes'),
     (['up', '--model', str(MODEL), '--experts', '1', '--expert-memory', '10K'], 'one expert of this model takes 49152'),
+    (['up', '--model', str(MODEL), '--certificates', '/nonexistent'], 'has no authority.pem'),
     (['up', '--model', '/nonexistent'], "'/nonexistent' is not a checkpoint"),
     (['up', '--model', str(MODEL), '--experts', 'many'], 'take numbers'),
     (['up', '--model', str(MODEL), '--experts', '1', '--capacity-polcy', 'drop'], 'did you mean --capacity-policy?'),

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "orchestration/cli/access.h"
+
+#include "common/process/access.h"
+#include "common/process/process.h"
+#include "orchestration/cli/command.h"
+
+static const char *path_of(const char *option) { return option && option[0] ? option : NULL; }
+
+enum cad_status cl_access_check(const struct cl_access *access, struct cad_error *error)
+{
+	return !path_of(access->certificate) == !path_of(access->key)
+		? CAD_OK
+		: cad_error_set(error, CAD_ERR_INVALID, "give both --tls-certificate and --tls-key, or neither");
+}
+
+bool cl_access_is_secure(const struct cl_access *access)
+{
+	return access->tls || path_of(access->authority) || path_of(access->certificate);
+}
+
+static void stop_client(void *client) { cad_rpc_blocking_interrupt(client); }
+
+enum cad_status cl_client_open(struct cl_client *client, const char *address, const struct cl_access *access,
+	const struct cad_rpc_channel_config *config, struct cad_error *error)
+{
+	const struct cad_tls_files tls = {
+		.certificate = path_of(access->certificate),
+		.key = path_of(access->key),
+		.authority = path_of(access->authority),
+	};
+	enum cad_status status = CAD_OK;
+
+	*client = (struct cl_client){ NULL };
+	if (path_of(access->token_file))
+		status = cad_access_bearer(access->token_file, &client->bearer, error);
+	if (status == CAD_OK)
+		status = cad_rpc_blocking_create(
+			address, cl_access_is_secure(access) ? &tls : NULL, config, &client->rpc, error);
+	if (status != CAD_OK) {
+		cl_client_close(client);
+		return status;
+	}
+
+	cl_on_interrupt(stop_client, client->rpc);
+	return CAD_OK;
+}
+
+void cl_client_close(struct cl_client *client)
+{
+	if (client->rpc)
+		cl_on_interrupt(NULL, NULL);
+	cad_rpc_blocking_destroy(client->rpc);
+	cad_secret_free(client->bearer);
+	*client = (struct cl_client){ NULL };
+}
+
+enum cad_status cl_client_call(struct cl_client *client, const char *path, const ProtobufCMessage *request,
+	const ProtobufCMessageDescriptor *reply, int64_t timeout_ms,
+	bool (*on_message)(void *context, const ProtobufCMessage *message), void *context, enum cad_rpc_code *code,
+	struct cad_error *error)
+{
+	const struct cad_rpc_metadata header = { "authorization", client->bearer };
+	const struct cad_rpc_call_options options = {
+		.timeout_ms = timeout_ms,
+		.metadata = &header,
+		.metadata_count = client->bearer != NULL,
+	};
+	return cad_rpc_blocking_call(client->rpc, path, request, reply, &options, on_message, context, code, error);
+}
