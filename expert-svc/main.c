@@ -16,6 +16,7 @@
 #include "common/cluster/member.h"
 #include "common/cluster/own_address.h"
 #include "common/cluster/settings_message.h"
+#include "common/model/model.h"
 #include "common/process/service.h"
 #include "common/rpc/reactor.h"
 #include "common/rpc/tls.h"
@@ -94,6 +95,13 @@ static enum cad_status check(const void *values, struct cad_error *error)
 	return status == CAD_OK ? cad_transport_ucx_check(at.exchange, o->service.ucx_devices, error) : status;
 }
 
+static enum cad_status check_files(const void *values, struct cad_error *error)
+{
+	const struct options *o = values;
+	enum cad_status status = cad_service_check_files(&o->service, error);
+	return status == CAD_OK ? cad_model_check(o->service.model, error) : status;
+}
+
 static const struct cad_options_spec spec = {
 	.program = "cadre-expert",
 	.summary = "Holds experts of a model for a Cadre cluster and answers the calls of its routers.",
@@ -102,6 +110,7 @@ static const struct cad_options_spec spec = {
 	.aliases = aliases,
 	.aliases_count = sizeof aliases / sizeof aliases[0],
 	.check = check,
+	.check_files = check_files,
 	.log = cad_service_log,
 };
 

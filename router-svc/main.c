@@ -12,6 +12,7 @@
 #include "common/cluster/member.h"
 #include "common/cluster/own_address.h"
 #include "common/cluster/settings_message.h"
+#include "common/model/model.h"
 #include "common/process/service.h"
 #include "common/rpc/reactor.h"
 #include "common/rpc/tls.h"
@@ -108,6 +109,29 @@ static enum cad_status check(const void *values, struct cad_error *error)
 	return status == CAD_OK ? cad_transport_ucx_check(at.exchange, o->service.ucx_devices, error) : status;
 }
 
+static enum cad_status read_tokenizer(const char *model, struct cad_tokenizer **tokenizer, struct cad_error *error)
+{
+	char path[4096];
+	snprintf(path, sizeof path, "%s/tokenizer.json", model);
+	if (cad_file_exists(path))
+		return cad_tokenizer_open(path, tokenizer, error);
+	cad_log_warn("router", "no tokenizer: prompts must be given as tokens", CAD_S("path", path));
+	return CAD_OK;
+}
+
+static enum cad_status check_files(const void *values, struct cad_error *error)
+{
+	const struct options *o = values;
+	struct cad_tokenizer *tokenizer = NULL;
+	enum cad_status status = cad_service_check_files(&o->service, error);
+	if (status == CAD_OK)
+		status = cad_model_check(o->service.model, error);
+	if (status == CAD_OK)
+		status = read_tokenizer(o->service.model, &tokenizer, error);
+	cad_tokenizer_close(tokenizer);
+	return status;
+}
+
 static const struct cad_options_spec spec = {
 	.program = "cadre-router",
 	.summary =
@@ -115,6 +139,7 @@ static const struct cad_options_spec spec = {
 	.table = table,
 	.count = sizeof table / sizeof *table,
 	.check = check,
+	.check_files = check_files,
 	.log = cad_service_log,
 };
 
@@ -442,12 +467,7 @@ static void on_signal(void *context, int number)
 
 static enum cad_status open_tokenizer(struct program *p, struct cad_error *error)
 {
-	char path[4096];
-	snprintf(path, sizeof path, "%s/tokenizer.json", p->options.service.model);
-	if (cad_file_exists(path))
-		return cad_tokenizer_open(path, &p->tokenizer, error);
-	cad_log_warn("router", "no tokenizer: prompts must be given as tokens", CAD_S("path", path));
-	return CAD_OK;
+	return read_tokenizer(p->options.service.model, &p->tokenizer, error);
 }
 
 static enum cad_status create_server(struct program *p, struct cad_error *error)

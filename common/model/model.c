@@ -282,6 +282,15 @@ void cad_model_close(struct cad_model *model)
 	free(model);
 }
 
+enum cad_status cad_model_check(const char *directory, struct cad_error *error)
+{
+	struct cad_model *model;
+	enum cad_status status = cad_model_open(directory, &model, error);
+	if (status == CAD_OK)
+		cad_model_close(model);
+	return status;
+}
+
 /* ---- reading ---- */
 
 const struct cad_model_spec *cad_model_spec(const struct cad_model *model) { return &model->spec; }

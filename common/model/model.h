@@ -22,6 +22,8 @@ struct cad_model;
 
 CAD_MUST_USE enum cad_status cad_model_open(const char *directory, struct cad_model **model, struct cad_error *error);
 void cad_model_close(struct cad_model *model);
+/* Whether it can be opened. */
+CAD_MUST_USE enum cad_status cad_model_check(const char *directory, struct cad_error *error);
 
 const struct cad_model_spec *cad_model_spec(const struct cad_model *model);
 const char *cad_model_directory(const struct cad_model *model);

@@ -114,6 +114,8 @@ struct cad_options_spec {
 	size_t aliases_count;
 	/* Checks that involve several options; may be NULL. --check-config runs it too. */
 	enum cad_status (*check)(const void *values, struct cad_error *error);
+	/* What --check-config reads besides, since the program does when it starts: files; may be NULL. */
+	enum cad_status (*check_files)(const void *values, struct cad_error *error);
 	/* Sets up the log as the values say, before its first line; NULL: somebody did. */
 	void (*log)(const void *values);
 };

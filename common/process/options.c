@@ -473,7 +473,7 @@ static void print_help(const struct cad_options_spec *spec)
 		print_option(&spec->table[i]);
 	printf("  --config FILE\n        YAML file with lines 'option: value'\n"
 	       "  --print-config\n        print every option with its value and source, in the form of that file, and exit\n"
-	       "  --check-config\n        check all options and exit\n"
+	       "  --check-config\n        check all options, read the files that they name, and exit\n"
 	       "  --help, --version\n\n"
 	       "Every option can also be set in the environment (--log-level: CADRE_LOG_LEVEL). Flags override the environment, which overrides the file.\n");
 }
@@ -550,6 +550,8 @@ enum cad_status cad_options_parse(const struct cad_options_spec *spec, int argc,
 	made->positional = calloc(spec->positional_max + 1u, sizeof *made->positional);
 	enum cad_status status =
 		made->entries && made->positional ? read_all(made, argc, argv, values, error) : no_memory(error);
+	if (status == CAD_OK && made->check_config && spec->check_files)
+		status = spec->check_files(values, error);
 	if (status != CAD_OK) {
 		cad_options_destroy(made);
 		return status;

@@ -2,6 +2,7 @@
 #include "common/process/service.h"
 
 #include "common/base/network.h"
+#include "common/base/file.h"
 #include "common/process/process_metrics.h"
 
 #include <stdio.h>
@@ -137,22 +138,7 @@ void cad_service_log(const void *options)
 	cad_log_setup(o->log_level, o->log_format);
 }
 
-/* ---- running ---- */
-
-static enum cad_status read_secrets(struct cad_service *service, struct cad_error *error)
-{
-	const struct cad_service_options *o = service->options;
-	enum cad_status status = CAD_OK;
-
-	if (given(o->secret_file))
-		status = cad_secret_read(o->secret_file, "cluster secret", &service->secret, error);
-	if (status == CAD_OK && given(o->token_file))
-		status = cad_bearers_read(o->token_file, &service->bearers, error);
-	if (status == CAD_OK && given(o->placement_token_file))
-		status = cad_access_bearer(o->placement_token_file, &service->placement.bearer, error);
-
-	return status;
-}
+/* ---- files ---- */
 
 /* Which files are for what. */
 static void assign_tls(struct cad_service *service)
@@ -179,6 +165,62 @@ const struct cad_tls_files *cad_service_tls(const struct cad_service *service)
 {
 	return service->server_tls.certificate ? &service->server_tls : NULL;
 }
+
+/* A pipe can be read once, by who needs it. */
+static bool is_file(const char *path)
+{
+	struct cad_error ignored;
+	return !path || cad_file_check_regular(path, &ignored) == CAD_OK;
+}
+
+/* Now, so that a wrong file is told at once, and not when the server or the channel is made of it. */
+static enum cad_status check_tls_files(const struct cad_tls_files *files, struct cad_error *error)
+{
+	struct cad_tls_pem pem;
+	if (!is_file(files->certificate) || !is_file(files->key) || !is_file(files->authority))
+		return CAD_OK;
+	enum cad_status status = cad_tls_pem_read(files, &pem, error);
+	if (status == CAD_OK)
+		cad_tls_pem_fini(&pem);
+	return status;
+}
+
+static enum cad_status read_files(struct cad_service *service, struct cad_error *error)
+{
+	const struct cad_service_options *o = service->options;
+	enum cad_status status = CAD_OK;
+
+	if (given(o->secret_file))
+		status = cad_secret_read(o->secret_file, "cluster secret", &service->secret, error);
+	if (status == CAD_OK && given(o->token_file))
+		status = cad_bearers_read(o->token_file, &service->bearers, error);
+	if (status == CAD_OK && given(o->placement_token_file))
+		status = cad_access_bearer(o->placement_token_file, &service->placement.bearer, error);
+	if (status == CAD_OK)
+		status = check_tls_files(&service->server_tls, error);
+	if (status == CAD_OK && service->placement.tls)
+		status = check_tls_files(service->placement.tls, error);
+
+	return status;
+}
+
+static void forget_files(struct cad_service *service)
+{
+	cad_secret_free(service->secret);
+	cad_secret_free(service->placement.bearer);
+	cad_bearers_fini(&service->bearers);
+}
+
+enum cad_status cad_service_check_files(const struct cad_service_options *options, struct cad_error *error)
+{
+	struct cad_service probe = { .options = options };
+	assign_tls(&probe);
+	enum cad_status status = read_files(&probe, error);
+	forget_files(&probe);
+	return status;
+}
+
+/* ---- running ---- */
 
 static enum cad_status create_loop(struct cad_service *service, struct cad_error *error)
 {
@@ -208,7 +250,7 @@ enum cad_status cad_service_init(struct cad_service *service, const char *name,
 	if (status == CAD_OK)
 		status = cad_service_addresses(options, &service->at, error);
 	if (status == CAD_OK)
-		status = read_secrets(service, error);
+		status = read_files(service, error);
 	if (status == CAD_OK)
 		status = create_loop(service, error);
 	if (status != CAD_OK)
@@ -281,9 +323,7 @@ void cad_service_fini(struct cad_service *service)
 		uv_loop_close(&service->loop);
 	}
 	cad_metrics_destroy(service->metrics);
-	cad_secret_free(service->secret);
-	cad_secret_free(service->placement.bearer);
-	cad_bearers_fini(&service->bearers);
+	forget_files(service);
 }
 
 int cad_service_failed(const struct cad_service *service, const struct cad_error *error)

@@ -134,6 +134,9 @@ CAD_MUST_USE enum cad_status cad_service_addresses(
 /* For the `check` and the `log` of a struct cad_options_spec. `addresses` as above. */
 CAD_MUST_USE enum cad_status cad_service_check(
 	const struct cad_service_options *options, struct cad_service_addresses *addresses, struct cad_error *error);
+/* Reads the secret, the tokens and the TLS files: for `check_files`. cad_service_init does, too. */
+CAD_MUST_USE enum cad_status cad_service_check_files(
+	const struct cad_service_options *options, struct cad_error *error);
 void cad_service_log(const void *options);
 
 /* ---- running ---- */

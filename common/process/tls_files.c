@@ -2,7 +2,6 @@
 /* What the files hold is checked with OpenSSL, as gRPC reads it: gRPC itself only says later that a handshake failed. */
 #include "common/process/tls_files.h"
 
-#include "common/base/log.h"
 #include "common/process/process.h"
 
 #include <errno.h>
@@ -12,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { PEM_BYTES_MAX = 1 << 20 };
 
@@ -101,6 +101,19 @@ static EVP_PKEY *key_read(const char *text)
 	return key;
 }
 
+static enum cad_status check_end(const struct cad_tls_files *files, const X509 *certificate, struct cad_error *error)
+{
+	struct tm end;
+	char day[16] = "?";
+
+	if (X509_cmp_current_time(X509_get0_notAfter(certificate)) > 0)
+		return CAD_OK;
+	if (ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &end) == 1)
+		(void)strftime(day, sizeof day, "%F", &end);
+	return cad_error_set(error, CAD_ERR_INVALID, "the certificate '%s' has expired, on %s: have another one issued",
+		files->certificate, day);
+}
+
 static enum cad_status pair_use(
 	const struct cad_tls_files *files, SSL_CTX *context, X509 *certificate, EVP_PKEY *key, struct cad_error *error)
 {
@@ -116,10 +129,8 @@ static enum cad_status pair_use(
 	if (SSL_CTX_use_PrivateKey(context, key) != 1)
 		return cad_error_set(error, CAD_ERR_INVALID, "the key '%s' does not belong to the certificate '%s': %s",
 			files->key, files->certificate, openssl_says());
-	if (X509_cmp_current_time(X509_get0_notAfter(certificate)) < 0)
-		cad_log_warn("grpc", "a TLS certificate has expired", CAD_S("file", files->certificate));
 
-	return CAD_OK;
+	return check_end(files, certificate, error);
 }
 
 static enum cad_status pair_check(

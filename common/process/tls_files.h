@@ -22,8 +22,8 @@ struct cad_tls_pem {
 	char *certificate, *key, *authority;
 };
 
-/* Reads all files, and checks that they can be used: each is what it should be, and certificate and key belong
- * together. The caller's to fini on success. */
+/* Reads all files, and checks that they can be used: each is what it should be, certificate and key belong
+ * together, and the certificate has not expired. The caller's to fini on success. */
 CAD_MUST_USE enum cad_status cad_tls_pem_read(
 	const struct cad_tls_files *files, struct cad_tls_pem *pem, struct cad_error *error);
 void cad_tls_pem_fini(struct cad_tls_pem *pem);

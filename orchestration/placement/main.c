@@ -3,6 +3,7 @@
  * everything from below to above, then the loop. */
 #include "common/base/address.h"
 #include "common/base/log.h"
+#include "common/model/model.h"
 #include "common/process/service.h"
 #include "common/rpc/tls.h"
 #include "orchestration/placement/service.h"
@@ -72,6 +73,13 @@ static enum cad_status check(const void *values, struct cad_error *error)
 	return cad_service_check(&options->service, &ignored, error);
 }
 
+static enum cad_status check_files(const void *values, struct cad_error *error)
+{
+	const struct options *o = values;
+	enum cad_status status = cad_service_check_files(&o->service, error);
+	return status == CAD_OK ? cad_model_check(o->service.model, error) : status;
+}
+
 static const struct cad_options_spec spec = {
 	.program = "cadre-placement",
 	.summary = "Keeps track of a cluster: who is alive, and which expert lives where.",
@@ -80,6 +88,7 @@ static const struct cad_options_spec spec = {
 	.aliases = aliases,
 	.aliases_count = sizeof aliases / sizeof aliases[0],
 	.check = check,
+	.check_files = check_files,
 	.log = cad_service_log,
 };
 

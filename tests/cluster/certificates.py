@@ -14,14 +14,14 @@ def authority(directory):
     openssl(directory, 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', 'authority.key', '-out', 'authority.pem', '-days', '1', '-subj', '/CN=authority')
 
 
-def issue(directory, name, names=None):
-    """names: the certificate's subjectAltName."""
+def issue(directory, name, names=None, days=1):
+    """names: the certificate's subjectAltName. days -1: it has expired."""
     openssl(directory, 'req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', f'{name}.key', '-out', f'{name}.csr', '-subj', f'/CN={name}')
     extension = []
     if names:
         (directory / 'names').write_text(f'subjectAltName={names}')
         extension = ['-extfile', 'names']
-    openssl(directory, 'x509', '-req', '-in', f'{name}.csr', '-CA', 'authority.pem', '-CAkey', 'authority.key', '-CAcreateserial', '-days', '1', '-out', f'{name}.pem', *extension)
+    openssl(directory, 'x509', '-req', '-in', f'{name}.csr', '-CA', 'authority.pem', '-CAkey', 'authority.key', '-CAcreateserial', '-days', str(days), '-out', f'{name}.pem', *extension)
 
 
 def cluster(directory, *names):

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+import certificates
 from cluster import BIN, GOLDEN, Cluster
 
 MODEL = GOLDEN / 'mixtral-a' / 'model'
@@ -113,3 +114,79 @@ def test_a_router_that_dies_is_told_from_one_that_is_not_there():
         cluster.routers[0].process.kill()
         _, said = process.communicate(timeout=20)
         assert process.returncode == 1 and 'the answer is cut off here' in said
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    """What scripts/certificates.sh makes, and files that are something else."""
+    directory = tmp_path_factory.mktemp('files')
+    certificates.cluster(directory)
+    certificates.issue(directory, 'late', days=-1)
+    for name, text in {'short': '0123456789\n', 'token': '0123456789abcdef\n', 'twice': 2 * '0123456789abcdef\n', 'empty': ''}.items():
+        (directory / name).write_text(text)
+        (directory / name).chmod(0o600)
+    (directory / 'unreadable').symlink_to('/proc/self/mem')   # nobody can read its beginning, root neither
+    return directory
+
+
+PROGRAMS = {
+    'cadre-placement': ['--grpc', '127.0.0.1:0'],
+    'cadre-router': ['--placement', '127.0.0.1:1', '--grpc', '127.0.0.1:0'],
+    'cadre-expert': ['--placement', '127.0.0.1:1'],
+}
+
+
+def tls(certificate='router.pem', key='router.key', authority='authority.pem', prefix='--tls'):
+    return [f'{prefix}-certificate', certificate, f'{prefix}-key', key, f'{prefix}-authority', authority]
+
+
+# Names in words that begin with '--' are options', all others files'; for all three services but where it says so.
+@pytest.mark.parametrize('options, says', [
+    (['--secret-file', 'nothing'], "cannot open the cluster secret '/nothing': No such file or directory"),
+    (['--secret-file', '.'], "the cluster secret '/.' is a directory, but must be a file"),
+    (['--secret-file', 'short'], "the cluster secret '/short' must have at least 16 bytes of text"),
+    (['--secret-file', 'unreadable'], "cannot read the cluster secret '/unreadable': Input/output error"),
+    (tls(certificate='nothing'), "cannot read the certificate of TLS from '/nothing': No such file or directory"),
+    (tls(certificate='.'), "cannot read the certificate of TLS from '/.': Is a directory"),
+    (tls(certificate='unreadable'), "cannot read the certificate of TLS from '/unreadable': Input/output error"),
+    (tls(certificate='token'), "'/token' holds no certificate in PEM form"),
+    (tls(certificate='expert.pem'), "the key '/router.key' does not belong to the certificate '/expert.pem'"),
+    (tls(certificate='late.pem', key='late.key'), "the certificate '/late.pem' has expired, on 20"),
+    (tls(key='nothing'), "cannot read the key of TLS from '/nothing': No such file or directory"),
+    (tls(key='router.pem'), "'/router.pem' holds no private key in PEM form without a password"),
+    (tls(authority='nothing'), "cannot read the certificate authority of TLS from '/nothing': No such file or directory"),
+    (tls(authority='authority.key'), "'/authority.key' holds no certificate of an authority in PEM form"),
+    (['cadre-router', '--token-file', 'empty'], "the token file '/empty'"),
+    (['cadre-router', '--token-file', 'short'], '/short'),
+    (['cadre-router', '--token-file', 'twice'], '/twice'),
+    (['cadre-router', '--token-file', 'unreadable'], "cannot read the token file '/unreadable'"),
+    (['cadre-router', '--placement-token-file', 'short'], '/short'),
+    (['cadre-expert', '--placement-token-file', 'nothing'], "cannot open the token file '/nothing'"),
+    (['cadre-router', *tls(authority='token', prefix='--placement-tls')], "'/token' holds no certificate of an authority in PEM form"),
+    (['cadre-router', *tls(key='expert.key', prefix='--placement-tls')], "the key '/expert.key' does not belong to the certificate '/router.pem'"),
+], ids=str)
+def test_bad_files_are_found(files, options, says):
+    """At the start, before anything else is done, and by --check-config, with the same sentence."""
+    programs, options = ([options[0]], options[1:]) if options[0] in PROGRAMS else (list(PROGRAMS), options)
+    options = [word if word.startswith('--') else f'{files}/{word}' for word in options]
+    for program in programs:
+        command = [program, '--model', MODEL, '--http', '127.0.0.1:0', *PROGRAMS[program], *options]
+        for more, code in ([], 1), (['--check-config'], 2):
+            ended, text = run(*command, *more)
+            assert ended == code and says in text.replace(str(files), ''), (command, text)
+
+
+def test_what_check_config_looks_at(files, tmp_path):
+    """It accepts what is right; and the model is looked at, too."""
+    for program, options in PROGRAMS.items():
+        own = {'cadre-placement': [], 'cadre-expert': ['--placement-token-file', files / 'token'],
+               'cadre-router': ['--placement-token-file', files / 'token', '--token-file', files / 'token', '--tls-clients', 'optional']}[program]
+        command = [program, '--http', '127.0.0.1:0', *options, *own, '--secret-file', files / 'secret', *[w if w.startswith('--') else files / w for w in tls()], '--check-config']
+        code, text = run(*command, '--model', MODEL)
+        assert code == 0 and 'the configuration is valid' in text, text
+        for file, change, says in [('config.json', lambda b: b'{', 'config.json is not valid JSON'), ('model.safetensors', None, 'has neither model.safetensors nor')]:
+            directory = tmp_path / program / file
+            code, text = run(*command, '--model', damaged(directory, 'mixtral-a', file, change))
+            assert code == 2 and says in text, text
+    code, text = run(*command, '--model', '/nonexistent')
+    assert code == 2 and '/nonexistent' in text, text

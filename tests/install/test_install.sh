@@ -6,6 +6,7 @@
 set -eu
 
 cmake=$1 build=$2 version=$3
+model=$(dirname "$0")/../../models/demo # the examples name one that nobody has
 prefix=$(mktemp -d)
 trap 'rm -rf "$prefix"' EXIT
 failures=0
@@ -65,7 +66,7 @@ done <"$prefix/commands"
 
 for example in placement router router-alone expert; do
 	program=cadre-${example%-alone}
-	check "$program refuses examples/$example.yaml" "$usr/bin/$program" --config "$doc/examples/$example.yaml" --check-config
+	check "$program refuses examples/$example.yaml" "$usr/bin/$program" --config "$doc/examples/$example.yaml" --model "$model" --check-config
 done
 
 for unit in cadre-placement cadre-router cadre-router@ cadre-expert cadre-expert@; do
