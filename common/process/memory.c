@@ -2,6 +2,7 @@
 #include "common/process/memory.h"
 
 #include <limits.h>
+#include <malloc.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -72,4 +73,24 @@ uint64_t cad_memory_free_bytes(const char *root)
 	}
 
 	return least;
+}
+
+/* Resident, and not in use by malloc's account. It has the program's and its libraries' pages, too, which do not
+ * change much. */
+static uint64_t unused_bytes(void)
+{
+	uint64_t resident = figure_of("/proc/self/status", "VmRSS:") * 1024, used = mallinfo2().uordblks;
+	return resident > used ? resident - used : 0;
+}
+
+void cad_memory_trim(uint64_t *least_bytes)
+{
+	uint64_t unused = unused_bytes();
+
+	if (*least_bytes != 0 && unused > *least_bytes + CAD_MEMORY_KEPT_BYTES) {
+		malloc_trim(0);
+		*least_bytes = unused_bytes(); /* all the rest cannot be given */
+	} else if (*least_bytes == 0 || unused < *least_bytes) {
+		*least_bytes = unused;
+	}
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How much more memory a process may use. Reads files of the kernel; any thread; does not block.
+ * How much more memory a process may use, and giving back what it does not. Reads files of the kernel;
+ * any thread.
  */
 #ifndef CADRE_COMMON_PROCESS_MEMORY_H
 #define CADRE_COMMON_PROCESS_MEMORY_H
@@ -11,5 +12,12 @@
  * ancestors (v2), whichever is less. Files in the page cache count as free. `root` says where /proc
  * and /sys are: "" except in tests. */
 uint64_t cad_memory_free_bytes(const char *root);
+
+/* Gives free memory back to the system, when what is resident and not in use has grown by
+ * CAD_MEMORY_KEPT_BYTES over *least_bytes, the least of it so far (the caller's; 0 at first). Thousands of
+ * connections at once leave theirs in pieces, which malloc would keep for good. Takes milliseconds when
+ * there is something to give. */
+enum { CAD_MEMORY_KEPT_BYTES = 16 << 20 };
+void cad_memory_trim(uint64_t *least_bytes);
 
 #endif

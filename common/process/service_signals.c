@@ -4,6 +4,7 @@
 #include "common/process/service.h"
 
 #include "common/base/file.h"
+#include "common/process/memory.h"
 
 #include <signal.h>
 #include <string.h>
@@ -120,6 +121,7 @@ static void beat(uv_timer_t *timer)
 {
 	struct cad_service *service = timer->data;
 	atomic_store(&service->beat_ns, cad_clock_now_ns(&cad_clock_system));
+	cad_memory_trim(&service->least_bytes);
 }
 
 enum cad_status cad_service_watch(
