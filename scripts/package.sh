@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+# Packages, into build/package/: a bundle that runs from where it is unpacked.
+
+source "$ROOT/scripts/setup.sh"
+
+PACKAGE_PACKAGES=(patchelf xz-utils)
+OUT=$ROOT/build/package
+VERSION=$(sed -n 's/^project(cadre VERSION \([0-9.]*\) .*/\1/p' "$ROOT/CMakeLists.txt")
+
+# What the C library brings, and its loader: they belong to the machine's kernel and name service.
+GLIBC='^(ld-linux-x86-64|lib(c|m|mvec|dl|rt|pthread|resolv|util|anl))\.so\.'
+
+# ---- the bundle ----
+
+# libraries_of FILE...: the shared libraries that they need, and those need, but for glibc's; paths, one a line
+libraries_of() {
+	ldd "$@" | awk '$2 == "=>" && $3 ~ "^/" { print $3 }' | sort -u | while read -r path; do
+		[[ ${path##*/} =~ $GLIBC ]] || echo "$path"
+	done
+}
+
+# Libraries go as they are, so that they can be compared with Debian's. The programs look for all of them in lib/: DT_RPATH, unlike DT_RUNPATH,
+# serves libraries' own needs too, and comes before LD_LIBRARY_PATH. UCX takes a module that is not in lib/ucx/ from the system, where it
+# may be of another version: so all of them come along.
+bundle_libraries() {
+	local tree=$1 modules
+	modules=$(dirname "$(libraries_of "$tree/bin/cadre-router" | grep '/libuct\.so')")/ucx
+	mapfile -t LIBRARIES < <(libraries_of "$tree"/bin/* "$modules"/*.so | grep -v "^$modules/")
+	mkdir -p "$tree/lib/ucx"
+	cp -L "${LIBRARIES[@]}" "$tree/lib"
+	cp -P "$modules"/*.so "$modules"/*.so.* "$tree/lib/ucx"
+	patchelf --set-rpath "\$ORIGIN" "$tree/lib/ucx/libuct_rdmacm.so" # Debian has the system's folder there
+	patchelf --force-rpath --set-rpath "\$ORIGIN/../lib" "$tree"/bin/*
+}
+
+# Which packages the libraries are of, and on what terms they come.
+bundle_licences() {
+	local directory=$1/share/doc/cadre/libraries package
+	mkdir -p "$directory"
+	# dpkg knows a library by one of its two paths, where /lib is a link to /usr/lib.
+	{ dpkg-query -S "${LIBRARIES[@]}" "${LIBRARIES[@]/#\/lib\///usr/lib/}" 2>/dev/null || true; } | sed 's/: .*//' | sort -u >"$directory/names"
+	# shellcheck disable=SC2016  # dpkg-query fills them in
+	xargs dpkg-query -W -f '${Package}\t${Version}\t${source:Package}\t${source:Version}\n' <"$directory/names" >"$directory/packages.tsv"
+	while IFS=$'\t' read -r package _; do cp -L "/usr/share/doc/$package/copyright" "$directory/$package.copyright"; done <"$directory/packages.tsv"
+	grep -oh '/usr/share/common-licenses/[A-Za-z0-9.-]*[A-Za-z0-9]' "$directory"/*.copyright | sort -u | xargs -I{} cp -Ln {} "$directory" 2>/dev/null || true
+	sed -i '1i package\tversion\tsource package of Debian\tits version' "$directory/packages.tsv"
+	rm "$directory/names"
+}
+
+# Every library that a program would load is the bundle's or glibc's.
+check_bundle() {
+	local tree=$1 path
+	for path in $(libraries_of "$tree"/bin/cadre*); do
+		[[ $path == "$tree/bin/../lib/"* ]] || fail "a program of the bundle would load $path"
+	done
+}
+
+package_bundle() {
+	local name=cadre-$VERSION-linux-x86_64 stage tree
+	stage=$(mktemp -d)
+	# shellcheck disable=SC2064  # now
+	trap "rm -rf '$stage'" EXIT
+	tree=$stage/$name
+	# The units in it are for a tree that lies in /opt/cadre.
+	DESTDIR=$stage cmake --install "$ROOT/build" --prefix /opt/cadre --strip >/dev/null
+	mv "$stage/opt/cadre" "$tree"
+	bundle_libraries "$tree"
+	bundle_licences "$tree"
+	mkdir -p "$tree/models/demo"
+	(cd "$ROOT/models/demo" && cp ./*.json model.safetensors README.md "$tree/models/demo")
+	check_bundle "$tree"
+	cp "$ROOT/packaging/bundle/cadre-start" "$tree/bin"
+	cp "$ROOT/packaging/bundle/README.md" "$tree"
+	# --x86: smaller by 3 %, at no cost.
+	tar -C "$stage" -c "$name" --sort=name --owner=0 --group=0 --numeric-owner --mode='u+rwX,go+rX,go-w' --mtime="@$SOURCE_DATE_EPOCH" \
+		--pax-option=delete=atime,delete=ctime | xz -T1 --x86 --lzma2=preset=6 >"$OUT/$name.tar.xz"
+	say "$(stat -c %s "$OUT/$name.tar.xz") bytes: $OUT/$name.tar.xz"
+}
+
+package() {
+	local kind
+	[ $# -gt 0 ] || set -- bundle
+	for kind in "$@"; do
+		[ "$kind" = bundle ] || fail_usage "package makes a bundle, not '$kind'"
+	done
+	install_packages "${PACKAGE_PACKAGES[@]}"
+	build release "${PROGRAMS[@]}"
+	mkdir -p "$OUT"
+	# The same commit gives the same archive.
+	export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$ROOT" log -1 --format=%ct 2>/dev/null || stat -c %Y "$ROOT/CMakeLists.txt")}
+	for kind in "$@"; do "package_$kind"; done
+}
