@@ -564,7 +564,7 @@ static enum cad_status join_cluster(struct program *p, struct cad_error *error)
 
 static enum cad_status watch(struct program *p, struct cad_error *error)
 {
-	p->service.reread = cad_rpc_tls_reread;
+	p->service.tls = &cad_rpc_service_tls;
 	return cad_service_watch(&p->service, on_signal, p, error);
 }
 

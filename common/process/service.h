@@ -2,8 +2,8 @@
 /*
  * What every service has beside its work: the option rows that services share and what is checked
  * of them, an id, the secrets, metrics, the HTTP port, the event loop and the signals that end it.
- * SIGHUP makes it read the log level and the token file again, and what `reread` reads; what is
- * damaged stays as it was.
+ * SIGHUP makes it read the log level, the token files and the TLS files again; what is damaged stays
+ * as it was.
  *
  * A main embeds the two structs: `struct options` begins with a struct cad_service_options, whose
  * rows it takes from the macros below, and `struct program` has a struct cad_service. Calls come
@@ -151,6 +151,15 @@ struct cad_service_health {
 	void *context;
 };
 
+/* What gRPC, which is above this, does with TLS files. */
+struct cad_service_tls {
+	/* For SIGHUP; says in the log what is wrong with them, and returns whether all is well. */
+	bool (*reread)(void);
+	/* At the start and once a day: says in the log which certificates end soon. */
+	void (*warn)(void);
+	int64_t (*expires_s)(void); /* when the first of them ends, in Unix seconds; 0: there are none */
+};
+
 enum { CAD_SERVICE_STUCK_MS = 10000 };
 
 struct cad_service {
@@ -168,9 +177,8 @@ struct cad_service {
 	struct cad_signals *signals;
 	cad_signal_fn *on_signal;
 	void *on_signal_context;
-	/* What else SIGHUP reads again; says in the log what is wrong with it, and returns whether
-	 * all is well. NULL: nothing. The program's to set before cad_service_watch. */
-	bool (*reread)(void);
+	const struct cad_service_tls *tls; /* the program's to set before cad_service_watch; NULL: there is none */
+	uint64_t warned_ns;                /* when the end of certificates was looked at last */
 	struct cad_counter *rereads, *rereads_failed;
 	struct cad_service_health health;
 	/* When the loop last had a turn; 0: it has not begun, or is not watched any more. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 enum { BEAT_EVERY_MS = 1000 };
+static const uint64_t WARN_EVERY_NS = 24 * 3600 * CAD_NS_PER_S;
 
 /* ---- SIGHUP ---- */
 
@@ -91,8 +92,8 @@ static bool reread_options(struct cad_service *service)
 static void reread(struct cad_service *service)
 {
 	bool options = reread_options(service), bearers = reread_bearers(service),
-	     placement = reread_placement_token(service), others = !service->reread || service->reread(),
-	     well = options && bearers && placement && others;
+	     placement = reread_placement_token(service), tls = !service->tls || service->tls->reread(),
+	     well = options && bearers && placement && tls;
 
 	if (well)
 		cad_log_info(service->name, "read again", CAD_U("tokens", service->bearers.count));
@@ -120,15 +121,27 @@ static struct cad_counter *count(struct cad_service *service, const char *result
 static void beat(uv_timer_t *timer)
 {
 	struct cad_service *service = timer->data;
-	atomic_store(&service->beat_ns, cad_clock_now_ns(&cad_clock_system));
+	uint64_t now_ns = cad_clock_now_ns(&cad_clock_system);
+
+	atomic_store(&service->beat_ns, now_ns);
 	cad_memory_trim(&service->least_bytes);
+	if (service->tls && (service->warned_ns == 0 || now_ns - service->warned_ns >= WARN_EVERY_NS)) {
+		service->tls->warn();
+		service->warned_ns = now_ns;
+	}
 }
+
+static double expires_read(void *service) { return (double)((struct cad_service *)service)->tls->expires_s(); }
 
 enum cad_status cad_service_watch(
 	struct cad_service *service, cad_signal_fn *on_signal, void *context, struct cad_error *error)
 {
 	service->rereads = count(service, "ok");
 	service->rereads_failed = count(service, "failed");
+	if (service->tls && service->tls->expires_s() != 0)
+		cad_metrics_gauge_read(service->metrics, "cadre_tls_certificate_expires_seconds",
+			"When the first of this process's TLS certificates in force expires, in Unix time", NULL, 0,
+			expires_read, service);
 	enum cad_status status = cad_metrics_status(service->metrics);
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "no memory for metrics");

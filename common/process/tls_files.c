@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { PEM_BYTES_MAX = 1 << 20 };
+enum { PEM_BYTES_MAX = 1 << 20, CLOSE_S = 14 * 24 * 3600 };
 
 /* Reads a whole file, terminated; NULL and errno on failure. A NULL path gives NULL and no error. */
 static char *file_read(const char *path)
@@ -77,16 +77,36 @@ static const char *openssl_says(void)
 	return reason ? reason : "no reason given";
 }
 
-/* The first certificate of a text, and how many there are. */
-static X509 *certificates_read(const char *text, size_t *count)
+static int64_t seconds_of(const ASN1_TIME *time)
+{
+	struct tm fields;
+	return ASN1_TIME_to_tm(time, &fields) == 1 ? (int64_t)timegm(&fields) : 0;
+}
+
+/* A fifth of a certificate's life is left, or two weeks if that is less: who renews it has not. */
+static void note_end(struct cad_tls_pem *pem, const X509 *certificate)
+{
+	int64_t begins_s = seconds_of(X509_get0_notBefore(certificate)),
+		expires_s = seconds_of(X509_get0_notAfter(certificate)), fifth_s = (expires_s - begins_s) / 5;
+
+	if (pem->expires_s != 0 && pem->expires_s <= expires_s)
+		return;
+	pem->expires_s = expires_s;
+	pem->close_s = expires_s - (fifth_s < CLOSE_S ? fifth_s : CLOSE_S);
+}
+
+/* The first certificate of a text; `pem`, if not NULL, learns when the first of all ends. */
+static X509 *certificates_read(const char *text, struct cad_tls_pem *pem)
 {
 	BIO *bio = BIO_new_mem_buf(text, -1);
 	X509 *first = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
 
-	*count = first != NULL;
-	if (first)
-		for (X509 *more; (more = PEM_read_bio_X509(bio, NULL, NULL, NULL)); (*count)++)
-			X509_free(more);
+	for (X509 *each = first; each; each = PEM_read_bio_X509(bio, NULL, NULL, NULL)) {
+		if (pem)
+			note_end(pem, each);
+		if (each != first)
+			X509_free(each);
+	}
 	BIO_free(bio);
 
 	return first;
@@ -101,14 +121,16 @@ static EVP_PKEY *key_read(const char *text)
 	return key;
 }
 
-static enum cad_status check_end(const struct cad_tls_files *files, const X509 *certificate, struct cad_error *error)
+static enum cad_status check_end(
+	const struct cad_tls_files *files, const struct cad_tls_pem *pem, struct cad_error *error)
 {
-	struct tm end;
 	char day[16] = "?";
+	struct tm end;
+	time_t expires_s = (time_t)pem->expires_s;
 
-	if (X509_cmp_current_time(X509_get0_notAfter(certificate)) > 0)
+	if (expires_s > time(NULL))
 		return CAD_OK;
-	if (ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &end) == 1)
+	if (gmtime_r(&expires_s, &end))
 		(void)strftime(day, sizeof day, "%F", &end);
 	return cad_error_set(error, CAD_ERR_INVALID, "the certificate '%s' has expired, on %s: have another one issued",
 		files->certificate, day);
@@ -130,19 +152,19 @@ static enum cad_status pair_use(
 		return cad_error_set(error, CAD_ERR_INVALID, "the key '%s' does not belong to the certificate '%s': %s",
 			files->key, files->certificate, openssl_says());
 
-	return check_end(files, certificate, error);
+	return CAD_OK;
 }
 
-static enum cad_status pair_check(
-	const struct cad_tls_files *files, const struct cad_tls_pem *pem, struct cad_error *error)
+static enum cad_status pair_check(const struct cad_tls_files *files, struct cad_tls_pem *pem, struct cad_error *error)
 {
-	size_t count;
 	SSL_CTX *context = SSL_CTX_new(TLS_method());
-	X509 *certificate = certificates_read(pem->certificate, &count);
+	X509 *certificate = certificates_read(pem->certificate, pem);
 	EVP_PKEY *key = key_read(pem->key);
 
 	enum cad_status status = context ? pair_use(files, context, certificate, key, error)
 					 : cad_error_set(error, CAD_ERR_MEMORY, "no memory for TLS");
+	if (status == CAD_OK)
+		status = check_end(files, pem, error);
 	EVP_PKEY_free(key);
 	X509_free(certificate);
 	SSL_CTX_free(context);
@@ -154,9 +176,9 @@ static enum cad_status pair_check(
 static enum cad_status authority_check(
 	const struct cad_tls_files *files, const struct cad_tls_pem *pem, struct cad_error *error)
 {
-	size_t count;
-	X509_free(certificates_read(pem->authority, &count));
-	if (count == 0)
+	X509 *certificate = certificates_read(pem->authority, NULL);
+	X509_free(certificate);
+	if (!certificate)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"'%s' holds no certificate of an authority in PEM form: %s", files->authority, openssl_says());
 	ERR_clear_error();

@@ -6,6 +6,7 @@
 #include "common/base/status.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* Paths; NULL where there is none. A server needs certificate and key, and with `authority` requires a client
  * certificate signed by it; with clients_optional, it checks the one that is shown. A client checks the server against `authority` (NULL: the system's), and presents
@@ -20,6 +21,9 @@ struct cad_tls_files {
 /* What they hold; NULL where there is none. */
 struct cad_tls_pem {
 	char *certificate, *key, *authority;
+	/* When the certificate, or one of its chain, expires, and from when on that is close; in Unix seconds. 0: there
+	 * is no certificate. */
+	int64_t expires_s, close_s;
 };
 
 /* Reads all files, and checks that they can be used: each is what it should be, certificate and key belong

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 static bool is_same(const char *a, const char *b) { return a && b ? strcmp(a, b) == 0 : a == b; }
 
@@ -116,6 +117,53 @@ bool cad_rpc_tls_reread(void)
 
 	return well;
 }
+
+static void warn_of(const struct cad_rpc_watched *watched)
+{
+	int64_t left_s = watched->pem.expires_s - (int64_t)time(NULL);
+
+	if (watched->pem.expires_s == 0 || (int64_t)time(NULL) < watched->pem.close_s)
+		return;
+	cad_log_warn("grpc",
+		left_s > 0 ? "a TLS certificate expires soon"
+			   : "a TLS certificate has expired: no new connection is made with it",
+		CAD_S("side", watched->side), CAD_S("certificate", watched->paths[0]),
+		CAD_F("days_left", (double)left_s / 86400));
+}
+
+void cad_rpc_tls_warn(void)
+{
+	pthread_mutex_lock(&all_mutex);
+	for (struct cad_rpc_watched *watched = all_watched; watched; watched = watched->next) {
+		pthread_mutex_lock(&watched->mutex);
+		warn_of(watched);
+		pthread_mutex_unlock(&watched->mutex);
+	}
+	pthread_mutex_unlock(&all_mutex);
+}
+
+int64_t cad_rpc_tls_expires_s(void)
+{
+	int64_t first_s = 0;
+
+	pthread_mutex_lock(&all_mutex);
+	for (struct cad_rpc_watched *watched = all_watched; watched; watched = watched->next) {
+		pthread_mutex_lock(&watched->mutex);
+		int64_t expires_s = watched->pem.expires_s;
+		pthread_mutex_unlock(&watched->mutex);
+		if (expires_s != 0 && (first_s == 0 || expires_s < first_s))
+			first_s = expires_s;
+	}
+	pthread_mutex_unlock(&all_mutex);
+
+	return first_s;
+}
+
+const struct cad_service_tls cad_rpc_service_tls = {
+	.reread = cad_rpc_tls_reread,
+	.warn = cad_rpc_tls_warn,
+	.expires_s = cad_rpc_tls_expires_s,
+};
 
 static enum cad_status watch(
 	const struct cad_tls_files *tls, const char *side, struct cad_rpc_watched **made, struct cad_error *error)

@@ -215,7 +215,7 @@ static enum cad_status serve(struct program *p, struct cad_error *error)
 	if (status != CAD_OK)
 		return status;
 
-	p->service.reread = cad_rpc_tls_reread;
+	p->service.tls = &cad_rpc_service_tls;
 	status = cad_service_watch(&p->service, on_signal, p, error);
 	if (status != CAD_OK)
 		return status;

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -28,8 +29,15 @@ static void tokenize(struct cad_rpc_call *call, const ProtobufCMessage *message)
 	cad_rpc_call_finish(call, CAD_RPC_ABORTED, "%s", known ? name : "nobody");
 }
 
+/* Says nothing; the client ends it. */
+static void hold(struct cad_rpc_call *call, const ProtobufCMessage *message)
+{
+	(void)message;
+	(void)cad_rpc_call_send(call, &(Cadre__V1__GenerateResponse)CADRE__V1__GENERATE_RESPONSE__INIT.base);
+}
+
 static const struct cad_rpc_method methods[] = {
-	{ "Generate", CAD_RPC_SERVER_STREAM, { .message = tokenize }, false },
+	{ "Generate", CAD_RPC_SERVER_STREAM, { .message = hold }, false },
 	{ "Tokenize", CAD_RPC_UNARY, { .message = tokenize }, false },
 	{ "Detokenize", CAD_RPC_UNARY, { .message = tokenize }, false },
 	{ "GetModel", CAD_RPC_UNARY, { .message = tokenize }, false },
@@ -58,13 +66,15 @@ static void run(const char *format, ...)
 		fail_msg("%s", command);
 }
 
-static void certificate_make(const char *name, const char *authority)
+static void certificate_make_for(const char *name, const char *authority, int days)
 {
 	run("cd %s && openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout %s.key -out %s.csr -subj /CN=%s 2>/dev/null",
 		folder, name, name, name);
-	run("cd %s && printf 'subjectAltName=DNS:%s' > %s.ext && openssl x509 -req -in %s.csr -CA %s.pem -CAkey %s.key -CAcreateserial -days 2 -extfile %s.ext -out %s.pem 2>/dev/null",
-		folder, name, name, name, authority, authority, name, name);
+	run("cd %s && printf 'subjectAltName=DNS:%s' > %s.ext && openssl x509 -req -in %s.csr -CA %s.pem -CAkey %s.key -CAcreateserial -days %d -extfile %s.ext -out %s.pem 2>/dev/null",
+		folder, name, name, name, authority, authority, days, name, name);
 }
+
+static void certificate_make(const char *name, const char *authority) { certificate_make_for(name, authority, 2); }
 
 static void authority_make(const char *name)
 {
@@ -242,6 +252,117 @@ static void damaged_files_leave_the_old_ones(void **state)
 	}
 }
 
+/* Who the server says that it is. */
+static void assert_known_as(struct rpc_fixture *rpc, const char *name)
+{
+	struct rpc_result result = { 0 };
+	tokenize_call(rpc, "", &result);
+	assert_int_equal(result.code, CAD_RPC_ABORTED);
+	assert_string_equal(result.text, name);
+}
+
+static void a_channel_takes_up_new_files(void **state)
+{
+	(void)state;
+	struct rpc_fixture rpc;
+	struct tls_files server, client;
+
+	run("cd %s && cp alice.pem own.pem && cp alice.key own.key && cp ca.pem trusted.pem", folder);
+	tls_files(&server, "server", "ca");
+	tls_files(&client, "own", "trusted");
+	rpc_fixture_open(&rpc, NULL);
+	cad_rpc_server_add(rpc.server, &service);
+	rpc_fixture_start(&rpc, &server.tls, &client.tls,
+		&(struct cad_rpc_channel_config){ .server_name = "server", .own_connection = true });
+	assert_known_as(&rpc, "alice");
+
+	/* half of a pair, then the whole */
+	run("cd %s && cp server.pem own.pem", folder);
+	assert_known_as(&rpc, "alice");
+	assert_false(cad_rpc_tls_reread());
+	run("cd %s && cp server.key own.key", folder);
+	assert_known_as(&rpc, "server");
+	assert_true(cad_rpc_tls_reread());
+
+	/* not while a call runs, which would go on over another connection than the next one */
+	Cadre__V1__GenerateRequest request = CADRE__V1__GENERATE_REQUEST__INIT;
+	struct rpc_result held = { .read_max = 1 };
+	rpc_start(&rpc, "/cadre.v1.Inference/Generate", &request.base, &cadre__v1__generate_response__descriptor, NULL,
+		&held);
+	run("cd %s && cp alice.pem own.pem && cp alice.key own.key", folder);
+	assert_known_as(&rpc, "server");
+	cad_rpc_client_cancel(held.call);
+	rpc_run_until(&rpc, &held.done);
+	assert_known_as(&rpc, "alice");
+
+	/* another authority, which has not signed the server's certificate */
+	run("cd %s && cp stranger.pem trusted.pem", folder);
+	struct rpc_result result = { 0 };
+	tokenize_call(&rpc, "", &result);
+	assert_int_equal(result.code, CAD_RPC_UNAVAILABLE);
+	assert_non_null(strstr(result.text, "the server's certificate is not from an authority that is trusted here"));
+	rpc_fixture_close(&rpc);
+}
+
+static void who_is_optional_may_be_nobody(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *name, *text;
+	} cases[] = { { "alice", "alice" }, { NULL, "nobody" }, { "mallory", NULL } };
+
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct rpc_fixture rpc;
+		struct tls_files server, client;
+		struct rpc_result result = { 0 };
+		tls_files(&server, "server", "ca");
+		server.tls.clients_optional = true;
+		tls_files(&client, cases[i].name, "ca");
+		rpc_fixture_open(&rpc, NULL);
+		cad_rpc_server_add(rpc.server, &service);
+		rpc_fixture_start(&rpc, &server.tls, &client.tls,
+			&(struct cad_rpc_channel_config){ .server_name = "server", .own_connection = true });
+		tokenize_call(&rpc, "", &result);
+		assert_int_equal(result.code, cases[i].text ? CAD_RPC_ABORTED : CAD_RPC_UNAVAILABLE);
+		if (cases[i].text)
+			assert_string_equal(result.text, cases[i].text);
+		rpc_fixture_close(&rpc);
+	}
+}
+
+static void ends_are_known(void **state)
+{
+	(void)state;
+	enum { DAY_S = 24 * 3600 };
+	static const struct {
+		int days, close_days;
+	} cases[] = { { 2, 0 }, { 10, 2 }, { 365, 14 } };
+	struct tls_files files;
+	struct cad_tls_pem pem;
+	struct cad_error error;
+
+	tls_files(&files, "timed", "ca");
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		certificate_make_for("timed", "ca", cases[i].days);
+		/* the first of a chain that ends */
+		run("cd %s && openssl req -x509 -key ca.key -days 900 -subj /CN=long >> timed.pem 2>/dev/null", folder);
+		must(cad_tls_pem_read(&files.tls, &pem, &error), &error);
+		int64_t left_s = pem.expires_s - (int64_t)time(NULL);
+		assert_in_range(left_s, cases[i].days * DAY_S - 60, cases[i].days * DAY_S);
+		int64_t close_s = cases[i].close_days ? cases[i].close_days * DAY_S : cases[i].days * DAY_S / 5;
+		assert_int_equal(pem.expires_s - pem.close_s, close_s);
+		cad_tls_pem_fini(&pem);
+	}
+
+	certificate_make_for("timed", "ca", -1);
+	assert_int_equal(cad_tls_pem_read(&files.tls, &pem, &error), CAD_ERR_INVALID);
+	assert_non_null(strstr(error.text, "timed.pem' has expired, on 20"));
+	files.tls.certificate = files.tls.key = NULL;
+	must(cad_tls_pem_read(&files.tls, &pem, &error), &error);
+	assert_int_equal(pem.expires_s, 0);
+	cad_tls_pem_fini(&pem);
+}
+
 static void wrong_files_get_sentences(void **state)
 {
 	(void)state;
@@ -308,6 +429,9 @@ int main(void)
 		cmocka_unit_test(tls),
 		cmocka_unit_test(new_files_are_taken_up),
 		cmocka_unit_test(damaged_files_leave_the_old_ones),
+		cmocka_unit_test(a_channel_takes_up_new_files),
+		cmocka_unit_test(who_is_optional_may_be_nobody),
+		cmocka_unit_test(ends_are_known),
 		cmocka_unit_test(wrong_files_get_sentences),
 	};
 	return cmocka_run_group_tests(tests, certificates_make, certificates_remove);

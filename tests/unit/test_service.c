@@ -366,13 +366,17 @@ static void file_write(const char *path, const char *text)
 }
 
 static bool others_are_well;
-static unsigned others_read;
+static unsigned others_read, others_warned;
 
 static bool reread_others(void)
 {
 	others_read++;
 	return others_are_well;
 }
+
+static void warn_others(void) { others_warned++; }
+static int64_t others_expire(void) { return 1234567890; }
+static const struct cad_service_tls others = { reread_others, warn_others, others_expire };
 
 /* SIGHUP, and how it went by the metrics: "ok" or "failed". */
 static void hang_up(struct cad_service *service, const char *result, unsigned count)
@@ -385,6 +389,7 @@ static void hang_up(struct cad_service *service, const char *result, unsigned co
 	assert_false(cad_service_interrupted(NULL)); /* nothing that waits is to end */
 	uv_run(&service->loop, UV_RUN_ONCE);
 	must(cad_metrics_render(service->metrics, &page, &bytes), &error);
+	assert_non_null(strstr(page, "cadre_tls_certificate_expires_seconds 1234567890\n"));
 	snprintf(line, sizeof line, "cadre_rereads_total{result=\"%s\"} %u\n", result, count);
 	if (!strstr(page, line))
 		fail_msg("there is no %s", line);
@@ -394,26 +399,24 @@ static void hang_up(struct cad_service *service, const char *result, unsigned co
 static void sighup_reads_again(void **state)
 {
 	(void)state;
-	char folder[] = "/tmp/cadre-service-XXXXXX", config[64], tokens[64], config_flag[80], tokens_flag[80];
-	assert_non_null(mkdtemp(folder));
-	snprintf(config, sizeof config, "%s/config", folder);
+	char folder[] = "/tmp/cadre-service-XXXXXX", config[64], tokens[64];
+	snprintf(config, sizeof config, "%s/config", mkdtemp(folder));
 	snprintf(tokens, sizeof tokens, "%s/tokens", folder);
-	snprintf(config_flag, sizeof config_flag, "--config=%s", config);
-	snprintf(tokens_flag, sizeof tokens_flag, "--token-file=%s", tokens);
 	file_write(config, "log-level: warn\ndrain: 3s\n");
 	file_write(tokens, "0123456789abcdef\n");
 	chmod(tokens, 0600);
-	char *argv[] = { (char *)"full", (char *)"--model=m", config_flag, tokens_flag };
+	char *argv[] = { (char *)"full", (char *)"--model=m", (char *)"--config", config, (char *)"--token-file",
+		tokens, (char *)"--placement-token-file", tokens };
 	struct options options;
 	struct cad_options *parsed;
 	enum cad_options_action action;
 	struct cad_error error;
 	static struct cad_service service;
 
-	must(cad_options_parse(&full, 4, argv, &options, &parsed, &action, &error), &error);
+	must(cad_options_parse(&full, 8, argv, &options, &parsed, &action, &error), &error);
 	cad_service_log(&options);
 	must(cad_service_init(&service, "test", &options.service, parsed, &error), &error);
-	service.reread = reread_others;
+	service.tls = &others;
 	others_are_well = true;
 	must(cad_service_watch(&service, on_signal, &service, &error), &error);
 
@@ -425,16 +428,20 @@ static void sighup_reads_again(void **state)
 	assert_int_equal(service.bearers.count, 2);
 	assert_int_equal(options.service.drain_ns, 3 * CAD_NS_PER_S);
 	assert_int_equal(others_read, 1);
+	assert_string_equal(service.placement.bearer, "Bearer 0123456789abcdef");
+	assert_int_equal(others_warned, 1);
 
 	/* the one is damaged, the other read all the same */
 	file_write(config, "log-level: error\n");
 	file_write(tokens, "short\n");
 	hang_up(&service, "failed", 1);
+	assert_string_equal(service.placement.bearer, "Bearer 0123456789abcdef");
 	assert_false(cad_log_enabled(CAD_LOG_WARN));
 	assert_int_equal(service.bearers.count, 2);
 	file_write(config, "log-level: loud\n");
-	file_write(tokens, "0123456789abcdef\n");
+	file_write(tokens, "another-0123456789\n");
 	hang_up(&service, "failed", 2);
+	assert_string_equal(service.placement.bearer, "Bearer another-0123456789");
 	assert_false(cad_log_enabled(CAD_LOG_WARN));
 	assert_int_equal(service.bearers.count, 1);
 	unlink(config);
