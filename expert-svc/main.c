@@ -133,8 +133,9 @@ struct program {
 	pthread_t exchange;
 	_Atomic bool exchange_stop;
 	_Atomic uint64_t exchange_beat_ns;
-	_Atomic uint32_t routers; /* that are connected */
-	struct cad_note refusal;  /* of the last router whose hello failed */
+	_Atomic uint32_t routers;  /* that are connected */
+	struct cad_note waits_for; /* before there is a control */
+	struct cad_note refusal;   /* of the last router whose hello failed */
 	_Atomic uint64_t refused_ns;
 	_Atomic uint64_t exchange_stats[sizeof(struct cad_transport_stats) / sizeof(uint64_t)];
 	/* the way out */
@@ -213,16 +214,17 @@ static void *exchange_thread(void *argument)
 
 static void say_apart(const struct program *p, const struct ex_control *control, char *text, size_t bytes)
 {
-	const char *placement = p->options.service.placement;
 	char why[CAD_NOTE_BYTES] = "";
 
 	if (control)
 		ex_control_apart(control, why);
-	if (!control)
-		snprintf(text, bytes, "not joined: waiting for the placement service at %s", placement);
 	else
-		snprintf(text, bytes, "not joined; placement service at %s: %s", placement,
+		cad_note_get(&p->waits_for, why);
+	if (control)
+		snprintf(text, bytes, "not joined; placement service at %s: %s", p->options.service.placement,
 			why[0] ? why : "no answer yet");
+	else
+		snprintf(text, bytes, "not joined: %s", why[0] ? why : "starting");
 }
 
 static void say_loading(const struct ex_control *control, char *text, size_t bytes)
@@ -385,8 +387,8 @@ static enum cad_status size_memory(struct program *p, struct cad_error *error)
 static enum cad_status ask_cluster(struct program *p, struct cad_error *error)
 {
 	char fingerprint[33];
-	enum cad_status status = cad_cluster_ask(
-		p->options.service.placement, &p->service.placement, cad_service_interrupted, NULL, &p->facts, error);
+	enum cad_status status = cad_cluster_ask(p->options.service.placement, &p->service.placement, &p->waits_for,
+		cad_service_interrupted, NULL, &p->facts, error);
 
 	if (status != CAD_OK)
 		return status;

@@ -230,13 +230,6 @@ static enum cad_status create_embedded(struct program *p, struct cad_error *erro
 	return CAD_OK;
 }
 
-static void say_placement(struct program *p)
-{
-	char text[CAD_NOTE_BYTES];
-	snprintf(text, sizeof text, "waiting for the placement service at %.200s", p->options.service.placement);
-	cad_note_put(&p->waits_for, text);
-}
-
 /* The model, and that it is the one that the cluster serves. */
 static enum cad_status open_model(struct program *p, struct cad_error *error)
 {
@@ -247,8 +240,8 @@ static enum cad_status open_model(struct program *p, struct cad_error *error)
 
 	p->model = p->own_model;
 	cad_model_fingerprint(p->model, p->model_fingerprint);
-	say_placement(p);
-	status = cad_cluster_ask(o->placement, &p->service.placement, cad_service_interrupted, NULL, &p->facts, error);
+	status = cad_cluster_ask(
+		o->placement, &p->service.placement, &p->waits_for, cad_service_interrupted, NULL, &p->facts, error);
 	if (status != CAD_OK)
 		return status;
 

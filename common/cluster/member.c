@@ -4,6 +4,7 @@
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/note.h"
 #include "common/base/version.h"
 #include "common/cluster/own_address.h"
 #include "common/cluster/proof.h"
@@ -68,7 +69,15 @@ static bool take_facts(void *context, const ProtobufCMessage *message)
 	return false;
 }
 
-enum cad_status cad_cluster_ask(const char *placement, const struct cad_access *access,
+static void note_waiting(struct cad_note *note, const char *placement, const char *why)
+{
+	char text[CAD_ERROR_TEXT_BYTES + 160]; /* the note cuts it */
+	snprintf(
+		text, sizeof text, "waiting for the placement service at %.100s%s%s", placement, *why ? ": " : "", why);
+	cad_note_put(note, text);
+}
+
+enum cad_status cad_cluster_ask(const char *placement, const struct cad_access *access, struct cad_note *waits_for,
 	bool (*interrupted)(void *context), void *context, struct cad_cluster_facts *facts, struct cad_error *error)
 {
 	struct cad_rpc_blocking *client;
@@ -79,6 +88,7 @@ enum cad_status cad_cluster_ask(const char *placement, const struct cad_access *
 		return status;
 
 	*facts = (struct cad_cluster_facts){ 0 };
+	note_waiting(waits_for, placement, "");
 
 	for (unsigned attempt = 0;; attempt++) {
 		struct ask ask = { .facts = facts, .status = CAD_ERR_PROTOCOL, .error = error };
@@ -96,6 +106,7 @@ enum cad_status cad_cluster_ask(const char *placement, const struct cad_access *
 			status = ask.status;
 		if (status == CAD_OK || (code != CAD_RPC_UNAVAILABLE && code != CAD_RPC_DEADLINE_EXCEEDED))
 			break;
+		note_waiting(waits_for, placement, error->text);
 		if (interrupted && interrupted(context)) {
 			status = cad_error_set(error, CAD_ERR_CANCELLED,
 				"interrupted while waiting for the placement service at %s", placement);

@@ -16,6 +16,7 @@
 #include "common/cluster/settings.h"
 
 struct cad_access;
+struct cad_note;
 struct cad_own_address;
 struct cad_rpc_reactor;
 struct Cadre__V1__NodeHello;
@@ -31,10 +32,11 @@ struct cad_cluster_facts {
 	char model_fingerprint[CADRE_HEX_BYTES];
 	struct cad_settings settings; /* cad_settings_fini is the caller's */
 };
-/* Blocks until the placement service has answered, saying every few seconds on the log what it
- * waits for; `interrupted` (NULL: never) ends it with CAD_ERR_CANCELLED. */
+/* Blocks until the placement service has answered, saying every few seconds on the log, and always in
+ * `waits_for`, what it waits for; `interrupted` (NULL: never) ends it with CAD_ERR_CANCELLED. */
 CAD_MUST_USE enum cad_status cad_cluster_ask(const char *placement, const struct cad_access *access,
-	bool (*interrupted)(void *context), void *context, struct cad_cluster_facts *facts, struct cad_error *error);
+	struct cad_note *waits_for, bool (*interrupted)(void *context), void *context, struct cad_cluster_facts *facts,
+	struct cad_error *error);
 
 struct cad_member;
 

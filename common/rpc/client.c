@@ -173,19 +173,24 @@ static void call_free(struct cad_rpc_client_call *call)
 	free(call);
 }
 
-/* What gRPC's sentence does not say of a connection that did not come about: in TLS 1.3 the server learns of a client's
- * certificate when the client takes the connection for made, and then just ends it. NULL: nothing. */
+/* What gRPC's sentence does not say of a connection that did not come about, or says in words of its own; NULL:
+ * nothing. In TLS 1.3 the server learns of a client's certificate when the client takes the connection for made, and
+ * then just ends it. */
 static const char *hint(const struct cad_rpc_watched *tls, const char *sentence)
 {
 	if (tls && strstr(sentence, "certificate verify failed"))
-		return "the server's certificate is not from an authority that is trusted here";
+		return "the server's certificate is not from an authority that is trusted here, or has expired: compare its issuer with --tls-authority";
+	if (tls && strstr(sentence, "is not in peer certificate"))
+		return "the server's certificate does not have the name by which it is called here: use one that it has, or have it issued with this one (subjectAltName)";
+	if (tls && strstr(sentence, "wrong version number"))
+		return "the server does not speak TLS: turn it on there (--tls-certificate, --tls-key), or call it without";
 	if (!strstr(sentence, "Socket closed") && !strstr(sentence, "Connection reset"))
 		return NULL;
 	if (!tls)
-		return "the server ended the connection: it may want TLS";
+		return "the server ended the connection: it may want TLS (--tls-authority)";
 	return cad_rpc_tls_presents(tls)
-		? "the server ended the connection: it may not accept the certificate that was presented"
-		: "the server ended the connection: it may want a certificate, and none was presented";
+		? "the server ended the connection: it may not accept the certificate that was presented: another authority, or expired"
+		: "the server ended the connection: it may want a certificate, and none was presented (--tls-certificate)";
 }
 
 static void say_status(struct cad_rpc_client_call *call)
@@ -196,7 +201,7 @@ static void say_status(struct cad_rpc_client_call *call)
 	struct cad_error whole;
 
 	if (more)
-		cad_error_set(&whole, CAD_ERR_IO, "%s; %s", sentence, more);
+		cad_error_set(&whole, CAD_ERR_IO, "%s (%s)", more, sentence);
 	call->handler->done(call, (enum cad_rpc_code)call->code, more ? whole.text : sentence);
 	gpr_free(sentence);
 }

@@ -26,6 +26,8 @@
 
 /* ---- a placement service ---- */
 
+#define TOKEN "0123456789abcdef" /* that a member sends with each attempt to join */
+
 struct placement {
 	struct cad_rpc_call *call; /* the Join that is open */
 	unsigned hellos, loads, loaded, freed, failed;
@@ -99,7 +101,12 @@ static void on_expert(struct placement *placement, const Cadre__V1__ExpertReport
 static void join_start(struct cad_rpc_call *call)
 {
 	struct placement *placement = cad_rpc_call_context(call);
+	const void *token;
+	size_t size;
+
 	assert_null(placement->call);
+	assert_int_equal(cad_rpc_call_bearer(call, &token, &size), CAD_OK);
+	assert_true(size == strlen(TOKEN) && memcmp(token, TOKEN, size) == 0);
 	placement->call = call;
 	cad_rpc_call_read(call);
 }
@@ -255,7 +262,7 @@ static void orders_and_reports(void **state)
 	cad_own_address_set(&own_address, "127.0.0.1:7400");
 	struct ex_control_options options = {
 		.self = {
-			.access = &(struct cad_access){ NULL },
+			.access = &(struct cad_access){ .bearer = (char *)"Bearer " TOKEN },
 			.reactor = fixture.reactor,
 			.placement = fixture.target,
 			.id = "node-a",
