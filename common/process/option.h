@@ -4,7 +4,7 @@
  * data; options.h reads it, manual.h makes pages of it.
  *
  *     static const struct cad_option table[] = {
- *         CAD_OPTION_STRING(struct options, model, "model", NULL, "directory of the checkpoint"),
+ *         CAD_OPTION_DIRECTORY(struct options, model, "model", NULL, "directory of the checkpoint"),
  *         CAD_OPTION_U32(struct options, threads, "threads", "0", 0, 64, "0: all cores"),
  *         CAD_OPTION_BYTES(struct options, memory, "memory", "4G", 0, UINT64_MAX, "for weights"),
  *         CAD_OPTION_ENUM(struct options, isa, "isa", "auto", isa_choices, "instruction set"),
@@ -32,6 +32,9 @@ enum cad_option_type {
 	CAD_OPTION_TYPE_DURATION, /* uint64_t nanoseconds; 500us, 20ms, 1.5s, 2m, 1h */
 };
 
+/* What a string names, for --help and completion. */
+enum cad_option_names { CAD_OPTION_NAMES_TEXT, CAD_OPTION_NAMES_FILE, CAD_OPTION_NAMES_DIRECTORY };
+
 struct cad_choice {
 	const char *name; /* NULL ends the array */
 	uint32_t value;
@@ -46,16 +49,24 @@ struct cad_option {
 	double real_min, real_max;        /* F64 */
 	uint64_t min, max;                /* U32, U64, BYTES, DURATION (ns) */
 	const struct cad_choice *choices; /* ENUM */
+	enum cad_option_names names;      /* STRING */
 	const char *help;                 /* one line */
 };
 
 /* _Generic refuses a member of another type than the option's. */
 #define CAD_OPTION_OFFSET(owner, member, ...) _Generic(((owner *)0)->member, __VA_ARGS__ : offsetof(owner, member))
-#define CAD_OPTION_STRING(owner, member, flag, text, about) \
+#define CAD_OPTION_NAME(owner, member, flag, text, what, about) \
 	{ \
 		.name = (flag), .type = CAD_OPTION_TYPE_STRING, \
-		.offset = CAD_OPTION_OFFSET(owner, member, const char *), .default_text = (text), .help = (about), \
+		.offset = CAD_OPTION_OFFSET(owner, member, const char *), .default_text = (text), .names = (what), \
+		.help = (about), \
 	}
+#define CAD_OPTION_STRING(owner, member, flag, text, about) \
+	CAD_OPTION_NAME(owner, member, flag, text, CAD_OPTION_NAMES_TEXT, about)
+#define CAD_OPTION_FILE(owner, member, flag, text, about) \
+	CAD_OPTION_NAME(owner, member, flag, text, CAD_OPTION_NAMES_FILE, about)
+#define CAD_OPTION_DIRECTORY(owner, member, flag, text, about) \
+	CAD_OPTION_NAME(owner, member, flag, text, CAD_OPTION_NAMES_DIRECTORY, about)
 #define CAD_OPTION_U32(owner, member, flag, text, lowest, highest, about) \
 	{ \
 		.name = (flag), .type = CAD_OPTION_TYPE_U32, .offset = CAD_OPTION_OFFSET(owner, member, uint32_t), \

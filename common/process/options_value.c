@@ -151,8 +151,10 @@ void cad_option_range_text(const struct cad_option *option, char *text, size_t b
 
 const char *cad_option_placeholder(const struct cad_option *option)
 {
+	static const char *const named[] = { "TEXT", "FILE", "DIR" }; /* by enum cad_option_names */
+
 	switch (option->type) {
-	case CAD_OPTION_TYPE_STRING: return "TEXT";
+	case CAD_OPTION_TYPE_STRING: return named[option->names];
 	case CAD_OPTION_TYPE_U32:
 	case CAD_OPTION_TYPE_U64: return "N";
 	case CAD_OPTION_TYPE_BYTES: return "BYTES";

@@ -56,7 +56,7 @@ struct cad_service_options {
 
 /* Lines of an option table; `member` is a struct cad_service_options inside `owner`. */
 #define CAD_SERVICE_OPTIONS(owner, member, http_default) \
-	CAD_OPTION_STRING( \
+	CAD_OPTION_DIRECTORY( \
 		owner, member.model, "model", NULL, "directory of the checkpoint; the same files on every node"), \
 		CAD_OPTION_STRING(owner, member.cluster_network, "cluster-network", "", \
 			"network of the cluster, INTERFACE or ADDRESS/BITS: this machine's address there is the HOST of addresses that have none; empty: loopback"), \
@@ -77,22 +77,22 @@ struct cad_service_options {
 /* Who it is, and whom it trusts; shown and asked for by its gRPC server, and towards the placement
  * service. */
 #define CAD_SERVICE_TLS_OPTIONS(owner, member) \
-	CAD_OPTION_STRING(owner, member.tls_certificate, "tls-certificate", "", \
+	CAD_OPTION_FILE(owner, member.tls_certificate, "tls-certificate", "", \
 		"PEM file with the certificate of this process; a gRPC server needs one for TLS"), \
-		CAD_OPTION_STRING(owner, member.tls_key, "tls-key", "", "PEM file with its private key"), \
-		CAD_OPTION_STRING(owner, member.tls_authority, "tls-authority", "", \
+		CAD_OPTION_FILE(owner, member.tls_key, "tls-key", "", "PEM file with its private key"), \
+		CAD_OPTION_FILE(owner, member.tls_authority, "tls-authority", "", \
 			"PEM file of the certificate authorities by which the certificates of others must be signed: of those who call this process, and of the placement service, which is then reached over TLS")
 
 /* Who may call its gRPC server. */
 #define CAD_SERVICE_ACCESS_OPTIONS(owner, member) \
 	CAD_OPTION_ENUM(owner, member.tls_clients, "tls-clients", "required", cad_tls_clients_choices, \
 		"with --tls-authority: whether callers must show a certificate; optional: who has none may send a token instead"), \
-		CAD_OPTION_STRING(owner, member.token_file, "token-file", "", \
+		CAD_OPTION_FILE(owner, member.token_file, "token-file", "", \
 			"file of bearer tokens, of which clients must send one; lines TOKEN [ROLE [NAME]], the role generate or inspect; empty: none")
 
 /* Everybody in a cluster. */
 #define CAD_SERVICE_SECRET_OPTION(owner, member) \
-	CAD_OPTION_STRING(owner, member.secret_file, "secret-file", "", \
+	CAD_OPTION_FILE(owner, member.secret_file, "secret-file", "", \
 		"file with the cluster secret, which the placement service, routers and expert nodes must share; empty: none")
 
 /* Routers and expert nodes: members of a cluster, on the token exchange. placement_default: NULL
@@ -100,7 +100,7 @@ struct cad_service_options {
 #define CAD_SERVICE_MEMBER_OPTIONS(owner, member, placement_default) \
 	CAD_OPTION_STRING(owner, member.placement, "placement", placement_default, \
 		"address of the placement service, HOST:PORT"), \
-		CAD_OPTION_STRING(owner, member.placement_token_file, "placement-token-file", "", \
+		CAD_OPTION_FILE(owner, member.placement_token_file, "placement-token-file", "", \
 			"file with the bearer token for the placement service; of several, the first is sent; empty: none"), \
 		CAD_OPTION_STRING(owner, member.id, "id", "", \
 			"name in the cluster, stable over restarts; empty: host name and process id"), \
@@ -116,11 +116,11 @@ struct cad_service_options {
 
 /* Who is somebody else towards the placement service than towards clients. */
 #define CAD_SERVICE_PLACEMENT_TLS_OPTIONS(owner, member) \
-	CAD_OPTION_STRING(owner, member.placement_tls_certificate, "placement-tls-certificate", "", \
+	CAD_OPTION_FILE(owner, member.placement_tls_certificate, "placement-tls-certificate", "", \
 		"PEM file with the certificate to show to the placement service; empty: that of --tls-certificate"), \
-		CAD_OPTION_STRING( \
+		CAD_OPTION_FILE( \
 			owner, member.placement_tls_key, "placement-tls-key", "", "PEM file with its private key"), \
-		CAD_OPTION_STRING(owner, member.placement_tls_authority, "placement-tls-authority", "", \
+		CAD_OPTION_FILE(owner, member.placement_tls_authority, "placement-tls-authority", "", \
 			"PEM file of the certificate authorities to trust for the placement service, which is then reached over TLS; empty: those of --tls-authority")
 
 /* Where --grpc, --http and --exchange say that it listens, with --cluster-network: each has a host. */

@@ -19,13 +19,13 @@ struct cl_access {
 #define CL_TLS_OPTIONS(owner, member) \
 	CAD_OPTION_BOOL(owner, member.tls, "tls", "false", \
 		"gRPC: use TLS, and trust the certificate authorities of this system"), \
-		CAD_OPTION_STRING(owner, member.authority, "tls-authority", "", \
+		CAD_OPTION_FILE(owner, member.authority, "tls-authority", "", \
 			"PEM file of the certificate authority to trust instead; implies --tls"), \
-		CAD_OPTION_STRING(owner, member.certificate, "tls-certificate", "", \
+		CAD_OPTION_FILE(owner, member.certificate, "tls-certificate", "", \
 			"PEM file with the certificate to present; implies --tls"), \
-		CAD_OPTION_STRING(owner, member.key, "tls-key", "", "PEM file with its private key")
+		CAD_OPTION_FILE(owner, member.key, "tls-key", "", "PEM file with its private key")
 #define CL_TOKEN_OPTION(owner, member) \
-	CAD_OPTION_STRING(owner, member.token_file, "token-file", "", \
+	CAD_OPTION_FILE(owner, member.token_file, "token-file", "", \
 		"file with the bearer token to send; of several, the first is sent")
 
 /* For the `check` of the options. */

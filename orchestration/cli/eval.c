@@ -14,9 +14,9 @@ struct options {
 };
 
 static const struct cad_option table[] = {
-	CAD_OPTION_STRING(struct options, model, "model", NULL, "directory of the checkpoint"),
-	CAD_OPTION_STRING(struct options, input, "input", NULL, "JSON file with the sequences"),
-	CAD_OPTION_STRING(struct options, output, "output", NULL, "safetensors file to write"),
+	CAD_OPTION_DIRECTORY(struct options, model, "model", NULL, "directory of the checkpoint"),
+	CAD_OPTION_FILE(struct options, input, "input", NULL, "JSON file with the sequences"),
+	CAD_OPTION_FILE(struct options, output, "output", NULL, "safetensors file to write"),
 	CL_ENGINE_OPTIONS(struct options, engine),
 };
 static const struct cad_options_spec spec = {

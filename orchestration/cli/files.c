@@ -15,10 +15,10 @@ struct tokenize_options {
 };
 
 static const struct cad_option tokenize_table[] = {
-	CAD_OPTION_STRING(struct tokenize_options, tokenizer, "tokenizer", NULL, "tokenizer.json"),
-	CAD_OPTION_STRING(
+	CAD_OPTION_FILE(struct tokenize_options, tokenizer, "tokenizer", NULL, "tokenizer.json"),
+	CAD_OPTION_FILE(
 		struct tokenize_options, input, "input", NULL, "file of lines {\"text\": ...}; '-' is standard input"),
-	CAD_OPTION_STRING(struct tokenize_options, output, "output", NULL,
+	CAD_OPTION_FILE(struct tokenize_options, output, "output", NULL,
 		"file to write, lines {\"ids\": [...], \"decoded\": ...}; '-' is standard output"),
 };
 

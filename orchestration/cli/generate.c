@@ -40,7 +40,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct options, stop, "stop", "", "stop before this string"),
 	CAD_OPTION_BOOL(
 		struct options, routing, "routing", "false", "report which experts fired, and where (with -o json)"),
-	CAD_OPTION_STRING(
+	CAD_OPTION_FILE(
 		struct options, save, "save", "", "also write the answer as JSON to this file, for 'cadrectl verify'"),
 	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices,
 		"table: the text as it arrives; json: one object at the end; short: -o"),

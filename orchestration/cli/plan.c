@@ -11,18 +11,17 @@
 
 #define O struct cl_plan_options
 const struct cad_option cl_plan_table[] = {
-	CAD_OPTION_STRING(
-		O, trace, "trace", NULL, "recorded routing to plan on: Cadre's own format, CSV or JSON lines"),
+	CAD_OPTION_FILE(O, trace, "trace", NULL, "recorded routing to plan on: Cadre's own format, CSV or JSON lines"),
 	CAD_OPTION_U32(O, experts, "experts", "0", 0, CAD_EXPERTS_MAX,
 		"experts per layer, if the trace does not say; 0: the highest id that occurs, plus one"),
-	CAD_OPTION_STRING(
+	CAD_OPTION_FILE(
 		O, cluster, "cluster", "", "JSON file with the nodes; for equal nodes, use the next two options"),
 	CAD_OPTION_U32(O, nodes, "nodes", "0", 0, CAD_NODES_MAX, "number of nodes"),
 	CAD_OPTION_U32(O, slots, "slots-per-node", "0", 0, CAD_EXPERTS_MAX,
 		"experts of one layer that fit on a node; 0: as many as the copies need"),
 	CAD_OPTION_STRING(
 		O, copies, "copies", "", "extra copies, as a share of the experts: 12% or 0.12; empty: as many as fit"),
-	CAD_OPTION_STRING(O, present, "present", "",
+	CAD_OPTION_FILE(O, present, "present", "",
 		"the map in force, in the JSON of this command; moving away from it has a cost"),
 	CAD_OPTION_ENUM(
 		O, workload, "workload", "mixed", pl_workload_choices, "what the cluster does; sets the weights below"),
@@ -38,7 +37,7 @@ const struct cad_option cl_plan_table[] = {
 		"tokens of the trace to use, evenly chosen; 0: all"),
 	CAD_OPTION_F64(O, holdout, "holdout", "0.1", 0, 0.9,
 		"share of the trace, its last requests, to measure on instead of planning on it"),
-	CAD_OPTION_STRING(O, measure, "measure", "", "measure on this trace instead, and plan on all of --trace"),
+	CAD_OPTION_FILE(O, measure, "measure", "", "measure on this trace instead, and plan on all of --trace"),
 	CAD_OPTION_STRING(
 		O, what_if, "what-if", "", "plan again with changes and compare: nodes=6,slots=40,copies=25%"),
 	CAD_OPTION_BYTES(O, expert_bytes, "expert-bytes", "0", 0, UINT64_MAX,

@@ -28,7 +28,7 @@ struct import_options {
 };
 
 static const struct cad_option import_table[] = {
-	CAD_OPTION_STRING(struct import_options, output, "output", NULL, "file to write, in Cadre's own format"),
+	CAD_OPTION_FILE(struct import_options, output, "output", NULL, "file to write, in Cadre's own format"),
 	CAD_OPTION_ENUM(struct import_options, from, "from", "auto", from_choices,
 		"format of the files; auto: recognised by content"),
 	CAD_OPTION_U32(struct import_options, experts, "experts", "0", 0, PL_TRACE_EXPERTS_MAX,
@@ -125,7 +125,7 @@ struct export_options {
 };
 
 static const struct cad_option export_table[] = {
-	CAD_OPTION_STRING(struct export_options, output, "output", "", "file to write; empty: standard output"),
+	CAD_OPTION_FILE(struct export_options, output, "output", "", "file to write; empty: standard output"),
 	CAD_OPTION_ENUM(struct export_options, to, "to", "csv", to_choices,
 		"csv: a row per token and layer; json: a line per request"),
 };
@@ -204,8 +204,8 @@ struct split_options {
 };
 
 static const struct cad_option split_table[] = {
-	CAD_OPTION_STRING(struct split_options, first, "first", NULL, "file for the first part"),
-	CAD_OPTION_STRING(struct split_options, second, "second", NULL, "file for the second part"),
+	CAD_OPTION_FILE(struct split_options, first, "first", NULL, "file for the first part"),
+	CAD_OPTION_FILE(struct split_options, second, "second", NULL, "file for the second part"),
 	CAD_OPTION_F64(struct split_options, share, "share", "0.5", 0, 1,
 		"share of the tokens that goes to the first part; the cut is between two requests"),
 };

@@ -17,9 +17,8 @@ struct options {
 
 #define S(member) synthetic.member
 static const struct cad_option table[] = {
-	CAD_OPTION_STRING(struct options, output, "output", NULL, "file to write, in Cadre's own format"),
-	CAD_OPTION_STRING(
-		struct options, best, "best", "", "file for the best known placement, as JSON (with --nodes)"),
+	CAD_OPTION_FILE(struct options, output, "output", NULL, "file to write, in Cadre's own format"),
+	CAD_OPTION_FILE(struct options, best, "best", "", "file for the best known placement, as JSON (with --nodes)"),
 	CAD_OPTION_U32(struct options, nodes, "nodes", "8", 1, 65535,
 		"nodes of that placement; must divide the communities or the groups"),
 	CAD_OPTION_U32(struct options, S(layers), "layers", "4", 1, PL_TRACE_LAYERS_MAX, "MoE layers"),

@@ -28,7 +28,7 @@ static const struct cad_option table[] = {
 	CAD_SERVICE_GRPC_OPTIONS(struct options, service, ":7300"),
 	CAD_SERVICE_TLS_OPTIONS(struct options, service),
 	CAD_SERVICE_SECRET_OPTION(struct options, service),
-	CAD_OPTION_STRING(struct options, state, "state", "",
+	CAD_OPTION_FILE(struct options, state, "state", "",
 		"SQLite file that a restart continues from; empty: nothing is kept"),
 	CAD_OPTION_STRING(struct options, cluster, "cluster", "cadre",
 		"name of the cluster; processes of another cluster are refused"),

@@ -23,7 +23,7 @@ struct values {
 };
 static const struct cad_choice colors[] = { { "red", 1 }, { "blue-green", 2 }, { NULL, 0 } };
 static const struct cad_option table[] = {
-	CAD_OPTION_STRING(struct values, model, "model", NULL, "directory of the checkpoint"),
+	CAD_OPTION_DIRECTORY(struct values, model, "model", NULL, "directory of the checkpoint"),
 	CAD_OPTION_STRING(
 		struct values, path, "a-path", "C:\\new", ".hidden files, 'quoted' `words`, ~/x^2, \\fBnot bold"),
 	CAD_OPTION_U32(struct values, threads, "threads", "2", 1, 64,
@@ -134,6 +134,7 @@ static void a_page_holds_every_option(void **state)
 	assert_non_null(strstr(page, "\ncadre\\-tool \\- does a thing\n"));
 	assert_non_null(strstr(page, ".SH SEE ALSO\n"));
 	assert_non_null(strstr(page, "\\-\\-color\\fR red|blue\\-green\n"));
+	assert_non_null(strstr(page, "\\-\\-model\\fR \\fIDIR\\fR\n"));
 }
 
 static void a_command_is_a_part_of_a_page(void **state)
