@@ -28,10 +28,10 @@ enum {
 	DELAY_AWAY_MS = 300, /* at most, to a service that is away: it has to be noticed when it is back */
 	DELAY_LAST_MS = 2000,
 	SAY_AGAIN_S = 60,
-	ASK_TIMEOUT_MS = 2000,
+	ASK_TIMEOUT_MS = 2500, /* an address that does not answer is given up before */
 	ASK_PAUSE_MS = 100,
 	CONNECT_EVERY_MS = 200, /* all start at once, and the placement service is not always first */
-	ASK_SAY_EVERY = 30,
+	ASK_SAY_MS = 3000,
 	GOODBYE_MS = 1000,
 	LEASE_MS_MAX = 3600 * 1000
 };
@@ -90,7 +90,8 @@ enum cad_status cad_cluster_ask(const char *placement, const struct cad_access *
 	*facts = (struct cad_cluster_facts){ 0 };
 	note_waiting(waits_for, placement, "");
 
-	for (unsigned attempt = 0;; attempt++) {
+	char said[CAD_ERROR_TEXT_BYTES] = "";
+	for (uint64_t say_ns = 0;;) {
 		struct ask ask = { .facts = facts, .status = CAD_ERR_PROTOCOL, .error = error };
 		Cadre__V1__GetStatusRequest request = CADRE__V1__GET_STATUS_REQUEST__INIT;
 		const struct cad_rpc_metadata header = { "authorization", access->bearer };
@@ -112,9 +113,13 @@ enum cad_status cad_cluster_ask(const char *placement, const struct cad_access *
 				"interrupted while waiting for the placement service at %s", placement);
 			break;
 		}
-		if (attempt % ASK_SAY_EVERY == 0)
+		uint64_t now_ns = cad_clock_now_ns(&cad_clock_system);
+		if (now_ns >= say_ns || strcmp(said, error->text) != 0) {
 			cad_log_info("member", "waiting for the placement service", CAD_S("placement", placement),
 				CAD_S("why", error->text));
+			say_ns = now_ns + ASK_SAY_MS * CAD_NS_PER_MS;
+			snprintf(said, sizeof said, "%s", error->text);
+		}
 		cad_rpc_blocking_pause(client, ASK_PAUSE_MS);
 	}
 

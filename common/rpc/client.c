@@ -2,11 +2,17 @@
 /* Client: channels and streams. */
 #include "common/rpc/client.h"
 
+#include "common/base/clock.h"
+#include "common/base/lookup.h"
+#include "common/base/network.h"
 #include "common/rpc/internal.h"
 
 #include <grpc/support/alloc.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
+
+enum { RESOLVE_EVERY_MS = 500 };
 
 struct cad_rpc_channel {
 	grpc_channel *core;
@@ -15,6 +21,11 @@ struct cad_rpc_channel {
 	struct cad_rpc_watched *tls; /* NULL: plaintext */
 	struct cad_rpc_channel_config config;
 	size_t references; /* the program's, and one per call */
+	/* of a target that could not be reached */
+	struct cad_lookup *lookup; /* where it is now; NULL: nobody looks */
+	uint64_t look_ns;          /* not before */
+	uint64_t found;            /* where it was last; 0: not known */
+	bool unresolved;           /* it was nowhere, when gRPC or the channel looked */
 };
 
 struct cad_rpc_client_call {
@@ -52,7 +63,7 @@ static void config_fill(struct cad_rpc_channel_config *config)
 	config->field = value
 	DEFAULT(receive_bytes_max, 16 << 20);
 	DEFAULT(keepalive_timeout_ms, 20000);
-	DEFAULT(connect_ms, 20000);
+	DEFAULT(connect_ms, 2000);
 	DEFAULT(backoff_ms_max, 5000);
 	DEFAULT(decoded_bytes_max, 64u << 20);
 	DEFAULT(out_high_bytes, 256u << 10);
@@ -76,8 +87,10 @@ static grpc_channel *core_create(const struct cad_rpc_channel *channel)
 		cad_rpc_integer_argument(GRPC_ARG_ENABLE_HTTP_PROXY, 0),
 		cad_rpc_integer_argument(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1), /* no TXT look-ups */
 		cad_rpc_integer_argument(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, config->own_connection),
+		/* or a name that has got another address is looked up only half a minute later */
+		cad_rpc_integer_argument(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, RESOLVE_EVERY_MS),
 	};
-	size_t count = 9;
+	size_t count = 10;
 
 	if (config->keepalive_time_ms) {
 		arguments[count++] = cad_rpc_integer_argument(GRPC_ARG_KEEPALIVE_TIME_MS, config->keepalive_time_ms);
@@ -102,10 +115,63 @@ static grpc_channel *core_create(const struct cad_rpc_channel *channel)
 	return core;
 }
 
-/* A running call keeps the connection that it has, and another one would have to share it. */
-static void take_up_files(struct cad_rpc_channel *channel)
+/*
+ * A name that gRPC did not find is looked up again after pauses that grow to two minutes, whatever one
+ * asks for. So after a call that did not reach its target, the channel looks for itself: when the target
+ * is somewhere else than before, or somewhere at last, gRPC begins again. As long as nobody says where it
+ * is, gRPC keeps what it knows.
+ */
+static void look_up(struct cad_rpc_channel *channel, const char *sentence)
 {
-	if (!channel->tls || channel->references > 1 || !cad_rpc_tls_is_fresh(channel->tls))
+	struct cad_address address;
+	struct cad_error ignored;
+	union cad_ip numeric;
+	uint64_t now_ns = cad_clock_now_ns(&cad_clock_system);
+
+	channel->unresolved |= strstr(sentence, "DNS resolution failed") != NULL;
+	if (channel->lookup || now_ns < channel->look_ns)
+		return;
+	channel->look_ns = now_ns + RESOLVE_EVERY_MS * CAD_NS_PER_MS;
+	if (cad_address_parse(channel->target, &address, &ignored) == CAD_OK && !cad_ip_of_text(address.host, &numeric))
+		channel->lookup = cad_lookup_start(&address);
+}
+
+static bool is_looking(const struct cad_rpc_channel *channel)
+{
+	const struct addrinfo *found;
+	struct cad_error ignored;
+	return channel->lookup && cad_lookup_wait(channel->lookup, 0, &found, &ignored) == CAD_AGAIN;
+}
+
+static bool has_moved(struct cad_rpc_channel *channel)
+{
+	const struct addrinfo *at;
+	struct cad_error ignored;
+	uint64_t found = 0; /* whatever the order */
+
+	if (!channel->lookup || is_looking(channel))
+		return false;
+	bool nowhere = cad_lookup_wait(channel->lookup, 0, &at, &ignored) != CAD_OK;
+	for (; !nowhere && at; at = at->ai_next)
+		found += XXH3_64bits(at->ai_addr, at->ai_addrlen);
+	cad_lookup_leave(channel->lookup);
+	channel->lookup = NULL;
+
+	bool moved = !nowhere && (channel->unresolved || (channel->found != 0 && found != channel->found));
+	channel->unresolved = nowhere;
+	if (!nowhere)
+		channel->found = found;
+	return moved;
+}
+
+/* Files that have changed, a target that has moved. A running call keeps the connection that it has, and
+ * another one would have to share it. */
+static void take_up_news(struct cad_rpc_channel *channel)
+{
+	if (channel->references > 1)
+		return;
+	bool fresh = channel->tls && cad_rpc_tls_is_fresh(channel->tls);
+	if (!has_moved(channel) && !fresh)
 		return;
 	grpc_channel_destroy(channel->core);
 	channel->core = core_create(channel);
@@ -144,6 +210,7 @@ static void channel_release(struct cad_rpc_channel *channel)
 		return;
 	struct cad_rpc_reactor *reactor = channel->reactor;
 	grpc_channel_destroy(channel->core);
+	cad_lookup_leave(channel->lookup);
 	cad_rpc_tls_unwatch(channel->tls);
 	free(channel->target);
 	free(channel->server_name);
@@ -193,11 +260,22 @@ static const char *hint(const struct cad_rpc_watched *tls, const char *sentence)
 		: "the server ended the connection: it may want a certificate, and none was presented (--tls-certificate)";
 }
 
+/* The same; and where the call did not get to anybody, the channel looks for whom it was for. */
+static const char *explain(struct cad_rpc_client_call *call, const char *sentence)
+{
+	struct cad_rpc_channel *channel = call->channel;
+	bool unavailable = call->code == GRPC_STATUS_UNAVAILABLE, late = call->code == GRPC_STATUS_DEADLINE_EXCEEDED;
+	if (call->answered || (!unavailable && !late))
+		return NULL;
+	bool waits = is_looking(channel);
+	look_up(channel, sentence);
+	return unavailable ? hint(channel->tls, sentence) : waits ? "no name server answers" : NULL;
+}
+
 static void say_status(struct cad_rpc_client_call *call)
 {
 	char *sentence = grpc_slice_to_c_string(call->sentence);
-	const char *more =
-		call->code == GRPC_STATUS_UNAVAILABLE && !call->answered ? hint(call->channel->tls, sentence) : NULL;
+	const char *more = explain(call, sentence);
 	struct cad_error whole;
 
 	if (more)
@@ -422,7 +500,7 @@ enum cad_status cad_rpc_stream(struct cad_rpc_channel *channel, const char *path
 	if (!metadata_legal(options))
 		return CAD_ERR_INVALID;
 
-	take_up_files(channel);
+	take_up_news(channel);
 	struct cad_rpc_client_call *call = call_create(channel, path, reply, options, handler, context);
 	call->out.writing = true; /* until the headers are out */
 	grpc_op op = { 0 };

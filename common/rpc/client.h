@@ -25,7 +25,7 @@ struct cad_rpc_channel_config {
 	 * than their client_ping_ms_min */
 	int keepalive_time_ms;
 	int keepalive_timeout_ms; /* 20 s */
-	int connect_ms;           /* an attempt to connect takes at most so long; 20 s */
+	int connect_ms;           /* an attempt to connect takes at most so long, to each address of a name; 2 s */
 	int backoff_ms_max;       /* between attempts to connect; 5 s */
 	size_t decoded_bytes_max; /* memory of one decoded message; 64 MiB */
 	size_t out_high_bytes;    /* out queue of one call: CAD_FULL from here, writable at a quarter; 256 KiB */

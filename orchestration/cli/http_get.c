@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/cli/http_get.h"
 
-#include "common/base/address.h"
 #include "common/base/clock.h"
+#include "common/base/lookup.h"
 #include "orchestration/cli/command.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,29 +13,43 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { LOOK_MS = 100 }; /* after which it sees that it was interrupted */
+
 struct get {
 	const char *address;
 	int fd;
-	uint64_t until_ns;
+	uint64_t until_ns, end_ns; /* of what it waits for; of everything */
 	struct cad_error *error;
 };
+
+static uint64_t now_ns(void) { return cad_clock_now_ns(&cad_clock_system); }
 
 static enum cad_status broken(const struct get *get, int number)
 {
 	return cad_error_set(get->error, CAD_ERR_UNREACHABLE, "%s: %s", get->address, strerror(number));
 }
 
+/* In milliseconds, at least one. */
+static enum cad_status time_left(const struct get *get, int *ms)
+{
+	uint64_t now = now_ns();
+	if (cl_interrupted())
+		return cad_error_set(get->error, CAD_ERR_CANCELLED, "interrupted");
+	if (now >= get->until_ns)
+		return cad_error_set(get->error, CAD_ERR_DEADLINE, "%s: no answer in time", get->address);
+	*ms = (int)((get->until_ns - now + CAD_NS_PER_MS - 1) / CAD_NS_PER_MS);
+	return CAD_OK;
+}
+
 /* Until the socket can be read or written. */
 static enum cad_status wait_for(const struct get *get, short events)
 {
 	for (;;) {
-		uint64_t now_ns = cad_clock_now_ns(&cad_clock_system);
 		struct pollfd look = { .fd = get->fd, .events = events };
-		if (cl_interrupted())
-			return cad_error_set(get->error, CAD_ERR_CANCELLED, "interrupted");
-		if (now_ns >= get->until_ns)
-			return cad_error_set(get->error, CAD_ERR_DEADLINE, "%s: no answer in time", get->address);
-		int ms = (int)((get->until_ns - now_ns + CAD_NS_PER_MS - 1) / CAD_NS_PER_MS);
+		int ms;
+		enum cad_status status = time_left(get, &ms);
+		if (status != CAD_OK)
+			return status;
 		int count = poll(&look, 1, ms);
 		if (count < 0 && errno != EINTR)
 			return broken(get, errno);
@@ -64,23 +77,54 @@ static enum cad_status connect_one(struct get *get, const struct addrinfo *to)
 	return status;
 }
 
-static enum cad_status connect_any(struct get *get)
+/* Each address gets its part of the time: the first may be one where nobody answers any more. */
+static enum cad_status connect_any(struct get *get, const struct addrinfo *found)
 {
-	const struct addrinfo want = { .ai_flags = AI_NUMERICSERV, .ai_socktype = SOCK_STREAM };
-	struct cad_address parts;
-	struct addrinfo *found;
+	enum cad_status status = CAD_ERR_UNREACHABLE;
+	uint64_t left = 0;
+	for (const struct addrinfo *to = found; to; to = to->ai_next)
+		left++;
 
+	for (const struct addrinfo *to = found; to; to = to->ai_next, left--) {
+		uint64_t now = now_ns();
+		get->until_ns = now + (get->end_ns > now ? (get->end_ns - now) / left : 0);
+		status = connect_one(get, to);
+		if (status != CAD_ERR_UNREACHABLE && status != CAD_ERR_DEADLINE)
+			break;
+	}
+	get->until_ns = get->end_ns;
+	return status;
+}
+
+static enum cad_status find(const struct get *get, struct cad_lookup *lookup, const struct addrinfo **found)
+{
+	for (;;) {
+		int ms;
+		enum cad_status status = time_left(get, &ms);
+		if (status == CAD_ERR_DEADLINE)
+			return cad_error_set(get->error, status, "%s: no name server answers", get->address);
+		if (status == CAD_OK)
+			status = cad_lookup_wait(lookup, ms < LOOK_MS ? (uint32_t)ms : LOOK_MS, found, get->error);
+		if (status != CAD_AGAIN)
+			return status;
+	}
+}
+
+static enum cad_status find_and_connect(struct get *get)
+{
+	struct cad_address parts;
+	const struct addrinfo *found;
 	enum cad_status status = cad_address_parse(get->address, &parts, get->error);
 	if (status != CAD_OK)
 		return status;
-	int failed = getaddrinfo(parts.host, parts.port_text, &want, &found);
-	if (failed)
-		return cad_error_set(get->error, CAD_ERR_UNREACHABLE, "%s: %s", get->address, gai_strerror(failed));
+	struct cad_lookup *lookup = cad_lookup_start(&parts);
+	if (!lookup)
+		return cad_error_set(get->error, CAD_ERR_MEMORY, "%s: no memory or thread to look it up", get->address);
 
-	status = CAD_ERR_UNREACHABLE;
-	for (const struct addrinfo *to = found; to && status == CAD_ERR_UNREACHABLE; to = to->ai_next)
-		status = connect_one(get, to);
-	freeaddrinfo(found);
+	status = find(get, lookup, &found);
+	if (status == CAD_OK)
+		status = connect_any(get, found);
+	cad_lookup_leave(lookup);
 	return status;
 }
 
@@ -141,13 +185,10 @@ enum cad_status cl_http_get(const char *address, const char *path, uint32_t time
 	struct cad_error *error)
 {
 	char request[CAD_ADDRESS_BYTES + 128], text[4096];
-	struct get get = {
-		.address = address,
-		.until_ns = cad_clock_now_ns(&cad_clock_system) + timeout_ms * CAD_NS_PER_MS,
-		.error = error,
-	};
+	uint64_t end_ns = now_ns() + timeout_ms * CAD_NS_PER_MS;
+	struct get get = { .address = address, .until_ns = end_ns, .end_ns = end_ns, .error = error };
 
-	enum cad_status status = connect_any(&get);
+	enum cad_status status = find_and_connect(&get);
 	if (status != CAD_OK)
 		return status;
 

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names in addresses, where DNS says nothing at all."""
+"""Names in addresses: unknown at first, with several addresses, with others than before, and where DNS says nothing at all."""
 import os
 import shutil
 import socket
 import subprocess
+import time
 
 import pytest
-from cluster import BIN, GOLDEN, Cluster
+from cluster import BIN, GOLDEN, Cluster, Process, wait_for_log
+from hosts import Hosts, no_hosts
+from name_server import NameServer
 
+MODEL = GOLDEN / 'olmoe-a' / 'model'
 NAME_SERVER = '127.9.9.7'
+NETWORK = ['--cluster-network', 'eth0', '--http-plaintext-anywhere']
 
 
 def test_a_name_of_the_hosts_file_needs_no_dns(tmp_path):
@@ -17,10 +22,102 @@ def test_a_name_of_the_hosts_file_needs_no_dns(tmp_path):
         pytest.skip('test_a_name_of_the_hosts_file_needs_no_dns: only root may give a process an /etc/hosts of its own')
     (tmp_path / 'resolv.conf').write_text(f'nameserver {NAME_SERVER}\n')
     (tmp_path / 'hosts').write_text('127.0.0.1 placement.test\n')
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent, Cluster(GOLDEN / 'olmoe-a' / 'model', experts=1) as cluster:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent, Cluster(MODEL, experts=1) as cluster:
         silent.bind((NAME_SERVER, 53))
         port = cluster.placement_grpc.rsplit(':', 1)[1]
         done = subprocess.run(['unshare', '--mount', 'sh', '-c', 'mount --bind "$1/resolv.conf" /etc/resolv.conf && mount --bind "$1/hosts" /etc/hosts && shift && exec "$@"', 'sh', tmp_path,
                                BIN / 'cadrectl', 'status', '--placement', f'placement.test:{port}'], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         assert 'expert-0' in done.stdout
+
+
+class World:
+    """Hosts, and processes on them, which end with it."""
+
+    def __init__(self, directory, names):
+        self.directory, self.processes, self.hosts = directory, [], Hosts(names)
+        self.names = NameServer(self.hosts.here)
+        self.names.start()
+
+    def start(self, host, program, *arguments):
+        process = Process(f'{program}-{host}', [*self.hosts[host].inside(), BIN / program, *arguments], self.directory)
+        self.processes.append(process)
+        return process
+
+    def placement(self, host):
+        process = self.start(host, 'cadre-placement', '--model', MODEL, *NETWORK, '--grpc-plaintext-anywhere', '--state', self.directory / 'state.db')
+        wait_for_log(process, 'msg=serving')
+        return process
+
+    def expert(self, host):
+        return self.start(host, 'cadre-expert', '--model', MODEL, *NETWORK, '--placement', 'placement:7300', '--id', host)
+
+    def point_to(self, *addresses):
+        self.names.records['placement.test'] = addresses
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.stop()
+        self.names.close()
+        self.hosts.close()
+
+
+@pytest.fixture
+def world(tmp_path):
+    if no_hosts():
+        pytest.skip(f'names of hosts: {no_hosts()}')
+    with World(tmp_path, ['placement', 'moved', 'expert']) as world:
+        yield world
+
+
+def wait_for_joins(process, count, seconds=10):
+    """gRPC alone looks for a name that has moved after 30 s, and after up to 120 s for one that was nowhere."""
+    end = time.monotonic() + seconds
+    while process.log.read_text().count('msg=joined') < count:
+        assert time.monotonic() < end, f'not joined {count} times\n{process.log.read_text()}'
+        time.sleep(0.01)
+
+
+def test_a_name_that_comes_late_goes_and_comes_back_elsewhere(world):
+    world.names.silent = True
+    expert = world.expert('expert')
+    waiting = world.start('moved', 'cadrectl', 'wait', '--placement', 'placement:7300', '--routers', '0')
+    wait_for_log(expert, 'no name server answers')
+    world.names.silent = False
+    placement = world.placement('placement')
+    wait_for_log(expert, 'why="UNAVAILABLE: DNS resolution failed for placement:7300: UNKNOWN: Name or service not known"')
+    world.point_to(world.hosts['placement'].address)
+    wait_for_joins(expert, 1)
+    assert waiting.popen.wait(10) == 0, waiting.log.read_text()
+
+    world.names.records.clear()
+    placement.kill()
+    placement.popen.wait()   # its connections are closed
+    world.hosts['placement'].run('ip', 'link', 'set', 'eth0', 'down')   # nobody refuses a connection to where it was
+    time.sleep(5)
+    world.placement('moved')
+    world.point_to(world.hosts['moved'].address)
+    wait_for_joins(expert, 2)
+
+
+def test_an_address_where_nobody_answers_is_passed_over(world):
+    hosts = world.hosts
+    world.placement('placement')
+    world.point_to(hosts.address6(99), hosts['placement'].address)   # best first
+    expert = world.expert('expert')
+    asking = [world.start('expert', 'cadrectl', 'health', *port) for port in (['--http', 'placement:7301'], ['--grpc', 'placement:7300'])]
+    wait_for_joins(expert, 1)
+    for process in asking:
+        assert process.popen.wait(10) == 0, process.log.read_text()
+
+
+def test_a_name_server_that_says_nothing_costs_no_more_than_the_timeout(world):
+    world.names.silent = True
+    begun = time.monotonic()
+    for port in ('--http', '--grpc'):
+        done = subprocess.run([*world.hosts['expert'].inside(), BIN / 'cadrectl', 'health', port, 'placement:7301', '--timeout', '1s'], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1, done.stdout
+    assert time.monotonic() - begun < 10   # the C library gives up after 20 s

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clusters whose processes each have a network namespace, connected by tests/support/relay.py."""
 import functools
-import os
-import shutil
 import subprocess
 import sys
 
 from cluster import ROOT
+from hosts import not_root_with
 from world import World
 
 RELAY = ROOT / 'tests' / 'support' / 'relay.py'
@@ -50,11 +49,9 @@ class Network:
 @functools.cache
 def no_namespaces():
     """What is missing for network namespaces, or None."""
-    for program in ('ip', 'nsenter', 'unshare'):
-        if not shutil.which(program):
-            return f'there is no program {program}'
-    if os.geteuid() != 0:
-        return 'only root may create network namespaces'
+    reason = not_root_with('ip', 'nsenter', 'unshare')
+    if reason:
+        return reason
     probe = subprocess.run([sys.executable, RELAY, HOST_ADDRESS, f'probe={NET}.2'], input='', capture_output=True, text=True)
     return None if probe.returncode == 0 else f'no network namespace with a TUN device: {(probe.stderr.strip() or "?").splitlines()[-1]}'
 
