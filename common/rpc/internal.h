@@ -17,6 +17,7 @@
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
 #include <grpc/slice.h>
+#include <grpc/support/log.h>
 
 struct cad_rpc_reactor;
 struct cad_rpc_server;
@@ -64,6 +65,11 @@ void cad_rpc_reactor_release(struct cad_rpc_reactor *reactor);
  * refusal aborts. */
 void cad_rpc_batch(grpc_call *call, const grpc_op *ops, size_t count, struct cad_rpc_event *event);
 
+/* ---- gRPC's own words (words.c) ---- */
+
+/* What it calls errors are mostly a peer's; ours come back as statuses with a sentence. The same words
+ * are a warning at most every 10 seconds, with how often they were left out since then. */
+void cad_rpc_log(gpr_log_func_args *line);
 /* While set, this thread's failures inside gRPC are logged at debug level: the caller has a better
  * sentence. */
 extern _Thread_local bool cad_rpc_quiet;

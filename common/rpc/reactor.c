@@ -2,7 +2,6 @@
 /* One thread for gRPC's completion queue and a libuv loop. */
 #include "common/rpc/reactor.h"
 
-#include "common/base/log.h"
 #include "common/rpc/internal.h"
 
 #include <errno.h>
@@ -218,18 +217,6 @@ bool cad_rpc_reactor_is_owner(const struct cad_rpc_reactor *reactor)
 
 static pthread_mutex_t library_mutex = PTHREAD_MUTEX_INITIALIZER;
 
-_Thread_local bool cad_rpc_quiet;
-
-/* gRPC's own words, on any thread. What it calls errors are mostly a peer's; ours come back as
- * statuses with a sentence. */
-static void log_line(gpr_log_func_args *line)
-{
-	if (line->severity == GPR_LOG_SEVERITY_ERROR && !cad_rpc_quiet)
-		cad_log_warn("grpc", line->message);
-	else
-		cad_log_debug("grpc", line->message);
-}
-
 static void *pass_gate(void *gate)
 {
 	pthread_mutex_lock(gate);
@@ -264,7 +251,7 @@ static enum cad_status library_acquire(struct cad_error *error)
 		/* As other programs of the machine find names, /etc/hosts first: gRPC's own
 		 * resolver waits for answers about IPv6 even when it has an address. */
 		setenv("GRPC_DNS_RESOLVER", "native", 0);
-		gpr_set_log_function(log_line);
+		gpr_set_log_function(cad_rpc_log);
 		grpc_init();
 	}
 

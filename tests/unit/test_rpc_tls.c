@@ -363,6 +363,32 @@ static void ends_are_known(void **state)
 	cad_tls_pem_fini(&pem);
 }
 
+static void failed_handshakes_do_not_fill_the_log(void **state)
+{
+	(void)state;
+	struct live live;
+	char text[8192];
+	int ends[2];
+
+	assert_int_equal(pipe(ends), 0);
+	cad_log_setup(CAD_LOG_WARN, CAD_LOG_LOGFMT);
+	live_open(&live, "server");
+	cad_log_set_fd(ends[1]);
+	for (int i = 0; i < 5; i++)
+		assert_false(shows(&live, "server", "stranger"));
+	cad_log_set_fd(STDERR_FILENO);
+	cad_log_setup(CAD_LOG_ERROR, CAD_LOG_LOGFMT);
+	close(ends[1]);
+	ssize_t size = read(ends[0], text, sizeof text - 1);
+	close(ends[0]);
+	text[size > 0 ? size : 0] = 0;
+
+	const char *first = strstr(text, "certificate verify failed");
+	assert_non_null(first);
+	assert_null(strstr(first + 1, "certificate verify failed"));
+	rpc_fixture_close(&live.rpc);
+}
+
 static void wrong_files_get_sentences(void **state)
 {
 	(void)state;
@@ -426,6 +452,8 @@ static int certificates_remove(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(
+			failed_handshakes_do_not_fill_the_log), /* the first: words are left out from then on */
 		cmocka_unit_test(tls),
 		cmocka_unit_test(new_files_are_taken_up),
 		cmocka_unit_test(damaged_files_leave_the_old_ones),
