@@ -14,9 +14,9 @@ fail_usage() {
 
 cores() { nproc; }
 
-# What a cluster runs, and the man pages, which an installation takes along; tests and benchmarks are built only when they are asked for.
+# What a cluster runs, and the man pages and completion, which an installation takes along; tests and benchmarks are built only when they are asked for.
 # shellcheck disable=SC2034  # used by scripts that source this one
-PROGRAMS=(cadre-router cadre-expert cadre-placement cadrectl man)
+PROGRAMS=(cadre-router cadre-expert cadre-placement cadrectl texts)
 
 # The directory of a preset's build.
 build_directory() {

@@ -118,6 +118,7 @@ struct cad_options_spec {
 	const char *program;    /* "cadre-expert", "cadrectl generate" */
 	const char *summary;    /* one sentence for --help */
 	const char *positional; /* how --help shows positional arguments, "PROMPT"; NULL: none are taken */
+	enum cad_option_names positional_names;
 	uint32_t positional_max;
 	const struct cad_option *table;
 	size_t count;

@@ -4,6 +4,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/version.h"
+#include "common/process/completion.h"
 #include "common/process/manual.h"
 #include "common/process/options_value.h"
 
@@ -36,6 +37,7 @@ struct cad_options {
 	struct entry *entries; /* [spec->count] */
 	char *config;          /* the file of --config, or NULL */
 	bool help, version, print_config, check_config, man;
+	enum cad_shell completion;
 	char **positional;
 	size_t positional_count;
 	int argc;
@@ -281,8 +283,10 @@ static enum cad_status flags_read(struct cad_options *options, int argc, char **
 			options->help = true;
 			status = CAD_OK;
 		} else if (!flags_over && strcmp(argv[i], "--man") == 0) {
-			options->man = true; /* for the build: --help does not show it */
+			options->man = true; /* for the build, as the next: --help shows neither */
 			status = CAD_OK;
+		} else if (!flags_over && strncmp(argv[i], "--completion=", strlen("--completion=")) == 0) {
+			status = cad_shell_read(argv[i] + strlen("--completion="), &options->completion, error);
 		} else if (!flags_over && strncmp(argv[i], "--", 2) == 0) {
 			status = flag(options, argv + i, &used, error);
 		} else if (!flags_over && argv[i][0] == '-' && argv[i][1]) {
@@ -508,7 +512,7 @@ static enum cad_status read_all(
 	struct cad_options *options, int argc, char **argv, void *values, struct cad_error *error)
 {
 	enum cad_status status = flags_read(options, argc, argv, error);
-	if (status != CAD_OK || options->help || options->version || options->man)
+	if (status != CAD_OK || options->help || options->version || options->man || options->completion)
 		return status;
 	status = environment_read(options, error);
 	if (status == CAD_OK && options->config)
@@ -519,12 +523,15 @@ static enum cad_status read_all(
 /* True when the user asked for something to be printed instead of a run. */
 static bool answered(const struct cad_options *options)
 {
+	bool is_command = strchr(options->spec->program, ' ');
+
 	if (options->help)
 		print_help(options->spec);
-	else if (options->man && strchr(options->spec->program, ' '))
-		cad_manual_command(stdout, options->spec);
 	else if (options->man)
-		cad_manual_page(stdout, options->spec);
+		(is_command ? cad_manual_command : cad_manual_page)(stdout, options->spec);
+	else if (options->completion)
+		(is_command ? cad_completion_command : cad_completion_script)(
+			stdout, options->completion, options->spec);
 	else if (options->version)
 		printf("%s %s (%s)\n", options->spec->program, cad_version, cad_commit);
 	else if (options->print_config)

@@ -64,6 +64,7 @@ static const struct cad_options_spec inspect_spec = {
 	.program = "cadrectl model inspect",
 	.summary = "Shows what is in a checkpoint, and what it needs per node.",
 	.positional = "DIR",
+	.positional_names = CAD_OPTION_NAMES_DIRECTORY,
 	.positional_max = 1,
 	.table = inspect_table,
 	.count = sizeof inspect_table / sizeof *inspect_table,

@@ -3,6 +3,7 @@
  * before one with the first alone. */
 #include "common/base/log.h"
 #include "common/base/version.h"
+#include "common/process/completion.h"
 #include "common/process/manual.h"
 #include "common/process/options_value.h"
 #include "orchestration/cli/command.h"
@@ -68,6 +69,70 @@ static int print_manual(void)
 		"(health), the time is up (wait).");
 	return CL_EXIT_OK;
 }
+
+/* ---- completion ---- */
+
+/* First words of commands of two; one that is a command itself is listed as that. */
+static const struct cad_completion_word groups[] = {
+	{ "model", "look into a checkpoint" },
+	{ "trace", "convert, show, cut and make recorded routing" },
+	{ "plan", NULL },
+};
+enum { GROUPS = sizeof groups / sizeof groups[0] };
+
+/* The second words of a group's commands; of "", the only words of the others. */
+static size_t words_after(const char *group, struct cad_completion_word words[COMMANDS])
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < COMMANDS; i++) {
+		const char *space = strchr(commands[i].name, ' ');
+		size_t first = space ? (size_t)(space - commands[i].name) : 0;
+		if (strlen(group) == first && memcmp(commands[i].name, group, first) == 0)
+			words[count++] = (struct cad_completion_word){
+				.name = space ? space + 1 : commands[i].name,
+				.summary = commands[i].summary,
+			};
+	}
+
+	return count;
+}
+
+/* The script for a shell: each command prints its part. */
+static int print_completion(char *option)
+{
+	struct cad_completion_word words[COMMANDS + GROUPS];
+	struct cad_error error;
+	enum cad_shell shell;
+
+	if (cad_shell_read(strchr(option, '=') + 1, &shell, &error) != CAD_OK) {
+		fprintf(stderr, "cadrectl: %s\n", error.text);
+		return CL_EXIT_USAGE;
+	}
+
+	cad_completion_open(stdout, shell, "cadrectl");
+	size_t count = words_after("", words);
+	for (size_t i = 0; i < GROUPS; i++)
+		if (groups[i].summary)
+			words[count++] = groups[i];
+	cad_completion_words(stdout, shell, "", words, count);
+	for (size_t i = 0; i < GROUPS; i++) {
+		count = words_after(groups[i].name, words);
+		cad_completion_words(stdout, shell, groups[i].name, words, count);
+	}
+
+	for (size_t i = 0; i < COMMANDS; i++) {
+		char *arguments[] = { (char *)"cadrectl", option, NULL };
+		int code = commands[i].run(2, arguments);
+		if (code != CL_EXIT_OK)
+			return code;
+	}
+	cad_completion_close(stdout, shell, "cadrectl");
+
+	return CL_EXIT_OK;
+}
+
+/* ---- commands ---- */
 
 /* The command of argv[1] (and argv[2]); *words: how many that took. */
 static const struct command *find(int argc, char **argv, int *words)
@@ -150,6 +215,8 @@ int main(int argc, char **argv)
 
 	if (strcmp(argv[1], "--man") == 0)
 		return print_manual();
+	if (strncmp(argv[1], "--completion=", strlen("--completion=")) == 0)
+		return print_completion(argv[1]);
 	const struct command *command = find(argc, argv, &words);
 	if (!command)
 		return unknown(argc, argv);

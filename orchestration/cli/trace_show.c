@@ -21,6 +21,7 @@ static const struct cad_options_spec spec = {
 	.summary =
 		"Shows what is in a trace: its shape, where it comes from, and how even and how repetitive each layer's routing is.",
 	.positional = "TRACE",
+	.positional_names = CAD_OPTION_NAMES_FILE,
 	.positional_max = 1,
 	.table = table,
 	.count = sizeof table / sizeof *table,

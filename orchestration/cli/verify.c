@@ -24,6 +24,7 @@ static const struct cad_options_spec spec = {
 	.summary =
 		"Computes the answer in FILE again (from 'cadrectl generate -o json'; - is standard input) and compares digests. Fails if they differ.",
 	.positional = "FILE",
+	.positional_names = CAD_OPTION_NAMES_FILE,
 	.positional_max = 1,
 	.table = table,
 	.count = sizeof table / sizeof *table,

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # usage: test_install.sh CMAKE BUILD VERSION
 # Installs BUILD into an empty prefix, and looks at what is there: programs that start, pages that format and hold every
-# option, example configuration that the programs accept, units that systemd accepts. Tools that are not there are skipped.
+# option, completion, example configuration that the programs accept, units that systemd accepts. Tools that are not there are skipped.
 set -eu
 
 cmake=$1 build=$2 version=$3
@@ -44,16 +44,20 @@ for program in cadre-placement cadre-router cadre-expert cadrectl; do
 	check "no page of $program" test -s "$page"
 	! command -v groff >/dev/null || check "groff finds faults in $program.1" sh -c "! groff -man -ww -z '$page' 2>&1 | grep ."
 	! command -v mandoc >/dev/null || check "mandoc finds faults in $program.1" mandoc -T lint -W warning "$page"
+	check "no bash completion of $program" bash -n "$usr/share/bash-completion/completions/$program"
+	check "no zsh completion of $program" grep -qx "#compdef $program" "$usr/share/zsh/site-functions/_$program"
 done
 
-# holds_options PAGE COMMAND...: every option of its --help is in the page
+# holds_options PROGRAM COMMAND...: every option of its --help is in the page, and completed
 holds_options() {
-	page=$usr/share/man/man1/$1.1
+	page=$usr/share/man/man1/$1.1 bash=$usr/share/bash-completion/completions/$1 zsh=$usr/share/zsh/site-functions/_$1
 	shift
 	"$@" --help | sed -n 's/^  --\([a-z0-9-]*\).*/\1/p' >"$prefix/options"
 	[ -s "$prefix/options" ] || fail "'$*' has no options?"
 	while read -r option; do
 		sed 's/\\-/-/g' "$page" | grep -qF -e "\\fB--$option\\fR" || fail "--$option of '$*' is not in $page"
+		grep -qw -e "--$option" "$bash" || fail "--$option of '$*' is not completed by bash"
+		grep -q -e "'--${option}[[=]" "$zsh" || fail "--$option of '$*' is not completed by zsh"
 	done <"$prefix/options"
 }
 for program in cadre-placement cadre-router cadre-expert; do holds_options $program "$usr/bin/$program"; done
