@@ -57,7 +57,7 @@ holds_options() {
 	while read -r option; do
 		sed 's/\\-/-/g' "$page" | grep -qF -e "\\fB--$option\\fR" || fail "--$option of '$*' is not in $page"
 		grep -qw -e "--$option" "$bash" || fail "--$option of '$*' is not completed by bash"
-		grep -q -e "'--${option}[[=]" "$zsh" || fail "--$option of '$*' is not completed by zsh"
+		grep -q -e "'--${option}[=[]" "$zsh" || fail "--$option of '$*' is not completed by zsh"
 	done <"$prefix/options"
 }
 for program in cadre-placement cadre-router cadre-expert; do holds_options $program "$usr/bin/$program"; done
