@@ -56,7 +56,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U32(struct options, memory_nodes, "memory-nodes", "1", 1, CAD_NODES_MAX,
 		"expert nodes on this machine, which share those four fifths"),
 	CAD_OPTION_U32(struct options, threads, "threads", "0", 0, KN_THREADS_MAX,
-		"compute threads; 0: one for each core of this process"),
+		"compute threads; 0: the cores of this process, or its CPU quota rounded up if that is less"),
 	CAD_OPTION_U32(
 		struct options, load_threads, "load-threads", "1", 1, 16, "threads that load experts during serving"),
 	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", kn_isa_choices,

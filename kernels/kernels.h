@@ -447,8 +447,7 @@ extern const struct cad_choice kn_isa_choices[]; /* for option tables */
 
 /* ---- what every device shares (threads.c, fingerprint.c) ---- */
 
-/* Threads that make sense here: the cores this process may run on, by its affinity mask and cgroup
- * quota. */
+/* Threads that make sense here: cad_cores, at most KN_THREADS_MAX. */
 unsigned kn_threads_default(void);
 
 /* XXH3-128 over a fixed probe through the expert operators: two nodes with equal values may be

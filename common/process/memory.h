@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 /* What is free on the machine, or under the tightest limit of the process's cgroup and its
- * ancestors (v2), whichever is less. Files in the page cache count as free. `root` says where /proc
+ * ancestors, whichever is less. Files in the page cache count as free. `root` says where /proc
  * and /sys are: "" except in tests. */
 uint64_t cad_memory_free_bytes(const char *root);
 
