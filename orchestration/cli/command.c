@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 const struct cad_choice cl_format_choices[] = { { "table", CL_FORMAT_TABLE }, { "json", CL_FORMAT_JSON }, { NULL, 0 } };
 
@@ -13,10 +14,20 @@ static volatile sig_atomic_t interrupted;
 static void (*stop_now)(void *context);
 static void *stop_context;
 
+static void end_now(int number) { _exit(128 + number); }
+
+void cl_signals_init(void)
+{
+	if (getpid() != 1)
+		return;
+	(void)signal(SIGINT, end_now);
+	(void)signal(SIGTERM, end_now);
+}
+
 static void on_signal(int number)
 {
 	interrupted = 1;
-	(void)signal(number, SIG_DFL);
+	(void)signal(number, end_now);
 	if (stop_now)
 		stop_now(stop_context);
 }

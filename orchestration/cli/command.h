@@ -41,6 +41,8 @@ int cl_fail(const char *command, const struct cad_error *error);
 /* One line on stdout, which main checks; frees it. */
 void cl_print_json(struct json_t *json);
 
+/* First of all. A container's first process has no default actions: Ctrl-C and SIGTERM would do nothing. */
+void cl_signals_init(void);
 /* Ctrl-C: the first one calls `stop` (from a signal handler: it must be safe there) and lets the
  * command end in good order; the second ends the process. */
 void cl_on_interrupt(void (*stop)(void *context), void *context);

@@ -198,6 +198,7 @@ int main(int argc, char **argv)
 	static char **spelled; /* lives as long as the process, also for leak checkers */
 	int words;
 
+	cl_signals_init();
 	if (argc < 2) {
 		print_help(stderr);
 		return CL_EXIT_USAGE;
