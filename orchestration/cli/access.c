@@ -31,7 +31,7 @@ enum cad_status cl_client_open(struct cl_client *client, const char *address, co
 	};
 	enum cad_status status = CAD_OK;
 
-	*client = (struct cl_client){ NULL };
+	*client = (struct cl_client){ .rpc = NULL };
 	if (path_of(access->token_file))
 		status = cad_access_bearer(access->token_file, &client->bearer, error);
 	if (status == CAD_OK)
@@ -52,7 +52,7 @@ void cl_client_close(struct cl_client *client)
 		cl_on_interrupt(NULL, NULL);
 	cad_rpc_blocking_destroy(client->rpc);
 	cad_secret_free(client->bearer);
-	*client = (struct cl_client){ NULL };
+	*client = (struct cl_client){ .rpc = NULL };
 }
 
 enum cad_status cl_client_call(struct cl_client *client, const char *path, const ProtobufCMessage *request,

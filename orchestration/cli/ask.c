@@ -42,7 +42,7 @@ enum cad_status cl_process_open(const struct cl_process *process, struct cl_clie
 {
 	const struct cad_rpc_channel_config config = { .backoff_ms_max = CONNECT_EVERY_MS };
 
-	*client = (struct cl_client){ NULL };
+	*client = (struct cl_client){ .rpc = NULL };
 	cl_on_interrupt(NULL, NULL);
 	return process->http[0] ? CAD_OK : cl_client_open(client, process->grpc, &process->access, &config, error);
 }

@@ -86,5 +86,5 @@ void cl_cluster_fini(struct cl_cluster *cluster)
 {
 	json_decref(cluster->root);
 	free(cluster->routers);
-	*cluster = (struct cl_cluster){ NULL };
+	*cluster = (struct cl_cluster){ .root = NULL };
 }

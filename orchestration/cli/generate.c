@@ -189,7 +189,7 @@ int cl_generate(int argc, char **argv)
 	struct progress progress = { .print = options.format == CL_FORMAT_TABLE };
 	struct cl_run run = { .on_response = on_response, .context = &progress };
 	enum cad_status status = make_request(&options, parsed, &request, &error);
-	struct cl_cluster cluster = { NULL };
+	struct cl_cluster cluster = { .root = NULL };
 	if (status == CAD_OK)
 		status = cl_run_from_options(&options.run, &run, &cluster, &error);
 	if (status == CAD_ERR_INVALID || status == CAD_ERR_NOT_FOUND) {

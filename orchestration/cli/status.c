@@ -218,7 +218,7 @@ int cl_status(int argc, char **argv)
 	struct cad_options *parsed;
 	struct cad_error error;
 	struct answer answer = { .options = &options };
-	struct cl_cluster cluster = { NULL };
+	struct cl_cluster cluster = { .root = NULL };
 	int exit_code;
 
 	if (!cad_options_main(&spec, argc, argv, &options, &parsed, &exit_code))

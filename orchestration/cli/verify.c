@@ -113,7 +113,7 @@ static enum cad_status run_again(const struct cl_run_options *options, const jso
 	struct cl_request request;
 	struct cl_request_message message;
 	struct cl_run run = { .on_response = on_response, .context = again };
-	struct cl_cluster cluster = { NULL };
+	struct cl_cluster cluster = { .root = NULL };
 	enum cad_status status = cl_request_from_json(json_object_get(answer, "request"), &request, error);
 
 	if (status != CAD_OK)

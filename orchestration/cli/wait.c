@@ -273,7 +273,7 @@ int cl_wait(int argc, char **argv)
 	struct options options;
 	struct cad_options *parsed;
 	struct cad_error error;
-	struct cl_cluster cluster = { NULL };
+	struct cl_cluster cluster = { .root = NULL };
 	int exit_code;
 
 	if (!cad_options_main(&spec, argc, argv, &options, &parsed, &exit_code))
