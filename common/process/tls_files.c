@@ -95,7 +95,8 @@ static void note_end(struct cad_tls_pem *pem, const X509 *certificate)
 	pem->close_s = expires_s - (fifth_s < CLOSE_S ? fifth_s : CLOSE_S);
 }
 
-/* The first certificate of a text; `pem`, if not NULL, learns when the first of all ends. */
+/* The first certificate of a text, all of whose certificates can be read; `pem`, if not NULL, learns when the first of
+ * them ends. */
 static X509 *certificates_read(const char *text, struct cad_tls_pem *pem)
 {
 	BIO *bio = BIO_new_mem_buf(text, -1);
@@ -108,8 +109,11 @@ static X509 *certificates_read(const char *text, struct cad_tls_pem *pem)
 			X509_free(each);
 	}
 	BIO_free(bio);
+	if (ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE) /* that was the last */
+		return first;
 
-	return first;
+	X509_free(first);
+	return NULL;
 }
 
 static EVP_PKEY *key_read(const char *text)

@@ -165,22 +165,30 @@ const struct cad_service_tls cad_rpc_service_tls = {
 	.expires_s = cad_rpc_tls_expires_s,
 };
 
+static void watched_free(struct cad_rpc_watched *watched)
+{
+	for (int i = 0; i < 3; i++)
+		free(watched->paths[i]);
+	cad_tls_pem_fini(&watched->pem);
+	free(watched);
+}
+
 static enum cad_status watch(
 	const struct cad_tls_files *tls, const char *side, struct cad_rpc_watched **made, struct cad_error *error)
 {
 	const char *const paths[] = { tls->certificate, tls->key, tls->authority };
-	struct cad_tls_pem pem;
-	enum cad_status status = cad_tls_pem_read(tls, &pem, error);
-	if (status != CAD_OK)
-		return status;
-
 	struct cad_rpc_watched *watched = cad_rpc_must(calloc(1, sizeof *watched));
+
 	for (int i = 0; i < 3; i++)
 		watched->paths[i] = paths[i] ? cad_rpc_must(strdup(paths[i])) : NULL;
+	look_at(watched, watched->seen); /* before they are read: what changes from now on is seen */
+	enum cad_status status = cad_tls_pem_read(tls, &watched->pem, error);
+	if (status != CAD_OK) {
+		watched_free(watched);
+		return status;
+	}
 	watched->side = side;
-	watched->pem = pem;
 	watched->fresh = true;
-	look_at(watched, watched->seen);
 	pthread_mutex_init(&watched->mutex, NULL);
 
 	pthread_mutex_lock(&all_mutex);
@@ -201,11 +209,8 @@ static void unwatch(struct cad_rpc_watched *watched)
 	*watched->previous = watched->next;
 	if (watched->next)
 		watched->next->previous = watched->previous;
-	for (int i = 0; i < 3; i++)
-		free(watched->paths[i]);
-	cad_tls_pem_fini(&watched->pem);
 	pthread_mutex_destroy(&watched->mutex);
-	free(watched);
+	watched_free(watched);
 }
 
 /* ---- server: gRPC asks at every handshake whether there is something new ---- */

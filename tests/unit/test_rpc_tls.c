@@ -403,6 +403,11 @@ static void wrong_files_get_sentences(void **state)
 		{ ":", "server.pem", "mallory.key", NULL, "mallory.key' does not belong to the certificate '/tmp/" },
 		{ ": > none.pem", "server.pem", "server.key", "none.pem",
 			"none.pem' holds no certificate of an authority" },
+		{ "cat ca.pem stranger.pem > both.pem", "server.pem", "server.key", "both.pem", NULL },
+		{ "cat ca.pem > cut.pem && head -c 300 stranger.pem >> cut.pem", "server.pem", "server.key", "cut.pem",
+			"cut.pem' holds no certificate of an authority in PEM form: bad end line" },
+		{ "cat server.pem > cut.pem && head -c 300 ca.pem >> cut.pem", "cut.pem", "server.key", NULL,
+			"cut.pem' holds no certificate in PEM form: bad end line" },
 		{ "openssl pkey -in server.key -aes256 -passout pass:x -out locked.key", "server.pem", "locked.key",
 			NULL, "locked.key' holds no private key in PEM form without a password" },
 	};
