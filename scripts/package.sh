@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
-# Packages, into build/package/: a bundle that runs from where it is unpacked.
+# Packages, into build/package/: a bundle that runs from where it is unpacked, and a Debian package.
 
 source "$ROOT/scripts/setup.sh"
 
-PACKAGE_PACKAGES=(patchelf xz-utils)
+PACKAGE_PACKAGES=(patchelf xz-utils dpkg-dev)
 OUT=$ROOT/build/package
 VERSION=$(sed -n 's/^project(cadre VERSION \([0-9.]*\) .*/\1/p' "$ROOT/CMakeLists.txt")
 
@@ -57,14 +57,11 @@ check_bundle() {
 }
 
 package_bundle() {
-	local name=cadre-$VERSION-linux-x86_64 stage tree
-	stage=$(mktemp -d)
-	# shellcheck disable=SC2064  # now
-	trap "rm -rf '$stage'" EXIT
-	tree=$stage/$name
+	local name=cadre-$VERSION-linux-x86_64 tree
+	tree=$STAGE/$name
 	# The units in it are for a tree that lies in /opt/cadre.
-	DESTDIR=$stage cmake --install "$ROOT/build" --prefix /opt/cadre --strip >/dev/null
-	mv "$stage/opt/cadre" "$tree"
+	DESTDIR=$STAGE cmake --install "$ROOT/build" --prefix /opt/cadre --strip >/dev/null
+	mv "$STAGE/opt/cadre" "$tree"
 	bundle_libraries "$tree"
 	bundle_licences "$tree"
 	mkdir -p "$tree/models/demo"
@@ -73,21 +70,67 @@ package_bundle() {
 	cp "$ROOT/packaging/bundle/cadre-start" "$tree/bin"
 	cp "$ROOT/packaging/bundle/README.md" "$tree"
 	# --x86: smaller by 3 %, at no cost.
-	tar -C "$stage" -c "$name" --sort=name --owner=0 --group=0 --numeric-owner --mode='u+rwX,go+rX,go-w' --mtime="@$SOURCE_DATE_EPOCH" \
+	tar -C "$STAGE" -c "$name" --sort=name --owner=0 --group=0 --numeric-owner --mode='u+rwX,go+rX,go-w' --mtime="@$SOURCE_DATE_EPOCH" \
 		--pax-option=delete=atime,delete=ctime | xz -T1 --x86 --lzma2=preset=6 >"$OUT/$name.tar.xz"
 	say "$(stat -c %s "$OUT/$name.tar.xz") bytes: $OUT/$name.tar.xz"
 }
 
+# ---- the Debian package ----
+
+# A commit that is no release is newer than the last release, and older than the next one.
+debian_version() {
+	if ! git -C "$ROOT" rev-parse -q --verify HEAD >/dev/null 2>&1 || git -C "$ROOT" describe --exact-match --match "v$VERSION" >/dev/null 2>&1; then
+		echo "$VERSION"
+	else
+		echo "$VERSION+git$(TZ=UTC git -C "$ROOT" log -1 --date=format-local:%Y%m%d.%H%M --format=%cd.%h --abbrev=12)"
+	fi
+}
+
+# What Debian wants otherwise than `cmake --install` has it.
+debian_tree() {
+	local tree=$1 version=$2 doc=$1/usr/share/doc/cadre
+	mkdir -p "$tree/usr/share/zsh" "$tree/usr/share/lintian/overrides"
+	mv "$tree/usr/share/zsh/site-functions" "$tree/usr/share/zsh/vendor-completions"
+	mv "$doc/CHANGELOG.md" "$doc/changelog"
+	rm "$doc/LICENSE" # is in copyright
+	cat "$ROOT/packaging/deb/copyright" "$ROOT/NOTICE" >"$doc/copyright"
+	rm "$doc/NOTICE"
+	printf 'cadre (%s) unstable; urgency=medium\n\n  * See changelog.gz.\n\n -- %s  %s\n' "$version" "$MAINTAINER" "$(date -R -u -d "@$SOURCE_DATE_EPOCH")" >"$doc/changelog.Debian"
+	cp "$ROOT/packaging/deb/lintian-overrides" "$tree/usr/share/lintian/overrides/cadre"
+	gzip -9n "$doc"/changelog* "$tree"/usr/share/man/man1/*
+	chmod -R u+rwX,go+rX,go-w "$tree"
+	find "$tree" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+}
+
+package_deb() {
+	local tree=$STAGE/tree version release
+	version=$(debian_version)
+	release=1~$(. /etc/os-release && echo "$ID${VERSION_ID:-}")
+	MAINTAINER="${DEBFULLNAME:-Cadre maintainers} <${DEBEMAIL:-maintainers@cadre.invalid}>"
+	DESTDIR=$tree cmake --install "$ROOT/build" --prefix /usr --strip >/dev/null
+	debian_tree "$tree" "$version-$release"
+	rm -f "$OUT"/cadre_*.deb
+	(cd "$STAGE" && cpack -G DEB --config "$ROOT/packaging/deb/cpack.cmake" -B "$STAGE/cpack" \
+		-D CPACK_INSTALLED_DIRECTORIES="$tree;/" -D CPACK_PACKAGE_VERSION="$version" -D CPACK_DEBIAN_PACKAGE_RELEASE="$release" \
+		-D CPACK_DEBIAN_PACKAGE_MAINTAINER="$MAINTAINER") >"$STAGE/log" || { cat "$STAGE/log" >&2; fail "cpack failed"; }
+	mv "$STAGE"/cpack/*.deb "$OUT"
+	say "$(stat -c '%s bytes: %n' "$OUT"/cadre_*.deb)"
+}
+
+# ---- all of them ----
+
 package() {
 	local kind
-	[ $# -gt 0 ] || set -- bundle
+	[ $# -gt 0 ] || set -- bundle deb
 	for kind in "$@"; do
-		[ "$kind" = bundle ] || fail_usage "package makes a bundle, not '$kind'"
+		[[ $kind == bundle || $kind == deb ]] || fail_usage "package makes bundle and deb, not '$kind'"
 	done
 	install_packages "${PACKAGE_PACKAGES[@]}"
 	build release "${PROGRAMS[@]}"
 	mkdir -p "$OUT"
-	# The same commit gives the same archive.
+	# The same commit gives the same files.
 	export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$ROOT" log -1 --format=%ct 2>/dev/null || stat -c %Y "$ROOT/CMakeLists.txt")}
+	STAGE=$(mktemp -d)
+	trap 'rm -rf "$STAGE"' EXIT
 	for kind in "$@"; do "package_$kind"; done
 }
