@@ -29,6 +29,7 @@ def run(program, *arguments, seconds=20, **options):
     (ROUTER + ['--id', 64 * 'x'], 2, 'at most 63 letters'),
     (ROUTER + ['--token-file', '/tmp'], 1, "the token file '/tmp' is a directory"),
     (['cadre-router', '--local-experts', '--model', ''], 2, '--model is empty'),
+    (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--exchange', '7420'], 2, "--exchange: '7420' is not an address: give host:port"),
     (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--exchange', '0.0.0.0:0'], 2, 'give the address of one interface'),
     (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--exchange', '[::1]:0', '--check-config'], 2, 'UCX does not use this address'),
     (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--advertise', '192.0.2.1:1'], 2, 'leave --advertise out'),

@@ -117,7 +117,7 @@ enum cad_status cad_ucx_listen_check(const char *text, const char *devices, stru
 	if (status == CAD_OK)
 		status = ip_find(text, address, &ip, error);
 	if (status != CAD_OK)
-		return status;
+		return cad_error_prefix(error, "--exchange");
 	address->v6 = ip.any.sa_family == AF_INET6;
 	cad_ip_text(&ip, address->host);
 	if (ip_is_any(&ip))
