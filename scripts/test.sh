@@ -78,7 +78,7 @@ test_cluster_asan() { with_asan cluster_of asan; }
 # python_tests FOLDER: those of tests/FOLDER, whose packages come from PyPI; without them this is one skipped test.
 python_tests() {
 	local junit
-	if ! (build release cadrectl && make_venv "tests/$1"); then
+	if ! (build release "${PROGRAMS[@]}" && make_venv "tests/$1"); then
 		say "skipped: tests/$1, whose packages cannot be installed"
 		count 0 0 1
 		return
@@ -91,6 +91,7 @@ python_tests() {
 
 test_tokenizers() { python_tests tokenizers; }   # published ones and random ones, against the library that defines them
 test_planners() { python_tests planners; }       # what plans are compared with and measured by
+test_kubernetes() { python_tests kubernetes; }   # the manifests, against the API's schemas, the programs, and each other
 
 # test_faults [ROW...] [OPTION...]: the table of faults, see tests/faults/run.py. Not among the tests that run without a name: it takes an hour.
 test_faults() {
@@ -158,11 +159,11 @@ run_tests() {
 		test_faults "${@:2}"
 		return
 	fi
-	[ $# -gt 0 ] || set -- unit asan tsan clang cluster tokenizers planners fuzz
+	[ $# -gt 0 ] || set -- unit asan tsan clang cluster tokenizers planners kubernetes fuzz
 	for kind in "$@"; do
 		case $kind in
-			unit | asan | tsan | clang | cluster | cluster-asan | late | tokenizers | planners | fuzz) ;;
-			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, clang, cluster, cluster-asan, late, tokenizers, planners, fuzz" ;;
+			unit | asan | tsan | clang | cluster | cluster-asan | late | tokenizers | planners | kubernetes | fuzz) ;;
+			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, clang, cluster, cluster-asan, late, tokenizers, planners, kubernetes, fuzz" ;;
 		esac
 	done
 	install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
