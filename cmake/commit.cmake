@@ -12,8 +12,11 @@ if(NOT CMAKE_SCRIPT_MODE_FILE)
   return()
 endif()
 
-# Sources that were unpacked inside of somebody else's checkout are not of its commit.
+# Sources that are no checkout are of the commit that CADRE_COMMIT says, where they are unpacked inside of somebody else's checkout, too.
 set(commit unknown)
+if("$ENV{CADRE_COMMIT}" MATCHES "^[0-9a-f]+(-dirty)?$")
+  set(commit $ENV{CADRE_COMMIT})
+endif()
 if(GIT)
   execute_process(COMMAND ${GIT} -C ${SOURCE} rev-parse --show-toplevel OUTPUT_VARIABLE top OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
   file(REAL_PATH ${SOURCE} source)

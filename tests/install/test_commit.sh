@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # usage: test_commit.sh CMAKE SOURCE
-# The commit that cmake/commit.cmake finds: that of a checkout, marked when files were changed; "unknown" for sources that
-# are no checkout, also inside of another one; and a file that is not written again when the commit is the same.
+# The commit that cmake/commit.cmake finds: that of a checkout, marked when files were changed; for sources that are no
+# checkout, also inside of another one, what CADRE_COMMIT says, else "unknown"; and a file that is not written again when
+# the commit is the same.
 set -eu
 
 cmake=$1 source=$2
@@ -28,6 +29,9 @@ commit=$(git rev-parse --short=12 HEAD)
 
 finds unknown "$work/tarball"
 finds unknown "$work/checkout/unpacked"
+CADRE_COMMIT=0123456789ab finds 0123456789ab "$work/tarball"
+CADRE_COMMIT='a"b' finds unknown "$work/tarball"
+CADRE_COMMIT=0123456789ab finds "$commit" "$work/checkout"
 finds "$commit" "$work/checkout"
 written=$(stat -c %y "$work/commit.c")
 git tag v1
