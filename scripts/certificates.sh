@@ -7,7 +7,7 @@ umask 077
 
 usage() {
 	cat <<'HELP'
-Usage: certificates.sh DIR [--host NAME]... [--days N]
+Usage: certificates.sh DIR [--host NAME]... [--days N] [--compose]
 
 Makes in DIR
   authority.pem, authority.key   the authority that signs the rest, for 10 years; keep the key where no service can read it
@@ -20,6 +20,8 @@ Makes in DIR
 
   --host NAME                    another name or address by which the placement service or a router is called; may be repeated
   --days N                       how long the certificates are good (365); the authority's end is the latest
+  --compose                      for the docker-compose.yml in this folder: names DIR in .env, and the user as which containers can
+                                 read it, who owns DIR: you, or 65532 if you are root
 
 When DIR has an authority already, it is kept, with the secret; everything else is made again. Give all --host again, too.
 HELP
@@ -113,10 +115,14 @@ check_ours() {
 	done
 }
 
-# publish NAME: its files, with the key first: a reader in between keeps the pair that it has.
+# publish NAME: its files. Those that are there keep their owner, and their inode, which is what a container has mounted of them. The key
+# goes first: who reads both in between finds that they do not belong together, and keeps the pair that it has.
 publish() {
-	chmod 644 "$WORK/$1.pem"
-	mv -f "$WORK/$1.key" "$WORK/$1.pem" "$DIR/"
+	local file
+	for file in "$1.key" "$1.pem"; do
+		if [ -e "$DIR/$file" ]; then cat "$WORK/$file" >"$DIR/$file"; else mv "$WORK/$file" "$DIR/$file"; fi
+	done
+	chmod 644 "$DIR/$1.pem"
 }
 
 # issue NAME
@@ -144,7 +150,21 @@ make_secret() {
 	mv -f "$WORK/secret" "$DIR/secret"
 }
 
-DIR='' HOSTS='' DAYS=365
+# set_variable NAME VALUE: in .env, where Compose reads it, beside what else is there.
+set_variable() {
+	touch .env
+	sed -i "/^$1=/d" .env
+	echo "$1=$2" >>.env
+}
+
+# for_compose: secrets in files reach a container with the owner that they have on the host.
+for_compose() {
+	[ "$(id -u)" != 0 ] || chown 65532:65532 "$DIR"/{placement,router,expert,operator,client}.{pem,key} "$DIR/secret"
+	set_variable CADRE_CERTIFICATES "$DIR"
+	set_variable CADRE_USER "$(stat -c %u:%g "$DIR/secret")"
+}
+
+DIR='' HOSTS='' DAYS=365 COMPOSE=''
 while [ $# -gt 0 ]; do
 	case $1 in
 		--help | -h)
@@ -161,7 +181,8 @@ while [ $# -gt 0 ]; do
 			DAYS=$2
 			shift
 			;;
-		-*) fail "there is no option '$1': --host NAME, --days N" 2 ;;
+		--compose) COMPOSE=yes ;;
+		-*) fail "there is no option '$1': --host NAME, --days N, --compose" 2 ;;
 		*)
 			[ -z "$DIR" ] || fail "one folder is enough: '$DIR' and '$1'" 2
 			DIR=$1
@@ -173,6 +194,7 @@ done
 	usage >&2
 	exit 2
 }
+[ -z "$COMPOSE" ] || [ -e docker-compose.yml ] || fail "--compose: there is no docker-compose.yml in this folder" 2
 command -v openssl >/dev/null || fail "openssl is not installed: apt-get install openssl"
 
 WORK=$(mkdir -p "$DIR" 2>/dev/null && mktemp -d "$DIR/.new.XXXXXX" 2>/dev/null) || fail "nothing can be written to $DIR"
@@ -183,4 +205,5 @@ check_ours
 [ -e "$DIR/authority.pem" ] || make_authority
 for identity in "${IDENTITIES[@]}"; do issue "$identity"; done
 [ -e "$DIR/secret" ] || make_secret
+[ -z "$COMPOSE" ] || for_compose
 echo "$DIR: the certificates of ${IDENTITIES[*]} are good for $DAYS days"

@@ -65,6 +65,24 @@ done
 openssl verify -CAfile before/authority.pem made/router.pem >/dev/null || fail "the old authority does not know the new router.pem"
 ! openssl x509 -in made/router.pem -noout -checkend $((3 * 86400)) >/dev/null || fail "--days 2 is not obeyed"
 
+# ---- for Compose ----
+
+mkdir compose
+cd compose
+touch docker-compose.yml
+printf 'CADRE_MODEL=/models/m\nCADRE_USER=1:1\n' >.env
+"$script" made --compose >/dev/null
+user=$(id -u):$(id -g)
+[ "$user" != 0:0 ] || user=65532:65532
+[ "$(cat .env)" = "CADRE_MODEL=/models/m
+CADRE_CERTIFICATES=made
+CADRE_USER=$user" ] || fail ".env: $(cat .env)"
+inode=$(stat -c %i made/router.key)
+"$script" made >/dev/null
+[ "$(stat -c '%u:%g %a' made/router.key made/secret | sort -u)" = "$user 600" ] || fail "another run changed the owner: $(stat -c '%u:%g %a %n' made/*)"
+[ "$(stat -c %i made/router.key)" = "$inode" ] || fail "another run made another file, which no container has"
+cd ..
+
 # ---- refused ----
 
 cp -r made mended
@@ -74,6 +92,7 @@ refused 2 "'router-0:7100' is neither a name nor an address" made --host router-
 refused 2 "'a,DNS:b' is neither a name nor an address" made --host a,DNS:b
 refused 2 "--days '0' is not a number from 1 to 3650" made --days 0
 refused 2 "there is no option '--hosts'" made --hosts a
+refused 2 "there is no docker-compose.yml in this folder" made --compose
 refused 2 "one folder is enough" made other
 refused 1 "nothing can be written to /proc/none" /proc/none
 mkdir no-openssl
