@@ -4,7 +4,6 @@
 
 source "$ROOT/scripts/setup.sh"
 
-PACKAGE_PACKAGES=(patchelf xz-utils dpkg-dev)
 OUT=$ROOT/build/package
 VERSION=$(sed -n 's/^project(cadre VERSION \([0-9.]*\) .*/\1/p' "$ROOT/CMakeLists.txt")
 

@@ -8,6 +8,7 @@ BUILD_PACKAGES=(
 	libutf8proc-dev libxxhash-dev libsodium-dev libssl-dev libsqlite3-dev libzstd-dev libmetis-dev libucx-dev jq
 )
 TEST_PACKAGES=(libcmocka-dev clang libclang-rt-14-dev openssl python3 python3-venv qemu-user zsh)
+PACKAGE_PACKAGES=(patchelf xz-utils dpkg-dev)
 
 # The packages of a list that are not installed, one per line.
 missing_packages() {
@@ -43,8 +44,9 @@ setup() {
 			fi
 			say "all packages are installed"
 			;;
+		--package) install_packages "${BUILD_PACKAGES[@]}" libcmocka-dev "${PACKAGE_PACKAGES[@]}" && say "all packages that packages are made with are installed" ;;
 		'') install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" && say "all packages are installed" ;;
-		*) fail_usage "setup takes --check or nothing, not '$1'" ;;
+		*) fail_usage "setup takes --check, --package or nothing, not '$1'" ;;
 	esac
 }
 
