@@ -103,6 +103,18 @@ test_faults() {
 	return $code
 }
 
+# test_deploy [--keep]: containers, see tests/deploy/run.py. Not among the tests that run without a name: it takes ten minutes, and a container engine.
+test_deploy() {
+	local code=0
+	choose_python
+	if [ "$(id -u)" = 0 ] && ! docker info >/dev/null 2>&1; then
+		install_packages docker.io docker-compose containerd runc iptables iproute2 debootstrap || true
+	fi
+	(cd "$ROOT" && exec "$PYTHON" tests/deploy/run.py "$@") || code=$?
+	[ $code != 77 ] || code=0
+	return $code
+}
+
 # fuzz_one FUZZER: for a few seconds, from its seeds where it has any: tests/fuzz/corpus/NAME. Its log is corpus/NAME.log.
 fuzz_one() {
 	local name directory corpus
@@ -157,6 +169,11 @@ run_tests() {
 	if [ "${1:-}" = faults ]; then
 		install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
 		test_faults "${@:2}"
+		return
+	fi
+	if [ "${1:-}" = deploy ]; then
+		install_packages "${TEST_PACKAGES[@]}"
+		test_deploy "${@:2}"
 		return
 	fi
 	[ $# -gt 0 ] || set -- unit asan tsan clang cluster tokenizers planners kubernetes fuzz

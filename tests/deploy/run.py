@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deploys docker-compose.yml for real: builds the image, starts the cluster, breaks, scales, renews and restarts it under load, and stops it.
+
+    ./cadre test deploy [--keep]      --keep: leave the image for the next run, which then builds faster
+
+Prints what each step took. A step that fails ends the run. 77: no container engine can run here.
+"""
+import argparse
+import os
+import pathlib
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / 'cluster')]
+sys.dont_write_bytecode = True
+
+from cluster import ROOT, Cluster  # noqa: E402
+from engine import BASE, Engine, NoEngine, output  # noqa: E402
+from load import PROMPTS, TOKENS, Load  # noqa: E402
+
+IMAGE = 'cadre-deploy-test'
+IMAGE_BYTES_MAX = 45_000_000
+EXPERTS, EXPERTS_MORE = 4, 6
+
+# ---- the image ----
+
+
+def build(world, *arguments):
+    command = ['docker', 'build', '-q', '-t', IMAGE, *arguments, ROOT]
+    done = subprocess.run(command, env={**os.environ, 'DOCKER_BUILDKIT': '0'}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def image(world):
+    """the image is built"""
+    build(world)
+    size = int(output('docker', 'image', 'inspect', '-f', '{{.Size}}', IMAGE)) - int(output('docker', 'image', 'inspect', '-f', '{{.Size}}', BASE))
+    assert size <= IMAGE_BYTES_MAX, f'the image has {size} bytes more than its base, {IMAGE_BYTES_MAX} are enough'
+    version = output('docker', 'run', '--rm', '--network', 'none', '--read-only', IMAGE, 'cadrectl', '--version').split()[1]
+    label = output('docker', 'image', 'inspect', '-f', '{{index .Config.Labels "org.opencontainers.image.version"}}', IMAGE)
+    assert label == version, f'the image says that it is {label}, the programs that they are {version}'
+    return f'{size / 1e6:.1f} MB on top of {BASE}'
+
+
+def bare_base(world):
+    """the same on a base of glibc alone"""
+    libraries = [line.split()[-2] for line in output('ldd', world.cluster.cadrectl).splitlines() if '/ld-linux' in line or ' => /lib' in line]
+    base = world.folder / 'base'
+    for path in libraries:
+        (base / path.lstrip('/')).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, base / path.lstrip('/'))
+    archive = subprocess.run(['tar', '-C', base, '-c', '.'], check=True, capture_output=True).stdout
+    subprocess.run(['docker', 'import', '-', f'{IMAGE}:glibc'], input=archive, check=True, capture_output=True)
+    build(world, '-t', f'{IMAGE}:bare', '--build-arg', f'BASE={IMAGE}:glibc')
+    answer = output('docker', 'run', '--rm', '--network', 'none', '--read-only', '--cap-drop', 'ALL', f'{IMAGE}:bare',
+                    'cadrectl', 'generate', '--model', '/model', '--max-tokens', str(TOKENS), '--ignore-eos', '-o', 'json', PROMPTS[0])
+    assert world.cluster.expected[PROMPTS[0]] in answer, answer
+    return f'{len(libraries)} files of glibc, no shell'
+
+# ---- the cluster ----
+
+
+def refusals(world):
+    """wrong variables are refused"""
+    cluster = world.cluster
+
+    def refused(sentence, *arguments, **variables):
+        try:
+            said = cluster.compose(*arguments, **variables)
+        except subprocess.CalledProcessError as error:
+            said = error.stdout
+            assert sentence in said, f'{variables}: not "{sentence}" but: {said}'
+        else:
+            raise AssertionError(f'{variables} was accepted: {said}')
+
+    refused('run scripts/certificates.sh certificates --compose first', 'config', '-q')
+    cluster.certificates()
+    cluster.compose('config', '-q')
+    refused('CADRE_EXPERTS' if cluster.is_v2() else 'scale', 'config', '-q', CADRE_EXPERTS='four')
+    refused('ort', 'config', '-q', CADRE_ROUTER_0='127.0.0.1:x')
+    refused('bind source path does not exist', 'run', '--rm', 'cadrectl', 'status', CADRE_CERTIFICATES='elsewhere')
+    program = ['run', '--rm', '--no-deps']
+    refused("/model", *program, 'placement', CADRE_MODEL='/nowhere')
+    refused("'/run/secrets/cluster_secret'", *program, 'expert', CADRE_USER='12345:12345')
+    cluster.compose('down', '-v')
+
+
+def up(world):
+    """up, until a prompt is answered over gRPC"""
+    cluster = world.cluster
+    cluster.compose('up', '-d')
+    cluster.until_answered()
+    cluster.learn()
+    for container in [c for service in ('placement', 'expert', 'router-0', 'router-1') for c in cluster.containers(service)]:
+        cluster.until_healthy(container)
+        inside = f'{cluster.inspect(container, "{{.HostConfig.ReadonlyRootfs}} {{.Config.User}} {{.HostConfig.CapDrop}}")}'
+        assert inside.startswith('true ') and ' 0' not in inside.split('[')[0] and inside.endswith('[ALL]'), inside
+        environment = cluster.inspect(container, '{{.Config.Env}}')
+        assert 'CADRE_MODEL' not in environment, environment
+
+
+def from_inside(world):
+    """a prompt from a container of the cluster"""
+    said = world.cluster.compose('run', '--rm', 'cadrectl', 'generate', '--max-tokens', str(TOKENS), '--ignore-eos', PROMPTS[0])
+    assert world.cluster.expected[PROMPTS[0]] in said, said
+
+
+def expert_killed(world):
+    """an expert node is killed in the middle of an answer, and is back"""
+    cluster = world.cluster
+    answer = {}
+    asking = threading.Thread(target=lambda: answer.update(cluster.generate(PROMPTS[1], 1500)))
+    asking.start()
+    time.sleep(0.5)
+    victim = cluster.containers('expert')[0]
+    restarts = cluster.inspect(victim, '{{.RestartCount}}')
+    kill_process(cluster.inspect(victim, '{{.State.Pid}}'))
+    asking.join()
+    alone = subprocess.run([cluster.cadrectl, 'generate', '--model', cluster.model, '--max-tokens', '1500', '--ignore-eos', '-o', 'json', PROMPTS[1]],
+                           check=True, capture_output=True, text=True).stdout
+    assert answer['digest'] in alone, (answer['digest'], alone[-200:])
+    cluster.wait(EXPERTS)
+    cluster.until_even(EXPERTS)
+    assert cluster.inspect(victim, '{{.RestartCount}}') != restarts, 'it was not restarted'
+
+
+def kill_process(pid):
+    """As the kernel kills a process that ran out of memory; after `docker kill`, an engine would not restart the container."""
+    output('docker', 'run', '--rm', '--pid', 'host', '--network', 'none', BASE, 'sh', '-c', f'kill -9 {pid}')
+
+
+def more(world):
+    """scaled to 6 expert nodes, which hold experts"""
+    world.cluster.compose('up', '-d', '--no-recreate', '--scale', f'expert={EXPERTS_MORE}', 'expert')
+    world.cluster.until_even(EXPERTS_MORE)
+
+
+def renewed(world):
+    """certificates are renewed without a restart"""
+    cluster = world.cluster
+
+    def shown():
+        context = ssl.create_default_context(cafile=cluster.folder / 'certificates/authority.pem')
+        context.load_cert_chain(cluster.folder / 'certificates/client.pem', cluster.folder / 'certificates/client.key')
+        host, port = cluster.routers[0].split(':')
+        with context.wrap_socket(__import__('socket').create_connection((host, int(port)), timeout=10), server_hostname='localhost') as connection:
+            return connection.getpeercert()['serialNumber']
+
+    before = shown()
+    started = [cluster.inspect(c, '{{.State.StartedAt}}') for c in cluster.containers('router-0')]
+    cluster.certificates()
+    cluster.compose('kill', '-s', 'HUP', 'placement', 'expert', 'router-0', 'router-1')
+    assert shown() != before, 'the router shows the certificate of before'
+    assert cluster.generate(PROMPTS[0], TOKENS)['digest'] == cluster.expected[PROMPTS[0]]
+    assert [cluster.inspect(c, '{{.State.StartedAt}}') for c in cluster.containers('router-0')] == started
+
+# ---- every container is replaced, one after the other, while clients ask ----
+
+
+def replace(cluster, service, count=1):
+    """Each container of a service, one after the other, by a new one: another id, another address."""
+    for container in cluster.containers(service):
+        output('docker', 'stop', '-t', '40', container)
+        output('docker', 'rm', container)
+        before = set(cluster.containers(service))
+        cluster.compose('up', '-d', '--no-deps', '--no-recreate', '--scale', f'{service}={count}', service)
+        for new in set(cluster.containers(service)) - before:
+            cluster.until_healthy(new)
+        cluster.until_even(EXPERTS_MORE)
+
+
+def experts_replaced(world):
+    """each expert node is replaced"""
+    replace(world.cluster, 'expert', EXPERTS_MORE)
+
+
+def routers_replaced(world):
+    """each router is replaced"""
+    for router in ('router-0', 'router-1'):
+        replace(world.cluster, router)
+
+
+def placement_replaced(world):
+    """the placement service is replaced, and has another address"""
+    cluster = world.cluster
+    container = cluster.containers('placement')[0]
+    address = cluster.address(container)
+    output('docker', 'stop', '-t', '20', container)
+    output('docker', 'rm', container)
+    squatter = output('docker', 'run', '-d', '--network', f'{cluster.project()}_cluster', '--ip', address, BASE, 'sleep', '600')
+    try:
+        cluster.compose('up', '-d', '--no-deps', '--no-recreate', 'placement')
+        new = cluster.containers('placement')[0]
+        cluster.until_healthy(new)
+        assert cluster.address(new) != address
+        cluster.until_even(EXPERTS_MORE)
+    finally:
+        output('docker', 'rm', '-f', squatter)
+
+
+def under_load(steps):
+    def run(world):
+        with Load(world.cluster) as load:
+            for step in steps:
+                world.timed(step)
+                assert not load.failures(), load.failures()
+            time.sleep(1)
+        assert not load.failures(), load.failures()
+        return load.summary()
+    run.__doc__ = 'in all, with 4 clients at a time and no failed request'
+    return run
+
+
+def down(world):
+    """down"""
+    world.cluster.compose('down', '-v', '-t', '40')
+    left = output('docker', 'ps', '-aq', '--filter', f'label=com.docker.compose.project={world.cluster.project()}')
+    assert not left, left
+
+
+STEPS = [image, lambda world: world.prepare(), bare_base, refusals, up, from_inside, expert_killed, more, renewed,
+         under_load([experts_replaced, routers_replaced, placement_replaced]), down]
+STEPS[1].__doc__ = 'what it should answer is computed'
+
+
+class World:
+    def __init__(self, engine, folder):
+        self.engine, self.folder, self.rows, self.failed = engine, folder, [], None
+        (folder / 'compose').mkdir()
+        self.cluster = Cluster(engine, folder / 'compose', IMAGE)
+
+    def prepare(self):
+        self.cluster.prepare()
+
+    def timed(self, step):
+        begun = time.monotonic()
+        note = step(self)
+        self.rows.append((step.__doc__, time.monotonic() - begun, note or ''))
+        print(f'{self.rows[-1][1]:7.1f} s  {step.__doc__}' + (f': {note}' if note else ''), flush=True)
+
+    def run(self):
+        for step in STEPS:
+            try:
+                self.timed(step)
+            except Exception as error:
+                said = error.stdout if isinstance(error, subprocess.CalledProcessError) else ''
+                print(f'FAILED: {step.__doc__}: {type(error).__name__}: {error}\n{said or ""}', flush=True)
+                self.show_logs()
+                return 1
+        return 0
+
+    def show_logs(self):
+        print(subprocess.run([*self.engine.compose, 'logs', '--tail', '30'], cwd=self.cluster.folder, env=self.cluster.environment, stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, text=True).stdout[-20000:], flush=True)
+
+    def close(self, keep):
+        subprocess.run([*self.engine.compose, 'down', '-v', '-t', '5'], cwd=self.cluster.folder, env=self.cluster.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if not keep:
+            subprocess.run(['docker', 'rmi', '-f', IMAGE, f'{IMAGE}:bare', f'{IMAGE}:glibc'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run(['docker', 'image', 'prune', '-f', '--filter', 'label=cadre=build'], stdout=subprocess.DEVNULL)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser.add_argument('--keep', action='store_true', help='leave the image and what it was built with')
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+    begun = time.monotonic()
+    try:
+        with Engine() as engine, tempfile.TemporaryDirectory(prefix='cadre-deploy-') as folder:
+            world = World(engine, pathlib.Path(folder))
+            try:
+                code = world.run()
+            finally:
+                world.close(arguments.keep)
+    except NoEngine as why:
+        print(f'skipped: deploy: {why}')
+        return 77
+    print(f'{len(world.rows)} passed, {code} failed, in {time.monotonic() - begun:.0f} s')
+    return code
+
+
+if __name__ == '__main__':
+    sys.exit(main())
