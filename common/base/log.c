@@ -164,7 +164,7 @@ static void line_write(const struct line *line)
 void cad_log_write(
 	enum cad_log_level level, const char *component, const struct cad_log_field *fields, size_t fields_count)
 {
-	static const char *const level_names[] = { "debug", "info", "warn", "error" };
+	static const char *const level_names[] = { "debug", "info", "warn", "error", "audit" };
 	if (!cad_log_enabled(level))
 		return;
 

@@ -21,7 +21,8 @@
 
 enum { CAD_LOG_LINE_BYTES = 4096 };
 
-enum cad_log_level { CAD_LOG_DEBUG, CAD_LOG_INFO, CAD_LOG_WARN, CAD_LOG_ERROR };
+/* CAD_LOG_AUDIT is written whatever the level (common/process/audit.h). */
+enum cad_log_level { CAD_LOG_DEBUG, CAD_LOG_INFO, CAD_LOG_WARN, CAD_LOG_ERROR, CAD_LOG_AUDIT };
 enum cad_log_format { CAD_LOG_LOGFMT, CAD_LOG_JSON };
 
 /* May be called at any time; before the first call: info, logfmt, stderr. */
@@ -81,6 +82,7 @@ void cad_log_write(
 #define cad_log_info(component, ...) CAD_LOG_PICK(CAD_LOG_INFO, component, __VA_ARGS__, )
 #define cad_log_warn(component, ...) CAD_LOG_PICK(CAD_LOG_WARN, component, __VA_ARGS__, )
 #define cad_log_error(component, ...) CAD_LOG_PICK(CAD_LOG_ERROR, component, __VA_ARGS__, )
+#define cad_log_audit(...) CAD_LOG_PICK(CAD_LOG_AUDIT, "audit", __VA_ARGS__, )
 /* The empty last argument makes "no fields" a call that ISO C allows. */
 #define CAD_LOG_PICK(level, component, message, ...) CAD_LOG(level, component, message, __VA_ARGS__)
 
