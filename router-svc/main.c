@@ -475,7 +475,11 @@ static enum cad_status create_server(struct program *p, struct cad_error *error)
 		.settings_fingerprint = p->settings_fingerprint,
 		.capacity_policy = o->capacity_policy,
 		.capacity_factor = (float)o->capacity_factor,
-		.bearers = &p->service.bearers,
+		.callers = {
+			.bearers = &p->service.bearers,
+			.certificates = o->service.tls_authority[0],
+			.audit = &p->service.audit,
+		},
 		.streams_per_client = o->streams_per_client,
 		.stall_ms = (uint32_t)((o->stream_stall_ns + CAD_NS_PER_MS - 1) / CAD_NS_PER_MS),
 		.metrics = p->service.metrics,

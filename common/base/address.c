@@ -54,6 +54,33 @@ static bool starts_with(const char **text, const char *prefix)
 	return true;
 }
 
+static int hex_value(char digit)
+{
+	const char *digits = "0123456789abcdef", *at = memchr(digits, digit | 0x20, 16);
+	return at ? (int)(at - digits) : -1;
+}
+
+void cad_address_of_peer(const char *peer, char *text, size_t bytes)
+{
+	bool escaped = starts_with(&peer, "ipv4:") || starts_with(&peer, "ipv6:");
+	size_t size = 0;
+
+	while (*peer && size + 1 < bytes) {
+		bool hex = escaped && peer[0] == '%' && hex_value(peer[1]) >= 0 && hex_value(peer[2]) >= 0;
+		text[size++] = hex ? (char)(hex_value(peer[1]) * 16 + hex_value(peer[2])) : *peer;
+		peer += hex ? 3 : 1;
+	}
+	text[size] = 0;
+}
+
+void cad_address_host(const char *address, char host[CAD_ADDRESS_HOST_BYTES])
+{
+	struct cad_address parts;
+	struct cad_error ignored;
+	snprintf(host, CAD_ADDRESS_HOST_BYTES, "%s",
+		cad_address_parse(address, &parts, &ignored) == CAD_OK ? parts.host : address);
+}
+
 bool cad_address_is_complete(const char *address)
 {
 	struct cad_address parts;

@@ -8,11 +8,6 @@
 
 enum { TOKEN_BYTES_MIN = 16, FILE_BYTES_MAX = 1 << 20 };
 
-static const char *const role_names[] = { [CAD_BEARER_GENERATE] = "generate", [CAD_BEARER_INSPECT] = "inspect" };
-enum { ROLES = sizeof role_names / sizeof role_names[0] };
-
-const char *cad_bearer_role_name(enum cad_bearer_role role) { return role_names[role]; }
-
 /* A piece of the file; nothing of it is copied. */
 struct word {
 	const char *text;
@@ -51,18 +46,18 @@ static enum cad_status token_check(struct word token, struct cad_error *error)
 	return CAD_OK;
 }
 
-static enum cad_status role_read(struct word word, enum cad_bearer_role *role, struct cad_error *error)
+static bool is(struct word word, const char *text)
 {
-	*role = CAD_BEARER_GENERATE;
-	if (word.length == 0)
+	return strlen(text) == word.length && memcmp(text, word.text, word.length) == 0;
+}
+
+static enum cad_status role_read(struct word word, enum cad_caller_role *role, struct cad_error *error)
+{
+	*role = CAD_CALLER_CLIENT;
+	if (word.length == 0 || is(word, "generate") || cad_caller_role_parse(word.text, word.length, role))
 		return CAD_OK;
-	for (int i = 0; i < ROLES; i++)
-		if (strlen(role_names[i]) == word.length && memcmp(role_names[i], word.text, word.length) == 0) {
-			*role = (enum cad_bearer_role)i;
-			return CAD_OK;
-		}
 	return cad_error_set(error, CAD_ERR_INVALID,
-		"the role after the token is neither 'generate' nor 'inspect'; a line is TOKEN [ROLE [NAME]]");
+		"the role after the token is not one of 'client', 'node', 'operator' and 'inspect'; a line is TOKEN [ROLE [NAME]]");
 }
 
 static enum cad_status name_read(struct word word, char name[CAD_PROCESS_NAME_BYTES], struct cad_error *error)
@@ -116,7 +111,7 @@ static enum cad_status line_read(struct word line, struct cad_bearers *bearers, 
 	if (token.length == 0 || token.text[0] == '#')
 		return CAD_OK;
 
-	enum cad_bearer_role role_found;
+	enum cad_caller_role role_found;
 	char name_found[CAD_PROCESS_NAME_BYTES];
 	enum cad_status status = token_check(token, error);
 	if (status == CAD_OK)

@@ -1,34 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Bearer tokens, as a token file has them: what clients show to be served, and what they may then do.
+ * Bearer tokens, as a token file has them: what callers show to be served, and who they then are
+ * (caller.h).
  *
  *     # one token a line: TOKEN [ROLE [NAME]]
- *     3f9c...             may call every method, and has no name
- *     77ab... generate    alice
- *     c1d0... generate    alice      (alice's next one: several tokens may have one name)
+ *     3f9c...             a client without a name
+ *     77ab... client      alice
+ *     c1d0... client      alice      (alice's next one: several tokens may have one name)
  *     02e5... inspect     dashboard
+ *     8a41... node        gpu-rack
+ *     e09b... operator    bob
  *
- * Lines that are empty or begin with '#' say nothing. Errors name file and line, never a token. Any
- * thread may read a table that nobody changes; reading a file blocks and allocates.
+ * "generate", as this role was called before, is "client". Lines that are empty or begin with '#' say
+ * nothing. Errors name file and line, never a token. Any thread may read a table that nobody changes;
+ * reading a file blocks and allocates.
  */
 #ifndef CADRE_COMMON_PROCESS_BEARER_H
 #define CADRE_COMMON_PROCESS_BEARER_H
 
 #include "common/base/status.h"
+#include "common/process/caller.h"
 #include "common/process/process.h"
 
 enum { CAD_BEARERS_MAX = 1024, CAD_BEARER_BYTES_MAX = 4096 };
 
-enum cad_bearer_role {
-	CAD_BEARER_GENERATE, /* "generate": every method; what a line without a role has */
-	CAD_BEARER_INSPECT,  /* "inspect": every method that generates nothing */
-};
-const char *cad_bearer_role_name(enum cad_bearer_role role);
-
 struct cad_bearer {
 	char *token;
 	unsigned char hash[32]; /* compared instead of the token */
-	enum cad_bearer_role role;
+	enum cad_caller_role role;
 	char name[CAD_PROCESS_NAME_BYTES]; /* empty: none */
 };
 

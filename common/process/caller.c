@@ -44,6 +44,13 @@ bool cad_caller_role_parse(const char *text, size_t size, enum cad_caller_role *
 	return false;
 }
 
+void cad_caller_place(struct cad_caller *caller)
+{
+	bool here = cad_address_is_loopback(caller->peer);
+	caller->by = here ? CAD_BY_LOOPBACK : CAD_BY_NOTHING;
+	caller->role = here ? CAD_CALLER_OPERATOR : CAD_CALLER_NOBODY;
+}
+
 bool cad_caller_may(const struct cad_caller *caller, enum cad_right right)
 {
 	return right == CAD_RIGHT_PROBE || caller->by == CAD_BY_LOOPBACK || (rights[caller->role] & BIT(right)) != 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Who a call comes from, and what they may do: roles and rights. How a caller is identified is said
- * where calls arrive (common/rpc/access.h).
+ * where calls arrive (common/rpc/authorize.h).
  *
  * Pure functions; any thread.
  */
@@ -55,6 +55,8 @@ const char *cad_caller_role_name(enum cad_caller_role role);
 bool cad_caller_role_parse(const char *text, size_t size, enum cad_caller_role *role);
 const char *cad_caller_by_name(enum cad_caller_by by);
 
+/* Where nobody has a role: who it is, by where it is. */
+void cad_caller_place(struct cad_caller *caller);
 bool cad_caller_may(const struct cad_caller *caller, enum cad_right right);
 /* Whether whoever has the role `wide` may do all that `narrow` may. */
 bool cad_caller_role_covers(enum cad_caller_role wide, enum cad_caller_role narrow);

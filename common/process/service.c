@@ -246,6 +246,7 @@ enum cad_status cad_service_init(struct cad_service *service, const char *name,
 		cad_process_name(service->id, sizeof service->id);
 	assign_tls(service);
 
+	cad_audit_init(&service->audit);
 	enum cad_status status = cad_process_init(error);
 	if (status == CAD_OK)
 		status = cad_service_addresses(options, &service->at, error);
@@ -322,6 +323,7 @@ void cad_service_fini(struct cad_service *service)
 		uv_run(&service->loop, UV_RUN_NOWAIT); /* the callbacks of what is closing */
 		uv_loop_close(&service->loop);
 	}
+	cad_audit_fini(&service->audit);
 	cad_metrics_destroy(service->metrics);
 	forget_files(service);
 }

@@ -18,6 +18,7 @@
 #include "common/base/log.h"
 #include "common/process/access.h"
 #include "common/process/admin.h"
+#include "common/process/audit.h"
 #include "common/process/bearer.h"
 #include "common/process/options.h"
 #include "common/process/process.h"
@@ -88,7 +89,7 @@ struct cad_service_options {
 	CAD_OPTION_ENUM(owner, member.tls_clients, "tls-clients", "required", cad_tls_clients_choices, \
 		"with --tls-authority: whether callers must show a certificate; optional: who has none may send a token instead"), \
 		CAD_OPTION_FILE(owner, member.token_file, "token-file", "", \
-			"file of bearer tokens, of which clients must send one; lines TOKEN [ROLE [NAME]], the role generate or inspect; empty: none")
+			"file of the bearer tokens by which callers are known; lines TOKEN [ROLE [NAME]], the role client, node, operator or inspect; empty: none")
 
 /* Everybody in a cluster. */
 #define CAD_SERVICE_SECRET_OPTION(owner, member) \
@@ -172,6 +173,7 @@ struct cad_service {
 	struct cad_bearers bearers;
 	struct cad_tls_files server_tls, placement_tls;
 	struct cad_access placement;
+	struct cad_audit audit;
 	struct cad_metrics *metrics;
 	struct cad_admin *admin;
 	struct cad_signals *signals;

@@ -125,6 +125,7 @@ static void beat(uv_timer_t *timer)
 
 	atomic_store(&service->beat_ns, now_ns);
 	cad_memory_trim(&service->least_bytes);
+	cad_audit_tick(&service->audit);
 	if (service->tls && (service->warned_ns == 0 || now_ns - service->warned_ns >= WARN_EVERY_NS)) {
 		service->tls->warn();
 		service->warned_ns = now_ns;

@@ -275,7 +275,7 @@ void cad_rpc_call_cut(struct cad_rpc_call *call, enum cad_rpc_code code, const c
 static bool authorized(struct cad_rpc_call *call)
 {
 	const struct cad_rpc_server_config *config = cad_rpc_server_settings(call->server);
-	if (!config->authorize || call->entry->method->open)
+	if (!config->authorize || call->entry->method->right == CAD_RIGHT_PROBE)
 		return true;
 	struct cad_error why = { .text = "" };
 	enum cad_rpc_code code = config->authorize(config->authorize_context, call, &why);
@@ -381,6 +381,7 @@ const struct cad_rpc_method *cad_rpc_call_method(const struct cad_rpc_call *call
 {
 	return call->entry ? call->entry->method : NULL;
 }
+const struct cad_caller *cad_rpc_call_caller(const struct cad_rpc_call *call) { return &call->caller; }
 void *cad_rpc_call_state(const struct cad_rpc_call *call) { return call->state; }
 void cad_rpc_call_set_state(struct cad_rpc_call *call, void *state) { call->state = state; }
 struct cad_rpc_reactor *cad_rpc_call_reactor(const struct cad_rpc_call *call)
@@ -417,6 +418,8 @@ enum cad_status cad_rpc_call_bearer(const struct cad_rpc_call *call, const void 
 
 	if (!header)
 		return CAD_ERR_NOT_FOUND;
+	if (!cad_rpc_metadata_is_single(&call->metadata, "authorization"))
+		return CAD_ERR_INVALID;
 	if (header_size < scheme_size || strncasecmp((const char *)header, scheme, scheme_size) != 0)
 		return CAD_ERR_INVALID;
 	*token = header + scheme_size;

@@ -11,6 +11,7 @@
 #ifndef CADRE_COMMON_RPC_CALL_H
 #define CADRE_COMMON_RPC_CALL_H
 
+#include "common/process/caller.h"
 #include "common/rpc/reactor.h"
 #include "common/rpc/rpc.h"
 
@@ -27,9 +28,11 @@ struct cad_rpc_reactor *cad_rpc_call_reactor(const struct cad_rpc_call *call);
 void cad_rpc_call_peer(const struct cad_rpc_call *call, char *text, size_t size);
 /* Milliseconds to the deadline, 0 when it has passed; -1: there is none. */
 int64_t cad_rpc_call_time_left_ms(const struct cad_rpc_call *call);
+/* Who calls; of a server without authorize.h, or a method for probes, nobody. */
+const struct cad_caller *cad_rpc_call_caller(const struct cad_rpc_call *call);
 /* The TOKEN of the request's header "authorization: Bearer TOKEN": borrowed from the call, not
  * terminated, maybe empty. CAD_ERR_NOT_FOUND: there is no such header; CAD_ERR_INVALID: it is not of this
- * form. */
+ * form, or there are several, of which somebody on the way may have checked another. */
 CAD_MUST_USE enum cad_status cad_rpc_call_bearer(const struct cad_rpc_call *call, const void **token, size_t *size);
 /* The method that was called; NULL for one that this server does not have. */
 const struct cad_rpc_method *cad_rpc_call_method(const struct cad_rpc_call *call);

@@ -116,13 +116,13 @@ static const struct cad_rpc_method methods[] = {
 	{
 		.name = "Check",
 		.kind = CAD_RPC_UNARY,
-		.open = true,
+		.right = CAD_RIGHT_PROBE,
 		.on = { .message = check },
 	},
 	{
 		.name = "Watch",
 		.kind = CAD_RPC_SERVER_STREAM,
-		.open = true,
+		.right = CAD_RIGHT_PROBE,
 		.on = { .message = watch, .done = watch_done },
 	},
 };

@@ -10,6 +10,7 @@
 #define CADRE_COMMON_RPC_INTERNAL_H
 
 #include "common/base/container.h"
+#include "common/process/caller.h"
 #include "common/rpc/codec.h"
 #include "common/rpc/rpc.h"
 
@@ -85,6 +86,7 @@ CAD_MUST_USE enum cad_status cad_rpc_decode_buffer(const ProtobufCMessageDescrip
 
 /* The value of a key, NULL if absent. */
 const uint8_t *cad_rpc_metadata_find(const grpc_metadata_array *array, const char *key, size_t *size);
+bool cad_rpc_metadata_is_single(const grpc_metadata_array *array, const char *key); /* it is there once */
 
 /* ---- what a call sends (out.c) ---- */
 
@@ -159,6 +161,7 @@ struct cad_rpc_call {
 	grpc_call_details details; /* unknown methods only */
 	gpr_timespec deadline;
 	grpc_metadata_array metadata;
+	struct cad_caller caller; /* from the check of authorize.c on */
 	grpc_byte_buffer *received;
 	int cancelled;
 

@@ -136,3 +136,11 @@ const uint8_t *cad_rpc_metadata_find(const grpc_metadata_array *array, const cha
 	}
 	return NULL;
 }
+
+bool cad_rpc_metadata_is_single(const grpc_metadata_array *array, const char *key)
+{
+	size_t count = 0;
+	for (size_t i = 0; i < array->count; i++)
+		count += grpc_slice_str_cmp(array->metadata[i].key, key) == 0;
+	return count == 1;
+}

@@ -249,6 +249,7 @@ static const struct cad_rpc_method methods[] = {
 		.name = "ServerReflectionInfo",
 		.kind = CAD_RPC_BIDI,
 		.on = { .message = message, .half_close = half_close, .writable = writable },
+		.right = CAD_RIGHT_READ,
 	},
 };
 

@@ -212,7 +212,7 @@ static struct cad_rpc_entry *entry_create(
 	const ProtobufCMethodDescriptor *descriptor =
 		protobuf_c_service_descriptor_get_method_by_name(service->descriptor, method->name);
 
-	CAD_ASSERT(descriptor && method->on.message);
+	CAD_ASSERT(descriptor && method->on.message && method->right != CAD_RIGHT_UNSAID);
 	struct cad_rpc_entry *entry = cad_rpc_must(calloc(1, sizeof *entry));
 	CAD_ASSERT(asprintf(&entry->path, "/%s/%s", service->descriptor->name, method->name) > 0);
 	entry->service = service;

@@ -41,13 +41,14 @@ enum cad_status pl_door_challenge(const struct pl_door *door, struct pl_guest *g
 	return CAD_OK;
 }
 
-static enum cad_status check_secret(const struct pl_door *door, const struct pl_guest *guest,
-	const Cadre__V1__NodeHello *hello, struct cad_error *error)
+static enum cad_status check_secret(
+	const struct pl_door *door, struct pl_guest *guest, const Cadre__V1__NodeHello *hello, struct cad_error *error)
 {
 	uint8_t mac[CAD_PROOF_BYTES];
 
 	if (!door->secret)
 		return CAD_OK;
+	guest->stranger = true;
 	if (!guest->challenged)
 		return cad_error_set(error, CAD_ERR_REFUSED,
 			"'%s' has no cluster secret, and this placement service asks for one: start '%s' with the same --secret-file",
@@ -57,6 +58,7 @@ static enum cad_status check_secret(const struct pl_door *door, const struct pl_
 		return cad_error_set(error, CAD_ERR_REFUSED,
 			"'%s' does not know the cluster secret of this placement service: give both the same --secret-file",
 			guest->id);
+	guest->stranger = false;
 	return CAD_OK;
 }
 
@@ -165,7 +167,7 @@ static struct pl_refusal *find_refusal(struct pl_door *door, const char *id)
 	return NULL;
 }
 
-void pl_door_refused(struct pl_door *door, const char *id, const char *why, uint64_t now_ns)
+bool pl_door_remember(struct pl_door *door, const char *id, const char *why, uint64_t now_ns)
 {
 	struct pl_refusal *refusal = find_refusal(door, id);
 	bool known = refusal && strcmp(refusal->why, why) == 0 && now_ns < refusal->last_ns + PL_REFUSAL_SHOWN_NS;
@@ -184,10 +186,16 @@ void pl_door_refused(struct pl_door *door, const char *id, const char *why, uint
 		*refusal = (struct pl_refusal){ 0 };
 		snprintf(refusal->id, sizeof refusal->id, "%s", id);
 		snprintf(refusal->why, sizeof refusal->why, "%s", why);
-		cad_log_warn("placement", "refused", CAD_S("node", id), CAD_S("why", why));
 	}
 	refusal->times++;
 	refusal->last_ns = now_ns ? now_ns : 1;
+	return !known;
+}
+
+void pl_door_refused(struct pl_door *door, const char *id, const char *why, uint64_t now_ns)
+{
+	if (pl_door_remember(door, id, why, now_ns))
+		cad_log_warn("placement", "refused", CAD_S("node", id), CAD_S("why", why));
 }
 
 void pl_door_forget(struct pl_door *door, const char *id)

@@ -36,6 +36,7 @@ struct pl_door {
 struct pl_guest {
 	char id[CAD_MAP_ID_BYTES]; /* as it called itself first; "" before */
 	bool challenged;
+	bool stranger; /* it did not prove that it knows the cluster secret */
 	struct cad_proof_nonces nonces;
 };
 
@@ -47,7 +48,10 @@ CAD_MUST_USE enum cad_status pl_door_challenge(const struct pl_door *door, struc
 CAD_MUST_USE enum cad_status pl_door_hello(const struct pl_door *door, struct pl_guest *guest,
 	const Cadre__V1__NodeHello *hello, const char *peer, const struct pl_registry *registry,
 	struct cad_error *error);
-/* Remembers it; logs it when it is new, or the last time is long ago. Of too many the oldest are forgotten. */
+/* For `cadrectl status`. True when it is new, or the last time is long ago. Of too many the oldest are
+ * forgotten. */
+bool pl_door_remember(struct pl_door *door, const char *id, const char *why, uint64_t now_ns);
+/* The same, and logs what is new. */
 void pl_door_refused(struct pl_door *door, const char *id, const char *why, uint64_t now_ns);
 /* The process joined after all. */
 void pl_door_forget(struct pl_door *door, const char *id);

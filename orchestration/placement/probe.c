@@ -39,24 +39,10 @@ static bool parse_address(const char *text, struct sockaddr_storage *address)
 			  : uv_ip4_addr(parts.host, parts.port, (struct sockaddr_in *)address)) == 0;
 }
 
-/* "ipv4:1.2.3.4:80", "ipv6:%5B::1%5D:80": how gRPC writes a peer. */
 bool pl_probe_peer(const char *peer, struct sockaddr_storage *address)
 {
 	char text[CAD_ADDRESS_BYTES];
-	size_t size = 0;
-
-	if (strncmp(peer, "ipv4:", 5) != 0 && strncmp(peer, "ipv6:", 5) != 0)
-		return false;
-
-	for (peer += 5; *peer && size < sizeof text; size++) {
-		bool opens = strncmp(peer, "%5B", 3) == 0, closes = strncmp(peer, "%5D", 3) == 0;
-		text[size] = opens ? '[' : closes ? ']' : *peer;
-		peer += opens || closes ? 3 : 1;
-	}
-
-	if (size == sizeof text)
-		return false;
-	text[size] = 0;
+	cad_address_of_peer(peer, text, sizeof text);
 	return parse_address(text, address);
 }
 

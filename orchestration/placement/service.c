@@ -28,7 +28,9 @@ struct pl_service {
 	struct cad_rpc_service rpc;
 	struct pl_control *control;
 	struct pl_door door;
-	uv_timer_t timer;        /* the next turn */
+	struct cad_rpc_authorizer authorizer;
+	struct cad_counter *refused_secret; /* NULL: no metrics */
+	uv_timer_t timer;                   /* the next turn */
 	struct pl_probes probes; /* of hosts whose streams broke, or that have not come back after a restart */
 	struct pl_streams streams;
 	uint64_t sessions; /* that were given out */
@@ -147,6 +149,37 @@ static void on_checksum(void *context, uint32_t cell)
 	struct pl_service *service = context;
 	pl_control_checksum(service->control, cell);
 	turn_soon(service);
+}
+
+/* ---- who may not ---- */
+
+/* One that may not even say hello is known by what it showed, or by where it is. */
+static void on_access_refused(void *context, struct cad_rpc_call *call, const char *why)
+{
+	struct pl_service *service = context;
+	const struct cad_caller *caller = cad_rpc_call_caller(call);
+
+	char host[CAD_ADDRESS_HOST_BYTES];
+
+	cad_address_host(caller->peer, host);
+	if (cad_rpc_call_method(call)->right == CAD_RIGHT_JOIN)
+		(void)pl_door_remember(&service->door, caller->name[0] ? caller->name : host, why,
+			cad_clock_now_ns(service->options.clock));
+}
+
+/* The audit log has those that a stranger could be. */
+static void refuse_guest(struct pl_service *service, const struct pl_stream *stream, const char *why)
+{
+	struct cad_audit *audit = service->options.callers.audit;
+
+	pl_door_refused(&service->door, stream->guest.id, why, cad_clock_now_ns(service->options.clock));
+	if (!stream->guest.stranger)
+		return;
+	if (service->refused_secret)
+		cad_counter_add(service->refused_secret, 1);
+	if (audit)
+		cad_audit_write(
+			audit, CAD_AUDIT_REFUSED, cad_rpc_call_caller(stream->call), "Join", stream->guest.id, why);
 }
 
 /* ---- Join ---- */
@@ -280,6 +313,9 @@ static enum cad_status take_report(struct pl_service *service, struct pl_stream 
 			return status;
 		stream->session = session;
 		pl_door_forget(&service->door, stream->guest.id);
+		if (service->options.callers.audit)
+			cad_audit_write(service->options.callers.audit, CAD_AUDIT_JOINED,
+				cad_rpc_call_caller(stream->call), "Join", stream->guest.id, "");
 		stream->expert = report->hello->role == CADRE__V1__ROLE__ROLE_EXPERT;
 		say_welcome(service, stream);
 		return CAD_OK;
@@ -317,8 +353,7 @@ static void join_message(struct cad_rpc_call *call, const ProtobufCMessage *mess
 	enum cad_status status = take_report(service, stream, (const Cadre__V1__NodeReport *)message, &error);
 	if (status != CAD_OK) {
 		if (status != CAD_AGAIN)
-			pl_door_refused(
-				&service->door, stream->guest.id, error.text, cad_clock_now_ns(service->options.clock));
+			refuse_guest(service, stream, error.text);
 		cad_rpc_call_finish(call, refusal_code(status), "%s", error.text);
 		return;
 	}
@@ -439,16 +474,16 @@ static const struct cad_rpc_method methods[] = {
 			.writable = stream_writable,
 			.done = stream_done,
 		},
-		false },
+		CAD_RIGHT_JOIN },
 	{ "WatchMap", CAD_RPC_SERVER_STREAM,
 		{
 			.message = watch_map,
 			.writable = stream_writable,
 			.done = stream_done,
 		},
-		false },
-	{ "GetMap", CAD_RPC_UNARY, { .message = get_map }, false },
-	{ "GetStatus", CAD_RPC_UNARY, { .message = get_status }, false },
+		CAD_RIGHT_READ },
+	{ "GetMap", CAD_RPC_UNARY, { .message = get_map }, CAD_RIGHT_READ },
+	{ "GetStatus", CAD_RPC_UNARY, { .message = get_status }, CAD_RIGHT_READ },
 };
 
 /* ---- life ---- */
@@ -457,7 +492,20 @@ static double refused_read(void *none) { return (void)none, (double)cad_rpc_refu
 
 static enum cad_status make_server(struct pl_service *service, struct cad_error *error)
 {
-	enum cad_status status = cad_rpc_server_create(service->options.reactor, NULL, &service->server, error);
+	const struct cad_rpc_authorizer_options authorizer = {
+		.callers = service->options.callers,
+		.server = "placement service",
+		.token_advice =
+			"give cadrectl --token-file, routers and expert nodes --placement-token-file, and others the header 'authorization: Bearer TOKEN'",
+		.refused = on_access_refused,
+		.context = service,
+	};
+	const struct cad_rpc_server_config config = {
+		.authorize = cad_rpc_authorize,
+		.authorize_context = &service->authorizer,
+	};
+	cad_rpc_authorizer_init(&service->authorizer, &authorizer, service->options.metrics);
+	enum cad_status status = cad_rpc_server_create(service->options.reactor, &config, &service->server, error);
 	if (status != CAD_OK)
 		return status;
 
@@ -521,9 +569,12 @@ enum cad_status pl_service_create(
 	pl_probes_init(&made->probes, cad_rpc_reactor_loop(options->reactor), on_refused, made);
 	pl_checkpoint_on_checksum(options->checkpoint, on_checksum, made);
 	pl_status_metrics_create(&made->metrics, options->metrics, options->state);
-	if (options->metrics)
+	if (options->metrics) {
 		cad_metrics_counter_read(options->metrics, "cadre_placement_connections_refused_total",
 			"gRPC connections refused for want of file descriptors", NULL, 0, refused_read, NULL);
+		made->refused_secret = cad_metrics_counter(options->metrics, CAD_CALLS_REFUSED, CAD_CALLS_REFUSED_HELP,
+			&(struct cad_label){ "reason", "wrong_secret" }, 1);
+	}
 	note_ready(made);
 	*service = made;
 

@@ -14,6 +14,7 @@
 #define CADRE_ORCHESTRATION_PLACEMENT_SERVICE_H
 
 #include "common/process/metrics.h"
+#include "common/rpc/authorize.h"
 #include "common/rpc/server.h"
 #include "orchestration/placement/checkpoint.h"
 #include "orchestration/placement/control.h"
@@ -24,6 +25,7 @@ struct pl_service_options {
 	struct cad_rpc_reactor *reactor; /* borrowed, as everything here */
 	const char *cluster;
 	const char *secret; /* the cluster's; NULL: none is asked for, and who has one is refused */
+	struct cad_rpc_callers callers;
 	struct pl_checkpoint *checkpoint;
 	struct cad_metrics *metrics; /* NULL: none */
 	/* its times and limits; shape, events, state and the rest are filled in here */

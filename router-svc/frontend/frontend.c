@@ -35,7 +35,7 @@ struct rt_frontend {
 	char fingerprint[33];
 	char computes_with[80]; /* model and settings */
 	char *settings_fingerprint;
-	const struct cad_bearers *bearers;
+	struct cad_rpc_authorizer authorizer;
 	struct cad_counter *stalled;
 	struct cad_metrics *own_metrics; /* where the program has none */
 	bool started, gone;
@@ -292,47 +292,14 @@ static const struct cad_rpc_method methods[] = {
 		.name = "Generate",
 		.kind = CAD_RPC_SERVER_STREAM,
 		.on = { .message = generate, .writable = rt_grpc_writable, .done = rt_grpc_done },
+		.right = CAD_RIGHT_GENERATE,
 	},
-	{ .name = "Tokenize", .kind = CAD_RPC_UNARY, .on = { .message = tokenize } },
-	{ .name = "Detokenize", .kind = CAD_RPC_UNARY, .on = { .message = detokenize } },
-	{ .name = "GetModel", .kind = CAD_RPC_UNARY, .on = { .message = get_model } },
+	{ "Tokenize", CAD_RPC_UNARY, { .message = tokenize }, CAD_RIGHT_READ },
+	{ "Detokenize", CAD_RPC_UNARY, { .message = detokenize }, CAD_RIGHT_READ },
+	{ "GetModel", CAD_RPC_UNARY, { .message = get_model }, CAD_RIGHT_READ },
 };
 
 /* ---- setup ---- */
-
-/* Why a call with such a header is not admitted. */
-static enum cad_rpc_code refuse(enum cad_status header, struct cad_error *why)
-{
-	cad_error_set(why, CAD_ERR_REFUSED, "%s",
-		header == CAD_OK
-			? "this router does not know the token that was sent: it is wrong, or no longer in its token file"
-			: header == CAD_ERR_NOT_FOUND
-			? "this router requires a token: send the header 'authorization: Bearer TOKEN'"
-			: "this router requires a token, and the header 'authorization' is not 'Bearer TOKEN'");
-	return CAD_RPC_UNAUTHENTICATED;
-}
-
-static enum cad_rpc_code authorize(void *context, struct cad_rpc_call *call, struct cad_error *why)
-{
-	const struct rt_frontend *frontend = context;
-	const void *token;
-	size_t size;
-
-	if (!frontend->bearers || frontend->bearers->count == 0)
-		return CAD_RPC_OK;
-	enum cad_status header = cad_rpc_call_bearer(call, &token, &size);
-	const struct cad_bearer *bearer = header == CAD_OK ? cad_bearers_find(frontend->bearers, token, size) : NULL;
-	if (!bearer)
-		return refuse(header, why);
-	if (bearer->role == CAD_BEARER_GENERATE || cad_rpc_call_method(call)->on.message != generate)
-		return CAD_RPC_OK;
-
-	cad_error_set(why, CAD_ERR_REFUSED,
-		"the token%s%s has the role '%s', which may not call Generate: send one with the role '%s'",
-		bearer->name[0] ? " of " : "", bearer->name, cad_bearer_role_name(bearer->role),
-		cad_bearer_role_name(CAD_BEARER_GENERATE));
-	return CAD_RPC_PERMISSION_DENIED;
-}
 
 static void on_stall(void *context)
 {
@@ -379,8 +346,6 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 	snprintf(frontend->computes_with, sizeof frontend->computes_with, "%s/%s", frontend->fingerprint,
 		frontend->settings_fingerprint);
 
-	frontend->bearers = options->bearers;
-
 	struct cad_metrics *metrics = options->metrics;
 	if (!metrics) {
 		enum cad_status status = cad_metrics_create(&frontend->own_metrics);
@@ -391,7 +356,12 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 
 	rt_grpc_init(&frontend->grpc, &frontend->hub, frontend->computes_with, options->capacity_policy,
 		options->capacity_factor, options->streams_per_client, metrics);
-	frontend->grpc.bearers = options->bearers;
+	const struct cad_rpc_authorizer_options authorizer = {
+		.callers = options->callers,
+		.server = "router",
+		.token_advice = "send the header 'authorization: Bearer TOKEN'",
+	};
+	cad_rpc_authorizer_init(&frontend->authorizer, &authorizer, metrics);
 	enum cad_status status = streams_init(frontend, options, metrics);
 	if (status != CAD_OK)
 		return status;
@@ -433,8 +403,8 @@ enum cad_status rt_frontend_create(
 		.out_high_bytes = OUT_HIGH_BYTES,
 		.receive_bytes_max = RECEIVE_BYTES_MAX,
 		.send_bytes_max = SEND_BYTES_MAX,
-		.authorize = authorize,
-		.authorize_context = frontend,
+		.authorize = cad_rpc_authorize,
+		.authorize_context = &frontend->authorizer,
 		.client_ping_ms_min = CLIENT_PING_MS_MIN,
 		.stall_ms = options->stall_ms,
 		.on_stall = on_stall,

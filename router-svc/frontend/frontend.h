@@ -18,10 +18,10 @@
 #ifndef CADRE_ROUTER_SVC_FRONTEND_FRONTEND_H
 #define CADRE_ROUTER_SVC_FRONTEND_FRONTEND_H
 
-#include "common/process/bearer.h"
 #include "common/process/metrics.h"
 #include "common/model/model.h"
 #include "common/tokenizer/tokenizer.h"
+#include "common/rpc/authorize.h"
 #include "common/rpc/server.h"
 #include "router-svc/engine.h"
 #include "router-svc/frontend/stream.h"
@@ -38,9 +38,7 @@ struct rt_frontend_options {
 	const char *settings_fingerprint;        /* copied */
 	enum rt_capacity_policy capacity_policy; /* as the engine's, for the answers */
 	float capacity_factor;
-	/* borrowed, and changed on the reactor's thread alone; NULL or without any: anyone may
-	 * call */
-	const struct cad_bearers *bearers;
+	struct cad_rpc_callers callers;
 	uint32_t stall_ms;           /* a call whose client takes nothing for so long ends; 0: never */
 	uint32_t streams_per_client; /* Generate calls of one client at a time; 0: no limit */
 	uint32_t calls_max;          /* concurrent gRPC calls, all methods; 0: 10000 */

@@ -79,47 +79,17 @@ static const struct rt_sink sink = { .piece = sink_piece, .end = sink_end, .fail
 
 /* ---- clients ---- */
 
-/* "ipv4:192.0.2.1:4711" and "ipv6:%5B2001:db8::1%5D:4711", or with the brackets as they are. */
-static void address_of_peer(const char *peer, char *text, size_t size)
+/* By the name that it showed, else by the host that its call comes from. */
+static void name_client(const struct cad_rpc_call *call, char *text, size_t size)
 {
-	const char *host = strchr(peer, ':') ? strchr(peer, ':') + 1 : peer;
-	size_t count = strlen(host);
+	const struct cad_caller *caller = cad_rpc_call_caller(call);
+	char host[CAD_ADDRESS_HOST_BYTES];
 
-	if (strncmp(peer, "ipv6:", 5) == 0) {
-		host += strncmp(host, "%5B", 3) == 0 ? 3 : *host == '[';
-		count = strcspn(host, "%]");
-	} else if (strncmp(peer, "ipv4:", 5) == 0) {
-		count = strcspn(host, ":");
-	}
-	snprintf(text, size, "the client at %.*s", (int)count, host);
-}
-
-/* The name that its token has in the token file. */
-static bool name_of_token(const struct rt_grpc *grpc, const struct cad_rpc_call *call, char *name, size_t size)
-{
-	const void *token;
-	size_t token_size;
-
-	if (!grpc->bearers || cad_rpc_call_bearer(call, &token, &token_size) != CAD_OK)
-		return false;
-	const struct cad_bearer *bearer = cad_bearers_find(grpc->bearers, token, token_size);
-	snprintf(name, size, "%s", bearer ? bearer->name : "");
-	return name[0];
-}
-
-/* Its certificate, which proves who it is, else its token's name, else its address. */
-static void name_client(const struct rt_grpc *grpc, const struct cad_rpc_call *call, char *text, size_t size)
-{
-	char name[256], peer[256];
-
-	if (cad_rpc_call_peer_property(call, "x509_common_name", name, sizeof name) ||
-		cad_rpc_call_peer_property(call, "x509_subject_alternative_name", name, sizeof name) ||
-		name_of_token(grpc, call, name, sizeof name)) {
-		snprintf(text, size, "the client '%s'", name);
-		return;
-	}
-	cad_rpc_call_peer(call, peer, sizeof peer);
-	address_of_peer(peer, text, size);
+	cad_address_host(caller->peer, host);
+	if (caller->name[0])
+		snprintf(text, size, "the client '%s'", caller->name);
+	else
+		snprintf(text, size, "the client at %s", host);
 }
 
 /* ---- who is admitted ---- */
@@ -155,7 +125,7 @@ enum cad_status rt_grpc_admit(struct rt_grpc *grpc, struct cad_rpc_call *call, s
 	enum cad_status status = check_refusal(grpc, error);
 	if (status != CAD_OK)
 		goto refused;
-	name_client(grpc, call, name, sizeof name);
+	name_client(call, name, sizeof name);
 	status = rt_clients_enter(&grpc->clients, name, &client, error);
 	if (status == CAD_ERR_EXHAUSTED)
 		cad_counter_add(grpc->refused_clients, 1);

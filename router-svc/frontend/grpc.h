@@ -6,7 +6,6 @@
 #ifndef CADRE_ROUTER_SVC_FRONTEND_GRPC_H
 #define CADRE_ROUTER_SVC_FRONTEND_GRPC_H
 
-#include "common/process/bearer.h"
 #include "common/rpc/server.h"
 #include "router-svc/frontend/clients.h"
 #include "router-svc/frontend/message.h"
@@ -18,7 +17,6 @@ struct rt_tie;
 struct rt_grpc {
 	struct rt_stream_hub *hub;
 	struct rt_clients clients;
-	const struct cad_bearers *bearers;       /* whose tokens name clients; NULL, as at first: nobody has one */
 	const char *fingerprint;                 /* of model and settings, for the first message; borrowed */
 	enum rt_capacity_policy capacity_policy; /* as the engine's, for the answers */
 	float capacity_factor;

@@ -14,9 +14,9 @@ def authority(directory):
     openssl(directory, 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', 'authority.key', '-out', 'authority.pem', '-days', '1', '-subj', '/CN=authority')
 
 
-def issue(directory, name, names=None, days=1):
-    """names: the certificate's subjectAltName. days -1: it has expired."""
-    openssl(directory, 'req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', f'{name}.key', '-out', f'{name}.csr', '-subj', f'/CN={name}')
+def issue(directory, name, names=None, days=1, subject=None):
+    """names: the certificate's subjectAltName. days -1: it has expired. subject: else /CN=name."""
+    openssl(directory, 'req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', f'{name}.key', '-out', f'{name}.csr', '-subj', subject or f'/CN={name}')
     extension = []
     if names:
         (directory / 'names').write_text(f'subjectAltName={names}')

@@ -20,9 +20,10 @@ static void check(const struct cad_bearers *bearers)
 	for (size_t i = 0; i < bearers->count; i++) {
 		const struct cad_bearer *bearer = &bearers->entries[i];
 		CAD_ASSERT(strlen(bearer->token) >= 16 && strlen(bearer->token) <= CAD_BEARER_BYTES_MAX);
+		CAD_ASSERT(bearer->role != CAD_CALLER_NOBODY);
 		CAD_ASSERT(!bearer->name[0] || cad_process_name_is_legal(bearer->name));
 		CAD_ASSERT(cad_bearers_find(bearers, bearer->token, strlen(bearer->token)) == bearer);
-		fprintf(out, "%s %s %s\n", bearer->token, cad_bearer_role_name(bearer->role), bearer->name);
+		fprintf(out, "%s %s %s\n", bearer->token, cad_caller_role_name(bearer->role), bearer->name);
 	}
 	fclose(out);
 

@@ -26,13 +26,13 @@ static char *pem_of(X509 *x509, EVP_PKEY *key)
 	return copy;
 }
 
-static void add_names(X509 *x509, const char *config)
+static void add_extension(X509 *x509, int nid, const char *config)
 {
 	X509V3_CTX context;
 	X509V3_set_ctx(&context, authority, x509, NULL, NULL, 0);
-	X509_EXTENSION *names = X509V3_EXT_conf_nid(NULL, &context, NID_subject_alt_name, config);
-	CAD_ASSERT(names && X509_add_ext(x509, names, -1) == 1);
-	X509_EXTENSION_free(names);
+	X509_EXTENSION *extension = X509V3_EXT_conf_nid(NULL, &context, nid, config);
+	CAD_ASSERT(extension && X509_add_ext(x509, extension, -1) == 1);
+	X509_EXTENSION_free(extension);
 }
 
 static X509 *create(const struct certify_subject *subject, EVP_PKEY *key)
@@ -52,9 +52,9 @@ static X509 *create(const struct certify_subject *subject, EVP_PKEY *key)
 			name, entry->key, V_ASN1_UTF8STRING, (const unsigned char *)entry->text, (int)size, -1, 0));
 	}
 	if (subject->names)
-		add_names(x509, subject->names);
+		add_extension(x509, NID_subject_alt_name, subject->names);
 	if (subject->names_twice)
-		add_names(x509, subject->names);
+		add_extension(x509, NID_subject_alt_name, subject->names);
 	return x509;
 }
 
@@ -65,6 +65,7 @@ const char *certify_authority(void)
 		const struct certify_subject subject = { .entries = { { .key = "CN", .text = "authority" } } };
 		authority_key = EVP_EC_gen("P-256");
 		authority = create(&subject, authority_key);
+		add_extension(authority, NID_basic_constraints, "critical,CA:TRUE");
 		CAD_ASSERT(X509_set_issuer_name(authority, X509_get_subject_name(authority)) &&
 			X509_sign(authority, authority_key, EVP_sha256()));
 		text = pem_of(authority, NULL);

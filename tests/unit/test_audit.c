@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The audit log: its lines, how many there may be, and that nothing is left out silently. Who may do what, too. */
+/* The audit log: its lines, how many there may be, and that nothing is left out silently. */
 #include "common/base/log.h"
 #include "common/process/audit.h"
 
@@ -121,43 +121,11 @@ static void a_flood_is_counted(void **state)
 	assert_non_null(strstr(logged(), "of=refused lines=1\n"));
 }
 
-static void roles_have_rights(void **state)
-{
-	(void)state;
-	static const struct {
-		struct cad_caller caller;
-		bool read, generate, join, operate;
-	} table[] = {
-		{ { .role = CAD_CALLER_NOBODY, .by = CAD_BY_NOTHING }, true, true, true, false },
-		{ { .role = CAD_CALLER_OPERATOR, .by = CAD_BY_LOOPBACK }, true, true, true, true },
-		{ { .role = CAD_CALLER_INSPECT, .by = CAD_BY_TOKEN }, true, false, false, false },
-		{ { .role = CAD_CALLER_CLIENT, .by = CAD_BY_TOKEN }, true, true, false, false },
-		{ { .role = CAD_CALLER_NODE, .by = CAD_BY_CERTIFICATE }, true, false, true, false },
-		{ { .role = CAD_CALLER_OPERATOR, .by = CAD_BY_BOTH }, true, true, false, true },
-	};
-	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-		const struct cad_caller *caller = &table[i].caller;
-		assert_int_equal(cad_caller_may(caller, CAD_RIGHT_PROBE), true);
-		assert_int_equal(cad_caller_may(caller, CAD_RIGHT_READ), table[i].read);
-		assert_int_equal(cad_caller_may(caller, CAD_RIGHT_GENERATE), table[i].generate);
-		assert_int_equal(cad_caller_may(caller, CAD_RIGHT_JOIN), table[i].join);
-		assert_int_equal(cad_caller_may(caller, CAD_RIGHT_OPERATE), table[i].operate);
-	}
-
-	static const enum cad_caller_role all[] = { CAD_CALLER_INSPECT, CAD_CALLER_CLIENT, CAD_CALLER_NODE,
-		CAD_CALLER_OPERATOR };
-	static const char *const covered[] = { "1000", "1100", "1010", "1101" };
-	for (size_t wide = 0; wide < 4; wide++)
-		for (size_t narrow = 0; narrow < 4; narrow++)
-			assert_int_equal(cad_caller_role_covers(all[wide], all[narrow]), covered[wide][narrow] == '1');
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(lines_have_their_fields, pipe_open, pipe_close),
 		cmocka_unit_test_setup_teardown(a_flood_is_counted, pipe_open, pipe_close),
-		cmocka_unit_test(roles_have_rights),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,22 +29,26 @@ static const struct cad_bearer *find(const struct cad_bearers *bearers, const ch
 static void lines_are_read(void **state)
 {
 	(void)state;
-	static const char text[] = "# rotated in May\n\n  " A "  \r\n" B
-				   "\tinspect\n0123456789abcdef generate alice\n0123456789ABCDEF inspect alice\n"
-				   "\t# the end\n~!@#$%^&*()_+{}|= generate a.b:c-1";
+	static const char text[] =
+		"# rotated in May\n\n  " A "  \r\n" B
+		"\tinspect\n0123456789abcdef generate alice\n0123456789ABCDEF inspect alice\n"
+		"\t# the end\n~!@#$%^&*()_+{}|= client a.b:c-1\n0123456789abcdeN node rack\n0123456789abcdeO operator";
 	struct cad_bearers bearers;
 	struct cad_error error;
 
 	must(parse(text, &bearers, &error), &error);
-	assert_int_equal(bearers.count, 5);
+	assert_int_equal(bearers.count, 7);
 	assert_string_equal(bearers.entries[0].token, A);
-	assert_int_equal(bearers.entries[0].role, CAD_BEARER_GENERATE);
+	assert_int_equal(bearers.entries[0].role, CAD_CALLER_CLIENT);
 	assert_string_equal(bearers.entries[0].name, "");
-	assert_int_equal(bearers.entries[1].role, CAD_BEARER_INSPECT);
+	assert_int_equal(bearers.entries[1].role, CAD_CALLER_INSPECT);
 	assert_string_equal(bearers.entries[2].name, "alice");
 	assert_string_equal(bearers.entries[3].name, "alice");
-	assert_int_equal(bearers.entries[3].role, CAD_BEARER_INSPECT);
+	assert_int_equal(bearers.entries[3].role, CAD_CALLER_INSPECT);
+	assert_int_equal(bearers.entries[4].role, CAD_CALLER_CLIENT);
 	assert_string_equal(bearers.entries[4].name, "a.b:c-1");
+	assert_int_equal(bearers.entries[5].role, CAD_CALLER_NODE);
+	assert_int_equal(bearers.entries[6].role, CAD_CALLER_OPERATOR);
 
 	assert_ptr_equal(find(&bearers, B), &bearers.entries[1]);
 	assert_ptr_equal(find(&bearers, "0123456789abcdef"), &bearers.entries[2]);
@@ -69,8 +73,10 @@ static void wrong_lines_get_sentences(void **state)
 		{ "aaaaaaaaaaaaaaa", "token file 'file', line 1: the token has 15 bytes, and must have 16 to 4096" },
 		{ A "\nshort generate", "token file 'file', line 2: the token has 5 bytes" },
 		{ "aaaaaaaaaaaaaaa\xc3\xa4", "line 1: byte 16 of the token is not a printable character of ASCII" },
-		{ A " admin", "line 1: the role after the token is neither 'generate' nor 'inspect'" },
-		{ A " Generate", "line 1: the role after the token is neither" },
+		{ A " admin",
+			"line 1: the role after the token is not one of 'client', 'node', 'operator' and 'inspect'" },
+		{ A " Generate", "line 1: the role after the token is not one of" },
+		{ A " none", "line 1: the role after the token is not one of" },
 		{ A " generate a/b", "line 1: the name after the role must be 1 to 63 letters" },
 		{ A " generate 0123456789012345678901234567890123456789012345678901234567890123",
 			"line 1: the name after the role must be 1 to 63 letters" },
@@ -137,7 +143,6 @@ static void files_are_read(void **state)
 	assert_int_equal(cad_bearers_read(path, &bearers, &error), CAD_ERR_IO);
 	assert_non_null(strstr(error.text, "cannot open the token file '/tmp/cadre-tokens-"));
 	assert_int_equal(cad_bearers_read("/", &bearers, &error), CAD_ERR_IO);
-	assert_string_equal(cad_bearer_role_name(CAD_BEARER_INSPECT), "inspect");
 }
 
 int main(void)

@@ -147,10 +147,11 @@ static const struct cad_rpc_method methods[] = {
 		.name = "Join",
 		.kind = CAD_RPC_BIDI,
 		.on = { .start = join_start, .message = join_message, .done = join_done },
+		.right = CAD_RIGHT_JOIN,
 	},
-	{ .name = "WatchMap", .kind = CAD_RPC_SERVER_STREAM, .on = { .message = refuse } },
-	{ .name = "GetMap", .kind = CAD_RPC_UNARY, .on = { .message = refuse } },
-	{ .name = "GetStatus", .kind = CAD_RPC_UNARY, .on = { .message = refuse } },
+	{ "WatchMap", CAD_RPC_SERVER_STREAM, { .message = refuse }, CAD_RIGHT_READ },
+	{ "GetMap", CAD_RPC_UNARY, { .message = refuse }, CAD_RIGHT_READ },
+	{ "GetStatus", CAD_RPC_UNARY, { .message = refuse }, CAD_RIGHT_READ },
 };
 
 static void wait_for(

@@ -547,7 +547,7 @@ static void a_token_is_asked_for(void **state)
 	must(cad_bearers_parse(file, sizeof file - 1, "test", &bearers, &error), &error);
 	struct fake_router router;
 	fake_router_open_with(
-		&router, (struct rt_frontend_options){ .tokenizer = fake_tokenizer, .bearers = &bearers });
+		&router, (struct rt_frontend_options){ .tokenizer = fake_tokenizer, .callers.bearers = &bearers });
 	static const char wrong[] = "this router does not know the token that was sent",
 			  other[] = "the header 'authorization' is not 'Bearer TOKEN'";
 	static const struct {
@@ -598,7 +598,7 @@ static void a_token_has_a_role(void **state)
 	must(cad_bearers_parse(before, sizeof before - 1, "test", &bearers, &error), &error);
 	struct fake_router router;
 	fake_router_open_with(
-		&router, (struct rt_frontend_options){ .tokenizer = fake_tokenizer, .bearers = &bearers });
+		&router, (struct rt_frontend_options){ .tokenizer = fake_tokenizer, .callers.bearers = &bearers });
 	struct cad_rpc_metadata header = { "authorization", "Bearer 0123456789abcdef" };
 	const struct cad_rpc_call_options options = { .metadata = &header, .metadata_count = 1 };
 	struct rpc_result model = { 0 }, refused = { 0 }, admitted = { 0 };
@@ -612,7 +612,7 @@ static void a_token_has_a_role(void **state)
 		&options, &refused);
 	assert_int_equal(refused.code, CAD_RPC_PERMISSION_DENIED);
 	assert_string_equal(refused.text,
-		"the token of watcher has the role 'inspect', which may not call Generate: send one with the role 'generate'");
+		"the token of 'watcher' has the role 'inspect', which may not call Generate: that takes the role 'client' or 'operator'");
 
 	cad_bearers_fini(&bearers);
 	must(cad_bearers_parse(after, sizeof after - 1, "test", &bearers, &error), &error);

@@ -288,7 +288,7 @@ static void clients_are_named_by_their_tokens(void **state)
 		(struct rt_frontend_options){
 			.tokenizer = fake_tokenizer,
 			.streams_per_client = 1,
-			.bearers = &bearers,
+			.callers.bearers = &bearers,
 		});
 	Cadre__V1__GenerateRequest request;
 	fake_request_of_text(&request, "x");

@@ -575,13 +575,13 @@ static void the_secret_decides(void **state)
 	start_service(world);
 }
 
-/* One that carries a proof of another's to another address, and one that says it twice. */
+/* One that carries a proof of another's to another address, one that asks twice, and one that replays. */
 static void proofs_cannot_be_carried(void **state)
 {
 	(void)state;
 	const char *secret = "sixteen bytes and more";
 	struct pl_door door = { .secret = secret, .cluster = "test" };
-	struct pl_guest guest = { .challenged = false };
+	struct pl_guest guest = { .challenged = false }, again = guest;
 	struct pl_registry *registry = calloc(1, sizeof *registry);
 	Cadre__V1__Challenge challenge = CADRE__V1__CHALLENGE__INIT;
 	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
@@ -617,6 +617,14 @@ static void proofs_cannot_be_carried(void **state)
 	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error), CAD_ERR_REFUSED);
 	hello.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, want }; /* its own, reflected */
 	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error), CAD_ERR_REFUSED);
+
+	/* the same words again: the service's nonce is another */
+	hello.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, mac };
+	must(pl_door_hello(&door, &guest, &hello, "", registry, &error), &error);
+	assert_false(guest.stranger);
+	must(pl_door_challenge(&door, &again, &challenge, want, &error), &error);
+	assert_int_equal(pl_door_hello(&door, &again, &hello, "", registry, &error), CAD_ERR_REFUSED);
+	assert_true(again.stranger);
 	free(registry);
 }
 

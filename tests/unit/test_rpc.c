@@ -168,17 +168,17 @@ static const struct cad_rpc_method inference_methods[] = {
 			.writable = generate_writable,
 			.done = call_done,
 		},
-		false },
-	{ "Tokenize", CAD_RPC_UNARY, { .message = tokenize, .done = call_done }, false },
-	{ "Detokenize", CAD_RPC_UNARY, { .message = unused }, false },
-	{ "GetModel", CAD_RPC_UNARY, { .message = unused }, false },
+		CAD_RIGHT_READ },
+	{ "Tokenize", CAD_RPC_UNARY, { .message = tokenize, .done = call_done }, CAD_RIGHT_READ },
+	{ "Detokenize", CAD_RPC_UNARY, { .message = unused }, CAD_RIGHT_READ },
+	{ "GetModel", CAD_RPC_UNARY, { .message = unused }, CAD_RIGHT_READ },
 };
 
 static const struct cad_rpc_method placement_methods[] = {
-	{ "Join", CAD_RPC_BIDI, { .message = join, .half_close = join_half_close, .done = call_done }, false },
-	{ "WatchMap", CAD_RPC_SERVER_STREAM, { .message = unused }, false },
-	{ "GetMap", CAD_RPC_UNARY, { .message = unused }, false },
-	{ "GetStatus", CAD_RPC_UNARY, { .message = unused }, false },
+	{ "Join", CAD_RPC_BIDI, { .message = join, .half_close = join_half_close, .done = call_done }, CAD_RIGHT_READ },
+	{ "WatchMap", CAD_RPC_SERVER_STREAM, { .message = unused }, CAD_RIGHT_READ },
+	{ "GetMap", CAD_RPC_UNARY, { .message = unused }, CAD_RIGHT_READ },
+	{ "GetStatus", CAD_RPC_UNARY, { .message = unused }, CAD_RIGHT_READ },
 };
 
 /* ---- the server of each test ---- */

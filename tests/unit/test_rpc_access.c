@@ -37,10 +37,10 @@ static void generate_handler(struct cad_rpc_call *call, const ProtobufCMessage *
 }
 
 static const struct cad_rpc_method methods[] = {
-	{ "Generate", CAD_RPC_SERVER_STREAM, { .message = generate_handler }, false },
-	{ "Tokenize", CAD_RPC_UNARY, { .message = tokenize_handler }, false },
-	{ "Detokenize", CAD_RPC_UNARY, { .message = tokenize_handler }, false },
-	{ "GetModel", CAD_RPC_UNARY, { .message = tokenize_handler }, false },
+	{ "Generate", CAD_RPC_SERVER_STREAM, { .message = generate_handler }, CAD_RIGHT_READ },
+	{ "Tokenize", CAD_RPC_UNARY, { .message = tokenize_handler }, CAD_RIGHT_READ },
+	{ "Detokenize", CAD_RPC_UNARY, { .message = tokenize_handler }, CAD_RIGHT_READ },
+	{ "GetModel", CAD_RPC_UNARY, { .message = tokenize_handler }, CAD_RIGHT_READ },
 };
 
 static void test_open(struct test *test, const struct cad_rpc_server_config *config)

@@ -37,10 +37,10 @@ static void hold(struct cad_rpc_call *call, const ProtobufCMessage *message)
 }
 
 static const struct cad_rpc_method methods[] = {
-	{ "Generate", CAD_RPC_SERVER_STREAM, { .message = hold }, false },
-	{ "Tokenize", CAD_RPC_UNARY, { .message = tokenize }, false },
-	{ "Detokenize", CAD_RPC_UNARY, { .message = tokenize }, false },
-	{ "GetModel", CAD_RPC_UNARY, { .message = tokenize }, false },
+	{ "Generate", CAD_RPC_SERVER_STREAM, { .message = hold }, CAD_RIGHT_READ },
+	{ "Tokenize", CAD_RPC_UNARY, { .message = tokenize }, CAD_RIGHT_READ },
+	{ "Detokenize", CAD_RPC_UNARY, { .message = tokenize }, CAD_RIGHT_READ },
+	{ "GetModel", CAD_RPC_UNARY, { .message = tokenize }, CAD_RIGHT_READ },
 };
 static const struct cad_rpc_service service = { &cadre__v1__inference__descriptor, methods, 4, NULL };
 
