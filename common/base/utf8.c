@@ -53,6 +53,18 @@ size_t cad_utf8_whole(const char *bytes, size_t size)
 	return 1 + size - start < cad_utf8_size(bytes[start - 1]) ? start - 1 : size;
 }
 
+void cad_utf8_copy(char *out, size_t bytes, const char *text)
+{
+	size_t size = strnlen(text, bytes - 1), at = 0;
+
+	if (text[size])
+		size = cad_utf8_whole(text, size);
+	memcpy(out, text, size);
+	out[size] = 0;
+	while ((at += cad_utf8_valid(out + at, size - at)) < size)
+		out[at] = '?';
+}
+
 size_t cad_utf8_size(char lead)
 {
 	unsigned char byte = (unsigned char)lead;

@@ -18,6 +18,8 @@ size_t cad_utf8_valid(const char *bytes, size_t size);
 /* How many bytes of `size` end on a whole character, when something was cut off there: `size`, or up
  * to three less. */
 size_t cad_utf8_whole(const char *bytes, size_t size);
+/* Copies as many whole characters as fit, and terminates; a byte that is part of none becomes '?'. */
+void cad_utf8_copy(char *out, size_t bytes, const char *text);
 /* Bytes of the character that begins with `lead`; 0: none does. */
 size_t cad_utf8_expected(char lead);
 /* Whether `byte` may be at `position` (1 to 3) of a character that begins with `lead`. */

@@ -3,6 +3,7 @@
 
 #include "common/base/address.h"
 #include "common/base/log.h"
+#include "common/base/utf8.h"
 #include "common/transport/exchange_address.h"
 #include "orchestration/placement/probe.h"
 #include "proto/cadre_wire.h"
@@ -16,7 +17,7 @@
 
 static void name_guest(struct pl_guest *guest, const char *id)
 {
-	snprintf(guest->id, sizeof guest->id, "%s", id);
+	cad_utf8_copy(guest->id, sizeof guest->id, id);
 	for (char *at = guest->id; *at; at++)
 		if ((unsigned char)*at <= ' ' || *at == 0x7f)
 			*at = '?';
@@ -167,8 +168,12 @@ static struct pl_refusal *find_refusal(struct pl_door *door, const char *id)
 	return NULL;
 }
 
-bool pl_door_remember(struct pl_door *door, const char *id, const char *why, uint64_t now_ns)
+/* What a stranger wrote is cut to size, and must still be text: one message has all of it. */
+bool pl_door_remember(struct pl_door *door, const char *id_said, const char *why_said, uint64_t now_ns)
 {
+	char id[CAD_MAP_ID_BYTES], why[CAD_ERROR_TEXT_BYTES];
+	cad_utf8_copy(id, sizeof id, id_said);
+	cad_utf8_copy(why, sizeof why, why_said);
 	struct pl_refusal *refusal = find_refusal(door, id);
 	bool known = refusal && strcmp(refusal->why, why) == 0 && now_ns < refusal->last_ns + PL_REFUSAL_SHOWN_NS;
 
@@ -183,9 +188,9 @@ bool pl_door_remember(struct pl_door *door, const char *id, const char *why, uin
 	}
 
 	if (!known) {
-		*refusal = (struct pl_refusal){ 0 };
-		snprintf(refusal->id, sizeof refusal->id, "%s", id);
-		snprintf(refusal->why, sizeof refusal->why, "%s", why);
+		*refusal = (struct pl_refusal){ .last_ns = 0 };
+		memcpy(refusal->id, id, sizeof id);
+		memcpy(refusal->why, why, sizeof why);
 	}
 	refusal->times++;
 	refusal->last_ns = now_ns ? now_ns : 1;

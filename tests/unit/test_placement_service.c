@@ -8,7 +8,6 @@
 #include "common/base/log.h"
 #include "common/cluster/member.h"
 #include "common/cluster/settings_message.h"
-#include "orchestration/placement/door.h"
 #include "orchestration/placement/service.h"
 #include "tests/support/must.h"
 #include "proto/cadre_wire.h"
@@ -575,133 +574,6 @@ static void the_secret_decides(void **state)
 	start_service(world);
 }
 
-/* One that carries a proof of another's to another address, one that asks twice, and one that replays. */
-static void proofs_cannot_be_carried(void **state)
-{
-	(void)state;
-	const char *secret = "sixteen bytes and more";
-	struct pl_door door = { .secret = secret, .cluster = "test" };
-	struct pl_guest guest = { .challenged = false }, again = guest;
-	struct pl_registry *registry = calloc(1, sizeof *registry);
-	Cadre__V1__Challenge challenge = CADRE__V1__CHALLENGE__INIT;
-	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
-	struct cad_proof_nonces nonces;
-	uint8_t mac[CAD_PROOF_BYTES], want[CAD_PROOF_BYTES];
-	struct cad_error error;
-
-	assert_non_null(registry);
-	cad_proof_nonce(nonces.member);
-	challenge.id = "a";
-	challenge.nonce = (ProtobufCBinaryData){ CAD_PROOF_BYTES, nonces.member };
-	must(pl_door_challenge(&door, &guest, &challenge, mac, &error), &error);
-	memcpy(nonces.service, guest.nonces.service, CAD_PROOF_BYTES);
-	cad_proof_of_service(secret, &nonces, "test", want);
-	assert_memory_equal(mac, want, CAD_PROOF_BYTES);
-	assert_int_equal(pl_door_challenge(&door, &guest, &challenge, mac, &error), CAD_ERR_INVALID);
-
-	hello.id = "a";
-	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
-	hello.cluster = "test";
-	hello.exchange_version = CADRE_WIRE_VERSION;
-	hello.exchange_address = "x:1";
-	cad_proof_of_member(secret, &nonces, &hello, mac);
-	hello.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, mac };
-	must(pl_door_hello(&door, &guest, &hello, "", registry, &error), &error);
-	hello.exchange_address = "x:2";
-	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error), CAD_ERR_REFUSED);
-	hello.exchange_address = "x:1";
-	hello.role = CADRE__V1__ROLE__ROLE_ROUTER;
-	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error), CAD_ERR_REFUSED);
-	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
-	hello.mac.len = CAD_PROOF_BYTES - 1;
-	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error), CAD_ERR_REFUSED);
-	hello.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, want }; /* its own, reflected */
-	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error), CAD_ERR_REFUSED);
-
-	/* the same words again: the service's nonce is another */
-	hello.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, mac };
-	must(pl_door_hello(&door, &guest, &hello, "", registry, &error), &error);
-	assert_false(guest.stranger);
-	must(pl_door_challenge(&door, &again, &challenge, want, &error), &error);
-	assert_int_equal(pl_door_hello(&door, &again, &hello, "", registry, &error), CAD_ERR_REFUSED);
-	assert_true(again.stranger);
-	free(registry);
-}
-
-static void addresses_are(const char *exchange, const char *peer, const char *why)
-{
-	struct pl_door door = { .cluster = "test" };
-	struct pl_guest guest = { .challenged = false };
-	struct pl_registry *registry = calloc(1, sizeof *registry);
-	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
-	struct cad_error error = { .text = "" };
-
-	assert_non_null(registry);
-	hello.id = "a";
-	hello.exchange_version = CADRE_WIRE_VERSION;
-	hello.exchange_address = (char *)(uintptr_t)exchange;
-	assert_int_equal(pl_door_hello(&door, &guest, &hello, peer, registry, &error), why ? CAD_ERR_REFUSED : CAD_OK);
-	if (why && !strstr(error.text, why))
-		fail_msg("'%s' does not say '%s'", error.text, why);
-	free(registry);
-}
-
-/* 192.0.2.0/24 and 2001:db8::/32 are no machine's. */
-static void addresses_that_nobody_can_use_are_refused(void **state)
-{
-	(void)state;
-	addresses_are("127.0.0.1:7400", "ipv4:192.0.2.7:5000",
-		"'a' joins from 192.0.2.7 but gives 127.0.0.1:7400 as its exchange address, which no other machine can reach");
-	addresses_are("[::1]:7400", "ipv6:%5B2001:db8::7%5D:5000", "'a' joins from 2001:db8::7 but gives [::1]:7400");
-	addresses_are("localhost:7400", "ipv4:192.0.2.7:5000", "which no other machine can reach");
-	addresses_are("0.0.0.0:7400", "ipv4:127.0.0.1:5000", "'a' gives 0.0.0.0:7400 as its exchange address");
-	addresses_are("[::]:7400", "ipv4:192.0.2.7:5000", "where nobody can connect");
-	addresses_are("127.0.0.1:7400", "ipv4:127.0.0.1:5000", NULL);
-	addresses_are("127.0.0.1:7400", "ipv6:%5B::1%5D:5000", NULL);
-	addresses_are("192.0.2.7:7400", "ipv4:192.0.2.7:5000", NULL);
-	addresses_are("node-7.example:7400", "ipv4:192.0.2.7:5000", NULL);
-	addresses_are("127.0.0.1:7400/ucx-1.13.1/0123456789abcdef/AAAA", "ipv4:192.0.2.7:5000",
-		"gives 127.0.0.1:7400 as its exchange address");
-}
-
-/* The first that is there decides; a process that comes back with another version is no reason
- * against itself. */
-static void libraries_that_do_not_work_together_are_refused(void **state)
-{
-	(void)state;
-	static const struct {
-		const char *library, *why;
-	} cases[] = {
-		{ "ucx-1.13.1", NULL },
-		{ "ucx-1.18.1", NULL },
-		{ "ucx-1.22.0", "'new' has ucx-1.22.0 and 'old' has ucx-1.13.1, which are not known to work together" },
-		{ "other-2.0.0", "'new' has other-2.0.0 and 'old' has ucx-1.13.1" },
-	};
-	struct pl_door door = { .cluster = "test" };
-	struct pl_registry *registry = calloc(1, sizeof *registry);
-	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
-	assert_non_null(registry);
-	registry->nodes[3] = (struct pl_node){ .presence = PL_LIVE, .id = "old" };
-	snprintf(registry->nodes[3].exchange_address, CAD_EXCHANGE_ADDRESS_BYTES,
-		"h:1/ucx-1.13.1/0123456789abcdef/AAAA");
-
-	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-		struct pl_guest guest = { .challenged = false };
-		struct cad_error error = { .text = "" };
-		char address[128];
-		snprintf(address, sizeof address, "g:1/%s/0123456789abcdef/AAAA", cases[i].library);
-		hello.id = "new";
-		hello.exchange_version = CADRE_WIRE_VERSION;
-		hello.exchange_address = address;
-		assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error),
-			cases[i].why ? CAD_ERR_REFUSED : CAD_OK);
-		assert_true(!cases[i].why || strstr(error.text, cases[i].why));
-		hello.id = "old";
-		must(pl_door_hello(&door, &guest, &hello, "", registry, &error), &error);
-	}
-	free(registry);
-}
-
 /* What a Join stream says when its first message is wrong. */
 static void refused(struct world *world, const Cadre__V1__NodeReport *message, enum cad_rpc_code code, const char *text)
 {
@@ -771,9 +643,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(nodes_hear_of_routers, setup, teardown),
 		cmocka_unit_test_setup_teardown(after_a_restart_the_killed_are_not_waited_for, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_secret_decides, setup, teardown),
-		cmocka_unit_test(proofs_cannot_be_carried),
-		cmocka_unit_test(addresses_that_nobody_can_use_are_refused),
-		cmocka_unit_test(libraries_that_do_not_work_together_are_refused),
 		cmocka_unit_test_setup_teardown(wrong_beginnings_are_refused, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

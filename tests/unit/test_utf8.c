@@ -105,6 +105,30 @@ static void cuts(void **state)
 	assert_int_equal(cad_utf8_whole("\x80", 1), 1);
 }
 
+static void copies(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text, *copy; /* into 6 bytes */
+	} table[] = {
+		{ "", "" },
+		{ "abc", "abc" },
+		{ "abcde", "abcde" },
+		{ "abcdefgh", "abcde" },
+		{ "abc\xc3\xa4", "abc\xc3\xa4" },
+		{ "abcd\xc3\xa4", "abcd" },
+		{ "ab\xf0\x9f\x98\x80", "ab" },
+		{ "a\xf0\x9f\x98\x80", "a\xf0\x9f\x98\x80" },
+		{ "a\xc3z\xff", "a?z?" },
+		{ "\x80\x80\x80\x80\x80\x80", "?????" },
+	};
+	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+		char copy[6];
+		cad_utf8_copy(copy, sizeof copy, table[i].text);
+		assert_string_equal(copy, table[i].copy);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -113,6 +137,7 @@ int main(void)
 		cmocka_unit_test(first_fault),
 		cmocka_unit_test(bytes_that_follow),
 		cmocka_unit_test(cuts),
+		cmocka_unit_test(copies),
 	};
 	return cmocka_run_group_tests_name("utf8", tests, NULL, NULL);
 }
