@@ -8,8 +8,10 @@
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <xxhash.h>
 
 /* ---- cadre://ROLE/NAME ---- */
 
@@ -219,4 +221,50 @@ enum cad_status cad_certificate_read(
 	BIO_free(bio);
 	ERR_clear_error(); /* gRPC looks there, too */
 	return status;
+}
+
+/* ---- those that were read before ---- */
+
+/* A longer one is read each time, as is one that cannot be used. */
+enum { KEPT_BYTES_MAX = 8 << 10 };
+
+struct cad_certificate_kept {
+	struct cad_certificate certificate;
+	size_t size;
+	char pem[];
+};
+
+static void keep(
+	const char *pem, size_t size, const struct cad_certificate *certificate, struct cad_certificate_kept **place)
+{
+	struct cad_certificate_kept *kept = size <= KEPT_BYTES_MAX ? malloc(sizeof *kept + size) : NULL;
+	if (!kept)
+		return;
+	*kept = (struct cad_certificate_kept){ .certificate = *certificate, .size = size };
+	memcpy(kept->pem, pem, size);
+	free(*place);
+	*place = kept;
+}
+
+enum cad_status cad_certificates_read(struct cad_certificates *certificates, const char *pem, size_t size,
+	struct cad_certificate *certificate, struct cad_error *error)
+{
+	struct cad_certificate_kept **place = &certificates->kept[XXH3_64bits(pem, size) % CAD_CERTIFICATES_KEPT];
+
+	if (*place && (*place)->size == size && memcmp((*place)->pem, pem, size) == 0) {
+		*certificate = (*place)->certificate;
+		return CAD_OK;
+	}
+
+	enum cad_status status = cad_certificate_read(pem, size, certificate, error);
+	if (status == CAD_OK)
+		keep(pem, size, certificate, place);
+	return status;
+}
+
+void cad_certificates_fini(struct cad_certificates *certificates)
+{
+	for (int i = 0; i < CAD_CERTIFICATES_KEPT; i++)
+		free(certificates->kept[i]);
+	*certificates = (struct cad_certificates){ { NULL } };
 }

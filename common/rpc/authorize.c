@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/rpc/authorize.h"
 
-#include "common/process/certificate.h"
 #include "common/rpc/internal.h"
 #include "common/rpc/server.h"
 
@@ -44,7 +43,8 @@ static void token_look(
 }
 
 /* gRPC has it only if the handshake has verified it. */
-static void certificate_look(const struct cad_rpc_call *call, struct shown *shown, struct cad_error *why)
+static void certificate_look(struct cad_rpc_authorizer *authorizer, const struct cad_rpc_call *call,
+	struct shown *shown, struct cad_error *why)
 {
 	grpc_auth_context *context = grpc_call_auth_context(call->core);
 	grpc_auth_property_iterator found =
@@ -52,8 +52,8 @@ static void certificate_look(const struct cad_rpc_call *call, struct shown *show
 	const grpc_auth_property *pem = grpc_auth_property_iterator_next(&found);
 
 	if (pem)
-		shown->certificate_status =
-			cad_certificate_read(pem->value, pem->value_length, &shown->certificate, why);
+		shown->certificate_status = cad_certificates_read(
+			&authorizer->certificates, pem->value, pem->value_length, &shown->certificate, why);
 	grpc_auth_context_release(context);
 }
 
@@ -107,7 +107,7 @@ static enum refusal check(
 	if (tokens)
 		token_look(authorizer, call, shown);
 	if (certificates)
-		certificate_look(call, shown, why);
+		certificate_look(authorizer, call, shown, why);
 
 	enum refusal refusal = ADMITTED;
 	if (tokens || certificates)
@@ -223,4 +223,9 @@ void cad_rpc_authorizer_init(struct cad_rpc_authorizer *authorizer, const struct
 	for (int i = 0; metrics && i < CAD_RPC_REFUSALS; i++)
 		authorizer->refused[i] = cad_metrics_counter(metrics, CAD_CALLS_REFUSED, CAD_CALLS_REFUSED_HELP,
 			&(struct cad_label){ "reason", reasons[i] }, 1);
+}
+
+void cad_rpc_authorizer_fini(struct cad_rpc_authorizer *authorizer)
+{
+	cad_certificates_fini(&authorizer->certificates);
 }

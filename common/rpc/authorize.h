@@ -21,6 +21,7 @@
 
 #include "common/process/audit.h"
 #include "common/process/bearer.h"
+#include "common/process/certificate.h"
 #include "common/process/metrics.h"
 #include "common/rpc/call.h"
 
@@ -44,12 +45,14 @@ enum { CAD_RPC_REFUSALS = 5 };
 
 struct cad_rpc_authorizer {
 	struct cad_rpc_authorizer_options options;
+	struct cad_certificates certificates;
 	struct cad_counter *refused[CAD_RPC_REFUSALS];
 };
 
 /* metrics NULL: none. */
 void cad_rpc_authorizer_init(struct cad_rpc_authorizer *authorizer, const struct cad_rpc_authorizer_options *options,
 	struct cad_metrics *metrics);
+void cad_rpc_authorizer_fini(struct cad_rpc_authorizer *authorizer);
 /* For a server's `authorize`; `authorizer` is its context. */
 enum cad_rpc_code cad_rpc_authorize(void *authorizer, struct cad_rpc_call *call, struct cad_error *why);
 

@@ -153,18 +153,18 @@ static void on_checksum(void *context, uint32_t cell)
 
 /* ---- who may not ---- */
 
-/* One that may not even say hello is known by what it showed, or by where it is. */
-static void on_access_refused(void *context, struct cad_rpc_call *call, const char *why)
+/* One that may not even say hello is known by the name that it showed, or by where it is. */
+static void on_call_refused(void *context, struct cad_rpc_call *call, const char *why)
 {
 	struct pl_service *service = context;
 	const struct cad_caller *caller = cad_rpc_call_caller(call);
-
 	char host[CAD_ADDRESS_HOST_BYTES];
 
+	if (cad_rpc_call_method(call)->right != CAD_RIGHT_JOIN)
+		return;
 	cad_address_host(caller->peer, host);
-	if (cad_rpc_call_method(call)->right == CAD_RIGHT_JOIN)
-		(void)pl_door_remember(&service->door, caller->name[0] ? caller->name : host, why,
-			cad_clock_now_ns(service->options.clock));
+	(void)pl_door_remember(
+		&service->door, caller->name[0] ? caller->name : host, why, cad_clock_now_ns(service->options.clock));
 }
 
 /* The audit log has those that a stranger could be. */
@@ -497,7 +497,7 @@ static enum cad_status make_server(struct pl_service *service, struct cad_error 
 		.server = "placement service",
 		.token_advice =
 			"give cadrectl --token-file, routers and expert nodes --placement-token-file, and others the header 'authorization: Bearer TOKEN'",
-		.refused = on_access_refused,
+		.refused = on_call_refused,
 		.context = service,
 	};
 	const struct cad_rpc_server_config config = {
@@ -643,6 +643,7 @@ void pl_service_destroy(struct pl_service *service)
 	cad_rpc_health_destroy(service->health);
 	pl_control_destroy(service->control);
 	pl_streams_fini(&service->streams);
+	cad_rpc_authorizer_fini(&service->authorizer);
 	pthread_mutex_destroy(&service->ready_lock);
 	free(service);
 }

@@ -378,6 +378,7 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 
 static void memory_free(struct rt_frontend *frontend)
 {
+	cad_rpc_authorizer_fini(&frontend->authorizer);
 	rt_grpc_fini(&frontend->grpc);
 	rt_stream_hub_fini(&frontend->hub);
 	rt_trial_fini(&frontend->trial);

@@ -129,6 +129,7 @@ static void world_close(struct world *world)
 	world->rpc.channel = NULL;
 	rpc_fixture_connect(&world->rpc, world->rpc.port, NULL, NULL); /* for the fixture to close */
 	rpc_fixture_close(&world->rpc);
+	cad_rpc_authorizer_fini(&world->authorizer);
 	cad_bearers_fini(&world->bearers);
 	cad_metrics_destroy(world->metrics);
 }

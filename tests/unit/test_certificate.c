@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -164,12 +165,46 @@ static void what_is_no_certificate(void **state)
 		assert_int_equal(cad_certificate_read(texts[i], strlen(texts[i]), &found, &error), CAD_ERR_INVALID);
 }
 
+/* More of them than are kept, each twice in a row and all of them again; one that is refused stays refused. */
+static void certificates_are_kept(void **state)
+{
+	(void)state;
+	enum { COUNT = CAD_CERTIFICATES_KEPT + 50 };
+	static struct cad_certificates kept;
+	static struct certified made[COUNT];
+	char name[16];
+	struct cad_certificate found;
+	struct cad_error error;
+
+	for (size_t i = 0; i < COUNT; i++) {
+		snprintf(name, sizeof name, "n%zu", i);
+		made[i] = certify(&(struct certify_subject){
+			.entries = { { "OU", "node", 0 }, { "CN", i == 7 ? "\n" : name, 0 } } });
+	}
+	for (size_t i = 0; i < 4 * COUNT; i++) {
+		size_t which = i / 2 % COUNT;
+		enum cad_status status = cad_certificates_read(
+			&kept, made[which].certificate, strlen(made[which].certificate), &found, &error);
+		assert_int_equal(status, which == 7 ? CAD_ERR_INVALID : CAD_OK);
+		snprintf(name, sizeof name, "n%zu", which);
+		if (which != 7)
+			assert_string_equal(found.name, name);
+	}
+
+	cad_certificates_fini(&kept);
+	for (size_t i = 0; i < COUNT; i++) {
+		free(made[i].certificate);
+		free(made[i].key);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(uris),
 		cmocka_unit_test(certificates),
 		cmocka_unit_test(what_is_no_certificate),
+		cmocka_unit_test(certificates_are_kept),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
