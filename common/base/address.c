@@ -56,7 +56,8 @@ static bool starts_with(const char **text, const char *prefix)
 
 static int hex_value(char digit)
 {
-	const char *digits = "0123456789abcdef", *at = memchr(digits, digit | 0x20, 16);
+	static const char digits[] = "0123456789abcdef";
+	const char *at = digit ? strchr(digits, digit | 0x20) : NULL;
 	return at ? (int)(at - digits) : -1;
 }
 

@@ -53,8 +53,8 @@ struct cad_rpc_authorizer {
 void cad_rpc_authorizer_init(struct cad_rpc_authorizer *authorizer, const struct cad_rpc_authorizer_options *options,
 	struct cad_metrics *metrics);
 void cad_rpc_authorizer_fini(struct cad_rpc_authorizer *authorizer);
-/* For a server's `authorize`; `authorizer` is its context. */
-enum cad_rpc_code cad_rpc_authorize(void *authorizer, struct cad_rpc_call *call, struct cad_error *why);
+/* For a server's `authorize`; the authorizer is its context. */
+enum cad_rpc_code cad_rpc_authorize(void *context, struct cad_rpc_call *call, struct cad_error *why);
 
 #define CAD_CALLS_REFUSED "cadre_calls_refused_total"
 #define CAD_CALLS_REFUSED_HELP "gRPC calls refused for who made them"
