@@ -115,6 +115,32 @@ test_deploy() {
 	return $code
 }
 
+# What `./cadre package` makes, on a fresh Debian 12 and a bare Debian 13, see tests/package/run.sh. Not among the tests that run without a
+# name: the first run makes these systems, which takes minutes.
+test_package() {
+	local out log code=0
+	if [ "$(id -u)" != 0 ]; then
+		say "skipped: tests/package, which needs root"
+		count 0 0 1
+		return
+	fi
+	if ! (install_packages debootstrap iproute2 && "$ROOT/cadre" package); then
+		say "the packages cannot be made"
+		count 0 1 0
+		return
+	fi
+
+	out=$(build_directory release)/package
+	log=$out/test.log
+	"$ROOT/tests/package/run.sh" "$out" "$out/roots" "$ROOT/models/demo" | tee "$log" || code=$?
+	count "$(grep -c '^ok ' "$log" || true)" "$(grep -c '^FAIL ' "$log" || true)" 0
+	case $code in
+		0) ;;
+		77) count 0 0 1 ;;
+		*) grep -q '^FAIL ' "$log" || count 0 1 0 ;;
+	esac
+}
+
 # fuzz_one FUZZER: for a few seconds, from its seeds where it has any: tests/fuzz/corpus/NAME. Its log is corpus/NAME.log.
 fuzz_one() {
 	local name directory corpus
@@ -179,8 +205,8 @@ run_tests() {
 	[ $# -gt 0 ] || set -- unit asan tsan clang cluster tokenizers planners kubernetes fuzz
 	for kind in "$@"; do
 		case $kind in
-			unit | asan | tsan | clang | cluster | cluster-asan | late | tokenizers | planners | kubernetes | fuzz) ;;
-			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, clang, cluster, cluster-asan, late, tokenizers, planners, kubernetes, fuzz" ;;
+			unit | asan | tsan | clang | cluster | cluster-asan | late | package | tokenizers | planners | kubernetes | fuzz) ;;
+			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, clang, cluster, cluster-asan, late, package, tokenizers, planners, kubernetes, fuzz" ;;
 		esac
 	done
 	install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
