@@ -27,7 +27,7 @@ lint_cppcheck() {
 		--file-list=-)
 }
 
-lint_shell() { tracked cadre .ci/run packaging/bundle/cadre-start '*.sh' | (cd "$ROOT" && xargs shellcheck -x); }
+lint_shell() { tracked cadre .ci/run packaging/bundle/cadre-start packaging/deb/{postinst,prerm,postrm} '*.sh' | (cd "$ROOT" && xargs shellcheck -x); }
 
 lint() {
 	local kind passed=0 failed=0
