@@ -63,9 +63,9 @@ class NetworkWorld(World):
     def __init__(self, experts=3, routers=1, spare=(), **options):
         names = ['placement', *[f'expert-{i}' for i in range(experts)], *[f'router-{i}' for i in range(routers)], *spare]
         self.network = Network(names)
-        exchange = ['--ucx-devices', DEVICE]
-        super().__init__(experts=experts, routers=routers, placement_options=['--grpc-plaintext-anywhere'], expert_options=exchange,
-                         router_options=[*exchange, '--grpc-plaintext-anywhere'], **options)
+        exchange, http, grpc = ['--ucx-devices', DEVICE], '--http-plaintext-anywhere', '--grpc-plaintext-anywhere'
+        super().__init__(experts=experts, routers=routers, placement_options=[grpc, http], expert_options=[*exchange, http],
+                         router_options=[*exchange, grpc, http], **options)
 
     def host(self, name):
         return self.network.addresses[name]
