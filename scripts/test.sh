@@ -103,6 +103,15 @@ test_faults() {
 	return $code
 }
 
+# test_attempts: the table of attempts, see tests/attempts/run.py. Its quick rows are among the cluster tests.
+test_attempts() {
+	local code=0
+	(build release "${PROGRAMS[@]}")
+	choose_python
+	(cd "$ROOT" && CADRE_BIN=$(build_directory release)/bin exec "$PYTHON" tests/attempts/run.py) || code=$?
+	return $code
+}
+
 # test_deploy [--keep]: containers, see tests/deploy/run.py. Not among the tests that run without a name: it takes ten minutes, and a container engine.
 test_deploy() {
 	local code=0
@@ -192,16 +201,13 @@ test_fuzz() {
 
 run_tests() {
 	local kind
-	if [ "${1:-}" = faults ]; then
-		install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
-		test_faults "${@:2}"
-		return
-	fi
-	if [ "${1:-}" = deploy ]; then
-		install_packages "${TEST_PACKAGES[@]}"
-		test_deploy "${@:2}"
-		return
-	fi
+	case ${1:-} in   # these have arguments of their own, and end with a table
+		faults | attempts | deploy)
+			install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
+			"test_$1" "${@:2}"
+			return
+			;;
+	esac
 	[ $# -gt 0 ] || set -- unit asan tsan clang cluster tokenizers planners kubernetes fuzz
 	for kind in "$@"; do
 		case $kind in

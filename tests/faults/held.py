@@ -5,14 +5,13 @@ Each is done twice. What the first time takes may stay, in pools; the second tim
 time touches all of it.
 """
 import concurrent.futures
-import os
-import pathlib
 import socket
 import time
 
 from clients import connect
 from cluster import metric
 from load import prompt
+from resources import descriptors, listening, memory
 from rows import TOLD, row
 from unread import Unread
 from world import until
@@ -22,29 +21,6 @@ IDLE, IDLE_CONNECTIONS = 1000, 10
 CONNECTIONS = 10_000
 MEMORY_SLACK = 0.02, 1 << 20   # of what it was, and bytes
 PREFACE = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-
-# ---- what a process holds ----
-
-
-def memory(process):
-    status = pathlib.Path(f'/proc/{process.popen.pid}/status').read_text()
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith('VmRSS'))
-
-
-def descriptors(process):
-    return len(os.listdir(f'/proc/{process.popen.pid}/fd'))
-
-
-def listening(process):
-    """Ports on which a process listens."""
-    inodes = set()
-    for fd in os.listdir(f'/proc/{process.popen.pid}/fd'):
-        try:
-            inodes.add(os.readlink(f'/proc/{process.popen.pid}/fd/{fd}'))
-        except OSError:
-            pass
-    rows = [line.split() for line in pathlib.Path(f'/proc/{process.popen.pid}/net/tcp').read_text().splitlines()[1:]]
-    return [f'127.0.0.1:{int(r[1].split(":")[1], 16)}' for r in rows if r[3] == '0A' and f'socket:[{r[9]}]' in inodes]
 
 
 def twice(world, burst):
