@@ -21,7 +21,7 @@ libraries_of() {
 
 # Libraries go as they are, so that they can be compared with Debian's. The programs look for all of them in lib/: DT_RPATH, unlike DT_RUNPATH,
 # serves libraries' own needs too, and comes before LD_LIBRARY_PATH. UCX takes a module that is not in lib/ucx/ from the system, where it
-# may be of another version: so all of them come along.
+# may be of another version (findings/ucx-modules.sh): so all of them come along.
 bundle_libraries() {
 	local tree=$1 modules
 	modules=$(dirname "$(libraries_of "$tree/bin/cadre-router" | grep '/libuct\.so')")/ucx
@@ -70,7 +70,8 @@ package_bundle() {
 	cp "$ROOT/packaging/bundle/README.md" "$tree"
 	# --x86: smaller by 3 %, at no cost.
 	tar -C "$STAGE" -c "$name" --sort=name --owner=0 --group=0 --numeric-owner --mode='u+rwX,go+rX,go-w' --mtime="@$SOURCE_DATE_EPOCH" \
-		--pax-option=delete=atime,delete=ctime | xz -T1 --x86 --lzma2=preset=6 >"$OUT/$name.tar.xz"
+		--pax-option=delete=atime,delete=ctime | xz -T1 --x86 --lzma2=preset=6 >"$STAGE/$name.tar.xz"
+	mv "$STAGE/$name.tar.xz" "$OUT"
 	say "$(stat -c %s "$OUT/$name.tar.xz") bytes: $OUT/$name.tar.xz"
 }
 
