@@ -9,7 +9,7 @@ import subprocess
 import kubernetes_validate
 import kubernetes_validate.utils
 
-from manifests import PROGRAMS, ROOT, matches
+from manifests import PROGRAMS, ROOT, matches, options
 
 # The oldest that the manifests are meant for, and the two newest that the package knows.
 VERSIONS = ("1.29", *kubernetes_validate.utils.all_versions()[-2:])
@@ -109,27 +109,29 @@ def check_monitor(manifests, _):
 
 def check_programs(manifests, folder):
     """Each container runs its program, which accepts all that it is given."""
-    known = {}
     for name, workload in manifests.workloads.items():
         if workload.command()[0] != PROGRAMS[name]:
             yield f"{name} runs {workload.command()}"
             return
-        pod = manifests.pod(name, folder)
-        done = pod.run("--check-config")
+        done = manifests.pod(name, folder).run("--check-config")
         if done.returncode != 0 or done.stderr:
             yield f"{name}: --check-config ends with {done.returncode}: {done.stderr.strip()}"
-        known[name] = pod.options()
-    for name, workload in manifests.workloads.items():
-        for source in [source["configMapRef"]["name"] for source in workload.container["envFrom"]]:
-            users = [other for other in manifests.workloads.values() if {"configMapRef": {"name": source}} in other.container["envFrom"]]
-            for variable in manifests.one("ConfigMap", source)["data"]:
-                if variable.startswith("CADRE_") and not any(variable in known[user.name] for user in users):
-                    yield f"{source}: {variable} is an option of none of {sorted(user.name for user in users)}"
-        for variable in workload.container.get("env", []):
-            if variable["name"] not in known[name]:
-                yield f"{name}: {variable['name']} is no option of {PROGRAMS[name]}"
         if "CADRE_MODEL" in workload.environment():
             yield f"{name}: CADRE_MODEL would make cadrectl in the same container compute by itself"
+
+
+def check_options(manifests, _):
+    """A variable is an option of a program that gets it, or of `cadrectl status` in the same container."""
+    for name, workload in manifests.workloads.items():
+        for source in workload.container["envFrom"]:
+            users = [other.name for other in manifests.workloads.values() if source in other.container["envFrom"]]
+            known = options("cadrectl", "status").union(*[options(PROGRAMS[user]) for user in users])
+            for variable in manifests.one("ConfigMap", source["configMapRef"]["name"])["data"]:
+                if variable.startswith("CADRE_") and variable not in known:
+                    yield f"{name}: {variable} is an option of none of {sorted(users)}"
+        for variable in workload.container.get("env", []):
+            if variable["name"] not in options(PROGRAMS[name]):
+                yield f"{name}: {variable['name']} is no option of {PROGRAMS[name]}"
 
 
 def check_service_links(manifests, folder):

@@ -70,6 +70,13 @@ def matches(selector, labels):
     return wanted.items() <= labels.items()
 
 
+@functools.cache
+def options(program, *command):
+    """Every option of a program, as a variable."""
+    done = subprocess.run([BIN / program, *command, "--help"], capture_output=True, text=True, check=True)
+    return {"CADRE_" + name.upper().replace("-", "_") for name in re.findall(r"^  --([a-z0-9-]+)", done.stdout, re.M)}
+
+
 class Workload:
     """A StatefulSet or a Deployment; its pods have one container."""
 
@@ -169,8 +176,3 @@ class Pod:
         if done.returncode != 0:
             raise Broken(done.stderr)
         return yaml.safe_load(done.stdout)
-
-    def options(self):
-        """What the program takes, and `cadrectl status` in the same container, as variables."""
-        said = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in ([self.program, "--help"], [BIN / "cadrectl", "status", "--help"])]
-        return {"CADRE_" + name.upper().replace("-", "_") for name in re.findall(r"^  --([a-z0-9-]+)", "".join(said), re.M)}
