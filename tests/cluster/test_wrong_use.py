@@ -123,7 +123,7 @@ def files(tmp_path_factory):
     directory = tmp_path_factory.mktemp('files')
     certificates.cluster(directory)
     certificates.issue(directory, 'late', days=-1)
-    for name, text in {'short': '0123456789\n', 'token': '0123456789abcdef\n', 'twice': 2 * '0123456789abcdef\n', 'empty': ''}.items():
+    for name, text in {'short': '0123456789\n', 'token': '0123456789abcdef\n', 'twice': 2 * '0123456789abcdef\n', 'king': '0123456789abcdef king alice\n', 'empty': ''}.items():
         (directory / name).write_text(text)
         (directory / name).chmod(0o600)
     (directory / 'unreadable').symlink_to('/proc/self/mem')   # nobody can read its beginning, root neither
@@ -160,6 +160,8 @@ def tls(certificate='router.pem', key='router.key', authority='authority.pem', p
     (['cadre-router', '--token-file', 'empty'], "the token file '/empty'"),
     (['cadre-router', '--token-file', 'short'], '/short'),
     (['cadre-router', '--token-file', 'twice'], '/twice'),
+    (['cadre-placement', '--token-file', 'king'], "/king', line 1: the role after the token is not one of"),
+    (['cadre-placement', '--token-file', 'nothing'], "cannot open the token file '/nothing'"),
     (['cadre-router', '--token-file', 'unreadable'], "cannot read the token file '/unreadable'"),
     (['cadre-router', '--placement-token-file', 'short'], '/short'),
     (['cadre-expert', '--placement-token-file', 'nothing'], "cannot open the token file '/nothing'"),
@@ -180,8 +182,8 @@ def test_bad_files_are_found(files, options, says):
 def test_what_check_config_looks_at(files, tmp_path):
     """It accepts what is right; and the model is looked at, too."""
     for program, options in PROGRAMS.items():
-        own = {'cadre-placement': [], 'cadre-expert': ['--placement-token-file', files / 'token'],
-               'cadre-router': ['--placement-token-file', files / 'token', '--token-file', files / 'token', '--tls-clients', 'optional']}[program]
+        own, either = ['--placement-token-file', files / 'token'], ['--token-file', files / 'token', '--tls-clients', 'optional']
+        own = {'cadre-placement': either, 'cadre-expert': own, 'cadre-router': own + either}[program]
         command = [program, '--http', '127.0.0.1:0', *options, *own, '--secret-file', files / 'secret', *[w if w.startswith('--') else files / w for w in tls()], '--check-config']
         code, text = run(*command, '--model', MODEL)
         assert code == 0 and 'the configuration is valid' in text, text
