@@ -8,7 +8,11 @@ import shutil
 import subprocess
 import tempfile
 
+from cluster import BIN, Process
+from name_server import NameServer
+
 DEVICE = 'eth0'
+NETWORK = ['--cluster-network', DEVICE, '--http-plaintext-anywhere']
 
 
 class Host:
@@ -31,8 +35,9 @@ class Host:
         """The words before a command that run it there, under its own process id. /sys shows the namespace's devices: UCX looks there."""
         return ['nsenter', f'--net=/proc/{self.pid}/ns/net', f'--mount=/proc/{self.pid}/ns/mnt', f'--wdns={os.getcwd()}']
 
-    def run(self, *command):
-        return subprocess.run([*self.inside(), *map(str, command)], check=True, capture_output=True, text=True).stdout
+    def run(self, *command, text=None):
+        """What it says; `text` is its input."""
+        return subprocess.run([*self.inside(), *map(str, command)], check=True, capture_output=True, input=text, text=True).stdout
 
     def have(self, address, address6):
         """These addresses, and no others."""
@@ -80,7 +85,7 @@ class Hosts:
     def plug(self, port, device, where):
         """A cable from a port of the switch to a device where that process is."""
         subprocess.run(['ip', 'link', 'add', device, 'netns', where, 'type', 'veth', 'peer', 'name', port, 'netns', self.switch.pid], check=True, capture_output=True)
-        self.switch.run('ip', 'link', 'set', port, 'master', 'switch', 'up')
+        self.switch.run('ip', 'link', 'set', 'dev', port, 'master', 'switch', 'up')
 
     def address(self, last):
         return f'{self.net}.{last}'
@@ -95,6 +100,32 @@ class Hosts:
         for host in [*self.hosts.values(), *filter(None, [self.switch])]:
             host.close()
         shutil.rmtree(self.files)
+
+
+class Site:
+    """Hosts, their name server, and processes on them, which end with it."""
+
+    def __init__(self, directory, names):
+        self.directory, self.processes, self.hosts = directory, [], Hosts(names)
+        self.names = NameServer(self.hosts.here)
+        self.names.start()
+
+    def start(self, host, program, *arguments):
+        process = Process(f'{program}-{host}-{len(self.processes)}', [*self.hosts[host].inside(), BIN / program, *arguments], self.directory)
+        self.processes.append(process)
+        return process
+
+    def run(self, host, program, *arguments):
+        return subprocess.run([*self.hosts[host].inside(), BIN / program, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.stop()
+        self.names.close()
+        self.hosts.close()
 
 
 @functools.cache

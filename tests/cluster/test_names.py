@@ -7,13 +7,12 @@ import subprocess
 import time
 
 import pytest
-from cluster import BIN, GOLDEN, Cluster, Process, wait_for_log
-from hosts import Hosts, no_hosts
+from cluster import BIN, GOLDEN, Cluster, wait_for_log
+from hosts import NETWORK, Site, no_hosts
 from name_server import NameServer
 
 MODEL = GOLDEN / 'olmoe-a' / 'model'
 NAME_SERVER = '127.9.9.7'
-NETWORK = ['--cluster-network', 'eth0', '--http-plaintext-anywhere']
 
 
 def test_a_name_of_the_hosts_file_needs_no_dns(tmp_path):
@@ -31,46 +30,26 @@ def test_a_name_of_the_hosts_file_needs_no_dns(tmp_path):
         assert 'expert-0' in done.stdout
 
 
-class World:
-    """Hosts, and processes on them, which end with it."""
-
-    def __init__(self, directory, names):
-        self.directory, self.processes, self.hosts = directory, [], Hosts(names)
-        self.names = NameServer(self.hosts.here)
-        self.names.start()
-
-    def start(self, host, program, *arguments):
-        process = Process(f'{program}-{host}', [*self.hosts[host].inside(), BIN / program, *arguments], self.directory)
-        self.processes.append(process)
-        return process
-
-    def placement(self, host):
-        process = self.start(host, 'cadre-placement', '--model', MODEL, *NETWORK, '--grpc-plaintext-anywhere', '--state', self.directory / 'state.db')
-        wait_for_log(process, 'msg=serving')
-        return process
-
-    def expert(self, host):
-        return self.start(host, 'cadre-expert', '--model', MODEL, *NETWORK, '--placement', 'placement:7300', '--id', host)
-
-    def point_to(self, *addresses):
-        self.names.records['placement.test'] = addresses
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for process in self.processes:
-            process.stop()
-        self.names.close()
-        self.hosts.close()
-
-
 @pytest.fixture
-def world(tmp_path):
+def site(tmp_path):
     if no_hosts():
         pytest.skip(f'names of hosts: {no_hosts()}')
-    with World(tmp_path, ['placement', 'moved', 'expert']) as world:
-        yield world
+    with Site(tmp_path, ['placement', 'moved', 'expert']) as site:
+        yield site
+
+
+def start_placement(site, host):
+    process = site.start(host, 'cadre-placement', '--model', MODEL, *NETWORK, '--grpc-plaintext-anywhere', '--state', site.directory / 'state.db')
+    wait_for_log(process, 'msg=serving')
+    return process
+
+
+def start_expert(site, host):
+    return site.start(host, 'cadre-expert', '--model', MODEL, *NETWORK, '--placement', 'placement:7300', '--id', host)
+
+
+def point_to(site, *addresses):
+    site.names.records['placement.test'] = addresses
 
 
 def wait_for_joins(process, count, seconds=10):
@@ -81,43 +60,43 @@ def wait_for_joins(process, count, seconds=10):
         time.sleep(0.01)
 
 
-def test_a_name_that_comes_late_goes_and_comes_back_elsewhere(world):
-    world.names.silent = True
-    expert = world.expert('expert')
-    waiting = world.start('moved', 'cadrectl', 'wait', '--placement', 'placement:7300', '--routers', '0')
+def test_a_name_that_comes_late_goes_and_comes_back_elsewhere(site):
+    site.names.silent = True
+    expert = start_expert(site, 'expert')
+    waiting = site.start('moved', 'cadrectl', 'wait', '--placement', 'placement:7300', '--routers', '0')
     wait_for_log(expert, 'no name server answers')
-    world.names.silent = False
-    placement = world.placement('placement')
+    site.names.silent = False
+    placement = start_placement(site, 'placement')
     wait_for_log(expert, 'why="UNAVAILABLE: DNS resolution failed for placement:7300: UNKNOWN: Name or service not known"')
-    world.point_to(world.hosts['placement'].address)
+    point_to(site, site.hosts['placement'].address)
     wait_for_joins(expert, 1)
     assert waiting.popen.wait(10) == 0, waiting.log.read_text()
 
-    world.names.records.clear()
+    site.names.records.clear()
     placement.kill()
     placement.popen.wait()   # its connections are closed
-    world.hosts['placement'].run('ip', 'link', 'set', 'eth0', 'down')   # nobody refuses a connection to where it was
+    site.hosts['placement'].run('ip', 'link', 'set', 'eth0', 'down')   # nobody refuses a connection to where it was
     time.sleep(5)
-    world.placement('moved')
-    world.point_to(world.hosts['moved'].address)
+    start_placement(site, 'moved')
+    point_to(site, site.hosts['moved'].address)
     wait_for_joins(expert, 2)
 
 
-def test_an_address_where_nobody_answers_is_passed_over(world):
-    hosts = world.hosts
-    world.placement('placement')
-    world.point_to(hosts.address6(99), hosts['placement'].address)   # best first
-    expert = world.expert('expert')
-    asking = [world.start('expert', 'cadrectl', 'health', *port) for port in (['--http', 'placement:7301'], ['--grpc', 'placement:7300'])]
+def test_an_address_where_nobody_answers_is_passed_over(site):
+    hosts = site.hosts
+    start_placement(site, 'placement')
+    point_to(site, hosts.address6(99), hosts['placement'].address)   # best first
+    expert = start_expert(site, 'expert')
+    asking = [site.start('expert', 'cadrectl', 'health', *port) for port in (['--http', 'placement:7301'], ['--grpc', 'placement:7300'])]
     wait_for_joins(expert, 1)
     for process in asking:
         assert process.popen.wait(10) == 0, process.log.read_text()
 
 
-def test_a_name_server_that_says_nothing_costs_no_more_than_the_timeout(world):
-    world.names.silent = True
+def test_a_name_server_that_says_nothing_costs_no_more_than_the_timeout(site):
+    site.names.silent = True
     begun = time.monotonic()
     for port in ('--http', '--grpc'):
-        done = subprocess.run([*world.hosts['expert'].inside(), BIN / 'cadrectl', 'health', port, 'placement:7301', '--timeout', '1s'], capture_output=True, text=True, timeout=60)
+        done = site.run('expert', 'cadrectl', 'health', port, 'placement:7301', '--timeout', '1s')
         assert done.returncode == 1, done.stdout
     assert time.monotonic() - begun < 10   # the C library gives up after 20 s
