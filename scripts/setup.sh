@@ -7,7 +7,7 @@ BUILD_PACKAGES=(
 	libprotobuf-c-dev libgrpc-dev libuv1-dev zlib1g-dev libjansson-dev libyaml-dev libmicrohttpd-dev libpcre2-dev
 	libutf8proc-dev libxxhash-dev libsodium-dev libssl-dev libsqlite3-dev libzstd-dev libmetis-dev libucx-dev jq
 )
-TEST_PACKAGES=(libcmocka-dev clang libclang-rt-14-dev openssl python3 python3-venv qemu-user zsh iproute2 nftables)
+TEST_PACKAGES=(libcmocka-dev clang libclang-rt-14-dev openssl python3 python3-venv qemu-user zsh iproute2 nftables wireguard-tools wireguard-go)
 PACKAGE_PACKAGES=(patchelf xz-utils dpkg-dev)
 
 # The packages of a list that are not installed, one per line.
