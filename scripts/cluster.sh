@@ -152,6 +152,8 @@ parse_up() {
 			--experts) EXPERTS=$value ;;
 			--routers) ROUTERS=$value ;;
 			--certificates) CERTIFICATES=$value ;;
+			# Routers alone would have it, and then not reach the placement service.
+			--tls-authority) fail_usage "up: give --certificates DIR, of which each process takes its own certificate and the authority" ;;
 			--wire | --weights | --copies | --shuffle | --lease | --grace | --rejoin | --settle | --free-grace | --rebalance | --lease-ms | --grace-ms | --rejoin-ms) PLACEMENT_OPTIONS+=("$name=$value") ;;
 			--isa | --threads | --ucx-devices | --ucx-transports | --drain | --log-level | --log-format)
 				ROUTER_OPTIONS+=("$name=$value")

@@ -99,6 +99,7 @@ def test_interrupt_stops_what_was_started(door):
     (['up', '--model', str(MODEL), '--experts', '0'], 'there is no expert node'),
     (['up', '--model', str(MODEL), '--experts', '2', '--expert-memory', '100K'], 'do not fit on 2 expert nodes'),
     (['up', '--model', str(MODEL), '--experts', '1', '--expert-memory', '10K'], 'one expert of this model takes 49152'),
+    (['up', '--model', str(MODEL), '--tls-authority', 'a.pem'], 'give --certificates DIR'),
     (['up', '--model', str(MODEL), '--certificates', '/nonexistent'], 'has no authority.pem'),
     (['up', '--model', '/nonexistent'], "'/nonexistent' is not a checkpoint"),
     (['up', '--model', str(MODEL), '--experts', 'many'], 'take numbers'),
