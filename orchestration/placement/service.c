@@ -167,7 +167,7 @@ static void on_call_refused(void *context, struct cad_rpc_call *call, const char
 		&service->door, caller->name[0] ? caller->name : host, why, cad_clock_now_ns(service->options.clock));
 }
 
-/* The audit log has those that a stranger could be. */
+/* One that did not prove the secret could be anybody, which is for the audit log, too. */
 static void refuse_guest(struct pl_service *service, const struct pl_stream *stream, const char *why)
 {
 	struct cad_audit *audit = service->options.callers.audit;
