@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -52,17 +53,19 @@ static void on_closed(void *context)
 	all_closed = true;
 }
 
-/* A socket on a free port of 127.0.0.1; listening or not. */
+/* A socket on a free port, listening or not, of a loopback address that nobody else uses: on 127.0.0.1 another
+ * process might get the port as soon as it is closed. */
 static int open_port(bool listens, char address[32])
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f4d0000 | (getpid() & 0xffff)) };
 	assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof in), 0);
 	if (listens)
 		assert_int_equal(listen(fd, 1), 0);
 	socklen_t length = sizeof in;
 	assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &length), 0);
-	snprintf(address, 32, "127.0.0.1:%u", ntohs(in.sin_port));
+	inet_ntop(AF_INET, &in.sin_addr, address, 32);
+	snprintf(address + strlen(address), 32 - strlen(address), ":%u", ntohs(in.sin_port));
 	return fd;
 }
 
