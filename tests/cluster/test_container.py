@@ -19,7 +19,7 @@ for mounted in $(cut -d ' ' -f 5 /proc/self/mountinfo); do
     [ "$mounted" = "$1" ] || mount -o remount,bind,ro "$mounted" 2>/dev/null
 done
 shift
-exec env -i setpriv --reuid=$0 --regid=$0 --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
+exec env -i ASAN_OPTIONS="$ASAN_OPTIONS" LSAN_OPTIONS="$LSAN_OPTIONS" setpriv --reuid=$0 --regid=$0 --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
 '''
 
 

@@ -61,13 +61,10 @@ def wait_for_joins(process, count, seconds=10):
 
 
 def test_a_name_that_comes_late_goes_and_comes_back_elsewhere(site):
-    site.names.silent = True
     expert = start_expert(site, 'expert')
     waiting = site.start('moved', 'cadrectl', 'wait', '--placement', 'placement:7300', '--routers', '0')
-    wait_for_log(expert, 'no name server answers')
-    site.names.silent = False
-    placement = start_placement(site, 'placement')
     wait_for_log(expert, 'why="UNAVAILABLE: DNS resolution failed for placement:7300: UNKNOWN: Name or service not known"')
+    placement = start_placement(site, 'placement')
     point_to(site, site.hosts['placement'].address)
     wait_for_joins(expert, 1)
     assert waiting.popen.wait(10) == 0, waiting.log.read_text()
@@ -76,7 +73,7 @@ def test_a_name_that_comes_late_goes_and_comes_back_elsewhere(site):
     placement.kill()
     placement.popen.wait()   # its connections are closed
     site.hosts['placement'].run('ip', 'link', 'set', 'eth0', 'down')   # nobody refuses a connection to where it was
-    time.sleep(5)
+    time.sleep(3)
     start_placement(site, 'moved')
     point_to(site, site.hosts['moved'].address)
     wait_for_joins(expert, 2)
@@ -93,10 +90,12 @@ def test_an_address_where_nobody_answers_is_passed_over(site):
         assert process.popen.wait(10) == 0, process.log.read_text()
 
 
-def test_a_name_server_that_says_nothing_costs_no_more_than_the_timeout(site):
+def test_a_name_server_that_says_nothing(site):
     site.names.silent = True
+    expert = start_expert(site, 'expert')
     begun = time.monotonic()
     for port in ('--http', '--grpc'):
         done = site.run('expert', 'cadrectl', 'health', port, 'placement:7301', '--timeout', '1s')
         assert done.returncode == 1, done.stdout
     assert time.monotonic() - begun < 10   # the C library gives up after 20 s
+    wait_for_log(expert, 'no name server answers')
