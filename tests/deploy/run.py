@@ -10,6 +10,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -24,6 +25,7 @@ sys.dont_write_bytecode = True
 from cluster import ROOT, Cluster  # noqa: E402
 from engine import BASE, Engine, NoEngine, output  # noqa: E402
 from load import PROMPTS, TOKENS, Load  # noqa: E402
+from monitoring import monitoring  # noqa: E402
 
 IMAGE = 'cadre-deploy-test'
 IMAGE_BYTES_MAX = 45_000_000
@@ -32,21 +34,26 @@ EXPERTS, EXPERTS_MORE = 4, 6
 # ---- the image ----
 
 
-def build(world, *arguments):
-    command = ['docker', 'build', '-q', '-t', IMAGE, *arguments, ROOT]
+def build(tag, *arguments):
+    command = ['docker', 'build', '-q', '-t', tag, *arguments, ROOT]
     done = subprocess.run(command, env={**os.environ, 'DOCKER_BUILDKIT': '0'}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 def image(world):
     """the image is built"""
-    build(world)
+    build(IMAGE)
     size = int(output('docker', 'image', 'inspect', '-f', '{{.Size}}', IMAGE)) - int(output('docker', 'image', 'inspect', '-f', '{{.Size}}', BASE))
     assert size <= IMAGE_BYTES_MAX, f'the image has {size} bytes more than its base, {IMAGE_BYTES_MAX} are enough'
     version = output('docker', 'run', '--rm', '--network', 'none', '--read-only', IMAGE, 'cadrectl', '--version').split()[1]
     label = output('docker', 'image', 'inspect', '-f', '{{index .Config.Labels "org.opencontainers.image.version"}}', IMAGE)
     assert label == version, f'the image says that it is {label}, the programs that they are {version}'
     return f'{size / 1e6:.1f} MB on top of {BASE}'
+
+
+def expected(world):
+    """what it should answer is computed"""
+    world.cluster.prepare()
 
 
 def bare_base(world):
@@ -58,7 +65,7 @@ def bare_base(world):
         shutil.copy(path, base / path.lstrip('/'))
     archive = subprocess.run(['tar', '-C', base, '-c', '.'], check=True, capture_output=True).stdout
     subprocess.run(['docker', 'import', '-', f'{IMAGE}:glibc'], input=archive, check=True, capture_output=True)
-    build(world, '-t', f'{IMAGE}:bare', '--build-arg', f'BASE={IMAGE}:glibc')
+    build(f'{IMAGE}:bare', '--build-arg', f'BASE={IMAGE}:glibc')
     answer = output('docker', 'run', '--rm', '--network', 'none', '--read-only', '--cap-drop', 'ALL', f'{IMAGE}:bare',
                     'cadrectl', 'generate', '--model', '/model', '--max-tokens', str(TOKENS), '--ignore-eos', '-o', 'json', PROMPTS[0])
     assert world.cluster.expected[PROMPTS[0]] in answer, answer
@@ -100,8 +107,8 @@ def up(world):
     cluster.learn()
     for container in [c for service in ('placement', 'expert', 'router-0', 'router-1') for c in cluster.containers(service)]:
         cluster.until_healthy(container)
-        inside = f'{cluster.inspect(container, "{{.HostConfig.ReadonlyRootfs}} {{.Config.User}} {{.HostConfig.CapDrop}}")}'
-        assert inside.startswith('true ') and ' 0' not in inside.split('[')[0] and inside.endswith('[ALL]'), inside
+        confined = cluster.inspect(container, '{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.Config.User}}')
+        assert confined.startswith('true [ALL] ') and not confined.endswith(' 0:0'), confined
         environment = cluster.inspect(container, '{{.Config.Env}}')
         assert 'CADRE_MODEL' not in environment, environment
 
@@ -142,6 +149,11 @@ def more(world):
     world.cluster.until_even(EXPERTS_MORE)
 
 
+def monitored(world):
+    """the profile monitoring"""
+    return monitoring(world.cluster, EXPERTS_MORE + 3)
+
+
 def renewed(world):
     """certificates are renewed without a restart"""
     cluster = world.cluster
@@ -150,7 +162,7 @@ def renewed(world):
         context = ssl.create_default_context(cafile=cluster.folder / 'certificates/authority.pem')
         context.load_cert_chain(cluster.folder / 'certificates/client.pem', cluster.folder / 'certificates/client.key')
         host, port = cluster.routers[0].split(':')
-        with context.wrap_socket(__import__('socket').create_connection((host, int(port)), timeout=10), server_hostname='localhost') as connection:
+        with context.wrap_socket(socket.create_connection((host, int(port)), timeout=10), server_hostname='localhost') as connection:
             return connection.getpeercert()['serialNumber']
 
     before = shown()
@@ -164,11 +176,17 @@ def renewed(world):
 # ---- every container is replaced, one after the other, while clients ask ----
 
 
+def remove(cluster, container):
+    output('docker', 'stop', '-t', '40', container)
+    code = cluster.inspect(container, '{{.State.ExitCode}}')
+    assert code == '0', f'a container ended with {code} when it was stopped'
+    output('docker', 'rm', container)
+
+
 def replace(cluster, service, count=1):
     """Each container of a service, one after the other, by a new one: another id, another address."""
     for container in cluster.containers(service):
-        output('docker', 'stop', '-t', '40', container)
-        output('docker', 'rm', container)
+        remove(cluster, container)
         before = set(cluster.containers(service))
         cluster.compose('up', '-d', '--no-deps', '--no-recreate', '--scale', f'{service}={count}', service)
         for new in set(cluster.containers(service)) - before:
@@ -192,8 +210,7 @@ def placement_replaced(world):
     cluster = world.cluster
     container = cluster.containers('placement')[0]
     address = cluster.address(container)
-    output('docker', 'stop', '-t', '20', container)
-    output('docker', 'rm', container)
+    remove(cluster, container)
     squatter = output('docker', 'run', '-d', '--network', f'{cluster.project()}_cluster', '--ip', address, BASE, 'sleep', '600')
     try:
         cluster.compose('up', '-d', '--no-deps', '--no-recreate', 'placement')
@@ -218,16 +235,32 @@ def under_load(steps):
     return run
 
 
+def shared_memory(world):
+    """the profile shm, alone"""
+    cluster = world.cluster
+    down(world)
+    cluster.environment['CADRE_ROUTER_SHM'] = cluster.routers[0]
+    cluster.compose('up', '-d', 'expert-shm-0', 'expert-shm-1', CADRE_EXPERTS='2')
+    cluster.until_answered()
+    network = f'/proc/{cluster.inspect(cluster.containers("router-shm")[0], "{{.State.Pid}}")}/net/dev'
+    read = ['docker', 'run', '--rm', '--pid', 'host', '--network', 'none', '--user', '0', BASE, 'awk', '/lo:/ { print $2 }', network]
+    before = int(output(*read))
+    for _ in range(10):
+        cluster.generate(PROMPTS[0], TOKENS)
+    received = int(output(*read)) - before
+    assert received < 100_000, f'{received} bytes went over the network to compute {10 * TOKENS} tokens'
+    return f'{received / 10 / TOKENS:.0f} bytes per token over TCP'
+
+
 def down(world):
     """down"""
-    world.cluster.compose('down', '-v', '-t', '40')
+    world.cluster.compose('--profile', 'shm', '--profile', 'monitoring', 'down', '-v', '-t', '40')
     left = output('docker', 'ps', '-aq', '--filter', f'label=com.docker.compose.project={world.cluster.project()}')
     assert not left, left
 
 
-STEPS = [image, lambda world: world.prepare(), bare_base, refusals, up, from_inside, expert_killed, more, renewed,
-         under_load([experts_replaced, routers_replaced, placement_replaced]), down]
-STEPS[1].__doc__ = 'what it should answer is computed'
+STEPS = [image, expected, bare_base, refusals, up, from_inside, expert_killed, more, monitored, renewed,
+         under_load([experts_replaced, routers_replaced, placement_replaced]), shared_memory, down]
 
 
 class World:
@@ -235,9 +268,6 @@ class World:
         self.engine, self.folder, self.rows, self.failed = engine, folder, [], None
         (folder / 'compose').mkdir()
         self.cluster = Cluster(engine, folder / 'compose', IMAGE)
-
-    def prepare(self):
-        self.cluster.prepare()
 
     def timed(self, step):
         begun = time.monotonic()
@@ -261,7 +291,7 @@ class World:
                              stderr=subprocess.STDOUT, text=True).stdout[-20000:], flush=True)
 
     def close(self, keep):
-        subprocess.run([*self.engine.compose, 'down', '-v', '-t', '5'], cwd=self.cluster.folder, env=self.cluster.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run([*self.engine.compose, '--profile', 'shm', '--profile', 'monitoring', 'down', '-v', '-t', '5'], cwd=self.cluster.folder, env=self.cluster.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if not keep:
             subprocess.run(['docker', 'rmi', '-f', IMAGE, f'{IMAGE}:bare', f'{IMAGE}:glibc'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             subprocess.run(['docker', 'image', 'prune', '-f', '--filter', 'label=cadre=build'], stdout=subprocess.DEVNULL)
