@@ -90,11 +90,11 @@ def refusals(world):
     refused('run scripts/certificates.sh certificates --compose first', 'config', '-q')
     cluster.certificates()
     cluster.compose('config', '-q')
-    refused('CADRE_EXPERTS' if cluster.is_v2() else 'scale', 'config', '-q', CADRE_EXPERTS='four')
-    refused('ort', 'config', '-q', CADRE_ROUTER_0='127.0.0.1:x')
+    refused('scale', 'config', '-q', CADRE_EXPERTS='four')
+    refused('hostPort' if cluster.is_v2() else 'router-0.ports', 'config', '-q', CADRE_ROUTER_0='127.0.0.1:x')
     refused('bind source path does not exist', 'run', '--rm', 'cadrectl', 'status', CADRE_CERTIFICATES='elsewhere')
     program = ['run', '--rm', '--no-deps']
-    refused("/model", *program, 'placement', CADRE_MODEL='/nowhere')
+    refused('/model', *program, 'placement', CADRE_MODEL=f'{cluster.folder}/empty')   # which the engine makes
     refused("'/run/secrets/cluster_secret'", *program, 'expert', CADRE_USER='12345:12345')
     cluster.compose('down', '-v')
 
@@ -263,17 +263,21 @@ STEPS = [image, expected, bare_base, refusals, up, from_inside, expert_killed, m
          under_load([experts_replaced, routers_replaced, placement_replaced]), shared_memory, down]
 
 
+def show(seconds, what):
+    print(f'{seconds:7.1f} s  {what}', flush=True)
+
+
 class World:
     def __init__(self, engine, folder):
-        self.engine, self.folder, self.rows, self.failed = engine, folder, [], None
+        self.engine, self.folder, self.passed = engine, folder, 0
         (folder / 'compose').mkdir()
         self.cluster = Cluster(engine, folder / 'compose', IMAGE)
 
     def timed(self, step):
         begun = time.monotonic()
         note = step(self)
-        self.rows.append((step.__doc__, time.monotonic() - begun, note or ''))
-        print(f'{self.rows[-1][1]:7.1f} s  {step.__doc__}' + (f': {note}' if note else ''), flush=True)
+        self.passed += 1
+        show(time.monotonic() - begun, step.__doc__ + (f': {note}' if note else ''))
 
     def run(self):
         for step in STEPS:
@@ -305,6 +309,7 @@ def main():
     begun = time.monotonic()
     try:
         with Engine() as engine, tempfile.TemporaryDirectory(prefix='cadre-deploy-') as folder:
+            show(time.monotonic() - begun, 'an engine and a base image')
             world = World(engine, pathlib.Path(folder))
             try:
                 code = world.run()
@@ -313,7 +318,7 @@ def main():
     except NoEngine as why:
         print(f'skipped: deploy: {why}')
         return 77
-    print(f'{len(world.rows)} passed, {code} failed, in {time.monotonic() - begun:.0f} s')
+    print(f'{world.passed} passed, {code} failed, in {time.monotonic() - begun:.0f} s')
     return code
 
 
