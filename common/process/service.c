@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/process/service.h"
 
-#include "common/base/network.h"
 #include "common/base/file.h"
+#include "common/base/network.h"
 #include "common/process/process_metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static bool given(const char *text) { return text && *text; }
 static const char *path_of(const char *option) { return given(option) ? option : NULL; }
@@ -166,18 +167,18 @@ const struct cad_tls_files *cad_service_tls(const struct cad_service *service)
 	return service->server_tls.certificate ? &service->server_tls : NULL;
 }
 
-/* A pipe can be read once, by who needs it. */
-static bool is_file(const char *path)
+/* It can be read once, by who needs it. */
+static bool is_pipe(const char *path)
 {
-	struct cad_error ignored;
-	return !path || cad_file_check_regular(path, &ignored) == CAD_OK;
+	struct stat status;
+	return path && stat(path, &status) == 0 && S_ISFIFO(status.st_mode);
 }
 
 /* Now, so that a wrong file is told at once, and not when the server or the channel is made of it. */
 static enum cad_status check_tls_files(const struct cad_tls_files *files, struct cad_error *error)
 {
 	struct cad_tls_pem pem;
-	if (!is_file(files->certificate) || !is_file(files->key) || !is_file(files->authority))
+	if (is_pipe(files->certificate) || is_pipe(files->key) || is_pipe(files->authority))
 		return CAD_OK;
 	enum cad_status status = cad_tls_pem_read(files, &pem, error);
 	if (status == CAD_OK)

@@ -8,6 +8,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,8 +85,9 @@ static int64_t seconds_of(const ASN1_TIME *time)
 }
 
 /* A fifth of a certificate's life is left, or two weeks if that is less: who renews it has not. */
-static void note_end(struct cad_tls_pem *pem, const X509 *certificate)
+static void note_end(void *context, X509 *certificate)
 {
+	struct cad_tls_pem *pem = context;
 	int64_t begins_s = seconds_of(X509_get0_notBefore(certificate)),
 		expires_s = seconds_of(X509_get0_notAfter(certificate)), fifth_s = (expires_s - begins_s) / 5;
 
@@ -95,16 +97,14 @@ static void note_end(struct cad_tls_pem *pem, const X509 *certificate)
 	pem->close_s = expires_s - (fifth_s < CLOSE_S ? fifth_s : CLOSE_S);
 }
 
-/* The first certificate of a text, all of whose certificates can be read; `pem`, if not NULL, learns when the first of
- * them ends. */
-static X509 *certificates_read(const char *text, struct cad_tls_pem *pem)
+/* The first certificate of a text, all of whose certificates can be read; each is visited. */
+static X509 *certificates_read(const char *text, void (*visit)(void *context, X509 *certificate), void *context)
 {
 	BIO *bio = BIO_new_mem_buf(text, -1);
 	X509 *first = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
 
 	for (X509 *each = first; each; each = PEM_read_bio_X509(bio, NULL, NULL, NULL)) {
-		if (pem)
-			note_end(pem, each);
+		visit(context, each);
 		if (each != first)
 			X509_free(each);
 	}
@@ -125,17 +125,23 @@ static EVP_PKEY *key_read(const char *text)
 	return key;
 }
 
+/* "2026-11-29", in UTC. */
+static void day_of(int64_t seconds, char day[16])
+{
+	struct tm fields;
+	time_t time = (time_t)seconds;
+	if (!gmtime_r(&time, &fields) || strftime(day, 16, "%F", &fields) == 0)
+		memcpy(day, "?", 2);
+}
+
 static enum cad_status check_end(
 	const struct cad_tls_files *files, const struct cad_tls_pem *pem, struct cad_error *error)
 {
-	char day[16] = "?";
-	struct tm end;
-	time_t expires_s = (time_t)pem->expires_s;
+	char day[16];
 
-	if (expires_s > time(NULL))
+	if (pem->expires_s > (int64_t)time(NULL))
 		return CAD_OK;
-	if (gmtime_r(&expires_s, &end))
-		(void)strftime(day, sizeof day, "%F", &end);
+	day_of(pem->expires_s, day);
 	return cad_error_set(error, CAD_ERR_INVALID, "the certificate '%s' has expired, on %s: have another one issued",
 		files->certificate, day);
 }
@@ -162,7 +168,7 @@ static enum cad_status pair_use(
 static enum cad_status pair_check(const struct cad_tls_files *files, struct cad_tls_pem *pem, struct cad_error *error)
 {
 	SSL_CTX *context = SSL_CTX_new(TLS_method());
-	X509 *certificate = certificates_read(pem->certificate, pem);
+	X509 *certificate = certificates_read(pem->certificate, note_end, pem);
 	EVP_PKEY *key = key_read(pem->key);
 
 	enum cad_status status = context ? pair_use(files, context, certificate, key, error)
@@ -177,15 +183,38 @@ static enum cad_status pair_check(const struct cad_tls_files *files, struct cad_
 	return status;
 }
 
+/* The latest end of those that others can be signed by; 0: there is none. One that has signed itself is its own
+ * authority, whatever else it may sign. */
+static void note_authority(void *context, X509 *certificate)
+{
+	int64_t *ends_s = context, end_s = seconds_of(X509_get0_notAfter(certificate));
+	bool signs = X509_check_ca(certificate) > 0 || (X509_get_extension_flags(certificate) & EXFLAG_SS);
+	if (signs && end_s > *ends_s)
+		*ends_s = end_s;
+}
+
 static enum cad_status authority_check(
 	const struct cad_tls_files *files, const struct cad_tls_pem *pem, struct cad_error *error)
 {
-	X509 *certificate = certificates_read(pem->authority, NULL);
+	int64_t ends_s = 0;
+	char day[16];
+	X509 *certificate = certificates_read(pem->authority, note_authority, &ends_s);
+
 	X509_free(certificate);
 	if (!certificate)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"'%s' holds no certificate of an authority in PEM form: %s", files->authority, openssl_says());
 	ERR_clear_error();
+	if (ends_s == 0)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"'%s' holds no certificate of an authority: what it holds may not sign others; give the certificate of who has signed the other side's",
+			files->authority);
+	if (ends_s <= (int64_t)time(NULL)) {
+		day_of(ends_s, day);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the authority '%s' has expired, on %s: have another one issued, and certificates by it",
+			files->authority, day);
+	}
 	return CAD_OK;
 }
 

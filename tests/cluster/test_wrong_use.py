@@ -141,7 +141,7 @@ def tls(certificate='router.pem', key='router.key', authority='authority.pem', p
     return [f'{prefix}-certificate', certificate, f'{prefix}-key', key, f'{prefix}-authority', authority]
 
 
-# Names in words that begin with '--' are options', all others files'; for all three services but where it says so.
+# Names in words that begin with '--' are options', all others files' (in the fixture's folder, without '/'); for all three services but where it says so.
 @pytest.mark.parametrize('options, says', [
     (['--secret-file', 'nothing'], "cannot open the cluster secret '/nothing': No such file or directory"),
     (['--secret-file', '.'], "the cluster secret '/.' is a directory, but must be a file"),
@@ -157,6 +157,8 @@ def tls(certificate='router.pem', key='router.key', authority='authority.pem', p
     (tls(key='router.pem'), "'/router.pem' holds no private key in PEM form without a password"),
     (tls(authority='nothing'), "cannot read the certificate authority of TLS from '/nothing': No such file or directory"),
     (tls(authority='authority.key'), "'/authority.key' holds no certificate of an authority in PEM form"),
+    (tls(authority='expert.pem'), "'/expert.pem' holds no certificate of an authority: what it holds may not sign others"),
+    (tls(authority='/dev/null'), "'/dev/null' holds no certificate of an authority in PEM form"),
     (['cadre-router', '--token-file', 'empty'], "the token file '/empty'"),
     (['cadre-router', '--token-file', 'short'], '/short'),
     (['cadre-router', '--token-file', 'twice'], '/twice'),
@@ -171,7 +173,7 @@ def tls(certificate='router.pem', key='router.key', authority='authority.pem', p
 def test_bad_files_are_found(files, options, says):
     """At the start, before anything else is done, and by --check-config, with the same sentence."""
     programs, options = ([options[0]], options[1:]) if options[0] in PROGRAMS else (list(PROGRAMS), options)
-    options = [word if word.startswith('--') else f'{files}/{word}' for word in options]
+    options = [word if word[0] in '-/' else f'{files}/{word}' for word in options]
     for program in programs:
         command = [program, '--model', MODEL, '--http', '127.0.0.1:0', *PROGRAMS[program], *options]
         for more, code in ([], 1), (['--check-config'], 2):
