@@ -12,7 +12,8 @@ import time
 
 import grpc
 
-from guarded import TOKENS, messages, proof
+from guarded import TOKENS, messages
+from proof import proof
 
 ATTEMPTS = []
 READ = {'placement': ('/cadre.v1.Placement/GetStatus', b''), 'router': ('/cadre.v1.Inference/GetModel', b'')}
@@ -243,8 +244,7 @@ def replayed(world, listener):
     def first(answers):
         yield challenge(nonce)
         service_nonce = wait_for(answers).challenge.nonce
-        mac = proof(secret, b'cadre member', (nonce, service_nonce), 'expert-9', 'expert', '', '127.0.0.1:1')
-        recorded.append(hello(world, mac=mac).SerializeToString())
+        recorded.append(hello(world, mac=proof(secret, hello(world).hello, nonce, service_nonce)).SerializeToString())
         yield recorded[0]
     code, sentence = join(world, first)
     if 'secret' in sentence:   # refused for what else the hello lacks, after the proof

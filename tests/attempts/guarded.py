@@ -6,8 +6,6 @@ role whose name is 'operator', and one with a role that does not exist.
 """
 import contextlib
 import functools
-import hashlib
-import hmac
 import pathlib
 import subprocess
 import tempfile
@@ -33,12 +31,6 @@ def messages():
     for file in files.file:
         pool.Add(file)
     return lambda name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f'cadre.v1.{name}'))
-
-
-def proof(secret, label, nonces, *texts):
-    """As common/cluster/proof.h has it."""
-    said = label.ljust(16, b'\0') + b''.join(nonces) + b''.join(len(text).to_bytes(4, 'little') + text.encode() for text in texts)
-    return hmac.new(secret, said, hashlib.sha256).digest()
 
 
 def make_files(files):

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may do what: roles by certificate and by token on both listeners, what is refused, and where that is written down."""
-import hashlib
-import hmac
 import json
 import subprocess
 import time
@@ -11,7 +9,9 @@ import grpc
 import pytest
 
 import certificates
+import reflect
 from cluster import BIN, GOLDEN, Cluster, http, metric, wait_for_log
+from proof import proof
 
 MODEL = GOLDEN / 'mixtral-a' / 'model'
 SECRET = 'sixteen bytes and some more'
@@ -63,7 +63,7 @@ def channel(files, target, certificate):
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(*pem), options=[('grpc.use_local_subchannel_pool', 1)])
 
 
-def attempt(files, target, certificate, headers, method):
+def ask(files, target, certificate, headers, method):
     """(code, sentence) of a call with an empty message."""
     with channel(files, target, certificate) as connection:
         service = 'Placement' if method in ('Join', 'WatchMap', 'GetMap', 'GetStatus') else 'Inference'
@@ -82,7 +82,7 @@ def bearer(name):
 
 
 # certificate, token, method, code, sentence; INVALID_ARGUMENT comes from behind the door, which sees that the message is empty
-ATTEMPTS = [
+CALLS = [
     (None, [], 'GetModel', UNAUTHENTICATED, "this router requires a certificate or a token: send the header 'authorization: Bearer TOKEN'"),
     (None, ['Bearer wrong-token-01234'], 'GetModel', UNAUTHENTICATED, 'this router does not know the token that was sent'),
     (None, ['Basic Y2xpZW50'], 'GetModel', UNAUTHENTICATED, "the header 'authorization' is not 'Bearer TOKEN', or there are several"),
@@ -123,14 +123,14 @@ def audit(cluster):
     return [line for line in lines if line['component'] == 'audit']
 
 
-def test_every_attempt_has_its_code_and_sentence(files, cluster):
+def test_every_call_has_its_code_and_sentence(files, cluster):
     cluster = cluster[0]
     before = metric(cluster.placement_http, 'cadre_calls_refused_total') + metric(cluster.routers[0].http, 'cadre_calls_refused_total')
-    for certificate, headers, method, code, sentence in ATTEMPTS:
+    for certificate, headers, method, code, sentence in CALLS:
         target = cluster.placement_grpc if method in ('Join', 'WatchMap', 'GetMap', 'GetStatus') else cluster.routers[0].grpc
-        got, text = attempt(files, target, certificate, headers, method)
+        got, text = ask(files, target, certificate, headers, method)
         assert got == code and sentence in text, (certificate, headers, method, got, text)
-    refused = sum(code in (UNAUTHENTICATED, DENIED) for _, _, _, code, _ in ATTEMPTS)
+    refused = sum(code in (UNAUTHENTICATED, DENIED) for _, _, _, code, _ in CALLS)
     assert metric(cluster.placement_http, 'cadre_calls_refused_total') + metric(cluster.routers[0].http, 'cadre_calls_refused_total') == before + refused
 
 
@@ -193,16 +193,9 @@ def test_cadrectl_shows_who_it_is(files, cluster):
         assert done.returncode == code and words in done.stdout + done.stderr, done
 
 
-def proof(hello, member_nonce, service_nonce):
-    """As common/cluster/proof.h has it."""
-    texts = b''.join(len(text).to_bytes(4, 'little') + text for text in (hello.id.encode(), b'expert', hello.cluster.encode(), hello.exchange_address.encode()))
-    return hmac.digest(SECRET.encode(), b'cadre member'.ljust(16, b'\0') + member_nonce + service_nonce + texts, hashlib.sha256)
-
-
 def test_a_replayed_hello_is_refused(files, cluster):
     """Whoever knows the secret gets as far as the settings; whoever only heard the same words does not, because the service's nonce is another."""
     cluster = cluster[0]
-    import reflect
     server = reflect.Server(cluster.placement_grpc, files)
     nonce, said = b'n' * 32, None
     sentences = []
@@ -221,7 +214,7 @@ def test_a_replayed_hello_is_refused(files, cluster):
             challenge = next(call).challenge
             if said is None:
                 said = report(hello={'id': 'replay', 'role': 2, 'cluster': 'cadre', 'exchange_version': 2, 'model_fingerprint': cluster.status()['model_fingerprint']})
-                said.hello.mac = proof(said.hello, nonce, challenge.nonce)
+                said.hello.mac = proof(SECRET.encode(), said.hello, nonce, challenge.nonce)
             reports.append(said)
             with pytest.raises(grpc.RpcError) as refused:
                 next(call)
