@@ -51,12 +51,28 @@ names_of() {
 	esac
 }
 
-# subject_name HOST: an address or a DNS name (with a star in front, perhaps), as openssl wants it.
+# is_address HOST: openssl takes it for one, in a certificate that nobody sees.
+is_address() {
+	[[ $1 =~ ^[0-9]+(\.[0-9]+){3}$ || $1 =~ ^[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f.]*$ ]] &&
+		openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -config /dev/stdin >/dev/null 2>&1 <<-CONFIG
+			[req]
+			distinguished_name = name
+			prompt = no
+			x509_extensions = names
+			[name]
+			CN = name
+			[names]
+			subjectAltName = IP:$1
+		CONFIG
+}
+
+# subject_name HOST: an address or a DNS name (with a star in front, perhaps), as openssl wants it. What ends in a number is no name.
 subject_name() {
-	if [[ $1 =~ ^[0-9]+(\.[0-9]+){3}$ || $1 =~ ^[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f.]*$ ]]; then
+	local label='[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?'
+	if is_address "$1"; then
 		echo "IP:$1"
-	elif [[ $1 =~ ^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*$ ]]; then
-		echo "DNS:$1"
+	elif [[ $1 =~ ^(\*\.)?$label(\.$label)*\.?$ && ! ${1%.} =~ (^|\.)[0-9]+$ ]]; then
+		echo "DNS:${1%.}"
 	else
 		fail "--host '$1' is neither a name nor an address: only letters, digits, '-' and '.', without a port" 2
 	fi
@@ -72,9 +88,23 @@ run_openssl() {
 # new_key FILE
 new_key() { run_openssl "making $1" genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1"; }
 
+# lock: this run is the only one in DIR, with the folder WORK there for what it makes. A lock of flock ends with its run, WORK may not.
+lock() {
+	local other="another run makes certificates in $DIR"
+	{ mkdir -p "$DIR" && [ -r "$DIR" ] && [ -w "$DIR" ]; } 2>/dev/null || fail "nothing can be written to $DIR"
+	WORK=$DIR/.new
+	if command -v flock >/dev/null; then
+		exec 9<"$DIR"
+		flock -n 9 || fail "$other: call this again when it has ended"
+		rm -rf "$WORK"
+	fi
+	mkdir "$WORK" 2>/dev/null || fail "$other: call this again when it has ended; if there is none, remove $WORK first"
+	trap 'rm -rf "$WORK"' EXIT
+}
+
 make_authority() {
 	new_key "$WORK/authority.key"
-	cat >"$WORK/config" <<-CONFIG
+	cat >"$WORK/.config" <<-CONFIG
 		[req]
 		distinguished_name = name
 		prompt = no
@@ -86,9 +116,8 @@ make_authority() {
 		keyUsage = critical, keyCertSign, cRLSign
 		subjectKeyIdentifier = hash
 	CONFIG
-	run_openssl "making $DIR/authority.pem" req -x509 -new -sha256 -config "$WORK/config" -key "$WORK/authority.key" \
+	run_openssl "making $DIR/authority.pem" req -x509 -new -sha256 -config "$WORK/.config" -key "$WORK/authority.key" \
 		-days "$AUTHORITY_DAYS" -out "$WORK/authority.pem"
-	publish authority
 }
 
 # check_authority: that of an earlier run is whole, and lives longer than what it signs.
@@ -105,34 +134,31 @@ check_authority() {
 		fail "$certificate ends in less than $DAYS days: begin with a new authority in another folder, or give fewer --days"
 }
 
-# check_ours: nothing is replaced that this authority has not signed.
+# check_ours: nothing is replaced that this authority has not signed, and nothing that is kept is useless.
 check_ours() {
-	local name
+	local name file
 	for name in "${IDENTITIES[@]}"; do
-		[ ! -e "$DIR/$name.pem" ] && [ ! -e "$DIR/$name.key" ] && continue
-		openssl verify -partial_chain -no_check_time -CAfile "$DIR/authority.pem" "$DIR/$name.pem" >/dev/null 2>&1 ||
-			fail "$DIR/$name.pem or its key: they were not signed by the authority of this folder: move them away, or choose another folder"
+		for file in "$DIR/$name.key" "$DIR/$name.pem"; do
+			[ -e "$file" ] || continue
+			[ -e "$DIR/authority.pem" ] ||
+				fail "$file is there, but no authority.pem that signed it: move it away, or choose another folder"
+			openssl verify -partial_chain -no_check_time -CAfile "$DIR/authority.pem" "$DIR/$name.pem" >/dev/null 2>&1 ||
+				fail "$DIR/$name.pem or its key: they were not signed by the authority of this folder: move them away, or choose another folder"
+			{ [ -f "$file" ] && [ -w "$file" ]; } || fail "$file cannot be written by this user"
+		done
 	done
+	[ ! -e "$DIR/secret" ] || { [ -f "$DIR/secret" ] && grep -q '[^[:space:]]' "$DIR/secret"; } 2>/dev/null ||
+		fail "$DIR/secret has no secret in it, or cannot be read: move it away, and another run makes one"
 }
 
-# publish NAME: its files. Those that are there keep their owner, and their inode, which is what a container has mounted of them. The key
-# goes first: who reads both in between finds that they do not belong together, and keeps the pair that it has.
-publish() {
-	local file
-	for file in "$1.key" "$1.pem"; do
-		if [ -e "$DIR/$file" ]; then cat "$WORK/$file" >"$DIR/$file"; else mv "$WORK/$file" "$DIR/$file"; fi
-	done
-	chmod 644 "$DIR/$1.pem"
-}
-
-# issue NAME
+# issue NAME AUTHORITY: signed by AUTHORITY.pem
 issue() {
 	local role
 	role=$(role_of "$1")
 	new_key "$WORK/$1.key"
 	run_openssl "asking for $1.pem" req -new -sha256 -config <(printf '[req]\ndistinguished_name = name\nprompt = no\n[name]\nCN = %s\n' "$1") \
-		-key "$WORK/$1.key" -out "$WORK/request"
-	cat >"$WORK/extensions" <<-EXTENSIONS
+		-key "$WORK/$1.key" -out "$WORK/.request"
+	cat >"$WORK/.extensions" <<-EXTENSIONS
 		basicConstraints = critical, CA:FALSE
 		keyUsage = critical, digitalSignature
 		extendedKeyUsage = serverAuth, clientAuth
@@ -140,21 +166,37 @@ issue() {
 		authorityKeyIdentifier = keyid
 		subjectAltName = URI:cadre://$role/$1$(names_of "$1")
 	EXTENSIONS
-	run_openssl "signing $1.pem" x509 -req -sha256 -in "$WORK/request" -CA "$DIR/authority.pem" -CAkey "$DIR/authority.key" \
-		-set_serial "0x$(openssl rand -hex 16)" -days "$DAYS" -extfile "$WORK/extensions" -out "$WORK/$1.pem"
-	publish "$1"
+	run_openssl "signing $1.pem" x509 -req -sha256 -in "$WORK/.request" -CA "$2.pem" -CAkey "$2.key" \
+		-set_serial "0x$(openssl rand -hex 16)" -days "$DAYS" -extfile "$WORK/.extensions" -out "$WORK/$1.pem"
 }
 
-make_secret() {
-	openssl rand -hex 32 >"$WORK/secret"
-	mv -f "$WORK/secret" "$DIR/secret"
+# publish: what is made, after all of it is. Files that are there keep their owner, and their inode, which is what a container has mounted
+# of them. The key goes first: who reads both in between finds that they do not belong together, and keeps the pair that it has.
+publish() {
+	local name file new output
+	trap '' HUP INT TERM
+	chmod 644 "$WORK"/*.pem
+	for name in "${IDENTITIES[@]}"; do
+		for file in "$name.key" "$name.pem"; do
+			[ -e "$DIR/$file" ] || continue
+			cat "$WORK/$file" >"$DIR/$file"
+			rm "$WORK/$file"
+		done
+	done
+
+	new=("$WORK"/*)
+	[ -e "${new[0]}" ] || return 0
+	output=$(mv "${new[@]}" "$DIR/" 2>&1) || {
+		(cd "$DIR" && rm -f "${new[@]##*/}")
+		fail "nothing can be put into $DIR: $output"
+	}
 }
 
-# set_variable NAME VALUE: in .env, where Compose reads it, beside what else is there.
+# set_variable NAME VALUE: in .env, where Compose reads it, beside what else is there, the last line of which may not end.
 set_variable() {
 	touch .env
-	sed -i "/^$1=/d" .env
-	echo "$1=$2" >>.env
+	sed -i -e "/^$1=/d" -e "\$a\\" .env
+	echo "$1='$2'" >>.env
 }
 
 # for_compose: secrets in files reach a container with the owner that they have on the host.
@@ -164,16 +206,20 @@ for_compose() {
 	set_variable CADRE_USER "$(stat -c %u:%g "$DIR/secret")"
 }
 
-DIR='' HOSTS='' DAYS=365 COMPOSE=''
+DIR='' NAMES=() HOSTS='' DAYS=365 COMPOSE=''
 while [ $# -gt 0 ]; do
 	case $1 in
 		--help | -h)
 			usage
 			exit
 			;;
+		--host=* | --days=*)
+			set -- "${1%%=*}" "${1#*=}" "${@:2}"
+			continue
+			;;
 		--host | --days) [ $# -ge 2 ] || fail "$1 needs a value" 2 ;;&
 		--host)
-			HOSTS+=,$(subject_name "$2")
+			NAMES+=("$2")
 			shift
 			;;
 		--days)
@@ -195,15 +241,21 @@ done
 	exit 2
 }
 [ -z "$COMPOSE" ] || [ -e docker-compose.yml ] || fail "--compose: there is no docker-compose.yml in this folder" 2
+[ -z "$COMPOSE" ] || [[ $DIR != *[\'\\[:cntrl:]]* && $DIR != *"\${"* && $DIR != "~"* ]] ||
+	fail "--compose: Compose cannot read ', \\, \${, a control character, or a ~ in front in the name of a folder: choose another one" 2
 command -v openssl >/dev/null || fail "openssl is not installed: apt-get install openssl"
+for name in ${NAMES[@]+"${NAMES[@]}"}; do HOSTS+=,$(subject_name "$name"); done
 
-WORK=$(mkdir -p "$DIR" 2>/dev/null && mktemp -d "$DIR/.new.XXXXXX" 2>/dev/null) || fail "nothing can be written to $DIR"
-trap 'rm -rf "$WORK"' EXIT
-
-if [ -e "$DIR/authority.pem" ] || [ -e "$DIR/authority.key" ]; then check_authority; fi
+lock
+AUTHORITY=$DIR/authority
+if [ -e "$AUTHORITY.pem" ] || [ -e "$AUTHORITY.key" ]; then check_authority; fi
 check_ours
-[ -e "$DIR/authority.pem" ] || make_authority
-for identity in "${IDENTITIES[@]}"; do issue "$identity"; done
-[ -e "$DIR/secret" ] || make_secret
+[ -e "$AUTHORITY.pem" ] || {
+	AUTHORITY=$WORK/authority
+	make_authority
+}
+for identity in "${IDENTITIES[@]}"; do issue "$identity" "$AUTHORITY"; done
+[ -e "$DIR/secret" ] || openssl rand -hex 32 >"$WORK/secret"
+publish
 [ -z "$COMPOSE" ] || for_compose
 echo "$DIR: the certificates of ${IDENTITIES[*]} are good for $DAYS days"
