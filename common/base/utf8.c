@@ -53,16 +53,52 @@ size_t cad_utf8_whole(const char *bytes, size_t size)
 	return 1 + size - start < cad_utf8_size(bytes[start - 1]) ? start - 1 : size;
 }
 
+/* The first character, or the first byte when that is part of none; *size are its bytes, of `left` > 0. */
+static bool first_is_printable(const char *bytes, size_t left, size_t *size)
+{
+	size_t length = cad_utf8_expected(bytes[0]);
+
+	*size = 1;
+	if (length == 0 || length > left || cad_utf8_valid(bytes, length) < length)
+		return false;
+	uint32_t c = cad_utf8_get(bytes, size);
+	bool control = c < 0x20 || (c >= 0x7f && c < 0xa0), line_or_turn = c >= 0x2028 && c <= 0x202e,
+	     isolate = c >= 0x2066 && c <= 0x2069;
+	return !control && !line_or_turn && !isolate;
+}
+
+bool cad_utf8_is_printable(const char *bytes, size_t size)
+{
+	for (size_t i = 0, taken; i < size; i += taken)
+		if (!first_is_printable(bytes + i, size - i, &taken))
+			return false;
+	return true;
+}
+
+void cad_utf8_make_printable(char *text)
+{
+	size_t size = strlen(text), out = 0;
+
+	for (size_t i = 0, taken; i < size; i += taken) {
+		bool printable = first_is_printable(text + i, size - i, &taken);
+		if (printable)
+			memmove(text + out, text + i, taken);
+		else
+			text[out] = '?';
+		out += printable ? taken : 1;
+	}
+	text[out] = 0;
+}
+
 void cad_utf8_copy(char *out, size_t bytes, const char *text)
 {
-	size_t size = strnlen(text, bytes - 1), at = 0;
+	size_t size = strnlen(text, bytes - 1);
 
 	if (text[size])
 		size = cad_utf8_whole(text, size);
 	memcpy(out, text, size);
 	out[size] = 0;
-	while ((at += cad_utf8_valid(out + at, size - at)) < size)
-		out[at] = '?';
+	cad_utf8_make_printable(out);
 }
 
 size_t cad_utf8_size(char lead)

@@ -58,23 +58,10 @@ enum cad_status cad_role_uri_parse(
 
 /* ---- names ---- */
 
-/* A line of a log, and a terminal, can show it. */
-static bool is_showable(const char *text, size_t size)
-{
-	if (cad_utf8_valid(text, size) != size)
-		return false;
-	for (size_t i = 0, bytes; i < size; i += bytes) {
-		uint32_t character = cad_utf8_get(text + i, &bytes);
-		if (character < 0x20 || (character >= 0x7f && character < 0xa0))
-			return false;
-	}
-	return true;
-}
-
 static enum cad_status name_take(
 	const char *text, size_t size, struct cad_certificate *certificate, struct cad_error *error)
 {
-	if (size >= CAD_CALLER_NAME_BYTES || !is_showable(text, size))
+	if (size >= CAD_CALLER_NAME_BYTES || !cad_utf8_is_printable(text, size))
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"its name has more than %d bytes, or characters that cannot be shown",
 			CAD_CALLER_NAME_BYTES - 1);

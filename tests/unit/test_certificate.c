@@ -131,6 +131,11 @@ static void certificates(void **state)
 		{ { .entries = { { "CN", "a\nlevel=info", 0 } } }, 0, NULL, "characters that cannot be shown" },
 		{ { .entries = { { "CN", "a\x1b[2J", 0 } } }, 0, NULL, "characters that cannot be shown" },
 		{ { .entries = { { "CN", "a\xc2\x9b", 0 } } }, 0, NULL, "characters that cannot be shown" },
+		{ { .entries = { { "CN",
+			    "a\xe2\x80\xae"
+			    "b",
+			    0 } } },
+			0, NULL, "characters that cannot be shown" },
 		{ { .entries = { { "CN", "alice\0bob", 9 } } }, 0, NULL, "characters that cannot be shown" },
 		{ { .names = "DNS:host", .names_twice = 1 }, 0, NULL, "cannot be read, or is there twice" },
 	};

@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -121,11 +122,46 @@ static void copies(void **state)
 		{ "a\xf0\x9f\x98\x80", "a\xf0\x9f\x98\x80" },
 		{ "a\xc3z\xff", "a?z?" },
 		{ "\x80\x80\x80\x80\x80\x80", "?????" },
+		{ "a\x1b[1m", "a?[1m" },
+		{ "a\xe2\x80\xae"
+		  "b",
+			"a?b" },
 	};
 	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
 		char copy[6];
 		cad_utf8_copy(copy, sizeof copy, table[i].text);
 		assert_string_equal(copy, table[i].copy);
+	}
+}
+
+static void what_can_be_shown(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text, *shown;
+	} table[] = {
+		{ "", "" },
+		{ "a b ~ \xc3\xa4 \xe2\x80\x94 \xf0\x9f\x98\x80", NULL },
+		{ "\xc2\xa0\xe2\x80\xa7\xe2\x80\xaf\xe2\x81\xa5\xe2\x81\xaa", NULL }, /* those beside what cannot */
+		{ "\x1b[32mX\n\r\t\x01\x1f\x7f", "?[32mX??????" },
+		{ "\xc2\x80z\xc2\x9b"
+		  "31m\xc2\x9f",
+			"?z?31m?" },
+		{ "\xe2\x80\xa8\xe2\x80\xa9\xe2\x80\xaa\xe2\x80\xae\xe2\x81\xa6\xe2\x81\xa9!",
+			"?????"
+			"?!" },
+		{ "a\xc3", "a?" },
+		{ "\xff\xe2\x80z\xc0\x9b", "???z??" },
+	};
+
+	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+		char text[64];
+		const char *shown = table[i].shown ? table[i].shown : table[i].text;
+		snprintf(text, sizeof text, "%s", table[i].text);
+		assert_int_equal(cad_utf8_is_printable(text, strlen(text)), strcmp(text, shown) == 0);
+		cad_utf8_make_printable(text);
+		assert_string_equal(text, shown);
+		assert_true(cad_utf8_is_printable(text, strlen(text)));
 	}
 }
 
@@ -138,6 +174,7 @@ int main(void)
 		cmocka_unit_test(bytes_that_follow),
 		cmocka_unit_test(cuts),
 		cmocka_unit_test(copies),
+		cmocka_unit_test(what_can_be_shown),
 	};
 	return cmocka_run_group_tests_name("utf8", tests, NULL, NULL);
 }
