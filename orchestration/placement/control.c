@@ -3,12 +3,15 @@
 #include "orchestration/placement/control.h"
 
 #include "common/base/log.h"
+#include "common/base/utf8.h"
 #include "common/transport/exchange_address.h"
 #include "orchestration/placement/internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { WHY_BYTES = 201 }; /* of why a load failed: what the status has room for */
 
 /* ---- start ---- */
 
@@ -369,7 +372,7 @@ static void note_problem(struct pl_control *control, uint32_t slot, uint32_t cel
 			"wrong weights, %llu times: layer %u expert %u has checksum %s, in the placement service's files %s; start it with the same --model files",
 			(unsigned long long)problem->times, layer, expert, one, other);
 	else
-		snprintf(problem->text, sizeof problem->text, "loading failed, %llu times: layer %u expert %u: %.200s",
+		snprintf(problem->text, sizeof problem->text, "loading failed, %llu times: layer %u expert %u: %s",
 			(unsigned long long)problem->times, layer, expert, one);
 
 	if (said)
@@ -438,7 +441,7 @@ enum cad_status pl_control_loaded(struct pl_control *control, uint64_t session, 
 	if (status != CAD_OK)
 		return status == CAD_AGAIN ? CAD_OK : status;
 
-	snprintf(reported, sizeof reported, "%s", checksum);
+	cad_utf8_copy(reported, sizeof reported, checksum);
 
 	if (pl_rollout_expert_bytes(control->rollout, bytes)) {
 		control->plan_due = true;
@@ -472,9 +475,10 @@ void pl_control_checksum(struct pl_control *control, uint32_t cell)
 	}
 }
 
-enum cad_status pl_control_failed(
-	struct pl_control *control, uint64_t session, struct pl_expert expert, const char *why, struct cad_error *error)
+enum cad_status pl_control_failed(struct pl_control *control, uint64_t session, struct pl_expert expert,
+	const char *why_said, struct cad_error *error)
 {
+	char why[WHY_BYTES];
 	uint32_t slot, cell;
 	enum cad_status status = find_report(control, session, expert, &slot, &cell, error);
 
@@ -484,6 +488,7 @@ enum cad_status pl_control_failed(
 	pl_rollout_failed(control->rollout, slot, cell, pl_control_now(control));
 	control->plan_due = true;
 	control->stats.loads_failed++;
+	cad_utf8_copy(why, sizeof why, why_said);
 	note_problem(control, slot, cell, PL_PROBLEM_FAILED, why, NULL);
 
 	return CAD_OK;

@@ -13,14 +13,16 @@
 #include <string.h>
 #include <uv.h>
 
+enum { SHOWN_BYTES = 61 }; /* of a text that is refused */
+#define HOST_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:%"
+
 /* ---- the secret ---- */
 
 static void name_guest(struct pl_guest *guest, const char *id)
 {
 	cad_utf8_copy(guest->id, sizeof guest->id, id);
-	for (char *at = guest->id; *at; at++)
-		if ((unsigned char)*at <= ' ' || *at == 0x7f)
-			*at = '?';
+	for (char *at = guest->id; (at = strchr(at, ' '));)
+		*at = '?';
 }
 
 enum cad_status pl_door_challenge(const struct pl_door *door, struct pl_guest *guest,
@@ -63,7 +65,75 @@ static enum cad_status check_secret(
 	return CAD_OK;
 }
 
+/* ---- texts ---- */
+
+/* Any of them may come into a log, a refusal or the status. */
+static enum cad_status check_text(
+	const struct pl_guest *guest, const char *what, const char *text, struct cad_error *error)
+{
+	char shown[SHOWN_BYTES];
+
+	if (cad_utf8_is_printable(text, strlen(text)))
+		return CAD_OK;
+	cad_utf8_copy(shown, sizeof shown, text);
+	return cad_error_set(error, CAD_ERR_INVALID, "'%s' has characters that cannot be shown in its %s: '%s'",
+		guest->id, what, shown);
+}
+
+static enum cad_status check_texts(
+	const struct pl_guest *guest, const Cadre__V1__NodeHello *hello, struct cad_error *error)
+{
+	const struct {
+		const char *what, *text;
+	} texts[] = {
+		{ "node id", hello->id },
+		{ "cluster", hello->cluster },
+		{ "HTTP address", hello->http_address },
+		{ "gRPC address", hello->grpc_address },
+		{ "version", hello->version },
+		{ "isa", hello->isa },
+		{ "model fingerprint", hello->model_fingerprint },
+		{ "kernels fingerprint", hello->kernels_fingerprint },
+		{ "settings fingerprint", hello->settings_fingerprint },
+		{ "settings", hello->settings },
+		{ "router checksum", hello->router_checksum },
+	};
+	enum cad_status status = CAD_OK;
+
+	for (size_t i = 0; status == CAD_OK && i < sizeof texts / sizeof texts[0]; i++)
+		status = check_text(guest, texts[i].what, texts[i].text, error);
+	return status;
+}
+
 /* ---- addresses ---- */
+
+static enum cad_status check_place(const char *exchange_address, struct cad_error *error)
+{
+	char place[CAD_ADDRESS_BYTES];
+	struct cad_address address;
+
+	cad_exchange_address_host(exchange_address, place);
+	enum cad_status status = cad_address_parse(place, &address, error);
+	if (status == CAD_OK && address.host[strspn(address.host, HOST_CHARACTERS)])
+		status = cad_error_set(
+			error, CAD_ERR_INVALID, "'%s' is not an address: '%s' is not a host", place, address.host);
+	return status;
+}
+
+/* UCX's form has three more parts; other links have HOST:PORT alone. A router without a link has none. */
+enum cad_status pl_door_exchange_address(const struct pl_guest *guest, const char *text, struct cad_error *error)
+{
+	struct cad_exchange_address address;
+	enum cad_status status = check_text(guest, "exchange address", text, error);
+
+	if (status != CAD_OK || !text[0])
+		return status;
+	if (strchr(text, '/'))
+		status = cad_exchange_address_parse(text, &address, error);
+	if (status == CAD_OK)
+		status = check_place(text, error);
+	return status == CAD_OK ? CAD_OK : cad_error_prefix(error, "exchange address of '%s'", guest->id);
+}
 
 static bool is_unspecified(const char *host)
 {
@@ -81,13 +151,14 @@ static enum cad_status check_address(
 	char place[CAD_ADDRESS_BYTES], host[INET6_ADDRSTRLEN] = "";
 	struct sockaddr_storage from;
 	struct cad_address address;
-	struct cad_error ignored;
+	enum cad_status status = pl_door_exchange_address(guest, hello->exchange_address, error);
 
-	if (!hello->exchange_address[0] || !pl_probe_peer(peer, &from))
-		return CAD_OK;
+	if (status != CAD_OK || !hello->exchange_address[0] || !pl_probe_peer(peer, &from))
+		return status;
 	cad_exchange_address_host(hello->exchange_address, place);
-	if (cad_address_parse(place, &address, &ignored) != CAD_OK)
-		return CAD_OK; /* not a link with hosts */
+	status = cad_address_parse(place, &address, error);
+	if (status != CAD_OK)
+		return status;
 
 	if (is_unspecified(address.host))
 		return cad_error_set(error, CAD_ERR_REFUSED,
@@ -118,11 +189,7 @@ static enum cad_status check_library(const struct pl_guest *guest, const Cadre__
 	const struct pl_registry *registry, struct cad_error *error)
 {
 	char ours[CAD_EXCHANGE_LIBRARY_BYTES], theirs[CAD_EXCHANGE_LIBRARY_BYTES];
-	struct cad_exchange_address address;
 
-	if (strchr(hello->exchange_address, '/') &&
-		cad_exchange_address_parse(hello->exchange_address, &address, error) != CAD_OK)
-		return cad_error_prefix(error, "exchange address of '%s'", guest->id);
 	library_of(hello->exchange_address, theirs);
 
 	for (uint32_t slot = 0; theirs[0] && slot < CAD_PROCESSES_MAX; slot++) {
@@ -143,9 +210,14 @@ enum cad_status pl_door_hello(const struct pl_door *door, struct pl_guest *guest
 {
 	name_guest(guest, hello->id);
 	enum cad_status status = check_secret(door, guest, hello, error);
+	if (status == CAD_OK)
+		status = check_texts(guest, hello, error);
 	if (status != CAD_OK)
 		return status;
 
+	if (hello->role != CADRE__V1__ROLE__ROLE_ROUTER && hello->role != CADRE__V1__ROLE__ROLE_EXPERT)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the hello of '%s' names no role: ROLE_ROUTER or ROLE_EXPERT is needed", guest->id);
 	if (hello->cluster[0] && strcmp(hello->cluster, door->cluster) != 0)
 		return cad_error_set(error, CAD_ERR_REFUSED,
 			"'%s' belongs to cluster '%.60s', and this is the placement service of '%.60s': check --placement",
@@ -168,7 +240,7 @@ static struct pl_refusal *find_refusal(struct pl_door *door, const char *id)
 	return NULL;
 }
 
-/* What a stranger wrote is cut to size, and must still be text: one message has all of it. */
+/* What a stranger wrote is cut to size, and must be text that can be shown: one message has all of it. */
 bool pl_door_remember(struct pl_door *door, const char *id_said, const char *why_said, uint64_t now_ns)
 {
 	char id[CAD_MAP_ID_BYTES], why[CAD_ERROR_TEXT_BYTES];

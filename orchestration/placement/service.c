@@ -199,9 +199,6 @@ static enum cad_status take_hello(struct pl_service *service, struct pl_stream *
 {
 	char peer[PEER_BYTES], probe[CAD_MAP_ADDRESS_BYTES];
 
-	if (hello->role != CADRE__V1__ROLE__ROLE_ROUTER && hello->role != CADRE__V1__ROLE__ROLE_EXPERT)
-		return cad_error_set(error, CAD_ERR_INVALID,
-			"the hello of '%.80s' names no role: ROLE_ROUTER or ROLE_EXPERT is needed", hello->id);
 	cad_rpc_call_peer(stream->call, peer, sizeof peer);
 	enum cad_status status = pl_door_hello(
 		&service->door, &stream->guest, hello, peer, pl_control_registry(service->control), error);
@@ -322,8 +319,12 @@ static enum cad_status take_report(struct pl_service *service, struct pl_stream 
 	}
 	case CADRE__V1__NODE_REPORT__REPORT_LOAD: take_load(service, stream->session, report->load); return CAD_OK;
 	case CADRE__V1__NODE_REPORT__REPORT_EXPERT: return take_expert(service, stream->session, report->expert, error);
-	case CADRE__V1__NODE_REPORT__REPORT_EXCHANGE_ADDRESS:
-		return pl_control_address(service->control, stream->session, report->exchange_address, error);
+	case CADRE__V1__NODE_REPORT__REPORT_EXCHANGE_ADDRESS: {
+		enum cad_status status = pl_door_exchange_address(&stream->guest, report->exchange_address, error);
+		return status == CAD_OK
+			? pl_control_address(service->control, stream->session, report->exchange_address, error)
+			: status;
+	}
 	default: return CAD_OK; /* a newer process may say more */
 	}
 }

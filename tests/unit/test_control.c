@@ -507,6 +507,12 @@ static void a_bad_node_is_said_once(void **state)
 	assert_int_equal(lines_with(log, "wrong weights"), 1);
 	assert_true(problem_of(world, 1)->times > 20);
 
+	struct cad_error error;
+	must(pl_control_loaded(
+		     world->control, world->nodes[1].session, (struct pl_expert){ 2, 3 }, "\x1b[31m\n", 100, &error),
+		&error);
+	assert_non_null(strstr(problem_of(world, 1)->text, "layer 2 expert 3 has checksum ?[31m?, in the"));
+
 	/* another process, with the right files */
 	world_kill_node(world, 1);
 	world->nodes[1].corrupt = false;
@@ -516,13 +522,17 @@ static void a_bad_node_is_said_once(void **state)
 	world_run(world, 10000);
 	assert_true(world_held_by(world, 1) > 0);
 
-	struct cad_error error;
 	for (uint32_t e = 0; e < 20; e++)
 		must(pl_control_failed(world->control, world->nodes[1].session,
 			     (struct pl_expert){ 2, e % WORLD_EXPERTS }, "no such disk", &error),
 			&error);
 	assert_int_equal(lines_with(log, "loading failed"), 1);
 	assert_string_equal(problem_of(world, 1)->text, "loading failed, 20 times: layer 2 expert 3: no such disk");
+	must(pl_control_failed(world->control, world->nodes[1].session, (struct pl_expert){ 2, 3 },
+		     "no\x1b[31m\nATTENTION: disk", &error),
+		&error);
+	assert_string_equal(
+		problem_of(world, 1)->text, "loading failed, 21 times: layer 2 expert 3: no?[31m?ATTENTION: disk");
 	const struct pl_registry *registry = pl_control_registry(world->control);
 	uint32_t slot = (uint32_t)pl_registry_find(registry, "node-1");
 	uint64_t now_ns = world->now_ms * CAD_NS_PER_MS;

@@ -79,15 +79,83 @@ static void refusals_stay_text(void **state)
 	for (size_t length = 1; length < sizeof id; length++) {
 		memset(id, 'x', sizeof id);
 		snprintf(id + length - 1, sizeof id - length + 1, "\xc3\xa4");
-		snprintf(why, sizeof why, "'%.63s' may not", id);
+		snprintf(why, sizeof why, "'%.63s' may\n\x1b[31mnot", id);
 		(void)pl_door_remember(&door, id, why, length);
 		assert_false(pl_door_remember(&door, id, why, length));
 		for (int i = 0; i < PL_REFUSALS_MAX; i++) {
 			const struct pl_refusal *refusal = &door.refusals[i];
-			assert_int_equal(cad_utf8_valid(refusal->id, strlen(refusal->id)), strlen(refusal->id));
-			assert_int_equal(cad_utf8_valid(refusal->why, strlen(refusal->why)), strlen(refusal->why));
+			assert_true(cad_utf8_is_printable(refusal->id, strlen(refusal->id)));
+			assert_true(cad_utf8_is_printable(refusal->why, strlen(refusal->why)));
 		}
 	}
+}
+
+/* What a hello says lands in logs, refusals and the status. */
+static void texts_that_cannot_be_shown_are_refused(void **state)
+{
+	(void)state;
+	struct pl_door door = { .cluster = "test" };
+	struct pl_registry *registry = calloc(1, sizeof *registry);
+	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
+	char **const texts[] = { &hello.id, &hello.cluster, &hello.exchange_address, &hello.http_address,
+		&hello.grpc_address, &hello.version, &hello.isa, &hello.model_fingerprint, &hello.kernels_fingerprint,
+		&hello.settings_fingerprint, &hello.settings, &hello.router_checksum };
+	static const char *const wrong[] = { "\x1b[31mE\n:1", "x\nATTENTION: y:1",
+		"\xc2\x9b"
+		"2J:1",
+		"\xe2\x80\xaex:1" };
+	struct cad_error error;
+
+	assert_non_null(registry);
+	hello.id = "a";
+	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
+	hello.cluster = "test";
+	hello.exchange_version = CADRE_WIRE_VERSION;
+	hello.exchange_address = "x:1";
+	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+		for (size_t k = 0; k < sizeof wrong / sizeof wrong[0]; k++) {
+			struct pl_guest guest = { .challenged = false };
+			char *right = *texts[i];
+			*texts[i] = (char *)(uintptr_t)wrong[k];
+			assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error), CAD_ERR_INVALID);
+			*texts[i] = right;
+			assert_non_null(strstr(error.text, "' has characters that cannot be shown in its "));
+			assert_true(cad_utf8_is_printable(error.text, strlen(error.text)));
+			assert_true(cad_utf8_is_printable(guest.id, strlen(guest.id)));
+			must(pl_door_hello(&door, &guest, &hello, "", registry, &error), &error);
+		}
+	free(registry);
+}
+
+/* In a hello and later alike. */
+static void what_is_no_exchange_address_is_refused(void **state)
+{
+	(void)state;
+	static const char *const wrong[] = { "x", "x:", ":1", "x:y", "x y:1", "<b>:1", "local-3", "::1:5",
+		"/ucx-1.13.1/0123456789abcdef/AAAA", "x/ucx-1.13.1/0123456789abcdef/AAAA",
+		"x y:1/ucx-1.13.1/0123456789abcdef/AAAA", "x:1/ucx-1.13.1" };
+	const struct pl_guest guest = { .id = "a" };
+	struct cad_error error;
+
+	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+		assert_int_equal(pl_door_exchange_address(&guest, wrong[i], &error), CAD_ERR_INVALID);
+		if (!strstr(error.text, "exchange address of 'a': '"))
+			fail_msg("%s", error.text);
+		struct pl_door door = { .cluster = "test" };
+		struct pl_guest knocking = { .challenged = false };
+		struct pl_registry *registry = calloc(1, sizeof *registry);
+		Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
+		assert_non_null(registry);
+		hello.id = "a";
+		hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
+		hello.exchange_version = CADRE_WIRE_VERSION;
+		hello.exchange_address = (char *)(uintptr_t)wrong[i];
+		assert_int_equal(pl_door_hello(&door, &knocking, &hello, "", registry, &error), CAD_ERR_INVALID);
+		free(registry);
+	}
+	must(pl_door_exchange_address(&guest, "", &error), &error);
+	must(pl_door_exchange_address(&guest, "[fe80::1%eth0]:1", &error), &error);
+	must(pl_door_exchange_address(&guest, "node_7.example:7420/ucx-1.13.1/0123456789abcdef/AAAA", &error), &error);
 }
 
 static void addresses_are(const char *exchange, const char *peer, const char *why)
@@ -100,6 +168,7 @@ static void addresses_are(const char *exchange, const char *peer, const char *wh
 
 	assert_non_null(registry);
 	hello.id = "a";
+	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
 	hello.exchange_version = CADRE_WIRE_VERSION;
 	hello.exchange_address = (char *)(uintptr_t)exchange;
 	assert_int_equal(pl_door_hello(&door, &guest, &hello, peer, registry, &error), why ? CAD_ERR_REFUSED : CAD_OK);
@@ -153,6 +222,7 @@ static void libraries_that_do_not_work_together_are_refused(void **state)
 		char address[128];
 		snprintf(address, sizeof address, "g:1/%s/0123456789abcdef/AAAA", cases[i].library);
 		hello.id = "new";
+		hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
 		hello.exchange_version = CADRE_WIRE_VERSION;
 		hello.exchange_address = address;
 		assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error),
@@ -169,6 +239,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(proofs_cannot_be_carried),
 		cmocka_unit_test(refusals_stay_text),
+		cmocka_unit_test(texts_that_cannot_be_shown_are_refused),
+		cmocka_unit_test(what_is_no_exchange_address_is_refused),
 		cmocka_unit_test(addresses_that_nobody_can_use_are_refused),
 		cmocka_unit_test(libraries_that_do_not_work_together_are_refused),
 	};

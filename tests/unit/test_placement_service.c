@@ -632,6 +632,24 @@ static void wrong_beginnings_are_refused(void **state)
 	refused(world, &message, CAD_RPC_INVALID_ARGUMENT, "the node id '' is not allowed");
 }
 
+static bool node_is_refused(struct world *world) { return world->members[0].refused; }
+
+/* One that has joined. */
+static void what_is_no_exchange_address_ends_the_stream(void **state)
+{
+	struct world *world = *state;
+	Cadre__V1__NodeReport message = CADRE__V1__NODE_REPORT__INIT;
+	struct member *node = &world->members[0];
+
+	gather(world);
+	message.report_case = CADRE__V1__NODE_REPORT__REPORT_EXCHANGE_ADDRESS;
+	message.exchange_address = "\x1b[31mE\n:1";
+	assert_int_equal(cad_member_report(node->member, &message), CAD_OK);
+	run_until(world, node_is_refused);
+	assert_string_equal(
+		node->why, "'node-0' has characters that cannot be shown in its exchange address: '?[31mE?:1'");
+}
+
 int main(void)
 {
 	cad_log_set_fd(open("/dev/null", O_WRONLY | O_CLOEXEC));
@@ -644,6 +662,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(after_a_restart_the_killed_are_not_waited_for, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_secret_decides, setup, teardown),
 		cmocka_unit_test_setup_teardown(wrong_beginnings_are_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_no_exchange_address_ends_the_stream, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
