@@ -2,9 +2,13 @@
 /* What all commands share. */
 #include "orchestration/cli/command.h"
 
+#include "common/base/utf8.h"
+
 #include <jansson.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -44,13 +48,30 @@ void cl_on_interrupt(void (*stop)(void *context), void *context)
 
 bool cl_interrupted(void) { return interrupted; }
 
+void cl_line(FILE *stream, const char *format, ...)
+{
+	va_list arguments;
+	char *text;
+
+	va_start(arguments, format);
+	int size = vasprintf(&text, format, arguments);
+	va_end(arguments);
+	if (size < 0) {
+		fprintf(stderr, "cadrectl: out of memory for a line\n");
+		return;
+	}
+	cad_utf8_make_printable(text);
+	fprintf(stream, "%s\n", text);
+	free(text);
+}
+
 int cl_fail(const char *command, const struct cad_error *error)
 {
 	if (interrupted) {
 		fprintf(stderr, "cadrectl %s: interrupted\n", command);
 		return CL_EXIT_INTERRUPTED;
 	}
-	fprintf(stderr, "cadrectl %s: %s\n", command, error->text);
+	cl_line(stderr, "cadrectl %s: %s", command, error->text);
 	return CL_EXIT_FAILED;
 }
 

@@ -10,6 +10,7 @@
 #include "common/process/options.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 
 struct json_t;
 
@@ -34,6 +35,9 @@ int cl_trace_generate(int argc, char **argv);
 enum cl_format { CL_FORMAT_TABLE, CL_FORMAT_JSON };
 extern const struct cad_choice cl_format_choices[];
 
+/* Prints a line, its end included. What a server sent may be in it: what a terminal cannot show, or obeys,
+ * becomes '?', ends of lines too. */
+void cl_line(FILE *stream, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Prints "cadrectl NAME: sentence" to stderr and returns CL_EXIT_FAILED, or CL_EXIT_INTERRUPTED
  * when Ctrl-C is the reason. */
 int cl_fail(const char *command, const struct cad_error *error);

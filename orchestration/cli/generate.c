@@ -112,9 +112,9 @@ static void print_summary(const struct cl_result *result)
 		fprintf(stderr, ", then %.1f tokens/s", (double)(result->generated_tokens - 1) / decode);
 	if (result->resumed > 0)
 		fprintf(stderr, "; resumed %llu times", (unsigned long long)result->resumed);
-	fprintf(stderr, "; ended by %s; digest %s\n", cl_finish_name(result->finish_reason), result->digest);
+	cl_line(stderr, "; ended by %s; digest %s", cl_finish_name(result->finish_reason), result->digest);
 	if (result->dropped || result->spilled)
-		fprintf(stderr, "-- capacity policy %s: %llu dropped, %llu spilled (token, layer, slot)\n",
+		cl_line(stderr, "-- capacity policy %s: %llu dropped, %llu spilled (token, layer, slot)",
 			result->policy, (unsigned long long)result->dropped, (unsigned long long)result->spilled);
 }
 
@@ -193,7 +193,7 @@ int cl_generate(int argc, char **argv)
 	if (status == CAD_OK)
 		status = cl_run_from_options(&options.run, &run, &cluster, &error);
 	if (status == CAD_ERR_INVALID || status == CAD_ERR_NOT_FOUND) {
-		fprintf(stderr, "cadrectl generate: %s\n", error.text);
+		cl_line(stderr, "cadrectl generate: %s", error.text);
 		exit_code = CL_EXIT_USAGE;
 	} else {
 		if (status == CAD_OK) {

@@ -51,7 +51,7 @@ static void print(const struct options *options, enum cad_status status, const c
 	const char *asked = options->generate ? "generating" : options->ready ? "ready" : "healthy";
 
 	if (options->format == CL_FORMAT_TABLE) {
-		printf("%s is %s%s%s%s\n", name, status == CAD_OK ? "" : "not ", asked, *why ? ": " : "", why);
+		cl_line(stdout, "%s is %s%s%s%s", name, status == CAD_OK ? "" : "not ", asked, *why ? ": " : "", why);
 		return;
 	}
 	json_t *json = json_pack(

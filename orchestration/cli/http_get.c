@@ -3,6 +3,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/lookup.h"
+#include "common/base/utf8.h"
 #include "orchestration/cli/command.h"
 
 #include <errno.h>
@@ -178,6 +179,7 @@ static enum cad_status read_answer(const struct get *get, const char *text, stru
 	answer->code = code;
 	snprintf(answer->text, sizeof answer->text, "%s", body + 4);
 	answer->text[strcspn(answer->text, "\r\n")] = 0;
+	cad_utf8_make_printable(answer->text);
 	return CAD_OK;
 }
 

@@ -46,7 +46,7 @@ static void resumed(struct generation *g, uint64_t now)
 	g->broken_ns = 0;
 	if (gap_us > g->report->gap_us)
 		g->report->gap_us = gap_us;
-	fprintf(stderr, "cadrectl: router %s continues the answer after %zu tokens, %.0f ms after the last message\n",
+	cl_line(stderr, "cadrectl: router %s continues the answer after %zu tokens, %.0f ms after the last message",
 		g->router, g->broken_tokens, (double)gap_us * 1e-3);
 }
 
@@ -210,9 +210,9 @@ static void say_next(const struct generation *g, const struct search *search, co
 
 	router_at(g->run->routers, search->next % search->count, next, sizeof next);
 	if (g->received.ids.count == 0)
-		fprintf(stderr, "cadrectl: %s; trying the next\n", error->text);
+		cl_line(stderr, "cadrectl: %s; trying the next", error->text);
 	else
-		fprintf(stderr, "cadrectl: %s; %zu tokens have come, asking router %s for the rest\n", error->text,
+		cl_line(stderr, "cadrectl: %s; %zu tokens have come, asking router %s for the rest", error->text,
 			g->received.ids.count, next);
 }
 

@@ -81,32 +81,33 @@ static void print_attention(const Cadre__V1__ClusterStatus *status)
 {
 	for (size_t i = 0; i < status->n_nodes; i++) {
 		if (status->nodes[i]->problem[0])
-			printf("ATTENTION: %s: %s\n", status->nodes[i]->id, status->nodes[i]->problem);
+			cl_line(stdout, "ATTENTION: %s: %s", status->nodes[i]->id, status->nodes[i]->problem);
 		if (status->nodes[i]->absence[0])
-			printf("ATTENTION: %s: %s\n", status->nodes[i]->id, status->nodes[i]->absence);
+			cl_line(stdout, "ATTENTION: %s: %s", status->nodes[i]->id, status->nodes[i]->absence);
 	}
 	for (size_t i = 0; i < status->n_refused; i++)
-		printf("ATTENTION: refused %.0f s ago: %s\n", (double)status->refused[i]->last_ms * 1e-3,
+		cl_line(stdout, "ATTENTION: refused %.0f s ago: %s", (double)status->refused[i]->last_ms * 1e-3,
 			status->refused[i]->why);
 }
 
 static void print_table(const Cadre__V1__ClusterStatus *status)
 {
 	const Cadre__V1__Settings *settings = status->settings;
-	printf("cluster %s, epoch %llu, up %.0f s\n", status->cluster, (unsigned long long)status->epoch,
+	cl_line(stdout, "cluster %s, epoch %llu, up %.0f s", status->cluster, (unsigned long long)status->epoch,
 		(double)status->uptime_ms * 1e-3);
-	printf("model   %s (%s, %u MoE layers of %u experts, fingerprint %s)\n", status->model_directory,
+	cl_line(stdout, "model   %s (%s, %u MoE layers of %u experts, fingerprint %s)", status->model_directory,
 		status->architecture, status->moe_layers, status->experts_per_layer, status->model_fingerprint);
 	if (settings)
-		printf("settings profile %s, wire %s, weights %s (%s)\n", settings->profile, settings->wire,
+		cl_line(stdout, "settings profile %s, wire %s, weights %s (%s)", settings->profile, settings->wire,
 			settings->weights, settings->fingerprint);
 	if (status->state_loss[0])
-		printf("ATTENTION: %s\n", status->state_loss);
+		cl_line(stdout, "ATTENTION: %s", status->state_loss);
 	if (status->experts_unplaced)
 		printf("ATTENTION: no node holds %u of %u experts\n", status->experts_unplaced,
 			status->moe_layers * status->experts_per_layer);
 	print_attention(status);
-	printf("\n%-20s %-6s %-5s %7s %22s %7s %9s %9s %5s %8s %7s %7s  %s\n", "NODE", "ROLE", "STATE", "EXPERTS",
+	putchar('\n');
+	cl_line(stdout, "%-20s %-6s %-5s %7s %22s %7s %9s %9s %5s %8s %7s %7s  %s", "NODE", "ROLE", "STATE", "EXPERTS",
 		"MEMORY", "EPOCH", "ROWS/S", "TOKENS/S", "SEQS", "LEASE", "REACH", "PID", "ADDRESS");
 
 	for (size_t i = 0; i < status->n_nodes; i++) {
@@ -120,7 +121,7 @@ static void print_table(const Cadre__V1__ClusterStatus *status)
 		snprintf(lease, sizeof lease, node->lease_left_ms ? "%u ms" : "-", node->lease_left_ms);
 		snprintf(reach, sizeof reach, node->reached_of ? "%u/%u" : "-", node->reached, node->reached_of);
 		cad_exchange_address_host(node->exchange_address, exchange);
-		printf("%-20s %-6s %-5s %7s %22s %7llu %9.1f %9.1f %5u %8s %7s %7u  %s\n", node->id,
+		cl_line(stdout, "%-20s %-6s %-5s %7s %22s %7llu %9.1f %9.1f %5u %8s %7s %7u  %s", node->id,
 			role_name(node->role), state_name(node->state), experts, memory,
 			(unsigned long long)node->epoch, node->rows_per_second, node->tokens_per_second,
 			node->sequences, lease, reach, node->pid, expert ? exchange : node->grpc_address);
@@ -228,7 +229,7 @@ int cl_status(int argc, char **argv)
 	enum cad_status status =
 		placement[0] ? CAD_OK : cl_cluster_placement(&cluster, &placement, &options.access, &error);
 	if (status == CAD_ERR_NOT_FOUND) {
-		fprintf(stderr, "cadrectl status: %s\n", error.text);
+		cl_line(stderr, "cadrectl status: %s", error.text);
 		exit_code = CL_EXIT_USAGE;
 	} else {
 		if (status == CAD_OK)

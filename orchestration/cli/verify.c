@@ -93,16 +93,17 @@ static bool compare(const json_t *answer, const struct cl_result *result, const 
 	}
 
 	if (equal)
-		printf("equal: %zu tokens, digest %s, computed again by %s\n", result->ids.count, result->digest,
+		cl_line(stdout, "equal: %zu tokens, digest %s, computed again by %s", result->ids.count, result->digest,
 			where);
 	else if (difference < 0)
-		printf("DIFFERENT: the same %zu tokens, but from other logits: digest %s, was %s\n", result->ids.count,
-			result->digest, before);
+		cl_line(stdout, "DIFFERENT: the same %zu tokens, but from other logits: digest %s, was %s",
+			result->ids.count, result->digest, before);
 	else
-		printf("DIFFERENT from token %lld on: digest %s, was %s\n", (long long)difference, result->digest,
-			before);
+		cl_line(stdout, "DIFFERENT from token %lld on: digest %s, was %s", (long long)difference,
+			result->digest, before);
 	if (!equal && policy && strcmp(policy, "none") != 0)
-		printf("The answer was computed under capacity policy '%s', under which it may depend on the requests beside it.\n",
+		cl_line(stdout,
+			"The answer was computed under capacity policy '%s', under which it may depend on the requests beside it.",
 			policy);
 	return equal;
 }

@@ -165,7 +165,7 @@ static void say(struct wait *wait, const char *why)
 
 	if (since_ms < SAY_MS || (since_ms < SAY_AGAIN_MS && strcmp(wait->said, why) == 0))
 		return;
-	fprintf(stderr, "cadrectl wait: waiting: %s\n", why);
+	cl_line(stderr, "cadrectl wait: waiting: %s", why);
 	snprintf(wait->said, sizeof wait->said, "%s", why);
 	wait->said_ns = now;
 }
@@ -238,7 +238,7 @@ static int finish(const struct wait *wait, enum cad_status status, const struct 
 		printf("ready after %.1f s\n", (double)ms * 1e-3);
 	}
 	if (!ready)
-		fprintf(stderr, "cadrectl wait: not ready after %.1f s: %s\n", (double)ms * 1e-3, error->text);
+		cl_line(stderr, "cadrectl wait: not ready after %.1f s: %s", (double)ms * 1e-3, error->text);
 	return ready ? CL_EXIT_OK : CL_EXIT_NOT_READY;
 }
 
@@ -287,7 +287,7 @@ int cl_wait(int argc, char **argv)
 		status = cl_cluster_placement(&cluster, &placement, &options.process.access, &error);
 
 	if (status == CAD_ERR_NOT_FOUND) {
-		fprintf(stderr, "cadrectl wait: %s; or --http HOST:PORT of one process\n", error.text);
+		cl_line(stderr, "cadrectl wait: %s; or --http HOST:PORT of one process", error.text);
 		exit_code = CL_EXIT_USAGE;
 	} else {
 		exit_code = status == CAD_OK ? run(&options, placement) : cl_fail("wait", &error);

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """cadrectl as a person or a script uses it: output, exit codes, and what it says when something is wrong."""
+import concurrent.futures
 import json
 import signal
+import socket
 import subprocess
+import threading
 import time
 
+import grpc
 import pytest
+
+import reflect
 
 from cluster import BIN, GOLDEN, Cluster, free_port, metric
 
@@ -139,3 +145,74 @@ def test_exit_codes_and_sentences(arguments, code, says, tmp_path):
     done = cadrectl(*arguments, stdin='', cwd=tmp_path)
     assert done.returncode == code
     assert says in done.stdout + done.stderr
+
+
+# ---- what others wrote ----
+
+HOSTILE = '\x1b[31mE\nATTENTION: all is lost\r\x9b2J\u202eX\u2066Y'
+SHOWN = '?[31mE?ATTENTION: all is lost??2J?X?Y'
+
+
+def test_status_shows_no_escapes_of_strangers(cluster):
+    """Of processes that knock, which the placement service refuses."""
+    server = reflect.Server(cluster.placement_grpc)
+    report, order = server.message('cadre.v1.NodeReport').__class__, server.message('cadre.v1.NodeOrder').__class__
+    right = {'id': 'stranger', 'role': 2, 'exchange_version': 2, 'model_fingerprint': cluster.status()['model_fingerprint'], 'exchange_address': '127.0.0.1:1'}
+    join = server.channel.stream_stream('/cadre.v1.Placement/Join', report.SerializeToString, order.FromString)
+    for field in ('id', 'cluster', 'exchange_address', 'http_address', 'grpc_address', 'isa', 'version', 'settings', 'model_fingerprint', 'kernels_fingerprint', 'router_checksum'):
+        with pytest.raises(grpc.RpcError) as refused:
+            next(join(iter([report(hello=right | {field: HOSTILE, 'id': HOSTILE if field == 'id' else f'stranger-{field}'})]), timeout=20))
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT and SHOWN in refused.value.details(), refused.value
+    server.close()
+    why = [refusal['why'] for refusal in cluster.status()['refused']]
+    assert len([w for w in why if SHOWN in w]) == 11 and all(w.isprintable() for w in why), why
+
+
+def hostile_placement(real):
+    """A server whose status has HOSTILE in every text, and its address."""
+    asked = reflect.Server(real)
+    status, request = asked.message('cadre.v1.ClusterStatus').__class__, asked.message('cadre.v1.GetStatusRequest').__class__
+    asked.close()
+    node = {name: HOSTILE for name in ('id', 'exchange_address', 'http_address', 'grpc_address', 'isa', 'problem', 'absence')}
+    said = status(nodes=[node | {'role': 1, 'state': 1}, node | {'role': 2, 'state': 1}], refused=[{'id': HOSTILE, 'why': HOSTILE}],
+                  settings={name: HOSTILE for name in ('profile', 'wire', 'weights', 'fingerprint')},
+                  **{name: HOSTILE for name in ('cluster', 'model_directory', 'model_fingerprint', 'architecture', 'state_loss', 'router_checksum')})
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+    handler = grpc.unary_unary_rpc_method_handler(lambda request, context: said, request.FromString, status.SerializeToString)
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler('cadre.v1.Placement', {'GetStatus': handler})])
+    address = f'127.0.0.1:{server.add_insecure_port("127.0.0.1:0")}'
+    server.start()
+    return server, address
+
+
+def test_no_server_writes_to_the_terminal(cluster):
+    """Whatever it says, the table has its lines and no others, and JSON has it all."""
+    server, address = hostile_placement(cluster.placement_grpc)
+    done = cadrectl('status', '--placement', address)
+    assert done.returncode == 0 and done.stderr == '', done
+    lines = done.stdout.split('\n')
+    assert len(lines) == 14 and all(line.isprintable() for line in lines), done.stdout
+    assert lines[3:8] == [f'ATTENTION: {SHOWN}', *4 * [f'ATTENTION: {SHOWN}: {SHOWN}']] and lines[8].endswith(f' ago: {SHOWN}'), done.stdout
+    assert lines[11].startswith(SHOWN) and lines[11].endswith(SHOWN), done.stdout
+    assert json.loads(cadrectl('status', '--placement', address, '-o', 'json').stdout)['nodes'][0]['problem'] == HOSTILE
+    server.stop(None)
+
+
+def test_no_process_writes_to_the_terminal():
+    listener = socket.create_server(('127.0.0.1', 0))
+
+    def answer():
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b'HTTP/1.1 503 Service Unavailable\r\n\r\n' + HOSTILE.replace('\n', '').replace('\r', '').encode() + b'\xff\n')
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    address, shown = f'127.0.0.1:{listener.getsockname()[1]}', '?[31mEATTENTION: all is lost?2J?X?Y?'
+    done = cadrectl('health', '--http', address)
+    assert (done.returncode, done.stdout) == (3, f'{address} is not healthy: {shown}\n'), done
+    assert json.loads(cadrectl('health', '--http', address, '-o', 'json').stdout)['why'] == shown
+    thread.join()
+    listener.close()
