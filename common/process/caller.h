@@ -32,7 +32,7 @@ enum cad_right {
 	CAD_RIGHT_OPERATE, /* changes or records the cluster */
 };
 
-/* How it is known who calls. */
+/* How it is known who calls; of one who is refused, what it has shown. */
 enum cad_caller_by {
 	CAD_BY_NOTHING,  /* the role is CAD_CALLER_NOBODY */
 	CAD_BY_LOOPBACK, /* nobody has a role here, and the caller is on this machine: it may do everything */

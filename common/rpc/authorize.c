@@ -67,7 +67,7 @@ static void caller_is(struct cad_caller *caller, enum cad_caller_by by, enum cad
 		snprintf(caller->name, sizeof caller->name, "%s", name);
 }
 
-/* What is known of one who is refused is in *caller, too, for the audit log. */
+/* What one who is refused has shown, and what is known of it, is in *caller, too, for the audit log. */
 static enum refusal identify(
 	const struct cad_rpc_authorizer *authorizer, const struct shown *shown, struct cad_caller *caller)
 {
@@ -76,17 +76,21 @@ static enum refusal identify(
 	bool certified = shown->certificate_status == CAD_OK,
 	     has_role = certified && certificate->role != CAD_CALLER_NOBODY;
 
-	if (certified)
+	if (certified) {
 		caller_is(caller, CAD_BY_CERTIFICATE, certificate->role, certificate->name);
-	else if (shown->certificate_status != CAD_ERR_NOT_FOUND)
+	} else if (shown->certificate_status != CAD_ERR_NOT_FOUND) {
+		caller->by = CAD_BY_CERTIFICATE;
 		return WRONG_CERTIFICATE;
+	}
 
 	if (bearer) {
 		caller_is(caller, certified ? CAD_BY_BOTH : CAD_BY_TOKEN, bearer->role, bearer->name);
 		return has_role && !cad_caller_role_covers(certificate->role, bearer->role) ? WIDER_TOKEN : ADMITTED;
 	}
-	if (shown->token_status != CAD_ERR_NOT_FOUND)
+	if (shown->token_status != CAD_ERR_NOT_FOUND) {
+		caller->by = certified ? CAD_BY_CERTIFICATE : CAD_BY_TOKEN;
 		return WRONG_TOKEN;
+	}
 	if (has_role)
 		return ADMITTED;
 	if (!certified || has_tokens(authorizer))
@@ -168,23 +172,27 @@ static void say_wrong_role(
 			cad_right_holders(method->right));
 }
 
+static void say_wider_token(
+	const struct cad_rpc_call *call, const struct cad_certificate *certificate, struct cad_error *why)
+{
+	bool named = certificate->name[0];
+
+	cad_error_set(why, CAD_ERR_REFUSED,
+		"the token has the role '%s', which the role '%s' of the certificate%s%s%s does not cover: a token may only narrow it",
+		cad_caller_role_name(call->caller.role), cad_caller_role_name(certificate->role), named ? " of '" : "",
+		certificate->name, named ? "'" : "");
+}
+
 static void say(const struct cad_rpc_authorizer *authorizer, const struct cad_rpc_call *call, const struct shown *shown,
 	enum refusal refusal, struct cad_error *why)
 {
-	const struct cad_certificate *certificate = &shown->certificate;
-
 	switch (refusal) {
 	case NO_IDENTITY: say_no_identity(authorizer, shown, why); break;
 	case WRONG_TOKEN: say_wrong_token(authorizer, shown, why); break;
 	case WRONG_CERTIFICATE:
 		cad_error_prefix(why, "this %s cannot use the certificate that was shown", authorizer->options.server);
 		break;
-	case WIDER_TOKEN:
-		cad_error_set(why, CAD_ERR_REFUSED,
-			"the token has the role '%s', which the role '%s' of the certificate of '%s' does not cover: a token may only narrow it",
-			cad_caller_role_name(call->caller.role), cad_caller_role_name(certificate->role),
-			certificate->name);
-		break;
+	case WIDER_TOKEN: say_wider_token(call, &shown->certificate, why); break;
 	default: say_wrong_role(authorizer, call, why);
 	}
 }

@@ -50,6 +50,7 @@ static const struct {
 	{ "node", { .names = "URI:cadre://node/rack" } },
 	{ "operator", { .entries = { { "OU", "operator", 0 }, { "CN", "bob", 0 } } } },
 	{ "inspect", { .names = "URI:cadre://inspect/dashboard" } },
+	{ "nameless", { .entries = { { "OU", "client", 0 } } } },
 	{ "odd", { .entries = { { "OU", "operator", 0 } }, .names = "URI:cadre://operater/bob" } },
 };
 
@@ -242,6 +243,8 @@ static const struct attempt attempts[] = {
 	{ BOTH, "client", { INSPECT_TOKEN }, GENERATE, DENIED, "the token of 'watch' has the role 'inspect'" },
 	{ BOTH, "client", { OPERATOR_TOKEN }, READ, DENIED,
 		"the token has the role 'operator', which the role 'client' of the certificate of 'proxy' does not cover: a token may only narrow it" },
+	{ BOTH, "nameless", { OPERATOR_TOKEN }, READ, DENIED,
+		"the token has the role 'operator', which the role 'client' of the certificate does not cover" },
 	{ BOTH, "node", { CLIENT_TOKEN }, READ, DENIED, "does not cover" },
 	{ BOTH, "inspect", { CLIENT_TOKEN }, READ, DENIED, "does not cover" },
 	{ BOTH, "operator", { NODE_TOKEN }, JOIN, DENIED, "does not cover" },
@@ -279,26 +282,30 @@ static void refusals_are_counted(void **state)
 {
 	(void)state;
 	static const struct attempt some[] = {
-		{ BOTH, "plain", { NULL }, READ, UNKNOWN, "" },
-		{ BOTH, "node", { "Bearer wrong" }, JOIN, UNKNOWN, "" },
-		{ BOTH, "odd", { CLIENT_TOKEN }, READ, UNKNOWN, "" },
-		{ BOTH, "client", { OPERATOR_TOKEN }, READ, DENIED, "" },
-		{ BOTH, "client", { NULL }, JOIN, DENIED, "" },
-		{ BOTH, "client", { NULL }, OPERATE, DENIED, "" },
-		{ BOTH, "operator", { NULL }, OPERATE, ADMITTED, "" },
-		{ BOTH, "operator", { NULL }, READ, ADMITTED, "" },
+		{ EITHER, NULL, { NULL }, READ, UNKNOWN, "" },
+		{ EITHER, NULL, { "Bearer wrong" }, GENERATE, UNKNOWN, "" },
+		{ EITHER, "plain", { NULL }, READ, UNKNOWN, "" },
+		{ EITHER, "node", { "Bearer wrong" }, JOIN, UNKNOWN, "" },
+		{ EITHER, "odd", { CLIENT_TOKEN }, READ, UNKNOWN, "" },
+		{ EITHER, "client", { OPERATOR_TOKEN }, READ, DENIED, "" },
+		{ EITHER, "client", { NULL }, JOIN, DENIED, "" },
+		{ EITHER, "client", { NULL }, OPERATE, DENIED, "" },
+		{ EITHER, "operator", { NULL }, OPERATE, ADMITTED, "" },
+		{ EITHER, "operator", { NULL }, READ, ADMITTED, "" },
 	};
 	static const char *const metrics[] = {
-		"cadre_calls_refused_total{reason=\"no_identity\"} 1\n",
-		"cadre_calls_refused_total{reason=\"wrong_token\"} 1\n",
+		"cadre_calls_refused_total{reason=\"no_identity\"} 2\n",
+		"cadre_calls_refused_total{reason=\"wrong_token\"} 2\n",
 		"cadre_calls_refused_total{reason=\"wrong_certificate\"} 1\n",
 		"cadre_calls_refused_total{reason=\"wider_token\"} 1\n",
 		"cadre_calls_refused_total{reason=\"wrong_role\"} 2\n",
 	};
 	static const char *const lines[] = {
+		"msg=refused method=Tokenize role=none name=\"\" by=nothing peer=127.0.0.1:",
+		"msg=refused method=Generate role=none name=\"\" by=token peer=127.0.0.1:",
 		"msg=refused method=Tokenize role=none name=alice by=certificate peer=127.0.0.1:",
 		"msg=refused method=Detokenize role=node name=rack by=certificate peer=127.0.0.1:",
-		"msg=refused method=Tokenize role=none name=\"\" by=nothing peer=127.0.0.1:",
+		"msg=refused method=Tokenize role=none name=\"\" by=certificate peer=127.0.0.1:",
 		"msg=refused method=Tokenize role=operator name=dave by=\"token and certificate\" peer=127.0.0.1:",
 		"msg=refused method=Detokenize role=client name=proxy by=certificate peer=127.0.0.1:",
 		"msg=called method=GetModel role=operator name=bob by=certificate peer=127.0.0.1:",
@@ -308,7 +315,7 @@ static void refusals_are_counted(void **state)
 	int ends[2];
 
 	assert_int_equal(pipe(ends), 0);
-	world_open(&world, BOTH);
+	world_open(&world, EITHER);
 	cad_log_set_fd(ends[1]);
 	for (size_t i = 0; i < sizeof some / sizeof some[0]; i++) {
 		struct rpc_result result = { 0 };
@@ -323,7 +330,7 @@ static void refusals_are_counted(void **state)
 	unsigned count = 0;
 	for (const char *at = text; (at = strstr(at, "component=audit")); at++)
 		count++;
-	assert_int_equal(count, 7);
+	assert_int_equal(count, 9);
 	for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++)
 		if (!strstr(text, lines[i]))
 			fail_msg("'%s' is not in\n%s", lines[i], text);
