@@ -100,10 +100,7 @@ static void texts_that_cannot_be_shown_are_refused(void **state)
 	char **const texts[] = { &hello.id, &hello.cluster, &hello.exchange_address, &hello.http_address,
 		&hello.grpc_address, &hello.version, &hello.isa, &hello.model_fingerprint, &hello.kernels_fingerprint,
 		&hello.settings_fingerprint, &hello.settings, &hello.router_checksum };
-	static const char *const wrong[] = { "\x1b[31mE\n:1", "x\nATTENTION: y:1",
-		"\xc2\x9b"
-		"2J:1",
-		"\xe2\x80\xaex:1" };
+	static const char *const wrong[] = { "\x1b[31mE\n:1", "x\nATTENTION: y:1", "\xc2\x9b[2J:1", "\xe2\x80\xaex:1" };
 	struct cad_error error;
 
 	assert_non_null(registry);
