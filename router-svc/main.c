@@ -78,7 +78,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_DURATION(struct options, call_timeout_ns, "call-timeout", "10s", CAD_NS_PER_MS, 3600 * CAD_NS_PER_S,
 		"an expert call that takes longer is sent again"),
 	CAD_OPTION_U32(struct options, streams_per_client, "streams-per-client", "32", 0, 65536,
-		"answers of one client at a time; beyond that, RESOURCE_EXHAUSTED; a client is its certificate's name, else its token's, else its address: behind a proxy all are one; 0: no limit"),
+		"answers of one client at a time; beyond that, RESOURCE_EXHAUSTED; a client is its token's name, else its certificate's, else its address: behind a proxy all are one; 0: no limit"),
 	CAD_OPTION_DURATION(struct options, stream_stall_ns, "stream-stall", "60s", 0, 24 * 3600 * CAD_NS_PER_S,
 		"a call whose client takes nothing for so long while something waits for it ends with RESOURCE_EXHAUSTED; 0s: never"),
 	CAD_OPTION_DURATION(struct options, drain_delay_ns, "drain-delay", "0s", 0, 3600 * CAD_NS_PER_S,
