@@ -7,23 +7,50 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of names, and of IPv6 addresses with an interface, which stand in brackets. */
+#define HOST_CHARACTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_:%"
+
+static enum cad_status give_both(const char *text, struct cad_error *error)
+{
+	return cad_error_set(error, CAD_ERR_INVALID, "'%.80s' is not an address: give HOST:PORT", text);
+}
+
+/* "::1:7000" is most likely port 7000 of ::1. */
+static enum cad_status give_brackets(const char *text, size_t host_bytes, struct cad_error *error)
+{
+	char host[INET6_ADDRSTRLEN];
+	struct in6_addr v6;
+
+	snprintf(host, sizeof host, "%.*s", (int)(host_bytes < sizeof host ? host_bytes : 0), text);
+	if (inet_pton(AF_INET6, host, &v6) == 1)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"'%.80s' is not an address: an IPv6 address needs brackets: write [%s]%.6s", text, host,
+			text + host_bytes);
+	return cad_error_set(error, CAD_ERR_INVALID,
+		"'%.80s' is not an address: an IPv6 address needs brackets, like [::1]:7000", text);
+}
+
 enum cad_status cad_address_parse(const char *text, struct cad_address *address, struct cad_error *error)
 {
 	bool v6 = *text == '[';
 	const char *host = text + v6, *end = v6 ? strchr(host, ']') : strrchr(text, ':'),
 		   *port = end ? end + v6 + 1 : NULL;
 
-	if (!end || end == host || (v6 && end[1] != ':') || *port == 0)
-		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is not an address: give host:port", text);
+	if (!end || (v6 && end[1] != ':') || *port == 0)
+		return give_both(text, error);
 
-	if (!v6 && memchr(host, ':', (size_t)(end - host)))
-		return cad_error_set(error, CAD_ERR_INVALID,
-			"'%s' is not an address: an IPv6 address needs brackets, like [::1]:7000", text);
 	size_t host_bytes = (size_t)(end - host), port_bytes = strlen(port);
+	if (!v6 && memchr(host, ':', host_bytes))
+		return give_brackets(text, host_bytes, error);
 	if (strspn(port, "0123456789") != port_bytes || port_bytes >= sizeof address->port_text ||
 		strtoul(port, NULL, 10) > UINT16_MAX)
-		return cad_error_set(error, CAD_ERR_INVALID, "'%s' is not an address: a port is a number from 0 to %d",
-			text, UINT16_MAX);
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"'%.80s' is not an address: a port is a number from 0 to %d", text, UINT16_MAX);
+	if (host_bytes == 0)
+		return give_both(text, error);
+	if (strspn(host, HOST_CHARACTERS) < host_bytes)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"'%.80s' is not an address: a host has letters, digits and . - _ only", text);
 	if (host_bytes >= CAD_ADDRESS_HOST_BYTES)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"'%.40s...' is not an address: a host has at most %d characters", text,
@@ -114,9 +141,10 @@ bool cad_address_is_loopback(const char *address)
 
 enum cad_status cad_address_option(const char *option, const char *address, struct cad_error *error)
 {
-	if (!*address || cad_address_is_complete(address))
+	struct cad_address ignored;
+	if (!*address || cad_address_is_complete(address) || cad_address_parse(address, &ignored, error) == CAD_OK)
 		return CAD_OK;
-	return cad_error_set(error, CAD_ERR_INVALID, "--%s '%.80s' is not an address: give HOST:PORT", option, address);
+	return cad_error_prefix(error, "--%s", option);
 }
 
 bool cad_address_is_here(const char *host)

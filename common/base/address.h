@@ -22,7 +22,7 @@ struct cad_address {
 };
 
 /* CAD_ERR_INVALID and a sentence that begins with the text: no host, no port from 0 to 65535, an
- * IPv6 address without brackets. */
+ * IPv6 address without brackets, a character that no host has. */
 CAD_MUST_USE enum cad_status cad_address_parse(const char *text, struct cad_address *address, struct cad_error *error);
 
 /* The address with the actual port if `text` asked for any port; a text that is not an address (the

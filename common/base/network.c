@@ -101,6 +101,9 @@ static enum cad_status not_found(
 static enum cad_status by_name(
 	const struct ifaddrs *list, const char *name, const union cad_ip **found, struct cad_error *error)
 {
+	if (strchr(name, ':')) /* at most the label of one more address */
+		return not_found(list, name, "there is no such interface", error);
+
 	*found = cad_interface_first(list, name, AF_INET);
 	if (!*found)
 		*found = cad_interface_first(list, name, AF_INET6);
@@ -191,4 +194,6 @@ void cad_network_address(const struct cad_network *network, const char *text, ch
 {
 	const char *format = *text != ':' ? "%s%s" : network->v6 ? "[%s]%s" : "%s%s";
 	snprintf(address, CAD_ADDRESS_BYTES, format, *text == ':' ? network->host : "", text);
+	if (!cad_address_is_complete(address))
+		snprintf(address, CAD_ADDRESS_BYTES, "%s", text);
 }

@@ -55,9 +55,11 @@ static enum cad_status check_grpc(const struct cad_service_options *o, const cha
 {
 	bool tls = given(o->tls_certificate);
 
-	if (!cad_address_is_complete(grpc))
+	if (!*grpc)
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"--grpc '%s' is not an address to listen on: give HOST:PORT, for example 127.0.0.1:7100", grpc);
+			"--grpc is empty: give the HOST:PORT to listen on, for example 127.0.0.1:7100");
+	if (cad_address_option("grpc", grpc, error) != CAD_OK)
+		return CAD_ERR_INVALID;
 	if (!tls && given(o->tls_authority))
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"--tls-authority asks clients for certificates, which needs TLS: give --tls-certificate and --tls-key too");

@@ -26,10 +26,12 @@ static enum cad_status check_addresses(const char *routers, struct cad_error *er
 		char router[CL_WHERE_BYTES - 16];
 		size_t length = strcspn(at, ",");
 		snprintf(router, sizeof router, "%.*s", (int)length, at);
-		if (length >= sizeof router || !cad_address_is_complete(router))
+		if (length == 0 || length >= sizeof router)
 			return cad_error_set(error, CAD_ERR_INVALID,
 				"--router: '%.80s' is not an address: give HOST:PORT, or several separated by commas",
 				router);
+		if (cad_address_option("router", router, error) != CAD_OK)
+			return CAD_ERR_INVALID;
 		at += length + (at[length] == ',');
 	}
 	return CAD_OK;

@@ -75,11 +75,11 @@ def test_health_over_tls(tmp_path):
 def test_what_is_no_answer(cluster, tmp_path):
     nobody = f'127.0.0.1:{free_port()}'
     for arguments, code, says in (
-            (['health'], USAGE, 'give --http'), (['health', '--http', 'here'], USAGE, "--http 'here' is not an address"),
+            (['health'], USAGE, 'give --http'), (['health', '--http', 'here'], USAGE, "--http: 'here' is not an address"),
             (['health', '--http', nobody], FAILED, f'{nobody}: Connection refused'), (['health', '--grpc', nobody], FAILED, nobody),
             (['health', '--http', cluster.routers[0].grpc], FAILED, 'this is no answer of HTTP'),
             (['health', '--grpc', cluster.routers[0].http], FAILED, cluster.routers[0].http),
-            (['wait'], USAGE, '--placement'), (['wait', '--placement', 'here'], USAGE, "--placement 'here' is not an address"),
+            (['wait'], USAGE, '--placement'), (['wait', '--placement', 'here'], USAGE, "--placement: 'here' is not an address"),
             (['wait', '--http', nobody, '--timeout', '300ms'], NOT_READY, f'waiting: {nobody}: Connection refused'),
             (['wait', '--placement', nobody, '--timeout', '300ms'], NOT_READY, f'waiting: placement service {nobody}')):
         done = cadrectl(*arguments, cwd=tmp_path)

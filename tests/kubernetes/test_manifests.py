@@ -104,12 +104,12 @@ def test_every_check_notices_something():
 BAD_VALUES = [
     ("placement", "MODEL", "/opt/cadre/models/dmeo", "/opt/cadre/models/dmeo does not exist; give the directory of a model"),
     ("placement", "CADRE_EXPERTS_MIN", "", "CADRE_EXPERTS_MIN is '', which is not a whole number"),
-    ("placement", "CADRE_GRPC", "0.0.0.0", "--grpc '0.0.0.0' is not an address to listen on: give HOST:PORT"),
+    ("placement", "CADRE_GRPC", "0.0.0.0", "--grpc: '0.0.0.0' is not an address: give HOST:PORT"),
     ("placement", "CADRE_STATE", "/dev/null/placement.db", "state file '/dev/null/placement.db': opening it: unable to open database file"),
     ("expert", "CADRE_CLUSTER_NETWORK", "net1", "--cluster-network: 'net1': there is no such interface; the interfaces of this machine: "),
-    ("expert", "CADRE_EXCHANGE", "7420", "--exchange: '7420' is not an address: give host:port"),
+    ("expert", "CADRE_EXCHANGE", "7420", "--exchange: '7420' is not an address: give HOST:PORT"),
     ("expert", "CADRE_SECRET_FILE", "/etc/cadre/secret", "cannot open the cluster secret '/etc/cadre/secret': No such file or directory"),
-    ("router", "CADRE_PLACEMENT", "placement", "--placement 'placement' is not an address: give HOST:PORT"),
+    ("router", "CADRE_PLACEMENT", "placement", "--placement: 'placement' is not an address: give HOST:PORT"),
     ("router", "CADRE_KV_MEMORY", "plenty", "CADRE_KV_MEMORY is 'plenty', which is not a size"),
     ("router", "CADRE_DRAIN", "30", "CADRE_DRAIN is '30', which is not a duration"),
 ]

@@ -39,7 +39,7 @@ static void host_and_port(void **state)
 static void mistakes_get_a_sentence(void **state)
 {
 	(void)state;
-	static const char *const needed = "give host:port", *const number = "a port is a number from 0 to 65535",
+	static const char *const needed = "give HOST:PORT", *const number = "a port is a number from 0 to 65535",
 				 *const brackets = "needs brackets";
 	const struct {
 		const char *text, *says;
@@ -57,7 +57,8 @@ static void mistakes_get_a_sentence(void **state)
 		{ "[]:70", needed },
 		{ "[::1]:", needed },
 		{ "::1", brackets },
-		{ "::1:70", brackets },
+		{ "::1:70", "needs brackets: write [::1]:70" },
+		{ "fd00::7:65535", "needs brackets: write [fd00::7]:65535" },
 		{ "a:b:70", brackets },
 		{ "a:x", number },
 		{ "a:7x", number },
@@ -68,6 +69,12 @@ static void mistakes_get_a_sentence(void **state)
 		{ "a:000070", number },
 		{ "a:99999999999999999999", number },
 		{ "[::1]:7]", number },
+		{ ":65536", number },
+		{ "a b:70", "a host has letters, digits and . - _ only" },
+		{ "a,b:70", "a host has" },
+		{ "a/b:70", "a host has" },
+		{ "a\n:70", "a host has" },
+		{ "[a b]:70", "a host has" },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct cad_address address = { .port = 77 };

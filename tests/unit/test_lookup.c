@@ -45,11 +45,11 @@ static void finds_an_address(void **state)
 static void says_why_there_is_none(void **state)
 {
 	(void)state;
-	struct cad_lookup *lookup = start("[not an address]:1");
+	struct cad_lookup *lookup = start("[not-an-address]:1");
 	const struct addrinfo *found;
 	struct cad_error error;
 	assert_int_equal(cad_lookup_wait(lookup, LONG_MS, &found, &error), CAD_ERR_UNREACHABLE);
-	assert_string_equal(error.text, "not an address: Name or service not known");
+	assert_string_equal(error.text, "not-an-address: Name or service not known");
 	cad_lookup_leave(lookup);
 }
 

@@ -88,6 +88,8 @@ static void addresses_are_found(void **state)
 		{ "fd01::7/128", "fd01::7", "[fd01::7]:7100" },
 	};
 
+	static const char *const no_addresses[] = { "", ":", ":99999", ":x", "::1:7100", "here" };
+
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		struct cad_network network;
 		struct cad_error error;
@@ -98,8 +100,10 @@ static void addresses_are_found(void **state)
 		assert_string_equal(address, cases[i].address);
 		cad_network_address(&network, "[fe80::1]:7100", address);
 		assert_string_equal(address, "[fe80::1]:7100");
-		cad_network_address(&network, "", address);
-		assert_string_equal(address, "");
+		for (size_t n = 0; n < sizeof no_addresses / sizeof no_addresses[0]; n++) {
+			cad_network_address(&network, no_addresses[n], address);
+			assert_string_equal(address, no_addresses[n]);
+		}
 	}
 }
 
@@ -112,6 +116,8 @@ static void mistakes_get_a_sentence(void **state)
 		{ "eth1",
 			"'eth1': there is no such interface; the interfaces of this machine: lo 127.0.0.1, eth0 10.0.0.5, wg0 10.8.0.5, lo ::1, eth0 fd00::5, six fd01::7" },
 		{ "eth", "there is no such interface" },
+		{ "lo:", "'lo:': there is no such interface" },
+		{ "eth0:1", "'eth0:1': there is no such interface" },
 		{ "bare", "'bare': this interface has no address of a network" },
 		{ "10.0.0.5", "'10.0.0.5' is an address: give it as 10.0.0.5/32, or name the interface" },
 		{ "fd00::5", "give it as fd00::5/128" },
