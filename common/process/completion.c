@@ -96,7 +96,10 @@ static void bash_value(FILE *stream, const struct cad_option *option)
 		return;
 	}
 
-	fprintf(stream, "\t\t--%s | --%s=) ", option->name, option->name);
+	fprintf(stream, "\t\t--%s | --%s=", option->name, option->name);
+	if (option->letter)
+		fprintf(stream, " | -%c", option->letter);
+	fputs(") ", stream);
 	if (option->type == CAD_OPTION_TYPE_ENUM) {
 		fputs("offer='", stream);
 		for (const struct cad_choice *choice = option->choices; choice->name; choice++)
@@ -149,10 +152,11 @@ static void zsh_open(FILE *stream, const char *program)
 
 static const char *const zsh_names[] = { "", "_files", "_files -/" }; /* by enum cad_option_names */
 
-static void zsh_option(FILE *stream, const struct cad_option *option)
+static void zsh_value(FILE *stream, const struct cad_option *option)
 {
 	bool is_switch = option->type == CAD_OPTION_TYPE_BOOL;
-	fprintf(stream, " \\\n\t\t\t'--%s%s[", option->name, takes_nothing(option) ? "" : is_switch ? "=-" : "=");
+
+	fputc('[', stream);
 	zsh_text(stream, option->help);
 	if (takes_nothing(option)) {
 		fputs("]'", stream);
@@ -165,6 +169,18 @@ static void zsh_option(FILE *stream, const struct cad_option *option)
 		fputs(")'", stream);
 	} else {
 		fprintf(stream, "]:%s:%s'", cad_option_placeholder(option), zsh_names[option->names]);
+	}
+}
+
+static void zsh_option(FILE *stream, const struct cad_option *option)
+{
+	bool is_switch = option->type == CAD_OPTION_TYPE_BOOL;
+
+	fprintf(stream, " \\\n\t\t\t'--%s%s", option->name, takes_nothing(option) ? "" : is_switch ? "=-" : "=");
+	zsh_value(stream, option);
+	if (option->letter) {
+		fprintf(stream, " \\\n\t\t\t'-%c+", option->letter);
+		zsh_value(stream, option);
 	}
 }
 

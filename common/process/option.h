@@ -50,6 +50,7 @@ struct cad_option {
 	uint64_t min, max;                /* U32, U64, BYTES, DURATION (ns) */
 	const struct cad_choice *choices; /* ENUM */
 	enum cad_option_names names;      /* STRING */
+	char letter;                      /* a short name, "-o", that the program spells out itself; 0: none */
 	const char *help;                 /* one line */
 };
 

@@ -34,6 +34,11 @@ int cl_trace_generate(int argc, char **argv);
 /* How a command prints: --format, or -o for short. */
 enum cl_format { CL_FORMAT_TABLE, CL_FORMAT_JSON };
 extern const struct cad_choice cl_format_choices[];
+#define CL_FORMAT_OPTION(owner, member, about) \
+	{ \
+		.name = "format", .type = CAD_OPTION_TYPE_ENUM, .offset = CAD_OPTION_OFFSET(owner, member, uint32_t), \
+		.default_text = "table", .choices = cl_format_choices, .letter = 'o', .help = about "; short: -o", \
+	}
 
 /* Prints a line, its end included. What a server sent may be in it: what a terminal cannot show, or obeys,
  * becomes '?', ends of lines too. */

@@ -56,8 +56,7 @@ static const struct cad_option inspect_table[] = {
 	CAD_OPTION_U32(struct inspect_options, nodes, "nodes", "3", 1, 100000, "number of expert nodes to size for"),
 	CAD_OPTION_ENUM(struct inspect_options, weights, "weights", "f32", cad_weights_choices,
 		"as on the placement service; f32: as stored, lossless; bf16: rounded"),
-	CAD_OPTION_ENUM(
-		struct inspect_options, format, "format", "table", cl_format_choices, "output format; short: -o"),
+	CL_FORMAT_OPTION(struct inspect_options, format, "output format"),
 };
 
 static const struct cad_options_spec inspect_spec = {

@@ -42,8 +42,7 @@ static const struct cad_option table[] = {
 		struct options, routing, "routing", "false", "report which experts fired, and where (with -o json)"),
 	CAD_OPTION_FILE(
 		struct options, save, "save", "", "also write the answer as JSON to this file, for 'cadrectl verify'"),
-	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices,
-		"table: the text as it arrives; json: one object at the end; short: -o"),
+	CL_FORMAT_OPTION(struct options, format, "table: the text as it arrives; json: one object at the end"),
 };
 
 static const struct cad_options_spec spec = {

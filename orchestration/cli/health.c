@@ -22,7 +22,7 @@ static const struct cad_option table[] = {
 		"a router, over HTTP: whether it generates a token now (/readyz?generate)"),
 	CAD_OPTION_DURATION(
 		struct options, timeout_ns, "timeout", "5s", CAD_NS_PER_MS, 3600 * CAD_NS_PER_S, "for the answer"),
-	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "output format; short: -o"),
+	CL_FORMAT_OPTION(struct options, format, "output format"),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)

@@ -55,7 +55,7 @@ const struct cad_option cl_plan_table[] = {
 		"weight of moving a whole layer away from the present map"),
 	CAD_OPTION_F64(O, weight_affinity, "weight-affinity", "-1", -1, 1e6,
 		"weight of nodes that the layer before did not touch"),
-	CAD_OPTION_ENUM(O, format, "format", "table", cl_format_choices, "output format; short: -o"),
+	CL_FORMAT_OPTION(O, format, "output format"),
 };
 #undef O
 const size_t cl_plan_table_count = sizeof cl_plan_table / sizeof *cl_plan_table;

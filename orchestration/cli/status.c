@@ -27,7 +27,7 @@ static const struct cad_option table[] = {
 		"HOST:PORT of the placement service; empty: the one in run/cluster.json"),
 	CL_TLS_OPTIONS(struct options, access),
 	CL_TOKEN_OPTION(struct options, access),
-	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "output format; short: -o"),
+	CL_FORMAT_OPTION(struct options, format, "output format"),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)

@@ -16,7 +16,7 @@ struct options {
 
 static const struct cad_option table[] = {
 	CL_RUN_OPTIONS(struct options, run),
-	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "output format; short: -o"),
+	CL_FORMAT_OPTION(struct options, format, "output format"),
 };
 
 static const struct cad_options_spec spec = {

@@ -41,7 +41,7 @@ static const struct cad_option table[] = {
 		"until routers generate a token (/readyz?generate), not only until they are ready; HTTP alone"),
 	CAD_OPTION_DURATION(struct options, timeout_ns, "timeout", "60s", 0, 24 * 3600 * CAD_NS_PER_S,
 		"how long to wait; 0s: as long as it takes"),
-	CAD_OPTION_ENUM(struct options, format, "format", "table", cl_format_choices, "output format; short: -o"),
+	CL_FORMAT_OPTION(struct options, format, "output format"),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)

@@ -32,6 +32,8 @@ CASES = (
     ("cadrectl plan expl\t --tra\t check2\t\n", "plan explain --trace check2.txt"),
     ("cadrectl plan --tra\t check2\t\n", "plan --trace check2.txt"),
     ("cadrectl wait --rou\t 2 --form\t js\t\n", "wait --routers 2 --format json"),
+    ("cadrectl status -o js\t\n", "status -o json"),
+    ("cadrectl model inspect -o ta\t chec\t\n", "model inspect -o table checkpoint"),
     ("cadrectl verify it\\'s\\ a\t\n", "verify it's an answer.json"),
 )
 START = {
