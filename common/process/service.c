@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/process/service.h"
 
-#include "common/base/file.h"
 #include "common/base/network.h"
 #include "common/process/process_metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static bool given(const char *text) { return text && *text; }
 static const char *path_of(const char *option) { return given(option) ? option : NULL; }
@@ -169,25 +167,6 @@ const struct cad_tls_files *cad_service_tls(const struct cad_service *service)
 	return service->server_tls.certificate ? &service->server_tls : NULL;
 }
 
-/* It can be read once, by who needs it. */
-static bool is_pipe(const char *path)
-{
-	struct stat status;
-	return path && stat(path, &status) == 0 && S_ISFIFO(status.st_mode);
-}
-
-/* Now, so that a wrong file is told at once, and not when the server or the channel is made of it. */
-static enum cad_status check_tls_files(const struct cad_tls_files *files, struct cad_error *error)
-{
-	struct cad_tls_pem pem;
-	if (is_pipe(files->certificate) || is_pipe(files->key) || is_pipe(files->authority))
-		return CAD_OK;
-	enum cad_status status = cad_tls_pem_read(files, &pem, error);
-	if (status == CAD_OK)
-		cad_tls_pem_fini(&pem);
-	return status;
-}
-
 static enum cad_status read_files(struct cad_service *service, struct cad_error *error)
 {
 	const struct cad_service_options *o = service->options;
@@ -200,9 +179,9 @@ static enum cad_status read_files(struct cad_service *service, struct cad_error 
 	if (status == CAD_OK && given(o->placement_token_file))
 		status = cad_access_bearer(o->placement_token_file, &service->placement.bearer, error);
 	if (status == CAD_OK)
-		status = check_tls_files(&service->server_tls, error);
+		status = cad_tls_files_check(&service->server_tls, error);
 	if (status == CAD_OK && service->placement.tls)
-		status = check_tls_files(service->placement.tls, error);
+		status = cad_tls_files_check(service->placement.tls, error);
 
 	return status;
 }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 enum { PEM_BYTES_MAX = 1 << 20, CLOSE_S = 14 * 24 * 3600 };
@@ -229,5 +230,24 @@ enum cad_status cad_tls_pem_read(const struct cad_tls_files *files, struct cad_t
 		status = authority_check(files, pem, error);
 	if (status != CAD_OK)
 		cad_tls_pem_fini(pem);
+	return status;
+}
+
+/* It can be read once, by who needs it. */
+static bool is_pipe(const char *path)
+{
+	struct stat status;
+	return path && stat(path, &status) == 0 && S_ISFIFO(status.st_mode);
+}
+
+enum cad_status cad_tls_files_check(const struct cad_tls_files *files, struct cad_error *error)
+{
+	struct cad_tls_pem pem;
+
+	if (is_pipe(files->certificate) || is_pipe(files->key) || is_pipe(files->authority))
+		return CAD_OK;
+	enum cad_status status = cad_tls_pem_read(files, &pem, error);
+	if (status == CAD_OK)
+		cad_tls_pem_fini(&pem);
 	return status;
 }

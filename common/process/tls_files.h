@@ -30,6 +30,9 @@ struct cad_tls_pem {
  * together, and the certificate has not expired. The caller's to fini on success. */
 CAD_MUST_USE enum cad_status cad_tls_pem_read(
 	const struct cad_tls_files *files, struct cad_tls_pem *pem, struct cad_error *error);
+/* Only checks, so that a wrong file is told at once, and not when a server or a channel is made of it.
+ * Leaves pipes alone: they can be read once, by who needs them. */
+CAD_MUST_USE enum cad_status cad_tls_files_check(const struct cad_tls_files *files, struct cad_error *error);
 void cad_tls_pem_fini(struct cad_tls_pem *pem);
 
 #endif

@@ -14,6 +14,27 @@ enum cad_status cl_access_check(const struct cl_access *access, struct cad_error
 		: cad_error_set(error, CAD_ERR_INVALID, "give both --tls-certificate and --tls-key, or neither");
 }
 
+static struct cad_tls_files tls_of(const struct cl_access *access)
+{
+	return (struct cad_tls_files){
+		.certificate = path_of(access->certificate),
+		.key = path_of(access->key),
+		.authority = path_of(access->authority),
+	};
+}
+
+enum cad_status cl_access_check_files(const struct cl_access *access, struct cad_error *error)
+{
+	const struct cad_tls_files tls = tls_of(access);
+	char *bearer = NULL;
+	enum cad_status status = cad_tls_files_check(&tls, error);
+
+	if (status == CAD_OK && path_of(access->token_file))
+		status = cad_access_bearer(access->token_file, &bearer, error);
+	cad_secret_free(bearer);
+	return status;
+}
+
 bool cl_access_is_secure(const struct cl_access *access)
 {
 	return access->tls || path_of(access->authority) || path_of(access->certificate);
@@ -24,11 +45,7 @@ static void stop_client(void *client) { cad_rpc_blocking_interrupt(client); }
 enum cad_status cl_client_open(struct cl_client *client, const char *address, const struct cl_access *access,
 	const struct cad_rpc_channel_config *config, struct cad_error *error)
 {
-	const struct cad_tls_files tls = {
-		.certificate = path_of(access->certificate),
-		.key = path_of(access->key),
-		.authority = path_of(access->authority),
-	};
+	const struct cad_tls_files tls = tls_of(access);
 	enum cad_status status = CAD_OK;
 
 	*client = (struct cl_client){ .rpc = NULL };

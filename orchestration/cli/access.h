@@ -30,6 +30,8 @@ struct cl_access {
 
 /* For the `check` of the options. */
 CAD_MUST_USE enum cad_status cl_access_check(const struct cl_access *access, struct cad_error *error);
+/* For `check_files`: whether they can be used. */
+CAD_MUST_USE enum cad_status cl_access_check_files(const struct cl_access *access, struct cad_error *error);
 bool cl_access_is_secure(const struct cl_access *access); /* over TLS */
 
 struct cl_client {

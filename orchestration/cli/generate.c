@@ -45,6 +45,11 @@ static const struct cad_option table[] = {
 	CL_FORMAT_OPTION(struct options, format, "table: the text as it arrives; json: one object at the end"),
 };
 
+static enum cad_status check_files(const void *values, struct cad_error *error)
+{
+	return cl_access_check_files(&((const struct options *)values)->run.access, error);
+}
+
 static const struct cad_options_spec spec = {
 	.program = "cadrectl generate",
 	.summary = "Continues a prompt, on a router of the cluster or in this process (--model).",
@@ -52,6 +57,7 @@ static const struct cad_options_spec spec = {
 	.positional_max = 1,
 	.table = table,
 	.count = sizeof table / sizeof *table,
+	.check_files = check_files,
 };
 
 struct progress {

@@ -36,6 +36,11 @@ static enum cad_status check(const void *values, struct cad_error *error)
 	return cl_process_check(&options->process, error);
 }
 
+static enum cad_status check_files(const void *values, struct cad_error *error)
+{
+	return cl_access_check_files(&((const struct options *)values)->process.access, error);
+}
+
 static const struct cad_options_spec spec = {
 	.program = "cadrectl health",
 	.summary =
@@ -43,6 +48,7 @@ static const struct cad_options_spec spec = {
 	.table = table,
 	.count = sizeof table / sizeof *table,
 	.check = check,
+	.check_files = check_files,
 };
 
 static void print(const struct options *options, enum cad_status status, const char *why)
@@ -84,7 +90,7 @@ static int ask(struct options *options)
 
 int cl_health(int argc, char **argv)
 {
-	struct options options;
+	struct options options = { .ready = false };
 	struct cad_options *parsed;
 	int exit_code;
 

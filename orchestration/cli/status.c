@@ -37,6 +37,11 @@ static enum cad_status check(const void *values, struct cad_error *error)
 	return status == CAD_OK ? cad_address_option("placement", options->placement, error) : status;
 }
 
+static enum cad_status check_files(const void *values, struct cad_error *error)
+{
+	return cl_access_check_files(&((const struct options *)values)->access, error);
+}
+
 static const struct cad_options_spec spec = {
 	.program = "cadrectl status",
 	.summary =
@@ -44,6 +49,7 @@ static const struct cad_options_spec spec = {
 	.table = table,
 	.count = sizeof table / sizeof *table,
 	.check = check,
+	.check_files = check_files,
 };
 
 static const char *role_name(Cadre__V1__Role role)

@@ -19,6 +19,11 @@ static const struct cad_option table[] = {
 	CL_FORMAT_OPTION(struct options, format, "output format"),
 };
 
+static enum cad_status check_files(const void *values, struct cad_error *error)
+{
+	return cl_access_check_files(&((const struct options *)values)->run.access, error);
+}
+
 static const struct cad_options_spec spec = {
 	.program = "cadrectl verify",
 	.summary =
@@ -28,6 +33,7 @@ static const struct cad_options_spec spec = {
 	.positional_max = 1,
 	.table = table,
 	.count = sizeof table / sizeof *table,
+	.check_files = check_files,
 };
 
 struct again {

@@ -53,6 +53,11 @@ static enum cad_status check(const void *values, struct cad_error *error)
 	return status == CAD_OK ? cl_process_check(&options->process, error) : status;
 }
 
+static enum cad_status check_files(const void *values, struct cad_error *error)
+{
+	return cl_access_check_files(&((const struct options *)values)->process.access, error);
+}
+
 static const struct cad_options_spec spec = {
 	.program = "cadrectl wait",
 	.summary =
@@ -60,6 +65,7 @@ static const struct cad_options_spec spec = {
 	.table = table,
 	.count = sizeof table / sizeof *table,
 	.check = check,
+	.check_files = check_files,
 };
 
 static enum cl_question question_of(const struct options *options)

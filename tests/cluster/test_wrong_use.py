@@ -187,6 +187,16 @@ def test_bad_files_are_found(files, options, says):
             assert ended == code and says in text.replace(str(files), ''), (command, text)
 
 
+@pytest.mark.parametrize('command', [['status'], ['health', '--grpc', '127.0.0.1:1'], ['wait'], ['generate'], ['verify']], ids=lambda command: command[0])
+def test_cadrectl_checks_its_files_too(files, command):
+    for option, file, says in (('--tls-authority', 'nothing', "cannot read the certificate authority of TLS from"), ('--tls-authority', 'authority.key', 'holds no certificate of an authority'),
+                               ('--token-file', 'nothing', 'cannot open the token file'), ('--token-file', 'short', '/short'), ('--tls-authority', 'authority.pem', None), ('--token-file', 'token', None)):
+        if option == '--token-file' and command[0] == 'health':
+            continue
+        code, text = run('cadrectl', *command, option, files / file, '--check-config')
+        assert (code, says in text) == (2, True) if says else code == 0, text
+
+
 def test_what_check_config_looks_at(files, tmp_path):
     """It accepts what is right; and the model is looked at, too."""
     for program, options in PROGRAMS.items():
