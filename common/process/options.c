@@ -424,6 +424,33 @@ close_file:
 	return status;
 }
 
+/* Forgets those that are given less strongly than another. */
+static enum cad_status rivals_settle(struct cad_options *options, struct cad_error *error)
+{
+	const char *const *rivals = options->spec->rivals, *flag = NULL;
+	enum source strongest = SOURCE_DEFAULT;
+
+	for (size_t i = 0; rivals && rivals[i]; i++) {
+		const struct entry *entry = &options->entries[index_of(options->spec, rivals[i])];
+		if (!entry->text || !entry->text[0])
+			continue;
+		if (flag && entry->source == SOURCE_FLAG)
+			return cad_error_set(error, CAD_ERR_INVALID,
+				"--%s and --%s exclude each other: give the one that is meant", flag, rivals[i]);
+		flag = entry->source == SOURCE_FLAG ? rivals[i] : flag;
+		strongest = entry->source > strongest ? entry->source : strongest;
+	}
+
+	for (size_t i = 0; rivals && rivals[i]; i++) {
+		struct entry *entry = &options->entries[index_of(options->spec, rivals[i])];
+		if (entry->source >= strongest)
+			continue;
+		free(entry->text);
+		*entry = (struct entry){ .text = NULL };
+	}
+	return CAD_OK;
+}
+
 static enum cad_status values_read(struct cad_options *options, void *values, struct cad_error *error)
 {
 	for (size_t i = 0; i < options->spec->count; i++) {
@@ -517,6 +544,8 @@ static enum cad_status read_all(
 	status = environment_read(options, error);
 	if (status == CAD_OK && options->config)
 		status = file_read(options, error);
+	if (status == CAD_OK)
+		status = rivals_settle(options, error);
 	return status == CAD_OK ? values_read(options, values, error) : status;
 }
 

@@ -18,7 +18,7 @@ enum cl_question {
 
 /* Which process, and how it is reached. */
 struct cl_process {
-	const char *http, *grpc; /* HOST:PORT; "" where not given; with both, HTTP is asked */
+	const char *http, *grpc; /* HOST:PORT; "" where not given; with both, HTTP is asked (CL_PROCESS_RIVALS) */
 	const char *cluster_network;
 	char http_text[CAD_ADDRESS_BYTES], grpc_text[CAD_ADDRESS_BYTES]; /* those that got a host here */
 	struct cl_access access;
@@ -26,12 +26,16 @@ struct cl_process {
 
 /* Lines of an option table; `member` is a struct cl_process inside `owner`. */
 #define CL_PROCESS_OPTIONS(owner, member) \
-	CAD_OPTION_STRING(owner, member.http, "http", "", "[HOST]:PORT of the process's HTTP port"), \
-		CAD_OPTION_STRING( \
-			owner, member.grpc, "grpc", "", "[HOST]:PORT where it serves gRPC; with both, HTTP is asked"), \
+	CAD_OPTION_STRING(owner, member.http, "http", "", \
+		"[HOST]:PORT of the process's HTTP port; it is asked unless another address is given more strongly"), \
+		CAD_OPTION_STRING(owner, member.grpc, "grpc", "", \
+			"[HOST]:PORT where it serves gRPC; asked where --http is not given, or given less strongly"), \
 		CAD_OPTION_STRING(owner, member.cluster_network, "cluster-network", "", \
 			"INTERFACE or ADDRESS/BITS: this machine's address there is the HOST where --http and --grpc have none, as for the process itself; empty: loopback"), \
 		CL_TLS_OPTIONS(owner, member.access)
+
+/* For the `rivals` of the options: a flag wins over what a container's environment says. */
+#define CL_PROCESS_RIVALS "http", "grpc"
 
 /* For the `check` of the options. */
 CAD_MUST_USE enum cad_status cl_process_check(const struct cl_process *process, struct cad_error *error);

@@ -45,6 +45,8 @@ static const struct cad_option table[] = {
 	CL_FORMAT_OPTION(struct options, format, "table: the text as it arrives; json: one object at the end"),
 };
 
+static const char *const rivals[] = { CL_RUN_RIVALS, NULL };
+
 static enum cad_status check_files(const void *values, struct cad_error *error)
 {
 	return cl_access_check_files(&((const struct options *)values)->run.access, error);
@@ -57,6 +59,7 @@ static const struct cad_options_spec spec = {
 	.positional_max = 1,
 	.table = table,
 	.count = sizeof table / sizeof *table,
+	.rivals = rivals,
 	.check_files = check_files,
 };
 

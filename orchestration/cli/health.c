@@ -41,12 +41,15 @@ static enum cad_status check_files(const void *values, struct cad_error *error)
 	return cl_access_check_files(&((const struct options *)values)->process.access, error);
 }
 
+static const char *const rivals[] = { CL_PROCESS_RIVALS, NULL };
+
 static const struct cad_options_spec spec = {
 	.program = "cadrectl health",
 	.summary =
 		"Asks one process how it is: 0 when the answer is yes, 3 when it is no, 1 when there is none. For probes of containers without a shell or curl.",
 	.table = table,
 	.count = sizeof table / sizeof *table,
+	.rivals = rivals,
 	.check = check,
 	.check_files = check_files,
 };

@@ -48,6 +48,9 @@ struct cl_run_options {
 			"directory of a checkpoint: compute in this process (embedded), without a cluster"), \
 		CL_ENGINE_OPTIONS(owner, member.engine)
 
+/* For the `rivals` of the options. */
+#define CL_RUN_RIVALS "router", "model"
+
 /* Fills where `run` runs. `cluster` is zeroed, and the caller's to fini when it has run.
  * CAD_ERR_INVALID: the options contradict each other; CAD_ERR_NOT_FOUND: neither says where. */
 CAD_MUST_USE enum cad_status cl_run_from_options(

@@ -19,6 +19,8 @@ static const struct cad_option table[] = {
 	CL_FORMAT_OPTION(struct options, format, "output format"),
 };
 
+static const char *const rivals[] = { CL_RUN_RIVALS, NULL };
+
 static enum cad_status check_files(const void *values, struct cad_error *error)
 {
 	return cl_access_check_files(&((const struct options *)values)->run.access, error);
@@ -33,6 +35,7 @@ static const struct cad_options_spec spec = {
 	.positional_max = 1,
 	.table = table,
 	.count = sizeof table / sizeof *table,
+	.rivals = rivals,
 	.check_files = check_files,
 };
 

@@ -32,7 +32,7 @@ static const struct cad_option table[] = {
 	CL_PROCESS_OPTIONS(struct options, process),
 	CL_TOKEN_OPTION(struct options, process.access),
 	CAD_OPTION_STRING(struct options, placement, "placement", "",
-		"without --http and --grpc: HOST:PORT of the placement service, whose whole cluster is waited for; empty: the one in run/cluster.json"),
+		"HOST:PORT of the placement service, whose whole cluster is waited for; asked where neither --http nor --grpc is given, or less strongly; empty: the one in run/cluster.json"),
 	CAD_OPTION_U32(
 		struct options, experts, "experts", "1", 0, CAD_NODES_MAX, "cluster: expert nodes that must live"),
 	CAD_OPTION_U32(struct options, routers, "routers", "1", 0, CAD_ROUTERS_MAX,
@@ -58,12 +58,15 @@ static enum cad_status check_files(const void *values, struct cad_error *error)
 	return cl_access_check_files(&((const struct options *)values)->process.access, error);
 }
 
+static const char *const rivals[] = { CL_PROCESS_RIVALS, "placement", NULL };
+
 static const struct cad_options_spec spec = {
 	.program = "cadrectl wait",
 	.summary =
 		"Waits until one process is ready (--http, --grpc), or a whole cluster: every expert is on a live node, and routers are ready. Says on stderr what it waits for. Exits with 0 when it is ready, with 3 when the time is up.",
 	.table = table,
 	.count = sizeof table / sizeof *table,
+	.rivals = rivals,
 	.check = check,
 	.check_files = check_files,
 };

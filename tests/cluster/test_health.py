@@ -45,8 +45,7 @@ def cluster():
 
 def test_health_of_each_process(cluster):
     router = cluster.routers[0]
-    for where in (['--http', cluster.placement_http], ['--http', cluster.experts[0].http], ['--http', router.http], ['--grpc', router.grpc], ['--grpc', cluster.placement_grpc],
-                  ['--http', router.http, '--grpc', '127.0.0.1:1']):
+    for where in (['--http', cluster.placement_http], ['--http', cluster.experts[0].http], ['--http', router.http], ['--grpc', router.grpc], ['--grpc', cluster.placement_grpc]):
         for ready in ([], ['--ready']):
             done = cadrectl('health', *where, *ready)
             assert (done.returncode, done.stderr) == (OK, ''), done
@@ -59,6 +58,24 @@ def test_options_come_from_the_environment(cluster):
     """A container says CADRE_HTTP once: for its process, and for the probe."""
     done = subprocess.run([BIN / 'cadrectl', 'health', '--ready'], capture_output=True, text=True, timeout=30, env={'CADRE_HTTP': cluster.routers[0].http})
     assert done.returncode == OK, done
+
+
+def test_who_is_asked(cluster):
+    """The one that is given most strongly; of those that a container's environment names, HTTP."""
+    router, nobody = cluster.routers[0], '127.0.0.1:1'
+    everything = {'CADRE_HTTP': router.http, 'CADRE_GRPC': nobody, 'CADRE_PLACEMENT': nobody}
+    here = {'CADRE_HTTP': nobody, 'CADRE_GRPC': nobody, 'CADRE_PLACEMENT': nobody}
+    for environment, arguments, code, says in (
+            (everything, ['health'], OK, f'{router.http} is healthy'), (everything, ['wait'], OK, 'ready after'),
+            (everything, ['health', '--grpc', nobody], FAILED, nobody), (here, ['health', '--grpc', router.grpc], OK, f'{router.grpc} is healthy'),
+            (everything, ['wait', '--placement', nobody, '--timeout', '300ms'], NOT_READY, f'placement service {nobody}'),
+            (here, ['wait', '--placement', cluster.placement_grpc], OK, 'ready after'), (here, ['wait', '--grpc', router.grpc], OK, 'ready after'),
+            (everything, ['health', '--grpc', router.grpc, '--generate'], USAGE, '--generate asks over HTTP'),
+            ({}, ['wait', '--http', router.http, '--placement', nobody], USAGE, '--http and --placement exclude each other'),
+            ({}, ['wait', '--grpc', router.grpc, '--placement', nobody], USAGE, '--grpc and --placement exclude each other'),
+            ({}, ['health', '--http', router.http, '--grpc', nobody], USAGE, '--http and --grpc exclude each other')):
+        done = subprocess.run([BIN / 'cadrectl', *arguments], capture_output=True, text=True, timeout=30, env=environment)
+        assert done.returncode == code and says in done.stdout + done.stderr, (environment, arguments, done)
 
 
 def test_health_over_tls(tmp_path):

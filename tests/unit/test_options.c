@@ -77,15 +77,16 @@ static enum cad_options_action action;
 static char path[64];
 
 #define PARSE(...) parse((char *[]){ (char *)"tool", __VA_ARGS__, NULL })
-static enum cad_status parse(char **argv)
+static enum cad_status parse_as(const struct cad_options_spec *as, char **argv)
 {
 	int argc = 0;
 	while (argv[argc])
 		argc++;
 	values = (struct values){ 0 };
 	options = NULL;
-	return cad_options_parse(&spec, argc, argv, &values, &options, &action, &error);
+	return cad_options_parse(as, argc, argv, &values, &options, &action, &error);
 }
+static enum cad_status parse(char **argv) { return parse_as(&spec, argv); }
 
 static int clean(void **state)
 {
@@ -172,6 +173,49 @@ static void order_of_strength(void **state)
 	setenv("CADRE_CONFIG", path, 1);
 	assert_int_equal(PARSE("--note", "x"), CAD_OK);
 	assert_int_equal(values.threads, 6);
+}
+
+/* Of rivals, those that are given most strongly. */
+static void rivals_by_strength(void **state)
+{
+	(void)state;
+	static const char *const rivals[] = { "model", "note", NULL };
+	static const struct cad_option strings[] = {
+		CAD_OPTION_STRING(struct values, model, "model", "", "one"),
+		CAD_OPTION_STRING(struct values, note, "note", "", "the other"),
+	};
+	const struct cad_options_spec two = { .program = "tool", .table = strings, .count = 2, .rivals = rivals };
+	static const struct {
+		const char *flag, *other_flag, *environment, *file, *model, *note;
+	} cases[] = {
+		{ "--note=n", NULL, "m", "", "", "n" },
+		{ "--model=n", NULL, "m", "note: f", "n", "" },
+		{ "--note=", NULL, "m", "", "m", "" }, /* nothing is given by that */
+		{ NULL, NULL, "m", "note: f", "m", "" },
+		{ NULL, NULL, NULL, "{ model: m, note: f }", "m", "f" },
+		{ "--model=m", "--note=", NULL, "", "m", "" },
+		{ "--model=m", "--note=n", NULL, "", NULL, NULL },
+	};
+
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		write_file(cases[i].file);
+		char *argv[] = { (char *)"tool", (char *)"--config", path, (char *)cases[i].flag,
+			(char *)cases[i].other_flag, NULL };
+		if (cases[i].environment)
+			setenv("CADRE_MODEL", cases[i].environment, 1);
+		enum cad_status status = parse_as(&two, argv);
+		unsetenv("CADRE_MODEL");
+		if (cases[i].model) {
+			assert_int_equal(status, CAD_OK);
+			assert_string_equal(values.model, cases[i].model);
+			assert_string_equal(values.note, cases[i].note);
+		} else {
+			assert_int_equal(status, CAD_ERR_INVALID);
+			assert_string_equal(
+				error.text, "--model and --note exclude each other: give the one that is meant");
+		}
+		clean(NULL);
+	}
 }
 
 static void refused(const char *sentence, char **argv)
@@ -433,6 +477,7 @@ int main(void)
 		cmocka_unit_test_teardown(every_type_by_flag, clean),
 		cmocka_unit_test_teardown(bools, clean),
 		cmocka_unit_test_teardown(order_of_strength, clean),
+		cmocka_unit_test_teardown(rivals_by_strength, clean),
 		cmocka_unit_test_teardown(mistakes_get_sentences, clean),
 		cmocka_unit_test_teardown(mistakes_in_files, clean),
 		cmocka_unit_test_teardown(help_and_version, clean),
