@@ -74,8 +74,9 @@ static size_t line_add_character(struct line *line, const char *text)
 	}
 
 	size_t bytes = cad_utf8_expected(*text);
-	if (bytes == 0 || cad_utf8_valid(text, strnlen(text, bytes)) < bytes)
-		return line_add(line, "\xef\xbf\xbd", 3) ? 1 : 0;
+	bool whole = bytes > 0 && cad_utf8_valid(text, strnlen(text, bytes)) == bytes;
+	if (!whole || !cad_utf8_is_printable(text, bytes))
+		return line_add(line, "\xef\xbf\xbd", 3) ? (whole ? bytes : 1) : 0;
 	return line_add(line, text, bytes) ? bytes : 0;
 }
 

@@ -86,11 +86,12 @@ static void json_line_parses(void **state)
 {
 	(void)state;
 	cad_log_setup(CAD_LOG_DEBUG, CAD_LOG_JSON);
-	cad_log_debug("control", "x \"y\" \xff\xc3\xa9", CAD_F("nan", NAN), CAD_F("half", 0.5),
+	cad_log_debug("control", "x \"y\" \xff\xc3\xa9 \xe2\x80\xae \xc2\x9b", CAD_F("nan", NAN), CAD_F("half", 0.5),
 		CAD_U("big", UINT64_MAX), CAD_I("low", INT64_MIN), CAD_B("no", false));
 	json_t *root = json_loads(read_back(), JSON_DECODE_INT_AS_REAL, NULL);
 	assert_non_null(root);
-	assert_string_equal(json_string_value(json_object_get(root, "msg")), "x \"y\" \xef\xbf\xbd\xc3\xa9");
+	assert_string_equal(json_string_value(json_object_get(root, "msg")),
+		"x \"y\" \xef\xbf\xbd\xc3\xa9 \xef\xbf\xbd \xef\xbf\xbd");
 	assert_string_equal(json_string_value(json_object_get(root, "nan")), "nan");
 	assert_string_equal(json_string_value(json_object_get(root, "level")), "debug");
 	assert_true(json_real_value(json_object_get(root, "half")) == 0.5);
