@@ -50,12 +50,10 @@ static uint64_t unused_bytes(void)
 
 void cad_memory_trim(uint64_t *least_bytes)
 {
-	uint64_t unused = unused_bytes();
-
-	if (*least_bytes != 0 && unused > *least_bytes + CAD_MEMORY_KEPT_BYTES) {
+	if (*least_bytes != 0 && unused_bytes() > *least_bytes + CAD_MEMORY_KEPT_BYTES)
 		malloc_trim(0);
-		*least_bytes = unused_bytes(); /* all the rest cannot be given */
-	} else if (*least_bytes == 0 || unused < *least_bytes) {
+
+	uint64_t unused = unused_bytes();
+	if (*least_bytes == 0 || unused < *least_bytes)
 		*least_bytes = unused;
-	}
 }

@@ -187,6 +187,7 @@ struct cad_service {
 	_Atomic uint64_t beat_ns;
 	uint64_t stuck_ms; /* it is unhealthy when that is longer ago: CAD_SERVICE_STUCK_MS, but for tests */
 	uv_timer_t beat;
+	unsigned beats;
 	uint64_t least_bytes; /* cad_memory_trim's */
 	uv_loop_t loop;
 	bool has_loop;

@@ -9,7 +9,7 @@
 #include <signal.h>
 #include <string.h>
 
-enum { BEAT_EVERY_MS = 1000 };
+enum { BEAT_EVERY_MS = 1000, BEATS_A_TRIM = 10 };
 static const uint64_t WARN_EVERY_NS = 24 * 3600 * CAD_NS_PER_S;
 
 /* ---- SIGHUP ---- */
@@ -124,7 +124,8 @@ static void beat(uv_timer_t *timer)
 	uint64_t now_ns = cad_clock_now_ns(&cad_clock_system);
 
 	atomic_store(&service->beat_ns, now_ns);
-	cad_memory_trim(&service->least_bytes);
+	if (service->beats++ % BEATS_A_TRIM == 0)
+		cad_memory_trim(&service->least_bytes);
 	cad_audit_tick(&service->audit);
 	if (service->tls && (service->warned_ns == 0 || now_ns - service->warned_ns >= WARN_EVERY_NS)) {
 		service->tls->warn();
