@@ -14,8 +14,9 @@ from attempts import ATTEMPTS  # noqa: E402
 from guarded import Guarded  # noqa: E402
 from resources import descriptors, memory  # noqa: E402
 
-ROUNDS = 10                    # of all quick attempts; what the first rounds take may stay, in pools
-MEMORY_SLACK = 0.02, 1 << 20   # of what it was, and bytes
+ROUNDS = 20                # of all quick attempts; what the first rounds take may stay, in pools
+MEMORY_SLACK = 8 << 20     # bytes; a process keeps some that are free
+GIVEN_BACK_S = 11          # how long it takes until they are given back
 
 
 def rows(world, quick):
@@ -42,13 +43,14 @@ def table(world):
 
 
 def settled(world):
-    """(memory, descriptors) of each process, once the number of descriptors has stood still for a second."""
+    """(memory, descriptors) of each process, once the number of descriptors has stood still for a second, and free memory has been given back."""
     last, since = None, time.monotonic()
     while time.monotonic() - since < 1:
         now = {p.name: descriptors(p) for p in world.processes()}
         if now != last:
             last, since = now, time.monotonic()
         time.sleep(0.05)
+    time.sleep(GIVEN_BACK_S)
     return {p.name: (memory(p), last[p.name]) for p in world.processes()}
 
 
@@ -65,7 +67,7 @@ def flat(world):
     for name, (bytes_now, descriptors_now) in settled(world).items():
         bytes_before, descriptors_before = before[name]
         print(f'| {name} | {(bytes_now - bytes_before) / (1 << 20):+.1f} MiB of {bytes_before / (1 << 20):.1f} | {descriptors_now - descriptors_before:+d} of {descriptors_before} |')
-        missed += bytes_now - bytes_before > max(MEMORY_SLACK[0] * bytes_before, MEMORY_SLACK[1]) or descriptors_now > descriptors_before
+        missed += bytes_now - bytes_before > MEMORY_SLACK or descriptors_now > descriptors_before
     return missed
 
 
