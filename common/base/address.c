@@ -2,7 +2,6 @@
 #include "common/base/address.h"
 
 #include <arpa/inet.h>
-#include <ifaddrs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,26 +144,4 @@ enum cad_status cad_address_option(const char *option, const char *address, stru
 	if (!*address || cad_address_is_complete(address) || cad_address_parse(address, &ignored, error) == CAD_OK)
 		return CAD_OK;
 	return cad_error_prefix(error, "--%s", option);
-}
-
-bool cad_address_is_here(const char *host)
-{
-	struct in_addr v4;
-	struct in6_addr v6;
-	bool is_v4 = inet_pton(AF_INET, host, &v4) == 1, here = is_v4 && ntohl(v4.s_addr) >> 24 == 127;
-	struct ifaddrs *list;
-
-	if (here || (!is_v4 && inet_pton(AF_INET6, host, &v6) != 1) || getifaddrs(&list) != 0)
-		return here;
-
-	for (const struct ifaddrs *at = list; at && !here; at = at->ifa_next) {
-		const struct sockaddr *own = at->ifa_addr;
-		if (own && own->sa_family == AF_INET && is_v4)
-			here = ((const struct sockaddr_in *)(const void *)own)->sin_addr.s_addr == v4.s_addr;
-		else if (own && own->sa_family == AF_INET6 && !is_v4)
-			here = IN6_ARE_ADDR_EQUAL(&((const struct sockaddr_in6 *)(const void *)own)->sin6_addr, &v6);
-	}
-
-	freeifaddrs(list);
-	return here;
 }

@@ -41,9 +41,6 @@ void cad_address_host(const char *address, char host[CAD_ADDRESS_HOST_BYTES]);
  * can be reached only from this machine. False when in doubt. A plaintext listener on any other
  * address should be asked for by name: check it before cad_rpc_server_listen, which does not. */
 bool cad_address_is_loopback(const char *address);
-/* Whether a numeric host ("192.0.2.7", "fd00::7") is one of this machine's, all of 127.0.0.0/8
- * included. */
-bool cad_address_is_here(const char *host);
 /* Whether it has a host and a port from 0 to 65535: "127.0.0.1:7000", "[::1]:7000",
  * "router.example:7000"; or the path of a unix socket. Nothing is looked up. */
 bool cad_address_is_complete(const char *address);

@@ -87,6 +87,26 @@ void cad_interfaces_text(const struct ifaddrs *list, char text[CAD_INTERFACES_TE
 	}
 }
 
+bool cad_address_is_here(const char *host)
+{
+	union cad_ip ip;
+	struct ifaddrs *list;
+
+	if (!cad_ip_of_text(host, &ip))
+		return false;
+	bool here = ip.any.sa_family == AF_INET && ntohl(ip.v4.sin_addr.s_addr) >> 24 == 127;
+	if (here || getifaddrs(&list) != 0)
+		return here;
+
+	for (const struct ifaddrs *at = list; at && !here; at = at->ifa_next) {
+		const union cad_ip *own = cad_interface_ip(at);
+		here = own && cad_ip_equal(own, &ip);
+	}
+
+	freeifaddrs(list);
+	return here;
+}
+
 /* ---- the network of a cluster ---- */
 
 static enum cad_status not_found(

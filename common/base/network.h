@@ -44,6 +44,10 @@ bool cad_ip_of_text(const char *host, union cad_ip *ip); /* numeric */
 void cad_ip_text(const union cad_ip *ip, char text[INET6_ADDRSTRLEN]);
 bool cad_ip_equal(const union cad_ip *a, const union cad_ip *b);
 
+/* Whether a numeric host ("192.0.2.7", "fd00::7") is one of this machine's, all of 127.0.0.0/8
+ * included. */
+bool cad_address_is_here(const char *host);
+
 /* Of a line of getifaddrs; NULL: it is about something else. */
 const union cad_ip *cad_interface_ip(const struct ifaddrs *at);
 /* "eth0:1" is a name for one more address of eth0. */

@@ -3,6 +3,7 @@
 
 #include "common/base/address.h"
 #include "common/base/log.h"
+#include "common/base/network.h"
 #include "common/base/utf8.h"
 #include "common/transport/exchange_address.h"
 #include "orchestration/placement/probe.h"

@@ -147,18 +147,6 @@ static void complete(void **state)
 			fail_msg("%s is not complete", no[i]);
 }
 
-static void what_is_here(void **state)
-{
-	(void)state;
-	static const char *const here[] = { "127.0.0.1", "127.9.9.9" },
-				 *const elsewhere[] = { "", "localhost", "192.0.2.250", "2001:db8::9", "127.0.0.1:80",
-					 "256.0.0.1" };
-	for (size_t i = 0; i < sizeof here / sizeof here[0]; i++)
-		assert_true(cad_address_is_here(here[i]));
-	for (size_t i = 0; i < sizeof elsewhere / sizeof elsewhere[0]; i++)
-		assert_false(cad_address_is_here(elsewhere[i]));
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -168,7 +156,6 @@ int main(void)
 		cmocka_unit_test(the_port_that_was_taken),
 		cmocka_unit_test(loopback),
 		cmocka_unit_test(complete),
-		cmocka_unit_test(what_is_here),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -146,11 +146,24 @@ static void mistakes_get_a_sentence(void **state)
 	}
 }
 
+static void what_is_here(void **state)
+{
+	(void)state;
+	static const char *const here[] = { "127.0.0.1", "127.9.9.9" },
+				 *const elsewhere[] = { "", "localhost", "192.0.2.250", "2001:db8::9", "127.0.0.1:80",
+					 "256.0.0.1" };
+	for (size_t i = 0; i < sizeof here / sizeof here[0]; i++)
+		assert_true(cad_address_is_here(here[i]));
+	for (size_t i = 0; i < sizeof elsewhere / sizeof elsewhere[0]; i++)
+		assert_false(cad_address_is_here(elsewhere[i]));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(addresses_are_found),
 		cmocka_unit_test(mistakes_get_a_sentence),
+		cmocka_unit_test(what_is_here),
 	};
 	return cmocka_run_group_tests_name("network", tests, NULL, NULL);
 }
