@@ -212,8 +212,8 @@ enum cad_status cad_network_find(const char *text, struct cad_network *network, 
 
 void cad_network_address(const struct cad_network *network, const char *text, char address[CAD_ADDRESS_BYTES])
 {
-	const char *format = *text != ':' ? "%s%s" : network->v6 ? "[%s]%s" : "%s%s";
-	snprintf(address, CAD_ADDRESS_BYTES, format, *text == ':' ? network->host : "", text);
-	if (!cad_address_is_complete(address))
+	if (*text == ':')
+		snprintf(address, CAD_ADDRESS_BYTES, network->v6 ? "[%s]%s" : "%s%s", network->host, text);
+	if (*text != ':' || !cad_address_is_complete(address))
 		snprintf(address, CAD_ADDRESS_BYTES, "%s", text);
 }
