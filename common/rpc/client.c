@@ -149,9 +149,10 @@ static bool has_moved(struct cad_rpc_channel *channel)
 	struct cad_error ignored;
 	uint64_t found = 0; /* whatever the order */
 
-	if (!channel->lookup || is_looking(channel))
+	enum cad_status status = channel->lookup ? cad_lookup_wait(channel->lookup, 0, &at, &ignored) : CAD_AGAIN;
+	if (status == CAD_AGAIN)
 		return false;
-	bool nowhere = cad_lookup_wait(channel->lookup, 0, &at, &ignored) != CAD_OK;
+	bool nowhere = status != CAD_OK;
 	for (; !nowhere && at; at = at->ai_next)
 		found += XXH3_64bits(at->ai_addr, at->ai_addrlen);
 	cad_lookup_leave(channel->lookup);
