@@ -50,10 +50,12 @@ static uint64_t unused_bytes(void)
 
 void cad_memory_trim(uint64_t *least_bytes)
 {
-	if (*least_bytes != 0 && unused_bytes() > *least_bytes + CAD_MEMORY_KEPT_BYTES)
-		malloc_trim(0);
-
 	uint64_t unused = unused_bytes();
+	if (*least_bytes != 0 && unused > *least_bytes + CAD_MEMORY_KEPT_BYTES) {
+		malloc_trim(0);
+		unused = unused_bytes();
+	}
+
 	if (*least_bytes == 0 || unused < *least_bytes)
 		*least_bytes = unused;
 }
