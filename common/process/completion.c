@@ -46,6 +46,12 @@ static bool takes_nothing(const struct cad_option *option)
 	return option->type == CAD_OPTION_TYPE_BOOL && !option->default_text;
 }
 
+static void put_choices(FILE *stream, const struct cad_option *option)
+{
+	for (const struct cad_choice *choice = option->choices; choice->name; choice++)
+		fprintf(stream, "%s%s", choice == option->choices ? "" : " ", choice->name);
+}
+
 /* ---- bash ---- */
 
 static void bash_function(FILE *stream, const char *program)
@@ -102,8 +108,7 @@ static void bash_value(FILE *stream, const struct cad_option *option)
 	fputs(") ", stream);
 	if (option->type == CAD_OPTION_TYPE_ENUM) {
 		fputs("offer='", stream);
-		for (const struct cad_choice *choice = option->choices; choice->name; choice++)
-			fprintf(stream, "%s%s", choice == option->choices ? "" : " ", choice->name);
+		put_choices(stream, option);
 		fputs("' ", stream);
 	} else {
 		fprintf(stream, "%s ", bash_names[option->names]);
@@ -164,8 +169,7 @@ static void zsh_value(FILE *stream, const struct cad_option *option)
 		fputs("]::value:(true false)'", stream);
 	} else if (option->type == CAD_OPTION_TYPE_ENUM) {
 		fputs("]:value:(", stream);
-		for (const struct cad_choice *choice = option->choices; choice->name; choice++)
-			fprintf(stream, "%s%s", choice == option->choices ? "" : " ", choice->name);
+		put_choices(stream, option);
 		fputs(")'", stream);
 	} else {
 		fprintf(stream, "]:%s:%s'", cad_option_placeholder(option), zsh_names[option->names]);
