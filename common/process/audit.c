@@ -24,6 +24,8 @@ void cad_audit_init(struct cad_audit *audit)
 void cad_audit_write(struct cad_audit *audit, enum cad_audit_kind kind, const struct cad_caller *caller,
 	const char *method, const char *node, const char *why)
 {
+	if (!audit)
+		return;
 	if (audit->kinds[kind].room == 0) {
 		audit->kinds[kind].left_out++;
 		return;

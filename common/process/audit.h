@@ -31,7 +31,7 @@ struct cad_audit {
 };
 
 void cad_audit_init(struct cad_audit *audit);
-/* `node`: the id that a process joins with; "" of other calls. `why`: "" unless it was refused. */
+/* audit NULL: none is kept. `node`: the id that a process joins with; "" of other calls. `why`: "" unless it was refused. */
 void cad_audit_write(struct cad_audit *audit, enum cad_audit_kind kind, const struct cad_caller *caller,
 	const char *method, const char *node, const char *why);
 /* Once a second. */

@@ -209,7 +209,7 @@ enum cad_rpc_code cad_rpc_authorize(void *context, struct cad_rpc_call *call, st
 	enum refusal refusal = check(authorizer, call, &shown, why);
 
 	if (refusal == ADMITTED) {
-		if (audit && method->right == CAD_RIGHT_OPERATE)
+		if (method->right == CAD_RIGHT_OPERATE)
 			cad_audit_write(audit, CAD_AUDIT_CALLED, &call->caller, method->name, "", "");
 		return CAD_RPC_OK;
 	}
@@ -217,8 +217,7 @@ enum cad_rpc_code cad_rpc_authorize(void *context, struct cad_rpc_call *call, st
 	say(authorizer, call, &shown, refusal, why);
 	if (authorizer->refused[refusal])
 		cad_counter_add(authorizer->refused[refusal], 1);
-	if (audit)
-		cad_audit_write(audit, CAD_AUDIT_REFUSED, &call->caller, method->name, "", why->text);
+	cad_audit_write(audit, CAD_AUDIT_REFUSED, &call->caller, method->name, "", why->text);
 	if (options->refused)
 		options->refused(options->context, call, why->text);
 	return refusal == WRONG_ROLE || refusal == WIDER_TOKEN ? CAD_RPC_PERMISSION_DENIED : CAD_RPC_UNAUTHENTICATED;

@@ -170,16 +170,13 @@ static void on_call_refused(void *context, struct cad_rpc_call *call, const char
 /* One that did not prove the secret could be anybody, which is for the audit log, too. */
 static void refuse_guest(struct pl_service *service, const struct pl_stream *stream, const char *why)
 {
-	struct cad_audit *audit = service->options.callers.audit;
-
 	pl_door_refused(&service->door, stream->guest.id, why, cad_clock_now_ns(service->options.clock));
 	if (!stream->guest.stranger)
 		return;
 	if (service->refused_secret)
 		cad_counter_add(service->refused_secret, 1);
-	if (audit)
-		cad_audit_write(
-			audit, CAD_AUDIT_REFUSED, cad_rpc_call_caller(stream->call), "Join", stream->guest.id, why);
+	cad_audit_write(service->options.callers.audit, CAD_AUDIT_REFUSED, cad_rpc_call_caller(stream->call), "Join",
+		stream->guest.id, why);
 }
 
 /* ---- Join ---- */
@@ -310,9 +307,8 @@ static enum cad_status take_report(struct pl_service *service, struct pl_stream 
 			return status;
 		stream->session = session;
 		pl_door_forget(&service->door, stream->guest.id);
-		if (service->options.callers.audit)
-			cad_audit_write(service->options.callers.audit, CAD_AUDIT_JOINED,
-				cad_rpc_call_caller(stream->call), "Join", stream->guest.id, "");
+		cad_audit_write(service->options.callers.audit, CAD_AUDIT_JOINED, cad_rpc_call_caller(stream->call),
+			"Join", stream->guest.id, "");
 		stream->expert = report->hello->role == CADRE__V1__ROLE__ROLE_EXPERT;
 		say_welcome(service, stream);
 		return CAD_OK;
