@@ -397,11 +397,7 @@ static void address_text(int fd, char *text, size_t bytes)
 
 static enum cad_status listen_on(const char *address, int *fd, struct cad_error *error)
 {
-	char whole[CAD_ADDRESS_BYTES];
 	struct cad_address parts;
-
-	if (*address == ':' && snprintf(whole, sizeof whole, "127.0.0.1%s", address) < (int)sizeof whole)
-		address = whole;
 	enum cad_status status = cad_address_parse(address, &parts, error);
 	if (status != CAD_OK)
 		return status;

@@ -31,7 +31,7 @@ enum {
 };
 
 struct cad_admin_options {
-	const char *address;         /* "127.0.0.1:0", "[::1]:9100", ":9100" is loopback; port 0 chooses */
+	const char *address;         /* "127.0.0.1:0", "[::1]:9100"; port 0 chooses */
 	struct cad_metrics *metrics; /* borrowed */
 	/* Not ready (or not healthy): 503 and the text, one line. NULL: always. */
 	bool (*ready)(void *context, char *text, size_t text_bytes);

@@ -41,7 +41,7 @@ static void start(struct fixture *fixture, unsigned request_ms, unsigned answer_
 	struct cad_error error;
 	assert_int_equal(cad_metrics_create(&fixture->metrics), CAD_OK);
 	const struct cad_admin_options options = {
-		.address = ":0",
+		.address = "127.0.0.1:0",
 		.metrics = fixture->metrics,
 		.request_ms = request_ms,
 		.answer_ms = answer_ms,
@@ -296,7 +296,7 @@ static void start_generating(struct fixture *fixture, bool always, enum cad_stat
 	atomic_store(&asked, 0);
 	assert_int_equal(cad_metrics_create(&fixture->metrics), CAD_OK);
 	const struct cad_admin_options options = {
-		.address = ":0",
+		.address = "127.0.0.1:0",
 		.metrics = fixture->metrics,
 		.generates = generates,
 		.ready_generates = always,
@@ -393,7 +393,7 @@ static void waiting_has_its_time(void **state)
 	atomic_store(&generating, CAD_AGAIN);
 	assert_int_equal(cad_metrics_create(&fixture.metrics), CAD_OK);
 	const struct cad_admin_options options = {
-		.address = ":0",
+		.address = "127.0.0.1:0",
 		.metrics = fixture.metrics,
 		.generates = generates,
 		.answer_ms = SHORT_MS,

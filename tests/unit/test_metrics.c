@@ -247,7 +247,7 @@ static void http_pages(void **state)
 	assert_int_equal(cad_metrics_create(&metrics), CAD_OK);
 	cad_counter_add(cad_metrics_counter(metrics, "a_total", "a", NULL, 0), 5);
 	struct cad_admin_options options = {
-		.address = ":0",
+		.address = "127.0.0.1:0",
 		.metrics = metrics,
 		.ready = ready,
 	};
