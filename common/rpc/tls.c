@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Credentials from PEM files. Servers and clients take up changed files with the next connection, or when they are
- * told to (cad_rpc_tls_reread); files that cannot be used leave the old ones in force.
+ * told to (cad_rpc_service_tls); files that cannot be used leave the old ones in force.
  */
 #include "common/rpc/tls.h"
 
@@ -103,7 +103,7 @@ static bool refresh(struct cad_rpc_watched *watched, bool always)
 	return true;
 }
 
-bool cad_rpc_tls_reread(void)
+static bool reread(void)
 {
 	bool well = true;
 
@@ -131,7 +131,7 @@ static void warn_of(const struct cad_rpc_watched *watched)
 		CAD_F("days_left", (double)left_s / 86400));
 }
 
-void cad_rpc_tls_warn(void)
+static void warn(void)
 {
 	pthread_mutex_lock(&all_mutex);
 	for (struct cad_rpc_watched *watched = all_watched; watched; watched = watched->next) {
@@ -142,17 +142,17 @@ void cad_rpc_tls_warn(void)
 	pthread_mutex_unlock(&all_mutex);
 }
 
-int64_t cad_rpc_tls_expires_s(void)
+static int64_t expires_s(void)
 {
 	int64_t first_s = 0;
 
 	pthread_mutex_lock(&all_mutex);
 	for (struct cad_rpc_watched *watched = all_watched; watched; watched = watched->next) {
 		pthread_mutex_lock(&watched->mutex);
-		int64_t expires_s = watched->pem.expires_s;
+		int64_t ends_s = watched->pem.expires_s;
 		pthread_mutex_unlock(&watched->mutex);
-		if (expires_s != 0 && (first_s == 0 || expires_s < first_s))
-			first_s = expires_s;
+		if (ends_s != 0 && (first_s == 0 || ends_s < first_s))
+			first_s = ends_s;
 	}
 	pthread_mutex_unlock(&all_mutex);
 
@@ -160,9 +160,9 @@ int64_t cad_rpc_tls_expires_s(void)
 }
 
 const struct cad_service_tls cad_rpc_service_tls = {
-	.reread = cad_rpc_tls_reread,
-	.warn = cad_rpc_tls_warn,
-	.expires_s = cad_rpc_tls_expires_s,
+	.reread = reread,
+	.warn = warn,
+	.expires_s = expires_s,
 };
 
 static void watched_free(struct cad_rpc_watched *watched)

@@ -213,14 +213,14 @@ static void new_files_are_taken_up(void **state)
 
 	live_open(&live, "server");
 	assert_true(shows(&live, "server", "ca"));
-	assert_true(cad_rpc_tls_reread());
+	assert_true(cad_rpc_service_tls.reread());
 	assert_true(shows(&live, "server", "ca"));
 
 	/* by themselves, and when told */
 	run("cd %s && cat mallory.pem > live.pem && cat mallory.key > live.key", folder);
 	assert_true(shows(&live, "mallory", "stranger"));
 	run("cd %s && cp server.pem live.pem && cp server.key live.key", folder);
-	assert_true(cad_rpc_tls_reread());
+	assert_true(cad_rpc_service_tls.reread());
 	assert_true(shows(&live, "server", "ca"));
 	assert_false(shows(&live, "mallory", "stranger"));
 	rpc_fixture_close(&live.rpc);
@@ -241,13 +241,13 @@ static void damaged_files_leave_the_old_ones(void **state)
 		assert_true(shows(&live, "server", "ca"));
 		run("cd %s && %s", folder, damage[i]);
 		assert_true(shows(&live, "server", "ca"));
-		assert_false(cad_rpc_tls_reread());
+		assert_false(cad_rpc_service_tls.reread());
 		assert_true(shows(&live, "server", "ca"));
 
 		/* and then the others are whole */
 		run("cd %s && rm -rf live.pem live.key && cp mallory.pem live.pem && cp mallory.key live.key", folder);
 		assert_true(shows(&live, "mallory", "stranger"));
-		assert_true(cad_rpc_tls_reread());
+		assert_true(cad_rpc_service_tls.reread());
 		rpc_fixture_close(&live.rpc);
 	}
 }
@@ -279,10 +279,10 @@ static void a_channel_takes_up_new_files(void **state)
 	/* half of a pair, then the whole */
 	run("cd %s && cp server.pem own.pem", folder);
 	assert_known_as(&rpc, "alice");
-	assert_false(cad_rpc_tls_reread());
+	assert_false(cad_rpc_service_tls.reread());
 	run("cd %s && cp server.key own.key", folder);
 	assert_known_as(&rpc, "server");
-	assert_true(cad_rpc_tls_reread());
+	assert_true(cad_rpc_service_tls.reread());
 
 	/* not while a call runs, which would go on over another connection than the next one */
 	Cadre__V1__GenerateRequest request = CADRE__V1__GENERATE_REQUEST__INIT;
