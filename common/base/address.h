@@ -29,9 +29,9 @@ CAD_MUST_USE enum cad_status cad_address_parse(const char *text, struct cad_addr
  * path of a unix socket) is unchanged. */
 void cad_address_taken(const char *text, uint16_t port, char *out, size_t bytes);
 
-/* Where a call comes from, as gRPC writes it ("ipv4:10.0.0.7:51234", "ipv6:%5Bfd00::7%5D:51234"), as an
- * address: "10.0.0.7:51234", "[fd00::7]:51234". Anything else, like a unix socket, is unchanged. Cut to
- * size. */
+/* Where a call comes from, as gRPC writes it ("ipv4:10.0.0.7:51234",
+ * "ipv6:%5Bfd00::7%5D:51234"), as an address: "10.0.0.7:51234", "[fd00::7]:51234". Anything
+ * else, like a unix socket, is unchanged. Cut to size. */
 void cad_address_of_peer(const char *peer, char *text, size_t bytes);
 
 /* The host of an address; of what is none, all of it, cut to size. */

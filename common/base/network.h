@@ -25,8 +25,8 @@ struct cad_network {
  * interfaces: there is none, or two interfaces have one.
  */
 CAD_MUST_USE enum cad_status cad_network_find(const char *text, struct cad_network *network, struct cad_error *error);
-/* ":7100" is port 7100 of its address; what has a host, or is no address, is unchanged: who checks it
- * then quotes what was written. */
+/* ":7100" is port 7100 of its address; what has a host, or is no address, is unchanged: who
+ * checks it then quotes what was written. */
 void cad_network_address(const struct cad_network *network, const char *text, char address[CAD_ADDRESS_BYTES]);
 
 /* ---- interfaces ---- */

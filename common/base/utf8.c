@@ -53,7 +53,8 @@ size_t cad_utf8_whole(const char *bytes, size_t size)
 	return 1 + size - start < cad_utf8_size(bytes[start - 1]) ? start - 1 : size;
 }
 
-/* The first character, or the first byte when that is part of none; *size are its bytes, of `left` > 0. */
+/* The first character, or the first byte when that is part of none; *size are its bytes, of
+ * `left` > 0. */
 static bool first_is_printable(const char *bytes, size_t left, size_t *size)
 {
 	size_t length = cad_utf8_expected(bytes[0]);

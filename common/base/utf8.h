@@ -18,8 +18,8 @@ size_t cad_utf8_valid(const char *bytes, size_t size);
 /* How many bytes of `size` end on a whole character, when something was cut off there: `size`, or up
  * to three less. */
 size_t cad_utf8_whole(const char *bytes, size_t size);
-/* Whether it is text that a terminal and a line of a log can show: well-formed, without control characters,
- * ends of lines and what turns the direction of writing. */
+/* Whether it is text that a terminal and a line of a log can show: well-formed, without control
+ * characters, ends of lines and what turns the direction of writing. */
 bool cad_utf8_is_printable(const char *bytes, size_t size);
 /* In place: each character and byte that is not printable becomes '?'. */
 void cad_utf8_make_printable(char *text);

@@ -32,8 +32,9 @@ struct cad_cluster_facts {
 	char model_fingerprint[CADRE_HEX_BYTES];
 	struct cad_settings settings; /* cad_settings_fini is the caller's */
 };
-/* Blocks until the placement service has answered, saying every few seconds on the log, and always in
- * `waits_for`, what it waits for; `interrupted` (NULL: never) ends it with CAD_ERR_CANCELLED. */
+/* Blocks until the placement service has answered, saying every few seconds on the log, and
+ * always in `waits_for`, what it waits for; `interrupted` (NULL: never) ends it with
+ * CAD_ERR_CANCELLED. */
 CAD_MUST_USE enum cad_status cad_cluster_ask(const char *placement, const struct cad_access *access,
 	struct cad_note *waits_for, bool (*interrupted)(void *context), void *context, struct cad_cluster_facts *facts,
 	struct cad_error *error);
@@ -46,13 +47,13 @@ enum cad_membership {
 	CAD_MEMBER_REFUSED, /* it asks again, but somebody has to change something first */
 };
 
-/* What every member says of itself in its hello, and whom it says it to. Strings are borrowed to the
- * end. */
+/* What every member says of itself in its hello, and whom it says it to. Strings are borrowed to
+ * the end. */
 struct cad_member_self {
 	struct cad_rpc_reactor *reactor;
 	const char *placement; /* host:port */
-	/* How it is reached. Read again with each attempt to join: its token may change, on the reactor's
-	 * thread, and its files do. */
+	/* How it is reached. Read again with each attempt to join: its token may change, on the
+	 * reactor's thread, and its files do. */
 	const struct cad_access *access;
 	const char *id, *http_address, *isa;
 	unsigned threads;
@@ -69,8 +70,8 @@ struct cad_member_self {
 struct cad_member_options {
 	struct cad_member_self self;
 	void *context;
-	/* Adds to a hello what only its kind of process has; what it points to stays valid until the
-	 * callback is called again. */
+	/* Adds to a hello what only its kind of process has; what it points to stays valid until
+	 * the callback is called again. */
 	void (*hello)(void *context, struct Cadre__V1__NodeHello *hello);
 	void (*load)(void *context, struct Cadre__V1__NodeLoad *load);
 	/* A checked map, which the callee releases. May be NULL. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How this process reaches a server: the TLS files by which it knows the server and shows who it is, and the bearer
- * token that it sends. Reading blocks on files and allocates.
+ * How this process reaches a server: the TLS files by which it knows the server and shows who it
+ * is, and the bearer token that it sends. Reading blocks on files and allocates.
  */
 #ifndef CADRE_COMMON_PROCESS_ACCESS_H
 #define CADRE_COMMON_PROCESS_ACCESS_H

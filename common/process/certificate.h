@@ -24,8 +24,8 @@ struct cad_certificate {
 	char name[CAD_CALLER_NAME_BYTES];
 };
 
-/* Of the first certificate in PEM form. CAD_ERR_INVALID: none can be read, it contradicts itself, or its
- * name is too long or has control characters, which no log should show. */
+/* Of the first certificate in PEM form. CAD_ERR_INVALID: none can be read, it contradicts
+ * itself, or its name is too long or has control characters, which no log should show. */
 CAD_MUST_USE enum cad_status cad_certificate_read(
 	const char *pem, size_t size, struct cad_certificate *certificate, struct cad_error *error);
 
@@ -39,8 +39,8 @@ CAD_MUST_USE enum cad_status cad_certificates_read(struct cad_certificates *cert
 	struct cad_certificate *certificate, struct cad_error *error);
 void cad_certificates_fini(struct cad_certificates *certificates);
 
-/* CAD_ERR_NOT_FOUND: a URI of somebody else's. CAD_ERR_INVALID: its scheme is cadre, in whatever case, and
- * it is not cadre://ROLE/NAME. */
+/* CAD_ERR_NOT_FOUND: a URI of somebody else's. CAD_ERR_INVALID: its scheme is cadre, in whatever
+ * case, and it is not cadre://ROLE/NAME. */
 CAD_MUST_USE enum cad_status cad_role_uri_parse(
 	const char *uri, size_t size, struct cad_certificate *certificate, struct cad_error *error);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control groups of this process, from its own up to the root, of version 1 or 2: each may limit
- * it. In a container its own group is the root. Reads files of the kernel; keeps nothing, any thread.
+ * The control groups of this process, from its own up to the root, of version 1 or 2: each may
+ * limit it. In a container its own group is the root. Reads files of the kernel; keeps nothing, any
+ * thread.
  */
 #ifndef CADRE_COMMON_PROCESS_CGROUP_H
 #define CADRE_COMMON_PROCESS_CGROUP_H

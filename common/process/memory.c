@@ -40,8 +40,8 @@ uint64_t cad_memory_free_bytes(const char *root)
 	return least;
 }
 
-/* Resident, and not in use by malloc's account. It has the program's and its libraries' pages, too, which do not
- * change much. */
+/* Resident, and not in use by malloc's account. It has the program's and its libraries' pages,
+ * too, which do not change much. */
 static uint64_t unused_bytes(void)
 {
 	uint64_t resident = cad_kernel_figure("/proc/self/status", "VmRSS:") * 1024, used = mallinfo2().uordblks;

@@ -125,12 +125,13 @@ struct cad_options_spec {
 	size_t count;
 	const struct cad_option_alias *aliases;
 	size_t aliases_count;
-	/* Options of which one is meant, NULL ends them; NULL: there are none. What is given less strongly
-	 * than another is as if it were not given, and two flags are refused. */
+	/* Options of which one is meant, NULL ends them; NULL: there are none. What is given
+	 * less strongly than another is as if it were not given, and two flags are refused. */
 	const char *const *rivals;
 	/* Checks that involve several options; may be NULL. --check-config runs it too. */
 	enum cad_status (*check)(const void *values, struct cad_error *error);
-	/* What --check-config reads besides, since the program does when it starts: files; may be NULL. */
+	/* What --check-config reads besides, since the program does when it starts: files; may
+	 * be NULL. */
 	enum cad_status (*check_files)(const void *values, struct cad_error *error);
 	/* Sets up the log as the values say, before its first line; NULL: somebody did. */
 	void (*log)(const void *values);

@@ -37,7 +37,8 @@ enum cad_status cad_process_init(struct cad_error *error)
 	if (failed || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
 		return cad_error_set(
 			error, CAD_ERR_INTERNAL, "cannot set up signals: %s", strerror(failed ? failed : errno));
-	/* In a container other processes may be left to it when their parents end. The kernel buries them. */
+	/* In a container other processes may be left to it when their parents end. The kernel
+	 * buries them. */
 	if (getpid() == 1)
 		(void)signal(SIGCHLD, SIG_IGN);
 	/* glibc raises this with each block above it that is freed, up to 32 MiB: what many requests

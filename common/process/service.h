@@ -2,8 +2,8 @@
 /*
  * What every service has beside its work: the option rows that services share and what is checked
  * of them, an id, the secrets, metrics, the HTTP port, the event loop and the signals that end it.
- * SIGHUP makes it read the log level, the token files and the TLS files again; what is damaged stays
- * as it was.
+ * SIGHUP makes it read the log level, the token files and the TLS files again; what is damaged
+ * stays as it was.
  *
  * A main embeds the two structs: `struct options` begins with a struct cad_service_options, whose
  * rows it takes from the macros below, and `struct program` has a struct cad_service. Calls come
@@ -124,7 +124,8 @@ struct cad_service_options {
 		CAD_OPTION_FILE(owner, member.placement_tls_authority, "placement-tls-authority", "", \
 			"PEM file of the certificate authorities to trust for the placement service, which is then reached over TLS; empty: those of --tls-authority")
 
-/* Where --grpc, --http and --exchange say that it listens, with --cluster-network: each has a host. */
+/* Where --grpc, --http and --exchange say that it listens, with --cluster-network: each has a
+ * host. */
 struct cad_service_addresses {
 	char grpc[CAD_ADDRESS_BYTES], http[CAD_ADDRESS_BYTES];
 	char exchange[CAD_ADDRESS_BYTES]; /* "": on --ucx-devices */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files hold is checked with OpenSSL, as gRPC reads it: gRPC itself only says later that a handshake failed. */
+/* What the files hold is checked with OpenSSL, as gRPC reads it: gRPC itself only says later
+ * that a handshake failed. */
 #include "common/process/tls_files.h"
 
 #include "common/process/process.h"
@@ -17,7 +18,8 @@
 
 enum { PEM_BYTES_MAX = 1 << 20, CLOSE_S = 14 * 24 * 3600 };
 
-/* Reads a whole file, terminated; NULL and errno on failure. A NULL path gives NULL and no error. */
+/* Reads a whole file, terminated; NULL and errno on failure. A NULL path gives NULL and no
+ * error. */
 static char *file_read(const char *path)
 {
 	errno = 0;
@@ -184,8 +186,8 @@ static enum cad_status pair_check(const struct cad_tls_files *files, struct cad_
 	return status;
 }
 
-/* The latest end of those that others can be signed by; 0: there is none. One that has signed itself is its own
- * authority, whatever else it may sign. */
+/* The latest end of those that others can be signed by; 0: there is none. One that has signed
+ * itself is its own authority, whatever else it may sign. */
 static void note_authority(void *context, X509 *certificate)
 {
 	int64_t *ends_s = context, end_s = seconds_of(X509_get0_notAfter(certificate));

@@ -67,7 +67,8 @@ static void caller_is(struct cad_caller *caller, enum cad_caller_by by, enum cad
 		snprintf(caller->name, sizeof caller->name, "%s", name);
 }
 
-/* What one who is refused has shown, and what is known of it, is in *caller, too, for the audit log. */
+/* What one who is refused has shown, and what is known of it, is in *caller, too, for the audit
+ * log. */
 static enum refusal identify(
 	const struct cad_rpc_authorizer *authorizer, const struct shown *shown, struct cad_caller *caller)
 {

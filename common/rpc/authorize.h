@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who may call which method of a server. Each call is identified, and admitted or refused, before its
- * handler hears of it; the method's right (server.h) says whom it is for.
+ * Who may call which method of a server. Each call is identified, and admitted or refused, before
+ * its handler hears of it; the method's right (server.h) says whom it is for.
  *
- * Where nobody has a role (no tokens, and no authority for certificates), callers on this machine may do
- * everything, others everything but CAD_RIGHT_OPERATE. Else:
+ * Where nobody has a role (no tokens, and no authority for certificates), callers on this machine
+ * may do everything, others everything but CAD_RIGHT_OPERATE. Else:
  *
  *     a token was sent      it must be one of the table: a wrong one is refused, whatever else is shown
  *     a certificate that    has the role in it (certificate.h); without one it is a client's, but where
@@ -13,8 +13,8 @@
  *                           narrow what the certificate allows, never widen it), and is refused elsewhere
  *     neither               refused
  *
- * A refusal goes to the client, to the metrics and to the audit log, in the same words. Embedded by who
- * has the server, and does not move. The reactor's thread; nothing blocks.
+ * A refusal goes to the client, to the metrics and to the audit log, in the same words. Embedded by
+ * who has the server, and does not move. The reactor's thread; nothing blocks.
  */
 #ifndef CADRE_COMMON_RPC_AUTHORIZE_H
 #define CADRE_COMMON_RPC_AUTHORIZE_H

@@ -116,10 +116,10 @@ static grpc_channel *core_create(const struct cad_rpc_channel *channel)
 }
 
 /*
- * A name that gRPC did not find is looked up again after pauses that grow to two minutes, whatever one
- * asks for. So after a call that did not reach its target, the channel looks for itself: when the target
- * is somewhere else than before, or somewhere at last, gRPC begins again. As long as nobody says where it
- * is, gRPC keeps what it knows.
+ * A name that gRPC did not find is looked up again after pauses that grow to two minutes, whatever
+ * one asks for. So after a call that did not reach its target, the channel looks for itself: when
+ * the target is somewhere else than before, or somewhere at last, gRPC begins again. As long as
+ * nobody says where it is, gRPC keeps what it knows.
  */
 static void look_up(struct cad_rpc_channel *channel, const char *sentence)
 {
@@ -165,8 +165,8 @@ static bool has_moved(struct cad_rpc_channel *channel)
 	return moved;
 }
 
-/* Files that have changed, a target that has moved. A running call keeps the connection that it has, and
- * another one would have to share it. */
+/* Files that have changed, a target that has moved. A running call keeps the connection that it
+ * has, and another one would have to share it. */
 static void take_up_news(struct cad_rpc_channel *channel)
 {
 	if (channel->references > 1)
@@ -241,9 +241,9 @@ static void call_free(struct cad_rpc_client_call *call)
 	free(call);
 }
 
-/* What gRPC's sentence does not say of a connection that did not come about, or says in words of its own; NULL:
- * nothing. In TLS 1.3 the server learns of a client's certificate when the client takes the connection for made, and
- * then just ends it. */
+/* What gRPC's sentence does not say of a connection that did not come about, or says in words of
+ * its own; NULL: nothing. In TLS 1.3 the server learns of a client's certificate when the client
+ * takes the connection for made, and then just ends it. */
 static const char *hint(const struct cad_rpc_watched *tls, const char *sentence)
 {
 	if (tls && strstr(sentence, "certificate verify failed"))

@@ -49,7 +49,8 @@ struct cad_rpc_client_handler {
 	 * cad_rpc_client_read. */
 	void (*message)(struct cad_rpc_client_call *call, const ProtobufCMessage *message);
 	void (*writable)(struct cad_rpc_client_call *call); /* after CAD_FULL */
-	/* Never NULL. message is the server's sentence, or gRPC's own, with what may be wrong about TLS. */
+	/* Never NULL. message is the server's sentence, or gRPC's own, with what may be wrong
+	 * about TLS. */
 	void (*done)(struct cad_rpc_client_call *call, enum cad_rpc_code code, const char *message);
 };
 

@@ -68,8 +68,8 @@ void cad_rpc_batch(grpc_call *call, const grpc_op *ops, size_t count, struct cad
 
 /* ---- gRPC's own words (words.c) ---- */
 
-/* What it calls errors are mostly a peer's; ours come back as statuses with a sentence. The same words
- * are a warning at most every 10 seconds, with how often they were left out since then. */
+/* What it calls errors are mostly a peer's; ours come back as statuses with a sentence. The same
+ * words are a warning at most every 10 seconds, with how often they were left out since then. */
 void cad_rpc_log(gpr_log_func_args *line);
 /* While set, this thread's failures inside gRPC are logged at debug level: the caller has a better
  * sentence. */

@@ -74,8 +74,9 @@ struct cad_rpc_server_config {
 	void *stall_context;
 	/* the sentence for calls that a drain cuts off; kept; "the server is stopping; ..." */
 	const char *stopping;
-	/* Called for each call before its handler, unless the method is CAD_RIGHT_PROBE (authorize.h). CAD_RPC_OK
-	 * admits; anything else ends the call with that code and the sentence in why->text. NULL: all are. */
+	/* Called for each call before its handler, unless the method is CAD_RIGHT_PROBE
+	 * (authorize.h). CAD_RPC_OK admits; anything else ends the call with that code and the
+	 * sentence in why->text. NULL: all are. */
 	enum cad_rpc_code (*authorize)(void *context, struct cad_rpc_call *call, struct cad_error *why);
 	void *authorize_context;
 };
@@ -83,8 +84,8 @@ struct cad_rpc_server_config {
 /* config may be NULL. */
 CAD_MUST_USE enum cad_status cad_rpc_server_create(struct cad_rpc_reactor *reactor,
 	const struct cad_rpc_server_config *config, struct cad_rpc_server **server, struct cad_error *error);
-/* Before start; keeps `service` until the server is gone. A method that is missing in the table, has no
- * right there, is unknown to the descriptor, or added twice is a programming error. */
+/* Before start; keeps `service` until the server is gone. A method that is missing in the table,
+ * has no right there, is unknown to the descriptor, or added twice is a programming error. */
 void cad_rpc_server_add(struct cad_rpc_server *server, const struct cad_rpc_service *service);
 /* Before start, any number of times. "127.0.0.1:0" picks a free port. tls NULL: plaintext (see
  * cad_address_is_loopback). port may be NULL. */

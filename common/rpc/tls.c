@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Credentials from PEM files. Servers and clients take up changed files with the next connection, or when they are
- * told to (cad_rpc_service_tls); files that cannot be used leave the old ones in force.
+ * Credentials from PEM files. Servers and clients take up changed files with the next connection,
+ * or when they are told to (cad_rpc_service_tls); files that cannot be used leave the old ones in
+ * force.
  */
 #include "common/rpc/tls.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The TLS files of this process's servers and channels (struct cad_tls_files). Any thread; blocks on
- * files, allocates. */
+/* The TLS files of this process's servers and channels (struct cad_tls_files). Any thread;
+ * blocks on files, allocates. */
 #ifndef CADRE_COMMON_RPC_TLS_H
 #define CADRE_COMMON_RPC_TLS_H
 
