@@ -6,8 +6,8 @@
  * The stream carries the lease (a load report every third of it), maps and orders one way, reports
  * the other. When it breaks, it is opened again, without end, after growing, jittered delays; until
  * then the process continues with the last map. Everything runs on the owner thread of the reactor,
- * callbacks included; they must not block. The caller makes the Hello that is sent each time, so
- * that it reports the current state.
+ * callbacks included; they must not block. The Hello is made again each time, and the caller adds
+ * to it, so that it reports the current state.
  */
 #ifndef CADRE_COMMON_CLUSTER_MEMBER_H
 #define CADRE_COMMON_CLUSTER_MEMBER_H
