@@ -75,10 +75,10 @@ test_cluster() { cluster_of release; }
 test_late() { cluster_of late; }   # programs whose device does nothing before it is waited for
 test_cluster_asan() { with_asan cluster_of asan; }
 
-# python_tests FOLDER: those of tests/FOLDER, whose packages come from PyPI; without them this is one skipped test.
+# python_tests FOLDER TARGET...: those of tests/FOLDER, which need these programs, and packages of PyPI; without them this is one skipped test.
 python_tests() {
 	local junit
-	if ! (build release "${PROGRAMS[@]}" && make_venv "tests/$1"); then
+	if ! (build release "${@:2}" && make_venv "tests/$1"); then
 		say "skipped: tests/$1, whose packages cannot be installed"
 		count 0 0 1
 		return
@@ -89,9 +89,9 @@ python_tests() {
 	count_junit "$junit"
 }
 
-test_tokenizers() { python_tests tokenizers; }   # published ones and random ones, against the library that defines them
-test_planners() { python_tests planners; }       # what plans are compared with and measured by
-test_kubernetes() { python_tests kubernetes; }   # the manifests, against the API's schemas, the programs, and each other
+test_tokenizers() { python_tests tokenizers cadrectl; }             # published ones and random ones, against the library that defines them
+test_planners() { python_tests planners cadrectl; }                 # what plans are compared with and measured by
+test_kubernetes() { python_tests kubernetes "${PROGRAMS[@]}"; }     # the manifests, against the API's schemas, the programs, and each other
 
 # test_faults [ROW...] [OPTION...]: the table of faults, see tests/faults/run.py. Not among the tests that run without a name: it takes an hour.
 test_faults() {
@@ -201,9 +201,9 @@ test_fuzz() {
 
 run_tests() {
 	local kind
-	case ${1:-} in   # these have arguments of their own, and end with a table
+	case ${1:-} in   # these have arguments of their own, and end with a table; who compiles something installs what that takes
 		faults | attempts | deploy)
-			install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
+			install_packages "${TEST_PACKAGES[@]}"
 			"test_$1" "${@:2}"
 			return
 			;;
