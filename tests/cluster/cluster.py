@@ -227,21 +227,19 @@ class Cluster:
             assert 'Sanitizer' not in text and 'runtime error' not in text, f'{process.name}\n{text[-6000:]}'
 
 
-def log_time(process, text):
-    """When a process first said something, in seconds of the clock that all of them share."""
-    for line in process.log.read_text(errors='replace').splitlines():
-        if text in line:
-            hours, minutes, seconds = re.search(r'time=\S+T(\d+):(\d+):([\d.]+)Z', line).groups()
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    return None
+def lines_with(process, text):
+    """What a process has said with it."""
+    return [line for line in process.log.read_text(errors='replace').splitlines() if text in line]
 
 
-def wait_for_log(process, text, seconds=30):
+def wait_for_log(process, text, seconds=30, times=1):
+    """Until it has said that so often. Returns when it first did, in seconds of the clock that all of them share."""
     end = time.monotonic() + seconds
-    while log_time(process, text) is None:
-        assert time.monotonic() < end, f'{process.name} did not say "{text}"\n{process.log.read_text(errors="replace")}'
+    while len(lines_with(process, text)) < times:
+        assert time.monotonic() < end, f'{process.name} did not say "{text}" {times} times\n{process.log.read_text(errors="replace")}'
         time.sleep(0.005)
-    return log_time(process, text)
+    hours, minutes, seconds = re.search(r'time=\S+T(\d+):(\d+):([\d.]+)Z', lines_with(process, text)[0]).groups()
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
 def embedded(model, tokens, max_tokens, *options):

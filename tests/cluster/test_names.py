@@ -8,8 +8,7 @@ import time
 
 import pytest
 from cluster import BIN, GOLDEN, Cluster, wait_for_log
-from hosts import NETWORK, Site, no_hosts
-from name_server import NameServer
+from hosts import DEVICE, NETWORK, Site, no_hosts
 
 MODEL = GOLDEN / 'olmoe-a' / 'model'
 NAME_SERVER = '127.9.9.7'
@@ -52,12 +51,9 @@ def point_to(site, *addresses):
     site.names.records['placement.test'] = addresses
 
 
-def wait_for_joins(process, count, seconds=10):
+def wait_for_joins(process, count):
     """gRPC alone looks for a name that has moved after 30 s, and after up to 120 s for one that was nowhere."""
-    end = time.monotonic() + seconds
-    while process.log.read_text().count('msg=joined') < count:
-        assert time.monotonic() < end, f'not joined {count} times\n{process.log.read_text()}'
-        time.sleep(0.01)
+    wait_for_log(process, 'msg=joined', seconds=10, times=count)
 
 
 def test_a_name_that_comes_late_goes_and_comes_back_elsewhere(site):
@@ -72,7 +68,7 @@ def test_a_name_that_comes_late_goes_and_comes_back_elsewhere(site):
     site.names.records.clear()
     placement.kill()
     placement.popen.wait()   # its connections are closed
-    site.hosts['placement'].run('ip', 'link', 'set', 'eth0', 'down')   # nobody refuses a connection to where it was
+    site.hosts['placement'].run('ip', 'link', 'set', DEVICE, 'down')   # nobody refuses a connection to where it was
     time.sleep(3)
     start_placement(site, 'moved')
     point_to(site, site.hosts['moved'].address)

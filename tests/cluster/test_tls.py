@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 import certificates
-from cluster import BIN, GOLDEN, Cluster, Process, embedded, free_port, http, metric, wait_for_log
+from cluster import BIN, GOLDEN, Cluster, Process, embedded, free_port, http, lines_with, metric, wait_for_log
 
 MODEL = GOLDEN / 'olmoe-a' / 'model'
 NAMES = ('placement', 'router', 'expert', 'operator', 'client')
@@ -66,13 +66,23 @@ class Load:
         assert not self.failed, self.failed
 
 
-def new_files(processes, count):
-    """Each process has taken up its files so often, as a server and as a client."""
-    for process in processes:
-        end = time.monotonic() + 20
-        while process.log.read_text().count('msg="new TLS files') < count:
-            assert time.monotonic() < end, process.log.read_text()
-            time.sleep(0.02)
+def new_files(cluster, count):
+    """Everybody reads its files again. Each member has then taken up new ones so often."""
+    for process in cluster.processes():
+        process.kill(signal.SIGHUP)
+    for process in (*cluster.experts, cluster.routers[0].process):
+        wait_for_log(process, 'msg="new TLS files', seconds=20, times=count)
+
+
+def joins_again(cluster, *members):
+    """The placement service dies, and is back; then they join it once more."""
+    cluster.placement.kill()
+    cluster.placement.stop()
+    joined = [len(lines_with(process, 'msg=joined')) for process in members]
+    cluster.placement.start()
+    end = time.monotonic() + 20
+    for process, before in zip(members, joined):
+        wait_for_log(process, 'msg=joined', seconds=end - time.monotonic(), times=before + 1)
 
 
 def test_certificates_of_another_authority_are_taken_up_under_load(files, tmp_path):
@@ -80,7 +90,7 @@ def test_certificates_of_another_authority_are_taken_up_under_load(files, tmp_pa
     shutil.copytree(files, live, ignore=shutil.ignore_patterns('others'))
     both = (files / 'authority.pem').read_bytes() + (others / 'authority.pem').read_bytes()
     with Cluster(MODEL, experts=2, tls=live) as cluster:
-        router, members = cluster.routers[0], [*cluster.experts, cluster.routers[0].process]
+        router = cluster.routers[0]
         expected = embedded(MODEL, [1, 2, 3], 8)['digest']
         assert router.generate(tokens=[1, 2, 3], max_tokens=8, ignore_eos=True).digest == expected
         assert len(cluster.status()['nodes']) == 3
@@ -94,34 +104,21 @@ def test_certificates_of_another_authority_are_taken_up_under_load(files, tmp_pa
         try:
             # first everybody trusts both, then everybody is somebody else, then nobody trusts the old one
             install(live, 'authority.pem', both)
-            for process in cluster.processes():
-                process.kill(signal.SIGHUP)
-            new_files(members, 1)
+            new_files(cluster, 1)
             load.some()
             for name in NAMES:
                 for kind in ('key', 'pem'):
                     install(live, f'{name}.{kind}', (others / f'{name}.{kind}').read_bytes())
-            for process in cluster.processes():
-                process.kill(signal.SIGHUP)
-            new_files(members, 2)
+            new_files(cluster, 2)
             load.some()
             load.identity = [both, *[(others / f'client.{kind}').read_bytes() for kind in ('key', 'pem')]]
             load.some()
             install(live, 'authority.pem', (others / 'authority.pem').read_bytes())
-            for process in cluster.processes():
-                process.kill(signal.SIGHUP)
-            new_files(members, 3)
+            new_files(cluster, 3)
             load.some()
 
             # and all of them find together again
-            cluster.placement.kill()
-            cluster.placement.stop()
-            before = {p.name: p.log.read_text().count('msg=joined') for p in members}
-            cluster.placement.start()
-            end = time.monotonic() + 20
-            while any(p.log.read_text().count('msg=joined') == before[p.name] for p in members):
-                assert time.monotonic() < end, cluster.logs()
-                time.sleep(0.02)
+            joins_again(cluster, *cluster.experts, router.process)
             load.some()
         finally:
             load.stop()
@@ -142,14 +139,7 @@ def test_files_that_do_not_belong_together_leave_the_old_ones(files, tmp_path):
         wait_for_log(expert, 'the TLS files cannot be used: the old ones stay in force')
         assert 'side=client' in expert.log.read_text() and 'does not belong to the certificate' in expert.log.read_text()
         assert metric(expert.http, 'cadre_rereads_total{result="failed"}') == 1
-        cluster.placement.kill()
-        cluster.placement.stop()
-        joined = expert.log.read_text().count('msg=joined')
-        cluster.placement.start()
-        end = time.monotonic() + 20
-        while expert.log.read_text().count('msg=joined') == joined:
-            assert time.monotonic() < end, cluster.logs()
-            time.sleep(0.02)
+        joins_again(cluster, expert)
 
 
 # ---- who does not get in ----
