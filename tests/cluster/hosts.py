@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hosts that are network namespaces, each with an Ethernet device on one switch, and with name servers of the test's choice."""
 import functools
+import json
 import os
 import pathlib
 import random
@@ -46,6 +47,11 @@ class Host:
         self.run('ip', 'address', 'add', f'{address6}/64', 'dev', DEVICE, 'nodad')
         self.run('ip', 'link', 'set', DEVICE, 'up')
         self.address, self.address6 = address, address6
+
+    def counted(self):
+        """Packets that its firewall's rules have counted, by chain and by what is said of the rule."""
+        rules = [entry['rule'] for entry in json.loads(self.run('nft', '-j', 'list', 'ruleset'))['nftables'] if 'rule' in entry]
+        return {(rule['chain'], rule['comment']): next(e['counter']['packets'] for e in rule['expr'] if 'counter' in e) for rule in rules if 'comment' in rule}
 
     def close(self):
         self.holder.stdin.close()

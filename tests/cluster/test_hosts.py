@@ -35,12 +35,6 @@ def firewall(roles):
     return '\n'.join(['table inet cadre {', chain('input', {port for _, to, port in rows if to in roles}), chain('output', {port for of, _, port in rows if of in roles}), '}', ''])
 
 
-def counted(host):
-    """Packets that began something, by chain and by what is said of it."""
-    rules = [entry['rule'] for entry in json.loads(host.run('nft', '-j', 'list', 'ruleset'))['nftables'] if 'rule' in entry]
-    return {(rule['chain'], rule['comment']): next(e['counter']['packets'] for e in rule['expr'] if 'counter' in e) for rule in rules if 'comment' in rule}
-
-
 class Cluster(Site):
     def __init__(self, directory):
         super().__init__(directory, HOSTS)
@@ -108,7 +102,7 @@ def test_a_cluster_of_hosts(tmp_path):
         for name, port in (('placement', 7301), ('router-0', 7101), ('expert-0', 7401)):
             assert cluster.run('client', 'cadrectl', 'health', '--ready', '--http', f'{name}:{port}').returncode == 0
 
-        counts = {name: counted(cluster.hosts[name]) for name in HOSTS}
+        counts = {name: cluster.hosts[name].counted() for name in HOSTS}
         for name in HOSTS:
             for chain in ('input', 'output'):
                 assert counts[name][chain, 'refused'] == 0, f'the {chain} of {name} was for a port that is not documented'
