@@ -35,7 +35,7 @@ def messages():
 
 def make_files(files):
     for folder in (files, files / 'others'):
-        subprocess.run([ROOT / 'scripts' / 'certificates.sh', folder], check=True, capture_output=True)
+        certificates.cluster(folder)
     for kind in ('pem', 'key'):
         (files / 'others' / f'client.{kind}').rename(files / f'stranger.{kind}')
     certificates.issue(files, 'expired', 'URI:cadre://operator/expired', days=-1)
@@ -84,8 +84,7 @@ class Guarded(Cluster):
         if plaintext:
             channel = grpc.insecure_channel(address, options)
         else:
-            pair = [(self.files / f'{identity}.{kind}').read_bytes() for kind in ('key', 'pem')] if identity else [None, None]
-            channel = grpc.secure_channel(address, grpc.ssl_channel_credentials((self.files / 'authority.pem').read_bytes(), *pair), options)
+            channel = grpc.secure_channel(address, certificates.credentials(self.files, identity), options)
         with channel:
             yield channel
 

@@ -3,6 +3,8 @@
 import pathlib
 import subprocess
 
+import grpc
+
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / 'scripts' / 'certificates.sh'
 
 
@@ -29,3 +31,21 @@ def cluster(directory, *names):
     subprocess.run([SCRIPT, directory], check=True, capture_output=True)
     for name in names:
         issue(directory, name, f'URI:cadre://client/{name}')
+
+
+# ---- how they are shown ----
+
+def shown(directory, name):
+    """Options of all programs."""
+    return ['--tls-certificate', directory / f'{name}.pem', '--tls-key', directory / f'{name}.key']
+
+
+def identity(directory, name):
+    """Options that show it, and trust the folder's authority."""
+    return [*shown(directory, name), '--tls-authority', directory / 'authority.pem']
+
+
+def credentials(directory, name=None):
+    """The same for a channel of gRPC's; without a name it shows none."""
+    files = ['authority.pem', *([f'{name}.key', f'{name}.pem'] if name else [])]
+    return grpc.ssl_channel_credentials(*[(directory / file).read_bytes() for file in files])

@@ -16,6 +16,7 @@ import urllib.request
 
 import grpc
 
+import certificates
 import reflect
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -159,7 +160,7 @@ class Cluster:
 
     def identity(self, name):
         """The options that show it, and trust the cluster's authority."""
-        return ['--tls-certificate', self.tls / f'{name}.pem', '--tls-key', self.tls / f'{name}.key', '--tls-authority', self.tls / 'authority.pem'] if self.tls else []
+        return certificates.identity(self.tls, name) if self.tls else []
 
     def process(self, name, arguments):
         return Process(name, arguments, self.directory, self.env, self.start)

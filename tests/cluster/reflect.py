@@ -6,6 +6,8 @@ The reflection service itself is the only thing spelled out here, since somethin
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+import certificates
+
 FIELD = descriptor_pb2.FieldDescriptorProto
 
 
@@ -52,8 +54,7 @@ class Server:
         """tls: a folder of certificates.cluster; the client's is shown."""
         options = [('grpc.use_local_subchannel_pool', 1)]
         if tls:
-            files = [(tls / name).read_bytes() for name in ('authority.pem', 'client.key', 'client.pem')]
-            self.channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(*files), options=options)
+            self.channel = grpc.secure_channel(target, certificates.credentials(tls, 'client'), options=options)
         else:
             self.channel = grpc.insecure_channel(target, options=options)
         package = f'grpc.reflection.{version}'

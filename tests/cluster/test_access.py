@@ -42,7 +42,7 @@ def generate(router, *options):
 
 
 def test_tls_and_token(files):
-    with Cluster(MODEL, experts=1, router_options=['--tls-certificate', files / 'router.pem', '--tls-key', files / 'router.key', '--token-file', files / 'token']) as cluster:
+    with Cluster(MODEL, experts=1, router_options=[*certificates.shown(files, 'router'), '--token-file', files / 'token']) as cluster:
         router, trust = cluster.routers[0], ['--tls-authority', files / 'authority.pem']
         code, text = generate(router, *trust, '--token-file', files / 'token')
         assert code == 0 and '"digest"' in text, text
@@ -80,13 +80,12 @@ def test_tokens_have_roles_and_names(files):
 def test_client_certificates(files):
     with Cluster(MODEL, experts=1, tls=files) as cluster:
         router, trust = cluster.routers[0], ['--tls-authority', files / 'authority.pem']
-        shown, other = (['--tls-certificate', files / f'{name}.pem', '--tls-key', files / f'{name}.key'] for name in ('client', 'stranger'))
+        shown, other = (certificates.shown(files, name) for name in ('client', 'stranger'))
         assert generate(router, *trust, *shown)[0] == 0
         for options, words in [(trust, 'it may want a certificate, and none was presented'), ([*trust, *other], 'it may not accept the certificate that was presented')]:
             code, text = generate(router, *options)
             assert code == 1 and words in text, text
-        pem = [(files / name).read_bytes() for name in ('authority.pem', 'client.key', 'client.pem')]
-        with grpc.secure_channel(router.grpc, grpc.ssl_channel_credentials(*pem)) as channel:
+        with grpc.secure_channel(router.grpc, certificates.credentials(files, 'client')) as channel:
             channel.unary_unary('/grpc.health.v1.Health/Check')(b'', timeout=10)
 
 

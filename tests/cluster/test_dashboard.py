@@ -2,13 +2,11 @@
 """The dashboard asks for metrics that exist, of the source that is provisioned, and its panels lie beside each other."""
 import itertools
 import json
-import pathlib
 import re
 
 import certificates
-from cluster import Cluster, http
+from cluster import ROOT, Cluster, http
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / 'orchestration/deploy'
 PANELS = json.loads((DEPLOY / 'grafana/dashboards/cadre.json').read_text())['panels']
 EXPRESSIONS = [target['expr'] for panel in PANELS for target in panel.get('targets', [])]

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+import certificates
 from cluster import BIN, GOLDEN, ROOT, http
 
 MODEL = GOLDEN / 'mixtral-a' / 'model'
@@ -52,9 +53,9 @@ def test_up_describes_a_ready_cluster_and_down_stops_it(door):
     assert all(alive(pid) for pid in pids(cluster))
     memory = sum(n['memory_bytes'] for n in status(cluster)['nodes'] if n['role'] == 'expert')
     assert memory < os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')   # they share what is there
-    certificates = door.run / 'certificates'
-    subprocess.run([ROOT / 'scripts' / 'certificates.sh', certificates], check=True, capture_output=True)
-    again = door('up', '--model', MODEL, '--experts', '1', '--certificates', certificates)   # another takes its place
+    identities = door.run / 'certificates'
+    certificates.cluster(identities)
+    again = door('up', '--model', MODEL, '--experts', '1', '--certificates', identities)   # another takes its place
     assert again.returncode == 0, again.stderr
     assert not any(alive(pid) for pid in pids(cluster))
     cluster = description(door)

@@ -81,7 +81,7 @@ def test_who_is_asked(cluster):
 def test_health_over_tls(tmp_path):
     certificates.authority(tmp_path)
     certificates.issue(tmp_path, 'router', 'IP:127.0.0.1')
-    with Cluster(MODEL, experts=1, router_options=['--tls-certificate', tmp_path / 'router.pem', '--tls-key', tmp_path / 'router.key']) as cluster:
+    with Cluster(MODEL, experts=1, router_options=certificates.shown(tmp_path, 'router')) as cluster:
         grpc = cluster.routers[0].grpc
         done = cadrectl('health', '--grpc', grpc, '--ready', '--tls-authority', tmp_path / 'authority.pem')
         assert done.returncode == OK, done

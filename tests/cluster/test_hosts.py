@@ -47,7 +47,7 @@ class Cluster(Site):
         self.names.records[f'{name}.test'] = [address]
 
     def identity(self, name):
-        return ['--tls-authority', self.directory / 'authority.pem', '--tls-certificate', self.directory / f'{name}.pem', '--tls-key', self.directory / f'{name}.key']
+        return certificates.identity(self.directory, name)
 
     def member(self, name):
         role = role_of(name)

@@ -10,6 +10,7 @@ import pytest
 
 import certificates
 import reflect
+from certificates import shown
 from cluster import BIN, GOLDEN, Cluster, http, metric, wait_for_log
 from proof import proof
 
@@ -35,10 +36,6 @@ def files(tmp_path_factory):
     return directory
 
 
-def shown(files, name):
-    return ['--tls-certificate', files / f'{name}.pem', '--tls-key', files / f'{name}.key']
-
-
 def become(process, files, name):
     """Shows another certificate than an expert node of the cluster, or none."""
     at = process.arguments.index('--tls-certificate')
@@ -59,8 +56,7 @@ def cluster(files):
 
 
 def channel(files, target, certificate):
-    pem = [(files / 'authority.pem').read_bytes(), *[(files / f'{certificate}.{kind}').read_bytes() for kind in ('key', 'pem') if certificate]]
-    return grpc.secure_channel(target, grpc.ssl_channel_credentials(*pem), options=[('grpc.use_local_subchannel_pool', 1)])
+    return grpc.secure_channel(target, certificates.credentials(files, certificate), options=[('grpc.use_local_subchannel_pool', 1)])
 
 
 def ask(files, target, certificate, headers, method):

@@ -123,8 +123,8 @@ def test_certificates_of_another_authority_are_taken_up_under_load(files, tmp_pa
         finally:
             load.stop()
         assert [process.popen.pid for process in cluster.processes()][1:] == pids[1:] and all(process.alive() for process in cluster.processes())
-        done = subprocess.run([BIN / 'cadrectl', 'status', '--placement', cluster.placement_grpc, '--tls-authority', others / 'authority.pem', '--tls-certificate', files / 'client.pem',
-                               '--tls-key', files / 'client.key'], capture_output=True, text=True, timeout=30)
+        done = subprocess.run([BIN / 'cadrectl', 'status', '--placement', cluster.placement_grpc, '--tls-authority', others / 'authority.pem', *certificates.shown(files, 'client')],
+                              capture_output=True, text=True, timeout=30)
         assert done.returncode == 1 and 'it may not accept the certificate that was presented' in done.stderr, done
 
 
@@ -176,8 +176,7 @@ def unready(address):
 
 
 def shows(files, name=None, authority='authority.pem'):
-    identity = ['--tls-certificate', files / f'{name}.pem', '--tls-key', files / f'{name}.key'] if name else []
-    return [*identity, '--tls-authority', files / authority]
+    return [*(certificates.shown(files, name) if name else []), '--tls-authority', files / authority]
 
 
 def test_who_is_not_let_in_is_told_why(files, tmp_path):
@@ -191,7 +190,7 @@ def test_who_is_not_let_in_is_told_why(files, tmp_path):
     cases = [
         (mutual[1], [], 'the server ended the connection: it may want TLS'),
         (mutual[1], shows(files), 'it may want a certificate, and none was presented (--tls-certificate)'),
-        (mutual[1], [*shows(files / 'others', 'expert')[:4], *shows(files)], 'it may not accept the certificate that was presented: another authority, or expired'),
+        (mutual[1], [*certificates.shown(files / 'others', 'expert'), *shows(files)], 'it may not accept the certificate that was presented: another authority, or expired'),
         (mutual[1], shows(files, 'expert', 'others/authority.pem'), "the server's certificate is not from an authority that is trusted here, or has expired"),
         (late.address, shows(files, 'expert'), "the server's certificate is not from an authority that is trusted here, or has expired"),
         (plain[1], shows(files, 'expert'), 'the server does not speak TLS'),

@@ -71,8 +71,7 @@ def test_a_certificate_is_a_client(tmp_path):
     certificates.cluster(tmp_path, 'alice', 'bob')
     with Cluster(MODEL, experts=1, tls=tmp_path, router_options=['--streams-per-client', 1]) as cluster, Cluster(MODEL, experts=1) as plain:
         request = plain.routers[0].request(tokens=[1, 2, 3], max_tokens=3000, ignore_eos=True).SerializeToString()   # its message types come by reflection
-        channels = {name: grpc.secure_channel(cluster.routers[0].grpc, grpc.ssl_channel_credentials(*[(tmp_path / file).read_bytes() for file in ('authority.pem', f'{name}.key', f'{name}.pem')]))
-                    for name in ('alice', 'bob')}
+        channels = {name: grpc.secure_channel(cluster.routers[0].grpc, certificates.credentials(tmp_path, name)) for name in ('alice', 'bob')}
         calls = {name: channel.unary_stream('/cadre.v1.Inference/Generate') for name, channel in channels.items()}
         streams = [calls[name](request, timeout=60) for name in calls]
         for stream in streams:
