@@ -52,7 +52,7 @@ def cluster(files):
         become(cluster.add_expert(['--placement-token-file', files / 'node']), files, None)
         for process in cluster.processes():
             process.start()
-        yield cluster.wait_ready(), secret
+        yield cluster.wait_ready()
 
 
 def channel(files, target, certificate):
@@ -120,7 +120,6 @@ def audit(cluster):
 
 
 def test_every_call_has_its_code_and_sentence(files, cluster):
-    cluster = cluster[0]
     before = metric(cluster.placement_http, 'cadre_calls_refused_total') + metric(cluster.routers[0].http, 'cadre_calls_refused_total')
     for certificate, headers, method, code, sentence in CALLS:
         target = cluster.placement_grpc if method in ('Join', 'WatchMap', 'GetMap', 'GetStatus') else cluster.routers[0].grpc
@@ -131,14 +130,14 @@ def test_every_call_has_its_code_and_sentence(files, cluster):
 
 
 def test_health_needs_nobody(files, cluster):
-    for target in (cluster[0].routers[0].grpc, cluster[0].placement_grpc):
+    for target in (cluster.routers[0].grpc, cluster.placement_grpc):
         with channel(files, target, None) as connection:
             assert connection.unary_unary('/grpc.health.v1.Health/Check')(b'', timeout=10)
 
 
 def test_joins_are_in_the_audit_log(cluster):
     """By whom, under which id: one certificate may be several nodes'."""
-    joined = {line['node']: (line['role'], line['name'], line['by']) for line in audit(cluster[0]) if line['msg'] == 'joined'}
+    joined = {line['node']: (line['role'], line['name'], line['by']) for line in audit(cluster) if line['msg'] == 'joined'}
     assert joined['expert-0'] == ('node', 'expert', 'certificate')
     assert joined['expert-1'] == ('node', 'unit', 'certificate')
     assert joined['expert-2'] == ('node', 'rack', 'token')
@@ -147,7 +146,6 @@ def test_joins_are_in_the_audit_log(cluster):
 
 def test_an_identity_that_may_not_join_says_so(files, cluster):
     """A client's certificate: in the log of the process, its /readyz, cadrectl status and the audit log. With a node's it joins."""
-    cluster, secret = cluster
     why = "the certificate of 'client' has the role 'client', which may not call Join: that takes the role 'node'"
     stray = cluster.add_expert()
     become(stray, files, 'client')
@@ -173,14 +171,13 @@ def test_an_identity_that_may_not_join_says_so(files, cluster):
 ])
 def test_a_process_that_nobody_knows_ends_with_a_sentence(files, cluster, options, why):
     for program in ('cadre-router', 'cadre-expert'):
-        done = subprocess.run([BIN / program, '--model', MODEL, '--placement', cluster[0].placement_grpc, '--placement-tls-authority' if program == 'cadre-router' else '--tls-authority', files / 'authority.pem',
+        done = subprocess.run([BIN / program, '--model', MODEL, '--placement', cluster.placement_grpc, '--placement-tls-authority' if program == 'cadre-router' else '--tls-authority', files / 'authority.pem',
                                '--http', '127.0.0.1:0', *(['--grpc', '127.0.0.1:0'] if program == 'cadre-router' else []), *[files / o if o == 'wrong' else o for o in options]],
                               capture_output=True, text=True, timeout=30)
-        assert done.returncode == 1 and f'placement service at {cluster[0].placement_grpc}: ' in done.stderr and why in done.stderr, done.stderr
+        assert done.returncode == 1 and f'placement service at {cluster.placement_grpc}: ' in done.stderr and why in done.stderr, done.stderr
 
 
 def test_cadrectl_shows_who_it_is(files, cluster):
-    cluster = cluster[0]
     status = [BIN / 'cadrectl', 'status', '--placement', cluster.placement_grpc, '--tls-authority', files / 'authority.pem']
     for options, code, words in [(['--token-file', files / 'inspect'], 0, 'expert-2'), (shown(files, 'client'), 0, 'expert-2'),
                                  ([], 1, 'UNAUTHENTICATED: this placement service requires a certificate or a token: give cadrectl --token-file'),
@@ -191,7 +188,6 @@ def test_cadrectl_shows_who_it_is(files, cluster):
 
 def test_a_replayed_hello_is_refused(files, cluster):
     """Whoever knows the secret gets as far as the settings; whoever only heard the same words does not, because the service's nonce is another."""
-    cluster = cluster[0]
     server = reflect.Server(cluster.placement_grpc, files)
     nonce, said = b'n' * 32, None
     sentences = []
@@ -226,6 +222,6 @@ def test_a_replayed_hello_is_refused(files, cluster):
 
 def test_no_log_shows_a_token(cluster):
     """Last: after all the others have been refused."""
-    for process in cluster[0].processes():
+    for process in cluster.processes():
         text = process.log.read_text()
         assert not [token for token in [*TOKENS.values(), 'wrong-token-01234'] if token.split()[0] in text], process.name
