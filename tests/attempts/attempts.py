@@ -12,7 +12,7 @@ import time
 
 import grpc
 
-from guarded import TOKENS, messages
+from guarded import TOKENS
 from proof import proof
 
 ATTEMPTS = []
@@ -69,7 +69,7 @@ def read(world, listener, identity=GOOD, metadata=(), plaintext=False):
 
 
 def generate(world, listener, identity=GOOD, metadata=(), size=3):
-    request = messages()('GenerateRequest')(max_tokens=2, ignore_eos=True)
+    request = world.messages['GenerateRequest'](max_tokens=2, ignore_eos=True)
     request.tokens.ids.extend([1] * size)
     with world.channel(listener.address, identity) as channel:
         return outcome(lambda: list(channel.unary_stream('/cadre.v1.Inference/Generate')(request.SerializeToString(), metadata=metadata, timeout=20)))
@@ -84,7 +84,7 @@ def join(world, reports, identity='expert', metadata=()):
             sent = reports(answers)
             call = channel.stream_stream('/cadre.v1.Placement/Join')(sent, metadata=metadata, timeout=10)
             for answer in call:
-                answers.append(messages()('NodeOrder').FromString(answer))
+                answers.append(world.messages['NodeOrder'].FromString(answer))
         return outcome(talk)
 
 
@@ -209,7 +209,7 @@ def unknown_role(world, listener):
 # ---- the cluster secret ----
 
 def hello(world, **fields):
-    report = messages()('NodeReport')()
+    report = world.messages['NodeReport']()
     report.hello.id, report.hello.role, report.hello.exchange_address = 'expert-9', 2, '127.0.0.1:1'
     for name, value in fields.items():
         setattr(report.hello, name, value)
@@ -229,8 +229,8 @@ def no_secret(world, listener):
     return join(world, lambda answers: iter([hello(world).SerializeToString()]))
 
 
-def challenge(nonce):
-    report = messages()('NodeReport')()
+def challenge(world, nonce):
+    report = world.messages['NodeReport']()
     report.challenge.nonce, report.challenge.id = nonce, 'expert-9'
     return report.SerializeToString()
 
@@ -242,7 +242,7 @@ def replayed(world, listener):
     secret = (world.files / 'secret').read_bytes().strip()
 
     def first(answers):
-        yield challenge(nonce)
+        yield challenge(world, nonce)
         service_nonce = wait_for(answers).challenge.nonce
         recorded.append(hello(world, mac=proof(secret, hello(world).hello, nonce, service_nonce)).SerializeToString())
         yield recorded[0]
@@ -251,7 +251,7 @@ def replayed(world, listener):
         return f'the first hello: {code}', sentence
 
     def again(answers):
-        yield challenge(nonce)
+        yield challenge(world, nonce)
         wait_for(answers)
         yield recorded[0]
     return join(world, again)

@@ -11,26 +11,14 @@ import subprocess
 import tempfile
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 import certificates
+import reflect
 from cluster import BIN, ROOT, Cluster
 from resources import listening
 
 MODEL = ROOT / 'models' / 'demo'
 TOKENS = {'alice': ('client', 'alice-0123456789abcdef'), 'dashboard': ('inspect', 'dashboard-0123456789'), 'expert-9': ('node', 'expert-9-0123456789a'), 'root': ('operator', 'root-0123456789abcdef')}
-
-
-@functools.cache
-def messages():
-    """The messages of placement.proto and inference.proto, by name."""
-    files = descriptor_pb2.FileDescriptorSet.FromString(subprocess.run(
-        ['protoc', '-I', ROOT / 'proto', '--include_imports', '--descriptor_set_out=/dev/stdout', 'cadre/v1/placement.proto', 'cadre/v1/inference.proto'],
-        check=True, capture_output=True).stdout)
-    pool = descriptor_pool.DescriptorPool()
-    for file in files.file:
-        pool.Add(file)
-    return lambda name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f'cadre.v1.{name}'))
 
 
 def make_files(files):
@@ -66,6 +54,15 @@ class Guarded(Cluster):
             process.start()
         return self.wait_ready()
 
+    @functools.cached_property
+    def messages(self):
+        """Classes of messages of both services, by name."""
+        found = {}
+        for address, names in ((self.placement_grpc, ('NodeReport', 'NodeOrder')), (self.routers[0].grpc, ('GenerateRequest', 'GenerateResponse'))):
+            with contextlib.closing(reflect.Server(address, self.files)) as server:
+                found.update({name: type(server.message(f'cadre.v1.{name}')) for name in names})
+        return found
+
     # ---- where it listens ----
 
     def listeners(self):
@@ -90,11 +87,11 @@ class Guarded(Cluster):
 
     def digest(self, channel=None):
         """Of an answer to a client: whoever is connected already, or one who connects."""
-        request = messages()('GenerateRequest')(max_tokens=8, ignore_eos=True)
+        request = self.messages['GenerateRequest'](max_tokens=8, ignore_eos=True)
         request.tokens.ids.extend([1, 2, 3])
         with contextlib.nullcontext(channel) if channel else self.channel(self.routers[0].grpc, 'client') as channel:
             answers = list(channel.unary_stream('/cadre.v1.Inference/Generate')(request.SerializeToString(), timeout=60))
-        return messages()('GenerateResponse').FromString(answers[-1]).digest
+        return self.messages['GenerateResponse'].FromString(answers[-1]).digest
 
     def cadrectl(self, listener, identity=None, plaintext=False):
         """What the command line says: exit code and the last line on stderr."""
