@@ -47,12 +47,7 @@ class Guarded(Cluster):
         self.files = pathlib.Path(tempfile.mkdtemp(prefix='cadre-test-'))
         make_files(self.files)
         secret, guard = ['--secret-file', self.files / 'secret'], ['--tls-clients', 'optional', '--token-file', self.files / 'tokens']
-        super().__init__(MODEL, experts=2, routers=1, start=False, tls=self.files, placement_options=secret + guard, router_options=secret + guard, expert_options=secret)
-
-    def __enter__(self):
-        for process in self.processes():
-            process.start()
-        return self.wait_ready()
+        super().__init__(MODEL, experts=2, routers=1, tls=self.files, placement_options=secret + guard, router_options=secret + guard, expert_options=secret)
 
     @functools.cached_property
     def messages(self):
