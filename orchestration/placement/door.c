@@ -144,28 +144,25 @@ static bool is_unspecified(const char *host)
 static enum cad_status check_address(
 	const struct pl_guest *guest, const Cadre__V1__NodeHello *hello, const char *peer, struct cad_error *error)
 {
-	char place[CAD_ADDRESS_BYTES], host[INET6_ADDRSTRLEN] = "";
+	char place[CAD_ADDRESS_BYTES], host[CAD_ADDRESS_HOST_BYTES], peer_host[INET6_ADDRSTRLEN] = "";
 	struct sockaddr_storage from;
-	struct cad_address address;
 	enum cad_status status = pl_door_exchange_address(guest, hello->exchange_address, error);
 
 	if (status != CAD_OK || !hello->exchange_address[0] || !pl_probe_peer(peer, &from))
 		return status;
-	cad_exchange_address_host(hello->exchange_address, place);
-	status = cad_address_parse(place, &address, error);
-	if (status != CAD_OK)
-		return status;
 
-	if (is_unspecified(address.host))
+	cad_exchange_address_host(hello->exchange_address, place);
+	cad_address_host(place, host);
+	if (is_unspecified(host))
 		return cad_error_set(error, CAD_ERR_REFUSED,
 			"'%s' gives %s as its exchange address, where nobody can connect: give it --exchange HOST:PORT with the address of one interface",
 			guest->id, place);
-	uv_ip_name((const struct sockaddr *)&from, host, sizeof host);
-	if (cad_address_is_here(host) || !cad_address_is_loopback(place))
+	uv_ip_name((const struct sockaddr *)&from, peer_host, sizeof peer_host);
+	if (cad_address_is_here(peer_host) || !cad_address_is_loopback(place))
 		return CAD_OK;
 	return cad_error_set(error, CAD_ERR_REFUSED,
 		"'%s' joins from %s but gives %s as its exchange address, which no other machine can reach: give it --exchange HOST:PORT with its address in the cluster's network",
-		guest->id, host, place);
+		guest->id, peer_host, place);
 }
 
 /* ---- libraries ---- */
