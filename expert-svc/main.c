@@ -216,15 +216,14 @@ static void say_apart(const struct program *p, const struct ex_control *control,
 {
 	char why[CAD_NOTE_BYTES] = "";
 
-	if (control)
+	if (control) {
 		ex_control_apart(control, why);
-	else
-		cad_note_get(&p->waits_for, why);
-	if (control)
 		snprintf(text, bytes, "not joined; placement service at %s: %s", p->options.service.placement,
 			why[0] ? why : "no answer yet");
-	else
+	} else {
+		cad_note_get(&p->waits_for, why);
 		snprintf(text, bytes, "not joined: %s", why[0] ? why : "starting");
+	}
 }
 
 static void say_loading(const struct ex_control *control, char *text, size_t bytes)
