@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Certificates as tests need them: any subject, any other names, signed by an authority that is made
- * with the first of them. Texts in PEM form, until the end of the program.
+ * with the first of them. Texts in PEM form.
  */
 #ifndef CADRE_TESTS_SUPPORT_CERTIFY_H
 #define CADRE_TESTS_SUPPORT_CERTIFY_H
@@ -20,11 +20,12 @@ struct certify_subject {
 	int names_twice;                 /* the extension is there twice, which no authority should do */
 };
 
+/* The caller frees both. */
 struct certified {
 	char *certificate, *key;
 };
 
 struct certified certify(const struct certify_subject *subject);
-const char *certify_authority(void); /* its certificate */
+const char *certify_authority(void); /* its certificate, until the end of the program */
 
 #endif
