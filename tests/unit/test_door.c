@@ -16,6 +16,19 @@
 
 #include <cmocka.h>
 
+static const struct pl_registry nobody;
+
+/* Of an expert node that may join; it takes any cluster. */
+static Cadre__V1__NodeHello hello_at(const char *exchange_address)
+{
+	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
+	hello.id = "a";
+	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
+	hello.exchange_version = CADRE_WIRE_VERSION;
+	hello.exchange_address = (char *)(uintptr_t)exchange_address;
+	return hello;
+}
+
 /* One that carries a proof of another's to another address, one that asks twice, and one that replays. */
 static void proofs_cannot_be_carried(void **state)
 {
@@ -23,14 +36,12 @@ static void proofs_cannot_be_carried(void **state)
 	const char *secret = "sixteen bytes and more";
 	struct pl_door door = { .secret = secret, .cluster = "test" };
 	struct pl_guest guest = { .challenged = false }, again = guest;
-	struct pl_registry *registry = calloc(1, sizeof *registry);
 	Cadre__V1__Challenge challenge = CADRE__V1__CHALLENGE__INIT;
-	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
+	Cadre__V1__NodeHello hello = hello_at("x:1");
 	struct cad_proof_nonces nonces;
 	uint8_t mac[CAD_PROOF_BYTES], want[CAD_PROOF_BYTES];
 	struct cad_error error;
 
-	assert_non_null(registry);
 	cad_proof_nonce(nonces.member);
 	challenge.id = "a";
 	challenge.nonce = (ProtobufCBinaryData){ CAD_PROOF_BYTES, nonces.member };
@@ -40,33 +51,28 @@ static void proofs_cannot_be_carried(void **state)
 	assert_memory_equal(mac, want, CAD_PROOF_BYTES);
 	assert_int_equal(pl_door_challenge(&door, &guest, &challenge, mac, &error), CAD_ERR_INVALID);
 
-	hello.id = "a";
-	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
 	hello.cluster = "test";
-	hello.exchange_version = CADRE_WIRE_VERSION;
-	hello.exchange_address = "x:1";
 	cad_proof_of_member(secret, &nonces, &hello, mac);
 	hello.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, mac };
-	must(pl_door_hello(&door, &guest, &hello, "", registry, &error), &error);
+	must(pl_door_hello(&door, &guest, &hello, "", &nobody, &error), &error);
 	hello.exchange_address = "x:2";
-	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error), CAD_ERR_REFUSED);
+	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", &nobody, &error), CAD_ERR_REFUSED);
 	hello.exchange_address = "x:1";
 	hello.role = CADRE__V1__ROLE__ROLE_ROUTER;
-	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error), CAD_ERR_REFUSED);
+	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", &nobody, &error), CAD_ERR_REFUSED);
 	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
 	hello.mac.len = CAD_PROOF_BYTES - 1;
-	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error), CAD_ERR_REFUSED);
+	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", &nobody, &error), CAD_ERR_REFUSED);
 	hello.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, want }; /* its own, reflected */
-	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error), CAD_ERR_REFUSED);
+	assert_int_equal(pl_door_hello(&door, &guest, &hello, "", &nobody, &error), CAD_ERR_REFUSED);
 
 	/* the same words again: the service's nonce is another */
 	hello.mac = (ProtobufCBinaryData){ CAD_PROOF_BYTES, mac };
-	must(pl_door_hello(&door, &guest, &hello, "", registry, &error), &error);
+	must(pl_door_hello(&door, &guest, &hello, "", &nobody, &error), &error);
 	assert_false(guest.stranger);
 	must(pl_door_challenge(&door, &again, &challenge, want, &error), &error);
-	assert_int_equal(pl_door_hello(&door, &again, &hello, "", registry, &error), CAD_ERR_REFUSED);
+	assert_int_equal(pl_door_hello(&door, &again, &hello, "", &nobody, &error), CAD_ERR_REFUSED);
 	assert_true(again.stranger);
-	free(registry);
 }
 
 /* Whatever a stranger calls itself: one name that is not text, and nobody could read the status. */
@@ -95,33 +101,26 @@ static void texts_that_cannot_be_shown_are_refused(void **state)
 {
 	(void)state;
 	struct pl_door door = { .cluster = "test" };
-	struct pl_registry *registry = calloc(1, sizeof *registry);
-	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
+	Cadre__V1__NodeHello hello = hello_at("x:1");
 	char **const texts[] = { &hello.id, &hello.cluster, &hello.exchange_address, &hello.http_address,
 		&hello.grpc_address, &hello.version, &hello.isa, &hello.model_fingerprint, &hello.kernels_fingerprint,
 		&hello.settings_fingerprint, &hello.settings, &hello.router_checksum };
 	static const char *const wrong[] = { "\x1b[31mE\n:1", "x\nATTENTION: y:1", "\xc2\x9b[2J:1", "\xe2\x80\xaex:1" };
 	struct cad_error error;
 
-	assert_non_null(registry);
-	hello.id = "a";
-	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
 	hello.cluster = "test";
-	hello.exchange_version = CADRE_WIRE_VERSION;
-	hello.exchange_address = "x:1";
 	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
 		for (size_t k = 0; k < sizeof wrong / sizeof wrong[0]; k++) {
 			struct pl_guest guest = { .challenged = false };
 			char *right = *texts[i];
 			*texts[i] = (char *)(uintptr_t)wrong[k];
-			assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error), CAD_ERR_INVALID);
+			assert_int_equal(pl_door_hello(&door, &guest, &hello, "", &nobody, &error), CAD_ERR_INVALID);
 			*texts[i] = right;
 			assert_non_null(strstr(error.text, "' has characters that cannot be shown in its "));
 			assert_true(cad_utf8_is_printable(error.text, strlen(error.text)));
 			assert_true(cad_utf8_is_printable(guest.id, strlen(guest.id)));
-			must(pl_door_hello(&door, &guest, &hello, "", registry, &error), &error);
+			must(pl_door_hello(&door, &guest, &hello, "", &nobody, &error), &error);
 		}
-	free(registry);
 }
 
 /* In a hello and later alike. */
@@ -140,15 +139,8 @@ static void what_is_no_exchange_address_is_refused(void **state)
 			fail_msg("%s", error.text);
 		struct pl_door door = { .cluster = "test" };
 		struct pl_guest knocking = { .challenged = false };
-		struct pl_registry *registry = calloc(1, sizeof *registry);
-		Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
-		assert_non_null(registry);
-		hello.id = "a";
-		hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
-		hello.exchange_version = CADRE_WIRE_VERSION;
-		hello.exchange_address = (char *)(uintptr_t)wrong[i];
-		assert_int_equal(pl_door_hello(&door, &knocking, &hello, "", registry, &error), CAD_ERR_INVALID);
-		free(registry);
+		const Cadre__V1__NodeHello hello = hello_at(wrong[i]);
+		assert_int_equal(pl_door_hello(&door, &knocking, &hello, "", &nobody, &error), CAD_ERR_INVALID);
 	}
 	must(pl_door_exchange_address(&guest, "", &error), &error);
 	must(pl_door_exchange_address(&guest, "[fe80::1%eth0]:1", &error), &error);
@@ -159,19 +151,12 @@ static void addresses_are(const char *exchange, const char *peer, const char *wh
 {
 	struct pl_door door = { .cluster = "test" };
 	struct pl_guest guest = { .challenged = false };
-	struct pl_registry *registry = calloc(1, sizeof *registry);
-	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
+	const Cadre__V1__NodeHello hello = hello_at(exchange);
 	struct cad_error error = { .text = "" };
 
-	assert_non_null(registry);
-	hello.id = "a";
-	hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
-	hello.exchange_version = CADRE_WIRE_VERSION;
-	hello.exchange_address = (char *)(uintptr_t)exchange;
-	assert_int_equal(pl_door_hello(&door, &guest, &hello, peer, registry, &error), why ? CAD_ERR_REFUSED : CAD_OK);
+	assert_int_equal(pl_door_hello(&door, &guest, &hello, peer, &nobody, &error), why ? CAD_ERR_REFUSED : CAD_OK);
 	if (why && !strstr(error.text, why))
 		fail_msg("'%s' does not say '%s'", error.text, why);
-	free(registry);
 }
 
 /* 192.0.2.0/24 and 2001:db8::/32 are no machine's. */
@@ -207,7 +192,6 @@ static void libraries_that_do_not_work_together_are_refused(void **state)
 	};
 	struct pl_door door = { .cluster = "test" };
 	struct pl_registry *registry = calloc(1, sizeof *registry);
-	Cadre__V1__NodeHello hello = CADRE__V1__NODE_HELLO__INIT;
 	assert_non_null(registry);
 	registry->nodes[3] = (struct pl_node){ .presence = PL_LIVE, .id = "old" };
 	snprintf(registry->nodes[3].exchange_address, CAD_EXCHANGE_ADDRESS_BYTES,
@@ -218,10 +202,8 @@ static void libraries_that_do_not_work_together_are_refused(void **state)
 		struct cad_error error = { .text = "" };
 		char address[128];
 		snprintf(address, sizeof address, "g:1/%s/0123456789abcdef/AAAA", cases[i].library);
+		Cadre__V1__NodeHello hello = hello_at(address);
 		hello.id = "new";
-		hello.role = CADRE__V1__ROLE__ROLE_EXPERT;
-		hello.exchange_version = CADRE_WIRE_VERSION;
-		hello.exchange_address = address;
 		assert_int_equal(pl_door_hello(&door, &guest, &hello, "", registry, &error),
 			cases[i].why ? CAD_ERR_REFUSED : CAD_OK);
 		assert_true(!cases[i].why || strstr(error.text, cases[i].why));
