@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/support/fake_root.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
+#include "tests/support/file_write.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-
-#include <cmocka.h>
 
 char fake_root[] = "/tmp/cadre-root-XXXXXX";
 
@@ -35,8 +32,5 @@ void fake_root_write(const char *name, const char *text)
 		*slash = 0;
 		(void)mkdir(path, 0700);
 	}
-	FILE *file = fopen(path, "w");
-	assert_non_null(file);
-	fputs(text, file);
-	fclose(file);
+	file_write(path, text);
 }

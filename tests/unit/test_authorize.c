@@ -4,6 +4,7 @@
 #include "common/base/log.h"
 #include "common/rpc/authorize.h"
 #include "tests/support/certify.h"
+#include "tests/support/file_write.h"
 #include "tests/support/log_pipe.h"
 #include "tests/support/must.h"
 #include "tests/support/rpc_fixture.h"
@@ -341,14 +342,6 @@ static void refusals_are_counted(void **state)
 }
 
 /* ---- files ---- */
-
-static void file_write(const char *path, const char *text)
-{
-	FILE *file = fopen(path, "w");
-	assert_non_null(file);
-	assert_true(fputs(text, file) >= 0);
-	assert_int_equal(fclose(file), 0);
-}
 
 static int files_make(void **state)
 {

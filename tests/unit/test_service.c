@@ -4,6 +4,7 @@
 #include "common/process/service.h"
 
 #include "common/base/address.h"
+#include "tests/support/file_write.h"
 #include "tests/support/must.h"
 
 #include <setjmp.h>
@@ -365,14 +366,6 @@ static void a_loop_that_hangs_is_told(void **state)
 }
 
 /* ---- SIGHUP ---- */
-
-static void file_write(const char *path, const char *text)
-{
-	FILE *file = fopen(path, "w");
-	assert_non_null(file);
-	assert_true(fputs(text, file) >= 0);
-	assert_int_equal(fclose(file), 0);
-}
 
 static bool others_are_well;
 static unsigned others_read, others_warned;

@@ -9,6 +9,7 @@
 #include "common/tokenizer/decode.h"
 #include "common/tokenizer/tokenizer.h"
 #include "tests/support/failing_alloc.h"
+#include "tests/support/file_write.h"
 #include "tests/support/must.h"
 
 #include <setjmp.h>
@@ -406,14 +407,6 @@ static void memory_runs_out(void **state)
 
 /* ---- a file of texts ---- */
 
-static void write_file(const char *path, const char *text)
-{
-	FILE *file = fopen(path, "w");
-	assert_non_null(file);
-	fputs(text, file);
-	fclose(file);
-}
-
 static void file_of_texts(void **state)
 {
 	(void)state;
@@ -423,7 +416,7 @@ static void file_of_texts(void **state)
 	snprintf(output, sizeof output, "%s/out", folder);
 	struct cad_error error;
 	static const char tokenizer[] = CADRE_SOURCE_DIR "/tests/golden/mixtral-a/model/tokenizer.json";
-	write_file(input, "{\"text\": \"\"}\n\n{\"text\": \"\\u2028\\u0000\"}\n");
+	file_write(input, "{\"text\": \"\"}\n\n{\"text\": \"\\u2028\\u0000\"}\n");
 	must(cad_tokenize_file(tokenizer, input, output, &error), &error);
 	FILE *file = fopen(output, "r");
 	assert_non_null(file);
@@ -435,7 +428,7 @@ static void file_of_texts(void **state)
 	fclose(file);
 	static const char *const wrong[] = { "{\"text\": \"a\"}\n{\"text\": 7}\n", "{\"text\": \"a\"}\n{\"text\": \n" };
 	for (size_t i = 0; i < 2; i++) {
-		write_file(input, wrong[i]);
+		file_write(input, wrong[i]);
 		remove(output);
 		assert_int_equal(cad_tokenize_file(tokenizer, input, output, &error), CAD_ERR_CORRUPT);
 		assert_non_null(strstr(error.text, "line 2"));
