@@ -175,16 +175,17 @@ static void order_of_strength(void **state)
 	assert_int_equal(values.threads, 6);
 }
 
+static const struct cad_option rival_table[] = {
+	CAD_OPTION_STRING(struct values, model, "model", "", "one"),
+	CAD_OPTION_STRING(struct values, note, "note", "", "the other"),
+};
+
 /* Of rivals, those that are given most strongly. */
 static void rivals_by_strength(void **state)
 {
 	(void)state;
 	static const char *const rivals[] = { "model", "note", NULL };
-	static const struct cad_option strings[] = {
-		CAD_OPTION_STRING(struct values, model, "model", "", "one"),
-		CAD_OPTION_STRING(struct values, note, "note", "", "the other"),
-	};
-	const struct cad_options_spec two = { .program = "tool", .table = strings, .count = 2, .rivals = rivals };
+	const struct cad_options_spec two = { .program = "tool", .table = rival_table, .count = 2, .rivals = rivals };
 	static const struct {
 		const char *flag, *other_flag, *environment, *file, *model, *note;
 	} cases[] = {
