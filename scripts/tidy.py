@@ -43,6 +43,8 @@ def findings(build, path):
         match = FINDING.match(line)
         if match:
             name = os.path.relpath(match.group(1), ROOT)
+            if name.startswith(".."):
+                name = path   # a system header is right: what does not agree with it is here
             found.append([match.group(3).split(",")[0], name, line.replace(ROOT + "/", "")])
         elif found:
             found[-1][2] += "\n" + line.replace(ROOT + "/", "")
