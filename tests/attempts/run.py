@@ -12,7 +12,7 @@ sys.dont_write_bytecode = True
 
 from attempts import ATTEMPTS  # noqa: E402
 from guarded import Guarded  # noqa: E402
-from resources import descriptors, memory  # noqa: E402
+from resources import memory, settle  # noqa: E402
 
 ROUNDS = 20                # of all quick attempts; what the first rounds take may stay, in pools
 MEMORY_SLACK = 8 << 20     # bytes; a process keeps some that are free
@@ -44,14 +44,9 @@ def table(world):
 
 def settled(world):
     """(memory, descriptors) of each process, once the number of descriptors has stood still for a second, and free memory has been given back."""
-    last, since = None, time.monotonic()
-    while time.monotonic() - since < 1:
-        now = {p.name: descriptors(p) for p in world.processes()}
-        if now != last:
-            last, since = now, time.monotonic()
-        time.sleep(0.05)
+    held = settle(world.processes())
     time.sleep(GIVEN_BACK_S)
-    return {p.name: (memory(p), last[p.name]) for p in world.processes()}
+    return {p.name: (memory(p), held[p.name]) for p in world.processes()}
 
 
 def flat(world):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import time
 
 
 def memory(process):
@@ -12,6 +13,17 @@ def memory(process):
 
 def descriptors(process):
     return len(os.listdir(f'/proc/{process.popen.pid}/fd'))
+
+
+def settle(processes):
+    """Waits until nobody's number of descriptors has changed for a second. Returns them, by name."""
+    last, since = None, time.monotonic()
+    while time.monotonic() - since < 1:
+        now = {p.name: descriptors(p) for p in processes}
+        if now != last:
+            last, since = now, time.monotonic()
+        time.sleep(0.05)
+    return last
 
 
 def listening(process):

@@ -11,7 +11,7 @@ import time
 from clients import connect
 from cluster import metric
 from load import prompt
-from resources import descriptors, listening, memory
+from resources import descriptors, listening, memory, settle
 from rows import TOLD, row
 from unread import Unread
 from world import until
@@ -26,27 +26,18 @@ PREFACE = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0
 def twice(world, burst):
     """Does it twice. Says what it added the second time, and how the streams beside it fared."""
     burst()
-    settle(world)
+    settle(world.core)
     before = {p.name: (memory(p), descriptors(p)) for p in world.core}
     began = time.monotonic()
     burst()
     p99 = world.load.percentile(0.99, began)
-    settle(world)
+    settle(world.core)
     added = {p.name: (memory(p) - before[p.name][0], descriptors(p) - before[p.name][1]) for p in world.core}
     world.told = f'gap p99 {p99 * 1000:.0f} ms; memory at most {max(m for m, _ in added.values()) / (1 << 20):+.1f} MiB, descriptors {max(d for _, d in added.values()):+d}'
     for name, (bytes_added, descriptors_added) in added.items():
         assert descriptors_added <= 0, f'{name} has {descriptors_added} descriptors more than after the first time'
         assert bytes_added <= max(MEMORY_SLACK[0] * before[name][0], MEMORY_SLACK[1]), f'{name} takes {bytes_added} bytes more than after the first time'
 
-
-def settle(world):
-    """Until nobody's number of descriptors changes any more."""
-    last, since = None, time.monotonic()
-    while time.monotonic() - since < 1:
-        now = [descriptors(p) for p in world.core]
-        if now != last:
-            last, since = now, time.monotonic()
-        time.sleep(0.05)
 
 # ---- rows ----
 
