@@ -93,31 +93,30 @@ test_tokenizers() { python_tests tokenizers cadrectl; }             # published 
 test_planners() { python_tests planners cadrectl; }                 # what plans are compared with and measured by
 test_kubernetes() { python_tests kubernetes "${PROGRAMS[@]}"; }     # the manifests, against the API's schemas, the programs, and each other
 
-# test_faults [ROW...] [OPTION...]: the table of faults, see tests/faults/run.py. Not among the tests that run without a name: it takes an hour.
-test_faults() {
+# table_of FOLDER [ARGUMENT...]: what tests/FOLDER/run.py prints of the programs.
+table_of() {
 	local code=0
 	(build release "${PROGRAMS[@]}")
 	choose_python
-	install_packages faketime iproute2
-	(cd "$ROOT" && CADRE_BIN=$(build_directory release)/bin exec "$PYTHON" tests/faults/run.py "$@") || code=$?
+	(cd "$ROOT" && CADRE_BIN=$(build_directory release)/bin exec "$PYTHON" "tests/$1/run.py" "${@:2}") || code=$?
 	return $code
 }
 
-# test_attempts: the table of attempts, see tests/attempts/run.py. Its quick rows are among the cluster tests.
-test_attempts() {
-	local code=0
-	(build release "${PROGRAMS[@]}")
-	choose_python
-	(cd "$ROOT" && CADRE_BIN=$(build_directory release)/bin exec "$PYTHON" tests/attempts/run.py) || code=$?
-	return $code
+# test_faults [ROW...] [OPTION...]: the table of faults, see tests/faults/run.py. Not among the tests that run without a name: it takes an hour.
+test_faults() {
+	install_packages faketime
+	table_of faults "$@"
 }
+
+# test_attempts: the table of attempts, see tests/attempts/run.py. Its quick rows are among the cluster tests.
+test_attempts() { table_of attempts; }
 
 # test_deploy [--keep]: containers, see tests/deploy/run.py. Not among the tests that run without a name: it takes ten minutes, and a container engine.
 test_deploy() {
 	local code=0
 	choose_python
 	if [ "$(id -u)" = 0 ] && ! docker info >/dev/null 2>&1; then
-		install_packages docker.io docker-compose containerd runc iptables iproute2 debootstrap || true
+		install_packages docker.io docker-compose containerd runc iptables debootstrap || true
 	fi
 	(cd "$ROOT" && exec "$PYTHON" tests/deploy/run.py "$@") || code=$?
 	[ $code != 77 ] || code=0
@@ -133,7 +132,7 @@ test_package() {
 		count 0 0 1
 		return
 	fi
-	if ! (install_packages debootstrap iproute2 && "$ROOT/cadre" package); then
+	if ! (install_packages debootstrap && "$ROOT/cadre" package); then
 		say "the packages cannot be made"
 		count 0 1 0
 		return
