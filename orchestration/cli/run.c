@@ -71,10 +71,12 @@ static bool on_message(void *context, const ProtobufCMessage *message)
 
 /* ---- one router ---- */
 
-/* Another router may do better after these; it would say the same after others. */
+/* Another router may do better after these; it would say the same after others. A server's gRPC cancels calls that
+ * cross the news that it shuts down. */
 static bool is_worth_another(enum cad_rpc_code code)
 {
-	return code == CAD_RPC_UNAVAILABLE || code == CAD_RPC_RESOURCE_EXHAUSTED || code == CAD_RPC_DEADLINE_EXCEEDED;
+	return code == CAD_RPC_UNAVAILABLE || code == CAD_RPC_CANCELLED || code == CAD_RPC_RESOURCE_EXHAUSTED ||
+		code == CAD_RPC_DEADLINE_EXCEEDED;
 }
 
 /* Left of --timeout, at least 1; 0: no limit. */

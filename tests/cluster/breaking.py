@@ -8,10 +8,10 @@ GENERATE = '/cadre.v1.Inference/Generate'
 
 
 class Breaking:
-    """Use as a context manager. `messages`: of each stream; None: all. `change` alters the messages that are handed on, requests and responses alike."""
+    """Use as a context manager. `messages`: of each stream, which ends with `code` then; None: all. `change` alters the messages that are handed on, requests and responses alike."""
 
-    def __init__(self, router, messages, change=lambda message: None):
-        self.router, self.messages, self.change = router, messages, change
+    def __init__(self, router, messages, change=lambda message: None, code=grpc.StatusCode.UNAVAILABLE):
+        self.router, self.messages, self.change, self.code = router, messages, change, code
         self.asked = []   # the requests, as they came
         self.broke = 0
         request = type(router.request(tokens=[1]))
@@ -31,7 +31,7 @@ class Breaking:
                 if count == self.messages:
                     self.broke += 1
                     call.cancel()
-                    context.abort(grpc.StatusCode.UNAVAILABLE, 'this router has gone')
+                    context.abort(self.code, 'this router has gone')
         except grpc.RpcError as error:
             context.abort(error.code(), error.details())
 

@@ -229,6 +229,16 @@ def test_routers_that_cannot_resume(cluster):
         assert code == 1 and 'did not say how its answer can be resumed' in said
 
 
+def test_a_call_that_a_server_cancels_goes_on(cluster):
+    """gRPC does so to calls that cross the news that it shuts down."""
+    router = cluster.routers[0]
+    whole, _, _ = generate([router], *SAMPLED)
+    with Breaking(router, 5, code=grpc.StatusCode.CANCELLED) as breaking:
+        result, said, code = generate([breaking, router], *SAMPLED)
+        assert code == 0 and 'CANCELLED' in said
+        same(result, whole)
+
+
 def test_another_model_does_not_continue(cluster):
     router = cluster.routers[0]
 
