@@ -97,7 +97,8 @@ static bool time_is_up(const struct generation *g)
 static enum cad_status explain(
 	const struct generation *g, enum cad_status status, enum cad_rpc_code code, struct cad_error *error)
 {
-	if (code == CAD_RPC_UNAVAILABLE && strstr(error->text, "failed to connect"))
+	static const char unsaid[] = "UNAVAILABLE: failed to connect"; /* what is known of TLS would stand before */
+	if (strncmp(error->text, unsaid, sizeof unsaid - 1) == 0)
 		return cad_error_set(error, status, "router %s: %s; does a router serve there, %s TLS?", g->router,
 			error->text, cl_access_is_secure(&g->run->access) ? "with" : "without");
 	if (code == CAD_RPC_UNIMPLEMENTED)
