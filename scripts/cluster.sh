@@ -164,6 +164,13 @@ parse_up() {
 				ROUTER_OPTIONS+=("$name=$value")
 				EXPERT_OPTIONS+=("$name=$value")
 				;;
+			--cluster-network) fail_usage "up: its processes are all on loopback; start the programs by hand for $name" ;;
+			# Options of their own: not --token-file and --tls-* of the placement service.
+			--placement-token-file)
+				ROUTER_OPTIONS+=("$name=$value")
+				EXPERT_OPTIONS+=("$name=$value")
+				;;
+			--placement-tls-*) fail_usage "up: give --certificates DIR, of which each process takes its own certificate and the authority" ;;
 			--expert-*) EXPERT_OPTIONS+=("--${name#--expert-}=$value") ;;
 			--placement-*) PLACEMENT_OPTIONS+=("--${name#--placement-}=$value") ;;
 			*) ROUTER_OPTIONS+=("${words[@]}") ;;
