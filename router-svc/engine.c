@@ -18,6 +18,7 @@ enum {
 	CALL_ROWS_MAX = 256,
 	CALLS_MAX = 64,
 	IDLE_MS_MAX = 200,
+	LOOK_MS = 100, /* how often all nodes are looked at for what is told of their calls */
 };
 static const uint64_t KV_BYTES_DEFAULT = (uint64_t)1 << 30;
 
@@ -36,10 +37,11 @@ struct rt_engine {
 	int32_t *chosen; /* [spans_max]: the token that a span chose in this step, -1: none */
 	void *sample_scratch;
 	const struct cad_clock *clock;
+	uint64_t look_at_ns; /* at all nodes, again */
 	_Atomic bool stop;
 	struct {
 		_Atomic uint64_t steps, prefilled, generated, requests, finished, failed, cancelled, preempted, dropped,
-			spilled, epoch, advanced_ns;
+			spilled, epoch, advanced_ns, call_p99_ns;
 		_Atomic uint32_t running, waiting, paused, pages_free, connections, unreached;
 	} stats;
 };
@@ -351,8 +353,20 @@ static void compute(struct rt_engine *engine)
 	}
 }
 
+static void look_at_nodes(struct rt_engine *engine)
+{
+	uint64_t now = now_ns(engine);
+	if (now < engine->look_at_ns)
+		return;
+
+	engine->look_at_ns = now + LOOK_MS * CAD_NS_PER_MS;
+	atomic_store_explicit(
+		&engine->stats.call_p99_ns, rt_route_table_p99_ns(&engine->exchange.routes), memory_order_relaxed);
+}
+
 static void publish_stats(struct rt_engine *engine)
 {
+	look_at_nodes(engine);
 	atomic_store_explicit(&engine->stats.running, engine->scheduler.running.count, memory_order_relaxed);
 	atomic_store_explicit(&engine->stats.waiting, engine->scheduler.waiting.count, memory_order_relaxed);
 	atomic_store_explicit(&engine->stats.paused, engine->scheduler.paused.count, memory_order_relaxed);
@@ -384,13 +398,13 @@ bool rt_engine_turn(struct rt_engine *engine, uint64_t until_ns)
 	rt_schedule(&engine->scheduler, &engine->batch);
 	bool computes = engine->batch.rows > 0;
 	if (computes) {
-		cad_transport_poll(engine->transport, 0); /* heartbeats, even when no expert is waited for */
+		rt_exchange_poll(&engine->exchange, 0); /* heartbeats, even when no expert is waited for */
 		compute(engine);
 		sweep(engine);
 	} else {
 		uint64_t deadline = next_deadline(engine);
 		until_ns = due < until_ns ? due : until_ns;
-		cad_transport_poll(engine->transport, deadline < until_ns ? deadline : until_ns);
+		rt_exchange_poll(&engine->exchange, deadline < until_ns ? deadline : until_ns);
 	}
 
 	publish_stats(engine);
@@ -657,6 +671,7 @@ void rt_engine_stats(const struct rt_engine *engine, struct rt_engine_stats *sta
 		.connections = engine->stats.connections,
 		.unreached = engine->stats.unreached,
 		.epoch = engine->stats.epoch,
+		.call_p99_ns = engine->stats.call_p99_ns,
 	};
 	for (int i = 0; i < RT_STAGE_COUNT; i++)
 		stats->stage_ns[i] = engine->step.stages.ns[i];

@@ -117,6 +117,7 @@ struct rt_engine_stats {
 	uint64_t steps, tokens_prefilled, tokens_generated, requests, finished, failed, cancelled, preempted;
 	uint64_t calls, calls_retried, bytes_sent, bytes_received, nodes_touched, routed_rows, dropped, spilled;
 	uint64_t stage_ns[RT_STAGE_COUNT];
+	uint64_t call_p99_ns; /* of the node with the slowest calls; 0: not known */
 	uint32_t running, waiting, paused, kv_pages, kv_pages_free, connections, unreached;
 	uint64_t epoch;
 };

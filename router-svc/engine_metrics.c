@@ -10,15 +10,20 @@ static const struct {
 	const char *name, *help;
 	size_t offset;
 	bool wide, counter;
+	double unit; /* what the value is multiplied with */
 } table[] = {
 #define COUNTER(member, text, about) \
 	{ \
-		text, about, offsetof(struct rt_engine_stats, member), true, true \
+		text, about, offsetof(struct rt_engine_stats, member), true, true, 1 \
 	}
 #define GAUGE(member, text, about) \
 	{ \
 		text, about, offsetof(struct rt_engine_stats, member), \
-			sizeof(((struct rt_engine_stats *)0)->member) == 8, false \
+			sizeof(((struct rt_engine_stats *)0)->member) == 8, false, 1 \
+	}
+#define SECONDS(member, text, about) \
+	{ \
+		text, about, offsetof(struct rt_engine_stats, member), true, false, 1e-9 \
 	}
 	COUNTER(steps, "cadre_router_steps_total", "Steps computed."),
 	COUNTER(tokens_prefilled, "cadre_router_tokens_prefilled_total", "Prompt tokens computed."),
@@ -49,9 +54,12 @@ static const struct {
 	GAUGE(kv_pages_free, "cadre_router_kv_pages_free", "KV pages that are free."),
 	GAUGE(connections, "cadre_router_connections", "Expert nodes that are connected."),
 	GAUGE(unreached, "cadre_router_nodes_unreached", "Expert nodes of the map that are not connected."),
+	SECONDS(call_p99_ns, "cadre_router_expert_call_p99_seconds",
+		"What 99 of 100 calls to the slowest expert node do not exceed; 0: not known."),
 	GAUGE(epoch, "cadre_router_map_epoch", "Epoch of the map in use."),
 #undef COUNTER
 #undef GAUGE
+#undef SECONDS
 };
 enum { TABLE_COUNT = sizeof table / sizeof *table };
 
@@ -74,8 +82,9 @@ static double read_scalar(void *context)
 	struct rt_engine_stats stats;
 	rt_engine_stats(scalar->engine, &stats);
 	const char *at = (const char *)&stats + table[scalar->index].offset;
-	return table[scalar->index].wide ? (double)*(const uint64_t *)(const void *)at
-					 : (double)*(const uint32_t *)(const void *)at;
+	double value = table[scalar->index].wide ? (double)*(const uint64_t *)(const void *)at
+						 : (double)*(const uint32_t *)(const void *)at;
+	return value * table[scalar->index].unit;
 }
 
 static double read_stage(void *context)

@@ -50,7 +50,7 @@ void rt_await_sums(struct rt_exchange *exchange, struct rt_work *work)
 		if (work->open > 0 && work->retry_at_ns != 0 && work->retry_at_ns < until)
 			until = work->retry_at_ns;
 		uint64_t due = rt_route_table_tick(&exchange->routes);
-		cad_transport_poll(exchange->transport, due < until ? due : until);
+		rt_exchange_poll(exchange, due < until ? due : until);
 		rt_combine_reclaim(exchange);
 		if (work->open + work->sent == 0)
 			break;

@@ -108,17 +108,29 @@ void rt_combine_reclaim(struct rt_exchange *exchange)
 	exchange->freed++;
 }
 
+/* A call that was given up took as long as that, at least. Refusals say nothing about the next call. */
+static void measure(struct rt_shipment *shipment, enum cad_status status, const struct cad_answer_view *view)
+{
+	uint64_t waited_ns = rt_exchange_awake_ns(shipment->exchange) - shipment->sent_awake_ns;
+	if (status == CAD_ERR_DEADLINE || (status == CAD_OK && view->answer.header.status == CADRE_WIRE_OK))
+		rt_latency_add(&shipment->peer->latency, shipment->rows, waited_ns);
+}
+
 void rt_combine_done(void *context, struct cad_call *handle, enum cad_status status, const struct cad_answer_view *view)
 {
 	(void)handle;
 	struct rt_shipment *shipment = context;
 	struct rt_exchange *exchange = shipment->exchange;
+
+	measure(shipment, status, view);
 	if (status == CAD_OK && view->answer.header.status == CADRE_WIRE_OK) {
 		take_answer(shipment, view);
 		settle(shipment, RT_SLOT_DONE);
 	} else if (status == CAD_OK) {
 		take_refusal(shipment, &view->answer);
 	} else {
+		/* what is known of the node's calls has been too little once: it does not cut these rows off again */
+		shipment->work->patient |= status == CAD_ERR_DEADLINE;
 		retry_later(shipment, 0, cad_status_text(status));
 	}
 

@@ -68,6 +68,14 @@ static void give_up(struct rt_exchange *exchange, const struct rt_shipment *ship
 	exchange->freed++; /* the wait looks at the others, with the same end */
 }
 
+/* By what this node's calls have taken so far. */
+static uint64_t deadline_ns(const struct rt_shipment *shipment)
+{
+	uint64_t most_ns = shipment->exchange->call_timeout_ns;
+	return shipment->work->patient ? most_ns
+				       : rt_latency_deadline_ns(&shipment->peer->latency, shipment->rows, most_ns);
+}
+
 /* Packs a shipment and starts its call. CAD_OK: the pairs are SENT. Anything else: nothing happened. */
 static enum cad_status send_shipment(struct rt_exchange *exchange, struct rt_shipment *shipment)
 {
@@ -110,7 +118,7 @@ static enum cad_status send_shipment(struct rt_exchange *exchange, struct rt_shi
 		.payload = &shipment->payload,
 		.payload_bytes = layout.bytes,
 		.answer = &shipment->answer,
-		.deadline_ns = now + exchange->call_timeout_ns,
+		.deadline_ns = now + deadline_ns(shipment),
 		.done = rt_combine_done,
 		.context = shipment,
 	};
@@ -123,6 +131,7 @@ static enum cad_status send_shipment(struct rt_exchange *exchange, struct rt_shi
 	work->open -= shipment->pairs;
 	work->sent += shipment->pairs;
 	shipment->peer->shipments++;
+	shipment->sent_awake_ns = rt_exchange_awake_ns(exchange);
 	for (uint32_t r = 0; r < shipment->rows; r++)
 		shipment->row_bytes[r] = (uint32_t)(sizeof *heads + cadre_row_bytes(heads[r].type, hidden));
 	atomic_fetch_add_explicit(&exchange->stats.calls, 1, memory_order_relaxed);
@@ -200,6 +209,7 @@ void rt_dispatch_open(struct rt_exchange *exchange, struct rt_work *work)
 void rt_dispatch(struct rt_exchange *exchange, struct rt_work *work)
 {
 	work->open = work->sent = 0;
+	work->patient = false;
 	for (uint32_t i = 0; i < work->rows * work->topk; i++) {
 		work->slots[i] = work->ids[i] < 0 ? RT_SLOT_DONE : RT_SLOT_OPEN;
 		work->nodes[i] = CAD_COVER_NONE;

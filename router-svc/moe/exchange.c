@@ -50,6 +50,21 @@ enum cad_status rt_exchange_init(
 		error, status, "no memory for %u expert calls of %u rows", options->shipments_max, options->rows_max);
 }
 
+size_t rt_exchange_poll(struct rt_exchange *exchange, uint64_t until_ns)
+{
+	exchange->poll_ns = cad_transport_now_ns(exchange->transport);
+	size_t handled = cad_transport_poll(exchange->transport, until_ns);
+	exchange->awake_ns = rt_exchange_awake_ns(exchange);
+	exchange->poll_ns = 0;
+	return handled;
+}
+
+uint64_t rt_exchange_awake_ns(const struct rt_exchange *exchange)
+{
+	uint64_t polled_ns = exchange->poll_ns ? cad_transport_now_ns(exchange->transport) - exchange->poll_ns : 0;
+	return exchange->awake_ns + polled_ns;
+}
+
 void rt_exchange_fini(struct rt_exchange *exchange)
 {
 	if (!exchange->transport)
@@ -66,7 +81,7 @@ void rt_exchange_fini(struct rt_exchange *exchange)
 
 	bool busy = true;
 	for (int i = 0; busy && i < 1000; i++) {
-		cad_transport_poll(exchange->transport, cad_transport_now_ns(exchange->transport) + CAD_NS_PER_MS);
+		rt_exchange_poll(exchange, cad_transport_now_ns(exchange->transport) + CAD_NS_PER_MS);
 		busy = false;
 		for (uint32_t p = 0; p < exchange->routes.peers_count; p++)
 			busy = busy || exchange->routes.peers[p].connection || exchange->routes.peers[p].shipments > 0;

@@ -49,6 +49,7 @@ struct rt_work {
 	uint64_t version, freed;
 	/* a node refused: look again at this time, and not before, unless the routes change; 0: no */
 	uint64_t retry_at_ns;
+	bool patient; /* a call was given up: from now on each has the whole call timeout */
 };
 
 struct rt_exchange_stats {
@@ -65,9 +66,10 @@ struct rt_shipment {
 	struct rt_work *work;
 	struct rt_peer *peer;
 	uint32_t rows, pairs;
-	uint32_t *row_index; /* [rows_max]: rows of the batch */
-	uint32_t *row_bytes; /* [rows_max]: sent for the row */
-	uint32_t *slots;     /* [rows_max * topk]: row * topk + slot in the work */
+	uint64_t sent_awake_ns; /* rt_exchange_awake_ns */
+	uint32_t *row_index;    /* [rows_max]: rows of the batch */
+	uint32_t *row_bytes;    /* [rows_max]: sent for the row */
+	uint32_t *slots;        /* [rows_max * topk]: row * topk + slot in the work */
 };
 
 struct rt_exchange {
@@ -77,6 +79,8 @@ struct rt_exchange {
 	enum cadre_row_type wire;
 	uint32_t rows_max; /* of one shipment */
 	uint64_t call_timeout_ns;
+	/* How long this thread has polled, up to the last poll's end, and when the poll began that runs; 0: none */
+	uint64_t awake_ns, poll_ns;
 	struct rt_route_table routes;
 	struct rt_shipment *shipments, *free_shipment, *spent_shipment;
 	uint32_t shipments_count;
@@ -103,5 +107,10 @@ CAD_MUST_USE enum cad_status rt_exchange_init(
 	struct rt_exchange *exchange, const struct rt_exchange_options *options, struct cad_error *error);
 /* Destroys the transport too: calls in flight end inside. */
 void rt_exchange_fini(struct rt_exchange *exchange);
+/* cad_transport_poll; whoever has an exchange polls its transport by this alone. */
+size_t rt_exchange_poll(struct rt_exchange *exchange, uint64_t until_ns);
+/* A clock that runs while the transport is polled, and stands still while this thread computes:
+ * what a node may have answered all the while does not count as its time. */
+uint64_t rt_exchange_awake_ns(const struct rt_exchange *exchange);
 
 #endif

@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Which nodes of its map a router does not reach, from the engine's thread to the one that reports it to
- * the placement service.
- *
- * Three views: one that the engine fills, one that the reader has, and the newest between them. Neither
- * waits for the other, and nothing is allocated. Begin and publish are for the engine's thread, look for
+ * the placement service, as views (views.h): begin and publish are for the engine's thread, look for
  * one other.
  */
 #ifndef CADRE_ROUTER_SVC_MOE_REACH_H
 #define CADRE_ROUTER_SVC_MOE_REACH_H
 
 #include "common/cluster/map.h"
-
-#include <stdatomic.h>
+#include "router-svc/moe/views.h"
 
 struct rt_unreached {
 	char node[CAD_MAP_ID_BYTES];
@@ -26,9 +22,8 @@ struct rt_reach_view {
 };
 
 struct rt_reach {
-	struct rt_reach_view views[3];
-	unsigned filled, read; /* indices: the engine's, the reader's */
-	_Atomic unsigned newest;
+	struct rt_reach_view views[RT_VIEWS];
+	struct rt_views at;
 };
 
 void rt_reach_init(struct rt_reach *reach);

@@ -309,3 +309,13 @@ uint32_t rt_route_table_connections(const struct rt_route_table *table)
 		count += table->peers[i].ready;
 	return count;
 }
+
+uint64_t rt_route_table_p99_ns(const struct rt_route_table *table)
+{
+	uint64_t most_ns = 0;
+	for (uint32_t i = 0; i < table->peers_count; i++) {
+		uint64_t p99_ns = table->peers[i].wanted ? rt_latency_usual_p99_ns(&table->peers[i].latency) : 0;
+		most_ns = p99_ns > most_ns ? p99_ns : most_ns;
+	}
+	return most_ns;
+}

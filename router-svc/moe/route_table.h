@@ -16,6 +16,7 @@
 #include "common/base/note.h"
 #include "common/cluster/map.h"
 #include "common/transport/transport.h"
+#include "router-svc/moe/latency.h"
 #include "router-svc/moe/reach.h"
 
 struct rt_peer {
@@ -25,7 +26,8 @@ struct rt_peer {
 	bool wanted;                       /* the current map names it as live */
 	bool ready;
 	uint32_t shipments; /* under way */
-	uint64_t heard_ns;  /* not ready: when something was heard of it last, or when it was first wanted */
+	struct rt_latency latency;
+	uint64_t heard_ns; /* not ready: when something was heard of it last, or when it was first wanted */
 	uint64_t retry_at_ns;
 	uint32_t delay_ms;
 	bool refused;             /* its last connection, by a hello */
@@ -82,6 +84,8 @@ static inline bool rt_route_table_booked(const struct rt_route_table *table, uin
 {
 	return table->node_load[node] >= RT_LOAD_PAIR;
 }
+/* What 99 of 100 calls to the slowest node of the map do not exceed; 0: not known of any. */
+uint64_t rt_route_table_p99_ns(const struct rt_route_table *table);
 uint32_t rt_route_table_connections(const struct rt_route_table *table);
 
 #endif

@@ -278,6 +278,38 @@ static void a_late_answer_counts_for_nothing(void **state)
 	moe_world_close(&world);
 }
 
+/* From its dispatch until nothing is owed for it. */
+static uint64_t time_of_a_work(struct moe_world *world)
+{
+	uint64_t began = moe_now(world);
+	moe_dispatch(world);
+	moe_wait(world);
+	return moe_now(world) - began;
+}
+
+/* What the node's calls have taken so far decides when one is given up: long before the timeout, and
+ * the next call for the same rows has all of it. */
+static void deadlines_are_measured(void **state)
+{
+	(void)state;
+	struct moe_world world;
+	moe_world_open(&world);
+	world.exchange.call_timeout_ns = 10 * CAD_NS_PER_S;
+	moe_publish(&world, on_first);
+	moe_connect(&world);
+	for (int i = 0; i < 40; i++)
+		assert_true(time_of_a_work(&world) < 5 * CAD_NS_PER_MS);
+	assert_in_range(rt_route_table_p99_ns(&world.exchange.routes), 20 * CAD_NS_PER_US, 2 * CAD_NS_PER_MS);
+	say(&world, 0, MOE_SILENCE, 2); /* both calls of a work */
+	assert_in_range(time_of_a_work(&world), 2 * CAD_NS_PER_S, 3 * CAD_NS_PER_S);
+	assert_int_equal(retried(&world), 2);
+	world.nodes[0].said = 0;
+	world.nodes[0].script_count = 4; /* the same two again, and the two that follow */
+	memset(world.nodes[0].script, MOE_SILENCE, 4);
+	assert_in_range(time_of_a_work(&world), 12 * CAD_NS_PER_S, 13 * CAD_NS_PER_S);
+	moe_world_close(&world);
+}
+
 static void crash_first(struct moe_world *world)
 {
 	if (world->nodes[0].kept_count == 0)
@@ -372,6 +404,7 @@ int main(void)
 		cmocka_unit_test(an_expired_call_is_made_again),
 		cmocka_unit_test(a_node_that_fails_dooms_its_rows_alone),
 		cmocka_unit_test(a_late_answer_counts_for_nothing),
+		cmocka_unit_test(deadlines_are_measured),
 		cmocka_unit_test(a_peer_that_is_lost_in_the_middle),
 		cmocka_unit_test(a_connection_that_is_closed_in_the_middle),
 		cmocka_unit_test(doomed_rows_are_not_waited_for),
