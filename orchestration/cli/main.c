@@ -22,6 +22,7 @@ struct command {
 
 static const struct command commands[] = {
 	{ "status", "show the processes of the cluster and their state", cl_status },
+	{ "history", "show who changed what in the cluster, and why", cl_history },
 	{ "health", "ask one process whether it works, or is ready", cl_health },
 	{ "wait", "wait until one process, or the cluster, is ready", cl_wait },
 	{ "generate", "continue a prompt, on a router or in this process", cl_generate },

@@ -56,6 +56,12 @@ static inline uint64_t pl_control_now(const struct pl_control *control)
  * everything is written again next time. */
 void pl_control_commit(struct pl_control *control);
 
+/* ---- tables in files of their own (state.c has the list) ---- */
+
+struct sqlite3 *pl_state_database(struct pl_state *state); /* for their statements */
+/* What makes the tables of a file, and what finds values there that are never written. */
+extern const char pl_state_history_schema[], pl_state_history_nonsense[];
+
 /* ---- a damaged state file (state_aside.c) ---- */
 
 enum { PL_ASIDE_BYTES = 4096 };

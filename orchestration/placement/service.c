@@ -2,55 +2,20 @@
 /* gRPC around control.h. */
 #include "orchestration/placement/service.h"
 
-#include "cadre/v1/placement.pb-c.h"
 #include "common/cluster/settings_message.h"
 #include "common/rpc/guard.h"
-#include "common/rpc/health.h"
-#include "common/rpc/reflection.h"
-#include "orchestration/placement/door.h"
-#include "orchestration/placement/probe.h"
-#include "orchestration/placement/status.h"
-#include "orchestration/placement/streams.h"
+#include "orchestration/placement/service_internal.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uv.h>
-
-enum { READY_TEXT_BYTES = 320, PEER_BYTES = 128 };
-
-struct pl_service {
-	struct pl_service_options options;
-	struct cad_rpc_server *server;
-	struct cad_rpc_health *health;
-	struct cad_rpc_reflection *reflection;
-	struct cad_rpc_service rpc;
-	struct pl_control *control;
-	struct pl_door door;
-	struct cad_rpc_authorizer authorizer;
-	struct cad_counter *refused_secret; /* NULL: no metrics */
-	uv_timer_t timer;                   /* the next turn */
-	struct pl_probes probes; /* of hosts whose streams broke, or that have not come back after a restart */
-	struct pl_streams streams;
-	uint64_t sessions; /* that were given out */
-	uint64_t started_ns;
-	char settings_fingerprint[33], settings_text[CADRE_TEXT_BYTES];
-	struct pl_status_metrics metrics;
-	bool draining, server_gone, timer_gone, probes_gone;
-	void (*drained)(void *context);
-	void *drained_context;
-	pthread_mutex_t ready_lock;
-	bool ready; /* under the lock, as the text */
-	char ready_text[READY_TEXT_BYTES];
-};
 
 /* ---- turns ---- */
 
 static void on_timer(uv_timer_t *timer);
 
 /* Soon, once, however many reports have come until then. */
-static void turn_soon(struct pl_service *service)
+void pl_service_turn_soon(struct pl_service *service)
 {
 	if (!service->draining)
 		uv_timer_start(&service->timer, on_timer, 0, 0);
@@ -58,7 +23,7 @@ static void turn_soon(struct pl_service *service)
 
 static void note_ready(struct pl_service *service)
 {
-	char text[READY_TEXT_BYTES] = "";
+	char text[PL_READY_TEXT_BYTES] = "";
 	bool ready = pl_control_ready(service->control, text, sizeof text);
 	pthread_mutex_lock(&service->ready_lock);
 	service->ready = ready;
@@ -71,7 +36,7 @@ static void on_refused(void *context, uint64_t tag)
 {
 	struct pl_service *service = context;
 	pl_control_gone(service->control, (uint32_t)(tag >> 32), (uint32_t)tag);
-	turn_soon(service);
+	pl_service_turn_soon(service);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -148,7 +113,7 @@ static void on_checksum(void *context, uint32_t cell)
 {
 	struct pl_service *service = context;
 	pl_control_checksum(service->control, cell);
-	turn_soon(service);
+	pl_service_turn_soon(service);
 }
 
 /* ---- who may not ---- */
@@ -194,7 +159,7 @@ static enum cad_status take_challenge(struct pl_service *service, struct pl_stre
 static enum cad_status take_hello(struct pl_service *service, struct pl_stream *stream,
 	const Cadre__V1__NodeHello *hello, uint64_t session, struct cad_error *error)
 {
-	char peer[PEER_BYTES], probe[CAD_MAP_ADDRESS_BYTES];
+	char peer[PL_PEER_BYTES], probe[CAD_MAP_ADDRESS_BYTES];
 
 	cad_rpc_call_peer(stream->call, peer, sizeof peer);
 	enum cad_status status = pl_door_hello(
@@ -356,7 +321,7 @@ static void join_message(struct cad_rpc_call *call, const ProtobufCMessage *mess
 	}
 
 	cad_rpc_call_read(call);
-	turn_soon(service);
+	pl_service_turn_soon(service);
 }
 
 /* A process that closes its side leaves in good order: no grace. */
@@ -368,7 +333,7 @@ static void join_half_close(struct cad_rpc_call *call)
 	if (stream && stream->session) {
 		pl_control_leave(service->control, stream->session);
 		stream->session = 0;
-		turn_soon(service);
+		pl_service_turn_soon(service);
 	}
 	cad_rpc_call_finish(call, CAD_RPC_OK, NULL);
 }
@@ -396,7 +361,7 @@ static void stream_done(struct cad_rpc_call *call, bool cancelled)
 	if (stream->session && !service->draining) {
 		look_after(service, stream);
 		pl_control_broken(service->control, stream->session);
-		turn_soon(service);
+		pl_service_turn_soon(service);
 	}
 
 	pl_streams_remove(&service->streams, stream);
@@ -428,7 +393,7 @@ static void watch_map(struct cad_rpc_call *call, const ProtobufCMessage *message
 static void get_map(struct cad_rpc_call *call, const ProtobufCMessage *message)
 {
 	struct pl_service *service = cad_rpc_call_context(call);
-	char text[READY_TEXT_BYTES] = "";
+	char text[PL_READY_TEXT_BYTES] = "";
 
 	(void)message;
 	if (service->streams.map_message) {
@@ -481,6 +446,7 @@ static const struct cad_rpc_method methods[] = {
 		CAD_RIGHT_READ },
 	{ "GetMap", CAD_RPC_UNARY, { .message = get_map }, CAD_RIGHT_READ },
 	{ "GetStatus", CAD_RPC_UNARY, { .message = get_status }, CAD_RIGHT_READ },
+	{ "GetHistory", CAD_RPC_UNARY, { .message = pl_service_get_history }, CAD_RIGHT_READ },
 };
 
 /* ---- life ---- */
@@ -550,11 +516,14 @@ enum cad_status pl_service_create(
 		.context = made,
 		.router_checksum = on_router_checksum_asked,
 	};
-	enum cad_status status = pl_control_create(&control, &made->control, error);
+	enum cad_status status = pl_history_open(options->state, &made->history, error);
+	if (status == CAD_OK)
+		status = pl_control_create(&control, &made->control, error);
 	if (status == CAD_OK)
 		status = make_server(made, error);
 	if (status != CAD_OK) {
 		pl_control_destroy(made->control);
+		pl_history_close(made->history);
 		pthread_mutex_destroy(&made->ready_lock);
 		free(made);
 		return status;
@@ -589,7 +558,7 @@ void pl_service_start(struct pl_service *service)
 	cad_rpc_server_start(service->server);
 	cad_rpc_health_set(service->health, "", true);
 	cad_rpc_health_set(service->health, "cadre.v1.Placement", true);
-	turn_soon(service);
+	pl_service_turn_soon(service);
 }
 
 static void drained(struct pl_service *service)
@@ -639,6 +608,7 @@ void pl_service_destroy(struct pl_service *service)
 	cad_rpc_reflection_destroy(service->reflection);
 	cad_rpc_health_destroy(service->health);
 	pl_control_destroy(service->control);
+	pl_history_close(service->history);
 	pl_streams_fini(&service->streams);
 	cad_rpc_authorizer_fini(&service->authorizer);
 	pthread_mutex_destroy(&service->ready_lock);

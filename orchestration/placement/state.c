@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The state file: a schema of four tables, and one prepared statement for each thing that is done
- * with them. */
+/* The state file: its schema, and one prepared statement for each thing that is done with the tables
+ * of nodes and checksums. Other tables are in files of their own. */
 #include "orchestration/placement/state.h"
 
 #include "orchestration/placement/internal.h"
@@ -23,14 +23,6 @@ static const char create[] =
 #define TABLES "'meta', 'quanta', 'checksums', 'nodes', 'held'"
 enum { TABLES_COUNT = 5 };
 
-/* What makes format n of format n - 1, at n - 1; a new file goes through all of it. */
-static const char *const upgrades[] = {
-	create,
-	"ALTER TABLE nodes ADD COLUMN probe TEXT NOT NULL DEFAULT ''", /* where to see whether its process runs */
-};
-#define PL_STATE_FORMAT "cadre-placement-state-"
-enum { FORMAT = sizeof upgrades / sizeof upgrades[0] };
-
 /* A well-formed database may still hold nonsense, after a page of another time or file. */
 static const char nonsense[] =
 	"SELECT EXISTS (SELECT 1 FROM nodes WHERE length(id) NOT BETWEEN 1 AND 63 OR id GLOB '*[^A-Za-z0-9._:-]*' OR role NOT IN (0, 1)"
@@ -39,6 +31,19 @@ static const char nonsense[] =
 	" OR EXISTS (SELECT 1 FROM checksums WHERE length(hex) <> 32 OR hex GLOB '*[^0-9a-f]*')"
 	" OR EXISTS (SELECT 1 FROM quanta WHERE typeof(quanta) <> 'blob')"
 	" OR EXISTS (SELECT 1 FROM meta WHERE typeof(value) <> CASE key WHEN 'epoch' THEN 'integer' ELSE 'text' END)";
+
+/* Format n at n - 1: what makes it of the one before (a new file goes through all of it), and
+ * what finds nonsense in its tables, or NULL. */
+static const struct {
+	const char *upgrade, *nonsense;
+} formats[] = {
+	{ create, nonsense },
+	{ "ALTER TABLE nodes ADD COLUMN probe TEXT NOT NULL DEFAULT ''",
+		NULL }, /* where to see whether its process runs */
+	{ pl_state_history_schema, pl_state_history_nonsense },
+};
+#define PL_STATE_FORMAT "cadre-placement-state-"
+enum { FORMAT = sizeof formats / sizeof formats[0] };
 
 #define PL_STATEMENT_LIST(X) \
 	X(META_GET, "SELECT value FROM meta WHERE key = ?1") \
@@ -236,7 +241,7 @@ static enum cad_status read_format(struct pl_state *state, unsigned *format, str
 }
 
 /* Reads all of it: what is damaged shall be noticed now, not when it is needed. */
-static enum cad_status examine(struct pl_state *state, struct cad_error *error)
+static enum cad_status examine(struct pl_state *state, unsigned format, struct cad_error *error)
 {
 	char text[128];
 	enum cad_status status = ask(state, "PRAGMA integrity_check(1)", text, sizeof text, "examining it", error);
@@ -244,10 +249,13 @@ static enum cad_status examine(struct pl_state *state, struct cad_error *error)
 		const char *heading = strchr(text, '\n'); /* the first line names the database */
 		return damaged(state, heading ? heading + 1 : text, error);
 	}
-	if (status == CAD_OK)
-		status = ask(state, nonsense, text, sizeof text, "examining it", error);
-	if (status == CAD_OK && strcmp(text, "0") != 0)
-		return damaged(state, "it holds values that were never written", error);
+	for (unsigned i = 0; i < format && status == CAD_OK; i++) {
+		if (!formats[i].nonsense)
+			continue;
+		status = ask(state, formats[i].nonsense, text, sizeof text, "examining it", error);
+		if (status == CAD_OK && strcmp(text, "0") != 0)
+			return damaged(state, "it holds values that were never written", error);
+	}
 	return status;
 }
 
@@ -260,14 +268,14 @@ static enum cad_status bring_up(struct pl_state *state, bool empty, struct cad_e
 	if (status == CAD_OK)
 		status = read_format(state, &format, error);
 	if (status == CAD_OK && format > 0)
-		status = examine(state, error);
+		status = examine(state, format, error);
 	else if (status == CAD_OK && empty)
 		status = damaged(state, "it is empty", error);
 	if (status != CAD_OK)
 		return status;
 
 	for (unsigned i = format; i < FORMAT && status == CAD_OK; i++)
-		status = run_sql(state, upgrades[i], "bringing it up to date", error);
+		status = run_sql(state, formats[i].upgrade, "bringing it up to date", error);
 	if (status == CAD_OK && format < FORMAT) {
 		char sql[128];
 		snprintf(sql, sizeof sql, "INSERT OR REPLACE INTO meta VALUES ('format', '" PL_STATE_FORMAT "%d')",
@@ -364,6 +372,8 @@ enum cad_status pl_state_open(const char *path, struct pl_state **state, struct 
 		*error = why;
 	return status;
 }
+
+struct sqlite3 *pl_state_database(struct pl_state *state) { return state->database; }
 
 const char *pl_state_loss(const struct pl_state *state) { return state->loss; }
 

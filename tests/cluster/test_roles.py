@@ -58,11 +58,13 @@ def cluster(files):
 def channel(files, target, certificate):
     return grpc.secure_channel(target, certificates.credentials(files, certificate), options=[('grpc.use_local_subchannel_pool', 1)])
 
+PLACEMENT_METHODS = ('Join', 'WatchMap', 'GetMap', 'GetStatus', 'GetHistory')
+
 
 def ask(files, target, certificate, headers, method):
     """(code, sentence) of a call with an empty message."""
     with channel(files, target, certificate) as connection:
-        service = 'Placement' if method in ('Join', 'WatchMap', 'GetMap', 'GetStatus') else 'Inference'
+        service = 'Placement' if method in PLACEMENT_METHODS else 'Inference'
         call = connection.stream_stream(f'/cadre.v1.{service}/{method}')(iter([b'']), metadata=[('authorization', h) for h in headers], timeout=20)
         try:
             for _ in call:
@@ -110,7 +112,7 @@ CALLS = [
     ('unit', [], 'Join', INVALID, 'the first message of a Join stream must be a hello'),
     (None, bearer('node'), 'Join', INVALID, 'the first message of a Join stream must be a hello'),
     *[(certificate, headers, method, OK, '') for certificate, headers in [('client', []), ('expert', []), (None, bearer('inspect')), (None, bearer('operator'))]
-      for method in ('GetMap', 'GetStatus', 'WatchMap')],
+      for method in ('GetMap', 'GetStatus', 'WatchMap', 'GetHistory')],
 ]
 
 
@@ -122,7 +124,7 @@ def audit(cluster):
 def test_every_call_has_its_code_and_sentence(files, cluster):
     before = metric(cluster.placement_http, 'cadre_calls_refused_total') + metric(cluster.routers[0].http, 'cadre_calls_refused_total')
     for certificate, headers, method, code, sentence in CALLS:
-        target = cluster.placement_grpc if method in ('Join', 'WatchMap', 'GetMap', 'GetStatus') else cluster.routers[0].grpc
+        target = cluster.placement_grpc if method in PLACEMENT_METHODS else cluster.routers[0].grpc
         got, text = ask(files, target, certificate, headers, method)
         assert got == code and sentence in text, (certificate, headers, method, got, text)
     refused = sum(code in (UNAUTHENTICATED, DENIED) for _, _, _, code, _ in CALLS)

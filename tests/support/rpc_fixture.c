@@ -15,6 +15,26 @@ static void check(enum cad_status status, const struct cad_error *error)
 	}
 }
 
+static void refuse(struct cad_rpc_call *call, const ProtobufCMessage *message)
+{
+	(void)message;
+	cad_rpc_call_finish(call, CAD_RPC_UNIMPLEMENTED, "not here");
+}
+
+size_t rpc_all_methods(const ProtobufCServiceDescriptor *descriptor, const struct cad_rpc_method *given, size_t count,
+	struct cad_rpc_method all[RPC_METHODS_MAX])
+{
+	CAD_ASSERT(descriptor->n_methods <= RPC_METHODS_MAX);
+	for (unsigned i = 0; i < descriptor->n_methods; i++) {
+		const char *name = descriptor->methods[i].name;
+		all[i] = (struct cad_rpc_method){ name, CAD_RPC_UNARY, { .message = refuse }, CAD_RIGHT_READ };
+		for (size_t j = 0; j < count; j++)
+			if (strcmp(given[j].name, name) == 0)
+				all[i] = given[j];
+	}
+	return descriptor->n_methods;
+}
+
 void rpc_fixture_open_loop(struct rpc_fixture *fixture)
 {
 	struct cad_error error;

@@ -22,6 +22,12 @@ struct rpc_fixture {
 	bool server_gone;
 };
 
+/* Every method of a service, for one that stands in for it: those given, and for the rest a unary one
+ * that answers UNIMPLEMENTED. `all` has RPC_METHODS_MAX places; returns how many it took. */
+enum { RPC_METHODS_MAX = 32 };
+size_t rpc_all_methods(const ProtobufCServiceDescriptor *descriptor, const struct cad_rpc_method *given, size_t count,
+	struct cad_rpc_method all[RPC_METHODS_MAX]);
+
 /* Loop and reactor only, for servers that somebody else makes; then rpc_fixture_connect. */
 void rpc_fixture_open_loop(struct rpc_fixture *fixture);
 void rpc_fixture_connect(struct rpc_fixture *fixture, uint16_t port, const struct cad_tls_files *tls,

@@ -176,9 +176,6 @@ static const struct cad_rpc_method inference_methods[] = {
 
 static const struct cad_rpc_method placement_methods[] = {
 	{ "Join", CAD_RPC_BIDI, { .message = join, .half_close = join_half_close, .done = call_done }, CAD_RIGHT_READ },
-	{ "WatchMap", CAD_RPC_SERVER_STREAM, { .message = unused }, CAD_RIGHT_READ },
-	{ "GetMap", CAD_RPC_UNARY, { .message = unused }, CAD_RIGHT_READ },
-	{ "GetStatus", CAD_RPC_UNARY, { .message = unused }, CAD_RIGHT_READ },
 };
 
 /* ---- the server of each test ---- */
@@ -187,6 +184,7 @@ struct test {
 	struct rpc_fixture rpc;
 	struct seen seen;
 	struct cad_rpc_service inference, placement;
+	struct cad_rpc_method placement_methods[RPC_METHODS_MAX];
 };
 
 static void test_open(struct test *test, const struct cad_rpc_server_config *config,
@@ -196,8 +194,10 @@ static void test_open(struct test *test, const struct cad_rpc_server_config *con
 	rpc_fixture_open(&test->rpc, config);
 	test->inference =
 		(struct cad_rpc_service){ &cadre__v1__inference__descriptor, inference_methods, 4, &test->seen };
-	test->placement =
-		(struct cad_rpc_service){ &cadre__v1__placement__descriptor, placement_methods, 4, &test->seen };
+	size_t count =
+		rpc_all_methods(&cadre__v1__placement__descriptor, placement_methods, 1, test->placement_methods);
+	test->placement = (struct cad_rpc_service){ &cadre__v1__placement__descriptor, test->placement_methods, count,
+		&test->seen };
 	cad_rpc_server_add(test->rpc.server, &test->inference);
 	cad_rpc_server_add(test->rpc.server, &test->placement);
 	rpc_fixture_start(&test->rpc, NULL, NULL, channel_config);

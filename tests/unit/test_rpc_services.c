@@ -221,7 +221,7 @@ static void reflection(void **state)
 		{ "cadre.v1.Inference.Generate", 1 },
 		{ "cadre.v1.GenerateRequest.stop_ids", 1 },
 		{ "cadre.v1.FINISH_REASON_STOP", 1 },
-		{ "cadre.v1.Placement", 2 },
+		{ "cadre.v1.Placement", 3 },
 		{ "cadre.v1.Nothing", 0 },
 	};
 	for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
@@ -234,7 +234,7 @@ static void reflection(void **state)
 	request.message_request_case = REQUEST_IS(FILE_BY_FILENAME);
 	request.file_by_filename = (char[]){ "cadre/v1/placement.proto" };
 	seen = reflect(&rpc, &request, REFLECTION);
-	assert_int_equal(seen.files, 2); /* types.proto comes along */
+	assert_int_equal(seen.files, 3); /* what it imports comes along */
 	request.message_request_case = 0;
 	seen = reflect(&rpc, &request, REFLECTION);
 	assert_int_equal(seen.error_code, CAD_RPC_INVALID_ARGUMENT);

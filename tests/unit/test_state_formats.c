@@ -4,6 +4,7 @@
  * that is released stays here word for word: a change of the schema fails here until it has a
  * number of its own (docs/VERSIONS.md), code that brings older files up to it, and its file below.
  */
+#include "orchestration/placement/history.h"
 #include "orchestration/placement/state.h"
 #include "tests/support/must.h"
 
@@ -39,6 +40,13 @@ static const char format_1[] =
 /* What came after it. */
 static const char format_2[] = "ALTER TABLE nodes ADD COLUMN probe TEXT NOT NULL DEFAULT '';"
 			       "UPDATE meta SET value = 'cadre-placement-state-2' WHERE key = 'format'";
+
+static const char format_3[] =
+	"CREATE TABLE history (id INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL, times INTEGER NOT NULL, who TEXT NOT NULL,"
+	" what TEXT NOT NULL, why TEXT NOT NULL, outcome TEXT NOT NULL, predicted BLOB, measured BLOB);"
+	"CREATE TRIGGER history_limit AFTER INSERT ON history BEGIN DELETE FROM history WHERE id <= new.id - 4000; END;"
+	"INSERT INTO history VALUES (1, 1764489600000, 1764489600000, 1, 'alice', 'drain e3', 'disk', 'done', NULL, NULL);"
+	"UPDATE meta SET value = 'cadre-placement-state-3' WHERE key = 'format'";
 
 static char path[] = "/tmp/cadre-state-XXXXXX";
 
@@ -151,6 +159,34 @@ static void a_file_of_format_2_opens_and_keeps_everything(void **unused)
 	opens_and_keeps_everything();
 }
 
+static void count_entry(void *context, const struct pl_history_entry *entry)
+{
+	(*(unsigned *)context)++;
+	assert_string_equal(entry->who, "alice");
+	assert_string_equal(entry->what, "drain e3");
+	assert_int_equal(entry->at_ms, 1764489600000);
+}
+
+static void a_file_of_format_3_opens_and_keeps_everything(void **unused)
+{
+	struct pl_state *state;
+	struct pl_history *history;
+	struct cad_error error;
+	unsigned entries = 0;
+
+	(void)unused;
+	write_file(format_1);
+	write_file(format_2);
+	write_file(format_3);
+	opens_and_keeps_everything();
+	must(pl_state_open(path, &state, &error), &error);
+	must(pl_history_open(state, &history, &error), &error);
+	must(pl_history_read(history, 0, count_entry, &entries, &error), &error);
+	assert_int_equal(entries, 1);
+	pl_history_close(history);
+	pl_state_close(state);
+}
+
 /* A service of 0.2.0 or before that was killed between its tables and its format. */
 static void a_file_of_format_1_without_its_format_opens(void **unused)
 {
@@ -193,6 +229,7 @@ static void a_new_file_has_the_newest_format(void **unused)
 	teardown(NULL);
 	write_file(format_1);
 	write_file(format_2);
+	write_file(format_3);
 	read_schema(wanted, sizeof wanted);
 	assert_string_equal(written, wanted);
 }
@@ -202,6 +239,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_file_of_format_1_opens_and_keeps_everything, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_of_format_2_opens_and_keeps_everything, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_file_of_format_3_opens_and_keeps_everything, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_of_format_1_without_its_format_opens, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_new_file_has_the_newest_format, setup, teardown),
 	};

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "orchestration/cli/operate.h"
+
+#include "common/base/address.h"
+
+#include <string.h>
+
+enum { TIMEOUT_MS = 10000 };
+
+enum cad_status cl_placement_check(const struct cl_placement *placement, struct cad_error *error)
+{
+	enum cad_status status = cl_access_check(&placement->access, error);
+	return status == CAD_OK ? cad_address_option("placement", placement->address, error) : status;
+}
+
+enum cad_status cl_placement_check_files(const struct cl_placement *placement, struct cad_error *error)
+{
+	return cl_access_check_files(&placement->access, error);
+}
+
+enum cad_status cl_change_check(const struct cl_change *change, struct cad_error *error)
+{
+	return strlen(change->reason) <= CL_REASON_BYTES_MAX
+		? CAD_OK
+		: cad_error_set(error, CAD_ERR_INVALID, "--reason has %zu bytes; at most %d are kept",
+			  strlen(change->reason), CL_REASON_BYTES_MAX);
+}
+
+Cadre__V1__Change *cl_change_to_proto(const struct cl_change *change, Cadre__V1__Change *message)
+{
+	cadre__v1__change__init(message);
+	message->dry_run = change->dry_run;
+	message->reason = (char *)change->reason;
+	return message;
+}
+
+/* ---- several calls ---- */
+
+enum cad_status cl_session_open(
+	struct cl_session *session, const struct cl_placement *placement, struct cad_error *error)
+{
+	struct cl_access access = placement->access;
+
+	*session = (struct cl_session){ .address = placement->address };
+	enum cad_status status = placement->address[0]
+		? CAD_OK
+		: cl_cluster_placement(&session->cluster, &session->address, &access, error);
+	if (status == CAD_OK)
+		status = cl_client_open(&session->client, session->address, &access, NULL, error);
+	if (status != CAD_OK)
+		cl_session_close(session);
+	return status;
+}
+
+enum cad_status cl_session_call(struct cl_session *session, const char *method, const ProtobufCMessage *request,
+	const ProtobufCMessageDescriptor *reply, bool (*on_message)(void *context, const ProtobufCMessage *message),
+	void *context, enum cad_rpc_code *code, struct cad_error *error)
+{
+	enum cad_status status =
+		cl_client_call(&session->client, method, request, reply, TIMEOUT_MS, on_message, context, code, error);
+	return status == CAD_OK ? CAD_OK : cad_error_prefix(error, "placement service %s", session->address);
+}
+
+void cl_session_close(struct cl_session *session)
+{
+	cl_client_close(&session->client);
+	cl_cluster_fini(&session->cluster);
+}
+
+/* ---- one call ---- */
+
+int cl_placement_ask(const char *command, const struct cl_placement *placement, const char *method,
+	const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
+	bool (*on_message)(void *context, const ProtobufCMessage *message), void *context)
+{
+	struct cl_session session;
+	struct cad_error error;
+	enum cad_status status = cl_session_open(&session, placement, &error);
+
+	if (status == CAD_ERR_NOT_FOUND) {
+		cl_line(stderr, "cadrectl %s: %s", command, error.text);
+		return CL_EXIT_USAGE;
+	}
+
+	if (status == CAD_OK) {
+		status = cl_session_call(&session, method, request, reply, on_message, context, NULL, &error);
+		cl_session_close(&session);
+	}
+	return status == CAD_OK ? CL_EXIT_OK : cl_fail(command, &error);
+}
