@@ -41,7 +41,7 @@ struct rt_engine {
 	_Atomic bool stop;
 	struct {
 		_Atomic uint64_t steps, prefilled, generated, requests, finished, failed, cancelled, preempted, dropped,
-			spilled, epoch, advanced_ns, call_p99_ns;
+			spilled, absent, epoch, advanced_ns, call_p99_ns;
 		_Atomic uint32_t running, waiting, paused, pages_free, connections, unreached;
 	} stats;
 };
@@ -78,6 +78,7 @@ static void retire(struct rt_engine *engine, struct rt_sequence *sequence)
 {
 	count(&engine->stats.dropped, sequence->usage.dropped);
 	count(&engine->stats.spilled, sequence->usage.spilled);
+	count(&engine->stats.absent, sequence->usage.absent_slots);
 	rt_scheduler_remove(&engine->scheduler, sequence);
 	rt_inbox_give_back(engine->inbox, sequence);
 }
@@ -473,6 +474,7 @@ static enum cad_status create_exchange(struct rt_engine *engine, struct cad_erro
 		.rows_max = rows_max,
 		.shipments_max = gate->experts > 0 ? CALLS_MAX : 1,
 		.call_timeout_ms = o->call_timeout_ms,
+		.absent = o->policies.absent,
 		.idle = take_news,
 		.idle_context = engine,
 	};
@@ -493,8 +495,7 @@ static enum cad_status create_step(struct rt_engine *engine, struct cad_error *e
 		.cache = &engine->cache,
 		.exchange = &engine->exchange,
 		.quanta = engine->quanta,
-		.capacity_policy = o->capacity_policy,
-		.capacity_factor = o->capacity_factor,
+		.policies = o->policies,
 		.rows_max = o->step_tokens_max,
 		.micro_batches = o->micro_batches < RT_MICRO_BATCHES_MAX ? o->micro_batches : RT_MICRO_BATCHES_MAX,
 		.clock = engine->clock,
@@ -663,6 +664,7 @@ void rt_engine_stats(const struct rt_engine *engine, struct rt_engine_stats *sta
 		.routed_rows = x->routed_rows,
 		.dropped = engine->stats.dropped,
 		.spilled = engine->stats.spilled,
+		.absent = engine->stats.absent,
 		.running = engine->stats.running,
 		.waiting = engine->stats.waiting,
 		.paused = engine->stats.paused,

@@ -24,7 +24,7 @@
 #include "common/model/model.h"
 #include "common/transport/transport.h"
 #include "kernels/kernels.h"
-#include "router-svc/moe/capacity.h"
+#include "router-svc/moe/policies.h"
 #include "router-svc/moe/reach.h"
 #include "router-svc/request.h"
 #include "router-svc/stages.h"
@@ -55,8 +55,7 @@ struct rt_engine_options {
 	uint64_t kv_bytes;         /* 0: 1 GiB */
 	uint32_t micro_batches;    /* 0: two when measured to pay, else one */
 	uint32_t call_timeout_ms;  /* an expert call that takes longer is sent again; 0: 10000 */
-	enum rt_capacity_policy capacity_policy;
-	float capacity_factor;
+	struct rt_policies policies;
 	rt_event_fn *on_event;
 	/* On the engine's thread: what rt_engine_reach gives has changed. NULL: nobody asks. */
 	void (*on_reach)(void *user);
@@ -115,7 +114,7 @@ const struct rt_reach_view *rt_engine_reach(struct rt_engine *engine);
  * itself. */
 struct rt_engine_stats {
 	uint64_t steps, tokens_prefilled, tokens_generated, requests, finished, failed, cancelled, preempted;
-	uint64_t calls, calls_retried, bytes_sent, bytes_received, nodes_touched, routed_rows, dropped, spilled;
+	uint64_t calls, calls_retried, bytes_sent, bytes_received, nodes_touched, routed_rows, dropped, spilled, absent;
 	uint64_t stage_ns[RT_STAGE_COUNT];
 	uint64_t call_p99_ns; /* of the node with the slowest calls; 0: not known */
 	uint32_t running, waiting, paused, kv_pages, kv_pages_free, connections, unreached;

@@ -46,6 +46,8 @@ static const struct {
 		"(token, layer, slot) triples that the capacity policy dropped, of ended requests."),
 	COUNTER(spilled, "cadre_router_capacity_spilled_total",
 		"(token, layer, slot) triples that the capacity policy spilled, of ended requests."),
+	COUNTER(absent, "cadre_router_absent_total",
+		"(token, layer, slot) triples that --absent-experts renormalise left out, of ended requests."),
 	GAUGE(running, "cadre_router_sequences_running", "Sequences that take part in steps."),
 	GAUGE(waiting, "cadre_router_sequences_waiting", "Sequences that are waiting for room."),
 	GAUGE(paused, "cadre_router_sequences_paused",
@@ -113,13 +115,13 @@ static void register_expert(struct cad_metrics *metrics, const char *name, const
 }
 
 enum cad_status rt_engine_metrics_create(struct cad_metrics *metrics, const struct rt_engine *engine,
-	const struct cad_model_spec *spec, enum rt_capacity_policy policy, struct rt_engine_metrics **out)
+	const struct cad_model_spec *spec, const struct rt_policies *policies, struct rt_engine_metrics **out)
 {
 	struct rt_engine_metrics *m = calloc(1, sizeof *m);
 	size_t experts = (size_t)spec->layers_count * spec->gate.experts;
 
 	if (m)
-		m->experts = calloc(experts * 3 + 1, sizeof *m->experts);
+		m->experts = calloc(experts * 4 + 1, sizeof *m->experts);
 	if (!m || !m->experts) {
 		free(m);
 		return CAD_ERR_MEMORY;
@@ -147,15 +149,19 @@ enum cad_status rt_engine_metrics_create(struct cad_metrics *metrics, const stru
 		for (uint32_t e = 0; spec->layers[layer].moe && e < spec->gate.experts; e++) {
 			size_t at = (size_t)layer * spec->gate.experts + e;
 			register_expert(metrics, "cadre_router_expert_rows_total", "Rows routed to each expert.", layer,
-				e, &counts[at].routed, &m->experts[at * 3]);
-			if (policy == RT_CAPACITY_NONE)
+				e, &counts[at].routed, &m->experts[at * 4]);
+			if (policies->absent != RT_ABSENT_WAIT)
+				register_expert(metrics, "cadre_router_expert_absent_total",
+					"Rows whose expert no node held, and that did not wait for it.", layer, e,
+					&counts[at].absent, &m->experts[at * 4 + 3]);
+			if (policies->capacity == RT_CAPACITY_NONE)
 				continue;
 			register_expert(metrics, "cadre_router_expert_dropped_total",
 				"Rows dropped because the expert was full.", layer, e, &counts[at].dropped,
-				&m->experts[at * 3 + 1]);
+				&m->experts[at * 4 + 1]);
 			register_expert(metrics, "cadre_router_expert_spilled_total",
 				"Rows that went to another expert because this one was full.", layer, e,
-				&counts[at].spilled, &m->experts[at * 3 + 2]);
+				&counts[at].spilled, &m->experts[at * 4 + 2]);
 		}
 	*out = m;
 

@@ -13,7 +13,7 @@
 struct rt_engine_metrics;
 
 CAD_MUST_USE enum cad_status rt_engine_metrics_create(struct cad_metrics *metrics, const struct rt_engine *engine,
-	const struct cad_model_spec *spec, enum rt_capacity_policy policy, struct rt_engine_metrics **out);
+	const struct cad_model_spec *spec, const struct rt_policies *policies, struct rt_engine_metrics **out);
 void rt_engine_metrics_destroy(struct rt_engine_metrics *metrics);
 
 #endif

@@ -42,6 +42,7 @@ struct options {
 	enum ready_means ready_means;
 	enum rt_capacity_policy capacity_policy;
 	double capacity_factor;
+	enum rt_absent_policy absent_experts;
 	enum cad_weights weights;
 	enum cadre_row_type wire;
 };
@@ -51,6 +52,9 @@ static const struct cad_choice ready_choices[] = { { "connected", READY_CONNECTE
 
 static const struct cad_choice policy_choices[] = { { "none", RT_CAPACITY_NONE }, { "drop", RT_CAPACITY_DROP },
 	{ "spill", RT_CAPACITY_SPILL }, { NULL, 0 } };
+
+static const struct cad_choice absent_choices[] = { { "wait", RT_ABSENT_WAIT }, { "fail", RT_ABSENT_FAIL },
+	{ "renormalise", RT_ABSENT_RENORMALISE }, { NULL, 0 } };
 
 static const struct cad_option table[] = {
 	CAD_SERVICE_OPTIONS(struct options, service, ":7101"),
@@ -89,6 +93,8 @@ static const struct cad_option table[] = {
 		"what happens to a row whose expert is full; none: no expert ever is"),
 	CAD_OPTION_F64(struct options, capacity_factor, "capacity-factor", "1.0", 0.01, 1000.0,
 		"capacity = ceil(factor * rows * k / experts) rows per expert and step"),
+	CAD_OPTION_ENUM(struct options, absent_experts, "absent-experts", "wait", absent_choices,
+		"what happens to a row whose expert no node holds, on a router that was ready once; wait: for the next map; fail: its request ends with UNAVAILABLE; renormalise: the weights of the experts that are left share its weight, which the answer tells"),
 	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", cad_weights_choices,
 		"with --local-experts; f32: as stored, lossless; bf16: rounded"),
 	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", cad_wire_choices,
@@ -192,6 +198,15 @@ static void on_exchange_address(void *context, const char *address)
 	cad_own_address_set(&p->own_address, address);
 }
 
+static struct rt_policies policies(const struct options *o)
+{
+	return (struct rt_policies){
+		.capacity = o->capacity_policy,
+		.capacity_factor = (float)o->capacity_factor,
+		.absent = o->absent_experts,
+	};
+}
+
 static void engine_options(const struct program *p, struct rt_engine_options *options)
 {
 	const struct options *o = &p->options;
@@ -203,8 +218,7 @@ static void engine_options(const struct program *p, struct rt_engine_options *op
 		.kv_bytes = o->kv_memory,
 		.micro_batches = o->micro_batches,
 		.call_timeout_ms = (uint32_t)(o->call_timeout_ns / CAD_NS_PER_MS),
-		.capacity_policy = o->capacity_policy,
-		.capacity_factor = (float)o->capacity_factor,
+		.policies = policies(o),
 		.on_event = rt_frontend_on_event,
 	};
 }
@@ -473,8 +487,7 @@ static enum cad_status create_server(struct program *p, struct cad_error *error)
 		.model = p->model,
 		.tokenizer = p->tokenizer,
 		.settings_fingerprint = p->settings_fingerprint,
-		.capacity_policy = o->capacity_policy,
-		.capacity_factor = (float)o->capacity_factor,
+		.policies = policies(o),
 		.callers = {
 			.bearers = &p->service.bearers,
 			.certificates = o->service.tls_authority[0],
@@ -491,7 +504,7 @@ static enum cad_status create_server(struct program *p, struct cad_error *error)
 		return status;
 
 	status = rt_engine_metrics_create(
-		p->service.metrics, p->engine, cad_model_spec(p->model), o->capacity_policy, &p->engine_metrics);
+		p->service.metrics, p->engine, cad_model_spec(p->model), &frontend.policies, &p->engine_metrics);
 	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "no memory for metrics");
 }
 

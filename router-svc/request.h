@@ -51,6 +51,7 @@ struct rt_usage {
 	uint64_t nodes_touched, routed_rows; /* over (token, MoE layer); computed rows only */
 	uint64_t bytes_sent, bytes_received; /* this request's share of rows and sums */
 	uint64_t dropped, spilled;           /* (token, layer, slot) */
+	uint64_t absent_slots, absent_rows;  /* (token, layer, slot); (token, layer) with no expert left */
 	uint32_t recomputed_tokens;          /* after losing KV pages */
 };
 

@@ -172,6 +172,7 @@ static void gate_fetch(struct rt_step *step, struct rt_work *work)
 	work->nodes = trace->nodes + at;
 	work->node_ids = trace->node_ids + at;
 	work->slots = trace->slots + at;
+	work->counts = step->counts + (size_t)work->layer * spec->experts;
 }
 
 static void gate(struct rt_step *step, struct rt_work *work)
@@ -183,21 +184,21 @@ static void gate(struct rt_step *step, struct rt_work *work)
 
 /* A weight that is not finite would be refused by the node: the row's request fails here, alone,
  * and the row goes nowhere. */
-static void refuse_not_finite(const struct rt_work *work, int32_t *ids, float *weights)
+static void refuse_not_finite(const struct rt_work *work)
 {
 	for (uint32_t i = 0; i < work->rows * work->topk; i++) {
-		if (isfinite(weights[i]))
+		if (isfinite(work->weights[i]))
 			continue;
 		rt_sequence_doom(work->batch->row_span[work->first + i / work->topk]->sequence, CAD_ERR_NOT_FINITE,
 			"the gate of layer %u gave NaN or infinity: the checkpoint is damaged", work->layer);
-		ids[i] = -1;
-		weights[i] = 0.0f;
+		work->ids[i] = -1;
+		work->weights[i] = 0.0f;
 	}
 }
 
 /* What the capacity policy does to the rows, told to their requests. The first micro-batch of a layer
  * finds every expert empty. */
-static void apply_capacity(struct rt_step *step, const struct rt_work *work, int32_t *ids, float *weights)
+static void apply_capacity(struct rt_step *step, const struct rt_work *work)
 {
 	const struct cad_gate_spec *gate = &step->spec->gate;
 	const float *logits = step->host.gate_logits + work->first * kn_ld(gate->experts),
@@ -211,9 +212,8 @@ static void apply_capacity(struct rt_step *step, const struct rt_work *work, int
 
 	for (uint32_t r = 0; r < work->rows; r++) {
 		uint32_t dropped = 0, spilled = 0;
-		rt_capacity_row(&step->capacity, gate, logits + r * kn_ld(gate->experts), bias, ids + r * gate->topk,
-			weights + r * gate->topk, step->counts + (size_t)work->layer * gate->experts, &dropped,
-			&spilled);
+		rt_capacity_row(&step->capacity, gate, logits + r * kn_ld(gate->experts), bias,
+			work->ids + r * gate->topk, work->weights + r * gate->topk, work->counts, &dropped, &spilled);
 		struct rt_usage *usage = &work->batch->row_span[work->first + r]->sequence->usage;
 		usage->dropped += dropped;
 		usage->spilled += spilled;
@@ -222,16 +222,12 @@ static void apply_capacity(struct rt_step *step, const struct rt_work *work, int
 
 static void route(struct rt_step *step, struct rt_work *work)
 {
-	const struct cad_gate_spec *spec = &step->spec->gate;
-	struct rt_expert_counts *counts = step->counts + (size_t)work->layer * spec->experts;
-	size_t at = (size_t)(work->ids - step->trace.ids);
-
-	refuse_not_finite(work, step->trace.ids + at, step->trace.weights + at);
+	refuse_not_finite(work);
 	if (step->capacity.policy != RT_CAPACITY_NONE && step->status == CAD_OK)
-		apply_capacity(step, work, step->trace.ids + at, step->trace.weights + at);
-	for (uint32_t i = 0; i < work->rows * spec->topk; i++)
+		apply_capacity(step, work);
+	for (uint32_t i = 0; i < work->rows * work->topk; i++)
 		if (work->ids[i] >= 0)
-			atomic_fetch_add_explicit(&counts[work->ids[i]].routed, 1, memory_order_relaxed);
+			atomic_fetch_add_explicit(&work->counts[work->ids[i]].routed, 1, memory_order_relaxed);
 	rt_dispatch(step->exchange, work);
 	rt_stage_end(&step->stages, RT_STAGE_DISPATCH);
 }

@@ -108,8 +108,7 @@ struct rt_step_options {
 	struct rt_kv_cache *cache;
 	struct rt_exchange *exchange;
 	const float *quanta;
-	enum rt_capacity_policy capacity_policy;
-	float capacity_factor;
+	struct rt_policies policies;
 	uint32_t rows_max, micro_batches;
 	const struct cad_clock *clock;
 };

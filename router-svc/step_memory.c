@@ -188,7 +188,7 @@ enum cad_status rt_step_init(struct rt_step *step, const struct rt_step_options 
 		.exchange = options->exchange,
 		.quanta = options->quanta,
 		.stages = { .clock = options->clock },
-		.capacity = { .policy = options->capacity_policy, .factor = options->capacity_factor },
+		.capacity = { .policy = options->policies.capacity, .factor = options->policies.capacity_factor },
 		.rows_max = options->rows_max,
 		.micro_batches = options->micro_batches,
 	};

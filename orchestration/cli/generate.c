@@ -124,6 +124,10 @@ static void print_summary(const struct cl_result *result)
 	if (result->dropped || result->spilled)
 		cl_line(stderr, "-- capacity policy %s: %llu dropped, %llu spilled (token, layer, slot)",
 			result->policy, (unsigned long long)result->dropped, (unsigned long long)result->spilled);
+	if (result->absent_slots)
+		cl_line(stderr,
+			"-- no node held some experts: %llu (token, layer, slot) left out, %llu (token, layer) with no expert at all",
+			(unsigned long long)result->absent_slots, (unsigned long long)result->absent_rows);
 }
 
 static enum cad_status save_json(const json_t *json, const char *path, struct cad_error *error)

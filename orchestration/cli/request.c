@@ -329,6 +329,12 @@ enum cad_status cl_result_add(
 		result->spilled = response->capacity->spilled;
 	}
 
+	if (response->absent) {
+		snprintf(result->absent_policy, sizeof result->absent_policy, "%s", response->absent->policy);
+		result->absent_slots = response->absent->slots;
+		result->absent_rows = response->absent->rows;
+	}
+
 	return CAD_OK;
 }
 
@@ -340,7 +346,7 @@ const char *cl_finish_name(Cadre__V1__FinishReason reason)
 json_t *cl_result_to_json(const struct cl_result *result, const struct cl_request *request, const char *where)
 {
 	json_t *json = json_pack(
-		"{s:o, s:s, s:s, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:s, s:f, s:I, s:I}, s:s, s:I, s:I, s:o}",
+		"{s:o, s:s, s:s, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:s, s:f, s:I, s:I}, s:{s:s, s:I, s:I}, s:s, s:I, s:I, s:o}",
 		"token_ids", ids_to_json(&result->ids), "text", result->text.bytes ? result->text.bytes : "",
 		"finish_reason", cl_finish_name(result->finish_reason), "digest", result->digest, "usage",
 		"prompt_tokens", (json_int_t)result->prompt_tokens, "generated_tokens",
@@ -348,9 +354,10 @@ json_t *cl_result_to_json(const struct cl_result *result, const struct cl_reques
 		(json_int_t)result->total_us, "nodes_touched", (json_int_t)result->nodes_touched, "routed_rows",
 		(json_int_t)result->routed_rows, "bytes_sent", (json_int_t)result->bytes_sent, "bytes_received",
 		(json_int_t)result->bytes_received, "capacity", "policy", result->policy, "factor", result->factor,
-		"dropped", (json_int_t)result->dropped, "spilled", (json_int_t)result->spilled, "computed_by", where,
-		"resumed", (json_int_t)result->resumed, "resume_gap_us", (json_int_t)result->gap_us, "request",
-		cl_request_to_json(request));
+		"dropped", (json_int_t)result->dropped, "spilled", (json_int_t)result->spilled, "absent", "policy",
+		result->absent_policy, "slots", (json_int_t)result->absent_slots, "rows",
+		(json_int_t)result->absent_rows, "computed_by", where, "resumed", (json_int_t)result->resumed,
+		"resume_gap_us", (json_int_t)result->gap_us, "request", cl_request_to_json(request));
 	if (json && result->routing && json_object_set(json, "routing", result->routing) != 0) {
 		json_decref(json);
 		return NULL;

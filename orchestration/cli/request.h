@@ -54,6 +54,8 @@ struct cl_result {
 	char policy[16];
 	double factor;
 	uint64_t dropped, spilled;
+	char absent_policy[16];
+	uint64_t absent_slots, absent_rows;
 	uint64_t resumed, gap_us; /* struct cl_run_report; the caller's to fill */
 };
 void cl_result_fini(struct cl_result *result);

@@ -50,6 +50,7 @@ static void emit(struct generation *generation, const Cadre__V1__GenerateRespons
 /* A piece of the answer and, where it is the last, its end. */
 static void emit_piece(struct generation *generation, const struct rt_piece *piece, const struct rt_end *end)
 {
+	static const struct rt_policies none;
 	struct cad_rpc_arena arena;
 	struct rt_message_end parts;
 	Cadre__V1__GenerateResponse response;
@@ -60,7 +61,7 @@ static void emit_piece(struct generation *generation, const struct rt_piece *pie
 		fail(generation, status, NULL);
 	} else {
 		if (end)
-			rt_message_end(end, RT_CAPACITY_NONE, 0, &parts, &response);
+			rt_message_end(end, &none, &parts, &response);
 		emit(generation, &response);
 		generation->over = generation->over || end;
 	}

@@ -85,18 +85,39 @@ static json_int_t first_difference(const json_t *ids, const struct cl_result *re
 	return count == result->ids.count ? -1 : (json_int_t)(count < result->ids.count ? count : result->ids.count);
 }
 
+static json_int_t absent_slots(const json_t *answer)
+{
+	return json_integer_value(json_object_get(json_object_get(answer, "absent"), "slots"));
+}
+
+/* Why answers may differ without anything being wrong. */
+static void print_policies(const json_t *answer, const struct cl_result *result)
+{
+	const char *policy = json_string_value(json_object_get(json_object_get(answer, "capacity"), "policy"));
+	json_int_t before = absent_slots(answer), now = (json_int_t)result->absent_slots;
+
+	if (policy && strcmp(policy, "none") != 0)
+		cl_line(stdout,
+			"The answer was computed under capacity policy '%s', under which it may depend on the requests beside it.",
+			policy);
+	if (before != 0 || now != 0)
+		cl_line(stdout,
+			"Experts that no node held were left out: %lld (token, layer, slot) of the answer, %lld now. Without them the answer is another.",
+			(long long)before, (long long)now);
+}
+
 /* Returns whether all is equal. */
 static bool compare(const json_t *answer, const struct cl_result *result, const char *where, enum cl_format format)
 {
 	const char *before = json_string_value(json_object_get(answer, "digest"));
-	const char *policy = json_string_value(json_object_get(json_object_get(answer, "capacity"), "policy"));
-
 	json_int_t difference = first_difference(json_object_get(answer, "token_ids"), result);
 	bool equal = difference < 0 && strcmp(before, result->digest) == 0;
 	if (format == CL_FORMAT_JSON) {
-		json_t *json = json_pack("{s:b, s:s, s:s, s:o, s:s}", "equal", equal, "digest", result->digest,
-			"expected_digest", before, "first_difference",
-			difference < 0 ? json_null() : json_integer(difference), "computed_by", where);
+		json_t *json = json_pack("{s:b, s:s, s:s, s:o, s:I, s:I, s:s}", "equal", equal, "digest",
+			result->digest, "expected_digest", before, "first_difference",
+			difference < 0 ? json_null() : json_integer(difference), "absent_slots",
+			(json_int_t)result->absent_slots, "expected_absent_slots", absent_slots(answer), "computed_by",
+			where);
 		cl_print_json(json);
 		return equal;
 	}
@@ -110,10 +131,8 @@ static bool compare(const json_t *answer, const struct cl_result *result, const 
 	else
 		cl_line(stdout, "DIFFERENT from token %lld on: digest %s, was %s", (long long)difference,
 			result->digest, before);
-	if (!equal && policy && strcmp(policy, "none") != 0)
-		cl_line(stdout,
-			"The answer was computed under capacity policy '%s', under which it may depend on the requests beside it.",
-			policy);
+	if (!equal)
+		print_policies(answer, result);
 	return equal;
 }
 

@@ -33,7 +33,7 @@ struct rt_frontend {
 	const struct cad_model *model;
 	const struct cad_tokenizer *tokenizer;
 	char fingerprint[33];
-	char computes_with[80]; /* model and settings */
+	char computes_with[128]; /* model, settings and policies */
 	char *settings_fingerprint;
 	struct cad_rpc_authorizer authorizer;
 	struct cad_counter *stalled;
@@ -343,8 +343,10 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 	frontend->settings_fingerprint = strdup(options->settings_fingerprint ? options->settings_fingerprint : "");
 	if (!frontend->settings_fingerprint)
 		return CAD_ERR_MEMORY;
-	snprintf(frontend->computes_with, sizeof frontend->computes_with, "%s/%s", frontend->fingerprint,
-		frontend->settings_fingerprint);
+	char policies[RT_POLICIES_BYTES];
+	rt_policies_text(&options->policies, policies);
+	snprintf(frontend->computes_with, sizeof frontend->computes_with, "%s/%s%s", frontend->fingerprint,
+		frontend->settings_fingerprint, policies);
 
 	struct cad_metrics *metrics = options->metrics;
 	if (!metrics) {
@@ -354,8 +356,8 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 		metrics = frontend->own_metrics;
 	}
 
-	rt_grpc_init(&frontend->grpc, &frontend->hub, frontend->computes_with, options->capacity_policy,
-		options->capacity_factor, options->streams_per_client, metrics);
+	rt_grpc_init(&frontend->grpc, &frontend->hub, frontend->computes_with, &options->policies,
+		options->streams_per_client, metrics);
 	const struct cad_rpc_authorizer_options authorizer = {
 		.callers = options->callers,
 		.server = "router",

@@ -31,13 +31,12 @@ struct rt_frontend;
 struct rt_stream_engine rt_frontend_engine(struct rt_engine *engine);
 
 struct rt_frontend_options {
-	struct cad_rpc_reactor *reactor;         /* borrowed */
-	struct rt_stream_engine engine;          /* its on_event is rt_frontend_on_event */
-	const struct cad_model *model;           /* borrowed */
-	const struct cad_tokenizer *tokenizer;   /* borrowed; NULL: text is refused, tokens are served */
-	const char *settings_fingerprint;        /* copied */
-	enum rt_capacity_policy capacity_policy; /* as the engine's, for the answers */
-	float capacity_factor;
+	struct cad_rpc_reactor *reactor;       /* borrowed */
+	struct rt_stream_engine engine;        /* its on_event is rt_frontend_on_event */
+	const struct cad_model *model;         /* borrowed */
+	const struct cad_tokenizer *tokenizer; /* borrowed; NULL: text is refused, tokens are served */
+	const char *settings_fingerprint;      /* copied */
+	struct rt_policies policies;           /* the engine's, for the answers */
 	struct cad_rpc_callers callers;
 	uint32_t stall_ms;           /* a call whose client takes nothing for so long ends; 0: never */
 	uint32_t streams_per_client; /* Generate calls of one client at a time; 0: no limit */

@@ -58,7 +58,7 @@ static enum cad_status sink_end(
 	if (status != CAD_OK)
 		return status;
 
-	rt_message_end(end, tie->grpc->capacity_policy, tie->grpc->capacity_factor, &parts, &message);
+	rt_message_end(end, &tie->grpc->policies, &parts, &message);
 	(void)send(tie, &message);
 	cad_rpc_call_finish(tie->call, CAD_RPC_OK, NULL);
 	untie(tie, CAD_RPC_OK);
@@ -225,14 +225,13 @@ void rt_grpc_done(struct cad_rpc_call *call, bool cancelled)
 /* ---- life ---- */
 
 void rt_grpc_init(struct rt_grpc *grpc, struct rt_stream_hub *hub, const char *fingerprint,
-	enum rt_capacity_policy policy, float factor, uint32_t streams_per_client, struct cad_metrics *metrics)
+	const struct rt_policies *policies, uint32_t streams_per_client, struct cad_metrics *metrics)
 {
 	*grpc = (struct rt_grpc){
 		.hub = hub,
 		.fingerprint = fingerprint,
 		.clients = { .streams_max = streams_per_client },
-		.capacity_policy = policy,
-		.capacity_factor = factor,
+		.policies = *policies,
 	};
 	grpc->refused_clients = cad_metrics_counter(metrics, "cadre_router_streams_refused_total",
 		"Generate calls refused because their client had --streams-per-client open", NULL, 0);

@@ -17,9 +17,8 @@ struct rt_tie;
 struct rt_grpc {
 	struct rt_stream_hub *hub;
 	struct rt_clients clients;
-	const char *fingerprint;                 /* of model and settings, for the first message; borrowed */
-	enum rt_capacity_policy capacity_policy; /* as the engine's, for the answers */
-	float capacity_factor;
+	const char *fingerprint;               /* rt_request_limits.fingerprint, for the first message; borrowed */
+	struct rt_policies policies;           /* the engine's, for the answers */
 	struct cad_counter *ended_by_code[17]; /* by gRPC status */
 	struct cad_counter *refused_clients;   /* at their limit of streams */
 	struct cad_counter *resumed;
@@ -30,7 +29,7 @@ struct rt_grpc {
 
 /* streams_per_client 0: no limit. */
 void rt_grpc_init(struct rt_grpc *grpc, struct rt_stream_hub *hub, const char *fingerprint,
-	enum rt_capacity_policy policy, float factor, uint32_t streams_per_client, struct cad_metrics *metrics);
+	const struct rt_policies *policies, uint32_t streams_per_client, struct cad_metrics *metrics);
 void rt_grpc_fini(struct rt_grpc *grpc);
 
 /* The first thing that a call does: it counts as a stream of its client until it is done. On failure

@@ -100,12 +100,9 @@ enum cad_status rt_message_piece(const struct rt_piece *piece, struct cad_rpc_ar
 	return CAD_OK;
 }
 
-void rt_message_end(const struct rt_end *end, enum rt_capacity_policy policy, float factor,
-	struct rt_message_end *parts, Cadre__V1__GenerateResponse *message)
+void rt_message_end(const struct rt_end *end, const struct rt_policies *policies, struct rt_message_end *parts,
+	Cadre__V1__GenerateResponse *message)
 {
-	static const char *const policies[] = {
-		[RT_CAPACITY_NONE] = "none", [RT_CAPACITY_DROP] = "drop", [RT_CAPACITY_SPILL] = "spill"
-	};
 	const struct rt_usage *from = &end->usage;
 
 	cadre__v1__usage__init(&parts->usage);
@@ -119,15 +116,21 @@ void rt_message_end(const struct rt_end *end, enum rt_capacity_policy policy, fl
 	parts->usage.bytes_received = from->bytes_received;
 
 	cadre__v1__capacity__init(&parts->capacity);
-	parts->capacity.policy = (char *)(uintptr_t)policies[policy];
-	parts->capacity.factor = factor;
+	parts->capacity.policy = (char *)(uintptr_t)rt_capacity_names[policies->capacity];
+	parts->capacity.factor = policies->capacity_factor;
 	parts->capacity.dropped = from->dropped;
 	parts->capacity.spilled = from->spilled;
+
+	cadre__v1__absent__init(&parts->absent);
+	parts->absent.policy = (char *)(uintptr_t)rt_absent_names[policies->absent];
+	parts->absent.slots = from->absent_slots;
+	parts->absent.rows = from->absent_rows;
 
 	digest_write(end->digest, parts->digest);
 	message->digest = parts->digest;
 	message->usage = &parts->usage;
 	message->capacity = &parts->capacity;
+	message->absent = &parts->absent;
 	message->finish_reason = end->reason == RT_FINISH_STOP ? CADRE__V1__FINISH_REASON__FINISH_REASON_STOP
 							       : CADRE__V1__FINISH_REASON__FINISH_REASON_LENGTH;
 }

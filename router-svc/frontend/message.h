@@ -9,7 +9,7 @@
 #include "cadre/v1/inference.pb-c.h"
 #include "common/rpc/codec.h"
 #include "router-svc/frontend/sink.h"
-#include "router-svc/moe/capacity.h"
+#include "router-svc/moe/policies.h"
 
 /* `message` points into the piece and the arena. CAD_ERR_EXHAUSTED and a sentence: the arena is too
  * small for the routing. A dropped slot is left out. */
@@ -20,9 +20,10 @@ CAD_MUST_USE enum cad_status rt_message_piece(const struct rt_piece *piece, stru
 struct rt_message_end {
 	Cadre__V1__Usage usage;
 	Cadre__V1__Capacity capacity;
+	Cadre__V1__Absent absent;
 	char digest[33];
 };
-void rt_message_end(const struct rt_end *end, enum rt_capacity_policy policy, float factor,
-	struct rt_message_end *parts, Cadre__V1__GenerateResponse *message);
+void rt_message_end(const struct rt_end *end, const struct rt_policies *policies, struct rt_message_end *parts,
+	Cadre__V1__GenerateResponse *message);
 
 #endif

@@ -189,7 +189,7 @@ static enum cad_status resume_read(const struct rt_request_limits *limits, const
 			"resume has no token_ids: to ask from the beginning, leave `resume` out");
 	if (resume->fingerprint[0] && limits->fingerprint && strcmp(resume->fingerprint, limits->fingerprint) != 0)
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"the answer comes from model/settings '%.80s', but this router computes with '%s': resume it on a router of the same cluster",
+			"the answer comes from model/settings '%.120s', but this router computes with '%s': resume it on a router of the same cluster, with the same policies",
 			resume->fingerprint, limits->fingerprint);
 	if (!digest_read(resume->digest, request->received_digest))
 		return cad_error_set(error, CAD_ERR_INVALID,

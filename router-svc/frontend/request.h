@@ -17,7 +17,7 @@ struct rt_request_limits {
 	const struct cad_model_spec *spec;
 	uint32_t context_max;                  /* prompt and answer together */
 	const struct cad_tokenizer *tokenizer; /* NULL: there is none */
-	const char *fingerprint;               /* of model and settings; NULL: not compared */
+	const char *fingerprint;               /* of model, settings and policies; NULL: not compared */
 };
 
 /* `request` borrows from `message` and from `ids`, which holds the tokens of a text and is the

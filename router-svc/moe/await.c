@@ -6,8 +6,6 @@
 
 enum { POLL_MS_MAX = 50 };
 
-/* Pairs of doomed sequences are owed nothing; those that are under way end by their calls'
- * deadlines. */
 static void forget_doomed(struct rt_exchange *exchange, struct rt_work *work)
 {
 	uint64_t now = cad_transport_now_ns(exchange->transport);
@@ -17,15 +15,8 @@ static void forget_doomed(struct rt_exchange *exchange, struct rt_work *work)
 			rt_sequence_doom(sequence, CAD_ERR_DEADLINE,
 				"the deadline passed after %u tokens, waiting for experts of layer %u",
 				sequence->usage.generated_tokens, work->layer);
-		if (sequence->doomed == CAD_OK)
-			continue;
-		for (uint32_t k = 0; k < work->topk; k++) {
-			uint32_t at = row * work->topk + k;
-			if (work->slots[at] == RT_SLOT_OPEN) {
-				work->slots[at] = RT_SLOT_DONE;
-				work->open--;
-			}
-		}
+		if (sequence->doomed != CAD_OK)
+			rt_work_forget(work, row);
 	}
 }
 

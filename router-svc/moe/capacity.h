@@ -7,22 +7,14 @@
  * capacity = max(1, ceil(factor * T * K / E)) rows per expert (GShard, Switch Transformer), T =
  * rows of the whole step. First come in batch order: rows ascending, and within a row its slots by
  * descending score, so that a split into micro-batches changes nothing. Weights that stay are not
- * renormalised.
+ * renormalised. Whether a node holds the expert does not matter here: absent.h comes after this.
  */
 #ifndef CADRE_ROUTER_SVC_MOE_CAPACITY_H
 #define CADRE_ROUTER_SVC_MOE_CAPACITY_H
 
 #include "common/model/spec.h"
 #include "kernels/kernels.h"
-
-#include <stdatomic.h>
-
-enum rt_capacity_policy { RT_CAPACITY_NONE, RT_CAPACITY_DROP, RT_CAPACITY_SPILL };
-
-/* Of one expert of one layer: rows routed there, dropped, spilled away. Any thread may read. */
-struct rt_expert_counts {
-	_Atomic uint64_t routed, dropped, spilled;
-};
+#include "router-svc/moe/policies.h"
 
 struct rt_capacity {
 	enum rt_capacity_policy policy;

@@ -2,6 +2,7 @@
 #include "router-svc/moe/dispatch.h"
 
 #include "common/cluster/cover.h"
+#include "router-svc/moe/absent.h"
 #include "router-svc/moe/combine.h"
 
 #include <stdatomic.h>
@@ -178,6 +179,7 @@ void rt_dispatch_open(struct rt_exchange *exchange, struct rt_work *work)
 	if (!routes->map)
 		return;
 	int32_t open_ids[CAD_TOPK_MAX];
+	rt_absent_apply(exchange, work);
 	rt_route_table_begin(routes, work->open);
 
 	for (uint32_t row = 0; row < work->rows; row++) {

@@ -15,6 +15,7 @@ enum cad_status rt_exchange_init(
 		.rows_max = options->rows_max,
 		.call_timeout_ns = options->call_timeout_ms * CAD_NS_PER_MS,
 		.shipments_count = options->shipments_max,
+		.absent = options->absent,
 		.idle = options->idle,
 		.idle_context = options->idle_context,
 	};
@@ -25,7 +26,8 @@ enum cad_status rt_exchange_init(
 	enum cad_status status = rt_route_table_init(&exchange->routes, options->transport);
 	exchange->shipments = calloc(options->shipments_max, sizeof *exchange->shipments);
 	exchange->expert_at = malloc((gate->experts + 1) * sizeof *exchange->expert_at);
-	if (!exchange->shipments || !exchange->expert_at)
+	exchange->zeros = calloc(options->spec->hidden, sizeof *exchange->zeros);
+	if (!exchange->shipments || !exchange->expert_at || !exchange->zeros)
 		status = CAD_ERR_MEMORY;
 	for (uint32_t i = 0; i < options->shipments_max && status == CAD_OK; i++) {
 		struct rt_shipment *shipment = &exchange->shipments[i];
@@ -101,7 +103,17 @@ void rt_exchange_fini(struct rt_exchange *exchange)
 	free(exchange->shipments);
 	exchange->shipments = NULL;
 	free(exchange->expert_at);
+	free(exchange->zeros);
 	cad_transport_destroy(exchange->transport);
 	rt_route_table_fini(&exchange->routes);
 	exchange->transport = NULL;
+}
+
+void rt_work_forget(struct rt_work *work, uint32_t row)
+{
+	for (uint32_t at = row * work->topk; at < (row + 1) * work->topk; at++)
+		if (work->slots[at] == RT_SLOT_OPEN) {
+			work->slots[at] = RT_SLOT_DONE;
+			work->open--;
+		}
 }

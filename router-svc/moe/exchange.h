@@ -26,6 +26,7 @@
 #define CADRE_ROUTER_SVC_MOE_EXCHANGE_H
 
 #include "router-svc/batch/scheduler.h"
+#include "router-svc/moe/policies.h"
 #include "router-svc/moe/route_table.h"
 
 enum rt_slot { RT_SLOT_OPEN, RT_SLOT_SENT, RT_SLOT_DONE };
@@ -35,16 +36,17 @@ struct rt_work {
 	uint32_t layer;       /* in the model */
 	uint32_t first, rows; /* of the batch */
 	uint32_t topk;
-	const int32_t *ids;   /* [rows][topk]; -1: dropped, nothing is owed */
-	const float *weights; /* [rows][topk] */
-	uint16_t *nodes;      /* [rows][topk] out: index of the node in the map; CAD_COVER_NONE */
+	int32_t *ids;    /* [rows][topk]; -1: dropped, nothing is owed */
+	float *weights;  /* [rows][topk] */
+	uint16_t *nodes; /* [rows][topk] out: index of the node in the map; CAD_COVER_NONE */
 	/* [rows][topk] out: the same by name, for reports; valid while the peer table lives */
 	const char **node_ids;
 	uint8_t *slots; /* [rows][topk]: enum rt_slot */
 	const float *x; /* device, [batch rows][ldx]: normalised rows */
 	size_t ldx;
-	int64_t *sums;       /* device, [batch rows][H] */
-	uint32_t open, sent; /* pairs in each state */
+	int64_t *sums;                   /* device, [batch rows][H] */
+	struct rt_expert_counts *counts; /* [E], of the layer */
+	uint32_t open, sent;             /* pairs in each state */
 	/* of the route table, and of the exchange, when open pairs were last looked at */
 	uint64_t version, freed;
 	/* a node refused: look again at this time, and not before, unless the routes change; 0: no */
@@ -84,7 +86,9 @@ struct rt_exchange {
 	struct rt_route_table routes;
 	struct rt_shipment *shipments, *free_shipment, *spent_shipment;
 	uint32_t shipments_count;
-	uint64_t freed;      /* goes up when shipments or credit are free again */
+	uint64_t freed; /* goes up when shipments or credit are free again */
+	enum rt_absent_policy absent;
+	int64_t *zeros;      /* [H]; host */
 	uint32_t *expert_at; /* [E + 1] scratch of the counting sort */
 	struct rt_exchange_stats stats;
 	/* Runs between polls of a wait: the engine takes its commands here (cancellations, maps). */
@@ -99,6 +103,7 @@ struct rt_exchange_options {
 	enum cadre_row_type wire;
 	uint32_t rows_max, shipments_max;
 	uint32_t call_timeout_ms;
+	enum rt_absent_policy absent;
 	void (*idle)(void *context);
 	void *idle_context;
 };
@@ -112,5 +117,9 @@ size_t rt_exchange_poll(struct rt_exchange *exchange, uint64_t until_ns);
 /* A clock that runs while the transport is polled, and stands still while this thread computes:
  * what a node may have answered all the while does not count as its time. */
 uint64_t rt_exchange_awake_ns(const struct rt_exchange *exchange);
+
+/* The open pairs of a row (of the work) are owed nothing any longer; those that are under way end by
+ * their calls. */
+void rt_work_forget(struct rt_work *work, uint32_t row);
 
 #endif

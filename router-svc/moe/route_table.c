@@ -136,6 +136,7 @@ static void refresh(struct rt_route_table *table, bool new_map)
 	}
 
 	atomic_store(&table->ready, whole);
+	table->was_ready = table->was_ready || whole;
 	if (whole)
 		cad_note_put(&table->missing, "");
 	else
@@ -181,6 +182,7 @@ struct cad_map *rt_route_table_map(struct rt_route_table *table, struct cad_map 
 		return map;
 
 	table->map = map;
+	table->unplaced = cad_map_unplaced(map);
 	memset(table->node_pairs, 0, map->nodes_count * sizeof *table->node_pairs);
 	for (uint32_t i = 0; i < table->peers_count; i++)
 		table->peers[i].wanted = false;

@@ -39,6 +39,7 @@ enum { RT_LOAD_PAIR = 256 };
 struct rt_route_table {
 	struct cad_transport *transport;
 	struct cad_map *map; /* NULL: none yet */
+	size_t unplaced;     /* experts that no node of the map holds */
 	/* [CAD_ROUTER_CONNECTIONS_MAX], peers_count used; entries are reused when nothing refers to them */
 	struct rt_peer *peers;
 	uint32_t peers_count;
@@ -53,6 +54,7 @@ struct rt_route_table {
 	struct cad_random random;
 	uint64_t version;        /* goes up when something has become possible: look again at what waits */
 	_Atomic bool ready;      /* every expert of the map is held by a connected node; read by any thread */
+	bool was_ready;          /* once */
 	struct cad_note missing; /* what is not there for that, by any thread; empty when ready */
 	uint32_t unreached;      /* nodes of the map */
 	struct rt_reach *reach;

@@ -87,7 +87,7 @@ class Result:
         self.tokens = [t for m in messages for t in m.token_ids]
         self.text = ''.join(m.text for m in messages)
         last = messages[-1]
-        self.digest, self.usage, self.capacity, self.finish_reason = last.digest, last.usage, last.capacity, last.finish_reason
+        self.digest, self.usage, self.capacity, self.absent, self.finish_reason = last.digest, last.usage, last.capacity, last.absent, last.finish_reason
         self.routing = [r for m in messages for r in m.routing]
 
 

@@ -200,8 +200,7 @@ void fake_router_open(struct fake_router *router)
 	fake_router_open_with(router,
 		(struct rt_frontend_options){
 			.tokenizer = fake_tokenizer,
-			.capacity_policy = RT_CAPACITY_DROP,
-			.capacity_factor = 1.5f,
+			.policies = { .capacity = RT_CAPACITY_DROP, .capacity_factor = 1.5f },
 		});
 }
 

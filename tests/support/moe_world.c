@@ -36,7 +36,8 @@ static void answer_sums(struct moe_node *node, struct cad_request *request)
 	for (uint32_t g = 0, pair = 0; g < view->call.groups; g++)
 		for (uint32_t i = 0; i < view->groups[g].pairs; i++, pair++)
 			for (uint32_t e = 0; e < MOE_HIDDEN; e++)
-				sums[view->pairs[pair].row * MOE_HIDDEN + e] += value(view->groups[g].expert, e);
+				sums[view->pairs[pair].row * MOE_HIDDEN + e] +=
+					value(view->groups[g].expert, e) * (int32_t)view->pairs[pair].weight;
 	node->answered++;
 	cad_request_answer(request, &(struct cadre_wire_answer){ .data_bytes = data }, heads + data);
 }
@@ -155,6 +156,7 @@ static void work_open(struct moe_world *world)
 		.nodes = world->work_nodes,
 		.node_ids = world->node_ids,
 		.slots = world->slots,
+		.counts = world->counts,
 		.x = world->x,
 		.ldx = kn_ld(MOE_HIDDEN),
 		.sums = world->sums,
@@ -250,7 +252,8 @@ static void expect(const struct moe_world *world, uint32_t row, bool added)
 		int64_t wanted = 0;
 		for (uint32_t k = 0; added && k < MOE_TOPK; k++) {
 			int32_t expert = world->ids[row * MOE_TOPK + k];
-			wanted += expert < 0 ? 0 : value((uint32_t)expert, i);
+			int32_t weight = (int32_t)world->weights[row * MOE_TOPK + k];
+			wanted += expert < 0 ? 0 : value((uint32_t)expert, i) * weight;
 		}
 		if (world->sums[row * MOE_HIDDEN + i] != wanted)
 			fail_msg("row %u, element %u: %lld, not %lld", row, i,

@@ -2,7 +2,8 @@
 /*
  * A router's exchange (router-svc/moe) in virtual time, with expert nodes that a test plays: each
  * answers, refuses or keeps silent as its script says, and then answers. What a node answers for a
- * pair depends on the expert alone, so the sums say whether every pair was added exactly once.
+ * pair depends on the expert and the weight (a small whole number) alone, so the sums say whether
+ * every pair was added exactly once.
  */
 #ifndef CADRE_TESTS_SUPPORT_MOE_WORLD_H
 #define CADRE_TESTS_SUPPORT_MOE_WORLD_H
@@ -55,6 +56,7 @@ struct moe_world {
 	uint16_t work_nodes[MOE_ROWS * MOE_TOPK];
 	const char *node_ids[MOE_ROWS * MOE_TOPK];
 	uint8_t slots[MOE_ROWS * MOE_TOPK];
+	struct rt_expert_counts counts[MOE_EXPERTS];
 	float *x;
 	int64_t *sums;
 	void (*idle)(struct moe_world *world); /* between polls of a wait; NULL: nothing */

@@ -137,6 +137,7 @@ static void result_adds_up_messages(void **state)
 	Cadre__V1__GenerateResponse response = CADRE__V1__GENERATE_RESPONSE__INIT;
 	Cadre__V1__Usage usage = CADRE__V1__USAGE__INIT;
 	Cadre__V1__Capacity capacity = CADRE__V1__CAPACITY__INIT;
+	Cadre__V1__Absent absent = CADRE__V1__ABSENT__INIT;
 	Cadre__V1__LayerRouting layer = CADRE__V1__LAYER_ROUTING__INIT, *layers[] = { &layer };
 	Cadre__V1__TokenRouting token = CADRE__V1__TOKEN_ROUTING__INIT, *routing[] = { &token };
 	uint32_t experts[] = { 4 };
@@ -150,10 +151,11 @@ static void result_adds_up_messages(void **state)
 	assert_false(result.finished);
 	usage.generated_tokens = 3;
 	capacity.policy = "drop", capacity.dropped = 5;
+	absent.policy = "renormalise", absent.slots = 6, absent.rows = 1;
 	response.token_ids = second, response.n_token_ids = 1, response.text = "c",
 	response.finish_reason = CADRE__V1__FINISH_REASON__FINISH_REASON_STOP;
-	response.digest = "d1", response.usage = &usage, response.capacity = &capacity, response.routing = routing,
-	response.n_routing = 1;
+	response.digest = "d1", response.usage = &usage, response.capacity = &capacity, response.absent = &absent,
+	response.routing = routing, response.n_routing = 1;
 	must(cl_result_add(&result, &response, &error), &error);
 	assert_true(result.finished);
 	/* as a router that continues does: positions that came before, and new ones */
@@ -169,6 +171,7 @@ static void result_adds_up_messages(void **state)
 	assert_non_null(
 		strstr(text, "\"token_ids\":[1,2,3],\"text\":\"abc\",\"finish_reason\":\"stop\",\"digest\":\"d1\""));
 	assert_non_null(strstr(text, "\"dropped\":5"));
+	assert_non_null(strstr(text, "\"absent\":{\"policy\":\"renormalise\",\"slots\":6,\"rows\":1}"));
 	assert_non_null(strstr(text,
 		"\"routing\":[{\"position\":9,\"layers\":[{\"layer\":2,\"experts\":[4],\"weights\":[0.25],\"nodes\":[\"n\"]}]},{\"position\":10,\"layers\":[]}]"));
 	assert_non_null(strstr(text, "\"resumed\":2,\"resume_gap_us\":1500"));

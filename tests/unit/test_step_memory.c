@@ -134,8 +134,7 @@ static void steps_leave_the_heap_alone(void **state)
 			.queue_max = REQUESTS,
 			.kv_bytes = 256 << 10,
 			.micro_batches = 2,
-			.capacity_policy = RT_CAPACITY_SPILL,
-			.capacity_factor = 1.0f,
+			.policies = { .capacity = RT_CAPACITY_SPILL, .capacity_factor = 1.0f },
 			.on_event = on_event,
 		},
 	};
