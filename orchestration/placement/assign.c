@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Phases, each over all layers: keep what is held, compute each node's share of each layer, fill,
- * and when asked to, even out.
+ * Phases, each over all layers: pins, the plan in force, what is held; then compute each node's share
+ * of each layer, fill, and when asked to, even out.
  * Counts are in experts, not bytes: all experts of a model are of one size.
  */
 #include "orchestration/placement/assign.h"
@@ -14,8 +14,10 @@
 
 struct work {
 	const struct pl_assign_source *source;
-	uint8_t *target;
-	uint32_t nodes, layers, experts, cells, copies;
+	struct pl_plan *target;
+	const struct pl_plan *pinned;
+	uint32_t nodes, open; /* open: nodes that are not forbidden */
+	uint32_t layers, experts, cells, copies_max;
 	uint32_t *room;     /* [nodes] experts that still fit */
 	uint32_t *capacity; /* [nodes] experts that fit in all */
 	uint32_t *held;     /* [layers][nodes] places given in a layer so far */
@@ -23,13 +25,14 @@ struct work {
 	uint32_t *total;    /* [nodes] scratch: shares given in the layers so far */
 	uint32_t *order;    /* [experts] in which experts of a layer are handed out */
 	uint32_t *placed;   /* [cells] copies given so far */
+	uint32_t *want;     /* [cells] copies wanted */
+	bool settled;       /* pins and plan have what they want: what leaves does not come back */
 	uint32_t spare;     /* copies beyond the first, of all cells */
 };
 
-static uint8_t flags(const struct work *work, uint32_t node, uint32_t cell)
+static bool has(const struct work *work, const struct pl_plan *plan, uint32_t node, uint32_t cell)
 {
-	const uint8_t *cells = work->source->nodes[node].cells;
-	return cells ? cells[cell] : 0;
+	return pl_plan_holds(plan, cell / work->experts, cell % work->experts, node);
 }
 
 static uint32_t *at(uint32_t *table, const struct work *work, uint32_t layer, uint32_t node)
@@ -39,7 +42,7 @@ static uint32_t *at(uint32_t *table, const struct work *work, uint32_t layer, ui
 
 static void give(struct work *work, uint32_t node, uint32_t cell)
 {
-	work->target[(size_t)node * work->cells + cell] = 1;
+	pl_plan_put(work->target, cell / work->experts, cell % work->experts, node);
 	work->room[node]--;
 	++*at(work->held, work, cell / work->experts, node);
 	work->spare += work->placed[cell]++ > 0;
@@ -47,7 +50,7 @@ static void give(struct work *work, uint32_t node, uint32_t cell)
 
 static void take(struct work *work, uint32_t node, uint32_t cell)
 {
-	work->target[(size_t)node * work->cells + cell] = 0;
+	pl_plan_take(work->target, cell / work->experts, cell % work->experts, node);
 	work->room[node]++;
 	--*at(work->held, work, cell / work->experts, node);
 	work->spare -= --work->placed[cell] > 0;
@@ -55,33 +58,39 @@ static void take(struct work *work, uint32_t node, uint32_t cell)
 
 static bool may_take(const struct work *work, uint32_t node, uint32_t cell)
 {
-	return work->room[node] > 0 && !work->target[(size_t)node * work->cells + cell] &&
-		!(flags(work, node, cell) & PL_ASSIGN_FORBIDDEN);
+	return work->room[node] > 0 && !has(work, work->target, node, cell) &&
+		!has(work, work->source->failed, node, cell) &&
+		!(work->settled && has(work, work->source->leaving, node, cell));
 }
 
-/* Of the nodes that hold the cell: the one with the fewest experts of the layer so far. */
-static int best_holder(const struct work *work, uint32_t cell)
+/* Of the nodes that have the cell in a plan: the one with the fewest experts of the layer so far. */
+static int best_of(const struct work *work, const struct pl_plan *plan, uint32_t cell)
 {
+	uint32_t layer = cell / work->experts, expert = cell % work->experts;
 	int best = -1;
-	for (uint32_t node = 0; node < work->nodes; node++)
-		if ((flags(work, node, cell) & PL_ASSIGN_HELD) && may_take(work, node, cell) &&
-			(best < 0 ||
-				*at(work->held, work, cell / work->experts, node) <
-					*at(work->held, work, cell / work->experts, (uint32_t)best)))
+	for (uint32_t node = 0; (node = pl_plan_next(plan, layer, expert, node)) != UINT32_MAX; node++)
+		if (may_take(work, node, cell) &&
+			(best < 0 || *at(work->held, work, layer, node) < *at(work->held, work, layer, (uint32_t)best)))
 			best = (int)node;
 	return best;
 }
 
-/* What is held stays, the first copy of everything before any second; of too many copies the ones
- * that load a layer evenly. */
-static void keep(struct work *work)
+/* What a plan says is kept, at most so many copies of each; the first copy of everything before any
+ * second; of too many copies the ones that load a layer evenly. */
+static void keep(struct work *work, const struct pl_plan *plan, const uint32_t *limit)
 {
-	for (uint32_t copy = 0; copy < work->copies; copy++)
+	for (uint32_t copy = 0; copy < work->nodes; copy++) {
+		bool more = false;
 		for (uint32_t cell = 0; cell < work->cells; cell++) {
-			int holder = work->placed[cell] == copy ? best_holder(work, cell) : -1;
-			if (holder >= 0)
-				give(work, (uint32_t)holder, cell);
+			bool due = work->placed[cell] <= copy && (!limit || work->placed[cell] < limit[cell]);
+			int node = due ? best_of(work, plan, cell) : -1;
+			if (node >= 0)
+				give(work, (uint32_t)node, cell);
+			more = more || work->placed[cell] > copy;
 		}
+		if (!more)
+			return;
+	}
 }
 
 /* Which nodes are too small for an even part of everything: they give all that they have, and the
@@ -133,15 +142,19 @@ static int next_extra(const struct work *work, uint32_t layer, uint32_t base, co
  */
 static bool divide(struct work *work, bool *small, bool sticky)
 {
-	uint64_t places = (uint64_t)work->cells * work->copies;
+	uint64_t places = 0;
 	uint32_t others = 0;
 
+	for (uint32_t cell = 0; cell < work->cells; cell++)
+		places += work->want[cell];
 	level(work, places, small);
 	memset(work->total, 0, work->nodes * sizeof *work->total);
 	for (uint32_t node = 0; node < work->nodes; node++)
 		others += !small[node];
 	for (uint32_t layer = 0; layer < work->layers; layer++) {
-		uint32_t left = work->experts * work->copies;
+		uint32_t left = 0;
+		for (uint32_t expert = 0; expert < work->experts; expert++)
+			left += work->want[layer * work->experts + expert];
 		for (uint32_t node = 0; node < work->nodes; node++) {
 			if (!small[node])
 				continue;
@@ -206,7 +219,7 @@ static void shuffle(uint32_t *order, uint32_t count, struct cad_random *random)
 static void fill(struct work *work)
 {
 	struct cad_random random = { work->source->seed };
-	for (uint32_t copy = 0; copy < work->copies; copy++)
+	for (uint32_t copy = 0; copy < work->copies_max; copy++)
 		for (uint32_t layer = 0; layer < work->layers; layer++) {
 			for (uint32_t i = 0; i < work->experts; i++)
 				work->order[i] = i;
@@ -215,7 +228,8 @@ static void fill(struct work *work)
 			uint32_t from = 0;
 			for (uint32_t i = 0; i < work->experts; i++) {
 				uint32_t cell = layer * work->experts + work->order[i];
-				int node = work->placed[cell] <= copy ? pick(work, cell, from) : -1;
+				bool due = work->placed[cell] <= copy && copy < work->want[cell];
+				int node = due ? pick(work, cell, from) : -1;
 				if (node < 0)
 					continue;
 				give(work, (uint32_t)node, cell);
@@ -224,20 +238,27 @@ static void fill(struct work *work)
 		}
 }
 
-/* Gives up second copies that are held where their room is needed for a first one. Copies only
- * vanish here, so no node is searched twice. */
+/* A second copy on the node that may be given up, from this cell on; work->cells: none. */
+static uint32_t find_spare(const struct work *work, uint32_t node, uint32_t cell)
+{
+	while (cell < work->cells &&
+		!(work->placed[cell] > 1 && has(work, work->target, node, cell) &&
+			!has(work, work->pinned, node, cell)))
+		cell++;
+	return cell;
+}
+
+/* Gives up second copies where their room is needed for a first one. Copies only vanish here, so no
+ * node is searched twice. */
 static void make_room(struct work *work)
 {
 	uint32_t *searched = work->total;
 	memset(searched, 0, work->nodes * sizeof *searched);
 	for (uint32_t cell = 0; cell < work->cells && work->spare > 0; cell++)
 		for (uint32_t node = 0; node < work->nodes && work->placed[cell] == 0; node++) {
-			if (flags(work, node, cell) & PL_ASSIGN_FORBIDDEN)
+			if (has(work, work->source->failed, node, cell) || has(work, work->source->leaving, node, cell))
 				continue;
-			const uint8_t *target = work->target + (size_t)node * work->cells;
-			while (searched[node] < work->cells &&
-				!(target[searched[node]] && work->placed[searched[node]] > 1))
-				searched[node]++;
+			searched[node] = find_spare(work, node, searched[node]);
 			if (searched[node] == work->cells)
 				continue;
 			take(work, node, searched[node]);
@@ -245,15 +266,29 @@ static void make_room(struct work *work)
 		}
 }
 
-/* An expert of the layer that `from` has and `to` may take, the highest id first; UINT32_MAX: none. */
+/* An expert of the layer that `from` has and `to` may take, the highest id first; UINT32_MAX: none. What
+ * stands in for a lost node's place in the plan stays where it is. */
 static uint32_t movable(const struct work *work, uint32_t layer, uint32_t from, uint32_t to)
 {
 	for (uint32_t expert = work->experts; expert-- > 0;) {
 		uint32_t cell = layer * work->experts + expert;
-		if (work->target[(size_t)from * work->cells + cell] && may_take(work, to, cell))
+		if (has(work, work->target, from, cell) && !has(work, work->pinned, from, cell) &&
+			may_take(work, to, cell) &&
+			(!work->source->wanted || has(work, work->source->wanted, from, cell)))
 			return cell;
 	}
 	return UINT32_MAX;
+}
+
+static void move(struct work *work, uint32_t from, uint32_t to, uint32_t cell)
+{
+	struct pl_plan *wanted = work->source->wanted;
+	take(work, from, cell);
+	give(work, to, cell);
+	if (wanted) {
+		pl_plan_take(wanted, cell / work->experts, cell % work->experts, from);
+		pl_plan_put(wanted, cell / work->experts, cell % work->experts, to);
+	}
 }
 
 /* Moves one expert of the layer from the node with the most to one that has at least two fewer and
@@ -269,6 +304,7 @@ static bool even_out(struct work *work, uint32_t layer, const bool *small)
 	uint32_t best_cell = UINT32_MAX;
 	for (uint32_t node = 0; node < work->nodes; node++) {
 		if (work->room[node] == 0 || held[node] + 2 > held[most] ||
+			(work->source->wanted && !work->source->fresh[node]) ||
 			(small[node] && held[node] >= share[node]) || (best >= 0 && held[node] >= held[best]))
 			continue;
 		uint32_t cell = movable(work, layer, most, node);
@@ -280,15 +316,13 @@ static bool even_out(struct work *work, uint32_t layer, const bool *small)
 
 	if (best < 0)
 		return false;
-	take(work, most, best_cell);
-	give(work, (uint32_t)best, best_cell);
-
+	move(work, most, (uint32_t)best, best_cell);
 	return true;
 }
 
 /* Again and again over all layers, because a move makes room for others. Each one evens a layer
  * out, so there is an end. */
-static void rebalance(struct work *work, const bool *small)
+static void even_all_out(struct work *work, const bool *small)
 {
 	for (bool moved = true; moved;) {
 		moved = false;
@@ -300,78 +334,138 @@ static void rebalance(struct work *work, const bool *small)
 
 static void summarise(const struct work *work, struct pl_assignment *assignment)
 {
-	const struct pl_assign_source *source = work->source;
-	uint64_t room = 0;
+	uint64_t room = 0, bytes = work->source->cluster->expert_bytes;
 
 	*assignment = (struct pl_assignment){ 0 };
-	for (uint32_t cell = 0; cell < work->cells; cell++)
-		assignment->unplaced += work->placed[cell] == 0;
-	for (uint32_t node = 0; node < work->nodes; node++) {
-		room += work->room[node];
-		for (uint32_t cell = 0; cell < work->cells; cell++)
-			assignment->loads += work->target[(size_t)node * work->cells + cell] &&
-				!(flags(work, node, cell) & PL_ASSIGN_HELD);
+	for (uint32_t cell = 0; cell < work->cells; cell++) {
+		uint32_t placed = work->placed[cell], layer = cell / work->experts, expert = cell % work->experts;
+		assignment->unplaced += placed == 0;
+		assignment->lacking += placed < work->want[cell] ? work->want[cell] - placed : 0;
+		for (uint32_t n = 0; (n = pl_plan_next(work->target, layer, expert, n)) != UINT32_MAX; n++)
+			assignment->loads += !has(work, work->source->held, n, cell);
 	}
+	for (uint32_t node = 0; node < work->nodes; node++)
+		room += work->room[node];
 
 	if (assignment->unplaced == 0)
 		return;
-	assignment->missing_bytes =
-		assignment->unplaced > room ? (assignment->unplaced - room) * source->expert_bytes : 0;
+	assignment->missing_bytes = assignment->unplaced > room ? (assignment->unplaced - room) * bytes : 0;
 	double mib = 1.0 / (1 << 20);
-	if (work->nodes == 0)
+	if (work->open == 0)
 		snprintf(assignment->text, sizeof assignment->text,
 			"%u experts of %.2f MiB each have no place: there is no expert node", assignment->unplaced,
-			(double)source->expert_bytes * mib);
+			(double)bytes * mib);
 	else if (assignment->missing_bytes)
 		snprintf(assignment->text, sizeof assignment->text,
 			"%u of %u experts do not fit on %u expert nodes: %.1f MiB are missing (an expert takes %.2f MiB); add nodes, or give them more --memory",
-			assignment->unplaced, work->cells, work->nodes, (double)assignment->missing_bytes * mib,
-			(double)source->expert_bytes * mib);
+			assignment->unplaced, work->cells, work->open, (double)assignment->missing_bytes * mib,
+			(double)bytes * mib);
 	else
 		snprintf(assignment->text, sizeof assignment->text,
 			"%u of %u experts have no place: loading them has failed on every node with room",
 			assignment->unplaced, work->cells);
 }
 
-enum cad_status pl_assign(const struct pl_assign_source *source, uint8_t *target, struct pl_assignment *assignment)
+/* How many copies, and how much room there is for them. */
+static void measure(struct work *work)
+{
+	const struct pl_assign_source *source = work->source;
+	const struct pl_cluster *cluster = source->cluster;
+
+	for (uint32_t node = 0; node < work->nodes; node++) {
+		uint64_t memory = cluster->nodes[node].forbidden ? 0 : cluster->nodes[node].memory_bytes;
+		uint64_t fits = cluster->expert_bytes ? memory / cluster->expert_bytes : work->cells;
+		work->room[node] = work->capacity[node] = (uint32_t)(fits < work->cells ? fits : work->cells);
+		work->open += !cluster->nodes[node].forbidden;
+	}
+	for (uint32_t cell = 0; cell < work->cells; cell++) {
+		uint32_t more = source->copies_of ? source->copies_of[cell] : 0;
+		uint32_t want = more > source->copies ? more : source->copies;
+		work->want[cell] = want < work->open ? want : work->open;
+		work->copies_max = work->copies_max > work->want[cell] ? work->copies_max : work->want[cell];
+	}
+}
+
+/* What is on its way out still takes room. */
+static void settle(struct work *work)
+{
+	const struct pl_plan *leaving = work->source->leaving;
+	for (uint32_t cell = 0; cell < work->cells; cell++) {
+		uint32_t layer = cell / work->experts, expert = cell % work->experts;
+		for (uint32_t n = 0; (n = pl_plan_next(leaving, layer, expert, n)) != UINT32_MAX; n++) {
+			bool takes = !has(work, work->target, n, cell);
+			work->room[n] -= takes && work->room[n] > 0;
+			work->capacity[n] -= takes && work->capacity[n] > 0;
+		}
+	}
+	work->settled = true;
+}
+
+static void assign(struct work *work, bool *small)
+{
+	measure(work);
+	keep(work, work->pinned, NULL);
+	if (work->source->wanted)
+		keep(work, work->source->wanted, NULL);
+	settle(work);
+	keep(work, work->source->held, work->want);
+	if (!divide(work, small, true))
+		(void)divide(work, small, false);
+	fill(work);
+	make_room(work);
+	if (work->source->level)
+		even_all_out(work, small);
+}
+
+/* The pins as a plan. */
+static enum cad_status gather_pins(
+	const struct pl_cluster *cluster, const struct pl_plan *like, struct pl_plan **pinned)
+{
+	enum cad_status status = pl_plan_create(like->layers, like->experts, like->nodes, pinned);
+	for (uint32_t i = 0; status == CAD_OK && i < cluster->rules_count; i++) {
+		const struct pl_cluster_rule *rule = &cluster->rules[i];
+		for (uint32_t l = 0; l < like->layers && !rule->forbidden; l++)
+			if (rule->layer == like->layer[l] || rule->layer == PL_CLUSTER_ANY)
+				pl_plan_put(*pinned, l, rule->expert, rule->node);
+	}
+	return status;
+}
+
+enum cad_status pl_assign(
+	const struct pl_assign_source *source, struct pl_plan *target, struct pl_assignment *assignment)
 {
 	struct work work = {
 		.source = source,
 		.target = target,
-		.nodes = source->nodes_count,
-		.layers = source->layers_count,
-		.experts = source->experts,
-		.cells = source->layers_count * source->experts,
+		.nodes = target->nodes,
+		.layers = target->layers,
+		.experts = target->experts,
+		.cells = target->layers * target->experts,
 	};
-
-	work.copies = source->copies < work.nodes ? source->copies : work.nodes;
-	memset(target, 0, (size_t)work.nodes * work.cells);
+	struct pl_plan *pinned = NULL;
 	size_t table = (size_t)work.layers * work.nodes;
-	work.room = calloc(3 * (size_t)work.nodes + 2 * table + work.experts + work.cells + 1, sizeof *work.room);
 	bool *small = calloc(work.nodes + 1, sizeof *small);
-	enum cad_status status = work.room && small ? CAD_OK : CAD_ERR_MEMORY;
+	enum cad_status status = gather_pins(source->cluster, target, &pinned);
+
+	work.room = calloc(
+		3 * (size_t)work.nodes + 2 * table + work.experts + 2 * (size_t)work.cells + 1, sizeof *work.room);
+	if (!work.room || !small)
+		status = CAD_ERR_MEMORY;
 	if (status == CAD_OK) {
+		work.pinned = pinned;
 		work.capacity = work.room + work.nodes;
 		work.total = work.capacity + work.nodes;
 		work.held = work.total + work.nodes;
 		work.share = work.held + table;
 		work.order = work.share + table;
 		work.placed = work.order + work.experts;
-		for (uint32_t node = 0; node < work.nodes; node++) {
-			uint64_t fits = source->expert_bytes ? source->nodes[node].memory_bytes / source->expert_bytes
-							     : work.cells;
-			work.room[node] = work.capacity[node] = (uint32_t)(fits < work.cells ? fits : work.cells);
-		}
-		keep(&work);
-		if (!divide(&work, small, true))
-			(void)divide(&work, small, false);
-		fill(&work);
-		make_room(&work);
-		if (source->rebalance)
-			rebalance(&work, small);
+		work.want = work.placed + work.cells;
+		pl_plan_clear(target);
+		assign(&work, small);
 		summarise(&work, assignment);
 	}
 
+	pl_plan_free(pinned);
 	free(small);
 	free(work.room);
 	return status;

@@ -86,7 +86,7 @@ enum cad_status pl_control_create(
 
 	made->options = *options;
 	made->cells = pl_shape_cells(&options->shape);
-	made->plan_due = made->publish_forced = true;
+	made->target_due = made->publish_forced = true;
 	pl_registry_init(&made->registry, options->lease_ns, options->grace_ns, options->forget_ns);
 	const struct pl_rollout_options rollout = {
 		.shape = options->shape,
@@ -121,7 +121,7 @@ void pl_control_destroy(struct pl_control *control)
 	pl_rollout_destroy(control->rollout);
 	pl_reach_destroy(control->reach);
 	free(control->claims);
-	free(control->target);
+	pl_force_fini(&control->force);
 	free(control);
 }
 
@@ -157,7 +157,7 @@ static enum cad_status join_expert(
 	free(held);
 	control->joined_ns = pl_control_now(control);
 	control->back_ns = control->back_ns ? control->back_ns : control->joined_ns;
-	control->plan_due = true;
+	control->target_due = true;
 
 	return CAD_OK;
 }
@@ -399,8 +399,13 @@ static void note_good(struct pl_control *control, uint32_t slot, uint32_t cell)
 
 static void judge(struct pl_control *control, uint32_t slot, uint32_t cell, const char *reported, const char *expected)
 {
-	bool good = strcmp(reported, expected) == 0;
+	bool good = strcmp(reported, expected) == 0,
+	     loading = pl_rollout_copy(control->rollout, slot, cell) == PL_COPY_LOADING;
 
+	if (loading && good)
+		pl_force_moved(control);
+	else if (loading)
+		control->force.progress.failed++;
 	pl_rollout_loaded(control->rollout, slot, cell, good, pl_control_now(control));
 	if (good) {
 		note_good(control, slot, cell);
@@ -408,7 +413,7 @@ static void judge(struct pl_control *control, uint32_t slot, uint32_t cell, cons
 	}
 
 	control->stats.checksums_wrong++;
-	control->plan_due = true;
+	control->target_due = true;
 	note_problem(control, slot, cell, PL_PROBLEM_WRONG, reported, expected);
 }
 
@@ -444,7 +449,7 @@ enum cad_status pl_control_loaded(struct pl_control *control, uint64_t session, 
 	cad_utf8_copy(reported, sizeof reported, checksum);
 
 	if (pl_rollout_expert_bytes(control->rollout, bytes)) {
-		control->plan_due = true;
+		control->target_due = true;
 		cad_log_warn(PL_COMPONENT, "experts take more memory than planned for",
 			CAD_S("node", control->registry.nodes[slot].id), CAD_U("bytes", bytes));
 	}
@@ -485,8 +490,9 @@ enum cad_status pl_control_failed(struct pl_control *control, uint64_t session, 
 	if (status != CAD_OK)
 		return status == CAD_AGAIN ? CAD_OK : status;
 
+	control->force.progress.failed += pl_rollout_copy(control->rollout, slot, cell) == PL_COPY_LOADING;
 	pl_rollout_failed(control->rollout, slot, cell, pl_control_now(control));
-	control->plan_due = true;
+	control->target_due = true;
 	control->stats.loads_failed++;
 	cad_utf8_copy(why, sizeof why, why_said);
 	note_problem(control, slot, cell, PL_PROBLEM_FAILED, why, NULL);
@@ -505,9 +511,10 @@ enum cad_status pl_control_freed(
 
 	/* Only a copy that was given up makes room that a plan may want; one that was still wanted
 	 * has to be placed again. */
-	control->plan_due = control->plan_due || control->shortage[0] ||
+	control->target_due = control->target_due || control->shortage[0] ||
 		pl_rollout_copy(control->rollout, slot, cell) != PL_COPY_FREEING;
 	pl_rollout_freed(control->rollout, slot, cell);
+	control->force.progress.freed_ns = pl_control_now(control);
 
 	return CAD_OK;
 }

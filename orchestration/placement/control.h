@@ -28,11 +28,12 @@
 
 #include "common/base/clock.h"
 #include "common/cluster/map.h"
-#include "orchestration/placement/assign.h"
 #include "orchestration/placement/reach.h"
 #include "orchestration/placement/registry.h"
 #include "orchestration/placement/rollout.h"
 #include "orchestration/placement/state.h"
+#include "orchestration/planner/objective/cluster.h"
+#include "orchestration/planner/objective/plan.h"
 
 struct pl_control_events {
 	/* Orders for the node behind a session. */
@@ -130,6 +131,49 @@ void pl_control_leave(struct pl_control *control, uint64_t session);  /* the pro
 void pl_control_gone(struct pl_control *control, uint32_t slot, uint32_t pid);
 /* The checksum of a cell is now known. */
 void pl_control_checksum(struct pl_control *control, uint32_t cell);
+
+/* ---- the plan in force ---- */
+
+/* What a plan is made for and from: the expert nodes that may hold experts, their room, and what is
+ * where now, or is being loaded there. `present` is a plan for `cluster`. Freed with
+ * pl_situation_fini; nothing in it belongs to control. */
+struct pl_situation {
+	struct pl_cluster cluster;
+	struct pl_plan *present;
+	uint64_t epoch; /* of the present map */
+};
+CAD_MUST_USE enum cad_status pl_control_situation(
+	const struct pl_control *control, struct pl_situation *situation, struct cad_error *error);
+void pl_situation_fini(struct pl_situation *situation); /* takes a zeroed one too */
+/*
+ * Could this plan, for these nodes (by id), be put in force now? CAD_ERR_INVALID: it is of another
+ * shape, leaves an expert without a node, or gives experts to a node that is not there or gets none.
+ * CAD_ERR_EXHAUSTED: more than a node has room for. CAD_AGAIN: nothing is placed yet.
+ */
+CAD_MUST_USE enum cad_status pl_control_check(const struct pl_control *control, const struct pl_cluster *cluster,
+	const struct pl_plan *plan, struct cad_error *error);
+/*
+ * Checks it and puts it in force: from now on turns move experts towards it, and keep to it. A node
+ * that it does not name is filled from the others when it joins, once, and then belongs to the plan.
+ * bytes_per_second 0: the service's own rate. A pause is over.
+ */
+CAD_MUST_USE enum cad_status pl_control_apply(struct pl_control *control, const struct pl_cluster *cluster,
+	const struct pl_plan *plan, uint64_t bytes_per_second, struct cad_error *error);
+/* No further move of the plan begins; those in flight are finished, and what is lost is loaded elsewhere. */
+void pl_control_pause(struct pl_control *control, bool paused);
+/* The plan in force becomes what is where now; moves in flight are finished. CAD_ERR_NOT_FOUND: none is in
+ * force. */
+CAD_MUST_USE enum cad_status pl_control_stop(struct pl_control *control, struct cad_error *error);
+
+struct pl_control_progress {
+	uint32_t moves, done, failed,
+		in_flight; /* loads since the plan is in force; moves: all, those to come included */
+	uint64_t bytes, bytes_done;
+	uint64_t moved_ns, freed_ns; /* when a load came on last, and when a copy was freed last; 0: never */
+	bool settled;                /* all that can be done is done */
+	char text[256];              /* why a move was backed out, the last one */
+};
+void pl_control_progress(const struct pl_control *control, struct pl_control_progress *progress);
 
 /* Call it after any of the above, and when the clock reaches what it returned last (UINT64_MAX:
  * nothing is planned). */

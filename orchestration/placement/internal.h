@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The inside of control: control.c is told what happened, control_turn.c acts on it; and of the
- * state file. Nothing else includes this.
+ * The inside of control: control.c is told what happened, control_turn.c acts on it, control_target.c
+ * says which node should hold which expert, control_force.c keeps the plan in force; and of the state
+ * file. Nothing else includes this.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_INTERNAL_H
 #define CADRE_ORCHESTRATION_PLACEMENT_INTERNAL_H
@@ -19,6 +20,26 @@ struct pl_claim {
 	char hex[33];
 };
 
+/* The plan in force: what was applied last, as changed since by nodes that were filled. */
+struct pl_force {
+	struct pl_cluster cluster; /* the ids of its nodes; they may be dead by now */
+	struct pl_plan *plan;      /* NULL: there is none */
+	bool paused;
+	uint64_t bytes_per_second; /* 0: the service's own rate */
+	struct pl_control_progress
+		progress; /* since it was applied; what can be counted at any time is not kept here */
+};
+
+/* What a target is made from: expert nodes, by their place in the arrays, those with `forbidden` after
+ * all others. */
+struct pl_scene {
+	struct pl_cluster cluster;
+	uint32_t *slots; /* [nodes_count] of the registry */
+	uint32_t usable; /* so many are given experts; the others at most keep what they hold */
+	struct pl_plan *held, *failed, *leaving, *wanted, *target;
+	bool *fresh; /* [nodes_count] not of the plan in force yet */
+};
+
 struct pl_control {
 	struct pl_control_options options;
 	uint32_t cells;
@@ -32,15 +53,14 @@ struct pl_control {
 	bool placed;        /* the first placement was made, now or before a restart */
 	bool all_lost;      /* no expert node was left, and nothing was planned since */
 	uint64_t back_ns;   /* when the first of them was back; 0: none is */
-	bool plan_due, publish_forced;
+	bool target_due, publish_forced;
 	bool list_due;               /* the map does not list the expert nodes that there are */
 	bool save_all;               /* the state file missed something: write everything next time */
 	char kernels[PL_TEXT_BYTES]; /* the operators' fingerprint that experts are placed under */
-	char shortage[256];          /* what the last plan could not do; "" */
+	char shortage[256];          /* what the last target could not do; "" */
 	struct pl_claim *claims;
 	size_t claims_count, claims_capacity;
-	uint8_t *target; /* scratch, [slots][cells], grown */
-	size_t target_bytes;
+	struct pl_force force;
 	struct pl_control_stats stats;
 	struct pl_registry registry;
 };
@@ -61,6 +81,26 @@ void pl_control_commit(struct pl_control *control);
 struct sqlite3 *pl_state_database(struct pl_state *state); /* for their statements */
 /* What makes the tables of a file, and what finds values there that are never written. */
 extern const char pl_state_history_schema[], pl_state_history_nonsense[];
+
+/* ---- the target (control_target.c) ---- */
+
+/* The scene of now; finished with pl_scene_fini. */
+CAD_MUST_USE enum cad_status pl_scene_init(const struct pl_control *control, struct pl_scene *scene);
+void pl_scene_fini(struct pl_scene *scene); /* takes a zeroed one too */
+/* Makes a new target from the scene, and gives it to the rollout. Without memory for it the old one
+ * stays, and the next turn tries again. */
+void pl_control_set_target(struct pl_control *control, uint64_t now_ns);
+void pl_control_tell_rollout(const struct pl_control *control);
+
+/* ---- the plan in force (control_force.c) ---- */
+
+/* A load is done. */
+void pl_force_moved(struct pl_control *control);
+void pl_force_fini(struct pl_force *force);
+/* The plan in force for the nodes of a scene, into scene->wanted, and which nodes it does not know. */
+CAD_MUST_USE enum cad_status pl_force_show(const struct pl_force *force, struct pl_scene *scene);
+/* What has become of it: nodes that were filled are now nodes of it. */
+CAD_MUST_USE enum cad_status pl_force_take(struct pl_force *force, const struct pl_scene *scene);
 
 /* ---- a damaged state file (state_aside.c) ---- */
 

@@ -2,8 +2,6 @@
 /* Copies and their states: one byte per node and cell. */
 #include "orchestration/placement/rollout.h"
 
-#include "orchestration/placement/assign.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -222,11 +220,16 @@ bool pl_rollout_expert_bytes(struct pl_rollout *rollout, uint64_t bytes)
 	return true;
 }
 
-void pl_rollout_target(struct pl_rollout *rollout, uint32_t slot, const uint8_t *target)
+void pl_rollout_target(struct pl_rollout *rollout, const struct pl_plan *target, const uint32_t *slots)
 {
-	uint8_t *copies = rollout->slots[slot].copies;
+	for (uint32_t s = 0; s < rollout->slots_end; s++)
+		for (uint32_t cell = 0; rollout->slots[s].copies && cell < rollout->cells; cell++)
+			rollout->slots[s].copies[cell] &= (uint8_t)~COPY_TARGET;
+
+	uint32_t experts = rollout->options.shape.experts;
 	for (uint32_t cell = 0; cell < rollout->cells; cell++)
-		copies[cell] = (uint8_t)(target[cell] ? copies[cell] | COPY_TARGET : copies[cell] & ~COPY_TARGET);
+		for (uint32_t n = 0; (n = pl_plan_next(target, cell / experts, cell % experts, n)) != UINT32_MAX; n++)
+			rollout->slots[slots[n]].copies[cell] |= COPY_TARGET;
 }
 
 /* One sweep over all nodes: who has what, and how many loads are moves. */
@@ -364,6 +367,19 @@ void pl_rollout_turn(
 	}
 }
 
+void pl_rollout_work(const struct pl_rollout *rollout, struct pl_rollout_work *work)
+{
+	*work = (struct pl_rollout_work){ 0 };
+	for (uint32_t s = 0; s < rollout->slots_end; s++)
+		for (uint32_t cell = 0; rollout->slots[s].copies && cell < rollout->cells; cell++) {
+			enum pl_copy state = state_of(&rollout->slots[s], cell);
+			bool wanted = rollout->slots[s].copies[cell] & COPY_TARGET;
+			work->loading += state == PL_COPY_LOADING;
+			work->pending += wanted && state != PL_COPY_LOADING && state != PL_COPY_READY;
+			work->leaving += !wanted && state != PL_COPY_LOADING && state != PL_COPY_NONE;
+		}
+}
+
 uint32_t pl_rollout_in_flight(const struct pl_rollout *rollout)
 {
 	uint32_t loading = 0;
@@ -442,21 +458,25 @@ static bool last_copy(const struct pl_rollout *rollout, uint32_t cell)
 	return true;
 }
 
-void pl_rollout_view(const struct pl_rollout *rollout, uint32_t slot, uint8_t *flags, uint64_t *leaving_bytes)
+uint32_t pl_rollout_view(
+	const struct pl_rollout *rollout, uint32_t slot, uint32_t n, const struct pl_rollout_view *view)
 {
 	const struct slot *at = &rollout->slots[slot];
-	uint64_t leaving = 0;
+	uint32_t experts = rollout->options.shape.experts;
 
 	for (uint32_t cell = 0; cell < rollout->cells; cell++) {
 		enum pl_copy state = state_of(at, cell);
+		bool failed = at->copies[cell] & COPY_FAILED;
 		bool out = state == PL_COPY_FREEING || (state == PL_COPY_LEAVING && !last_copy(rollout, cell));
-		flags[cell] = out || (at->copies[cell] & COPY_FAILED) ? PL_ASSIGN_FORBIDDEN
-			: state == PL_COPY_NONE                       ? 0
-								      : PL_ASSIGN_HELD;
-		leaving += out;
+		if (failed)
+			pl_plan_put(view->failed, cell / experts, cell % experts, n);
+		if (out)
+			pl_plan_put(view->leaving, cell / experts, cell % experts, n);
+		else if (!failed && state != PL_COPY_NONE)
+			pl_plan_put(view->held, cell / experts, cell % experts, n);
 	}
 
-	*leaving_bytes = leaving * rollout->options.expert_bytes;
+	return at->used;
 }
 
 uint64_t pl_rollout_bytes(const struct pl_rollout *rollout) { return rollout->options.expert_bytes; }

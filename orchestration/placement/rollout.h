@@ -30,6 +30,7 @@
 
 #include "common/base/status.h"
 #include "orchestration/placement/shape.h"
+#include "orchestration/planner/objective/plan.h"
 
 #include <stdbool.h>
 
@@ -83,8 +84,9 @@ void pl_rollout_freed(struct pl_rollout *rollout, uint32_t slot, uint32_t cell);
  * changed anything. */
 bool pl_rollout_expert_bytes(struct pl_rollout *rollout, uint64_t bytes);
 
-/* What the node should hold: target[cells] of 0 and 1. */
-void pl_rollout_target(struct pl_rollout *rollout, uint32_t slot, const uint8_t *target);
+/* What every node should hold: node n of the target is the one at slots[n], others should hold nothing. The
+ * target's layers are those of the shape, one after the other. */
+void pl_rollout_target(struct pl_rollout *rollout, const struct pl_plan *target, const uint32_t *slots);
 
 /* Advances every copy as far as possible now, and gives the orders. routers_epoch: the lowest epoch
  * that a live router works with, UINT64_MAX without routers. */
@@ -99,9 +101,18 @@ void pl_rollout_published(struct pl_rollout *rollout, uint64_t epoch, uint64_t n
 
 /* Reading. Slots that were not added hold nothing. */
 enum pl_copy pl_rollout_copy(const struct pl_rollout *rollout, uint32_t slot, uint32_t cell);
-/* The flags of assign.h for a node, and the bytes that leaving experts still take: room that cannot
- * be given away. */
-void pl_rollout_view(const struct pl_rollout *rollout, uint32_t slot, uint8_t *flags, uint64_t *leaving_bytes);
+/* What assign.h asks about a node, which is node n of these plans: what it holds or is loading; what has
+ * failed to load; what is on its way out and still takes room. Returns how many experts take room. */
+struct pl_rollout_view {
+	struct pl_plan *held, *failed, *leaving;
+};
+uint32_t pl_rollout_view(
+	const struct pl_rollout *rollout, uint32_t slot, uint32_t n, const struct pl_rollout_view *view);
+/* What is to be done until every node holds what it should and nothing else. */
+struct pl_rollout_work {
+	uint32_t pending, loading, leaving; /* copies to be loaded; in flight; that go, or should */
+};
+void pl_rollout_work(const struct pl_rollout *rollout, struct pl_rollout_work *work);
 uint32_t pl_rollout_in_flight(const struct pl_rollout *rollout); /* loads */
 bool pl_rollout_empty(const struct pl_rollout *rollout);         /* no node has anything */
 uint64_t pl_rollout_bytes(const struct pl_rollout *rollout);     /* of one expert */

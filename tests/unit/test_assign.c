@@ -13,15 +13,91 @@
 #include <cmocka.h>
 
 enum { EXPERT_BYTES = 1000, NODES = 12, CELLS = 8 * 24 };
+enum { HELD = 1, FAILED = 2, LEAVING = 4, WANTED = 8 };
 
-static struct pl_assignment assign(const struct pl_assign_source *source, uint8_t *target)
+struct node {
+	uint64_t memory_bytes;
+	const uint8_t *cells; /* [cells] of the flags above; NULL: nothing */
+};
+struct source {
+	uint32_t layers_count, experts, nodes_count, copies;
+	uint64_t expert_bytes, seed;
+	const struct node *nodes;
+	bool level, planned; /* planned: there is a plan in force, of the cells that are WANTED */
+	bool drained[NODES], fresh[NODES];
+	const struct pl_cluster_rule *pins;
+	uint32_t pins_count;
+	const uint16_t *copies_of;
+};
+
+static struct pl_plan *plan_of(const struct source *source, int flag)
 {
+	struct pl_plan *plan;
+	assert_int_equal(pl_plan_create(source->layers_count, source->experts, source->nodes_count, &plan), CAD_OK);
+	for (uint32_t n = 0; n < source->nodes_count; n++)
+		for (uint32_t cell = 0; source->nodes[n].cells && cell < plan->layers * plan->experts; cell++)
+			if (source->nodes[n].cells[cell] & flag)
+				pl_plan_put(plan, cell / plan->experts, cell % plan->experts, n);
+	return plan;
+}
+
+static void write_plan(const struct pl_plan *plan, uint8_t *cells)
+{
+	for (uint32_t n = 0; n < plan->nodes; n++)
+		for (uint32_t l = 0; l < plan->layers; l++)
+			for (uint32_t e = 0; e < plan->experts; e++)
+				*cells++ = pl_plan_holds(plan, l, e, n);
+}
+
+/* target: [nodes][layers * experts] of 0 and 1. wanted_after: the same of the plan in force; may be NULL. */
+static struct pl_assignment assign_planned(const struct source *source, uint8_t *target, uint8_t *wanted_after)
+{
+	struct pl_cluster cluster = {
+		.nodes = calloc(source->nodes_count + 1, sizeof *cluster.nodes),
+		.nodes_count = source->nodes_count,
+		.rules = (struct pl_cluster_rule *)source->pins,
+		.rules_count = source->pins_count,
+		.expert_bytes = source->expert_bytes,
+	};
+	for (uint32_t n = 0; n < source->nodes_count; n++)
+		cluster.nodes[n] = (struct pl_cluster_node){ .memory_bytes = source->nodes[n].memory_bytes,
+			.forbidden = source->drained[n] };
+	struct pl_plan *held = plan_of(source, HELD), *failed = plan_of(source, FAILED),
+		       *leaving = plan_of(source, LEAVING), *wanted = plan_of(source, WANTED),
+		       *made = plan_of(source, 0);
+	const struct pl_assign_source real = {
+		.cluster = &cluster,
+		.held = held,
+		.failed = failed,
+		.leaving = leaving,
+		.wanted = source->planned ? wanted : NULL,
+		.copies = source->copies,
+		.copies_of = source->copies_of,
+		.level = source->level,
+		.fresh = source->fresh,
+		.seed = source->seed,
+	};
 	struct pl_assignment assignment;
-	assert_int_equal(pl_assign(source, target, &assignment), CAD_OK);
+	assert_int_equal(pl_assign(&real, made, &assignment), CAD_OK);
+	write_plan(made, target);
+	if (wanted_after)
+		write_plan(wanted, wanted_after);
+
+	pl_plan_free(held);
+	pl_plan_free(failed);
+	pl_plan_free(leaving);
+	pl_plan_free(wanted);
+	pl_plan_free(made);
+	free(cluster.nodes);
 	return assignment;
 }
 
-static uint32_t count(const struct pl_assign_source *source, const uint8_t *target, uint32_t node, uint32_t layer)
+static struct pl_assignment assign(const struct source *source, uint8_t *target)
+{
+	return assign_planned(source, target, NULL);
+}
+
+static uint32_t count(const struct source *source, const uint8_t *target, uint32_t node, uint32_t layer)
 {
 	uint32_t found = 0;
 	for (uint32_t e = 0; e < source->experts; e++)
@@ -29,7 +105,7 @@ static uint32_t count(const struct pl_assign_source *source, const uint8_t *targ
 	return found;
 }
 
-static uint32_t copies(const struct pl_assign_source *source, const uint8_t *target, uint32_t cell)
+static uint32_t copies(const struct source *source, const uint8_t *target, uint32_t cell)
 {
 	uint32_t found = 0;
 	for (uint32_t node = 0; node < source->nodes_count; node++)
@@ -38,7 +114,7 @@ static uint32_t copies(const struct pl_assign_source *source, const uint8_t *tar
 }
 
 /* The widest gap between two nodes in any layer. */
-static uint32_t gap(const struct pl_assign_source *source, const uint8_t *target)
+static uint32_t gap(const struct source *source, const uint8_t *target)
 {
 	uint32_t widest = 0;
 	for (uint32_t layer = 0; layer < source->layers_count; layer++) {
@@ -54,8 +130,8 @@ static uint32_t gap(const struct pl_assign_source *source, const uint8_t *target
 }
 
 struct cluster {
-	struct pl_assign_source source;
-	struct pl_assign_node nodes[NODES];
+	struct source source;
+	struct node nodes[NODES];
 	uint8_t cells[NODES][CELLS];
 	uint8_t target[NODES * CELLS];
 	uint64_t capacity; /* experts that fit, at most all on each node */
@@ -73,15 +149,14 @@ static void random_cluster(struct cluster *cluster, struct cad_random *random, b
 
 	for (uint32_t n = 0; n < nodes; n++) {
 		uint64_t experts_max = even ? room : cad_random_below(random, 2 * room + 1);
-		cluster->nodes[n] =
-			(struct pl_assign_node){ experts_max * EXPERT_BYTES + cad_random_below(random, EXPERT_BYTES),
-				cluster->cells[n] };
+		cluster->nodes[n] = (struct node){ experts_max * EXPERT_BYTES + cad_random_below(random, EXPERT_BYTES),
+			cluster->cells[n] };
 		cluster->capacity += experts_max < layers * experts ? experts_max : layers * experts;
 		for (uint32_t cell = 0; held && cell < layers * experts; cell++)
-			cluster->cells[n][cell] = cad_random_below(random, nodes) == 0 ? PL_ASSIGN_HELD : 0;
+			cluster->cells[n][cell] = cad_random_below(random, nodes) == 0 ? HELD : 0;
 	}
 
-	cluster->source = (struct pl_assign_source){
+	cluster->source = (struct source){
 		.layers_count = layers,
 		.experts = experts,
 		.expert_bytes = EXPERT_BYTES,
@@ -103,8 +178,8 @@ static void always_within_memory_and_complete(void **state)
 	struct cluster *cluster = malloc(sizeof *cluster);
 	for (int round = 0; round < 2000; round++) {
 		random_cluster(cluster, &random, false, round % 2);
-		struct pl_assign_source *source = &cluster->source;
-		source->rebalance = cad_random_below(&random, 2);
+		struct source *source = &cluster->source;
+		source->level = cad_random_below(&random, 2);
 		struct pl_assignment assignment = assign(source, cluster->target);
 		uint32_t cells = source->layers_count * source->experts, unplaced = 0;
 		for (uint32_t n = 0; n < source->nodes_count; n++) {
@@ -154,9 +229,9 @@ static void rebalancing_evens_out_once(void **state)
 	uint8_t *again = malloc(sizeof cluster->target);
 	for (int round = 0; round < 1000; round++) {
 		random_cluster(cluster, &random, round % 2, true);
-		struct pl_assign_source *source = &cluster->source;
+		struct source *source = &cluster->source;
 		source->copies = 1;
-		source->rebalance = true;
+		source->level = true;
 		uint32_t cells = source->layers_count * source->experts;
 		for (uint32_t n = 0; n < source->nodes_count && round % 2; n++) /* room to move in */
 			cluster->nodes[n].memory_bytes = (uint64_t)cells * EXPERT_BYTES;
@@ -165,7 +240,7 @@ static void rebalancing_evens_out_once(void **state)
 			assert_true(gap(source, cluster->target) <= 1);
 		for (uint32_t n = 0; n < source->nodes_count; n++)
 			for (uint32_t cell = 0; cell < cells; cell++)
-				cluster->cells[n][cell] = cluster->target[n * cells + cell] ? PL_ASSIGN_HELD : 0;
+				cluster->cells[n][cell] = cluster->target[n * cells + cell] ? HELD : 0;
 		struct pl_assignment second = assign(source, again);
 		assert_int_equal(second.loads, 0);
 		assert_memory_equal(cluster->target, again, (size_t)source->nodes_count * cells);
@@ -185,15 +260,14 @@ static void held_experts_stay(void **state)
 	struct cluster *cluster = malloc(sizeof *cluster);
 	for (int round = 0; round < 1000; round++) {
 		random_cluster(cluster, &random, false, false);
-		struct pl_assign_source *source = &cluster->source;
+		struct source *source = &cluster->source;
 		source->copies = 1;
 		uint32_t cells = source->layers_count * source->experts,
 			 lost = (uint32_t)cad_random_below(&random, source->nodes_count);
 		(void)assign(source, cluster->target);
 		for (uint32_t n = 0; n < source->nodes_count; n++)
 			for (uint32_t cell = 0; cell < cells; cell++)
-				cluster->cells[n][cell] =
-					n != lost && cluster->target[n * cells + cell] ? PL_ASSIGN_HELD : 0;
+				cluster->cells[n][cell] = n != lost && cluster->target[n * cells + cell] ? HELD : 0;
 		cluster->nodes[lost].memory_bytes = 0;
 		(void)assign(source, cluster->target);
 		for (uint32_t n = 0; n < source->nodes_count; n++)
@@ -226,8 +300,8 @@ static void equal_input_gives_equal_output(void **state)
 static void first_placement_is_in_runs(void **state)
 {
 	(void)state;
-	const struct pl_assign_node nodes[] = { { 100, NULL }, { 100, NULL }, { 100, NULL } };
-	struct pl_assign_source source = {
+	const struct node nodes[] = { { 100, NULL }, { 100, NULL }, { 100, NULL } };
+	struct source source = {
 		.layers_count = 2,
 		.experts = 8,
 		.expert_bytes = 1,
@@ -250,8 +324,8 @@ static void first_placement_is_in_runs(void **state)
 static void second_copies_go_to_other_nodes(void **state)
 {
 	(void)state;
-	const struct pl_assign_node nodes[] = { { 100, NULL }, { 100, NULL }, { 100, NULL }, { 100, NULL } };
-	const struct pl_assign_source source = {
+	const struct node nodes[] = { { 100, NULL }, { 100, NULL }, { 100, NULL }, { 100, NULL } };
+	const struct source source = {
 		.layers_count = 3,
 		.experts = 8,
 		.expert_bytes = 1,
@@ -271,8 +345,8 @@ static void first_copies_come_before_second_ones(void **state)
 {
 	(void)state;
 	static const uint8_t a[] = { 1, 1, 0 }, b[] = { 1, 1, 0 };
-	const struct pl_assign_node nodes[] = { { 2, a }, { 2, b } };
-	const struct pl_assign_source source = {
+	const struct node nodes[] = { { 2, a }, { 2, b } };
+	const struct source source = {
 		.layers_count = 1,
 		.experts = 3,
 		.expert_bytes = 1,
@@ -287,9 +361,9 @@ static void first_copies_come_before_second_ones(void **state)
 static void says_what_is_missing(void **state)
 {
 	(void)state;
-	static const uint8_t failed[] = { PL_ASSIGN_FORBIDDEN, 0, 0, 0 };
-	const struct pl_assign_node nodes[] = { { 5 << 20, failed } };
-	struct pl_assign_source source = {
+	static const uint8_t failed[] = { FAILED, 0, 0, 0 };
+	const struct node nodes[] = { { 5 << 20, failed } };
+	struct source source = {
 		.layers_count = 2,
 		.experts = 2,
 		.expert_bytes = 2 << 20,
@@ -316,8 +390,8 @@ static void says_what_is_missing(void **state)
 static void nothing_to_place(void **state)
 {
 	(void)state;
-	const struct pl_assign_node nodes[] = { { 100, NULL } };
-	const struct pl_assign_source source = { .nodes = nodes, .nodes_count = 1, .copies = 1 };
+	const struct node nodes[] = { { 100, NULL } };
+	const struct source source = { .nodes = nodes, .nodes_count = 1, .copies = 1 };
 	uint8_t target[1];
 	assert_int_equal(assign(&source, target).unplaced, 0);
 }

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The states of copies: what is ordered when, what a map may show, and when a copy may go. */
-#include "orchestration/placement/assign.h"
 #include "orchestration/placement/rollout.h"
 
 #include <setjmp.h>
@@ -19,7 +18,8 @@ static const uint32_t layers[] = { 0, 1 };
 
 struct fixture {
 	struct pl_rollout *rollout;
-	char log[1024]; /* orders as text: "load 0: 1 2; free 1: 3; " */
+	struct pl_plan *target; /* of nodes in slots 0 to 2 */
+	char log[1024];         /* orders as text: "load 0: 1 2; free 1: 3; " */
 };
 
 static void note(struct fixture *fixture, const char *what, uint32_t slot, const uint32_t *cells, uint32_t count)
@@ -48,12 +48,37 @@ static const char *turn(struct fixture *fixture, uint64_t routers_epoch, uint64_
 	return fixture->log;
 }
 
+/* What one node should hold; others are to hold what they were before. */
 static void target(struct fixture *fixture, uint32_t slot, const char *cells)
 {
-	uint8_t wanted[CELLS];
-	for (int i = 0; i < CELLS; i++)
-		wanted[i] = cells[i] == '1';
-	pl_rollout_target(fixture->rollout, slot, wanted);
+	static const uint32_t slots[] = { 0, 1, 2 };
+	struct pl_plan *plan = fixture->target;
+	for (uint32_t i = 0; i < CELLS; i++)
+		if (cells[i] == '1')
+			pl_plan_put(plan, i / plan->experts, i % plan->experts, slot);
+		else
+			pl_plan_take(plan, i / plan->experts, i % plan->experts, slot);
+	pl_rollout_target(fixture->rollout, plan, slots);
+}
+
+/* What assign is told of a node: 'h' held, 'f' failed, 'l' leaving, '.' nothing. */
+static const char *view(struct fixture *fixture, uint32_t slot)
+{
+	struct pl_rollout_view plans;
+	assert_int_equal(pl_plan_create(2, CELLS / 2, 1, &plans.held), CAD_OK);
+	assert_int_equal(pl_plan_create(2, CELLS / 2, 1, &plans.failed), CAD_OK);
+	assert_int_equal(pl_plan_create(2, CELLS / 2, 1, &plans.leaving), CAD_OK);
+	(void)pl_rollout_view(fixture->rollout, slot, 0, &plans);
+	for (uint32_t i = 0; i < CELLS; i++)
+		fixture->log[i] = pl_plan_holds(plans.failed, i / 4, i % 4, 0) ? 'f'
+			: pl_plan_holds(plans.leaving, i / 4, i % 4, 0)        ? 'l'
+			: pl_plan_holds(plans.held, i / 4, i % 4, 0)           ? 'h'
+									       : '.';
+	fixture->log[CELLS] = 0;
+	pl_plan_free(plans.held);
+	pl_plan_free(plans.failed);
+	pl_plan_free(plans.leaving);
+	return fixture->log;
 }
 
 static void join(struct fixture *fixture, uint32_t slot, uint64_t memory, const char *cells)
@@ -79,6 +104,7 @@ static int setup(void **state)
 	};
 
 	assert_int_equal(pl_rollout_create(&options, &fixture->rollout), CAD_OK);
+	assert_int_equal(pl_plan_create(2, CELLS / 2, 3, &fixture->target), CAD_OK);
 	*state = fixture;
 
 	return 0;
@@ -88,6 +114,7 @@ static int teardown(void **state)
 {
 	struct fixture *fixture = *state;
 	pl_rollout_destroy(fixture->rollout);
+	pl_plan_free(fixture->target);
 	free(fixture);
 	return 0;
 }
@@ -196,9 +223,6 @@ static void old_copy_stays_until_all_new_ones_are_ready(void **state)
 static void leaving_copy_comes_back_when_it_is_wanted_again(void **state)
 {
 	struct fixture *fixture = *state;
-	uint8_t flags[CELLS];
-	uint64_t leaving;
-
 	join(fixture, 0, 1000, "00000000");
 	join(fixture, 1, 1000, "00000000");
 	target(fixture, 0, "10000000");
@@ -209,14 +233,11 @@ static void leaving_copy_comes_back_when_it_is_wanted_again(void **state)
 	turn(fixture, 0, 3);
 	pl_rollout_loaded(fixture->rollout, 1, 0, true, 4);
 	turn(fixture, 0, 4);
-	pl_rollout_view(fixture->rollout, 0, flags, &leaving);
-	assert_int_equal(flags[0], PL_ASSIGN_FORBIDDEN);
-	assert_int_equal(leaving, BYTES);
+	assert_string_equal(view(fixture, 0), "l.......");
 	pl_rollout_published(fixture->rollout, 2, 4);
 	pl_rollout_drop(fixture->rollout, 1); /* the node that it moved to dies */
-	pl_rollout_view(fixture->rollout, 0, flags, &leaving);
-	assert_int_equal(flags[0], PL_ASSIGN_HELD);
-	assert_int_equal(leaving, 0);
+	pl_plan_clear(fixture->target);
+	assert_string_equal(view(fixture, 0), "h.......");
 	target(fixture, 0, "10000000");
 	assert_string_equal(turn(fixture, UINT64_MAX, 1u << 20), "");
 	assert_int_equal(pl_rollout_copy(fixture->rollout, 0, 0), PL_COPY_READY);
@@ -226,9 +247,6 @@ static void leaving_copy_comes_back_when_it_is_wanted_again(void **state)
 static void wrong_checksum_is_freed_and_not_asked_for_again(void **state)
 {
 	struct fixture *fixture = *state;
-	uint8_t flags[CELLS];
-	uint64_t leaving;
-
 	join(fixture, 0, 1000, "00000000");
 	target(fixture, 0, "11000000");
 	turn(fixture, 0, 1);
@@ -237,15 +255,12 @@ static void wrong_checksum_is_freed_and_not_asked_for_again(void **state)
 	assert_int_not_equal(pl_rollout_copy(fixture->rollout, 0, 0), PL_COPY_READY);
 	assert_string_equal(turn(fixture, 0, 11), "free 0: 0; ");
 	pl_rollout_freed(fixture->rollout, 0, 0);
-	pl_rollout_view(fixture->rollout, 0, flags, &leaving);
-	assert_int_equal(flags[0], PL_ASSIGN_FORBIDDEN);
-	assert_int_equal(flags[1], PL_ASSIGN_FORBIDDEN);
+	assert_string_equal(view(fixture, 0), "ff......");
 	assert_false(pl_rollout_retry_due(fixture->rollout, 10 + RETRY - 1));
 	assert_int_equal(pl_rollout_deadline_ns(fixture->rollout, 20), 10 + RETRY);
 	assert_true(pl_rollout_retry_due(fixture->rollout, 10 + RETRY));
 	assert_false(pl_rollout_retry_due(fixture->rollout, 10 + RETRY));
-	pl_rollout_view(fixture->rollout, 0, flags, &leaving);
-	assert_int_equal(flags[0] | flags[1], 0);
+	assert_string_equal(view(fixture, 0), "........");
 }
 
 /* A node that comes back: verified copies are as they were, unverified ones are asked for, missing

@@ -47,6 +47,49 @@ void pl_plan_free(struct pl_plan *plan)
 	free(plan);
 }
 
+void pl_plan_clear(struct pl_plan *plan)
+{
+	memset(plan->bits, 0, (size_t)plan->layers * plan->experts * plan->words * sizeof *plan->bits);
+}
+
+uint32_t pl_plan_count(const struct pl_plan *plan, uint32_t layer, uint32_t expert)
+{
+	const uint64_t *set = pl_plan_set(plan, layer, expert);
+	uint32_t count = 0;
+	for (uint32_t w = 0; w < plan->words; w++)
+		count += (uint32_t)__builtin_popcountll(set[w]);
+	return count;
+}
+
+uint32_t pl_plan_next(const struct pl_plan *plan, uint32_t layer, uint32_t expert, uint32_t from)
+{
+	const uint64_t *set = pl_plan_set(plan, layer, expert);
+	for (uint32_t w = from / 64; w < plan->words; w++) {
+		uint64_t left = w == from / 64 ? set[w] & ~0ull << from % 64 : set[w];
+		if (left)
+			return w * 64 + (uint32_t)__builtin_ctzll(left);
+	}
+	return UINT32_MAX;
+}
+
+enum cad_status pl_plan_renumber(const struct pl_plan *from, const uint32_t *to, uint32_t nodes, struct pl_plan **plan)
+{
+	struct pl_plan *made;
+	enum cad_status status = pl_plan_create(from->layers, from->experts, nodes, &made);
+	if (status != CAD_OK)
+		return status;
+
+	memcpy(made->layer, from->layer, from->layers * sizeof *from->layer);
+	for (uint32_t l = 0; l < from->layers; l++)
+		for (uint32_t e = 0; e < from->experts; e++)
+			for (uint32_t n = 0; (n = pl_plan_next(from, l, e, n)) != UINT32_MAX; n++)
+				if (to[n] != UINT32_MAX)
+					pl_plan_put(made, l, e, to[n]);
+
+	*plan = made;
+	return CAD_OK;
+}
+
 uint32_t pl_plan_used(const struct pl_plan *plan, uint32_t layer, uint32_t node)
 {
 	uint32_t used = 0;

@@ -40,6 +40,14 @@ static inline void pl_plan_put(struct pl_plan *plan, uint32_t layer, uint32_t ex
 {
 	cad_map_set_add(pl_plan_set(plan, layer, expert), node);
 }
+static inline void pl_plan_take(struct pl_plan *plan, uint32_t layer, uint32_t expert, uint32_t node)
+{
+	pl_plan_set(plan, layer, expert)[node / 64] &= ~(1ull << node % 64);
+}
+void pl_plan_clear(struct pl_plan *plan);
+/* The nodes that hold an expert; of them the first from `from` on, UINT32_MAX: none. */
+uint32_t pl_plan_count(const struct pl_plan *plan, uint32_t layer, uint32_t expert);
+uint32_t pl_plan_next(const struct pl_plan *plan, uint32_t layer, uint32_t expert, uint32_t from);
 /* Copies of a layer on a node; their maximum over layers and nodes; all copies of all layers. */
 uint32_t pl_plan_used(const struct pl_plan *plan, uint32_t layer, uint32_t node);
 uint32_t pl_plan_used_max(const struct pl_plan *plan);
@@ -48,6 +56,10 @@ uint64_t pl_plan_copies(const struct pl_plan *plan);
 /* Blocks of consecutive experts: a plan without any knowledge of routing. */
 CAD_MUST_USE enum cad_status pl_plan_contiguous(
 	uint32_t layers, uint32_t experts, uint32_t nodes, struct pl_plan **plan);
+
+/* The same plan for `nodes` other nodes: node n becomes to[n], or is left out (UINT32_MAX). */
+CAD_MUST_USE enum cad_status pl_plan_renumber(
+	const struct pl_plan *from, const uint32_t *to, uint32_t nodes, struct pl_plan **plan);
 
 /* The file. Every expert must have a node, every node must be in range, and all layers must have
  * the same experts. */

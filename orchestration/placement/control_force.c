@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The plan in force: it is checked, applied, paused, stopped, and shown to the target. */
+#include "orchestration/placement/internal.h"
+
+#include "common/base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void drop_plan(struct pl_force *force)
+{
+	pl_cluster_fini(&force->cluster);
+	pl_plan_free(force->plan);
+	force->plan = NULL;
+}
+
+void pl_force_fini(struct pl_force *force)
+{
+	drop_plan(force);
+	*force = (struct pl_force){ 0 };
+}
+
+void pl_force_moved(struct pl_control *control)
+{
+	control->force.progress.done++;
+	control->force.progress.moved_ns = pl_control_now(control);
+}
+
+/* to[n]: which node of `there` node n of `here` is; PL_CLUSTER_ANY: none. NULL: out of memory. */
+static uint32_t *match(const struct pl_cluster *here, const struct pl_cluster *there)
+{
+	uint32_t *to = malloc((here->nodes_count + 1u) * sizeof *to);
+	for (uint32_t n = 0; to && n < here->nodes_count; n++)
+		to[n] = pl_cluster_find(there, here->nodes[n].id);
+	return to;
+}
+
+/* A plan of one cluster for the nodes of another: what is on nodes that those are not is left out. */
+static enum cad_status translate(const struct pl_plan *plan, const struct pl_cluster *from, const struct pl_cluster *to,
+	struct pl_plan **translated)
+{
+	uint32_t *nodes = match(from, to);
+	enum cad_status status = nodes ? pl_plan_renumber(plan, nodes, to->nodes_count, translated) : CAD_ERR_MEMORY;
+	free(nodes);
+	return status;
+}
+
+/* What is wanted where it is not, is left where it is. */
+static void stay(struct pl_plan *wanted, const struct pl_plan *held)
+{
+	for (uint32_t l = 0; l < wanted->layers; l++)
+		for (uint32_t e = 0; e < wanted->experts; e++) {
+			uint64_t *want = pl_plan_set(wanted, l, e), *has = pl_plan_set(held, l, e);
+			uint32_t copies = pl_plan_count(wanted, l, e);
+			if (pl_plan_count(held, l, e) == 0)
+				continue;
+			for (uint32_t w = 0; w < wanted->words; w++)
+				want[w] &= has[w];
+			uint32_t kept = pl_plan_count(wanted, l, e);
+			copies = copies ? copies : 1;
+			for (uint32_t n = 0; kept < copies && (n = pl_plan_next(held, l, e, n)) != UINT32_MAX; n++) {
+				kept += !pl_plan_holds(wanted, l, e, n);
+				pl_plan_put(wanted, l, e, n);
+			}
+		}
+}
+
+enum cad_status pl_force_show(const struct pl_force *force, struct pl_scene *scene)
+{
+	if (!force->plan)
+		return CAD_OK;
+	enum cad_status status = translate(force->plan, &force->cluster, &scene->cluster, &scene->wanted);
+	for (uint32_t n = 0; status == CAD_OK && n < scene->cluster.nodes_count; n++)
+		scene->fresh[n] = scene->fresh[n] && !force->paused &&
+			pl_cluster_find(&force->cluster, scene->cluster.nodes[n].id) == PL_CLUSTER_ANY;
+	if (status == CAD_OK && force->paused)
+		stay(scene->wanted, scene->held);
+	return status;
+}
+
+static enum cad_status copy_ids(const struct pl_cluster *from, uint32_t more, struct pl_cluster *to)
+{
+	*to = (struct pl_cluster){
+		.nodes = calloc(from->nodes_count + more + 1u, sizeof *to->nodes),
+		.nodes_count = from->nodes_count,
+	};
+	for (uint32_t n = 0; to->nodes && n < from->nodes_count; n++)
+		memcpy(to->nodes[n].id, from->nodes[n].id, sizeof to->nodes[n].id);
+	return to->nodes ? CAD_OK : CAD_ERR_MEMORY;
+}
+
+/* What the plan says of nodes of the scene is what is wanted there; of others it says what it said. */
+static void overwrite(struct pl_plan *plan, const uint32_t *at, const struct pl_plan *wanted)
+{
+	for (uint32_t l = 0; l < plan->layers; l++)
+		for (uint32_t e = 0; e < plan->experts; e++)
+			for (uint32_t n = 0; n < wanted->nodes; n++) {
+				if (at[n] == PL_CLUSTER_ANY)
+					continue;
+				pl_plan_take(plan, l, e, at[n]);
+				if (pl_plan_holds(wanted, l, e, n))
+					pl_plan_put(plan, l, e, at[n]);
+			}
+}
+
+enum cad_status pl_force_take(struct pl_force *force, const struct pl_scene *scene)
+{
+	uint32_t more = 0;
+	for (uint32_t n = 0; force->plan && n < scene->cluster.nodes_count; n++)
+		more += scene->fresh[n];
+	if (more == 0)
+		return CAD_OK;
+
+	struct pl_cluster cluster;
+	struct pl_plan *plan = NULL;
+	uint32_t *at = NULL;
+	enum cad_status status = copy_ids(&force->cluster, more, &cluster);
+	for (uint32_t n = 0; status == CAD_OK && n < scene->cluster.nodes_count; n++)
+		if (scene->fresh[n])
+			memcpy(cluster.nodes[cluster.nodes_count++].id, scene->cluster.nodes[n].id,
+				sizeof cluster.nodes->id);
+	if (status == CAD_OK)
+		status = translate(force->plan, &force->cluster, &cluster, &plan);
+	if (status == CAD_OK && !(at = match(&scene->cluster, &cluster)))
+		status = CAD_ERR_MEMORY;
+	if (status == CAD_OK) {
+		overwrite(plan, at, scene->wanted);
+		drop_plan(force);
+		force->cluster = cluster;
+		force->plan = plan;
+	} else {
+		pl_plan_free(plan);
+		pl_cluster_fini(&cluster);
+	}
+
+	free(at);
+	return status;
+}
+
+/* ---- the situation ---- */
+
+enum cad_status pl_control_situation(
+	const struct pl_control *control, struct pl_situation *situation, struct cad_error *error)
+{
+	struct pl_scene scene;
+	enum cad_status status = pl_scene_init(control, &scene);
+
+	*situation = (struct pl_situation){ .epoch = control->epoch };
+	if (status == CAD_OK)
+		status = copy_ids(&scene.cluster, 0, &situation->cluster);
+	if (status == CAD_OK) { /* those that are given experts come first */
+		memcpy(situation->cluster.nodes, scene.cluster.nodes, scene.usable * sizeof *scene.cluster.nodes);
+		situation->cluster.nodes_count = scene.usable;
+		situation->cluster.racks_count = scene.cluster.racks_count;
+		situation->cluster.expert_bytes = scene.cluster.expert_bytes;
+		status = translate(scene.held, &scene.cluster, &situation->cluster, &situation->present);
+	}
+	pl_scene_fini(&scene);
+	if (status != CAD_OK) {
+		pl_situation_fini(situation);
+		return cad_error_set(error, status, "out of memory for what is where now");
+	}
+
+	return CAD_OK;
+}
+
+void pl_situation_fini(struct pl_situation *situation)
+{
+	pl_cluster_fini(&situation->cluster);
+	pl_plan_free(situation->present);
+	*situation = (struct pl_situation){ 0 };
+}
+
+/* ---- check ---- */
+
+static enum cad_status check_shape(const struct pl_shape *shape, const struct pl_cluster *cluster,
+	const struct pl_plan *plan, struct cad_error *error)
+{
+	if (plan->layers != shape->layers_count || plan->experts != shape->experts)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the plan is for %u layers of %u experts, the model has %u MoE layers of %u: plan for this model",
+			plan->layers, plan->experts, shape->layers_count, shape->experts);
+	for (uint32_t l = 0; l < plan->layers; l++)
+		if (plan->layer[l] != shape->layers[l])
+			return cad_error_set(error, CAD_ERR_INVALID,
+				"the plan is for layer %u, which is no MoE layer of the model: plan for this model",
+				plan->layer[l]);
+	if (plan->nodes != cluster->nodes_count)
+		return cad_error_set(error, CAD_ERR_INVALID, "the plan is for %u nodes, but %u are named", plan->nodes,
+			cluster->nodes_count);
+	return CAD_OK;
+}
+
+/* `there`: the plan for the nodes of the scene. */
+static enum cad_status check_places(const struct pl_cluster *cluster, const struct pl_plan *plan,
+	const struct pl_scene *scene, struct cad_error *error)
+{
+	for (uint32_t n = 0; n < cluster->nodes_count; n++) {
+		uint32_t at = pl_cluster_find(&scene->cluster, cluster->nodes[n].id), used = 0;
+		for (uint32_t l = 0; l < plan->layers; l++)
+			used += pl_plan_used(plan, l, n);
+		if (used > 0 && (at == PL_CLUSTER_ANY || at >= scene->usable))
+			return cad_error_set(error, CAD_ERR_INVALID,
+				"the plan gives %u experts to node '%s', which %s: plan for the nodes that there are",
+				used, cluster->nodes[n].id,
+				at == PL_CLUSTER_ANY ? "is no expert node of this cluster now"
+						     : "is given no experts now");
+		if (used > 0 && used * scene->cluster.expert_bytes > scene->cluster.nodes[at].memory_bytes)
+			return cad_error_set(error, CAD_ERR_EXHAUSTED,
+				"the plan gives %u experts to node '%s', which has room for %llu: %.1f MiB are missing",
+				used, cluster->nodes[n].id,
+				(unsigned long long)(scene->cluster.nodes[at].memory_bytes /
+					scene->cluster.expert_bytes),
+				(double)(used * scene->cluster.expert_bytes - scene->cluster.nodes[at].memory_bytes) /
+					(1 << 20));
+	}
+	for (uint32_t l = 0; l < plan->layers; l++)
+		for (uint32_t e = 0; e < plan->experts; e++)
+			if (pl_plan_count(plan, l, e) == 0)
+				return cad_error_set(error, CAD_ERR_INVALID,
+					"the plan leaves layer %u expert %u without a node", plan->layer[l], e);
+	return CAD_OK;
+}
+
+static enum cad_status check(const struct pl_control *control, const struct pl_cluster *cluster,
+	const struct pl_plan *plan, const struct pl_scene *scene, struct cad_error *error)
+{
+	if (!control->placed)
+		return cad_error_set(error, CAD_AGAIN, "the experts are not placed yet: try again in a moment");
+	enum cad_status status = check_shape(&control->options.shape, cluster, plan, error);
+	return status == CAD_OK ? check_places(cluster, plan, scene, error) : status;
+}
+
+static enum cad_status look(const struct pl_control *control, struct pl_scene *scene, struct cad_error *error)
+{
+	enum cad_status status = pl_scene_init(control, scene);
+	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "out of memory for what is where now");
+}
+
+enum cad_status pl_control_check(const struct pl_control *control, const struct pl_cluster *cluster,
+	const struct pl_plan *plan, struct cad_error *error)
+{
+	struct pl_scene scene;
+	enum cad_status status = look(control, &scene, error);
+	if (status != CAD_OK)
+		return status;
+	status = check(control, cluster, plan, &scene, error);
+	pl_scene_fini(&scene);
+	return status;
+}
+
+/* ---- apply, pause, stop ---- */
+
+/* In force from now on; the old one is gone. Takes both. */
+static void enforce(struct pl_control *control, const struct pl_cluster *ids, struct pl_plan *plan)
+{
+	drop_plan(&control->force);
+	control->force.cluster = *ids;
+	control->force.plan = plan;
+	control->target_due = true;
+}
+
+enum cad_status pl_control_apply(struct pl_control *control, const struct pl_cluster *cluster,
+	const struct pl_plan *plan, uint64_t bytes_per_second, struct cad_error *error)
+{
+	struct pl_cluster ids = { 0 };
+	struct pl_plan *copy = NULL;
+	enum cad_status status = pl_control_check(control, cluster, plan, error);
+	if (status != CAD_OK)
+		return status;
+
+	status = copy_ids(cluster, 0, &ids);
+	if (status == CAD_OK)
+		status = translate(plan, cluster, &ids, &copy);
+	if (status != CAD_OK) {
+		pl_cluster_fini(&ids);
+		return cad_error_set(error, status, "out of memory for a plan of %u nodes", cluster->nodes_count);
+	}
+
+	enforce(control, &ids, copy);
+	control->force.paused = false;
+	control->force.bytes_per_second = bytes_per_second;
+	control->force.progress = (struct pl_control_progress){ 0 };
+	cad_log_info(PL_COMPONENT, "a plan is in force", CAD_U("nodes", cluster->nodes_count),
+		CAD_U("copies", pl_plan_copies(plan)));
+	return CAD_OK;
+}
+
+void pl_control_pause(struct pl_control *control, bool paused)
+{
+	control->force.paused = paused;
+	control->target_due = true;
+}
+
+/* The nodes of the scene that the plan knows, or now puts something on: others may still be filled. */
+static enum cad_status known_nodes(const struct pl_force *force, const struct pl_scene *scene, struct pl_cluster *known)
+{
+	enum cad_status status = copy_ids(&scene->cluster, 0, known);
+	if (status != CAD_OK)
+		return status;
+
+	known->nodes_count = 0;
+	for (uint32_t n = 0; n < scene->cluster.nodes_count; n++) {
+		const char *id = scene->cluster.nodes[n].id;
+		uint32_t used = 0;
+		for (uint32_t l = 0; l < scene->wanted->layers; l++)
+			used += pl_plan_used(scene->wanted, l, n);
+		if (used || pl_cluster_find(&force->cluster, id) != PL_CLUSTER_ANY)
+			memcpy(known->nodes[known->nodes_count++].id, id, sizeof known->nodes->id);
+	}
+	return CAD_OK;
+}
+
+enum cad_status pl_control_stop(struct pl_control *control, struct cad_error *error)
+{
+	struct pl_force *force = &control->force;
+	struct pl_scene scene;
+
+	if (!force->plan)
+		return cad_error_set(error, CAD_ERR_NOT_FOUND, "there is no plan in force");
+	enum cad_status status = look(control, &scene, error);
+	if (status != CAD_OK)
+		return status;
+
+	stay(scene.wanted, scene.held);
+	struct pl_plan *plan = NULL;
+	struct pl_cluster known;
+	status = known_nodes(force, &scene, &known);
+	if (status == CAD_OK)
+		status = translate(scene.wanted, &scene.cluster, &known, &plan);
+	pl_scene_fini(&scene);
+	if (status != CAD_OK) {
+		pl_cluster_fini(&known);
+		return cad_error_set(error, status, "out of memory for what is where now");
+	}
+	enforce(control, &known, plan);
+	force->paused = false;
+
+	return CAD_OK;
+}
+
+void pl_control_progress(const struct pl_control *control, struct pl_control_progress *progress)
+{
+	struct pl_rollout_work work;
+	pl_rollout_work(control->rollout, &work);
+
+	*progress = control->force.progress;
+	progress->in_flight = work.loading;
+	progress->moves = progress->done + progress->failed + work.loading + work.pending;
+	progress->bytes = progress->moves * pl_rollout_bytes(control->rollout);
+	progress->bytes_done += progress->done * pl_rollout_bytes(control->rollout);
+	progress->settled = !control->target_due && work.loading + work.pending + work.leaving == 0;
+}
