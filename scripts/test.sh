@@ -108,6 +108,9 @@ test_faults() {
 	table_of faults "$@"
 }
 
+# test_moves [ROW...] [OPTION...]: what users notice while experts move, see tests/moves/run.py. Not among the tests that run without a name.
+test_moves() { table_of moves "$@"; }
+
 # test_attempts: the table of attempts, see tests/attempts/run.py. Its quick rows are among the cluster tests.
 test_attempts() { table_of attempts; }
 
@@ -201,7 +204,7 @@ test_fuzz() {
 run_tests() {
 	local kind
 	case ${1:-} in   # these have arguments of their own, and end with a table; who compiles something installs what that takes
-		faults | attempts | deploy)
+		faults | moves | attempts | deploy)
 			install_packages "${TEST_PACKAGES[@]}"
 			"test_$1" "${@:2}"
 			return

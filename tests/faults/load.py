@@ -55,18 +55,62 @@ class Resume:
         self.fingerprint = self.fingerprint or message.fingerprint
 
 
-class Stream(threading.Thread):
+class Asker:
+    """Asks for an answer. `at`: the router that it asks first; one that `resumes` goes on at the next one when its router went away."""
+
+    def __init__(self, prompt, tokens, clients, at, resumes, **fields):
+        self.prompt, self.tokens_max, self.fields = prompt, tokens, fields
+        self.clients, self.at, self.resumes = clients, at % len(clients), resumes
+        self.stopping = threading.Event()
+
+    def came(self, message):
+        """A message of the answer has come."""
+
+    def answer(self):
+        """The digest of one whole answer."""
+        so_far, give_up = Resume(), time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                return self.receive(self.clients[self.at], so_far)
+            except grpc.RpcError as error:
+                if not self.resumes or error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > give_up:
+                    raise
+                self.next_router()
+                self.stopping.wait(0.02)
+
+    def next_router(self):
+        self.at = (self.at + 1) % len(self.clients)
+
+    def receive(self, client, so_far):
+        """One stream: what is missing. Returns the digest, which is of the whole answer."""
+        digest = None
+        request = client.Request(max_tokens=self.tokens_max - len(so_far.tokens), ignore_eos=True, **self.fields)
+        request.tokens.ids.extend(self.prompt)
+        if so_far.tokens:
+            request.resume.token_ids.extend(so_far.tokens)
+            request.resume.digest, request.resume.fingerprint = so_far.digest, so_far.fingerprint
+        for message in client.generate(request, timeout=DEADLINE_S):
+            self.came(message)
+            so_far.add(message)
+            digest = message.digest or digest
+        return digest
+
+
+def why_failed(error):
+    return f'{error.code().name}: {error.details()}' if isinstance(error, grpc.RpcError) else repr(error)
+
+
+class Stream(Asker, threading.Thread):
     """One user: a request, and when it has ended, the same again."""
 
     def __init__(self, index, clients, digest, resumes, tokens=TOKENS):
-        super().__init__(daemon=True)
-        self.index, self.clients, self.digest, self.resumes, self.tokens_max = index, clients, digest, resumes, tokens
-        self.at = index % len(clients)       # the router that it is at
+        threading.Thread.__init__(self, daemon=True)
+        Asker.__init__(self, prompt(index), tokens, clients, index, resumes)
+        self.index, self.digest = index, digest
         self.tokens = self.requests = self.unequal = 0
         self.failed = []
         self.gaps = []                       # (when it ended, how long it was): from the request or the last token to the next one
         self.last = time.monotonic()
-        self.stopping = threading.Event()
 
     def run(self):
         while not self.stopping.is_set():
@@ -75,38 +119,18 @@ class Stream(threading.Thread):
             try:
                 self.unequal += self.answer() != self.digest
             except Exception as error:
-                self.failed.append(f'{error.code().name}: {error.details()}' if isinstance(error, grpc.RpcError) else repr(error))
-                self.at = (self.at + 1) % len(self.clients)
+                self.failed.append(why_failed(error))
+                self.next_router()
                 self.stopping.wait(0.1)
 
-    def answer(self):
-        """The digest of one whole answer. A client that resumes goes on at the next router when this one went away."""
-        so_far, give_up = Resume(), time.monotonic() + DEADLINE_S
-        while True:
-            try:
-                return self.receive(self.clients[self.at], so_far)
-            except grpc.RpcError as error:
-                if not self.resumes or error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > give_up:
-                    raise
-                self.at = (self.at + 1) % len(self.clients)
-                self.stopping.wait(0.02)
+    def came(self, message):
+        self.progress(len(message.token_ids))
 
-    def receive(self, client, so_far):
-        """One stream: what is missing. Returns the digest, which is of the whole answer."""
-        digest = None
-        request = client.Request(max_tokens=self.tokens_max - len(so_far.tokens), ignore_eos=True)
-        request.tokens.ids.extend(prompt(self.index))
-        if so_far.tokens:
-            request.resume.token_ids.extend(so_far.tokens)
-            request.resume.digest, request.resume.fingerprint = so_far.digest, so_far.fingerprint
-        for message in client.generate(request, timeout=DEADLINE_S):
-            now = time.monotonic()
-            self.gaps.append((now, now - self.last))
-            self.last = now
-            self.tokens += len(message.token_ids)
-            so_far.add(message)
-            digest = message.digest or digest
-        return digest
+    def progress(self, tokens):
+        now = time.monotonic()
+        self.gaps.append((now, now - self.last))
+        self.last = now
+        self.tokens += tokens
 
     def longest_gap(self, since):
         now = time.monotonic()
@@ -122,13 +146,10 @@ class CadrectlStream(Stream):
             saved = pathlib.Path(directory) / 'answer.json'
             # The router that it is at comes first.
             routers = [client.router.grpc for client in self.clients[self.at:] + self.clients[:self.at]]
-            process = subprocess.Popen([BIN / 'cadrectl', 'generate', '--router', ','.join(routers), '--tokens', ','.join(map(str, prompt(self.index))), '--ignore-eos',
+            process = subprocess.Popen([BIN / 'cadrectl', 'generate', '--router', ','.join(routers), '--tokens', ','.join(map(str, self.prompt)), '--ignore-eos',
                                         '--max-tokens', str(self.tokens_max), '--save', saved], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             while os.read(process.stdout.fileno(), 65536):
-                now = time.monotonic()
-                self.gaps.append((now, now - self.last))
-                self.last = now
-                self.tokens += 1
+                self.progress(1)
             said = process.communicate()[1].decode().strip()
             assert process.returncode == 0, said
             return json.loads(saved.read_text())['digest']

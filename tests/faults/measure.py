@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures one row: a cluster, load, the fault, its undoing, and what the streams saw of it."""
-import collections
 import contextlib
 import time
 
@@ -43,10 +42,10 @@ def strike(row, world, load, result):
 
 
 @contextlib.contextmanager
-def running(row):
-    """A cluster for a row; another one if another program took one of its ports."""
+def running(row, **options):
+    """A cluster for a row; another one if another program took one of its ports. `options` go to the row's."""
     for last in (False, True):
-        world = row.make_world()
+        world = row.make_world(**options)
         try:
             world.__enter__()
             break
@@ -74,8 +73,3 @@ def measure(row, digests):
     else:
         result.why.append(f'logs: {world.directory}')
     return result
-
-
-def summary(failed):
-    """What requests failed with, each sentence once."""
-    return [f'{count} x {sentence}' for sentence, count in collections.Counter(failed).most_common()]

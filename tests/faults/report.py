@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of faults, as Markdown and as JSON."""
+"""Tables of what was measured, as Markdown and as JSON."""
+import collections
 import json
 import os
 import platform
 import statistics
 
 from load import STREAMS
-from measure import summary
-
-HEAD = '''| row | fault | failed | digests | gap p50 | p95 | max | aim | |
-|---|---|---|---|---|---|---|---|---|'''
 
 
 def machine():
@@ -27,9 +24,50 @@ def seconds(value):
     return '' if value is None else f'{value * 1000:.0f} ms' if value < 1 else f'{value:.2f} s'
 
 
+def summary(failed):
+    """What requests failed with, each sentence once."""
+    return [f'{count} x {sentence}' for sentence, count in collections.Counter(failed).most_common()]
+
+
 class Report:
+    """Entries are dicts with at least row, held, failures, why and told; the last three are lists of sentences."""
+    command, head = '', ''
+
     def __init__(self):
         self.entries, self.skipped = [], []
+
+    def skip(self, row, why):
+        self.skipped.append({'row': row.name, 'title': row.title, 'why': why})
+
+    def counts(self):
+        held = sum(e['held'] for e in self.entries)
+        return held, len(self.entries) - held, len(self.skipped)
+
+    def line(self, entry):
+        raise NotImplementedError
+
+    def table(self):
+        return [self.head, *[self.line(e) for e in self.entries]]
+
+    def markdown(self):
+        return '\n'.join([f'Measured with {self.command}: {machine()}.', '', *self.table(), *self.remarks()])
+
+    def remarks(self):
+        remarks = [f'- {e["row"]}: {sentence}' for e in self.entries if not e['held'] for sentence in dict.fromkeys(e['failures'] + e['why'])]
+        remarks += [f'- {e["row"]}: {sentence}' for e in self.entries for sentence in e['told']]
+        remarks += [f'- {s["row"]} is skipped: {s["why"]}' for s in self.skipped]
+        return ['', *remarks] if remarks else []
+
+    def write_json(self, path):
+        with open(path, 'w') as file:
+            json.dump({'machine': machine(), 'rows': self.entries, 'skipped': self.skipped}, file, indent=1)
+            file.write('\n')
+
+
+class FaultReport(Report):
+    command = f'`./cadre test faults` under {STREAMS} streams on models/demo'
+    head = '''| row | fault | failed | digests | gap p50 | p95 | max | aim | |
+|---|---|---|---|---|---|---|---|---|'''
 
     def add(self, row, results):
         gaps = [r.gap for r in results]
@@ -44,32 +82,16 @@ class Report:
         self.entries.append(entry)
         return entry
 
-    def skip(self, row, why):
-        self.skipped.append({'row': row.name, 'fault': row.title, 'why': why})
-
-    def counts(self):
-        held = sum(e['held'] for e in self.entries)
-        return held, len(self.entries) - held, len(self.skipped)
-
-    def markdown(self):
-        lines = [f'Measured with `./cadre test faults` under {STREAMS} streams on models/demo: {machine()}.', '', HEAD]
-        return '\n'.join(lines + [line(e) for e in self.entries] + self.remarks())
-
-    def remarks(self):
-        remarks = [f'- {e["row"]}: {sentence}' for e in self.entries if not e['held'] for sentence in dict.fromkeys(e['failures'] + e['why'])]
-        remarks += [f'- {e["row"]}: {sentence}' for e in self.entries for sentence in e['told']]
-        remarks += [f'- {s["row"]} is skipped: {s["why"]}' for s in self.skipped]
-        return ['', *remarks] if remarks else []
-
-    def write_json(self, path):
-        with open(path, 'w') as file:
-            json.dump({'machine': machine(), 'streams': STREAMS, 'rows': self.entries, 'skipped': self.skipped}, file, indent=1)
-            file.write('\n')
+    def line(self, e):
+        gap = e['gap_s']
+        others = f' (others {seconds(e["gap_of_others_s"])})' if e['gap_of_others_s'] is not None else ''
+        return (f'| `{e["row"]}` | {e["fault"]} | {e["failed"]} of {e["requests"]} | {digests(e)} | {seconds(gap["p50"])} | {seconds(gap["p95"])} | {seconds(gap["max"])}{others} '
+                f'| {"told" if e["aim_s"] is None else "≤ " + seconds(e["aim_s"])} | {held(e)} |')
 
 
-def line(e):
-    gap = e['gap_s']
-    others = f' (others {seconds(e["gap_of_others_s"])})' if e['gap_of_others_s'] is not None else ''
-    digests = 'equal' if not e['unequal'] else f'{e["unequal"]} unequal'
-    return (f'| `{e["row"]}` | {e["fault"]} | {e["failed"]} of {e["requests"]} | {digests} | {seconds(gap["p50"])} | {seconds(gap["p95"])} | {seconds(gap["max"])}{others} '
-            f'| {"told" if e["aim_s"] is None else "≤ " + seconds(e["aim_s"])} | {"held" if e["held"] else "**missed**"} |')
+def digests(entry):
+    return 'equal' if not entry['unequal'] else f'{entry["unequal"]} unequal'
+
+
+def held(entry):
+    return 'held' if entry['held'] else '**missed**'

@@ -27,7 +27,7 @@ class Row:
 
 def add(fault, name, title, aim, needs=(), hold=0, world=World, **options):
     """`needs`: functions that say what is missing for the row, or None. `options` go to the world."""
-    ROWS.append(Row(fault, name, title, aim, [*needs, *world.NEEDS], hold, lambda: world(**options)))
+    ROWS.append(Row(fault, name, title, aim, [*needs, *world.NEEDS], hold, lambda **more: world(**options, **more)))
 
 
 def row(aim, copies=(1,), **settings):
