@@ -4,6 +4,7 @@
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/log.h"
 #include "common/rpc/reactor.h"
+#include "router-svc/report.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@ struct rt_control {
 	struct rt_control_options options;
 	struct cad_member *member; /* NULL: left */
 	struct cad_rpc_wakeup reach;
+	struct rt_report *report; /* NULL: the engine has no telemetry */
 	Cadre__V1__Unreached unreached[CAD_NODES_MAX], *unreached_list[CAD_NODES_MAX]; /* of the last load report */
 	struct cad_note apart, discounted;
 };
@@ -74,6 +76,13 @@ static void report_reach(void *context)
 		cad_member_load(control->member);
 }
 
+static void report_routing(void *context)
+{
+	struct rt_control *control = context;
+	if (control->report && control->member)
+		rt_report_send(control->report, control->member);
+}
+
 void rt_control_reach_changed(struct rt_control *control) { cad_rpc_wakeup_send(&control->reach); }
 
 /* ---- what comes ---- */
@@ -105,6 +114,8 @@ static void joined(void *context, enum cad_membership membership, const char *wh
 	struct rt_control *control = context;
 	cad_note_put(&control->apart, membership == CAD_JOINED ? "" : why);
 	cad_note_put(&control->discounted, ""); /* until it is said again */
+	if (control->report && membership == CAD_JOINED)
+		rt_report_begin(control->report);
 	control->options.refused(control->options.context, membership == CAD_MEMBER_REFUSED);
 }
 
@@ -135,12 +146,17 @@ enum cad_status rt_control_create(
 		.hello = fill_hello,
 		.load = fill_load,
 		.map = take_map,
+		.second = report_routing,
 		.joined = joined,
 		.standing = take_standing,
 	};
-	enum cad_status status = cad_member_create(&member, &made->member, error);
+	enum cad_status status = CAD_OK;
+	if (rt_engine_telemetry(options->engine) && rt_report_create(options->engine, &made->report) != CAD_OK)
+		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory to report routing");
+	if (status == CAD_OK)
+		status = cad_member_create(&member, &made->member, error);
 	if (status != CAD_OK) {
-		free(made);
+		rt_control_destroy(made);
 		return status;
 	}
 
@@ -155,4 +171,10 @@ void rt_control_leave(struct rt_control *control, void (*left)(void *context), v
 	cad_member_leave(member, left, context);
 }
 
-void rt_control_destroy(struct rt_control *control) { free(control); }
+void rt_control_destroy(struct rt_control *control)
+{
+	if (!control)
+		return;
+	rt_report_destroy(control->report);
+	free(control);
+}

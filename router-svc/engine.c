@@ -33,8 +33,9 @@ struct rt_engine {
 	struct rt_scheduler scheduler;
 	struct rt_batch batch;
 	struct rt_step step;
-	bool *wants;     /* [rows_max] */
-	int32_t *chosen; /* [spans_max]: the token that a span chose in this step, -1: none */
+	struct rt_telemetry telemetry; /* zeroed: there is none */
+	bool *wants;                   /* [rows_max] */
+	int32_t *chosen;               /* [spans_max]: the token that a span chose in this step, -1: none */
 	void *sample_scratch;
 	const struct cad_clock *clock;
 	uint64_t look_at_ns; /* at all nodes, again */
@@ -301,6 +302,33 @@ static void report_routing(struct rt_engine *engine, const struct rt_span *span,
 	emit(engine, &event);
 }
 
+/* The rows that the span computed for the first time: not those of a sequence that lost its pages, or
+ * that another router computed before. */
+static void sample_routing(struct rt_engine *engine, const struct rt_span *span, uint32_t begin)
+{
+	const struct rt_sequence *sequence = span->sequence;
+	const struct rt_step_trace *trace = &engine->step.trace;
+	uint32_t topk = engine->spec->gate.topk, skip = sequence->reported > begin ? sequence->reported - begin : 0;
+
+	if (!engine->telemetry.records || sequence->request.trial)
+		return;
+	for (uint32_t row = skip; row < span->rows; row++)
+		rt_telemetry_token(&engine->telemetry, sequence->id, begin + row,
+			trace->ids + (size_t)(span->first + row) * topk, engine->batch.rows_max);
+}
+
+static void tell_traffic(struct rt_engine *engine)
+{
+	const struct rt_route_table *routes = &engine->exchange.routes;
+
+	for (uint32_t i = 0; i < routes->peers_count; i++) {
+		struct rt_peer *peer = &routes->peers[i];
+		if ((peer->bytes_sent > 0 || peer->bytes_received > 0) &&
+			rt_telemetry_traffic(&engine->telemetry, peer->id, peer->bytes_sent, peer->bytes_received))
+			peer->bytes_sent = peer->bytes_received = 0;
+	}
+}
+
 /* After the step: what the span's sequence has now. */
 static void advance(struct rt_engine *engine, struct rt_span *span, int32_t token)
 {
@@ -315,6 +343,7 @@ static void advance(struct rt_engine *engine, struct rt_span *span, int32_t toke
 
 	atomic_store_explicit(&engine->stats.advanced_ns, now_ns(engine), memory_order_relaxed);
 	report_routing(engine, span, begin);
+	sample_routing(engine, span, begin);
 	if (sequence->computed > sequence->reported)
 		sequence->reported = sequence->computed;
 	if (token < 0)
@@ -395,6 +424,8 @@ bool rt_engine_turn(struct rt_engine *engine, uint64_t until_ns)
 {
 	take_news(engine);
 	sweep(engine);
+	if (engine->telemetry.records && rt_telemetry_turn(&engine->telemetry, now_ns(engine)))
+		tell_traffic(engine);
 	uint64_t due = rt_route_table_tick(&engine->exchange.routes);
 	rt_schedule(&engine->scheduler, &engine->batch);
 	bool computes = engine->batch.rows > 0;
@@ -503,6 +534,10 @@ static enum cad_status create_step(struct rt_engine *engine, struct cad_error *e
 	enum cad_status status = rt_step_init(&engine->step, &step, error);
 	if (status == CAD_OK && o->keep_logits && rt_step_trace_logits(&engine->step) != CAD_OK)
 		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory to keep router logits");
+	uint32_t layers = engine->step.trace.moe_layers_count;
+	if (status == CAD_OK && o->telemetry && layers > 0 &&
+		rt_telemetry_init(&engine->telemetry, layers, engine->spec->gate.topk) != CAD_OK)
+		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory to sample routing");
 
 	return status;
 }
@@ -595,6 +630,7 @@ void rt_engine_destroy(struct rt_engine *engine)
 	rt_exchange_fini(&engine->exchange);
 	rt_inbox_destroy(engine->inbox);
 	rt_step_fini(&engine->step);
+	rt_telemetry_fini(&engine->telemetry);
 	rt_kv_cache_fini(&engine->cache);
 	rt_batch_fini(&engine->batch);
 	free(engine->quanta);
@@ -635,6 +671,11 @@ uint64_t rt_engine_advanced_ns(const struct rt_engine *engine)
 void rt_engine_missing(const struct rt_engine *engine, char text[CAD_NOTE_BYTES])
 {
 	cad_note_get(&engine->exchange.routes.missing, text);
+}
+
+struct rt_telemetry *rt_engine_telemetry(struct rt_engine *engine)
+{
+	return engine->telemetry.records ? &engine->telemetry : NULL;
 }
 
 const struct rt_reach_view *rt_engine_reach(struct rt_engine *engine)

@@ -28,6 +28,7 @@
 #include "router-svc/moe/reach.h"
 #include "router-svc/request.h"
 #include "router-svc/stages.h"
+#include "router-svc/telemetry.h"
 
 struct rt_engine;
 
@@ -52,6 +53,7 @@ struct rt_engine_options {
 	uint32_t sequences_max;    /* that run at once; 0: 64 */
 	uint32_t queue_max;        /* besides: that wait or are paused; may be 0. Above: CAD_ERR_EXHAUSTED */
 	bool keep_logits;          /* requests may want logits: room for those of the gates is kept */
+	bool telemetry;            /* routing is sampled, for a placement service */
 	uint64_t kv_bytes;         /* 0: 1 GiB */
 	uint32_t micro_batches;    /* 0: two when measured to pay, else one */
 	uint32_t call_timeout_ms;  /* an expert call that takes longer is sent again; 0: 10000 */
@@ -105,6 +107,9 @@ uint64_t rt_engine_advanced_ns(const struct rt_engine *engine);
 /* What is not there for that, of the expert nodes: "2 of 3 are connected; 'b' at ...: ...". Any
  * thread. */
 void rt_engine_missing(const struct rt_engine *engine, char text[CAD_NOTE_BYTES]);
+
+/* NULL: there is none, or the model has no MoE layer. Lives as long as the engine. */
+struct rt_telemetry *rt_engine_telemetry(struct rt_engine *engine);
 
 /* Which nodes of the map have no finished hello with this router. One thread at a time; valid until
  * its next call. Times are rt_engine_clock's. */

@@ -310,6 +310,7 @@ static enum cad_status create_engine(struct program *p, struct cad_error *error)
 	options.transport_create = create_ucx;
 	options.transport_context = p;
 	options.on_reach = on_reach;
+	options.telemetry = true;
 	options.user = p;
 	options.on_exchange_address = on_exchange_address;
 	cad_own_address_init(&p->own_address);

@@ -33,7 +33,8 @@ enum {
 	CONNECT_EVERY_MS = 200, /* all start at once, and the placement service is not always first */
 	ASK_SAY_MS = 3000,
 	GOODBYE_MS = 1000,
-	LEASE_MS_MAX = 3600 * 1000
+	LEASE_MS_MAX = 3600 * 1000,
+	SECOND_MS = 1000,
 };
 
 /* ---- asking for the facts ---- */
@@ -136,6 +137,8 @@ struct cad_member {
 	struct cad_rpc_channel *channel;
 	struct cad_rpc_client_call *call; /* NULL: none now */
 	uv_timer_t timer;                 /* joined: the next load report; else: the next attempt */
+	uv_timer_t second;                /* while it is joined */
+	bool full;                        /* the call's out queue is */
 	struct cad_random random;
 	uint32_t delay_ms, lease_ms;
 	bool joined, leaving;
@@ -157,6 +160,7 @@ static void attempt(uv_timer_t *timer);
 static enum cad_status send_report(struct cad_member *member, const Cadre__V1__NodeReport *report)
 {
 	enum cad_status status = cad_rpc_client_send(member->call, &report->base);
+	member->full = member->full || status == CAD_FULL;
 	return status == CAD_FULL ? CAD_OK : status;
 }
 
@@ -203,6 +207,12 @@ static void send_load(struct cad_member *member)
 }
 
 static void on_load_due(uv_timer_t *timer) { send_load(timer->data); }
+
+static void on_second(uv_timer_t *timer)
+{
+	struct cad_member *member = timer->data;
+	member->options.second(member->options.context);
+}
 
 /* With a secret, after the service's challenge. */
 static void send_hello(struct cad_member *member)
@@ -255,6 +265,8 @@ static void take_welcome(struct cad_member *member, const Cadre__V1__NodeWelcome
 	member->lease_ms = lease_ms;
 	member->delay_ms = DELAY_FIRST_MS;
 	uv_timer_start(&member->timer, on_load_due, 0, lease_ms / 3);
+	if (member->options.second)
+		uv_timer_start(&member->second, on_second, SECOND_MS, SECOND_MS);
 	cad_log_info("member", "joined", CAD_S("placement", member->options.self.placement),
 		CAD_S("cluster", welcome->cluster), CAD_U("lease_ms", lease_ms));
 	if (member->options.joined)
@@ -309,7 +321,7 @@ static void on_message(struct cad_rpc_client_call *call, const ProtobufCMessage 
 	cad_rpc_client_read(call);
 }
 
-static void timer_closed(uv_handle_t *handle)
+static void second_closed(uv_handle_t *handle)
 {
 	struct cad_member *member = handle->data;
 	void (*closed)(void *context) = member->closed;
@@ -320,6 +332,12 @@ static void timer_closed(uv_handle_t *handle)
 	free(member);
 	if (closed)
 		closed(context);
+}
+
+static void timer_closed(uv_handle_t *handle)
+{
+	struct cad_member *member = handle->data;
+	uv_close((uv_handle_t *)&member->second, second_closed);
 }
 
 /* Once for each reason, and again after a while. */
@@ -362,6 +380,7 @@ static void on_done(struct cad_rpc_client_call *call, enum cad_rpc_code code, co
 		text = "the placement service does not know the cluster secret of this process: give both the same --secret-file";
 	member->call = NULL;
 	member->joined = false;
+	uv_timer_stop(&member->second);
 	if (member->leaving) {
 		uv_close((uv_handle_t *)&member->timer, timer_closed);
 		return;
@@ -377,7 +396,16 @@ static void on_done(struct cad_rpc_client_call *call, enum cad_rpc_code code, co
 			member->options.context, is_refusal(member, code) ? CAD_MEMBER_REFUSED : CAD_APART, text);
 }
 
-static const struct cad_rpc_client_handler handler = { .message = on_message, .done = on_done };
+static void on_writable(struct cad_rpc_client_call *call)
+{
+	((struct cad_member *)cad_rpc_client_context(call))->full = false;
+}
+
+static const struct cad_rpc_client_handler handler = {
+	.message = on_message,
+	.writable = on_writable,
+	.done = on_done,
+};
 
 /* Before the hello there is nothing to say: it reads the address itself. */
 static void address_changed(void *context)
@@ -424,7 +452,7 @@ static void attempt(uv_timer_t *timer)
 		return;
 	}
 
-	member->proven = member->distrusted = member->greeted = false;
+	member->proven = member->distrusted = member->greeted = member->full = false;
 	if (member->options.self.secret)
 		send_challenge(member);
 	else
@@ -460,7 +488,8 @@ enum cad_status cad_member_create(
 	if (options->self.own_address)
 		cad_own_address_watch(options->self.own_address, options->self.reactor, address_changed, member);
 	uv_timer_init(cad_rpc_reactor_loop(options->self.reactor), &member->timer);
-	member->timer.data = member;
+	uv_timer_init(cad_rpc_reactor_loop(options->self.reactor), &member->second);
+	member->timer.data = member->second.data = member;
 	uv_timer_start(&member->timer, attempt, 0, 0);
 	*out = member;
 
@@ -479,6 +508,7 @@ void cad_member_leave(struct cad_member *member, void (*closed)(void *context), 
 	member->closed = closed;
 	member->closed_context = context;
 	uv_timer_stop(&member->timer);
+	uv_timer_stop(&member->second);
 
 	/* closing the stream is the goodbye: the service takes this process off the map at once,
 	 * and ends it */
@@ -500,4 +530,9 @@ void cad_member_load(struct cad_member *member)
 enum cad_status cad_member_report(struct cad_member *member, const Cadre__V1__NodeReport *report)
 {
 	return member->joined ? send_report(member, report) : CAD_AGAIN;
+}
+
+bool cad_member_has_room(const struct cad_member *member)
+{
+	return member->joined && !member->leaving && !member->full;
 }

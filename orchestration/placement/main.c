@@ -7,6 +7,7 @@
 #include "common/process/service.h"
 #include "common/rpc/tls.h"
 #include "orchestration/placement/service.h"
+#include "orchestration/planner/trace/reservoir.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -20,7 +21,8 @@ struct options {
 	enum cadre_row_type wire;
 	enum cad_weights weights;
 	uint64_t lease_ns, grace_ns, rejoin_ns, settle_ns, free_grace_ns, shuffle;
-	uint32_t experts_min, copies, loads_max, moves_max;
+	uint64_t routing_half_life_ns;
+	uint32_t experts_min, copies, loads_max, moves_max, routing_tokens;
 };
 
 static const struct cad_option table[] = {
@@ -59,6 +61,10 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U32(struct options, loads_max, "loads-max", "32", 1, 65536, "loads at once on one node"),
 	CAD_OPTION_U32(struct options, moves_max, "moves-max", "4", 1, 65536,
 		"moves at once in the cluster, of experts that stay in service"),
+	CAD_OPTION_U32(struct options, routing_tokens, "routing-tokens", "20000", 0, PL_RESERVOIR_TOKENS_MAX,
+		"tokens of live routing to keep for plans, which want 10000 or more; 2 bytes for each expert of each MoE layer that a token selects: 19 MB for 58 layers and 8 experts; 0: none"),
+	CAD_OPTION_DURATION(struct options, routing_half_life_ns, "routing-half-life", "10m", 0,
+		7 * 24 * 3600 * CAD_NS_PER_S, "time in which a token's chance to be among them halves; 0s: never"),
 };
 
 static const struct cad_option_alias aliases[] = { { "settle-ms", "settle", "ms" }, { "lease-ms", "lease", "ms" },
@@ -202,6 +208,8 @@ static enum cad_status create_placement(struct program *p, struct cad_error *err
 		.checkpoint = p->checkpoint,
 		.metrics = p->service.metrics,
 		.control = control_options(&p->options),
+		.routing_tokens = p->options.routing_tokens,
+		.routing_half_life_s = (double)p->options.routing_half_life_ns / (double)CAD_NS_PER_S,
 		.state = p->state,
 		.clock = &cad_clock_system,
 	};

@@ -286,6 +286,9 @@ static enum cad_status take_report(struct pl_service *service, struct pl_stream 
 			? pl_control_address(service->control, stream->session, report->exchange_address, error)
 			: status;
 	}
+	case CADRE__V1__NODE_REPORT__REPORT_ROUTING:
+		return pl_telemetry_take_routing(service->telemetry, stream->session, &stream->reported,
+			cad_clock_now_ns(service->options.clock), report->routing, error);
 	default: return CAD_OK; /* a newer process may say more */
 	}
 }
@@ -481,6 +484,24 @@ static enum cad_status make_server(struct pl_service *service, struct cad_error 
 	return status;
 }
 
+static enum cad_status make_telemetry(struct pl_service *service, struct cad_error *error)
+{
+	const struct pl_service_options *o = &service->options;
+	const struct cad_model *model = pl_checkpoint_model(o->checkpoint);
+	const struct pl_telemetry_options options = {
+		.shape = pl_checkpoint_shape(o->checkpoint),
+		.topk = cad_model_spec(model)->gate.topk,
+		.registry = pl_control_registry(service->control),
+		.cluster = o->cluster,
+		.model = cad_model_directory(model),
+		.tokens = o->routing_tokens,
+		.half_life_s = o->routing_half_life_s,
+		.seed = service->started_ns,
+		.now_ns = service->started_ns,
+	};
+	return pl_telemetry_create(&options, &service->telemetry, error);
+}
+
 enum cad_status pl_service_create(
 	const struct pl_service_options *options, struct pl_service **service, struct cad_error *error)
 {
@@ -520,8 +541,11 @@ enum cad_status pl_service_create(
 	if (status == CAD_OK)
 		status = pl_control_create(&control, &made->control, error);
 	if (status == CAD_OK)
+		status = make_telemetry(made, error);
+	if (status == CAD_OK)
 		status = make_server(made, error);
 	if (status != CAD_OK) {
+		pl_telemetry_destroy(made->telemetry);
 		pl_control_destroy(made->control);
 		pl_history_close(made->history);
 		pthread_mutex_destroy(&made->ready_lock);
@@ -607,6 +631,7 @@ void pl_service_destroy(struct pl_service *service)
 		return;
 	cad_rpc_reflection_destroy(service->reflection);
 	cad_rpc_health_destroy(service->health);
+	pl_telemetry_destroy(service->telemetry);
 	pl_control_destroy(service->control);
 	pl_history_close(service->history);
 	pl_streams_fini(&service->streams);

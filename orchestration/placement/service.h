@@ -30,6 +30,8 @@ struct pl_service_options {
 	struct cad_metrics *metrics; /* NULL: none */
 	/* its times and limits; shape, events, state and the rest are filled in here */
 	struct pl_control_options control;
+	uint32_t routing_tokens; /* of live routing, kept for plans; 0: none */
+	double routing_half_life_s;
 	struct pl_state *state;
 	const struct cad_clock *clock;
 };

@@ -28,6 +28,7 @@ struct pl_service {
 	struct cad_rpc_reflection *reflection;
 	struct cad_rpc_service rpc;
 	struct pl_control *control;
+	struct pl_telemetry *telemetry;
 	struct pl_history *history;
 	struct pl_door door;
 	struct cad_rpc_authorizer authorizer;

@@ -18,6 +18,7 @@
 #include "orchestration/placement/door.h"
 #include "orchestration/placement/peers.h"
 #include "orchestration/placement/shape.h"
+#include "orchestration/placement/telemetry_message.h"
 
 struct pl_stream {
 	struct pl_stream *next, *previous;
@@ -28,6 +29,7 @@ struct pl_stream {
 	bool full;        /* its out queue is */
 	bool map_due, peers_due;
 	struct pl_guest guest;
+	struct pl_reported reported;
 };
 
 struct pl_streams {

@@ -60,6 +60,7 @@ static void take_answer(struct rt_shipment *shipment, const struct cad_answer_vi
 			sizeof(struct cadre_wire_pair);
 	atomic_fetch_add_explicit(&exchange->stats.nodes_touched, shipment->rows, memory_order_relaxed);
 	atomic_fetch_add_explicit(&exchange->stats.bytes_received, received, memory_order_relaxed);
+	shipment->peer->bytes_received += received;
 }
 
 /* The rows go out again, by the map of that moment. */

@@ -137,6 +137,7 @@ static enum cad_status send_shipment(struct rt_exchange *exchange, struct rt_shi
 		shipment->row_bytes[r] = (uint32_t)(sizeof *heads + cadre_row_bytes(heads[r].type, hidden));
 	atomic_fetch_add_explicit(&exchange->stats.calls, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&exchange->stats.bytes_sent, layout.bytes + sizeof start.call, memory_order_relaxed);
+	shipment->peer->bytes_sent += layout.bytes + sizeof start.call;
 
 	return CAD_OK;
 }

@@ -27,6 +27,7 @@ struct rt_peer {
 	bool ready;
 	uint32_t shipments; /* under way */
 	struct rt_latency latency;
+	uint64_t bytes_sent, bytes_received; /* since telemetry was told last */
 	uint64_t heard_ns; /* not ready: when something was heard of it last, or when it was first wanted */
 	uint64_t retry_at_ns;
 	uint32_t delay_ms;

@@ -38,7 +38,7 @@ static struct pl_reservoir *make(uint32_t tokens, double half_life_s, uint64_t s
 static void add(struct pl_reservoir *reservoir, double time_s, uint64_t request, uint16_t i)
 {
 	uint16_t ids[CELLS] = { i, PL_TRACE_NONE, PL_TRACE_NONE, i };
-	assert_int_equal(pl_reservoir_add(reservoir, time_s, request, ids), CAD_OK);
+	assert_int_equal(pl_reservoir_add(reservoir, time_s, 1, request, ids), CAD_OK);
 }
 
 static struct pl_trace *taken(const struct pl_reservoir *reservoir)
@@ -150,8 +150,8 @@ static void small_streams(void **state)
 	}
 
 	pl_trace_free(trace);
-	assert_int_equal(pl_reservoir_add(reservoir, 1e9, 1, (uint16_t[]){ 1, 1, 2, 3 }), CAD_ERR_INVALID);
-	assert_int_equal(pl_reservoir_add(reservoir, 1e9, 1, (uint16_t[]){ 1, 2, EXPERTS, 3 }), CAD_ERR_INVALID);
+	assert_int_equal(pl_reservoir_add(reservoir, 1e9, 1, 1, (uint16_t[]){ 1, 1, 2, 3 }), CAD_ERR_INVALID);
+	assert_int_equal(pl_reservoir_add(reservoir, 1e9, 1, 1, (uint16_t[]){ 1, 2, EXPERTS, 3 }), CAD_ERR_INVALID);
 	assert_int_equal(pl_reservoir_seen(reservoir), 3);
 
 	/* 1e8 half-lives later nothing old is left, and no number overflows */

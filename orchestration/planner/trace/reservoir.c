@@ -8,7 +8,7 @@
 #include <string.h>
 
 struct slot {
-	double key;
+	double key, time_s;
 	uint64_t request, sequence; /* sequence: which token of all that were added */
 };
 
@@ -112,13 +112,24 @@ static void sift_down(struct pl_reservoir *reservoir, uint32_t place)
 	}
 }
 
-enum cad_status pl_reservoir_add(struct pl_reservoir *reservoir, double time_s, uint64_t request, const uint16_t *ids)
+bool pl_reservoir_age(const struct pl_reservoir *reservoir, double *oldest_s, double *newest_s)
+{
+	for (uint32_t i = 0; i < reservoir->kept; i++) {
+		double time_s = reservoir->slots[i].time_s;
+		*oldest_s = i == 0 || time_s < *oldest_s ? time_s : *oldest_s;
+		*newest_s = i == 0 || time_s > *newest_s ? time_s : *newest_s;
+	}
+	return reservoir->kept > 0;
+}
+
+enum cad_status pl_reservoir_add(
+	struct pl_reservoir *reservoir, double time_s, double share, uint64_t request, const uint16_t *ids)
 {
 	const struct pl_reservoir_options *o = &reservoir->options;
 	size_t cells = (size_t)o->layers * o->k;
 
 	/* a unit of 0 gives the greatest key: infinity, which is one */
-	double key = reservoir->ageing * time_s - log(-log(1 - cad_random_unit(&reservoir->random)));
+	double key = reservoir->ageing * time_s - log(share) - log(-log(1 - cad_random_unit(&reservoir->random)));
 	bool full = reservoir->kept == o->tokens;
 
 	if (!full || key > key_at(reservoir, 0)) {
@@ -130,6 +141,7 @@ enum cad_status pl_reservoir_add(struct pl_reservoir *reservoir, double time_s, 
 		uint32_t slot = full ? reservoir->heap[0] : reservoir->kept;
 		reservoir->slots[slot] = (struct slot){
 			.key = key,
+			.time_s = time_s,
 			.request = request,
 			.sequence = reservoir->seen,
 		};

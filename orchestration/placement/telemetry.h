@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What routers and expert nodes report of their work: figures of the cluster over any part of the last
+ * 15 minutes, and a sample of whole tokens for plans, in which old ones give way to new ones.
+ *
+ * Memory: the sample (orchestration/planner/trace/reservoir.h) is taken at creation; a router takes
+ * 50 KB with its first report, an expert node (12 x MoE layers + 48) x 900 bytes (60 layers: 0.7 MB);
+ * traffic between a router and a node 1 KB, of at most PL_TRAFFIC_PAIRS_MAX pairs. Nothing of it
+ * survives the process.
+ *
+ * Reports come checked (telemetry_message.h). One thread, that of the service; nothing blocks.
+ */
+#ifndef CADRE_ORCHESTRATION_PLACEMENT_TELEMETRY_H
+#define CADRE_ORCHESTRATION_PLACEMENT_TELEMETRY_H
+
+#include "common/base/clock.h"
+#include "orchestration/placement/registry.h"
+#include "orchestration/planner/trace/trace.h"
+
+struct pl_telemetry;
+
+struct pl_telemetry_options {
+	struct pl_shape shape;              /* borrowed layers */
+	uint32_t topk;                      /* experts per token */
+	const struct pl_registry *registry; /* borrowed: who lives */
+	const char *cluster, *model;        /* borrowed: for the names of traces */
+	uint32_t tokens;                    /* kept at most; 0: none, and no per-expert figures either */
+	double half_life_s;                 /* of a kept token's weight; 0: they do not age */
+	uint64_t seed, now_ns;
+};
+
+CAD_MUST_USE enum cad_status pl_telemetry_create(
+	const struct pl_telemetry_options *options, struct pl_telemetry **telemetry, struct cad_error *error);
+void pl_telemetry_destroy(struct pl_telemetry *telemetry); /* NULL is fine */
+const struct pl_telemetry_options *pl_telemetry_options(const struct pl_telemetry *telemetry);
+
+/* ---- reports; `slot` is the registry's, times are the service's clock and ascend ---- */
+
+struct pl_traffic {
+	uint32_t node; /* slot */
+	uint64_t sent, received;
+};
+
+/* Of a router, since its last. */
+struct pl_routing_report {
+	uint64_t tokens, lost, rows, nodes;
+	const struct pl_traffic *traffic;
+	size_t traffic_count;
+	double share;
+	const uint64_t *requests; /* [sampled] */
+	const uint16_t *ids;      /* [sampled][layers][topk] */
+	size_t sampled;
+};
+void pl_telemetry_routing(
+	struct pl_telemetry *telemetry, uint32_t slot, uint64_t now_ns, const struct pl_routing_report *report);
+
+/* ---- figures ---- */
+
+/* A token counts once for each MoE layer in `rows`; what is "per token" is the mean over tokens and MoE
+ * layers, as in the planner's metrics (predict/measure.h). */
+struct pl_figures {
+	double seconds;
+	uint64_t tokens;        /* that went through all layers, each once */
+	uint64_t sampled, lost; /* of them: reported whole; chosen, but the router had no room */
+	uint64_t rows;          /* routed, tokens that were computed again among them */
+	double nodes_per_token; /* nodes that a row is sent to */
+	double bytes_per_token; /* sent and received: */
+	double sent_per_token, received_per_token;
+	/* The busiest node's (row, expert) pairs over the mean of all live nodes, mean over layers, as the
+	 * planner's load_mean for nodes of equal speed; 0: no node reported any. */
+	double load_max_over_mean;
+	/* Distinct experts that a node runs in a step: of the node with most over the mean, mean over
+	 * layers (the planner counts them by batches of 64 tokens); and the mean itself. 0: as above. */
+	double activated_max_over_mean, activated;
+};
+
+/* Measured over [from, to] of the service's clock, to the second; up to 15 minutes back. false: nothing
+ * was reported in it. */
+bool pl_telemetry_between(
+	const struct pl_telemetry *telemetry, uint64_t from_ns, uint64_t to_ns, struct pl_figures *figures);
+
+/* ---- the sample ---- */
+
+/* As a trace: whole tokens, requests in the order in which they came. CAD_ERR_NOT_FOUND: none yet. */
+CAD_MUST_USE enum cad_status pl_telemetry_trace(
+	const struct pl_telemetry *telemetry, struct pl_trace **trace, struct cad_error *error);
+
+struct pl_telemetry_state {
+	uint64_t tokens_seen, tokens_sampled, tokens_lost, tokens_kept; /* since the service started */
+	uint32_t tokens_max;
+	double half_life_s;
+	uint64_t oldest_ns, newest_ns; /* of the tokens that are kept; 0: none is */
+};
+void pl_telemetry_state(const struct pl_telemetry *telemetry, struct pl_telemetry_state *state);
+
+#endif
