@@ -393,6 +393,11 @@ struct kn_ops {
 	enum cad_status (*expert_create)(struct kn_device *device, const struct kn_expert_source *source,
 		enum cad_weights weights, struct kn_expert *expert);
 	void (*expert_destroy)(struct kn_device *device, struct kn_expert *expert);
+	/* Bytes begin .. begin + count - 1 of the packed expert's image (image.h), into host
+	 * memory: what was packed comes back to the bit. `image` is kn_image_of what it was packed
+	 * from. */
+	CAD_MUST_USE enum cad_status (*expert_unpack)(struct kn_device *device, const struct kn_expert *expert,
+		const struct kn_expert_source *image, uint64_t begin, size_t count, void *out);
 	/* Device memory: a vector as f32 [n], padded with zeros to a multiple of 64. */
 	enum cad_status (*vector_create)(struct kn_device *device, const struct kn_source *source, float **vector);
 	void (*vector_destroy)(struct kn_device *device, float *vector, size_t n);

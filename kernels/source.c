@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/source.h"
 
+#include "kernels/image.h"
+
 struct kn_source kn_source_of(struct cad_tensor tensor)
 {
 	if (!tensor.data)
@@ -29,6 +31,13 @@ struct kn_expert_source kn_expert_source_of(const struct cad_model *model, uint3
 		.down_bias = find(model, CAD_ROLE_EXPERT_DOWN_BIAS, layer, expert),
 		.spec = &cad_model_spec(model)->expert,
 	};
+}
+
+void kn_expert_checksum(
+	const struct cad_model *model, uint32_t layer, uint32_t expert, enum cad_weights weights, char hex[33])
+{
+	struct kn_expert_source source = kn_expert_source_of(model, layer, expert);
+	kn_image_checksum(&source, weights, hex);
 }
 
 struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t layer)

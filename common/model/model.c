@@ -311,19 +311,6 @@ struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role 
 	return index == ABSENT ? (struct cad_tensor){ 0 } : model->shards.tensors[index].tensor;
 }
 
-void cad_model_expert_checksum(const struct cad_model *model, uint32_t layer, uint32_t expert, char hex[33])
-{
-	XXH3_state_t state;
-	XXH3_INITSTATE(&state);
-	XXH3_128bits_reset(&state);
-	for (enum cad_role role = CAD_ROLE_EXPERT_GATE; role < CAD_ROLE_COUNT; role++) {
-		struct cad_tensor tensor = cad_model_tensor(model, role, layer, expert);
-		if (tensor.data)
-			XXH3_128bits_update(&state, tensor.data, tensor.bytes);
-	}
-	hash_text(&state, hex);
-}
-
 uint32_t cad_model_router_parts(const struct cad_model *model) { return model->spec.layers_count + 1; }
 
 void cad_model_router_part(const struct cad_model *model, uint32_t part, uint8_t digest[CAD_DIGEST_BYTES])

@@ -34,10 +34,6 @@ struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role 
 /* XXH3-128 over config.json and the safetensors headers in order of file name: two processes
  * compare it to know that they use the same files. 32 hex digits. */
 void cad_model_fingerprint(const struct cad_model *model, char hex[33]);
-/* XXH3-128 over the bytes of the expert's tensors in order of role: replicas and moves are checked
- * against it. Reads them all. */
-void cad_model_expert_checksum(const struct cad_model *model, uint32_t layer, uint32_t expert, char hex[33]);
-
 /*
  * XXH3-128 over the bytes of everything that is not a routed expert's: what a router computes with.
  * It is made of parts, one for each layer and the last for what is in no layer (embeddings, final

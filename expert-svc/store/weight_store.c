@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "expert-svc/store/weight_store.h"
 
+#include "kernels/image.h"
 #include "kernels/source.h"
 
 #include <pthread.h>
@@ -125,7 +126,7 @@ static enum cad_status entry_create(
 	}
 
 	made->loaded.bytes = store->expert_bytes;
-	cad_model_expert_checksum(options->model, layer, expert, made->loaded.checksum);
+	kn_image_checksum(&source, options->weights, made->loaded.checksum);
 	*entry = made;
 
 	return CAD_OK;

@@ -28,7 +28,7 @@ struct ex_store_options {
 /* How one expert was loaded. */
 struct ex_loaded {
 	uint64_t bytes;    /* packed */
-	char checksum[33]; /* cad_model_expert_checksum */
+	char checksum[33]; /* of its image (kernels/image.h) */
 };
 
 CAD_MUST_USE enum cad_status ex_store_create(

@@ -85,6 +85,11 @@ void kn_cpu_expert_destroy(struct kn_device *device, struct kn_expert *expert);
 enum cad_status kn_cpu_vector_create(struct kn_device *device, const struct kn_source *source, float **vector);
 void kn_cpu_vector_destroy(struct kn_device *device, float *vector, size_t n);
 
+/* ---- unpack.c ---- */
+
+enum cad_status kn_cpu_expert_unpack(struct kn_device *device, const struct kn_expert *expert,
+	const struct kn_expert_source *image, uint64_t begin, size_t count, void *out);
+
 /* ---- linear.c ---- */
 
 void kn_cpu_linear(struct kn_queue *queue, const struct kn_linear *a);

@@ -171,6 +171,7 @@ static const struct kn_ops cpu = {
 	.table_destroy = kn_cpu_table_destroy,
 	.expert_create = kn_cpu_expert_create,
 	.expert_destroy = kn_cpu_expert_destroy,
+	.expert_unpack = kn_cpu_expert_unpack,
 	.vector_create = kn_cpu_vector_create,
 	.vector_destroy = kn_cpu_vector_destroy,
 	.kv_create = kv_create,

@@ -106,6 +106,9 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	/* next page's k lies, to be fetched ahead (never read) */ \
 	X(void, attend_page, \
 		(struct kn_attend_block * b, const float *k, const float *v, uint32_t first, const float *next)) \
+	/* Sixteen columns of a panel back as rows: rows[c * ld + w] is lane c of step w, whose line is at */ \
+	/* line + 256 w (layout.h); w < words, a multiple of 8 as ld is, and rows 32-byte aligned */ \
+	X(void, lanes_store, (const uint8_t *line, size_t words, uint32_t *rows, size_t ld)) \
 	/* Rows on the wire; `data` has no alignment. fix16: min(rint(x * inverse), 32767), inverse a power of two */ \
 	X(struct kn_row_measure, row_measure, (const float *x, size_t n)) \
 	X(void, row_to_fix16, (const float *x, size_t n, float inverse, uint8_t *data)) \

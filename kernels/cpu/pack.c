@@ -5,20 +5,14 @@
  * several threads at once: the caller spreads loading over threads.
  */
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/transpose.h"
+#include "kernels/image.h"
 
 #include <immintrin.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { BLOCK_WORDS = 64 }; /* of a column at a time: 64 f32 or 128 bf16, a few lines of each row of the source */
-
-static uint16_t bf16_from_f32(float f)
-{
-	uint32_t bits;
-	memcpy(&bits, &f, sizeof bits);
-	bool nan = (bits & 0x7fffffff) > 0x7f800000;
-	return (uint16_t)(nan ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
 
 static inline __m256 widen_8(__m128i halves, bool f16)
 {
@@ -58,29 +52,7 @@ static void narrow(const void *source, enum cad_dtype dtype, size_t n, uint16_t 
 	float wide[2 * BLOCK_WORDS];
 	kn_widen(source, dtype, n, wide);
 	for (size_t i = 0; i < n; i++)
-		out[i] = bf16_from_f32(wide[i]);
-}
-
-/* out[i][j] = in[j][i] of 8 x 8 words */
-static void transpose_8(const uint32_t *in, size_t ld_in, uint32_t *out, size_t ld_out)
-{
-	__m256 a[8], b[8];
-	for (size_t i = 0; i < 8; i++)
-		a[i] = _mm256_load_ps((const float *)(in + i * ld_in));
-	for (size_t i = 0; i < 8; i += 2) {
-		b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
-		b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
-	}
-
-	for (size_t i = 0; i < 8; i += 4)
-		for (size_t j = 0; j < 2; j++) {
-			a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
-			a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
-		}
-	for (size_t i = 0; i < 4; i++) {
-		_mm256_store_ps((float *)(out + i * ld_out), _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
-		_mm256_store_ps((float *)(out + (i + 4) * ld_out), _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
-	}
+		out[i] = kn_bf16_of(wide[i]);
 }
 
 /*
@@ -110,7 +82,7 @@ static void pack_panel(
 		uint32_t *out = (uint32_t *)panel + k / word_values * KN_PANEL_COLS;
 		for (size_t w = 0; w < padded / word_values; w += 8)
 			for (size_t c = 0; c < KN_PANEL_COLS; c += 8)
-				transpose_8(&stage[c][w], BLOCK_WORDS, out + w * KN_PANEL_COLS + c, KN_PANEL_COLS);
+				kn_transpose_8(&stage[c][w], BLOCK_WORDS, out + w * KN_PANEL_COLS + c, KN_PANEL_COLS);
 	}
 }
 

@@ -180,7 +180,8 @@ static void router_done(uv_work_t *work, int status)
  * only copied or touched? That has to be known before anybody joins. */
 static enum cad_status compare_files(struct pl_checkpoint *checkpoint, const char *before, struct cad_error *error)
 {
-	cad_log_warn(COMPONENT, "the checkpoint's files are not those of last time; reading what routers compute with",
+	cad_log_warn(COMPONENT,
+		"the checkpoint's files, or how they are rounded, are not those of last time; reading what routers compute with",
 		CAD_U("bytes", cad_model_sizes(checkpoint->model).router));
 	compute_router(&checkpoint->router_work);
 	if (strcmp(checkpoint->router_hex, before) == 0)
@@ -193,7 +194,7 @@ static enum cad_status compare_files(struct pl_checkpoint *checkpoint, const cha
 /* From the state file if they are of these files, else begun. */
 static enum cad_status find_checksums(struct pl_checkpoint *checkpoint, struct cad_error *error)
 {
-	char files[33], before[33];
+	char files[64], before[33];
 	enum cad_status status = CAD_OK;
 
 	checkpoint->router_work.data = checkpoint;
@@ -202,6 +203,8 @@ static enum cad_status find_checksums(struct pl_checkpoint *checkpoint, struct c
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for checksums");
 
 	cad_model_files(checkpoint->model, files);
+	if (checkpoint->settings.weights == CAD_WEIGHTS_BF16) /* images are others then */
+		strcat(files, " bf16");
 	bool known = pl_state_router_checksum(checkpoint->state, before) == CAD_OK;
 	if (known && !pl_state_has_files(checkpoint->state, files))
 		status = compare_files(checkpoint, before, error);
@@ -295,8 +298,9 @@ static void compute_batch(uv_work_t *work)
 {
 	struct pl_checkpoint *checkpoint = work->data;
 	for (uint32_t i = 0; i < checkpoint->batch_count; i++)
-		cad_model_expert_checksum(checkpoint->model, pl_cell_layer(&checkpoint->shape, checkpoint->batch[i]),
-			pl_cell_expert(&checkpoint->shape, checkpoint->batch[i]), checkpoint->batch_hex[i]);
+		kn_expert_checksum(checkpoint->model, pl_cell_layer(&checkpoint->shape, checkpoint->batch[i]),
+			pl_cell_expert(&checkpoint->shape, checkpoint->batch[i]), checkpoint->settings.weights,
+			checkpoint->batch_hex[i]);
 }
 
 static void next_batch(struct pl_checkpoint *checkpoint);

@@ -40,6 +40,12 @@ static void late_expert_destroy(struct kn_device *device, struct kn_expert *expe
 	inner_of(device)->ops->expert_destroy(inner_of(device), expert);
 }
 
+static enum cad_status late_expert_unpack(struct kn_device *device, const struct kn_expert *expert,
+	const struct kn_expert_source *image, uint64_t begin, size_t count, void *out)
+{
+	return inner_of(device)->ops->expert_unpack(inner_of(device), expert, image, begin, count, out);
+}
+
 static uint64_t late_expert_bytes(
 	const struct kn_device *device, const struct kn_expert_source *source, enum cad_weights weights)
 {
@@ -125,6 +131,7 @@ static const struct kn_ops memory_ops = {
 	.table_destroy = late_table_destroy,
 	.expert_create = late_expert_create,
 	.expert_destroy = late_expert_destroy,
+	.expert_unpack = late_expert_unpack,
 	.vector_create = late_vector_create,
 	.vector_destroy = late_vector_destroy,
 	.kv_create = late_kv_create,

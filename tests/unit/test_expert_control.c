@@ -6,6 +6,7 @@
 #include "common/cluster/own_address.h"
 #include "expert-svc/control.h"
 #include "expert-svc/loader.h"
+#include "kernels/source.h"
 #include "tests/support/expert_calls.h"
 #include "tests/support/must.h"
 #include "tests/support/rpc_fixture.h"
@@ -289,7 +290,7 @@ static void orders_and_reports(void **state)
 
 	send_order(&placement, true, (const uint32_t[][2]){ { 0, 1 }, { 3, 15 }, { 9, 9 } }, 3);
 	wait_for(&fixture, &placement, carried_out);
-	cad_model_expert_checksum(world.model, 0, 1, checksum);
+	kn_expert_checksum(world.model, 0, 1, CAD_WEIGHTS_AS_IS, checksum);
 	assert_string_equal(placement.checksum, checksum);
 	assert_non_null(strstr(placement.why, "no expert 9 in layer 9"));
 	assert_true(ex_engine_holds(engine, 0, 1) && ex_engine_holds(engine, 3, 15));

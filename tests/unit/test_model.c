@@ -4,6 +4,7 @@
 #include "common/base/file.h"
 #include "common/model/inspect.h"
 #include "common/model/safetensors.h"
+#include "kernels/source.h"
 #include "tests/support/golden_copy.h"
 #include "tests/support/must.h"
 
@@ -265,12 +266,12 @@ static void fingerprints_and_checksums(void **state)
 	assert_string_equal(a, b); /* where the files lie does not matter */
 	assert_int_equal(strlen(a), 32);
 	assert_int_equal(strspn(a, "0123456789abcdef"), 32);
-	cad_model_expert_checksum(model, 3, 7, a);
-	cad_model_expert_checksum(same, 3, 7, b);
+	kn_expert_checksum(model, 3, 7, CAD_WEIGHTS_AS_IS, a);
+	kn_expert_checksum(same, 3, 7, CAD_WEIGHTS_AS_IS, b);
 	assert_string_equal(a, b);
-	cad_model_expert_checksum(model, 3, 6, b);
+	kn_expert_checksum(model, 3, 6, CAD_WEIGHTS_AS_IS, b);
 	assert_string_not_equal(a, b);
-	cad_model_expert_checksum(model, 2, 7, b);
+	kn_expert_checksum(model, 2, 7, CAD_WEIGHTS_AS_IS, b);
 	assert_string_not_equal(a, b);
 	cad_model_close(same);
 
@@ -292,10 +293,10 @@ static void fingerprints_and_checksums(void **state)
 	golden_copy_write(golden_copy_path(&copy, "model.safetensors"), bytes, size);
 	free(bytes);
 	assert_int_equal(cad_model_open(copy.directory, &same, NULL), CAD_OK);
-	cad_model_expert_checksum(same, 3, 7, b);
+	kn_expert_checksum(same, 3, 7, CAD_WEIGHTS_AS_IS, b);
 	assert_string_not_equal(a, b);
-	cad_model_expert_checksum(model, 3, 6, a);
-	cad_model_expert_checksum(same, 3, 6, b);
+	kn_expert_checksum(model, 3, 6, CAD_WEIGHTS_AS_IS, a);
+	kn_expert_checksum(same, 3, 6, CAD_WEIGHTS_AS_IS, b);
 	assert_string_equal(a, b);
 	cad_model_fingerprint(model, a);
 	cad_model_fingerprint(same, b);

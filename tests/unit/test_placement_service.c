@@ -9,6 +9,7 @@
 #include "common/cluster/member.h"
 #include "common/cluster/settings_message.h"
 #include "orchestration/placement/service.h"
+#include "kernels/source.h"
 #include "tests/support/must.h"
 #include "proto/cadre_wire.h"
 #include "tests/support/rpc_fixture.h"
@@ -236,7 +237,7 @@ static void take_load(void *context, const Cadre__V1__LoadOrder *order)
 	for (size_t i = 0; i < order->n_experts; i++) {
 		const Cadre__V1__ExpertId *id = order->experts[i];
 		char checksum[33];
-		cad_model_expert_checksum(member->world->model, id->layer, id->expert, checksum);
+		kn_expert_checksum(member->world->model, id->layer, id->expert, CAD_WEIGHTS_AS_IS, checksum);
 		cadre__v1__expert_id__init(&member->held[member->held_count]);
 		member->held[member->held_count].layer = id->layer;
 		member->held[member->held_count++].expert = id->expert;

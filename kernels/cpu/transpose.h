@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Words turned around: between the rows of a matrix and the columns of a panel. */
+#ifndef CADRE_KERNELS_CPU_TRANSPOSE_H
+#define CADRE_KERNELS_CPU_TRANSPOSE_H
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* out[i][j] = in[j][i] of 8 x 8 words; every row of both is 32-byte aligned */
+static inline void kn_transpose_8(const uint32_t *in, size_t ld_in, uint32_t *out, size_t ld_out)
+{
+	__m256 a[8], b[8];
+	for (size_t i = 0; i < 8; i++)
+		a[i] = _mm256_load_ps((const float *)(in + i * ld_in));
+	for (size_t i = 0; i < 8; i += 2) {
+		b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+		b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+	}
+
+	for (size_t i = 0; i < 8; i += 4)
+		for (size_t j = 0; j < 2; j++) {
+			a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
+			a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
+		}
+	for (size_t i = 0; i < 4; i++) {
+		_mm256_store_ps((float *)(out + i * ld_out), _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
+		_mm256_store_ps((float *)(out + (i + 4) * ld_out), _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
+	}
+}
+
+#endif

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From panels back to rows: the image of a packed expert (kernels/image.h), or any part of it. Sixteen
+ * rows that lie side by side in a panel are taken together, a block of each at a time; of what that
+ * gives, the bytes that were asked for are kept.
+ */
+#include "kernels/cpu/cpu.h"
+#include "kernels/image.h"
+
+#include <immintrin.h>
+
+enum { LANES = 16, BLOCK_WORDS = 64, STEP_BYTES = KN_PANEL_COLS * sizeof(uint32_t) };
+
+/* Bytes begin .. end - 1 of one tensor of the image, to `out`. */
+struct span {
+	size_t begin, end;
+	uint8_t *out;
+};
+
+/* What of [at, at + count) is in the span goes to its place. */
+static void span_put(const struct span *span, size_t at, const void *bytes, size_t count)
+{
+	size_t first = at > span->begin ? at : span->begin, last = at + count < span->end ? at + count : span->end;
+	if (first < last)
+		memcpy(span->out + (first - span->begin), (const uint8_t *)bytes + (first - at), last - first);
+}
+
+/* f32 back to the f16 or bf16 that it was widened from: exact. */
+static void narrow_back(const float *values, enum cad_dtype dtype, size_t count, uint16_t *halves)
+{
+	for (size_t i = 0; i < count; i++) {
+		uint32_t bits;
+		memcpy(&bits, &values[i], sizeof bits);
+		halves[i] = (uint16_t)(dtype == CAD_DTYPE_BF16
+				? bits >> 16
+				: (uint32_t)_mm_cvtsi128_si32(
+					  _mm_cvtps_ph(_mm_set_ss(values[i]), _MM_FROUND_TO_NEAREST_INT)));
+	}
+}
+
+/* Where row r of a tensor lies among the columns of its panels. */
+typedef size_t column_fn(size_t row);
+static size_t gate_column(size_t row) { return row / 16 * 32 + row % 16; }
+static size_t up_column(size_t row) { return gate_column(row) + 16; }
+static size_t down_column(size_t row) { return row; }
+
+/* Rows first .. first + 15 of the tensor, as far as it has them; first is a multiple of 16. */
+static void unpack_rows(const struct kn_form *form, const struct kn_panels *panels, const struct kn_source *tensor,
+	size_t first, size_t column, const struct span *span)
+{
+	_Alignas(64) uint32_t stage[LANES][BLOCK_WORDS];
+	uint16_t halves[BLOCK_WORDS];
+	const uint8_t *line =
+		panels->data + column / KN_PANEL_COLS * panels->panel_bytes + column % KN_PANEL_COLS * sizeof(uint32_t);
+	size_t element = cad_dtype_bytes(tensor->dtype), values = panels->storage == KN_STORAGE_F32 ? 1 : 2;
+	size_t rows = tensor->n - first < LANES ? tensor->n - first : LANES;
+
+	for (size_t k = 0; k < tensor->k; k += BLOCK_WORDS * values) {
+		size_t left = tensor->k - k, count = left < BLOCK_WORDS * values ? left : BLOCK_WORDS * values;
+		size_t from = (first * tensor->k + k) * element,
+		       to = ((first + rows - 1) * tensor->k + k + count) * element;
+		if (from >= span->end || to <= span->begin)
+			continue;
+		form->lanes_store(line + k / values * STEP_BYTES, kn_round_up((count + values - 1) / values, 8),
+			stage[0], BLOCK_WORDS);
+		for (size_t r = 0; r < rows; r++) {
+			const void *row = stage[r];
+			if (values == 1 && tensor->dtype != CAD_DTYPE_F32) {
+				narrow_back((const float *)stage[r], tensor->dtype, count, halves);
+				row = halves;
+			}
+			span_put(span, ((first + r) * tensor->k + k) * element, row, count * element);
+		}
+	}
+}
+
+static void unpack_matrix(const struct kn_form *form, const struct kn_panels *panels, const struct kn_source *tensor,
+	column_fn *column, const struct span *span)
+{
+	size_t row_bytes = tensor->k * cad_dtype_bytes(tensor->dtype);
+	for (size_t row = span->begin / row_bytes / LANES * LANES; row * row_bytes < span->end; row += LANES)
+		unpack_rows(form, panels, tensor, row, column(row), span);
+}
+
+/* A bias, f32 at column(i). */
+static void unpack_bias(const float *values, const struct kn_source *tensor, column_fn *column, const struct span *span)
+{
+	size_t element = cad_dtype_bytes(tensor->dtype);
+	for (size_t i = span->begin / element; i * element < span->end; i++) {
+		const float *value = &values[column(i)];
+		uint16_t half;
+		if (tensor->dtype != CAD_DTYPE_F32)
+			narrow_back(value, tensor->dtype, 1, &half);
+		span_put(span, i * element, tensor->dtype == CAD_DTYPE_F32 ? (const void *)value : &half, element);
+	}
+}
+
+static void unpack_tensor(const struct kn_form *form, const struct kn_cpu_expert *e, unsigned index,
+	const struct kn_source *tensor, const struct span *span)
+{
+	switch (index) {
+	case 0: unpack_matrix(form, &e->gate_up, tensor, gate_column, span); break;
+	case 1: unpack_matrix(form, &e->gate_up, tensor, up_column, span); break;
+	case 2: unpack_matrix(form, &e->down, tensor, down_column, span); break;
+	case 3: unpack_bias(e->gate_up_bias, tensor, gate_column, span); break;
+	case 4: unpack_bias(e->gate_up_bias, tensor, up_column, span); break;
+	default: unpack_bias(e->down_bias, tensor, down_column, span); break;
+	}
+}
+
+enum cad_status kn_cpu_expert_unpack(struct kn_device *device, const struct kn_expert *expert,
+	const struct kn_expert_source *image, uint64_t begin, size_t count, void *out)
+{
+	const struct kn_form *form = ((const struct kn_cpu_device *)device)->form;
+	uint64_t at = 0, end = begin + count;
+	uint8_t *next = out;
+
+	CAD_ASSERT(end >= begin && end <= kn_image_bytes(image));
+	for (unsigned i = 0; i < KN_EXPERT_TENSORS && at < end; i++) {
+		const struct kn_source *tensor = kn_expert_tensor(image, i);
+		uint64_t bytes = kn_source_bytes(tensor), first = begin > at ? begin - at : 0,
+			 last = end - at < bytes ? end - at : bytes;
+		if (first < last) {
+			unpack_tensor(form, expert->own, i, tensor, &(struct span){ first, last, next });
+			next += last - first;
+		}
+		at += bytes;
+	}
+	return CAD_OK;
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An expert's image: its weights as bytes that mean the same on every node, however each packs them.
+ * It is what moves from node to node, and what checksums of experts are over.
+ *
+ * Version 1, kind FLOAT (proto/cadre_wire.h): the tensors gate, up, down, then their biases, as far as
+ * the model has them, one after another without gaps; each row by row; elements in the checkpoint's
+ * type, little-endian. Where the cluster rounds weights (CAD_WEIGHTS_BF16), the three matrices are
+ * bf16, rounded as packing rounds. So without rounding the image is the tensors as stored.
+ *
+ * A struct kn_expert_source describes it: types and shapes, data NULL, or where the bytes are.
+ * Pure functions; any thread.
+ */
+#ifndef CADRE_KERNELS_IMAGE_H
+#define CADRE_KERNELS_IMAGE_H
+
+#include "kernels/kernels.h"
+
+#include <string.h>
+
+enum { KN_EXPERT_TENSORS = 6 };
+/* The i-th in the order above; n 0: the expert has none. */
+const struct kn_source *kn_expert_tensor(const struct kn_expert_source *expert, unsigned i);
+size_t kn_source_bytes(const struct kn_source *source);
+
+/* The image of an expert that is packed from these tensors; data NULL. */
+struct kn_expert_source kn_image_of(const struct kn_expert_source *source, enum cad_weights weights);
+uint64_t kn_image_bytes(const struct kn_expert_source *image);
+/* The same with data in an image in memory: what expert_create packs. */
+struct kn_expert_source kn_image_at(const struct kn_expert_source *image, const void *bytes);
+
+/* Rounded to nearest even; NaN stays NaN. Packing rounds the same. */
+static inline uint16_t kn_bf16_of(float value)
+{
+	uint32_t bits;
+	memcpy(&bits, &value, sizeof bits);
+	bool nan = (bits & 0x7fffffff) > 0x7f800000;
+	return (uint16_t)(nan ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/* Makes the image of a checkpoint's tensors, and hands it out piece by piece, in order. The pieces are
+ * valid during the call; `piece` returns false to end it there. True: that was all of it. */
+enum { KN_IMAGE_PIECE_BYTES = 256 << 10 }; /* at most */
+bool kn_image_read(const struct kn_expert_source *source, enum cad_weights weights,
+	bool (*piece)(void *context, const void *bytes, size_t count), void *context);
+
+/* XXH3-128 over an image, as 32 hex digits: of tensors, or of the image itself. */
+void kn_image_checksum(const struct kn_expert_source *source, enum cad_weights weights, char hex[33]);
+void kn_image_bytes_checksum(const void *bytes, size_t count, char hex[33]);
+
+#endif

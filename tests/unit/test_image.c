@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Images of experts: the same whether made from a checkpoint or from a packed expert, of every type
+ * and value, and packed again they are the same expert. What odd sizes do to unpacking, tests/ops
+ * sees. */
+#include "kernels/image.h"
+#include "kernels/source.h"
+#include "tests/support/must.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { FFN = 32, HIDDEN = 1024, VALUES = FFN * HIDDEN };
+
+static struct kn_device *device;
+
+static uint8_t *image_of_packed(const struct kn_expert *packed, const struct kn_expert_source *image)
+{
+	size_t bytes = (size_t)kn_image_bytes(image);
+	uint8_t *out = malloc(bytes);
+	assert_non_null(out);
+	assert_int_equal(device->ops->expert_unpack(device, packed, image, 0, bytes, out), CAD_OK);
+	return out;
+}
+
+/* From tensors, from what was packed of them, and from what was packed of that. */
+static void all_ways_agree(const struct kn_expert_source *source, enum cad_weights weights)
+{
+	struct kn_expert_source image = kn_image_of(source, weights);
+	size_t bytes = (size_t)kn_image_bytes(&image);
+	struct kn_expert packed;
+	char checksum[33], hex[33];
+	uint8_t *first, *again;
+
+	kn_image_checksum(source, weights, checksum);
+	assert_int_equal(device->ops->expert_create(device, source, weights, &packed), CAD_OK);
+	first = image_of_packed(&packed, &image);
+	device->ops->expert_destroy(device, &packed);
+	kn_image_bytes_checksum(first, bytes, hex);
+	assert_string_equal(hex, checksum);
+
+	struct kn_expert_source moved = kn_image_at(&image, first);
+	assert_int_equal(device->ops->expert_create(device, &moved, weights, &packed), CAD_OK);
+	assert_int_equal(packed.bytes, device->ops->expert_bytes(device, source, weights));
+	again = image_of_packed(&packed, &image);
+	device->ops->expert_destroy(device, &packed);
+	assert_memory_equal(first, again, bytes);
+	free(first);
+	free(again);
+}
+
+/* All values of 16 bits are in gate and up together; f32 has those, and their neighbours below. But for
+ * signalling NaN of f16, which widening makes quiet. */
+static void every_value(enum cad_dtype dtype, enum cad_weights weights)
+{
+	static const struct cad_ffn_spec spec = { .size = FFN };
+	uint32_t *wide = malloc(2 * VALUES * sizeof *wide);
+	uint16_t *half = malloc(2 * VALUES * sizeof *half);
+	assert_true(wide && half);
+	for (uint32_t i = 0; i < 2 * VALUES; i++) {
+		bool signalling = dtype == CAD_DTYPE_F16 && (i & 0x7c00) == 0x7c00 && (i & 0x3ff) && !(i & 0x200);
+		half[i] = (uint16_t)(signalling ? i | 0x200 : i);
+		wide[i] = i << 16 | (i * 40503 & 0xffff);
+	}
+	size_t element = cad_dtype_bytes(dtype);
+	const uint8_t *data = dtype == CAD_DTYPE_F32 ? (const uint8_t *)wide : (const uint8_t *)half;
+	const struct kn_expert_source source = {
+		.gate = { data, dtype, FFN, HIDDEN },
+		.up = { data + VALUES * element, dtype, FFN, HIDDEN },
+		.down = { data, dtype, HIDDEN, FFN },
+		.gate_bias = { data, dtype, FFN, 1 },
+		.up_bias = { data + element, dtype, FFN, 1 },
+		.down_bias = { data + element, dtype, HIDDEN, 1 },
+		.spec = &spec,
+	};
+	all_ways_agree(&source, weights);
+	free(wide);
+	free(half);
+}
+
+static void every_type(void **state)
+{
+	(void)state;
+	for (enum cad_dtype dtype = CAD_DTYPE_F32; dtype <= CAD_DTYPE_BF16; dtype++) {
+		every_value(dtype, CAD_WEIGHTS_AS_IS);
+		every_value(dtype, CAD_WEIGHTS_BF16);
+	}
+}
+
+/* Without rounding it is the tensors as stored, whatever is missing among them. */
+static void stored_tensors(void **state)
+{
+	(void)state;
+	static const char *const names[] = { "mixtral-a", "mixtral-b", "olmoe-a", "qwen3moe-b" };
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		struct cad_model *model;
+		struct cad_error error;
+		char directory[512], checksum[33], hex[33];
+		snprintf(directory, sizeof directory, CADRE_SOURCE_DIR "/tests/golden/%s/model", names[i]);
+		must(cad_model_open(directory, &model, &error), &error);
+		const struct cad_model_spec *spec = cad_model_spec(model);
+		uint32_t layer = spec->layers_count - 1, expert = spec->gate.experts - 1;
+		struct kn_expert_source source = kn_expert_source_of(model, layer, expert);
+		uint8_t *bytes = malloc((size_t)kn_image_bytes(&source)), *next = bytes;
+		assert_non_null(bytes);
+		for (enum cad_role role = CAD_ROLE_EXPERT_GATE; role < CAD_ROLE_COUNT; role++) {
+			struct cad_tensor tensor = cad_model_tensor(model, role, layer, expert);
+			if (tensor.data)
+				memcpy(next, tensor.data, tensor.bytes);
+			next += tensor.bytes;
+		}
+		assert_int_equal(next - bytes, kn_image_bytes(&source));
+		kn_image_bytes_checksum(bytes, (size_t)(next - bytes), hex);
+		kn_expert_checksum(model, layer, expert, CAD_WEIGHTS_AS_IS, checksum);
+		assert_string_equal(hex, checksum);
+		all_ways_agree(&source, CAD_WEIGHTS_AS_IS);
+		all_ways_agree(&source, CAD_WEIGHTS_BF16);
+		free(bytes);
+		cad_model_close(model);
+	}
+}
+
+/* Who reads can stop. */
+static bool stop_at_once(void *context, const void *bytes, size_t count)
+{
+	(void)bytes;
+	assert_in_range(count, 1, KN_IMAGE_PIECE_BYTES);
+	++*(int *)context;
+	return false;
+}
+
+static void reading_ends_when_told(void **state)
+{
+	(void)state;
+	static const uint16_t values[4] = { 0 };
+	const struct kn_expert_source source = { .gate = { values, CAD_DTYPE_F16, 2, 2 },
+		.up = { values, CAD_DTYPE_F16, 2, 2 } };
+	int pieces = 0;
+	assert_false(kn_image_read(&source, CAD_WEIGHTS_AS_IS, stop_at_once, &pieces));
+	assert_false(kn_image_read(&source, CAD_WEIGHTS_BF16, stop_at_once, &pieces));
+	assert_int_equal(pieces, 2);
+}
+
+static int create(void **state)
+{
+	(void)state;
+	return kn_device_open(&(struct kn_device_options){ 0 }, &device, NULL);
+}
+
+static int destroy(void **state)
+{
+	(void)state;
+	device->ops->destroy(device);
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_type),
+		cmocka_unit_test(stored_tensors),
+		cmocka_unit_test(reading_ends_when_told),
+	};
+	return cmocka_run_group_tests_name("image", tests, create, destroy);
+}
