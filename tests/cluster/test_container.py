@@ -68,9 +68,12 @@ def directory():
         pytest.skip('containers: only root may make what they consist of')
     directory = pathlib.Path(tempfile.mkdtemp(prefix='cadre-test-'))
     os.chown(directory, USER, USER)
+    for probe in (['true'], ['test', '-x', BIN / 'cadrectl']):   # no namespaces, or the build is where only root may look
+        done = run(directory, *probe)
+        if done.returncode != 0:
+            pytest.skip(f'containers: {done.stderr or "this user may not run " + str(BIN)}')
     done = run(directory, BIN / 'cadrectl', '--version')
-    if done.returncode != 0:   # no namespaces, or the build is where only root may look
-        pytest.skip(f'containers: {done.stderr}')
+    assert done.returncode == 0, done.stderr
     return directory
 
 
