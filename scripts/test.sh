@@ -205,6 +205,7 @@ run_tests() {
 	local kind
 	case ${1:-} in   # these have arguments of their own, and end with a table; who compiles something installs what that takes
 		faults | moves | attempts | deploy)
+			[ "$1" != attempts ] || [ $# = 1 ] || fail_usage "test attempts takes no arguments"
 			install_packages "${TEST_PACKAGES[@]}"
 			"test_$1" "${@:2}"
 			return
@@ -214,6 +215,7 @@ run_tests() {
 	for kind in "$@"; do
 		case $kind in
 			unit | asan | tsan | clang | cluster | cluster-asan | late | package | tokenizers | planners | kubernetes | fuzz) ;;
+			faults | moves | attempts | deploy) fail_usage "'$kind' runs by itself: ./cadre test $kind" ;;
 			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, clang, cluster, cluster-asan, late, package, tokenizers, planners, kubernetes, fuzz" ;;
 		esac
 	done

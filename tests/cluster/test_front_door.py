@@ -109,6 +109,8 @@ def test_interrupt_stops_what_was_started(door):
     (['up', '--model', str(MODEL), '--experts', 'many'], 'take numbers'),
     (['up', '--model', str(MODEL), '--experts', '1', '--capacity-polcy', 'drop'], 'did you mean --capacity-policy?'),
     (['down', 'now'], 'down takes no options'),
+    (['test', 'unit', 'deploy'], "'deploy' runs by itself: ./cadre test deploy"),
+    (['test', 'attempts', 'bogus'], 'test attempts takes no arguments'),
     (['bench', 'nonsense'], "there is no benchmark with 'nonsense' in its name"),
     (['dmeo'], "there is no command 'dmeo'"),
 ])

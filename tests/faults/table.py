@@ -12,7 +12,8 @@ def chosen(rows, patterns):
         return [row for row in rows if not getattr(row, 'long', False)]
     for pattern in patterns:
         if not any(fnmatch.fnmatch(row.name, pattern) for row in rows):
-            sys.exit(f"there is no row '{pattern}'; --list names them all")
+            print(f"there is no row '{pattern}'; --list names them all", file=sys.stderr)
+            sys.exit(2)
     return [row for row in rows if any(fnmatch.fnmatch(row.name, pattern) for pattern in patterns)]
 
 
