@@ -117,7 +117,11 @@ take_certificates() {
 	[ -f "$CERTIFICATES/authority.pem" ] || fail "--certificates '$CERTIFICATES' has no authority.pem: make one with scripts/certificates.sh $CERTIFICATES"
 	CERTIFICATES=$(cd "$CERTIFICATES" && pwd)
 	local -a secret=()
-	[ ! -f "$CERTIFICATES/secret" ] || secret=("--secret-file=$CERTIFICATES/secret")
+	if [ -f "$CERTIFICATES/secret" ]; then
+		! has_option --secret-file "${PLACEMENT_OPTIONS[@]}" "${EXPERT_OPTIONS[@]}" "${ROUTER_OPTIONS[@]}" ||
+			fail_usage "up: --certificates brings the cluster secret $CERTIFICATES/secret: leave --secret-file out"
+		secret=("--secret-file=$CERTIFICATES/secret")
+	fi
 	identity placement
 	PLACEMENT_OPTIONS=("${IDENTITY[@]}" "${secret[@]}" "${PLACEMENT_OPTIONS[@]}")
 	identity expert

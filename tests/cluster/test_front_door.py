@@ -94,6 +94,13 @@ def test_interrupt_stops_what_was_started(door):
     assert not (door.run / 'cluster.json').exists()
 
 
+def test_certificates_bring_their_secret(door, tmp_path):
+    for name in ('authority.pem', 'secret'):
+        (tmp_path / name).touch()
+    done = door('up', '--model', MODEL, '--certificates', tmp_path, '--secret-file', tmp_path / 'another')
+    assert done.returncode == 2 and f'--certificates brings the cluster secret {tmp_path}/secret: leave --secret-file out' in done.stderr, done
+
+
 @pytest.mark.parametrize('arguments, says', [
     (['up'], 'up needs --model DIR'),
     (['up', '--model'], '--model needs a value'),
