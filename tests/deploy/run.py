@@ -42,10 +42,12 @@ def build(tag, *arguments):
 
 def image(world):
     """the image is built"""
-    build(IMAGE)
+    commit = output('git', '-C', ROOT, 'rev-parse', '--short=12', 'HEAD')
+    build(IMAGE, '--build-arg', f'COMMIT={commit}')
     size = int(output('docker', 'image', 'inspect', '-f', '{{.Size}}', IMAGE)) - int(output('docker', 'image', 'inspect', '-f', '{{.Size}}', BASE))
     assert size <= IMAGE_BYTES_MAX, f'the image has {size} bytes more than its base, {IMAGE_BYTES_MAX} are enough'
-    version = output('docker', 'run', '--rm', '--network', 'none', '--read-only', IMAGE, 'cadrectl', '--version').split()[1]
+    _, version, built = output('docker', 'run', '--rm', '--network', 'none', '--read-only', IMAGE, 'cadrectl', '--version').split()
+    assert built == f'({commit})', f'the programs say that they are {built}, not {commit}'
     label = output('docker', 'image', 'inspect', '-f', '{{index .Config.Labels "org.opencontainers.image.version"}}', IMAGE)
     assert label == version, f'the image says that it is {label}, the programs that they are {version}'
     return f'{size / 1e6:.1f} MB on top of {BASE}'
