@@ -5,11 +5,15 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
 import pytest
-from cluster import BIN, GOLDEN, Cluster, Process, embedded, wait_for_log
+from cluster import BIN, GOLDEN, ROOT, Cluster, Process, embedded, wait_for_log
+
+sys.path.insert(0, str(ROOT / 'tests' / 'deploy'))
+import engine   # noqa: E402
 
 MODEL = GOLDEN / 'olmoe-a' / 'model'
 USER = 54321
@@ -75,6 +79,14 @@ def directory():
     done = run(directory, BIN / 'cadrectl', '--version')
     assert done.returncode == 0, done.stderr
     return directory
+
+
+def test_a_registry_that_says_nothing_is_given_up(tmp_path, monkeypatch):
+    """The images of tests/deploy are then made without it."""
+    (tmp_path / 'docker').write_text('#!/bin/sh\nexec sleep 60\n')
+    (tmp_path / 'docker').chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
+    assert not engine.pulled(engine.BASE, seconds=0.1)
 
 
 def test_nothing_can_be_written(directory):

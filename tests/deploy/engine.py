@@ -8,6 +8,7 @@ import time
 import pathlib
 
 BASE = 'debian:12-slim'
+PULL_S = 120   # a registry that cannot be reached may say nothing at all
 
 
 class NoEngine(Exception):
@@ -16,6 +17,13 @@ class NoEngine(Exception):
 
 def output(*command, **options):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, **options).stdout.strip()
+
+
+def pulled(image, seconds=PULL_S):
+    try:
+        return subprocess.run(['docker', 'pull', '-q', image], timeout=seconds).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def answers():
@@ -63,7 +71,7 @@ class Engine:
         """Pulled, or where there is no registry made of Debian's packages."""
         if subprocess.run(['docker', 'image', 'inspect', BASE], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
             return
-        if subprocess.run(['docker', 'pull', '-q', BASE], timeout=120).returncode == 0:
+        if pulled(BASE):
             return
         if os.geteuid() != 0 or not shutil.which('debootstrap'):
             raise NoEngine(f'{BASE} cannot be pulled, and debootstrap as root is not there to make it')
