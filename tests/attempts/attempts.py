@@ -335,7 +335,7 @@ def http_to_exchange(world, listener):
     return raw(listener, b'GET / HTTP/1.1\r\nHost: x\r\n\r\n')
 
 
-CONNECTIONS, AT_ONCE = 10_000, 200
+CONNECTIONS, AT_ONCE, ANSWERED_S = 10_000, 200, 60
 
 
 @attempt('grpc; http; exchange', 'served', quick=False)
@@ -349,19 +349,23 @@ def connections(world, listener):
             if len(waiting) > AT_ONCE:
                 waiting.pop(0).close()
         same = world.digest(client) == digest
-    return ('served' if same else 'another answer'), f'the next one is answered after {answered_after(listener):.1f} s'
+    after = answered_after(listener)
+    if after is None:
+        return 'silent', f'the next one is not answered within {ANSWERED_S} s'
+    return ('served' if same else 'another answer'), f'the next one is answered after {after:.1f} s'
 
 
-def answered_after(listener):
-    """Seconds until somebody who connects is spoken to."""
+def answered_after(listener, limit=ANSWERED_S):
+    """Seconds until somebody who connects is spoken to; None: nobody is, for so long."""
     began = time.monotonic()
-    while True:
+    while (left := began + limit - time.monotonic()) > 0:
         with contextlib.suppress(OSError), connect(listener) as connection:
+            connection.settimeout(min(left, 12))
             if listener.kind == 'grpc':
                 TRUSTING.wrap_socket(connection).close()
-                break
+                return time.monotonic() - began
             connection.sendall(b'GET /healthz HTTP/1.0\r\n\r\n')
             if listener.kind == 'exchange' or connection.recv(4096):
-                break
+                return time.monotonic() - began
         time.sleep(0.05)
-    return time.monotonic() - began
+    return None
