@@ -44,8 +44,9 @@ struct options {
 };
 
 static const struct cad_option table[] = {
-	CAD_SERVICE_OPTIONS(struct options, service, ""),
-	CAD_SERVICE_TLS_OPTIONS(struct options, service),
+	CAD_SERVICE_OPTIONS(struct options, service, "", "; empty: port 7401 with --cluster-network, else any"),
+	CAD_SERVICE_TLS_OPTIONS(struct options, service, ", to show to the placement service",
+		"the placement service's certificate; it is then reached over TLS"),
 	CAD_SERVICE_MEMBER_OPTIONS(struct options, service, NULL),
 	CAD_OPTION_STRING(struct options, advertise, "advertise", "",
 		"no longer used: the exchange itself knows how routers reach it"),

@@ -57,9 +57,11 @@ static const struct cad_choice absent_choices[] = { { "wait", RT_ABSENT_WAIT }, 
 	{ "renormalise", RT_ABSENT_RENORMALISE }, { NULL, 0 } };
 
 static const struct cad_option table[] = {
-	CAD_SERVICE_OPTIONS(struct options, service, ":7101"),
+	CAD_SERVICE_OPTIONS(struct options, service, ":7101", ""),
 	CAD_SERVICE_GRPC_OPTIONS(struct options, service, ":7100"),
-	CAD_SERVICE_TLS_OPTIONS(struct options, service),
+	CAD_SERVICE_TLS_OPTIONS(struct options, service,
+		", to show to clients, who are then served over TLS, and to the placement service",
+		"the certificates of clients, and the placement service's, which is then reached over TLS"),
 	CAD_SERVICE_ACCESS_OPTIONS(struct options, service),
 	CAD_SERVICE_MEMBER_OPTIONS(struct options, service, ""),
 	CAD_SERVICE_PLACEMENT_TLS_OPTIONS(struct options, service),

@@ -55,14 +55,15 @@ struct cad_service_options {
 	const char *placement_tls_certificate, *placement_tls_key, *placement_tls_authority;
 };
 
-/* Lines of an option table; `member` is a struct cad_service_options inside `owner`. */
-#define CAD_SERVICE_OPTIONS(owner, member, http_default) \
+/* Lines of an option table; `member` is a struct cad_service_options inside `owner`. Help that is not
+ * the same for all programs is theirs: the end of --http's, and what TLS files are for. */
+#define CAD_SERVICE_OPTIONS(owner, member, http_default, http_help) \
 	CAD_OPTION_DIRECTORY( \
 		owner, member.model, "model", NULL, "directory of the checkpoint; the same files on every node"), \
 		CAD_OPTION_STRING(owner, member.cluster_network, "cluster-network", "", \
 			"network of the cluster, INTERFACE or ADDRESS/BITS: this machine's address there is the HOST of addresses that have none; empty: loopback"), \
 		CAD_OPTION_STRING(owner, member.http, "http", http_default, \
-			"where to serve /metrics, /healthz and /readyz, [HOST]:PORT; port 0: any; empty: 7401 with --cluster-network, else any"), \
+			"where to serve /metrics, /healthz and /readyz, [HOST]:PORT; port 0: any" http_help), \
 		CAD_OPTION_BOOL(owner, member.http_plaintext_anywhere, "http-plaintext-anywhere", "false", \
 			"allow HTTP, which knows neither TLS nor callers, on addresses other than loopback"), \
 		CAD_OPTION_ENUM(owner, member.log_level, "log-level", "info", cad_log_level_choices, \
@@ -77,12 +78,12 @@ struct cad_service_options {
 
 /* Who it is, and whom it trusts; shown and asked for by its gRPC server, and towards the placement
  * service. */
-#define CAD_SERVICE_TLS_OPTIONS(owner, member) \
+#define CAD_SERVICE_TLS_OPTIONS(owner, member, certificate_help, authority_help) \
 	CAD_OPTION_FILE(owner, member.tls_certificate, "tls-certificate", "", \
-		"PEM file with the certificate of this process; a gRPC server needs one for TLS"), \
+		"PEM file with the certificate of this process" certificate_help), \
 		CAD_OPTION_FILE(owner, member.tls_key, "tls-key", "", "PEM file with its private key"), \
 		CAD_OPTION_FILE(owner, member.tls_authority, "tls-authority", "", \
-			"PEM file of the certificate authorities by which the certificates of others must be signed: of those who call this process, and of the placement service, which is then reached over TLS")
+			"PEM file of the certificate authorities that must have signed " authority_help)
 
 /* Who may call its gRPC server. */
 #define CAD_SERVICE_ACCESS_OPTIONS(owner, member) \

@@ -26,9 +26,10 @@ struct options {
 };
 
 static const struct cad_option table[] = {
-	CAD_SERVICE_OPTIONS(struct options, service, ":7301"),
+	CAD_SERVICE_OPTIONS(struct options, service, ":7301", ""),
 	CAD_SERVICE_GRPC_OPTIONS(struct options, service, ":7300"),
-	CAD_SERVICE_TLS_OPTIONS(struct options, service),
+	CAD_SERVICE_TLS_OPTIONS(
+		struct options, service, ", which is then called over TLS", "the certificates of those who call"),
 	CAD_SERVICE_ACCESS_OPTIONS(struct options, service),
 	CAD_SERVICE_SECRET_OPTION(struct options, service),
 	CAD_OPTION_FILE(struct options, state, "state", "",

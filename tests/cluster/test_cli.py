@@ -147,6 +147,16 @@ def test_exit_codes_and_sentences(arguments, code, says, tmp_path):
     assert says in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize('program, says, not_of_it', [
+    ('cadre-router', ['to show to clients', "the placement service's, which is then reached"], ['7401']),
+    ('cadre-placement', ['which is then called over TLS', 'those who call'], ['7401', 'show to']),
+    ('cadre-expert', ['empty: port 7401', 'to show to the placement service'], ['clients', 'those who call']),   # which nobody calls
+])
+def test_help_is_of_the_program(program, says, not_of_it):
+    text = subprocess.run([BIN / program, '--help'], check=True, capture_output=True, text=True).stdout
+    assert all(words in text for words in says) and not any(words in text for words in not_of_it), text
+
+
 # ---- what others wrote ----
 
 HOSTILE = '\x1b[31mE\nATTENTION: all is lost\r\x9b2J\u202eX\u2066Y'

@@ -31,22 +31,22 @@ struct options {
 	uint32_t other;
 };
 static const struct cad_option full_table[] = {
-	CAD_SERVICE_OPTIONS(struct options, service, ""),
+	CAD_SERVICE_OPTIONS(struct options, service, "", ""),
 	CAD_SERVICE_GRPC_OPTIONS(struct options, service, ":7100"),
-	CAD_SERVICE_TLS_OPTIONS(struct options, service),
+	CAD_SERVICE_TLS_OPTIONS(struct options, service, "", ""),
 	CAD_SERVICE_ACCESS_OPTIONS(struct options, service),
 	CAD_SERVICE_MEMBER_OPTIONS(struct options, service, ""),
 	CAD_SERVICE_PLACEMENT_TLS_OPTIONS(struct options, service),
 	CAD_OPTION_U32(struct options, other, "other", "7", 0, 9, "of its own"),
 };
 static const struct cad_option open_table[] = {
-	CAD_SERVICE_OPTIONS(struct options, service, ""),
+	CAD_SERVICE_OPTIONS(struct options, service, "", ""),
 	CAD_SERVICE_GRPC_OPTIONS(struct options, service, ":7300"),
-	CAD_SERVICE_TLS_OPTIONS(struct options, service),
+	CAD_SERVICE_TLS_OPTIONS(struct options, service, "", ""),
 };
 static const struct cad_option member_table[] = {
-	CAD_SERVICE_OPTIONS(struct options, service, ""),
-	CAD_SERVICE_TLS_OPTIONS(struct options, service),
+	CAD_SERVICE_OPTIONS(struct options, service, "", ""),
+	CAD_SERVICE_TLS_OPTIONS(struct options, service, "", ""),
 	CAD_SERVICE_MEMBER_OPTIONS(struct options, service, NULL),
 };
 
