@@ -2,6 +2,9 @@
 /* A client for command lines: one call at a time, on a loop of its own. */
 #include "common/rpc/blocking.h"
 
+#include "common/rpc/internal.h"
+
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <uv.h>
 
@@ -133,3 +136,5 @@ void cad_rpc_blocking_pause(struct cad_rpc_blocking *client, uint64_t ms)
 }
 
 void cad_rpc_blocking_interrupt(struct cad_rpc_blocking *client) { uv_async_send(&client->interrupt); }
+
+void cad_rpc_blocking_hush(void) { atomic_store(&cad_rpc_hushed, true); }

@@ -25,6 +25,9 @@ CAD_MUST_USE enum cad_status cad_rpc_blocking_call(struct cad_rpc_blocking *clie
 	const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
 	const struct cad_rpc_call_options *options, bool (*on_message)(void *context, const ProtobufCMessage *message),
 	void *context, enum cad_rpc_code *code, struct cad_error *error);
+/* From now on gRPC's own words about connections are logged at debug level only: for programs that
+ * show the sentences of their calls, which say the same. Any thread. */
+void cad_rpc_blocking_hush(void);
 /* Waits between two calls. The channel goes on connecting meanwhile, which it does not in a sleep:
  * nobody else looks at its sockets. */
 void cad_rpc_blocking_pause(struct cad_rpc_blocking *client, uint64_t ms);

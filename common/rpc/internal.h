@@ -74,6 +74,8 @@ void cad_rpc_log(gpr_log_func_args *line);
 /* While set, this thread's failures inside gRPC are logged at debug level: the caller has a better
  * sentence. */
 extern _Thread_local bool cad_rpc_quiet;
+/* The same for all threads: the program tells people itself what became of its calls. */
+extern _Atomic bool cad_rpc_hushed;
 
 /* ---- messages (message.c) ---- */
 

@@ -5,12 +5,14 @@
 #include "common/rpc/internal.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <xxhash.h>
 
 enum { LINES = 16, AGAIN_S = 10 };
 
 _Thread_local bool cad_rpc_quiet;
+_Atomic bool cad_rpc_hushed;
 
 /* What was said last. */
 static struct line {
@@ -40,7 +42,8 @@ void cad_rpc_log(gpr_log_func_args *line)
 {
 	uint64_t left_out;
 
-	if (line->severity != GPR_LOG_SEVERITY_ERROR || cad_rpc_quiet || !is_due(line->message, &left_out))
+	if (line->severity != GPR_LOG_SEVERITY_ERROR || cad_rpc_quiet || atomic_load(&cad_rpc_hushed) ||
+		!is_due(line->message, &left_out))
 		cad_log_debug("grpc", line->message);
 	else if (left_out > 0)
 		cad_log_warn("grpc", line->message, CAD_U("left_out", left_out));

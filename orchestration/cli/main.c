@@ -6,6 +6,7 @@
 #include "common/process/completion.h"
 #include "common/process/manual.h"
 #include "common/process/options_value.h"
+#include "common/rpc/blocking.h"
 #include "orchestration/cli/command.h"
 #include "orchestration/cli/eval.h"
 
@@ -229,6 +230,7 @@ int main(int argc, char **argv)
 	}
 
 	cad_log_setup(CAD_LOG_WARN, CAD_LOG_LOGFMT); /* stderr is for people here */
+	cad_rpc_blocking_hush();
 	(void)signal(SIGPIPE, SIG_IGN); /* a reader that goes away is a failed write, which commands notice */
 	int code = command->run(argc - words, spelled);
 	if ((fflush(stdout) != 0 || ferror(stdout)) && code == CL_EXIT_OK) {
