@@ -252,6 +252,8 @@ static const char *hint(const struct cad_rpc_watched *tls, const char *sentence)
 		return "the server's certificate does not have the name by which it is called here: use one that it has, or have it issued with this one (subjectAltName)";
 	if (tls && strstr(sentence, "wrong version number"))
 		return "the server does not speak TLS: turn it on there (--tls-certificate, --tls-key), or call it without";
+	if (strstr(sentence, "Trying to connect an http1.x server"))
+		return "an HTTP server answers there, not gRPC: is it the address of --http? give that of --grpc";
 	if (!strstr(sentence, "Socket closed") && !strstr(sentence, "Connection reset"))
 		return NULL;
 	if (!tls)

@@ -5,6 +5,8 @@
 #include "common/process/process.h"
 #include "orchestration/cli/command.h"
 
+#include <string.h>
+
 static const char *path_of(const char *option) { return option && option[0] ? option : NULL; }
 
 enum cad_status cl_access_check(const struct cl_access *access, struct cad_error *error)
@@ -48,12 +50,11 @@ enum cad_status cl_client_open(struct cl_client *client, const char *address, co
 	const struct cad_tls_files tls = tls_of(access);
 	enum cad_status status = CAD_OK;
 
-	*client = (struct cl_client){ .rpc = NULL };
+	*client = (struct cl_client){ .secure = cl_access_is_secure(access) };
 	if (path_of(access->token_file))
 		status = cad_access_bearer(access->token_file, &client->bearer, error);
 	if (status == CAD_OK)
-		status = cad_rpc_blocking_create(
-			address, cl_access_is_secure(access) ? &tls : NULL, config, &client->rpc, error);
+		status = cad_rpc_blocking_create(address, client->secure ? &tls : NULL, config, &client->rpc, error);
 	if (status != CAD_OK) {
 		cl_client_close(client);
 		return status;
@@ -72,6 +73,21 @@ void cl_client_close(struct cl_client *client)
 	*client = (struct cl_client){ .rpc = NULL };
 }
 
+/* What the user can change, where an address may be that of somebody else. */
+static enum cad_status explain(const struct cl_client *client, const char *path, enum cad_status status,
+	enum cad_rpc_code code, struct cad_error *error)
+{
+	static const char unsaid[] = "UNAVAILABLE: failed to connect"; /* what is known of it would stand before */
+	const char *wanted = strstr(path, ".Inference/") ? "router" : "placement service";
+
+	if (strncmp(error->text, unsaid, sizeof unsaid - 1) == 0)
+		return cad_error_set(error, status, "%s; does a %s serve there, %s TLS?", error->text, wanted,
+			client->secure ? "with" : "without");
+	if (code == CAD_RPC_UNIMPLEMENTED)
+		return cad_error_set(error, status, "%s; is that a %s's --grpc address?", error->text, wanted);
+	return status;
+}
+
 enum cad_status cl_client_call(struct cl_client *client, const char *path, const ProtobufCMessage *request,
 	const ProtobufCMessageDescriptor *reply, int64_t timeout_ms,
 	bool (*on_message)(void *context, const ProtobufCMessage *message), void *context, enum cad_rpc_code *code,
@@ -83,5 +99,11 @@ enum cad_status cl_client_call(struct cl_client *client, const char *path, const
 		.metadata = &header,
 		.metadata_count = client->bearer != NULL,
 	};
-	return cad_rpc_blocking_call(client->rpc, path, request, reply, &options, on_message, context, code, error);
+	enum cad_rpc_code ended;
+	enum cad_status status =
+		cad_rpc_blocking_call(client->rpc, path, request, reply, &options, on_message, context, &ended, error);
+
+	if (code)
+		*code = ended;
+	return status == CAD_OK ? CAD_OK : explain(client, path, status, ended, error);
 }

@@ -37,11 +37,13 @@ bool cl_access_is_secure(const struct cl_access *access); /* over TLS */
 struct cl_client {
 	struct cad_rpc_blocking *rpc; /* NULL: closed */
 	char *bearer;
+	bool secure;
 };
 CAD_MUST_USE enum cad_status cl_client_open(struct cl_client *client, const char *address,
 	const struct cl_access *access, const struct cad_rpc_channel_config *config, struct cad_error *error);
 void cl_client_close(struct cl_client *client); /* may be called twice */
-/* As cad_rpc_blocking_call, with the token. timeout_ms 0: none. */
+/* As cad_rpc_blocking_call, with the token, and with what to change where the address may be wrong.
+ * timeout_ms 0: none. */
 CAD_MUST_USE enum cad_status cl_client_call(struct cl_client *client, const char *path, const ProtobufCMessage *request,
 	const ProtobufCMessageDescriptor *reply, int64_t timeout_ms,
 	bool (*on_message)(void *context, const ProtobufCMessage *message), void *context, enum cad_rpc_code *code,

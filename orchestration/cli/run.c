@@ -93,20 +93,6 @@ static bool time_is_up(const struct generation *g)
 	return g->deadline_ns != 0 && (g->late || now_ns() >= g->deadline_ns);
 }
 
-/* What the user can change. */
-static enum cad_status explain(
-	const struct generation *g, enum cad_status status, enum cad_rpc_code code, struct cad_error *error)
-{
-	static const char unsaid[] = "UNAVAILABLE: failed to connect"; /* what is known of TLS would stand before */
-	if (strncmp(error->text, unsaid, sizeof unsaid - 1) == 0)
-		return cad_error_set(error, status, "router %s: %s; does a router serve there, %s TLS?", g->router,
-			error->text, cl_access_is_secure(&g->run->access) ? "with" : "without");
-	if (code == CAD_RPC_UNIMPLEMENTED)
-		return cad_error_set(
-			error, status, "router %s: %s; is that a router's --grpc address?", g->router, error->text);
-	return cad_error_prefix(error, "router %s", g->router);
-}
-
 static size_t routers_count(const char *list)
 {
 	size_t count = 1;
@@ -145,7 +131,7 @@ static enum cad_status ask_router(
 		return CAD_OK;
 	g->late = code == CAD_RPC_DEADLINE_EXCEEDED;
 	*again = is_worth_another(code) && !cl_interrupted() && !time_is_up(g);
-	return explain(g, status, code, error);
+	return cad_error_prefix(error, "router %s", g->router);
 }
 
 /* ---- all of them ---- */

@@ -109,8 +109,32 @@ def test_a_node_that_cannot_serve_does_not_join():
         code, text = run(*expert, '--memory', '1000T', '--http', cluster.placement_http)
         assert code == 1 and 'Address already in use' in text
         assert '--memory exceeds the free memory' in text
-        code, text = run('cadrectl', 'generate', '--router', cluster.placement_grpc, 'hello')
-        assert code == 1 and "is that a router's --grpc address?" in text
+
+
+@pytest.fixture(scope='module')
+def small():
+    with Cluster(MODEL, experts=1) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize('command, address, says', [
+    ('generate', lambda c: c.placement_grpc, "is that a router's --grpc address?"),
+    ('status', lambda c: c.routers[0].grpc, "is that a placement service's --grpc address?"),
+    ('wait', lambda c: c.routers[0].grpc, "is that a placement service's --grpc address?"),
+    ('generate', lambda c: c.routers[0].http, 'an HTTP server answers there, not gRPC'),
+    ('status', lambda c: c.placement_http, 'an HTTP server answers there, not gRPC'),
+    ('health', lambda c: c.placement_http, 'an HTTP server answers there, not gRPC'),
+    ('generate', lambda c: '127.0.0.1:1', 'does a router serve there, without TLS?'),
+    ('status', lambda c: '127.0.0.1:1', 'does a placement service serve there, without TLS?'),
+    ('status --tls', lambda c: c.placement_grpc, 'the server does not speak TLS'),
+])
+def test_an_address_of_somebody_else(small, command, address, says):
+    """The sentence says so, and nothing stands before it."""
+    option = {'generate': '--router', 'health': '--grpc'}.get(command, '--placement')
+    more = {'generate': ['hello'], 'wait': ['--timeout', '0.2s']}.get(command, [])
+    code, text = run('cadrectl', *command.split(), option, address(small), *more)
+    assert code in (1, 3) and says in text, text
+    assert text.startswith(f'cadrectl {command.split()[0]}: '), text
 
 
 def test_a_router_that_dies_is_told_from_one_that_is_not_there():
