@@ -77,6 +77,7 @@ SPEAKS_FOR = {
     "common/rpc/internal.h": SECTIONS,
     "common/transport/ucx/internal.h": SECTIONS,
     "orchestration/placement/internal.h": SECTIONS,
+    "orchestration/placement/rollout_internal.h": SECTIONS,
     "orchestration/placement/service_internal.h": SECTIONS,
     "common/transport/protocol.h": SECTIONS,
     "common/transport/transport.h": SECTIONS,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Phases, each over all layers: pins, the plan in force, what is held; then compute each node's share
- * of each layer, fill, and when asked to, even out.
- * Counts are in experts, not bytes: all experts of a model are of one size.
+ * Phases, each over all layers: pins, the plan in force, what is held; then compute each node's
+ * share of each layer, fill, and when asked to, even out. Counts are in experts, not bytes: all
+ * experts of a model are of one size.
  */
 #include "orchestration/placement/assign.h"
 
@@ -63,7 +63,8 @@ static bool may_take(const struct work *work, uint32_t node, uint32_t cell)
 		!(work->settled && has(work, work->source->leaving, node, cell));
 }
 
-/* Of the nodes that have the cell in a plan: the one with the fewest experts of the layer so far. */
+/* Of the nodes that have the cell in a plan: the one with the fewest experts of the layer so
+ * far. */
 static int best_of(const struct work *work, const struct pl_plan *plan, uint32_t cell)
 {
 	uint32_t layer = cell / work->experts, expert = cell % work->experts;
@@ -266,8 +267,8 @@ static void make_room(struct work *work)
 		}
 }
 
-/* An expert of the layer that `from` has and `to` may take, the highest id first; UINT32_MAX: none. What
- * stands in for a lost node's place in the plan stays where it is. */
+/* An expert of the layer that `from` has and `to` may take, the highest id first; UINT32_MAX: none.
+ * What stands in for a lost node's place in the plan stays where it is. */
 static uint32_t movable(const struct work *work, uint32_t layer, uint32_t from, uint32_t to)
 {
 	for (uint32_t expert = work->experts; expert-- > 0;) {

@@ -6,11 +6,11 @@
  * It promises this: no node gets more than its memory holds; everything is placed if it fits at
  * all; pins are kept, and then the plan; an expert that has fewer places than wanted stays where it
  * is held, or gets one where there is room; equal input gives equal output. Without a plan in force
- * what is held stays where it is, unless `level` asks for even layers: then, when memory allows, the
- * nodes differ by at most one expert in each. Experts that were never placed go in runs of
- * consecutive ids (models that route by groups of experts profit), or, with a seed, in an order that
- * the seed shuffles. Deterministic, no clock, no randomness of its own; allocates scratch memory and
- * frees it; any thread.
+ * what is held stays where it is, unless `level` asks for even layers: then, when memory allows,
+ * the nodes differ by at most one expert in each. Experts that were never placed go in runs of
+ * consecutive ids (models that route by groups of experts profit), or, with a seed, in an order
+ * that the seed shuffles. Deterministic, no clock, no randomness of its own; allocates scratch
+ * memory and frees it; any thread.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_ASSIGN_H
 #define CADRE_ORCHESTRATION_PLACEMENT_ASSIGN_H
@@ -26,11 +26,12 @@ struct pl_assign_source {
 	/* The nodes, each with its memory for experts, what it holds included: a forbidden one gets
 	 * nothing. Its pins; those to forbidden nodes do not count. expert_bytes is set. */
 	const struct pl_cluster *cluster;
-	/* Of these nodes: who holds what, or is loading it; who must not get it, because a load has failed
-	 * there; and what is on its way out: it takes room for a while, and comes back only where it is
-	 * pinned or planned. */
+	/* Of these nodes: who holds what, or is loading it; who must not get it, because a load has
+	 * failed there; and what is on its way out: it takes room for a while, and comes back only
+	 * where it is pinned or planned. */
 	const struct pl_plan *held, *failed, *leaving;
-	/* The plan in force, of these nodes; NULL: there is none. When nodes are filled, so is it. */
+	/* The plan in force, of these nodes; NULL: there is none. When nodes are filled, so is
+	 * it. */
 	struct pl_plan *wanted;
 	/* copies wanted of every expert at least, on different nodes; all first copies come before
 	 * any second */

@@ -96,6 +96,8 @@ enum cad_status pl_control_create(
 		.publish_interval_ns = options->publish_interval_ns,
 		.free_grace_ns = options->free_grace_ns,
 		.retry_ns = options->retry_ns,
+		.stall_ns = options->stall_ns,
+		.bytes_per_second = options->bytes_per_second,
 	};
 	enum cad_status status = pl_rollout_create(&rollout, &made->rollout);
 	if (status == CAD_OK)
@@ -189,8 +191,8 @@ static bool is_back(const struct pl_control *control, const struct pl_hello *hel
 }
 
 /* Nothing is known yet of who reaches whom; a router that was expected after a restart comes to
- * this, too. A node that joins before the first placement, holds experts and has seen a map was in a
- * state file that was lost: routers had reached it. */
+ * this, too. A node that joins before the first placement, holds experts and has seen a map was in
+ * a state file that was lost: routers had reached it. */
 static enum cad_status join_reach(
 	struct pl_control *control, uint32_t slot, const struct pl_join *join, struct cad_error *error)
 {
@@ -478,6 +480,19 @@ void pl_control_checksum(struct pl_control *control, uint32_t cell)
 		if (node_of(control, claim.session, &slot))
 			judge(control, slot, cell, claim.hex, expected);
 	}
+}
+
+enum cad_status pl_control_loading(
+	struct pl_control *control, uint64_t session, struct pl_expert expert, uint64_t bytes, struct cad_error *error)
+{
+	uint32_t slot, cell;
+	enum cad_status status = find_report(control, session, expert, &slot, &cell, error);
+
+	if (status != CAD_OK)
+		return status == CAD_AGAIN ? CAD_OK : status;
+	if (pl_rollout_loading(control->rollout, slot, cell, bytes, pl_control_now(control)))
+		control->force.progress.moved_ns = pl_control_now(control);
+	return CAD_OK;
 }
 
 enum cad_status pl_control_failed(struct pl_control *control, uint64_t session, struct pl_expert expert,

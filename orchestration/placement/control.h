@@ -51,6 +51,8 @@ struct pl_control_events {
 	/* The checkpoint's checksum of what routers compute with. CAD_AGAIN: it is being computed,
 	 * and routers have to ask again. NULL: they are not compared. */
 	enum cad_status (*router_checksum)(void *context, char hex[33]);
+	/* What the service did by itself, for the history. NULL: nobody keeps it. */
+	void (*did)(void *context, const char *what, const char *why);
 	void *context;
 };
 
@@ -74,11 +76,12 @@ struct pl_control_options {
 	uint64_t settle_ns; /* after the last join, before the first placement, and after all were lost */
 	uint64_t forget_ns; /* how long the dead are shown */
 	uint64_t publish_interval_ns, free_grace_ns, retry_ns; /* rollout.h */
+	uint64_t stall_ns, bytes_per_second;                   /* rollout.h */
 	uint32_t loads_max, moves_max;                         /* rollout.h */
 	uint32_t experts_min;                                  /* expert nodes before the first placement */
-	uint32_t copies;                                       /* of each expert */
+	uint32_t copies_min;                                   /* of each expert */
 	uint64_t seed;                                         /* assign.h */
-	bool rebalance;                                        /* move experts when nodes join, for even layers */
+	bool level_on_join;                                    /* move experts when nodes join, for even layers */
 	bool mixed_kernels; /* nodes whose kernels give other bits may hold experts too */
 };
 
@@ -119,6 +122,9 @@ CAD_MUST_USE enum cad_status pl_control_address(
 	struct pl_control *control, uint64_t session, const char *exchange_address, struct cad_error *error);
 CAD_MUST_USE enum cad_status pl_control_loaded(struct pl_control *control, uint64_t session, struct pl_expert expert,
 	const char *checksum, uint64_t bytes, struct cad_error *error);
+/* So many bytes of an expert that is being loaded are there. */
+CAD_MUST_USE enum cad_status pl_control_loading(
+	struct pl_control *control, uint64_t session, struct pl_expert expert, uint64_t bytes, struct cad_error *error);
 CAD_MUST_USE enum cad_status pl_control_failed(struct pl_control *control, uint64_t session, struct pl_expert expert,
 	const char *why, struct cad_error *error);
 CAD_MUST_USE enum cad_status pl_control_freed(
@@ -147,22 +153,24 @@ CAD_MUST_USE enum cad_status pl_control_situation(
 void pl_situation_fini(struct pl_situation *situation); /* takes a zeroed one too */
 /*
  * Could this plan, for these nodes (by id), be put in force now? CAD_ERR_INVALID: it is of another
- * shape, leaves an expert without a node, or gives experts to a node that is not there or gets none.
- * CAD_ERR_EXHAUSTED: more than a node has room for. CAD_AGAIN: nothing is placed yet.
+ * shape, leaves an expert without a node, or gives experts to a node that is not there or gets
+ * none. CAD_ERR_EXHAUSTED: more than a node has room for, or the nodes are so full that it cannot
+ * be reached while every expert is served. CAD_AGAIN: nothing is placed yet.
  */
 CAD_MUST_USE enum cad_status pl_control_check(const struct pl_control *control, const struct pl_cluster *cluster,
 	const struct pl_plan *plan, struct cad_error *error);
 /*
  * Checks it and puts it in force: from now on turns move experts towards it, and keep to it. A node
- * that it does not name is filled from the others when it joins, once, and then belongs to the plan.
- * bytes_per_second 0: the service's own rate. A pause is over.
+ * that it does not name is filled from the others when it joins, once, and then belongs to the
+ * plan. bytes_per_second 0: the service's own rate. A pause is over.
  */
 CAD_MUST_USE enum cad_status pl_control_apply(struct pl_control *control, const struct pl_cluster *cluster,
 	const struct pl_plan *plan, uint64_t bytes_per_second, struct cad_error *error);
-/* No further move of the plan begins; those in flight are finished, and what is lost is loaded elsewhere. */
+/* No further move of the plan begins; those in flight are finished, and what is lost is loaded
+ * elsewhere. */
 void pl_control_pause(struct pl_control *control, bool paused);
-/* The plan in force becomes what is where now; moves in flight are finished. CAD_ERR_NOT_FOUND: none is in
- * force. */
+/* The plan in force becomes what is where now; moves in flight are finished. CAD_ERR_NOT_FOUND:
+ * none is in force. */
 CAD_MUST_USE enum cad_status pl_control_stop(struct pl_control *control, struct cad_error *error);
 
 struct pl_control_progress {
@@ -187,7 +195,7 @@ bool pl_control_ready(const struct pl_control *control, char *text, size_t bytes
 /* For status and metrics. */
 struct pl_control_stats {
 	uint64_t joins, refusals, deaths, loads_ordered, frees_ordered, loads_failed, checksums_wrong, maps_published,
-		state_errors, absences;
+		state_errors, absences, loads_stalled;
 };
 const struct pl_control_stats *pl_control_stats(const struct pl_control *control);
 const struct pl_registry *pl_control_registry(const struct pl_control *control);

@@ -3,6 +3,7 @@
 #include "orchestration/placement/internal.h"
 
 #include "common/base/log.h"
+#include "orchestration/placement/rehearse.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,72 @@ void pl_force_moved(struct pl_control *control)
 	control->force.progress.moved_ns = pl_control_now(control);
 }
 
+/* Where an expert is that could not be had elsewhere: a node of the plan that is not planned to
+ * have it, else any that has it; CAD_PROCESSES_MAX: nowhere. *n: its index in the plan, or
+ * PL_CLUSTER_ANY. */
+static uint32_t find_old_place(const struct pl_control *control, uint32_t cell, uint32_t *n)
+{
+	const struct pl_force *force = &control->force;
+	uint32_t layer = cell / control->options.shape.experts, expert = cell % control->options.shape.experts,
+		 any = CAD_PROCESSES_MAX;
+
+	*n = PL_CLUSTER_ANY;
+	for (uint32_t s = 0; s < CAD_PROCESSES_MAX; s++) {
+		if (pl_rollout_copy(control->rollout, s, cell) != PL_COPY_READY)
+			continue;
+		uint32_t at =
+			force->plan ? pl_cluster_find(&force->cluster, control->registry.nodes[s].id) : PL_CLUSTER_ANY;
+		any = s;
+		if (at == PL_CLUSTER_ANY || pl_plan_holds(force->plan, layer, expert, at))
+			continue;
+		*n = at;
+		return s;
+	}
+	return any;
+}
+
+/* The plan gives up a place that could not be had, and keeps the one that there is. Returns its
+ * slot. */
+static uint32_t keep_old_place(struct pl_control *control, uint32_t slot, uint32_t cell)
+{
+	struct pl_plan *plan = control->force.plan;
+	uint32_t layer = cell / control->options.shape.experts, expert = cell % control->options.shape.experts, n;
+	uint32_t old = find_old_place(control, cell, &n);
+	uint32_t lost =
+		plan ? pl_cluster_find(&control->force.cluster, control->registry.nodes[slot].id) : PL_CLUSTER_ANY;
+
+	if (lost == PL_CLUSTER_ANY || !pl_plan_holds(plan, layer, expert, lost))
+		return old;
+	if (n != PL_CLUSTER_ANY)
+		pl_plan_put(plan, layer, expert, n);
+	if (pl_plan_count(plan, layer, expert) > 1)
+		pl_plan_take(plan, layer, expert, lost);
+	return old;
+}
+
+void pl_force_stalled(void *context, uint32_t slot, uint32_t cell)
+{
+	struct pl_control *control = context;
+	struct pl_control_progress *progress = &control->force.progress;
+	const struct pl_node *nodes = control->registry.nodes;
+	uint32_t old = keep_old_place(control, slot, cell), layer = pl_cell_layer(&control->options.shape, cell),
+		 expert = pl_cell_expert(&control->options.shape, cell);
+	char what[64], stays[PL_TEXT_BYTES + 32] = "it is loaded elsewhere";
+
+	if (old < CAD_PROCESSES_MAX)
+		snprintf(stays, sizeof stays, "it stays on node '%s'", nodes[old].id);
+	snprintf(what, sizeof what, "back out layer %u expert %u", layer, expert);
+	snprintf(progress->text, sizeof progress->text,
+		"layer %u expert %u did not come on for %llu s on node '%s', which was told to free it; %s", layer,
+		expert, (unsigned long long)(control->options.stall_ns / CAD_NS_PER_S), nodes[slot].id, stays);
+	progress->failed++;
+	control->stats.loads_stalled++;
+	control->target_due = true;
+	cad_log_warn(PL_COMPONENT, progress->text);
+	if (control->options.events.did)
+		control->options.events.did(control->options.events.context, what, progress->text);
+}
+
 /* to[n]: which node of `there` node n of `here` is; PL_CLUSTER_ANY: none. NULL: out of memory. */
 static uint32_t *match(const struct pl_cluster *here, const struct pl_cluster *there)
 {
@@ -36,7 +103,8 @@ static uint32_t *match(const struct pl_cluster *here, const struct pl_cluster *t
 	return to;
 }
 
-/* A plan of one cluster for the nodes of another: what is on nodes that those are not is left out. */
+/* A plan of one cluster for the nodes of another: what is on nodes that those are not is left
+ * out. */
 static enum cad_status translate(const struct pl_plan *plan, const struct pl_cluster *from, const struct pl_cluster *to,
 	struct pl_plan **translated)
 {
@@ -90,7 +158,8 @@ static enum cad_status copy_ids(const struct pl_cluster *from, uint32_t more, st
 	return to->nodes ? CAD_OK : CAD_ERR_MEMORY;
 }
 
-/* What the plan says of nodes of the scene is what is wanted there; of others it says what it said. */
+/* What the plan says of nodes of the scene is what is wanted there; of others it says what it
+ * said. */
 static void overwrite(struct pl_plan *plan, const uint32_t *at, const struct pl_plan *wanted)
 {
 	for (uint32_t l = 0; l < plan->layers; l++)
@@ -174,6 +243,13 @@ void pl_situation_fini(struct pl_situation *situation)
 
 /* ---- check ---- */
 
+enum cad_status pl_refuse_full(const struct pl_scene *scene, struct cad_error *error)
+{
+	return cad_error_set(error, CAD_ERR_EXHAUSTED,
+		"the nodes are so full that experts cannot change places while every one of them is served: room for one more expert, %.2f MiB, is missing on any of the %u nodes",
+		(double)scene->cluster.expert_bytes / (1 << 20), scene->usable);
+}
+
 static enum cad_status check_shape(const struct pl_shape *shape, const struct pl_cluster *cluster,
 	const struct pl_plan *plan, struct cad_error *error)
 {
@@ -223,13 +299,29 @@ static enum cad_status check_places(const struct pl_cluster *cluster, const stru
 	return CAD_OK;
 }
 
+static enum cad_status check_way(const struct pl_cluster *cluster, const struct pl_plan *plan,
+	const struct pl_scene *scene, struct cad_error *error)
+{
+	struct pl_plan *target = NULL;
+	bool reached = false;
+	enum cad_status status = translate(plan, cluster, &scene->cluster, &target);
+	if (status == CAD_OK)
+		status = pl_rehearse(&scene->cluster, scene->held, target, &reached);
+	pl_plan_free(target);
+	if (status != CAD_OK)
+		return cad_error_set(error, status, "out of memory for a check of the plan");
+	return reached ? CAD_OK : pl_refuse_full(scene, error);
+}
+
 static enum cad_status check(const struct pl_control *control, const struct pl_cluster *cluster,
 	const struct pl_plan *plan, const struct pl_scene *scene, struct cad_error *error)
 {
 	if (!control->placed)
 		return cad_error_set(error, CAD_AGAIN, "the experts are not placed yet: try again in a moment");
 	enum cad_status status = check_shape(&control->options.shape, cluster, plan, error);
-	return status == CAD_OK ? check_places(cluster, plan, scene, error) : status;
+	if (status == CAD_OK)
+		status = check_places(cluster, plan, scene, error);
+	return status == CAD_OK ? check_way(cluster, plan, scene, error) : status;
 }
 
 static enum cad_status look(const struct pl_control *control, struct pl_scene *scene, struct cad_error *error)
@@ -281,6 +373,7 @@ enum cad_status pl_control_apply(struct pl_control *control, const struct pl_clu
 	enforce(control, &ids, copy);
 	control->force.paused = false;
 	control->force.bytes_per_second = bytes_per_second;
+	pl_rollout_rate(control->rollout, bytes_per_second ? bytes_per_second : control->options.bytes_per_second);
 	control->force.progress = (struct pl_control_progress){ 0 };
 	cad_log_info(PL_COMPONENT, "a plan is in force", CAD_U("nodes", cluster->nodes_count),
 		CAD_U("copies", pl_plan_copies(plan)));
@@ -293,7 +386,8 @@ void pl_control_pause(struct pl_control *control, bool paused)
 	control->target_due = true;
 }
 
-/* The nodes of the scene that the plan knows, or now puts something on: others may still be filled. */
+/* The nodes of the scene that the plan knows, or now puts something on: others may still be
+ * filled. */
 static enum cad_status known_nodes(const struct pl_force *force, const struct pl_scene *scene, struct pl_cluster *known)
 {
 	enum cad_status status = copy_ids(&scene->cluster, 0, known);
@@ -349,6 +443,9 @@ void pl_control_progress(const struct pl_control *control, struct pl_control_pro
 	progress->in_flight = work.loading;
 	progress->moves = progress->done + progress->failed + work.loading + work.pending;
 	progress->bytes = progress->moves * pl_rollout_bytes(control->rollout);
-	progress->bytes_done += progress->done * pl_rollout_bytes(control->rollout);
-	progress->settled = !control->target_due && work.loading + work.pending + work.leaving == 0;
+	progress->bytes_done = progress->done * pl_rollout_bytes(control->rollout) + work.loading_bytes;
+	progress->settled = !control->target_due && (work.stuck || work.loading + work.pending + work.leaving == 0);
+	if (work.stuck)
+		snprintf(progress->text, sizeof progress->text,
+			"%u moves wait for room that there is not: the nodes are full", work.pending);
 }

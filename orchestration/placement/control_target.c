@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The target: which node should hold which expert, given who is there, what is held, and the plan in
- * force. */
+/* The target: which node should hold which expert, given who is there, what is held, and the plan
+ * in force. */
 #include "orchestration/placement/internal.h"
 
 #include "common/base/log.h"
@@ -42,8 +42,8 @@ static bool may_hold(const struct pl_control *control, const struct pl_node *nod
 		(control->options.mixed_kernels || strcmp(node->kernels_fingerprint, control->kernels) == 0);
 }
 
-/* Of one that has just come it is not known yet whether routers will reach it; what it has is not loaded
- * elsewhere in that moment. */
+/* Of one that has just come it is not known yet whether routers will reach it; what it has is not
+ * loaded elsewhere in that moment. */
 static bool takes_part(const struct pl_control *control, uint32_t slot)
 {
 	return pl_reach_usable(control->reach, slot) || pl_reach_undecided(control->reach, slot);
@@ -110,7 +110,7 @@ static void look_at(const struct pl_control *control, struct pl_scene *scene, ui
 	struct pl_cluster_node *node = &scene->cluster.nodes[n];
 	const struct pl_rollout_view view = { scene->held, scene->failed, scene->leaving };
 	uint32_t slot = scene->slots[n], used = pl_rollout_view(control->rollout, slot, n, &view);
-	scene->fresh[n] = control->options.rebalance && is_at_hand(control, slot);
+	scene->fresh[n] = control->options.level_on_join && is_at_hand(control, slot);
 	if (!is_at_hand(control, slot))
 		node->memory_bytes = used * scene->cluster.expert_bytes;
 }
@@ -160,16 +160,16 @@ static enum cad_status assign(
 		.failed = scene->failed,
 		.leaving = scene->leaving,
 		.wanted = scene->wanted,
-		.copies = control->options.copies,
-		.level = control->options.rebalance && !control->force.paused,
+		.copies = control->options.copies_min,
+		.level = control->options.level_on_join && !control->force.paused,
 		.fresh = scene->fresh,
 		.seed = control->options.seed,
 	};
 	return pl_assign(&source, scene->target, assignment);
 }
 
-/* What has no place among usable nodes stays where it is: a copy that some routers reach is better than
- * none. Returns how many experts that is. */
+/* What has no place among usable nodes stays where it is: a copy that some routers reach is better
+ * than none. Returns how many experts that is. */
 static uint32_t keep_the_rest(struct pl_scene *scene)
 {
 	uint32_t kept = 0;

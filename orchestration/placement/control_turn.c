@@ -203,7 +203,12 @@ static uint64_t turn(struct pl_control *control, uint64_t now_ns)
 		control->target_due = true;
 	if (control->target_due)
 		pl_control_set_target(control, now_ns);
-	const struct pl_rollout_orders orders = { order_load, order_free, control };
+	const struct pl_rollout_orders orders = {
+		.load = order_load,
+		.free = order_free,
+		.stalled = pl_force_stalled,
+		.context = control,
+	};
 	pl_rollout_turn(control->rollout, routers_epoch(control), now_ns, &orders);
 	if (old_map_serves(control, now_ns, &until_ns))
 		return until_ns < deadline_ns ? until_ns : deadline_ns;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The inside of control: control.c is told what happened, control_turn.c acts on it, control_target.c
- * says which node should hold which expert, control_force.c keeps the plan in force; and of the state
- * file. Nothing else includes this.
+ * The inside of control: control.c is told what happened, control_turn.c acts on it,
+ * control_target.c says which node should hold which expert, control_force.c keeps the plan in
+ * force; and of the state file. Nothing else includes this.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_INTERNAL_H
 #define CADRE_ORCHESTRATION_PLACEMENT_INTERNAL_H
@@ -30,8 +30,8 @@ struct pl_force {
 		progress; /* since it was applied; what can be counted at any time is not kept here */
 };
 
-/* What a target is made from: expert nodes, by their place in the arrays, those with `forbidden` after
- * all others. */
+/* What a target is made from: expert nodes, by their place in the arrays, those with `forbidden`
+ * after all others. */
 struct pl_scene {
 	struct pl_cluster cluster;
 	uint32_t *slots; /* [nodes_count] of the registry */
@@ -96,11 +96,17 @@ void pl_control_tell_rollout(const struct pl_control *control);
 
 /* A load is done. */
 void pl_force_moved(struct pl_control *control);
+/* A load was given up (rollout.h). */
+void pl_force_stalled(void *control, uint32_t slot, uint32_t cell);
 void pl_force_fini(struct pl_force *force);
-/* The plan in force for the nodes of a scene, into scene->wanted, and which nodes it does not know. */
+/* The plan in force for the nodes of a scene, into scene->wanted, and which nodes it does not
+ * know. */
 CAD_MUST_USE enum cad_status pl_force_show(const struct pl_force *force, struct pl_scene *scene);
 /* What has become of it: nodes that were filled are now nodes of it. */
 CAD_MUST_USE enum cad_status pl_force_take(struct pl_force *force, const struct pl_scene *scene);
+
+/* Says that there is no way to a target, for lack of room to move in. */
+enum cad_status pl_refuse_full(const struct pl_scene *scene, struct cad_error *error);
 
 /* ---- a damaged state file (state_aside.c) ---- */
 

@@ -17,12 +17,12 @@
 struct options {
 	struct cad_service_options service; /* the first: cad_service_log */
 	const char *state, *cluster;
-	bool rebalance, mixed_kernels;
+	bool level_on_join, mixed_kernels;
 	enum cadre_row_type wire;
 	enum cad_weights weights;
-	uint64_t lease_ns, grace_ns, rejoin_ns, settle_ns, free_grace_ns, shuffle;
+	uint64_t lease_ns, grace_ns, rejoin_ns, settle_ns, free_grace_ns, move_stall_ns, shuffle, bytes_per_second;
 	uint64_t routing_half_life_ns;
-	uint32_t experts_min, copies, loads_max, moves_max, routing_tokens;
+	uint32_t experts_min, copies_min, loads_max, moves_max, routing_tokens;
 };
 
 static const struct cad_option table[] = {
@@ -43,10 +43,10 @@ static const struct cad_option table[] = {
 		"expert nodes to wait for before the first placement"),
 	CAD_OPTION_DURATION(struct options, settle_ns, "settle", "200ms", 0, 600 * CAD_NS_PER_S,
 		"how long to wait after the last join, before the first placement and after all expert nodes were lost"),
-	CAD_OPTION_U32(struct options, copies, "copies", "1", 1, CAD_NODES_MAX,
-		"copies of every expert, on different nodes, where memory allows"),
-	CAD_OPTION_BOOL(struct options, rebalance, "rebalance", "true",
-		"move experts to nodes that join, until layers are even"),
+	CAD_OPTION_U32(struct options, copies_min, "copies-min", "1", 1, CAD_NODES_MAX,
+		"copies of every expert at least, on different nodes, where memory allows"),
+	CAD_OPTION_BOOL(struct options, level_on_join, "level-on-join", "true",
+		"move experts to nodes that join, until layers are even; what a plan has put elsewhere stays there"),
 	CAD_OPTION_U64(struct options, shuffle, "shuffle", "0", 0, UINT64_MAX,
 		"place experts in an order that this seed shuffles; 0: in runs"),
 	CAD_OPTION_BOOL(struct options, mixed_kernels, "mixed-kernels", "false",
@@ -62,6 +62,10 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U32(struct options, loads_max, "loads-max", "32", 1, 65536, "loads at once on one node"),
 	CAD_OPTION_U32(struct options, moves_max, "moves-max", "4", 1, 65536,
 		"moves at once in the cluster, of experts that stay in service"),
+	CAD_OPTION_BYTES(struct options, bytes_per_second, "bytes-per-second", "200M", 0, UINT64_MAX,
+		"of all moves together, unless the command that moves says otherwise; 0: as fast as it goes"),
+	CAD_OPTION_DURATION(struct options, move_stall_ns, "move-stall", "30s", CAD_NS_PER_S, 3600 * CAD_NS_PER_S,
+		"a load that has not come on for this long is given up"),
 	CAD_OPTION_U32(struct options, routing_tokens, "routing-tokens", "20000", 0, PL_RESERVOIR_TOKENS_MAX,
 		"tokens of live routing to keep for plans, which want 10000 or more; 2 bytes for each expert of each MoE layer that a token selects: 19 MB for 58 layers and 8 experts; 0: none"),
 	CAD_OPTION_DURATION(struct options, routing_half_life_ns, "routing-half-life", "10m", 0,
@@ -69,7 +73,8 @@ static const struct cad_option table[] = {
 };
 
 static const struct cad_option_alias aliases[] = { { "settle-ms", "settle", "ms" }, { "lease-ms", "lease", "ms" },
-	{ "grace-ms", "grace", "ms" }, { "rejoin-ms", "rejoin", "ms" }, { "free-grace-ms", "free-grace", "ms" } };
+	{ "grace-ms", "grace", "ms" }, { "rejoin-ms", "rejoin", "ms" }, { "free-grace-ms", "free-grace", "ms" },
+	{ "copies", "copies-min", NULL }, { "rebalance", "level-on-join", NULL } };
 
 static enum cad_status check(const void *values, struct cad_error *error)
 {
@@ -155,9 +160,11 @@ static struct pl_control_options control_options(const struct options *options)
 		.loads_max = options->loads_max,
 		.moves_max = options->moves_max,
 		.experts_min = options->experts_min,
-		.copies = options->copies,
+		.stall_ns = options->move_stall_ns,
+		.bytes_per_second = options->bytes_per_second,
+		.copies_min = options->copies_min,
 		.seed = options->shuffle,
-		.rebalance = options->rebalance,
+		.level_on_join = options->level_on_join,
 		.mixed_kernels = options->mixed_kernels,
 	};
 }

@@ -45,12 +45,16 @@ struct pl_rollout_options {
 	uint64_t publish_interval_ns; /* during loads, maps that only add copies are published no faster */
 	uint64_t free_grace_ns;       /* after the map moved on */
 	uint64_t retry_ns;            /* a failed load is not tried again on the same node before */
+	uint64_t stall_ns;            /* a load that has not come on for so long is given up; 0: never */
+	uint64_t bytes_per_second;    /* of all moves together; 0: as fast as it goes */
 };
 
 /* Orders go out through these, during pl_rollout_turn. `cells` is borrowed. */
 struct pl_rollout_orders {
 	void (*load)(void *context, uint32_t slot, const uint32_t *cells, uint32_t count);
 	void (*free)(void *context, uint32_t slot, const uint32_t *cells, uint32_t count);
+	/* A load was given up: it is not wanted there for a while. `free` was called for it. */
+	void (*stalled)(void *context, uint32_t slot, uint32_t cell);
 	void *context;
 };
 
@@ -69,8 +73,9 @@ void pl_rollout_restore(struct pl_rollout *rollout, uint32_t slot, uint32_t cell
 void pl_rollout_join(struct pl_rollout *rollout, uint32_t slot, const uint8_t *held);
 /* Its stream broke: no orders until it joins again. */
 void pl_rollout_unreachable(struct pl_rollout *rollout, uint32_t slot);
-/* How routers reach the node (reach.h): all that count do, and it may be given experts. A node is added
- * with both. Copies on one that is not usable help nobody: those elsewhere are not moves but needed. */
+/* How routers reach the node (reach.h): all that count do, and it may be given experts. A node is
+ * added with both. Copies on one that is not usable help nobody: those elsewhere are not moves but
+ * needed. */
 void pl_rollout_reach(struct pl_rollout *rollout, uint32_t slot, bool whole, bool usable);
 /* It is dead. */
 void pl_rollout_drop(struct pl_rollout *rollout, uint32_t slot);
@@ -78,15 +83,23 @@ void pl_rollout_drop(struct pl_rollout *rollout, uint32_t slot);
 /* Reports. `good`: the checksum is the checkpoint's; if not, the node is ordered to free the
  * expert, and not asked for it again for a while. */
 void pl_rollout_loaded(struct pl_rollout *rollout, uint32_t slot, uint32_t cell, bool good, uint64_t now_ns);
+/* So many bytes of a load in flight are there. Whether that is news. */
+bool pl_rollout_loading(struct pl_rollout *rollout, uint32_t slot, uint32_t cell, uint64_t bytes, uint64_t now_ns);
 void pl_rollout_failed(struct pl_rollout *rollout, uint32_t slot, uint32_t cell, uint64_t now_ns);
 void pl_rollout_freed(struct pl_rollout *rollout, uint32_t slot, uint32_t cell);
 /* Experts turned out to be larger: what a node has room for is counted again. Returns whether that
  * changed anything. */
 bool pl_rollout_expert_bytes(struct pl_rollout *rollout, uint64_t bytes);
 
-/* What every node should hold: node n of the target is the one at slots[n], others should hold nothing. The
- * target's layers are those of the shape, one after the other. */
+/* What every node should hold: node n of the target is the one at slots[n], others should hold
+ * nothing. The target's layers are those of the shape, one after the other. */
 void pl_rollout_target(struct pl_rollout *rollout, const struct pl_plan *target, const uint32_t *slots);
+
+/* The rate of moves from now on (options). */
+void pl_rollout_rate(struct pl_rollout *rollout, uint64_t bytes_per_second);
+/* For a load that is being ordered: the bytes per second that it may take; 0: as many as it can,
+ * since nobody serves the expert, or there is no limit. */
+uint64_t pl_rollout_rate_of(const struct pl_rollout *rollout, uint32_t cell);
 
 /* Advances every copy as far as possible now, and gives the orders. routers_epoch: the lowest epoch
  * that a live router works with, UINT64_MAX without routers. */
@@ -101,8 +114,9 @@ void pl_rollout_published(struct pl_rollout *rollout, uint64_t epoch, uint64_t n
 
 /* Reading. Slots that were not added hold nothing. */
 enum pl_copy pl_rollout_copy(const struct pl_rollout *rollout, uint32_t slot, uint32_t cell);
-/* What assign.h asks about a node, which is node n of these plans: what it holds or is loading; what has
- * failed to load; what is on its way out and still takes room. Returns how many experts take room. */
+/* What assign.h asks about a node, which is node n of these plans: what it holds or is loading;
+ * what has failed to load; what is on its way out and still takes room. Returns how many experts
+ * take room. */
 struct pl_rollout_view {
 	struct pl_plan *held, *failed, *leaving;
 };
@@ -111,6 +125,8 @@ uint32_t pl_rollout_view(
 /* What is to be done until every node holds what it should and nothing else. */
 struct pl_rollout_work {
 	uint32_t pending, loading, leaving; /* copies to be loaded; in flight; that go, or should */
+	uint64_t loading_bytes;             /* that are there, of those in flight */
+	bool stuck;                         /* moves wait for room, and nothing will make any */
 };
 void pl_rollout_work(const struct pl_rollout *rollout, struct pl_rollout_work *work);
 uint32_t pl_rollout_in_flight(const struct pl_rollout *rollout); /* loads */

@@ -103,6 +103,13 @@ static enum cad_status on_checksum_asked(void *context, uint32_t cell, char hex[
 	return pl_checkpoint_checksum(service->options.checkpoint, cell, hex);
 }
 
+static void on_did(void *context, const char *what, const char *why)
+{
+	struct pl_service *service = context;
+	pl_history_add(service->history,
+		&(struct pl_history_entry){ .who = PL_HISTORY_SERVICE, .what = what, .why = why, .outcome = "done" });
+}
+
 static enum cad_status on_router_checksum_asked(void *context, char hex[33])
 {
 	struct pl_service *service = context;
@@ -536,6 +543,7 @@ enum cad_status pl_service_create(
 		.checksum = on_checksum_asked,
 		.context = made,
 		.router_checksum = on_router_checksum_asked,
+		.did = on_did,
 	};
 	enum cad_status status = pl_history_open(options->state, &made->history, error);
 	if (status == CAD_OK)

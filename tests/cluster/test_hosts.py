@@ -55,7 +55,7 @@ class Cluster(Site):
 
     def placement(self):
         return self.start('placement', 'cadre-placement', '--model', MODEL, *NETWORK, *self.identity('placement'), '--secret-file', self.directory / 'secret',
-                          '--state', self.directory / 'state.db', '--experts-min', 2, '--copies', 2)
+                          '--state', self.directory / 'state.db', '--experts-min', 2, '--copies-min', 2)
 
     def wait(self, experts):
         done = self.run('client', 'cadrectl', 'wait', '--placement', 'placement:7300', '--experts', experts, '--routers', 2, '--timeout', '20s', *self.identity('operator'))

@@ -28,7 +28,7 @@ class World(Cluster):
 
     def __init__(self, copies=1, experts=3, routers=1, secret=False, resumes=False, cadrectl=False, model=MODEL, placement_options=(), **options):
         self.resumes, self.cadrectl, self.secret_file = resumes, cadrectl, None   # resumes: clients go on at another router; cadrectl: it is the client
-        super().__init__(model, experts, routers, placement_options=['--copies', copies, *placement_options], start=False, **options)
+        super().__init__(model, experts, routers, placement_options=['--copies-min', copies, *placement_options], start=False, **options)
         self.core = self.processes()   # those that must be there at the end; what a row adds need not
         self.struck = set()            # streams that the fault hits directly: the others' gaps are told apart
         self.since = 0.0               # from when on gaps count, if that is later than the fault

@@ -139,6 +139,12 @@ static void on_standing(void *context, uint64_t session, bool counts, const char
 		}
 }
 
+static void on_did(void *context, const char *what, const char *why)
+{
+	struct world *world = context;
+	snprintf(world->did, sizeof world->did, "%s: %s", what, why);
+}
+
 static enum cad_status on_checksum(void *context, uint32_t cell, char hex[33])
 {
 	struct world *world = context;
@@ -177,6 +183,7 @@ struct world *world_create(void)
 			.close = on_close,
 			.standing = on_standing,
 			.checksum = on_checksum,
+			.did = on_did,
 			.context = world,
 		},
 		.lease_ns = WORLD_LEASE_MS * CAD_NS_PER_MS,
@@ -187,11 +194,12 @@ struct world *world_create(void)
 		.publish_interval_ns = 50 * CAD_NS_PER_MS,
 		.free_grace_ns = WORLD_FREE_GRACE_MS * CAD_NS_PER_MS,
 		.retry_ns = 5 * CAD_NS_PER_S,
+		.stall_ns = 30 * CAD_NS_PER_S,
 		.loads_max = 4,
 		.moves_max = 2,
 		.experts_min = 1,
-		.copies = 1,
-		.rebalance = true,
+		.copies_min = 1,
+		.level_on_join = true,
 	};
 
 	for (int i = 0; i < WORLD_NODES; i++) {
@@ -320,6 +328,10 @@ static void step_node(struct world *world, struct world_node *node)
 		world->touched = world->touched || (node->due_ms[cell] && world->now_ms >= node->due_ms[cell]) ||
 			node->freeing[cell];
 		struct pl_expert expert = { world_layers[cell / WORLD_EXPERTS], cell % WORLD_EXPERTS };
+		if (node->stuck)
+			node->due_ms[cell] += node->due_ms[cell] != 0 && !node->freeing[cell];
+		if (node->freeing[cell])
+			node->due_ms[cell] = 0;
 		if (node->due_ms[cell] && world->now_ms >= node->due_ms[cell]) {
 			char hex[33];
 			checksum_of(node->corrupt ? cell + 1 : cell, hex);
@@ -340,8 +352,8 @@ static void step_node(struct world *world, struct world_node *node)
 	}
 }
 
-/* What the exchange would find out: a process that is gone at once, a silent one by the heartbeat; a way
- * that is there within some ms. Whether anything changed. */
+/* What the exchange would find out: a process that is gone at once, a silent one by the heartbeat;
+ * a way that is there within some ms. Whether anything changed. */
 static bool feel(struct world *world, int r, int n)
 {
 	struct world_router *router = &world->routers[r];

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The placement service on a clock of the test's own, with nodes and routers that are structs. Every
- * order and every map is checked as it comes: nothing is loaded without room, nothing is freed while
- * a router may send calls there, no map names a copy that nobody has.
+ * The placement service on a clock of the test's own, with nodes and routers that are structs.
+ * Every order and every map is checked as it comes: nothing is loaded without room, nothing is
+ * freed while a router may send calls there, no map names a copy that nobody has.
  */
 #ifndef CADRE_TESTS_SUPPORT_CONTROL_WORLD_H
 #define CADRE_TESTS_SUPPORT_CONTROL_WORLD_H
@@ -37,6 +37,7 @@ struct world_node {
 	uint64_t memory; /* in experts */
 	uint64_t report_ms, rejoin_ms, gone_ms;
 	uint64_t due_ms[WORLD_CELLS]; /* loading until then; 0: not */
+	bool stuck;                   /* its loads do not come on */
 	bool held[WORLD_CELLS], freeing[WORLD_CELLS];
 	bool served[WORLD_CELLS]; /* was in a map, since the process joined last */
 };
@@ -67,6 +68,7 @@ struct world {
 	struct world_router routers[WORLD_ROUTERS];
 	bool cut[WORLD_ROUTERS][WORLD_NODES]; /* no way between these two */
 	unsigned loads, frees, maps, closed;
+	char did[320];         /* what the service did by itself, last */
 	size_t unplaced_worst; /* in a map that was told */
 	bool checksums_late;
 	bool touched; /* something was reported: a turn is due */
@@ -86,7 +88,8 @@ enum cad_status world_connect_node(struct world *world, int index);
 void world_connect_router(struct world *world, int index);
 /* A process dies: its stream breaks, and what it held is gone. */
 void world_kill_node(struct world *world, int index);
-/* As the service does it: a turn after a report, and when the deadline of the last turn has come. */
+/* As the service does it: a turn after a report, and when the deadline of the last turn has
+ * come. */
 void world_run(struct world *world, uint64_t ms);
 
 uint32_t world_held_by(const struct world *world, int index);

@@ -49,7 +49,8 @@ static void write_plan(const struct pl_plan *plan, uint8_t *cells)
 				*cells++ = pl_plan_holds(plan, l, e, n);
 }
 
-/* target: [nodes][layers * experts] of 0 and 1. wanted_after: the same of the plan in force; may be NULL. */
+/* target: [nodes][layers * experts] of 0 and 1. wanted_after: the same of the plan in force; may be
+ * NULL. */
 static struct pl_assignment assign_planned(const struct source *source, uint8_t *target, uint8_t *wanted_after)
 {
 	struct pl_cluster cluster = {
@@ -218,7 +219,8 @@ static void empty_nodes_of_one_size_get_even_layers(void **state)
 	free(cluster);
 }
 
-/* Rebalancing makes any start even; and what is even (or as even as memory allows) is left alone. */
+/* Rebalancing makes any start even; and what is even (or as even as memory allows) is left
+ * alone. */
 static void rebalancing_evens_out_once(void **state)
 {
 	(void)state;

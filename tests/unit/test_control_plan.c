@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The plan in force, on a clock of the test's own (tests/support/control_world.h): it is checked,
- * reached, kept to when nodes die, come back and join, paused and stopped. That every expert is served
- * at every instant is checked at every order and every map. */
+ * reached, kept to when nodes die, come back and join, paused and stopped. That every expert is
+ * served at every instant is checked at every order and every map. */
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "tests/support/control_world.h"
@@ -193,7 +193,7 @@ static void new_node_is_not_filled_unless_asked_for(void **state)
 	(void)state;
 	struct world *world = world_create();
 	pl_control_destroy(world->control);
-	world->options.rebalance = false;
+	world->options.level_on_join = false;
 	world_start(world);
 	for (int i = 0; i < 4; i++)
 		assert_int_equal(world_connect_node(world, i), CAD_OK);
@@ -334,6 +334,74 @@ static void plan_beyond_a_nodes_room_is_refused(void **state)
 	world_destroy(world);
 }
 
+/* A node whose loads do not come on: they are given up, and the plan keeps what is where. */
+static void stalled_moves_are_backed_out(void **state)
+{
+	(void)state;
+	struct world *world = placed_world(4);
+	world->nodes[2].stuck = true;
+	apply_turned(world, 1, 4);
+	world_run(world, 29000);
+	assert_int_equal(progress(world).failed, 0);
+	world_run(world, 200 * 1000);
+	struct pl_control_progress now = progress(world);
+	assert_true(now.settled);
+	assert_in_range(now.failed, 4, 6);
+	assert_int_equal(now.done + now.failed, now.moves);
+	assert_int_equal(pl_control_stats(world->control)->loads_stalled, now.failed);
+	assert_non_null(strstr(
+		now.text, "did not come on for 30 s on node 'node-2', which was told to free it; it stays on node '"));
+	assert_non_null(strstr(world->did, now.text));
+	assert_int_equal(world_unplaced(world), 0);
+
+	/* what it could not load it is not asked for again, in vain */
+	world->nodes[2].stuck = false;
+	unsigned loads = world->loads;
+	world_run(world, 60000);
+	assert_int_equal(world->loads, loads);
+	world_destroy(world);
+}
+
+/* Full nodes: experts change places over the only free one. Without any that is refused. */
+static void full_nodes_exchange_experts(void **state)
+{
+	(void)state;
+	struct world *world = world_create();
+	for (int i = 0; i < 4; i++)
+		world->nodes[i].memory = 6 + (i == 3);
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(world_connect_node(world, i), CAD_OK);
+	for (int r = 0; r < WORLD_ROUTERS; r++)
+		world_connect_router(world, r);
+	world_run(world, 5000);
+	apply_turned(world, 1, 4);
+	world_run(world, 120000);
+	assert_true(holds_turned(world, 1, 4));
+	assert_true(progress(world).settled);
+	assert_int_equal(progress(world).failed, 0);
+	world_destroy(world);
+}
+
+static void full_nodes_without_any_room_are_refused(void **state)
+{
+	(void)state;
+	struct world *world = world_create();
+	for (int i = 0; i < 4; i++)
+		world->nodes[i].memory = 6;
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(world_connect_node(world, i), CAD_OK);
+	world_run(world, 5000);
+	struct pl_situation situation = look(world);
+	struct pl_plan *plan = turned(&situation, 1, 4);
+	struct cad_error error;
+	assert_int_equal(pl_control_apply(world->control, &situation.cluster, plan, 0, &error), CAD_ERR_EXHAUSTED);
+	assert_string_equal(error.text,
+		"the nodes are so full that experts cannot change places while every one of them is served: room for one more expert, 0.00 MiB, is missing on any of the 4 nodes");
+	pl_plan_free(plan);
+	pl_situation_fini(&situation);
+	world_destroy(world);
+}
+
 int main(void)
 {
 	/* what the service logs about nodes that die here is nobody's worry */
@@ -347,6 +415,9 @@ int main(void)
 		cmocka_unit_test(new_node_is_not_filled_unless_asked_for),
 		cmocka_unit_test(pause_holds_moves_but_not_what_is_needed),
 		cmocka_unit_test(stop_leaves_everything_where_it_is),
+		cmocka_unit_test(stalled_moves_are_backed_out),
+		cmocka_unit_test(full_nodes_exchange_experts),
+		cmocka_unit_test(full_nodes_without_any_room_are_refused),
 		cmocka_unit_test(bad_plans_are_refused),
 		cmocka_unit_test(plan_beyond_a_nodes_room_is_refused),
 	};

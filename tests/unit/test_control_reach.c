@@ -156,7 +156,7 @@ static void a_cut_with_two_copies(void **state)
 	(void)state;
 	struct world *world = world_create();
 	pl_control_destroy(world->control);
-	world->options.copies = 2;
+	world->options.copies_min = 2;
 	world_start(world);
 	connect_all(world, 1, 3);
 	world_run(world, 5000);
@@ -356,7 +356,7 @@ static void storm_of_cuts(void **state)
 	for (int round = 0; round < 16; round++) {
 		struct world *world = world_create();
 		pl_control_destroy(world->control);
-		world->options.copies = 1 + (uint32_t)(round % 2);
+		world->options.copies_min = 1 + (uint32_t)(round % 2);
 		world_start(world);
 		for (int r = 0; r < WORLD_ROUTERS; r++)
 			world_connect_router(world, r);

@@ -68,7 +68,7 @@ static void storm(void **state)
 	for (int round = 0; round < 12; round++) {
 		struct world *world = world_create();
 		pl_control_destroy(world->control);
-		world->options.copies = 1 + (uint32_t)(round % 2);
+		world->options.copies_min = 1 + (uint32_t)(round % 2);
 		world_start(world);
 		for (int i = 0; i < WORLD_NODES; i++)
 			world->nodes[i].memory = 8 + cad_random_below(&random, WORLD_CELLS);

@@ -109,8 +109,8 @@ static void start_service(struct world *world)
 			.loads_max = 8,
 			.moves_max = 4,
 			.experts_min = 2,
-			.copies = 1,
-			.rebalance = true,
+			.copies_min = 1,
+			.level_on_join = true,
 		},
 	};
 	must(pl_service_create(&service, &world->service, &error), &error);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The states of copies: what is ordered when, what a map may show, and when a copy may go. */
+#include "common/base/clock.h"
+#include "orchestration/placement/rehearse.h"
 #include "orchestration/placement/rollout.h"
 
 #include <setjmp.h>
@@ -12,13 +14,15 @@
 
 #include <cmocka.h>
 
-enum { CELLS = 8, BYTES = 10, INTERVAL = 50, FREE_GRACE = 1000, RETRY = 5000 };
+enum { CELLS = 8, BYTES = 10, INTERVAL = 50, FREE_GRACE = 1000, RETRY = 5000, STALL = 5000000 };
 
 static const uint32_t layers[] = { 0, 1 };
 
 struct fixture {
 	struct pl_rollout *rollout;
 	struct pl_plan *target; /* of nodes in slots 0 to 2 */
+	uint32_t cells;         /* experts 0 to cells - 1 had a copy at the start */
+	bool served_all;        /* and have had one ever since */
 	char log[1024];         /* orders as text: "load 0: 1 2; free 1: 3; " */
 };
 
@@ -40,9 +44,11 @@ static void on_free(void *context, uint32_t slot, const uint32_t *cells, uint32_
 	note(context, "free", slot, cells, count);
 }
 
+static void on_stalled(void *context, uint32_t slot, uint32_t cell) { note(context, "stalled", slot, &cell, 1); }
+
 static const char *turn(struct fixture *fixture, uint64_t routers_epoch, uint64_t now)
 {
-	const struct pl_rollout_orders orders = { on_load, on_free, fixture };
+	const struct pl_rollout_orders orders = { on_load, on_free, on_stalled, fixture };
 	fixture->log[0] = 0;
 	pl_rollout_turn(fixture->rollout, routers_epoch, now, &orders);
 	return fixture->log;
@@ -101,6 +107,7 @@ static int setup(void **state)
 		.publish_interval_ns = INTERVAL,
 		.free_grace_ns = FREE_GRACE,
 		.retry_ns = RETRY,
+		.stall_ns = STALL,
 	};
 
 	assert_int_equal(pl_rollout_create(&options, &fixture->rollout), CAD_OK);
@@ -327,6 +334,210 @@ static void unknown_nodes_hold_nothing(void **state)
 	assert_string_equal(turn(fixture, 0, 0), "");
 }
 
+/* Bytes of moves are spread over time; what nobody serves is loaded at once. */
+static void moves_keep_to_the_rate(void **state)
+{
+	struct fixture *fixture = *state;
+	pl_rollout_rate(fixture->rollout, BYTES * CAD_NS_PER_S / 100); /* one in 100 ns */
+	join(fixture, 0, 1000, "00000000");
+	join(fixture, 1, 1000, "00000000");
+	target(fixture, 0, "11100000");
+	assert_string_equal(turn(fixture, 0, 1), "load 0: 0 1 2; ");
+	assert_int_equal(pl_rollout_rate_of(fixture->rollout, 0), 0);
+	for (uint32_t cell = 0; cell < 3; cell++)
+		pl_rollout_loaded(fixture->rollout, 0, cell, true, 2);
+	target(fixture, 0, "00000000");
+	target(fixture, 1, "11100000");
+	assert_string_equal(turn(fixture, 0, 10), "load 1: 0; ");
+	assert_int_equal(pl_rollout_rate_of(fixture->rollout, 0), BYTES * CAD_NS_PER_S / 100);
+	pl_rollout_published(fixture->rollout, 1, 10);
+	pl_rollout_loaded(fixture->rollout, 1, 0, true, 20);
+	assert_string_equal(turn(fixture, 0, 109), "");
+	pl_rollout_published(fixture->rollout, 2, 109);
+	assert_int_equal(pl_rollout_deadline_ns(fixture->rollout, 109), 110);
+	assert_string_equal(turn(fixture, 0, 110), "load 1: 1; ");
+}
+
+/* A load that does not come on is given up; one that a node has not begun, because it is busy with
+ * one ordered before, is not. */
+static void stalled_load_is_backed_out(void **state)
+{
+	struct fixture *fixture = *state;
+	join(fixture, 0, 1000, "00000000");
+	target(fixture, 0, "11000000");
+	assert_string_equal(turn(fixture, 0, 1), "load 0: 0 1; ");
+	assert_true(pl_rollout_loading(fixture->rollout, 0, 0, 5, 100));
+	assert_false(pl_rollout_loading(fixture->rollout, 0, 0, 5, 200)); /* no news */
+	assert_false(pl_rollout_loading(fixture->rollout, 0, 7, 5, 200)); /* nobody asked for it */
+	assert_int_equal(pl_rollout_deadline_ns(fixture->rollout, 200), 100 + STALL);
+	assert_string_equal(turn(fixture, 0, 100 + STALL - 1), "");
+	pl_rollout_loaded(fixture->rollout, 0, 0, true, 100 + STALL - 1);
+	assert_string_equal(turn(fixture, 0, 100 + STALL), "");
+	assert_string_equal(turn(fixture, 0, 99 + 2 * STALL), "free 0: 1; stalled 0: 1; ");
+	assert_int_equal(pl_rollout_copy(fixture->rollout, 0, 1), PL_COPY_FREEING);
+	pl_rollout_loaded(fixture->rollout, 0, 1, true, 2 * STALL + 100); /* too late */
+	assert_int_equal(pl_rollout_copy(fixture->rollout, 0, 1), PL_COPY_FREEING);
+	pl_rollout_freed(fixture->rollout, 0, 1);
+	assert_string_equal(view(fixture, 0), "hf......");
+}
+
+/* Everything that is ordered is done, everything that is published is used; until nothing
+ * happens. */
+static void carry_on(struct fixture *fixture, uint32_t nodes)
+{
+	uint64_t now = 1000, epoch = 100;
+	for (int quiet = 0; quiet < 4; now += 2 * FREE_GRACE) {
+		quiet = turn(fixture, epoch, now)[0] ? 0 : quiet + 1;
+		for (uint32_t s = 0; s < nodes; s++)
+			for (uint32_t cell = 0; cell < CELLS; cell++)
+				if (pl_rollout_copy(fixture->rollout, s, cell) == PL_COPY_LOADING)
+					pl_rollout_loaded(fixture->rollout, s, cell, true, now);
+				else if (pl_rollout_copy(fixture->rollout, s, cell) == PL_COPY_FREEING)
+					pl_rollout_freed(fixture->rollout, s, cell);
+		for (uint32_t cell = 0; cell < CELLS; cell++) {
+			uint32_t ready = 0;
+			for (uint32_t s = 0; s < nodes; s++)
+				ready += pl_rollout_copy(fixture->rollout, s, cell) == PL_COPY_READY;
+			fixture->served_all = fixture->served_all && (ready > 0 || cell >= fixture->cells);
+		}
+		pl_rollout_published(fixture->rollout, ++epoch, now);
+	}
+}
+
+/* Nodes 0 to 2 hold what is said, and are to hold something else. */
+static void rearrange(struct fixture *fixture, const char *const *held, const char *const *wanted, const uint64_t *room)
+{
+	for (uint32_t s = 0; s < 3; s++) {
+		assert_int_equal(pl_rollout_add(fixture->rollout, s, room[s] * BYTES), CAD_OK);
+		uint8_t cells[CELLS];
+		for (uint32_t i = 0; i < CELLS; i++) {
+			cells[i] = held[s][i] == '1';
+			if (cells[i])
+				pl_rollout_restore(fixture->rollout, s, i);
+			fixture->cells = cells[i] && i >= fixture->cells ? i + 1 : fixture->cells;
+		}
+		pl_rollout_join(fixture->rollout, s, cells);
+	}
+	for (uint32_t s = 0; s < 3; s++)
+		target(fixture, s, wanted[s]);
+	fixture->served_all = true;
+	carry_on(fixture, 3);
+	assert_true(fixture->served_all);
+}
+
+static bool reached(struct fixture *fixture, const char *const *wanted)
+{
+	for (uint32_t s = 0; s < 3; s++)
+		for (uint32_t i = 0; i < CELLS; i++)
+			if ((pl_rollout_copy(fixture->rollout, s, i) == PL_COPY_READY) != (wanted[s][i] == '1'))
+				return false;
+	return true;
+}
+
+static void full_nodes_swap_over_a_third(void **state)
+{
+	struct fixture *fixture = *state;
+	static const char *const held[] = { "11000000", "00110000", "00001000" };
+	static const char *const wanted[] = { "00110000", "11000000", "00001000" };
+	rearrange(fixture, held, wanted, (const uint64_t[]){ 2, 2, 2 });
+	assert_true(reached(fixture, wanted));
+}
+
+static void full_nodes_swap_while_a_second_copy_is_away(void **state)
+{
+	struct fixture *fixture = *state;
+	static const char *const held[] = { "11000000", "00110000", "10001000" };
+	static const char *const wanted[] = { "10010000", "01100000", "10001000" };
+	rearrange(fixture, held, wanted, (const uint64_t[]){ 2, 2, 2 });
+	assert_true(reached(fixture, wanted));
+}
+
+/* The last free place is not taken by a further copy before the moves that need it are done. */
+static void further_copies_come_last(void **state)
+{
+	struct fixture *fixture = *state;
+	static const char *const held[] = { "11000000", "00110000", "00001000" };
+	static const char *const wanted[] = { "01100000", "10010000", "01001000" };
+	rearrange(fixture, held, wanted, (const uint64_t[]){ 2, 2, 2 });
+	assert_true(reached(fixture, wanted));
+}
+
+static void without_any_room_nothing_is_given_up(void **state)
+{
+	struct fixture *fixture = *state;
+	static const char *const held[] = { "11000000", "00110000", "00001100" };
+	static const char *const wanted[] = { "01100000", "10010000", "00001100" };
+	struct pl_rollout_work work;
+	rearrange(fixture, held, wanted, (const uint64_t[]){ 2, 2, 2 });
+	assert_true(reached(fixture, held));
+	pl_rollout_work(fixture->rollout, &work);
+	assert_true(work.stuck);
+	assert_int_equal(work.pending, 2);
+}
+
+static bool rehearsed(const struct fixture *fixture, const char *const *held, const uint64_t *room)
+{
+	struct pl_cluster_node nodes[3] = { 0 };
+	const struct pl_cluster cluster = { .nodes = nodes, .nodes_count = 3, .expert_bytes = BYTES };
+	struct pl_plan *plan;
+	bool found;
+	assert_int_equal(pl_plan_create(2, CELLS / 2, 3, &plan), CAD_OK);
+	for (uint32_t s = 0; s < 3; s++) {
+		nodes[s].memory_bytes = room[s] * BYTES;
+		for (uint32_t i = 0; i < CELLS; i++)
+			if (held[s][i] == '1')
+				pl_plan_put(plan, i / plan->experts, i % plan->experts, s);
+	}
+	assert_int_equal(pl_rehearse(&cluster, plan, fixture->target, &found), CAD_OK);
+	pl_plan_free(plan);
+	return found;
+}
+
+/* Any plan that fits is reached from any other, if only one place is free; without one, the
+ * rehearsal knows whether it is. */
+static void any_plan_is_reached_with_one_free_place(void **state)
+{
+	uint64_t seed = 4242;
+	print_message("seed %llu\n", (unsigned long long)seed);
+	struct cad_random random = { seed };
+	int refused = 0;
+	for (int round = 0; round < 3000; round++) {
+		teardown(state);
+		setup(state);
+		struct fixture *fixture = *state;
+		char held[3][CELLS + 1], wanted[3][CELLS + 1];
+		uint64_t room[3] = { 0 }, most = 0;
+		for (char(*plan)[CELLS + 1] = held; plan; plan = plan == held ? wanted : NULL) {
+			uint64_t used[3] = { 0 };
+			memset(plan, '0', sizeof held);
+			for (uint32_t s = 0; s < 3; s++)
+				plan[s][CELLS] = 0;
+			for (uint32_t i = 0; i < CELLS; i++)
+				for (uint64_t copies = 1 + (cad_random_below(&random, 4) == 0); copies > 0; copies--) {
+					uint32_t s = (uint32_t)cad_random_below(&random, 3);
+					used[s] += plan[s][i] == '0';
+					plan[s][i] = '1';
+				}
+			for (uint32_t s = 0; s < 3; s++)
+				room[s] = used[s] > room[s] ? used[s] : room[s];
+		}
+		for (uint32_t s = 0; s < 3; s++)
+			for (uint32_t i = 0; i < CELLS; i++)
+				most += held[s][i] == '1';
+		bool place = room[0] + room[1] + room[2] > most;
+		if (!place && round % 2)
+			place = ++room[cad_random_below(&random, 3)];
+		const char *const from[] = { held[0], held[1], held[2] },
+				  *const to[] = { wanted[0], wanted[1], wanted[2] };
+		rearrange(fixture, from, to, room);
+		if (place)
+			assert_true(reached(fixture, to));
+		assert_int_equal(rehearsed(fixture, from, room), reached(fixture, to));
+		refused += !reached(fixture, to);
+	}
+	assert_true(refused > 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -338,6 +549,13 @@ int main(void)
 		cmocka_unit_test_setup_teardown(leaving_copy_comes_back_when_it_is_wanted_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(wrong_checksum_is_freed_and_not_asked_for_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(join_tells_what_is_left, setup, teardown),
+		cmocka_unit_test_setup_teardown(moves_keep_to_the_rate, setup, teardown),
+		cmocka_unit_test_setup_teardown(stalled_load_is_backed_out, setup, teardown),
+		cmocka_unit_test_setup_teardown(full_nodes_swap_over_a_third, setup, teardown),
+		cmocka_unit_test_setup_teardown(full_nodes_swap_while_a_second_copy_is_away, setup, teardown),
+		cmocka_unit_test_setup_teardown(further_copies_come_last, setup, teardown),
+		cmocka_unit_test_setup_teardown(without_any_room_nothing_is_given_up, setup, teardown),
+		cmocka_unit_test_setup_teardown(any_plan_is_reached_with_one_free_place, setup, teardown),
 		cmocka_unit_test_setup_teardown(tells_what_to_save_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(unknown_nodes_hold_nothing, setup, teardown),
 	};
