@@ -103,7 +103,7 @@ static void order_peers(void *context, const Cadre__V1__Peers *peers)
 	struct ex_control *control = context;
 	const char **addresses = malloc((peers->n_peers + 1) * sizeof *addresses);
 	if (!addresses) {
-		cad_log_error("control", "no memory for the addresses of the routers");
+		cad_log_error("control", "no memory for the addresses of who may connect");
 		return;
 	}
 	for (size_t i = 0; i < peers->n_peers; i++)

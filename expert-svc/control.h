@@ -22,7 +22,7 @@ struct ex_control_options {
 	unsigned load_threads;
 	uint64_t memory_bytes; /* as placement should count it */
 	const char *kernels_fingerprint;
-	/* Routers that may connect, and the context; on the reactor's thread. */
+	/* Who may connect, and the context; on the reactor's thread. */
 	void (*peers)(void *context, const char *const *addresses, size_t count);
 	void *context;
 };

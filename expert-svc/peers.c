@@ -33,7 +33,7 @@ void ex_peers_set(struct ex_peers *peers, const char *const *addresses, size_t c
 	while (copies && copied < count && (copies[copied] = strdup(addresses[copied])))
 		copied++;
 	if (!copies || copied < count)
-		cad_log_error("exchange", "no memory for the addresses of all routers");
+		cad_log_error("exchange", "no memory for the addresses of all who may connect");
 
 	pthread_mutex_lock(&peers->mutex);
 	list_free(peers->addresses, peers->count);
@@ -58,6 +58,6 @@ void ex_peers_announce(struct ex_peers *peers, struct cad_transport *transport)
 	pthread_mutex_unlock(&peers->mutex);
 
 	if (cad_transport_announce(transport, (const char *const *)addresses, count, &error) != CAD_OK)
-		cad_log_warn("exchange", "a router will not be able to connect", CAD_S("why", error.text));
+		cad_log_warn("exchange", "a process will not be able to connect", CAD_S("why", error.text));
 	list_free(addresses, count);
 }

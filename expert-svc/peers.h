@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The routers that may connect, on their way from the thread that hears of them to the thread of
+ * The processes that may connect, on their way from the thread that hears of them to the thread of
  * the exchange: the latest list, whole.
  */
 #ifndef CADRE_EXPERT_SVC_PEERS_H

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An expert's image: its weights as bytes that mean the same on every node, however each packs them.
- * It is what moves from node to node, and what checksums of experts are over.
+ * An expert's image: its weights as bytes that mean the same on every node, however each packs
+ * them. It is what moves from node to node, and what checksums of experts are over.
  *
- * Version 1, kind FLOAT (proto/cadre_wire.h): the tensors gate, up, down, then their biases, as far as
- * the model has them, one after another without gaps; each row by row; elements in the checkpoint's
- * type, little-endian. Where the cluster rounds weights (CAD_WEIGHTS_BF16), the three matrices are
- * bf16, rounded as packing rounds. So without rounding the image is the tensors as stored.
+ * Version 1, kind FLOAT (proto/cadre_wire.h): the tensors gate, up, down, then their biases, as far
+ * as the model has them, one after another without gaps; each row by row; elements in the
+ * checkpoint's type, little-endian. Where the cluster rounds weights (CAD_WEIGHTS_BF16), the three
+ * matrices are bf16, rounded as packing rounds. So without rounding the image is the tensors as
+ * stored.
  *
  * A struct kn_expert_source describes it: types and shapes, data NULL, or where the bytes are.
  * Pure functions; any thread.
@@ -38,8 +39,8 @@ static inline uint16_t kn_bf16_of(float value)
 	return (uint16_t)(nan ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-/* Makes the image of a checkpoint's tensors, and hands it out piece by piece, in order. The pieces are
- * valid during the call; `piece` returns false to end it there. True: that was all of it. */
+/* Makes the image of a checkpoint's tensors, and hands it out piece by piece, in order. The pieces
+ * are valid during the call; `piece` returns false to end it there. True: that was all of it. */
 enum { KN_IMAGE_PIECE_BYTES = 256 << 10 }; /* at most */
 bool kn_image_read(const struct kn_expert_source *source, enum cad_weights weights,
 	bool (*piece)(void *context, const void *bytes, size_t count), void *context);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The token exchange between routers and expert nodes: byte layout of every active message, version
- * 2. proto/WIRE.md draws it.
+ * The token exchange between routers and expert nodes, and among expert nodes: byte layout of every
+ * active message, version 3. proto/WIRE.md draws it.
  *
  * Fixed-width, little-endian, naturally aligned; every struct is asserted. A message is a header
- * (an active message's user header) and, for CALL and ANSWER, a payload. Nothing here is trusted:
- * common/transport/wire.c checks every length against the received size before use.
+ * (an active message's user header) and, for CALL, ANSWER and PART, a payload. Nothing here is
+ * trusted: common/transport/wire.c checks every length against the received size before use.
  */
 #ifndef CADRE_PROTO_CADRE_WIRE_H
 #define CADRE_PROTO_CADRE_WIRE_H
@@ -19,7 +19,7 @@
 
 enum {
 	CADRE_WIRE_MAGIC = 0x31444143, /* "CAD1" */
-	CADRE_WIRE_VERSION = 2,
+	CADRE_WIRE_VERSION = 3,
 	CADRE_NAME_BYTES = 64, /* node id, cluster id; zero padded */
 	CADRE_HEX_BYTES = 40,  /* a 128-bit hash in hex, zero padded */
 	CADRE_NONCE_BYTES = 32,
@@ -28,7 +28,13 @@ enum {
 	CADRE_ROWS_MAX = 65536,
 	CADRE_PAIRS_MAX = 65536 * 32,
 	CADRE_GROUPS_MAX = 1024,
+	CADRE_PART_BYTES_MAX = 1 << 20,
+	CADRE_FETCHES_MAX = 4, /* of one connection that are not answered */
 };
+
+/* An expert's image (kernels/image.h): the version of its form, and what its bytes are. */
+enum { CADRE_IMAGE_VERSION = 1 };
+enum cadre_image_kind { CADRE_IMAGE_FLOAT = 1 };
 
 /* A row whose largest element is more than this many times its rms goes as f32: 16-bit fixed point
  * would leave the rest too few bits. At 32 a typical element still has 10 bits and is rounded four
@@ -50,20 +56,23 @@ enum cadre_wire_kind {
 	/* client -> server, before HELLO, where a link has no accept step of its own (UCX): which
 	 * worker this is, and which one it means */
 	CADRE_WIRE_KNOCK = 11,
-	CADRE_WIRE_KIND_COUNT = 12,
+	CADRE_WIRE_FETCH = 12, /* expert node -> expert node: asks for a part of an expert's image */
+	CADRE_WIRE_PART = 13,  /* back: that part, or a status */
+	CADRE_WIRE_KIND_COUNT = 14,
 };
 
 enum cadre_row_type { CADRE_ROW_FIX16 = 1, CADRE_ROW_BF16 = 2, CADRE_ROW_F32 = 3 };
 
-/* Why an ANSWER has no sums. */
+/* Why an ANSWER has no sums, and a PART no bytes. */
 enum cadre_wire_status {
 	CADRE_WIRE_OK = 0,
 	/* an expert of the call is not, or no longer, on this node: look at the map again. `detail`
 	 * is the expert */
 	CADRE_WIRE_NOT_HELD = 1,
-	CADRE_WIRE_BUSY = 2,     /* shed: credits or memory; try again later or elsewhere */
-	CADRE_WIRE_EXPIRED = 3,  /* the call's deadline passed before it was computed */
-	CADRE_WIRE_BAD_CALL = 4, /* well-formed, but not for this model: layer or hidden size */
+	CADRE_WIRE_BUSY = 2,    /* shed: credits or memory; try again later or elsewhere */
+	CADRE_WIRE_EXPIRED = 3, /* the call's deadline passed before it was computed */
+	/* well-formed, but not for this model: layer or hidden size; or of a FETCH: form or place */
+	CADRE_WIRE_BAD_CALL = 4,
 	CADRE_WIRE_INTERNAL = 5,
 };
 
@@ -72,7 +81,7 @@ struct cadre_wire_header {
 	uint32_t magic;
 	uint8_t version;
 	uint8_t kind;           /* == active-message id */
-	uint8_t status;         /* cadre_wire_status; 0 except in ANSWER */
+	uint8_t status;         /* cadre_wire_status; 0 except in ANSWER and PART */
 	uint8_t reserved;       /* 0 */
 	uint64_t session;       /* from WELCOME; 0 before */
 	uint64_t payload_bytes; /* == what the transport reports */
@@ -187,6 +196,26 @@ struct cadre_wire_sum {
 	uint16_t zero;
 };
 
+/* FETCH: bytes offset .. offset + bytes - 1 of the image of an expert that the other node holds, in
+ * this form. */
+struct cadre_wire_fetch {
+	struct cadre_wire_header header;
+	uint64_t request_id; /* echoed */
+	uint64_t offset;
+	uint32_t bytes; /* 1 .. CADRE_PART_BYTES_MAX */
+	uint32_t layer;
+	uint32_t expert;
+	uint8_t version; /* CADRE_IMAGE_VERSION */
+	uint8_t kind;    /* cadre_image_kind */
+	uint16_t zero;
+};
+/* PART: payload: the bytes, as many as were asked for; none with a status. */
+struct cadre_wire_part {
+	struct cadre_wire_header header;
+	uint64_t request_id;
+	uint64_t image_bytes; /* of the whole image; 0 with a status */
+};
+
 _Static_assert(sizeof(struct cadre_wire_identity) == 464, "wire layout");
 _Static_assert(sizeof(struct cadre_wire_hello) == 520, "wire layout");
 _Static_assert(sizeof(struct cadre_wire_challenge) == 552, "wire layout");
@@ -202,6 +231,8 @@ _Static_assert(sizeof(struct cadre_wire_group) == 8, "wire layout");
 _Static_assert(sizeof(struct cadre_wire_pair) == 8, "wire layout");
 _Static_assert(sizeof(struct cadre_wire_answer) == 64, "wire layout");
 _Static_assert(sizeof(struct cadre_wire_sum) == 8, "wire layout");
+_Static_assert(sizeof(struct cadre_wire_fetch) == 56, "wire layout");
+_Static_assert(sizeof(struct cadre_wire_part) == 40, "wire layout");
 
 static inline size_t cadre_row_bytes(uint8_t type, size_t elements)
 {

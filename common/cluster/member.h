@@ -78,7 +78,7 @@ struct cad_member_options {
 	void (*map)(void *context, struct cad_map *map);
 	void (*order_load)(void *context, const struct Cadre__V1__LoadOrder *order);
 	void (*order_free)(void *context, const struct Cadre__V1__FreeOrder *order);
-	/* All routers that may connect, whole each time; expert nodes hear of them. May be NULL. */
+	/* All who may connect, whole each time; expert nodes hear of them. May be NULL. */
 	void (*order_peers)(void *context, const struct Cadre__V1__Peers *peers);
 	/* Whether what this router says of nodes counts; it does until told otherwise. May be
 	 * NULL. */

@@ -77,18 +77,19 @@ void cad_connections_attend(struct cad_transport *t)
 			struct cad_connection *c = &t->connections[i];
 			if (c->phase == CAD_PHASE_FAILED) {
 				cad_calls_fail(c);
+				cad_fetches_fail(c);
 				c->phase = c->end ? CAD_PHASE_CLOSING : CAD_PHASE_ENDED;
 				if (c->end && !c->gone)
 					goodbye_send(c);
 				if (c->end)
 					t->link->ops->close(c->end);
 			}
-			if (c->phase != CAD_PHASE_ENDED || c->calls > 0)
+			if (c->phase != CAD_PHASE_ENDED || c->calls > 0 || (!c->server && c->fetches > 0))
 				continue;
 			if (!c->reported) {
 				c->reported = true;
 				cad_transport_event(t, &c->closed);
-			} else if (!c->closed.queued && c->requests == 0) {
+			} else if (!c->closed.queued && c->requests == 0 && c->fetches == 0) {
 				connection_put(c);
 			}
 		}
@@ -222,6 +223,8 @@ bool cad_connection_message(
 	case CADRE_WIRE_PONG: ping_message(c, header); return false;
 	case CADRE_WIRE_CALL: return cad_request_arrived(c, header, header_bytes, payload);
 	case CADRE_WIRE_ANSWER: return cad_call_answer_arrived(c, header, header_bytes, payload);
+	case CADRE_WIRE_FETCH: cad_fetch_arrived(c, header, header_bytes); return false;
+	case CADRE_WIRE_PART: return cad_part_arrived(c, header, header_bytes, payload);
 	default: cad_hello_message(c, kind, header); return false;
 	}
 }

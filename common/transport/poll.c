@@ -52,7 +52,9 @@ static uint64_t account(struct cad_transport *t, uint64_t waited_ns)
 static void timers_run(struct cad_transport *t, uint64_t now)
 {
 	const struct cad_transport_options *o = &t->options;
+	uint64_t fetches_ns = cad_fetches_deadlines(t, now);
 	t->timer_ns = cad_calls_deadlines(t, now);
+	t->timer_ns = fetches_ns < t->timer_ns ? fetches_ns : t->timer_ns;
 	if (t->connections_used == 0)
 		return;
 	for (uint32_t i = 0; i < t->connections_high; i++)
@@ -189,7 +191,9 @@ static enum cad_status transport_allocate(struct cad_transport *t)
 	t->calls = calloc(o->calls_max, sizeof *t->calls);
 	t->requests = calloc(o->calls_max, sizeof *t->requests);
 	t->notices = calloc(notices, sizeof *t->notices);
-	if (!t->connections || !t->calls || !t->requests || !t->notices)
+	t->fetches = calloc(o->fetches_max + 1u, sizeof *t->fetches);
+	t->parts = calloc(o->fetches_max + 1u, sizeof *t->parts);
+	if (!t->connections || !t->calls || !t->requests || !t->notices || !t->fetches || !t->parts)
 		return CAD_ERR_MEMORY;
 	for (uint32_t i = 0; i < notices; i++) {
 		t->notices[i].next = t->notices_free;
@@ -198,17 +202,23 @@ static enum cad_status transport_allocate(struct cad_transport *t)
 
 	cad_calls_init(t);
 	cad_requests_init(t);
+	cad_fetches_init(t);
 	if (!o->on_request)
 		return CAD_OK; /* a client sends from and receives into its caller's buffers */
 	size_t bytes = (size_t)o->limits.payload_bytes_max;
 	enum cad_status status = cad_buffer_pool_create(t, o->request_buffers, bytes, &t->request_pool);
-	return status == CAD_OK ? cad_buffer_pool_create(t, o->answer_buffers, bytes, &t->answer_pool) : status;
+	if (status == CAD_OK)
+		status = cad_buffer_pool_create(t, o->answer_buffers, bytes, &t->answer_pool);
+	if (status == CAD_OK && o->on_fetch)
+		status = cad_buffer_pool_create(t, o->fetches_max, CADRE_PART_BYTES_MAX, &t->part_pool);
+	return status;
 }
 
 static void transport_free(struct cad_transport *t)
 {
 	cad_buffer_pool_destroy(t, &t->request_pool);
 	cad_buffer_pool_destroy(t, &t->answer_pool);
+	cad_buffer_pool_destroy(t, &t->part_pool);
 	if (t->link)
 		t->link->ops->destroy(t->link);
 	if (t->secret)
@@ -218,6 +228,8 @@ static void transport_free(struct cad_transport *t)
 	free(t->calls);
 	free(t->requests);
 	free(t->notices);
+	free(t->fetches);
+	free(t->parts);
 	free(t);
 }
 
@@ -251,7 +263,8 @@ enum cad_status cad_transport_create(const struct cad_transport_options *options
 		.upper = t,
 		.clock = o->clock,
 		.connections_max = o->connections_max + CAD_SURPLUS_MAX,
-		.sends_max = 3 * o->calls_max + (o->connections_max + CAD_SURPLUS_MAX) * NOTICES_PER_CONNECTION,
+		.sends_max = 3 * o->calls_max + 2 * o->fetches_max +
+			(o->connections_max + CAD_SURPLUS_MAX) * NOTICES_PER_CONNECTION,
 	};
 	status = options->secret && !t->secret ? CAD_ERR_MEMORY : create(&link, context, &t->link, error);
 	if (status != CAD_OK)

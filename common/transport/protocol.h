@@ -3,12 +3,13 @@
  * The protocol over a link, shared by the files that make it up and by nothing else. A file calls
  * only what is to its left:
  *
- *   wire, link < core < hello, call, serve < connection < poll
+ *   wire, link < core < hello, call, serve, fetch < connection < poll
  *   core        events, buffers, notices, how a connection fails
  *   hello       who is who
  *   call        calling: from cad_call_start to its callback
  *   serve       answering: from a message to cad_request_answer
- *   connection  the life of connections; hands what the link delivers to the three before it
+ *   fetch       parts of experts' images: asking for them, and giving them
+ *   connection  the life of connections; hands what the link delivers to the four before it
  *   poll        creation, poll, time: what transport.h calls a transport
  *
  * Only cad_transport_events_run runs the caller's callbacks, from inside poll and destroy:
@@ -75,6 +76,8 @@ struct cad_connection {
 	uint64_t credit_bytes, used_bytes;
 	uint32_t requests; /* server: held or being answered; twice the grant at most */
 	uint32_t calls;    /* client: slots in use, zombies too */
+	uint32_t fetches;  /* client: FETCHes in flight; server: parts whose buffer is not back */
+	uint32_t asked;    /* server: FETCHes that are not answered */
 	uint32_t notices;  /* on their way out */
 };
 
@@ -132,6 +135,38 @@ struct cad_request {
 	struct cad_request *next; /* free, or waiting */
 };
 
+/* FREE -> ACTIVE -> (RECEIVING ->) FINISHING -> callback -> FREE */
+enum cad_fetch_state { CAD_FETCH_FREE, CAD_FETCH_ACTIVE, CAD_FETCH_RECEIVING, CAD_FETCH_FINISHING };
+struct cad_fetch {
+	enum cad_fetch_state state;
+	uint32_t slot, generation;
+	struct cad_connection *connection;
+	struct cad_link_op send, receive;
+	bool send_busy, receive_busy;
+	struct cad_transport_event finished;
+	struct cadre_wire_fetch wire;
+	struct cadre_wire_part part;
+	struct cad_buffer *buffer;
+	uint64_t deadline_ns;
+	enum cad_status status;
+	cad_fetch_done_fn *done;
+	void *context;
+	struct cad_fetch *next_free;
+};
+
+/* FREE -> QUEUED -> HELD -> ANSWERING -> FREE */
+enum cad_part_state { CAD_PART_FREE, CAD_PART_QUEUED, CAD_PART_HELD, CAD_PART_ANSWERING };
+struct cad_part {
+	enum cad_part_state state;
+	struct cad_connection *connection;
+	struct cad_link_op send;
+	struct cad_transport_event arrived;
+	struct cadre_wire_fetch wire;
+	struct cadre_wire_part answer;
+	struct cad_buffer *buffer; /* from the pool */
+	struct cad_part *next_free;
+};
+
 /* A message without payload, on its way out: hellos, pings, refusals, answers that only say no. */
 struct cad_notice {
 	struct cad_link_op op;
@@ -147,6 +182,7 @@ struct cad_notice {
 		struct cadre_wire_ping ping;
 		struct cadre_wire_goodbye goodbye;
 		struct cadre_wire_answer answer;
+		struct cadre_wire_part part;
 	} message;
 };
 
@@ -168,7 +204,9 @@ struct cad_transport {
 	struct cad_call *calls, *calls_free;
 	struct cad_request *requests, *requests_free, *waiting, **waiting_tail;
 	struct cad_notice *notices, *notices_free;
-	struct cad_buffer_pool request_pool, answer_pool;
+	struct cad_fetch *fetches, *fetches_free;
+	struct cad_part *parts, *parts_free;
+	struct cad_buffer_pool request_pool, answer_pool, part_pool;
 	struct cad_transport_event *events, **events_tail;
 	/* high: one past the highest slot that was ever used; what looks at all stops there */
 	uint32_t connections_used, connections_high, calls_high;
@@ -225,6 +263,15 @@ void cad_requests_init(struct cad_transport *t);
 bool cad_request_arrived(
 	struct cad_connection *c, const void *header, size_t header_bytes, const struct cad_link_payload *payload);
 void cad_requests_run_waiting(struct cad_transport *t);
+
+/* ---- parts of experts' images (fetch.c) ---- */
+
+void cad_fetches_init(struct cad_transport *t);
+void cad_fetch_arrived(struct cad_connection *c, const void *header, size_t header_bytes);
+bool cad_part_arrived(
+	struct cad_connection *c, const void *header, size_t header_bytes, const struct cad_link_payload *payload);
+void cad_fetches_fail(struct cad_connection *c);                          /* all of a connection that failed */
+uint64_t cad_fetches_deadlines(struct cad_transport *t, uint64_t now_ns); /* returns the next one */
 
 /* ---- connections (connection.c) ---- */
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The token exchange: connections between routers and expert nodes, calls with deadlines, credits,
- * heartbeats. One interface over several links (ucx.h, local.h; a simulator among the tests);
- * nothing here depends on which one.
+ * The token exchange: connections between routers and expert nodes, and among expert nodes; calls
+ * with deadlines, credits, heartbeats. One interface over several links (ucx.h, local.h; a
+ * simulator among the tests); nothing here depends on which one.
  *
  * The protocol (hello, credits, calls, answers, heartbeats, deadlines, generations) is written
  * once (protocol.h lists its files), over a narrow interface (link.h) that each link implements.
@@ -33,6 +33,7 @@ struct cad_transport;
 struct cad_connection;
 struct cad_call;
 struct cad_request;
+struct cad_part;
 struct cad_link;
 struct cad_link_options;
 
@@ -50,6 +51,8 @@ struct cad_transport_options {
 	/* of limits.payload_bytes_max each: calls being received at once, answers being sent; 0: as
 	 * many as calls_max, costs memory only as used */
 	uint32_t request_buffers, answer_buffers;
+	/* FETCHes in flight, and parts being given, each; 0: this process does neither */
+	uint32_t fetches_max;
 	/* Time during which nobody polled here does not count as silence. The side that connected
 	 * pings and gives up after ping_interval + ping_timeout; the other side only listens, for
 	 * peer_timeout, because a router computes between its polls. An answer that is still owed
@@ -64,6 +67,9 @@ struct cad_transport_options {
 	/* Server side: a checked call. It stays valid until cad_request_answer. Not set: this end
 	 * accepts no calls. */
 	void (*on_request)(struct cad_transport *transport, struct cad_request *request);
+	/* Server side: somebody asks for a part of an expert's image. It stays valid until
+	 * cad_part_answer. Not set: this end gives none. */
+	void (*on_fetch)(struct cad_transport *transport, struct cad_part *part);
 	/* The address of this transport has changed: peers need the new one. May be NULL. */
 	void (*on_address)(struct cad_transport *transport, const char *address);
 };
@@ -175,5 +181,30 @@ struct cad_buffer *cad_request_answer_buffer(struct cad_request *request);
  * detail, data_bytes, queue_us, compute_us; the transport fills the rest. payload_bytes 0 unless
  * status is OK. */
 void cad_request_answer(struct cad_request *request, const struct cadre_wire_answer *answer, size_t payload_bytes);
+
+/* ---- parts of experts' images, from node to node (fetch.c) ---- */
+
+/* One FETCH. status OK: the part is in the buffer, or `wire` says why not. The buffer belongs to
+ * the transport from start to this. */
+typedef void cad_fetch_done_fn(
+	void *context, enum cad_status status, enum cadre_wire_status wire, uint64_t image_bytes);
+struct cad_fetch_start {
+	struct cadre_wire_fetch fetch; /* offset, bytes, layer, expert, version, kind; the transport fills the rest */
+	struct cad_buffer *buffer;     /* room for the bytes */
+	/* clock time. A part that is late loses the connection: a node that keeps one waiting is no
+	 * source, and the buffer comes back. */
+	uint64_t deadline_ns;
+	cad_fetch_done_fn *done;
+	void *context;
+};
+/* OK: done will be called. AGAIN: CADRE_FETCHES_MAX of this connection, or all fetches_max, are in
+ * flight. ERR_PEER_LOST: the connection is not ready. */
+CAD_MUST_USE enum cad_status cad_fetch_start(struct cad_connection *connection, const struct cad_fetch_start *start);
+
+const struct cadre_wire_fetch *cad_part_asked(const struct cad_part *part);
+/* CADRE_PART_BYTES_MAX for the part's bytes; any thread may write there until it is answered. */
+void *cad_part_bytes(struct cad_part *part);
+/* Sends, and frees when nothing touches the buffer any longer. image_bytes 0 unless status is OK. */
+void cad_part_answer(struct cad_part *part, enum cadre_wire_status status, uint64_t image_bytes);
 
 #endif

@@ -21,6 +21,8 @@ static const struct {
 	[CADRE_WIRE_PONG] = { "PONG", sizeof(struct cadre_wire_ping) },
 	[CADRE_WIRE_GOODBYE] = { "GOODBYE", sizeof(struct cadre_wire_goodbye) },
 	[CADRE_WIRE_KNOCK] = { "KNOCK", sizeof(struct cadre_wire_knock) },
+	[CADRE_WIRE_FETCH] = { "FETCH", sizeof(struct cadre_wire_fetch) },
+	[CADRE_WIRE_PART] = { "PART", sizeof(struct cadre_wire_part) },
 };
 
 size_t cad_wire_header_bytes(uint8_t kind) { return kind < CADRE_WIRE_KIND_COUNT ? wire_kinds[kind].header_bytes : 0; }
@@ -63,6 +65,8 @@ static bool texts_end(uint8_t kind, const void *header)
 		text_ends((const char *)bytes + offsetof(struct cadre_wire_refuse, text), CADRE_TEXT_BYTES);
 }
 
+static bool has_status(uint8_t kind) { return kind == CADRE_WIRE_ANSWER || kind == CADRE_WIRE_PART; }
+
 enum cad_status cad_wire_header_check(const void *header, size_t header_bytes, size_t payload_bytes,
 	struct cadre_wire_header *out, struct cad_error *error)
 {
@@ -86,12 +90,12 @@ enum cad_status cad_wire_header_check(const void *header, size_t header_bytes, s
 		return BROKEN("%s: %zu header bytes instead of %zu", name, header_bytes, want);
 	if (head.reserved != 0)
 		return BROKEN("%s: reserved byte is %u instead of 0", name, head.reserved);
-	if (head.status > (head.kind == CADRE_WIRE_ANSWER ? CADRE_WIRE_INTERNAL : 0))
+	if (head.status > (has_status(head.kind) ? CADRE_WIRE_INTERNAL : 0))
 		return BROKEN("%s: unknown status %u", name, head.status);
 	if (head.payload_bytes != payload_bytes)
 		return BROKEN("%s: announces %llu payload bytes, but %zu arrived", name,
 			(unsigned long long)head.payload_bytes, payload_bytes);
-	if (payload_bytes != 0 && head.kind != CADRE_WIRE_CALL && head.kind != CADRE_WIRE_ANSWER)
+	if (payload_bytes != 0 && head.kind != CADRE_WIRE_CALL && !has_status(head.kind))
 		return BROKEN("%s: %zu payload bytes, but this kind has none", name, payload_bytes);
 	if (!texts_end(head.kind, header))
 		return BROKEN("%s: the text does not end inside its field", name);
@@ -337,6 +341,55 @@ enum cad_status cad_wire_answer_check(const void *header, size_t header_bytes, c
 	if ((status = answer_sums_check(&found, limits, error)) != CAD_OK)
 		return status;
 	*view = found;
+
+	return CAD_OK;
+}
+
+enum cad_status cad_wire_fetch_check(const void *header, size_t header_bytes, const struct cad_wire_limits *limits,
+	struct cadre_wire_fetch *out, struct cad_error *error)
+{
+	struct cadre_wire_header head;
+	struct cadre_wire_fetch fetch;
+	enum cad_status status = cad_wire_header_check(header, header_bytes, 0, &head, error);
+
+	if (status != CAD_OK)
+		return status;
+	if (head.kind != CADRE_WIRE_FETCH)
+		return BROKEN("%s where a FETCH is expected", cad_wire_kind_name(head.kind));
+
+	memcpy(&fetch, header, sizeof fetch);
+	if (fetch.layer >= limits->layers || fetch.expert >= limits->experts)
+		return BROKEN("FETCH: expert %u of layer %u, the model has %u in %u layers", fetch.expert, fetch.layer,
+			limits->experts, limits->layers);
+	if (fetch.bytes == 0 || fetch.bytes > CADRE_PART_BYTES_MAX)
+		return BROKEN("FETCH: %u bytes, 1 to %u are allowed", fetch.bytes, CADRE_PART_BYTES_MAX);
+	if (fetch.zero != 0)
+		return BROKEN("FETCH: %u in a reserved field", fetch.zero);
+	*out = fetch;
+
+	return CAD_OK;
+}
+
+enum cad_status cad_wire_part_check(const void *header, size_t header_bytes, size_t payload_bytes,
+	struct cadre_wire_part *out, struct cad_error *error)
+{
+	struct cadre_wire_header head;
+	struct cadre_wire_part part;
+	enum cad_status status = cad_wire_header_check(header, header_bytes, payload_bytes, &head, error);
+
+	if (status != CAD_OK)
+		return status;
+	if (head.kind != CADRE_WIRE_PART)
+		return BROKEN("%s where a PART is expected", cad_wire_kind_name(head.kind));
+
+	memcpy(&part, header, sizeof part);
+	if (head.status != CADRE_WIRE_OK && (payload_bytes != 0 || part.image_bytes != 0))
+		return BROKEN("PART: bytes with the status '%s'", cad_wire_status_text(head.status));
+	if (head.status == CADRE_WIRE_OK &&
+		(payload_bytes == 0 || payload_bytes > CADRE_PART_BYTES_MAX || payload_bytes > part.image_bytes))
+		return BROKEN("PART: %zu bytes of an image of %llu, 1 to %u are allowed", payload_bytes,
+			(unsigned long long)part.image_bytes, CADRE_PART_BYTES_MAX);
+	*out = part;
 
 	return CAD_OK;
 }

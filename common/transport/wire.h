@@ -33,8 +33,8 @@ struct cad_answer_view {
 
 /*
  * What holds for every kind: magic, version, known kind, the header's size for that kind, reserved
- * and status zero where they must be, and payload_bytes as received (0 but for CALL and ANSWER).
- * The texts of HELLO, CHALLENGE and REFUSE end inside their fields. *out gets a copy.
+ * and status zero where they must be, and payload_bytes as received (0 but for CALL, ANSWER and
+ * PART). The texts of HELLO, CHALLENGE and REFUSE end inside their fields. *out gets a copy.
  */
 CAD_MUST_USE enum cad_status cad_wire_header_check(const void *header, size_t header_bytes, size_t payload_bytes,
 	struct cadre_wire_header *out, struct cad_error *error);
@@ -55,6 +55,13 @@ CAD_MUST_USE enum cad_status cad_wire_call_check(const void *header, size_t head
 CAD_MUST_USE enum cad_status cad_wire_answer_check(const void *header, size_t header_bytes, const void *payload,
 	size_t payload_bytes, const struct cad_wire_limits *limits, struct cad_answer_view *view,
 	struct cad_error *error);
+
+/* FETCH and PART: each field by itself. Whether the expert's image has those bytes, and whether a
+ * part is the one that was asked for, is the caller's to compare. *out gets a copy. */
+CAD_MUST_USE enum cad_status cad_wire_fetch_check(const void *header, size_t header_bytes,
+	const struct cad_wire_limits *limits, struct cadre_wire_fetch *out, struct cad_error *error);
+CAD_MUST_USE enum cad_status cad_wire_part_check(const void *header, size_t header_bytes, size_t payload_bytes,
+	struct cadre_wire_part *out, struct cad_error *error);
 
 /* Where the parts of a call's payload are, if it has `data_bytes` of row data; the builder and the
  * checker use the same arithmetic. Offsets in bytes from the payload's start. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From panels back to rows: the image of a packed expert (kernels/image.h), or any part of it. Sixteen
- * rows that lie side by side in a panel are taken together, a block of each at a time; of what that
- * gives, the bytes that were asked for are kept.
+ * From panels back to rows: the image of a packed expert (kernels/image.h), or any part of it.
+ * Sixteen rows that lie side by side in a panel are taken together, a block of each at a time; of
+ * what that gives, the bytes that were asked for are kept.
  */
 #include "kernels/cpu/cpu.h"
 #include "kernels/image.h"

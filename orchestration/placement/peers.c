@@ -22,8 +22,6 @@ bool pl_peers_changed(struct pl_peers *peers, const struct pl_registry *registry
 
 static void add(struct pl_peers *peers, const struct pl_node *node)
 {
-	if (peers->message.n_peers == CAD_ROUTERS_MAX)
-		return;
 	size_t at = peers->message.n_peers++;
 	cadre__v1__peer__init(&peers->peers[at]);
 	peers->peers[at].id = (char *)node->id;

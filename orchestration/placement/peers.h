@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The routers that expert nodes are told of, so that a node knows who may connect to it: all that
- * have joined and are not forgotten, at most CAD_ROUTERS_MAX, those that live first.
+ * The processes that expert nodes are told of, so that a node knows who may connect to it: all that
+ * have joined and are not forgotten, those that live first.
  *
  * One thread, that of control.h. Nothing allocates; a message borrows from the registry that it was
  * made from.
@@ -16,7 +16,7 @@
 struct pl_peers {
 	uint64_t hash; /* of those that were looked at last */
 	Cadre__V1__Peers message;
-	Cadre__V1__Peer peers[CAD_ROUTERS_MAX], *list[CAD_ROUTERS_MAX];
+	Cadre__V1__Peer peers[CAD_PROCESSES_MAX], *list[CAD_PROCESSES_MAX];
 };
 
 /* Whether they are others than at the last call. */

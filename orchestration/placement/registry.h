@@ -85,10 +85,10 @@ void pl_registry_init(struct pl_registry *registry, uint64_t lease_ns, uint64_t 
 
 /*
  * A process joins; `slot` is its place. A known process that is alive and uses another stream is
- * refused (CAD_ERR_REFUSED), unless it is the same process (pid, and host and port of the exchange), whose old
- * stream is not yet known to be broken: then `superseded` is that stream's session, else 0.
- * CAD_ERR_INVALID: an id that is not allowed, or an address too long. CAD_ERR_EXHAUSTED: so
- * many of its role live already (common/base/limits.h).
+ * refused (CAD_ERR_REFUSED), unless it is the same process (pid, and host and port of the
+ * exchange), whose old stream is not yet known to be broken: then `superseded` is that stream's
+ * session, else 0. CAD_ERR_INVALID: an id that is not allowed, or an address too long.
+ * CAD_ERR_EXHAUSTED: so many of its role live already (common/base/limits.h).
  */
 CAD_MUST_USE enum cad_status pl_registry_join(struct pl_registry *registry, const struct pl_hello *hello,
 	uint64_t session, uint64_t now_ns, uint32_t *slot, uint64_t *superseded, struct cad_error *error);
@@ -120,11 +120,12 @@ static inline bool pl_node_counts(const struct pl_node *node)
 {
 	return node->presence == PL_LIVE || node->presence == PL_BROKEN || node->presence == PL_EXPECTED;
 }
-/* A router that may connect to expert nodes: also one that was given up, which may be behind a cut
- * and still work with its last map; until it is forgotten. */
+/* A process that may connect to expert nodes: a router, or an expert node that fetches experts.
+ * Also one that was given up, which may be behind a cut and still work with its last map; until it
+ * is forgotten. */
 static inline bool pl_node_is_peer(const struct pl_node *node)
 {
-	return node->role == PL_ROLE_ROUTER && node->presence != PL_FREE && !node->gone && node->exchange_address[0];
+	return node->presence != PL_FREE && !node->gone && node->exchange_address[0];
 }
 /* "" or what is to be shown of a node's problem now. */
 const char *pl_registry_problem(const struct pl_registry *registry, uint32_t slot, uint64_t now_ns);

@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-/* Routers that start at once are told of at once. */
+/* Processes that start at once are told of at once. */
 static const uint64_t PEERS_INTERVAL_NS = 20 * CAD_NS_PER_MS;
 
 /* ---- which there are ---- */
@@ -64,7 +64,7 @@ void pl_streams_abort(struct pl_streams *streams, const char *text)
 	}
 }
 
-/* ---- maps and routers ---- */
+/* ---- maps and peers ---- */
 
 static void queue_message(struct pl_stream *stream, const ProtobufCMessage *message)
 {

@@ -3,7 +3,7 @@
  * The streams that are open, of processes (Join) and of watchers of the map (WatchMap), and what is
  * sent over them.
  *
- * Orders are queued, however many there are. Maps and lists of routers may be skipped, because each
+ * Orders are queued, however many there are. Maps and lists of peers may be skipped, because each
  * is whole: who reads slowly gets the newest when there is room again.
  *
  * Embedded by the service. One thread, that of the reactor; nothing blocks. A stream is the state of
@@ -25,7 +25,7 @@ struct pl_stream {
 	struct cad_rpc_call *call;
 	uint64_t session; /* of a Join stream that has said hello; 0: none, or no longer */
 	bool watches;     /* WatchMap: maps are sent bare */
-	bool expert;      /* hears of routers */
+	bool expert;      /* hears of peers */
 	bool full;        /* its out queue is */
 	bool map_due, peers_due;
 	struct pl_guest guest;
@@ -34,10 +34,10 @@ struct pl_stream {
 
 struct pl_streams {
 	struct pl_stream *first;
-	const struct pl_registry *registry; /* whose routers expert nodes hear of */
+	const struct pl_registry *registry; /* whose processes expert nodes hear of */
 	struct cad_map *map;                /* what map_message points into */
 	Cadre__V1__Map *map_message;        /* NULL before the first map */
-	struct pl_peers peers;              /* routers, as expert nodes were told of them */
+	struct pl_peers peers;              /* as expert nodes were told of them */
 	bool peers_due;
 	uint64_t peers_ns; /* when they were told last */
 };
@@ -53,7 +53,7 @@ struct pl_stream *pl_streams_find(const struct pl_streams *streams, uint64_t ses
 
 /* To everybody. */
 void pl_streams_publish(struct pl_streams *streams, struct cad_map *map);
-/* Tells expert nodes of the routers when those have changed. Returns when to call again. */
+/* Tells expert nodes who may connect when that has changed. Returns when to call again. */
 uint64_t pl_streams_tell_peers(struct pl_streams *streams, uint64_t now_ns);
 void pl_streams_abort(struct pl_streams *streams, const char *text);
 
@@ -62,7 +62,7 @@ void pl_stream_writable(struct pl_streams *streams, struct pl_stream *stream);
 /* The map of now, if there is one. */
 void pl_stream_map(struct pl_streams *streams, struct pl_stream *stream);
 void pl_stream_challenge(struct pl_stream *stream, uint8_t mac[CAD_PROOF_BYTES]);
-/* And then what a process hears first: the map, and an expert node the routers. */
+/* And then what a process hears first: the map, and an expert node its peers. */
 void pl_stream_welcome(struct pl_streams *streams, struct pl_stream *stream, Cadre__V1__NodeWelcome *welcome);
 /* To load these experts, or to free them. */
 void pl_stream_cells(

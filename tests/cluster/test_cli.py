@@ -167,7 +167,7 @@ def test_status_shows_no_escapes_of_strangers(cluster):
     """Of processes that knock, which the placement service refuses."""
     server = reflect.Server(cluster.placement_grpc)
     report, order = server.message('cadre.v1.NodeReport').__class__, server.message('cadre.v1.NodeOrder').__class__
-    right = {'id': 'stranger', 'role': 2, 'exchange_version': 2, 'model_fingerprint': cluster.status()['model_fingerprint'], 'exchange_address': '127.0.0.1:1'}
+    right = {'id': 'stranger', 'role': 2, 'exchange_version': 3, 'model_fingerprint': cluster.status()['model_fingerprint'], 'exchange_address': '127.0.0.1:1'}
     join = server.channel.stream_stream('/cadre.v1.Placement/Join', report.SerializeToString, order.FromString)
     for field in ('id', 'cluster', 'exchange_address', 'http_address', 'grpc_address', 'isa', 'version', 'settings', 'model_fingerprint', 'kernels_fingerprint', 'router_checksum'):
         with pytest.raises(grpc.RpcError) as refused:

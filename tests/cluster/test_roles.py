@@ -207,7 +207,7 @@ def test_a_replayed_hello_is_refused(files, cluster):
             call = connection.stream_stream('/cadre.v1.Placement/Join', report.SerializeToString, order.FromString)(words(), timeout=20)
             challenge = next(call).challenge
             if said is None:
-                said = report(hello={'id': 'replay', 'role': 2, 'cluster': 'cadre', 'exchange_version': 2, 'model_fingerprint': cluster.status()['model_fingerprint']})
+                said = report(hello={'id': 'replay', 'role': 2, 'cluster': 'cadre', 'exchange_version': 3, 'model_fingerprint': cluster.status()['model_fingerprint']})
                 said.hello.mac = proof(SECRET.encode(), said.hello, nonce, challenge.nonce)
             reports.append(said)
             with pytest.raises(grpc.RpcError) as refused:

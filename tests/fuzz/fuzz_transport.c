@@ -34,6 +34,11 @@ struct world {
 	uint64_t raw_session, raw_request_id;
 	struct cad_request *held[HELD_MAX];
 	size_t held_count;
+	struct cad_part *parts[HELD_MAX];
+	size_t parts_count;
+	struct cad_buffer part;
+	bool fetching;
+	uint64_t raw_fetch_id;
 	struct cad_buffer payload, answer;
 	bool calling, ready, understood;
 	struct cad_connection *connection, *honest;
@@ -116,6 +121,41 @@ static void on_request(struct cad_transport *transport, struct cad_request *requ
 	w->held[w->held_count++] = request;
 }
 
+static void on_fetch(struct cad_transport *transport, struct cad_part *part)
+{
+	struct world *w = cad_transport_user(transport);
+	CAD_ASSERT(w->parts_count < HELD_MAX);
+	w->parts[w->parts_count++] = part;
+}
+
+static void give(struct world *w, bool right)
+{
+	struct cad_part *part = w->parts[--w->parts_count];
+	memset(cad_part_bytes(part), 7, cad_part_asked(part)->bytes);
+	cad_part_answer(part, right ? CADRE_WIRE_OK : CADRE_WIRE_NOT_HELD, right ? UINT64_MAX : 0);
+}
+
+static void on_part(void *context, enum cad_status status, enum cadre_wire_status wire, uint64_t image_bytes)
+{
+	struct world *w = context;
+	CAD_ASSERT(w->fetching && (image_bytes > 0) == (status == CAD_OK && wire == CADRE_WIRE_OK));
+	w->fetching = false;
+}
+
+static void fetch_start(struct world *w, uint32_t bytes)
+{
+	if (w->fetching || !w->connection)
+		return;
+	const struct cad_fetch_start start = {
+		.fetch = { .bytes = bytes, .version = CADRE_IMAGE_VERSION, .kind = CADRE_IMAGE_FLOAT },
+		.buffer = &w->part,
+		.deadline_ns = cad_clock_now_ns(cad_sim_clock(w->sim)) + 2 * CAD_NS_PER_MS,
+		.done = on_part,
+		.context = w,
+	};
+	w->fetching = cad_fetch_start(w->connection, &start) == CAD_OK;
+}
+
 static void on_connection(struct cad_transport *transport, struct cad_connection *connection,
 	enum cad_connection_state state, enum cad_status status, const char *text)
 {
@@ -175,6 +215,8 @@ static struct cad_transport *transport_create(struct world *w, const char *node,
 	o.user = w;
 	o.on_connection = on_connection;
 	o.on_request = server ? on_request : NULL;
+	o.on_fetch = server ? on_fetch : NULL;
+	o.fetches_max = 3;
 	CAD_ASSERT(cad_transport_sim_create(&o, w->sim, &transport, NULL) == CAD_OK);
 
 	return transport;
@@ -202,6 +244,9 @@ static bool raw_message(
 	if (kind == CADRE_WIRE_CALL && header_bytes == sizeof(struct cadre_wire_call))
 		memcpy(&w->raw_request_id, (const uint8_t *)header + offsetof(struct cadre_wire_call, request_id),
 			sizeof w->raw_request_id);
+	if (kind == CADRE_WIRE_FETCH && header_bytes == sizeof(struct cadre_wire_fetch))
+		memcpy(&w->raw_fetch_id, (const uint8_t *)header + offsetof(struct cadre_wire_fetch, request_id),
+			sizeof w->raw_fetch_id);
 	return false;
 }
 
@@ -224,6 +269,52 @@ static const struct cad_link_events raw_events = {
 	.turn = raw_turn,
 	.next_ns = raw_next,
 };
+
+/* What stands behind the common header, and the payload, whose bytes it returns. */
+static size_t body_fill(struct world *w, struct input *in, uint8_t kind, uint32_t rows, struct send *send)
+{
+	size_t payload_bytes = 0;
+
+	if (kind == CADRE_WIRE_CALL) {
+		struct cadre_wire_call call;
+		payload_bytes = call_fill(send->payload, rows, &call);
+		call.request_id = take(in);
+		memcpy(send->header, &call, sizeof call);
+	}
+
+	if (kind == CADRE_WIRE_ANSWER) {
+		payload_bytes = answer_fill(send->payload, rows);
+		memcpy(send->header,
+			&(struct cadre_wire_answer){
+				.request_id = w->raw_request_id,
+				.data_bytes = rows * ELEMENTS * 2,
+				.rows = rows,
+				.row_elements = ELEMENTS,
+			},
+			sizeof(struct cadre_wire_answer));
+	}
+
+	if (kind == CADRE_WIRE_FETCH)
+		memcpy(send->header,
+			&(struct cadre_wire_fetch){
+				.bytes = rows,
+				.version = CADRE_IMAGE_VERSION,
+				.kind = CADRE_IMAGE_FLOAT,
+			},
+			sizeof(struct cadre_wire_fetch));
+
+	if (kind == CADRE_WIRE_PART) {
+		payload_bytes = rows;
+		memcpy(send->header,
+			&(struct cadre_wire_part){
+				.request_id = w->raw_fetch_id,
+				.image_bytes = UINT64_MAX,
+			},
+			sizeof(struct cadre_wire_part));
+	}
+
+	return payload_bytes;
+}
 
 /* A message of a kind as an honest peer would send it, then some of its bytes changed. */
 static void raw_send(struct world *w, struct input *in, uint8_t kind, bool honest)
@@ -257,25 +348,7 @@ static void raw_send(struct world *w, struct input *in, uint8_t kind, bool hones
 			sizeof(struct cadre_wire_welcome));
 	}
 
-	if (kind == CADRE_WIRE_CALL) {
-		struct cadre_wire_call call;
-		payload_bytes = call_fill(send->payload, rows, &call);
-		call.request_id = take(in);
-		memcpy(send->header, &call, sizeof call);
-	}
-
-	if (kind == CADRE_WIRE_ANSWER) {
-		payload_bytes = answer_fill(send->payload, rows);
-		memcpy(send->header,
-			&(struct cadre_wire_answer){
-				.request_id = w->raw_request_id,
-				.data_bytes = rows * ELEMENTS * 2,
-				.rows = rows,
-				.row_elements = ELEMENTS,
-			},
-			sizeof(struct cadre_wire_answer));
-	}
-
+	payload_bytes = body_fill(w, in, kind, rows, send);
 	header.payload_bytes = payload_bytes;
 	memcpy(send->header, &header, sizeof header);
 
@@ -333,9 +406,12 @@ static void step(struct world *w, struct input *in)
 	case 0: raw_connect(w, in); break;
 	case 1: raw_serve(w, in); break;
 	case 2:
-		if (w->held_count > 0)
+		if (w->parts_count > 0 && what & 8)
+			give(w, what & 16);
+		else if (w->held_count > 0)
 			answer(w->held[--w->held_count]);
 		break;
+	case 6: fetch_start(w, 1 + what / 8 % ROWS_MAX); break;
 	case 3: call_start(w, w->connection, 1 + what / 8 % ROWS_MAX, what & 64 ? CAD_NS_PER_MS : 0); break;
 	case 4: run(w, (uint64_t)take(in) * 40 * CAD_NS_PER_US); break;
 	case 5:
@@ -343,7 +419,7 @@ static void step(struct world *w, struct input *in)
 			w->raw->ops->close(w->raw_end);
 		run(w, CAD_NS_PER_MS);
 		break;
-	default: raw_send(w, in, take(in) % 11, false); break;
+	default: raw_send(w, in, take(in) % CADRE_WIRE_KIND_COUNT, false); break;
 	}
 }
 
@@ -356,6 +432,9 @@ static void understand(struct world *w)
 		w->raw->ops->close(w->raw_end);
 	run(w, 10 * CAD_NS_PER_MS);
 	CAD_ASSERT(!w->calling && !w->raw_end);
+	CAD_ASSERT(!w->fetching);
+	while (w->parts_count > 0)
+		give(w, true);
 	while (w->held_count > 0)
 		answer(w->held[--w->held_count]);
 	run(w, 1500 * CAD_NS_PER_MS); /* answer buffers that were cut off may rest */
@@ -395,12 +474,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	CAD_ASSERT(cad_transport_listen(w.server, "server", NULL) == CAD_OK &&
 		w.raw->ops->listen(w.raw, "raw", NULL) == CAD_OK);
 	CAD_ASSERT(cad_buffer_create(w.client, PAYLOAD_MAX, &w.payload) == CAD_OK &&
-		cad_buffer_create(w.client, ANSWER_BYTES, &w.answer) == CAD_OK);
+		cad_buffer_create(w.client, ANSWER_BYTES, &w.answer) == CAD_OK &&
+		cad_buffer_create(w.client, PAYLOAD_MAX, &w.part) == CAD_OK);
 	while (in.left > 0 && w.sends_count < SENDS_MAX)
 		step(&w, &in);
 	understand(&w);
 	cad_buffer_destroy(w.client, &w.payload);
 	cad_buffer_destroy(w.client, &w.answer);
+	cad_buffer_destroy(w.client, &w.part);
 	cad_transport_destroy(w.client);
 	cad_transport_destroy(w.server);
 	w.raw->ops->destroy(w.raw);

@@ -187,6 +187,29 @@ static void check(bool is_answer, const struct message *m, const struct cad_wire
 		abort();
 }
 
+/* As a FETCH, and as a PART with any number of bytes behind it: what passes keeps to the limits. */
+static void fetch_check(const struct message *m)
+{
+	static const struct cad_wire_limits limits = { .layers = 2, .experts = EXPERTS };
+	struct cadre_wire_header head;
+	struct cadre_wire_fetch fetch;
+	struct cadre_wire_part part;
+	struct cad_error error;
+
+	if (cad_wire_fetch_check(m->header, m->header_bytes, &limits, &fetch, &error) == CAD_OK &&
+		(fetch.bytes == 0 || fetch.bytes > CADRE_PART_BYTES_MAX || fetch.layer >= 2 || fetch.expert >= EXPERTS))
+		abort();
+	memcpy(&head, m->header, sizeof head);
+	if (head.kind != CADRE_WIRE_PART)
+		return;
+	memcpy(&head.payload_bytes, m->header + sizeof head, sizeof head.payload_bytes); /* of the input */
+	memcpy(m->header, &head, sizeof head);
+	size_t bytes = (size_t)head.payload_bytes;
+	if (cad_wire_part_check(m->header, m->header_bytes, bytes, &part, &error) == CAD_OK &&
+		(bytes > CADRE_PART_BYTES_MAX || bytes > part.image_bytes))
+		abort();
+}
+
 /* Any other kind: a header of the right size for its kind, with good fixed fields, and the input
  * behind them. */
 static void handshake_check(struct input *in)
@@ -201,6 +224,7 @@ static void handshake_check(struct input *in)
 	memcpy(m.header + sizeof head, in->data, bytes);
 	if (cad_wire_header_check(m.header, m.header_bytes, 0, &out, &error) == CAD_OK && out.kind == CADRE_WIRE_REFUSE)
 		sink += strlen((const char *)m.header + sizeof head); /* it ends */
+	fetch_check(&m);
 	message_fini(&m);
 }
 

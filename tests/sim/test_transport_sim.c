@@ -3,7 +3,7 @@
  * The protocol in a bad network: thousands of seeds, each a small cluster of clients and servers
  * that crash, stall, are cut off and come back, over links that lose, duplicate and overtake.
  *
- * What must hold, whatever happens: the callback of every call comes exactly once; an answer that
+ * What must hold, whatever happens: the callback of every call and fetch comes exactly once; what
  * is OK is right to the last byte; nothing touches a buffer after its callback (it is overwritten
  * there, so a late read gives wrong bytes, and a late write is looked for); without duplicates
  * nobody is accused of breaking the protocol; when the faults end, every client gets through to
@@ -22,7 +22,15 @@
 
 #include <cmocka.h>
 
-enum { SERVERS_MAX = 3, CLIENTS_MAX = 2, WINDOW = 6, HELD_MAX = 64, ROWS_MAX = 12, CUTS_MAX = 400 };
+enum {
+	SERVERS_MAX = 3,
+	CLIENTS_MAX = 2,
+	WINDOW = 6,
+	HELD_MAX = 64,
+	ROWS_MAX = 12,
+	CUTS_MAX = 400,
+	PART_BYTES_MAX = 9000
+};
 enum { SEEDS = 250 };
 
 static uint64_t seed_first = 1, seed_count = SEEDS;
@@ -35,6 +43,15 @@ struct server {
 	bool crashed;
 	struct cad_request *held[HELD_MAX];
 	size_t held_count;
+	struct cad_part *parts[HELD_MAX];
+	size_t parts_count;
+};
+/* A part of an image, one at a time from each client. */
+struct fetch {
+	struct client *client;
+	struct cad_buffer buffer;
+	uint32_t bytes, seed;
+	bool busy;
 };
 struct call {
 	struct client *client;
@@ -51,6 +68,7 @@ struct client {
 	bool ready[SERVERS_MAX];
 	uint32_t right[SERVERS_MAX]; /* since the faults ended */
 	struct call calls[WINDOW];
+	struct fetch fetch;
 };
 struct cut {
 	struct world *world;
@@ -66,7 +84,7 @@ struct world {
 	struct cut cuts[CUTS_MAX];
 	size_t cuts_count;
 	bool calm; /* the faults have ended */
-	uint64_t started, done, right, failed, course;
+	uint64_t started, done, right, failed, parts_right, course;
 };
 
 #define CHECK(world, condition) \
@@ -127,6 +145,36 @@ static void on_request(struct cad_transport *transport, struct cad_request *requ
 		later(s->world, below(s->world, 4 * CAD_NS_PER_MS), server_work, s);
 }
 
+/* What an image has at a place, by the expert that is asked for. */
+static uint8_t image_at(uint32_t expert, uint64_t offset) { return (uint8_t)(offset * 37 + expert * 101 + 1); }
+
+static void part_give(struct server *s, size_t at)
+{
+	struct cad_part *part = s->parts[at];
+	const struct cadre_wire_fetch *fetch = cad_part_asked(part);
+	uint8_t *bytes = cad_part_bytes(part);
+	s->parts[at] = s->parts[--s->parts_count];
+	for (uint32_t i = 0; i < fetch->bytes; i++)
+		bytes[i] = image_at(fetch->expert, fetch->offset + i);
+	cad_part_answer(part, CADRE_WIRE_OK, UINT64_MAX);
+}
+
+static void server_gives(void *context)
+{
+	struct server *s = context;
+	if (!s->crashed && s->parts_count > 0)
+		part_give(s, below(s->world, s->parts_count));
+}
+
+static void on_fetch(struct cad_transport *transport, struct cad_part *part)
+{
+	struct server *s = cad_transport_user(transport);
+	note(s->world, cad_part_asked(part)->request_id);
+	CHECK(s->world, s->parts_count < HELD_MAX);
+	s->parts[s->parts_count++] = part;
+	later(s->world, below(s->world, 4 * CAD_NS_PER_MS), server_gives, s);
+}
+
 static void server_news(struct cad_transport *transport, struct cad_connection *connection,
 	enum cad_connection_state state, enum cad_status status, const char *text)
 {
@@ -146,6 +194,8 @@ static void server_start(struct server *s)
 	options.user = s;
 	options.on_connection = server_news;
 	options.on_request = on_request;
+	options.on_fetch = on_fetch;
+	options.fetches_max = 1 + (uint32_t)below(s->world, 4);
 	options.secret = "a secret of the cluster";
 	options.calls_max = HELD_MAX;
 	options.connections_max = 6;
@@ -170,6 +220,8 @@ static void server_stop(struct server *s)
 	s->crashed = true;
 	while (s->held_count > 0)
 		server_answer(s, s->held_count - 1, false);
+	while (s->parts_count > 0)
+		part_give(s, s->parts_count - 1);
 	cad_transport_destroy(s->transport);
 	s->transport = NULL;
 }
@@ -255,6 +307,49 @@ static void client_call(struct client *c, struct call *call, size_t server)
 	w->started += call->busy;
 }
 
+static void on_part(void *context, enum cad_status status, enum cadre_wire_status wire, uint64_t image_bytes)
+{
+	struct fetch *fetch = context;
+	struct world *w = fetch->client->world;
+
+	CHECK(w, fetch->busy);
+	fetch->busy = false;
+	w->done++;
+	note(w, (uint64_t)-status);
+	if (status == CAD_OK && wire == CADRE_WIRE_OK) {
+		CHECK(w, image_bytes == UINT64_MAX);
+		for (uint32_t i = 0; i < fetch->bytes; i++)
+			CHECK(w,
+				fetch->buffer.bytes[i] ==
+					image_at(fetch->seed % EXCHANGE_EXPERTS, (uint64_t)fetch->seed * 5 + i));
+		w->parts_right++;
+	}
+	memset(fetch->buffer.bytes, 0xee, fetch->buffer.capacity);
+}
+
+static void client_fetch(struct client *c, size_t server)
+{
+	struct world *w = c->world;
+	struct fetch *fetch = &c->fetch;
+
+	CHECK(w, all_bytes(fetch->buffer.bytes, fetch->buffer.capacity, 0xee)); /* nobody wrote here late */
+	fetch->seed = (uint32_t)below(w, 10000);
+	fetch->bytes = 1 + (uint32_t)below(w, PART_BYTES_MAX);
+	const struct cad_fetch_start start = {
+		.fetch = { .offset = (uint64_t)fetch->seed * 5,
+			.bytes = fetch->bytes,
+			.expert = fetch->seed % EXCHANGE_EXPERTS },
+		.buffer = &fetch->buffer,
+		.deadline_ns = cad_clock_now_ns(cad_sim_clock(w->sim)) + 1 + below(w, 100 * CAD_NS_PER_MS),
+		.done = on_part,
+		.context = fetch,
+	};
+	enum cad_status status = cad_fetch_start(c->connections[server], &start);
+	CHECK(w, status == CAD_OK || status == CAD_AGAIN || status == CAD_ERR_PEER_LOST);
+	fetch->busy = status == CAD_OK;
+	w->started += fetch->busy;
+}
+
 static void client_tick(void *context)
 {
 	struct client *c = context;
@@ -278,6 +373,8 @@ static void client_tick(void *context)
 		cad_call_cancel(call->handle);
 	else if (!call->busy && c->connections[server] && c->ready[server])
 		client_call(c, call, server);
+	if (!w->calm && !c->fetch.busy && c->connections[server] && c->ready[server] && below(w, 4) == 0)
+		client_fetch(c, server);
 	if (!w->calm && c->connections[server] && below(w, 400) == 0)
 		cad_connection_close(c->connections[server], CAD_OK, NULL);
 }
@@ -293,6 +390,7 @@ static void client_start(struct client *c)
 	options.secret = "a secret of the cluster";
 	options.limits.payload_bytes_max = 1 << 15;
 	options.calls_max = 1 + (uint32_t)below(c->world, 40);
+	options.fetches_max = 1;
 	options.connections_max = 6;
 	options.handshake_timeout_ms = 40;
 	options.ping_interval_ms = 10;
@@ -301,6 +399,9 @@ static void client_start(struct client *c)
 	c->crashed = false;
 	if (cad_transport_sim_create(&options, c->world->sim, &c->transport, &error) != CAD_OK)
 		fail_msg("seed %" PRIu64 ": %s", c->world->odds.seed, error.text);
+	c->fetch = (struct fetch){ .client = c };
+	CHECK(c->world, cad_buffer_create(c->transport, PART_BYTES_MAX, &c->fetch.buffer) == CAD_OK);
+	memset(c->fetch.buffer.bytes, 0xee, c->fetch.buffer.capacity);
 	for (size_t i = 0; i < WINDOW; i++) {
 		struct call *call = &c->calls[i];
 		*call = (struct call){ .client = c };
@@ -320,7 +421,7 @@ static bool client_busy(const struct client *c)
 	for (size_t i = 0; i < WINDOW; i++)
 		if (c->calls[i].busy)
 			return true;
-	return false;
+	return c->fetch.busy;
 }
 
 /* Buffers outlive calls and die before the transport; the calls of a client that stops end with its
@@ -340,6 +441,7 @@ static void client_stop(struct client *c)
 		cad_buffer_destroy(c->transport, &c->calls[i].payload);
 		cad_buffer_destroy(c->transport, &c->calls[i].answer);
 	}
+	cad_buffer_destroy(c->transport, &c->fetch.buffer);
 
 	cad_transport_destroy(c->transport);
 	c->transport = NULL;
@@ -481,6 +583,7 @@ static uint64_t world_run(uint64_t seed, struct world *totals)
 	totals->started += w.started;
 	totals->right += w.right;
 	totals->failed += w.failed;
+	totals->parts_right += w.parts_right;
 	world_fini(&w);
 
 	return course;
@@ -492,10 +595,11 @@ static void bad_networks(void **state)
 	struct world totals = { .started = 0 };
 	for (uint64_t seed = seed_first; seed < seed_first + seed_count; seed++)
 		world_run(seed, &totals);
-	print_message("seeds %" PRIu64 " to %" PRIu64 ": %" PRIu64 " calls, %" PRIu64 " answered right, %" PRIu64
-		      " failed\n",
-		seed_first, seed_first + seed_count - 1, totals.started, totals.right, totals.failed);
-	assert_true(totals.right > 0 && totals.failed > 0);
+	print_message("seeds %" PRIu64 " to %" PRIu64 ": %" PRIu64 " calls and fetches, %" PRIu64
+		      " answered right, %" PRIu64 " failed, %" PRIu64 " parts right\n",
+		seed_first, seed_first + seed_count - 1, totals.started, totals.right, totals.failed,
+		totals.parts_right);
+	assert_true(totals.right > 0 && totals.failed > 0 && totals.parts_right > 0);
 }
 
 static void same_seed_same_course(void **state)

@@ -53,8 +53,8 @@ static void all_ways_agree(const struct kn_expert_source *source, enum cad_weigh
 	free(again);
 }
 
-/* All values of 16 bits are in gate and up together; f32 has those, and their neighbours below. But for
- * signalling NaN of f16, which widening makes quiet. */
+/* All values of 16 bits are in gate and up together; f32 has those, and their neighbours below. But
+ * for signalling NaN of f16, which widening makes quiet. */
 static void every_value(enum cad_dtype dtype, enum cad_weights weights)
 {
 	static const struct cad_ffn_spec spec = { .size = FFN };

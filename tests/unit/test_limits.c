@@ -138,8 +138,8 @@ static void the_largest_cluster_is_served(void **state)
 	free(registry);
 }
 
-/* Nodes and routers with the longest addresses: their map, and the list of routers, fit the 16 MiB of a
- * message. */
+/* Nodes and routers with the longest addresses: their map, and the list of peers, fit the 16 MiB of
+ * a message. */
 static void the_longest_addresses_can_be_told(void **state)
 {
 	(void)state;
@@ -179,7 +179,7 @@ static void the_longest_addresses_can_be_told(void **state)
 	assert_int_equal(cad_map_to_message(map, &message), CAD_OK);
 	assert_true(cadre__v1__map__get_packed_size(message) < 16 << 20);
 	assert_true(pl_peers_changed(peers, registry));
-	assert_int_equal(pl_peers_message(peers, registry)->n_peers, CAD_ROUTERS_MAX);
+	assert_int_equal(pl_peers_message(peers, registry)->n_peers, CAD_PROCESSES_MAX);
 	assert_true(cadre__v1__peers__get_packed_size(&peers->message) < 16 << 20);
 
 	free(message);

@@ -47,7 +47,7 @@ struct member {
 	uint64_t map_epoch;
 	/* the routers that it was told of last */
 	uint32_t peers_count;
-	char peer_id[16], peer_address[32];
+	char peer_address[32];          /* of the router, as it was told */
 	const char *secret;             /* its own */
 	char why[CAD_ERROR_TEXT_BYTES]; /* it has not joined; "": it has, or was not told yet */
 	bool refused;
@@ -261,10 +261,10 @@ static void take_peers(void *context, const Cadre__V1__Peers *peers)
 {
 	struct member *member = context;
 	member->peers_count = (uint32_t)peers->n_peers;
-	if (peers->n_peers == 0)
-		return;
-	snprintf(member->peer_id, sizeof member->peer_id, "%s", peers->peers[0]->id);
-	snprintf(member->peer_address, sizeof member->peer_address, "%s", peers->peers[0]->exchange_address);
+	for (size_t i = 0; i < peers->n_peers; i++)
+		if (strcmp(peers->peers[i]->id, "router") == 0)
+			snprintf(member->peer_address, sizeof member->peer_address, "%s",
+				peers->peers[i]->exchange_address);
 }
 
 static void take_joined(void *context, enum cad_membership membership, const char *why)
@@ -465,29 +465,29 @@ static void restart_does_not_disturb(void **state)
 	cad_map_release(before);
 }
 
-static bool nodes_know_the_router(struct world *world)
+static bool nodes_know_all(struct world *world)
 {
-	return world->members[0].peers_count == 1 && world->members[1].peers_count == 1;
+	return world->members[0].peers_count == 3 && world->members[1].peers_count == 3;
 }
 
-static bool nodes_know_no_router(struct world *world)
+static bool nodes_know_each_other(struct world *world)
 {
-	return world->members[0].peers_count == 0 && world->members[1].peers_count == 0;
+	return world->members[0].peers_count == 2 && world->members[1].peers_count == 2;
 }
 
-/* One that was there before the router, and one that came after it. A router that says goodbye is
- * no peer any longer; it hears of nobody itself. */
-static void nodes_hear_of_routers(void **state)
+/* One that was there before the router, and one that came after it: of it, and of each other. A
+ * router that says goodbye is no peer any longer; it hears of nobody itself. */
+static void nodes_hear_of_peers(void **state)
 {
 	struct world *world = *state;
 	join(world, 0);
 	join(world, MEMBERS - 1);
 	join(world, 1);
-	run_until(world, nodes_know_the_router);
-	assert_string_equal(world->members[0].peer_id, "router");
+	run_until(world, nodes_know_all);
+	assert_string_equal(world->members[0].peer_address, world->members[MEMBERS - 1].address);
 	assert_string_equal(world->members[1].peer_address, world->members[MEMBERS - 1].address);
 	leave(world, MEMBERS - 1);
-	run_until(world, nodes_know_no_router);
+	run_until(world, nodes_know_each_other);
 	assert_int_equal(world->members[MEMBERS - 1].peers_count, 0);
 }
 
@@ -659,7 +659,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(watchers_get_the_present_map_and_the_next, setup, teardown),
 		cmocka_unit_test_setup_teardown(lost_node_is_replaced, setup, teardown),
 		cmocka_unit_test_setup_teardown(restart_does_not_disturb, setup, teardown),
-		cmocka_unit_test_setup_teardown(nodes_hear_of_routers, setup, teardown),
+		cmocka_unit_test_setup_teardown(nodes_hear_of_peers, setup, teardown),
 		cmocka_unit_test_setup_teardown(after_a_restart_the_killed_are_not_waited_for, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_secret_decides, setup, teardown),
 		cmocka_unit_test_setup_teardown(wrong_beginnings_are_refused, setup, teardown),

@@ -169,6 +169,17 @@ static void pong_to_server(struct exchange_raw *raw, struct good_call *call)
 	struct cadre_wire_ping pong = { .header = exchange_raw_header(raw, CADRE_WIRE_PONG, 0) };
 	exchange_raw_send(raw, CADRE_WIRE_PONG, &pong, sizeof pong, NULL, 0);
 }
+static void fetch_to_router(struct exchange_raw *raw, struct good_call *call)
+{
+	(void)call;
+	struct cadre_wire_fetch fetch = { .header = exchange_raw_header(raw, CADRE_WIRE_FETCH, 0), .bytes = 1 };
+	exchange_raw_send(raw, CADRE_WIRE_FETCH, &fetch, sizeof fetch, NULL, 0);
+}
+static void part_to_server(struct exchange_raw *raw, struct good_call *call)
+{
+	struct cadre_wire_part part = { .header = exchange_raw_header(raw, CADRE_WIRE_PART, 64), .image_bytes = 64 };
+	exchange_raw_send(raw, CADRE_WIRE_PART, &part, sizeof part, call->payload, 64);
+}
 static void flood(struct exchange_raw *raw, struct good_call *call)
 {
 	for (int i = 0; i < 64; i++) /* the credit is 8 */
@@ -195,6 +206,7 @@ static const struct {
 	BEFORE(endless_name),
 	BEFORE(short_header),
 	BEFORE(unknown_kind),
+	BEFORE(fetch_to_router),
 	AFTER(second_hello),
 	AFTER(other_session),
 	AFTER(short_header),
@@ -212,6 +224,8 @@ static const struct {
 	AFTER(weight_not_finite),
 	AFTER(answer_to_server),
 	AFTER(pong_to_server),
+	AFTER(fetch_to_router),
+	AFTER(part_to_server),
 	AFTER(flood),
 #undef BEFORE
 #undef AFTER
@@ -290,7 +304,7 @@ static void other_version(struct exchange *x)
 	assert_int_equal(raw.last_kind, CADRE_WIRE_REFUSE);
 	struct cadre_wire_refuse refuse;
 	memcpy(&refuse, raw.last_header, sizeof refuse);
-	assert_non_null(strstr(refuse.text, "version 2"));
+	assert_non_null(strstr(refuse.text, "version 3"));
 	exchange_raw_destroy(&raw);
 }
 

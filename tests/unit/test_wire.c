@@ -155,7 +155,7 @@ static void every_breach_of_a_call_is_refused(void **state)
 	static const struct breach breaches[] = {
 		{ "magic", bad_magic },
 		{ "version", bad_version },
-		{ "unknown kind 12", bad_kind },
+		{ "unknown kind 14", bad_kind },
 		{ "kind 0", kind_zero },
 		{ "PING: 72 header bytes", other_kind },
 		{ "status", bad_status },
@@ -332,6 +332,77 @@ static void answer_with_a_status_has_no_sums(void **state)
 	}
 }
 
+static void fetches(void **state)
+{
+	(void)state;
+	const struct cadre_wire_fetch good = {
+		.header = { .magic = CADRE_WIRE_MAGIC, .version = CADRE_WIRE_VERSION, .kind = CADRE_WIRE_FETCH },
+		.request_id = 9,
+		.offset = UINT64_MAX,
+		.bytes = CADRE_PART_BYTES_MAX,
+		.layer = 3,
+		.expert = 15,
+		.version = 200, /* of another form: the node says that it has none such */
+	};
+	struct cadre_wire_fetch fetch = good, out;
+	assert_int_equal(cad_wire_fetch_check(&fetch, sizeof fetch, &limits, &out, NULL), CAD_OK);
+	assert_memory_equal(&out, &good, sizeof good);
+	assert_int_equal(cad_wire_fetch_check(&fetch, sizeof fetch - 1, &limits, &out, NULL), CAD_ERR_PROTOCOL);
+#define REFUSED_FETCH(statement) \
+	do { \
+		fetch = good; \
+		statement; \
+		assert_int_equal(cad_wire_fetch_check(&fetch, sizeof fetch, &limits, &out, NULL), CAD_ERR_PROTOCOL); \
+	} while (0)
+	REFUSED_FETCH(fetch.bytes = 0);
+	REFUSED_FETCH(fetch.bytes = CADRE_PART_BYTES_MAX + 1);
+	REFUSED_FETCH(fetch.layer = 4);
+	REFUSED_FETCH(fetch.expert = 16);
+	REFUSED_FETCH(fetch.zero = 1);
+	REFUSED_FETCH(fetch.header.status = 1);
+	REFUSED_FETCH(fetch.header.payload_bytes = 1);
+	REFUSED_FETCH(fetch.header.kind = CADRE_WIRE_PART);
+}
+
+static void parts(void **state)
+{
+	(void)state;
+	const struct cadre_wire_part good = {
+		.header = { .magic = CADRE_WIRE_MAGIC,
+			.version = CADRE_WIRE_VERSION,
+			.kind = CADRE_WIRE_PART,
+			.payload_bytes = 100 },
+		.request_id = 9,
+		.image_bytes = 100,
+	};
+	struct cadre_wire_part part = good, out;
+	size_t bytes = 100;
+	assert_int_equal(cad_wire_part_check(&part, sizeof part, bytes, &out, NULL), CAD_OK);
+	assert_memory_equal(&out, &good, sizeof good);
+	assert_int_equal(cad_wire_part_check(&part, sizeof part + 1, bytes, &out, NULL), CAD_ERR_PROTOCOL);
+#define REFUSED_PART(statement) \
+	do { \
+		part = good; \
+		bytes = 100; \
+		statement; \
+		assert_int_equal(cad_wire_part_check(&part, sizeof part, bytes, &out, NULL), CAD_ERR_PROTOCOL); \
+	} while (0)
+	REFUSED_PART(bytes = 99);
+	REFUSED_PART(part.image_bytes = 99);
+	REFUSED_PART(part.header.payload_bytes = bytes = 0);
+	REFUSED_PART(part.image_bytes = part.header.payload_bytes = bytes = CADRE_PART_BYTES_MAX + 1);
+	REFUSED_PART(part.header.status = CADRE_WIRE_INTERNAL + 1);
+	REFUSED_PART(part.header.status = CADRE_WIRE_NOT_HELD); /* with bytes beside it */
+	REFUSED_PART(part.header.kind = CADRE_WIRE_FETCH);
+
+	part = good;
+	part.header.status = CADRE_WIRE_NOT_HELD;
+	part.header.payload_bytes = 0;
+	assert_int_equal(cad_wire_part_check(&part, sizeof part, 0, &out, NULL), CAD_ERR_PROTOCOL);
+	part.image_bytes = 0;
+	assert_int_equal(cad_wire_part_check(&part, sizeof part, 0, &out, NULL), CAD_OK);
+}
+
 static void handshake_headers(void **state)
 {
 	(void)state;
@@ -402,6 +473,8 @@ int main(void)
 		cmocka_unit_test(header_needs_no_alignment),
 		cmocka_unit_test(answers),
 		cmocka_unit_test(answer_with_a_status_has_no_sums),
+		cmocka_unit_test(fetches),
+		cmocka_unit_test(parts),
 		cmocka_unit_test(handshake_headers),
 		cmocka_unit_test(flipped_bits_never_make_a_view_that_lies),
 	};

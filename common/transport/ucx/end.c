@@ -22,6 +22,14 @@ void cad_ucx_end_put(struct cad_link_end *end)
 	end->link->open--;
 }
 
+struct cad_link_end *cad_ucx_end_of(struct cad_ucx_link *link, ucp_ep_h endpoint)
+{
+	for (uint32_t i = 0; i < link->options.connections_max; i++)
+		if (link->ends[i].state == CAD_UCX_END_OPEN && link->ends[i].endpoint == endpoint)
+			return &link->ends[i];
+	return NULL;
+}
+
 void cad_ucx_end_lost(struct cad_link_end *end, enum cad_status status, const char *text)
 {
 	if (end->state != CAD_UCX_END_OPEN || end->lost_said || !end->owner)

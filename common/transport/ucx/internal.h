@@ -141,6 +141,7 @@ void cad_ucx_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer);
 
 struct cad_link_end *cad_ucx_end_get(struct cad_ucx_link *link, void *owner); /* NULL: none free */
 void cad_ucx_end_put(struct cad_link_end *end);
+struct cad_link_end *cad_ucx_end_of(struct cad_ucx_link *link, ucp_ep_h endpoint); /* NULL: no open one has it */
 void cad_ucx_end_lost(struct cad_link_end *end, enum cad_status status, const char *text);
 /* The only way to make an endpoint: it counts. `handler` gets `owner`. */
 ucs_status_t cad_ucx_endpoint_create(struct cad_ucx_link *link, struct cad_ucx_peer *peer, const void *worker_address,
@@ -154,6 +155,8 @@ size_t cad_ucx_ends_closed(struct cad_ucx_link *link);
 
 /* NULL: no memory for one more */
 struct cad_ucx_peer *cad_ucx_peer(struct cad_ucx_link *link, uint64_t session);
+/* A KNOCK came by an end that this side has made: both sides connected at once. */
+void cad_ucx_crossed(struct cad_link_end *end);
 /* The first message by an end: its peer is there. */
 void cad_ucx_peer_heard(struct cad_ucx_link *link, struct cad_link_end *end);
 enum cad_status cad_ucx_announce(

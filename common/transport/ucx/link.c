@@ -39,16 +39,6 @@ static bool names_shared_memory(const char *transports)
 	return false;
 }
 
-static struct cad_link_end *end_of(struct cad_ucx_link *link, const ucp_am_recv_param_t *parameters)
-{
-	if (!(parameters->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP))
-		return NULL;
-	for (uint32_t i = 0; i < link->options.connections_max; i++)
-		if (link->ends[i].state == CAD_UCX_END_OPEN && link->ends[i].endpoint == parameters->reply_ep)
-			return &link->ends[i];
-	return NULL;
-}
-
 /* ---- messages ---- */
 
 static ucs_status_t on_message(void *context, const void *header, size_t header_bytes, void *data, size_t bytes,
@@ -56,15 +46,20 @@ static ucs_status_t on_message(void *context, const void *header, size_t header_
 {
 	struct cad_ucx_handler *handler = context;
 	struct cad_ucx_link *link = handler->link;
-	struct cad_link_end *end = end_of(link, parameters);
+	bool named = parameters->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP;
+	struct cad_link_end *end = named ? cad_ucx_end_of(link, parameters->reply_ep) : NULL;
 
 	/* UCS_OK: for a rendezvous this tells the sender "done" and moves nothing */
 	if (!end) {
-		if (parameters->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP)
+		if (named)
 			cad_ucx_stranger(link, parameters->reply_ep, handler->kind, header, header ? header_bytes : 0);
 		return UCS_OK;
 	}
 
+	if (handler->kind == CADRE_WIRE_KNOCK) {
+		cad_ucx_crossed(end);
+		return UCS_OK;
+	}
 	if (!end->heard)
 		cad_ucx_peer_heard(link, end);
 	bool remote = parameters->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV,

@@ -10,6 +10,9 @@
  *   very one that the message came by. Attempts of the other side that never arrived count too: the
  *   KNOCK carries the number, and what is made to catch up (spares) is kept until the peer's worker
  *   is gone, because closing a spare breaks its neighbours.
+ * - Two sides that connect to each other at the same moment have made one endpoint each, and UCX
+ *   has paired these two: each side hears the other's KNOCK by its own. Then both give up, and try
+ *   again.
  * - UCX compares no identity of the worker behind a port: an old address leads to whoever has the
  *   port now. So the KNOCK names the session that it means.
  */
@@ -205,6 +208,11 @@ void cad_ucx_peers_free(struct cad_ucx_link *link)
 
 /* ---- knocking ---- */
 
+void cad_ucx_crossed(struct cad_link_end *end)
+{
+	cad_ucx_end_lost(end, CAD_ERR_UNREACHABLE, "both sides connected at the same moment");
+}
+
 void cad_ucx_stranger(struct cad_ucx_link *link, ucp_ep_h reply, uint8_t kind, const void *header, size_t header_bytes)
 {
 	struct cadre_wire_header head;
@@ -235,9 +243,12 @@ void cad_ucx_stranger(struct cad_ucx_link *link, ucp_ep_h reply, uint8_t kind, c
 static void knock_answer(struct cad_ucx_link *link, struct cad_ucx_peer *peer, const struct cad_ucx_knock *knock)
 {
 	uint32_t attempt = knock->message.attempt;
-	if (attempt < peer->made || attempt - peer->made > CAD_UCX_UNANSWERED_MAX || peer->unusable)
+	struct cad_link_end *end = cad_ucx_end_of(link, knock->reply); /* made since it knocked */
+	if (end)
+		cad_ucx_crossed(end);
+	if (end || attempt < peer->made || attempt - peer->made > CAD_UCX_UNANSWERED_MAX || peer->unusable)
 		return;
-	struct cad_link_end *end = cad_ucx_end_get(link, NULL);
+	end = cad_ucx_end_get(link, NULL);
 	if (!end)
 		return;
 	while (peer->made < attempt)
