@@ -57,6 +57,7 @@ struct rt_engine_options {
 	uint64_t kv_bytes;         /* 0: 1 GiB */
 	uint32_t micro_batches;    /* 0: two when measured to pay, else one */
 	uint32_t call_timeout_ms;  /* an expert call that takes longer is sent again; 0: 10000 */
+	double hedge_max;          /* extra calls for late ones, as a part of all others (moe/hedge.h); 0: none */
 	struct rt_policies policies;
 	rt_event_fn *on_event;
 	/* On the engine's thread: what rt_engine_reach gives has changed. NULL: nobody asks. */
@@ -121,6 +122,7 @@ struct rt_engine_stats {
 	uint64_t steps, tokens_prefilled, tokens_generated, requests, finished, failed, cancelled, preempted;
 	uint64_t calls, calls_retried, bytes_sent, bytes_received, nodes_touched, routed_rows, dropped, spilled, absent;
 	uint64_t stage_ns[RT_STAGE_COUNT];
+	uint64_t calls_late, calls_hedged, hedges_won, hedges_refused, hedge_calls; /* moe/exchange.h */
 	uint64_t call_p99_ns; /* of the node with the slowest calls; 0: not known */
 	uint32_t running, waiting, paused, kv_pages, kv_pages_free, connections, unreached;
 	uint64_t epoch;

@@ -41,7 +41,7 @@ struct options {
 	uint64_t kv_memory, call_timeout_ns, stream_stall_ns, drain_delay_ns;
 	enum ready_means ready_means;
 	enum rt_capacity_policy capacity_policy;
-	double capacity_factor;
+	double capacity_factor, hedge_max;
 	enum rt_absent_policy absent_experts;
 	enum cad_weights weights;
 	enum cadre_row_type wire;
@@ -83,6 +83,8 @@ static const struct cad_option table[] = {
 		"parts of a step, so that attention and experts overlap; 0: when it pays"),
 	CAD_OPTION_DURATION(struct options, call_timeout_ns, "call-timeout", "10s", CAD_NS_PER_MS, 3600 * CAD_NS_PER_S,
 		"an expert call that takes longer is sent again"),
+	CAD_OPTION_SHARE(struct options, hedge_max, "hedge-max", "5%", 0, 1,
+		"a late expert call is sent to other nodes with copies too, in so many calls more than all others; 0: never"),
 	CAD_OPTION_U32(struct options, streams_per_client, "streams-per-client", "32", 0, 65536,
 		"answers of one client at a time; beyond that, RESOURCE_EXHAUSTED; a client is its token's name, else its certificate's, else its address: behind a proxy all are one; 0: no limit"),
 	CAD_OPTION_DURATION(struct options, stream_stall_ns, "stream-stall", "60s", 0, 24 * 3600 * CAD_NS_PER_S,
@@ -220,6 +222,7 @@ static void engine_options(const struct program *p, struct rt_engine_options *op
 		.kv_bytes = o->kv_memory,
 		.micro_batches = o->micro_batches,
 		.call_timeout_ms = (uint32_t)(o->call_timeout_ns / CAD_NS_PER_MS),
+		.hedge_max = p->options.local_experts ? 0 : o->hedge_max,
 		.policies = policies(o),
 		.on_event = rt_frontend_on_event,
 	};

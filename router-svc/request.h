@@ -51,6 +51,8 @@ struct rt_usage {
 	uint64_t nodes_touched, routed_rows; /* over (token, MoE layer); computed rows only */
 	uint64_t bytes_sent, bytes_received; /* this request's share of rows and sums */
 	uint64_t dropped, spilled;           /* (token, layer, slot) */
+	uint64_t calls_hedged, hedges_won;   /* calls with rows of this request (moe/hedge.h) */
+	uint64_t rows_diverted;              /* (token, MoE layer): kept from a node that is left out */
 	uint64_t absent_slots, absent_rows;  /* (token, layer, slot); (token, layer) with no expert left */
 	uint32_t recomputed_tokens;          /* after losing KV pages */
 };

@@ -59,6 +59,7 @@ struct cad_map {
 /* Words of a set of nodes. */
 static inline uint32_t cad_map_words(uint32_t nodes_count) { return (nodes_count + 63) / 64; }
 static inline bool cad_map_set_has(const uint64_t *set, uint32_t node) { return set[node / 64] >> node % 64 & 1; }
+static inline void cad_map_set_remove(uint64_t *set, uint32_t node) { set[node / 64] &= ~(1ull << node % 64); }
 static inline void cad_map_set_add(uint64_t *set, uint32_t node) { set[node / 64] |= 1ull << node % 64; }
 
 /* The nodes that hold an expert: `count` indices into map->nodes, ascending, and as a set. None:

@@ -27,6 +27,7 @@ enum cad_option_type {
 	CAD_OPTION_TYPE_U64,      /* uint64_t */
 	CAD_OPTION_TYPE_BYTES,    /* uint64_t; 4096, 64K, 1.5G: powers of 1024, KiB and the like are taken too */
 	CAD_OPTION_TYPE_F64,      /* double */
+	CAD_OPTION_TYPE_SHARE,    /* double; 5% or 0.05 */
 	CAD_OPTION_TYPE_BOOL,     /* bool; a flag without a value means true */
 	CAD_OPTION_TYPE_ENUM,     /* an enum of four bytes */
 	CAD_OPTION_TYPE_DURATION, /* uint64_t nanoseconds; 500us, 20ms, 1.5s, 2m, 1h */
@@ -46,7 +47,7 @@ struct cad_option {
 	enum cad_option_type type;
 	size_t offset;                    /* of the member that takes the value */
 	const char *default_text;         /* NULL: required */
-	double real_min, real_max;        /* F64 */
+	double real_min, real_max;        /* F64, SHARE */
 	uint64_t min, max;                /* U32, U64, BYTES, DURATION (ns) */
 	const struct cad_choice *choices; /* ENUM */
 	enum cad_option_names names;      /* STRING */
@@ -86,6 +87,11 @@ struct cad_option {
 #define CAD_OPTION_F64(owner, member, flag, text, lowest, highest, about) \
 	{ \
 		.name = (flag), .type = CAD_OPTION_TYPE_F64, .offset = CAD_OPTION_OFFSET(owner, member, double), \
+		.default_text = (text), .real_min = (lowest), .real_max = (highest), .help = (about), \
+	}
+#define CAD_OPTION_SHARE(owner, member, flag, text, lowest, highest, about) \
+	{ \
+		.name = (flag), .type = CAD_OPTION_TYPE_SHARE, .offset = CAD_OPTION_OFFSET(owner, member, double), \
 		.default_text = (text), .real_min = (lowest), .real_max = (highest), .help = (about), \
 	}
 #define CAD_OPTION_BOOL(owner, member, flag, text, about) \

@@ -89,6 +89,17 @@ static bool read_real(const char *text, double *value)
 	return true;
 }
 
+static bool read_share(const char *text, double *value)
+{
+	char *end;
+	double number = strtod(text, &end);
+	bool percent = *end == '%' && end[1] == 0;
+	if (end == text || (*end && !percent) || !isfinite(number))
+		return false;
+	*value = percent ? number / 100 : number;
+	return true;
+}
+
 static void bytes_text(uint64_t value, char *text, size_t bytes)
 {
 	static const char suffixes[] = "KMGT";
@@ -128,6 +139,9 @@ void cad_option_range_text(const struct cad_option *option, char *text, size_t b
 	case CAD_OPTION_TYPE_BOOL: snprintf(text, bytes, "true or false"); return;
 	case CAD_OPTION_TYPE_ENUM: choices_text(option->choices, text, bytes); return;
 	case CAD_OPTION_TYPE_F64: snprintf(text, bytes, "%g to %g", option->real_min, option->real_max); return;
+	case CAD_OPTION_TYPE_SHARE:
+		snprintf(text, bytes, "%g%% to %g%%", 100 * option->real_min, 100 * option->real_max);
+		return;
 	case CAD_OPTION_TYPE_U32:
 	case CAD_OPTION_TYPE_U64:
 		snprintf(low, sizeof low, "%llu", (unsigned long long)option->min);
@@ -159,6 +173,7 @@ const char *cad_option_placeholder(const struct cad_option *option)
 	case CAD_OPTION_TYPE_U64: return "N";
 	case CAD_OPTION_TYPE_BYTES: return "BYTES";
 	case CAD_OPTION_TYPE_F64: return "NUMBER";
+	case CAD_OPTION_TYPE_SHARE: return "SHARE";
 	case CAD_OPTION_TYPE_DURATION: return "DURATION";
 	case CAD_OPTION_TYPE_BOOL:
 	case CAD_OPTION_TYPE_ENUM: break;
@@ -191,6 +206,7 @@ static const char *wanted(enum cad_option_type type)
 	case CAD_OPTION_TYPE_U64: return "a whole number";
 	case CAD_OPTION_TYPE_BYTES: return "a size such as 4096, 64K or 1.5G";
 	case CAD_OPTION_TYPE_F64: return "a number";
+	case CAD_OPTION_TYPE_SHARE: return "a share such as 5% or 0.05";
 	case CAD_OPTION_TYPE_DURATION: return "a duration such as 500us, 20ms, 1.5s or 2m";
 	case CAD_OPTION_TYPE_STRING:
 	case CAD_OPTION_TYPE_BOOL:
@@ -241,7 +257,8 @@ enum cad_status cad_option_read(
 		memcpy(to, &truth, sizeof truth);
 		return CAD_OK;
 	case CAD_OPTION_TYPE_F64:
-		if (!read_real(text, &real))
+	case CAD_OPTION_TYPE_SHARE:
+		if (option->type == CAD_OPTION_TYPE_F64 ? !read_real(text, &real) : !read_share(text, &real))
 			return refuse(option, label, text, false, error);
 		if (real < option->real_min || real > option->real_max)
 			return refuse(option, label, text, true, error);

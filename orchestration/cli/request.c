@@ -320,6 +320,9 @@ enum cad_status cl_result_add(
 		result->routed_rows = response->usage->routed_rows;
 		result->bytes_sent = response->usage->bytes_sent;
 		result->bytes_received = response->usage->bytes_received;
+		result->calls_hedged = response->usage->calls_hedged;
+		result->hedges_won = response->usage->hedges_won;
+		result->rows_diverted = response->usage->rows_diverted;
 	}
 
 	if (response->capacity) {
@@ -346,18 +349,20 @@ const char *cl_finish_name(Cadre__V1__FinishReason reason)
 json_t *cl_result_to_json(const struct cl_result *result, const struct cl_request *request, const char *where)
 {
 	json_t *json = json_pack(
-		"{s:o, s:s, s:s, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:s, s:f, s:I, s:I}, s:{s:s, s:I, s:I}, s:s, s:I, s:I, s:o}",
+		"{s:o, s:s, s:s, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:s, s:f, s:I, s:I}, s:{s:s, s:I, s:I}, s:s, s:I, s:I, s:o}",
 		"token_ids", ids_to_json(&result->ids), "text", result->text.bytes ? result->text.bytes : "",
 		"finish_reason", cl_finish_name(result->finish_reason), "digest", result->digest, "usage",
 		"prompt_tokens", (json_int_t)result->prompt_tokens, "generated_tokens",
 		(json_int_t)result->generated_tokens, "first_token_us", (json_int_t)result->first_token_us, "total_us",
 		(json_int_t)result->total_us, "nodes_touched", (json_int_t)result->nodes_touched, "routed_rows",
 		(json_int_t)result->routed_rows, "bytes_sent", (json_int_t)result->bytes_sent, "bytes_received",
-		(json_int_t)result->bytes_received, "capacity", "policy", result->policy, "factor", result->factor,
-		"dropped", (json_int_t)result->dropped, "spilled", (json_int_t)result->spilled, "absent", "policy",
-		result->absent_policy, "slots", (json_int_t)result->absent_slots, "rows",
-		(json_int_t)result->absent_rows, "computed_by", where, "resumed", (json_int_t)result->resumed,
-		"resume_gap_us", (json_int_t)result->gap_us, "request", cl_request_to_json(request));
+		(json_int_t)result->bytes_received, "calls_hedged", (json_int_t)result->calls_hedged, "hedges_won",
+		(json_int_t)result->hedges_won, "rows_diverted", (json_int_t)result->rows_diverted, "capacity",
+		"policy", result->policy, "factor", result->factor, "dropped", (json_int_t)result->dropped, "spilled",
+		(json_int_t)result->spilled, "absent", "policy", result->absent_policy, "slots",
+		(json_int_t)result->absent_slots, "rows", (json_int_t)result->absent_rows, "computed_by", where,
+		"resumed", (json_int_t)result->resumed, "resume_gap_us", (json_int_t)result->gap_us, "request",
+		cl_request_to_json(request));
 	if (json && result->routing && json_object_set(json, "routing", result->routing) != 0) {
 		json_decref(json);
 		return NULL;

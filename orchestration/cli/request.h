@@ -54,6 +54,7 @@ struct cl_result {
 	char policy[16];
 	double factor;
 	uint64_t dropped, spilled;
+	uint64_t calls_hedged, hedges_won, rows_diverted;
 	char absent_policy[16];
 	uint64_t absent_slots, absent_rows;
 	uint64_t resumed, gap_us; /* struct cl_run_report; the caller's to fill */

@@ -114,6 +114,9 @@ void rt_message_end(const struct rt_end *end, const struct rt_policies *policies
 	parts->usage.routed_rows = from->routed_rows;
 	parts->usage.bytes_sent = from->bytes_sent;
 	parts->usage.bytes_received = from->bytes_received;
+	parts->usage.calls_hedged = from->calls_hedged;
+	parts->usage.hedges_won = from->hedges_won;
+	parts->usage.rows_diverted = from->rows_diverted;
 
 	cadre__v1__capacity__init(&parts->capacity);
 	parts->capacity.policy = (char *)(uintptr_t)rt_capacity_names[policies->capacity];

@@ -3,6 +3,7 @@
 
 #include "router-svc/moe/combine.h"
 #include "router-svc/moe/dispatch.h"
+#include "router-svc/moe/hedge.h"
 
 enum { POLL_MS_MAX = 50 };
 
@@ -40,14 +41,19 @@ void rt_await_sums(struct rt_exchange *exchange, struct rt_work *work)
 			rt_dispatch_open(exchange, work);
 		if (work->open > 0 && work->retry_at_ns != 0 && work->retry_at_ns < until)
 			until = work->retry_at_ns;
-		uint64_t due = rt_route_table_tick(&exchange->routes);
-		rt_exchange_poll(exchange, due < until ? due : until);
-		rt_combine_reclaim(exchange);
+		uint64_t due = rt_route_table_tick(&exchange->routes), late = rt_hedge_due_ns(exchange, work, now);
+		until = due < until ? due : until;
+		size_t handled = rt_exchange_poll(exchange, late < until ? late : until);
+		rt_shipments_reclaim(exchange);
 		if (work->open + work->sent == 0)
 			break;
+		if (handled == 0) /* what has come was read */
+			rt_hedge_late(exchange, work);
 		exchange->idle(exchange->idle_context);
 		if (work->open > 0)
 			forget_doomed(exchange, work);
 	}
-	rt_combine_reclaim(exchange);
+	CAD_ASSERT(
+		work->shipments == 0); /* what is out for nothing may be so for longer than the work's memory lives */
+	rt_shipments_reclaim(exchange);
 }

@@ -9,7 +9,8 @@
 #include "router-svc/moe/exchange.h"
 
 /* Until every pair has its answer; those of doomed sequences that are not under way are forgotten.
- * Waits for the transport, sends again what came back, and runs `idle` between its polls. */
+ * Waits for the transport, sends again what came back, hedges what is late, and runs `idle` between
+ * its polls. No shipment refers to the work any longer then. */
 void rt_await_sums(struct rt_exchange *exchange, struct rt_work *work);
 
 #endif

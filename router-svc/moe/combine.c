@@ -2,6 +2,7 @@
 #include "router-svc/moe/combine.h"
 
 #include "common/base/log.h"
+#include "router-svc/moe/hedge.h"
 
 #include <stdatomic.h>
 
@@ -93,50 +94,99 @@ static void take_refusal(struct rt_shipment *shipment, const struct cadre_wire_a
 	}
 }
 
-void rt_combine_reclaim(struct rt_exchange *exchange)
-{
-	if (!exchange->spent_shipment)
-		return;
-
-	/* a failure is told again by the step's own wait */
-	(void)exchange->queue->ops->wait(exchange->queue);
-	while (exchange->spent_shipment) {
-		struct rt_shipment *shipment = exchange->spent_shipment;
-		exchange->spent_shipment = shipment->next;
-		shipment->next = exchange->free_shipment;
-		exchange->free_shipment = shipment;
-	}
-	exchange->freed++;
-}
-
-/* A call that was given up took as long as that, at least. Refusals say nothing about the next call. */
+/* A call that was given up took as long as that, at least. Refusals say nothing about the next
+ * call. */
 static void measure(struct rt_shipment *shipment, enum cad_status status, const struct cad_answer_view *view)
 {
 	uint64_t waited_ns = rt_exchange_awake_ns(shipment->exchange) - shipment->sent_awake_ns;
 	if (status == CAD_ERR_DEADLINE || (status == CAD_OK && view->answer.header.status == CADRE_WIRE_OK))
-		rt_latency_add(&shipment->peer->latency, shipment->rows, waited_ns);
+		rt_route_table_took(&shipment->exchange->routes, shipment->peer, shipment->rows, waited_ns);
+}
+
+void rt_combine_drop_hedge(struct rt_shipment *shipment)
+{
+	for (struct rt_shipment *hedge = shipment->hedges, *next; hedge; hedge = next) {
+		next = hedge->next_hedge;
+		rt_shipment_leave(hedge);
+	}
+	shipment->hedges = NULL;
+	shipment->hedges_owed = 0;
+}
+
+/* Everything of a hedge has come. */
+static void take_hedge(struct rt_shipment *hedged)
+{
+	struct rt_work *work = hedged->work;
+	for (struct rt_shipment *hedge = hedged->hedges; hedge; hedge = hedge->next_hedge) {
+		take_answer(hedge, &hedge->view);
+		for (uint32_t i = 0; i < hedge->pairs; i++)
+			work->node_ids[hedge->slots[i]] = hedge->peer->id;
+	}
+	rt_hedge_won(hedged);
+}
+
+static void take_sums(struct rt_shipment *shipment, const struct cad_answer_view *view)
+{
+	struct rt_shipment *first = shipment;
+
+	if (shipment->hedged) {
+		first = shipment->hedged;
+		shipment->view = *view;
+		if (--first->hedges_owed > 0)
+			return; /* the last one decides */
+		take_hedge(first);
+	} else {
+		take_answer(shipment, view);
+	}
+
+	settle(first, RT_SLOT_DONE);
+	rt_combine_drop_hedge(first);
+	rt_shipment_leave(first);
+}
+
+void rt_combine_hedge_failed(struct rt_shipment *hedged)
+{
+	rt_combine_drop_hedge(hedged);
+	if (hedged->out) {
+		rt_hedge_again(hedged);
+		return;
+	}
+	retry_later(hedged, RETRY_BUSY_MS, "neither its call nor the hedge was answered");
+	rt_shipment_leave(hedged);
+}
+
+static void take_failure(struct rt_shipment *shipment, enum cad_status status, const struct cad_answer_view *view)
+{
+	/* what is known of the node's calls has been too little once: it does not cut these rows
+	 * off again */
+	shipment->work->patient |= status == CAD_ERR_DEADLINE;
+
+	if (shipment->hedged) {
+		rt_combine_hedge_failed(shipment->hedged);
+	} else if (!shipment->hedges) {
+		if (status == CAD_OK)
+			take_refusal(shipment, &view->answer);
+		else
+			retry_later(shipment, 0, cad_status_text(status));
+		rt_shipment_leave(shipment);
+	} /* else the hedge goes on alone */
 }
 
 void rt_combine_done(void *context, struct cad_call *handle, enum cad_status status, const struct cad_answer_view *view)
 {
 	(void)handle;
 	struct rt_shipment *shipment = context;
-	struct rt_exchange *exchange = shipment->exchange;
 
 	measure(shipment, status, view);
-	if (status == CAD_OK && view->answer.header.status == CADRE_WIRE_OK) {
-		take_answer(shipment, view);
-		settle(shipment, RT_SLOT_DONE);
-	} else if (status == CAD_OK) {
-		take_refusal(shipment, &view->answer);
-	} else {
-		/* what is known of the node's calls has been too little once: it does not cut these rows off again */
-		shipment->work->patient |= status == CAD_ERR_DEADLINE;
-		retry_later(shipment, 0, cad_status_text(status));
-	}
-
+	shipment->out = false;
 	shipment->peer->shipments--;
-	shipment->next = exchange->spent_shipment;
-	exchange->spent_shipment = shipment;
-	exchange->freed++;
+	rt_route_table_late(&shipment->exchange->routes, shipment->peer, -(int)shipment->late);
+	shipment->exchange->freed++;
+
+	if (!shipment->work)
+		rt_shipment_leave(shipment); /* nobody waits for it */
+	else if (status == CAD_OK && view->answer.header.status == CADRE_WIRE_OK)
+		take_sums(shipment, view);
+	else
+		take_failure(shipment, status, view);
 }

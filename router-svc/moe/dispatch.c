@@ -4,6 +4,7 @@
 #include "common/cluster/cover.h"
 #include "router-svc/moe/absent.h"
 #include "router-svc/moe/combine.h"
+#include "router-svc/moe/hedge.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -11,7 +12,6 @@
 /* Takes up to rows_max rows, from *row on, that have open pairs for this node. */
 static void collect(struct rt_shipment *shipment, struct rt_work *work, uint16_t node, uint32_t rows_max, uint32_t *row)
 {
-	shipment->rows = shipment->pairs = 0;
 	for (; *row < work->rows && shipment->rows < rows_max; ++*row) {
 		bool any = false;
 		for (uint32_t k = 0; k < work->topk; k++) {
@@ -60,15 +60,6 @@ static uint32_t write_pairs(struct rt_exchange *exchange, const struct rt_shipme
 	return groups_count;
 }
 
-/* The device has failed, and so has the step: nothing is owed for these pairs any more. */
-static void give_up(struct rt_exchange *exchange, const struct rt_shipment *shipment)
-{
-	for (uint32_t i = 0; i < shipment->pairs; i++)
-		shipment->work->slots[shipment->slots[i]] = RT_SLOT_DONE;
-	shipment->work->open -= shipment->pairs;
-	exchange->freed++; /* the wait looks at the others, with the same end */
-}
-
 /* By what this node's calls have taken so far. */
 static uint64_t deadline_ns(const struct rt_shipment *shipment)
 {
@@ -77,10 +68,10 @@ static uint64_t deadline_ns(const struct rt_shipment *shipment)
 				       : rt_latency_deadline_ns(&shipment->peer->latency, shipment->rows, most_ns);
 }
 
-/* Packs a shipment and starts its call. CAD_OK: the pairs are SENT. Anything else: nothing happened. */
-static enum cad_status send_shipment(struct rt_exchange *exchange, struct rt_shipment *shipment)
+enum cad_status rt_dispatch_call(struct rt_shipment *shipment)
 {
-	struct rt_work *work = shipment->work;
+	struct rt_exchange *exchange = shipment->exchange;
+	const struct rt_work *work = shipment->work;
 	size_t hidden = exchange->spec->hidden, data_bytes = 0;
 	uint32_t groups = write_pairs(exchange, shipment, NULL, NULL);
 	struct cad_call_layout layout = cad_wire_call_layout(shipment->rows, 0, groups, shipment->pairs);
@@ -98,10 +89,8 @@ static enum cad_status send_shipment(struct rt_exchange *exchange, struct rt_shi
 	};
 
 	exchange->queue->ops->rows_pack(exchange->queue, &pack);
-	if (exchange->queue->ops->wait(exchange->queue) != CAD_OK) {
-		give_up(exchange, shipment);
+	if (exchange->queue->ops->wait(exchange->queue) != CAD_OK)
 		return CAD_ERR_INTERNAL;
-	}
 
 	layout = cad_wire_call_layout(shipment->rows, data_bytes, groups, shipment->pairs);
 	memset(shipment->payload.bytes + layout.data + data_bytes, 0, layout.groups - layout.data - data_bytes);
@@ -127,17 +116,42 @@ static enum cad_status send_shipment(struct rt_exchange *exchange, struct rt_shi
 	enum cad_status status = cad_call_start(shipment->peer->connection, &start, &handle);
 	if (status != CAD_OK)
 		return status;
-	for (uint32_t i = 0; i < shipment->pairs; i++)
-		work->slots[shipment->slots[i]] = RT_SLOT_SENT;
-	work->open -= shipment->pairs;
-	work->sent += shipment->pairs;
+	shipment->out = true;
 	shipment->peer->shipments++;
-	shipment->sent_awake_ns = rt_exchange_awake_ns(exchange);
+	rt_hedge_watch(shipment);
 	for (uint32_t r = 0; r < shipment->rows; r++)
 		shipment->row_bytes[r] = (uint32_t)(sizeof *heads + cadre_row_bytes(heads[r].type, hidden));
 	atomic_fetch_add_explicit(&exchange->stats.calls, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&exchange->stats.bytes_sent, layout.bytes + sizeof start.call, memory_order_relaxed);
 	shipment->peer->bytes_sent += layout.bytes + sizeof start.call;
+
+	return CAD_OK;
+}
+
+/* The device has failed, and so has the step: nothing is owed for these pairs any more. */
+static void give_up(struct rt_exchange *exchange, const struct rt_shipment *shipment)
+{
+	for (uint32_t i = 0; i < shipment->pairs; i++)
+		shipment->work->slots[shipment->slots[i]] = RT_SLOT_DONE;
+	shipment->work->open -= shipment->pairs;
+	exchange->freed++; /* the wait looks at the others, with the same end */
+}
+
+/* CAD_OK: the pairs are SENT. Anything else: nothing happened. */
+static enum cad_status send_shipment(struct rt_exchange *exchange, struct rt_shipment *shipment)
+{
+	struct rt_work *work = shipment->work;
+	enum cad_status status = rt_dispatch_call(shipment);
+	if (status == CAD_ERR_INTERNAL)
+		give_up(exchange, shipment);
+	if (status != CAD_OK)
+		return status;
+
+	for (uint32_t i = 0; i < shipment->pairs; i++)
+		work->slots[shipment->slots[i]] = RT_SLOT_SENT;
+	work->open -= shipment->pairs;
+	work->sent += shipment->pairs;
+	rt_hedge_allow(exchange);
 
 	return CAD_OK;
 }
@@ -150,22 +164,14 @@ static void send_node(struct rt_exchange *exchange, struct rt_work *work, uint16
 	if (rows_max > exchange->rows_max)
 		rows_max = exchange->rows_max;
 	for (uint32_t row = 0; row < work->rows;) {
-		if (!exchange->free_shipment)
-			rt_combine_reclaim(exchange);
-		struct rt_shipment *shipment = exchange->free_shipment;
+		struct rt_shipment *shipment = rt_shipment_take(exchange, work, peer);
 		if (!shipment)
 			return; /* every answer frees one, and makes the wait look again */
-		shipment->work = work;
-		shipment->peer = peer;
 		collect(shipment, work, node, rows_max, &row);
-		if (shipment->rows == 0)
-			return;
-		exchange->free_shipment = shipment->next;
-		/* no credit, or the connection has just gone: an answer or the route table says
-		 * when to look again */
-		if (send_shipment(exchange, shipment) != CAD_OK) {
-			shipment->next = exchange->free_shipment;
-			exchange->free_shipment = shipment;
+		/* no rows are left; no credit, or the connection has just gone: an answer or the
+		 * route table says when to look again */
+		if (shipment->rows == 0 || send_shipment(exchange, shipment) != CAD_OK) {
+			rt_shipment_give_back(shipment);
 			return;
 		}
 	}
@@ -194,7 +200,8 @@ void rt_dispatch_open(struct rt_exchange *exchange, struct rt_work *work)
 		}
 		if (!any)
 			continue;
-		rt_route_table_choose(routes, work->layer, open_ids, work->topk, nodes);
+		bool diverted = rt_route_table_choose(routes, work->layer, open_ids, work->topk, nodes);
+		work->batch->row_span[work->first + row]->sequence->usage.rows_diverted += diverted;
 		for (uint32_t k = 0; k < work->topk; k++)
 			if (work->slots[at + k] == RT_SLOT_OPEN) {
 				work->nodes[at + k] = nodes[k];
@@ -213,6 +220,8 @@ void rt_dispatch(struct rt_exchange *exchange, struct rt_work *work)
 {
 	work->open = work->sent = 0;
 	work->patient = false;
+	work->shipments = 0;
+	work->late_awake_ns = UINT64_MAX;
 	for (uint32_t i = 0; i < work->rows * work->topk; i++) {
 		work->slots[i] = work->ids[i] < 0 ? RT_SLOT_DONE : RT_SLOT_OPEN;
 		work->nodes[i] = CAD_COVER_NONE;

@@ -14,4 +14,8 @@ void rt_dispatch(struct rt_exchange *exchange, struct rt_work *work);
 /* Sends what is open and has a node. */
 void rt_dispatch_open(struct rt_exchange *exchange, struct rt_work *work);
 
+/* Packs a shipment's rows and pairs, and starts its call; its pairs' slots are the caller's.
+ * CAD_OK: it is out. Anything else: nothing happened; CAD_ERR_INTERNAL: the device failed. */
+CAD_MUST_USE enum cad_status rt_dispatch_call(struct rt_shipment *shipment);
+
 #endif

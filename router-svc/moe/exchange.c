@@ -16,6 +16,7 @@ enum cad_status rt_exchange_init(
 		.call_timeout_ns = options->call_timeout_ms * CAD_NS_PER_MS,
 		.shipments_count = options->shipments_max,
 		.absent = options->absent,
+		.hedge_share = (uint64_t)(options->hedge_max * RT_HEDGE_CALL),
 		.idle = options->idle,
 		.idle_context = options->idle_context,
 	};
@@ -27,7 +28,8 @@ enum cad_status rt_exchange_init(
 	exchange->shipments = calloc(options->shipments_max, sizeof *exchange->shipments);
 	exchange->expert_at = malloc((gate->experts + 1) * sizeof *exchange->expert_at);
 	exchange->zeros = calloc(options->spec->hidden, sizeof *exchange->zeros);
-	if (!exchange->shipments || !exchange->expert_at || !exchange->zeros)
+	exchange->hedge_nodes = malloc((pairs_max + 1) * sizeof *exchange->hedge_nodes);
+	if (!exchange->shipments || !exchange->expert_at || !exchange->zeros || !exchange->hedge_nodes)
 		status = CAD_ERR_MEMORY;
 	for (uint32_t i = 0; i < options->shipments_max && status == CAD_OK; i++) {
 		struct rt_shipment *shipment = &exchange->shipments[i];
@@ -50,6 +52,65 @@ enum cad_status rt_exchange_init(
 	rt_exchange_fini(exchange);
 	return cad_error_set(
 		error, status, "no memory for %u expert calls of %u rows", options->shipments_max, options->rows_max);
+}
+
+void rt_shipments_reclaim(struct rt_exchange *exchange)
+{
+	if (!exchange->spent_shipment)
+		return;
+
+	/* a failure is told again by the step's own wait */
+	(void)exchange->queue->ops->wait(exchange->queue);
+	while (exchange->spent_shipment) {
+		struct rt_shipment *shipment = exchange->spent_shipment;
+		exchange->spent_shipment = shipment->next;
+		shipment->next = exchange->free_shipment;
+		exchange->free_shipment = shipment;
+	}
+	exchange->freed++;
+}
+
+struct rt_shipment *rt_shipment_take(struct rt_exchange *exchange, struct rt_work *work, struct rt_peer *peer)
+{
+	if (!exchange->free_shipment)
+		rt_shipments_reclaim(exchange);
+	struct rt_shipment *shipment = exchange->free_shipment;
+	if (!shipment)
+		return NULL;
+
+	exchange->free_shipment = shipment->next;
+	exchange->shipments_used++;
+	work->shipments++;
+	shipment->work = work;
+	shipment->peer = peer;
+	shipment->rows = shipment->pairs = 0;
+	shipment->out = shipment->late = false;
+	shipment->hedged = shipment->hedges = NULL;
+
+	return shipment;
+}
+
+static void put(struct rt_shipment *shipment, struct rt_shipment **list)
+{
+	shipment->next = *list;
+	*list = shipment;
+	shipment->exchange->shipments_used--;
+}
+
+void rt_shipment_give_back(struct rt_shipment *shipment)
+{
+	shipment->work->shipments--;
+	shipment->work = NULL;
+	put(shipment, &shipment->exchange->free_shipment);
+}
+
+void rt_shipment_leave(struct rt_shipment *shipment)
+{
+	if (shipment->work)
+		shipment->work->shipments--;
+	shipment->work = NULL;
+	if (!shipment->out)
+		put(shipment, &shipment->exchange->spent_shipment);
 }
 
 size_t rt_exchange_poll(struct rt_exchange *exchange, uint64_t until_ns)
@@ -104,6 +165,7 @@ void rt_exchange_fini(struct rt_exchange *exchange)
 	exchange->shipments = NULL;
 	free(exchange->expert_at);
 	free(exchange->zeros);
+	free(exchange->hedge_nodes);
 	cad_transport_destroy(exchange->transport);
 	rt_route_table_fini(&exchange->routes);
 	exchange->transport = NULL;

@@ -14,10 +14,20 @@
  *   call      what the transport makes of a shipment: it ends with an answer, a refusal of the node
  *             (busy, not held, expired) or a failure (deadline, peer lost). Counters and options
  *             that users see speak of expert calls.
+ *   hedge     the pairs of a shipment whose call is late, sent once more, to nodes with copies: one
+ *             or several shipments, each with some of the pairs, together with all of them.
  *
  * An answer counts as a whole or not at all: a call that fails returns its shipment's pairs, and
  * they are sent again, by the map in force at that moment. Because integer sums have no order, none
- * of this can change a bit.
+ * of this can change a bit. A hedge counts as a whole, too: what its shipments answer is kept until
+ * the last has come, and then all of it is added; or the hedged shipment's own answer is, and
+ * nothing of the hedge.
+ *
+ * Who lost is out for longer than its work may live. So a shipment leaves its work: from then on it
+ * has none, its answer counts for nothing, and its memory is free when the transport is done with
+ * it. When a work has ended, no shipment refers to it. At most half of the shipments are ever out
+ * for nothing: a hedge begins only when at most half are in use, itself among them, and a shipment
+ * without a work was part of one.
  *
  * The engine's thread owns everything here. All memory is allocated at init. Waiting polls the
  * transport, so its callbacks run inside.
@@ -28,6 +38,8 @@
 #include "router-svc/batch/scheduler.h"
 #include "router-svc/moe/policies.h"
 #include "router-svc/moe/route_table.h"
+
+enum { RT_HEDGE_CALL = 1000000 }; /* one call, in the budget of hedges */
 
 enum rt_slot { RT_SLOT_OPEN, RT_SLOT_SENT, RT_SLOT_DONE };
 
@@ -51,24 +63,40 @@ struct rt_work {
 	uint64_t version, freed;
 	/* a node refused: look again at this time, and not before, unless the routes change; 0: no */
 	uint64_t retry_at_ns;
-	bool patient; /* a call was given up: from now on each has the whole call timeout */
+	bool patient;           /* a call was given up: from now on each has the whole call timeout */
+	uint32_t shipments;     /* that refer to this work */
+	uint64_t late_awake_ns; /* not before, one of them is late */
 };
 
 struct rt_exchange_stats {
 	_Atomic uint64_t calls, retried, bytes_sent, bytes_received, nodes_touched, routed_rows;
+	/* calls that were late; of them, those whose pairs went to copies too, and those that this
+	 * ended sooner; what would have gone, but for hedge_max; calls sent for it */
+	_Atomic uint64_t late, hedged, hedges_won, hedges_refused, hedge_calls;
 };
 
-/* With the two buffers of its call; taken from exchange->free_shipment. When the call's answer (or
- * failure) was dealt with it is spent: the device may still be reading the answer. After the
- * device's next wait it is free again. */
+/* With the two buffers of its call. When it has left its work, and its call is over, it is
+ * spent: the device may still be reading the answer. After the device's next wait it is free
+ * again. */
 struct rt_shipment {
 	struct rt_exchange *exchange;
 	struct rt_shipment *next;
 	struct cad_buffer payload, answer;
-	struct rt_work *work;
+	struct rt_work *work; /* NULL: it has left it */
 	struct rt_peer *peer;
+	bool out;  /* its call is not over */
+	bool late; /* and it took longer than such calls do */
+	/* of a hedge: what it carries pairs of; the next of the same hedge; its answer, once it
+	 * is there */
+	struct rt_shipment *hedged, *next_hedge;
+	struct cad_answer_view view;
+	/* of one that is hedged: the shipments of the hedge, and how many of them have not
+	 * answered */
+	struct rt_shipment *hedges;
+	uint32_t hedges_owed;
 	uint32_t rows, pairs;
 	uint64_t sent_awake_ns; /* rt_exchange_awake_ns */
+	uint64_t late_awake_ns; /* when it is late; when it was, the next time to hedge it */
 	uint32_t *row_index;    /* [rows_max]: rows of the batch */
 	uint32_t *row_bytes;    /* [rows_max]: sent for the row */
 	uint32_t *slots;        /* [rows_max * topk]: row * topk + slot in the work */
@@ -85,8 +113,12 @@ struct rt_exchange {
 	uint64_t awake_ns, poll_ns;
 	struct rt_route_table routes;
 	struct rt_shipment *shipments, *free_shipment, *spent_shipment;
-	uint32_t shipments_count;
-	uint64_t freed; /* goes up when shipments or credit are free again */
+	uint32_t shipments_count, shipments_used; /* used: neither free nor spent */
+	/* Of calls, in RT_HEDGE_CALL: each that is sent brings hedge_share, each of a hedge
+	 * takes a whole one. */
+	uint64_t hedge_budget, hedge_share;
+	uint16_t *hedge_nodes; /* [rows_max * topk] scratch: where the pairs of a shipment may also go */
+	uint64_t freed;        /* goes up when shipments or credit are free again */
 	enum rt_absent_policy absent;
 	int64_t *zeros;      /* [H]; host */
 	uint32_t *expert_at; /* [E + 1] scratch of the counting sort */
@@ -104,6 +136,7 @@ struct rt_exchange_options {
 	uint32_t rows_max, shipments_max;
 	uint32_t call_timeout_ms;
 	enum rt_absent_policy absent;
+	double hedge_max; /* calls of hedges, as a part of all others; 0: none */
 	void (*idle)(void *context);
 	void *idle_context;
 };
@@ -112,6 +145,14 @@ CAD_MUST_USE enum cad_status rt_exchange_init(
 	struct rt_exchange *exchange, const struct rt_exchange_options *options, struct cad_error *error);
 /* Destroys the transport too: calls in flight end inside. */
 void rt_exchange_fini(struct rt_exchange *exchange);
+/* One that is free, for a work; NULL: none is, even after what is spent was made free. */
+struct rt_shipment *rt_shipment_take(struct rt_exchange *exchange, struct rt_work *work, struct rt_peer *peer);
+/* It was not sent. */
+void rt_shipment_give_back(struct rt_shipment *shipment);
+/* It leaves its work; when its call is over, too, it is spent. */
+void rt_shipment_leave(struct rt_shipment *shipment);
+/* Waits for the device, when shipments are spent, and makes them free. */
+void rt_shipments_reclaim(struct rt_exchange *exchange);
 /* cad_transport_poll; whoever has an exchange polls its transport by this alone. */
 size_t rt_exchange_poll(struct rt_exchange *exchange, uint64_t until_ns);
 /* A clock that runs while the transport is polled, and stands still while this thread computes:

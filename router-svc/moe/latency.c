@@ -4,7 +4,7 @@
 #include "common/base/clock.h"
 
 /* `FRESH` calls change the quantiles that are kept; with KNOWN there are some at all. */
-enum { FIRST_BIT = 15, WINDOW = 1024, KNOWN = 32, FRESH = 16, ROWS_OF_A_CLASS = 4 };
+enum { FIRST_BIT = 15, WINDOW = 1024, KNOWN = 16, FRESH = 16, ROWS_OF_A_CLASS = 4 };
 /* A call is late after twice what 99 of 100 take, plus what a scheduler may well take. */
 enum { LATE_FACTOR = 2, DEADLINE_FACTOR = 20 };
 static const uint64_t LATE_MARGIN_NS = 5 * CAD_NS_PER_MS, LATE_LEAST_NS = 10 * CAD_NS_PER_MS;
@@ -65,13 +65,17 @@ void rt_latency_add(struct rt_latency *latency, uint32_t rows, uint64_t ns)
 
 uint64_t rt_latency_p99_ns(const struct rt_latency *latency, uint32_t rows)
 {
+	const struct rt_latency_class *classes = latency->classes;
+	uint32_t own = class_of(rows);
 	uint64_t factor = 1;
-	for (uint32_t class = class_of(rows);; class --, factor *= ROWS_OF_A_CLASS) {
-		if (latency->classes[class].p99_ns > 0)
-			return latency->classes[class].p99_ns * factor;
-		if (class == 0)
-			return 0;
-	}
+
+	for (uint32_t below = own + 1; below > 0; below--, factor *= ROWS_OF_A_CLASS)
+		if (classes[below - 1].p99_ns > 0)
+			return classes[below - 1].p99_ns * factor;
+	for (uint32_t above = own + 1; above < RT_LATENCY_CLASSES; above++)
+		if (classes[above].p99_ns > 0)
+			return classes[above].p99_ns;
+	return 0;
 }
 
 uint64_t rt_latency_late_ns(const struct rt_latency *latency, uint32_t rows)

@@ -30,7 +30,7 @@ struct rt_latency {
 /* A call with so many rows took so long. */
 void rt_latency_add(struct rt_latency *latency, uint32_t rows, uint64_t ns);
 /* What 99 of 100 calls of this size do not exceed. Of a size that is not known, what a smaller one
- * suggests, in proportion to its rows. 0: not known. */
+ * suggests, in proportion to its rows, else what a larger one takes. 0: nothing is known. */
 uint64_t rt_latency_p99_ns(const struct rt_latency *latency, uint32_t rows);
 /* What half of the smallest calls do not exceed, and 99 of 100: comparable from node to node. 0: not known. */
 uint64_t rt_latency_usual_p50_ns(const struct rt_latency *latency);

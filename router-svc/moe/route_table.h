@@ -26,6 +26,8 @@ struct rt_peer {
 	bool wanted;                       /* the current map names it as live */
 	bool ready;
 	uint32_t shipments; /* under way */
+	uint32_t late;      /* of these */
+	uint64_t late_ns;   /* since when one is; clock time */
 	struct rt_latency latency;
 	uint64_t bytes_sent, bytes_received; /* since telemetry was told last */
 	uint64_t heard_ns; /* not ready: when something was heard of it last, or when it was first wanted */
@@ -35,7 +37,7 @@ struct rt_peer {
 	char why[CAD_NOTE_BYTES]; /* it has no connection; empty: none has failed */
 };
 
-enum { RT_LOAD_PAIR = 256 };
+enum { RT_LOAD_PAIR = 256, RT_TIERS = 3 };
 
 struct rt_route_table {
 	struct cad_transport *transport;
@@ -46,6 +48,13 @@ struct rt_route_table {
 	uint32_t peers_count;
 	int16_t *node_peer;   /* [CAD_NODES_MAX]: peer of a node of the map; -1: none */
 	uint64_t *node_ready; /* a set of CAD_NODES_MAX nodes */
+	/* Of this layer, where `favours`: the ready nodes of which nothing is late; those, and
+	 * others of which something has not been late for long; all. A later set is for experts
+	 * that no earlier one has. */
+	uint64_t *node_tiers[RT_TIERS];
+	bool favours;
+	uint32_t late;             /* shipments under way that are late, of all nodes */
+	struct rt_latency latency; /* of all nodes, for those of which too little is known */
 	/* [CAD_NODES_MAX]: RT_LOAD_PAIR for each pair of this layer; in the lower digits, which
 	 * node has had more pairs so far */
 	uint32_t *node_load;
@@ -79,9 +88,21 @@ uint64_t rt_route_table_tick(struct rt_route_table *table);
 
 /* Begins a layer, with this many (row, expert) pairs to choose for. Needs a map. */
 void rt_route_table_begin(struct rt_route_table *table, uint32_t pairs);
-/* Chooses a node for each expert of a row (common/cluster/cover.h) and books the row on it. */
-void rt_route_table_choose(
+/* Chooses a node for each expert of a row (common/cluster/cover.h) and books the row on it. A
+ * node that is not favoured is taken for the experts that no favoured one holds. Returns whether
+ * the row has an expert of which a node that is not favoured holds a copy, and a favoured one
+ * was taken. */
+bool rt_route_table_choose(
 	struct rt_route_table *table, uint32_t layer, const int32_t *experts, uint32_t k, uint16_t *nodes);
+/* The same among favoured nodes only. Returns whether they hold all of the experts. */
+bool rt_route_table_choose_copies(
+	struct rt_route_table *table, uint32_t layer, const int32_t *experts, uint32_t k, uint16_t *nodes);
+/* A call of a node took so long. */
+void rt_route_table_took(struct rt_route_table *table, struct rt_peer *peer, uint32_t rows, uint64_t ns);
+/* After so long a call is late; UINT64_MAX: not known. */
+uint64_t rt_route_table_late_ns(const struct rt_route_table *table, const struct rt_peer *peer, uint32_t rows);
+/* So many more (or fewer) of the shipments under way to a node are late. */
+void rt_route_table_late(struct rt_route_table *table, struct rt_peer *peer, int more);
 /* Whether a row of this layer was booked on the node. */
 static inline bool rt_route_table_booked(const struct rt_route_table *table, uint32_t node)
 {

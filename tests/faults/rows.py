@@ -12,6 +12,7 @@ from world import World
 # How long the longest gap between two tokens of a stream may be, in seconds.
 KERNEL = 0.1               # the kernel sees it: connections break or are refused; or nobody should notice at all
 SILENCE = 1.6              # only silence tells
+HEDGED = 0.1               # only silence tells, and copies are asked long before it does
 PLACEMENT_AND_NODE = 2.0   # nobody is left to say who takes over, until the placement service is back
 RESUMED = 0.4              # the client goes on at another router
 TOLD = None                # no goal: the gap is told

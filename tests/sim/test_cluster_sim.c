@@ -161,6 +161,88 @@ static void nodes_stall(void **state)
 	}
 }
 
+/* ---- with copies, late calls are hedged ---- */
+
+/* How long calls take is known after the same requests once. */
+static void begin_with_copies(struct world *world, uint64_t seed, const struct cad_sim_options *network)
+{
+	begin(world, seed, network);
+	te_copy(&world->cluster);
+	for (int i = 0; i < 3; i++) {
+		assert_true(run(world));
+		for (uint32_t r = 0; r < REQUESTS; r++)
+			te_submit(&world->cluster, 0, &world->requests[r]);
+	}
+	world->victim = (uint32_t)cad_random_below(&world->random, NODES);
+}
+
+static void at_random(struct world *world, uint64_t within_ms, void (*fn)(void *context))
+{
+	const struct cad_clock *clock = cad_sim_clock(world->sim);
+	uint64_t at_ns = cad_clock_now_ns(clock) + cad_random_below(&world->random, within_ms * CAD_NS_PER_MS);
+	assert_int_equal(cad_sim_at(world->sim, at_ns, fn, world), CAD_OK);
+}
+
+static void add_stats(const struct world *world, struct rt_engine_stats *all)
+{
+	struct rt_engine_stats stats;
+	rt_engine_stats(world->cluster.routers[0], &stats);
+	all->calls_hedged += stats.calls_hedged;
+	all->hedges_won += stats.hedges_won;
+	all->calls_late += stats.calls_late;
+}
+
+/* Shorter than the heartbeat: the node comes back and answers what nobody waits for. */
+static void hang(void *context)
+{
+	struct world *world = context;
+	cad_sim_stall(world->sim, world->cluster.nodes[world->victim].transport, 300 * CAD_NS_PER_MS);
+}
+
+static void slow(void *context)
+{
+	struct world *world = context;
+	cad_sim_stall(world->sim, world->cluster.nodes[world->victim].transport, 25 * CAD_NS_PER_MS);
+}
+
+/* Every kind of trouble at once: a node that hangs, nodes that are slow, a network that loses and
+ * reorders. Losers are out when the engine goes. */
+static void hedges_change_no_bit(void **state)
+{
+	(void)state;
+	struct rt_engine_stats all = { 0 };
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct world world;
+		struct cad_sim_options bad = network(seed, seed % 2 ? 0 : 0.01);
+		begin_with_copies(&world, seed, &bad);
+		at_random(&world, 40, hang);
+		for (int i = 0; i < 4; i++)
+			at_random(&world, 200, slow);
+		assert_true(run(&world));
+		add_stats(&world, &all);
+		finish(&world, seed);
+	}
+	assert_true(all.calls_hedged > 0 && all.hedges_won > 0);
+}
+
+/* Whoever hangs, with copies the requests do not wait for the heartbeat: 1.3 s. */
+static void a_hung_node_is_not_waited_for(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct world world;
+		struct cad_sim_options quiet = network(seed, 0);
+		begin_with_copies(&world, seed, &quiet);
+		hang(&world);
+		uint64_t began = cad_clock_now_ns(cad_sim_clock(world.sim));
+		assert_true(run(&world));
+		uint64_t took_ms = (cad_clock_now_ns(cad_sim_clock(world.sim)) - began) / CAD_NS_PER_MS;
+		if (took_ms > 200)
+			fail_msg("seed %llu: %llu ms", (unsigned long long)seed, (unsigned long long)took_ms);
+		finish(&world, seed);
+	}
+}
+
 /* A map that names nobody for some experts: the request waits, and ends at its own deadline, not
  * before. */
 static void waiting_ends_at_the_deadline(void **state)
@@ -191,6 +273,8 @@ int main(void)
 		cmocka_unit_test(a_bad_network),
 		cmocka_unit_test(a_node_crashes),
 		cmocka_unit_test(nodes_stall),
+		cmocka_unit_test(hedges_change_no_bit),
+		cmocka_unit_test(a_hung_node_is_not_waited_for),
 		cmocka_unit_test(waiting_ends_at_the_deadline),
 	};
 	return cmocka_run_group_tests(tests, prepare, NULL);

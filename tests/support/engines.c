@@ -125,6 +125,7 @@ static void create_router(struct te_cluster *cluster, uint32_t index)
 		.step_tokens_max = 64,
 		.kv_bytes = 8 << 20,
 		.call_timeout_ms = 100,
+		.hedge_max = 0.5,
 		.on_event = on_event,
 	};
 	identity(cluster, name, &options.transport);
@@ -185,7 +186,7 @@ void te_publish(struct te_cluster *cluster)
 {
 	uint32_t experts = cluster->spec->gate.experts, layers[CAD_LAYERS_MAX], layers_count = 0;
 	struct cad_map_node nodes[TE_NODES_MAX];
-	struct cad_map_replica *replicas = malloc(cluster->spec->layers_count * experts * sizeof *replicas);
+	struct cad_map_replica *replicas = malloc(cluster->spec->layers_count * experts * 2 * sizeof *replicas);
 	size_t count = 0;
 
 	for (uint32_t i = 0; i < cluster->nodes_count; i++)
@@ -200,13 +201,15 @@ void te_publish(struct te_cluster *cluster)
 			continue;
 		layers[layers_count++] = layer;
 		for (uint32_t e = 0; e < experts; e++) {
-			uint32_t node = cluster->owner[layer * experts + e];
-			if (cluster->nodes[node].live)
-				replicas[count++] = (struct cad_map_replica){
-					.layer = layer,
-					.expert = e,
-					.node = node,
-				};
+			for (uint32_t copy = 0; copy <= cluster->copies; copy++) {
+				uint32_t node = (cluster->owner[layer * experts + e] + copy) % cluster->nodes_count;
+				if (cluster->nodes[node].live)
+					replicas[count++] = (struct cad_map_replica){
+						.layer = layer,
+						.expert = e,
+						.node = node,
+					};
+			}
 		}
 	}
 
@@ -227,6 +230,21 @@ void te_publish(struct te_cluster *cluster)
 		rt_engine_map(cluster->routers[i], map);
 	cad_map_release(map);
 	free(replicas);
+}
+
+void te_copy(struct te_cluster *cluster)
+{
+	uint32_t experts = cluster->spec->gate.experts;
+	struct ex_loaded loaded;
+	struct cad_error error;
+
+	for (uint32_t layer = 0; layer < cluster->spec->layers_count; layer++)
+		for (uint32_t e = 0; cluster->spec->layers[layer].moe && e < experts; e++) {
+			uint32_t node = (cluster->owner[layer * experts + e] + 1) % cluster->nodes_count;
+			must(ex_engine_load(cluster->nodes[node].engine, layer, e, &loaded, &error), &error);
+		}
+	cluster->copies = true;
+	te_publish(cluster);
 }
 
 void te_reassign(struct te_cluster *cluster, uint32_t dead)

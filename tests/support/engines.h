@@ -51,6 +51,7 @@ struct te_cluster {
 	struct kn_queue *queues[TE_ROUTERS_MAX];
 	pthread_t router_threads[TE_ROUTERS_MAX];
 	uint32_t *owner; /* [layers][E]: node; TE_NODES_MAX: nobody */
+	bool copies;     /* the node after the owner has one, too */
 	uint64_t epoch;
 	/* Creates a transport for the router or node; the first thing that knows which link it is. */
 	enum cad_status (*transport)(void *context, const struct cad_transport_options *options,
@@ -73,6 +74,8 @@ void te_kill(struct te_cluster *cluster, uint32_t index);
 /* Gives the experts of `dead` to the live ones and publishes the next map. */
 void te_reassign(struct te_cluster *cluster, uint32_t dead);
 void te_publish(struct te_cluster *cluster);
+/* Gives every expert a copy on the node after its owner, and publishes the next map. */
+void te_copy(struct te_cluster *cluster);
 
 /* `count` different requests, decided by the seed. */
 void te_requests(struct te_request *requests, uint32_t count, uint32_t vocab, uint64_t seed);

@@ -116,7 +116,7 @@ static void router_open(struct moe_world *world)
 			     .spec = &world->spec,
 			     .wire = CADRE_ROW_FIX16,
 			     .rows_max = MOE_ROWS_OF_A_CALL,
-			     .shipments_max = 8,
+			     .shipments_max = 16,
 			     .call_timeout_ms = MOE_TIMEOUT_MS,
 			     .idle = idle,
 			     .idle_context = world,

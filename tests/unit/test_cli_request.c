@@ -150,6 +150,7 @@ static void result_adds_up_messages(void **state)
 	must(cl_result_add(&result, &response, &error), &error);
 	assert_false(result.finished);
 	usage.generated_tokens = 3;
+	usage.calls_hedged = 7, usage.hedges_won = 2, usage.rows_diverted = 1;
 	capacity.policy = "drop", capacity.dropped = 5;
 	absent.policy = "renormalise", absent.slots = 6, absent.rows = 1;
 	response.token_ids = second, response.n_token_ids = 1, response.text = "c",
@@ -170,6 +171,7 @@ static void result_adds_up_messages(void **state)
 	assert_non_null(text);
 	assert_non_null(
 		strstr(text, "\"token_ids\":[1,2,3],\"text\":\"abc\",\"finish_reason\":\"stop\",\"digest\":\"d1\""));
+	assert_non_null(strstr(text, "\"calls_hedged\":7,\"hedges_won\":2,\"rows_diverted\":1}"));
 	assert_non_null(strstr(text, "\"dropped\":5"));
 	assert_non_null(strstr(text, "\"absent\":{\"policy\":\"renormalise\",\"slots\":6,\"rows\":1}"));
 	assert_non_null(strstr(text,

@@ -24,7 +24,7 @@ static void nothing_is_known_at_first(void **state)
 	assert_int_equal(rt_latency_p99_ns(&latency, 1), 0);
 	assert_int_equal(rt_latency_late_ns(&latency, 1), UINT64_MAX);
 	assert_int_equal(rt_latency_deadline_ns(&latency, 1, 77), 77);
-	add(&latency, 1, CAD_NS_PER_MS, 31);
+	add(&latency, 1, CAD_NS_PER_MS, 15);
 	assert_int_equal(rt_latency_late_ns(&latency, 1), UINT64_MAX);
 	add(&latency, 1, CAD_NS_PER_MS, 1);
 	assert_int_not_equal(rt_latency_late_ns(&latency, 1), UINT64_MAX);
@@ -83,6 +83,9 @@ static void sizes_have_their_own_times(void **state)
 	assert_true(rt_latency_p99_ns(&latency, 1000) < 3 * CAD_NS_PER_MS);
 	assert_int_equal(rt_latency_p99_ns(&latency, 64), 16 * small);
 	assert_int_equal(rt_latency_p99_ns(&latency, 4), small);
+	struct rt_latency large = { 0 };
+	add(&large, 17, 3 * CAD_NS_PER_MS, 100);
+	assert_int_equal(rt_latency_p99_ns(&large, 1), rt_latency_p99_ns(&large, 17));
 	assert_int_equal(rt_latency_usual_p99_ns(&latency), small);
 	assert_in_range(rt_latency_usual_p50_ns(&latency), CAD_NS_PER_MS, small);
 }

@@ -22,7 +22,7 @@ struct values {
 	const char *model, *note;
 	uint32_t threads;
 	uint64_t seed, memory, timeout_ns;
-	double factor;
+	double factor, spare;
 	bool fast;
 	enum color color;
 };
@@ -33,6 +33,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U32(struct values, threads, "threads", "2", 1, 64, "compute threads"),
 	CAD_OPTION_U64(struct values, seed, "seed", "0", 0, UINT64_MAX, "seed"),
 	CAD_OPTION_BYTES(struct values, memory, "memory", "1.5G", 1024, UINT64_MAX, "room"),
+	CAD_OPTION_SHARE(struct values, spare, "spare", "5%", 0, 0.5, "share"),
 	CAD_OPTION_F64(struct values, factor, "capacity-factor", "1", 0.5, 8, "factor"),
 	CAD_OPTION_BOOL(struct values, fast, "fast", "false", "fast"),
 	CAD_OPTION_ENUM(struct values, color, "color", "green", colors, "color"),
@@ -123,7 +124,7 @@ static void defaults(void **state)
 	assert_int_equal(values.memory, 3u << 29);
 	assert_int_equal(values.timeout_ns, 20000000);
 	assert_int_equal(values.color, GREEN);
-	assert_true(values.factor == 1 && !values.fast);
+	assert_true(values.factor == 1 && values.spare == 0.05 && !values.fast);
 	assert_string_equal(cad_options_source(options, "threads"), "default");
 	assert_string_equal(cad_options_source(options, "model"), "flag");
 }
@@ -132,13 +133,14 @@ static void every_type_by_flag(void **state)
 {
 	(void)state;
 	assert_int_equal(PARSE("--model=a=b", "--threads=64", "--seed", "18446744073709551615", "--memory=64 KiB",
-				 "--capacity-factor", "2.5", "--color=red", "--timeout", "1.5s", "one", "--", "--two"),
+				 "--capacity-factor", "2.5", "--spare=0.25", "--color=red", "--timeout", "1.5s", "one",
+				 "--", "--two"),
 		CAD_OK);
 	assert_string_equal(values.model, "a=b");
 	assert_int_equal(values.threads, 64);
 	assert_true(values.seed == UINT64_MAX);
 	assert_int_equal(values.memory, 65536);
-	assert_true(values.factor == 2.5);
+	assert_true(values.factor == 2.5 && values.spare == 0.25);
 	assert_int_equal(values.color, RED);
 	assert_int_equal(values.timeout_ns, 1500000000);
 	assert_int_equal(cad_options_positional_count(options), 2);
@@ -248,6 +250,9 @@ static void mistakes_get_sentences(void **state)
 	REFUSED("--memory is '99999999T'", "--model", "m", "--memory", "99999999T");
 	REFUSED("--timeout is '5', which is not a duration", "--model", "m", "--timeout", "5");
 	REFUSED("--timeout is 2h, which is out of range: 0 to 1h", "--model", "m", "--timeout", "2h");
+	REFUSED("--spare is '5 %', which is not a share such as 5% or 0.05", "--model", "m", "--spare", "5 %");
+	REFUSED("--spare is '%', which is not a share", "--model", "m", "--spare", "%");
+	REFUSED("--spare is 51%, which is out of range: 0% to 50%", "--model", "m", "--spare", "51%");
 	REFUSED("--capacity-factor is 'nan', which is not a number", "--model", "m", "--capacity-factor", "nan");
 	REFUSED("--color is 'blue'; it can be red or green", "--model", "m", "--color", "blue");
 	REFUSED("--fast is 'maybe'; it can be true or false", "--model", "m", "--fast=maybe");
