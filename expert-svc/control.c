@@ -6,6 +6,7 @@
 #include "common/process/options.h"
 #include "common/rpc/reactor.h"
 #include "expert-svc/loader.h"
+#include "expert-svc/report.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@ struct ex_control {
 	char model_fingerprint[33];
 	struct cad_member *member;
 	struct ex_loader *loader;
+	struct ex_report *report;
 	struct cad_rpc_wakeup reports; /* the loader has something to say */
 	uint64_t failed_ns, unsaid;    /* when a failed load was said last, and how many were not since */
 	Cadre__V1__ExpertId *held;     /* of the last hello: [layers * experts] */
@@ -70,6 +72,20 @@ static void load(void *context, Cadre__V1__NodeLoad *load)
 	load->calls = stats.calls;
 	load->memory_used_bytes = ex_engine_memory_used(control->options.engine);
 	load->queue = ex_engine_requests(control->options.engine);
+}
+
+static void welcome(void *context, const Cadre__V1__NodeWelcome *welcome)
+{
+	struct ex_control *control = context;
+	ex_report_begin(
+		control->report, welcome->routing_detail != CADRE__V1__ROUTING_DETAIL__ROUTING_DETAIL_AGGREGATE);
+}
+
+static void report_work(void *context)
+{
+	struct ex_control *control = context;
+	if (control->member)
+		ex_report_send(control->report, control->member);
 }
 
 static void take_map(void *context, struct cad_map *map)
@@ -195,6 +211,7 @@ void ex_control_destroy(struct ex_control *control)
 	if (!control)
 		return;
 	ex_loader_destroy(control->loader);
+	ex_report_destroy(control->report);
 	free(control->held);
 	free(control->held_list);
 	free(control);
@@ -213,7 +230,8 @@ enum cad_status ex_control_create(
 	size_t experts = (size_t)made->spec->layers_count * made->spec->gate.experts;
 	made->held = calloc(experts, sizeof *made->held);
 	made->held_list = calloc(experts, sizeof *made->held_list);
-	enum cad_status status = made->held && made->held_list
+	enum cad_status status = made->held && made->held_list &&
+			ex_report_create(ex_engine_work(options->engine), &made->report) == CAD_OK
 		? CAD_OK
 		: cad_error_set(error, CAD_ERR_MEMORY, "no memory for the control part");
 	cad_rpc_wakeup_init(&made->reports, options->self.reactor, drain_reports, made);
@@ -231,6 +249,8 @@ enum cad_status ex_control_create(
 				.order_load = order_load,
 				.order_free = order_free,
 				.order_peers = order_peers,
+				.welcome = welcome,
+				.second = report_work,
 				.joined = joined,
 			},
 			&made->member, error);

@@ -15,6 +15,7 @@ struct ex_engine {
 	struct ex_inbox inbox;
 	struct ex_step step;
 	struct ex_counters counters;
+	struct ex_work work;
 	/* THREADED */
 	struct cad_mailbox *outbox; /* jobs whose answers wait for the exchange thread */
 	pthread_t thread;
@@ -175,6 +176,8 @@ struct ex_engine_stats ex_engine_stats(const struct ex_engine *engine)
 	};
 }
 
+const struct ex_work *ex_engine_work(const struct ex_engine *engine) { return &engine->work; }
+
 static double read_counter(void *context)
 {
 	return (double)atomic_load_explicit((_Atomic uint64_t *)context, memory_order_relaxed);
@@ -271,7 +274,8 @@ static enum cad_status parts_create(struct ex_engine *engine, struct cad_error *
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "cannot create a compute queue of %u threads", threads);
 
-	if (ex_inbox_init(&engine->inbox, o->requests_max) != CAD_OK ||
+	if (ex_work_init(&engine->work, spec->layers_count, spec->gate.experts) != CAD_OK ||
+		ex_inbox_init(&engine->inbox, o->requests_max) != CAD_OK ||
 		ex_batch_init(&engine->step.batch, o->device, o->step_rows_max, pairs_max, o->requests_max,
 			spec->gate.experts, CADRE_ROWS_MAX) != CAD_OK ||
 		ex_exec_init(&engine->step.exec, engine->queue, o->step_rows_max, pairs_max, spec->hidden,
@@ -332,6 +336,7 @@ enum cad_status ex_engine_create(
 	step->quanta = options->settings->quanta;
 	step->clock = options->clock ? options->clock : &cad_clock_system;
 	step->counters = &made->counters;
+	step->work = &made->work;
 	step->answer = options->mode == EX_ENGINE_THREADED ? answer_later : answer_now;
 	step->context = made;
 	if (options->metrics)
@@ -379,5 +384,6 @@ void ex_engine_destroy(struct ex_engine *engine)
 	if (engine->queue && !engine->options.queue)
 		engine->queue->ops->queue_destroy(engine->queue);
 	ex_store_destroy(engine->store);
+	ex_work_fini(&engine->work);
 	free(engine);
 }

@@ -23,6 +23,7 @@
 #include "common/cluster/settings.h"
 #include "common/transport/transport.h"
 #include "expert-svc/store/weight_store.h"
+#include "expert-svc/work.h"
 #include "kernels/kernels.h"
 
 struct ex_engine;
@@ -106,5 +107,7 @@ struct ex_engine_stats {
 	uint64_t calls, rows, pairs, steps, not_held, expired, bad_calls, busy, poisoned_rows;
 };
 struct ex_engine_stats ex_engine_stats(const struct ex_engine *engine);
+/* The same by layer and expert; lives as long as the engine. */
+const struct ex_work *ex_engine_work(const struct ex_engine *engine);
 
 #endif

@@ -79,7 +79,7 @@ static void begin_layer(struct ex_step *step, uint32_t layer)
 static bool take(struct ex_step *step)
 {
 	struct ex_batch *batch = &step->batch;
-	uint64_t now_ns = cad_clock_now_ns(step->clock);
+	uint64_t now_ns = cad_clock_now_ns(step->clock), waiting = 0;
 
 	ex_batch_begin(batch, 0);
 
@@ -95,6 +95,7 @@ static bool take(struct ex_step *step)
 			finish(step, ex_inbox_remove(step->inbox, at), status, detail);
 			continue;
 		}
+		waiting += job->call->call.layer == batch->layer;
 		bool added = job->call->call.layer == batch->layer && ex_batch_add(batch, job);
 		const struct ex_segment *last = &batch->segments[batch->segments_count - 1];
 		if (added && last->row_begin + last->rows == job->call->call.rows)
@@ -104,7 +105,24 @@ static bool take(struct ex_step *step)
 			at = &job->next;
 	}
 
+	if (batch->segments_count > 0)
+		ex_work_add(&step->work->layer[batch->layer].waiting, waiting);
 	return batch->segments_count > 0;
+}
+
+static void count_work(struct ex_step *step, uint64_t service_ns)
+{
+	const struct ex_batch *batch = &step->batch;
+	struct ex_layer_work *layer = &step->work->layer[batch->layer];
+	_Atomic uint64_t *pairs = step->work->pairs + (size_t)batch->layer * batch->experts;
+
+	ex_work_add(&layer->rows, batch->rows);
+	ex_work_add(&layer->pairs, batch->pairs);
+	ex_work_add(&layer->activated, batch->active_count);
+	ex_work_add(&layer->service_ns, service_ns);
+	for (uint32_t i = 0; i < batch->active_count; i++)
+		ex_work_add(&pairs[batch->pair_expert[batch->begin[i]]], batch->begin[i + 1] - batch->begin[i]);
+	ex_work_add(&layer->steps, 1); /* the last: who sees it looks at the others */
 }
 
 static uint32_t poisoned_rows(const struct ex_segment *segment)
@@ -124,6 +142,7 @@ static void answer(struct ex_step *step, uint64_t compute_ns)
 	count(&step->counters->steps, 1);
 	count(&step->counters->rows, batch->rows);
 	count(&step->counters->pairs, batch->pairs);
+	count_work(step, compute_ns);
 	if (step->step_rows)
 		cad_histogram_observe(step->step_rows, batch->rows);
 	for (uint32_t s = 0; s < batch->segments_count; s++) {

@@ -9,6 +9,7 @@
 #include "common/process/metrics.h"
 #include "common/cluster/settings.h"
 #include "expert-svc/serve/exec.h"
+#include "expert-svc/work.h"
 
 /* Totals since creation; written by the stepping and the exchange thread, read by any. */
 struct ex_counters {
@@ -24,6 +25,7 @@ struct ex_step {
 	const float *quanta; /* [layers] */
 	const struct cad_clock *clock;
 	struct ex_counters *counters;
+	struct ex_work *work;
 	struct cad_histogram *queue_seconds, *compute_seconds, *step_rows; /* NULL: not kept */
 	/* The job is done: its answer may be sent. */
 	void (*answer)(void *context, struct ex_job *job);

@@ -87,6 +87,17 @@ void rt_control_reach_changed(struct rt_control *control) { cad_rpc_wakeup_send(
 
 /* ---- what comes ---- */
 
+static void take_welcome(void *context, const Cadre__V1__NodeWelcome *welcome)
+{
+	struct rt_control *control = context;
+	bool aggregate = welcome->routing_detail == CADRE__V1__ROUTING_DETAIL__ROUTING_DETAIL_AGGREGATE;
+
+	if (!control->report)
+		return;
+	atomic_store(&rt_engine_telemetry(control->options.engine)->aggregate, aggregate);
+	rt_report_begin(control->report);
+}
+
 static void take_map(void *context, struct cad_map *map)
 {
 	struct rt_control *control = context;
@@ -114,8 +125,6 @@ static void joined(void *context, enum cad_membership membership, const char *wh
 	struct rt_control *control = context;
 	cad_note_put(&control->apart, membership == CAD_JOINED ? "" : why);
 	cad_note_put(&control->discounted, ""); /* until it is said again */
-	if (control->report && membership == CAD_JOINED)
-		rt_report_begin(control->report);
 	control->options.refused(control->options.context, membership == CAD_MEMBER_REFUSED);
 }
 
@@ -146,6 +155,7 @@ enum cad_status rt_control_create(
 		.hello = fill_hello,
 		.load = fill_load,
 		.map = take_map,
+		.welcome = take_welcome,
 		.second = report_routing,
 		.joined = joined,
 		.standing = take_standing,

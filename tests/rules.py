@@ -48,7 +48,7 @@ RESTRICTED = (
      "gRPC does TLS; tls_files.c says what is wrong with its files, certificate.c what a caller's says"),
     (r".*intrin\.h", ["kernels/cpu/"], "what stands above kernels/cpu must build on any machine"),
     (r"cuda.*\.h|nccl\.h|cublas.*", ["kernels/cuda/"], "what stands above kernels/cuda must build on any machine"),
-    (r".*\.pb-c\.h|protobuf-c/.*", ["common/rpc/", "common/cluster/", "router-svc/", "expert-svc/control.c",
+    (r".*\.pb-c\.h|protobuf-c/.*", ["common/rpc/", "common/cluster/", "router-svc/", "expert-svc/control.c", "expert-svc/report.c",
                                     "orchestration/placement/", "orchestration/cli/"],
      "messages end where the control path ends"),
 )

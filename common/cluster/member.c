@@ -269,6 +269,8 @@ static void take_welcome(struct cad_member *member, const Cadre__V1__NodeWelcome
 		uv_timer_start(&member->second, on_second, SECOND_MS, SECOND_MS);
 	cad_log_info("member", "joined", CAD_S("placement", member->options.self.placement),
 		CAD_S("cluster", welcome->cluster), CAD_U("lease_ms", lease_ms));
+	if (member->options.welcome)
+		member->options.welcome(member->options.context, welcome);
 	if (member->options.joined)
 		member->options.joined(member->options.context, CAD_JOINED, "");
 }

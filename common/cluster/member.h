@@ -21,6 +21,7 @@ struct cad_own_address;
 struct cad_rpc_reactor;
 struct Cadre__V1__NodeHello;
 struct Cadre__V1__NodeLoad;
+struct Cadre__V1__NodeWelcome;
 struct Cadre__V1__LoadOrder;
 struct Cadre__V1__FreeOrder;
 struct Cadre__V1__Peers;
@@ -83,6 +84,8 @@ struct cad_member_options {
 	/* Whether what this router says of nodes counts; it does until told otherwise. May be
 	 * NULL. */
 	void (*standing)(void *context, bool counts, const char *why);
+	/* It is joined now; before `joined`. May be NULL. */
+	void (*welcome)(void *context, const struct Cadre__V1__NodeWelcome *welcome);
 	/* Once a second while it is joined: to report what was counted. May be NULL. */
 	void (*second)(void *context);
 	/* Why not, unless it is joined. */

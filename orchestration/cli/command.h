@@ -17,6 +17,7 @@ struct json_t;
 enum { CL_EXIT_OK = 0, CL_EXIT_FAILED = 1, CL_EXIT_USAGE = 2, CL_EXIT_NOT_READY = 3, CL_EXIT_INTERRUPTED = 130 };
 
 int cl_status(int argc, char **argv);
+int cl_top(int argc, char **argv);
 int cl_history(int argc, char **argv);
 int cl_health(int argc, char **argv);
 int cl_wait(int argc, char **argv);

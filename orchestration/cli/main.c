@@ -23,6 +23,7 @@ struct command {
 
 static const struct command commands[] = {
 	{ "status", "show the processes of the cluster and their state", cl_status },
+	{ "top", "show what the nodes do, again and again", cl_top },
 	{ "history", "show who changed what in the cluster, and why", cl_history },
 	{ "health", "ask one process whether it works, or is ready", cl_health },
 	{ "wait", "wait until one process, or the cluster, is ready", cl_wait },

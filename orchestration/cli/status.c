@@ -6,6 +6,7 @@
 #include "orchestration/cli/access.h"
 #include "orchestration/cli/cluster_file.h"
 #include "orchestration/cli/command.h"
+#include "orchestration/cli/figures.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -113,6 +114,8 @@ static void print_table(const Cadre__V1__ClusterStatus *status)
 			status->moe_layers * status->experts_per_layer);
 	print_attention(status);
 	putchar('\n');
+	cl_figures_print(stdout, status);
+	putchar('\n');
 	cl_line(stdout, "%-20s %-6s %-5s %7s %22s %7s %9s %9s %5s %8s %7s %7s  %s", "NODE", "ROLE", "STATE", "EXPERTS",
 		"MEMORY", "EPOCH", "ROWS/S", "TOKENS/S", "SEQS", "LEASE", "REACH", "PID", "ADDRESS");
 
@@ -140,7 +143,7 @@ static json_t *node_to_json(const Cadre__V1__NodeStatus *node)
 
 	cad_exchange_address_host(node->exchange_address, exchange);
 	return json_pack(
-		"{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:s}",
+		"{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:s, s:I, s:o}",
 		"id", node->id, "role", role_name(node->role), "state", state_name(node->state), "exchange_address",
 		exchange, "http_address", node->http_address, "grpc_address", node->grpc_address, "experts",
 		(json_int_t)node->experts, "memory_bytes", (json_int_t)node->memory_bytes, "memory_used_bytes",
@@ -149,7 +152,8 @@ static json_t *node_to_json(const Cadre__V1__NodeStatus *node)
 		(json_int_t)node->sequences, "lease_left_ms", (json_int_t)node->lease_left_ms, "isa", node->isa,
 		"threads", (json_int_t)node->threads, "pid", (json_int_t)node->pid, "kernels_fingerprint",
 		node->kernels_fingerprint, "problem", node->problem, "reached", (json_int_t)node->reached, "reached_of",
-		(json_int_t)node->reached_of, "absence", node->absence);
+		(json_int_t)node->reached_of, "absence", node->absence, "queue", (json_int_t)node->queue, "work",
+		cl_work_to_json(node->work));
 }
 
 static json_t *settings_to_json(const Cadre__V1__Settings *settings)
@@ -178,6 +182,7 @@ static void print_json(const Cadre__V1__ClusterStatus *status)
 		"experts_unplaced", (json_int_t)status->experts_unplaced, "uptime_ms", (json_int_t)status->uptime_ms,
 		"state_loss", status->state_loss, "router_checksum", status->router_checksum, "settings",
 		status->settings ? settings_to_json(status->settings) : NULL, "nodes", nodes, "refused", refused);
+	cl_figures_to_json(status, json);
 	(void)json_dumpf(json, stdout, JSON_INDENT(2));
 	putchar('\n');
 	json_decref(json);

@@ -50,6 +50,8 @@ static void on_timer(uv_timer_t *timer)
 	deadline_ns = ask_ns < deadline_ns ? ask_ns : deadline_ns;
 	note_ready(service);
 	pl_status_metrics_update(&service->metrics, service->control);
+	uint64_t metrics_ns = pl_telemetry_metrics_update(service->telemetry_metrics, service->telemetry, now_ns);
+	deadline_ns = metrics_ns < deadline_ns ? metrics_ns : deadline_ns;
 	if (deadline_ns == UINT64_MAX)
 		return;
 	uint64_t wait_ms = deadline_ns > now_ns ? (deadline_ns - now_ns + CAD_NS_PER_MS - 1) / CAD_NS_PER_MS : 0;
@@ -296,6 +298,9 @@ static enum cad_status take_report(struct pl_service *service, struct pl_stream 
 	case CADRE__V1__NODE_REPORT__REPORT_ROUTING:
 		return pl_telemetry_take_routing(service->telemetry, stream->session, &stream->reported,
 			cad_clock_now_ns(service->options.clock), report->routing, error);
+	case CADRE__V1__NODE_REPORT__REPORT_WORK:
+		return pl_telemetry_take_work(service->telemetry, stream->session,
+			cad_clock_now_ns(service->options.clock), report->work, error);
 	default: return CAD_OK; /* a newer process may say more */
 	}
 }
@@ -423,6 +428,7 @@ static void get_status(struct cad_rpc_call *call, const ProtobufCMessage *messag
 		.control = service->control,
 		.door = &service->door,
 		.state = service->options.state,
+		.telemetry = service->telemetry,
 		.now_ns = cad_clock_now_ns(service->options.clock),
 		.started_ns = service->started_ns,
 	};
@@ -567,6 +573,7 @@ enum cad_status pl_service_create(
 	pl_probes_init(&made->probes, cad_rpc_reactor_loop(options->reactor), on_refused, made);
 	pl_checkpoint_on_checksum(options->checkpoint, on_checksum, made);
 	pl_status_metrics_create(&made->metrics, options->metrics, options->state);
+	made->telemetry_metrics = pl_telemetry_metrics_create(options->metrics);
 	if (options->metrics) {
 		cad_metrics_counter_read(options->metrics, "cadre_placement_connections_refused_total",
 			"gRPC connections refused for want of file descriptors", NULL, 0, refused_read, NULL);
@@ -639,6 +646,7 @@ void pl_service_destroy(struct pl_service *service)
 		return;
 	cad_rpc_reflection_destroy(service->reflection);
 	cad_rpc_health_destroy(service->health);
+	pl_telemetry_metrics_destroy(service->telemetry_metrics);
 	pl_telemetry_destroy(service->telemetry);
 	pl_control_destroy(service->control);
 	pl_history_close(service->history);

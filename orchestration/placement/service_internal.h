@@ -14,6 +14,7 @@
 #include "orchestration/placement/probe.h"
 #include "orchestration/placement/service.h"
 #include "orchestration/placement/status.h"
+#include "orchestration/placement/status_telemetry.h"
 #include "orchestration/placement/streams.h"
 
 #include <pthread.h>
@@ -29,6 +30,7 @@ struct pl_service {
 	struct cad_rpc_service rpc;
 	struct pl_control *control;
 	struct pl_telemetry *telemetry;
+	struct pl_telemetry_metrics *telemetry_metrics;
 	struct pl_history *history;
 	struct pl_door door;
 	struct cad_rpc_authorizer authorizer;

@@ -2,6 +2,7 @@
 /* The message of GetStatus, and the metrics. */
 #include "common/cluster/settings_message.h"
 #include "orchestration/placement/status.h"
+#include "orchestration/placement/status_telemetry.h"
 
 #include "cadre/v1/placement.pb-c.h"
 
@@ -15,6 +16,8 @@ struct pl_status {
 	Cadre__V1__NodeStatus nodes[CAD_PROCESSES_MAX];
 	Cadre__V1__NodeStatus *list[CAD_PROCESSES_MAX];
 	struct pl_reach_view reach[CAD_PROCESSES_MAX];
+	Cadre__V1__NodeWork work[CAD_PROCESSES_MAX];
+	struct pl_status_telemetry telemetry;
 	Cadre__V1__Refusal refused[PL_REFUSALS_MAX], *refused_list[PL_REFUSALS_MAX];
 };
 
@@ -38,6 +41,7 @@ static void fill_node(Cadre__V1__NodeStatus *message, const struct pl_registry *
 	message->rows_per_second = node->rows_per_second;
 	message->tokens_per_second = node->tokens_per_second;
 	message->sequences = node->load.sequences;
+	message->queue = node->load.queue;
 	message->lease_left_ms = node->presence == PL_LIVE && node->until_ns > now_ns
 		? (uint32_t)((node->until_ns - now_ns) / CAD_NS_PER_MS)
 		: 0;
@@ -106,10 +110,13 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 		fill_node(&made->nodes[message->n_nodes], registry, slot, map, source->now_ns);
 		pl_reach_view(pl_control_reach(source->control), registry, slot, source->now_ns, &made->reach[slot]);
 		fill_reach(&made->nodes[message->n_nodes], &made->reach[slot]);
+		made->nodes[message->n_nodes].work = pl_status_telemetry_work(
+			source->telemetry, slot, source->now_ns, &made->work[message->n_nodes]);
 		made->list[message->n_nodes] = &made->nodes[message->n_nodes];
 		message->n_nodes++;
 	}
 	fill_refusals(made, source->door, source->now_ns);
+	pl_status_telemetry_fill(&made->telemetry, source->telemetry, source->now_ns, message);
 
 	*status = made;
 	return CAD_OK;

@@ -13,6 +13,7 @@
 #include "orchestration/placement/checkpoint.h"
 #include "orchestration/placement/control.h"
 #include "orchestration/placement/door.h"
+#include "orchestration/placement/telemetry.h"
 
 struct Cadre__V1__ClusterStatus;
 
@@ -22,6 +23,7 @@ struct pl_status_source {
 	const struct pl_control *control;
 	const struct pl_door *door; /* NULL: nobody was refused */
 	const struct pl_state *state;
+	const struct pl_telemetry *telemetry;
 	uint64_t now_ns, started_ns;
 };
 

@@ -3,10 +3,10 @@
  * What routers and expert nodes report of their work: figures of the cluster over any part of the last
  * 15 minutes, and a sample of whole tokens for plans, in which old ones give way to new ones.
  *
- * Memory: the sample (orchestration/planner/trace/reservoir.h) is taken at creation; a router takes
- * 50 KB with its first report, an expert node (12 x MoE layers + 48) x 900 bytes (60 layers: 0.7 MB);
- * traffic between a router and a node 1 KB, of at most PL_TRAFFIC_PAIRS_MAX pairs. Nothing of it
- * survives the process.
+ * Memory: the sample (orchestration/planner/trace/reservoir.h) and what is counted of experts (28 bytes
+ * each) are taken at creation; a router takes 50 KB with its first report, an expert node (12 x MoE
+ * layers + 40) x 900 bytes (60 layers: 0.7 MB), traffic between a router and a node 176 bytes, of at
+ * most PL_TRAFFIC_MAX pairs. Nothing of it survives the process.
  *
  * Reports come checked (telemetry_message.h). One thread, that of the service; nothing blocks.
  */
@@ -24,7 +24,8 @@ struct pl_telemetry_options {
 	uint32_t topk;                      /* experts per token */
 	const struct pl_registry *registry; /* borrowed: who lives */
 	const char *cluster, *model;        /* borrowed: for the names of traces */
-	uint32_t tokens;                    /* kept at most; 0: none, and no per-expert figures either */
+	uint32_t tokens;                    /* kept at most; 0: none */
+	bool aggregate;                     /* nothing is known of single tokens and experts */
 	double half_life_s;                 /* of a kept token's weight; 0: they do not age */
 	uint64_t seed, now_ns;
 };
@@ -35,6 +36,10 @@ void pl_telemetry_destroy(struct pl_telemetry *telemetry); /* NULL is fine */
 const struct pl_telemetry_options *pl_telemetry_options(const struct pl_telemetry *telemetry);
 
 /* ---- reports; `slot` is the registry's, times are the service's clock and ascend ---- */
+
+enum { PL_TRAFFIC_MAX = 4096, PL_TELEMETRY_WINDOWS = 3 };
+/* Those that are shown: 10 s, 1 min, 10 min. */
+extern const uint32_t pl_telemetry_windows_s[PL_TELEMETRY_WINDOWS];
 
 struct pl_traffic {
 	uint32_t node; /* slot */
@@ -53,6 +58,19 @@ struct pl_routing_report {
 };
 void pl_telemetry_routing(
 	struct pl_telemetry *telemetry, uint32_t slot, uint64_t now_ns, const struct pl_routing_report *report);
+
+/* Of an expert node, since its last. */
+struct pl_work_expert {
+	uint32_t expert, pairs;
+};
+struct pl_work_layer {
+	uint32_t row; /* of the MoE layers */
+	uint64_t steps, rows, pairs, activated, waiting, service_us;
+	const struct pl_work_expert *experts;
+	size_t experts_count;
+};
+void pl_telemetry_work(struct pl_telemetry *telemetry, uint32_t slot, uint64_t now_ns,
+	const struct pl_work_layer *layers, size_t count);
 
 /* ---- figures ---- */
 
@@ -78,6 +96,35 @@ struct pl_figures {
  * was reported in it. */
 bool pl_telemetry_between(
 	const struct pl_telemetry *telemetry, uint64_t from_ns, uint64_t to_ns, struct pl_figures *figures);
+
+/* Of one expert node, in the same way. */
+struct pl_node_figures {
+	double rows_per_second, pairs_per_second, steps_per_second;
+	double busy;    /* share of the time in which a step ran */
+	double waiting; /* calls that waited for a step when it began, mean */
+	double step_s;  /* mean time of a step */
+};
+bool pl_telemetry_node(const struct pl_telemetry *telemetry, uint32_t slot, uint64_t from_ns, uint64_t to_ns,
+	struct pl_node_figures *figures);
+
+/* The experts that got most pairs within the last minute, for their layers: at most `max`, the hottest
+ * first. Returns how many; none where routing is only aggregated. */
+struct pl_hot_expert {
+	uint32_t layer, expert; /* layer: index in the model */
+	double share;           /* of the layer's tokens that selected it */
+	double over_fair;       /* that, over what it would be if all were alike */
+};
+size_t pl_telemetry_hottest(
+	const struct pl_telemetry *telemetry, uint64_t now_ns, struct pl_hot_expert *hottest, size_t max);
+
+/* Bytes per second between routers and nodes within the last minute: at most `max`, the busiest first.
+ * Returns how many there are, which may be more. */
+struct pl_link_figures {
+	uint32_t router, node; /* slots */
+	double sent_per_second, received_per_second;
+};
+size_t pl_telemetry_links(
+	const struct pl_telemetry *telemetry, uint64_t now_ns, struct pl_link_figures *links, size_t max);
 
 /* ---- the sample ---- */
 

@@ -252,6 +252,226 @@ static void test_requests_of_two_routers_stay_apart(void **state)
 	pl_trace_free(trace);
 }
 
+/* ---- the work of expert nodes ---- */
+
+struct work {
+	Cadre__V1__WorkReport message;
+	Cadre__V1__LayerWork layers[LAYERS], *list[LAYERS];
+	uint32_t experts[LAYERS][EXPERTS], pairs[LAYERS][EXPERTS];
+};
+
+/* `pairs` in each layer, two steps; all of one expert. */
+static void fill_work(struct work *work, uint32_t expert, uint32_t pairs, uint32_t activated)
+{
+	*work = (struct work){ .message = CADRE__V1__WORK_REPORT__INIT };
+	for (uint32_t i = 0; i < LAYERS; i++) {
+		Cadre__V1__LayerWork *layer = work->list[i] = &work->layers[i];
+		cadre__v1__layer_work__init(layer);
+		layer->layer = layers[i];
+		layer->steps = 2;
+		layer->rows = pairs;
+		layer->pairs = pairs;
+		layer->activated = activated;
+		layer->waiting_calls = 6;
+		layer->service_us = 100000;
+		layer->experts = work->experts[i];
+		layer->expert_pairs = work->pairs[i];
+		layer->n_experts = layer->n_expert_pairs = 1;
+		work->experts[i][0] = expert;
+		work->pairs[i][0] = pairs;
+	}
+	work->message.layers = work->list;
+	work->message.n_layers = LAYERS;
+}
+
+static void take_work(struct world *world, uint64_t session, double seconds, const struct work *work)
+{
+	struct cad_error error;
+	must(pl_telemetry_take_work(world->telemetry, session, at(seconds), &work->message, &error), &error);
+}
+
+static void test_load_is_over_all_live_nodes(void **state)
+{
+	struct world *world = *state;
+	struct pl_figures figures;
+	struct pl_node_figures node;
+	struct work work;
+
+	fill_node(world, NODE + 1, "e1", PL_ROLE_EXPERT, 79);
+	fill_node(world, NODE + 2, "e2", PL_ROLE_EXPERT, 80); /* does nothing */
+	fill_work(&work, 3, 30, 8);
+	take_work(world, NODE_SESSION, 1, &work);
+	fill_work(&work, 4, 10, 4);
+	take_work(world, 79, 2, &work);
+
+	assert_true(pl_telemetry_between(world->telemetry, at(0), at(9), &figures));
+	assert_true(figures.load_max_over_mean > 2.249 && figures.load_max_over_mean < 2.251); /* 30 of 40 / 3 */
+	assert_true(figures.activated > 1.999 && figures.activated < 2.001);                   /* (8 / 2 + 4 / 2) / 3 */
+	assert_true(figures.activated_max_over_mean > 1.999 && figures.activated_max_over_mean < 2.001);
+	assert_true(pl_telemetry_between(world->telemetry, at(1), at(9), &figures));
+	assert_true(figures.load_max_over_mean > 2.999); /* one of three does all */
+	assert_false(pl_telemetry_between(world->telemetry, at(2), at(9), &figures));
+
+	assert_true(pl_telemetry_node(world->telemetry, NODE, at(0), at(10), &node));
+	assert_true(node.rows_per_second == 6 && node.pairs_per_second == 6);
+	assert_true(node.steps_per_second > 0.39 && node.steps_per_second < 0.41);
+	assert_true(node.busy > 0.019 && node.busy < 0.021);
+	assert_true(node.waiting == 3);
+	assert_true(node.step_s > 0.049 && node.step_s < 0.051);
+	assert_false(pl_telemetry_node(world->telemetry, NODE + 2, at(0), at(10), &node));
+}
+
+static void test_the_hottest_experts_of_the_last_minute(void **state)
+{
+	struct world *world = *state;
+	struct pl_hot_expert hottest[4];
+	struct work work;
+
+	assert_int_equal(pl_telemetry_hottest(world->telemetry, at(1), hottest, 4), 0);
+	fill_work(&work, 3, 30, 8);
+	take_work(world, NODE_SESSION, 1, &work);
+	fill_work(&work, 5, 10, 8);
+	work.pairs[1][0] = 9;
+	take_work(world, NODE_SESSION, 15, &work);
+	assert_int_equal(pl_telemetry_hottest(world->telemetry, at(20), hottest, 4), 4);
+	assert_int_equal(hottest[0].layer, 4);
+	assert_int_equal(hottest[0].expert, 3);
+	assert_true(hottest[0].share > 1.53 && hottest[0].share < 1.54); /* 30 of 39 pairs, 2 per token */
+	assert_true(hottest[0].over_fair > 6.15 && hottest[0].over_fair < 6.16);
+	assert_int_equal(hottest[1].expert, 3);
+	assert_int_equal(hottest[2].expert, 5);
+	assert_int_equal(hottest[2].layer, 1);
+
+	assert_int_equal(pl_telemetry_hottest(world->telemetry, at(75), hottest, 1), 1);
+	assert_int_equal(hottest[0].expert, 5); /* the other is a minute ago */
+	assert_int_equal(pl_telemetry_hottest(world->telemetry, at(120), hottest, 4), 0);
+}
+
+static void test_traffic_of_the_last_minute(void **state)
+{
+	struct world *world = *state;
+	struct pl_link_figures links[2];
+	Cadre__V1__RoutingReport report = report_of(world, 10, 0);
+
+	take(world, 5, &report);
+	world->traffic.bytes_sent = 9;
+	take(world, 9, &report);
+	assert_int_equal(pl_telemetry_links(world->telemetry, at(10), links, 2), 1);
+	assert_int_equal(links[0].router, ROUTER);
+	assert_int_equal(links[0].node, NODE);
+	assert_true(links[0].sent_per_second > 300.8 && links[0].sent_per_second < 301); /* over 10 s so far */
+	assert_true(links[0].received_per_second > 199.9 && links[0].received_per_second < 200.1);
+	assert_int_equal(pl_telemetry_links(world->telemetry, at(75), links, 2), 0);
+}
+
+/* More pairs than are kept: the sums have them all. */
+static void test_traffic_is_bounded(void **state)
+{
+	struct world *world = *state;
+	struct pl_traffic traffic[CAD_NODES_MAX];
+	static struct pl_link_figures links[PL_TRAFFIC_MAX + 1];
+	struct pl_figures figures;
+
+	for (uint32_t i = 0; i < CAD_NODES_MAX; i++)
+		traffic[i] = (struct pl_traffic){ i, 100, 1 };
+	for (uint32_t router = 0; router < 10; router++) {
+		char id[16];
+		snprintf(id, sizeof id, "r%u", router);
+		fill_node(world, 600 + router, id, PL_ROLE_ROUTER, 1000 + router);
+		const struct pl_routing_report report = {
+			.rows = 512,
+			.traffic = traffic,
+			.traffic_count = CAD_NODES_MAX,
+		};
+		pl_telemetry_routing(world->telemetry, 600 + router, at(1), &report);
+	}
+	assert_int_equal(pl_telemetry_links(world->telemetry, at(2), links, PL_TRAFFIC_MAX + 1), PL_TRAFFIC_MAX);
+	assert_true(pl_telemetry_between(world->telemetry, at(0), at(2), &figures));
+	assert_true(figures.sent_per_token == 100);
+
+	/* what has gone silent gives its place to others */
+	const struct pl_routing_report late = {
+		.rows = 1, .traffic = &(struct pl_traffic){ 700, 7, 7 }, .traffic_count = 1
+	};
+	pl_telemetry_routing(world->telemetry, 600, at(200), &late);
+	assert_int_equal(pl_telemetry_links(world->telemetry, at(200), links, PL_TRAFFIC_MAX), 1);
+	assert_int_equal(links[0].node, 700);
+}
+
+static void refuse_work(struct world *world, uint64_t session, const struct work *work, const char *words)
+{
+	struct pl_figures figures;
+	struct cad_error error = { 0 };
+
+	assert_int_equal(
+		pl_telemetry_take_work(world->telemetry, session, at(5), &work->message, &error), CAD_ERR_INVALID);
+	if (!strstr(error.text, words))
+		fail_msg("'%s' does not say '%s'", error.text, words);
+	assert_false(pl_telemetry_between(world->telemetry, at(0), at(9), &figures));
+}
+
+static void test_work_that_cannot_be_is_refused(void **state)
+{
+	struct world *world = *state;
+	struct work work;
+
+	fill_work(&work, 3, 30, 8);
+	refuse_work(world, SESSION, &work, "'r0' reports work of experts and is not an expert node");
+	work.layers[1].layer = 2;
+	refuse_work(world, NODE_SESSION, &work, "from 'e0': layer 2, which has no experts");
+	work.layers[1].layer = 1;
+	refuse_work(world, NODE_SESSION, &work, "layer 1 after layer 1");
+	work.message.n_layers = LAYERS + 1;
+	refuse_work(world, NODE_SESSION, &work, "3 layers, and there are 2");
+	fill_work(&work, EXPERTS, 30, 8);
+	refuse_work(world, NODE_SESSION, &work, "layer 1: expert 8, out of range or order");
+	fill_work(&work, 3, 30, 8);
+	work.layers[0].n_experts = work.layers[0].n_expert_pairs = 2;
+	refuse_work(world, NODE_SESSION, &work, "layer 1: expert 0, out of range or order");
+	work.layers[0].n_expert_pairs = 1;
+	refuse_work(world, NODE_SESSION, &work, "2 experts with 1 counts of pairs");
+	work.layers[0].n_experts = work.layers[0].n_expert_pairs = EXPERTS + 1;
+	refuse_work(world, NODE_SESSION, &work, "9 experts with 9 counts of pairs");
+	fill_work(&work, 3, 30, 1000);
+	refuse_work(world, NODE_SESSION, &work, "counts that cannot be");
+	fill_work(&work, 3, 30, 8);
+	work.layers[0].rows = UINT64_MAX;
+	refuse_work(world, NODE_SESSION, &work, "counts that cannot be");
+	fill_work(&work, 3, 30, 8);
+	work.pairs[0][0] = UINT32_MAX;
+	refuse_work(world, NODE_SESSION, &work, "4294967295 pairs of experts among 30");
+}
+
+/* Nothing of single tokens or experts is kept, whatever comes. */
+static void test_aggregates_keep_no_token(void **state)
+{
+	struct world *world = *state;
+	struct pl_telemetry_options options = *pl_telemetry_options(world->telemetry);
+	struct pl_hot_expert hottest[4];
+	struct pl_telemetry_state seen;
+	struct pl_trace *trace;
+	struct pl_figures figures;
+	struct cad_error error;
+	struct work work;
+	Cadre__V1__RoutingReport report = report_of(world, 10, 10);
+
+	pl_telemetry_destroy(world->telemetry);
+	options.aggregate = true;
+	must(pl_telemetry_create(&options, &world->telemetry, &error), &error);
+	take(world, 1, &report);
+	fill_work(&work, 3, 30, 8);
+	take_work(world, NODE_SESSION, 1, &work);
+
+	assert_int_equal(pl_telemetry_trace(world->telemetry, &trace, &error), CAD_ERR_NOT_FOUND);
+	assert_non_null(strstr(error.text, "--routing-detail is 'aggregate'"));
+	assert_int_equal(pl_telemetry_hottest(world->telemetry, at(2), hottest, 4), 0);
+	pl_telemetry_state(world->telemetry, &seen);
+	assert_int_equal(seen.tokens_kept, 0);
+	assert_int_equal(seen.tokens_seen, 10);
+	assert_true(pl_telemetry_between(world->telemetry, at(0), at(9), &figures));
+	assert_true(figures.nodes_per_token == 1.5 && figures.load_max_over_mean == 1);
+}
+
 /* ---- what cannot be ---- */
 
 static void refuse(struct world *world, uint64_t session, const Cadre__V1__RoutingReport *report, const char *words)
@@ -337,6 +557,12 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_a_slot_of_somebody_else, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tokens_are_kept_for_plans, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_requests_of_two_routers_stay_apart, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_load_is_over_all_live_nodes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_the_hottest_experts_of_the_last_minute, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_traffic_of_the_last_minute, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_traffic_is_bounded, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_work_that_cannot_be_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_aggregates_keep_no_token, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reports_that_cannot_be_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_what_may_happen_is_taken, setup, teardown),
 	};
