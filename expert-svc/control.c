@@ -13,6 +13,12 @@
 
 enum { SAY_AGAIN_S = 60 };
 
+/* Of a kind of trouble that may come again and again: when it was said last, and how often it was
+ * not since. */
+struct said {
+	uint64_t ns, unsaid;
+};
+
 struct ex_control {
 	struct ex_control_options options;
 	const struct cad_model_spec *spec;
@@ -21,8 +27,9 @@ struct ex_control {
 	struct ex_loader *loader;
 	struct ex_report *report;
 	struct cad_rpc_wakeup reports; /* the loader has something to say */
-	uint64_t failed_ns, unsaid;    /* when a failed load was said last, and how many were not since */
-	Cadre__V1__ExpertId *held;     /* of the last hello: [layers * experts] */
+	struct said failed, passed_over;
+	struct ex_loader_counts loads_said;
+	Cadre__V1__ExpertId *held; /* of the last hello: [layers * experts] */
 	Cadre__V1__ExpertId **held_list;
 	_Atomic bool joined, ready;
 	struct cad_note apart;
@@ -95,23 +102,38 @@ static void take_map(void *context, struct cad_map *map)
 	cad_map_release(map);
 }
 
-static void order(struct ex_control *control, Cadre__V1__ExpertId *const *ids, size_t count, bool hold)
+/* Without orders there is nothing to wait for. */
+static void ordered(struct ex_control *control, const char *what, size_t count)
 {
 	if (count > 0)
-		cad_log_info("control", hold ? "ordered to load" : "ordered to free", CAD_U("experts", count));
-	for (size_t i = 0; i < count; i++)
-		ex_loader_order(control->loader, ids[i]->layer, ids[i]->expert, hold);
+		cad_log_info("control", what, CAD_U("experts", count));
 	if (ex_loader_waiting(control->loader) == 0)
 		atomic_store(&control->ready, true);
 }
 
 static void order_load(void *context, const Cadre__V1__LoadOrder *orders)
 {
-	order(context, orders->experts, orders->n_experts, true);
+	struct ex_control *control = context;
+	for (size_t i = 0; i < orders->n_experts; i++) {
+		const Cadre__V1__ExpertSource *source = i < orders->n_sources ? orders->sources[i] : NULL;
+		bool from_node = source && source->node[0] && source->exchange_address[0];
+		const struct ex_load load = {
+			.node = from_node ? source->node : NULL,
+			.address = from_node ? source->exchange_address : NULL,
+			.checksum = from_node ? source->checksum : NULL,
+			.bytes_per_second = source ? source->bytes_per_second : 0,
+		};
+		ex_loader_load(control->loader, orders->experts[i]->layer, orders->experts[i]->expert, &load);
+	}
+	ordered(control, "ordered to load", orders->n_experts);
 }
+
 static void order_free(void *context, const Cadre__V1__FreeOrder *orders)
 {
-	order(context, orders->experts, orders->n_experts, false);
+	struct ex_control *control = context;
+	for (size_t i = 0; i < orders->n_experts; i++)
+		ex_loader_free(control->loader, orders->experts[i]->layer, orders->experts[i]->expert);
+	ordered(control, "ordered to free", orders->n_experts);
 }
 
 static void order_peers(void *context, const Cadre__V1__Peers *peers)
@@ -143,6 +165,7 @@ static void send_report(struct ex_control *control, const struct ex_load_report 
 		[EX_LOAD_LOADED] = CADRE__V1__EXPERT_STATE__EXPERT_STATE_LOADED,
 		[EX_LOAD_FREED] = CADRE__V1__EXPERT_STATE__EXPERT_STATE_FREED,
 		[EX_LOAD_FAILED] = CADRE__V1__EXPERT_STATE__EXPERT_STATE_FAILED,
+		[EX_LOAD_UNDER_WAY] = CADRE__V1__EXPERT_STATE__EXPERT_STATE_LOADING,
 	};
 	Cadre__V1__ExpertId id = CADRE__V1__EXPERT_ID__INIT;
 	Cadre__V1__ExpertReport expert = CADRE__V1__EXPERT_REPORT__INIT;
@@ -158,6 +181,9 @@ static void send_report(struct ex_control *control, const struct ex_load_report 
 	}
 
 	expert.error = (char *)report->text;
+	expert.source = (char *)report->source;
+	expert.read_bytes = report->read_bytes;
+	expert.passed_over = (char *)report->passed_over;
 	message.report_case = CADRE__V1__NODE_REPORT__REPORT_EXPERT;
 	message.expert = &expert;
 	if (cad_member_report(control->member, &message) != CAD_OK)
@@ -165,20 +191,48 @@ static void send_report(struct ex_control *control, const struct ex_load_report 
 			CAD_U("expert", id.expert));
 }
 
-/* With a bad disk one expert fails after the other, and again and again. */
-static void say_failure(struct ex_control *control, const struct ex_load_report *report)
+/* With a bad disk one expert fails after the other, and again and again. Whether to say it, and how
+ * often it was not said before. */
+static bool may_say(struct said *said, uint64_t *unsaid)
 {
 	uint64_t now_ns = cad_clock_now_ns(&cad_clock_system);
-	if (control->failed_ns && now_ns < control->failed_ns + SAY_AGAIN_S * CAD_NS_PER_S) {
-		control->unsaid++;
-		return;
+	if (said->ns && now_ns < said->ns + SAY_AGAIN_S * CAD_NS_PER_S) {
+		said->unsaid++;
+		return false;
 	}
+	*unsaid = said->unsaid;
+	*said = (struct said){ .ns = now_ns };
+	return true;
+}
 
-	cad_log_error("control", "an expert could not be loaded; of further ones, one a minute is told",
-		CAD_U("layer", report->layer), CAD_U("expert", report->expert), CAD_S("why", report->text),
-		CAD_U("not_told", control->unsaid));
-	control->failed_ns = now_ns;
-	control->unsaid = 0;
+static void say_failure(struct ex_control *control, const struct ex_load_report *report)
+{
+	uint64_t unsaid;
+	if (may_say(&control->failed, &unsaid))
+		cad_log_error("control", "an expert could not be loaded; of further ones, one a minute is told",
+			CAD_U("layer", report->layer), CAD_U("expert", report->expert), CAD_S("why", report->text),
+			CAD_U("not_told", unsaid));
+}
+
+static void say_passed_over(struct ex_control *control, const struct ex_load_report *report)
+{
+	uint64_t unsaid;
+	if (may_say(&control->passed_over, &unsaid))
+		cad_log_warn("control",
+			"an expert did not come from another node, but from the checkpoint; of further ones, one a minute is told",
+			CAD_U("layer", report->layer), CAD_U("expert", report->expert),
+			CAD_S("why", report->passed_over), CAD_U("not_told", unsaid));
+}
+
+/* Where experts have come from since this was said last. */
+static void say_loaded(struct ex_control *control)
+{
+	struct ex_loader_counts counts = ex_loader_counts(control->loader), *said = &control->loads_said;
+	if (counts.from_nodes + counts.from_checkpoint == said->from_nodes + said->from_checkpoint)
+		return;
+	cad_log_info("control", "loaded", CAD_U("from_nodes", counts.from_nodes - said->from_nodes),
+		CAD_U("from_checkpoint", counts.from_checkpoint - said->from_checkpoint));
+	*said = counts;
 }
 
 static void drain_reports(void *context)
@@ -192,10 +246,14 @@ static void drain_reports(void *context)
 	while ((report = ex_loader_take(control->loader))) {
 		if (report->outcome == EX_LOAD_FAILED)
 			say_failure(control, report);
+		if (report->passed_over[0] && report->outcome != EX_LOAD_UNDER_WAY)
+			say_passed_over(control, report);
 		send_report(control, report);
 		free(report);
 	}
 
+	if (ex_loader_waiting(control->loader) == 0)
+		say_loaded(control);
 	if (ex_loader_waiting(control->loader) == 0 && atomic_load(&control->joined) &&
 		!atomic_exchange(&control->ready, true))
 		cad_log_info("control", "ready", CAD_U("experts", ex_engine_held(control->options.engine)),
@@ -237,7 +295,16 @@ enum cad_status ex_control_create(
 	cad_rpc_wakeup_init(&made->reports, options->self.reactor, drain_reports, made);
 	if (status == CAD_OK)
 		status = ex_loader_create(
-			options->engine, options->load_threads, ring, &made->reports, &made->loader, error);
+			&(struct ex_loader_options){
+				.engine = options->engine,
+				.threads = options->load_threads,
+				.ask = options->ask,
+				.asker = options->asker,
+				.metrics = options->metrics,
+				.changed = ring,
+				.context = &made->reports,
+			},
+			&made->loader, error);
 	if (status == CAD_OK)
 		status = cad_member_create(
 			&(struct cad_member_options){

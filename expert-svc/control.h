@@ -13,6 +13,7 @@
 #include "common/base/note.h"
 #include "common/cluster/member.h"
 #include "expert-svc/engine.h"
+#include "expert-svc/transfer/asker.h"
 
 struct ex_control;
 
@@ -20,7 +21,11 @@ struct ex_control_options {
 	struct cad_member_self self;
 	struct ex_engine *engine;
 	unsigned load_threads;
-	uint64_t memory_bytes; /* as placement should count it */
+	/* How experts are got from other nodes (ex_asker_get), and its context; NULL: not at all. */
+	ex_ask_fn *ask;
+	void *asker;
+	struct cad_metrics *metrics; /* of loads; NULL: none are kept */
+	uint64_t memory_bytes;       /* as placement should count it */
 	const char *kernels_fingerprint;
 	/* Who may connect, and the context; on the reactor's thread. */
 	void (*peers)(void *context, const char *const *addresses, size_t count);

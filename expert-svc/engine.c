@@ -126,8 +126,10 @@ bool ex_engine_idle(const struct ex_engine *engine) { return ex_engine_requests(
 enum cad_status ex_engine_load(
 	struct ex_engine *engine, uint32_t layer, uint32_t expert, struct ex_loaded *loaded, struct cad_error *error)
 {
-	return ex_store_load(engine->store, layer, expert, loaded, error);
+	return ex_store_load(engine->store, layer, expert, NULL, loaded, error);
 }
+
+struct ex_store *ex_engine_store(struct ex_engine *engine) { return engine->store; }
 
 enum cad_status ex_engine_free(struct ex_engine *engine, uint32_t layer, uint32_t expert)
 {

@@ -65,6 +65,8 @@ void ex_engine_destroy(struct ex_engine *engine);
  * CAD_ERR_EXHAUSTED: no room in memory_bytes; CAD_ERR_RANGE: no such expert. */
 CAD_MUST_USE enum cad_status ex_engine_load(
 	struct ex_engine *engine, uint32_t layer, uint32_t expert, struct ex_loaded *loaded, struct cad_error *error);
+/* The store, for who knows the weights before they are packed, or gives them to other nodes. */
+struct ex_store *ex_engine_store(struct ex_engine *engine);
 /* Every expert of every MoE layer, each in the engine that is named for it, by several threads: the
  * embedded form. */
 struct ex_load_all {

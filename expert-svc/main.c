@@ -5,7 +5,8 @@
  *
  *   exchange thread   polls the transport (UCX): calls to the engine, answers back
  *   compute thread    runs steps (engine.c), on a queue of --threads threads
- *   load threads      pack experts from the checkpoint (loader.c)
+ *   load threads      pack experts, from other nodes or the checkpoint (loader.c)
+ *   giver thread      unpacks experts for other nodes (transfer/giver.c)
  *   main thread       the placement service's stream (control.c), signals
  *   HTTP thread       /metrics, /healthz, /readyz
  */
@@ -25,6 +26,7 @@
 #include "expert-svc/control.h"
 #include "expert-svc/engine.h"
 #include "expert-svc/peers.h"
+#include "expert-svc/transfer/giver.h"
 #include "kernels/source.h"
 
 #include <pthread.h>
@@ -70,7 +72,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U32(struct options, step_pairs, "step-pairs", "8192", 1, CADRE_PAIRS_MAX,
 		"pairs of row and expert computed together; sizes the activations"),
 	CAD_OPTION_U32(struct options, connections_max, "connections-max", "64", 1, CAD_EXPERT_CONNECTIONS_MAX,
-		"routers connected at once"),
+		"routers connected at once; beside them there is room for 32 expert nodes"),
 	CAD_OPTION_U32(
 		struct options, credit_calls, "credit-calls", "16", 1, 4096, "unanswered calls allowed to each router"),
 	CAD_OPTION_BYTES(struct options, credit_bytes, "credit-bytes", "64M", 65536, UINT64_MAX,
@@ -125,6 +127,8 @@ struct program {
 	struct cad_cluster_facts facts;
 	struct ex_engine *engine;
 	struct cad_transport *transport;
+	struct ex_asker *asker;
+	struct ex_giver *giver;
 	struct cad_own_address own_address;
 	struct ex_peers peers;
 	struct cad_rpc_reactor *reactor;
@@ -134,9 +138,9 @@ struct program {
 	pthread_t exchange;
 	_Atomic bool exchange_stop;
 	_Atomic uint64_t exchange_beat_ns;
-	_Atomic uint32_t routers;  /* that are connected */
-	struct cad_note waits_for; /* before there is a control */
-	struct cad_note refusal;   /* of the last router whose hello failed */
+	_Atomic uint32_t connected; /* processes, to this one */
+	struct cad_note waits_for;  /* before there is a control */
+	struct cad_note refusal;    /* of the last router whose hello failed */
 	_Atomic uint64_t refused_ns;
 	_Atomic uint64_t exchange_stats[sizeof(struct cad_transport_stats) / sizeof(uint64_t)];
 	/* the way out */
@@ -146,6 +150,7 @@ struct program {
 };
 
 enum { DRAIN_TICK_MS = 20, EXCHANGE_TURN_MS = 200, EXCHANGE_STUCK_S = 10, SHUNNED_S = 10 };
+enum { NODES_CONNECTED_MAX = 32, PARTS_GIVEN = 8 };
 static const uint64_t QUIET_NS = 500 * CAD_NS_PER_MS; /* no call for this long: routers have gone elsewhere */
 
 static uint64_t now_ns(void) { return cad_clock_now_ns(&cad_clock_system); }
@@ -156,20 +161,23 @@ static void on_connection(struct cad_transport *transport, struct cad_connection
 	enum cad_connection_state state, enum cad_status status, const char *text)
 {
 	struct program *p = cad_transport_user(transport);
-	const struct cad_transport_stats *stats = cad_transport_stats(transport);
-	atomic_store(&p->routers, (uint32_t)(stats->connections_opened - stats->connections_lost));
+	if (cad_connection_user(connection)) {
+		ex_asker_connection(connection, state, status, text);
+		return;
+	}
 	if (status == CAD_ERR_REFUSED) {
 		cad_note_put(&p->refusal, text);
 		atomic_store(&p->refused_ns, now_ns());
 	}
 	if (state == CAD_CONNECTION_READY) {
-		cad_log_info("exchange", "router connected", CAD_S("router", cad_connection_peer(connection)));
+		atomic_fetch_add(&p->connected, 1);
+		cad_log_info("exchange", "connected", CAD_S("peer", cad_connection_peer(connection)));
 		return;
 	}
 	ex_engine_connection_lost(p->engine, connection);
 	cad_log_write(status == CAD_ERR_PROTOCOL || status == CAD_ERR_REFUSED ? CAD_LOG_WARN : CAD_LOG_INFO, "exchange",
 		(const struct cad_log_field[]){ CAD_S("msg", "connection closed"),
-			CAD_S("router", cad_connection_peer(connection)), CAD_S("why", text) },
+			CAD_S("peer", cad_connection_peer(connection)), CAD_S("why", text) },
 		3);
 }
 
@@ -177,6 +185,11 @@ static void on_request(struct cad_transport *transport, struct cad_request *requ
 {
 	struct program *p = cad_transport_user(transport);
 	ex_engine_request(p->engine, request);
+}
+
+static void on_fetch(struct cad_transport *transport, struct cad_part *part)
+{
+	ex_giver_fetch(((struct program *)cad_transport_user(transport))->giver, part);
 }
 
 static void on_address(struct cad_transport *transport, const char *address)
@@ -202,10 +215,13 @@ static void *exchange_thread(void *argument)
 {
 	struct program *p = argument;
 	/* To the end: nothing that was accepted stays unanswered. */
-	while (!atomic_load(&p->exchange_stop) || !ex_engine_idle(p->engine)) {
+	while (!atomic_load(&p->exchange_stop) || !ex_engine_idle(p->engine) || !ex_giver_idle(p->giver) ||
+		!ex_asker_idle(p->asker)) {
 		ex_peers_announce(&p->peers, p->transport);
-		cad_transport_poll(p->transport, now_ns() + EXCHANGE_TURN_MS * CAD_NS_PER_MS);
+		uint64_t until_ns = ex_asker_turn(p->asker), most_ns = now_ns() + EXCHANGE_TURN_MS * CAD_NS_PER_MS;
+		cad_transport_poll(p->transport, until_ns < most_ns ? until_ns : most_ns);
 		ex_engine_deliver(p->engine);
+		ex_giver_deliver(p->giver);
 		copy_stats(p);
 	}
 	return NULL;
@@ -240,7 +256,7 @@ static void say_loading(const struct ex_control *control, char *text, size_t byt
 static bool is_shunned(struct program *p)
 {
 	uint64_t refused_ns = atomic_load(&p->refused_ns);
-	return refused_ns > 0 && atomic_load(&p->routers) == 0 && now_ns() - refused_ns < SHUNNED_S * CAD_NS_PER_S;
+	return refused_ns > 0 && atomic_load(&p->connected) == 0 && now_ns() - refused_ns < SHUNNED_S * CAD_NS_PER_S;
 }
 
 static bool is_ready(void *context, char *text, size_t bytes)
@@ -432,6 +448,9 @@ static enum cad_status create_engine(struct program *p, struct cad_error *error)
 	return ex_engine_create(&options, &p->engine, error);
 }
 
+/* Parts asked for by loader threads, or given to others. */
+static uint32_t fetches_max(const struct program *p) { return PARTS_GIVEN + 2 * p->options.load_threads; }
+
 static struct cad_transport_options exchange_options(struct program *p)
 {
 	const struct options *o = &p->options;
@@ -443,7 +462,8 @@ static struct cad_transport_options exchange_options(struct program *p)
 	cad_identity_fill(&options.identity, p->facts.cluster, p->service.id, fingerprint, &p->facts.settings);
 	ex_engine_wire_limits(p->engine, o->rows_max, &options.limits);
 	options.secret = p->service.secret;
-	options.connections_max = o->connections_max;
+	options.connections_max = o->connections_max + NODES_CONNECTED_MAX;
+	options.fetches_max = fetches_max(p);
 	options.calls_max = o->requests_max;
 	options.credit_calls = o->credit_calls;
 
@@ -453,6 +473,7 @@ static struct cad_transport_options exchange_options(struct program *p)
 	options.user = p;
 	options.on_connection = on_connection;
 	options.on_request = on_request;
+	options.on_fetch = on_fetch;
 	options.on_address = on_address;
 
 	return options;
@@ -469,6 +490,18 @@ static enum cad_status create_exchange(struct program *p, struct cad_error *erro
 	};
 	enum cad_status status = cad_transport_ucx_create(&options, &ucx, &p->transport, error);
 
+	if (status == CAD_OK)
+		status = ex_asker_create(p->transport, p->options.load_threads, &p->asker, error);
+	if (status == CAD_OK)
+		status = ex_giver_create(
+			&(struct ex_giver_options){
+				.engine = p->engine,
+				.parts_max = fetches_max(p),
+				.metrics = p->service.metrics,
+				.wake = wake_exchange,
+				.context = p,
+			},
+			&p->giver, error);
 	if (status != CAD_OK)
 		return status;
 
@@ -518,6 +551,9 @@ static enum cad_status create_control(struct program *p, struct cad_error *error
 		},
 		.engine = p->engine,
 		.load_threads = p->options.load_threads,
+		.ask = ex_asker_get,
+		.asker = p->asker,
+		.metrics = p->service.metrics,
 		.memory_bytes = p->options.memory,
 		.kernels_fingerprint = p->kernels_fingerprint,
 		.peers = on_peers,
@@ -575,12 +611,15 @@ static enum cad_status start(struct program *p, struct cad_error *error)
 static void finish(struct program *p)
 {
 	cad_service_unhttp(&p->service);
+	ex_asker_stop(p->asker);
 	atomic_store(&p->exchange_stop, true);
 	cad_transport_wake(p->transport);
 	pthread_join(p->exchange, NULL);
 	cad_rpc_reactor_destroy(p->reactor);
 	ex_control_destroy(atomic_load(&p->control));
-	ex_engine_stop(p->engine); /* its thread wakes the transport */
+	ex_engine_stop(p->engine); /* its thread wakes the transport, as the giver's does */
+	ex_giver_destroy(p->giver);
+	ex_asker_destroy(p->asker);
 	cad_transport_destroy(p->transport);
 	ex_peers_fini(&p->peers);
 	ex_engine_destroy(p->engine);

@@ -140,19 +140,36 @@ static void hex_of(XXH128_hash_t hash, char hex[33])
 		snprintf(hex + 2 * i, 3, "%02x", canonical.digest[i]);
 }
 
+struct hashing {
+	XXH3_state_t state;
+	bool (*read)(void *context, size_t count);
+	void *context;
+};
+
 static bool hash_piece(void *context, const void *bytes, size_t count)
 {
-	XXH3_128bits_update(context, bytes, count);
+	struct hashing *hashing = context;
+	XXH3_128bits_update(&hashing->state, bytes, count);
+	return hashing->read(hashing->context, count);
+}
+
+bool kn_image_checksum_by_pieces(const struct kn_expert_source *source, enum cad_weights weights,
+	bool (*read)(void *context, size_t count), void *context, char hex[33])
+{
+	struct hashing hashing = { .read = read, .context = context };
+	XXH3_INITSTATE(&hashing.state);
+	XXH3_128bits_reset(&hashing.state);
+	if (!kn_image_read(source, weights, hash_piece, &hashing))
+		return false;
+	hex_of(XXH3_128bits_digest(&hashing.state), hex);
 	return true;
 }
 
+static bool go_on(void *context, size_t count) { return (void)context, (void)count, true; }
+
 void kn_image_checksum(const struct kn_expert_source *source, enum cad_weights weights, char hex[33])
 {
-	XXH3_state_t state;
-	XXH3_INITSTATE(&state);
-	XXH3_128bits_reset(&state);
-	(void)kn_image_read(source, weights, hash_piece, &state);
-	hex_of(XXH3_128bits_digest(&state), hex);
+	(void)kn_image_checksum_by_pieces(source, weights, go_on, NULL, hex);
 }
 
 void kn_image_bytes_checksum(const void *bytes, size_t count, char hex[33]) { hex_of(XXH3_128bits(bytes, count), hex); }

@@ -127,7 +127,7 @@ static void hello_arrived(struct cad_connection *c, const struct cadre_wire_hell
 	if (!identities_match(c))
 		return;
 	if (c->surplus) {
-		cad_connection_refuse(c, "'%s' has no room: %u routers are connected, which is its --connections-max",
+		cad_connection_refuse(c, "'%s' has no room: %u processes are connected: raise its --connections-max",
 			c->transport->options.identity.node, c->transport->options.connections_max);
 		return;
 	}

@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -13,6 +14,7 @@
 struct entry {
 	struct kn_expert expert;
 	struct ex_loaded loaded;
+	uint32_t copying; /* under the lock: how many read its image */
 };
 
 struct slot {
@@ -106,12 +108,16 @@ void ex_store_destroy(struct ex_store *store)
 }
 
 /* Packs one expert; the slow part, without the lock. */
-static enum cad_status entry_create(
-	struct ex_store *store, uint32_t layer, uint32_t expert, struct entry **entry, struct cad_error *error)
+static enum cad_status entry_create(struct ex_store *store, uint32_t layer, uint32_t expert,
+	const struct ex_weights *weights, struct entry **entry, struct cad_error *error)
 {
 	const struct ex_store_options *options = &store->options;
 	struct kn_expert_source source = kn_expert_source_of(options->model, layer, expert);
 	struct entry *made = calloc(1, sizeof *made);
+	if (weights && weights->image) {
+		struct kn_expert_source image = kn_image_of(&source, options->weights);
+		source = kn_image_at(&image, weights->image);
+	}
 
 	if (!made)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for expert %u of layer %u", expert, layer);
@@ -126,7 +132,10 @@ static enum cad_status entry_create(
 	}
 
 	made->loaded.bytes = store->expert_bytes;
-	kn_image_checksum(&source, options->weights, made->loaded.checksum);
+	if (weights)
+		snprintf(made->loaded.checksum, sizeof made->loaded.checksum, "%s", weights->checksum);
+	else
+		kn_image_checksum(&source, options->weights, made->loaded.checksum);
 	*entry = made;
 
 	return CAD_OK;
@@ -161,8 +170,8 @@ static enum cad_status reserve(struct ex_store *store, uint32_t layer, uint32_t 
 
 static void unreserve(struct ex_store *store) { atomic_fetch_sub(&store->used_bytes, store->expert_bytes); }
 
-enum cad_status ex_store_load(
-	struct ex_store *store, uint32_t layer, uint32_t expert, struct ex_loaded *loaded, struct cad_error *error)
+enum cad_status ex_store_load(struct ex_store *store, uint32_t layer, uint32_t expert, const struct ex_weights *weights,
+	struct ex_loaded *loaded, struct cad_error *error)
 {
 	if (!in_range(store, layer, expert))
 		return cad_error_set(error, CAD_ERR_RANGE,
@@ -175,7 +184,7 @@ enum cad_status ex_store_load(
 	enum cad_status status = entry ? CAD_OK : reserve(store, layer, expert, error);
 	if (!entry && status == CAD_OK) {
 		pthread_mutex_unlock(&store->lock);
-		status = entry_create(store, layer, expert, &entry, error);
+		status = entry_create(store, layer, expert, weights, &entry, error);
 		pthread_mutex_lock(&store->lock);
 		if (status == CAD_OK) {
 			atomic_store(&slot->entry, entry);
@@ -216,13 +225,14 @@ enum cad_status ex_store_free(struct ex_store *store, uint32_t layer, uint32_t e
 	struct entry *entry = atomic_exchange(&slot->entry, NULL);
 	uint64_t removed = atomic_fetch_add(&store->now, 1) + 1;
 	pthread_mutex_unlock(&store->lock);
-	if (entry) {
+	if (entry)
 		wait_for_reader(store, removed);
-		entry_destroy(store, entry);
-	}
 
 	pthread_mutex_lock(&store->lock);
 	if (entry) {
+		while (entry->copying > 0)
+			pthread_cond_wait(&store->idle, &store->lock);
+		entry_destroy(store, entry);
 		unreserve(store);
 		atomic_fetch_sub(&store->held, 1);
 	}
@@ -230,6 +240,41 @@ enum cad_status ex_store_free(struct ex_store *store, uint32_t layer, uint32_t e
 	slot_release(store, slot);
 	pthread_mutex_unlock(&store->lock);
 	return entry ? CAD_OK : CAD_ERR_NOT_FOUND;
+}
+
+struct kn_expert_source ex_store_image(const struct ex_store *store, uint32_t layer, uint32_t expert)
+{
+	if (!in_range(store, layer, expert))
+		return (struct kn_expert_source){ .spec = NULL };
+	struct kn_expert_source source = kn_expert_source_of(store->options.model, layer, expert);
+	return kn_image_of(&source, store->options.weights);
+}
+
+enum cad_weights ex_store_weights(const struct ex_store *store) { return store->options.weights; }
+
+enum cad_status ex_store_read(
+	struct ex_store *store, uint32_t layer, uint32_t expert, uint64_t begin, size_t count, void *out)
+{
+	struct kn_expert_source image = ex_store_image(store, layer, expert);
+	uint64_t bytes = kn_image_bytes(&image);
+	if (begin > bytes || count > bytes - begin)
+		return CAD_ERR_RANGE;
+
+	pthread_mutex_lock(&store->lock);
+	struct entry *entry = atomic_load(&slot_at(store, layer, expert)->entry);
+	if (entry)
+		entry->copying++;
+	pthread_mutex_unlock(&store->lock);
+	if (!entry)
+		return CAD_ERR_NOT_FOUND;
+
+	struct kn_device *device = store->options.device;
+	enum cad_status status = device->ops->expert_unpack(device, &entry->expert, &image, begin, count, out);
+	pthread_mutex_lock(&store->lock);
+	entry->copying--;
+	pthread_cond_broadcast(&store->idle);
+	pthread_mutex_unlock(&store->lock);
+	return status;
 }
 
 bool ex_store_holds(const struct ex_store *store, uint32_t layer, uint32_t expert)

@@ -6,7 +6,8 @@
  * The reader takes no lock: it brackets each step with ex_store_enter and ex_store_leave, and what
  * ex_store_find gave it in between stays until it leaves. A writer first makes an expert
  * unreachable, then waits until the reader has left every step that may have seen it, then frees
- * (the grace period of RCU, for one reader).
+ * (the grace period of RCU, for one reader). Who copies an expert out for another node
+ * (ex_store_read) is counted on it, and waited for as well; the reader notices nothing of that.
  *
  * Model and device are borrowed until destroy. Only load allocates; load and free block.
  */
@@ -36,12 +37,29 @@ CAD_MUST_USE enum cad_status ex_store_create(
 /* No reader and no writer may be left. NULL is allowed. */
 void ex_store_destroy(struct ex_store *store);
 
-/* Loading what is held is OK. CAD_ERR_RANGE: the model has no such expert. CAD_ERR_EXHAUSTED: it
- * does not fit into memory_bytes. */
-CAD_MUST_USE enum cad_status ex_store_load(
-	struct ex_store *store, uint32_t layer, uint32_t expert, struct ex_loaded *loaded, struct cad_error *error);
+/* What an expert is packed from, when that is known already. */
+struct ex_weights {
+	const void *image; /* NULL: the checkpoint's tensors */
+	const char *checksum;
+};
+/* `weights` NULL: from the checkpoint, whose image is hashed here. Loading what is held is OK.
+ * CAD_ERR_RANGE: the model has no such expert. CAD_ERR_EXHAUSTED: it does not fit into
+ * memory_bytes. */
+CAD_MUST_USE enum cad_status ex_store_load(struct ex_store *store, uint32_t layer, uint32_t expert,
+	const struct ex_weights *weights, struct ex_loaded *loaded, struct cad_error *error);
 /* CAD_ERR_NOT_FOUND: not held. */
 CAD_MUST_USE enum cad_status ex_store_free(struct ex_store *store, uint32_t layer, uint32_t expert);
+
+/* Any thread. Bytes begin .. begin + count - 1 of the image of an expert that is held.
+ * CAD_ERR_NOT_FOUND: it is not; CAD_ERR_RANGE: the image has no such bytes, or the model no such
+ * expert. */
+CAD_MUST_USE enum cad_status ex_store_read(
+	struct ex_store *store, uint32_t layer, uint32_t expert, uint64_t begin, size_t count, void *out);
+/* Types and shapes of an expert's image, whether it is held or not; zeros for one that the model
+ * does not have. */
+struct kn_expert_source ex_store_image(const struct ex_store *store, uint32_t layer, uint32_t expert);
+
+enum cad_weights ex_store_weights(const struct ex_store *store);
 
 /* Any thread. */
 bool ex_store_holds(const struct ex_store *store, uint32_t layer, uint32_t expert);

@@ -123,6 +123,7 @@ void pl_control_destroy(struct pl_control *control)
 	pl_rollout_destroy(control->rollout);
 	pl_reach_destroy(control->reach);
 	free(control->claims);
+	free(control->asked);
 	pl_force_fini(&control->force);
 	free(control);
 }
@@ -338,9 +339,7 @@ enum cad_status pl_control_address(
 	return CAD_OK;
 }
 
-/* OK with *slot set; AGAIN when the session is not (or no longer) known, or is a router's; or the
- * sentence. */
-static enum cad_status find_report(struct pl_control *control, uint64_t session, struct pl_expert expert,
+enum cad_status pl_control_find_report(struct pl_control *control, uint64_t session, struct pl_expert expert,
 	uint32_t *slot, uint32_t *cell, struct cad_error *error)
 {
 	const struct pl_node *node = node_of(control, session, slot);
@@ -443,7 +442,7 @@ enum cad_status pl_control_loaded(struct pl_control *control, uint64_t session, 
 {
 	uint32_t slot, cell;
 	char expected[33], reported[33];
-	enum cad_status status = find_report(control, session, expert, &slot, &cell, error);
+	enum cad_status status = pl_control_find_report(control, session, expert, &slot, &cell, error);
 
 	if (status != CAD_OK)
 		return status == CAD_AGAIN ? CAD_OK : status;
@@ -486,7 +485,7 @@ enum cad_status pl_control_loading(
 	struct pl_control *control, uint64_t session, struct pl_expert expert, uint64_t bytes, struct cad_error *error)
 {
 	uint32_t slot, cell;
-	enum cad_status status = find_report(control, session, expert, &slot, &cell, error);
+	enum cad_status status = pl_control_find_report(control, session, expert, &slot, &cell, error);
 
 	if (status != CAD_OK)
 		return status == CAD_AGAIN ? CAD_OK : status;
@@ -500,7 +499,7 @@ enum cad_status pl_control_failed(struct pl_control *control, uint64_t session, 
 {
 	char why[WHY_BYTES];
 	uint32_t slot, cell;
-	enum cad_status status = find_report(control, session, expert, &slot, &cell, error);
+	enum cad_status status = pl_control_find_report(control, session, expert, &slot, &cell, error);
 
 	if (status != CAD_OK)
 		return status == CAD_AGAIN ? CAD_OK : status;
@@ -519,7 +518,7 @@ enum cad_status pl_control_freed(
 	struct pl_control *control, uint64_t session, struct pl_expert expert, struct cad_error *error)
 {
 	uint32_t slot, cell;
-	enum cad_status status = find_report(control, session, expert, &slot, &cell, error);
+	enum cad_status status = pl_control_find_report(control, session, expert, &slot, &cell, error);
 
 	if (status != CAD_OK)
 		return status == CAD_AGAIN ? CAD_OK : status;

@@ -35,9 +35,17 @@
 #include "orchestration/planner/objective/cluster.h"
 #include "orchestration/planner/objective/plan.h"
 
+/* An expert to be loaded, and how. Strings are borrowed. */
+struct pl_load_order {
+	uint32_t cell;
+	const char *node, *exchange_address; /* from there; NULL: from the checkpoint */
+	char checksum[33];                   /* with a node */
+	uint64_t bytes_per_second;           /* 0: as fast as it goes */
+};
+
 struct pl_control_events {
 	/* Orders for the node behind a session. */
-	void (*load)(void *context, uint64_t session, const uint32_t *cells, uint32_t count);
+	void (*load)(void *context, uint64_t session, const struct pl_load_order *orders, uint32_t count);
 	void (*free)(void *context, uint64_t session, const uint32_t *cells, uint32_t count);
 	/* A new map, for everybody. Borrowed; acquire it to keep it. */
 	void (*publish)(void *context, struct cad_map *map);
@@ -125,6 +133,10 @@ CAD_MUST_USE enum cad_status pl_control_loaded(struct pl_control *control, uint6
 /* So many bytes of an expert that is being loaded are there. */
 CAD_MUST_USE enum cad_status pl_control_loading(
 	struct pl_control *control, uint64_t session, struct pl_expert expert, uint64_t bytes, struct cad_error *error);
+/* The node that the expert was ordered from was not its source in the end: `why`. Before what
+ * became of the load. */
+CAD_MUST_USE enum cad_status pl_control_passed_over(struct pl_control *control, uint64_t session,
+	struct pl_expert expert, const char *why, struct cad_error *error);
 CAD_MUST_USE enum cad_status pl_control_failed(struct pl_control *control, uint64_t session, struct pl_expert expert,
 	const char *why, struct cad_error *error);
 CAD_MUST_USE enum cad_status pl_control_freed(
@@ -195,7 +207,7 @@ bool pl_control_ready(const struct pl_control *control, char *text, size_t bytes
 /* For status and metrics. */
 struct pl_control_stats {
 	uint64_t joins, refusals, deaths, loads_ordered, frees_ordered, loads_failed, checksums_wrong, maps_published,
-		state_errors, absences, loads_stalled;
+		state_errors, absences, loads_stalled, sources_failed;
 };
 const struct pl_control_stats *pl_control_stats(const struct pl_control *control);
 const struct pl_registry *pl_control_registry(const struct pl_control *control);

@@ -91,22 +91,6 @@ static uint64_t routers_epoch(const struct pl_control *control)
 	return lowest;
 }
 
-static void order_load(void *context, uint32_t slot, const uint32_t *cells, uint32_t count)
-{
-	struct pl_control *control = context;
-	control->stats.loads_ordered += count;
-	control->options.events.load(
-		control->options.events.context, control->registry.nodes[slot].session, cells, count);
-}
-
-static void order_free(void *context, uint32_t slot, const uint32_t *cells, uint32_t count)
-{
-	struct pl_control *control = context;
-	control->stats.frees_ordered += count;
-	control->options.events.free(
-		control->options.events.context, control->registry.nodes[slot].session, cells, count);
-}
-
 /* ---- maps ---- */
 
 /* Saved before it is published, so that no epoch is ever used for two maps. */
@@ -204,8 +188,8 @@ static uint64_t turn(struct pl_control *control, uint64_t now_ns)
 	if (control->target_due)
 		pl_control_set_target(control, now_ns);
 	const struct pl_rollout_orders orders = {
-		.load = order_load,
-		.free = order_free,
+		.load = pl_order_load,
+		.free = pl_order_free,
 		.stalled = pl_force_stalled,
 		.context = control,
 	};

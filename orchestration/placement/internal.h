@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The inside of control: control.c is told what happened, control_turn.c acts on it,
+ * control_order.c gives the orders,
  * control_target.c says which node should hold which expert, control_force.c keeps the plan in
  * force; and of the state file. Nothing else includes this.
  */
@@ -40,6 +41,11 @@ struct pl_scene {
 	bool *fresh; /* [nodes_count] not of the plan in force yet */
 };
 
+/* A load that was ordered from a node. */
+struct pl_asked {
+	uint32_t target, cell, source;
+};
+
 struct pl_control {
 	struct pl_control_options options;
 	uint32_t cells;
@@ -60,6 +66,9 @@ struct pl_control {
 	char shortage[256];          /* what the last target could not do; "" */
 	struct pl_claim *claims;
 	size_t claims_count, claims_capacity;
+	struct pl_asked *asked; /* those that are over are among them */
+	size_t asked_count, asked_capacity;
+	uint64_t shunned_ns[CAD_PROCESSES_MAX]; /* until then a node is no source */
 	struct pl_force force;
 	struct pl_control_stats stats;
 	struct pl_registry registry;
@@ -69,6 +78,19 @@ static inline uint64_t pl_control_now(const struct pl_control *control)
 {
 	return cad_clock_now_ns(control->options.clock);
 }
+
+/* ---- what nodes report (control.c) ---- */
+
+/* OK with *slot set; AGAIN when the session is not (or no longer) known, or is a router's; or the
+ * sentence. */
+enum cad_status pl_control_find_report(struct pl_control *control, uint64_t session, struct pl_expert expert,
+	uint32_t *slot, uint32_t *cell, struct cad_error *error);
+
+/* ---- orders (control_order.c) ---- */
+
+/* For pl_rollout_turn; `control` is the context. */
+void pl_order_load(void *control, uint32_t slot, const uint32_t *cells, uint32_t count);
+void pl_order_free(void *control, uint32_t slot, const uint32_t *cells, uint32_t count);
 
 /* ---- the state file (control.c) ---- */
 

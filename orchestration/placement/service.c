@@ -61,21 +61,22 @@ static void on_timer(uv_timer_t *timer)
 
 /* ---- what control wants ---- */
 
-static void order_cells(struct pl_service *service, uint64_t session, const uint32_t *cells, uint32_t count, bool load)
+static void on_load(void *context, uint64_t session, const struct pl_load_order *orders, uint32_t count)
 {
+	struct pl_service *service = context;
 	struct pl_stream *stream = pl_streams_find(&service->streams, session);
 	struct pl_shape shape = pl_checkpoint_shape(service->options.checkpoint);
 	if (stream)
-		pl_stream_cells(stream, &shape, cells, count, load);
+		pl_stream_loads(stream, &shape, orders, count);
 }
 
-static void on_load(void *context, uint64_t session, const uint32_t *cells, uint32_t count)
-{
-	order_cells(context, session, cells, count, true);
-}
 static void on_free(void *context, uint64_t session, const uint32_t *cells, uint32_t count)
 {
-	order_cells(context, session, cells, count, false);
+	struct pl_service *service = context;
+	struct pl_stream *stream = pl_streams_find(&service->streams, session);
+	struct pl_shape shape = pl_checkpoint_shape(service->options.checkpoint);
+	if (stream)
+		pl_stream_frees(stream, &shape, cells, count);
 }
 
 static void on_publish(void *context, struct cad_map *map)
@@ -228,7 +229,14 @@ static enum cad_status take_expert(
 		return cad_error_set(error, CAD_ERR_INVALID, "an expert report names no expert");
 
 	const struct pl_expert expert = { report->id->layer, report->id->expert };
+	enum cad_status status = CAD_OK;
+	if (report->passed_over[0])
+		status = pl_control_passed_over(service->control, session, expert, report->passed_over, error);
+	if (status != CAD_OK)
+		return status;
 	switch (report->state) {
+	case CADRE__V1__EXPERT_STATE__EXPERT_STATE_LOADING:
+		return pl_control_loading(service->control, session, expert, report->read_bytes, error);
 	case CADRE__V1__EXPERT_STATE__EXPERT_STATE_LOADED:
 		return pl_control_loaded(service->control, session, expert, report->checksum, report->bytes, error);
 	case CADRE__V1__EXPERT_STATE__EXPERT_STATE_FREED:
@@ -237,8 +245,8 @@ static enum cad_status take_expert(
 		return pl_control_failed(service->control, session, expert, report->error, error);
 	default:
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"a report about layer %u expert %u says neither LOADED nor FREED nor FAILED", expert.layer,
-			expert.expert);
+			"a report about layer %u expert %u says neither LOADED nor LOADING nor FREED nor FAILED",
+			expert.layer, expert.expert);
 	}
 }
 

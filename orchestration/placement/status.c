@@ -149,6 +149,8 @@ void pl_status_destroy(struct pl_status *status) { free(status); }
 	X(loads_failed, "cadre_placement_loads_failed_total", "Loads that failed") \
 	X(loads_stalled, "cadre_placement_loads_stalled_total", \
 		"Loads that were given up, since they did not come on") \
+	X(sources_failed, "cadre_placement_sources_failed_total", \
+		"Loads that did not come from the node that they should have come from") \
 	X(checksums_wrong, "cadre_placement_checksums_wrong_total", \
 		"Loaded experts whose checksum was not the checkpoint's") \
 	X(maps_published, "cadre_placement_maps_total", "Maps that were published") \

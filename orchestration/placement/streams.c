@@ -180,40 +180,83 @@ void pl_stream_standing(struct pl_stream *stream, bool counts, const char *why)
 	queue_message(stream, &order.base);
 }
 
-void pl_stream_cells(
-	struct pl_stream *stream, const struct pl_shape *shape, const uint32_t *cells, uint32_t count, bool load)
+/* Its process joins again, and gets its orders again. */
+static void no_memory(struct pl_stream *stream)
+{
+	cad_rpc_call_abort(
+		stream->call, CAD_RPC_RESOURCE_EXHAUSTED, "the placement service is out of memory for an order");
+}
+
+static void id_fill(Cadre__V1__ExpertId *id, const struct pl_shape *shape, uint32_t cell)
+{
+	cadre__v1__expert_id__init(id);
+	id->layer = pl_cell_layer(shape, cell);
+	id->expert = pl_cell_expert(shape, cell);
+}
+
+void pl_stream_loads(
+	struct pl_stream *stream, const struct pl_shape *shape, const struct pl_load_order *orders, uint32_t count)
+{
+	Cadre__V1__ExpertId *ids = malloc(count * sizeof *ids), **id_list = malloc(count * sizeof *id_list);
+	Cadre__V1__ExpertSource *sources = malloc(count * sizeof *sources),
+				**source_list = malloc(count * sizeof *source_list);
+	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
+	Cadre__V1__LoadOrder load = CADRE__V1__LOAD_ORDER__INIT;
+
+	if (!ids || !id_list || !sources || !source_list) {
+		no_memory(stream);
+		goto free_lists;
+	}
+
+	for (uint32_t i = 0; i < count; i++) {
+		id_fill(&ids[i], shape, orders[i].cell);
+		id_list[i] = &ids[i];
+		cadre__v1__expert_source__init(&sources[i]);
+		source_list[i] = &sources[i];
+		sources[i].bytes_per_second = orders[i].bytes_per_second;
+		if (!orders[i].node)
+			continue;
+		sources[i].node = (char *)orders[i].node;
+		sources[i].exchange_address = (char *)orders[i].exchange_address;
+		sources[i].checksum = (char *)orders[i].checksum;
+	}
+
+	load.experts = id_list;
+	load.n_experts = count;
+	load.sources = source_list;
+	load.n_sources = count;
+	order.order_case = CADRE__V1__NODE_ORDER__ORDER_LOAD;
+	order.load = &load;
+	queue_message(stream, &order.base);
+
+free_lists:
+	free(ids);
+	free(id_list);
+	free(sources);
+	free(source_list);
+}
+
+void pl_stream_frees(struct pl_stream *stream, const struct pl_shape *shape, const uint32_t *cells, uint32_t count)
 {
 	Cadre__V1__ExpertId *ids = malloc(count * (sizeof *ids + sizeof(Cadre__V1__ExpertId *)));
+	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
+	Cadre__V1__FreeOrder release = CADRE__V1__FREE_ORDER__INIT;
 
-	if (!ids) { /* its process joins again and gets its orders again */
-		cad_rpc_call_abort(stream->call, CAD_RPC_RESOURCE_EXHAUSTED,
-			"the placement service is out of memory for an order");
+	if (!ids) {
+		no_memory(stream);
 		return;
 	}
 
 	Cadre__V1__ExpertId **list = (Cadre__V1__ExpertId **)(ids + count);
 	for (uint32_t i = 0; i < count; i++) {
-		cadre__v1__expert_id__init(&ids[i]);
-		ids[i].layer = pl_cell_layer(shape, cells[i]);
-		ids[i].expert = pl_cell_expert(shape, cells[i]);
+		id_fill(&ids[i], shape, cells[i]);
 		list[i] = &ids[i];
 	}
 
-	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
-	Cadre__V1__LoadOrder load_order = CADRE__V1__LOAD_ORDER__INIT;
-	Cadre__V1__FreeOrder free_order = CADRE__V1__FREE_ORDER__INIT;
-	if (load) {
-		load_order.experts = list;
-		load_order.n_experts = count;
-		order.order_case = CADRE__V1__NODE_ORDER__ORDER_LOAD;
-		order.load = &load_order;
-	} else {
-		free_order.experts = list;
-		free_order.n_experts = count;
-		order.order_case = CADRE__V1__NODE_ORDER__ORDER_FREE;
-		order.free = &free_order;
-	}
-
+	release.experts = list;
+	release.n_experts = count;
+	order.order_case = CADRE__V1__NODE_ORDER__ORDER_FREE;
+	order.free = &release;
 	queue_message(stream, &order.base);
 	free(ids);
 }

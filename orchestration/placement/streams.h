@@ -6,8 +6,8 @@
  * Orders are queued, however many there are. Maps and lists of peers may be skipped, because each
  * is whole: who reads slowly gets the newest when there is room again.
  *
- * Embedded by the service. One thread, that of the reactor; nothing blocks. A stream is the state of
- * its call, and ends with it.
+ * Embedded by the service. One thread, that of the reactor; nothing blocks. A stream is the state
+ * of its call, and ends with it.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_STREAMS_H
 #define CADRE_ORCHESTRATION_PLACEMENT_STREAMS_H
@@ -15,6 +15,7 @@
 #include "cadre/v1/placement.pb-c.h"
 #include "common/cluster/map.h"
 #include "common/rpc/server.h"
+#include "orchestration/placement/control.h"
 #include "orchestration/placement/door.h"
 #include "orchestration/placement/peers.h"
 #include "orchestration/placement/shape.h"
@@ -64,9 +65,10 @@ void pl_stream_map(struct pl_streams *streams, struct pl_stream *stream);
 void pl_stream_challenge(struct pl_stream *stream, uint8_t mac[CAD_PROOF_BYTES]);
 /* And then what a process hears first: the map, and an expert node its peers. */
 void pl_stream_welcome(struct pl_streams *streams, struct pl_stream *stream, Cadre__V1__NodeWelcome *welcome);
-/* To load these experts, or to free them. */
-void pl_stream_cells(
-	struct pl_stream *stream, const struct pl_shape *shape, const uint32_t *cells, uint32_t count, bool load);
+/* To load experts, or to free them. */
+void pl_stream_loads(
+	struct pl_stream *stream, const struct pl_shape *shape, const struct pl_load_order *orders, uint32_t count);
+void pl_stream_frees(struct pl_stream *stream, const struct pl_shape *shape, const uint32_t *cells, uint32_t count);
 void pl_stream_standing(struct pl_stream *stream, bool counts, const char *why);
 
 #endif

@@ -38,15 +38,36 @@ bool world_listed(const struct cad_map *map, const char *id, uint32_t cell)
 	return false;
 }
 
-static void on_load(void *context, uint64_t session, const uint32_t *cells, uint32_t count)
+/* Another node, that holds the expert, or has lately been lost. */
+static void check_source(struct world *world, const struct world_node *target, const struct pl_load_order *order)
+{
+	char hex[33];
+	checksum_of(order->cell, hex);
+	assert_string_equal(order->checksum, hex);
+	assert_true(strlen(order->exchange_address) > 0 && strcmp(order->node, target->id) != 0);
+	for (int n = 0; n < WORLD_NODES; n++) {
+		struct world_node *node = &world->nodes[n];
+		if (strcmp(node->id, order->node) != 0)
+			continue;
+		assert_true((node->held[order->cell] && !node->freeing[order->cell]) || !node->session ||
+			world->now_ms <= node->gone_ms + WORLD_LEASE_MS);
+		node->given++;
+		return;
+	}
+	fail_msg("'%s' is no node", order->node);
+}
+
+static void on_load(void *context, uint64_t session, const struct pl_load_order *orders, uint32_t count)
 {
 	struct world *world = context;
 	struct world_node *node = node_of(world, session);
 
 	assert_non_null(node);
 	for (uint32_t i = 0; i < count; i++) {
-		node->due_ms[cells[i]] = world->now_ms + 5 + cells[i] % 7;
+		node->due_ms[orders[i].cell] = world->now_ms + 5 + orders[i].cell % 7;
 		world->loads++;
+		if (orders[i].node)
+			check_source(world, node, &orders[i]);
 	}
 
 	uint64_t used = 0;

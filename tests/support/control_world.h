@@ -35,6 +35,7 @@ struct world_node {
 	uint32_t pid;
 	uint32_t worker; /* of its exchange; another one has another address */
 	uint64_t memory; /* in experts */
+	unsigned given;  /* experts that others were ordered to get from it */
 	uint64_t report_ms, rejoin_ms, gone_ms;
 	uint64_t due_ms[WORLD_CELLS]; /* loading until then; 0: not */
 	bool stuck;                   /* its loads do not come on */

@@ -334,6 +334,17 @@ static void ring(void *context)
 	pthread_mutex_unlock(&bell->lock);
 }
 
+static const struct ex_load plain = { .node = NULL };
+
+static void loader_for(struct ex_engine *engine, unsigned threads, struct bell *bell, struct ex_loader **loader)
+{
+	const struct ex_loader_options options = {
+		.engine = engine, .threads = threads, .changed = ring, .context = bell
+	};
+	struct cad_error error;
+	must(ex_loader_create(&options, loader, &error), &error);
+}
+
 static struct ex_load_report *next_report(struct ex_loader *loader, struct bell *bell)
 {
 	struct ex_load_report *report;
@@ -355,7 +366,6 @@ static void last_wish_counts(void **state)
 	struct expert_world world;
 	struct ex_engine *engine;
 	struct ex_loader *loader;
-	struct cad_error error;
 	struct bell bell = { .lock = PTHREAD_MUTEX_INITIALIZER, .rung = PTHREAD_COND_INITIALIZER };
 	uint64_t seed = (uint64_t)time(NULL);
 	const char *given = getenv("CADRE_TEST_SEED");
@@ -366,13 +376,16 @@ static void last_wish_counts(void **state)
 	bool wish[4][16] = { { false } }, reported[4][16] = { { false } };
 	expert_world_init(&world, "olmoe-a");
 	engine_for(&world, &engine, 0);
-	must(ex_loader_create(engine, 3, ring, &bell, &loader, &error), &error);
+	loader_for(engine, 3, &bell, &loader);
 
 	for (int i = 0; i < 2000; i++) {
 		uint32_t layer = (uint32_t)cad_random_below(&random, 4),
 			 expert = (uint32_t)cad_random_below(&random, 16);
 		wish[layer][expert] = cad_random_below(&random, 2) == 1;
-		ex_loader_order(loader, layer, expert, wish[layer][expert]);
+		if (wish[layer][expert])
+			ex_loader_load(loader, layer, expert, &plain);
+		else
+			ex_loader_free(loader, layer, expert);
 	}
 
 	struct ex_load_report *report;
@@ -414,14 +427,14 @@ static void frees_make_room(void **state)
 	engine_for(&world, &engine, 2 * one);
 	must(ex_engine_load(engine, 0, 0, &loaded, &error), &error);
 	must(ex_engine_load(engine, 0, 1, &loaded, &error), &error);
-	must(ex_loader_create(engine, 1, ring, &bell, &loader, &error), &error);
-	ex_loader_order(loader, 1, 0, true);
+	loader_for(engine, 1, &bell, &loader);
+	ex_loader_load(loader, 1, 0, &plain);
 	struct ex_load_report *report = next_report(loader, &bell);
 	assert_int_equal(report->outcome, EX_LOAD_FAILED);
 	assert_non_null(strstr(report->text, "raise --memory"));
 	free(report);
-	ex_loader_order(loader, 0, 0, false);
-	ex_loader_order(loader, 1, 0, true);
+	ex_loader_free(loader, 0, 0);
+	ex_loader_load(loader, 1, 0, &plain);
 	report = next_report(loader, &bell);
 	assert_int_equal(report->outcome, EX_LOAD_FREED);
 	free(report);

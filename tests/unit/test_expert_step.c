@@ -56,7 +56,7 @@ static void bench_open(struct bench *bench, struct expert_world *world)
 	must(ex_store_create(&store, &bench->store, &error), &error);
 	for (uint32_t e = 0; e < 2 * 16; e++) {
 		struct ex_loaded loaded;
-		must(ex_store_load(bench->store, e / 16, e % 16, &loaded, &error), &error);
+		must(ex_store_load(bench->store, e / 16, e % 16, NULL, &loaded, &error), &error);
 	}
 
 	assert_int_equal(ex_inbox_init(&bench->inbox, 8), CAD_OK);
