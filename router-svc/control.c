@@ -15,6 +15,11 @@ struct rt_control {
 	struct cad_rpc_wakeup reach;
 	struct rt_report *report; /* NULL: the engine has no telemetry */
 	Cadre__V1__Unreached unreached[CAD_NODES_MAX], *unreached_list[CAD_NODES_MAX]; /* of the last load report */
+	struct {
+		Cadre__V1__ExpertCalls message;
+		Cadre__V1__Breaker breakers[RT_HEALTH_BREAKERS_MAX], *list[RT_HEALTH_BREAKERS_MAX];
+		Cadre__V1__ExpertId copies[RT_HEALTH_BREAKERS_MAX];
+	} calls; /* the same */
 	struct cad_note apart, discounted;
 };
 
@@ -53,6 +58,37 @@ static void fill_unreached(struct rt_control *control, Cadre__V1__NodeLoad *load
 	load->n_unreached = view->count;
 }
 
+static void fill_calls(struct rt_control *control, const struct rt_engine_stats *stats)
+{
+	const struct rt_health_view *view = rt_engine_health(control->options.engine);
+	Cadre__V1__ExpertCalls *calls = &control->calls.message;
+
+	cadre__v1__expert_calls__init(calls);
+	calls->late = stats->calls_late;
+	calls->hedged = stats->calls_hedged;
+	calls->hedges_won = stats->hedges_won;
+	calls->rows_diverted = stats->rows_diverted;
+	calls->p99_us = stats->call_p99_ns / CAD_NS_PER_US;
+	calls->breakers_open = stats->breakers;
+	calls->copies_open = stats->open_copies;
+	calls->breakers = control->calls.list;
+	calls->n_breakers = view->count;
+
+	for (uint32_t i = 0; i < view->count; i++) {
+		const struct rt_health_breaker *from = &view->breakers[i];
+		Cadre__V1__Breaker *breaker = control->calls.list[i] = &control->calls.breakers[i];
+		Cadre__V1__ExpertId *copy = &control->calls.copies[i];
+		cadre__v1__breaker__init(breaker);
+		cadre__v1__expert_id__init(copy);
+		breaker->node = (char *)(uintptr_t)from->node;
+		breaker->why = (char *)(uintptr_t)from->why;
+		breaker->half_open = from->half_open;
+		copy->layer = from->layer;
+		copy->expert = from->expert;
+		breaker->copy = from->of_copy ? copy : NULL;
+	}
+}
+
 static void fill_load(void *context, Cadre__V1__NodeLoad *load)
 {
 	struct rt_control *control = context;
@@ -65,6 +101,8 @@ static void fill_load(void *context, Cadre__V1__NodeLoad *load)
 	load->tokens = stats.tokens_generated + stats.tokens_prefilled;
 	load->sequences = stats.running;
 	load->queue = stats.waiting;
+	fill_calls(control, &stats);
+	load->expert_calls = &control->calls.message;
 }
 
 /* At once, not with the next report: the placement service gives a node experts when routers reach

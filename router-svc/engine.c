@@ -39,11 +39,12 @@ struct rt_engine {
 	void *sample_scratch;
 	const struct cad_clock *clock;
 	uint64_t look_at_ns; /* at all nodes, again */
+	struct rt_health health;
 	_Atomic bool stop;
 	struct {
 		_Atomic uint64_t steps, prefilled, generated, requests, finished, failed, cancelled, preempted, dropped,
-			spilled, absent, epoch, advanced_ns, call_p99_ns;
-		_Atomic uint32_t running, waiting, paused, pages_free, connections, unreached;
+			spilled, absent, epoch, advanced_ns, call_p99_ns, breakers_opened;
+		_Atomic uint32_t running, waiting, paused, pages_free, connections, unreached, breakers, open_copies;
 	} stats;
 };
 
@@ -392,6 +393,7 @@ static void look_at_nodes(struct rt_engine *engine)
 	engine->look_at_ns = now + LOOK_MS * CAD_NS_PER_MS;
 	atomic_store_explicit(
 		&engine->stats.call_p99_ns, rt_route_table_p99_ns(&engine->exchange.routes), memory_order_relaxed);
+	rt_health_fill(&engine->health, &engine->exchange.routes);
 }
 
 static void publish_stats(struct rt_engine *engine)
@@ -404,6 +406,11 @@ static void publish_stats(struct rt_engine *engine)
 	atomic_store_explicit(&engine->stats.preempted, engine->scheduler.preempted, memory_order_relaxed);
 	atomic_store_explicit(
 		&engine->stats.connections, rt_route_table_connections(&engine->exchange.routes), memory_order_relaxed);
+	const struct rt_route_table *routes = &engine->exchange.routes;
+	atomic_store_explicit(&engine->stats.breakers, routes->breakers, memory_order_relaxed);
+	atomic_store_explicit(&engine->stats.breakers_opened, routes->breakers_opened + routes->open_copies.opened,
+		memory_order_relaxed);
+	atomic_store_explicit(&engine->stats.open_copies, routes->open_copies.count, memory_order_relaxed);
 	atomic_store_explicit(&engine->stats.unreached, engine->exchange.routes.unreached, memory_order_relaxed);
 }
 
@@ -506,6 +513,7 @@ static enum cad_status create_exchange(struct rt_engine *engine, struct cad_erro
 		.shipments_max = gate->experts > 0 ? CALLS_MAX : 1,
 		.call_timeout_ms = o->call_timeout_ms,
 		.hedge_max = o->hedge_max,
+		.breaker_p99_ms = o->breaker_p99_ms,
 		.absent = o->policies.absent,
 		.idle = take_news,
 		.idle_context = engine,
@@ -586,6 +594,7 @@ enum cad_status rt_engine_create(
 	if (!engine)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the engine");
 
+	rt_health_init(&engine->health);
 	take_options(engine, options);
 	const struct rt_engine_options *o = &engine->options;
 	enum cad_status status = allocate(engine);
@@ -679,6 +688,8 @@ struct rt_telemetry *rt_engine_telemetry(struct rt_engine *engine)
 	return engine->telemetry.records ? &engine->telemetry : NULL;
 }
 
+const struct rt_health_view *rt_engine_health(struct rt_engine *engine) { return rt_health_look(&engine->health); }
+
 const struct rt_reach_view *rt_engine_reach(struct rt_engine *engine)
 {
 	return rt_reach_look(engine->exchange.routes.reach);
@@ -705,6 +716,11 @@ void rt_engine_stats(const struct rt_engine *engine, struct rt_engine_stats *sta
 		.hedges_won = x->hedges_won,
 		.hedges_refused = x->hedges_refused,
 		.hedge_calls = x->hedge_calls,
+		.probes = x->probes,
+		.rows_diverted = x->rows_diverted,
+		.breakers_opened = engine->stats.breakers_opened,
+		.breakers = engine->stats.breakers,
+		.open_copies = engine->stats.open_copies,
 		.bytes_sent = x->bytes_sent,
 		.bytes_received = x->bytes_received,
 		.nodes_touched = x->nodes_touched,

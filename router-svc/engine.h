@@ -25,6 +25,7 @@
 #include "common/transport/transport.h"
 #include "kernels/kernels.h"
 #include "router-svc/moe/policies.h"
+#include "router-svc/moe/health.h"
 #include "router-svc/moe/reach.h"
 #include "router-svc/request.h"
 #include "router-svc/stages.h"
@@ -57,6 +58,7 @@ struct rt_engine_options {
 	uint64_t kv_bytes;         /* 0: 1 GiB */
 	uint32_t micro_batches;    /* 0: two when measured to pay, else one */
 	uint32_t call_timeout_ms;  /* an expert call that takes longer is sent again; 0: 10000 */
+	uint32_t breaker_p99_ms;   /* a node whose calls take longer is left out (moe/breaker.h); 0: never */
 	double hedge_max;          /* extra calls for late ones, as a part of all others (moe/hedge.h); 0: none */
 	struct rt_policies policies;
 	rt_event_fn *on_event;
@@ -115,6 +117,8 @@ struct rt_telemetry *rt_engine_telemetry(struct rt_engine *engine);
 /* Which nodes of the map have no finished hello with this router. One thread at a time; valid until
  * its next call. Times are rt_engine_clock's. */
 const struct rt_reach_view *rt_engine_reach(struct rt_engine *engine);
+/* What it leaves out of its choice of nodes; the same. */
+const struct rt_health_view *rt_engine_health(struct rt_engine *engine);
 
 /* Counters for metrics, status and benchmarks; any thread may read them, each is consistent by
  * itself. */
@@ -122,9 +126,10 @@ struct rt_engine_stats {
 	uint64_t steps, tokens_prefilled, tokens_generated, requests, finished, failed, cancelled, preempted;
 	uint64_t calls, calls_retried, bytes_sent, bytes_received, nodes_touched, routed_rows, dropped, spilled, absent;
 	uint64_t stage_ns[RT_STAGE_COUNT];
-	uint64_t calls_late, calls_hedged, hedges_won, hedges_refused, hedge_calls; /* moe/exchange.h */
-	uint64_t call_p99_ns; /* of the node with the slowest calls; 0: not known */
-	uint32_t running, waiting, paused, kv_pages, kv_pages_free, connections, unreached;
+	uint64_t calls_late, calls_hedged, hedges_won, hedges_refused, hedge_calls, probes, rows_diverted,
+		breakers_opened; /* moe/exchange.h */
+	uint64_t call_p99_ns;    /* of the node with the slowest calls; 0: not known */
+	uint32_t running, waiting, paused, kv_pages, kv_pages_free, connections, unreached, breakers, open_copies;
 	uint64_t epoch;
 };
 void rt_engine_stats(const struct rt_engine *engine, struct rt_engine_stats *stats);

@@ -45,6 +45,11 @@ static const struct {
 	COUNTER(hedges_refused, "cadre_router_hedges_refused_total",
 		"Times that a late call with copies was not hedged because of --hedge-max."),
 	COUNTER(hedge_calls, "cadre_router_hedge_calls_total", "Calls sent for hedges, of all calls sent."),
+	COUNTER(breakers_opened, "cadre_router_breakers_opened_total",
+		"Times that a circuit breaker opened, of a node or of an expert's copy."),
+	COUNTER(probes, "cadre_router_breaker_probes_total", "Calls sent to nodes whose breaker is half open."),
+	COUNTER(rows_diverted, "cadre_router_rows_diverted_total",
+		"Rows kept from a node that holds a copy for them, summed over MoE layers: its breaker is open, or it is late."),
 	COUNTER(bytes_sent, "cadre_router_exchange_sent_bytes_total", "Bytes of calls sent to expert nodes."),
 	COUNTER(bytes_received, "cadre_router_exchange_received_bytes_total", "Bytes of answers from expert nodes."),
 	COUNTER(nodes_touched, "cadre_router_nodes_touched_total",
@@ -66,6 +71,9 @@ static const struct {
 	GAUGE(unreached, "cadre_router_nodes_unreached", "Expert nodes of the map that are not connected."),
 	SECONDS(call_p99_ns, "cadre_router_expert_call_p99_seconds",
 		"What 99 of 100 calls to the slowest expert node do not exceed; 0: not known."),
+	GAUGE(breakers, "cadre_router_breakers_open", "Expert nodes whose circuit breaker is not closed."),
+	GAUGE(open_copies, "cadre_router_breaker_copies_open",
+		"Copies of experts that are left out because their node says that it does not hold them."),
 	GAUGE(epoch, "cadre_router_map_epoch", "Epoch of the map in use."),
 #undef COUNTER
 #undef GAUGE

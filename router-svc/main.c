@@ -38,7 +38,7 @@ struct options {
 	bool local_experts;
 	enum kn_isa isa;
 	uint32_t threads, step_tokens, chunk, sequences_max, queue_max, streams_per_client, micro_batches;
-	uint64_t kv_memory, call_timeout_ns, stream_stall_ns, drain_delay_ns;
+	uint64_t kv_memory, call_timeout_ns, breaker_p99_ns, stream_stall_ns, drain_delay_ns;
 	enum ready_means ready_means;
 	enum rt_capacity_policy capacity_policy;
 	double capacity_factor, hedge_max;
@@ -83,6 +83,8 @@ static const struct cad_option table[] = {
 		"parts of a step, so that attention and experts overlap; 0: when it pays"),
 	CAD_OPTION_DURATION(struct options, call_timeout_ns, "call-timeout", "10s", CAD_NS_PER_MS, 3600 * CAD_NS_PER_S,
 		"an expert call that takes longer is sent again"),
+	CAD_OPTION_DURATION(struct options, breaker_p99_ns, "breaker-p99", "500ms", 0, 3600 * CAD_NS_PER_S,
+		"an expert node of whose calls more than 1 of 100 take longer is left out while others have copies; 0s: no time is too long"),
 	CAD_OPTION_SHARE(struct options, hedge_max, "hedge-max", "5%", 0, 1,
 		"a late expert call is sent to other nodes with copies too, in so many calls more than all others; 0: never"),
 	CAD_OPTION_U32(struct options, streams_per_client, "streams-per-client", "32", 0, 65536,
@@ -222,6 +224,7 @@ static void engine_options(const struct program *p, struct rt_engine_options *op
 		.kv_bytes = o->kv_memory,
 		.micro_batches = o->micro_batches,
 		.call_timeout_ms = (uint32_t)(o->call_timeout_ns / CAD_NS_PER_MS),
+		.breaker_p99_ms = p->options.local_experts ? 0 : (uint32_t)(o->breaker_p99_ns / CAD_NS_PER_MS),
 		.hedge_max = p->options.local_experts ? 0 : o->hedge_max,
 		.policies = policies(o),
 		.on_event = rt_frontend_on_event,

@@ -84,6 +84,21 @@ static int compare_nodes(const void *a, const void *b)
 	return x->role != y->role ? (int)y->role - (int)x->role : strcmp(x->id, y->id);
 }
 
+/* What a router leaves out of its choice of nodes, as far as it has named it. */
+static void print_breakers(const Cadre__V1__NodeStatus *node)
+{
+	const Cadre__V1__ExpertCalls *calls = node->expert_calls;
+	uint32_t open = calls ? calls->breakers_open + calls->copies_open : 0;
+
+	for (size_t i = 0; calls && i < calls->n_breakers; i++)
+		cl_line(stdout, "ATTENTION: %s leaves %s out while others have copies: %s%s", node->id,
+			calls->breakers[i]->node, calls->breakers[i]->why,
+			calls->breakers[i]->half_open ? "; it is being tried again" : "");
+	if (calls && open > calls->n_breakers)
+		cl_line(stdout, "ATTENTION: %s leaves out %zu more nodes and copies", node->id,
+			(size_t)open - calls->n_breakers);
+}
+
 static void print_attention(const Cadre__V1__ClusterStatus *status)
 {
 	for (size_t i = 0; i < status->n_nodes; i++) {
@@ -92,6 +107,8 @@ static void print_attention(const Cadre__V1__ClusterStatus *status)
 		if (status->nodes[i]->absence[0])
 			cl_line(stdout, "ATTENTION: %s: %s", status->nodes[i]->id, status->nodes[i]->absence);
 	}
+	for (size_t i = 0; i < status->n_nodes; i++)
+		print_breakers(status->nodes[i]);
 	for (size_t i = 0; i < status->n_refused; i++)
 		cl_line(stdout, "ATTENTION: refused %.0f s ago: %s", (double)status->refused[i]->last_ms * 1e-3,
 			status->refused[i]->why);
@@ -137,13 +154,35 @@ static void print_table(const Cadre__V1__ClusterStatus *status)
 	}
 }
 
+/* Of a router; NULL: it says nothing of calls. */
+static json_t *calls_to_json(const Cadre__V1__ExpertCalls *calls)
+{
+	if (!calls)
+		return NULL;
+
+	json_t *breakers = json_array();
+	for (size_t i = 0; i < calls->n_breakers; i++) {
+		const Cadre__V1__Breaker *breaker = calls->breakers[i];
+		json_t *copy = breaker->copy ? json_pack("{s:I, s:I}", "layer", (json_int_t)breaker->copy->layer,
+						       "expert", (json_int_t)breaker->copy->expert)
+					     : json_null();
+		(void)json_array_append_new(breakers,
+			json_pack("{s:s, s:b, s:s, s:o}", "node", breaker->node, "half_open", breaker->half_open, "why",
+				breaker->why, "copy", copy));
+	}
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "late", (json_int_t)calls->late, "hedged",
+		(json_int_t)calls->hedged, "hedges_won", (json_int_t)calls->hedges_won, "rows_diverted",
+		(json_int_t)calls->rows_diverted, "p99_us", (json_int_t)calls->p99_us, "breakers_open",
+		(json_int_t)calls->breakers_open, "copies_open", (json_int_t)calls->copies_open, "breakers", breakers);
+}
+
 static json_t *node_to_json(const Cadre__V1__NodeStatus *node)
 {
 	char exchange[CAD_ADDRESS_BYTES];
 
 	cad_exchange_address_host(node->exchange_address, exchange);
 	return json_pack(
-		"{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:s, s:I, s:o}",
+		"{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:s, s:I, s:o, s:o*}",
 		"id", node->id, "role", role_name(node->role), "state", state_name(node->state), "exchange_address",
 		exchange, "http_address", node->http_address, "grpc_address", node->grpc_address, "experts",
 		(json_int_t)node->experts, "memory_bytes", (json_int_t)node->memory_bytes, "memory_used_bytes",
@@ -153,7 +192,7 @@ static json_t *node_to_json(const Cadre__V1__NodeStatus *node)
 		"threads", (json_int_t)node->threads, "pid", (json_int_t)node->pid, "kernels_fingerprint",
 		node->kernels_fingerprint, "problem", node->problem, "reached", (json_int_t)node->reached, "reached_of",
 		(json_int_t)node->reached_of, "absence", node->absence, "queue", (json_int_t)node->queue, "work",
-		cl_work_to_json(node->work));
+		cl_work_to_json(node->work), "expert_calls", calls_to_json(node->expert_calls));
 }
 
 static json_t *settings_to_json(const Cadre__V1__Settings *settings)

@@ -20,6 +20,7 @@
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_REGISTRY_H
 #define CADRE_ORCHESTRATION_PLACEMENT_REGISTRY_H
 
+#include "orchestration/placement/calls.h"
 #include "common/cluster/map.h"
 #include "common/base/status.h"
 #include "orchestration/placement/shape.h"
@@ -43,6 +44,7 @@ struct pl_hello {
 struct pl_load {
 	uint64_t epoch, rows, calls, tokens, memory_used_bytes;
 	uint32_t sequences, queue;
+	struct pl_calls expert_calls; /* of a router */
 };
 
 /* What is wrong with the experts that a node loads: said once, and shown until the expert that

@@ -253,7 +253,7 @@ static enum cad_status take_expert(
 static void take_load(struct pl_service *service, uint64_t session, const Cadre__V1__NodeLoad *message)
 {
 	struct pl_unreached unreached[CAD_NODES_MAX];
-	const struct pl_load load = {
+	struct pl_load load = {
 		.epoch = message->epoch,
 		.rows = message->rows,
 		.calls = message->calls,
@@ -267,6 +267,7 @@ static void take_load(struct pl_service *service, uint64_t session, const Cadre_
 	for (size_t i = 0; i < count; i++)
 		unreached[i] = (struct pl_unreached){ message->unreached[i]->node,
 			message->unreached[i]->silent_ms * CAD_NS_PER_MS };
+	pl_calls_read(message->expert_calls, &load.expert_calls);
 	pl_control_load(service->control, session, &load);
 	pl_control_unreached(service->control, session, unreached, count);
 }

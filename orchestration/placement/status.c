@@ -17,6 +17,7 @@ struct pl_status {
 	Cadre__V1__NodeStatus *list[CAD_PROCESSES_MAX];
 	struct pl_reach_view reach[CAD_PROCESSES_MAX];
 	Cadre__V1__NodeWork work[CAD_PROCESSES_MAX];
+	struct pl_calls_message calls[CAD_PROCESSES_MAX];
 	struct pl_status_telemetry telemetry;
 	Cadre__V1__Refusal refused[PL_REFUSALS_MAX], *refused_list[PL_REFUSALS_MAX];
 };
@@ -112,6 +113,8 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 		fill_reach(&made->nodes[message->n_nodes], &made->reach[slot]);
 		made->nodes[message->n_nodes].work = pl_status_telemetry_work(
 			source->telemetry, slot, source->now_ns, &made->work[message->n_nodes]);
+		made->nodes[message->n_nodes].expert_calls =
+			pl_calls_write(&registry->nodes[slot].load.expert_calls, &made->calls[message->n_nodes]);
 		made->list[message->n_nodes] = &made->nodes[message->n_nodes];
 		message->n_nodes++;
 	}

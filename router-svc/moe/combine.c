@@ -76,13 +76,15 @@ static void retry_later(struct rt_shipment *shipment, uint32_t delay_ms, const c
 		shipment->work->retry_at_ns = at;
 }
 
-static void take_refusal(struct rt_shipment *shipment, const struct cadre_wire_answer *answer)
+static void take_refusal(struct rt_shipment *shipment, const struct cadre_wire_answer *answer, bool elsewhere)
 {
 	switch (answer->header.status) {
 	case CADRE_WIRE_BUSY: retry_later(shipment, RETRY_BUSY_MS, "the node is busy"); return;
 
-	/* the map is about to say who does; until then asking again at once would only make noise */
-	case CADRE_WIRE_NOT_HELD: retry_later(shipment, RETRY_NOT_HELD_MS, "the node does not hold the expert"); return;
+	/* somebody else may; or the map is about to say who does: asking again at once would only make noise */
+	case CADRE_WIRE_NOT_HELD:
+		retry_later(shipment, elsewhere ? 0 : RETRY_NOT_HELD_MS, "the node does not hold the expert");
+		return;
 	case CADRE_WIRE_EXPIRED: retry_later(shipment, RETRY_NOT_HELD_MS, "its deadline passed there"); return;
 	default:
 		doom_rows(shipment, CAD_ERR_INTERNAL,
@@ -98,9 +100,14 @@ static void take_refusal(struct rt_shipment *shipment, const struct cadre_wire_a
  * call. */
 static void measure(struct rt_shipment *shipment, enum cad_status status, const struct cad_answer_view *view)
 {
-	uint64_t waited_ns = rt_exchange_awake_ns(shipment->exchange) - shipment->sent_awake_ns;
-	if (status == CAD_ERR_DEADLINE || (status == CAD_OK && view->answer.header.status == CADRE_WIRE_OK))
-		rt_route_table_took(&shipment->exchange->routes, shipment->peer, shipment->rows, waited_ns);
+	bool answered = status == CAD_OK && view->answer.header.status == CADRE_WIRE_OK;
+	struct rt_call_end end = {
+		.failed = !answered && status != CAD_ERR_CANCELLED,
+		.took = answered || status == CAD_ERR_DEADLINE,
+		.rows = shipment->rows,
+		.ns = rt_exchange_awake_ns(shipment->exchange) - shipment->sent_awake_ns,
+	};
+	rt_route_table_ended(&shipment->exchange->routes, shipment->peer, &end);
 }
 
 void rt_combine_drop_hedge(struct rt_shipment *shipment)
@@ -125,9 +132,19 @@ static void take_hedge(struct rt_shipment *hedged)
 	rt_hedge_won(hedged);
 }
 
+/* Experts whose copies were left out, and are answered for. */
+static void take_held(struct rt_shipment *shipment)
+{
+	struct rt_route_table *routes = &shipment->exchange->routes;
+	const struct rt_work *work = shipment->work;
+	for (uint32_t i = 0; i < shipment->pairs && routes->open_copies.count > 0; i++)
+		rt_route_table_held(routes, shipment->peer, work->layer, (uint32_t)work->ids[shipment->slots[i]]);
+}
+
 static void take_sums(struct rt_shipment *shipment, const struct cad_answer_view *view)
 {
 	struct rt_shipment *first = shipment;
+	take_held(shipment);
 
 	if (shipment->hedged) {
 		first = shipment->hedged;
@@ -160,12 +177,15 @@ static void take_failure(struct rt_shipment *shipment, enum cad_status status, c
 	/* what is known of the node's calls has been too little once: it does not cut these rows
 	 * off again */
 	shipment->work->patient |= status == CAD_ERR_DEADLINE;
+	bool elsewhere = status == CAD_OK && view->answer.header.status == CADRE_WIRE_NOT_HELD &&
+		rt_route_table_not_held(
+			&shipment->exchange->routes, shipment->peer, shipment->work->layer, view->answer.detail);
 
 	if (shipment->hedged) {
 		rt_combine_hedge_failed(shipment->hedged);
 	} else if (!shipment->hedges) {
 		if (status == CAD_OK)
-			take_refusal(shipment, &view->answer);
+			take_refusal(shipment, &view->answer, elsewhere);
 		else
 			retry_later(shipment, 0, cad_status_text(status));
 		rt_shipment_leave(shipment);

@@ -5,6 +5,7 @@
 #include "router-svc/moe/absent.h"
 #include "router-svc/moe/combine.h"
 #include "router-svc/moe/hedge.h"
+#include "router-svc/moe/probe.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -186,6 +187,7 @@ void rt_dispatch_open(struct rt_exchange *exchange, struct rt_work *work)
 	if (!routes->map)
 		return;
 	int32_t open_ids[CAD_TOPK_MAX];
+	uint32_t rows_diverted = 0;
 	rt_absent_apply(exchange, work);
 	rt_route_table_begin(routes, work->open);
 
@@ -202,6 +204,7 @@ void rt_dispatch_open(struct rt_exchange *exchange, struct rt_work *work)
 			continue;
 		bool diverted = rt_route_table_choose(routes, work->layer, open_ids, work->topk, nodes);
 		work->batch->row_span[work->first + row]->sequence->usage.rows_diverted += diverted;
+		rows_diverted += diverted;
 		for (uint32_t k = 0; k < work->topk; k++)
 			if (work->slots[at + k] == RT_SLOT_OPEN) {
 				work->nodes[at + k] = nodes[k];
@@ -211,6 +214,7 @@ void rt_dispatch_open(struct rt_exchange *exchange, struct rt_work *work)
 			}
 	}
 
+	atomic_fetch_add_explicit(&exchange->stats.rows_diverted, rows_diverted, memory_order_relaxed);
 	for (uint32_t node = 0; node < routes->map->nodes_count && work->open > 0; node++)
 		if (rt_route_table_booked(routes, node))
 			send_node(exchange, work, (uint16_t)node);
@@ -232,4 +236,5 @@ void rt_dispatch(struct rt_exchange *exchange, struct rt_work *work)
 		work->batch->row_span[work->first + row]->sequence->usage.routed_rows++;
 	atomic_fetch_add_explicit(&exchange->stats.routed_rows, work->rows, memory_order_relaxed);
 	rt_dispatch_open(exchange, work);
+	rt_probe(exchange, work);
 }

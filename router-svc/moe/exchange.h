@@ -26,8 +26,8 @@
  * Who lost is out for longer than its work may live. So a shipment leaves its work: from then on it
  * has none, its answer counts for nothing, and its memory is free when the transport is done with
  * it. When a work has ended, no shipment refers to it. At most half of the shipments are ever out
- * for nothing: a hedge begins only when at most half are in use, itself among them, and a shipment
- * without a work was part of one.
+ * for nothing: a hedge or a probe begins only when at most half are in use, itself among them, and a
+ * shipment without a work was part of one.
  *
  * The engine's thread owns everything here. All memory is allocated at init. Waiting polls the
  * transport, so its callbacks run inside.
@@ -73,6 +73,7 @@ struct rt_exchange_stats {
 	/* calls that were late; of them, those whose pairs went to copies too, and those that this
 	 * ended sooner; what would have gone, but for hedge_max; calls sent for it */
 	_Atomic uint64_t late, hedged, hedges_won, hedges_refused, hedge_calls;
+	_Atomic uint64_t probes, rows_diverted; /* calls of probe.h; (row, layer) kept from a node or copy */
 };
 
 /* With the two buffers of its call. When it has left its work, and its call is over, it is
@@ -136,7 +137,8 @@ struct rt_exchange_options {
 	uint32_t rows_max, shipments_max;
 	uint32_t call_timeout_ms;
 	enum rt_absent_policy absent;
-	double hedge_max; /* calls of hedges, as a part of all others; 0: none */
+	double hedge_max;        /* calls of hedges, as a part of all others; 0: none */
+	uint32_t breaker_p99_ms; /* a node whose calls take longer is left out; 0: no time is too long */
 	void (*idle)(void *context);
 	void *idle_context;
 };

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/moe/route_table.h"
 
-#include "common/cluster/cover.h"
 #include "common/base/log.h"
 #include "common/transport/exchange_address.h"
 
@@ -11,13 +10,7 @@
 #include <string.h>
 
 enum { LAST_TIER = RT_TIERS - 1 };
-enum { LATE_FOR_LONG_MS = 50 }; /* a node may take this for want of a core; longer, and it hangs */
 enum { DELAY_FIRST_MS = 20, DELAY_LAST_MS = 2000 };
-/* The guard of the cover: from so many (row, expert) pairs per node on, a node may have 3 % more
- * than the mean; each 5 % above that weighs as much as one expert. */
-enum { GUARDED_PAIRS_MIN = 256 };
-#define GUARD_CALM 1.03f
-#define GUARD_POINT 0.05f
 
 enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_transport *transport)
 {
@@ -168,6 +161,7 @@ static struct rt_peer *peer_find(struct rt_route_table *table, const struct cad_
 		unused = &table->peers[table->peers_count++];
 	if (!unused)
 		return NULL;
+	table->breakers -= unused->breaker.state != RT_BREAKER_CLOSED;
 	*unused = (struct rt_peer){ .delay_ms = DELAY_FIRST_MS, .heard_ns = cad_transport_now_ns(table->transport) };
 	memcpy(unused->id, node->id, strlen(node->id) + 1); /* lengths are checked by map.c */
 	memcpy(unused->address, node->exchange_address, strlen(node->exchange_address) + 1);
@@ -191,6 +185,7 @@ struct cad_map *rt_route_table_map(struct rt_route_table *table, struct cad_map 
 
 	table->map = map;
 	table->unplaced = cad_map_unplaced(map);
+	table->open_copies.count = 0; /* the map says anew who holds what */
 	memset(table->node_pairs, 0, map->nodes_count * sizeof *table->node_pairs);
 	for (uint32_t i = 0; i < table->peers_count; i++)
 		table->peers[i].wanted = false;
@@ -271,134 +266,6 @@ uint64_t rt_route_table_tick(struct rt_route_table *table)
 		}
 	}
 	return next;
-}
-
-static void favour(struct rt_route_table *table)
-{
-	table->favours = table->late > 0;
-	if (!table->favours)
-		return;
-
-	uint64_t now = cad_transport_now_ns(table->transport);
-	for (uint32_t tier = 0; tier < LAST_TIER; tier++)
-		memcpy(table->node_tiers[tier], table->node_ready, CAD_NODES_MAX / 64 * sizeof *table->node_ready);
-	for (uint32_t node = 0; node < table->map->nodes_count; node++) {
-		const struct rt_peer *peer = &table->peers[table->node_peer[node]];
-		if (!cad_map_set_has(table->node_ready, node) || peer->late == 0)
-			continue;
-		cad_map_set_remove(table->node_tiers[0], node);
-		if (now - peer->late_ns >= LATE_FOR_LONG_MS * CAD_NS_PER_MS)
-			cad_map_set_remove(table->node_tiers[1], node);
-	}
-}
-
-/*
- * A layer's time is its busiest node's, so the pairs of this layer count first. Where those are
- * equal, as they are for the first row, the node that had fewer pairs so far is taken. In a large
- * batch the busiest node's arithmetic is what takes time, and a row may touch one node more to
- * spare it; in a small one each call costs more than that.
- */
-void rt_route_table_begin(struct rt_route_table *table, uint32_t pairs)
-{
-	uint32_t nodes = table->map->nodes_count, usable = 0;
-	uint64_t least = UINT64_MAX, most = 0;
-
-	for (uint32_t node = 0; node < nodes; node++) {
-		if (!cad_map_set_has(table->node_ready, node))
-			continue;
-		usable++;
-		least = table->node_pairs[node] < least ? table->node_pairs[node] : least;
-		most = table->node_pairs[node] > most ? table->node_pairs[node] : most;
-	}
-
-	for (uint32_t node = 0; node < nodes; node++)
-		table->node_load[node] = cad_map_set_has(table->node_ready, node) && most > least
-			? (uint32_t)((table->node_pairs[node] - least) * (RT_LOAD_PAIR - 1) / (most - least))
-			: 0;
-	favour(table);
-	float mean = usable ? (float)pairs / (float)usable * RT_LOAD_PAIR : 0;
-	bool guarded = pairs >= GUARDED_PAIRS_MIN * usable;
-	table->load_calm = GUARD_CALM * mean;
-	table->load_point = guarded ? GUARD_POINT * mean : 0;
-}
-
-static void cover(struct rt_route_table *table, uint32_t layer, const int32_t *experts, uint32_t k,
-	const uint64_t *usable, uint16_t *nodes)
-{
-	const struct cad_cover_load load = { table->node_load, table->node_unit, table->load_calm, table->load_point };
-	cad_cover(table->map, layer, experts, k, usable, &load, nodes);
-	for (uint32_t slot = 0; slot < k; slot++)
-		if (nodes[slot] != CAD_COVER_NONE)
-			table->node_pairs[nodes[slot]]++;
-}
-
-bool rt_route_table_choose_copies(
-	struct rt_route_table *table, uint32_t layer, const int32_t *experts, uint32_t k, uint16_t *nodes)
-{
-	bool all = true;
-	cover(table, layer, experts, k, table->favours ? table->node_tiers[0] : table->node_ready, nodes);
-	for (uint32_t slot = 0; slot < k; slot++)
-		all = all && (experts[slot] < 0 || nodes[slot] != CAD_COVER_NONE);
-	return all;
-}
-
-static bool is_diverted(const struct rt_route_table *table, const struct cad_map_replicas *replicas)
-{
-	for (uint32_t r = 0; r < replicas->count; r++)
-		if (cad_map_set_has(table->node_ready, replicas->nodes[r]) &&
-			!cad_map_set_has(table->node_tiers[0], replicas->nodes[r]))
-			return true;
-	return false;
-}
-
-/* Fills in what is CAD_COVER_NONE, by one more tier. */
-static void choose_tier(struct rt_route_table *table, uint32_t tier, uint32_t layer, const int32_t *experts, uint32_t k,
-	uint16_t *nodes)
-{
-	int32_t left[CAD_TOPK_MAX];
-	uint16_t found[CAD_TOPK_MAX];
-
-	for (uint32_t slot = 0; slot < k; slot++)
-		left[slot] = nodes[slot] == CAD_COVER_NONE ? experts[slot] : -1;
-	cover(table, layer, left, k, table->node_tiers[tier], found);
-	for (uint32_t slot = 0; slot < k; slot++)
-		nodes[slot] = nodes[slot] == CAD_COVER_NONE ? found[slot] : nodes[slot];
-}
-
-bool rt_route_table_choose(
-	struct rt_route_table *table, uint32_t layer, const int32_t *experts, uint32_t k, uint16_t *nodes)
-{
-	bool all = rt_route_table_choose_copies(table, layer, experts, k, nodes), diverted = false;
-	if (!table->favours)
-		return false;
-
-	for (uint32_t slot = 0; slot < k; slot++) {
-		const struct cad_map_replicas replicas = cad_map_replicas(table->map, layer, (uint32_t)experts[slot]);
-		diverted = diverted || (nodes[slot] != CAD_COVER_NONE && is_diverted(table, &replicas));
-	}
-	for (uint32_t tier = 1; tier < RT_TIERS && !all; tier++)
-		choose_tier(table, tier, layer, experts, k, nodes);
-	return diverted;
-}
-
-void rt_route_table_took(struct rt_route_table *table, struct rt_peer *peer, uint32_t rows, uint64_t ns)
-{
-	rt_latency_add(&peer->latency, rows, ns);
-	rt_latency_add(&table->latency, rows, ns);
-}
-
-uint64_t rt_route_table_late_ns(const struct rt_route_table *table, const struct rt_peer *peer, uint32_t rows)
-{
-	uint64_t own_ns = rt_latency_late_ns(&peer->latency, rows);
-	return own_ns < UINT64_MAX ? own_ns : rt_latency_late_ns(&table->latency, rows);
-}
-
-void rt_route_table_late(struct rt_route_table *table, struct rt_peer *peer, int more)
-{
-	if (more > 0 && peer->late == 0)
-		peer->late_ns = cad_transport_now_ns(table->transport);
-	peer->late = (uint32_t)((int)peer->late + more);
-	table->late = (uint32_t)((int)table->late + more);
 }
 
 uint32_t rt_route_table_connections(const struct rt_route_table *table)

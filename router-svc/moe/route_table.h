@@ -16,6 +16,7 @@
 #include "common/base/note.h"
 #include "common/cluster/map.h"
 #include "common/transport/transport.h"
+#include "router-svc/moe/breaker.h"
 #include "router-svc/moe/latency.h"
 #include "router-svc/moe/reach.h"
 
@@ -29,6 +30,7 @@ struct rt_peer {
 	uint32_t late;      /* of these */
 	uint64_t late_ns;   /* since when one is; clock time */
 	struct rt_latency latency;
+	struct rt_breaker breaker;
 	uint64_t bytes_sent, bytes_received; /* since telemetry was told last */
 	uint64_t heard_ns; /* not ready: when something was heard of it last, or when it was first wanted */
 	uint64_t retry_at_ns;
@@ -48,12 +50,17 @@ struct rt_route_table {
 	uint32_t peers_count;
 	int16_t *node_peer;   /* [CAD_NODES_MAX]: peer of a node of the map; -1: none */
 	uint64_t *node_ready; /* a set of CAD_NODES_MAX nodes */
-	/* Of this layer, where `favours`: the ready nodes of which nothing is late; those, and
-	 * others of which something has not been late for long; all. A later set is for experts
-	 * that no earlier one has. */
+	/* Of this layer, where `favours`: the ready nodes of which nothing is late, and whose
+	 * breaker is closed; those, and others of which something has not been late for long; all.
+	 * A later set is for experts that no earlier one has. */
 	uint64_t *node_tiers[RT_TIERS];
 	bool favours;
-	uint32_t late;             /* shipments under way that are late, of all nodes */
+	uint64_t now_ns;          /* when they were made */
+	uint32_t late;            /* shipments under way that are late, of all nodes */
+	uint32_t breakers;        /* of peers, that are not closed */
+	uint64_t breakers_opened; /* how often */
+	uint64_t breaker_p99_ns;  /* opens one; 0: no time does */
+	struct rt_open_copies open_copies;
 	struct rt_latency latency; /* of all nodes, for those of which too little is known */
 	/* [CAD_NODES_MAX]: RT_LOAD_PAIR for each pair of this layer; in the lower digits, which
 	 * node has had more pairs so far */
@@ -97,8 +104,18 @@ bool rt_route_table_choose(
 /* The same among favoured nodes only. Returns whether they hold all of the experts. */
 bool rt_route_table_choose_copies(
 	struct rt_route_table *table, uint32_t layer, const int32_t *experts, uint32_t k, uint16_t *nodes);
-/* A call of a node took so long. */
-void rt_route_table_took(struct rt_route_table *table, struct rt_peer *peer, uint32_t rows, uint64_t ns);
+/* How a call of a node ended. */
+struct rt_call_end {
+	bool failed, took; /* took: `ns` says something about such calls */
+	uint32_t rows;
+	uint64_t ns;
+};
+void rt_route_table_ended(struct rt_route_table *table, struct rt_peer *peer, const struct rt_call_end *end);
+/* A node says that it does not hold an expert which the map gives it. Returns whether somebody else may
+ * be asked at once. */
+bool rt_route_table_not_held(struct rt_route_table *table, struct rt_peer *peer, uint32_t layer, uint32_t expert);
+/* A node has answered for an expert. */
+void rt_route_table_held(struct rt_route_table *table, struct rt_peer *peer, uint32_t layer, uint32_t expert);
 /* After so long a call is late; UINT64_MAX: not known. */
 uint64_t rt_route_table_late_ns(const struct rt_route_table *table, const struct rt_peer *peer, uint32_t rows);
 /* So many more (or fewer) of the shipments under way to a node are late. */

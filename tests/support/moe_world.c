@@ -42,6 +42,12 @@ static void answer_sums(struct moe_node *node, struct cad_request *request)
 	cad_request_answer(request, &(struct cadre_wire_answer){ .data_bytes = data }, heads + data);
 }
 
+static void refuse(struct cad_request *request, uint8_t status)
+{
+	uint32_t detail = status == CADRE_WIRE_NOT_HELD ? cad_request_view(request)->groups[0].expert : 7;
+	cad_request_answer(request, &(struct cadre_wire_answer){ .header.status = status, .detail = detail }, 0);
+}
+
 static void on_request(struct cad_transport *transport, struct cad_request *request)
 {
 	struct moe_node *node = cad_transport_user(transport);
@@ -55,7 +61,7 @@ static void on_request(struct cad_transport *transport, struct cad_request *requ
 	else if (says == CADRE_WIRE_OK)
 		answer_sums(node, request);
 	else
-		cad_request_answer(request, &(struct cadre_wire_answer){ .header.status = says, .detail = 7 }, 0);
+		refuse(request, says);
 }
 
 void moe_answer_late(struct moe_node *node)
