@@ -39,7 +39,7 @@ bool world_listed(const struct cad_map *map, const char *id, uint32_t cell)
 }
 
 /* Another node, that holds the expert, or has lately been lost. */
-static void check_source(struct world *world, const struct world_node *target, const struct pl_load_order *order)
+static int check_source(struct world *world, const struct world_node *target, const struct pl_load_order *order)
 {
 	char hex[33];
 	checksum_of(order->cell, hex);
@@ -52,9 +52,10 @@ static void check_source(struct world *world, const struct world_node *target, c
 		assert_true((node->held[order->cell] && !node->freeing[order->cell]) || !node->session ||
 			world->now_ms <= node->gone_ms + WORLD_LEASE_MS);
 		node->given++;
-		return;
+		return n;
 	}
 	fail_msg("'%s' is no node", order->node);
+	return -1;
 }
 
 static void on_load(void *context, uint64_t session, const struct pl_load_order *orders, uint32_t count)
@@ -66,8 +67,7 @@ static void on_load(void *context, uint64_t session, const struct pl_load_order 
 	for (uint32_t i = 0; i < count; i++) {
 		node->due_ms[orders[i].cell] = world->now_ms + 5 + orders[i].cell % 7;
 		world->loads++;
-		if (orders[i].node)
-			check_source(world, node, &orders[i]);
+		node->from[orders[i].cell] = orders[i].node ? check_source(world, node, &orders[i]) : -1;
 	}
 
 	uint64_t used = 0;

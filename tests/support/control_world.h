@@ -33,9 +33,10 @@ struct world_node {
 	uint64_t session; /* 0: not connected */
 	bool alive, hung, corrupt;
 	uint32_t pid;
-	uint32_t worker; /* of its exchange; another one has another address */
-	uint64_t memory; /* in experts */
-	unsigned given;  /* experts that others were ordered to get from it */
+	uint32_t worker;       /* of its exchange; another one has another address */
+	uint64_t memory;       /* in experts */
+	unsigned given;        /* experts that others were ordered to get from it */
+	int from[WORLD_CELLS]; /* where it was ordered to load from last: a node, or -1, the checkpoint */
 	uint64_t report_ms, rejoin_ms, gone_ms;
 	uint64_t due_ms[WORLD_CELLS]; /* loading until then; 0: not */
 	bool stuck;                   /* its loads do not come on */
