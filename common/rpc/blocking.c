@@ -16,6 +16,8 @@ struct cad_rpc_blocking {
 	struct cad_rpc_channel *channel;
 	/* the running call */
 	struct cad_rpc_client_call *call;
+	const ProtobufCMessage *request;                /* the only one; or */
+	const ProtobufCMessage *(*next)(void *context); /* NULL: all are sent */
 	bool (*on_message)(void *context, const ProtobufCMessage *message);
 	void *context;
 	bool done, ended_early;
@@ -44,7 +46,24 @@ static void done(struct cad_rpc_client_call *call, enum cad_rpc_code code, const
 	client->done = true;
 }
 
-static const struct cad_rpc_client_handler handler = { .message = message, .done = done };
+/* As much as there is room for. */
+static void send_more(struct cad_rpc_client_call *call)
+{
+	struct cad_rpc_blocking *client = cad_rpc_client_context(call);
+	enum cad_status status = CAD_OK;
+
+	while (client->next && status == CAD_OK) {
+		const ProtobufCMessage *request = client->next(client->context);
+		if (request) {
+			status = cad_rpc_client_send(call, request);
+		} else {
+			client->next = NULL;
+			cad_rpc_client_close_send(call);
+		}
+	}
+}
+
+static const struct cad_rpc_client_handler handler = { .message = message, .writable = send_more, .done = done };
 
 static void interrupted(uv_async_t *async)
 {
@@ -98,11 +117,12 @@ void cad_rpc_blocking_destroy(struct cad_rpc_blocking *client)
 	loop_close(client);
 }
 
-enum cad_status cad_rpc_blocking_call(struct cad_rpc_blocking *client, const char *path,
-	const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
+enum cad_status cad_rpc_blocking_upload(struct cad_rpc_blocking *client, const char *path,
+	const ProtobufCMessage *(*next)(void *context), const ProtobufCMessageDescriptor *reply,
 	const struct cad_rpc_call_options *options, bool (*on_message)(void *context, const ProtobufCMessage *message),
 	void *context, enum cad_rpc_code *code, struct cad_error *error)
 {
+	client->next = next;
 	client->on_message = on_message;
 	client->context = context;
 	client->done = client->ended_early = false;
@@ -112,13 +132,26 @@ enum cad_status cad_rpc_blocking_call(struct cad_rpc_blocking *client, const cha
 	if (cad_rpc_stream(client->channel, path, reply, options, &handler, client, &client->call))
 		return cad_error_set(
 			error, CAD_ERR_INVALID, "a header of the call has characters that HTTP/2 does not allow");
-	(void)cad_rpc_client_send(client->call, request);
-	cad_rpc_client_close_send(client->call);
+	if (next) {
+		send_more(client->call);
+	} else {
+		(void)cad_rpc_client_send(client->call, client->request);
+		cad_rpc_client_close_send(client->call);
+	}
 	cad_rpc_reactor_run_until(client->reactor, &client->done);
 	if (code)
 		*code = client->code;
 
 	return cad_rpc_status_of_code(client->code);
+}
+
+enum cad_status cad_rpc_blocking_call(struct cad_rpc_blocking *client, const char *path,
+	const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
+	const struct cad_rpc_call_options *options, bool (*on_message)(void *context, const ProtobufCMessage *message),
+	void *context, enum cad_rpc_code *code, struct cad_error *error)
+{
+	client->request = request;
+	return cad_rpc_blocking_upload(client, path, NULL, reply, options, on_message, context, code, error);
 }
 
 static void pause_over(uv_timer_t *timer)

@@ -28,6 +28,12 @@ CAD_MUST_USE enum cad_status cad_rpc_blocking_call(struct cad_rpc_blocking *clie
 /* From now on gRPC's own words about connections are logged at debug level only: for programs that
  * show the sentences of their calls, which say the same. Any thread. */
 void cad_rpc_blocking_hush(void);
+/* The same with a stream of requests: `next` gives one after another, borrowed until it is called
+ * again, and NULL at the end. */
+CAD_MUST_USE enum cad_status cad_rpc_blocking_upload(struct cad_rpc_blocking *client, const char *path,
+	const ProtobufCMessage *(*next)(void *context), const ProtobufCMessageDescriptor *reply,
+	const struct cad_rpc_call_options *options, bool (*on_message)(void *context, const ProtobufCMessage *message),
+	void *context, enum cad_rpc_code *code, struct cad_error *error);
 /* Waits between two calls. The channel goes on connecting meanwhile, which it does not in a sleep:
  * nobody else looks at its sockets. */
 void cad_rpc_blocking_pause(struct cad_rpc_blocking *client, uint64_t ms);

@@ -107,3 +107,23 @@ enum cad_status cl_client_call(struct cl_client *client, const char *path, const
 		*code = ended;
 	return status == CAD_OK ? CAD_OK : explain(client, path, status, ended, error);
 }
+
+enum cad_status cl_client_upload(struct cl_client *client, const char *path,
+	const ProtobufCMessage *(*next)(void *context), const ProtobufCMessageDescriptor *reply, int64_t timeout_ms,
+	bool (*on_message)(void *context, const ProtobufCMessage *message), void *context, enum cad_rpc_code *code,
+	struct cad_error *error)
+{
+	const struct cad_rpc_metadata header = { "authorization", client->bearer };
+	const struct cad_rpc_call_options options = {
+		.timeout_ms = timeout_ms,
+		.metadata = &header,
+		.metadata_count = client->bearer != NULL,
+	};
+	enum cad_rpc_code ended;
+	enum cad_status status =
+		cad_rpc_blocking_upload(client->rpc, path, next, reply, &options, on_message, context, &ended, error);
+
+	if (code)
+		*code = ended;
+	return status == CAD_OK ? CAD_OK : explain(client, path, status, ended, error);
+}

@@ -4,11 +4,14 @@
 #include <jansson.h>
 #include <stdio.h>
 
+/* The load is 0 where no node has reported any. */
 static json_t *point_to_json(const Cadre__V1__EffectPoint *point)
 {
-	return point ? json_pack("{s:f, s:f, s:f}", "nodes_per_token", point->nodes_per_token, "bytes_per_token",
-			       point->bytes_per_token, "load_max_over_mean", point->load_max_over_mean)
-		     : json_null();
+	if (!point)
+		return json_null();
+	return json_pack("{s:f, s:f, s:o}", "nodes_per_token", point->nodes_per_token, "bytes_per_token",
+		point->bytes_per_token, "load_max_over_mean",
+		point->load_max_over_mean > 0 ? json_real(point->load_max_over_mean) : json_null());
 }
 
 json_t *cl_effect_to_json(const Cadre__V1__Effect *effect)
@@ -21,7 +24,7 @@ json_t *cl_effect_to_json(const Cadre__V1__Effect *effect)
 /* One figure of both points; "?" where it is not known. */
 static void print_figure(char text[24], const Cadre__V1__EffectPoint *point, double value, const char *format)
 {
-	if (point)
+	if (point && value > 0)
 		snprintf(text, 24, format, value);
 	else
 		snprintf(text, 24, "?");

@@ -4,9 +4,9 @@
 #include "common/base/clock.h"
 #include "orchestration/cli/effect.h"
 #include "orchestration/cli/operate.h"
+#include "orchestration/cli/when.h"
 
 #include <jansson.h>
-#include <time.h>
 
 struct options {
 	struct cl_placement placement;
@@ -38,21 +38,6 @@ static const struct cad_options_spec spec = {
 	.check_files = check_files,
 };
 
-/* 2026-11-30T08:04:34.123Z, or with a space instead of the letters and without what is below a second. */
-static void print_time(char text[40], uint64_t ms, bool iso)
-{
-	time_t seconds = (time_t)(ms / 1000);
-	struct tm utc;
-
-	if (!gmtime_r(&seconds, &utc)) {
-		snprintf(text, 40, "?");
-		return;
-	}
-	size_t length = strftime(text, 40, iso ? "%Y-%m-%dT%H:%M:%S" : "%Y-%m-%d %H:%M:%S", &utc);
-	if (iso)
-		snprintf(text + length, 40 - length, ".%03uZ", (unsigned)(ms % 1000));
-}
-
 static void print_effect(const char *name, const Cadre__V1__Effect *effect)
 {
 	char text[CL_EFFECT_TEXT_BYTES];
@@ -64,10 +49,10 @@ static void print_effect(const char *name, const Cadre__V1__Effect *effect)
 
 static void print_entry(const Cadre__V1__HistoryEntry *entry)
 {
-	char last[40], first[40], times[80] = "";
+	char last[CL_WHEN_BYTES], first[CL_WHEN_BYTES], times[80] = "";
 
-	print_time(last, entry->last_ms, false);
-	print_time(first, entry->first_ms, false);
+	cl_when_plain(last, entry->last_ms);
+	cl_when_plain(first, entry->first_ms);
 	if (entry->times > 1)
 		snprintf(times, sizeof times, " (%llu times since %s)", (unsigned long long)entry->times, first);
 	cl_line(stdout, "%s  %-16s  %s%s%s%s", last, entry->who, entry->what, entry->outcome[0] ? ": " : "",
@@ -80,10 +65,10 @@ static void print_entry(const Cadre__V1__HistoryEntry *entry)
 
 static json_t *entry_to_json(const Cadre__V1__HistoryEntry *entry)
 {
-	char first[40], last[40];
+	char first[CL_WHEN_BYTES], last[CL_WHEN_BYTES];
 
-	print_time(first, entry->first_ms, true);
-	print_time(last, entry->last_ms, true);
+	cl_when_iso(first, entry->first_ms);
+	cl_when_iso(last, entry->last_ms);
 	return json_pack("{s:I, s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:o, s:o}", "id", (json_int_t)entry->id, "first",
 		first, "last", last, "times", (json_int_t)entry->times, "who", entry->who, "what", entry->what, "why",
 		entry->why, "outcome", entry->outcome, "predicted", cl_effect_to_json(entry->predicted), "measured",

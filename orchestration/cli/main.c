@@ -25,6 +25,18 @@ static const struct command commands[] = {
 	{ "status", "show the processes of the cluster and their state", cl_status },
 	{ "top", "show what the nodes do, again and again", cl_top },
 	{ "history", "show who changed what in the cluster, and why", cl_history },
+	{ "rebalance show", "show a rebalance: what it does, what was predicted and measured", cl_rebalance_show },
+	{ "rebalance pause", "let no further move of a rebalance begin", cl_rebalance_pause },
+	{ "rebalance resume", "let a paused rebalance go on", cl_rebalance_resume },
+	{ "rebalance cancel", "end a rebalance where it is", cl_rebalance_cancel },
+	{ "rebalance undo", "go back to the placement before a rebalance", cl_rebalance_undo },
+	{ "rebalance", "move experts to where they are used", cl_rebalance },
+	{ "auto on", "let the cluster move experts by itself", cl_auto_on },
+	{ "auto off", "move experts only when told to", cl_auto_off },
+	{ "auto status", "show whether the cluster moves experts by itself", cl_auto_status },
+	{ "map show", "print which node holds which expert", cl_map_show },
+	{ "map diff", "say what would move if a map were put in force", cl_map_diff },
+	{ "map apply", "put a map in force", cl_map_apply },
 	{ "health", "ask one process whether it works, or is ready", cl_health },
 	{ "wait", "wait until one process, or the cluster, is ready", cl_wait },
 	{ "generate", "continue a prompt, on a router or in this process", cl_generate },
@@ -79,7 +91,10 @@ static int print_manual(void)
 static const struct cad_completion_word groups[] = {
 	{ "model", "look into a checkpoint" },
 	{ "trace", "convert, show, cut and make recorded routing" },
+	{ "map", "show and replace which node holds which expert" },
+	{ "auto", "whether the cluster moves experts by itself" },
 	{ "plan", NULL },
+	{ "rebalance", NULL },
 };
 enum { GROUPS = sizeof groups / sizeof groups[0] };
 

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { TIMEOUT_MS = 10000 };
+enum { TIMEOUT_MS = 10000, UPLOAD_TIMEOUT_MS = 300000 };
 
 enum cad_status cl_placement_check(const struct cl_placement *placement, struct cad_error *error)
 {
@@ -61,6 +61,24 @@ enum cad_status cl_session_call(struct cl_session *session, const char *method, 
 	return status == CAD_OK ? CAD_OK : cad_error_prefix(error, "placement service %s", session->address);
 }
 
+enum cad_status cl_session_upload(struct cl_session *session, const char *method,
+	const ProtobufCMessage *(*next)(void *context), const ProtobufCMessageDescriptor *reply,
+	bool (*on_message)(void *context, const ProtobufCMessage *message), void *context, struct cad_error *error)
+{
+	enum cad_status status = cl_client_upload(
+		&session->client, method, next, reply, UPLOAD_TIMEOUT_MS, on_message, context, NULL, error);
+	return status == CAD_OK ? CAD_OK : cad_error_prefix(error, "placement service %s", session->address);
+}
+
+int cl_session_fail(
+	const struct cl_session *session, const char *command, enum cad_status status, const struct cad_error *error)
+{
+	if (status != CAD_ERR_NOT_FOUND || session->client.rpc)
+		return cl_fail(command, error);
+	cl_line(stderr, "cadrectl %s: %s", command, error->text); /* where the placement service is */
+	return CL_EXIT_USAGE;
+}
+
 void cl_session_close(struct cl_session *session)
 {
 	cl_client_close(&session->client);
@@ -75,16 +93,13 @@ int cl_placement_ask(const char *command, const struct cl_placement *placement, 
 {
 	struct cl_session session;
 	struct cad_error error;
+	int exit_code = CL_EXIT_OK;
 	enum cad_status status = cl_session_open(&session, placement, &error);
 
-	if (status == CAD_ERR_NOT_FOUND) {
-		cl_line(stderr, "cadrectl %s: %s", command, error.text);
-		return CL_EXIT_USAGE;
-	}
-
-	if (status == CAD_OK) {
+	if (status == CAD_OK)
 		status = cl_session_call(&session, method, request, reply, on_message, context, NULL, &error);
-		cl_session_close(&session);
-	}
-	return status == CAD_OK ? CL_EXIT_OK : cl_fail(command, &error);
+	if (status != CAD_OK)
+		exit_code = cl_session_fail(&session, command, status, &error);
+	cl_session_close(&session);
+	return exit_code;
 }

@@ -80,7 +80,7 @@ int cl_placement_ask(const char *command, const struct cl_placement *placement, 
 struct cl_session {
 	struct cl_client client;
 	struct cl_cluster cluster;
-	const char *address;
+	const char *address; /* NULL: it is not known */
 };
 
 /* CAD_ERR_NOT_FOUND: no address was given, and there is no run/cluster.json. */
@@ -91,6 +91,13 @@ CAD_MUST_USE enum cad_status cl_session_call(struct cl_session *session, const c
 	const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
 	bool (*on_message)(void *context, const ProtobufCMessage *message), void *context, enum cad_rpc_code *code,
 	struct cad_error *error);
+/* With a stream of requests, as cad_rpc_blocking_upload. */
+CAD_MUST_USE enum cad_status cl_session_upload(struct cl_session *session, const char *method,
+	const ProtobufCMessage *(*next)(void *context), const ProtobufCMessageDescriptor *reply,
+	bool (*on_message)(void *context, const ProtobufCMessage *message), void *context, struct cad_error *error);
+/* Prints why it failed; returns the exit code. */
+int cl_session_fail(
+	const struct cl_session *session, const char *command, enum cad_status status, const struct cad_error *error);
 void cl_session_close(struct cl_session *session); /* may be called twice */
 
 #endif

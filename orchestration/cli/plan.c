@@ -2,6 +2,7 @@
 /* `cadrectl plan`: where experts should live, from recorded routing. */
 #include "orchestration/cli/plan.h"
 
+#include "orchestration/cli/share.h"
 #include "orchestration/planner/trace/read.h"
 
 #include <stdio.h>
@@ -64,16 +65,8 @@ const struct cad_option_alias cl_plan_alias = { "profile", "workload", NULL };
 /* "12%" or "0.12"; "" is -1: as many as there is room for. */
 static bool parse_copies(const char *text, double *share)
 {
-	char *end;
 	*share = -1;
-	if (!text[0])
-		return true;
-	*share = strtod(text, &end);
-	if (strcmp(end, "%") == 0)
-		*share /= 100;
-	else if (end == text || *end)
-		return false;
-	return *share >= 0 && *share <= CAD_NODES_MAX;
+	return !text[0] || (cl_share_parse(text, share) && *share <= CAD_NODES_MAX);
 }
 
 enum cad_status cl_plan_check(const void *values, struct cad_error *error)
@@ -178,6 +171,39 @@ static enum cad_status read_traces(
 	return status;
 }
 
+/* The file may name its nodes: then those of the cluster are meant that have these ids, and the
+ * others' copies go. */
+static enum cad_status read_present(
+	const struct cl_plan_options *options, struct cl_plan_case *c, struct cad_error *error)
+{
+	struct pl_plan *read, *matched = NULL;
+	struct pl_cluster named;
+	enum cad_status status = pl_plan_read(options->present, &read, &named, error);
+
+	if (status != CAD_OK)
+		return status;
+	if (!options->cluster[0] || named.nodes_count == 0) {
+		c->present = read;
+		pl_cluster_fini(&named);
+		return CAD_OK;
+	}
+
+	uint32_t to[CAD_NODES_MAX], known = 0;
+	for (uint32_t n = 0; n < named.nodes_count; n++) {
+		to[n] = pl_cluster_find(&c->cluster, named.nodes[n].id);
+		known += to[n] != PL_CLUSTER_ANY;
+	}
+	if (known == 0)
+		status = cad_error_set(error, CAD_ERR_INVALID, "%s: none of its nodes ('%s' and so on) is in %s",
+			options->present, named.nodes[0].id, options->cluster);
+	else if (pl_plan_renumber(read, to, c->cluster.nodes_count, &matched) != CAD_OK)
+		status = cad_error_set(error, CAD_ERR_MEMORY, "%s: out of memory", options->present);
+	c->present = matched;
+	pl_plan_free(read);
+	pl_cluster_fini(&named);
+	return status;
+}
+
 enum cad_status cl_plan_prepare(const struct cl_plan_options *options, struct cl_plan_case *c, struct cad_error *error)
 {
 	*c = (struct cl_plan_case){ 0 };
@@ -186,7 +212,7 @@ enum cad_status cl_plan_prepare(const struct cl_plan_options *options, struct cl
 	if (status == CAD_OK)
 		status = read_cluster(options, c, error);
 	if (status == CAD_OK && options->present[0])
-		status = pl_plan_read(options->present, &c->present, error);
+		status = read_present(options, c, error);
 	if (status == CAD_OK && c->present &&
 		(c->present->layers != c->trace->layers || c->present->experts != c->trace->experts))
 		status = cad_error_set(error, CAD_ERR_INVALID,

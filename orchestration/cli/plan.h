@@ -37,10 +37,10 @@ struct cl_plan_result {
 	struct pl_solution solution;
 	struct pl_plan *before;                     /* the present plan, or blocks of consecutive experts */
 	struct pl_metrics old_metrics, new_metrics; /* on what was held out, or else on what was planned on */
-	struct pl_metrics planned_on; /* the new plan on what it was planned on, where something was held out */
-	struct pl_load expected;      /* where something was held out */
-	double bound;                 /* lower bound of nodes per token, for any plan, on what was planned on */
-	struct pl_moves moves;        /* from the present plan */
+	struct pl_metrics planned_on;    /* the new plan on what it was planned on, where something was held out */
+	struct pl_busiest_load expected; /* where something was held out */
+	double bound;                    /* lower bound of nodes per token, for any plan, on what was planned on */
+	struct pl_moves moves;           /* from the present plan */
 };
 
 CAD_MUST_USE enum cad_status cl_plan_prepare(

@@ -199,15 +199,13 @@ static json_t *result_to_json(
 	uint32_t slots = 0, used = pl_plan_used_max(r->solution.plan);
 	for (uint32_t n = 0; n < c->cluster.nodes_count; n++)
 		slots = c->cluster.nodes[n].slots > slots ? c->cluster.nodes[n].slots : slots;
-	json_t *json = pl_plan_to_json(r->solution.plan, "cadre", slots > used ? slots : used, r->solution.seconds),
-	       *ids = json_array();
-	for (uint32_t n = 0; n < c->cluster.nodes_count; n++)
-		(void)json_array_append_new(ids, json_string(c->cluster.nodes[n].id));
-	json_t *more = json_pack("{s:I, s:I, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "rounds",
-		(json_int_t)r->solution.rounds, "seed", (json_int_t)options->seed, "objective", r->solution.value,
-		"gap_estimate", r->solution.gap, "nodes_per_token_bound", r->bound, "node_ids", ids, "before",
-		metrics_to_json(&r->old_metrics), "predicted", metrics_to_json(&r->new_metrics), "trained",
-		metrics_to_json(trained(c, r)));
+	/* with --nodes the nodes are numbers, and have no ids */
+	json_t *json = pl_plan_to_json(r->solution.plan, options->cluster[0] ? &c->cluster : NULL, "cadre",
+		slots > used ? slots : used, r->solution.seconds);
+	json_t *more = json_pack("{s:I, s:I, s:f, s:f, s:f, s:o, s:o, s:o}", "rounds", (json_int_t)r->solution.rounds,
+		"seed", (json_int_t)options->seed, "objective", r->solution.value, "gap_estimate", r->solution.gap,
+		"nodes_per_token_bound", r->bound, "before", metrics_to_json(&r->old_metrics), "predicted",
+		metrics_to_json(&r->new_metrics), "trained", metrics_to_json(trained(c, r)));
 	if (c->held)
 		(void)json_object_set_new(more, "expected",
 			json_pack("{s:f, s:f}", "load_mean", r->expected.mean, "load_worst", r->expected.worst));

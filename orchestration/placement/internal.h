@@ -103,6 +103,7 @@ void pl_control_commit(struct pl_control *control);
 struct sqlite3 *pl_state_database(struct pl_state *state); /* for their statements */
 /* What makes the tables of a file, and what finds values there that are never written. */
 extern const char pl_state_history_schema[], pl_state_history_nonsense[];
+extern const char pl_state_rebalances_schema[], pl_state_rebalances_nonsense[];
 
 /* ---- the target (control_target.c) ---- */
 

@@ -45,7 +45,9 @@ static void on_timer(uv_timer_t *timer)
 	uint64_t deadline_ns = pl_control_turn(service->control), now_ns = cad_clock_now_ns(service->options.clock);
 	uint64_t peers_ns = pl_streams_tell_peers(&service->streams, now_ns);
 	uint64_t ask_ns = pl_probes_ask_expected(&service->probes, pl_control_registry(service->control), now_ns);
+	uint64_t rebalances_ns = pl_service_rebalances_turn(service);
 
+	deadline_ns = rebalances_ns < deadline_ns ? rebalances_ns : deadline_ns;
 	deadline_ns = peers_ns < deadline_ns ? peers_ns : deadline_ns;
 	deadline_ns = ask_ns < deadline_ns ? ask_ns : deadline_ns;
 	note_ready(service);
@@ -314,7 +316,7 @@ static enum cad_status take_report(struct pl_service *service, struct pl_stream 
 	}
 }
 
-static enum cad_rpc_code refusal_code(enum cad_status status)
+enum cad_rpc_code pl_service_code(enum cad_status status)
 {
 	return status == CAD_AGAIN          ? CAD_RPC_UNAVAILABLE
 		: status == CAD_ERR_REFUSED ? CAD_RPC_FAILED_PRECONDITION
@@ -340,7 +342,7 @@ static void join_message(struct cad_rpc_call *call, const ProtobufCMessage *mess
 	if (status != CAD_OK) {
 		if (status != CAD_AGAIN)
 			refuse_guest(service, stream, error.text);
-		cad_rpc_call_finish(call, refusal_code(status), "%s", error.text);
+		cad_rpc_call_finish(call, pl_service_code(status), "%s", error.text);
 		return;
 	}
 
@@ -472,6 +474,20 @@ static const struct cad_rpc_method methods[] = {
 	{ "GetMap", CAD_RPC_UNARY, { .message = get_map }, CAD_RIGHT_READ },
 	{ "GetStatus", CAD_RPC_UNARY, { .message = get_status }, CAD_RIGHT_READ },
 	{ "GetHistory", CAD_RPC_UNARY, { .message = pl_service_get_history }, CAD_RIGHT_READ },
+	{ "StartRebalance", CAD_RPC_CLIENT_STREAM,
+		{
+			.start = pl_service_start_rebalance_start,
+			.message = pl_service_start_rebalance_message,
+			.half_close = pl_service_start_rebalance_half_close,
+			.done = pl_service_start_rebalance_done,
+		},
+		CAD_RIGHT_OPERATE },
+	{ "GetRebalance", CAD_RPC_UNARY, { .message = pl_service_get_rebalance }, CAD_RIGHT_READ },
+	{ "ChangeRebalance", CAD_RPC_UNARY, { .message = pl_service_change_rebalance }, CAD_RIGHT_OPERATE },
+	{ "ApplyMap", CAD_RPC_UNARY, { .message = pl_service_apply_map }, CAD_RIGHT_OPERATE },
+	{ "GetPlacement", CAD_RPC_UNARY, { .message = pl_service_get_placement }, CAD_RIGHT_READ },
+	{ "GetAuto", CAD_RPC_UNARY, { .message = pl_service_get_auto }, CAD_RIGHT_READ },
+	{ "SetAuto", CAD_RPC_UNARY, { .message = pl_service_set_auto }, CAD_RIGHT_OPERATE },
 };
 
 /* ---- life ---- */
@@ -566,8 +582,11 @@ enum cad_status pl_service_create(
 	if (status == CAD_OK)
 		status = make_telemetry(made, error);
 	if (status == CAD_OK)
+		status = pl_service_rebalances_create(made, error);
+	if (status == CAD_OK)
 		status = make_server(made, error);
 	if (status != CAD_OK) {
+		pl_service_rebalances_destroy(made);
 		pl_telemetry_destroy(made->telemetry);
 		pl_control_destroy(made->control);
 		pl_history_close(made->history);
@@ -580,6 +599,7 @@ enum cad_status pl_service_create(
 	uv_timer_init(cad_rpc_reactor_loop(options->reactor), &made->timer);
 	made->timer.data = made;
 	pl_probes_init(&made->probes, cad_rpc_reactor_loop(options->reactor), on_refused, made);
+	pl_service_rebalances_begin(made);
 	pl_checkpoint_on_checksum(options->checkpoint, on_checksum, made);
 	pl_status_metrics_create(&made->metrics, options->metrics, options->state);
 	made->telemetry_metrics = pl_telemetry_metrics_create(options->metrics);
@@ -611,7 +631,8 @@ void pl_service_start(struct pl_service *service)
 
 static void drained(struct pl_service *service)
 {
-	if (service->server_gone && service->timer_gone && service->probes_gone && service->drained)
+	if (service->server_gone && service->timer_gone && service->probes_gone && service->plan_thread_gone &&
+		service->drained)
 		service->drained(service->drained_context);
 }
 
@@ -636,6 +657,13 @@ static void on_probes_closed(void *context)
 	drained(service);
 }
 
+static void on_plan_thread_closed(void *context)
+{
+	struct pl_service *service = context;
+	service->plan_thread_gone = true;
+	drained(service);
+}
+
 void pl_service_drain(struct pl_service *service, void (*done)(void *context), void *context)
 {
 	service->draining = true;
@@ -644,6 +672,7 @@ void pl_service_drain(struct pl_service *service, void (*done)(void *context), v
 	pl_checkpoint_on_checksum(service->options.checkpoint, NULL, NULL);
 	uv_close((uv_handle_t *)&service->timer, on_timer_closed);
 	pl_probes_close(&service->probes, on_probes_closed);
+	pl_plan_thread_close(&service->plan_thread, on_plan_thread_closed, service);
 	cad_rpc_health_shutdown(service->health);
 	pl_streams_abort(&service->streams, "the placement service is stopping");
 	cad_rpc_server_drain(service->server, 1000, on_server_gone, service);
@@ -656,6 +685,7 @@ void pl_service_destroy(struct pl_service *service)
 	cad_rpc_reflection_destroy(service->reflection);
 	cad_rpc_health_destroy(service->health);
 	pl_telemetry_metrics_destroy(service->telemetry_metrics);
+	pl_service_rebalances_destroy(service);
 	pl_telemetry_destroy(service->telemetry);
 	pl_control_destroy(service->control);
 	pl_history_close(service->history);

@@ -41,6 +41,7 @@ static const struct {
 	{ "ALTER TABLE nodes ADD COLUMN probe TEXT NOT NULL DEFAULT ''",
 		NULL }, /* where to see whether its process runs */
 	{ pl_state_history_schema, pl_state_history_nonsense },
+	{ pl_state_rebalances_schema, pl_state_rebalances_nonsense },
 };
 #define PL_STATE_FORMAT "cadre-placement-state-"
 enum { FORMAT = sizeof formats / sizeof formats[0] };

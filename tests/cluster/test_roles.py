@@ -58,7 +58,9 @@ def cluster(files):
 def channel(files, target, certificate):
     return grpc.secure_channel(target, certificates.credentials(files, certificate), options=[('grpc.use_local_subchannel_pool', 1)])
 
-PLACEMENT_METHODS = ('Join', 'WatchMap', 'GetMap', 'GetStatus', 'GetHistory')
+READING = ('GetMap', 'GetStatus', 'WatchMap', 'GetHistory', 'GetPlacement', 'GetAuto')
+OPERATING = ('StartRebalance', 'ChangeRebalance', 'ApplyMap', 'SetAuto')
+PLACEMENT_METHODS = ('Join', *READING, *OPERATING)
 
 
 def ask(files, target, certificate, headers, method):
@@ -112,7 +114,10 @@ CALLS = [
     ('unit', [], 'Join', INVALID, 'the first message of a Join stream must be a hello'),
     (None, bearer('node'), 'Join', INVALID, 'the first message of a Join stream must be a hello'),
     *[(certificate, headers, method, OK, '') for certificate, headers in [('client', []), ('expert', []), (None, bearer('inspect')), (None, bearer('operator'))]
-      for method in ('GetMap', 'GetStatus', 'WatchMap', 'GetHistory')],
+      for method in READING],
+    *[(certificate, headers, method, DENIED, f"may not call {method}: that takes the role 'operator'")
+      for certificate, headers in [('client', []), ('expert', []), (None, bearer('inspect'))] for method in OPERATING],
+    ('operator', [], 'ChangeRebalance', INVALID, 'say what to do with the rebalance'),
 ]
 
 

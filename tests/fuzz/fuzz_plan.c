@@ -12,9 +12,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 static void try_plan(const char *text, size_t size)
 {
 	struct pl_plan *plan, *again;
+	struct pl_cluster nodes, nodes_again;
 	struct cad_error error = { 0 };
 
-	if (pl_plan_parse("plan", text, size, &plan, &error) != CAD_OK) {
+	if (pl_plan_parse("plan", text, size, &plan, &nodes, &error) != CAD_OK) {
 		CAD_ASSERT(error.text[0]);
 		return;
 	}
@@ -27,13 +28,19 @@ static void try_plan(const char *text, size_t size)
 		CAD_ASSERT(any);
 	}
 
-	json_t *json = pl_plan_to_json(plan, "fuzz", 1, 0);
+	json_t *json = pl_plan_to_json(plan, nodes.nodes_count ? &nodes : NULL, "fuzz", 1, 0);
 	char *written = json_dumps(json, 0);
-	CAD_ASSERT(written && pl_plan_parse("again", written, strlen(written), &again, &error) == CAD_OK);
+	CAD_ASSERT(written && pl_plan_parse("again", written, strlen(written), &again, &nodes_again, &error) == CAD_OK);
 	CAD_ASSERT(memcmp(again->bits, plan->bits, cells * plan->words * sizeof *plan->bits) == 0 &&
 		memcmp(again->layer, plan->layer, plan->layers * sizeof *plan->layer) == 0);
+	CAD_ASSERT(nodes_again.nodes_count == nodes.nodes_count &&
+		(nodes.nodes_count == 0 || nodes.nodes_count == plan->nodes));
+	for (uint32_t n = 0; n < nodes.nodes_count; n++)
+		CAD_ASSERT(strcmp(nodes.nodes[n].id, nodes_again.nodes[n].id) == 0);
 	free(written);
 	json_decref(json);
+	pl_cluster_fini(&nodes);
+	pl_cluster_fini(&nodes_again);
 	pl_plan_free(again);
 	pl_plan_free(plan);
 }

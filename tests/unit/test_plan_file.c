@@ -28,10 +28,17 @@ static void a_plan_survives_its_file(void **state)
 				for (int r = 0; r < 3; r++)
 					pl_plan_put(plan, l, e, (uint32_t)cad_random_below(&random, nodes));
 		}
-		json_t *json = pl_plan_to_json(plan, "test", 9, 0.5);
+		struct pl_cluster named, read;
+		must(pl_cluster_create(nodes, 0, &named, &error), &error);
+		json_t *json = pl_plan_to_json(plan, nodes > 1 ? &named : NULL, "test", 9, 0.5);
 		assert_non_null(json);
 		char *text = json_dumps(json, 0);
-		must(pl_plan_parse("plan", text, strlen(text), &again, &error), &error);
+		must(pl_plan_parse("plan", text, strlen(text), &again, &read, &error), &error);
+		assert_int_equal(read.nodes_count, nodes > 1 ? nodes : 0);
+		for (uint32_t n = 0; n < read.nodes_count; n++)
+			assert_string_equal(read.nodes[n].id, named.nodes[n].id);
+		pl_cluster_fini(&named);
+		pl_cluster_fini(&read);
 		assert_int_equal(again->layers, 3);
 		assert_int_equal(again->nodes, nodes);
 		assert_memory_equal(again->layer, plan->layer, 3 * sizeof *plan->layer);
@@ -48,6 +55,8 @@ struct wrong {
 	const char *text, *says;
 };
 
+#define NAMED(ids) \
+	"{\"format\": \"cadre-placement-1\", \"nodes\": 2, \"layers\": {\"0\": {\"0\": [0]}}, \"node_ids\": " ids "}"
 #define PLAN(nodes, layers) "{\"format\": \"cadre-placement-1\", \"nodes\": " nodes ", \"layers\": " layers "}"
 
 static void wrong_plans_are_refused(void **state)
@@ -73,12 +82,18 @@ static void wrong_plans_are_refused(void **state)
 		{ PLAN("2", "{\"0\": {\"0\": [1]}, \"1\": {\"0\": [1], \"1\": [0]}}"),
 			"layer 1 does not have the 1 experts" },
 		{ PLAN("2", "{\"0\": {\"0\": [1], \"0\": [0]}}"), "line" },
+		{ NAMED("1"), "must be a list of as many ids" },
+		{ NAMED("[\"a\"]"), "must be a list of as many ids" },
+		{ NAMED("[\"a\", 1]"), "entry 1 is not an id" },
+		{ NAMED("[\"a\", \"b c\"]"), "entry 1 is not an id" },
+		{ NAMED("[\"a\", \"a\"]"), "names 'a' twice" },
 	};
 	for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
 		struct pl_plan *plan;
+		struct pl_cluster nodes;
 		struct cad_error error;
-		assert_int_equal(
-			pl_plan_parse("plan.json", list[i].text, strlen(list[i].text), &plan, &error), CAD_ERR_CORRUPT);
+		assert_int_equal(pl_plan_parse("plan.json", list[i].text, strlen(list[i].text), &plan, &nodes, &error),
+			CAD_ERR_CORRUPT);
 		if (!strstr(error.text, list[i].says) || strncmp(error.text, "plan.json: ", 11) != 0)
 			fail_msg("'%s' is answered with '%s', not with '%s'", list[i].text, error.text, list[i].says);
 	}

@@ -163,7 +163,7 @@ static void expected_load_allows_for_few_tokens(void **state)
 				held = { .layers = 2, .layer = held_layers };
 
 	/* the square root of 2 / (1 + 7) is a half */
-	struct pl_load load = pl_expected_load(&planned, 7000, &held, 1000);
+	struct pl_busiest_load load = pl_expected_load(&planned, 7000, &held, 1000);
 	assert_true(fabs(load.mean - 1.225) < 1e-12 && fabs(load.worst - 1.25) < 1e-12);
 	load = pl_expected_load(&planned, 5000, &held, 5000);
 	assert_true(fabs(load.mean - 1.35) < 1e-12 && fabs(load.worst - 1.5) < 1e-12);

@@ -6,6 +6,7 @@
  */
 #include "orchestration/placement/history.h"
 #include "orchestration/placement/state.h"
+#include "orchestration/placement/state_rebalances.h"
 #include "tests/support/must.h"
 
 #include <setjmp.h>
@@ -47,6 +48,22 @@ static const char format_3[] =
 	"CREATE TRIGGER history_limit AFTER INSERT ON history BEGIN DELETE FROM history WHERE id <= new.id - 4000; END;"
 	"INSERT INTO history VALUES (1, 1764489600000, 1764489600000, 1, 'alice', 'drain e3', 'disk', 'done', NULL, NULL);"
 	"UPDATE meta SET value = 'cadre-placement-state-3' WHERE key = 'format'";
+
+static const char format_4[] =
+	"CREATE TABLE rebalances (id INTEGER PRIMARY KEY, state INTEGER NOT NULL, kind INTEGER NOT NULL, who TEXT NOT NULL, reason TEXT NOT NULL,"
+	" text TEXT NOT NULL, warning TEXT NOT NULL, measuring INTEGER NOT NULL, undoes INTEGER NOT NULL, undone_by INTEGER NOT NULL,"
+	" rate INTEGER NOT NULL, moves INTEGER NOT NULL, moves_done INTEGER NOT NULL, moves_failed INTEGER NOT NULL, bytes INTEGER NOT NULL,"
+	" bytes_done INTEGER NOT NULL, seconds REAL NOT NULL, planning_seconds REAL NOT NULL, tokens_planned INTEGER NOT NULL,"
+	" tokens_measured INTEGER NOT NULL, started INTEGER NOT NULL, forced INTEGER NOT NULL, settled INTEGER NOT NULL,"
+	" predicted BLOB NOT NULL, measured BLOB NOT NULL, before TEXT, after TEXT);"
+	"CREATE TRIGGER rebalances_limit AFTER INSERT ON rebalances BEGIN DELETE FROM rebalances WHERE id <= new.id - 200; END;"
+	"CREATE TABLE automatic (one INTEGER PRIMARY KEY CHECK (one = 1), is_on INTEGER NOT NULL, every_ms INTEGER NOT NULL,"
+	" gain_min REAL NOT NULL, bytes_per_hour INTEGER NOT NULL);"
+	"INSERT INTO rebalances VALUES (7, 4, 0, 'alice', 'drift', '', '', 0, 0, 0, 0, 48, 48, 0, 4096, 4096, 1.5, 5, 8000, 2000,"
+	" 1764489600000, 1764489605000, 1764489606500, zeroblob(48), zeroblob(48), NULL,"
+	" '{\"format\": \"cadre-placement-1\", \"nodes\": 1, \"layers\": {\"1\": {\"0\": [0]}}, \"node_ids\": [\"expert-a\"]}');"
+	"INSERT INTO automatic VALUES (1, 1, 60000, 0.05, 1048576);"
+	"UPDATE meta SET value = 'cadre-placement-state-4' WHERE key = 'format'";
 
 static char path[] = "/tmp/cadre-state-XXXXXX";
 
@@ -187,6 +204,39 @@ static void a_file_of_format_3_opens_and_keeps_everything(void **unused)
 	pl_state_close(state);
 }
 
+static void a_file_of_format_4_opens_and_keeps_everything(void **unused)
+{
+	struct pl_state *state;
+	struct pl_rebalance_table *table;
+	struct pl_rebalance r;
+	struct pl_auto_settings settings;
+	struct pl_plan *plan;
+	struct pl_cluster nodes;
+	struct cad_error error;
+
+	(void)unused;
+	write_file(format_1);
+	write_file(format_2);
+	write_file(format_3);
+	write_file(format_4);
+	opens_and_keeps_everything();
+	must(pl_state_open(path, &state, &error), &error);
+	must(pl_rebalance_table_open(state, &table, &error), &error);
+	assert_int_equal(pl_rebalance_table_last(table), 7);
+	assert_int_equal(pl_rebalance_table_get(table, 7, &r), CAD_OK);
+	assert_true(r.state == PL_REBALANCE_DONE && r.moves_done == 48 && r.settled_ms == 1764489606500);
+	must(pl_rebalance_table_plan(table, 7, true, &plan, &nodes, &error), &error);
+	assert_true(plan->layer[0] == 1 && pl_plan_holds(plan, 0, 0, 0));
+	assert_string_equal(nodes.nodes[0].id, "expert-a");
+	assert_int_equal(pl_rebalance_table_plan(table, 7, false, &plan, &nodes, &error), CAD_ERR_NOT_FOUND);
+	assert_true(pl_rebalance_table_get_auto(table, &settings));
+	assert_true(settings.on && settings.gain_min == 0.05 && settings.bytes_per_hour == 1048576);
+	pl_cluster_fini(&nodes);
+	pl_plan_free(plan);
+	pl_rebalance_table_close(table);
+	pl_state_close(state);
+}
+
 /* A service of 0.2.0 or before that was killed between its tables and its format. */
 static void a_file_of_format_1_without_its_format_opens(void **unused)
 {
@@ -220,7 +270,7 @@ static void a_new_file_has_the_newest_format(void **unused)
 {
 	struct pl_state *state;
 	struct cad_error error;
-	char written[4096], wanted[4096];
+	char written[16384], wanted[16384];
 
 	(void)unused;
 	must(pl_state_open(path, &state, &error), &error);
@@ -230,6 +280,7 @@ static void a_new_file_has_the_newest_format(void **unused)
 	write_file(format_1);
 	write_file(format_2);
 	write_file(format_3);
+	write_file(format_4);
 	read_schema(wanted, sizeof wanted);
 	assert_string_equal(written, wanted);
 }
@@ -240,6 +291,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_file_of_format_1_opens_and_keeps_everything, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_of_format_2_opens_and_keeps_everything, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_of_format_3_opens_and_keeps_everything, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_file_of_format_4_opens_and_keeps_everything, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_of_format_1_without_its_format_opens, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_new_file_has_the_newest_format, setup, teardown),
 	};

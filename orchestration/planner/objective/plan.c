@@ -221,7 +221,38 @@ static enum cad_status fill(const char *name, struct pl_plan *plan, const json_t
 	return CAD_OK;
 }
 
-static enum cad_status from_json(const char *name, const json_t *json, struct pl_plan **plan, struct cad_error *error)
+/* "node_ids", which a file may have. */
+static enum cad_status take_ids(
+	const char *name, const json_t *json, uint32_t count, struct pl_cluster *nodes, struct cad_error *error)
+{
+	const json_t *ids = json_object_get(json, "node_ids");
+
+	if (!ids)
+		return CAD_OK;
+	if (!json_is_array(ids) || json_array_size(ids) != count)
+		return cad_error_set(error, CAD_ERR_CORRUPT,
+			"%s: \"node_ids\" must be a list of as many ids as there are nodes, %u", name, count);
+	enum cad_status status = pl_cluster_create(count, 0, nodes, error);
+	if (status != CAD_OK)
+		return status;
+
+	nodes->nodes_count = 0;
+	for (uint32_t n = 0; n < count; n++) {
+		const char *id = json_string_value(json_array_get(ids, n));
+		if (!id || !cad_process_name_is_legal(id))
+			return cad_error_set(error, CAD_ERR_CORRUPT,
+				"%s: \"node_ids\" entry %u is not an id of 1 to %d letters, digits and ._:-", name, n,
+				PL_CLUSTER_ID_BYTES - 1);
+		if (pl_cluster_find(nodes, id) != PL_CLUSTER_ANY)
+			return cad_error_set(error, CAD_ERR_CORRUPT, "%s: \"node_ids\" names '%s' twice", name, id);
+		snprintf(nodes->nodes[nodes->nodes_count++].id, PL_CLUSTER_ID_BYTES, "%s", id);
+	}
+
+	return CAD_OK;
+}
+
+static enum cad_status from_json(
+	const char *name, const json_t *json, struct pl_plan **plan, struct pl_cluster *ids, struct cad_error *error)
 {
 	const char *format = json_string_value(json_object_get(json, "format"));
 	const json_t *nodes = json_object_get(json, "nodes"), *layers = json_object_get(json, "layers");
@@ -243,29 +274,36 @@ static enum cad_status from_json(const char *name, const json_t *json, struct pl
 		pl_plan_create((uint32_t)count, (uint32_t)experts, (uint32_t)json_integer_value(nodes), &made);
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "%s: out of memory for %zu layers", name, count);
+	struct pl_cluster named = { 0 };
 	status = fill(name, made, layers, error);
+	if (status == CAD_OK)
+		status = take_ids(name, json, made->nodes, &named, error);
+	if (status != CAD_OK || !ids)
+		pl_cluster_fini(&named);
 	if (status != CAD_OK) {
 		pl_plan_free(made);
 		return status;
 	}
 
 	*plan = made;
+	if (ids)
+		*ids = named;
 	return CAD_OK;
 }
 
-enum cad_status pl_plan_parse(
-	const char *name, const char *text, size_t bytes, struct pl_plan **plan, struct cad_error *error)
+enum cad_status pl_plan_parse(const char *name, const char *text, size_t bytes, struct pl_plan **plan,
+	struct pl_cluster *nodes, struct cad_error *error)
 {
 	json_error_t problem;
 	json_t *json = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &problem);
 	if (!json)
 		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: line %d: %s", name, problem.line, problem.text);
-	enum cad_status status = from_json(name, json, plan, error);
+	enum cad_status status = from_json(name, json, plan, nodes, error);
 	json_decref(json);
 	return status;
 }
 
-enum cad_status pl_plan_read(const char *path, struct pl_plan **plan, struct cad_error *error)
+enum cad_status pl_plan_read(const char *path, struct pl_plan **plan, struct pl_cluster *nodes, struct cad_error *error)
 {
 	char *text;
 	size_t bytes;
@@ -273,31 +311,35 @@ enum cad_status pl_plan_read(const char *path, struct pl_plan **plan, struct cad
 
 	if (status != CAD_OK)
 		return status;
-	status = pl_plan_parse(path, text, bytes, plan, error);
+	status = pl_plan_parse(path, text, bytes, plan, nodes, error);
 	free(text);
 	return status;
 }
 
-json_t *pl_plan_to_json(const struct pl_plan *plan, const char *planner, uint32_t slots_per_node, double seconds)
+json_t *pl_plan_to_json(const struct pl_plan *plan, const struct pl_cluster *nodes, const char *planner,
+	uint32_t slots_per_node, double seconds)
 {
 	char key[16];
-	json_t *layers = json_object();
+	json_t *layers = json_object(), *ids = nodes ? json_array() : NULL;
+
+	for (uint32_t n = 0; nodes && n < nodes->nodes_count; n++)
+		(void)json_array_append_new(ids, json_string(nodes->nodes[n].id));
 
 	for (uint32_t l = 0; l < plan->layers; l++) {
 		json_t *layer = json_object();
 		for (uint32_t e = 0; e < plan->experts; e++) {
-			json_t *nodes = json_array();
+			json_t *holders = json_array();
 			for (uint32_t n = 0; n < plan->nodes; n++)
 				if (pl_plan_holds(plan, l, e, n))
-					(void)json_array_append_new(nodes, json_integer(n));
+					(void)json_array_append_new(holders, json_integer(n));
 			snprintf(key, sizeof key, "%u", e);
-			(void)json_object_set_new(layer, key, nodes);
+			(void)json_object_set_new(layer, key, holders);
 		}
 		snprintf(key, sizeof key, "%u", plan->layer[l]);
 		(void)json_object_set_new(layers, key, layer);
 	}
 
-	return json_pack("{s:s, s:s, s:I, s:I, s:f, s:o}", "format", FORMAT, "planner", planner, "nodes",
+	return json_pack("{s:s, s:s, s:I, s:I, s:f, s:o, s:o*}", "format", FORMAT, "planner", planner, "nodes",
 		(json_int_t)plan->nodes, "slots_per_node", (json_int_t)slots_per_node, "seconds", seconds, "layers",
-		layers);
+		layers, "node_ids", ids);
 }

@@ -5,13 +5,15 @@
  * Plain data in the heap, freed with pl_plan_free; any thread may read it. As a file it is this
  * JSON:
  *   {"format": "cadre-placement-1", "planner": "cadre", "nodes": 8, "slots_per_node": 36,
- *   "seconds": 1.25, "layers": {"0": {"0": [3], "1": [0, 5]}}}
+ *   "seconds": 1.25, "layers": {"0": {"0": [3], "1": [0, 5]}}, "node_ids": ["e0", "e1", ...]}
+ * "node_ids" says which nodes are meant; without it they are numbers.
  */
 #ifndef CADRE_ORCHESTRATION_PLANNER_OBJECTIVE_PLAN_H
 #define CADRE_ORCHESTRATION_PLANNER_OBJECTIVE_PLAN_H
 
 #include "common/cluster/map.h"
 #include "common/base/status.h"
+#include "orchestration/planner/objective/cluster.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -62,11 +64,13 @@ CAD_MUST_USE enum cad_status pl_plan_renumber(
 	const struct pl_plan *from, const uint32_t *to, uint32_t nodes, struct pl_plan **plan);
 
 /* The file. Every expert must have a node, every node must be in range, and all layers must have
- * the same experts. */
-CAD_MUST_USE enum cad_status pl_plan_read(const char *path, struct pl_plan **plan, struct cad_error *error);
-CAD_MUST_USE enum cad_status pl_plan_parse(
-	const char *name, const char *text, size_t bytes, struct pl_plan **plan, struct cad_error *error);
-/* NULL: out of memory. */
-json_t *pl_plan_to_json(const struct pl_plan *plan, const char *planner, uint32_t slots_per_node, double seconds);
+ * the same experts. `nodes` may be NULL; it gets the ids, and is zeroed if the file has none. */
+CAD_MUST_USE enum cad_status pl_plan_read(
+	const char *path, struct pl_plan **plan, struct pl_cluster *nodes, struct cad_error *error);
+CAD_MUST_USE enum cad_status pl_plan_parse(const char *name, const char *text, size_t bytes, struct pl_plan **plan,
+	struct pl_cluster *nodes, struct cad_error *error);
+/* nodes NULL: they have no ids. Returns NULL when out of memory. */
+json_t *pl_plan_to_json(const struct pl_plan *plan, const struct pl_cluster *nodes, const char *planner,
+	uint32_t slots_per_node, double seconds);
 
 #endif

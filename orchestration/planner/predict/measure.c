@@ -307,10 +307,10 @@ enum cad_status pl_measure(const struct pl_sample *sample, const struct pl_plan 
 	return CAD_OK;
 }
 
-struct pl_load pl_expected_load(
+struct pl_busiest_load pl_expected_load(
 	const struct pl_metrics *planned, uint64_t planned_tokens, const struct pl_metrics *held, uint64_t held_tokens)
 {
-	struct pl_load expected = { 0, 0 };
+	struct pl_busiest_load expected = { 0, 0 };
 	double part = planned_tokens && held_tokens ? sqrt(2 / (1 + (double)planned_tokens / (double)held_tokens)) : 1;
 
 	for (uint32_t l = 0; l < planned->layers; l++) {

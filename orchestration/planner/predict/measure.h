@@ -56,7 +56,7 @@ CAD_MUST_USE enum cad_status pl_measure(const struct pl_sample *sample, const st
 	const struct pl_cluster *cluster, enum pl_router router, uint32_t threads, struct pl_metrics *metrics);
 /* The load of the busiest node over the mean, averaged over layers and in the worst layer, expected
  * on as many new tokens as were planned on. */
-struct pl_load {
+struct pl_busiest_load {
 	double mean, worst;
 };
 /*
@@ -65,7 +65,7 @@ struct pl_load {
  * adds to the busiest node in proportion to sqrt(1 / planned + 1 / held); the part in proportion to
  * sqrt(2 / planned) is kept. Drift beyond the held-out tokens is not predicted.
  */
-struct pl_load pl_expected_load(
+struct pl_busiest_load pl_expected_load(
 	const struct pl_metrics *planned, uint64_t planned_tokens, const struct pl_metrics *held, uint64_t held_tokens);
 void pl_metrics_fini(struct pl_metrics *metrics); /* takes a zeroed one too */
 

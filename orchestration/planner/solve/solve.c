@@ -489,13 +489,19 @@ static enum cad_status run_layer(struct solver *solver, uint32_t index, struct c
 	return status == CAD_OK ? run_step(solver, index, (struct step){ WORK_FINE, start }, error) : status;
 }
 
+static bool is_cancelled(const struct solver *solver)
+{
+	return solver->options->cancelled && atomic_load(solver->options->cancelled);
+}
+
 static void *run(void *context)
 {
 	struct solver *solver = context;
 	struct cad_error error;
 
 	for (uint32_t l; (l = atomic_fetch_add(&solver->next, solver->step)) < solver->options->trace->layers;) {
-		if (solver->round > 0 && cad_clock_now_ns(solver->options->clock) > solver->deadline) {
+		if (is_cancelled(solver) ||
+			(solver->round > 0 && cad_clock_now_ns(solver->options->clock) > solver->deadline)) {
 			atomic_store(&solver->late, true);
 			break;
 		}
@@ -610,6 +616,8 @@ static enum cad_status run_rounds(struct solver *solver, struct pl_solution *sol
 		bool ended = run_round_in_time(solver);
 		if (solver->status != CAD_OK)
 			return solver->status;
+		if (is_cancelled(solver))
+			return CAD_ERR_CANCELLED;
 		solver->round += ended;
 		now = cad_clock_now_ns(options->clock);
 		const struct pl_progress progress = { solver->round, (double)(now - begun) * 1e-9, mean_value(solver) };
@@ -688,6 +696,8 @@ enum cad_status pl_solve(const struct pl_solve_options *options, struct pl_solut
 	memcpy(solver.best->layer, trace->layer, trace->layers * sizeof *trace->layer);
 	list_steps(&solver);
 	status = run_rounds(&solver, &made);
+	if (status == CAD_ERR_CANCELLED)
+		(void)cad_error_set(error, status, "the search was cancelled");
 
 	if (status == CAD_OK) {
 		for (uint32_t l = 0; l < trace->layers; l++)

@@ -18,6 +18,7 @@
 #include "orchestration/planner/objective/plan.h"
 #include "orchestration/planner/trace/trace.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 struct pl_progress {
@@ -46,6 +47,8 @@ struct pl_solve_options {
 	/* after each round, on the calling thread; false: stop. May be NULL */
 	bool (*progress)(void *context, const struct pl_progress *progress);
 	void *context;
+	/* set by any thread, also during the first round: CAD_ERR_CANCELLED before the next layer. May be NULL */
+	const atomic_bool *cancelled;
 };
 
 struct pl_solution {
