@@ -104,7 +104,11 @@ static void measure(struct rt_shipment *shipment, enum cad_status status, const 
 	struct rt_call_end end = {
 		.failed = !answered && status != CAD_ERR_CANCELLED,
 		.took = answered || status == CAD_ERR_DEADLINE,
+		.answered = answered && !shipment->late, /* what hung then says little about now */
 		.rows = shipment->rows,
+		.pairs = shipment->pairs,
+		.queue_ns = answered ? view->answer.queue_us * CAD_NS_PER_US : 0,
+		.compute_ns = answered ? view->answer.compute_us * CAD_NS_PER_US : 0,
 		.ns = rt_exchange_awake_ns(shipment->exchange) - shipment->sent_awake_ns,
 	};
 	rt_route_table_ended(&shipment->exchange->routes, shipment->peer, &end);
@@ -199,7 +203,6 @@ void rt_combine_done(void *context, struct cad_call *handle, enum cad_status sta
 
 	measure(shipment, status, view);
 	shipment->out = false;
-	shipment->peer->shipments--;
 	rt_route_table_late(&shipment->exchange->routes, shipment->peer, -(int)shipment->late);
 	shipment->exchange->freed++;
 

@@ -118,7 +118,7 @@ enum cad_status rt_dispatch_call(struct rt_shipment *shipment)
 	if (status != CAD_OK)
 		return status;
 	shipment->out = true;
-	shipment->peer->shipments++;
+	rt_route_table_sent(&exchange->routes, shipment->peer, shipment->pairs);
 	rt_hedge_watch(shipment);
 	for (uint32_t r = 0; r < shipment->rows; r++)
 		shipment->row_bytes[r] = (uint32_t)(sizeof *heads + cadre_row_bytes(heads[r].type, hidden));

@@ -28,11 +28,12 @@ enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_tra
 	table->node_load = calloc(CAD_NODES_MAX, sizeof *table->node_load);
 	table->node_unit = malloc(CAD_NODES_MAX * sizeof *table->node_unit);
 	table->node_pairs = calloc(CAD_NODES_MAX, sizeof *table->node_pairs);
+	table->node_booked = calloc(CAD_NODES_MAX / 64, sizeof *table->node_booked);
 	table->reach = malloc(sizeof *table->reach);
 
 	if (!table->peers || !table->node_peer || !table->node_ready || !table->node_tiers[0] ||
 		!table->node_tiers[1] || !table->node_load || !table->node_unit || !table->node_pairs ||
-		!table->reach) {
+		!table->node_booked || !table->reach) {
 		rt_route_table_fini(table);
 		return CAD_ERR_MEMORY;
 	}
@@ -54,6 +55,7 @@ void rt_route_table_fini(struct rt_route_table *table)
 	free(table->node_load);
 	free(table->node_unit);
 	free(table->node_pairs);
+	free(table->node_booked);
 	free(table->reach);
 	*table = (struct rt_route_table){ 0 };
 }

@@ -26,11 +26,13 @@ struct rt_peer {
 	struct cad_connection *connection; /* NULL: none now */
 	bool wanted;                       /* the current map names it as live */
 	bool ready;
-	uint32_t shipments; /* under way */
-	uint32_t late;      /* of these */
-	uint64_t late_ns;   /* since when one is; clock time */
+	uint32_t shipments, pairs; /* under way */
+	uint32_t late;             /* of these */
+	uint64_t late_ns;          /* since when one is; clock time */
 	struct rt_latency latency;
 	struct rt_breaker breaker;
+	/* how long a call waits there, by its last answers, at that time; what a pair takes it */
+	uint64_t wait_ns, wait_at_ns, pair_ns;
 	uint64_t bytes_sent, bytes_received; /* since telemetry was told last */
 	uint64_t heard_ns; /* not ready: when something was heard of it last, or when it was first wanted */
 	uint64_t retry_at_ns;
@@ -62,11 +64,14 @@ struct rt_route_table {
 	uint64_t breaker_p99_ns;  /* opens one; 0: no time does */
 	struct rt_open_copies open_copies;
 	struct rt_latency latency; /* of all nodes, for those of which too little is known */
-	/* [CAD_NODES_MAX]: RT_LOAD_PAIR for each pair of this layer; in the lower digits, which
-	 * node has had more pairs so far */
+	/* [CAD_NODES_MAX]: RT_LOAD_PAIR for each pair of this layer, and for each that the node has to
+	 * do more than others; in the lower digits, which node has had more pairs so far */
 	uint32_t *node_load;
 	uint32_t *node_unit;         /* [CAD_NODES_MAX]: RT_LOAD_PAIR */
 	uint64_t *node_pairs;        /* [CAD_NODES_MAX]: pairs since this map arrived */
+	uint64_t *node_booked;       /* a set: to which rows of this layer go */
+	uint64_t pairs;              /* under way to all peers */
+	uint64_t waits_until_ns;     /* until then some node may have a queue */
 	float load_calm, load_point; /* of this layer (common/cluster/cover.h) */
 	struct cad_random random;
 	uint64_t version;        /* goes up when something has become possible: look again at what waits */
@@ -104,11 +109,13 @@ bool rt_route_table_choose(
 /* The same among favoured nodes only. Returns whether they hold all of the experts. */
 bool rt_route_table_choose_copies(
 	struct rt_route_table *table, uint32_t layer, const int32_t *experts, uint32_t k, uint16_t *nodes);
-/* How a call of a node ended. */
+/* A call to a node was sent, with so many pairs. */
+void rt_route_table_sent(struct rt_route_table *table, struct rt_peer *peer, uint32_t pairs);
+/* How it ended. */
 struct rt_call_end {
-	bool failed, took; /* took: `ns` says something about such calls */
-	uint32_t rows;
-	uint64_t ns;
+	bool failed, took, answered; /* took: `ns` says something about such calls */
+	uint32_t rows, pairs;
+	uint64_t ns, queue_ns, compute_ns; /* here; answered in time: waiting and computing, there */
 };
 void rt_route_table_ended(struct rt_route_table *table, struct rt_peer *peer, const struct rt_call_end *end);
 /* A node says that it does not hold an expert which the map gives it. Returns whether somebody else may
@@ -123,7 +130,7 @@ void rt_route_table_late(struct rt_route_table *table, struct rt_peer *peer, int
 /* Whether a row of this layer was booked on the node. */
 static inline bool rt_route_table_booked(const struct rt_route_table *table, uint32_t node)
 {
-	return table->node_load[node] >= RT_LOAD_PAIR;
+	return cad_map_set_has(table->node_booked, node);
 }
 /* What 99 of 100 calls to the slowest node of the map do not exceed; 0: not known of any. */
 uint64_t rt_route_table_p99_ns(const struct rt_route_table *table);

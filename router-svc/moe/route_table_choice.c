@@ -8,12 +8,105 @@
 #include <string.h>
 
 enum { LAST_TIER = RT_TIERS - 1 };
+/* Waits below this are those of idle nodes; one that is not renewed is forgotten after some halves; of so
+ * many calls each counts as one part; and what one may weigh at most. */
+enum {
+	WAIT_LEAST_MS = 2,
+	WAIT_HALF_MS = 50,
+	WAIT_HALVES = 16,
+	WAIT_CALLS = 4,
+	WAIT_PAIRS_MAX = 1 << 16,
+	PAIR_LEAST_NS = 1000
+};
 enum { LATE_FOR_LONG_MS = 50 }; /* a node may take this for want of a core; longer, and it hangs */
 /* The guard of the cover: from so many (row, expert) pairs per node on, a node may have 3 % more
  * than the mean; each 5 % above that weighs as much as one expert. */
 enum { GUARDED_PAIRS_MIN = 256 };
 #define GUARD_CALM 1.03f
 #define GUARD_POINT 0.05f
+
+static const struct rt_peer *peer_of(const struct rt_route_table *table, uint32_t node)
+{
+	return &table->peers[table->node_peer[node]];
+}
+
+/* ---- how busy nodes are ---- */
+
+/* What is under way to nodes: of this router's other micro-batches, and what nobody waits for. Only what
+ * a node has more than the others counts. */
+static void add_in_flight(struct rt_route_table *table)
+{
+	uint32_t least = UINT32_MAX;
+	if (table->pairs == 0)
+		return;
+
+	for (uint32_t node = 0; node < table->map->nodes_count; node++)
+		if (cad_map_set_has(table->node_ready, node) && peer_of(table, node)->pairs < least)
+			least = peer_of(table, node)->pairs;
+	for (uint32_t node = 0; node < table->map->nodes_count; node++)
+		if (cad_map_set_has(table->node_ready, node))
+			table->node_load[node] += (peer_of(table, node)->pairs - least) * RT_LOAD_PAIR;
+}
+
+/* How long calls to a node wait there now: what its last calls said, halved every WAIT_HALF_MS. */
+static uint64_t wait_ns(const struct rt_peer *peer, uint64_t now_ns)
+{
+	uint64_t halves = (now_ns - peer->wait_at_ns) / (WAIT_HALF_MS * CAD_NS_PER_MS);
+	return halves < 64 ? peer->wait_ns >> halves : 0;
+}
+
+/* A node where calls wait for longer than anywhere else has so many pairs more to do as it could compute
+ * in that time. Returns the sum, in the unit of loads. Waits that an idle node has, too, are none. */
+static uint64_t add_waits(struct rt_route_table *table)
+{
+	uint64_t least = UINT64_MAX, sum = 0;
+	uint64_t now_ns = table->waits_until_ns > 0 ? cad_transport_now_ns(table->transport) : 0;
+	if (now_ns >= table->waits_until_ns)
+		return 0;
+
+	for (uint32_t node = 0; node < table->map->nodes_count; node++) {
+		uint64_t ns = cad_map_set_has(table->node_ready, node) ? wait_ns(peer_of(table, node), now_ns) : least;
+		least = ns < least ? ns : least;
+	}
+
+	for (uint32_t node = 0; node < table->map->nodes_count; node++) {
+		if (!cad_map_set_has(table->node_ready, node))
+			continue;
+		const struct rt_peer *peer = peer_of(table, node);
+		uint64_t ns = wait_ns(peer, now_ns),
+			 pairs = ns / (peer->pair_ns > PAIR_LEAST_NS ? peer->pair_ns : PAIR_LEAST_NS);
+		if (ns < WAIT_LEAST_MS * CAD_NS_PER_MS || ns < 2 * least)
+			continue;
+		uint64_t load = (pairs < WAIT_PAIRS_MAX ? pairs : WAIT_PAIRS_MAX) * RT_LOAD_PAIR;
+		table->node_load[node] += (uint32_t)load;
+		sum += load;
+	}
+	return sum;
+}
+
+/* What an answer says of its node: what its calls wait for, and what a pair takes. A wait that grows is
+ * believed at once. */
+static void learn_wait(struct rt_route_table *table, struct rt_peer *peer, const struct rt_call_end *end)
+{
+	uint64_t now_ns = cad_transport_now_ns(table->transport), before_ns = wait_ns(peer, now_ns),
+		 elsewhere_ns = end->ns > end->compute_ns ? end->ns - end->compute_ns : 0,
+		 waited_ns = elsewhere_ns > end->queue_ns ? elsewhere_ns : end->queue_ns,
+		 pair_ns = end->compute_ns / end->pairs;
+
+	peer->wait_ns = waited_ns > before_ns ? waited_ns : before_ns - (before_ns - waited_ns) / WAIT_CALLS;
+	peer->wait_at_ns = now_ns;
+	peer->pair_ns =
+		peer->pair_ns == 0 ? pair_ns : peer->pair_ns - peer->pair_ns / WAIT_CALLS + pair_ns / WAIT_CALLS;
+	if (waited_ns >= WAIT_LEAST_MS * CAD_NS_PER_MS)
+		table->waits_until_ns = now_ns + WAIT_HALF_MS * CAD_NS_PER_MS * WAIT_HALVES;
+}
+
+void rt_route_table_sent(struct rt_route_table *table, struct rt_peer *peer, uint32_t pairs)
+{
+	peer->shipments++;
+	peer->pairs += pairs;
+	table->pairs += pairs;
+}
 
 /* ---- what speaks against nodes ---- */
 
@@ -66,6 +159,11 @@ void rt_route_table_ended(struct rt_route_table *table, struct rt_peer *peer, co
 	struct rt_breaker *breaker = &peer->breaker;
 	bool was_closed = breaker->state == RT_BREAKER_CLOSED;
 
+	peer->shipments--;
+	peer->pairs -= end->pairs;
+	table->pairs -= end->pairs;
+	if (end->answered)
+		learn_wait(table, peer, end);
 	if (end->took) {
 		rt_latency_add(&peer->latency, end->rows, end->ns);
 		rt_latency_add(&table->latency, end->rows, end->ns);
@@ -143,17 +241,27 @@ void rt_route_table_begin(struct rt_route_table *table, uint32_t pairs)
 		table->node_load[node] = cad_map_set_has(table->node_ready, node) && most > least
 			? (uint32_t)((table->node_pairs[node] - least) * (RT_LOAD_PAIR - 1) / (most - least))
 			: 0;
+	memset(table->node_booked, 0, cad_map_words(nodes) * sizeof *table->node_booked);
 	favour(table);
-	float mean = usable ? (float)pairs / (float)usable * RT_LOAD_PAIR : 0;
-	bool guarded = pairs >= GUARDED_PAIRS_MIN * usable;
+	add_in_flight(table);
+	uint64_t waiting = add_waits(table);
+	float mean = usable ? ((float)pairs * RT_LOAD_PAIR + (float)waiting) / (float)usable : 0,
+	      point = GUARD_POINT * mean;
 	table->load_calm = GUARD_CALM * mean;
-	table->load_point = guarded ? GUARD_POINT * mean : 0;
+	table->load_point = waiting > 0               ? (point > RT_LOAD_PAIR ? point : RT_LOAD_PAIR)
+		: pairs >= GUARDED_PAIRS_MIN * usable ? point
+						      : 0;
 }
 
-static void book(struct rt_route_table *table, uint32_t node)
+/* The row goes there. */
+static void book(struct rt_route_table *table, uint32_t k, const uint16_t *nodes)
 {
-	table->node_load[node] += table->node_unit[node];
-	table->node_pairs[node]++;
+	for (uint32_t slot = 0; slot < k; slot++) {
+		if (nodes[slot] == CAD_COVER_NONE)
+			continue;
+		cad_map_set_add(table->node_booked, nodes[slot]);
+		table->node_pairs[nodes[slot]]++;
+	}
 }
 
 static void cover(struct rt_route_table *table, uint32_t layer, const int32_t *experts, uint32_t k,
@@ -161,9 +269,6 @@ static void cover(struct rt_route_table *table, uint32_t layer, const int32_t *e
 {
 	const struct cad_cover_load load = { table->node_load, table->node_unit, table->load_calm, table->load_point };
 	cad_cover(table->map, layer, experts, k, usable, &load, nodes);
-	for (uint32_t slot = 0; slot < k; slot++)
-		if (nodes[slot] != CAD_COVER_NONE)
-			table->node_pairs[nodes[slot]]++;
 }
 
 static bool is_open(const struct rt_route_table *table, uint32_t layer, int32_t expert, uint32_t node)
@@ -193,7 +298,7 @@ static bool leave_open_copies(
 		if (best == CAD_COVER_NONE)
 			continue;
 		nodes[slot] = (uint16_t)best;
-		book(table, best);
+		table->node_load[best] += table->node_unit[best];
 	}
 	return all;
 }
@@ -205,7 +310,9 @@ bool rt_route_table_choose_copies(
 	cover(table, layer, experts, k, table->favours ? table->node_tiers[0] : table->node_ready, nodes);
 	for (uint32_t slot = 0; slot < k; slot++)
 		all = all && (experts[slot] < 0 || nodes[slot] != CAD_COVER_NONE);
-	return (table->open_copies.count == 0 || leave_open_copies(table, layer, experts, k, nodes)) && all;
+	all = (table->open_copies.count == 0 || leave_open_copies(table, layer, experts, k, nodes)) && all;
+	book(table, k, nodes);
+	return all;
 }
 
 /* Whether a node that is ready holds the expert, and is not the one that was chosen because something
@@ -232,6 +339,7 @@ static void choose_tier(struct rt_route_table *table, uint32_t tier, uint32_t la
 	for (uint32_t slot = 0; slot < k; slot++)
 		left[slot] = nodes[slot] == CAD_COVER_NONE ? experts[slot] : -1;
 	cover(table, layer, left, k, table->node_tiers[tier], found);
+	book(table, k, found);
 	for (uint32_t slot = 0; slot < k; slot++)
 		nodes[slot] = nodes[slot] == CAD_COVER_NONE ? found[slot] : nodes[slot];
 }

@@ -122,6 +122,13 @@ static void a_probe_costs_no_request_anything(void **state)
 	moe_world_close(&world);
 }
 
+/* A call of the first node. */
+static void ended(struct moe_world *world, const struct rt_call_end *end)
+{
+	rt_route_table_sent(routes(world), peer(world, 0), end->pairs);
+	rt_route_table_ended(routes(world), peer(world, 0), end);
+}
+
 static void calls_that_take_long_open_it(void **state)
 {
 	(void)state;
@@ -130,10 +137,10 @@ static void calls_that_take_long_open_it(void **state)
 	const struct rt_call_end slow = { .took = true, .rows = 2, .ns = 600 * CAD_NS_PER_MS },
 				 fast = { .took = true, .rows = 2, .ns = CAD_NS_PER_MS };
 	for (int i = 0; i < 100; i++)
-		rt_route_table_ended(routes(&world), peer(&world, 0), &slow);
+		ended(&world, &slow);
 	assert_int_equal(routes(&world)->breakers, 0); /* no limit was set */
 	routes(&world)->breaker_p99_ns = 500 * CAD_NS_PER_MS;
-	rt_route_table_ended(routes(&world), peer(&world, 0), &slow);
+	ended(&world, &slow);
 	assert_int_equal(peer(&world, 0)->breaker.cause, RT_BREAKER_SLOW);
 	assert_int_equal(routes(&world)->breakers, 1);
 
@@ -151,9 +158,9 @@ static void calls_that_take_long_open_it(void **state)
 	run(&world); /* half open */
 	pass(&world, 2);
 	for (int i = 0; i < 2; i++)
-		rt_route_table_ended(routes(&world), peer(&world, 0), &fast);
+		ended(&world, &fast);
 	assert_int_equal(routes(&world)->breakers, 0);
-	rt_route_table_ended(routes(&world), peer(&world, 0), &fast); /* what it took before is forgotten */
+	ended(&world, &fast); /* what it took before is forgotten */
 	assert_int_equal(routes(&world)->breakers, 0);
 	moe_world_close(&world);
 }
@@ -207,13 +214,17 @@ static void copies_that_are_nowhere(void **state)
 	(void)state;
 	struct moe_world world;
 	begin(&world, on_two);
-	say(&world, 0, CADRE_WIRE_NOT_HELD, 6);
-	say(&world, 1, CADRE_WIRE_NOT_HELD, 6);
+	for (uint32_t i = 0; i < MOE_ROWS * MOE_TOPK; i++)
+		world.ids[i] = 4 + (int32_t)(i % MOE_TOPK);
+	say(&world, 0, CADRE_WIRE_NOT_HELD, 8);
+	say(&world, 1, CADRE_WIRE_NOT_HELD, 8);
 	assert_in_range(run(&world), 5, 60);
 	assert_true(routes(&world)->open_copies.opened > 0);
 	assert_int_equal(routes(&world)->open_copies.count, 0); /* all have answered in the end */
-	say(&world, 0, CADRE_WIRE_NOT_HELD, 1);
-	run(&world);
+	assert_true(rt_route_table_not_held(routes(&world), peer(&world, 0), 1, 4));
+	assert_false(rt_route_table_not_held(routes(&world), peer(&world, 0), 1, 4));
+	assert_false(rt_route_table_not_held(routes(&world), peer(&world, 2), 1, 4)); /* the map says no more */
+	assert_false(rt_route_table_not_held(routes(&world), peer(&world, 0), 1, 777));
 	assert_int_equal(routes(&world)->open_copies.count, 1);
 	moe_publish(&world, on_two);
 	assert_int_equal(routes(&world)->open_copies.count, 0);

@@ -267,6 +267,114 @@ static void rows_are_spread_and_stay_whole(void **state)
 	moe_world_close(&world);
 }
 
+/* A call of a node that was answered: so long it waited there, and so long it computed. */
+static void answered(struct moe_world *world, uint32_t node, uint64_t queue_us, uint64_t compute_us)
+{
+	struct rt_route_table *routes = routes_of(world);
+	struct rt_peer *peer = &routes->peers[routes->node_peer[node]];
+	const struct rt_call_end end = {
+		.answered = true,
+		.took = true,
+		.rows = 4,
+		.pairs = 8,
+		.ns = (queue_us + compute_us) * CAD_NS_PER_US,
+		.queue_ns = queue_us * CAD_NS_PER_US,
+		.compute_ns = compute_us * CAD_NS_PER_US,
+	};
+	rt_route_table_sent(routes, peer, end.pairs);
+	rt_route_table_ended(routes, peer, &end);
+}
+
+enum { CHOICES = 90 };
+
+/* Rows that any node could take: how many each gets. */
+static void choose(struct moe_world *world, uint32_t rows[MOE_NODES], uint16_t chosen[CHOICES])
+{
+	const int32_t experts[MOE_TOPK] = { 1, 4 };
+	memset(rows, 0, MOE_NODES * sizeof *rows);
+	rt_route_table_begin(routes_of(world), CHOICES * MOE_TOPK);
+	for (uint32_t i = 0; i < CHOICES; i++) {
+		uint16_t nodes[MOE_TOPK];
+		rt_route_table_choose(routes_of(world), 0, experts, MOE_TOPK, nodes);
+		rows[nodes[0]]++;
+		chosen[i] = nodes[0];
+	}
+}
+
+/* One answer that says so is enough; and when none says it any longer, it is over. */
+static void a_node_with_a_queue_gets_fewer_rows(void **state)
+{
+	(void)state;
+	struct moe_world world;
+	uint32_t rows[MOE_NODES];
+	uint16_t chosen[CHOICES];
+	moe_world_open(&world);
+	moe_publish(&world, everywhere);
+	moe_connect(&world);
+	for (uint32_t n = 0; n < MOE_NODES; n++)
+		answered(&world, n, 100, 800); /* 100 us a pair */
+	choose(&world, rows, chosen);
+	assert_true(rows[0] == CHOICES / MOE_NODES && rows[1] == rows[0]);
+
+	answered(&world, 0, 3000, 800); /* as long as 30 pairs take: 15 rows */
+	choose(&world, rows, chosen);
+	assert_in_range(rows[0], 18, 22);
+	answered(&world, 0, 20000, 800);
+	choose(&world, rows, chosen);
+	assert_int_equal(rows[0], 0);
+
+	pass(&world, 100); /* twice halved: 5 ms */
+	choose(&world, rows, chosen);
+	assert_in_range(rows[0], 1, 20);
+	pass(&world, 1000);
+	for (uint32_t n = 0; n < MOE_NODES; n++) /* the digits that say who had more are not of interest here */
+		routes_of(&world)->node_pairs[n] = 0;
+	choose(&world, rows, chosen);
+	assert_true(rows[0] == CHOICES / MOE_NODES && rows[1] == rows[0]);
+	moe_world_close(&world);
+}
+
+/* All of them have queues: that is load, and nobody's fault. Waits of idle nodes change no choice. */
+static void equal_nodes_are_chosen_as_if_nothing_was_known(void **state)
+{
+	(void)state;
+	struct moe_world world;
+	uint32_t rows[MOE_NODES];
+	uint16_t expected[3][CHOICES], chosen[CHOICES];
+	moe_world_open(&world);
+	moe_publish(&world, everywhere);
+	moe_connect(&world);
+	for (int i = 0; i < 3; i++)
+		choose(&world, rows, expected[i]);
+	memset(routes_of(&world)->node_pairs, 0, MOE_NODES * sizeof *routes_of(&world)->node_pairs);
+	for (int i = 0; i < 3; i++) {
+		for (uint32_t n = 0; n < MOE_NODES; n++)
+			answered(&world, n, i == 2 ? 20000 + 3000 * n : (uint64_t)i * 600 * n, 800);
+		choose(&world, rows, chosen);
+		assert_memory_equal(chosen, expected[i], sizeof chosen);
+	}
+	moe_world_close(&world);
+}
+
+/* What is under way to a node counts like rows of this layer. */
+static void what_is_under_way_counts(void **state)
+{
+	(void)state;
+	struct moe_world world;
+	uint32_t rows[MOE_NODES];
+	uint16_t chosen[CHOICES];
+	moe_world_open(&world);
+	moe_publish(&world, everywhere);
+	moe_connect(&world);
+	struct rt_route_table *routes = routes_of(&world);
+	struct rt_peer *peer = &routes->peers[routes->node_peer[1]];
+	rt_route_table_sent(routes, peer, 30);
+	choose(&world, rows, chosen);
+	assert_int_equal(rows[1], 20); /* and 35 for the others, with the 15 that are under way */
+	rt_route_table_ended(routes, peer, &(struct rt_call_end){ .pairs = 30, .rows = 1 });
+	moe_world_close(&world);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -278,6 +386,9 @@ int main(void)
 		cmocka_unit_test(what_is_missing_is_said),
 		cmocka_unit_test(what_is_not_reached_is_told),
 		cmocka_unit_test(rows_are_spread_and_stay_whole),
+		cmocka_unit_test(a_node_with_a_queue_gets_fewer_rows),
+		cmocka_unit_test(equal_nodes_are_chosen_as_if_nothing_was_known),
+		cmocka_unit_test(what_is_under_way_counts),
 	};
 	cad_log_setup(CAD_LOG_ERROR, CAD_LOG_LOGFMT); /* lost connections are the point here */
 	return cmocka_run_group_tests(tests, NULL, NULL);
