@@ -130,6 +130,7 @@ static void take_welcome(void *context, const Cadre__V1__NodeWelcome *welcome)
 	struct rt_control *control = context;
 	bool aggregate = welcome->routing_detail == CADRE__V1__ROUTING_DETAIL__ROUTING_DETAIL_AGGREGATE;
 
+	control->options.routing(control->options.context, aggregate);
 	if (!control->report)
 		return;
 	atomic_store(&rt_engine_telemetry(control->options.engine)->aggregate, aggregate);

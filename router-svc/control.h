@@ -24,6 +24,8 @@ struct rt_control_options { /* all borrowed to the end */
 	/* Whether the placement service refuses it, each time that it says so or no longer does;
 	 * rt_control_apart has the reason. */
 	void (*refused)(void *context, bool refused);
+	/* Whether nothing may be known of single tokens and experts, each time that it joins. */
+	void (*routing)(void *context, bool aggregate);
 	void *context;
 };
 

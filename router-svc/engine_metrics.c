@@ -87,11 +87,13 @@ struct scalar {
 };
 struct expert {
 	const _Atomic uint64_t *value;
+	const _Atomic bool *aggregate;
 };
 
 struct rt_engine_metrics {
 	struct scalar scalars[TABLE_COUNT], stages[RT_STAGE_COUNT];
 	struct expert *experts;
+	_Atomic bool aggregate;
 };
 
 static double read_scalar(void *context)
@@ -116,6 +118,8 @@ static double read_stage(void *context)
 static double read_expert(void *context)
 {
 	const struct expert *expert = context;
+	if (atomic_load_explicit(expert->aggregate, memory_order_relaxed))
+		return 0;
 	return (double)atomic_load_explicit(expert->value, memory_order_relaxed);
 }
 
@@ -126,12 +130,13 @@ static void register_expert(struct cad_metrics *metrics, const char *name, const
 	snprintf(layer_text, sizeof layer_text, "%u", layer);
 	snprintf(expert_text, sizeof expert_text, "%u", expert);
 	const struct cad_label labels[] = { { "layer", layer_text }, { "expert", expert_text } };
-	slot->value = value;
+	slot->value = value; /* whose `aggregate` is set already */
 	cad_metrics_counter_read(metrics, name, help, labels, 2, read_expert, slot);
 }
 
 enum cad_status rt_engine_metrics_create(struct cad_metrics *metrics, const struct rt_engine *engine,
-	const struct cad_model_spec *spec, const struct rt_policies *policies, struct rt_engine_metrics **out)
+	const struct cad_model_spec *spec, const struct rt_policies *policies, bool by_expert,
+	struct rt_engine_metrics **out)
 {
 	struct rt_engine_metrics *m = calloc(1, sizeof *m);
 	size_t experts = (size_t)spec->layers_count * spec->gate.experts;
@@ -161,7 +166,9 @@ enum cad_status rt_engine_metrics_create(struct cad_metrics *metrics, const stru
 	}
 
 	const struct rt_expert_counts *counts = rt_engine_expert_counts(engine);
-	for (uint32_t layer = 0; layer < spec->layers_count; layer++)
+	for (size_t i = 0; i < experts * 4; i++)
+		m->experts[i].aggregate = &m->aggregate;
+	for (uint32_t layer = 0; by_expert && layer < spec->layers_count; layer++)
 		for (uint32_t e = 0; spec->layers[layer].moe && e < spec->gate.experts; e++) {
 			size_t at = (size_t)layer * spec->gate.experts + e;
 			register_expert(metrics, "cadre_router_expert_rows_total", "Rows routed to each expert.", layer,
@@ -182,6 +189,12 @@ enum cad_status rt_engine_metrics_create(struct cad_metrics *metrics, const stru
 	*out = m;
 
 	return CAD_OK;
+}
+
+void rt_engine_metrics_aggregate(struct rt_engine_metrics *metrics, bool aggregate)
+{
+	if (metrics)
+		atomic_store_explicit(&metrics->aggregate, aggregate, memory_order_relaxed);
 }
 
 void rt_engine_metrics_destroy(struct rt_engine_metrics *m)

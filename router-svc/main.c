@@ -390,6 +390,14 @@ static void on_refused(void *context, bool refused)
 	rt_frontend_refuse(p->frontend, why);
 }
 
+/* As the cluster was told to: at the start by its facts, later whenever this router joins. */
+static void on_routing(void *context, bool aggregate)
+{
+	struct program *p = context;
+	rt_frontend_aggregate(p->frontend, aggregate);
+	rt_engine_metrics_aggregate(p->engine_metrics, aggregate);
+}
+
 static bool admin_ready(void *context, char *text, size_t text_bytes)
 {
 	struct program *p = context;
@@ -512,8 +520,9 @@ static enum cad_status create_server(struct program *p, struct cad_error *error)
 	if (status != CAD_OK)
 		return status;
 
-	status = rt_engine_metrics_create(
-		p->service.metrics, p->engine, cad_model_spec(p->model), &frontend.policies, &p->engine_metrics);
+	rt_frontend_aggregate(p->frontend, p->facts.routing_aggregate); /* of no cluster: false */
+	status = rt_engine_metrics_create(p->service.metrics, p->engine, cad_model_spec(p->model), &frontend.policies,
+		!p->facts.routing_aggregate, &p->engine_metrics);
 	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "no memory for metrics");
 }
 
@@ -572,6 +581,7 @@ static enum cad_status join_cluster(struct program *p, struct cad_error *error)
 		.grpc_address = p->grpc_address,
 		.model_fingerprint = p->model_fingerprint,
 		.refused = on_refused,
+		.routing = on_routing,
 		.context = p,
 	};
 	struct rt_control *control;

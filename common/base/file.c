@@ -149,7 +149,8 @@ void cad_file_unmap(const void *bytes, size_t size)
 		munmap((void *)(uintptr_t)bytes, size);
 }
 
-enum cad_status cad_file_writer_open(struct cad_file_writer *writer, const char *path, struct cad_error *error)
+static enum cad_status writer_open(
+	struct cad_file_writer *writer, const char *path, mode_t mode, struct cad_error *error)
 {
 	/* two writers of one file, in one process or in two, have two temporary files */
 	static _Atomic unsigned counter;
@@ -162,7 +163,7 @@ enum cad_status cad_file_writer_open(struct cad_file_writer *writer, const char 
 		goto free_names;
 	}
 
-	int fd = open(opened.temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	int fd = open(opened.temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
 	if (fd < 0) {
 		status = cad_error_set(error, CAD_ERR_IO, "%s cannot be written: %s", path, strerror(errno));
 		goto free_names;
@@ -185,6 +186,16 @@ free_names:
 	free(opened.path);
 
 	return status;
+}
+
+enum cad_status cad_file_writer_open(struct cad_file_writer *writer, const char *path, struct cad_error *error)
+{
+	return writer_open(writer, path, 0666, error);
+}
+
+enum cad_status cad_file_writer_open_private(struct cad_file_writer *writer, const char *path, struct cad_error *error)
+{
+	return writer_open(writer, path, 0600, error);
 }
 
 static void writer_fini(struct cad_file_writer *writer)

@@ -46,6 +46,9 @@ struct cad_file_writer {
 };
 CAD_MUST_USE enum cad_status cad_file_writer_open(
 	struct cad_file_writer *writer, const char *path, struct cad_error *error);
+/* The same for what others should not read: with mode 0600. */
+CAD_MUST_USE enum cad_status cad_file_writer_open_private(
+	struct cad_file_writer *writer, const char *path, struct cad_error *error);
 /* Flushes to disk and renames. The writer is gone afterwards, whatever the result; on failure
  * nothing is left behind. */
 CAD_MUST_USE enum cad_status cad_file_writer_commit(struct cad_file_writer *writer, struct cad_error *error);

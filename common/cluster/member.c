@@ -67,6 +67,7 @@ static bool take_facts(void *context, const ProtobufCMessage *message)
 			"the placement service answered without settings, or with names that are too long");
 	else
 		ask->status = cad_settings_from_proto(status->settings, &ask->facts->settings, ask->error);
+	ask->facts->routing_aggregate = status->routing_detail == CADRE__V1__ROUTING_DETAIL__ROUTING_DETAIL_AGGREGATE;
 	return false;
 }
 

@@ -31,6 +31,7 @@ struct Cadre__V1__NodeReport;
 struct cad_cluster_facts {
 	char cluster[CADRE_NAME_BYTES];
 	char model_fingerprint[CADRE_HEX_BYTES];
+	bool routing_aggregate;       /* nothing may be known of single tokens and experts */
 	struct cad_settings settings; /* cad_settings_fini is the caller's */
 };
 /* Blocks until the placement service has answered, saying every few seconds on the log, and

@@ -39,6 +39,7 @@ int cl_tokenize(int argc, char **argv);
 int cl_model_inspect(int argc, char **argv);
 int cl_plan(int argc, char **argv);
 int cl_plan_explain(int argc, char **argv);
+int cl_trace_record(int argc, char **argv);
 int cl_trace_import(int argc, char **argv);
 int cl_trace_export(int argc, char **argv);
 int cl_trace_show(int argc, char **argv);

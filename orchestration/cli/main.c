@@ -46,6 +46,7 @@ static const struct command commands[] = {
 	{ "plan explain", "explain why an expert is where it is, and what moving it would change", cl_plan_explain },
 	{ "plan", "decide which node should hold which expert, from recorded routing", cl_plan },
 	{ "model inspect", "show what is in a checkpoint and what it needs", cl_model_inspect },
+	{ "trace record", "record the routing that flows through a cluster now", cl_trace_record },
 	{ "trace import", "convert recorded routing from CSV or JSON to Cadre's own format", cl_trace_import },
 	{ "trace export", "write a trace as CSV or JSON", cl_trace_export },
 	{ "trace show", "show what is in a trace", cl_trace_show },
@@ -90,9 +91,9 @@ static int print_manual(void)
 /* First words of commands of two; one that is a command itself is listed as that. */
 static const struct cad_completion_word groups[] = {
 	{ "model", "look into a checkpoint" },
-	{ "trace", "convert, show, cut and make recorded routing" },
 	{ "map", "show and replace which node holds which expert" },
 	{ "auto", "whether the cluster moves experts by itself" },
+	{ "trace", "record, convert, show, cut and make routing" },
 	{ "plan", NULL },
 	{ "rebalance", NULL },
 };

@@ -182,7 +182,7 @@ int cl_trace_export(int argc, char **argv)
 	if (trace) {
 		enum cad_status status = CAD_OK;
 		if (options.output[0]) {
-			status = cad_file_writer_open(&file, options.output, &error);
+			status = cad_file_writer_open_private(&file, options.output, &error);
 			if (status == CAD_OK) {
 				print_as(trace, options.to, file.stream);
 				status = cad_file_writer_commit(&file, &error);

@@ -14,6 +14,11 @@
 #include <string.h>
 #include <unistd.h>
 
+enum routing_detail { ROUTING_TOKENS, ROUTING_AGGREGATE };
+
+static const struct cad_choice routing_choices[] = { { "tokens", ROUTING_TOKENS }, { "aggregate", ROUTING_AGGREGATE },
+	{ NULL, 0 } };
+
 struct options {
 	struct cad_service_options service; /* the first: cad_service_log */
 	const char *state, *cluster;
@@ -22,6 +27,7 @@ struct options {
 	enum cad_weights weights;
 	uint64_t lease_ns, grace_ns, rejoin_ns, settle_ns, free_grace_ns, move_stall_ns, shuffle, bytes_per_second;
 	uint64_t routing_half_life_ns;
+	enum routing_detail routing_detail;
 	uint32_t experts_min, copies_min, loads_max, moves_max, routing_tokens;
 };
 
@@ -66,6 +72,8 @@ static const struct cad_option table[] = {
 		"of all moves together, unless the command that moves says otherwise; 0: as fast as it goes"),
 	CAD_OPTION_DURATION(struct options, move_stall_ns, "move-stall", "30s", CAD_NS_PER_S, 3600 * CAD_NS_PER_S,
 		"a load that has not come on for this long is given up"),
+	CAD_OPTION_ENUM(struct options, routing_detail, "routing-detail", "tokens", routing_choices,
+		"what the cluster knows of routing, which is as confidential as prompts; tokens: samples of whole tokens, for plans and recordings, and counts by expert; aggregate: sums over experts alone: no plans from live routing, no recordings, no return_routing, no metrics by expert"),
 	CAD_OPTION_U32(struct options, routing_tokens, "routing-tokens", "20000", 0, PL_RESERVOIR_TOKENS_MAX,
 		"tokens of live routing to keep for plans, which want 10000 or more; 2 bytes for each expert of each MoE layer that a token selects: 19 MB for 58 layers and 8 experts; 0: none"),
 	CAD_OPTION_DURATION(struct options, routing_half_life_ns, "routing-half-life", "10m", 0,
@@ -217,6 +225,7 @@ static enum cad_status create_placement(struct program *p, struct cad_error *err
 		.metrics = p->service.metrics,
 		.control = control_options(&p->options),
 		.routing_tokens = p->options.routing_tokens,
+		.routing_aggregate = p->options.routing_detail == ROUTING_AGGREGATE,
 		.routing_half_life_s = (double)p->options.routing_half_life_ns / (double)CAD_NS_PER_S,
 		.state = p->state,
 		.clock = &cad_clock_system,

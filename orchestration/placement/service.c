@@ -52,6 +52,8 @@ static void on_timer(uv_timer_t *timer)
 	deadline_ns = ask_ns < deadline_ns ? ask_ns : deadline_ns;
 	note_ready(service);
 	pl_status_metrics_update(&service->metrics, service->control);
+	uint64_t record_ns = pl_recorder_tick(&service->recorder, now_ns);
+	deadline_ns = record_ns < deadline_ns ? record_ns : deadline_ns;
 	uint64_t metrics_ns = pl_telemetry_metrics_update(service->telemetry_metrics, service->telemetry, now_ns);
 	deadline_ns = metrics_ns < deadline_ns ? metrics_ns : deadline_ns;
 	if (deadline_ns == UINT64_MAX)
@@ -221,6 +223,9 @@ static void say_welcome(struct pl_service *service, struct pl_stream *stream)
 	welcome.cluster = (char *)service->options.cluster;
 	welcome.lease_ms = (uint32_t)(service->options.control.lease_ns / CAD_NS_PER_MS);
 	welcome.settings = &settings;
+	welcome.routing_detail = service->options.routing_aggregate
+		? CADRE__V1__ROUTING_DETAIL__ROUTING_DETAIL_AGGREGATE
+		: CADRE__V1__ROUTING_DETAIL__ROUTING_DETAIL_TOKENS;
 	pl_stream_welcome(&service->streams, stream, &welcome);
 }
 
@@ -440,6 +445,7 @@ static void get_status(struct cad_rpc_call *call, const ProtobufCMessage *messag
 		.door = &service->door,
 		.state = service->options.state,
 		.telemetry = service->telemetry,
+		.fine = cad_caller_may(cad_rpc_call_caller(call), CAD_RIGHT_OPERATE),
 		.now_ns = cad_clock_now_ns(service->options.clock),
 		.started_ns = service->started_ns,
 	};
@@ -473,6 +479,13 @@ static const struct cad_rpc_method methods[] = {
 		CAD_RIGHT_READ },
 	{ "GetMap", CAD_RPC_UNARY, { .message = get_map }, CAD_RIGHT_READ },
 	{ "GetStatus", CAD_RPC_UNARY, { .message = get_status }, CAD_RIGHT_READ },
+	{ "RecordTrace", CAD_RPC_SERVER_STREAM,
+		{
+			.message = pl_service_record_begin,
+			.writable = pl_recorder_writable,
+			.done = pl_service_record_done,
+		},
+		CAD_RIGHT_OPERATE },
 	{ "GetHistory", CAD_RPC_UNARY, { .message = pl_service_get_history }, CAD_RIGHT_READ },
 	{ "StartRebalance", CAD_RPC_CLIENT_STREAM,
 		{
@@ -522,6 +535,11 @@ static enum cad_status make_server(struct pl_service *service, struct cad_error 
 	return status;
 }
 
+static void on_sample(void *context, uint32_t slot, const struct pl_routing_report *report)
+{
+	pl_recorder_take(&((struct pl_service *)context)->recorder, slot, report);
+}
+
 static enum cad_status make_telemetry(struct pl_service *service, struct cad_error *error)
 {
 	const struct pl_service_options *o = &service->options;
@@ -534,10 +552,15 @@ static enum cad_status make_telemetry(struct pl_service *service, struct cad_err
 		.model = cad_model_directory(model),
 		.tokens = o->routing_tokens,
 		.half_life_s = o->routing_half_life_s,
+		.aggregate = o->routing_aggregate,
 		.seed = service->started_ns,
 		.now_ns = service->started_ns,
+		.on_sample = on_sample,
+		.context = service,
 	};
-	return pl_telemetry_create(&options, &service->telemetry, error);
+	enum cad_status status = pl_telemetry_create(&options, &service->telemetry, error);
+	service->recorder.telemetry = service->telemetry;
+	return status;
 }
 
 enum cad_status pl_service_create(
@@ -675,6 +698,7 @@ void pl_service_drain(struct pl_service *service, void (*done)(void *context), v
 	pl_plan_thread_close(&service->plan_thread, on_plan_thread_closed, service);
 	cad_rpc_health_shutdown(service->health);
 	pl_streams_abort(&service->streams, "the placement service is stopping");
+	pl_recorder_stop(&service->recorder);
 	cad_rpc_server_drain(service->server, 1000, on_server_gone, service);
 }
 

@@ -32,6 +32,7 @@ struct pl_service_options {
 	struct pl_control_options control;
 	uint32_t routing_tokens; /* of live routing, kept for plans; 0: none */
 	double routing_half_life_s;
+	bool routing_aggregate; /* nothing is known of single tokens and experts */
 	struct pl_state *state;
 	const struct cad_clock *clock;
 };

@@ -15,6 +15,7 @@
 #include "orchestration/placement/plan_thread.h"
 #include "orchestration/placement/probe.h"
 #include "orchestration/placement/rebalance.h"
+#include "orchestration/placement/recorder.h"
 #include "orchestration/placement/service.h"
 #include "orchestration/placement/status.h"
 #include "orchestration/placement/status_telemetry.h"
@@ -34,6 +35,7 @@ struct pl_service {
 	struct pl_control *control;
 	struct pl_telemetry *telemetry;
 	struct pl_telemetry_metrics *telemetry_metrics;
+	struct pl_recorder recorder;
 	struct pl_history *history;
 	struct pl_rebalance_table *rebalance_table;
 	struct pl_rebalances *rebalances;
@@ -94,5 +96,9 @@ void pl_service_apply_map(struct cad_rpc_call *call, const ProtobufCMessage *mes
 void pl_service_get_placement(struct cad_rpc_call *call, const ProtobufCMessage *message);
 void pl_service_get_auto(struct cad_rpc_call *call, const ProtobufCMessage *message);
 void pl_service_set_auto(struct cad_rpc_call *call, const ProtobufCMessage *message);
+/* ---- recordings (service_record.c) ---- */
+
+void pl_service_record_begin(struct cad_rpc_call *call, const ProtobufCMessage *message);
+void pl_service_record_done(struct cad_rpc_call *call, bool cancelled);
 
 #endif

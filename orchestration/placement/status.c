@@ -119,7 +119,7 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 		message->n_nodes++;
 	}
 	fill_refusals(made, source->door, source->now_ns);
-	pl_status_telemetry_fill(&made->telemetry, source->telemetry, source->now_ns, message);
+	pl_status_telemetry_fill(&made->telemetry, source->telemetry, source->fine, source->now_ns, message);
 
 	*status = made;
 	return CAD_OK;

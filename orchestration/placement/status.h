@@ -24,6 +24,7 @@ struct pl_status_source {
 	const struct pl_door *door; /* NULL: nobody was refused */
 	const struct pl_state *state;
 	const struct pl_telemetry *telemetry;
+	bool fine; /* with what is told of single experts, which is for operators */
 	uint64_t now_ns, started_ns;
 };
 

@@ -98,15 +98,16 @@ static void fill_sample(struct pl_status_telemetry *status, const struct pl_tele
 	status->sample.newest_ms = age_ms(now_ns, state.newest_ns);
 }
 
-void pl_status_telemetry_fill(struct pl_status_telemetry *status, const struct pl_telemetry *telemetry, uint64_t now_ns,
-	Cadre__V1__ClusterStatus *message)
+void pl_status_telemetry_fill(struct pl_status_telemetry *status, const struct pl_telemetry *telemetry, bool fine,
+	uint64_t now_ns, Cadre__V1__ClusterStatus *message)
 {
 	message->routing_detail = pl_telemetry_options(telemetry)->aggregate
 		? CADRE__V1__ROUTING_DETAIL__ROUTING_DETAIL_AGGREGATE
 		: CADRE__V1__ROUTING_DETAIL__ROUTING_DETAIL_TOKENS;
 	fill_figures(status, telemetry, now_ns, message);
 	fill_traffic(status, telemetry, now_ns, message);
-	fill_hottest(status, telemetry, now_ns, message);
+	if (fine)
+		fill_hottest(status, telemetry, now_ns, message);
 	fill_sample(status, telemetry, now_ns, message);
 }
 

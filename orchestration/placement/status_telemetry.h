@@ -19,8 +19,9 @@ struct pl_status_telemetry {
 	Cadre__V1__HotExpert hottest[PL_STATUS_HOTTEST_MAX], *hottest_list[PL_STATUS_HOTTEST_MAX];
 	Cadre__V1__RoutingSample sample;
 };
-void pl_status_telemetry_fill(struct pl_status_telemetry *status, const struct pl_telemetry *telemetry, uint64_t now_ns,
-	Cadre__V1__ClusterStatus *message);
+/* fine: with the hottest experts. */
+void pl_status_telemetry_fill(struct pl_status_telemetry *status, const struct pl_telemetry *telemetry, bool fine,
+	uint64_t now_ns, Cadre__V1__ClusterStatus *message);
 /* Of an expert node; NULL: it did nothing. */
 Cadre__V1__NodeWork *pl_status_telemetry_work(
 	const struct pl_telemetry *telemetry, uint32_t slot, uint64_t now_ns, Cadre__V1__NodeWork *message);

@@ -193,6 +193,8 @@ void pl_telemetry_routing(
 	telemetry->lost += report->lost;
 	add_traffic(telemetry, source, now_ns, report);
 	keep_tokens(telemetry, source, now_ns, report);
+	if (telemetry->options.on_sample && !telemetry->options.aggregate)
+		telemetry->options.on_sample(telemetry->options.context, slot, report);
 }
 
 /* ---- expert nodes ---- */

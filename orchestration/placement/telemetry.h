@@ -18,6 +18,7 @@
 #include "orchestration/planner/trace/trace.h"
 
 struct pl_telemetry;
+struct pl_routing_report;
 
 struct pl_telemetry_options {
 	struct pl_shape shape;              /* borrowed layers */
@@ -28,6 +29,9 @@ struct pl_telemetry_options {
 	bool aggregate;                     /* nothing is known of single tokens and experts */
 	double half_life_s;                 /* of a kept token's weight; 0: they do not age */
 	uint64_t seed, now_ns;
+	/* A router's report has a sample; NULL: nobody asks. Not where nothing is known of tokens. */
+	void (*on_sample)(void *context, uint32_t slot, const struct pl_routing_report *report);
+	void *context;
 };
 
 CAD_MUST_USE enum cad_status pl_telemetry_create(

@@ -101,7 +101,8 @@ static void fill_balance(const struct pl_telemetry *telemetry, const struct wind
 			continue;
 		layers++;
 		figures->load_max_over_mean += spread.pairs_max * count / spread.pairs;
-		figures->activated_max_over_mean += spread.activated_max * count / spread.activated;
+		figures->activated_max_over_mean +=
+			spread.activated > 0 ? spread.activated_max * count / spread.activated : 1;
 		figures->activated += spread.activated / count;
 	}
 	figures->load_max_over_mean /= layers ? layers : 1;

@@ -38,6 +38,7 @@ struct rt_frontend {
 	struct cad_rpc_authorizer authorizer;
 	struct cad_counter *stalled;
 	struct cad_metrics *own_metrics; /* where the program has none */
+	bool aggregate;                  /* nobody is told of the routing of single tokens */
 	bool started, gone;
 	void (*done)(void *context);
 	void *done_context;
@@ -201,6 +202,12 @@ static void generate(struct cad_rpc_call *call, const ProtobufCMessage *received
 
 	if (status != CAD_OK) {
 		cad_rpc_call_finish(call, cad_rpc_code_of_status(status), "%s", error.text);
+		return;
+	}
+	if (message->return_routing && frontend->aggregate) {
+		rt_grpc_refused(&frontend->grpc, CAD_RPC_FAILED_PRECONDITION);
+		cad_rpc_call_finish(call, CAD_RPC_FAILED_PRECONDITION,
+			"return_routing is not answered here: the cluster's placement service runs with --routing-detail aggregate");
 		return;
 	}
 	size_t text = message->prompt_case == CADRE__V1__GENERATE_REQUEST__PROMPT_TEXT ? strlen(message->text) : 0,
@@ -452,6 +459,8 @@ void rt_frontend_set_serving(struct rt_frontend *frontend, bool serving)
 	cad_rpc_health_set(frontend->health, "", serving);
 	cad_rpc_health_set(frontend->health, cadre__v1__inference__descriptor.name, serving);
 }
+
+void rt_frontend_aggregate(struct rt_frontend *frontend, bool aggregate) { frontend->aggregate = aggregate; }
 
 void rt_frontend_refuse(struct rt_frontend *frontend, const char *why) { rt_grpc_refuse(&frontend->grpc, why); }
 

@@ -55,6 +55,8 @@ void rt_frontend_set_serving(struct rt_frontend *frontend, bool serving);
 /* From now on Generate ends with UNAVAILABLE and this sentence, also where it waits already; "": no
  * longer. */
 void rt_frontend_refuse(struct rt_frontend *frontend, const char *why);
+/* From now on requests for return_routing are refused, or no longer; those that run go on. */
+void rt_frontend_aggregate(struct rt_frontend *frontend, bool aggregate);
 /* Whether tokens come out: rt_trial_ask (trial.h). Any thread, until the reactor is destroyed. */
 CAD_MUST_USE enum cad_status rt_frontend_generates(struct rt_frontend *frontend, char why[CAD_NOTE_BYTES]);
 /* Streams that are open now. */

@@ -59,7 +59,7 @@ def channel(files, target, certificate):
     return grpc.secure_channel(target, certificates.credentials(files, certificate), options=[('grpc.use_local_subchannel_pool', 1)])
 
 READING = ('GetMap', 'GetStatus', 'WatchMap', 'GetHistory', 'GetPlacement', 'GetAuto')
-OPERATING = ('StartRebalance', 'ChangeRebalance', 'ApplyMap', 'SetAuto')
+OPERATING = ('StartRebalance', 'ChangeRebalance', 'ApplyMap', 'SetAuto', 'RecordTrace')
 PLACEMENT_METHODS = ('Join', *READING, *OPERATING)
 
 
@@ -113,6 +113,7 @@ CALLS = [
     ('expert', [], 'Join', INVALID, 'the first message of a Join stream must be a hello'),
     ('unit', [], 'Join', INVALID, 'the first message of a Join stream must be a hello'),
     (None, bearer('node'), 'Join', INVALID, 'the first message of a Join stream must be a hello'),
+    (None, bearer('operator'), 'RecordTrace', OK, ''),
     *[(certificate, headers, method, OK, '') for certificate, headers in [('client', []), ('expert', []), (None, bearer('inspect')), (None, bearer('operator'))]
       for method in READING],
     *[(certificate, headers, method, DENIED, f"may not call {method}: that takes the role 'operator'")

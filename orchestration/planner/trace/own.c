@@ -225,7 +225,7 @@ enum cad_status pl_trace_write(const char *path, const struct pl_trace *trace, s
 {
 	struct cad_file_writer file;
 	struct pl_trace_writer *writer = NULL;
-	enum cad_status status = cad_file_writer_open(&file, path, error);
+	enum cad_status status = cad_file_writer_open_private(&file, path, error);
 
 	if (status != CAD_OK)
 		return status;
