@@ -40,7 +40,7 @@ struct ex_loader {
 	struct ex_load_report *first, **last;
 	bool stop;
 	unsigned threads_count;
-	pthread_t threads[EX_LOADER_THREADS_MAX];
+	pthread_t threads[EX_LOADER_THREADS_MAX + 1];
 };
 
 /* A wish that a thread fulfils. */
@@ -53,23 +53,30 @@ struct piece {
 	uint64_t paced_ns; /* what was read so far has its time until then */
 };
 
-/* The first expert with that wish that no thread works on. With the lock held. */
-static bool find(const struct ex_loader *loader, enum wish wish, size_t *index)
+/* The first expert with that wish that no thread works on; `paced`: whose load has a rate. With the
+ * lock held. */
+static bool find(const struct ex_loader *loader, enum wish wish, bool paced, size_t *index)
 {
-	for (size_t i = 0; i < (size_t)loader->layers * loader->experts; i++)
-		if (loader->wishes[i] == wish && !loader->busy[i]) {
+	for (size_t i = 0; i < (size_t)loader->layers * loader->experts; i++) {
+		bool has_rate = loader->orders[i] && loader->orders[i]->load.bytes_per_second > 0;
+		if (loader->wishes[i] == wish && !loader->busy[i] && has_rate == paced) {
 			*index = i;
 			return true;
 		}
+	}
 	return false;
 }
 
-/* Takes a piece of work; false: none can be done now. With the lock held. */
-static bool take(struct ex_loader *loader, struct piece *piece)
+/* Takes a piece of work; false: none can be done now. Frees make room, and loads without a rate are
+ * needed; loads with one can wait. With the lock held. */
+static bool take(struct ex_loader *loader, bool takes_paced, struct piece *piece)
 {
 	*piece = (struct piece){ .loader = loader };
-	piece->hold = !(loader->frees > 0 && find(loader, WISH_FREE, &piece->index));
-	if (piece->hold && !(loader->loads > 0 && find(loader, WISH_HOLD, &piece->index)))
+	piece->hold = !(loader->frees > 0 && find(loader, WISH_FREE, false, &piece->index));
+	if (piece->hold &&
+		!(loader->loads > 0 &&
+			(find(loader, WISH_HOLD, false, &piece->index) ||
+				(takes_paced && find(loader, WISH_HOLD, true, &piece->index)))))
 		return false;
 	*(piece->hold ? &loader->loads : &loader->frees) -= 1;
 	loader->wishes[piece->index] = WISH_NONE;
@@ -223,14 +230,13 @@ static void release(struct piece *piece, struct ex_load_report *report)
 	report->outcome = status == CAD_OK || status == CAD_ERR_NOT_FOUND ? EX_LOAD_FREED : EX_LOAD_FAILED;
 }
 
-static void *run(void *argument)
+static void work(struct ex_loader *loader, bool takes_paced)
 {
-	struct ex_loader *loader = argument;
 	pthread_mutex_lock(&loader->lock);
 
 	while (!loader->stop) {
 		struct piece piece;
-		if (!take(loader, &piece)) {
+		if (!take(loader, takes_paced, &piece)) {
 			pthread_cond_wait(&loader->work, &loader->lock);
 			continue;
 		}
@@ -256,6 +262,18 @@ static void *run(void *argument)
 	}
 
 	pthread_mutex_unlock(&loader->lock);
+}
+
+static void *run(void *loader)
+{
+	work(loader, true);
+	return NULL;
+}
+
+/* What is needed does not wait for a load that takes its time. */
+static void *run_needed(void *loader)
+{
+	work(loader, false);
 	return NULL;
 }
 
@@ -314,8 +332,9 @@ enum cad_status ex_loader_create(
 		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory for the loader");
 	if (status == CAD_OK && options->metrics)
 		metrics_register(made, options->metrics);
-	while (status == CAD_OK && made->threads_count < options->threads) {
-		if (pthread_create(&made->threads[made->threads_count], NULL, run, made) != 0)
+	while (status == CAD_OK && made->threads_count <= options->threads) {
+		bool last = made->threads_count == options->threads;
+		if (pthread_create(&made->threads[made->threads_count], NULL, last ? run_needed : run, made) != 0)
 			status = cad_error_set(
 				error, CAD_ERR_EXHAUSTED, "cannot start a thread for loading: see ulimit -u");
 		else
@@ -392,7 +411,7 @@ static void wish(struct ex_loader *loader, uint32_t layer, uint32_t expert, enum
 	free(loader->orders[index]);
 	loader->orders[index] = order;
 	*(wish == WISH_HOLD ? &loader->loads : &loader->frees) += 1;
-	pthread_cond_signal(&loader->work);
+	pthread_cond_broadcast(&loader->work); /* not every thread takes every piece */
 	pthread_mutex_unlock(&loader->lock);
 }
 

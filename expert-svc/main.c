@@ -449,7 +449,7 @@ static enum cad_status create_engine(struct program *p, struct cad_error *error)
 }
 
 /* Parts asked for by loader threads, or given to others. */
-static uint32_t fetches_max(const struct program *p) { return PARTS_GIVEN + 2 * p->options.load_threads; }
+static uint32_t fetches_max(const struct program *p) { return PARTS_GIVEN + 2 * (p->options.load_threads + 1); }
 
 static struct cad_transport_options exchange_options(struct program *p)
 {
@@ -491,7 +491,7 @@ static enum cad_status create_exchange(struct program *p, struct cad_error *erro
 	enum cad_status status = cad_transport_ucx_create(&options, &ucx, &p->transport, error);
 
 	if (status == CAD_OK)
-		status = ex_asker_create(p->transport, p->options.load_threads, &p->asker, error);
+		status = ex_asker_create(p->transport, p->options.load_threads + 1, &p->asker, error);
 	if (status == CAD_OK)
 		status = ex_giver_create(
 			&(struct ex_giver_options){

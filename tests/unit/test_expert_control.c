@@ -34,7 +34,7 @@ struct placement {
 	unsigned hellos, loads, loaded, freed, failed;
 	size_t held; /* of the last hello */
 	uint64_t memory_bytes;
-	char id[64], address[64], checksum[33], why[256];
+	char id[64], address[64], checksum[33], why[256], source[64], passed_over[256];
 	unsigned addresses; /* reports of another one */
 	bool until;         /* what the test waits for */
 	bool (*wanted)(const struct placement *placement);
@@ -64,6 +64,40 @@ static void send_order(struct placement *placement, bool hold, const uint32_t (*
 	assert_int_equal(cad_rpc_call_send(placement->call, &order.base), CAD_OK);
 }
 
+/* One expert, from another node. */
+static void send_order_from(struct placement *placement, uint32_t layer, uint32_t expert)
+{
+	Cadre__V1__ExpertId id = CADRE__V1__EXPERT_ID__INIT, *ids = &id;
+	Cadre__V1__ExpertSource source = CADRE__V1__EXPERT_SOURCE__INIT, *sources = &source;
+	Cadre__V1__LoadOrder load = CADRE__V1__LOAD_ORDER__INIT;
+	Cadre__V1__NodeOrder order = CADRE__V1__NODE_ORDER__INIT;
+
+	id.layer = layer;
+	id.expert = expert;
+	source.node = (char *)(uintptr_t) "node-b";
+	source.exchange_address = (char *)(uintptr_t) "address of b";
+	source.checksum = (char *)(uintptr_t) "00112233445566778899aabbccddeeff";
+	source.bytes_per_second = 4000000;
+	load.n_experts = load.n_sources = 1;
+	load.experts = &ids;
+	load.sources = &sources;
+	order.order_case = CADRE__V1__NODE_ORDER__ORDER_LOAD;
+	order.load = &load;
+	assert_int_equal(cad_rpc_call_send(placement->call, &order.base), CAD_OK);
+}
+
+/* How the node asks another one: which has nothing. */
+static enum cad_status ask_in_vain(void *context, const struct ex_ask *ask, uint8_t *image,
+	enum ex_source_failure *failure, struct cad_error *error)
+{
+	(void)image;
+	CAD_ASSERT(strcmp(ask->node, "node-b") == 0 && strcmp(ask->address, "address of b") == 0);
+	CAD_ASSERT(ask->layer == 1 && ask->expert == 2 && ask->part_bytes < EX_PART_BYTES * 2);
+	*(bool *)context = true;
+	*failure = EX_SOURCE_NOT_HELD;
+	return cad_error_set(error, CAD_ERR_PEER_LOST, "node-b: it does not hold the expert");
+}
+
 static void on_hello(struct placement *placement, const Cadre__V1__NodeHello *hello)
 {
 	placement->hellos++;
@@ -89,6 +123,8 @@ static void on_expert(struct placement *placement, const Cadre__V1__ExpertReport
 	if (report->state == CADRE__V1__EXPERT_STATE__EXPERT_STATE_LOADED) {
 		placement->loaded++;
 		assert_true(report->bytes > 0);
+		snprintf(placement->source, sizeof placement->source, "%s", report->source);
+		snprintf(placement->passed_over, sizeof placement->passed_over, "%s", report->passed_over);
 		if (report->id->layer == 0 && report->id->expert == 1)
 			snprintf(placement->checksum, sizeof placement->checksum, "%s", report->checksum);
 	} else if (report->state == CADRE__V1__EXPERT_STATE__EXPERT_STATE_FREED) {
@@ -156,6 +192,7 @@ static void wait_for(
 
 static bool said_hello(const struct placement *p) { return p->hellos == 1; }
 static bool carried_out(const struct placement *p) { return p->loaded == 2 && p->failed == 1; }
+static bool loaded_three(const struct placement *p) { return p->loaded == 3; }
 static bool reported_load(const struct placement *p) { return p->loads >= 2; }
 static bool moved(const struct placement *p) { return p->addresses == 1; }
 static bool came_back(const struct placement *p) { return p->hellos == 2; }
@@ -236,6 +273,25 @@ static struct cad_rpc_service stand_in(struct placement *placement)
 	return (struct cad_rpc_service){ &cadre__v1__placement__descriptor, all, count, placement };
 }
 
+/* An order that names another node, which does not have the expert. */
+static void from_another_node(struct rpc_fixture *fixture, struct placement *placement, const bool *asked)
+{
+	assert_true(strcmp(placement->source, "checkpoint") == 0 && !*asked);
+	send_order_from(placement, 1, 2);
+	wait_for(fixture, placement, loaded_three);
+	assert_true(*asked);
+	assert_string_equal(placement->source, "checkpoint");
+	assert_string_equal(placement->passed_over, "node-b: it does not hold the expert");
+}
+
+static void check_hello(const struct placement *placement)
+{
+	assert_string_equal(placement->id, "node-a");
+	assert_string_equal(placement->address, "127.0.0.1:7400");
+	assert_int_equal(placement->memory_bytes, 12345);
+	assert_int_equal(placement->held, 0);
+}
+
 static void orders_and_reports(void **state)
 {
 	(void)state;
@@ -256,6 +312,7 @@ static void orders_and_reports(void **state)
 	struct cad_settings settings;
 	settings_for(&settings);
 	struct told told = { .count = 0 };
+	bool asked = false;
 	struct cad_own_address own_address;
 	cad_own_address_init(&own_address);
 	cad_own_address_set(&own_address, "127.0.0.1:7400");
@@ -273,6 +330,8 @@ static void orders_and_reports(void **state)
 		},
 		.engine = engine,
 		.load_threads = 2,
+		.ask = ask_in_vain,
+		.asker = &asked,
 		.memory_bytes = 12345,
 		.kernels_fingerprint = "k",
 		.peers = on_peers,
@@ -282,10 +341,7 @@ static void orders_and_reports(void **state)
 	cad_settings_fini(&settings);
 
 	wait_for(&fixture, &placement, said_hello);
-	assert_string_equal(placement.id, "node-a");
-	assert_string_equal(placement.address, "127.0.0.1:7400");
-	assert_int_equal(placement.memory_bytes, 12345);
-	assert_int_equal(placement.held, 0);
+	check_hello(&placement);
 	assert_false(ex_control_ready(control));
 
 	send_order(&placement, true, (const uint32_t[][2]){ { 0, 1 }, { 3, 15 }, { 9, 9 } }, 3);
@@ -294,6 +350,7 @@ static void orders_and_reports(void **state)
 	assert_string_equal(placement.checksum, checksum);
 	assert_non_null(strstr(placement.why, "no expert 9 in layer 9"));
 	assert_true(ex_engine_holds(engine, 0, 1) && ex_engine_holds(engine, 3, 15));
+	from_another_node(&fixture, &placement, &asked);
 	wait_for(&fixture, &placement, reported_load); /* the lease is renewed by itself */
 	assert_true(ex_control_ready(control) && ex_control_joined(control));
 	exchange_hears(&fixture, &placement, &told, &own_address);
@@ -302,12 +359,12 @@ static void orders_and_reports(void **state)
 	cad_own_address_set(&own_address, "127.0.0.1:7402"); /* while it is away */
 	wait_for(&fixture, &placement, came_back);
 	assert_string_equal(placement.address, "127.0.0.1:7402");
-	assert_int_equal(placement.held, 2);
+	assert_int_equal(placement.held, 3);
 	assert_true(ex_control_ready(control)); /* it never stopped serving */
 	send_order(&placement, false, (const uint32_t[][2]){ { 0, 1 }, { 2, 2 } }, 2);
 	wait_for(&fixture, &placement, has_freed); /* what was not held is not held: freed, too */
 	assert_false(ex_engine_holds(engine, 0, 1));
-	assert_int_equal(ex_engine_held(engine), 1);
+	assert_int_equal(ex_engine_held(engine), 2);
 
 	ex_control_leave(control, set_flag, &left);
 	rpc_run_until(&fixture, &left);

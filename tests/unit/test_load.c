@@ -358,6 +358,32 @@ static void paced(void **state)
 	}
 }
 
+/* What is needed comes at once, whatever else takes its time; so do frees. */
+static void needed_first(void **state)
+{
+	(void)state;
+	struct setting s;
+	struct ex_loaded loaded;
+	struct cad_error error;
+	setting_open(&s, "olmoe-a", CAD_WEIGHTS_AS_IS, CREEPS);
+	must(ex_engine_load(s.engine, LAYER, 0, &loaded, &error), &error);
+	for (uint32_t e = 1; e < EXPERT; e++)
+		ex_loader_load(s.loader, LAYER, e, &(struct ex_load){ .bytes_per_second = 1000 });
+	order(&s, 1000);
+	while (ex_loader_waiting(s.loader) < EXPERT)
+		sched_yield();
+	ex_loader_load(s.loader, LAYER + 1, 0, &(struct ex_load){ .node = NULL });
+	ex_loader_free(s.loader, LAYER, 0);
+	for (int done = 0; done < 2;) {
+		struct ex_load_report *report = next_report(&s);
+		assert_true(report->outcome == EX_LOAD_UNDER_WAY || report->expert == 0);
+		done += report->outcome != EX_LOAD_UNDER_WAY;
+		free(report);
+	}
+	assert_true(ex_engine_holds(s.engine, LAYER + 1, 0) && !ex_engine_holds(s.engine, LAYER, 0));
+	setting_close(&s);
+}
+
 /* ---- the store, read while it changes ---- */
 
 struct reading {
@@ -434,6 +460,7 @@ int main(void)
 		cmocka_unit_test(given_up),
 		cmocka_unit_test(stopped),
 		cmocka_unit_test(paced),
+		cmocka_unit_test(needed_first),
 		cmocka_unit_test(freed_while_it_is_copied),
 		cmocka_unit_test(what_is_not_there_is_not_read),
 	};

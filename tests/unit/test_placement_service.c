@@ -45,7 +45,8 @@ struct member {
 	Cadre__V1__ExpertId held[1024], *held_list[1024];
 	struct cad_map *map;
 	uint64_t map_epoch;
-	/* the routers that it was told of last */
+	uint32_t from_nodes; /* experts that it was to get from others */
+	/* the peers that it was told of last */
 	uint32_t peers_count;
 	char peer_address[32];          /* of the router, as it was told */
 	const char *secret;             /* its own */
@@ -216,8 +217,8 @@ static void take_map(void *context, struct cad_map *map)
 	member->map_epoch = map->epoch;
 }
 
-static void report(
-	struct member *member, const Cadre__V1__ExpertId *id, Cadre__V1__ExpertState state, const char *checksum)
+static void report(struct member *member, const Cadre__V1__ExpertId *id, Cadre__V1__ExpertState state,
+	const char *checksum, const char *passed_over)
 {
 	Cadre__V1__ExpertReport expert = CADRE__V1__EXPERT_REPORT__INIT;
 	Cadre__V1__NodeReport message = CADRE__V1__NODE_REPORT__INIT;
@@ -225,10 +226,25 @@ static void report(
 	expert.id = (Cadre__V1__ExpertId *)id;
 	expert.state = state;
 	expert.checksum = (char *)checksum;
+	expert.passed_over = (char *)passed_over;
+	expert.read_bytes = 1;
 	message.report_case = CADRE__V1__NODE_REPORT__REPORT_EXPERT;
 	message.expert = &expert;
 	/* an order comes to a joined member alone */
 	member->world->broken_promises += cad_member_report(member->member, &message) != CAD_OK;
+}
+
+/* Another member, which holds the expert, and the checksum that it has. */
+static void check_source(struct member *member, const Cadre__V1__ExpertSource *source, const char *checksum)
+{
+	struct world *world = member->world;
+	bool known = false;
+	for (int i = 0; i < MEMBERS; i++)
+		known = known ||
+			(&world->members[i] != member && strcmp(source->node, world->members[i].id) == 0 &&
+				strcmp(source->exchange_address, world->members[i].address) == 0);
+	world->broken_promises += !known || strcmp(source->checksum, checksum) != 0;
+	member->from_nodes++;
 }
 
 static void take_load(void *context, const Cadre__V1__LoadOrder *order)
@@ -241,7 +257,12 @@ static void take_load(void *context, const Cadre__V1__LoadOrder *order)
 		cadre__v1__expert_id__init(&member->held[member->held_count]);
 		member->held[member->held_count].layer = id->layer;
 		member->held[member->held_count++].expert = id->expert;
-		report(member, id, CADRE__V1__EXPERT_STATE__EXPERT_STATE_LOADED, checksum);
+		bool from_node = i < order->n_sources && order->sources[i]->node[0];
+		if (from_node)
+			check_source(member, order->sources[i], checksum);
+		report(member, id, CADRE__V1__EXPERT_STATE__EXPERT_STATE_LOADING, "", "");
+		report(member, id, CADRE__V1__EXPERT_STATE__EXPERT_STATE_LOADED, checksum,
+			from_node ? "it was no good" : "");
 	}
 }
 
@@ -253,7 +274,7 @@ static void take_free(void *context, const Cadre__V1__FreeOrder *order)
 			if (member->held[k].layer == order->experts[i]->layer &&
 				member->held[k].expert == order->experts[i]->expert)
 				member->held[k] = member->held[--member->held_count];
-		report(member, order->experts[i], CADRE__V1__EXPERT_STATE__EXPERT_STATE_FREED, "");
+		report(member, order->experts[i], CADRE__V1__EXPERT_STATE__EXPERT_STATE_FREED, "", "");
 	}
 }
 
@@ -432,6 +453,26 @@ static void lost_node_is_replaced(void **state)
 	run_until(world, router_sees_everything);
 	assert_int_equal(world->members[1].held_count,
 		pl_shape_cells(&(struct pl_shape){ NULL, 4, world->members[2].map->experts }));
+}
+
+static bool node_0_has_experts(struct world *world) { return world->members[0].held_count > 0; }
+
+/* What was lost comes from the checkpoint; to the node that comes back it comes from the other one,
+ * until that is no good. */
+static void who_comes_back_is_given_sources(void **state)
+{
+	struct world *world = *state;
+	gather(world);
+	leave(world, 0);
+	rpc_run_until(&world->fixture, &world->members[0].gone);
+	world->members[0].held_count = 0; /* a new process */
+	run_until(world, router_sees_no_node_0);
+	run_until(world, router_sees_everything);
+	assert_int_equal(world->members[0].from_nodes + world->members[1].from_nodes, 0);
+	join(world, 0);
+	run_until(world, node_0_has_experts);
+	assert_in_range(world->members[0].from_nodes, 1, 4); /* moves at once */
+	assert_int_equal(world->broken_promises, 0);
 }
 
 static bool router_has_another_map(struct world *world)
@@ -658,6 +699,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(nodes_join_and_a_router_gets_the_map, setup, teardown),
 		cmocka_unit_test_setup_teardown(watchers_get_the_present_map_and_the_next, setup, teardown),
 		cmocka_unit_test_setup_teardown(lost_node_is_replaced, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_comes_back_is_given_sources, setup, teardown),
 		cmocka_unit_test_setup_teardown(restart_does_not_disturb, setup, teardown),
 		cmocka_unit_test_setup_teardown(nodes_hear_of_peers, setup, teardown),
 		cmocka_unit_test_setup_teardown(after_a_restart_the_killed_are_not_waited_for, setup, teardown),

@@ -158,15 +158,16 @@ static void pair_close(struct pair *p)
 struct seen {
 	struct pair *pair;
 	uint64_t bytes, stop_at;
-	void (*at_once)(struct pair *pair); /* when the first part has come */
+	unsigned parts, when;
+	void (*what)(struct pair *pair); /* when so many parts have come */
 };
 
 static bool come(void *context, uint64_t bytes)
 {
 	struct seen *seen = context;
 	assert_true(bytes > seen->bytes);
-	if (seen->bytes == 0 && seen->at_once)
-		seen->at_once(seen->pair);
+	if (++seen->parts == seen->when)
+		seen->what(seen->pair);
 	seen->bytes = bytes;
 	return seen->stop_at == 0 || bytes < seen->stop_at;
 }
@@ -264,7 +265,7 @@ static void a_source_that_fails(void **state)
 {
 	(void)state;
 	static const struct {
-		void (*at_once)(struct pair *pair);
+		void (*what)(struct pair *pair);
 		enum ex_source_failure failure;
 		const char *why;
 	} cases[] = {
@@ -274,7 +275,7 @@ static void a_source_that_fails(void **state)
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct pair p;
-		struct seen seen = { .at_once = cases[i].at_once };
+		struct seen seen = { .what = cases[i].what, .when = 1 };
 		enum ex_source_failure failure;
 		struct cad_error error;
 		pair_open(&p);
@@ -284,7 +285,7 @@ static void a_source_that_fails(void **state)
 			fail_msg("%zu: failure %d, '%s'", i, failure, error.text);
 
 		/* the node asks others, and this one again when it is well */
-		if (cases[i].at_once != giver_ends) {
+		if (cases[i].what != giver_ends) {
 			atomic_store(&p.giver.hung, false);
 			seen = (struct seen){ .bytes = 0 };
 			must(get(&p, "giver", 4, 0, &seen, image, &failure, &error), &error);
@@ -292,6 +293,30 @@ static void a_source_that_fails(void **state)
 		}
 		free(image);
 		pair_close(&p);
+	}
+}
+
+/* However much has come: what is there in the end is whole, or it is said that it is not. */
+static void a_source_that_ends_at_any_point(void **state)
+{
+	(void)state;
+	for (unsigned when = 1;; when++) {
+		struct pair p;
+		struct seen seen = { .what = giver_ends, .when = when };
+		enum ex_source_failure failure;
+		struct cad_error error;
+		pair_open(&p);
+		uint8_t *image = malloc(p.image_bytes);
+		enum cad_status status = get(&p, "giver", 3, 1000, &seen, image, &failure, &error);
+		bool beyond = when > (p.image_bytes + 999) / 1000;
+		if (status == CAD_OK)
+			check_image(&p, 3, image);
+		else
+			assert_true(failure == EX_SOURCE_LOST && !beyond);
+		free(image);
+		pair_close(&p);
+		if (beyond)
+			return;
 	}
 }
 
@@ -357,6 +382,7 @@ int main(void)
 		cmocka_unit_test(whole_images),
 		cmocka_unit_test(two_at_once),
 		cmocka_unit_test(a_source_that_fails),
+		cmocka_unit_test(a_source_that_ends_at_any_point),
 		cmocka_unit_test(a_source_that_is_not_there),
 		cmocka_unit_test(given_up),
 		cmocka_unit_test(another_size),
