@@ -23,7 +23,7 @@ const char *cl_rebalance_state_name(Cadre__V1__RebalanceState state)
 
 static json_t *id_to_json(uint64_t id) { return id ? json_integer((json_int_t)id) : json_null(); }
 
-static json_t *to_json(const Cadre__V1__Rebalance *r)
+json_t *cl_rebalance_to_json(const Cadre__V1__Rebalance *r)
 {
 	char started[CL_WHEN_BYTES];
 	json_t *warnings = json_array();
@@ -110,7 +110,7 @@ int cl_rebalance_print(const char *command, const Cadre__V1__Rebalance *r, enum 
 		cl_line(stderr, "cadrectl %s: rebalance %llu %s: %s", command, (unsigned long long)r->id,
 			cl_rebalance_state_name(r->state), r->text);
 	if (format == CL_FORMAT_JSON)
-		cl_print_json(to_json(r));
+		cl_print_json(cl_rebalance_to_json(r));
 	else
 		print_table(r);
 	return bad ? CL_EXIT_FAILED : CL_EXIT_OK;

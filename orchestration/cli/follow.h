@@ -23,6 +23,8 @@ struct cl_follow {
 		CAD_OPTION_BOOL(owner, member.wait, "wait", "false", \
 			"until experts have moved and the effect is measured, instead of until the plan is in force")
 
+struct json_t;
+
 /* Follows rebalance `id` as far as `follow` says, prints it, and returns the exit code: 0 when it is
  * in force, done, or was a dry run; 1 when it failed or was cancelled. */
 int cl_follow(struct cl_session *session, const char *command, const struct cl_follow *follow, enum cl_format format,
@@ -30,6 +32,7 @@ int cl_follow(struct cl_session *session, const char *command, const struct cl_f
 
 /* Prints one, and returns the exit code. */
 int cl_rebalance_print(const char *command, const Cadre__V1__Rebalance *rebalance, enum cl_format format);
+struct json_t *cl_rebalance_to_json(const Cadre__V1__Rebalance *rebalance); /* NULL: out of memory */
 const char *cl_rebalance_state_name(Cadre__V1__RebalanceState state);
 
 #endif

@@ -7,6 +7,7 @@
 #include "orchestration/cli/cluster_file.h"
 #include "orchestration/cli/command.h"
 #include "orchestration/cli/figures.h"
+#include "orchestration/cli/follow.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -99,6 +100,22 @@ static void print_breakers(const Cadre__V1__NodeStatus *node)
 			(size_t)open - calls->n_breakers);
 }
 
+static void print_rebalance(const Cadre__V1__ClusterStatus *status)
+{
+	const Cadre__V1__Rebalance *r = status->rebalance;
+	const char *automatic = status->auto_on ? "; auto is on" : "";
+
+	if (r && r->measuring)
+		cl_line(stdout, "%s %llu: done, its effect is being measured%s", r->what, (unsigned long long)r->id,
+			automatic);
+	else if (r)
+		cl_line(stdout, "%s %llu: %s, %u of %u moves, %.1f of %.1f MiB%s", r->what, (unsigned long long)r->id,
+			cl_rebalance_state_name(r->state), r->moves_done, r->moves, (double)r->bytes_done / (1 << 20),
+			(double)r->bytes / (1 << 20), automatic);
+	else if (status->auto_on)
+		cl_line(stdout, "auto is on: experts move by themselves ('cadrectl auto status')");
+}
+
 static void print_attention(const Cadre__V1__ClusterStatus *status)
 {
 	for (size_t i = 0; i < status->n_nodes; i++) {
@@ -129,6 +146,7 @@ static void print_table(const Cadre__V1__ClusterStatus *status)
 	if (status->experts_unplaced)
 		printf("ATTENTION: no node holds %u of %u experts\n", status->experts_unplaced,
 			status->moe_layers * status->experts_per_layer);
+	print_rebalance(status);
 	print_attention(status);
 	putchar('\n');
 	cl_figures_print(stdout, status);
@@ -221,6 +239,9 @@ static void print_json(const Cadre__V1__ClusterStatus *status)
 		"experts_unplaced", (json_int_t)status->experts_unplaced, "uptime_ms", (json_int_t)status->uptime_ms,
 		"state_loss", status->state_loss, "router_checksum", status->router_checksum, "settings",
 		status->settings ? settings_to_json(status->settings) : NULL, "nodes", nodes, "refused", refused);
+	(void)json_object_set_new(
+		json, "rebalance", status->rebalance ? cl_rebalance_to_json(status->rebalance) : json_null());
+	(void)json_object_set_new(json, "auto", json_boolean(status->auto_on));
 	cl_figures_to_json(status, json);
 	(void)json_dumpf(json, stdout, JSON_INDENT(2));
 	putchar('\n');

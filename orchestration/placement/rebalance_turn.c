@@ -69,6 +69,7 @@ static void undo_is_done(struct pl_rebalances *rebalances)
 	undone.state = PL_REBALANCE_UNDONE;
 	undone.undone_by = rebalances->current.id;
 	undone.measuring = false;
+	rebalances->stats.ended[PL_REBALANCE_UNDONE]++;
 	pl_rebalance_save(rebalances, &undone);
 	/* who undoes an undo has the first one again */
 	if (undone.undoes && pl_rebalance_table_get(rebalances->table, undone.undoes, &first) == CAD_OK) {

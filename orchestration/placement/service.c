@@ -446,6 +446,8 @@ static void get_status(struct cad_rpc_call *call, const ProtobufCMessage *messag
 		.state = service->options.state,
 		.telemetry = service->telemetry,
 		.fine = cad_caller_may(cad_rpc_call_caller(call), CAD_RIGHT_OPERATE),
+		.rebalance = pl_rebalances_current(service->rebalances),
+		.auto_on = service->automatic.settings.on,
 		.now_ns = cad_clock_now_ns(service->options.clock),
 		.started_ns = service->started_ns,
 	};

@@ -16,6 +16,7 @@
 #include "orchestration/placement/probe.h"
 #include "orchestration/placement/rebalance.h"
 #include "orchestration/placement/recorder.h"
+#include "orchestration/placement/rebalance_metrics.h"
 #include "orchestration/placement/service.h"
 #include "orchestration/placement/status.h"
 #include "orchestration/placement/status_telemetry.h"
@@ -41,6 +42,7 @@ struct pl_service {
 	struct pl_rebalances *rebalances;
 	struct pl_plan_thread plan_thread;
 	struct pl_auto automatic;
+	struct pl_rebalance_metrics rebalance_metrics;
 	bool uploading; /* a rebalance is being sent: one at a time */
 	struct pl_door door;
 	struct cad_rpc_authorizer authorizer;

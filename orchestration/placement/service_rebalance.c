@@ -179,11 +179,14 @@ enum cad_status pl_service_rebalances_create(struct pl_service *service, struct 
 void pl_service_rebalances_begin(struct pl_service *service)
 {
 	pl_plan_thread_init(&service->plan_thread, cad_rpc_reactor_loop(service->options.reactor), on_planned, service);
+	pl_rebalance_metrics_create(&service->rebalance_metrics, service->options.metrics);
 }
 
 uint64_t pl_service_rebalances_turn(struct pl_service *service)
 {
 	uint64_t due_ns = pl_rebalances_turn(service->rebalances), auto_ns = pl_auto_turn(&service->automatic);
+
+	pl_rebalance_metrics_update(&service->rebalance_metrics, service->rebalances, &service->automatic);
 	return due_ns < auto_ns ? due_ns : auto_ns;
 }
 

@@ -2,6 +2,7 @@
 /* The message of GetStatus, and the metrics. */
 #include "common/cluster/settings_message.h"
 #include "orchestration/placement/status.h"
+#include "orchestration/placement/rebalance_message.h"
 #include "orchestration/placement/status_telemetry.h"
 
 #include "cadre/v1/placement.pb-c.h"
@@ -19,6 +20,7 @@ struct pl_status {
 	Cadre__V1__NodeWork work[CAD_PROCESSES_MAX];
 	struct pl_calls_message calls[CAD_PROCESSES_MAX];
 	struct pl_status_telemetry telemetry;
+	struct pl_rebalance_message rebalance;
 	Cadre__V1__Refusal refused[PL_REFUSALS_MAX], *refused_list[PL_REFUSALS_MAX];
 };
 
@@ -120,6 +122,9 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 	}
 	fill_refusals(made, source->door, source->now_ns);
 	pl_status_telemetry_fill(&made->telemetry, source->telemetry, source->fine, source->now_ns, message);
+	if (source->rebalance)
+		message->rebalance = pl_rebalance_to_proto(source->rebalance, &made->rebalance);
+	message->auto_on = source->auto_on;
 
 	*status = made;
 	return CAD_OK;

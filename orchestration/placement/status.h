@@ -13,6 +13,7 @@
 #include "orchestration/placement/checkpoint.h"
 #include "orchestration/placement/control.h"
 #include "orchestration/placement/door.h"
+#include "orchestration/placement/state_rebalances.h"
 #include "orchestration/placement/telemetry.h"
 
 struct Cadre__V1__ClusterStatus;
@@ -24,7 +25,9 @@ struct pl_status_source {
 	const struct pl_door *door; /* NULL: nobody was refused */
 	const struct pl_state *state;
 	const struct pl_telemetry *telemetry;
-	bool fine; /* with what is told of single experts, which is for operators */
+	bool fine;                            /* with what is told of single experts, which is for operators */
+	const struct pl_rebalance *rebalance; /* under way, or being measured; NULL: none is */
+	bool auto_on;
 	uint64_t now_ns, started_ns;
 };
 

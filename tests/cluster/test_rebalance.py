@@ -88,6 +88,9 @@ def test_a_rebalance_and_back(cluster, tmp_path):
         assert predicted['after']['nodes_per_token'] < 0.9 * predicted['before']['nodes_per_token']
         moved = shown(cluster, done['id'], 'done')
         assert moved['moves_done'] == moved['moves'] > 0 and moved['measured']['before']['nodes_per_token'] > 2.5
+        status = cluster.status()
+        assert status['rebalance']['id'] == done['id'] and status['rebalance']['measuring'] and not status['auto']
+        assert metric(cluster.placement_http, 'cadre_placement_rebalance_moves_total') == moved['moves']
         time.sleep(12)   # of the minute after the last free, ten seconds do not count
         undone = ask(cluster, 'rebalance', 'undo', str(done['id']))
         assert undone['undoes'] == done['id']
