@@ -28,6 +28,7 @@ struct work {
 	uint32_t *want;     /* [cells] copies wanted */
 	bool settled;       /* pins and plan have what they want: what leaves does not come back */
 	uint32_t spare;     /* copies beyond the first, of all cells */
+	uint32_t levelled;  /* moves for even layers */
 };
 
 static bool has(const struct work *work, const struct pl_plan *plan, uint32_t node, uint32_t cell)
@@ -284,6 +285,7 @@ static uint32_t movable(const struct work *work, uint32_t layer, uint32_t from, 
 static void move(struct work *work, uint32_t from, uint32_t to, uint32_t cell)
 {
 	struct pl_plan *wanted = work->source->wanted;
+	work->levelled++;
 	take(work, from, cell);
 	give(work, to, cell);
 	if (wanted) {
@@ -337,7 +339,7 @@ static void summarise(const struct work *work, struct pl_assignment *assignment)
 {
 	uint64_t room = 0, bytes = work->source->cluster->expert_bytes;
 
-	*assignment = (struct pl_assignment){ 0 };
+	*assignment = (struct pl_assignment){ .levelled = work->levelled };
 	for (uint32_t cell = 0; cell < work->cells; cell++) {
 		uint32_t placed = work->placed[cell], layer = cell / work->experts, expert = cell % work->experts;
 		assignment->unplaced += placed == 0;

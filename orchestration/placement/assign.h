@@ -47,6 +47,7 @@ struct pl_assignment {
 	uint32_t lacking;       /* copies that are wanted and have no place */
 	uint64_t missing_bytes; /* the memory that would place the experts without a place */
 	uint32_t loads;         /* places that hold nothing yet */
+	uint32_t levelled;      /* experts that were moved for even layers */
 	char text[256];         /* when unplaced > 0: a sentence that says how much is missing */
 };
 

@@ -68,6 +68,12 @@ static enum cad_status restore_state(struct pl_control *control, struct cad_erro
 		status = restore.status;
 	if (status != CAD_OK)
 		return status;
+	status = pl_state_read_wishes(
+		control->options.state, &control->options.shape, &control->force, &control->rules, error);
+	if (status != CAD_OK)
+		return status;
+	if (control->force.bytes_per_second)
+		pl_rollout_rate(control->rollout, control->force.bytes_per_second);
 	control->placed = restore.held > 0;
 	if (restore.nodes)
 		cad_log_info(PL_COMPONENT, "waiting for known nodes to come back", CAD_U("nodes", restore.nodes),
@@ -102,6 +108,8 @@ enum cad_status pl_control_create(
 	enum cad_status status = pl_rollout_create(&rollout, &made->rollout);
 	if (status == CAD_OK)
 		status = pl_reach_create(&made->reach);
+	if (status == CAD_OK)
+		status = pl_rules_init(&made->rules, made->cells);
 	if (status != CAD_OK)
 		cad_error_set(error, status, "out of memory for %u experts", made->cells);
 	else
@@ -125,6 +133,7 @@ void pl_control_destroy(struct pl_control *control)
 	free(control->claims);
 	free(control->asked);
 	pl_force_fini(&control->force);
+	pl_rules_fini(&control->rules);
 	free(control);
 }
 
@@ -139,6 +148,13 @@ void pl_control_commit(struct pl_control *control)
 	control->stats.state_errors++;
 	cad_log_error(PL_COMPONENT, "cannot write the state file; a restart now would lose the latest changes",
 		CAD_S("error", error.text));
+}
+
+void pl_control_save_wishes(struct pl_control *control)
+{
+	pl_state_begin(control->options.state);
+	pl_state_put_wishes(control->options.state, &control->options.shape, &control->force, &control->rules);
+	pl_control_commit(control);
 }
 
 static enum cad_status join_expert(
@@ -596,6 +612,8 @@ bool pl_control_ready(const struct pl_control *control, char *text, size_t bytes
 const struct pl_control_stats *pl_control_stats(const struct pl_control *control) { return &control->stats; }
 
 const struct pl_registry *pl_control_registry(const struct pl_control *control) { return &control->registry; }
+
+const struct pl_rules *pl_control_rules(const struct pl_control *control) { return &control->rules; }
 
 const struct pl_reach *pl_control_reach(const struct pl_control *control) { return control->reach; }
 

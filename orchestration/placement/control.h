@@ -31,6 +31,7 @@
 #include "orchestration/placement/reach.h"
 #include "orchestration/placement/registry.h"
 #include "orchestration/placement/rollout.h"
+#include "orchestration/placement/rules.h"
 #include "orchestration/placement/state.h"
 #include "orchestration/planner/objective/cluster.h"
 #include "orchestration/planner/objective/plan.h"
@@ -195,6 +196,37 @@ struct pl_control_progress {
 };
 void pl_control_progress(const struct pl_control *control, struct pl_control_progress *progress);
 
+/* ---- what operators say about single nodes and experts ---- */
+
+/* What a change makes the service do. */
+struct pl_control_change {
+	uint32_t moves;
+	uint64_t bytes;
+};
+
+/*
+ * All of these can be tried (dry): then nothing changes, but `change` says what would be done. What
+ * is so already is done with 0 moves. What cannot be done is refused with a sentence, and nothing
+ * changes: CAD_ERR_NOT_FOUND: there is no such node, layer or expert, or nothing to undo.
+ * CAD_ERR_INVALID: it contradicts what was said before. CAD_ERR_EXHAUSTED: there is no room. CAD_AGAIN:
+ * nothing is placed yet.
+ */
+
+/* The node is emptied, and gets nothing until this is undone, whatever restarts; or that is undone. */
+CAD_MUST_USE enum cad_status pl_control_drain(struct pl_control *control, const char *node, bool drained, bool dry,
+	struct pl_control_change *change, struct cad_error *error);
+/* One copy of the expert is on this node from now on: it takes the place of another copy. Two pins
+ * need two copies. NULL: it is pinned nowhere any more, and stays where it is. */
+CAD_MUST_USE enum cad_status pl_control_pin(struct pl_control *control, struct pl_expert expert, const char *node,
+	bool dry, struct pl_control_change *change, struct cad_error *error);
+/* So many copies of the expert are wanted, at least; 1: as of everybody. */
+CAD_MUST_USE enum cad_status pl_control_copies(struct pl_control *control, struct pl_expert expert, uint32_t copies,
+	bool dry, struct pl_control_change *change, struct cad_error *error);
+
+enum pl_duty { PL_DUTY_ACTIVE, PL_DUTY_DRAINING, PL_DUTY_SAFE_TO_STOP };
+/* Safe to stop: it is drained, holds nothing, and no router works with a map that says otherwise. */
+enum pl_duty pl_control_duty(const struct pl_control *control, uint32_t slot);
+
 /* Call it after any of the above, and when the clock reaches what it returned last (UINT64_MAX:
  * nothing is planned). */
 uint64_t pl_control_turn(struct pl_control *control);
@@ -211,6 +243,7 @@ struct pl_control_stats {
 };
 const struct pl_control_stats *pl_control_stats(const struct pl_control *control);
 const struct pl_registry *pl_control_registry(const struct pl_control *control);
+const struct pl_rules *pl_control_rules(const struct pl_control *control);
 const struct pl_reach *pl_control_reach(const struct pl_control *control);
 /* experts in the map, or about to be */
 uint32_t pl_control_held(const struct pl_control *control, uint32_t slot);

@@ -86,6 +86,7 @@ void pl_force_stalled(void *context, uint32_t slot, uint32_t cell)
 	snprintf(progress->text, sizeof progress->text,
 		"layer %u expert %u did not come on for %llu s on node '%s', which was told to free it; %s", layer,
 		expert, (unsigned long long)(control->options.stall_ns / CAD_NS_PER_S), nodes[slot].id, stays);
+	pl_control_save_wishes(control);
 	progress->failed++;
 	control->stats.loads_stalled++;
 	control->target_due = true;
@@ -173,56 +174,113 @@ static void overwrite(struct pl_plan *plan, const uint32_t *at, const struct pl_
 			}
 }
 
-enum cad_status pl_force_take(struct pl_force *force, const struct pl_scene *scene)
+/* The plan is now for these nodes, too. */
+static enum cad_status widen(struct pl_force *force, const struct pl_cluster *cluster)
+{
+	struct pl_plan *plan;
+	enum cad_status status = translate(force->plan, &force->cluster, cluster, &plan);
+	if (status != CAD_OK)
+		return status;
+	drop_plan(force);
+	force->cluster = *cluster;
+	force->plan = plan;
+	return CAD_OK;
+}
+
+enum cad_status pl_force_take(struct pl_force *force, const struct pl_scene *scene, bool *changed)
 {
 	uint32_t more = 0;
+	*changed = false;
 	for (uint32_t n = 0; force->plan && n < scene->cluster.nodes_count; n++)
 		more += scene->fresh[n];
 	if (more == 0)
 		return CAD_OK;
 
 	struct pl_cluster cluster;
-	struct pl_plan *plan = NULL;
 	uint32_t *at = NULL;
 	enum cad_status status = copy_ids(&force->cluster, more, &cluster);
 	for (uint32_t n = 0; status == CAD_OK && n < scene->cluster.nodes_count; n++)
 		if (scene->fresh[n])
 			memcpy(cluster.nodes[cluster.nodes_count++].id, scene->cluster.nodes[n].id,
 				sizeof cluster.nodes->id);
-	if (status == CAD_OK)
-		status = translate(force->plan, &force->cluster, &cluster, &plan);
 	if (status == CAD_OK && !(at = match(&scene->cluster, &cluster)))
 		status = CAD_ERR_MEMORY;
-	if (status == CAD_OK) {
-		overwrite(plan, at, scene->wanted);
-		drop_plan(force);
-		force->cluster = cluster;
-		force->plan = plan;
-	} else {
-		pl_plan_free(plan);
+	if (status == CAD_OK)
+		status = widen(force, &cluster);
+	if (status == CAD_OK)
+		overwrite(force->plan, at, scene->wanted);
+	else
 		pl_cluster_fini(&cluster);
-	}
-
+	*changed = status == CAD_OK;
 	free(at);
 	return status;
 }
 
+void pl_plan_pin(struct pl_plan *plan, const struct pl_cluster *cluster, const struct pl_rules *rules, uint32_t cell,
+	uint32_t node)
+{
+	uint32_t layer = cell / plan->experts, expert = cell % plan->experts, other = 0;
+
+	if (pl_plan_holds(plan, layer, expert, node))
+		return;
+	while ((other = pl_plan_next(plan, layer, expert, other)) != UINT32_MAX &&
+		pl_rules_pinned(rules, cell, cluster->nodes[other].id))
+		other++;
+	pl_plan_put(plan, layer, expert, node);
+	if (other != UINT32_MAX)
+		pl_plan_take(plan, layer, expert, other);
+}
+
+enum cad_status pl_force_pin(struct pl_force *force, const struct pl_rules *rules, uint32_t cell, const char *node)
+{
+	if (!force->plan)
+		return CAD_OK;
+	uint32_t n = pl_cluster_find(&force->cluster, node);
+	if (n == PL_CLUSTER_ANY) {
+		struct pl_cluster cluster;
+		enum cad_status status = copy_ids(&force->cluster, 1, &cluster);
+		if (status == CAD_OK) {
+			n = cluster.nodes_count++;
+			strncpy(cluster.nodes[n].id, node, sizeof cluster.nodes->id - 1);
+			status = widen(force, &cluster);
+		}
+		if (status != CAD_OK) {
+			pl_cluster_fini(&cluster);
+			return status;
+		}
+	}
+	pl_plan_pin(force->plan, &force->cluster, rules, cell, n);
+	return CAD_OK;
+}
+
 /* ---- the situation ---- */
+
+/* Those that are given experts come first in the scene, with the pins; others are left out, but for
+ * those that are drained. */
+static void take_nodes(const struct pl_control *control, struct pl_scene *scene, struct pl_cluster *cluster)
+{
+	cluster->nodes_count = 0;
+	for (uint32_t n = 0; n < scene->cluster.nodes_count; n++)
+		if (n < scene->usable || pl_rules_drained(&control->rules, scene->cluster.nodes[n].id))
+			cluster->nodes[cluster->nodes_count++] = scene->cluster.nodes[n];
+	cluster->racks_count = scene->cluster.racks_count;
+	cluster->expert_bytes = scene->cluster.expert_bytes;
+	cluster->rules = scene->cluster.rules;
+	cluster->rules_count = scene->cluster.rules_count;
+	scene->cluster.rules = NULL;
+}
 
 enum cad_status pl_control_situation(
 	const struct pl_control *control, struct pl_situation *situation, struct cad_error *error)
 {
 	struct pl_scene scene;
-	enum cad_status status = pl_scene_init(control, &scene);
+	enum cad_status status = pl_scene_init(control, &control->rules, &scene);
 
 	*situation = (struct pl_situation){ .epoch = control->epoch };
 	if (status == CAD_OK)
 		status = copy_ids(&scene.cluster, 0, &situation->cluster);
-	if (status == CAD_OK) { /* those that are given experts come first */
-		memcpy(situation->cluster.nodes, scene.cluster.nodes, scene.usable * sizeof *scene.cluster.nodes);
-		situation->cluster.nodes_count = scene.usable;
-		situation->cluster.racks_count = scene.cluster.racks_count;
-		situation->cluster.expert_bytes = scene.cluster.expert_bytes;
+	if (status == CAD_OK) {
+		take_nodes(control, &scene, &situation->cluster);
 		status = translate(scene.held, &scene.cluster, &situation->cluster, &situation->present);
 	}
 	pl_scene_fini(&scene);
@@ -281,7 +339,7 @@ static enum cad_status check_places(const struct pl_cluster *cluster, const stru
 				"the plan gives %u experts to node '%s', which %s: plan for the nodes that there are",
 				used, cluster->nodes[n].id,
 				at == PL_CLUSTER_ANY ? "is no expert node of this cluster now"
-						     : "is given no experts now");
+						     : "is drained, or not reached by every router");
 		if (used > 0 && used * scene->cluster.expert_bytes > scene->cluster.nodes[at].memory_bytes)
 			return cad_error_set(error, CAD_ERR_EXHAUSTED,
 				"the plan gives %u experts to node '%s', which has room for %llu: %.1f MiB are missing",
@@ -296,6 +354,23 @@ static enum cad_status check_places(const struct pl_cluster *cluster, const stru
 			if (pl_plan_count(plan, l, e) == 0)
 				return cad_error_set(error, CAD_ERR_INVALID,
 					"the plan leaves layer %u expert %u without a node", plan->layer[l], e);
+	return CAD_OK;
+}
+
+/* Pins to nodes that hold nothing are suspended. */
+static enum cad_status check_pins(const struct pl_shape *shape, const struct pl_rules *rules,
+	const struct pl_cluster *cluster, const struct pl_plan *plan, struct cad_error *error)
+{
+	for (uint32_t i = 0; i < rules->pins_count; i++) {
+		const struct pl_pin *pin = &rules->pins[i];
+		uint32_t n = pl_cluster_find(cluster, pin->node), layer = pin->cell / shape->experts,
+			 expert = pin->cell % shape->experts;
+		if (n != PL_CLUSTER_ANY && !pl_rules_drained(rules, pin->node) &&
+			!pl_plan_holds(plan, layer, expert, n))
+			return cad_error_set(error, CAD_ERR_INVALID,
+				"the plan does not give layer %u expert %u to node '%s', which it is pinned to: unpin it, or plan with the pins",
+				plan->layer[layer], expert, pin->node);
+	}
 	return CAD_OK;
 }
 
@@ -321,12 +396,14 @@ static enum cad_status check(const struct pl_control *control, const struct pl_c
 	enum cad_status status = check_shape(&control->options.shape, cluster, plan, error);
 	if (status == CAD_OK)
 		status = check_places(cluster, plan, scene, error);
+	if (status == CAD_OK)
+		status = check_pins(&control->options.shape, &control->rules, cluster, plan, error);
 	return status == CAD_OK ? check_way(cluster, plan, scene, error) : status;
 }
 
 static enum cad_status look(const struct pl_control *control, struct pl_scene *scene, struct cad_error *error)
 {
-	enum cad_status status = pl_scene_init(control, scene);
+	enum cad_status status = pl_scene_init(control, &control->rules, scene);
 	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "out of memory for what is where now");
 }
 
@@ -375,6 +452,7 @@ enum cad_status pl_control_apply(struct pl_control *control, const struct pl_clu
 	control->force.bytes_per_second = bytes_per_second;
 	pl_rollout_rate(control->rollout, bytes_per_second ? bytes_per_second : control->options.bytes_per_second);
 	control->force.progress = (struct pl_control_progress){ 0 };
+	pl_control_save_wishes(control);
 	cad_log_info(PL_COMPONENT, "a plan is in force", CAD_U("nodes", cluster->nodes_count),
 		CAD_U("copies", pl_plan_copies(plan)));
 	return CAD_OK;
@@ -384,6 +462,7 @@ void pl_control_pause(struct pl_control *control, bool paused)
 {
 	control->force.paused = paused;
 	control->target_due = true;
+	pl_control_save_wishes(control);
 }
 
 /* The nodes of the scene that the plan knows, or now puts something on: others may still be
@@ -430,6 +509,7 @@ enum cad_status pl_control_stop(struct pl_control *control, struct cad_error *er
 	}
 	enforce(control, &known, plan);
 	force->paused = false;
+	pl_control_save_wishes(control);
 
 	return CAD_OK;
 }

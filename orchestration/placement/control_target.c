@@ -73,7 +73,7 @@ static void add_node(const struct pl_control *control, struct pl_scene *scene, u
 	scene->usable += usable;
 }
 
-static enum cad_status add_nodes(const struct pl_control *control, struct pl_scene *scene)
+static enum cad_status add_nodes(const struct pl_control *control, const struct pl_rules *rules, struct pl_scene *scene)
 {
 	uint32_t most = pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_LIVE) +
 		pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_BROKEN) +
@@ -85,12 +85,34 @@ static enum cad_status add_nodes(const struct pl_control *control, struct pl_sce
 		return CAD_ERR_MEMORY;
 
 	for (int usable = 1; usable >= 0; usable--)
-		for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
-			if (may_hold(control, &control->registry.nodes[slot]) &&
-				takes_part(control, slot) == (usable == 1))
+		for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
+			const struct pl_node *node = &control->registry.nodes[slot];
+			if (may_hold(control, node) &&
+				(takes_part(control, slot) && !pl_rules_drained(rules, node->id)) == (usable == 1))
 				add_node(control, scene, slot, usable == 1);
+		}
 	scene->cluster.racks_count = 1;
 	scene->cluster.expert_bytes = pl_rollout_bytes(control->rollout);
+	return CAD_OK;
+}
+
+static enum cad_status add_pins(const struct pl_control *control, const struct pl_rules *rules, struct pl_scene *scene)
+{
+	struct pl_cluster *cluster = &scene->cluster;
+	cluster->rules = calloc(rules->pins_count + 1u, sizeof *cluster->rules);
+	if (!cluster->rules)
+		return CAD_ERR_MEMORY;
+
+	for (uint32_t i = 0; i < rules->pins_count; i++) {
+		const struct pl_pin *pin = &rules->pins[i];
+		uint32_t n = pl_cluster_find(cluster, pin->node);
+		if (n != PL_CLUSTER_ANY && n < scene->usable)
+			cluster->rules[cluster->rules_count++] = (struct pl_cluster_rule){
+				.layer = pl_cell_layer(&control->options.shape, pin->cell),
+				.expert = pl_cell_expert(&control->options.shape, pin->cell),
+				.node = n,
+			};
+	}
 	return CAD_OK;
 }
 
@@ -115,10 +137,12 @@ static void look_at(const struct pl_control *control, struct pl_scene *scene, ui
 		node->memory_bytes = used * scene->cluster.expert_bytes;
 }
 
-enum cad_status pl_scene_init(const struct pl_control *control, struct pl_scene *scene)
+enum cad_status pl_scene_init(const struct pl_control *control, const struct pl_rules *rules, struct pl_scene *scene)
 {
 	*scene = (struct pl_scene){ 0 };
-	enum cad_status status = add_nodes(control, scene);
+	enum cad_status status = add_nodes(control, rules, scene);
+	if (status == CAD_OK)
+		status = add_pins(control, rules, scene);
 	if (status == CAD_OK)
 		status = create_plan(control, scene, &scene->held);
 	if (status == CAD_OK)
@@ -151,23 +175,6 @@ void pl_scene_fini(struct pl_scene *scene)
 
 /* ---- the target ---- */
 
-static enum cad_status assign(
-	const struct pl_control *control, const struct pl_scene *scene, struct pl_assignment *assignment)
-{
-	const struct pl_assign_source source = {
-		.cluster = &scene->cluster,
-		.held = scene->held,
-		.failed = scene->failed,
-		.leaving = scene->leaving,
-		.wanted = scene->wanted,
-		.copies = control->options.copies_min,
-		.level = control->options.level_on_join && !control->force.paused,
-		.fresh = scene->fresh,
-		.seed = control->options.seed,
-	};
-	return pl_assign(&source, scene->target, assignment);
-}
-
 /* What has no place among usable nodes stays where it is: a copy that some routers reach is better
  * than none. Returns how many experts that is. */
 static uint32_t keep_the_rest(struct pl_scene *scene)
@@ -183,6 +190,27 @@ static uint32_t keep_the_rest(struct pl_scene *scene)
 			kept += pl_plan_count(scene->target, l, e) > 0;
 		}
 	return kept;
+}
+
+enum cad_status pl_scene_assign(const struct pl_control *control, const struct pl_rules *rules, struct pl_scene *scene,
+	struct pl_assignment *assignment, uint32_t *kept)
+{
+	const struct pl_assign_source source = {
+		.cluster = &scene->cluster,
+		.held = scene->held,
+		.failed = scene->failed,
+		.leaving = scene->leaving,
+		.wanted = scene->wanted,
+		.copies = control->options.copies_min,
+		.copies_of = rules->copies,
+		.level = control->options.level_on_join && !control->force.paused,
+		.fresh = scene->fresh,
+		.seed = control->options.seed,
+	};
+	enum cad_status status = pl_assign(&source, scene->target, assignment);
+	if (status == CAD_OK)
+		*kept = keep_the_rest(scene);
+	return status;
 }
 
 static void say_shortage(struct pl_control *control, const char *text, bool passes)
@@ -214,7 +242,7 @@ static void say_outcome(
 		snprintf(text, sizeof text, "%s", assignment->unplaced ? assignment->text : "");
 	else
 		snprintf(text, sizeof text,
-			"%u of %u experts have no place on the %u expert nodes that every router reaches; of them %u stay on the %u others, and %u are nowhere",
+			"%u of %u experts have no place on the %u expert nodes that every router reaches and nobody drains; of them %u stay on the %u others, and %u are nowhere",
 			assignment->unplaced, control->cells, scene->usable, kept, others, unplaced);
 	say_shortage(control, text, passes);
 	if (assignment->loads)
@@ -232,8 +260,8 @@ void pl_control_tell_rollout(const struct pl_control *control)
 }
 
 /* Nodes in hold-off are used when without them an expert has no place. */
-static enum cad_status find_places(
-	struct pl_control *control, struct pl_scene *scene, struct pl_assignment *assignment, uint64_t now_ns)
+static enum cad_status find_places(struct pl_control *control, struct pl_scene *scene, struct pl_assignment *assignment,
+	uint32_t *kept, uint64_t now_ns)
 {
 	enum cad_status status;
 
@@ -241,25 +269,43 @@ static enum cad_status find_places(
 		pl_scene_fini(scene);
 		pl_control_tell_rollout(control);
 		choose_kernels(control);
-		status = pl_scene_init(control, scene);
+		status = pl_scene_init(control, &control->rules, scene);
 		if (status == CAD_OK)
-			status = assign(control, scene, assignment);
+			status = pl_scene_assign(control, &control->rules, scene, assignment, kept);
 	} while (status == CAD_OK && assignment->unplaced > 0 && pl_reach_release(control->reach, now_ns));
 
-	return status == CAD_OK ? pl_force_take(&control->force, scene) : status;
+	return status;
+}
+
+/* For the history, once for each join. */
+static void note_levelling(struct pl_control *control, const struct pl_assignment *assignment)
+{
+	char why[96];
+	if (assignment->levelled == 0 || control->levelled_ns == control->joined_ns || !control->options.events.did)
+		return;
+	control->levelled_ns = control->joined_ns;
+	snprintf(why, sizeof why, "%u experts move to nodes that have fewer", assignment->levelled);
+	control->options.events.did(control->options.events.context, "level nodes", why);
 }
 
 void pl_control_set_target(struct pl_control *control, uint64_t now_ns)
 {
 	struct pl_scene scene = { 0 };
 	struct pl_assignment assignment;
+	uint32_t kept;
+	bool filled = false;
+	enum cad_status status = find_places(control, &scene, &assignment, &kept, now_ns);
 
-	if (find_places(control, &scene, &assignment, now_ns) != CAD_OK) {
+	if (status == CAD_OK)
+		status = pl_force_take(&control->force, &scene, &filled);
+	if (status != CAD_OK) {
 		cad_log_error(PL_COMPONENT, "out of memory for a plan", CAD_U("nodes", scene.cluster.nodes_count));
 	} else {
-		uint32_t kept = keep_the_rest(&scene);
+		if (filled)
+			pl_control_save_wishes(control);
 		pl_rollout_target(control->rollout, scene.target, scene.slots);
 		say_outcome(control, &scene, &assignment, kept);
+		note_levelling(control, &assignment);
 		control->placed = control->placed || assignment.unplaced - kept < control->cells;
 		control->all_lost = control->all_lost && scene.cluster.nodes_count == 0;
 		control->target_due = false;

@@ -108,6 +108,8 @@ static void publish(struct pl_control *control)
 	pl_state_begin(control->options.state);
 	pl_publish_save(&control->registry, control->rollout, &control->options.shape, map->epoch,
 		control->save_all ? control->kernels : NULL, control->options.state);
+	if (control->save_all)
+		pl_state_put_wishes(control->options.state, &control->options.shape, &control->force, &control->rules);
 	control->save_all = false;
 	pl_control_commit(control);
 	control->epoch = map->epoch;
@@ -129,7 +131,8 @@ static void publish(struct pl_control *control)
  * hold is still being compared: a map without it would stop them. */
 static bool old_map_serves(const struct pl_control *control, uint64_t now_ns, uint64_t *until_ns)
 {
-	*until_ns = control->joined_ns + control->options.rejoin_ns;
+	uint64_t since_ns = control->joined_ns > control->began_ns ? control->joined_ns : control->began_ns;
+	*until_ns = since_ns + control->options.rejoin_ns;
 	return !control->map && control->epoch > 0 && pl_rollout_in_flight(control->rollout) > 0 && now_ns < *until_ns;
 }
 
@@ -183,6 +186,7 @@ static uint64_t turn(struct pl_control *control, uint64_t now_ns)
 			publish(control);
 		return until_ns < deadline_ns ? until_ns : deadline_ns;
 	}
+	control->began_ns = control->began_ns ? control->began_ns : now_ns;
 	if (pl_rollout_retry_due(control->rollout, now_ns))
 		control->target_due = true;
 	if (control->target_due)

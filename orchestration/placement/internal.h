@@ -8,7 +8,9 @@
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_INTERNAL_H
 #define CADRE_ORCHESTRATION_PLACEMENT_INTERNAL_H
 
+#include "orchestration/placement/assign.h"
 #include "orchestration/placement/control.h"
+#include "orchestration/placement/rules.h"
 
 #include <sys/stat.h>
 
@@ -32,7 +34,7 @@ struct pl_force {
 };
 
 /* What a target is made from: expert nodes, by their place in the arrays, those with `forbidden`
- * after all others. */
+ * after all others, and which pins are those of which nodes. */
 struct pl_scene {
 	struct pl_cluster cluster;
 	uint32_t *slots; /* [nodes_count] of the registry */
@@ -56,6 +58,7 @@ struct pl_control {
 	uint64_t epoch;
 	uint64_t turn_ns;   /* when the next turn is due, so as to notice that this process did not run; 0: none */
 	uint64_t joined_ns; /* when an expert node joined last */
+	uint64_t began_ns;  /* when the waiting at the start was over; 0: it is not */
 	bool placed;        /* the first placement was made, now or before a restart */
 	bool all_lost;      /* no expert node was left, and nothing was planned since */
 	uint64_t back_ns;   /* when the first of them was back; 0: none is */
@@ -70,6 +73,8 @@ struct pl_control {
 	size_t asked_count, asked_capacity;
 	uint64_t shunned_ns[CAD_PROCESSES_MAX]; /* until then a node is no source */
 	struct pl_force force;
+	struct pl_rules rules;
+	uint64_t levelled_ns; /* the join that the history says experts were moved for */
 	struct pl_control_stats stats;
 	struct pl_registry registry;
 };
@@ -97,6 +102,8 @@ void pl_order_free(void *control, uint32_t slot, const uint32_t *cells, uint32_t
 /* The state file helps but is not required: when it cannot be written, the cluster continues and
  * everything is written again next time. */
 void pl_control_commit(struct pl_control *control);
+/* What operators want has changed. */
+void pl_control_save_wishes(struct pl_control *control);
 
 /* ---- tables in files of their own (state.c has the list) ---- */
 
@@ -104,11 +111,26 @@ struct sqlite3 *pl_state_database(struct pl_state *state); /* for their statemen
 /* What makes the tables of a file, and what finds values there that are never written. */
 extern const char pl_state_history_schema[], pl_state_history_nonsense[];
 extern const char pl_state_rebalances_schema[], pl_state_rebalances_nonsense[];
+extern const char pl_state_wishes_schema[], pl_state_wishes_nonsense[];
+void pl_state_fail(struct pl_state *state); /* a change of the present transaction */
+
+/* ---- what operators want (state_wishes.c) ---- */
+
+/* Inside a transaction. All of it is written each time. */
+void pl_state_put_wishes(struct pl_state *state, const struct pl_shape *shape, const struct pl_force *force,
+	const struct pl_rules *rules);
+/* Into an empty plan in force, and rules without any. */
+CAD_MUST_USE enum cad_status pl_state_read_wishes(struct pl_state *state, const struct pl_shape *shape,
+	struct pl_force *force, struct pl_rules *rules, struct cad_error *error);
 
 /* ---- the target (control_target.c) ---- */
 
-/* The scene of now; finished with pl_scene_fini. */
-CAD_MUST_USE enum cad_status pl_scene_init(const struct pl_control *control, struct pl_scene *scene);
+/* The scene of now, with the rules that there are or might be; finished with pl_scene_fini. */
+CAD_MUST_USE enum cad_status pl_scene_init(
+	const struct pl_control *control, const struct pl_rules *rules, struct pl_scene *scene);
+/* Its target, and how many experts have a place only where they are, on nodes that are given none. */
+CAD_MUST_USE enum cad_status pl_scene_assign(const struct pl_control *control, const struct pl_rules *rules,
+	struct pl_scene *scene, struct pl_assignment *assignment, uint32_t *kept);
 void pl_scene_fini(struct pl_scene *scene); /* takes a zeroed one too */
 /* Makes a new target from the scene, and gives it to the rollout. Without memory for it the old one
  * stays, and the next turn tries again. */
@@ -126,7 +148,12 @@ void pl_force_fini(struct pl_force *force);
  * know. */
 CAD_MUST_USE enum cad_status pl_force_show(const struct pl_force *force, struct pl_scene *scene);
 /* What has become of it: nodes that were filled are now nodes of it. */
-CAD_MUST_USE enum cad_status pl_force_take(struct pl_force *force, const struct pl_scene *scene);
+CAD_MUST_USE enum cad_status pl_force_take(struct pl_force *force, const struct pl_scene *scene, bool *changed);
+/* An expert is pinned to a node: that takes the place of another copy. */
+void pl_plan_pin(struct pl_plan *plan, const struct pl_cluster *cluster, const struct pl_rules *rules, uint32_t cell,
+	uint32_t node);
+CAD_MUST_USE enum cad_status pl_force_pin(
+	struct pl_force *force, const struct pl_rules *rules, uint32_t cell, const char *node);
 
 /* Says that there is no way to a target, for lack of room to move in. */
 enum cad_status pl_refuse_full(const struct pl_scene *scene, struct cad_error *error);

@@ -289,6 +289,11 @@ uint64_t pl_rollout_rate_of(const struct pl_rollout *rollout, uint32_t cell)
 
 uint32_t pl_rollout_in_flight(const struct pl_rollout *rollout) { return (uint32_t)rollout->loads_count; }
 
+uint32_t pl_rollout_used(const struct pl_rollout *rollout, uint32_t slot)
+{
+	return rollout->slots[slot].copies ? rollout->slots[slot].used : 0;
+}
+
 bool pl_rollout_empty(const struct pl_rollout *rollout)
 {
 	for (uint32_t s = 0; s < rollout->slots_end; s++)

@@ -129,9 +129,10 @@ struct pl_rollout_work {
 	bool stuck;                         /* moves wait for room, and nothing will make any */
 };
 void pl_rollout_work(const struct pl_rollout *rollout, struct pl_rollout_work *work);
-uint32_t pl_rollout_in_flight(const struct pl_rollout *rollout); /* loads */
-bool pl_rollout_empty(const struct pl_rollout *rollout);         /* no node has anything */
-uint64_t pl_rollout_bytes(const struct pl_rollout *rollout);     /* of one expert */
+uint32_t pl_rollout_in_flight(const struct pl_rollout *rollout);           /* loads */
+uint32_t pl_rollout_used(const struct pl_rollout *rollout, uint32_t slot); /* copies that take room on a node */
+bool pl_rollout_empty(const struct pl_rollout *rollout);                   /* no node has anything */
+uint64_t pl_rollout_bytes(const struct pl_rollout *rollout);               /* of one expert */
 /* True once when a failed load may be tried again: make a new plan. */
 bool pl_rollout_retry_due(struct pl_rollout *rollout, uint64_t now_ns);
 

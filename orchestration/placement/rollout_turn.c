@@ -52,19 +52,19 @@ static void take_stock(struct pl_rollout *rollout)
 
 /* ---- out ---- */
 
-/* Copies that are wanted no more leave the map, and copies that are wanted again come back into
- * it. */
+/* Copies that are wanted no more leave the map, and copies that are wanted again come back into it;
+ * so do those without which nobody is left that all routers reach. */
 static void settle_ready(struct pl_rollout *rollout, uint32_t s)
 {
 	struct pl_rollout_slot *slot = &rollout->slots[s];
 	for (uint32_t cell = 0; cell < rollout->cells; cell++) {
 		bool wanted = slot->copies[cell] & PL_MARK_TARGET;
-		bool lent = (slot->copies[cell] & PL_MARK_LENT) && rollout->whole_ready[cell] > 0;
+		bool needed = rollout->whole_ready[cell] == 0, lent = slot->copies[cell] & PL_MARK_LENT;
 		if (pl_copy_state(slot, cell) == PL_COPY_READY && !wanted && rollout->wanted[cell] > 0 &&
 			rollout->wanted_ready[cell] == rollout->wanted[cell]) {
 			pl_copy_leave(rollout, s, cell);
 			rollout->acted++;
-		} else if (pl_copy_state(slot, cell) == PL_COPY_LEAVING && wanted && !lent) {
+		} else if (pl_copy_state(slot, cell) == PL_COPY_LEAVING && (needed || (wanted && !lent))) {
 			pl_copy_become(rollout, s, cell, PL_COPY_READY);
 			rollout->acted++;
 		}
@@ -80,9 +80,17 @@ static bool is_free_now(const struct pl_rollout *rollout, const struct pl_rollou
 		now_ns >= leaving->since_ns + rollout->options.free_grace_ns;
 }
 
-/* The cells of a node that shall be freed now, into the list: left long enough; or claimed and not
- * wanted, when routers reach the node: until then nobody has asked whether they are; and no router
- * has a map any more from before the node was lost. */
+/* What a node claims is asked for when it is wanted there; or for as long as nobody else has what is
+ * wanted elsewhere. */
+static bool is_of_use(const struct pl_rollout *rollout, const struct pl_rollout_slot *slot, uint32_t cell)
+{
+	return (slot->copies[cell] & PL_MARK_TARGET) ||
+		(rollout->ready[cell] == 0 && rollout->wanted[cell] > 0 && !(slot->copies[cell] & PL_MARK_FAILED));
+}
+
+/* The cells of a node that shall be freed now, into the list: left long enough; or claimed and of no
+ * use, when routers reach the node: until then nobody has asked whether they are wanted; and no
+ * router has a map any more from before the node was lost. */
 static uint32_t list_frees(struct pl_rollout *rollout, uint32_t s, uint64_t routers_epoch, uint64_t now_ns)
 {
 	uint32_t count = 0;
@@ -99,7 +107,7 @@ static uint32_t list_frees(struct pl_rollout *rollout, uint32_t s, uint64_t rout
 	bool settled = rollout->slots[s].usable && routers_epoch >= rollout->slots[s].claims_epoch;
 	for (uint32_t cell = 0; settled && cell < rollout->cells; cell++)
 		if (pl_copy_state(&rollout->slots[s], cell) == PL_COPY_CLAIMED &&
-			!(rollout->slots[s].copies[cell] & PL_MARK_TARGET))
+			!is_of_use(rollout, &rollout->slots[s], cell))
 			rollout->list[count++] = cell;
 	for (uint32_t i = 0; i < count; i++)
 		pl_copy_become(rollout, s, rollout->list[i], PL_COPY_FREEING);
@@ -146,7 +154,7 @@ static uint32_t list_loads(struct pl_rollout *rollout, uint32_t s, uint64_t now_
 	uint32_t count = 0;
 
 	for (uint32_t cell = 0; cell < rollout->cells; cell++) {
-		bool claimed = pl_copy_state(slot, cell) == PL_COPY_CLAIMED && (slot->copies[cell] & PL_MARK_TARGET);
+		bool claimed = pl_copy_state(slot, cell) == PL_COPY_CLAIMED && is_of_use(rollout, slot, cell);
 		if (!claimed && !is_pending(slot, cell))
 			continue;
 		bool move = !claimed && rollout->ready[cell] > 0;

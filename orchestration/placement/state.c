@@ -42,6 +42,7 @@ static const struct {
 		NULL }, /* where to see whether its process runs */
 	{ pl_state_history_schema, pl_state_history_nonsense },
 	{ pl_state_rebalances_schema, pl_state_rebalances_nonsense },
+	{ pl_state_wishes_schema, pl_state_wishes_nonsense },
 };
 #define PL_STATE_FORMAT "cadre-placement-state-"
 enum { FORMAT = sizeof formats / sizeof formats[0] };
@@ -260,6 +261,15 @@ static enum cad_status examine(struct pl_state *state, unsigned format, struct c
 	return status;
 }
 
+/* Tables that are not those of the format that the file names are damage. */
+static enum cad_status upgrade(struct pl_state *state, const char *sql, struct cad_error *error)
+{
+	enum cad_status status = run_sql(state, sql, "bringing it up to date", error);
+	return status != CAD_OK && sqlite3_errcode(state->database) == SQLITE_ERROR
+		? damaged(state, sqlite3_errmsg(state->database), error)
+		: status;
+}
+
 /* In one transaction, which also tells whether another service has the file. */
 static enum cad_status bring_up(struct pl_state *state, bool empty, struct cad_error *error)
 {
@@ -276,7 +286,7 @@ static enum cad_status bring_up(struct pl_state *state, bool empty, struct cad_e
 		return status;
 
 	for (unsigned i = format; i < FORMAT && status == CAD_OK; i++)
-		status = run_sql(state, formats[i].upgrade, "bringing it up to date", error);
+		status = upgrade(state, formats[i].upgrade, error);
 	if (status == CAD_OK && format < FORMAT) {
 		char sql[128];
 		snprintf(sql, sizeof sql, "INSERT OR REPLACE INTO meta VALUES ('format', '" PL_STATE_FORMAT "%d')",
@@ -373,6 +383,8 @@ enum cad_status pl_state_open(const char *path, struct pl_state **state, struct 
 		*error = why;
 	return status;
 }
+
+void pl_state_fail(struct pl_state *state) { state->failed = true; }
 
 struct sqlite3 *pl_state_database(struct pl_state *state) { return state->database; }
 

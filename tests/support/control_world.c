@@ -107,12 +107,32 @@ static void on_free(void *context, uint64_t session, const uint32_t *cells, uint
 	}
 }
 
+/* An expert of the map before, with a node that has it still and was not away since, has a node in
+ * this one. */
+static void check_still_served(const struct world *world, const struct cad_map *map)
+{
+	for (int n = 0; world->last && n < WORLD_NODES; n++) {
+		const struct world_node *node = &world->nodes[n];
+		bool there =
+			node->alive && node->session && !node->hung && !node->corrupt && node->gone_ms < world->last_ms;
+		for (uint32_t cell = 0; there && cell < WORLD_CELLS; cell++)
+			if (node->held[cell] && !node->freeing[cell] && world_listed(world->last, node->id, cell))
+				assert_true(
+					cad_map_replicas(map, world_layers[cell / WORLD_EXPERTS], cell % WORLD_EXPERTS)
+						.count > 0);
+	}
+}
+
 static void on_publish(void *context, struct cad_map *map)
 {
 	struct world *world = context;
 	assert_true(map->epoch > world->last_epoch);
 	world->last_epoch = map->epoch;
 	world->maps++;
+	check_still_served(world, map);
+	cad_map_release(world->last);
+	world->last = cad_map_acquire(map);
+	world->last_ms = world->now_ms;
 	if (cad_map_unplaced(map) > world->unplaced_worst)
 		world->unplaced_worst = cad_map_unplaced(map);
 	for (int n = 0; n < WORLD_NODES; n++) {
@@ -241,6 +261,7 @@ void world_destroy(struct world *world)
 		cad_map_release(world->routers[i].map);
 		cad_map_release(world->routers[i].next);
 	}
+	cad_map_release(world->last);
 	pl_control_destroy(world->control);
 	pl_state_close(world->state);
 	free(world);

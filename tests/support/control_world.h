@@ -72,6 +72,8 @@ struct world {
 	unsigned loads, frees, maps, closed;
 	char did[320];         /* what the service did by itself, last */
 	size_t unplaced_worst; /* in a map that was told */
+	struct cad_map *last;  /* told last, at */
+	uint64_t last_ms;
 	bool checksums_late;
 	bool touched; /* something was reported: a turn is due */
 	uint32_t late[1024];

@@ -251,6 +251,49 @@ static void leaving_copy_comes_back_when_it_is_wanted_again(void **state)
 	assert_true(pl_rollout_publish_due(fixture->rollout, 5));
 }
 
+/* It is not wanted here, but where it is wanted it is not ready: nobody else can serve it. */
+static void leaving_copy_comes_back_when_nobody_else_is_left(void **state)
+{
+	struct fixture *fixture = *state;
+	join(fixture, 0, 1000, "00000000");
+	join(fixture, 1, 1000, "00000000");
+	join(fixture, 2, 1000, "00000000");
+	target(fixture, 0, "10000000");
+	turn(fixture, 0, 1);
+	pl_rollout_loaded(fixture->rollout, 0, 0, true, 2);
+	target(fixture, 0, "00000000");
+	target(fixture, 1, "10000000");
+	turn(fixture, 0, 3);
+	pl_rollout_loaded(fixture->rollout, 1, 0, true, 4);
+	turn(fixture, 0, 4);
+	assert_int_equal(pl_rollout_copy(fixture->rollout, 0, 0), PL_COPY_LEAVING);
+	pl_rollout_drop(fixture->rollout, 1);
+	pl_plan_clear(fixture->target);
+	target(fixture, 2, "10000000");
+	assert_string_equal(turn(fixture, 0, 5), "load 2: 0; ");
+	assert_int_equal(pl_rollout_copy(fixture->rollout, 0, 0), PL_COPY_READY);
+	pl_rollout_loaded(fixture->rollout, 2, 0, true, 6);
+	turn(fixture, 0, 6);
+	assert_int_equal(pl_rollout_copy(fixture->rollout, 0, 0), PL_COPY_LEAVING);
+}
+
+/* What a node claims serves as long as nobody else has it, wherever it is wanted. */
+static void claims_serve_until_the_wanted_copy_is_ready(void **state)
+{
+	struct fixture *fixture = *state;
+	join(fixture, 0, 1000, "11000000");
+	join(fixture, 1, 1000, "00000000");
+	target(fixture, 1, "10000000");
+	pl_rollout_published(fixture->rollout, 1, 1);
+	assert_string_equal(turn(fixture, 1, 2), "free 0: 1; load 0: 0; load 1: 0; ");
+	pl_rollout_loaded(fixture->rollout, 0, 0, true, 3);
+	turn(fixture, 1, 3);
+	assert_int_equal(pl_rollout_copy(fixture->rollout, 0, 0), PL_COPY_READY);
+	pl_rollout_loaded(fixture->rollout, 1, 0, true, 4);
+	turn(fixture, 1, 4);
+	assert_int_equal(pl_rollout_copy(fixture->rollout, 0, 0), PL_COPY_LEAVING);
+}
+
 static void wrong_checksum_is_freed_and_not_asked_for_again(void **state)
 {
 	struct fixture *fixture = *state;
@@ -547,6 +590,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(moves_in_the_safe_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(old_copy_stays_until_all_new_ones_are_ready, setup, teardown),
 		cmocka_unit_test_setup_teardown(leaving_copy_comes_back_when_it_is_wanted_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(leaving_copy_comes_back_when_nobody_else_is_left, setup, teardown),
+		cmocka_unit_test_setup_teardown(claims_serve_until_the_wanted_copy_is_ready, setup, teardown),
 		cmocka_unit_test_setup_teardown(wrong_checksum_is_freed_and_not_asked_for_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(join_tells_what_is_left, setup, teardown),
 		cmocka_unit_test_setup_teardown(moves_keep_to_the_rate, setup, teardown),

@@ -5,6 +5,7 @@
  * number of its own (docs/VERSIONS.md), code that brings older files up to it, and its file below.
  */
 #include "orchestration/placement/history.h"
+#include "orchestration/placement/internal.h"
 #include "orchestration/placement/state.h"
 #include "orchestration/placement/state_rebalances.h"
 #include "tests/support/must.h"
@@ -64,6 +65,21 @@ static const char format_4[] =
 	" '{\"format\": \"cadre-placement-1\", \"nodes\": 1, \"layers\": {\"1\": {\"0\": [0]}}, \"node_ids\": [\"expert-a\"]}');"
 	"INSERT INTO automatic VALUES (1, 1, 60000, 0.05, 1048576);"
 	"UPDATE meta SET value = 'cadre-placement-state-4' WHERE key = 'format'";
+
+static const char format_5[] =
+	"CREATE TABLE force (one INTEGER PRIMARY KEY CHECK (one = 1), paused INTEGER NOT NULL, rate INTEGER NOT NULL);"
+	"CREATE TABLE planned_nodes (id TEXT NOT NULL);"
+	"CREATE TABLE planned (layer INTEGER NOT NULL, expert INTEGER NOT NULL, id TEXT NOT NULL);"
+	"CREATE TABLE pins (layer INTEGER NOT NULL, expert INTEGER NOT NULL, id TEXT NOT NULL);"
+	"CREATE TABLE copies (layer INTEGER NOT NULL, expert INTEGER NOT NULL, copies INTEGER NOT NULL);"
+	"CREATE TABLE drained (id TEXT NOT NULL);"
+	"INSERT INTO force VALUES (1, 1, 5000000);"
+	"INSERT INTO planned_nodes VALUES ('e0'), ('e1');"
+	"INSERT INTO planned VALUES (1, 0, 'e0'), (1, 1, 'e1'), (1, 1, 'e0'), (2, 0, 'e1'), (2, 1, 'e1');"
+	"INSERT INTO pins VALUES (2, 1, 'e1');"
+	"INSERT INTO copies VALUES (1, 0, 3);"
+	"INSERT INTO drained VALUES ('e7');"
+	"UPDATE meta SET value = 'cadre-placement-state-5' WHERE key = 'format'";
 
 static char path[] = "/tmp/cadre-state-XXXXXX";
 
@@ -237,6 +253,46 @@ static void a_file_of_format_4_opens_and_keeps_everything(void **unused)
 	pl_state_close(state);
 }
 
+static void a_file_of_format_5_opens_and_keeps_everything(void **unused)
+{
+	static const uint32_t layers[] = { 1, 2 };
+	const struct pl_shape shape = { layers, 2, 2 };
+	struct pl_state *state;
+	struct pl_force force = { 0 };
+	struct pl_rules rules;
+	struct cad_error error;
+
+	(void)unused;
+	write_file(format_1);
+	write_file(format_2);
+	write_file(format_3);
+	write_file(format_4);
+	write_file(format_5);
+	opens_and_keeps_everything();
+	for (int again = 0; again < 2; again++) { /* also when it is written by this version */
+		must(pl_state_open(path, &state, &error), &error);
+		assert_int_equal(pl_rules_init(&rules, 4), CAD_OK);
+		must(pl_state_read_wishes(state, &shape, &force, &rules, &error), &error);
+		assert_true(force.paused);
+		assert_int_equal(force.bytes_per_second, 5000000);
+		assert_int_equal(force.cluster.nodes_count, 2);
+		assert_string_equal(force.cluster.nodes[1].id, "e1");
+		assert_int_equal(pl_plan_copies(force.plan), 5);
+		assert_int_equal(pl_plan_count(force.plan, 0, 1), 2);
+		assert_true(pl_plan_holds(force.plan, 1, 0, 1));
+		assert_true(pl_rules_pinned(&rules, 3, "e1"));
+		assert_int_equal(rules.copies[0], 3);
+		assert_true(pl_rules_drained(&rules, "e7"));
+		assert_int_equal(rules.pins_count + rules.drained_count, 2);
+		pl_state_begin(state);
+		pl_state_put_wishes(state, &shape, &force, &rules);
+		must(pl_state_commit(state, &error), &error);
+		pl_force_fini(&force);
+		pl_rules_fini(&rules);
+		pl_state_close(state);
+	}
+}
+
 /* A service of 0.2.0 or before that was killed between its tables and its format. */
 static void a_file_of_format_1_without_its_format_opens(void **unused)
 {
@@ -281,6 +337,7 @@ static void a_new_file_has_the_newest_format(void **unused)
 	write_file(format_2);
 	write_file(format_3);
 	write_file(format_4);
+	write_file(format_5);
 	read_schema(wanted, sizeof wanted);
 	assert_string_equal(written, wanted);
 }
@@ -292,6 +349,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_file_of_format_2_opens_and_keeps_everything, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_of_format_3_opens_and_keeps_everything, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_of_format_4_opens_and_keeps_everything, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_file_of_format_5_opens_and_keeps_everything, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_of_format_1_without_its_format_opens, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_new_file_has_the_newest_format, setup, teardown),
 	};
