@@ -42,8 +42,15 @@ def digest():
         return cluster.routers[0].generate(tokens=[1, 2, 3], max_tokens=8, ignore_eos=True).digest
 
 
+def wait_for_experts(cluster, name):
+    end = time.monotonic() + 30
+    while not any(n['experts'] for n in cluster.status()['nodes'] if n['id'] == name):
+        assert time.monotonic() < end, cluster.logs()
+        time.sleep(0.05)
+
+
 def test_node_with_wrong_weights_is_said_once_and_holds_nothing(tmp_path, digest):
-    with Cluster(MODEL, experts=2, start=False) as cluster:
+    with Cluster(MODEL, experts=2, start=False, placement_options=['--level-on-join=false']) as cluster:   # or the other node gives it right ones
         bad = cluster.experts[1]
         bad.arguments[bad.arguments.index('--model') + 1] = str(other_weights(tmp_path / 'other', '.experts.'))
         for process in cluster.processes():
@@ -62,11 +69,20 @@ def test_node_with_wrong_weights_is_said_once_and_holds_nothing(tmp_path, digest
         bad.popen.wait()
         bad.arguments[bad.arguments.index('--model') + 1] = str(MODEL)
         bad.start()
-        end = time.monotonic() + 30
-        while not {n['id']: n for n in cluster.status()['nodes']}['expert-1']['experts']:
-            assert time.monotonic() < end, cluster.logs()
-            time.sleep(0.05)
+        wait_for_log(bad, 'msg=serving', times=2)
+        cluster.experts[0].kill()
+        wait_for_experts(cluster, 'expert-1')
         assert 'ATTENTION: expert-1' not in status_table(cluster)
+
+
+def test_node_with_wrong_weights_gets_the_right_ones_from_others(tmp_path, digest):
+    with Cluster(MODEL, experts=1) as cluster:
+        cluster.model = other_weights(tmp_path / 'other', '.experts.')
+        bad = cluster.add_expert()
+        wait_for_experts(cluster, 'expert-1')
+        assert cluster.routers[0].generate(tokens=[1, 2, 3], max_tokens=8, ignore_eos=True).digest == digest
+        assert metric(cluster.placement_http, 'cadre_placement_checksums_wrong_total') == 0
+        assert 'cadre_expert_load_seconds_count{source="checkpoint"} 0' in http(bad.http, '/metrics')
 
 
 def test_router_with_other_weights_is_refused_with_both_values(tmp_path, digest):
