@@ -1,44 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clusters whose experts move, and what a row of the table of moves is.
-
-A row is a function of a running cluster under load that does something to it and returns when everything has come to rest. Its doc string is
-its text in the table.
-"""
-import math
+"""Clusters whose experts move: who holds what, plans as files, commands, and when everything has come to rest."""
+import json
+import subprocess
 import time
 
 import reflect
-from cluster import metric
-from world import World, until
+from cluster import BIN, metric
+from world import World
 
-ROWS = []
+PACE_S = 10        # how long moves take, by the byte rate that is asked for
 REST_S = 0.5       # nothing changes for so long: it has come to rest
 SETTLE_S = 120
 POLL_S = 0.25
-
-
-class Row:
-    long, needs = False, ()
-
-    def __init__(self, act, options):
-        self.act, self.options = act, options
-        self.name, self.title = act.__name__.replace('_', '-'), act.__doc__
-
-    def make_world(self, **more):
-        return MovingWorld(**{**self.options, **more})
-
-
-def row(**options):
-    """Makes a function a row. `options` go to its cluster."""
-    def decorate(act):
-        ROWS.append(Row(act, options))
-        return act
-    return decorate
+COMMAND_S = 300
 
 
 class MovingWorld(World):
-    def __init__(self, **options):
-        super().__init__(**options)
+    """`paced`: the share of all experts whose moves take PACE_S, by the byte rate of the placement service; None: as fast as it lets them."""
+
+    def __init__(self, model, paced=None, placement_options=(), **options):
+        rate = ['--bytes-per-second', int(bytes_of_experts(model) * paced / PACE_S)] if paced else []
+        super().__init__(model=model, placement_options=[*placement_options, *rate], **options)
         self.told = []
         self.moves = self.bytes = 0
 
@@ -53,11 +35,32 @@ class MovingWorld(World):
             self.server.close()
         super().__exit__()
 
-    def call(self, method, timeout=5, **fields):
-        return self.server.method('cadre.v1.Placement', method)(self.server.message(f'cadre.v1.{method}Request', **fields), timeout=timeout)
+    # ---- commands ----
+
+    def operate(self, *words):
+        """What an operator types: JSON of a command that must succeed."""
+        command = [str(word) for word in words]
+        done = subprocess.run([BIN / 'cadrectl', *command, '--placement', self.placement_grpc, '-o', 'json'], capture_output=True, text=True, timeout=COMMAND_S)
+        assert done.returncode == 0, f'cadrectl {" ".join(command)} ends with {done.returncode}: {done.stderr.strip()}'
+        return json.loads(done.stdout)
+
+    def plan_file(self, holders):
+        """A plan as `cadrectl map apply` takes it."""
+        ids = sorted(frozenset().union(*holders.values()) | {node.name for node in self.experts if node.alive()})
+        layers = {}
+        for (layer, expert), nodes in holders.items():
+            layers.setdefault(str(layer), {})[str(expert)] = sorted(ids.index(node) for node in nodes)
+        path = self.directory / 'plan.json'
+        path.write_text(json.dumps({'format': 'cadre-placement-1', 'planner': 'test', 'nodes': len(ids), 'slots_per_node': 0, 'seconds': 0.0, 'layers': layers, 'node_ids': ids}))
+        return path
+
+    # ---- who holds what: {(layer, expert): ids of the nodes} ----
+
+    def call(self, method):
+        return self.server.method('cadre.v1.Placement', method)(self.server.message(f'cadre.v1.{method}Request'), timeout=5)
 
     def holders(self):
-        """{(layer, expert): ids of the nodes that hold it}, by the map in force."""
+        """By the map in force."""
         found = self.call('GetMap')
         return {(layer.layer, expert): frozenset(found.nodes[i].id for i in replicas.nodes) for layer in found.layers for expert, replicas in enumerate(layer.experts)}
 
@@ -65,41 +68,48 @@ class MovingWorld(World):
         """Copies that each live node has in its memory, those on their way out included."""
         return [metric(node.http, 'cadre_expert_held') for node in self.experts if node.alive()]
 
-    def settle(self):
-        """Until nodes have held just what the map says for REST_S. Returns it, as `holders` does."""
+    def settle(self, reached=lambda holders: True):
+        """Until nodes have held just what the map says for REST_S, and it is as it should be. Returns it."""
         end, since, last = time.monotonic() + SETTLE_S, time.monotonic(), None
         while time.monotonic() - since < REST_S:
-            assert time.monotonic() < end, f'experts still move after {SETTLE_S} s'
+            assert time.monotonic() < end, f'experts are not where they should be after {SETTLE_S} s'
             time.sleep(POLL_S)
-            now = self.holders(), self.held()
-            if now != last or sum(map(len, now[0].values())) != sum(now[1]):
+            try:
+                now = self.holders(), self.held()
+            except Exception:   # a process is away
+                now = None
+            if now is None or now != last or sum(map(len, now[0].values())) != sum(now[1]) or not all(now[0].values()) or not reached(now[0]):
                 since, last = time.monotonic(), now
-        assert all(last[0].values()), 'an expert is on no node'
         return last[0]
 
     def count(self, before, after):
         """What was moved between two maps: copies that were not there."""
-        node = self.experts[0]
         self.moves = sum(len(after[cell] - before[cell]) for cell in before)
-        self.bytes = self.moves * metric(node.http, 'cadre_expert_weights_bytes') / metric(node.http, 'cadre_expert_held')
+        self.bytes = self.moves * bytes_of_experts(self.model) // len(before)
 
 
-# ---- rows ----
+def bytes_of_experts(model):
+    """Of all of them, as they are in the checkpoint."""
+    config = json.loads((model / 'config.json').read_text())
+    return config['num_hidden_layers'] * config['num_experts'] * 3 * config['hidden_size'] * config['moe_intermediate_size'] * 2
 
 
-@row(experts=4)
-def nothing(world):
-    """nothing, for as long as the others take: the machine's own noise"""
-    time.sleep(15)
+def shifted(holders, pairs, share):
+    """A plan in which each node of `pairs` gives a share of its experts, evenly over layers, to the other one."""
+    to = dict(pairs)
+    plan, seen, all_of = dict(holders), {}, {}
+    for (layer, _), nodes in holders.items():
+        for node in nodes:
+            all_of[layer, node] = all_of.get((layer, node), 0) + 1
+    for (layer, expert), nodes in holders.items():
+        for node in nodes & to.keys():
+            seen[layer, node] = seen.get((layer, node), 0) + 1
+            if seen[layer, node] <= share * all_of[layer, node] and to[node] not in nodes:
+                plan[layer, expert] = nodes - {node} | {to[node]}
+    return plan
 
 
-@row(experts=4)
-def node_joins(world):
-    """an expert node joins four"""
-    before = world.holders()
-    node = world.newcomer(world.add_expert)
-    until(lambda: not world.holds_nothing(node.name), 10, 'the new node has experts')
-    after = world.settle()
-    world.count(before, after)
-    share = sum(node.name in copies for copies in after.values()) / len(after)
-    assert math.isclose(share, 1 / 5, abs_tol=0.05), f'the new node holds {share:.0%} of the experts'
+def share_done(holders, before, wanted):
+    """How much of what should move has."""
+    cells = [cell for cell in before if wanted[cell] != before[cell]]
+    return sum(wanted[cell] <= holders[cell] for cell in cells) / len(cells)

@@ -11,24 +11,54 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / 'faults'), str(HERE.parent / 'cluster')]
 sys.dont_write_bytecode = True
 
-import moving  # noqa: E402
+import domains  # noqa: E402
+import drift  # noqa: E402
+import moves  # noqa: E402
 import paired  # noqa: E402
 import table  # noqa: E402
+from report import Report  # noqa: E402
 from world import MODEL  # noqa: E402
+
+KINDS = {'moves': paired, 'domains': domains, 'drift': drift}   # what has a table of its own
+ROWS = [*moves.ROWS, domains.Row(), drift.Row()]
+
+
+class MovesReport(Report):
+    def __init__(self, a):
+        super().__init__()
+        self.command = f'`./cadre test moves`, for moves with a request for {a.tokens} tokens of {a.model.name} every {a.period * 1000:.0f} ms and windows of {a.window:.0f} s'
+
+    def add(self, entry):
+        self.entries.append(entry)
+        return entry
+
+    def line(self, entry):
+        return KINDS[entry['kind']].line(entry)
+
+    def table(self):
+        lines = []
+        for kind, module in KINDS.items():
+            entries = [e for e in self.entries if e['kind'] == kind]
+            lines += ['', module.HEAD, *map(module.line, entries)] if entries else []
+        return lines[1:]
 
 
 def main():
     parser = table.parser(__doc__, repeat=3)
-    parser.add_argument('--model', type=pathlib.Path, default=MODEL, help='checkpoint whose experts move (default models/demo)')
+    parser.add_argument('--model', type=pathlib.Path, default=MODEL, help='checkpoint whose experts move, in the first table (default models/demo)')
     parser.add_argument('--tokens', type=int, default=100, help='tokens of an answer (default 100)')
     parser.add_argument('--period', type=float, default=0.2, metavar='SECONDS', help='time from one request to the next (default 0.2)')
     parser.add_argument('--window', type=float, default=10, metavar='SECONDS', help='how long users are watched before and after (default 10)')
     a = parser.parse_args()
     if a.list:
-        return table.print_list(moving.ROWS)
-    wanted, flow = table.chosen(moving.ROWS, a.rows), paired.Flow(a.model, a.tokens, a.period)
-    report = paired.MoveReport(flow, a.window)
-    return table.produce(wanted, report, lambda row: report.add(row, [paired.measure(row, flow, a.window) for _ in range(a.repeat)]), a.json)
+        return table.print_list(ROWS)
+    wanted, report, flow = table.chosen(ROWS, a.rows), MovesReport(a), paired.Flow(a.model.resolve(), a.tokens, a.period)
+
+    def measured(row):
+        if row.kind != 'moves':
+            return report.add(KINDS[row.kind].measure(row))
+        return report.add(paired.entry(row, [paired.measure(row, flow, a.window) for _ in range(a.repeat)]))
+    return table.produce(wanted, report, measured, a.json)
 
 
 if __name__ == '__main__':
