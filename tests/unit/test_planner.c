@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The planner: what it promises of every plan, that plans can be repeated, that more work is never
- * worse, and that planted placements are found again. */
+/* The planner: what it promises of every plan, that more work is never
+ * worse, and that planted placements are found again. That plans can be repeated, whatever the
+ * number of threads: test_planner_threads.c. */
 #include "orchestration/planner/predict/measure.h"
 #include "orchestration/planner/predict/moves.h"
 #include "orchestration/planner/solve/improve.h"
@@ -165,37 +166,9 @@ static void memory_is_dealt_out_over_layers(void **state)
 	pl_cluster_fini(&cluster);
 }
 
-/* ---- repeated, and never worse ---- */
+/* ---- never worse ---- */
 
-static void equal_for_a_seed_and_rounds_whatever_the_threads(void **state)
-{
-	(void)state;
-	struct pl_trace *trace = make_trace(5, 32, 4, 1500, 8, 0.6, 4);
-	struct pl_cluster cluster;
-	struct cad_error error;
-	must(pl_cluster_create(4, 10, &cluster, &error), &error);
-	struct pl_solve_options options = options_for(trace, &cluster, 40, 21);
-	struct pl_solution first = solve(&options);
-	size_t bytes = (size_t)first.plan->layers * first.plan->experts * first.plan->words * sizeof *first.plan->bits;
-	for (uint32_t threads = 2; threads <= 5; threads += 3) {
-		options.threads = threads;
-		struct pl_solution again = solve(&options);
-		assert_memory_equal(again.plan->bits, first.plan->bits, bytes);
-		assert_true(again.value == first.value && again.rounds == first.rounds);
-		pl_solution_fini(&again);
-	}
-
-	pl_solution_fini(&first);
-	pl_cluster_fini(&cluster);
-	pl_trace_free(trace);
-}
-
-/* Under ThreadSanitizer a round takes thirty times as long. */
-#ifdef __SANITIZE_THREAD__
-enum { ROUNDS = 6 };
-#else
 enum { ROUNDS = 28 };
-#endif
 
 static void more_rounds_are_never_worse(void **state)
 {
@@ -315,7 +288,7 @@ static void planted_communities_are_found(void **state)
 		struct pl_solve_options options = options_for(made.trace, &cluster, 64, 22);
 		struct pl_solution solution = solve(&options);
 		assert_int_equal(pl_sample_create(made.trace, 0, &sample), CAD_OK);
-		assert_int_equal(pl_measure(sample, solution.plan, &cluster, PL_ROUTER_COVER, 2, &metrics), CAD_OK);
+		assert_int_equal(pl_measure(sample, solution.plan, &cluster, PL_ROUTER_COVER, 1, &metrics), CAD_OK);
 		print_message("%u nodes: %.4f nodes per token (load %.3f), planted %.4f (%.3f)\n", nodes,
 			metrics.nodes_per_token, metrics.load_mean, known.nodes_per_token, known.load_mean);
 		assert_true(metrics.nodes_per_token <= 1.01 * known.nodes_per_token);
@@ -646,7 +619,6 @@ int main(void)
 		cmocka_unit_test(every_plan_keeps_the_rules),
 		cmocka_unit_test(copies_on_different_domains_and_drained_nodes),
 		cmocka_unit_test(memory_is_dealt_out_over_layers),
-		cmocka_unit_test(equal_for_a_seed_and_rounds_whatever_the_threads),
 		cmocka_unit_test(more_rounds_are_never_worse),
 		cmocka_unit_test(stops_between_rounds),
 		cmocka_unit_test(planted_communities_are_found),
