@@ -64,7 +64,7 @@ static enum cad_status create_settings(
 }
 
 static enum cad_status create_node(
-	struct em_embedded *em, struct em_node *node, uint32_t index, struct cad_error *error)
+	struct em_embedded *em, struct em_node *node, uint32_t index, bool telemetry, struct cad_error *error)
 {
 	snprintf(node->name, sizeof node->name, "local-%u", index);
 	struct ex_engine_options engine;
@@ -74,6 +74,7 @@ static enum cad_status create_node(
 	engine.device = em->device;
 	engine.queue = em->queue;
 	engine.settings = &em->settings;
+	engine.telemetry = telemetry;
 	enum cad_status status = ex_engine_create(&engine, &node->engine, error);
 	if (status != CAD_OK)
 		return status;
@@ -198,7 +199,7 @@ static enum cad_status create(struct em_embedded *em, const struct em_options *o
 	if (status == CAD_OK && (!em->owner || cad_local_hub_create(&em->hub) != CAD_OK))
 		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory for the exchange");
 	for (uint32_t i = 0; status == CAD_OK && i < em->nodes_count; i++)
-		status = create_node(em, &em->nodes[i], i, error);
+		status = create_node(em, &em->nodes[i], i, options->router.telemetry, error);
 	if (status != CAD_OK)
 		return status;
 	assign_owners(em, options->placement_seed);

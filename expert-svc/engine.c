@@ -29,6 +29,7 @@ void ex_engine_options_default(struct ex_engine_options *options)
 		.requests_max = 256,
 		.step_rows_max = 1024,
 		.step_pairs_max = 8192,
+		.telemetry = true,
 	};
 }
 
@@ -338,7 +339,7 @@ enum cad_status ex_engine_create(
 	step->quanta = options->settings->quanta;
 	step->clock = options->clock ? options->clock : &cad_clock_system;
 	step->counters = &made->counters;
-	step->work = &made->work;
+	step->work = options->telemetry ? &made->work : NULL;
 	step->answer = options->mode == EX_ENGINE_THREADED ? answer_later : answer_now;
 	step->context = made;
 	if (options->metrics)

@@ -42,6 +42,7 @@ struct ex_engine_options {
 	uint32_t requests_max;               /* held at once; further calls are answered BUSY */
 	/* of one step: they size the activations; a larger call is computed in several steps */
 	uint32_t step_rows_max, step_pairs_max;
+	bool telemetry;                /* counts by layer and expert (work.h), for a placement service */
 	const struct cad_clock *clock; /* NULL: the system's */
 	struct cad_metrics *metrics;   /* NULL: none are kept */
 	/* THREADED: answers are waiting, ex_engine_deliver should run (cad_transport_wake); any
@@ -109,7 +110,7 @@ struct ex_engine_stats {
 	uint64_t calls, rows, pairs, steps, not_held, expired, bad_calls, busy, poisoned_rows;
 };
 struct ex_engine_stats ex_engine_stats(const struct ex_engine *engine);
-/* The same by layer and expert; lives as long as the engine. */
+/* The same by layer and expert, where there is telemetry; lives as long as the engine. */
 const struct ex_work *ex_engine_work(const struct ex_engine *engine);
 
 #endif

@@ -105,7 +105,7 @@ static bool take(struct ex_step *step)
 			at = &job->next;
 	}
 
-	if (batch->segments_count > 0)
+	if (step->work && batch->segments_count > 0)
 		ex_work_add(&step->work->layer[batch->layer].waiting, waiting);
 	return batch->segments_count > 0;
 }
@@ -142,7 +142,8 @@ static void answer(struct ex_step *step, uint64_t compute_ns)
 	count(&step->counters->steps, 1);
 	count(&step->counters->rows, batch->rows);
 	count(&step->counters->pairs, batch->pairs);
-	count_work(step, compute_ns);
+	if (step->work)
+		count_work(step, compute_ns);
 	if (step->step_rows)
 		cad_histogram_observe(step->step_rows, batch->rows);
 	for (uint32_t s = 0; s < batch->segments_count; s++) {

@@ -25,7 +25,7 @@ struct ex_step {
 	const float *quanta; /* [layers] */
 	const struct cad_clock *clock;
 	struct ex_counters *counters;
-	struct ex_work *work;
+	struct ex_work *work;                                              /* NULL: not kept */
 	struct cad_histogram *queue_seconds, *compute_seconds, *step_rows; /* NULL: not kept */
 	/* The job is done: its answer may be sent. */
 	void (*answer)(void *context, struct ex_job *job);

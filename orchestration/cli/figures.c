@@ -73,13 +73,12 @@ static void print_windows(FILE *stream, const Cadre__V1__ClusterStatus *status)
 		}
 		fputc('\n', stream);
 	}
+	fputc('\n', stream);
 }
 
 static void print_links(FILE *stream, const Cadre__V1__ClusterStatus *status)
 {
-	if (status->n_traffic == 0)
-		return;
-	fprintf(stream, "\n%-22s %-22s %12s %12s\n", "ROUTER", "EXPERT NODE", "SENT/S", "RECEIVED/S");
+	fprintf(stream, "%-22s %-22s %12s %12s\n", "ROUTER", "EXPERT NODE", "SENT/S", "RECEIVED/S");
 	for (size_t i = 0; i < status->n_traffic && i < LINKS_SHOWN; i++) {
 		const Cadre__V1__Traffic *link = status->traffic[i];
 		char sent[16], received[16];
@@ -89,6 +88,7 @@ static void print_links(FILE *stream, const Cadre__V1__ClusterStatus *status)
 	}
 	if (status->n_traffic > LINKS_SHOWN)
 		fprintf(stream, "(%zu more: -o json)\n", status->n_traffic - LINKS_SHOWN);
+	fputc('\n', stream);
 }
 
 void cl_figures_print_hottest(FILE *stream, const Cadre__V1__ClusterStatus *status, size_t max)
@@ -100,14 +100,19 @@ void cl_figures_print_hottest(FILE *stream, const Cadre__V1__ClusterStatus *stat
 	}
 }
 
+static void print_hottest(FILE *stream, const Cadre__V1__ClusterStatus *status)
+{
+	fprintf(stream, "HOTTEST EXPERTS of the last minute\n");
+	cl_figures_print_hottest(stream, status, HOTTEST_SHOWN);
+	fputc('\n', stream);
+}
+
 static void print_sample(FILE *stream, const Cadre__V1__ClusterStatus *status)
 {
 	const Cadre__V1__RoutingSample *sample = status->sample;
 
-	if (!sample)
-		return;
 	if (status->routing_detail == CADRE__V1__ROUTING_DETAIL__ROUTING_DETAIL_AGGREGATE) {
-		fprintf(stream, "sample: none (--routing-detail aggregate); %llu tokens seen\n",
+		fprintf(stream, "sample: none (--routing-detail aggregate); %llu tokens seen\n\n",
 			(unsigned long long)sample->seen);
 		return;
 	}
@@ -116,19 +121,20 @@ static void print_sample(FILE *stream, const Cadre__V1__ClusterStatus *status)
 	if (sample->kept > 0)
 		fprintf(stream, ", %.0f to %.0f s old", (double)sample->newest_ms * 1e-3,
 			(double)sample->oldest_ms * 1e-3);
-	fprintf(stream, "; of %llu seen, %llu were reported whole and %llu lost\n", (unsigned long long)sample->seen,
+	fprintf(stream, "; of %llu seen, %llu were reported whole and %llu lost\n\n", (unsigned long long)sample->seen,
 		(unsigned long long)sample->sampled, (unsigned long long)sample->lost);
 }
 
 void cl_figures_print(FILE *stream, const Cadre__V1__ClusterStatus *status)
 {
-	print_windows(stream, status);
-	print_links(stream, status);
+	if (status->n_figures > 0)
+		print_windows(stream, status);
+	if (status->n_traffic > 0)
+		print_links(stream, status);
 	if (status->n_hottest > 0)
-		fprintf(stream, "\nHOTTEST EXPERTS of the last minute\n");
-	cl_figures_print_hottest(stream, status, HOTTEST_SHOWN);
-	fputc('\n', stream);
-	print_sample(stream, status);
+		print_hottest(stream, status);
+	if (status->sample && status->sample->seen > 0)
+		print_sample(stream, status);
 }
 
 /* ---- JSON ---- */

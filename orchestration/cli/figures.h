@@ -13,7 +13,8 @@
 /* The window of so many seconds; NULL: nothing was reported in it. */
 const Cadre__V1__Figures *cl_figures_find(const Cadre__V1__ClusterStatus *status, uint32_t window_s);
 
-/* A section with the figures of all windows, the busiest links, the hottest experts, and the sample. */
+/* What there is of: figures of all windows, the busiest links, the hottest experts, the sample; each
+ * followed by an empty line. */
 void cl_figures_print(FILE *stream, const Cadre__V1__ClusterStatus *status);
 /* At most `max` lines of hottest experts, none wider than 80 columns. */
 void cl_figures_print_hottest(FILE *stream, const Cadre__V1__ClusterStatus *status, size_t max);

@@ -150,7 +150,6 @@ static void print_table(const Cadre__V1__ClusterStatus *status)
 	print_attention(status);
 	putchar('\n');
 	cl_figures_print(stdout, status);
-	putchar('\n');
 	cl_line(stdout, "%-20s %-6s %-5s %7s %22s %7s %9s %9s %5s %8s %7s %7s  %s", "NODE", "ROLE", "STATE", "EXPERTS",
 		"MEMORY", "EPOCH", "ROWS/S", "TOKENS/S", "SEQS", "LEASE", "REACH", "PID", "ADDRESS");
 

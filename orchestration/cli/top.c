@@ -5,6 +5,7 @@
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/clock.h"
 #include "orchestration/cli/figures.h"
+#include "orchestration/cli/follow.h"
 #include "orchestration/cli/operate.h"
 
 #include <stdlib.h>
@@ -43,7 +44,7 @@ static enum cad_status check_files(const void *values, struct cad_error *error)
 static const struct cad_options_spec spec = {
 	.program = "cadrectl top",
 	.summary =
-		"Shows what the cluster does now, until Ctrl-C: tokens, nodes per token, and of each node rows per second, the share of the time in which it computes, and calls that wait; the hottest experts, which are as confidential as prompts. Never wider than 80 columns.",
+		"Shows what the cluster does now, until Ctrl-C: tokens, nodes per token, and of each node rows per second, the share of the time in which it computes, and calls that wait; experts that move; for operators the hottest experts, which are as confidential as prompts. Never wider than 80 columns.",
 	.table = table,
 	.count = sizeof table / sizeof *table,
 	.check = check,
@@ -98,6 +99,28 @@ static void print_head(FILE *stream, const Cadre__V1__ClusterStatus *status)
 		figures->load_max_over_mean, figures->activated_max_over_mean, figures->activated);
 }
 
+/* What is wrong, and what is being moved: a line each. */
+static void print_news(FILE *stream, const Cadre__V1__ClusterStatus *status)
+{
+	const Cadre__V1__Rebalance *r = status->rebalance;
+	size_t troubled = status->n_refused;
+	uint32_t breakers = 0;
+
+	for (size_t i = 0; i < status->n_nodes; i++) {
+		const Cadre__V1__NodeStatus *node = status->nodes[i];
+		troubled += node->problem[0] != 0 || node->absence[0] != 0;
+		breakers +=
+			node->expert_calls ? node->expert_calls->breakers_open + node->expert_calls->copies_open : 0;
+	}
+	if (troubled > 0 || breakers > 0)
+		cl_line(stream, "ATTENTION: %zu nodes with a problem, %u circuit breakers open: cadrectl status",
+			troubled, breakers);
+	if (r && !r->measuring)
+		cl_line(stream, "rebalance %llu, %s: %u of %u moves, %u in flight, %.1f of %.1f MiB",
+			(unsigned long long)r->id, cl_rebalance_state_name(r->state), r->moves_done, r->moves,
+			r->moves_in_flight, (double)r->bytes_done / (1 << 20), (double)r->bytes / (1 << 20));
+}
+
 static void print_expert(FILE *stream, const Cadre__V1__NodeStatus *node)
 {
 	static const Cadre__V1__NodeWork idle = CADRE__V1__NODE_WORK__INIT;
@@ -144,7 +167,7 @@ static void print_nodes(FILE *stream, const Cadre__V1__ClusterStatus *status, Ca
 /* Expert nodes have what routers and hottest experts leave of the lines. */
 static void print_all(FILE *stream, const Cadre__V1__ClusterStatus *status, size_t lines)
 {
-	enum { HEAD = 4, TITLES = 6, EXPERTS_MIN = 3, ROUTERS = 4 };
+	enum { HEAD = 6, TITLES = 6, EXPERTS_MIN = 3, ROUTERS = 4 };
 	size_t routers = count_role(status, CADRE__V1__ROLE__ROLE_ROUTER),
 	       hottest = status->n_hottest < HOTTEST ? status->n_hottest : HOTTEST;
 	routers = lines < LINES_ANY && routers > ROUTERS ? ROUTERS : routers;
@@ -153,6 +176,7 @@ static void print_all(FILE *stream, const Cadre__V1__ClusterStatus *status, size
 	if (status->n_nodes > 1)
 		qsort(status->nodes, status->n_nodes, sizeof *status->nodes, by_business);
 	print_head(stream, status);
+	print_news(stream, status);
 	fputc('\n', stream);
 	cl_line(stream, "%-24s %-4s %7s %10s %6s %6s %7s %8s", "EXPERT NODE", "", "EXPERTS", "ROWS/S", "BUSY", "QUEUE",
 		"WAITING", "STEP MS");
@@ -182,6 +206,8 @@ static json_t *to_json(const Cadre__V1__ClusterStatus *status)
 	}
 	(void)json_object_set_new(object, "nodes", nodes);
 	cl_figures_to_json(status, object);
+	(void)json_object_set_new(
+		object, "rebalance", status->rebalance ? cl_rebalance_to_json(status->rebalance) : json_null());
 	return object;
 }
 

@@ -184,7 +184,7 @@ def hostile_placement(real):
     status, request = asked.message('cadre.v1.ClusterStatus').__class__, asked.message('cadre.v1.GetStatusRequest').__class__
     asked.close()
     node = {name: HOSTILE for name in ('id', 'exchange_address', 'http_address', 'grpc_address', 'isa', 'problem', 'absence')}
-    said = status(nodes=[node | {'role': 1, 'state': 1}, node | {'role': 2, 'state': 1}], refused=[{'id': HOSTILE, 'why': HOSTILE}],
+    said = status(nodes=[node | {'role': 1, 'state': 1}, node | {'role': 2, 'state': 1}], refused=[{'id': HOSTILE, 'why': HOSTILE}], traffic=[{'router': HOSTILE, 'node': HOSTILE}],
                   settings={name: HOSTILE for name in ('profile', 'wire', 'weights', 'fingerprint')},
                   **{name: HOSTILE for name in ('cluster', 'model_directory', 'model_fingerprint', 'architecture', 'state_loss', 'router_checksum')})
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
@@ -201,9 +201,11 @@ def test_no_server_writes_to_the_terminal(cluster):
     done = cadrectl('status', '--placement', address)
     assert done.returncode == 0 and done.stderr == '', done
     lines = done.stdout.split('\n')
-    assert len(lines) == 24 and all(line.isprintable() for line in lines), done.stdout
+    assert len(lines) == 17 and all(line.isprintable() for line in lines), done.stdout
     assert lines[3:8] == [f'ATTENTION: {SHOWN}', *4 * [f'ATTENTION: {SHOWN}: {SHOWN}']] and lines[8].endswith(f' ago: {SHOWN}'), done.stdout
-    assert all(line.startswith(SHOWN) and line.endswith(SHOWN) for line in lines[21:23]), done.stdout
+    assert lines[11].startswith(f'{SHOWN} {SHOWN} ') and lines[14].startswith(SHOWN) and lines[14].endswith(SHOWN), done.stdout
+    top = cadrectl('top', '--once', '--placement', address).stdout.split('\n')
+    assert all(line.isprintable() and len(line) <= 80 for line in top), top
     assert json.loads(cadrectl('status', '--placement', address, '-o', 'json').stdout)['nodes'][0]['problem'] == HOSTILE
     server.stop(None)
 

@@ -2,7 +2,10 @@
 """What routers and expert nodes report of their work, and who is told of it: figures that agree with the usage of answers, recordings, `cadrectl top`,
 and the switch by which nothing is known of single tokens and experts."""
 import json
+import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import threading
@@ -125,6 +128,22 @@ def test_top_fits_the_screen(cluster):
     top = json.loads(cadrectl('top', '--once', '--placement', cluster.placement_grpc, '-o', 'json').stdout)
     assert {n['id'] for n in top['nodes']} == {'expert-0', 'expert-1', 'expert-2', 'router-0', 'router-1'} and top['hottest']
     assert 'give --once' in cadrectl('top', '--placement', cluster.placement_grpc, '-o', 'json', code=2).stderr
+
+
+def test_top_leaves_the_terminal_as_it_was(cluster):
+    """In a terminal: frames in place, by three sequences alone, until Ctrl-C."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen([BIN / 'cadrectl', 'top', '--every', '100ms', '--placement', cluster.placement_grpc], stdout=slave, stderr=slave, stdin=slave)
+    os.close(slave)
+    text = ''
+    while text.count('\033[J') < 3:
+        assert select.select([master], [], [], 20)[0]
+        text += os.read(master, 4096).decode()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+    os.close(master)
+    assert text.startswith('\033[H\033[2J') and set(re.findall(r'\033\[[^A-Za-z]*[A-Za-z]', text)) == {'\033[H', '\033[2J', '\033[K', '\033[J'}
+    assert max(len(re.sub(r'\033\[\d*[A-Z]', '', line)) for line in text.replace('\r', '').split('\n')) <= 80
 
 
 def test_aggregates_say_nothing_of_tokens_and_experts(tmp_path):
