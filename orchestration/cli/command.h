@@ -19,6 +19,11 @@ enum { CL_EXIT_OK = 0, CL_EXIT_FAILED = 1, CL_EXIT_USAGE = 2, CL_EXIT_NOT_READY 
 int cl_status(int argc, char **argv);
 int cl_top(int argc, char **argv);
 int cl_history(int argc, char **argv);
+int cl_drain(int argc, char **argv);
+int cl_undrain(int argc, char **argv);
+int cl_pin(int argc, char **argv);
+int cl_unpin(int argc, char **argv);
+int cl_replicate(int argc, char **argv);
 int cl_rebalance(int argc, char **argv);
 int cl_rebalance_show(int argc, char **argv);
 int cl_rebalance_pause(int argc, char **argv);

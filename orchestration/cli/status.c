@@ -6,6 +6,7 @@
 #include "orchestration/cli/access.h"
 #include "orchestration/cli/cluster_file.h"
 #include "orchestration/cli/command.h"
+#include "orchestration/cli/duty.h"
 #include "orchestration/cli/figures.h"
 #include "orchestration/cli/follow.h"
 
@@ -116,6 +117,16 @@ static void print_rebalance(const Cadre__V1__ClusterStatus *status)
 		cl_line(stdout, "auto is on: experts move by themselves ('cadrectl auto status')");
 }
 
+static void print_rules(const Cadre__V1__ClusterStatus *status)
+{
+	for (size_t i = 0; i < status->n_nodes; i++)
+		if (status->nodes[i]->duty > CADRE__V1__DUTY__DUTY_ACTIVE)
+			cl_line(stdout, "%s: %s", status->nodes[i]->id, cl_duty_name(status->nodes[i]->duty));
+	if (status->n_pins || status->n_copies)
+		printf("%zu experts are pinned to nodes, and %zu have copies of their own number\n", status->n_pins,
+			status->n_copies);
+}
+
 static void print_attention(const Cadre__V1__ClusterStatus *status)
 {
 	for (size_t i = 0; i < status->n_nodes; i++) {
@@ -147,6 +158,7 @@ static void print_table(const Cadre__V1__ClusterStatus *status)
 		printf("ATTENTION: no node holds %u of %u experts\n", status->experts_unplaced,
 			status->moe_layers * status->experts_per_layer);
 	print_rebalance(status);
+	print_rules(status);
 	print_attention(status);
 	putchar('\n');
 	cl_figures_print(stdout, status);
@@ -199,7 +211,7 @@ static json_t *node_to_json(const Cadre__V1__NodeStatus *node)
 
 	cad_exchange_address_host(node->exchange_address, exchange);
 	return json_pack(
-		"{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:s, s:I, s:o, s:o*}",
+		"{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:s, s:I, s:o, s:s, s:o*}",
 		"id", node->id, "role", role_name(node->role), "state", state_name(node->state), "exchange_address",
 		exchange, "http_address", node->http_address, "grpc_address", node->grpc_address, "experts",
 		(json_int_t)node->experts, "memory_bytes", (json_int_t)node->memory_bytes, "memory_used_bytes",
@@ -209,7 +221,8 @@ static json_t *node_to_json(const Cadre__V1__NodeStatus *node)
 		"threads", (json_int_t)node->threads, "pid", (json_int_t)node->pid, "kernels_fingerprint",
 		node->kernels_fingerprint, "problem", node->problem, "reached", (json_int_t)node->reached, "reached_of",
 		(json_int_t)node->reached_of, "absence", node->absence, "queue", (json_int_t)node->queue, "work",
-		cl_work_to_json(node->work), "expert_calls", calls_to_json(node->expert_calls));
+		cl_work_to_json(node->work), "duty", cl_duty_name(node->duty), "expert_calls",
+		calls_to_json(node->expert_calls));
 }
 
 static json_t *settings_to_json(const Cadre__V1__Settings *settings)
@@ -219,6 +232,23 @@ static json_t *settings_to_json(const Cadre__V1__Settings *settings)
 		(void)json_array_append_new(quanta, json_real((double)settings->quanta[i]));
 	return json_pack("{s:s, s:s, s:s, s:s, s:o}", "profile", settings->profile, "wire", settings->wire, "weights",
 		settings->weights, "fingerprint", settings->fingerprint, "quanta", quanta);
+}
+
+static void rules_to_json(const Cadre__V1__ClusterStatus *status, json_t *json)
+{
+	json_t *pins = json_array(), *copies = json_array();
+
+	for (size_t i = 0; i < status->n_pins; i++)
+		(void)json_array_append_new(pins,
+			json_pack("{s:I, s:I, s:s}", "layer", (json_int_t)status->pins[i]->layer, "expert",
+				(json_int_t)status->pins[i]->expert, "node", status->pins[i]->node));
+	for (size_t i = 0; i < status->n_copies; i++)
+		(void)json_array_append_new(copies,
+			json_pack("{s:I, s:I, s:I}", "layer", (json_int_t)status->copies[i]->layer, "expert",
+				(json_int_t)status->copies[i]->expert, "copies",
+				(json_int_t)status->copies[i]->copies));
+	(void)json_object_set_new(json, "pins", pins);
+	(void)json_object_set_new(json, "copies", copies);
 }
 
 static void print_json(const Cadre__V1__ClusterStatus *status)
@@ -241,6 +271,7 @@ static void print_json(const Cadre__V1__ClusterStatus *status)
 	(void)json_object_set_new(
 		json, "rebalance", status->rebalance ? cl_rebalance_to_json(status->rebalance) : json_null());
 	(void)json_object_set_new(json, "auto", json_boolean(status->auto_on));
+	rules_to_json(status, json);
 	cl_figures_to_json(status, json);
 	(void)json_dumpf(json, stdout, JSON_INDENT(2));
 	putchar('\n');

@@ -208,11 +208,12 @@ struct pl_control_change {
  * All of these can be tried (dry): then nothing changes, but `change` says what would be done. What
  * is so already is done with 0 moves. What cannot be done is refused with a sentence, and nothing
  * changes: CAD_ERR_NOT_FOUND: there is no such node, layer or expert, or nothing to undo.
- * CAD_ERR_INVALID: it contradicts what was said before. CAD_ERR_EXHAUSTED: there is no room. CAD_AGAIN:
- * nothing is placed yet.
+ * CAD_ERR_INVALID: it contradicts what was said before. CAD_ERR_EXHAUSTED: there is no room.
+ * CAD_AGAIN: nothing is placed yet.
  */
 
-/* The node is emptied, and gets nothing until this is undone, whatever restarts; or that is undone. */
+/* The node is emptied, and gets nothing until this is undone, whatever restarts; or that is
+ * undone. */
 CAD_MUST_USE enum cad_status pl_control_drain(struct pl_control *control, const char *node, bool drained, bool dry,
 	struct pl_control_change *change, struct cad_error *error);
 /* One copy of the expert is on this node from now on: it takes the place of another copy. Two pins
@@ -224,8 +225,10 @@ CAD_MUST_USE enum cad_status pl_control_copies(struct pl_control *control, struc
 	bool dry, struct pl_control_change *change, struct cad_error *error);
 
 enum pl_duty { PL_DUTY_ACTIVE, PL_DUTY_DRAINING, PL_DUTY_SAFE_TO_STOP };
-/* Safe to stop: it is drained, holds nothing, and no router works with a map that says otherwise. */
+/* Safe to stop: it is drained, holds nothing, and no router works with a map that says
+ * otherwise. */
 enum pl_duty pl_control_duty(const struct pl_control *control, uint32_t slot);
+uint32_t pl_control_copies_on(const struct pl_control *control, uint32_t slot); /* those that leave it, too */
 
 /* Call it after any of the above, and when the clock reaches what it returned last (UINT64_MAX:
  * nothing is planned). */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What operators say about single nodes and experts. Each change is proposed first: what would become
- * of the placement with other rules? Only what can be done is put into the rules. */
+/* What operators say about single nodes and experts. Each change is proposed first: what would
+ * become of the placement with other rules? Only what can be done is put into the rules. */
 #include "orchestration/placement/internal.h"
 
 #include "common/base/log.h"
@@ -177,6 +177,11 @@ enum pl_duty pl_control_duty(const struct pl_control *control, uint32_t slot)
 	if (node->role != PL_ROLE_EXPERT || !pl_rules_drained(&control->rules, node->id))
 		return PL_DUTY_ACTIVE;
 	return pl_rollout_used(control->rollout, slot) ? PL_DUTY_DRAINING : PL_DUTY_SAFE_TO_STOP;
+}
+
+uint32_t pl_control_copies_on(const struct pl_control *control, uint32_t slot)
+{
+	return pl_rollout_used(control->rollout, slot);
 }
 
 /* ---- experts ---- */

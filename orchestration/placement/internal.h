@@ -128,7 +128,8 @@ CAD_MUST_USE enum cad_status pl_state_read_wishes(struct pl_state *state, const 
 /* The scene of now, with the rules that there are or might be; finished with pl_scene_fini. */
 CAD_MUST_USE enum cad_status pl_scene_init(
 	const struct pl_control *control, const struct pl_rules *rules, struct pl_scene *scene);
-/* Its target, and how many experts have a place only where they are, on nodes that are given none. */
+/* Its target, and how many experts have a place only where they are, on nodes that are given
+ * none. */
 CAD_MUST_USE enum cad_status pl_scene_assign(const struct pl_control *control, const struct pl_rules *rules,
 	struct pl_scene *scene, struct pl_assignment *assignment, uint32_t *kept);
 void pl_scene_fini(struct pl_scene *scene); /* takes a zeroed one too */

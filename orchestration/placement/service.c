@@ -501,6 +501,9 @@ static const struct cad_rpc_method methods[] = {
 	{ "ChangeRebalance", CAD_RPC_UNARY, { .message = pl_service_change_rebalance }, CAD_RIGHT_OPERATE },
 	{ "ApplyMap", CAD_RPC_UNARY, { .message = pl_service_apply_map }, CAD_RIGHT_OPERATE },
 	{ "GetPlacement", CAD_RPC_UNARY, { .message = pl_service_get_placement }, CAD_RIGHT_READ },
+	{ "Drain", CAD_RPC_UNARY, { .message = pl_service_drain_node }, CAD_RIGHT_OPERATE },
+	{ "SetPin", CAD_RPC_UNARY, { .message = pl_service_set_pin }, CAD_RIGHT_OPERATE },
+	{ "SetCopies", CAD_RPC_UNARY, { .message = pl_service_set_copies }, CAD_RIGHT_OPERATE },
 	{ "GetAuto", CAD_RPC_UNARY, { .message = pl_service_get_auto }, CAD_RIGHT_READ },
 	{ "SetAuto", CAD_RPC_UNARY, { .message = pl_service_set_auto }, CAD_RIGHT_OPERATE },
 };

@@ -98,6 +98,13 @@ void pl_service_apply_map(struct cad_rpc_call *call, const ProtobufCMessage *mes
 void pl_service_get_placement(struct cad_rpc_call *call, const ProtobufCMessage *message);
 void pl_service_get_auto(struct cad_rpc_call *call, const ProtobufCMessage *message);
 void pl_service_set_auto(struct cad_rpc_call *call, const ProtobufCMessage *message);
+
+/* ---- single nodes and experts (service_rules.c) ---- */
+
+void pl_service_drain_node(struct cad_rpc_call *call, const ProtobufCMessage *message);
+void pl_service_set_pin(struct cad_rpc_call *call, const ProtobufCMessage *message);
+void pl_service_set_copies(struct cad_rpc_call *call, const ProtobufCMessage *message);
+
 /* ---- recordings (service_record.c) ---- */
 
 void pl_service_record_begin(struct cad_rpc_call *call, const ProtobufCMessage *message);

@@ -3,6 +3,7 @@
 #include "common/cluster/settings_message.h"
 #include "orchestration/placement/status.h"
 #include "orchestration/placement/rebalance_message.h"
+#include "orchestration/placement/rules_message.h"
 #include "orchestration/placement/status_telemetry.h"
 
 #include "cadre/v1/placement.pb-c.h"
@@ -21,6 +22,7 @@ struct pl_status {
 	struct pl_calls_message calls[CAD_PROCESSES_MAX];
 	struct pl_status_telemetry telemetry;
 	struct pl_rebalance_message rebalance;
+	struct pl_rules_message rules;
 	Cadre__V1__Refusal refused[PL_REFUSALS_MAX], *refused_list[PL_REFUSALS_MAX];
 };
 
@@ -117,9 +119,12 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 			source->telemetry, slot, source->now_ns, &made->work[message->n_nodes]);
 		made->nodes[message->n_nodes].expert_calls =
 			pl_calls_write(&registry->nodes[slot].load.expert_calls, &made->calls[message->n_nodes]);
+		if (registry->nodes[slot].role == PL_ROLE_EXPERT)
+			made->nodes[message->n_nodes].duty = pl_duty_to_proto(pl_control_duty(source->control, slot));
 		made->list[message->n_nodes] = &made->nodes[message->n_nodes];
 		message->n_nodes++;
 	}
+	pl_rules_to_proto(pl_control_rules(source->control), &shape, &made->rules, message);
 	fill_refusals(made, source->door, source->now_ns);
 	pl_status_telemetry_fill(&made->telemetry, source->telemetry, source->fine, source->now_ns, message);
 	if (source->rebalance)

@@ -174,7 +174,8 @@ static void drain_is_refused_without_room(void **state)
 	world_destroy(world);
 }
 
-/* Others die while it is drained: what has no other place stays on it, and goes on when there is room. */
+/* Others die while it is drained: what has no other place stays on it, and goes on when there is
+ * room. */
 static void draining_node_keeps_what_has_no_other_place(void **state)
 {
 	(void)state;
