@@ -251,6 +251,7 @@ struct kn_expert_source ex_store_image(const struct ex_store *store, uint32_t la
 }
 
 enum cad_weights ex_store_weights(const struct ex_store *store) { return store->options.weights; }
+struct kn_device *ex_store_device(const struct ex_store *store) { return store->options.device; }
 
 enum cad_status ex_store_read(
 	struct ex_store *store, uint32_t layer, uint32_t expert, uint64_t begin, size_t count, void *out)

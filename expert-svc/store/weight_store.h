@@ -60,6 +60,7 @@ CAD_MUST_USE enum cad_status ex_store_read(
 struct kn_expert_source ex_store_image(const struct ex_store *store, uint32_t layer, uint32_t expert);
 
 enum cad_weights ex_store_weights(const struct ex_store *store);
+struct kn_device *ex_store_device(const struct ex_store *store);
 
 /* Any thread. */
 bool ex_store_holds(const struct ex_store *store, uint32_t layer, uint32_t expert);

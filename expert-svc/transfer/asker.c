@@ -82,10 +82,10 @@ static void job_fail(struct job *job, enum ex_source_failure failure, const char
 
 static struct job *job_get(struct ex_asker *asker, const struct ex_ask *ask)
 {
-	struct job *job = asker->jobs;
-	while (job->used)
+	struct job *job = asker->jobs, *end = asker->jobs + asker->jobs_count;
+	while (job < end && job->used)
 		job++;
-	CAD_ASSERT(job < asker->jobs + asker->jobs_count);
+	CAD_ASSERT(job < end);
 	job->used = true;
 	job->ask = ask;
 	job->failure = EX_SOURCE_FINE;

@@ -5,7 +5,6 @@
 #include "kernels/source.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 enum { PART_BYTES_MIN = 16 << 10 };
 
@@ -77,9 +76,10 @@ static enum cad_status load_from_node(
 	const struct ex_load_run *run, struct ex_load_result *result, struct cad_error *error)
 {
 	struct ex_store *store = ex_engine_store(run->engine);
+	struct kn_device *device = ex_store_device(store);
 	struct kn_expert_source form = ex_store_image(store, run->layer, run->expert);
 	size_t bytes = (size_t)kn_image_bytes(&form);
-	uint8_t *image = malloc(bytes + !bytes);
+	uint8_t *image = device->ops->host_alloc(device, bytes);
 
 	if (!image) {
 		pass_over(result, EX_SOURCE_REFUSED, "this node has no memory for an expert on its way");
@@ -93,7 +93,7 @@ static enum cad_status load_from_node(
 		result->image_bytes = bytes;
 		status = ex_store_load(store, run->layer, run->expert, &weights, &result->loaded, error);
 	}
-	free(image);
+	device->ops->host_release(device, image, bytes);
 	return status;
 }
 
