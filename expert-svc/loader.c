@@ -10,6 +10,8 @@
 
 enum { SLICE_MS = 20 }; /* of waiting, between two looks at whether a load is still wished */
 static const uint64_t PROGRESS_NS = CAD_NS_PER_S / 2; /* between two reports of a load */
+/* A load with a rate that was held up catches up with so much at most. */
+static const uint64_t CREDIT_NS = 50 * CAD_NS_PER_MS;
 
 enum wish { WISH_NONE, WISH_FREE, WISH_HOLD };
 
@@ -137,12 +139,16 @@ static bool is_wished(struct piece *piece)
 /* What was read has its time by the order's rate. False: it is not wished any more. */
 static bool pace(struct piece *piece, uint64_t bytes)
 {
-	uint64_t rate = piece->order ? piece->order->load.bytes_per_second : 0, slice_ns = SLICE_MS * CAD_NS_PER_MS;
-	if (rate > 0)
+	uint64_t rate = piece->order ? piece->order->load.bytes_per_second : 0, slice_ns = SLICE_MS * CAD_NS_PER_MS,
+		 now = now_ns();
+	if (rate > 0) {
+		if (piece->paced_ns + CREDIT_NS < now)
+			piece->paced_ns = now - CREDIT_NS;
 		piece->paced_ns += (uint64_t)((double)bytes / (double)rate * 1e9);
+	}
 
 	while (is_wished(piece)) {
-		uint64_t now = now_ns();
+		now = now_ns();
 		if (now >= piece->paced_ns)
 			return true;
 		uint64_t left_ns = piece->paced_ns - now;
