@@ -280,7 +280,7 @@ static void part_done(void *context, enum cad_status status, enum cadre_wire_sta
 	} else if (wire == CADRE_WIRE_NOT_HELD) {
 		job_fail(job, EX_SOURCE_NOT_HELD, "it does not hold the expert");
 	} else if (wire != CADRE_WIRE_OK) {
-		job_fail(job, EX_SOURCE_REFUSED, cad_wire_status_text(wire));
+		job_fail(job, EX_SOURCE_REFUSED, cad_wire_status_text((uint8_t)wire));
 	} else if (image_bytes != job->ask->image_bytes) {
 		job_fail(job, EX_SOURCE_REFUSED, "its expert has another size");
 	} else {
