@@ -99,21 +99,14 @@ static void print_table(const Cadre__V1__Rebalance *r)
 	print_figures(r);
 }
 
-int cl_rebalance_print(const char *command, const Cadre__V1__Rebalance *r, enum cl_format format)
+void cl_rebalance_print(const char *command, const Cadre__V1__Rebalance *r, enum cl_format format)
 {
-	bool bad = r->state == CADRE__V1__REBALANCE_STATE__REBALANCE_STATE_FAILED ||
-		r->state == CADRE__V1__REBALANCE_STATE__REBALANCE_STATE_CANCELLED;
-
 	for (size_t i = 0; i < r->n_warnings; i++)
 		cl_line(stderr, "cadrectl %s: %s", command, r->warnings[i]);
-	if (bad)
-		cl_line(stderr, "cadrectl %s: rebalance %llu %s: %s", command, (unsigned long long)r->id,
-			cl_rebalance_state_name(r->state), r->text);
 	if (format == CL_FORMAT_JSON)
 		cl_print_json(cl_rebalance_to_json(r));
 	else
 		print_table(r);
-	return bad ? CL_EXIT_FAILED : CL_EXIT_OK;
 }
 
 /* ---- following ---- */
@@ -184,7 +177,13 @@ static bool on_rebalance(void *context, const ProtobufCMessage *message)
 	following->over = is_over(r, following->follow->wait);
 	if (following->over) {
 		hide(following);
-		following->exit_code = cl_rebalance_print(following->command, r, following->format);
+		cl_rebalance_print(following->command, r, following->format);
+		if (r->state == CADRE__V1__REBALANCE_STATE__REBALANCE_STATE_FAILED ||
+			r->state == CADRE__V1__REBALANCE_STATE__REBALANCE_STATE_CANCELLED) {
+			cl_line(stderr, "cadrectl %s: rebalance %llu %s: %s", following->command,
+				(unsigned long long)r->id, cl_rebalance_state_name(r->state), r->text);
+			following->exit_code = CL_EXIT_FAILED;
+		}
 	} else {
 		show_progress(following, r);
 	}

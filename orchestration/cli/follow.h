@@ -30,8 +30,8 @@ struct json_t;
 int cl_follow(struct cl_session *session, const char *command, const struct cl_follow *follow, enum cl_format format,
 	uint64_t id);
 
-/* Prints one, and returns the exit code. */
-int cl_rebalance_print(const char *command, const Cadre__V1__Rebalance *rebalance, enum cl_format format);
+/* Its warnings on stderr, the rest on stdout. */
+void cl_rebalance_print(const char *command, const Cadre__V1__Rebalance *rebalance, enum cl_format format);
 struct json_t *cl_rebalance_to_json(const Cadre__V1__Rebalance *rebalance); /* NULL: out of memory */
 const char *cl_rebalance_state_name(Cadre__V1__RebalanceState state);
 

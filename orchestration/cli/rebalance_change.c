@@ -93,8 +93,7 @@ static bool take_id(const char *command, const struct cad_options *parsed, bool 
 static bool on_shown(void *context, const ProtobufCMessage *message)
 {
 	const struct options *options = context;
-	/* that one has failed is what was asked for, not a failure */
-	(void)cl_rebalance_print("rebalance show", (const Cadre__V1__Rebalance *)message, options->placement.format);
+	cl_rebalance_print("rebalance show", (const Cadre__V1__Rebalance *)message, options->placement.format);
 	return true;
 }
 
@@ -130,10 +129,8 @@ static bool on_changed(void *context, const ProtobufCMessage *message)
 	const Cadre__V1__Rebalance *r = (const Cadre__V1__Rebalance *)message;
 
 	changed->id = r->id;
-	if (changed->follow)
-		return true;
-	/* to be cancelled is what was asked for */
-	(void)cl_rebalance_print(changed->command, r, changed->options->placement.format);
+	if (!changed->follow)
+		cl_rebalance_print(changed->command, r, changed->options->placement.format);
 	return true;
 }
 

@@ -20,7 +20,7 @@ struct pl_rebalances {
 	/* of current, by the clock; settled_ns 0: before the clock began */
 	uint64_t forced_ns, settled_ns;
 	uint64_t regain_until_ns; /* it was in force before a restart, and is to be again; 0: it is */
-	uint32_t moves_before;    /* that were done before the restart */
+	uint32_t moves_before;    /* that were done before the restart; UINT32_MAX: not known yet */
 	struct pl_rebalances_stats stats;
 };
 

@@ -50,7 +50,7 @@ static void regain(struct pl_rebalances *rebalances)
 	pl_cluster_fini(&nodes);
 	if (status == CAD_OK) {
 		rebalances->regain_until_ns = 0;
-		rebalances->moves_before = r->moves_done;
+		rebalances->moves_before = UINT32_MAX;
 		if (r->state == PL_REBALANCE_PAUSED)
 			ground->pause(ground->context, true);
 		pl_rebalance_tell(rebalances, r, "goes on after a restart of the placement service");
@@ -104,10 +104,15 @@ static void follow(struct pl_rebalances *rebalances)
 	struct pl_control_progress progress;
 
 	ground->progress(ground->context, &progress);
+	if (rebalances->moves_before == UINT32_MAX) { /* what is left after a restart says what was done before it */
+		if (r->state == PL_REBALANCE_PAUSED || (progress.moves == 0 && !progress.settled))
+			return;
+		rebalances->moves_before = r->moves > progress.moves ? r->moves - progress.moves : 0;
+	}
 	r->moves_done = rebalances->moves_before + progress.done;
 	r->moves_failed = progress.failed;
 	r->moves_in_flight = progress.in_flight;
-	if (progress.moves) {
+	if (progress.moves && r->state == PL_REBALANCE_RUNNING) { /* in a pause none are to come */
 		r->moves = rebalances->moves_before + progress.moves;
 		r->bytes = progress.bytes / progress.moves * r->moves;
 	}

@@ -543,7 +543,10 @@ static void what_runs_goes_on_after_a_restart(void **state)
 	must(start(world, false, &id, &error), &error);
 	planned_as(world, CAD_OK);
 	move(world, 1);
-	must(change(world, id, PL_REBALANCE_PAUSE, &answer, &error), &error); /* which writes that one is done */
+	must(change(world, id, PL_REBALANCE_PAUSE, &answer, &error), &error);
+	world->progress = (struct pl_control_progress){ .moves = 1, .done = 1 }; /* none are to come now */
+	turn(world, 1);
+	assert_true(get(world, id).moves == 4 && get(world, id).moves_done == 1);
 	restart(world, 5);
 	world->refusal = "node 'n1' is not there yet";
 	turn(world, 10);
@@ -555,7 +558,11 @@ static void what_runs_goes_on_after_a_restart(void **state)
 	assert_int_equal(world->rate, 77);
 	assert_true(pl_plan_holds(world->plan, 0, 0, 1));
 	assert_int_equal(world->paused, 2);
+	turn(world, 1);
 	must(change(world, id, PL_REBALANCE_RESUME, &answer, &error), &error);
+	world->progress.moves = 3;
+	turn(world, 1);
+	assert_true(get(world, id).moves == 4 && get(world, id).moves_done == 1);
 	world->progress =
 		(struct pl_control_progress){ .moves = 3, .done = 3, .settled = true, .moved_ns = world->now_ns };
 	turn(world, 1);
