@@ -191,6 +191,7 @@ struct pl_control_progress {
 		in_flight; /* loads since the plan is in force; moves: all, those to come included */
 	uint64_t bytes, bytes_done;
 	uint64_t moved_ns, freed_ns; /* when a load came on last, and when a copy was freed last; 0: never */
+	bool in_force;               /* there is a plan; it outlives a restart, and these numbers do not */
 	bool settled;                /* all that can be done is done */
 	char text[256];              /* why a move was backed out, the last one */
 };

@@ -520,6 +520,7 @@ void pl_control_progress(const struct pl_control *control, struct pl_control_pro
 	pl_rollout_work(control->rollout, &work);
 
 	*progress = control->force.progress;
+	progress->in_force = control->force.plan;
 	progress->in_flight = work.loading;
 	progress->moves = progress->done + progress->failed + work.loading + work.pending;
 	progress->bytes = progress->moves * pl_rollout_bytes(control->rollout);

@@ -341,19 +341,19 @@ static void enforce(struct pl_rebalances *rebalances, const struct pl_planning_r
 	if (!ground->figures(ground->context, now > BEFORE_NS ? now - BEFORE_NS : 0, now, &r->measured.before))
 		r->measured.before = PL_POINT_UNKNOWN;
 	r->state = PL_REBALANCE_RUNNING;
-	r->forced_ms = pl_rebalances_unix_ms(rebalances, now);
 	rebalances->forced_ns = now;
 	rebalances->settled_ns = 0;
 	rebalances->regain_until_ns = 0;
 	rebalances->moves_before = 0;
 	pl_rebalance_save(rebalances, r);
 	pl_rebalance_table_put_plans(rebalances->table, r->id, &result->nodes, result->before, result->plan);
-
 	if (ground->apply(ground->context, &result->nodes, result->plan, r->bytes_per_second, &error) != CAD_OK) {
-		r->forced_ms = 0;
 		pl_rebalance_end(rebalances, r, PL_REBALANCE_FAILED, error.text);
 		return;
 	}
+
+	r->forced_ms = pl_rebalances_unix_ms(rebalances, now);
+	pl_rebalance_save(rebalances, r);
 	snprintf(outcome, sizeof outcome, "in force: %u moves, %.1f MiB", r->moves, (double)r->bytes / (1 << 20));
 	pl_rebalance_tell(rebalances, r, outcome);
 }

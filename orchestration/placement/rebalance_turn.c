@@ -34,25 +34,35 @@ void pl_rebalance_measure(struct pl_rebalances *rebalances, uint64_t to_ns, cons
 
 /* ---- turns ---- */
 
-/* In force again after a restart, when the nodes are back. */
+/* After a restart. The service keeps the plan that was in force; if it was stopped before it had it,
+ * it gets it now, when the nodes are back. */
 static void regain(struct pl_rebalances *rebalances)
 {
 	struct pl_rebalance *r = &rebalances->current;
 	const struct pl_ground *ground = &rebalances->options.ground;
+	struct pl_control_progress progress;
 	struct pl_plan *plan = NULL;
 	struct pl_cluster nodes = { 0 };
 	struct cad_error error;
-	enum cad_status status = pl_rebalance_table_plan(rebalances->table, r->id, true, &plan, &nodes, &error);
+	enum cad_status status = CAD_OK;
 
-	if (status == CAD_OK)
-		status = ground->apply(ground->context, &nodes, plan, r->bytes_per_second, &error);
-	pl_plan_free(plan);
-	pl_cluster_fini(&nodes);
+	ground->progress(ground->context, &progress);
+	if (!progress.in_force || r->forced_ms == 0) {
+		status = pl_rebalance_table_plan(rebalances->table, r->id, true, &plan, &nodes, &error);
+		if (status == CAD_OK)
+			status = ground->apply(ground->context, &nodes, plan, r->bytes_per_second, &error);
+		if (status == CAD_OK && r->state == PL_REBALANCE_PAUSED)
+			ground->pause(ground->context, true);
+		pl_plan_free(plan);
+		pl_cluster_fini(&nodes);
+	}
+
 	if (status == CAD_OK) {
 		rebalances->regain_until_ns = 0;
 		rebalances->moves_before = UINT32_MAX;
-		if (r->state == PL_REBALANCE_PAUSED)
-			ground->pause(ground->context, true);
+		r->forced_ms =
+			r->forced_ms ? r->forced_ms : pl_rebalances_unix_ms(rebalances, pl_rebalances_now(rebalances));
+		pl_rebalance_save(rebalances, r);
 		pl_rebalance_tell(rebalances, r, "goes on after a restart of the placement service");
 	} else if (pl_rebalances_now(rebalances) >= rebalances->regain_until_ns) {
 		rebalances->regain_until_ns = 0;
@@ -116,8 +126,8 @@ static void follow(struct pl_rebalances *rebalances)
 		r->moves = rebalances->moves_before + progress.moves;
 		r->bytes = progress.bytes / progress.moves * r->moves;
 	}
-	if (progress.done)
-		r->bytes_done = progress.bytes_done / progress.done * r->moves_done;
+	if (r->moves)
+		r->bytes_done = progress.bytes_done + r->bytes / r->moves * rebalances->moves_before;
 	r->seconds = (double)(pl_rebalances_unix_ms(rebalances, pl_rebalances_now(rebalances)) - r->forced_ms) * 1e-3;
 	if (progress.settled && r->state == PL_REBALANCE_RUNNING)
 		settle(rebalances, &progress);

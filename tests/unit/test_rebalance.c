@@ -24,8 +24,8 @@ struct world {
 	uint64_t now_ns, unix_ms;
 	/* of the ground */
 	struct pl_control_progress progress;
-	const char *refusal; /* of check and apply; NULL: they agree */
-	bool measured, judged;
+	const char *refusal;         /* of check and apply; NULL: they agree */
+	bool measured, judged, kept; /* kept: a plan is in force */
 	unsigned planned, cancelled, applied, paused, resumed, stopped;
 	uint64_t rate, from_ns, to_ns; /* as asked for last */
 	struct pl_plan *plan;          /* that was put in force last */
@@ -72,6 +72,7 @@ static enum cad_status apply(void *context, const struct pl_cluster *nodes, cons
 	if (world->refusal)
 		return check(context, nodes, plan, error);
 	world->applied++;
+	world->kept = true;
 	world->rate = bytes_per_second;
 	pl_plan_free(world->plan);
 	return pl_plan_renumber(plan, same, NODES, &world->plan);
@@ -90,7 +91,11 @@ static enum cad_status stop(void *context, struct cad_error *error)
 	return CAD_OK;
 }
 
-static void progress(void *context, struct pl_control_progress *made) { *made = ((struct world *)context)->progress; }
+static void progress(void *context, struct pl_control_progress *made)
+{
+	*made = ((struct world *)context)->progress;
+	made->in_force = ((struct world *)context)->kept;
+}
 
 static bool figures(void *context, uint64_t from_ns, uint64_t to_ns, struct pl_point *point)
 {
@@ -548,6 +553,10 @@ static void what_runs_goes_on_after_a_restart(void **state)
 	turn(world, 1);
 	assert_true(get(world, id).moves == 4 && get(world, id).moves_done == 1);
 	restart(world, 5);
+	turn(world, 1);
+	assert_int_equal(world->applied, 1); /* the service has it */
+	world->kept = false;
+	restart(world, 5);
 	world->refusal = "node 'n1' is not there yet";
 	turn(world, 10);
 	assert_int_equal(world->applied, 1);
@@ -580,6 +589,7 @@ static void nodes_that_do_not_come_back_end_it(void **state)
 
 	must(start(world, false, &id, &error), &error);
 	planned_as(world, CAD_OK);
+	world->kept = false;
 	restart(world, 5);
 	world->refusal = "node 'n1' is no expert node of this cluster now";
 	turn(world, 119);
