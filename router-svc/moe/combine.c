@@ -100,8 +100,11 @@ static void take_refusal(struct rt_shipment *shipment, const struct cadre_wire_a
  * call. */
 static void measure(struct rt_shipment *shipment, enum cad_status status, const struct cad_answer_view *view)
 {
+	const struct rt_exchange *exchange = shipment->exchange;
+	uint64_t now_ns = cad_transport_now_ns(exchange->transport);
 	bool answered = status == CAD_OK && view->answer.header.status == CADRE_WIRE_OK;
 	struct rt_call_end end = {
+		.now_ns = now_ns,
 		.failed = !answered && status != CAD_ERR_CANCELLED,
 		.took = answered || status == CAD_ERR_DEADLINE,
 		.answered = answered && !shipment->late, /* what hung then says little about now */
@@ -109,7 +112,7 @@ static void measure(struct rt_shipment *shipment, enum cad_status status, const 
 		.pairs = shipment->pairs,
 		.queue_ns = answered ? view->answer.queue_us * CAD_NS_PER_US : 0,
 		.compute_ns = answered ? view->answer.compute_us * CAD_NS_PER_US : 0,
-		.ns = rt_exchange_awake_ns(shipment->exchange) - shipment->sent_awake_ns,
+		.ns = rt_exchange_awake_at(exchange, now_ns) - shipment->sent_awake_ns,
 	};
 	rt_route_table_ended(&shipment->exchange->routes, shipment->peer, &end);
 }

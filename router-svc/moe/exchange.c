@@ -123,10 +123,14 @@ size_t rt_exchange_poll(struct rt_exchange *exchange, uint64_t until_ns)
 	return handled;
 }
 
+uint64_t rt_exchange_awake_at(const struct rt_exchange *exchange, uint64_t now_ns)
+{
+	return exchange->awake_ns + (exchange->poll_ns ? now_ns - exchange->poll_ns : 0);
+}
+
 uint64_t rt_exchange_awake_ns(const struct rt_exchange *exchange)
 {
-	uint64_t polled_ns = exchange->poll_ns ? cad_transport_now_ns(exchange->transport) - exchange->poll_ns : 0;
-	return exchange->awake_ns + polled_ns;
+	return rt_exchange_awake_at(exchange, exchange->poll_ns ? cad_transport_now_ns(exchange->transport) : 0);
 }
 
 void rt_exchange_fini(struct rt_exchange *exchange)

@@ -160,6 +160,8 @@ size_t rt_exchange_poll(struct rt_exchange *exchange, uint64_t until_ns);
 /* A clock that runs while the transport is polled, and stands still while this thread computes:
  * what a node may have answered all the while does not count as its time. */
 uint64_t rt_exchange_awake_ns(const struct rt_exchange *exchange);
+/* The same, when the transport's clock says this. */
+uint64_t rt_exchange_awake_at(const struct rt_exchange *exchange, uint64_t now_ns);
 
 /* The open pairs of a row (of the work) are owed nothing any longer; those that are under way end by
  * their calls. */

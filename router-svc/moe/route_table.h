@@ -115,6 +115,7 @@ void rt_route_table_sent(struct rt_route_table *table, struct rt_peer *peer, uin
 struct rt_call_end {
 	bool failed, took, answered; /* took: `ns` says something about such calls */
 	uint32_t rows, pairs;
+	uint64_t now_ns;
 	uint64_t ns, queue_ns, compute_ns; /* here; answered in time: waiting and computing, there */
 };
 void rt_route_table_ended(struct rt_route_table *table, struct rt_peer *peer, const struct rt_call_end *end);

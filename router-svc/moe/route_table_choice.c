@@ -88,7 +88,7 @@ static uint64_t add_waits(struct rt_route_table *table)
  * believed at once. */
 static void learn_wait(struct rt_route_table *table, struct rt_peer *peer, const struct rt_call_end *end)
 {
-	uint64_t now_ns = cad_transport_now_ns(table->transport), before_ns = wait_ns(peer, now_ns),
+	uint64_t now_ns = end->now_ns, before_ns = wait_ns(peer, now_ns),
 		 elsewhere_ns = end->ns > end->compute_ns ? end->ns - end->compute_ns : 0,
 		 waited_ns = elsewhere_ns > end->queue_ns ? elsewhere_ns : end->queue_ns,
 		 pair_ns = end->compute_ns / end->pairs;
@@ -169,8 +169,8 @@ void rt_route_table_ended(struct rt_route_table *table, struct rt_peer *peer, co
 		rt_latency_add(&table->latency, end->rows, end->ns);
 	}
 	uint64_t ns = was_closed ? rt_latency_usual_p99_ns(&peer->latency) : end->ns;
-	if (!rt_breaker_ended(breaker, end->failed, table->breaker_p99_ns > 0 && ns > table->breaker_p99_ns,
-		    cad_transport_now_ns(table->transport)))
+	if (!rt_breaker_ended(
+		    breaker, end->failed, table->breaker_p99_ns > 0 && ns > table->breaker_p99_ns, end->now_ns))
 		return;
 
 	table->breakers += was_closed;

@@ -273,6 +273,7 @@ static void answered(struct moe_world *world, uint32_t node, uint64_t queue_us, 
 	struct rt_route_table *routes = routes_of(world);
 	struct rt_peer *peer = &routes->peers[routes->node_peer[node]];
 	const struct rt_call_end end = {
+		.now_ns = moe_now(world),
 		.answered = true,
 		.took = true,
 		.rows = 4,
