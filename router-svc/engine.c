@@ -513,7 +513,7 @@ static enum cad_status create_exchange(struct rt_engine *engine, struct cad_erro
 		.shipments_max = gate->experts > 0 ? CALLS_MAX : 1,
 		.call_timeout_ms = o->call_timeout_ms,
 		.hedge_max = o->hedge_max,
-		.breaker_p99_ms = o->breaker_p99_ms,
+		.breaker_p99_ns = o->breaker_p99_ns,
 		.absent = o->policies.absent,
 		.idle = take_news,
 		.idle_context = engine,

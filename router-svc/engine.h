@@ -58,7 +58,7 @@ struct rt_engine_options {
 	uint64_t kv_bytes;         /* 0: 1 GiB */
 	uint32_t micro_batches;    /* 0: two when measured to pay, else one */
 	uint32_t call_timeout_ms;  /* an expert call that takes longer is sent again; 0: 10000 */
-	uint32_t breaker_p99_ms;   /* a node whose calls take longer is left out (moe/breaker.h); 0: never */
+	uint64_t breaker_p99_ns;   /* a node whose calls take longer is left out (moe/breaker.h); 0: never */
 	double hedge_max;          /* extra calls for late ones, as a part of all others (moe/hedge.h); 0: none */
 	struct rt_policies policies;
 	rt_event_fn *on_event;

@@ -224,7 +224,7 @@ static void engine_options(const struct program *p, struct rt_engine_options *op
 		.kv_bytes = o->kv_memory,
 		.micro_batches = o->micro_batches,
 		.call_timeout_ms = (uint32_t)(o->call_timeout_ns / CAD_NS_PER_MS),
-		.breaker_p99_ms = p->options.local_experts ? 0 : (uint32_t)(o->breaker_p99_ns / CAD_NS_PER_MS),
+		.breaker_p99_ns = p->options.local_experts ? 0 : o->breaker_p99_ns,
 		.hedge_max = p->options.local_experts ? 0 : o->hedge_max,
 		.policies = policies(o),
 		.on_event = rt_frontend_on_event,

@@ -25,7 +25,7 @@ enum cad_status rt_exchange_init(
 		cad_wire_call_bytes_max(options->rows_max, options->spec->hidden, gate->experts, pairs_max);
 	size_t answer_bytes = cad_wire_answer_bytes_max(options->rows_max, options->spec->hidden);
 	enum cad_status status = rt_route_table_init(&exchange->routes, options->transport);
-	exchange->routes.breaker_p99_ns = options->breaker_p99_ms * CAD_NS_PER_MS;
+	exchange->routes.breaker_p99_ns = options->breaker_p99_ns;
 	exchange->shipments = calloc(options->shipments_max, sizeof *exchange->shipments);
 	exchange->expert_at = malloc((gate->experts + 1) * sizeof *exchange->expert_at);
 	exchange->zeros = calloc(options->spec->hidden, sizeof *exchange->zeros);

@@ -138,7 +138,7 @@ struct rt_exchange_options {
 	uint32_t call_timeout_ms;
 	enum rt_absent_policy absent;
 	double hedge_max;        /* calls of hedges, as a part of all others; 0: none */
-	uint32_t breaker_p99_ms; /* a node whose calls take longer is left out; 0: no time is too long */
+	uint64_t breaker_p99_ns; /* a node whose calls take longer is left out; 0: no time is too long */
 	void (*idle)(void *context);
 	void *idle_context;
 };

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """An expert node that hangs, and others with copies: its calls are hedged, no answer waits for the heartbeat, and it is told everywhere."""
 import signal
+import subprocess
 import time
 
-from cluster import GOLDEN, Cluster, metric
+from cluster import BIN, GOLDEN, Cluster, embedded, metric
 
 MODEL = GOLDEN / 'qwen3moe-a' / 'model'
 
@@ -34,3 +35,19 @@ def test_a_hung_node_is_not_waited_for():
         assert metric(router.http, 'cadre_router_rows_diverted_total') >= diverted
         calls = next(node for node in cluster.status()['nodes'] if node['role'] == 'router')['expert_calls']
         assert calls['late'] >= 0 and calls['breakers'] == [] and calls['breakers_open'] == 0
+
+
+def test_whom_a_router_leaves_out_is_told():
+    """Every call takes too long here, so that every node's breaker opens; each is somebody's last copy then, and all answers are the same."""
+    with Cluster(MODEL, experts=2, placement_options=['--copies', 2], router_options=['--breaker-p99', '1us']) as cluster:
+        router = cluster.routers[0]
+        expected = embedded(MODEL, range(5, 17), 8)
+        for _ in range(4):
+            assert router.generate(tokens=list(range(5, 17)), max_tokens=8, ignore_eos=True).digest == expected['digest']
+        until = time.monotonic() + 10
+        while not (calls := next(node for node in cluster.status()['nodes'] if node['role'] == 'router')['expert_calls'])['breakers']:
+            assert time.monotonic() < until, calls
+        assert calls['breakers_open'] == len(calls['breakers']) and calls['breakers'][0]['copy'] is None
+        text = subprocess.run([BIN / 'cadrectl', 'status', '--placement', cluster.placement_grpc], capture_output=True, text=True).stdout
+        assert 'leaves expert-' in text and 'while others have copies: 99 of 100 calls take up to' in text, text
+        assert metric(router.http, 'cadre_router_breakers_opened_total') >= 1
