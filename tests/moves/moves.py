@@ -7,7 +7,7 @@ import signal
 import time
 
 from cluster import metric
-from moving import PACE_S, MovingWorld, bytes_of_experts, share_done, shifted
+from moving import MovingWorld, share_done, shifted
 from world import until
 
 QUARTER = 0.25
@@ -39,32 +39,36 @@ def ring(world):
     return list(zip(names, names[1:] + names[:1]))
 
 
-def apply(world, wanted):
-    """The plan, which moves a quarter of the experts, in PACE_S."""
-    world.operate('map', 'apply', world.plan_file(wanted), '--bytes-per-second', int(QUARTER * bytes_of_experts(world.model) / PACE_S))
-
-
 @row(experts=4)
 def nothing(world):
     """nothing, for as long as the others take: the machine's own noise"""
-    time.sleep(PACE_S)
+    time.sleep(world.pace_s)
 
 
-@row(experts=4)
+@row(experts=4, share=QUARTER)
 def experts_move(world):
     """a quarter of the experts moves, each node's to the next one: `map apply`"""
     before = world.holders()
     wanted = shifted(before, ring(world), QUARTER)
-    apply(world, wanted)
+    world.operate('map', 'apply', world.plan_file(wanted))
     world.count(before, world.settle(wanted.__eq__))
 
 
-@row(experts=4, paced=1 / 5)
+@row(experts=4, share=1 / 5)
 def node_joins(world):
     """an expert node joins four"""
     before = world.holders()
     name = world.newcomer(world.add_expert).name
     world.count(before, world.settle(lambda now: sum(name in nodes for nodes in now.values()) >= 0.85 * len(before) / 5))
+
+
+@row(experts=5, share=1 / 5)
+def node_drains(world):
+    """one of five expert nodes is emptied: `drain --wait`"""
+    before, name = world.holders(), world.experts[-1].name
+    world.operate('drain', name, '--wait')
+    world.count(before, world.settle(lambda now: not any(name in nodes for nodes in now.values())))
+    world.experts[-1].stop()
 
 
 # ---- a rebalance is killed half-way ----
@@ -74,8 +78,8 @@ def half_way(world, kill):
     """Half of the first node's experts goes to the second one, half of the third's to the fourth; `kill` strikes when half of them have."""
     before, names = world.holders(), [node.name for node in world.experts]
     wanted = shifted(before, [names[:2], names[2:]], 0.5)
-    apply(world, wanted)
-    until(lambda: share_done(world.holders(), before, wanted) >= 0.5, 2 * PACE_S, 'half of the experts are where they go')
+    world.operate('map', 'apply', world.plan_file(wanted))
+    until(lambda: share_done(world.holders(), before, wanted) >= 0.5, 10 * world.pace_s, 'half of the experts are where they go')
     kill()
     world.count(before, world.settle(wanted.__eq__))
 
@@ -86,25 +90,25 @@ def again(world, process):
     world.restart(process)
 
 
-@row(experts=4, aims=False)
+@row(experts=4, share=QUARTER, aims=False)
 def source_killed(world):
     """experts move, half-way kill -9 of a node that they come from, restarted at once"""
     half_way(world, lambda: again(world, world.experts[0]))
 
 
-@row(experts=4, aims=False)
+@row(experts=4, share=QUARTER, aims=False)
 def target_killed(world):
     """experts move, half-way kill -9 of a node that they go to, restarted at once"""
     half_way(world, lambda: again(world, world.experts[1]))
 
 
-@row(experts=4)
+@row(experts=4, share=QUARTER)
 def placement_killed(world):
     """experts move, half-way kill -9 of the placement service, restarted at once"""
     half_way(world, lambda: again(world, world.placement))
 
 
-@row(experts=4, routers=2, resumes=True)
+@row(experts=4, share=QUARTER, routers=2, resumes=True)
 def router_killed(world):
     """experts move, half-way kill -9 of one of two routers, restarted at once; its own streams resume at the other one, and do not count"""
     def kill():

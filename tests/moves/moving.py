@@ -8,7 +8,7 @@ import reflect
 from cluster import BIN, metric
 from world import World
 
-PACE_S = 10        # how long moves take, by the byte rate that is asked for
+PACE_S = 10.0
 REST_S = 0.5       # nothing changes for so long: it has come to rest
 SETTLE_S = 120
 POLL_S = 0.25
@@ -16,10 +16,11 @@ COMMAND_S = 300
 
 
 class MovingWorld(World):
-    """`paced`: the share of all experts whose moves take PACE_S, by the byte rate of the placement service; None: as fast as it lets them."""
+    """`share`: of all experts, what the row moves. It takes pace_s, by the byte rate of the placement service."""
 
-    def __init__(self, model, paced=None, placement_options=(), **options):
-        rate = ['--bytes-per-second', int(bytes_of_experts(model) * paced / PACE_S)] if paced else []
+    def __init__(self, model, share=None, pace_s=PACE_S, placement_options=(), **options):
+        self.pace_s, self.rate = pace_s, int(bytes_of_experts(model) * share / pace_s) if share else None
+        rate = ['--bytes-per-second', self.rate] if share else []
         super().__init__(model=model, placement_options=[*placement_options, *rate], **options)
         self.told = []
         self.moves = self.bytes = 0

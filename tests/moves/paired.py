@@ -23,10 +23,10 @@ HEAD = '''| row | what is done | failed | digests | moves | MB | s | before | ag
 
 
 class Flow:
-    """What users ask for, again and again: so many tokens, a request every `period_s`."""
+    """What users ask for, again and again: so many tokens, a request every `period_s`. They are watched for windows of `window_s`; moves take `pace_s`."""
 
-    def __init__(self, model, tokens, period_s):
-        self.model, self.tokens, self.period_s = model, tokens, period_s
+    def __init__(self, model, tokens, period_s, window_s, pace_s):
+        self.model, self.tokens, self.period_s, self.window_s, self.pace_s = model, tokens, period_s, window_s, pace_s
         self.digests = [embedded(model, prompt(i), tokens)['digest'] for i in range(PROMPTS)]   # of a quiet process of its own
 
     def ask(self, k):
@@ -76,14 +76,14 @@ class Measurement:
         return times
 
 
-def measure(row, flow, window_s):
+def measure(row, flow):
     result = Measurement()
-    with running(row, model=flow.model) as world:
+    with running(row, model=flow.model, pace_s=flow.pace_s) as world:
         with OpenLoop(world, flow.ask, flow.period_s) as load:
             world.load = load
             time.sleep(WARM_S)
             began, foreign = time.monotonic(), seconds_busy() - seconds_used(world.processes())
-            times = result.strike(row, world, window_s)
+            times = result.strike(row, world, flow.window_s)
             result.foreign = (seconds_busy() - seconds_used(world.processes()) - foreign) / (time.monotonic() - began) / os.cpu_count()
         result.windows = {name: load.window(a, b, world.struck) for name, a, b in zip(WINDOWS, times, times[1:])}
         result.requests, result.failed, result.unequal = len(load.requests), load.failed, load.unequal

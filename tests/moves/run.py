@@ -14,6 +14,7 @@ sys.dont_write_bytecode = True
 import domains  # noqa: E402
 import drift  # noqa: E402
 import moves  # noqa: E402
+import moving  # noqa: E402
 import paired  # noqa: E402
 import table  # noqa: E402
 from report import Report  # noqa: E402
@@ -26,7 +27,7 @@ ROWS = [*moves.ROWS, domains.Row(), drift.Row()]
 class MovesReport(Report):
     def __init__(self, a):
         super().__init__()
-        self.command = f'`./cadre test moves`, for moves with a request for {a.tokens} tokens of {a.model.name} every {a.period * 1000:.0f} ms and windows of {a.window:.0f} s'
+        self.command = f'`./cadre test moves`, for moves with a request for {a.tokens} tokens of {a.model.name} every {a.period * 1000:.0f} ms, windows of {a.window:g} s, and moves that take {a.pace:g} s'
 
     def add(self, entry):
         self.entries.append(entry)
@@ -49,15 +50,16 @@ def main():
     parser.add_argument('--tokens', type=int, default=100, help='tokens of an answer (default 100)')
     parser.add_argument('--period', type=float, default=0.2, metavar='SECONDS', help='time from one request to the next (default 0.2)')
     parser.add_argument('--window', type=float, default=10, metavar='SECONDS', help='how long users are watched before and after (default 10)')
+    parser.add_argument('--pace', type=float, default=moving.PACE_S, metavar='SECONDS', help='how long moves take, by their byte rate (default 10)')
     a = parser.parse_args()
     if a.list:
         return table.print_list(ROWS)
-    wanted, report, flow = table.chosen(ROWS, a.rows), MovesReport(a), paired.Flow(a.model.resolve(), a.tokens, a.period)
+    wanted, report, flow = table.chosen(ROWS, a.rows), MovesReport(a), paired.Flow(a.model.resolve(), a.tokens, a.period, a.window, a.pace)
 
     def measured(row):
         if row.kind != 'moves':
             return report.add(KINDS[row.kind].measure(row))
-        return report.add(paired.entry(row, [paired.measure(row, flow, a.window) for _ in range(a.repeat)]))
+        return report.add(paired.entry(row, [paired.measure(row, flow) for _ in range(a.repeat)]))
     return table.produce(wanted, report, measured, a.json)
 
 
