@@ -76,7 +76,7 @@ static int print_manual(void)
 	cad_manual_open(stdout, "cadrectl", "the command line of Cadre");
 	printf(".SH SYNOPSIS\n\\fBcadrectl\\fR \\fICOMMAND\\fR [\\fIoptions\\fR]\n.SH DESCRIPTION\n");
 	cad_manual_text(stdout,
-		"Shows what is in a cluster, sends prompts to it, checks answers, and plans placements. -o json is short for --format json "
+		"Shows what is in a cluster, sends prompts to it, checks answers, plans placements, and moves experts. -o json is short for --format json "
 		"wherever a command has that option.");
 	printf(".SH COMMANDS\n");
 	for (size_t i = 0; i < COMMANDS; i++) {

@@ -63,6 +63,8 @@ static void why_not(
 	why[0] = 0;
 	if (result->status != CAD_OK)
 		snprintf(why, PL_REBALANCE_TEXT_BYTES, "%s", result->error.text);
+	else if (!settings->on)
+		snprintf(why, PL_REBALANCE_TEXT_BYTES, "it was turned off while the plan was made");
 	else if (result->moves.loads == 0)
 		snprintf(why, PL_REBALANCE_TEXT_BYTES, "no better placement was found");
 	else if (!(result->gain > settings->gain_min))

@@ -326,6 +326,8 @@ static void each_reason_to_move_nothing_is_told(void **state)
 	struct pl_planning_result good = { .gain = 0.1, .gain_error = 0.01, .moves = { .loads = 4, .bytes = 4 << 20 } },
 				  r;
 
+	worth_it(world, &good, "it was turned off while the plan was made");
+	turn_on(world);
 	worth_it(world, &good, NULL);
 	r = good;
 	r.status = cad_error_set(&r.error, CAD_ERR_MEMORY, "out of memory for the plan");

@@ -692,6 +692,51 @@ static void what_is_no_exchange_address_ends_the_stream(void **state)
 		node->why, "'node-0' has characters that cannot be shown in its exchange address: '?[31mE?:1'");
 }
 
+/* One message, and what it is answered with. */
+static void refuses(struct world *world, const char *method, const ProtobufCMessage *request, enum cad_rpc_code code,
+	const char *says)
+{
+	char path[64];
+	struct rpc_result result = { .done = false };
+
+	snprintf(path, sizeof path, "/cadre.v1.Placement/%s", method);
+	rpc_call(&world->fixture, path, request, &cadre__v1__rebalance__descriptor, NULL, &result);
+	assert_int_equal(result.code, code);
+	if (!strstr(result.text, says))
+		fail_msg("'%s' does not say '%s'", result.text, says);
+}
+
+static void wrong_rebalances_are_refused(void **state)
+{
+	struct world *world = *state;
+	Cadre__V1__StartRebalanceRequest start = CADRE__V1__START_REBALANCE_REQUEST__INIT;
+	Cadre__V1__RebalanceOptions options = CADRE__V1__REBALANCE_OPTIONS__INIT;
+	Cadre__V1__ChangeRebalanceRequest change = CADRE__V1__CHANGE_REBALANCE_REQUEST__INIT;
+	Cadre__V1__ApplyMapRequest map = CADRE__V1__APPLY_MAP_REQUEST__INIT;
+	Cadre__V1__Change reason = CADRE__V1__CHANGE__INIT;
+	char long_reason[600];
+
+	gather(world);
+	refuses(world, "StartRebalance", &start.base, CAD_RPC_INVALID_ARGUMENT, "the first message must have options");
+	start.part_case = CADRE__V1__START_REBALANCE_REQUEST__PART_TRACE;
+	start.trace = (ProtobufCBinaryData){ 3, (uint8_t *)long_reason };
+	refuses(world, "StartRebalance", &start.base, CAD_RPC_INVALID_ARGUMENT, "the first message must have options");
+	start.part_case = CADRE__V1__START_REBALANCE_REQUEST__PART_OPTIONS;
+	start.options = &options;
+	refuses(world, "StartRebalance", &start.base, CAD_RPC_NOT_FOUND, "there is no routing to plan from");
+	options.has_trace = true;
+	refuses(world, "StartRebalance", &start.base, CAD_RPC_INVALID_ARGUMENT, "announced did not come");
+	options.limit_copies = true;
+	options.copies = -0.5;
+	refuses(world, "StartRebalance", &start.base, CAD_RPC_INVALID_ARGUMENT, "-0.5 is no share of extra copies");
+	memset(long_reason, 'x', sizeof long_reason);
+	long_reason[sizeof long_reason - 1] = 0;
+	reason.reason = long_reason;
+	change.change = &reason;
+	refuses(world, "ChangeRebalance", &change.base, CAD_RPC_INVALID_ARGUMENT, "the reason has 599 bytes");
+	refuses(world, "ApplyMap", &map.base, CAD_RPC_INVALID_ARGUMENT, "a map has 1 to");
+}
+
 int main(void)
 {
 	cad_log_set_fd(open("/dev/null", O_WRONLY | O_CLOEXEC));
@@ -706,6 +751,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_secret_decides, setup, teardown),
 		cmocka_unit_test_setup_teardown(wrong_beginnings_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_no_exchange_address_ends_the_stream, setup, teardown),
+		cmocka_unit_test_setup_teardown(wrong_rebalances_are_refused, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
