@@ -101,11 +101,10 @@ static void present_fini(struct present *present)
 	pl_plan_free(present->plan);
 }
 
-static const Cadre__V1__PlacementMap *sorting; /* qsort has no context */
-
-static int by_id(const void *a, const void *b)
+static int by_id(const void *a, const void *b, void *context)
 {
-	return strcmp(sorting->nodes[*(const uint32_t *)a]->id, sorting->nodes[*(const uint32_t *)b]->id);
+	const Cadre__V1__PlacementMap *map = context;
+	return strcmp(map->nodes[*(const uint32_t *)a]->id, map->nodes[*(const uint32_t *)b]->id);
 }
 
 /* `rank`: where each of the message's nodes goes. */
@@ -119,8 +118,7 @@ static enum cad_status take_nodes(
 
 	for (uint32_t n = 0; n < count; n++)
 		order[n] = n;
-	sorting = map;
-	qsort(order, count, sizeof *order, by_id);
+	qsort_r(order, count, sizeof *order, by_id, (void *)(uintptr_t)map);
 	for (uint32_t i = 0; i < count; i++) {
 		const Cadre__V1__PlacementNode *node = map->nodes[order[i]];
 		struct pl_cluster_node *made = &cluster->nodes[i];

@@ -212,6 +212,8 @@ void pl_wish_fini(struct pl_wish *wish)
 	free(wish->encoded);
 	pl_plan_free(wish->given);
 	pl_cluster_fini(&wish->given_nodes);
+	wish->encoded = NULL;
+	wish->given = NULL;
 }
 
 enum cad_status pl_rebalances_refuse_second(const struct pl_rebalances *rebalances, struct cad_error *error)
@@ -247,7 +249,7 @@ static enum cad_status look_around(struct pl_rebalances *rebalances, const struc
 	return status == CAD_ERR_NOT_FOUND && wish->given ? CAD_OK : status;
 }
 
-static void begin(struct pl_rebalances *rebalances, const struct pl_wish *wish, const struct pl_trace *trace)
+static void begin(struct pl_rebalances *rebalances, const struct pl_wish *wish)
 {
 	struct pl_rebalance *r = &rebalances->next;
 
@@ -264,10 +266,6 @@ static void begin(struct pl_rebalances *rebalances, const struct pl_wish *wish, 
 	};
 	snprintf(r->who, sizeof r->who, "%s", wish->who);
 	snprintf(r->reason, sizeof r->reason, "%s", wish->reason);
-	if (trace && !wish->given && trace->tokens < PL_RESERVOIR_TOKENS_MIN)
-		snprintf(r->warning, sizeof r->warning,
-			"the plan is made from %llu tokens; made from fewer than %d it may not hold for others",
-			(unsigned long long)trace->tokens, PL_RESERVOIR_TOKENS_MIN);
 }
 
 enum cad_status pl_rebalances_start(
@@ -284,7 +282,7 @@ enum cad_status pl_rebalances_start(
 								: look_around(rebalances, wish, &order, error);
 
 	if (status == CAD_OK) {
-		begin(rebalances, wish, order.trace);
+		begin(rebalances, wish);
 		order.encoded = wish->encoded;
 		order.encoded_bytes = wish->encoded_bytes;
 		order.given = wish->given;
@@ -324,6 +322,11 @@ static void take_result(struct pl_rebalance *r, const struct pl_planning_result 
 	r->planning_seconds = result->seconds;
 	r->tokens_planned = result->tokens_planned;
 	r->tokens_measured = result->tokens_measured;
+	uint64_t tokens = result->tokens_planned + result->tokens_measured;
+	if (result->tokens_planned > 0 && tokens < PL_RESERVOIR_TOKENS_MIN)
+		snprintf(r->warning, sizeof r->warning,
+			"the plan is made from %llu tokens; made from fewer than %d it may not hold for others",
+			(unsigned long long)tokens, PL_RESERVOIR_TOKENS_MIN);
 	if (result->tokens_planned > 0 && result->tokens_measured == 0)
 		pl_rebalance_append(r->warning,
 			"too few tokens to hold some out: what is predicted is measured on those that were planned on, and so is too good");

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -203,8 +204,8 @@ static void planned_as(struct world *world, enum cad_status status)
 		.predicted = { { 2.8, 1400, 1.2 }, { 2.3, 1150, 1.1 } },
 		.moves = { .loads = 4, .frees = 4, .bytes = 4 << 20 },
 		.seconds = 5,
-		.tokens_planned = 8000,
-		.tokens_measured = 2000,
+		.tokens_planned = 2000,
+		.tokens_measured = 310,
 	};
 	struct cad_error error;
 
@@ -301,11 +302,11 @@ static void a_search_is_put_in_force_followed_and_measured(void **state)
 	must(start(world, false, &id, &error), &error);
 	assert_int_equal(id, 1);
 	expect_state(world, 0, PL_REBALANCE_PLANNING);
-	assert_non_null(strstr(get(world, 0).warning, "2310 tokens"));
 	assert_int_equal(world->applied, 0);
 
 	planned_as(world, CAD_OK);
 	expect_state(world, 1, PL_REBALANCE_RUNNING);
+	assert_non_null(strstr(get(world, 0).warning, "2310 tokens"));
 	assert_int_equal(world->applied, 1);
 	assert_int_equal(world->rate, 77);
 	assert_true(pl_plan_holds(world->plan, 0, 0, 1)); /* the new one */
@@ -430,6 +431,12 @@ static void what_fails_says_why_and_moves_nothing(void **state)
 	assert_non_null(strstr(get(world, id).text, "node 'n1' is gone"));
 	assert_int_equal(world->applied, 0);
 	assert_int_equal(pl_rebalances_stats(world->rebalances)->ended[PL_REBALANCE_FAILED], 2);
+
+	struct pl_wish busy = { .kind = PL_REBALANCE_SEARCH, .who = "alice", .reason = "", .encoded = malloc(8) };
+	must(start(world, false, &id, &error), &error);
+	refuses(pl_rebalances_start(world->rebalances, &busy, &id, &error), &error, "is being planned");
+	assert_null(busy.encoded); /* taken, whatever became of it */
+	must(change(world, id, PL_REBALANCE_CANCEL, &id, &error), &error);
 
 	struct pl_wish many = { .kind = PL_REBALANCE_SEARCH, .who = "alice", .reason = "", .copies = 1 };
 	refuses(pl_rebalances_start(world->rebalances, &many, &id, &error), &error, "ask for at most 50 %");
