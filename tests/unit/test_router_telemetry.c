@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a router samples: every token of a calm second, a fair part of a busy one, and never more than there
  * is room for. */
-#include "common/base/clock.h"
-#include "router-svc/telemetry.h"
+#include "common/base/log.h"
+#include "embedded/embedded.h"
+#include "tests/support/must.h"
 
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -215,6 +217,140 @@ static void test_two_threads_lose_only_what_is_counted(void **state)
 	rt_telemetry_fini(&telemetry);
 }
 
+/* ---- in the engine ---- */
+
+#define MODEL CADRE_SOURCE_DIR "/tests/golden/qwen3moe-a/model"
+enum { REQUESTS = 12, PROMPT = 30, ANSWER = 20 };
+
+struct answer {
+	bool ended;
+	struct rt_usage usage;
+	uint8_t digest[16];
+	int32_t tokens[ANSWER];
+	uint32_t count;
+};
+
+static void on_event(void *user, const struct rt_event *event)
+{
+	struct answer *answer = event->context;
+
+	(void)user;
+	answer->ended = event->kind == RT_EVENT_FINISHED;
+	answer->usage = event->usage;
+	assert_int_not_equal(event->kind, RT_EVENT_FAILED);
+	if (event->kind != RT_EVENT_TOKEN)
+		return;
+	answer->tokens[answer->count++] = event->token;
+	if (answer->count == ANSWER / 2)
+		memcpy(answer->digest, event->digest, sizeof answer->digest);
+}
+
+static struct em_embedded *open_engine(uint64_t kv_bytes)
+{
+	const struct em_options options = {
+		.model = MODEL,
+		.threads = 1,
+		.wire = CADRE_ROW_FIX16,
+		.nodes = 2,
+		.router = { .telemetry = true, .kv_bytes = kv_bytes, .on_event = on_event },
+	};
+	struct em_embedded *em;
+	struct cad_error error;
+	must(em_create(&options, &em, &error), &error);
+	return em;
+}
+
+static void run(struct em_embedded *em, const struct rt_request *requests, struct answer *answers, uint32_t count)
+{
+	struct cad_error error;
+	uint64_t id;
+
+	for (uint32_t i = 0; i < count; i++)
+		must(rt_engine_submit(em_router(em), &requests[i], &id, &error), &error);
+	for (uint32_t i = 0; i < count; i++)
+		while (!answers[i].ended)
+			rt_engine_turn(em_router(em), 0);
+}
+
+/* What lost its pages is computed again, and is one token still. What is in the ring is the routing of the
+ * model's own layers. */
+static void test_tokens_that_are_computed_again_count_once(void **state)
+{
+	struct em_embedded *em = open_engine(1 << 19);
+	struct rt_telemetry *telemetry = rt_engine_telemetry(em_router(em));
+	struct rt_request requests[REQUESTS];
+	struct answer answers[REQUESTS] = { 0 };
+	int32_t prompt[PROMPT];
+	uint32_t again = 0;
+
+	(void)state;
+	for (int32_t i = 0; i < PROMPT; i++)
+		prompt[i] = i * 7;
+	for (uint32_t i = 0; i < REQUESTS; i++)
+		requests[i] = (struct rt_request){
+			.prompt = prompt,
+			.prompt_count = PROMPT,
+			.max_tokens = ANSWER,
+			.ignore_eos = true,
+			.context = &answers[i],
+		};
+	run(em, requests, answers, REQUESTS);
+	for (uint32_t i = 0; i < REQUESTS; i++)
+		again += answers[i].usage.recomputed_tokens;
+	assert_true(again > 0);
+	/* the last token of an answer is never computed */
+	assert_int_equal(telemetry->tokens, REQUESTS * (PROMPT + ANSWER - 1));
+	assert_int_equal(waiting(telemetry), telemetry->tokens);
+	assert_int_equal(telemetry->layers, cad_model_spec_moe_layers(cad_model_spec(em_model(em))));
+	for (uint64_t at = 0; at < telemetry->written; at++)
+		for (uint32_t i = 0; i < telemetry->layers * telemetry->topk; i++)
+			assert_true(rt_telemetry_ids(rt_telemetry_at(telemetry, at))[i] <
+				cad_model_spec(em_model(em))->gate.experts);
+	em_destroy(em);
+}
+
+/* An answer that goes on here was counted where it began; a trial is nobody's. */
+static void test_tokens_of_others_do_not_count(void **state)
+{
+	struct em_embedded *em = open_engine(0);
+	struct rt_telemetry *telemetry = rt_engine_telemetry(em_router(em));
+	struct answer whole = { 0 }, rest = { 0 }, trial = { 0 };
+	const int32_t prompt[3] = { 5, 6, 7 };
+	struct rt_request request = {
+		.prompt = prompt,
+		.prompt_count = 3,
+		.max_tokens = ANSWER,
+		.ignore_eos = true,
+		.context = &whole,
+	};
+
+	(void)state;
+	run(em, &request, &whole, 1);
+	assert_int_equal(telemetry->tokens, 3 + ANSWER - 1);
+
+	request.received = whole.tokens;
+	request.received_count = ANSWER / 2;
+	memcpy(request.received_digest, whole.digest, sizeof whole.digest);
+	request.max_tokens = ANSWER / 2;
+	request.context = &rest;
+	uint64_t before = telemetry->tokens;
+	run(em, &request, &rest, 1);
+	assert_int_equal(telemetry->tokens - before, ANSWER / 2); /* from the last that was received */
+
+	request = (struct rt_request){
+		.prompt = prompt,
+		.prompt_count = 3,
+		.max_tokens = 1,
+		.ignore_eos = true,
+		.trial = true,
+		.context = &trial,
+	};
+	before = telemetry->tokens;
+	run(em, &request, &trial, 1);
+	assert_int_equal(telemetry->tokens, before);
+	em_destroy(em);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -226,6 +362,9 @@ int main(void)
 		cmocka_unit_test(test_the_choice_does_not_depend_on_the_batch),
 		cmocka_unit_test(test_aggregates_sample_nothing),
 		cmocka_unit_test(test_two_threads_lose_only_what_is_counted),
+		cmocka_unit_test(test_tokens_that_are_computed_again_count_once),
+		cmocka_unit_test(test_tokens_of_others_do_not_count),
 	};
+	cad_log_setup(CAD_LOG_WARN, CAD_LOG_LOGFMT);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

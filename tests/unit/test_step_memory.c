@@ -128,6 +128,7 @@ static void steps_leave_the_heap_alone(void **state)
 		.wire = CADRE_ROW_FIX16,
 		.nodes = NODES,
 		.router = {
+			.telemetry = true,
 			.step_tokens_max = 48,
 			.chunk_tokens_max = 20,
 			.sequences_max = 6,
