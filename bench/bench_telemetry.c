@@ -212,14 +212,18 @@ static double run_slice(struct subject *subject, const struct mode *mode)
 
 /* ---- rounds ---- */
 
-/* Microseconds of CPU time per token of off, on and off; the share of tokens that were sampled. */
+/* Microseconds of CPU time per token: off, on, off. Which of the three has telemetry goes round, as the order
+ * in which they are made. Returns the share of tokens that were sampled. */
 static double run_round(const struct options *o, const struct mode *mode, uint64_t seed, double costs[ENGINES])
 {
 	static struct subject subjects[ENGINES];
+	uint32_t on = (uint32_t)(seed % ENGINES);
 	double share = 0;
 
-	for (uint32_t i = 0; i < ENGINES; i++) /* made in another order each time */
-		subject_create(&subjects[(seed + i) % ENGINES], o, (seed + i) % ENGINES == 1, seed);
+	for (uint32_t i = 0; i < ENGINES; i++) {
+		uint32_t which = (uint32_t)((seed / ENGINES + i) % ENGINES);
+		subject_create(&subjects[which], o, which == on, seed);
+	}
 	for (uint32_t s = 0; s < SLICES + SLICES / 10; s++) /* the first warm up */
 		for (uint32_t i = 0; i < ENGINES; i++) {
 			struct subject *subject = &subjects[(s + i) % ENGINES];
@@ -227,9 +231,11 @@ static double run_round(const struct options *o, const struct mode *mode, uint64
 		}
 	for (uint32_t i = 0; i < ENGINES; i++) {
 		struct subject *subject = &subjects[i];
+		uint32_t place = (i + ENGINES + 1 - on) % ENGINES;
 		subject_destroy(subject);
-		costs[i] = report_median(subject->costs, SLICES) + subject->reporter.seconds / (double)subject->tokens;
-		costs[i] *= 1e6;
+		costs[place] =
+			report_median(subject->costs, SLICES) + subject->reporter.seconds / (double)subject->tokens;
+		costs[place] *= 1e6;
 		if (subject->reporter.telemetry)
 			share = (double)subject->reporter.tokens / (double)subject->tokens;
 	}
