@@ -473,3 +473,25 @@ enum cad_status pl_assign(
 	free(work.room);
 	return status;
 }
+
+bool pl_assign_reaches(const struct pl_cluster *cluster, const struct pl_plan *held, const struct pl_plan *target)
+{
+	uint64_t bytes = cluster->expert_bytes ? cluster->expert_bytes : 1;
+	bool loads = false, spare = false;
+
+	for (uint32_t l = 0; l < held->layers; l++)
+		for (uint32_t e = 0; e < held->experts; e++) {
+			const uint64_t *has = pl_plan_set(held, l, e), *wants = pl_plan_set(target, l, e);
+			for (uint32_t w = 0; w < held->words; w++)
+				loads = loads || (wants[w] & ~has[w]);
+			spare = spare || pl_plan_count(held, l, e) > 1;
+		}
+	for (uint32_t n = 0; n < cluster->nodes_count && !spare; n++) {
+		uint64_t used = 0;
+		for (uint32_t l = 0; l < held->layers; l++)
+			used += pl_plan_used(held, l, n);
+		spare = !cluster->nodes[n].forbidden && cluster->nodes[n].memory_bytes / bytes > used;
+	}
+
+	return spare || !loads;
+}

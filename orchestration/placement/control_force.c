@@ -3,7 +3,6 @@
 #include "orchestration/placement/internal.h"
 
 #include "common/base/log.h"
-#include "orchestration/placement/rehearse.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -381,7 +380,7 @@ static enum cad_status check_way(const struct pl_cluster *cluster, const struct 
 	bool reached = false;
 	enum cad_status status = translate(plan, cluster, &scene->cluster, &target);
 	if (status == CAD_OK)
-		status = pl_rehearse(&scene->cluster, scene->held, target, &reached);
+		reached = pl_assign_reaches(&scene->cluster, scene->held, target);
 	pl_plan_free(target);
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "out of memory for a check of the plan");

@@ -4,7 +4,6 @@
 #include "orchestration/placement/internal.h"
 
 #include "common/base/log.h"
-#include "orchestration/placement/rehearse.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -48,7 +47,7 @@ static enum cad_status work_out(const struct pl_control *control, struct proposa
 	if (status == CAD_OK)
 		status = pl_scene_assign(control, &proposal->rules, scene, &proposal->assignment, &proposal->kept);
 	if (status == CAD_OK)
-		status = pl_rehearse(&scene->cluster, scene->held, scene->target, &proposal->reached);
+		proposal->reached = pl_assign_reaches(&scene->cluster, scene->held, scene->target);
 	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "out of memory for a change");
 }
 

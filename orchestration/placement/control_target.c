@@ -252,11 +252,14 @@ static void say_outcome(
 
 void pl_control_tell_rollout(const struct pl_control *control)
 {
-	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
-		if (control->registry.nodes[slot].role == PL_ROLE_EXPERT &&
-			pl_node_counts(&control->registry.nodes[slot]))
-			pl_rollout_reach(control->rollout, slot, pl_reach_whole(control->reach, slot),
-				pl_reach_usable(control->reach, slot));
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
+		const struct pl_node *node = &control->registry.nodes[slot];
+		if (node->role != PL_ROLE_EXPERT || !pl_node_counts(node))
+			continue;
+		pl_rollout_reach(control->rollout, slot, pl_reach_whole(control->reach, slot),
+			pl_reach_usable(control->reach, slot));
+		pl_rollout_open(control->rollout, slot, !pl_rules_drained(&control->rules, node->id));
+	}
 }
 
 /* Nodes in hold-off are used when without them an expert has no place. */

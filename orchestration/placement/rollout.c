@@ -186,6 +186,8 @@ void pl_rollout_reach(struct pl_rollout *rollout, uint32_t slot, bool whole, boo
 	rollout->slots[slot].usable = usable;
 }
 
+void pl_rollout_open(struct pl_rollout *rollout, uint32_t slot, bool open) { rollout->slots[slot].closed = !open; }
+
 void pl_rollout_drop(struct pl_rollout *rollout, uint32_t slot)
 {
 	struct pl_rollout_slot *at = &rollout->slots[slot];

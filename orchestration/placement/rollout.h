@@ -77,6 +77,8 @@ void pl_rollout_unreachable(struct pl_rollout *rollout, uint32_t slot);
  * added with both. Copies on one that is not usable help nobody: those elsewhere are not moves but
  * needed. */
 void pl_rollout_reach(struct pl_rollout *rollout, uint32_t slot, bool whole, bool usable);
+/* Whether it may be given anything that is not its target: not when it is drained. */
+void pl_rollout_open(struct pl_rollout *rollout, uint32_t slot, bool open);
 /* It is dead. */
 void pl_rollout_drop(struct pl_rollout *rollout, uint32_t slot);
 

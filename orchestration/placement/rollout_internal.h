@@ -25,7 +25,10 @@ struct pl_rollout_slot {
 	uint64_t retry_ns;  /* when FAILED is forgotten; 0: nothing failed */
 	bool reachable;     /* by orders */
 	bool whole, usable; /* by routers */
-	bool cramped;       /* of this turn: something that it should load has no room */
+	bool closed;        /* it is not to get anything */
+	/* of this turn: copies that it should load; that it claims; that are READY and not wanted, or leave */
+	uint32_t pending, claimed, unwanted;
+	bool cramped; /* of this turn: something that it should load has no room */
 	/* of a map that does not show what it claims, published after it was gone; SOON: that is
 	 * still to come */
 	uint64_t claims_epoch;
@@ -56,9 +59,7 @@ struct pl_rollout {
 	struct pl_rollout_loading *loads; /* in the order in which they were ordered */
 	size_t loads_count, loads_capacity;
 	uint64_t next_move_ns; /* the rate allows none before */
-	/* as of the last turn: moves wait for room that nothing will make; a step was taken to make
-	 * some */
-	bool stuck, made_room;
+	bool stuck;            /* as of the last turn: moves wait for room that nothing will make */
 	/* of a turn: loads in flight of experts that are READY on usable nodes; moves that have not
 	 * begun; free places on usable nodes; copies on their way from one state to another; orders
 	 * and departures */

@@ -42,8 +42,8 @@ static uint32_t find_detour(const struct pl_rollout *rollout, uint32_t cell)
 
 	for (uint32_t s = 0; s < rollout->slots_end; s++) {
 		const struct pl_rollout_slot *slot = &rollout->slots[s];
-		if (!slot->copies || !slot->reachable || !slot->usable || pl_copy_state(slot, cell) != PL_COPY_NONE ||
-			(slot->copies[cell] & PL_MARK_FAILED))
+		if (!slot->copies || !slot->reachable || !slot->usable || slot->closed ||
+			pl_copy_state(slot, cell) != PL_COPY_NONE || (slot->copies[cell] & PL_MARK_FAILED))
 			continue;
 		uint64_t places = pl_slot_places_free(rollout, slot);
 		best = places > most ? s : best;

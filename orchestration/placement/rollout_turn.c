@@ -11,6 +11,7 @@
 static void take_stock_of(struct pl_rollout *rollout, uint32_t s)
 {
 	struct pl_rollout_slot *slot = &rollout->slots[s];
+	slot->pending = slot->claimed = slot->unwanted = 0;
 	for (uint32_t cell = 0; cell < rollout->cells; cell++) {
 		enum pl_copy state = pl_copy_state(slot, cell);
 		bool ready = state == PL_COPY_READY, wanted = slot->copies[cell] & PL_MARK_TARGET;
@@ -20,9 +21,12 @@ static void take_stock_of(struct pl_rollout *rollout, uint32_t s)
 		rollout->wanted_ready[cell] += ready && wanted && slot->whole;
 		rollout->whole_ready[cell] += ready && slot->whole;
 		rollout->unsettled += !ready && state != PL_COPY_NONE;
+		slot->pending += wanted && state == PL_COPY_NONE;
+		slot->claimed += state == PL_COPY_CLAIMED;
+		slot->unwanted += (ready && !wanted) || state == PL_COPY_LEAVING;
 	}
 	slot->cramped = false;
-	if (slot->usable && slot->reachable)
+	if (slot->usable && slot->reachable && !slot->closed)
 		rollout->places_free += pl_slot_places_free(rollout, slot);
 }
 
@@ -37,7 +41,7 @@ static void take_stock(struct pl_rollout *rollout)
 	memset(rollout->ready, 0, 5 * (size_t)rollout->cells * sizeof *rollout->ready);
 	rollout->places_free = rollout->unsettled = 0;
 	rollout->moving = rollout->moves_pending = rollout->acted = 0;
-	rollout->waiting = rollout->stuck = rollout->made_room = false;
+	rollout->waiting = rollout->stuck = false;
 
 	for (uint32_t s = 0; s < rollout->slots_end; s++)
 		if (rollout->slots[s].copies)
@@ -45,7 +49,8 @@ static void take_stock(struct pl_rollout *rollout)
 	for (size_t i = 0; i < rollout->loads_count; i++)
 		rollout->moving += rollout->ready[rollout->loads[i].cell] > 0;
 	for (uint32_t s = 0; s < rollout->slots_end; s++)
-		for (uint32_t cell = 0; rollout->slots[s].copies && cell < rollout->cells; cell++)
+		for (uint32_t cell = 0; rollout->slots[s].copies && rollout->slots[s].pending && cell < rollout->cells;
+			cell++)
 			rollout->moves_pending += is_pending(&rollout->slots[s], cell) && rollout->ready[cell] > 0 &&
 				rollout->surplus[cell] > 0;
 }
@@ -57,7 +62,7 @@ static void take_stock(struct pl_rollout *rollout)
 static void settle_ready(struct pl_rollout *rollout, uint32_t s)
 {
 	struct pl_rollout_slot *slot = &rollout->slots[s];
-	for (uint32_t cell = 0; cell < rollout->cells; cell++) {
+	for (uint32_t cell = 0; slot->unwanted && cell < rollout->cells; cell++) {
 		bool wanted = slot->copies[cell] & PL_MARK_TARGET;
 		bool needed = rollout->whole_ready[cell] == 0, lent = slot->copies[cell] & PL_MARK_LENT;
 		if (pl_copy_state(slot, cell) == PL_COPY_READY && !wanted && rollout->wanted[cell] > 0 &&
@@ -105,7 +110,7 @@ static uint32_t list_frees(struct pl_rollout *rollout, uint32_t s, uint64_t rout
 	}
 
 	bool settled = rollout->slots[s].usable && routers_epoch >= rollout->slots[s].claims_epoch;
-	for (uint32_t cell = 0; settled && cell < rollout->cells; cell++)
+	for (uint32_t cell = 0; settled && rollout->slots[s].claimed && cell < rollout->cells; cell++)
 		if (pl_copy_state(&rollout->slots[s], cell) == PL_COPY_CLAIMED &&
 			!is_of_use(rollout, &rollout->slots[s], cell))
 			rollout->list[count++] = cell;
@@ -153,7 +158,7 @@ static uint32_t list_loads(struct pl_rollout *rollout, uint32_t s, uint64_t now_
 	struct pl_rollout_slot *slot = &rollout->slots[s];
 	uint32_t count = 0;
 
-	for (uint32_t cell = 0; cell < rollout->cells; cell++) {
+	for (uint32_t cell = 0; slot->pending + slot->claimed && cell < rollout->cells; cell++) {
 		bool claimed = pl_copy_state(slot, cell) == PL_COPY_CLAIMED && is_of_use(rollout, slot, cell);
 		if (!claimed && !is_pending(slot, cell))
 			continue;
@@ -216,9 +221,7 @@ void pl_rollout_turn(
 		cramped = cramped || rollout->slots[s].cramped;
 	if (cramped && rollout->acted + rollout->unsettled == 0 && !rollout->waiting && !rollout->changed &&
 		!rollout->lost) {
-		rollout->made_room = pl_rollout_make_room(rollout, now_ns, orders);
-		rollout->stuck = !rollout->made_room;
-		rollout->acted += rollout->made_room;
+		rollout->stuck = !pl_rollout_make_room(rollout, now_ns, orders);
 	}
 }
 

@@ -149,6 +149,8 @@ void pl_status_destroy(struct pl_status *status) { free(status); }
 	X(nodes_absent, "cadre_placement_nodes_absent", "Live expert nodes that some router does not reach") \
 	X(routers_discounted, "cadre_placement_routers_discounted", \
 		"Live routers that reach fewer than half of the expert nodes, and so do not count") \
+	X(nodes_drained, "cadre_placement_nodes_drained", \
+		"Expert nodes that are given no experts, by an operator's word") \
 	X(rows_per_second, "cadre_placement_rows_per_second", "Rows per second that expert nodes report") \
 	X(tokens_per_second, "cadre_placement_tokens_per_second", "Tokens per second that routers report")
 
@@ -206,6 +208,7 @@ void pl_status_metrics_update(struct pl_status_metrics *status, const struct pl_
 	cad_gauge_set(status->experts_live, pl_registry_count(registry, PL_ROLE_EXPERT, PL_LIVE));
 	cad_gauge_set(status->routers_live, pl_registry_count(registry, PL_ROLE_ROUTER, PL_LIVE));
 	cad_gauge_set(status->nodes_absent, absent);
+	cad_gauge_set(status->nodes_drained, pl_control_rules(control)->drained_count);
 	cad_gauge_set(status->routers_discounted, discounted);
 	cad_gauge_set(status->rows_per_second, rows);
 	cad_gauge_set(status->tokens_per_second, tokens);

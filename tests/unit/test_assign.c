@@ -389,6 +389,116 @@ static void says_what_is_missing(void **state)
 	assert_string_equal(assignment.text, "4 experts of 1.00 MiB each have no place: there is no expert node");
 }
 
+/* Three nodes with room for three each: the plan in force comes first, wherever things are now. */
+static void the_plan_in_force_is_kept(void **state)
+{
+	(void)state;
+	static const uint8_t a[] = { HELD | WANTED, HELD, WANTED, 0 }, b[] = { 0, WANTED, HELD, HELD | WANTED },
+			     c[] = { 0, 0, WANTED, HELD };
+	const struct node nodes[] = { { 3, a }, { 3, b }, { 3, c } };
+	const struct source source = {
+		.layers_count = 1,
+		.experts = 4,
+		.expert_bytes = 1,
+		.nodes = nodes,
+		.nodes_count = 3,
+		.copies = 1,
+		.planned = true,
+		.level = true,
+	};
+	static const uint8_t expected[] = { 1, 0, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0 };
+	uint8_t target[12], wanted[12];
+	assert_int_equal(assign_planned(&source, target, wanted).loads, 3);
+	assert_memory_equal(target, expected, sizeof target);
+	assert_memory_equal(wanted, expected, sizeof wanted);
+}
+
+/* A drained node gets nothing, one on which a load has failed not that; others stand in. */
+static void others_stand_in_for_the_plan(void **state)
+{
+	(void)state;
+	static const uint8_t a[] = { HELD | WANTED, HELD | WANTED, 0, 0 }, b[] = { 0, 0, WANTED | FAILED, WANTED },
+			     c[] = { 0, 0, HELD, 0 };
+	const struct node nodes[] = { { 4, a }, { 4, b }, { 4, c } };
+	struct source source = {
+		.layers_count = 1,
+		.experts = 4,
+		.expert_bytes = 1,
+		.nodes = nodes,
+		.nodes_count = 3,
+		.copies = 1,
+		.planned = true,
+		.drained = { true },
+	};
+	uint8_t target[12], wanted[12];
+	struct pl_assignment assignment = assign_planned(&source, target, wanted);
+	assert_int_equal(assignment.unplaced, 0);
+	for (int cell = 0; cell < 4; cell++)
+		assert_int_equal(target[cell], 0);
+	assert_int_equal(target[8 + 2], 1);         /* where it is held */
+	assert_int_equal(target[4 + 3], 1);         /* as planned */
+	assert_int_equal(wanted[0] + wanted[1], 2); /* the plan stays as it is */
+	assert_int_equal(wanted[4 + 2] + wanted[4 + 3], 2);
+}
+
+/* Only a fresh node is filled, only from the plan's own places, and the plan knows. */
+static void a_fresh_node_is_filled_from_the_plan(void **state)
+{
+	(void)state;
+	static const uint8_t a[] = { HELD | WANTED, HELD | WANTED, HELD | WANTED, HELD | WANTED, HELD, 0 },
+			     b[] = { 0, 0, 0, 0, 0, HELD | WANTED };
+	const struct node nodes[] = { { 6, a }, { 6, b }, { 6, NULL } };
+	const struct source source = {
+		.layers_count = 1,
+		.experts = 6,
+		.expert_bytes = 1,
+		.nodes = nodes,
+		.nodes_count = 3,
+		.copies = 1,
+		.planned = true,
+		.level = true,
+		.fresh = { false, false, true },
+	};
+	uint8_t target[18], wanted[18];
+	struct pl_assignment assignment = assign_planned(&source, target, wanted);
+	assert_int_equal(assignment.levelled, 2);
+	assert_int_equal(count(&source, target, 0, 0), 3);
+	assert_int_equal(count(&source, target, 1, 0), 1);
+	assert_int_equal(count(&source, target, 2, 0), 2);
+	assert_int_equal(target[4], 1); /* it only stands in: it stays */
+	assert_int_equal(count(&source, wanted, 2, 0), 2);
+	assert_int_equal(count(&source, wanted, 0, 0), 2);
+}
+
+static void pins_come_before_everything(void **state)
+{
+	(void)state;
+	static const uint8_t a[] = { HELD, HELD, HELD, HELD }, b[] = { 0, 0, 0, 0 };
+	static const struct pl_cluster_rule pins[] = { { .layer = 0, .expert = 1, .node = 1 },
+		{ .layer = 0, .expert = 3, .node = 1 } };
+	static const uint16_t copies_of[] = { 2, 0, 0, 0 };
+	const struct node nodes[] = { { 4, a }, { 3, b } };
+	struct source source = {
+		.layers_count = 1,
+		.experts = 4,
+		.expert_bytes = 1,
+		.nodes = nodes,
+		.nodes_count = 2,
+		.copies = 1,
+		.pins = pins,
+		.pins_count = 2,
+		.copies_of = copies_of,
+		.level = true,
+	};
+	static const uint8_t expected[] = { 1, 0, 1, 0, 1, 1, 0, 1 };
+	uint8_t target[8];
+	(void)assign(&source, target);
+	assert_memory_equal(target, expected, sizeof target);
+	source.drained[1] = true; /* then they wait */
+	(void)assign(&source, target);
+	assert_int_equal(count(&source, target, 0, 0), 4);
+}
+
 static void nothing_to_place(void **state)
 {
 	(void)state;
@@ -410,6 +520,10 @@ int main(void)
 		cmocka_unit_test(second_copies_go_to_other_nodes),
 		cmocka_unit_test(first_copies_come_before_second_ones),
 		cmocka_unit_test(says_what_is_missing),
+		cmocka_unit_test(the_plan_in_force_is_kept),
+		cmocka_unit_test(others_stand_in_for_the_plan),
+		cmocka_unit_test(a_fresh_node_is_filled_from_the_plan),
+		cmocka_unit_test(pins_come_before_everything),
 		cmocka_unit_test(nothing_to_place),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

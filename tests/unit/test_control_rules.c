@@ -353,7 +353,7 @@ static void second_pin_needs_a_second_copy(void **state)
 static void killed_at_every_step_a_plan_goes_on(void **state)
 {
 	(void)state;
-	for (uint64_t step = 0; step < 90; step++) {
+	for (uint64_t step = 0; step < 60; step++) {
 		struct world *world = placed_world(4, 8);
 		struct pl_situation situation;
 		struct pl_plan *plan;
@@ -362,7 +362,7 @@ static void killed_at_every_step_a_plan_goes_on(void **state)
 		static const uint32_t turned[] = { 1, 2, 3, 0 };
 		assert_int_equal(pl_plan_renumber(situation.present, turned, 4, &plan), CAD_OK);
 		must(pl_control_apply(world->control, &situation.cluster, plan, 0, &error), &error);
-		world_run(world, step * 17);
+		world_run(world, step * 25);
 		restart(world);
 		world_run(world, step % 3 * 5);
 		if (step % 2) /* and once more, in the middle of coming back */
@@ -377,6 +377,71 @@ static void killed_at_every_step_a_plan_goes_on(void **state)
 		pl_situation_fini(&situation);
 		world_destroy(world);
 	}
+}
+
+/* The same, with a node or a router that dies at every step of it and comes back a while later; a plan
+ * that was joined in the middle by another node. */
+static void whoever_dies_at_any_step_a_plan_goes_on(void **state)
+{
+	(void)state;
+	for (int step = 0; step < 60; step++) {
+		struct world *world = placed_world(4, WORLD_CELLS);
+		struct pl_situation situation;
+		struct pl_plan *plan;
+		struct cad_error error;
+		must(pl_control_situation(world->control, &situation, &error), &error);
+		static const uint32_t turned[] = { 1, 2, 3, 0 };
+		assert_int_equal(pl_plan_renumber(situation.present, turned, 4, &plan), CAD_OK);
+		must(pl_control_apply(world->control, &situation.cluster, plan, 0, &error), &error);
+		world_run(world, (uint64_t)step * 37);
+		if (step % 5 == 4) { /* a router: its connections and its map are gone */
+			struct world_router *router = &world->routers[0];
+			pl_control_broken(world->control, router->session);
+			cad_map_release(router->map);
+			cad_map_release(router->next);
+			*router = (struct world_router){ .id = "router-0" };
+		} else {
+			world_kill_node(world, step % 5);
+		}
+		world_run(world, 7 * (uint64_t)step);
+		if (step % 5 == 4)
+			world_connect_router(world, 0);
+		else
+			assert_int_equal(world_connect_node(world, step % 5), CAD_OK);
+		world_run(world, 30000);
+		for (uint32_t cell = 0; cell < WORLD_CELLS; cell++)
+			for (uint32_t n = 0; n < 4; n++)
+				assert_int_equal(world->nodes[n].held[cell],
+					pl_plan_holds(plan, cell / WORLD_EXPERTS, cell % WORLD_EXPERTS, n));
+		pl_plan_free(plan);
+		pl_situation_fini(&situation);
+		world_destroy(world);
+	}
+}
+
+static void node_joins_while_experts_move(void **state)
+{
+	(void)state;
+	struct world *world = placed_world(4, WORLD_CELLS);
+	struct pl_situation situation;
+	struct pl_plan *plan;
+	struct cad_error error;
+	must(pl_control_situation(world->control, &situation, &error), &error);
+	static const uint32_t turned[] = { 1, 2, 3, 0 };
+	assert_int_equal(pl_plan_renumber(situation.present, turned, 4, &plan), CAD_OK);
+	must(pl_control_apply(world->control, &situation.cluster, plan, 0, &error), &error);
+	world_run(world, 60);
+	assert_int_equal(world_connect_node(world, 4), CAD_OK);
+	world_run(world, 60000);
+	for (uint32_t cell = 0; cell < WORLD_CELLS; cell++)
+		for (uint32_t n = 0; n < 4; n++)
+			assert_int_equal(world->nodes[n].held[cell],
+				!world->nodes[4].held[cell] &&
+					pl_plan_holds(plan, cell / WORLD_EXPERTS, cell % WORLD_EXPERTS, n));
+	assert_in_range(world_held_by(world, 4), WORLD_LAYERS, WORLD_CELLS / 4);
+	pl_plan_free(plan);
+	pl_situation_fini(&situation);
+	world_destroy(world);
 }
 
 static void pause_outlives_a_restart(void **state)
@@ -529,6 +594,8 @@ int main(void)
 		cmocka_unit_test(single_experts_have_more_copies),
 		cmocka_unit_test(second_pin_needs_a_second_copy),
 		cmocka_unit_test(killed_at_every_step_a_plan_goes_on),
+		cmocka_unit_test(whoever_dies_at_any_step_a_plan_goes_on),
+		cmocka_unit_test(node_joins_while_experts_move),
 		cmocka_unit_test(pause_outlives_a_restart),
 		cmocka_unit_test(storm_of_wishes),
 	};
