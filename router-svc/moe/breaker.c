@@ -9,7 +9,8 @@
 enum {
 	CALLS_LEAST = 8, /* fewer say nothing about failures */
 	WINDOW = 64,     /* after so many calls the counts are halved */
-	GOOD_CALLS = 3,  /* close it */
+	FAILED_IN_ROW = 3,
+	GOOD_CALLS = 3, /* close it */
 	OPEN_FIRST_MS = 1000,
 	OPEN_LAST_MS = 30000,
 };
@@ -42,7 +43,7 @@ static bool probed(struct rt_breaker *breaker, bool failed, bool slow, uint64_t 
 		return false;
 
 	breaker->state = RT_BREAKER_CLOSED;
-	breaker->calls = breaker->failed = 0;
+	breaker->calls = breaker->failed = breaker->failed_in_row = 0;
 	return true;
 }
 
@@ -55,9 +56,11 @@ bool rt_breaker_ended(struct rt_breaker *breaker, bool failed, bool slow, uint64
 
 	breaker->calls++;
 	breaker->failed += failed;
+	breaker->failed_in_row = failed ? breaker->failed_in_row + 1 : 0;
 	if (slow)
 		return opens(breaker, RT_BREAKER_SLOW, now_ns);
-	if (breaker->calls >= CALLS_LEAST && breaker->failed * 2 >= breaker->calls)
+	if (breaker->failed_in_row >= FAILED_IN_ROW ||
+		(breaker->calls >= CALLS_LEAST && breaker->failed * 2 >= breaker->calls))
 		return opens(breaker, RT_BREAKER_FAILURES, now_ns);
 	if (breaker->calls < WINDOW)
 		return false;

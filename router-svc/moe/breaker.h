@@ -3,9 +3,9 @@
  * Circuit breakers: what a router leaves out of its choice because it does not work, as long as
  * there is another copy; the last copy is always used.
  *
- * One for each node: it opens when half of the last calls failed, or when they take too long. After a
- * while, longer each time, it is half open: a few rows go there a second time (probe.h), and when
- * three calls in a row end well it is closed.
+ * One for each node: it opens when three calls in a row or half of the last failed, or when they
+ * take too long. After a while, longer each time, it is half open: a few rows go there a second time
+ * (probe.h), and when three calls in a row end well it is closed.
  *
  *     CLOSED --errors, or slow--> OPEN --time--> HALF_OPEN --three good calls--> CLOSED
  *                                  ^-------one bad call--------|
@@ -28,10 +28,11 @@ struct rt_breaker {
 	enum rt_breaker_state state;
 	enum rt_breaker_cause cause;
 	uint32_t calls, failed; /* of the last; halved from time to time */
-	uint32_t good;          /* half open: calls in a row that ended well */
-	uint32_t open_ms;       /* the last time; 0: none for long */
-	uint64_t half_open_ns;  /* open: until then */
-	uint64_t opened;        /* how often */
+	uint32_t failed_in_row;
+	uint32_t good;         /* half open: calls in a row that ended well */
+	uint32_t open_ms;      /* the last time; 0: none for long */
+	uint64_t half_open_ns; /* open: until then */
+	uint64_t opened;       /* how often */
 };
 
 /* A call of the node has ended: failed, too slow (by what such calls may take), or neither. Returns

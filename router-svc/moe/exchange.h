@@ -27,7 +27,7 @@
  * has none, its answer counts for nothing, and its memory is free when the transport is done with
  * it. When a work has ended, no shipment refers to it. At most half of the shipments are ever out
  * for nothing: a hedge or a probe begins only when at most half are in use, itself among them, and a
- * shipment without a work was part of one.
+ * shipment without a work was part of one. To one node no more can be out than its credit.
  *
  * The engine's thread owns everything here. All memory is allocated at init. Waiting polls the
  * transport, so its callbacks run inside.

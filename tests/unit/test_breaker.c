@@ -20,17 +20,21 @@ static void end(struct rt_breaker *breaker, uint32_t good, uint32_t failed)
 		rt_breaker_ended(breaker, true, false, 0);
 }
 
-static void half_of_the_calls_open_it(void **state)
+static void failures_open_it(void **state)
 {
 	(void)state;
 	static const struct {
-		uint32_t good, failed;
+		const char *calls; /* g: good, f: failed */
+		uint32_t times;
 		bool opens;
-	} table[] = { { 0, 7, false }, { 0, 8, true }, { 4, 3, false }, { 4, 4, true }, { 20, 19, false },
-		{ 20, 20, true }, { 1000, 15, false }, { 1000, 64, true } };
+	} table[] = { { "ff", 1, false }, { "fff", 1, true }, { "ffg", 2, false }, { "ffg", 3, true },
+		{ "gf", 3, false }, { "gf", 4, true }, { "ggf", 1000, false }, { "gfggf", 1000, false },
+		{ "gffgf", 1000, true } };
 	for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
 		struct rt_breaker breaker = { 0 };
-		end(&breaker, table[i].good, table[i].failed);
+		for (uint32_t t = 0; t < table[i].times; t++)
+			for (const char *call = table[i].calls; *call; call++)
+				rt_breaker_ended(&breaker, *call == 'f', false, 0);
 		assert_int_equal(breaker.state, table[i].opens ? RT_BREAKER_OPEN : RT_BREAKER_CLOSED);
 		assert_int_equal(breaker.opened, table[i].opens);
 	}
@@ -58,7 +62,7 @@ static void three_good_calls_close_it(void **state)
 	assert_false(rt_breaker_ended(&breaker, false, false, S));
 	assert_true(rt_breaker_ended(&breaker, false, false, S));
 	assert_int_equal(breaker.state, RT_BREAKER_CLOSED);
-	end(&breaker, 0, 7); /* counted anew */
+	end(&breaker, 0, 2); /* counted anew */
 	assert_int_equal(breaker.state, RT_BREAKER_CLOSED);
 }
 
@@ -119,7 +123,7 @@ static void only_so_many_copies(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(half_of_the_calls_open_it),
+		cmocka_unit_test(failures_open_it),
 		cmocka_unit_test(one_slow_verdict_opens_it),
 		cmocka_unit_test(three_good_calls_close_it),
 		cmocka_unit_test(one_bad_call_opens_it_for_longer),
