@@ -224,7 +224,7 @@ def test_a_replayed_hello_is_refused(files, cluster):
     assert "node 'replay' runs with the settings ''" in sentences[0]
     assert sentences[1] == "'replay' does not know the cluster secret of this placement service: give both the same --secret-file"
     end = time.monotonic() + 10
-    while not (strangers := [line for line in audit(cluster) if line['node'] == 'replay']):   # written after the answer
+    while not (strangers := [line for line in audit(cluster) if line.get('node') == 'replay']):   # written after the answer
         assert time.monotonic() < end, cluster.logs()
         time.sleep(0.01)
     assert [(line['msg'], line['name'], line['why']) for line in strangers] == [('refused', 'expert', sentences[1])]
