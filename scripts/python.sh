@@ -21,6 +21,6 @@ choose_python() {
 	PYTHON=$VENV/bin/python
 	(make_venv tests) && return
 	say "PyPI cannot be reached: taking Debian's Python packages"
-	install_packages python3-pytest python3-grpcio python3-protobuf
+	install_packages python3-pytest python3-pytest-xdist python3-grpcio python3-protobuf
 	PYTHON=/usr/bin/python3
 }

@@ -55,7 +55,7 @@ test_tsan() {
 
 test_clang() { run_ctest clang -L unit; }   # the other compiler: its warnings are errors too
 
-# cluster_of PRESET: cluster tests with that preset's programs.
+# cluster_of PRESET: cluster tests with that preset's programs. They wait half of their time, so two run at once.
 cluster_of() {
 	local junit directory
 	if ! (build "$1" "${PROGRAMS[@]}"); then
@@ -67,7 +67,7 @@ cluster_of() {
 	directory=$(build_directory "$1")
 	junit=$directory/junit-cluster.xml
 	rm -f "$junit"
-	(cd "$ROOT" && CADRE_BIN=$directory/bin "$PYTHON" -m pytest -q -p no:cacheprovider --junitxml "$junit" tests/cluster) || true
+	(cd "$ROOT" && CADRE_BIN=$directory/bin "$PYTHON" -m pytest -q -p no:cacheprovider -n 2 --junitxml "$junit" tests/cluster) || true
 	count_junit "$junit"
 }
 

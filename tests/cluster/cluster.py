@@ -25,10 +25,16 @@ GOLDEN = ROOT / 'tests' / 'golden'
 READY_S = 60
 
 
+def own_ports():
+    """Those of this worker, of several (pytest-xdist): below those that the system hands out (ip_local_port_range), so that whoever asks for any port meanwhile gets none of them."""
+    worker, workers = int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0')[2:]), int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
+    first, count = 10000, (32768 - 10000) // workers
+    return range(first + worker * count, first + (worker + 1) * count)
+
+
 def free_port():
-    """Below those that the system hands out (ip_local_port_range): whoever asks for any port meanwhile does not get this one."""
     while True:
-        port = random.randrange(10000, 32768)
+        port = random.choice(own_ports())
         with socket.socket() as s:
             try:
                 s.bind(('127.0.0.1', port))
