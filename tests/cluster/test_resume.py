@@ -186,14 +186,14 @@ def test_a_router_that_hangs_from_the_start(cluster):
 
 
 def test_an_answer_of_many_streams(cluster):
-    """One router, whose streams break after each token; without a limit, too."""
+    """One router, whose streams break after each message: of a token, or of several where the machine has too much to do; without a limit, too."""
     router = cluster.routers[0]
     whole, _, _ = generate([router], *SAMPLED, max_tokens=12)
     with Breaking(router, 1) as breaking:
         result, said, code = generate([breaking], *SAMPLED, max_tokens=12)
         assert code == 0, said
         same(result, whole)
-        assert 3 <= result['resumed'] < 12 and all(request.resume.fingerprint for request in breaking.asked[1:])
+        assert 1 <= result['resumed'] < 12 and all(request.resume.fingerprint for request in breaking.asked[1:])
         assert result['resumed'] == len(breaking.asked) - 1
 
         endless = ['--temperature', '0']
@@ -233,7 +233,7 @@ def test_a_call_that_a_server_cancels_goes_on(cluster):
     """gRPC does so to calls that cross the news that it shuts down."""
     router = cluster.routers[0]
     whole, _, _ = generate([router], *SAMPLED)
-    with Breaking(router, 5, code=grpc.StatusCode.CANCELLED) as breaking:
+    with Breaking(router, 1, code=grpc.StatusCode.CANCELLED) as breaking:
         result, said, code = generate([breaking, router], *SAMPLED)
         assert code == 0 and 'CANCELLED' in said
         same(result, whole)

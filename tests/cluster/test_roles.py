@@ -55,6 +55,14 @@ def cluster(files):
         yield cluster.wait_ready()
 
 
+@pytest.fixture
+def quiet(files):
+    """A cluster that has refused nobody yet: the audit log takes 20 refusals, and then 2 a second."""
+    secret = ['--secret-file', files / 'secret']
+    with Cluster(MODEL, experts=1, tls=files, placement_options=[*secret, '--log-format', 'json'], router_options=secret, expert_options=secret) as cluster:
+        yield cluster
+
+
 def channel(files, target, certificate):
     return grpc.secure_channel(target, certificates.credentials(files, certificate), options=[('grpc.use_local_subchannel_pool', 1)])
 
@@ -194,12 +202,12 @@ def test_cadrectl_shows_who_it_is(files, cluster):
         assert done.returncode == code and words in done.stdout + done.stderr, done
 
 
-def test_a_replayed_hello_is_refused(files, cluster):
+def test_a_replayed_hello_is_refused(files, quiet):
     """Whoever knows the secret gets as far as the settings; whoever only heard the same words does not, because the service's nonce is another."""
-    server = reflect.Server(cluster.placement_grpc, files)
+    server = reflect.Server(quiet.placement_grpc, files)
     nonce, said = b'n' * 32, None
     sentences = []
-    with channel(files, cluster.placement_grpc, 'expert') as connection:
+    with channel(files, quiet.placement_grpc, 'expert') as connection:
         for _ in range(2):
             report, order = server.message('cadre.v1.NodeReport').__class__, server.message('cadre.v1.NodeOrder').__class__
             reports = [report(challenge={'id': 'replay', 'nonce': nonce})]
@@ -213,7 +221,7 @@ def test_a_replayed_hello_is_refused(files, cluster):
             call = connection.stream_stream('/cadre.v1.Placement/Join', report.SerializeToString, order.FromString)(words(), timeout=20)
             challenge = next(call).challenge
             if said is None:
-                said = report(hello={'id': 'replay', 'role': 2, 'cluster': 'cadre', 'exchange_version': 3, 'model_fingerprint': cluster.status()['model_fingerprint']})
+                said = report(hello={'id': 'replay', 'role': 2, 'cluster': 'cadre', 'exchange_version': 3, 'model_fingerprint': quiet.status()['model_fingerprint']})
                 said.hello.mac = proof(SECRET.encode(), said.hello, nonce, challenge.nonce)
             reports.append(said)
             with pytest.raises(grpc.RpcError) as refused:
@@ -224,11 +232,11 @@ def test_a_replayed_hello_is_refused(files, cluster):
     assert "node 'replay' runs with the settings ''" in sentences[0]
     assert sentences[1] == "'replay' does not know the cluster secret of this placement service: give both the same --secret-file"
     end = time.monotonic() + 10
-    while not (strangers := [line for line in audit(cluster) if line.get('node') == 'replay']):   # written after the answer
-        assert time.monotonic() < end, cluster.logs()
+    while not (strangers := [line for line in audit(quiet) if line.get('node') == 'replay']):   # written after the answer
+        assert time.monotonic() < end, quiet.logs()
         time.sleep(0.01)
     assert [(line['msg'], line['name'], line['why']) for line in strangers] == [('refused', 'expert', sentences[1])]
-    assert metric(cluster.placement_http, 'cadre_calls_refused_total{reason="wrong_secret"}') == 1
+    assert metric(quiet.placement_http, 'cadre_calls_refused_total{reason="wrong_secret"}') == 1
 
 
 def test_no_log_shows_a_token(cluster):
