@@ -29,8 +29,9 @@ static void count_asked(struct pl_control *control, uint32_t asked[CAD_PROCESSES
 static bool is_source(const struct pl_control *control, uint32_t slot, uint32_t cell)
 {
 	const struct pl_node *node = &control->registry.nodes[slot];
-	return node->role == PL_ROLE_EXPERT && node->presence == PL_LIVE && node->exchange_address[0] &&
-		pl_reach_usable(control->reach, slot) && pl_control_now(control) >= control->shunned_ns[slot] &&
+	return node->role == PL_ROLE_EXPERT && node->presence == PL_LIVE && node->session &&
+		node->exchange_address[0] && pl_reach_usable(control->reach, slot) &&
+		pl_control_now(control) >= control->shunned_ns[slot] &&
 		pl_rollout_copy(control->rollout, slot, cell) == PL_COPY_READY;
 }
 

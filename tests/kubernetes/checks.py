@@ -382,6 +382,7 @@ def check_network(manifests, folder):
         ("placement", "router"): {port["router"]("http")},
         ("router", "expert"): exchange,
         ("expert", "router"): exchange,
+        ("expert", "expert"): exchange,
     }
     for source in manifests.workloads.values():
         for target in manifests.workloads.values():
