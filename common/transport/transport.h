@@ -104,7 +104,8 @@ CAD_MUST_USE enum cad_status cad_transport_listen(
  * until the next poll. */
 const char *cad_transport_address(const struct cad_transport *transport);
 /* Who may connect: where a link cannot ask who somebody is before it answers (UCX), it answers only
- * those. Adds to what was announced before, and remembers at least the last CAD_PROCESSES_MAX. */
+ * those. Adds to what was announced before, and remembers at least the last
+ * 2 * CAD_PROCESSES_MAX. */
 CAD_MUST_USE enum cad_status cad_transport_announce(
 	struct cad_transport *transport, const char *const *addresses, size_t count, struct cad_error *error);
 

@@ -24,6 +24,8 @@
 enum {
 	PEERS_FIRST = 64,
 	PEERS_MAX = 65536, /* all that were ever met */
+	/* all processes of a cluster, and what they were before they restarted */
+	ANNOUNCED_MAX = 2 * CAD_PROCESSES_MAX,
 };
 static const uint64_t KNOCK_NS_MAX = 5 * CAD_NS_PER_S;
 
@@ -84,7 +86,7 @@ static void announcement_drop(struct cad_ucx_link *link, struct cad_ucx_peer *pe
 /* Room for another: the oldest goes. Peers stand in the order in which they were met. */
 static void announcements_bound(struct cad_ucx_link *link)
 {
-	for (uint32_t i = 0; i < link->peers_count && link->announced_count >= CAD_PROCESSES_MAX; i++)
+	for (uint32_t i = 0; i < link->peers_count && link->announced_count >= ANNOUNCED_MAX; i++)
 		if (link->peers[i].address)
 			announcement_drop(link, &link->peers[i]);
 }
