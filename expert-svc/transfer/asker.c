@@ -142,6 +142,16 @@ static void job_put(struct ex_asker *asker, struct job *job)
 	job->used = false;
 }
 
+/* The text of a connection may begin with the node's name already. */
+static enum cad_status say_failure(const struct job *job, struct cad_error *error)
+{
+	const char *node = job->ask->node;
+	size_t length = strlen(node);
+	if (strncmp(job->text, node, length) == 0 && job->text[length] == ':')
+		return cad_error_set(error, CAD_ERR_PEER_LOST, "%s", job->text);
+	return cad_error_set(error, CAD_ERR_PEER_LOST, "%s: %s", node, job->text);
+}
+
 enum cad_status ex_asker_get(void *context, const struct ex_ask *ask, uint8_t *image, enum ex_source_failure *failure,
 	struct cad_error *error)
 {
@@ -169,7 +179,7 @@ enum cad_status ex_asker_get(void *context, const struct ex_ask *ask, uint8_t *i
 	*failure = job->failure;
 	enum cad_status status = CAD_OK;
 	if (job->failure != EX_SOURCE_FINE)
-		status = cad_error_set(error, CAD_ERR_PEER_LOST, "%s: %s", ask->node, job->text);
+		status = say_failure(job, error);
 	else if (!goes_on)
 		status = CAD_ERR_CANCELLED;
 	pthread_mutex_unlock(&asker->lock);
