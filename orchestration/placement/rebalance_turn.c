@@ -100,6 +100,8 @@ static void settle(struct pl_rebalances *rebalances, const struct pl_control_pro
 	r->seconds = (double)(r->settled_ms - r->forced_ms) * 1e-3;
 	if (r->moves_failed)
 		snprintf(text, sizeof text, "%u moves were backed out: %s", r->moves_failed, progress->text);
+	else if (r->moves_done < r->moves && progress->text[0])
+		snprintf(text, sizeof text, "%s", progress->text);
 	bool failed = r->moves_done == 0 && r->moves_failed > 0;
 	r->measuring = r->moves_done > 0;
 	pl_rebalance_end(rebalances, r, failed ? PL_REBALANCE_FAILED : PL_REBALANCE_DONE, text);

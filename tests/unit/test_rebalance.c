@@ -384,6 +384,13 @@ static void moves_that_were_backed_out_are_told(void **state)
 	must(start(world, false, &id, &error), &error);
 	planned_as(world, CAD_OK);
 	world->progress =
+		(struct pl_control_progress){ .moves = 4, .done = 2, .settled = true, .text = "the nodes are full" };
+	turn(world, 1);
+	assert_string_equal(get(world, id).text, "the nodes are full");
+
+	must(start(world, false, &id, &error), &error);
+	planned_as(world, CAD_OK);
+	world->progress =
 		(struct pl_control_progress){ .moves = 4, .failed = 4, .settled = true, .text = "e1 is full" };
 	turn(world, 1);
 	expect_state(world, id, PL_REBALANCE_FAILED);
