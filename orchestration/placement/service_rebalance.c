@@ -89,10 +89,8 @@ static void price_rows(struct pl_service *service, struct pl_planning_order *ord
 			sizeof(struct cadre_wire_sum) + (size_t)SUM_BYTES * spec->hidden);
 	order->token_bytes = (double)(spec->gate.topk * sizeof(struct cadre_wire_pair));
 	if (figures(service, now > 60 * CAD_NS_PER_S ? now - 60 * CAD_NS_PER_S : 0, now, &point) &&
-		point.nodes_per_token > 0 && point.bytes_per_token > 0) {
-		order->row_bytes = point.bytes_per_token / point.nodes_per_token;
-		order->token_bytes = 0;
-	}
+		point.nodes_per_token > 0 && point.bytes_per_token > order->token_bytes)
+		order->row_bytes = (point.bytes_per_token - order->token_bytes) / point.nodes_per_token;
 }
 
 static enum cad_status plan(void *context, struct pl_planning_order *order, struct cad_error *error)
