@@ -71,6 +71,11 @@ def shown(cluster, number, state):
     return until(lambda: (r := ask(cluster, 'rebalance', 'show', str(number)))['state'] == state and r)
 
 
+def gains(rebalance):
+    predicted = rebalance['predicted']
+    return predicted['after']['nodes_per_token'] < 0.9 * predicted['before']['nodes_per_token']
+
+
 def digests(cluster):
     return [cluster.routers[0].generate(text=text, max_tokens=12, ignore_eos=True).digest for text in ('int main(void)', 'Der Wind', 'SELECT * FROM')]
 
@@ -82,10 +87,10 @@ def test_a_rebalance_and_back(cluster, tmp_path):
     saved.write_text(cadrectl(cluster, 'map', 'show').stdout)
     with Load(cluster.routers[0]), Load(cluster.routers[0]):
         until(lambda: metric(cluster.placement_http, 'cadre_placement_routing_sample_tokens') > WARM_UP_TOKENS)
-        assert ask(cluster, 'rebalance', '--dry-run', '--time-limit', '1ms')['dry_run']
-        done = ask(cluster, 'rebalance', '--time-limit', '2s', '--reason', 'a test')
+        until(lambda: gains(ask(cluster, 'rebalance', '--dry-run', '--time-limit', '1s')))   # beside whatever else this machine does
+        done = ask(cluster, 'rebalance', '--time-limit', '5s', '--reason', 'a test')
         predicted = done['predicted']
-        assert predicted['after']['nodes_per_token'] < 0.9 * predicted['before']['nodes_per_token']
+        assert gains(done)
         moved = shown(cluster, done['id'], 'done')
         assert moved['moves_done'] == moved['moves'] > 0 and moved['measured']['before']['nodes_per_token'] > 2.5
         status = cluster.status()
