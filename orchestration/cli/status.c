@@ -48,7 +48,7 @@ static enum cad_status check_files(const void *values, struct cad_error *error)
 static const struct cad_options_spec spec = {
 	.program = "cadrectl status",
 	.summary =
-		"Shows nodes, the experts that each holds, the map's epoch, rates and memory. Exits with 3 when experts are on no node.",
+		"Shows nodes, the experts that each holds, the map's epoch, rates and memory, and what the cluster's routing costs: nodes and bytes per token, load. Exits with 3 when experts are on no node.",
 	.table = table,
 	.count = sizeof table / sizeof *table,
 	.check = check,
