@@ -154,6 +154,7 @@ void pl_control_save_wishes(struct pl_control *control)
 {
 	pl_state_begin(control->options.state);
 	pl_state_put_wishes(control->options.state, &control->options.shape, &control->force, &control->rules);
+	control->force.unsaved = false;
 	pl_control_commit(control);
 }
 

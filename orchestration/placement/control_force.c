@@ -51,8 +51,8 @@ static uint32_t find_old_place(const struct pl_control *control, uint32_t cell, 
 	return any;
 }
 
-/* The plan gives up a place that could not be had, and keeps the one that there is. Returns its
- * slot. */
+/* The plan gives up a place that could not be had, and keeps the one that there is, as of the end of
+ * the turn in the state file. Returns its slot. */
 static uint32_t keep_old_place(struct pl_control *control, uint32_t slot, uint32_t cell)
 {
 	struct pl_plan *plan = control->force.plan;
@@ -63,6 +63,7 @@ static uint32_t keep_old_place(struct pl_control *control, uint32_t slot, uint32
 
 	if (lost == PL_CLUSTER_ANY || !pl_plan_holds(plan, layer, expert, lost))
 		return old;
+	control->force.unsaved = true;
 	if (n != PL_CLUSTER_ANY)
 		pl_plan_put(plan, layer, expert, n);
 	if (pl_plan_count(plan, layer, expert) > 1)
@@ -85,7 +86,6 @@ void pl_force_stalled(void *context, uint32_t slot, uint32_t cell)
 	snprintf(progress->text, sizeof progress->text,
 		"layer %u expert %u did not come on for %llu s on node '%s', which was told to free it; %s", layer,
 		expert, (unsigned long long)(control->options.stall_ns / CAD_NS_PER_S), nodes[slot].id, stays);
-	pl_control_save_wishes(control);
 	progress->failed++;
 	control->stats.loads_stalled++;
 	control->target_due = true;
@@ -325,7 +325,7 @@ static enum cad_status check_shape(const struct pl_shape *shape, const struct pl
 	return CAD_OK;
 }
 
-/* `there`: the plan for the nodes of the scene. */
+/* Every expert has a node, and every node that gets one is there and has room. */
 static enum cad_status check_places(const struct pl_cluster *cluster, const struct pl_plan *plan,
 	const struct pl_scene *scene, struct cad_error *error)
 {

@@ -198,6 +198,8 @@ static uint64_t turn(struct pl_control *control, uint64_t now_ns)
 		.context = control,
 	};
 	pl_rollout_turn(control->rollout, routers_epoch(control), now_ns, &orders);
+	if (control->force.unsaved)
+		pl_control_save_wishes(control);
 	if (old_map_serves(control, now_ns, &until_ns))
 		return until_ns < deadline_ns ? until_ns : deadline_ns;
 	if (control->publish_forced || control->list_due || pl_rollout_publish_due(control->rollout, now_ns))

@@ -27,7 +27,7 @@ struct pl_claim {
 struct pl_force {
 	struct pl_cluster cluster; /* the ids of its nodes; they may be dead by now */
 	struct pl_plan *plan;      /* NULL: there is none */
-	bool paused;
+	bool paused, unsaved;      /* unsaved: the state file does not have the latest change */
 	uint64_t bytes_per_second; /* 0: the service's own rate */
 	struct pl_control_progress
 		progress; /* since it was applied; what can be counted at any time is not kept here */
