@@ -67,7 +67,7 @@ def channel(files, target, certificate):
     return grpc.secure_channel(target, certificates.credentials(files, certificate), options=[('grpc.use_local_subchannel_pool', 1)])
 
 READING = ('GetMap', 'GetStatus', 'WatchMap', 'GetHistory', 'GetPlacement', 'GetAuto')
-OPERATING = ('StartRebalance', 'ChangeRebalance', 'ApplyMap', 'SetAuto', 'RecordTrace')
+OPERATING = ('StartRebalance', 'ChangeRebalance', 'ApplyMap', 'SetAuto', 'Drain', 'SetPin', 'SetCopies', 'RecordTrace')
 PLACEMENT_METHODS = ('Join', *READING, *OPERATING)
 
 
