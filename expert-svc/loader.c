@@ -126,12 +126,12 @@ static void report_put(struct ex_loader *loader, struct ex_load_report *report)
 
 static uint64_t now_ns(void) { return cad_clock_now_ns(&cad_clock_system); }
 
-/* Nobody has changed his mind, and the process goes on. */
+/* No later order has come for the expert, and the process goes on. */
 static bool is_wished(struct piece *piece)
 {
 	struct ex_loader *loader = piece->loader;
 	pthread_mutex_lock(&loader->lock);
-	bool wished = !loader->stop && loader->wishes[piece->index] != WISH_FREE;
+	bool wished = !loader->stop && loader->wishes[piece->index] == WISH_NONE;
 	pthread_mutex_unlock(&loader->lock);
 	return wished;
 }

@@ -136,6 +136,7 @@ bool pl_copy_load(struct pl_rollout *rollout, uint32_t slot, uint32_t cell, uint
 		.cell = cell,
 		.moved_ns = now_ns,
 		.claim = pl_copy_state(&rollout->slots[slot], cell) == PL_COPY_CLAIMED,
+		.move = rollout->ready[cell] > 0,
 	};
 	pl_copy_become(rollout, slot, cell, PL_COPY_LOADING);
 	return true;
@@ -283,10 +284,7 @@ void pl_rollout_rate(struct pl_rollout *rollout, uint64_t bytes_per_second)
 
 uint64_t pl_rollout_rate_of(const struct pl_rollout *rollout, uint32_t cell)
 {
-	uint64_t rate = rollout->options.bytes_per_second, moves = rollout->options.moves_max;
-	if (rate == 0 || rollout->ready[cell] == 0)
-		return 0;
-	return rate > moves ? rate / moves : 1;
+	return rollout->ready[cell] > 0 ? rollout->options.bytes_per_second : 0;
 }
 
 uint32_t pl_rollout_in_flight(const struct pl_rollout *rollout) { return (uint32_t)rollout->loads_count; }

@@ -174,6 +174,20 @@ static uint32_t list_loads(struct pl_rollout *rollout, uint32_t s, uint64_t now_
 	return count;
 }
 
+/* Moves whose experts nobody serves any more do not keep to the rate, nor to a source that is gone:
+ * they are ordered again, which replaces the order before. */
+static void hurry(struct pl_rollout *rollout, const struct pl_rollout_orders *orders)
+{
+	for (size_t i = 0; i < rollout->loads_count; i++) {
+		struct pl_rollout_loading *load = &rollout->loads[i];
+		if (!load->move || rollout->ready[load->cell] > 0 || !rollout->slots[load->slot].reachable)
+			continue;
+		load->move = false;
+		orders->load(orders->context, load->slot, &load->cell, 1);
+		rollout->acted++;
+	}
+}
+
 /* Loads that do not come on are given up, and tried again elsewhere, or here after a while. */
 static void back_out(struct pl_rollout *rollout, uint64_t now_ns, const struct pl_rollout_orders *orders)
 {
@@ -200,6 +214,7 @@ void pl_rollout_turn(
 {
 	take_stock(rollout);
 	back_out(rollout, now_ns, orders);
+	hurry(rollout, orders);
 	for (uint32_t s = 0; s < rollout->slots_end; s++) {
 		struct pl_rollout_slot *slot = &rollout->slots[s];
 		if (!slot->copies)

@@ -384,6 +384,26 @@ static void needed_first(void **state)
 	setting_close(&s);
 }
 
+/* A later order replaces one that is being carried out: nobody serves the expert any more. */
+static void ordered_again(void **state)
+{
+	(void)state;
+	struct setting s;
+	setting_open(&s, "olmoe-a", CAD_WEIGHTS_AS_IS, CREEPS);
+	order(&s, 1000);
+	while (!atomic_load(&s.node.asked))
+		sched_yield();
+	ex_loader_load(s.loader, LAYER, EXPERT, &(struct ex_load){ .node = NULL });
+	struct ex_load_report *report;
+	while ((report = next_report(&s))->outcome == EX_LOAD_UNDER_WAY)
+		free(report);
+	assert_int_equal(report->outcome, EX_LOAD_LOADED);
+	assert_string_equal(report->source, "checkpoint");
+	free(report);
+	check_held(&s);
+	setting_close(&s);
+}
+
 /* ---- the store, read while it changes ---- */
 
 struct reading {
@@ -461,6 +481,7 @@ int main(void)
 		cmocka_unit_test(stopped),
 		cmocka_unit_test(paced),
 		cmocka_unit_test(needed_first),
+		cmocka_unit_test(ordered_again),
 		cmocka_unit_test(freed_while_it_is_copied),
 		cmocka_unit_test(what_is_not_there_is_not_read),
 	};

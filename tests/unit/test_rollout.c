@@ -96,14 +96,14 @@ static void join(struct fixture *fixture, uint32_t slot, uint64_t memory, const 
 	pl_rollout_join(fixture->rollout, slot, held);
 }
 
-static int setup(void **state)
+static int setup_with(void **state, uint32_t moves_max)
 {
 	struct fixture *fixture = calloc(1, sizeof *fixture);
 	const struct pl_rollout_options options = {
 		.shape = { layers, 2, CELLS / 2 },
 		.expert_bytes = BYTES,
 		.loads_max = 3,
-		.moves_max = 1,
+		.moves_max = moves_max,
 		.publish_interval_ns = INTERVAL,
 		.free_grace_ns = FREE_GRACE,
 		.retry_ns = RETRY,
@@ -116,6 +116,9 @@ static int setup(void **state)
 
 	return 0;
 }
+
+static int setup(void **state) { return setup_with(state, 1); }
+static int setup_four(void **state) { return setup_with(state, 4); }
 
 static int teardown(void **state)
 {
@@ -401,6 +404,28 @@ static void moves_keep_to_the_rate(void **state)
 	assert_string_equal(turn(fixture, 0, 110), "load 1: 1; ");
 }
 
+/* The node that serves the expert is lost: the move is ordered again, once, without a rate. */
+static void a_move_becomes_needed(void **state)
+{
+	struct fixture *fixture = *state;
+	pl_rollout_rate(fixture->rollout, BYTES * CAD_NS_PER_S / 100);
+	join(fixture, 0, 1000, "00000000");
+	join(fixture, 1, 1000, "00000000");
+	target(fixture, 0, "10000000");
+	assert_string_equal(turn(fixture, 0, 1), "load 0: 0; ");
+	pl_rollout_loaded(fixture->rollout, 0, 0, true, 2);
+	target(fixture, 0, "00000000");
+	target(fixture, 1, "10000000");
+	assert_string_equal(turn(fixture, 0, 10), "load 1: 0; ");
+	assert_string_equal(turn(fixture, 0, 11), "");
+	pl_rollout_drop(fixture->rollout, 0);
+	assert_string_equal(turn(fixture, 0, 12), "load 1: 0; ");
+	assert_int_equal(pl_rollout_rate_of(fixture->rollout, 0), 0);
+	assert_string_equal(turn(fixture, 0, 13), "");
+	pl_rollout_loaded(fixture->rollout, 1, 0, true, 14);
+	assert_int_equal(pl_rollout_copy(fixture->rollout, 1, 0), PL_COPY_READY);
+}
+
 /* A load that does not come on is given up; one that a node has not begun, because it is busy with
  * one ordered before, is not. */
 static void stalled_load_is_backed_out(void **state)
@@ -594,6 +619,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(wrong_checksum_is_freed_and_not_asked_for_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(join_tells_what_is_left, setup, teardown),
 		cmocka_unit_test_setup_teardown(moves_keep_to_the_rate, setup, teardown),
+		cmocka_unit_test_setup_teardown(moves_keep_to_the_rate, setup_four, teardown),
+		cmocka_unit_test_setup_teardown(a_move_becomes_needed, setup, teardown),
 		cmocka_unit_test_setup_teardown(stalled_load_is_backed_out, setup, teardown),
 		cmocka_unit_test_setup_teardown(full_nodes_swap_over_a_third, setup, teardown),
 		cmocka_unit_test_setup_teardown(full_nodes_swap_while_a_second_copy_is_away, setup, teardown),
