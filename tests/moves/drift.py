@@ -4,7 +4,7 @@
 Half an hour: the mix stands still, goes once around the domains, and stands still again. For each window of it, nodes per token and load are
 told three times: as measured (of the placement in force, by automatic mode), of the placement that automatic mode began with, had it stayed
 (`frozen`), and of a plan made for just this window's tokens afterwards (`oracle`). The last two are computed from the routing that comes
-back with the answers.
+back with the answers. So is the cost, by which automatic mode decides: nodes per token, and what load above a tenth adds.
 """
 import json
 import math
@@ -33,8 +33,11 @@ SAMPLE_S = 90                # traffic before the first plan
 LAST_S = 10                  # after a window, until its last answers have come
 BACK_S = 600                 # an expert that returns to a node sooner has swung
 
-HEAD = '''| minute | domain | nodes per token: automatic | frozen | oracle | load: automatic | frozen | oracle | moves |
-|---|---|---|---|---|---|---|---|---|'''
+LOAD_WEIGHT, LOAD_FREE = 0.75, 1.1   # of the cost by which automatic mode decides (docs/PLANNER.md)
+PLACEMENTS = ('automatic', 'frozen', 'oracle')
+
+HEAD = '''| minute | domain | cost: automatic | frozen | oracle | nodes per token: automatic | frozen | oracle | load: automatic | frozen | oracle | moves |
+|---|---|---|---|---|---|---|---|---|---|---|---|'''
 
 
 class Row:
@@ -113,7 +116,7 @@ def oracle(selected, cells):
         file.writelines(f'{request},{position},{layer},{",".join(map(str, experts))}\n' for request, position, layer, experts in sorted(selected))
         file.flush()
         experts = 1 + max(expert for _, expert in cells)
-        done = subprocess.run([BIN / 'cadrectl', 'plan', '--trace', file.name, '--experts', str(experts), '--nodes', '4', '--slots-per-node', str(experts // 4), '--copies', '0', '--holdout', '0',
+        done = subprocess.run([BIN / 'cadrectl', 'plan', '--trace', file.name, '--experts', str(experts), '--nodes', '4', '--slots-per-node', str(experts), '--copies', '0', '--holdout', '0',
                                '--rounds', '12', '-o', 'json'], check=True, capture_output=True, text=True)
     return {(int(layer), int(expert)): frozenset(nodes) for layer, found in json.loads(done.stdout)['layers'].items() for expert, nodes in found.items()}
 
@@ -175,14 +178,20 @@ def load_of(requests):
     return sum(max(c.values()) / (sum(c.values()) / len(c)) for c in layers.values()) / len(layers)
 
 
-def mean(entry, which, what):
-    return sum(window[which][what] for window in entry['windows']) / len(entry['windows'])
+def price(nodes, load):
+    return nodes * (1 + LOAD_WEIGHT * max(0, load - LOAD_FREE))
+
+
+def means(windows):
+    """Of cost, nodes per token and load, for each of PLACEMENTS."""
+    values = [[(price(*w[which]), *w[which]) for w in windows] for which in PLACEMENTS]
+    return [[sum(v[i] for v in of_one) / len(windows) for of_one in values] for i in range(3)]
 
 
 def summed_up(entry):
-    nodes, load = ([mean(entry, which, what) for which in ('automatic', 'frozen', 'oracle')] for what in (0, 1))
-    return (f'nodes per token {nodes[0]:.3f} with automatic mode, {nodes[1]:.3f} had the placement stayed, {nodes[2]:.3f} of the oracle; load {load[0]:.2f}, {load[1]:.2f}, {load[2]:.2f}; '
-            f'{entry["moves"]} moves, of which {entry["swings"]} back to where the expert was less than {BACK_S // 60} minutes before')
+    cost_of, nodes, load = means(entry['windows'])
+    return (f'cost {cost_of[0]:.3f} with automatic mode, {cost_of[1]:.3f} had the placement stayed, {cost_of[2]:.3f} of the oracle; nodes per token {nodes[0]:.3f}, {nodes[1]:.3f}, {nodes[2]:.3f}; '
+            f'load {load[0]:.2f}, {load[1]:.2f}, {load[2]:.2f}; {entry["moves"]} moves, of which {entry["swings"]} back to where the expert was less than {BACK_S // 60} minutes before')
 
 
 def line(e):
@@ -190,10 +199,8 @@ def line(e):
     lines = []
     for i in range(0, len(e['windows']), 5):
         part = e['windows'][i:i + 5]
-
-        def average(which, what):
-            return sum(w[which][what] for w in part) / len(part)
-        cells = [f'{part[0]["minute"]:.0f} to {part[-1]["minute"] + 1:.0f}', f'{part[0]["domain"]} to {part[-1]["domain"]}', *(f'{average(w, 0):.3f}' for w in ('automatic', 'frozen', 'oracle')),
-                 *(f'{average(w, 1):.2f}' for w in ('automatic', 'frozen', 'oracle')), str(sum(w['moves'] for w in part))]
+        costs, nodes, loads = means(part)
+        cells = [f'{part[0]["minute"]:.0f} to {part[-1]["minute"] + 1:.0f}', f'{part[0]["domain"]} to {part[-1]["domain"]}', *(f'{value:.3f}' for value in costs + nodes),
+                 *(f'{value:.2f}' for value in loads), str(sum(w['moves'] for w in part))]
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines)
