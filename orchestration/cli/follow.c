@@ -83,7 +83,7 @@ static void print_figures(const Cadre__V1__Rebalance *r)
 
 static void print_table(const Cadre__V1__Rebalance *r)
 {
-	cl_line(stdout, "%s %llu%s: %s%s%s", r->what, (unsigned long long)r->id, r->dry_run ? " (dry run)" : "",
+	cl_line(stdout, "%s (%llu)%s: %s%s%s", r->what, (unsigned long long)r->id, r->dry_run ? ", dry run" : "",
 		cl_rebalance_state_name(r->state), r->text[0] ? ", " : "", r->text);
 	if (r->reason[0])
 		cl_line(stdout, "  by %s: %s", r->who, r->reason);

@@ -84,9 +84,8 @@ static bool on_changed(void *context, const ProtobufCMessage *message)
 		cl_print_json(json_pack("{s:I, s:I, s:b}", "moves", (json_int_t)changed->moves, "bytes",
 			(json_int_t)changed->bytes, "dry_run", options->change.dry_run));
 	else
-		printf("%s%u moves, %.1f MiB\n",
-			options->change.dry_run ? "not done: this would make " : "done: ", changed->moves,
-			(double)changed->bytes / (1 << 20));
+		printf("%s: %u %s, %.1f MiB\n", options->change.dry_run ? "dry run" : "done", changed->moves,
+			changed->moves == 1 ? "move" : "moves", (double)changed->bytes / (1 << 20));
 	return true;
 }
 

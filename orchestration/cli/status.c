@@ -107,10 +107,10 @@ static void print_rebalance(const Cadre__V1__ClusterStatus *status)
 	const char *automatic = status->auto_on ? "; auto is on" : "";
 
 	if (r && r->measuring)
-		cl_line(stdout, "%s %llu: done, its effect is being measured%s", r->what, (unsigned long long)r->id,
+		cl_line(stdout, "%s (%llu): done, its effect is being measured%s", r->what, (unsigned long long)r->id,
 			automatic);
 	else if (r)
-		cl_line(stdout, "%s %llu: %s, %u of %u moves, %.1f of %.1f MiB%s", r->what, (unsigned long long)r->id,
+		cl_line(stdout, "%s (%llu): %s, %u of %u moves, %.1f of %.1f MiB%s", r->what, (unsigned long long)r->id,
 			cl_rebalance_state_name(r->state), r->moves_done, r->moves, (double)r->bytes_done / (1 << 20),
 			(double)r->bytes / (1 << 20), automatic);
 	else if (status->auto_on)
