@@ -44,6 +44,10 @@ class Request(Asker):
         """Times between two messages that ended in the window."""
         return [b - a for a, b in zip(self.came_at, self.came_at[1:]) if since <= b < until]
 
+    def first(self, since, until):
+        """How long the first one took, if it came in the window: a list of none or one."""
+        return [at - self.began for at in self.came_at[:1] if since <= at < until]
+
 
 class OpenLoop(threading.Thread):
     """`ask(k)` is the k-th request, as a dict: prompt, tokens, and what else Request takes. Use as a context manager."""
@@ -84,8 +88,9 @@ class OpenLoop(threading.Thread):
             client.close()
 
     def window(self, since, until, without=()):
-        """What users saw in it: figures of the gaps between two tokens. `without`: indices of requests that do not count."""
-        return Window([gap for i, request in enumerate(self.requests) if i not in without for gap in request.gaps(since, until)])
+        """What users saw in it. `without`: indices of requests that do not count."""
+        counted = [request for i, request in enumerate(self.requests) if i not in without]
+        return Window([gap for r in counted for gap in r.gaps(since, until)], [wait for r in counted for wait in r.first(since, until)])
 
     def running_at(self, router):
         """Requests that wait for an answer of this router: their indices."""
@@ -101,12 +106,13 @@ class OpenLoop(threading.Thread):
 
 
 class Window:
-    """Figures of gaps, in seconds."""
+    """Figures of the gaps between two messages and of the waits for the first one, in seconds."""
 
-    def __init__(self, gaps):
+    def __init__(self, gaps, firsts):
         ordered = sorted(gaps)
+        self.first = max(firsts, default=0.0)
         self.count = len(ordered)
         self.p50, self.p99, self.longest = (ordered[int(share * (len(ordered) - 1))] if ordered else 0.0 for share in (0.5, 0.99, 1.0))
 
     def as_dict(self):
-        return {'gaps': self.count, 'p50_s': self.p50, 'p99_s': self.p99, 'longest_s': self.longest}
+        return {'gaps': self.count, 'p50_s': self.p50, 'p99_s': self.p99, 'longest_s': self.longest, 'first_s': self.first}

@@ -103,8 +103,9 @@ def spread(results):
 
 
 def figures(windows):
-    """Of repetitions: medians, and the longest gap of all."""
-    return {'p50_s': statistics.median(w.p50 for w in windows), 'p99_s': statistics.median(w.p99 for w in windows), 'longest_s': max(w.longest for w in windows), 'all': [w.as_dict() for w in windows]}
+    """Of repetitions: medians, and the longest gap and first wait of all."""
+    return {'p50_s': statistics.median(w.p50 for w in windows), 'p99_s': statistics.median(w.p99 for w in windows), 'longest_s': max(w.longest for w in windows),
+            'first_s': max(w.first for w in windows), 'all': [w.as_dict() for w in windows]}
 
 
 def before(result):
@@ -138,7 +139,7 @@ def line(e):
 
 
 def milliseconds(window):
-    return ' / '.join(f'{window[key] * 1000:.1f}' for key in ('p50_s', 'p99_s', 'longest_s'))
+    return ' / '.join(f'{window[key] * 1000:.1f}' for key in ('p50_s', 'p99_s', 'longest_s', 'first_s'))
 
 
 def missed(as_aimed):
