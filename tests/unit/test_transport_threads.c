@@ -63,7 +63,6 @@ static void *server_run(void *context)
 			while (server->held_count > 0)
 				answer(server->held[--server->held_count]);
 	}
-	cad_transport_destroy(server->transport);
 	return NULL;
 }
 
@@ -234,6 +233,7 @@ static void threads(void **state)
 		atomic_store(&servers[i].stop, true);
 		cad_transport_wake(servers[i].transport);
 		pthread_join(servers[i].thread, NULL);
+		cad_transport_destroy(servers[i].transport); /* nobody wakes it any more */
 	}
 
 	cad_local_hub_destroy(hub);
