@@ -219,12 +219,12 @@ def test_routers_that_cannot_resume(cluster):
             if field in message.DESCRIPTOR.fields_by_name:
                 message.ClearField(field)
 
-    with Breaking(router, 5) as breaking, Breaking(router, None, forget) as old:
+    with Breaking(router, 1) as breaking, Breaking(router, None, forget) as old:
         result, said, code = generate([breaking, old, router], *SAMPLED)
         assert code == 0 and 'does not know how to resume' in said
         same(result, whole)
         assert result['computed_by'] == f'router {breaking.grpc}, then router {router.grpc}'
-    with Breaking(router, 5, forget) as old:
+    with Breaking(router, 1, forget) as old:
         _, said, code = generate([old, router], *SAMPLED)
         assert code == 1 and 'did not say how its answer can be resumed' in said
 
@@ -246,7 +246,7 @@ def test_another_model_does_not_continue(cluster):
         if 'fingerprint' in message.DESCRIPTOR.fields_by_name and message.fingerprint:
             message.fingerprint = 'of another/model'
 
-    with Breaking(router, 5, lie) as breaking:
+    with Breaking(router, 1, lie) as breaking:
         _, said, code = generate([breaking, router], *SAMPLED)
         assert code == 1 and "the answer comes from model/settings 'of another/model', but this router computes with" in said
 

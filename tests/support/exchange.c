@@ -124,6 +124,7 @@ static void on_connection(struct cad_transport *transport, struct cad_connection
 	assert_int_equal(state, CAD_CONNECTION_CLOSED);
 	assert_true(status < 0);
 	struct exchange_closed *closed = &node->closed[node->closed_count++ % EXCHANGE_LOG_MAX];
+	closed->connection = connection;
 	closed->status = status;
 	snprintf(closed->text, sizeof closed->text, "%s", text);
 }

@@ -40,6 +40,7 @@ struct exchange {
 enum exchange_serve { EXCHANGE_ANSWER, EXCHANGE_HOLD };
 
 struct exchange_closed {
+	const struct cad_connection *connection; /* gone: a name, to compare */
 	enum cad_status status;
 	char text[400];
 };
