@@ -39,6 +39,7 @@ struct ex_loader {
 	bool *busy;                     /* [layers][experts]: a thread works on it; its next wish waits */
 	struct order **orders;          /* [layers][experts]: of a wish to hold; NULL: from the checkpoint */
 	uint32_t frees, loads, running; /* how many of each */
+	uint32_t freeing;               /* of those running: no load begins until its room is there */
 	struct ex_load_report *first, **last;
 	bool stop;
 	unsigned threads_count;
@@ -76,7 +77,7 @@ static bool take(struct ex_loader *loader, bool takes_paced, struct piece *piece
 	*piece = (struct piece){ .loader = loader };
 	piece->hold = !(loader->frees > 0 && find(loader, WISH_FREE, false, &piece->index));
 	if (piece->hold &&
-		!(loader->loads > 0 &&
+		!(loader->loads > 0 && loader->freeing == 0 &&
 			(find(loader, WISH_HOLD, false, &piece->index) ||
 				(takes_paced && find(loader, WISH_HOLD, true, &piece->index)))))
 		return false;
@@ -86,6 +87,7 @@ static bool take(struct ex_loader *loader, bool takes_paced, struct piece *piece
 	loader->orders[piece->index] = NULL;
 	loader->busy[piece->index] = true;
 	loader->running++;
+	loader->freeing += !piece->hold;
 	return true;
 }
 
@@ -261,6 +263,7 @@ static void work(struct ex_loader *loader, bool takes_paced)
 			free(report);
 		loader->busy[piece.index] = false;
 		loader->running--;
+		loader->freeing -= !piece.hold;
 		pthread_cond_broadcast(&loader->work); /* the expert may have a new wish */
 		pthread_mutex_unlock(&loader->lock);
 		loader->options.changed(loader->options.context);
