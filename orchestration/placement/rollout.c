@@ -266,14 +266,17 @@ void pl_rollout_work(const struct pl_rollout *rollout, struct pl_rollout_work *w
 	*work = (struct pl_rollout_work){ .stuck = rollout->stuck };
 	for (size_t i = 0; i < rollout->loads_count; i++)
 		work->loading_bytes += rollout->loads[i].bytes;
-	for (uint32_t s = 0; s < rollout->slots_end; s++)
-		for (uint32_t cell = 0; rollout->slots[s].copies && cell < rollout->cells; cell++) {
-			enum pl_copy state = pl_copy_state(&rollout->slots[s], cell);
-			bool wanted = rollout->slots[s].copies[cell] & PL_MARK_TARGET;
-			work->loading += state == PL_COPY_LOADING;
+	work->loading = (uint32_t)rollout->loads_count;
+	for (uint32_t s = 0; s < rollout->slots_end; s++) {
+		const struct pl_rollout_slot *slot = &rollout->slots[s];
+		for (uint32_t cell = 0; slot->copies && (cell = pl_copy_next(rollout, slot, cell)) < rollout->cells;
+			cell++) {
+			enum pl_copy state = pl_copy_state(slot, cell);
+			bool wanted = slot->copies[cell] & PL_MARK_TARGET;
 			work->pending += wanted && state != PL_COPY_LOADING && state != PL_COPY_READY;
 			work->leaving += !wanted && state != PL_COPY_LOADING && state != PL_COPY_NONE;
 		}
+	}
 }
 
 void pl_rollout_rate(struct pl_rollout *rollout, uint64_t bytes_per_second)

@@ -82,6 +82,15 @@ static inline enum pl_copy pl_copy_state(const struct pl_rollout_slot *slot, uin
 	return (enum pl_copy)(slot->copies[cell] & PL_COPY_MASK);
 }
 
+/* The first copy of a node from `cell` on that is there or wanted; `cells`: none. Most are neither, so
+ * whatever looks at all copies of all nodes goes by this. */
+static inline uint32_t pl_copy_next(const struct pl_rollout *rollout, const struct pl_rollout_slot *slot, uint32_t cell)
+{
+	while (cell < rollout->cells && (slot->copies[cell] & (PL_COPY_MASK | PL_MARK_TARGET)) == PL_COPY_NONE)
+		cell++;
+	return cell;
+}
+
 /* ---- changes of a copy (rollout.c) ---- */
 
 /* Every change of a state goes through here, so that the counts, the lists and the flags for the

@@ -12,7 +12,7 @@ static void take_stock_of(struct pl_rollout *rollout, uint32_t s)
 {
 	struct pl_rollout_slot *slot = &rollout->slots[s];
 	slot->pending = slot->claimed = slot->unwanted = 0;
-	for (uint32_t cell = 0; cell < rollout->cells; cell++) {
+	for (uint32_t cell = 0; (cell = pl_copy_next(rollout, slot, cell)) < rollout->cells; cell++) {
 		enum pl_copy state = pl_copy_state(slot, cell);
 		bool ready = state == PL_COPY_READY, wanted = slot->copies[cell] & PL_MARK_TARGET;
 		rollout->ready[cell] += ready && slot->usable;
@@ -48,11 +48,14 @@ static void take_stock(struct pl_rollout *rollout)
 			take_stock_of(rollout, s);
 	for (size_t i = 0; i < rollout->loads_count; i++)
 		rollout->moving += rollout->ready[rollout->loads[i].cell] > 0;
-	for (uint32_t s = 0; s < rollout->slots_end; s++)
-		for (uint32_t cell = 0; rollout->slots[s].copies && rollout->slots[s].pending && cell < rollout->cells;
-			cell++)
-			rollout->moves_pending += is_pending(&rollout->slots[s], cell) && rollout->ready[cell] > 0 &&
-				rollout->surplus[cell] > 0;
+	for (uint32_t s = 0; s < rollout->slots_end; s++) {
+		const struct pl_rollout_slot *slot = &rollout->slots[s];
+		if (!slot->copies || slot->pending == 0)
+			continue;
+		for (uint32_t cell = 0; (cell = pl_copy_next(rollout, slot, cell)) < rollout->cells; cell++)
+			rollout->moves_pending +=
+				is_pending(slot, cell) && rollout->ready[cell] > 0 && rollout->surplus[cell] > 0;
+	}
 }
 
 /* ---- out ---- */
@@ -62,7 +65,9 @@ static void take_stock(struct pl_rollout *rollout)
 static void settle_ready(struct pl_rollout *rollout, uint32_t s)
 {
 	struct pl_rollout_slot *slot = &rollout->slots[s];
-	for (uint32_t cell = 0; slot->unwanted && cell < rollout->cells; cell++) {
+	if (slot->unwanted == 0)
+		return;
+	for (uint32_t cell = 0; (cell = pl_copy_next(rollout, slot, cell)) < rollout->cells; cell++) {
 		bool wanted = slot->copies[cell] & PL_MARK_TARGET;
 		bool needed = rollout->whole_ready[cell] == 0, lent = slot->copies[cell] & PL_MARK_LENT;
 		if (pl_copy_state(slot, cell) == PL_COPY_READY && !wanted && rollout->wanted[cell] > 0 &&
@@ -158,7 +163,9 @@ static uint32_t list_loads(struct pl_rollout *rollout, uint32_t s, uint64_t now_
 	struct pl_rollout_slot *slot = &rollout->slots[s];
 	uint32_t count = 0;
 
-	for (uint32_t cell = 0; slot->pending + slot->claimed && cell < rollout->cells; cell++) {
+	if (slot->pending + slot->claimed == 0)
+		return 0;
+	for (uint32_t cell = 0; (cell = pl_copy_next(rollout, slot, cell)) < rollout->cells; cell++) {
 		bool claimed = pl_copy_state(slot, cell) == PL_COPY_CLAIMED && is_of_use(rollout, slot, cell);
 		if (!claimed && !is_pending(slot, cell))
 			continue;
