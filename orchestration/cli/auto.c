@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl auto on|off|status`: whether the cluster moves experts by itself. */
+#include "common/base/bytes.h"
 #include "common/base/clock.h"
 #include "orchestration/cli/operate.h"
 #include "orchestration/cli/share.h"
@@ -93,6 +94,7 @@ static bool on_status(void *context, const ProtobufCMessage *message)
 	const struct options *options = context;
 	const Cadre__V1__AutoStatus *status = (const Cadre__V1__AutoStatus *)message;
 	const Cadre__V1__AutoSettings *settings = status->settings;
+	char most[CAD_BYTES_TEXT_BYTES], moved[CAD_BYTES_TEXT_BYTES];
 
 	if (!settings)
 		return true;
@@ -105,9 +107,9 @@ static bool on_status(void *context, const ProtobufCMessage *message)
 		return true;
 	}
 
-	printf("auto is %s: it looks every %.0f s, wants a gain of %.4g %%, and moves at most %.4g GiB within an hour (%.4g GiB in the last)\n",
+	printf("auto is %s: it looks every %.0f s, wants a gain of %.4g %%, and moves at most %s within an hour (%s in the last)\n",
 		settings->on ? "on" : "off", (double)settings->every_ms * 1e-3, 100 * settings->gain_min,
-		(double)settings->bytes_per_hour / (1 << 30), (double)status->bytes_moved / (1 << 30));
+		cad_bytes_text(settings->bytes_per_hour, most), cad_bytes_text(status->bytes_moved, moved));
 	if (status->last[0])
 		cl_line(stdout, "last look, %.0f s ago: %s", (double)status->last_ms * 1e-3, status->last);
 	if (settings->on)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/cli/follow.h"
 
+#include "common/base/bytes.h"
 #include "common/base/clock.h"
 #include "orchestration/cli/effect.h"
 #include "orchestration/cli/when.h"
@@ -83,6 +84,8 @@ static void print_figures(const Cadre__V1__Rebalance *r)
 
 static void print_table(const Cadre__V1__Rebalance *r)
 {
+	char bytes[CAD_BYTES_TEXT_BYTES];
+
 	cl_line(stdout, "%s (%llu)%s: %s%s%s", r->what, (unsigned long long)r->id, r->dry_run ? ", dry run" : "",
 		cl_rebalance_state_name(r->state), r->text[0] ? ", " : "", r->text);
 	if (r->reason[0])
@@ -90,7 +93,7 @@ static void print_table(const Cadre__V1__Rebalance *r)
 	if (r->tokens_planned_on && r->tokens_measured_on)
 		printf("  planned in %.1f s on %llu tokens, the prediction is of %llu others\n", r->planning_seconds,
 			(unsigned long long)r->tokens_planned_on, (unsigned long long)r->tokens_measured_on);
-	printf("  %u copies to load, %.1f MiB", r->moves, (double)r->bytes / (1 << 20));
+	printf("  %u copies to load, %s", r->moves, cad_bytes_text(r->bytes, bytes));
 	if (!r->dry_run && r->state != CADRE__V1__REBALANCE_STATE__REBALANCE_STATE_PLANNING)
 		printf("; %u done in %.1f s, %u backed out", r->moves_done, r->seconds, r->moves_failed);
 	printf("%s\n", r->measuring ? "; the effect is being measured" : "");
@@ -155,7 +158,7 @@ static void hide(struct following *following)
 
 static void show_progress(struct following *following, const Cadre__V1__Rebalance *r)
 {
-	char text[160];
+	char text[160], done[CAD_BYTES_TEXT_BYTES], all[CAD_BYTES_TEXT_BYTES];
 
 	if (r->state == CADRE__V1__REBALANCE_STATE__REBALANCE_STATE_PLANNING)
 		snprintf(text, sizeof text, "rebalance %llu: planning", (unsigned long long)r->id);
@@ -163,9 +166,9 @@ static void show_progress(struct following *following, const Cadre__V1__Rebalanc
 		snprintf(text, sizeof text, "rebalance %llu: %u moves done in %.1f s, measuring",
 			(unsigned long long)r->id, r->moves_done, r->seconds);
 	else
-		snprintf(text, sizeof text, "rebalance %llu: %s, %u of %u moves, %.1f of %.1f MiB, %u under way",
+		snprintf(text, sizeof text, "rebalance %llu: %s, %u of %u moves, %s of %s, %u under way",
 			(unsigned long long)r->id, cl_rebalance_state_name(r->state), r->moves_done, r->moves,
-			(double)r->bytes_done / (1 << 20), (double)r->bytes / (1 << 20), r->moves_in_flight);
+			cad_bytes_text(r->bytes_done, done), cad_bytes_text(r->bytes, all), r->moves_in_flight);
 	show(following, text);
 }
 

@@ -5,6 +5,7 @@
  * A file names its nodes ("node_ids"), or it says only how many they are, as after `plan --nodes N`:
  * then its node 0 is the first of the cluster's, by id, and so on.
  */
+#include "common/base/bytes.h"
 #include "common/rpc/codec.h"
 #include "orchestration/cli/follow.h"
 #include "orchestration/planner/objective/cluster.h"
@@ -313,6 +314,7 @@ static void print_diff(const struct present *present, const struct pl_plan *want
 	const struct pl_plan *now = present->plan;
 	const struct pl_moves moves = pl_moves_between(now, wanted, cluster, 0);
 	json_t *list = json_array();
+	char bytes[CAD_BYTES_TEXT_BYTES];
 
 	for (uint32_t l = 0; l < now->layers; l++)
 		for (uint32_t e = 0; e < now->experts; e++) {
@@ -339,8 +341,8 @@ static void print_diff(const struct present *present, const struct pl_plan *want
 		return;
 	}
 	json_decref(list);
-	printf("%llu copies to load, %llu to free, %.1f MiB\n", (unsigned long long)moves.loads,
-		(unsigned long long)moves.frees, (double)moves.bytes / (1 << 20));
+	printf("%llu copies to load, %llu to free, %s\n", (unsigned long long)moves.loads,
+		(unsigned long long)moves.frees, cad_bytes_text(moves.bytes, bytes));
 }
 
 /* The plan for the cluster's nodes in their order. */

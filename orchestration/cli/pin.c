@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl pin`, `unpin` and `replicate`: what an operator says about one expert. */
 #include "cadre/v1/placement.pb-c.h"
+#include "common/base/bytes.h"
 #include "orchestration/cli/operate.h"
 
 #include <errno.h>
@@ -79,13 +80,14 @@ static bool on_changed(void *context, const ProtobufCMessage *message)
 {
 	const struct options *options = context;
 	const Cadre__V1__Changed *changed = (const Cadre__V1__Changed *)message;
+	char bytes[CAD_BYTES_TEXT_BYTES];
 
 	if (options->placement.format == CL_FORMAT_JSON)
 		cl_print_json(json_pack("{s:I, s:I, s:b}", "moves", (json_int_t)changed->moves, "bytes",
 			(json_int_t)changed->bytes, "dry_run", options->change.dry_run));
 	else
-		printf("%s: %u %s, %.1f MiB\n", options->change.dry_run ? "dry run" : "done", changed->moves,
-			changed->moves == 1 ? "move" : "moves", (double)changed->bytes / (1 << 20));
+		printf("%s: %u %s, %s\n", options->change.dry_run ? "dry run" : "done", changed->moves,
+			changed->moves == 1 ? "move" : "moves", cad_bytes_text(changed->bytes, bytes));
 	return true;
 }
 

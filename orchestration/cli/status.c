@@ -2,6 +2,7 @@
 /* `cadrectl status`: show the processes of the cluster and their state. */
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/address.h"
+#include "common/base/bytes.h"
 #include "common/transport/exchange_address.h"
 #include "orchestration/cli/access.h"
 #include "orchestration/cli/cluster_file.h"
@@ -65,20 +66,6 @@ static const char *state_name(Cadre__V1__NodeState state)
 	return state == CADRE__V1__NODE_STATE__NODE_STATE_LIVE ? "live" : "dead";
 }
 
-/* "12.3 MiB" */
-static void print_bytes(uint64_t bytes, char text[24])
-{
-	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
-	double value = (double)bytes;
-	size_t unit = 0;
-
-	while (value >= 1024 && unit < 4) {
-		value /= 1024;
-		unit++;
-	}
-	snprintf(text, 24, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
-}
-
 /* Expert nodes first, then by name. */
 static int compare_nodes(const void *a, const void *b)
 {
@@ -105,14 +92,15 @@ static void print_rebalance(const Cadre__V1__ClusterStatus *status)
 {
 	const Cadre__V1__Rebalance *r = status->rebalance;
 	const char *automatic = status->auto_on ? "; auto is on" : "";
+	char done[CAD_BYTES_TEXT_BYTES], all[CAD_BYTES_TEXT_BYTES];
 
 	if (r && r->measuring)
 		cl_line(stdout, "%s (%llu): done, its effect is being measured%s", r->what, (unsigned long long)r->id,
 			automatic);
 	else if (r)
-		cl_line(stdout, "%s (%llu): %s, %u of %u moves, %.1f of %.1f MiB%s", r->what, (unsigned long long)r->id,
-			cl_rebalance_state_name(r->state), r->moves_done, r->moves, (double)r->bytes_done / (1 << 20),
-			(double)r->bytes / (1 << 20), automatic);
+		cl_line(stdout, "%s (%llu): %s, %u of %u moves, %s of %s%s", r->what, (unsigned long long)r->id,
+			cl_rebalance_state_name(r->state), r->moves_done, r->moves, cad_bytes_text(r->bytes_done, done),
+			cad_bytes_text(r->bytes, all), automatic);
 	else if (status->auto_on)
 		cl_line(stdout, "auto is on: experts move by themselves ('cadrectl auto status')");
 }
@@ -168,10 +156,10 @@ static void print_table(const Cadre__V1__ClusterStatus *status)
 	for (size_t i = 0; i < status->n_nodes; i++) {
 		const Cadre__V1__NodeStatus *node = status->nodes[i];
 		bool expert = node->role == CADRE__V1__ROLE__ROLE_EXPERT;
-		char used[24], all[24], memory[52], experts[16], lease[16], reach[32], exchange[CAD_ADDRESS_BYTES];
-		print_bytes(node->memory_used_bytes, used);
-		print_bytes(node->memory_bytes, all);
-		snprintf(memory, sizeof memory, expert ? "%s of %s" : "-", used, all);
+		char used[CAD_BYTES_TEXT_BYTES], all[CAD_BYTES_TEXT_BYTES], memory[52], experts[16], lease[16],
+			reach[32], exchange[CAD_ADDRESS_BYTES];
+		snprintf(memory, sizeof memory, expert ? "%s of %s" : "-",
+			cad_bytes_text(node->memory_used_bytes, used), cad_bytes_text(node->memory_bytes, all));
 		snprintf(experts, sizeof experts, expert ? "%u" : "-", node->experts);
 		snprintf(lease, sizeof lease, node->lease_left_ms ? "%u ms" : "-", node->lease_left_ms);
 		snprintf(reach, sizeof reach, node->reached_of ? "%u/%u" : "-", node->reached, node->reached_of);

@@ -3,6 +3,7 @@
  * erase to the end of the line, of the screen): nothing of the terminal is changed, so nothing has to be
  * put back. */
 #include "cadre/v1/placement.pb-c.h"
+#include "common/base/bytes.h"
 #include "common/base/clock.h"
 #include "orchestration/cli/figures.h"
 #include "orchestration/cli/follow.h"
@@ -105,6 +106,7 @@ static void print_news(FILE *stream, const Cadre__V1__ClusterStatus *status)
 	const Cadre__V1__Rebalance *r = status->rebalance;
 	size_t troubled = status->n_refused;
 	uint32_t breakers = 0;
+	char done[CAD_BYTES_TEXT_BYTES], all[CAD_BYTES_TEXT_BYTES];
 
 	for (size_t i = 0; i < status->n_nodes; i++) {
 		const Cadre__V1__NodeStatus *node = status->nodes[i];
@@ -116,9 +118,9 @@ static void print_news(FILE *stream, const Cadre__V1__ClusterStatus *status)
 		cl_line(stream, "ATTENTION: %zu nodes with a problem, %u circuit breakers open: cadrectl status",
 			troubled, breakers);
 	if (r && !r->measuring)
-		cl_line(stream, "rebalance %llu, %s: %u of %u moves, %u in flight, %.1f of %.1f MiB",
-			(unsigned long long)r->id, cl_rebalance_state_name(r->state), r->moves_done, r->moves,
-			r->moves_in_flight, (double)r->bytes_done / (1 << 20), (double)r->bytes / (1 << 20));
+		cl_line(stream, "rebalance %llu, %s: %u of %u moves, %u in flight, %s of %s", (unsigned long long)r->id,
+			cl_rebalance_state_name(r->state), r->moves_done, r->moves, r->moves_in_flight,
+			cad_bytes_text(r->bytes_done, done), cad_bytes_text(r->bytes, all));
 }
 
 static void print_expert(FILE *stream, const Cadre__V1__NodeStatus *node)

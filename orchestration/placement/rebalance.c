@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "common/base/bytes.h"
 #include "common/base/log.h"
 #include "orchestration/placement/internal.h"
 #include "orchestration/placement/rebalance_internal.h"
@@ -339,7 +340,7 @@ static void enforce(struct pl_rebalances *rebalances, const struct pl_planning_r
 	const struct pl_ground *ground = &rebalances->options.ground;
 	uint64_t now = pl_rebalances_now(rebalances);
 	struct cad_error error;
-	char outcome[96];
+	char outcome[96], bytes[CAD_BYTES_TEXT_BYTES];
 
 	if (!ground->figures(ground->context, now > BEFORE_NS ? now - BEFORE_NS : 0, now, &r->measured.before))
 		r->measured.before = PL_POINT_UNKNOWN;
@@ -357,7 +358,8 @@ static void enforce(struct pl_rebalances *rebalances, const struct pl_planning_r
 
 	r->forced_ms = pl_rebalances_unix_ms(rebalances, now);
 	pl_rebalance_save(rebalances, r);
-	snprintf(outcome, sizeof outcome, "in force: %u moves, %.1f MiB", r->moves, (double)r->bytes / (1 << 20));
+	snprintf(outcome, sizeof outcome, "in force: %u %s, %s", r->moves, r->moves == 1 ? "move" : "moves",
+		cad_bytes_text(r->bytes, bytes));
 	pl_rebalance_tell(rebalances, r, outcome);
 }
 

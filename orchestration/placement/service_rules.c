@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Drain, SetPin, SetCopies. */
+#include "common/base/bytes.h"
 #include "orchestration/placement/rules_message.h"
 #include "orchestration/placement/service_internal.h"
 
@@ -25,11 +26,11 @@ static bool finish(struct cad_rpc_call *call, const struct wish *wish, const str
 	enum cad_status status, const struct cad_error *error)
 {
 	struct pl_service *service = cad_rpc_call_context(call);
-	char outcome[CAD_ERROR_TEXT_BYTES + 16];
+	char outcome[CAD_ERROR_TEXT_BYTES + 16], bytes[CAD_BYTES_TEXT_BYTES];
 
 	if (status == CAD_OK)
-		snprintf(outcome, sizeof outcome, "done: %u moves, %.1f MiB", change->moves,
-			(double)change->bytes / (1 << 20));
+		snprintf(outcome, sizeof outcome, "done: %u %s, %s", change->moves,
+			change->moves == 1 ? "move" : "moves", cad_bytes_text(change->bytes, bytes));
 	else
 		snprintf(outcome, sizeof outcome, "refused: %s", error->text);
 	if (!wish->dry_run)
