@@ -41,7 +41,7 @@ void cl_effect_text(const Cadre__V1__Effect *effect, char text[CL_EFFECT_TEXT_BY
 	for (int i = 0; i < 2; i++) {
 		const Cadre__V1__EffectPoint *point = points[i];
 		print_figure(nodes[i], point, point ? point->nodes_per_token : 0, "%.3f");
-		print_figure(bytes[i], point, point ? point->bytes_per_token / 1024 : 0, "%.1f KiB");
+		print_figure(bytes[i], point, point ? point->bytes_per_token : 0, "%.0f");
 		print_figure(load[i], point, point ? point->load_max_over_mean : 0, "%.3f");
 	}
 	snprintf(text, CL_EFFECT_TEXT_BYTES, "nodes per token %s -> %s, bytes per token %s -> %s, load %s -> %s",

@@ -13,7 +13,7 @@ struct json_t;
  * Returns NULL when out of memory. */
 struct json_t *cl_effect_to_json(const Cadre__V1__Effect *effect);
 
-/* "nodes per token 2.82 -> 2.39, bytes per token 30.1 KiB -> 25.5 KiB, load 1.09 -> 1.04"; "" when
+/* "nodes per token 2.82 -> 2.39, bytes per token 30822 -> 26112, load 1.09 -> 1.04"; "" when
  * nothing is known. */
 enum { CL_EFFECT_TEXT_BYTES = 224 };
 void cl_effect_text(const Cadre__V1__Effect *effect, char text[CL_EFFECT_TEXT_BYTES]);
