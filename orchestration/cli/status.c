@@ -111,8 +111,8 @@ static void print_rules(const Cadre__V1__ClusterStatus *status)
 		if (status->nodes[i]->duty > CADRE__V1__DUTY__DUTY_ACTIVE)
 			cl_line(stdout, "%s: %s", status->nodes[i]->id, cl_duty_name(status->nodes[i]->duty));
 	if (status->n_pins || status->n_copies)
-		printf("%zu experts are pinned to nodes, and %zu have copies of their own number\n", status->n_pins,
-			status->n_copies);
+		printf("experts that are pinned to a node: %zu; with a number of copies of their own: %zu\n",
+			status->n_pins, status->n_copies);
 }
 
 static void print_attention(const Cadre__V1__ClusterStatus *status)

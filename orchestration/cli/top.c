@@ -9,12 +9,13 @@
 #include "orchestration/cli/follow.h"
 #include "orchestration/cli/operate.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { TIMEOUT_MS = 5000, COLUMNS = 80, LINES_DEFAULT = 24, HOTTEST = 5, LOOK_MS = 100, LINES_ANY = 1 << 20 };
+enum { COLUMNS = 80, LINES_DEFAULT = 24, HOTTEST = 5, LOOK_MS = 100, LINES_ANY = 1 << 20 };
 
 struct options {
 	struct cl_placement placement;
@@ -59,7 +60,8 @@ static bool is_live_expert(const Cadre__V1__NodeStatus *node)
 	return node->role == CADRE__V1__ROLE__ROLE_EXPERT && node->state == CADRE__V1__NODE_STATE__NODE_STATE_LIVE;
 }
 
-static double busy_of(const Cadre__V1__NodeStatus *node) { return node->work ? node->work->busy : 0; }
+/* In percent, as it is shown: what looks equal is in the order of names. */
+static long busy_of(const Cadre__V1__NodeStatus *node) { return node->work ? lround(100 * node->work->busy) : 0; }
 
 /* Expert nodes first, the busiest first; then by name. */
 static int by_business(const void *a, const void *b)
@@ -67,7 +69,7 @@ static int by_business(const void *a, const void *b)
 	const Cadre__V1__NodeStatus *x = *(Cadre__V1__NodeStatus *const *)a, *y = *(Cadre__V1__NodeStatus *const *)b;
 	if (x->role != y->role)
 		return (int)y->role - (int)x->role;
-	if (busy_of(x) < busy_of(y) || busy_of(x) > busy_of(y))
+	if (busy_of(x) != busy_of(y))
 		return busy_of(x) < busy_of(y) ? 1 : -1;
 	return strcmp(x->id, y->id);
 }
@@ -83,8 +85,8 @@ static void print_head(FILE *stream, const Cadre__V1__ClusterStatus *status)
 		routers += status->nodes[i]->role == CADRE__V1__ROLE__ROLE_ROUTER &&
 			status->nodes[i]->state == CADRE__V1__NODE_STATE__NODE_STATE_LIVE;
 	}
-	cl_line(stream, "%.32s: %u expert nodes, %u routers, epoch %llu", status->cluster, experts, routers,
-		(unsigned long long)status->epoch);
+	cl_line(stream, "%.32s: %u expert node%s, %u router%s, epoch %llu", status->cluster, experts,
+		experts == 1 ? "" : "s", routers, routers == 1 ? "" : "s", (unsigned long long)status->epoch);
 	if (status->experts_unplaced)
 		cl_line(stream, "ATTENTION: no node holds %u of %u experts", status->experts_unplaced,
 			status->moe_layers * status->experts_per_layer);
@@ -115,7 +117,7 @@ static void print_news(FILE *stream, const Cadre__V1__ClusterStatus *status)
 			node->expert_calls ? node->expert_calls->breakers_open + node->expert_calls->copies_open : 0;
 	}
 	if (troubled > 0 || breakers > 0)
-		cl_line(stream, "ATTENTION: %zu nodes with a problem, %u circuit breakers open: cadrectl status",
+		cl_line(stream, "ATTENTION: nodes with a problem: %zu, open circuit breakers: %u; see cadrectl status",
 			troubled, breakers);
 	if (r && !r->measuring)
 		cl_line(stream, "rebalance %llu, %s: %u of %u moves, %u in flight, %s of %s", (unsigned long long)r->id,
@@ -123,14 +125,28 @@ static void print_news(FILE *stream, const Cadre__V1__ClusterStatus *status)
 			cad_bytes_text(r->bytes_done, done), cad_bytes_text(r->bytes, all));
 }
 
+/* Of less than a millisecond in small models. */
+static void print_step(double ms, char text[24])
+{
+	if (ms <= 0)
+		snprintf(text, 24, "-");
+	else if (ms < 1)
+		snprintf(text, 24, "%.0f us", ms * 1e3);
+	else
+		snprintf(text, 24, "%.4g ms", ms);
+}
+
 static void print_expert(FILE *stream, const Cadre__V1__NodeStatus *node)
 {
 	static const Cadre__V1__NodeWork idle = CADRE__V1__NODE_WORK__INIT;
 	const Cadre__V1__NodeWork *work = node->work ? node->work : &idle;
+	char step[24];
 
-	cl_line(stream, "%-24.24s %-4s %7u %10.1f %5.0f%% %6u %7.1f %8.2f", node->id,
-		is_live_expert(node) ? "live" : "dead", node->experts, work->rows_per_second, 100 * work->busy,
-		node->queue, work->waiting, work->step_ms);
+	print_step(work->step_ms, step);
+
+	cl_line(stream, "%-24.24s %-4s %7u %10.1f %5ld%% %6u %7.1f %8s", node->id,
+		is_live_expert(node) ? "live" : "dead", node->experts, work->rows_per_second, busy_of(node),
+		node->queue, work->waiting, step);
 }
 
 static void print_router(FILE *stream, const Cadre__V1__NodeStatus *node)
@@ -181,7 +197,7 @@ static void print_all(FILE *stream, const Cadre__V1__ClusterStatus *status, size
 	print_news(stream, status);
 	fputc('\n', stream);
 	cl_line(stream, "%-24s %-4s %7s %10s %6s %6s %7s %8s", "EXPERT NODE", "", "EXPERTS", "ROWS/S", "BUSY", "QUEUE",
-		"WAITING", "STEP MS");
+		"WAITING", "STEP");
 	print_nodes(stream, status, CADRE__V1__ROLE__ROLE_EXPERT,
 		lines > taken + EXPERTS_MIN ? lines - taken : EXPERTS_MIN);
 	cl_line(stream, "%-24s %-4s %10s %10s %8s", "ROUTER", "", "TOKENS/S", "SEQUENCES", "WAITING");
