@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl drain` and `cadrectl undrain`: an expert node is emptied before it is stopped. */
 #include "cadre/v1/placement.pb-c.h"
+#include "common/base/bytes.h"
 #include "common/base/clock.h"
 #include "orchestration/cli/duty.h"
 #include "orchestration/cli/operate.h"
@@ -108,7 +109,8 @@ static enum cad_status wait_for(
 		else if (code != CAD_RPC_UNAVAILABLE || now_ns > heard_ns + AWAY_S * CAD_NS_PER_S)
 			return status;
 		if (status == CAD_OK && now.experts != said)
-			fprintf(stderr, "%s: %u experts are left\n", request->node, now.experts);
+			fprintf(stderr, "%s: %u %s left\n", request->node, now.experts,
+				now.experts == 1 ? "expert is" : "experts are");
 		said = now.experts;
 	}
 
@@ -120,20 +122,26 @@ static enum cad_status wait_for(
 		request->node);
 }
 
+/* Moves are made while the command waits, or after it has ended. */
 static void print(const struct options *options, const char *node, const struct answer *answer)
 {
-	const char *duty = cl_duty_name(answer->duty);
+	const char *duty = cl_duty_name(answer->duty), *moves = answer->moves == 1 ? "move" : "moves",
+		   *experts = answer->experts == 1 ? "expert" : "experts";
+	char bytes[CAD_BYTES_TEXT_BYTES];
 
+	cad_bytes_text(answer->bytes, bytes);
 	if (options->placement.format == CL_FORMAT_JSON)
 		cl_print_json(json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "node", node, "state", duty, "moves",
 			(json_int_t)answer->moves, "bytes", (json_int_t)answer->bytes, "experts",
 			(json_int_t)answer->experts, "dry_run", options->change.dry_run));
 	else if (options->change.dry_run)
-		cl_line(stdout, "%s: %u moves, %.1f MiB would be made; it is %s now", node, answer->moves,
-			(double)answer->bytes / (1 << 20), duty);
+		cl_line(stdout, "%s: %u %s, %s would be made; it is %s now", node, answer->moves, moves, bytes, duty);
+	else if (answer->duty == CADRE__V1__DUTY__DUTY_SAFE_TO_STOP)
+		cl_line(stdout, "%s: %s; %u %s, %s, and it has %u %s", node, duty, answer->moves, moves, bytes,
+			answer->experts, experts);
 	else
-		cl_line(stdout, "%s: %s; %u moves, %.1f MiB, and it has %u experts", node, duty, answer->moves,
-			(double)answer->bytes / (1 << 20), answer->experts);
+		cl_line(stdout, "%s: %s, and it has %u %s now; to come: %u %s, %s", node, duty, answer->experts,
+			experts, answer->moves, moves, bytes);
 }
 
 static int run(int argc, char **argv, const struct cad_options_spec *spec, const char *command, bool undo)
