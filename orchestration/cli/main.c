@@ -70,6 +70,34 @@ static void print_help(FILE *stream)
 		"\n'cadrectl COMMAND --help' explains a command. Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not ready, 130 interrupted.\n");
 }
 
+/* Whether `text` asks for help. */
+static bool is_help(const char *text) { return strcmp(text, "--help") == 0 || strcmp(text, "-h") == 0; }
+
+/* Whether `command` is of two words, of which `group` is the first. */
+static bool is_of(const struct command *command, const char *group)
+{
+	size_t length = strlen(group);
+	return strncmp(command->name, group, length) == 0 && command->name[length] == ' ';
+}
+
+static bool is_group(const char *word)
+{
+	for (size_t i = 0; i < COMMANDS; i++)
+		if (is_of(&commands[i], word))
+			return true;
+	return false;
+}
+
+/* The commands of two words that begin with this one. */
+static void print_group(FILE *stream, const char *group)
+{
+	fprintf(stream, "Commands:\n");
+	for (size_t i = 0; i < COMMANDS; i++)
+		if (is_of(&commands[i], group))
+			fprintf(stream, "  %-16s %s\n", commands[i].name, commands[i].summary);
+	fprintf(stream, "\n'cadrectl %s COMMAND --help' explains a command.\n", group);
+}
+
 /* The man page: each command prints its part. */
 static int print_manual(void)
 {
@@ -177,13 +205,10 @@ static int unknown(int argc, char **argv)
 {
 	char asked[128];
 	const char *names[COMMANDS];
-	bool two_words = false;
+	bool two_words = is_group(argv[1]);
 
-	for (size_t i = 0; i < COMMANDS; i++) {
+	for (size_t i = 0; i < COMMANDS; i++)
 		names[i] = commands[i].name;
-		two_words = two_words ||
-			(strncmp(names[i], argv[1], strlen(argv[1])) == 0 && names[i][strlen(argv[1])] == ' ');
-	}
 
 	snprintf(asked, sizeof asked, two_words && argc > 2 ? "%s %s" : "%s", argv[1], argc > 2 ? argv[2] : "");
 	const char *nearest = cad_nearest_name(asked, names, COMMANDS);
@@ -228,7 +253,7 @@ int main(int argc, char **argv)
 		return CL_EXIT_USAGE;
 	}
 
-	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+	if (is_help(argv[1]) || strcmp(argv[1], "help") == 0) {
 		print_help(stdout);
 		return CL_EXIT_OK;
 	}
@@ -243,6 +268,12 @@ int main(int argc, char **argv)
 	if (strncmp(argv[1], "--completion=", strlen("--completion=")) == 0)
 		return print_completion(argv[1]);
 	const struct command *command = find(argc, argv, &words);
+	if (!command && is_group(argv[1]) && (argc == 2 || is_help(argv[2]))) {
+		FILE *stream = argc == 2 ? stderr : stdout;
+		fprintf(stream, "Usage: cadrectl %s COMMAND [options]\n\n", argv[1]);
+		print_group(stream, argv[1]);
+		return argc == 2 ? CL_EXIT_USAGE : CL_EXIT_OK;
+	}
 	if (!command)
 		return unknown(argc, argv);
 	spelled = spell_out(argc - words, argv + words);
@@ -255,6 +286,10 @@ int main(int argc, char **argv)
 	cad_rpc_blocking_hush();
 	(void)signal(SIGPIPE, SIG_IGN); /* a reader that goes away is a failed write, which commands notice */
 	int code = command->run(argc - words, spelled);
+	if (words == 1 && argc > 2 && is_help(argv[2]) && is_group(argv[1])) {
+		putchar('\n');
+		print_group(stdout, argv[1]);
+	}
 	if ((fflush(stdout) != 0 || ferror(stdout)) && code == CL_EXIT_OK) {
 		fprintf(stderr, "cadrectl: the output could not be written\n");
 		code = CL_EXIT_FAILED;
