@@ -278,3 +278,30 @@ void moe_expect_all(const struct moe_world *world)
 		moe_expect_row(world, row);
 	}
 }
+
+void moe_say(struct moe_world *world, uint32_t node, uint8_t what, uint32_t times)
+{
+	world->nodes[node].said = 0;
+	world->nodes[node].script_count = times;
+	memset(world->nodes[node].script, what, times);
+}
+
+void moe_clear_sums(struct moe_world *world) { memset(world->sums, 0, MOE_ROWS * MOE_HIDDEN * sizeof *world->sums); }
+
+uint64_t moe_run(struct moe_world *world)
+{
+	uint64_t began = moe_now(world);
+	moe_clear_sums(world);
+	moe_dispatch(world);
+	moe_wait(world);
+	moe_expect_all(world);
+	return (moe_now(world) - began) / CAD_NS_PER_MS;
+}
+
+void moe_pass(struct moe_world *world, uint64_t ms)
+{
+	for (uint64_t end = moe_now(world) + ms * CAD_NS_PER_MS; moe_now(world) < end;) {
+		uint64_t due = rt_route_table_tick(&world->exchange.routes);
+		rt_exchange_poll(&world->exchange, due < end ? due : end);
+	}
+}

@@ -89,7 +89,7 @@ static void what_was_added_already_is_taken_back(void **state)
 	(void)state;
 	struct moe_world world;
 	open_world(&world, RT_ABSENT_RENORMALISE);
-	memset(world.nodes[1].script, MOE_SILENCE, world.nodes[1].script_count = MOE_SCRIPT_MAX);
+	moe_say(&world, 1, MOE_SILENCE, MOE_SCRIPT_MAX);
 	world.idle = lose_second;
 	moe_dispatch(&world);
 	moe_wait(&world);
@@ -114,9 +114,8 @@ static void what_is_under_way_is_waited_for(void **state)
 	(void)state;
 	struct moe_world world;
 	open_world(&world, RT_ABSENT_RENORMALISE);
-	memset(world.nodes[1].script, MOE_SILENCE, world.nodes[1].script_count = MOE_SCRIPT_MAX);
-	world.nodes[0].script[0] = MOE_SILENCE; /* until the call's deadline */
-	world.nodes[0].script_count = 1;
+	moe_say(&world, 1, MOE_SILENCE, MOE_SCRIPT_MAX);
+	moe_say(&world, 0, MOE_SILENCE, 1); /* until the call's deadline */
 	world.idle = lose_second_early;
 	moe_dispatch(&world);
 	moe_wait(&world);

@@ -22,35 +22,7 @@ static const uint8_t one_without_copy[MOE_EXPERTS] = { 3, 3, 3, 1, 3, 3 };
 
 enum { WARM_UP = 40, AT_ONCE_MS = 30 };
 
-static void say(struct moe_world *world, uint32_t node, uint8_t what, uint32_t times)
-{
-	world->nodes[node].said = 0;
-	world->nodes[node].script_count = times;
-	memset(world->nodes[node].script, what, times);
-}
-
 static uint64_t value(const _Atomic uint64_t *counter) { return atomic_load(counter); }
-
-static void clear(struct moe_world *world) { memset(world->sums, 0, MOE_ROWS * MOE_HIDDEN * sizeof *world->sums); }
-
-/* From its dispatch until nothing is owed for it; in milliseconds. */
-static uint64_t run(struct moe_world *world)
-{
-	uint64_t began = moe_now(world);
-	clear(world);
-	moe_dispatch(world);
-	moe_wait(world);
-	moe_expect_all(world);
-	return (moe_now(world) - began) / CAD_NS_PER_MS;
-}
-
-static void pass(struct moe_world *world, uint64_t ms)
-{
-	for (uint64_t end = moe_now(world) + ms * CAD_NS_PER_MS; moe_now(world) < end;) {
-		uint64_t due = rt_route_table_tick(&world->exchange.routes);
-		rt_exchange_poll(&world->exchange, due < end ? due : end);
-	}
-}
 
 /* How long calls take is known, and the budget is full. */
 static void begin(struct moe_world *world, const uint8_t holders[MOE_EXPERTS])
@@ -61,7 +33,7 @@ static void begin(struct moe_world *world, const uint8_t holders[MOE_EXPERTS])
 	moe_publish(world, holders);
 	moe_connect(world);
 	for (int i = 0; i < WARM_UP; i++)
-		assert_true(run(world) < AT_ONCE_MS);
+		assert_true(moe_run(world) < AT_ONCE_MS);
 	assert_int_equal(value(&world->exchange.stats.late), 0);
 }
 
@@ -70,7 +42,7 @@ static void end(struct moe_world *world)
 {
 	for (uint32_t n = 0; n < MOE_NODES; n++)
 		moe_answer_late(&world->nodes[n]);
-	pass(world, 50);
+	moe_pass(world, 50);
 	assert_int_equal(world->exchange.shipments_used, 0);
 	assert_int_equal(world->exchange.routes.late, 0);
 	moe_expect_all(world);
@@ -84,8 +56,8 @@ static void a_late_call_is_hedged(void **state)
 	(void)state;
 	struct moe_world world;
 	begin(&world, everywhere);
-	say(&world, 0, MOE_SILENCE, 1);
-	assert_in_range(run(&world), 10, 20);
+	moe_say(&world, 0, MOE_SILENCE, 1);
+	assert_in_range(moe_run(&world), 10, 20);
 	assert_int_equal(world.nodes[0].kept_count, 1);
 	assert_int_equal(value(&world.exchange.stats.hedged), 1);
 	assert_int_equal(value(&world.exchange.stats.hedges_won), 1);
@@ -115,14 +87,14 @@ static void the_late_call_may_be_first_after_all(void **state)
 	(void)state;
 	struct moe_world world;
 	begin(&world, on_two);
-	say(&world, 0, MOE_SILENCE, 2);
-	say(&world, 1, MOE_SILENCE, 4);
+	moe_say(&world, 0, MOE_SILENCE, 2);
+	moe_say(&world, 1, MOE_SILENCE, 4);
 	world.idle = answer_first;
 	moe_dispatch(&world);
-	clear(&world);
-	say(&world, 1, CADRE_WIRE_OK, 0);
+	moe_clear_sums(&world);
+	moe_say(&world, 1, CADRE_WIRE_OK, 0);
 	moe_wait(&world);
-	say(&world, 1, CADRE_WIRE_OK, 0);
+	moe_say(&world, 1, CADRE_WIRE_OK, 0);
 	moe_expect_all(&world);
 	end(&world);
 }
@@ -152,9 +124,9 @@ static void both_answers_at_once(void **state)
 		begin(&world, split);
 		order = (struct cad_random){ seed };
 		for (uint32_t n = 0; n < MOE_NODES; n++)
-			say(&world, n, MOE_SILENCE, 2);
+			moe_say(&world, n, MOE_SILENCE, 2);
 		world.idle = answer_all_soon;
-		assert_in_range(run(&world), 10, 20);
+		assert_in_range(moe_run(&world), 10, 20);
 		first += value(&world.exchange.stats.hedged) - value(&world.exchange.stats.hedges_won);
 		hedge += value(&world.exchange.stats.hedges_won);
 		end(&world);
@@ -170,8 +142,8 @@ static void a_hedge_over_two_nodes(void **state)
 	struct moe_world world;
 	begin(&world, split);
 	uint32_t before[2] = { world.nodes[1].answered, world.nodes[2].answered };
-	say(&world, 0, MOE_SILENCE, 2);
-	assert_in_range(run(&world), 10, 20);
+	moe_say(&world, 0, MOE_SILENCE, 2);
+	assert_in_range(moe_run(&world), 10, 20);
 	assert_int_equal(value(&world.exchange.stats.hedges_won), 2);
 	assert_int_equal(value(&world.exchange.stats.hedge_calls), 4);
 	assert_int_equal(world.nodes[1].answered - before[0], 2);
@@ -194,10 +166,10 @@ static void half_a_hedge_counts_for_nothing(void **state)
 	(void)state;
 	struct moe_world world;
 	begin(&world, split);
-	say(&world, 0, MOE_SILENCE, 2);
-	say(&world, 2, MOE_SILENCE, 2);
+	moe_say(&world, 0, MOE_SILENCE, 2);
+	moe_say(&world, 2, MOE_SILENCE, 2);
 	world.idle = answer_first_when_half_of_the_hedge_is_there;
-	assert_in_range(run(&world), 10, 30);
+	assert_in_range(moe_run(&world), 10, 30);
 	assert_int_equal(value(&world.exchange.stats.hedged), 2);
 	assert_int_equal(value(&world.exchange.stats.hedges_won), 0);
 	end(&world);
@@ -211,14 +183,14 @@ static void a_refused_hedge_is_tried_again(void **state)
 	(void)state;
 	struct moe_world world;
 	begin(&world, on_two);
-	say(&world, 0, MOE_SILENCE, 1);
-	say(&world, 1, CADRE_WIRE_BUSY, 0);
+	moe_say(&world, 0, MOE_SILENCE, 1);
+	moe_say(&world, 1, CADRE_WIRE_BUSY, 0);
 	moe_dispatch(&world);
-	clear(&world);
-	say(&world, 1, CADRE_WIRE_BUSY, 2); /* three in a row would open its breaker */
+	moe_clear_sums(&world);
+	moe_say(&world, 1, CADRE_WIRE_BUSY, 2); /* three in a row would open its breaker */
 	moe_wait(&world);
 	for (int i = 0; i < 2; i++)
-		assert_in_range(run(&world), 0, 60);
+		assert_in_range(moe_run(&world), 0, 60);
 	assert_true(value(&world.exchange.stats.hedges_won) > 0);
 	end(&world);
 }
@@ -250,11 +222,11 @@ static void the_hedge_goes_on_alone(void **state)
 	(void)state;
 	struct moe_world world;
 	begin(&world, split);
-	say(&world, 0, MOE_SILENCE, 2);
-	say(&world, 1, MOE_SILENCE, 2);
-	say(&world, 2, MOE_SILENCE, 2);
+	moe_say(&world, 0, MOE_SILENCE, 2);
+	moe_say(&world, 1, MOE_SILENCE, 2);
+	moe_say(&world, 2, MOE_SILENCE, 2);
 	world.idle = answer_hedges_when_first_is_lost;
-	assert_in_range(run(&world), 10, 40);
+	assert_in_range(moe_run(&world), 10, 40);
 	assert_int_equal(value(&world.exchange.stats.hedges_won), 2);
 	assert_int_equal(value(&world.exchange.stats.retried), 0);
 	end(&world);
@@ -276,13 +248,13 @@ static void a_hedge_that_is_late_is_hedged_elsewhere(void **state)
 	struct moe_world world;
 	begin(&world, everywhere);
 	for (uint32_t n = 0; n < MOE_NODES - 1; n++)
-		say(&world, n, MOE_SILENCE, MOE_SCRIPT_MAX);
+		moe_say(&world, n, MOE_SILENCE, MOE_SCRIPT_MAX);
 	world.idle = crash_two;
-	assert_in_range(run(&world), 10, 60);
+	assert_in_range(moe_run(&world), 10, 60);
 	assert_null(world.idle);
 	for (int i = 0; i < 3; i++)
-		assert_true(run(&world) < AT_ONCE_MS);
-	pass(&world, 3000); /* heartbeats */
+		assert_true(moe_run(&world) < AT_ONCE_MS);
+	moe_pass(&world, 3000); /* heartbeats */
 	assert_int_equal(world.exchange.shipments_used, 0);
 	moe_expect_all(&world);
 	moe_world_close(&world);
@@ -296,17 +268,17 @@ static void a_late_node_is_left_out_until_it_answers(void **state)
 	(void)state;
 	struct moe_world world;
 	begin(&world, everywhere);
-	say(&world, 0, MOE_SILENCE, 1);
-	run(&world);
+	moe_say(&world, 0, MOE_SILENCE, 1);
+	moe_run(&world);
 	uint32_t calls = world.nodes[0].calls;
 	for (int i = 0; i < 10; i++)
-		assert_true(run(&world) < 5);
+		assert_true(moe_run(&world) < 5);
 	assert_int_equal(world.nodes[0].calls, calls);
 	assert_int_equal(world.sequences[0]->usage.rows_diverted, 10);
 	moe_answer_late(&world.nodes[0]);
-	pass(&world, 5);
+	moe_pass(&world, 5);
 	for (int i = 0; i < 10; i++)
-		assert_true(run(&world) < 5);
+		assert_true(moe_run(&world) < 5);
 	assert_true(world.nodes[0].calls > calls);
 	end(&world);
 }
@@ -327,15 +299,15 @@ static void without_a_copy_there_is_no_hedge(void **state)
 	world.exchange.call_timeout_ns = 300 * CAD_NS_PER_MS;
 	for (uint32_t i = 0; i < MOE_ROWS * MOE_TOPK; i++)
 		world.ids[i] = 2 + (int32_t)(i % MOE_TOPK); /* 2 and 3 */
-	say(&world, 0, MOE_SILENCE, 2);
-	assert_in_range(run(&world), 300, 320);
+	moe_say(&world, 0, MOE_SILENCE, 2);
+	assert_in_range(moe_run(&world), 300, 320);
 	assert_int_equal(value(&world.exchange.stats.late), 2);
 	assert_int_equal(value(&world.exchange.stats.hedged), 0);
 
 	/* a map that comes meanwhile has a copy */
-	say(&world, 0, MOE_SILENCE, 2);
+	moe_say(&world, 0, MOE_SILENCE, 2);
 	world.idle = publish_two;
-	assert_in_range(run(&world), 10, 40);
+	assert_in_range(moe_run(&world), 10, 40);
 	assert_int_equal(value(&world.exchange.stats.hedged), 2);
 	end(&world);
 }
@@ -353,11 +325,11 @@ static void the_budget_is_kept(void **state)
 	uint64_t calls = value(&world.exchange.stats.calls);
 	for (int i = 0; i < 300; i++) {
 		if (i % 2 == 0)
-			say(&world, (uint32_t)i / 2 % MOE_NODES, MOE_SILENCE, 1);
-		run(&world);
+			moe_say(&world, (uint32_t)i / 2 % MOE_NODES, MOE_SILENCE, 1);
+		moe_run(&world);
 		for (uint32_t n = 0; n < MOE_NODES; n++)
 			moe_answer_late(&world.nodes[n]);
-		pass(&world, 2);
+		moe_pass(&world, 2);
 	}
 	uint64_t hedges = value(&world.exchange.stats.hedge_calls),
 		 others = value(&world.exchange.stats.calls) - calls - hedges;
@@ -373,8 +345,8 @@ static void no_budget_no_hedge(void **state)
 	begin(&world, everywhere);
 	world.exchange.call_timeout_ns = 100 * CAD_NS_PER_MS;
 	world.exchange.hedge_share = world.exchange.hedge_budget = 0;
-	say(&world, 0, MOE_SILENCE, 1);
-	assert_in_range(run(&world), 100, 120);
+	moe_say(&world, 0, MOE_SILENCE, 1);
+	assert_in_range(moe_run(&world), 100, 120);
 	assert_int_equal(value(&world.exchange.stats.late), 1);
 	assert_int_equal(value(&world.exchange.stats.hedge_calls), 0);
 	end(&world);
@@ -388,14 +360,14 @@ static void nothing_of_a_work_is_touched_after_its_end(void **state)
 	(void)state;
 	struct moe_world world;
 	begin(&world, everywhere);
-	say(&world, 0, MOE_SILENCE, 1);
-	run(&world);
+	moe_say(&world, 0, MOE_SILENCE, 1);
+	moe_run(&world);
 	struct rt_work work = world.work;
 	memset(&world.work, 0xee, sizeof world.work);
 	memset(world.slots, 0xee, sizeof world.slots);
 	memset(world.node_ids, 0xee, sizeof world.node_ids);
 	moe_answer_late(&world.nodes[0]);
-	pass(&world, 20);
+	moe_pass(&world, 20);
 	for (size_t i = 0; i < sizeof world.slots; i++)
 		assert_int_equal(world.slots[i], 0xee);
 	world.work = work;
@@ -408,8 +380,8 @@ static void stops_with_losers_out(void **state)
 	(void)state;
 	struct moe_world world;
 	begin(&world, everywhere);
-	say(&world, 0, MOE_SILENCE, 1);
-	run(&world);
+	moe_say(&world, 0, MOE_SILENCE, 1);
+	moe_run(&world);
 	assert_int_equal(world.exchange.shipments_used, 1);
 	moe_world_close(&world);
 }
@@ -426,8 +398,8 @@ static void half_of_the_shipments_stay(void **state)
 		for (int i = 0; i < 100; i++) {
 			uint32_t node = (uint32_t)cad_random_below(&random, MOE_NODES);
 			if (world.nodes[node].kept_count < MOE_SCRIPT_MAX - 2)
-				say(&world, node, MOE_SILENCE, (uint32_t)cad_random_below(&random, 3));
-			run(&world);
+				moe_say(&world, node, MOE_SILENCE, (uint32_t)cad_random_below(&random, 3));
+			moe_run(&world);
 			assert_true(world.exchange.shipments_used <= world.exchange.shipments_count / 2);
 			if (cad_random_below(&random, 4) == 0)
 				moe_answer_late(&world.nodes[node]);

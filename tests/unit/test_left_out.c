@@ -24,32 +24,6 @@ static struct rt_peer *peer(struct moe_world *world, uint32_t node)
 	return &routes(world)->peers[routes(world)->node_peer[node]];
 }
 
-static void say(struct moe_world *world, uint32_t node, uint8_t what, uint32_t times)
-{
-	world->nodes[node].said = 0;
-	world->nodes[node].script_count = times;
-	memset(world->nodes[node].script, what, times);
-}
-
-/* Milliseconds. */
-static uint64_t run(struct moe_world *world)
-{
-	uint64_t began = moe_now(world);
-	memset(world->sums, 0, MOE_ROWS * MOE_HIDDEN * sizeof *world->sums);
-	moe_dispatch(world);
-	moe_wait(world);
-	moe_expect_all(world);
-	return (moe_now(world) - began) / CAD_NS_PER_MS;
-}
-
-static void pass(struct moe_world *world, uint64_t ms)
-{
-	for (uint64_t end = moe_now(world) + ms * CAD_NS_PER_MS; moe_now(world) < end;) {
-		uint64_t due = rt_route_table_tick(routes(world));
-		rt_exchange_poll(&world->exchange, due < end ? due : end);
-	}
-}
-
 static void begin(struct moe_world *world, const uint8_t holders[MOE_EXPERTS])
 {
 	moe_world_open(world);
@@ -61,10 +35,10 @@ static void begin(struct moe_world *world, const uint8_t holders[MOE_EXPERTS])
 static void open_first(struct moe_world *world)
 {
 	for (int i = 0; i < 20 && peer(world, 0)->breaker.state == RT_BREAKER_CLOSED; i++) {
-		say(world, 0, CADRE_WIRE_BUSY, MOE_SCRIPT_MAX);
-		run(world);
+		moe_say(world, 0, CADRE_WIRE_BUSY, MOE_SCRIPT_MAX);
+		moe_run(world);
 	}
-	say(world, 0, CADRE_WIRE_OK, 0);
+	moe_say(world, 0, CADRE_WIRE_OK, 0);
 	assert_int_equal(peer(world, 0)->breaker.state, RT_BREAKER_OPEN);
 	assert_int_equal(routes(world)->breakers, 1);
 }
@@ -77,22 +51,22 @@ static void a_node_that_refuses_is_left_out(void **state)
 	open_first(&world);
 	uint32_t calls = world.nodes[0].calls;
 	for (int i = 0; i < 10; i++)
-		assert_true(run(&world) < 2);
+		assert_true(moe_run(&world) < 2);
 	assert_int_equal(world.nodes[0].calls, calls);
 	assert_true(world.sequences[0]->usage.rows_diverted >= 10);
 
 	/* after a second, three probes beside three works, and it is one of them again */
-	pass(&world, 1000);
+	moe_pass(&world, 1000);
 	for (int i = 0; i < 3; i++) {
-		assert_true(run(&world) < 2);
-		pass(&world, 2);
+		assert_true(moe_run(&world) < 2);
+		moe_pass(&world, 2);
 		assert_int_equal(world.nodes[0].calls, calls + (uint32_t)i + 1);
 	}
 	assert_int_equal(atomic_load(&world.exchange.stats.probes), 3);
 	assert_int_equal(peer(&world, 0)->breaker.state, RT_BREAKER_CLOSED);
 	assert_int_equal(routes(&world)->breakers, 0);
 	for (int i = 0; i < 5; i++)
-		run(&world);
+		moe_run(&world);
 	assert_true(world.nodes[0].calls > calls + 4);
 	assert_int_equal(world.exchange.shipments_used, 0);
 	moe_world_close(&world);
@@ -106,17 +80,17 @@ static void a_probe_costs_no_request_anything(void **state)
 	struct moe_world world;
 	begin(&world, everywhere);
 	open_first(&world);
-	pass(&world, 1000);
+	moe_pass(&world, 1000);
 	uint32_t calls = world.nodes[0].calls;
-	say(&world, 0, MOE_SILENCE, 1);
+	moe_say(&world, 0, MOE_SILENCE, 1);
 	for (int i = 0; i < 10; i++)
-		assert_true(run(&world) < 2);
+		assert_true(moe_run(&world) < 2);
 	assert_int_equal(world.nodes[0].calls, calls + 1);
-	pass(&world, 1000);
+	moe_pass(&world, 1000);
 	assert_int_equal(peer(&world, 0)->breaker.state, RT_BREAKER_OPEN);
 	assert_int_equal(peer(&world, 0)->breaker.open_ms, 2000);
 	moe_answer_late(&world.nodes[0]);
-	pass(&world, 10);
+	moe_pass(&world, 10);
 	assert_int_equal(world.exchange.shipments_used, 0);
 	moe_expect_all(&world);
 	moe_world_close(&world);
@@ -156,9 +130,9 @@ static void calls_that_take_long_open_it(void **state)
 	assert_false(view->breakers[0].half_open || view->breakers[0].of_copy);
 	free(health);
 
-	pass(&world, 1000);
-	run(&world); /* half open */
-	pass(&world, 2);
+	moe_pass(&world, 1000);
+	moe_run(&world); /* half open */
+	moe_pass(&world, 2);
 	for (int i = 0; i < 2; i++)
 		ended(&world, &fast);
 	assert_int_equal(routes(&world)->breakers, 0);
@@ -177,12 +151,12 @@ static void a_node_that_never_answers(void **state)
 	world.exchange.call_timeout_ns = 10 * CAD_NS_PER_S;
 	world.exchange.hedge_share = RT_HEDGE_CALL;
 	for (int i = 0; i < 40; i++)
-		run(&world);
+		moe_run(&world);
 	uint32_t calls = world.nodes[0].calls;
-	say(&world, 0, MOE_SILENCE, MOE_SCRIPT_MAX);
+	moe_say(&world, 0, MOE_SILENCE, MOE_SCRIPT_MAX);
 	for (int i = 0; i < 200; i++) {
-		assert_true(run(&world) <= 25);
-		pass(&world, 100);
+		assert_true(moe_run(&world) <= 25);
+		moe_pass(&world, 100);
 	}
 	assert_in_range(world.nodes[0].calls - calls, 3, MOE_SCRIPT_MAX);
 	assert_int_not_equal(peer(&world, 0)->breaker.state, RT_BREAKER_CLOSED);
@@ -197,7 +171,7 @@ static void the_last_copy_is_always_used(void **state)
 	begin(&world, on_first);
 	open_first(&world);
 	uint32_t calls = world.nodes[0].calls;
-	assert_true(run(&world) < 2);
+	assert_true(moe_run(&world) < 2);
 	assert_int_equal(world.nodes[0].calls, calls + 2);
 	assert_int_equal(world.sequences[0]->usage.rows_diverted, 0);
 	moe_world_close(&world);
@@ -213,22 +187,22 @@ static void a_copy_that_is_not_there_is_left_out(void **state)
 	begin(&world, on_two);
 	for (uint32_t i = 0; i < MOE_ROWS * MOE_TOPK; i++)
 		world.ids[i] = 4 + (int32_t)(i % MOE_TOPK);
-	say(&world, 0, CADRE_WIRE_NOT_HELD, 1);
-	assert_true(run(&world) < 2);
+	moe_say(&world, 0, CADRE_WIRE_NOT_HELD, 1);
+	assert_true(moe_run(&world) < 2);
 	assert_int_equal(routes(&world)->open_copies.count, 1);
 	assert_int_equal(routes(&world)->open_copies.at[0].expert, 4);
 	assert_int_equal(routes(&world)->breakers, 0);
 
 	for (int i = 0; i < 5; i++) {
-		assert_true(run(&world) < 2);
+		assert_true(moe_run(&world) < 2);
 		for (uint32_t row = 0; row < MOE_ROWS; row++)
 			assert_string_equal(world.node_ids[row * MOE_TOPK], "n1");
 	}
 
 	/* after a second it is asked again, and has it now */
-	pass(&world, 1000);
+	moe_pass(&world, 1000);
 	for (int i = 0; i < 5; i++)
-		assert_true(run(&world) < 2);
+		assert_true(moe_run(&world) < 2);
 	assert_int_equal(routes(&world)->open_copies.count, 0);
 	moe_world_close(&world);
 }
@@ -241,9 +215,9 @@ static void copies_that_are_nowhere(void **state)
 	begin(&world, on_two);
 	for (uint32_t i = 0; i < MOE_ROWS * MOE_TOPK; i++)
 		world.ids[i] = 4 + (int32_t)(i % MOE_TOPK);
-	say(&world, 0, CADRE_WIRE_NOT_HELD, 8);
-	say(&world, 1, CADRE_WIRE_NOT_HELD, 8);
-	assert_in_range(run(&world), 5, 60);
+	moe_say(&world, 0, CADRE_WIRE_NOT_HELD, 8);
+	moe_say(&world, 1, CADRE_WIRE_NOT_HELD, 8);
+	assert_in_range(moe_run(&world), 5, 60);
 	assert_true(routes(&world)->open_copies.opened > 0);
 	assert_int_equal(routes(&world)->open_copies.count, 0); /* all have answered in the end */
 	assert_true(rt_route_table_not_held(routes(&world), peer(&world, 0), 1, 4));
@@ -253,7 +227,7 @@ static void copies_that_are_nowhere(void **state)
 	assert_int_equal(routes(&world)->open_copies.count, 1);
 	moe_publish(&world, on_two);
 	assert_int_equal(routes(&world)->open_copies.count, 0);
-	assert_true(run(&world) < 2);
+	assert_true(moe_run(&world) < 2);
 	moe_world_close(&world);
 }
 

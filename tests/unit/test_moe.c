@@ -30,12 +30,6 @@ static uint32_t calls(const struct moe_world *world)
 
 static uint64_t retried(const struct moe_world *world) { return atomic_load(&world->exchange.stats.retried); }
 
-static void say(struct moe_world *world, uint32_t node, uint8_t what, uint32_t times)
-{
-	world->nodes[node].script_count = times;
-	memset(world->nodes[node].script, what, times);
-}
-
 /* ---- dispatch ---- */
 
 static void a_row_goes_once_to_each_node(void **state)
@@ -131,7 +125,7 @@ static void busy_rows_are_sent_again(void **state)
 	moe_world_open(&world);
 	moe_publish(&world, on_first);
 	moe_connect(&world);
-	say(&world, 0, CADRE_WIRE_BUSY, 4); /* both calls, twice */
+	moe_say(&world, 0, CADRE_WIRE_BUSY, 4); /* both calls, twice */
 	uint64_t began = moe_now(&world);
 	moe_dispatch(&world);
 	moe_wait(&world);
@@ -150,8 +144,8 @@ static void a_busy_node_is_not_the_only_one(void **state)
 	moe_world_open(&world);
 	moe_publish(&world, on_two);
 	moe_connect(&world);
-	say(&world, 0, CADRE_WIRE_BUSY, MOE_SCRIPT_MAX);
-	say(&world, 1, CADRE_WIRE_BUSY, 1);
+	moe_say(&world, 0, CADRE_WIRE_BUSY, MOE_SCRIPT_MAX);
+	moe_say(&world, 1, CADRE_WIRE_BUSY, 1);
 	moe_dispatch(&world);
 	moe_wait(&world);
 	moe_expect_all(&world);
@@ -175,7 +169,7 @@ static void not_held_rows_follow_the_map(void **state)
 	moe_world_open(&world);
 	moe_publish(&world, on_first);
 	moe_connect(&world);
-	say(&world, 0, CADRE_WIRE_NOT_HELD, MOE_SCRIPT_MAX);
+	moe_say(&world, 0, CADRE_WIRE_NOT_HELD, MOE_SCRIPT_MAX);
 	world.idle = publish_on_second;
 	moe_dispatch(&world);
 	moe_wait(&world);
@@ -194,7 +188,7 @@ static void not_held_and_no_new_map(void **state)
 	moe_world_open(&world);
 	moe_publish(&world, on_first);
 	moe_connect(&world);
-	say(&world, 0, CADRE_WIRE_NOT_HELD, 2);
+	moe_say(&world, 0, CADRE_WIRE_NOT_HELD, 2);
 	uint64_t began = moe_now(&world);
 	moe_dispatch(&world);
 	moe_wait(&world);
@@ -210,7 +204,7 @@ static void an_expired_call_is_made_again(void **state)
 	moe_world_open(&world);
 	moe_publish(&world, on_first);
 	moe_connect(&world);
-	say(&world, 0, CADRE_WIRE_EXPIRED, 1);
+	moe_say(&world, 0, CADRE_WIRE_EXPIRED, 1);
 	moe_dispatch(&world);
 	moe_wait(&world);
 	moe_expect_all(&world);
@@ -235,7 +229,7 @@ static void a_node_that_fails_dooms_its_rows_alone(void **state)
 		moe_world_open(&world);
 		moe_publish(&world, on_first);
 		moe_connect(&world);
-		say(&world, 0, table[i].status, 1); /* the first call: rows 0 to 7 */
+		moe_say(&world, 0, table[i].status, 1); /* the first call: rows 0 to 7 */
 		moe_dispatch(&world);
 		moe_wait(&world);
 		for (uint32_t row = 0; row < MOE_ROWS; row++) {
@@ -264,7 +258,7 @@ static void a_late_answer_counts_for_nothing(void **state)
 	moe_world_open(&world);
 	moe_publish(&world, on_first);
 	moe_connect(&world);
-	say(&world, 0, MOE_SILENCE, 1);
+	moe_say(&world, 0, MOE_SILENCE, 1);
 	uint64_t began = moe_now(&world);
 	moe_dispatch(&world);
 	moe_wait(&world);
@@ -300,12 +294,10 @@ static void deadlines_are_measured(void **state)
 	for (int i = 0; i < 40; i++)
 		assert_true(time_of_a_work(&world) < 5 * CAD_NS_PER_MS);
 	assert_in_range(rt_route_table_p99_ns(&world.exchange.routes), 20 * CAD_NS_PER_US, 2 * CAD_NS_PER_MS);
-	say(&world, 0, MOE_SILENCE, 2); /* both calls of a work */
+	moe_say(&world, 0, MOE_SILENCE, 2); /* both calls of a work */
 	assert_in_range(time_of_a_work(&world), 2 * CAD_NS_PER_S, 3 * CAD_NS_PER_S);
 	assert_int_equal(retried(&world), 2);
-	world.nodes[0].said = 0;
-	world.nodes[0].script_count = 4; /* the same two again, and the two that follow */
-	memset(world.nodes[0].script, MOE_SILENCE, 4);
+	moe_say(&world, 0, MOE_SILENCE, 4); /* the same two again, and the two that follow */
 	assert_in_range(time_of_a_work(&world), 12 * CAD_NS_PER_S, 13 * CAD_NS_PER_S);
 	moe_world_close(&world);
 }
@@ -326,7 +318,7 @@ static void a_peer_that_is_lost_in_the_middle(void **state)
 	moe_publish(&world, everywhere);
 	moe_connect(&world);
 	for (uint32_t n = 0; n < MOE_NODES; n++)
-		say(&world, n, n == 0 ? MOE_SILENCE : CADRE_WIRE_OK, MOE_SCRIPT_MAX);
+		moe_say(&world, n, n == 0 ? MOE_SILENCE : CADRE_WIRE_OK, MOE_SCRIPT_MAX);
 	world.idle = crash_first;
 	moe_dispatch(&world);
 	moe_wait(&world);
@@ -352,7 +344,7 @@ static void a_connection_that_is_closed_in_the_middle(void **state)
 	moe_world_open(&world);
 	moe_publish(&world, on_first); /* nobody else: it must connect again */
 	moe_connect(&world);
-	say(&world, 0, MOE_SILENCE, 2);
+	moe_say(&world, 0, MOE_SILENCE, 2);
 	world.idle = cut_first;
 	uint64_t began = moe_now(&world);
 	moe_dispatch(&world);

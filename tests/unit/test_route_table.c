@@ -19,15 +19,6 @@ static const uint8_t but_one[MOE_EXPERTS] = { 7, 7, 7, 0, 7, 7 };
 
 static struct rt_route_table *routes_of(struct moe_world *world) { return &world->exchange.routes; }
 
-/* Lets things happen for a while, as the engine's idle turns do. */
-static void pass(struct moe_world *world, uint64_t ms)
-{
-	for (uint64_t end = moe_now(world) + ms * CAD_NS_PER_MS; moe_now(world) < end;) {
-		uint64_t due = rt_route_table_tick(routes_of(world));
-		cad_transport_poll(world->exchange.transport, due < end ? due : end);
-	}
-}
-
 static struct cad_map *map_of(uint64_t epoch, uint32_t nodes_count)
 {
 	static const char *const names[MOE_NODES] = { "n0", "n1", "n2" };
@@ -87,7 +78,7 @@ static void a_node_that_is_not_named_is_closed(void **state)
 	assert_int_equal(routes_of(&world)->peers_count, MOE_NODES);
 	cad_map_release(rt_route_table_map(routes_of(&world), map_of(world.epoch + 1, 1)));
 	world.epoch++;
-	pass(&world, 50);
+	moe_pass(&world, 50);
 	assert_int_equal(rt_route_table_connections(routes_of(&world)), 1);
 	assert_null(routes_of(&world)->peers[2].connection);
 
@@ -105,8 +96,7 @@ static void a_node_with_shipments_is_not_closed(void **state)
 	moe_world_open(&world);
 	moe_publish(&world, (const uint8_t[MOE_EXPERTS]){ 4, 4, 4, 4, 4, 4 });
 	moe_connect(&world);
-	memset(world.nodes[2].script, MOE_SILENCE, 2);
-	world.nodes[2].script_count = 2;
+	moe_say(&world, 2, MOE_SILENCE, 2);
 	moe_dispatch(&world);
 	assert_int_equal(routes_of(&world)->peers[2].shipments, 2);
 	moe_publish(&world, (const uint8_t[MOE_EXPERTS]){ 1, 1, 1, 1, 1, 1 });
@@ -117,7 +107,7 @@ static void a_node_with_shipments_is_not_closed(void **state)
 	moe_wait(&world); /* the calls' deadlines pass; node 0 has the rows now */
 	moe_expect_all(&world);
 	assert_int_equal(routes_of(&world)->peers[2].shipments, 0);
-	pass(&world, 10);
+	moe_pass(&world, 10);
 	assert_null(routes_of(&world)->peers[2].connection);
 	moe_world_close(&world);
 }
@@ -135,7 +125,7 @@ static void connecting_again_grows_slower(void **state)
 	cad_sim_cut(world.sim, world.exchange.transport, world.nodes[0].transport, true);
 	cad_connection_close(peer->connection, CAD_ERR_CANCELLED, "cut by the test");
 	for (uint32_t grown = 0; grown < 4;) {
-		pass(&world, 20);
+		moe_pass(&world, 20);
 		assert_true(peer->delay_ms >= before); /* it only grows */
 		grown += before != 0 && peer->delay_ms > before;
 		before = peer->delay_ms;
@@ -145,7 +135,7 @@ static void connecting_again_grows_slower(void **state)
 
 	cad_sim_cut(world.sim, world.exchange.transport, world.nodes[0].transport, false);
 	for (int i = 0; i < 1000 && !peer->ready; i++)
-		pass(&world, 20);
+		moe_pass(&world, 20);
 	assert_true(peer->ready);
 	assert_int_equal(peer->delay_ms, first);
 	assert_true(atomic_load(&routes_of(&world)->ready));
@@ -179,7 +169,7 @@ static void what_is_missing_is_said(void **state)
 		cad_transport_poll(world.exchange.transport, moe_now(&world) + CAD_NS_PER_MS);
 	says(routes, "1 of 3 are connected; 'n2' at n2: no secret");
 	for (int i = 0; i < 1000 && !(routes->peers[0].ready && routes->peers[2].ready); i++)
-		pass(&world, 20);
+		moe_pass(&world, 20);
 	says(routes, "");
 
 	moe_publish(&world, but_one);
@@ -217,7 +207,7 @@ static void what_is_not_reached_is_told(void **state)
 	uint64_t cut_ns = moe_now(&world);
 	cad_sim_cut(world.sim, world.exchange.transport, world.nodes[0].transport, true);
 	for (int i = 0; i < 10000 && table->unreached == 0; i++)
-		pass(&world, 1);
+		moe_pass(&world, 1);
 	view = rt_reach_look(table->reach);
 	assert_int_equal(view->count, 1);
 	assert_string_equal(view->unreached[0].node, table->peers[0].id);
@@ -225,13 +215,13 @@ static void what_is_not_reached_is_told(void **state)
 	assert_true(view->unreached[0].heard_ns <= cut_ns + CAD_NS_PER_S / 2);
 	assert_int_equal(news, 2 + MOE_NODES);
 	uint64_t heard_ns = view->unreached[0].heard_ns;
-	pass(&world, 20000); /* it is tried again and again */
+	moe_pass(&world, 20000); /* it is tried again and again */
 	assert_int_equal(news, 2 + MOE_NODES);
 	assert_int_equal(rt_reach_look(table->reach)->unreached[0].heard_ns, heard_ns);
 
 	cad_sim_cut(world.sim, world.exchange.transport, world.nodes[0].transport, false);
 	for (int i = 0; i < 10000 && table->unreached > 0; i++)
-		pass(&world, 1);
+		moe_pass(&world, 1);
 	assert_int_equal(rt_reach_look(table->reach)->count, 0);
 	assert_int_equal(news, 3 + MOE_NODES);
 	moe_world_close(&world);
@@ -324,10 +314,10 @@ static void a_node_with_a_queue_gets_fewer_rows(void **state)
 	choose(&world, rows, chosen);
 	assert_int_equal(rows[0], 0);
 
-	pass(&world, 100); /* twice halved: 5 ms */
+	moe_pass(&world, 100); /* twice halved: 5 ms */
 	choose(&world, rows, chosen);
 	assert_in_range(rows[0], 1, 20);
-	pass(&world, 1000);
+	moe_pass(&world, 1000);
 	for (uint32_t n = 0; n < MOE_NODES; n++) /* the digits that say who had more are not of interest here */
 		routes_of(&world)->node_pairs[n] = 0;
 	choose(&world, rows, chosen);
