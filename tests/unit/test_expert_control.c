@@ -7,6 +7,7 @@
 #include "expert-svc/control.h"
 #include "expert-svc/loader.h"
 #include "kernels/source.h"
+#include "tests/support/bell.h"
 #include "tests/support/expert_calls.h"
 #include "tests/support/must.h"
 #include "tests/support/rpc_fixture.h"
@@ -18,7 +19,6 @@
 
 #include <cmocka.h>
 
-#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -376,43 +376,15 @@ static void orders_and_reports(void **state)
 
 /* ---- the loader ---- */
 
-struct bell {
-	pthread_mutex_t lock;
-	pthread_cond_t rung;
-	unsigned rings;
-};
-
-static void ring(void *context)
-{
-	struct bell *bell = context;
-	pthread_mutex_lock(&bell->lock);
-	bell->rings++;
-	pthread_cond_signal(&bell->rung);
-	pthread_mutex_unlock(&bell->lock);
-}
-
 static const struct ex_load plain = { .node = NULL };
 
 static void loader_for(struct ex_engine *engine, unsigned threads, struct bell *bell, struct ex_loader **loader)
 {
 	const struct ex_loader_options options = {
-		.engine = engine, .threads = threads, .changed = ring, .context = bell
+		.engine = engine, .threads = threads, .changed = bell_ring, .context = bell
 	};
 	struct cad_error error;
 	must(ex_loader_create(&options, loader, &error), &error);
-}
-
-static struct ex_load_report *next_report(struct ex_loader *loader, struct bell *bell)
-{
-	struct ex_load_report *report;
-	while (!(report = ex_loader_take(loader))) {
-		pthread_mutex_lock(&bell->lock);
-		while (bell->rings == 0)
-			pthread_cond_wait(&bell->rung, &bell->lock);
-		bell->rings--;
-		pthread_mutex_unlock(&bell->lock);
-	}
-	return report;
 }
 
 /* Any number of orders, in any order: what was wished last is what is held in the end, and each
@@ -423,7 +395,8 @@ static void last_wish_counts(void **state)
 	struct expert_world world;
 	struct ex_engine *engine;
 	struct ex_loader *loader;
-	struct bell bell = { .lock = PTHREAD_MUTEX_INITIALIZER, .rung = PTHREAD_COND_INITIALIZER };
+	struct bell bell;
+	bell_init(&bell);
 	uint64_t seed = (uint64_t)time(NULL);
 	const char *given = getenv("CADRE_TEST_SEED");
 	if (given)
@@ -476,7 +449,8 @@ static void frees_make_room(void **state)
 	struct ex_loader *loader;
 	struct ex_loaded loaded;
 	struct cad_error error;
-	struct bell bell = { .lock = PTHREAD_MUTEX_INITIALIZER, .rung = PTHREAD_COND_INITIALIZER };
+	struct bell bell;
+	bell_init(&bell);
 	expert_world_init(&world, "olmoe-a");
 	engine_for(&world, &engine, 0);
 	uint64_t one = ex_engine_expert_bytes(engine);
@@ -486,16 +460,16 @@ static void frees_make_room(void **state)
 	must(ex_engine_load(engine, 0, 1, &loaded, &error), &error);
 	loader_for(engine, 1, &bell, &loader);
 	ex_loader_load(loader, 1, 0, &plain);
-	struct ex_load_report *report = next_report(loader, &bell);
+	struct ex_load_report *report = bell_await(&bell, loader);
 	assert_int_equal(report->outcome, EX_LOAD_FAILED);
 	assert_non_null(strstr(report->text, "raise --memory"));
 	free(report);
 	ex_loader_free(loader, 0, 0);
 	ex_loader_load(loader, 1, 0, &plain);
-	report = next_report(loader, &bell);
+	report = bell_await(&bell, loader);
 	assert_int_equal(report->outcome, EX_LOAD_FREED);
 	free(report);
-	report = next_report(loader, &bell);
+	report = bell_await(&bell, loader);
 	assert_int_equal(report->outcome, EX_LOAD_LOADED);
 	assert_int_equal(report->loaded.bytes, one);
 	free(report);

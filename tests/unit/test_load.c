@@ -6,6 +6,7 @@
 #include "expert-svc/loader.h"
 #include "kernels/image.h"
 #include "kernels/source.h"
+#include "tests/support/bell.h"
 #include "tests/support/expert_calls.h"
 #include "tests/support/must.h"
 
@@ -71,21 +72,6 @@ static enum cad_status ask(void *context, const struct ex_ask *ask, uint8_t *ima
 
 /* ---- a world ---- */
 
-struct bell {
-	pthread_mutex_t lock;
-	pthread_cond_t rung;
-	unsigned rings;
-};
-
-static void ring(void *context)
-{
-	struct bell *bell = context;
-	pthread_mutex_lock(&bell->lock);
-	bell->rings++;
-	pthread_cond_signal(&bell->rung);
-	pthread_mutex_unlock(&bell->lock);
-}
-
 struct setting {
 	struct expert_world world;
 	struct node node;
@@ -118,8 +104,7 @@ static void setting_open(struct setting *s, const char *golden, enum cad_weights
 	memset(s, 0, sizeof *s);
 	expert_world_init(&s->world, golden);
 	s->world.settings.weights = weights;
-	pthread_mutex_init(&s->bell.lock, NULL);
-	pthread_cond_init(&s->bell.rung, NULL);
+	bell_init(&s->bell);
 	s->node = (struct node){ .engine = engine_for(&s->world), .manner = manner };
 	s->engine = engine_for(&s->world);
 	must(ex_engine_load(s->node.engine, LAYER, EXPERT, &loaded, &error), &error);
@@ -134,7 +119,7 @@ static void setting_open(struct setting *s, const char *golden, enum cad_weights
 		.ask = ask,
 		.asker = &s->node,
 		.metrics = s->metrics,
-		.changed = ring,
+		.changed = bell_ring,
 		.context = &s->bell,
 	};
 	must(ex_loader_create(&options, &s->loader, &error), &error);
@@ -158,19 +143,6 @@ static void order(struct setting *s, uint64_t bytes_per_second)
 			.checksum = s->checksum,
 			.bytes_per_second = bytes_per_second,
 		});
-}
-
-static struct ex_load_report *next_report(struct setting *s)
-{
-	struct ex_load_report *report;
-	while (!(report = ex_loader_take(s->loader))) {
-		pthread_mutex_lock(&s->bell.lock);
-		while (s->bell.rings == 0)
-			pthread_cond_wait(&s->bell.rung, &s->bell.lock);
-		s->bell.rings--;
-		pthread_mutex_unlock(&s->bell.lock);
-	}
-	return report;
 }
 
 /* What the node holds is the expert. */
@@ -209,7 +181,7 @@ static void from_a_node(void **state)
 		struct setting s;
 		setting_open(&s, cases[i].golden, cases[i].weights, GIVES);
 		order(&s, 0);
-		struct ex_load_report *report = next_report(&s);
+		struct ex_load_report *report = bell_await(&s.bell, s.loader);
 		assert_int_equal(report->outcome, EX_LOAD_LOADED);
 		assert_string_equal(report->source, "node-a");
 		assert_string_equal(report->passed_over, "");
@@ -220,7 +192,7 @@ static void from_a_node(void **state)
 		check_held(&s);
 
 		order(&s, 0); /* again costs nothing */
-		report = next_report(&s);
+		report = bell_await(&s.bell, s.loader);
 		assert_int_equal(report->outcome, EX_LOAD_LOADED);
 		assert_string_equal(report->source, "");
 		assert_string_equal(report->loaded.checksum, s.checksum);
@@ -250,7 +222,7 @@ static void from_the_checkpoint_then(void **state)
 		struct setting s;
 		setting_open(&s, "olmoe-a", CAD_WEIGHTS_AS_IS, cases[i].manner);
 		order(&s, 0);
-		struct ex_load_report *report = next_report(&s);
+		struct ex_load_report *report = bell_await(&s.bell, s.loader);
 		assert_int_equal(report->outcome, EX_LOAD_LOADED);
 		assert_string_equal(report->source, "checkpoint");
 		if (strncmp(report->passed_over, cases[i].why, strlen(cases[i].why)) != 0)
@@ -275,7 +247,7 @@ static void another_checksum_was_ordered(void **state)
 	memcpy(right, s.checksum, sizeof right);
 	s.checksum[0] = s.checksum[0] == 'a' ? 'b' : 'a';
 	order(&s, 0);
-	struct ex_load_report *report = next_report(&s);
+	struct ex_load_report *report = bell_await(&s.bell, s.loader);
 	assert_string_equal(report->source, "checkpoint");
 	assert_string_equal(report->loaded.checksum, right); /* and the placement service judges that */
 	free(report);
@@ -295,7 +267,7 @@ static void given_up(void **state)
 			sched_yield();
 		ex_loader_free(s.loader, LAYER, EXPERT);
 		struct ex_load_report *report;
-		while ((report = next_report(&s))->outcome == EX_LOAD_UNDER_WAY)
+		while ((report = bell_await(&s.bell, s.loader))->outcome == EX_LOAD_UNDER_WAY)
 			free(report);
 		assert_int_equal(report->outcome, EX_LOAD_FREED);
 		free(report);
@@ -304,7 +276,7 @@ static void given_up(void **state)
 
 		s.node.manner = GIVES;
 		order(&s, 0);
-		report = next_report(&s);
+		report = bell_await(&s.bell, s.loader);
 		assert_int_equal(report->outcome, EX_LOAD_LOADED);
 		free(report);
 		setting_close(&s);
@@ -342,7 +314,7 @@ static void paced(void **state)
 		else
 			order(&s, rate);
 		struct ex_load_report *report;
-		while ((report = next_report(&s))->outcome == EX_LOAD_UNDER_WAY) {
+		while ((report = bell_await(&s.bell, s.loader))->outcome == EX_LOAD_UNDER_WAY) {
 			assert_in_range(report->read_bytes, under_way + 1, s.image_bytes);
 			assert_string_equal(report->source, checkpoint ? "checkpoint" : "node-a");
 			under_way = report->read_bytes;
@@ -375,7 +347,7 @@ static void needed_first(void **state)
 	ex_loader_load(s.loader, LAYER + 1, 0, &(struct ex_load){ .node = NULL });
 	ex_loader_free(s.loader, LAYER, 0);
 	for (int done = 0; done < 2;) {
-		struct ex_load_report *report = next_report(&s);
+		struct ex_load_report *report = bell_await(&s.bell, s.loader);
 		assert_true(report->outcome == EX_LOAD_UNDER_WAY || report->expert == 0);
 		done += report->outcome != EX_LOAD_UNDER_WAY;
 		free(report);
@@ -395,7 +367,7 @@ static void ordered_again(void **state)
 		sched_yield();
 	ex_loader_load(s.loader, LAYER, EXPERT, &(struct ex_load){ .node = NULL });
 	struct ex_load_report *report;
-	while ((report = next_report(&s))->outcome == EX_LOAD_UNDER_WAY)
+	while ((report = bell_await(&s.bell, s.loader))->outcome == EX_LOAD_UNDER_WAY)
 		free(report);
 	assert_int_equal(report->outcome, EX_LOAD_LOADED);
 	assert_string_equal(report->source, "checkpoint");
