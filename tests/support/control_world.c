@@ -501,3 +501,17 @@ void world_stop(struct world *world)
 	for (int i = 0; i < WORLD_ROUTERS; i++)
 		world->routers[i].session = 0;
 }
+
+struct world *world_placed(int nodes, uint64_t room)
+{
+	struct world *world = world_create();
+	for (int r = 0; r < WORLD_ROUTERS; r++)
+		world_connect_router(world, r);
+	for (int i = 0; i < nodes; i++) {
+		world->nodes[i].memory = room;
+		assert_int_equal(world_connect_node(world, i), CAD_OK);
+	}
+	world_run(world, 5000);
+	assert_int_equal(world_unplaced(world), 0);
+	return world;
+}

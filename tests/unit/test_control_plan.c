@@ -17,19 +17,6 @@
 
 #include <cmocka.h>
 
-/* A world in which `nodes` nodes hold everything, evenly, and two routers work. */
-static struct world *placed_world(int nodes)
-{
-	struct world *world = world_create();
-	for (int r = 0; r < WORLD_ROUTERS; r++)
-		world_connect_router(world, r);
-	for (int i = 0; i < nodes; i++)
-		assert_int_equal(world_connect_node(world, i), CAD_OK);
-	world_run(world, 5000);
-	assert_int_equal(world_unplaced(world), 0);
-	return world;
-}
-
 static struct pl_situation look(const struct world *world)
 {
 	struct pl_situation situation;
@@ -82,7 +69,7 @@ static struct pl_control_progress progress(const struct world *world)
 static void situation_shows_who_holds_what(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(3);
+	struct world *world = world_placed(3, WORLD_CELLS);
 	struct pl_situation situation = look(world);
 	assert_int_equal(situation.cluster.nodes_count, 3);
 	assert_int_equal(situation.cluster.expert_bytes, 100);
@@ -103,7 +90,7 @@ static void situation_shows_who_holds_what(void **state)
 static void plan_is_reached_and_stays(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(4);
+	struct world *world = world_placed(4, WORLD_CELLS);
 	assert_true(progress(world).settled);
 	apply_turned(world, 1, 4);
 	assert_false(progress(world).settled);
@@ -131,7 +118,7 @@ static void plan_is_reached_and_stays(void **state)
 static void levelling_does_not_undo_a_plan(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(4);
+	struct world *world = world_placed(4, WORLD_CELLS);
 	apply_turned(world, 0, 2);
 	world_run(world, 10000);
 	assert_true(holds_turned(world, 0, 2));
@@ -143,7 +130,7 @@ static void levelling_does_not_undo_a_plan(void **state)
 static void what_is_lost_comes_back_and_then_the_plan(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(4);
+	struct world *world = world_placed(4, WORLD_CELLS);
 	apply_turned(world, 1, 4);
 	world_run(world, 10000);
 	world_kill_node(world, 2);
@@ -162,7 +149,7 @@ static void what_is_lost_comes_back_and_then_the_plan(void **state)
 static void new_node_is_filled_once(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(4);
+	struct world *world = world_placed(4, WORLD_CELLS);
 	apply_turned(world, 1, 4);
 	world_run(world, 10000);
 	bool before[4][WORLD_CELLS];
@@ -209,7 +196,7 @@ static void new_node_is_not_filled_unless_asked_for(void **state)
 static void pause_holds_moves_but_not_what_is_needed(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(4);
+	struct world *world = world_placed(4, WORLD_CELLS);
 	apply_turned(world, 1, 4);
 	world_run(world, 20);
 	pl_control_pause(world->control, true);
@@ -235,7 +222,7 @@ static void pause_holds_moves_but_not_what_is_needed(void **state)
 static void stop_leaves_everything_where_it_is(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(4);
+	struct world *world = world_placed(4, WORLD_CELLS);
 	struct cad_error error;
 	assert_int_equal(pl_control_stop(world->control, &error), CAD_ERR_NOT_FOUND);
 	assert_string_equal(error.text, "there is no plan in force");
@@ -299,7 +286,7 @@ static void spoil_expert(struct pl_situation *situation, struct pl_plan *plan)
 static void bad_plans_are_refused(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(4);
+	struct world *world = world_placed(4, WORLD_CELLS);
 	refused(world, spoil_layers, CAD_ERR_INVALID,
 		"the plan is for 2 layers of 8 experts, the model has 3 MoE layers of 8: plan for this model");
 	refused(world, spoil_layer, CAD_ERR_INVALID,
@@ -338,7 +325,7 @@ static void plan_beyond_a_nodes_room_is_refused(void **state)
 static void stalled_moves_are_backed_out(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(4);
+	struct world *world = world_placed(4, WORLD_CELLS);
 	world->nodes[2].stuck = true;
 	apply_turned(world, 1, 4);
 	world_run(world, 29000);

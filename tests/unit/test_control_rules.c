@@ -17,21 +17,6 @@
 
 #include <cmocka.h>
 
-/* `nodes` nodes with room for so many experts hold everything, and two routers work. */
-static struct world *placed_world(int nodes, uint64_t room)
-{
-	struct world *world = world_create();
-	for (int r = 0; r < WORLD_ROUTERS; r++)
-		world_connect_router(world, r);
-	for (int i = 0; i < nodes; i++) {
-		world->nodes[i].memory = room;
-		assert_int_equal(world_connect_node(world, i), CAD_OK);
-	}
-	world_run(world, 5000);
-	assert_int_equal(world_unplaced(world), 0);
-	return world;
-}
-
 /* The service is killed and started again, and everybody joins it. */
 static void restart(struct world *world)
 {
@@ -107,7 +92,7 @@ static int holder(const struct world *world, uint32_t cell)
 static void drained_node_is_emptied_and_stays_so(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(3, WORLD_CELLS);
+	struct world *world = world_placed(3, WORLD_CELLS);
 	assert_int_equal(duty(world, 1), PL_DUTY_ACTIVE);
 	struct pl_control_change change = drain(world, 1, true, true);
 	assert_int_equal(change.moves, WORLD_CELLS / 3);
@@ -157,7 +142,7 @@ static void not_drained(struct world *world, const char *node, enum cad_status s
 static void drain_is_refused_without_room(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(3, 10);
+	struct world *world = world_placed(3, 10);
 	struct pl_control_change change;
 	struct cad_error error;
 	not_drained(world, "node-0", CAD_ERR_EXHAUSTED,
@@ -168,7 +153,7 @@ static void drain_is_refused_without_room(void **state)
 	assert_string_equal(error.text, "node 'node-0' is not drained");
 	world_destroy(world);
 
-	world = placed_world(1, WORLD_CELLS);
+	world = world_placed(1, WORLD_CELLS);
 	not_drained(world, "node-0", CAD_ERR_EXHAUSTED,
 		"node 'node-0' cannot be drained: it is the last expert node that may hold experts: add one, or undrain one");
 	world_destroy(world);
@@ -179,7 +164,7 @@ static void drain_is_refused_without_room(void **state)
 static void draining_node_keeps_what_has_no_other_place(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(3, 12);
+	struct world *world = world_placed(3, 12);
 	(void)drain(world, 0, true, false);
 	world_kill_node(world, 1);
 	world_run(world, 20000);
@@ -197,7 +182,7 @@ static void draining_node_keeps_what_has_no_other_place(void **state)
 static void pinned_expert_moves_and_stays(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(3, WORLD_CELLS);
+	struct world *world = world_placed(3, WORLD_CELLS);
 	int from = holder(world, 5), to = (from + 1) % 3;
 	struct pl_control_change change = pin(world, 5, world->nodes[to].id, true);
 	assert_int_equal(change.bytes, change.moves * 100);
@@ -238,7 +223,7 @@ static void not_pinned(
 static void contradicting_pins_are_refused(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(4, 8);
+	struct world *world = world_placed(4, 8);
 	not_pinned(world, (struct pl_expert){ 3, 0 }, "node-0", CAD_ERR_NOT_FOUND,
 		"layer 3 is no MoE layer of this model: those are 3 in number, from 1 to 5");
 	not_pinned(world, (struct pl_expert){ 1, 8 }, "node-0", CAD_ERR_NOT_FOUND,
@@ -267,7 +252,7 @@ static void contradicting_pins_are_refused(void **state)
 static void plan_in_force_has_the_pins(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(3, WORLD_CELLS);
+	struct world *world = world_placed(3, WORLD_CELLS);
 	struct pl_situation situation;
 	struct cad_error error;
 	must(pl_control_situation(world->control, &situation, &error), &error);
@@ -302,7 +287,7 @@ static void plan_in_force_has_the_pins(void **state)
 static void single_experts_have_more_copies(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(3, 10);
+	struct world *world = world_placed(3, 10);
 	struct pl_control_change change;
 	struct cad_error error;
 	assert_int_equal(copies(world, 4, 3, true).moves, 2);
@@ -334,7 +319,7 @@ static void single_experts_have_more_copies(void **state)
 static void second_pin_needs_a_second_copy(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(3, WORLD_CELLS);
+	struct world *world = world_placed(3, WORLD_CELLS);
 	struct pl_control_change change;
 	struct cad_error error;
 	(void)pin(world, 4, "node-0", false);
@@ -349,32 +334,44 @@ static void second_pin_needs_a_second_copy(void **state)
 
 /* ---- restarts ---- */
 
-/* A plan that moves everything by one node; killed at every step, the service goes on with it. */
+/* A plan that moves everything of four nodes by one node. The caller frees it. */
+static struct pl_plan *move_on(struct world *world)
+{
+	static const uint32_t turned[] = { 1, 2, 3, 0 };
+	struct pl_situation situation;
+	struct pl_plan *plan;
+	struct cad_error error;
+	must(pl_control_situation(world->control, &situation, &error), &error);
+	assert_int_equal(pl_plan_renumber(situation.present, turned, 4, &plan), CAD_OK);
+	must(pl_control_apply(world->control, &situation.cluster, plan, 0, &error), &error);
+	pl_situation_fini(&situation);
+	return plan;
+}
+
+static void check_reached(const struct world *world, const struct pl_plan *plan)
+{
+	for (uint32_t cell = 0; cell < WORLD_CELLS; cell++)
+		for (uint32_t n = 0; n < 4; n++)
+			assert_int_equal(world->nodes[n].held[cell],
+				pl_plan_holds(plan, cell / WORLD_EXPERTS, cell % WORLD_EXPERTS, n));
+}
+
+/* Killed at every step of a plan, the service goes on with it. */
 static void killed_at_every_step_a_plan_goes_on(void **state)
 {
 	(void)state;
 	for (uint64_t step = 0; step < 60; step++) {
-		struct world *world = placed_world(4, 8);
-		struct pl_situation situation;
-		struct pl_plan *plan;
-		struct cad_error error;
-		must(pl_control_situation(world->control, &situation, &error), &error);
-		static const uint32_t turned[] = { 1, 2, 3, 0 };
-		assert_int_equal(pl_plan_renumber(situation.present, turned, 4, &plan), CAD_OK);
-		must(pl_control_apply(world->control, &situation.cluster, plan, 0, &error), &error);
+		struct world *world = world_placed(4, 8);
+		struct pl_plan *plan = move_on(world);
 		world_run(world, step * 25);
 		restart(world);
 		world_run(world, step % 3 * 5);
 		if (step % 2) /* and once more, in the middle of coming back */
 			restart(world);
 		world_run(world, 60000);
-		for (uint32_t cell = 0; cell < WORLD_CELLS; cell++)
-			for (uint32_t n = 0; n < 4; n++)
-				assert_int_equal(world->nodes[n].held[cell],
-					pl_plan_holds(plan, cell / WORLD_EXPERTS, cell % WORLD_EXPERTS, n));
+		check_reached(world, plan);
 		assert_int_equal(world_unplaced(world), 0);
 		pl_plan_free(plan);
-		pl_situation_fini(&situation);
 		world_destroy(world);
 	}
 }
@@ -385,14 +382,8 @@ static void whoever_dies_at_any_step_a_plan_goes_on(void **state)
 {
 	(void)state;
 	for (int step = 0; step < 60; step++) {
-		struct world *world = placed_world(4, WORLD_CELLS);
-		struct pl_situation situation;
-		struct pl_plan *plan;
-		struct cad_error error;
-		must(pl_control_situation(world->control, &situation, &error), &error);
-		static const uint32_t turned[] = { 1, 2, 3, 0 };
-		assert_int_equal(pl_plan_renumber(situation.present, turned, 4, &plan), CAD_OK);
-		must(pl_control_apply(world->control, &situation.cluster, plan, 0, &error), &error);
+		struct world *world = world_placed(4, WORLD_CELLS);
+		struct pl_plan *plan = move_on(world);
 		world_run(world, (uint64_t)step * 37);
 		if (step % 5 == 4) { /* a router: its connections and its map are gone */
 			struct world_router *router = &world->routers[0];
@@ -409,12 +400,8 @@ static void whoever_dies_at_any_step_a_plan_goes_on(void **state)
 		else
 			assert_int_equal(world_connect_node(world, step % 5), CAD_OK);
 		world_run(world, 30000);
-		for (uint32_t cell = 0; cell < WORLD_CELLS; cell++)
-			for (uint32_t n = 0; n < 4; n++)
-				assert_int_equal(world->nodes[n].held[cell],
-					pl_plan_holds(plan, cell / WORLD_EXPERTS, cell % WORLD_EXPERTS, n));
+		check_reached(world, plan);
 		pl_plan_free(plan);
-		pl_situation_fini(&situation);
 		world_destroy(world);
 	}
 }
@@ -422,14 +409,8 @@ static void whoever_dies_at_any_step_a_plan_goes_on(void **state)
 static void node_joins_while_experts_move(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(4, WORLD_CELLS);
-	struct pl_situation situation;
-	struct pl_plan *plan;
-	struct cad_error error;
-	must(pl_control_situation(world->control, &situation, &error), &error);
-	static const uint32_t turned[] = { 1, 2, 3, 0 };
-	assert_int_equal(pl_plan_renumber(situation.present, turned, 4, &plan), CAD_OK);
-	must(pl_control_apply(world->control, &situation.cluster, plan, 0, &error), &error);
+	struct world *world = world_placed(4, WORLD_CELLS);
+	struct pl_plan *plan = move_on(world);
 	world_run(world, 60);
 	assert_int_equal(world_connect_node(world, 4), CAD_OK);
 	world_run(world, 60000);
@@ -440,21 +421,14 @@ static void node_joins_while_experts_move(void **state)
 					pl_plan_holds(plan, cell / WORLD_EXPERTS, cell % WORLD_EXPERTS, n));
 	assert_in_range(world_held_by(world, 4), WORLD_LAYERS, WORLD_CELLS / 4);
 	pl_plan_free(plan);
-	pl_situation_fini(&situation);
 	world_destroy(world);
 }
 
 static void pause_outlives_a_restart(void **state)
 {
 	(void)state;
-	struct world *world = placed_world(4, WORLD_CELLS);
-	struct pl_situation situation;
-	struct pl_plan *plan;
-	struct cad_error error;
-	must(pl_control_situation(world->control, &situation, &error), &error);
-	static const uint32_t turned[] = { 1, 2, 3, 0 };
-	assert_int_equal(pl_plan_renumber(situation.present, turned, 4, &plan), CAD_OK);
-	must(pl_control_apply(world->control, &situation.cluster, plan, 0, &error), &error);
+	struct world *world = world_placed(4, WORLD_CELLS);
+	struct pl_plan *plan = move_on(world);
 	pl_control_pause(world->control, true);
 	unsigned loads = world->loads;
 	world_run(world, 5000);
@@ -465,7 +439,6 @@ static void pause_outlives_a_restart(void **state)
 	world_run(world, 20000);
 	assert_true(world->loads >= loads + WORLD_CELLS);
 	pl_plan_free(plan);
-	pl_situation_fini(&situation);
 	world_destroy(world);
 }
 
@@ -552,7 +525,7 @@ static void storm_of_wishes(void **state)
 	print_message("seed %llu\n", (unsigned long long)seed);
 	struct cad_random random = { seed };
 	for (int round = 0; round < 12; round++) {
-		struct world *world = placed_world(WORLD_NODES, 7 + cad_random_below(&random, 8));
+		struct world *world = world_placed(WORLD_NODES, 7 + cad_random_below(&random, 8));
 		for (int event = 0; event < 60; event++) {
 			something_happens(world, &random);
 			world_run(world, 1 + cad_random_below(&random, cad_random_below(&random, 4) ? 300 : 4000));
