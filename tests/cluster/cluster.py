@@ -209,8 +209,16 @@ class Cluster:
                     time.sleep(0.02)
         return self
 
+    def command(self, *words, code=0, timeout=60):
+        """What an operator types, and how it must end."""
+        return cadrectl(*words, '--placement', self.placement_grpc, *self.identity('operator'), code=code, timeout=timeout)
+
+    def operate(self, *words):
+        """JSON of a command that must succeed."""
+        return json.loads(self.command(*words, '-o', 'json').stdout)
+
     def status(self):
-        done = subprocess.run([BIN / 'cadrectl', 'status', '--placement', self.placement_grpc, *self.identity('operator'), '-o', 'json'], capture_output=True, text=True, timeout=30)
+        done = self.command('status', '-o', 'json', code=None, timeout=30)
         assert done.returncode in (0, 3), done   # 3: experts are on no node
         return json.loads(done.stdout)
 
@@ -232,6 +240,49 @@ class Cluster:
         for process in self.processes():
             text = process.log.read_text(errors='replace') if process.log.exists() else ''
             assert 'Sanitizer' not in text and 'runtime error' not in text, f'{process.name}\n{text[-6000:]}'
+
+
+def cadrectl(*arguments, code=None, timeout=60):
+    """Runs it. `code`: what it must end with; None: whatever it is."""
+    done = subprocess.run([BIN / 'cadrectl', *map(str, arguments)], capture_output=True, text=True, timeout=timeout)
+    assert code in (None, done.returncode), done
+    return done
+
+
+class Again(threading.Thread):
+    """Calls `once` with 0, 1, 2, ... beside the test until that is done. What fails there fails the test. Use as a context manager."""
+
+    def __init__(self, once):
+        super().__init__()
+        self.once, self.over, self.error, self.times = once, threading.Event(), None, 0
+
+    def run(self):
+        try:
+            while not self.over.is_set():
+                self.once(self.times)
+                self.times += 1
+        except BaseException as error:   # told by the test's own thread
+            self.error = error
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.join()
+        if self.error:
+            raise self.error
+        assert self.times > 0
+
+
+def until(condition, seconds=30, what='it did not happen'):
+    """Waits until condition() is true. Returns what that gave."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+    return found
 
 
 def lines_with(process, text):

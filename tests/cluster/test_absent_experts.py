@@ -2,13 +2,11 @@
 """An expert node is lost, and the others have no room for its experts: three routers of one cluster, each with another policy for that."""
 import json
 import re
-import subprocess
-import time
 
 import grpc
 import pytest
 
-from cluster import BIN, GOLDEN, Cluster, code_of, embedded, metric
+from cluster import GOLDEN, Cluster, cadrectl, code_of, embedded, metric, until
 
 MODEL = GOLDEN / 'mixtral-a' / 'model'   # the weights of a token's experts sum to 1
 PROMPT = [(i * 53 + 7) % 500 for i in range(40)]
@@ -18,17 +16,6 @@ LOST = re.compile(r'no node holds expert \d+ of layer \d+')
 
 def ask(router, **fields):
     return router.generate(tokens=PROMPT, max_tokens=TOKENS, ignore_eos=True, **fields)
-
-
-def cadrectl(*arguments):
-    return subprocess.run([BIN / 'cadrectl', *map(str, arguments)], capture_output=True, text=True, timeout=60)
-
-
-def wait_until(condition, what):
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
 
 
 def finish(stream):
@@ -83,7 +70,7 @@ def test_each_policy(tmp_path):
             assert result.digest == whole and result.absent.policy == policy and result.absent.slots == 0
 
         cluster.experts[1].kill()
-        wait_until(lambda: cluster.status()['experts_unplaced'] > 0, 'the map has no hole')
+        until(lambda: cluster.status()['experts_unplaced'] > 0, what='the map has no hole')
 
         # Streams that flowed, and requests that come then.
         for failing in (streams['fail'], routers['fail'].stream(tokens=PROMPT, max_tokens=TOKENS)):
@@ -94,7 +81,7 @@ def test_each_policy(tmp_path):
         without = check_renormalised(routers['renormalise'])
         assert without.digest != whole
         http = routers['renormalise'].http
-        wait_until(lambda: metric(http, 'cadre_router_expert_absent_total') == metric(http, 'cadre_router_absent_total') > 0, 'not counted alike')
+        until(lambda: metric(http, 'cadre_router_expert_absent_total') == metric(http, 'cadre_router_absent_total') > 0, what='not counted alike')
         answer = check_commands(routers['renormalise'], without, tmp_path)
         check_resume(routers)
         assert code_of(routers['wait'].stream(tokens=PROMPT, max_tokens=TOKENS, timeout=0.5))[0] == grpc.StatusCode.DEADLINE_EXCEEDED
@@ -104,9 +91,9 @@ def test_each_policy(tmp_path):
         cluster.experts[1].start()
         last = finish(streams['wait'])
         assert last.digest == long and last.absent.slots == 0
-        wait_until(lambda: cluster.status()['experts_unplaced'] == 0, 'the hole is still there')
+        until(lambda: cluster.status()['experts_unplaced'] == 0, what='the hole is still there')
         for router in routers.values():
-            wait_until(lambda: ask_whole(router, whole), 'the answers are not those of before')
+            until(lambda: ask_whole(router, whole), what='the answers are not those of before')
         again = cadrectl('verify', '--router', routers['renormalise'].grpc, answer)
         assert again.returncode == 1 and f'left out: {without.absent.slots} (token, layer, slot) of the answer, 0 now' in again.stdout, again
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import certificates
-from cluster import BIN, GOLDEN, Cluster, free_port, http, metric
+from cluster import BIN, GOLDEN, Cluster, free_port, http, metric, until
 
 MODEL = GOLDEN / 'mixtral-a' / 'model'
 OK, FAILED, USAGE, NOT_READY, INTERRUPTED = 0, 1, 2, 3, 130
@@ -28,13 +28,6 @@ def says(address, *words, seconds=30):
             return done.stdout
         assert time.monotonic() < end, done
         time.sleep(0.05)
-
-
-def until(question, seconds=30):
-    end = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope='module')

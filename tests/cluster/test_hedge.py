@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """An expert node that hangs, and others with copies: its calls are hedged, no answer waits for the heartbeat, and it is told everywhere."""
 import signal
-import subprocess
 import time
 
-from cluster import BIN, GOLDEN, Cluster, embedded, metric
+from cluster import GOLDEN, Cluster, embedded, metric, until
 
 MODEL = GOLDEN / 'qwen3moe-a' / 'model'
 
 
 def generate(router, seed):
     return router.generate(tokens=[(7 * seed + 3 * i) % 300 for i in range(12)], max_tokens=30, ignore_eos=True)
+
+
+def expert_calls(cluster):
+    """What the router tells of its calls."""
+    return next(node for node in cluster.status()['nodes'] if node['role'] == 'router')['expert_calls']
 
 
 def test_a_hung_node_is_not_waited_for():
@@ -33,7 +37,7 @@ def test_a_hung_node_is_not_waited_for():
         assert won > 0 and hedged >= won and diverted > 0
         assert metric(router.http, 'cadre_router_hedges_won_total') >= won
         assert metric(router.http, 'cadre_router_rows_diverted_total') >= diverted
-        calls = next(node for node in cluster.status()['nodes'] if node['role'] == 'router')['expert_calls']
+        calls = expert_calls(cluster)
         assert calls['late'] >= 0 and calls['breakers'] == [] and calls['breakers_open'] == 0
 
 
@@ -44,10 +48,8 @@ def test_whom_a_router_leaves_out_is_told():
         expected = embedded(MODEL, range(5, 17), 8)
         for _ in range(4):
             assert router.generate(tokens=list(range(5, 17)), max_tokens=8, ignore_eos=True).digest == expected['digest']
-        until = time.monotonic() + 10
-        while not (calls := next(node for node in cluster.status()['nodes'] if node['role'] == 'router')['expert_calls'])['breakers']:
-            assert time.monotonic() < until, calls
+        calls = until(lambda: (calls := expert_calls(cluster))['breakers'] and calls, 10)
         assert calls['breakers_open'] == len(calls['breakers']) and calls['breakers'][0]['copy'] is None
-        text = subprocess.run([BIN / 'cadrectl', 'status', '--placement', cluster.placement_grpc], capture_output=True, text=True).stdout
+        text = cluster.command('status').stdout
         assert 'leaves expert-' in text and 'while others have copies: 99 of 100 calls take up to' in text, text
         assert metric(router.http, 'cadre_router_breakers_opened_total') >= 1

@@ -14,15 +14,9 @@ import time
 import grpc
 import pytest
 
-from cluster import BIN, GOLDEN, Cluster, code_of, http
+from cluster import BIN, GOLDEN, Cluster, cadrectl, code_of, http, until
 
 MODEL = GOLDEN / 'mixtral-a' / 'model'
-
-
-def cadrectl(*arguments, code=0, timeout=60):
-    done = subprocess.run([BIN / 'cadrectl', *map(str, arguments)], capture_output=True, text=True, timeout=timeout)
-    assert done.returncode == code, done
-    return done
 
 
 def ask(cluster, count, tokens=24):
@@ -35,14 +29,6 @@ def ask(cluster, count, tokens=24):
     # the last token that is generated is never computed
     total['tokens'] = sum(r.usage.prompt_tokens + r.usage.generated_tokens - 1 for r in results)
     return total
-
-
-def wait_until(what, seconds=10):
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, 'it did not happen'
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture(scope='module')
@@ -60,7 +46,7 @@ def test_figures_are_what_the_answers_say(cluster):
             return None
         minute = status['figures'][1]   # usage has what rows cost, the figures whole messages
         return all(1 <= minute[f'bytes_{way}_per_token'] * said['routed_rows'] / said[f'bytes_{way}'] < 3 for way in ('sent', 'received')) and status
-    status = wait_until(all_told)
+    status = until(all_told, 10)
     sample, figures = status['sample'], {f['window_s']: f for f in status['figures']}
     assert sample['seen'] == sample['sampled'] == sample['kept'] == said['tokens'] and sample['lost'] == 0
     assert sorted(figures) == [10, 60, 600]
@@ -75,15 +61,15 @@ def test_figures_are_what_the_answers_say(cluster):
         lines = dict(line.rsplit(' ', 1) for line in http(cluster.placement_http, '/metrics').splitlines() if line[0] != '#')
         return float(lines['cadre_placement_nodes_per_token{window="600s"}']) == figures[600]['nodes_per_token'] and \
             float(lines['cadre_placement_routing_tokens_total{outcome="sampled"}']) == said['tokens']
-    wait_until(metrics_agree)
+    until(metrics_agree, 10)
 
 
 def test_recordings_are_traces(cluster, tmp_path):
     output = tmp_path / 'live.ctr'
     done = {}
-    recorder = threading.Thread(target=lambda: done.update(r=cadrectl('trace', 'record', '--placement', cluster.placement_grpc, '--output', output, '--tokens', 120, '-o', 'json')))
+    recorder = threading.Thread(target=lambda: done.update(r=cluster.command('trace', 'record', '--output', output, '--tokens', 120, '-o', 'json')))
     recorder.start()
-    wait_until(lambda: 'method=RecordTrace' in cluster.placement.log.read_text())   # in the audit log
+    until(lambda: 'method=RecordTrace' in cluster.placement.log.read_text(), 10)   # in the audit log
     said = {'tokens': 0}
     while recorder.is_alive():
         said['tokens'] += ask(cluster, 2)['tokens']
@@ -92,42 +78,42 @@ def test_recordings_are_traces(cluster, tmp_path):
     assert (told['tokens'], told['lost'], told['complete']) == (120, 0, True) and told['seen'] >= 120
     assert output.stat().st_mode & 0o777 == 0o600
 
-    shown = json.loads(cadrectl('trace', 'show', output, '-o', 'json').stdout)
+    shown = json.loads(cadrectl('trace', 'show', output, '-o', 'json', code=0).stdout)
     assert shown['tokens'] == 120 and shown['requests'] >= 4
     assert re.search(r"confidential, as prompts are: live routing of cluster 'cadre', routers router-[01](, router-[01])?, from 20\S+Z to 20\S+Z, recorded by \S+: 120 tokens of \d+",
                      shown['provenance'])
     assert str(MODEL) in shown['model']
-    plan = json.loads(cadrectl('plan', '--trace', output, '--nodes', 2, '--rounds', 1, '-o', 'json').stdout)
+    plan = json.loads(cadrectl('plan', '--trace', output, '--nodes', 2, '--rounds', 1, '-o', 'json', code=0).stdout)
     assert plan['layers']
 
 
 def test_a_recording_ends_with_its_time_or_ctrl_c(cluster, tmp_path):
-    record = ['trace', 'record', '--placement', cluster.placement_grpc, '--output', tmp_path / 'live.ctr']
-    wait_until(lambda: cluster.status()['sample']['newest_ms'] > 1500)   # nothing is on its way
-    assert 'no token was routed in the time' in cadrectl(*record, '--duration', '1200ms', code=1).stderr
+    record = ['trace', 'record', '--output', tmp_path / 'live.ctr']
+    until(lambda: cluster.status()['sample']['newest_ms'] > 1500, 10)   # nothing is on its way
+    assert 'no token was routed in the time' in cluster.command(*record, '--duration', '1200ms', code=1).stderr
     assert not (tmp_path / 'live.ctr').exists()
-    assert '--tokens N' in cadrectl(*record, code=2).stderr
+    assert '--tokens N' in cluster.command(*record, code=2).stderr
 
     before = cluster.placement.log.read_text().count('method=RecordTrace')
-    process = subprocess.Popen([BIN / 'cadrectl', *map(str, record), '--tokens', '100000'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: cluster.placement.log.read_text().count('method=RecordTrace') > before)
+    process = subprocess.Popen([BIN / 'cadrectl', *map(str, record), '--placement', cluster.placement_grpc, '--tokens', '100000'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: cluster.placement.log.read_text().count('method=RecordTrace') > before, 10)
     seen = cluster.status()['sample']['seen']
     said = ask(cluster, 2)
-    wait_until(lambda: cluster.status()['sample']['seen'] == seen + said['tokens'])
+    until(lambda: cluster.status()['sample']['seen'] == seen + said['tokens'], 10)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130, process.stderr.read()
-    assert json.loads(cadrectl('trace', 'show', tmp_path / 'live.ctr', '-o', 'json').stdout)['tokens'] == said['tokens']
+    assert json.loads(cadrectl('trace', 'show', tmp_path / 'live.ctr', '-o', 'json', code=0).stdout)['tokens'] == said['tokens']
 
 
 def test_top_fits_the_screen(cluster):
     ask(cluster, 2)
-    text = cadrectl('top', '--once', '--placement', cluster.placement_grpc).stdout
+    text = cluster.command('top', '--once').stdout
     assert max(map(len, text.splitlines())) <= 80 and '\033' not in text
     assert all(name in text for name in ('expert-0', 'expert-1', 'expert-2', 'router-0', 'HOTTEST EXPERTS'))
-    top = json.loads(cadrectl('top', '--once', '--placement', cluster.placement_grpc, '-o', 'json').stdout)
+    top = cluster.operate('top', '--once')
     assert {n['id'] for n in top['nodes']} == {'expert-0', 'expert-1', 'expert-2', 'router-0', 'router-1'} and top['hottest']
-    assert 'give --once' in cadrectl('top', '--placement', cluster.placement_grpc, '-o', 'json', code=2).stderr
+    assert 'give --once' in cluster.command('top', '-o', 'json', code=2).stderr
 
 
 def test_top_leaves_the_terminal_as_it_was(cluster):
@@ -150,12 +136,12 @@ def test_aggregates_say_nothing_of_tokens_and_experts(tmp_path):
     with Cluster(MODEL, experts=1, placement_options=['--routing-detail', 'aggregate']) as cluster:
         router = cluster.routers[0]
         said = ask(cluster, 2)
-        status = wait_until(lambda: (s := cluster.status())['sample']['seen'] >= said['tokens'] and s)
+        status = until(lambda: (s := cluster.status())['sample']['seen'] >= said['tokens'] and s, 10)
         assert status['routing_detail'] == 'aggregate' and status['hottest'] == []
         assert status['sample']['sampled'] == status['sample']['kept'] == status['sample']['kept_max'] == 0
         assert {f['window_s']: f for f in status['figures']}[60]['nodes_per_token'] == 1
         assert 'cadre_router_expert_rows_total' not in http(router.http, '/metrics')
         code, why = code_of(router.stream(tokens=[1, 2], max_tokens=1, return_routing=True))
         assert code == grpc.StatusCode.FAILED_PRECONDITION and '--routing-detail aggregate' in why
-        refused = cadrectl('trace', 'record', '--placement', cluster.placement_grpc, '--output', tmp_path / 't', '--tokens', 1, code=1)
+        refused = cluster.command('trace', 'record', '--output', tmp_path / 't', '--tokens', 1, code=1)
         assert '--routing-detail aggregate' in refused.stderr and not (tmp_path / 't').exists()

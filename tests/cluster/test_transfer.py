@@ -2,11 +2,8 @@
 """Experts come from other expert nodes: to a node that joins and has no files any more, also when the node that gives them is killed on the way; and nobody notices."""
 import re
 import shutil
-import time
 
-import pytest
-
-from cluster import GOLDEN, Cluster, http, lines_with, wait_for_log
+from cluster import GOLDEN, Cluster, http, lines_with, until, wait_for_log
 
 MODEL = GOLDEN / 'qwen3moe-a' / 'model'
 PROMPTS = [[(i * 31 + s * 17 + 3) % 480 for i in range(10 + s)] for s in range(4)]
@@ -25,13 +22,6 @@ def failures(process):
 
 def held(cluster):
     return {n['id']: n['experts'] for n in cluster.status()['nodes'] if n['id'].startswith('expert-') and n['state'] == 'live'}
-
-
-def wait_until(what, seconds=40):
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def answers(cluster):
@@ -55,7 +45,7 @@ def test_a_node_that_joins_gets_its_experts_from_others(tmp_path):
         before = answers(cluster)
         assert all(loads(node)['node'] == 0 for node in cluster.experts)   # the first placement comes from checkpoints
         node = join_without_files(cluster, tmp_path, ['--isa', 'avx2'])
-        wait_until(lambda: len(held(cluster)) == 3 and max(held(cluster).values()) - min(held(cluster).values()) <= 4)
+        until(lambda: len(held(cluster)) == 3 and max(held(cluster).values()) - min(held(cluster).values()) <= 4, 40)
         assert answers(cluster) == before
         assert loads(node)['node'] >= held(cluster)['expert-2'] > 0 and loads(node)['checkpoint'] == 0
         assert failures(node) == {}
@@ -67,9 +57,9 @@ def test_a_source_is_killed_on_the_way():
         before = answers(cluster)
         node = cluster.add_expert()
         wait_for_log(node, 'msg=serving')
-        wait_until(lambda: loads(node)['node'] >= 2)
+        until(lambda: loads(node)['node'] >= 2, 40)
         cluster.experts[0].kill()
-        wait_until(lambda: len(held(cluster)) == 2 and cluster.status()['experts_unplaced'] == 0)
+        until(lambda: len(held(cluster)) == 2 and cluster.status()['experts_unplaced'] == 0, 40)
         assert answers(cluster) == before
         assert loads(node)['checkpoint'] > 0   # what only the dead one held
         assert set(failures(node)) <= {'lost', 'unreachable'}
