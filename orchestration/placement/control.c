@@ -131,7 +131,6 @@ void pl_control_destroy(struct pl_control *control)
 	pl_rollout_destroy(control->rollout);
 	pl_reach_destroy(control->reach);
 	free(control->claims);
-	free(control->asked);
 	pl_force_fini(&control->force);
 	pl_rules_fini(&control->rules);
 	free(control);

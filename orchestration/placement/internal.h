@@ -43,11 +43,6 @@ struct pl_scene {
 	bool *fresh; /* [nodes_count] not of the plan in force yet */
 };
 
-/* A load that was ordered from a node. */
-struct pl_asked {
-	uint32_t target, cell, source;
-};
-
 struct pl_control {
 	struct pl_control_options options;
 	uint32_t cells;
@@ -69,8 +64,6 @@ struct pl_control {
 	char shortage[256];          /* what the last target could not do; "" */
 	struct pl_claim *claims;
 	size_t claims_count, claims_capacity;
-	struct pl_asked *asked; /* those that are over are among them */
-	size_t asked_count, asked_capacity;
 	uint64_t shunned_ns[CAD_PROCESSES_MAX]; /* until then a node is no source */
 	struct pl_force force;
 	struct pl_rules rules;

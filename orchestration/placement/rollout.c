@@ -135,6 +135,7 @@ bool pl_copy_load(struct pl_rollout *rollout, uint32_t slot, uint32_t cell, uint
 		.slot = slot,
 		.cell = cell,
 		.moved_ns = now_ns,
+		.source = CAD_PROCESSES_MAX,
 		.claim = pl_copy_state(&rollout->slots[slot], cell) == PL_COPY_CLAIMED,
 		.move = rollout->ready[cell] > 0,
 	};
@@ -228,6 +229,27 @@ bool pl_rollout_loading(struct pl_rollout *rollout, uint32_t slot, uint32_t cell
 	rollout->loads[load].bytes = bytes;
 	renew(rollout, load, now_ns);
 	return true;
+}
+
+void pl_rollout_set_source(struct pl_rollout *rollout, uint32_t slot, uint32_t cell, uint32_t source)
+{
+	size_t load = find_load(rollout, slot, cell);
+	if (load < rollout->loads_count)
+		rollout->loads[load].source = source;
+}
+
+uint32_t pl_rollout_source(const struct pl_rollout *rollout, uint32_t slot, uint32_t cell)
+{
+	size_t load = find_load(rollout, slot, cell);
+	return load < rollout->loads_count ? rollout->loads[load].source : CAD_PROCESSES_MAX;
+}
+
+void pl_rollout_asked(const struct pl_rollout *rollout, uint32_t asked[CAD_PROCESSES_MAX])
+{
+	memset(asked, 0, CAD_PROCESSES_MAX * sizeof *asked);
+	for (size_t i = 0; i < rollout->loads_count; i++)
+		if (rollout->loads[i].source < CAD_PROCESSES_MAX)
+			asked[rollout->loads[i].source]++;
 }
 
 void pl_rollout_failed(struct pl_rollout *rollout, uint32_t slot, uint32_t cell, uint64_t now_ns)

@@ -93,6 +93,13 @@ void pl_rollout_freed(struct pl_rollout *rollout, uint32_t slot, uint32_t cell);
  * changed anything. */
 bool pl_rollout_expert_bytes(struct pl_rollout *rollout, uint64_t bytes);
 
+/* The slot that a load in flight was ordered from; CAD_PROCESSES_MAX: from none, or there is no such
+ * load. */
+void pl_rollout_set_source(struct pl_rollout *rollout, uint32_t slot, uint32_t cell, uint32_t source);
+uint32_t pl_rollout_source(const struct pl_rollout *rollout, uint32_t slot, uint32_t cell);
+/* How many loads in flight were ordered from each slot. */
+void pl_rollout_asked(const struct pl_rollout *rollout, uint32_t asked[CAD_PROCESSES_MAX]);
+
 /* What every node should hold: node n of the target is the one at slots[n], others should hold
  * nothing. The target's layers are those of the shape, one after the other. */
 void pl_rollout_target(struct pl_rollout *rollout, const struct pl_plan *target, const uint32_t *slots);

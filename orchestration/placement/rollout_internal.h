@@ -46,6 +46,7 @@ struct pl_rollout_loading {
 	uint32_t slot, cell;
 	uint64_t moved_ns; /* when it, or one that was ordered later on this node, came on last */
 	uint64_t bytes;    /* that are there */
+	uint32_t source;   /* the slot that it was ordered from; CAD_PROCESSES_MAX: from none */
 	bool claim;        /* the node said that it has the expert: only its checksum is asked for */
 	bool move;         /* another node served the expert when it was ordered */
 };

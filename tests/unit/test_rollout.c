@@ -426,6 +426,31 @@ static void a_move_becomes_needed(void **state)
 	assert_int_equal(pl_rollout_copy(fixture->rollout, 1, 0), PL_COPY_READY);
 }
 
+/* The source of a load is known for as long as it is in flight: the last one that was named. */
+static void source_of_a_load(void **state)
+{
+	struct fixture *fixture = *state;
+	uint32_t asked[CAD_PROCESSES_MAX];
+	join(fixture, 0, 1000, "00000000");
+	target(fixture, 0, "11000000");
+	assert_string_equal(turn(fixture, 0, 1), "load 0: 0 1; ");
+	assert_int_equal(pl_rollout_source(fixture->rollout, 0, 0), CAD_PROCESSES_MAX);
+	pl_rollout_set_source(fixture->rollout, 0, 0, 2);
+	pl_rollout_set_source(fixture->rollout, 0, 1, 2);
+	pl_rollout_set_source(fixture->rollout, 0, 1, 1);
+	pl_rollout_set_source(fixture->rollout, 0, 5, 1); /* nobody asked for it */
+	assert_int_equal(pl_rollout_source(fixture->rollout, 0, 1), 1);
+	assert_int_equal(pl_rollout_source(fixture->rollout, 0, 5), CAD_PROCESSES_MAX);
+	pl_rollout_asked(fixture->rollout, asked);
+	assert_int_equal(asked[0], 0);
+	assert_int_equal(asked[1], 1);
+	assert_int_equal(asked[2], 1);
+	pl_rollout_loaded(fixture->rollout, 0, 1, true, 2);
+	assert_int_equal(pl_rollout_source(fixture->rollout, 0, 1), CAD_PROCESSES_MAX);
+	pl_rollout_asked(fixture->rollout, asked);
+	assert_int_equal(asked[1], 0);
+}
+
 /* A load that does not come on is given up; one that a node has not begun, because it is busy with
  * one ordered before, is not. */
 static void stalled_load_is_backed_out(void **state)
@@ -621,6 +646,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(moves_keep_to_the_rate, setup, teardown),
 		cmocka_unit_test_setup_teardown(moves_keep_to_the_rate, setup_four, teardown),
 		cmocka_unit_test_setup_teardown(a_move_becomes_needed, setup, teardown),
+		cmocka_unit_test_setup_teardown(source_of_a_load, setup, teardown),
 		cmocka_unit_test_setup_teardown(stalled_load_is_backed_out, setup, teardown),
 		cmocka_unit_test_setup_teardown(full_nodes_swap_over_a_third, setup, teardown),
 		cmocka_unit_test_setup_teardown(full_nodes_swap_while_a_second_copy_is_away, setup, teardown),
