@@ -115,7 +115,7 @@ bool pl_telemetry_node(const struct pl_telemetry *telemetry, uint32_t slot, uint
  * first. Returns how many; none where routing is only aggregated. */
 struct pl_hot_expert {
 	uint32_t layer, expert; /* layer: index in the model */
-	double share;           /* of the layer's tokens that selected it */
+	double share;           /* of the layer's tokens that selected it: at most 1 */
 	double over_fair;       /* that, over what it would be if all were alike */
 };
 size_t pl_telemetry_hottest(

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/placement/telemetry_internal.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -166,12 +167,11 @@ bool pl_telemetry_node(const struct pl_telemetry *telemetry, uint32_t slot, uint
 
 static bool is_shown(uint64_t ten, uint64_t now_ten) { return ten > 0 && ten + PL_TENS > now_ten && ten <= now_ten; }
 
-/* The whole tens of the last minute, and what has passed of the one that runs. */
-static double shown_seconds(const struct pl_telemetry *telemetry, uint64_t now_ns)
+/* When it began: the whole tens of the last minute, and what has passed of the one that runs. */
+static uint64_t shown_from_ns(const struct pl_telemetry *telemetry, uint64_t now_ns)
 {
 	uint64_t begin_ns = (pl_ten_of(now_ns) - PL_TENS) * 10 * CAD_NS_PER_S, start_ns = telemetry->options.now_ns;
-	begin_ns = pl_ten_of(now_ns) < PL_TENS || begin_ns < start_ns ? start_ns : begin_ns;
-	return now_ns > begin_ns ? (double)(now_ns - begin_ns) / (double)CAD_NS_PER_S : 1;
+	return pl_ten_of(now_ns) < PL_TENS || begin_ns < start_ns ? start_ns : begin_ns;
 }
 
 static int by_heat(const void *a, const void *b)
@@ -202,23 +202,38 @@ static size_t insert_hot(struct pl_hot_expert *hottest, size_t count, size_t max
 	return count;
 }
 
+/* That routers sent through each MoE layer; theirs is the second in which the tens begin, too. */
+static double routed_tokens(const struct pl_telemetry *telemetry, uint64_t now_ns)
+{
+	uint64_t from_ns = shown_from_ns(telemetry, now_ns), sums[PL_R_TOTALS] = { 0 };
+	struct window window;
+
+	if (window_of(telemetry, from_ns ? from_ns - 1 : 0, now_ns, &window))
+		add_routers(telemetry, &window, sums);
+	return (double)sums[PL_R_ROWS] / telemetry->options.shape.layers_count;
+}
+
 size_t pl_telemetry_hottest(
 	const struct pl_telemetry *telemetry, uint64_t now_ns, struct pl_hot_expert *hottest, size_t max)
 {
 	const struct pl_shape *shape = &telemetry->options.shape;
 	uint64_t now_ten = pl_ten_of(now_ns), pairs[CAD_EXPERTS_MAX];
+	double routed = telemetry->hot && max > 0 ? routed_tokens(telemetry, now_ns) : 0;
 	size_t count = 0;
 
 	for (uint32_t row = 0; telemetry->hot && max > 0 && row < shape->layers_count; row++) {
-		uint64_t all = 0;
+		uint64_t all = 0, most = 0;
 		for (uint32_t expert = 0; expert < shape->experts; expert++) {
 			pairs[expert] = heat_of(telemetry, now_ten, row * shape->experts + expert);
 			all += pairs[expert];
+			most = pairs[expert] > most ? pairs[expert] : most;
 		}
+		/* reports do not come at once, and some never come: so many tokens there were at least */
+		double tokens = fmax(routed, fmax((double)most, (double)all / telemetry->options.topk));
 		for (uint32_t expert = 0; all > 0 && expert < shape->experts; expert++) {
-			double share = (double)pairs[expert] / (double)all;
-			const struct pl_hot_expert one = { shape->layers[row], expert, share * telemetry->options.topk,
-				share * shape->experts };
+			double share = (double)pairs[expert] / tokens;
+			const struct pl_hot_expert one = { shape->layers[row], expert, share,
+				share * shape->experts / telemetry->options.topk };
 			count = insert_hot(hottest, count, max, &one);
 		}
 	}
@@ -237,7 +252,8 @@ size_t pl_telemetry_links(
 {
 	struct pl_link_figures all[PL_TRAFFIC_MAX];
 	uint64_t now_ten = pl_ten_of(now_ns);
-	double seconds = shown_seconds(telemetry, now_ns);
+	uint64_t from_ns = shown_from_ns(telemetry, now_ns);
+	double seconds = now_ns > from_ns ? (double)(now_ns - from_ns) / (double)CAD_NS_PER_S : 1;
 	size_t count = 0;
 
 	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {

@@ -326,24 +326,32 @@ static void test_the_hottest_experts_of_the_last_minute(void **state)
 	struct world *world = *state;
 	struct pl_hot_expert hottest[4];
 	struct work work;
+	Cadre__V1__RoutingReport report = report_of(world, 40, 0);
 
 	assert_int_equal(pl_telemetry_hottest(world->telemetry, at(1), hottest, 4), 0);
 	fill_work(&work, 3, 30, 8);
+	work.pairs[1][0] = 31;
 	take_work(world, NODE_SESSION, 1, &work);
+	assert_int_equal(pl_telemetry_hottest(world->telemetry, at(2), hottest, 4), 4);
+	assert_true(hottest[0].share == 1 && hottest[0].over_fair == 4); /* all that is known of yet */
+	assert_true(hottest[1].share == 1 && hottest[2].share == 0);
+	take(world, 2, &report);
 	fill_work(&work, 5, 10, 8);
 	work.pairs[1][0] = 9;
 	take_work(world, NODE_SESSION, 15, &work);
 	assert_int_equal(pl_telemetry_hottest(world->telemetry, at(20), hottest, 4), 4);
 	assert_int_equal(hottest[0].layer, 4);
 	assert_int_equal(hottest[0].expert, 3);
-	assert_true(hottest[0].share > 1.53 && hottest[0].share < 1.54); /* 30 of 39 pairs, 2 per token */
-	assert_true(hottest[0].over_fair > 6.15 && hottest[0].over_fair < 6.16);
+	assert_true(hottest[0].share == 31. / 40 && hottest[0].over_fair > 3.09 && hottest[0].over_fair < 3.11);
 	assert_int_equal(hottest[1].expert, 3);
+	assert_true(hottest[1].share == 0.75);
 	assert_int_equal(hottest[2].expert, 5);
 	assert_int_equal(hottest[2].layer, 1);
+	assert_true(hottest[2].share == 0.25);
 
 	assert_int_equal(pl_telemetry_hottest(world->telemetry, at(75), hottest, 1), 1);
 	assert_int_equal(hottest[0].expert, 5); /* the other is a minute ago */
+	assert_true(hottest[0].share == 1);     /* and the router's report */
 	assert_int_equal(pl_telemetry_hottest(world->telemetry, at(120), hottest, 4), 0);
 }
 
