@@ -12,9 +12,9 @@
 
 enum { SAMPLE_BYTES = 192 << 10, NODES_PER_REPORT = 256 };
 
-/* Totals that were reported. */
+/* Totals that were reported; tokens that are sampled are counted in the ring. */
 struct counted {
-	uint64_t tokens, lost, routed_rows, nodes_touched;
+	uint64_t passed, lost, routed_rows, nodes_touched;
 };
 
 struct rt_report {
@@ -57,13 +57,12 @@ void rt_report_destroy(struct rt_report *report)
 	free(report);
 }
 
-/* Read after the position up to which the ring is emptied: no token comes before it was counted. */
 static struct counted count_now(const struct rt_report *report)
 {
 	struct rt_engine_stats stats;
 	rt_engine_stats(report->engine, &stats);
 	return (struct counted){
-		.tokens = atomic_load_explicit(&report->telemetry->tokens, memory_order_relaxed),
+		.passed = atomic_load_explicit(&report->telemetry->passed, memory_order_relaxed),
 		.lost = atomic_load_explicit(&report->telemetry->lost, memory_order_relaxed),
 		.routed_rows = stats.routed_rows,
 		.nodes_touched = stats.nodes_touched,
@@ -112,7 +111,6 @@ static bool send_one(struct rt_report *report, struct cad_member *member, const 
 	Cadre__V1__RoutingReport message = CADRE__V1__ROUTING_REPORT__INIT;
 	Cadre__V1__NodeReport outer = CADRE__V1__NODE_REPORT__INIT;
 
-	message.tokens = now->tokens - report->told.tokens;
 	message.lost = now->lost - report->told.lost;
 	message.routed_rows = now->routed_rows - report->told.routed_rows;
 	message.nodes_touched = now->nodes_touched - report->told.nodes_touched;
@@ -122,6 +120,7 @@ static bool send_one(struct rt_report *report, struct cad_member *member, const 
 	uint64_t at = *position;
 	while (at < written && add(report, &message, rt_telemetry_at(report->telemetry, at)))
 		at++;
+	message.tokens = now->passed - report->told.passed + message.lost + message.n_requests;
 	outer.report_case = CADRE__V1__NODE_REPORT__REPORT_ROUTING;
 	outer.routing = &message;
 	if (cad_member_report(member, &outer) != CAD_OK)

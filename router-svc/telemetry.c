@@ -85,8 +85,11 @@ void rt_telemetry_token(
 	uint32_t topk = telemetry->topk;
 
 	count(&telemetry->tokens);
-	if (atomic_load_explicit(&telemetry->aggregate, memory_order_relaxed) || !chosen(telemetry, request, position))
+	if (atomic_load_explicit(&telemetry->aggregate, memory_order_relaxed) ||
+		!chosen(telemetry, request, position)) {
+		count(&telemetry->passed);
 		return;
+	}
 	struct rt_telemetry_record *record = begin(telemetry);
 	if (!record) {
 		count(&telemetry->lost);

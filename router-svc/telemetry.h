@@ -40,8 +40,8 @@ struct rt_telemetry {
 	size_t record_bytes;
 	uint8_t *records;
 	_Atomic uint64_t written, taken; /* records */
-	/* tokens: all; chosen, but there was no room. Counted before the token's record is there. */
-	_Atomic uint64_t tokens, lost;
+	/* tokens: all; not chosen; chosen, but there was no room. Each of the others has a record. */
+	_Atomic uint64_t tokens, passed, lost;
 	_Atomic bool aggregate; /* no token is sampled, and none counts as lost */
 	/* the engine's */
 	uint64_t bound; /* of a token's hash */

@@ -72,6 +72,7 @@ static void test_a_full_ring_loses_and_counts(void **state)
 	assert_int_equal(waiting(&telemetry), telemetry.capacity);
 	assert_int_equal(telemetry.lost, 10);
 	assert_int_equal(telemetry.tokens, telemetry.capacity + 10);
+	assert_int_equal(telemetry.passed, 0);
 	assert_false(rt_telemetry_traffic(&telemetry, (const char[CAD_MAP_ID_BYTES]){ "e0" }, 1, 1));
 
 	empty(&telemetry);
@@ -174,6 +175,7 @@ static void test_aggregates_sample_nothing(void **state)
 	put(&telemetry, 1, 1);
 	assert_int_equal(waiting(&telemetry), 0);
 	assert_int_equal(telemetry.tokens, 1);
+	assert_int_equal(telemetry.passed, 1);
 	assert_int_equal(telemetry.lost, 0);
 	rt_telemetry_fini(&telemetry);
 }
