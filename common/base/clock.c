@@ -13,6 +13,13 @@ static uint64_t system_now_ns(void *context)
 
 const struct cad_clock cad_clock_system = { .now_ns = system_now_ns };
 
+uint64_t cad_unix_ms(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / CAD_NS_PER_MS;
+}
+
 /* SplitMix64, Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators (OOPSLA 2014). */
 uint64_t cad_random_next(struct cad_random *random)
 {

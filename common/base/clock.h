@@ -20,6 +20,9 @@ extern const struct cad_clock cad_clock_system; /* CLOCK_MONOTONIC */
 
 static inline uint64_t cad_clock_now_ns(const struct cad_clock *clock) { return clock->now_ns(clock->context); }
 
+/* Milliseconds since 1970, by the system: for what people read. It may jump. */
+uint64_t cad_unix_ms(void);
+
 #define CAD_NS_PER_US 1000ull
 #define CAD_NS_PER_MS 1000000ull
 #define CAD_NS_PER_S 1000000000ull

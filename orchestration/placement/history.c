@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/placement/history.h"
 
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/utf8.h"
 #include "orchestration/placement/internal.h"
@@ -8,7 +9,6 @@
 #include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 _Static_assert(PL_HISTORY_MAX == 4000, "the trigger of the schema says so");
 
@@ -106,19 +106,12 @@ static int run(sqlite3_stmt *statement, const struct pl_history_entry *entry, ui
 	return code;
 }
 
-static uint64_t unix_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / CAD_NS_PER_MS;
-}
-
 void pl_history_add(struct pl_history *history, const struct pl_history_entry *entry)
 {
 	if (!history)
 		return;
 
-	uint64_t at_ms = entry->at_ms ? entry->at_ms : unix_ms();
+	uint64_t at_ms = entry->at_ms ? entry->at_ms : cad_unix_ms();
 	bool may_repeat = entry->who && strcmp(entry->who, PL_HISTORY_SERVICE) == 0;
 	int code = may_repeat ? run(history->statements[AGAIN], entry, at_ms) : SQLITE_DONE;
 

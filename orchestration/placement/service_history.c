@@ -6,7 +6,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 enum { ANSWER_BYTES_MAX = 16 << 20 };
 
@@ -70,10 +69,7 @@ static void on_entry(void *context, const struct pl_history_entry *entry)
 /* The time of day, less what was asked for. */
 static uint64_t since_ms(uint64_t within_ms)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	uint64_t now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / CAD_NS_PER_MS;
+	uint64_t now_ms = cad_unix_ms();
 	return within_ms && within_ms < now_ms ? now_ms - within_ms : 0;
 }
 

@@ -6,7 +6,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define PL_TEN_MINUTES_NS (600 * CAD_NS_PER_S)
 /* most partial sums take as many bytes for each number */
@@ -143,17 +142,15 @@ static double bytes_per_second(void *context)
 
 enum cad_status pl_service_rebalances_create(struct pl_service *service, struct cad_error *error)
 {
-	struct timespec now;
 	enum cad_status status = pl_rebalance_table_open(service->options.state, &service->rebalance_table, error);
 	if (status != CAD_OK)
 		return status;
 
-	clock_gettime(CLOCK_REALTIME, &now);
 	const struct pl_rebalances_options options = {
 		.table = service->rebalance_table,
 		.history = service->history,
 		.clock = service->options.clock,
-		.unix_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / CAD_NS_PER_MS,
+		.unix_ms = cad_unix_ms(),
 		.ground = { situation, check, apply, pause_moves, stop, progress, figures, trace, plan, plan_cancel,
 			judge, service },
 	};
