@@ -297,12 +297,12 @@ enum cad_status pl_control_join(
 
 static struct pl_node *node_of(struct pl_control *control, uint64_t session, uint32_t *slot)
 {
-	for (uint32_t i = 0; i < CAD_PROCESSES_MAX; i++)
-		if (control->registry.nodes[i].presence == PL_LIVE && control->registry.nodes[i].session == session) {
-			*slot = i;
-			return &control->registry.nodes[i];
-		}
-	return NULL;
+	int at = pl_registry_find_session(&control->registry, session);
+
+	if (at < 0)
+		return NULL;
+	*slot = (uint32_t)at;
+	return &control->registry.nodes[at];
 }
 
 void pl_control_load(struct pl_control *control, uint64_t session, const struct pl_load *load)

@@ -22,6 +22,14 @@ int pl_registry_find(const struct pl_registry *registry, const char *id)
 	return -1;
 }
 
+int pl_registry_find_session(const struct pl_registry *registry, uint64_t session)
+{
+	for (int slot = 0; slot < CAD_PROCESSES_MAX; slot++)
+		if (registry->nodes[slot].presence == PL_LIVE && registry->nodes[slot].session == session)
+			return slot;
+	return -1;
+}
+
 /* A free slot, else that of the node that has been dead longest. */
 static int slot_for_newcomer(const struct pl_registry *registry)
 {

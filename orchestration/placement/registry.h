@@ -117,6 +117,8 @@ void pl_registry_postpone(struct pl_registry *registry, uint64_t late_ns, uint64
 uint64_t pl_registry_deadline_ns(const struct pl_registry *registry);
 
 int pl_registry_find(const struct pl_registry *registry, const char *id); /* slot or -1 */
+/* Of the LIVE process behind a stream; the same. */
+int pl_registry_find_session(const struct pl_registry *registry, uint64_t session);
 /* LIVE, or gone so recently that it may return; its experts still count as held. */
 static inline bool pl_node_counts(const struct pl_node *node)
 {

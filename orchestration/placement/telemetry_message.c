@@ -91,19 +91,17 @@ static enum cad_status check_traffic(const Cadre__V1__RoutingReport *message, st
 static enum cad_status find_reporter(const struct pl_registry *registry, uint64_t session, enum pl_role role,
 	uint32_t *slot, struct cad_error *error)
 {
-	for (uint32_t i = 0; i < CAD_PROCESSES_MAX; i++) {
-		const struct pl_node *node = &registry->nodes[i];
-		if (node->session != session || node->presence != PL_LIVE)
-			continue;
-		*slot = i;
-		if (node->role == role)
-			return CAD_OK;
-		return cad_error_set(error, CAD_ERR_INVALID,
-			role == PL_ROLE_ROUTER ? "'%s' reports routing and is not a router"
-					       : "'%s' reports work of experts and is not an expert node",
-			node->id);
-	}
-	return CAD_AGAIN;
+	int at = pl_registry_find_session(registry, session);
+
+	if (at < 0)
+		return CAD_AGAIN;
+	*slot = (uint32_t)at;
+	if (registry->nodes[at].role == role)
+		return CAD_OK;
+	return cad_error_set(error, CAD_ERR_INVALID,
+		role == PL_ROLE_ROUTER ? "'%s' reports routing and is not a router"
+				       : "'%s' reports work of experts and is not an expert node",
+		registry->nodes[at].id);
 }
 
 enum cad_status pl_telemetry_take_routing(struct pl_telemetry *telemetry, uint64_t session,
