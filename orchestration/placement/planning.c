@@ -240,7 +240,6 @@ static enum cad_status predict(
 			after_load = pl_expected_load(&new_planned, planned->tokens, &new, held->tokens).mean;
 		result->predicted.before = point_of(order, old.nodes_per_token, before_load);
 		result->predicted.after = point_of(order, new.nodes_per_token, after_load);
-		result->has_predicted = true;
 		const struct pl_weights weights = pl_weights_of(order->workload);
 		result->gain =
 			1 - cost_of(&weights, &result->predicted.after) / cost_of(&weights, &result->predicted.before);

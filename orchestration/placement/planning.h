@@ -48,8 +48,7 @@ struct pl_planning_result {
 	struct cad_error error;
 	struct pl_cluster nodes; /* that the plans are for */
 	struct pl_plan *before, *plan;
-	bool has_predicted; /* with a trace */
-	struct pl_effect predicted;
+	struct pl_effect predicted; /* with a trace; else not known */
 	/* What the plan saves of the cost, as a share, and the standard error of that; INFINITY: not known.
 	 * The cost is nodes per token x (1 + w x (load - what is free)), as in the planner's objective. */
 	double gain, gain_error;

@@ -18,8 +18,6 @@ void pl_series_fini(struct pl_series *series)
 	*series = (struct pl_series){ 0 };
 }
 
-void pl_series_clear(struct pl_series *series) { series->first = series->last = 0; }
-
 static void *place(const struct pl_series *series, uint64_t second)
 {
 	return series->ring + second % PL_SERIES_SECONDS * series->bytes;

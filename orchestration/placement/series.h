@@ -30,8 +30,6 @@ struct pl_series {
 
 CAD_MUST_USE enum cad_status pl_series_init(struct pl_series *series, uint32_t wide, uint32_t narrow);
 void pl_series_fini(struct pl_series *series); /* zeroed is fine */
-/* Forgets all; the memory stays. */
-void pl_series_clear(struct pl_series *series);
 /* The totals, to be added to. `second` is at least 2, and never less than it was; no call ever takes
  * longer than for all the seconds that are kept. */
 void pl_series_now(struct pl_series *series, uint64_t second, uint64_t **wide, uint32_t **narrow);

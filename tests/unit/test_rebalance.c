@@ -200,7 +200,6 @@ static void planned_as(struct world *world, enum cad_status status)
 		.status = status,
 		.before = make_plan(false),
 		.plan = make_plan(true),
-		.has_predicted = true,
 		.predicted = { { 2.8, 1400, 1.2 }, { 2.3, 1150, 1.1 } },
 		.moves = { .loads = 4, .frees = 4, .bytes = 4 << 20 },
 		.seconds = 5,
