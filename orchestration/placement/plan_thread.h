@@ -24,7 +24,7 @@ struct pl_plan_thread {
 	atomic_bool cancelled;
 	struct pl_planning_order order, next;
 	struct pl_planning_result result;
-	/* Takes over what the result points to. */
+	/* The result is borrowed. */
 	void (*done)(void *context, struct pl_planning_result *result);
 	void *context;
 	void (*closed)(void *context);
