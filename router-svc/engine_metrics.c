@@ -38,7 +38,7 @@ static const struct {
 	COUNTER(calls_retried, "cadre_router_expert_calls_retried_total",
 		"Calls that failed and whose rows were sent again."),
 	COUNTER(calls_late, "cadre_router_expert_calls_late_total",
-		"Calls that took more than twice as long as 99 of 100 such calls to the node."),
+		"Calls that took more than twice as long as 99 of 100 such calls to the node, and 5 ms more."),
 	COUNTER(calls_hedged, "cadre_router_expert_calls_hedged_total",
 		"Late calls whose rows were sent to other nodes with copies too."),
 	COUNTER(hedges_won, "cadre_router_hedges_won_total", "Hedges that were complete before the late call was."),
