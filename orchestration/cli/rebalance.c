@@ -7,9 +7,7 @@
 #include "orchestration/planner/trace/own.h"
 #include "orchestration/planner/trace/read.h"
 
-#include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { PART_BYTES = 1 << 20 };
 

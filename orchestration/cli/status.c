@@ -1,49 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl status`: show the processes of the cluster and their state. */
 #include "cadre/v1/placement.pb-c.h"
-#include "common/base/address.h"
 #include "common/base/bytes.h"
 #include "common/transport/exchange_address.h"
-#include "orchestration/cli/access.h"
-#include "orchestration/cli/cluster_file.h"
-#include "orchestration/cli/command.h"
 #include "orchestration/cli/duty.h"
 #include "orchestration/cli/figures.h"
 #include "orchestration/cli/follow.h"
+#include "orchestration/cli/operate.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define GET_STATUS "/cadre.v1.Placement/GetStatus"
-
-enum { TIMEOUT_MS = 5000 };
-
 struct options {
-	const char *placement;
-	struct cl_access access;
-	enum cl_format format;
+	struct cl_placement placement;
 };
 
-static const struct cad_option table[] = {
-	CAD_OPTION_STRING(struct options, placement, "placement", "",
-		"HOST:PORT of the placement service; empty: the one in run/cluster.json"),
-	CL_TLS_OPTIONS(struct options, access),
-	CL_TOKEN_OPTION(struct options, access),
-	CL_FORMAT_OPTION(struct options, format, "output format"),
-};
+static const struct cad_option table[] = { CL_PLACEMENT_OPTIONS(struct options, placement) };
 
 static enum cad_status check(const void *values, struct cad_error *error)
 {
-	const struct options *options = values;
-	enum cad_status status = cl_access_check(&options->access, error);
-	return status == CAD_OK ? cad_address_option("placement", options->placement, error) : status;
+	return cl_placement_check(&((const struct options *)values)->placement, error);
 }
 
 static enum cad_status check_files(const void *values, struct cad_error *error)
 {
-	return cl_access_check_files(&((const struct options *)values)->access, error);
+	return cl_placement_check_files(&((const struct options *)values)->placement, error);
 }
 
 static const struct cad_options_spec spec = {
@@ -278,7 +261,7 @@ static bool on_status(void *context, const ProtobufCMessage *message)
 
 	if (status->n_nodes > 1)
 		qsort(status->nodes, status->n_nodes, sizeof *status->nodes, compare_nodes);
-	if (answer->options->format == CL_FORMAT_JSON)
+	if (answer->options->placement.format == CL_FORMAT_JSON)
 		print_json(status);
 	else
 		print_table(status);
@@ -286,49 +269,19 @@ static bool on_status(void *context, const ProtobufCMessage *message)
 	return true;
 }
 
-static enum cad_status ask(const char *placement, struct answer *answer, struct cad_error *error)
-{
-	struct cl_client client;
-	Cadre__V1__GetStatusRequest request = CADRE__V1__GET_STATUS_REQUEST__INIT;
-	enum cad_status status = cl_client_open(&client, placement, &answer->options->access, NULL, error);
-
-	if (status != CAD_OK)
-		return status;
-
-	status = cl_client_call(&client, GET_STATUS, &request.base, &cadre__v1__cluster_status__descriptor, TIMEOUT_MS,
-		on_status, answer, NULL, error);
-	cl_client_close(&client);
-
-	return status == CAD_OK ? CAD_OK : cad_error_prefix(error, "placement service %s", placement);
-}
-
 int cl_status(int argc, char **argv)
 {
 	struct options options;
 	struct cad_options *parsed;
-	struct cad_error error;
+	Cadre__V1__GetStatusRequest request = CADRE__V1__GET_STATUS_REQUEST__INIT;
 	struct answer answer = { .options = &options };
-	struct cl_cluster cluster = { .root = NULL };
 	int exit_code;
 
 	if (!cad_options_main(&spec, argc, argv, &options, &parsed, &exit_code))
 		return exit_code;
 
-	const char *placement = options.placement;
-	enum cad_status status =
-		placement[0] ? CAD_OK : cl_cluster_placement(&cluster, &placement, &options.access, &error);
-	if (status == CAD_ERR_NOT_FOUND) {
-		cl_line(stderr, "cadrectl status: %s", error.text);
-		exit_code = CL_EXIT_USAGE;
-	} else {
-		if (status == CAD_OK)
-			status = ask(placement, &answer, &error);
-		exit_code = status != CAD_OK ? cl_fail("status", &error)
-			: answer.unplaced    ? CL_EXIT_NOT_READY
-					     : CL_EXIT_OK;
-	}
-
-	cl_cluster_fini(&cluster);
+	exit_code = cl_placement_ask("status", &options.placement, CL_PLACEMENT_METHOD("GetStatus"), &request.base,
+		&cadre__v1__cluster_status__descriptor, on_status, &answer);
 	cad_options_destroy(parsed);
-	return exit_code;
+	return exit_code == CL_EXIT_OK && answer.unplaced ? CL_EXIT_NOT_READY : exit_code;
 }

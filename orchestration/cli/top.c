@@ -323,18 +323,13 @@ int cl_top(int argc, char **argv)
 
 	struct screen screen = { .options = &options, .terminal = !options.once && isatty(STDOUT_FILENO) };
 	enum cad_status status = cl_session_open(&session, &options.placement, &error);
-	if (status == CAD_OK) {
+	if (status == CAD_OK)
 		status = show(&screen, &session, &error);
-		cl_session_close(&session);
-	}
-	if (status == CAD_ERR_NOT_FOUND) {
-		cl_line(stderr, "cadrectl top: %s", error.text);
-		exit_code = CL_EXIT_USAGE;
-	} else if (status == CAD_OK || (screen.begun && cl_interrupted())) {
-		exit_code = CL_EXIT_OK; /* Ctrl-C is how it ends */
-	} else {
-		exit_code = cl_fail("top", &error);
-	}
+	if (status != CAD_OK && !(screen.begun && cl_interrupted())) /* Ctrl-C is how it ends */
+		exit_code = cl_session_fail(&session, "top", status, &error);
+	else
+		exit_code = CL_EXIT_OK;
+	cl_session_close(&session);
 	cad_options_destroy(parsed);
 	return exit_code;
 }
