@@ -9,7 +9,6 @@
 #include <stdio.h>
 
 struct options {
-	struct cl_placement placement;
 	struct cl_change change;
 	uint64_t every_ns, bytes_per_hour;
 	const char *gain_min;
@@ -23,27 +22,13 @@ static const struct cad_option on_table[] = {
 	CAD_OPTION_BYTES(struct options, bytes_per_hour, "bytes-per-hour", "0", 0, UINT64_MAX,
 		"how much it may move within an hour; 0: as before, at first 20G"),
 	CL_CHANGE_OPTIONS(struct options, change),
-	CL_PLACEMENT_OPTIONS(struct options, placement),
 };
 
 static const struct cad_option off_table[] = {
 	CL_CHANGE_OPTIONS(struct options, change),
-	CL_PLACEMENT_OPTIONS(struct options, placement),
 };
 
-static const struct cad_option status_table[] = { CL_PLACEMENT_OPTIONS(struct options, placement) };
-
-static enum cad_status check_status(const void *values, struct cad_error *error)
-{
-	return cl_placement_check(&((const struct options *)values)->placement, error);
-}
-
-static enum cad_status check_off(const void *values, struct cad_error *error)
-{
-	const struct options *options = values;
-	enum cad_status status = cl_change_check(&options->change, error);
-	return status == CAD_OK ? cl_placement_check(&options->placement, error) : status;
-}
+static const struct cad_option status_table[] = { CL_PLACEMENT_OPTIONS(struct options, change.placement) };
 
 static enum cad_status check_on(const void *values, struct cad_error *error)
 {
@@ -55,12 +40,7 @@ static enum cad_status check_on(const void *values, struct cad_error *error)
 			"--gain-min '%.40s': give a share above 0 and below 1, like 3%% or 0.03", options->gain_min);
 	if (options->every_ns && options->every_ns < CAD_NS_PER_S)
 		return cad_error_set(error, CAD_ERR_INVALID, "--every: once a second is the most");
-	return check_off(values, error);
-}
-
-static enum cad_status check_files(const void *values, struct cad_error *error)
-{
-	return cl_placement_check_files(&((const struct options *)values)->placement, error);
+	return cl_change_check(options, error);
 }
 
 static const struct cad_options_spec on_spec = {
@@ -70,23 +50,23 @@ static const struct cad_options_spec on_spec = {
 	.table = on_table,
 	.count = sizeof on_table / sizeof *on_table,
 	.check = check_on,
-	.check_files = check_files,
+	.check_files = cl_placement_check_files,
 };
 static const struct cad_options_spec off_spec = {
 	.program = "cadrectl auto off",
 	.summary = "The placement service moves experts only when it is told to. What is under way goes on.",
 	.table = off_table,
 	.count = sizeof off_table / sizeof *off_table,
-	.check = check_off,
-	.check_files = check_files,
+	.check = cl_change_check,
+	.check_files = cl_placement_check_files,
 };
 static const struct cad_options_spec status_spec = {
 	.program = "cadrectl auto status",
 	.summary = "Shows whether the automatic mode is on, what it is told, and what came of its last look.",
 	.table = status_table,
 	.count = sizeof status_table / sizeof *status_table,
-	.check = check_status,
-	.check_files = check_files,
+	.check = cl_placement_check,
+	.check_files = cl_placement_check_files,
 };
 
 static bool on_status(void *context, const ProtobufCMessage *message)
@@ -98,7 +78,7 @@ static bool on_status(void *context, const ProtobufCMessage *message)
 
 	if (!settings)
 		return true;
-	if (options->placement.format == CL_FORMAT_JSON) {
+	if (options->change.placement.format == CL_FORMAT_JSON) {
 		cl_print_json(json_pack("{s:b, s:f, s:f, s:I, s:s, s:f, s:f, s:I}", "on", settings->on, "every_seconds",
 			(double)settings->every_ms * 1e-3, "gain_min", settings->gain_min, "bytes_per_hour",
 			(json_int_t)settings->bytes_per_hour, "last", status->last, "last_seconds_ago",
@@ -135,7 +115,7 @@ static int set(int argc, char **argv, const struct cad_options_spec *spec, const
 	(void)cl_share_parse(options.gain_min, &settings.gain_min);
 	request.settings = &settings;
 	request.change = cl_change_to_proto(&options.change, &change);
-	exit_code = cl_placement_ask(command, &options.placement, CL_PLACEMENT_METHOD("SetAuto"), &request.base,
+	exit_code = cl_placement_ask(command, &options.change.placement, CL_PLACEMENT_METHOD("SetAuto"), &request.base,
 		&cadre__v1__auto_status__descriptor, on_status, &options);
 	cad_options_destroy(parsed);
 	return exit_code;
@@ -154,8 +134,8 @@ int cl_auto_status(int argc, char **argv)
 
 	if (!cad_options_main(&status_spec, argc, argv, &options, &parsed, &exit_code))
 		return exit_code;
-	exit_code = cl_placement_ask("auto status", &options.placement, CL_PLACEMENT_METHOD("GetAuto"), &request.base,
-		&cadre__v1__auto_status__descriptor, on_status, &options);
+	exit_code = cl_placement_ask("auto status", &options.change.placement, CL_PLACEMENT_METHOD("GetAuto"),
+		&request.base, &cadre__v1__auto_status__descriptor, on_status, &options);
 	cad_options_destroy(parsed);
 	return exit_code;
 }

@@ -14,7 +14,6 @@
 enum { ASK_EVERY_US = 300000, AWAY_S = 120 };
 
 struct options {
-	struct cl_placement placement;
 	struct cl_change change;
 	bool wait;
 };
@@ -22,25 +21,11 @@ struct options {
 static const struct cad_option drain_table[] = {
 	CAD_OPTION_BOOL(struct options, wait, "wait", "false", "until the node is safe to stop"),
 	CL_CHANGE_OPTIONS(struct options, change),
-	CL_PLACEMENT_OPTIONS(struct options, placement),
 };
 
 static const struct cad_option undrain_table[] = {
 	CL_CHANGE_OPTIONS(struct options, change),
-	CL_PLACEMENT_OPTIONS(struct options, placement),
 };
-
-static enum cad_status check(const void *values, struct cad_error *error)
-{
-	const struct options *options = values;
-	enum cad_status status = cl_change_check(&options->change, error);
-	return status == CAD_OK ? cl_placement_check(&options->placement, error) : status;
-}
-
-static enum cad_status check_files(const void *values, struct cad_error *error)
-{
-	return cl_placement_check_files(&((const struct options *)values)->placement, error);
-}
 
 static const struct cad_options_spec drain_spec = {
 	.program = "cadrectl drain",
@@ -50,8 +35,8 @@ static const struct cad_options_spec drain_spec = {
 	.positional_max = 1,
 	.table = drain_table,
 	.count = sizeof drain_table / sizeof *drain_table,
-	.check = check,
-	.check_files = check_files,
+	.check = cl_change_check,
+	.check_files = cl_placement_check_files,
 };
 
 static const struct cad_options_spec undrain_spec = {
@@ -61,8 +46,8 @@ static const struct cad_options_spec undrain_spec = {
 	.positional_max = 1,
 	.table = undrain_table,
 	.count = sizeof undrain_table / sizeof *undrain_table,
-	.check = check,
-	.check_files = check_files,
+	.check = cl_change_check,
+	.check_files = cl_placement_check_files,
 };
 
 /* The last answer. */
@@ -130,7 +115,7 @@ static void print(const struct options *options, const char *node, const struct 
 	char bytes[CAD_BYTES_TEXT_BYTES];
 
 	cad_bytes_text(answer->bytes, bytes);
-	if (options->placement.format == CL_FORMAT_JSON)
+	if (options->change.placement.format == CL_FORMAT_JSON)
 		cl_print_json(json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "node", node, "state", duty, "moves",
 			(json_int_t)answer->moves, "bytes", (json_int_t)answer->bytes, "experts",
 			(json_int_t)answer->experts, "dry_run", options->change.dry_run));
@@ -166,7 +151,7 @@ static int run(int argc, char **argv, const struct cad_options_spec *spec, const
 	request.node = (char *)cad_options_positional(parsed, 0);
 	request.undo = undo;
 	request.change = cl_change_to_proto(&options.change, &change);
-	enum cad_status status = cl_session_open(&session, &options.placement, &error);
+	enum cad_status status = cl_session_open(&session, &options.change.placement, &error);
 	if (status == CAD_OK)
 		status = ask(&session, &request, &answer, NULL, &error);
 	if (status == CAD_OK && options.wait && !options.change.dry_run)

@@ -19,23 +19,13 @@ static const struct cad_option table[] = {
 	CL_PLACEMENT_OPTIONS(struct options, placement),
 };
 
-static enum cad_status check(const void *values, struct cad_error *error)
-{
-	return cl_placement_check(&((const struct options *)values)->placement, error);
-}
-
-static enum cad_status check_files(const void *values, struct cad_error *error)
-{
-	return cl_placement_check_files(&((const struct options *)values)->placement, error);
-}
-
 static const struct cad_options_spec spec = {
 	.program = "cadrectl history",
 	.summary = "Shows who changed what in the cluster and why, and what the placement service did by itself.",
 	.table = table,
 	.count = sizeof table / sizeof *table,
-	.check = check,
-	.check_files = check_files,
+	.check = cl_placement_check,
+	.check_files = cl_placement_check_files,
 };
 
 static void print_effect(const char *name, const Cadre__V1__Effect *effect)

@@ -18,7 +18,6 @@
 #include <string.h>
 
 struct options {
-	struct cl_placement placement;
 	struct cl_change change;
 	struct cl_follow follow;
 	bool cluster;
@@ -27,31 +26,13 @@ struct options {
 static const struct cad_option show_table[] = {
 	CAD_OPTION_BOOL(struct options, cluster, "cluster", "false",
 		"the nodes instead, as 'cadrectl plan --cluster' reads them"),
-	CL_PLACEMENT_OPTIONS(struct options, placement),
+	CL_PLACEMENT_OPTIONS(struct options, change.placement),
 };
-static const struct cad_option diff_table[] = { CL_PLACEMENT_OPTIONS(struct options, placement) };
+static const struct cad_option diff_table[] = { CL_PLACEMENT_OPTIONS(struct options, change.placement) };
 static const struct cad_option apply_table[] = {
 	CL_FOLLOW_OPTIONS(struct options, follow),
 	CL_CHANGE_OPTIONS(struct options, change),
-	CL_PLACEMENT_OPTIONS(struct options, placement),
 };
-
-static enum cad_status check(const void *values, struct cad_error *error)
-{
-	return cl_placement_check(&((const struct options *)values)->placement, error);
-}
-
-static enum cad_status check_apply(const void *values, struct cad_error *error)
-{
-	const struct options *options = values;
-	enum cad_status status = cl_change_check(&options->change, error);
-	return status == CAD_OK ? check(values, error) : status;
-}
-
-static enum cad_status check_files(const void *values, struct cad_error *error)
-{
-	return cl_placement_check_files(&((const struct options *)values)->placement, error);
-}
 
 static const struct cad_options_spec show_spec = {
 	.program = "cadrectl map show",
@@ -59,8 +40,8 @@ static const struct cad_options_spec show_spec = {
 		"Prints which node holds which expert, as JSON that 'cadrectl map apply' and 'cadrectl plan --present' read.",
 	.table = show_table,
 	.count = sizeof show_table / sizeof *show_table,
-	.check = check,
-	.check_files = check_files,
+	.check = cl_placement_check,
+	.check_files = cl_placement_check_files,
 };
 static const struct cad_options_spec diff_spec = {
 	.program = "cadrectl map diff",
@@ -70,8 +51,8 @@ static const struct cad_options_spec diff_spec = {
 	.positional_max = 1,
 	.table = diff_table,
 	.count = sizeof diff_table / sizeof *diff_table,
-	.check = check,
-	.check_files = check_files,
+	.check = cl_placement_check,
+	.check_files = cl_placement_check_files,
 };
 static const struct cad_options_spec apply_spec = {
 	.program = "cadrectl map apply",
@@ -82,8 +63,8 @@ static const struct cad_options_spec apply_spec = {
 	.positional_max = 1,
 	.table = apply_table,
 	.count = sizeof apply_table / sizeof *apply_table,
-	.check = check_apply,
-	.check_files = check_files,
+	.check = cl_change_check,
+	.check_files = cl_placement_check_files,
 };
 
 /* ---- what is there ---- */
@@ -236,7 +217,7 @@ int cl_map_show(int argc, char **argv)
 	if (!cad_options_main(&show_spec, argc, argv, &options, &parsed, &exit_code))
 		return exit_code;
 
-	enum cad_status status = cl_session_open(&session, &options.placement, &error);
+	enum cad_status status = cl_session_open(&session, &options.change.placement, &error);
 	if (status == CAD_OK)
 		status = get_present(&session, &present, &error);
 	if (status == CAD_OK && options.cluster)
@@ -383,7 +364,7 @@ int cl_map_diff(int argc, char **argv)
 	const char *path = take_file("map diff", parsed);
 	exit_code = CL_EXIT_USAGE;
 	if (path) {
-		enum cad_status status = cl_session_open(&session, &options.placement, &error);
+		enum cad_status status = cl_session_open(&session, &options.change.placement, &error);
 		if (status == CAD_OK)
 			status = get_present(&session, &present, &error);
 		if (status == CAD_OK)
@@ -391,7 +372,7 @@ int cl_map_diff(int argc, char **argv)
 		if (status == CAD_OK)
 			status = renumber(&present, plan, &nodes, &matched, &error);
 		if (status == CAD_OK)
-			print_diff(&present, matched, options.placement.format);
+			print_diff(&present, matched, options.change.placement.format);
 		exit_code = status == CAD_OK ? CL_EXIT_OK : cl_session_fail(&session, "map diff", status, &error);
 	}
 
@@ -497,11 +478,11 @@ int cl_map_apply(int argc, char **argv)
 	const char *path = take_file("map apply", parsed);
 	exit_code = CL_EXIT_USAGE;
 	if (path) {
-		enum cad_status status = cl_session_open(&session, &options.placement, &error);
+		enum cad_status status = cl_session_open(&session, &options.change.placement, &error);
 		if (status == CAD_OK)
 			status = apply(&session, &options, path, &id, &error);
 		exit_code = status == CAD_OK
-			? cl_follow(&session, "map apply", &options.follow, options.placement.format, id)
+			? cl_follow(&session, "map apply", &options.follow, options.change.placement.format, id)
 			: cl_session_fail(&session, "map apply", status, &error);
 	}
 

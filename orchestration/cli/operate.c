@@ -7,21 +7,23 @@
 
 enum { TIMEOUT_MS = 10000, UPLOAD_TIMEOUT_MS = 300000 };
 
-enum cad_status cl_placement_check(const struct cl_placement *placement, struct cad_error *error)
+enum cad_status cl_placement_check(const void *values, struct cad_error *error)
 {
+	const struct cl_placement *placement = values;
 	enum cad_status status = cl_access_check(&placement->access, error);
 	return status == CAD_OK ? cad_address_option("placement", placement->address, error) : status;
 }
 
-enum cad_status cl_placement_check_files(const struct cl_placement *placement, struct cad_error *error)
+enum cad_status cl_placement_check_files(const void *values, struct cad_error *error)
 {
-	return cl_access_check_files(&placement->access, error);
+	return cl_access_check_files(&((const struct cl_placement *)values)->access, error);
 }
 
-enum cad_status cl_change_check(const struct cl_change *change, struct cad_error *error)
+enum cad_status cl_change_check(const void *values, struct cad_error *error)
 {
+	const struct cl_change *change = values;
 	return strlen(change->reason) <= CL_REASON_BYTES_MAX
-		? CAD_OK
+		? cl_placement_check(&change->placement, error)
 		: cad_error_set(error, CAD_ERR_INVALID, "--reason has %zu bytes; at most %d are kept",
 			  strlen(change->reason), CL_REASON_BYTES_MAX);
 }

@@ -6,18 +6,24 @@
  * progress goes to stderr), and if they change something --dry-run and --reason. No command asks
  * back. The exit codes are those of command.h: what is refused, or cannot be done, is 1.
  *
- * A command has a struct cl_placement in its options, and if it changes something a struct
- * cl_change:
+ * The options of a command begin with a struct cl_placement, or if it changes something with a struct
+ * cl_change, which has one:
  *
- *     static const struct cad_option table[] = {
- *         CL_PLACEMENT_OPTIONS(struct options, placement),
- *         CL_CHANGE_OPTIONS(struct options, change),
+ *     struct options {
+ *         struct cl_change change;
+ *         ...
+ *     };
+ *     static const struct cad_option table[] = { CL_CHANGE_OPTIONS(struct options, change) };
+ *     static const struct cad_options_spec spec = {
+ *         ...
+ *         .check = cl_change_check,
+ *         .check_files = cl_placement_check_files,
  *     };
  *     ...
  *     Cadre__V1__Change change;
  *     request.change = cl_change_to_proto(&options.change, &change);
- *     exit_code = cl_placement_ask("drain", &options.placement, CL_PLACEMENT_METHOD("Drain"), &request.base,
- *                                  &cadre__v1__drained__descriptor, on_answer, &options);
+ *     exit_code = cl_placement_ask("pin", &options.change.placement, CL_PLACEMENT_METHOD("SetPin"), &request.base,
+ *                                  &cadre__v1__changed__descriptor, on_answer, &options);
  *
  * One thread; calls block, and end with Ctrl-C (command.h).
  */
@@ -43,12 +49,13 @@ struct cl_placement {
 		CL_TLS_OPTIONS(owner, member.access), CL_TOKEN_OPTION(owner, member.access), \
 		CL_FORMAT_OPTION(owner, member.format, "output format")
 
-/* For the `check` and `check_files` of the options. */
-CAD_MUST_USE enum cad_status cl_placement_check(const struct cl_placement *placement, struct cad_error *error);
-CAD_MUST_USE enum cad_status cl_placement_check_files(const struct cl_placement *placement, struct cad_error *error);
+/* The `check` and `check_files` of options that begin with a struct cl_placement. */
+CAD_MUST_USE enum cad_status cl_placement_check(const void *values, struct cad_error *error);
+CAD_MUST_USE enum cad_status cl_placement_check_files(const void *values, struct cad_error *error);
 
 /* Of a command that changes something. */
 struct cl_change {
+	struct cl_placement placement;
 	bool dry_run;
 	const char *reason;
 };
@@ -58,10 +65,11 @@ enum { CL_REASON_BYTES_MAX = 512 };
 #define CL_CHANGE_OPTIONS(owner, member) \
 	CAD_OPTION_BOOL(owner, member.dry_run, "dry-run", "false", "say what would be done, and do nothing"), \
 		CAD_OPTION_STRING( \
-			owner, member.reason, "reason", "", "why, for 'cadrectl history'; at most 512 bytes")
+			owner, member.reason, "reason", "", "why, for 'cadrectl history'; at most 512 bytes"), \
+		CL_PLACEMENT_OPTIONS(owner, member.placement)
 
-/* For the `check` of the options. */
-CAD_MUST_USE enum cad_status cl_change_check(const struct cl_change *change, struct cad_error *error);
+/* The `check` of options that begin with a struct cl_change. */
+CAD_MUST_USE enum cad_status cl_change_check(const void *values, struct cad_error *error);
 /* Fills the message, which borrows from `change`, and returns it. */
 Cadre__V1__Change *cl_change_to_proto(const struct cl_change *change, Cadre__V1__Change *message);
 

@@ -10,32 +10,18 @@
 #include <stdlib.h>
 
 struct options {
-	struct cl_placement placement;
 	struct cl_change change;
 };
 
 static const struct cad_option table[] = {
 	CL_CHANGE_OPTIONS(struct options, change),
-	CL_PLACEMENT_OPTIONS(struct options, placement),
 };
-
-static enum cad_status check(const void *values, struct cad_error *error)
-{
-	const struct options *options = values;
-	enum cad_status status = cl_change_check(&options->change, error);
-	return status == CAD_OK ? cl_placement_check(&options->placement, error) : status;
-}
-
-static enum cad_status check_files(const void *values, struct cad_error *error)
-{
-	return cl_placement_check_files(&((const struct options *)values)->placement, error);
-}
 
 #define SPEC(command, text, arguments, most) \
 	{ \
 		.program = "cadrectl " command, .summary = (text), .positional = (arguments), \
-		.positional_max = (most), .table = table, .count = sizeof table / sizeof *table, .check = check, \
-		.check_files = check_files, \
+		.positional_max = (most), .table = table, .count = sizeof table / sizeof *table, \
+		.check = cl_change_check, .check_files = cl_placement_check_files, \
 	}
 static const struct cad_options_spec pin_spec = SPEC("pin",
 	"Keeps one copy of an expert on a node, from now on: it takes the place of another copy. Plans, levelling and drains keep to it; 'cadrectl unpin' ends it.",
@@ -82,7 +68,7 @@ static bool on_changed(void *context, const ProtobufCMessage *message)
 	const Cadre__V1__Changed *changed = (const Cadre__V1__Changed *)message;
 	char bytes[CAD_BYTES_TEXT_BYTES];
 
-	if (options->placement.format == CL_FORMAT_JSON)
+	if (options->change.placement.format == CL_FORMAT_JSON)
 		cl_print_json(json_pack("{s:I, s:I, s:b}", "moves", (json_int_t)changed->moves, "bytes",
 			(json_int_t)changed->bytes, "dry_run", options->change.dry_run));
 	else
@@ -93,7 +79,7 @@ static bool on_changed(void *context, const ProtobufCMessage *message)
 
 static int ask(const char *command, const struct options *options, const char *method, const ProtobufCMessage *request)
 {
-	return cl_placement_ask(command, &options->placement, method, request, &cadre__v1__changed__descriptor,
+	return cl_placement_ask(command, &options->change.placement, method, request, &cadre__v1__changed__descriptor,
 		on_changed, (void *)(uintptr_t)options);
 }
 

@@ -12,7 +12,6 @@
 enum { PART_BYTES = 1 << 20 };
 
 struct options {
-	struct cl_placement placement;
 	struct cl_change change;
 	struct cl_follow follow;
 	const char *trace, *copies;
@@ -30,27 +29,19 @@ static const struct cad_option table[] = {
 		"how long to search; the first round always runs to its end"),
 	CL_FOLLOW_OPTIONS(struct options, follow),
 	CL_CHANGE_OPTIONS(struct options, change),
-	CL_PLACEMENT_OPTIONS(struct options, placement),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)
 {
 	const struct options *options = values;
 	double share;
-	enum cad_status status = cl_placement_check(&options->placement, error);
+	enum cad_status status = cl_change_check(options, error);
 
-	if (status == CAD_OK)
-		status = cl_change_check(&options->change, error);
 	if (status == CAD_OK && options->copies[0] &&
 		(!cl_share_parse(options->copies, &share) || share > CAD_NODES_MAX))
 		status = cad_error_set(
 			error, CAD_ERR_INVALID, "--copies '%.40s': give a share like 12%% or 0.12", options->copies);
 	return status;
-}
-
-static enum cad_status check_files(const void *values, struct cad_error *error)
-{
-	return cl_placement_check_files(&((const struct options *)values)->placement, error);
 }
 
 static const struct cad_options_spec spec = {
@@ -60,7 +51,7 @@ static const struct cad_options_spec spec = {
 	.table = table,
 	.count = sizeof table / sizeof *table,
 	.check = check,
-	.check_files = check_files,
+	.check_files = cl_placement_check_files,
 };
 
 /* ---- the request: options, then the trace in parts ---- */
@@ -163,12 +154,12 @@ int cl_rebalance(int argc, char **argv)
 	if (status != CAD_OK) {
 		exit_code = cl_fail("rebalance", &error);
 	} else {
-		status = cl_session_open(&session, &options.placement, &error);
+		status = cl_session_open(&session, &options.change.placement, &error);
 		if (status == CAD_OK)
 			status = cl_session_upload(&session, CL_PLACEMENT_METHOD("StartRebalance"), next_part,
 				&cadre__v1__rebalance__descriptor, on_begun, &sending, &error);
 		exit_code = status == CAD_OK
-			? cl_follow(&session, "rebalance", &options.follow, options.placement.format, sending.id)
+			? cl_follow(&session, "rebalance", &options.follow, options.change.placement.format, sending.id)
 			: cl_session_fail(&session, "rebalance", status, &error);
 	}
 

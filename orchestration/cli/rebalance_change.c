@@ -6,60 +6,41 @@
 #include <stdlib.h>
 
 struct options {
-	struct cl_placement placement;
 	struct cl_change change;
 	struct cl_follow follow;
 };
 
-static const struct cad_option show_table[] = { CL_PLACEMENT_OPTIONS(struct options, placement) };
+static const struct cad_option show_table[] = { CL_PLACEMENT_OPTIONS(struct options, change.placement) };
 
 static const struct cad_option change_table[] = {
 	CL_CHANGE_OPTIONS(struct options, change),
-	CL_PLACEMENT_OPTIONS(struct options, placement),
 };
 
 static const struct cad_option undo_table[] = {
 	CAD_OPTION_BOOL(struct options, follow.wait, "wait", "false",
 		"until experts have moved back and the effect is measured, instead of until the plan is in force"),
 	CL_CHANGE_OPTIONS(struct options, change),
-	CL_PLACEMENT_OPTIONS(struct options, placement),
 };
-
-static enum cad_status check_show(const void *values, struct cad_error *error)
-{
-	return cl_placement_check(&((const struct options *)values)->placement, error);
-}
-
-static enum cad_status check(const void *values, struct cad_error *error)
-{
-	const struct options *options = values;
-	enum cad_status status = cl_change_check(&options->change, error);
-	return status == CAD_OK ? cl_placement_check(&options->placement, error) : status;
-}
-
-static enum cad_status check_files(const void *values, struct cad_error *error)
-{
-	return cl_placement_check_files(&((const struct options *)values)->placement, error);
-}
 
 #define SPEC(name, about, what, options, checks) \
 	{ \
 		.program = "cadrectl rebalance " name, .summary = about, .positional = what, .positional_max = 1, \
 		.table = options, .count = sizeof options / sizeof *options, .check = checks, \
-		.check_files = check_files, \
+		.check_files = cl_placement_check_files, \
 	}
 static const struct cad_options_spec show_spec = SPEC("show",
 	"Shows a rebalance, the last one unless told otherwise: what it is doing, what was predicted, and what was measured.",
-	"[ID]", show_table, check_show);
-static const struct cad_options_spec pause_spec = SPEC("pause",
-	"No further move of a running rebalance begins; those under way are finished.", "ID", change_table, check);
+	"[ID]", show_table, cl_placement_check);
+static const struct cad_options_spec pause_spec =
+	SPEC("pause", "No further move of a running rebalance begins; those under way are finished.", "ID",
+		change_table, cl_change_check);
 static const struct cad_options_spec resume_spec =
-	SPEC("resume", "A paused rebalance goes on.", "ID", change_table, check);
-static const struct cad_options_spec cancel_spec =
-	SPEC("cancel", "Ends a rebalance where it is: experts stay where they are now.", "ID", change_table, check);
+	SPEC("resume", "A paused rebalance goes on.", "ID", change_table, cl_change_check);
+static const struct cad_options_spec cancel_spec = SPEC("cancel",
+	"Ends a rebalance where it is: experts stay where they are now.", "ID", change_table, cl_change_check);
 static const struct cad_options_spec undo_spec = SPEC("undo",
 	"Leads back to the placement before a rebalance, with a rebalance of its own; also after it is done.", "ID",
-	undo_table, check);
+	undo_table, cl_change_check);
 
 /* "7"; 0: it is none. */
 static uint64_t parse_id(const char *text)
@@ -92,7 +73,7 @@ static bool take_id(const char *command, const struct cad_options *parsed, bool 
 static bool on_shown(void *context, const ProtobufCMessage *message)
 {
 	const struct options *options = context;
-	cl_rebalance_print("rebalance show", (const Cadre__V1__Rebalance *)message, options->placement.format);
+	cl_rebalance_print("rebalance show", (const Cadre__V1__Rebalance *)message, options->change.placement.format);
 	return true;
 }
 
@@ -107,8 +88,9 @@ int cl_rebalance_show(int argc, char **argv)
 		return exit_code;
 	exit_code = CL_EXIT_USAGE;
 	if (take_id("rebalance show", parsed, false, &request.id))
-		exit_code = cl_placement_ask("rebalance show", &options.placement, CL_PLACEMENT_METHOD("GetRebalance"),
-			&request.base, &cadre__v1__rebalance__descriptor, on_shown, &options);
+		exit_code = cl_placement_ask("rebalance show", &options.change.placement,
+			CL_PLACEMENT_METHOD("GetRebalance"), &request.base, &cadre__v1__rebalance__descriptor, on_shown,
+			&options);
 	cad_options_destroy(parsed);
 	return exit_code;
 }
@@ -129,7 +111,7 @@ static bool on_changed(void *context, const ProtobufCMessage *message)
 
 	changed->id = r->id;
 	if (!changed->follow)
-		cl_rebalance_print(changed->command, r, changed->options->placement.format);
+		cl_rebalance_print(changed->command, r, changed->options->change.placement.format);
 	return true;
 }
 
@@ -154,13 +136,14 @@ static int run(int argc, char **argv, const struct cad_options_spec *spec, const
 	request.change = cl_change_to_proto(&options.change, &change);
 	request.action = action;
 	changed.follow = action == CADRE__V1__CHANGE_REBALANCE_REQUEST__ACTION__ACTION_UNDO;
-	enum cad_status status = cl_session_open(&session, &options.placement, &error);
+	enum cad_status status = cl_session_open(&session, &options.change.placement, &error);
 	if (status == CAD_OK)
 		status = cl_session_call(&session, CL_PLACEMENT_METHOD("ChangeRebalance"), &request.base,
 			&cadre__v1__rebalance__descriptor, on_changed, &changed, NULL, &error);
 	exit_code = status != CAD_OK ? cl_session_fail(&session, command, status, &error)
-		: changed.follow ? cl_follow(&session, command, &options.follow, options.placement.format, changed.id)
-				 : CL_EXIT_OK;
+		: changed.follow
+		? cl_follow(&session, command, &options.follow, options.change.placement.format, changed.id)
+		: CL_EXIT_OK;
 	cl_session_close(&session);
 
 destroy_options:

@@ -19,24 +19,14 @@ struct options {
 
 static const struct cad_option table[] = { CL_PLACEMENT_OPTIONS(struct options, placement) };
 
-static enum cad_status check(const void *values, struct cad_error *error)
-{
-	return cl_placement_check(&((const struct options *)values)->placement, error);
-}
-
-static enum cad_status check_files(const void *values, struct cad_error *error)
-{
-	return cl_placement_check_files(&((const struct options *)values)->placement, error);
-}
-
 static const struct cad_options_spec spec = {
 	.program = "cadrectl status",
 	.summary =
 		"Shows nodes, the experts that each holds, the map's epoch, rates and memory, and what the cluster's routing costs: nodes and bytes per token, load. Exits with 3 when experts are on no node.",
 	.table = table,
 	.count = sizeof table / sizeof *table,
-	.check = check,
-	.check_files = check_files,
+	.check = cl_placement_check,
+	.check_files = cl_placement_check_files,
 };
 
 static const char *role_name(Cadre__V1__Role role)

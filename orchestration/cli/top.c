@@ -35,12 +35,7 @@ static enum cad_status check(const void *values, struct cad_error *error)
 	const struct options *options = values;
 	if (options->placement.format == CL_FORMAT_JSON && !options->once)
 		return cad_error_set(error, CAD_ERR_INVALID, "-o json prints one object: give --once with it");
-	return cl_placement_check(&options->placement, error);
-}
-
-static enum cad_status check_files(const void *values, struct cad_error *error)
-{
-	return cl_placement_check_files(&((const struct options *)values)->placement, error);
+	return cl_placement_check(options, error);
 }
 
 static const struct cad_options_spec spec = {
@@ -50,7 +45,7 @@ static const struct cad_options_spec spec = {
 	.table = table,
 	.count = sizeof table / sizeof *table,
 	.check = check,
-	.check_files = check_files,
+	.check_files = cl_placement_check_files,
 };
 
 /* ---- what is shown ---- */

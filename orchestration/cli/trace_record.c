@@ -38,12 +38,7 @@ static enum cad_status check(const void *values, struct cad_error *error)
 	const struct options *options = values;
 	if (options->tokens == 0 && options->duration_ns == 0)
 		return cad_error_set(error, CAD_ERR_INVALID, "give --tokens N, --duration 30s, or both");
-	return cl_placement_check(&options->placement, error);
-}
-
-static enum cad_status check_files(const void *values, struct cad_error *error)
-{
-	return cl_placement_check_files(&((const struct options *)values)->placement, error);
+	return cl_placement_check(options, error);
 }
 
 static const struct cad_options_spec spec = {
@@ -53,7 +48,7 @@ static const struct cad_options_spec spec = {
 	.table = table,
 	.count = sizeof table / sizeof *table,
 	.check = check,
-	.check_files = check_files,
+	.check_files = cl_placement_check_files,
 };
 
 struct recording {
