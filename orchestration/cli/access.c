@@ -88,17 +88,23 @@ static enum cad_status explain(const struct cl_client *client, const char *path,
 	return status;
 }
 
+static struct cad_rpc_call_options options_of(
+	const struct cl_client *client, int64_t timeout_ms, const struct cad_rpc_metadata *header)
+{
+	return (struct cad_rpc_call_options){
+		.timeout_ms = timeout_ms,
+		.metadata = header,
+		.metadata_count = client->bearer != NULL,
+	};
+}
+
 enum cad_status cl_client_call(struct cl_client *client, const char *path, const ProtobufCMessage *request,
 	const ProtobufCMessageDescriptor *reply, int64_t timeout_ms,
 	bool (*on_message)(void *context, const ProtobufCMessage *message), void *context, enum cad_rpc_code *code,
 	struct cad_error *error)
 {
 	const struct cad_rpc_metadata header = { "authorization", client->bearer };
-	const struct cad_rpc_call_options options = {
-		.timeout_ms = timeout_ms,
-		.metadata = &header,
-		.metadata_count = client->bearer != NULL,
-	};
+	const struct cad_rpc_call_options options = options_of(client, timeout_ms, &header);
 	enum cad_rpc_code ended;
 	enum cad_status status =
 		cad_rpc_blocking_call(client->rpc, path, request, reply, &options, on_message, context, &ended, error);
@@ -110,20 +116,13 @@ enum cad_status cl_client_call(struct cl_client *client, const char *path, const
 
 enum cad_status cl_client_upload(struct cl_client *client, const char *path,
 	const ProtobufCMessage *(*next)(void *context), const ProtobufCMessageDescriptor *reply, int64_t timeout_ms,
-	bool (*on_message)(void *context, const ProtobufCMessage *message), void *context, enum cad_rpc_code *code,
-	struct cad_error *error)
+	bool (*on_message)(void *context, const ProtobufCMessage *message), void *context, struct cad_error *error)
 {
 	const struct cad_rpc_metadata header = { "authorization", client->bearer };
-	const struct cad_rpc_call_options options = {
-		.timeout_ms = timeout_ms,
-		.metadata = &header,
-		.metadata_count = client->bearer != NULL,
-	};
-	enum cad_rpc_code ended;
+	const struct cad_rpc_call_options options = options_of(client, timeout_ms, &header);
+	enum cad_rpc_code code;
 	enum cad_status status =
-		cad_rpc_blocking_upload(client->rpc, path, next, reply, &options, on_message, context, &ended, error);
+		cad_rpc_blocking_upload(client->rpc, path, next, reply, &options, on_message, context, &code, error);
 
-	if (code)
-		*code = ended;
-	return status == CAD_OK ? CAD_OK : explain(client, path, status, ended, error);
+	return status == CAD_OK ? CAD_OK : explain(client, path, status, code, error);
 }

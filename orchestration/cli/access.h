@@ -52,7 +52,6 @@ CAD_MUST_USE enum cad_status cl_client_call(struct cl_client *client, const char
 /* As cad_rpc_blocking_upload, likewise. */
 CAD_MUST_USE enum cad_status cl_client_upload(struct cl_client *client, const char *path,
 	const ProtobufCMessage *(*next)(void *context), const ProtobufCMessageDescriptor *reply, int64_t timeout_ms,
-	bool (*on_message)(void *context, const ProtobufCMessage *message), void *context, enum cad_rpc_code *code,
-	struct cad_error *error);
+	bool (*on_message)(void *context, const ProtobufCMessage *message), void *context, struct cad_error *error);
 
 #endif

@@ -67,8 +67,8 @@ enum cad_status cl_session_upload(struct cl_session *session, const char *method
 	const ProtobufCMessage *(*next)(void *context), const ProtobufCMessageDescriptor *reply,
 	bool (*on_message)(void *context, const ProtobufCMessage *message), void *context, struct cad_error *error)
 {
-	enum cad_status status = cl_client_upload(
-		&session->client, method, next, reply, UPLOAD_TIMEOUT_MS, on_message, context, NULL, error);
+	enum cad_status status =
+		cl_client_upload(&session->client, method, next, reply, UPLOAD_TIMEOUT_MS, on_message, context, error);
 	return status == CAD_OK ? CAD_OK : cad_error_prefix(error, "placement service %s", session->address);
 }
 
