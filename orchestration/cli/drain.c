@@ -9,9 +9,8 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-enum { ASK_EVERY_US = 300000, AWAY_S = 120 };
+enum { ASK_EVERY_MS = 300 };
 
 struct options {
 	struct cl_change change;
@@ -85,13 +84,13 @@ static enum cad_status wait_for(
 	struct answer now = *answer;
 
 	request->change->dry_run = true;
-	for (uint32_t said = UINT32_MAX; now.duty == CADRE__V1__DUTY__DUTY_DRAINING; usleep(ASK_EVERY_US)) {
+	for (uint32_t said = UINT32_MAX; now.duty == CADRE__V1__DUTY__DUTY_DRAINING && !cl_interrupted();
+		cad_rpc_blocking_pause(session->client.rpc, ASK_EVERY_MS)) {
 		enum cad_rpc_code code = CAD_RPC_OK;
 		enum cad_status status = ask(session, request, &now, &code, error);
-		uint64_t now_ns = cad_clock_now_ns(&cad_clock_system);
 		if (status == CAD_OK)
-			heard_ns = now_ns;
-		else if (code != CAD_RPC_UNAVAILABLE || now_ns > heard_ns + AWAY_S * CAD_NS_PER_S)
+			heard_ns = cad_clock_now_ns(&cad_clock_system);
+		else if (!cl_session_is_away(code, heard_ns))
 			return status;
 		if (status == CAD_OK && now.experts != said)
 			fprintf(stderr, "%s: %u %s left\n", request->node, now.experts,

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LOOK_MS = 250, LINE_EVERY_S = 10, AWAY_S_MAX = 120 };
+enum { LOOK_MS = 250, LINE_EVERY_S = 10 };
 
 const char *cl_rebalance_state_name(Cadre__V1__RebalanceState state)
 {
@@ -194,22 +194,20 @@ static bool on_rebalance(void *context, const ProtobufCMessage *message)
 }
 
 /* CAD_OK also when the service is away for a moment. */
-static enum cad_status look(struct cl_session *session, struct following *following, uint64_t id, uint64_t *away_ns,
+static enum cad_status look(struct cl_session *session, struct following *following, uint64_t id, uint64_t *heard_ns,
 	struct cad_error *error)
 {
 	Cadre__V1__GetRebalanceRequest request = CADRE__V1__GET_REBALANCE_REQUEST__INIT;
 	enum cad_rpc_code code;
-	uint64_t now = cad_clock_now_ns(&cad_clock_system);
 
 	request.id = id;
 	enum cad_status status = cl_session_call(session, CL_PLACEMENT_METHOD("GetRebalance"), &request.base,
 		&cadre__v1__rebalance__descriptor, on_rebalance, following, &code, error);
 	if (status == CAD_OK) {
-		*away_ns = now;
+		*heard_ns = cad_clock_now_ns(&cad_clock_system);
 		return CAD_OK;
 	}
-	if (cl_interrupted() || (code != CAD_RPC_UNAVAILABLE && code != CAD_RPC_DEADLINE_EXCEEDED) ||
-		now > *away_ns + AWAY_S_MAX * CAD_NS_PER_S)
+	if (!cl_session_is_away(code, *heard_ns))
 		return status;
 	show(following, "the placement service does not answer: waiting for it");
 	return CAD_OK;
@@ -225,11 +223,11 @@ int cl_follow(struct cl_session *session, const char *command, const struct cl_f
 		.terminal = isatty(STDERR_FILENO) == 1,
 	};
 	struct cad_error error;
-	uint64_t away_ns = cad_clock_now_ns(&cad_clock_system);
+	uint64_t heard_ns = cad_clock_now_ns(&cad_clock_system);
 	enum cad_status status = CAD_OK;
 
 	while (status == CAD_OK && !following.over && !cl_interrupted()) {
-		status = look(session, &following, id, &away_ns, &error);
+		status = look(session, &following, id, &heard_ns, &error);
 		if (status == CAD_OK && !following.over)
 			cad_rpc_blocking_pause(session->client.rpc, LOOK_MS);
 	}

@@ -2,10 +2,11 @@
 #include "orchestration/cli/operate.h"
 
 #include "common/base/address.h"
+#include "common/base/clock.h"
 
 #include <string.h>
 
-enum { TIMEOUT_MS = 10000, UPLOAD_TIMEOUT_MS = 300000 };
+enum { TIMEOUT_MS = 10000, UPLOAD_TIMEOUT_MS = 300000, AWAY_S_MAX = 120 };
 
 enum cad_status cl_placement_check(const void *values, struct cad_error *error)
 {
@@ -61,6 +62,12 @@ enum cad_status cl_session_call(struct cl_session *session, const char *method, 
 	enum cad_status status =
 		cl_client_call(&session->client, method, request, reply, TIMEOUT_MS, on_message, context, code, error);
 	return status == CAD_OK ? CAD_OK : cad_error_prefix(error, "placement service %s", session->address);
+}
+
+bool cl_session_is_away(enum cad_rpc_code code, uint64_t heard_ns)
+{
+	return !cl_interrupted() && (code == CAD_RPC_UNAVAILABLE || code == CAD_RPC_DEADLINE_EXCEEDED) &&
+		cad_clock_now_ns(&cad_clock_system) <= heard_ns + AWAY_S_MAX * CAD_NS_PER_S;
 }
 
 enum cad_status cl_session_upload(struct cl_session *session, const char *method,

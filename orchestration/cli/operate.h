@@ -99,6 +99,9 @@ CAD_MUST_USE enum cad_status cl_session_call(struct cl_session *session, const c
 	const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
 	bool (*on_message)(void *context, const ProtobufCMessage *message), void *context, enum cad_rpc_code *code,
 	struct cad_error *error);
+/* After a call that ended with `code`: whether it is worth asking again, because the service is only
+ * away, and was last heard less than two minutes ago. Not after Ctrl-C. */
+bool cl_session_is_away(enum cad_rpc_code code, uint64_t heard_ns);
 /* With a stream of requests, as cad_rpc_blocking_upload. */
 CAD_MUST_USE enum cad_status cl_session_upload(struct cl_session *session, const char *method,
 	const ProtobufCMessage *(*next)(void *context), const ProtobufCMessageDescriptor *reply,
