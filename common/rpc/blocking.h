@@ -25,9 +25,6 @@ CAD_MUST_USE enum cad_status cad_rpc_blocking_call(struct cad_rpc_blocking *clie
 	const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
 	const struct cad_rpc_call_options *options, bool (*on_message)(void *context, const ProtobufCMessage *message),
 	void *context, enum cad_rpc_code *code, struct cad_error *error);
-/* From now on gRPC's own words about connections are logged at debug level only: for programs that
- * show the sentences of their calls, which say the same. Any thread. */
-void cad_rpc_blocking_hush(void);
 /* The same with a stream of requests: `next` gives one after another, borrowed until it is called
  * again, and NULL at the end. */
 CAD_MUST_USE enum cad_status cad_rpc_blocking_upload(struct cad_rpc_blocking *client, const char *path,
@@ -39,5 +36,8 @@ CAD_MUST_USE enum cad_status cad_rpc_blocking_upload(struct cad_rpc_blocking *cl
 void cad_rpc_blocking_pause(struct cad_rpc_blocking *client, uint64_t ms);
 /* Makes a running cad_rpc_blocking_call end with CANCELLED. From a signal handler or any thread. */
 void cad_rpc_blocking_interrupt(struct cad_rpc_blocking *client);
+/* From now on gRPC's own words about connections are logged at debug level only: for programs that
+ * show the sentences of their calls, which say the same. Any thread. */
+void cad_rpc_blocking_hush(void);
 
 #endif
