@@ -94,22 +94,17 @@ void pl_force_stalled(void *context, uint32_t slot, uint32_t cell)
 		control->options.events.did(control->options.events.context, what, progress->text);
 }
 
-/* to[n]: which node of `there` node n of `here` is; PL_CLUSTER_ANY: none. NULL: out of memory. */
-static uint32_t *match(const struct pl_cluster *here, const struct pl_cluster *there)
-{
-	uint32_t *to = malloc((here->nodes_count + 1u) * sizeof *to);
-	for (uint32_t n = 0; to && n < here->nodes_count; n++)
-		to[n] = pl_cluster_find(there, here->nodes[n].id);
-	return to;
-}
-
 /* A plan of one cluster for the nodes of another: what is on nodes that those are not is left
  * out. */
 static enum cad_status translate(const struct pl_plan *plan, const struct pl_cluster *from, const struct pl_cluster *to,
 	struct pl_plan **translated)
 {
-	uint32_t *nodes = match(from, to);
-	enum cad_status status = nodes ? pl_plan_renumber(plan, nodes, to->nodes_count, translated) : CAD_ERR_MEMORY;
+	uint32_t *nodes = malloc((from->nodes_count + 1u) * sizeof *nodes);
+	if (!nodes)
+		return CAD_ERR_MEMORY;
+	for (uint32_t n = 0; n < from->nodes_count; n++)
+		nodes[n] = pl_cluster_find(to, from->nodes[n].id);
+	enum cad_status status = pl_plan_renumber(plan, nodes, to->nodes_count, translated);
 	free(nodes);
 	return status;
 }
@@ -160,59 +155,59 @@ static enum cad_status copy_ids(const struct pl_cluster *from, uint32_t more, st
 
 /* What the plan says of nodes of the scene is what is wanted there; of others it says what it
  * said. */
-static void overwrite(struct pl_plan *plan, const uint32_t *at, const struct pl_plan *wanted)
+static void overwrite(struct pl_force *force, const struct pl_scene *scene)
 {
-	for (uint32_t l = 0; l < plan->layers; l++)
-		for (uint32_t e = 0; e < plan->experts; e++)
-			for (uint32_t n = 0; n < wanted->nodes; n++) {
-				if (at[n] == PL_CLUSTER_ANY)
-					continue;
-				pl_plan_take(plan, l, e, at[n]);
-				if (pl_plan_holds(wanted, l, e, n))
-					pl_plan_put(plan, l, e, at[n]);
+	struct pl_plan *plan = force->plan;
+	for (uint32_t n = 0; n < scene->cluster.nodes_count; n++) {
+		uint32_t at = pl_cluster_find(&force->cluster, scene->cluster.nodes[n].id);
+		for (uint32_t l = 0; at != PL_CLUSTER_ANY && l < plan->layers; l++)
+			for (uint32_t e = 0; e < plan->experts; e++) {
+				pl_plan_take(plan, l, e, at);
+				if (pl_plan_holds(scene->wanted, l, e, n))
+					pl_plan_put(plan, l, e, at);
 			}
+	}
 }
 
-/* The plan is now for these nodes, too. */
-static enum cad_status widen(struct pl_force *force, const struct pl_cluster *cluster)
+/* The plan is now for those of these nodes that are chosen, too; they come last, and get nothing
+ * yet. */
+static enum cad_status widen(
+	struct pl_force *force, const struct pl_cluster_node *nodes, const bool *chosen, uint32_t count)
 {
+	struct pl_cluster cluster;
 	struct pl_plan *plan;
-	enum cad_status status = translate(force->plan, &force->cluster, cluster, &plan);
-	if (status != CAD_OK)
+	enum cad_status status = copy_ids(&force->cluster, count, &cluster);
+	for (uint32_t n = 0; status == CAD_OK && n < count; n++)
+		if (chosen[n])
+			memcpy(cluster.nodes[cluster.nodes_count++].id, nodes[n].id, sizeof nodes->id);
+	if (status == CAD_OK)
+		status = translate(force->plan, &force->cluster, &cluster, &plan);
+	if (status != CAD_OK) {
+		pl_cluster_fini(&cluster);
 		return status;
+	}
+
 	drop_plan(force);
-	force->cluster = *cluster;
+	force->cluster = cluster;
 	force->plan = plan;
 	return CAD_OK;
 }
 
 enum cad_status pl_force_take(struct pl_force *force, const struct pl_scene *scene, bool *changed)
 {
-	uint32_t more = 0;
+	bool any = false;
 	*changed = false;
 	for (uint32_t n = 0; force->plan && n < scene->cluster.nodes_count; n++)
-		more += scene->fresh[n];
-	if (more == 0)
+		any = any || scene->fresh[n];
+	if (!any)
 		return CAD_OK;
 
-	struct pl_cluster cluster;
-	uint32_t *at = NULL;
-	enum cad_status status = copy_ids(&force->cluster, more, &cluster);
-	for (uint32_t n = 0; status == CAD_OK && n < scene->cluster.nodes_count; n++)
-		if (scene->fresh[n])
-			memcpy(cluster.nodes[cluster.nodes_count++].id, scene->cluster.nodes[n].id,
-				sizeof cluster.nodes->id);
-	if (status == CAD_OK && !(at = match(&scene->cluster, &cluster)))
-		status = CAD_ERR_MEMORY;
-	if (status == CAD_OK)
-		status = widen(force, &cluster);
-	if (status == CAD_OK)
-		overwrite(force->plan, at, scene->wanted);
-	else
-		pl_cluster_fini(&cluster);
-	*changed = status == CAD_OK;
-	free(at);
-	return status;
+	enum cad_status status = widen(force, scene->cluster.nodes, scene->fresh, scene->cluster.nodes_count);
+	if (status != CAD_OK)
+		return status;
+	overwrite(force, scene);
+	*changed = true;
+	return CAD_OK;
 }
 
 void pl_plan_pin(struct pl_plan *plan, const struct pl_cluster *cluster, const struct pl_rules *rules, uint32_t cell,
@@ -236,17 +231,12 @@ enum cad_status pl_force_pin(struct pl_force *force, const struct pl_rules *rule
 		return CAD_OK;
 	uint32_t n = pl_cluster_find(&force->cluster, node);
 	if (n == PL_CLUSTER_ANY) {
-		struct pl_cluster cluster;
-		enum cad_status status = copy_ids(&force->cluster, 1, &cluster);
-		if (status == CAD_OK) {
-			n = cluster.nodes_count++;
-			strncpy(cluster.nodes[n].id, node, sizeof cluster.nodes->id - 1);
-			status = widen(force, &cluster);
-		}
-		if (status != CAD_OK) {
-			pl_cluster_fini(&cluster);
+		struct pl_cluster_node one = { 0 };
+		strncpy(one.id, node, sizeof one.id - 1);
+		enum cad_status status = widen(force, &one, &(bool){ true }, 1);
+		if (status != CAD_OK)
 			return status;
-		}
+		n = force->cluster.nodes_count - 1u;
 	}
 	pl_plan_pin(force->plan, &force->cluster, rules, cell, n);
 	return CAD_OK;
