@@ -75,9 +75,7 @@ static void add_node(const struct pl_control *control, struct pl_scene *scene, u
 
 static enum cad_status add_nodes(const struct pl_control *control, const struct pl_rules *rules, struct pl_scene *scene)
 {
-	uint32_t most = pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_LIVE) +
-		pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_BROKEN) +
-		pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_EXPECTED);
+	uint32_t most = pl_registry_counted(&control->registry, PL_ROLE_EXPERT);
 	scene->cluster.nodes = calloc(most + 1u, sizeof *scene->cluster.nodes);
 	scene->slots = calloc(most + 1u, sizeof *scene->slots);
 	scene->fresh = calloc(most + 1u, sizeof *scene->fresh);

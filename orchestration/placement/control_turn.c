@@ -10,15 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool any_expert_counts(const struct pl_control *control)
-{
-	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
-		if (control->registry.nodes[slot].role == PL_ROLE_EXPERT &&
-			pl_node_counts(&control->registry.nodes[slot]))
-			return true;
-	return false;
-}
-
 static void bury(struct pl_control *control, uint32_t slot)
 {
 	struct pl_node *node = &control->registry.nodes[slot];
@@ -34,7 +25,7 @@ static void bury(struct pl_control *control, uint32_t slot)
 	if (node->role == PL_ROLE_EXPERT) {
 		pl_rollout_drop(control->rollout, slot);
 		control->target_due = control->list_due = true;
-		if (!any_expert_counts(control)) {
+		if (pl_registry_counted(&control->registry, PL_ROLE_EXPERT) == 0) {
 			control->all_lost = true;
 			control->back_ns = 0;
 		}

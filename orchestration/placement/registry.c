@@ -44,15 +44,6 @@ static int slot_for_newcomer(const struct pl_registry *registry)
 	return oldest;
 }
 
-/* Nodes of a role that live, or may be back. */
-static uint32_t counted(const struct pl_registry *registry, enum pl_role role)
-{
-	uint32_t count = 0;
-	for (int slot = 0; slot < CAD_PROCESSES_MAX; slot++)
-		count += registry->nodes[slot].role == role && pl_node_counts(&registry->nodes[slot]);
-	return count;
-}
-
 /* The slot that the id has, or one for a newcomer: there is one, since each role has its limit. */
 static enum cad_status find_slot(
 	const struct pl_registry *registry, const struct pl_hello *hello, int *at, struct cad_error *error)
@@ -62,7 +53,8 @@ static enum cad_status find_slot(
 	int known = pl_registry_find(registry, hello->id);
 	const struct pl_node *node = known >= 0 ? &registry->nodes[known] : NULL;
 
-	if (!(node && node->role == hello->role && pl_node_counts(node)) && counted(registry, hello->role) >= limit)
+	if (!(node && node->role == hello->role && pl_node_counts(node)) &&
+		pl_registry_counted(registry, hello->role) >= limit)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
 			"'%s' cannot join: %u %s have joined, which is the limit", hello->id, limit,
 			expert ? "expert nodes" : "routers");
@@ -286,6 +278,14 @@ uint32_t pl_registry_count(const struct pl_registry *registry, enum pl_role role
 	uint32_t count = 0;
 	for (int slot = 0; slot < CAD_PROCESSES_MAX; slot++)
 		count += registry->nodes[slot].presence == presence && registry->nodes[slot].role == role;
+	return count;
+}
+
+uint32_t pl_registry_counted(const struct pl_registry *registry, enum pl_role role)
+{
+	uint32_t count = 0;
+	for (int slot = 0; slot < CAD_PROCESSES_MAX; slot++)
+		count += registry->nodes[slot].role == role && pl_node_counts(&registry->nodes[slot]);
 	return count;
 }
 

@@ -133,7 +133,8 @@ static inline bool pl_node_is_peer(const struct pl_node *node)
 }
 /* "" or what is to be shown of a node's problem now. */
 const char *pl_registry_problem(const struct pl_registry *registry, uint32_t slot, uint64_t now_ns);
-/* Nodes of a role with such a presence. */
+/* Nodes of a role with such a presence; those that count (pl_node_counts). */
 uint32_t pl_registry_count(const struct pl_registry *registry, enum pl_role role, enum pl_presence presence);
+uint32_t pl_registry_counted(const struct pl_registry *registry, enum pl_role role);
 
 #endif
