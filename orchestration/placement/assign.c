@@ -139,8 +139,7 @@ static int next_extra(const struct work *work, uint32_t layer, uint32_t base, co
  * Each node's share of each layer. Small nodes spread what they can hold over the layers; the
  * others divide the rest evenly, and who gets one more goes by turns, so that totals stay within
  * one of each other, too. `sticky` leaves the odd ones where they are held, at the price of uneven
- * totals:
- * false when those are more than a node has room for.
+ * totals. False when those are more than a node has room for.
  */
 static bool divide(struct work *work, bool *small, bool sticky)
 {

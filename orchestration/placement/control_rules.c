@@ -55,14 +55,14 @@ static enum cad_status work_out(const struct pl_control *control, struct proposa
 static enum cad_status work_out_both(const struct pl_control *control, struct proposal *proposal,
 	struct pl_assignment *present, uint32_t pinned, const char *node, struct cad_error *error)
 {
-	struct proposal same;
-	enum cad_status status = begin(control, &same, error);
-	if (status != CAD_OK)
-		return status;
-	status = work_out(control, &same, UINT32_MAX, NULL, error);
-	*present = same.assignment;
-	withdraw(&same);
-	return status == CAD_OK ? work_out(control, proposal, pinned, node, error) : status;
+	struct pl_scene same;
+	uint32_t kept;
+	enum cad_status status = pl_scene_init(control, &control->rules, &same);
+	if (status == CAD_OK)
+		status = pl_scene_assign(control, &control->rules, &same, present, &kept);
+	pl_scene_fini(&same);
+	return status == CAD_OK ? work_out(control, proposal, pinned, node, error)
+				: cad_error_set(error, status, "out of memory for a change");
 }
 
 /* Refuses what leaves more experts than `before` without a place, or cannot be reached. */
