@@ -485,12 +485,9 @@ bool pl_assign_reaches(const struct pl_cluster *cluster, const struct pl_plan *h
 				loads = loads || (wants[w] & ~has[w]);
 			spare = spare || pl_plan_count(held, l, e) > 1;
 		}
-	for (uint32_t n = 0; n < cluster->nodes_count && !spare; n++) {
-		uint64_t used = 0;
-		for (uint32_t l = 0; l < held->layers; l++)
-			used += pl_plan_used(held, l, n);
-		spare = !cluster->nodes[n].forbidden && cluster->nodes[n].memory_bytes / bytes > used;
-	}
+	for (uint32_t n = 0; n < cluster->nodes_count && !spare; n++)
+		spare = !cluster->nodes[n].forbidden &&
+			cluster->nodes[n].memory_bytes / bytes > pl_plan_copies_on(held, n);
 
 	return spare || !loads;
 }

@@ -320,9 +320,7 @@ static enum cad_status check_places(const struct pl_cluster *cluster, const stru
 	const struct pl_scene *scene, struct cad_error *error)
 {
 	for (uint32_t n = 0; n < cluster->nodes_count; n++) {
-		uint32_t at = pl_cluster_find(&scene->cluster, cluster->nodes[n].id), used = 0;
-		for (uint32_t l = 0; l < plan->layers; l++)
-			used += pl_plan_used(plan, l, n);
+		uint32_t at = pl_cluster_find(&scene->cluster, cluster->nodes[n].id), used = pl_plan_copies_on(plan, n);
 		if (used > 0 && (at == PL_CLUSTER_ANY || at >= scene->usable))
 			return cad_error_set(error, CAD_ERR_INVALID,
 				"the plan gives %u experts to node '%s', which %s: plan for the nodes that there are",
@@ -465,10 +463,7 @@ static enum cad_status known_nodes(const struct pl_force *force, const struct pl
 	known->nodes_count = 0;
 	for (uint32_t n = 0; n < scene->cluster.nodes_count; n++) {
 		const char *id = scene->cluster.nodes[n].id;
-		uint32_t used = 0;
-		for (uint32_t l = 0; l < scene->wanted->layers; l++)
-			used += pl_plan_used(scene->wanted, l, n);
-		if (used || pl_cluster_find(&force->cluster, id) != PL_CLUSTER_ANY)
+		if (pl_plan_copies_on(scene->wanted, n) || pl_cluster_find(&force->cluster, id) != PL_CLUSTER_ANY)
 			memcpy(known->nodes[known->nodes_count++].id, id, sizeof known->nodes->id);
 	}
 	return CAD_OK;

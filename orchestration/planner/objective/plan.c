@@ -109,6 +109,14 @@ uint32_t pl_plan_used_max(const struct pl_plan *plan)
 	return most;
 }
 
+uint32_t pl_plan_copies_on(const struct pl_plan *plan, uint32_t node)
+{
+	uint32_t copies = 0;
+	for (uint32_t l = 0; l < plan->layers; l++)
+		copies += pl_plan_used(plan, l, node);
+	return copies;
+}
+
 uint64_t pl_plan_copies(const struct pl_plan *plan)
 {
 	uint64_t copies = 0;

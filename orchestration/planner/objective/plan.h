@@ -44,15 +44,17 @@ static inline void pl_plan_put(struct pl_plan *plan, uint32_t layer, uint32_t ex
 }
 static inline void pl_plan_take(struct pl_plan *plan, uint32_t layer, uint32_t expert, uint32_t node)
 {
-	pl_plan_set(plan, layer, expert)[node / 64] &= ~(1ull << node % 64);
+	cad_map_set_remove(pl_plan_set(plan, layer, expert), node);
 }
 void pl_plan_clear(struct pl_plan *plan);
 /* The nodes that hold an expert; of them the first from `from` on, UINT32_MAX: none. */
 uint32_t pl_plan_count(const struct pl_plan *plan, uint32_t layer, uint32_t expert);
 uint32_t pl_plan_next(const struct pl_plan *plan, uint32_t layer, uint32_t expert, uint32_t from);
-/* Copies of a layer on a node; their maximum over layers and nodes; all copies of all layers. */
+/* Copies of a layer on a node; their maximum over layers and nodes; of all layers on a node; all
+ * copies of all layers. */
 uint32_t pl_plan_used(const struct pl_plan *plan, uint32_t layer, uint32_t node);
 uint32_t pl_plan_used_max(const struct pl_plan *plan);
+uint32_t pl_plan_copies_on(const struct pl_plan *plan, uint32_t node);
 uint64_t pl_plan_copies(const struct pl_plan *plan);
 
 /* Blocks of consecutive experts: a plan without any knowledge of routing. */

@@ -37,10 +37,10 @@ CAD_MUST_USE enum cad_status pl_reservoir_create(
 void pl_reservoir_destroy(struct pl_reservoir *reservoir);
 
 /*
- * A token that was routed at `time_s` (any clock, ascending) and chosen with the chance `share`, above 0
- * and at most 1: ids [layers][k], PL_TRACE_NONE where nothing was selected. `request` is any number that differs from other requests'; the tokens of a
- * request arrive in order. CAD_ERR_INVALID: an id that is not an expert, or occurs twice in a cell;
- * the token is left out.
+ * A token that was routed at `time_s` (any clock, ascending) and chosen with the chance `share`,
+ * above 0 and at most 1: ids [layers][k], PL_TRACE_NONE where nothing was selected. `request` is
+ * any number that differs from other requests'; the tokens of a request arrive in order.
+ * CAD_ERR_INVALID: an id that is not an expert, or occurs twice in a cell; the token is left out.
  */
 CAD_MUST_USE enum cad_status pl_reservoir_add(
 	struct pl_reservoir *reservoir, double time_s, double share, uint64_t request, const uint16_t *ids);
