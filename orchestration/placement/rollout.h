@@ -23,7 +23,8 @@
  * every instant.
  *
  * Slots are those of registry.h. Times are given by the caller. One thread; nothing blocks; memory
- * is allocated when a node is added.
+ * is allocated when a node is added, and for lists of copies that leave or are being loaded, which
+ * only grow.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_ROLLOUT_H
 #define CADRE_ORCHESTRATION_PLACEMENT_ROLLOUT_H
