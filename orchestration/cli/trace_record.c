@@ -5,6 +5,7 @@
 
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/clock.h"
+#include "common/base/file.h"
 #include "common/process/process.h"
 #include "orchestration/cli/operate.h"
 
@@ -220,18 +221,27 @@ static void say(const struct recording *recording, const struct pl_trace *trace)
 			(unsigned long long)recording->lost);
 }
 
-static enum cad_status write_trace(const struct recording *recording, struct cad_error *error)
+/* The file is there, or it is as it was. */
+static enum cad_status write_trace(
+	const struct recording *recording, struct cad_file_writer *file, struct cad_error *error)
 {
 	struct pl_trace *trace = NULL;
+	enum cad_status status = CAD_OK;
 
 	if (!recording->tokens || pl_reservoir_kept(recording->tokens) == 0)
-		return cad_error_set(error, CAD_ERR_NOT_FOUND,
+		status = cad_error_set(error, CAD_ERR_NOT_FOUND,
 			"no token was routed in the time, so nothing was written: send requests while it records");
-	enum cad_status status = pl_reservoir_trace(recording->tokens, &trace, error);
+	if (status == CAD_OK)
+		status = pl_reservoir_trace(recording->tokens, &trace, error);
 	if (status == CAD_OK)
 		status = name_trace(recording, trace, error);
 	if (status == CAD_OK)
-		status = pl_trace_write(recording->options->output, trace, error);
+		status = pl_trace_write_to(file->stream, trace, error);
+
+	if (status == CAD_OK)
+		status = cad_file_writer_commit(file, error);
+	else
+		cad_file_writer_abandon(file);
 	if (status == CAD_OK)
 		say(recording, trace);
 	pl_trace_free(trace);
@@ -239,10 +249,11 @@ static enum cad_status write_trace(const struct recording *recording, struct cad
 }
 
 /* What has come is written, however the recording ended. */
-static int finish(struct recording *recording, enum cad_status status, struct cad_error *error)
+static int finish(
+	struct recording *recording, struct cad_file_writer *file, enum cad_status status, struct cad_error *error)
 {
 	struct cad_error unwritten;
-	enum cad_status written = write_trace(recording, &unwritten);
+	enum cad_status written = write_trace(recording, file, &unwritten);
 
 	if (status != CAD_OK && !cl_interrupted())
 		return cl_fail("trace record", error);
@@ -257,18 +268,26 @@ int cl_trace_record(int argc, char **argv)
 	struct cad_options *parsed;
 	struct cad_error error;
 	struct recording recording = { .options = &options, .error = &error };
+	struct cad_file_writer file; /* opened first: what will have been recorded has a place */
 	int exit_code;
 
 	if (!cad_options_main(&spec, argc, argv, &options, &parsed, &exit_code))
 		return exit_code;
 
-	enum cad_status status = record(&recording, &error);
+	enum cad_status status = cad_file_writer_open_private(&file, options.output, &error);
+	if (status != CAD_OK) {
+		cad_options_destroy(parsed);
+		return cl_fail("trace record", &error);
+	}
+
+	status = record(&recording, &error);
 	if (status != CAD_OK && !recording.tokens) {
+		cad_file_writer_abandon(&file);
 		exit_code = status == CAD_ERR_NOT_FOUND ? CL_EXIT_USAGE : cl_fail("trace record", &error);
 		if (exit_code == CL_EXIT_USAGE)
 			cl_line(stderr, "cadrectl trace record: %s", error.text);
 	} else {
-		exit_code = finish(&recording, status, &error);
+		exit_code = finish(&recording, &file, status, &error);
 	}
 	pl_reservoir_destroy(recording.tokens);
 	cad_options_destroy(parsed);

@@ -91,6 +91,8 @@ def test_a_recording_ends_with_its_time_or_ctrl_c(cluster, tmp_path):
     record = ['trace', 'record', '--output', tmp_path / 'live.ctr']
     until(lambda: cluster.status()['sample']['newest_ms'] > 1500, 10)   # nothing is on its way
     assert 'no token was routed in the time' in cluster.command(*record, '--duration', '1200ms', code=1).stderr
+    assert '/nonexistent/live.ctr' in cluster.command(*record[:-1], '/nonexistent/live.ctr', '--tokens', 5, code=1).stderr   # before it waits
+    assert not list(tmp_path.iterdir())
     assert not (tmp_path / 'live.ctr').exists()
     assert '--tokens N' in cluster.command(*record, code=2).stderr
 

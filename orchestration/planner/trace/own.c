@@ -221,21 +221,28 @@ enum cad_status pl_trace_writer_finish(struct pl_trace_writer *writer, struct ca
 	return write_block(writer, 0, &writer->tokens, sizeof writer->tokens, error);
 }
 
-enum cad_status pl_trace_write(const char *path, const struct pl_trace *trace, struct cad_error *error)
+enum cad_status pl_trace_write_to(FILE *stream, const struct pl_trace *trace, struct cad_error *error)
 {
-	struct cad_file_writer file;
 	struct pl_trace_writer *writer = NULL;
-	enum cad_status status = cad_file_writer_open_private(&file, path, error);
+	enum cad_status status = pl_trace_writer_create(stream, trace, &writer, error);
 
-	if (status != CAD_OK)
-		return status;
-
-	status = pl_trace_writer_create(file.stream, trace, &writer, error);
 	if (status == CAD_OK)
 		status = pl_trace_writer_add(writer, trace, false, error);
 	if (status == CAD_OK)
 		status = pl_trace_writer_finish(writer, error);
 	pl_trace_writer_destroy(writer);
+	return status;
+}
+
+enum cad_status pl_trace_write(const char *path, const struct pl_trace *trace, struct cad_error *error)
+{
+	struct cad_file_writer file;
+	enum cad_status status = cad_file_writer_open_private(&file, path, error);
+
+	if (status != CAD_OK)
+		return status;
+
+	status = pl_trace_write_to(file.stream, trace, error);
 	if (status == CAD_OK)
 		return cad_file_writer_commit(&file, error);
 	cad_file_writer_abandon(&file);

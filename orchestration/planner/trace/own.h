@@ -19,6 +19,8 @@ CAD_MUST_USE enum cad_status pl_trace_decode_own(const uint8_t *bytes, size_t si
 
 /* The whole trace in Cadre's own format; the file appears complete or not at all, with mode 0600. */
 CAD_MUST_USE enum cad_status pl_trace_write(const char *path, const struct pl_trace *trace, struct cad_error *error);
+/* The same to a stream, the caller's. */
+CAD_MUST_USE enum cad_status pl_trace_write_to(FILE *stream, const struct pl_trace *trace, struct cad_error *error);
 
 /*
  * Cadre's own format block by block, for recording: shape, names and layers are those of `shape`
