@@ -200,10 +200,12 @@ uint64_t pl_rebalances_auto_bytes(const struct pl_rebalances *rebalances)
 {
 	const uint64_t hour_ms = 3600 * 1000, now_ms = pl_rebalances_unix_ms(rebalances, pl_rebalances_now(rebalances));
 	const struct pl_rebalance *current = &rebalances->current;
-	uint64_t bytes = pl_rebalance_table_auto_bytes(rebalances->table, now_ms > hour_ms ? now_ms - hour_ms : 0);
+	bool moving = current->kind == PL_REBALANCE_AUTO && pl_rebalance_moves(current);
 
-	/* the file has what was done at its last step */
-	return current->kind == PL_REBALANCE_AUTO && pl_rebalance_moves(current) ? bytes + current->bytes_done : bytes;
+	/* of the one that moves, the file has what was done at its last step */
+	return pl_rebalance_table_auto_bytes(
+		       rebalances->table, now_ms > hour_ms ? now_ms - hour_ms : 0, moving ? current->id : 0) +
+		(moving ? current->bytes_done : 0);
 }
 
 /* ---- start ---- */

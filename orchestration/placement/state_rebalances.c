@@ -46,7 +46,7 @@ const char pl_state_rebalances_nonsense[] =
 	X(LATER, "SELECT min(id) FROM rebalances WHERE id > ?1 AND forced > 0 AND state <> 7 AND undoes = 0") \
 	X(GET_AUTO, "SELECT is_on, every_ms, gain_min, bytes_per_hour FROM automatic") \
 	X(PUT_AUTO, "INSERT OR REPLACE INTO automatic VALUES (1, ?1, ?2, ?3, ?4)") \
-	X(AUTO_BYTES, "SELECT total(bytes_done) FROM rebalances WHERE kind = 3 AND forced >= ?1")
+	X(AUTO_BYTES, "SELECT total(bytes_done) FROM rebalances WHERE kind = 3 AND forced >= ?1 AND id <> ?2")
 
 enum statement {
 #define X(name, sql) name,
@@ -114,12 +114,16 @@ static void finish_write(struct pl_rebalance_table *table, sqlite3_stmt *write)
 	sqlite3_reset(write);
 }
 
-static uint64_t number(struct pl_rebalance_table *table, enum statement statement, uint64_t first)
+static uint64_t finish_number(sqlite3_stmt *get)
 {
-	sqlite3_stmt *get = use(table, statement, first);
 	uint64_t value = sqlite3_step(get) == SQLITE_ROW ? (uint64_t)sqlite3_column_int64(get, 0) : 0;
 	sqlite3_reset(get);
 	return value;
+}
+
+static uint64_t number(struct pl_rebalance_table *table, enum statement statement, uint64_t first)
+{
+	return finish_number(use(table, statement, first));
 }
 
 uint64_t pl_rebalance_table_last(struct pl_rebalance_table *table) { return number(table, LAST, 0); }
@@ -131,9 +135,11 @@ uint64_t pl_rebalance_table_pending(struct pl_rebalance_table *table, uint64_t i
 
 uint64_t pl_rebalance_table_later(struct pl_rebalance_table *table, uint64_t id) { return number(table, LATER, id); }
 
-uint64_t pl_rebalance_table_auto_bytes(struct pl_rebalance_table *table, uint64_t since_ms)
+uint64_t pl_rebalance_table_auto_bytes(struct pl_rebalance_table *table, uint64_t since_ms, uint64_t but)
 {
-	return number(table, AUTO_BYTES, since_ms);
+	sqlite3_stmt *get = use(table, AUTO_BYTES, since_ms);
+	sqlite3_bind_int64(get, 2, (sqlite3_int64)but);
+	return finish_number(get);
 }
 
 /* ---- rows ---- */

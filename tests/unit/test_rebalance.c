@@ -661,6 +661,9 @@ static void the_automatic_modes_is_nobodys_until_it_is_wanted(void **state)
 	assert_string_equal(get(world, 2).reason, "it is worth it");
 	move(world, 3);
 	assert_int_equal(pl_rebalances_auto_bytes(world->rebalances), 3 << 20);
+	must(change(world, 2, PL_REBALANCE_PAUSE, &id, &error), &error);
+	must(change(world, 2, PL_REBALANCE_RESUME, &id, &error), &error);
+	assert_int_equal(pl_rebalances_auto_bytes(world->rebalances), 3 << 20);
 	move(world, 4);
 	assert_int_equal(pl_rebalances_auto_bytes(world->rebalances), 4 << 20);
 	turn(world, 3600);
