@@ -79,6 +79,7 @@ SPEAKS_FOR = {
     "orchestration/placement/internal.h": SECTIONS,
     "orchestration/placement/rollout_internal.h": SECTIONS,
     "orchestration/placement/service_internal.h": SECTIONS,
+    "orchestration/placement/state_internal.h": SECTIONS,
     "orchestration/placement/rebalance_internal.h": SECTIONS,
     "common/transport/protocol.h": SECTIONS,
     "common/transport/transport.h": SECTIONS,

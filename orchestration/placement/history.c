@@ -5,8 +5,8 @@
 #include "common/base/log.h"
 #include "common/base/utf8.h"
 #include "orchestration/placement/internal.h"
+#include "orchestration/placement/state_internal.h"
 
-#include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,14 +55,11 @@ enum cad_status pl_history_open(struct pl_state *state, struct pl_history **hist
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the history");
 
 	made->database = pl_state_database(state);
-	for (int i = 0; i < STATEMENT_COUNT; i++)
-		if (sqlite3_prepare_v3(made->database, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT,
-			    &made->statements[i], NULL) != SQLITE_OK) {
-			enum cad_status status = cad_error_set(
-				error, CAD_ERR_IO, "state file: the history: %s", sqlite3_errmsg(made->database));
-			pl_history_close(made);
-			return status;
-		}
+	enum cad_status status = pl_state_prepare(state, statement_sql, STATEMENT_COUNT, made->statements, error);
+	if (status != CAD_OK) {
+		pl_history_close(made);
+		return status;
+	}
 
 	*history = made;
 	return CAD_OK;
@@ -125,21 +122,6 @@ void pl_history_add(struct pl_history *history, const struct pl_history_entry *e
 
 /* ---- reading ---- */
 
-static const char *column_text(sqlite3_stmt *statement, int at)
-{
-	const unsigned char *text = sqlite3_column_text(statement, at);
-	return text ? (const char *)text : "";
-}
-
-static bool column_effect(sqlite3_stmt *statement, int at, struct pl_effect *effect)
-{
-	*effect = PL_EFFECT_UNKNOWN;
-	if (sqlite3_column_bytes(statement, at) != sizeof *effect)
-		return false;
-	memcpy(effect, sqlite3_column_blob(statement, at), sizeof *effect);
-	return true;
-}
-
 enum cad_status pl_history_read(struct pl_history *history, uint64_t since_ms,
 	void (*on_entry)(void *context, const struct pl_history_entry *entry), void *context, struct cad_error *error)
 {
@@ -153,13 +135,13 @@ enum cad_status pl_history_read(struct pl_history *history, uint64_t since_ms,
 			.first_ms = (uint64_t)sqlite3_column_int64(since, 1),
 			.at_ms = (uint64_t)sqlite3_column_int64(since, 2),
 			.times = (uint64_t)sqlite3_column_int64(since, 3),
-			.who = column_text(since, 4),
-			.what = column_text(since, 5),
-			.why = column_text(since, 6),
-			.outcome = column_text(since, 7),
+			.who = pl_column_text(since, 4),
+			.what = pl_column_text(since, 5),
+			.why = pl_column_text(since, 6),
+			.outcome = pl_column_text(since, 7),
 		};
-		entry.has_predicted = column_effect(since, 8, &entry.predicted);
-		entry.has_measured = column_effect(since, 9, &entry.measured);
+		entry.has_predicted = pl_column_effect(since, 8, &entry.predicted);
+		entry.has_measured = pl_column_effect(since, 9, &entry.measured);
 		on_entry(context, &entry);
 	}
 	sqlite3_reset(since);

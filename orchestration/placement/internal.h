@@ -3,7 +3,8 @@
  * The inside of control: control.c is told what happened, control_turn.c acts on it,
  * control_order.c gives the orders, control_target.c says which node should hold which expert,
  * control_force.c keeps the plan in force, control_rules.c takes what operators say about single
- * nodes and experts; and the inside of the state file. Nothing else includes this.
+ * nodes and experts; and, with state_internal.h, the inside of the state file. Nothing else includes
+ * this.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_INTERNAL_H
 #define CADRE_ORCHESTRATION_PLACEMENT_INTERNAL_H
@@ -97,15 +98,6 @@ void pl_order_free(void *control, uint32_t slot, const uint32_t *cells, uint32_t
 void pl_control_commit(struct pl_control *control);
 /* What operators want has changed. */
 void pl_control_save_wishes(struct pl_control *control);
-
-/* ---- tables in files of their own (state.c has the list) ---- */
-
-struct sqlite3 *pl_state_database(struct pl_state *state); /* for their statements */
-/* What makes the tables of a file, and what finds values there that are never written. */
-extern const char pl_state_history_schema[], pl_state_history_nonsense[];
-extern const char pl_state_rebalances_schema[], pl_state_rebalances_nonsense[];
-extern const char pl_state_wishes_schema[], pl_state_wishes_nonsense[];
-void pl_state_fail(struct pl_state *state); /* a change of the present transaction */
 
 /* ---- what operators want (state_wishes.c) ---- */
 

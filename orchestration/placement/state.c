@@ -4,8 +4,8 @@
 #include "orchestration/placement/state.h"
 
 #include "orchestration/placement/internal.h"
+#include "orchestration/placement/state_internal.h"
 
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,10 +127,19 @@ static void bind_text(sqlite3_stmt *statement, int at, const char *text)
 	(void)sqlite3_bind_text(statement, at, text, -1, SQLITE_TRANSIENT);
 }
 
-static const char *column_text(sqlite3_stmt *statement, int at)
+const char *pl_column_text(sqlite3_stmt *statement, int at)
 {
 	const unsigned char *text = sqlite3_column_text(statement, at);
 	return text ? (const char *)text : "";
+}
+
+bool pl_column_effect(sqlite3_stmt *statement, int at, struct pl_effect *effect)
+{
+	*effect = PL_EFFECT_UNKNOWN;
+	if (sqlite3_column_bytes(statement, at) != sizeof *effect)
+		return false;
+	memcpy(effect, sqlite3_column_blob(statement, at), sizeof *effect);
+	return true;
 }
 
 static bool run(struct pl_state *state, sqlite3_stmt *statement)
@@ -159,7 +168,7 @@ static void get_meta_text(struct pl_state *state, const char *key, char *text, s
 	bind_text(get, 1, key);
 	text[0] = 0;
 	if (sqlite3_step(get) == SQLITE_ROW) {
-		const char *value = column_text(get, 0);
+		const char *value = pl_column_text(get, 0);
 		size_t length = strnlen(value, bytes - 1);
 		memcpy(text, value, length);
 		text[length] = 0;
@@ -192,7 +201,7 @@ static enum cad_status ask(
 	if (code == SQLITE_OK)
 		code = sqlite3_step(get);
 	if (code == SQLITE_ROW)
-		snprintf(text, bytes, "%s", column_text(get, 0));
+		snprintf(text, bytes, "%s", pl_column_text(get, 0));
 	enum cad_status status = CAD_OK;
 	if (code == SQLITE_ERROR)
 		status = damaged(state, sqlite3_errmsg(state->database), error);
@@ -297,6 +306,16 @@ static enum cad_status bring_up(struct pl_state *state, bool empty, struct cad_e
 	return status == CAD_OK ? run_sql(state, "COMMIT", "bringing it up to date", error) : status;
 }
 
+enum cad_status pl_state_prepare(
+	struct pl_state *state, const char *const *sql, int count, sqlite3_stmt **statements, struct cad_error *error)
+{
+	for (int i = 0; i < count; i++)
+		if (sqlite3_prepare_v3(state->database, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &statements[i], NULL) !=
+			SQLITE_OK)
+			return state_error(state, "preparing it", error);
+	return CAD_OK;
+}
+
 static enum cad_status prepare(struct pl_state *state, bool empty, struct cad_error *error)
 {
 	enum cad_status status =
@@ -306,10 +325,8 @@ static enum cad_status prepare(struct pl_state *state, bool empty, struct cad_er
 	if (status == CAD_OK)
 		status = run_sql(state, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;", "opening it", error);
 
-	for (int i = 0; i < STATEMENT_COUNT && status == CAD_OK; i++)
-		if (sqlite3_prepare_v3(state->database, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT,
-			    &state->statements[i], NULL) != SQLITE_OK)
-			status = state_error(state, "preparing it", error);
+	if (status == CAD_OK)
+		status = pl_state_prepare(state, statement_sql, STATEMENT_COUNT, state->statements, error);
 
 	/* what is not opened is left as it is, with its -wal */
 	if (status != CAD_OK)
@@ -386,7 +403,7 @@ enum cad_status pl_state_open(const char *path, struct pl_state **state, struct 
 
 void pl_state_fail(struct pl_state *state) { state->failed = true; }
 
-struct sqlite3 *pl_state_database(struct pl_state *state) { return state->database; }
+sqlite3 *pl_state_database(struct pl_state *state) { return state->database; }
 
 const char *pl_state_loss(const struct pl_state *state) { return state->loss; }
 
@@ -494,7 +511,7 @@ enum cad_status pl_state_checksum(struct pl_state *state, uint32_t layer, uint32
 	sqlite3_bind_int64(get, 2, expert);
 	enum cad_status status = CAD_ERR_NOT_FOUND;
 	if (sqlite3_step(get) == SQLITE_ROW && sqlite3_column_bytes(get, 0) == 32) {
-		memcpy(hex, column_text(get, 0), 33);
+		memcpy(hex, pl_column_text(get, 0), 33);
 		status = CAD_OK;
 	}
 	sqlite3_reset(get);
@@ -530,17 +547,17 @@ enum cad_status pl_state_read(struct pl_state *state, const struct pl_state_read
 
 	while ((code = sqlite3_step(get)) == SQLITE_ROW) {
 		const struct pl_hello hello = {
-			.id = column_text(get, 0),
+			.id = pl_column_text(get, 0),
 			.role = sqlite3_column_int(get, 1) == PL_ROLE_EXPERT ? PL_ROLE_EXPERT : PL_ROLE_ROUTER,
-			.exchange_address = column_text(get, 2),
-			.http_address = column_text(get, 3),
-			.grpc_address = column_text(get, 4),
-			.kernels_fingerprint = column_text(get, 5),
+			.exchange_address = pl_column_text(get, 2),
+			.http_address = pl_column_text(get, 3),
+			.grpc_address = pl_column_text(get, 4),
+			.kernels_fingerprint = pl_column_text(get, 5),
 			.version = "",
 			.isa = "",
 			.memory_bytes = (uint64_t)sqlite3_column_int64(get, 6),
 			.pid = (uint32_t)sqlite3_column_int64(get, 7),
-			.probe_address = column_text(get, 8),
+			.probe_address = pl_column_text(get, 8),
 		};
 		reader->node(reader->context, &hello);
 	}
@@ -550,7 +567,7 @@ enum cad_status pl_state_read(struct pl_state *state, const struct pl_state_read
 	sqlite3_reset(get);
 	get = use(state, HELD_ALL);
 	while ((code = sqlite3_step(get)) == SQLITE_ROW)
-		reader->held(reader->context, column_text(get, 0), (uint32_t)sqlite3_column_int64(get, 1),
+		reader->held(reader->context, pl_column_text(get, 0), (uint32_t)sqlite3_column_int64(get, 1),
 			(uint32_t)sqlite3_column_int64(get, 2));
 	if (code != SQLITE_DONE)
 		return state_error(state, "reading what nodes hold", error);

@@ -3,8 +3,8 @@
 
 #include "common/base/log.h"
 #include "orchestration/placement/internal.h"
+#include "orchestration/placement/state_internal.h"
 
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,14 +74,11 @@ enum cad_status pl_rebalance_table_open(
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for rebalances");
 
 	made->database = pl_state_database(state);
-	for (int i = 0; i < STATEMENT_COUNT; i++)
-		if (sqlite3_prepare_v3(made->database, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT,
-			    &made->statements[i], NULL) != SQLITE_OK) {
-			enum cad_status status = cad_error_set(
-				error, CAD_ERR_IO, "state file: rebalances: %s", sqlite3_errmsg(made->database));
-			pl_rebalance_table_close(made);
-			return status;
-		}
+	enum cad_status status = pl_state_prepare(state, statement_sql, STATEMENT_COUNT, made->statements, error);
+	if (status != CAD_OK) {
+		pl_rebalance_table_close(made);
+		return status;
+	}
 
 	*table = made;
 	return CAD_OK;
@@ -170,15 +167,7 @@ void pl_rebalance_table_put(struct pl_rebalance_table *table, const struct pl_re
 
 static void take_text(sqlite3_stmt *get, int at, char *text, size_t bytes)
 {
-	const char *value = (const char *)sqlite3_column_text(get, at);
-	snprintf(text, bytes, "%s", value ? value : "");
-}
-
-static void take_effect(sqlite3_stmt *get, int at, struct pl_effect *effect)
-{
-	*effect = PL_EFFECT_UNKNOWN;
-	if (sqlite3_column_bytes(get, at) == sizeof *effect)
-		memcpy(effect, sqlite3_column_blob(get, at), sizeof *effect);
+	snprintf(text, bytes, "%s", pl_column_text(get, at));
 }
 
 enum cad_status pl_rebalance_table_get(struct pl_rebalance_table *table, uint64_t id, struct pl_rebalance *r)
@@ -215,8 +204,8 @@ enum cad_status pl_rebalance_table_get(struct pl_rebalance_table *table, uint64_
 	r->started_ms = (uint64_t)sqlite3_column_int64(get, at++);
 	r->forced_ms = (uint64_t)sqlite3_column_int64(get, at++);
 	r->settled_ms = (uint64_t)sqlite3_column_int64(get, at++);
-	take_effect(get, at++, &r->predicted);
-	take_effect(get, at, &r->measured);
+	(void)pl_column_effect(get, at++, &r->predicted);
+	(void)pl_column_effect(get, at, &r->measured);
 	sqlite3_reset(get);
 
 	return CAD_OK;

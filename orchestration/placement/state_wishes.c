@@ -2,8 +2,8 @@
 /* What operators want, in the state file: the plan in force, by the ids of its nodes; pins, drained
  * nodes, copies of single experts. It is read once, and written whole, so no table has a key. */
 #include "orchestration/placement/internal.h"
+#include "orchestration/placement/state_internal.h"
 
-#include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
 
