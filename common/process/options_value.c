@@ -79,22 +79,13 @@ static bool read_bool(const char *text, bool *value)
 	return false;
 }
 
-static bool read_real(const char *text, double *value)
+/* A share may end in %. */
+static bool read_real(const char *text, bool is_share, double *value)
 {
 	char *end;
 	double number = strtod(text, &end);
-	if (end == text || *end || !isfinite(number))
-		return false;
-	*value = number;
-	return true;
-}
-
-static bool read_share(const char *text, double *value)
-{
-	char *end;
-	double number = strtod(text, &end);
-	bool percent = *end == '%' && end[1] == 0;
-	if (end == text || (*end && !percent) || !isfinite(number))
+	bool percent = is_share && *end == '%';
+	if (end == text || end[percent] || !isfinite(number))
 		return false;
 	*value = percent ? number / 100 : number;
 	return true;
@@ -258,7 +249,7 @@ enum cad_status cad_option_read(
 		return CAD_OK;
 	case CAD_OPTION_TYPE_F64:
 	case CAD_OPTION_TYPE_SHARE:
-		if (option->type == CAD_OPTION_TYPE_F64 ? !read_real(text, &real) : !read_share(text, &real))
+		if (!read_real(text, option->type == CAD_OPTION_TYPE_SHARE, &real))
 			return refuse(option, label, text, false, error);
 		if (real < option->real_min || real > option->real_max)
 			return refuse(option, label, text, true, error);
