@@ -35,7 +35,8 @@ struct ex_control_options {
 CAD_MUST_USE enum cad_status ex_control_create(
 	const struct ex_control_options *options, struct ex_control **control, struct cad_error *error);
 /* Leaves the cluster: no further order is carried out; blocks until loads under way are given up,
- * for one that waits for another node 5 s at most. `left` is called when nothing runs any longer. */
+ * for one that waits for another node EX_SOURCE_PATIENCE_S and the 5 s of a part at most. `left` is
+ * called when nothing runs any longer. */
 void ex_control_leave(struct ex_control *control, void (*left)(void *context), void *context);
 /* After it has left and the reactor is destroyed. NULL is allowed. */
 void ex_control_destroy(struct ex_control *control);

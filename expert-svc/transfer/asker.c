@@ -359,7 +359,7 @@ static void source_attend(struct source *source, uint64_t now_ns)
 	if (!source->connection || !source->address[0] || is_needed(source, now_ns))
 		return;
 	source->ready = false;
-	source->address[0] = 0; /* who asks for it now connects anew */
+	source->address[0] = 0; /* who asks for it now connects again */
 	cad_connection_close(source->connection, CAD_OK, NULL);
 }
 
