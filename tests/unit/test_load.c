@@ -381,7 +381,8 @@ static void ordered_again(void **state)
 struct reading {
 	struct setting *setting;
 	_Atomic bool stop;
-	unsigned read, missing;
+	_Atomic unsigned read;
+	unsigned missing;
 };
 
 static void *read_on(void *context)
@@ -420,10 +421,10 @@ static void freed_while_it_is_copied(void **state)
 		assert_int_equal(ex_engine_free(s.engine, LAYER, EXPERT), CAD_OK);
 	}
 	must(ex_engine_load(s.engine, LAYER, EXPERT, &loaded, &error), &error);
-	nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+	while (atomic_load(&reading.read) == 0)
+		sched_yield();
 	atomic_store(&reading.stop, true);
 	pthread_join(thread, NULL);
-	assert_true(reading.read > 0);
 	setting_close(&s);
 }
 
