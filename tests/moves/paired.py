@@ -14,7 +14,7 @@ from openloop import OpenLoop
 from report import digests, held, summary
 
 PROMPTS = 8
-WARM_S, TAIL_S = 3, 1
+WARM_S, TAIL_S = 3, 1              # no longer than a window
 P99_AIM, LONGEST_AIM = 1.05, 2.0   # p99 while it is done over that before; the longest gap over p50
 FOREIGN_MAX = 0.05                 # of the machine, by other programs: above, it is told
 WINDOWS = ('before', 'again', 'during', 'after')
@@ -72,7 +72,7 @@ class Measurement:
         time.sleep(window_s)
         times.append(time.monotonic())
         self.seconds = times[3] - times[2]
-        time.sleep(TAIL_S)
+        time.sleep(min(TAIL_S, window_s))
         return times
 
 
@@ -81,7 +81,7 @@ def measure(row, flow):
     with running(row, model=flow.model, pace_s=flow.pace_s) as world:
         with OpenLoop(world, flow.ask, flow.period_s) as load:
             world.load = load
-            time.sleep(WARM_S)
+            time.sleep(min(WARM_S, flow.window_s))
             began, foreign = time.monotonic(), seconds_busy() - seconds_used(world.processes())
             times = result.strike(row, world, flow.window_s)
             result.foreign = (seconds_busy() - seconds_used(world.processes()) - foreign) / (time.monotonic() - began) / os.cpu_count()
