@@ -529,7 +529,6 @@ static void test_reports_that_cannot_be_are_refused(void **state)
 	report = report_of(world, 4, 4);
 	world->ids[7] = world->ids[6];
 	refuse(world, SESSION, &report, "layer 4: expert 1 is selected twice");
-	world->traffic.bytes_sent = UINT64_MAX;
 	report = report_of(world, 4, 4);
 	world->traffic.bytes_sent = UINT64_MAX;
 	refuse(world, SESSION, &report, "traffic of more bytes");
