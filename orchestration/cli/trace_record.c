@@ -160,25 +160,20 @@ static bool on_part(void *context, const ProtobufCMessage *message)
 	return recording->status == CAD_OK && !is_full(recording);
 }
 
-static enum cad_status record(struct recording *recording, struct cad_error *error)
+static enum cad_status record(struct cl_session *session, struct recording *recording, struct cad_error *error)
 {
 	const struct options *o = recording->options;
 	Cadre__V1__RecordTraceRequest request = CADRE__V1__RECORD_TRACE_REQUEST__INIT;
-	struct cl_session session;
-	enum cad_status status = cl_session_open(&session, &o->placement, error);
 
-	if (status != CAD_OK)
-		return status;
 	request.tokens = o->tokens;
 	request.duration_ms = o->duration_ns / CAD_NS_PER_MS;
 	now_text(recording->begun);
-	status = cl_client_call(&session.client, CL_PLACEMENT_METHOD("RecordTrace"), &request.base,
+	enum cad_status status = cl_client_call(&session->client, CL_PLACEMENT_METHOD("RecordTrace"), &request.base,
 		&cadre__v1__record_trace_response__descriptor, 0, on_part, recording, NULL, error);
 	if (recording->status != CAD_OK)
 		status = recording->status;
 	if (status != CAD_OK)
-		(void)cad_error_prefix(error, "placement service %s", session.address);
-	cl_session_close(&session);
+		(void)cad_error_prefix(error, "placement service %s", session->address);
 	return status;
 }
 
@@ -266,6 +261,7 @@ int cl_trace_record(int argc, char **argv)
 {
 	struct options options;
 	struct cad_options *parsed;
+	struct cl_session session;
 	struct cad_error error;
 	struct recording recording = { .options = &options, .error = &error };
 	struct cad_file_writer file; /* opened first: what will have been recorded has a place */
@@ -274,21 +270,20 @@ int cl_trace_record(int argc, char **argv)
 	if (!cad_options_main(&spec, argc, argv, &options, &parsed, &exit_code))
 		return exit_code;
 
-	enum cad_status status = cad_file_writer_open_private(&file, options.output, &error);
-	if (status != CAD_OK) {
+	if (cad_file_writer_open_private(&file, options.output, &error) != CAD_OK) {
 		cad_options_destroy(parsed);
 		return cl_fail("trace record", &error);
 	}
-
-	status = record(&recording, &error);
+	enum cad_status status = cl_session_open(&session, &options.placement, &error);
+	if (status == CAD_OK)
+		status = record(&session, &recording, &error);
 	if (status != CAD_OK && !recording.tokens) {
 		cad_file_writer_abandon(&file);
-		exit_code = status == CAD_ERR_NOT_FOUND ? CL_EXIT_USAGE : cl_fail("trace record", &error);
-		if (exit_code == CL_EXIT_USAGE)
-			cl_line(stderr, "cadrectl trace record: %s", error.text);
+		exit_code = cl_session_fail(&session, "trace record", status, &error);
 	} else {
 		exit_code = finish(&recording, &file, status, &error);
 	}
+	cl_session_close(&session);
 	pl_reservoir_destroy(recording.tokens);
 	cad_options_destroy(parsed);
 	return exit_code;
