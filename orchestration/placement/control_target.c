@@ -285,7 +285,8 @@ static void note_levelling(struct pl_control *control, const struct pl_assignmen
 	if (assignment->levelled == 0 || control->levelled_ns == control->joined_ns || !control->options.events.did)
 		return;
 	control->levelled_ns = control->joined_ns;
-	snprintf(why, sizeof why, "%u experts move to nodes that have fewer", assignment->levelled);
+	snprintf(why, sizeof why, "%u %s to nodes that have fewer", assignment->levelled,
+		assignment->levelled == 1 ? "expert moves" : "experts move");
 	control->options.events.did(control->options.events.context, "level nodes", why);
 }
 
