@@ -148,6 +148,13 @@ static void refresh(struct rt_route_table *table, bool new_map)
 	tell_reach(table, new_map || memcmp(before, table->node_ready, sizeof before) != 0);
 }
 
+/* Of a node that the map does not name: nobody would ever probe it. */
+static void forget_breaker(struct rt_route_table *table, struct rt_peer *peer)
+{
+	table->breakers -= peer->breaker.state != RT_BREAKER_CLOSED;
+	peer->breaker = (struct rt_breaker){ 0 };
+}
+
 static struct rt_peer *peer_find(struct rt_route_table *table, const struct cad_map_node *node)
 {
 	struct rt_peer *unused = NULL;
@@ -163,7 +170,6 @@ static struct rt_peer *peer_find(struct rt_route_table *table, const struct cad_
 		unused = &table->peers[table->peers_count++];
 	if (!unused)
 		return NULL;
-	table->breakers -= unused->breaker.state != RT_BREAKER_CLOSED;
 	*unused = (struct rt_peer){ .delay_ms = DELAY_FIRST_MS, .heard_ns = cad_transport_now_ns(table->transport) };
 	memcpy(unused->id, node->id, strlen(node->id) + 1); /* lengths are checked by map.c */
 	memcpy(unused->address, node->exchange_address, strlen(node->exchange_address) + 1);
@@ -206,6 +212,10 @@ struct cad_map *rt_route_table_map(struct rt_route_table *table, struct cad_map 
 		peer->wanted = true;
 		table->node_peer[node] = (int16_t)(peer - table->peers);
 	}
+
+	for (uint32_t i = 0; i < table->peers_count; i++)
+		if (!table->peers[i].wanted)
+			forget_breaker(table, &table->peers[i]);
 
 	refresh(table, true);
 	return before;

@@ -59,7 +59,7 @@ struct rt_route_table {
 	bool favours;
 	uint64_t now_ns;          /* when they were made */
 	uint32_t late;            /* shipments under way that are late, of all nodes */
-	uint32_t breakers;        /* of peers, that are not closed */
+	uint32_t breakers;        /* of wanted peers, that are not closed */
 	uint64_t breakers_opened; /* how often */
 	uint64_t breaker_p99_ns;  /* opens one; 0: no time does */
 	struct rt_open_copies open_copies;

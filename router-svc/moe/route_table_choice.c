@@ -168,6 +168,9 @@ void rt_route_table_ended(struct rt_route_table *table, struct rt_peer *peer, co
 		rt_latency_add(&peer->latency, end->rows, end->ns);
 		rt_latency_add(&table->latency, end->rows, end->ns);
 	}
+	if (!peer->wanted)
+		return;
+
 	uint64_t ns = was_closed ? rt_latency_usual_p99_ns(&peer->latency) : end->ns;
 	if (!rt_breaker_ended(
 		    breaker, end->failed, table->breaker_p99_ns > 0 && ns > table->breaker_p99_ns, end->now_ns))

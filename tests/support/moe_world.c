@@ -212,6 +212,11 @@ void moe_world_close(struct moe_world *world)
 
 void moe_publish(struct moe_world *world, const uint8_t holders[MOE_EXPERTS])
 {
+	moe_publish_live(world, holders, (1 << MOE_NODES) - 1);
+}
+
+void moe_publish_live(struct moe_world *world, const uint8_t holders[MOE_EXPERTS], uint8_t live)
+{
 	static const uint32_t layers[MOE_LAYERS] = { 0, 1 };
 	struct cad_map_node nodes[MOE_NODES];
 	struct cad_map_replica replicas[MOE_LAYERS * MOE_EXPERTS * MOE_NODES];
@@ -225,7 +230,7 @@ void moe_publish(struct moe_world *world, const uint8_t holders[MOE_EXPERTS])
 		.replicas = replicas,
 	};
 	for (uint32_t n = 0; n < MOE_NODES; n++)
-		nodes[n] = (struct cad_map_node){ world->nodes[n].name, world->nodes[n].name, "", true };
+		nodes[n] = (struct cad_map_node){ world->nodes[n].name, world->nodes[n].name, "", live >> n & 1 };
 	for (uint32_t layer = 0; layer < MOE_LAYERS; layer++)
 		for (uint32_t e = 0; e < MOE_EXPERTS; e++)
 			for (uint32_t n = 0; n < MOE_NODES; n++)

@@ -67,6 +67,8 @@ void moe_world_close(struct moe_world *world);
 
 /* The next map: holders[e] is a set of nodes, bit n for node n, in every layer. */
 void moe_publish(struct moe_world *world, const uint8_t holders[MOE_EXPERTS]);
+/* The same with only some nodes alive: a set, too. */
+void moe_publish_live(struct moe_world *world, const uint8_t holders[MOE_EXPERTS], uint8_t live);
 /* Until every node of the map is connected. */
 void moe_connect(struct moe_world *world);
 /* Rows with experts (row, row + 1), or what the test has written to ids since open. */

@@ -15,6 +15,7 @@
 
 static const uint8_t everywhere[MOE_EXPERTS] = { 7, 7, 7, 7, 7, 7 };
 static const uint8_t on_two[MOE_EXPERTS] = { 3, 3, 3, 3, 3, 3 };
+static const uint8_t on_others[MOE_EXPERTS] = { 6, 6, 6, 6, 6, 6 };
 static const uint8_t on_first[MOE_EXPERTS] = { 1, 1, 1, 1, 1, 1 };
 
 static struct rt_route_table *routes(struct moe_world *world) { return &world->exchange.routes; }
@@ -164,6 +165,35 @@ static void a_node_that_never_answers(void **state)
 	moe_world_close(&world);
 }
 
+/* A node whose breaker is open goes, and calls that were under way are lost after that: neither counts any
+ * longer, and the others are chosen as if it had never been there. When it is back it begins anew. */
+static void a_node_that_is_gone_leaves_no_breaker(void **state)
+{
+	(void)state;
+	struct moe_world world;
+	begin(&world, everywhere);
+	open_first(&world);
+	struct rt_peer *gone = peer(&world, 0);
+	for (int i = 0; i < 3; i++)
+		rt_route_table_sent(routes(&world), gone, MOE_TOPK);
+
+	moe_publish_live(&world, on_others, 6);
+	assert_int_equal(routes(&world)->breakers, 0);
+	moe_run(&world);
+	assert_false(routes(&world)->favours);
+
+	const struct rt_call_end lost = { .failed = true, .rows = 1, .pairs = MOE_TOPK, .now_ns = moe_now(&world) };
+	for (int i = 0; i < 3; i++)
+		rt_route_table_ended(routes(&world), gone, &lost);
+	assert_int_equal(routes(&world)->breakers, 0);
+
+	moe_publish(&world, everywhere);
+	moe_connect(&world);
+	assert_int_equal(peer(&world, 0)->breaker.state, RT_BREAKER_CLOSED);
+	assert_int_equal(routes(&world)->breakers_opened, 1);
+	moe_world_close(&world);
+}
+
 static void the_last_copy_is_always_used(void **state)
 {
 	(void)state;
@@ -238,6 +268,7 @@ int main(void)
 		cmocka_unit_test(a_probe_costs_no_request_anything),
 		cmocka_unit_test(calls_that_take_long_open_it),
 		cmocka_unit_test(a_node_that_never_answers),
+		cmocka_unit_test(a_node_that_is_gone_leaves_no_breaker),
 		cmocka_unit_test(the_last_copy_is_always_used),
 		cmocka_unit_test(a_copy_that_is_not_there_is_left_out),
 		cmocka_unit_test(copies_that_are_nowhere),
