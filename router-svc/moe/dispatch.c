@@ -11,20 +11,13 @@
 #include <string.h>
 
 /* Takes up to rows_max rows, from *row on, that have open pairs for this node. */
-static void collect(struct rt_shipment *shipment, struct rt_work *work, uint16_t node, uint32_t rows_max, uint32_t *row)
+static void collect(struct rt_shipment *shipment, uint16_t node, uint32_t rows_max, uint32_t *row)
 {
-	for (; *row < work->rows && shipment->rows < rows_max; ++*row) {
-		bool any = false;
-		for (uint32_t k = 0; k < work->topk; k++) {
-			uint32_t at = *row * work->topk + k;
-			if (work->slots[at] != RT_SLOT_OPEN || work->nodes[at] != node)
-				continue;
-			shipment->slots[shipment->pairs++] = at;
-			any = true;
-		}
-		if (any)
-			shipment->row_index[shipment->rows++] = work->first + *row;
-	}
+	const struct rt_work *work = shipment->work;
+	for (; *row < work->rows && shipment->rows < rows_max; ++*row)
+		for (uint32_t at = *row * work->topk; at < (*row + 1) * work->topk; at++)
+			if (work->slots[at] == RT_SLOT_OPEN && work->nodes[at] == node)
+				rt_shipment_add(shipment, at);
 }
 
 /* Groups and pairs, by a counting sort over experts that keeps rows ascending. `slots` is in order
@@ -160,15 +153,13 @@ static enum cad_status send_shipment(struct rt_exchange *exchange, struct rt_shi
 static void send_node(struct rt_exchange *exchange, struct rt_work *work, uint16_t node)
 {
 	struct rt_peer *peer = &exchange->routes.peers[exchange->routes.node_peer[node]];
-	uint32_t rows_max = cad_connection_rows_max(peer->connection);
+	uint32_t rows_max = rt_shipment_rows_max(exchange, peer);
 
-	if (rows_max > exchange->rows_max)
-		rows_max = exchange->rows_max;
 	for (uint32_t row = 0; row < work->rows;) {
 		struct rt_shipment *shipment = rt_shipment_take(exchange, work, peer);
 		if (!shipment)
 			return; /* every answer frees one, and makes the wait look again */
-		collect(shipment, work, node, rows_max, &row);
+		collect(shipment, node, rows_max, &row);
 		/* no rows are left; no credit, or the connection has just gone: an answer or the
 		 * route table says when to look again */
 		if (shipment->rows == 0 || send_shipment(exchange, shipment) != CAD_OK) {

@@ -91,6 +91,22 @@ struct rt_shipment *rt_shipment_take(struct rt_exchange *exchange, struct rt_wor
 	return shipment;
 }
 
+void rt_shipment_add(struct rt_shipment *shipment, uint32_t at)
+{
+	const struct rt_work *work = shipment->work;
+	uint32_t row = work->first + at / work->topk;
+
+	shipment->slots[shipment->pairs++] = at;
+	if (shipment->rows == 0 || shipment->row_index[shipment->rows - 1] != row)
+		shipment->row_index[shipment->rows++] = row;
+}
+
+uint32_t rt_shipment_rows_max(const struct rt_exchange *exchange, const struct rt_peer *peer)
+{
+	uint32_t rows_max = cad_connection_rows_max(peer->connection);
+	return rows_max < exchange->rows_max ? rows_max : exchange->rows_max;
+}
+
 static void put(struct rt_shipment *shipment, struct rt_shipment **list)
 {
 	shipment->next = *list;

@@ -149,6 +149,10 @@ CAD_MUST_USE enum cad_status rt_exchange_init(
 void rt_exchange_fini(struct rt_exchange *exchange);
 /* One that is free, for a work; NULL: none is, even after what is spent was made free. */
 struct rt_shipment *rt_shipment_take(struct rt_exchange *exchange, struct rt_work *work, struct rt_peer *peer);
+/* One more pair: row * topk + slot in the work; rows ascend. */
+void rt_shipment_add(struct rt_shipment *shipment, uint32_t at);
+/* How many rows one to this peer may carry. */
+uint32_t rt_shipment_rows_max(const struct rt_exchange *exchange, const struct rt_peer *peer);
 /* It was not sent. */
 void rt_shipment_give_back(struct rt_shipment *shipment);
 /* It leaves its work; when its call is over, too, it is spent. */

@@ -74,17 +74,9 @@ static uint32_t choose(struct rt_exchange *exchange, const struct rt_shipment *s
 /* The pairs of a late shipment that go to one node. */
 static void collect(struct rt_shipment *hedge, const struct rt_shipment *late, uint16_t node)
 {
-	const struct rt_work *work = late->work;
-	const uint16_t *nodes = late->exchange->hedge_nodes;
-
-	for (uint32_t i = 0; i < late->pairs; i++) {
-		uint32_t row = work->first + late->slots[i] / work->topk;
-		if (nodes[i] != node)
-			continue;
-		hedge->slots[hedge->pairs++] = late->slots[i];
-		if (hedge->rows == 0 || hedge->row_index[hedge->rows - 1] != row)
-			hedge->row_index[hedge->rows++] = row;
-	}
+	for (uint32_t i = 0; i < late->pairs; i++)
+		if (late->exchange->hedge_nodes[i] == node)
+			rt_shipment_add(hedge, late->slots[i]);
 }
 
 static bool send_to(struct rt_exchange *exchange, struct rt_shipment *late, uint16_t node)
@@ -95,7 +87,7 @@ static bool send_to(struct rt_exchange *exchange, struct rt_shipment *late, uint
 		return false;
 
 	collect(hedge, late, node);
-	if (hedge->rows > cad_connection_rows_max(peer->connection) || rt_dispatch_call(hedge) != CAD_OK) {
+	if (hedge->rows > rt_shipment_rows_max(exchange, peer) || rt_dispatch_call(hedge) != CAD_OK) {
 		rt_shipment_give_back(hedge);
 		return false;
 	}

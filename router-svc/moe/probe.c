@@ -11,26 +11,20 @@ enum { PROBE_ROWS = 4 };
 static void collect(struct rt_shipment *probe, const struct cad_map *map, uint32_t node, uint32_t rows_max)
 {
 	const struct rt_work *work = probe->work;
-	for (uint32_t row = 0; row < work->rows && probe->rows < rows_max; row++) {
-		uint32_t before = probe->pairs;
+	for (uint32_t row = 0; row < work->rows && probe->rows < rows_max; row++)
 		for (uint32_t at = row * work->topk; at < (row + 1) * work->topk; at++)
 			if (work->ids[at] >= 0 &&
 				cad_map_set_has(cad_map_replicas(map, work->layer, (uint32_t)work->ids[at]).set, node))
-				probe->slots[probe->pairs++] = at;
-		if (probe->pairs > before)
-			probe->row_index[probe->rows++] = work->first + row;
-	}
+				rt_shipment_add(probe, at);
 }
 
 static void probe_node(struct rt_exchange *exchange, struct rt_work *work, uint32_t node, struct rt_peer *peer)
 {
-	uint32_t rows_max = cad_connection_rows_max(peer->connection);
+	uint32_t rows_max = rt_shipment_rows_max(exchange, peer);
 	struct rt_shipment *probe = rt_shipment_take(exchange, work, peer);
 	if (!probe)
 		return;
 
-	if (rows_max > exchange->rows_max)
-		rows_max = exchange->rows_max;
 	collect(probe, exchange->routes.map, node, rows_max < PROBE_ROWS ? rows_max : PROBE_ROWS);
 	if (probe->rows == 0 || rt_dispatch_call(probe) != CAD_OK) {
 		rt_shipment_give_back(probe);
