@@ -20,6 +20,7 @@ enum cad_status rt_exchange_init(
 		.idle = options->idle,
 		.idle_context = options->idle_context,
 	};
+	exchange->hedge_budget = rt_hedge_budget_max(exchange);
 	size_t pairs_max = (size_t)options->rows_max * gate->topk;
 	size_t payload_bytes =
 		cad_wire_call_bytes_max(options->rows_max, options->spec->hidden, gate->experts, pairs_max);

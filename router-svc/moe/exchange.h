@@ -143,6 +143,13 @@ struct rt_exchange_options {
 	void *idle_context;
 };
 
+/* So much of the budget can be saved up; an exchange begins with it, since what a young one has sent so far
+ * would not pay for one hedge. */
+static inline uint64_t rt_hedge_budget_max(const struct rt_exchange *exchange)
+{
+	return (uint64_t)exchange->shipments_count / 2 * RT_HEDGE_CALL;
+}
+
 CAD_MUST_USE enum cad_status rt_exchange_init(
 	struct rt_exchange *exchange, const struct rt_exchange_options *options, struct cad_error *error);
 /* Destroys the transport too: calls in flight end inside. */

@@ -32,8 +32,7 @@ void rt_hedge_watch(struct rt_shipment *shipment)
 
 void rt_hedge_allow(struct rt_exchange *exchange)
 {
-	uint64_t most = (uint64_t)exchange->shipments_count / 2 * RT_HEDGE_CALL,
-		 budget = exchange->hedge_budget + exchange->hedge_share;
+	uint64_t most = rt_hedge_budget_max(exchange), budget = exchange->hedge_budget + exchange->hedge_share;
 	exchange->hedge_budget = budget < most ? budget : most;
 }
 

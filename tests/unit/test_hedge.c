@@ -338,6 +338,25 @@ static void the_budget_is_kept(void **state)
 	end(&world);
 }
 
+/* It has sent so few calls that 5 % of them are not yet the four that its hedges take. */
+static void a_router_that_has_just_started_hedges(void **state)
+{
+	(void)state;
+	struct moe_world world;
+	moe_world_open(&world);
+	world.exchange.call_timeout_ns = 10 * CAD_NS_PER_S;
+	world.exchange.hedge_share = RT_HEDGE_CALL / 20;
+	moe_publish(&world, split);
+	moe_connect(&world);
+	while (rt_latency_late_ns(&world.exchange.routes.latency, 1) == UINT64_MAX)
+		moe_run(&world);
+	assert_true(value(&world.exchange.stats.calls) < 4 * 20);
+	moe_say(&world, 0, MOE_SILENCE, 2);
+	assert_in_range(moe_run(&world), 10, 20);
+	assert_int_equal(value(&world.exchange.stats.hedge_calls), 4);
+	end(&world);
+}
+
 static void no_budget_no_hedge(void **state)
 {
 	(void)state;
@@ -422,6 +441,7 @@ int main(void)
 		cmocka_unit_test(a_late_node_is_left_out_until_it_answers),
 		cmocka_unit_test(without_a_copy_there_is_no_hedge),
 		cmocka_unit_test(the_budget_is_kept),
+		cmocka_unit_test(a_router_that_has_just_started_hedges),
 		cmocka_unit_test(no_budget_no_hedge),
 		cmocka_unit_test(nothing_of_a_work_is_touched_after_its_end),
 		cmocka_unit_test(stops_with_losers_out),
