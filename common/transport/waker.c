@@ -68,7 +68,7 @@ bool cad_waker_take(struct cad_waker *waker)
 	return true;
 }
 
-void cad_waker_sleep(const int *fds, size_t count, uint64_t timeout_ns)
+bool cad_waker_sleep(const int *fds, size_t count, uint64_t timeout_ns)
 {
 	CAD_ASSERT(count <= SLEEP_FDS_MAX);
 	struct pollfd polled[SLEEP_FDS_MAX];
@@ -79,6 +79,7 @@ void cad_waker_sleep(const int *fds, size_t count, uint64_t timeout_ns)
 		.tv_nsec = (long)(timeout_ns % CAD_NS_PER_S),
 	};
 	bool for_ever = timeout_ns / CAD_NS_PER_S > 1u << 30;
-	if (ppoll(polled, (nfds_t)count, for_ever ? NULL : &timeout, NULL) < 0)
-		CAD_ASSERT(errno == EINTR || errno == ENOMEM);
+	int ready = ppoll(polled, (nfds_t)count, for_ever ? NULL : &timeout, NULL);
+	CAD_ASSERT(ready >= 0 || errno == EINTR || errno == ENOMEM);
+	return ready > 0 && polled[0].revents != 0;
 }

@@ -26,7 +26,7 @@ void cad_waker_release(struct cad_waker *waker);
 void cad_waker_signal(struct cad_waker *waker); /* any thread */
 bool cad_waker_take(struct cad_waker *waker);   /* owner: was it signalled since the last take? */
 /* Sleeps on descriptors, those of wakers among them (and in ns, which poll(2) cannot); `timeout_ns`
- * 0 does not sleep. */
-void cad_waker_sleep(const int *fds, size_t count, uint64_t timeout_ns);
+ * 0 does not sleep. Returns whether the first is readable. */
+bool cad_waker_sleep(const int *fds, size_t count, uint64_t timeout_ns);
 
 #endif

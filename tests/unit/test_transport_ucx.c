@@ -25,6 +25,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -240,6 +241,24 @@ static void server_killed_while_it_writes(void **state)
 	unsetenv("UCX_RNDV_THRESH");
 }
 
+static uint64_t computed_ns(void)
+{
+	struct timespec time;
+	assert_int_equal(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time), 0);
+	return (uint64_t)time.tv_sec * CAD_NS_PER_S + (uint64_t)time.tv_nsec;
+}
+
+/* Connecting to a server that does not answer is waited for asleep. */
+static void connecting_takes_no_cpu(struct exchange_node *client, const char *address)
+{
+	struct cad_connection *connection = exchange_connect_start(client, address);
+	uint64_t end_ns = cad_transport_now_ns(client->transport) + 500 * CAD_NS_PER_MS, before_ns = computed_ns();
+	while (cad_transport_now_ns(client->transport) < end_ns)
+		cad_transport_poll(client->transport, end_ns);
+	assert_in_range(computed_ns() - before_ns, 0, 150 * CAD_NS_PER_MS);
+	cad_connection_close(connection, CAD_ERR_CANCELLED, "seen enough");
+}
+
 /* A server that is stopped, not dead: its kernel goes on answering for it, only the heartbeat finds
  * out. */
 static void server_stopped(void **state)
@@ -262,6 +281,7 @@ static void server_stopped(void **state)
 	for (uint32_t n = 0; n < CALLS; n++)
 		assert_int_equal(calls[n].status, CAD_ERR_PEER_LOST);
 	assert_non_null(strstr(client->closed[0].text, "ping"));
+	connecting_takes_no_cpu(client, address);
 	kill(server, SIGCONT);
 	calls_go_through(client, calls, connect_again(client, address));
 	end(server);

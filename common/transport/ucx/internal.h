@@ -97,6 +97,7 @@ struct cad_ucx_link {
 	bool current_received;
 	uint64_t busy_since_ns;
 	uint32_t busy_count;
+	uint32_t empty_wakes; /* by UCX's descriptor, with nothing to do; since there was something */
 	bool wedged;
 	uint64_t session;                         /* of this worker */
 	char address[CAD_EXCHANGE_ADDRESS_BYTES]; /* of this worker */

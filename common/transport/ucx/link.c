@@ -26,8 +26,9 @@
 enum {
 	RENDEZVOUS_BYTES = 256 << 10, /* over a network: eager below */
 	WEDGED_TRIES = 1000,
+	EMPTY_WAKES_MAX = 100,
 };
-static const uint64_t WEDGED_NS = 300 * CAD_NS_PER_MS;
+static const uint64_t WEDGED_NS = 300 * CAD_NS_PER_MS, EMPTY_WAKE_NS = 200 * CAD_NS_PER_US;
 
 static bool names_shared_memory(const char *transports)
 {
@@ -291,7 +292,7 @@ static size_t ucx_progress(struct cad_link *base)
 	size_t moved = ucp_worker_progress(link->worker);
 
 	if (moved > 0)
-		link->busy_since_ns = link->busy_count = 0;
+		link->busy_since_ns = link->busy_count = link->empty_wakes = 0;
 	if (!link->wedged)
 		moved += cad_ucx_peers_attend(link);
 	moved += cad_ucx_ends_closed(link);
@@ -325,6 +326,13 @@ static bool ucx_wait(struct cad_link *base, uint64_t until_ns)
 		cad_waker_sleep((int[]){ link->waker->fd }, 1, timeout < CAD_NS_PER_MS ? timeout : CAD_NS_PER_MS);
 		return woken(link);
 	}
+	/* UCX asks when it may write to a process that is stopped, and has nothing to write before that one
+	 * answers: its descriptor is readable all the while. What comes meanwhile waits for so long. */
+	if (link->empty_wakes >= EMPTY_WAKES_MAX) {
+		link->empty_wakes--; /* the next wait sees whether it still is */
+		cad_waker_sleep((int[]){ link->waker->fd }, 1, timeout < EMPTY_WAKE_NS ? timeout : EMPTY_WAKE_NS);
+		return woken(link);
+	}
 
 	ucs_status_t status = ucp_worker_arm(link->worker); /* right before sleeping, always */
 	if (status != UCS_OK) {
@@ -333,7 +341,7 @@ static bool ucx_wait(struct cad_link *base, uint64_t until_ns)
 	}
 
 	link->busy_since_ns = link->busy_count = 0;
-	cad_waker_sleep((int[]){ link->event_fd, link->waker->fd }, 2, timeout);
+	link->empty_wakes += cad_waker_sleep((int[]){ link->event_fd, link->waker->fd }, 2, timeout);
 	return woken(link);
 }
 
