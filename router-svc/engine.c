@@ -2,6 +2,7 @@
 #include "router-svc/engine.h"
 
 #include "common/base/log.h"
+#include "common/base/plural.h"
 #include "router-svc/batch/scheduler.h"
 #include "router-svc/inbox.h"
 #include "router-svc/step.h"
@@ -142,7 +143,8 @@ static void take_wishes(struct rt_engine *engine, struct rt_sequence_list *list)
 		struct rt_wishes wishes = rt_inbox_wishes(engine->inbox, s);
 		s->paused = wishes.pause;
 		if (wishes.cancel)
-			rt_sequence_doom(s, CAD_ERR_CANCELLED, "cancelled after %u tokens", s->usage.generated_tokens);
+			rt_sequence_doom(s, CAD_ERR_CANCELLED, "cancelled after %u %s", s->usage.generated_tokens,
+				cad_plural(s->usage.generated_tokens, "token", "tokens"));
 	}
 }
 
@@ -209,8 +211,8 @@ static void sweep_list(struct rt_engine *engine, struct rt_sequence_list *list, 
 	for (struct rt_sequence *s = list->first, *next; s; s = next) {
 		next = s->after;
 		if (s->request.deadline_ns != 0 && now >= s->request.deadline_ns)
-			rt_sequence_doom(
-				s, CAD_ERR_DEADLINE, "the deadline passed after %u tokens", s->usage.generated_tokens);
+			rt_sequence_doom(s, CAD_ERR_DEADLINE, "the deadline passed after %u %s",
+				s->usage.generated_tokens, cad_plural(s->usage.generated_tokens, "token", "tokens"));
 		if (s->doomed != CAD_OK)
 			fail(engine, s);
 	}

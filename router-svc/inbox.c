@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/inbox.h"
+#include "common/base/plural.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -144,8 +145,8 @@ enum cad_status rt_inbox_submit(struct rt_inbox *inbox, const struct rt_request 
 		return cad_error_set(error, CAD_ERR_EXHAUSTED, "the trial before has not ended");
 	if (!taken)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
-			"%u requests are running, waiting or paused, which is this router's limit: try again later",
-			inbox->places - 1);
+			"%u %s running, waiting or paused, which is this router's limit: try again later",
+			inbox->places - 1, cad_plural(inbox->places - 1, "request is", "requests are"));
 
 	struct rt_sequence *sequence = rt_sequence_create(request, tokens_max);
 	if (!sequence) {

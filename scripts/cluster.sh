@@ -222,7 +222,7 @@ check_room() {
 	local why
 	why=$("$BIN/cadrectl" health --http "$1" --ready -o json 2>/dev/null) && return
 	why=$(jq -r .why <<<"$why")
-	[[ $why == *"do not fit on $EXPERTS expert nodes"* || ($EXPERTS == 0 && $why == *'there is no expert node'*) ]] || return 0
+	[[ $why == *"not fit on $EXPERTS expert node"* || ($EXPERTS == 0 && $why == *'there is no expert node'*) ]] || return 0
 	fail "$why"
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/model/inspect.h"
+#include "common/base/plural.h"
 
 #include <jansson.h>
 #include <string.h>
@@ -82,10 +83,10 @@ static uint32_t smallest_window(const struct cad_model_spec *spec, uint32_t *lay
 static void print_experts(const struct cad_model *model, FILE *stream)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
-	fprintf(stream, "experts          %u per layer in %u layers, %u per token%s%s, size %u\n", spec->gate.experts,
-		cad_model_spec_moe_layers(spec), spec->gate.topk,
-		spec->gate.renormalise ? ", weights renormalised" : "", spec->gate.groups > 1 ? ", in groups" : "",
-		spec->expert.size);
+	fprintf(stream, "experts          %u per layer in %u %s, %u per token%s%s, size %u\n", spec->gate.experts,
+		cad_model_spec_moe_layers(spec), cad_plural(cad_model_spec_moe_layers(spec), "layer", "layers"),
+		spec->gate.topk, spec->gate.renormalise ? ", weights renormalised" : "",
+		spec->gate.groups > 1 ? ", in groups" : "", spec->expert.size);
 	if (spec->shared.size)
 		fprintf(stream, "shared expert    size %u\n", spec->shared.size);
 }
@@ -105,7 +106,7 @@ static void print_needs(const struct cad_model *model, const struct cad_model_pa
 			bytes_text(packed->expert, held));
 		fprintf(stream, "one layer        %12s  %12s  %llu experts\n", bytes_text(experts * expert, stored),
 			bytes_text(experts * packed->expert, held), (unsigned long long)experts);
-		snprintf(head, sizeof head, "each of %u node%s", needs->nodes, needs->nodes == 1 ? "" : "s");
+		snprintf(head, sizeof head, "each of %u %s", needs->nodes, cad_plural(needs->nodes, "node", "nodes"));
 		fprintf(stream, "%-16s %12s  %12s  %u of %u experts\n", head, bytes_text(needs->bytes_per_node, stored),
 			bytes_text(needs->experts_per_node * packed->expert, held), needs->experts_per_node,
 			needs->experts_total);

@@ -3,6 +3,7 @@
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/bytes.h"
 #include "common/base/clock.h"
+#include "common/base/plural.h"
 #include "orchestration/cli/duty.h"
 #include "orchestration/cli/operate.h"
 
@@ -94,7 +95,7 @@ static enum cad_status wait_for(
 			return status;
 		if (status == CAD_OK && now.experts != said)
 			fprintf(stderr, "%s: %u %s left\n", request->node, now.experts,
-				now.experts == 1 ? "expert is" : "experts are");
+				cad_plural(now.experts, "expert is", "experts are"));
 		said = now.experts;
 	}
 
@@ -109,8 +110,8 @@ static enum cad_status wait_for(
 /* Moves are made while the command waits, or after it has ended. */
 static void print(const struct options *options, const char *node, const struct answer *answer)
 {
-	const char *duty = cl_duty_name(answer->duty), *moves = answer->moves == 1 ? "move" : "moves",
-		   *experts = answer->experts == 1 ? "expert" : "experts";
+	const char *duty = cl_duty_name(answer->duty), *moves = cad_plural(answer->moves, "move", "moves"),
+		   *experts = cad_plural(answer->experts, "expert", "experts");
 	char bytes[CAD_BYTES_TEXT_BYTES];
 
 	cad_bytes_text(answer->bytes, bytes);

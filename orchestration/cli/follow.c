@@ -3,6 +3,7 @@
 
 #include "common/base/bytes.h"
 #include "common/base/clock.h"
+#include "common/base/plural.h"
 #include "orchestration/cli/effect.h"
 #include "orchestration/cli/when.h"
 
@@ -93,7 +94,8 @@ static void print_table(const Cadre__V1__Rebalance *r)
 	if (r->tokens_planned_on && r->tokens_measured_on)
 		printf("  planned in %.1f s on %llu tokens, the prediction is of %llu others\n", r->planning_seconds,
 			(unsigned long long)r->tokens_planned_on, (unsigned long long)r->tokens_measured_on);
-	printf("  %u copies to load, %s", r->moves, cad_bytes_text(r->bytes, bytes));
+	printf("  %u %s to load, %s", r->moves, cad_plural(r->moves, "copy", "copies"),
+		cad_bytes_text(r->bytes, bytes));
 	if (!r->dry_run && r->state != CADRE__V1__REBALANCE_STATE__REBALANCE_STATE_PLANNING)
 		printf("; %u done in %.1f s, %u backed out", r->moves_done, r->seconds, r->moves_failed);
 	printf("%s\n", r->measuring ? "; the effect is being measured" : "");
@@ -163,12 +165,14 @@ static void show_progress(struct following *following, const Cadre__V1__Rebalanc
 	if (r->state == CADRE__V1__REBALANCE_STATE__REBALANCE_STATE_PLANNING)
 		snprintf(text, sizeof text, "rebalance %llu: planning", (unsigned long long)r->id);
 	else if (r->measuring)
-		snprintf(text, sizeof text, "rebalance %llu: %u moves done in %.1f s, measuring",
-			(unsigned long long)r->id, r->moves_done, r->seconds);
+		snprintf(text, sizeof text, "rebalance %llu: %u %s done in %.1f s, measuring",
+			(unsigned long long)r->id, r->moves_done, cad_plural(r->moves_done, "move", "moves"),
+			r->seconds);
 	else
-		snprintf(text, sizeof text, "rebalance %llu: %s, %u of %u moves, %s of %s, %u under way",
+		snprintf(text, sizeof text, "rebalance %llu: %s, %u of %u %s, %s of %s, %u under way",
 			(unsigned long long)r->id, cl_rebalance_state_name(r->state), r->moves_done, r->moves,
-			cad_bytes_text(r->bytes_done, done), cad_bytes_text(r->bytes, all), r->moves_in_flight);
+			cad_plural(r->moves, "move", "moves"), cad_bytes_text(r->bytes_done, done),
+			cad_bytes_text(r->bytes, all), r->moves_in_flight);
 	show(following, text);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl generate`: a prompt in, text out as it comes. */
 #include "common/base/file.h"
+#include "common/base/plural.h"
 #include "orchestration/cli/command.h"
 #include "orchestration/cli/run_options.h"
 #include "orchestration/cli/request.h"
@@ -114,12 +115,14 @@ static void print_summary(const struct cl_result *result)
 	double seconds = (double)result->total_us * 1e-6,
 	       decode = (double)(result->total_us - result->first_token_us) * 1e-6;
 
-	fprintf(stderr, "-- %llu tokens in %.2f s, first after %.0f ms", (unsigned long long)result->generated_tokens,
-		seconds, (double)result->first_token_us * 1e-3);
+	fprintf(stderr, "-- %llu %s in %.2f s, first after %.0f ms", (unsigned long long)result->generated_tokens,
+		cad_plural(result->generated_tokens, "token", "tokens"), seconds,
+		(double)result->first_token_us * 1e-3);
 	if (result->generated_tokens > 1 && decode > 0)
 		fprintf(stderr, ", then %.1f tokens/s", (double)(result->generated_tokens - 1) / decode);
 	if (result->resumed > 0)
-		fprintf(stderr, "; resumed %llu times", (unsigned long long)result->resumed);
+		fprintf(stderr, "; resumed %llu %s", (unsigned long long)result->resumed,
+			cad_plural(result->resumed, "time", "times"));
 	cl_line(stderr, "; ended by %s; digest %s", cl_finish_name(result->finish_reason), result->digest);
 	if (result->dropped || result->spilled)
 		cl_line(stderr, "-- capacity policy %s: %llu dropped, %llu spilled (token, layer, slot)",

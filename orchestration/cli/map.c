@@ -6,6 +6,7 @@
  * then its node 0 is the first of the cluster's, by id, and so on.
  */
 #include "common/base/bytes.h"
+#include "common/base/plural.h"
 #include "common/rpc/codec.h"
 #include "orchestration/cli/follow.h"
 #include "orchestration/planner/objective/cluster.h"
@@ -322,8 +323,9 @@ static void print_diff(const struct present *present, const struct pl_plan *want
 		return;
 	}
 	json_decref(list);
-	printf("%llu copies to load, %llu to free, %s\n", (unsigned long long)moves.loads,
-		(unsigned long long)moves.frees, cad_bytes_text(moves.bytes, bytes));
+	printf("%llu %s to load, %llu to free, %s\n", (unsigned long long)moves.loads,
+		cad_plural(moves.loads, "copy", "copies"), (unsigned long long)moves.frees,
+		cad_bytes_text(moves.bytes, bytes));
 }
 
 /* The plan for the cluster's nodes in their order. */

@@ -2,6 +2,7 @@
 /* `cadrectl pin`, `unpin` and `replicate`: what an operator says about one expert. */
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/bytes.h"
+#include "common/base/plural.h"
 #include "orchestration/cli/operate.h"
 
 #include <errno.h>
@@ -73,7 +74,7 @@ static bool on_changed(void *context, const ProtobufCMessage *message)
 			(json_int_t)changed->bytes, "dry_run", options->change.dry_run));
 	else
 		printf("%s: %u %s, %s\n", options->change.dry_run ? "dry run" : "done", changed->moves,
-			changed->moves == 1 ? "move" : "moves", cad_bytes_text(changed->bytes, bytes));
+			cad_plural(changed->moves, "move", "moves"), cad_bytes_text(changed->bytes, bytes));
 	return true;
 }
 

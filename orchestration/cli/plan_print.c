@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What `cadrectl plan` says: a table for people, JSON for programs. */
+#include "common/base/plural.h"
 #include "orchestration/cli/plan.h"
 
 #include <jansson.h>
@@ -15,13 +16,16 @@ static void print_head(
 	const struct cl_plan_options *options, const struct cl_plan_case *c, const struct cl_plan_result *r)
 {
 	const struct pl_plan *plan = r->solution.plan;
-	printf("%u layers of %u experts, %u per token, on %u nodes; planned on %llu tokens of %u requests",
-		plan->layers, plan->experts, c->trace->k, plan->nodes, (unsigned long long)c->trace->tokens,
-		pl_trace_requests(c->trace));
+	uint32_t requests = pl_trace_requests(c->trace), rounds = r->solution.rounds;
+
+	printf("%u %s of %u experts, %u per token, on %u %s; planned on %llu tokens of %u %s", plan->layers,
+		cad_plural(plan->layers, "layer", "layers"), plan->experts, c->trace->k, plan->nodes,
+		cad_plural(plan->nodes, "node", "nodes"), (unsigned long long)c->trace->tokens, requests,
+		cad_plural(requests, "request", "requests"));
 	if (c->held)
 		printf(", measured on %llu others", (unsigned long long)c->held->tokens);
-	printf("\n%u rounds in %.1f s; --rounds %u --seed %llu repeats this plan\n\n", r->solution.rounds,
-		r->solution.seconds, r->solution.rounds, (unsigned long long)options->seed);
+	printf("\n%u %s in %.1f s; --rounds %u --seed %llu repeats this plan\n\n", rounds,
+		cad_plural(rounds, "round", "rounds"), r->solution.seconds, rounds, (unsigned long long)options->seed);
 }
 
 static void print_row(
@@ -86,8 +90,8 @@ static void print_moves(const struct cl_plan_case *c, const struct cl_plan_resul
 {
 	const struct pl_moves *m = &r->moves;
 	if (c->present) {
-		printf("from the present map: %llu copies to load, %llu to free", (unsigned long long)m->loads,
-			(unsigned long long)m->frees);
+		printf("from the present map: %llu %s to load, %llu to free", (unsigned long long)m->loads,
+			cad_plural(m->loads, "copy", "copies"), (unsigned long long)m->frees);
 		if (m->bytes) {
 			printf("; ");
 			print_size((double)m->bytes);
@@ -172,8 +176,8 @@ void cl_plan_print_table(const struct cl_plan_options *options, const struct cl_
 {
 	print_head(options, c, r);
 	if (w)
-		printf("what if %s: %u nodes, %.1f %% more copies than experts\n\n", what, other->cluster.nodes_count,
-			100 * w->new_metrics.replicas);
+		printf("what if %s: %u %s, %.1f %% more copies than experts\n\n", what, other->cluster.nodes_count,
+			cad_plural(other->cluster.nodes_count, "node", "nodes"), 100 * w->new_metrics.replicas);
 	print_metrics(c, r, w);
 	print_moves(c, r);
 	print_gap(c, r);

@@ -2,6 +2,7 @@
 #include "orchestration/cli/run.h"
 
 #include "common/base/clock.h"
+#include "common/base/plural.h"
 #include "orchestration/cli/command.h"
 #include "orchestration/cli/received.h"
 
@@ -46,8 +47,8 @@ static void resumed(struct generation *g, uint64_t now)
 	g->broken_ns = 0;
 	if (gap_us > g->report->gap_us)
 		g->report->gap_us = gap_us;
-	cl_line(stderr, "cadrectl: router %s continues the answer after %zu tokens, %.0f ms after the last message",
-		g->router, g->broken_tokens, (double)gap_us * 1e-3);
+	cl_line(stderr, "cadrectl: router %s continues the answer after %zu %s, %.0f ms after the last message",
+		g->router, g->broken_tokens, cad_plural(g->broken_tokens, "token", "tokens"), (double)gap_us * 1e-3);
 }
 
 static bool on_message(void *context, const ProtobufCMessage *message)
@@ -201,8 +202,8 @@ static void say_next(const struct generation *g, const struct search *search, co
 	if (g->received.ids.count == 0)
 		cl_line(stderr, "cadrectl: %s; trying the next", error->text);
 	else
-		cl_line(stderr, "cadrectl: %s; %zu tokens have come, asking router %s for the rest", error->text,
-			g->received.ids.count, next);
+		cl_line(stderr, "cadrectl: %s; %zu %s come, asking router %s for the rest", error->text,
+			g->received.ids.count, cad_plural(g->received.ids.count, "token has", "tokens have"), next);
 }
 
 static enum cad_status ask_routers(
@@ -238,11 +239,11 @@ static enum cad_status incomplete(const struct generation *g, enum cad_status st
 
 	if (time_is_up(g))
 		return cad_error_set(error, CAD_ERR_DEADLINE,
-			"the answer is not complete after the %.3g s of --timeout: %zu tokens have come",
-			(double)g->run->timeout_ns * 1e-9, tokens);
+			"the answer is not complete after the %.3g s of --timeout: %zu %s come",
+			(double)g->run->timeout_ns * 1e-9, tokens, cad_plural(tokens, "token has", "tokens have"));
 	if (tokens > 0 && !cl_interrupted())
-		return cad_error_set(
-			error, status, "%s; the answer is cut off here, after %zu tokens", error->text, tokens);
+		return cad_error_set(error, status, "%s; the answer is cut off here, after %zu %s", error->text, tokens,
+			cad_plural(tokens, "token", "tokens"));
 	return status;
 }
 

@@ -2,6 +2,7 @@
 /* `cadrectl status`: show the processes of the cluster and their state. */
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/bytes.h"
+#include "common/base/plural.h"
 #include "common/transport/exchange_address.h"
 #include "orchestration/cli/duty.h"
 #include "orchestration/cli/figures.h"
@@ -57,8 +58,8 @@ static void print_breakers(const Cadre__V1__NodeStatus *node)
 			calls->breakers[i]->node, calls->breakers[i]->why,
 			calls->breakers[i]->half_open ? "; it is being tried again" : "");
 	if (calls && open > calls->n_breakers)
-		cl_line(stdout, "ATTENTION: %s leaves out %zu more nodes and copies", node->id,
-			(size_t)open - calls->n_breakers);
+		cl_line(stdout, "ATTENTION: %s leaves out %zu more %s", node->id, (size_t)open - calls->n_breakers,
+			cad_plural(open - calls->n_breakers, "node or copy", "nodes and copies"));
 }
 
 static void print_rebalance(const Cadre__V1__ClusterStatus *status)
@@ -71,8 +72,9 @@ static void print_rebalance(const Cadre__V1__ClusterStatus *status)
 		cl_line(stdout, "%s (%llu): done, its effect is being measured%s", r->what, (unsigned long long)r->id,
 			automatic);
 	else if (r)
-		cl_line(stdout, "%s (%llu): %s, %u of %u moves, %s of %s%s", r->what, (unsigned long long)r->id,
-			cl_rebalance_state_name(r->state), r->moves_done, r->moves, cad_bytes_text(r->bytes_done, done),
+		cl_line(stdout, "%s (%llu): %s, %u of %u %s, %s of %s%s", r->what, (unsigned long long)r->id,
+			cl_rebalance_state_name(r->state), r->moves_done, r->moves,
+			cad_plural(r->moves, "move", "moves"), cad_bytes_text(r->bytes_done, done),
 			cad_bytes_text(r->bytes, all), automatic);
 	else if (status->auto_on)
 		cl_line(stdout, "auto is on: experts move by themselves ('cadrectl auto status')");

@@ -5,6 +5,7 @@
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/bytes.h"
 #include "common/base/clock.h"
+#include "common/base/plural.h"
 #include "orchestration/cli/figures.h"
 #include "orchestration/cli/follow.h"
 #include "orchestration/cli/operate.h"
@@ -80,8 +81,9 @@ static void print_head(FILE *stream, const Cadre__V1__ClusterStatus *status)
 		routers += status->nodes[i]->role == CADRE__V1__ROLE__ROLE_ROUTER &&
 			status->nodes[i]->state == CADRE__V1__NODE_STATE__NODE_STATE_LIVE;
 	}
-	cl_line(stream, "%.32s: %u expert node%s, %u router%s, epoch %llu", status->cluster, experts,
-		experts == 1 ? "" : "s", routers, routers == 1 ? "" : "s", (unsigned long long)status->epoch);
+	cl_line(stream, "%.32s: %u expert %s, %u %s, epoch %llu", status->cluster, experts,
+		cad_plural(experts, "node", "nodes"), routers, cad_plural(routers, "router", "routers"),
+		(unsigned long long)status->epoch);
 	if (status->experts_unplaced)
 		cl_line(stream, "ATTENTION: no node holds %u of %u experts", status->experts_unplaced,
 			status->moe_layers * status->experts_per_layer);
@@ -115,9 +117,10 @@ static void print_news(FILE *stream, const Cadre__V1__ClusterStatus *status)
 		cl_line(stream, "ATTENTION: nodes with a problem: %zu, open circuit breakers: %u; see cadrectl status",
 			troubled, breakers);
 	if (r && !r->measuring)
-		cl_line(stream, "rebalance %llu, %s: %u of %u moves, %u in flight, %s of %s", (unsigned long long)r->id,
-			cl_rebalance_state_name(r->state), r->moves_done, r->moves, r->moves_in_flight,
-			cad_bytes_text(r->bytes_done, done), cad_bytes_text(r->bytes, all));
+		cl_line(stream, "rebalance %llu, %s: %u of %u %s, %u in flight, %s of %s", (unsigned long long)r->id,
+			cl_rebalance_state_name(r->state), r->moves_done, r->moves,
+			cad_plural(r->moves, "move", "moves"), r->moves_in_flight, cad_bytes_text(r->bytes_done, done),
+			cad_bytes_text(r->bytes, all));
 }
 
 /* Of less than a millisecond in small models. */

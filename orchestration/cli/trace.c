@@ -7,6 +7,7 @@
 
 #include "common/base/file.h"
 #include "orchestration/cli/command.h"
+#include "orchestration/cli/trace_shape.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,10 +107,11 @@ int cl_trace_import(int argc, char **argv)
 			options.provenance[0] ? options.provenance : NULL, &error);
 	if (status == CAD_OK)
 		status = pl_trace_write(options.output, trace, &error);
-	if (status == CAD_OK)
-		printf("%s: %llu tokens of %u requests, %u layers, %u experts, %u per token\n", options.output,
-			(unsigned long long)trace->tokens, pl_trace_requests(trace), trace->layers, trace->experts,
-			trace->k);
+	if (status == CAD_OK) {
+		printf("%s: ", options.output);
+		cl_trace_print_shape(trace);
+		printf("\n");
+	}
 	pl_trace_free(trace);
 	cad_options_destroy(parsed);
 
@@ -240,10 +242,13 @@ int cl_trace_split(int argc, char **argv)
 			status = pl_trace_write(options.first, first, &error);
 		if (status == CAD_OK)
 			status = pl_trace_write(options.second, second, &error);
-		if (status == CAD_OK)
-			printf("%s: %llu tokens of %u requests\n%s: %llu tokens of %u requests\n", options.first,
-				(unsigned long long)first->tokens, pl_trace_requests(first), options.second,
-				(unsigned long long)second->tokens, pl_trace_requests(second));
+		if (status == CAD_OK) {
+			printf("%s: ", options.first);
+			cl_trace_print_tokens(first);
+			printf("\n%s: ", options.second);
+			cl_trace_print_tokens(second);
+			printf("\n");
+		}
 		exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("trace split", &error);
 	}
 

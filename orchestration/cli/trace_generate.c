@@ -5,6 +5,7 @@
 
 #include "common/base/file.h"
 #include "orchestration/cli/command.h"
+#include "orchestration/cli/trace_shape.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,10 +117,11 @@ int cl_trace_generate(int argc, char **argv)
 	enum cad_status status = pl_synthetic_create(&options.synthetic, &made, &error);
 	if (status == CAD_OK)
 		status = pl_trace_write(options.output, made.trace, &error);
-	if (status == CAD_OK)
-		printf("%s: %llu tokens of %u requests, %u layers, %u experts, %u per token\n", options.output,
-			(unsigned long long)made.trace->tokens, pl_trace_requests(made.trace), made.trace->layers,
-			made.trace->experts, made.trace->k);
+	if (status == CAD_OK) {
+		printf("%s: ", options.output);
+		cl_trace_print_shape(made.trace);
+		printf("\n");
+	}
 	if (status == CAD_OK && options.best[0])
 		status = write_best(&options, &made, &error);
 	pl_synthetic_fini(&made);

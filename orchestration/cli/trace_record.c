@@ -6,8 +6,10 @@
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/clock.h"
 #include "common/base/file.h"
+#include "common/base/plural.h"
 #include "common/process/process.h"
 #include "orchestration/cli/operate.h"
+#include "orchestration/cli/trace_shape.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -209,11 +211,13 @@ static void say(const struct recording *recording, const struct pl_trace *trace)
 			"complete", recording->ended));
 		return;
 	}
-	printf("%s: %llu tokens of %u requests, %u layers, %u experts, %u per token\n", output,
-		(unsigned long long)trace->tokens, pl_trace_requests(trace), trace->layers, trace->experts, trace->k);
+	printf("%s: ", output);
+	cl_trace_print_shape(trace);
+	printf("\n");
 	if (recording->lost > 0)
-		fprintf(stderr, "cadrectl trace record: %llu tokens came too fast, and are not in it\n",
-			(unsigned long long)recording->lost);
+		fprintf(stderr, "cadrectl trace record: %llu %s too fast, and %s not in it\n",
+			(unsigned long long)recording->lost, cad_plural(recording->lost, "token came", "tokens came"),
+			cad_plural(recording->lost, "is", "are"));
 }
 
 /* The file is there, or it is as it was. */

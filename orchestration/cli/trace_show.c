@@ -3,6 +3,7 @@
 #include "orchestration/planner/trace/read.h"
 
 #include "orchestration/cli/command.h"
+#include "orchestration/cli/trace_shape.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -91,9 +92,8 @@ static void print_table(const struct pl_trace *trace, const struct layer_facts *
 {
 	printf("model       %s\nprovenance  %s\n", trace->model[0] ? trace->model : "unknown",
 		trace->provenance[0] ? trace->provenance : "unknown");
-	printf("%llu tokens of %u requests, %u layers, %u experts, %u per token, %s scores\n\n",
-		(unsigned long long)trace->tokens, pl_trace_requests(trace), trace->layers, trace->experts, trace->k,
-		trace->scores ? "with" : "without");
+	cl_trace_print_shape(trace);
+	printf(", %s scores\n\n", trace->scores ? "with" : "without");
 	printf("layer  experts used  hottest (x mean)  busiest eighth    kept from the last token\n");
 	for (uint32_t i = 0; i < trace->layers; i++)
 		printf("%5u  %12u  %7u (%5.2f)  %13.1f%%  %25.1f%%\n", trace->layer[i], facts[i].used, facts[i].hottest,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `cadrectl verify`: asks again for an answer that was kept as JSON, and compares what must be
  * equal. */
+#include "common/base/plural.h"
 #include "orchestration/cli/command.h"
 #include "orchestration/cli/run_options.h"
 #include "orchestration/cli/request.h"
@@ -123,8 +124,8 @@ static bool compare(const json_t *answer, const struct cl_result *result, const 
 	}
 
 	if (equal)
-		cl_line(stdout, "equal: %zu tokens, digest %s, computed again by %s", result->ids.count, result->digest,
-			where);
+		cl_line(stdout, "equal: %zu %s, digest %s, computed again by %s", result->ids.count,
+			cad_plural(result->ids.count, "token", "tokens"), result->digest, where);
 	else if (difference < 0)
 		cl_line(stdout, "DIFFERENT: the same %zu tokens, but from other logits: digest %s, was %s",
 			result->ids.count, result->digest, before);

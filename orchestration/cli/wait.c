@@ -4,6 +4,7 @@
 #include "common/base/address.h"
 #include "common/base/clock.h"
 #include "common/base/limits.h"
+#include "common/base/plural.h"
 #include "common/process/process.h"
 #include "orchestration/cli/ask.h"
 #include "orchestration/cli/cluster_file.h"
@@ -120,8 +121,8 @@ static enum cad_status ask_routers(
 	uint32_t ready = 0;
 
 	if (view->routers_count < options->routers)
-		return cad_error_set(
-			error, CAD_AGAIN, "%u of %u routers have joined", view->routers_count, options->routers);
+		return cad_error_set(error, CAD_AGAIN, "%u of %u %s joined", view->routers_count, options->routers,
+			cad_plural(options->routers, "router has", "routers have"));
 
 	for (uint32_t i = 0; i < view->routers_count && ready < options->routers; i++) {
 		const struct router *router = &view->routers[i];
@@ -147,8 +148,8 @@ static enum cad_status ask_cluster(const struct options *options, struct cl_clie
 	if (status != CAD_OK)
 		return cad_error_prefix(error, "placement service %s", view->placement);
 	if (view->experts_live < options->experts)
-		return cad_error_set(
-			error, CAD_AGAIN, "%u of %u expert nodes have joined", view->experts_live, options->experts);
+		return cad_error_set(error, CAD_AGAIN, "%u of %u expert %s joined", view->experts_live,
+			options->experts, cad_plural(options->experts, "node has", "nodes have"));
 	if (view->unplaced > 0)
 		return cad_error_set(
 			error, CAD_AGAIN, "%u of %u experts are on no node", view->unplaced, view->experts_all);

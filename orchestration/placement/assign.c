@@ -7,6 +7,7 @@
 #include "orchestration/placement/assign.h"
 
 #include "common/base/clock.h"
+#include "common/base/plural.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -353,19 +354,21 @@ static void summarise(const struct work *work, struct pl_assignment *assignment)
 		return;
 	assignment->missing_bytes = assignment->unplaced > room ? (assignment->unplaced - room) * bytes : 0;
 	double mib = 1.0 / (1 << 20);
+	const char *have = cad_plural(assignment->unplaced, "has", "have");
 	if (work->open == 0)
 		snprintf(assignment->text, sizeof assignment->text,
-			"%u experts of %.2f MiB each have no place: there is no expert node", assignment->unplaced,
-			(double)bytes * mib);
+			"%u %s of %.2f MiB each %s no place: there is no expert node", assignment->unplaced,
+			cad_plural(assignment->unplaced, "expert", "experts"), (double)bytes * mib, have);
 	else if (assignment->missing_bytes)
 		snprintf(assignment->text, sizeof assignment->text,
-			"%u of %u experts do not fit on %u expert nodes: %.1f MiB are missing (an expert takes %.2f MiB); add nodes, or give them more --memory",
-			assignment->unplaced, work->cells, work->open, (double)assignment->missing_bytes * mib,
+			"%u of %u experts %s not fit on %u expert %s: %.1f MiB are missing (an expert takes %.2f MiB); add nodes, or give them more --memory",
+			assignment->unplaced, work->cells, cad_plural(assignment->unplaced, "does", "do"), work->open,
+			cad_plural(work->open, "node", "nodes"), (double)assignment->missing_bytes * mib,
 			(double)bytes * mib);
 	else
 		snprintf(assignment->text, sizeof assignment->text,
-			"%u of %u experts have no place: loading them has failed on every node with room",
-			assignment->unplaced, work->cells);
+			"%u of %u experts %s no place: loading %s has failed on every node with room",
+			assignment->unplaced, work->cells, have, cad_plural(assignment->unplaced, "it", "them"));
 }
 
 /* How many copies, and how much room there is for them. */

@@ -2,6 +2,7 @@
 #include "orchestration/placement/auto.h"
 
 #include "common/base/log.h"
+#include "common/base/plural.h"
 #include "orchestration/placement/internal.h"
 #include "orchestration/planner/trace/reservoir.h"
 
@@ -97,8 +98,8 @@ bool pl_auto_judge(
 	automatic->moves++;
 	snprintf(reason, PL_REBALANCE_TEXT_BYTES, "a gain of %.1f %% is predicted (standard error %.1f)",
 		100 * result->gain, 100 * result->gain_error);
-	snprintf(automatic->last, sizeof automatic->last, "moved %llu copies: %s",
-		(unsigned long long)result->moves.loads, reason);
+	snprintf(automatic->last, sizeof automatic->last, "moved %llu %s: %s", (unsigned long long)result->moves.loads,
+		cad_plural(result->moves.loads, "copy", "copies"), reason);
 	return true;
 }
 

@@ -3,6 +3,7 @@
 #include "orchestration/placement/control.h"
 
 #include "common/base/log.h"
+#include "common/base/plural.h"
 #include "common/base/utf8.h"
 #include "common/transport/exchange_address.h"
 #include "orchestration/placement/internal.h"
@@ -384,13 +385,14 @@ static void note_problem(struct pl_control *control, uint32_t slot, uint32_t cel
 	problem->kind = kind;
 	problem->cell = cell;
 	problem->last_ns = pl_control_now(control);
+	const char *times = cad_plural(problem->times, "time", "times");
 	if (kind == PL_PROBLEM_WRONG)
 		snprintf(problem->text, sizeof problem->text,
-			"wrong weights, %llu times: layer %u expert %u has checksum %s, in the placement service's files %s; start it with the same --model files",
-			(unsigned long long)problem->times, layer, expert, one, other);
+			"wrong weights, %llu %s: layer %u expert %u has checksum %s, in the placement service's files %s; start it with the same --model files",
+			(unsigned long long)problem->times, times, layer, expert, one, other);
 	else
-		snprintf(problem->text, sizeof problem->text, "loading failed, %llu times: layer %u expert %u: %s",
-			(unsigned long long)problem->times, layer, expert, one);
+		snprintf(problem->text, sizeof problem->text, "loading failed, %llu %s: layer %u expert %u: %s",
+			(unsigned long long)problem->times, times, layer, expert, one);
 
 	if (said)
 		return;
@@ -587,25 +589,30 @@ struct cad_map *pl_control_map(const struct pl_control *control) { return contro
 
 bool pl_control_ready(const struct pl_control *control, char *text, size_t bytes)
 {
-	size_t unplaced = control->map ? cad_map_unplaced(control->map) : 0;
-	if (control->map && unplaced == 0)
+	size_t missing = control->map ? cad_map_unplaced(control->map) : control->cells;
+	if (control->map && missing == 0)
 		return true;
 
 	uint32_t live = pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_LIVE),
 		 expected = pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_EXPECTED);
 	if (expected)
-		snprintf(text, bytes, "waiting for %u expert nodes to come back", expected);
+		snprintf(text, bytes, "waiting for %u expert %s to come back", expected,
+			cad_plural(expected, "node", "nodes"));
 	else if (!control->placed && live < control->options.experts_min)
-		snprintf(text, bytes, "%u of %u expert nodes have joined", live, control->options.experts_min);
+		snprintf(text, bytes, "%u of %u expert %s joined", live, control->options.experts_min,
+			cad_plural(control->options.experts_min, "node has", "nodes have"));
 	else if (!control->placed && pl_reach_pending_ns(control->reach))
-		snprintf(text, bytes, "%u expert nodes have joined; routers are connecting to them", live);
+		snprintf(text, bytes, "%u expert %s", live,
+			cad_plural(live, "node has joined; routers are connecting to it",
+				"nodes have joined; routers are connecting to them"));
 	else if (control->all_lost && control->back_ns)
-		snprintf(text, bytes, "%u expert nodes are back after all were lost; the others have a moment", live);
+		snprintf(text, bytes, "%u expert %s back after all were lost; the others have a moment", live,
+			cad_plural(live, "node is", "nodes are"));
 	else if (control->shortage[0])
 		snprintf(text, bytes, "%s", control->shortage);
 	else
-		snprintf(text, bytes, "%zu of %u experts are not loaded yet", control->map ? unplaced : control->cells,
-			control->cells);
+		snprintf(text, bytes, "%zu of %u experts %s not loaded yet", missing, control->cells,
+			cad_plural(missing, "is", "are"));
 	return false;
 }
 

@@ -3,6 +3,7 @@
 #include "orchestration/placement/internal.h"
 
 #include "common/base/log.h"
+#include "common/base/plural.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -511,6 +512,6 @@ void pl_control_progress(const struct pl_control *control, struct pl_control_pro
 	progress->bytes_done = progress->done * pl_rollout_bytes(control->rollout) + work.loading_bytes;
 	progress->settled = !control->target_due && (work.stuck || work.loading + work.pending + work.leaving == 0);
 	if (work.stuck)
-		snprintf(progress->text, sizeof progress->text,
-			"%u moves wait for room that there is not: the nodes are full", work.pending);
+		snprintf(progress->text, sizeof progress->text, "%u %s for room that there is not: the nodes are full",
+			work.pending, cad_plural(work.pending, "move waits", "moves wait"));
 }

@@ -4,6 +4,7 @@
 #include "orchestration/placement/internal.h"
 
 #include "common/base/log.h"
+#include "common/base/plural.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -70,17 +71,19 @@ static enum cad_status judge(
 	const struct proposal *proposal, uint32_t before, const char *what, struct cad_error *error)
 {
 	const struct pl_assignment *then = &proposal->assignment;
+	uint32_t homeless = then->unplaced - before;
+	const char *experts = cad_plural(homeless, "expert", "experts");
 	struct cad_error full;
 
 	if (then->unplaced > before && then->missing_bytes == 0)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
-			"%s: %u experts would have no place, since loading them has failed elsewhere; try again in a moment",
-			what, then->unplaced - before);
+			"%s: %u %s would have no place, since loading has failed elsewhere; try again in a moment",
+			what, homeless, experts);
 	if (then->unplaced > before)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
-			"%s: %u experts of %.2f MiB each would have no place on the %u other expert nodes: add nodes, or give them more --memory",
-			what, then->unplaced - before, (double)proposal->scene.cluster.expert_bytes / (1 << 20),
-			proposal->scene.usable);
+			"%s: %u %s of %.2f MiB each would have no place on the %u other expert %s: add nodes, or give them more --memory",
+			what, homeless, experts, (double)proposal->scene.cluster.expert_bytes / (1 << 20),
+			proposal->scene.usable, cad_plural(proposal->scene.usable, "node", "nodes"));
 	if (proposal->reached)
 		return CAD_OK;
 	enum cad_status status = pl_refuse_full(&proposal->scene, &full);
@@ -226,11 +229,11 @@ static enum cad_status check_pin(const struct pl_control *control, const struct 
 	if (pins >= copies)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"layer %u expert %u has %u %s and is pinned to as many nodes: unpin it first, or replicate it",
-			expert.layer, expert.expert, copies, copies == 1 ? "copy" : "copies");
+			expert.layer, expert.expert, copies, cad_plural(copies, "copy", "copies"));
 	if (pl_rules_pins_to(rules, node) >= room)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
-			"node '%s' has room for %llu experts, and as many are pinned to it: %.2f MiB are missing", node,
-			(unsigned long long)room, (double)bytes / (1 << 20));
+			"node '%s' has room for %llu %s, and as many are pinned to it: %.2f MiB are missing", node,
+			(unsigned long long)room, cad_plural(room, "expert", "experts"), (double)bytes / (1 << 20));
 	return CAD_OK;
 }
 
@@ -307,14 +310,15 @@ static enum cad_status set_copies(struct pl_control *control, struct pl_expert e
 	enum cad_status status = work_out_both(control, proposal, present, UINT32_MAX, NULL, error);
 	if (status != CAD_OK)
 		return status;
-	if (copies > proposal->scene.usable)
+	uint32_t usable = proposal->scene.usable;
+	if (copies > usable)
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"%u copies of layer %u expert %u: there are %u nodes that may hold one each", copies,
-			expert.layer, expert.expert, proposal->scene.usable);
+			"%u copies of layer %u expert %u: there %s %u %s that may hold one each", copies, expert.layer,
+			expert.expert, cad_plural(usable, "is", "are"), usable, cad_plural(usable, "node", "nodes"));
 	if (pins > copies_wanted(control, &proposal->rules, cell))
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"layer %u expert %u is pinned to %u nodes: unpin it before it has fewer copies", expert.layer,
-			expert.expert, pins);
+			"layer %u expert %u is pinned to %u %s: unpin it before it has fewer copies", expert.layer,
+			expert.expert, pins, cad_plural(pins, "node", "nodes"));
 	snprintf(what, sizeof what, "there cannot be %u copies of layer %u expert %u", copies, expert.layer,
 		expert.expert);
 	if (copies > pl_plan_count(proposal->scene.target, cell / experts, cell % experts))

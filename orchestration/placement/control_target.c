@@ -4,6 +4,7 @@
 #include "orchestration/placement/internal.h"
 
 #include "common/base/log.h"
+#include "common/base/plural.h"
 #include "orchestration/placement/assign.h"
 
 #include <stdio.h>
@@ -234,14 +235,17 @@ static void say_outcome(
 
 	if (passes)
 		snprintf(text, sizeof text,
-			"%u experts wait until it is clear which of the expert nodes that have come routers reach",
-			assignment->unplaced);
+			"%u %s until it is clear which of the expert nodes that have come routers reach",
+			assignment->unplaced, cad_plural(assignment->unplaced, "expert waits", "experts wait"));
 	else if (assignment->unplaced == 0 || others == 0)
 		snprintf(text, sizeof text, "%s", assignment->unplaced ? assignment->text : "");
 	else
 		snprintf(text, sizeof text,
-			"%u of %u experts have no place on the %u expert nodes that every router reaches and nobody drains; of them %u stay on the %u others, and %u are nowhere",
-			assignment->unplaced, control->cells, scene->usable, kept, others, unplaced);
+			"%u of %u experts %s no place on the %u expert %s that every router reaches and nobody drains; of them %u %s on the %u %s, and %u %s nowhere",
+			assignment->unplaced, control->cells, cad_plural(assignment->unplaced, "has", "have"),
+			scene->usable, cad_plural(scene->usable, "node", "nodes"), kept,
+			cad_plural(kept, "stays", "stay"), others, cad_plural(others, "other", "others"), unplaced,
+			cad_plural(unplaced, "is", "are"));
 	say_shortage(control, text, passes);
 	if (assignment->loads)
 		cad_log_info(PL_COMPONENT, "planned", CAD_U("nodes", scene->usable), CAD_U("loads", assignment->loads),
@@ -286,7 +290,7 @@ static void note_levelling(struct pl_control *control, const struct pl_assignmen
 		return;
 	control->levelled_ns = control->joined_ns;
 	snprintf(why, sizeof why, "%u %s to nodes that have fewer", assignment->levelled,
-		assignment->levelled == 1 ? "expert moves" : "experts move");
+		cad_plural(assignment->levelled, "expert moves", "experts move"));
 	control->options.events.did(control->options.events.context, "level nodes", why);
 }
 

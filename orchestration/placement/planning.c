@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/placement/planning.h"
 
+#include "common/base/plural.h"
 #include "orchestration/planner/predict/measure.h"
 #include "orchestration/planner/solve/solve.h"
 #include "orchestration/planner/trace/read.h"
@@ -65,8 +66,8 @@ enum cad_status pl_planning_room(const struct pl_situation *situation, double co
 	if (wanted <= room)
 		return CAD_OK;
 	return cad_error_set(error, CAD_ERR_EXHAUSTED,
-		"%.4g %% extra copies make %.0f copies of experts, and the %u expert nodes have room for %.0f: ask for at most %.4g %%",
-		100 * copies, wanted, usable, room,
+		"%.4g %% extra copies make %.0f copies of experts, and the %u expert %s room for %.0f: ask for at most %.4g %%",
+		100 * copies, wanted, usable, cad_plural(usable, "node has", "nodes have"), room,
 		room > (double)layers * experts ? floor(1000 * (room / layers / experts - 1)) / 10 : 0.0);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/base/bytes.h"
 #include "common/base/log.h"
+#include "common/base/plural.h"
 #include "orchestration/placement/internal.h"
 #include "orchestration/placement/rebalance_internal.h"
 #include "orchestration/planner/trace/reservoir.h"
@@ -229,8 +230,8 @@ enum cad_status pl_rebalances_refuse_second(const struct pl_rebalances *rebalanc
 			"rebalance %llu (by %s) is being planned: wait for it, or end it with 'cadrectl rebalance cancel %llu'",
 			id, r->who, id);
 	return cad_error_set(error, CAD_ERR_REFUSED,
-		"rebalance %llu (by %s) is %s, with %u of %u moves done: wait for it, or end it with 'cadrectl rebalance cancel %llu'",
-		id, r->who, state_names[r->state], r->moves_done, r->moves, id);
+		"rebalance %llu (by %s) is %s, with %u of %u %s done: wait for it, or end it with 'cadrectl rebalance cancel %llu'",
+		id, r->who, state_names[r->state], r->moves_done, r->moves, cad_plural(r->moves, "move", "moves"), id);
 }
 
 /* What planning needs to know, as it is now. */
@@ -360,7 +361,7 @@ static void enforce(struct pl_rebalances *rebalances, const struct pl_planning_r
 
 	r->forced_ms = pl_rebalances_unix_ms(rebalances, now);
 	pl_rebalance_save(rebalances, r);
-	snprintf(outcome, sizeof outcome, "in force: %u %s, %s", r->moves, r->moves == 1 ? "move" : "moves",
+	snprintf(outcome, sizeof outcome, "in force: %u %s, %s", r->moves, cad_plural(r->moves, "move", "moves"),
 		cad_bytes_text(r->bytes, bytes));
 	pl_rebalance_tell(rebalances, r, outcome);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Pause, resume, cancel, undo. */
+#include "common/base/plural.h"
 #include "orchestration/placement/rebalance_internal.h"
 
 #include <stdio.h>
@@ -58,7 +59,8 @@ static enum cad_status cancel(
 	enum cad_status status = ground->stop(ground->context, error);
 	if (status != CAD_OK && status != CAD_ERR_NOT_FOUND)
 		return status;
-	snprintf(text, sizeof text, "after %u of %u moves; experts stay where they are", r->moves_done, r->moves);
+	snprintf(text, sizeof text, "after %u of %u %s; experts stay where they are", r->moves_done, r->moves,
+		cad_plural(r->moves, "move", "moves"));
 	pl_rebalance_end(rebalances, &rebalances->current, PL_REBALANCE_CANCELLED, text);
 	return CAD_OK;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A rebalance that is in force is followed until it is done, and what it did is measured. */
+#include "common/base/plural.h"
 #include "orchestration/placement/rebalance_internal.h"
 
 #include <stdio.h>
@@ -99,7 +100,8 @@ static void settle(struct pl_rebalances *rebalances, const struct pl_control_pro
 	r->settled_ms = pl_rebalances_unix_ms(rebalances, rebalances->settled_ns);
 	r->seconds = (double)(r->settled_ms - r->forced_ms) * 1e-3;
 	if (r->moves_failed)
-		snprintf(text, sizeof text, "%u moves were backed out: %s", r->moves_failed, progress->text);
+		snprintf(text, sizeof text, "%u %s backed out: %s", r->moves_failed,
+			cad_plural(r->moves_failed, "move was", "moves were"), progress->text);
 	else if (r->moves_done < r->moves && progress->text[0])
 		snprintf(text, sizeof text, "%s", progress->text);
 	bool failed = r->moves_done == 0 && r->moves_failed > 0;

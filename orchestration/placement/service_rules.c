@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Drain, SetPin, SetCopies. */
 #include "common/base/bytes.h"
+#include "common/base/plural.h"
 #include "orchestration/placement/rules_message.h"
 #include "orchestration/placement/service_internal.h"
 
@@ -30,7 +31,7 @@ static bool finish(struct cad_rpc_call *call, const struct wish *wish, const str
 
 	if (status == CAD_OK)
 		snprintf(outcome, sizeof outcome, "done: %u %s, %s", change->moves,
-			change->moves == 1 ? "move" : "moves", cad_bytes_text(change->bytes, bytes));
+			cad_plural(change->moves, "move", "moves"), cad_bytes_text(change->bytes, bytes));
 	else
 		snprintf(outcome, sizeof outcome, "refused: %s", error->text);
 	if (!wish->dry_run)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/frontend/clients.h"
+#include "common/base/plural.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -45,8 +46,8 @@ enum cad_status rt_clients_enter(
 
 	if ((*at)->streams >= clients->streams_max)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
-			"%s has %u streams open, which is this router's limit for one client (--streams-per-client): wait until one has ended",
-			name, (*at)->streams);
+			"%s has %u %s open, which is this router's limit for one client (--streams-per-client): wait until one has ended",
+			name, (*at)->streams, cad_plural((*at)->streams, "stream", "streams"));
 	(*at)->streams++;
 	*client = *at;
 

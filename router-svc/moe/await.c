@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/moe/await.h"
 
+#include "common/base/plural.h"
 #include "router-svc/moe/combine.h"
 #include "router-svc/moe/dispatch.h"
 #include "router-svc/moe/hedge.h"
@@ -12,10 +13,11 @@ static void forget_doomed(struct rt_exchange *exchange, struct rt_work *work)
 	uint64_t now = cad_transport_now_ns(exchange->transport);
 	for (uint32_t row = 0; row < work->rows; row++) {
 		struct rt_sequence *sequence = work->batch->row_span[work->first + row]->sequence;
+		uint32_t tokens = sequence->usage.generated_tokens;
 		if (sequence->request.deadline_ns != 0 && now >= sequence->request.deadline_ns)
 			rt_sequence_doom(sequence, CAD_ERR_DEADLINE,
-				"the deadline passed after %u tokens, waiting for experts of layer %u",
-				sequence->usage.generated_tokens, work->layer);
+				"the deadline passed after %u %s, waiting for experts of layer %u", tokens,
+				cad_plural(tokens, "token", "tokens"), work->layer);
 		if (sequence->doomed != CAD_OK)
 			rt_work_forget(work, row);
 	}

@@ -71,7 +71,7 @@ def test_tokens_have_roles_and_names(files):
             stream = call(request, metadata=shown['alice-0123456789'], timeout=60)
             next(stream)
             for token, code, words in [('dashboard-000000', grpc.StatusCode.PERMISSION_DENIED, "the token of 'dashboard' has the role 'inspect', which may not call Generate"),
-                                       ('alice-9876543210', grpc.StatusCode.RESOURCE_EXHAUSTED, "the client 'alice' has 1 streams open")]:
+                                       ('alice-9876543210', grpc.StatusCode.RESOURCE_EXHAUSTED, "the client 'alice' has 1 stream open")]:
                 got, text = code_of(call(request, metadata=shown[token], timeout=20))
                 assert got == code and words in text, text
             stream.cancel()

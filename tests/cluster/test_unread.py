@@ -78,6 +78,6 @@ def test_a_certificate_is_a_client(tmp_path):
             next(stream)
         with pytest.raises(grpc.RpcError) as refused:
             next(calls['alice'](request, timeout=60))
-        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "the client 'alice' has 1 streams open" in refused.value.details()
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "the client 'alice' has 1 stream open" in refused.value.details()
         for channel in channels.values():
             channel.close()

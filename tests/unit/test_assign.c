@@ -377,12 +377,12 @@ static void says_what_is_missing(void **state)
 	struct pl_assignment assignment = assign(&source, target);
 	assert_int_equal(assignment.unplaced, 2);
 	assert_string_equal(assignment.text,
-		"2 of 4 experts do not fit on 1 expert nodes: 4.0 MiB are missing (an expert takes 2.00 MiB); add nodes, or give them more --memory");
+		"2 of 4 experts do not fit on 1 expert node: 4.0 MiB are missing (an expert takes 2.00 MiB); add nodes, or give them more --memory");
 	source.expert_bytes = 1 << 20;
 	assignment = assign(&source, target);
 	assert_int_equal(assignment.unplaced, 1);
 	assert_string_equal(
-		assignment.text, "1 of 4 experts have no place: loading them has failed on every node with room");
+		assignment.text, "1 of 4 experts has no place: loading it has failed on every node with room");
 	source.nodes_count = 0;
 	assignment = assign(&source, target);
 	assert_int_equal(assignment.unplaced, 4);

@@ -274,11 +274,11 @@ static void clients_are_named_by_their_tokens(void **state)
 		const char *token, *refused; /* NULL: it is admitted */
 	} calls[] = {
 		{ "Bearer 0123456789abcdef", NULL },
-		{ "Bearer 0123456789ABCDEF", "the client 'alice' has 1 streams open" },
+		{ "Bearer 0123456789ABCDEF", "the client 'alice' has 1 stream open" },
 		{ "Bearer bbbbbbbbbbbbbbbb", NULL },
 		{ "Bearer cccccccccccccccc", NULL },
-		{ "Bearer cccccccccccccccc", "the client at 127.0.0.1 has 1 streams open" },
-		{ "Bearer bbbbbbbbbbbbbbbb", "the client 'bob' has 1 streams open" },
+		{ "Bearer cccccccccccccccc", "the client at 127.0.0.1 has 1 stream open" },
+		{ "Bearer bbbbbbbbbbbbbbbb", "the client 'bob' has 1 stream open" },
 	};
 	struct cad_bearers bearers;
 	struct cad_error error;

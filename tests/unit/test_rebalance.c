@@ -378,7 +378,7 @@ static void moves_that_were_backed_out_are_told(void **state)
 	};
 	turn(world, 1);
 	expect_state(world, id, PL_REBALANCE_DONE);
-	assert_non_null(strstr(get(world, id).text, "1 moves were backed out: e1 is full"));
+	assert_non_null(strstr(get(world, id).text, "1 move was backed out: e1 is full"));
 
 	must(start(world, false, &id, &error), &error);
 	planned_as(world, CAD_OK);
