@@ -22,9 +22,9 @@ import cluster as clusters  # noqa: E402
 class Embedded:
     """A router with its experts inside, as a cluster of nobody else."""
 
-    def __init__(self, model, threads):
+    def __init__(self, model, threads, options=()):
         grpc, http = (f'127.0.0.1:{clusters.free_port()}' for _ in range(2))
-        self.process = clusters.Process('router', [clusters.BIN / 'cadre-router', '--local-experts', '--model', model, '--grpc', grpc, '--http', http, '--threads', threads, '--streams-per-client', 0],
+        self.process = clusters.Process('router', [clusters.BIN / 'cadre-router', '--local-experts', '--model', model, '--grpc', grpc, '--http', http, '--threads', threads, '--streams-per-client', 0, *options],
                                         pathlib.Path(tempfile.mkdtemp(prefix='cadre-bench-')))
         self.routers = [clusters.Router(self.process, grpc, http)]
 
@@ -93,4 +93,5 @@ def main():
         a.csv.write_text('form,measure,tokens_per_s,low,high\n' + ''.join(f'{f},{n},{m:.2f},{lo:.2f},{hi:.2f}\n' for f, n, m, lo, hi in lines))
 
 
-main()
+if __name__ == '__main__':
+    main()

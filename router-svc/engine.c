@@ -376,7 +376,9 @@ static void compute(struct rt_engine *engine)
 
 	for (uint32_t i = 0; i < batch->spans_count; i++)
 		engine->chosen[i] = -1;
+	uint64_t began = now_ns(engine);
 	enum cad_status status = rt_step_run(&engine->step, batch, engine->wants, on_logits, engine);
+	rt_schedule_took(&engine->scheduler, batch, now_ns(engine) - began);
 	count(&engine->stats.steps, 1);
 
 	for (uint32_t i = 0; i < batch->spans_count; i++) {
@@ -567,6 +569,7 @@ static void take_options(struct rt_engine *engine, const struct rt_engine_option
 		.cache = &engine->cache,
 		.running_max = o->sequences_max,
 		.chunk_max = o->chunk_tokens_max,
+		.pace.stretch = o->step_stretch,
 	};
 }
 

@@ -51,6 +51,7 @@ struct rt_engine_options {
 	void (*on_exchange_address)(void *context, const char *address);
 	uint32_t step_tokens_max;  /* rows of one step; 0: 512 */
 	uint32_t chunk_tokens_max; /* rows of one sequence in a step; 0: step_tokens_max */
+	double step_stretch;       /* of a step by prompts, while others decode (batch/pace.h); 0: no limit */
 	uint32_t sequences_max;    /* that run at once; 0: 64 */
 	uint32_t queue_max;        /* besides: that wait or are paused; may be 0. Above: CAD_ERR_EXHAUSTED */
 	bool keep_logits;          /* requests may want logits: room for those of the gates is kept */

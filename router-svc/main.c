@@ -41,7 +41,7 @@ struct options {
 	uint64_t kv_memory, call_timeout_ns, breaker_p99_ns, stream_stall_ns, drain_delay_ns;
 	enum ready_means ready_means;
 	enum rt_capacity_policy capacity_policy;
-	double capacity_factor, hedge_max;
+	double step_stretch, capacity_factor, hedge_max;
 	enum rt_absent_policy absent_experts;
 	enum cad_weights weights;
 	enum cadre_row_type wire;
@@ -75,6 +75,8 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U32(struct options, step_tokens, "step-tokens", "512", 1, 65536, "maximum rows of one step"),
 	CAD_OPTION_U32(struct options, chunk, "chunk", "0", 0, 65536,
 		"maximum rows of one prompt in a step; 0: as many as fit"),
+	CAD_OPTION_F64(struct options, step_stretch, "step-stretch", "2.5", 0, 1000,
+		"while answers are generated, a step takes on prompts until it takes so many times as long as without, by what steps were measured to take; at least 1; 0: no limit"),
 	CAD_OPTION_U32(
 		struct options, sequences_max, "sequences-max", "64", 1, 4096, "maximum sequences that run at once"),
 	CAD_OPTION_U32(struct options, queue_max, "queue-max", "256", 0, 65536,
@@ -112,6 +114,9 @@ static enum cad_status check(const void *values, struct cad_error *error)
 	const struct options *o = values;
 	bool placement = o->service.placement[0] != 0;
 
+	if (o->step_stretch > 0 && o->step_stretch < 1)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"--step-stretch %g is between 0 and 1: give 1 or more, or 0 for no limit", o->step_stretch);
 	if (!o->local_experts && !placement)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"give --placement HOST:PORT, or --local-experts to run without a cluster");
@@ -219,6 +224,7 @@ static void engine_options(const struct program *p, struct rt_engine_options *op
 	*options = (struct rt_engine_options){
 		.step_tokens_max = o->step_tokens,
 		.chunk_tokens_max = o->chunk,
+		.step_stretch = o->step_stretch,
 		.sequences_max = o->sequences_max,
 		.queue_max = o->queue_max,
 		.kv_bytes = o->kv_memory,

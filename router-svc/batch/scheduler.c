@@ -98,6 +98,7 @@ static bool make_room(struct rt_scheduler *scheduler, struct rt_sequence *sequen
 static void batch_add(struct rt_batch *batch, struct rt_sequence *sequence, uint32_t rows)
 {
 	struct rt_span *span = &batch->spans[batch->spans_count++];
+	batch->decoding += sequence->count - sequence->computed == 1;
 	*span = (struct rt_span){
 		.sequence = sequence,
 		.first = batch->rows,
@@ -155,14 +156,28 @@ static void readmit(struct rt_scheduler *scheduler)
 
 /* ---- rows ---- */
 
-static void serve_running(struct rt_scheduler *scheduler, struct rt_batch *batch)
+static uint32_t count_decoding(const struct rt_scheduler *scheduler)
+{
+	uint32_t decoding = 0;
+	for (const struct rt_sequence *s = scheduler->running.first; s; s = s->after)
+		decoding += s->count - s->computed == 1;
+	return decoding;
+}
+
+/* Rows for a sequence that is so many behind. */
+static uint32_t prompt_rows(
+	const struct rt_scheduler *scheduler, const struct rt_batch *batch, uint32_t behind, uint32_t prompts_max)
+{
+	uint32_t prompts = batch->rows - batch->decoding, left = prompts_max > prompts ? prompts_max - prompts : 0;
+	behind = behind < scheduler->chunk_max ? behind : scheduler->chunk_max;
+	return behind < left ? behind : left;
+}
+
+static void serve_running(struct rt_scheduler *scheduler, struct rt_batch *batch, uint32_t prompts_max)
 {
 	/* A decoding sequence must not starve behind a long prompt: one row of the step is kept for
 	 * each. */
-	uint32_t decoding = 0;
-	for (struct rt_sequence *s = scheduler->running.first; s; s = s->after)
-		decoding += s->count - s->computed == 1;
-
+	uint32_t decoding = count_decoding(scheduler);
 	struct rt_sequence *next;
 	for (struct rt_sequence *s = scheduler->running.first; s; s = next) {
 		next = s->after;
@@ -172,7 +187,7 @@ static void serve_running(struct rt_scheduler *scheduler, struct rt_batch *batch
 		if (behind > 1) {
 			uint32_t reserved = decoding < left ? decoding : left;
 			left -= reserved;
-			behind = behind < scheduler->chunk_max ? behind : scheduler->chunk_max;
+			behind = prompt_rows(scheduler, batch, behind, prompts_max);
 		}
 		uint32_t rows = behind < left ? behind : left;
 		bool decodes = s->count - s->computed == 1;
@@ -185,13 +200,13 @@ static void serve_running(struct rt_scheduler *scheduler, struct rt_batch *batch
 
 /* In order: nobody overtakes one that finds no room. One that has just lost its pages may be older
  * than one that runs; it comes back with the next step, see readmit. */
-static void admit_waiting(struct rt_scheduler *scheduler, struct rt_batch *batch)
+static void admit_waiting(struct rt_scheduler *scheduler, struct rt_batch *batch, uint32_t prompts_max)
 {
 	for (struct rt_sequence *s; (s = scheduler->waiting.first) != NULL;) {
 		if (scheduler->running.last && scheduler->running.last->id > s->id)
 			return;
 		uint32_t behind = s->count - s->computed, left = batch->rows_max - batch->rows;
-		uint32_t rows = behind < scheduler->chunk_max ? behind : scheduler->chunk_max;
+		uint32_t rows = prompt_rows(scheduler, batch, behind, prompts_max);
 		rows = rows < left ? rows : left;
 		if (rows == 0 || batch->spans_count == batch->spans_max ||
 			scheduler->running.count == scheduler->running_max ||
@@ -213,12 +228,24 @@ static void admit_waiting(struct rt_scheduler *scheduler, struct rt_batch *batch
  * served) is never in the batch already. */
 void rt_schedule(struct rt_scheduler *scheduler, struct rt_batch *batch)
 {
-	batch->rows = batch->spans_count = 0;
+	batch->rows = batch->spans_count = batch->decoding = 0;
 
 	sort_paused(scheduler);
 	readmit(scheduler);
-	serve_running(scheduler, batch);
-	admit_waiting(scheduler, batch);
+	uint32_t prompts_max = rt_pace_rows(&scheduler->pace, count_decoding(scheduler));
+	serve_running(scheduler, batch, prompts_max);
+	admit_waiting(scheduler, batch, prompts_max);
+	if (batch->rows > 0 || prompts_max == UINT32_MAX)
+		return;
+
+	/* what decodes finds no pages; prompts, which hold them, must go on */
+	serve_running(scheduler, batch, UINT32_MAX);
+	admit_waiting(scheduler, batch, UINT32_MAX);
+}
+
+void rt_schedule_took(struct rt_scheduler *scheduler, const struct rt_batch *batch, uint64_t ns)
+{
+	rt_pace_took(&scheduler->pace, batch->decoding, batch->rows - batch->decoding, ns);
 }
 
 void rt_scheduler_remove(struct rt_scheduler *scheduler, struct rt_sequence *sequence)

@@ -2,7 +2,8 @@
 /*
  * Continuous batching: which rows the next step computes. Every running sequence that is one token
  * behind gets its row first (decode); then prompts fill the rest of the step in chunks, oldest
- * first; then waiting sequences are admitted while slots and pages last.
+ * first; then waiting sequences are admitted while slots and pages last. While any sequence
+ * decodes, prompts get as many rows as its pace allows (pace.h).
  *
  * A paused sequence (its reader is slow) gives up its slot, so that others run, and keeps its pages
  * as long as nobody needs them. When it resumes, it comes back in the order of age; a younger one
@@ -15,6 +16,7 @@
 #ifndef CADRE_ROUTER_SVC_BATCH_SCHEDULER_H
 #define CADRE_ROUTER_SVC_BATCH_SCHEDULER_H
 
+#include "router-svc/batch/pace.h"
 #include "router-svc/batch/sequence.h"
 
 /* Rows first .. first + rows - 1 of the batch belong to one sequence, for ascending positions. */
@@ -27,6 +29,7 @@ struct rt_span {
 /* One step's rows. Host arrays. */
 struct rt_batch {
 	uint32_t rows, spans_count, rows_max, spans_max;
+	uint32_t decoding; /* rows of sequences that were one token behind; all others are of prompts */
 	struct rt_span *spans;
 	struct rt_span **row_span; /* [rows] */
 	int32_t *ids, *positions;  /* [rows] */
@@ -39,11 +42,14 @@ struct rt_scheduler {
 	struct rt_kv_cache *cache;
 	struct rt_sequence_list running, waiting, paused;
 	uint32_t running_max, chunk_max;
+	struct rt_pace pace;
 	uint64_t preempted;
 };
 
 /* Fills the batch; zero rows when nothing can be computed now. */
 void rt_schedule(struct rt_scheduler *scheduler, struct rt_batch *batch);
+/* What the batch took, for those to come. */
+void rt_schedule_took(struct rt_scheduler *scheduler, const struct rt_batch *batch, uint64_t ns);
 /* Takes a sequence out of its list and gives back what it holds. */
 void rt_scheduler_remove(struct rt_scheduler *scheduler, struct rt_sequence *sequence);
 

@@ -21,6 +21,8 @@ struct fixture {
 	struct rt_batch batch;
 	struct rt_scheduler scheduler;
 	uint64_t next_id;
+	double step_us, row_us; /* what steps take on the simulated clock */
+	uint64_t took_us;       /* the last one */
 };
 
 static void begin(struct fixture *f, uint32_t pages, uint32_t chunk)
@@ -51,6 +53,16 @@ static void end(struct fixture *f)
 	f->device->ops->destroy(f->device);
 }
 
+/* With a pace, and steps that take step_us + rows * row_us. */
+static void begin_paced(
+	struct fixture *f, uint32_t pages, uint32_t chunk, double stretch, double step_us, double row_us)
+{
+	begin(f, pages, chunk);
+	f->scheduler.pace.stretch = stretch;
+	f->step_us = step_us;
+	f->row_us = row_us;
+}
+
 static struct rt_sequence *add(struct fixture *f, uint32_t prompt, uint32_t max_tokens)
 {
 	int32_t tokens[POSITIONS] = { 0 };
@@ -64,11 +76,13 @@ static struct rt_sequence *add(struct fixture *f, uint32_t prompt, uint32_t max_
 	return sequence;
 }
 
-/* What the engine does after a step. Returns how many sequences ended. */
+/* What the engine does around a step. Returns how many sequences ended. */
 static uint32_t step(struct fixture *f)
 {
 	uint32_t ended = 0;
 	rt_schedule(&f->scheduler, &f->batch);
+	f->took_us = (uint64_t)(f->step_us + f->row_us * f->batch.rows);
+	rt_schedule_took(&f->scheduler, &f->batch, f->took_us * CAD_NS_PER_US);
 
 	for (uint32_t i = 0; i < f->batch.spans_count; i++) {
 		struct rt_span *span = &f->batch.spans[i];
@@ -92,6 +106,21 @@ static uint32_t step(struct fixture *f)
 	}
 
 	return ended;
+}
+
+/* Runs until `wanted` sequences have ended. */
+static void run(struct fixture *f, uint32_t wanted)
+{
+	for (uint32_t ended = 0, steps = 0; ended < wanted; steps++) {
+		assert_true(steps < 1000);
+		ended += step(f);
+	}
+}
+
+static void finish(struct fixture *f)
+{
+	run(f, f->scheduler.running.count + f->scheduler.waiting.count);
+	end(f);
 }
 
 static void prompt_goes_in_chunks(void **state)
@@ -134,13 +163,12 @@ static void decode_does_not_starve(void **state)
 }
 
 /* More than the pages hold: the youngest gives way, everybody ends, every page comes back. */
-static void random_load_on_few_pages(void **state)
+static void random_load(double stretch)
 {
-	(void)state;
 	struct cad_random random = { 99 };
 	print_message("seed %llu\n", (unsigned long long)random.state);
 	struct fixture f;
-	begin(&f, 12, 32);
+	begin_paced(&f, 12, 32, stretch, 100, 10);
 	uint32_t submitted = 0, ended = 0, steps = 0;
 	while (ended < 60) {
 		if (submitted < 60 && cad_random_below(&random, 3) == 0) {
@@ -168,16 +196,157 @@ static void random_load_on_few_pages(void **state)
 	end(&f);
 }
 
-/* ---- readers that are slow ---- */
-
-/* Runs until `wanted` sequences have ended. */
-static void run(struct fixture *f, uint32_t wanted)
+static void random_load_on_few_pages(void **state)
 {
-	for (uint32_t ended = 0, steps = 0; ended < wanted; steps++) {
-		assert_true(steps < 1000);
-		ended += step(f);
+	(void)state;
+	random_load(0);
+	random_load(2);
+}
+
+/* ---- prompts beside sequences that decode ---- */
+
+/* Three sequences that decode, and prompts of 200 rows, one after another, for so many steps; then all
+ * end. Returns the rows of prompts in the last step that could have had more of them. */
+static uint32_t prompts_beside_decoding(struct fixture *f, uint32_t steps)
+{
+	uint32_t rows = 0;
+
+	for (int i = 0; i < 3; i++)
+		add(f, 1, steps + 10);
+	step(f);
+	for (uint32_t i = 0; i < steps; i++) {
+		if (f->scheduler.running.count + f->scheduler.waiting.count < SLOTS)
+			add(f, 200, 1);
+		step(f);
+		if (f->batch.rows > 3 && !f->batch.spans[f->batch.spans_count - 1].chooses)
+			rows = f->batch.rows - 3;
+	}
+	run(f, f->scheduler.running.count + f->scheduler.waiting.count);
+
+	return rows;
+}
+
+/* Whatever a machine is like, the step takes `stretch` times one without prompts, or all rows that there
+ * are, or as many as decode. */
+static void prompts_stretch_a_step_so_far(void **state)
+{
+	(void)state;
+	static const struct {
+		double stretch, step_us, row_us;
+		uint32_t rows;
+	} cases[] = {
+		{ 2.5, 100, 10, 19 },  /* 130 without, 325 with */
+		{ 2.5, 1000, 10, 61 }, /* all that fit */
+		{ 2.5, 1000, 0, 61 },  /* rows cost nothing */
+		{ 2.5, 0, 1000, 4 },   /* 3,000 without, 7,500 with */
+		{ 1, 100, 10, 3 },     /* as many as decode */
+		{ 4, 100, 10, 39 },    /* 130 without, 520 with */
+		{ 0, 0, 1000, 61 },    /* no limit */
+	};
+
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct fixture f;
+		begin_paced(&f, 64, ROWS, cases[i].stretch, cases[i].step_us, cases[i].row_us);
+		assert_int_equal(prompts_beside_decoding(&f, 150), cases[i].rows);
+		end(&f);
 	}
 }
+
+/* Nothing is known at first, and no step may take longer than the limit for that. */
+static void the_first_prompt_is_careful(void **state)
+{
+	(void)state;
+	struct fixture f;
+	begin_paced(&f, 64, ROWS, 2.5, 100, 10);
+	for (int i = 0; i < 3; i++)
+		add(&f, 1, 100);
+	step(&f);
+	add(&f, 300, 1);
+	for (uint32_t i = 0, rows[] = { 0, 3, 6, 12, 19, 19 }; i < sizeof rows / sizeof *rows; i++) {
+		step(&f);
+		assert_int_equal(f.batch.decoding, 3);
+		assert_int_equal(f.batch.rows, 3 + rows[i]);
+	}
+	finish(&f);
+}
+
+/* An explicit chunk is a limit too, for one prompt, and prompts share what the step may have. */
+static void chunks_limit_one_prompt(void **state)
+{
+	(void)state;
+	struct fixture f;
+	begin_paced(&f, 64, 12, 2.5, 100, 10);
+	for (int i = 0; i < 2; i++)
+		add(&f, 1, 200);
+	for (int i = 0; i < 10; i++)
+		step(&f);
+	add(&f, 200, 1);
+	add(&f, 200, 1);
+	for (int i = 0; i < 12; i++)
+		step(&f);
+	assert_int_equal(f.batch.spans_count, 4);
+	assert_int_equal(f.batch.spans[2].rows, 12);
+	assert_int_equal(f.batch.spans[3].rows, 6); /* 120 without, 300 with 18 */
+	finish(&f);
+}
+
+/* One that waited for a node that died says nothing about others, whether it had prompts or not. */
+static void a_step_that_was_held_up_counts_little(void **state)
+{
+	(void)state;
+	for (uint32_t prompt = 0; prompt <= 200; prompt += 200) {
+		struct fixture f;
+		begin_paced(&f, 64, ROWS, 2.5, 100, 10);
+		assert_int_equal(prompts_beside_decoding(&f, 150), 19);
+		for (int i = 0; i < 3; i++)
+			add(&f, 1, 20);
+		step(&f);
+		if (prompt > 0)
+			add(&f, prompt, 1);
+
+		f.step_us = 1e6;
+		step(&f);
+		assert_int_equal(f.batch.rows, prompt > 0 ? 22 : 3);
+		f.step_us = 100;
+		add(&f, 200, 1);
+		step(&f);
+		assert_in_range(f.batch.rows - f.batch.decoding, 14, 29);
+		finish(&f);
+	}
+}
+
+/* The one that decodes finds no page in the step that is to measure decoding: the prompt that has them
+ * goes on. */
+static void a_prompt_that_holds_the_pages_goes_on(void **state)
+{
+	(void)state;
+	struct fixture f;
+	begin_paced(&f, 3, 30, 2.5, 100, 10);
+	add(&f, 90, 2);
+	add(&f, 32, 4);
+	step(&f);
+	step(&f);
+	step(&f);
+	assert_int_equal(f.batch.rows, 30);
+	assert_int_equal(f.scheduler.preempted, 1);
+	finish(&f);
+}
+
+static void the_pace_follows_the_machine(void **state)
+{
+	(void)state;
+	struct fixture f;
+	begin_paced(&f, 64, ROWS, 2.5, 100, 10);
+	assert_int_equal(prompts_beside_decoding(&f, 150), 19);
+
+	f.row_us = 100; /* 400 without, 1,000 with 6 */
+	assert_in_range(prompts_beside_decoding(&f, 400), 5, 6);
+	f.row_us = 10;
+	assert_in_range(prompts_beside_decoding(&f, 400), 18, 20);
+	end(&f);
+}
+
+/* ---- readers that are slow ---- */
 
 static void add_all(struct fixture *f, struct rt_sequence **sequences, uint32_t prompt, uint32_t max_tokens)
 {
@@ -337,6 +506,12 @@ int main(void)
 		cmocka_unit_test(prompt_goes_in_chunks),
 		cmocka_unit_test(decode_does_not_starve),
 		cmocka_unit_test(random_load_on_few_pages),
+		cmocka_unit_test(prompts_stretch_a_step_so_far),
+		cmocka_unit_test(the_first_prompt_is_careful),
+		cmocka_unit_test(chunks_limit_one_prompt),
+		cmocka_unit_test(a_step_that_was_held_up_counts_little),
+		cmocka_unit_test(a_prompt_that_holds_the_pages_goes_on),
+		cmocka_unit_test(the_pace_follows_the_machine),
 		cmocka_unit_test(paused_sequences_leave_their_slots),
 		cmocka_unit_test(they_come_back_in_the_order_of_age),
 		cmocka_unit_test(paused_sequences_give_up_their_pages),
