@@ -61,7 +61,7 @@ struct pl_control_events {
 	 * and routers have to ask again. NULL: they are not compared. */
 	enum cad_status (*router_checksum)(void *context, char hex[33]);
 	/* What the service did by itself, for the history. NULL: nobody keeps it. */
-	void (*did)(void *context, const char *what, const char *why);
+	void (*did)(void *context, const char *what, const char *why, const char *outcome);
 	void *context;
 };
 

@@ -92,7 +92,7 @@ void pl_force_stalled(void *context, uint32_t slot, uint32_t cell)
 	control->target_due = true;
 	cad_log_warn(PL_COMPONENT, progress->text);
 	if (control->options.events.did)
-		control->options.events.did(control->options.events.context, what, progress->text);
+		control->options.events.did(control->options.events.context, what, progress->text, "done");
 }
 
 /* A plan of one cluster for the nodes of another: what is on nodes that those are not is left

@@ -164,7 +164,10 @@ enum cad_status pl_control_drain(struct pl_control *control, const char *node, b
 	if (status == CAD_OK)
 		tell(&proposal, &present, change);
 	if (status == CAD_OK && !dry) {
+		int slot = pl_registry_find(&control->registry, node);
 		adopt(control, &proposal);
+		if (slot >= 0)
+			control->draining[slot] = drained; /* it may hold nothing already */
 		cad_log_info(PL_COMPONENT, drained ? "draining" : "no longer drained", CAD_S("node", node),
 			CAD_U("moves", change->moves));
 	}

@@ -291,7 +291,7 @@ static void note_levelling(struct pl_control *control, const struct pl_assignmen
 	control->levelled_ns = control->joined_ns;
 	snprintf(why, sizeof why, "%u %s to nodes that have fewer", assignment->levelled,
 		cad_plural(assignment->levelled, "expert moves", "experts move"));
-	control->options.events.did(control->options.events.context, "level nodes", why);
+	control->options.events.did(control->options.events.context, "level nodes", why, "done");
 }
 
 void pl_control_set_target(struct pl_control *control, uint64_t now_ns)

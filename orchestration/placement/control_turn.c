@@ -21,6 +21,7 @@ static void bury(struct pl_control *control, uint32_t slot)
 		control->options.events.close(
 			control->options.events.context, node->session, "no report within the lease");
 	node->session = 0;
+	control->draining[slot] = false;
 	pl_reach_drop(control->reach, slot);
 	if (node->role == PL_ROLE_EXPERT) {
 		pl_rollout_drop(control->rollout, slot);
@@ -156,6 +157,29 @@ static uint64_t look_at_reach(struct pl_control *control, uint64_t now_ns)
 	return pl_reach_deadline_ns(control->reach);
 }
 
+/* ---- draining ---- */
+
+/* For the history: once, when the last expert has gone. */
+static void tell_drained(struct pl_control *control)
+{
+	char what[CAD_MAP_ID_BYTES + 8];
+
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
+		if (control->registry.nodes[slot].presence != PL_LIVE)
+			continue;
+		enum pl_duty duty = pl_control_duty(control, slot);
+		bool emptied = control->draining[slot] && duty == PL_DUTY_SAFE_TO_STOP;
+		control->draining[slot] = duty == PL_DUTY_DRAINING;
+		if (!emptied || !control->options.events.did)
+			continue;
+		snprintf(what, sizeof what, "drain %s", control->registry.nodes[slot].id);
+		control->options.events.did(
+			control->options.events.context, what, "it holds no expert any more", "safe_to_stop");
+	}
+}
+
+/* ---- the turn ---- */
+
 /* Before the first plan routers may connect; but a map without experts must not replace one that processes
  * still have from before a loss of the state file. */
 static bool may_list(const struct pl_control *control)
@@ -189,6 +213,7 @@ static uint64_t turn(struct pl_control *control, uint64_t now_ns)
 		.context = control,
 	};
 	pl_rollout_turn(control->rollout, routers_epoch(control), now_ns, &orders);
+	tell_drained(control);
 	if (control->force.unsaved)
 		pl_control_save_wishes(control);
 	if (old_map_serves(control, now_ns, &until_ns))

@@ -66,6 +66,7 @@ struct pl_control {
 	struct pl_claim *claims;
 	size_t claims_count, claims_capacity;
 	uint64_t shunned_ns[CAD_PROCESSES_MAX]; /* until then a node is no source */
+	bool draining[CAD_PROCESSES_MAX];       /* the history is to say when it is safe to stop */
 	struct pl_force force;
 	struct pl_rules rules;
 	uint64_t levelled_ns; /* the join that the history says experts were moved for */

@@ -110,11 +110,11 @@ static enum cad_status on_checksum_asked(void *context, uint32_t cell, char hex[
 	return pl_checkpoint_checksum(service->options.checkpoint, cell, hex);
 }
 
-static void on_did(void *context, const char *what, const char *why)
+static void on_did(void *context, const char *what, const char *why, const char *outcome)
 {
 	struct pl_service *service = context;
 	pl_history_add(service->history,
-		&(struct pl_history_entry){ .who = PL_HISTORY_SERVICE, .what = what, .why = why, .outcome = "done" });
+		&(struct pl_history_entry){ .who = PL_HISTORY_SERVICE, .what = what, .why = why, .outcome = outcome });
 }
 
 static enum cad_status on_router_checksum_asked(void *context, char hex[33])

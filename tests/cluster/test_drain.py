@@ -61,7 +61,8 @@ def test_a_drained_node_can_be_stopped_and_comes_back(cluster, expected):
         assert cluster.operate('undrain', ids[0])['state'] == 'active'
 
     what = [entry for entry in cluster.operate('history')['entries'] if entry['what'] == f'drain {ids[0]}']
-    assert [(entry['why'], entry['outcome'].split(':')[0]) for entry in what] == [('new memory', 'done')]
+    assert [(entry['why'], entry['outcome'].split(':')[0], entry['times']) for entry in what] == [
+        ('new memory', 'done', 1), ('it holds no expert any more', 'safe_to_stop', 1)]
 
 
 def test_pins_and_copies_are_kept(cluster, expected):

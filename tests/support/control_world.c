@@ -180,10 +180,11 @@ static void on_standing(void *context, uint64_t session, bool counts, const char
 		}
 }
 
-static void on_did(void *context, const char *what, const char *why)
+static void on_did(void *context, const char *what, const char *why, const char *outcome)
 {
 	struct world *world = context;
-	snprintf(world->did, sizeof world->did, "%s: %s", what, why);
+	snprintf(world->did, sizeof world->did, "%s: %s: %s", what, outcome, why);
+	world->did_count++;
 }
 
 static enum cad_status on_checksum(void *context, uint32_t cell, char hex[33])

@@ -70,7 +70,8 @@ struct world {
 	struct world_router routers[WORLD_ROUTERS];
 	bool cut[WORLD_ROUTERS][WORLD_NODES]; /* no way between these two */
 	unsigned loads, frees, maps, closed;
-	char did[320];         /* what the service did by itself, last */
+	char did[320]; /* what the service did by itself, last, and how often */
+	unsigned did_count;
 	size_t unplaced_worst; /* in a map that was told */
 	struct cad_map *last;  /* told last, at */
 	uint64_t last_ms;

@@ -106,6 +106,8 @@ static void drained_node_is_emptied_and_stays_so(void **state)
 	assert_int_equal(drain(world, 1, true, false).moves, 0); /* it is so already */
 	world_run(world, 20000);
 	assert_int_equal(duty(world, 1), PL_DUTY_SAFE_TO_STOP);
+	assert_string_equal(world->did, "drain node-1: safe_to_stop: it holds no expert any more");
+	assert_int_equal(world->did_count, 1);
 	assert_int_equal(world_held_by(world, 1), 0);
 	assert_int_equal(world_unplaced(world), 0);
 	assert_int_equal(world->unplaced_worst, WORLD_CELLS); /* the very first map */
@@ -120,6 +122,7 @@ static void drained_node_is_emptied_and_stays_so(void **state)
 	assert_int_equal(world_connect_node(world, 1), CAD_OK);
 	world_run(world, 10000);
 	assert_int_equal(world_held_by(world, 1), 0);
+	assert_int_equal(world->did_count, 1); /* that is nothing new */
 
 	assert_true(drain(world, 1, false, false).moves > 0);
 	world_run(world, 10000);
