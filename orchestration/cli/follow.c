@@ -127,13 +127,15 @@ struct following {
 	uint64_t shown_ns;
 };
 
-static bool is_over(const Cadre__V1__Rebalance *r, bool wait)
+static bool is_over(const Cadre__V1__Rebalance *r, const struct cl_follow *follow)
 {
 	if (r->state == CADRE__V1__REBALANCE_STATE__REBALANCE_STATE_PLANNING)
 		return false;
 	bool moving = r->state == CADRE__V1__REBALANCE_STATE__REBALANCE_STATE_RUNNING ||
 		r->state == CADRE__V1__REBALANCE_STATE__REBALANCE_STATE_PAUSED;
-	return !wait || (!moving && !r->measuring);
+	if (follow->wait)
+		return !moving && !r->measuring;
+	return !follow->wait_moves || !moving;
 }
 
 /* On a terminal one line that changes, else a line now and then. */
@@ -181,7 +183,7 @@ static bool on_rebalance(void *context, const ProtobufCMessage *message)
 	struct following *following = context;
 	const Cadre__V1__Rebalance *r = (const Cadre__V1__Rebalance *)message;
 
-	following->over = is_over(r, following->follow->wait);
+	following->over = is_over(r, following->follow);
 	if (following->over) {
 		hide(following);
 		cl_rebalance_print(following->command, r, following->format);

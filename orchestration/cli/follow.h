@@ -2,10 +2,10 @@
 /*
  * A rebalance as commands follow and print it. One thread; blocks.
  *
- * Without --wait a command ends as soon as the plan is in force, or has turned out to be impossible;
- * with it, when all moves are done and what they did is measured, a minute after the last. Progress
- * goes to stderr. Ctrl-C ends the command, not the rebalance. A placement service that is away for up
- * to two minutes is waited for.
+ * A command ends as soon as the plan is in force, or has turned out to be impossible; with --wait-moves
+ * when all moves are done, and with --wait when what they did is measured too, a minute after the last.
+ * Progress goes to stderr. Ctrl-C ends the command, not the rebalance. A placement service that is away
+ * for up to two minutes is waited for.
  */
 #ifndef CADRE_ORCHESTRATION_CLI_FOLLOW_H
 #define CADRE_ORCHESTRATION_CLI_FOLLOW_H
@@ -13,15 +13,19 @@
 #include "orchestration/cli/operate.h"
 
 struct cl_follow {
-	bool wait;
+	bool wait, wait_moves; /* wait: for the moves, too */
 	uint64_t bytes_per_second;
 };
+
+#define CL_WAIT_OPTIONS(owner, member) \
+	CAD_OPTION_BOOL(owner, member.wait, "wait", "false", \
+		"until experts have moved and the effect is measured, a minute later, instead of until the plan is in force"), \
+		CAD_OPTION_BOOL(owner, member.wait_moves, "wait-moves", "false", "until experts have moved")
 
 #define CL_FOLLOW_OPTIONS(owner, member) \
 	CAD_OPTION_BYTES(owner, member.bytes_per_second, "bytes-per-second", "0", 0, UINT64_MAX, \
 		"of all moves together; 0: the placement service's own rate"), \
-		CAD_OPTION_BOOL(owner, member.wait, "wait", "false", \
-			"until experts have moved and the effect is measured, instead of until the plan is in force")
+		CL_WAIT_OPTIONS(owner, member)
 
 struct json_t;
 

@@ -47,7 +47,7 @@ static enum cad_status check(const void *values, struct cad_error *error)
 static const struct cad_options_spec spec = {
 	.program = "cadrectl rebalance",
 	.summary =
-		"Plans where experts should be, from what tokens choose, and moves them there while tokens flow. Ends when the plan is in force; with --wait, when experts have moved and the effect is measured.",
+		"Plans where experts should be, from what tokens choose, and moves them there while tokens flow. Ends when the plan is in force; with --wait-moves, when experts have moved; with --wait, when the effect is measured too.",
 	.table = table,
 	.count = sizeof table / sizeof *table,
 	.check = check,

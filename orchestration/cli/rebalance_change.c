@@ -17,8 +17,7 @@ static const struct cad_option change_table[] = {
 };
 
 static const struct cad_option undo_table[] = {
-	CAD_OPTION_BOOL(struct options, follow.wait, "wait", "false",
-		"until experts have moved back and the effect is measured, instead of until the plan is in force"),
+	CL_WAIT_OPTIONS(struct options, follow),
 	CL_CHANGE_OPTIONS(struct options, change),
 };
 

@@ -87,8 +87,8 @@ def test_a_map_is_edited_and_applied(cluster, tmp_path):
     diff = cluster.operate('map', 'diff', write())
     assert diff['moves'] == [{'layer': 3, 'expert': 7, 'load': [names[(was + 1) % 4]], 'free': [names[was]]}]
     assert cluster.operate('map', 'apply', write(), '--dry-run')['moves'] == 1
-    applied = cluster.operate('map', 'apply', write())
-    shown(cluster, applied['id'], 'done')
+    applied = cluster.operate('map', 'apply', write(), '--wait-moves')
+    assert applied['state'] == 'done' and applied['moves_done'] == 1 and applied['measuring']   # for another minute
     assert cluster.operate('map', 'show')['layers'] == placement['layers']
     assert digests(cluster) == before
 
