@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "expert-svc/loader.h"
 
+#include "common/base/background.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -43,7 +45,7 @@ struct ex_loader {
 	struct ex_load_report *first, **last;
 	bool stop;
 	unsigned threads_count;
-	pthread_t threads[EX_LOADER_THREADS_MAX + 1];
+	pthread_t threads[EX_ASKERS_MAX];
 };
 
 /* A wish that a thread fulfils. */
@@ -70,16 +72,15 @@ static bool find(const struct ex_loader *loader, enum wish wish, bool paced, siz
 	return false;
 }
 
-/* Takes a piece of work; false: none can be done now. Frees make room, and loads without a rate are
- * needed; loads with one can wait. With the lock held. */
-static bool take(struct ex_loader *loader, bool takes_paced, struct piece *piece)
+/* Takes a piece of work; false: none can be done now. Frees make room, so they are done before loads.
+ * `paced`: only loads with a rate, else all others. With the lock held. */
+static bool take(struct ex_loader *loader, bool paced, struct piece *piece)
 {
 	*piece = (struct piece){ .loader = loader };
-	piece->hold = !(loader->frees > 0 && find(loader, WISH_FREE, false, &piece->index));
+	piece->hold = paced || !(loader->frees > 0 && find(loader, WISH_FREE, false, &piece->index));
 	if (piece->hold &&
-		!(loader->loads > 0 && loader->freeing == 0 &&
-			(find(loader, WISH_HOLD, false, &piece->index) ||
-				(takes_paced && find(loader, WISH_HOLD, true, &piece->index)))))
+		!(loader->loads > 0 && loader->freeing == 0 && !(paced && loader->frees > 0) &&
+			find(loader, WISH_HOLD, paced, &piece->index)))
 		return false;
 	*(piece->hold ? &loader->loads : &loader->frees) -= 1;
 	loader->wishes[piece->index] = WISH_NONE;
@@ -238,13 +239,13 @@ static void release(struct piece *piece, struct ex_load_report *report)
 	report->outcome = status == CAD_OK || status == CAD_ERR_NOT_FOUND ? EX_LOAD_FREED : EX_LOAD_FAILED;
 }
 
-static void work(struct ex_loader *loader, bool takes_paced)
+static void work(struct ex_loader *loader, bool paced)
 {
 	pthread_mutex_lock(&loader->lock);
 
 	while (!loader->stop) {
 		struct piece piece;
-		if (!take(loader, takes_paced, &piece)) {
+		if (!take(loader, paced, &piece)) {
 			pthread_cond_wait(&loader->work, &loader->lock);
 			continue;
 		}
@@ -273,8 +274,10 @@ static void work(struct ex_loader *loader, bool takes_paced)
 	pthread_mutex_unlock(&loader->lock);
 }
 
-static void *run(void *loader)
+/* Loads with a rate can wait for whatever else the machine has to do. */
+static void *run_paced(void *loader)
 {
+	cad_background();
 	work(loader, true);
 	return NULL;
 }
@@ -341,9 +344,10 @@ enum cad_status ex_loader_create(
 		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory for the loader");
 	if (status == CAD_OK && options->metrics)
 		metrics_register(made, options->metrics);
-	while (status == CAD_OK && made->threads_count <= options->threads) {
-		bool last = made->threads_count == options->threads;
-		if (pthread_create(&made->threads[made->threads_count], NULL, last ? run_needed : run, made) != 0)
+	while (status == CAD_OK && made->threads_count < ex_loader_threads(options->threads)) {
+		bool paced = made->threads_count < options->threads;
+		if (pthread_create(&made->threads[made->threads_count], NULL, paced ? run_paced : run_needed, made) !=
+			0)
 			status = cad_error_set(
 				error, CAD_ERR_EXHAUSTED, "cannot start a thread for loading: see ulimit -u");
 		else

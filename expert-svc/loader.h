@@ -4,8 +4,8 @@
  *
  * It keeps one wish per expert (hold it, or not), so orders that arrive twice or contradict each
  * other need no queue: the last one counts, and a load that is no longer wished is given up. Frees
- * are done before loads, because they make room, and loads without a rate before those with one,
- * for which they never wait. Reports come back one per finished order, and while a load is under
+ * are done before loads, because they make room. Loads with a rate have threads of their own, in the
+ * background (cad_background), so loads without one never wait for them. Reports come back one per finished order, and while a load is under
  * way now and then one that says how far it is; `changed` rings when there is one.
  *
  * An expert comes from the node that its order names, if it names one, else from the checkpoint. It
@@ -35,11 +35,14 @@ struct ex_load_report {
 	char text[256];        /* FAILED: why */
 };
 
-enum { EX_LOADER_THREADS_MAX = EX_ASKERS_MAX - 1 };
+enum { EX_LOADER_THREADS_MAX = (EX_ASKERS_MAX - 1) / 2 };
+/* All that are started when so many are for loads with a rate: one more than these is for frees and for
+ * loads without. */
+static inline unsigned ex_loader_threads(unsigned paced) { return 2 * paced + 1; }
 
 struct ex_loader_options {
 	struct ex_engine *engine;
-	unsigned threads; /* one more is started, for frees and for loads without a rate */
+	unsigned threads; /* for loads with a rate; the others are started beside them */
 	/* How an image is got from a node (ex_asker_get), and its context; NULL: all experts come
 	 * from the checkpoint. */
 	ex_ask_fn *ask;

@@ -6,7 +6,7 @@
  *   exchange thread   polls the transport (UCX): calls to the engine, answers back
  *   compute thread    runs steps (engine.c), on a queue of --threads threads
  *   load threads      pack experts, from other nodes or the checkpoint (loader.c)
- *   giver thread      unpacks experts for other nodes (transfer/giver.c)
+ *   giver thread      unpacks experts for other nodes, in the background (transfer/giver.c)
  *   main thread       the placement service's stream (control.c), signals
  *   HTTP thread       /metrics, /healthz, /readyz
  */
@@ -25,6 +25,7 @@
 #include "common/transport/ucx.h"
 #include "expert-svc/control.h"
 #include "expert-svc/engine.h"
+#include "expert-svc/loader.h"
 #include "expert-svc/peers.h"
 #include "expert-svc/transfer/giver.h"
 #include "kernels/source.h"
@@ -60,8 +61,8 @@ static const struct cad_option table[] = {
 		"expert nodes on this machine, which share those four fifths"),
 	CAD_OPTION_U32(struct options, threads, "threads", "0", 0, KN_THREADS_MAX,
 		"compute threads; 0: the cores of this process, or its CPU quota rounded up if that is less"),
-	CAD_OPTION_U32(
-		struct options, load_threads, "load-threads", "1", 1, 16, "threads that load experts during serving"),
+	CAD_OPTION_U32(struct options, load_threads, "load-threads", "1", 1, 16,
+		"threads that load experts during serving, when no other thread wants the core"),
 	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", kn_isa_choices,
 		"instruction set of the kernels; all give the same bits"),
 	CAD_OPTION_U32(struct options, requests_max, "requests-max", "256", 1, 65536,
@@ -449,7 +450,10 @@ static enum cad_status create_engine(struct program *p, struct cad_error *error)
 }
 
 /* Parts asked for by loader threads, or given to others. */
-static uint32_t fetches_max(const struct program *p) { return PARTS_GIVEN + 2 * (p->options.load_threads + 1); }
+static uint32_t fetches_max(const struct program *p)
+{
+	return PARTS_GIVEN + 2 * ex_loader_threads(p->options.load_threads);
+}
 
 static struct cad_transport_options exchange_options(struct program *p)
 {
@@ -491,7 +495,7 @@ static enum cad_status create_exchange(struct program *p, struct cad_error *erro
 	enum cad_status status = cad_transport_ucx_create(&options, &ucx, &p->transport, error);
 
 	if (status == CAD_OK)
-		status = ex_asker_create(p->transport, p->options.load_threads + 1, &p->asker, error);
+		status = ex_asker_create(p->transport, ex_loader_threads(p->options.load_threads), &p->asker, error);
 	if (status == CAD_OK)
 		status = ex_giver_create(
 			&(struct ex_giver_options){

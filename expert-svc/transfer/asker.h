@@ -15,7 +15,7 @@
 
 struct ex_asker;
 
-enum { EX_PART_BYTES = 256 << 10, EX_ASKERS_MAX = 17 };
+enum { EX_PART_BYTES = 256 << 10, EX_ASKERS_MAX = 33 };
 
 /* What went wrong with a source. */
 enum ex_source_failure {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "expert-svc/transfer/giver.h"
 
+#include "common/base/background.h"
 #include "common/base/mailbox.h"
 #include "kernels/image.h"
 
@@ -59,6 +60,7 @@ static void unpack(struct ex_giver *giver, struct job *job)
 static void *run(void *argument)
 {
 	struct ex_giver *giver = argument;
+	cad_background();
 	while (!atomic_load(&giver->stop)) {
 		struct job *job = cad_mailbox_take(giver->asked);
 		if (!job) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Gives parts of the experts that this node holds to other expert nodes. Unpacking takes a while,
- * so a thread of its own does it: between the exchange thread, which hears of a part and sends it,
- * and the thread of steps, which notices nothing.
+ * so a thread of its own does it, in the background (cad_background): between the exchange thread,
+ * which hears of a part and sends it, and the thread of steps, which notices nothing.
  *
  * At most as many parts at once as the transport hands out (fetches_max). Nothing allocates after
  * creation. Engine and metrics outlive it.

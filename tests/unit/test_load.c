@@ -33,6 +33,7 @@ struct node {
 	struct ex_engine *engine; /* what it holds */
 	enum manner manner;
 	uint32_t part_bytes; /* of the last time */
+	int policy;          /* of the thread that asked */
 	_Atomic bool asked;
 };
 
@@ -43,6 +44,7 @@ static enum cad_status ask(void *context, const struct ex_ask *ask, uint8_t *ima
 	uint64_t most = node->manner == DIES ? ask->image_bytes / 2 : ask->image_bytes;
 
 	node->part_bytes = ask->part_bytes;
+	node->policy = sched_getscheduler(0);
 	atomic_store(&node->asked, true);
 	assert_string_equal(ask->node, "node-a");
 	assert_string_equal(ask->address, "address of a");
@@ -330,6 +332,22 @@ static void paced(void **state)
 	}
 }
 
+/* Loads with a rate leave the cores to those who want them; needed ones want them, too. */
+static void in_the_background(void **state)
+{
+	(void)state;
+	for (int moves = 0; moves < 2; moves++) {
+		struct setting s;
+		setting_open(&s, "olmoe-a", CAD_WEIGHTS_AS_IS, GIVES);
+		order(&s, moves ? UINT32_MAX : 0);
+		struct ex_load_report *report = bell_await(&s.bell, s.loader);
+		assert_int_equal(report->outcome, EX_LOAD_LOADED);
+		assert_int_equal(s.node.policy, moves ? SCHED_IDLE : sched_getscheduler(0));
+		free(report);
+		setting_close(&s);
+	}
+}
+
 /* What is needed comes at once, whatever else takes its time; so do frees. */
 static void needed_first(void **state)
 {
@@ -453,6 +471,7 @@ int main(void)
 		cmocka_unit_test(given_up),
 		cmocka_unit_test(stopped),
 		cmocka_unit_test(paced),
+		cmocka_unit_test(in_the_background),
 		cmocka_unit_test(needed_first),
 		cmocka_unit_test(ordered_again),
 		cmocka_unit_test(freed_while_it_is_copied),
