@@ -3,6 +3,8 @@
  * hears `lost`, closes later, and the end is gone when every operation of it has come back. */
 #include "common/transport/ucx/internal.h"
 
+enum { RENDEZVOUS_BYTES = 256 << 10 }; /* over a network: eager below */
+
 struct cad_link_end *cad_ucx_end_get(struct cad_ucx_link *link, void *owner)
 {
 	for (uint32_t i = 0; i < link->options.connections_max; i++) {
@@ -69,6 +71,55 @@ ucs_status_t cad_ucx_end_connect(struct cad_link_end *end, struct cad_ucx_peer *
 {
 	end->session = peer->session;
 	return cad_ucx_endpoint_create(end->link, peer, worker_address, on_error, end, &end->endpoint);
+}
+
+void cad_ucx_operation_done(void *request, struct cad_link_op *op, ucs_status_t status)
+{
+	struct cad_link_end *end = op->link_private[0];
+	if (request)
+		ucp_request_free(request);
+	end->operations--;
+	op->done(op, status == UCS_OK ? CAD_OK : CAD_ERR_PEER_LOST);
+}
+
+static void on_sent(void *request, ucs_status_t status, void *op) { cad_ucx_operation_done(request, op, status); }
+
+/* UCX decides by guesses of link speed, and differently in every version. Shared memory is left to
+ * it: rendezvous above the segment size must stay. */
+static uint32_t send_flags(const struct cad_link_end *end, size_t bytes)
+{
+	uint32_t flags = UCP_AM_SEND_FLAG_REPLY;
+	if (end->same_host && end->link->shared_memory)
+		return flags;
+	return flags | (bytes >= RENDEZVOUS_BYTES ? UCP_AM_SEND_FLAG_RNDV : UCP_AM_SEND_FLAG_EAGER);
+}
+
+enum cad_status cad_ucx_send(struct cad_link_end *end, const struct cad_link_message *message, struct cad_link_op *op)
+{
+	ucp_request_param_t parameters = {
+		.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS |
+			UCP_OP_ATTR_FIELD_MEMORY_TYPE,
+		.cb.send = on_sent,
+		.user_data = op,
+		.flags = send_flags(end, message->payload_bytes),
+		.memory_type = UCS_MEMORY_TYPE_HOST,
+	};
+
+	CAD_ASSERT(end->state == CAD_UCX_END_OPEN);
+	if (message->buffer) {
+		parameters.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMH;
+		parameters.memh = ((struct cad_ucx_registration *)message->buffer->registration)->memory;
+	}
+
+	op->link_private[0] = end;
+	end->operations++;
+	ucs_status_ptr_t request = ucp_am_send_nbx(end->endpoint, message->kind, message->header, message->header_bytes,
+		message->payload, message->payload_bytes, &parameters);
+	if (request && !UCS_PTR_IS_ERR(request))
+		return CAD_AGAIN;
+	end->operations--;
+
+	return request ? CAD_ERR_PEER_LOST : CAD_OK;
 }
 
 static void on_endpoint_closed(void *request, ucs_status_t status, void *context)

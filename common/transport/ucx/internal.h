@@ -148,6 +148,10 @@ void cad_ucx_end_lost(struct cad_link_end *end, enum cad_status status, const ch
 ucs_status_t cad_ucx_endpoint_create(struct cad_ucx_link *link, struct cad_ucx_peer *peer, const void *worker_address,
 	ucp_err_handler_cb_t handler, void *owner, ucp_ep_h *endpoint);
 ucs_status_t cad_ucx_end_connect(struct cad_link_end *end, struct cad_ucx_peer *peer, const void *worker_address);
+/* As struct cad_link_ops says. */
+enum cad_status cad_ucx_send(struct cad_link_end *end, const struct cad_link_message *message, struct cad_link_op *op);
+/* UCX has let go of an operation's memory. */
+void cad_ucx_operation_done(void *request, struct cad_link_op *op, ucs_status_t status);
 void cad_ucx_end_close(struct cad_link_end *end);
 /* Says `closed` of those that are done. Returns how many. */
 size_t cad_ucx_ends_closed(struct cad_ucx_link *link);
@@ -156,6 +160,7 @@ size_t cad_ucx_ends_closed(struct cad_ucx_link *link);
 
 /* NULL: no memory for one more */
 struct cad_ucx_peer *cad_ucx_peer(struct cad_ucx_link *link, uint64_t session);
+void cad_ucx_knock_send(struct cad_link_end *end);
 /* A KNOCK came by an end that this side has made: both sides connected at once. */
 void cad_ucx_crossed(struct cad_link_end *end);
 /* The first message by an end: its peer is there. */

@@ -24,7 +24,6 @@
 #include <string.h>
 
 enum {
-	RENDEZVOUS_BYTES = 256 << 10, /* over a network: eager below */
 	WEDGED_TRIES = 1000,
 	EMPTY_WAKES_MAX = 100,
 };
@@ -85,86 +84,6 @@ static ucs_status_t on_message(void *context, const void *header, size_t header_
 	return UCS_INPROGRESS; /* only this or UCS_OK: anything else is an assertion in UCX */
 }
 
-static void operation_done(void *request, struct cad_link_op *op, ucs_status_t status)
-{
-	struct cad_link_end *end = op->link_private[0];
-	if (request)
-		ucp_request_free(request);
-	end->operations--;
-	op->done(op, status == UCS_OK ? CAD_OK : CAD_ERR_PEER_LOST);
-}
-
-static void on_sent(void *request, ucs_status_t status, void *op) { operation_done(request, op, status); }
-
-static void on_received(void *request, ucs_status_t status, size_t bytes, void *op)
-{
-	(void)bytes;
-	operation_done(request, op, status);
-}
-
-/* UCX decides by guesses of link speed, and differently in every version. Shared memory is left to
- * it: rendezvous above the segment size must stay. */
-static uint32_t send_flags(const struct cad_link_end *end, size_t bytes)
-{
-	uint32_t flags = UCP_AM_SEND_FLAG_REPLY;
-	if (end->same_host && end->link->shared_memory)
-		return flags;
-	return flags | (bytes >= RENDEZVOUS_BYTES ? UCP_AM_SEND_FLAG_RNDV : UCP_AM_SEND_FLAG_EAGER);
-}
-
-static enum cad_status ucx_send(
-	struct cad_link_end *end, const struct cad_link_message *message, struct cad_link_op *op)
-{
-	ucp_request_param_t parameters = {
-		.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS |
-			UCP_OP_ATTR_FIELD_MEMORY_TYPE,
-		.cb.send = on_sent,
-		.user_data = op,
-		.flags = send_flags(end, message->payload_bytes),
-		.memory_type = UCS_MEMORY_TYPE_HOST,
-	};
-
-	CAD_ASSERT(end->state == CAD_UCX_END_OPEN);
-	if (message->buffer) {
-		parameters.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMH;
-		parameters.memh = ((struct cad_ucx_registration *)message->buffer->registration)->memory;
-	}
-
-	op->link_private[0] = end;
-	end->operations++;
-	ucs_status_ptr_t request = ucp_am_send_nbx(end->endpoint, message->kind, message->header, message->header_bytes,
-		message->payload, message->payload_bytes, &parameters);
-	if (request && !UCS_PTR_IS_ERR(request))
-		return CAD_AGAIN;
-	end->operations--;
-
-	return request ? CAD_ERR_PEER_LOST : CAD_OK;
-}
-
-static void knock_sent(struct cad_link_op *op, enum cad_status status)
-{
-	(void)op;
-	(void)status; /* a failure also shows as `lost` */
-}
-
-/* Before all else that goes this way. */
-static void knock_send(struct cad_link_end *end)
-{
-	end->knock.header = (struct cadre_wire_header){
-		.magic = CADRE_WIRE_MAGIC,
-		.version = CADRE_WIRE_VERSION,
-		.kind = CADRE_WIRE_KNOCK,
-	};
-	struct cad_link_message message = {
-		.kind = CADRE_WIRE_KNOCK,
-		.header = &end->knock,
-		.header_bytes = sizeof end->knock,
-	};
-	end->knocking.done = knock_sent;
-	if (ucx_send(end, &message, &end->knocking) < 0)
-		cad_ucx_end_lost(end, CAD_ERR_PEER_LOST, "nothing can be sent");
-}
-
 /* UCX no longer keeps the payload, but inside the callback that delivered it the callback's result
  * says so. */
 static void payload_let_go(struct cad_ucx_link *link, const struct cad_link_payload *payload)
@@ -176,6 +95,12 @@ static void payload_let_go(struct cad_ucx_link *link, const struct cad_link_payl
 	link->kept--;
 	if (payload->data)
 		ucp_am_data_release(link->worker, payload->handle);
+}
+
+static void on_received(void *request, ucs_status_t status, size_t bytes, void *op)
+{
+	(void)bytes;
+	cad_ucx_operation_done(request, op, status);
 }
 
 static enum cad_status ucx_receive(struct cad_link_end *end, const struct cad_link_payload *payload,
@@ -471,7 +396,7 @@ static enum cad_status ucx_connect(
 			link->devices, ucs_status_string(result));
 	}
 
-	knock_send(end);
+	cad_ucx_knock_send(end);
 	*out = end;
 	return CAD_OK;
 }
@@ -506,7 +431,7 @@ static const struct cad_link_ops ucx_ops = {
 	.address = ucx_address,
 	.announce = cad_ucx_announce,
 	.connect = ucx_connect,
-	.send = ucx_send,
+	.send = cad_ucx_send,
 	.receive = ucx_receive,
 	.release = ucx_release,
 	.close = cad_ucx_end_close,

@@ -210,6 +210,30 @@ void cad_ucx_peers_free(struct cad_ucx_link *link)
 
 /* ---- knocking ---- */
 
+static void knock_sent(struct cad_link_op *op, enum cad_status status)
+{
+	(void)op;
+	(void)status; /* a failure also shows as `lost` */
+}
+
+/* Before all else that goes this way. */
+void cad_ucx_knock_send(struct cad_link_end *end)
+{
+	end->knock.header = (struct cadre_wire_header){
+		.magic = CADRE_WIRE_MAGIC,
+		.version = CADRE_WIRE_VERSION,
+		.kind = CADRE_WIRE_KNOCK,
+	};
+	struct cad_link_message message = {
+		.kind = CADRE_WIRE_KNOCK,
+		.header = &end->knock,
+		.header_bytes = sizeof end->knock,
+	};
+	end->knocking.done = knock_sent;
+	if (cad_ucx_send(end, &message, &end->knocking) < 0)
+		cad_ucx_end_lost(end, CAD_ERR_PEER_LOST, "nothing can be sent");
+}
+
 void cad_ucx_crossed(struct cad_link_end *end)
 {
 	cad_ucx_end_lost(end, CAD_ERR_UNREACHABLE, "both sides connected at the same moment");
