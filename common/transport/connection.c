@@ -245,6 +245,13 @@ void cad_connection_closed(void *owner)
 	c->transport->attention = true;
 }
 
+void cad_connection_again(void *owner)
+{
+	struct cad_connection *c = owner;
+	if (c->phase == CAD_PHASE_HELLO)
+		cad_hello_start(c);
+}
+
 /* ---- time ---- */
 
 void cad_connection_timers(struct cad_connection *c)

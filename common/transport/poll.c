@@ -153,6 +153,7 @@ static const struct cad_link_events link_events = {
 	.message = cad_connection_message,
 	.lost = cad_connection_lost,
 	.closed = cad_connection_closed,
+	.again = cad_connection_again,
 	.turn = turn,
 	.next_ns = next_ns,
 };

@@ -284,5 +284,6 @@ bool cad_connection_message(
 	void *owner, uint8_t kind, const void *header, size_t header_bytes, const struct cad_link_payload *payload);
 void cad_connection_lost(void *owner, enum cad_status status, const char *text);
 void cad_connection_closed(void *owner);
+void cad_connection_again(void *owner);
 
 #endif

@@ -20,7 +20,7 @@
 
 enum {
 	PARTS = 2,  /* of one image that are on their way */
-	TRIES = 5,  /* to connect: two nodes may connect to each other at the same moment */
+	TRIES = 5,  /* to connect: this node's UCX may be starting again */
 	PART_S = 5, /* for one part */
 	IDLE_S = 5,
 	SOURCES_MAX = 2 * EX_ASKERS_MAX,

@@ -4,7 +4,8 @@
  * memory, a worker that must be rebuilt, and endpoints that are made without a listener.
  *
  * The program is its own peer: with --serve it answers, with --call it connects and calls without
- * end. Each says its address first; a server reads those of its clients, a line each.
+ * end, with --cross it connects and answers. Each says its address first; a server reads those of
+ * its clients, a line each.
  */
 #include "tests/support/exchange.h"
 #include "tests/support/must.h"
@@ -93,6 +94,23 @@ static void peer_call(const char *form, const char *address)
 	}
 }
 
+/* Serves, and has connected to the address before it says its own. */
+static void peer_cross(const char *form, const char *address)
+{
+	struct exchange x;
+	struct cad_transport_options options;
+
+	exchange_init(&x, form_of(form));
+	exchange_options(&options, "expert-2", true);
+	struct exchange_node *node = exchange_server(&x, &options, "expert");
+	exchange_connect_start(node, address);
+	printf("%s\n", cad_transport_address(node->transport));
+	fflush(stdout);
+	fcntl(STDIN_FILENO, F_SETFL, O_NONBLOCK);
+	while (!exchange_run_until(&x, announced, &x))
+		;
+}
+
 /* Returns when it has said its address. `input`: where lines go to it. */
 static pid_t start(char *const argv[], char line[LINE_BYTES], int *input)
 {
@@ -151,6 +169,22 @@ static struct exchange_node *client_create(struct exchange *x)
 	options.ping_interval_ms = 100;
 	options.ping_timeout_ms = 200;
 	return exchange_node_create(x, &options);
+}
+
+static struct exchange_node *server_create(struct exchange *x)
+{
+	struct cad_transport_options options;
+	exchange_options(&options, "expert-1", true);
+	return exchange_server(x, &options, "expert");
+}
+
+static struct cad_connection *connect_unannounced(struct exchange_node *client, const char *address)
+{
+	struct cad_connection *connection = NULL;
+	struct cad_error error;
+	must(cad_transport_connect(client->transport, address, client, &connection, &error), &error);
+	client->awaited = connection;
+	return connection;
 }
 
 static void calls_create(struct exchange_call calls[CALLS], struct exchange_node *node)
@@ -328,6 +362,36 @@ static void clients_killed(void **state)
 	exchange_fini(&x);
 }
 
+static bool ready_twice(void *node) { return ((struct exchange_node *)node)->ready_count == 2; }
+static bool closed_twice(void *node) { return ((struct exchange_node *)node)->closed_count == 2; }
+
+/* Two nodes that have connected to each other at the same moment, and one is killed: both ways end. */
+static void crossed_and_killed(void **state)
+{
+	const char *form = *state;
+	for (int i = 0; i < KILLS; i++) {
+		struct exchange x;
+		char address[LINE_BYTES];
+		int input;
+		exchange_init(&x, form_of(form));
+		struct exchange_node *node = server_create(&x);
+		struct exchange_call calls[CALLS];
+		calls_create(calls, node);
+		char *argv[] = { "test_transport_ucx", "--cross", (char *)(uintptr_t)form,
+			(char *)(uintptr_t)cad_transport_address(node->transport), NULL };
+		pid_t child = start(argv, address, &input);
+		struct cad_connection *connection = connect_unannounced(node, address);
+		assert_true(exchange_run_until(&x, ready_twice, node));
+		assert_int_equal(node->closed_count, 0);
+		calls_go_through(node, calls, connection);
+		end(child);
+		close(input);
+		assert_true(exchange_run_until(&x, closed_twice, node));
+		calls_destroy(calls);
+		exchange_fini(&x);
+	}
+}
+
 static bool both_closed(void *context)
 {
 	struct exchange *x = context;
@@ -379,22 +443,6 @@ static void worker_made_anew(void **state)
 }
 
 /* ---- without a listener ---- */
-
-static struct exchange_node *server_create(struct exchange *x)
-{
-	struct cad_transport_options options;
-	exchange_options(&options, "expert-1", true);
-	return exchange_server(x, &options, "expert");
-}
-
-static struct cad_connection *connect_unannounced(struct exchange_node *client, const char *address)
-{
-	struct cad_connection *connection = NULL;
-	struct cad_error error;
-	must(cad_transport_connect(client->transport, address, client, &connection, &error), &error);
-	client->awaited = connection;
-	return connection;
-}
 
 static bool nothing_awaited(void *client) { return ((struct exchange_node *)client)->awaited == NULL; }
 
@@ -494,6 +542,45 @@ static void address_of_a_worker_before(void **state)
 	assert_int_equal(client->closed[0].status, CAD_ERR_UNREACHABLE);
 	assert_int_equal(server->ready_count, 0);
 	exchange_fini(&x);
+}
+
+/* Two expert nodes; the first one's session is the lower one, or not. */
+static void two_servers(struct exchange *x, bool lower_first, struct exchange_node *nodes[2])
+{
+	struct cad_exchange_address addresses[2];
+	for (int i = 0; i < 2; i++) {
+		struct cad_error error;
+		nodes[i] = server_create(x);
+		must(cad_exchange_address_parse(cad_transport_address(nodes[i]->transport), &addresses[i], &error),
+			&error);
+	}
+	if ((addresses[0].session < addresses[1].session) == lower_first)
+		return;
+	struct exchange_node *first = nodes[0];
+	nodes[0] = nodes[1];
+	nodes[1] = first;
+}
+
+/* The second one knocks by what the first one has knocked by already, unheard. */
+static void both_knock(void **state)
+{
+	(void)state;
+	for (int lower_first = 0; lower_first < 2; lower_first++) {
+		struct exchange x;
+		struct exchange_node *nodes[2];
+		exchange_init(&x, EXCHANGE_UCX);
+		two_servers(&x, lower_first, nodes);
+		connect_unannounced(nodes[0], cad_transport_address(nodes[1]->transport));
+		exchange_run(&x, 50 * CAD_NS_PER_MS);
+		assert_non_null(nodes[0]->awaited);
+		connect_unannounced(nodes[1], cad_transport_address(nodes[0]->transport));
+		for (int i = 0; i < 2; i++) {
+			assert_true(exchange_run_until(&x, nothing_awaited, nodes[i]));
+			assert_int_equal(nodes[i]->closed_count, 0);
+			assert_int_equal(cad_transport_stats(nodes[i]->transport)->protocol_errors, 0);
+		}
+		exchange_fini(&x);
+	}
 }
 
 static void attempts_that_never_arrived(void **state)
@@ -673,10 +760,13 @@ int main(int argc, char **argv)
 		peer_serve(argv[2]);
 	if (argc == 4 && strcmp(argv[1], "--call") == 0)
 		peer_call(argv[2], argv[3]);
+	if (argc == 4 && strcmp(argv[1], "--cross") == 0)
+		peer_cross(argv[2], argv[3]);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(strangers_are_not_answered),
 		cmocka_unit_test(foreign_bytes),
 		cmocka_unit_test(announced_after_it_knocked),
+		cmocka_unit_test(both_knock),
 		cmocka_unit_test(address_of_a_worker_before),
 		cmocka_unit_test(attempts_that_never_arrived),
 		cmocka_unit_test(over_ipv6),
@@ -686,6 +776,7 @@ int main(int argc, char **argv)
 		{ "tcp/server_killed", server_killed, NULL, NULL, "tcp" },
 		{ "tcp/server_stopped", server_stopped, NULL, NULL, "tcp" },
 		{ "tcp/clients_killed", clients_killed, NULL, NULL, "tcp" },
+		{ "tcp/crossed_and_killed", crossed_and_killed, NULL, NULL, "tcp" },
 		{ "tcp/worker_made_anew", worker_made_anew, NULL, NULL, "tcp" },
 		{ "shm/server_killed", server_killed, NULL, NULL, "shm" },
 		{ "shm/server_killed_while_it_writes", server_killed_while_it_writes, NULL, NULL, "shm" },

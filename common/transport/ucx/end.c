@@ -40,12 +40,14 @@ void cad_ucx_end_lost(struct cad_link_end *end, enum cad_status status, const ch
 	end->link->options.events->lost(end->owner, status, text);
 }
 
+/* By the endpoint, which may have gone from one end to another. */
 static void on_error(void *context, ucp_ep_h endpoint, ucs_status_t status)
 {
-	(void)endpoint;
+	struct cad_link_end *end = cad_ucx_end_of(context, endpoint);
 	bool unreachable =
 		status == UCS_ERR_NOT_CONNECTED || status == UCS_ERR_UNREACHABLE || status == UCS_ERR_REJECTED;
-	cad_ucx_end_lost(context, unreachable ? CAD_ERR_UNREACHABLE : CAD_ERR_PEER_LOST, ucs_status_string(status));
+	if (end)
+		cad_ucx_end_lost(end, unreachable ? CAD_ERR_UNREACHABLE : CAD_ERR_PEER_LOST, ucs_status_string(status));
 }
 
 ucs_status_t cad_ucx_endpoint_create(struct cad_ucx_link *link, struct cad_ucx_peer *peer, const void *worker_address,
@@ -70,7 +72,7 @@ ucs_status_t cad_ucx_endpoint_create(struct cad_ucx_link *link, struct cad_ucx_p
 ucs_status_t cad_ucx_end_connect(struct cad_link_end *end, struct cad_ucx_peer *peer, const void *worker_address)
 {
 	end->session = peer->session;
-	return cad_ucx_endpoint_create(end->link, peer, worker_address, on_error, end, &end->endpoint);
+	return cad_ucx_endpoint_create(end->link, peer, worker_address, on_error, end->link, &end->endpoint);
 }
 
 void cad_ucx_operation_done(void *request, struct cad_link_op *op, ucs_status_t status)

@@ -39,15 +39,16 @@ struct cad_link_end {
 	uint64_t session; /* of the peer's worker */
 	enum cad_ucx_end_state state;
 	bool close_pending, same_host, lost_said, heard;
+	bool connects;                 /* this side has knocked */
 	uint32_t operations;           /* UCX still has memory of the upper's, or of this */
-	struct cadre_wire_knock knock; /* of the side that connects */
+	struct cadre_wire_knock knock; /* when it connects */
 	struct cad_link_op knocking;
 };
 
 /* A worker that was connected to, or was announced. */
 struct cad_ucx_peer {
 	uint64_t session;
-	uint8_t *address;    /* UCX's, when it was announced; else NULL */
+	uint8_t *address;    /* UCX's; NULL: it was announced too long ago */
 	uint32_t made;       /* endpoints of this worker to that one, ever */
 	uint32_t unanswered; /* of those, the last ones that brought nothing */
 	bool unusable;       /* UCX's count is not known any more */
@@ -158,16 +159,20 @@ size_t cad_ucx_ends_closed(struct cad_ucx_link *link);
 
 /* ---- peers, and who knocks (peers.c) ---- */
 
-/* NULL: no memory for one more */
-struct cad_ucx_peer *cad_ucx_peer(struct cad_ucx_link *link, uint64_t session);
-void cad_ucx_knock_send(struct cad_link_end *end);
-/* A KNOCK came by an end that this side has made: both sides connected at once. */
-void cad_ucx_crossed(struct cad_link_end *end);
+/* One that may knock from now on. NULL: no memory for one more. */
+struct cad_ucx_peer *cad_ucx_peer(struct cad_ucx_link *link, const struct cad_exchange_address *address);
+/* Makes the end's endpoint, and says so by it. */
+ucs_status_t cad_ucx_knock(struct cad_link_end *end, struct cad_ucx_peer *peer);
+/* Whether it is an attempt to connect that stays when the other side's crosses it; then KNOCK and HELLO
+ * of that one are for nobody. */
+bool cad_ucx_stays(const struct cad_link_end *end);
 /* The first message by an end: its peer is there. */
 void cad_ucx_peer_heard(struct cad_ucx_link *link, struct cad_link_end *end);
 enum cad_status cad_ucx_announce(
 	struct cad_link *base, const char *const *addresses, size_t count, struct cad_error *error);
-/* A message by an endpoint that no end has. */
+/* Whether the other side's KNOCK by the same endpoint is still to be looked at. */
+bool cad_ucx_is_knocking(struct cad_ucx_link *link, const struct cad_link_end *end);
+/* A message by an endpoint that no end has, or one that is knocking; or that KNOCK. */
 void cad_ucx_stranger(struct cad_ucx_link *link, ucp_ep_h reply, uint8_t kind, const void *header, size_t header_bytes);
 /* After each progress: answers those who knocked. Returns how many. */
 size_t cad_ucx_peers_attend(struct cad_ucx_link *link);

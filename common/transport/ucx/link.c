@@ -50,16 +50,15 @@ static ucs_status_t on_message(void *context, const void *header, size_t header_
 	struct cad_link_end *end = named ? cad_ucx_end_of(link, parameters->reply_ep) : NULL;
 
 	/* UCS_OK: for a rendezvous this tells the sender "done" and moves nothing */
-	if (!end) {
+	bool first = handler->kind == CADRE_WIRE_KNOCK || handler->kind == CADRE_WIRE_HELLO;
+	if (end && first && cad_ucx_stays(end))
+		return UCS_OK;
+	if (!end || handler->kind == CADRE_WIRE_KNOCK || cad_ucx_is_knocking(link, end)) {
 		if (named)
 			cad_ucx_stranger(link, parameters->reply_ep, handler->kind, header, header ? header_bytes : 0);
 		return UCS_OK;
 	}
 
-	if (handler->kind == CADRE_WIRE_KNOCK) {
-		cad_ucx_crossed(end);
-		return UCS_OK;
-	}
 	if (!end->heard)
 		cad_ucx_peer_heard(link, end);
 	bool remote = parameters->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV,
@@ -370,7 +369,7 @@ static enum cad_status ucx_connect(
 
 	if (status != CAD_OK)
 		return status;
-	struct cad_ucx_peer *peer = cad_ucx_peer(link, address.session);
+	struct cad_ucx_peer *peer = cad_ucx_peer(link, &address);
 	if (peer && ++peer->unanswered > CAD_UCX_UNANSWERED_MAX)
 		link->wedged = true;
 	if (!peer || link->wedged)
@@ -385,18 +384,13 @@ static enum cad_status ucx_connect(
 	if (!end)
 		return cad_error_set(
 			error, CAD_ERR_EXHAUSTED, "connecting to '%s': too many connections", address.host);
-	end->same_host = cad_ucx_address_is_here(&address);
-	end->knock.from = link->session;
-	end->knock.to = address.session;
-	end->knock.attempt = peer->made;
-	ucs_status_t result = cad_ucx_end_connect(end, peer, address.worker);
+	ucs_status_t result = cad_ucx_knock(end, peer);
 	if (result != UCS_OK) {
 		cad_ucx_end_put(end);
 		return cad_error_set(error, CAD_ERR_UNREACHABLE, "connecting to '%s' from '%s': %s", address.host,
 			link->devices, ucs_status_string(result));
 	}
 
-	cad_ucx_knock_send(end);
 	*out = end;
 	return CAD_OK;
 }

@@ -11,8 +11,9 @@
  *   KNOCK carries the number, and what is made to catch up (spares) is kept until the peer's worker
  *   is gone, because closing a spare breaks its neighbours.
  * - Two sides that connect to each other at the same moment have made one endpoint each, and UCX
- *   has paired these two: each side hears the other's KNOCK by its own. Then both give up, and try
- *   again.
+ *   has paired these two: each side hears the other's KNOCK by its own. The lower session keeps it.
+ *   The other side answers by it, as it would have done without an attempt of its own, and makes
+ *   that one again, by the next endpoint; what it has sent by the first is for nobody.
  * - UCX compares no identity of the worker behind a port: an old address leads to whoever has the
  *   port now. So the KNOCK names the session that it means.
  */
@@ -46,7 +47,7 @@ static struct cad_ucx_peer *peer_find(const struct cad_ucx_link *link, uint64_t 
 	return NULL;
 }
 
-struct cad_ucx_peer *cad_ucx_peer(struct cad_ucx_link *link, uint64_t session)
+static struct cad_ucx_peer *peer_get(struct cad_ucx_link *link, uint64_t session)
 {
 	struct cad_ucx_peer *peer = peer_find(link, session);
 
@@ -91,6 +92,22 @@ static void announcements_bound(struct cad_ucx_link *link)
 			announcement_drop(link, &link->peers[i]);
 }
 
+struct cad_ucx_peer *cad_ucx_peer(struct cad_ucx_link *link, const struct cad_exchange_address *address)
+{
+	struct cad_ucx_peer *peer = peer_get(link, address->session);
+
+	if (!peer || peer->address)
+		return peer;
+	announcements_bound(link);
+	peer->address = malloc(address->worker_bytes);
+	if (!peer->address)
+		return NULL;
+	memcpy(peer->address, address->worker, address->worker_bytes);
+	peer->same_host = cad_ucx_address_is_here(address);
+	link->announced_count++;
+	return peer;
+}
+
 enum cad_status cad_ucx_announce(
 	struct cad_link *base, const char *const *addresses, size_t count, struct cad_error *error)
 {
@@ -101,17 +118,7 @@ enum cad_status cad_ucx_announce(
 		struct cad_exchange_address address;
 		struct cad_error problem, *say = first == CAD_OK ? error : &problem;
 		enum cad_status status = cad_ucx_address_read(addresses[i], &address, say);
-		struct cad_ucx_peer *peer = status == CAD_OK ? cad_ucx_peer(link, address.session) : NULL;
-		if (status == CAD_OK && peer && !peer->address) {
-			announcements_bound(link);
-			peer->address = malloc(address.worker_bytes);
-			if (peer->address) {
-				memcpy(peer->address, address.worker, address.worker_bytes);
-				peer->same_host = cad_ucx_address_is_here(&address);
-				link->announced_count++;
-			}
-		}
-		if (status == CAD_OK && (!peer || !peer->address))
+		if (status == CAD_OK && !cad_ucx_peer(link, &address))
 			status = cad_error_set(say, CAD_ERR_MEMORY, "no memory for the address of '%s'", address.host);
 		if (first == CAD_OK)
 			first = status;
@@ -184,7 +191,7 @@ void cad_link_ucx_lose(struct cad_link *base, const char *text, uint32_t attempt
 	struct cad_exchange_address address;
 	struct cad_error error;
 	CAD_ASSERT(cad_ucx_address_read(text, &address, &error) == CAD_OK);
-	struct cad_ucx_peer *peer = cad_ucx_peer(link, address.session);
+	struct cad_ucx_peer *peer = cad_ucx_peer(link, &address);
 	CAD_ASSERT(peer != NULL);
 	for (uint32_t i = 0; i < attempts; i++)
 		CAD_ASSERT(spare_make(link, peer, address.worker));
@@ -216,9 +223,35 @@ static void knock_sent(struct cad_link_op *op, enum cad_status status)
 	(void)status; /* a failure also shows as `lost` */
 }
 
-/* Before all else that goes this way. */
-void cad_ucx_knock_send(struct cad_link_end *end)
+static struct cad_ucx_knock *knock_find(struct cad_ucx_link *link, ucp_ep_h reply)
 {
+	for (uint32_t i = 0; i < link->knocks_count; i++)
+		if (link->knocks[i].reply == reply)
+			return &link->knocks[i];
+	return NULL;
+}
+
+bool cad_ucx_stays(const struct cad_link_end *end)
+{
+	return end->connects && !end->heard && end->link->session < end->session;
+}
+
+/* Before all else that goes this way. */
+ucs_status_t cad_ucx_knock(struct cad_link_end *end, struct cad_ucx_peer *peer)
+{
+	struct cad_ucx_link *link = end->link;
+	end->connects = true;
+	end->same_host = peer->same_host;
+	end->knock.from = link->session;
+	end->knock.to = peer->session;
+	end->knock.attempt = peer->made;
+	ucs_status_t result = cad_ucx_end_connect(end, peer, peer->address);
+	if (result != UCS_OK)
+		return result;
+
+	struct cad_ucx_knock *theirs = knock_find(link, end->endpoint); /* it was not looked at yet */
+	if (theirs && cad_ucx_stays(end))
+		*theirs = link->knocks[--link->knocks_count];
 	end->knock.header = (struct cadre_wire_header){
 		.magic = CADRE_WIRE_MAGIC,
 		.version = CADRE_WIRE_VERSION,
@@ -232,20 +265,19 @@ void cad_ucx_knock_send(struct cad_link_end *end)
 	end->knocking.done = knock_sent;
 	if (cad_ucx_send(end, &message, &end->knocking) < 0)
 		cad_ucx_end_lost(end, CAD_ERR_PEER_LOST, "nothing can be sent");
+	return UCS_OK;
 }
 
-void cad_ucx_crossed(struct cad_link_end *end)
+bool cad_ucx_is_knocking(struct cad_ucx_link *link, const struct cad_link_end *end)
 {
-	cad_ucx_end_lost(end, CAD_ERR_UNREACHABLE, "both sides connected at the same moment");
+	const struct cad_ucx_knock *knock = knock_find(link, end->endpoint);
+	return knock && knock->message.from == end->session;
 }
 
 void cad_ucx_stranger(struct cad_ucx_link *link, ucp_ep_h reply, uint8_t kind, const void *header, size_t header_bytes)
 {
 	struct cadre_wire_header head;
-	struct cad_ucx_knock *knock = NULL;
-	for (uint32_t i = 0; i < link->knocks_count && !knock; i++)
-		if (link->knocks[i].reply == reply)
-			knock = &link->knocks[i];
+	struct cad_ucx_knock *knock = knock_find(link, reply);
 
 	if (knock) { /* what follows the knock, if it came before it was looked at */
 		if (!knock->followed && header_bytes <= sizeof knock->next) {
@@ -265,16 +297,24 @@ void cad_ucx_stranger(struct cad_ucx_link *link, ucp_ep_h reply, uint8_t kind, c
 	memcpy(&knock->message, header, sizeof knock->message);
 }
 
+/* It has its endpoint. */
+static void knock_enter(struct cad_ucx_link *link, struct cad_link_end *end, const struct cad_ucx_knock *knock)
+{
+	struct cad_link_payload none = { .bytes = 0 };
+	end->owner = end->endpoint == knock->reply ? link->options.events->accept(link->options.upper, end) : NULL;
+	if (!end->owner)
+		cad_ucx_end_close(end); /* nobody owns it: it is only closed */
+	else if (knock->followed)
+		link->options.events->message(end->owner, knock->next_kind, knock->next, knock->next_bytes, &none);
+}
+
 /* No progress in between: the endpoint that the message came by must not vanish. */
 static void knock_answer(struct cad_ucx_link *link, struct cad_ucx_peer *peer, const struct cad_ucx_knock *knock)
 {
 	uint32_t attempt = knock->message.attempt;
-	struct cad_link_end *end = cad_ucx_end_of(link, knock->reply); /* made since it knocked */
-	if (end)
-		cad_ucx_crossed(end);
-	if (end || attempt < peer->made || attempt - peer->made > CAD_UCX_UNANSWERED_MAX || peer->unusable)
+	if (attempt < peer->made || attempt - peer->made > CAD_UCX_UNANSWERED_MAX || peer->unusable)
 		return;
-	end = cad_ucx_end_get(link, NULL);
+	struct cad_link_end *end = cad_ucx_end_get(link, NULL);
 	if (!end)
 		return;
 	while (peer->made < attempt)
@@ -283,23 +323,43 @@ static void knock_answer(struct cad_ucx_link *link, struct cad_ucx_peer *peer, c
 
 	if (cad_ucx_end_connect(end, peer, peer->address) != UCS_OK)
 		goto put_end;
-	end->owner = end->endpoint == knock->reply ? link->options.events->accept(link->options.upper, end) : NULL;
 	end->same_host = peer->same_host;
-	if (!end->owner) {
-		cad_ucx_end_close(end); /* nobody owns it: it is only closed */
-		return;
-	}
-
-	struct cad_link_payload none = { .bytes = 0 };
-	if (knock->followed)
-		link->options.events->message(end->owner, knock->next_kind, knock->next, knock->next_bytes, &none);
+	knock_enter(link, end, knock);
 	return;
 
 put_end:
 	cad_ucx_end_put(end);
 }
 
-/* A knock waits for its announcement, for a while: that one comes over another way. */
+/* This side has knocked by the same endpoint, and gives way. */
+static void knock_give_way(struct cad_ucx_link *link, struct cad_ucx_peer *peer, const struct cad_ucx_knock *knock,
+	struct cad_link_end *end)
+{
+	if (!end->connects || end->heard || end->lost_said) {
+		cad_ucx_end_lost(end, CAD_ERR_PROTOCOL, "a KNOCK by a connection that stands");
+		return;
+	}
+	struct cad_link_end *theirs = cad_ucx_end_get(link, NULL);
+	if (!theirs) {
+		cad_ucx_end_lost(end, CAD_ERR_UNREACHABLE, "too many connections");
+		return;
+	}
+
+	theirs->endpoint = end->endpoint;
+	theirs->session = end->session;
+	theirs->same_host = end->same_host;
+	end->endpoint = NULL;
+	knock_enter(link, theirs, knock);
+
+	ucs_status_t result = cad_ucx_knock(end, peer);
+	if (result == UCS_OK)
+		link->options.events->again(end->owner);
+	else
+		cad_ucx_end_lost(end, CAD_ERR_UNREACHABLE, ucs_status_string(result));
+}
+
+/* A knock waits for its announcement, for a while: that one comes over another way. It also waits until
+ * UCX has sent what this side sends by the same endpoint: that memory is needed again. */
 static size_t knocks_look(struct cad_ucx_link *link)
 {
 	uint64_t now = cad_clock_now_ns(&cad_clock_system);
@@ -310,8 +370,13 @@ static size_t knocks_look(struct cad_ucx_link *link)
 		struct cad_ucx_knock *knock = &link->knocks[i];
 		struct cad_ucx_peer *peer =
 			knock->message.to == link->session ? peer_find(link, knock->message.from) : NULL;
-		if (peer && peer->address) {
-			knock_answer(link, peer, knock);
+		struct cad_link_end *end = cad_ucx_end_of(link, knock->reply);
+		bool crossed = end && end->session == knock->message.from;
+		if (peer && peer->address && !(crossed && end->operations > 0)) {
+			if (crossed)
+				knock_give_way(link, peer, knock, end);
+			else
+				knock_answer(link, peer, knock);
 			answered++;
 		} else if (knock->message.to == link->session && now - knock->since_ns < KNOCK_NS_MAX) {
 			link->knocks[left++] = *knock;
