@@ -14,7 +14,7 @@ enum { SAMPLE_BYTES = 192 << 10, NODES_PER_REPORT = 256 };
 
 /* Totals that were reported; tokens that are sampled are counted in the ring. */
 struct counted {
-	uint64_t passed, lost, routed_rows, nodes_touched;
+	uint64_t passed, lost, routed_rows, nodes_touched, calls, hedged;
 };
 
 struct rt_report {
@@ -66,6 +66,8 @@ static struct counted count_now(const struct rt_report *report)
 		.lost = atomic_load_explicit(&report->telemetry->lost, memory_order_relaxed),
 		.routed_rows = stats.routed_rows,
 		.nodes_touched = stats.nodes_touched,
+		.calls = stats.calls,
+		.hedged = stats.calls_hedged,
 	};
 }
 
@@ -114,6 +116,8 @@ static bool send_one(struct rt_report *report, struct cad_member *member, const 
 	message.lost = now->lost - report->told.lost;
 	message.routed_rows = now->routed_rows - report->told.routed_rows;
 	message.nodes_touched = now->nodes_touched - report->told.nodes_touched;
+	message.calls = now->calls - report->told.calls;
+	message.calls_hedged = now->hedged - report->told.hedged;
 	message.traffic = report->traffic_list;
 	message.requests = report->requests;
 	message.experts.data = report->ids;

@@ -206,6 +206,9 @@ log_field() {
 	sed -n "s/.* msg=$2 .*$3=\\([^ ]*\\).*/\\1/p" "$1" 2>/dev/null | head -n 1
 }
 
+# "1 router", "2 routers".
+counted() { [ "$1" = 1 ] && echo "1 $2" || echo "$1 ${2}s"; }
+
 # Fails, with the end of its log, if one of the processes has ended.
 check_alive() {
 	local name pid start
@@ -313,6 +316,6 @@ cluster_up() {
 	trap 'trap "" INT TERM; exit 143' TERM
 	start_processes
 	trap - EXIT INT TERM
-	say "ready: $EXPERTS expert nodes, $ROUTERS router(s) at $(jq -r '[.routers[].grpc] | join(", ")' "$RUN/cluster.json"); './cadre down' stops them"
+	say "ready: $(counted "$EXPERTS" 'expert node'), $(counted "$ROUTERS" router) at $(jq -r '[.routers[].grpc] | join(", ")' "$RUN/cluster.json"); './cadre down' stops them"
 	exec 9>&-
 }

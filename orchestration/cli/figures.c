@@ -139,12 +139,39 @@ void cl_figures_print(FILE *stream, const Cadre__V1__ClusterStatus *status)
 
 /* ---- JSON ---- */
 
-json_t *cl_work_to_json(const Cadre__V1__NodeWork *work)
+json_t *cl_work_to_json(const Cadre__V1__NodeStatus *node)
 {
+	const Cadre__V1__NodeWork *work = node->work;
+	const Cadre__V1__RouterWork *router = node->router_work;
+
+	if (router)
+		return json_pack("{s:f, s:f, s:f}", "tokens_per_second", router->tokens_per_second, "calls_per_second",
+			router->calls_per_second, "hedged_per_second", router->hedged_per_second);
 	return work ? json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "rows_per_second", work->rows_per_second,
 			      "pairs_per_second", work->pairs_per_second, "steps_per_second", work->steps_per_second,
 			      "busy", work->busy, "waiting", work->waiting, "step_ms", work->step_ms)
 		    : json_null();
+}
+
+json_t *cl_calls_to_json(const Cadre__V1__ExpertCalls *calls)
+{
+	if (!calls)
+		return NULL;
+
+	json_t *breakers = json_array();
+	for (size_t i = 0; i < calls->n_breakers; i++) {
+		const Cadre__V1__Breaker *breaker = calls->breakers[i];
+		json_t *copy = breaker->copy ? json_pack("{s:I, s:I}", "layer", (json_int_t)breaker->copy->layer,
+						       "expert", (json_int_t)breaker->copy->expert)
+					     : json_null();
+		(void)json_array_append_new(breakers,
+			json_pack("{s:s, s:b, s:s, s:o}", "node", breaker->node, "half_open", breaker->half_open, "why",
+				breaker->why, "copy", copy));
+	}
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "late", (json_int_t)calls->late, "hedged",
+		(json_int_t)calls->hedged, "hedges_won", (json_int_t)calls->hedges_won, "rows_diverted",
+		(json_int_t)calls->rows_diverted, "p99_us", (json_int_t)calls->p99_us, "breakers_open",
+		(json_int_t)calls->breakers_open, "copies_open", (json_int_t)calls->copies_open, "breakers", breakers);
 }
 
 static json_t *figures_to_json(const Cadre__V1__Figures *figures)

@@ -21,7 +21,8 @@ void cl_figures_print_hottest(FILE *stream, const Cadre__V1__ClusterStatus *stat
 
 /* Adds "routing_detail", "figures", "traffic", "hottest" and "sample". */
 void cl_figures_to_json(const Cadre__V1__ClusterStatus *status, json_t *object);
-json_t *cl_work_to_json(const Cadre__V1__NodeWork *work); /* null: it did nothing */
+json_t *cl_work_to_json(const Cadre__V1__NodeStatus *node);    /* null: it did nothing */
+json_t *cl_calls_to_json(const Cadre__V1__ExpertCalls *calls); /* a router's; NULL: it says nothing of calls */
 
 /* "1.2K": bytes in few columns. */
 void cl_short_bytes(double bytes, char text[16]);

@@ -146,28 +146,6 @@ static void print_table(const Cadre__V1__ClusterStatus *status)
 	}
 }
 
-/* Of a router; NULL: it says nothing of calls. */
-static json_t *calls_to_json(const Cadre__V1__ExpertCalls *calls)
-{
-	if (!calls)
-		return NULL;
-
-	json_t *breakers = json_array();
-	for (size_t i = 0; i < calls->n_breakers; i++) {
-		const Cadre__V1__Breaker *breaker = calls->breakers[i];
-		json_t *copy = breaker->copy ? json_pack("{s:I, s:I}", "layer", (json_int_t)breaker->copy->layer,
-						       "expert", (json_int_t)breaker->copy->expert)
-					     : json_null();
-		(void)json_array_append_new(breakers,
-			json_pack("{s:s, s:b, s:s, s:o}", "node", breaker->node, "half_open", breaker->half_open, "why",
-				breaker->why, "copy", copy));
-	}
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "late", (json_int_t)calls->late, "hedged",
-		(json_int_t)calls->hedged, "hedges_won", (json_int_t)calls->hedges_won, "rows_diverted",
-		(json_int_t)calls->rows_diverted, "p99_us", (json_int_t)calls->p99_us, "breakers_open",
-		(json_int_t)calls->breakers_open, "copies_open", (json_int_t)calls->copies_open, "breakers", breakers);
-}
-
 static json_t *node_to_json(const Cadre__V1__NodeStatus *node)
 {
 	char exchange[CAD_ADDRESS_BYTES];
@@ -184,8 +162,8 @@ static json_t *node_to_json(const Cadre__V1__NodeStatus *node)
 		"threads", (json_int_t)node->threads, "pid", (json_int_t)node->pid, "kernels_fingerprint",
 		node->kernels_fingerprint, "problem", node->problem, "reached", (json_int_t)node->reached, "reached_of",
 		(json_int_t)node->reached_of, "absence", node->absence, "queue", (json_int_t)node->queue, "work",
-		cl_work_to_json(node->work), "duty", cl_duty_name(node->duty), "expert_calls",
-		calls_to_json(node->expert_calls));
+		cl_work_to_json(node), "duty", cl_duty_name(node->duty), "expert_calls",
+		cl_calls_to_json(node->expert_calls));
 }
 
 static json_t *settings_to_json(const Cadre__V1__Settings *settings)

@@ -16,7 +16,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { COLUMNS = 80, LINES_DEFAULT = 24, HOTTEST = 5, LOOK_MS = 100, LINES_ANY = 1 << 20 };
+enum { COLUMNS = 80, LINES_DEFAULT = 24, HOTTEST = 5, BREAKERS = 3, LOOK_MS = 100, LINES_ANY = 1 << 20 };
 
 struct options {
 	struct cl_placement placement;
@@ -42,7 +42,7 @@ static enum cad_status check(const void *values, struct cad_error *error)
 static const struct cad_options_spec spec = {
 	.program = "cadrectl top",
 	.summary =
-		"Shows what the cluster does now, until Ctrl-C: tokens, nodes per token, and of each node rows per second, the share of the time in which it computes, and calls that wait; experts that move; for operators the hottest experts, which are as confidential as prompts. Never wider than 80 columns.",
+		"Shows what the cluster does now, until Ctrl-C: tokens, nodes per token, and of each node rows per second, the share of the time in which it computes, and calls that wait; of each router the share of its calls that were late and went to copies too, and what its circuit breakers leave out; experts that move; for operators the hottest experts, which are as confidential as prompts. Never wider than 80 columns.",
 	.table = table,
 	.count = sizeof table / sizeof *table,
 	.check = check,
@@ -99,23 +99,56 @@ static void print_head(FILE *stream, const Cadre__V1__ClusterStatus *status)
 		figures->load_max_over_mean, figures->activated_max_over_mean, figures->activated);
 }
 
+/* Nodes and copies that a router leaves out now. */
+static uint32_t open_of(const Cadre__V1__NodeStatus *node)
+{
+	return node->expert_calls ? node->expert_calls->breakers_open + node->expert_calls->copies_open : 0;
+}
+
+static uint32_t count_open(const Cadre__V1__ClusterStatus *status)
+{
+	uint32_t open = 0;
+	for (size_t i = 0; i < status->n_nodes; i++)
+		open += open_of(status->nodes[i]);
+	return open;
+}
+
+/* Some of them, and how many more there are. */
+static void print_breakers(FILE *stream, const Cadre__V1__ClusterStatus *status)
+{
+	uint32_t open = count_open(status), shown = 0;
+
+	for (size_t i = 0; i < status->n_nodes; i++) {
+		const Cadre__V1__ExpertCalls *calls = status->nodes[i]->expert_calls;
+		for (size_t b = 0; calls && b < calls->n_breakers && shown < BREAKERS; b++, shown++) {
+			const Cadre__V1__Breaker *breaker = calls->breakers[b];
+			char copy[40] = "";
+			if (breaker->copy)
+				snprintf(copy, sizeof copy, "layer %u expert %u of ", breaker->copy->layer,
+					breaker->copy->expert);
+			cl_line(stream, "%.24s leaves out %s%.24s: %s", status->nodes[i]->id, copy, breaker->node,
+				breaker->why);
+		}
+	}
+	if (open > shown)
+		cl_line(stream, "and %u more; see cadrectl status", open - shown);
+}
+
 /* What is wrong, and what is being moved: a line each. */
 static void print_news(FILE *stream, const Cadre__V1__ClusterStatus *status)
 {
 	const Cadre__V1__Rebalance *r = status->rebalance;
 	size_t troubled = status->n_refused;
-	uint32_t breakers = 0;
 	char done[CAD_BYTES_TEXT_BYTES], all[CAD_BYTES_TEXT_BYTES];
 
 	for (size_t i = 0; i < status->n_nodes; i++) {
 		const Cadre__V1__NodeStatus *node = status->nodes[i];
 		troubled += node->problem[0] != 0 || node->absence[0] != 0;
-		breakers +=
-			node->expert_calls ? node->expert_calls->breakers_open + node->expert_calls->copies_open : 0;
 	}
-	if (troubled > 0 || breakers > 0)
-		cl_line(stream, "ATTENTION: nodes with a problem: %zu, open circuit breakers: %u; see cadrectl status",
-			troubled, breakers);
+	if (troubled > 0)
+		cl_line(stream, "ATTENTION: %zu %s a problem; see cadrectl status", troubled,
+			cad_plural(troubled, "node has", "nodes have"));
+	print_breakers(stream, status);
 	if (r && !r->measuring)
 		cl_line(stream, "rebalance %llu, %s: %u of %u %s, %u in flight, %s of %s", (unsigned long long)r->id,
 			cl_rebalance_state_name(r->state), r->moves_done, r->moves,
@@ -149,9 +182,13 @@ static void print_expert(FILE *stream, const Cadre__V1__NodeStatus *node)
 
 static void print_router(FILE *stream, const Cadre__V1__NodeStatus *node)
 {
-	cl_line(stream, "%-24.24s %-4s %10.1f %10u %8u", node->id,
-		node->state == CADRE__V1__NODE_STATE__NODE_STATE_LIVE ? "live" : "dead", node->tokens_per_second,
-		node->sequences, node->queue);
+	static const Cadre__V1__RouterWork idle = CADRE__V1__ROUTER_WORK__INIT;
+	const Cadre__V1__RouterWork *work = node->router_work ? node->router_work : &idle;
+	double hedged = work->calls_per_second > 0 ? work->hedged_per_second / work->calls_per_second : 0;
+
+	cl_line(stream, "%-24.24s %-4s %10.1f %10u %8u %6.2f%% %8u", node->id,
+		node->state == CADRE__V1__NODE_STATE__NODE_STATE_LIVE ? "live" : "dead", work->tokens_per_second,
+		node->sequences, node->queue, 100 * hedged, open_of(node));
 }
 
 static size_t count_role(const Cadre__V1__ClusterStatus *status, Cadre__V1__Role role)
@@ -187,7 +224,8 @@ static void print_all(FILE *stream, const Cadre__V1__ClusterStatus *status, size
 	size_t routers = count_role(status, CADRE__V1__ROLE__ROLE_ROUTER),
 	       hottest = status->n_hottest < HOTTEST ? status->n_hottest : HOTTEST;
 	routers = lines < LINES_ANY && routers > ROUTERS ? ROUTERS : routers;
-	size_t taken = HEAD + TITLES + routers + hottest;
+	uint32_t open = count_open(status);
+	size_t taken = HEAD + TITLES + (open > BREAKERS ? BREAKERS + 1 : open) + routers + hottest;
 
 	if (status->n_nodes > 1)
 		qsort(status->nodes, status->n_nodes, sizeof *status->nodes, by_business);
@@ -198,7 +236,8 @@ static void print_all(FILE *stream, const Cadre__V1__ClusterStatus *status, size
 		"WAITING", "STEP");
 	print_nodes(stream, status, CADRE__V1__ROLE__ROLE_EXPERT,
 		lines > taken + EXPERTS_MIN ? lines - taken : EXPERTS_MIN);
-	cl_line(stream, "%-24s %-4s %10s %10s %8s", "ROUTER", "", "TOKENS/S", "SEQUENCES", "WAITING");
+	cl_line(stream, "%-24s %-4s %10s %10s %8s %7s %8s", "ROUTER", "", "TOKENS/S", "SEQUENCES", "WAITING", "HEDGED",
+		"BREAKERS");
 	print_nodes(stream, status, CADRE__V1__ROLE__ROLE_ROUTER, routers);
 	if (hottest > 0)
 		cl_line(stream, "HOTTEST EXPERTS of the last minute");
@@ -214,11 +253,12 @@ static json_t *to_json(const Cadre__V1__ClusterStatus *status)
 		const Cadre__V1__NodeStatus *node = status->nodes[i];
 		bool live = node->state == CADRE__V1__NODE_STATE__NODE_STATE_LIVE;
 		(void)json_array_append_new(nodes,
-			json_pack("{s:s, s:s, s:s, s:I, s:f, s:I, s:I, s:o}", "id", node->id, "role",
+			json_pack("{s:s, s:s, s:s, s:I, s:f, s:I, s:I, s:o, s:o*}", "id", node->id, "role",
 				node->role == CADRE__V1__ROLE__ROLE_EXPERT ? "expert" : "router", "state",
 				live ? "live" : "dead", "experts", (json_int_t)node->experts, "tokens_per_second",
 				node->tokens_per_second, "sequences", (json_int_t)node->sequences, "queue",
-				(json_int_t)node->queue, "work", cl_work_to_json(node->work)));
+				(json_int_t)node->queue, "work", cl_work_to_json(node), "expert_calls",
+				cl_calls_to_json(node->expert_calls)));
 	}
 	(void)json_object_set_new(object, "nodes", nodes);
 	cl_figures_to_json(status, object);

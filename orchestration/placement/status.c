@@ -19,6 +19,7 @@ struct pl_status {
 	Cadre__V1__NodeStatus *list[CAD_PROCESSES_MAX];
 	struct pl_reach_view reach[CAD_PROCESSES_MAX];
 	Cadre__V1__NodeWork work[CAD_PROCESSES_MAX];
+	Cadre__V1__RouterWork router_work[CAD_PROCESSES_MAX];
 	struct pl_calls_message calls[CAD_PROCESSES_MAX];
 	struct pl_status_telemetry telemetry;
 	struct pl_rebalance_message rebalance;
@@ -117,6 +118,8 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 		fill_reach(&made->nodes[message->n_nodes], &made->reach[slot]);
 		made->nodes[message->n_nodes].work = pl_status_telemetry_work(
 			source->telemetry, slot, source->now_ns, &made->work[message->n_nodes]);
+		made->nodes[message->n_nodes].router_work = pl_status_telemetry_router(
+			source->telemetry, slot, source->now_ns, &made->router_work[message->n_nodes]);
 		made->nodes[message->n_nodes].expert_calls =
 			pl_calls_write(&registry->nodes[slot].load.expert_calls, &made->calls[message->n_nodes]);
 		if (registry->nodes[slot].role == PL_ROLE_EXPERT)

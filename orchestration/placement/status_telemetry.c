@@ -128,6 +128,20 @@ Cadre__V1__NodeWork *pl_status_telemetry_work(
 	return message;
 }
 
+Cadre__V1__RouterWork *pl_status_telemetry_router(
+	const struct pl_telemetry *telemetry, uint32_t slot, uint64_t now_ns, Cadre__V1__RouterWork *message)
+{
+	struct pl_router_figures figures;
+
+	if (!pl_telemetry_router(telemetry, slot, before(now_ns, pl_telemetry_windows_s[0]), now_ns, &figures))
+		return NULL;
+	cadre__v1__router_work__init(message);
+	message->tokens_per_second = figures.tokens_per_second;
+	message->calls_per_second = figures.calls_per_second;
+	message->hedged_per_second = figures.hedged_per_second;
+	return message;
+}
+
 /* ---- metrics ---- */
 
 /* One line each: where in struct pl_figures, the metric's name, what it says. */

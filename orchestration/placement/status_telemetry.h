@@ -25,6 +25,9 @@ void pl_status_telemetry_fill(struct pl_status_telemetry *status, const struct p
 /* Of an expert node; NULL: it did nothing. */
 Cadre__V1__NodeWork *pl_status_telemetry_work(
 	const struct pl_telemetry *telemetry, uint32_t slot, uint64_t now_ns, Cadre__V1__NodeWork *message);
+/* Of a router; NULL: it routed nothing. */
+Cadre__V1__RouterWork *pl_status_telemetry_router(
+	const struct pl_telemetry *telemetry, uint32_t slot, uint64_t now_ns, Cadre__V1__RouterWork *message);
 
 /* NULL: no memory, or no registry. */
 struct pl_telemetry_metrics;

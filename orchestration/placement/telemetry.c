@@ -184,6 +184,8 @@ void pl_telemetry_routing(
 	wide[PL_R_LOST] += report->lost;
 	wide[PL_R_ROWS] += report->rows;
 	wide[PL_R_NODES] += report->nodes;
+	wide[PL_R_CALLS] += report->calls;
+	wide[PL_R_HEDGED] += report->hedged;
 	for (size_t i = 0; i < report->traffic_count; i++) {
 		wide[PL_R_SENT] += report->traffic[i].sent;
 		wide[PL_R_RECEIVED] += report->traffic[i].received;

@@ -52,7 +52,7 @@ struct pl_traffic {
 
 /* Of a router, since its last. */
 struct pl_routing_report {
-	uint64_t tokens, lost, rows, nodes;
+	uint64_t tokens, lost, rows, nodes, calls, hedged;
 	const struct pl_traffic *traffic;
 	size_t traffic_count;
 	double share;
@@ -110,6 +110,13 @@ struct pl_node_figures {
 };
 bool pl_telemetry_node(const struct pl_telemetry *telemetry, uint32_t slot, uint64_t from_ns, uint64_t to_ns,
 	struct pl_node_figures *figures);
+
+/* Of one router, in the same way. */
+struct pl_router_figures {
+	double tokens_per_second, calls_per_second, hedged_per_second;
+};
+bool pl_telemetry_router(const struct pl_telemetry *telemetry, uint32_t slot, uint64_t from_ns, uint64_t to_ns,
+	struct pl_router_figures *figures);
 
 /* The experts that got most pairs within the last minute, for their layers: at most `max`, the hottest
  * first. Returns how many; none where routing is only aggregated. */

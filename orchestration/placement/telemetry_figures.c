@@ -136,23 +136,51 @@ bool pl_telemetry_between(
 	return figures->rows > 0 || figures->load_max_over_mean > 0;
 }
 
-/* ---- one node ---- */
+/* ---- one process ---- */
+
+/* What a process counted; false: it did not report. */
+static bool since_of(const struct pl_telemetry *telemetry, uint32_t slot, enum pl_role role,
+	const struct window *window, double *since, uint32_t count)
+{
+	const struct pl_source *source = telemetry->sources[slot];
+	struct pl_totals begin, end;
+
+	if (!totals_between(source, role, window, &begin, &end) ||
+		strcmp(source->id, telemetry->options.registry->nodes[slot].id) != 0)
+		return false;
+	for (uint32_t i = 0; i < count; i++)
+		since[i] = (double)(end.wide[i] - begin.wide[i]);
+	return true;
+}
+
+bool pl_telemetry_router(const struct pl_telemetry *telemetry, uint32_t slot, uint64_t from_ns, uint64_t to_ns,
+	struct pl_router_figures *figures)
+{
+	struct window window;
+	double since[PL_R_TOTALS];
+
+	*figures = (struct pl_router_figures){ 0 };
+	if (!window_of(telemetry, from_ns, to_ns, &window) ||
+		!since_of(telemetry, slot, PL_ROLE_ROUTER, &window, since, PL_R_TOTALS))
+		return false;
+
+	figures->tokens_per_second = since[PL_R_TOKENS] / window.seconds;
+	figures->calls_per_second = since[PL_R_CALLS] / window.seconds;
+	figures->hedged_per_second = since[PL_R_HEDGED] / window.seconds;
+	return since[PL_R_TOKENS] + since[PL_R_CALLS] > 0;
+}
 
 bool pl_telemetry_node(const struct pl_telemetry *telemetry, uint32_t slot, uint64_t from_ns, uint64_t to_ns,
 	struct pl_node_figures *figures)
 {
 	struct window window;
-	struct pl_totals begin, end;
 	double since[PL_N_TOTALS];
 
 	*figures = (struct pl_node_figures){ 0 };
 	if (!window_of(telemetry, from_ns, to_ns, &window) ||
-		!totals_between(telemetry->sources[slot], PL_ROLE_EXPERT, &window, &begin, &end) ||
-		strcmp(telemetry->sources[slot]->id, telemetry->options.registry->nodes[slot].id) != 0)
+		!since_of(telemetry, slot, PL_ROLE_EXPERT, &window, since, PL_N_TOTALS))
 		return false;
 
-	for (uint32_t i = 0; i < PL_N_TOTALS; i++)
-		since[i] = (double)(end.wide[i] - begin.wide[i]);
 	double steps = since[PL_N_STEPS] > 0 ? since[PL_N_STEPS] : 1;
 	figures->rows_per_second = since[PL_N_ROWS] / window.seconds;
 	figures->pairs_per_second = since[PL_N_PAIRS] / window.seconds;

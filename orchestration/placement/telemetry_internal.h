@@ -16,6 +16,8 @@ enum {
 	PL_R_NODES,
 	PL_R_SENT,
 	PL_R_RECEIVED,
+	PL_R_CALLS,
+	PL_R_HEDGED,
 	PL_R_TOTALS,
 	/* of an expert node, wide */
 	PL_N_STEPS = 0,

@@ -18,11 +18,13 @@ static enum cad_status check_counts(
 	uint64_t tokens = message->tokens, lost = message->lost, rows = message->routed_rows,
 		 nodes = message->nodes_touched;
 
-	if (tokens > COUNT_MAX || lost > tokens || rows > COUNT_MAX || nodes > COUNT_MAX)
+	if (tokens > COUNT_MAX || lost > tokens || rows > COUNT_MAX || nodes > COUNT_MAX ||
+		message->calls > COUNT_MAX || message->calls_hedged > COUNT_MAX)
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"it counts %llu tokens, %llu of them lost, %llu rows and %llu nodes, which cannot be",
+			"it counts %llu tokens, %llu of them lost, %llu rows, %llu nodes and %llu calls, %llu of them hedged, which cannot be",
 			(unsigned long long)tokens, (unsigned long long)lost, (unsigned long long)rows,
-			(unsigned long long)nodes);
+			(unsigned long long)nodes, (unsigned long long)message->calls,
+			(unsigned long long)message->calls_hedged);
 	reported->tokens += tokens;
 	reported->accounted += lost + message->n_requests;
 	if (reported->accounted > reported->tokens)
@@ -129,6 +131,8 @@ enum cad_status pl_telemetry_take_routing(struct pl_telemetry *telemetry, uint64
 		.lost = message->lost,
 		.rows = message->routed_rows,
 		.nodes = message->nodes_touched,
+		.calls = message->calls,
+		.hedged = message->calls_hedged,
 		.traffic = traffic,
 		.traffic_count = find_nodes(o->registry, message, traffic),
 		.share = (double)message->share,

@@ -51,5 +51,6 @@ def test_whom_a_router_leaves_out_is_told():
         calls = until(lambda: (calls := expert_calls(cluster))['breakers'] and calls, 10)
         assert calls['breakers_open'] == len(calls['breakers']) and calls['breakers'][0]['copy'] is None
         text = cluster.command('status').stdout
+        assert 'router-0 leaves out expert-' in cluster.command('top', '--once').stdout
         assert 'leaves expert-' in text and 'while others have copies: 99 of 100 calls take up to' in text, text
         assert metric(router.http, 'cadre_router_breakers_opened_total') >= 1

@@ -114,6 +114,8 @@ def test_top_fits_the_screen(cluster):
     assert max(map(len, text.splitlines())) <= 80 and '\033' not in text
     assert all(name in text for name in ('expert-0', 'expert-1', 'expert-2', 'router-0', 'HOTTEST EXPERTS'))
     top = cluster.operate('top', '--once')
+    work = next(n['work'] for n in top['nodes'] if n['id'] == 'router-0')
+    assert work['tokens_per_second'] > 0 and work['calls_per_second'] > work['hedged_per_second'] >= 0
     assert {n['id'] for n in top['nodes']} == {'expert-0', 'expert-1', 'expert-2', 'router-0', 'router-1'} and top['hottest']
     assert 'give --once' in cluster.command('top', '-o', 'json', code=2).stderr
 

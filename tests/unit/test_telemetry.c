@@ -322,6 +322,27 @@ static void test_load_is_over_all_live_nodes(void **state)
 	assert_false(pl_telemetry_node(world->telemetry, NODE + 2, at(0), at(10), &node));
 }
 
+/* However unevenly its reports come. */
+static void test_what_a_router_did(void **state)
+{
+	struct world *world = *state;
+	struct pl_router_figures router;
+	Cadre__V1__RoutingReport report = report_of(world, 30, 0);
+
+	report.calls = 200;
+	report.calls_hedged = 3;
+	assert_false(pl_telemetry_router(world->telemetry, ROUTER, at(0), at(10), &router));
+	take(world, 4, &report);
+	take(world, 4.1, &report);
+	take(world, 9, &report);
+	assert_true(pl_telemetry_router(world->telemetry, ROUTER, at(0), at(10), &router));
+	assert_true(router.tokens_per_second == 9);
+	assert_true(router.calls_per_second == 60);
+	assert_true(router.hedged_per_second == 0.9);
+	assert_false(pl_telemetry_router(world->telemetry, ROUTER, at(10), at(20), &router));
+	assert_false(pl_telemetry_router(world->telemetry, NODE, at(0), at(10), &router));
+}
+
 static void test_the_hottest_experts_of_the_last_minute(void **state)
 {
 	struct world *world = *state;
@@ -520,6 +541,10 @@ static void test_reports_that_cannot_be_are_refused(void **state)
 	refuse(world, SESSION, &report, "it samples 5 of 4 tokens");
 	report.lost = 5;
 	refuse(world, SESSION, &report, "it counts 4 tokens, 5 of them lost");
+	report.lost = 0;
+	report.calls_hedged = UINT64_MAX;
+	refuse(world, SESSION, &report, "calls, 18446744073709551615 of them hedged, which cannot be");
+	report.calls_hedged = 0;
 	report = report_of(world, 4, 4);
 	report.tokens = UINT64_MAX;
 	refuse(world, SESSION, &report, "which cannot be");
@@ -570,6 +595,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_tokens_are_kept_for_plans, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_requests_of_two_routers_stay_apart, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_load_is_over_all_live_nodes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_what_a_router_did, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_the_hottest_experts_of_the_last_minute, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_traffic_of_the_last_minute, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_traffic_is_bounded, setup, teardown),
