@@ -56,8 +56,16 @@ static enum cad_status create_settings(
 
 	enum cad_status status = kn_quantum_table(em->queue, em->model, options->weights, options->wire, quanta, error);
 	if (status == CAD_OK)
-		status = cad_settings_init(
-			&em->settings, CAD_PROFILE_F32, options->wire, options->weights, quanta, layers, error);
+		status = cad_settings_init(&em->settings,
+			&(struct cad_settings){
+				.profile = CAD_PROFILE_F32,
+				.wire = options->wire,
+				.weights = options->weights,
+				.kv = options->kv,
+				.layers = layers,
+				.quanta = quanta,
+			},
+			error);
 	free(quanta);
 
 	return status;
@@ -211,6 +219,7 @@ static enum cad_status create(struct em_embedded *em, const struct em_options *o
 	router.device = em->device;
 	router.queue = em->queue;
 	router.weights = options->weights;
+	router.kv = options->kv;
 	router.wire = options->wire;
 	router.quanta = em->settings.quanta;
 

@@ -22,6 +22,7 @@ struct em_options {
 	enum kn_isa isa;
 	unsigned threads; /* 0: kn_threads_default() */
 	enum cad_weights weights;
+	enum cad_kv kv;
 	enum cadre_row_type wire;
 	uint32_t nodes;                  /* 0: 1 */
 	uint64_t placement_seed;         /* 0: experts in contiguous blocks; else shuffled by this seed */

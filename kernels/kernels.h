@@ -113,9 +113,11 @@ struct kn_expert {
 
 /* ---- the KV cache ---- */
 
-/* Pages of 32 keys and values for every layer, f32. A page belongs to one sequence, whose page
- * table says which pages hold its keys 0 .. 31, 32 .. 63 and so on. Sizes are multiples of 4. */
+/* Pages of 32 keys and values for every layer, as f32 or rounded to bf16 (to nearest even). A page
+ * belongs to one sequence, whose page table says which pages hold its keys 0 .. 31, 32 .. 63 and so
+ * on. Sizes are multiples of 4. */
 struct kn_kv {
+	enum cad_kv type;
 	size_t layers, pages, kv_heads, key_size, value_size;
 	uint64_t bytes;
 	void *own;
@@ -192,7 +194,8 @@ struct kn_rope {
 	const float *table; /* from kn_rope_table */
 };
 
-/* Writes row r's key and value at position positions[r] of its sequence. */
+/* Writes row r's key and value at position positions[r] of its sequence, rounded as the cache keeps
+ * them. */
 struct kn_kv_write {
 	const struct kn_kv *kv;
 	size_t layer, rows;
@@ -204,7 +207,7 @@ struct kn_kv_write {
 
 /*
  * Row r with its `heads` queries sees the keys begin[r] .. end[r] - 1 of its sequence, begin < end.
- * Query head h uses KV head h / (heads / kv_heads).
+ * Query head h uses KV head h / (heads / kv_heads). K and V are what the cache keeps, widened to f32.
  * Chunk c holds keys 512c .. 512c + 511; only chunks and pages that meet [begin, end) are visited,
  * and only keys inside it take part.
  * In a chunk, per page in order: s[j] = (chain of fma over d of q[d] * K[d][j]) * scale; m' =

@@ -105,3 +105,18 @@ uint64_t kn_router_bytes(const struct kn_device *device, const struct cad_model 
 		bytes += layer_bytes(device, model, layer, weights);
 	return bytes;
 }
+
+uint64_t kn_kv_token_bytes(const struct kn_device *device, const struct cad_model_spec *spec, enum cad_kv type)
+{
+	const struct cad_attention_spec *a = &spec->attention;
+	bool latent = a->kind == CAD_ATTENTION_LATENT;
+	struct kn_kv page = {
+		.type = type,
+		.layers = spec->layers_count,
+		.pages = 1,
+		.kv_heads = latent ? 1 : a->kv_heads,
+		.key_size = latent ? a->kv_rank + a->rope_size : a->head_size,
+		.value_size = latent ? 0 : a->value_size,
+	};
+	return device->ops->kv_bytes(device, &page) / KN_PAGE_KEYS;
+}

@@ -24,5 +24,7 @@ struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t
 uint64_t kn_expert_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights);
 /* Bytes of all that a router packs: everything but routed experts. */
 uint64_t kn_router_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights);
+/* Bytes of one position in a router's KV cache. */
+uint64_t kn_kv_token_bytes(const struct kn_device *device, const struct cad_model_spec *spec, enum cad_kv type);
 
 #endif

@@ -609,7 +609,7 @@ enum cad_status rt_engine_create(
 		status = create_exchange(engine, error);
 	if (status == CAD_OK)
 		status = rt_kv_cache_init(
-			&engine->cache, o->device, o->queue, engine->spec, o->kv_bytes, o->sequences_max, error);
+			&engine->cache, o->device, o->queue, engine->spec, o->kv, o->kv_bytes, o->sequences_max, error);
 	if (status == CAD_OK)
 		status = create_step(engine, error);
 

@@ -38,6 +38,7 @@ struct rt_engine_options {
 	struct kn_device *device;      /* borrowed */
 	struct kn_queue *queue;        /* borrowed; used by the engine's thread only */
 	enum cad_weights weights;
+	enum cad_kv kv;
 	enum cadre_row_type wire;
 	const float *quanta; /* [layers]; copied */
 	/* identity, secret, clock; the engine fills limits, sizes and callbacks */

@@ -44,6 +44,7 @@ struct options {
 	double step_stretch, capacity_factor, hedge_max;
 	enum rt_absent_policy absent_experts;
 	enum cad_weights weights;
+	enum cad_kv kv;
 	enum cadre_row_type wire;
 };
 
@@ -105,6 +106,8 @@ static const struct cad_option table[] = {
 		"what happens to a row whose expert no node holds, on a router that was ready once; wait: for the next map; fail: its request ends with UNAVAILABLE; renormalise: the weights of the experts that are left share its weight, which the answer tells"),
 	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", cad_weights_choices,
 		"with --local-experts; f32: as stored, lossless; bf16: rounded"),
+	CAD_OPTION_ENUM(struct options, kv, "kv", "f32", cad_kv_choices,
+		"with --local-experts: how keys and values are kept; f32: as computed; bf16: rounded, in half the memory"),
 	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", cad_wire_choices,
 		"with --local-experts: how rows go to the experts"),
 };
@@ -244,6 +247,7 @@ static enum cad_status create_embedded(struct program *p, struct cad_error *erro
 		.isa = p->options.isa,
 		.threads = p->threads,
 		.weights = p->options.weights,
+		.kv = p->options.kv,
 		.wire = p->options.wire,
 	};
 
@@ -319,6 +323,7 @@ static enum cad_status create_engine(struct program *p, struct cad_error *error)
 	options.device = p->device;
 	options.queue = p->queue;
 	options.weights = settings->weights;
+	options.kv = settings->kv;
 	options.wire = settings->wire;
 	options.quanta = settings->quanta;
 	options.transport_create = create_ucx;

@@ -15,6 +15,7 @@ const struct cad_choice cad_wire_choices[] = { { "fix16", CADRE_ROW_FIX16 }, { "
 	{ "f32", CADRE_ROW_F32 }, { NULL, 0 } };
 const struct cad_choice cad_weights_choices[] = { { "f32", CAD_WEIGHTS_AS_IS }, { "bf16", CAD_WEIGHTS_BF16 },
 	{ NULL, 0 } };
+const struct cad_choice cad_kv_choices[] = { { "f32", CAD_KV_F32 }, { "bf16", CAD_KV_BF16 }, { NULL, 0 } };
 static const struct cad_choice profile_choices[] = { { "f32", CAD_PROFILE_F32 }, { NULL, 0 } };
 
 static const char *name_of(const struct cad_choice *choice, uint32_t value)
@@ -37,6 +38,7 @@ static enum cad_status value_of(const struct cad_choice *choice, const char *nam
 const char *cad_profile_name(enum cad_profile profile) { return name_of(profile_choices, profile); }
 const char *cad_wire_name(enum cadre_row_type wire) { return name_of(cad_wire_choices, wire); }
 const char *cad_weights_name(enum cad_weights weights) { return name_of(cad_weights_choices, weights); }
+const char *cad_kv_name(enum cad_kv kv) { return name_of(cad_kv_choices, kv); }
 enum cad_status cad_profile_parse(const char *name, enum cad_profile *profile)
 {
 	return value_of(profile_choices, name, profile);
@@ -49,6 +51,7 @@ enum cad_status cad_weights_parse(const char *name, enum cad_weights *weights)
 {
 	return value_of(cad_weights_choices, name, weights);
 }
+enum cad_status cad_kv_parse(const char *name, enum cad_kv *kv) { return value_of(cad_kv_choices, name, kv); }
 
 static bool is_quantum(float value)
 {
@@ -56,27 +59,24 @@ static bool is_quantum(float value)
 	return value == 0 || (value >= FLT_MIN && isfinite(value) && frexpf(value, &exponent) == 0.5f);
 }
 
-enum cad_status cad_settings_init(struct cad_settings *settings, enum cad_profile profile, enum cadre_row_type wire,
-	enum cad_weights weights, const float *quanta, uint32_t layers, struct cad_error *error)
+enum cad_status cad_settings_init(
+	struct cad_settings *settings, const struct cad_settings *from, struct cad_error *error)
 {
+	uint32_t layers = from->layers;
 	if (layers == 0 || layers > CAD_LAYERS_MAX)
 		return cad_error_set(error, CAD_ERR_INVALID, "the quantum table has %u layers; a model has 1 to %d",
 			layers, CAD_LAYERS_MAX);
 	for (uint32_t i = 0; i < layers; i++)
-		if (!is_quantum(quanta[i]))
+		if (!is_quantum(from->quanta[i]))
 			return cad_error_set(error, CAD_ERR_INVALID,
-				"the quantum of layer %u is %g, which is not a power of two", i, (double)quanta[i]);
+				"the quantum of layer %u is %g, which is not a power of two", i,
+				(double)from->quanta[i]);
 	float *copy = malloc(layers * sizeof *copy);
 	if (!copy)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for a quantum table of %u layers", layers);
-	memcpy(copy, quanta, layers * sizeof *copy);
-	*settings = (struct cad_settings){
-		.profile = profile,
-		.wire = wire,
-		.weights = weights,
-		.layers = layers,
-		.quanta = copy,
-	};
+	memcpy(copy, from->quanta, layers * sizeof *copy);
+	*settings = *from;
+	settings->quanta = copy;
 
 	return CAD_OK;
 }
@@ -96,9 +96,9 @@ void cad_settings_text(const struct cad_settings *settings, char text[CADRE_TEXT
 {
 	char table[33];
 	hex_of(XXH3_128bits(settings->quanta, settings->layers * sizeof *settings->quanta), table);
-	snprintf(text, CADRE_TEXT_BYTES, "profile=%s wire=%s weights=%s quanta=%u:%.8s",
+	snprintf(text, CADRE_TEXT_BYTES, "profile=%s wire=%s weights=%s kv=%s quanta=%u:%.8s",
 		cad_profile_name(settings->profile), cad_wire_name(settings->wire), cad_weights_name(settings->weights),
-		settings->layers, table);
+		cad_kv_name(settings->kv), settings->layers, table);
 }
 
 /* Over names, not numbers, so that a reordered enum changes nothing; the table as little-endian
@@ -106,9 +106,10 @@ void cad_settings_text(const struct cad_settings *settings, char text[CADRE_TEXT
 void cad_settings_fingerprint(const struct cad_settings *settings, char hex[33])
 {
 	char head[CADRE_TEXT_BYTES];
-	int length = snprintf(head, sizeof head, "cadre settings 1\nprofile=%s\nwire=%s\nweights=%s\nlayers=%u\n",
-		cad_profile_name(settings->profile), cad_wire_name(settings->wire), cad_weights_name(settings->weights),
-		settings->layers);
+	int length =
+		snprintf(head, sizeof head, "cadre settings 1\nprofile=%s\nwire=%s\nweights=%s\nkv=%s\nlayers=%u\n",
+			cad_profile_name(settings->profile), cad_wire_name(settings->wire),
+			cad_weights_name(settings->weights), cad_kv_name(settings->kv), settings->layers);
 	XXH3_state_t state;
 
 	XXH3_128bits_reset(&state);

@@ -15,6 +15,7 @@ void cad_settings_to_proto(
 	message->profile = (char *)cad_profile_name(settings->profile);
 	message->wire = (char *)cad_wire_name(settings->wire);
 	message->weights = (char *)cad_weights_name(settings->weights);
+	message->kv = (char *)cad_kv_name(settings->kv);
 	message->n_quanta = settings->layers;
 	message->quanta = settings->quanta;
 	message->fingerprint = storage->fingerprint;
@@ -24,31 +25,30 @@ void cad_settings_to_proto(
 enum cad_status cad_settings_from_proto(
 	const Cadre__V1__Settings *message, struct cad_settings *settings, struct cad_error *error)
 {
-	enum cad_profile profile;
-	enum cadre_row_type wire;
-	enum cad_weights weights;
+	struct cad_settings said = { .layers = (uint32_t)message->n_quanta, .quanta = message->quanta }, made;
 
 	/* a placement service of an earlier release would let this process join, and nobody reach it */
 	if (message->exchange_version != CADRE_WIRE_VERSION)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
 			"the placement service belongs to a release with version %u of the token exchange, and this program speaks version %d: run the same release everywhere",
 			message->exchange_version ? message->exchange_version : 1, CADRE_WIRE_VERSION);
-	if (cad_profile_parse(message->profile, &profile) != CAD_OK)
+	if (cad_profile_parse(message->profile, &said.profile) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the cluster uses the numerics profile '%s', which this program does not know",
 			message->profile);
-	if (cad_wire_parse(message->wire, &wire) != CAD_OK)
+	if (cad_wire_parse(message->wire, &said.wire) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the cluster uses the wire '%s', which this program does not know", message->wire);
-	if (cad_weights_parse(message->weights, &weights) != CAD_OK)
+	if (cad_weights_parse(message->weights, &said.weights) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the cluster keeps weights as '%s', which this program does not know", message->weights);
+	if (cad_kv_parse(message->kv, &said.kv) != CAD_OK)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the cluster keeps keys and values as '%s', which this program does not know", message->kv);
 	if (message->n_quanta > CAD_LAYERS_MAX)
 		return cad_error_set(error, CAD_ERR_INVALID, "the quantum table has %zu layers; a model has at most %d",
 			message->n_quanta, CAD_LAYERS_MAX);
-	struct cad_settings made;
-	enum cad_status status =
-		cad_settings_init(&made, profile, wire, weights, message->quanta, (uint32_t)message->n_quanta, error);
+	enum cad_status status = cad_settings_init(&made, &said, error);
 	if (status != CAD_OK)
 		return status;
 	char fingerprint[33];

@@ -9,19 +9,15 @@ struct cad_model_needs cad_model_needs(const struct cad_model *model, uint32_t n
 {
 	CAD_ASSERT(nodes >= 1);
 	const struct cad_model_spec *spec = cad_model_spec(model);
-	const struct cad_attention_spec *a = &spec->attention;
 	struct cad_model_sizes sizes = cad_model_sizes(model);
 	uint32_t total = cad_model_spec_moe_layers(spec) * spec->gate.experts;
 	uint32_t each = total / nodes + (total % nodes != 0);
-	uint64_t kv_elements = a->kind == CAD_ATTENTION_LATENT ? a->kv_rank + a->rope_size
-							       : (uint64_t)a->kv_heads * (a->head_size + a->value_size);
 	return (struct cad_model_needs){
 		.nodes = nodes,
 		.experts_total = total,
 		.experts_per_node = each,
 		.bytes_per_node = each * sizes.expert,
 		.router_bytes = sizes.router,
-		.kv_bytes_per_token = kv_elements * sizeof(float) * spec->layers_count,
 	};
 }
 
@@ -114,7 +110,7 @@ static void print_needs(const struct cad_model *model, const struct cad_model_pa
 
 	fprintf(stream, "each router      %12s  %12s  ", bytes_text(needs->router_bytes, stored),
 		bytes_text(packed->router, held));
-	fprintf(stream, "and %s of KV cache per token\n", bytes_text(needs->kv_bytes_per_token, held));
+	fprintf(stream, "and %s of KV cache per token (--kv %s)\n", bytes_text(packed->kv_per_token, held), packed->kv);
 }
 
 static void print_table(const struct cad_model *model, const struct cad_model_packed *packed,
@@ -179,7 +175,7 @@ static json_t *make_json(
 	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:b, s:o,"
 			 " s:{s:i, s:i, s:i, s:i, s:i}, s:{s:s, s:f, s:i}, s:{s:i, s:i, s:i, s:b, s:i}, s:i, s:i,"
 			 " s:{s:o, s:o}, s:{s:o, s:o, s:o, s:o}, s:{s:i, s:i, s:i, s:o, s:o, s:o},"
-			 " s:{s:s, s:o, s:o, s:o, s:o}}",
+			 " s:{s:s, s:s, s:o, s:o, s:o, s:o}}",
 		"directory", cad_model_directory(model), "architecture", spec->architecture, "dtype",
 		cad_dtype_name(spec->dtype), "fingerprint", fingerprint, "layers", (int)spec->layers_count,
 		"moe_layers", (int)cad_model_spec_moe_layers(spec), "hidden", (int)spec->hidden, "vocab",
@@ -195,8 +191,9 @@ static json_t *make_json(
 		json_bytes(sizes.files), "needs", "nodes", (int)needs->nodes, "experts_total",
 		(int)needs->experts_total, "experts_per_node", (int)needs->experts_per_node, "bytes_per_node",
 		json_bytes(needs->bytes_per_node), "router_bytes", json_bytes(needs->router_bytes),
-		"kv_bytes_per_token", json_bytes(needs->kv_bytes_per_token), "memory", "weights", packed->weights,
-		"expert", json_bytes(packed->expert), "layer", json_bytes(packed->expert * spec->gate.experts), "node",
+		"kv_bytes_per_token", json_bytes(packed->kv_per_token), "memory", "weights", packed->weights, "kv",
+		packed->kv, "expert", json_bytes(packed->expert), "layer",
+		json_bytes(packed->expert * spec->gate.experts), "node",
 		json_bytes(packed->expert * needs->experts_per_node), "router", json_bytes(packed->router));
 }
 

@@ -16,7 +16,9 @@
  * layer knows no device, so the caller asks it (kernels/source.h). */
 struct cad_model_packed {
 	const char *weights;     /* the setting: "f32", "bf16" */
+	const char *kv;          /* the setting: "f32", "bf16" */
 	uint64_t expert, router; /* one routed expert; a router's weights */
+	uint64_t kv_per_token;   /* on a router */
 };
 
 /* What a cluster holds: sizes in bytes as stored in the checkpoint. */
@@ -25,8 +27,7 @@ struct cad_model_needs {
 	uint32_t experts_total;    /* routed experts of all layers */
 	uint32_t experts_per_node; /* at most, when they are spread evenly, with one copy of each */
 	uint64_t bytes_per_node;
-	uint64_t router_bytes;       /* each router: everything but routed experts */
-	uint64_t kv_bytes_per_token; /* on a router, with KV in f32 */
+	uint64_t router_bytes; /* each router: everything but routed experts */
 };
 struct cad_model_needs cad_model_needs(const struct cad_model *model, uint32_t nodes); /* nodes >= 1 */
 

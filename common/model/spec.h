@@ -29,6 +29,8 @@ enum {
 /* How weights are kept: as the checkpoint has them (bf16 stays bf16, f16 and f32 become f32: no
  * value changes), or rounded to bf16, to nearest even. */
 enum cad_weights { CAD_WEIGHTS_AS_IS, CAD_WEIGHTS_BF16 };
+/* How the KV cache keeps keys and values: as they were computed, or rounded. */
+enum cad_kv { CAD_KV_F32, CAD_KV_BF16 };
 /* In which numbers, and in which order, sums are made. */
 enum cad_profile { CAD_PROFILE_F32 };
 

@@ -11,6 +11,7 @@
  */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/vector_exp.h"
+#include "kernels/image.h"
 
 struct attend_run {
 	const struct kn_attend *a;
@@ -117,14 +118,17 @@ static void block_chunk(
 		memset(b->out[i], 0, kn_round_up(b->value_size, 32) * sizeof *b->out[i]);
 	}
 
-	size_t k_offset = place->kv_head * kv->key_size * KN_PAGE_KEYS,
-	       v_offset = (kv->kv_heads * kv->key_size + place->kv_head * kv->value_size) * KN_PAGE_KEYS;
 	for (size_t key = begin; key < end; key += KN_PAGE_KEYS) {
-		const float *page = kn_kv_page(kv, run->a->layer, table[key / KN_PAGE_KEYS]);
-		const float *next = key + KN_PAGE_KEYS < keys.end
-			? kn_kv_page(kv, run->a->layer, table[key / KN_PAGE_KEYS + 1])
-			: page;
-		run->form->attend_page(b, page + k_offset, page + v_offset, (uint32_t)key, next + k_offset);
+		size_t next = key + KN_PAGE_KEYS < keys.end ? key + KN_PAGE_KEYS : key;
+		const uint8_t *k = kn_kv_part(kv, run->a->layer, table[key / KN_PAGE_KEYS], place->kv_head);
+		struct kn_attend_page page = {
+			.type = kv->type,
+			.k = k,
+			.v = k + kv->key_size * KN_PAGE_KEYS * kn_kv_element_bytes(kv->type),
+			.next = kn_kv_part(kv, run->a->layer, table[next / KN_PAGE_KEYS], place->kv_head),
+			.first = (uint32_t)key,
+		};
+		run->form->attend_page(b, &page);
 	}
 }
 
@@ -289,6 +293,16 @@ struct kv_run {
 	size_t jobs;
 };
 
+/* out[i * stride] = x[i], i < n, as the cache keeps it. */
+static void kv_store(enum cad_kv type, const float *x, size_t n, uint8_t *out, size_t stride)
+{
+	for (size_t i = 0; i < n; i++)
+		if (type == CAD_KV_F32)
+			((float *)out)[i * stride] = x[i];
+		else
+			((uint16_t *)out)[i * stride] = kn_bf16_of(x[i]);
+}
+
 static void kv_write_job(void *context, size_t job, unsigned thread)
 {
 	(void)thread;
@@ -296,20 +310,19 @@ static void kv_write_job(void *context, size_t job, unsigned thread)
 	const struct kn_kv_write *a = run->a;
 	const struct kn_kv *kv = a->kv;
 	size_t begin = kn_cpu_range_begin(a->rows, run->jobs, job),
-	       end = kn_cpu_range_begin(a->rows, run->jobs, job + 1);
+	       end = kn_cpu_range_begin(a->rows, run->jobs, job + 1), bytes = kn_kv_element_bytes(kv->type);
 
 	/* heads outside: the rows of a prompt then fill one head's page while it is in the first
 	 * cache */
 	for (size_t h = 0; h < kv->kv_heads; h++)
 		for (size_t r = begin; r < end; r++) {
 			size_t position = (size_t)a->positions[r], slot = position % KN_PAGE_KEYS;
-			float *page = kn_kv_page(kv, a->layer, kn_page_table(&a->tables, r)[position / KN_PAGE_KEYS]);
-			float *k = page + h * kv->key_size * KN_PAGE_KEYS + slot;
-			for (size_t d = 0; d < kv->key_size; d++)
-				k[d * KN_PAGE_KEYS] = a->k[r * a->ldk + h * kv->key_size + d];
-			float *v = page + kv->kv_heads * kv->key_size * KN_PAGE_KEYS +
-				(h * KN_PAGE_KEYS + slot) * kv->value_size;
-			memcpy(v, a->v + r * a->ldv + h * kv->value_size, kv->value_size * sizeof *v);
+			uint8_t *part =
+				kn_kv_part(kv, a->layer, kn_page_table(&a->tables, r)[position / KN_PAGE_KEYS], h);
+			kv_store(kv->type, a->k + r * a->ldk + h * kv->key_size, kv->key_size, part + slot * bytes,
+				KN_PAGE_KEYS);
+			kv_store(kv->type, a->v + r * a->ldv + h * kv->value_size, kv->value_size,
+				part + (kv->key_size * KN_PAGE_KEYS + slot * kv->value_size) * bytes, 1);
 		}
 }
 

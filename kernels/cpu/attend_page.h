@@ -2,12 +2,12 @@
 /*
  * One page for a block of queries, tile by tile: what avx2_attend.c and avx512_attend.c share. The
  * includer defines, before it includes this:
- *   page_scores(b, query, count, k, v, s)               s[r] = 32 sums of products of queries query
- *                                                       .. query + count - 1, not scaled; may fetch
- *                                                       v ahead
- *   row_softmax(s, lo, hi, scale, &m, &l, p)            -> alpha; p[j] of the keys lo .. hi - 1
- *   page_values(b, query, count, v, lo, hi, p, alpha, next)   out = out * alpha, then the chain
- *       over keys lo .. hi - 1; may fetch next ahead
+ *   page_scores(type, b, query, count, page, s)   s[r] = 32 sums of products of queries query ..
+ *                                                 query + count - 1, not scaled; fetches the values
+ *   row_softmax(s, lo, hi, scale, &m, &l, p)      -> alpha; p[j] of the keys lo .. hi - 1
+ *   page_values(type, b, query, count, page, lo, hi, p, alpha)   out = out * alpha, then the chain
+ *       over keys lo .. hi - 1; fetches the next page's keys
+ * `type` is the page's, as a constant.
  * Rows of a tile need not see the same keys: the keys that all see go through the tile, what stands
  * before and after goes row by row, ascending.
  */
@@ -20,17 +20,18 @@ struct kn_attend_tile {
 	size_t lo[KN_ATTEND_TILE], hi[KN_ATTEND_TILE];
 };
 
-static inline void attend_tile_rows(struct kn_attend_block *b, size_t query, struct kn_attend_tile *t, size_t r,
-	const float *v, size_t lo, size_t hi, const float *next)
+KN_TILE void attend_tile_row(const enum cad_kv type, struct kn_attend_block *b, size_t query, struct kn_attend_tile *t,
+	size_t r, const struct kn_attend_page *page, size_t lo, size_t hi)
 {
-	page_values(b, query + r, 1, v, lo, hi, &t->p[r], &t->alpha[r], next);
+	page_values(type, b, query + r, 1, page, lo, hi, &t->p[r], &t->alpha[r]);
 	t->alpha[r] = 1.0f;
 }
 
-static inline void attend_page_tile(struct kn_attend_block *b, size_t query, size_t count, const float *k,
-	const float *v, uint32_t first, const float *next)
+KN_TILE void attend_page_tile(const enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count,
+	const struct kn_attend_page *page)
 {
 	struct kn_attend_tile t;
+	uint32_t first = page->first;
 	size_t lo = 0, hi = KN_PAGE_KEYS, meet = 0;
 
 	for (size_t r = 0; r < count; r++) {
@@ -44,7 +45,7 @@ static inline void attend_page_tile(struct kn_attend_block *b, size_t query, siz
 
 	if (meet == 0)
 		return;
-	page_scores(b, query, count, k, v, t.s);
+	page_scores(type, b, query, count, page, t.s);
 	for (size_t r = 0; r < count; r++)
 		if (t.lo[r] < t.hi[r])
 			t.alpha[r] = row_softmax(
@@ -53,26 +54,43 @@ static inline void attend_page_tile(struct kn_attend_block *b, size_t query, siz
 	for (size_t r = 0; r < count; r++) {
 		size_t end = together ? lo : t.hi[r];
 		if (t.lo[r] < end)
-			attend_tile_rows(b, query, &t, r, v, t.lo[r], end, next);
+			attend_tile_row(type, b, query, &t, r, page, t.lo[r], end);
 	}
 
 	if (!together)
 		return;
-	page_values(b, query, count, v, lo, hi, t.p, t.alpha, next);
+	page_values(type, b, query, count, page, lo, hi, t.p, t.alpha);
 
 	for (size_t r = 0; r < count; r++) {
 		t.alpha[r] = 1.0f;
 		if (hi < t.hi[r])
-			attend_tile_rows(b, query, &t, r, v, hi, t.hi[r], next);
+			attend_tile_row(type, b, query, &t, r, page, hi, t.hi[r]);
 	}
 }
 
-static inline void attend_page_block(
-	struct kn_attend_block *b, const float *k, const float *v, uint32_t first, const float *next)
+KN_TILE void attend_page_block(const enum cad_kv type, struct kn_attend_block *b, const struct kn_attend_page *page)
 {
 	for (size_t query = 0; query < b->count; query += KN_ATTEND_TILE) {
 		size_t count = b->count - query < KN_ATTEND_TILE ? b->count - query : KN_ATTEND_TILE;
-		attend_page_tile(b, query, count, k, v, first, next);
+		attend_page_tile(type, b, query, count, page);
+	}
+}
+
+static void attend_page_f32(struct kn_attend_block *b, const struct kn_attend_page *page)
+{
+	attend_page_block(CAD_KV_F32, b, page);
+}
+
+static void attend_page_bf16(struct kn_attend_block *b, const struct kn_attend_page *page)
+{
+	attend_page_block(CAD_KV_BF16, b, page);
+}
+
+static void attend_page_of(struct kn_attend_block *b, const struct kn_attend_page *page)
+{
+	switch (page->type) {
+	case CAD_KV_F32: attend_page_f32(b, page); break;
+	case CAD_KV_BF16: attend_page_bf16(b, page); break;
 	}
 }
 

@@ -7,8 +7,43 @@
 
 enum { HALF = KN_ATTEND_TILE / 2 };
 
-KN_TILE void tile_scores(
-	const size_t mr, const float *q, size_t size, const float *k, const float *v, float s[][KN_PAGE_KEYS])
+/* Elements i .. i + 7 of what the cache keeps, as f32. */
+KN_TILE __m256 widen(const enum cad_kv type, const uint8_t *x, size_t i)
+{
+	if (type == CAD_KV_F32)
+		return _mm256_loadu_ps((const float *)x + i);
+	__m128i half = _mm_loadu_si128((const __m128i *)((const uint16_t *)x + i));
+	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+
+/* For widen_some: the first `count` of eight, a multiple of 4 or any number from 8 on. bf16 is read by fours. */
+KN_TILE __m256i lanes_below(const enum cad_kv type, int count)
+{
+	if (type == CAD_KV_F32)
+		return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+	return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 4, 8, 12));
+}
+
+/* Those of them that `has` names; nothing else is read. */
+KN_TILE __m256 widen_some(const enum cad_kv type, const uint8_t *x, size_t i, __m256i has)
+{
+	if (type == CAD_KV_F32)
+		return _mm256_maskload_ps((const float *)x + i, has);
+	__m128i half = _mm_maskload_epi64((const void *)((const uint16_t *)x + i), _mm256_castsi256_si128(has));
+	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+
+/* The lines of 32 elements. */
+KN_TILE void fetch(const enum cad_kv type, const uint8_t *x, size_t i)
+{
+	const char *at = (const char *)x + i * kn_kv_element_bytes(type);
+	_mm_prefetch(at, _MM_HINT_T0);
+	if (type == CAD_KV_F32)
+		_mm_prefetch(at + 64, _MM_HINT_T0);
+}
+
+KN_TILE void tile_scores(const enum cad_kv type, const size_t mr, const float *q, size_t size,
+	const struct kn_attend_page *page, float s[][KN_PAGE_KEYS])
 {
 	__m256 acc[HALF][4];
 	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
@@ -16,13 +51,12 @@ KN_TILE void tile_scores(
 			acc[r][i] = _mm256_setzero_ps();
 
 	for (size_t d = 0; d < size; d++) {
-		_mm_prefetch((const char *)(v + d * KN_PAGE_KEYS), _MM_HINT_T0);
-		_mm_prefetch((const char *)(v + d * KN_PAGE_KEYS + 16), _MM_HINT_T0);
+		fetch(type, page->v, d * KN_PAGE_KEYS);
 		__m256 x[HALF];
 		KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 			x[r] = _mm256_set1_ps(q[d * KN_ATTEND_TILE + r]);
 		KN_UNROLL_FOR (size_t i = 0; i < 4; i++) {
-			__m256 in = _mm256_loadu_ps(k + d * KN_PAGE_KEYS + i * 8);
+			__m256 in = widen(type, page->k, d * KN_PAGE_KEYS + i * 8);
 			KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 				acc[r][i] = _mm256_fmadd_ps(x[r], in, acc[r][i]);
 		}
@@ -33,15 +67,15 @@ KN_TILE void tile_scores(
 			_mm256_store_ps(s[r] + i * 8, acc[r][i]);
 }
 
-static void page_scores(
-	struct kn_attend_block *b, size_t query, size_t count, const float *k, const float *v, float s[][KN_PAGE_KEYS])
+KN_TILE void page_scores(const enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count,
+	const struct kn_attend_page *page, float s[][KN_PAGE_KEYS])
 {
 	for (size_t r = 0; r < count; r += HALF) {
 		const float *q = kn_attend_q(b, query + r, 0);
 		switch (count - r) {
-		case 1: tile_scores(1, q, b->key_size, k, v, s + r); break;
-		case 2: tile_scores(2, q, b->key_size, k, v, s + r); break;
-		default: tile_scores(3, q, b->key_size, k, v, s + r); break;
+		case 1: tile_scores(type, 1, q, b->key_size, page, s + r); break;
+		case 2: tile_scores(type, 2, q, b->key_size, page, s + r); break;
+		default: tile_scores(type, 3, q, b->key_size, page, s + r); break;
 		}
 	}
 }
@@ -83,29 +117,29 @@ static float row_softmax(
 }
 
 /* Elements d .. d + 31 of the values of mr queries; a value that ends inside is read through masks. */
-KN_TILE void tile_values(const size_t mr, const bool whole, float *out, size_t d, const float *v, size_t size,
-	size_t lo, size_t hi, float p[][KN_PAGE_KEYS], const float *alpha, const float *next)
+KN_TILE void tile_values(const enum cad_kv type, const size_t mr, const bool whole, float *out, size_t d,
+	const struct kn_attend_page *page, size_t size, size_t lo, size_t hi, float p[][KN_PAGE_KEYS],
+	const float *alpha)
 {
 	__m256 acc[HALF][4];
 	__m256i has[4];
 
 	KN_UNROLL_FOR (size_t i = 0; i < 4; i++)
-		has[i] = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(size - d)),
-			_mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * (int)i)));
+		has[i] = lanes_below(type, (int)(size - d) - 8 * (int)i);
 	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 		KN_UNROLL_FOR (size_t i = 0; i < 4; i++)
 			acc[r][i] = _mm256_mul_ps(
 				_mm256_loadu_ps(out + r * CAD_HEAD_SIZE_MAX + d + i * 8), _mm256_set1_ps(alpha[r]));
 
 	for (size_t j = lo; j < hi; j++) {
-		const float *in = v + j * size + d;
-		_mm_prefetch((const char *)(next + d * KN_PAGE_KEYS + j * 32), _MM_HINT_T0);
-		_mm_prefetch((const char *)(next + d * KN_PAGE_KEYS + j * 32 + 16), _MM_HINT_T0);
+		size_t at = j * size + d;
+		fetch(type, page->next, (d + j) * 32);
 		__m256 w[HALF];
 		KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 			w[r] = _mm256_set1_ps(p[r][j]);
 		KN_UNROLL_FOR (size_t i = 0; i < 4; i++) {
-			__m256 value = whole ? _mm256_loadu_ps(in + i * 8) : _mm256_maskload_ps(in + i * 8, has[i]);
+			__m256 value = whole ? widen(type, page->v, at + i * 8)
+					     : widen_some(type, page->v, at + i * 8, has[i]);
 			KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 				acc[r][i] = _mm256_fmadd_ps(w[r], value, acc[r][i]);
 		}
@@ -116,30 +150,33 @@ KN_TILE void tile_values(const size_t mr, const bool whole, float *out, size_t d
 			_mm256_storeu_ps(out + r * CAD_HEAD_SIZE_MAX + d + i * 8, acc[r][i]);
 }
 
-KN_TILE void tile_values_all(const size_t mr, float *out, const float *v, size_t size, size_t lo, size_t hi,
-	float p[][KN_PAGE_KEYS], const float *alpha, const float *next)
+KN_TILE void tile_values_all(const enum cad_kv type, const size_t mr, float *out, const struct kn_attend_page *page,
+	size_t size, size_t lo, size_t hi, float p[][KN_PAGE_KEYS], const float *alpha)
 {
 	size_t d = 0;
 	for (; d + 32 <= size; d += 32)
-		tile_values(mr, true, out, d, v, size, lo, hi, p, alpha, next);
+		tile_values(type, mr, true, out, d, page, size, lo, hi, p, alpha);
 	if (d < size)
-		tile_values(mr, false, out, d, v, size, lo, hi, p, alpha, next);
+		tile_values(type, mr, false, out, d, page, size, lo, hi, p, alpha);
 }
 
-static void page_values(struct kn_attend_block *b, size_t query, size_t count, const float *v, size_t lo, size_t hi,
-	float p[][KN_PAGE_KEYS], const float *alpha, const float *next)
+KN_TILE void page_values(const enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count,
+	const struct kn_attend_page *page, size_t lo, size_t hi, float p[][KN_PAGE_KEYS], const float *alpha)
 {
 	for (size_t r = 0; r < count; r += HALF)
 		switch (count - r) {
-		case 1: tile_values_all(1, b->out[query + r], v, b->value_size, lo, hi, p + r, alpha + r, next); break;
-		case 2: tile_values_all(2, b->out[query + r], v, b->value_size, lo, hi, p + r, alpha + r, next); break;
-		default: tile_values_all(3, b->out[query + r], v, b->value_size, lo, hi, p + r, alpha + r, next); break;
+		case 1:
+			tile_values_all(type, 1, b->out[query + r], page, b->value_size, lo, hi, p + r, alpha + r);
+			break;
+		case 2:
+			tile_values_all(type, 2, b->out[query + r], page, b->value_size, lo, hi, p + r, alpha + r);
+			break;
+		default:
+			tile_values_all(type, 3, b->out[query + r], page, b->value_size, lo, hi, p + r, alpha + r);
+			break;
 		}
 }
 
 #include "kernels/cpu/attend_page.h"
 
-void kn_avx2_attend_page(struct kn_attend_block *b, const float *k, const float *v, uint32_t first, const float *next)
-{
-	attend_page_block(b, k, v, first, next);
-}
+void kn_avx2_attend_page(struct kn_attend_block *b, const struct kn_attend_page *page) { attend_page_of(b, page); }

@@ -4,17 +4,43 @@
 #include "kernels/cpu/forms.h"
 #include "kernels/cpu/tile.h"
 
-KN_TILE void tile_scores(
-	const size_t mr, const float *q, size_t size, const float *k, const float *v, float s[][KN_PAGE_KEYS])
+/* Elements i .. i + 15 of what the cache keeps, as f32. */
+KN_TILE __m512 widen(const enum cad_kv type, const uint8_t *x, size_t i)
+{
+	if (type == CAD_KV_F32)
+		return _mm512_loadu_ps((const float *)x + i);
+	__m256i half = _mm256_loadu_si256((const __m256i *)((const uint16_t *)x + i));
+	return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+/* Those of them that `has` names; nothing else is read. */
+KN_TILE __m512 widen_some(const enum cad_kv type, const uint8_t *x, size_t i, __mmask16 has)
+{
+	if (type == CAD_KV_F32)
+		return _mm512_maskz_loadu_ps(has, (const float *)x + i);
+	__m256i half = _mm256_maskz_loadu_epi16(has, (const uint16_t *)x + i);
+	return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+/* The lines of 32 elements. */
+KN_TILE void fetch(const enum cad_kv type, const uint8_t *x, size_t i)
+{
+	const char *at = (const char *)x + i * kn_kv_element_bytes(type);
+	_mm_prefetch(at, _MM_HINT_T0);
+	if (type == CAD_KV_F32)
+		_mm_prefetch(at + 64, _MM_HINT_T0);
+}
+
+KN_TILE void tile_scores(const enum cad_kv type, const size_t mr, const float *q, size_t size,
+	const struct kn_attend_page *page, float s[][KN_PAGE_KEYS])
 {
 	__m512 acc[KN_ATTEND_TILE][2];
 	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 		acc[r][0] = acc[r][1] = _mm512_setzero_ps();
 
 	for (size_t d = 0; d < size; d++) {
-		__m512 k0 = _mm512_loadu_ps(k + d * KN_PAGE_KEYS), k1 = _mm512_loadu_ps(k + d * KN_PAGE_KEYS + 16);
-		_mm_prefetch((const char *)(v + d * KN_PAGE_KEYS), _MM_HINT_T0);
-		_mm_prefetch((const char *)(v + d * KN_PAGE_KEYS + 16), _MM_HINT_T0);
+		__m512 k0 = widen(type, page->k, d * KN_PAGE_KEYS), k1 = widen(type, page->k, d * KN_PAGE_KEYS + 16);
+		fetch(type, page->v, d * KN_PAGE_KEYS);
 		KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
 			__m512 x = _mm512_set1_ps(q[d * KN_ATTEND_TILE + r]);
 			acc[r][0] = _mm512_fmadd_ps(x, k0, acc[r][0]);
@@ -28,17 +54,17 @@ KN_TILE void tile_scores(
 	}
 }
 
-static void page_scores(
-	struct kn_attend_block *b, size_t query, size_t count, const float *k, const float *v, float s[][KN_PAGE_KEYS])
+KN_TILE void page_scores(const enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count,
+	const struct kn_attend_page *page, float s[][KN_PAGE_KEYS])
 {
 	const float *q = kn_attend_q(b, query, 0);
 	switch (count) {
-	case 1: tile_scores(1, q, b->key_size, k, v, s); break;
-	case 2: tile_scores(2, q, b->key_size, k, v, s); break;
-	case 3: tile_scores(3, q, b->key_size, k, v, s); break;
-	case 4: tile_scores(4, q, b->key_size, k, v, s); break;
-	case 5: tile_scores(5, q, b->key_size, k, v, s); break;
-	case 6: tile_scores(6, q, b->key_size, k, v, s); break;
+	case 1: tile_scores(type, 1, q, b->key_size, page, s); break;
+	case 2: tile_scores(type, 2, q, b->key_size, page, s); break;
+	case 3: tile_scores(type, 3, q, b->key_size, page, s); break;
+	case 4: tile_scores(type, 4, q, b->key_size, page, s); break;
+	case 5: tile_scores(type, 5, q, b->key_size, page, s); break;
+	case 6: tile_scores(type, 6, q, b->key_size, page, s); break;
 	}
 }
 
@@ -67,8 +93,9 @@ static float row_softmax(
 
 /* Elements d .. d + 31 of the values of mr queries; where the value ends inside, has0 and has1 say
  * which elements there are. */
-KN_TILE void tile_values(const size_t mr, const bool whole, float *out, size_t d, const float *v, size_t size,
-	size_t lo, size_t hi, float p[][KN_PAGE_KEYS], const float *alpha, const float *next)
+KN_TILE void tile_values(const enum cad_kv type, const size_t mr, const bool whole, float *out, size_t d,
+	const struct kn_attend_page *page, size_t size, size_t lo, size_t hi, float p[][KN_PAGE_KEYS],
+	const float *alpha)
 {
 	uint32_t elements = whole ? UINT32_MAX : (1u << (size - d)) - 1;
 	__mmask16 has0 = (__mmask16)elements, has1 = (__mmask16)(elements >> 16);
@@ -80,11 +107,10 @@ KN_TILE void tile_values(const size_t mr, const bool whole, float *out, size_t d
 	}
 
 	for (size_t j = lo; j < hi; j++) {
-		const float *in = v + j * size + d;
-		__m512 v0 = whole ? _mm512_loadu_ps(in) : _mm512_maskz_loadu_ps(has0, in);
-		__m512 v1 = whole ? _mm512_loadu_ps(in + 16) : _mm512_maskz_loadu_ps(has1, in + 16);
-		_mm_prefetch((const char *)(next + d * KN_PAGE_KEYS + j * 32), _MM_HINT_T0);
-		_mm_prefetch((const char *)(next + d * KN_PAGE_KEYS + j * 32 + 16), _MM_HINT_T0);
+		size_t at = j * size + d;
+		__m512 v0 = whole ? widen(type, page->v, at) : widen_some(type, page->v, at, has0);
+		__m512 v1 = whole ? widen(type, page->v, at + 16) : widen_some(type, page->v, at + 16, has1);
+		fetch(type, page->next, (d + j) * 32);
 		KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
 			__m512 w = _mm512_set1_ps(p[r][j]);
 			acc[r][0] = _mm512_fmadd_ps(w, v0, acc[r][0]);
@@ -98,33 +124,30 @@ KN_TILE void tile_values(const size_t mr, const bool whole, float *out, size_t d
 	}
 }
 
-KN_TILE void tile_values_all(const size_t mr, float *out, const float *v, size_t size, size_t lo, size_t hi,
-	float p[][KN_PAGE_KEYS], const float *alpha, const float *next)
+KN_TILE void tile_values_all(const enum cad_kv type, const size_t mr, float *out, const struct kn_attend_page *page,
+	size_t size, size_t lo, size_t hi, float p[][KN_PAGE_KEYS], const float *alpha)
 {
 	size_t d = 0;
 	for (; d + 32 <= size; d += 32)
-		tile_values(mr, true, out, d, v, size, lo, hi, p, alpha, next);
+		tile_values(type, mr, true, out, d, page, size, lo, hi, p, alpha);
 	if (d < size)
-		tile_values(mr, false, out, d, v, size, lo, hi, p, alpha, next);
+		tile_values(type, mr, false, out, d, page, size, lo, hi, p, alpha);
 }
 
-static void page_values(struct kn_attend_block *b, size_t query, size_t count, const float *v, size_t lo, size_t hi,
-	float p[][KN_PAGE_KEYS], const float *alpha, const float *next)
+KN_TILE void page_values(const enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count,
+	const struct kn_attend_page *page, size_t lo, size_t hi, float p[][KN_PAGE_KEYS], const float *alpha)
 {
 	float *out = b->out[query];
 	switch (count) {
-	case 1: tile_values_all(1, out, v, b->value_size, lo, hi, p, alpha, next); break;
-	case 2: tile_values_all(2, out, v, b->value_size, lo, hi, p, alpha, next); break;
-	case 3: tile_values_all(3, out, v, b->value_size, lo, hi, p, alpha, next); break;
-	case 4: tile_values_all(4, out, v, b->value_size, lo, hi, p, alpha, next); break;
-	case 5: tile_values_all(5, out, v, b->value_size, lo, hi, p, alpha, next); break;
-	case 6: tile_values_all(6, out, v, b->value_size, lo, hi, p, alpha, next); break;
+	case 1: tile_values_all(type, 1, out, page, b->value_size, lo, hi, p, alpha); break;
+	case 2: tile_values_all(type, 2, out, page, b->value_size, lo, hi, p, alpha); break;
+	case 3: tile_values_all(type, 3, out, page, b->value_size, lo, hi, p, alpha); break;
+	case 4: tile_values_all(type, 4, out, page, b->value_size, lo, hi, p, alpha); break;
+	case 5: tile_values_all(type, 5, out, page, b->value_size, lo, hi, p, alpha); break;
+	case 6: tile_values_all(type, 6, out, page, b->value_size, lo, hi, p, alpha); break;
 	}
 }
 
 #include "kernels/cpu/attend_page.h"
 
-void kn_avx512_attend_page(struct kn_attend_block *b, const float *k, const float *v, uint32_t first, const float *next)
-{
-	attend_page_block(b, k, v, first, next);
-}
+void kn_avx512_attend_page(struct kn_attend_block *b, const struct kn_attend_page *page) { attend_page_of(b, page); }

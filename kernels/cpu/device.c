@@ -103,28 +103,25 @@ static enum cad_status queue_wait(struct kn_queue *queue)
 
 /* ---- the KV cache: pages side by side, layer by layer ---- */
 
-static size_t kv_size(const struct kn_kv *kv) { return kv->layers * kv->pages * kn_kv_page_floats(kv) * sizeof(float); }
-
 static uint64_t kv_bytes(const struct kn_device *device, const struct kn_kv *kv)
 {
 	(void)device;
-	return kv_size(kv);
+	return kn_kv_all_bytes(kv);
 }
 
 static enum cad_status kv_create(struct kn_device *device, struct kn_kv *kv)
 {
 	CAD_ASSERT(kv->key_size % 4 == 0 && kv->value_size % 4 == 0);
-	float *base = kn_cpu_alloc(device, kv_size(kv));
-	if (!base)
+	kv->own = kn_cpu_alloc(device, kn_kv_all_bytes(kv));
+	if (!kv->own)
 		return CAD_ERR_MEMORY;
-	kv->bytes = kn_cpu_allocated(kv_size(kv));
-	kv->own = base;
+	kv->bytes = kn_cpu_allocated(kn_kv_all_bytes(kv));
 	return CAD_OK;
 }
 
 static void kv_destroy(struct kn_device *device, struct kn_kv *kv)
 {
-	kn_cpu_release(device, kv->own, kv_size(kv));
+	kn_cpu_release(device, kv->own, kn_kv_all_bytes(kv));
 	*kv = (struct kn_kv){ 0 };
 }
 

@@ -60,6 +60,12 @@ struct kn_attend_block {
 	_Alignas(64) float out[KN_ATTEND_QUERIES][CAD_HEAD_SIZE_MAX];
 	_Alignas(64) float q[KN_ATTEND_QUERIES / KN_ATTEND_TILE * CAD_HEAD_SIZE_MAX * KN_ATTEND_TILE];
 };
+/* One KV head's part of a page (layout.h), with the keys first .. first + 31. */
+struct kn_attend_page {
+	enum cad_kv type;
+	const uint8_t *k, *v, *next; /* next: what is read after it, to be fetched ahead */
+	uint32_t first;
+};
 static inline float *kn_attend_q(struct kn_attend_block *b, size_t query, size_t d)
 {
 	return &b->q[query / KN_ATTEND_TILE * CAD_HEAD_SIZE_MAX * KN_ATTEND_TILE + d * KN_ATTEND_TILE +
@@ -101,11 +107,8 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	X(void, rope, (float *x, const float *cosines, const float *sines, size_t size, bool interleaved)) \
 	/* x[i] += y[i] * scale (the product rounded first); scale 1 is a plain sum */ \
 	X(void, add, (float *x, const float *y, size_t n, float scale)) \
-	/* The page that holds the keys first .. first + 31: scores, softmax and values of every */ \
-	/* query that sees any of them. k is [key_size][32], v [32][value_size]; next: where the */ \
-	/* next page's k lies, to be fetched ahead (never read) */ \
-	X(void, attend_page, \
-		(struct kn_attend_block * b, const float *k, const float *v, uint32_t first, const float *next)) \
+	/* Scores, softmax and values of every query that sees any key of the page */ \
+	X(void, attend_page, (struct kn_attend_block * b, const struct kn_attend_page *page)) \
 	/* Sixteen columns of a panel back as rows: rows[c * ld + w] is lane c of step w, whose line is at */ \
 	/* line + 256 w (layout.h); w < words, a multiple of 8 as ld is, and rows 32-byte aligned */ \
 	X(void, lanes_store, (const uint8_t *line, size_t words, uint32_t *rows, size_t ld)) \

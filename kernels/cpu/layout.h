@@ -48,14 +48,19 @@ struct kn_cpu_table {
 	void *data;
 };
 
-/* Page p of layer l: K [kv_heads][key_size][32], then V [kv_heads][32][value_size], f32. */
-static inline size_t kn_kv_page_floats(const struct kn_kv *kv)
+/* A page of a layer is a part for each KV head: K [key_size][32], then V [32][value_size]. */
+static inline size_t kn_kv_element_bytes(enum cad_kv type) { return type == CAD_KV_F32 ? 4 : 2; }
+static inline size_t kn_kv_part_bytes(const struct kn_kv *kv)
 {
-	return kv->kv_heads * KN_PAGE_KEYS * (kv->key_size + kv->value_size);
+	return KN_PAGE_KEYS * (kv->key_size + kv->value_size) * kn_kv_element_bytes(kv->type);
 }
-static inline float *kn_kv_page(const struct kn_kv *kv, size_t layer, size_t page)
+static inline size_t kn_kv_all_bytes(const struct kn_kv *kv)
 {
-	return (float *)kv->own + (layer * kv->pages + page) * kn_kv_page_floats(kv);
+	return kv->layers * kv->pages * kv->kv_heads * kn_kv_part_bytes(kv);
+}
+static inline uint8_t *kn_kv_part(const struct kn_kv *kv, size_t layer, size_t page, size_t kv_head)
+{
+	return (uint8_t *)kv->own + ((layer * kv->pages + page) * kv->kv_heads + kv_head) * kn_kv_part_bytes(kv);
 }
 static inline const uint32_t *kn_page_table(const struct kn_page_tables *tables, size_t row)
 {

@@ -49,6 +49,7 @@ int cl_tokenize(int argc, char **argv)
 struct inspect_options {
 	uint32_t nodes;
 	enum cad_weights weights;
+	enum cad_kv kv;
 	enum cl_format format;
 };
 
@@ -56,6 +57,8 @@ static const struct cad_option inspect_table[] = {
 	CAD_OPTION_U32(struct inspect_options, nodes, "nodes", "3", 1, 100000, "number of expert nodes to size for"),
 	CAD_OPTION_ENUM(struct inspect_options, weights, "weights", "f32", cad_weights_choices,
 		"as on the placement service; f32: as stored, lossless; bf16: rounded"),
+	CAD_OPTION_ENUM(struct inspect_options, kv, "kv", "f32", cad_kv_choices,
+		"as on the placement service; f32: keys and values as computed; bf16: rounded"),
 	CL_FORMAT_OPTION(struct inspect_options, format, "output format"),
 };
 
@@ -78,8 +81,13 @@ static enum cad_status inspect(
 	if (status != CAD_OK)
 		return status;
 
-	struct cad_model_packed packed = { options->weights == CAD_WEIGHTS_BF16 ? "bf16" : "f32",
-		kn_expert_bytes(device, model, options->weights), kn_router_bytes(device, model, options->weights) };
+	struct cad_model_packed packed = {
+		.weights = cad_weights_name(options->weights),
+		.kv = cad_kv_name(options->kv),
+		.expert = kn_expert_bytes(device, model, options->weights),
+		.router = kn_router_bytes(device, model, options->weights),
+		.kv_per_token = kn_kv_token_bytes(device, cad_model_spec(model), options->kv),
+	};
 	status = cad_model_inspect(model, &packed, options->nodes, stdout, options->format == CL_FORMAT_JSON, error);
 	device->ops->destroy(device);
 

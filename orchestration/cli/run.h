@@ -17,6 +17,7 @@
 /* How the embedded engine computes (embedded/embedded.h). */
 struct cl_engine {
 	enum cad_weights weights;
+	enum cad_kv kv;
 	enum cadre_row_type wire;
 	enum kn_isa isa;
 	uint32_t threads, chunk, micro_batches, nodes;

@@ -13,6 +13,7 @@ struct em_options cl_engine_embedded(const struct cl_engine *engine)
 		.isa = engine->isa,
 		.threads = engine->threads,
 		.weights = engine->weights,
+		.kv = engine->kv,
 		.wire = engine->wire,
 		.nodes = engine->nodes,
 		.placement_seed = engine->placement_seed,

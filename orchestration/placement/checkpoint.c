@@ -124,8 +124,16 @@ static enum cad_status make_settings(
 
 	enum cad_status status = ask_device(checkpoint, options, quanta, error);
 	if (status == CAD_OK)
-		status = cad_settings_init(
-			&checkpoint->settings, CAD_PROFILE_F32, options->wire, options->weights, quanta, layers, error);
+		status = cad_settings_init(&checkpoint->settings,
+			&(struct cad_settings){
+				.profile = CAD_PROFILE_F32,
+				.wire = options->wire,
+				.weights = options->weights,
+				.kv = options->kv,
+				.layers = layers,
+				.quanta = quanta,
+			},
+			error);
 	free(quanta);
 	if (status != CAD_OK)
 		return status;

@@ -25,6 +25,7 @@ struct pl_checkpoint_options {
 	const char *cluster;
 	enum cadre_row_type wire;
 	enum cad_weights weights;
+	enum cad_kv kv;
 	struct pl_state *state; /* borrowed; claimed here */
 	struct uv_loop_s *loop; /* borrowed */
 };

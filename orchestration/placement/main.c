@@ -25,6 +25,7 @@ struct options {
 	bool level_on_join, mixed_kernels;
 	enum cadre_row_type wire;
 	enum cad_weights weights;
+	enum cad_kv kv;
 	uint64_t lease_ns, grace_ns, rejoin_ns, settle_ns, free_grace_ns, move_stall_ns, shuffle, bytes_per_second;
 	uint64_t routing_half_life_ns;
 	enum routing_detail routing_detail;
@@ -45,6 +46,8 @@ static const struct cad_option table[] = {
 	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", cad_wire_choices, "how rows go to the experts"),
 	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", cad_weights_choices,
 		"how weights are stored: f32 is lossless, bf16 rounds"),
+	CAD_OPTION_ENUM(struct options, kv, "kv", "f32", cad_kv_choices,
+		"how routers keep keys and values: f32 is lossless, bf16 rounds and takes half the memory"),
 	CAD_OPTION_U32(struct options, experts_min, "experts-min", "1", 0, CAD_NODES_MAX,
 		"expert nodes to wait for before the first placement"),
 	CAD_OPTION_DURATION(struct options, settle_ns, "settle", "200ms", 0, 600 * CAD_NS_PER_S,
@@ -199,6 +202,7 @@ static enum cad_status open_checkpoint(struct program *p, struct cad_error *erro
 		.cluster = p->options.cluster,
 		.wire = p->options.wire,
 		.weights = p->options.weights,
+		.kv = p->options.kv,
 		.state = p->state,
 		.loop = &p->service.loop,
 	};

@@ -6,10 +6,11 @@
 enum { PAGES_MIN = 2 }; /* for a prompt and an answer; a model may know less than that of positions */
 
 enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *device, struct kn_queue *queue,
-	const struct cad_model_spec *spec, uint64_t bytes, uint32_t slots, struct cad_error *error)
+	const struct cad_model_spec *spec, enum cad_kv type, uint64_t bytes, uint32_t slots, struct cad_error *error)
 {
 	*cache = (struct rt_kv_cache){ .device = device, .queue = queue, .slots = slots };
 	cache->kv = (struct kn_kv){
+		.type = type,
 		.layers = spec->layers_count,
 		.kv_heads = spec->attention.kv_heads,
 		.key_size = spec->attention.head_size,

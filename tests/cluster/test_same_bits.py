@@ -52,6 +52,15 @@ def test_cluster(expected, experts, routers, threads, router_options, transports
             assert results[31].tokens == expected['token_ids']
 
 
+def test_keys_and_values_in_another_type(expected):
+    """--kv is the cluster's: whatever a router is started with, it keeps them as the placement service says."""
+    rounded = embedded(MODEL, PROMPT, TOKENS, '--kv', 'bf16')
+    assert rounded['digest'] != expected['digest']
+    with Cluster(MODEL, experts=2, routers=2, router_options=['--chunk', '7', '--kv', 'f32'], placement_options=['--kv', 'bf16']) as cluster:
+        for router in cluster.routers:
+            assert router.generate(**request()).digest == rounded['digest']
+
+
 def test_sampling_depends_on_seed_and_position_alone():
     sampling = dict(temperature=1.0, top_p=0.95, seed=1234)
     one = embedded(MODEL, PROMPT, TOKENS, '--temperature', '1.0', '--top-p', '0.95', '--seed', '1234')

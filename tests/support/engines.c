@@ -167,8 +167,13 @@ void te_create(struct te_cluster *cluster, const char *model, uint32_t nodes, ui
 	must(cluster->device->ops->queue_create(cluster->device, 1, &queue), NULL);
 	must(kn_quantum_table(queue, cluster->model, CAD_WEIGHTS_AS_IS, CADRE_ROW_FIX16, quanta, &error), &error);
 	cluster->device->ops->queue_destroy(queue);
-	must(cad_settings_init(&cluster->settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta,
-		     cluster->spec->layers_count, &error),
+	must(cad_settings_init(&cluster->settings,
+		     &(struct cad_settings){
+			     .wire = CADRE_ROW_FIX16,
+			     .layers = cluster->spec->layers_count,
+			     .quanta = quanta,
+		     },
+		     &error),
 		&error);
 	cluster->owner = malloc(cluster->spec->layers_count * cluster->spec->gate.experts * sizeof *cluster->owner);
 	for (uint32_t i = 0; i < nodes; i++)

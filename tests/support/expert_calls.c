@@ -43,8 +43,13 @@ void expert_world_init(struct expert_world *world, const char *golden)
 	float quanta[CAD_LAYERS_MAX];
 	for (uint32_t i = 0; i < spec->layers_count; i++)
 		quanta[i] = spec->layers[i].moe ? ldexpf(1, -16 - (int)(i % 3)) : 0;
-	must(cad_settings_init(&world->settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta,
-		     spec->layers_count, &error),
+	must(cad_settings_init(&world->settings,
+		     &(struct cad_settings){
+			     .wire = CADRE_ROW_FIX16,
+			     .layers = spec->layers_count,
+			     .quanta = quanta,
+		     },
+		     &error),
 		&error);
 	assert_int_equal(cad_local_hub_create(&world->hub), CAD_OK);
 }

@@ -7,6 +7,7 @@
  * them in is seen.
  */
 #include "kernels/exp.h"
+#include "kernels/image.h"
 #include "op_cases.h"
 
 #include <math.h>
@@ -20,7 +21,7 @@ struct attend {
 	struct kn_kv kv;
 	size_t ldq, ldo, pages_each, sequences, group;
 	float *q, *q_host, *sinks, *sinks_host;
-	float *keys_host, *values_host; /* [sequence][position][kv_heads * size] */
+	float *keys_host, *values_host; /* [sequence][position][kv_heads * size], rounded as the cache does */
 	uint32_t *pages, pages_count;   /* device, [sequence][pages_each], then all pages in order */
 	/* what each row sees, and which sequence it belongs to: on the host, and on the device */
 	struct attend_rows {
@@ -86,6 +87,15 @@ static void cache_write(struct attend *s, struct kn_queue *queue, size_t layer, 
 	free(slots);
 }
 
+/* As the cache keeps it. */
+static void round_all(enum cad_kv type, float *x, size_t count)
+{
+	for (size_t i = 0; i < count && type == CAD_KV_BF16; i++) {
+		uint32_t bits = (uint32_t)kn_bf16_of(x[i]) << 16;
+		memcpy(&x[i], &bits, sizeof bits);
+	}
+}
+
 /* NaN to every slot of the cache, by a sequence that has all pages; then the keys that there are. */
 static void cache_fill(struct attend *s, struct kn_queue *queue, uint64_t *seed)
 {
@@ -107,6 +117,8 @@ static void cache_fill(struct attend *s, struct kn_queue *queue, uint64_t *seed)
 	for (size_t i = 0; i < s->sequences; i++)
 		cache_write(s, queue, LAYER, &own, (uint32_t)i, s->length[i], s->keys_host + i * c->keys * key_row(s),
 			s->values_host + i * c->keys * value_row(s));
+	round_all(c->kv, s->keys_host, s->sequences * c->keys * key_row(s));
+	round_all(c->kv, s->values_host, s->sequences * c->keys * value_row(s));
 }
 
 /* The pages of the sequences are scattered, each once: 1 .. pages - 1 backwards, odd ones first.
@@ -136,6 +148,7 @@ static struct op_state *attend_setup(struct kn_queue *queue, const struct op_cas
 		op_alloc(queue, c->rows * s->ldo * 4), NULL };
 	rows_place(s);
 	s->kv = (struct kn_kv){
+		.type = c->kv,
 		.layers = LAYERS,
 		.pages = s->sequences * s->pages_each + 1,
 		.kv_heads = c->kv_heads,
@@ -339,7 +352,7 @@ static double attend_flops(const struct op_case *c)
 static double attend_bytes(const struct op_case *c)
 {
 	double keys = (double)c->keys * (c->variant == 1 ? (double)c->rows : c->variant == 2 ? 3 : 1);
-	return 4.0 * keys * (double)c->kv_heads * (double)(c->n + c->k);
+	return (c->kv == CAD_KV_F32 ? 4.0 : 2.0) * keys * (double)c->kv_heads * (double)(c->n + c->k);
 }
 
 const struct op_kind op_attend = { "attend", attend_setup, attend_run, attend_error, attend_teardown, attend_flops,

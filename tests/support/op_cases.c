@@ -8,6 +8,9 @@
 #define CLAMPED .activation = CAD_ACTIVATION_SWIGLU_CLAMPED, .bias = true
 #define TEST OP_TEST
 #define BENCH OP_BENCH
+/* in each type of KV cache */
+#define ATTEND(...) \
+	{ &op_attend, TEST, __VA_ARGS__ }, { &op_attend, TEST, __VA_ARGS__, .kv = CAD_KV_BF16 }
 
 const struct op_case op_cases[] = {
 	/* Sizes around a lane, a line, a panel, a block of k; rows around a tile, two tiles and a
@@ -70,26 +73,21 @@ const struct op_case op_cases[] = {
 	{ &op_rope, TEST, .rows = 5, .n = 36, .k = 18, .heads = 3, .flag = true },
 	{ &op_rope, TEST, .rows = 40, .n = 128, .k = 128, .heads = 4 },
 	{ &op_rope, TEST, .rows = 4, .n = 64, .k = 64, .heads = 4, .flag = true, .data = OP_DATA_WIDE },
-	{ &op_attend, TEST, "one key", .rows = 1, .n = 16, .k = 16, .heads = 1, .kv_heads = 1, .keys = 1 },
-	{ &op_attend, TEST, .rows = 33, .n = 16, .k = 16, .heads = 2, .kv_heads = 1, .keys = 33 },
-	{ &op_attend, TEST, .rows = 5, .n = 32, .k = 32, .heads = 7, .kv_heads = 7, .keys = 31, .variant = 1 },
-	{ &op_attend, TEST, .rows = 20, .n = 24, .k = 24, .heads = 4, .kv_heads = 2, .keys = 90, .flag = true },
-	{ &op_attend, TEST, .rows = 13, .n = 4, .k = 4, .heads = 3, .kv_heads = 1, .keys = 64 },
-	{ &op_attend, TEST, "latent: unlike sizes", .rows = 9, .n = 20, .k = 44, .heads = 4, .kv_heads = 4,
-		.keys = 70 },
-	{ &op_attend, TEST, "window", .rows = 70, .n = 16, .k = 16, .heads = 4, .kv_heads = 2, .keys = 100,
-		.window = 16 },
-	{ &op_attend, TEST, "window over chunks", .rows = 40, .n = 12, .k = 12, .heads = 2, .kv_heads = 1, .keys = 1100,
-		.window = 545 },
-	{ &op_attend, TEST, "chunks in parallel", .rows = 1, .n = 64, .k = 64, .heads = 8, .kv_heads = 2,
-		.keys = 1601 },
-	{ &op_attend, TEST, "chunks in parallel, sinks, window", .rows = 2, .n = 28, .k = 28, .heads = 5, .kv_heads = 1,
-		.keys = 1537, .window = 1100, .flag = true, .variant = 1 },
-	{ &op_attend, TEST, "three sequences", .rows = 50, .n = 8, .k = 8, .heads = 3, .kv_heads = 1, .keys = 513,
-		.variant = 2 },
-	{ &op_attend, TEST, "decode", .rows = 12, .n = 128, .k = 128, .heads = 8, .kv_heads = 2, .keys = 97,
-		.variant = 1 },
-	{ &op_attend, TEST, "the largest head", .rows = 3, .n = 256, .k = 256, .heads = 2, .kv_heads = 2, .keys = 40 },
+	ATTEND("one key", .rows = 1, .n = 16, .k = 16, .heads = 1, .kv_heads = 1, .keys = 1),
+	ATTEND(.rows = 33, .n = 16, .k = 16, .heads = 2, .kv_heads = 1, .keys = 33),
+	ATTEND(.rows = 5, .n = 32, .k = 32, .heads = 7, .kv_heads = 7, .keys = 31, .variant = 1),
+	ATTEND(.rows = 20, .n = 24, .k = 24, .heads = 4, .kv_heads = 2, .keys = 90, .flag = true),
+	ATTEND(.rows = 13, .n = 4, .k = 4, .heads = 3, .kv_heads = 1, .keys = 64),
+	ATTEND("latent: unlike sizes", .rows = 9, .n = 20, .k = 44, .heads = 4, .kv_heads = 4, .keys = 70),
+	ATTEND("window", .rows = 70, .n = 16, .k = 16, .heads = 4, .kv_heads = 2, .keys = 100, .window = 16),
+	ATTEND("window over chunks", .rows = 40, .n = 12, .k = 12, .heads = 2, .kv_heads = 1, .keys = 1100,
+		.window = 545),
+	ATTEND("chunks in parallel", .rows = 1, .n = 64, .k = 64, .heads = 8, .kv_heads = 2, .keys = 1601),
+	ATTEND("chunks in parallel, sinks, window", .rows = 2, .n = 28, .k = 28, .heads = 5, .kv_heads = 1,
+		.keys = 1537, .window = 1100, .flag = true, .variant = 1),
+	ATTEND("three sequences", .rows = 50, .n = 8, .k = 8, .heads = 3, .kv_heads = 1, .keys = 513, .variant = 2),
+	ATTEND("decode", .rows = 12, .n = 128, .k = 128, .heads = 8, .kv_heads = 2, .keys = 97, .variant = 1),
+	ATTEND("the largest head", .rows = 3, .n = 256, .k = 256, .heads = 2, .kv_heads = 2, .keys = 40),
 	{ &op_gate, TEST, .rows = 3, .experts = 1, .topk = 1 },
 	{ &op_gate, TEST, .rows = 5, .experts = 5, .topk = 5, .variant = 1 },
 	{ &op_gate, TEST, .rows = 40, .experts = 64, .topk = 8 },
@@ -161,7 +159,7 @@ const size_t op_cases_count = sizeof op_cases / sizeof op_cases[0];
 
 const char *op_case_text(const struct op_case *c, char text[160])
 {
-	static const char *const data[] = { "", " wide", " tiny" };
+	static const char *const data[] = { "", " wide", " tiny" }, *const kv[] = { "", " kv bf16" };
 	const struct {
 		const char *name;
 		size_t value;
@@ -184,8 +182,8 @@ const char *op_case_text(const struct op_case *c, char text[160])
 		if (sizes[i].value > 0 || i == 0)
 			at += snprintf(text + at, (size_t)(160 - at), " %s %zu", sizes[i].name, sizes[i].value);
 	if (at < 160)
-		snprintf(text + at, (size_t)(160 - at), " %s%s%s%s%s%s", cad_dtype_name(c->dtype),
-			c->weights == CAD_WEIGHTS_BF16 ? " to bf16" : "", data[c->data], c->bias ? " bias" : "",
-			c->limit > 0 ? " limit" : "", c->flag ? " flag" : "");
+		snprintf(text + at, (size_t)(160 - at), " %s%s%s%s%s%s%s", cad_dtype_name(c->dtype),
+			c->weights == CAD_WEIGHTS_BF16 ? " to bf16" : "", kv[c->kv], data[c->data],
+			c->bias ? " bias" : "", c->limit > 0 ? " limit" : "", c->flag ? " flag" : "");
 	return text;
 }

@@ -35,6 +35,7 @@ struct op_case {
 	size_t experts, topk;
 	size_t heads, kv_heads, keys, window, parts;
 	enum op_data data;
+	enum cad_kv kv;
 	enum cad_dtype dtype; /* of the checkpoint: F32 is 0, give BF16 where bf16 is meant */
 	enum cad_weights weights;
 	enum cad_activation activation;

@@ -260,9 +260,10 @@ static void exchange_hears(struct rpc_fixture *fixture, struct placement *placem
 
 static void settings_for(struct cad_settings *settings)
 {
-	static const float quantum = 0.25f;
+	float quantum = 0.25f;
 	struct cad_error error;
-	must(cad_settings_init(settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, &quantum, 1, &error),
+	must(cad_settings_init(settings,
+		     &(struct cad_settings){ .wire = CADRE_ROW_FIX16, .layers = 1, .quanta = &quantum }, &error),
 		&error);
 }
 

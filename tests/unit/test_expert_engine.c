@@ -460,8 +460,13 @@ static void load_all_and_wrong_options(void **state)
 	must(cad_model_open("tests/golden/llama-a/model", &dense, &error), &error);
 	struct cad_settings settings;
 	float quanta[CAD_LAYERS_MAX] = { 0 };
-	must(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta,
-		     cad_model_spec(dense)->layers_count, &error),
+	must(cad_settings_init(&settings,
+		     &(struct cad_settings){
+			     .wire = CADRE_ROW_FIX16,
+			     .layers = cad_model_spec(dense)->layers_count,
+			     .quanta = quanta,
+		     },
+		     &error),
 		&error);
 	options.model = dense;
 	options.settings = &settings;

@@ -30,11 +30,14 @@ static const char *const cases[] = { "mixtral-a", "mixtral-b", "olmoe-a", "olmoe
 enum { CASES = sizeof cases / sizeof cases[0], LONG_SEQUENCE = 4 /* the one whose error in bf16 case.json tells */ };
 
 /* Relative to the largest expected value. f32: what float32 sums in another order come to is about
- * 3e-6. fix16: rows with 16 bits. */
-static const double tolerance_f32 = 1e-4, tolerance_fix16 = 1e-3;
+ * 3e-6. fix16: rows with 16 bits. kv: see rounded_keys_and_values_are_near. */
+static const double tolerance_f32 = 1e-4, tolerance_fix16 = 1e-3, tolerance_kv = 0x1p-6;
 /* And with fix16 the largest error of a logit is below this part of that of transformers' own bf16
  * run. */
 static const double part_of_bf16 = 0.1;
+
+static const enum cad_kv kv_types[] = { CAD_KV_F32, CAD_KV_BF16 };
+enum { KV_TYPES = sizeof kv_types / sizeof kv_types[0] };
 
 struct figures {
 	double logits, router, weights; /* the largest differences */
@@ -227,6 +230,28 @@ static void default_wire_is_nearer_than_bf16(void **state)
 	}
 }
 
+/* Rounding what attention reads moves the logits a little: an element by 2^-9 of itself, and so each of
+ * a few layers' outputs by about that part. Of a dense model and of a trained one: in a random one,
+ * whose experts score nearly alike, others are chosen. */
+static void rounded_keys_and_values_are_near(void **state)
+{
+	(void)state;
+	static const char *const steady[] = { "llama-a", "qwen3moe-demo" };
+	for (size_t i = 0; i < sizeof steady / sizeof steady[0] * KV_TYPES; i++) {
+		const char *name = steady[i / KV_TYPES];
+		enum cad_kv kv = kv_types[i % KV_TYPES];
+		struct cl_evaluation plain = read_case(name), rounded = read_case(name);
+		compute(name, &plain, (struct em_options){ .threads = 1, .wire = CADRE_ROW_FIX16 });
+		compute(name, &rounded, (struct em_options){ .threads = 1, .wire = CADRE_ROW_FIX16, .kv = kv });
+		const struct cl_sequence *p = &plain.sequences[LONG_SEQUENCE], *q = &rounded.sequences[LONG_SEQUENCE];
+		double scale, moved = largest_difference(q->logits, p->logits, (size_t)p->count * plain.vocab, &scale);
+		print_message("%-10s kv %-4s moves logits by %.1e\n", name, cad_kv_name(kv), moved / scale);
+		assert_true(moved <= tolerance_kv * scale && (moved > 0) == (kv != CAD_KV_F32));
+		cl_evaluation_fini(&rounded);
+		cl_evaluation_fini(&plain);
+	}
+}
+
 /* Of all sequences that `a` has. */
 static void assert_same_bits(const struct cl_evaluation *a, const struct cl_evaluation *b)
 {
@@ -261,17 +286,20 @@ static void same_bits_however_it_is_computed(void **state)
 		{ "four nodes, shuffled", 6, { .threads = 1, .nodes = 4, .placement_seed = 3 } },
 		{ "the reference kernels", 4, { .threads = 1, .isa = KN_ISA_REF } },
 	};
-	for (size_t i = 0; i < CASES; i++) {
-		struct cl_evaluation plain = read_case(cases[i]);
-		compute(cases[i], &plain, (struct em_options){ .threads = 1, .wire = CADRE_ROW_FIX16 });
+	for (size_t i = 0; i < CASES * KV_TYPES; i++) {
+		const char *name = cases[i / KV_TYPES];
+		enum cad_kv kv = kv_types[i % KV_TYPES];
+		struct cl_evaluation plain = read_case(name);
+		compute(name, &plain, (struct em_options){ .threads = 1, .wire = CADRE_ROW_FIX16, .kv = kv });
 		for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++) {
-			struct cl_evaluation other = read_case(cases[i]);
+			struct cl_evaluation other = read_case(name);
 			struct em_options options = ways[w].options;
 			const size_t all = other.count;
 			options.wire = CADRE_ROW_FIX16;
+			options.kv = kv;
 			other.count = ways[w].sequences;
-			print_message("%-10s same bits: %s\n", cases[i], ways[w].what);
-			compute(cases[i], &other, options);
+			print_message("%-10s kv %s, same bits: %s\n", name, cad_kv_name(kv), ways[w].what);
+			compute(name, &other, options);
 			assert_same_bits(&other, &plain);
 			other.count = all;
 			cl_evaluation_fini(&other);
@@ -286,6 +314,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(agrees_with_transformers),
 		cmocka_unit_test(default_wire_is_nearer_than_bf16),
+		cmocka_unit_test(rounded_keys_and_values_are_near),
 		cmocka_unit_test(same_bits_however_it_is_computed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -586,7 +586,7 @@ static void generation_config_is_optional(void **state)
 
 /* ---- inspect ---- */
 
-static const struct cad_model_packed packed = { "f32", 3 << 10, 5 << 20 };
+static const struct cad_model_packed packed = { "f32", "bf16", 3 << 10, 5 << 20, 1728 };
 
 static char *inspect(const char *name, uint32_t nodes, bool json)
 {
@@ -618,7 +618,7 @@ static void inspect_for_people(void **state)
 		"one expert          57.38 KiB      3.00 KiB\n",
 		"one layer          286.88 KiB     15.00 KiB  5 experts\n",
 		"each of 2 nodes    459.00 KiB     24.00 KiB  8 of 15 experts\n",
-		"each router        293.34 KiB      5.00 MiB  and 1.69 KiB of KV cache per token\n",
+		"each router        293.34 KiB      5.00 MiB  and 1.69 KiB of KV cache per token (--kv bf16)\n",
 	};
 	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
 		if (!strstr(text, lines[i]))
@@ -642,8 +642,9 @@ static void inspect_for_scripts(void **state)
 	assert_int_equal(json_integer_value(json_object_get(needs, "experts_total")), 48);
 	assert_int_equal(json_integer_value(json_object_get(needs, "experts_per_node")), 10);
 	assert_int_equal(json_integer_value(json_object_get(needs, "bytes_per_node")), 153600);
-	assert_int_equal(json_integer_value(json_object_get(needs, "kv_bytes_per_token")), 2 * 2 * 32 * 4 * 4);
+	assert_int_equal(json_integer_value(json_object_get(needs, "kv_bytes_per_token")), 1728);
 	assert_string_equal(json_string_value(json_object_get(memory, "weights")), "f32");
+	assert_string_equal(json_string_value(json_object_get(memory, "kv")), "bf16");
 	assert_int_equal(json_integer_value(json_object_get(memory, "expert")), 3 << 10);
 	assert_int_equal(json_integer_value(json_object_get(memory, "layer")), 16 * (3 << 10));
 	assert_int_equal(json_integer_value(json_object_get(memory, "node")), 10 * (3 << 10));

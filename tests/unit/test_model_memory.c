@@ -94,7 +94,7 @@ static FILE *sink;
 
 static enum cad_status describe(struct cad_error *error)
 {
-	return cad_model_inspect(opened, &(struct cad_model_packed){ "f32", 1, 1 }, 3, sink, true, error);
+	return cad_model_inspect(opened, &(struct cad_model_packed){ "f32", "f32", 1, 1, 1 }, 3, sink, true, error);
 }
 
 static char written[64];

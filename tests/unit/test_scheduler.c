@@ -37,8 +37,8 @@ static void begin(struct fixture *f, uint32_t pages, uint32_t chunk)
 	*f = (struct fixture){ .next_id = 1 };
 	must(kn_device_open(&(struct kn_device_options){ .isa = KN_ISA_REF }, &f->device, &error), &error);
 	assert_int_equal(f->device->ops->queue_create(f->device, 1, &f->queue), CAD_OK);
-	must(rt_kv_cache_init(
-		     &f->cache, f->device, f->queue, &spec, (uint64_t)pages * 32 * 8 * sizeof(float), SLOTS, &error),
+	must(rt_kv_cache_init(&f->cache, f->device, f->queue, &spec, CAD_KV_F32,
+		     (uint64_t)pages * 32 * 8 * sizeof(float), SLOTS, &error),
 		&error);
 	assert_int_equal(f->cache.kv.pages, pages);
 	assert_int_equal(rt_batch_init(&f->batch, ROWS, SLOTS), CAD_OK);
@@ -487,13 +487,19 @@ static void too_small_a_cache_is_refused_with_a_sentence(void **state)
 	struct kn_queue *queue;
 	must(kn_device_open(&(struct kn_device_options){ .isa = KN_ISA_REF }, &device, &error), &error);
 	assert_int_equal(device->ops->queue_create(device, 1, &queue), CAD_OK);
-	assert_int_equal(rt_kv_cache_init(&cache, device, queue, &spec, 1000, SLOTS, &error), CAD_ERR_MEMORY);
+	assert_int_equal(
+		rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_F32, 1000, SLOTS, &error), CAD_ERR_MEMORY);
 	assert_non_null(strstr(error.text, "--kv-memory"));
 	assert_non_null(strstr(error.text, "at least 4096, for 2 pages of 32 tokens"));
 
 	/* one page is enough where no sequence can fill it */
 	spec.positions_max = 32;
-	must(rt_kv_cache_init(&cache, device, queue, &spec, 2048, 1, &error), &error);
+	must(rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_F32, 2048, 1, &error), &error);
+	assert_int_equal(cache.kv.pages, 1);
+	rt_kv_cache_fini(&cache);
+
+	/* half the bytes hold as many keys */
+	must(rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_BF16, 1024, 1, &error), &error);
 	assert_int_equal(cache.kv.pages, 1);
 	rt_kv_cache_fini(&cache);
 	device->ops->queue_destroy(queue);

@@ -22,7 +22,8 @@
 #include <unistd.h>
 #include <uv.h>
 
-static const float quanta[3] = { 0, 0x1p-14f, 0x1p-13f };
+static float quanta[3] = { 0, 0x1p-14f, 0x1p-13f };
+static const struct cad_settings plain = { .wire = CADRE_ROW_FIX16, .layers = 3, .quanta = quanta };
 
 static void fingerprint_sees_everything(void **state)
 {
@@ -30,18 +31,17 @@ static void fingerprint_sees_everything(void **state)
 	struct cad_settings base, other;
 	struct cad_error error;
 	char hex[33], text[CADRE_TEXT_BYTES];
-	must(cad_settings_init(&base, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, 3, &error), &error);
+	must(cad_settings_init(&base, &plain, &error), &error);
 	cad_settings_fingerprint(&base, hex);
 
 	/* part of the protocol: programs of one version agree on it */
-	assert_string_equal(hex, "010f0d5d35dd9b6614d8a2a05c00b535");
+	assert_string_equal(hex, "b2caae0b0009f661606bde7ef39c5e50");
 	cad_settings_text(&base, text);
-	assert_int_equal(strncmp(text, "profile=f32 wire=fix16 weights=f32 quanta=3:", 44), 0);
+	assert_int_equal(strncmp(text, "profile=f32 wire=fix16 weights=f32 kv=f32 quanta=3:", 51), 0);
 
-	for (int change = 0; change < 5; change++) {
+	for (int change = 0; change < 6; change++) {
 		char changed[33];
-		must(cad_settings_init(&other, base.profile, base.wire, base.weights, base.quanta, base.layers, &error),
-			&error);
+		must(cad_settings_init(&other, &base, &error), &error);
 		if (change == 0)
 			other.wire = CADRE_ROW_F32;
 		else if (change == 1)
@@ -50,8 +50,10 @@ static void fingerprint_sees_everything(void **state)
 			other.quanta[2] = 0x1p-15f;
 		else if (change == 3)
 			other.layers = 2;
+		else if (change == 4)
+			other.kv = CAD_KV_BF16;
 		cad_settings_fingerprint(&other, changed);
-		assert_int_equal(strcmp(hex, changed) == 0, change == 4);
+		assert_int_equal(strcmp(hex, changed) == 0, change == 5);
 		cad_settings_fini(&other);
 	}
 
@@ -61,19 +63,18 @@ static void fingerprint_sees_everything(void **state)
 static void only_powers_of_two(void **state)
 {
 	(void)state;
-	static const float bad[] = { 3, -0.5f, INFINITY, NAN, 0x1p-140f };
-	struct cad_settings settings;
+	static float bad[] = { 3, -0.5f, INFINITY, NAN, 0x1p-140f };
+	struct cad_settings settings, from = plain;
 	struct cad_error error;
+	from.layers = 1;
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-		assert_int_equal(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS,
-					 &bad[i], 1, &error),
-			CAD_ERR_INVALID);
+		from.quanta = &bad[i];
+		assert_int_equal(cad_settings_init(&settings, &from, &error), CAD_ERR_INVALID);
 		assert_non_null(strstr(error.text, "layer 0"));
 	}
 
-	assert_int_equal(
-		cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, 0, &error),
-		CAD_ERR_INVALID);
+	from.layers = 0;
+	assert_int_equal(cad_settings_init(&settings, &from, &error), CAD_ERR_INVALID);
 }
 
 static void through_the_message(void **state)
@@ -83,7 +84,15 @@ static void through_the_message(void **state)
 	struct cad_settings_storage storage;
 	Cadre__V1__Settings message;
 	struct cad_error error;
-	must(cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_BF16, CAD_WEIGHTS_BF16, quanta, 3, &error),
+	must(cad_settings_init(&settings,
+		     &(struct cad_settings){
+			     .wire = CADRE_ROW_BF16,
+			     .weights = CAD_WEIGHTS_BF16,
+			     .kv = CAD_KV_BF16,
+			     .layers = 3,
+			     .quanta = quanta,
+		     },
+		     &error),
 		&error);
 	cad_settings_to_proto(&settings, &storage, &message);
 	uint8_t packed[256];
@@ -114,6 +123,10 @@ static void through_the_message(void **state)
 	wrong.weights = odd;
 	assert_int_equal(cad_settings_from_proto(&wrong, &back, &error), CAD_ERR_INVALID);
 	wrong = message;
+	wrong.kv = odd;
+	assert_int_equal(cad_settings_from_proto(&wrong, &back, &error), CAD_ERR_INVALID);
+	assert_non_null(strstr(error.text, "keys and values as 'fp8'"));
+	wrong = message;
 	wrong.exchange_version = 0; /* of release 0.2.0, which does not say it */
 	assert_int_equal(cad_settings_from_proto(&wrong, &back, &error), CAD_ERR_UNSUPPORTED);
 	assert_non_null(strstr(error.text, "version 1 of the token exchange"));
@@ -135,9 +148,7 @@ static void identity_is_padded_and_cut(void **state)
 	memset(longest, 'n', sizeof longest);
 	longest[199] = 0;
 	memset(&identity, 0xff, sizeof identity);
-	assert_int_equal(
-		cad_settings_init(&settings, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_AS_IS, quanta, 3, NULL),
-		CAD_OK);
+	assert_int_equal(cad_settings_init(&settings, &plain, NULL), CAD_OK);
 	cad_identity_fill(&identity, "c", longest, "0123456789abcdef0123456789abcdef", &settings);
 	assert_string_equal(identity.cluster, "c");
 	assert_int_equal(identity.cluster[CADRE_NAME_BYTES - 1], 0);

@@ -3,6 +3,18 @@
 #include "kernels/exp.h"
 #include "kernels/cpu/forms.h"
 
+#include <string.h>
+
+static float kept(enum cad_kv type, const uint8_t *x, size_t i)
+{
+	if (type == CAD_KV_F32)
+		return ((const float *)x)[i];
+	uint32_t bits = (uint32_t)((const uint16_t *)x)[i] << 16;
+	float value;
+	memcpy(&value, &bits, sizeof value);
+	return value;
+}
+
 static float page_sum(const float p[KN_PAGE_KEYS])
 {
 	float s[16];
@@ -15,13 +27,14 @@ static float page_sum(const float p[KN_PAGE_KEYS])
 }
 
 /* The query's keys on this page are lo .. hi - 1. */
-static void attend_query(struct kn_attend_block *b, size_t query, const float *k, const float *v, size_t lo, size_t hi)
+static void attend_query(
+	struct kn_attend_block *b, size_t query, const struct kn_attend_page *page, size_t lo, size_t hi)
 {
 	float p[KN_PAGE_KEYS] = { 0 }, m = b->m[query], *out = b->out[query];
 	for (size_t j = lo; j < hi; j++) {
 		float s = 0.0f;
 		for (size_t d = 0; d < b->key_size; d++)
-			s = fmaf(*kn_attend_q(b, query, d), k[d * KN_PAGE_KEYS + j], s);
+			s = fmaf(*kn_attend_q(b, query, d), kept(page->type, page->k, d * KN_PAGE_KEYS + j), s);
 		p[j] = s * b->scale;
 		m = p[j] > m ? p[j] : m;
 	}
@@ -35,18 +48,18 @@ static void attend_query(struct kn_attend_block *b, size_t query, const float *k
 	for (size_t d = 0; d < b->value_size; d++) {
 		float sum = out[d] * alpha;
 		for (size_t j = lo; j < hi; j++)
-			sum = fmaf(p[j], v[j * b->value_size + d], sum);
+			sum = fmaf(p[j], kept(page->type, page->v, j * b->value_size + d), sum);
 		out[d] = sum;
 	}
 }
 
-void kn_ref_attend_page(struct kn_attend_block *b, const float *k, const float *v, uint32_t first, const float *next)
+void kn_ref_attend_page(struct kn_attend_block *b, const struct kn_attend_page *page)
 {
-	(void)next;
+	uint32_t first = page->first;
 	for (size_t i = 0; i < b->count; i++) {
 		uint32_t lo = b->begin[i] > first ? b->begin[i] : first,
 			 hi = b->end[i] < first + KN_PAGE_KEYS ? b->end[i] : first + KN_PAGE_KEYS;
 		if (lo < hi)
-			attend_query(b, i, k, v, lo - first, hi - first);
+			attend_query(b, i, page, lo - first, hi - first);
 	}
 }
