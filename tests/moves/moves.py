@@ -42,7 +42,7 @@ def ring(world):
 @row(experts=4)
 def nothing(world):
     """nothing, for as long as the others take: the machine's own noise"""
-    time.sleep(world.pace_s)
+    world.watch(world.pace_s)
 
 
 @row(experts=4, share=QUARTER)
@@ -68,7 +68,7 @@ def node_drains(world):
     before, name = world.holders(), world.experts[-1].name
     world.operate('drain', name, '--wait')
     world.count(before, world.settle(lambda now: not any(name in nodes for nodes in now.values())))
-    world.experts[-1].stop()
+    world.stop(world.experts[-1])
 
 
 # ---- a rebalance is killed half-way ----

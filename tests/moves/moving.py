@@ -1,24 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clusters whose experts move: who holds what, plans as files, commands, and when everything has come to rest."""
+import contextlib
 import json
 import os
 import subprocess
 import time
 
 import reflect
-from cluster import BIN, metric
+from cluster import BIN, Process, metric
 from world import World
 
 PACE_S = 10.0
 REST_S = 0.5       # nothing changes for so long: it has come to rest
 SETTLE_S = 120
-POLL_S = 0.25
+POLL_S = 0.5       # every process answers then, and this one must understand it: milliseconds that tokens wait for
 COMMAND_S = 300
 
 
 def elsewhere():
     """Operators sit at other machines: if the cluster has real-time priority, what they type has not."""
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@contextlib.contextmanager
+def ordinary():
+    """What is started here is started without real-time priority."""
+    policy, param = os.sched_getscheduler(0), os.sched_getparam(0)
+    elsewhere()
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, param)
+
+
+def give_priority(process, policy, param):
+    """To its threads that have another one, but for those in the background."""
+    for task in os.listdir(f'/proc/{process.popen.pid}/task'):
+        with contextlib.suppress(ProcessLookupError):   # it has ended
+            if os.sched_getscheduler(int(task)) not in (policy, os.SCHED_IDLE):
+                os.sched_setscheduler(int(task), policy, param)
 
 
 class MovingWorld(World):
@@ -28,7 +48,7 @@ class MovingWorld(World):
         self.pace_s, self.rate = pace_s, int(bytes_of_experts(model) * share / pace_s) if share else None
         rate = ['--bytes-per-second', self.rate] if share else []
         super().__init__(model=model, placement_options=[*placement_options, *rate], **options)
-        self.told = []
+        self.told, self.started = [], []   # started: meanwhile, by ordinary()
         self.moves = self.bytes = 0
 
     def __enter__(self):
@@ -41,6 +61,23 @@ class MovingWorld(World):
         if hasattr(self, 'server'):
             self.server.close()
         super().__exit__()
+
+    # ---- processes that start and stop: tens of milliseconds of the kernel's work, elsewhere on a machine of their own ----
+
+    def newcomer(self, *how, **more):
+        with ordinary():
+            added = super().newcomer(*how, **more)
+        self.started.append(getattr(added, 'process', added))
+        return added
+
+    def restart(self, process):
+        with ordinary():
+            super().restart(process)
+        self.started.append(process)
+
+    def stop(self, process):
+        give_priority(process, os.SCHED_OTHER, os.sched_param(0))
+        process.stop()
 
     # ---- commands ----
 
@@ -76,16 +113,29 @@ class MovingWorld(World):
         """Copies that each live node has in its memory, those on their way out included."""
         return [metric(node.http, 'cadre_expert_held') for node in self.experts if node.alive()]
 
+    def look(self):
+        """Who holds what by the map, and how many copies nodes have; None: a process is away."""
+        for process in filter(Process.alive, self.started):
+            give_priority(process, os.sched_getscheduler(0), os.sched_getparam(0))
+        try:
+            return self.holders(), self.held()
+        except Exception:
+            return None
+
+    def watch(self, seconds):
+        """Looks as often as settle() does, so that nothing but what is done is different meanwhile."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(POLL_S, left))
+            self.look()
+
     def settle(self, reached=lambda holders: True):
         """Until nodes have held just what the map says for REST_S, and it is as it should be. Returns it."""
         end, since, last = time.monotonic() + SETTLE_S, time.monotonic(), None
         while time.monotonic() - since < REST_S:
             assert time.monotonic() < end, f'experts are not where they should be after {SETTLE_S} s'
             time.sleep(POLL_S)
-            try:
-                now = self.holders(), self.held()
-            except Exception:   # a process is away
-                now = None
+            now = self.look()
             if now is None or now != last or sum(map(len, now[0].values())) != sum(now[1]) or not all(now[0].values()) or not reached(now[0]):
                 since, last = time.monotonic(), now
         return last[0]

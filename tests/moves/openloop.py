@@ -9,6 +9,7 @@ import threading
 import time
 
 from load import DEADLINE_S, Asker, Client, why_failed
+from stillness import both
 
 AT_ONCE_MAX = 256
 SWITCH_S = 0.0005   # how long a thread of this process may let another one wait, which is one that looks at the clock
@@ -40,13 +41,13 @@ class Request(Asker):
         if self.keep:
             self.messages.append(message)
 
-    def gaps(self, since, until):
+    def gaps(self, since, until, still):
         """Times between two messages that ended in the window."""
-        return [b - a for a, b in zip(self.came_at, self.came_at[1:]) if since <= b < until]
+        return [b - a for a, b in zip(self.came_at, self.came_at[1:]) if since <= b < until and not both([(a, b)], still)]
 
-    def first(self, since, until):
+    def first(self, since, until, still):
         """How long the first one took, if it came in the window: a list of none or one."""
-        return [at - self.began for at in self.came_at[:1] if since <= at < until]
+        return [at - self.began for at in self.came_at[:1] if since <= at < until and not both([(self.began, at)], still)]
 
 
 class OpenLoop(threading.Thread):
@@ -87,10 +88,11 @@ class OpenLoop(threading.Thread):
         for client in self.clients:
             client.close()
 
-    def window(self, since, until, without=()):
-        """What users saw in it. `without`: indices of requests that do not count."""
+    def window(self, since, until, without=(), still=()):
+        """What users saw in it. `without`: indices of requests that do not count. `still`: when the machine stood still; no wait counts that this was part of."""
+        still = both([(since - 2 * DEADLINE_S, until)], still)
         counted = [request for i, request in enumerate(self.requests) if i not in without]
-        return Window([gap for r in counted for gap in r.gaps(since, until)], [wait for r in counted for wait in r.first(since, until)])
+        return Window([gap for r in counted for gap in r.gaps(since, until, still)], [wait for r in counted for wait in r.first(since, until, still)])
 
     def running_at(self, router):
         """Requests that wait for an answer of this router: their indices."""

@@ -12,6 +12,7 @@ from load import prompt
 from measure import running
 from openloop import OpenLoop
 from report import digests, held, summary
+from stillness import Stillness
 
 PROMPTS = 8
 WARM_S, TAIL_S = 3, 1              # no longer than a window
@@ -62,14 +63,14 @@ class Measurement:
         """When the windows begin and end, one after the other. Whatever does not hold becomes a sentence."""
         times = [time.monotonic()]
         for _ in range(2):
-            time.sleep(window_s)
+            world.watch(window_s)
             times.append(time.monotonic())
         try:
             row.act(world)
         except AssertionError as error:
             self.why.append(str(error))
         times.append(time.monotonic())
-        time.sleep(window_s)
+        world.watch(window_s)
         times.append(time.monotonic())
         self.seconds = times[3] - times[2]
         time.sleep(min(TAIL_S, window_s))
@@ -79,16 +80,16 @@ class Measurement:
 def measure(row, flow):
     result = Measurement()
     with running(row, model=flow.model, pace_s=flow.pace_s) as world:
-        with OpenLoop(world, flow.ask, flow.period_s) as load:
+        with Stillness() as stillness, OpenLoop(world, flow.ask, flow.period_s) as load:
             world.load = load
             time.sleep(min(WARM_S, flow.window_s))
             began, foreign = time.monotonic(), seconds_busy() - seconds_used(world.processes())
             times = result.strike(row, world, flow.window_s)
             result.foreign = (seconds_busy() - seconds_used(world.processes()) - foreign) / (time.monotonic() - began) / os.cpu_count()
-        result.windows = {name: load.window(a, b, world.struck) for name, a, b in zip(WINDOWS, times, times[1:])}
+        result.windows = {name: load.window(a, b, world.struck, stillness.spans) for name, a, b in zip(WINDOWS, times, times[1:])}
         result.requests, result.failed, result.unequal = len(load.requests), load.failed, load.unequal
         result.moves, result.bytes = world.moves, world.bytes
-        result.told = world.told
+        result.told = [*world.told, *([stillness.sentence()] if stillness.spans else [])]
         result.why += world.ended_badly()
     if result.failed or result.unequal or result.why:
         result.why.append(f'logs: {world.directory}')
