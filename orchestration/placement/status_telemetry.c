@@ -149,9 +149,9 @@ Cadre__V1__RouterWork *pl_status_telemetry_router(
 	X(nodes_per_token, "cadre_placement_nodes_per_token", \
 		"Expert nodes that a row of a token is sent to, mean over tokens and MoE layers; NaN: no token in the window") \
 	X(sent_per_token, "cadre_placement_bytes_sent_per_token", \
-		"Bytes of calls for a token in one MoE layer, mean over tokens and layers") \
+		"Bytes of whole calls, with headers and lists of experts, for a token in one MoE layer, mean over tokens and layers") \
 	X(received_per_token, "cadre_placement_bytes_received_per_token", \
-		"Bytes of answers for a token in one MoE layer, mean over tokens and layers") \
+		"Bytes of whole answers, with headers, for a token in one MoE layer, mean over tokens and layers") \
 	X(load_max_over_mean, "cadre_placement_load_max_over_mean", \
 		"(row, expert) pairs of the busiest node over the mean of all, mean over MoE layers") \
 	X(activated_max_over_mean, "cadre_placement_activated_max_over_mean", \
