@@ -216,7 +216,7 @@ run_tests() {
 		case $kind in
 			unit | asan | tsan | clang | cluster | cluster-asan | late | package | tokenizers | planners | kubernetes | fuzz) ;;
 			faults | moves | attempts | deploy) fail_usage "'$kind' runs by itself: ./cadre test $kind" ;;
-			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, clang, cluster, cluster-asan, late, package, tokenizers, planners, kubernetes, fuzz" ;;
+			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, clang, cluster, cluster-asan, late, package, tokenizers, planners, kubernetes, fuzz; and by themselves faults, moves, attempts, deploy" ;;
 		esac
 	done
 	install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
