@@ -39,7 +39,8 @@ static enum cad_status check_on(const void *values, struct cad_error *error)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"--gain-min '%.40s': give a share above 0 and below 1, like 3%% or 0.03", options->gain_min);
 	if (options->every_ns && options->every_ns < CAD_NS_PER_S)
-		return cad_error_set(error, CAD_ERR_INVALID, "--every: once a second is the most");
+		return cad_error_set(
+			error, CAD_ERR_INVALID, "--every is below 1s: give 1s or more, or 0s to leave it as it is");
 	return cl_change_check(options, error);
 }
 
@@ -79,14 +80,17 @@ static bool on_status(void *context, const ProtobufCMessage *message)
 	if (!settings)
 		return true;
 	if (options->change.placement.format == CL_FORMAT_JSON) {
-		cl_print_json(json_pack("{s:b, s:f, s:f, s:I, s:s, s:f, s:f, s:I}", "on", settings->on, "every_seconds",
-			(double)settings->every_ms * 1e-3, "gain_min", settings->gain_min, "bytes_per_hour",
-			(json_int_t)settings->bytes_per_hour, "last", status->last, "last_seconds_ago",
-			(double)status->last_ms * 1e-3, "next_seconds", (double)status->next_ms * 1e-3, "bytes_moved",
-			(json_int_t)status->bytes_moved));
+		cl_print_json(
+			json_pack("{s:b, s:f, s:f, s:I, s:s, s:f, s:f, s:I, s:b}", "on", settings->on, "every_seconds",
+				(double)settings->every_ms * 1e-3, "gain_min", settings->gain_min, "bytes_per_hour",
+				(json_int_t)settings->bytes_per_hour, "last", status->last, "last_seconds_ago",
+				(double)status->last_ms * 1e-3, "next_seconds", (double)status->next_ms * 1e-3,
+				"bytes_moved", (json_int_t)status->bytes_moved, "dry_run", options->change.dry_run));
 		return true;
 	}
 
+	if (options->change.dry_run)
+		printf("dry run: that can be done, and nothing was changed\n");
 	printf("auto is %s: it looks every %.0f s, wants a gain of %.4g %%, and moves at most %s within an hour (%s in the last)\n",
 		settings->on ? "on" : "off", (double)settings->every_ms * 1e-3, 100 * settings->gain_min,
 		cad_bytes_text(settings->bytes_per_hour, most), cad_bytes_text(status->bytes_moved, moved));
@@ -127,7 +131,7 @@ int cl_auto_off(int argc, char **argv) { return set(argc, argv, &off_spec, "auto
 
 int cl_auto_status(int argc, char **argv)
 {
-	struct options options;
+	struct options options = { .gain_min = "" };
 	struct cad_options *parsed;
 	Cadre__V1__GetAutoRequest request = CADRE__V1__GET_AUTO_REQUEST__INIT;
 	int exit_code;

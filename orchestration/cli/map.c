@@ -248,8 +248,9 @@ static enum cad_status read_map(const char *path, const struct present *present,
 	const struct pl_plan *read = *plan;
 	if (read->layers != now->layers || read->experts != now->experts)
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"%s is of %u layers of %u experts, the cluster's model has %u of %u: it is of another model",
-			path, read->layers, read->experts, now->layers, now->experts);
+			"%s is of %u %s of %u %s, the cluster's model has %u of %u: it is of another model", path,
+			read->layers, cad_plural(read->layers, "layer", "layers"), read->experts,
+			cad_plural(read->experts, "expert", "experts"), now->layers, now->experts);
 	for (uint32_t n = 0; n < nodes->nodes_count; n++)
 		if (pl_cluster_find(&present->cluster, nodes->nodes[n].id) == PL_CLUSTER_ANY)
 			return cad_error_set(error, CAD_ERR_INVALID,

@@ -71,7 +71,7 @@ static enum cad_status trace(void *context, struct pl_trace **made, struct cad_e
 	enum cad_status status = pl_telemetry_trace(((struct pl_service *)context)->telemetry, made, error);
 	return status == CAD_ERR_NOT_FOUND
 		? cad_error_set(error, status,
-			  "there is no routing to plan from: routers have reported no tokens yet; send requests, or give --trace")
+			  "there is no routing to plan from: routers report once a second, and have reported no tokens yet; send requests and ask again 2 s later, or give --trace")
 		: status;
 }
 

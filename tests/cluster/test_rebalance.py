@@ -127,6 +127,8 @@ def test_an_expert_without_a_copy_and_wrong_words(cluster, tmp_path):
     trace = tmp_path / 'trace.cadre'
     cadrectl('trace', 'generate', '--output', trace, '--layers', 6, '--experts', 16, '--top-k', 4, '--tokens', 500, code=0)
     assert 'the trace has 6 layers of 16 experts' in cluster.command('rebalance', '--trace', trace, code=1).stderr
-    assert cluster.operate('auto', 'on', '--every', '5m', '--gain-min', '4%', '--dry-run')['on'] is False
+    tried = cluster.operate('auto', 'on', '--every', '5m', '--gain-min', '4%', '--dry-run')
+    assert tried['on'] is False and tried['dry_run'] is True   # how it is
+    assert cluster.command('auto', 'on', '--dry-run').stdout.startswith('dry run: that can be done, and nothing was changed\nauto is off')
     assert cluster.operate('auto', 'on', '--every', '5m', '--gain-min', '4%')['gain_min'] == 0.04
     assert cluster.operate('auto', 'off')['on'] is False

@@ -63,7 +63,7 @@ static void wrong_plans_are_refused(void **state)
 {
 	(void)state;
 	static const struct wrong list[] = {
-		{ "", "line" },
+		{ "", "line 1: '[' or '{' expected near end of file: this is not JSON" },
 		{ "[]", "not a placement" },
 		{ "{\"format\": \"other\"}", "not a placement" },
 		{ PLAN("0", "{}"), "\"nodes\" must be" },

@@ -305,7 +305,9 @@ enum cad_status pl_plan_parse(const char *name, const char *text, size_t bytes, 
 	json_error_t problem;
 	json_t *json = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &problem);
 	if (!json)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: line %d: %s", name, problem.line, problem.text);
+		return cad_error_set(error, CAD_ERR_CORRUPT,
+			"%s: line %d: %s: this is not JSON, as 'cadrectl plan' and 'cadrectl map show' print placements",
+			name, problem.line, problem.text);
 	enum cad_status status = from_json(name, json, plan, nodes, error);
 	json_decref(json);
 	return status;
