@@ -148,7 +148,7 @@ enum cad_status pl_rollout_add(struct pl_rollout *rollout, uint32_t slot, uint64
 	CAD_ASSERT(slot < CAD_PROCESSES_MAX);
 	struct pl_rollout_slot *at = &rollout->slots[slot];
 	if (!at->copies) {
-		uint8_t *copies = calloc(rollout->cells + 1u, 1);
+		uint8_t *copies = calloc(rollout->cells + sizeof(uint64_t), 1);
 		if (!copies)
 			return CAD_ERR_MEMORY;
 		*at = (struct pl_rollout_slot){ .copies = copies, .whole = true, .usable = true };

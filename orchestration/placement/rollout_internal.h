@@ -6,6 +6,12 @@
 
 #include "orchestration/placement/rollout.h"
 
+#include <string.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "copies are looked at eight at a time, on little-endian machines"
+#endif
+
 /* A copy's byte: its state, and these. */
 enum {
 	PL_COPY_MASK = 0x07,
@@ -18,7 +24,7 @@ enum {
 #define PL_ROLLOUT_SOON UINT64_MAX
 
 struct pl_rollout_slot {
-	uint8_t *copies; /* [cells]; NULL: no such node */
+	uint8_t *copies; /* [cells], and zeros that pl_copy_next may read; NULL: no such node */
 	uint64_t memory_bytes;
 	uint32_t used; /* copies that take memory: all but NONE */
 	uint32_t loading;
@@ -87,9 +93,13 @@ static inline enum pl_copy pl_copy_state(const struct pl_rollout_slot *slot, uin
  * whatever looks at all copies of all nodes goes by this. */
 static inline uint32_t pl_copy_next(const struct pl_rollout *rollout, const struct pl_rollout_slot *slot, uint32_t cell)
 {
-	while (cell < rollout->cells && (slot->copies[cell] & (PL_COPY_MASK | PL_MARK_TARGET)) == PL_COPY_NONE)
-		cell++;
-	return cell;
+	for (uint64_t eight; cell < rollout->cells; cell += sizeof eight) {
+		memcpy(&eight, slot->copies + cell, sizeof eight);
+		eight &= (PL_COPY_MASK | PL_MARK_TARGET) * 0x0101010101010101u;
+		if (eight) /* the first byte is the lowest */
+			return cell + (uint32_t)__builtin_ctzll(eight) / 8;
+	}
+	return rollout->cells;
 }
 
 /* ---- changes of a copy (rollout.c) ---- */
