@@ -124,6 +124,7 @@ static enum cad_status load_experts(struct em_embedded *em, const struct em_opti
 {
 	const struct ex_load_all all = {
 		.spec = cad_model_spec(em->model),
+		.workers = em->device->workers,
 		.engine = owner_of,
 		.engine_context = em,
 		.progress = options->progress,
@@ -198,7 +199,9 @@ static enum cad_status create(struct em_embedded *em, const struct em_options *o
 	unsigned threads = options->threads > 0 ? options->threads : kn_threads_default();
 	if (em->device->ops->queue_create(em->device, threads, &em->queue) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_MEMORY, "cannot start %u compute threads", threads);
-	status = create_settings(em, options, error);
+	status = cad_workers_create(kn_threads_default(), &em->device->workers, error);
+	if (status == CAD_OK)
+		status = create_settings(em, options, error);
 	em->nodes_count = spec->gate.experts == 0 ? 0
 		: options->nodes == 0             ? 1
 		: options->nodes < EM_NODES_MAX   ? options->nodes
@@ -241,6 +244,10 @@ enum cad_status em_create(const struct em_options *options, struct em_embedded *
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the embedded engine");
 
 	enum cad_status status = create(em, options, error);
+	if (em->device) {
+		cad_workers_destroy(em->device->workers);
+		em->device->workers = NULL;
+	}
 	if (status != CAD_OK) {
 		em_destroy(em);
 		return status;

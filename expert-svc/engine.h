@@ -18,6 +18,7 @@
 #define CADRE_EXPERT_SVC_ENGINE_H
 
 #include "common/base/clock.h"
+#include "common/base/workers.h"
 #include "common/process/metrics.h"
 #include "common/model/model.h"
 #include "common/cluster/settings.h"
@@ -68,10 +69,10 @@ CAD_MUST_USE enum cad_status ex_engine_load(
 	struct ex_engine *engine, uint32_t layer, uint32_t expert, struct ex_loaded *loaded, struct cad_error *error);
 /* The store, for who knows the weights before they are packed, or gives them to other nodes. */
 struct ex_store *ex_engine_store(struct ex_engine *engine);
-/* Every expert of every MoE layer, each in the engine that is named for it, by several threads: the
- * embedded form. */
+/* Every expert of every MoE layer, each in the engine that is named for it: the embedded form. */
 struct ex_load_all {
 	const struct cad_model_spec *spec;
+	struct cad_workers *workers;                                                 /* who helps; NULL: nobody */
 	struct ex_engine *(*engine)(void *context, uint32_t layer, uint32_t expert); /* from any thread */
 	/* now and then, from the calling thread; NULL: nobody asks */
 	void (*progress)(void *context, uint64_t done, uint64_t total);

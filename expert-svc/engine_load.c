@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Loading every expert of a model: the embedded form. Packing is bound by one core's arithmetic, so
- * several threads pack. */
+/* Loading every expert of a model: the embedded form. */
 #include "expert-svc/engine.h"
 
 #include <pthread.h>
@@ -8,75 +7,69 @@
 
 struct load_all {
 	const struct ex_load_all *options;
-	uint64_t total; /* layers * experts, dense layers counted */
-	_Atomic uint64_t next, done;
+	pthread_t caller;
+	uint64_t total; /* experts of MoE layers */
+	_Atomic uint64_t done;
 	_Atomic int status;   /* the first failure */
 	pthread_mutex_t lock; /* of error */
 	struct cad_error error;
 };
 
-/* The next expert, if there is one: index over all layers, dense ones skipped. */
-static bool load_next(struct load_all *all)
+static void fail(struct load_all *all, enum cad_status status, const struct cad_error *error)
 {
-	const struct cad_model_spec *spec = all->options->spec;
-	uint64_t index = atomic_fetch_add(&all->next, 1), experts = spec->gate.experts;
-	if (index >= all->total || atomic_load(&all->status) != CAD_OK)
-		return false;
-
-	uint32_t layer = (uint32_t)(index / experts), expert = (uint32_t)(index % experts);
-	if (!spec->layers[layer].moe)
-		return true;
-	struct ex_loaded loaded;
-	struct cad_error error;
-	enum cad_status status = ex_engine_load(
-		all->options->engine(all->options->engine_context, layer, expert), layer, expert, &loaded, &error);
-	if (status == CAD_OK) {
-		atomic_fetch_add(&all->done, 1);
-		return true;
-	}
-
 	pthread_mutex_lock(&all->lock);
 	if (atomic_load(&all->status) == CAD_OK) {
-		all->error = error;
+		all->error = *error;
 		atomic_store(&all->status, status);
 	}
-
 	pthread_mutex_unlock(&all->lock);
-	return false;
 }
 
-static void *load_thread(void *argument)
+/* One expert; the index is over all layers, dense ones too. */
+static void load_one(struct load_all *all, size_t index)
 {
-	while (load_next(argument))
-		;
-	return NULL;
+	const struct ex_load_all *options = all->options;
+	uint32_t experts = options->spec->gate.experts, layer = (uint32_t)(index / experts),
+		 expert = (uint32_t)(index % experts);
+	struct ex_loaded loaded;
+	struct cad_error error;
+
+	if (!options->spec->layers[layer].moe || atomic_load(&all->status) != CAD_OK)
+		return;
+	enum cad_status status =
+		ex_engine_load(options->engine(options->engine_context, layer, expert), layer, expert, &loaded, &error);
+	if (status != CAD_OK) {
+		fail(all, status, &error);
+		return;
+	}
+	uint64_t done = atomic_fetch_add(&all->done, 1) + 1;
+	if (options->progress && pthread_equal(pthread_self(), all->caller))
+		options->progress(options->progress_context, done, all->total);
+}
+
+static void load_some(void *context, size_t begin, size_t end)
+{
+	for (size_t i = begin; i < end; i++)
+		load_one(context, i);
 }
 
 enum cad_status ex_engine_load_all(const struct ex_load_all *options, struct cad_error *error)
 {
 	const struct cad_model_spec *spec = options->spec;
-	uint64_t total = (uint64_t)cad_model_spec_moe_layers(spec) * spec->gate.experts;
 	struct load_all all = {
 		.options = options,
-		.total = (uint64_t)spec->layers_count * spec->gate.experts,
+		.caller = pthread_self(),
+		.total = (uint64_t)cad_model_spec_moe_layers(spec) * spec->gate.experts,
 	};
-	pthread_t helpers[KN_THREADS_MAX];
-	unsigned helpers_count = 0, wanted = kn_threads_default() - 1;
 
 	pthread_mutex_init(&all.lock, NULL);
-	while (helpers_count < wanted && pthread_create(&helpers[helpers_count], NULL, load_thread, &all) == 0)
-		helpers_count++;
-	while (load_next(&all))
-		if (options->progress)
-			options->progress(options->progress_context, atomic_load(&all.done), total);
-	for (unsigned i = 0; i < helpers_count; i++)
-		pthread_join(helpers[i], NULL);
+	cad_workers_for(options->workers, (size_t)spec->layers_count * spec->gate.experts, 1, load_some, &all);
 	pthread_mutex_destroy(&all.lock);
 	enum cad_status status = (enum cad_status)atomic_load(&all.status);
 	if (status != CAD_OK && error)
 		*error = all.error;
 	if (status == CAD_OK && options->progress)
-		options->progress(options->progress_context, total, total);
+		options->progress(options->progress_context, all.total, all.total);
 
 	return status;
 }

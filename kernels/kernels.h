@@ -426,8 +426,12 @@ struct kn_ops {
 	void (*combine_finish)(struct kn_queue *queue, const struct kn_combine_finish *a);
 };
 
+struct cad_workers;
 struct kn_device {
 	const struct kn_ops *ops;
+	/* Who helps with packing (common/base/workers.h), borrowed. NULL: whoever calls a create
+	 * function packs alone. Set while nobody packs. */
+	struct cad_workers *workers;
 };
 struct kn_queue {
 	const struct kn_ops *ops;

@@ -9,6 +9,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/note.h"
+#include "common/base/workers.h"
 #include "common/cluster/member.h"
 #include "common/cluster/own_address.h"
 #include "common/cluster/settings_message.h"
@@ -336,8 +337,12 @@ static enum cad_status create_engine(struct program *p, struct cad_error *error)
 	cad_transport_options_default(&options.transport);
 	options.transport.secret = p->service.secret;
 	cad_identity_fill(&options.transport.identity, p->facts.cluster, p->service.id, p->model_fingerprint, settings);
-	enum cad_status status = rt_engine_create(&options, &p->own_engine, error);
+	enum cad_status status = cad_workers_create(kn_threads_default(), &p->device->workers, error);
+	if (status == CAD_OK)
+		status = rt_engine_create(&options, &p->own_engine, error);
 	p->engine = p->own_engine;
+	cad_workers_destroy(p->device->workers); /* it is loaded */
+	p->device->workers = NULL;
 
 	return status;
 }

@@ -203,7 +203,7 @@ enum cad_status kn_cpu_open(enum kn_isa isa, struct kn_device **device, struct c
 	struct kn_cpu_device *d = malloc(sizeof *d);
 	if (!d)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for a device");
-	*d = (struct kn_cpu_device){ { &cpu }, form };
+	*d = (struct kn_cpu_device){ { .ops = &cpu }, form };
 	*device = &d->base;
 
 	return CAD_OK;

@@ -1,18 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From a checkpoint's rows to panels of lines (layout.h), and what they take. Reads the source
- * once, in blocks that keep both sides in L1; allocates the packed copy alone. May be called by
- * several threads at once: the caller spreads loading over threads.
+ * once; allocates the packed copy alone. May be called by several threads at once, and what one call
+ * packs is spread over the device's workers.
  */
+#include "common/base/workers.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/transpose.h"
+#include "kernels/cpu/tune.h"
 #include "kernels/image.h"
 
 #include <immintrin.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK_WORDS = 64 }; /* of a column at a time: 64 f32 or 128 bf16, a few lines of each row of the source */
+enum {
+	BLOCK_WORDS = 256, /* of a column at a time: 256 f32 or 512 bf16 */
+	STAGE_LD = 272,    /* words from column to column; a power of two would share sets of L1 */
+};
 
 static inline __m256 widen_8(__m128i halves, bool f16)
 {
@@ -55,10 +60,19 @@ static void narrow(const void *source, enum cad_dtype dtype, size_t n, uint16_t 
 		out[i] = kn_bf16_of(wide[i]);
 }
 
+/* Brings values k .. k + count - 1 of every row into L2, row after row: rows are pages apart, and
+ * only along a row does the processor read ahead. */
+static void fetch(const uint8_t *const rows[KN_PANEL_COLS], size_t element, size_t k, size_t count)
+{
+	for (size_t c = 0; c < KN_PANEL_COLS; c++)
+		for (size_t at = 0; rows[c] && at < count * element; at += 64)
+			(void)*(const volatile uint8_t *)(rows[c] + k * element + at);
+}
+
 /*
  * Column c of the panel is row rows[c] of the source, NULL for a column of zeros. A block of every
  * column is staged as the words of its lanes (f32, or pairs of bf16), column by column, and then
- * turned around.
+ * turned around, past the caches: nobody reads it soon.
  */
 static void pack_panel(
 	const struct kn_panels *m, const uint8_t *const rows[KN_PANEL_COLS], enum cad_dtype dtype, uint8_t *panel)
@@ -66,11 +80,13 @@ static void pack_panel(
 	bool f32 = m->storage == KN_STORAGE_F32;
 	size_t element = cad_dtype_bytes(dtype), word_values = f32 ? 1 : 2, block = BLOCK_WORDS * word_values;
 
-	_Alignas(64) uint32_t stage[KN_PANEL_COLS][BLOCK_WORDS];
+	_Alignas(64) uint32_t stage[KN_PANEL_COLS][STAGE_LD];
 
 	for (size_t k = 0; k < m->k_pad; k += block) {
 		size_t count = m->k - k < block ? m->k - k : block,
 		       padded = m->k_pad - k < block ? m->k_pad - k : block;
+		if (k % KN_PACK_FETCH_VALUES == 0)
+			fetch(rows, element, k, m->k - k < KN_PACK_FETCH_VALUES ? m->k - k : KN_PACK_FETCH_VALUES);
 		for (size_t c = 0; c < KN_PANEL_COLS; c++) {
 			if (!rows[c] || count < padded)
 				memset(stage[c], 0, sizeof stage[c]);
@@ -82,8 +98,10 @@ static void pack_panel(
 		uint32_t *out = (uint32_t *)panel + k / word_values * KN_PANEL_COLS;
 		for (size_t w = 0; w < padded / word_values; w += 8)
 			for (size_t c = 0; c < KN_PANEL_COLS; c += 8)
-				kn_transpose_8(&stage[c][w], BLOCK_WORDS, out + w * KN_PANEL_COLS + c, KN_PANEL_COLS);
+				kn_transpose_8_stream(
+					&stage[c][w], STAGE_LD, out + w * KN_PANEL_COLS + c, KN_PANEL_COLS);
 	}
+	_mm_sfence();
 }
 
 /* ---- matrices ---- */
@@ -117,19 +135,40 @@ static const uint8_t *source_row(const struct kn_source *source, size_t row)
 			       : NULL;
 }
 
-/* Column c of panel p is what row_of says. */
+/* A matrix to pack: column c of panel p is what row_of says. */
+struct filling {
+	const struct kn_panels *m;
+	enum cad_dtype dtype;
+	const uint8_t *(*row_of)(const struct kn_source *sources, size_t column);
+	const struct kn_source *sources;
+};
+
+static void fill_panels(void *context, size_t begin, size_t end)
+{
+	const struct filling *f = context;
+	for (size_t p = begin; p < end; p++) {
+		const uint8_t *rows[KN_PANEL_COLS];
+		for (size_t c = 0; c < KN_PANEL_COLS; c++)
+			rows[c] = f->row_of(f->sources, p * KN_PANEL_COLS + c);
+		pack_panel(f->m, rows, f->dtype, f->m->data + p * f->m->panel_bytes);
+	}
+}
+
+/* Rounds 0 .. count - 1, of so many bytes each, on the device's workers. */
+static void spread(struct kn_device *device, size_t count, size_t bytes, cad_rounds_fn *rounds, void *context)
+{
+	size_t grain = bytes < KN_PACK_RANGE_BYTES ? KN_PACK_RANGE_BYTES / (bytes + 1) : 1;
+	cad_workers_for(device->workers, count, grain, rounds, context);
+}
+
 static enum cad_status panels_fill(struct kn_device *device, struct kn_panels *m, enum cad_dtype dtype,
 	const uint8_t *(*row_of)(const struct kn_source *sources, size_t column), const struct kn_source *sources)
 {
 	m->data = kn_cpu_alloc(device, m->panels * m->panel_bytes);
 	if (!m->data)
 		return CAD_ERR_MEMORY;
-	for (size_t p = 0; p < m->panels; p++) {
-		const uint8_t *rows[KN_PANEL_COLS];
-		for (size_t c = 0; c < KN_PANEL_COLS; c++)
-			rows[c] = row_of(sources, p * KN_PANEL_COLS + c);
-		pack_panel(m, rows, dtype, m->data + p * m->panel_bytes);
-	}
+	struct filling filling = { m, dtype, row_of, sources };
+	spread(device, m->panels, m->panel_bytes, fill_panels, &filling);
 	return CAD_OK;
 }
 
@@ -318,17 +357,27 @@ uint64_t kn_cpu_table_bytes(const struct kn_device *device, const struct kn_sour
 	return kn_cpu_allocated(table_bytes(&t));
 }
 
-static void table_fill(struct kn_cpu_table *t, const struct kn_source *source)
-{
-	size_t count = t->n * t->k, element = cad_dtype_bytes(source->dtype);
+struct table_filling {
+	const struct kn_cpu_table *t;
+	const struct kn_source *source;
+};
 
-	if (t->dtype == source->dtype) {
-		memcpy(t->data, source->data, count * element);
+static void fill_rows(void *context, size_t begin, size_t end)
+{
+	const struct table_filling *f = context;
+	const struct kn_cpu_table *t = f->t;
+	enum cad_dtype dtype = f->source->dtype;
+	size_t element = cad_dtype_bytes(dtype), stored = cad_dtype_bytes(t->dtype), count = (end - begin) * t->k;
+	const uint8_t *in = (const uint8_t *)f->source->data + begin * t->k * element;
+	uint8_t *out = (uint8_t *)t->data + begin * t->k * stored;
+
+	if (t->dtype == dtype) {
+		memcpy(out, in, count * element);
 		return;
 	}
 	for (size_t i = 0; i < count; i += BLOCK_WORDS)
-		narrow((const uint8_t *)source->data + i * element, source->dtype,
-			count - i < BLOCK_WORDS ? count - i : BLOCK_WORDS, (uint16_t *)t->data + i);
+		narrow(in + i * element, dtype, count - i < BLOCK_WORDS ? count - i : BLOCK_WORDS,
+			(uint16_t *)(out + i * stored));
 }
 
 enum cad_status kn_cpu_table_create(
@@ -345,7 +394,8 @@ enum cad_status kn_cpu_table_create(
 		return CAD_ERR_MEMORY;
 	}
 
-	table_fill(t, source);
+	struct table_filling filling = { t, source };
+	spread(device, t->n, t->k * cad_dtype_bytes(t->dtype), fill_rows, &filling);
 	*table = (struct kn_table){ .n = t->n, .k = t->k, .bytes = kn_cpu_allocated(table_bytes(t)), .own = t };
 	return CAD_OK;
 }

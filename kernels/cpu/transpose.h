@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* out[i][j] = in[j][i] of 8 x 8 words; every row of both is 32-byte aligned */
-static inline void kn_transpose_8(const uint32_t *in, size_t ld_in, uint32_t *out, size_t ld_out)
+/* rows[i][j] = in[j][i] of 8 x 8 words; every row of `in` is 32-byte aligned */
+static inline void kn_transpose_rows(const uint32_t *in, size_t ld_in, __m256 rows[8])
 {
 	__m256 a[8], b[8];
 	for (size_t i = 0; i < 8; i++)
@@ -24,9 +24,27 @@ static inline void kn_transpose_8(const uint32_t *in, size_t ld_in, uint32_t *ou
 			a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
 		}
 	for (size_t i = 0; i < 4; i++) {
-		_mm256_store_ps((float *)(out + i * ld_out), _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
-		_mm256_store_ps((float *)(out + (i + 4) * ld_out), _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
+		rows[i] = _mm256_permute2f128_ps(a[i], a[i + 4], 0x20);
+		rows[i + 4] = _mm256_permute2f128_ps(a[i], a[i + 4], 0x31);
 	}
+}
+
+/* The same to `out`, whose rows are 32-byte aligned too. */
+static inline void kn_transpose_8(const uint32_t *in, size_t ld_in, uint32_t *out, size_t ld_out)
+{
+	__m256 rows[8];
+	kn_transpose_rows(in, ld_in, rows);
+	for (size_t i = 0; i < 8; i++)
+		_mm256_store_ps((float *)(out + i * ld_out), rows[i]);
+}
+
+/* The same past the caches, without reading what was there; others see it after an sfence. */
+static inline void kn_transpose_8_stream(const uint32_t *in, size_t ld_in, uint32_t *out, size_t ld_out)
+{
+	__m256 rows[8];
+	kn_transpose_rows(in, ld_in, rows);
+	for (size_t i = 0; i < 8; i++)
+		_mm256_stream_ps((float *)(out + i * ld_out), rows[i]);
 }
 
 #endif

@@ -40,6 +40,11 @@ enum {
 	KN_ATTEND_PARTS_BYTES = 4 << 20,
 	KN_ATTEND_BLOCKS_PER_THREAD = 2,
 
+	/* Packing: bytes that are worth handing to another thread, and values of a row that are
+	 * read in one go (64 rows of a panel in L2). */
+	KN_PACK_RANGE_BYTES = 1 << 20,
+	KN_PACK_FETCH_VALUES = 2048,
+
 	/* The pool: pauses of some 50 ns before a thread sleeps. */
 	KN_POOL_SPINS_MAX = 200,
 };

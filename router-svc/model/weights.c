@@ -1,52 +1,60 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/model/weights.h"
 
+#include "common/base/workers.h"
 #include "kernels/source.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
-/* One loading run; the first failure sticks, so that a list of tensors reads as a list. */
-struct loader {
+/* What all parts are loaded with. */
+struct loading {
 	struct rt_weights *weights;
 	const struct cad_model *model;
 	enum cad_weights storage;
+	uint8_t (*digests)[CAD_DIGEST_BYTES]; /* of each part */
+	_Atomic int status;                   /* of a part that failed */
+};
+
+/* The loading of one part; the first failure sticks, so that a list of tensors reads as a list. */
+struct loader {
+	const struct loading *all;
 	enum cad_status status;
-	uint8_t (*digests)[CAD_DIGEST_BYTES]; /* of each layer, and of the rest */
 };
 
 static struct kn_source source_of(const struct loader *loader, enum cad_role role, uint32_t layer)
 {
-	return kn_source_of(cad_model_tensor(loader->model, role, layer, 0));
+	return kn_source_of(cad_model_tensor(loader->all->model, role, layer, 0));
 }
 
 static void load_matrix(struct loader *loader, enum cad_role role, uint32_t layer, struct kn_matrix *matrix)
 {
 	struct kn_source source = source_of(loader, role, layer);
-	struct kn_device *device = loader->weights->device;
+	struct kn_device *device = loader->all->weights->device;
 	if (loader->status == CAD_OK && source.data)
-		loader->status = device->ops->matrix_create(device, &source, loader->storage, matrix);
+		loader->status = device->ops->matrix_create(device, &source, loader->all->storage, matrix);
 }
 
 static void load_vector(struct loader *loader, enum cad_role role, uint32_t layer, float **vector)
 {
 	struct kn_source source = source_of(loader, role, layer);
-	struct kn_device *device = loader->weights->device;
+	struct kn_device *device = loader->all->weights->device;
 	if (loader->status == CAD_OK && source.data)
 		loader->status = device->ops->vector_create(device, &source, vector);
 }
 
 static void load_ffn(struct loader *loader, uint32_t layer, struct kn_expert *ffn)
 {
-	struct kn_expert_source source = kn_ffn_source_of(loader->model, layer);
-	struct kn_device *device = loader->weights->device;
+	struct kn_expert_source source = kn_ffn_source_of(loader->all->model, layer);
+	struct kn_device *device = loader->all->weights->device;
 	if (loader->status == CAD_OK && source.gate.data)
-		loader->status = device->ops->expert_create(device, &source, loader->storage, ffn);
+		loader->status = device->ops->expert_create(device, &source, loader->all->storage, ffn);
 }
 
 static void load_layer(struct loader *loader, uint32_t layer)
 {
-	struct rt_layer_weights *w = &loader->weights->layers[layer];
-	const struct cad_model_spec *spec = loader->weights->spec;
+	struct rt_layer_weights *w = &loader->all->weights->layers[layer];
+	const struct cad_model_spec *spec = loader->all->weights->spec;
 
 	load_vector(loader, CAD_ROLE_ATTENTION_NORM, layer, &w->attention_norm);
 	load_matrix(loader, CAD_ROLE_Q, layer, &w->q);
@@ -68,42 +76,74 @@ static void load_layer(struct loader *loader, uint32_t layer)
 		load_vector(loader, CAD_ROLE_GATE_BIAS, layer, &w->gate_bias);
 		load_vector(loader, CAD_ROLE_SELECTION_BIAS, layer, &w->selection_bias);
 	}
+}
 
-	/* now, while the file's pages are in memory */
-	cad_model_router_part(loader->model, layer, loader->digests[layer]);
+/* What is in no layer. */
+static void load_rest(struct loader *loader)
+{
+	struct rt_weights *weights = loader->all->weights;
+	const struct cad_model_spec *spec = weights->spec;
+	struct kn_device *device = weights->device;
+	struct kn_source embed = source_of(loader, CAD_ROLE_EMBED, 0);
+	float inv_freq[CAD_HEAD_SIZE_MAX / 2];
+	struct kn_source rope = { .data = inv_freq, .dtype = CAD_DTYPE_F32, .n = spec->rope.size / 2, .k = 1 };
+
+	cad_rope_inv_freq(&spec->rope, inv_freq);
+	loader->status = device->ops->vector_create(device, &rope, &weights->inv_freq);
+	if (loader->status == CAD_OK)
+		loader->status = device->ops->table_create(device, &embed, loader->all->storage, &weights->embed);
+	load_vector(loader, CAD_ROLE_FINAL_NORM, 0, &weights->final_norm);
+	load_matrix(loader, spec->tied_embeddings ? CAD_ROLE_EMBED : CAD_ROLE_LM_HEAD, 0, &weights->lm_head);
+}
+
+/* Part 0 is the last one of the checksum's, what is in no layer: the largest comes first. */
+static void load_parts(void *context, size_t begin, size_t end)
+{
+	struct loading *loading = context;
+	uint32_t layers = loading->weights->spec->layers_count;
+
+	for (size_t i = begin; i < end; i++) {
+		uint32_t part = i == 0 ? layers : (uint32_t)i - 1;
+		struct loader loader = { loading, CAD_OK };
+		if (part == layers)
+			load_rest(&loader);
+		else
+			load_layer(&loader, part);
+		if (loader.status != CAD_OK)
+			atomic_store(&loading->status, loader.status);
+		else /* now, while the file's pages are in memory */
+			cad_model_router_part(loading->model, part, loading->digests[part]);
+	}
 }
 
 enum cad_status rt_weights_init(struct rt_weights *weights, struct kn_device *device, const struct cad_model *model,
 	enum cad_weights storage, struct cad_error *error)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
+	uint32_t parts = cad_model_router_parts(model);
 	*weights = (struct rt_weights){ .device = device, .spec = spec };
-	struct loader loader = { .weights = weights, .model = model, .storage = storage };
 	weights->layers = calloc(spec->layers_count, sizeof *weights->layers);
-	loader.digests = calloc(cad_model_router_parts(model), sizeof *loader.digests);
-	if (!weights->layers || !loader.digests)
-		loader.status = CAD_ERR_MEMORY;
-	float inv_freq[CAD_HEAD_SIZE_MAX / 2];
-	cad_rope_inv_freq(&spec->rope, inv_freq);
-	struct kn_source rope = { .data = inv_freq, .dtype = CAD_DTYPE_F32, .n = spec->rope.size / 2, .k = 1 };
-	if (loader.status == CAD_OK)
-		loader.status = device->ops->vector_create(device, &rope, &weights->inv_freq);
-	for (uint32_t layer = 0; layer < spec->layers_count && loader.status == CAD_OK; layer++)
-		load_layer(&loader, layer);
-	struct kn_source embed = source_of(&loader, CAD_ROLE_EMBED, 0);
-	if (loader.status == CAD_OK)
-		loader.status = device->ops->table_create(device, &embed, storage, &weights->embed);
-	load_vector(&loader, CAD_ROLE_FINAL_NORM, 0, &weights->final_norm);
-	load_matrix(&loader, spec->tied_embeddings ? CAD_ROLE_EMBED : CAD_ROLE_LM_HEAD, 0, &weights->lm_head);
-	if (loader.status == CAD_OK) {
-		cad_model_router_part(model, spec->layers_count, loader.digests[spec->layers_count]);
-		cad_model_router_checksum(model, (const uint8_t(*)[CAD_DIGEST_BYTES])loader.digests, weights->checksum);
-	}
-	free(loader.digests);
+	struct loading loading = {
+		.weights = weights,
+		.model = model,
+		.storage = storage,
+		.digests = calloc(parts, sizeof *loading.digests),
+		.status = CAD_ERR_MEMORY,
+	};
 
-	if (loader.status != CAD_OK) {
+	if (weights->layers && loading.digests) {
+		atomic_store(&loading.status, CAD_OK);
+		cad_workers_for(device->workers, parts, 1, load_parts, &loading);
+	}
+	enum cad_status status = (enum cad_status)atomic_load(&loading.status);
+	if (status == CAD_OK)
+		cad_model_router_checksum(
+			model, (const uint8_t(*)[CAD_DIGEST_BYTES])loading.digests, weights->checksum);
+	free(loading.digests);
+
+	if (status != CAD_OK) {
 		rt_weights_fini(weights);
-		return cad_error_set(error, loader.status, "the router's part of model '%s' does not fit into memory",
+		return cad_error_set(error, status, "the router's part of model '%s' does not fit into memory",
 			cad_model_directory(model));
 	}
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The router's part of a checkpoint, packed for its device: everything but the routed experts.
- * Created once, then read-only.
+ * Created once, by the device's workers, then read-only.
  */
 #ifndef CADRE_ROUTER_SVC_MODEL_WEIGHTS_H
 #define CADRE_ROUTER_SVC_MODEL_WEIGHTS_H

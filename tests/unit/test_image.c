@@ -2,6 +2,7 @@
 /* Images of experts: the same whether made from a checkpoint or from a packed expert, of every type
  * and value, and packed again they are the same expert. What odd sizes do to unpacking, tests/ops
  * sees. */
+#include "common/base/workers.h"
 #include "kernels/image.h"
 #include "kernels/source.h"
 #include "tests/support/must.h"
@@ -15,6 +16,7 @@
 #include <cmocka.h>
 
 enum { FFN = 32, HIDDEN = 1024, VALUES = FFN * HIDDEN };
+enum { WIDE_FFN = 700, WIDE_HIDDEN = 2600, WIDE_VALUES = WIDE_FFN * WIDE_HIDDEN };
 
 static struct kn_device *device;
 
@@ -91,6 +93,31 @@ static void every_type(void **state)
 	}
 }
 
+/* Panels that several threads pack, and rows that are longer than what is read in one go: the image
+ * that comes back is made of the same values. */
+static void packed_by_several_threads(void **state)
+{
+	(void)state;
+	static const struct cad_ffn_spec spec = { .size = WIDE_FFN };
+	struct cad_error error;
+	uint16_t *half = malloc(2 * WIDE_VALUES * sizeof *half);
+	assert_non_null(half);
+	for (uint32_t i = 0; i < 2 * WIDE_VALUES; i++)
+		half[i] = (uint16_t)(i * 2654435761u >> 15);
+	const struct kn_expert_source source = {
+		.gate = { half, CAD_DTYPE_BF16, WIDE_FFN, WIDE_HIDDEN },
+		.up = { half + WIDE_VALUES, CAD_DTYPE_BF16, WIDE_FFN, WIDE_HIDDEN },
+		.down = { half + 1, CAD_DTYPE_BF16, WIDE_HIDDEN, WIDE_FFN },
+		.spec = &spec,
+	};
+
+	must(cad_workers_create(3, &device->workers, &error), &error);
+	all_ways_agree(&source, CAD_WEIGHTS_AS_IS);
+	cad_workers_destroy(device->workers);
+	device->workers = NULL;
+	free(half);
+}
+
 /* Without rounding it is the tensors as stored, whatever is missing among them. */
 static void stored_tensors(void **state)
 {
@@ -162,6 +189,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_type),
+		cmocka_unit_test(packed_by_several_threads),
 		cmocka_unit_test(stored_tensors),
 		cmocka_unit_test(reading_ends_when_told),
 	};
