@@ -93,7 +93,7 @@ static inline void scene_init(struct scene *scene, const struct pl_trace *trace,
 	struct cad_error error;
 	assert_int_equal(pl_sample_create(trace, 0, &scene->sample), CAD_OK);
 	assert_int_equal(pl_layer_init(&scene->layer, scene->sample, 0, 1), CAD_OK);
-	const struct pl_site_layer of = { 1, 0, trace->experts, copies };
+	const struct pl_site_layer of = { 1, 0, trace->experts, copies, 0 };
 	assert_int_equal(pl_site_init(&scene->site, cluster, weights, of, &error), CAD_OK);
 	assert_int_equal(pl_search_init(&scene->search, &scene->layer, &scene->site), CAD_OK);
 	assert_int_equal(pl_site_settle(&scene->site, labels, &scene->search.replicas, &error), CAD_OK);

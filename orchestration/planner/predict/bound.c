@@ -178,7 +178,7 @@ enum cad_status pl_bound(const struct pl_sample *sample, const struct pl_cluster
 		struct pl_layer layer;
 		struct bound b;
 		enum cad_status status = pl_site_init(&site, cluster, &weights,
-			(struct pl_site_layer){ trace->layers, l, trace->experts, copies }, error);
+			(struct pl_site_layer){ trace->layers, l, trace->experts, copies, trace->layer[l] }, error);
 		if (status != CAD_OK)
 			return status;
 		status = bound_init(&b, &site);

@@ -188,7 +188,7 @@ enum cad_status pl_explain(const struct pl_sample *sample, const struct pl_plan 
 
 	CAD_ASSERT(layer < plan->layers && expert < plan->experts && sample->tokens > 0);
 	enum cad_status status = pl_site_init(&v.site, cluster, weights,
-		(struct pl_site_layer){ plan->layers, layer, plan->experts, UINT32_MAX }, error);
+		(struct pl_site_layer){ plan->layers, layer, plan->experts, UINT32_MAX, plan->layer[layer] }, error);
 	if (status != CAD_OK)
 		return status;
 	made.options = calloc(plan->nodes, sizeof *made.options);

@@ -112,7 +112,7 @@ enum cad_status pl_site_init(struct pl_site *site, const struct pl_cluster *clus
 	for (uint32_t n = 0; status == CAD_OK && n < nodes; n++)
 		room += site->slots[n] = slots_of(cluster, &cluster->nodes[n], of.layers, of.layer, experts);
 	if (status == CAD_OK)
-		status = apply_rules(site, of.layer, error);
+		status = apply_rules(site, of.in_model, error);
 	if (status == CAD_OK && room < experts)
 		status = cad_error_set(error, CAD_ERR_EXHAUSTED,
 			"layer %u has %u experts, the nodes have room for %llu of them: add nodes, or give them more slots or memory",

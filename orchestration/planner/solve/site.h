@@ -34,6 +34,7 @@ struct pl_site {
 /* One of `layers` layers, and how many copies of its experts there may be, first ones counted. */
 struct pl_site_layer {
 	uint32_t layers, layer, experts, copies;
+	uint32_t in_model; /* the layer's index there, which rules go by */
 };
 /* CAD_ERR_INVALID and a sentence when rules contradict each other. */
 CAD_MUST_USE enum cad_status pl_site_init(struct pl_site *site, const struct pl_cluster *cluster,

@@ -134,7 +134,8 @@ static enum cad_status workshop_init(
 	};
 	w->random.state = cad_random_next(&mix) + solver->round;
 	w->stride = tokens && solver->sample->tokens > tokens ? solver->sample->tokens / tokens | 1 : 1;
-	const struct pl_site_layer of = { options->trace->layers, index, experts, copies };
+	const struct pl_site_layer of = { options->trace->layers, index, experts, copies,
+		options->trace->layer[index] };
 	enum cad_status status = pl_site_init(&w->site, options->cluster, &w->weights, of, error);
 	if (status != CAD_OK)
 		return status;
