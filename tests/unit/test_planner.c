@@ -371,6 +371,47 @@ static void what_is_there_stays_when_moving_costs(void **state)
 	pl_trace_free(trace);
 }
 
+/* It costs as much as several moves to go back. */
+static void what_left_does_not_come_back_lightly(void **state)
+{
+	(void)state;
+	struct pl_trace *trace = make_trace(2, 16, 4, 2000, 4, 0.9, 9);
+	struct pl_cluster cluster;
+	struct cad_error error;
+	struct pl_plan *present;
+
+	must(pl_cluster_create(4, 6, &cluster, &error), &error);
+	assert_int_equal(pl_plan_contiguous(2, 16, 4, &present), CAD_OK);
+	struct pl_solve_options options = options_for(trace, &cluster, 16, 16);
+	options.present = present;
+	struct pl_solution best = solve(&options);
+
+	/* all that would move has just been where it would go */
+	for (size_t i = 0; i < (size_t)2 * 16 * present->words; i++)
+		best.plan->bits[i] &= ~present->bits[i];
+	options.recent = best.plan;
+	options.weights.move = 0.2;
+	struct pl_solution other = solve(&options);
+	options.recent = NULL;
+	struct pl_solution again = solve(&options);
+	uint64_t back[2] = { 0 };
+	for (size_t i = 0; i < (size_t)2 * 16 * present->words; i++) {
+		back[0] += (uint64_t)__builtin_popcountll(other.plan->bits[i] & best.plan->bits[i]);
+		back[1] += (uint64_t)__builtin_popcountll(again.plan->bits[i] & best.plan->bits[i]);
+	}
+	print_message("of %llu that were there, %llu go back, and %llu where nothing is known\n",
+		(unsigned long long)pl_plan_copies(best.plan), (unsigned long long)back[0],
+		(unsigned long long)back[1]);
+	assert_true(4 * back[0] < back[1]);
+
+	pl_solution_fini(&again);
+	pl_solution_fini(&other);
+	pl_solution_fini(&best);
+	pl_plan_free(present);
+	pl_cluster_fini(&cluster);
+	pl_trace_free(trace);
+}
+
 /* Nodes that both layers touch, a token. */
 static double overlap(const struct pl_trace *trace, const struct pl_plan *plan)
 {
@@ -628,6 +669,7 @@ int main(void)
 		cmocka_unit_test(planted_communities_are_found),
 		cmocka_unit_test(blocks_stay_where_nothing_beats_them),
 		cmocka_unit_test(what_is_there_stays_when_moving_costs),
+		cmocka_unit_test(what_left_does_not_come_back_lightly),
 		cmocka_unit_test(affinity_keeps_tokens_where_they_are),
 		cmocka_unit_test(estimates_know_racks_and_links),
 		cmocka_unit_test(communities_that_go_together_share_a_rack),

@@ -3,13 +3,13 @@
 
 #include <math.h>
 
-void pl_pull_to_present(struct pl_site *site, const struct pl_plan *present, uint32_t layer)
+void pl_pull_to_plan(struct pl_site *site, const struct pl_plan *plan, uint32_t layer, double moves)
 {
 	uint32_t E = site->experts, N = site->nodes;
 	for (uint32_t e = 0; e < E; e++)
 		for (uint32_t n = 0; n < N; n++)
-			if (pl_plan_holds(present, layer, e, n))
-				site->pull[(size_t)e * N + n] += (float)(site->weights->move / E);
+			if (pl_plan_holds(plan, layer, e, n))
+				site->pull[(size_t)e * N + n] += (float)(moves * site->weights->move / E);
 }
 
 void pl_pull_by_copies(struct pl_site *site, const struct pl_layer *layer)

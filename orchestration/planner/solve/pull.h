@@ -10,8 +10,9 @@
 #include "orchestration/planner/objective/layer.h"
 #include "orchestration/planner/solve/site.h"
 
-/* What a copy that is already there saves; `layer`: its row in the plan. */
-void pl_pull_to_present(struct pl_site *site, const struct pl_plan *present, uint32_t layer);
+/* What a copy that is already there saves, as `moves` moves; below 0: what one costs that is not to
+ * be there. `layer`: its row in the plan. */
+void pl_pull_to_plan(struct pl_site *site, const struct pl_plan *plan, uint32_t layer, double moves);
 /* What a copy costs decode: its weights are read for a batch when any of the batch's tokens goes
  * there, at most as often as any of them chooses the expert. */
 void pl_pull_by_copies(struct pl_site *site, const struct pl_layer *layer);

@@ -108,7 +108,9 @@ static enum cad_status fill_pull(struct workshop *w)
 	if (w->weights.active > 0)
 		pl_pull_by_copies(&w->site, &w->layer);
 	if (moves)
-		pl_pull_to_present(&w->site, options->present, w->index);
+		pl_pull_to_plan(&w->site, options->present, w->index, 1);
+	if (moves && options->recent)
+		pl_pull_to_plan(&w->site, options->recent, w->index, -PL_RETURN_MOVES);
 	if (follows && w->index > 0) /* the search's replicas are borrowed: whatever begins next fills them again */
 		pl_pull_to_neighbour(
 			&w->site, &w->layer, w->stride, w->solver->last, w->index - 1, &w->search.replicas);

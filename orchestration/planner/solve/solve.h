@@ -21,6 +21,8 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+enum { PL_RETURN_MOVES = 10 };
+
 struct pl_progress {
 	uint32_t rounds; /* done */
 	double seconds;
@@ -37,6 +39,9 @@ struct pl_solve_options {
 	/* the present plan, for the same cluster: a start, and what moves are counted from; NULL:
 	 * none */
 	const struct pl_plan *present;
+	/* where copies were not long ago, for the same cluster: to go back there costs as much as
+	 * PL_RETURN_MOVES further moves; NULL: not known */
+	const struct pl_plan *recent;
 	uint64_t seed;
 	uint32_t rounds_max; /* at least 1 */
 	/* an unfinished round is discarded, except the first; UINT64_MAX: no limit */
