@@ -11,6 +11,9 @@
 
 /* standard errors that a gain must be above 0; the time in which a move must be won back */
 static const double ERRORS_MIN = 2, WON_BACK_S = 3600;
+/* of moves in the planner's objective, ten times that of an operator's plan: who moves a tenth of a
+ * layer's experts must save 0.02 nodes per token there, or what load costs as much */
+static const double MOVE_WEIGHT = 0.2;
 #define PL_AUTO_TIME_LIMIT_NS (5 * CAD_NS_PER_S)
 
 void pl_auto_init(struct pl_auto *automatic)
@@ -67,7 +70,7 @@ static void why_not(
 	else if (!settings->on)
 		snprintf(why, PL_REBALANCE_TEXT_BYTES, "it was turned off while the plan was made");
 	else if (result->moves.loads == 0)
-		snprintf(why, PL_REBALANCE_TEXT_BYTES, "no better placement was found");
+		snprintf(why, PL_REBALANCE_TEXT_BYTES, "no placement was found that is worth its moves");
 	else if (!(result->gain > settings->gain_min))
 		snprintf(why, PL_REBALANCE_TEXT_BYTES,
 			"the gain that is predicted is %.0f %%, and more than %.4g %% is wanted",
@@ -111,6 +114,7 @@ static void look(struct pl_auto *automatic)
 		.reason = "",
 		.workload = PL_WORKLOAD_MIXED,
 		.copies = -1,
+		.move = MOVE_WEIGHT,
 		.time_limit_ns = PL_AUTO_TIME_LIMIT_NS,
 	};
 	struct cad_error error;

@@ -18,6 +18,7 @@ enum { TOKENS_MAX = 32768, GROUPS = 16, GROUPS_MIN = 4 };
 void pl_planning_order_fini(struct pl_planning_order *order)
 {
 	pl_situation_fini(&order->situation);
+	pl_plan_free(order->recent);
 	pl_trace_free(order->trace);
 	free(order->encoded);
 	pl_plan_free(order->given);
@@ -260,13 +261,16 @@ static enum cad_status search(const struct pl_planning_order *order, const struc
 	const atomic_bool *cancelled, struct pl_planning_result *result, struct cad_error *error)
 {
 	struct pl_solution solution = { 0 };
+	struct pl_weights weights = pl_weights_of(order->workload);
+	weights.move = order->move > 0 ? order->move : weights.move;
 	const struct pl_solve_options options = {
 		.trace = tokens->planned,
 		.cluster = &result->nodes,
-		.weights = pl_weights_of(order->workload),
+		.weights = weights,
 		.copies = order->copies < 0 ? present_copies(result->before)
 					    : wanted_copies(order->shape.experts, order->copies),
 		.present = result->before,
+		.recent = order->recent,
 		.seed = 1,
 		.rounds_max = order->rounds_max ? order->rounds_max : UINT32_MAX,
 		.time_limit_ns = order->time_limit_ns,

@@ -26,6 +26,7 @@ struct pl_planning_order {
 	struct pl_shape shape; /* of the model; borrowed layers */
 	uint32_t topk;
 	struct pl_situation situation;
+	struct pl_plan *recent; /* where copies were not long ago, for the situation's nodes; NULL: not known */
 	/* what tokens choose: as a trace, or as one in Cadre's own format; both NULL: not known */
 	struct pl_trace *trace;
 	void *encoded;
@@ -35,6 +36,7 @@ struct pl_planning_order {
 	struct pl_cluster given_nodes;
 	enum pl_workload workload;
 	double copies; /* extra ones, as a share of the experts; below 0: as many as there are now */
+	double move;   /* the price of moves, as the weight of that name in the objective; 0: the planner's own */
 	uint64_t time_limit_ns;
 	uint32_t rounds_max; /* 0: as many as there is time for */
 	uint32_t threads;

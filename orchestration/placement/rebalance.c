@@ -12,6 +12,7 @@
 
 /* measured.before is of so long before */
 #define BEFORE_NS (60 * CAD_NS_PER_S)
+#define HOUR_MS (3600 * 1000)
 /* how long nodes have to come back after a restart, before their absence ends a rebalance */
 #define REGAIN_NS (120 * CAD_NS_PER_S)
 
@@ -72,6 +73,12 @@ uint64_t pl_rebalances_now(const struct pl_rebalances *rebalances)
 uint64_t pl_rebalances_unix_ms(const struct pl_rebalances *rebalances, uint64_t at_ns)
 {
 	return rebalances->epoch_ms + at_ns / CAD_NS_PER_MS;
+}
+
+uint64_t pl_rebalances_ago_ms(const struct pl_rebalances *rebalances, uint64_t ms)
+{
+	uint64_t now_ms = pl_rebalances_unix_ms(rebalances, pl_rebalances_now(rebalances));
+	return now_ms > ms ? now_ms - ms : 0;
 }
 
 static uint64_t from_unix_ms(const struct pl_rebalances *rebalances, uint64_t ms)
@@ -199,13 +206,12 @@ enum cad_status pl_rebalances_get(
 
 uint64_t pl_rebalances_auto_bytes(const struct pl_rebalances *rebalances)
 {
-	const uint64_t hour_ms = 3600 * 1000, now_ms = pl_rebalances_unix_ms(rebalances, pl_rebalances_now(rebalances));
 	const struct pl_rebalance *current = &rebalances->current;
 	bool moving = current->kind == PL_REBALANCE_AUTO && pl_rebalance_moves(current);
 
 	/* of the one that moves, the file has what was done at its last step */
 	return pl_rebalance_table_auto_bytes(
-		       rebalances->table, now_ms > hour_ms ? now_ms - hour_ms : 0, moving ? current->id : 0) +
+		       rebalances->table, pl_rebalances_ago_ms(rebalances, HOUR_MS), moving ? current->id : 0) +
 		(moving ? current->bytes_done : 0);
 }
 
@@ -241,6 +247,8 @@ static enum cad_status look_around(struct pl_rebalances *rebalances, const struc
 	const struct pl_ground *ground = &rebalances->options.ground;
 	enum cad_status status = ground->situation(ground->context, &order->situation, error);
 
+	if (status == CAD_OK && wish->kind == PL_REBALANCE_AUTO)
+		status = pl_rebalances_recent(rebalances, &order->situation, &order->recent, error);
 	if (status == CAD_OK && wish->given)
 		status = ground->check(ground->context, &wish->given_nodes, wish->given, error);
 	else if (status == CAD_OK && wish->copies >= 0)
@@ -279,6 +287,7 @@ enum cad_status pl_rebalances_start(
 	struct pl_planning_order order = {
 		.workload = wish->workload,
 		.copies = wish->copies,
+		.move = wish->move,
 		.time_limit_ns = wish->time_limit_ns,
 	};
 	bool automatic = wish->kind == PL_REBALANCE_AUTO;

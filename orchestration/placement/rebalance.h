@@ -48,7 +48,8 @@ struct pl_rebalances_options {
 	struct pl_rebalance_table *table; /* borrowed, as everything here */
 	struct pl_history *history;       /* NULL: none is kept */
 	const struct cad_clock *clock;
-	uint64_t unix_ms; /* the time of day now */
+	uint64_t unix_ms;   /* the time of day now */
+	uint64_t recent_ms; /* so long the automatic mode does not lightly take experts back to where they were */
 	struct pl_ground ground;
 };
 
@@ -64,7 +65,7 @@ struct pl_wish {
 	const char *who, *reason;
 	bool dry_run;
 	enum pl_workload workload;
-	double copies; /* planning.h */
+	double copies, move; /* planning.h */
 	uint64_t time_limit_ns, bytes_per_second;
 	void *encoded; /* a trace in Cadre's own format; NULL: what routers report */
 	size_t encoded_bytes;

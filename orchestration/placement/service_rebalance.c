@@ -10,6 +10,7 @@
 #define PL_TEN_MINUTES_NS (600 * CAD_NS_PER_S)
 /* most partial sums take as many bytes for each number */
 enum { SUM_BYTES = 3 };
+enum { RECENT_HALF_LIVES = 15 }; /* after that, hardly one of 20,000 tokens of the sample is as old */
 enum { TRACE_BYTES_MAX = 256 << 20, REASON_BYTES_MAX = 512 };
 /* of the search: the default, and the most */
 #define PL_TIME_LIMIT_NS (5 * CAD_NS_PER_S)
@@ -146,11 +147,13 @@ enum cad_status pl_service_rebalances_create(struct pl_service *service, struct 
 	if (status != CAD_OK)
 		return status;
 
+	double half_life_s = service->options.routing_half_life_s;
 	const struct pl_rebalances_options options = {
 		.table = service->rebalance_table,
 		.history = service->history,
 		.clock = service->options.clock,
 		.unix_ms = cad_unix_ms(),
+		.recent_ms = half_life_s > 0 ? (uint64_t)(RECENT_HALF_LIVES * half_life_s * 1000) : UINT64_MAX,
 		.ground = { situation, check, apply, pause_moves, stop, progress, figures, trace, plan, plan_cancel,
 			judge, service },
 	};

@@ -44,6 +44,7 @@ const char pl_state_rebalances_nonsense[] =
 		" FROM rebalances WHERE id = ?1") \
 	X(GET_PLANS, "SELECT before, after FROM rebalances WHERE id = ?1") \
 	X(LATER, "SELECT min(id) FROM rebalances WHERE id > ?1 AND forced > 0 AND state <> 7 AND undoes = 0") \
+	X(FORCED, "SELECT min(id) FROM rebalances WHERE id > ?1 AND forced > 0 AND forced >= ?2") \
 	X(GET_AUTO, "SELECT is_on, every_ms, gain_min, bytes_per_hour FROM automatic") \
 	X(PUT_AUTO, "INSERT OR REPLACE INTO automatic VALUES (1, ?1, ?2, ?3, ?4)") \
 	X(AUTO_BYTES, "SELECT total(bytes_done) FROM rebalances WHERE kind = 3 AND forced >= ?1 AND id <> ?2")
@@ -131,6 +132,13 @@ uint64_t pl_rebalance_table_pending(struct pl_rebalance_table *table, uint64_t i
 }
 
 uint64_t pl_rebalance_table_later(struct pl_rebalance_table *table, uint64_t id) { return number(table, LATER, id); }
+
+uint64_t pl_rebalance_table_forced(struct pl_rebalance_table *table, uint64_t id, uint64_t since_ms)
+{
+	sqlite3_stmt *get = use(table, FORCED, id);
+	sqlite3_bind_int64(get, 2, (sqlite3_int64)since_ms);
+	return finish_number(get);
+}
 
 uint64_t pl_rebalance_table_auto_bytes(struct pl_rebalance_table *table, uint64_t since_ms, uint64_t but)
 {

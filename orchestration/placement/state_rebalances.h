@@ -73,6 +73,8 @@ CAD_MUST_USE enum cad_status pl_rebalance_table_plan(struct pl_rebalance_table *
 /* The first later one that is still what the placement comes from: in force once, neither undone nor
  * an undo; 0: there is none. */
 uint64_t pl_rebalance_table_later(struct pl_rebalance_table *table, uint64_t id);
+/* The first after `id` that was put in force then or later; 0: there is none. */
+uint64_t pl_rebalance_table_forced(struct pl_rebalance_table *table, uint64_t id, uint64_t since_ms);
 /* Bytes that the automatic mode moved since then, but for one of its rebalances (0: with all). */
 uint64_t pl_rebalance_table_auto_bytes(struct pl_rebalance_table *table, uint64_t since_ms, uint64_t but);
 

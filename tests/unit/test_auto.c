@@ -2,6 +2,7 @@
 /* Planning for a live cluster, and the automatic mode over it: it follows what tokens choose, and
  * moves nothing for noise. */
 #include "orchestration/placement/auto.h"
+#include "orchestration/planner/predict/measure.h"
 #include "orchestration/planner/trace/own.h"
 #include "orchestration/planner/trace/reservoir.h"
 #include "orchestration/planner/trace/synthetic.h"
@@ -18,7 +19,9 @@
 
 #include <cmocka.h>
 
-enum { LAYERS = 2, EXPERTS = 16, NODES = 4, K = 4, EXPERT_BYTES = 1 << 20, ROUNDS = 12 };
+enum { LAYERS = 2, EXPERTS = 16, NODES = 4, K = 4, EXPERT_BYTES = 1 << 20, ROUNDS = 12, HALF_LIFE_S = 60 };
+
+#define BACK_NS (600 * CAD_NS_PER_S)
 
 static const uint32_t layers[] = { 0, 1 };
 
@@ -36,6 +39,8 @@ struct world {
 	struct pl_planning_result result;
 	bool planned;
 	unsigned applied, entries;
+	uint64_t left_ns[LAYERS][EXPERTS][NODES]; /* when an expert left a node; 0: never */
+	unsigned moves, back;                     /* back: to where it was within BACK_NS */
 	char last[600];
 };
 
@@ -95,12 +100,25 @@ static enum cad_status check(
 	return CAD_OK;
 }
 
+static void count_moves(struct world *world, const struct pl_plan *plan)
+{
+	for (uint32_t i = 0; i < LAYERS * EXPERTS * NODES; i++) {
+		uint32_t l = i / NODES / EXPERTS, e = i / NODES % EXPERTS, n = i % NODES;
+		bool was = pl_plan_holds(world->present, l, e, n), is = pl_plan_holds(plan, l, e, n);
+		uint64_t *left_ns = &world->left_ns[l][e][n];
+		world->moves += is && !was;
+		world->back += is && !was && *left_ns && world->now_ns - *left_ns < BACK_NS;
+		*left_ns = was && !is ? world->now_ns : *left_ns;
+	}
+}
+
 static enum cad_status apply(void *context, const struct pl_cluster *nodes, const struct pl_plan *plan,
 	uint64_t bytes_per_second, struct cad_error *error)
 {
 	struct world *world = context;
 	(void)nodes, (void)bytes_per_second, (void)error;
 	world->applied++;
+	count_moves(world, plan);
 	pl_plan_free(world->present);
 	world->present = copy_plan(plan);
 	return CAD_OK;
@@ -178,6 +196,7 @@ static int setup(void **state)
 		.history = world.history,
 		.clock = &world.clock,
 		.unix_ms = 1764489600000,
+		.recent_ms = 15 * HALF_LIFE_S * 1000, /* as the service does it */
 		.ground = { situation, check, apply, pause_moves, stop, progress, figures, trace, plan, plan_cancel,
 			judge, &world },
 	};
@@ -225,12 +244,11 @@ static void last_says(struct world *world, const char *text)
 }
 
 /* The next look, at these tokens, after as many were sampled. */
-static void look(struct world *world, struct pl_trace *next)
+static void look_now(struct world *world, struct pl_trace *next)
 {
 	pl_trace_free(world->next);
 	world->next = next;
 	world->tokens += PL_RESERVOIR_TOKENS_MIN;
-	world->now_ns += world->automatic.settings.every_ns;
 	(void)pl_rebalances_turn(world->rebalances);
 	(void)pl_auto_turn(&world->automatic);
 	if (world->planned)
@@ -238,6 +256,12 @@ static void look(struct world *world, struct pl_trace *next)
 	pl_planning_result_fini(&world->result);
 	world->planned = false;
 	(void)pl_rebalances_turn(world->rebalances);
+}
+
+static void look(struct world *world, struct pl_trace *next)
+{
+	world->now_ns += world->automatic.settings.every_ns;
+	look_now(world, next);
 }
 
 static void turn_on(struct world *world) { pl_auto_set(&world->automatic, &(struct pl_auto_settings){ .on = true }); }
@@ -295,7 +319,7 @@ static void it_moves_nothing_for_noise(void **state)
 		look(world, tokens_like(seed, 0, 1, 4000));
 	assert_int_equal(world->applied, 0);
 	assert_int_equal(world->automatic.looks, 8);
-	last_says(world, "auto: the gain that is predicted is 0 %, and more than 3 % is wanted");
+	last_says(world, "auto: no placement was found that is worth its moves");
 	assert_true(world->entries < 6); /* the same reason again is one entry */
 }
 
@@ -308,6 +332,162 @@ static void it_waits_for_other_tokens(void **state)
 	look(world, tokens_like(1, 0.9, 1, 4000));
 	assert_int_equal(world->applied, 0);
 	last_says(world, "fewer than 10000 tokens were sampled");
+}
+
+/* ---- drift ---- */
+
+/* Half an hour: the mix of domains stands still, goes once around, and stands still again. */
+enum {
+	DOMAINS = 5,
+	DRIFT_S = 1800,
+	STILL_S = 300,
+	LOOK_S = 30,
+	WINDOW_S = 60,
+	REQUESTS_S = 4, /* per second */
+	REQUEST_TOKENS = 16,
+	WINDOW_TOKENS = WINDOW_S * REQUESTS_S * REQUEST_TOKENS,
+};
+
+struct drift {
+	struct cad_random random;
+	double popular[DOMAINS][LAYERS][EXPERTS];
+	struct pl_reservoir *recent;
+	struct pl_trace *window; /* of this minute */
+	uint64_t tokens;         /* in it */
+	uint64_t requests;
+	/* cost, summed up over minutes; even: of the frozen one, had all nodes the same load */
+	double automatic, frozen, even;
+};
+
+static double uniform(struct drift *drift) { return ((double)(cad_random_next(&drift->random) >> 11) + 0.5) * 0x1p-53; }
+
+static double gaussian(struct drift *drift)
+{
+	double radius = sqrt(-2 * log(uniform(drift)));
+	return radius * cos(2 * M_PI * uniform(drift));
+}
+
+/* Experts go in pairs, whatever the domain; which are used most is the domain's. */
+static void draw(struct drift *drift, const double *popular, uint16_t *ids)
+{
+	double weight[EXPERTS];
+
+	memcpy(weight, popular, sizeof weight);
+	for (uint32_t k = 0; k < K; k++) {
+		double sum = 0;
+		uint32_t e = 0;
+		for (uint32_t i = 0; i < EXPERTS; i++)
+			sum += weight[i];
+		for (double at = uniform(drift) * sum; e + 1 < EXPERTS && (weight[e] == 0 || at >= weight[e]); e++)
+			at -= weight[e];
+		ids[k] = (uint16_t)e;
+		weight[e] = 0;
+		weight[e ^ 1] *= 30;
+	}
+}
+
+static void request(struct drift *drift, double second)
+{
+	double around = fmin(fmax((second - STILL_S) / (DRIFT_S - 2 * STILL_S), 0), 1) * DOMAINS;
+	uint32_t domain = (uint32_t)(lround(around + 0.5 * gaussian(drift)) + DOMAINS) % DOMAINS;
+
+	for (uint32_t t = 0; t < REQUEST_TOKENS; t++, drift->tokens++) {
+		uint16_t ids[LAYERS * K];
+		for (uint32_t l = 0; l < LAYERS; l++) {
+			draw(drift, drift->popular[domain][l], ids + l * K);
+			memcpy(pl_trace_cell(drift->window, l, drift->tokens), ids + l * K, K * sizeof *ids);
+		}
+		drift->window->request[drift->tokens] = (uint32_t)(drift->tokens / REQUEST_TOKENS);
+		assert_int_equal(pl_reservoir_add(drift->recent, second, 1, drift->requests, ids), CAD_OK);
+	}
+	drift->requests++;
+}
+
+static double cost(struct world *world, const struct drift *drift, const struct pl_plan *plan, double *nodes)
+{
+	struct pl_situation found;
+	struct cad_error error;
+	struct pl_sample *sample;
+	struct pl_metrics metrics;
+
+	must(situation(world, &found, &error), &error);
+	assert_int_equal(pl_sample_create(drift->window, 0, &sample), CAD_OK);
+	assert_int_equal(pl_measure(sample, plan, &found.cluster, PL_ROUTER_COVER, 1, &metrics), CAD_OK);
+	*nodes = metrics.nodes_per_token;
+	double load = metrics.load_mean;
+	pl_metrics_fini(&metrics);
+	pl_sample_free(sample);
+	pl_situation_fini(&found);
+	return *nodes * (1 + 0.75 * fmax(0, load - 1.1));
+}
+
+static void drift_init(struct drift *drift)
+{
+	const struct pl_reservoir_options options = {
+		.layers = LAYERS,
+		.experts = EXPERTS,
+		.k = K,
+		.tokens = 4000,
+		.half_life_s = HALF_LIFE_S,
+		.seed = 1,
+	};
+	struct cad_error error;
+
+	*drift = (struct drift){ .random = { 1 } };
+	for (uint32_t d = 0; d < DOMAINS; d++)
+		for (uint32_t i = 0; i < LAYERS * EXPERTS; i++)
+			drift->popular[d][i / EXPERTS][i % EXPERTS] = exp(gaussian(drift));
+	must(pl_reservoir_create(&options, &drift->recent, &error), &error);
+	must(pl_trace_create(LAYERS, EXPERTS, K, WINDOW_TOKENS, false, &drift->window, &error), &error);
+}
+
+static void look_at_drift(struct world *world, struct drift *drift)
+{
+	struct pl_trace *sample;
+	struct cad_error error;
+	must(pl_reservoir_trace(drift->recent, &sample, &error), &error);
+	look_now(world, sample);
+}
+
+/* With moves as cheap as an operator's, and forgotten, 53 of 128 lead back, for the same gain. */
+static void drift_does_not_move_experts_back_and_forth(void **state)
+{
+	struct world *world = *state;
+	const uint64_t begun_ns = world->now_ns;
+	struct pl_plan *first = NULL;
+	struct drift drift;
+	double nodes;
+
+	drift_init(&drift);
+	pl_auto_set(&world->automatic, &(struct pl_auto_settings){ .on = true, .every_ns = LOOK_S * CAD_NS_PER_S });
+	for (int64_t second = -90; second < DRIFT_S; second++) {
+		world->now_ns = begun_ns + (uint64_t)(90 + second) * CAD_NS_PER_S;
+		if (second % WINDOW_S == 0)
+			drift.tokens = 0;
+		for (uint32_t i = 0; i < REQUESTS_S; i++)
+			request(&drift, (double)second);
+		if (second % LOOK_S == 0)
+			look_at_drift(world, &drift);
+		if (second == 0) { /* it counts from where the first plan has left it */
+			first = copy_plan(world->present);
+			world->moves = world->back = world->applied = 0;
+		}
+		if (second < 0 || (second + 1) % WINDOW_S != 0)
+			continue;
+		drift.automatic += cost(world, &drift, world->present, &nodes);
+		drift.frozen += cost(world, &drift, first, &nodes);
+		drift.even += nodes;
+	}
+
+	double kept = (drift.frozen - drift.automatic) / (drift.frozen - drift.even);
+	print_message("%u rebalances, %u moves, %u back; cost %.3f, frozen %.3f, even %.3f: %.0f %% of the gain\n",
+		world->applied, world->moves, world->back, drift.automatic / 30, drift.frozen / 30, drift.even / 30,
+		100 * kept);
+	assert_true(world->moves > 0 && world->back * 20 <= world->moves);
+	assert_true(kept > 0.5);
+	pl_plan_free(first);
+	pl_trace_free(drift.window);
+	pl_reservoir_destroy(drift.recent);
 }
 
 /* ---- what a plan must be worth ---- */
@@ -334,7 +514,7 @@ static void each_reason_to_move_nothing_is_told(void **state)
 	worth_it(world, &r, "out of memory for the plan");
 	r = good;
 	r.moves.loads = 0;
-	worth_it(world, &r, "no better placement was found");
+	worth_it(world, &r, "no placement was found that is worth its moves");
 	r = good;
 	r.gain = 0.029;
 	worth_it(world, &r, "the gain that is predicted is 2 %, and more than 3 % is wanted");
@@ -458,6 +638,7 @@ int main(void)
 		TEST(it_moves_experts_that_are_used_together),
 		TEST(it_follows_drift_without_going_back_and_forth),
 		TEST(it_moves_nothing_for_noise),
+		TEST(drift_does_not_move_experts_back_and_forth),
 		TEST(it_waits_for_other_tokens),
 		TEST(each_reason_to_move_nothing_is_told),
 		TEST(a_plan_is_measured_on_tokens_that_it_has_not_seen),

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-enum { LAYERS = 1, EXPERTS = 4, NODES = 2 };
+enum { LAYERS = 1, EXPERTS = 4, NODES = 2, RECENT_S = 900 };
 
 struct world {
 	struct pl_state *state;
@@ -30,6 +30,8 @@ struct world {
 	unsigned planned, cancelled, applied, paused, resumed, stopped;
 	uint64_t rate, from_ns, to_ns; /* as asked for last */
 	struct pl_plan *plan;          /* that was put in force last */
+	struct pl_plan *recent;        /* that the last order has */
+	bool turned;                   /* the present plan */
 	char last[600];                /* outcome of the history's last entry, and how many there are */
 	unsigned entries;
 };
@@ -48,8 +50,7 @@ static struct pl_plan *make_plan(bool turned)
 
 static enum cad_status situation(void *context, struct pl_situation *found, struct cad_error *error)
 {
-	(void)context;
-	*found = (struct pl_situation){ .present = make_plan(false) };
+	*found = (struct pl_situation){ .present = make_plan(((struct world *)context)->turned) };
 	must(pl_cluster_create(NODES, 0, &found->cluster, error), error);
 	found->cluster.expert_bytes = 1 << 20;
 	for (uint32_t n = 0; n < NODES; n++)
@@ -115,8 +116,12 @@ static enum cad_status trace(void *context, struct pl_trace **made, struct cad_e
 
 static enum cad_status plan(void *context, struct pl_planning_order *order, struct cad_error *error)
 {
+	struct world *world = context;
 	(void)error;
-	((struct world *)context)->planned++;
+	world->planned++;
+	pl_plan_free(world->recent);
+	world->recent = order->recent;
+	order->recent = NULL;
 	pl_planning_order_fini(order);
 	return CAD_OK;
 }
@@ -139,6 +144,7 @@ static void open_rebalances(struct world *world)
 		.history = world->history,
 		.clock = &world->clock,
 		.unix_ms = world->unix_ms,
+		.recent_ms = RECENT_S * 1000,
 		.ground = { situation, check, apply, pause_moves, stop, progress, figures, trace, plan, plan_cancel,
 			judge, world },
 	};
@@ -167,6 +173,7 @@ static int teardown(void **state)
 	pl_history_close(world->history);
 	pl_state_close(world->state);
 	pl_plan_free(world->plan);
+	pl_plan_free(world->recent);
 	return 0;
 }
 
@@ -670,6 +677,34 @@ static void the_automatic_modes_is_nobodys_until_it_is_wanted(void **state)
 	assert_int_equal(pl_rebalances_auto_bytes(world->rebalances), 0);
 }
 
+/* Whoever moved them, and also after a restart; for as long as it is recent. */
+static void it_plans_with_what_was_where_before(void **state)
+{
+	struct world *world = *state;
+	struct cad_error error;
+	uint64_t id;
+	struct pl_wish wish = { .kind = PL_REBALANCE_AUTO, .who = PL_HISTORY_SERVICE, .reason = "", .copies = -1 };
+
+	must(start(world, false, &id, &error), &error);
+	assert_null(world->recent); /* an operator's plan may go back */
+	planned_as(world, CAD_OK);
+	must(change(world, id, PL_REBALANCE_CANCEL, &id, &error), &error);
+	world->turned = true;
+	restart(world, RECENT_S - 1);
+	must(pl_rebalances_start(world->rebalances, &wish, &id, &error), &error);
+	for (uint32_t e = 0; e < EXPERTS; e++)
+		for (uint32_t n = 0; n < NODES; n++)
+			assert_int_equal(pl_plan_holds(world->recent, 0, e, n), n == e / 2 % 2);
+
+	world->turned = false; /* what is there again is not what was */
+	must(pl_rebalances_start(world->rebalances, &wish, &id, &error), &error);
+	assert_int_equal(pl_plan_copies(world->recent), 0);
+	world->turned = true;
+	restart(world, 2);
+	must(pl_rebalances_start(world->rebalances, &wish, &id, &error), &error);
+	assert_int_equal(pl_plan_copies(world->recent), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -689,6 +724,7 @@ int main(void)
 		TEST(nodes_that_do_not_come_back_end_it),
 		TEST(a_restart_while_measuring),
 		TEST(the_automatic_modes_is_nobodys_until_it_is_wanted),
+		TEST(it_plans_with_what_was_where_before),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
