@@ -92,10 +92,11 @@ static struct job *job_get(struct ex_asker *asker, const struct ex_ask *ask)
 	return job;
 }
 
-/* The next parts, as far as places are free. */
-static void want(struct ex_asker *asker, struct job *job, uint64_t *wanted)
+/* The next parts, as far as places are free; false: none. */
+static bool want(struct ex_asker *asker, struct job *job, uint64_t *wanted)
 {
 	const struct ex_ask *ask = job->ask;
+	uint64_t before = *wanted;
 	uint32_t most = ask->part_bytes ? ask->part_bytes : EX_PART_BYTES;
 
 	for (struct part *part = job->parts; part < job->parts + PARTS && *wanted < ask->image_bytes; part++) {
@@ -109,7 +110,15 @@ static void want(struct ex_asker *asker, struct job *job, uint64_t *wanted)
 		*wanted += part->bytes;
 		atomic_store(&asker->news, true);
 	}
+	return *wanted > before;
+}
+
+/* Without the lock: the exchange thread wants it at once, and may have this thread's core. */
+static void tell_exchange(struct ex_asker *asker)
+{
+	pthread_mutex_unlock(&asker->lock);
 	cad_transport_wake(asker->transport);
+	pthread_mutex_lock(&asker->lock);
 }
 
 static struct part *part_at(struct job *job, uint64_t offset)
@@ -162,7 +171,8 @@ enum cad_status ex_asker_get(void *context, const struct ex_ask *ask, uint8_t *i
 	pthread_mutex_lock(&asker->lock);
 	struct job *job = job_get(asker, ask);
 	while (come < ask->image_bytes && goes_on) {
-		want(asker, job, &wanted);
+		if (want(asker, job, &wanted))
+			tell_exchange(asker);
 		struct part *part = part_at(job, come);
 		wait_for(asker, job, part);
 		if (job->failure != EX_SOURCE_FINE)
