@@ -206,6 +206,8 @@ enum cad_status cad_rpc_call_send(struct cad_rpc_call *call, const ProtobufCMess
 	return cad_rpc_out_state(&call->out);
 }
 
+void cad_rpc_call_forget_message(struct cad_rpc_call *call) { cad_rpc_arena_reset(&call->arena); }
+
 void cad_rpc_call_send_headers(struct cad_rpc_call *call)
 {
 	call->headers_wanted = true;

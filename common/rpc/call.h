@@ -46,6 +46,9 @@ bool cad_rpc_call_is_cut(const struct cad_rpc_call *call);
 /* Bytes in the out queue: sent by the program, not yet taken by the client. */
 size_t cad_rpc_call_queued_bytes(const struct cad_rpc_call *call);
 
+/* The last message is not needed any longer; server streaming calls keep it otherwise. */
+void cad_rpc_call_forget_message(struct cad_rpc_call *call);
+
 void cad_rpc_call_acquire(struct cad_rpc_call *call);
 void cad_rpc_call_release(struct cad_rpc_call *call);
 

@@ -28,7 +28,7 @@ enum cad_rpc_kind { CAD_RPC_UNARY, CAD_RPC_SERVER_STREAM, CAD_RPC_CLIENT_STREAM,
 struct cad_rpc_handler {
 	void (*start)(struct cad_rpc_call *call); /* if absent, the first message is read at once */
 	/* The message lives until the callback returns, or longer for unary and server streaming:
-	 * until the call is freed. */
+	 * until the call is freed, or forgets it. */
 	void (*message)(struct cad_rpc_call *call, const ProtobufCMessage *message);
 	void (*half_close)(struct cad_rpc_call *call); /* the client has sent everything */
 	void (*writable)(struct cad_rpc_call *call);   /* after CAD_FULL: the out queue has fallen to the low mark */

@@ -146,9 +146,9 @@ struct stage_state {
 struct cad_decoder {
 	const struct cad_tokenizer *tokenizer;
 	bool skip_special;
-	struct stage_state states[TOK_STAGES_MAX];
 	struct cad_text *out;
 	struct cad_error *error;
+	struct stage_state states[]; /* of the tokenizer's stages: every open stream has a decoder */
 };
 
 static enum cad_status feed(struct cad_decoder *decoder, size_t at, const char *bytes, size_t size);
@@ -442,14 +442,6 @@ static enum cad_status push(struct cad_decoder *decoder, int32_t id)
 	return feed(decoder, 0, name.bytes, name.size);
 }
 
-static void fini(struct cad_decoder *decoder)
-{
-	for (size_t at = 0; at < decoder->tokenizer->decoders.count; at++) {
-		cad_text_fini(&decoder->states[at].held);
-		cad_text_fini(&decoder->states[at].scratch);
-	}
-}
-
 /* Runs one step with the caller's text; what was appended before a failure is taken back. */
 static enum cad_status run(struct cad_decoder *decoder, struct cad_text *text, struct cad_error *error,
 	const int32_t *ids, size_t count, bool last)
@@ -475,16 +467,20 @@ static enum cad_status run(struct cad_decoder *decoder, struct cad_text *text, s
 enum cad_status cad_tokenizer_decode(const struct cad_tokenizer *tokenizer, const int32_t *ids, size_t count,
 	bool skip_special, struct cad_text *text, struct cad_error *error)
 {
-	struct cad_decoder decoder = { .tokenizer = tokenizer, .skip_special = skip_special };
-	enum cad_status status = run(&decoder, text, error, ids, count, true);
-	fini(&decoder);
+	struct cad_decoder *decoder;
+	enum cad_status status = cad_decoder_create(tokenizer, skip_special, &decoder);
+	if (status != CAD_OK)
+		return cad_error_set(error, status, "out of memory while decoding");
+	status = run(decoder, text, error, ids, count, true);
+	cad_decoder_destroy(decoder);
 	return status;
 }
 
 enum cad_status cad_decoder_create(
 	const struct cad_tokenizer *tokenizer, bool skip_special, struct cad_decoder **decoder)
 {
-	struct cad_decoder *created = calloc(1, sizeof *created);
+	struct cad_decoder *created =
+		calloc(1, sizeof *created + tokenizer->decoders.count * sizeof created->states[0]);
 	if (!created)
 		return CAD_ERR_MEMORY;
 	created->tokenizer = tokenizer;
@@ -497,7 +493,10 @@ void cad_decoder_destroy(struct cad_decoder *decoder)
 {
 	if (!decoder)
 		return;
-	fini(decoder);
+	for (size_t at = 0; at < decoder->tokenizer->decoders.count; at++) {
+		cad_text_fini(&decoder->states[at].held);
+		cad_text_fini(&decoder->states[at].scratch);
+	}
 	free(decoder);
 }
 

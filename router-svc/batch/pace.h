@@ -11,8 +11,8 @@
  *      each power of two. Where it is not known, or was last measured 64 steps ago, one step goes
  *      without prompts and measures it: below 1 % of the time.
  *   p  nanoseconds that a row of a prompt adds, over the last steps that had any. Rows get cheaper
- *      the more there are, so that rows computed from a p of fewer are too few: the next p is lower,
- *      and it settles where the step takes `stretch` times d.
+ *      the more there are, so that rows computed from a p of fewer are too few: the next p is
+ *      lower, and it settles where the step takes `stretch` times d.
  *
  * The first rows are as many as decode, and each time at most twice as many as ever before; never
  * fewer than decode, so that prompts always go on. A step that was held up (a node died) counts as

@@ -188,7 +188,9 @@ static void generate_refused(struct text_job *job)
 static void generate_answer(struct text_job *job)
 {
 	job->status = rt_grpc_open(&job->frontend->grpc, job->call, &job->request, &job->answer, &job->error);
-	if (job->status != CAD_OK)
+	if (job->status == CAD_OK)
+		cad_rpc_call_forget_message(job->call); /* the engine has a copy, and an answer may take long */
+	else
 		cad_rpc_call_finish(job->call, cad_rpc_code_of_status(job->status), "%s", job->error.text);
 }
 

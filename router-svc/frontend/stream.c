@@ -11,10 +11,7 @@ enum { MANY_STREAMS = 256 };
 struct token {
 	int32_t id;
 	bool is_text, is_last;
-	/* up to and with this token, as usage: a stop string ends an answer in the middle of what
-	 * was generated */
-	uint8_t digest[16];
-	struct rt_usage usage;
+	uint8_t digest[16]; /* up to and with this token */
 };
 
 struct rt_stream {
@@ -24,6 +21,9 @@ struct rt_stream {
 
 	/* written by the engine's thread */
 	struct token ring[RT_STREAM_RING];
+	/* [RT_STREAM_RING], up to and with each token: a stop string ends an answer in the middle of
+	 * what was generated; NULL: there is none to look for */
+	struct rt_usage *usages;
 	_Atomic uint32_t written;
 	struct rt_routing_ring routing;
 	struct rt_end end;      /* with FINISHED */
@@ -81,7 +81,8 @@ static void token_put(struct rt_stream *stream, const struct rt_event *event)
 	token->id = event->token;
 	token->is_text = event->is_text;
 	token->is_last = event->is_last;
-	token->usage = event->usage;
+	if (stream->usages)
+		stream->usages[written % RT_STREAM_RING] = event->usage;
 	memcpy(token->digest, event->digest, sizeof token->digest);
 	atomic_store_explicit(&stream->written, written + 1, memory_order_release);
 }
@@ -124,6 +125,7 @@ static void stream_free(struct rt_stream *stream)
 {
 	rt_routing_ring_fini(&stream->routing);
 	rt_answer_fini(&stream->answer);
+	free(stream->usages);
 	struct rt_stream_hub *hub = stream->hub;
 	free(stream);
 
@@ -164,7 +166,11 @@ static enum cad_status stream_create(struct rt_stream_hub *hub, const struct rt_
 	*answer = (struct rt_answer){ 0 };
 	const struct rt_stream_hub_options *o = &hub->options;
 	enum cad_status status = CAD_OK;
-	if (request->want_routing)
+	if (stream->answer.stop.count > 0) {
+		stream->usages = malloc(RT_STREAM_RING * sizeof *stream->usages);
+		status = stream->usages ? CAD_OK : CAD_ERR_MEMORY;
+	}
+	if (status == CAD_OK && request->want_routing)
 		status = rt_routing_ring_init(&stream->routing, hub->names, o->engine.rows_max, o->moe_layers, o->topk,
 			RT_STREAM_ROUTING_PAUSE_BYTES);
 	if (status != CAD_OK) {
@@ -223,7 +229,8 @@ static enum cad_status tokens_take(
 	enum cad_status status = CAD_OK;
 
 	while (status == CAD_OK && taken != written && !draft->last) {
-		const struct token *token = &stream->ring[taken % RT_STREAM_RING];
+		uint32_t at = taken % RT_STREAM_RING;
+		const struct token *token = &stream->ring[at];
 		if (token->is_last && !stream->ended)
 			break;
 		taken++;
@@ -231,7 +238,7 @@ static enum cad_status tokens_take(
 		draft->ids[draft->piece.ids_count++] = token->id;
 		status = rt_answer_token(&stream->answer, token->id, token->is_text, &draft->text, &draft->last, error);
 		if (draft->last) {
-			draft->end = (struct rt_end){ .reason = RT_FINISH_STOP, .usage = token->usage };
+			draft->end = (struct rt_end){ .reason = RT_FINISH_STOP, .usage = stream->usages[at] };
 			memcpy(draft->end.digest, token->digest, sizeof draft->end.digest);
 		}
 	}

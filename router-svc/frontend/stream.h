@@ -32,9 +32,9 @@
 #include "router-svc/frontend/sink.h"
 
 enum {
-	RT_STREAM_RING = 128,
-	RT_STREAM_PAUSE_AT = 64, /* a paused engine may finish the step that it is in, so there is room to spare */
-	RT_STREAM_RESUME_AT = 16,
+	RT_STREAM_RING = 64,
+	RT_STREAM_PAUSE_AT = 32, /* a paused engine may finish the step that it is in, so there is room to spare */
+	RT_STREAM_RESUME_AT = 8,
 	RT_STREAM_ROUTING_PAUSE_BYTES = 4 << 20,
 	RT_STREAM_ROUTING_RESUME_BYTES = 1 << 20,
 	RT_STREAM_ROUTING_MESSAGE_BYTES = 256 << 10, /* about; one piece of an answer */

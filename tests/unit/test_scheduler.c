@@ -205,8 +205,8 @@ static void random_load_on_few_pages(void **state)
 
 /* ---- prompts beside sequences that decode ---- */
 
-/* Three sequences that decode, and prompts of 200 rows, one after another, for so many steps; then all
- * end. Returns the rows of prompts in the last step that could have had more of them. */
+/* Three sequences that decode, and prompts of 200 rows, one after another, for so many steps; then
+ * all end. Returns the rows of prompts in the last step that could have had more of them. */
 static uint32_t prompts_beside_decoding(struct fixture *f, uint32_t steps)
 {
 	uint32_t rows = 0;
@@ -226,8 +226,8 @@ static uint32_t prompts_beside_decoding(struct fixture *f, uint32_t steps)
 	return rows;
 }
 
-/* Whatever a machine is like, the step takes `stretch` times one without prompts, or all rows that there
- * are, or as many as decode. */
+/* Whatever a machine is like, the step takes `stretch` times one without prompts, or all rows that
+ * there are, or as many as decode. */
 static void prompts_stretch_a_step_so_far(void **state)
 {
 	(void)state;
@@ -315,8 +315,8 @@ static void a_step_that_was_held_up_counts_little(void **state)
 	}
 }
 
-/* The one that decodes finds no page in the step that is to measure decoding: the prompt that has them
- * goes on. */
+/* The one that decodes finds no page in the step that is to measure decoding: the prompt that has
+ * them goes on. */
 static void a_prompt_that_holds_the_pages_goes_on(void **state)
 {
 	(void)state;

@@ -6,6 +6,7 @@
 #include "tests/support/failing_alloc.h"
 #include "tests/support/must.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -219,6 +220,18 @@ static void a_full_sink_pauses_and_goes_on(void **state)
 	close_hub(&world);
 }
 
+/* Thousands of them may wait. */
+static void an_open_stream_takes_little(void **state)
+{
+	(void)state;
+	struct world world;
+	open_stream(&world, false);
+	assert_in_range(malloc_usable_size(world.stream), 1, 3 * 1024);
+	put_end(&world, CAD_OK);
+	rt_stream_hub_collect(&world.hub);
+	close_hub(&world);
+}
+
 /* A reader that takes one piece and is full again: below RESUME_AT the sequence goes on, but not
  * while the sink is full. */
 static void a_full_sink_does_not_resume(void **state)
@@ -406,6 +419,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_full_sink_pauses_and_goes_on),
+		cmocka_unit_test(an_open_stream_takes_little),
 		cmocka_unit_test(a_full_sink_does_not_resume),
 		cmocka_unit_test(routing_pauses_by_its_bytes),
 		cmocka_unit_test(routing_comes_before_its_tokens),
