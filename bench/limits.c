@@ -5,6 +5,7 @@
 #include "kernels/cpu/tile.h"
 #include "kernels/kernels.h"
 
+#include <cpuid.h>
 #include <ctype.h>
 #include <immintrin.h>
 #include <stdio.h>
@@ -87,11 +88,18 @@ static void probe_job(void *context, size_t job, unsigned thread)
 	}
 }
 
+/* clang 14 does not know the name "avxvnni". */
+static bool has_avx_vnni(void)
+{
+	unsigned a, b, c, d;
+	return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1 << 4);
+}
+
 bool limit_exists(enum limit limit)
 {
 	switch (limit) {
 	case LIMIT_FMA_512: return __builtin_cpu_supports("avx512f");
-	case LIMIT_VNNI_256: return __builtin_cpu_supports("avxvnni");
+	case LIMIT_VNNI_256: return has_avx_vnni();
 	case LIMIT_VNNI_512: return __builtin_cpu_supports("avx512vnni");
 	default: return limit < LIMIT_COUNT;
 	}
