@@ -50,15 +50,20 @@ static float noise_at(uint32_t row, uint32_t element)
 	return (float)(2 * sum - 8 * 65535);
 }
 
+static uint32_t expert_at(const struct job *job, uint32_t i)
+{
+	return (uint32_t)((uint64_t)i * job->spec->gate.experts / job->experts);
+}
+
 static enum cad_status experts_create(const struct job *job, uint32_t layer, struct kn_expert *experts)
 {
 	for (uint32_t i = 0; i < job->experts; i++) {
-		struct kn_expert_source source = kn_expert_source_of(
-			job->model, layer, (uint32_t)((uint64_t)i * job->spec->gate.experts / job->experts));
+		struct kn_expert_source source = kn_expert_source_of(job->model, layer, expert_at(job, i));
 		enum cad_status status =
 			job->ops->expert_create(job->queue->device, &source, job->weights, &experts[i]);
 		if (status != CAD_OK)
 			return status;
+		cad_model_forget_expert(job->model, layer, expert_at(job, i));
 	}
 	return CAD_OK;
 }

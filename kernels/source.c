@@ -38,6 +38,7 @@ void kn_expert_checksum(
 {
 	struct kn_expert_source source = kn_expert_source_of(model, layer, expert);
 	kn_image_checksum(&source, weights, hex);
+	cad_model_forget_expert(model, layer, expert);
 }
 
 struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t layer)

@@ -14,7 +14,8 @@
 struct kn_source kn_source_of(struct cad_tensor tensor);
 /* A routed expert of an MoE layer. */
 struct kn_expert_source kn_expert_source_of(const struct cad_model *model, uint32_t layer, uint32_t expert);
-/* Of its image (image.h): what replicas and moves are checked against. Reads it all. */
+/* Of its image (image.h): what replicas and moves are checked against. Reads it all, and forgets
+ * it. */
 void kn_expert_checksum(
 	const struct cad_model *model, uint32_t layer, uint32_t expert, enum cad_weights weights, char hex[33]);
 /* The ffn of a dense layer, or the shared expert of an MoE layer; gate.data NULL: it has none. */

@@ -149,6 +149,13 @@ void cad_file_unmap(const void *bytes, size_t size)
 		munmap((void *)(uintptr_t)bytes, size);
 }
 
+void cad_file_forget(const void *bytes, size_t size)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)bytes & ~(page - 1);
+	if (size > 0)
+		madvise((void *)begin, (uintptr_t)bytes + size - begin, MADV_DONTNEED);
+}
+
 static enum cad_status writer_open(
 	struct cad_file_writer *writer, const char *path, mode_t mode, struct cad_error *error)
 {

@@ -38,6 +38,9 @@ struct cad_file_identity {
 CAD_MUST_USE enum cad_status cad_file_map(const char *path, const void **bytes, size_t *size,
 	struct cad_file_identity *identity, struct cad_error *error);
 void cad_file_unmap(const void *bytes, size_t size);
+/* A part of a mapping has been read: its pages go from this process's memory, and are mapped again
+ * when they are touched. The system may keep them. */
+void cad_file_forget(const void *bytes, size_t size);
 
 /* Writes a file that appears complete or not at all: a temporary file beside it, then a rename. */
 struct cad_file_writer {

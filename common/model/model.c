@@ -311,6 +311,14 @@ struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role 
 	return index == ABSENT ? (struct cad_tensor){ 0 } : model->shards.tensors[index].tensor;
 }
 
+static void forget(struct cad_tensor tensor) { cad_file_forget(tensor.data, tensor.bytes); }
+
+void cad_model_forget_expert(const struct cad_model *model, uint32_t layer, uint32_t expert)
+{
+	for (enum cad_role role = CAD_ROLE_EXPERT_GATE; role < CAD_ROLE_COUNT; role++)
+		forget(cad_model_tensor(model, role, layer, expert));
+}
+
 uint32_t cad_model_router_parts(const struct cad_model *model) { return model->spec.layers_count + 1; }
 
 void cad_model_router_part(const struct cad_model *model, uint32_t part, uint8_t digest[CAD_DIGEST_BYTES])
@@ -331,6 +339,8 @@ void cad_model_router_part(const struct cad_model *model, uint32_t part, uint8_t
 	}
 	XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&state));
 	memcpy(digest, canonical.digest, CAD_DIGEST_BYTES);
+	for (enum cad_role role = first; role < end; role++)
+		forget(cad_model_tensor(model, role, layer ? part : 0, 0));
 }
 
 void cad_model_router_checksum(const struct cad_model *model, const uint8_t (*digests)[CAD_DIGEST_BYTES], char hex[33])

@@ -31,6 +31,10 @@ const char *cad_model_directory(const struct cad_model *model);
  * have data == NULL. */
 struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert);
 
+/* The expert's tensors have been read: what they take of this process's memory goes. Who reads them
+ * again waits for page faults, no more. */
+void cad_model_forget_expert(const struct cad_model *model, uint32_t layer, uint32_t expert);
+
 /* XXH3-128 over config.json and the safetensors headers in order of file name: two processes
  * compare it to know that they use the same files. 32 hex digits. */
 void cad_model_fingerprint(const struct cad_model *model, char hex[33]);
@@ -38,7 +42,7 @@ void cad_model_fingerprint(const struct cad_model *model, char hex[33]);
  * XXH3-128 over the bytes of everything that is not a routed expert's: what a router computes with.
  * It is made of parts, one for each layer and the last for what is in no layer (embeddings, final
  * norm, head), so that who loads a layer can hash it while it is in memory. Each part reads its
- * tensors.
+ * tensors, and forgets them as cad_model_forget_expert does.
  */
 enum { CAD_DIGEST_BYTES = 16 };
 uint32_t cad_model_router_parts(const struct cad_model *model); /* layers + 1 */

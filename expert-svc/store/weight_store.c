@@ -136,6 +136,7 @@ static enum cad_status entry_create(struct ex_store *store, uint32_t layer, uint
 		snprintf(made->loaded.checksum, sizeof made->loaded.checksum, "%s", weights->checksum);
 	else
 		kn_image_checksum(&source, options->weights, made->loaded.checksum);
+	cad_model_forget_expert(options->model, layer, expert);
 	*entry = made;
 
 	return CAD_OK;

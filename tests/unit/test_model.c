@@ -35,6 +35,46 @@ static struct cad_model *open_golden(const char *name)
 	return model;
 }
 
+/* Whether the page of an address takes memory of this process. */
+static bool is_resident(const void *address)
+{
+	uint64_t entry = 0, page = (uintptr_t)address / (uint64_t)sysconf(_SC_PAGESIZE);
+	FILE *map = fopen("/proc/self/pagemap", "rb");
+	assert_non_null(map);
+	assert_int_equal(fseek(map, (long)(page * sizeof entry), SEEK_SET), 0);
+	assert_int_equal(fread(&entry, sizeof entry, 1, map), 1);
+	fclose(map);
+	return entry >> 63;
+}
+
+static void hash_and_look(const struct cad_model *model, const void *tensor, bool router)
+{
+	char hex[33], again[33];
+	uint8_t digest[CAD_DIGEST_BYTES];
+	volatile uint8_t first = *(const uint8_t *)tensor;
+	assert_true(is_resident(tensor));
+	if (router) {
+		cad_model_router_part(model, 1, digest);
+		assert_false(is_resident(tensor));
+	} else {
+		kn_expert_checksum(model, 1, 3, CAD_WEIGHTS_AS_IS, hex);
+		assert_false(is_resident(tensor));
+		kn_expert_checksum(model, 1, 3, CAD_WEIGHTS_AS_IS, again);
+		assert_string_equal(hex, again);
+	}
+	assert_int_equal(*(const uint8_t *)tensor, first);
+}
+
+/* Who has read a checkpoint does not keep its files in its memory. */
+static void what_was_read_is_forgotten(void **state)
+{
+	(void)state;
+	struct cad_model *model = open_golden("olmoe-a");
+	hash_and_look(model, cad_model_tensor(model, CAD_ROLE_EXPERT_UP, 1, 3).data, false);
+	hash_and_look(model, cad_model_tensor(model, CAD_ROLE_Q, 1, 0).data, true);
+	cad_model_close(model);
+}
+
 /* ---- a copy of a checkpoint that may be damaged ---- */
 
 static void change_json(
@@ -678,6 +718,7 @@ int main(void)
 		cmocka_unit_test(data_is_that_of_the_file),
 		cmocka_unit_test(fingerprints_and_checksums),
 		cmocka_unit_test(router_checksums),
+		cmocka_unit_test(what_was_read_is_forgotten),
 		cmocka_unit_test(damaged_tensors),
 		cmocka_unit_test(harmless_extras),
 		cmocka_unit_test(truncated_files),
