@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention: which thread walks which pages for which queries. The arithmetic of a page is the
- * form's (attend_page).
+ * Attention: which thread walks which pages for which queries. The arithmetic of pages is the
+ * form's (attend_pages).
  *
  * Rows that stand together and share a page table (the tokens of one sequence in a prefill chunk)
  * and the query heads that share a KV head form one list of queries, which is cut into blocks of up
@@ -10,6 +10,7 @@
  * merges them: the same steps, the same bits.
  */
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/transpose.h"
 #include "kernels/cpu/vector_exp.h"
 #include "kernels/image.h"
 
@@ -69,21 +70,42 @@ static size_t query_head(const struct attend_run *run, const struct place *place
 	return place->kv_head * run->group + (place->first + i) % run->group;
 }
 
+/* The queries of a tile, element by element. */
+static void tile_load(const float *const *rows, size_t count, size_t size, float *q)
+{
+	_Alignas(32) float tile[KN_ATTEND_TILE][CAD_HEAD_SIZE_MAX];
+
+	if (count < KN_ATTEND_TILE || size % 8 != 0) {
+		for (size_t i = 0; i < count; i++)
+			for (size_t d = 0; d < size; d++)
+				q[d * KN_ATTEND_TILE + i] = rows[i][d];
+		return;
+	}
+	for (size_t i = 0; i < count; i++)
+		memcpy(tile[i], rows[i], size * sizeof *tile[i]);
+	for (size_t d = 0; d < size; d += 8)
+		kn_transpose_8((const uint32_t *)&tile[0][d], CAD_HEAD_SIZE_MAX, (uint32_t *)q + d * KN_ATTEND_TILE,
+			KN_ATTEND_TILE);
+}
+
 static void block_load(const struct attend_run *run, const struct place *place, struct kn_attend_block *b)
 {
 	const struct kn_attend *a = run->a;
+	const float *q[KN_ATTEND_QUERIES];
 	b->count = place->count;
 	b->key_size = a->kv->key_size;
 	b->value_size = a->kv->value_size;
+	b->ldo = kn_round_up(b->value_size, 32) + 16;
 	b->scale = a->scale;
 	for (size_t i = 0; i < b->count; i++) {
 		size_t row = query_row(run, place, i);
-		const float *q = a->q + row * a->ldq + query_head(run, place, i) * b->key_size;
+		q[i] = a->q + row * a->ldq + query_head(run, place, i) * b->key_size;
 		b->begin[i] = a->begin[row];
 		b->end[i] = a->end[row];
-		for (size_t d = 0; d < b->key_size; d++)
-			*kn_attend_q(b, i, d) = q[d];
 	}
+	for (size_t i = 0; i < b->count; i += KN_ATTEND_TILE)
+		tile_load(q + i, b->count - i < KN_ATTEND_TILE ? b->count - i : KN_ATTEND_TILE, b->key_size,
+			kn_attend_q(b, i, 0));
 }
 
 struct span {
@@ -114,22 +136,21 @@ static void block_chunk(
 	for (size_t i = 0; i < b->count; i++) {
 		b->m[i] = -INFINITY;
 		b->l[i] = 0.0f;
-		/* forms work on 32 elements at a time */
-		memset(b->out[i], 0, kn_round_up(b->value_size, 32) * sizeof *b->out[i]);
 	}
+	memset(b->out, 0, b->count * b->ldo * sizeof *b->out); /* forms work on 32 elements at a time */
 
-	for (size_t key = begin; key < end; key += KN_PAGE_KEYS) {
-		size_t next = key + KN_PAGE_KEYS < keys.end ? key + KN_PAGE_KEYS : key;
-		const uint8_t *k = kn_kv_part(kv, run->a->layer, table[key / KN_PAGE_KEYS], place->kv_head);
-		struct kn_attend_page page = {
-			.type = kv->type,
-			.k = k,
-			.v = k + kv->key_size * KN_PAGE_KEYS * kn_kv_element_bytes(kv->type),
-			.next = kn_kv_part(kv, run->a->layer, table[next / KN_PAGE_KEYS], place->kv_head),
-			.first = (uint32_t)key,
-		};
-		run->form->attend_page(b, &page);
-	}
+	if (begin >= end)
+		return; /* other blocks have keys there */
+
+	size_t page = begin / KN_PAGE_KEYS, last = (keys.end - 1) / KN_PAGE_KEYS;
+	struct kn_attend_pages pages = {
+		.type = kv->type,
+		.first = (uint32_t)begin,
+		.count = (end + KN_PAGE_KEYS - 1) / KN_PAGE_KEYS - page,
+	};
+	for (size_t i = 0; i <= pages.count; i++, page += page < last)
+		pages.part[i] = kn_kv_part(kv, run->a->layer, table[page], place->kv_head);
+	run->form->attend_pages(b, &pages);
 }
 
 /* l = fma(l, a, lc * b), out = fma(out, a, outc * b) with a = exp(m - m'), b = exp(mc - m'). Sizes
@@ -138,8 +159,13 @@ static void merge(float *m, float *l, float *out, float mc, float lc, const floa
 {
 	float m_new = mc > *m ? mc : *m, fade = kn_exp_1(*m - m_new), gain = kn_exp_1(mc - m_new);
 	*m = m_new;
+	size_t d = 0;
 	*l = fmaf(*l, fade, lc * gain);
-	for (size_t d = 0; d < size; d += 4) {
+	for (; d + 8 <= size; d += 8) {
+		__m256 part = _mm256_mul_ps(_mm256_loadu_ps(outc + d), _mm256_set1_ps(gain));
+		_mm256_storeu_ps(out + d, _mm256_fmadd_ps(_mm256_loadu_ps(out + d), _mm256_set1_ps(fade), part));
+	}
+	for (; d < size; d += 4) {
 		__m128 part = _mm_mul_ps(_mm_loadu_ps(outc + d), _mm_set1_ps(gain));
 		_mm_storeu_ps(out + d, _mm_fmadd_ps(_mm_loadu_ps(out + d), _mm_set1_ps(fade), part));
 	}
@@ -151,12 +177,14 @@ static void query_finish(
 {
 	static const float nothing[CAD_HEAD_SIZE_MAX];
 	const struct kn_attend *a = run->a;
-	size_t size = a->kv->value_size, head = query_head(run, place, i);
+	size_t size = a->kv->value_size, head = query_head(run, place, i), d = 0;
 
 	if (a->sinks)
 		merge(&m, &l, sum, a->sinks[head], 1.0f, nothing, size);
 	float *out = a->out + query_row(run, place, i) * a->ldo + head * size;
-	for (size_t d = 0; d < size; d += 4)
+	for (; d + 8 <= size; d += 8)
+		_mm256_storeu_ps(out + d, _mm256_div_ps(_mm256_loadu_ps(sum + d), _mm256_set1_ps(l)));
+	for (; d < size; d += 4)
 		_mm_storeu_ps(out + d, _mm_div_ps(_mm_loadu_ps(sum + d), _mm_set1_ps(l)));
 	if (head == a->heads - 1)
 		kn_cpu_row_end(a->out + query_row(run, place, i) * a->ldo, a->heads * size);
@@ -192,7 +220,7 @@ static void block_job(void *context, size_t job, unsigned thread)
 		block_chunk(run, &place, &b, chunk);
 		for (size_t i = 0; i < b.count; i++)
 			if (query_meets(&b, i, chunk))
-				merge(&m[i], &l[i], out[i], b.m[i], b.l[i], b.out[i], size);
+				merge(&m[i], &l[i], out[i], b.m[i], b.l[i], kn_attend_out(&b, i), size);
 	}
 
 	for (size_t i = 0; i < b.count; i++)
@@ -218,7 +246,7 @@ static void chunk_job(void *context, size_t job, unsigned thread)
 	for (size_t i = 0; i < b.count; i++, part += part_floats(run)) {
 		part[0] = b.m[i];
 		part[1] = b.l[i];
-		memcpy(part + 2, b.out[i], b.value_size * sizeof *part);
+		memcpy(part + 2, kn_attend_out(&b, i), b.value_size * sizeof *part);
 	}
 }
 
@@ -293,14 +321,25 @@ struct kv_run {
 	size_t jobs;
 };
 
-/* out[i * stride] = x[i], i < n, as the cache keeps it. */
-static void kv_store(enum cad_kv type, const float *x, size_t n, uint8_t *out, size_t stride)
+/* A key, into column `slot` of K; and a value, into row `slot` of V. */
+static void key_store(const struct kn_kv *kv, const float *x, size_t slot, uint8_t *part)
 {
-	for (size_t i = 0; i < n; i++)
-		if (type == CAD_KV_F32)
-			((float *)out)[i * stride] = x[i];
+	size_t place = kn_kv_place(kv->type, slot, KN_PAGE_KEYS);
+	for (size_t d = 0; d < kv->key_size; d++)
+		if (kv->type == CAD_KV_F32)
+			((float *)part)[d * KN_PAGE_KEYS + place] = x[d];
 		else
-			((uint16_t *)out)[i * stride] = kn_bf16_of(x[i]);
+			((uint16_t *)part)[d * KN_PAGE_KEYS + place] = kn_bf16_of(x[d]);
+}
+static void value_store(const struct kn_kv *kv, const float *x, size_t slot, uint8_t *part)
+{
+	size_t n = kv->value_size;
+	uint8_t *values = part + kn_kv_values_offset(kv->type, kv->key_size);
+	if (kv->type == CAD_KV_F32)
+		memcpy((float *)values + slot * n, x, n * sizeof *x);
+	else
+		for (size_t d = 0; d < n; d++)
+			((uint16_t *)values)[slot * n + kn_kv_place(kv->type, d, n)] = kn_bf16_of(x[d]);
 }
 
 static void kv_write_job(void *context, size_t job, unsigned thread)
@@ -310,7 +349,7 @@ static void kv_write_job(void *context, size_t job, unsigned thread)
 	const struct kn_kv_write *a = run->a;
 	const struct kn_kv *kv = a->kv;
 	size_t begin = kn_cpu_range_begin(a->rows, run->jobs, job),
-	       end = kn_cpu_range_begin(a->rows, run->jobs, job + 1), bytes = kn_kv_element_bytes(kv->type);
+	       end = kn_cpu_range_begin(a->rows, run->jobs, job + 1);
 
 	/* heads outside: the rows of a prompt then fill one head's page while it is in the first
 	 * cache */
@@ -319,10 +358,8 @@ static void kv_write_job(void *context, size_t job, unsigned thread)
 			size_t position = (size_t)a->positions[r], slot = position % KN_PAGE_KEYS;
 			uint8_t *part =
 				kn_kv_part(kv, a->layer, kn_page_table(&a->tables, r)[position / KN_PAGE_KEYS], h);
-			kv_store(kv->type, a->k + r * a->ldk + h * kv->key_size, kv->key_size, part + slot * bytes,
-				KN_PAGE_KEYS);
-			kv_store(kv->type, a->v + r * a->ldv + h * kv->value_size, kv->value_size,
-				part + (kv->key_size * KN_PAGE_KEYS + slot * kv->value_size) * bytes, 1);
+			key_store(kv, a->k + r * a->ldk + h * kv->key_size, slot, part);
+			value_store(kv, a->v + r * a->ldv + h * kv->value_size, slot, part);
 		}
 }
 

@@ -1,182 +1,216 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attention over one page: four registers hold the 32 keys of a score, or 32 elements of a value; a
- * tile of six goes as three and three. */
+/* Attention over pages: four registers hold the 32 keys of a score; four or eight the elements of a
+ * value. There are sixteen, so a tile goes in threes; in pairs where keys and values are widened. */
+#include "kernels/cpu/attend_source.h"
 #include "kernels/cpu/vector_exp.h"
-#include "kernels/cpu/forms.h"
-#include "kernels/cpu/tile.h"
 
-enum { HALF = KN_ATTEND_TILE / 2 };
+enum { LANES = 8, PAGES_AT_ONCE = 2, ROWS = 3 };
+#define ROWS_OF(type) ((type) == CAD_KV_F32 ? 3 : 2)
 
-/* Elements i .. i + 7 of what the cache keeps, as f32. */
-KN_TILE __m256 widen(const enum cad_kv type, const uint8_t *x, size_t i)
+/* Of elements i .. i + 31 of what the cache keeps: vector v, as f32. */
+KN_TILE __m256 widen(const enum cad_kv type, const uint8_t *x, size_t i, const size_t v)
 {
 	if (type == CAD_KV_F32)
-		return _mm256_loadu_ps((const float *)x + i);
-	__m128i half = _mm_loadu_si128((const __m128i *)((const uint16_t *)x + i));
+		return _mm256_loadu_ps((const float *)x + i + v * LANES);
+	__m256i both = _mm256_loadu_si256((const __m256i *)((const uint16_t *)x + i) + v % 2);
+	return _mm256_castsi256_ps(
+		v < 2 ? _mm256_slli_epi32(both, 16) : _mm256_and_si256(both, _mm256_set1_epi32((int)0xffff0000)));
+}
+
+/* Of the last `count` of a row, less than 32 and a multiple of 4; nothing else is read. */
+KN_TILE __m256 widen_last(const enum cad_kv type, const uint8_t *x, size_t i, size_t count, const size_t v)
+{
+	__m256i rest = _mm256_set1_epi32((int)count - (int)(v * LANES));
+	if (type == CAD_KV_F32) {
+		__m256i has = _mm256_cmpgt_epi32(rest, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+		return _mm256_maskload_ps((const float *)x + i + v * LANES, has);
+	}
+	__m128i has = _mm_cmpgt_epi32(_mm256_castsi256_si128(rest), _mm_setr_epi32(0, 0, 4, 4));
+	__m128i half = _mm_maskload_epi32((const void *)((const uint16_t *)x + i + v * LANES), has);
 	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 
-/* For widen_some: the first `count` of eight, a multiple of 4 or any number from 8 on. bf16 is read by fours. */
-KN_TILE __m256i lanes_below(const enum cad_kv type, int count)
+KN_TILE void tile_scores(const enum cad_kv type, const size_t mr, const size_t pages, const float *q, size_t size,
+	const struct kn_attend_source *from, float (*s)[KN_PAGE_KEYS])
 {
-	if (type == CAD_KV_F32)
-		return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-	return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 4, 8, 12));
-}
+	__m256 acc[PAGES_AT_ONCE][ROWS][4];
 
-/* Those of them that `has` names; nothing else is read. */
-KN_TILE __m256 widen_some(const enum cad_kv type, const uint8_t *x, size_t i, __m256i has)
-{
-	if (type == CAD_KV_F32)
-		return _mm256_maskload_ps((const float *)x + i, has);
-	__m128i half = _mm_maskload_epi64((const void *)((const uint16_t *)x + i), _mm256_castsi256_si128(has));
-	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
-}
-
-/* The lines of 32 elements. */
-KN_TILE void fetch(const enum cad_kv type, const uint8_t *x, size_t i)
-{
-	const char *at = (const char *)x + i * kn_kv_element_bytes(type);
-	_mm_prefetch(at, _MM_HINT_T0);
-	if (type == CAD_KV_F32)
-		_mm_prefetch(at + 64, _MM_HINT_T0);
-}
-
-KN_TILE void tile_scores(const enum cad_kv type, const size_t mr, const float *q, size_t size,
-	const struct kn_attend_page *page, float s[][KN_PAGE_KEYS])
-{
-	__m256 acc[HALF][4];
-	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
-		KN_UNROLL_FOR (size_t i = 0; i < 4; i++)
-			acc[r][i] = _mm256_setzero_ps();
-
-	for (size_t d = 0; d < size; d++) {
-		fetch(type, page->v, d * KN_PAGE_KEYS);
-		__m256 x[HALF];
+	KN_UNROLL_FOR (size_t p = 0; p < pages; p++)
 		KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
-			x[r] = _mm256_set1_ps(q[d * KN_ATTEND_TILE + r]);
-		KN_UNROLL_FOR (size_t i = 0; i < 4; i++) {
-			__m256 in = widen(type, page->k, d * KN_PAGE_KEYS + i * 8);
-			KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
-				acc[r][i] = _mm256_fmadd_ps(x[r], in, acc[r][i]);
+			KN_UNROLL_FOR (size_t v = 0; v < 4; v++)
+				acc[p][r][v] = _mm256_setzero_ps();
+
+	for (size_t d = 0; d < size; d++, q += KN_ATTEND_TILE) {
+		__m256 x[ROWS];
+		KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
+			x[r] = _mm256_set1_ps(q[r]);
+		KN_UNROLL_FOR (size_t p = 0; p < pages; p++) {
+			kn_attend_fetch(type, &from[p], d * KN_PAGE_KEYS, KN_PAGE_KEYS);
+			KN_UNROLL_FOR (size_t v = 0; v < 4; v++) {
+				__m256 k = widen(type, from[p].x, d * KN_PAGE_KEYS, v);
+				KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
+					acc[p][r][v] = _mm256_fmadd_ps(x[r], k, acc[p][r][v]);
+			}
 		}
 	}
 
+	KN_UNROLL_FOR (size_t p = 0; p < pages; p++)
+		KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
+			KN_UNROLL_FOR (size_t v = 0; v < 4; v++)
+				_mm256_store_ps(s[p * mr + r] + v * LANES, acc[p][r][v]);
+}
+
+KN_TILE void tile_counts(const enum cad_kv type, const float *q, size_t size, size_t count, size_t pages,
+	const struct kn_attend_source *from, float (*s)[KN_PAGE_KEYS])
+{
+	if (count == 1 && pages == 2)
+		tile_scores(type, 1, 2, q, size, from, s);
+	else
+		for (size_t r = 0; r < count; r += ROWS_OF(type))
+			switch (count - r) {
+			case 1: tile_scores(type, 1, 1, q + r, size, from, s + r); break;
+			case 2: tile_scores(type, 2, 1, q + r, size, from, s + r); break;
+			default: tile_scores(type, ROWS_OF(type), 1, q + r, size, from, s + r); break;
+			}
+}
+
+static void page_scores(enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count, size_t pages,
+	const struct kn_attend_source *from, float (*s)[KN_PAGE_KEYS])
+{
+	const float *q = kn_attend_q(b, query, 0);
+	switch (type) {
+	case CAD_KV_F32: tile_counts(CAD_KV_F32, q, b->key_size, count, pages, from, s); break;
+	case CAD_KV_BF16: tile_counts(CAD_KV_BF16, q, b->key_size, count, pages, from, s); break;
+	}
+}
+
+/* Elements d .. d + 8 * nv - 1 of the values of mr queries; or what a value has less than 32 at
+ * its end. */
+KN_TILE void tile_values(const enum cad_kv type, const size_t mr, const size_t nv, const bool whole, float *out,
+	size_t ldo, size_t d, size_t size, const struct kn_attend_source *from, size_t lo, size_t hi,
+	float (*p)[KN_PAGE_KEYS], const float *alpha)
+{
+	__m256 acc[ROWS][8];
+
 	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
-		KN_UNROLL_FOR (size_t i = 0; i < 4; i++)
-			_mm256_store_ps(s[r] + i * 8, acc[r][i]);
-}
-
-KN_TILE void page_scores(const enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count,
-	const struct kn_attend_page *page, float s[][KN_PAGE_KEYS])
-{
-	for (size_t r = 0; r < count; r += HALF) {
-		const float *q = kn_attend_q(b, query + r, 0);
-		switch (count - r) {
-		case 1: tile_scores(type, 1, q, b->key_size, page, s + r); break;
-		case 2: tile_scores(type, 2, q, b->key_size, page, s + r); break;
-		default: tile_scores(type, 3, q, b->key_size, page, s + r); break;
-		}
-	}
-}
-
-static float row_softmax(
-	const float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale, float *m, float *l, float p[KN_PAGE_KEYS])
-{
-	const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-	__m256 in[4], keep[4], out[4];
-
-	for (int i = 0; i < 4; i++) {
-		__m256i from = _mm256_cmpgt_epi32(
-			_mm256_add_epi32(lanes, _mm256_set1_epi32(8 * i + 1)), _mm256_set1_epi32((int)lo));
-		__m256i to = _mm256_cmpgt_epi32(
-			_mm256_set1_epi32((int)hi), _mm256_add_epi32(lanes, _mm256_set1_epi32(8 * i)));
-		keep[i] = _mm256_castsi256_ps(_mm256_and_si256(from, to));
-		in[i] = _mm256_blendv_ps(_mm256_set1_ps(-INFINITY),
-			_mm256_mul_ps(_mm256_load_ps(s + 8 * i), _mm256_set1_ps(scale)), keep[i]);
-	}
-
-	__m256 most8 = _mm256_max_ps(_mm256_max_ps(in[0], in[1]), _mm256_max_ps(in[2], in[3]));
-	__m128 most4 = _mm_max_ps(_mm256_castps256_ps128(most8), _mm256_extractf128_ps(most8, 1));
-	most4 = _mm_max_ps(most4, _mm_movehl_ps(most4, most4));
-	float most = _mm_cvtss_f32(_mm_max_ss(most4, _mm_movehdup_ps(most4))), m_new = most > *m ? most : *m;
-	for (int i = 0; i < 4; i++) {
-		out[i] = _mm256_and_ps(keep[i], kn_exp_8(_mm256_sub_ps(in[i], _mm256_set1_ps(m_new))));
-		_mm256_store_ps(p + 8 * i, out[i]);
-	}
-
-	float alpha = kn_exp_1(*m - m_new);
-
-	/* hadd leaves the pairs of both halves interleaved; the permutation puts them in order */
-	__m256 low = _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_hadd_ps(out[0], out[1])), 0xd8));
-	__m256 high = _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_hadd_ps(out[2], out[3])), 0xd8));
-	*l = fmaf(*l, alpha, kn_sum_halves_16(low, high));
-	*m = m_new;
-
-	return alpha;
-}
-
-/* Elements d .. d + 31 of the values of mr queries; a value that ends inside is read through masks. */
-KN_TILE void tile_values(const enum cad_kv type, const size_t mr, const bool whole, float *out, size_t d,
-	const struct kn_attend_page *page, size_t size, size_t lo, size_t hi, float p[][KN_PAGE_KEYS],
-	const float *alpha)
-{
-	__m256 acc[HALF][4];
-	__m256i has[4];
-
-	KN_UNROLL_FOR (size_t i = 0; i < 4; i++)
-		has[i] = lanes_below(type, (int)(size - d) - 8 * (int)i);
-	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
-		KN_UNROLL_FOR (size_t i = 0; i < 4; i++)
-			acc[r][i] = _mm256_mul_ps(
-				_mm256_loadu_ps(out + r * CAD_HEAD_SIZE_MAX + d + i * 8), _mm256_set1_ps(alpha[r]));
+		KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
+			acc[r][v] =
+				_mm256_mul_ps(_mm256_loadu_ps(out + r * ldo + d + v * LANES), _mm256_set1_ps(alpha[r]));
 
 	for (size_t j = lo; j < hi; j++) {
 		size_t at = j * size + d;
-		fetch(type, page->next, (d + j) * 32);
-		__m256 w[HALF];
+		__m256 w[ROWS];
+		kn_attend_fetch(type, from, at, nv * LANES);
 		KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 			w[r] = _mm256_set1_ps(p[r][j]);
-		KN_UNROLL_FOR (size_t i = 0; i < 4; i++) {
-			__m256 value = whole ? widen(type, page->v, at + i * 8)
-					     : widen_some(type, page->v, at + i * 8, has[i]);
+		KN_UNROLL_FOR (size_t v = 0; v < nv; v++) {
+			size_t block = at + v / 4 * KN_PAGE_KEYS;
+			__m256 in = whole ? widen(type, from->x, block, v % 4)
+					  : widen_last(type, from->x, block, size - d, v);
 			KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
-				acc[r][i] = _mm256_fmadd_ps(w[r], value, acc[r][i]);
+				acc[r][v] = _mm256_fmadd_ps(w[r], in, acc[r][v]);
 		}
 	}
 
 	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
-		KN_UNROLL_FOR (size_t i = 0; i < 4; i++)
-			_mm256_storeu_ps(out + r * CAD_HEAD_SIZE_MAX + d + i * 8, acc[r][i]);
+		KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
+			_mm256_storeu_ps(out + r * ldo + d + v * LANES, acc[r][v]);
 }
 
-KN_TILE void tile_values_all(const enum cad_kv type, const size_t mr, float *out, const struct kn_attend_page *page,
-	size_t size, size_t lo, size_t hi, float p[][KN_PAGE_KEYS], const float *alpha)
+/* As many sums at a time as keep the multipliers busy. */
+KN_TILE void tile_all_values(const enum cad_kv type, const size_t mr, float *out, size_t ldo, size_t size,
+	const struct kn_attend_source *from, size_t lo, size_t hi, float (*p)[KN_PAGE_KEYS], const float *alpha)
 {
 	size_t d = 0;
-	for (; d + 32 <= size; d += 32)
-		tile_values(type, mr, true, out, d, page, size, lo, hi, p, alpha);
+	if (mr == 1)
+		for (; d + 8 * LANES <= size; d += 8 * LANES)
+			tile_values(type, mr, 8, true, out, ldo, d, size, from, lo, hi, p, alpha);
+	for (; d + 4 * LANES <= size; d += 4 * LANES)
+		tile_values(type, mr, 4, true, out, ldo, d, size, from, lo, hi, p, alpha);
 	if (d < size)
-		tile_values(type, mr, false, out, d, page, size, lo, hi, p, alpha);
+		tile_values(type, mr, 4, false, out, ldo, d, size, from, lo, hi, p, alpha);
 }
 
-KN_TILE void page_values(const enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count,
-	const struct kn_attend_page *page, size_t lo, size_t hi, float p[][KN_PAGE_KEYS], const float *alpha)
+KN_TILE void tile_values_counts(const enum cad_kv type, size_t count, float *out, size_t ldo, size_t size,
+	const struct kn_attend_source *from, size_t lo, size_t hi, float (*p)[KN_PAGE_KEYS], const float *alpha)
 {
-	for (size_t r = 0; r < count; r += HALF)
+	for (size_t r = 0; r < count; r += ROWS_OF(type), out += ROWS_OF(type) * ldo)
 		switch (count - r) {
-		case 1:
-			tile_values_all(type, 1, b->out[query + r], page, b->value_size, lo, hi, p + r, alpha + r);
-			break;
-		case 2:
-			tile_values_all(type, 2, b->out[query + r], page, b->value_size, lo, hi, p + r, alpha + r);
-			break;
-		default:
-			tile_values_all(type, 3, b->out[query + r], page, b->value_size, lo, hi, p + r, alpha + r);
-			break;
+		case 1: tile_all_values(type, 1, out, ldo, size, from, lo, hi, p + r, alpha + r); break;
+		case 2: tile_all_values(type, 2, out, ldo, size, from, lo, hi, p + r, alpha + r); break;
+		default: tile_all_values(type, ROWS_OF(type), out, ldo, size, from, lo, hi, p + r, alpha + r); break;
 		}
 }
 
-#include "kernels/cpu/attend_page.h"
+static void page_values(enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count,
+	const struct kn_attend_source *from, size_t lo, size_t hi, float (*p)[KN_PAGE_KEYS], const float *alpha)
+{
+	float *out = kn_attend_out(b, query);
+	size_t size = b->value_size;
+	switch (type) {
+	case CAD_KV_F32: tile_values_counts(CAD_KV_F32, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
+	case CAD_KV_BF16: tile_values_counts(CAD_KV_BF16, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
+	}
+}
 
-void kn_avx2_attend_page(struct kn_attend_block *b, const struct kn_attend_page *page) { attend_page_of(b, page); }
+KN_TILE void widen_rows(const enum cad_kv type, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
+{
+	for (size_t r = 0; r < rows; r++)
+		for (size_t i = 0; i < n; i += 4 * LANES) {
+			size_t at = r * n + i;
+			kn_attend_fetch(type, from, at, 4 * LANES);
+			KN_UNROLL_FOR (size_t v = 0; v < 4; v++) /* what is past a row, the next one overwrites */
+				_mm256_storeu_ps(out + at + v * LANES,
+					n - i >= 4 * LANES ? widen(type, from->x, at, v)
+							   : widen_last(type, from->x, at, n - i, v));
+		}
+}
+
+static void page_widen(enum cad_kv type, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
+{
+	CAD_ASSERT(type == CAD_KV_BF16);
+	widen_rows(CAD_KV_BF16, from, rows, n, out);
+}
+
+/* All bits of the lanes of s[8 i ..] that stand for the keys lo .. hi - 1. */
+static inline __m256 keys_mask(size_t i, size_t lo, size_t hi)
+{
+	__m256i key = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32((int)(i * LANES)));
+	__m256i before = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)lo), key);
+	return _mm256_castsi256_ps(_mm256_andnot_si256(before, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)hi), key)));
+}
+
+static inline __m256 row_most(const float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale)
+{
+	__m256 in[4], by = _mm256_set1_ps(scale), none = _mm256_set1_ps(-INFINITY);
+	bool whole = hi - lo == KN_PAGE_KEYS;
+	for (size_t i = 0; i < 4; i++) {
+		in[i] = _mm256_mul_ps(_mm256_load_ps(s + i * LANES), by);
+		if (!whole)
+			in[i] = _mm256_blendv_ps(none, in[i], keys_mask(i, lo, hi));
+	}
+	return _mm256_max_ps(_mm256_max_ps(in[0], in[1]), _mm256_max_ps(in[2], in[3]));
+}
+
+static inline __m256 row_weights(float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale, float m)
+{
+	__m256 p[4], pairs[2], by = _mm256_set1_ps(scale), most = _mm256_set1_ps(m);
+	bool whole = hi - lo == KN_PAGE_KEYS;
+
+	for (size_t i = 0; i < 4; i++) {
+		p[i] = kn_exp_8(_mm256_sub_ps(_mm256_mul_ps(_mm256_load_ps(s + i * LANES), by), most));
+		if (!whole)
+			p[i] = _mm256_and_ps(p[i], keys_mask(i, lo, hi));
+		_mm256_store_ps(s + i * LANES, p[i]);
+	}
+
+	/* hadd leaves the pairs of both halves interleaved; the permutation puts them in order */
+	for (size_t i = 0; i < 2; i++)
+		pairs[i] = _mm256_castpd_ps(
+			_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_hadd_ps(p[2 * i], p[2 * i + 1])), 0xd8));
+	return _mm256_add_ps(pairs[0], pairs[1]);
+}
+
+#include "kernels/cpu/attend_pages.h"
+
+void kn_avx2_attend_pages(struct kn_attend_block *b, const struct kn_attend_pages *pages) { attend_pages(b, pages); }

@@ -1,153 +1,225 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attention over one page: two registers hold the 32 keys of a score, or 32 elements of a value. */
+/* Attention over pages: two registers hold the 32 keys of a score; two, four or eight the elements
+ * of a value. */
+#include "kernels/cpu/attend_source.h"
 #include "kernels/cpu/vector_exp.h"
-#include "kernels/cpu/forms.h"
-#include "kernels/cpu/tile.h"
 
-/* Elements i .. i + 15 of what the cache keeps, as f32. */
-KN_TILE __m512 widen(const enum cad_kv type, const uint8_t *x, size_t i)
+enum { LANES = 16, PAGES_AT_ONCE = 4 };
+
+/* queries of a tile */
+#define EACH_COUNT(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
+
+/* Elements i .. i + 31 of what the cache keeps, as f32. */
+KN_TILE void widen(const enum cad_kv type, const uint8_t *x, size_t i, __m512 out[2])
 {
-	if (type == CAD_KV_F32)
-		return _mm512_loadu_ps((const float *)x + i);
-	__m256i half = _mm256_loadu_si256((const __m256i *)((const uint16_t *)x + i));
-	return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+	if (type == CAD_KV_F32) {
+		out[0] = _mm512_loadu_ps((const float *)x + i);
+		out[1] = _mm512_loadu_ps((const float *)x + i + LANES);
+	} else {
+		__m512i both = _mm512_loadu_si512((const uint16_t *)x + i);
+		out[0] = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+		out[1] = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32((int)0xffff0000)));
+	}
 }
 
-/* Those of them that `has` names; nothing else is read. */
-KN_TILE __m512 widen_some(const enum cad_kv type, const uint8_t *x, size_t i, __mmask16 has)
+/* The last `count` of a row, less than 32; nothing else is read. */
+KN_TILE void widen_last(const enum cad_kv type, const uint8_t *x, size_t i, size_t count, __m512 out[2])
 {
-	if (type == CAD_KV_F32)
-		return _mm512_maskz_loadu_ps(has, (const float *)x + i);
-	__m256i half = _mm256_maskz_loadu_epi16(has, (const uint16_t *)x + i);
-	return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-}
-
-/* The lines of 32 elements. */
-KN_TILE void fetch(const enum cad_kv type, const uint8_t *x, size_t i)
-{
-	const char *at = (const char *)x + i * kn_kv_element_bytes(type);
-	_mm_prefetch(at, _MM_HINT_T0);
-	if (type == CAD_KV_F32)
-		_mm_prefetch(at + 64, _MM_HINT_T0);
-}
-
-KN_TILE void tile_scores(const enum cad_kv type, const size_t mr, const float *q, size_t size,
-	const struct kn_attend_page *page, float s[][KN_PAGE_KEYS])
-{
-	__m512 acc[KN_ATTEND_TILE][2];
-	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
-		acc[r][0] = acc[r][1] = _mm512_setzero_ps();
-
-	for (size_t d = 0; d < size; d++) {
-		__m512 k0 = widen(type, page->k, d * KN_PAGE_KEYS), k1 = widen(type, page->k, d * KN_PAGE_KEYS + 16);
-		fetch(type, page->v, d * KN_PAGE_KEYS);
-		KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
-			__m512 x = _mm512_set1_ps(q[d * KN_ATTEND_TILE + r]);
-			acc[r][0] = _mm512_fmadd_ps(x, k0, acc[r][0]);
-			acc[r][1] = _mm512_fmadd_ps(x, k1, acc[r][1]);
+	uint32_t elements = (1u << count) - 1;
+	KN_UNROLL_FOR (size_t v = 0; v < 2; v++) {
+		__mmask16 has = (__mmask16)(elements >> v * LANES);
+		if (type == CAD_KV_F32) {
+			out[v] = _mm512_maskz_loadu_ps(has, (const float *)x + i + v * LANES);
+		} else {
+			__m256i half = _mm256_maskz_loadu_epi16(has, (const uint16_t *)x + i + v * LANES);
+			out[v] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 		}
 	}
-
-	KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
-		_mm512_store_ps(s[r], acc[r][0]);
-		_mm512_store_ps(s[r] + 16, acc[r][1]);
-	}
 }
 
-KN_TILE void page_scores(const enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count,
-	const struct kn_attend_page *page, float s[][KN_PAGE_KEYS])
+KN_TILE void tile_scores(const enum cad_kv type, const size_t mr, const size_t pages, const float *q, size_t size,
+	const struct kn_attend_source *from, float (*s)[KN_PAGE_KEYS])
+{
+	__m512 acc[PAGES_AT_ONCE][KN_ATTEND_TILE][2];
+
+	KN_UNROLL_FOR (size_t p = 0; p < pages; p++)
+		KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
+			acc[p][r][0] = acc[p][r][1] = _mm512_setzero_ps();
+
+	for (size_t d = 0; d < size; d++, q += KN_ATTEND_TILE)
+		KN_UNROLL_FOR (size_t p = 0; p < pages; p++) {
+			__m512 k[2];
+			widen(type, from[p].x, d * KN_PAGE_KEYS, k);
+			kn_attend_fetch(type, &from[p], d * KN_PAGE_KEYS, KN_PAGE_KEYS);
+			KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
+				__m512 x = _mm512_set1_ps(q[r]);
+				acc[p][r][0] = _mm512_fmadd_ps(x, k[0], acc[p][r][0]);
+				acc[p][r][1] = _mm512_fmadd_ps(x, k[1], acc[p][r][1]);
+			}
+		}
+
+	KN_UNROLL_FOR (size_t p = 0; p < pages; p++)
+		KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
+			_mm512_store_ps(s[p * mr + r], acc[p][r][0]);
+			_mm512_store_ps(s[p * mr + r] + LANES, acc[p][r][1]);
+		}
+}
+
+KN_TILE void tile_counts(const enum cad_kv type, const float *q, size_t size, size_t count, size_t pages,
+	const struct kn_attend_source *from, float (*s)[KN_PAGE_KEYS])
+{
+	if (count == 1 && pages == 4)
+		tile_scores(type, 1, 4, q, size, from, s);
+	else if (count == 2 && pages == 2)
+		tile_scores(type, 2, 2, q, size, from, s);
+	else
+		switch (count) {
+#define CASE(n) \
+	case n: tile_scores(type, n, 1, q, size, from, s); break;
+			EACH_COUNT(CASE)
+#undef CASE
+		}
+}
+
+static void page_scores(enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count, size_t pages,
+	const struct kn_attend_source *from, float (*s)[KN_PAGE_KEYS])
 {
 	const float *q = kn_attend_q(b, query, 0);
-	switch (count) {
-	case 1: tile_scores(type, 1, q, b->key_size, page, s); break;
-	case 2: tile_scores(type, 2, q, b->key_size, page, s); break;
-	case 3: tile_scores(type, 3, q, b->key_size, page, s); break;
-	case 4: tile_scores(type, 4, q, b->key_size, page, s); break;
-	case 5: tile_scores(type, 5, q, b->key_size, page, s); break;
-	case 6: tile_scores(type, 6, q, b->key_size, page, s); break;
+	switch (type) {
+	case CAD_KV_F32: tile_counts(CAD_KV_F32, q, b->key_size, count, pages, from, s); break;
+	case CAD_KV_BF16: tile_counts(CAD_KV_BF16, q, b->key_size, count, pages, from, s); break;
 	}
 }
 
-static float row_softmax(
-	const float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale, float *m, float *l, float p[KN_PAGE_KEYS])
+/* Elements d .. d + 16 * nv - 1 of the values of mr queries; or what a value has less than 32 at
+ * its end. */
+KN_TILE void tile_values(const enum cad_kv type, const size_t mr, const size_t nv, const bool whole, float *out,
+	size_t ldo, size_t d, size_t size, const struct kn_attend_source *from, size_t lo, size_t hi,
+	float (*p)[KN_PAGE_KEYS], const float *alpha)
 {
-	uint32_t keys = (uint32_t)((1ull << hi) - (1ull << lo));
-	__mmask16 has0 = (__mmask16)keys, has1 = (__mmask16)(keys >> 16);
-	__m512 none = _mm512_set1_ps(-INFINITY);
-	__m512 s0 = _mm512_mask_mul_ps(none, has0, _mm512_load_ps(s), _mm512_set1_ps(scale));
-	__m512 s1 = _mm512_mask_mul_ps(none, has1, _mm512_load_ps(s + 16), _mm512_set1_ps(scale));
-	float most = _mm512_reduce_max_ps(_mm512_max_ps(s0, s1)), m_new = most > *m ? most : *m;
-	__m512 p0 = _mm512_maskz_mov_ps(has0, kn_exp_16(_mm512_sub_ps(s0, _mm512_set1_ps(m_new))));
-	__m512 p1 = _mm512_maskz_mov_ps(has1, kn_exp_16(_mm512_sub_ps(s1, _mm512_set1_ps(m_new))));
-	float alpha = kn_exp_1(*m - m_new);
-	const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-	__m512 pairs = _mm512_add_ps(_mm512_permutex2var_ps(p0, even, p1),
-		_mm512_permutex2var_ps(p0, _mm512_add_epi32(even, _mm512_set1_epi32(1)), p1));
-	*l = fmaf(*l, alpha, kn_sum_halves_16(_mm512_castps512_ps256(pairs), _mm512_extractf32x8_ps(pairs, 1)));
-	*m = m_new;
-	_mm512_store_ps(p, p0);
-	_mm512_store_ps(p + 16, p1);
+	__m512 acc[KN_ATTEND_TILE][8];
 
-	return alpha;
-}
-
-/* Elements d .. d + 31 of the values of mr queries; where the value ends inside, has0 and has1 say
- * which elements there are. */
-KN_TILE void tile_values(const enum cad_kv type, const size_t mr, const bool whole, float *out, size_t d,
-	const struct kn_attend_page *page, size_t size, size_t lo, size_t hi, float p[][KN_PAGE_KEYS],
-	const float *alpha)
-{
-	uint32_t elements = whole ? UINT32_MAX : (1u << (size - d)) - 1;
-	__mmask16 has0 = (__mmask16)elements, has1 = (__mmask16)(elements >> 16);
-	__m512 acc[KN_ATTEND_TILE][2];
-	KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
-		acc[r][0] = _mm512_mul_ps(_mm512_loadu_ps(out + r * CAD_HEAD_SIZE_MAX + d), _mm512_set1_ps(alpha[r]));
-		acc[r][1] =
-			_mm512_mul_ps(_mm512_loadu_ps(out + r * CAD_HEAD_SIZE_MAX + d + 16), _mm512_set1_ps(alpha[r]));
-	}
+	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
+		KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
+			acc[r][v] =
+				_mm512_mul_ps(_mm512_loadu_ps(out + r * ldo + d + v * LANES), _mm512_set1_ps(alpha[r]));
 
 	for (size_t j = lo; j < hi; j++) {
 		size_t at = j * size + d;
-		__m512 v0 = whole ? widen(type, page->v, at) : widen_some(type, page->v, at, has0);
-		__m512 v1 = whole ? widen(type, page->v, at + 16) : widen_some(type, page->v, at + 16, has1);
-		fetch(type, page->next, (d + j) * 32);
+		__m512 in[8];
+		kn_attend_fetch(type, from, at, nv * LANES);
+		KN_UNROLL_FOR (size_t v = 0; v < nv; v += 2)
+			if (whole)
+				widen(type, from->x, at + v * LANES, &in[v]);
+			else
+				widen_last(type, from->x, at, size - d, in);
 		KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
 			__m512 w = _mm512_set1_ps(p[r][j]);
-			acc[r][0] = _mm512_fmadd_ps(w, v0, acc[r][0]);
-			acc[r][1] = _mm512_fmadd_ps(w, v1, acc[r][1]);
+			KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
+				acc[r][v] = _mm512_fmadd_ps(w, in[v], acc[r][v]);
 		}
 	}
 
-	KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
-		_mm512_storeu_ps(out + r * CAD_HEAD_SIZE_MAX + d, acc[r][0]);
-		_mm512_storeu_ps(out + r * CAD_HEAD_SIZE_MAX + d + 16, acc[r][1]);
-	}
+	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
+		KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
+			_mm512_storeu_ps(out + r * ldo + d + v * LANES, acc[r][v]);
 }
 
-KN_TILE void tile_values_all(const enum cad_kv type, const size_t mr, float *out, const struct kn_attend_page *page,
-	size_t size, size_t lo, size_t hi, float p[][KN_PAGE_KEYS], const float *alpha)
+/* As many sums at a time as keep the multipliers busy. */
+KN_TILE void tile_all_values(const enum cad_kv type, const size_t mr, float *out, size_t ldo, size_t size,
+	const struct kn_attend_source *from, size_t lo, size_t hi, float (*p)[KN_PAGE_KEYS], const float *alpha)
 {
 	size_t d = 0;
-	for (; d + 32 <= size; d += 32)
-		tile_values(type, mr, true, out, d, page, size, lo, hi, p, alpha);
+	if (mr == 1)
+		for (; d + 8 * LANES <= size; d += 8 * LANES)
+			tile_values(type, mr, 8, true, out, ldo, d, size, from, lo, hi, p, alpha);
+	if (mr <= 4)
+		for (; d + 4 * LANES <= size; d += 4 * LANES)
+			tile_values(type, mr, 4, true, out, ldo, d, size, from, lo, hi, p, alpha);
+	for (; d + 2 * LANES <= size; d += 2 * LANES)
+		tile_values(type, mr, 2, true, out, ldo, d, size, from, lo, hi, p, alpha);
 	if (d < size)
-		tile_values(type, mr, false, out, d, page, size, lo, hi, p, alpha);
+		tile_values(type, mr, 2, false, out, ldo, d, size, from, lo, hi, p, alpha);
 }
 
-KN_TILE void page_values(const enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count,
-	const struct kn_attend_page *page, size_t lo, size_t hi, float p[][KN_PAGE_KEYS], const float *alpha)
+KN_TILE void tile_values_counts(const enum cad_kv type, size_t count, float *out, size_t ldo, size_t size,
+	const struct kn_attend_source *from, size_t lo, size_t hi, float (*p)[KN_PAGE_KEYS], const float *alpha)
 {
-	float *out = b->out[query];
 	switch (count) {
-	case 1: tile_values_all(type, 1, out, page, b->value_size, lo, hi, p, alpha); break;
-	case 2: tile_values_all(type, 2, out, page, b->value_size, lo, hi, p, alpha); break;
-	case 3: tile_values_all(type, 3, out, page, b->value_size, lo, hi, p, alpha); break;
-	case 4: tile_values_all(type, 4, out, page, b->value_size, lo, hi, p, alpha); break;
-	case 5: tile_values_all(type, 5, out, page, b->value_size, lo, hi, p, alpha); break;
-	case 6: tile_values_all(type, 6, out, page, b->value_size, lo, hi, p, alpha); break;
+#define CASE(n) \
+	case n: tile_all_values(type, n, out, ldo, size, from, lo, hi, p, alpha); break;
+		EACH_COUNT(CASE)
+#undef CASE
 	}
 }
 
-#include "kernels/cpu/attend_page.h"
+static void page_values(enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count,
+	const struct kn_attend_source *from, size_t lo, size_t hi, float (*p)[KN_PAGE_KEYS], const float *alpha)
+{
+	float *out = kn_attend_out(b, query);
+	size_t size = b->value_size;
+	switch (type) {
+	case CAD_KV_F32: tile_values_counts(CAD_KV_F32, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
+	case CAD_KV_BF16: tile_values_counts(CAD_KV_BF16, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
+	}
+}
 
-void kn_avx512_attend_page(struct kn_attend_block *b, const struct kn_attend_page *page) { attend_page_of(b, page); }
+KN_TILE void widen_rows(const enum cad_kv type, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
+{
+	__m512 in[2];
+	for (size_t r = 0; r < rows; r++)
+		for (size_t i = 0; i < n; i += 2 * LANES) {
+			size_t at = r * n + i;
+			kn_attend_fetch(type, from, at, 2 * LANES);
+			if (n - i >= 2 * LANES)
+				widen(type, from->x, at, in);
+			else
+				widen_last(type, from->x, at, n - i, in);
+			_mm512_storeu_ps(out + at, in[0]); /* what is past a row, the next one overwrites */
+			_mm512_storeu_ps(out + at + LANES, in[1]);
+		}
+}
+
+static void page_widen(enum cad_kv type, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
+{
+	CAD_ASSERT(type == CAD_KV_BF16);
+	widen_rows(CAD_KV_BF16, from, rows, n, out);
+}
+
+KN_TILE void keys_masks(size_t lo, size_t hi, __mmask16 has[2])
+{
+	uint32_t keys = (uint32_t)((1ull << hi) - (1ull << lo));
+	has[0] = (__mmask16)keys;
+	has[1] = (__mmask16)(keys >> LANES);
+}
+
+static inline __m256 row_most(const float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale)
+{
+	__mmask16 has[2];
+	__m512 none = _mm512_set1_ps(-INFINITY), by = _mm512_set1_ps(scale);
+	keys_masks(lo, hi, has);
+	__m512 most = _mm512_max_ps(_mm512_mask_mul_ps(none, has[0], _mm512_load_ps(s), by),
+		_mm512_mask_mul_ps(none, has[1], _mm512_load_ps(s + LANES), by));
+	return _mm256_max_ps(_mm512_castps512_ps256(most), _mm512_extractf32x8_ps(most, 1));
+}
+
+static inline __m256 row_weights(float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale, float m)
+{
+	const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
+		      odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+	__mmask16 has[2];
+	__m512 p[2], by = _mm512_set1_ps(scale), most = _mm512_set1_ps(m);
+
+	keys_masks(lo, hi, has);
+	for (int i = 0; i < 2; i++) {
+		__m512 scaled = _mm512_mul_ps(_mm512_load_ps(s + i * LANES), by);
+		p[i] = _mm512_maskz_mov_ps(has[i], kn_exp_16(_mm512_sub_ps(scaled, most)));
+		_mm512_store_ps(s + i * LANES, p[i]);
+	}
+	__m512 pairs = _mm512_add_ps(_mm512_permutex2var_ps(p[0], even, p[1]), _mm512_permutex2var_ps(p[0], odd, p[1]));
+	return _mm256_add_ps(_mm512_castps512_ps256(pairs), _mm512_extractf32x8_ps(pairs, 1));
+}
+
+#include "kernels/cpu/attend_pages.h"
+
+void kn_avx512_attend_pages(struct kn_attend_block *b, const struct kn_attend_pages *pages) { attend_pages(b, pages); }

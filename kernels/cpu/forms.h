@@ -50,27 +50,32 @@ struct kn_act {
 /*
  * Queries of one KV head over one sequence, that walk its pages together. Query i sees the keys
  * begin[i] .. end[i] - 1; m, l and out are what struct kn_attend says, of the chunk at hand. The
- * queries are kept six by six with d slowest, so that a tile reads them in one stream.
+ * queries are kept tile by tile with d slowest, so that a tile reads them in one stream; the stride
+ * of out, a line more than whole lines, spreads its rows over the sets of a cache.
  */
 struct kn_attend_block {
-	size_t count, key_size, value_size;
+	size_t count, key_size, value_size, ldo;
 	float scale;
 	uint32_t begin[KN_ATTEND_QUERIES], end[KN_ATTEND_QUERIES];
 	float m[KN_ATTEND_QUERIES], l[KN_ATTEND_QUERIES];
-	_Alignas(64) float out[KN_ATTEND_QUERIES][CAD_HEAD_SIZE_MAX];
-	_Alignas(64) float q[KN_ATTEND_QUERIES / KN_ATTEND_TILE * CAD_HEAD_SIZE_MAX * KN_ATTEND_TILE];
-};
-/* One KV head's part of a page (layout.h), with the keys first .. first + 31. */
-struct kn_attend_page {
-	enum cad_kv type;
-	const uint8_t *k, *v, *next; /* next: what is read after it, to be fetched ahead */
-	uint32_t first;
+	_Alignas(64) float out[KN_ATTEND_QUERIES * (CAD_HEAD_SIZE_MAX + 16)]; /* [count][ldo] */
+	_Alignas(64) float q[KN_ATTEND_QUERIES * CAD_HEAD_SIZE_MAX];          /* [tiles][key_size][tile] */
 };
 static inline float *kn_attend_q(struct kn_attend_block *b, size_t query, size_t d)
 {
-	return &b->q[query / KN_ATTEND_TILE * CAD_HEAD_SIZE_MAX * KN_ATTEND_TILE + d * KN_ATTEND_TILE +
+	return &b->q[(query / KN_ATTEND_TILE * kn_round_up(b->key_size, 8) + d) * KN_ATTEND_TILE +
 		query % KN_ATTEND_TILE];
 }
+static inline float *kn_attend_out(struct kn_attend_block *b, size_t query) { return b->out + query * b->ldo; }
+
+/* Pages of one chunk, as one KV head has them (layout.h): the keys first .. first + 32 * count - 1 of
+ * the sequence. part[count] is what will be read next. */
+struct kn_attend_pages {
+	enum cad_kv type;
+	uint32_t first;
+	size_t count;
+	const uint8_t *part[KN_CHUNK_KEYS / KN_PAGE_KEYS + 1];
+};
 
 /* What decides how a row crosses the wire: the bits of max|x| (NaN is the largest), and the squares
  * of x / 2^e summed as in kn_rmsnorm, e the frexp exponent of max|x| (0 for a zero row or one that
@@ -107,8 +112,8 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	X(void, rope, (float *x, const float *cosines, const float *sines, size_t size, bool interleaved)) \
 	/* x[i] += y[i] * scale (the product rounded first); scale 1 is a plain sum */ \
 	X(void, add, (float *x, const float *y, size_t n, float scale)) \
-	/* Scores, softmax and values of every query that sees any key of the page */ \
-	X(void, attend_page, (struct kn_attend_block * b, const struct kn_attend_page *page)) \
+	/* Scores, softmax and values of the pages, ascending, for every query that sees any of their keys */ \
+	X(void, attend_pages, (struct kn_attend_block * b, const struct kn_attend_pages *pages)) \
 	/* Sixteen columns of a panel back as rows: rows[c * ld + w] is lane c of step w, whose line is at */ \
 	/* line + 256 w (layout.h); w < words, a multiple of 8 as ld is, and rows 32-byte aligned */ \
 	X(void, lanes_store, (const uint8_t *line, size_t words, uint32_t *rows, size_t ld)) \

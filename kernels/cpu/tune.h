@@ -36,7 +36,7 @@ enum {
 	/* Attention: queries that walk the pages together, those of a register tile, room for the
 	 * chunks that are computed in parallel; with fewer blocks per thread, chunks are split. */
 	KN_ATTEND_QUERIES = 48,
-	KN_ATTEND_TILE = 6,
+	KN_ATTEND_TILE = 8,
 	KN_ATTEND_PARTS_BYTES = 4 << 20,
 	KN_ATTEND_BLOCKS_PER_THREAD = 2,
 

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The definition of attention over one page. */
+/* The definition of attention over pages. */
 #include "kernels/exp.h"
 #include "kernels/cpu/forms.h"
 
 #include <string.h>
 
-static float kept(enum cad_kv type, const uint8_t *x, size_t i)
+/* Element i of row `row` of n. */
+static float kept(enum cad_kv type, const uint8_t *x, size_t row, size_t n, size_t i)
 {
+	size_t at = row * n + kn_kv_place(type, i, n);
 	if (type == CAD_KV_F32)
-		return ((const float *)x)[i];
-	uint32_t bits = (uint32_t)((const uint16_t *)x)[i] << 16;
+		return ((const float *)x)[at];
+	uint32_t bits = (uint32_t)((const uint16_t *)x)[at] << 16;
 	float value;
 	memcpy(&value, &bits, sizeof value);
 	return value;
@@ -28,13 +30,14 @@ static float page_sum(const float p[KN_PAGE_KEYS])
 
 /* The query's keys on this page are lo .. hi - 1. */
 static void attend_query(
-	struct kn_attend_block *b, size_t query, const struct kn_attend_page *page, size_t lo, size_t hi)
+	struct kn_attend_block *b, size_t query, enum cad_kv type, const uint8_t *keys, size_t lo, size_t hi)
 {
-	float p[KN_PAGE_KEYS] = { 0 }, m = b->m[query], *out = b->out[query];
+	const uint8_t *values = keys + kn_kv_values_offset(type, b->key_size);
+	float p[KN_PAGE_KEYS] = { 0 }, m = b->m[query], *out = kn_attend_out(b, query);
 	for (size_t j = lo; j < hi; j++) {
 		float s = 0.0f;
 		for (size_t d = 0; d < b->key_size; d++)
-			s = fmaf(*kn_attend_q(b, query, d), kept(page->type, page->k, d * KN_PAGE_KEYS + j), s);
+			s = fmaf(*kn_attend_q(b, query, d), kept(type, keys, d, KN_PAGE_KEYS, j), s);
 		p[j] = s * b->scale;
 		m = p[j] > m ? p[j] : m;
 	}
@@ -48,18 +51,20 @@ static void attend_query(
 	for (size_t d = 0; d < b->value_size; d++) {
 		float sum = out[d] * alpha;
 		for (size_t j = lo; j < hi; j++)
-			sum = fmaf(p[j], kept(page->type, page->v, j * b->value_size + d), sum);
+			sum = fmaf(p[j], kept(type, values, j, b->value_size, d), sum);
 		out[d] = sum;
 	}
 }
 
-void kn_ref_attend_page(struct kn_attend_block *b, const struct kn_attend_page *page)
+void kn_ref_attend_pages(struct kn_attend_block *b, const struct kn_attend_pages *pages)
 {
-	uint32_t first = page->first;
-	for (size_t i = 0; i < b->count; i++) {
-		uint32_t lo = b->begin[i] > first ? b->begin[i] : first,
-			 hi = b->end[i] < first + KN_PAGE_KEYS ? b->end[i] : first + KN_PAGE_KEYS;
-		if (lo < hi)
-			attend_query(b, i, page, lo - first, hi - first);
+	for (size_t page = 0; page < pages->count; page++) {
+		uint32_t first = pages->first + (uint32_t)(page * KN_PAGE_KEYS), last = first + KN_PAGE_KEYS;
+		for (size_t i = 0; i < b->count; i++) {
+			uint32_t lo = b->begin[i] > first ? b->begin[i] : first,
+				 hi = b->end[i] < last ? b->end[i] : last;
+			if (lo < hi)
+				attend_query(b, i, pages->type, pages->part[page], lo - first, hi - first);
+		}
 	}
 }

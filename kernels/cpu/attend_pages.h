@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Pages of a chunk for a block of queries: what avx2_attend.c and avx512_attend.c share. The
+ * includer defines, before it includes this:
+ *   PAGES_AT_ONCE   pages whose scores are computed side by side for one query; half for two
+ *   page_scores(type, b, query, count, pages, from, s)   scores of the keys of `pages` pages, not
+ *       scaled: row page * count + i of s is query + i's; count is at most a tile
+ *   page_values(type, b, query, count, from, lo, hi, p, alpha)   out = out * alpha, then the
+ *       chain over the keys lo .. hi - 1 with the weights p
+ *   page_widen(type, from, rows, n, out)   rows of n elements, as f32; room for 32 more is used
+ *   row_most(s, lo, hi, scale)   -> eight lanes, whose largest is that of s[lo .. hi - 1] * scale
+ *   row_weights(s, lo, hi, scale, m)   s[j] = exp(s[j] * scale - m) of those keys, 0 of others
+ *       -> the first two steps of the tree over them, in eight lanes
+ *
+ * A prompt has many queries: a page that is not f32 is widened once for all of them. In decode
+ * there are few: the inner loops widen what they read and fetch what will be read next, and take
+ * several pages at once, because the chains of one query over one page are too few to keep the
+ * multipliers busy.
+ */
+#ifndef CADRE_KERNELS_CPU_ATTEND_PAGES_H
+#define CADRE_KERNELS_CPU_ATTEND_PAGES_H
+
+/* Some pages, and their rows of scores: those of all queries for the first page, then for the
+ * next. */
+struct kn_attend_step {
+	const struct kn_attend_pages *all;
+	size_t first, pages;
+	size_t lo[KN_ATTEND_QUERIES], hi[KN_ATTEND_QUERIES]; /* keys that the row's query sees */
+	float alpha[KN_ATTEND_QUERIES + 16];
+	_Alignas(64) float s[KN_ATTEND_QUERIES][KN_PAGE_KEYS];
+	_Alignas(64) float widened[CAD_HEAD_SIZE_MAX * KN_PAGE_KEYS + 32];
+};
+
+/* Eight lanes of each of eight rows, halves of 4, 2, 1 put together by op: row i's in lane i. */
+#define KN_ROWS_REDUCE(name, op) \
+	static __m256 name(const __m256 rows[8]) \
+	{ \
+		__m256 four[4], two[2]; \
+		for (size_t i = 0; i < 4; i++) \
+			four[i] = op(_mm256_permute2f128_ps(rows[i], rows[i + 4], 0x20), \
+				_mm256_permute2f128_ps(rows[i], rows[i + 4], 0x31)); \
+		for (size_t i = 0; i < 2; i++) \
+			two[i] = op(_mm256_shuffle_ps(four[i], four[i + 2], 0x44), \
+				_mm256_shuffle_ps(four[i], four[i + 2], 0xee)); \
+		__m256 one = op(_mm256_shuffle_ps(two[0], two[1], 0x88), _mm256_shuffle_ps(two[0], two[1], 0xdd)); \
+		return _mm256_permutevar8x32_ps(one, _mm256_setr_epi32(0, 2, 1, 3, 4, 6, 5, 7)); \
+	}
+KN_ROWS_REDUCE(rows_largest, _mm256_max_ps)
+KN_ROWS_REDUCE(rows_sum, _mm256_add_ps)
+
+/* Rows first .. first + count - 1, at most 8 * eights: scores to weights; m, l and alpha of their
+ * queries. */
+KN_TILE void rows_softmax(
+	const size_t eights, struct kn_attend_block *b, struct kn_attend_step *t, size_t first, size_t count)
+{
+	__m256 lanes[16];
+	float most[16], before[16] = { 0 }, m[16] = { 0 }, sum[16];
+	size_t query = first % b->count;
+
+	for (size_t i = 0; i < 8 * eights; i++)
+		lanes[i] = i < count ? row_most(t->s[first + i], t->lo[first + i], t->hi[first + i], b->scale)
+				     : _mm256_setzero_ps();
+	for (size_t i = 0; i < eights; i++)
+		_mm256_storeu_ps(most + 8 * i, rows_largest(lanes + 8 * i));
+	for (size_t i = 0, at = query; i < count; i++, at = at + 1 < b->count ? at + 1 : 0) {
+		before[i] = b->m[at];
+		m[i] = most[i] > before[i] ? most[i] : before[i];
+		b->m[at] = m[i];
+	}
+
+	for (size_t i = 0; i < count; i++)
+		lanes[i] = row_weights(t->s[first + i], t->lo[first + i], t->hi[first + i], b->scale, m[i]);
+	for (size_t i = 0; i < 8 * eights; i += 8) {
+		_mm256_storeu_ps(t->alpha + first + i,
+			kn_exp_8(_mm256_sub_ps(_mm256_loadu_ps(before + i), _mm256_loadu_ps(m + i))));
+		_mm256_storeu_ps(sum + i, rows_sum(lanes + i));
+	}
+	for (size_t i = 0, at = query; i < count; i++, at = at + 1 < b->count ? at + 1 : 0)
+		if (t->lo[first + i] < t->hi[first + i])
+			b->l[at] = fmaf(b->l[at], t->alpha[first + i], sum[i]);
+}
+
+static void step_softmax(struct kn_attend_block *b, struct kn_attend_step *t)
+{
+	for (size_t row = 0, rest = t->pages * b->count; rest > 0;) {
+		size_t count = rest < 16 ? rest : 16;
+		if (count > 8)
+			rows_softmax(2, b, t, row, count);
+		else
+			rows_softmax(1, b, t, row, count);
+		row += count;
+		rest -= count;
+	}
+}
+
+/* Which keys each row sees; false when none does. */
+static bool step_look(const struct kn_attend_block *b, struct kn_attend_step *t)
+{
+	size_t row = 0, seen = 0;
+	for (size_t page = 0; page < t->pages; page++) {
+		uint32_t first = t->all->first + (uint32_t)((t->first + page) * KN_PAGE_KEYS);
+		for (size_t i = 0; i < b->count; i++, row++) {
+			uint32_t begin = b->begin[i], end = b->end[i];
+			bool sees = begin < first + KN_PAGE_KEYS && end > first;
+			t->lo[row] = sees && begin > first ? begin - first : 0;
+			t->hi[row] = !sees ? 0 : end < first + KN_PAGE_KEYS ? end - first : KN_PAGE_KEYS;
+			seen += sees;
+		}
+	}
+	return seen > 0;
+}
+
+static bool tile_sees(const struct kn_attend_step *t, size_t row, size_t count)
+{
+	for (size_t i = row; i < row + count; i++)
+		if (t->lo[i] < t->hi[i])
+			return true;
+	return false;
+}
+
+/* The values of one page for one tile, whose rows begin at `row`. They need not see the same keys:
+ * those that all see go through the tile, what stands before and after row by row, ascending. */
+static void tile_add(enum cad_kv type, struct kn_attend_block *b, struct kn_attend_step *t, size_t query, size_t count,
+	size_t row, const struct kn_attend_source *from)
+{
+	size_t lo = 0, hi = KN_PAGE_KEYS;
+	bool together = true;
+
+	for (size_t i = row; i < row + count; i++) {
+		together = together && t->lo[i] < t->hi[i];
+		lo = t->lo[i] > lo ? t->lo[i] : lo;
+		hi = t->hi[i] < hi ? t->hi[i] : hi;
+	}
+	together = together && lo < hi;
+
+	for (size_t i = 0; i < count; i++) {
+		size_t at = row + i, end = together ? lo : t->hi[at];
+		if (t->lo[at] >= end)
+			continue;
+		page_values(type, b, query + i, 1, from, t->lo[at], end, &t->s[at], &t->alpha[at]);
+		t->alpha[at] = 1.0f;
+	}
+
+	if (!together)
+		return;
+	page_values(type, b, query, count, from, lo, hi, &t->s[row], &t->alpha[row]);
+	for (size_t i = 0; i < count; i++) {
+		t->alpha[row + i] = 1.0f;
+		if (hi < t->hi[row + i])
+			page_values(
+				type, b, query + i, 1, from, hi, t->hi[row + i], &t->s[row + i], &t->alpha[row + i]);
+	}
+}
+
+static struct kn_attend_source source_keys(
+	const struct kn_attend_block *b, const struct kn_attend_pages *pages, size_t page)
+{
+	const uint8_t *part = pages->part[page];
+	return (struct kn_attend_source){ part, part + kn_kv_values_offset(pages->type, b->key_size) };
+}
+
+/* The keys that are read after these values are `step` pages further on. */
+static struct kn_attend_source source_values(
+	const struct kn_attend_block *b, const struct kn_attend_pages *pages, size_t page, size_t step)
+{
+	size_t next = page + step < pages->count ? page + step : pages->count;
+	return (struct kn_attend_source){ pages->part[page] + kn_kv_values_offset(pages->type, b->key_size),
+		pages->part[next] };
+}
+
+static void step_scores(struct kn_attend_block *b, struct kn_attend_step *t)
+{
+	enum cad_kv type = t->all->type;
+	struct kn_attend_source from[PAGES_AT_ONCE];
+	for (size_t i = 0; i < t->pages; i++)
+		from[i] = source_keys(b, t->all, t->first + i);
+	if (b->count > KN_ATTEND_TILE && type != CAD_KV_F32) {
+		page_widen(type, from, b->key_size, KN_PAGE_KEYS, t->widened);
+		from[0] = (struct kn_attend_source){ (const uint8_t *)t->widened, (const uint8_t *)t->widened };
+		type = CAD_KV_F32;
+	}
+	for (size_t query = 0; query < b->count; query += KN_ATTEND_TILE) {
+		size_t count = b->count - query < KN_ATTEND_TILE ? b->count - query : KN_ATTEND_TILE;
+		if (tile_sees(t, query, t->pages > 1 ? t->pages * count : count))
+			page_scores(type, b, query, count, t->pages, from, t->s + query);
+		from[0].ahead = from[0].x; /* fetched once */
+	}
+}
+
+static void step_values(struct kn_attend_block *b, struct kn_attend_step *t)
+{
+	for (size_t page = 0; page < t->pages; page++) {
+		enum cad_kv type = t->all->type;
+		struct kn_attend_source from = source_values(b, t->all, t->first + page, t->pages);
+		if (b->count > KN_ATTEND_TILE && type != CAD_KV_F32) {
+			page_widen(type, &from, KN_PAGE_KEYS, b->value_size, t->widened);
+			from = (struct kn_attend_source){ (const uint8_t *)t->widened, (const uint8_t *)t->widened };
+			type = CAD_KV_F32;
+		}
+		for (size_t query = 0; query < b->count; query += KN_ATTEND_TILE) {
+			size_t count = b->count - query < KN_ATTEND_TILE ? b->count - query : KN_ATTEND_TILE;
+			tile_add(type, b, t, query, count, page * b->count + query, &from);
+			from.ahead = from.x;
+		}
+	}
+}
+
+static void attend_pages(struct kn_attend_block *b, const struct kn_attend_pages *pages)
+{
+	struct kn_attend_step t; /* no zeros: it is large */
+	size_t at_once = b->count < PAGES_AT_ONCE ? PAGES_AT_ONCE / b->count : 1;
+
+	t.all = pages;
+	for (t.first = 0; t.first < pages->count; t.first += t.pages) {
+		t.pages = pages->count - t.first >= at_once ? at_once : 1;
+		if (!step_look(b, &t))
+			continue;
+		step_scores(b, &t);
+		step_softmax(b, &t);
+		step_values(b, &t);
+	}
+}
+
+#endif

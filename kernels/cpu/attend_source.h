@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the inner loops of attention read: between attend_pages.h and the forms. */
+#ifndef CADRE_KERNELS_CPU_ATTEND_SOURCE_H
+#define CADRE_KERNELS_CPU_ATTEND_SOURCE_H
+
+#include "kernels/cpu/forms.h"
+#include "kernels/cpu/tile.h"
+
+#include <immintrin.h>
+
+/* What an inner loop reads, and what it fetches at the same offsets. */
+struct kn_attend_source {
+	const uint8_t *x, *ahead;
+};
+
+/* The lines of elements i .. i + count - 1 (constants but for i). */
+KN_TILE void kn_attend_fetch(const enum cad_kv type, const struct kn_attend_source *from, size_t i, const size_t count)
+{
+	const char *at = (const char *)from->ahead + i * kn_kv_element_bytes(type);
+	for (size_t line = 0; line < count * kn_kv_element_bytes(type); line += 64)
+		_mm_prefetch(at + line, _MM_HINT_T0);
+}
+
+#endif
