@@ -114,7 +114,7 @@ static void on_connected(uv_connect_t *request, int status)
 	uint64_t pause_ms = probe->pause_ms < PAUSE_MS_MAX ? 2 * probe->pause_ms : PAUSE_MS_MAX;
 	if (status == UV_ECONNREFUSED)
 		probe->probes->refused(probe->probes->context, probe->tag);
-	else if (status == 0 && probe->limit_ms > pause_ms)
+	else if ((status == 0 || status == UV_ECONNRESET) && probe->limit_ms > pause_ms)
 		ask(probe->probes, &probe->target, probe->tag, pause_ms, probe->limit_ms - pause_ms);
 	end(probe);
 }

@@ -2,9 +2,10 @@
 /*
  * A quick look at the host of a process whose stream broke, or that is known from before a restart:
  * does it still listen there? A host that refuses the connection proves that the process is gone,
- * in less time than any grace; one that does not answer proves nothing. One that accepts may still
- * be closing the dead process's descriptors, one after the other: it is asked again, at growing
- * intervals, within the limit. The port asked is that of the process's HTTP server.
+ * in less time than any grace; one that does not answer proves nothing. One that accepts, or resets
+ * what it had accepted, may still be closing the dead process's descriptors, one after the other:
+ * it is asked again, at growing intervals, within the limit. The port asked is that of the
+ * process's HTTP server.
  *
  * One thread, that of the loop; nothing blocks. A probe ends by itself.
  */

@@ -3,6 +3,7 @@
 #include "orchestration/placement/probe.h"
 
 #include <arpa/inet.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -133,12 +134,45 @@ static void who_accepts_is_asked_again(void **state)
 	assert_int_equal(uv_loop_close(&loop), 0);
 }
 
+static void stop_when_asked(uv_prepare_t *prepare)
+{
+	int listening = *(int *)prepare->data;
+
+	if (poll(&(struct pollfd){ .fd = listening, .events = POLLIN }, 1, 0) > 0) {
+		close(listening);
+		uv_close((uv_handle_t *)prepare, NULL);
+	}
+}
+
+/* What the port accepted is reset when it is closed, and the connection may be looked at after that. */
+static void who_resets_is_asked_again(void **state)
+{
+	(void)state;
+	char address[32];
+	struct pl_probes probes;
+	uv_loop_t loop;
+	uv_prepare_t dying; /* between the call of connect and the look at what came of it */
+	int listening = open_port(true, address);
+	assert_int_equal(listen(listening, 64), 0);
+	assert_int_equal(uv_loop_init(&loop), 0);
+	refused_tags = 0;
+	pl_probes_init(&probes, &loop, on_refused, NULL);
+	pl_probes_ask(&probes, address, 1, 5000);
+	uv_prepare_init(&loop, &dying);
+	dying.data = &listening;
+	uv_prepare_start(&dying, stop_when_asked);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_int_equal(refused_tags, 1);
+	assert_int_equal(uv_loop_close(&loop), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(only_the_peers_own_host_is_asked),
 		cmocka_unit_test(refusal_is_told_and_nothing_else),
 		cmocka_unit_test(who_accepts_is_asked_again),
+		cmocka_unit_test(who_resets_is_asked_again),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
