@@ -168,15 +168,32 @@ static void random_cluster(struct cluster *cluster, struct cad_random *random, b
 	};
 }
 
+/* What random_cluster fills, again and again; the caller frees it. */
+static struct cluster *random_start(struct cad_random *random, uint64_t seed)
+{
+	print_message("seed %llu\n", (unsigned long long)seed);
+	*random = (struct cad_random){ seed };
+	return malloc(sizeof(struct cluster));
+}
+
+/* Nodes now hold what they were to hold; `lost` nothing, if there is such a node. */
+static void load_target(struct cluster *cluster, uint32_t lost)
+{
+	const struct source *source = &cluster->source;
+	uint32_t cells = source->layers_count * source->experts;
+
+	for (uint32_t n = 0; n < source->nodes_count; n++)
+		for (uint32_t cell = 0; cell < cells; cell++)
+			cluster->cells[n][cell] = n != lost && cluster->target[n * cells + cell] ? HELD : 0;
+}
+
 /* Whatever comes in: never over memory, never more copies than asked, everything placed when it
  * fits, and the answer says what does not. */
 static void always_within_memory_and_complete(void **state)
 {
 	(void)state;
-	uint64_t seed = 77001;
-	print_message("seed %llu\n", (unsigned long long)seed);
-	struct cad_random random = { seed };
-	struct cluster *cluster = malloc(sizeof *cluster);
+	struct cad_random random;
+	struct cluster *cluster = random_start(&random, 77001);
 	for (int round = 0; round < 2000; round++) {
 		random_cluster(cluster, &random, false, round % 2);
 		struct source *source = &cluster->source;
@@ -205,10 +222,8 @@ static void always_within_memory_and_complete(void **state)
 static void empty_nodes_of_one_size_get_even_layers(void **state)
 {
 	(void)state;
-	uint64_t seed = 77002;
-	print_message("seed %llu\n", (unsigned long long)seed);
-	struct cad_random random = { seed };
-	struct cluster *cluster = malloc(sizeof *cluster);
+	struct cad_random random;
+	struct cluster *cluster = random_start(&random, 77002);
 	for (int round = 0; round < 1000; round++) {
 		random_cluster(cluster, &random, true, false);
 		cluster->source.copies = 1;
@@ -224,10 +239,8 @@ static void empty_nodes_of_one_size_get_even_layers(void **state)
 static void rebalancing_evens_out_once(void **state)
 {
 	(void)state;
-	uint64_t seed = 77003;
-	print_message("seed %llu\n", (unsigned long long)seed);
-	struct cad_random random = { seed };
-	struct cluster *cluster = malloc(sizeof *cluster);
+	struct cad_random random;
+	struct cluster *cluster = random_start(&random, 77003);
 	uint8_t *again = malloc(sizeof cluster->target);
 	for (int round = 0; round < 1000; round++) {
 		random_cluster(cluster, &random, round % 2, true);
@@ -240,9 +253,7 @@ static void rebalancing_evens_out_once(void **state)
 		(void)assign(source, cluster->target);
 		if (round % 2)
 			assert_true(gap(source, cluster->target) <= 1);
-		for (uint32_t n = 0; n < source->nodes_count; n++)
-			for (uint32_t cell = 0; cell < cells; cell++)
-				cluster->cells[n][cell] = cluster->target[n * cells + cell] ? HELD : 0;
+		load_target(cluster, UINT32_MAX);
 		struct pl_assignment second = assign(source, again);
 		assert_int_equal(second.loads, 0);
 		assert_memory_equal(cluster->target, again, (size_t)source->nodes_count * cells);
@@ -256,10 +267,8 @@ static void rebalancing_evens_out_once(void **state)
 static void held_experts_stay(void **state)
 {
 	(void)state;
-	uint64_t seed = 77004;
-	print_message("seed %llu\n", (unsigned long long)seed);
-	struct cad_random random = { seed };
-	struct cluster *cluster = malloc(sizeof *cluster);
+	struct cad_random random;
+	struct cluster *cluster = random_start(&random, 77004);
 	for (int round = 0; round < 1000; round++) {
 		random_cluster(cluster, &random, false, false);
 		struct source *source = &cluster->source;
@@ -267,9 +276,7 @@ static void held_experts_stay(void **state)
 		uint32_t cells = source->layers_count * source->experts,
 			 lost = (uint32_t)cad_random_below(&random, source->nodes_count);
 		(void)assign(source, cluster->target);
-		for (uint32_t n = 0; n < source->nodes_count; n++)
-			for (uint32_t cell = 0; cell < cells; cell++)
-				cluster->cells[n][cell] = n != lost && cluster->target[n * cells + cell] ? HELD : 0;
+		load_target(cluster, lost);
 		cluster->nodes[lost].memory_bytes = 0;
 		(void)assign(source, cluster->target);
 		for (uint32_t n = 0; n < source->nodes_count; n++)
