@@ -378,7 +378,7 @@ static enum cad_status open_model(struct program *p, struct cad_error *error)
 	status = p->device->ops->queue_create(p->device, 1, &queue);
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "cannot create a compute queue");
-	status = kn_fingerprint(queue, p->kernels_fingerprint, error);
+	status = kn_fingerprint(queue, CAD_WEIGHTS_AS_IS, p->kernels_fingerprint, error);
 	p->device->ops->queue_destroy(queue);
 
 	return status;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What this device computes, in one hash: a small expert of each storage and activation over rows
- * of several kinds and counts, and a dense layer with them.
+ * of several kinds and counts.
  * Devices with equal values gave equal bits here, subnormals, ragged sizes and clamping included; a
  * device that sums in another order does not.
  */
@@ -19,6 +19,7 @@ struct probe {
 	struct kn_queue *queue;
 	struct kn_device *device;
 	const struct kn_ops *ops;
+	enum cad_weights weights;
 	struct kn_expert experts[EXPERTS];
 	size_t ldx, ldy, host_bytes, scratch_bytes;
 	float *x, *y, *host; /* [ROWS][ldx], [ROWS][ldy], [ROWS][ldx or ldy] */
@@ -75,8 +76,8 @@ static enum cad_status expert_create(struct probe *p, struct cad_random *random,
 		complete = complete && source.gate_bias.data && source.up_bias.data && source.down_bias.data;
 	}
 
-	enum cad_status status = complete ? p->ops->expert_create(p->device, &source, CAD_WEIGHTS_AS_IS, &p->experts[e])
-					  : CAD_ERR_MEMORY;
+	enum cad_status status =
+		complete ? p->ops->expert_create(p->device, &source, p->weights, &p->experts[e]) : CAD_ERR_MEMORY;
 	const struct kn_source *drawn[] = { &source.gate, &source.up, &source.down, &source.gate_bias, &source.up_bias,
 		&source.down_bias };
 	for (size_t i = 0; i < sizeof drawn / sizeof *drawn; i++)
@@ -117,6 +118,7 @@ static enum cad_status run_probe(struct probe *p, XXH3_state_t *hash)
 				.begin = begins[i],
 				.x = p->x,
 				.ldx = p->ldx,
+				.rows = ROWS,
 				.hidden = HIDDEN,
 				.y = p->y,
 				.ldy = p->ldy,
@@ -131,12 +133,13 @@ static enum cad_status run_probe(struct probe *p, XXH3_state_t *hash)
 	return status;
 }
 
-enum cad_status kn_fingerprint(struct kn_queue *queue, char hex[33], struct cad_error *error)
+enum cad_status kn_fingerprint(struct kn_queue *queue, enum cad_weights weights, char hex[33], struct cad_error *error)
 {
 	struct probe p = {
 		.queue = queue,
 		.device = queue->device,
 		.ops = queue->ops,
+		.weights = cad_weights_quantised(weights) ? weights : CAD_WEIGHTS_AS_IS,
 		.ldx = kn_ld(HIDDEN),
 		.ldy = kn_ld(HIDDEN),
 	};

@@ -142,7 +142,11 @@ struct kn_embed {
 };
 
 /* y[r] = x[r] W^T + bias, then clamped to [-clip, clip] when clip > 0. Each output: acc = fma(x[k],
- * w[k], acc), k ascending over k rounded up to 32, from +0; then + bias. y is not x. */
+ * w[k], acc), k ascending over k rounded up to 32, from +0; then + bias. y is not x.
+ * Quantised weights (CAD_WEIGHTS_INT8, INT4): x is quantised too, k padded with zeros to a multiple
+ * of KN_GROUP (quantise.h). For each group of the weights, ascending: dot = the exact integer sum of
+ * q_x[k] * q_w[k]; acc = fma((float)dot, scale_x * scale_w, acc), the product of the scales rounded
+ * to f32 first, from +0; then + bias. */
 struct kn_linear {
 	const float *x;
 	size_t ldx, rows;
@@ -258,7 +262,7 @@ struct kn_gate {
  * Grouped ffn: pair p in [begin[e], begin[e+1]) goes through experts[e] and reads row row_index[p]
  * of x (row p when NULL); y[p] = down(act(gate(x)) * up(x)).
  * SILU: h = g / (1 + exp(-g)) * u. Each GEMM output by kn_linear's chain. ffn 0 .. experts_count -
- * 1 share H and F.
+ * 1 share H and F, and how their weights are kept.
  */
 struct kn_ffn {
 	const struct kn_expert *const *experts; /* host, [experts_count] */
@@ -266,10 +270,10 @@ struct kn_ffn {
 	const uint32_t *begin;     /* host, [experts_count + 1] */
 	const uint32_t *row_index; /* [P] or NULL */
 	const float *x;            /* [rows][ldx] */
-	size_t ldx, hidden;
+	size_t ldx, rows, hidden;
 	float *y; /* [P][ldy] */
 	size_t ldy;
-	void *scratch; /* ffn_scratch_bytes(P, H, F) */
+	void *scratch; /* ffn_scratch_bytes(P', H, F), P' >= P and rows */
 };
 
 /* x[r][0..n) += y[r][0..n); y[r] is scaled by sigmoid(score[r]) first when score is given
@@ -462,8 +466,9 @@ extern const struct cad_choice kn_isa_choices[]; /* for option tables */
 /* Threads that make sense here: cad_cores, at most KN_THREADS_MAX. */
 unsigned kn_threads_default(void);
 
-/* XXH3-128 over a fixed probe through the expert operators: two nodes with equal values may be
- * replicas. 32 hex digits. */
-CAD_MUST_USE enum cad_status kn_fingerprint(struct kn_queue *queue, char hex[33], struct cad_error *error);
+/* XXH3-128 over a fixed probe through the expert operators, with weights of several types or, when
+ * `weights` says so, quantised: two nodes with equal values may be replicas. 32 hex digits. */
+CAD_MUST_USE enum cad_status kn_fingerprint(
+	struct kn_queue *queue, enum cad_weights weights, char hex[33], struct cad_error *error);
 
 #endif

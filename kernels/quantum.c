@@ -105,6 +105,7 @@ static enum cad_status layer_run(struct job *job, uint32_t layer)
 			.row_index = job->index,
 			.x = job->x,
 			.ldx = job->ld,
+			.rows = ROWS,
 			.hidden = job->spec->hidden,
 			.y = job->y,
 			.ldy = job->ld,

@@ -89,7 +89,8 @@ static uint64_t layer_bytes(
 
 	for (enum cad_role role = CAD_ROLE_ATTENTION_NORM; role < CAD_ROLE_EXPERT_GATE; role++)
 		if (!is_ffn(role))
-			bytes += tensor_bytes(device, cad_model_tensor(model, role, layer, 0), weights);
+			bytes += tensor_bytes(device, cad_model_tensor(model, role, layer, 0),
+				role == CAD_ROLE_GATE ? kn_gate_weights(weights) : weights);
 	return bytes;
 }
 

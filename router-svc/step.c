@@ -50,6 +50,7 @@ static void run_ffn(struct rt_step *step, const struct rt_work *work)
 			.begin = step->host.all_rows[work - step->works],
 			.x = step->buffers.normed + work->first * ld,
 			.ldx = ld,
+			.rows = work->rows,
 			.hidden = step->spec->hidden,
 			.y = step->buffers.shared + work->first * ld,
 			.ldy = ld,

@@ -26,7 +26,8 @@ struct kn_cpu_queue {
 	struct kn_queue base;
 	const struct kn_form *form;
 	struct kn_pool *pool;
-	float *parts; /* [KN_ATTEND_PARTS_BYTES / 4]: attention's chunks before they are merged */
+	/* [KN_ATTEND_PARTS_BYTES / 4]: attention's chunks before they are merged; linear's rows, quantised */
+	float *parts;
 };
 
 static inline struct kn_cpu_queue *kn_cpu_queue(struct kn_queue *queue) { return (struct kn_cpu_queue *)queue; }
@@ -46,6 +47,18 @@ static inline size_t kn_cpu_range_begin(size_t rows, size_t jobs, size_t job)
 
 /* Operators that make new rows of n elements write the zeros up to the next multiple of 64 too. */
 static inline void kn_cpu_row_end(float *row, size_t n) { memset(row + n, 0, (kn_round_up(n, 64) - n) * sizeof *row); }
+
+/* The GEMM for panels of this storage. */
+static inline void kn_cpu_gemm(const struct kn_form *form, enum kn_storage storage, const struct kn_gemm *g)
+{
+	switch (storage) {
+	case KN_STORAGE_BF16: form->gemm_bf16(g); break;
+	case KN_STORAGE_F32: form->gemm_f32(g); break;
+	case KN_STORAGE_S8: form->gemm_s8(g); break;
+	case KN_STORAGE_U4: form->gemm_u4(g); break;
+	case KN_STORAGE_COUNT: break;
+	}
+}
 
 /* To [-bound, bound], by comparisons that keep NaN. */
 static inline void kn_cpu_clamp(float *y, size_t n, float bound)
@@ -94,6 +107,16 @@ enum cad_status kn_cpu_expert_unpack(struct kn_device *device, const struct kn_e
 
 void kn_cpu_linear(struct kn_queue *queue, const struct kn_linear *a);
 void kn_cpu_embed(struct kn_queue *queue, const struct kn_embed *a);
+
+/* ---- rows_q.c ---- */
+
+/* Rows of n elements, padded as all activations are, as quantised rows (layout.h) for weights of this
+ * storage, ldq bytes apart. */
+void kn_cpu_quantise(struct kn_cpu_queue *queue, const float *x, size_t ldx, size_t rows, size_t n,
+	enum kn_storage weights, uint8_t *q, size_t ldq);
+/* One group of a row: its elements 256 g .., of which n are not beyond the row. */
+void kn_cpu_quantise_group(const struct kn_form *form, const float *x, size_t n, size_t g, size_t k_pad,
+	enum kn_storage weights, uint8_t *row);
 
 /* ---- ffn.c ---- */
 

@@ -4,10 +4,16 @@
  * one expert and some panels of columns, over all rows of that expert, so that weights come from
  * memory once; it writes columns that no other job writes. Jobs are expert-major: uneven experts
  * even out.
+ *
+ * With quantised weights a run before these quantises x, each row once, whatever its pairs; and of
+ * the jobs that make a group of h's columns, the last to end quantises them.
  */
 #include "kernels/cpu/cpu.h"
 
-enum { TILE_LD = KN_FFN_PANELS_MAX * KN_PANEL_COLS + 16 };
+#include <stdatomic.h>
+
+enum { TILE_LD = KN_FFN_PANELS_MAX * KN_PANEL_COLS + 16, GROUP_PANELS = KN_GROUP / 32 };
+_Static_assert(GROUP_PANELS % KN_FFN_PANELS_MAX == 0, "jobs end where groups of h end");
 
 struct ffn_run {
 	const struct kn_form *form;
@@ -18,28 +24,43 @@ struct ffn_run {
 	uint32_t *busy; /* experts that have rows, ascending */
 	float *h, *tiles;
 	size_t ldh;
+	bool quantised;
+	size_t groups;          /* of h's columns */
+	_Atomic uint32_t *done; /* [busy experts][groups]: panels of gate_up that are done */
+	uint8_t *xq, *hq;
+	size_t ldxq, ldhq;
 };
 
-/* Counts bytes (scratch NULL) and hands out pointers. */
-static size_t lay_out(uint8_t *scratch, size_t pairs, size_t ffn, unsigned threads, struct ffn_run *run)
+static void *take(uint8_t *scratch, size_t *used, size_t bytes)
 {
-	size_t busy_bytes = kn_round_up(pairs * sizeof(uint32_t), 64),
-	       tiles_bytes = threads * KN_FFN_TILE_ROWS * TILE_LD * sizeof(float);
+	void *p = scratch ? scratch + *used : NULL;
+	*used += kn_round_up(bytes, 64);
+	return p;
+}
+
+/* Counts bytes (scratch NULL) and hands out pointers. What quantised weights need is counted for
+ * those of them that need most. */
+static size_t lay_out(uint8_t *scratch, size_t pairs, size_t hidden, size_t ffn, unsigned threads, struct ffn_run *run)
+{
+	size_t used = 0;
 
 	run->ldh = kn_ld(ffn);
-	if (scratch) {
-		run->busy = (uint32_t *)scratch;
-		run->tiles = (float *)(scratch + busy_bytes);
-		run->h = (float *)(scratch + busy_bytes + tiles_bytes);
-	}
-	return busy_bytes + tiles_bytes + pairs * run->ldh * sizeof(float);
+	run->groups = (ffn + KN_GROUP - 1) / KN_GROUP;
+	run->ldxq = kn_row_q_bytes(kn_round_up(hidden, KN_GROUP), KN_STORAGE_U4);
+	run->ldhq = kn_row_q_bytes(run->groups * KN_GROUP, KN_STORAGE_U4);
+	run->busy = take(scratch, &used, pairs * sizeof *run->busy);
+	run->tiles = take(scratch, &used, threads * KN_FFN_TILE_ROWS * TILE_LD * sizeof *run->tiles);
+	run->h = take(scratch, &used, pairs * run->ldh * sizeof *run->h);
+	run->done = take(scratch, &used, pairs * run->groups * sizeof *run->done);
+	run->hq = take(scratch, &used, pairs * run->ldhq);
+	run->xq = take(scratch, &used, pairs * run->ldxq); /* last: there may be more rows than pairs */
+	return used;
 }
 
 size_t kn_cpu_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn)
 {
-	(void)hidden;
 	struct ffn_run run;
-	return lay_out(NULL, pairs, ffn, kn_pool_threads(kn_cpu_queue(queue)->pool), &run);
+	return lay_out(NULL, pairs, hidden, ffn, kn_pool_threads(kn_cpu_queue(queue)->pool), &run);
 }
 
 static void gemm(const struct kn_form *form, const struct kn_panels *w, struct kn_gemm g, size_t panel)
@@ -47,7 +68,27 @@ static void gemm(const struct kn_form *form, const struct kn_panels *w, struct k
 	g.k = w->k_pad;
 	g.weights = w->data + panel * w->panel_bytes;
 	g.panel_bytes = w->panel_bytes;
-	(w->storage == KN_STORAGE_BF16 ? form->gemm_bf16 : form->gemm_f32)(&g);
+	kn_cpu_gemm(form, w->storage, &g);
+}
+
+/* The columns of one group of h, of the pairs of one expert. */
+static void quantise_h(const struct ffn_run *run, const struct kn_cpu_expert *expert, size_t e, size_t group)
+{
+	size_t n = kn_round_up(expert->ffn, KN_K_UNIT);
+	for (size_t p = run->a->begin[e]; p < run->a->begin[e + 1]; p++)
+		kn_cpu_quantise_group(run->form, run->h + p * run->ldh + group * KN_GROUP, n, group, expert->down.k_pad,
+			expert->down.storage, run->hq + p * run->ldhq);
+}
+
+/* A job has made `panels` panels of gate_up, from `panel` on, all of one group of h. */
+static void group_part_done(
+	const struct ffn_run *run, const struct kn_cpu_expert *expert, size_t job, size_t panel, size_t panels)
+{
+	size_t busy = job / run->gate_up.blocks, group = panel / GROUP_PANELS,
+	       left = expert->gate_up.panels - group * GROUP_PANELS;
+	size_t before = atomic_fetch_add(&run->done[busy * run->groups + group], (uint32_t)panels);
+	if (before + panels == (left < GROUP_PANELS ? left : GROUP_PANELS))
+		quantise_h(run, expert, run->busy[busy], group);
 }
 
 static void gate_up_job(void *context, size_t job, unsigned thread)
@@ -66,6 +107,8 @@ static void gate_up_job(void *context, size_t job, unsigned thread)
 			(struct kn_gemm){
 				.x = a->row_index ? a->x : a->x + row * a->ldx,
 				.ldx = a->ldx,
+				.q = a->row_index ? run->xq : run->xq + row * run->ldxq,
+				.ldq = run->ldxq,
 				.index = a->row_index ? a->row_index + row : NULL,
 				.rows = rows,
 				.panels = panels,
@@ -85,6 +128,8 @@ static void gate_up_job(void *context, size_t job, unsigned thread)
 		};
 		(expert->activation == CAD_ACTIVATION_SILU ? run->form->silu : run->form->swiglu_clamped)(&act);
 	}
+	if (run->quantised)
+		group_part_done(run, expert, job, panel, panels);
 }
 
 static void down_job(void *context, size_t job, unsigned thread)
@@ -102,6 +147,8 @@ static void down_job(void *context, size_t job, unsigned thread)
 		(struct kn_gemm){
 			.x = run->h + row * run->ldh,
 			.ldx = run->ldh,
+			.q = run->hq + row * run->ldhq,
+			.ldq = run->ldhq,
 			.rows = a->begin[e + 1] - row,
 			.panels = panels,
 			.y = y,
@@ -116,11 +163,13 @@ static void down_job(void *context, size_t job, unsigned thread)
 				a->y[r * a->ldy + i] = a->y[r * a->ldy + i] + expert->down_bias[i];
 }
 
-/* Wide jobs, since rows are packed once per job, but enough of them that threads end together. */
+/* Wide jobs, since rows are packed once per job, but enough of them that threads end together; a
+ * power of two, so that none meets two groups of h. */
 static struct cut cut_panels(size_t panels, size_t experts, unsigned threads)
 {
-	size_t each = experts * panels / (threads * KN_FFN_JOBS_PER_THREAD);
-	each = each < 1 ? 1 : each > KN_FFN_PANELS_MAX ? KN_FFN_PANELS_MAX : each;
+	size_t each = 1;
+	while (each < KN_FFN_PANELS_MAX && 2 * each * threads * KN_FFN_JOBS_PER_THREAD <= experts * panels)
+		each *= 2;
 	return (struct cut){ each, (panels + each - 1) / each };
 }
 
@@ -138,9 +187,14 @@ void kn_cpu_ffn(struct kn_queue *queue, const struct kn_ffn *a)
 		if (a->begin[e + 1] > a->begin[e])
 			run.busy[busy++] = e;
 	const struct kn_cpu_expert *expert = a->experts[run.busy[0]]->own;
-	CAD_ASSERT(
-		a->begin[0] == 0 && a->ldx >= expert->gate_up.k_pad && a->ldy >= expert->down.panels * KN_PANEL_COLS);
-	lay_out(a->scratch, pairs, expert->ffn, threads, &run);
+	CAD_ASSERT(a->begin[0] == 0 && a->ldx >= kn_round_up(expert->gate_up.k, KN_K_UNIT) &&
+		a->ldy >= expert->down.panels * KN_PANEL_COLS);
+	lay_out(a->scratch, pairs, a->hidden, expert->ffn, threads, &run);
+	run.quantised = kn_storage_group(expert->gate_up.storage) > 0;
+	if (run.quantised) {
+		memset(run.done, 0, busy * run.groups * sizeof *run.done);
+		kn_cpu_quantise(q, a->x, a->ldx, a->rows, a->hidden, expert->gate_up.storage, run.xq, run.ldxq);
+	}
 	run.gate_up = cut_panels(expert->gate_up.panels, busy, threads);
 	run.down = cut_panels(expert->down.panels, busy, threads);
 	kn_pool_for(q->pool, busy * run.gate_up.blocks, gate_up_job, &run);

@@ -9,11 +9,17 @@ struct linear_run {
 	const struct kn_linear *a;
 	const struct kn_panels *w;
 	size_t group_panels;
+	/* of a's rows: those that this run computes; quantised when the weights are */
+	size_t first, rows;
+	const uint8_t *q;
+	size_t ldq;
 };
 
-static void bias_and_clip(const struct kn_linear *a, size_t begin, size_t end)
+/* Columns begin .. end - 1 of the run's rows. */
+static void bias_and_clip(const struct linear_run *run, size_t begin, size_t end)
 {
-	for (size_t r = 0; r < a->rows; r++) {
+	const struct kn_linear *a = run->a;
+	for (size_t r = run->first; r < run->first + run->rows; r++) {
 		float *y = a->y + r * a->ldy;
 		if (a->bias)
 			for (size_t i = begin; i < end; i++)
@@ -32,19 +38,38 @@ static void linear_job(void *context, size_t job, unsigned thread)
 	size_t first = job * run->group_panels,
 	       panels = w->panels - first < run->group_panels ? w->panels - first : run->group_panels;
 	struct kn_gemm g = {
-		.x = a->x,
+		.x = a->x + run->first * a->ldx,
 		.ldx = a->ldx,
-		.rows = a->rows,
+		.q = run->q,
+		.ldq = run->ldq,
+		.rows = run->rows,
 		.k = w->k_pad,
 		.weights = w->data + first * w->panel_bytes,
 		.panels = panels,
 		.panel_bytes = w->panel_bytes,
-		.y = a->y + first * KN_PANEL_COLS,
+		.y = a->y + run->first * a->ldy + first * KN_PANEL_COLS,
 		.ldy = a->ldy,
 	};
-	(w->storage == KN_STORAGE_BF16 ? run->form->gemm_bf16 : run->form->gemm_f32)(&g);
+	kn_cpu_gemm(run->form, w->storage, &g);
 	size_t end = (first + panels) * KN_PANEL_COLS;
-	bias_and_clip(a, first * KN_PANEL_COLS, end < w->n ? end : w->n);
+	bias_and_clip(run, first * KN_PANEL_COLS, end < w->n ? end : w->n);
+}
+
+/* Rows are quantised for as many at a time as the queue's scratch holds. */
+static void linear_quantised(struct kn_cpu_queue *q, struct linear_run *run, size_t jobs)
+{
+	const struct kn_linear *a = run->a;
+	run->ldq = kn_row_q_bytes(run->w->k_pad, run->w->storage);
+	size_t most = KN_ATTEND_PARTS_BYTES / run->ldq;
+
+	CAD_ASSERT(most > 0);
+	run->q = (const uint8_t *)q->parts;
+	for (; run->first < a->rows; run->first += run->rows) {
+		run->rows = a->rows - run->first < most ? a->rows - run->first : most;
+		kn_cpu_quantise(q, a->x + run->first * a->ldx, a->ldx, run->rows, run->w->k, run->w->storage,
+			(uint8_t *)q->parts, run->ldq);
+		kn_pool_for(q->pool, jobs, linear_job, run);
+	}
 }
 
 void kn_cpu_linear(struct kn_queue *queue, const struct kn_linear *a)
@@ -52,12 +77,15 @@ void kn_cpu_linear(struct kn_queue *queue, const struct kn_linear *a)
 	struct kn_cpu_queue *q = kn_cpu_queue(queue);
 	const struct kn_panels *w = a->w->own;
 
-	CAD_ASSERT(a->rows == 0 || (a->ldx >= w->k_pad && a->ldy >= w->panels * KN_PANEL_COLS));
+	CAD_ASSERT(a->rows == 0 || (a->ldx >= kn_round_up(w->k, KN_K_UNIT) && a->ldy >= w->panels * KN_PANEL_COLS));
 	size_t group = w->panels / (kn_pool_threads(q->pool) * KN_LINEAR_JOBS_PER_THREAD);
 	group = group < 1 ? 1 : group > KN_LINEAR_PANELS_MAX ? KN_LINEAR_PANELS_MAX : group;
-	struct linear_run run = { q->form, a, w, group };
-	if (a->rows > 0)
-		kn_pool_for(q->pool, (w->panels + group - 1) / group, linear_job, &run);
+	struct linear_run run = { .form = q->form, .a = a, .w = w, .group_panels = group, .rows = a->rows };
+	size_t jobs = (w->panels + group - 1) / group;
+	if (kn_storage_group(w->storage) > 0)
+		linear_quantised(q, &run, jobs);
+	else if (a->rows > 0)
+		kn_pool_for(q->pool, jobs, linear_job, &run);
 }
 
 static void embed_job(void *context, size_t row, unsigned thread)

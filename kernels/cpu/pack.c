@@ -69,10 +69,19 @@ static void fetch(const uint8_t *const rows[KN_PANEL_COLS], size_t element, size
 			(void)*(const volatile uint8_t *)(rows[c] + k * element + at);
 }
 
+/* The columns that are staged, turned around, past the caches: nobody reads them soon. `words` steps
+ * (a multiple of 8) of a panel. */
+static void store_steps(uint32_t stage[KN_PANEL_COLS][STAGE_LD], size_t words, uint32_t *out)
+{
+	for (size_t w = 0; w < words; w += 8)
+		for (size_t c = 0; c < KN_PANEL_COLS; c += 8)
+			kn_transpose_8_stream(&stage[c][w], STAGE_LD, out + w * KN_PANEL_COLS + c, KN_PANEL_COLS);
+}
+
 /*
  * Column c of the panel is row rows[c] of the source, NULL for a column of zeros. A block of every
  * column is staged as the words of its lanes (f32, or pairs of bf16), column by column, and then
- * turned around, past the caches: nobody reads it soon.
+ * turned around.
  */
 static void pack_panel(
 	const struct kn_panels *m, const uint8_t *const rows[KN_PANEL_COLS], enum cad_dtype dtype, uint8_t *panel)
@@ -95,29 +104,88 @@ static void pack_panel(
 			else if (rows[c])
 				narrow(rows[c] + k * element, dtype, count, (uint16_t *)stage[c]);
 		}
-		uint32_t *out = (uint32_t *)panel + k / word_values * KN_PANEL_COLS;
-		for (size_t w = 0; w < padded / word_values; w += 8)
-			for (size_t c = 0; c < KN_PANEL_COLS; c += 8)
-				kn_transpose_8_stream(
-					&stage[c][w], STAGE_LD, out + w * KN_PANEL_COLS + c, KN_PANEL_COLS);
+		store_steps(stage, padded / word_values, (uint32_t *)panel + k / word_values * KN_PANEL_COLS);
+	}
+	_mm_sfence();
+}
+
+/* ---- quantised ---- */
+
+/* q of u4 lanes: byte j of word w is (q[8w + j] + 8) | (q[8w + 4 + j] + 8) << 4. */
+static void pair_nibbles(const int8_t *q, size_t count, uint8_t *out)
+{
+	for (size_t i = 0; i < count; i += 8)
+		for (size_t j = 0; j < 4; j++)
+			out[i / 2 + j] = (uint8_t)((q[i + j] + 8) | (q[i + 4 + j] + 8) << 4);
+}
+
+/* Values k .. of a row, one group of the weights, of which `count` are not beyond the row: its lanes,
+ * and its scale. */
+static float quantise_lanes(
+	const struct kn_panels *m, const uint8_t *row, enum cad_dtype dtype, size_t k, size_t count, uint8_t *lanes)
+{
+	float wide[KN_GROUP];
+	int8_t q[KN_GROUP];
+	size_t group = kn_storage_group(m->storage);
+	bool s8 = m->storage == KN_STORAGE_S8;
+
+	if (count > 0)
+		kn_widen(row + k * cad_dtype_bytes(dtype), dtype, count, wide);
+	float scale =
+		kn_quantise_group(wide, count, group, s8 ? KN_RANGE_INT8 : KN_RANGE_INT4, s8 ? (int8_t *)lanes : q);
+	if (!s8)
+		pair_nibbles(q, group, lanes);
+	return scale;
+}
+
+/* As pack_panel, group by group: scales, then steps. */
+static void quantise_panel(
+	const struct kn_panels *m, const uint8_t *const rows[KN_PANEL_COLS], enum cad_dtype dtype, uint8_t *panel)
+{
+	size_t group = kn_storage_group(m->storage), words = group / kn_step_values(m->storage);
+
+	_Alignas(64) uint32_t stage[KN_PANEL_COLS][STAGE_LD];
+
+	for (size_t k = 0; k < m->k_pad; k += group, panel += kn_group_bytes(m->storage)) {
+		size_t count = m->k <= k ? 0 : m->k - k < group ? m->k - k : group;
+		if (k % KN_PACK_FETCH_VALUES == 0 && count > 0)
+			fetch(rows, cad_dtype_bytes(dtype), k,
+				m->k - k < KN_PACK_FETCH_VALUES ? m->k - k : KN_PACK_FETCH_VALUES);
+		for (size_t c = 0; c < KN_PANEL_COLS; c++) {
+			float scale = quantise_lanes(m, rows[c], dtype, k, rows[c] ? count : 0, (uint8_t *)stage[c]);
+			memcpy(panel + c * sizeof scale, &scale, sizeof scale);
+		}
+		store_steps(stage, words, (uint32_t *)(panel + KN_STEP_BYTES));
 	}
 	_mm_sfence();
 }
 
 /* ---- matrices ---- */
 
+static enum kn_storage storage_of(const struct kn_source *source, enum cad_weights weights)
+{
+	switch (weights) {
+	case CAD_WEIGHTS_INT8: return KN_STORAGE_S8;
+	case CAD_WEIGHTS_INT4: return KN_STORAGE_U4;
+	case CAD_WEIGHTS_BF16: return KN_STORAGE_BF16;
+	case CAD_WEIGHTS_AS_IS: break;
+	}
+	return source->dtype == CAD_DTYPE_BF16 ? KN_STORAGE_BF16 : KN_STORAGE_F32;
+}
+
 /* A packed matrix of the source's k and type with `columns` output columns; no memory yet. */
 static struct kn_panels panels_of(const struct kn_source *source, size_t columns, enum cad_weights weights)
 {
-	bool bf16 = source->dtype == CAD_DTYPE_BF16 || weights == CAD_WEIGHTS_BF16;
 	struct kn_panels p = {
-		.storage = bf16 ? KN_STORAGE_BF16 : KN_STORAGE_F32,
+		.storage = storage_of(source, weights),
 		.n = columns,
 		.k = source->k,
-		.k_pad = kn_round_up(source->k, KN_K_UNIT),
 		.panels = (columns + KN_PANEL_COLS - 1) / KN_PANEL_COLS,
 	};
-	p.panel_bytes = p.k_pad * KN_PANEL_COLS * (bf16 ? sizeof(uint16_t) : sizeof(float));
+	size_t group = kn_storage_group(p.storage);
+	p.k_pad = kn_round_up(source->k, group > 0 ? KN_GROUP : KN_K_UNIT);
+	p.panel_bytes = group > 0 ? p.k_pad / group * kn_group_bytes(p.storage)
+				  : p.k_pad / kn_step_values(p.storage) * KN_STEP_BYTES;
 	return p;
 }
 
@@ -150,7 +218,8 @@ static void fill_panels(void *context, size_t begin, size_t end)
 		const uint8_t *rows[KN_PANEL_COLS];
 		for (size_t c = 0; c < KN_PANEL_COLS; c++)
 			rows[c] = f->row_of(f->sources, p * KN_PANEL_COLS + c);
-		pack_panel(f->m, rows, f->dtype, f->m->data + p * f->m->panel_bytes);
+		(kn_storage_group(f->m->storage) > 0 ? quantise_panel : pack_panel)(
+			f->m, rows, f->dtype, f->m->data + p * f->m->panel_bytes);
 	}
 }
 
@@ -342,6 +411,7 @@ void kn_cpu_expert_destroy(struct kn_device *device, struct kn_expert *expert)
 static struct kn_cpu_table table_of(const struct kn_source *source, enum cad_weights weights)
 {
 	return (struct kn_cpu_table){
+		/* quantised weights: the table stays as it is */
 		.dtype = weights == CAD_WEIGHTS_BF16 ? CAD_DTYPE_BF16 : source->dtype,
 		.n = source->n,
 		.k = source->k,

@@ -17,6 +17,14 @@
 #define KN_UNROLL_FOR(...) _Pragma("GCC unroll 16") for (__VA_ARGS__)
 #endif
 
+/* Hides a number from the compiler. In a loop whose count it knows, GCC 12 copies accumulators of
+ * inline assembly to other registers and back, or to the stack, at every step. */
+#define KN_HIDE(number) __asm__("" : "+r"(number))
+
+/* Makes an accumulator that is up to date before the next one is begun: GCC 12 would begin all at
+ * once, and run out of registers. */
+#define KN_PIN(accumulator) __asm__ volatile("" : "+x"(accumulator))
+
 /* Rows of the next tile: `rest` rows in the fewest tiles of at most `max`, as even as can be (13
  * rows of 12 are 7 + 6, not 12 + 1). */
 static inline size_t kn_tile_rows(size_t rest, size_t max)

@@ -32,6 +32,8 @@ enum {
 	KN_BLOCK_K = 256,
 	KN_TILE_ROWS_MAX = 12,
 	KN_FETCH_BYTES = 4096,
+	/* GEMM on integers: groups of k of a block of rows that are packed at once. */
+	KN_BLOCK_GROUPS = 4,
 
 	/* Attention: queries that walk the pages together, those of a register tile, room for the
 	 * chunks that are computed in parallel; with fewer blocks per thread, chunks are split. */

@@ -31,8 +31,9 @@ static void load_matrix(struct loader *loader, enum cad_role role, uint32_t laye
 {
 	struct kn_source source = source_of(loader, role, layer);
 	struct kn_device *device = loader->all->weights->device;
+	enum cad_weights storage = role == CAD_ROLE_GATE ? kn_gate_weights(loader->all->storage) : loader->all->storage;
 	if (loader->status == CAD_OK && source.data)
-		loader->status = device->ops->matrix_create(device, &source, loader->all->storage, matrix);
+		loader->status = device->ops->matrix_create(device, &source, storage, matrix);
 }
 
 static void load_vector(struct loader *loader, enum cad_role role, uint32_t layer, float **vector)

@@ -5,17 +5,17 @@
 usage: check_tile_loops.py libcadre_kernels.a
 
 A compiler that spills an accumulator writes it to the stack at every step, which costs half of the speed and no test of results sees. This
-disassembles the functions tile_* and looks for vector stores inside their innermost loops with fused multiply-adds.
+disassembles the functions tile_* and looks for vector stores to the stack inside their innermost loops with multiply-adds, of floats or of integers.
 """
 import re
 import subprocess
 import sys
 
-TILES_MIN = 30   # 12 + 6 tiles of rows, for bf16 and f32, less what a compiler may fold together
+TILES_MIN = 60   # 12 + 6 tiles of rows, for bf16 and f32, and 12 + 4, for s8 and u4, less what a compiler may fold together
 
 FUNCTION = re.compile(r"^[0-9a-f]+ <(\w+)(?:\.\w+)*>:$")
 LINE = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
-VECTOR_STORE = re.compile(r"^%[xyz]mm\d+,.*\(")
+VECTOR_STORE = re.compile(r"^%[xyz]mm\d+,.*\(%rsp")
 
 
 def functions(text):
@@ -49,11 +49,11 @@ def main():
     text = subprocess.run(["objdump", "-d", "--no-show-raw-insn", sys.argv[1]], check=True, capture_output=True, text=True).stdout
     seen, faults = 0, []
     for name, lines in functions(text):
-        if not re.match(r"tile_(bf16|f32)_\d+$", name):
+        if not re.match(r"tile_(bf16|f32|s8|u4)_\d+$", name):
             continue
         for begin, end in innermost_loops(lines):
             body = [line for line in lines if begin <= line[0] <= end]
-            if not any(mnemonic.startswith("vfmadd") for _, mnemonic, _ in body):
+            if not any(mnemonic.startswith(("vfmadd", "vpdpbusd", "vpmaddubsw")) for _, mnemonic, _ in body):
                 continue
             seen += 1
             faults += [f"{name}: {address:x}: {mnemonic} {operands}" for address, mnemonic, operands in body

@@ -167,6 +167,7 @@ void expert_case_expect(struct expert_case *c, const struct expert_world *world)
 					.begin = (uint32_t[]){ 0, 1 },
 					.x = x,
 					.ldx = ld,
+					.rows = 1,
 					.hidden = world->hidden,
 					.y = y,
 					.ldy = ld,

@@ -5,6 +5,8 @@
 
 #define BF16 .dtype = CAD_DTYPE_BF16
 #define F16 .dtype = CAD_DTYPE_F16
+#define INT8 .weights = CAD_WEIGHTS_INT8
+#define INT4 .weights = CAD_WEIGHTS_INT4
 #define CLAMPED .activation = CAD_ACTIVATION_SWIGLU_CLAMPED, .bias = true
 #define TEST OP_TEST
 #define BENCH OP_BENCH
@@ -28,6 +30,25 @@ const struct op_case op_cases[] = {
 	{ &op_linear, TEST, .rows = 7, .n = 97, .k = 300, .data = OP_DATA_TINY, .bias = true },
 	{ &op_linear, TEST, .rows = 11, .n = 40, .k = 70, .weights = CAD_WEIGHTS_BF16 },
 	{ &op_linear, TEST, "several row blocks, several panels a job", .rows = 101, .n = 1100, .k = 40, BF16 },
+	/* The same on integers; groups of k are 256, or 128. */
+	{ &op_linear, TEST, .rows = 0, .n = 1, .k = 1, BF16, INT8 },
+	{ &op_linear, TEST, .rows = 1, .n = 1, .k = 1, BF16, INT8 },
+	{ &op_linear, TEST, .rows = 1, .n = 1, .k = 1, BF16, INT4 },
+	{ &op_linear, TEST, .rows = 2, .n = 15, .k = 31, BF16, INT8, .data = OP_DATA_WIDE },
+	{ &op_linear, TEST, .rows = 5, .n = 17, .k = 33, INT4, .data = OP_DATA_WIDE, .bias = true },
+	{ &op_linear, TEST, .rows = 33, .n = 63, .k = 127, BF16, INT4 },
+	{ &op_linear, TEST, .rows = 33, .n = 63, .k = 255, BF16, INT8, .data = OP_DATA_ONES },
+	{ &op_linear, TEST, .rows = 26, .n = 64, .k = 256, F16, INT8, .limit = 8.0f },
+	{ &op_linear, TEST, .rows = 25, .n = 65, .k = 257, INT8, .bias = true },
+	{ &op_linear, TEST, .rows = 13, .n = 129, .k = 513, BF16, INT8, .data = OP_DATA_WIDE, .bias = true },
+	{ &op_linear, TEST, .rows = 14, .n = 129, .k = 641, BF16, INT4, .data = OP_DATA_ONES },
+	{ &op_linear, TEST, .rows = 12, .n = 97, .k = 300, BF16, INT8, .data = OP_DATA_TINY },
+	{ &op_linear, TEST, .rows = 11, .n = 70, .k = 1300, BF16, INT4, .bias = true },
+	{ &op_linear, TEST, "NaN and infinity in rows", .rows = 29, .n = 65, .k = 700, BF16, INT8, .flag = true },
+	{ &op_linear, TEST, "NaN and infinity in rows", .rows = 29, .n = 65, .k = 300, BF16, INT4, .flag = true },
+	{ &op_linear, TEST, "several row blocks, several panels a job", .rows = 101, .n = 1100, .k = 1100, BF16, INT8 },
+	{ &op_linear, TEST, "several row blocks, several panels a job", .rows = 101, .n = 600, .k = 40, BF16, INT4 },
+	{ &op_linear, TEST, "more rows than are quantised at once", .rows = 300, .n = 17, .k = 16000, BF16, INT8 },
 	{ &op_embed, TEST, .rows = 1, .n = 1, .k = 1, BF16 },
 	{ &op_embed, TEST, .rows = 9, .n = 11, .k = 63, .data = OP_DATA_WIDE },
 	{ &op_embed, TEST, .rows = 9, .n = 11, .k = 64, F16 },
@@ -42,6 +63,15 @@ const struct op_case op_cases[] = {
 	{ &op_ffn, TEST, "clamped, with biases (gpt_oss)", .rows = 23, .n = 90, .k = 90, .experts = 4, .topk = 2, BF16,
 		CLAMPED, .limit = 0.7f },
 	{ &op_ffn, TEST, "more rows than a tile", .rows = 110, .n = 64, .k = 64, .experts = 2, .topk = 2, BF16 },
+	{ &op_ffn, TEST, .rows = 0, .n = 32, .k = 32, .experts = 2, .topk = 1, BF16, INT8 },
+	{ &op_ffn, TEST, .rows = 1, .n = 1, .k = 1, .experts = 1, .topk = 1, BF16, INT8 },
+	{ &op_ffn, TEST, .rows = 3, .n = 31, .k = 67, .experts = 5, .topk = 2, BF16, INT4 },
+	{ &op_ffn, TEST, .rows = 20, .n = 33, .k = 65, .experts = 7, .topk = 3, INT8 },
+	{ &op_ffn, TEST, .rows = 13, .n = 257, .k = 300, .experts = 4, .topk = 2, BF16, INT8 },
+	{ &op_ffn, TEST, .rows = 13, .n = 545, .k = 258, .experts = 4, .topk = 2, BF16, INT4 },
+	{ &op_ffn, TEST, "clamped, with biases (gpt_oss)", .rows = 23, .n = 90, .k = 90, .experts = 4, .topk = 2, BF16,
+		INT8, CLAMPED, .limit = 0.7f },
+	{ &op_ffn, TEST, "more rows than a tile", .rows = 110, .n = 300, .k = 64, .experts = 2, .topk = 2, BF16, INT8 },
 	{ &op_unpack, TEST, .n = 1, .k = 1, BF16 },
 	{ &op_unpack, TEST, .n = 15, .k = 31, BF16, .bias = true },
 	{ &op_unpack, TEST, .n = 16, .k = 32 },
@@ -140,9 +170,28 @@ const struct op_case op_cases[] = {
 	{ &op_linear, BENCH, .rows = 32, .n = 16384, .k = 2048, BF16 },
 	{ &op_linear, BENCH, "prefill", .rows = 512, .n = 2048, .k = 2048, BF16 },
 	{ &op_linear, BENCH, "prefill, f32", .rows = 512, .n = 2048, .k = 2048 },
+	{ &op_linear, BENCH, "decode", .rows = 1, .n = 65536, .k = 2048, BF16, INT8 },
+	{ &op_linear, BENCH, .rows = 4, .n = 65536, .k = 2048, BF16, INT8 },
+	{ &op_linear, BENCH, .rows = 8, .n = 65536, .k = 2048, BF16, INT8 },
+	{ &op_linear, BENCH, .rows = 16, .n = 65536, .k = 2048, BF16, INT8 },
+	{ &op_linear, BENCH, .rows = 32, .n = 32768, .k = 2048, BF16, INT8 },
+	{ &op_linear, BENCH, "prefill", .rows = 512, .n = 2048, .k = 2048, BF16, INT8 },
+	{ &op_linear, BENCH, "decode", .rows = 1, .n = 65536, .k = 2048, BF16, INT4 },
+	{ &op_linear, BENCH, .rows = 8, .n = 65536, .k = 2048, BF16, INT4 },
+	{ &op_linear, BENCH, .rows = 32, .n = 32768, .k = 2048, BF16, INT4 },
+	{ &op_linear, BENCH, "prefill", .rows = 512, .n = 2048, .k = 2048, BF16, INT4 },
 	{ &op_ffn, BENCH, "OLMoE layer, decode", .rows = 1, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16 },
 	{ &op_ffn, BENCH, "OLMoE layer", .rows = 16, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16 },
 	{ &op_ffn, BENCH, "OLMoE layer, prefill", .rows = 512, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16 },
+	{ &op_ffn, BENCH, "OLMoE layer, decode", .rows = 1, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16,
+		INT8 },
+	{ &op_ffn, BENCH, "OLMoE layer", .rows = 16, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16, INT8 },
+	{ &op_ffn, BENCH, "OLMoE layer, prefill", .rows = 512, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16,
+		INT8 },
+	{ &op_ffn, BENCH, "OLMoE layer, decode", .rows = 1, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16,
+		INT4 },
+	{ &op_ffn, BENCH, "OLMoE layer, prefill", .rows = 512, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16,
+		INT4 },
 	{ &op_attend, BENCH, "decode, one long sequence", .rows = 1, .n = 128, .k = 128, .heads = 32, .kv_heads = 4,
 		.keys = 8192, .variant = 1 },
 	{ &op_attend, BENCH, "decode", .rows = 16, .n = 128, .k = 128, .heads = 16, .kv_heads = 16, .keys = 1024,
@@ -168,7 +217,8 @@ const size_t op_cases_count = sizeof op_cases / sizeof op_cases[0];
 
 const char *op_case_text(const struct op_case *c, char text[160])
 {
-	static const char *const data[] = { "", " wide", " tiny" }, *const kv[] = { "", " kv bf16" };
+	static const char *const data[] = { "", " wide", " tiny", " ones" }, *const kv[] = { "", " kv bf16" },
+				 *const weights[] = { "", " to bf16", " to int8", " to int4" };
 	const struct {
 		const char *name;
 		size_t value;
@@ -192,7 +242,7 @@ const char *op_case_text(const struct op_case *c, char text[160])
 			at += snprintf(text + at, (size_t)(160 - at), " %s %zu", sizes[i].name, sizes[i].value);
 	if (at < 160)
 		snprintf(text + at, (size_t)(160 - at), " %s%s%s%s%s%s%s", cad_dtype_name(c->dtype),
-			c->weights == CAD_WEIGHTS_BF16 ? " to bf16" : "", kv[c->kv], data[c->data],
-			c->bias ? " bias" : "", c->limit > 0 ? " limit" : "", c->flag ? " flag" : "");
+			weights[c->weights], kv[c->kv], data[c->data], c->bias ? " bias" : "",
+			c->limit > 0 ? " limit" : "", c->flag ? " flag" : "");
 	return text;
 }

@@ -21,6 +21,7 @@ enum op_data {
 	OP_DATA_BELL, /* mean 0, deviation 1, within 3.5 */
 	OP_DATA_WIDE, /* any sign and mantissa, exponents from 2^-40 to 2^40 */
 	OP_DATA_TINY, /* around the smallest normal number, with subnormals and both zeros */
+	OP_DATA_ONES, /* 1 or -1 */
 };
 
 struct op_kind;
@@ -99,6 +100,13 @@ void op_fill(float *out, size_t count, uint64_t *state, enum op_data data, float
  * element i as f32. Freed with free((void *)source.data). */
 struct kn_source op_source(size_t n, size_t k, enum cad_dtype dtype, uint64_t *state, enum op_data data, float scale);
 float op_source_f32(const struct kn_source *source, size_t i);
+/* What quantised weights keep of it, as a new F32 source: q * scale by the rule of
+ * kernels/quantise.h, written once more. Other weights: its values. */
+struct kn_source op_kept(const struct kn_source *source, enum cad_weights weights);
+/* x[i] = q * scale, a scale for each `group` values; range: the largest q. */
+void op_quantise(float *x, size_t n, size_t group, int range);
+/* Bytes of a weight as it is kept, scales included. */
+double op_weight_bytes(const struct op_case *c);
 /* Device memory; aborts when there is none. op_upload copies `bytes` of host memory into new device
  * memory. */
 void *op_alloc(struct kn_queue *queue, size_t bytes);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Seeded inputs of operator cases, and memory for them. */
 #include "common/base/clock.h"
+#include "kernels/quantise.h"
 #include "tests/support/op_cases.h"
 
 #include <immintrin.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +28,9 @@ float op_value(uint64_t *state, enum op_data data)
 	if (data == OP_DATA_TINY)
 		return (r >> 40) % 8 == 0 ? from_bits(sign_mantissa & 0x80000000)
 					  : from_bits(sign_mantissa | (uint32_t)((r >> 44) % 70) << 23);
+
+	if (data == OP_DATA_ONES)
+		return r & 1 ? 1.0f : -1.0f;
 
 	/* four uniform numbers: nearly a bell */
 	int32_t sum = (int32_t)((r & 0xffff) + (r >> 16 & 0xffff) + (r >> 32 & 0xffff) + (r >> 48));
@@ -76,6 +81,47 @@ float op_source_f32(const struct kn_source *source, size_t i)
 	}
 	memcpy(&half, at, 2);
 	return source->dtype == CAD_DTYPE_F16 ? _cvtsh_ss(half) : from_bits((uint32_t)half << 16);
+}
+
+void op_quantise(float *x, size_t n, size_t group, int range)
+{
+	for (size_t begin = 0; begin < n; begin += group) {
+		size_t end = n - begin < group ? n : begin + group;
+		float most = 0;
+		for (size_t i = begin; i < end; i++)
+			most = isnan(x[i]) || fabsf(x[i]) > most ? fabsf(x[i]) : most;
+
+		int exponent;
+		double digits = frexp((double)(most / (float)range), &exponent) * 4096;
+		double rounded = ldexp(ceil(digits), exponent - 12);
+		float scale = most < 0x1p-100f ? 0 : rounded < 0x1p120 ? (float)rounded : NAN;
+		for (size_t i = begin; i < end; i++)
+			x[i] = scale > 0 ? rintf(x[i] * (1.0f / scale)) * scale : scale;
+	}
+}
+
+struct kn_source op_kept(const struct kn_source *source, enum cad_weights weights)
+{
+	float *out = op_need(source->n * source->k * sizeof *out);
+	bool int8 = weights == CAD_WEIGHTS_INT8;
+
+	for (size_t i = 0; i < source->n * source->k; i++)
+		out[i] = op_source_f32(source, i);
+	for (size_t r = 0; r < source->n && cad_weights_quantised(weights); r++)
+		op_quantise(out + r * source->k, source->k, int8 ? KN_GROUP : KN_GROUP_INT4,
+			int8 ? KN_RANGE_INT8 : KN_RANGE_INT4);
+	return (struct kn_source){ out, CAD_DTYPE_F32, source->n, source->k };
+}
+
+double op_weight_bytes(const struct op_case *c)
+{
+	switch (c->weights) {
+	case CAD_WEIGHTS_INT8: return 1 + 4.0 / KN_GROUP;
+	case CAD_WEIGHTS_INT4: return 0.5 + 4.0 / KN_GROUP_INT4;
+	case CAD_WEIGHTS_BF16: return 2;
+	case CAD_WEIGHTS_AS_IS: break;
+	}
+	return c->dtype == CAD_DTYPE_BF16 ? 2 : 4;
 }
 
 void *op_alloc(struct kn_queue *queue, size_t bytes)

@@ -2,6 +2,7 @@
 /* Grouped expert ffn: c->rows tokens, each to c->topk of c->experts; n is F, k is H. Output rows
  * are pairs. */
 #include "common/base/clock.h"
+#include "kernels/quantise.h"
 #include "tests/support/op_cases.h"
 
 #include <math.h>
@@ -106,6 +107,7 @@ static void ffn_run(struct op_state *state, size_t first, size_t rows)
 			.row_index = s->row_index + first,
 			.x = s->x,
 			.ldx = s->ldx,
+			.rows = state->c->rows,
 			.hidden = state->c->k,
 			.y = (float *)state->device_output + first * s->ldy,
 			.ldy = s->ldy,
@@ -147,38 +149,73 @@ static struct bounded activate(const struct op_case *c, struct bounded g, struct
 	return (struct bounded){ silu * u.value, 1.1 * g.error * fabs(u.value) + fabs(silu) * u.error + ulps };
 }
 
-/* Rounding bounds carried through float64: see dot and activate. */
+/* h as it goes on: quantised values are off by half a scale more, and by a whole one where the error
+ * of f32 moves one over the middle. */
+static void quantise_bounds(struct bounded *h, size_t n)
+{
+	for (size_t begin = 0; begin < n; begin += KN_GROUP) {
+		size_t end = n - begin < KN_GROUP ? n : begin + KN_GROUP;
+		double most = 0;
+		for (size_t i = begin; i < end; i++)
+			most = fmax(most, fabs(h[i].value) + h[i].error);
+		for (size_t i = begin; i < end; i++)
+			h[i].error += most * 1.001 / KN_RANGE_INT8 + 0x1p-100;
+	}
+}
+
+/* The largest error of pair p over its tolerance; kept: the expert's matrices. */
+static double pair_error(const struct ffn *s, const struct op_case *c, uint32_t p, const struct kn_source *kept,
+	const struct kn_source *source, const float *y)
+{
+	struct bounded *x = op_need(c->k * sizeof *x), *h = op_need(c->n * sizeof *h);
+	float *row = op_need(c->k * sizeof *row);
+	double worst = 0, rounded = c->weights == CAD_WEIGHTS_BF16 && c->dtype != CAD_DTYPE_BF16 ? 0x1p-8 : 0;
+	bool quantised = cad_weights_quantised(c->weights);
+
+	memcpy(row, s->x_host + s->row_index_host[p] * s->ldx, c->k * sizeof *row);
+	if (quantised)
+		op_quantise(row, c->k, KN_GROUP, KN_RANGE_INT8);
+	for (size_t i = 0; i < c->k; i++)
+		x[i] = (struct bounded){ (double)row[i], 0 };
+	for (size_t f = 0; f < c->n; f++)
+		h[f] = activate(c, dot(x, c->k, &kept[GATE], f, &source[GATE_BIAS], (double)c->k * 0x1p-23 + rounded),
+			dot(x, c->k, &kept[UP], f, &source[UP_BIAS], (double)c->k * 0x1p-23 + rounded));
+	if (quantised)
+		quantise_bounds(h, c->n);
+	for (size_t i = 0; i < kn_round_up(c->k, 64); i++) {
+		struct bounded exact = i < c->k
+			? dot(h, c->n, &kept[DOWN], i, &source[DOWN_BIAS], (double)c->n * 0x1p-23 + rounded)
+			: (struct bounded){ 0 };
+		double off = fabs((double)y[i] - exact.value);
+		worst = isnan(y[i]) || (i >= c->k && y[i] != 0.0f) ? INFINITY
+			: off > 0                                  ? fmax(worst, off / exact.error)
+								   : worst;
+	}
+	free(x);
+	free(h);
+	free(row);
+
+	return worst;
+}
+
+/* Rounding bounds carried through float64: see dot, activate and quantise_bounds. Quantised weights
+ * and rows are compared as they were quantised. */
 static double ffn_error(const struct op_state *state, const void *output)
 {
 	const struct ffn *s = (const struct ffn *)state;
-	const struct op_case *c = state->c;
-	struct bounded *x = op_need(c->k * sizeof *x), *h = op_need(c->n * sizeof *h);
-	double worst = 0, rounded = c->weights == CAD_WEIGHTS_BF16 && c->dtype != CAD_DTYPE_BF16 ? 0x1p-8 : 0;
+	double worst = 0;
 
-	for (size_t e = 0; e < c->experts; e++)
-		for (uint32_t p = s->begin[e]; p < s->begin[e + 1]; p++) {
-			const struct kn_source *source = s->experts[e].source;
-			for (size_t i = 0; i < c->k; i++)
-				x[i] = (struct bounded){ (double)s->x_host[s->row_index_host[p] * s->ldx + i], 0 };
-			for (size_t f = 0; f < c->n; f++)
-				h[f] = activate(c,
-					dot(x, c->k, &source[GATE], f, &source[GATE_BIAS],
-						(double)c->k * 0x1p-23 + rounded),
-					dot(x, c->k, &source[UP], f, &source[UP_BIAS],
-						(double)c->k * 0x1p-23 + rounded));
-			const float *y = (const float *)output + p * s->ldy;
-			for (size_t i = 0; i < kn_round_up(c->k, 64); i++) {
-				struct bounded exact = i < c->k ? dot(h, c->n, &source[DOWN], i, &source[DOWN_BIAS],
-									  (double)c->n * 0x1p-23 + rounded)
-								: (struct bounded){ 0 };
-				double off = fabs((double)y[i] - exact.value);
-				worst = isnan(y[i]) || (i >= c->k && y[i] != 0.0f) ? INFINITY
-					: off > 0                                  ? fmax(worst, off / exact.error)
-										   : worst;
-			}
-		}
-	free(x);
-	free(h);
+	for (size_t e = 0; e < state->c->experts; e++) {
+		const struct kn_source *source = s->experts[e].source;
+		struct kn_source kept[DOWN + 1];
+		for (size_t i = 0; i <= DOWN; i++)
+			kept[i] = op_kept(&source[i], state->c->weights);
+		for (uint32_t p = s->begin[e]; p < s->begin[e + 1]; p++)
+			worst = fmax(
+				worst, pair_error(s, state->c, p, kept, source, (const float *)output + p * s->ldy));
+		for (size_t i = 0; i <= DOWN; i++)
+			free((void *)kept[i].data);
+	}
 
 	return worst;
 }
@@ -217,8 +254,7 @@ static double ffn_flops(const struct op_case *c)
 static double ffn_bytes(const struct op_case *c)
 {
 	double met = (double)c->experts * (1 - pow(1 - (double)c->topk / (double)c->experts, (double)c->rows));
-	bool bf16 = c->dtype == CAD_DTYPE_BF16 || c->weights == CAD_WEIGHTS_BF16;
-	return met * 3.0 * (double)c->n * (double)c->k * (bf16 ? 2.0 : 4.0);
+	return met * 3.0 * (double)c->n * (double)c->k * op_weight_bytes(c);
 }
 
 const struct op_kind op_ffn = { "ffn", ffn_setup, ffn_run, ffn_error, ffn_teardown, ffn_flops, ffn_bytes };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* linear and embed */
+#include "kernels/quantise.h"
 #include "tests/support/op_cases.h"
 
 #include <math.h>
@@ -22,6 +23,11 @@ static struct op_state *linear_setup(struct kn_queue *queue, const struct op_cas
 	s->source = op_source(c->n, c->k, c->dtype, &seed, c->data, 1.0f);
 	CAD_ASSERT(queue->ops->matrix_create(queue->device, &s->source, c->weights, &s->w) == CAD_OK);
 	s->x = op_rows(queue, c->rows, c->k, &seed, c->data, 1.0f, &s->x_host);
+	for (size_t r = 1; r < c->rows && c->flag; r += 3) /* such a row is all NaN, and no other is */
+		s->x_host[r * s->ldx + r * 7 % c->k] = r % 2 ? NAN : -INFINITY;
+	if (c->flag)
+		queue->ops->copy_in(queue, s->x, s->x_host, c->rows * s->ldx * 4);
+	CAD_ASSERT(queue->ops->wait(queue) == CAD_OK);
 
 	if (c->bias) { /* exactly [n]: what stands after it is none of the operator's business */
 		s->bias_host = op_need(s->ldy * 4);
@@ -52,38 +58,59 @@ static void linear_run(struct op_state *state, size_t first, size_t rows)
 		});
 }
 
-/* Each of the k steps of the chain rounds a sum that is at most the sum of magnitudes, by half an
- * ulp (2^-24) or half the smallest number; the bias is one more step; a factor 2 for good measure.
- * Weights that were rounded to bf16 are off by 2^-9 each. The pad of a row must be zero. */
-static double linear_error(const struct op_state *state, const void *output)
+/* Row r of y beside x[k] and w[n][k] in float64; the largest error over the tolerance. */
+static double row_error(
+	const struct linear *s, const struct op_case *c, const float *x, const struct kn_source *w, const float *y)
 {
-	const struct linear *s = (const struct linear *)state;
-	const struct op_case *c = state->c;
 	double worst = 0,
 	       relative = (double)(c->k + 1) * 0x1p-23 +
 		(c->weights == CAD_WEIGHTS_BF16 && c->dtype != CAD_DTYPE_BF16 ? 0x1p-8 : 0);
 
+	for (size_t n = 0; n < c->n; n++) {
+		double exact = c->bias ? (double)s->bias_host[n] : 0, magnitude = fabs(exact);
+		for (size_t k = 0; k < c->k; k++) {
+			double product = (double)x[k] * (double)op_source_f32(w, n * c->k + k);
+			exact += product;
+			magnitude += fabs(product);
+		}
+		if (c->limit > 0)
+			exact = fmax(fmin(exact, (double)c->limit), -(double)c->limit);
+		worst = fmax(worst, fabs((double)y[n] - exact) / (relative * magnitude + (double)c->k * 0x1p-149));
+		if (isnan(y[n]))
+			return INFINITY;
+	}
+	for (size_t n = c->n; n < kn_round_up(c->n, 64); n++)
+		if (y[n] != 0.0f)
+			return INFINITY;
+	return worst;
+}
+
+/* Each of the k steps of the chain rounds a sum that is at most the sum of magnitudes, by half an
+ * ulp (2^-24) or half the smallest number; the bias is one more step; a factor 2 for good measure.
+ * Weights that were rounded to bf16 are off by 2^-9 each; quantised weights and rows are compared as
+ * they were quantised, and have fewer steps. The pad of a row must be zero. */
+static double linear_error(const struct op_state *state, const void *output)
+{
+	const struct linear *s = (const struct linear *)state;
+	const struct op_case *c = state->c;
+	struct kn_source w = op_kept(&s->source, c->weights);
+	float *x = op_need(c->k * sizeof *x);
+	double worst = 0;
+
 	for (size_t r = 0; r < c->rows; r++) {
 		const float *y = (const float *)output + r * s->ldy;
-		for (size_t n = 0; n < c->n; n++) {
-			double exact = c->bias ? (double)s->bias_host[n] : 0, magnitude = fabs(exact);
-			for (size_t k = 0; k < c->k; k++) {
-				double product = (double)s->x_host[r * s->ldx + k] *
-					(double)op_source_f32(&s->source, n * c->k + k);
-				exact += product;
-				magnitude += fabs(product);
-			}
-			if (c->limit > 0)
-				exact = fmax(fmin(exact, (double)c->limit), -(double)c->limit);
-			worst = fmax(
-				worst, fabs((double)y[n] - exact) / (relative * magnitude + (double)c->k * 0x1p-149));
-			if (isnan(y[n]))
-				return INFINITY;
+		memcpy(x, s->x_host + r * s->ldx, c->k * sizeof *x);
+		if (cad_weights_quantised(c->weights))
+			op_quantise(x, c->k, KN_GROUP, KN_RANGE_INT8);
+		if (!(c->flag && r % 3 == 1)) {
+			worst = fmax(worst, row_error(s, c, x, &w, y));
+			continue;
 		}
-		for (size_t n = c->n; n < kn_round_up(c->n, 64); n++)
-			if (y[n] != 0.0f)
-				return INFINITY;
+		for (size_t n = 0; n < c->n; n++)
+			worst = isnan(y[n]) ? worst : INFINITY;
 	}
+	free((void *)w.data);
+	free(x);
 
 	return worst;
 }
@@ -106,11 +133,7 @@ static void linear_teardown(struct op_state *state)
 }
 
 static double linear_flops(const struct op_case *c) { return 2.0 * (double)c->rows * (double)c->n * (double)c->k; }
-static double linear_bytes(const struct op_case *c)
-{
-	bool bf16 = c->dtype == CAD_DTYPE_BF16 || c->weights == CAD_WEIGHTS_BF16;
-	return (bf16 ? 2.0 : 4.0) * (double)c->n * (double)c->k;
-}
+static double linear_bytes(const struct op_case *c) { return op_weight_bytes(c) * (double)c->n * (double)c->k; }
 
 const struct op_kind op_linear = { "linear", linear_setup, linear_run, linear_error, linear_teardown, linear_flops,
 	linear_bytes };

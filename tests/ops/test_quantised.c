@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The quantiser and the GEMMs on integers, form by form: the quantiser beside its definition, and
+ * what it promises; products of every count of rows and of sizes around a lane, a line, a panel and
+ * a group, against the reference bit for bit.
+ */
+#include "common/base/clock.h"
+#include "kernels/cpu/cpu.h"
+#include "tests/support/op_cases.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+enum { SEED = 4321, GROUPS = 4000, ROWS = 33, K_MAX = 520 };
+
+static const enum kn_isa isas[] = { KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVX512 };
+enum { ISAS = sizeof isas / sizeof *isas };
+
+static float from_bits(uint32_t bits)
+{
+	float x;
+	memcpy(&x, &bits, sizeof x);
+	return x;
+}
+
+static uint32_t bits_of(float x)
+{
+	uint32_t bits;
+	memcpy(&bits, &x, sizeof bits);
+	return bits;
+}
+
+/* Any bits at all, within a narrow range of exponents or the whole. */
+static void fill_group(float *x, size_t n, struct cad_random *random, size_t round)
+{
+	uint32_t low = round % 4 == 0 ? 0 : (uint32_t)cad_random_below(random, 255),
+		 span = round % 4 == 0 ? 255 : 1 + (uint32_t)cad_random_below(random, round % 4 == 1 ? 3 : 30);
+	for (size_t i = 0; i < n; i++) {
+		uint32_t exponent = low + (uint32_t)cad_random_below(random, span);
+		x[i] = from_bits(
+			((uint32_t)cad_random_next(random) & 0x807fffff) | (exponent < 254 ? exponent : 254) << 23);
+	}
+}
+
+/* One group by its definition in words: 12 digits by frexp and ceil, not by bits. */
+static void expect_group(const float *x, size_t n, int range, const int8_t *q, float scale)
+{
+	float most = 0;
+	for (size_t i = 0; i < n; i++)
+		most = fabsf(x[i]) > most || isnan(x[i]) ? fabsf(x[i]) : most;
+	int exponent, largest = 0;
+	double digits = frexp((double)(most / (float)range), &exponent) * 4096;
+	double rounded = ldexp(ceil(digits), exponent - 12);
+	float expected = most < 0x1p-100f ? 0 : rounded < 0x1p120 ? (float)rounded : NAN;
+
+	assert_true(isnan(expected) ? bits_of(scale) == 0xffc00000 : scale == expected);
+	for (size_t i = 0; i < n; i++) {
+		float inverse = 1.0f / scale;
+		assert_int_equal(q[i], scale > 0 ? (int)rintf(x[i] * inverse) : 0);
+		largest = abs(q[i]) > largest ? abs(q[i]) : largest;
+	}
+	for (size_t i = n; i < KN_GROUP; i++)
+		assert_int_equal(q[i], 0);
+	assert_int_equal(largest, scale > 0 ? range : 0);
+}
+
+/* What was quantised is quantised to the same again, and each value is exact in f32. */
+static void expect_idempotent(const int8_t *q, float scale, size_t n, int range)
+{
+	float x[KN_GROUP];
+	int8_t again[KN_GROUP];
+	for (size_t i = 0; i < n; i++) {
+		x[i] = (float)q[i] * scale;
+		assert_true((double)x[i] == (double)q[i] * (double)scale);
+	}
+	assert_true(bits_of(kn_quantise_group(x, n, KN_GROUP, range, again)) == bits_of(scale));
+	assert_memory_equal(again, q, n);
+}
+
+static void quantiser_keeps_its_promises(void **state)
+{
+	(void)state;
+	struct cad_random random = { SEED };
+	float x[KN_GROUP],
+		special[] = { 0, -0.0f, 0x1p-149f, 0x1.fffffep-101f, 0x1p-100f, 0x1.fffffep122f, 0x1.fbfffep126f,
+			0x1.fffffep126f, 0x1p127f, INFINITY, NAN };
+	int8_t q[KN_GROUP];
+
+	for (size_t round = 0; round < GROUPS; round++) {
+		size_t n = 1 + cad_random_below(&random, KN_GROUP);
+		int range = round % 2 ? KN_RANGE_INT8 : KN_RANGE_INT4;
+		fill_group(x, n, &random, round / 2);
+		if (round / 2 < sizeof special / sizeof *special) {
+			memset(x, 0, sizeof x);
+			x[n - 1] = special[round / 2];
+		}
+		float scale = kn_quantise_group(x, n, KN_GROUP, range, q);
+		expect_group(x, n, range, q, scale);
+		if (!isnan(scale))
+			expect_idempotent(q, scale, n, range);
+	}
+}
+
+static void forms_quantise_alike(void **state)
+{
+	(void)state;
+	struct cad_random random = { SEED };
+	float x[KN_GROUP];
+	for (size_t round = 0; round < GROUPS; round++) {
+		size_t n = 16 * (1 + cad_random_below(&random, KN_GROUP / 16)), group = 64u << round % 3;
+		fill_group(x, n, &random, round);
+		if (round % 100 == 99)
+			x[cad_random_below(&random, n)] = round % 200 == 99 ? NAN : -INFINITY;
+		int8_t expected[KN_GROUP], q[KN_GROUP];
+		int32_t expected_sums[4] = { 0 }, sums[4] = { 0 };
+		float expected_scale, scale;
+		kn_ref_quantise(x, n, group, expected, &expected_scale, expected_sums);
+		for (size_t i = 1; i < ISAS; i++) {
+			const struct kn_form *form = kn_form_find(isas[i]);
+			if (!form)
+				continue;
+			form->quantise(x, n, group, q, &scale, sums);
+			assert_memory_equal(q, expected, sizeof q);
+			assert_int_equal(bits_of(scale), bits_of(expected_scale));
+			assert_memory_equal(sums, expected_sums, sizeof sums);
+		}
+	}
+}
+
+/* ---- GEMM ---- */
+
+static void open_form(enum kn_isa isa, struct kn_device **device, struct kn_queue **queue)
+{
+	struct cad_error error;
+	*device = NULL;
+	if (kn_device_open(&(struct kn_device_options){ .isa = isa }, device, &error) == CAD_OK)
+		assert_int_equal((*device)->ops->queue_create(*device, 1, queue), CAD_OK);
+}
+
+/* y of rows first .. ROWS - 1, every count of them from 1 on when all_counts, else all. */
+static void expect_products(struct kn_queue *queue, const struct kn_matrix *w, const float *x, size_t ldx,
+	const float *expected, float *y, bool all_counts, const char *what)
+{
+	size_t ldy = kn_ld(w->n);
+	for (size_t rows = all_counts ? 1 : ROWS; rows <= ROWS; rows++) {
+		size_t first = ROWS - rows;
+		queue->ops->linear(
+			queue, &(struct kn_linear){ x + first * ldx, ldx, rows, w, NULL, 0, y + first * ldy, ldy });
+		for (size_t r = first; r < ROWS; r++)
+			if (memcmp(y + r * ldy, expected + r * ldy, kn_round_up(w->n, 64) * sizeof *y) != 0)
+				fail_msg("%s: row %zu of %zu + %zu differs from the reference", what, r, first, rows);
+	}
+}
+
+static void check_size(struct kn_device *const *devices, struct kn_queue *const *queues, size_t n, size_t k,
+	enum cad_weights weights, enum op_data data)
+{
+	uint64_t seed = SEED + n * 1000 + k;
+	struct kn_source source = op_source(n, k, CAD_DTYPE_F32, &seed, data, 1.0f);
+	size_t ldx = kn_ld(k), ldy = kn_ld(n);
+	float *x = op_need(ROWS * ldx * 4), *expected = op_need(ROWS * ldy * 4), *y = op_need(ROWS * ldy * 4);
+
+	for (size_t r = 0; r < ROWS; r++)
+		op_fill(x + r * ldx, k, &seed, data, 1.0f);
+	for (size_t i = 0; i < ISAS; i++) {
+		struct kn_matrix w;
+		char what[96];
+		if (!devices[i])
+			continue;
+		struct kn_device_info info;
+		devices[i]->ops->describe(devices[i], &info);
+		snprintf(what, sizeof what, "%s, int%d, data %d, n %zu, k %zu", info.isa,
+			weights == CAD_WEIGHTS_INT8 ? 8 : 4, (int)data, n, k);
+		assert_int_equal(devices[i]->ops->matrix_create(devices[i], &source, weights, &w), CAD_OK);
+		if (i == 0)
+			queues[0]->ops->linear(
+				queues[0], &(struct kn_linear){ x, ldx, ROWS, &w, NULL, 0, expected, ldy });
+		expect_products(queues[i], &w, x, ldx, expected, y, i > 0, what);
+		devices[i]->ops->matrix_destroy(devices[i], &w);
+	}
+	free((void *)source.data);
+	free(x);
+	free(expected);
+	free(y);
+}
+
+static void forms_multiply_alike(void **state)
+{
+	(void)state;
+	static const size_t ns[] = { 1, 15, 16, 17, 63, 64, 65 },
+			    ks[] = { 1, 3, 4, 5, 8, 9, 31, 33, 64, 127, 128, 129, 255, 256, 257, 513 };
+	struct kn_device *devices[ISAS];
+	struct kn_queue *queues[ISAS];
+
+	for (size_t i = 0; i < ISAS; i++)
+		open_form(isas[i], &devices[i], &queues[i]);
+	for (size_t i = 0; i < sizeof ks / sizeof *ks; i++)
+		for (enum op_data data = OP_DATA_BELL; data <= OP_DATA_ONES; data++) {
+			check_size(devices, queues, ns[(i + data) % 7], ks[i], CAD_WEIGHTS_INT8, data);
+			check_size(devices, queues, ns[(i + 4 + data) % 7], ks[i], CAD_WEIGHTS_INT4, data);
+		}
+	for (size_t i = 0; i < sizeof ns / sizeof *ns; i++)
+		check_size(devices, queues, ns[i], 256, i % 2 ? CAD_WEIGHTS_INT8 : CAD_WEIGHTS_INT4, OP_DATA_BELL);
+	for (size_t i = 0; i < ISAS; i++)
+		if (devices[i]) {
+			devices[i]->ops->queue_destroy(queues[i]);
+			devices[i]->ops->destroy(devices[i]);
+		}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(quantiser_keeps_its_promises),
+		cmocka_unit_test(forms_quantise_alike),
+		cmocka_unit_test(forms_multiply_alike),
+	};
+	printf("seed %d\n", SEED);
+	return cmocka_run_group_tests_name("quantised", tests, NULL, NULL);
+}
