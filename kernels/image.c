@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/image.h"
 
+#include "kernels/quantise.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -22,18 +24,50 @@ const struct kn_source *kn_expert_tensor(const struct kn_expert_source *expert, 
 	return tensor_of((struct kn_expert_source *)expert, i);
 }
 
-size_t kn_source_bytes(const struct kn_source *source)
+/* Of a quantised type: values of a group, and the largest. */
+static size_t group_of(enum cad_dtype dtype) { return dtype == CAD_DTYPE_Q8 ? KN_GROUP : KN_GROUP_INT4; }
+static int range_of(enum cad_dtype dtype) { return dtype == CAD_DTYPE_Q8 ? KN_RANGE_INT8 : KN_RANGE_INT4; }
+
+size_t kn_row_scale_bytes(enum cad_dtype dtype, size_t k)
 {
-	return source->n * source->k * cad_dtype_bytes(source->dtype);
+	return cad_dtype_quantised(dtype) ? (k + group_of(dtype) - 1) / group_of(dtype) * sizeof(float) : 0;
+}
+
+size_t kn_row_bytes(enum cad_dtype dtype, size_t k)
+{
+	switch (dtype) {
+	case CAD_DTYPE_Q8: return kn_row_scale_bytes(dtype, k) + k;
+	case CAD_DTYPE_Q4: return kn_row_scale_bytes(dtype, k) + (k + 1) / 2;
+	default: return k * cad_dtype_bytes(dtype);
+	}
+}
+
+size_t kn_source_bytes(const struct kn_source *source) { return source->n * kn_row_bytes(source->dtype, source->k); }
+
+enum cadre_image_kind kn_image_kind(enum cad_weights weights)
+{
+	return cad_weights_quantised(weights) ? CADRE_IMAGE_QUANTISED : CADRE_IMAGE_FLOAT;
+}
+
+static enum cad_dtype matrix_dtype(enum cad_dtype stored, enum cad_weights weights)
+{
+	switch (weights) {
+	case CAD_WEIGHTS_AS_IS: return stored;
+	case CAD_WEIGHTS_BF16: return CAD_DTYPE_BF16;
+	case CAD_WEIGHTS_INT8: return CAD_DTYPE_Q8;
+	case CAD_WEIGHTS_INT4: return CAD_DTYPE_Q4;
+	}
+	return stored;
 }
 
 struct kn_expert_source kn_image_of(const struct kn_expert_source *source, enum cad_weights weights)
 {
 	struct kn_expert_source image = *source;
 	for (unsigned i = 0; i < KN_EXPERT_TENSORS; i++) {
-		tensor_of(&image, i)->data = NULL;
-		if (i < MATRICES && weights == CAD_WEIGHTS_BF16)
-			tensor_of(&image, i)->dtype = CAD_DTYPE_BF16;
+		struct kn_source *tensor = tensor_of(&image, i);
+		tensor->data = NULL;
+		if (i < MATRICES)
+			tensor->dtype = matrix_dtype(tensor->dtype, weights);
 	}
 	return image;
 }
@@ -60,21 +94,6 @@ struct kn_expert_source kn_image_at(const struct kn_expert_source *image, const 
 
 /* ---- rounding ---- */
 
-static float f32_of_f16(uint16_t half)
-{
-	uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half >> 10 & 0x1f, mantissa = half & 0x3ff, bits;
-	if (exponent == 0) { /* zero, or mantissa * 2^-24, which is exact */
-		float small = (float)mantissa * 0x1p-24f;
-		memcpy(&bits, &small, sizeof bits);
-	} else {
-		bits = (exponent == 0x1f ? 0xffu : exponent + 112) << 23 | mantissa << 13;
-	}
-	bits |= sign;
-	float value;
-	memcpy(&value, &bits, sizeof value);
-	return value;
-}
-
 static void round_values(const uint8_t *data, enum cad_dtype dtype, size_t count, uint16_t *out)
 {
 	for (size_t i = 0; i < count; i++) {
@@ -82,7 +101,7 @@ static void round_values(const uint8_t *data, enum cad_dtype dtype, size_t count
 		float value;
 		if (dtype == CAD_DTYPE_F16) {
 			memcpy(&half, data + i * sizeof half, sizeof half);
-			value = f32_of_f16(half);
+			value = kn_f32_of_f16(half);
 		} else {
 			memcpy(&value, data + i * sizeof value, sizeof value);
 		}
@@ -118,13 +137,74 @@ static bool read_rounded(const struct kn_source *source, piece_fn *piece, void *
 	return true;
 }
 
+/* Collects what comes in small parts. */
+struct collected {
+	piece_fn *piece;
+	void *context;
+	size_t used;
+	uint8_t bytes[32 << 10];
+};
+
+static bool hand_out(struct collected *c)
+{
+	bool more = c->used == 0 || c->piece(c->context, c->bytes, c->used);
+	c->used = 0;
+	return more;
+}
+
+static bool collect(struct collected *c, const void *bytes, size_t count)
+{
+	if (count > sizeof c->bytes - c->used && !hand_out(c))
+		return false;
+	memcpy(c->bytes + c->used, bytes, count);
+	c->used += count;
+	return true;
+}
+
+/* One row: its scales, then its values, which are quantised again for that. */
+static bool read_quantised_row(
+	struct collected *c, const uint8_t *row, const struct kn_source *source, enum cad_dtype dtype)
+{
+	size_t group = group_of(dtype), element = cad_dtype_bytes(source->dtype);
+	for (size_t k = 0; k < source->k; k += group) {
+		size_t count = source->k - k < group ? source->k - k : group;
+		float scale = kn_quantise_scale(row + k * element, source->dtype, count, range_of(dtype));
+		if (!collect(c, &scale, sizeof scale))
+			return false;
+	}
+	for (size_t k = 0; k < source->k; k += group) {
+		int8_t q[KN_GROUP];
+		uint8_t pairs[KN_GROUP_INT4 / 2];
+		size_t count = source->k - k < group ? source->k - k : group;
+		kn_quantise_values(row + k * element, source->dtype, count, group, range_of(dtype), q);
+		for (size_t i = 0; i < count && dtype == CAD_DTYPE_Q4; i += 2)
+			pairs[i / 2] = (uint8_t)((q[i] + 8) | (i + 1 < count ? q[i + 1] + 8 : 0) << 4);
+		if (!(dtype == CAD_DTYPE_Q8 ? collect(c, q, count) : collect(c, pairs, (count + 1) / 2)))
+			return false;
+	}
+	return true;
+}
+
+static bool read_quantised(const struct kn_source *source, enum cad_dtype dtype, piece_fn *piece, void *context)
+{
+	struct collected c = { .piece = piece, .context = context };
+	size_t row_bytes = kn_row_bytes(source->dtype, source->k);
+	for (size_t r = 0; r < source->n; r++)
+		if (!read_quantised_row(&c, (const uint8_t *)source->data + r * row_bytes, source, dtype))
+			return false;
+	return hand_out(&c);
+}
+
 bool kn_image_read(const struct kn_expert_source *source, enum cad_weights weights, piece_fn *piece, void *context)
 {
 	struct kn_expert_source image = kn_image_of(source, weights);
 	for (unsigned i = 0; i < KN_EXPERT_TENSORS; i++) {
 		const struct kn_source *tensor = kn_expert_tensor(source, i);
-		bool stored = kn_expert_tensor(&image, i)->dtype == tensor->dtype;
-		if (!(stored ? read_stored : read_rounded)(tensor, piece, context))
+		enum cad_dtype dtype = kn_expert_tensor(&image, i)->dtype;
+		bool more = dtype == tensor->dtype   ? read_stored(tensor, piece, context)
+			: cad_dtype_quantised(dtype) ? read_quantised(tensor, dtype, piece, context)
+						     : read_rounded(tensor, piece, context);
+		if (!more)
 			return false;
 	}
 	return true;

@@ -9,6 +9,11 @@
  * matrices are bf16, rounded as packing rounds. So without rounding the image is the tensors as
  * stored.
  *
+ * Kind QUANTISED, of weights that are quantised (quantise.h): the rows of the three matrices are of
+ * type Q8 or Q4. Such a row is the scales of its groups, f32, then its k values: of Q8 s8; of Q4 q
+ * + 8 in half a byte each, the first in the low half, the last half 0 when k is odd. Packing from
+ * an image quantises nothing, and gives what packing from the tensors gives.
+ *
  * A struct kn_expert_source describes it: types and shapes, data NULL, or where the bytes are.
  * Pure functions; any thread.
  */
@@ -23,7 +28,11 @@ enum { KN_EXPERT_TENSORS = 6 };
 /* The i-th in the order above; n 0: the expert has none. */
 const struct kn_source *kn_expert_tensor(const struct kn_expert_source *expert, unsigned i);
 size_t kn_source_bytes(const struct kn_source *source);
+/* Of a row of k elements; of those, the bytes of its scales. */
+size_t kn_row_bytes(enum cad_dtype dtype, size_t k);
+size_t kn_row_scale_bytes(enum cad_dtype dtype, size_t k);
 
+enum cadre_image_kind kn_image_kind(enum cad_weights weights);
 /* The image of an expert that is packed from these tensors; data NULL. */
 struct kn_expert_source kn_image_of(const struct kn_expert_source *source, enum cad_weights weights);
 uint64_t kn_image_bytes(const struct kn_expert_source *image);
@@ -37,6 +46,21 @@ static inline uint16_t kn_bf16_of(float value)
 	memcpy(&bits, &value, sizeof bits);
 	bool nan = (bits & 0x7fffffff) > 0x7f800000;
 	return (uint16_t)(nan ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static inline float kn_f32_of_f16(uint16_t half)
+{
+	uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half >> 10 & 0x1f, mantissa = half & 0x3ff, bits;
+	if (exponent == 0) { /* zero, or mantissa * 2^-24, which is exact */
+		float small = (float)mantissa * 0x1p-24f;
+		memcpy(&bits, &small, sizeof bits);
+	} else {
+		bits = (exponent == 0x1f ? 0xffu : exponent + 112) << 23 | mantissa << 13;
+	}
+	bits |= sign;
+	float value;
+	memcpy(&value, &bits, sizeof value);
+	return value;
 }
 
 /* Makes the image of a checkpoint's tensors, and hands it out piece by piece, in order. The pieces

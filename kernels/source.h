@@ -21,8 +21,8 @@ void kn_expert_checksum(
 /* The ffn of a dense layer, or the shared expert of an MoE layer; gate.data NULL: it has none. */
 struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t layer);
 
-/* How the gate's matrix is kept: it is never quantised, so that quantised models route as well as the
- * checkpoint does. */
+/* How the gate's matrix is kept: it is never quantised, so that quantised models route as well as
+ * the checkpoint does. */
 static inline enum cad_weights kn_gate_weights(enum cad_weights weights)
 {
 	return cad_weights_quantised(weights) ? CAD_WEIGHTS_AS_IS : weights;

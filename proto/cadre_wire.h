@@ -34,7 +34,7 @@ enum {
 
 /* An expert's image (kernels/image.h): the version of its form, and what its bytes are. */
 enum { CADRE_IMAGE_VERSION = 1 };
-enum cadre_image_kind { CADRE_IMAGE_FLOAT = 1 };
+enum cadre_image_kind { CADRE_IMAGE_FLOAT = 1, CADRE_IMAGE_QUANTISED = 2 };
 
 /* A row whose largest element is more than this many times its rms goes as f32: 16-bit fixed point
  * would leave the rest too few bits. At 32 a typical element still has 10 bits and is rounded four

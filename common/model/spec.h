@@ -27,8 +27,8 @@ enum {
 };
 
 /* How weights are kept: as the checkpoint has them (bf16 stays bf16, f16 and f32 become f32: no
- * value changes), rounded to bf16, to nearest even, or quantised (kernels/quantise.h) to integers of
- * 8 or 4 bits with a scale per group: then products are made in integers. */
+ * value changes), rounded to bf16, to nearest even, or quantised (kernels/quantise.h) to integers
+ * of 8 or 4 bits with a scale per group: then products are made in integers. */
 enum cad_weights { CAD_WEIGHTS_AS_IS, CAD_WEIGHTS_BF16, CAD_WEIGHTS_INT8, CAD_WEIGHTS_INT4 };
 static inline bool cad_weights_quantised(enum cad_weights weights) { return weights >= CAD_WEIGHTS_INT8; }
 /* How the KV cache keeps keys and values: as they were computed, or rounded. */

@@ -14,11 +14,13 @@ static const struct {
 	[CAD_DTYPE_I64] = { "i64", 8 },
 	[CAD_DTYPE_I32] = { "i32", 4 },
 	[CAD_DTYPE_U8] = { "u8", 1 },
+	[CAD_DTYPE_Q8] = { "q8", 0 },
+	[CAD_DTYPE_Q4] = { "q4", 0 },
 };
 
 size_t cad_dtype_bytes(enum cad_dtype dtype)
 {
-	CAD_ASSERT(dtype < CAD_DTYPE_COUNT);
+	CAD_ASSERT(dtype < CAD_DTYPE_COUNT && dtypes[dtype].bytes > 0);
 	return dtypes[dtype].bytes;
 }
 

@@ -3,6 +3,7 @@
 #ifndef CADRE_COMMON_MODEL_TENSOR_H
 #define CADRE_COMMON_MODEL_TENSOR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,10 +15,14 @@ enum cad_dtype {
 	CAD_DTYPE_I64,
 	CAD_DTYPE_I32,
 	CAD_DTYPE_U8,
+	/* rows of a quantised matrix (kernels/image.h); elements have no size of their own */
+	CAD_DTYPE_Q8,
+	CAD_DTYPE_Q4,
 	CAD_DTYPE_COUNT
 };
+static inline bool cad_dtype_quantised(enum cad_dtype dtype) { return dtype == CAD_DTYPE_Q8 || dtype == CAD_DTYPE_Q4; }
 
-size_t cad_dtype_bytes(enum cad_dtype dtype);
+size_t cad_dtype_bytes(enum cad_dtype dtype);     /* of an element; not of a quantised type */
 const char *cad_dtype_name(enum cad_dtype dtype); /* "f32", ... */
 
 struct cad_tensor {

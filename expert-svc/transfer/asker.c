@@ -320,7 +320,7 @@ static void part_start(struct source *source, struct part *part, uint64_t now_ns
 			.layer = ask->layer,
 			.expert = ask->expert,
 			.version = CADRE_IMAGE_VERSION,
-			.kind = CADRE_IMAGE_FLOAT,
+			.kind = (uint8_t)ask->kind,
 		},
 		.buffer = &part->buffer,
 		.deadline_ns = now_ns + PART_S * CAD_NS_PER_S,

@@ -33,6 +33,7 @@ enum { EX_SOURCE_PATIENCE_S = 10 };
 struct ex_ask {
 	const char *node, *address; /* the source's id, for sentences; and its exchange address */
 	uint32_t layer, expert;
+	enum cadre_image_kind kind;
 	uint64_t image_bytes;
 	uint32_t part_bytes; /* 0: EX_PART_BYTES, which is also the most */
 	/* After each part, in order: this many bytes are in `image` now. It may block; false: give

@@ -46,7 +46,7 @@ static void unpack(struct ex_giver *giver, struct job *job)
 	struct ex_store *store = ex_engine_store(giver->options.engine);
 	enum cad_status status = CAD_ERR_RANGE;
 
-	if (fetch->version == CADRE_IMAGE_VERSION && fetch->kind == CADRE_IMAGE_FLOAT)
+	if (fetch->version == CADRE_IMAGE_VERSION && fetch->kind == kn_image_kind(ex_store_weights(store)))
 		status = ex_store_read(
 			store, fetch->layer, fetch->expert, fetch->offset, fetch->bytes, cad_part_bytes(job->part));
 	job->status = wire_status(status);

@@ -4,9 +4,9 @@
  * columns of one row one accumulator.
  *
  * VPMADDUBSW wants one side unsigned and saturates at 16 bits. s8: |w| times x with w's sign; both
- * are within 127, so a pair of products is at most 32258. u4: w + 8, at most 15, so that two pairs may
- * be added before they are widened; starting the dot at -8 times the sum of the row's q takes the 8
- * away again.
+ * are within 127, so a pair of products is at most 32258. u4: w + 8, at most 15, so that two pairs
+ * may be added before they are widened; starting the dot at -8 times the sum of the row's q takes
+ * the 8 away again.
  */
 #include "kernels/cpu/gemm_int_nest.h"
 
@@ -24,8 +24,8 @@ static inline __m256i dot_u4(__m256i dot, __m256i low, __m256i high, __m256i x0,
 	return _mm256_add_epi32(dot, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-/* y = (float)dot * (the row's scale * the columns') + y, where y counts as `kept` says: all bits, or
- * none. */
+/* y = (float)dot * (the row's scale * the columns') + y, where y counts as `kept` says: all bits,
+ * or none. */
 static inline void scale_add(__m256i dot, float x_scale, const float *scales, __m256 kept, float *y)
 {
 	__m256 scale = _mm256_mul_ps(_mm256_set1_ps(x_scale), _mm256_load_ps(scales));

@@ -26,7 +26,8 @@ struct kn_cpu_queue {
 	struct kn_queue base;
 	const struct kn_form *form;
 	struct kn_pool *pool;
-	/* [KN_ATTEND_PARTS_BYTES / 4]: attention's chunks before they are merged; linear's rows, quantised */
+	/* [KN_ATTEND_PARTS_BYTES / 4]: chunks of attention before they are merged; rows of
+	 * linear, quantised */
 	float *parts;
 };
 
@@ -110,8 +111,8 @@ void kn_cpu_embed(struct kn_queue *queue, const struct kn_embed *a);
 
 /* ---- rows_q.c ---- */
 
-/* Rows of n elements, padded as all activations are, as quantised rows (layout.h) for weights of this
- * storage, ldq bytes apart. */
+/* Rows of n elements, padded as all activations are, as quantised rows (layout.h) for weights of
+ * this storage, ldq bytes apart. */
 void kn_cpu_quantise(struct kn_cpu_queue *queue, const float *x, size_t ldx, size_t rows, size_t n,
 	enum kn_storage weights, uint8_t *q, size_t ldq);
 /* One group of a row: its elements 256 g .., of which n are not beyond the row. */

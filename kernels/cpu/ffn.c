@@ -53,7 +53,8 @@ static size_t lay_out(uint8_t *scratch, size_t pairs, size_t hidden, size_t ffn,
 	run->h = take(scratch, &used, pairs * run->ldh * sizeof *run->h);
 	run->done = take(scratch, &used, pairs * run->groups * sizeof *run->done);
 	run->hq = take(scratch, &used, pairs * run->ldhq);
-	run->xq = take(scratch, &used, pairs * run->ldxq); /* last: there may be more rows than pairs */
+	/* last: there may be more rows than pairs */
+	run->xq = take(scratch, &used, pairs * run->ldxq);
 	return used;
 }
 

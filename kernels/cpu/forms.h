@@ -28,7 +28,7 @@
 struct kn_gemm {
 	const float *x;
 	size_t ldx;
-	const uint8_t *q; /* gemm_s8 and gemm_u4 read quantised rows (layout.h) instead, ldq bytes apart */
+	const uint8_t *q; /* instead of x, for gemm_s8 and gemm_u4: quantised rows (layout.h) */
 	size_t ldq;
 	const uint32_t *index;
 	size_t rows, k;
@@ -103,8 +103,8 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	/* fma((float)dot, x's scale * the column's, acc), acc = +0 at first, dot exact */ \
 	X(void, gemm_s8, (const struct kn_gemm *g)) \
 	X(void, gemm_u4, (const struct kn_gemm *g)) \
-	/* KN_GROUP values of a row (quantise.h), all past the first n zero; n is a multiple of 16. */ \
-	/* sums: of the q of each `group` values */ \
+	/* KN_GROUP values of a row (quantise.h), all past the first n zero; n is a multiple of */ \
+	/* 16. sums: of the q of each `group` values */ \
 	X(void, quantise, (const float *x, size_t n, size_t group, int8_t *q, float *scale, int32_t *sums)) \
 	/* SILU: g / (1 + exp(-g)) * u */ \
 	X(void, silu, (const struct kn_act *a)) \

@@ -19,8 +19,8 @@
 
 enum { KN_GROUP_WORDS = KN_GROUP / 4, KN_GROUP_SUMS_MAX = KN_GROUP / KN_GROUP_INT4 };
 
-/* One KN_GROUP of k of a panel and some rows. Rows are `stride` apart: q [64][stride], 4 values of k
- * each; scales [stride]; sums [groups of the weights][stride]. */
+/* One KN_GROUP of k of a panel and some rows. Rows are `stride` apart: q [64][stride], 4 values of
+ * k each; scales [stride]; sums [groups of the weights][stride]. */
 struct kn_int_tile {
 	const int32_t *q, *sums;
 	const float *scales;

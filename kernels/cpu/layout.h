@@ -31,7 +31,7 @@ enum {
 enum kn_storage { KN_STORAGE_BF16, KN_STORAGE_F32, KN_STORAGE_S8, KN_STORAGE_U4, KN_STORAGE_COUNT };
 struct kn_panels {
 	enum kn_storage storage;
-	size_t n, k, k_pad; /* k_pad: k rounded up to KN_K_UNIT, or to KN_GROUP when there are scales */
+	size_t n, k, k_pad; /* k_pad: k rounded up to KN_K_UNIT, with scales to KN_GROUP */
 	size_t panels, panel_bytes;
 	uint8_t *data; /* 64-byte aligned, huge pages when large */
 };
@@ -54,8 +54,8 @@ static inline size_t kn_group_bytes(enum kn_storage storage)
 
 /*
  * A quantised row of activations, as the integer GEMMs read it: q s8 [k_pad], then a scale f32 for
- * each KN_GROUP values, then, for each group of the weights that it meets, the sum of its q (int32).
- * Rows are 64-byte aligned, at a stride of kn_row_q_bytes.
+ * each KN_GROUP values, then, for each group of the weights that it meets, the sum of its q
+ * (int32). Rows are 64-byte aligned, at a stride of kn_row_q_bytes.
  */
 static inline size_t kn_row_q_bytes(size_t k_pad, enum kn_storage weights)
 {

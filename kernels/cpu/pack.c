@@ -69,8 +69,8 @@ static void fetch(const uint8_t *const rows[KN_PANEL_COLS], size_t element, size
 			(void)*(const volatile uint8_t *)(rows[c] + k * element + at);
 }
 
-/* The columns that are staged, turned around, past the caches: nobody reads them soon. `words` steps
- * (a multiple of 8) of a panel. */
+/* The columns that are staged, turned around, past the caches: nobody reads them soon. `words`
+ * steps (a multiple of 8) of a panel. */
 static void store_steps(uint32_t stage[KN_PANEL_COLS][STAGE_LD], size_t words, uint32_t *out)
 {
 	for (size_t w = 0; w < words; w += 8)
@@ -119,20 +119,36 @@ static void pair_nibbles(const int8_t *q, size_t count, uint8_t *out)
 			out[i / 2 + j] = (uint8_t)((q[i + j] + 8) | (q[i + 4 + j] + 8) << 4);
 }
 
-/* Values k .. of a row, one group of the weights, of which `count` are not beyond the row: its lanes,
- * and its scale. */
+/* As many halves of bytes, from rows of type Q4. */
+static void part_nibbles(const uint8_t *in, size_t count, int8_t *q)
+{
+	for (size_t i = 0; i < count; i++)
+		q[i] = (int8_t)((in[i / 2] >> (i % 2 * 4) & 15) - 8);
+}
+
+/* Values k .. of a row, one group of the weights, of which `count` are not beyond the row: its
+ * lanes, and its scale. A row that is quantised already is taken as it is. */
 static float quantise_lanes(
 	const struct kn_panels *m, const uint8_t *row, enum cad_dtype dtype, size_t k, size_t count, uint8_t *lanes)
 {
-	float wide[KN_GROUP];
 	int8_t q[KN_GROUP];
 	size_t group = kn_storage_group(m->storage);
 	bool s8 = m->storage == KN_STORAGE_S8;
+	int8_t *to = s8 ? (int8_t *)lanes : q;
+	float scale = 0.0f;
 
-	if (count > 0)
-		kn_widen(row + k * cad_dtype_bytes(dtype), dtype, count, wide);
-	float scale =
-		kn_quantise_group(wide, count, group, s8 ? KN_RANGE_INT8 : KN_RANGE_INT4, s8 ? (int8_t *)lanes : q);
+	memset(to, 0, group);
+	if (count > 0 && cad_dtype_quantised(dtype)) {
+		const uint8_t *values = row + kn_row_scale_bytes(dtype, m->k);
+		memcpy(&scale, row + k / group * sizeof scale, sizeof scale);
+		if (s8)
+			memcpy(to, values + k, count);
+		else
+			part_nibbles(values + k / 2, count, to);
+	} else if (count > 0) {
+		scale = kn_quantise_values(
+			row + k * cad_dtype_bytes(dtype), dtype, count, group, s8 ? KN_RANGE_INT8 : KN_RANGE_INT4, to);
+	}
 	if (!s8)
 		pair_nibbles(q, group, lanes);
 	return scale;
@@ -143,12 +159,13 @@ static void quantise_panel(
 	const struct kn_panels *m, const uint8_t *const rows[KN_PANEL_COLS], enum cad_dtype dtype, uint8_t *panel)
 {
 	size_t group = kn_storage_group(m->storage), words = group / kn_step_values(m->storage);
+	bool plain = !cad_dtype_quantised(dtype);
 
 	_Alignas(64) uint32_t stage[KN_PANEL_COLS][STAGE_LD];
 
 	for (size_t k = 0; k < m->k_pad; k += group, panel += kn_group_bytes(m->storage)) {
 		size_t count = m->k <= k ? 0 : m->k - k < group ? m->k - k : group;
-		if (k % KN_PACK_FETCH_VALUES == 0 && count > 0)
+		if (plain && k % KN_PACK_FETCH_VALUES == 0 && count > 0)
 			fetch(rows, cad_dtype_bytes(dtype), k,
 				m->k - k < KN_PACK_FETCH_VALUES ? m->k - k : KN_PACK_FETCH_VALUES);
 		for (size_t c = 0; c < KN_PANEL_COLS; c++) {
@@ -199,8 +216,7 @@ static void panels_release(struct kn_device *device, struct kn_panels *p)
 
 static const uint8_t *source_row(const struct kn_source *source, size_t row)
 {
-	return row < source->n ? (const uint8_t *)source->data + row * source->k * cad_dtype_bytes(source->dtype)
-			       : NULL;
+	return row < source->n ? (const uint8_t *)source->data + row * kn_row_bytes(source->dtype, source->k) : NULL;
 }
 
 /* A matrix to pack: column c of panel p is what row_of says. */

@@ -9,7 +9,7 @@
 
 #include <immintrin.h>
 
-enum { LANES = 16, BLOCK_WORDS = 64, STEP_BYTES = KN_PANEL_COLS * sizeof(uint32_t) };
+enum { LANES = 16, BLOCK_WORDS = 64 };
 
 /* Bytes begin .. end - 1 of one tensor of the image, to `out`. */
 struct span {
@@ -61,7 +61,7 @@ static void unpack_rows(const struct kn_form *form, const struct kn_panels *pane
 		       to = ((first + rows - 1) * tensor->k + k + count) * element;
 		if (from >= span->end || to <= span->begin)
 			continue;
-		form->lanes_store(line + k / values * STEP_BYTES, kn_round_up((count + values - 1) / values, 8),
+		form->lanes_store(line + k / values * KN_STEP_BYTES, kn_round_up((count + values - 1) / values, 8),
 			stage[0], BLOCK_WORDS);
 		for (size_t r = 0; r < rows; r++) {
 			const void *row = stage[r];
@@ -74,12 +74,52 @@ static void unpack_rows(const struct kn_form *form, const struct kn_panels *pane
 	}
 }
 
+/* Lanes of u4 as values lie in a row of type Q4; of an odd number the last half is 0. */
+static void pair_in_order(const uint8_t *lanes, size_t count, uint8_t *out)
+{
+	for (size_t i = 0; i < count; i += 2) {
+		const uint8_t *at = lanes + i / 8 * 4 + i % 4;
+		unsigned shift = i % 8 / 4 * 4, first = at[0] >> shift & 15, second = at[1] >> shift & 15;
+		out[i / 2] = (uint8_t)(first | (i + 1 < count ? second << 4 : 0));
+	}
+}
+
+/* The same of quantised panels, group by group. */
+static void unpack_quantised(const struct kn_form *form, const struct kn_panels *panels, const struct kn_source *tensor,
+	size_t first, size_t column, const struct span *span)
+{
+	_Alignas(64) uint32_t stage[LANES][BLOCK_WORDS];
+	uint8_t pairs[KN_GROUP / 2];
+	size_t group = kn_storage_group(panels->storage), row_bytes = kn_row_bytes(tensor->dtype, tensor->k),
+	       scale_bytes = kn_row_scale_bytes(tensor->dtype, tensor->k),
+	       rows = tensor->n - first < LANES ? tensor->n - first : LANES;
+	const uint8_t *head =
+		panels->data + column / KN_PANEL_COLS * panels->panel_bytes + column % KN_PANEL_COLS * sizeof(uint32_t);
+	bool s8 = panels->storage == KN_STORAGE_S8;
+
+	for (size_t k = 0; k < tensor->k; k += group, head += kn_group_bytes(panels->storage)) {
+		size_t count = tensor->k - k < group ? tensor->k - k : group;
+		form->lanes_store(head + KN_STEP_BYTES, group / kn_step_values(panels->storage), stage[0], BLOCK_WORDS);
+		for (size_t r = 0; r < rows; r++) {
+			size_t at = (first + r) * row_bytes;
+			const void *values = stage[r];
+			if (!s8) {
+				pair_in_order((const uint8_t *)stage[r], count, pairs);
+				values = pairs;
+			}
+			span_put(span, at + k / group * sizeof(float), head + r * sizeof(float), sizeof(float));
+			span_put(span, at + scale_bytes + (s8 ? k : k / 2), values, s8 ? count : (count + 1) / 2);
+		}
+	}
+}
+
 static void unpack_matrix(const struct kn_form *form, const struct kn_panels *panels, const struct kn_source *tensor,
 	column_fn *column, const struct span *span)
 {
-	size_t row_bytes = tensor->k * cad_dtype_bytes(tensor->dtype);
+	size_t row_bytes = kn_row_bytes(tensor->dtype, tensor->k);
 	for (size_t row = span->begin / row_bytes / LANES * LANES; row * row_bytes < span->end; row += LANES)
-		unpack_rows(form, panels, tensor, row, column(row), span);
+		(cad_dtype_quantised(tensor->dtype) ? unpack_quantised : unpack_rows)(
+			form, panels, tensor, row, column(row), span);
 }
 
 /* A bias, f32 at column(i). */

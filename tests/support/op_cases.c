@@ -81,6 +81,12 @@ const struct op_case op_cases[] = {
 	{ &op_unpack, TEST, .n = 33, .k = 127, .weights = CAD_WEIGHTS_BF16, .bias = true, .data = OP_DATA_WIDE },
 	{ &op_unpack, TEST, .n = 65, .k = 129, F16, .weights = CAD_WEIGHTS_BF16, .data = OP_DATA_TINY },
 	{ &op_unpack, TEST, .n = 48, .k = 257, BF16, .weights = CAD_WEIGHTS_BF16, .bias = true },
+	{ &op_unpack, TEST, .n = 1, .k = 1, BF16, INT8 },
+	{ &op_unpack, TEST, .n = 1, .k = 1, BF16, INT4, .bias = true },
+	{ &op_unpack, TEST, .n = 33, .k = 65, INT8, .bias = true, .data = OP_DATA_WIDE },
+	{ &op_unpack, TEST, .n = 31, .k = 65, F16, INT4, .data = OP_DATA_TINY },
+	{ &op_unpack, TEST, .n = 48, .k = 257, BF16, INT8 },
+	{ &op_unpack, TEST, .n = 65, .k = 513, BF16, INT4, .bias = true },
 
 	{ &op_rmsnorm, TEST, .rows = 0, .n = 16 },
 	{ &op_rmsnorm, TEST, .rows = 3, .n = 1 },

@@ -149,8 +149,8 @@ static struct bounded activate(const struct op_case *c, struct bounded g, struct
 	return (struct bounded){ silu * u.value, 1.1 * g.error * fabs(u.value) + fabs(silu) * u.error + ulps };
 }
 
-/* h as it goes on: quantised values are off by half a scale more, and by a whole one where the error
- * of f32 moves one over the middle. */
+/* h as it goes on: quantised values are off by half a scale more, and by a whole one where the
+ * error of f32 moves one over the middle. */
 static void quantise_bounds(struct bounded *h, size_t n)
 {
 	for (size_t begin = 0; begin < n; begin += KN_GROUP) {

@@ -23,7 +23,7 @@ static struct op_state *linear_setup(struct kn_queue *queue, const struct op_cas
 	s->source = op_source(c->n, c->k, c->dtype, &seed, c->data, 1.0f);
 	CAD_ASSERT(queue->ops->matrix_create(queue->device, &s->source, c->weights, &s->w) == CAD_OK);
 	s->x = op_rows(queue, c->rows, c->k, &seed, c->data, 1.0f, &s->x_host);
-	for (size_t r = 1; r < c->rows && c->flag; r += 3) /* such a row is all NaN, and no other is */
+	for (size_t r = 1; r < c->rows && c->flag; r += 3) /* such rows are all NaN, and no others */
 		s->x_host[r * s->ldx + r * 7 % c->k] = r % 2 ? NAN : -INFINITY;
 	if (c->flag)
 		queue->ops->copy_in(queue, s->x, s->x_host, c->rows * s->ldx * 4);
@@ -87,8 +87,8 @@ static double row_error(
 
 /* Each of the k steps of the chain rounds a sum that is at most the sum of magnitudes, by half an
  * ulp (2^-24) or half the smallest number; the bias is one more step; a factor 2 for good measure.
- * Weights that were rounded to bf16 are off by 2^-9 each; quantised weights and rows are compared as
- * they were quantised, and have fewer steps. The pad of a row must be zero. */
+ * Weights that were rounded to bf16 are off by 2^-9 each; quantised weights and rows are compared
+ * as they were quantised, and have fewer steps. The pad of a row must be zero. */
 static double linear_error(const struct op_state *state, const void *output)
 {
 	const struct linear *s = (const struct linear *)state;

@@ -89,11 +89,7 @@ static void unpack_teardown(struct op_state *state)
 }
 
 static double no_flops(const struct op_case *c) { return (void)c, 0; }
-static double unpack_bytes(const struct op_case *c)
-{
-	bool bf16 = c->dtype == CAD_DTYPE_BF16 || c->weights == CAD_WEIGHTS_BF16;
-	return (bf16 ? 2.0 : 4.0) * 3 * (double)c->n * (double)c->k;
-}
+static double unpack_bytes(const struct op_case *c) { return op_weight_bytes(c) * 3 * (double)c->n * (double)c->k; }
 
 const struct op_kind op_unpack = { "expert_unpack", unpack_setup, unpack_run, unpack_error, unpack_teardown, no_flops,
 	unpack_bytes };

@@ -88,8 +88,8 @@ static void every_type(void **state)
 {
 	(void)state;
 	for (enum cad_dtype dtype = CAD_DTYPE_F32; dtype <= CAD_DTYPE_BF16; dtype++) {
-		every_value(dtype, CAD_WEIGHTS_AS_IS);
-		every_value(dtype, CAD_WEIGHTS_BF16);
+		for (enum cad_weights weights = CAD_WEIGHTS_AS_IS; weights <= CAD_WEIGHTS_INT4; weights++)
+			every_value(dtype, weights);
 	}
 }
 
@@ -144,11 +144,56 @@ static void stored_tensors(void **state)
 		kn_image_bytes_checksum(bytes, (size_t)(next - bytes), hex);
 		kn_expert_checksum(model, layer, expert, CAD_WEIGHTS_AS_IS, checksum);
 		assert_string_equal(hex, checksum);
-		all_ways_agree(&source, CAD_WEIGHTS_AS_IS);
-		all_ways_agree(&source, CAD_WEIGHTS_BF16);
+		for (enum cad_weights weights = CAD_WEIGHTS_AS_IS; weights <= CAD_WEIGHTS_INT4; weights++)
+			all_ways_agree(&source, weights);
 		free(bytes);
 		cad_model_close(model);
 	}
+}
+
+/* A row by hand: 257 values in two groups of Q8, of 128, 128 and 1 in Q4. */
+static void quantised_rows_by_hand(void **state)
+{
+	(void)state;
+	enum { K = 257 };
+	static const struct cad_ffn_spec spec = { .size = 1 };
+	float row[K];
+	for (size_t i = 0; i < K; i++)
+		row[i] = i == 256 ? 0.5f : (float)((int)(i % 255) - 127) * 0.25f;
+	const struct kn_expert_source source = {
+		.gate = { row, CAD_DTYPE_F32, 1, K },
+		.up = { row, CAD_DTYPE_F32, 1, K },
+		.down = { row, CAD_DTYPE_F32, K, 1 },
+		.spec = &spec,
+	};
+
+	struct kn_expert_source image = kn_image_of(&source, CAD_WEIGHTS_INT8);
+	assert_int_equal(kn_row_bytes(CAD_DTYPE_Q8, K), 2 * 4 + K);
+	assert_int_equal(kn_image_bytes(&image), 2 * (2 * 4 + K) + K * 5);
+	struct kn_expert packed;
+	assert_int_equal(device->ops->expert_create(device, &source, CAD_WEIGHTS_INT8, &packed), CAD_OK);
+	uint8_t *bytes = image_of_packed(&packed, &image);
+	float scales[3];
+	memcpy(scales, bytes, sizeof scales);
+	assert_true(scales[0] == 0.25f);
+	assert_true(scales[1] >= 0.5f / 127 && scales[1] <= 0.5f / 127 * (1 + 0x1p-11f));
+	for (size_t i = 0; i < 256; i++)
+		assert_int_equal((int8_t)bytes[8 + i], (int)(i % 255) - 127);
+	assert_int_equal((int8_t)bytes[8 + 256], 127);
+	free(bytes);
+	device->ops->expert_destroy(device, &packed);
+
+	image = kn_image_of(&source, CAD_WEIGHTS_INT4);
+	assert_int_equal(kn_row_bytes(CAD_DTYPE_Q4, K), 3 * 4 + 129);
+	assert_int_equal(device->ops->expert_create(device, &source, CAD_WEIGHTS_INT4, &packed), CAD_OK);
+	bytes = image_of_packed(&packed, &image);
+	memcpy(scales, bytes, sizeof scales);
+	assert_true(scales[0] >= 127 * 0.25f / 7 && scales[0] <= 127 * 0.25f / 7 * (1 + 0x1p-11f));
+	assert_int_equal(bytes[12], 1 | 1 << 4);       /* -7 and -7 */
+	assert_int_equal(bytes[12 + 127 / 2] >> 4, 8); /* the zero in the middle */
+	assert_int_equal(bytes[12 + 128], 15);         /* 7, and nothing beside it */
+	free(bytes);
+	device->ops->expert_destroy(device, &packed);
 }
 
 /* Who reads can stop. */
@@ -169,7 +214,8 @@ static void reading_ends_when_told(void **state)
 	int pieces = 0;
 	assert_false(kn_image_read(&source, CAD_WEIGHTS_AS_IS, stop_at_once, &pieces));
 	assert_false(kn_image_read(&source, CAD_WEIGHTS_BF16, stop_at_once, &pieces));
-	assert_int_equal(pieces, 2);
+	assert_false(kn_image_read(&source, CAD_WEIGHTS_INT8, stop_at_once, &pieces));
+	assert_int_equal(pieces, 3);
 }
 
 static int create(void **state)
@@ -191,6 +237,7 @@ int main(void)
 		cmocka_unit_test(every_type),
 		cmocka_unit_test(packed_by_several_threads),
 		cmocka_unit_test(stored_tensors),
+		cmocka_unit_test(quantised_rows_by_hand),
 		cmocka_unit_test(reading_ends_when_told),
 	};
 	return cmocka_run_group_tests_name("image", tests, create, destroy);

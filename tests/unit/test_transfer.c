@@ -178,6 +178,7 @@ static enum cad_status get(struct pair *p, const char *address, uint32_t expert,
 	uint8_t *image, enum ex_source_failure *failure, struct cad_error *error)
 {
 	const struct ex_ask ask = {
+		.kind = CADRE_IMAGE_FLOAT,
 		.node = "giver",
 		.address = address,
 		.layer = LAYER,
