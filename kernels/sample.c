@@ -161,13 +161,49 @@ static int32_t draw(const float *weights, size_t vocab, double target)
 	return (int32_t)last; /* the sums of a block and of its elements may differ in the last bit */
 }
 
+typedef float most_floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t most_bits __attribute__((vector_size(4 * LANES)));
+
+/* Of n logits, those that are numbers; -infinity: there is none above. Written in vectors, because
+ * compilers do not put a choice side by side. */
+static float block_most(const float *logits, size_t n)
+{
+	float most = -INFINITY;
+	most_floats lanes = most - (most_floats){ 0 };
+	size_t i = 0;
+
+	for (; i + LANES <= n; i += LANES) {
+		most_floats next;
+		memcpy(&next, logits + i, sizeof next);
+		most_bits above = next > lanes;
+		lanes = (most_floats)((above & (most_bits)next) | (~above & (most_bits)lanes));
+	}
+	for (; i < n; i++)
+		most = logits[i] > most ? logits[i] : most;
+	for (size_t lane = 0; lane < LANES; lane++)
+		most = lanes[lane] > most ? lanes[lane] : most;
+
+	return most;
+}
+
+/* The first of the largest logits; NaN is below all, and 0 when there is nothing else. */
 static size_t best_id(const float *logits, size_t vocab)
 {
-	size_t best = 0;
-	for (size_t id = 1; id < vocab; id++)
-		if (logits[id] > logits[best] || (logits[best] != logits[best] && logits[id] == logits[id]))
-			best = id;
-	return best;
+	float most = -INFINITY;
+	size_t at = 0;
+
+	for (size_t block = 0; block < vocab; block += BLOCK) {
+		float here = block_most(logits + block, vocab - block < BLOCK ? vocab - block : BLOCK);
+		if (here > most) {
+			most = here;
+			at = block;
+		}
+	}
+	for (size_t id = at; id < vocab; id++)
+		if (logits[id] == most)
+			return id;
+
+	return 0;
 }
 
 /* In blocks of as many as the compiler puts side by side: a loop over all of them it would not. */

@@ -222,6 +222,26 @@ static void greedy_takes_the_lowest_of_the_largest(void **state)
 		assert_int_equal(sample(s, one, 3, position), 1);
 }
 
+/* Few values, so that many tie, in vocabularies that end anywhere in a vector or block. */
+static void greedy_looks_at_every_logit(void **state)
+{
+	(void)state;
+	static const float values[] = { NAN, -INFINITY, -1, 0, -0.0f, 2, 3, INFINITY };
+	static float logits[VOCAB_MAX];
+	struct cad_random random = { 5 };
+
+	for (size_t trial = 0; trial < 3000; trial++) {
+		size_t vocab = 1 + cad_random_below(&random, trial % 2 ? 40 : VOCAB_MAX), best = 0;
+		uint64_t kinds = 1 + cad_random_below(&random, 8);
+		for (size_t id = 0; id < vocab; id++)
+			logits[id] = values[cad_random_below(&random, 50) ? 0 : cad_random_below(&random, kinds)];
+		for (size_t id = 1; id < vocab; id++)
+			if (logits[id] > logits[best] || (isnan(logits[best]) && !isnan(logits[id])))
+				best = id;
+		assert_int_equal(sample((struct kn_sampling){ 0 }, logits, vocab, 0), best);
+	}
+}
+
 static void ties_go_to_the_lower_ids(void **state)
 {
 	(void)state;
@@ -275,6 +295,7 @@ int main(void)
 		cmocka_unit_test(only_kept_tokens_come_out),
 		cmocka_unit_test(nothing_but_the_arguments_decides),
 		cmocka_unit_test(greedy_takes_the_lowest_of_the_largest),
+		cmocka_unit_test(greedy_looks_at_every_logit),
 		cmocka_unit_test(ties_go_to_the_lower_ids),
 		cmocka_unit_test(philox_known_answers),
 		cmocka_unit_test(digest_depends_on_everything),
