@@ -25,7 +25,7 @@
 enum { BUFFER_BYTES = 256 << 20, REPEATS_MAX = 21, SEQUENCES_MAX = 64, DECODE_TOKENS = 24, PROMPT_SHORT = 16 };
 
 struct options {
-	const char *model, *csv;
+	const char *model, *mode, *csv;
 	unsigned threads, repeats, prompt;
 	enum kn_isa isa;
 };
@@ -33,6 +33,7 @@ static const struct argp_option option_table[] = {
 	{ "model", 'm', "DIR", 0, "checkpoint (tests/tools/make_checkpoint.py writes random ones)", 0 },
 	{ "threads", 't', "N", 0, "compute threads (default: all cores)", 0 },
 	{ "repeats", 'r', "N", 0, "repeats of each mode (default 5)", 0 },
+	{ "mode", 'o', "TEXT", 0, "only modes whose names contain TEXT", 0 },
 	{ "prompt", 'p', "N", 0, "tokens of the prefill (default 512)", 0 },
 	{ "isa", 'i', "NAME", 0, "ref, avx2 or avx512 (default: the best)", 0 },
 	{ "csv", 'c', "DIR", 0, "also write DIR/engine-MACHINE.csv", 0 },
@@ -44,6 +45,7 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
 	struct options *o = state->input;
 	switch (key) {
 	case 'm': o->model = value; return 0;
+	case 'o': o->mode = value; return 0;
 	case 'c': o->csv = value; return 0;
 	case 't': o->threads = (unsigned)atoi(value); return 0;
 	case 'r': o->repeats = (unsigned)atoi(value); return 0;
@@ -255,6 +257,8 @@ int main(int argc, char **argv)
 
 	for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
 		struct sample samples[REPEATS_MAX];
+		if (o.mode && !strstr(modes[m].name, o.mode))
+			continue;
 		run_mode(em, &modes[m], &random); /* warms up */
 		for (unsigned r = 0; r < o.repeats; r++) {
 			double read = limit_probe(pool, LIMIT_READ, buffer, BUFFER_BYTES),

@@ -6,6 +6,8 @@
  * sleep on that word.
  */
 #include "kernels/cpu/pool.h"
+
+#include "common/base/clock.h"
 #include "kernels/cpu/tune.h"
 #include "kernels/kernels.h"
 
@@ -26,7 +28,8 @@ enum {
 	MXCSR_DEFAULT = 0x1f80,
 	MXCSR_FLAGS = 0x3f, /* sticky exception flags: no matter */
 	WORKERS = 1,
-	CALLER = 2, /* futex bit sets */
+	CALLER = 2,          /* futex bit sets */
+	PAUSES_PER_LOOK = 4, /* at the clock */
 };
 
 struct worker {
@@ -42,7 +45,8 @@ struct kn_pool {
 	kn_job_fn *fn; /* NULL: the workers end */
 	void *context;
 	size_t jobs;
-	unsigned threads, spins_max;
+	unsigned threads;
+	uint64_t spin_ns; /* how long a thread looks for what is to come before it sleeps */
 	_Alignas(64) _Atomic size_t next;
 	struct worker workers[KN_THREADS_MAX];
 };
@@ -54,6 +58,28 @@ static void futex_wait(_Atomic uint32_t *word, uint32_t seen, uint32_t who)
 static void futex_wake(_Atomic uint32_t *word, uint32_t who)
 {
 	syscall(SYS_futex, word, FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, NULL, NULL, who);
+}
+
+struct spin {
+	unsigned pauses;
+	uint64_t until_ns;
+};
+
+/* A pause, unless it is time to sleep. What a pause takes differs by ten times among processors, so
+ * time is what counts. */
+static bool spin_on(const struct kn_pool *p, struct spin *spin)
+{
+	if (spin->pauses % PAUSES_PER_LOOK == 0) {
+		uint64_t now_ns = cad_clock_now_ns(&cad_clock_system);
+		if (spin->pauses == 0)
+			spin->until_ns = now_ns + p->spin_ns;
+		if (now_ns >= spin->until_ns)
+			return false;
+	}
+	spin->pauses++;
+	_mm_pause();
+
+	return true;
 }
 
 static void work(struct kn_pool *p, unsigned thread)
@@ -76,7 +102,7 @@ static void *worker_main(void *argument)
 	struct kn_pool *p = w->pool;
 
 	_mm_setcsr(MXCSR_DEFAULT);
-	unsigned spins = 0;
+	struct spin spin = { 0 };
 	for (uint32_t seen = 0;;) {
 		uint32_t state = atomic_load(&p->state);
 		if (!(state & CLOSED) && state >> GENERATION_SHIFT != seen) {
@@ -88,12 +114,9 @@ static void *worker_main(void *argument)
 			}
 			work(p, w->index);
 			seen = state >> GENERATION_SHIFT;
-			spins = 0;
+			spin.pauses = 0;
 			leave(p);
-		} else if (spins < p->spins_max) {
-			spins++;
-			_mm_pause();
-		} else {
+		} else if (!spin_on(p, &spin)) {
 			/* Either the caller sees this sleeper after it opened a run, or futex_wait
 			 * sees that the word has changed. */
 			atomic_fetch_add(&p->sleepers, 1);
@@ -114,12 +137,9 @@ static void open_run(struct kn_pool *p)
 static void close_run(struct kn_pool *p)
 {
 	uint32_t state = atomic_fetch_or(&p->state, CLOSED) | CLOSED;
-	for (unsigned spins = 0; state & INSIDE_MASK; state = atomic_load(&p->state)) {
-		if (spins < p->spins_max) {
-			spins++;
-			_mm_pause();
+	for (struct spin spin = { 0 }; state & INSIDE_MASK; state = atomic_load(&p->state)) {
+		if (spin_on(p, &spin))
 			continue;
-		}
 		atomic_store(&p->caller_sleeps, 1);
 		state = atomic_load(&p->state);
 		if (state & INSIDE_MASK)
@@ -137,7 +157,7 @@ enum cad_status kn_pool_create(unsigned threads, struct kn_pool **pool)
 	*p = (struct kn_pool){
 		.state = CLOSED,
 		.threads = 1,
-		.spins_max = threads <= kn_threads_default() ? KN_POOL_SPINS_MAX : 0,
+		.spin_ns = threads <= kn_threads_default() ? KN_POOL_SPIN_NS : 0,
 	};
 	sigset_t all, before; /* signals are for the program's own threads */
 	sigfillset(&all);

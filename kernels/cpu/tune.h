@@ -47,8 +47,9 @@ enum {
 	KN_PACK_RANGE_BYTES = 1 << 20,
 	KN_PACK_FETCH_VALUES = 2048,
 
-	/* The pool: pauses of some 50 ns before a thread sleeps. */
-	KN_POOL_SPINS_MAX = 200,
+	/* The pool: how long a thread looks for work before it sleeps. To wake up takes some 50 us;
+	 * between two operators of a short step are some 10. */
+	KN_POOL_SPIN_NS = 20000,
 };
 
 #endif
