@@ -12,6 +12,7 @@
 #define CADRE_KERNELS_CPU_CPU_H
 
 #include "kernels/cpu/forms.h"
+#include "kernels/cpu/memory.h"
 #include "kernels/cpu/pool.h"
 #include "kernels/kernels.h"
 
@@ -20,6 +21,7 @@
 struct kn_cpu_device {
 	struct kn_device base;
 	const struct kn_form *form;
+	struct kn_memory memory;
 };
 
 struct kn_cpu_queue {
@@ -74,7 +76,7 @@ static inline void kn_cpu_clamp(float *y, size_t n, float bound)
 
 /* The CPU with this form. */
 enum cad_status kn_cpu_open(enum kn_isa isa, struct kn_device **device, struct cad_error *error);
-/* 64-byte aligned and zeroed; huge pages from 2 MiB on. */
+/* 64-byte aligned and zeroed, in huge pages (memory.h). */
 void *kn_cpu_alloc(struct kn_device *device, size_t bytes);
 void kn_cpu_release(struct kn_device *device, void *memory, size_t bytes);
 

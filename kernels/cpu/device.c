@@ -5,48 +5,15 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-
-enum { ALIGNMENT = 64 };
-
-/* From a huge page on straight from the kernel: zero already, and in huge pages, because a weight
- * stream is TLB-bound without (a fifth of the bandwidth). */
-static void *map_huge(size_t bytes)
-{
-	size_t length = kn_round_up(bytes, KN_HUGE_PAGE_BYTES);
-	uint8_t *p =
-		mmap(NULL, length + KN_HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (p == MAP_FAILED)
-		return NULL;
-
-	uint8_t *aligned = (uint8_t *)kn_round_up((size_t)p, KN_HUGE_PAGE_BYTES);
-	size_t before = (size_t)(aligned - p);
-	if (before > 0)
-		munmap(p, before);
-	munmap(aligned + length, KN_HUGE_PAGE_BYTES - before);
-	madvise(aligned, length, MADV_HUGEPAGE); /* a wish: without huge pages it is slower, not wrong */
-
-	return aligned;
-}
 
 void *kn_cpu_alloc(struct kn_device *device, size_t bytes)
 {
-	(void)device;
-	if (bytes >= KN_HUGE_PAGE_BYTES)
-		return map_huge(bytes);
-	size_t length = kn_round_up(bytes > 0 ? bytes : 1, ALIGNMENT);
-	void *p = aligned_alloc(ALIGNMENT, length);
-	return p ? memset(p, 0, length) : NULL;
+	return kn_memory_alloc(&((struct kn_cpu_device *)device)->memory, bytes);
 }
 
 void kn_cpu_release(struct kn_device *device, void *memory, size_t bytes)
 {
-	(void)device;
-	if (memory && bytes >= KN_HUGE_PAGE_BYTES)
-		munmap(memory, kn_round_up(bytes, KN_HUGE_PAGE_BYTES));
-	else
-		free(memory);
+	kn_memory_free(&((struct kn_cpu_device *)device)->memory, memory, bytes);
 }
 
 static void copy_in(struct kn_queue *queue, void *device_memory, const void *host, size_t bytes)
@@ -138,7 +105,11 @@ static void describe(const struct kn_device *device, struct kn_device_info *info
 	};
 }
 
-static void device_destroy(struct kn_device *device) { free(device); }
+static void device_destroy(struct kn_device *device)
+{
+	kn_memory_fini(&((struct kn_cpu_device *)device)->memory);
+	free(device);
+}
 
 static const struct kn_ops cpu = {
 	.name = "cpu",
@@ -203,7 +174,8 @@ enum cad_status kn_cpu_open(enum kn_isa isa, struct kn_device **device, struct c
 	struct kn_cpu_device *d = malloc(sizeof *d);
 	if (!d)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for a device");
-	*d = (struct kn_cpu_device){ { .ops = &cpu }, form };
+	*d = (struct kn_cpu_device){ .base.ops = &cpu, .form = form };
+	kn_memory_init(&d->memory);
 	*device = &d->base;
 
 	return CAD_OK;

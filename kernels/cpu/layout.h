@@ -11,10 +11,9 @@
 #include "kernels/quantise.h"
 
 enum {
-	KN_PANEL_COLS = 64,           /* output columns of a weight panel */
-	KN_STEP_BYTES = 256,          /* of a panel: 4 lines of 64 bytes */
-	KN_K_UNIT = 32,               /* k is padded to a multiple of it */
-	KN_HUGE_PAGE_BYTES = 2 << 20, /* an allocation of this size or more uses whole huge pages */
+	KN_PANEL_COLS = 64,  /* output columns of a weight panel */
+	KN_STEP_BYTES = 256, /* of a panel: 4 lines of 64 bytes */
+	KN_K_UNIT = 32,      /* k is padded to a multiple of it */
 };
 
 /*
@@ -33,7 +32,7 @@ struct kn_panels {
 	enum kn_storage storage;
 	size_t n, k, k_pad; /* k_pad: k rounded up to KN_K_UNIT, with scales to KN_GROUP */
 	size_t panels, panel_bytes;
-	uint8_t *data; /* 64-byte aligned, huge pages when large */
+	uint8_t *data; /* 64-byte aligned, in huge pages */
 };
 
 /* Values of k of a step, and of a group (0: no scales). */
@@ -114,12 +113,6 @@ static inline uint8_t *kn_kv_part(const struct kn_kv *kv, size_t layer, size_t p
 static inline const uint32_t *kn_page_table(const struct kn_page_tables *tables, size_t row)
 {
 	return tables->pages + tables->slot[row] * tables->ld;
-}
-
-/* The memory that an allocation of this many bytes takes. */
-static inline uint64_t kn_cpu_allocated(size_t bytes)
-{
-	return bytes < KN_HUGE_PAGE_BYTES ? bytes : kn_round_up(bytes, KN_HUGE_PAGE_BYTES);
 }
 
 #endif
