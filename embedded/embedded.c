@@ -120,15 +120,13 @@ static struct ex_engine *owner_of(void *context, uint32_t layer, uint32_t expert
 	return em->nodes[em->owner[(size_t)layer * cad_model_spec(em->model)->gate.experts + expert]].engine;
 }
 
-static enum cad_status load_experts(struct em_embedded *em, const struct em_options *options, struct cad_error *error)
+static enum cad_status load_experts(struct em_embedded *em, struct cad_error *error)
 {
 	const struct ex_load_all all = {
-		.spec = cad_model_spec(em->model),
+		.model = em->model,
 		.workers = em->device->workers,
 		.engine = owner_of,
 		.engine_context = em,
-		.progress = options->progress,
-		.progress_context = options->progress_context,
 	};
 	return ex_engine_load_all(&all, error);
 }
@@ -214,7 +212,7 @@ static enum cad_status create(struct em_embedded *em, const struct em_options *o
 	if (status != CAD_OK)
 		return status;
 	assign_owners(em, options->placement_seed);
-	status = load_experts(em, options, error);
+	status = load_experts(em, error);
 	if (status != CAD_OK)
 		return status;
 	struct rt_engine_options router = options->router;

@@ -27,8 +27,6 @@ struct em_options {
 	uint32_t nodes;                  /* 0: 1 */
 	uint64_t placement_seed;         /* 0: experts in contiguous blocks; else shuffled by this seed */
 	struct rt_engine_options router; /* sizes, capacity policy, on_event, user; the rest is filled in */
-	void (*progress)(void *context, uint64_t done, uint64_t total); /* of loading experts; NULL: none */
-	void *progress_context;
 };
 
 struct em_embedded;

@@ -3,10 +3,12 @@
 
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/log.h"
+#include "common/base/progress.h"
 #include "common/process/options.h"
 #include "common/rpc/reactor.h"
 #include "expert-svc/loader.h"
 #include "expert-svc/report.h"
+#include "kernels/image.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -29,6 +31,7 @@ struct ex_control {
 	struct cad_rpc_wakeup reports; /* the loader has something to say */
 	struct said failed, passed_over;
 	struct ex_loader_counts loads_said;
+	struct cad_progress loads; /* since nothing was waiting */
 	Cadre__V1__ExpertId *held; /* of the last hello: [layers * experts] */
 	Cadre__V1__ExpertId **held_list;
 	_Atomic bool joined, ready;
@@ -102,6 +105,12 @@ static void take_map(void *context, struct cad_map *map)
 	cad_map_release(map);
 }
 
+static void will_load(struct ex_control *control, const Cadre__V1__ExpertId *id)
+{
+	struct kn_expert_source image = ex_store_image(ex_engine_store(control->options.engine), id->layer, id->expert);
+	control->loads.total_bytes += kn_image_bytes(&image);
+}
+
 /* Without orders there is nothing to wait for. */
 static void ordered(struct ex_control *control, const char *what, size_t count)
 {
@@ -114,6 +123,8 @@ static void ordered(struct ex_control *control, const char *what, size_t count)
 static void order_load(void *context, const Cadre__V1__LoadOrder *orders)
 {
 	struct ex_control *control = context;
+	if (ex_loader_waiting(control->loader) == 0)
+		cad_progress_begin(&control->loads, &cad_clock_system, "control", 0);
 	for (size_t i = 0; i < orders->n_experts; i++) {
 		const Cadre__V1__ExpertSource *source = i < orders->n_sources ? orders->sources[i] : NULL;
 		bool from_node = source && source->node[0] && source->exchange_address[0];
@@ -123,6 +134,7 @@ static void order_load(void *context, const Cadre__V1__LoadOrder *orders)
 			.checksum = from_node ? source->checksum : NULL,
 			.bytes_per_second = source ? source->bytes_per_second : 0,
 		};
+		will_load(control, orders->experts[i]);
 		ex_loader_load(control->loader, orders->experts[i]->layer, orders->experts[i]->expert, &load);
 	}
 	ordered(control, "ordered to load", orders->n_experts);
@@ -231,7 +243,8 @@ static void say_loaded(struct ex_control *control)
 	if (counts.from_nodes + counts.from_checkpoint == said->from_nodes + said->from_checkpoint)
 		return;
 	cad_log_info("control", "loaded", CAD_U("from_nodes", counts.from_nodes - said->from_nodes),
-		CAD_U("from_checkpoint", counts.from_checkpoint - said->from_checkpoint));
+		CAD_U("from_checkpoint", counts.from_checkpoint - said->from_checkpoint),
+		CAD_U("bytes_per_second", cad_progress_rate(&control->loads)));
 	*said = counts;
 }
 
@@ -248,6 +261,8 @@ static void drain_reports(void *context)
 			say_failure(control, report);
 		if (report->passed_over[0] && report->outcome != EX_LOAD_UNDER_WAY)
 			say_passed_over(control, report);
+		if (report->outcome == EX_LOAD_LOADED)
+			cad_progress_add(&control->loads, report->read_bytes);
 		send_report(control, report);
 		free(report);
 	}

@@ -69,14 +69,13 @@ CAD_MUST_USE enum cad_status ex_engine_load(
 	struct ex_engine *engine, uint32_t layer, uint32_t expert, struct ex_loaded *loaded, struct cad_error *error);
 /* The store, for who knows the weights before they are packed, or gives them to other nodes. */
 struct ex_store *ex_engine_store(struct ex_engine *engine);
-/* Every expert of every MoE layer, each in the engine that is named for it: the embedded form. */
+/* Every expert of every MoE layer, each in the engine that is named for it: the embedded form. The
+ * log says how far it is. */
 struct ex_load_all {
-	const struct cad_model_spec *spec;
+	const struct cad_model *model;
 	struct cad_workers *workers;                                                 /* who helps; NULL: nobody */
 	struct ex_engine *(*engine)(void *context, uint32_t layer, uint32_t expert); /* from any thread */
-	/* now and then, from the calling thread; NULL: nobody asks */
-	void (*progress)(void *context, uint64_t done, uint64_t total);
-	void *engine_context, *progress_context;
+	void *engine_context;
 };
 CAD_MUST_USE enum cad_status ex_engine_load_all(const struct ex_load_all *options, struct cad_error *error);
 /* From now on, calls for it are answered NOT_HELD. Returns when no step can touch it any longer and

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Loading every expert of a model: the embedded form. */
+#include "common/base/progress.h"
 #include "expert-svc/engine.h"
 
 #include <pthread.h>
@@ -7,9 +8,9 @@
 
 struct load_all {
 	const struct ex_load_all *options;
-	pthread_t caller;
-	uint64_t total; /* experts of MoE layers */
-	_Atomic uint64_t done;
+	const struct cad_model_spec *spec;
+	uint64_t expert_bytes;
+	struct cad_progress progress;
 	_Atomic int status;   /* the first failure */
 	pthread_mutex_t lock; /* of error */
 	struct cad_error error;
@@ -29,22 +30,19 @@ static void fail(struct load_all *all, enum cad_status status, const struct cad_
 static void load_one(struct load_all *all, size_t index)
 {
 	const struct ex_load_all *options = all->options;
-	uint32_t experts = options->spec->gate.experts, layer = (uint32_t)(index / experts),
+	uint32_t experts = all->spec->gate.experts, layer = (uint32_t)(index / experts),
 		 expert = (uint32_t)(index % experts);
 	struct ex_loaded loaded;
 	struct cad_error error;
 
-	if (!options->spec->layers[layer].moe || atomic_load(&all->status) != CAD_OK)
+	if (!all->spec->layers[layer].moe || atomic_load(&all->status) != CAD_OK)
 		return;
 	enum cad_status status =
 		ex_engine_load(options->engine(options->engine_context, layer, expert), layer, expert, &loaded, &error);
-	if (status != CAD_OK) {
+	if (status == CAD_OK)
+		cad_progress_add(&all->progress, all->expert_bytes);
+	else
 		fail(all, status, &error);
-		return;
-	}
-	uint64_t done = atomic_fetch_add(&all->done, 1) + 1;
-	if (options->progress && pthread_equal(pthread_self(), all->caller))
-		options->progress(options->progress_context, done, all->total);
 }
 
 static void load_some(void *context, size_t begin, size_t end)
@@ -55,21 +53,24 @@ static void load_some(void *context, size_t begin, size_t end)
 
 enum cad_status ex_engine_load_all(const struct ex_load_all *options, struct cad_error *error)
 {
-	const struct cad_model_spec *spec = options->spec;
+	const struct cad_model_spec *spec = cad_model_spec(options->model);
+	size_t experts = spec->gate.experts;
 	struct load_all all = {
 		.options = options,
-		.caller = pthread_self(),
-		.total = (uint64_t)cad_model_spec_moe_layers(spec) * spec->gate.experts,
+		.spec = spec,
+		.expert_bytes = cad_model_sizes(options->model).expert,
 	};
 
 	pthread_mutex_init(&all.lock, NULL);
-	cad_workers_for(options->workers, (size_t)spec->layers_count * spec->gate.experts, 1, load_some, &all);
-	pthread_mutex_destroy(&all.lock);
+	cad_progress_begin(&all.progress, &cad_clock_system, "experts",
+		cad_model_spec_moe_layers(spec) * experts * all.expert_bytes);
+	cad_workers_for(options->workers, spec->layers_count * experts, 1, load_some, &all);
 	enum cad_status status = (enum cad_status)atomic_load(&all.status);
-	if (status != CAD_OK && error)
+	if (status == CAD_OK)
+		cad_progress_end(&all.progress);
+	else if (error)
 		*error = all.error;
-	if (status == CAD_OK && options->progress)
-		options->progress(options->progress_context, all.total, all.total);
+	pthread_mutex_destroy(&all.lock);
 
 	return status;
 }

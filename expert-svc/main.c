@@ -14,6 +14,7 @@
 #include "common/base/log.h"
 #include "common/base/note.h"
 #include "common/base/version.h"
+#include "common/base/workers.h"
 #include "common/cluster/member.h"
 #include "common/cluster/own_address.h"
 #include "common/cluster/settings_message.h"
@@ -138,6 +139,7 @@ struct program {
 	/* the exchange thread */
 	pthread_t exchange;
 	_Atomic bool exchange_stop;
+	bool has_served; /* the exchange thread's */
 	_Atomic uint64_t exchange_beat_ns;
 	_Atomic uint32_t connected; /* processes, to this one */
 	struct cad_note waits_for;  /* before there is a control */
@@ -185,6 +187,10 @@ static void on_connection(struct cad_transport *transport, struct cad_connection
 static void on_request(struct cad_transport *transport, struct cad_request *request)
 {
 	struct program *p = cad_transport_user(transport);
+	if (!p->has_served) { /* from now on, the cores are for tokens */
+		p->has_served = true;
+		cad_workers_retire(p->device->workers);
+	}
 	ex_engine_request(p->engine, request);
 }
 
@@ -423,6 +429,12 @@ static enum cad_status ask_cluster(struct program *p, struct cad_error *error)
 	return CAD_OK;
 }
 
+/* All cores pack until the first call comes. */
+static enum cad_status start_workers(struct program *p, struct cad_error *error)
+{
+	return cad_workers_create(kn_threads_default(), &p->device->workers, error);
+}
+
 static enum cad_status create_engine(struct program *p, struct cad_error *error)
 {
 	struct ex_engine_options options;
@@ -592,6 +604,7 @@ static enum cad_status (*const startup[])(struct program *p, struct cad_error *e
 	create_reactor,
 	create_http,
 	ask_cluster,
+	start_workers,
 	create_engine,
 	create_exchange,
 	create_control,
@@ -627,6 +640,7 @@ static void finish(struct program *p)
 	cad_transport_destroy(p->transport);
 	ex_peers_fini(&p->peers);
 	ex_engine_destroy(p->engine);
+	cad_workers_destroy(p->device->workers);
 	cad_service_fini(&p->service);
 	cad_settings_fini(&p->facts.settings);
 	p->device->ops->destroy(p->device);

@@ -321,26 +321,31 @@ void cad_model_forget_expert(const struct cad_model *model, uint32_t layer, uint
 
 uint32_t cad_model_router_parts(const struct cad_model *model) { return model->spec.layers_count + 1; }
 
-void cad_model_router_part(const struct cad_model *model, uint32_t part, uint8_t digest[CAD_DIGEST_BYTES])
+uint64_t cad_model_router_part(const struct cad_model *model, uint32_t part, uint8_t digest[CAD_DIGEST_BYTES])
 {
 	bool layer = part < model->spec.layers_count;
 	enum cad_role first = layer ? CAD_ROLE_ATTENTION_NORM : 0,
 		      end = layer ? CAD_ROLE_EXPERT_GATE : CAD_ROLE_ATTENTION_NORM;
 	XXH3_state_t state;
 	XXH128_canonical_t canonical;
+	uint64_t bytes = 0;
 
 	CAD_ASSERT(part <= model->spec.layers_count);
 	XXH3_INITSTATE(&state);
 	XXH3_128bits_reset(&state);
 	for (enum cad_role role = first; role < end; role++) {
 		struct cad_tensor tensor = cad_model_tensor(model, role, layer ? part : 0, 0);
-		if (tensor.data && !(role == CAD_ROLE_LM_HEAD && model->spec.tied_embeddings))
+		if (tensor.data && !(role == CAD_ROLE_LM_HEAD && model->spec.tied_embeddings)) {
 			hash_part(&state, tensor.data, tensor.bytes);
+			bytes += tensor.bytes;
+		}
 	}
 	XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&state));
 	memcpy(digest, canonical.digest, CAD_DIGEST_BYTES);
 	for (enum cad_role role = first; role < end; role++)
 		forget(cad_model_tensor(model, role, layer ? part : 0, 0));
+
+	return bytes;
 }
 
 void cad_model_router_checksum(const struct cad_model *model, const uint8_t (*digests)[CAD_DIGEST_BYTES], char hex[33])

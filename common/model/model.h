@@ -46,7 +46,8 @@ void cad_model_fingerprint(const struct cad_model *model, char hex[33]);
  */
 enum { CAD_DIGEST_BYTES = 16 };
 uint32_t cad_model_router_parts(const struct cad_model *model); /* layers + 1 */
-void cad_model_router_part(const struct cad_model *model, uint32_t part, uint8_t digest[CAD_DIGEST_BYTES]);
+/* Returns how many bytes that was. */
+uint64_t cad_model_router_part(const struct cad_model *model, uint32_t part, uint8_t digest[CAD_DIGEST_BYTES]);
 /* digests[parts] */
 void cad_model_router_checksum(const struct cad_model *model, const uint8_t (*digests)[CAD_DIGEST_BYTES], char hex[33]);
 

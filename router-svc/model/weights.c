@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/model/weights.h"
 
+#include "common/base/progress.h"
 #include "common/base/workers.h"
 #include "kernels/source.h"
 
@@ -14,6 +15,7 @@ struct loading {
 	enum cad_weights storage;
 	uint8_t (*digests)[CAD_DIGEST_BYTES]; /* of each part */
 	_Atomic int status;                   /* of a part that failed */
+	struct cad_progress progress;
 };
 
 /* The loading of one part; the first failure sticks, so that a list of tensors reads as a list. */
@@ -113,7 +115,8 @@ static void load_parts(void *context, size_t begin, size_t end)
 		if (loader.status != CAD_OK)
 			atomic_store(&loading->status, loader.status);
 		else /* now, while the file's pages are in memory */
-			cad_model_router_part(loading->model, part, loading->digests[part]);
+			cad_progress_add(&loading->progress,
+				cad_model_router_part(loading->model, part, loading->digests[part]));
 	}
 }
 
@@ -134,12 +137,15 @@ enum cad_status rt_weights_init(struct rt_weights *weights, struct kn_device *de
 
 	if (weights->layers && loading.digests) {
 		atomic_store(&loading.status, CAD_OK);
+		cad_progress_begin(&loading.progress, &cad_clock_system, "router", cad_model_sizes(model).router);
 		cad_workers_for(device->workers, parts, 1, load_parts, &loading);
 	}
 	enum cad_status status = (enum cad_status)atomic_load(&loading.status);
-	if (status == CAD_OK)
+	if (status == CAD_OK) {
 		cad_model_router_checksum(
 			model, (const uint8_t(*)[CAD_DIGEST_BYTES])loading.digests, weights->checksum);
+		cad_progress_end(&loading.progress);
+	}
 	free(loading.digests);
 
 	if (status != CAD_OK) {

@@ -386,15 +386,12 @@ static struct ex_engine *the_engine(void *context, uint32_t layer, uint32_t expe
 	return context;
 }
 
-enum cad_status expert_load_all(struct ex_engine *engine,
-	void (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct cad_error *error)
+enum cad_status expert_load_all(struct ex_engine *engine, struct cad_error *error)
 {
 	const struct ex_load_all all = {
-		.spec = cad_model_spec(ex_engine_model(engine)),
+		.model = ex_engine_model(engine),
 		.engine = the_engine,
-		.progress = progress,
 		.engine_context = engine,
-		.progress_context = context,
 	};
 	return ex_engine_load_all(&all, error);
 }

@@ -73,7 +73,6 @@ void expert_call_start(struct expert_call *call, struct expert_client *client, s
 void expert_call_fini(struct expert_call *call, struct expert_client *client);
 
 /* Every expert of the model into one engine. */
-enum cad_status expert_load_all(struct ex_engine *engine,
-	void (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct cad_error *error);
+enum cad_status expert_load_all(struct ex_engine *engine, struct cad_error *error);
 
 #endif
