@@ -113,9 +113,11 @@ struct kn_expert {
 
 /* ---- the KV cache ---- */
 
-/* Pages of 32 keys and values for every layer, as f32 or rounded to bf16 (to nearest even). A page
- * belongs to one sequence, whose page table says which pages hold its keys 0 .. 31, 32 .. 63 and so
- * on. Sizes are multiples of 4. */
+/* Pages of 32 keys and values for every layer, as f32, rounded to bf16 (to nearest even), or as int8:
+ * each key and each value of a head by the quantiser of quantise.h, with a scale of its own (range
+ * 127), so that what is kept of a token depends on that token alone. A page belongs to one sequence,
+ * whose page table says which pages hold its keys 0 .. 31, 32 .. 63 and so on. Sizes are multiples
+ * of 4. */
 struct kn_kv {
 	enum cad_kv type;
 	size_t layers, pages, kv_heads, key_size, value_size;
@@ -211,7 +213,8 @@ struct kn_kv_write {
 
 /*
  * Row r with its `heads` queries sees the keys begin[r] .. end[r] - 1 of its sequence, begin < end.
- * Query head h uses KV head h / (heads / kv_heads). K and V are what the cache keeps, widened to f32.
+ * Query head h uses KV head h / (heads / kv_heads). K and V are what the cache keeps, widened
+ * to f32 (int8: q * scale, which is exact).
  * Chunk c holds keys 512c .. 512c + 511; only chunks and pages that meet [begin, end) are visited,
  * and only keys inside it take part.
  * In a chunk, per page in order: s[j] = (chain of fma over d of q[d] * K[d][j]) * scale; m' =

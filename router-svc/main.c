@@ -108,7 +108,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", cad_weights_choices,
 		"with --local-experts; f32: as stored, lossless; bf16: rounded"),
 	CAD_OPTION_ENUM(struct options, kv, "kv", "f32", cad_kv_choices,
-		"with --local-experts: how keys and values are kept; f32: as computed; bf16: rounded, in half the memory"),
+		"with --local-experts: how keys and values are kept; f32: as computed; bf16: rounded, in half the memory; int8: in a quarter"),
 	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", cad_wire_choices,
 		"with --local-experts: how rows go to the experts"),
 };

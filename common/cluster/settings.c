@@ -15,7 +15,8 @@ const struct cad_choice cad_wire_choices[] = { { "fix16", CADRE_ROW_FIX16 }, { "
 	{ "f32", CADRE_ROW_F32 }, { NULL, 0 } };
 const struct cad_choice cad_weights_choices[] = { { "f32", CAD_WEIGHTS_AS_IS }, { "bf16", CAD_WEIGHTS_BF16 },
 	{ NULL, 0 } };
-const struct cad_choice cad_kv_choices[] = { { "f32", CAD_KV_F32 }, { "bf16", CAD_KV_BF16 }, { NULL, 0 } };
+const struct cad_choice cad_kv_choices[] = { { "f32", CAD_KV_F32 }, { "bf16", CAD_KV_BF16 }, { "int8", CAD_KV_INT8 },
+	{ NULL, 0 } };
 static const struct cad_choice profile_choices[] = { { "f32", CAD_PROFILE_F32 }, { NULL, 0 } };
 
 static const char *name_of(const struct cad_choice *choice, uint32_t value)

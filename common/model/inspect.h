@@ -16,7 +16,7 @@
  * layer knows no device, so the caller asks it (kernels/source.h). */
 struct cad_model_packed {
 	const char *weights;     /* the setting: "f32", "bf16" */
-	const char *kv;          /* the setting: "f32", "bf16" */
+	const char *kv;          /* the setting: "f32", "bf16", "int8" */
 	uint64_t expert, router; /* one routed expert; a router's weights */
 	uint64_t kv_per_token;   /* on a router */
 };

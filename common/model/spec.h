@@ -32,7 +32,7 @@ enum {
 enum cad_weights { CAD_WEIGHTS_AS_IS, CAD_WEIGHTS_BF16, CAD_WEIGHTS_INT8, CAD_WEIGHTS_INT4 };
 static inline bool cad_weights_quantised(enum cad_weights weights) { return weights >= CAD_WEIGHTS_INT8; }
 /* How the KV cache keeps keys and values: as they were computed, or rounded. */
-enum cad_kv { CAD_KV_F32, CAD_KV_BF16 };
+enum cad_kv { CAD_KV_F32, CAD_KV_BF16, CAD_KV_INT8 };
 /* In which numbers, and in which order, sums are made. */
 enum cad_profile { CAD_PROFILE_F32 };
 

@@ -13,6 +13,7 @@
 #include "kernels/cpu/transpose.h"
 #include "kernels/cpu/vector_exp.h"
 #include "kernels/image.h"
+#include "kernels/quantise.h"
 
 struct attend_run {
 	const struct kn_attend *a;
@@ -324,22 +325,43 @@ struct kv_run {
 /* A key, into column `slot` of K; and a value, into row `slot` of V. */
 static void key_store(const struct kn_kv *kv, const float *x, size_t slot, uint8_t *part)
 {
-	size_t place = kn_kv_place(kv->type, slot, KN_PAGE_KEYS);
-	for (size_t d = 0; d < kv->key_size; d++)
-		if (kv->type == CAD_KV_F32)
+	size_t n = kv->key_size, place = kn_kv_place(kv->type, slot, KN_PAGE_KEYS);
+	int8_t q[CAD_HEAD_SIZE_MAX];
+
+	switch (kv->type) {
+	case CAD_KV_F32:
+		for (size_t d = 0; d < n; d++)
 			((float *)part)[d * KN_PAGE_KEYS + place] = x[d];
-		else
+		break;
+	case CAD_KV_BF16:
+		for (size_t d = 0; d < n; d++)
 			((uint16_t *)part)[d * KN_PAGE_KEYS + place] = kn_bf16_of(x[d]);
+		break;
+	case CAD_KV_INT8:
+		((float *)(part + kn_kv_scales_offset(kv->type, n, kv->value_size)))[slot] =
+			kn_quantise_group(x, n, n, KN_RANGE_INT8, q);
+		for (size_t d = 0; d < n; d++)
+			((int8_t *)part)[d * KN_PAGE_KEYS + place] = q[d];
+		break;
+	}
 }
+
 static void value_store(const struct kn_kv *kv, const float *x, size_t slot, uint8_t *part)
 {
 	size_t n = kv->value_size;
-	uint8_t *values = part + kn_kv_values_offset(kv->type, kv->key_size);
-	if (kv->type == CAD_KV_F32)
-		memcpy((float *)values + slot * n, x, n * sizeof *x);
-	else
+	uint8_t *row = part + kn_kv_values_offset(kv->type, kv->key_size) + slot * n * kn_kv_element_bytes(kv->type);
+
+	switch (kv->type) {
+	case CAD_KV_F32: memcpy(row, x, n * sizeof *x); break;
+	case CAD_KV_BF16:
 		for (size_t d = 0; d < n; d++)
-			((uint16_t *)values)[slot * n + kn_kv_place(kv->type, d, n)] = kn_bf16_of(x[d]);
+			((uint16_t *)row)[kn_kv_place(kv->type, d, n)] = kn_bf16_of(x[d]);
+		break;
+	case CAD_KV_INT8:
+		((float *)(part + kn_kv_scales_offset(kv->type, kv->key_size, n)))[KN_PAGE_KEYS + slot] =
+			kn_quantise_group(x, n, n, KN_RANGE_INT8, (int8_t *)row);
+		break;
+	}
 }
 
 static void kv_write_job(void *context, size_t job, unsigned thread)

@@ -7,7 +7,8 @@
  *       scaled: row page * count + i of s is query + i's; count is at most a tile
  *   page_values(type, b, query, count, from, lo, hi, p, alpha)   out = out * alpha, then the
  *       chain over the keys lo .. hi - 1 with the weights p
- *   page_widen(type, from, rows, n, out)   rows of n elements, as f32; room for 32 more is used
+ *   page_widen(type, keys, from, rows, n, out)   K (`keys`) or V, rows of n elements, as f32; room
+ *       for 32 more is used
  *   row_most(s, lo, hi, scale)   -> eight lanes, whose largest is that of s[lo .. hi - 1] * scale
  *   row_weights(s, lo, hi, scale, m)   s[j] = exp(s[j] * scale - m) of those keys, 0 of others
  *       -> the first two steps of the tree over them, in eight lanes
@@ -152,20 +153,42 @@ static void tile_add(enum cad_kv type, struct kn_attend_block *b, struct kn_atte
 	}
 }
 
+static const float *scales_of(const struct kn_attend_block *b, enum cad_kv type, const uint8_t *part)
+{
+	return (const float *)(part + kn_kv_scales_offset(type, b->key_size, b->value_size));
+}
+
 static struct kn_attend_source source_keys(
 	const struct kn_attend_block *b, const struct kn_attend_pages *pages, size_t page)
 {
 	const uint8_t *part = pages->part[page];
-	return (struct kn_attend_source){ part, part + kn_kv_values_offset(pages->type, b->key_size) };
+	return (struct kn_attend_source){
+		.x = part,
+		.ahead = part + kn_kv_values_offset(pages->type, b->key_size),
+		.scales = scales_of(b, pages->type, part),
+	};
 }
 
 /* The keys that are read after these values are `step` pages further on. */
 static struct kn_attend_source source_values(
 	const struct kn_attend_block *b, const struct kn_attend_pages *pages, size_t page, size_t step)
 {
-	size_t next = page + step < pages->count ? page + step : pages->count;
-	return (struct kn_attend_source){ pages->part[page] + kn_kv_values_offset(pages->type, b->key_size),
-		pages->part[next] };
+	const uint8_t *part = pages->part[page],
+		      *next = pages->part[page + step < pages->count ? page + step : pages->count];
+	if (pages->type == CAD_KV_INT8)
+		for (size_t line = 0; line < 2 * KN_PAGE_KEYS * sizeof(float); line += 64)
+			_mm_prefetch((const char *)scales_of(b, pages->type, next) + line, _MM_HINT_T0);
+	return (struct kn_attend_source){
+		.x = part + kn_kv_values_offset(pages->type, b->key_size),
+		.ahead = next,
+		.scales = scales_of(b, pages->type, part) + KN_PAGE_KEYS,
+	};
+}
+
+/* A page that page_widen has widened. */
+static struct kn_attend_source source_widened(const struct kn_attend_step *t)
+{
+	return (struct kn_attend_source){ (const uint8_t *)t->widened, (const uint8_t *)t->widened, NULL };
 }
 
 static void step_scores(struct kn_attend_block *b, struct kn_attend_step *t)
@@ -175,8 +198,8 @@ static void step_scores(struct kn_attend_block *b, struct kn_attend_step *t)
 	for (size_t i = 0; i < t->pages; i++)
 		from[i] = source_keys(b, t->all, t->first + i);
 	if (b->count > KN_ATTEND_TILE && type != CAD_KV_F32) {
-		page_widen(type, from, b->key_size, KN_PAGE_KEYS, t->widened);
-		from[0] = (struct kn_attend_source){ (const uint8_t *)t->widened, (const uint8_t *)t->widened };
+		page_widen(type, true, from, b->key_size, KN_PAGE_KEYS, t->widened);
+		from[0] = source_widened(t);
 		type = CAD_KV_F32;
 	}
 	for (size_t query = 0; query < b->count; query += KN_ATTEND_TILE) {
@@ -193,8 +216,8 @@ static void step_values(struct kn_attend_block *b, struct kn_attend_step *t)
 		enum cad_kv type = t->all->type;
 		struct kn_attend_source from = source_values(b, t->all, t->first + page, t->pages);
 		if (b->count > KN_ATTEND_TILE && type != CAD_KV_F32) {
-			page_widen(type, &from, KN_PAGE_KEYS, b->value_size, t->widened);
-			from = (struct kn_attend_source){ (const uint8_t *)t->widened, (const uint8_t *)t->widened };
+			page_widen(type, false, &from, KN_PAGE_KEYS, b->value_size, t->widened);
+			from = source_widened(t);
 			type = CAD_KV_F32;
 		}
 		for (size_t query = 0; query < b->count; query += KN_ATTEND_TILE) {

@@ -9,47 +9,67 @@ enum { LANES = 16, PAGES_AT_ONCE = 4 };
 /* queries of a tile */
 #define EACH_COUNT(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
 
-/* Elements i .. i + 31 of what the cache keeps, as f32. */
-KN_TILE void widen(const enum cad_kv type, const uint8_t *x, size_t i, __m512 out[2])
+KN_TILE __m512 widen_int8(__m128i q, __m512 scale)
+{
+	return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)), scale);
+}
+
+/* Elements i .. i + 31 of what the cache keeps, as f32; scales: of int8. */
+KN_TILE void widen(const enum cad_kv type, const uint8_t *x, size_t i, const __m512 scales[2], __m512 out[2])
 {
 	if (type == CAD_KV_F32) {
 		out[0] = _mm512_loadu_ps((const float *)x + i);
 		out[1] = _mm512_loadu_ps((const float *)x + i + LANES);
-	} else {
+	} else if (type == CAD_KV_BF16) {
 		__m512i both = _mm512_loadu_si512((const uint16_t *)x + i);
 		out[0] = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
 		out[1] = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32((int)0xffff0000)));
+	} else {
+		out[0] = widen_int8(_mm_loadu_si128((const __m128i *)(x + i)), scales[0]);
+		out[1] = widen_int8(_mm_loadu_si128((const __m128i *)(x + i + LANES)), scales[1]);
 	}
 }
 
 /* The last `count` of a row, less than 32; nothing else is read. */
-KN_TILE void widen_last(const enum cad_kv type, const uint8_t *x, size_t i, size_t count, __m512 out[2])
+KN_TILE void widen_last(
+	const enum cad_kv type, const uint8_t *x, size_t i, size_t count, const __m512 scales[2], __m512 out[2])
 {
 	uint32_t elements = (1u << count) - 1;
-	KN_UNROLL_FOR (size_t v = 0; v < 2; v++) {
+	KN_UNROLL_FOR (size_t v = 0; v < 2; v++, i += LANES) {
 		__mmask16 has = (__mmask16)(elements >> v * LANES);
 		if (type == CAD_KV_F32) {
-			out[v] = _mm512_maskz_loadu_ps(has, (const float *)x + i + v * LANES);
-		} else {
-			__m256i half = _mm256_maskz_loadu_epi16(has, (const uint16_t *)x + i + v * LANES);
+			out[v] = _mm512_maskz_loadu_ps(has, (const float *)x + i);
+		} else if (type == CAD_KV_BF16) {
+			__m256i half = _mm256_maskz_loadu_epi16(has, (const uint16_t *)x + i);
 			out[v] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+		} else {
+			out[v] = widen_int8(_mm_maskz_loadu_epi8(has, x + i), scales[v]);
 		}
 	}
+}
+
+/* The scales of a page's 32 keys. */
+KN_TILE void load_scales(const enum cad_kv type, const float *from, __m512 scales[2])
+{
+	KN_UNROLL_FOR (size_t v = 0; v < 2; v++)
+		scales[v] = type == CAD_KV_INT8 ? _mm512_loadu_ps(from + v * LANES) : _mm512_setzero_ps();
 }
 
 KN_TILE void tile_scores(const enum cad_kv type, const size_t mr, const size_t pages, const float *q, size_t size,
 	const struct kn_attend_source *from, float (*s)[KN_PAGE_KEYS])
 {
-	__m512 acc[PAGES_AT_ONCE][KN_ATTEND_TILE][2];
+	__m512 acc[PAGES_AT_ONCE][KN_ATTEND_TILE][2], scales[PAGES_AT_ONCE][2];
 
-	KN_UNROLL_FOR (size_t p = 0; p < pages; p++)
+	KN_UNROLL_FOR (size_t p = 0; p < pages; p++) {
+		load_scales(type, from[p].scales, scales[p]);
 		KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 			acc[p][r][0] = acc[p][r][1] = _mm512_setzero_ps();
+	}
 
 	for (size_t d = 0; d < size; d++, q += KN_ATTEND_TILE)
 		KN_UNROLL_FOR (size_t p = 0; p < pages; p++) {
 			__m512 k[2];
-			widen(type, from[p].x, d * KN_PAGE_KEYS, k);
+			widen(type, from[p].x, d * KN_PAGE_KEYS, scales[p], k);
 			kn_attend_fetch(type, &from[p], d * KN_PAGE_KEYS, KN_PAGE_KEYS);
 			KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
 				__m512 x = _mm512_set1_ps(q[r]);
@@ -88,6 +108,7 @@ static void page_scores(enum cad_kv type, struct kn_attend_block *b, size_t quer
 	switch (type) {
 	case CAD_KV_F32: tile_counts(CAD_KV_F32, q, b->key_size, count, pages, from, s); break;
 	case CAD_KV_BF16: tile_counts(CAD_KV_BF16, q, b->key_size, count, pages, from, s); break;
+	case CAD_KV_INT8: tile_counts(CAD_KV_INT8, q, b->key_size, count, pages, from, s); break;
 	}
 }
 
@@ -106,13 +127,14 @@ KN_TILE void tile_values(const enum cad_kv type, const size_t mr, const size_t n
 
 	for (size_t j = lo; j < hi; j++) {
 		size_t at = j * size + d;
-		__m512 in[8];
+		__m512 in[8], scales[2];
 		kn_attend_fetch(type, from, at, nv * LANES);
+		scales[0] = scales[1] = type == CAD_KV_INT8 ? _mm512_set1_ps(from->scales[j]) : _mm512_setzero_ps();
 		KN_UNROLL_FOR (size_t v = 0; v < nv; v += 2)
 			if (whole)
-				widen(type, from->x, at + v * LANES, &in[v]);
+				widen(type, from->x, at + v * LANES, scales, &in[v]);
 			else
-				widen_last(type, from->x, at, size - d, in);
+				widen_last(type, from->x, at, size - d, scales, in);
 		KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
 			__m512 w = _mm512_set1_ps(p[r][j]);
 			KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
@@ -161,29 +183,39 @@ static void page_values(enum cad_kv type, struct kn_attend_block *b, size_t quer
 	switch (type) {
 	case CAD_KV_F32: tile_values_counts(CAD_KV_F32, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
 	case CAD_KV_BF16: tile_values_counts(CAD_KV_BF16, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
+	case CAD_KV_INT8: tile_values_counts(CAD_KV_INT8, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
 	}
 }
 
-KN_TILE void widen_rows(const enum cad_kv type, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
+KN_TILE void widen_rows(
+	const enum cad_kv type, const bool keys, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
 {
-	__m512 in[2];
-	for (size_t r = 0; r < rows; r++)
+	__m512 in[2], scales[2];
+
+	load_scales(type, from->scales, scales);
+	for (size_t r = 0; r < rows; r++) {
+		if (type == CAD_KV_INT8 && !keys)
+			scales[0] = scales[1] = _mm512_set1_ps(from->scales[r]);
 		for (size_t i = 0; i < n; i += 2 * LANES) {
 			size_t at = r * n + i;
 			kn_attend_fetch(type, from, at, 2 * LANES);
 			if (n - i >= 2 * LANES)
-				widen(type, from->x, at, in);
+				widen(type, from->x, at, scales, in);
 			else
-				widen_last(type, from->x, at, n - i, in);
+				widen_last(type, from->x, at, n - i, scales, in);
 			_mm512_storeu_ps(out + at, in[0]); /* what is past a row, the next one overwrites */
 			_mm512_storeu_ps(out + at + LANES, in[1]);
 		}
+	}
 }
 
-static void page_widen(enum cad_kv type, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
+static void page_widen(
+	enum cad_kv type, bool keys, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
 {
-	CAD_ASSERT(type == CAD_KV_BF16);
-	widen_rows(CAD_KV_BF16, from, rows, n, out);
+	if (type == CAD_KV_BF16)
+		widen_rows(CAD_KV_BF16, keys, from, rows, n, out);
+	else
+		widen_rows(CAD_KV_INT8, keys, from, rows, n, out);
 }
 
 KN_TILE void keys_masks(size_t lo, size_t hi, __mmask16 has[2])

@@ -83,14 +83,18 @@ struct kn_cpu_table {
 	void *data;
 };
 
-/* A page of a layer is a part for each KV head: K [key_size][32], then V [32][value_size]. */
-static inline size_t kn_kv_element_bytes(enum cad_kv type) { return type == CAD_KV_F32 ? 4 : 2; }
+/* A page of a layer is a part for each KV head: K [key_size][32], then V [32][value_size]; int8 has
+ * then the scales, f32, of the 32 keys and of the 32 values. */
+static inline size_t kn_kv_element_bytes(enum cad_kv type)
+{
+	return type == CAD_KV_F32 ? 4 : type == CAD_KV_BF16 ? 2 : 1;
+}
 /* Where a row of n keeps element i. bf16 keeps two in a lane of 4 bytes, as panels do: the elements l and
  * l + 16 of 32 are lane l, and a shift and a mask widen them to vectors in order. What is less than 32 at
  * the end stands as it is. */
 static inline size_t kn_kv_place(enum cad_kv type, size_t i, size_t n)
 {
-	if (type == CAD_KV_F32 || i / 32 == n / 32)
+	if (type != CAD_KV_BF16 || i / 32 == n / 32)
 		return i;
 	return i / 32 * 32 + i % 16 * 2 + i / 16 % 2;
 }
@@ -98,9 +102,14 @@ static inline size_t kn_kv_values_offset(enum cad_kv type, size_t key_size)
 {
 	return key_size * KN_PAGE_KEYS * kn_kv_element_bytes(type);
 }
+static inline size_t kn_kv_scales_offset(enum cad_kv type, size_t key_size, size_t value_size)
+{
+	return (key_size + value_size) * KN_PAGE_KEYS * kn_kv_element_bytes(type);
+}
 static inline size_t kn_kv_part_bytes(const struct kn_kv *kv)
 {
-	return KN_PAGE_KEYS * (kv->key_size + kv->value_size) * kn_kv_element_bytes(kv->type);
+	return kn_kv_scales_offset(kv->type, kv->key_size, kv->value_size) +
+		(kv->type == CAD_KV_INT8 ? 2 * KN_PAGE_KEYS * sizeof(float) : 0);
 }
 static inline size_t kn_kv_all_bytes(const struct kn_kv *kv)
 {

@@ -58,7 +58,7 @@ static const struct cad_option inspect_table[] = {
 	CAD_OPTION_ENUM(struct inspect_options, weights, "weights", "f32", cad_weights_choices,
 		"as on the placement service; f32: as stored, lossless; bf16: rounded"),
 	CAD_OPTION_ENUM(struct inspect_options, kv, "kv", "f32", cad_kv_choices,
-		"as on the placement service; f32: keys and values as computed; bf16: rounded"),
+		"as on the placement service; f32: keys and values as computed; bf16, int8: rounded"),
 	CL_FORMAT_OPTION(struct inspect_options, format, "output format"),
 };
 

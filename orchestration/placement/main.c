@@ -47,7 +47,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", cad_weights_choices,
 		"how weights are stored: f32 is lossless, bf16 rounds"),
 	CAD_OPTION_ENUM(struct options, kv, "kv", "f32", cad_kv_choices,
-		"how routers keep keys and values: f32 is lossless, bf16 rounds and takes half the memory"),
+		"how routers keep keys and values: f32 is lossless, bf16 rounds and takes half the memory, int8 a quarter"),
 	CAD_OPTION_U32(struct options, experts_min, "experts-min", "1", 0, CAD_NODES_MAX,
 		"expert nodes to wait for before the first placement"),
 	CAD_OPTION_DURATION(struct options, settle_ns, "settle", "200ms", 0, 600 * CAD_NS_PER_S,

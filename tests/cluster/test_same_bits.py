@@ -52,11 +52,12 @@ def test_cluster(expected, experts, routers, threads, router_options, transports
             assert results[31].tokens == expected['token_ids']
 
 
-def test_keys_and_values_in_another_type(expected):
+@pytest.mark.parametrize('kv', ['bf16', 'int8'])
+def test_keys_and_values_in_another_type(expected, kv):
     """--kv is the cluster's: whatever a router is started with, it keeps them as the placement service says."""
-    rounded = embedded(MODEL, PROMPT, TOKENS, '--kv', 'bf16')
+    rounded = embedded(MODEL, PROMPT, TOKENS, '--kv', kv)
     assert rounded['digest'] != expected['digest']
-    with Cluster(MODEL, experts=2, routers=2, router_options=['--chunk', '7', '--kv', 'f32'], placement_options=['--kv', 'bf16']) as cluster:
+    with Cluster(MODEL, experts=2, routers=2, router_options=['--chunk', '7', '--kv', 'f32'], placement_options=['--kv', kv]) as cluster:
         for router in cluster.routers:
             assert router.generate(**request()).digest == rounded['digest']
 

@@ -8,6 +8,7 @@
  */
 #include "kernels/exp.h"
 #include "kernels/image.h"
+#include "kernels/quantise.h"
 #include "op_cases.h"
 
 #include <math.h>
@@ -87,12 +88,19 @@ static void cache_write(struct attend *s, struct kn_queue *queue, size_t layer, 
 	free(slots);
 }
 
-/* As the cache keeps it. */
-static void round_all(enum cad_kv type, float *x, size_t count)
+/* Vectors of `size` as the cache keeps them. */
+static void round_all(enum cad_kv type, float *x, size_t count, size_t size)
 {
+	int8_t q[CAD_HEAD_SIZE_MAX];
+
 	for (size_t i = 0; i < count && type == CAD_KV_BF16; i++) {
 		uint32_t bits = (uint32_t)kn_bf16_of(x[i]) << 16;
 		memcpy(&x[i], &bits, sizeof bits);
+	}
+	for (size_t at = 0; at < count && type == CAD_KV_INT8; at += size) {
+		float scale = kn_quantise_group(x + at, size, size, KN_RANGE_INT8, q);
+		for (size_t i = 0; i < size; i++)
+			x[at + i] = (float)q[i] * scale;
 	}
 }
 
@@ -117,8 +125,8 @@ static void cache_fill(struct attend *s, struct kn_queue *queue, uint64_t *seed)
 	for (size_t i = 0; i < s->sequences; i++)
 		cache_write(s, queue, LAYER, &own, (uint32_t)i, s->length[i], s->keys_host + i * c->keys * key_row(s),
 			s->values_host + i * c->keys * value_row(s));
-	round_all(c->kv, s->keys_host, s->sequences * c->keys * key_row(s));
-	round_all(c->kv, s->values_host, s->sequences * c->keys * value_row(s));
+	round_all(c->kv, s->keys_host, s->sequences * c->keys * key_row(s), c->k);
+	round_all(c->kv, s->values_host, s->sequences * c->keys * value_row(s), c->n);
 }
 
 /* The pages of the sequences are scattered, each once: 1 .. pages - 1 backwards, odd ones first.
@@ -352,7 +360,11 @@ static double attend_flops(const struct op_case *c)
 static double attend_bytes(const struct op_case *c)
 {
 	double keys = (double)c->keys * (c->variant == 1 ? (double)c->rows : c->variant == 2 ? 3 : 1);
-	return (c->kv == CAD_KV_F32 ? 4.0 : 2.0) * keys * (double)c->kv_heads * (double)(c->n + c->k);
+	double elements = (double)(c->n + c->k);
+	return keys * (double)c->kv_heads *
+		(c->kv == CAD_KV_F32                   ? 4 * elements
+				: c->kv == CAD_KV_BF16 ? 2 * elements
+						       : elements + 2 * sizeof(float));
 }
 
 const struct op_kind op_attend = { "attend", attend_setup, attend_run, attend_error, attend_teardown, attend_flops,

@@ -12,7 +12,17 @@
 #define BENCH OP_BENCH
 /* in each type of KV cache */
 #define ATTEND(...) \
-	{ &op_attend, TEST, __VA_ARGS__ }, { &op_attend, TEST, __VA_ARGS__, .kv = CAD_KV_BF16 }
+	{ &op_attend, TEST, __VA_ARGS__ }, { &op_attend, TEST, __VA_ARGS__, .kv = CAD_KV_BF16 }, \
+	{ \
+		&op_attend, TEST, __VA_ARGS__, .kv = CAD_KV_INT8 \
+	}
+
+#define ATTEND_BENCH(...) \
+	{ &op_attend, BENCH, __VA_ARGS__, .n = 128, .k = 128 }, \
+		{ &op_attend, BENCH, __VA_ARGS__, .n = 128, .k = 128, .kv = CAD_KV_BF16 }, \
+	{ \
+		&op_attend, BENCH, __VA_ARGS__, .n = 128, .k = 128, .kv = CAD_KV_INT8 \
+	}
 
 const struct op_case op_cases[] = {
 	/* Sizes around a lane, a line, a panel, a block of k; rows around a tile, two tiles and a
@@ -198,15 +208,13 @@ const struct op_case op_cases[] = {
 		INT4 },
 	{ &op_ffn, BENCH, "OLMoE layer, prefill", .rows = 512, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16,
 		INT4 },
-	{ &op_attend, BENCH, "decode, one long sequence", .rows = 1, .n = 128, .k = 128, .heads = 32, .kv_heads = 4,
-		.keys = 8192, .variant = 1 },
-	{ &op_attend, BENCH, "decode", .rows = 16, .n = 128, .k = 128, .heads = 16, .kv_heads = 16, .keys = 1024,
-		.variant = 1 },
-	{ &op_attend, BENCH, "decode, 8 heads share", .rows = 16, .n = 128, .k = 128, .heads = 32, .kv_heads = 4,
-		.keys = 2048, .variant = 1 },
-	{ &op_attend, BENCH, "prefill", .rows = 512, .n = 128, .k = 128, .heads = 16, .kv_heads = 16, .keys = 512 },
-	{ &op_attend, BENCH, "prefill, 8 heads share", .rows = 512, .n = 128, .k = 128, .heads = 32, .kv_heads = 4,
-		.keys = 1024 },
+	ATTEND_BENCH("decode, one long sequence", .rows = 1, .heads = 16, .kv_heads = 16, .keys = 8192, .variant = 1),
+	ATTEND_BENCH("the same, 8 heads share", .rows = 1, .heads = 32, .kv_heads = 4, .keys = 8192, .variant = 1),
+	ATTEND_BENCH("decode", .rows = 16, .heads = 16, .kv_heads = 16, .keys = 2048, .variant = 1),
+	ATTEND_BENCH("the same, 8 heads share", .rows = 16, .heads = 32, .kv_heads = 4, .keys = 2048, .variant = 1),
+	ATTEND_BENCH("prefill", .rows = 512, .heads = 16, .kv_heads = 16, .keys = 512),
+	ATTEND_BENCH("prefill of a long prompt", .rows = 512, .heads = 16, .kv_heads = 16, .keys = 2048),
+	ATTEND_BENCH("the same, 8 heads share", .rows = 512, .heads = 32, .kv_heads = 4, .keys = 8192),
 	{ &op_rmsnorm, BENCH, .rows = 512, .n = 2048 },
 	{ &op_rmsnorm, BENCH, .rows = 512, .n = 128, .parts = 16 },
 	{ &op_rope, BENCH, .rows = 512, .n = 128, .k = 128, .heads = 16 },
@@ -223,7 +231,8 @@ const size_t op_cases_count = sizeof op_cases / sizeof op_cases[0];
 
 const char *op_case_text(const struct op_case *c, char text[160])
 {
-	static const char *const data[] = { "", " wide", " tiny", " ones" }, *const kv[] = { "", " kv bf16" },
+	static const char *const data[] = { "", " wide", " tiny", " ones" },
+				 *const kv[] = { "", " kv bf16", " kv int8" },
 				 *const weights[] = { "", " to bf16", " to int8", " to int4" };
 	const struct {
 		const char *name;

@@ -498,8 +498,11 @@ static void too_small_a_cache_is_refused_with_a_sentence(void **state)
 	assert_int_equal(cache.kv.pages, 1);
 	rt_kv_cache_fini(&cache);
 
-	/* half the bytes hold as many keys */
+	/* half the bytes hold as many keys; so do a quarter and two scales for each */
 	must(rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_BF16, 1024, 1, &error), &error);
+	assert_int_equal(cache.kv.pages, 1);
+	rt_kv_cache_fini(&cache);
+	must(rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_INT8, 512 + 2 * 32 * 8, 1, &error), &error);
 	assert_int_equal(cache.kv.pages, 1);
 	rt_kv_cache_fini(&cache);
 	device->ops->queue_destroy(queue);

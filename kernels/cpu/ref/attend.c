@@ -5,16 +5,24 @@
 
 #include <string.h>
 
-/* Element i of row `row` of n. */
-static float kept(enum cad_kv type, const uint8_t *x, size_t row, size_t n, size_t i)
+static float bf16(uint16_t half)
 {
-	size_t at = row * n + kn_kv_place(type, i, n);
-	if (type == CAD_KV_F32)
-		return ((const float *)x)[at];
-	uint32_t bits = (uint32_t)((const uint16_t *)x)[at] << 16;
+	uint32_t bits = (uint32_t)half << 16;
 	float value;
 	memcpy(&value, &bits, sizeof value);
 	return value;
+}
+
+/* Element i of row `row` of n; scale: of int8. */
+static float kept(enum cad_kv type, const uint8_t *x, size_t row, size_t n, size_t i, float scale)
+{
+	size_t at = row * n + kn_kv_place(type, i, n);
+	switch (type) {
+	case CAD_KV_F32: return ((const float *)x)[at];
+	case CAD_KV_BF16: return bf16(((const uint16_t *)x)[at]);
+	case CAD_KV_INT8: return (float)((const int8_t *)x)[at] * scale;
+	}
+	return NAN;
 }
 
 static float page_sum(const float p[KN_PAGE_KEYS])
@@ -33,11 +41,14 @@ static void attend_query(
 	struct kn_attend_block *b, size_t query, enum cad_kv type, const uint8_t *keys, size_t lo, size_t hi)
 {
 	const uint8_t *values = keys + kn_kv_values_offset(type, b->key_size);
+	const float *scales = (const float *)(keys + kn_kv_scales_offset(type, b->key_size, b->value_size));
+	bool int8 = type == CAD_KV_INT8;
 	float p[KN_PAGE_KEYS] = { 0 }, m = b->m[query], *out = kn_attend_out(b, query);
 	for (size_t j = lo; j < hi; j++) {
 		float s = 0.0f;
 		for (size_t d = 0; d < b->key_size; d++)
-			s = fmaf(*kn_attend_q(b, query, d), kept(type, keys, d, KN_PAGE_KEYS, j), s);
+			s = fmaf(*kn_attend_q(b, query, d), kept(type, keys, d, KN_PAGE_KEYS, j, int8 ? scales[j] : 0),
+				s);
 		p[j] = s * b->scale;
 		m = p[j] > m ? p[j] : m;
 	}
@@ -51,7 +62,8 @@ static void attend_query(
 	for (size_t d = 0; d < b->value_size; d++) {
 		float sum = out[d] * alpha;
 		for (size_t j = lo; j < hi; j++)
-			sum = fmaf(p[j], kept(type, values, j, b->value_size, d), sum);
+			sum = fmaf(p[j], kept(type, values, j, b->value_size, d, int8 ? scales[KN_PAGE_KEYS + j] : 0),
+				sum);
 		out[d] = sum;
 	}
 }
