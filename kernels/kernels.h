@@ -114,8 +114,8 @@ struct kn_expert {
 /* ---- the KV cache ---- */
 
 /* Pages of 32 keys and values for every layer, as f32, rounded to bf16 (to nearest even), or as int8:
- * each key and each value of a head by the quantiser of quantise.h, with a scale of its own (range
- * 127), so that what is kept of a token depends on that token alone. A page belongs to one sequence,
+ * each key and each value of a head as integers q with a scale of its own (quantise.h, range 127),
+ * so that what is kept of a token depends on that token alone. A page belongs to one sequence,
  * whose page table says which pages hold its keys 0 .. 31, 32 .. 63 and so on. Sizes are multiples
  * of 4. */
 struct kn_kv {
@@ -214,13 +214,13 @@ struct kn_kv_write {
 /*
  * Row r with its `heads` queries sees the keys begin[r] .. end[r] - 1 of its sequence, begin < end.
  * Query head h uses KV head h / (heads / kv_heads). K and V are what the cache keeps, widened
- * to f32 (int8: q * scale, which is exact).
+ * to f32: of int8 the q, whose scales sk and sv apply to a key's score and a value's weight.
  * Chunk c holds keys 512c .. 512c + 511; only chunks and pages that meet [begin, end) are visited,
  * and only keys inside it take part.
  * In a chunk, per page in order: s[j] = (chain of fma over d of q[d] * K[d][j]) * scale; m' =
  * max(m, s); a = exp(m - m'); p[j] = exp(s[j] - m');
  * l = fma(l, a, tree(p)); out[d] = out[d] * a, then out[d] = fma(p[j], V[j][d], out[d]) over the
- * row's keys j ascending.
+ * row's keys j ascending. With int8, (chain * sk[j]) * scale, and p[j] * sv[j] in the last step.
  * tree: absent keys are +0; p[2i] + p[2i+1], then halves of 8, 4, 2, 1. Chunks are merged
  * ascending, first to last:
  * m' = max(m, mc); a = exp(m - m'), b = exp(mc - m'); l = fma(l, a, lc * b); out = fma(out, a, outc

@@ -338,8 +338,7 @@ static void key_store(const struct kn_kv *kv, const float *x, size_t slot, uint8
 			((uint16_t *)part)[d * KN_PAGE_KEYS + place] = kn_bf16_of(x[d]);
 		break;
 	case CAD_KV_INT8:
-		((float *)(part + kn_kv_scales_offset(kv->type, n, kv->value_size)))[slot] =
-			kn_quantise_group(x, n, n, KN_RANGE_INT8, q);
+		kn_kv_scales(n, kv->value_size, part)[slot] = kn_quantise_group(x, n, n, KN_RANGE_INT8, q);
 		for (size_t d = 0; d < n; d++)
 			((int8_t *)part)[d * KN_PAGE_KEYS + place] = q[d];
 		break;
@@ -358,7 +357,7 @@ static void value_store(const struct kn_kv *kv, const float *x, size_t slot, uin
 			((uint16_t *)row)[kn_kv_place(kv->type, d, n)] = kn_bf16_of(x[d]);
 		break;
 	case CAD_KV_INT8:
-		((float *)(part + kn_kv_scales_offset(kv->type, kv->key_size, n)))[KN_PAGE_KEYS + slot] =
+		kn_kv_scales(kv->key_size, n, part)[KN_PAGE_KEYS + slot] =
 			kn_quantise_group(x, n, n, KN_RANGE_INT8, (int8_t *)row);
 		break;
 	}

@@ -7,11 +7,12 @@
  *       scaled: row page * count + i of s is query + i's; count is at most a tile
  *   page_values(type, b, query, count, from, lo, hi, p, alpha)   out = out * alpha, then the
  *       chain over the keys lo .. hi - 1 with the weights p
- *   page_widen(type, keys, from, rows, n, out)   K (`keys`) or V, rows of n elements, as f32; room
- *       for 32 more is used
- *   row_most(s, lo, hi, scale)   -> eight lanes, whose largest is that of s[lo .. hi - 1] * scale
- *   row_weights(s, lo, hi, scale, m)   s[j] = exp(s[j] * scale - m) of those keys, 0 of others
- *       -> the first two steps of the tree over them, in eight lanes
+ *   page_widen(type, from, rows, n, out)   rows of n elements, as f32; room for 32 more is used
+ *   row_most(s, lo, hi, scale, sk)   s[j] = s[j] * sk[j], unless sk is NULL
+ *       -> eight lanes, whose largest is that of s[lo .. hi - 1] * scale
+ *   row_weights(s, lo, hi, scale, m, sv)   s[j] = exp(s[j] * scale - m) of those keys; then times
+ *       sv[j], unless it is NULL; of others nothing
+ *       -> the first two steps of the tree over the exponentials, in eight lanes
  *
  * A prompt has many queries: a page that is not f32 is widened once for all of them. In decode
  * there are few: the inner loops widen what they read and fetch what will be read next, and take
@@ -49,6 +50,14 @@ struct kn_attend_step {
 KN_ROWS_REDUCE(rows_largest, _mm256_max_ps)
 KN_ROWS_REDUCE(rows_sum, _mm256_add_ps)
 
+/* Of the keys of a row's page, and behind them of its values; NULL when it is not int8. */
+static const float *row_scales(const struct kn_attend_block *b, const struct kn_attend_step *t, size_t row)
+{
+	if (t->all->type != CAD_KV_INT8)
+		return NULL;
+	return kn_kv_scales(b->key_size, b->value_size, t->all->part[t->first + (t->pages > 1 ? row / b->count : 0)]);
+}
+
 /* Rows first .. first + count - 1, at most 8 * eights: scores to weights; m, l and alpha of their
  * queries. */
 KN_TILE void rows_softmax(
@@ -56,11 +65,15 @@ KN_TILE void rows_softmax(
 {
 	__m256 lanes[16];
 	float most[16], before[16] = { 0 }, m[16] = { 0 }, sum[16];
+	const float *scales[16];
 	size_t query = first % b->count;
 
+	for (size_t i = 0; i < count; i++)
+		scales[i] = row_scales(b, t, first + i);
 	for (size_t i = 0; i < 8 * eights; i++)
-		lanes[i] = i < count ? row_most(t->s[first + i], t->lo[first + i], t->hi[first + i], b->scale)
-				     : _mm256_setzero_ps();
+		lanes[i] = i < count
+			? row_most(t->s[first + i], t->lo[first + i], t->hi[first + i], b->scale, scales[i])
+			: _mm256_setzero_ps();
 	for (size_t i = 0; i < eights; i++)
 		_mm256_storeu_ps(most + 8 * i, rows_largest(lanes + 8 * i));
 	for (size_t i = 0, at = query; i < count; i++, at = at + 1 < b->count ? at + 1 : 0) {
@@ -70,7 +83,8 @@ KN_TILE void rows_softmax(
 	}
 
 	for (size_t i = 0; i < count; i++)
-		lanes[i] = row_weights(t->s[first + i], t->lo[first + i], t->hi[first + i], b->scale, m[i]);
+		lanes[i] = row_weights(t->s[first + i], t->lo[first + i], t->hi[first + i], b->scale, m[i],
+			scales[i] ? scales[i] + KN_PAGE_KEYS : NULL);
 	for (size_t i = 0; i < 8 * eights; i += 8) {
 		_mm256_storeu_ps(t->alpha + first + i,
 			kn_exp_8(_mm256_sub_ps(_mm256_loadu_ps(before + i), _mm256_loadu_ps(m + i))));
@@ -153,42 +167,28 @@ static void tile_add(enum cad_kv type, struct kn_attend_block *b, struct kn_atte
 	}
 }
 
-static const float *scales_of(const struct kn_attend_block *b, enum cad_kv type, const uint8_t *part)
-{
-	return (const float *)(part + kn_kv_scales_offset(type, b->key_size, b->value_size));
-}
-
 static struct kn_attend_source source_keys(
 	const struct kn_attend_block *b, const struct kn_attend_pages *pages, size_t page)
 {
 	const uint8_t *part = pages->part[page];
-	return (struct kn_attend_source){
-		.x = part,
-		.ahead = part + kn_kv_values_offset(pages->type, b->key_size),
-		.scales = scales_of(b, pages->type, part),
-	};
+	return (struct kn_attend_source){ part, part + kn_kv_values_offset(pages->type, b->key_size) };
 }
 
 /* The keys that are read after these values are `step` pages further on. */
 static struct kn_attend_source source_values(
 	const struct kn_attend_block *b, const struct kn_attend_pages *pages, size_t page, size_t step)
 {
-	const uint8_t *part = pages->part[page],
-		      *next = pages->part[page + step < pages->count ? page + step : pages->count];
+	const uint8_t *next = pages->part[page + step < pages->count ? page + step : pages->count];
 	if (pages->type == CAD_KV_INT8)
-		for (size_t line = 0; line < 2 * KN_PAGE_KEYS * sizeof(float); line += 64)
-			_mm_prefetch((const char *)scales_of(b, pages->type, next) + line, _MM_HINT_T0);
-	return (struct kn_attend_source){
-		.x = part + kn_kv_values_offset(pages->type, b->key_size),
-		.ahead = next,
-		.scales = scales_of(b, pages->type, part) + KN_PAGE_KEYS,
-	};
+		for (size_t i = 0; i < 2 * KN_PAGE_KEYS; i += 16)
+			_mm_prefetch((const char *)(kn_kv_scales(b->key_size, b->value_size, next) + i), _MM_HINT_T0);
+	return (struct kn_attend_source){ pages->part[page] + kn_kv_values_offset(pages->type, b->key_size), next };
 }
 
 /* A page that page_widen has widened. */
 static struct kn_attend_source source_widened(const struct kn_attend_step *t)
 {
-	return (struct kn_attend_source){ (const uint8_t *)t->widened, (const uint8_t *)t->widened, NULL };
+	return (struct kn_attend_source){ (const uint8_t *)t->widened, (const uint8_t *)t->widened };
 }
 
 static void step_scores(struct kn_attend_block *b, struct kn_attend_step *t)
@@ -198,7 +198,7 @@ static void step_scores(struct kn_attend_block *b, struct kn_attend_step *t)
 	for (size_t i = 0; i < t->pages; i++)
 		from[i] = source_keys(b, t->all, t->first + i);
 	if (b->count > KN_ATTEND_TILE && type != CAD_KV_F32) {
-		page_widen(type, true, from, b->key_size, KN_PAGE_KEYS, t->widened);
+		page_widen(type, from, b->key_size, KN_PAGE_KEYS, t->widened);
 		from[0] = source_widened(t);
 		type = CAD_KV_F32;
 	}
@@ -216,7 +216,7 @@ static void step_values(struct kn_attend_block *b, struct kn_attend_step *t)
 		enum cad_kv type = t->all->type;
 		struct kn_attend_source from = source_values(b, t->all, t->first + page, t->pages);
 		if (b->count > KN_ATTEND_TILE && type != CAD_KV_F32) {
-			page_widen(type, false, &from, KN_PAGE_KEYS, b->value_size, t->widened);
+			page_widen(type, &from, KN_PAGE_KEYS, b->value_size, t->widened);
 			from = source_widened(t);
 			type = CAD_KV_F32;
 		}

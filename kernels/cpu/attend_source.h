@@ -11,7 +11,6 @@
 /* What an inner loop reads, and what it fetches at the same offsets. */
 struct kn_attend_source {
 	const uint8_t *x, *ahead;
-	const float *scales; /* of int8: of the page's keys, or of its values */
 };
 
 /* The lines of elements i .. i + count - 1 (constants but for i). */

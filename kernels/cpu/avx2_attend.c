@@ -7,26 +7,22 @@
 enum { LANES = 8, PAGES_AT_ONCE = 2, ROWS = 3 };
 #define ROWS_OF(type) ((type) == CAD_KV_F32 ? 3 : 2)
 
-KN_TILE __m256 widen_int8(__m128i q, __m256 scale)
-{
-	return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)), scale);
-}
+KN_TILE __m256 widen_int8(__m128i q) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)); }
 
-/* Of elements i .. i + 31 of what the cache keeps: vector v, as f32; scale: of int8. */
-KN_TILE __m256 widen(const enum cad_kv type, const uint8_t *x, size_t i, const size_t v, __m256 scale)
+/* Of elements i .. i + 31 of what the cache keeps: vector v, as f32. */
+KN_TILE __m256 widen(const enum cad_kv type, const uint8_t *x, size_t i, const size_t v)
 {
 	if (type == CAD_KV_F32)
 		return _mm256_loadu_ps((const float *)x + i + v * LANES);
 	if (type == CAD_KV_INT8)
-		return widen_int8(_mm_loadl_epi64((const __m128i *)(x + i + v * LANES)), scale);
+		return widen_int8(_mm_loadl_epi64((const __m128i *)(x + i + v * LANES)));
 	__m256i both = _mm256_loadu_si256((const __m256i *)((const uint16_t *)x + i) + v % 2);
 	return _mm256_castsi256_ps(
 		v < 2 ? _mm256_slli_epi32(both, 16) : _mm256_and_si256(both, _mm256_set1_epi32((int)0xffff0000)));
 }
 
 /* Of the last `count` of a row, less than 32 and a multiple of 4; nothing else is read. */
-KN_TILE __m256 widen_last(
-	const enum cad_kv type, const uint8_t *x, size_t i, size_t count, const size_t v, __m256 scale)
+KN_TILE __m256 widen_last(const enum cad_kv type, const uint8_t *x, size_t i, size_t count, const size_t v)
 {
 	int rest = (int)count - (int)(v * LANES);
 	__m128i fours = _mm_cmpgt_epi32(_mm_set1_epi32(rest), _mm_setr_epi32(0, 4, 8, 8));
@@ -38,21 +34,11 @@ KN_TILE __m256 widen_last(
 	}
 	if (type == CAD_KV_INT8) {
 		fours = _mm_move_epi64(fours);
-		return widen_int8(_mm_maskload_epi32((const void *)(x + i), fours), scale);
+		return widen_int8(_mm_maskload_epi32((const void *)(x + i), fours));
 	}
 	fours = _mm_unpacklo_epi32(fours, fours);
 	__m128i half = _mm_maskload_epi32((const void *)((const uint16_t *)x + i), fours);
 	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
-}
-
-/* Of the scales of a page's 32 keys: vector v. */
-KN_TILE __m256 load_scales(const enum cad_kv type, const float *from, const size_t v)
-{
-	return type == CAD_KV_INT8 ? _mm256_loadu_ps(from + v * LANES) : _mm256_setzero_ps();
-}
-KN_TILE __m256 set_scale(const enum cad_kv type, const float *from, size_t j)
-{
-	return type == CAD_KV_INT8 ? _mm256_set1_ps(from[j]) : _mm256_setzero_ps();
 }
 
 KN_TILE void tile_scores(const enum cad_kv type, const size_t mr, const size_t pages, const float *q, size_t size,
@@ -72,8 +58,7 @@ KN_TILE void tile_scores(const enum cad_kv type, const size_t mr, const size_t p
 		KN_UNROLL_FOR (size_t p = 0; p < pages; p++) {
 			kn_attend_fetch(type, &from[p], d * KN_PAGE_KEYS, KN_PAGE_KEYS);
 			KN_UNROLL_FOR (size_t v = 0; v < 4; v++) {
-				__m256 k = widen(
-					type, from[p].x, d * KN_PAGE_KEYS, v, load_scales(type, from[p].scales, v));
+				__m256 k = widen(type, from[p].x, d * KN_PAGE_KEYS, v);
 				KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 					acc[p][r][v] = _mm256_fmadd_ps(x[r], k, acc[p][r][v]);
 			}
@@ -126,14 +111,14 @@ KN_TILE void tile_values(const enum cad_kv type, const size_t mr, const size_t n
 
 	for (size_t j = lo; j < hi; j++) {
 		size_t at = j * size + d;
-		__m256 w[ROWS], scale = set_scale(type, from->scales, j);
+		__m256 w[ROWS];
 		kn_attend_fetch(type, from, at, nv * LANES);
 		KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 			w[r] = _mm256_set1_ps(p[r][j]);
 		KN_UNROLL_FOR (size_t v = 0; v < nv; v++) {
 			size_t block = at + v / 4 * KN_PAGE_KEYS;
-			__m256 in = whole ? widen(type, from->x, block, v % 4, scale)
-					  : widen_last(type, from->x, block, size - d, v, scale);
+			__m256 in = whole ? widen(type, from->x, block, v % 4)
+					  : widen_last(type, from->x, block, size - d, v);
 			KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 				acc[r][v] = _mm256_fmadd_ps(w[r], in, acc[r][v]);
 		}
@@ -181,30 +166,25 @@ static void page_values(enum cad_kv type, struct kn_attend_block *b, size_t quer
 	}
 }
 
-KN_TILE void widen_rows(
-	const enum cad_kv type, const bool keys, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
+KN_TILE void widen_rows(const enum cad_kv type, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
 {
 	for (size_t r = 0; r < rows; r++)
 		for (size_t i = 0; i < n; i += 4 * LANES) {
 			size_t at = r * n + i;
 			kn_attend_fetch(type, from, at, 4 * LANES);
-			KN_UNROLL_FOR (size_t v = 0; v < 4; v++) {
-				__m256 scale =
-					keys ? load_scales(type, from->scales, v) : set_scale(type, from->scales, r);
-				_mm256_storeu_ps(out + at + v * LANES, /* what is past a row, the next one overwrites */
-					n - i >= 4 * LANES ? widen(type, from->x, at, v, scale)
-							   : widen_last(type, from->x, at, n - i, v, scale));
-			}
+			KN_UNROLL_FOR (size_t v = 0; v < 4; v++) /* what is past a row, the next one overwrites */
+				_mm256_storeu_ps(out + at + v * LANES,
+					n - i >= 4 * LANES ? widen(type, from->x, at, v)
+							   : widen_last(type, from->x, at, n - i, v));
 		}
 }
 
-static void page_widen(
-	enum cad_kv type, bool keys, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
+static void page_widen(enum cad_kv type, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
 {
 	if (type == CAD_KV_BF16)
-		widen_rows(CAD_KV_BF16, keys, from, rows, n, out);
+		widen_rows(CAD_KV_BF16, from, rows, n, out);
 	else
-		widen_rows(CAD_KV_INT8, keys, from, rows, n, out);
+		widen_rows(CAD_KV_INT8, from, rows, n, out);
 }
 
 /* All bits of the lanes of s[8 i ..] that stand for the keys lo .. hi - 1. */
@@ -215,19 +195,24 @@ static inline __m256 keys_mask(size_t i, size_t lo, size_t hi)
 	return _mm256_castsi256_ps(_mm256_andnot_si256(before, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)hi), key)));
 }
 
-static inline __m256 row_most(const float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale)
+static inline __m256 row_most(float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale, const float *sk)
 {
 	__m256 in[4], by = _mm256_set1_ps(scale), none = _mm256_set1_ps(-INFINITY);
 	bool whole = hi - lo == KN_PAGE_KEYS;
 	for (size_t i = 0; i < 4; i++) {
-		in[i] = _mm256_mul_ps(_mm256_load_ps(s + i * LANES), by);
+		__m256 score = _mm256_load_ps(s + i * LANES);
+		if (sk) {
+			score = _mm256_mul_ps(score, _mm256_loadu_ps(sk + i * LANES));
+			_mm256_store_ps(s + i * LANES, score);
+		}
+		in[i] = _mm256_mul_ps(score, by);
 		if (!whole)
 			in[i] = _mm256_blendv_ps(none, in[i], keys_mask(i, lo, hi));
 	}
 	return _mm256_max_ps(_mm256_max_ps(in[0], in[1]), _mm256_max_ps(in[2], in[3]));
 }
 
-static inline __m256 row_weights(float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale, float m)
+static inline __m256 row_weights(float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale, float m, const float *sv)
 {
 	__m256 p[4], pairs[2], by = _mm256_set1_ps(scale), most = _mm256_set1_ps(m);
 	bool whole = hi - lo == KN_PAGE_KEYS;
@@ -236,7 +221,7 @@ static inline __m256 row_weights(float s[KN_PAGE_KEYS], size_t lo, size_t hi, fl
 		p[i] = kn_exp_8(_mm256_sub_ps(_mm256_mul_ps(_mm256_load_ps(s + i * LANES), by), most));
 		if (!whole)
 			p[i] = _mm256_and_ps(p[i], keys_mask(i, lo, hi));
-		_mm256_store_ps(s + i * LANES, p[i]);
+		_mm256_store_ps(s + i * LANES, sv ? _mm256_mul_ps(p[i], _mm256_loadu_ps(sv + i * LANES)) : p[i]);
 	}
 
 	/* hadd leaves the pairs of both halves interleaved; the permutation puts them in order */

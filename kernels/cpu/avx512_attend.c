@@ -9,13 +9,10 @@ enum { LANES = 16, PAGES_AT_ONCE = 4 };
 /* queries of a tile */
 #define EACH_COUNT(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
 
-KN_TILE __m512 widen_int8(__m128i q, __m512 scale)
-{
-	return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)), scale);
-}
+KN_TILE __m512 widen_int8(__m128i q) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)); }
 
-/* Elements i .. i + 31 of what the cache keeps, as f32; scales: of int8. */
-KN_TILE void widen(const enum cad_kv type, const uint8_t *x, size_t i, const __m512 scales[2], __m512 out[2])
+/* Elements i .. i + 31 of what the cache keeps, as f32. */
+KN_TILE void widen(const enum cad_kv type, const uint8_t *x, size_t i, __m512 out[2])
 {
 	if (type == CAD_KV_F32) {
 		out[0] = _mm512_loadu_ps((const float *)x + i);
@@ -25,14 +22,13 @@ KN_TILE void widen(const enum cad_kv type, const uint8_t *x, size_t i, const __m
 		out[0] = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
 		out[1] = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32((int)0xffff0000)));
 	} else {
-		out[0] = widen_int8(_mm_loadu_si128((const __m128i *)(x + i)), scales[0]);
-		out[1] = widen_int8(_mm_loadu_si128((const __m128i *)(x + i + LANES)), scales[1]);
+		out[0] = widen_int8(_mm_loadu_si128((const __m128i *)(x + i)));
+		out[1] = widen_int8(_mm_loadu_si128((const __m128i *)(x + i + LANES)));
 	}
 }
 
 /* The last `count` of a row, less than 32; nothing else is read. */
-KN_TILE void widen_last(
-	const enum cad_kv type, const uint8_t *x, size_t i, size_t count, const __m512 scales[2], __m512 out[2])
+KN_TILE void widen_last(const enum cad_kv type, const uint8_t *x, size_t i, size_t count, __m512 out[2])
 {
 	uint32_t elements = (1u << count) - 1;
 	KN_UNROLL_FOR (size_t v = 0; v < 2; v++, i += LANES) {
@@ -43,33 +39,24 @@ KN_TILE void widen_last(
 			__m256i half = _mm256_maskz_loadu_epi16(has, (const uint16_t *)x + i);
 			out[v] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 		} else {
-			out[v] = widen_int8(_mm_maskz_loadu_epi8(has, x + i), scales[v]);
+			out[v] = widen_int8(_mm_maskz_loadu_epi8(has, x + i));
 		}
 	}
-}
-
-/* The scales of a page's 32 keys. */
-KN_TILE void load_scales(const enum cad_kv type, const float *from, __m512 scales[2])
-{
-	KN_UNROLL_FOR (size_t v = 0; v < 2; v++)
-		scales[v] = type == CAD_KV_INT8 ? _mm512_loadu_ps(from + v * LANES) : _mm512_setzero_ps();
 }
 
 KN_TILE void tile_scores(const enum cad_kv type, const size_t mr, const size_t pages, const float *q, size_t size,
 	const struct kn_attend_source *from, float (*s)[KN_PAGE_KEYS])
 {
-	__m512 acc[PAGES_AT_ONCE][KN_ATTEND_TILE][2], scales[PAGES_AT_ONCE][2];
+	__m512 acc[PAGES_AT_ONCE][KN_ATTEND_TILE][2];
 
-	KN_UNROLL_FOR (size_t p = 0; p < pages; p++) {
-		load_scales(type, from[p].scales, scales[p]);
+	KN_UNROLL_FOR (size_t p = 0; p < pages; p++)
 		KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 			acc[p][r][0] = acc[p][r][1] = _mm512_setzero_ps();
-	}
 
 	for (size_t d = 0; d < size; d++, q += KN_ATTEND_TILE)
 		KN_UNROLL_FOR (size_t p = 0; p < pages; p++) {
 			__m512 k[2];
-			widen(type, from[p].x, d * KN_PAGE_KEYS, scales[p], k);
+			widen(type, from[p].x, d * KN_PAGE_KEYS, k);
 			kn_attend_fetch(type, &from[p], d * KN_PAGE_KEYS, KN_PAGE_KEYS);
 			KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
 				__m512 x = _mm512_set1_ps(q[r]);
@@ -127,14 +114,13 @@ KN_TILE void tile_values(const enum cad_kv type, const size_t mr, const size_t n
 
 	for (size_t j = lo; j < hi; j++) {
 		size_t at = j * size + d;
-		__m512 in[8], scales[2];
+		__m512 in[8];
 		kn_attend_fetch(type, from, at, nv * LANES);
-		scales[0] = scales[1] = type == CAD_KV_INT8 ? _mm512_set1_ps(from->scales[j]) : _mm512_setzero_ps();
 		KN_UNROLL_FOR (size_t v = 0; v < nv; v += 2)
 			if (whole)
-				widen(type, from->x, at + v * LANES, scales, &in[v]);
+				widen(type, from->x, at + v * LANES, &in[v]);
 			else
-				widen_last(type, from->x, at, size - d, scales, in);
+				widen_last(type, from->x, at, size - d, in);
 		KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
 			__m512 w = _mm512_set1_ps(p[r][j]);
 			KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
@@ -187,35 +173,28 @@ static void page_values(enum cad_kv type, struct kn_attend_block *b, size_t quer
 	}
 }
 
-KN_TILE void widen_rows(
-	const enum cad_kv type, const bool keys, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
+KN_TILE void widen_rows(const enum cad_kv type, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
 {
-	__m512 in[2], scales[2];
-
-	load_scales(type, from->scales, scales);
-	for (size_t r = 0; r < rows; r++) {
-		if (type == CAD_KV_INT8 && !keys)
-			scales[0] = scales[1] = _mm512_set1_ps(from->scales[r]);
+	__m512 in[2];
+	for (size_t r = 0; r < rows; r++)
 		for (size_t i = 0; i < n; i += 2 * LANES) {
 			size_t at = r * n + i;
 			kn_attend_fetch(type, from, at, 2 * LANES);
 			if (n - i >= 2 * LANES)
-				widen(type, from->x, at, scales, in);
+				widen(type, from->x, at, in);
 			else
-				widen_last(type, from->x, at, n - i, scales, in);
+				widen_last(type, from->x, at, n - i, in);
 			_mm512_storeu_ps(out + at, in[0]); /* what is past a row, the next one overwrites */
 			_mm512_storeu_ps(out + at + LANES, in[1]);
 		}
-	}
 }
 
-static void page_widen(
-	enum cad_kv type, bool keys, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
+static void page_widen(enum cad_kv type, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
 {
 	if (type == CAD_KV_BF16)
-		widen_rows(CAD_KV_BF16, keys, from, rows, n, out);
+		widen_rows(CAD_KV_BF16, from, rows, n, out);
 	else
-		widen_rows(CAD_KV_INT8, keys, from, rows, n, out);
+		widen_rows(CAD_KV_INT8, from, rows, n, out);
 }
 
 KN_TILE void keys_masks(size_t lo, size_t hi, __mmask16 has[2])
@@ -225,17 +204,25 @@ KN_TILE void keys_masks(size_t lo, size_t hi, __mmask16 has[2])
 	has[1] = (__mmask16)(keys >> LANES);
 }
 
-static inline __m256 row_most(const float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale)
+static inline __m256 row_most(float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale, const float *sk)
 {
 	__mmask16 has[2];
-	__m512 none = _mm512_set1_ps(-INFINITY), by = _mm512_set1_ps(scale);
+	__m512 most[2], none = _mm512_set1_ps(-INFINITY), by = _mm512_set1_ps(scale);
+
 	keys_masks(lo, hi, has);
-	__m512 most = _mm512_max_ps(_mm512_mask_mul_ps(none, has[0], _mm512_load_ps(s), by),
-		_mm512_mask_mul_ps(none, has[1], _mm512_load_ps(s + LANES), by));
-	return _mm256_max_ps(_mm512_castps512_ps256(most), _mm512_extractf32x8_ps(most, 1));
+	for (int i = 0; i < 2; i++) {
+		__m512 score = _mm512_load_ps(s + i * LANES);
+		if (sk) {
+			score = _mm512_mul_ps(score, _mm512_loadu_ps(sk + i * LANES));
+			_mm512_store_ps(s + i * LANES, score);
+		}
+		most[i] = _mm512_mask_mul_ps(none, has[i], score, by);
+	}
+	most[0] = _mm512_max_ps(most[0], most[1]);
+	return _mm256_max_ps(_mm512_castps512_ps256(most[0]), _mm512_extractf32x8_ps(most[0], 1));
 }
 
-static inline __m256 row_weights(float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale, float m)
+static inline __m256 row_weights(float s[KN_PAGE_KEYS], size_t lo, size_t hi, float scale, float m, const float *sv)
 {
 	const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
 		      odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
@@ -246,7 +233,7 @@ static inline __m256 row_weights(float s[KN_PAGE_KEYS], size_t lo, size_t hi, fl
 	for (int i = 0; i < 2; i++) {
 		__m512 scaled = _mm512_mul_ps(_mm512_load_ps(s + i * LANES), by);
 		p[i] = _mm512_maskz_mov_ps(has[i], kn_exp_16(_mm512_sub_ps(scaled, most)));
-		_mm512_store_ps(s + i * LANES, p[i]);
+		_mm512_store_ps(s + i * LANES, sv ? _mm512_mul_ps(p[i], _mm512_loadu_ps(sv + i * LANES)) : p[i]);
 	}
 	__m512 pairs = _mm512_add_ps(_mm512_permutex2var_ps(p[0], even, p[1]), _mm512_permutex2var_ps(p[0], odd, p[1]));
 	return _mm256_add_ps(_mm512_castps512_ps256(pairs), _mm512_extractf32x8_ps(pairs, 1));

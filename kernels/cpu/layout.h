@@ -102,14 +102,15 @@ static inline size_t kn_kv_values_offset(enum cad_kv type, size_t key_size)
 {
 	return key_size * KN_PAGE_KEYS * kn_kv_element_bytes(type);
 }
-static inline size_t kn_kv_scales_offset(enum cad_kv type, size_t key_size, size_t value_size)
+static inline float *kn_kv_scales(size_t key_size, size_t value_size, const uint8_t *part)
 {
-	return (key_size + value_size) * KN_PAGE_KEYS * kn_kv_element_bytes(type);
+	return (float *)(part + (key_size + value_size) * KN_PAGE_KEYS);
 }
 static inline size_t kn_kv_part_bytes(const struct kn_kv *kv)
 {
-	return kn_kv_scales_offset(kv->type, kv->key_size, kv->value_size) +
-		(kv->type == CAD_KV_INT8 ? 2 * KN_PAGE_KEYS * sizeof(float) : 0);
+	return KN_PAGE_KEYS *
+		((kv->key_size + kv->value_size) * kn_kv_element_bytes(kv->type) +
+			(kv->type == CAD_KV_INT8 ? 2 * sizeof(float) : 0));
 }
 static inline size_t kn_kv_all_bytes(const struct kn_kv *kv)
 {

@@ -22,8 +22,10 @@ struct attend {
 	struct kn_kv kv;
 	size_t ldq, ldo, pages_each, sequences, group;
 	float *q, *q_host, *sinks, *sinks_host;
-	float *keys_host, *values_host; /* [sequence][position][kv_heads * size], rounded as the cache does */
-	uint32_t *pages, pages_count;   /* device, [sequence][pages_each], then all pages in order */
+	/* [sequence][position][kv_heads * size], rounded as the cache does, of int8 the integers; and the
+	 * scales, [sequence][position][kv_heads], 1 of others */
+	float *keys_host, *values_host, *key_scales, *value_scales;
+	uint32_t *pages, pages_count; /* device, [sequence][pages_each], then all pages in order */
 	/* what each row sees, and which sequence it belongs to: on the host, and on the device */
 	struct attend_rows {
 		uint32_t begin[ROWS_MAX], end[ROWS_MAX], sequence[ROWS_MAX];
@@ -88,20 +90,23 @@ static void cache_write(struct attend *s, struct kn_queue *queue, size_t layer, 
 	free(slots);
 }
 
-/* Vectors of `size` as the cache keeps them. */
-static void round_all(enum cad_kv type, float *x, size_t count, size_t size)
+/* Vectors of `size` as the cache keeps them: of int8 the integers. Their scales, 1 of other types. */
+static float *round_all(enum cad_kv type, float *x, size_t vectors, size_t size)
 {
+	float *scales = op_need(vectors * sizeof *scales);
 	int8_t q[CAD_HEAD_SIZE_MAX];
 
-	for (size_t i = 0; i < count && type == CAD_KV_BF16; i++) {
-		uint32_t bits = (uint32_t)kn_bf16_of(x[i]) << 16;
-		memcpy(&x[i], &bits, sizeof bits);
+	for (size_t v = 0; v < vectors; v++, x += size) {
+		scales[v] = type == CAD_KV_INT8 ? kn_quantise_group(x, size, size, KN_RANGE_INT8, q) : 1.0f;
+		for (size_t i = 0; i < size; i++) {
+			uint32_t bits = (uint32_t)kn_bf16_of(x[i]) << 16;
+			if (type == CAD_KV_INT8)
+				x[i] = (float)q[i];
+			else if (type == CAD_KV_BF16)
+				memcpy(&x[i], &bits, sizeof bits);
+		}
 	}
-	for (size_t at = 0; at < count && type == CAD_KV_INT8; at += size) {
-		float scale = kn_quantise_group(x + at, size, size, KN_RANGE_INT8, q);
-		for (size_t i = 0; i < size; i++)
-			x[at + i] = (float)q[i] * scale;
-	}
+	return scales;
 }
 
 /* NaN to every slot of the cache, by a sequence that has all pages; then the keys that there are. */
@@ -125,8 +130,8 @@ static void cache_fill(struct attend *s, struct kn_queue *queue, uint64_t *seed)
 	for (size_t i = 0; i < s->sequences; i++)
 		cache_write(s, queue, LAYER, &own, (uint32_t)i, s->length[i], s->keys_host + i * c->keys * key_row(s),
 			s->values_host + i * c->keys * value_row(s));
-	round_all(c->kv, s->keys_host, s->sequences * c->keys * key_row(s), c->k);
-	round_all(c->kv, s->values_host, s->sequences * c->keys * value_row(s), c->n);
+	s->key_scales = round_all(c->kv, s->keys_host, s->sequences * c->keys * c->kv_heads, c->k);
+	s->value_scales = round_all(c->kv, s->values_host, s->sequences * c->keys * c->kv_heads, c->n);
 }
 
 /* The pages of the sequences are scattered, each once: 1 .. pages - 1 backwards, odd ones first.
@@ -208,6 +213,16 @@ static const float *value_at(const struct attend *s, size_t row, size_t head, si
 		head / s->group * s->kv.value_size;
 }
 
+static float key_scale(const struct attend *s, const float *key)
+{
+	return s->key_scales[(size_t)(key - s->keys_host) / s->kv.key_size];
+}
+
+static float value_scale(const struct attend *s, const float *value)
+{
+	return s->value_scales[(size_t)(value - s->values_host) / s->kv.value_size];
+}
+
 static float page_tree(const float *p)
 {
 	float t[16];
@@ -245,6 +260,7 @@ static void attend_by_the_comment(const struct attend *s, size_t row, size_t hea
 					continue;
 				for (size_t d = 0; d < s->kv.key_size; d++)
 					p[j - page] = fmaf(q[d], key_at(s, row, head, j)[d], p[j - page]);
+				p[j - page] *= key_scale(s, key_at(s, row, head, j));
 				p[j - page] *= scale;
 				m_new = fmaxf(m_new, p[j - page]);
 				seen++;
@@ -260,7 +276,8 @@ static void attend_by_the_comment(const struct attend *s, size_t row, size_t hea
 				sum[d] *= a;
 				for (size_t j = page; j < page + KN_PAGE_KEYS; j++)
 					if (j >= s->rows.begin[row] && j < s->rows.end[row])
-						sum[d] = fmaf(p[j - page], value_at(s, row, head, j)[d], sum[d]);
+						sum[d] = fmaf(p[j - page] * value_scale(s, value_at(s, row, head, j)),
+							value_at(s, row, head, j)[d], sum[d]);
 			}
 			m = m_new;
 		}
@@ -285,7 +302,7 @@ static void attend_exact(const struct attend *s, size_t row, size_t head, double
 		for (size_t d = 0; d < s->kv.key_size; d++)
 			score[j] += (double)s->q_host[row * s->ldq + head * s->kv.key_size + d] *
 				(double)key_at(s, row, head, j)[d];
-		score[j] *= scale;
+		score[j] *= scale * (double)key_scale(s, key_at(s, row, head, j));
 		most = fmax(most, score[j]);
 	}
 
@@ -296,7 +313,8 @@ static void attend_exact(const struct attend *s, size_t row, size_t head, double
 		double p = exp(score[j] - most);
 		sum += p;
 		for (size_t d = 0; d < s->kv.value_size; d++)
-			out[d] += p * (double)value_at(s, row, head, j)[d];
+			out[d] += p * (double)value_scale(s, value_at(s, row, head, j)) *
+				(double)value_at(s, row, head, j)[d];
 	}
 
 	for (size_t d = 0; d < s->kv.value_size; d++)
@@ -344,6 +362,8 @@ static void attend_teardown(struct op_state *state)
 	free(s->sinks_host);
 	free(s->keys_host);
 	free(s->values_host);
+	free(s->key_scales);
+	free(s->value_scales);
 	free(s);
 }
 

@@ -13,14 +13,14 @@ static float bf16(uint16_t half)
 	return value;
 }
 
-/* Element i of row `row` of n; scale: of int8. */
-static float kept(enum cad_kv type, const uint8_t *x, size_t row, size_t n, size_t i, float scale)
+/* Element i of row `row` of n. */
+static float kept(enum cad_kv type, const uint8_t *x, size_t row, size_t n, size_t i)
 {
 	size_t at = row * n + kn_kv_place(type, i, n);
 	switch (type) {
 	case CAD_KV_F32: return ((const float *)x)[at];
 	case CAD_KV_BF16: return bf16(((const uint16_t *)x)[at]);
-	case CAD_KV_INT8: return (float)((const int8_t *)x)[at] * scale;
+	case CAD_KV_INT8: return (float)((const int8_t *)x)[at];
 	}
 	return NAN;
 }
@@ -41,15 +41,14 @@ static void attend_query(
 	struct kn_attend_block *b, size_t query, enum cad_kv type, const uint8_t *keys, size_t lo, size_t hi)
 {
 	const uint8_t *values = keys + kn_kv_values_offset(type, b->key_size);
-	const float *scales = (const float *)(keys + kn_kv_scales_offset(type, b->key_size, b->value_size));
+	const float *scales = kn_kv_scales(b->key_size, b->value_size, keys);
 	bool int8 = type == CAD_KV_INT8;
 	float p[KN_PAGE_KEYS] = { 0 }, m = b->m[query], *out = kn_attend_out(b, query);
 	for (size_t j = lo; j < hi; j++) {
 		float s = 0.0f;
 		for (size_t d = 0; d < b->key_size; d++)
-			s = fmaf(*kn_attend_q(b, query, d), kept(type, keys, d, KN_PAGE_KEYS, j, int8 ? scales[j] : 0),
-				s);
-		p[j] = s * b->scale;
+			s = fmaf(*kn_attend_q(b, query, d), kept(type, keys, d, KN_PAGE_KEYS, j), s);
+		p[j] = (int8 ? s * scales[j] : s) * b->scale;
 		m = p[j] > m ? p[j] : m;
 	}
 
@@ -59,11 +58,12 @@ static void attend_query(
 	b->l[query] = fmaf(b->l[query], alpha, page_sum(p));
 	b->m[query] = m;
 
+	for (size_t j = lo; j < hi && int8; j++)
+		p[j] = p[j] * scales[KN_PAGE_KEYS + j];
 	for (size_t d = 0; d < b->value_size; d++) {
 		float sum = out[d] * alpha;
 		for (size_t j = lo; j < hi; j++)
-			sum = fmaf(p[j], kept(type, values, j, b->value_size, d, int8 ? scales[KN_PAGE_KEYS + j] : 0),
-				sum);
+			sum = fmaf(p[j], kept(type, values, j, b->value_size, d), sum);
 		out[d] = sum;
 	}
 }
