@@ -3,11 +3,13 @@
  * Speed of every operator case marked OP_BENCH (tests/support/op_cases.c), beside what the machine
  * itself can do.
  *
- *   floor = max(bytes / read bandwidth, operations / FMA peak of the form's register width);  ratio
- *   = floor / time: 1 is the machine's limit
+ *   floor = max(bytes / read bandwidth, operations / peak of the form's register width);  ratio =
+ *   floor / time: 1 is the machine's limit
+ *
+ * The peak is that of f32 FMA, or of products of 8-bit integers where weights are quantised.
  *
  * Each of the repeats first reads a large buffer (that is the bandwidth probe, and it empties the
- * caches of weights), probes the FMA peak, then times the operator. All figures are medians over
+ * caches of weights), probes the peak, then times the operator. All figures are medians over
  * the repeats. Nothing is judged here: tests have no time limits.
  */
 #include "limits.h"
@@ -68,18 +70,26 @@ struct figures {
 	double us, read_gbs, peak_gflops;
 };
 
+static enum limit peak_of(enum kn_isa isa, const struct op_case *c)
+{
+	bool wide = isa == KN_ISA_AVX512;
+
+	if (c->weights != CAD_WEIGHTS_INT8 && c->weights != CAD_WEIGHTS_INT4)
+		return wide ? LIMIT_FMA_512 : LIMIT_FMA_256;
+	return wide && limit_exists(LIMIT_VNNI_512) ? LIMIT_VNNI_512 : LIMIT_INT8_256;
+}
+
 static struct figures measure(struct kn_queue *queue, struct kn_pool *pool, enum kn_isa isa, const struct op_case *c,
 	unsigned repeats, const uint8_t *buffer)
 {
 	double us[REPEATS_MAX], read[REPEATS_MAX], peak[REPEATS_MAX];
-	enum limit fma = isa == KN_ISA_AVX512 ? LIMIT_FMA_512 : LIMIT_FMA_256;
 	struct op_state *state = c->kind->setup(queue, c, 1);
 
 	c->kind->run(state, 0, state->rows);
 
 	for (unsigned i = 0; i < repeats; i++) {
 		read[i] = limit_probe(pool, LIMIT_READ, buffer, BUFFER_BYTES);
-		peak[i] = limit_probe(pool, fma, buffer, BUFFER_BYTES);
+		peak[i] = limit_probe(pool, peak_of(isa, c), buffer, BUFFER_BYTES);
 		uint64_t begin = cad_clock_now_ns(&cad_clock_system);
 		c->kind->run(state, 0, state->rows);
 		CAD_ASSERT(queue->ops->wait(queue) == CAD_OK);
