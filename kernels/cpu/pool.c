@@ -38,16 +38,22 @@ struct worker {
 	pthread_t handle;
 };
 
+/* The jobs that a thread begins with; when they are done, it takes of others'. A line of its own:
+ * one counter for all would travel between the cores with every job. */
+struct share {
+	_Alignas(64) _Atomic size_t next;
+	size_t end;
+};
+
 struct kn_pool {
 	_Alignas(64) _Atomic uint32_t state;
 	_Atomic uint32_t sleepers; /* workers in futex_wait, or about to be */
 	_Atomic uint32_t caller_sleeps;
 	kn_job_fn *fn; /* NULL: the workers end */
 	void *context;
-	size_t jobs;
 	unsigned threads;
 	uint64_t spin_ns; /* how long a thread looks for what is to come before it sleeps */
-	_Alignas(64) _Atomic size_t next;
+	struct share shares[KN_THREADS_MAX];
 	struct worker workers[KN_THREADS_MAX];
 };
 
@@ -84,8 +90,14 @@ static bool spin_on(const struct kn_pool *p, struct spin *spin)
 
 static void work(struct kn_pool *p, unsigned thread)
 {
-	for (size_t job; (job = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed)) < p->jobs;)
-		p->fn(p->context, job, thread);
+	for (unsigned i = 0; i < p->threads; i++) {
+		struct share *share = &p->shares[(thread + i) % p->threads];
+		while (atomic_load_explicit(&share->next, memory_order_relaxed) < share->end) {
+			size_t job = atomic_fetch_add_explicit(&share->next, 1, memory_order_relaxed);
+			if (job < share->end)
+				p->fn(p->context, job, thread);
+		}
+	}
 }
 
 /* The last one out of a closed run tells the caller. */
@@ -203,8 +215,10 @@ void kn_pool_for(struct kn_pool *p, size_t jobs, kn_job_fn *fn, void *context)
 	} else {
 		p->fn = fn;
 		p->context = context;
-		p->jobs = jobs;
-		atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+		for (unsigned t = 0; t < p->threads; t++) {
+			atomic_store_explicit(&p->shares[t].next, jobs * t / p->threads, memory_order_relaxed);
+			p->shares[t].end = jobs * (t + 1) / p->threads;
+		}
 		open_run(p);
 		work(p, 0);
 		close_run(p);

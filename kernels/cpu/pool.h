@@ -26,9 +26,10 @@ CAD_MUST_USE enum cad_status kn_pool_create(unsigned threads, struct kn_pool **p
 void kn_pool_destroy(struct kn_pool *pool);
 unsigned kn_pool_threads(const struct kn_pool *pool);
 
-/* Runs fn(context, 0 .. jobs - 1), handed out in ascending order through one counter; returns when
- * all are done. What a run wrote is visible to the next one: phases of an operator are runs one
- * after another. Not to be called from inside a job. */
+/* Runs fn(context, 0 .. jobs - 1), and returns when all are done. Each thread begins with a range of
+ * its own, the same one for as many jobs, so that what it wrote in one run is near it in the next;
+ * then it helps others with theirs. What a run wrote is visible to the next one: phases of an
+ * operator are runs one after another. Not to be called from inside a job. */
 void kn_pool_for(struct kn_pool *pool, size_t jobs, kn_job_fn *fn, void *context);
 
 #endif

@@ -10,7 +10,7 @@
 enum {
 	/* Operators on rows: floats of work that are worth a job, jobs of each thread, and what an
 	 * element of some operators costs in such floats. */
-	KN_WORK_FLOATS_MIN = 16384,
+	KN_WORK_FLOATS_MIN = 4096,
 	KN_JOBS_PER_THREAD = 4,
 	KN_FLOATS_PER_ANGLE = 64,
 	KN_FLOATS_PER_EXPERT = 16, /* of the gate */
