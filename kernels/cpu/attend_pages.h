@@ -171,7 +171,7 @@ static struct kn_attend_source source_keys(
 	const struct kn_attend_block *b, const struct kn_attend_pages *pages, size_t page)
 {
 	const uint8_t *part = pages->part[page];
-	return (struct kn_attend_source){ part, part + kn_kv_values_offset(pages->type, b->key_size) };
+	return (struct kn_attend_source){ part, part + kn_kv_values_offset(pages->type, b->key_size), 0 };
 }
 
 /* The keys that are read after these values are `step` pages further on. */
@@ -182,48 +182,69 @@ static struct kn_attend_source source_values(
 	if (pages->type == CAD_KV_INT8)
 		for (size_t i = 0; i < 2 * KN_PAGE_KEYS; i += 16)
 			_mm_prefetch((const char *)(kn_kv_scales(b->key_size, b->value_size, next) + i), _MM_HINT_T0);
-	return (struct kn_attend_source){ pages->part[page] + kn_kv_values_offset(pages->type, b->key_size), next };
+	return (struct kn_attend_source){ pages->part[page] + kn_kv_values_offset(pages->type, b->key_size), next, 0 };
 }
 
-/* A page that page_widen has widened. */
-static struct kn_attend_source source_widened(const struct kn_attend_step *t)
+/* What all tiles read of a page, rows of n elements: widened, if it is not f32. */
+static enum cad_kv widen_for_all(
+	enum cad_kv type, struct kn_attend_step *t, struct kn_attend_source *from, size_t rows, size_t n)
 {
-	return (struct kn_attend_source){ (const uint8_t *)t->widened, (const uint8_t *)t->widened };
+	if (type == CAD_KV_F32)
+		return type;
+	page_widen(type, from, rows, n, t->widened);
+	from->x = (const uint8_t *)t->widened;
+	from->slower = type == CAD_KV_BF16 ? 1 : 2;
+	return CAD_KV_F32;
+}
+
+/* Of several tiles that read `bytes` of f32 one after the other, four fetch a quarter each of what comes
+ * next, or two a half. */
+static struct kn_attend_source source_share(struct kn_attend_source from, size_t tiles, size_t tile, size_t bytes)
+{
+	unsigned parts = tiles > 3 ? 2 : tiles > 1 ? 1 : 0;
+	from.slower += parts;
+	from.ahead = tile >> parts == 0 ? from.ahead + tile * (bytes >> from.slower) : from.x;
+	return from;
 }
 
 static void step_scores(struct kn_attend_block *b, struct kn_attend_step *t)
 {
 	enum cad_kv type = t->all->type;
+	size_t tiles = (b->count + KN_ATTEND_TILE - 1) / KN_ATTEND_TILE;
 	struct kn_attend_source from[PAGES_AT_ONCE];
 	for (size_t i = 0; i < t->pages; i++)
 		from[i] = source_keys(b, t->all, t->first + i);
-	if (b->count > KN_ATTEND_TILE && type != CAD_KV_F32) {
-		page_widen(type, from, b->key_size, KN_PAGE_KEYS, t->widened);
-		from[0] = source_widened(t);
-		type = CAD_KV_F32;
+
+	if (tiles == 1) {
+		page_scores(type, b, 0, b->count, t->pages, from, t->s);
+		return;
 	}
-	for (size_t query = 0; query < b->count; query += KN_ATTEND_TILE) {
-		size_t count = b->count - query < KN_ATTEND_TILE ? b->count - query : KN_ATTEND_TILE;
-		if (tile_sees(t, query, t->pages > 1 ? t->pages * count : count))
-			page_scores(type, b, query, count, t->pages, from, t->s + query);
-		from[0].ahead = from[0].x; /* fetched once */
+
+	type = widen_for_all(type, t, from, b->key_size, KN_PAGE_KEYS);
+	for (size_t tile = 0; tile < tiles; tile++) {
+		size_t query = tile * KN_ATTEND_TILE, rest = b->count - query,
+		       count = rest < KN_ATTEND_TILE ? rest : KN_ATTEND_TILE;
+		struct kn_attend_source shared =
+			source_share(from[0], tiles, tile, b->key_size * KN_PAGE_KEYS * sizeof(float));
+		if (tile_sees(t, query, count))
+			page_scores(type, b, query, count, 1, &shared, t->s + query);
 	}
 }
 
 static void step_values(struct kn_attend_block *b, struct kn_attend_step *t)
 {
+	size_t tiles = (b->count + KN_ATTEND_TILE - 1) / KN_ATTEND_TILE;
 	for (size_t page = 0; page < t->pages; page++) {
 		enum cad_kv type = t->all->type;
 		struct kn_attend_source from = source_values(b, t->all, t->first + page, t->pages);
-		if (b->count > KN_ATTEND_TILE && type != CAD_KV_F32) {
-			page_widen(type, &from, KN_PAGE_KEYS, b->value_size, t->widened);
-			from = source_widened(t);
-			type = CAD_KV_F32;
-		}
-		for (size_t query = 0; query < b->count; query += KN_ATTEND_TILE) {
-			size_t count = b->count - query < KN_ATTEND_TILE ? b->count - query : KN_ATTEND_TILE;
-			tile_add(type, b, t, query, count, page * b->count + query, &from);
-			from.ahead = from.x;
+		if (tiles > 1)
+			type = widen_for_all(type, t, &from, KN_PAGE_KEYS, b->value_size);
+		for (size_t tile = 0; tile < tiles; tile++) {
+			size_t query = tile * KN_ATTEND_TILE, rest = b->count - query,
+			       count = rest < KN_ATTEND_TILE ? rest : KN_ATTEND_TILE;
+			struct kn_attend_source shared =
+				source_share(from, tiles, tile, KN_PAGE_KEYS * b->value_size * sizeof(float));
+			tile_add(type, b, t, query, count, page * b->count + query, &shared);
 		}
 	}
 }

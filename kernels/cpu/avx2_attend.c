@@ -171,7 +171,6 @@ KN_TILE void widen_rows(const enum cad_kv type, const struct kn_attend_source *f
 	for (size_t r = 0; r < rows; r++)
 		for (size_t i = 0; i < n; i += 4 * LANES) {
 			size_t at = r * n + i;
-			kn_attend_fetch(type, from, at, 4 * LANES);
 			KN_UNROLL_FOR (size_t v = 0; v < 4; v++) /* what is past a row, the next one overwrites */
 				_mm256_storeu_ps(out + at + v * LANES,
 					n - i >= 4 * LANES ? widen(type, from->x, at, v)

@@ -179,7 +179,6 @@ KN_TILE void widen_rows(const enum cad_kv type, const struct kn_attend_source *f
 	for (size_t r = 0; r < rows; r++)
 		for (size_t i = 0; i < n; i += 2 * LANES) {
 			size_t at = r * n + i;
-			kn_attend_fetch(type, from, at, 2 * LANES);
 			if (n - i >= 2 * LANES)
 				widen(type, from->x, at, in);
 			else
