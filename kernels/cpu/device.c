@@ -68,7 +68,7 @@ static enum cad_status queue_wait(struct kn_queue *queue)
 	return CAD_OK;
 }
 
-/* ---- the KV cache: pages side by side, layer by layer ---- */
+/* ---- the KV cache (layout.h) ---- */
 
 static uint64_t kv_bytes(const struct kn_device *device, const struct kn_kv *kv)
 {

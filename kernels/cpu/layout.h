@@ -83,8 +83,9 @@ struct kn_cpu_table {
 	void *data;
 };
 
-/* A page of a layer is a part for each KV head: K [key_size][32], then V [32][value_size]; int8 has
- * then the scales, f32, of the 32 keys and of the 32 values. */
+/* A page of a layer has a part for each KV head: K [key_size][32], then V [32][value_size]; int8 has
+ * then the scales, f32, of the 32 keys and of the 32 values. A head's parts of all pages stand side
+ * by side: pages that a prompt takes one after the other are then one stream for each head. */
 static inline size_t kn_kv_element_bytes(enum cad_kv type)
 {
 	return type == CAD_KV_F32 ? 4 : type == CAD_KV_BF16 ? 2 : 1;
@@ -118,7 +119,7 @@ static inline size_t kn_kv_all_bytes(const struct kn_kv *kv)
 }
 static inline uint8_t *kn_kv_part(const struct kn_kv *kv, size_t layer, size_t page, size_t kv_head)
 {
-	return (uint8_t *)kv->own + ((layer * kv->pages + page) * kv->kv_heads + kv_head) * kn_kv_part_bytes(kv);
+	return (uint8_t *)kv->own + ((layer * kv->kv_heads + kv_head) * kv->pages + page) * kn_kv_part_bytes(kv);
 }
 static inline const uint32_t *kn_page_table(const struct kn_page_tables *tables, size_t row)
 {
