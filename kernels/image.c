@@ -161,6 +161,23 @@ static bool collect(struct collected *c, const void *bytes, size_t count)
 	return true;
 }
 
+/* Two values a byte, low first: 8 at a time while there are as many. */
+static void pair_nibbles(const int8_t *q, size_t count, uint8_t *pairs)
+{
+	size_t i = 0;
+	for (; i + 8 <= count; i += 8) {
+		uint64_t v;
+		memcpy(&v, q + i, sizeof v);
+		v = (v & 0x0f0f0f0f0f0f0f0f) ^ 0x0808080808080808; /* + 8 */
+		v = (v | v >> 4) & 0x00ff00ff00ff00ff;
+		v = (v | v >> 8) & 0x0000ffff0000ffff;
+		uint32_t word = (uint32_t)(v | v >> 16);
+		memcpy(pairs + i / 2, &word, sizeof word);
+	}
+	for (; i < count; i += 2)
+		pairs[i / 2] = (uint8_t)((q[i] + 8) | (i + 1 < count ? q[i + 1] + 8 : 0) << 4);
+}
+
 /* One row: its scales, then its values, which are quantised again for that. */
 static bool read_quantised_row(
 	struct collected *c, const uint8_t *row, const struct kn_source *source, enum cad_dtype dtype)
@@ -177,8 +194,8 @@ static bool read_quantised_row(
 		uint8_t pairs[KN_GROUP_INT4 / 2];
 		size_t count = source->k - k < group ? source->k - k : group;
 		kn_quantise_values(row + k * element, source->dtype, count, group, range_of(dtype), q);
-		for (size_t i = 0; i < count && dtype == CAD_DTYPE_Q4; i += 2)
-			pairs[i / 2] = (uint8_t)((q[i] + 8) | (i + 1 < count ? q[i + 1] + 8 : 0) << 4);
+		if (dtype == CAD_DTYPE_Q4)
+			pair_nibbles(q, count, pairs);
 		if (!(dtype == CAD_DTYPE_Q8 ? collect(c, q, count) : collect(c, pairs, (count + 1) / 2)))
 			return false;
 	}
@@ -222,6 +239,7 @@ static void hex_of(XXH128_hash_t hash, char hex[33])
 
 struct hashing {
 	XXH3_state_t state;
+	uint8_t *next; /* where the image goes; NULL: nowhere */
 	bool (*read)(void *context, size_t count);
 	void *context;
 };
@@ -230,13 +248,15 @@ static bool hash_piece(void *context, const void *bytes, size_t count)
 {
 	struct hashing *hashing = context;
 	XXH3_128bits_update(&hashing->state, bytes, count);
+	if (hashing->next)
+		hashing->next = (uint8_t *)memcpy(hashing->next, bytes, count) + count;
 	return hashing->read(hashing->context, count);
 }
 
-bool kn_image_checksum_by_pieces(const struct kn_expert_source *source, enum cad_weights weights,
+bool kn_image_checksum_by_pieces(const struct kn_expert_source *source, enum cad_weights weights, void *image,
 	bool (*read)(void *context, size_t count), void *context, char hex[33])
 {
-	struct hashing hashing = { .read = read, .context = context };
+	struct hashing hashing = { .next = image, .read = read, .context = context };
 	XXH3_INITSTATE(&hashing.state);
 	XXH3_128bits_reset(&hashing.state);
 	if (!kn_image_read(source, weights, hash_piece, &hashing))
@@ -249,7 +269,12 @@ static bool go_on(void *context, size_t count) { return (void)context, (void)cou
 
 void kn_image_checksum(const struct kn_expert_source *source, enum cad_weights weights, char hex[33])
 {
-	(void)kn_image_checksum_by_pieces(source, weights, go_on, NULL, hex);
+	(void)kn_image_checksum_by_pieces(source, weights, NULL, go_on, NULL, hex);
+}
+
+void kn_image_make(const struct kn_expert_source *source, enum cad_weights weights, void *image, char hex[33])
+{
+	(void)kn_image_checksum_by_pieces(source, weights, image, go_on, NULL, hex);
 }
 
 void kn_image_bytes_checksum(const void *bytes, size_t count, char hex[33]) { hex_of(XXH3_128bits(bytes, count), hex); }

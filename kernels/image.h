@@ -71,10 +71,12 @@ bool kn_image_read(const struct kn_expert_source *source, enum cad_weights weigh
 
 /* XXH3-128 over an image, as 32 hex digits: of tensors, which are read for it, or of the image
  * itself. `read` is told of each piece, and may take its time; false: it ended there, and there is
- * no checksum. */
-bool kn_image_checksum_by_pieces(const struct kn_expert_source *source, enum cad_weights weights,
+ * no checksum. `image`: where the image goes too, so that who packs it does not quantise again;
+ * NULL: nowhere. */
+bool kn_image_checksum_by_pieces(const struct kn_expert_source *source, enum cad_weights weights, void *image,
 	bool (*read)(void *context, size_t count), void *context, char hex[33]);
 void kn_image_checksum(const struct kn_expert_source *source, enum cad_weights weights, char hex[33]);
+void kn_image_make(const struct kn_expert_source *source, enum cad_weights weights, void *image, char hex[33]);
 void kn_image_bytes_checksum(const void *bytes, size_t count, char hex[33]);
 
 #endif

@@ -106,21 +106,28 @@ static bool piece_read(void *context, size_t count)
 	return run->read(run->context, "", count);
 }
 
-/* Hashing reads it from the disk, at the order's rate; packing finds it in memory. */
+/* Hashing reads it from the disk, at the order's rate; packing finds it in memory, and where that was
+ * work, the whole image. */
 static enum cad_status load_from_checkpoint(
 	const struct ex_load_run *run, struct ex_load_result *result, struct cad_error *error)
 {
 	struct ex_store *store = ex_engine_store(run->engine);
-	struct kn_expert_source image = ex_store_image(store, run->layer, run->expert),
+	struct kn_device *device = ex_store_device(store);
+	struct kn_expert_source form = ex_store_image(store, run->layer, run->expert),
 				source = kn_expert_source_of(ex_engine_model(run->engine), run->layer, run->expert);
+	size_t bytes = (size_t)kn_image_bytes(&form);
+	void *image = cad_dtype_quantised(form.gate.dtype) ? device->ops->host_alloc(device, bytes) : NULL;
 	char checksum[33];
+	enum cad_status status = CAD_ERR_CANCELLED;
 
-	if (!kn_image_checksum_by_pieces(&source, ex_store_weights(store), piece_read, (void *)run, checksum))
-		return CAD_ERR_CANCELLED;
-	result->node = "";
-	result->image_bytes = kn_image_bytes(&image);
-	return ex_store_load(
-		store, run->layer, run->expert, &(struct ex_weights){ NULL, checksum }, &result->loaded, error);
+	if (kn_image_checksum_by_pieces(&source, ex_store_weights(store), image, piece_read, (void *)run, checksum)) {
+		const struct ex_weights weights = { image, checksum };
+		result->node = "";
+		result->image_bytes = bytes;
+		status = ex_store_load(store, run->layer, run->expert, &weights, &result->loaded, error);
+	}
+	device->ops->host_release(device, image, bytes);
+	return status;
 }
 
 enum cad_status ex_load_run(const struct ex_load_run *run, struct ex_load_result *result, struct cad_error *error)

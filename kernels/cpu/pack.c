@@ -114,15 +114,28 @@ static void pack_panel(
 /* q of u4 lanes: byte j of word w is (q[8w + j] + 8) | (q[8w + 4 + j] + 8) << 4. */
 static void pair_nibbles(const int8_t *q, size_t count, uint8_t *out)
 {
-	for (size_t i = 0; i < count; i += 8)
-		for (size_t j = 0; j < 4; j++)
-			out[i / 2 + j] = (uint8_t)((q[i + j] + 8) | (q[i + 4 + j] + 8) << 4);
+	for (size_t i = 0; i < count; i += 8) {
+		uint64_t eight;
+		memcpy(&eight, q + i, sizeof eight);
+		eight = (eight & 0x0f0f0f0f0f0f0f0f) ^ 0x0808080808080808; /* + 8 */
+		uint32_t word = (uint32_t)(eight | eight >> 28);
+		memcpy(out + i / 2, &word, sizeof word);
+	}
 }
 
 /* As many halves of bytes, from rows of type Q4. */
 static void part_nibbles(const uint8_t *in, size_t count, int8_t *q)
 {
-	for (size_t i = 0; i < count; i++)
+	const __m128i low = _mm_set1_epi8(15), eight = _mm_set1_epi8(8);
+	size_t i = 0;
+
+	for (; i + 16 <= count; i += 16) {
+		__m128i bytes = _mm_loadl_epi64((const __m128i *)(in + i / 2)),
+			pairs = _mm_unpacklo_epi8(
+				_mm_and_si128(bytes, low), _mm_and_si128(_mm_srli_epi16(bytes, 4), low));
+		_mm_storeu_si128((__m128i *)(q + i), _mm_sub_epi8(pairs, eight));
+	}
+	for (; i < count; i++)
 		q[i] = (int8_t)((in[i / 2] >> (i % 2 * 4) & 15) - 8);
 }
 

@@ -3,6 +3,8 @@
  * memory, and experts that come and go while it serves. */
 #include "expert-svc/serve/reply.h"
 #include "expert-svc/step.h"
+#include "expert-svc/transfer/load.h"
+#include "kernels/image.h"
 #include "kernels/source.h"
 #include "tests/support/expert_calls.h"
 #include "tests/support/must.h"
@@ -419,6 +421,55 @@ static void memory_is_bounded(void **state)
 	expert_world_fini(&world);
 }
 
+static bool go_on(void *context, const char *node, uint64_t bytes) { return (void)context, (void)node, bytes > 0; }
+
+/* Both ways of loading pack the image that the placement service's checksum is over. */
+static void quantised_from_the_checkpoint(void **state)
+{
+	(void)state;
+	struct expert_world world;
+	struct ex_engine_options options;
+	struct cad_error error;
+	expert_world_init(&world, "olmoe-a");
+	options_small(&options, EX_ENGINE_INLINE);
+	options.model = world.model;
+	options.device = world.device;
+	options.settings = &world.settings;
+
+	for (enum cad_weights weights = CAD_WEIGHTS_INT8; weights <= CAD_WEIGHTS_INT4; weights++) {
+		struct ex_engine *engine;
+		struct ex_loaded loaded;
+		struct ex_load_result result;
+		char checksum[33];
+		world.settings.weights = weights;
+		must(ex_engine_create(&options, &engine, &error), &error);
+		must(ex_engine_load(engine, 1, 0, &loaded, &error), &error);
+		kn_expert_checksum(world.model, 1, 0, weights, checksum);
+		assert_string_equal(loaded.checksum, checksum);
+
+		const struct ex_load_run run = {
+			.engine = engine,
+			.layer = 2,
+			.expert = 5,
+			.load = &(struct ex_load){ .node = NULL },
+			.read = go_on,
+		};
+		must(ex_load_run(&run, &result, &error), &error);
+		kn_expert_checksum(world.model, 2, 5, weights, checksum);
+		assert_string_equal(result.loaded.checksum, checksum);
+
+		struct kn_expert_source image = ex_store_image(ex_engine_store(engine), 2, 5);
+		size_t bytes = (size_t)kn_image_bytes(&image);
+		uint8_t *out = malloc(bytes);
+		assert_int_equal(ex_store_read(ex_engine_store(engine), 2, 5, 0, bytes, out), CAD_OK);
+		kn_image_bytes_checksum(out, bytes, checksum);
+		assert_string_equal(result.loaded.checksum, checksum);
+		free(out);
+		ex_engine_destroy(engine);
+	}
+	expert_world_fini(&world);
+}
+
 static void load_all_and_wrong_options(void **state)
 {
 	(void)state;
@@ -642,6 +693,7 @@ int main(void)
 		cmocka_unit_test(poison),
 		cmocka_unit_test(busy),
 		cmocka_unit_test(memory_is_bounded),
+		cmocka_unit_test(quantised_from_the_checkpoint),
 		cmocka_unit_test(load_all_and_wrong_options),
 		cmocka_unit_test(freeing_while_serving),
 		cmocka_unit_test(router_disappears),

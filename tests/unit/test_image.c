@@ -39,11 +39,17 @@ static void all_ways_agree(const struct kn_expert_source *source, enum cad_weigh
 	uint8_t *first, *again;
 
 	kn_image_checksum(source, weights, checksum);
+	uint8_t *made = malloc(bytes);
+	assert_non_null(made);
+	kn_image_make(source, weights, made, hex);
+	assert_string_equal(hex, checksum);
 	assert_int_equal(device->ops->expert_create(device, source, weights, &packed), CAD_OK);
 	first = image_of_packed(&packed, &image);
 	device->ops->expert_destroy(device, &packed);
 	kn_image_bytes_checksum(first, bytes, hex);
 	assert_string_equal(hex, checksum);
+	assert_memory_equal(made, first, bytes);
+	free(made);
 
 	struct kn_expert_source moved = kn_image_at(&image, first);
 	assert_int_equal(device->ops->expert_create(device, &moved, weights, &packed), CAD_OK);
