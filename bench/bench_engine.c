@@ -35,7 +35,7 @@ static const struct argp_option option_table[] = {
 	{ "repeats", 'r', "N", 0, "repeats of each mode (default 5)", 0 },
 	{ "mode", 'o', "TEXT", 0, "only modes whose names contain TEXT", 0 },
 	{ "prompt", 'p', "N", 0, "tokens of the prefill (default 512)", 0 },
-	{ "isa", 'i', "NAME", 0, "ref, avx2 or avx512 (default: the best)", 0 },
+	{ "isa", 'i', "NAME", 0, "ref, avx2, avxvnni, avx512 or amx (default: the best)", 0 },
 	{ "csv", 'c', "DIR", 0, "also write DIR/engine-MACHINE.csv", 0 },
 	{ 0 },
 };
@@ -52,7 +52,7 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
 	case 'p': o->prompt = (unsigned)atoi(value); return 0;
 	case 'i':
 		if (kn_isa_parse(value, &o->isa) != CAD_OK)
-			argp_error(state, "--isa '%s': use ref, avx2 or avx512", value);
+			argp_error(state, "--isa '%s': use ref, avx2, avxvnni, avx512 or amx", value);
 		return 0;
 	case ARGP_KEY_END:
 		if (!o->model)
@@ -244,7 +244,7 @@ int main(int argc, char **argv)
 		: NULL;
 	if (o.csv && !csv)
 		return 1;
-	bool wide = strcmp(em_isa_name(em), "avx512") == 0;
+	bool wide = strcmp(em_isa_name(em), "avx512") == 0 || strcmp(em_isa_name(em), "amx") == 0;
 	struct cad_random random = { 1 };
 	const struct mode modes[] = {
 		{ "prefill", 1, o.prompt, 1, true },

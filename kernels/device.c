@@ -14,7 +14,7 @@ enum cad_status kn_device_open(
 }
 
 const struct cad_choice kn_isa_choices[] = { { "auto", KN_ISA_AUTO }, { "ref", KN_ISA_REF }, { "avx2", KN_ISA_AVX2 },
-	{ "avx512", KN_ISA_AVX512 }, { NULL, 0 } };
+	{ "avxvnni", KN_ISA_AVXVNNI }, { "avx512", KN_ISA_AVX512 }, { "amx", KN_ISA_AMX }, { NULL, 0 } };
 
 enum cad_status kn_isa_parse(const char *name, enum kn_isa *isa)
 {

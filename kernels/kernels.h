@@ -39,9 +39,9 @@
  *
  * Same bits: an output row depends only on its own inputs and the weights, by an order of summation
  * that depends only on shapes, never on the number of rows, tiles or threads. The forms of the CPU
- * (ref, avx2, avx512) give equal bits; cpu/ref/ is the definition. The compiler contracts nothing:
- * fma() is written where it is meant. Threads run with the default MXCSR (round to nearest, no
- * flush to zero).
+ * (ref, avx2, avxvnni, avx512, amx) give equal bits; cpu/ref/ is the definition. The compiler
+ * contracts nothing: fma() is written where it is meant. Threads run with the default MXCSR (round
+ * to nearest, no flush to zero).
  *
  * Symbols: T rows (tokens), H hidden, F ffn, E experts, K experts per token, P pairs (row, expert
  * slot), D head size, V vocabulary.
@@ -449,7 +449,7 @@ struct kn_queue {
 
 enum kn_device_kind { KN_DEVICE_CPU };
 /* The form of the CPU's kernels; AUTO is the fastest that this machine runs. */
-enum kn_isa { KN_ISA_AUTO, KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVX512 };
+enum kn_isa { KN_ISA_AUTO, KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVXVNNI, KN_ISA_AVX512, KN_ISA_AMX };
 
 /* Zeroed is the CPU with its fastest form. */
 struct kn_device_options {

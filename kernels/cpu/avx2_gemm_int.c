@@ -37,9 +37,9 @@ static inline void scale_add(__m256i dot, float x_scale, const float *scales, __
 KN_TILE void tile(const size_t mr, const size_t nv, const size_t v0, const bool s8, const size_t stride,
 	const struct kn_int_tile *t)
 {
-	const size_t group = s8 ? KN_GROUP : KN_GROUP_INT4, passes = 8 / nv;
+	const size_t group = s8 ? KN_GROUP : KN_GROUP_INT4;
 	const __m256i low_bits = _mm256_set1_epi8(0x0f);
-	const uint8_t *at = t->weights, *fetch = t->fetch + v0 / nv * (KN_GROUP_WORDS * t->fetch_step / passes);
+	const uint8_t *at = t->weights, *fetch = t->fetch + v0 * 32;
 	const int32_t *q = t->q;
 	size_t steps = group / (s8 ? 4 : 8);
 
@@ -55,7 +55,7 @@ KN_TILE void tile(const size_t mr, const size_t nv, const size_t v0, const bool 
 		for (size_t s = 0; s < steps; s++, at += KN_STEP_BYTES, q += stride * (s8 ? 1 : 2)) {
 			KN_UNROLL_FOR (size_t v = 0; v < nv; v += 2)
 				_mm_prefetch((const char *)fetch + v * 32, _MM_HINT_T0);
-			fetch += t->fetch_step / passes;
+			fetch += t->fetch_step;
 			KN_UNROLL_FOR (size_t v = 0; v < nv; v++) {
 				__m256i line = _mm256_load_si256((const __m256i *)(at + (v0 + v) * 32));
 				__m256i magnitude = _mm256_abs_epi8(line), low = _mm256_and_si256(line, low_bits),
@@ -94,9 +94,11 @@ KN_TILE void tile(const size_t mr, const size_t nv, const size_t v0, const bool 
 /* clang-format on */
 TILES(s8, true)
 TILES(u4, false)
+static const struct kn_int_tiles of_s8 = { tiles_s8, ROWS, ROWS, KN_STORAGE_S8 };
+static const struct kn_int_tiles of_u4 = { tiles_u4, ROWS, ROWS, KN_STORAGE_U4 };
 
-void kn_avx2_gemm_s8(const struct kn_gemm *g) { kn_gemm_int_nest(g, tiles_s8, ROWS, KN_STORAGE_S8); }
-void kn_avx2_gemm_u4(const struct kn_gemm *g) { kn_gemm_int_nest(g, tiles_u4, ROWS, KN_STORAGE_U4); }
+void kn_avx2_gemm_s8(const struct kn_gemm *g) { kn_gemm_int_nest(g, &of_s8); }
+void kn_avx2_gemm_u4(const struct kn_gemm *g) { kn_gemm_int_nest(g, &of_u4); }
 
 void kn_avx2_quantise(const float *x, size_t n, size_t group, int8_t *q, float *scale, int32_t *sums)
 {

@@ -163,14 +163,22 @@ static const struct kn_ops cpu = {
 	.combine_finish = kn_cpu_combine_finish,
 };
 
+static const char *lacks(enum kn_isa isa)
+{
+	if (!kn_form_find(KN_ISA_AVX2))
+		return "this machine lacks AVX2, FMA or F16C, which every build of Cadre needs";
+	switch (isa) {
+	case KN_ISA_AVXVNNI: return "this machine lacks AVX-VNNI: use --isa auto or --isa avx2";
+	case KN_ISA_AMX: return "this machine lacks AMX (TILE, INT8) or AVX-512 VNNI: use --isa auto or --isa avx512";
+	default: return "this machine lacks AVX-512 (F, BW, DQ, VL): use --isa auto or --isa avx2";
+	}
+}
+
 enum cad_status kn_cpu_open(enum kn_isa isa, struct kn_device **device, struct cad_error *error)
 {
 	const struct kn_form *form = kn_form_find(isa);
 	if (!form)
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-			isa == KN_ISA_AVX512
-				? "this machine lacks AVX-512 (F, BW, DQ, VL): use --isa auto or --isa avx2"
-				: "this machine lacks AVX2, FMA or F16C, which every build of Cadre needs");
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "%s", lacks(isa));
 	struct kn_cpu_device *d = malloc(sizeof *d);
 	if (!d)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for a device");

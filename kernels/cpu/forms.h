@@ -2,8 +2,9 @@
 /*
  * The forms of the CPU: one inner kernel per name in KN_FORM_LIST, written three times: kn_ref_NAME
  * (ref/: the definition, scalar, in the declared order), kn_avx2_NAME (cpu/avx2_*.c) and
- * kn_avx512_NAME (cpu/avx512_*.c). All give equal bits. A form without anything faster calls
- * another's.
+ * kn_avx512_NAME (cpu/avx512*.c). All give equal bits. A form without anything faster calls
+ * another's. Two more forms are avx2 and avx512 but for integers: avxvnni and amx, whose kernels
+ * are those of KN_FORM_INT_LIST.
  *
  * Inner kernels run on one thread, allocate nothing, and keep no state. Vectors of f32 are
  * unaligned unless said. To add a kernel: a line in the list with its contract above it, and the
@@ -95,14 +96,17 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	scales[1] = ldexpf(1.0f, -exponent - half);
 }
 
-#define KN_FORM_LIST(X) \
+/* Kernels that have forms of their own on processors with instructions for them. */
+#define KN_FORM_INT_LIST(X) \
+	/* GEMM on integers: for each group of the weights, ascending, acc = */ \
+	/* fma((float)dot, x's scale * the column's, acc), acc = +0 at first, dot exact */ \
+	X(void, gemm_s8, (const struct kn_gemm *g)) \
+	X(void, gemm_u4, (const struct kn_gemm *g))
+
+#define KN_FORM_PLAIN_LIST(X) \
 	/* GEMM on panels (see above) */ \
 	X(void, gemm_bf16, (const struct kn_gemm *g)) \
 	X(void, gemm_f32, (const struct kn_gemm *g)) \
-	/* The same on integers: for each group of the weights, ascending, acc = */ \
-	/* fma((float)dot, x's scale * the column's, acc), acc = +0 at first, dot exact */ \
-	X(void, gemm_s8, (const struct kn_gemm *g)) \
-	X(void, gemm_u4, (const struct kn_gemm *g)) \
 	/* KN_GROUP values of a row (quantise.h), all past the first n zero; n is a multiple of */ \
 	/* 16. sums: of the q of each `group` values */ \
 	X(void, quantise, (const float *x, size_t n, size_t group, int8_t *q, float *scale, int32_t *sums)) \
@@ -142,6 +146,8 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	/* x[i] += (float)sums[i] * quantum + shared[i] (shared may be NULL); sums[i] = 0 */ \
 	X(void, sums_finish, (float *x, int64_t *sums, size_t n, float quantum, const float *shared))
 
+#define KN_FORM_LIST(X) KN_FORM_PLAIN_LIST(X) KN_FORM_INT_LIST(X)
+
 struct kn_form {
 	const char *name;
 	enum kn_isa isa;
@@ -155,6 +161,12 @@ struct kn_form {
 	result kn_avx2_##name arguments; \
 	result kn_avx512_##name arguments;
 KN_FORM_LIST(X)
+#undef X
+
+#define X(result, name, arguments) \
+	result kn_avxvnni_##name arguments; \
+	result kn_amx_##name arguments;
+KN_FORM_INT_LIST(X)
 #undef X
 
 /* The form of `isa` (AUTO: the fastest), or NULL when this machine cannot run it. */

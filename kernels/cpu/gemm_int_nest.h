@@ -34,8 +34,12 @@ struct kn_int_tile {
 };
 typedef void kn_int_tile_fn(const struct kn_int_tile *t);
 
-/* The rows of a tile in one group of k, packed: q, scales, sums. */
-enum { KN_PACKED_WORDS = KN_GROUP_WORDS + 1 + KN_GROUP_SUMS_MAX }; /* of a row */
+/* The rows of a tile in one group of k, packed: q, scales, sums. Words of a row, and rows that
+ * there is room for. */
+enum {
+	KN_PACKED_WORDS = KN_GROUP_WORDS + 1 + KN_GROUP_SUMS_MAX,
+	KN_PACKED_ROWS = KN_BLOCK_GROUPS * KN_BLOCK_ROWS * 4 / 3,
+};
 
 static inline const uint8_t *kn_gemm_int_row(const struct kn_gemm *g, size_t row)
 {
@@ -75,82 +79,108 @@ static inline void kn_gemm_int_pack(const struct kn_gemm *g, size_t first, size_
 	}
 }
 
-/* One row needs no packing. */
-KN_TILE void kn_gemm_int_alone(const struct kn_gemm *g, kn_int_tile_fn *tile, size_t row, size_t group,
-	const size_t sums_count, struct kn_int_tile *t)
+/* What a form brings: tiles[r] handles r + 1 rows, of which tile_rows are a whole tile, a divisor
+ * of KN_BLOCK_ROWS. All but tiles[0] read rows at `stride` (a multiple of 4), tiles[0] at 1. */
+struct kn_int_tiles {
+	kn_int_tile_fn *const *tiles;
+	size_t tile_rows, stride;
+	enum kn_storage storage;
+};
+
+/* Of a block: rows row .. end - 1, groups of k group .. last - 1. */
+struct kn_int_block {
+	size_t row, end, group, last;
+};
+
+static inline size_t kn_int_sums(const struct kn_int_tiles *of) { return KN_GROUP / kn_storage_group(of->storage); }
+/* Of a panel, KN_GROUP of k. */
+static inline size_t kn_int_bytes(const struct kn_int_tiles *of)
 {
-	const uint8_t *x = kn_gemm_int_row(g, row);
-	t->q = (const int32_t *)x + group * KN_GROUP_WORDS;
-	t->scales = kn_row_q_scales(x, g->k) + group;
-	t->sums = kn_row_q_sums(x, g->k) + group * sums_count;
-	tile(t);
+	return kn_int_sums(of) * kn_group_bytes(of->storage);
 }
 
-/* The tiles of rows block .. end - 1 over groups begin .. last - 1 of one panel. */
-KN_TILE void kn_gemm_int_panel(const struct kn_gemm *g, kn_int_tile_fn *const *tiles, const size_t tile_rows,
-	const size_t sums_count, const size_t group_bytes, size_t block, size_t end, size_t begin, size_t last,
+KN_TILE void kn_gemm_int_pack_block(
+	const struct kn_gemm *g, const struct kn_int_tiles *of, const struct kn_int_block *b, int32_t *packed)
+{
+	for (size_t group = b->group; group < b->last; group++)
+		for (size_t row = b->row, rows; row < b->end; row += rows) {
+			rows = kn_tile_rows(b->end - row, of->tile_rows);
+			if (rows == 1) /* is read where it is */
+				continue;
+			kn_gemm_int_pack(g, row, rows, group, kn_int_sums(of), of->stride, packed);
+			packed += KN_PACKED_WORDS * of->stride;
+		}
+}
+
+/* Where tile t reads its rows. Returns what comes after them, where they are packed. */
+KN_TILE const int32_t *kn_gemm_int_rows(const struct kn_gemm *g, const struct kn_int_tiles *of, size_t row, size_t rows,
+	size_t group, const int32_t *packed, struct kn_int_tile *t)
+{
+	const uint8_t *x = kn_gemm_int_row(g, row);
+	if (rows == 1) {
+		t->q = (const int32_t *)x + group * KN_GROUP_WORDS;
+		t->scales = kn_row_q_scales(x, g->k) + group;
+		t->sums = kn_row_q_sums(x, g->k) + group * kn_int_sums(of);
+		return packed;
+	}
+	t->q = packed;
+	t->scales = (const float *)(packed + KN_GROUP_WORDS * of->stride);
+	t->sums = packed + (KN_GROUP_WORDS + 1) * of->stride;
+	return packed + KN_PACKED_WORDS * of->stride;
+}
+
+/* The tiles of a block, over one panel. */
+KN_TILE void kn_gemm_int_panel(const struct kn_gemm *g, const struct kn_int_tiles *of, const struct kn_int_block *b,
 	size_t panel, const int32_t *packed)
 {
-	size_t tiles_count = (end - block + tile_rows - 1) / tile_rows, step = KN_STEP_BYTES / tiles_count;
-	const uint8_t *weights = g->weights + panel * g->panel_bytes + begin * group_bytes;
+	size_t others = (b->end - b->row + of->tile_rows - 1) / of->tile_rows - 1, bytes = kn_int_bytes(of);
+	const uint8_t *weights = g->weights + panel * g->panel_bytes + b->group * bytes;
 
-	for (size_t group = begin; group < last; group++, weights += group_bytes) {
+	for (size_t group = b->group; group < b->last; group++, weights += bytes) {
+		/* The first tile has from memory what the processor reads ahead by itself; the
+		 * others find it in L1, and fetch the next group, each its share. */
 		struct kn_int_tile t = {
 			.weights = weights,
-			.fetch = weights + (tiles_count > 1 ? group_bytes : KN_FETCH_BYTES),
-			.fetch_step = step,
+			.fetch = weights + (others > 0 ? 0 : KN_FETCH_BYTES),
+			.fetch_step = others > 0 ? 0 : KN_STEP_BYTES,
 			.first = group == 0,
 			.ldy = g->ldy,
 		};
-		for (size_t row = block, rows; row < end; row += rows) {
-			rows = kn_tile_rows(end - row, tile_rows);
+		for (size_t row = b->row, rows; row < b->end; row += rows) {
+			rows = kn_tile_rows(b->end - row, of->tile_rows);
 			t.y = g->y + row * g->ldy + panel * KN_PANEL_COLS;
-			if (rows == 1) {
-				kn_gemm_int_alone(g, tiles[0], row, group, sums_count, &t);
-			} else {
-				t.q = packed;
-				t.scales = (const float *)(packed + KN_GROUP_WORDS * tile_rows);
-				t.sums = packed + (KN_GROUP_WORDS + 1) * tile_rows;
-				tiles[rows - 1](&t);
-				packed += KN_PACKED_WORDS * tile_rows;
-			}
-			t.fetch += KN_GROUP_WORDS * step;
+			packed = kn_gemm_int_rows(g, of, row, rows, group, packed, &t);
+			of->tiles[rows - 1](&t);
+			t.fetch = row == b->row ? weights + bytes : t.fetch + t.fetch_step * (bytes / KN_STEP_BYTES);
+			t.fetch_step = others > 0 ? KN_STEP_BYTES / others : 0;
 		}
 	}
 }
 
-/* tiles[r] handles r + 1 rows; all but tiles[0] read rows at a stride of tile_rows (a multiple of 4
- * that divides KN_BLOCK_ROWS), tiles[0] at 1. Constant arguments: it is inlined. */
-KN_TILE void kn_gemm_int_nest(
-	const struct kn_gemm *g, kn_int_tile_fn *const *tiles, const size_t tile_rows, const enum kn_storage storage)
+/* `of` is constant: it is inlined. */
+KN_TILE void kn_gemm_int_nest(const struct kn_gemm *g, const struct kn_int_tiles *of)
 {
-	const size_t sums_count = KN_GROUP / kn_storage_group(storage),
-		     group_bytes = sums_count * kn_group_bytes(storage), groups = g->k / KN_GROUP;
-	_Alignas(64) int32_t packed[KN_BLOCK_GROUPS * KN_BLOCK_ROWS * KN_PACKED_WORDS];
+	_Alignas(64) int32_t packed[KN_PACKED_ROWS * KN_PACKED_WORDS];
+	size_t groups = g->k / KN_GROUP;
 
+	CAD_ASSERT(KN_BLOCK_GROUPS * (KN_BLOCK_ROWS / of->tile_rows) * of->stride <= KN_PACKED_ROWS);
 	if (g->rows == 1) {
 		for (size_t p = 0; p < g->panels; p++)
-			kn_gemm_int_panel(g, tiles, tile_rows, sums_count, group_bytes, 0, 1, 0, groups, p, packed);
+			kn_gemm_int_panel(g, of, &(struct kn_int_block){ 0, 1, 0, groups }, p, packed);
 		return;
 	}
-	for (size_t block = 0; block < g->rows; block += KN_BLOCK_ROWS) {
-		size_t end = g->rows - block < KN_BLOCK_ROWS ? g->rows : block + KN_BLOCK_ROWS;
-		for (size_t begin = 0; begin < groups; begin += KN_BLOCK_GROUPS) {
-			size_t last = groups - begin < KN_BLOCK_GROUPS ? groups : begin + KN_BLOCK_GROUPS;
-			int32_t *to = packed;
-			for (size_t group = begin; group < last; group++)
-				for (size_t row = block, rows; row < end; row += rows) {
-					rows = kn_tile_rows(end - row, tile_rows);
-					if (rows == 1)
-						continue;
-					kn_gemm_int_pack(g, row, rows, group, sums_count, tile_rows, to);
-					to += KN_PACKED_WORDS * tile_rows;
-				}
+	for (size_t row = 0; row < g->rows; row += KN_BLOCK_ROWS)
+		for (size_t group = 0; group < groups; group += KN_BLOCK_GROUPS) {
+			struct kn_int_block b = {
+				.row = row,
+				.end = g->rows - row < KN_BLOCK_ROWS ? g->rows : row + KN_BLOCK_ROWS,
+				.group = group,
+				.last = groups - group < KN_BLOCK_GROUPS ? groups : group + KN_BLOCK_GROUPS,
+			};
+			kn_gemm_int_pack_block(g, of, &b, packed);
 			for (size_t p = 0; p < g->panels; p++)
-				kn_gemm_int_panel(g, tiles, tile_rows, sums_count, group_bytes, block, end, begin, last,
-					p, packed);
+				kn_gemm_int_panel(g, of, &b, p, packed);
 		}
-	}
 }
 
 #endif

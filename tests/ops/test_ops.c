@@ -23,7 +23,7 @@ enum { THREADS_MIN = 1 };
 #endif
 enum { SEED = 1234, THREADS_MAX = 3, POISON = 0x55 };
 
-static const enum kn_isa isas[] = { KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVX512 };
+static const enum kn_isa isas[] = { KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVXVNNI, KN_ISA_AVX512, KN_ISA_AMX };
 
 static struct kn_queue *open_queue(enum kn_isa isa, unsigned threads)
 {

@@ -7,6 +7,7 @@
 #include "common/base/clock.h"
 #include "kernels/cpu/cpu.h"
 #include "tests/support/op_cases.h"
+#include "tests/support/twins.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,7 +18,7 @@
 
 enum { SEED = 4321, GROUPS = 4000, ROWS = 33, K_MAX = 520 };
 
-static const enum kn_isa isas[] = { KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVX512 };
+static const enum kn_isa isas[] = { KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVXVNNI, KN_ISA_AVX512, KN_ISA_AMX };
 enum { ISAS = sizeof isas / sizeof *isas };
 
 static float from_bits(uint32_t bits)
@@ -212,12 +213,128 @@ static void forms_multiply_alike(void **state)
 		}
 }
 
+/* ---- forms for other processors ---- */
+
+typedef void gemm_fn(const struct kn_gemm *g);
+
+/* y of `rows` rows, by the form and by the reference, of which those that are not in the call stay.
+ * */
+static void check_twin(gemm_fn *twin, gemm_fn *reference, struct kn_device *device, size_t rows, size_t panels,
+	size_t k, enum cad_weights weights, enum op_data data, const char *what)
+{
+	size_t n = panels * KN_PANEL_COLS, ldx = kn_ld(k), ldy = kn_ld(n);
+	uint64_t seed = SEED + rows * 100 + k;
+	struct kn_source source = op_source(n, k, CAD_DTYPE_BF16, &seed, data, 1.0f);
+	struct kn_matrix w;
+	assert_int_equal(device->ops->matrix_create(device, &source, weights, &w), CAD_OK);
+	const struct kn_panels *panel = w.own;
+	size_t ldq = kn_row_q_bytes(panel->k_pad, panel->storage), group = kn_storage_group(panel->storage);
+	float *x = op_need(ldx * sizeof *x), *y[2];
+	uint8_t *q = op_need(2 * rows * ldq);
+	uint32_t *index = op_need(rows * sizeof *index);
+
+	for (size_t r = 0; r < 2 * rows; r++) {
+		op_fill(x, k, &seed, data, 1.0f);
+		if (r % 7 == 3)
+			x[r % k] = NAN;
+		uint8_t *row = q + r * ldq;
+		for (size_t g = 0; g < panel->k_pad / KN_GROUP; g++) {
+			size_t left = kn_round_up(k, KN_K_UNIT) - g * KN_GROUP;
+			kn_ref_quantise(x + g * KN_GROUP, left < KN_GROUP ? left : KN_GROUP, group,
+				(int8_t *)row + g * KN_GROUP, kn_row_q_scales(row, panel->k_pad) + g,
+				kn_row_q_sums(row, panel->k_pad) + g * (KN_GROUP / group));
+		}
+	}
+	for (size_t r = 0; r < rows; r++)
+		index[r] = (uint32_t)(2 * rows - 1 - 2 * r);
+	for (size_t i = 0; i < 2; i++) {
+		y[i] = op_need((rows + 1) * ldy * sizeof *y[i]);
+		memset(y[i], 0x55, (rows + 1) * ldy * sizeof *y[i]);
+		(i == 0 ? reference : twin)(&(struct kn_gemm){
+			.q = q,
+			.ldq = ldq,
+			.index = rows % 2 ? index : NULL,
+			.rows = rows,
+			.k = panel->k_pad,
+			.weights = panel->data,
+			.panels = panels,
+			.panel_bytes = panel->panel_bytes,
+			.y = y[i],
+			.ldy = ldy,
+		});
+	}
+	if (memcmp(y[0], y[1], (rows + 1) * ldy * sizeof *y[0]) != 0)
+		fail_msg("%s: %zu rows, %zu panels, k %zu differ from the reference", what, rows, panels, k);
+
+	device->ops->matrix_destroy(device, &w);
+	free((void *)source.data);
+	free(x);
+	free(q);
+	free(index);
+	free(y[0]);
+	free(y[1]);
+}
+
+static void must_open(struct kn_device **device)
+{
+	struct cad_error error;
+	if (kn_device_open(&(struct kn_device_options){ .isa = KN_ISA_REF }, device, &error) != CAD_OK)
+		fail_msg("%s", error.text);
+}
+
+static void check_twins(gemm_fn *s8, gemm_fn *u4, const char *what)
+{
+	static const size_t rows[] = { 1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 95, 96, 97, 113 },
+			    ks[] = { 1, 64, 255, 256, 257, 600, 1281 };
+	struct kn_device *device;
+	must_open(&device);
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		enum op_data data = (enum op_data)(i % (OP_DATA_ONES + 1));
+		size_t k = ks[i % (sizeof ks / sizeof *ks)], panels = 1 + i % 3;
+		check_twin(s8, kn_ref_gemm_s8, device, rows[i], panels, k, CAD_WEIGHTS_INT8, data, what);
+		check_twin(u4, kn_ref_gemm_u4, device, rows[i], panels, k, CAD_WEIGHTS_INT4, data, what);
+	}
+	device->ops->destroy(device);
+}
+
+static void amx_over_tiles_in_c(void **state)
+{
+	(void)state;
+	if (!kn_form_find(KN_ISA_AVX512))
+		skip();
+	check_twins(twin_amx_gemm_s8, twin_amx_gemm_u4, "amx over tiles in C");
+}
+
+static void avxvnni_in_other_registers(void **state)
+{
+	(void)state;
+	if (!kn_form_find(KN_ISA_AVX512) || !__builtin_cpu_supports("avx512vnni"))
+		skip();
+	check_twins(twin_avxvnni_gemm_s8, twin_avxvnni_gemm_u4, "avxvnni in AVX-512's encoding");
+}
+
+/* Which forms ran above; the others cannot run here. */
+static void forms_of_this_machine(void **state)
+{
+	(void)state;
+	for (size_t i = 1; i < ISAS; i++) {
+		const struct kn_form *form = kn_form_find(isas[i]);
+		printf("form %s: %s\n", kn_isa_choices[isas[i]].name,
+			form ? "runs here" : "skipped, not on this machine");
+		if (form)
+			assert_string_equal(form->name, kn_isa_choices[isas[i]].name);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(quantiser_keeps_its_promises),
 		cmocka_unit_test(forms_quantise_alike),
 		cmocka_unit_test(forms_multiply_alike),
+		cmocka_unit_test(amx_over_tiles_in_c),
+		cmocka_unit_test(avxvnni_in_other_registers),
+		cmocka_unit_test(forms_of_this_machine),
 	};
 	printf("seed %d\n", SEED);
 	return cmocka_run_group_tests_name("quantised", tests, NULL, NULL);

@@ -21,8 +21,11 @@ static struct kn_device *device_of(enum kn_isa isa)
 
 	if (status != CAD_OK) { /* only a form that this machine lacks may be refused, with a reason */
 		assert_int_equal(status, CAD_ERR_UNSUPPORTED);
-		assert_int_equal(isa, KN_ISA_AVX512);
-		assert_non_null(strstr(error.text, "AVX-512"));
+		assert_true(isa >= KN_ISA_AVXVNNI);
+		assert_non_null(strstr(error.text,
+			isa == KN_ISA_AVXVNNI          ? "AVX-VNNI"
+				: isa == KN_ISA_AVX512 ? "AVX-512"
+						       : "AMX"));
 	}
 	return device;
 }
@@ -106,9 +109,11 @@ static void names_of_forms(void **state)
 		{ "auto", KN_ISA_AUTO },
 		{ "ref", KN_ISA_REF },
 		{ "avx2", KN_ISA_AVX2 },
+		{ "avxvnni", KN_ISA_AVXVNNI },
 		{ "avx512", KN_ISA_AVX512 },
+		{ "amx", KN_ISA_AMX },
 	};
-	for (size_t i = 0; i < 4; i++) {
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		enum kn_isa isa = KN_ISA_REF;
 		assert_int_equal(kn_isa_parse(names[i].name, &isa), CAD_OK);
 		assert_int_equal(isa, names[i].isa);
@@ -180,7 +185,7 @@ static void vector_is_widened_and_padded(void **state)
 
 static void fingerprint_is(enum cad_weights weights, const char *expected)
 {
-	static const enum kn_isa isas[] = { KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVX512 };
+	static const enum kn_isa isas[] = { KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVXVNNI, KN_ISA_AVX512, KN_ISA_AMX };
 	for (size_t i = 0; i < sizeof isas / sizeof *isas; i++)
 		for (unsigned threads = 1; threads <= 2; threads++) {
 			struct kn_device *device = device_of(isas[i]);

@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-static const enum kn_isa isas[] = { KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVX512 };
+static const enum kn_isa isas[] = { KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVX512, KN_ISA_AMX };
 
 static float from_bits(uint32_t bits)
 {
