@@ -291,8 +291,9 @@ struct kn_add {
 
 /* Rows for the wire (proto/cadre_wire.h, rules in proto/WIRE.md): row i of the message is
  * x[index[i]].
- * A row whose max|x| over its rms is above CADRE_ROW_RATIO_MAX, or is not finite, goes as f32
- * whatever `type` asks: decided by the row alone. */
+ * A row that its type cannot hold goes as f32: decided by the row alone. That is one whose max|x|
+ * over its rms is above CADRE_ROW_RATIO_MAX, or which is not finite; of Q8, one with a scale of NaN
+ * (quantise.h). */
 struct kn_rows_pack {
 	const float *x;
 	size_t ldx, n;
@@ -300,7 +301,7 @@ struct kn_rows_pack {
 	size_t rows;
 	enum cadre_row_type type;
 	struct cadre_wire_row *heads; /* host out, [rows] */
-	uint8_t *data;                /* host out, room for rows * 4 * n bytes */
+	uint8_t *data;                /* host out, room for rows * cadre_row_bytes_max(n) bytes */
 	size_t *data_bytes;           /* host out: how many were written */
 };
 struct kn_rows_unpack {

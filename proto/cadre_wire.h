@@ -61,7 +61,9 @@ enum cadre_wire_kind {
 	CADRE_WIRE_KIND_COUNT = 14,
 };
 
-enum cadre_row_type { CADRE_ROW_FIX16 = 1, CADRE_ROW_BF16 = 2, CADRE_ROW_F32 = 3 };
+enum cadre_row_type { CADRE_ROW_FIX16 = 1, CADRE_ROW_BF16 = 2, CADRE_ROW_F32 = 3, CADRE_ROW_Q8 = 4 };
+/* So many elements of a Q8 row share a scale. */
+enum { CADRE_ROW_GROUP = 256 };
 
 /* Why an ANSWER has no sums, and a PART no bytes. */
 enum cadre_wire_status {
@@ -93,7 +95,7 @@ struct cadre_wire_identity {
 	char cluster[CADRE_NAME_BYTES];
 	char node[CADRE_NAME_BYTES];
 	char model[CADRE_HEX_BYTES];          /* cad_model_fingerprint */
-	char settings[CADRE_HEX_BYTES];       /* profile, wire, weights, quantum table */
+	char settings[CADRE_HEX_BYTES];       /* cad_settings_fingerprint */
 	char settings_text[CADRE_TEXT_BYTES]; /* the same, readable: for the refusal */
 };
 struct cadre_wire_hello {
@@ -158,7 +160,7 @@ struct cadre_wire_call {
 	uint32_t groups;
 	uint32_t timeout_us; /* how long the router will wait, counted from receipt; 0: without limit */
 };
-/* FIX16: x = q * 2^exponent; others: exponent 0 */
+/* FIX16: x = q * 2^exponent; others: exponent 0. Q8: x = q * the scale of its group */
 struct cadre_wire_row {
 	int16_t exponent;
 	uint8_t type;
@@ -234,11 +236,23 @@ _Static_assert(sizeof(struct cadre_wire_sum) == 8, "wire layout");
 _Static_assert(sizeof(struct cadre_wire_fetch) == 56, "wire layout");
 _Static_assert(sizeof(struct cadre_wire_part) == 40, "wire layout");
 
+/* Q8: the scales (f32) of its groups, then its q (s8). */
+static inline size_t cadre_row_groups(size_t elements) { return (elements + CADRE_ROW_GROUP - 1) / CADRE_ROW_GROUP; }
+
 static inline size_t cadre_row_bytes(uint8_t type, size_t elements)
 {
-	return type == CADRE_ROW_FIX16 || type == CADRE_ROW_BF16 ? 2 * elements
-		: type == CADRE_ROW_F32                          ? 4 * elements
-								 : 0;
+	switch (type) {
+	case CADRE_ROW_FIX16:
+	case CADRE_ROW_BF16: return 2 * elements;
+	case CADRE_ROW_F32: return 4 * elements;
+	case CADRE_ROW_Q8: return 4 * cadre_row_groups(elements) + elements;
+	}
+	return 0;
+}
+static inline size_t cadre_row_bytes_max(size_t elements)
+{
+	size_t f32 = cadre_row_bytes(CADRE_ROW_F32, elements), q8 = cadre_row_bytes(CADRE_ROW_Q8, elements);
+	return f32 > q8 ? f32 : q8;
 }
 
 #endif

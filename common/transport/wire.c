@@ -121,7 +121,7 @@ struct cad_call_layout cad_wire_call_layout(size_t rows, size_t data_bytes, size
 size_t cad_wire_call_bytes_max(size_t rows, size_t elements, size_t groups, size_t pairs)
 {
 	CAD_ASSERT(rows <= CADRE_ROWS_MAX && elements <= UINT32_MAX);
-	return cad_wire_call_layout(rows, rows * elements * sizeof(float), groups, pairs).bytes;
+	return cad_wire_call_layout(rows, rows * cadre_row_bytes_max(elements), groups, pairs).bytes;
 }
 
 size_t cad_wire_answer_bytes_max(size_t rows, size_t elements)
@@ -157,14 +157,30 @@ static enum cad_status payload_check(const char *name, const void *payload, size
 enum {
 	FIX16_EXPONENT_MIN = -126,
 	FIX16_EXPONENT_MAX = 128 - 15, /* of the largest finite f32 */
+	Q8_SCALE_MIN = 0x0a000000,     /* 2^-107 */
+	Q8_SCALE_END = 0x7b800000,     /* 2^120 */
+	Q8_SCALE_NOT = 0xfff,          /* bits that are 0: a scale has 12 significant ones */
+	Q8_NEVER = 0x80,               /* -128 */
 };
+
+/* As rows_pack makes them: what computes with a row as it comes may rely on it. */
+static bool q8_good(const uint8_t *data, size_t elements)
+{
+	for (size_t g = 0; g < cadre_row_groups(elements); g++, data += sizeof(float)) {
+		uint32_t scale;
+		memcpy(&scale, data, sizeof scale);
+		if (scale != 0 && (scale < Q8_SCALE_MIN || scale >= Q8_SCALE_END || scale & Q8_SCALE_NOT))
+			return false;
+	}
+	return !memchr(data, Q8_NEVER, elements);
+}
 
 static enum cad_status call_rows_check(const struct cad_call_view *view, struct cad_error *error)
 {
 	uint64_t bytes = 0;
 	for (uint32_t r = 0; r < view->call.rows; r++) {
 		struct cadre_wire_row row = view->rows[r];
-		if (row.type != CADRE_ROW_FIX16 && row.type != CADRE_ROW_BF16 && row.type != CADRE_ROW_F32)
+		if (row.type < CADRE_ROW_FIX16 || row.type > CADRE_ROW_Q8)
 			return BROKEN("CALL: row %u has unknown type %u", r, row.type);
 		if (row.zero != 0)
 			return BROKEN("CALL: row %u has %u in a reserved byte", r, row.zero);
@@ -177,6 +193,12 @@ static enum cad_status call_rows_check(const struct cad_call_view *view, struct 
 	if (bytes != view->call.data_bytes)
 		return BROKEN("CALL: rows of %llu bytes, %llu were announced", (unsigned long long)bytes,
 			(unsigned long long)view->call.data_bytes);
+
+	const uint8_t *data = view->data;
+	for (uint32_t r = 0; r < view->call.rows;
+		data += cadre_row_bytes(view->rows[r++].type, view->call.row_elements))
+		if (view->rows[r].type == CADRE_ROW_Q8 && !q8_good(data, view->call.row_elements))
+			return BROKEN("CALL: row %u has a scale or a value that no quantised row has", r);
 	return CAD_OK;
 }
 

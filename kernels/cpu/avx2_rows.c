@@ -212,3 +212,14 @@ void kn_avx2_row_from_bf16(const uint8_t *data, size_t n, float *x)
 			_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(data + 2 * i))), 16));
 	kn_ref_row_from_bf16(data + 2 * i, n - i, x + i);
 }
+
+void kn_avx2_row_from_q8(const uint8_t *q, size_t n, float scale, float *x)
+{
+	size_t i = 0;
+	for (; i + 8 <= n; i += 8)
+		_mm256_storeu_ps(x + i,
+			_mm256_mul_ps(
+				_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(q + i)))),
+				_mm256_set1_ps(scale)));
+	kn_ref_row_from_q8(q + i, n - i, scale, x + i);
+}

@@ -13,6 +13,8 @@ enum {
 	ROW_LIMIT_BITS = 0x7f7f8000,
 };
 
+_Static_assert((int)CADRE_ROW_GROUP == (int)KN_GROUP, "rows travel as integer GEMMs quantise them");
+
 struct pack_run {
 	const struct kn_form *form;
 	const struct kn_rows_pack *a;
@@ -26,6 +28,11 @@ static struct cadre_wire_row row_head(const struct kn_form *form, const float *x
 		return head;
 
 	struct kn_row_measure m = form->row_measure(x, n);
+	if (type == CADRE_ROW_Q8) {
+		float scale = kn_scale_of(m.most_bits, KN_RANGE_INT8).scale;
+		head.type = isnan(scale) ? CADRE_ROW_F32 : CADRE_ROW_Q8;
+		return head;
+	}
 	bool uneven = m.most * m.most * (float)n > CADRE_ROW_RATIO_MAX * CADRE_ROW_RATIO_MAX * m.squares;
 	if (m.most_bits >= ROW_LIMIT_BITS || uneven)
 		return head;
@@ -57,6 +64,31 @@ static size_t rows_bytes(const struct cadre_wire_row *heads, size_t rows, size_t
 	return bytes;
 }
 
+/* The scales of the groups, then their q. x is padded as rows of kernels.h are. */
+static void row_to_q8(const struct kn_form *form, const float *x, size_t n, uint8_t *data)
+{
+	uint8_t *q = data + cadre_row_groups(n) * sizeof(float);
+	for (size_t k = 0; k < n; k += KN_GROUP, data += sizeof(float)) {
+		size_t count = n - k < KN_GROUP ? n - k : KN_GROUP;
+		int8_t values[KN_GROUP];
+		int32_t sum;
+		float scale;
+		form->quantise(x + k, kn_round_up(count, 16), KN_GROUP, values, &scale, &sum);
+		memcpy(data, &scale, sizeof scale);
+		memcpy(q + k, values, count);
+	}
+}
+
+static void row_from_q8(const struct kn_form *form, const uint8_t *data, size_t n, float *x)
+{
+	const uint8_t *q = data + cadre_row_groups(n) * sizeof(float);
+	for (size_t k = 0; k < n; k += KN_GROUP, data += sizeof(float)) {
+		float scale;
+		memcpy(&scale, data, sizeof scale);
+		form->row_from_q8(q + k, n - k < KN_GROUP ? n - k : KN_GROUP, scale, x + k);
+	}
+}
+
 static void rows_data_job(void *context, size_t job, unsigned thread)
 {
 	(void)thread;
@@ -71,6 +103,7 @@ static void rows_data_job(void *context, size_t job, unsigned thread)
 			run->form->row_to_fix16(x, a->n, ldexpf(1.0f, -a->heads[r].exponent), data);
 			break;
 		case CADRE_ROW_BF16: run->form->row_to_bf16(x, a->n, data); break;
+		case CADRE_ROW_Q8: row_to_q8(run->form, x, a->n, data); break;
 		default: memcpy(data, x, a->n * sizeof *x); break;
 		}
 		data += cadre_row_bytes(a->heads[r].type, a->n);
@@ -106,6 +139,7 @@ static void rows_unpack_job(void *context, size_t job, unsigned thread)
 			run->form->row_from_fix16(data, a->n, ldexpf(1.0f, a->heads[r].exponent), x);
 			break;
 		case CADRE_ROW_BF16: run->form->row_from_bf16(data, a->n, x); break;
+		case CADRE_ROW_Q8: row_from_q8(run->form, data, a->n, x); break;
 		default: memcpy(x, data, a->n * sizeof *x); break;
 		}
 		kn_cpu_row_end(x, a->n);

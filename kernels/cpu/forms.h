@@ -136,6 +136,8 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	X(void, row_from_fix16, (const uint8_t *data, size_t n, float scale, float *x)) \
 	X(void, row_to_bf16, (const float *x, size_t n, uint8_t *data)) \
 	X(void, row_from_bf16, (const uint8_t *data, size_t n, float *x)) \
+	/* q s8 */ \
+	X(void, row_from_q8, (const uint8_t *q, size_t n, float scale, float *x)) \
 	/* sums[i] += rint(weight * y[i] / quantum), the exact product rounded once; false when */ \
 	/* any is NaN or 2^53 or more (sums are then worthless). inverse = 1 / quantum */ \
 	X(bool, sums_round, (int64_t * sums, const float *y, size_t n, float weight, double inverse)) \

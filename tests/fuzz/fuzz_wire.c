@@ -14,7 +14,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { RAW = 1, ANSWER = 2, HANDSHAKE = 4, ROWS_MAX = 8, ELEMENTS_MAX = 16, EXPERTS = 12 };
+enum { RAW = 1, ANSWER = 2, HANDSHAKE = 4, ROWS_MAX = 8, ELEMENTS_MAX = 511, EXPERTS = 12 };
 
 static volatile uint64_t sink;
 
@@ -107,7 +107,7 @@ static void call_build(struct input *in, uint32_t rows, uint32_t elements, struc
 	size_t data_bytes = 0;
 
 	for (uint32_t r = 0; r < rows; r++) {
-		heads[r].type = (uint8_t)(CADRE_ROW_FIX16 + take(in) % 3);
+		heads[r].type = (uint8_t)(CADRE_ROW_FIX16 + take(in) % 4);
 		heads[r].exponent = (int16_t)(heads[r].type == CADRE_ROW_FIX16 ? take(in) % 240 - 126 : 0);
 		masks[r] = (1u << take(in) % EXPERTS) | take(in);
 		data_bytes += cadre_row_bytes(heads[r].type, elements);
@@ -240,7 +240,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 
 	bool is_answer = mode & ANSWER;
-	uint32_t rows = 1 + take(&in) % ROWS_MAX, elements = 1 + take(&in) % ELEMENTS_MAX;
+	uint32_t rows = 1 + take(&in) % ROWS_MAX, elements = 1 + take(&in) * 2u % ELEMENTS_MAX;
 	struct cad_wire_limits limits = {
 		.payload_bytes_max = 1 << 16,
 		.rows_max = ROWS_MAX,

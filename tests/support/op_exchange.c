@@ -3,6 +3,8 @@
  * rule; the rules are written here a second time, in double and long double. */
 #include "op_cases.h"
 
+#include "kernels/quantise.h"
+
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -33,7 +35,7 @@ static struct exchange *exchange_setup(struct kn_queue *queue, const struct op_c
 		s->index[r] = (uint32_t)(c->rows - 1 - r);
 	s->rows = op_need(c->rows * sizeof *s->rows);
 	s->sums = op_need(c->rows * sizeof *s->sums);
-	s->data = op_need(c->rows * c->n * 8);
+	s->data = op_need(c->rows * (c->n * 8 > cadre_row_bytes_max(c->n) ? c->n * 8 : cadre_row_bytes_max(c->n)));
 	s->state = (struct op_state){ .c = c, .queue = queue, .rows = c->rows };
 
 	return s;
@@ -99,7 +101,7 @@ static struct op_state *rows_pack_setup(struct kn_queue *queue, const struct op_
 		odd_rows(s);
 		queue->ops->copy_in(queue, s->x, s->x_host, c->rows * s->ld * sizeof *s->x);
 	}
-	size_t bytes = kn_round_up(sizeof(struct cadre_wire_row) + 4 * c->n, 8);
+	size_t bytes = kn_round_up(sizeof(struct cadre_wire_row) + cadre_row_bytes_max(c->n), 8);
 	s->state.stride_bytes = s->state.compare_bytes = bytes;
 	s->state.host_output = op_need(c->rows * bytes);
 	return &s->state;
@@ -147,10 +149,33 @@ static uint8_t row_type(const float *x, size_t n, uint8_t asked)
 		most = fmax(most, fabs((double)x[i]));
 		squares += (double)x[i] * (double)x[i];
 	}
+	if (asked == CADRE_ROW_Q8)
+		return most / KN_RANGE_INT8 < 0x1.ffep+119 ? asked : CADRE_ROW_F32;
 	if (most >= 0x1.ffp+127 || most == 0)
 		return most == 0 ? asked : CADRE_ROW_F32;
 	double ratio = most / sqrt(squares / (double)n), limit = (double)CADRE_ROW_RATIO_MAX;
 	return fabs(ratio - limit) < 1e-3 * limit ? 0 : ratio > limit ? CADRE_ROW_F32 : asked;
+}
+
+/* A Q8 row holds what the quantiser makes of x, group by group, and quantising that once more
+ * changes nothing. */
+static bool q8_good(const float *x, size_t n, const uint8_t *data)
+{
+	float *want = op_need(n * sizeof *want);
+	bool good = true;
+
+	memcpy(want, x, n * sizeof *want);
+	op_quantise(want, n, CADRE_ROW_GROUP, KN_RANGE_INT8);
+	for (int time = 0; time < 2; time++, op_quantise(want, n, CADRE_ROW_GROUP, KN_RANGE_INT8))
+		for (size_t i = 0; i < n; i++) {
+			float scale;
+			memcpy(&scale, data + i / CADRE_ROW_GROUP * sizeof scale, sizeof scale);
+			int8_t q = (int8_t)data[cadre_row_groups(n) * sizeof scale + i];
+			good &= (float)q * scale == want[i] && q >= -KN_RANGE_INT8;
+		}
+	free(want);
+
+	return good;
 }
 
 static bool row_good(const struct exchange *s, const float *x, const uint8_t *out)
@@ -169,6 +194,8 @@ static bool row_good(const struct exchange *s, const float *x, const uint8_t *ou
 		frexp(most, &exponent);
 	if (head.type == CADRE_ROW_F32)
 		return head.exponent == 0 && memcmp(data, x, s->n * sizeof *x) == 0;
+	if (head.type == CADRE_ROW_Q8)
+		return head.exponent == 0 && q8_good(x, s->n, data);
 	if (head.exponent != (head.type == CADRE_ROW_FIX16 ? exponent - 15 > -126 ? exponent - 15 : -126 : 0))
 		return false;
 
@@ -211,7 +238,43 @@ static double exchange_bytes(const struct op_case *c)
 const struct op_kind op_rows_pack = { "rows_pack", rows_pack_setup, rows_pack_run, rows_pack_error, exchange_teardown,
 	exchange_flops, exchange_bytes };
 
-/* ---- rows_unpack: rows of all three types ---- */
+/* ---- rows_unpack: rows of all types ---- */
+
+/* Elements of random bits, in a row of `type`. */
+static void fill_row(const struct exchange *s, const float *x, uint8_t type, uint8_t *at)
+{
+	size_t groups = cadre_row_groups(s->n);
+
+	for (size_t g = 0; g < groups && type == CADRE_ROW_Q8; g++)
+		memcpy(at + g * sizeof *x, &(float){ 0x1.abcp-7f * (float)(1 + g) }, sizeof *x);
+	for (size_t i = 0; i < s->n; i++) {
+		uint32_t bits;
+		memcpy(&bits, &x[i], sizeof bits);
+		uint16_t half = (uint16_t)(bits >> (type == CADRE_ROW_FIX16 ? 3 : 16));
+		if (type == CADRE_ROW_Q8)
+			at[groups * sizeof *x + i] = (uint8_t)(bits >> 3);
+		else if (type == CADRE_ROW_F32)
+			memcpy(at + i * sizeof bits, &bits, sizeof bits);
+		else
+			memcpy(at + i * sizeof half, &half, sizeof half);
+	}
+}
+
+/* Element i of such a row. */
+static float row_value(const struct exchange *s, struct cadre_wire_row head, const uint8_t *at, size_t i)
+{
+	float value = 0;
+	int16_t q;
+
+	switch (head.type) {
+	case CADRE_ROW_FIX16: memcpy(&q, at + i * sizeof q, sizeof q); return (float)ldexp((double)q, head.exponent);
+	case CADRE_ROW_BF16: memcpy((uint8_t *)&value + 2, at + i * 2, 2); return value;
+	case CADRE_ROW_F32: memcpy(&value, at + i * sizeof value, sizeof value); return value;
+	default: break;
+	}
+	memcpy(&value, at + i / CADRE_ROW_GROUP * sizeof value, sizeof value);
+	return (float)((double)(int8_t)at[cadre_row_groups(s->n) * sizeof value + i] * (double)value);
+}
 
 static struct op_state *rows_unpack_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
 {
@@ -219,17 +282,10 @@ static struct op_state *rows_unpack_setup(struct kn_queue *queue, const struct o
 	uint8_t *at = s->data;
 
 	for (size_t r = 0; r < c->rows; r++) {
-		s->rows[r].type = (uint8_t)(CADRE_ROW_FIX16 + r % 3);
+		s->rows[r].type = (uint8_t)(CADRE_ROW_FIX16 + r % 4);
 		s->rows[r].exponent = (int16_t)(s->rows[r].type == CADRE_ROW_FIX16 ? (int)(r * 37 % 240) - 126 : 0);
-		for (size_t i = 0; i < s->n; i++) {
-			uint64_t bits = 0;
-			float value = s->x_host[r * s->ld + i];
-			memcpy(&bits, &value, sizeof value);
-			uint16_t half = (uint16_t)(bits >> (s->rows[r].type == CADRE_ROW_FIX16 ? 3 : 16));
-			memcpy(at, s->rows[r].type == CADRE_ROW_F32 ? (void *)&value : (void *)&half,
-				s->rows[r].type == CADRE_ROW_F32 ? 4 : 2);
-			at += s->rows[r].type == CADRE_ROW_F32 ? 4 : 2;
-		}
+		fill_row(s, s->x_host + r * s->ld, s->rows[r].type, at);
+		at += cadre_row_bytes(s->rows[r].type, s->n);
 	}
 
 	s->state.stride_bytes = s->ld * 4;
@@ -269,19 +325,9 @@ static double rows_unpack_error(const struct op_state *state, const void *output
 
 	for (size_t r = 0; r < state->rows; r++) {
 		const float *got = (const float *)output + r * s->ld;
-		for (size_t i = 0; i < s->n; i++) {
-			float want = 0;
-			int16_t q;
-			memcpy(&q, at, sizeof q);
-			if (s->rows[r].type == CADRE_ROW_F32)
-				memcpy(&want, at, 4);
-			else if (s->rows[r].type == CADRE_ROW_BF16)
-				memcpy((uint8_t *)&want + 2, at, 2);
-			else
-				want = (float)ldexp((double)q, s->rows[r].exponent);
-			good &= memcmp(&got[i], &want, sizeof want) == 0;
-			at += s->rows[r].type == CADRE_ROW_F32 ? 4 : 2;
-		}
+		for (size_t i = 0; i < s->n; i++)
+			good &= memcmp(&got[i], &(float){ row_value(s, s->rows[r], at, i) }, sizeof *got) == 0;
+		at += cadre_row_bytes(s->rows[r].type, s->n);
 		for (size_t i = s->n; i < kn_round_up(s->n, 64); i++)
 			good &= got[i] == 0;
 	}

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-enum { ELEMENTS = 6, ROWS = 3, GROUPS = 2, PAIRS = 4 };
+enum { ELEMENTS = 6, ROWS = 4, GROUPS = 2, PAIRS = 5 };
 
 static const struct cad_wire_limits limits = {
 	.payload_bytes_max = 1 << 20,
@@ -24,7 +24,7 @@ static const struct cad_wire_limits limits = {
 	.experts = 16,
 };
 
-/* Three rows of three types; expert 3 takes rows 0 and 2, expert 9 rows 1 and 2. */
+/* A row of each type; expert 3 takes rows 0 and 2, expert 9 rows 1, 2 and 3. */
 struct message {
 	struct cadre_wire_call call;
 	_Alignas(8) uint8_t payload[512];
@@ -32,11 +32,15 @@ struct message {
 	struct cad_call_layout at;
 };
 
+/* Of row 3, the last: its scale, then its elements. */
+static uint8_t *q8_of(struct message *m) { return m->payload + m->at.data + (2 + 2 + 4) * ELEMENTS; }
+static void put_scale(struct message *m, float scale) { memcpy(q8_of(m), &scale, sizeof scale); }
+
 static void message_build(struct message *m)
 {
 	memset(m, 0, sizeof *m);
-	static const uint8_t types[ROWS] = { CADRE_ROW_FIX16, CADRE_ROW_BF16, CADRE_ROW_F32 };
-	size_t data_bytes = (2 + 2 + 4) * ELEMENTS;
+	static const uint8_t types[ROWS] = { CADRE_ROW_FIX16, CADRE_ROW_BF16, CADRE_ROW_F32, CADRE_ROW_Q8 };
+	size_t data_bytes = (2 + 2 + 4 + 1) * ELEMENTS + sizeof(float);
 	m->at = cad_wire_call_layout(ROWS, data_bytes, GROUPS, PAIRS);
 	m->payload_bytes = m->at.bytes;
 	m->call = (struct cadre_wire_call){
@@ -57,10 +61,11 @@ static void message_build(struct message *m)
 	for (size_t r = 0; r < ROWS; r++)
 		rows[r].type = types[r];
 	rows[0].exponent = -12;
-	memcpy(m->payload + m->at.groups, (struct cadre_wire_group[]){ { 3, 2 }, { 9, 2 } },
+	put_scale(m, 0x1.abcp-9f);
+	memcpy(m->payload + m->at.groups, (struct cadre_wire_group[]){ { 3, 2 }, { 9, 3 } },
 		sizeof(struct cadre_wire_group) * GROUPS);
 	memcpy(m->payload + m->at.pairs,
-		(struct cadre_wire_pair[]){ { 0, 0.5f }, { 2, 0.25f }, { 1, -1.0f }, { 2, 0.125f } },
+		(struct cadre_wire_pair[]){ { 0, 0.5f }, { 2, 0.25f }, { 1, -1.0f }, { 2, 0.125f }, { 3, 1.0f } },
 		sizeof(struct cadre_wire_pair) * PAIRS);
 }
 
@@ -130,7 +135,7 @@ BREACH(huge_pairs, m->call.pairs = UINT32_MAX)
 BREACH(huge_data, m->call.data_bytes = UINT64_MAX - 8)
 BREACH(more_data, m->call.data_bytes += 8)
 BREACH(row_type_zero, row_of(m, 1)->type = 0)
-BREACH(row_type_unknown, row_of(m, 1)->type = 4)
+BREACH(row_type_unknown, row_of(m, 1)->type = 5)
 BREACH(row_reserved, row_of(m, 1)->zero = 1)
 BREACH(row_exponent_low, row_of(m, 0)->exponent = -127)
 BREACH(row_exponent_high, row_of(m, 0)->exponent = 114)
@@ -139,15 +144,23 @@ BREACH(row_types_swapped, row_of(m, 1)->type = CADRE_ROW_F32)
 BREACH(expert_unknown, group_of(m, 1)->expert = 16)
 BREACH(experts_equal, group_of(m, 1)->expert = 3)
 BREACH(experts_descend, group_of(m, 0)->expert = 10)
-BREACH(group_empty, group_of(m, 0)->pairs = 0; group_of(m, 1)->pairs = 4)
+BREACH(group_empty, group_of(m, 0)->pairs = 0; group_of(m, 1)->pairs = 5)
 BREACH(group_short, group_of(m, 1)->pairs = 1)
 BREACH(group_huge, group_of(m, 1)->pairs = UINT32_MAX)
-BREACH(pair_row, pair_of(m, 1)->row = 3)
+BREACH(pair_row, pair_of(m, 1)->row = 4)
 BREACH(pair_rows_equal, pair_of(m, 1)->row = 0)
 BREACH(pair_rows_descend, pair_of(m, 2)->row = 2; pair_of(m, 3)->row = 1)
 BREACH(weight_nan, pair_of(m, 2)->weight = NAN)
 BREACH(weight_infinite, pair_of(m, 2)->weight = -INFINITY)
 BREACH(row_unused, pair_of(m, 2)->row = 0)
+BREACH(scale_nan, put_scale(m, -NAN))
+BREACH(scale_infinite, put_scale(m, INFINITY))
+BREACH(scale_negative, put_scale(m, -0x1p-9f))
+BREACH(scale_minus_zero, put_scale(m, -0.0f))
+BREACH(scale_large, put_scale(m, 0x1p+120f))
+BREACH(scale_small, put_scale(m, 0x1.ffep-108f))
+BREACH(scale_of_13_bits, put_scale(m, 0x1.001p-9f))
+BREACH(value_minus_128, q8_of(m)[sizeof(float) + ELEMENTS - 1] = 0x80)
 
 static void every_breach_of_a_call_is_refused(void **state)
 {
@@ -175,7 +188,7 @@ static void every_breach_of_a_call_is_refused(void **state)
 		{ "bytes of rows", huge_data },
 		{ "parts take", more_data },
 		{ "type 0", row_type_zero },
-		{ "type 4", row_type_unknown },
+		{ "type 5", row_type_unknown },
 		{ "reserved", row_reserved },
 		{ "exponent -127", row_exponent_low },
 		{ "exponent 114", row_exponent_high },
@@ -187,12 +200,20 @@ static void every_breach_of_a_call_is_refused(void **state)
 		{ "empty", group_empty },
 		{ "3 pairs", group_short },
 		{ "pairs", group_huge },
-		{ "row 3 of 3", pair_row },
+		{ "row 4 of 4", pair_row },
 		{ "ascend", pair_rows_equal },
 		{ "ascend", pair_rows_descend },
 		{ "not finite", weight_nan },
 		{ "not finite", weight_infinite },
 		{ "no expert", row_unused },
+		{ "row 3 has a scale", scale_nan },
+		{ "row 3 has a scale", scale_infinite },
+		{ "row 3 has a scale", scale_negative },
+		{ "row 3 has a scale", scale_minus_zero },
+		{ "row 3 has a scale", scale_large },
+		{ "row 3 has a scale", scale_small },
+		{ "row 3 has a scale", scale_of_13_bits },
+		{ "row 3 has a scale or a value", value_minus_128 },
 	};
 	for (size_t i = 0; i < sizeof breaches / sizeof breaches[0]; i++) {
 		struct message m;

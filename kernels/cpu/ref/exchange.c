@@ -79,6 +79,12 @@ void kn_ref_row_from_bf16(const uint8_t *data, size_t n, float *x)
 	}
 }
 
+void kn_ref_row_from_q8(const uint8_t *q, size_t n, float scale, float *x)
+{
+	for (size_t i = 0; i < n; i++)
+		x[i] = (float)(int8_t)q[i] * scale;
+}
+
 bool kn_ref_sums_round(int64_t *sums, const float *y, size_t n, float weight, double inverse)
 {
 	bool good = true;
