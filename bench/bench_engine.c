@@ -219,7 +219,6 @@ int main(int argc, char **argv)
 		.model = o.model,
 		.isa = o.isa,
 		.threads = o.threads,
-		.wire = CADRE_ROW_FIX16,
 		.router = { .step_tokens_max = 512, .sequences_max = SEQUENCES_MAX, .on_event = on_event },
 	};
 	struct em_embedded *em;

@@ -133,7 +133,6 @@ static void subject_create(struct subject *subject, const struct options *o, boo
 	const struct em_options options = {
 		.model = o->model,
 		.threads = 1,
-		.wire = CADRE_ROW_FIX16,
 		.nodes = NODES,
 		.router = {
 			.step_tokens_max = 512,

@@ -48,25 +48,22 @@ static enum cad_status create_router_transport(void *context, const struct cad_t
 static enum cad_status create_settings(
 	struct em_embedded *em, const struct em_options *options, struct cad_error *error)
 {
-	uint32_t layers = cad_model_spec(em->model)->layers_count;
-	float *quanta = malloc(layers * sizeof *quanta);
+	struct cad_settings settings = options->settings;
+	enum cad_status status = cad_settings_complete(&settings, error);
 
-	if (!quanta)
+	if (status != CAD_OK)
+		return status;
+
+	settings.layers = cad_model_spec(em->model)->layers_count;
+	settings.quanta = malloc(settings.layers * sizeof *settings.quanta);
+	if (!settings.quanta)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the quantum table");
 
-	enum cad_status status = kn_quantum_table(em->queue, em->model, options->weights, options->wire, quanta, error);
+	status = kn_quantum_table(
+		em->queue, em->model, cad_settings_expert_weights(&settings), settings.wire, settings.quanta, error);
 	if (status == CAD_OK)
-		status = cad_settings_init(&em->settings,
-			&(struct cad_settings){
-				.profile = CAD_PROFILE_F32,
-				.wire = options->wire,
-				.weights = options->weights,
-				.kv = options->kv,
-				.layers = layers,
-				.quanta = quanta,
-			},
-			error);
-	free(quanta);
+		status = cad_settings_init(&em->settings, &settings, error);
+	free(settings.quanta);
 
 	return status;
 }
@@ -219,9 +216,9 @@ static enum cad_status create(struct em_embedded *em, const struct em_options *o
 	router.model = em->model;
 	router.device = em->device;
 	router.queue = em->queue;
-	router.weights = options->weights;
-	router.kv = options->kv;
-	router.wire = options->wire;
+	router.weights = cad_settings_router_weights(&em->settings);
+	router.kv = em->settings.kv;
+	router.wire = em->settings.wire;
 	router.quanta = em->settings.quanta;
 
 	/* experts compute in the thread that would wait for them: there is nothing to overlap */

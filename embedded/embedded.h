@@ -20,10 +20,8 @@ enum { EM_NODES_MAX = 64 };
 struct em_options {
 	const char *model; /* directory of the checkpoint */
 	enum kn_isa isa;
-	unsigned threads; /* 0: kn_threads_default() */
-	enum cad_weights weights;
-	enum cad_kv kv;
-	enum cadre_row_type wire;
+	unsigned threads;                /* 0: kn_threads_default() */
+	struct cad_settings settings;    /* as asked for; layers and quanta are filled in */
 	uint32_t nodes;                  /* 0: 1 */
 	uint64_t placement_seed;         /* 0: experts in contiguous blocks; else shuffled by this seed */
 	struct rt_engine_options router; /* sizes, capacity policy, on_event, user; the rest is filled in */

@@ -324,7 +324,7 @@ enum cad_status ex_engine_create(
 			&(struct ex_store_options){
 				.model = options->model,
 				.device = options->device,
-				.weights = options->settings->weights,
+				.weights = cad_settings_expert_weights(options->settings),
 				.memory_bytes = options->memory_bytes,
 			},
 			&made->store, error);

@@ -380,14 +380,7 @@ static enum cad_status open_model(struct program *p, struct cad_error *error)
 	if (status != CAD_OK)
 		return status;
 	p->device->ops->describe(p->device, &p->device_info);
-	struct kn_queue *queue;
-	status = p->device->ops->queue_create(p->device, 1, &queue);
-	if (status != CAD_OK)
-		return cad_error_set(error, status, "cannot create a compute queue");
-	status = kn_fingerprint(queue, CAD_WEIGHTS_AS_IS, p->kernels_fingerprint, error);
-	p->device->ops->queue_destroy(queue);
-
-	return status;
+	return CAD_OK;
 }
 
 /* How much of the device this node may fill with weights. */
@@ -435,10 +428,25 @@ static enum cad_status start_workers(struct program *p, struct cad_error *error)
 	return cad_workers_create(kn_threads_default(), &p->device->workers, error);
 }
 
+/* Of the kernels that the cluster's settings ask for. */
+static enum cad_status fingerprint_kernels(struct program *p, struct cad_error *error)
+{
+	struct kn_queue *queue;
+	enum cad_status status = p->device->ops->queue_create(p->device, 1, &queue);
+
+	if (status != CAD_OK)
+		return cad_error_set(error, status, "cannot create a compute queue");
+
+	status = kn_fingerprint(queue, cad_settings_expert_weights(&p->facts.settings), p->kernels_fingerprint, error);
+	p->device->ops->queue_destroy(queue);
+
+	return status;
+}
+
 static enum cad_status create_engine(struct program *p, struct cad_error *error)
 {
 	struct ex_engine_options options;
-	uint64_t expert_bytes = kn_expert_bytes(p->device, p->model, p->facts.settings.weights);
+	uint64_t expert_bytes = kn_expert_bytes(p->device, p->model, cad_settings_expert_weights(&p->facts.settings));
 
 	if (p->options.memory < expert_bytes)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
@@ -605,6 +613,7 @@ static enum cad_status (*const startup[])(struct program *p, struct cad_error *e
 	create_http,
 	ask_cluster,
 	start_workers,
+	fingerprint_kernels,
 	create_engine,
 	create_exchange,
 	create_control,

@@ -44,9 +44,7 @@ struct options {
 	enum rt_capacity_policy capacity_policy;
 	double step_stretch, capacity_factor, hedge_max;
 	enum rt_absent_policy absent_experts;
-	enum cad_weights weights;
-	enum cad_kv kv;
-	enum cadre_row_type wire;
+	struct cad_settings settings;
 };
 
 static const struct cad_choice ready_choices[] = { { "connected", READY_CONNECTED }, { "generating", READY_GENERATING },
@@ -105,12 +103,7 @@ static const struct cad_option table[] = {
 		"capacity = ceil(factor * rows * k / experts) rows per expert and step"),
 	CAD_OPTION_ENUM(struct options, absent_experts, "absent-experts", "wait", absent_choices,
 		"what happens to a row whose expert no node holds, on a router that was ready once; wait: for the next map; fail: its request ends with UNAVAILABLE; renormalise: the weights of the experts that are left share its weight, which the answer tells"),
-	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", cad_weights_choices,
-		"with --local-experts; f32: as stored, lossless; bf16: rounded"),
-	CAD_OPTION_ENUM(struct options, kv, "kv", "f32", cad_kv_choices,
-		"with --local-experts: how keys and values are kept; f32: as computed; bf16: rounded, in half the memory; int8: in a quarter"),
-	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", cad_wire_choices,
-		"with --local-experts: how rows go to the experts"),
+	CAD_SETTINGS_OPTIONS(struct options, settings, "with --local-experts: "),
 };
 
 static enum cad_status check(const void *values, struct cad_error *error)
@@ -128,6 +121,8 @@ static enum cad_status check(const void *values, struct cad_error *error)
 		return cad_error_set(error, CAD_ERR_INVALID, "--placement and --local-experts exclude each other");
 	struct cad_service_addresses at;
 	enum cad_status status = cad_service_check(&o->service, &at, error);
+	if (status == CAD_OK)
+		status = cad_settings_check(&o->settings, error);
 	return status == CAD_OK ? cad_transport_ucx_check(at.exchange, o->service.ucx_devices, error) : status;
 }
 
@@ -247,9 +242,7 @@ static enum cad_status create_embedded(struct program *p, struct cad_error *erro
 		.model = p->options.service.model,
 		.isa = p->options.isa,
 		.threads = p->threads,
-		.weights = p->options.weights,
-		.kv = p->options.kv,
-		.wire = p->options.wire,
+		.settings = p->options.settings,
 	};
 
 	engine_options(p, &options.router);
@@ -303,6 +296,11 @@ static enum cad_status open_device(struct program *p, struct cad_error *error)
 	struct kn_device_info info;
 	p->device->ops->describe(p->device, &info);
 	p->isa_name = info.isa;
+	enum cad_profile profile = p->facts.settings.router_profile;
+	if (!(info.profiles >> profile & 1))
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+			"device '%s' (%s) does not compute in profile '%s', which is that of the cluster's routers",
+			info.name, info.isa, cad_profile_name(profile));
 	status = p->device->ops->queue_create(p->device, p->threads, &p->queue);
 	return status == CAD_OK ? CAD_OK : cad_error_set(error, status, "cannot start %u compute threads", p->threads);
 }
@@ -323,7 +321,7 @@ static enum cad_status create_engine(struct program *p, struct cad_error *error)
 	options.model = p->model;
 	options.device = p->device;
 	options.queue = p->queue;
-	options.weights = settings->weights;
+	options.weights = cad_settings_router_weights(settings);
 	options.kv = settings->kv;
 	options.wire = settings->wire;
 	options.quanta = settings->quanta;

@@ -158,7 +158,7 @@ parse_up() {
 			--certificates) CERTIFICATES=$value ;;
 			# Routers alone would have it, and then not reach the placement service.
 			--tls-authority) fail_usage "up: give --certificates DIR, of which each process takes its own certificate and the authority" ;;
-			--wire | --weights | --kv | --copies-min | --shuffle | --lease | --grace | --rejoin | --settle | --free-grace | --level-on-join | --bytes-per-second | --move-stall | --copies | --rebalance | --lease-ms | --grace-ms | --rejoin-ms) PLACEMENT_OPTIONS+=("$name=$value") ;;
+			--numerics | --router-numerics | --wire | --weights | --kv | --copies-min | --shuffle | --lease | --grace | --rejoin | --settle | --free-grace | --level-on-join | --bytes-per-second | --move-stall | --copies | --rebalance | --lease-ms | --grace-ms | --rejoin-ms) PLACEMENT_OPTIONS+=("$name=$value") ;;
 			--isa | --threads | --ucx-devices | --ucx-transports | --drain | --log-level | --log-format)
 				ROUTER_OPTIONS+=("$name=$value")
 				EXPERT_OPTIONS+=("$name=$value")

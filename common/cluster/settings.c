@@ -11,13 +11,19 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-const struct cad_choice cad_wire_choices[] = { { "fix16", CADRE_ROW_FIX16 }, { "bf16", CADRE_ROW_BF16 },
-	{ "f32", CADRE_ROW_F32 }, { NULL, 0 } };
+const struct cad_choice cad_profile_choices[] = { { "f32", CAD_PROFILE_F32 }, { "int8", CAD_PROFILE_INT8 },
+	{ "int4", CAD_PROFILE_INT4 }, { NULL, 0 } };
+const struct cad_choice cad_router_profile_choices[] = { { "same", CAD_PROFILE_SAME }, { "f32", CAD_PROFILE_F32 },
+	{ "int8", CAD_PROFILE_INT8 }, { "int4", CAD_PROFILE_INT4 }, { NULL, 0 } };
+const struct cad_choice cad_wire_choices[] = { { "auto", CAD_WIRE_AUTO }, { "fix16", CADRE_ROW_FIX16 },
+	{ "bf16", CADRE_ROW_BF16 }, { "f32", CADRE_ROW_F32 }, { "q8", CADRE_ROW_Q8 }, { NULL, 0 } };
 const struct cad_choice cad_weights_choices[] = { { "f32", CAD_WEIGHTS_AS_IS }, { "bf16", CAD_WEIGHTS_BF16 },
 	{ NULL, 0 } };
+/* with those that a profile implies */
+static const struct cad_choice weights_names[] = { { "f32", CAD_WEIGHTS_AS_IS }, { "bf16", CAD_WEIGHTS_BF16 },
+	{ "int8", CAD_WEIGHTS_INT8 }, { "int4", CAD_WEIGHTS_INT4 }, { NULL, 0 } };
 const struct cad_choice cad_kv_choices[] = { { "f32", CAD_KV_F32 }, { "bf16", CAD_KV_BF16 }, { "int8", CAD_KV_INT8 },
 	{ NULL, 0 } };
-static const struct cad_choice profile_choices[] = { { "f32", CAD_PROFILE_F32 }, { NULL, 0 } };
 
 static const char *name_of(const struct cad_choice *choice, uint32_t value)
 {
@@ -36,23 +42,64 @@ static enum cad_status value_of(const struct cad_choice *choice, const char *nam
 	return CAD_OK;
 }
 
-const char *cad_profile_name(enum cad_profile profile) { return name_of(profile_choices, profile); }
+const char *cad_profile_name(enum cad_profile profile) { return name_of(cad_profile_choices, profile); }
 const char *cad_wire_name(enum cadre_row_type wire) { return name_of(cad_wire_choices, wire); }
-const char *cad_weights_name(enum cad_weights weights) { return name_of(cad_weights_choices, weights); }
+const char *cad_weights_name(enum cad_weights weights) { return name_of(weights_names, weights); }
 const char *cad_kv_name(enum cad_kv kv) { return name_of(cad_kv_choices, kv); }
 enum cad_status cad_profile_parse(const char *name, enum cad_profile *profile)
 {
-	return value_of(profile_choices, name, profile);
+	return value_of(cad_profile_choices, name, profile);
 }
 enum cad_status cad_wire_parse(const char *name, enum cadre_row_type *wire)
 {
-	return value_of(cad_wire_choices, name, wire);
+	return value_of(cad_wire_choices + 1, name, wire); /* settings are never "auto" */
 }
 enum cad_status cad_weights_parse(const char *name, enum cad_weights *weights)
 {
 	return value_of(cad_weights_choices, name, weights);
 }
 enum cad_status cad_kv_parse(const char *name, enum cad_kv *kv) { return value_of(cad_kv_choices, name, kv); }
+
+static enum cad_weights weights_of(enum cad_profile profile, enum cad_weights in_f32)
+{
+	return profile == CAD_PROFILE_INT8 ? CAD_WEIGHTS_INT8 : profile == CAD_PROFILE_INT4 ? CAD_WEIGHTS_INT4 : in_f32;
+}
+
+enum cad_weights cad_settings_expert_weights(const struct cad_settings *settings)
+{
+	return weights_of(settings->profile, settings->weights);
+}
+
+enum cad_weights cad_settings_router_weights(const struct cad_settings *settings)
+{
+	return weights_of(settings->router_profile, settings->weights);
+}
+
+enum cad_status cad_settings_complete(struct cad_settings *settings, struct cad_error *error)
+{
+	bool quantised = settings->profile != CAD_PROFILE_F32;
+	const char *profile = cad_profile_name(settings->profile);
+
+	if (settings->router_profile == CAD_PROFILE_SAME)
+		settings->router_profile = settings->profile;
+	if (settings->wire == CAD_WIRE_AUTO)
+		settings->wire = quantised ? CADRE_ROW_Q8 : CADRE_ROW_FIX16;
+	if (quantised != (settings->wire == CADRE_ROW_Q8))
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"--wire %s does not go with --numerics %s, whose rows go as %s", cad_wire_name(settings->wire),
+			profile, quantised ? "q8 alone" : "fix16, bf16 or f32");
+	if (settings->weights == CAD_WEIGHTS_BF16 && quantised && settings->router_profile != CAD_PROFILE_F32)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"--weights bf16 does not go with --numerics %s and --router-numerics %s: it rounds what is computed in f32",
+			profile, cad_profile_name(settings->router_profile));
+	return CAD_OK;
+}
+
+enum cad_status cad_settings_check(const struct cad_settings *settings, struct cad_error *error)
+{
+	struct cad_settings copy = *settings;
+	return cad_settings_complete(&copy, error);
+}
 
 static bool is_quantum(float value)
 {
@@ -64,6 +111,10 @@ enum cad_status cad_settings_init(
 	struct cad_settings *settings, const struct cad_settings *from, struct cad_error *error)
 {
 	uint32_t layers = from->layers;
+	struct cad_settings complete = *from;
+	enum cad_status status = cad_settings_complete(&complete, error);
+	if (status != CAD_OK)
+		return status;
 	if (layers == 0 || layers > CAD_LAYERS_MAX)
 		return cad_error_set(error, CAD_ERR_INVALID, "the quantum table has %u layers; a model has 1 to %d",
 			layers, CAD_LAYERS_MAX);
@@ -76,7 +127,7 @@ enum cad_status cad_settings_init(
 	if (!copy)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for a quantum table of %u layers", layers);
 	memcpy(copy, from->quanta, layers * sizeof *copy);
-	*settings = *from;
+	*settings = complete;
 	settings->quanta = copy;
 
 	return CAD_OK;
@@ -97,9 +148,10 @@ void cad_settings_text(const struct cad_settings *settings, char text[CADRE_TEXT
 {
 	char table[33];
 	hex_of(XXH3_128bits(settings->quanta, settings->layers * sizeof *settings->quanta), table);
-	snprintf(text, CADRE_TEXT_BYTES, "profile=%s wire=%s weights=%s kv=%s quanta=%u:%.8s",
-		cad_profile_name(settings->profile), cad_wire_name(settings->wire), cad_weights_name(settings->weights),
-		cad_kv_name(settings->kv), settings->layers, table);
+	snprintf(text, CADRE_TEXT_BYTES, "profile=%s router=%s wire=%s weights=%s kv=%s quanta=%u:%.8s",
+		cad_profile_name(settings->profile), cad_profile_name(settings->router_profile),
+		cad_wire_name(settings->wire), cad_weights_name(settings->weights), cad_kv_name(settings->kv),
+		settings->layers, table);
 }
 
 /* Over names, not numbers, so that a reordered enum changes nothing; the table as little-endian
@@ -107,10 +159,11 @@ void cad_settings_text(const struct cad_settings *settings, char text[CADRE_TEXT
 void cad_settings_fingerprint(const struct cad_settings *settings, char hex[33])
 {
 	char head[CADRE_TEXT_BYTES];
-	int length =
-		snprintf(head, sizeof head, "cadre settings 1\nprofile=%s\nwire=%s\nweights=%s\nkv=%s\nlayers=%u\n",
-			cad_profile_name(settings->profile), cad_wire_name(settings->wire),
-			cad_weights_name(settings->weights), cad_kv_name(settings->kv), settings->layers);
+	int length = snprintf(head, sizeof head,
+		"cadre settings 1\nprofile=%s\nrouter=%s\nwire=%s\nweights=%s\nkv=%s\nlayers=%u\n",
+		cad_profile_name(settings->profile), cad_profile_name(settings->router_profile),
+		cad_wire_name(settings->wire), cad_weights_name(settings->weights), cad_kv_name(settings->kv),
+		settings->layers);
 	XXH3_state_t state;
 
 	XXH3_128bits_reset(&state);

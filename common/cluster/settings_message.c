@@ -13,6 +13,7 @@ void cad_settings_to_proto(
 	cad_settings_fingerprint(settings, storage->fingerprint);
 	cadre__v1__settings__init(message);
 	message->profile = (char *)cad_profile_name(settings->profile);
+	message->router_profile = (char *)cad_profile_name(settings->router_profile);
 	message->wire = (char *)cad_wire_name(settings->wire);
 	message->weights = (char *)cad_weights_name(settings->weights);
 	message->kv = (char *)cad_kv_name(settings->kv);
@@ -36,6 +37,10 @@ enum cad_status cad_settings_from_proto(
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the cluster uses the numerics profile '%s', which this program does not know",
 			message->profile);
+	if (cad_profile_parse(message->router_profile, &said.router_profile) != CAD_OK)
+		return cad_error_set(error, CAD_ERR_INVALID,
+			"the cluster's routers use the numerics profile '%s', which this program does not know",
+			message->router_profile);
 	if (cad_wire_parse(message->wire, &said.wire) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the cluster uses the wire '%s', which this program does not know", message->wire);

@@ -94,7 +94,7 @@ static void print_needs(const struct cad_model *model, const struct cad_model_pa
 	char stored[32], held[32], head[32];
 	uint64_t expert = cad_model_sizes(model).expert, experts = cad_model_spec(model)->gate.experts;
 
-	snprintf(head, sizeof head, "--weights %s", packed->weights);
+	snprintf(head, sizeof head, "weights %s", packed->weights);
 	fprintf(stream, "\n%-16s %12s  %12s\n", head, "in the files", "in memory");
 
 	if (needs->experts_total) {

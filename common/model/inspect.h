@@ -15,7 +15,7 @@
 /* What processes hold, in bytes. The device decides how weights are laid out in its memory. This
  * layer knows no device, so the caller asks it (kernels/source.h). */
 struct cad_model_packed {
-	const char *weights;     /* the setting: "f32", "bf16" */
+	const char *weights;     /* how those of experts are kept: "f32", "int8" */
 	const char *kv;          /* the setting: "f32", "bf16", "int8" */
 	uint64_t expert, router; /* one routed expert; a router's weights */
 	uint64_t kv_per_token;   /* on a router */

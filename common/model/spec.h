@@ -33,8 +33,9 @@ enum cad_weights { CAD_WEIGHTS_AS_IS, CAD_WEIGHTS_BF16, CAD_WEIGHTS_INT8, CAD_WE
 static inline bool cad_weights_quantised(enum cad_weights weights) { return weights >= CAD_WEIGHTS_INT8; }
 /* How the KV cache keeps keys and values: as they were computed, or rounded. */
 enum cad_kv { CAD_KV_F32, CAD_KV_BF16, CAD_KV_INT8 };
-/* In which numbers, and in which order, sums are made. */
-enum cad_profile { CAD_PROFILE_F32 };
+/* In which numbers, and in which order, products with weights are summed. INT8, INT4: activations
+ * are integers of 8 bits, weights of 8 or 4. */
+enum cad_profile { CAD_PROFILE_F32, CAD_PROFILE_INT8, CAD_PROFILE_INT4 };
 
 enum cad_attention_kind { CAD_ATTENTION_GROUPED, CAD_ATTENTION_LATENT };
 /* per head (qwen3) or over the whole projection (olmoe) */

@@ -48,17 +48,13 @@ int cl_tokenize(int argc, char **argv)
 
 struct inspect_options {
 	uint32_t nodes;
-	enum cad_weights weights;
-	enum cad_kv kv;
+	struct cad_settings settings;
 	enum cl_format format;
 };
 
 static const struct cad_option inspect_table[] = {
 	CAD_OPTION_U32(struct inspect_options, nodes, "nodes", "3", 1, 100000, "number of expert nodes to size for"),
-	CAD_OPTION_ENUM(struct inspect_options, weights, "weights", "f32", cad_weights_choices,
-		"as on the placement service; f32: as stored, lossless; bf16: rounded"),
-	CAD_OPTION_ENUM(struct inspect_options, kv, "kv", "f32", cad_kv_choices,
-		"as on the placement service; f32: keys and values as computed; bf16, int8: rounded"),
+	CAD_KEPT_OPTIONS(struct inspect_options, settings, "as on the placement service: "),
 	CL_FORMAT_OPTION(struct inspect_options, format, "output format"),
 };
 
@@ -76,17 +72,21 @@ static enum cad_status inspect(
 	const struct cad_model *model, const struct inspect_options *options, struct cad_error *error)
 {
 	struct kn_device *device;
-	enum cad_status status = kn_device_open(&(struct kn_device_options){ 0 }, &device, error);
+	struct cad_settings settings = options->settings;
+	enum cad_status status = cad_settings_complete(&settings, error);
 
+	if (status == CAD_OK)
+		status = kn_device_open(&(struct kn_device_options){ 0 }, &device, error);
 	if (status != CAD_OK)
 		return status;
 
+	enum cad_weights experts = cad_settings_expert_weights(&settings);
 	struct cad_model_packed packed = {
-		.weights = cad_weights_name(options->weights),
-		.kv = cad_kv_name(options->kv),
-		.expert = kn_expert_bytes(device, model, options->weights),
-		.router = kn_router_bytes(device, model, options->weights),
-		.kv_per_token = kn_kv_token_bytes(device, cad_model_spec(model), options->kv),
+		.weights = cad_weights_name(experts),
+		.kv = cad_kv_name(settings.kv),
+		.expert = kn_expert_bytes(device, model, experts),
+		.router = kn_router_bytes(device, model, cad_settings_router_weights(&settings)),
+		.kv_per_token = kn_kv_token_bytes(device, cad_model_spec(model), settings.kv),
 	};
 	status = cad_model_inspect(model, &packed, options->nodes, stdout, options->format == CL_FORMAT_JSON, error);
 	device->ops->destroy(device);

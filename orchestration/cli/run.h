@@ -16,9 +16,7 @@
 
 /* How the embedded engine computes (embedded/embedded.h). */
 struct cl_engine {
-	enum cad_weights weights;
-	enum cad_kv kv;
-	enum cadre_row_type wire;
+	struct cad_settings settings;
 	enum kn_isa isa;
 	uint32_t threads, chunk, micro_batches, nodes;
 	uint64_t placement_seed;

@@ -12,9 +12,7 @@ struct em_options cl_engine_embedded(const struct cl_engine *engine)
 	return (struct em_options){
 		.isa = engine->isa,
 		.threads = engine->threads,
-		.weights = engine->weights,
-		.kv = engine->kv,
-		.wire = engine->wire,
+		.settings = engine->settings,
 		.nodes = engine->nodes,
 		.placement_seed = engine->placement_seed,
 		.router = { .chunk_tokens_max = engine->chunk, .micro_batches = engine->micro_batches },

@@ -13,12 +13,7 @@
 
 /* Lines of an option table; `member` is a struct cl_engine inside `owner`. */
 #define CL_ENGINE_OPTIONS(owner, member) \
-	CAD_OPTION_ENUM(owner, member.weights, "weights", "f32", cad_weights_choices, \
-		"embedded: f32: as stored, lossless; bf16: rounded"), \
-		CAD_OPTION_ENUM(owner, member.wire, "wire", "fix16", cad_wire_choices, \
-			"embedded: how rows go to the experts"), \
-		CAD_OPTION_ENUM(owner, member.kv, "kv", "f32", cad_kv_choices, \
-			"embedded: how keys and values are kept; f32: as computed; bf16, int8: rounded"), \
+	CAD_SETTINGS_OPTIONS(owner, member.settings, "embedded: "), \
 		CAD_OPTION_ENUM(owner, member.isa, "isa", "auto", kn_isa_choices, \
 			"embedded: instruction set; all give the same bits"), \
 		CAD_OPTION_U32(owner, member.threads, "threads", "0", 0, KN_THREADS_MAX, \

@@ -113,8 +113,9 @@ static void print_table(const Cadre__V1__ClusterStatus *status)
 	cl_line(stdout, "model   %s (%s, %u MoE layers of %u experts, fingerprint %s)", status->model_directory,
 		status->architecture, status->moe_layers, status->experts_per_layer, status->model_fingerprint);
 	if (settings)
-		cl_line(stdout, "settings profile %s, wire %s, weights %s, kv %s (%s)", settings->profile,
-			settings->wire, settings->weights, settings->kv, settings->fingerprint);
+		cl_line(stdout, "settings profile %s, routers %s, wire %s, weights %s, kv %s (%s)", settings->profile,
+			settings->router_profile, settings->wire, settings->weights, settings->kv,
+			settings->fingerprint);
 	if (status->state_loss[0])
 		cl_line(stdout, "ATTENTION: %s", status->state_loss);
 	if (status->experts_unplaced)
@@ -171,9 +172,9 @@ static json_t *settings_to_json(const Cadre__V1__Settings *settings)
 	json_t *quanta = json_array();
 	for (size_t i = 0; i < settings->n_quanta; i++)
 		(void)json_array_append_new(quanta, json_real((double)settings->quanta[i]));
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "profile", settings->profile, "wire", settings->wire,
-		"weights", settings->weights, "kv", settings->kv, "fingerprint", settings->fingerprint, "quanta",
-		quanta);
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o}", "profile", settings->profile, "router_profile",
+		settings->router_profile, "wire", settings->wire, "weights", settings->weights, "kv", settings->kv,
+		"fingerprint", settings->fingerprint, "quanta", quanta);
 }
 
 static void rules_to_json(const Cadre__V1__ClusterStatus *status, json_t *json)

@@ -69,7 +69,7 @@ static enum cad_status read_shape(struct pl_checkpoint *checkpoint, struct cad_e
 }
 
 static enum cad_status compute_quanta(struct pl_checkpoint *checkpoint, struct kn_device *device,
-	const struct pl_checkpoint_options *options, float *quanta, struct cad_error *error)
+	const struct cad_settings *settings, struct cad_error *error)
 {
 	struct kn_queue *queue;
 	uint64_t start_ns = cad_clock_now_ns(&cad_clock_system);
@@ -79,7 +79,8 @@ static enum cad_status compute_quanta(struct pl_checkpoint *checkpoint, struct k
 		return cad_error_set(error, status, "cannot start threads to compute the quantum table");
 
 	cad_log_info(COMPONENT, "computing the quantum table", CAD_U("layers", checkpoint->shape.layers_count));
-	status = kn_quantum_table(queue, checkpoint->model, options->weights, options->wire, quanta, error);
+	status = kn_quantum_table(queue, checkpoint->model, cad_settings_expert_weights(settings), settings->wire,
+		settings->quanta, error);
 	if (status == CAD_OK)
 		cad_log_info(COMPONENT, "quantum table",
 			CAD_F("seconds", (double)(cad_clock_now_ns(&cad_clock_system) - start_ns) * 1e-9));
@@ -89,10 +90,10 @@ static enum cad_status compute_quanta(struct pl_checkpoint *checkpoint, struct k
 }
 
 /* The quantum table, from the state file or computed and put there; and what an expert takes. */
-static enum cad_status ask_device(struct pl_checkpoint *checkpoint, const struct pl_checkpoint_options *options,
-	float *quanta, struct cad_error *error)
+static enum cad_status ask_device(
+	struct pl_checkpoint *checkpoint, const struct cad_settings *settings, struct cad_error *error)
 {
-	uint32_t layers = cad_model_spec(checkpoint->model)->layers_count;
+	enum cad_weights weights = cad_settings_expert_weights(settings);
 	struct kn_device *device;
 	char key[128];
 	enum cad_status status = kn_device_open(&(struct kn_device_options){ 0 }, &device, error);
@@ -100,13 +101,15 @@ static enum cad_status ask_device(struct pl_checkpoint *checkpoint, const struct
 	if (status != CAD_OK)
 		return status;
 
-	snprintf(key, sizeof key, "%s %s %s %s", checkpoint->fingerprint, cad_profile_name(CAD_PROFILE_F32),
-		cad_wire_name(options->wire), cad_weights_name(options->weights));
-	checkpoint->expert_bytes = kn_expert_bytes(device, checkpoint->model, options->weights);
-	if (checkpoint->shape.layers_count > 0 && pl_state_quanta_load(options->state, key, quanta, layers) != CAD_OK) {
-		status = compute_quanta(checkpoint, device, options, quanta, error);
+	snprintf(key, sizeof key, "%s %s %s %s", checkpoint->fingerprint, cad_profile_name(settings->profile),
+		cad_wire_name(settings->wire), cad_weights_name(weights));
+	checkpoint->expert_bytes = kn_expert_bytes(device, checkpoint->model, weights);
+	if (checkpoint->shape.layers_count > 0 &&
+		pl_state_quanta_load(checkpoint->state, key, settings->quanta, settings->layers) != CAD_OK) {
+		status = compute_quanta(checkpoint, device, settings, error);
 		if (status == CAD_OK)
-			status = pl_state_quanta_store(options->state, key, quanta, layers, error);
+			status = pl_state_quanta_store(
+				checkpoint->state, key, settings->quanta, settings->layers, error);
 	}
 
 	device->ops->destroy(device);
@@ -116,25 +119,21 @@ static enum cad_status ask_device(struct pl_checkpoint *checkpoint, const struct
 static enum cad_status make_settings(
 	struct pl_checkpoint *checkpoint, const struct pl_checkpoint_options *options, struct cad_error *error)
 {
-	uint32_t layers = cad_model_spec(checkpoint->model)->layers_count;
-	float *quanta = calloc(layers + 1u, sizeof *quanta);
+	struct cad_settings settings = options->settings;
+	enum cad_status status = cad_settings_complete(&settings, error);
 
-	if (!quanta)
+	if (status != CAD_OK)
+		return status;
+
+	settings.layers = cad_model_spec(checkpoint->model)->layers_count;
+	settings.quanta = calloc(settings.layers + 1u, sizeof *settings.quanta);
+	if (!settings.quanta)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the quantum table");
 
-	enum cad_status status = ask_device(checkpoint, options, quanta, error);
+	status = ask_device(checkpoint, &settings, error);
 	if (status == CAD_OK)
-		status = cad_settings_init(&checkpoint->settings,
-			&(struct cad_settings){
-				.profile = CAD_PROFILE_F32,
-				.wire = options->wire,
-				.weights = options->weights,
-				.kv = options->kv,
-				.layers = layers,
-				.quanta = quanta,
-			},
-			error);
-	free(quanta);
+		status = cad_settings_init(&checkpoint->settings, &settings, error);
+	free(settings.quanta);
 	if (status != CAD_OK)
 		return status;
 	char fingerprint[33], text[CADRE_TEXT_BYTES];
@@ -211,8 +210,9 @@ static enum cad_status find_checksums(struct pl_checkpoint *checkpoint, struct c
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for checksums");
 
 	cad_model_files(checkpoint->model, files);
-	if (checkpoint->settings.weights == CAD_WEIGHTS_BF16) /* images are others then */
-		strcat(files, " bf16");
+	enum cad_weights weights = cad_settings_expert_weights(&checkpoint->settings);
+	if (weights != CAD_WEIGHTS_AS_IS) /* images are others then */
+		snprintf(files + strlen(files), sizeof files - strlen(files), " %s", cad_weights_name(weights));
 	bool known = pl_state_router_checksum(checkpoint->state, before) == CAD_OK;
 	if (known && !pl_state_has_files(checkpoint->state, files))
 		status = compare_files(checkpoint, before, error);
@@ -307,8 +307,8 @@ static void compute_batch(uv_work_t *work)
 	struct pl_checkpoint *checkpoint = work->data;
 	for (uint32_t i = 0; i < checkpoint->batch_count; i++)
 		kn_expert_checksum(checkpoint->model, pl_cell_layer(&checkpoint->shape, checkpoint->batch[i]),
-			pl_cell_expert(&checkpoint->shape, checkpoint->batch[i]), checkpoint->settings.weights,
-			checkpoint->batch_hex[i]);
+			pl_cell_expert(&checkpoint->shape, checkpoint->batch[i]),
+			cad_settings_expert_weights(&checkpoint->settings), checkpoint->batch_hex[i]);
 }
 
 static void next_batch(struct pl_checkpoint *checkpoint);

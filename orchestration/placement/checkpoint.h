@@ -23,11 +23,9 @@ struct pl_checkpoint;
 struct pl_checkpoint_options {
 	const char *directory;
 	const char *cluster;
-	enum cadre_row_type wire;
-	enum cad_weights weights;
-	enum cad_kv kv;
-	struct pl_state *state; /* borrowed; claimed here */
-	struct uv_loop_s *loop; /* borrowed */
+	struct cad_settings settings; /* as asked for; layers and quanta are filled in */
+	struct pl_state *state;       /* borrowed; claimed here */
+	struct uv_loop_s *loop;       /* borrowed */
 };
 
 CAD_MUST_USE enum cad_status pl_checkpoint_open(

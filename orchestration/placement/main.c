@@ -23,9 +23,7 @@ struct options {
 	struct cad_service_options service; /* the first: cad_service_log */
 	const char *state, *cluster;
 	bool level_on_join, mixed_kernels;
-	enum cadre_row_type wire;
-	enum cad_weights weights;
-	enum cad_kv kv;
+	struct cad_settings settings;
 	uint64_t lease_ns, grace_ns, rejoin_ns, settle_ns, free_grace_ns, move_stall_ns, shuffle, bytes_per_second;
 	uint64_t routing_half_life_ns;
 	enum routing_detail routing_detail;
@@ -43,11 +41,7 @@ static const struct cad_option table[] = {
 		"SQLite file that a restart continues from; empty: nothing is kept"),
 	CAD_OPTION_STRING(struct options, cluster, "cluster", "cadre",
 		"name of the cluster; processes of another cluster are refused"),
-	CAD_OPTION_ENUM(struct options, wire, "wire", "fix16", cad_wire_choices, "how rows go to the experts"),
-	CAD_OPTION_ENUM(struct options, weights, "weights", "f32", cad_weights_choices,
-		"how weights are stored: f32 is lossless, bf16 rounds"),
-	CAD_OPTION_ENUM(struct options, kv, "kv", "f32", cad_kv_choices,
-		"how routers keep keys and values: f32 is lossless, bf16 rounds and takes half the memory, int8 a quarter"),
+	CAD_SETTINGS_OPTIONS(struct options, settings, ""),
 	CAD_OPTION_U32(struct options, experts_min, "experts-min", "1", 0, CAD_NODES_MAX,
 		"expert nodes to wait for before the first placement"),
 	CAD_OPTION_DURATION(struct options, settle_ns, "settle", "200ms", 0, 600 * CAD_NS_PER_S,
@@ -94,7 +88,8 @@ static enum cad_status check(const void *values, struct cad_error *error)
 		return cad_error_set(error, CAD_ERR_INVALID, "--cluster '%.80s': 1 to %d bytes are needed",
 			options->cluster, CADRE_NAME_BYTES - 1);
 	struct cad_service_addresses ignored;
-	return cad_service_check(&options->service, &ignored, error);
+	enum cad_status status = cad_settings_check(&options->settings, error);
+	return status == CAD_OK ? cad_service_check(&options->service, &ignored, error) : status;
 }
 
 static enum cad_status check_files(const void *values, struct cad_error *error)
@@ -200,9 +195,7 @@ static enum cad_status open_checkpoint(struct program *p, struct cad_error *erro
 	const struct pl_checkpoint_options options = {
 		.directory = p->options.service.model,
 		.cluster = p->options.cluster,
-		.wire = p->options.wire,
-		.weights = p->options.weights,
-		.kv = p->options.kv,
+		.settings = p->options.settings,
 		.state = p->state,
 		.loop = &p->service.loop,
 	};

@@ -189,7 +189,7 @@ def hostile_placement(real):
     asked.close()
     node = {name: HOSTILE for name in ('id', 'exchange_address', 'http_address', 'grpc_address', 'isa', 'problem', 'absence')}
     said = status(nodes=[node | {'role': 1, 'state': 1}, node | {'role': 2, 'state': 1}], refused=[{'id': HOSTILE, 'why': HOSTILE}], traffic=[{'router': HOSTILE, 'node': HOSTILE}],
-                  settings={name: HOSTILE for name in ('profile', 'wire', 'weights', 'kv', 'fingerprint')},
+                  settings={name: HOSTILE for name in ('profile', 'router_profile', 'wire', 'weights', 'kv', 'fingerprint')},
                   **{name: HOSTILE for name in ('cluster', 'model_directory', 'model_fingerprint', 'architecture', 'state_loss', 'router_checksum')})
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
     handler = grpc.unary_unary_rpc_method_handler(lambda request, context: said, request.FromString, status.SerializeToString)

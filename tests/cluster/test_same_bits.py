@@ -52,14 +52,17 @@ def test_cluster(expected, experts, routers, threads, router_options, transports
             assert results[31].tokens == expected['token_ids']
 
 
-@pytest.mark.parametrize('kv', ['bf16', 'int8'])
-def test_keys_and_values_in_another_type(expected, kv):
-    """--kv is the cluster's: whatever a router is started with, it keeps them as the placement service says."""
-    rounded = embedded(MODEL, PROMPT, TOKENS, '--kv', kv)
-    assert rounded['digest'] != expected['digest']
-    with Cluster(MODEL, experts=2, routers=2, router_options=['--chunk', '7', '--kv', 'f32'], placement_options=['--kv', kv]) as cluster:
+@pytest.mark.parametrize('settings', [['--kv', 'bf16'], ['--kv', 'int8'], ['--numerics', 'int8'], ['--numerics', 'int8', '--router-numerics', 'f32', '--kv', 'bf16'], ['--numerics', 'int4', '--router-numerics', 'int8']])
+def test_other_settings(expected, settings):
+    """The same in every profile. Settings are the cluster's: whatever a router is started with, it computes as the placement service says."""
+    other = embedded(MODEL, PROMPT, TOKENS, *settings)
+    assert other['digest'] != expected['digest']
+    for options in (['--chunk', '1', '--isa', 'ref'], ['--nodes', '3', '--placement-seed', '5', '--isa', 'avx2', '--threads', '2']):
+        assert embedded(MODEL, PROMPT, TOKENS, *settings, *options)['digest'] == other['digest']
+    with Cluster(MODEL, experts=3, routers=2, router_options=['--chunk', '7', '--numerics', 'f32', '--kv', 'f32'], placement_options=[*settings, '--shuffle', 17]) as cluster:
         for router in cluster.routers:
-            assert router.generate(**request()).digest == rounded['digest']
+            results = router.generate_many(others(9, 5) + [request()] + others(9, 6))
+            assert results[9].digest == other['digest']
 
 
 def test_sampling_depends_on_seed_and_position_alone():

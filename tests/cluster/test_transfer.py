@@ -3,6 +3,8 @@
 import re
 import shutil
 
+import pytest
+
 from cluster import GOLDEN, Cluster, http, lines_with, until, wait_for_log
 
 MODEL = GOLDEN / 'qwen3moe-a' / 'model'
@@ -40,8 +42,9 @@ def join_without_files(cluster, directory, options=()):
     return node
 
 
-def test_a_node_that_joins_gets_its_experts_from_others(tmp_path):
-    with Cluster(MODEL, experts=2, placement_options=['--settle', '50ms', '--bytes-per-second', '0']) as cluster:
+@pytest.mark.parametrize('numerics', ['f32', 'int8', 'int4'])
+def test_a_node_that_joins_gets_its_experts_from_others(numerics, tmp_path):
+    with Cluster(MODEL, experts=2, placement_options=['--settle', '50ms', '--bytes-per-second', '0', '--numerics', numerics]) as cluster:
         before = answers(cluster)
         assert all(loads(node)['node'] == 0 for node in cluster.experts)   # the first placement comes from checkpoints
         node = join_without_files(cluster, tmp_path, ['--isa', 'avx2'])

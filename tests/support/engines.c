@@ -348,7 +348,6 @@ void te_expected(const char *model, struct te_request *requests, uint32_t count)
 	struct em_options options = {
 		.model = model,
 		.threads = 1,
-		.wire = CADRE_ROW_FIX16,
 		.router = { .kv_bytes = 8 << 20, .on_event = on_event },
 	};
 	struct em_embedded *embedded;

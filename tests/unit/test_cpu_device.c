@@ -45,7 +45,7 @@ static void a_device_says_what_it_is(void **state)
 	assert_string_equal(info.name, "cpu");
 	/* asked twice, and others take and give memory in between */
 	assert_in_range(info.memory_bytes, cad_memory_free_bytes("") / 2, 2 * cad_memory_free_bytes(""));
-	assert_int_equal(info.profiles, 1 << CAD_PROFILE_F32);
+	assert_int_equal(info.profiles, 1 << CAD_PROFILE_F32 | 1 << CAD_PROFILE_INT8 | 1 << CAD_PROFILE_INT4);
 	assert_int_equal(info.head_size_max, CAD_HEAD_SIZE_MAX);
 	device->ops->destroy(device);
 

@@ -67,7 +67,8 @@ static void on_event(void *user, const struct rt_event *event)
 	}
 }
 
-static struct em_embedded *open_engine(const char *model, struct rt_engine_options router, uint32_t nodes)
+static struct em_embedded *open_in_profile(
+	enum cad_profile profile, const char *model, struct rt_engine_options router, uint32_t nodes)
 {
 	struct em_embedded *em;
 	struct cad_error error = { .text = "" };
@@ -76,7 +77,7 @@ static struct em_embedded *open_engine(const char *model, struct rt_engine_optio
 	struct em_options options = {
 		.model = model,
 		.threads = 1,
-		.wire = CADRE_ROW_FIX16,
+		.settings = { .profile = profile, .router_profile = CAD_PROFILE_SAME },
 		.nodes = nodes,
 		.placement_seed = nodes > 1 ? 3 : 0,
 		.router = router,
@@ -87,6 +88,11 @@ static struct em_embedded *open_engine(const char *model, struct rt_engine_optio
 	assert_int_equal(status, CAD_OK);
 
 	return em;
+}
+
+static struct em_embedded *open_engine(const char *model, struct rt_engine_options router, uint32_t nodes)
+{
+	return open_in_profile(CAD_PROFILE_F32, model, router, nodes);
 }
 
 static struct rt_request request(struct record *record, const int32_t *prompt, size_t count, uint32_t max_tokens)
@@ -123,9 +129,8 @@ static void fill_prompt(int32_t *prompt, size_t count, uint32_t seed)
 }
 
 /* The digest of one prompt, however the engine is set up and whoever else is there. */
-static void same_bits_in_every_setting(void **state)
+static void same_bits_in(enum cad_profile profile)
 {
-	(void)state;
 	static const char *const models[] = { GOLDEN "qwen3moe-a/model", GOLDEN "mixtral-b/model",
 		GOLDEN "olmoe-b/model", GOLDEN "llama-a/model" };
 	int32_t prompt[50], other[50];
@@ -159,7 +164,8 @@ static void same_bits_in_every_setting(void **state)
 		};
 		uint8_t digest[16];
 		for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
-			struct em_embedded *em = open_engine(models[m], settings[i], 1 + (uint32_t)(i % 3));
+			struct em_embedded *em =
+				open_in_profile(profile, models[m], settings[i], 1 + (uint32_t)(i % 3));
 			struct record records[12];
 			for (size_t r = 0; r < 12; r++) {
 				bool mine = r == 7 || i == 0;
@@ -181,6 +187,13 @@ static void same_bits_in_every_setting(void **state)
 			em_destroy(em);
 		}
 	}
+}
+
+static void same_bits_in_every_setting(void **state)
+{
+	(void)state;
+	for (enum cad_profile profile = CAD_PROFILE_F32; profile <= CAD_PROFILE_INT4; profile++)
+		same_bits_in(profile);
 }
 
 static void limits_get_a_sentence(void **state)
@@ -489,7 +502,7 @@ static void destroy_ends_what_is_left(void **state)
 
 /* A checkpoint with NaN in one tensor: requests fail with a sentence that says where, and the
  * engine goes on. */
-static void damaged_weights(const char *tensor, const char *word)
+static void damaged_weights(enum cad_profile profile, const char *tensor, const char *word)
 {
 	struct golden_copy copy = golden_copy_create("olmoe-a");
 	FILE *file = fopen(golden_copy_path(&copy, "model.safetensors"), "r+b");
@@ -510,7 +523,7 @@ static void damaged_weights(const char *tensor, const char *word)
 		assert_int_equal(fwrite(&nan, 2, 1, file), 1);
 	fclose(file);
 	free(header);
-	struct em_embedded *em = open_engine(copy.directory, (struct rt_engine_options){ 0 }, 2);
+	struct em_embedded *em = open_in_profile(profile, copy.directory, (struct rt_engine_options){ 0 }, 2);
 	struct record record;
 	int32_t prompt[3] = { 1, 2, 3 };
 	for (int i = 0; i < 2; i++) {
@@ -529,13 +542,15 @@ static void damaged_weights(const char *tensor, const char *word)
 static void nan_in_the_gate(void **state)
 {
 	(void)state;
-	damaged_weights("\"model.layers.2.mlp.gate.weight\"", "gate of layer 2");
+	damaged_weights(CAD_PROFILE_F32, "\"model.layers.2.mlp.gate.weight\"", "gate of layer 2");
+	damaged_weights(CAD_PROFILE_INT8, "\"model.layers.2.mlp.gate.weight\"", "gate of layer 2");
 }
 
 static void nan_in_the_head(void **state)
 {
 	(void)state;
-	damaged_weights("\"lm_head.weight\"", "logits");
+	damaged_weights(CAD_PROFILE_F32, "\"lm_head.weight\"", "logits");
+	damaged_weights(CAD_PROFILE_INT8, "\"lm_head.weight\"", "logits");
 }
 
 int main(void)

@@ -654,7 +654,7 @@ static void inspect_for_people(void **state)
 		"sliding window   16 keys in 3 layers\n",
 		"parameters       590.83 K, 238.32 K active per token\n",
 		"experts          5 per layer in 3 layers, 1 per token, weights renormalised, size 136\n",
-		"--weights f32    in the files     in memory\n",
+		"weights f32      in the files     in memory\n",
 		"one expert          57.38 KiB      3.00 KiB\n",
 		"one layer          286.88 KiB     15.00 KiB  5 experts\n",
 		"each of 2 nodes    459.00 KiB     24.00 KiB  8 of 15 experts\n",

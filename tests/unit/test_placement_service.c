@@ -89,8 +89,6 @@ static void start_service(struct world *world)
 	const struct pl_checkpoint_options checkpoint = {
 		.directory = MODEL,
 		.cluster = "test",
-		.wire = CADRE_ROW_FIX16,
-		.weights = CAD_WEIGHTS_AS_IS,
 		.state = world->state,
 		.loop = &world->fixture.loop,
 	};

@@ -252,7 +252,6 @@ static struct em_embedded *open_engine(uint64_t kv_bytes)
 	const struct em_options options = {
 		.model = MODEL,
 		.threads = 1,
-		.wire = CADRE_ROW_FIX16,
 		.nodes = 2,
 		.router = { .telemetry = true, .kv_bytes = kv_bytes, .on_event = on_event },
 	};

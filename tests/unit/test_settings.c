@@ -35,11 +35,11 @@ static void fingerprint_sees_everything(void **state)
 	cad_settings_fingerprint(&base, hex);
 
 	/* part of the protocol: programs of one version agree on it */
-	assert_string_equal(hex, "b2caae0b0009f661606bde7ef39c5e50");
+	assert_string_equal(hex, "be44c6ff02927abc24418217d20f6a35");
 	cad_settings_text(&base, text);
-	assert_int_equal(strncmp(text, "profile=f32 wire=fix16 weights=f32 kv=f32 quanta=3:", 51), 0);
+	assert_int_equal(strncmp(text, "profile=f32 router=f32 wire=fix16 weights=f32 kv=f32 quanta=3:", 62), 0);
 
-	for (int change = 0; change < 6; change++) {
+	for (int change = 0; change < 8; change++) {
 		char changed[33];
 		must(cad_settings_init(&other, &base, &error), &error);
 		if (change == 0)
@@ -52,12 +52,63 @@ static void fingerprint_sees_everything(void **state)
 			other.layers = 2;
 		else if (change == 4)
 			other.kv = CAD_KV_BF16;
+		else if (change == 5)
+			other.profile = CAD_PROFILE_INT8;
+		else if (change == 6)
+			other.router_profile = CAD_PROFILE_INT8;
 		cad_settings_fingerprint(&other, changed);
-		assert_int_equal(strcmp(hex, changed) == 0, change == 5);
+		assert_int_equal(strcmp(hex, changed) == 0, change == 7);
 		cad_settings_fini(&other);
 	}
 
 	cad_settings_fini(&base);
+}
+
+static void what_is_left_open_follows_the_profile(void **state)
+{
+	(void)state;
+	static const struct {
+		enum cad_profile profile, router;
+		enum cadre_row_type wire;
+		enum cad_weights weights, experts, routers;
+	} good[] = {
+		{ CAD_PROFILE_F32, CAD_PROFILE_F32, CADRE_ROW_FIX16, CAD_WEIGHTS_BF16, CAD_WEIGHTS_BF16,
+			CAD_WEIGHTS_BF16 },
+		{ CAD_PROFILE_INT8, CAD_PROFILE_INT8, CADRE_ROW_Q8, CAD_WEIGHTS_AS_IS, CAD_WEIGHTS_INT8,
+			CAD_WEIGHTS_INT8 },
+		{ CAD_PROFILE_INT4, CAD_PROFILE_F32, CADRE_ROW_Q8, CAD_WEIGHTS_BF16, CAD_WEIGHTS_INT4,
+			CAD_WEIGHTS_BF16 },
+		{ CAD_PROFILE_F32, CAD_PROFILE_INT8, CADRE_ROW_FIX16, CAD_WEIGHTS_BF16, CAD_WEIGHTS_BF16,
+			CAD_WEIGHTS_INT8 },
+	};
+	struct cad_error error;
+	for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+		struct cad_settings s = { .profile = good[i].profile, .weights = good[i].weights };
+		s.router_profile = good[i].router == good[i].profile ? CAD_PROFILE_SAME : good[i].router;
+		must(cad_settings_complete(&s, &error), &error);
+		assert_int_equal(s.router_profile, good[i].router);
+		assert_int_equal(s.wire, good[i].wire);
+		assert_int_equal(cad_settings_expert_weights(&s), good[i].experts);
+		assert_int_equal(cad_settings_router_weights(&s), good[i].routers);
+	}
+
+	static const struct {
+		struct cad_settings settings;
+		const char *words[2];
+	} bad[] = {
+		{ { .profile = CAD_PROFILE_INT8, .wire = CADRE_ROW_FIX16 }, { "--wire fix16", "--numerics int8" } },
+		{ { .wire = CADRE_ROW_Q8 }, { "--wire q8", "--numerics f32" } },
+		{ { .profile = CAD_PROFILE_INT4, .router_profile = CAD_PROFILE_SAME, .weights = CAD_WEIGHTS_BF16 },
+			{ "--weights bf16", "--router-numerics int4" } },
+	};
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		struct cad_settings s = bad[i].settings;
+		assert_int_equal(cad_settings_complete(&s, &error), CAD_ERR_INVALID);
+		assert_non_null(strstr(error.text, bad[i].words[0]));
+		assert_non_null(strstr(error.text, bad[i].words[1]));
+		s.layers = 3, s.quanta = quanta;
+		assert_int_equal(cad_settings_init(&(struct cad_settings){ 0 }, &s, &error), CAD_ERR_INVALID);
+	}
 }
 
 static void only_powers_of_two(void **state)
@@ -86,7 +137,7 @@ static void through_the_message(void **state)
 	struct cad_error error;
 	must(cad_settings_init(&settings,
 		     &(struct cad_settings){
-			     .wire = CADRE_ROW_BF16,
+			     .profile = CAD_PROFILE_INT8,
 			     .weights = CAD_WEIGHTS_BF16,
 			     .kv = CAD_KV_BF16,
 			     .layers = 3,
@@ -121,6 +172,15 @@ static void through_the_message(void **state)
 	assert_int_equal(cad_settings_from_proto(&wrong, &back, &error), CAD_ERR_INVALID);
 	wrong = message;
 	wrong.weights = odd;
+	assert_int_equal(cad_settings_from_proto(&wrong, &back, &error), CAD_ERR_INVALID);
+	wrong = message;
+	wrong.router_profile = odd;
+	assert_int_equal(cad_settings_from_proto(&wrong, &back, &error), CAD_ERR_INVALID);
+	wrong = message;
+	wrong.wire = (char *)"auto";
+	assert_int_equal(cad_settings_from_proto(&wrong, &back, &error), CAD_ERR_INVALID);
+	wrong = message;
+	wrong.wire = (char *)"fix16"; /* int8 has only one */
 	assert_int_equal(cad_settings_from_proto(&wrong, &back, &error), CAD_ERR_INVALID);
 	wrong = message;
 	wrong.kv = odd;
@@ -240,6 +300,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(fingerprint_sees_everything),
+		cmocka_unit_test(what_is_left_open_follows_the_profile),
 		cmocka_unit_test(only_powers_of_two),
 		cmocka_unit_test(through_the_message),
 		cmocka_unit_test(identity_is_padded_and_cut),

@@ -125,7 +125,6 @@ static void steps_leave_the_heap_alone(void **state)
 	struct em_options options = {
 		.model = MODEL,
 		.threads = 2,
-		.wire = CADRE_ROW_FIX16,
 		.nodes = NODES,
 		.router = {
 			.telemetry = true,
