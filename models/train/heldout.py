@@ -53,12 +53,12 @@ def by_transformers(model):
     return run
 
 
-def by_cadre(model, cadrectl):
+def by_cadre(model, cadrectl, *options):
     def run(windows):
         with tempfile.TemporaryDirectory() as directory:
             files = pathlib.Path(directory)
             (files / 'input.json').write_text(json.dumps({'sequences': windows, 'greedy_tokens': 0}))
-            subprocess.run([cadrectl, 'eval', '--model', str(model), '--input', str(files / 'input.json'), '--output', str(files / 'output.safetensors')], check=True)
+            subprocess.run([cadrectl, 'eval', '--model', str(model), '--input', str(files / 'input.json'), '--output', str(files / 'output.safetensors'), *options], check=True)
             with safe_open(files / 'output.safetensors', 'numpy') as f:
                 for i in range(len(windows)):
                     yield f.get_tensor(f'logits.{i}'), f.get_tensor(f'experts.{i}')
