@@ -4,16 +4,17 @@
  *
  * It keeps one wish per expert (hold it, or not), so orders that arrive twice or contradict each
  * other need no queue: the last one counts, and a load that is no longer wished is given up. Frees
- * are done before loads, because they make room. Loads with a rate have threads of their own, in the
- * background (cad_background), so loads without one never wait for them. Reports come back one per finished order, and while a load is under
- * way now and then one that says how far it is; `changed` rings when there is one.
+ * are done before loads, because they make room. Loads with a rate have threads of their own, in
+ * the background (cad_background), so loads without one never wait for them. Reports come back one
+ * per finished order, and while a load is under way now and then one that says how far it is;
+ * `changed` rings when there is one.
  *
  * An expert comes from the node that its order names, if it names one, else from the checkpoint. It
  * is served when its image has the checksum that the order says; if the node fails in any way, the
  * checkpoint follows at once, and the report says what happened.
  *
  * Orders and reports: any thread; none blocks longer than a short lock. Allocates orders, reports,
- * and an image for each load from a node.
+ * and an image for each load from a node, or of an expert that is quantised.
  */
 #ifndef CADRE_EXPERT_SVC_LOADER_H
 #define CADRE_EXPERT_SVC_LOADER_H
