@@ -32,9 +32,17 @@ def own_ports():
     return range(first + worker * count, first + (worker + 1) * count)
 
 
-def free_port():
+def in_turn():
     while True:
-        port = random.choice(own_ports())
+        yield from random.sample(own_ports(), len(own_ports()))
+
+
+ports = in_turn()
+
+
+def free_port():
+    """Nobody listens there, and it was not handed out before: who got it may not listen yet."""
+    for port in ports:
         with socket.socket() as s:
             try:
                 s.bind(('127.0.0.1', port))

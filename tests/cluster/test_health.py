@@ -155,7 +155,7 @@ def test_experts_without_a_place_are_told_by_exit_codes():
         assert done.returncode == NOT_READY and 'ATTENTION: no node holds' in done.stdout, done
         assert cadrectl('status', '--placement', cluster.placement_grpc, '-o', 'json').returncode == NOT_READY
         done = cadrectl('health', '--http', cluster.placement_http, '--ready')
-        assert done.returncode == NOT_READY and 'is not ready: ' in done.stdout and 'do not fit on 1 expert nodes' in done.stdout, done
+        assert done.returncode == NOT_READY and 'is not ready: ' in done.stdout and 'do not fit on 1 expert node:' in done.stdout, done
         done = cadrectl('health', '--http', cluster.placement_http)
         assert done.returncode == OK, done
         done = cadrectl('wait', '--placement', cluster.placement_grpc, '--timeout', '2s')
