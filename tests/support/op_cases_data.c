@@ -83,18 +83,24 @@ float op_source_f32(const struct kn_source *source, size_t i)
 	return source->dtype == CAD_DTYPE_F16 ? _cvtsh_ss(half) : from_bits((uint32_t)half << 16);
 }
 
+float op_scale(const float *x, size_t n, int range)
+{
+	float most = 0;
+	for (size_t i = 0; i < n; i++)
+		most = isnan(x[i]) || fabsf(x[i]) > most ? fabsf(x[i]) : most;
+
+	int exponent;
+	double digits = frexp((double)(most / (float)range), &exponent) * 4096;
+	double rounded = ldexp(ceil(digits), exponent - 12);
+
+	return most < 0x1p-100f ? 0 : rounded < 0x1p120 ? (float)rounded : NAN;
+}
+
 void op_quantise(float *x, size_t n, size_t group, int range)
 {
 	for (size_t begin = 0; begin < n; begin += group) {
 		size_t end = n - begin < group ? n : begin + group;
-		float most = 0;
-		for (size_t i = begin; i < end; i++)
-			most = isnan(x[i]) || fabsf(x[i]) > most ? fabsf(x[i]) : most;
-
-		int exponent;
-		double digits = frexp((double)(most / (float)range), &exponent) * 4096;
-		double rounded = ldexp(ceil(digits), exponent - 12);
-		float scale = most < 0x1p-100f ? 0 : rounded < 0x1p120 ? (float)rounded : NAN;
+		float scale = op_scale(x + begin, end - begin, range);
 		for (size_t i = begin; i < end; i++)
 			x[i] = scale > 0 ? rintf(x[i] * (1.0f / scale)) * scale : scale;
 	}
