@@ -103,6 +103,19 @@ static void refusal_is_told_and_nothing_else(void **state)
 	close(bound);
 }
 
+/* Begins to ask a port that listens, and returns its descriptor. */
+static int ask_who_listens(struct pl_probes *probes, uv_loop_t *loop)
+{
+	char address[32];
+	int listening = open_port(true, address);
+	assert_int_equal(listen(listening, 64), 0);
+	assert_int_equal(uv_loop_init(loop), 0);
+	refused_tags = 0;
+	pl_probes_init(probes, loop, on_refused, NULL);
+	pl_probes_ask(probes, address, 1, 5000);
+	return listening;
+}
+
 static void stop_listening(uv_timer_t *timer)
 {
 	close(*(int *)timer->data);
@@ -113,16 +126,10 @@ static void stop_listening(uv_timer_t *timer)
 static void who_accepts_is_asked_again(void **state)
 {
 	(void)state;
-	char address[32];
 	struct pl_probes probes;
 	uv_loop_t loop;
 	uv_timer_t dying;
-	int listening = open_port(true, address);
-	assert_int_equal(listen(listening, 64), 0);
-	assert_int_equal(uv_loop_init(&loop), 0);
-	refused_tags = 0;
-	pl_probes_init(&probes, &loop, on_refused, NULL);
-	pl_probes_ask(&probes, address, 1, 5000);
+	int listening = ask_who_listens(&probes, &loop);
 	uv_timer_init(&loop, &dying);
 	dying.data = &listening;
 	uv_timer_start(&dying, stop_listening, 30, 0);
@@ -148,16 +155,10 @@ static void stop_when_asked(uv_prepare_t *prepare)
 static void who_resets_is_asked_again(void **state)
 {
 	(void)state;
-	char address[32];
 	struct pl_probes probes;
 	uv_loop_t loop;
 	uv_prepare_t dying; /* between the call of connect and the look at what came of it */
-	int listening = open_port(true, address);
-	assert_int_equal(listen(listening, 64), 0);
-	assert_int_equal(uv_loop_init(&loop), 0);
-	refused_tags = 0;
-	pl_probes_init(&probes, &loop, on_refused, NULL);
-	pl_probes_ask(&probes, address, 1, 5000);
+	int listening = ask_who_listens(&probes, &loop);
 	uv_prepare_init(&loop, &dying);
 	dying.data = &listening;
 	uv_prepare_start(&dying, stop_when_asked);
