@@ -137,7 +137,7 @@ static void work_open(struct moe_world *world)
 	world->x = world->device->ops->alloc(world->device, MOE_ROWS * kn_ld(MOE_HIDDEN) * sizeof *world->x);
 	world->sums = world->device->ops->alloc(world->device, MOE_ROWS * MOE_HIDDEN * sizeof *world->sums);
 	assert_true(world->x && world->sums);
-	memset(world->sums, 0, MOE_ROWS * MOE_HIDDEN * sizeof *world->sums);
+	moe_clear_sums(world);
 	for (uint32_t r = 0; r < MOE_ROWS; r++) {
 		struct rt_request request = { .prompt = (const int32_t[]){ 1 }, .prompt_count = 1 };
 		world->sequences[r] = rt_sequence_create(&request, 4);
