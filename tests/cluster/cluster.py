@@ -250,9 +250,9 @@ class Cluster:
             assert 'Sanitizer' not in text and 'runtime error' not in text, f'{process.name}\n{text[-6000:]}'
 
 
-def cadrectl(*arguments, code=None, timeout=60):
+def cadrectl(*arguments, code=None, timeout=120, **how):
     """Runs it. `code`: what it must end with; None: whatever it is."""
-    done = subprocess.run([BIN / 'cadrectl', *map(str, arguments)], capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run([BIN / 'cadrectl', *map(str, arguments)], capture_output=True, text=True, timeout=timeout, **how)
     assert code in (None, done.returncode), done
     return done
 

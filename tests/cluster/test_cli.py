@@ -13,13 +13,9 @@ import pytest
 
 import reflect
 
-from cluster import BIN, GOLDEN, Cluster, free_port, metric
+from cluster import BIN, GOLDEN, Cluster, cadrectl, free_port, metric
 
 MODEL = GOLDEN / 'mixtral-a' / 'model'
-
-
-def cadrectl(*arguments, stdin=None, cwd=None):
-    return subprocess.run([BIN / 'cadrectl', *map(str, arguments)], capture_output=True, text=True, input=stdin, timeout=120, cwd=cwd)
 
 
 @pytest.fixture(scope='module')
@@ -70,9 +66,9 @@ def test_verify_on_the_cluster_and_in_one_process(cluster, answer):
         assert done.returncode == 0, done.stderr + done.stdout
         assert json.loads(done.stdout)['equal'] is True
     for change in ({'digest': '0' * 32}, {'token_ids': result['token_ids'][:-1] + [0]}):
-        done = cadrectl('verify', '--model', MODEL, '-', stdin=json.dumps({**result, **change}))
+        done = cadrectl('verify', '--model', MODEL, '-', input=json.dumps({**result, **change}))
         assert done.returncode == 1 and done.stdout.startswith('DIFFERENT')
-    done = cadrectl('verify', '--model', MODEL, '-', stdin='{"a": 1}')
+    done = cadrectl('verify', '--model', MODEL, '-', input='{"a": 1}')
     assert done.returncode == 1 and "the output of 'cadrectl generate -o json' is needed" in done.stderr
 
 
@@ -146,7 +142,7 @@ def test_interrupt_ends_it_and_frees_the_sequence(cluster):
     (['tokenize', '--tokenizer', '/nonexistent', '--input', '-', '--output', '-'], 1, '/nonexistent'),
 ])
 def test_exit_codes_and_sentences(arguments, code, says, tmp_path):
-    done = cadrectl(*arguments, stdin='', cwd=tmp_path)
+    done = cadrectl(*arguments, input='', cwd=tmp_path)
     assert done.returncode == code
     assert says in done.stdout + done.stderr
 

@@ -9,14 +9,10 @@ import time
 import pytest
 
 import certificates
-from cluster import BIN, GOLDEN, Cluster, free_port, http, metric, until
+from cluster import BIN, GOLDEN, Cluster, cadrectl, free_port, http, metric, until
 
 MODEL = GOLDEN / 'mixtral-a' / 'model'
 OK, FAILED, USAGE, NOT_READY, INTERRUPTED = 0, 1, 2, 3, 130
-
-
-def cadrectl(*arguments, cwd=None):
-    return subprocess.run([BIN / 'cadrectl', *map(str, arguments)], capture_output=True, text=True, timeout=120, cwd=cwd)
 
 
 def says(address, *words, seconds=30):
