@@ -297,7 +297,8 @@ static void assert_same_bits(const struct cl_evaluation *a, const struct cl_eval
 	}
 }
 
-/* The f32 way is tried on every case, the others on one of each kind of layer. */
+/* The f32 way is tried on every case, the others on random experts, on trained ones and on a dense
+ * model. */
 static bool in_all_ways(const char *name)
 {
 	return strcmp(name, "mixtral-a") == 0 || strcmp(name, "qwen3moe-demo") == 0 || strcmp(name, "llama-a") == 0;
