@@ -272,9 +272,4 @@ void kn_image_checksum(const struct kn_expert_source *source, enum cad_weights w
 	(void)kn_image_checksum_by_pieces(source, weights, NULL, go_on, NULL, hex);
 }
 
-void kn_image_make(const struct kn_expert_source *source, enum cad_weights weights, void *image, char hex[33])
-{
-	(void)kn_image_checksum_by_pieces(source, weights, image, go_on, NULL, hex);
-}
-
 void kn_image_bytes_checksum(const void *bytes, size_t count, char hex[33]) { hex_of(XXH3_128bits(bytes, count), hex); }

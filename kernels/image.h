@@ -76,7 +76,6 @@ bool kn_image_read(const struct kn_expert_source *source, enum cad_weights weigh
 bool kn_image_checksum_by_pieces(const struct kn_expert_source *source, enum cad_weights weights, void *image,
 	bool (*read)(void *context, size_t count), void *context, char hex[33]);
 void kn_image_checksum(const struct kn_expert_source *source, enum cad_weights weights, char hex[33]);
-void kn_image_make(const struct kn_expert_source *source, enum cad_weights weights, void *image, char hex[33]);
 void kn_image_bytes_checksum(const void *bytes, size_t count, char hex[33]);
 
 #endif

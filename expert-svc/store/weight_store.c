@@ -107,36 +107,27 @@ void ex_store_destroy(struct ex_store *store)
 	free(store);
 }
 
-/* Packs one expert; the slow part, without the lock. Where weights are quantised, that is done once:
- * the image is made first, for its checksum, and packed. */
+/* Packs one expert; the slow part, without the lock. */
 static enum cad_status entry_create(struct ex_store *store, uint32_t layer, uint32_t expert,
 	const struct ex_weights *weights, struct entry **entry, struct cad_error *error)
 {
 	const struct ex_store_options *options = &store->options;
-	struct kn_device *device = options->device;
-	struct kn_expert_source source = kn_expert_source_of(options->model, layer, expert),
-				image = kn_image_of(&source, options->weights);
-	size_t image_bytes = (size_t)kn_image_bytes(&image);
-	void *own_image = NULL; /* without memory for it, it goes the longer way */
+	struct kn_expert_source source = kn_expert_source_of(options->model, layer, expert);
 	struct entry *made = calloc(1, sizeof *made);
+	if (weights && weights->image) {
+		struct kn_expert_source image = kn_image_of(&source, options->weights);
+		source = kn_image_at(&image, weights->image);
+	}
 
 	if (!made)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for expert %u of layer %u", expert, layer);
 
-	made->loaded.bytes = store->expert_bytes;
-	if (!weights && cad_dtype_quantised(image.gate.dtype))
-		own_image = device->ops->host_alloc(device, image_bytes);
-	if (weights)
+	enum cad_status status =
+		options->device->ops->expert_create(options->device, &source, options->weights, &made->expert);
+	if (status == CAD_OK && weights)
 		snprintf(made->loaded.checksum, sizeof made->loaded.checksum, "%s", weights->checksum);
-	else if (own_image)
-		kn_image_make(&source, options->weights, own_image, made->loaded.checksum);
-	if (own_image || (weights && weights->image))
-		source = kn_image_at(&image, own_image ? own_image : weights->image);
-
-	enum cad_status status = device->ops->expert_create(device, &source, options->weights, &made->expert);
-	if (status == CAD_OK && !weights && !own_image)
+	else if (status == CAD_OK)
 		kn_image_checksum(&source, options->weights, made->loaded.checksum);
-	device->ops->host_release(device, own_image, image_bytes);
 	cad_model_forget_expert(options->model, layer, expert);
 	if (status != CAD_OK) {
 		free(made);
@@ -145,7 +136,9 @@ static enum cad_status entry_create(struct ex_store *store, uint32_t layer, uint
 			(unsigned long long)store->expert_bytes);
 	}
 
+	made->loaded.bytes = store->expert_bytes;
 	*entry = made;
+
 	return CAD_OK;
 }
 

@@ -29,6 +29,8 @@ static uint8_t *image_of_packed(const struct kn_expert *packed, const struct kn_
 	return out;
 }
 
+static bool go_on(void *context, size_t count) { return (void)context, (void)count, true; }
+
 /* From tensors, from what was packed of them, and from what was packed of that. */
 static void all_ways_agree(const struct kn_expert_source *source, enum cad_weights weights)
 {
@@ -41,7 +43,7 @@ static void all_ways_agree(const struct kn_expert_source *source, enum cad_weigh
 	kn_image_checksum(source, weights, checksum);
 	uint8_t *made = malloc(bytes);
 	assert_non_null(made);
-	kn_image_make(source, weights, made, hex);
+	assert_true(kn_image_checksum_by_pieces(source, weights, made, go_on, NULL, hex));
 	assert_string_equal(hex, checksum);
 	assert_int_equal(device->ops->expert_create(device, source, weights, &packed), CAD_OK);
 	first = image_of_packed(&packed, &image);
