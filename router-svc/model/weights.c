@@ -105,7 +105,7 @@ static void load_parts(void *context, size_t begin, size_t end)
 	struct loading *loading = context;
 	uint32_t layers = loading->weights->spec->layers_count;
 
-	for (size_t i = begin; i < end; i++) {
+	for (size_t i = begin; i < end && atomic_load(&loading->status) == CAD_OK; i++) {
 		uint32_t part = i == 0 ? layers : (uint32_t)i - 1;
 		struct loader loader = { loading, CAD_OK };
 		if (part == layers)
