@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/batch/pace.h"
 
+#include <math.h>
 #include <stdbool.h>
 
 enum {
@@ -36,15 +37,13 @@ uint32_t rt_pace_rows(const struct rt_pace *pace, uint32_t decoding)
 	return rows > decoding ? (uint32_t)rows : decoding;
 }
 
-static double smaller(double a, double b) { return a < b ? a : b; }
-
 static void decode_took(struct rt_pace *pace, uint32_t bucket, double ns)
 {
 	double average = pace->decode[bucket].ns;
 	uint32_t seen = pace->decode[bucket].seen;
 
 	if (seen > 0)
-		ns = smaller(ns, OUTLIER * average);
+		ns = fmin(ns, OUTLIER * average);
 	if (seen > 1 && is_stale(pace, bucket))
 		seen = 1; /* an old average counts as one step */
 	seen += seen < AVERAGE;
@@ -58,7 +57,7 @@ static void prompts_took(struct rt_pace *pace, uint32_t rows, double ns, double 
 	double more = ns > decode_ns ? ns - decode_ns : 0;
 
 	if (pace->prompt_rows > 0)
-		more = smaller(more, OUTLIER * (decode_ns + rows * pace->prompt_ns / pace->prompt_rows));
+		more = fmin(more, OUTLIER * (decode_ns + rows * pace->prompt_ns / pace->prompt_rows));
 	pace->prompt_rows += (rows - pace->prompt_rows) / AVERAGE;
 	pace->prompt_ns += (more - pace->prompt_ns) / AVERAGE;
 	if (rows > pace->rows_most)

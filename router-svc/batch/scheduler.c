@@ -95,10 +95,13 @@ static bool make_room(struct rt_scheduler *scheduler, struct rt_sequence *sequen
 	return true;
 }
 
+/* It is one token behind. */
+static bool decodes(const struct rt_sequence *sequence) { return sequence->count - sequence->computed == 1; }
+
 static void batch_add(struct rt_batch *batch, struct rt_sequence *sequence, uint32_t rows)
 {
 	struct rt_span *span = &batch->spans[batch->spans_count++];
-	batch->decoding += sequence->count - sequence->computed == 1;
+	batch->decoding += decodes(sequence);
 	*span = (struct rt_span){
 		.sequence = sequence,
 		.first = batch->rows,
@@ -160,7 +163,7 @@ static uint32_t count_decoding(const struct rt_scheduler *scheduler)
 {
 	uint32_t decoding = 0;
 	for (const struct rt_sequence *s = scheduler->running.first; s; s = s->after)
-		decoding += s->count - s->computed == 1;
+		decoding += decodes(s);
 	return decoding;
 }
 
@@ -190,10 +193,9 @@ static void serve_running(struct rt_scheduler *scheduler, struct rt_batch *batch
 			behind = prompt_rows(scheduler, batch, behind, prompts_max);
 		}
 		uint32_t rows = behind < left ? behind : left;
-		bool decodes = s->count - s->computed == 1;
 		if (rows > 0 && make_room(scheduler, s, s->computed + rows))
 			batch_add(batch, s, rows);
-		decoding -= decodes && decoding > 0;
+		decoding -= decodes(s) && decoding > 0;
 		next = s->after; /* make_room may have taken the one behind */
 	}
 }
