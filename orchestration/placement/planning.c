@@ -18,6 +18,9 @@ enum { TOKENS_MAX = 32768, GROUPS = 16, GROUPS_MIN = 4 };
 void pl_planning_order_fini(struct pl_planning_order *order)
 {
 	pl_situation_fini(&order->situation);
+	for (char **text = order->befores; text && *text; text++)
+		free(*text);
+	free(order->befores);
 	pl_plan_free(order->recent);
 	pl_trace_free(order->trace);
 	free(order->encoded);
@@ -310,6 +313,8 @@ static enum cad_status run(struct pl_planning_order *order, const atomic_bool *c
 	enum cad_status status = take_trace(order, error);
 	bool traced = order->trace;
 
+	if (status == CAD_OK)
+		status = pl_planning_take_recent(order, error);
 	result->nodes = order->situation.cluster;
 	result->before = order->situation.present;
 	order->situation = (struct pl_situation){ 0 };

@@ -26,7 +26,10 @@ struct pl_planning_order {
 	struct pl_shape shape; /* of the model; borrowed layers */
 	uint32_t topk;
 	struct pl_situation situation;
-	struct pl_plan *recent; /* where copies were not long ago, for the situation's nodes; NULL: not known */
+	/* the placements before the last rebalances, as a file has them (plan.h), and NULL after the last
+	 * of them; NULL: not known */
+	char **befores;
+	struct pl_plan *recent; /* filled in by pl_planning_take_recent */
 	/* what tokens choose: as a trace, or as one in Cadre's own format; both NULL: not known */
 	struct pl_trace *trace;
 	void *encoded;
@@ -61,6 +64,10 @@ struct pl_planning_result {
 /* Takes what the order points to. */
 void pl_planning_run(struct pl_planning_order *order, const atomic_bool *cancelled, struct pl_planning_result *result);
 void pl_planning_result_fini(struct pl_planning_result *result); /* takes a zeroed one too */
+
+/* Where copies were in those placements, and are not in the situation: a plan for its nodes; none
+ * if they are not known. A part of pl_planning_run. */
+CAD_MUST_USE enum cad_status pl_planning_take_recent(struct pl_planning_order *order, struct cad_error *error);
 
 /* Whether there is room for that many extra copies: CAD_ERR_EXHAUSTED and a sentence that says how much
  * is missing. */

@@ -75,7 +75,8 @@ uint64_t pl_rebalances_unix_ms(const struct pl_rebalances *rebalances, uint64_t 
 	return rebalances->epoch_ms + at_ns / CAD_NS_PER_MS;
 }
 
-uint64_t pl_rebalances_ago_ms(const struct pl_rebalances *rebalances, uint64_t ms)
+/* The time of day then. */
+static uint64_t ago_ms(const struct pl_rebalances *rebalances, uint64_t ms)
 {
 	uint64_t now_ms = pl_rebalances_unix_ms(rebalances, pl_rebalances_now(rebalances));
 	return now_ms > ms ? now_ms - ms : 0;
@@ -210,8 +211,7 @@ uint64_t pl_rebalances_auto_bytes(const struct pl_rebalances *rebalances)
 	bool moving = current->kind == PL_REBALANCE_AUTO && pl_rebalance_moves(current);
 
 	/* of the one that moves, the file has what was done at its last step */
-	return pl_rebalance_table_auto_bytes(
-		       rebalances->table, pl_rebalances_ago_ms(rebalances, HOUR_MS), moving ? current->id : 0) +
+	return pl_rebalance_table_auto_bytes(rebalances->table, ago_ms(rebalances, HOUR_MS), moving ? current->id : 0) +
 		(moving ? current->bytes_done : 0);
 }
 
@@ -240,6 +240,24 @@ enum cad_status pl_rebalances_refuse_second(const struct pl_rebalances *rebalanc
 		id, r->who, state_names[r->state], r->moves_done, r->moves, cad_plural(r->moves, "move", "moves"), id);
 }
 
+/* The placements before the rebalances of the last recent_ms, whoever wanted them. To parse them takes
+ * milliseconds each, which is for the planner's thread. */
+static enum cad_status take_befores(
+	struct pl_rebalances *rebalances, struct pl_planning_order *order, struct cad_error *error)
+{
+	uint64_t since_ms = ago_ms(rebalances, rebalances->options.recent_ms), id = 0;
+	uint32_t count = 0;
+
+	order->befores = calloc(PL_REBALANCES_KEPT + 1, sizeof *order->befores);
+	if (!order->befores)
+		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for where experts were");
+	while (count < PL_REBALANCES_KEPT && (id = pl_rebalance_table_forced(rebalances->table, id, since_ms)) != 0) {
+		order->befores[count] = pl_rebalance_table_before(rebalances->table, id);
+		count += order->befores[count] != NULL;
+	}
+	return CAD_OK;
+}
+
 /* What planning needs to know, as it is now. */
 static enum cad_status look_around(struct pl_rebalances *rebalances, const struct pl_wish *wish,
 	struct pl_planning_order *order, struct cad_error *error)
@@ -248,7 +266,7 @@ static enum cad_status look_around(struct pl_rebalances *rebalances, const struc
 	enum cad_status status = ground->situation(ground->context, &order->situation, error);
 
 	if (status == CAD_OK && wish->kind == PL_REBALANCE_AUTO)
-		status = pl_rebalances_recent(rebalances, &order->situation, &order->recent, error);
+		status = take_befores(rebalances, order, error);
 	if (status == CAD_OK && wish->given)
 		status = ground->check(ground->context, &wish->given_nodes, wish->given, error);
 	else if (status == CAD_OK && wish->copies >= 0)

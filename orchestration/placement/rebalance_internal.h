@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The inside of rebalances: rebalance.c begins them and keeps them, rebalance_change.c does what
- * operators want with them, rebalance_turn.c follows them, rebalance_before.c knows where experts
- * were. Nothing else includes this.
+ * operators want with them, rebalance_turn.c follows them. Nothing else includes this.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_REBALANCE_INTERNAL_H
 #define CADRE_ORCHESTRATION_PLACEMENT_REBALANCE_INTERNAL_H
@@ -29,8 +28,7 @@ struct pl_rebalances {
 
 uint64_t pl_rebalances_now(const struct pl_rebalances *rebalances);
 uint64_t pl_rebalances_unix_ms(const struct pl_rebalances *rebalances, uint64_t at_ns);
-uint64_t pl_rebalances_ago_ms(const struct pl_rebalances *rebalances, uint64_t ms); /* the time of day then */
-bool pl_rebalance_moves(const struct pl_rebalance *r);                              /* RUNNING or PAUSED */
+bool pl_rebalance_moves(const struct pl_rebalance *r); /* RUNNING or PAUSED */
 void pl_rebalance_save(struct pl_rebalances *rebalances, const struct pl_rebalance *r);
 void pl_rebalance_tell(struct pl_rebalances *rebalances, const struct pl_rebalance *r, const char *outcome);
 void pl_rebalance_append(char text[PL_REBALANCE_TEXT_BYTES], const char *more);
@@ -40,13 +38,6 @@ void pl_rebalance_end(
 CAD_MUST_USE enum cad_status pl_rebalances_refuse_second(
 	const struct pl_rebalances *rebalances, struct cad_error *error);
 void pl_wish_fini(struct pl_wish *wish);
-
-/* ---- what was before (rebalance_before.c) ---- */
-
-/* Where copies were before the rebalances of the last recent_ms, whoever wanted them, and are not
- * now: a plan for the situation's nodes, the caller's. */
-CAD_MUST_USE enum cad_status pl_rebalances_recent(struct pl_rebalances *rebalances,
-	const struct pl_situation *situation, struct pl_plan **recent, struct cad_error *error);
 
 /* ---- measuring (rebalance_turn.c) ---- */
 

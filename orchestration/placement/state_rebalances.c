@@ -257,6 +257,15 @@ enum cad_status pl_rebalance_table_plan(struct pl_rebalance_table *table, uint64
 	return status;
 }
 
+char *pl_rebalance_table_before(struct pl_rebalance_table *table, uint64_t id)
+{
+	sqlite3_stmt *get = use(table, GET_PLANS, id);
+	const char *text = sqlite3_step(get) == SQLITE_ROW ? (const char *)sqlite3_column_text(get, 0) : NULL;
+	char *copy = text ? strdup(text) : NULL;
+	sqlite3_reset(get);
+	return copy;
+}
+
 /* ---- the automatic mode ---- */
 
 bool pl_rebalance_table_get_auto(struct pl_rebalance_table *table, struct pl_auto_settings *settings)

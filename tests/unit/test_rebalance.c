@@ -117,9 +117,9 @@ static enum cad_status trace(void *context, struct pl_trace **made, struct cad_e
 static enum cad_status plan(void *context, struct pl_planning_order *order, struct cad_error *error)
 {
 	struct world *world = context;
-	(void)error;
 	world->planned++;
 	pl_plan_free(world->recent);
+	must(pl_planning_take_recent(order, error), error);
 	world->recent = order->recent;
 	order->recent = NULL;
 	pl_planning_order_fini(order);
