@@ -233,9 +233,12 @@ bool pl_rollout_loading(struct pl_rollout *rollout, uint32_t slot, uint32_t cell
 
 void pl_rollout_set_source(struct pl_rollout *rollout, uint32_t slot, uint32_t cell, uint32_t source)
 {
-	size_t load = find_load(rollout, slot, cell);
-	if (load < rollout->loads_count)
-		rollout->loads[load].source = source;
+	/* from the end, unlike find_load: what is being ordered came last */
+	size_t i = rollout->loads_count;
+	while (i > 0 && (rollout->loads[i - 1].slot != slot || rollout->loads[i - 1].cell != cell))
+		i--;
+	if (i > 0)
+		rollout->loads[i - 1].source = source;
 }
 
 uint32_t pl_rollout_source(const struct pl_rollout *rollout, uint32_t slot, uint32_t cell)
