@@ -374,10 +374,10 @@ static void join_half_close(struct cad_rpc_call *call)
 static void look_after(struct pl_service *service, const struct pl_stream *stream)
 {
 	const struct pl_registry *registry = pl_control_registry(service->control);
+	int slot = pl_registry_find_session(registry, stream->session);
 
-	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++)
-		if (registry->nodes[slot].session == stream->session)
-			pl_probes_ask_node(&service->probes, registry, slot, registry->grace_ns / CAD_NS_PER_MS);
+	if (slot >= 0)
+		pl_probes_ask_node(&service->probes, registry, (uint32_t)slot, registry->grace_ns / CAD_NS_PER_MS);
 }
 
 static void stream_done(struct cad_rpc_call *call, bool cancelled)
