@@ -333,10 +333,7 @@ static void print_diff(const struct present *present, const struct pl_plan *want
 static enum cad_status renumber(const struct present *present, const struct pl_plan *plan,
 	const struct pl_cluster *nodes, struct pl_plan **matched, struct cad_error *error)
 {
-	uint32_t to[CAD_NODES_MAX];
-	for (uint32_t n = 0; n < nodes->nodes_count; n++)
-		to[n] = pl_cluster_find(&present->cluster, nodes->nodes[n].id);
-	return pl_plan_renumber(plan, to, present->cluster.nodes_count, matched) == CAD_OK
+	return pl_plan_translate(plan, nodes, &present->cluster, matched) == CAD_OK
 		? CAD_OK
 		: cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the map");
 }

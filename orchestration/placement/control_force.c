@@ -95,21 +95,6 @@ void pl_force_stalled(void *context, uint32_t slot, uint32_t cell)
 		control->options.events.did(control->options.events.context, what, progress->text, "done");
 }
 
-/* A plan of one cluster for the nodes of another: what is on nodes that those are not is left
- * out. */
-static enum cad_status translate(const struct pl_plan *plan, const struct pl_cluster *from, const struct pl_cluster *to,
-	struct pl_plan **translated)
-{
-	uint32_t *nodes = malloc((from->nodes_count + 1u) * sizeof *nodes);
-	if (!nodes)
-		return CAD_ERR_MEMORY;
-	for (uint32_t n = 0; n < from->nodes_count; n++)
-		nodes[n] = pl_cluster_find(to, from->nodes[n].id);
-	enum cad_status status = pl_plan_renumber(plan, nodes, to->nodes_count, translated);
-	free(nodes);
-	return status;
-}
-
 /* What is wanted where it is not, is left where it is. */
 static void stay(struct pl_plan *wanted, const struct pl_plan *held)
 {
@@ -134,7 +119,7 @@ enum cad_status pl_force_show(const struct pl_force *force, struct pl_scene *sce
 {
 	if (!force->plan)
 		return CAD_OK;
-	enum cad_status status = translate(force->plan, &force->cluster, &scene->cluster, &scene->wanted);
+	enum cad_status status = pl_plan_translate(force->plan, &force->cluster, &scene->cluster, &scene->wanted);
 	for (uint32_t n = 0; status == CAD_OK && n < scene->cluster.nodes_count; n++)
 		scene->fresh[n] = scene->fresh[n] && !force->paused &&
 			pl_cluster_find(&force->cluster, scene->cluster.nodes[n].id) == PL_CLUSTER_ANY;
@@ -182,7 +167,7 @@ static enum cad_status widen(
 		if (chosen[n])
 			memcpy(cluster.nodes[cluster.nodes_count++].id, nodes[n].id, sizeof nodes->id);
 	if (status == CAD_OK)
-		status = translate(force->plan, &force->cluster, &cluster, &plan);
+		status = pl_plan_translate(force->plan, &force->cluster, &cluster, &plan);
 	if (status != CAD_OK) {
 		pl_cluster_fini(&cluster);
 		return status;
@@ -271,7 +256,7 @@ enum cad_status pl_control_situation(
 		status = copy_ids(&scene.cluster, 0, &situation->cluster);
 	if (status == CAD_OK) {
 		take_nodes(control, &scene, &situation->cluster);
-		status = translate(scene.held, &scene.cluster, &situation->cluster, &situation->present);
+		status = pl_plan_translate(scene.held, &scene.cluster, &situation->cluster, &situation->present);
 	}
 	pl_scene_fini(&scene);
 	if (status != CAD_OK) {
@@ -367,7 +352,7 @@ static enum cad_status check_way(const struct pl_cluster *cluster, const struct 
 {
 	struct pl_plan *target = NULL;
 	bool reached = false;
-	enum cad_status status = translate(plan, cluster, &scene->cluster, &target);
+	enum cad_status status = pl_plan_translate(plan, cluster, &scene->cluster, &target);
 	if (status == CAD_OK)
 		reached = pl_assign_reaches(&scene->cluster, scene->held, target);
 	pl_plan_free(target);
@@ -429,7 +414,7 @@ enum cad_status pl_control_apply(struct pl_control *control, const struct pl_clu
 
 	status = copy_ids(cluster, 0, &ids);
 	if (status == CAD_OK)
-		status = translate(plan, cluster, &ids, &copy);
+		status = pl_plan_translate(plan, cluster, &ids, &copy);
 	if (status != CAD_OK) {
 		pl_cluster_fini(&ids);
 		return cad_error_set(error, status, "out of memory for a plan of %u nodes", cluster->nodes_count);
@@ -486,7 +471,7 @@ enum cad_status pl_control_stop(struct pl_control *control, struct cad_error *er
 	struct pl_cluster known;
 	status = known_nodes(force, &scene, &known);
 	if (status == CAD_OK)
-		status = translate(scene.wanted, &scene.cluster, &known, &plan);
+		status = pl_plan_translate(scene.wanted, &scene.cluster, &known, &plan);
 	pl_scene_fini(&scene);
 	if (status != CAD_OK) {
 		pl_cluster_fini(&known);

@@ -297,11 +297,7 @@ static enum cad_status search(const struct pl_planning_order *order, const struc
 static enum cad_status take_given(
 	struct pl_planning_order *order, struct pl_planning_result *result, struct cad_error *error)
 {
-	uint32_t to[CAD_NODES_MAX];
-
-	for (uint32_t n = 0; n < order->given_nodes.nodes_count; n++)
-		to[n] = pl_cluster_find(&result->nodes, order->given_nodes.nodes[n].id);
-	if (pl_plan_renumber(order->given, to, result->nodes.nodes_count, &result->plan) != CAD_OK)
+	if (pl_plan_translate(order->given, &order->given_nodes, &result->nodes, &result->plan) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the plan");
 	return CAD_OK;
 }

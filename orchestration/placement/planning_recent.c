@@ -7,29 +7,25 @@
 /* Adds what was where in one placement, as far as that is known and of the situation's nodes. */
 static enum cad_status add_before(const char *text, const struct pl_situation *situation, struct pl_plan *recent)
 {
-	struct pl_plan *before;
+	struct pl_plan *before, *there = NULL;
 	struct pl_cluster nodes;
 	struct cad_error error;
-	uint32_t to[CAD_NODES_MAX];
 	enum cad_status status =
 		pl_plan_parse("the placement of the state file", text, strlen(text), &before, &nodes, &error);
 
 	if (status != CAD_OK)
 		return status == CAD_ERR_MEMORY ? status : CAD_OK;
 
-	for (uint32_t n = 0; n < nodes.nodes_count; n++)
-		to[n] = pl_cluster_find(&situation->cluster, nodes.nodes[n].id);
-	bool alike = before->layers == recent->layers && before->experts == recent->experts &&
-		before->nodes == nodes.nodes_count;
-	for (uint32_t l = 0; alike && l < before->layers; l++)
-		for (uint32_t e = 0; e < before->experts; e++)
-			for (uint32_t n = 0; (n = pl_plan_next(before, l, e, n)) != UINT32_MAX; n++)
-				if (to[n] != PL_CLUSTER_ANY && !pl_plan_holds(situation->present, l, e, to[n]))
-					pl_plan_put(recent, l, e, to[n]);
+	if (before->layers == recent->layers && before->experts == recent->experts &&
+		before->nodes == nodes.nodes_count)
+		status = pl_plan_translate(before, &nodes, &situation->cluster, &there);
+	for (size_t i = 0; there && i < (size_t)there->layers * there->experts * there->words; i++)
+		recent->bits[i] |= there->bits[i] & ~situation->present->bits[i];
 
+	pl_plan_free(there);
 	pl_plan_free(before);
 	pl_cluster_fini(&nodes);
-	return CAD_OK;
+	return status;
 }
 
 enum cad_status pl_planning_take_recent(struct pl_planning_order *order, struct cad_error *error)

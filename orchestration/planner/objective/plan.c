@@ -90,6 +90,19 @@ enum cad_status pl_plan_renumber(const struct pl_plan *from, const uint32_t *to,
 	return CAD_OK;
 }
 
+enum cad_status pl_plan_translate(const struct pl_plan *plan, const struct pl_cluster *from,
+	const struct pl_cluster *to, struct pl_plan **translated)
+{
+	uint32_t *nodes = malloc((from->nodes_count + 1u) * sizeof *nodes);
+	if (!nodes)
+		return CAD_ERR_MEMORY;
+	for (uint32_t n = 0; n < from->nodes_count; n++)
+		nodes[n] = pl_cluster_find(to, from->nodes[n].id);
+	enum cad_status status = pl_plan_renumber(plan, nodes, to->nodes_count, translated);
+	free(nodes);
+	return status;
+}
+
 uint32_t pl_plan_used(const struct pl_plan *plan, uint32_t layer, uint32_t node)
 {
 	uint32_t used = 0;
