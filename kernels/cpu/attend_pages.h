@@ -3,11 +3,12 @@
  * Pages of a chunk for a block of queries: what avx2_attend.c and avx512_attend.c share. The
  * includer defines, before it includes this:
  *   PAGES_AT_ONCE   pages whose scores are computed side by side for one query; half for two
- *   page_scores(type, b, query, count, pages, from, s)   scores of the keys of `pages` pages, not
- *       scaled: row page * count + i of s is query + i's; count is at most a tile
- *   page_values(type, b, query, count, from, lo, hi, p, alpha)   out = out * alpha, then the
- *       chain over the keys lo .. hi - 1 with the weights p
- *   page_widen(type, from, rows, n, out)   rows of n elements, as f32; room for 32 more is used
+ *   scores_of(type, q, size, count, pages, from, s)   scores of the keys of `pages` pages, not
+ *       scaled, for the `count` queries at q, at most a tile: row page * count + i of s is query i's
+ *   values_of(type, count, out, ldo, size, from, lo, hi, p, alpha)   out = out * alpha, then the
+ *       chain over the keys lo .. hi - 1 with the weights p, for as many queries
+ *   widen_rows(type, from, rows, n, out)   rows of n elements, as f32; room for 32 more is used
+ *       (in these three the type is constant: they are inlined)
  *   row_most(s, lo, hi, scale, sk)   s[j] = s[j] * sk[j], unless sk is NULL
  *       -> eight lanes, whose largest is that of s[lo .. hi - 1] * scale
  *   row_weights(s, lo, hi, scale, m, sv)   s[j] = exp(s[j] * scale - m) of those keys; then times
@@ -21,6 +22,41 @@
  */
 #ifndef CADRE_KERNELS_CPU_ATTEND_PAGES_H
 #define CADRE_KERNELS_CPU_ATTEND_PAGES_H
+
+/* ---- what the includer defines, for any type ---- */
+
+static void page_scores(enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count, size_t pages,
+	const struct kn_attend_source *from, float (*s)[KN_PAGE_KEYS])
+{
+	const float *q = kn_attend_q(b, query, 0);
+	switch (type) {
+	case CAD_KV_F32: scores_of(CAD_KV_F32, q, b->key_size, count, pages, from, s); break;
+	case CAD_KV_BF16: scores_of(CAD_KV_BF16, q, b->key_size, count, pages, from, s); break;
+	case CAD_KV_INT8: scores_of(CAD_KV_INT8, q, b->key_size, count, pages, from, s); break;
+	}
+}
+
+static void page_values(enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count,
+	const struct kn_attend_source *from, size_t lo, size_t hi, float (*p)[KN_PAGE_KEYS], const float *alpha)
+{
+	float *out = kn_attend_out(b, query);
+	size_t size = b->value_size;
+	switch (type) {
+	case CAD_KV_F32: values_of(CAD_KV_F32, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
+	case CAD_KV_BF16: values_of(CAD_KV_BF16, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
+	case CAD_KV_INT8: values_of(CAD_KV_INT8, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
+	}
+}
+
+static void page_widen(enum cad_kv type, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
+{
+	if (type == CAD_KV_BF16)
+		widen_rows(CAD_KV_BF16, from, rows, n, out);
+	else
+		widen_rows(CAD_KV_INT8, from, rows, n, out);
+}
+
+/* ---- pages ---- */
 
 /* Some pages, and their rows of scores: those of all queries for the first page, then for the
  * next. */

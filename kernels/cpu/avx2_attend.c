@@ -71,7 +71,7 @@ KN_TILE void tile_scores(const enum cad_kv type, const size_t mr, const size_t p
 				_mm256_store_ps(s[p * mr + r] + v * LANES, acc[p][r][v]);
 }
 
-KN_TILE void tile_counts(const enum cad_kv type, const float *q, size_t size, size_t count, size_t pages,
+KN_TILE void scores_of(const enum cad_kv type, const float *q, size_t size, size_t count, size_t pages,
 	const struct kn_attend_source *from, float (*s)[KN_PAGE_KEYS])
 {
 	if (count == 1 && pages == 2)
@@ -83,17 +83,6 @@ KN_TILE void tile_counts(const enum cad_kv type, const float *q, size_t size, si
 			case 2: tile_scores(type, 2, 1, q + r, size, from, s + r); break;
 			default: tile_scores(type, ROWS_OF(type), 1, q + r, size, from, s + r); break;
 			}
-}
-
-static void page_scores(enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count, size_t pages,
-	const struct kn_attend_source *from, float (*s)[KN_PAGE_KEYS])
-{
-	const float *q = kn_attend_q(b, query, 0);
-	switch (type) {
-	case CAD_KV_F32: tile_counts(CAD_KV_F32, q, b->key_size, count, pages, from, s); break;
-	case CAD_KV_BF16: tile_counts(CAD_KV_BF16, q, b->key_size, count, pages, from, s); break;
-	case CAD_KV_INT8: tile_counts(CAD_KV_INT8, q, b->key_size, count, pages, from, s); break;
-	}
 }
 
 /* Elements d .. d + 8 * nv - 1 of the values of mr queries; or what a value has less than 32 at
@@ -143,7 +132,7 @@ KN_TILE void tile_all_values(const enum cad_kv type, const size_t mr, float *out
 		tile_values(type, mr, 4, false, out, ldo, d, size, from, lo, hi, p, alpha);
 }
 
-KN_TILE void tile_values_counts(const enum cad_kv type, size_t count, float *out, size_t ldo, size_t size,
+KN_TILE void values_of(const enum cad_kv type, size_t count, float *out, size_t ldo, size_t size,
 	const struct kn_attend_source *from, size_t lo, size_t hi, float (*p)[KN_PAGE_KEYS], const float *alpha)
 {
 	for (size_t r = 0; r < count; r += ROWS_OF(type), out += ROWS_OF(type) * ldo)
@@ -152,18 +141,6 @@ KN_TILE void tile_values_counts(const enum cad_kv type, size_t count, float *out
 		case 2: tile_all_values(type, 2, out, ldo, size, from, lo, hi, p + r, alpha + r); break;
 		default: tile_all_values(type, ROWS_OF(type), out, ldo, size, from, lo, hi, p + r, alpha + r); break;
 		}
-}
-
-static void page_values(enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count,
-	const struct kn_attend_source *from, size_t lo, size_t hi, float (*p)[KN_PAGE_KEYS], const float *alpha)
-{
-	float *out = kn_attend_out(b, query);
-	size_t size = b->value_size;
-	switch (type) {
-	case CAD_KV_F32: tile_values_counts(CAD_KV_F32, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
-	case CAD_KV_BF16: tile_values_counts(CAD_KV_BF16, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
-	case CAD_KV_INT8: tile_values_counts(CAD_KV_INT8, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
-	}
 }
 
 KN_TILE void widen_rows(const enum cad_kv type, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
@@ -176,14 +153,6 @@ KN_TILE void widen_rows(const enum cad_kv type, const struct kn_attend_source *f
 					n - i >= 4 * LANES ? widen(type, from->x, at, v)
 							   : widen_last(type, from->x, at, n - i, v));
 		}
-}
-
-static void page_widen(enum cad_kv type, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
-{
-	if (type == CAD_KV_BF16)
-		widen_rows(CAD_KV_BF16, from, rows, n, out);
-	else
-		widen_rows(CAD_KV_INT8, from, rows, n, out);
 }
 
 /* All bits of the lanes of s[8 i ..] that stand for the keys lo .. hi - 1. */

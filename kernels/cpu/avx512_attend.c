@@ -72,7 +72,7 @@ KN_TILE void tile_scores(const enum cad_kv type, const size_t mr, const size_t p
 		}
 }
 
-KN_TILE void tile_counts(const enum cad_kv type, const float *q, size_t size, size_t count, size_t pages,
+KN_TILE void scores_of(const enum cad_kv type, const float *q, size_t size, size_t count, size_t pages,
 	const struct kn_attend_source *from, float (*s)[KN_PAGE_KEYS])
 {
 	if (count == 1 && pages == 4)
@@ -86,17 +86,6 @@ KN_TILE void tile_counts(const enum cad_kv type, const float *q, size_t size, si
 			EACH_COUNT(CASE)
 #undef CASE
 		}
-}
-
-static void page_scores(enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count, size_t pages,
-	const struct kn_attend_source *from, float (*s)[KN_PAGE_KEYS])
-{
-	const float *q = kn_attend_q(b, query, 0);
-	switch (type) {
-	case CAD_KV_F32: tile_counts(CAD_KV_F32, q, b->key_size, count, pages, from, s); break;
-	case CAD_KV_BF16: tile_counts(CAD_KV_BF16, q, b->key_size, count, pages, from, s); break;
-	case CAD_KV_INT8: tile_counts(CAD_KV_INT8, q, b->key_size, count, pages, from, s); break;
-	}
 }
 
 /* Elements d .. d + 16 * nv - 1 of the values of mr queries; or what a value has less than 32 at
@@ -150,7 +139,7 @@ KN_TILE void tile_all_values(const enum cad_kv type, const size_t mr, float *out
 		tile_values(type, mr, 2, false, out, ldo, d, size, from, lo, hi, p, alpha);
 }
 
-KN_TILE void tile_values_counts(const enum cad_kv type, size_t count, float *out, size_t ldo, size_t size,
+KN_TILE void values_of(const enum cad_kv type, size_t count, float *out, size_t ldo, size_t size,
 	const struct kn_attend_source *from, size_t lo, size_t hi, float (*p)[KN_PAGE_KEYS], const float *alpha)
 {
 	switch (count) {
@@ -158,18 +147,6 @@ KN_TILE void tile_values_counts(const enum cad_kv type, size_t count, float *out
 	case n: tile_all_values(type, n, out, ldo, size, from, lo, hi, p, alpha); break;
 		EACH_COUNT(CASE)
 #undef CASE
-	}
-}
-
-static void page_values(enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count,
-	const struct kn_attend_source *from, size_t lo, size_t hi, float (*p)[KN_PAGE_KEYS], const float *alpha)
-{
-	float *out = kn_attend_out(b, query);
-	size_t size = b->value_size;
-	switch (type) {
-	case CAD_KV_F32: tile_values_counts(CAD_KV_F32, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
-	case CAD_KV_BF16: tile_values_counts(CAD_KV_BF16, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
-	case CAD_KV_INT8: tile_values_counts(CAD_KV_INT8, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
 	}
 }
 
@@ -186,14 +163,6 @@ KN_TILE void widen_rows(const enum cad_kv type, const struct kn_attend_source *f
 			_mm512_storeu_ps(out + at, in[0]); /* what is past a row, the next one overwrites */
 			_mm512_storeu_ps(out + at + LANES, in[1]);
 		}
-}
-
-static void page_widen(enum cad_kv type, const struct kn_attend_source *from, size_t rows, size_t n, float *out)
-{
-	if (type == CAD_KV_BF16)
-		widen_rows(CAD_KV_BF16, from, rows, n, out);
-	else
-		widen_rows(CAD_KV_INT8, from, rows, n, out);
 }
 
 KN_TILE void keys_masks(size_t lo, size_t hi, __mmask16 has[2])
