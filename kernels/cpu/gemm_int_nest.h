@@ -14,6 +14,7 @@
 
 #include "kernels/cpu/forms.h"
 #include "kernels/cpu/tile.h"
+#include "kernels/cpu/transpose.h"
 
 #include <immintrin.h>
 
@@ -59,16 +60,7 @@ static inline void kn_gemm_int_pack(const struct kn_gemm *g, size_t first, size_
 		for (size_t i = 0; i < 4; i++)
 			in[i] = (const float *)(kn_gemm_int_row(g, first + (four + i < rows ? four + i : rows - 1)) +
 				group * KN_GROUP);
-		for (size_t j = 0; j < KN_GROUP_WORDS; j += 4) {
-			__m128 a = _mm_load_ps(in[0] + j), b = _mm_load_ps(in[1] + j), c = _mm_load_ps(in[2] + j),
-			       d = _mm_load_ps(in[3] + j);
-			_MM_TRANSPOSE4_PS(a, b, c, d);
-			float *to = (float *)packed + j * stride + four;
-			_mm_store_ps(to, a);
-			_mm_store_ps(to + stride, b);
-			_mm_store_ps(to + 2 * stride, c);
-			_mm_store_ps(to + 3 * stride, d);
-		}
+		kn_transpose_4_rows(in, KN_GROUP_WORDS, (float *)packed + four, stride);
 	}
 
 	for (size_t r = 0; r < rows; r++) {

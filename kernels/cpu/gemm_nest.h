@@ -15,6 +15,7 @@
 
 #include "kernels/cpu/forms.h"
 #include "kernels/cpu/tile.h"
+#include "kernels/cpu/transpose.h"
 
 #include <immintrin.h>
 
@@ -33,16 +34,7 @@ static inline void kn_gemm_pack(
 			size_t row = first + (group + i < rows ? group + i : rows - 1);
 			in[i] = g->x + (g->index ? g->index[row] : row) * g->ldx + k0;
 		}
-		for (size_t j = 0; j < k; j += 4) {
-			__m128 a = _mm_loadu_ps(in[0] + j), b = _mm_loadu_ps(in[1] + j), c = _mm_loadu_ps(in[2] + j),
-			       d = _mm_loadu_ps(in[3] + j);
-			_MM_TRANSPOSE4_PS(a, b, c, d);
-			float *to = out + j * stride + group;
-			_mm_store_ps(to, a);
-			_mm_store_ps(to + stride, b);
-			_mm_store_ps(to + 2 * stride, c);
-			_mm_store_ps(to + 3 * stride, d);
-		}
+		kn_transpose_4_rows(in, k, out + group, stride);
 	}
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Words turned around: between the rows of a matrix and the columns of a panel. */
+/* Words turned around: between the rows of a matrix and the columns of a panel, or rows for a tile. */
 #ifndef CADRE_KERNELS_CPU_TRANSPOSE_H
 #define CADRE_KERNELS_CPU_TRANSPOSE_H
 
@@ -45,6 +45,21 @@ static inline void kn_transpose_8_stream(const uint32_t *in, size_t ld_in, uint3
 	kn_transpose_rows(in, ld_in, rows);
 	for (size_t i = 0; i < 8; i++)
 		_mm256_stream_ps((float *)(out + i * ld_out), rows[i]);
+}
+
+/* out[j * stride + i] = in[i][j] of 4 rows, j < words, a multiple of 4; `out` is 16-byte aligned, and
+ * stride a multiple of 4. */
+static inline void kn_transpose_4_rows(const float *const in[4], size_t words, float *out, size_t stride)
+{
+	for (size_t j = 0; j < words; j += 4, out += 4 * stride) {
+		__m128 a = _mm_loadu_ps(in[0] + j), b = _mm_loadu_ps(in[1] + j), c = _mm_loadu_ps(in[2] + j),
+		       d = _mm_loadu_ps(in[3] + j);
+		_MM_TRANSPOSE4_PS(a, b, c, d);
+		_mm_store_ps(out, a);
+		_mm_store_ps(out + stride, b);
+		_mm_store_ps(out + 2 * stride, c);
+		_mm_store_ps(out + 3 * stride, d);
+	}
 }
 
 #endif
