@@ -108,17 +108,22 @@ uint64_t kn_router_bytes(const struct kn_device *device, const struct cad_model 
 	return bytes;
 }
 
-uint64_t kn_kv_token_bytes(const struct kn_device *device, const struct cad_model_spec *spec, enum cad_kv type)
+struct kn_kv kn_kv_of(const struct cad_model_spec *spec, enum cad_kv type, size_t pages)
 {
 	const struct cad_attention_spec *a = &spec->attention;
 	bool latent = a->kind == CAD_ATTENTION_LATENT;
-	struct kn_kv page = {
+	return (struct kn_kv){
 		.type = type,
 		.layers = spec->layers_count,
-		.pages = 1,
+		.pages = pages,
 		.kv_heads = latent ? 1 : a->kv_heads,
 		.key_size = latent ? a->kv_rank + a->rope_size : a->head_size,
 		.value_size = latent ? 0 : a->value_size,
 	};
+}
+
+uint64_t kn_kv_token_bytes(const struct kn_device *device, const struct cad_model_spec *spec, enum cad_kv type)
+{
+	struct kn_kv page = kn_kv_of(spec, type, 1);
 	return device->ops->kv_bytes(device, &page) / KN_PAGE_KEYS;
 }

@@ -32,6 +32,8 @@ static inline enum cad_weights kn_gate_weights(enum cad_weights weights)
 uint64_t kn_expert_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights);
 /* Bytes of all that a router packs: everything but routed experts. */
 uint64_t kn_router_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights);
+/* A router's KV cache of so many pages; it has no memory yet. */
+struct kn_kv kn_kv_of(const struct cad_model_spec *spec, enum cad_kv type, size_t pages);
 /* Bytes of one position in a router's KV cache. */
 uint64_t kn_kv_token_bytes(const struct kn_device *device, const struct cad_model_spec *spec, enum cad_kv type);
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/batch/kv_cache.h"
 
+#include "kernels/source.h"
+
 #include <stdlib.h>
 
 enum { PAGES_MIN = 2 }; /* for a prompt and an answer; a model may know less than that of positions */
@@ -9,15 +11,7 @@ enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *de
 	const struct cad_model_spec *spec, enum cad_kv type, uint64_t bytes, uint32_t slots, struct cad_error *error)
 {
 	*cache = (struct rt_kv_cache){ .device = device, .queue = queue, .slots = slots };
-	cache->kv = (struct kn_kv){
-		.type = type,
-		.layers = spec->layers_count,
-		.kv_heads = spec->attention.kv_heads,
-		.key_size = spec->attention.head_size,
-		.value_size = spec->attention.value_size,
-	};
-	struct kn_kv page = cache->kv;
-	page.pages = 1;
+	struct kn_kv page = kn_kv_of(spec, type, 1);
 	uint64_t page_bytes = device->ops->kv_bytes(device, &page);
 	uint64_t useful = (uint64_t)slots * rt_kv_pages_for(spec->positions_max); /* more could never be used */
 	uint64_t pages = bytes / page_bytes < useful ? bytes / page_bytes : useful;
@@ -28,7 +22,7 @@ enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *de
 			KN_PAGE_KEYS);
 	if (pages > UINT32_MAX)
 		pages = UINT32_MAX;
-	cache->kv.pages = pages;
+	cache->kv = kn_kv_of(spec, type, pages);
 	cache->pages_per_sequence_max = rt_kv_pages_for(spec->positions_max);
 	if (cache->pages_per_sequence_max > pages)
 		cache->pages_per_sequence_max = (uint32_t)pages;
