@@ -11,6 +11,7 @@ target_compile_options(cadre_flags INTERFACE
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   target_compile_options(cadre_flags INTERFACE -march=x86-64-v2)
   set(CADRE_AVX2 -mavx2 -mfma -mf16c)
+  set(CADRE_AVX512 -mavx512f -mavx512bw -mavx512dq -mavx512vl)   # beside CADRE_AVX2
 endif()
 if(CADRE_WERROR)
   target_compile_options(cadre_flags INTERFACE -Werror)
