@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A pool of threads that share the jobs of one operator at a time. The calling thread is thread 0
- * and works too; one thread at a time may call.
+ * and works too; one thread at a time may call. It is for steps, whose jobs take microseconds.
+ * (Loading, whose loops are long and start others, is shared by common/base/workers.h.)
  *
  * Workers spin for some microseconds after a run and then sleep (futex). A worker that wakes late
  * finds the run closed and is not waited for: with fewer cores than threads nothing stalls on a
