@@ -243,7 +243,7 @@ int main(int argc, char **argv)
 		: NULL;
 	if (o.csv && !csv)
 		return 1;
-	bool wide = strcmp(em_isa_name(em), "avx512") == 0 || strcmp(em_isa_name(em), "amx") == 0;
+	enum limit arithmetic = limit_of_form(em_isa_name(em), false);
 	struct cad_random random = { 1 };
 	const struct mode modes[] = {
 		{ "prefill", 1, o.prompt, 1, true },
@@ -261,7 +261,7 @@ int main(int argc, char **argv)
 		run_mode(em, &modes[m], &random); /* warms up */
 		for (unsigned r = 0; r < o.repeats; r++) {
 			double read = limit_probe(pool, LIMIT_READ, buffer, BUFFER_BYTES),
-			       peak = limit_probe(pool, wide ? LIMIT_FMA_512 : LIMIT_FMA_256, buffer, BUFFER_BYTES);
+			       peak = limit_probe(pool, arithmetic, buffer, BUFFER_BYTES);
 			samples[r] = run_mode(em, &modes[m], &random);
 			samples[r].read = read;
 			samples[r].peak = peak;

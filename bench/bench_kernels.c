@@ -70,22 +70,11 @@ struct figures {
 	double us, read_gbs, peak_gflops;
 };
 
-/* Of arithmetic: of integers for quantised weights. (For AMX it is that of VNNI: a ratio above 1 is
- * what tiles bring.) */
-static enum limit limit_of(const char *form, const struct op_case *c)
-{
-	bool wide = strcmp(form, "avx512") == 0 || strcmp(form, "amx") == 0;
-	if (!cad_weights_quantised(c->weights))
-		return wide ? LIMIT_FMA_512 : LIMIT_FMA_256;
-	enum limit limit = wide ? LIMIT_VNNI_512 : strcmp(form, "avxvnni") == 0 ? LIMIT_VNNI_256 : LIMIT_INT8_256;
-	return limit_exists(limit) ? limit : LIMIT_INT8_256;
-}
-
 static struct figures measure(struct kn_queue *queue, struct kn_pool *pool, const char *form, const struct op_case *c,
 	unsigned repeats, const uint8_t *buffer)
 {
 	double us[REPEATS_MAX], read[REPEATS_MAX], peak[REPEATS_MAX];
-	enum limit arithmetic = limit_of(form, c);
+	enum limit arithmetic = limit_of_form(form, cad_weights_quantised(c->weights));
 	struct op_state *state = c->kind->setup(queue, c, 1);
 
 	c->kind->run(state, 0, state->rows);

@@ -105,6 +105,15 @@ bool limit_exists(enum limit limit)
 	}
 }
 
+enum limit limit_of_form(const char *form, bool integers)
+{
+	bool wide = strcmp(form, "avx512") == 0 || strcmp(form, "amx") == 0;
+	if (!integers)
+		return wide ? LIMIT_FMA_512 : LIMIT_FMA_256;
+	enum limit limit = wide ? LIMIT_VNNI_512 : strcmp(form, "avxvnni") == 0 ? LIMIT_VNNI_256 : LIMIT_INT8_256;
+	return limit_exists(limit) ? limit : LIMIT_INT8_256;
+}
+
 /* A thread that sleeps needs some 50 us to wake up, and a neighbour may take a core for longer: the
  * first window wakes, and the best of the others counts. */
 double limit_probe(struct kn_pool *pool, enum limit limit, const uint8_t *buffer, size_t bytes)
