@@ -10,8 +10,9 @@
  *   loading  nothing is there, and every node loads, 32 at a time
  *
  * `turn` is of pl_rollout_turn and the reports before it (2048 loads in `loading`), `work` of the
- * count of what is left to do. `least` is a pass that looks at every copy of every expert on every node once; ratio = turn /
- * least. All take turns on one thread; medians over the turns, with the lowest and the highest.
+ * count of what is left to do. `least` is a pass that looks at every copy of every expert on every
+ * node once; ratio = turn / least. All take turns on one thread; medians over the turns, with the
+ * lowest and the highest.
  */
 #include "limits.h"
 #include "report.h"
@@ -34,7 +35,9 @@ struct options {
 };
 
 static const struct argp_option option_table[] = {
-	{ "turns", 't', "N", 0, "turns of each scene, of which the median is reported (default 201)", 0 },
+	{ "turns", 't', "N", 0,
+		"turns of a scene, of which the median is reported (default 201; leaving has 90 at most, loading 10)",
+		0 },
 	{ "csv", 'c', "DIR", 0, "also write DIR/rollout-MACHINE.csv", 0 },
 	{ 0 },
 };

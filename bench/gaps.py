@@ -40,7 +40,7 @@ def computed(router):
 
 
 def measure(router, a, seed):
-    """(p50, p99) of the gaps in seconds, rows per second, digests."""
+    """(p50 and p99 of the gaps in seconds, rows per second, the longest gap), and digests."""
     rng = random.Random(seed)
     streams = [Stream(router, rng, 16, a.tokens) for _ in range(a.streams)]
     for stream in streams:
