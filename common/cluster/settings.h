@@ -49,7 +49,7 @@ enum cad_weights cad_settings_expert_weights(const struct cad_settings *settings
 enum cad_weights cad_settings_router_weights(const struct cad_settings *settings);
 
 /* "profile=f32 router=f32 wire=fix16 weights=f32 kv=f32 quanta=16:5f2b90c1": the table by its
- * length and the beginning of its hash. */
+ * length and the beginning of its hash. 80 bytes at most: two of them fit in a refusal. */
 void cad_settings_text(const struct cad_settings *settings, char text[CADRE_TEXT_BYTES]);
 /* XXH3-128 over all of it, 32 hex digits. */
 void cad_settings_fingerprint(const struct cad_settings *settings, char hex[33]);

@@ -99,7 +99,7 @@ static bool identities_match(struct cad_connection *c)
 			"'%s' serves model %s and '%s' model %s: start both with the same model directory", own->node,
 			own->model, peer->node, peer->model);
 	else if (strcmp(own->settings, peer->settings) != 0)
-		cad_connection_refuse(c, "settings of '%s': %.64s (%.12s); of '%s': %.64s (%.12s): make them equal",
+		cad_connection_refuse(c, "settings of '%s': %.80s (%.12s); of '%s': %.80s (%.12s): make them equal",
 			own->node, own->settings_text, own->settings, peer->node, peer->settings_text, peer->settings);
 	else
 		return true;

@@ -110,6 +110,15 @@ static void refuse_settings(struct exchange *x)
 	strcpy(client.identity.settings, "0000000000000000");
 	strcpy(client.identity.settings_text, "profile=bf16 wire=bf16");
 	refused(x, &server, &client, "profile=f32 wire=fix16", "profile=bf16 wire=bf16");
+
+	/* the longest that there are: only their ends differ */
+	static const char long_server[] = "profile=f32 router=int8 wire=fix16 weights=bf16 kv=int8 quanta=512:5f2b90c1",
+			  long_client[] = "profile=f32 router=int8 wire=fix16 weights=bf16 kv=int8 quanta=512:5f2b90c2";
+	while (x->nodes_count > 0)
+		exchange_node_destroy(x->nodes[x->nodes_count - 1]);
+	strcpy(server.identity.settings_text, long_server);
+	strcpy(client.identity.settings_text, long_client);
+	refused(x, &server, &client, long_server, long_client);
 }
 
 static void refuse_secret(struct exchange *x)
