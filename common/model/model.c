@@ -342,6 +342,7 @@ uint64_t cad_model_router_part(const struct cad_model *model, uint32_t part, uin
 	}
 	XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&state));
 	memcpy(digest, canonical.digest, CAD_DIGEST_BYTES);
+	/* after all were read: a page fault maps the pages around it too */
 	for (enum cad_role role = first; role < end; role++)
 		forget(cad_model_tensor(model, role, layer ? part : 0, 0));
 
