@@ -233,8 +233,8 @@ static enum cad_kv widen_for_all(
 	return CAD_KV_F32;
 }
 
-/* Of several tiles that read `bytes` of f32 one after the other, four fetch a quarter each of what comes
- * next, or two a half. */
+/* Of several tiles that read `bytes` of f32 one after the other, four fetch a quarter each of what
+ * comes next, or two a half. */
 static struct kn_attend_source source_share(struct kn_attend_source from, size_t tiles, size_t tile, size_t bytes)
 {
 	unsigned parts = tiles > 3 ? 2 : tiles > 1 ? 1 : 0;

@@ -35,7 +35,8 @@ struct kn_cpu_queue {
 
 static inline struct kn_cpu_queue *kn_cpu_queue(struct kn_queue *queue) { return (struct kn_cpu_queue *)queue; }
 
-/* Operators are cut into contiguous ranges of rows: enough work for each, at most a few per thread. Range job of jobs is [begin, end). */
+/* Operators are cut into contiguous ranges of rows: enough work for each, at most a few per thread.
+ * Range `job` of `jobs` begins at kn_cpu_range_begin and ends where the next one begins. */
 static inline size_t kn_cpu_ranges(const struct kn_cpu_queue *queue, size_t rows, size_t row_floats)
 {
 	size_t by_work = (rows * row_floats + KN_WORK_FLOATS_MIN - 1) / KN_WORK_FLOATS_MIN,

@@ -90,9 +90,9 @@ static inline size_t kn_kv_element_bytes(enum cad_kv type)
 {
 	return type == CAD_KV_F32 ? 4 : type == CAD_KV_BF16 ? 2 : 1;
 }
-/* Where a row of n keeps element i. bf16 keeps two in a lane of 4 bytes, as panels do: the elements l and
- * l + 16 of 32 are lane l, and a shift and a mask widen them to vectors in order. What is less than 32 at
- * the end stands as it is. */
+/* Where a row of n keeps element i. bf16 keeps two in a lane of 4 bytes, as panels do: the elements
+ * l and l + 16 of 32 are lane l, and a shift and a mask widen them to vectors in order. What is less
+ * than 32 at the end stands as it is. */
 static inline size_t kn_kv_place(enum cad_kv type, size_t i, size_t n)
 {
 	if (type != CAD_KV_BF16 || i / 32 == n / 32)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Words turned around: between the rows of a matrix and the columns of a panel, or rows for a tile. */
+/* Words turned around: between the rows of a matrix and the columns of a panel, and of rows for a
+ * register tile. */
 #ifndef CADRE_KERNELS_CPU_TRANSPOSE_H
 #define CADRE_KERNELS_CPU_TRANSPOSE_H
 
