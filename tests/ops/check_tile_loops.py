@@ -5,7 +5,8 @@
 usage: check_tile_loops.py libcadre_kernels.a
 
 A compiler that spills an accumulator writes it to the stack at every step, which costs half of the speed and no test of results sees. This
-disassembles the functions tile_* and looks for vector stores to the stack inside their innermost loops with multiply-adds, of floats or of integers.
+disassembles the functions tile_* and looks for vector stores inside their innermost loops with multiply-adds. Tiles of integers write sums of
+each group of k in the same loop, so there it looks for stores to the stack.
 """
 import re
 import subprocess
@@ -15,7 +16,7 @@ TILES_MIN = 60   # 12 + 6 tiles of rows, for bf16 and f32, and 12 + 4, for s8 an
 
 FUNCTION = re.compile(r"^[0-9a-f]+ <(\w+)(?:\.\w+)*>:$")
 LINE = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
-VECTOR_STORE = re.compile(r"^%[xyz]mm\d+,.*\(%rsp")
+STORE = {"floats": re.compile(r"^%[xyz]mm\d+,.*\("), "integers": re.compile(r"^%[xyz]mm\d+,.*\(%r[sb]p")}
 
 
 def functions(text):
@@ -49,15 +50,17 @@ def main():
     text = subprocess.run(["objdump", "-d", "--no-show-raw-insn", sys.argv[1]], check=True, capture_output=True, text=True).stdout
     seen, faults = 0, []
     for name, lines in functions(text):
-        if not re.match(r"tile_(bf16|f32|s8|u4)_\d+$", name):
+        tile = re.match(r"tile_(bf16|f32|s8|u4)_\d+$", name)
+        if not tile:
             continue
+        store = STORE["floats" if tile.group(1) in ("bf16", "f32") else "integers"]
         for begin, end in innermost_loops(lines):
             body = [line for line in lines if begin <= line[0] <= end]
             if not any(mnemonic.startswith(("vfmadd", "vpdpbusd", "vpmaddubsw")) for _, mnemonic, _ in body):
                 continue
             seen += 1
             faults += [f"{name}: {address:x}: {mnemonic} {operands}" for address, mnemonic, operands in body
-                       if mnemonic.startswith("vmov") and VECTOR_STORE.match(operands)]
+                       if mnemonic.startswith("vmov") and store.match(operands)]
     print(f"{seen} inner loops")
     for fault in faults:
         print("stores inside its inner loop:", fault)
