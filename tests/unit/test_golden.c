@@ -304,7 +304,8 @@ static bool in_all_ways(const char *name)
 	return strcmp(name, "mixtral-a") == 0 || strcmp(name, "qwen3moe-demo") == 0 || strcmp(name, "llama-a") == 0;
 }
 
-/* ThreadSanitizer finds nothing where one thread computes, and takes twenty times as long. */
+/* ThreadSanitizer finds nothing where one thread computes, and takes twenty times as long: in the
+ * ways other than f32 it gets the manner with two. */
 #ifdef __SANITIZE_THREAD__
 enum { THREADS_ONLY = true };
 #else
@@ -339,7 +340,7 @@ static void same_bits_however_it_is_computed(void **state)
 		struct cl_evaluation plain = read_case(name);
 		compute(name, &plain, options);
 		for (size_t m = 0; m < sizeof manners / sizeof manners[0]; m++) {
-			if (THREADS_ONLY && manners[m].options.threads == 1)
+			if (THREADS_ONLY && i % WAYS > 0 && manners[m].options.threads == 1)
 				continue;
 			struct cl_evaluation other = read_case(name);
 			const size_t all = other.count;
