@@ -18,7 +18,7 @@ if(CADRE_WERROR)
 endif()
 # Position-independent programs, whatever the compiler's default. -fPIE and not -fPIC, which would keep functions of one file from being inlined.
 add_compile_options($<$<COMPILE_LANGUAGE:C>:-fPIE>)
-add_link_options(-pie)
+add_link_options($<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:-pie>)
 # Hardening, generated code included, for every build that no sanitizer watches. _FORTIFY_SOURCE needs optimised code; a default of the compiler's own is undone first.
 if(CADRE_SANITIZE STREQUAL "" AND NOT CADRE_FUZZ)
   add_compile_options("$<$<COMPILE_LANGUAGE:C>:-fstack-protector-strong;-fstack-clash-protection>"

@@ -41,7 +41,7 @@ UP_ALLOWED = {
 }
 
 TAB = 8
-SOURCES = (".c", ".h", ".cu", ".cuh", ".S")
+SOURCES = (".c", ".h", ".cc", ".cu", ".S")
 
 # ---- the tree ----
 

@@ -13,7 +13,7 @@ tracked() { git -C "$ROOT" ls-files --cached --others --exclude-standard "$@"; }
 # The generated headers and compile_commands.json, which clang-tidy and cppcheck read.
 prepare() { (build release cadre_proto); }
 
-lint_format() { tracked '*.c' '*.h' | (cd "$ROOT" && xargs clang-format --dry-run --Werror); }
+lint_format() { tracked '*.c' '*.h' '*.cc' '*.cu' | (cd "$ROOT" && xargs clang-format --dry-run --Werror); }
 
 lint_tidy() {
 	prepare || return 1

@@ -3,7 +3,7 @@
 # Packages and compiling. The libraries are those of cmake/dependencies.cmake.
 
 BUILD_PACKAGES=(
-	gcc libc6-dev cmake ninja-build pkg-config protobuf-compiler protobuf-c-compiler libprotobuf-dev librandom123-dev
+	gcc g++ libc6-dev cmake ninja-build pkg-config protobuf-compiler protobuf-c-compiler libprotobuf-dev librandom123-dev
 	libprotobuf-c-dev libgrpc-dev libuv1-dev zlib1g-dev libjansson-dev libyaml-dev libmicrohttpd-dev libpcre2-dev
 	libutf8proc-dev libxxhash-dev libsodium-dev libssl-dev libsqlite3-dev libzstd-dev libmetis-dev libucx-dev jq
 )
@@ -59,7 +59,9 @@ build() {
 		asan | tsan | fuzz | clang) install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" ;;
 		*) fail_usage "there is no preset '$preset': release, debug, asan, tsan, fuzz, clang or late" ;;
 	esac
-	if command -v ccache >/dev/null; then export CMAKE_C_COMPILER_LAUNCHER=${CMAKE_C_COMPILER_LAUNCHER:-ccache}; fi
+	if command -v ccache >/dev/null; then
+		export CMAKE_C_COMPILER_LAUNCHER=${CMAKE_C_COMPILER_LAUNCHER:-ccache} CMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER:-ccache}
+	fi
 	directory=$(build_directory "$preset")
 	(cd "$ROOT" && cmake --preset "$preset" >"$ROOT/.build.log" 2>&1) || {
 		cat "$ROOT/.build.log" >&2

@@ -18,6 +18,7 @@ sys.path.insert(0, os.path.join(ROOT, "scripts"))
 sys.dont_write_bytecode = True
 import house  # noqa: E402
 
+DEFINES = (".c", ".cc", ".cu")   # where functions are defined
 CODE_WIDTH, COMMENT_WIDTH, WIDE_LINES_MAX = 120, 100, 0.003
 BLANK_LINES_MIN = 0.04
 FUNCTION_LINES_MAX, FILE_LINES_MAX = 80, 800
@@ -53,9 +54,9 @@ RESTRICTED = (
      "messages end where the control path ends"),
 )
 
-# Folder -> the prefix of its names. A planner is a library of placement's, and shares its prefix.
+# Folder -> the prefix of its names. A planner is a library of placement's, and shares its prefix. What the emulation includes for CUDA has CUDA's names.
 PREFIXES = (
-    ("common/", "cad"), ("kernels/", "kn"), ("router-svc/", "rt"), ("expert-svc/", "ex"), ("orchestration/placement/", "pl"),
+    ("common/", "cad"), ("kernels/cuda/emu/include/", None), ("kernels/cuda/emu/", "emu"), ("kernels/", "kn"), ("router-svc/", "rt"), ("expert-svc/", "ex"), ("orchestration/placement/", "pl"),
     ("orchestration/planner/", "pl"), ("orchestration/cli/", "cl"), ("embedded/", "em"), ("proto/", "cadre"),
 )
 LIBRARY_PREFIXES = {
@@ -85,14 +86,16 @@ SPEAKS_FOR = {
     "common/transport/transport.h": SECTIONS,
     "kernels/kernels.h": SECTIONS,
     "kernels/cpu/cpu.h": SECTIONS,
+    "kernels/cuda/emu/launch.h": "the template behind KN_LAUNCH, which hands over to the runtime",
+    "kernels/cuda/emu/include/cuda_runtime.h": "what CUDA has in its own header, of runtime.cc",
     "orchestration/cli/command.h": "the table of commands: one function of each file that is one",
 }
-ELSEWHERE = {   # functions that are declared for somebody else's library
-    "__tsan_acquire": "ThreadSanitizer's", "__tsan_release": "ThreadSanitizer's",
+ELSEWHERE = {   # functions of somebody else's library, or of another language
+    "__tsan_acquire": "ThreadSanitizer's", "__tsan_release": "ThreadSanitizer's", "emu_fiber_switch": "fiber.cc's, in assembly",
 }
 
 LICENSE_LINE = "SPDX-License-Identifier: Apache-2.0"
-TEXT = re.compile(r"(\.(c|h|S|cu|cuh|py|sh|md|txt|cmake|proto|yml|yaml|json|toml)|(^|/)(cadre|run|CMakeLists\.txt))$")
+TEXT = re.compile(r"(\.(c|h|S|cc|cu|py|sh|md|txt|cmake|proto|yml|yaml|json|toml)|(^|/)(cadre|run|CMakeLists\.txt))$")
 DATA = re.compile(r"^(models/(?!train/.*\.(py|sh|md)$)|tests/golden/|tests/fuzz/corpus/|bench/results/)")
 
 
@@ -168,7 +171,7 @@ def symbol_prefixes(tree):
 def definition_of(tree, symbol, prefix):
     """(file, line) of a symbol that is defined where names begin with `prefix`."""
     for path, source in tree.sources.items():
-        if prefix_of(path) == prefix and path.endswith(".c"):
+        if prefix_of(path) == prefix and path.endswith(DEFINES):
             for function in source.functions:
                 if function.name == symbol:
                     return path, function.first
@@ -232,7 +235,7 @@ def own_declarations(tree):
     """Who opens x.c for x.h should not be disappointed."""
     home = {}
     for path, source in tree.sources.items():
-        for function in source.functions if path.endswith(".c") else []:
+        for function in source.functions if path.endswith(DEFINES) else []:
             home.setdefault(function.name, []).append(path)
     for path, source in tree.headers.items():
         if SPEAKS_FOR.get(path, SECTIONS) != SECTIONS:
@@ -245,7 +248,7 @@ def own_declarations(tree):
                 good = any(os.path.dirname(place) == os.path.dirname(path) and os.path.basename(place) in section for place in places)
                 wanted = "in a file that the section above it names"
             else:
-                good = any(place == stem + ".c" or place.startswith((stem + "_", stem + "/")) for place in places)
+                good = any(os.path.splitext(place)[0] == stem or place.startswith((stem + "_", stem + "/")) for place in places)
                 wanted = f"in {stem}.c, {stem}_*.c or {stem}/"
             if not good and name not in ELSEWHERE:
                 yield path, line, f"{name} is defined in {', '.join(places) or 'no file'}: it should be {wanted} (SPEAKS_FOR in tests/rules.py)"
@@ -338,7 +341,7 @@ def banners(tree):
 
 def licence(tree):
     for path, source in tree.texts.items():
-        if re.search(r"\.(c|h|S|cu|cuh|py|sh|proto|cmake)$|(^|/)CMakeLists\.txt$|^cadre$", path):
+        if re.search(r"\.(c|h|S|cc|cu|py|sh|proto|cmake)$|(^|/)CMakeLists\.txt$|^cadre$", path):
             if not any(LICENSE_LINE in line for line in source.lines[:3]):
                 yield path, 1, f"one of the first three lines should be: {LICENSE_LINE}"
 
@@ -346,7 +349,7 @@ def licence(tree):
 
 # Paths that pages name and that are made by a build or a run.
 MADE = ("build/", "build-", "run/", ".venv/", "bin/", "share/", "lib/", "gen/", "etc/", "WORK/")
-NAMED_PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:c|h|S|py|sh|md|proto|cmake|csv|json|yaml|in|supp))`")
+NAMED_PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:c|h|S|cc|cu|py|sh|md|proto|cmake|csv|json|yaml|in|supp))`")
 
 
 def page_lines(source):

@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The emulated runtime: streams are queues of closures under one lock, which whoever waits runs.
+ *
+ * From the environment, for tests: CADRE_EMU_BYTES, the memory of the device (4 GiB), and
+ * CADRE_EMU_FAIL_AFTER: so many waits succeed, and all that follow fail as if a kernel had.
+ */
+#include "kernels/cuda/emu/block.h"
+#include "kernels/cuda/emu/check.h"
+#include "kernels/cuda/emu/launch.h"
+#include "kernels/cuda/emu/memory.h"
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <stdlib.h>
+#include <string.h>
+#include <vector>
+
+typedef std::function<void()> work;
+
+struct emu_stream {
+	std::deque<work> queue;
+};
+
+namespace
+{
+
+constexpr size_t SHARED_DEFAULT = 48 * 1024, GRID_SIDE_MAX = 65535;
+
+std::mutex lock; /* of everything here, in block.cc, memory.cc and check.cc */
+typedef std::lock_guard<std::mutex> hold;
+
+std::vector<emu_stream *> streams;
+std::map<const void *, size_t> shared_max; /* of kernels that asked for more than SHARED_DEFAULT */
+uint64_t lot;
+thread_local cudaError_t last_error;
+
+uint64_t from_environment(const char *name, uint64_t otherwise)
+{
+	const char *text = getenv(name);
+	return text ? strtoull(text, nullptr, 0) : otherwise;
+}
+
+uint64_t device_bytes()
+{
+	static const uint64_t bytes = from_environment("CADRE_EMU_BYTES", 4ull << 30);
+	return bytes;
+}
+
+/* Called with the lock held. */
+bool wait_fails()
+{
+	static uint64_t waits_left = from_environment("CADRE_EMU_FAIL_AFTER", UINT64_MAX);
+	if (waits_left == UINT64_MAX)
+		return false;
+	return waits_left == 0 || waits_left-- == 0;
+}
+
+cudaError_t fail(cudaError_t error) { return last_error = error; }
+
+bool is_stream(const emu_stream *stream)
+{
+	for (const emu_stream *other : streams)
+		if (other == stream)
+			return true;
+	return false;
+}
+
+cudaError_t enqueue(cudaStream_t stream, work w)
+{
+	if (!is_stream(stream))
+		return fail(cudaErrorInvalidResourceHandle);
+	stream->queue.push_back(std::move(w));
+	return cudaSuccess;
+}
+
+void run_first(emu_stream *stream)
+{
+	work w = std::move(stream->queue.front());
+	stream->queue.pop_front();
+	w();
+}
+
+/* Runs all that the stream has been given; what others do meanwhile is drawn by lot. */
+void drain(emu_stream *stream)
+{
+	while (!stream->queue.empty()) {
+		emu_stream *other = streams[emu_random(&lot) % streams.size()];
+		run_first(other->queue.empty() ? stream : other);
+	}
+}
+
+void drain_all()
+{
+	for (emu_stream *stream : streams)
+		drain(stream);
+}
+
+/* Whether [address, address + bytes) is in one allocation of this kind. */
+bool is_in(emu_memory_kind kind, const void *address, size_t bytes)
+{
+	const emu_range *range = emu_memory_find(address);
+	return range && range->kind == kind &&
+		bytes <= static_cast<size_t>(range->end - static_cast<const unsigned char *>(address));
+}
+
+/* A copy of `height` rows, as cudaMemcpy2D has them. */
+struct copy {
+	unsigned char *to;
+	const unsigned char *from;
+	size_t to_pitch, from_pitch, width, height;
+
+	size_t to_bytes() const { return to_pitch * (height - 1) + width; }
+	size_t from_bytes() const { return from_pitch * (height - 1) + width; }
+	void run() const
+	{
+		for (size_t i = 0; i < height; i++) {
+			memmove(to + i * to_pitch, from + i * from_pitch, width);
+			emu_check_host_write(to + i * to_pitch, width);
+		}
+	}
+};
+
+/* From memory that is not pinned, CUDA has read all before the call returns. */
+cudaError_t copy_in(copy c, cudaStream_t stream)
+{
+	if (is_in(EMU_HOST_MEMORY, c.from, c.from_bytes()))
+		return enqueue(stream, [c] { c.run(); });
+
+	std::vector<unsigned char> staged(c.from, c.from + c.from_bytes());
+	return enqueue(stream, [c, staged]() mutable {
+		c.from = staged.data();
+		c.run();
+	});
+}
+
+/* To memory that is not pinned, CUDA has written all before the call returns. */
+cudaError_t copy_out(copy c, cudaStream_t stream)
+{
+	cudaError_t error = enqueue(stream, [c] { c.run(); });
+	if (error == cudaSuccess && !is_in(EMU_HOST_MEMORY, c.to, c.to_bytes()))
+		drain(stream);
+	return error;
+}
+
+}   // namespace
+
+/* ---- device ---- */
+
+cudaError_t cudaGetDeviceCount(int *count)
+{
+	*count = 1;
+	return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
+{
+	hold h(lock);
+	*total_bytes = device_bytes();
+	*free_bytes = *total_bytes - emu_memory_used();
+	return cudaSuccess;
+}
+
+cudaError_t cudaGetLastError()
+{
+	cudaError_t error = last_error;
+	last_error = cudaSuccess;
+	return error;
+}
+
+const char *cudaGetErrorString(cudaError_t error)
+{
+	switch (error) {
+	case cudaSuccess: return "no error";
+	case cudaErrorMemoryAllocation: return "out of memory";
+	case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+	case cudaErrorInvalidDevicePointer: return "invalid device pointer";
+	case cudaErrorInvalidResourceHandle: return "invalid resource handle";
+	case cudaErrorLaunchFailure: return "unspecified launch failure";
+	default: return "invalid argument";
+	}
+}
+
+/* ---- memory ---- */
+
+cudaError_t cudaMalloc(void **memory, size_t bytes)
+{
+	hold h(lock);
+	if (bytes > device_bytes() - emu_memory_used())
+		return fail(cudaErrorMemoryAllocation);
+	*memory = emu_memory_alloc(EMU_DEVICE_MEMORY, bytes);
+	return *memory ? cudaSuccess : fail(cudaErrorMemoryAllocation);
+}
+
+/* Releasing waits for the device, as CUDA does. */
+static cudaError_t release(emu_memory_kind kind, void *memory)
+{
+	hold h(lock);
+	if (!memory)
+		return cudaSuccess;
+	drain_all();
+	return emu_memory_release(kind, memory) ? cudaSuccess : fail(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaFree(void *memory) { return release(EMU_DEVICE_MEMORY, memory); }
+
+cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned)
+{
+	hold h(lock);
+	*memory = emu_memory_alloc(EMU_HOST_MEMORY, bytes);
+	return *memory ? cudaSuccess : fail(cudaErrorMemoryAllocation);
+}
+
+cudaError_t cudaFreeHost(void *memory) { return release(EMU_HOST_MEMORY, memory); }
+
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
+	size_t height, cudaMemcpyKind kind, cudaStream_t stream)
+{
+	hold h(lock);
+	if (width == 0 || height == 0)
+		return cudaSuccess;
+	copy c = { static_cast<unsigned char *>(to), static_cast<const unsigned char *>(from), to_pitch, from_pitch,
+		width, height };
+	bool in = kind == cudaMemcpyHostToDevice;
+	if (!(in ? is_in(EMU_DEVICE_MEMORY, to, c.to_bytes()) : is_in(EMU_DEVICE_MEMORY, from, c.from_bytes())))
+		return fail(cudaErrorInvalidValue);
+	return in ? copy_in(c, stream) : copy_out(c, stream);
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
+{
+	return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
+}
+
+cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream)
+{
+	hold h(lock);
+	if (bytes == 0)
+		return cudaSuccess;
+	if (!is_in(EMU_DEVICE_MEMORY, memory, bytes))
+		return fail(cudaErrorInvalidValue);
+	return enqueue(stream, [=] {
+		memset(memory, value, bytes);
+		emu_check_host_write(memory, bytes);
+	});
+}
+
+/* ---- streams ---- */
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
+{
+	hold h(lock);
+	*stream = new emu_stream;
+	streams.push_back(*stream);
+	return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+	hold h(lock);
+	if (!is_stream(stream))
+		return fail(cudaErrorInvalidResourceHandle);
+	drain(stream);
+	for (size_t i = 0; i < streams.size(); i++)
+		if (streams[i] == stream)
+			streams.erase(streams.begin() + static_cast<ptrdiff_t>(i));
+	delete stream;
+	return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+	hold h(lock);
+	if (!is_stream(stream))
+		return fail(cudaErrorInvalidResourceHandle);
+	if (wait_fails())
+		return fail(cudaErrorLaunchFailure);
+	drain(stream);
+	return cudaSuccess;
+}
+
+/* ---- kernels ---- */
+
+cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute, int value)
+{
+	hold h(lock);
+	if (value < 0 || value > EMU_SHARED_MAX)
+		return fail(cudaErrorInvalidValue);
+	shared_max[kernel] = static_cast<size_t>(value);
+	return cudaSuccess;
+}
+
+static bool runs_on_a_gpu(const emu_launch &launch)
+{
+	uint64_t threads = static_cast<uint64_t>(launch.dim.x) * launch.dim.y * launch.dim.z;
+	return threads > 0 && threads <= EMU_THREADS_MAX && launch.grid.x > 0 && launch.grid.y > 0 &&
+		launch.grid.z > 0 && launch.grid.x <= INT32_MAX && launch.grid.y <= GRID_SIDE_MAX &&
+		launch.grid.z <= GRID_SIDE_MAX;
+}
+
+cudaError_t emu_launch_on(cudaStream_t stream, const void *kernel, const emu_launch &launch, const void *arguments,
+	size_t arguments_bytes)
+{
+	hold h(lock);
+	auto asked = shared_max.find(kernel);
+	if (!runs_on_a_gpu(launch))
+		return fail(cudaErrorInvalidConfiguration);
+	if (launch.shared_bytes > (asked == shared_max.end() ? SHARED_DEFAULT : asked->second))
+		return fail(cudaErrorInvalidValue);
+
+	const unsigned char *bytes = static_cast<const unsigned char *>(arguments);
+	std::vector<unsigned char> kept(bytes, bytes + arguments_bytes);
+	return enqueue(stream, [launch, kept] {
+		emu_launch now = launch;
+		now.arguments = kept.data();
+		emu_check_arguments(kept.data(), kept.size());
+		emu_grid_run(&now);
+	});
+}
