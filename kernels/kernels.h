@@ -363,6 +363,9 @@ struct kn_device_info {
 	uint64_t memory_bytes;  /* that may still be taken; asked again each time */
 	uint32_t profiles;      /* what it computes: bits 1 << enum cad_profile */
 	uint32_t head_size_max; /* of attention */
+	/* has every operator. Otherwise it has those of an expert node: memory, queues, experts, ffn,
+	 * rows_unpack, combine_pack; all others are NULL in its table. */
+	bool complete;
 };
 
 struct kn_ops {
@@ -448,7 +451,8 @@ struct kn_queue {
 
 /* ---- opening a device (device.c) ---- */
 
-enum kn_device_kind { KN_DEVICE_CPU };
+/* EMU: a GPU that the CPU plays, for tests (cuda/emu/). */
+enum kn_device_kind { KN_DEVICE_CPU, KN_DEVICE_EMU };
 /* The form of the CPU's kernels; AUTO is the fastest that this machine runs. */
 enum kn_isa { KN_ISA_AUTO, KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVXVNNI, KN_ISA_AVX512, KN_ISA_AMX };
 
@@ -463,7 +467,7 @@ CAD_MUST_USE enum cad_status kn_device_open(
 	const struct kn_device_options *options, struct kn_device **device, struct cad_error *error);
 
 CAD_MUST_USE enum cad_status kn_isa_parse(const char *name, enum kn_isa *isa);
-extern const struct cad_choice kn_isa_choices[]; /* for option tables */
+extern const struct cad_choice kn_device_choices[], kn_isa_choices[]; /* for option tables */
 
 /* ---- what every device shares (threads.c, fingerprint.c) ---- */
 

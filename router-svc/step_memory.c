@@ -171,6 +171,9 @@ static enum cad_status check_device(
 {
 	struct kn_device_info info;
 	device->ops->describe(device, &info);
+	if (!info.complete)
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+			"device '%s' has the operators of an expert node only: a router computes on 'cpu'", info.name);
 	if (spec->attention.head_size <= info.head_size_max && spec->attention.value_size <= info.head_size_max)
 		return CAD_OK;
 	return cad_error_set(error, CAD_ERR_UNSUPPORTED,

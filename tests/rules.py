@@ -86,6 +86,7 @@ SPEAKS_FOR = {
     "common/transport/transport.h": SECTIONS,
     "kernels/kernels.h": SECTIONS,
     "kernels/cpu/cpu.h": SECTIONS,
+    "kernels/cuda/cuda.h": SECTIONS,
     "kernels/cuda/emu/launch.h": "the template behind KN_LAUNCH, which hands over to the runtime",
     "kernels/cuda/emu/include/cuda_runtime.h": "what CUDA has in its own header, of runtime.cc",
     "orchestration/cli/command.h": "the table of commands: one function of each file that is one",
@@ -258,7 +259,7 @@ def section_above(source, line):
     for number in range(line - 1, 0, -1):
         match = re.match(r"/\* ---- (.*)", source.lines[number - 1])
         if match:
-            return re.findall(r"\w+\.c", match.group(1))
+            return re.findall(r"\w+\.c[cu]?", match.group(1))
     return []
 
 # ---- the look of the text ----

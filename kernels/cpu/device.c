@@ -102,6 +102,7 @@ static void describe(const struct kn_device *device, struct kn_device_info *info
 		.memory_bytes = cad_memory_free_bytes(""),
 		.profiles = 1u << CAD_PROFILE_F32 | 1u << CAD_PROFILE_INT8 | 1u << CAD_PROFILE_INT4,
 		.head_size_max = CAD_HEAD_SIZE_MAX,
+		.complete = true,
 	};
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every instruction that CUDA C++ has no name for, and nothing else. emu/ptx.h has their twins, with
- * the same names and meanings, and draws the fragments. All exist from sm_80 on.
+ * Every instruction that CUDA C++ has no name for, and nothing else. emu/ptx.h has their twins,
+ * with the same names and meanings, and draws the fragments. All exist from sm_80 on.
  */
 #ifndef CADRE_KERNELS_CUDA_PTX_H
 #define CADRE_KERNELS_CUDA_PTX_H
@@ -34,8 +34,8 @@ KN_PTX void ptx_cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "m
  * barrier too. */
 template <int N> KN_PTX void ptx_cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
-/* Matrices of 8 x 8 elements of 2 bytes (here: 8 rows of 16 bytes); lane l gives the address of row l
- * % 8 of matrix l / 8. */
+/* Matrices of 8 x 8 elements of 2 bytes (here: 8 rows of 16 bytes); lane l gives the address of row
+ * l % 8 of matrix l / 8. */
 KN_PTX void ptx_ldmatrix_x4(uint32_t (&r)[4], const void *row)
 {
 	asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"

@@ -95,7 +95,8 @@ void ldmatrix_deals_rows(void **)
 		std::vector<uint32_t> four = d4.read(), two = d2.read();
 		for (uint32_t lane = 0; lane < 32; lane++)
 			for (uint32_t i = 0; i < 4; i++) {
-				/* thread 4 r + c of matrix i has elements 2 c and 2 c + 1 of its row r */
+				/* thread 4 r + c of matrix i has elements 2 c and 2 c + 1 of its
+				 * row r */
 				uint32_t first = i * 64 + lane / 4 * 8 + lane % 4 * 2;
 				assert_int_equal(four[lane * 4 + i], first | (first + 1) << 16);
 				if (i < 2)

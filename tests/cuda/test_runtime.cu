@@ -51,8 +51,8 @@ void nothing_runs_before_it_is_waited_for(void **)
 	cudaFreeHost(out);
 }
 
-/* From memory that is not pinned a copy has read all when it returns; to such memory it has written.
- */
+/* From memory that is not pinned a copy has read all when it returns; to such memory it has
+ * written. */
 void pageable_copies_are_done_at_once(void **)
 {
 	std::vector<uint32_t> values(COUNT, 7), back(COUNT);

@@ -224,30 +224,43 @@ static void a_failed_device_fails_the_step(void **state)
 static void small_heads(const struct kn_device *device, struct kn_device_info *info)
 {
 	(void)device;
-	*info = (struct kn_device_info){ .name = "small", .head_size_max = 8 };
+	*info = (struct kn_device_info){ .name = "small", .head_size_max = 8, .complete = true };
 }
 
-static void heads_that_are_too_large_are_refused(void **state)
+static void experts_only(const struct kn_device *device, struct kn_device_info *info)
 {
-	(void)state;
+	(void)device;
+	*info = (struct kn_device_info){ .name = "experts" };
+}
+
+/* A router on the CPU, were it described so. */
+static void expect_refusal(void (*describe)(const struct kn_device *, struct kn_device_info *), const char *text)
+{
 	struct kn_device *cpu;
 	struct cad_model *model;
 	struct cad_error error;
 	must(kn_cpu_open(KN_ISA_AUTO, &cpu, &error), &error);
 	must(cad_model_open(CADRE_SOURCE_DIR "/tests/golden/llama-a/model", &model, &error), &error);
 	struct kn_ops ops = *cpu->ops;
-	ops.describe = small_heads;
+	ops.describe = describe;
 	const struct kn_ops *own = cpu->ops;
 	cpu->ops = &ops;
 
 	struct rt_step step;
 	assert_int_equal(rt_step_init(&step, &(struct rt_step_options){ .model = model, .device = cpu }, &error),
 		CAD_ERR_UNSUPPORTED);
-	assert_non_null(strstr(error.text, "device 'small' computes at most 8"));
+	assert_non_null(strstr(error.text, text));
 	rt_step_fini(&step);
 	cpu->ops = own;
 	own->destroy(cpu);
 	cad_model_close(model);
+}
+
+static void devices_that_cannot_route_are_refused(void **state)
+{
+	(void)state;
+	expect_refusal(small_heads, "device 'small' computes at most 8");
+	expect_refusal(experts_only, "device 'experts' has the operators of an expert node only");
 }
 
 /* ---- a cluster on a device that fails ---- */
@@ -298,7 +311,7 @@ int main(void)
 		cmocka_unit_test(one_copy_in_and_a_wait_for_each_block_of_logits),
 		cmocka_unit_test(a_window_hides_what_lies_before),
 		cmocka_unit_test(a_failed_device_fails_the_step),
-		cmocka_unit_test(heads_that_are_too_large_are_refused),
+		cmocka_unit_test(devices_that_cannot_route_are_refused),
 		cmocka_unit_test(a_failed_device_fails_requests_and_hangs_none),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,7 +30,8 @@ void make_ready(emu_thread *thread)
 	emu_block_now->ready[rank / 64] |= 1ull << (rank % 64);
 }
 
-/* A thread that was the last to come goes on; whether others are faster is a matter of the order. */
+/* A thread that was the last to come goes on; whether others are faster is a matter of the
+ * order. */
 void go_on(emu_thread *thread)
 {
 	thread->state = EMU_READY;

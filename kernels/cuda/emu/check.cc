@@ -7,21 +7,35 @@
 
 #include <link.h>
 #include <stdlib.h>
+#include <string.h>
 #include <vector>
 
 /* Of a byte of memory: the last launch and block that wrote it, and that read it. */
 struct mark {
 	uint32_t write_launch, write_block, read_launch, read_block;
-	bool written;
 };
 enum : uint32_t { MANY_BLOCKS = UINT32_MAX };
 
 struct emu_marks {
-	std::vector<mark> bytes;
+	mark *last;    /* most of it is never touched */
+	bool *written; /* by anybody */
 };
 
-emu_marks *emu_marks_create(size_t bytes) { return new emu_marks{ std::vector<mark>(bytes) }; }
-void emu_marks_destroy(emu_marks *marks) { delete marks; }
+emu_marks *emu_marks_create(size_t bytes)
+{
+	emu_marks *marks = new emu_marks{ static_cast<mark *>(calloc(bytes + 1, sizeof(mark))),
+		static_cast<bool *>(calloc(bytes + 1, 1)) };
+	if (!marks->last || !marks->written)
+		emu_fail({}, "memory", "there is none to check %zu bytes", bytes);
+	return marks;
+}
+
+void emu_marks_destroy(emu_marks *marks)
+{
+	free(marks->last);
+	free(marks->written);
+	delete marks;
+}
 
 namespace
 {
@@ -131,9 +145,10 @@ void shared_write(const unsigned char *at, emu_site site)
 void memory_access(const emu_range *range, const unsigned char *at, emu_access access, emu_site site)
 {
 	const emu_block *block = emu_block_now;
-	mark *m = &range->marks->bytes[static_cast<size_t>(at - range->begin)];
+	mark *m = &range->marks->last[at - range->begin];
+	bool *written = &range->marks->written[at - range->begin];
 
-	if (access == EMU_READ && !m->written && range->kind == EMU_DEVICE_MEMORY)
+	if (access == EMU_READ && !*written && range->kind == EMU_DEVICE_MEMORY)
 		emu_fail(site, "uninitialised memory", "read at offset %td of allocation %zu", at - range->begin,
 			range->number);
 	if (m->write_launch == block->launch && m->write_block != block->number)
@@ -142,7 +157,7 @@ void memory_access(const emu_range *range, const unsigned char *at, emu_access a
 		block_race(range, at, m->read_block, site);
 
 	if (access == EMU_WRITE) {
-		m->written = true;
+		*written = true;
 		m->write_launch = block->launch;
 		m->write_block = block->number;
 		return;
@@ -257,10 +272,8 @@ void emu_check_copy_landed(const void *to, size_t bytes)
 
 void emu_check_host_write(const void *address, size_t bytes)
 {
-	const emu_range *range = emu_memory_find(address);
-	size_t begin = range ? static_cast<size_t>(static_cast<const unsigned char *>(address) - range->begin) : 0;
-	for (size_t i = begin; range && i < begin + bytes; i++)
-		range->marks->bytes[i].written = true;
+	if (const emu_range *range = emu_memory_find(address))
+		memset(range->marks->written + (static_cast<const unsigned char *>(address) - range->begin), 1, bytes);
 }
 
 void emu_check_arguments(const void *where, size_t bytes)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernel<<<grid, block, shared, stream>>>(arguments...): the arguments are copied by the launch, and
- * the kernel runs when its stream does (runtime.cc). */
+/* kernel<<<grid, block, shared, stream>>>(arguments...): the arguments are copied by the launch,
+ * and the kernel runs when its stream does (runtime.cc). */
 #ifndef CADRE_KERNELS_CUDA_EMU_LAUNCH_H
 #define CADRE_KERNELS_CUDA_EMU_LAUNCH_H
 

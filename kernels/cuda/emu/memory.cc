@@ -45,7 +45,8 @@ unsigned char *map_guarded(size_t bytes, size_t alignment)
 struct sigaction before[2];
 const int fault_signals[2] = { SIGSEGV, SIGBUS };
 
-/* Faults of kernels, and of whoever goes beside the emulated memory; others are the program's own. */
+/* Faults of kernels, and of whoever goes beside the emulated memory; others are the program's
+ * own. */
 void on_fault(int number, siginfo_t *info, void *context)
 {
 	const unsigned char *at = static_cast<unsigned char *>(info->si_addr);

@@ -4,14 +4,14 @@
  * manual draws them; g = lane / 4, t = lane % 4:
  *
  *   A (16 x 32, by rows)             B (32 x 8, by columns)        C and D (16 x 8)
- *   a[0] row g,     k 4t .. 4t+3     b[0] column g, k 4t .. 4t+3   c[0], c[1] row g,     columns 2t, 2t+1
- *   a[1] row g + 8, k 4t .. 4t+3     b[1] column g, k 16 + 4t ..   c[2], c[3] row g + 8, columns 2t, 2t+1
- *   a[2] row g,     k 16 + 4t ..
- *   a[3] row g + 8, k 16 + 4t ..
+ *   a[0] row g,     k 4t .. 4t+3     b[0] column g, k 4t .. 4t+3   c[0], c[1] row g,
+ *   a[1] row g + 8, k 4t .. 4t+3     b[1] column g, k 16 + 4t ..     columns 2t, 2t + 1
+ *   a[2] row g,     k 16 + 4t ..                                   c[2], c[3] row g + 8,
+ *   a[3] row g + 8, k 16 + 4t ..                                     columns 2t, 2t + 1
  *
  * cp.async is as hostile as the manual allows: its destination is poison from the issue on (the
- * copy may land at once), and holds the data only after the wait that must have them (it may land as
- * late as that).
+ * copy may land at once), and holds the data only after the wait that must have them (it may land
+ * as late as that).
  */
 #ifndef CADRE_KERNELS_CUDA_EMU_PTX_H
 #define CADRE_KERNELS_CUDA_EMU_PTX_H

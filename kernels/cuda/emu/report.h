@@ -18,7 +18,8 @@ struct emu_site {
 
 enum { EMU_EXIT_CODE = 3 };
 
-/* "emu: WHAT: ...", the place, kernel, block, thread and seed to stderr; exits with EMU_EXIT_CODE. */
+/* "emu: WHAT: ...", the place, kernel, block, thread and seed to stderr; exits with
+ * EMU_EXIT_CODE. */
 [[noreturn]] void emu_fail(emu_site site, const char *what, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 

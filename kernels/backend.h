@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Devices that come as shared libraries, opened when they are asked for: lib/cadre/libcadre-NAME.so
+ * beside the folder of the program, or in the folder that CADRE_BACKENDS names. A library shows one
+ * symbol, `kn_backend`, and nothing of what it is made of, so that two of them can be open at once.
+ * It stays open until the process ends.
+ */
+#ifndef CADRE_KERNELS_BACKEND_H
+#define CADRE_KERNELS_BACKEND_H
+
+#include "kernels/kernels.h"
+
+struct kn_backend {
+	/* of the build; a library of another one is refused */
+	const char *version;
+	size_t ops_bytes; /* sizeof(struct kn_ops) */
+	enum cad_status (*open)(struct kn_device **device, struct cad_error *error);
+};
+
+/* The device of the library NAME. CAD_ERR_UNSUPPORTED and a sentence: it is not there, or it finds
+ * no device. */
+CAD_MUST_USE enum cad_status kn_backend_open(const char *name, struct kn_device **device, struct cad_error *error);
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside the CUDA backend: its device, its queue, and the operators that fill the kn_ops table in
+ * device.cc. It computes what an expert node needs, in profile int8.
+ *
+ * A queue is a stream. Host arrays that an operator reads are copied by the call into the queue's
+ * window, pinned memory that has a mirror on the device, and go there in one copy. What an operator
+ * writes to the host, kernels write into the window, and `wait` takes it to its place. When the
+ * window is full, the operator waits for the stream and begins at the front again.
+ */
+#ifndef CADRE_KERNELS_CUDA_CUDA_H
+#define CADRE_KERNELS_CUDA_CUDA_H
+
+#include "kernels/cuda/cadre_c.h"
+#include "kernels/cuda/gpu.h"
+#include "kernels/cuda/tune.h"
+
+struct kn_cuda_device {
+	struct kn_device base;
+	cudaStream_t stream; /* of what takes a device and no queue; any thread */
+};
+
+struct kn_cuda_queue;
+
+/* Results of an operator in the window: heads, and the data of row r at data + r * stride. */
+struct kn_cuda_delivery {
+	const struct cadre_wire_sum *heads;
+	const uint8_t *data;
+	size_t stride, rows, n;
+	/* the caller's */
+	struct cadre_wire_sum *to_heads;
+	uint8_t *to_data;
+	size_t *to_bytes;
+	bool first; /* of the call: the others add to its data */
+};
+enum { KN_DELIVERIES_MAX = 64 };
+
+struct kn_cuda_queue {
+	struct kn_queue base;
+	cudaStream_t stream;
+	enum cad_status failed; /* once the device has failed, for good */
+	/* [KN_WINDOW_BYTES]: taken up to `used`, and of that sent to the mirror up to `sent` */
+	uint8_t *window, *mirror;
+	size_t used, sent;
+	struct kn_cuda_delivery deliveries[KN_DELIVERIES_MAX];
+	size_t deliveries_count;
+};
+
+static inline struct kn_cuda_queue *kn_cuda_queue_of(struct kn_queue *queue)
+{
+	return reinterpret_cast<struct kn_cuda_queue *>(queue);
+}
+static inline struct kn_cuda_device *kn_cuda_device_of(struct kn_device *device)
+{
+	return reinterpret_cast<struct kn_cuda_device *>(device);
+}
+
+/* ---- device.cc ---- */
+
+void *kn_cuda_alloc(struct kn_device *device, size_t bytes);
+void kn_cuda_release(struct kn_device *device, void *memory, size_t bytes);
+/* Waits for the device's own stream. */
+enum cad_status kn_cuda_finish(struct kn_cuda_device *device);
+
+/* ---- queue.cc ---- */
+
+enum cad_status kn_cuda_queue_create(struct kn_device *device, unsigned threads, struct kn_queue **queue);
+void kn_cuda_queue_destroy(struct kn_queue *queue);
+void kn_cuda_copy_in(struct kn_queue *queue, void *device_memory, const void *host, size_t bytes);
+void kn_cuda_copy_out(struct kn_queue *queue, void *host, const void *device_memory, size_t bytes);
+enum cad_status kn_cuda_wait(struct kn_queue *queue);
+
+/* A call on the stream has failed, or not: the queue keeps it. */
+void kn_cuda_note(struct kn_cuda_queue *queue, cudaError_t error);
+/* Makes sure that so much can be taken of the window, 64 bytes for each piece included. */
+void kn_cuda_reserve(struct kn_cuda_queue *queue, size_t bytes);
+/* The next bytes of the window, aligned to 64. */
+void *kn_cuda_take(struct kn_cuda_queue *queue, size_t bytes);
+/* Where the device has what was taken, once it is sent. */
+const void *kn_cuda_mirror(const struct kn_cuda_queue *queue, const void *taken);
+void kn_cuda_send(struct kn_cuda_queue *queue);
+/* After the launch that makes it. */
+void kn_cuda_deliver(struct kn_cuda_queue *queue, const struct kn_cuda_delivery *delivery);
+
+/* ---- quantise.cu ---- */
+
+/* Rows of the first n elements of x (n a multiple of 8, and what lies between the row's own size
+ * and n is zero) as integers: q [rows][k_pad] and scales [rows][k_pad / KN_GROUP], k_pad a multiple
+ * of KN_GROUP. */
+void kn_cuda_quantise(struct kn_cuda_queue *queue, const float *x, size_t ldx, size_t rows, size_t n, int8_t *q,
+	float *scales, size_t k_pad);
+
+/* ---- ffn.cu ---- */
+
+size_t kn_cuda_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn);
+void kn_cuda_ffn(struct kn_queue *queue, const struct kn_ffn *a);
+
+/* ---- rows.cu ---- */
+
+void kn_cuda_rows_unpack(struct kn_queue *queue, const struct kn_rows_unpack *a);
+
+/* ---- combine.cu ---- */
+
+void kn_cuda_combine_pack(struct kn_queue *queue, const struct kn_combine_pack *a);
+
+#endif

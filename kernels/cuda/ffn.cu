@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Grouped expert ffn on integers, in four launches: x is quantised; h = act(x gate^T, x up^T); h is
+ * quantised; y = h down^T.
+ *
+ * A block of the GEMM makes a tile: some output columns for some rows of one expert.
+ *
+ *           rows (gathered)            D[column][row] = A[column][k] B[k][row]: weights are A, 16
+ *           B: rows x k                columns to an instruction, and rows are B, 8 of them, so that
+ *          ------------------          few rows waste little.
+ *   W    |
+ *   A    |  D: columns x rows          k advances by whole groups of KN_GROUP, one stage of shared
+ *        |                             memory each, fetched ahead.
+ *
+ * Of each group, the exact dot product d; then acc = fma((float)d, scale_x * scale_w, acc), groups
+ * ascending: the CPU's bits, whatever the tile (|d| < 2^24, so (float)d is exact).
+ */
+#include "kernels/cuda/expert.h"
+
+namespace
+{
+
+enum { CHUNK_BYTES = 16, CHUNKS = KN_GROUP / CHUNK_BYTES, STEPS = KN_GROUP / 32 /* of k, to an instruction */ };
+
+/* One run of pairs that use the same expert. */
+struct tile {
+	uint32_t expert, first, rows;
+};
+
+/* What the GEMM reads and writes. q [rows][k_pad], scales [rows][groups]; y [pairs][ldy]. */
+struct gemm {
+	const tile *tiles;
+	const struct kn_cuda_view *views;
+	const int8_t *q;
+	const float *scales;
+	const uint32_t *row_index; /* [pairs]; NULL: pair p reads row p */
+	size_t k_pad, n_pad;
+	float *y;
+	size_t ldy;
+};
+
+/* ---- shared memory ---- */
+
+/* A row of a stage is a group, KN_GROUP bytes; its chunk c lies at c ^ (row % 8), so that ldmatrix
+ * reads eight rows from eight different groups of banks. */
+template <class S> struct stage {
+	int8_t w[S::matrices][S::columns][KN_GROUP], x[S::rows][KN_GROUP];
+	float w_scales[S::matrices][S::columns], x_scales[S::rows];
+};
+template <class S> struct shared {
+	union {
+		stage<S> stages[S::stages];
+		float y[S::rows][S::columns + 4]; /* the tile, on its way out */
+	};
+	int64_t row[S::rows]; /* -1: no such row in this tile */
+};
+template <class S> constexpr size_t shared_bytes = sizeof(shared<S>);
+static_assert(shared_bytes<kn_up_few> <= 99 * 1024 && shared_bytes<kn_up_many> <= 99 * 1024 &&
+		shared_bytes<kn_down_few> <= 99 * 1024 && shared_bytes<kn_down_many> <= 99 * 1024,
+	"what every GPU from sm_80 on has");
+
+__device__ __forceinline__ int8_t *chunk_at(int8_t (*rows)[KN_GROUP], int row, int chunk)
+{
+	return rows[row] + (chunk ^ (row & 7)) * CHUNK_BYTES;
+}
+
+/* One group of `count` rows; row r begins at from(r), NULL: zeros. */
+template <class S, class From>
+__device__ __forceinline__ void fetch_rows(int8_t (*rows)[KN_GROUP], int count, From from)
+{
+	for (int i = static_cast<int>(threadIdx.x); i < count * CHUNKS; i += S::threads) {
+		const int8_t *row = from(i / CHUNKS);
+		ptx_cp_async_16(chunk_at(rows, i / CHUNKS, i % CHUNKS), row ? row + i % CHUNKS * CHUNK_BYTES : nullptr,
+			row ? CHUNK_BYTES : 0);
+	}
+}
+
+/* ---- the GEMM ---- */
+
+struct weights {
+	const int8_t *q; /* from the tile's first column on */
+	const float *scales;
+};
+
+template <class S>
+__device__ __forceinline__ void fetch_stage(
+	stage<S> *s, const gemm &g, const weights (&w)[S::matrices], const int64_t *rows, size_t group)
+{
+	const size_t k = group * KN_GROUP, groups = g.k_pad / KN_GROUP;
+	const int thread = static_cast<int>(threadIdx.x);
+
+	for (int m = 0; m < S::matrices; m++) {
+		const int8_t *q = w[m].q + k;
+		const float *scales = w[m].scales + group * g.n_pad;
+		fetch_rows<S>(s->w[m], S::columns, [&](int r) { return q + static_cast<size_t>(r) * g.k_pad; });
+		for (int c = 4 * thread; c < S::columns; c += 4 * S::threads)
+			ptx_cp_async_16(&s->w_scales[m][c], scales + c, 16);
+	}
+	fetch_rows<S>(s->x, S::rows,
+		[&](int r) { return rows[r] < 0 ? nullptr : g.q + static_cast<size_t>(rows[r]) * g.k_pad + k; });
+	for (int r = thread; r < S::rows; r += S::threads)
+		ptx_cp_async_4(&s->x_scales[r],
+			rows[r] < 0 ? nullptr : g.scales + static_cast<size_t>(rows[r]) * groups + group,
+			rows[r] < 0 ? 0 : 4);
+}
+
+/* The fragments of a step of k: of 16 columns, of two times 8 rows, of 8 rows. */
+__device__ __forceinline__ void fragment_a(uint32_t (&a)[4], int8_t (*rows)[KN_GROUP], int first, int step)
+{
+	const int lane = static_cast<int>(threadIdx.x) % 32;
+	ptx_ldmatrix_x4(a, chunk_at(rows, first + lane % 16, 2 * step + lane / 16));
+}
+__device__ __forceinline__ void fragment_b(
+	uint32_t (&b0)[2], uint32_t (&b1)[2], int8_t (*rows)[KN_GROUP], int first, int step)
+{
+	const int lane = static_cast<int>(threadIdx.x) % 32;
+	uint32_t r[4];
+	ptx_ldmatrix_x4(r, chunk_at(rows, first + lane % 8 + lane / 16 * 8, 2 * step + lane / 8 % 2));
+	b0[0] = r[0], b0[1] = r[1], b1[0] = r[2], b1[1] = r[3];
+}
+__device__ __forceinline__ void fragment_b(uint32_t (&b)[2], int8_t (*rows)[KN_GROUP], int first, int step)
+{
+	const int lane = static_cast<int>(threadIdx.x) % 32;
+	ptx_ldmatrix_x2(b, chunk_at(rows, first + lane % 8, 2 * step + lane / 8 % 2));
+}
+
+/* The column and row of the tile that element i of a warp's piece (a, d) is. */
+template <class S> __device__ __forceinline__ int column_of(int a, int i)
+{
+	const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+	return (warp % S::warps_across * S::across + a) * 16 + lane / 4 + 8 * (i / 2);
+}
+template <class S> __device__ __forceinline__ int row_of(int d, int i)
+{
+	const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+	return (warp / S::warps_across * S::down + d) * 8 + lane % 4 * 2 + i % 2;
+}
+
+template <class S> using accumulators = float[S::matrices][S::across][S::down][4];
+
+/* One group: 16 columns at a time, so that few integers are live. */
+template <class S> __device__ __forceinline__ void multiply(stage<S> *s, accumulators<S> &acc)
+{
+	const int warp = static_cast<int>(threadIdx.x) / 32, first_column = warp % S::warps_across * S::across * 16,
+		  first_row = warp / S::warps_across * S::down * 8;
+	uint32_t b[STEPS][S::down][2];
+
+#pragma unroll
+	for (int step = 0; step < STEPS; step++)
+		if constexpr (S::down == 1)
+			fragment_b(b[step][0], s->x, first_row, step);
+		else
+#pragma unroll
+			for (int d = 0; d < S::down; d += 2)
+				fragment_b(b[step][d], b[step][d + 1], s->x, first_row + d * 8, step);
+
+#pragma unroll
+	for (int m = 0; m < S::matrices; m++)
+#pragma unroll
+		for (int a = 0; a < S::across; a++) {
+			int32_t dot[S::down][4] = {};
+#pragma unroll
+			for (int step = 0; step < STEPS; step++) {
+				uint32_t w[4];
+				fragment_a(w, s->w[m], first_column + a * 16, step);
+#pragma unroll
+				for (int d = 0; d < S::down; d++)
+					ptx_mma_s8(dot[d], w, b[step][d]);
+			}
+#pragma unroll
+			for (int d = 0; d < S::down; d++)
+#pragma unroll
+				for (int i = 0; i < 4; i++) {
+					float scale = s->x_scales[row_of<S>(d, i)] * s->w_scales[m][column_of<S>(a, i)];
+					acc[m][a][d][i] = fmaf(static_cast<float>(dot[d][i]), scale, acc[m][a][d][i]);
+				}
+		}
+}
+
+/* ---- the way out ---- */
+
+/* Comparisons written so that NaN stays NaN, as in the CPU's definition. */
+__device__ __forceinline__ float activate(const struct kn_cuda_view &view, float g, float u)
+{
+	if (view.activation == CAD_ACTIVATION_SILU)
+		return g / (1.0f + kn_exp_1(-g)) * u;
+	g = g > view.limit ? view.limit : g;
+	u = u > view.limit ? view.limit : u;
+	u = u < -view.limit ? -view.limit : u;
+	float z = g * 1.702f;
+	return (u + 1.0f) * (g / (1.0f + kn_exp_1(-z)));
+}
+
+/* An output column of the expert: of h from its gate and up, or of y. */
+template <class S>
+__device__ __forceinline__ float finish(
+	const struct kn_cuda_view &view, const accumulators<S> &acc, size_t column, int a, int d, int i)
+{
+	float v = acc[0][a][d][i];
+	if constexpr (S::matrices == 1)
+		return view.down_bias ? v + view.down_bias[column] : v;
+
+	float u = acc[S::matrices - 1][a][d][i];
+	if (view.gate_bias) {
+		v = v + view.gate_bias[column];
+		u = u + view.up_bias[column];
+	}
+	return activate(view, v, u);
+}
+
+/* Through shared memory, so that stores are 16 bytes wide. */
+template <class S>
+__device__ __forceinline__ void store(
+	shared<S> *s, const gemm &g, const tile &t, const struct kn_cuda_view &view, const accumulators<S> &acc)
+{
+	enum { FOURS = S::columns / 4 };
+	const size_t first_column = blockIdx.y * static_cast<size_t>(S::columns);
+
+#pragma unroll
+	for (int a = 0; a < S::across; a++)
+#pragma unroll
+		for (int d = 0; d < S::down; d++)
+#pragma unroll
+			for (int i = 0; i < 4; i++) {
+				int column = column_of<S>(a, i);
+				s->y[row_of<S>(d, i)][column] =
+					finish<S>(view, acc, first_column + static_cast<size_t>(column), a, d, i);
+			}
+	__syncthreads();
+	for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(t.rows) * FOURS; i += S::threads) {
+		const int row = i / FOURS, column = i % FOURS * 4;
+		float *y =
+			g.y + (t.first + static_cast<size_t>(row)) * g.ldy + first_column + static_cast<size_t>(column);
+		*reinterpret_cast<float4 *>(y) = *reinterpret_cast<const float4 *>(&s->y[row][column]);
+	}
+}
+
+/* grid (tiles, n_pad / columns) */
+template <class S> __global__ void __launch_bounds__(S::threads) kn_gemm_kernel(gemm g)
+{
+	shared<S> *s = kn_shared<shared<S>>();
+	const tile t = g.tiles[blockIdx.x];
+	const struct kn_cuda_view view = g.views[t.expert];
+	const size_t groups = g.k_pad / KN_GROUP, column = blockIdx.y * static_cast<size_t>(S::columns);
+	weights w[S::matrices];
+	accumulators<S> acc = {};
+
+	if constexpr (S::matrices == 2) {
+		w[0] = { view.gate + column * g.k_pad, view.gate_scales + column };
+		w[1] = { view.up + column * g.k_pad, view.up_scales + column };
+	} else {
+		w[0] = { view.down + column * g.k_pad, view.down_scales + column };
+	}
+	for (uint32_t r = threadIdx.x; r < S::rows; r += S::threads) {
+		const size_t pair = t.first + r;
+		s->row[r] = r >= t.rows ? -1 : static_cast<int64_t>(g.row_index ? g.row_index[pair] : pair);
+	}
+	__syncthreads();
+
+	for (size_t i = 0; i < S::stages - 1; i++) {
+		if (i < groups)
+			fetch_stage<S>(&s->stages[i], g, w, s->row, i);
+		ptx_cp_async_commit();
+	}
+	for (size_t group = 0; group < groups; group++) {
+		ptx_cp_async_wait<S::stages - 2>();
+		__syncthreads();
+		if (group + S::stages - 1 < groups)
+			fetch_stage<S>(
+				&s->stages[(group + S::stages - 1) % S::stages], g, w, s->row, group + S::stages - 1);
+		ptx_cp_async_commit();
+		multiply<S>(&s->stages[group % S::stages], acc);
+	}
+	ptx_cp_async_wait<0>();
+	__syncthreads();
+	store<S>(s, g, t, view, acc);
+}
+
+/* ---- launches ---- */
+
+template <class S> void launch(struct kn_cuda_queue *q, const gemm &g, const tile *tiles, size_t count)
+{
+	if (count == 0)
+		return;
+	gemm of = g;
+	of.tiles = tiles;
+	kn_cuda_note(q,
+		cudaFuncSetAttribute(reinterpret_cast<const void *>(kn_gemm_kernel<S>),
+			cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes<S>)));
+	kn_cuda_note(q,
+		KN_LAUNCH(kn_gemm_kernel<S>,
+			dim3(static_cast<unsigned>(count), static_cast<unsigned>(g.n_pad / S::columns)),
+			dim3(S::threads), shared_bytes<S>, q->stream, of));
+}
+
+/* Which experts have pairs, and their tiles, first those of few rows. */
+struct plan {
+	struct kn_cuda_view *views;
+	tile *few, *many;
+	size_t few_count, many_count;
+};
+
+void add_tiles(tile *tiles, size_t *count, uint32_t expert, uint32_t begin, uint32_t end, uint32_t rows)
+{
+	for (uint32_t first = begin; first < end; first += rows)
+		tiles[(*count)++] = { expert, first, end - first < rows ? end - first : rows };
+}
+
+plan make_plan(struct kn_cuda_queue *q, const struct kn_ffn *a)
+{
+	size_t experts = 0, few = 0, many = 0;
+	for (size_t e = 0; e < a->experts_count; e++) {
+		const size_t rows = a->begin[e + 1] - a->begin[e];
+		experts += rows > 0;
+		if (rows < KN_MANY_ROWS)
+			few += (rows + kn_up_few::rows - 1) / kn_up_few::rows;
+		else
+			many += (rows + kn_up_many::rows - 1) / kn_up_many::rows;
+	}
+
+	plan p = {};
+	kn_cuda_reserve(q, experts * sizeof *p.views + (few + many) * sizeof *p.few + 3 * 64);
+	p.views = static_cast<struct kn_cuda_view *>(kn_cuda_take(q, experts * sizeof *p.views));
+	p.few = static_cast<tile *>(kn_cuda_take(q, few * sizeof *p.few));
+	p.many = static_cast<tile *>(kn_cuda_take(q, many * sizeof *p.many));
+	uint32_t busy = 0;
+	for (size_t e = 0; e < a->experts_count; e++) {
+		const uint32_t begin = a->begin[e], end = a->begin[e + 1];
+		if (begin == end)
+			continue;
+		p.views[busy] = static_cast<const struct kn_cuda_expert *>(a->experts[e]->own)->view;
+		if (end - begin < KN_MANY_ROWS)
+			add_tiles(p.few, &p.few_count, busy++, begin, end, kn_up_few::rows);
+		else
+			add_tiles(p.many, &p.many_count, busy++, begin, end, kn_up_many::rows);
+	}
+	kn_cuda_send(q);
+	return p;
+}
+static_assert(
+	kn_up_few::rows == kn_down_few::rows && kn_up_many::rows == kn_down_many::rows, "up and down share tiles");
+
+struct scratch {
+	int8_t *xq, *hq;
+	float *x_scales, *h_scales, *h;
+	size_t bytes, hidden_pad, ffn_pad, ldh;
+};
+
+void *take(uint8_t *memory, size_t *used, size_t bytes)
+{
+	void *p = memory ? memory + *used : nullptr;
+	*used += kn_round_up(bytes, 256);
+	return p;
+}
+
+/* Counts bytes (memory NULL) and hands out pointers. x last: there may be more rows than pairs. */
+scratch lay_out(void *memory, size_t pairs, size_t rows, size_t hidden, size_t ffn)
+{
+	uint8_t *at = static_cast<uint8_t *>(memory);
+	scratch s = {};
+	s.hidden_pad = kn_round_up(hidden, KN_GROUP);
+	s.ffn_pad = kn_round_up(ffn, KN_GROUP);
+	s.ldh = kn_round_up(ffn, KN_COLUMNS_UNIT);
+	s.h = static_cast<float *>(take(at, &s.bytes, pairs * s.ldh * sizeof(float)));
+	s.hq = static_cast<int8_t *>(take(at, &s.bytes, pairs * s.ffn_pad));
+	s.h_scales = static_cast<float *>(take(at, &s.bytes, pairs * (s.ffn_pad / KN_GROUP) * sizeof(float)));
+	s.x_scales = static_cast<float *>(take(at, &s.bytes, rows * (s.hidden_pad / KN_GROUP) * sizeof(float)));
+	s.xq = static_cast<int8_t *>(take(at, &s.bytes, rows * s.hidden_pad));
+	return s;
+}
+
+}   // namespace
+
+size_t kn_cuda_ffn_scratch_bytes(struct kn_queue *, size_t pairs, size_t hidden, size_t ffn)
+{
+	return lay_out(nullptr, pairs, pairs, hidden, ffn).bytes;
+}
+
+void kn_cuda_ffn(struct kn_queue *queue, const struct kn_ffn *a)
+{
+	enum { ROW_UNIT = 32 }; /* what is read of a row that another operator made */
+	struct kn_cuda_queue *q = kn_cuda_queue_of(queue);
+	const size_t pairs = a->begin[a->experts_count];
+	if (pairs == 0)
+		return;
+
+	size_t e = 0;
+	while (a->begin[e + 1] == 0)
+		e++;
+	const size_t hidden = a->hidden, ffn = a->experts[e]->ffn;
+	const scratch s = lay_out(a->scratch, pairs, a->rows, hidden, ffn);
+	const plan p = make_plan(q, a);
+	const tile *few = static_cast<const tile *>(kn_cuda_mirror(q, p.few)),
+		   *many = static_cast<const tile *>(kn_cuda_mirror(q, p.many));
+
+	gemm up = {};
+	up.views = static_cast<const struct kn_cuda_view *>(kn_cuda_mirror(q, p.views));
+	up.q = s.xq;
+	up.scales = s.x_scales;
+	up.row_index = a->row_index;
+	up.k_pad = s.hidden_pad;
+	up.n_pad = s.ldh;
+	up.y = s.h;
+	up.ldy = s.ldh;
+	gemm down = up;
+	down.q = s.hq;
+	down.scales = s.h_scales;
+	down.row_index = nullptr;
+	down.k_pad = s.ffn_pad;
+	down.n_pad = kn_round_up(hidden, KN_COLUMNS_UNIT);
+	down.y = a->y;
+	down.ldy = a->ldy;
+
+	kn_cuda_quantise(q, a->x, a->ldx, a->rows, kn_round_up(hidden, ROW_UNIT), s.xq, s.x_scales, s.hidden_pad);
+	launch<kn_up_few>(q, up, few, p.few_count);
+	launch<kn_up_many>(q, up, many, p.many_count);
+	kn_cuda_quantise(q, s.h, s.ldh, pairs, kn_round_up(ffn, ROW_UNIT), s.hq, s.h_scales, s.ffn_pad);
+	launch<kn_down_few>(q, down, few, p.few_count);
+	launch<kn_down_many>(q, down, many, p.many_count);
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How work is cut for GPUs: what may be changed without changing a bit. Nothing of it has been
+ * measured yet. */
+#ifndef CADRE_KERNELS_CUDA_TUNE_H
+#define CADRE_KERNELS_CUDA_TUNE_H
+
+#include <stddef.h>
+
+enum {
+	/* of a queue: what an operator's host arrays and results pass through; more is several
+	 * goes */
+	KN_WINDOW_BYTES = 8 << 20,
+	KN_ROW_THREADS = 256, /* of a block that makes one row */
+	/* an expert with fewer rows than this has tiles of few rows */
+	KN_MANY_ROWS = 16,
+};
+
+/*
+ * A block of the expert GEMM makes `columns` outputs of each of `matrices` weight matrices for
+ * `rows` rows, in warps_across x warps_down warps; `stages` groups of k are under way at once.
+ */
+template <int MATRICES, int COLUMNS, int ROWS, int WARPS_ACROSS, int WARPS_DOWN, int STAGES> struct kn_tile_shape {
+	static constexpr int matrices = MATRICES, columns = COLUMNS, rows = ROWS, warps_across = WARPS_ACROSS,
+			     warps_down = WARPS_DOWN, stages = STAGES, threads = 32 * WARPS_ACROSS * WARPS_DOWN;
+	/* of a warp: pieces of 16 columns, of 8 rows */
+	static constexpr int across = COLUMNS / 16 / WARPS_ACROSS, down = ROWS / 8 / WARPS_DOWN;
+	static_assert(COLUMNS % (16 * WARPS_ACROSS) == 0 && ROWS % (8 * WARPS_DOWN) == 0, "warps share the tile");
+	static_assert(64 % COLUMNS == 0 && (down == 1 || down % 2 == 0), "matrices end where tiles end");
+};
+/* At most 99 KB of shared memory, which every GPU from sm_80 on has. */
+using kn_up_few = kn_tile_shape<2, 32, 8, 2, 1, 4>;
+using kn_up_many = kn_tile_shape<2, 64, 64, 2, 4, 2>;
+using kn_down_few = kn_tile_shape<1, 64, 8, 4, 1, 4>;
+using kn_down_many = kn_tile_shape<1, 64, 64, 2, 4, 3>;
+
+#endif

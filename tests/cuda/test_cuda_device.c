@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The CUDA backend on the emulated GPU, as kn_device_open gives it: every operator case that it has
+ * (tests/support/op_cases.c) against the CPU's reference, bit for bit; the fingerprint; the table,
+ * and what it refuses. CADRE_EMU_SEED and CADRE_BACKENDS say in which order threads run and in
+ * which build.
+ */
+#include "kernels/image.h"
+#include "tests/support/must.h"
+#include "tests/support/op_check.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { SEED = 1234 };
+
+static const struct kn_device_options emu = { .kind = KN_DEVICE_EMU };
+
+static struct kn_queue *open_emu(void)
+{
+	struct kn_device *device;
+	struct kn_queue *queue;
+	struct cad_error error;
+	must(kn_device_open(&emu, &device, &error), &error);
+	must(device->ops->queue_create(device, 1, &queue), &error);
+	return queue;
+}
+
+/* ---- operators ---- */
+
+/* Larger than what passes through a queue's window at once. */
+static const struct op_case large[] = {
+	{ &op_rows_unpack, OP_TEST, .rows = 1100, .n = 1030 },
+	{ &op_combine_pack, OP_TEST, .rows = 600, .n = 2000, .topk = 2 },
+	{ &op_ffn, OP_TEST, "tiles of many rows, not full", .rows = 70, .n = 96, .k = 200, .experts = 3, .topk = 2,
+		.dtype = CAD_DTYPE_BF16, .weights = CAD_WEIGHTS_INT8 },
+};
+
+static bool has(const struct op_case *c)
+{
+	if (c->kind == &op_ffn || c->kind == &op_unpack)
+		return c->weights == CAD_WEIGHTS_INT8;
+	return c->kind == &op_rows_unpack || c->kind == &op_combine_pack;
+}
+
+static void gives_the_bits_of_the_cpu(void **state)
+{
+	const struct op_case *c = *state;
+	struct kn_queue *reference = op_queue_open(&(struct kn_device_options){ .isa = KN_ISA_REF }, 1),
+			*queue = open_emu();
+	assert_non_null(reference);
+
+	struct op_state *expected_state = c->kind->setup(reference, c, SEED), *s = c->kind->setup(queue, c, SEED);
+	uint8_t *expected = op_need(s->rows * s->stride_bytes), *got = op_need(s->rows * s->stride_bytes);
+	c->kind->run(expected_state, 0, s->rows);
+	op_get_output(expected_state, expected);
+	op_check_part(s, expected, got, 0, s->rows, "emu");
+	op_check_part(s, expected, got, 0, s->rows / 2, "emu");
+	op_check_part(s, expected, got, s->rows / 2, s->rows - s->rows / 2, "emu");
+	for (size_t r = 0; r < s->rows; r += 1 + s->rows / 4)
+		op_check_part(s, expected, got, r, 1, "emu");
+
+	c->kind->teardown(expected_state);
+	c->kind->teardown(s);
+	free(expected);
+	free(got);
+	op_queue_close(reference);
+	op_queue_close(queue);
+}
+
+/* An expert from its image is the one from its tensors: nodes give each other images. */
+static void packs_images(void **state)
+{
+	(void)state;
+	struct kn_queue *queue = open_emu();
+	uint64_t seed = SEED;
+	struct cad_ffn_spec spec = { .size = 70, .activation = CAD_ACTIVATION_SILU, .bias = true };
+	struct kn_expert_source source = {
+		.gate = op_source(70, 300, CAD_DTYPE_BF16, &seed, OP_DATA_BELL, 1.0f),
+		.up = op_source(70, 300, CAD_DTYPE_BF16, &seed, OP_DATA_BELL, 1.0f),
+		.down = op_source(300, 70, CAD_DTYPE_BF16, &seed, OP_DATA_BELL, 1.0f),
+		.up_bias = op_source(70, 1, CAD_DTYPE_F16, &seed, OP_DATA_TINY, 1.0f),
+		.spec = &spec,
+	};
+	struct kn_expert_source form = kn_image_of(&source, CAD_WEIGHTS_INT8);
+	size_t bytes = (size_t)kn_image_bytes(&form);
+	uint8_t *image = op_need(bytes), *again = op_need(bytes);
+	struct kn_expert expert;
+	const struct kn_ops *ops = queue->ops;
+
+	assert_int_equal(ops->expert_create(queue->device, &source, CAD_WEIGHTS_INT8, &expert), CAD_OK);
+	assert_int_equal(ops->expert_unpack(queue->device, &expert, &form, 0, bytes, image), CAD_OK);
+	ops->expert_destroy(queue->device, &expert);
+	struct kn_expert_source packed = kn_image_at(&form, image);
+	assert_int_equal(ops->expert_create(queue->device, &packed, CAD_WEIGHTS_INT8, &expert), CAD_OK);
+	assert_int_equal(ops->expert_unpack(queue->device, &expert, &form, 0, bytes, again), CAD_OK);
+	assert_memory_equal(image, again, bytes);
+	char hex[33], direct[33];
+	kn_image_checksum(&source, CAD_WEIGHTS_INT8, direct);
+	kn_image_bytes_checksum(image, bytes, hex);
+	assert_string_equal(hex, direct);
+
+	ops->expert_destroy(queue->device, &expert);
+	ops->expert_destroy(queue->device, &expert); /* a zeroed one may be destroyed */
+	for (unsigned i = 0; i < KN_EXPERT_TENSORS; i++)
+		free((void *)kn_expert_tensor(&source, i)->data);
+	free(image);
+	free(again);
+	op_queue_close(queue);
+}
+
+static void has_the_fingerprint_of_the_cpu(void **state)
+{
+	(void)state;
+	struct kn_queue *cpu = op_queue_open(&(struct kn_device_options){ 0 }, 1), *queue = open_emu();
+	char expected[33], hex[33];
+	struct cad_error error;
+	must(kn_fingerprint(cpu, CAD_WEIGHTS_INT8, expected, &error), &error);
+	must(kn_fingerprint(queue, CAD_WEIGHTS_INT8, hex, &error), &error);
+	assert_string_equal(hex, expected);
+	op_queue_close(cpu);
+	op_queue_close(queue);
+}
+
+/* ---- the device ---- */
+
+static void says_what_it_has(void **state)
+{
+	(void)state;
+	struct kn_queue *queue = open_emu();
+	struct kn_device_info info;
+	queue->ops->describe(queue->device, &info);
+	assert_string_equal(info.name, "emu");
+	assert_int_equal(info.profiles, 1u << CAD_PROFILE_INT8);
+	assert_false(info.complete);
+	assert_null(queue->ops->attend);
+	assert_null(queue->ops->linear);
+
+	uint64_t before = info.memory_bytes;
+	void *memory = queue->ops->alloc(queue->device, 1 << 20);
+	queue->ops->describe(queue->device, &info);
+	assert_int_equal(info.memory_bytes, before - (1 << 20));
+	queue->ops->release(queue->device, memory, 1 << 20);
+	queue->ops->release(queue->device, NULL, 0);
+	assert_null(queue->ops->alloc(queue->device, before + 1));
+	op_queue_close(queue);
+}
+
+static void new_memory_is_zero(void **state)
+{
+	(void)state;
+	enum { BYTES = 5000 };
+	struct kn_queue *queue = open_emu();
+	const struct kn_ops *ops = queue->ops;
+	uint8_t *memory = ops->alloc(queue->device, BYTES), *host = ops->host_alloc(queue->device, BYTES);
+	for (size_t i = 0; i < BYTES; i++)
+		assert_int_equal(host[i], 0);
+	memset(host, 1, BYTES);
+	ops->copy_out(queue, host, memory, BYTES);
+	assert_int_equal(ops->wait(queue), CAD_OK);
+	for (size_t i = 0; i < BYTES; i++)
+		assert_int_equal(host[i], 0);
+	ops->release(queue->device, memory, BYTES);
+	ops->host_release(queue->device, host, BYTES);
+	ops->host_release(queue->device, NULL, 0);
+	op_queue_close(queue);
+}
+
+/* What the environment says is read once: each in a process of its own, which must end well. */
+static void in_a_child(const char *name, const char *value, bool (*good)(void))
+{
+	int code;
+	pid_t child = fork();
+	if (child == 0) {
+		setenv(name, value, 1);
+		_exit(good() ? 0 : 1);
+	}
+	assert_int_equal(waitpid(child, &code, 0), child);
+	assert_true(WIFEXITED(code) && WEXITSTATUS(code) == 0);
+}
+
+/* Opening a queue waits twice, allocating once. */
+static bool stays_failed(void)
+{
+	struct kn_queue *queue = open_emu();
+	uint32_t word = 5, *memory = queue->ops->alloc(queue->device, sizeof word);
+	if (!memory)
+		return false;
+	queue->ops->copy_in(queue, memory, &word, sizeof word);
+	bool good = queue->ops->wait(queue) == CAD_OK;
+	for (int i = 0; i < 3; i++)
+		good &= queue->ops->wait(queue) == CAD_ERR_INTERNAL;
+	return good && !queue->ops->alloc(queue->device, 1);
+}
+
+static void a_failed_device_stays_failed(void **state)
+{
+	(void)state;
+	in_a_child("CADRE_EMU_FAIL_AFTER", "3", stays_failed);
+}
+
+static bool has_no_room(void)
+{
+	struct kn_queue *queue = open_emu();
+	uint64_t seed = SEED;
+	struct cad_ffn_spec spec = { .size = 1024, .activation = CAD_ACTIVATION_SILU };
+	struct kn_expert_source source = {
+		.gate = op_source(1024, 1024, CAD_DTYPE_BF16, &seed, OP_DATA_ONES, 1.0f),
+		.up = op_source(1024, 1024, CAD_DTYPE_BF16, &seed, OP_DATA_ONES, 1.0f),
+		.down = op_source(1024, 1024, CAD_DTYPE_BF16, &seed, OP_DATA_ONES, 1.0f),
+		.spec = &spec,
+	};
+	struct kn_expert first, second;
+	return queue->ops->expert_create(queue->device, &source, CAD_WEIGHTS_INT8, &first) == CAD_OK &&
+		queue->ops->expert_create(queue->device, &source, CAD_WEIGHTS_INT8, &second) == CAD_ERR_MEMORY;
+}
+
+/* A window's mirror, and one expert of 3 MiB and its scales. */
+static void experts_need_room(void **state)
+{
+	(void)state;
+	in_a_child("CADRE_EMU_BYTES", "13000000", has_no_room);
+}
+
+static bool is_not_there(void)
+{
+	struct kn_device *device;
+	struct cad_error error = { 0 };
+	return kn_device_open(&emu, &device, &error) == CAD_ERR_UNSUPPORTED &&
+		strstr(error.text, "/nowhere/libcadre-emu.so is not there") && strstr(error.text, "./cadre build");
+}
+
+static bool cannot_be_opened(void)
+{
+	struct kn_device *device;
+	struct cad_error error = { 0 };
+	return kn_device_open(&emu, &device, &error) == CAD_ERR_UNSUPPORTED &&
+		strstr(error.text, "its library cannot be opened");
+}
+
+static void a_library_that_is_missing_or_broken_is_named(void **state)
+{
+	(void)state;
+	in_a_child("CADRE_BACKENDS", "/nowhere", is_not_there);
+
+	char folder[] = "/tmp/cadre-test-backend-XXXXXX", path[64];
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof path, "%s/libcadre-emu.so", folder);
+	FILE *file = fopen(path, "w");
+	assert_non_null(file);
+	fputs("not a library\n", file);
+	fclose(file);
+	in_a_child("CADRE_BACKENDS", folder, cannot_be_opened);
+	unlink(path);
+	rmdir(folder);
+}
+
+int main(void)
+{
+	const struct CMUnitTest others[] = {
+		/* before the library is open in this process */
+		cmocka_unit_test(a_library_that_is_missing_or_broken_is_named),
+		cmocka_unit_test(a_failed_device_stays_failed),
+		cmocka_unit_test(experts_need_room),
+		cmocka_unit_test(packs_images),
+		cmocka_unit_test(has_the_fingerprint_of_the_cpu),
+		cmocka_unit_test(says_what_it_has),
+		cmocka_unit_test(new_memory_is_zero),
+	};
+	enum { LARGE = sizeof large / sizeof *large, OTHERS = sizeof others / sizeof *others };
+	struct CMUnitTest *tests = op_need((op_cases_count + LARGE) * sizeof *tests);
+	char(*names)[160] = op_need((op_cases_count + LARGE) * sizeof *names);
+	size_t count = 0;
+
+	for (size_t i = 0; i < op_cases_count + LARGE; i++) {
+		const struct op_case *c = i < op_cases_count ? &op_cases[i] : &large[i - op_cases_count];
+		if (c->use & OP_TEST && has(c)) {
+			tests[count] = (struct CMUnitTest){ op_case_text(c, names[count]), gives_the_bits_of_the_cpu,
+				NULL, NULL, (void *)c };
+			count++;
+		}
+	}
+	int failures = _cmocka_run_group_tests("device", others, OTHERS, NULL, NULL);
+	failures += _cmocka_run_group_tests("operators", tests, count, NULL, NULL);
+	free(tests);
+	free(names);
+	return failures;
+}
