@@ -44,6 +44,7 @@ struct options {
 	uint64_t memory, spin_ns, credit_bytes;
 	uint32_t memory_nodes, threads, load_threads, requests_max, rows_max, step_rows, step_pairs, connections_max,
 		credit_calls;
+	enum kn_device_kind device;
 	enum kn_isa isa;
 };
 
@@ -64,8 +65,10 @@ static const struct cad_option table[] = {
 		"compute threads; 0: the cores of this process, or its CPU quota rounded up if that is less"),
 	CAD_OPTION_U32(struct options, load_threads, "load-threads", "1", 1, 16,
 		"threads that load experts during serving, when no other thread wants the core"),
+	CAD_OPTION_ENUM(struct options, device, "device", "cpu", kn_device_choices,
+		"what computes; emu is a GPU that the CPU plays, slowly, for tests: profile int8 alone"),
 	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", kn_isa_choices,
-		"instruction set of the kernels; all give the same bits"),
+		"instruction set of the CPU's kernels; all give the same bits"),
 	CAD_OPTION_U32(struct options, requests_max, "requests-max", "256", 1, 65536,
 		"calls held at once; further ones are refused"),
 	CAD_OPTION_U32(struct options, rows_max, "rows-max", "2048", 1, CADRE_ROWS_MAX, "maximum rows of one call"),
@@ -376,7 +379,8 @@ static enum cad_status open_model(struct program *p, struct cad_error *error)
 	if (status != CAD_OK)
 		return status;
 
-	status = kn_device_open(&(struct kn_device_options){ .isa = p->options.isa }, &p->device, error);
+	status = kn_device_open(
+		&(struct kn_device_options){ .kind = p->options.device, .isa = p->options.isa }, &p->device, error);
 	if (status != CAD_OK)
 		return status;
 	p->device->ops->describe(p->device, &p->device_info);
@@ -605,7 +609,8 @@ static enum cad_status start_exchange(struct program *p, struct cad_error *error
 }
 
 /* In this order. The HTTP port comes before the wait for the placement service: a node that waits
- * is seen to be alive. */
+ * is seen to be alive. The engine refuses a device that lacks the cluster's profile; what is left
+ * has kernels to fingerprint. */
 static enum cad_status (*const startup[])(struct program *p, struct cad_error *error) = {
 	open_model,
 	size_memory,
@@ -613,8 +618,8 @@ static enum cad_status (*const startup[])(struct program *p, struct cad_error *e
 	create_http,
 	ask_cluster,
 	start_workers,
-	fingerprint_kernels,
 	create_engine,
+	fingerprint_kernels,
 	create_exchange,
 	create_control,
 	watch,
@@ -676,9 +681,9 @@ int main(int argc, char **argv)
 	cad_own_address_get(&p->own_address, address);
 	cad_exchange_address_host(address, exchange);
 	cad_log_info("expert", "serving", CAD_S("id", p->service.id), CAD_S("exchange", exchange),
-		CAD_S("http", cad_admin_address(p->service.admin)), CAD_S("isa", p->device_info.isa),
-		CAD_U("threads", p->options.threads), CAD_U("memory_bytes", p->options.memory),
-		CAD_S("version", cad_version));
+		CAD_S("http", cad_admin_address(p->service.admin)), CAD_S("device", p->device_info.name),
+		CAD_S("isa", p->device_info.isa), CAD_U("threads", p->options.threads),
+		CAD_U("memory_bytes", p->options.memory), CAD_S("version", cad_version));
 	cad_rpc_reactor_run(p->reactor);
 	finish(p);
 	cad_options_destroy(parsed);
