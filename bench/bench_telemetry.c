@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What telemetry costs: three routers with their expert nodes in one process, one with telemetry (on) and two
- * without (off), which all do the same work, a slice of some milliseconds each in turn. So whatever else
- * happens on the machine happens to all three.
+ * What telemetry costs: three routers with their expert nodes in one process, one with telemetry
+ * (on) and two without (off), which all do the same work, a slice of some milliseconds each in
+ * turn. So whatever else happens on the machine happens to all three.
  *
- *   cost of one   the median over its slices of CPU time per token; of the one with telemetry also what its
- *                 reporting thread takes, which empties the ring and copies the tokens
- *   on/off        in one round; of several rounds, each with other routers in other memory, the median and
- *                 the quartiles
+ *   cost of one   the median over its slices of CPU time per token; of the one with telemetry also
+ *                 what its reporting thread takes, which empties the ring and copies the tokens
+ *   on/off        in one round; of several rounds, each with other routers in other memory, the
+ *                 median and the quartiles
  *   off/off       the same of the two without telemetry: what is noise
  */
 #include "limits.h"

@@ -26,8 +26,8 @@ enum limit {
 /* Whether this machine has the instructions. */
 bool limit_exists(enum limit limit);
 
-/* What bounds the arithmetic of a form of the kernels ("avx2") here, in f32 or in integers. (For AMX it
- * is that of VNNI: a ratio above 1 is what tiles bring.) */
+/* What bounds the arithmetic of a form of the kernels ("avx2") here, in f32 or in integers. (For
+ * AMX it is that of VNNI: a ratio above 1 is what tiles bring.) */
 enum limit limit_of_form(const char *form, bool integers);
 
 /* The best of some windows of a few milliseconds, after one that starts the threads; the value in

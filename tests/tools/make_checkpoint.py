@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a checkpoint with random weights in published layout: shapes to measure with, no meaning. Needs nothing but Python.
 
-usage: make_checkpoint.py DIR [--shape small|1b|olmoe] [--seed N]
+usage: make_checkpoint.py DIR [--shape small|1b|olmoe] [--layers N] [--seed N]
 The tokenizer is taken from tests/golden, so prompts are best given as tokens.
 """
 import argparse
@@ -45,14 +45,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('directory', type=pathlib.Path)
     parser.add_argument('--shape', choices=SHAPES, default='1b')
+    parser.add_argument('--layers', type=int, help='so many instead of those of the shape')
+    parser.add_argument('--positions', type=int, default=4096, help='the longest context (default 4096)')
     parser.add_argument('--seed', type=int, default=1)
     a = parser.parse_args()
-    s, rng = SHAPES[a.shape], random.Random(a.seed)
+    s, rng = dict(SHAPES[a.shape]), random.Random(a.seed)
+    s['layers'] = a.layers or s['layers']
     noise = Noise(rng)
     a.directory.mkdir(parents=True, exist_ok=True)
     config = dict(architectures=['Qwen3MoeForCausalLM'], model_type='qwen3_moe', hidden_size=s['hidden'], num_hidden_layers=s['layers'], num_attention_heads=s['heads'],
                   num_key_value_heads=s['kv_heads'], head_dim=s['head'], num_experts=s['experts'], num_experts_per_tok=s['topk'], moe_intermediate_size=s['ffn'],
-                  intermediate_size=4 * s['hidden'], vocab_size=s['vocab'], max_position_embeddings=4096, rms_norm_eps=1e-6, rope_theta=1e6, norm_topk_prob=True,
+                  intermediate_size=4 * s['hidden'], vocab_size=s['vocab'], max_position_embeddings=a.positions, rms_norm_eps=1e-6, rope_theta=1e6, norm_topk_prob=True,
                   decoder_sparse_step=1, mlp_only_layers=[], tie_word_embeddings=False, attention_bias=False, hidden_act='silu', torch_dtype='bfloat16',
                   bos_token_id=None, eos_token_id=0, use_sliding_window=False, sliding_window=None)
     (a.directory / 'config.json').write_text(json.dumps(config, indent=1))
