@@ -24,20 +24,22 @@ const struct kn_source *kn_expert_tensor(const struct kn_expert_source *expert, 
 	return tensor_of((struct kn_expert_source *)expert, i);
 }
 
-/* Of a quantised type: values of a group, and the largest. */
-static size_t group_of(enum cad_dtype dtype) { return dtype == CAD_DTYPE_Q8 ? KN_GROUP : KN_GROUP_INT4; }
-static int range_of(enum cad_dtype dtype) { return dtype == CAD_DTYPE_Q8 ? KN_RANGE_INT8 : KN_RANGE_INT4; }
-
 size_t kn_row_scale_bytes(enum cad_dtype dtype, size_t k)
 {
-	return cad_dtype_quantised(dtype) ? (k + group_of(dtype) - 1) / group_of(dtype) * sizeof(float) : 0;
+	return cad_dtype_quantised(dtype) ? (k + KN_GROUP - 1) / KN_GROUP * sizeof(float) : 0;
+}
+
+size_t kn_row_head_bytes(enum cad_dtype dtype, size_t k)
+{
+	size_t subscales = dtype == CAD_DTYPE_Q4 ? (k + KN_SUBGROUP - 1) / KN_SUBGROUP : 0;
+	return kn_row_scale_bytes(dtype, k) + (subscales + 1) / 2;
 }
 
 size_t kn_row_bytes(enum cad_dtype dtype, size_t k)
 {
 	switch (dtype) {
-	case CAD_DTYPE_Q8: return kn_row_scale_bytes(dtype, k) + k;
-	case CAD_DTYPE_Q4: return kn_row_scale_bytes(dtype, k) + (k + 1) / 2;
+	case CAD_DTYPE_Q8: return kn_row_head_bytes(dtype, k) + k;
+	case CAD_DTYPE_Q4: return kn_row_head_bytes(dtype, k) + (k + 1) / 2;
 	default: return k * cad_dtype_bytes(dtype);
 	}
 }
@@ -162,43 +164,71 @@ static bool collect(struct collected *c, const void *bytes, size_t count)
 }
 
 /* Two values a byte, low first: 8 at a time while there are as many. */
-static void pair_nibbles(const int8_t *q, size_t count, uint8_t *pairs)
+static void pair_nibbles(const uint8_t *u, size_t count, uint8_t *pairs)
 {
 	size_t i = 0;
 	for (; i + 8 <= count; i += 8) {
 		uint64_t v;
-		memcpy(&v, q + i, sizeof v);
-		v = (v & 0x0f0f0f0f0f0f0f0f) ^ 0x0808080808080808; /* + 8 */
+		memcpy(&v, u + i, sizeof v);
 		v = (v | v >> 4) & 0x00ff00ff00ff00ff;
 		v = (v | v >> 8) & 0x0000ffff0000ffff;
 		uint32_t word = (uint32_t)(v | v >> 16);
 		memcpy(pairs + i / 2, &word, sizeof word);
 	}
 	for (; i < count; i += 2)
-		pairs[i / 2] = (uint8_t)((q[i] + 8) | (i + 1 < count ? q[i + 1] + 8 : 0) << 4);
+		pairs[i / 2] = (uint8_t)(u[i] | (i + 1 < count ? u[i + 1] : 0) << 4);
 }
 
-/* One row: its scales, then its values, which are quantised again for that. */
+/* Parts of a group of a row, as they follow one another in its image. */
+typedef bool group_part_fn(struct collected *c, const void *values, enum cad_dtype dtype, size_t count);
+
+static bool put_scale_int8(struct collected *c, const void *values, enum cad_dtype dtype, size_t count)
+{
+	float scale = kn_quantise_scale(values, dtype, count, KN_RANGE_INT8);
+	return collect(c, &scale, sizeof scale);
+}
+
+static bool put_int8(struct collected *c, const void *values, enum cad_dtype dtype, size_t count)
+{
+	int8_t q[KN_GROUP];
+	kn_quantise_values(values, dtype, count, KN_GROUP, KN_RANGE_INT8, q);
+	return collect(c, q, count);
+}
+
+static bool put_scale_int4(struct collected *c, const void *values, enum cad_dtype dtype, size_t count)
+{
+	float scale = kn_quantise_scale(values, dtype, count, KN_RANGE_INT4);
+	return collect(c, &scale, sizeof scale);
+}
+
+static bool put_subscales(struct collected *c, const void *values, enum cad_dtype dtype, size_t count)
+{
+	struct kn_int4_group group;
+	kn_quantise_int4(values, dtype, count, &group);
+	return collect(c, &group.subscales, ((count + KN_SUBGROUP - 1) / KN_SUBGROUP + 1) / 2);
+}
+
+static bool put_int4(struct collected *c, const void *values, enum cad_dtype dtype, size_t count)
+{
+	struct kn_int4_group group;
+	uint8_t pairs[KN_GROUP / 2];
+	kn_quantise_int4(values, dtype, count, &group);
+	pair_nibbles(group.u, count, pairs);
+	return collect(c, pairs, (count + 1) / 2);
+}
+
+/* One row, part by part, quantised again for each. */
 static bool read_quantised_row(
 	struct collected *c, const uint8_t *row, const struct kn_source *source, enum cad_dtype dtype)
 {
-	size_t group = group_of(dtype), element = cad_dtype_bytes(source->dtype);
-	for (size_t k = 0; k < source->k; k += group) {
-		size_t count = source->k - k < group ? source->k - k : group;
-		float scale = kn_quantise_scale(row + k * element, source->dtype, count, range_of(dtype));
-		if (!collect(c, &scale, sizeof scale))
-			return false;
-	}
-	for (size_t k = 0; k < source->k; k += group) {
-		int8_t q[KN_GROUP];
-		uint8_t pairs[KN_GROUP_INT4 / 2];
-		size_t count = source->k - k < group ? source->k - k : group;
-		kn_quantise_values(row + k * element, source->dtype, count, group, range_of(dtype), q);
-		if (dtype == CAD_DTYPE_Q4)
-			pair_nibbles(q, count, pairs);
-		if (!(dtype == CAD_DTYPE_Q8 ? collect(c, q, count) : collect(c, pairs, (count + 1) / 2)))
-			return false;
-	}
+	static group_part_fn *const int8[] = { put_scale_int8, put_int8, NULL },
+				    *const int4[] = { put_scale_int4, put_subscales, put_int4, NULL };
+	size_t element = cad_dtype_bytes(source->dtype);
+	for (group_part_fn *const *put = dtype == CAD_DTYPE_Q8 ? int8 : int4; *put; put++)
+		for (size_t k = 0; k < source->k; k += KN_GROUP)
+			if (!(*put)(c, row + k * element, source->dtype,
+				    source->k - k < KN_GROUP ? source->k - k : KN_GROUP))
+				return false;
 	return true;
 }
 

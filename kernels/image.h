@@ -10,9 +10,11 @@
  * stored.
  *
  * Kind QUANTISED, of weights that are quantised (quantise.h): the rows of the three matrices are of
- * type Q8 or Q4. Such a row is the scales of its groups, f32, then its k values: of Q8 s8; of Q4 q
- * + 8 in half a byte each, the first in the low half, the last half 0 when k is odd. Packing from
- * an image quantises nothing, and gives what packing from the tensors gives.
+ * type Q8 or Q4. Such a row is the scales of its groups, f32, then its k values. Of Q8 those are
+ * s8. Of Q4 they are u in half a byte each, and before them stand the sub-scales of the sub-groups
+ * that the row has, half a byte each too; the first is in the low half, and the last half is 0
+ * where their number is odd. Packing from an image quantises nothing, and gives what packing from
+ * the tensors gives.
  *
  * A struct kn_expert_source describes it: types and shapes, data NULL, or where the bytes are.
  * Pure functions; any thread.
@@ -28,9 +30,10 @@ enum { KN_EXPERT_TENSORS = 6 };
 /* The i-th in the order above; n 0: the expert has none. */
 const struct kn_source *kn_expert_tensor(const struct kn_expert_source *expert, unsigned i);
 size_t kn_source_bytes(const struct kn_source *source);
-/* Of a row of k elements; of those, the bytes of its scales. */
+/* Of a row of k elements; of those, the bytes of scales, and of all that is before the values. */
 size_t kn_row_bytes(enum cad_dtype dtype, size_t k);
 size_t kn_row_scale_bytes(enum cad_dtype dtype, size_t k);
+size_t kn_row_head_bytes(enum cad_dtype dtype, size_t k);
 
 enum cadre_image_kind kn_image_kind(enum cad_weights weights);
 /* The image of an expert that is packed from these tensors; data NULL. */

@@ -146,9 +146,9 @@ struct kn_embed {
 /* y[r] = x[r] W^T + bias, then clamped to [-clip, clip] when clip > 0. Each output: acc = fma(x[k],
  * w[k], acc), k ascending over k rounded up to 32, from +0; then + bias. y is not x. Quantised
  * weights (CAD_WEIGHTS_INT8, INT4): x is quantised too, k padded with zeros to a multiple of
- * KN_GROUP (quantise.h). For each group of the weights, ascending: dot = the exact integer sum of
- * q_x[k] * q_w[k]; acc = fma((float)dot, scale_x * scale_w, acc), the product of the scales rounded
- * to f32 first, from +0; then + bias. */
+ * KN_GROUP (quantise.h). For each group, ascending: dot = the exact integer sum of q_x[k] * q_w[k],
+ * of int4 q_w = (u - z) * s; acc = fma((float)dot, scale_x * scale_w, acc), the product of the
+ * scales rounded to f32 first, from +0; then + bias. */
 struct kn_linear {
 	const float *x;
 	size_t ldx, rows;

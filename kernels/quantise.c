@@ -5,17 +5,29 @@
 
 #include "kernels/image.h"
 
-static struct kn_scale scale_of(const float *x, size_t n, int range)
+#include <math.h>
+
+static uint32_t bits_of(float x)
+{
+	uint32_t bits;
+	memcpy(&bits, &x, sizeof bits);
+	return bits;
+}
+
+static uint32_t most_bits(const float *x, size_t n)
 {
 	uint32_t most = 0;
 	for (size_t i = 0; i < n; i++) {
-		uint32_t bits;
-		memcpy(&bits, &x[i], sizeof bits);
-		bits &= 0x7fffffff;
+		uint32_t bits = bits_of(x[i]) & 0x7fffffff;
 		most = bits > most ? bits : most;
 	}
-	return kn_scale_of(most, range);
+	return most;
 }
+
+static struct kn_scale scale_of(const float *x, size_t n, int range) { return kn_scale_of(most_bits(x, n), range); }
+
+/* To an integer below 2^22, to nearest even: adding 3 * 2^22 leaves it in the low bits. */
+static int32_t rounded(float x) { return (int32_t)(bits_of(x + 0x1.8p23f) - bits_of(0x1.8p23f)); }
 
 float kn_quantise_group(const float *x, size_t n, size_t count, int range, int8_t *q)
 {
@@ -24,15 +36,42 @@ float kn_quantise_group(const float *x, size_t n, size_t count, int range, int8_
 		memset(q, 0, count);
 		return s.scale;
 	}
-	/* Adding 3 * 2^22 rounds to an integer, to nearest even, and leaves it in the low bits. */
-	for (size_t i = 0; i < n; i++) {
-		float moved = x[i] * s.inverse + 0x1.8p23f;
-		uint32_t bits;
-		memcpy(&bits, &moved, sizeof bits);
-		q[i] = (int8_t)bits;
-	}
+	for (size_t i = 0; i < n; i++)
+		q[i] = (int8_t)rounded(x[i] * s.inverse);
 	memset(q + n, 0, count - n);
 	return s.scale;
+}
+
+/* One sub-group: its nibble of subscales, and u. */
+static uint32_t quantise_subgroup(const float x[KN_SUBGROUP], struct kn_scale s, uint8_t u[KN_SUBGROUP])
+{
+	uint32_t most = most_bits(x, KN_SUBGROUP), first = KN_SUBGROUP;
+	for (uint32_t i = 0; i < KN_SUBGROUP; i++) {
+		uint32_t here = (bits_of(x[i]) & 0x7fffffff) == most ? i : KN_SUBGROUP;
+		first = here < first ? here : first;
+	}
+
+	int32_t z = x[first] < 0 ? 8 : 7, i = rounded(fabsf(x[first]) * s.inverse / 16 - 0.5f);
+	i = i < 0 ? 0 : i > 7 ? 7 : i;
+	float inverse = 1.0f / (s.scale * (float)(2 * i + 1));
+	for (size_t k = 0; k < KN_SUBGROUP; k++) {
+		int32_t v = z + rounded(x[k] * inverse);
+		u[k] = (uint8_t)(v < 0 ? 0 : v > 15 ? 15 : v);
+	}
+	return (uint32_t)(z == 8) << 3 | (uint32_t)i;
+}
+
+static void quantise_int4(const float x[KN_GROUP], struct kn_int4_group *group)
+{
+	struct kn_scale s = scale_of(x, KN_GROUP, KN_RANGE_INT4);
+	group->scale = s.scale;
+	group->subscales = 0;
+	if (s.inverse == 0.0f) {
+		memset(group->u, 7, sizeof group->u);
+		return;
+	}
+	for (size_t j = 0; j < KN_SUBGROUPS; j++)
+		group->subscales |= quantise_subgroup(x + j * KN_SUBGROUP, s, group->u + j * KN_SUBGROUP) << 4 * j;
 }
 
 /* ---- of a checkpoint's types ---- */
@@ -71,4 +110,12 @@ float kn_quantise_scale(const void *values, enum cad_dtype dtype, size_t n, int 
 	float x[KN_GROUP];
 	widen(values, dtype, n, x);
 	return scale_of(x, n, range).scale;
+}
+
+void kn_quantise_int4(const void *values, enum cad_dtype dtype, size_t n, struct kn_int4_group *group)
+{
+	float x[KN_GROUP] = { 0 };
+	if (n > 0)
+		widen(values, dtype, n, x);
+	quantise_int4(x, group);
 }

@@ -4,10 +4,10 @@
  * with one scale, and integers q such that x is about q * scale.
  *
  * Of a group, a = max |x|, compared as integers, so that NaN is the largest. The scale is fl(a /
- * range) rounded up to 12 significant bits, and q = rne(x * fl(1 / scale)), both quotients rounded
- * to f32; range is 127 for activations and int8 weights, 7 for int4 weights. When a is below
- * 2^-100, the scale is 0 instead, and when the scale would be 2^120 or more (infinity and NaN are
- * above that) it is NaN; then every q is 0.
+ * range) rounded up to 12 significant bits, and q = rne(fl(x * fl(1 / scale))), everything rounded
+ * to f32; range is 127 for activations and int8 weights, 120 for int4 weights, which go on from
+ * there (below). When a is below 2^-100, the scale is 0 instead, and when the scale would be 2^120
+ * or more (infinity and NaN are above that) it is NaN; then every q is 0.
  *
  * Twelve bits, and up, because then
  *   - the largest |q| of a group is the range itself, whatever the data;
@@ -17,6 +17,16 @@
  *   - the product of two scales is exact, unless it leaves the range of f32. Below 2^120, range *
  *     scale cannot overflow. The NaN is the one that x86 makes itself, so that sums have one NaN
  *     only.
+ *
+ * Weights of int4 are weights of int8 that compress: w = (u - z) * s is their integer, with u of 4
+ * bits, and z and s of each sub-group of 32 in 4 more. So one arithmetic serves both, and a device
+ * may widen what it keeps. Of a sub-group, m is the value of the largest magnitude, compared as
+ * integers, and the first of those. Then
+ *   z = 8 where m < 0, else 7: m gets the end of the range that reaches farther
+ *   s = 2 i + 1, i = rne(fl(|m| * fl(1 / scale)) / 16 - 0.5) within 0 .. 7: |m| is near 8 s scale
+ *   u = z + rne(fl(x * fl(1 / (scale * s)))) within 0 .. 15
+ * and where the scale is 0 or NaN every u is 7, z 7 and i 0. scale * s is exact. Largest values of
+ * a little more than 8 s are cut off: to miss those costs less than a wider step for the others.
  *
  * Pure functions; any thread.
  */
@@ -30,10 +40,11 @@
 #include <string.h>
 
 enum {
-	KN_GROUP = 256,      /* values of k of a group: of activations and int8 weights */
-	KN_GROUP_INT4 = 128, /* of int4 weights; divides KN_GROUP */
+	KN_GROUP = 256,   /* values of k that share a scale */
+	KN_SUBGROUP = 32, /* of those, of int4 weights, that share z and s */
+	KN_SUBGROUPS = KN_GROUP / KN_SUBGROUP,
 	KN_RANGE_INT8 = 127,
-	KN_RANGE_INT4 = 7,
+	KN_RANGE_INT4 = 8 * 15,
 };
 
 /* `inverse` is 0 where every q is 0. */
@@ -69,5 +80,22 @@ float kn_quantise_group(const float *x, size_t n, size_t count, int range, int8_
 float kn_quantise_values(const void *values, enum cad_dtype dtype, size_t n, size_t count, int range, int8_t *q);
 /* The scale alone. */
 float kn_quantise_scale(const void *values, enum cad_dtype dtype, size_t n, int range);
+
+/* A group of int4 weights. */
+struct kn_int4_group {
+	float scale;
+	uint32_t subscales; /* bits 4 j .. 4 j + 3: (z == 8) << 3 | i of sub-group j */
+	uint8_t u[KN_GROUP];
+};
+static inline int kn_int4_zero(uint32_t subscales, size_t subgroup)
+{
+	return 7 + (int)(subscales >> (4 * subgroup + 3) & 1);
+}
+static inline int kn_int4_subscale(uint32_t subscales, size_t subgroup)
+{
+	return 2 * (int)(subscales >> 4 * subgroup & 7) + 1;
+}
+/* Of n values of F32, F16 or BF16, of any alignment; those past them are zero, and u their z. */
+void kn_quantise_int4(const void *values, enum cad_dtype dtype, size_t n, struct kn_int4_group *group);
 
 #endif

@@ -25,7 +25,7 @@ void kn_avx512_row_from_fix16(const uint8_t *data, size_t n, float scale, float 
 void kn_avx512_row_to_bf16(const float *x, size_t n, uint8_t *data) { kn_avx2_row_to_bf16(x, n, data); }
 void kn_avx512_row_from_bf16(const uint8_t *data, size_t n, float *x) { kn_avx2_row_from_bf16(data, n, x); }
 void kn_avx512_row_from_q8(const uint8_t *q, size_t n, float scale, float *x) { kn_avx2_row_from_q8(q, n, scale, x); }
-void kn_avx512_quantise(const float *x, size_t n, size_t group, int8_t *q, float *scale, int32_t *sums)
+void kn_avx512_quantise(const float *x, size_t n, int8_t *q, float *scale, int32_t *sums)
 {
-	kn_avx2_quantise(x, n, group, q, scale, sums);
+	kn_avx2_quantise(x, n, q, scale, sums);
 }

@@ -114,13 +114,13 @@ void kn_cpu_embed(struct kn_queue *queue, const struct kn_embed *a);
 
 /* ---- rows_q.c ---- */
 
-/* Rows of n elements, padded as all activations are, as quantised rows (layout.h) for weights of
- * this storage, ldq bytes apart. */
-void kn_cpu_quantise(struct kn_cpu_queue *queue, const float *x, size_t ldx, size_t rows, size_t n,
-	enum kn_storage weights, uint8_t *q, size_t ldq);
-/* One group of a row: its elements 256 g .., of which n are not beyond the row. */
-void kn_cpu_quantise_group(const struct kn_form *form, const float *x, size_t n, size_t g, size_t k_pad,
-	enum kn_storage weights, uint8_t *row);
+/* Rows of n elements, padded as all activations are, as quantised rows (layout.h), ldq bytes apart.
+ */
+void kn_cpu_quantise(
+	struct kn_cpu_queue *queue, const float *x, size_t ldx, size_t rows, size_t n, uint8_t *q, size_t ldq);
+/* One group of a row of n elements; x begins there. */
+void kn_cpu_quantise_group(
+	const struct kn_form *form, const float *x, size_t n, size_t group, size_t k_pad, uint8_t *row);
 
 /* ---- ffn.c ---- */
 

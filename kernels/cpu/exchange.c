@@ -71,9 +71,9 @@ static void row_to_q8(const struct kn_form *form, const float *x, size_t n, uint
 	for (size_t k = 0; k < n; k += KN_GROUP, data += sizeof(float)) {
 		size_t count = n - k < KN_GROUP ? n - k : KN_GROUP;
 		int8_t values[KN_GROUP];
-		int32_t sum;
+		int32_t sums[KN_ROW_SUMS];
 		float scale;
-		form->quantise(x + k, kn_round_up(count, 16), KN_GROUP, values, &scale, &sum);
+		form->quantise(x + k, kn_round_up(count, 16), values, &scale, sums);
 		memcpy(data, &scale, sizeof scale);
 		memcpy(q + k, values, count);
 	}

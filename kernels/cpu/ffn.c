@@ -38,16 +38,15 @@ static void *take(uint8_t *scratch, size_t *used, size_t bytes)
 	return p;
 }
 
-/* Counts bytes (scratch NULL) and hands out pointers. What quantised weights need is counted for
- * those of them that need most. */
+/* Counts bytes (scratch NULL) and hands out pointers; counts what quantised weights need always. */
 static size_t lay_out(uint8_t *scratch, size_t pairs, size_t hidden, size_t ffn, unsigned threads, struct ffn_run *run)
 {
 	size_t used = 0;
 
 	run->ldh = kn_ld(ffn);
 	run->groups = (ffn + KN_GROUP - 1) / KN_GROUP;
-	run->ldxq = kn_row_q_bytes(kn_round_up(hidden, KN_GROUP), KN_STORAGE_U4);
-	run->ldhq = kn_row_q_bytes(run->groups * KN_GROUP, KN_STORAGE_U4);
+	run->ldxq = kn_row_q_bytes(kn_round_up(hidden, KN_GROUP));
+	run->ldhq = kn_row_q_bytes(run->groups * KN_GROUP);
 	run->busy = take(scratch, &used, pairs * sizeof *run->busy);
 	run->tiles = take(scratch, &used, threads * KN_FFN_TILE_ROWS * TILE_LD * sizeof *run->tiles);
 	run->h = take(scratch, &used, pairs * run->ldh * sizeof *run->h);
@@ -78,7 +77,7 @@ static void quantise_h(const struct ffn_run *run, const struct kn_cpu_expert *ex
 	size_t n = kn_round_up(expert->ffn, KN_K_UNIT);
 	for (size_t p = run->a->begin[e]; p < run->a->begin[e + 1]; p++)
 		kn_cpu_quantise_group(run->form, run->h + p * run->ldh + group * KN_GROUP, n, group, expert->down.k_pad,
-			expert->down.storage, run->hq + p * run->ldhq);
+			run->hq + p * run->ldhq);
 }
 
 /* A job has made `panels` panels of gate_up, from `panel` on, all of one group of h. */
@@ -191,10 +190,10 @@ void kn_cpu_ffn(struct kn_queue *queue, const struct kn_ffn *a)
 	CAD_ASSERT(a->begin[0] == 0 && a->ldx >= kn_round_up(expert->gate_up.k, KN_K_UNIT) &&
 		a->ldy >= expert->down.panels * KN_PANEL_COLS);
 	lay_out(a->scratch, pairs, a->hidden, expert->ffn, threads, &run);
-	run.quantised = kn_storage_group(expert->gate_up.storage) > 0;
+	run.quantised = kn_storage_quantised(expert->gate_up.storage);
 	if (run.quantised) {
 		memset(run.done, 0, busy * run.groups * sizeof *run.done);
-		kn_cpu_quantise(q, a->x, a->ldx, a->rows, a->hidden, expert->gate_up.storage, run.xq, run.ldxq);
+		kn_cpu_quantise(q, a->x, a->ldx, a->rows, a->hidden, run.xq, run.ldxq);
 	}
 	run.gate_up = cut_panels(expert->gate_up.panels, busy, threads);
 	run.down = cut_panels(expert->down.panels, busy, threads);

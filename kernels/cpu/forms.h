@@ -98,8 +98,8 @@ static inline void kn_row_scales(int exponent, float scales[2])
 
 /* Kernels that have forms of their own on processors with instructions for them. */
 #define KN_FORM_INT_LIST(X) \
-	/* GEMM on integers: for each group of the weights, ascending, acc = */ \
-	/* fma((float)dot, x's scale * the column's, acc), acc = +0 at first, dot exact */ \
+	/* GEMM on integers: for each group, ascending, acc = fma((float)dot, x's scale * the */ \
+	/* column's, acc), acc = +0 at first, dot exact */ \
 	X(void, gemm_s8, (const struct kn_gemm *g)) \
 	X(void, gemm_u4, (const struct kn_gemm *g))
 
@@ -108,8 +108,8 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	X(void, gemm_bf16, (const struct kn_gemm *g)) \
 	X(void, gemm_f32, (const struct kn_gemm *g)) \
 	/* KN_GROUP values of a row (quantise.h), all past the first n zero; n is a multiple of */ \
-	/* 16. sums: of the q of each `group` values */ \
-	X(void, quantise, (const float *x, size_t n, size_t group, int8_t *q, float *scale, int32_t *sums)) \
+	/* 16. sums [KN_ROW_SUMS] as in layout.h */ \
+	X(void, quantise, (const float *x, size_t n, int8_t *q, float *scale, int32_t *sums)) \
 	/* SILU: g / (1 + exp(-g)) * u */ \
 	X(void, silu, (const struct kn_act *a)) \
 	/* SWIGLU_CLAMPED (gpt_oss): g = min(g, limit); u = max(min(u, limit), -limit); */ \

@@ -22,49 +22,54 @@ enum {
  *   panel = steps over k, 256 bytes each = 4 lines of 64 bytes; column c of the panel is lane c %
  *   16 of line c / 16
  *   BF16: a step holds k and k + 1, a lane is { W[k], W[k+1] }      F32: a step holds one k
- *   S8, U4: before the steps of each group of k stand its 64 scales (f32), a step's worth
+ *   S8, U4: before the steps of each KN_GROUP of k stand its 64 scales (f32), a step's worth
  *     S8: a step holds 4 values of k, a lane is { q[k] .. q[k+3] }
- *     U4: a step holds 8, byte j of a lane is (q[k+j] + 8) | (q[k+4+j] + 8) << 4
+ *     U4: a step holds 8, byte j of a lane is u[k+j] | u[k+4+j] << 4 (quantise.h); between scales
+ *       and steps stand the columns' sub-scales, a lane each
  * A line is a VNNI operand, 16 lines at a stride of a step are an AMX B tile.
  */
 enum kn_storage { KN_STORAGE_BF16, KN_STORAGE_F32, KN_STORAGE_S8, KN_STORAGE_U4, KN_STORAGE_COUNT };
 struct kn_panels {
 	enum kn_storage storage;
-	size_t n, k, k_pad; /* k_pad: k rounded up to KN_K_UNIT, with scales to KN_GROUP */
+	size_t n, k, k_pad; /* k_pad: k rounded up to KN_K_UNIT, of quantised ones to KN_GROUP */
 	size_t panels, panel_bytes;
 	uint8_t *data; /* 64-byte aligned, in huge pages */
 };
 
-/* Values of k of a step, and of a group (0: no scales). */
+/* Values of k of a step. */
 static inline size_t kn_step_values(enum kn_storage storage)
 {
 	static const uint8_t values[KN_STORAGE_COUNT] = { 2, 1, 4, 8 };
 	return values[storage];
 }
-static inline size_t kn_storage_group(enum kn_storage storage)
+static inline bool kn_storage_quantised(enum kn_storage storage)
 {
-	return storage == KN_STORAGE_S8 ? KN_GROUP : storage == KN_STORAGE_U4 ? KN_GROUP_INT4 : 0;
+	return storage == KN_STORAGE_S8 || storage == KN_STORAGE_U4;
 }
-/* Bytes of a panel for each group: scales and steps. */
+/* Of quantised panels: bytes of each group, and of those that are before its steps. */
+static inline size_t kn_group_head_bytes(enum kn_storage storage)
+{
+	return (storage == KN_STORAGE_U4 ? 2 : 1) * KN_STEP_BYTES;
+}
 static inline size_t kn_group_bytes(enum kn_storage storage)
 {
-	return (1 + kn_storage_group(storage) / kn_step_values(storage)) * KN_STEP_BYTES;
+	return kn_group_head_bytes(storage) + KN_GROUP / kn_step_values(storage) * KN_STEP_BYTES;
 }
 
 /*
- * A quantised row of activations, as the integer GEMMs read it: q s8 [k_pad], then a scale f32 for
- * each KN_GROUP values, then, for each group of the weights that it meets, the sum of its q
- * (int32). Rows are 64-byte aligned, at a stride of kn_row_q_bytes.
+ * A quantised row of activations, as the integer GEMMs read it: q s8 [k_pad], then for each group a
+ * scale f32, then for each group sums of its q: of all, then of each sub-group. Rows are 64-byte
+ * aligned, at a stride of kn_row_q_bytes.
  */
-static inline size_t kn_row_q_bytes(size_t k_pad, enum kn_storage weights)
+enum { KN_ROW_SUMS = 1 + KN_SUBGROUPS };
+static inline size_t kn_row_q_bytes(size_t k_pad)
 {
-	return kn_round_up(
-		k_pad + k_pad / KN_GROUP * sizeof(float) + k_pad / kn_storage_group(weights) * sizeof(int32_t), 64);
+	return kn_round_up(k_pad + k_pad / KN_GROUP * (sizeof(float) + KN_ROW_SUMS * sizeof(int32_t)), 64);
 }
 static inline float *kn_row_q_scales(const uint8_t *row, size_t k_pad) { return (float *)(row + k_pad); }
-static inline int32_t *kn_row_q_sums(const uint8_t *row, size_t k_pad)
+static inline int32_t *kn_row_q_sums(const uint8_t *row, size_t k_pad, size_t group)
 {
-	return (int32_t *)(row + k_pad + k_pad / KN_GROUP * sizeof(float));
+	return (int32_t *)(row + k_pad + k_pad / KN_GROUP * sizeof(float)) + group * KN_ROW_SUMS;
 }
 
 /* Gate and up are interleaved by 16 columns (g0-15 u0-15 g16-31 u16-31 ...), F padded to 32. */

@@ -59,15 +59,15 @@ static void linear_job(void *context, size_t job, unsigned thread)
 static void linear_quantised(struct kn_cpu_queue *q, struct linear_run *run, size_t jobs)
 {
 	const struct kn_linear *a = run->a;
-	run->ldq = kn_row_q_bytes(run->w->k_pad, run->w->storage);
+	run->ldq = kn_row_q_bytes(run->w->k_pad);
 	size_t most = KN_ATTEND_PARTS_BYTES / run->ldq;
 
 	CAD_ASSERT(most > 0);
 	run->q = (const uint8_t *)q->parts;
 	for (; run->first < a->rows; run->first += run->rows) {
 		run->rows = a->rows - run->first < most ? a->rows - run->first : most;
-		kn_cpu_quantise(q, a->x + run->first * a->ldx, a->ldx, run->rows, run->w->k, run->w->storage,
-			(uint8_t *)q->parts, run->ldq);
+		kn_cpu_quantise(
+			q, a->x + run->first * a->ldx, a->ldx, run->rows, run->w->k, (uint8_t *)q->parts, run->ldq);
 		kn_pool_for(q->pool, jobs, linear_job, run);
 	}
 }
@@ -82,7 +82,7 @@ void kn_cpu_linear(struct kn_queue *queue, const struct kn_linear *a)
 	group = group < 1 ? 1 : group > KN_LINEAR_PANELS_MAX ? KN_LINEAR_PANELS_MAX : group;
 	struct linear_run run = { .form = q->form, .a = a, .w = w, .group_panels = group, .rows = a->rows };
 	size_t jobs = (w->panels + group - 1) / group;
-	if (kn_storage_group(w->storage) > 0)
+	if (kn_storage_quantised(w->storage))
 		linear_quantised(q, &run, jobs);
 	else if (a->rows > 0)
 		kn_pool_for(q->pool, jobs, linear_job, &run);

@@ -111,81 +111,96 @@ static void pack_panel(
 
 /* ---- quantised ---- */
 
-/* q of u4 lanes: byte j of word w is (q[8w + j] + 8) | (q[8w + 4 + j] + 8) << 4. */
-static void pair_nibbles(const int8_t *q, size_t count, uint8_t *out)
-{
-	for (size_t i = 0; i < count; i += 8) {
-		uint64_t eight;
-		memcpy(&eight, q + i, sizeof eight);
-		eight = (eight & 0x0f0f0f0f0f0f0f0f) ^ 0x0808080808080808; /* + 8 */
-		uint32_t word = (uint32_t)(eight | eight >> 28);
-		memcpy(out + i / 2, &word, sizeof word);
-	}
-}
+/* What stands before the steps of a column in a group. */
+struct column_head {
+	float scale;
+	uint32_t subscales;
+};
 
-/* As many halves of bytes, from rows of type Q4. */
-static void part_nibbles(const uint8_t *in, size_t count, int8_t *q)
-{
-	const __m128i low = _mm_set1_epi8(15), eight = _mm_set1_epi8(8);
-	size_t i = 0;
-
-	for (; i + 16 <= count; i += 16) {
-		__m128i bytes = _mm_loadl_epi64((const __m128i *)(in + i / 2)),
-			pairs = _mm_unpacklo_epi8(
-				_mm_and_si128(bytes, low), _mm_and_si128(_mm_srli_epi16(bytes, 4), low));
-		_mm_storeu_si128((__m128i *)(q + i), _mm_sub_epi8(pairs, eight));
-	}
-	for (; i < count; i++)
-		q[i] = (int8_t)((in[i / 2] >> (i % 2 * 4) & 15) - 8);
-}
-
-/* Values k .. of a row, one group of the weights, of which `count` are not beyond the row: its
- * lanes, and its scale. A row that is quantised already is taken as it is. */
-static float quantise_lanes(
+/* Values k .. of a row, of which `count` are not beyond it: KN_GROUP s8, lane by lane. A row that
+ * is quantised already is taken as it is. */
+static struct column_head s8_lanes(
 	const struct kn_panels *m, const uint8_t *row, enum cad_dtype dtype, size_t k, size_t count, uint8_t *lanes)
 {
-	int8_t q[KN_GROUP];
-	size_t group = kn_storage_group(m->storage);
-	bool s8 = m->storage == KN_STORAGE_S8;
-	int8_t *to = s8 ? (int8_t *)lanes : q;
-	float scale = 0.0f;
+	struct column_head head = { 0 };
 
-	memset(to, 0, group);
-	if (count > 0 && cad_dtype_quantised(dtype)) {
-		const uint8_t *values = row + kn_row_scale_bytes(dtype, m->k);
-		memcpy(&scale, row + k / group * sizeof scale, sizeof scale);
-		if (s8)
-			memcpy(to, values + k, count);
-		else
-			part_nibbles(values + k / 2, count, to);
+	memset(lanes, 0, KN_GROUP);
+	if (count > 0 && dtype == CAD_DTYPE_Q8) {
+		memcpy(&head.scale, row + k / KN_GROUP * sizeof head.scale, sizeof head.scale);
+		memcpy(lanes, row + kn_row_head_bytes(dtype, m->k) + k, count);
 	} else if (count > 0) {
-		scale = kn_quantise_values(
-			row + k * cad_dtype_bytes(dtype), dtype, count, group, s8 ? KN_RANGE_INT8 : KN_RANGE_INT4, to);
+		head.scale = kn_quantise_values(
+			row + k * cad_dtype_bytes(dtype), dtype, count, KN_GROUP, KN_RANGE_INT8, (int8_t *)lanes);
 	}
-	if (!s8)
-		pair_nibbles(q, group, lanes);
-	return scale;
+	return head;
 }
 
-/* As pack_panel, group by group: scales, then steps. */
+/* From a row of type Q4, whose length is row_k. */
+static void read_int4(const uint8_t *row, size_t row_k, size_t k, size_t count, struct kn_int4_group *group)
+{
+	const __m128i low = _mm_set1_epi8(15);
+	const uint8_t *subscales = row + kn_row_scale_bytes(CAD_DTYPE_Q4, row_k) + k / KN_SUBGROUP / 2,
+		      *pairs = row + kn_row_head_bytes(CAD_DTYPE_Q4, row_k) + k / 2;
+	size_t i = 0;
+
+	memcpy(&group->scale, row + k / KN_GROUP * sizeof group->scale, sizeof group->scale);
+	group->subscales = 0;
+	memcpy(&group->subscales, subscales, ((count + KN_SUBGROUP - 1) / KN_SUBGROUP + 1) / 2);
+
+	for (; i + 16 <= count; i += 16) {
+		__m128i bytes = _mm_loadl_epi64((const __m128i *)(pairs + i / 2));
+		_mm_storeu_si128((__m128i *)(group->u + i),
+			_mm_unpacklo_epi8(_mm_and_si128(bytes, low), _mm_and_si128(_mm_srli_epi16(bytes, 4), low)));
+	}
+	for (; i < count; i++)
+		group->u[i] = pairs[i / 2] >> (i % 2 * 4) & 15;
+	for (; i < KN_GROUP; i++)
+		group->u[i] = (uint8_t)kn_int4_zero(group->subscales, i / KN_SUBGROUP);
+}
+
+/* The same as s8_lanes, of u4. */
+static struct column_head u4_lanes(
+	const struct kn_panels *m, const uint8_t *row, enum cad_dtype dtype, size_t k, size_t count, uint8_t *lanes)
+{
+	struct kn_int4_group group;
+
+	if (count > 0 && dtype == CAD_DTYPE_Q4)
+		read_int4(row, m->k, k, count, &group);
+	else
+		kn_quantise_int4(row ? row + k * cad_dtype_bytes(dtype) : NULL, dtype, count, &group);
+
+	for (size_t i = 0; i < KN_GROUP; i += 8) {
+		uint64_t eight;
+		memcpy(&eight, group.u + i, sizeof eight);
+		uint32_t word = (uint32_t)(eight | eight >> 28);
+		memcpy(lanes + i / 2, &word, sizeof word);
+	}
+	return (struct column_head){ group.scale, group.subscales };
+}
+
+/* As pack_panel, group by group: scales, sub-scales, then steps. */
 static void quantise_panel(
 	const struct kn_panels *m, const uint8_t *const rows[KN_PANEL_COLS], enum cad_dtype dtype, uint8_t *panel)
 {
-	size_t group = kn_storage_group(m->storage), words = group / kn_step_values(m->storage);
-	bool plain = !cad_dtype_quantised(dtype);
+	bool plain = !cad_dtype_quantised(dtype), u4 = m->storage == KN_STORAGE_U4;
 
 	_Alignas(64) uint32_t stage[KN_PANEL_COLS][STAGE_LD];
 
-	for (size_t k = 0; k < m->k_pad; k += group, panel += kn_group_bytes(m->storage)) {
-		size_t count = m->k <= k ? 0 : m->k - k < group ? m->k - k : group;
-		if (plain && k % KN_PACK_FETCH_VALUES == 0 && count > 0)
+	for (size_t k = 0; k < m->k_pad; k += KN_GROUP, panel += kn_group_bytes(m->storage)) {
+		size_t count = m->k - k < KN_GROUP ? m->k - k : KN_GROUP;
+		if (plain && k % KN_PACK_FETCH_VALUES == 0)
 			fetch(rows, cad_dtype_bytes(dtype), k,
 				m->k - k < KN_PACK_FETCH_VALUES ? m->k - k : KN_PACK_FETCH_VALUES);
 		for (size_t c = 0; c < KN_PANEL_COLS; c++) {
-			float scale = quantise_lanes(m, rows[c], dtype, k, rows[c] ? count : 0, (uint8_t *)stage[c]);
-			memcpy(panel + c * sizeof scale, &scale, sizeof scale);
+			struct column_head head = (u4 ? u4_lanes : s8_lanes)(
+				m, rows[c], dtype, k, rows[c] ? count : 0, (uint8_t *)stage[c]);
+			memcpy(panel + c * sizeof head.scale, &head.scale, sizeof head.scale);
+			if (u4)
+				memcpy(panel + KN_STEP_BYTES + c * sizeof head.subscales, &head.subscales,
+					sizeof head.subscales);
 		}
-		store_steps(stage, words, (uint32_t *)(panel + KN_STEP_BYTES));
+		store_steps(stage, KN_GROUP / kn_step_values(m->storage),
+			(uint32_t *)(panel + kn_group_head_bytes(m->storage)));
 	}
 	_mm_sfence();
 }
@@ -212,9 +227,9 @@ static struct kn_panels panels_of(const struct kn_source *source, size_t columns
 		.k = source->k,
 		.panels = (columns + KN_PANEL_COLS - 1) / KN_PANEL_COLS,
 	};
-	size_t group = kn_storage_group(p.storage);
-	p.k_pad = kn_round_up(source->k, group > 0 ? KN_GROUP : KN_K_UNIT);
-	p.panel_bytes = group > 0 ? p.k_pad / group * kn_group_bytes(p.storage)
+	bool quantised = kn_storage_quantised(p.storage);
+	p.k_pad = kn_round_up(source->k, quantised ? KN_GROUP : KN_K_UNIT);
+	p.panel_bytes = quantised ? p.k_pad / KN_GROUP * kn_group_bytes(p.storage)
 				  : p.k_pad / kn_step_values(p.storage) * KN_STEP_BYTES;
 	return p;
 }
@@ -247,7 +262,7 @@ static void fill_panels(void *context, size_t begin, size_t end)
 		const uint8_t *rows[KN_PANEL_COLS];
 		for (size_t c = 0; c < KN_PANEL_COLS; c++)
 			rows[c] = f->row_of(f->sources, p * KN_PANEL_COLS + c);
-		(kn_storage_group(f->m->storage) > 0 ? quantise_panel : pack_panel)(
+		(kn_storage_quantised(f->m->storage) ? quantise_panel : pack_panel)(
 			f->m, rows, f->dtype, f->m->data + p * f->m->panel_bytes);
 	}
 }

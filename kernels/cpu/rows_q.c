@@ -6,17 +6,16 @@ struct quantise_run {
 	const struct kn_form *form;
 	const float *x;
 	size_t ldx, rows, n, k_pad, jobs;
-	enum kn_storage weights;
 	uint8_t *q;
 	size_t ldq;
 };
 
-void kn_cpu_quantise_group(const struct kn_form *form, const float *x, size_t n, size_t g, size_t k_pad,
-	enum kn_storage weights, uint8_t *row)
+void kn_cpu_quantise_group(
+	const struct kn_form *form, const float *x, size_t n, size_t group, size_t k_pad, uint8_t *row)
 {
-	size_t group = kn_storage_group(weights), left = n - g * KN_GROUP;
-	form->quantise(x, left < KN_GROUP ? left : KN_GROUP, group, (int8_t *)row + g * KN_GROUP,
-		kn_row_q_scales(row, k_pad) + g, kn_row_q_sums(row, k_pad) + g * (KN_GROUP / group));
+	size_t left = n - group * KN_GROUP;
+	form->quantise(x, left < KN_GROUP ? left : KN_GROUP, (int8_t *)row + group * KN_GROUP,
+		kn_row_q_scales(row, k_pad) + group, kn_row_q_sums(row, k_pad, group));
 }
 
 static void quantise_job(void *context, size_t job, unsigned thread)
@@ -28,11 +27,11 @@ static void quantise_job(void *context, size_t job, unsigned thread)
 		r < end; r++)
 		for (size_t g = 0; g < run->k_pad / KN_GROUP; g++)
 			kn_cpu_quantise_group(run->form, run->x + r * run->ldx + g * KN_GROUP, run->n, g, run->k_pad,
-				run->weights, run->q + r * run->ldq);
+				run->q + r * run->ldq);
 }
 
-void kn_cpu_quantise(struct kn_cpu_queue *queue, const float *x, size_t ldx, size_t rows, size_t n,
-	enum kn_storage weights, uint8_t *q, size_t ldq)
+void kn_cpu_quantise(
+	struct kn_cpu_queue *queue, const float *x, size_t ldx, size_t rows, size_t n, uint8_t *q, size_t ldq)
 {
 	struct quantise_run run = {
 		.form = queue->form,
@@ -42,7 +41,6 @@ void kn_cpu_quantise(struct kn_cpu_queue *queue, const float *x, size_t ldx, siz
 		.n = kn_round_up(n, KN_K_UNIT),
 		.k_pad = kn_round_up(n, KN_GROUP),
 		.jobs = kn_cpu_ranges(queue, rows, n),
-		.weights = weights,
 		.q = q,
 		.ldq = ldq,
 	};

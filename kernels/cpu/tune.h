@@ -34,6 +34,8 @@ enum {
 	KN_FETCH_BYTES = 4096,
 	/* GEMM on integers: groups of k of a block of rows that are packed at once. */
 	KN_BLOCK_GROUPS = 4,
+	/* From how many rows on u4 is widened to s8 for them, where there is VNNI. */
+	KN_WIDEN_ROWS_MIN = 10,
 	/* From how many rows on AMX is faster than AVX-512 VNNI: tiles of 16 rows. */
 	KN_AMX_ROWS_MIN = 9,
 

@@ -84,31 +84,36 @@ static void pair_in_order(const uint8_t *lanes, size_t count, uint8_t *out)
 	}
 }
 
-/* The same of quantised panels, group by group. */
+/* The same of quantised panels, group by group: their scales, sub-scales, values. */
 static void unpack_quantised(const struct kn_form *form, const struct kn_panels *panels, const struct kn_source *tensor,
 	size_t first, size_t column, const struct span *span)
 {
 	_Alignas(64) uint32_t stage[LANES][BLOCK_WORDS];
 	uint8_t pairs[KN_GROUP / 2];
-	size_t group = kn_storage_group(panels->storage), row_bytes = kn_row_bytes(tensor->dtype, tensor->k),
+	size_t row_bytes = kn_row_bytes(tensor->dtype, tensor->k),
 	       scale_bytes = kn_row_scale_bytes(tensor->dtype, tensor->k),
+	       head_bytes = kn_row_head_bytes(tensor->dtype, tensor->k),
 	       rows = tensor->n - first < LANES ? tensor->n - first : LANES;
 	const uint8_t *head =
 		panels->data + column / KN_PANEL_COLS * panels->panel_bytes + column % KN_PANEL_COLS * sizeof(uint32_t);
 	bool s8 = panels->storage == KN_STORAGE_S8;
 
-	for (size_t k = 0; k < tensor->k; k += group, head += kn_group_bytes(panels->storage)) {
-		size_t count = tensor->k - k < group ? tensor->k - k : group;
-		form->lanes_store(head + KN_STEP_BYTES, group / kn_step_values(panels->storage), stage[0], BLOCK_WORDS);
+	for (size_t k = 0; k < tensor->k; k += KN_GROUP, head += kn_group_bytes(panels->storage)) {
+		size_t count = tensor->k - k < KN_GROUP ? tensor->k - k : KN_GROUP,
+		       subgroups = (count + KN_SUBGROUP - 1) / KN_SUBGROUP;
+		form->lanes_store(head + kn_group_head_bytes(panels->storage),
+			KN_GROUP / kn_step_values(panels->storage), stage[0], BLOCK_WORDS);
 		for (size_t r = 0; r < rows; r++) {
 			size_t at = (first + r) * row_bytes;
 			const void *values = stage[r];
 			if (!s8) {
 				pair_in_order((const uint8_t *)stage[r], count, pairs);
 				values = pairs;
+				span_put(span, at + scale_bytes + k / KN_SUBGROUP / 2,
+					head + KN_STEP_BYTES + r * sizeof(uint32_t), (subgroups + 1) / 2);
 			}
-			span_put(span, at + k / group * sizeof(float), head + r * sizeof(float), sizeof(float));
-			span_put(span, at + scale_bytes + (s8 ? k : k / 2), values, s8 ? count : (count + 1) / 2);
+			span_put(span, at + k / KN_GROUP * sizeof(float), head + r * sizeof(float), sizeof(float));
+			span_put(span, at + head_bytes + (s8 ? k : k / 2), values, s8 ? count : (count + 1) / 2);
 		}
 	}
 }

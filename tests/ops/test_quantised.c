@@ -6,6 +6,7 @@
  */
 #include "common/base/clock.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/image.h"
 #include "tests/support/op_cases.h"
 #include "tests/support/twins.h"
 
@@ -88,11 +89,11 @@ static void quantiser_keeps_its_promises(void **state)
 
 	for (size_t round = 0; round < GROUPS; round++) {
 		size_t n = 1 + cad_random_below(&random, KN_GROUP);
-		int range = round % 2 ? KN_RANGE_INT8 : KN_RANGE_INT4;
-		fill_group(x, n, &random, round / 2);
-		if (round / 2 < sizeof special / sizeof *special) {
+		int range = KN_RANGE_INT8;
+		fill_group(x, n, &random, round);
+		if (round < sizeof special / sizeof *special) {
 			memset(x, 0, sizeof x);
-			x[n - 1] = special[round / 2];
+			x[n - 1] = special[round];
 		}
 		float scale = kn_quantise_group(x, n, KN_GROUP, range, q);
 		expect_group(x, n, range, q, scale);
@@ -101,25 +102,88 @@ static void quantiser_keeps_its_promises(void **state)
 	}
 }
 
+/* One group of int4 weights beside its definition in double. */
+static void expect_int4(const float *x, size_t n)
+{
+	struct kn_int4_group group;
+	int u[KN_GROUP], w[KN_GROUP];
+	uint32_t subscales;
+	float scale = op_int4_group(x, n, &subscales, u, w);
+
+	kn_quantise_int4(x, CAD_DTYPE_F32, n, &group);
+	assert_true(isnan(scale) ? bits_of(group.scale) == 0xffc00000 : group.scale == scale);
+	assert_int_equal(group.subscales, subscales);
+	for (size_t i = 0; i < KN_GROUP; i++) {
+		int z = kn_int4_zero(subscales, i / KN_SUBGROUP);
+		assert_int_equal(group.u[i], i < n ? u[i] : z);
+		if (i < n)
+			assert_int_equal((group.u[i] - z) * kn_int4_subscale(subscales, i / KN_SUBGROUP), w[i]);
+	}
+}
+
+/* Values in the middle between two integers, for a scale of 1: both ends of the range, sub-groups
+ * whose largest is in the middle between two sub-scales, or comes twice with either sign. */
+static void fill_ties(float *x, struct cad_random *random)
+{
+	for (size_t i = 0; i < KN_GROUP; i++)
+		x[i] = (float)((int)cad_random_below(random, 241) - 120) / (i < KN_SUBGROUP ? 1 : 2);
+	x[0] = cad_random_below(random, 2) ? 120 : -120;
+	for (size_t j = 1; j < KN_SUBGROUPS; j++) {
+		float most = 16.0f * (float)(1 + cad_random_below(random, 3));
+		for (size_t i = j * KN_SUBGROUP; i < (j + 1) * KN_SUBGROUP; i++)
+			x[i] = fminf(fmaxf(x[i], -most), most);
+		x[j * KN_SUBGROUP + cad_random_below(random, KN_SUBGROUP)] = -most;
+		x[j * KN_SUBGROUP + cad_random_below(random, KN_SUBGROUP)] = most;
+	}
+}
+
+static void int4_is_what_its_definition_says(void **state)
+{
+	(void)state;
+	static const float special[] = { 0, -0.0f, 0x1p-149f, 0x1.fffffep-101f, 0x1p-100f, -0x1p-100f, 0x1.dffffep126f,
+		0x1.e0p126f, 0x1p127f, INFINITY, -INFINITY, NAN };
+	struct cad_random random = { SEED };
+	float x[KN_GROUP];
+
+	for (size_t round = 0; round < GROUPS; round++) {
+		fill_group(x, KN_GROUP, &random, round);
+		expect_int4(x, 1 + cad_random_below(&random, KN_GROUP));
+		fill_ties(x, &random);
+		expect_int4(x, KN_GROUP);
+		for (size_t i = 0; i < KN_GROUP; i++)
+			x[i] = op_value(&random.state, OP_DATA_BELL);
+		expect_int4(x, KN_GROUP);
+	}
+	for (size_t i = 0; i < sizeof special / sizeof *special; i++)
+		for (size_t n = 1; n <= KN_GROUP; n += 17) {
+			memset(x, 0, sizeof x);
+			x[n / 2] = special[i];
+			expect_int4(x, n);
+			for (size_t k = 0; k < n; k++)
+				x[k] = k % 3 == 1 ? -special[i] : special[i];
+			expect_int4(x, n);
+		}
+}
+
 static void forms_quantise_alike(void **state)
 {
 	(void)state;
 	struct cad_random random = { SEED };
 	float x[KN_GROUP];
 	for (size_t round = 0; round < GROUPS; round++) {
-		size_t n = 16 * (1 + cad_random_below(&random, KN_GROUP / 16)), group = 64u << round % 3;
+		size_t n = 16 * (1 + cad_random_below(&random, KN_GROUP / 16));
 		fill_group(x, n, &random, round);
 		if (round % 100 == 99)
 			x[cad_random_below(&random, n)] = round % 200 == 99 ? NAN : -INFINITY;
 		int8_t expected[KN_GROUP], q[KN_GROUP];
-		int32_t expected_sums[4] = { 0 }, sums[4] = { 0 };
+		int32_t expected_sums[KN_ROW_SUMS], sums[KN_ROW_SUMS];
 		float expected_scale, scale;
-		kn_ref_quantise(x, n, group, expected, &expected_scale, expected_sums);
+		kn_ref_quantise(x, n, expected, &expected_scale, expected_sums);
 		for (size_t i = 1; i < ISAS; i++) {
 			const struct kn_form *form = kn_form_find(isas[i]);
 			if (!form)
 				continue;
-			form->quantise(x, n, group, q, &scale, sums);
+			form->quantise(x, n, q, &scale, sums);
 			assert_memory_equal(q, expected, sizeof q);
 			assert_int_equal(bits_of(scale), bits_of(expected_scale));
 			assert_memory_equal(sums, expected_sums, sizeof sums);
@@ -208,6 +272,68 @@ static void forms_multiply_alike(void **state)
 		}
 }
 
+/* The rows of an int4 matrix, widened to rows of int8. */
+static struct kn_source widened(const struct kn_source *source)
+{
+	size_t row_bytes = kn_row_bytes(CAD_DTYPE_Q8, source->k), scales = kn_row_scale_bytes(CAD_DTYPE_Q8, source->k);
+	uint8_t *rows = op_need(source->n * row_bytes);
+
+	for (size_t r = 0; r < source->n; r++)
+		for (size_t k = 0; k < source->k; k += KN_GROUP) {
+			size_t count = source->k - k < KN_GROUP ? source->k - k : KN_GROUP;
+			struct kn_int4_group group;
+			kn_quantise_int4((const float *)source->data + r * source->k + k, source->dtype, count, &group);
+			memcpy(rows + r * row_bytes + k / KN_GROUP * sizeof group.scale, &group.scale,
+				sizeof group.scale);
+			for (size_t i = 0; i < count; i++)
+				rows[r * row_bytes + scales + k + i] =
+					(uint8_t)((group.u[i] - kn_int4_zero(group.subscales, i / KN_SUBGROUP)) *
+						kn_int4_subscale(group.subscales, i / KN_SUBGROUP));
+		}
+	return (struct kn_source){ rows, CAD_DTYPE_Q8, source->n, source->k };
+}
+
+/* An int4 model is an int8 model whose weights compress. */
+static void int4_is_int8_of_widened_weights(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ISAS; i++) {
+		static const size_t ks[] = { 31, 256, 700 };
+		struct kn_device *device;
+		struct kn_queue *queue;
+		open_form(isas[i], &device, &queue);
+		if (!device)
+			continue;
+		for (size_t j = 0; j < sizeof ks / sizeof *ks; j++) {
+			size_t n = 70, k = ks[j], ldx = kn_ld(k), ldy = kn_ld(n);
+			uint64_t seed = SEED + k;
+			struct kn_source source = op_source(n, k, CAD_DTYPE_F32, &seed, (enum op_data)j, 1.0f),
+					 wide = widened(&source);
+			float *x = op_need(ROWS * ldx * 4), *y4 = op_need(ROWS * ldy * 4),
+			      *y8 = op_need(ROWS * ldy * 4);
+			struct kn_matrix w4, w8;
+			for (size_t r = 0; r < ROWS; r++)
+				op_fill(x + r * ldx, k, &seed, (enum op_data)j, 1.0f);
+			assert_int_equal(device->ops->matrix_create(device, &source, CAD_WEIGHTS_INT4, &w4), CAD_OK);
+			assert_int_equal(device->ops->matrix_create(device, &wide, CAD_WEIGHTS_INT8, &w8), CAD_OK);
+			for (size_t rows = 1; rows <= ROWS; rows += 8) {
+				queue->ops->linear(queue, &(struct kn_linear){ x, ldx, rows, &w4, NULL, 0, y4, ldy });
+				queue->ops->linear(queue, &(struct kn_linear){ x, ldx, rows, &w8, NULL, 0, y8, ldy });
+				assert_memory_equal(y4, y8, rows * ldy * sizeof *y4);
+			}
+			device->ops->matrix_destroy(device, &w4);
+			device->ops->matrix_destroy(device, &w8);
+			free((void *)source.data);
+			free((void *)wide.data);
+			free(x);
+			free(y4);
+			free(y8);
+		}
+		device->ops->queue_destroy(queue);
+		device->ops->destroy(device);
+	}
+}
+
 /* ---- forms for other processors ---- */
 
 typedef void gemm_fn(const struct kn_gemm *g);
@@ -223,7 +349,7 @@ static void check_twin(gemm_fn *twin, gemm_fn *reference, struct kn_device *devi
 	struct kn_matrix w;
 	assert_int_equal(device->ops->matrix_create(device, &source, weights, &w), CAD_OK);
 	const struct kn_panels *panel = w.own;
-	size_t ldq = kn_row_q_bytes(panel->k_pad, panel->storage), group = kn_storage_group(panel->storage);
+	size_t ldq = kn_row_q_bytes(panel->k_pad);
 	float *x = op_need(ldx * sizeof *x), *y[2];
 	uint8_t *q = op_need(2 * rows * ldq);
 	uint32_t *index = op_need(rows * sizeof *index);
@@ -235,9 +361,9 @@ static void check_twin(gemm_fn *twin, gemm_fn *reference, struct kn_device *devi
 		uint8_t *row = q + r * ldq;
 		for (size_t g = 0; g < panel->k_pad / KN_GROUP; g++) {
 			size_t left = kn_round_up(k, KN_K_UNIT) - g * KN_GROUP;
-			kn_ref_quantise(x + g * KN_GROUP, left < KN_GROUP ? left : KN_GROUP, group,
+			kn_ref_quantise(x + g * KN_GROUP, left < KN_GROUP ? left : KN_GROUP,
 				(int8_t *)row + g * KN_GROUP, kn_row_q_scales(row, panel->k_pad) + g,
-				kn_row_q_sums(row, panel->k_pad) + g * (KN_GROUP / group));
+				kn_row_q_sums(row, panel->k_pad, g));
 		}
 	}
 	for (size_t r = 0; r < rows; r++)
@@ -325,8 +451,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(quantiser_keeps_its_promises),
+		cmocka_unit_test(int4_is_what_its_definition_says),
 		cmocka_unit_test(forms_quantise_alike),
 		cmocka_unit_test(forms_multiply_alike),
+		cmocka_unit_test(int4_is_int8_of_widened_weights),
 		cmocka_unit_test(amx_over_tiles_in_c),
 		cmocka_unit_test(avxvnni_in_other_registers),
 		cmocka_unit_test(forms_of_this_machine),

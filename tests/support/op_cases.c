@@ -40,7 +40,7 @@ const struct op_case op_cases[] = {
 	{ &op_linear, TEST, .rows = 7, .n = 97, .k = 300, .data = OP_DATA_TINY, .bias = true },
 	{ &op_linear, TEST, .rows = 11, .n = 40, .k = 70, .weights = CAD_WEIGHTS_BF16 },
 	{ &op_linear, TEST, "several row blocks, several panels a job", .rows = 101, .n = 1100, .k = 40, BF16 },
-	/* The same on integers; groups of k are 256, or 128. */
+	/* The same on integers; groups of k are 256, sub-groups of int4 32. */
 	{ &op_linear, TEST, .rows = 0, .n = 1, .k = 1, BF16, INT8 },
 	{ &op_linear, TEST, .rows = 1, .n = 1, .k = 1, BF16, INT8 },
 	{ &op_linear, TEST, .rows = 1, .n = 1, .k = 1, BF16, INT4 },

@@ -13,6 +13,7 @@
 #define CADRE_TESTS_SUPPORT_OP_CASES_H
 
 #include "kernels/kernels.h"
+#include "kernels/quantise.h"
 
 enum op_use { OP_TEST = 1, OP_BENCH = 2 };
 
@@ -103,10 +104,14 @@ float op_source_f32(const struct kn_source *source, size_t i);
 /* The scale of a group by the rule of kernels/quantise.h, written once more: 12 digits by frexp and
  * ceil, not by bits. range: the largest q. */
 float op_scale(const float *x, size_t n, int range);
-/* What quantised weights keep of it, as a new F32 source: q * scale. Other weights: its values. */
+/* What quantised weights keep of it, as a new F32 source: integers times scales. Other weights: its
+ * values. */
 struct kn_source op_kept(const struct kn_source *source, enum cad_weights weights);
 /* x[i] = q * scale, a scale for each `group` values. */
 void op_quantise(float *x, size_t n, size_t group, int range);
+/* A group of int4 weights by its definition, in double: u and (u - z) * s of each; returns the
+ * scale. */
+float op_int4_group(const float *x, size_t n, uint32_t *subscales, int u[KN_GROUP], int w[KN_GROUP]);
 /* Bytes of a weight as it is kept, scales included. */
 double op_weight_bytes(const struct op_case *c);
 /* Device memory; aborts when there is none. op_upload copies `bytes` of host memory into new device

@@ -106,16 +106,65 @@ void op_quantise(float *x, size_t n, size_t group, int range)
 	}
 }
 
+/* a * b, a / b and so on in double are exact or rounded so finely that to round them to f32 gives
+ * what f32 gives. */
+static float rounded(double x) { return (float)x; }
+
+/* The weights of a sub-group, in units of the scale: (u - z) * s. Returns its nibble. */
+static unsigned int4_subgroup(const float *x, size_t n, float scale, int *u, int *w)
+{
+	float m = 0, inverse = rounded(1 / (double)scale);
+	for (size_t i = 0; i < n; i++)
+		if (fabsf(x[i]) > fabsf(m))
+			m = x[i];
+	double wished = rint((double)rounded((double)fabsf(m) * (double)inverse) / 16 - 0.5);
+	int z = m < 0 ? 8 : 7, i = wished < 0 ? 0 : wished > 7 ? 7 : (int)wished, s = 2 * i + 1;
+	float fine = rounded(1 / ((double)scale * s));
+	for (size_t k = 0; k < n; k++) {
+		int v = z + (int)rint((double)rounded((double)x[k] * (double)fine));
+		u[k] = v < 0 ? 0 : v > 15 ? 15 : v;
+		w[k] = (u[k] - z) * s;
+	}
+	return (unsigned)i | (z == 8 ? 8u : 0u);
+}
+
+float op_int4_group(const float *x, size_t n, uint32_t *subscales, int u[KN_GROUP], int w[KN_GROUP])
+{
+	float scale = op_scale(x, n, KN_RANGE_INT4);
+	*subscales = 0;
+	for (size_t k = 0; k < n; k++) {
+		u[k] = 7;
+		w[k] = 0;
+	}
+	for (size_t k = 0; k < n && scale > 0; k += KN_SUBGROUP)
+		*subscales |= int4_subgroup(x + k, n - k < KN_SUBGROUP ? n - k : KN_SUBGROUP, scale, u + k, w + k)
+			<< k / KN_SUBGROUP * 4;
+	return scale;
+}
+
+/* What int4 keeps of a row. */
+static void keep_int4(float *x, size_t n)
+{
+	for (size_t begin = 0; begin < n; begin += KN_GROUP) {
+		size_t count = n - begin < KN_GROUP ? n - begin : KN_GROUP;
+		int u[KN_GROUP], w[KN_GROUP];
+		uint32_t subscales;
+		float scale = op_int4_group(x + begin, count, &subscales, u, w);
+		for (size_t i = 0; i < count; i++)
+			x[begin + i] = scale > 0 ? (float)w[i] * scale : scale;
+	}
+}
+
 struct kn_source op_kept(const struct kn_source *source, enum cad_weights weights)
 {
 	float *out = op_need(source->n * source->k * sizeof *out);
-	bool int8 = weights == CAD_WEIGHTS_INT8;
 
 	for (size_t i = 0; i < source->n * source->k; i++)
 		out[i] = op_source_f32(source, i);
-	for (size_t r = 0; r < source->n && cad_weights_quantised(weights); r++)
-		op_quantise(out + r * source->k, source->k, int8 ? KN_GROUP : KN_GROUP_INT4,
-			int8 ? KN_RANGE_INT8 : KN_RANGE_INT4);
+	for (size_t r = 0; r < source->n && weights == CAD_WEIGHTS_INT8; r++)
+		op_quantise(out + r * source->k, source->k, KN_GROUP, KN_RANGE_INT8);
+	for (size_t r = 0; r < source->n && weights == CAD_WEIGHTS_INT4; r++)
+		keep_int4(out + r * source->k, source->k);
 	return (struct kn_source){ out, CAD_DTYPE_F32, source->n, source->k };
 }
 
@@ -123,7 +172,7 @@ double op_weight_bytes(const struct op_case *c)
 {
 	switch (c->weights) {
 	case CAD_WEIGHTS_INT8: return 1 + 4.0 / KN_GROUP;
-	case CAD_WEIGHTS_INT4: return 0.5 + 4.0 / KN_GROUP_INT4;
+	case CAD_WEIGHTS_INT4: return 0.5 + 0.5 / KN_SUBGROUP + 4.0 / KN_GROUP;
 	case CAD_WEIGHTS_BF16: return 2;
 	case CAD_WEIGHTS_AS_IS: break;
 	}

@@ -209,6 +209,7 @@ static void forms_have_one_fingerprint(void **state)
 	(void)state;
 	fingerprint_is(CAD_WEIGHTS_AS_IS, "379a6ebe70447000d749982272f5d067");
 	fingerprint_is(CAD_WEIGHTS_INT8, "5abde70b295d8f479f5c94940322b936");
+	fingerprint_is(CAD_WEIGHTS_INT4, "856a16ddd424ff4e998dc3e15065d97d");
 }
 
 int main(void)

@@ -159,7 +159,7 @@ static void stored_tensors(void **state)
 	}
 }
 
-/* A row by hand: 257 values in two groups of Q8, of 128, 128 and 1 in Q4. */
+/* A row by hand: 257 values in two groups, in Q4 of nine sub-groups. */
 static void quantised_rows_by_hand(void **state)
 {
 	(void)state;
@@ -181,7 +181,7 @@ static void quantised_rows_by_hand(void **state)
 	struct kn_expert packed;
 	assert_int_equal(device->ops->expert_create(device, &source, CAD_WEIGHTS_INT8, &packed), CAD_OK);
 	uint8_t *bytes = image_of_packed(&packed, &image);
-	float scales[3];
+	float scales[2];
 	memcpy(scales, bytes, sizeof scales);
 	assert_true(scales[0] == 0.25f);
 	assert_true(scales[1] >= 0.5f / 127 && scales[1] <= 0.5f / 127 * (1 + 0x1p-11f));
@@ -192,14 +192,18 @@ static void quantised_rows_by_hand(void **state)
 	device->ops->expert_destroy(device, &packed);
 
 	image = kn_image_of(&source, CAD_WEIGHTS_INT4);
-	assert_int_equal(kn_row_bytes(CAD_DTYPE_Q4, K), 3 * 4 + 129);
+	assert_int_equal(kn_row_bytes(CAD_DTYPE_Q4, K), 2 * 4 + 5 + 129);
 	assert_int_equal(device->ops->expert_create(device, &source, CAD_WEIGHTS_INT4, &packed), CAD_OK);
 	bytes = image_of_packed(&packed, &image);
 	memcpy(scales, bytes, sizeof scales);
-	assert_true(scales[0] >= 127 * 0.25f / 7 && scales[0] <= 127 * 0.25f / 7 * (1 + 0x1p-11f));
-	assert_int_equal(bytes[12], 1 | 1 << 4);       /* -7 and -7 */
-	assert_int_equal(bytes[12 + 127 / 2] >> 4, 8); /* the zero in the middle */
-	assert_int_equal(bytes[12 + 128], 15);         /* 7, and nothing beside it */
+	assert_true(scales[0] >= 127 * 0.25f / 120 && scales[0] <= 127 * 0.25f / 120 * (1 + 0x1p-11f));
+	assert_int_equal(bytes[8] & 15, 8 | 7);        /* the first largest is -127: z 8, s 15 */
+	assert_int_equal(bytes[11] >> 4, 7);           /* 127 before -127: z 7, s 15 */
+	assert_int_equal(bytes[12], 7);                /* 0.5 alone, and no sub-group beside it */
+	assert_int_equal(bytes[13], 0);                /* -127 and -126: -8 and -8 */
+	assert_int_equal(bytes[13 + 127 / 2] >> 4, 8); /* the zero in the middle */
+	assert_int_equal(bytes[13 + 254 / 2], 15);     /* 127: 8; -127, cut off: -7 */
+	assert_int_equal(bytes[13 + 128], 15);         /* 8, and nothing beside it */
 	free(bytes);
 	device->ops->expert_destroy(device, &packed);
 }
