@@ -7,8 +7,7 @@
  *     widened to that where the rows are many)
  *       for each tile of rows: dots, scales, sums in y
  *
- * So each panel is read once and in order, whatever the rows, while the tiles share what is fetched
- * ahead among them. One row needs no packing.
+ * So each panel is read once and in order, whatever the rows. One row needs no packing.
  */
 #ifndef CADRE_KERNELS_CPU_GEMM_INT_NEST_H
 #define CADRE_KERNELS_CPU_GEMM_INT_NEST_H
@@ -123,22 +122,25 @@ KN_TILE const int32_t *kn_gemm_int_rows(const struct kn_gemm *g, const struct kn
 	return packed + KN_PACKED_WORDS * of->stride;
 }
 
-/* The tiles of a block, over one panel of `storage`, widened where they do not take that. */
+/*
+ * The tiles of a block, over one panel of `storage`, widened where they do not take that. Of several
+ * tiles each fetches its share of the next group, so that memory always has something to do. One
+ * tile of some rows leaves that to the processor, whose requests of its own are more.
+ */
 KN_TILE void kn_gemm_int_panel(const struct kn_gemm *g, enum kn_storage storage, const struct kn_int_tiles *of,
 	const struct kn_int_block *b, size_t panel, const int32_t *packed)
 {
 	_Alignas(64) uint8_t wide[KN_S8_GROUP_BYTES];
-	size_t others = (b->end - b->row + of->tile_rows - 1) / of->tile_rows - 1, bytes = kn_group_bytes(storage),
+	size_t tiles = (b->end - b->row + of->tile_rows - 1) / of->tile_rows, bytes = kn_group_bytes(storage),
 	       steps = kn_group_bytes(of->storage) / KN_STEP_BYTES;
+	size_t ahead = g->rows == 1 ? KN_FETCH_BYTES : tiles > 1 ? bytes : 0;
 	const uint8_t *weights = g->weights + panel * g->panel_bytes + b->group * bytes;
 
 	for (size_t group = b->group; group < b->last; group++, weights += bytes) {
-		/* The first tile has from memory what the processor reads ahead by itself; the
-		 * others find it in L1, and fetch the next group, each its share. */
 		struct kn_int_tile t = {
 			.weights = of->storage == storage ? weights : wide,
-			.fetch = weights + (others > 0 ? 0 : KN_FETCH_BYTES),
-			.fetch_step = others > 0 ? 0 : KN_STEP_BYTES,
+			.fetch = weights + ahead,
+			.fetch_step = bytes / steps / tiles,
 			.first = group == 0,
 			.ldy = g->ldy,
 		};
@@ -149,8 +151,7 @@ KN_TILE void kn_gemm_int_panel(const struct kn_gemm *g, enum kn_storage storage,
 			t.y = g->y + row * g->ldy + panel * KN_PANEL_COLS;
 			packed = kn_gemm_int_rows(g, of, row, rows, group, packed, &t);
 			of->tiles[rows - 1](&t);
-			t.fetch = row == b->row ? weights + bytes : t.fetch + t.fetch_step * steps;
-			t.fetch_step = others > 0 ? bytes / steps / others : 0;
+			t.fetch += t.fetch_step * steps;
 		}
 	}
 }
