@@ -1,8 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-# CUDA kernels are compiled where nvcc is found; there are none in the tree yet, so this says only what was found.
-find_program(NVCC nvcc)
-if(NVCC)
+# Whether nvcc compiles the CUDA backend, and for which architectures (kernels/cuda/CMakeLists.txt). Nothing but tests opens it yet.
+set(CADRE_CUDA AUTO CACHE STRING "the CUDA backend, libcadre-cuda.so, in builds with tests: ON, OFF, or AUTO: where nvcc is")
+set(CADRE_CUDA_ARCHITECTURES 80 90a 100)
+find_program(NVCC nvcc PATHS /usr/local/cuda/bin)
+set(CADRE_WITH_CUDA FALSE)
+if(CADRE_CUDA STREQUAL "OFF")
+  message(STATUS "CUDA: off, the backend for GPUs is not built")
+elseif(NVCC)
   message(STATUS "CUDA: found ${NVCC}")
+  set(CADRE_WITH_CUDA TRUE)
+elseif(CADRE_CUDA STREQUAL "AUTO")
+  message(STATUS "CUDA: nvcc not found, the backend for GPUs is not built")
 else()
-  message(STATUS "CUDA: not found, GPU kernels are not built")
+  message(FATAL_ERROR "CADRE_CUDA is ON, but there is no nvcc in PATH or /usr/local/cuda/bin: install the CUDA toolkit, or use AUTO or OFF")
 endif()

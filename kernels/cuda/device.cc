@@ -123,4 +123,4 @@ static enum cad_status open_device(struct kn_device **device, struct cad_error *
 }
 
 extern "C" __attribute__((visibility("default")))
-const struct kn_backend kn_backend = { CADRE_VERSION, sizeof(struct kn_ops), open_device };
+const struct kn_backend kn_backend = { cad_version, sizeof(struct kn_ops), open_device };

@@ -20,7 +20,7 @@ template <class T> inline T *kn_shared() { return reinterpret_cast<T *>(emu_bloc
 	emu_launch_kernel(#kernel, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
 #else
 #include <cuda_runtime.h>
-
+#ifdef __CUDACC__ /* not in files without device code */
 #include "kernels/cuda/ptx.h"
 
 template <class T> static __device__ __forceinline__ T *kn_shared()
@@ -30,6 +30,7 @@ template <class T> static __device__ __forceinline__ T *kn_shared()
 }
 #define KN_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
 	(kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__), cudaGetLastError())
+#endif
 #endif
 
 #endif

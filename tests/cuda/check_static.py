@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What can be known of GPU kernels without a GPU, against a table.
+
+    tests/cuda/check_static.py FOLDER    objects of nvcc, with what ptxas said of each (X.o.log), and their PTX (X.ptx)
+
+Registers have a limit for each architecture, local memory and spills are refused, and the instructions that a kernel
+is written for must be there, as often as the source says. Approximate functions and single precision that is not
+rounded to nearest are refused: no CPU has their bits.
+"""
+import pathlib
+import re
+import subprocess
+import sys
+
+ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")
+UP_FEW, UP_MANY, DOWN_FEW, DOWN_MANY = ("kn_gemm_kernel<kn_tile_shape<%s> >" % shape for shape in (
+    "2, 32, 8, 2, 1, 4", "2, 64, 64, 2, 4, 2", "1, 64, 8, 4, 1, 4", "1, 64, 64, 2, 4, 3"))
+MMA, LDMATRIX = "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32", "ldmatrix.sync.aligned.m8n8"
+FETCH = "cp.async.cg.shared.global"
+
+# kernel -> registers at most, instructions in its PTX: exactly, or (0) at least one
+KERNELS = {
+    UP_FEW: (112, {MMA: 16, LDMATRIX: 24, FETCH: 0}),
+    UP_MANY: (200, {MMA: 64, LDMATRIX: 40, FETCH: 0}),
+    DOWN_FEW: (96, {MMA: 8, LDMATRIX: 16, FETCH: 0}),
+    DOWN_MANY: (128, {MMA: 32, LDMATRIX: 24, FETCH: 0}),
+    "kn_quantise_kernel": (40, {"redux.sync.max.u32": 1}),
+    "kn_rows_unpack_kernel": (40, {}),
+    "kn_combine_kernel": (48, {"redux.sync.min.u32": 1, "redux.sync.or.b32": 2, "cvt.rni.f64.f64": 0}),
+}
+REFUSED = re.compile(r"\.approx|\.ftz|\.local\.|(?:add|mul|fma|div|sqrt)\.r[zmp]\.f32")
+
+
+def name_of(mangled):
+    plain = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=True).stdout
+    plain = re.sub(r"^(void )?\(anonymous namespace\)::|\((?:int|bool)\)", "", plain.strip())
+    return next((kernel for kernel in KERNELS if plain.startswith(kernel)), plain)
+
+
+def reports(log):
+    """(kernel, architecture, registers, bytes of stack and spills) of each kernel that ptxas has compiled."""
+    for part in re.split(r"Compiling entry function", log.read_text())[1:]:
+        mangled, architecture = re.search(r"'(\S+)' for '(\S+)'", part).groups()
+        memory = sum(map(int, re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", part).groups()))
+        yield name_of(mangled), architecture, int(re.search(r"Used (\d+) registers", part).group(1)), memory
+
+
+def bodies(ptx):
+    """(kernel, text) of each."""
+    for part in re.split(r"\.entry ", ptx.read_text())[1:]:
+        yield name_of(part[:part.index("(")]), part
+
+
+def check_report(kernel, architecture, registers, memory):
+    if kernel not in KERNELS:
+        return f"{kernel} has no line in the table"
+    if registers > KERNELS[kernel][0]:
+        return f"{kernel} takes {registers} registers on {architecture}, {KERNELS[kernel][0]} are allowed"
+    return f"{kernel} uses {memory} bytes of local memory on {architecture}" if memory else None
+
+
+def check_body(kernel, text):
+    for instruction, count in KERNELS.get(kernel, (0, {}))[1].items():
+        found = text.count(instruction)
+        if found != count and (count > 0 or found == 0):
+            yield f"{kernel} has {instruction} {found} times, not {count or 'once or more'}"
+    for refused in sorted(set(REFUSED.findall(text))):
+        yield f"{kernel} has an instruction with {refused}"
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1])
+    wrong, seen = [], set()
+    print(f"{'kernel':64} {'architecture':12} registers")
+    for log in sorted(folder.glob("*.o.log")):
+        for report in reports(log):
+            print(f"{report[0]:64} {report[1]:12} {report[2]}")
+            seen.add(report[:2])
+            wrong.append(check_report(*report))
+    for ptx in sorted(folder.glob("*.ptx")):
+        for kernel, text in bodies(ptx):
+            seen.add((kernel, "ptx"))
+            wrong += check_body(kernel, text)
+    wrong += [f"{kernel} was not compiled for {where}" for kernel in KERNELS for where in (*ARCHITECTURES, "ptx") if (kernel, where) not in seen]
+    wrong = [sentence for sentence in wrong if sentence]
+    print("\n".join(wrong), f"{len(seen)} kernels, {len(wrong)} wrong", sep="\n" if wrong else "")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
