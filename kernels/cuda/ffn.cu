@@ -52,7 +52,7 @@ template <class S> struct shared {
 		stage<S> stages[S::stages];
 		float y[S::rows][S::columns + 4]; /* the tile, on its way out */
 	};
-	int64_t row[S::rows]; /* -1: no such row in this tile */
+	int32_t row[S::rows]; /* -1: no such row in this tile */
 };
 template <class S> constexpr size_t shared_bytes = sizeof(shared<S>);
 static_assert(shared_bytes<kn_up_few> <= 99 * 1024 && shared_bytes<kn_up_many> <= 99 * 1024 &&
@@ -64,14 +64,16 @@ __device__ __forceinline__ int8_t *chunk_at(int8_t (*rows)[KN_GROUP], int row, i
 	return rows[row] + (chunk ^ (row & 7)) * CHUNK_BYTES;
 }
 
-/* One group of `count` rows; row r begins at from(r), NULL: zeros. */
-template <class S, class From>
-__device__ __forceinline__ void fetch_rows(int8_t (*rows)[KN_GROUP], int count, From from)
+/* One group of `count` rows: of row index_of(r) at base + that * pitch; negative: zeros. */
+template <class S, class Index>
+__device__ __forceinline__ void fetch_rows(
+	int8_t (*rows)[KN_GROUP], int count, const int8_t *base, size_t pitch, Index index_of)
 {
 	for (int i = static_cast<int>(threadIdx.x); i < count * CHUNKS; i += S::threads) {
-		const int8_t *row = from(i / CHUNKS);
-		ptx_cp_async_16(chunk_at(rows, i / CHUNKS, i % CHUNKS), row ? row + i % CHUNKS * CHUNK_BYTES : nullptr,
-			row ? CHUNK_BYTES : 0);
+		const int index = index_of(i / CHUNKS);
+		const int8_t *row = base + static_cast<size_t>(index < 0 ? 0 : index) * pitch;
+		ptx_cp_async_16(chunk_at(rows, i / CHUNKS, i % CHUNKS), row + i % CHUNKS * CHUNK_BYTES,
+			index < 0 ? 0 : CHUNK_BYTES);
 	}
 }
 
@@ -84,24 +86,22 @@ struct weights {
 
 template <class S>
 __device__ __forceinline__ void fetch_stage(
-	stage<S> *s, const gemm &g, const weights (&w)[S::matrices], const int64_t *rows, size_t group)
+	stage<S> *s, const gemm &g, const weights (&w)[S::matrices], const int32_t *rows, size_t group)
 {
 	const size_t k = group * KN_GROUP, groups = g.k_pad / KN_GROUP;
 	const int thread = static_cast<int>(threadIdx.x);
 
 	for (int m = 0; m < S::matrices; m++) {
-		const int8_t *q = w[m].q + k;
 		const float *scales = w[m].scales + group * g.n_pad;
-		fetch_rows<S>(s->w[m], S::columns, [&](int r) { return q + static_cast<size_t>(r) * g.k_pad; });
+		fetch_rows<S>(s->w[m], S::columns, w[m].q + k, g.k_pad, [](int r) { return r; });
 		for (int c = 4 * thread; c < S::columns; c += 4 * S::threads)
 			ptx_cp_async_16(&s->w_scales[m][c], scales + c, 16);
 	}
-	fetch_rows<S>(s->x, S::rows,
-		[&](int r) { return rows[r] < 0 ? nullptr : g.q + static_cast<size_t>(rows[r]) * g.k_pad + k; });
-	for (int r = thread; r < S::rows; r += S::threads)
-		ptx_cp_async_4(&s->x_scales[r],
-			rows[r] < 0 ? nullptr : g.scales + static_cast<size_t>(rows[r]) * groups + group,
-			rows[r] < 0 ? 0 : 4);
+	fetch_rows<S>(s->x, S::rows, g.q + k, g.k_pad, [rows](int r) { return rows[r]; });
+	for (int r = thread; r < S::rows; r += S::threads) {
+		const size_t row = static_cast<size_t>(rows[r] < 0 ? 0 : rows[r]);
+		ptx_cp_async_4(&s->x_scales[r], g.scales + row * groups + group, rows[r] < 0 ? 0 : 4);
+	}
 }
 
 /* The fragments of a step of k: of 16 columns, of two times 8 rows, of 8 rows. */
@@ -253,7 +253,7 @@ template <class S> __global__ void __launch_bounds__(S::threads) kn_gemm_kernel(
 	}
 	for (uint32_t r = threadIdx.x; r < S::rows; r += S::threads) {
 		const size_t pair = t.first + r;
-		s->row[r] = r >= t.rows ? -1 : static_cast<int64_t>(g.row_index ? g.row_index[pair] : pair);
+		s->row[r] = r >= t.rows ? -1 : static_cast<int32_t>(g.row_index ? g.row_index[pair] : pair);
 	}
 	__syncthreads();
 

@@ -105,7 +105,8 @@ void emu_cp_async_wait(uint32_t in_flight_max)
 			thread->copies[kept++] = copy;
 			continue;
 		}
-		memcpy(copy.to, copy.from, copy.from_bytes);
+		if (copy.from_bytes > 0)
+			memcpy(copy.to, copy.from, copy.from_bytes);
 		memset(copy.to + copy.from_bytes, 0, copy.bytes - copy.from_bytes);
 		emu_check_copy_landed(copy.to, copy.bytes);
 	}

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Breaks the CUDA kernels line by line: do the tests notice?
+
+    tests/cuda/mutants.py BUILD [WORD...]    of a build that is complete; only mutants whose names hold one of the words
+
+Each mutant is a file, a text that is in it once, and what stands there instead. It is compiled as the build would, put
+into a library of its own, and tested: first the fast build in four orders of threads, then, if that noticed nothing,
+the checking one in two. The last column says what noticed it. Exit code 1: some were not noticed. Takes minutes.
+"""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FFN, QUANTISE, ROWS, COMBINE = ("kernels/cuda/%s.cu" % name for name in ("ffn", "quantise", "rows", "combine"))
+
+MUTANTS = (
+    ("no barrier after the rows", FFN, "g.row_index[pair] : pair);\n\t}\n\t__syncthreads();", "g.row_index[pair] : pair);\n\t}"),
+    ("no barrier before a stage", FFN, "ptx_cp_async_wait<S::stages - 2>();\n\t\t__syncthreads();", "ptx_cp_async_wait<S::stages - 2>();"),
+    ("no barrier before the stages are used for the way out", FFN, "ptx_cp_async_wait<0>();\n\t__syncthreads();", "ptx_cp_async_wait<0>();"),
+    ("no barrier on the way out", FFN, "acc, first_column + static_cast<size_t>(column), a, d, i);\n\t\t\t}\n\t__syncthreads();",
+     "acc, first_column + static_cast<size_t>(column), a, d, i);\n\t\t\t}"),
+    ("waits for a group too few", FFN, "ptx_cp_async_wait<S::stages - 2>()", "ptx_cp_async_wait<S::stages - 1>()"),
+    ("a stage is fetched too early", FFN, "ptx_cp_async_wait<S::stages - 2>();\n\t\t__syncthreads();\n\t\tif (group + S::stages - 1 < groups)",
+     "if (group + S::stages - 1 < groups)"),
+    ("a group is left out", FFN, "for (size_t group = 0; group < groups; group++) {", "for (size_t group = groups > 1; group < groups; group++) {"),
+    ("A: halves of k change places", FFN, "2 * step + lane / 16)", "2 * step + 1 - lane / 16)"),
+    ("A: the same eight columns twice", FFN, "first + lane % 16,", "first + lane % 8,"),
+    ("B: registers change places", FFN, "b0[1] = r[1], b1[0] = r[2]", "b0[1] = r[2], b1[0] = r[1]"),
+    ("the order of chunks on the way in alone", FFN, "ptx_ldmatrix_x4(a, chunk_at(rows, first + lane % 16, 2 * step + lane / 16));",
+     "ptx_ldmatrix_x4(a, rows[first + lane % 16] + (2 * step + lane / 16) * CHUNK_BYTES);"),
+    ("columns of an element change places", FFN, "lane / 4 + 8 * (i / 2)", "lane / 4 + 8 * (1 - i / 2)"),
+    ("rows of an element change places", FFN, "lane % 4 * 2 + i % 2", "lane % 4 * 2 + 1 - i % 2"),
+    ("the scale of another column", FFN, "s->w_scales[m][column_of<S>(a, i)]", "s->w_scales[m][column_of<S>(a, i) ^ 1]"),
+    ("scales one after the other", FFN, "fmaf(static_cast<float>(dot[d][i]), scale, acc[m][a][d][i])",
+     "fmaf(static_cast<float>(dot[d][i]) * s->x_scales[row_of<S>(d, i)], s->w_scales[m][column_of<S>(a, i)], acc[m][a][d][i] + 0 * scale)"),
+    ("rounded before it is added", FFN, "fmaf(static_cast<float>(dot[d][i]), scale, acc[m][a][d][i])", "static_cast<float>(dot[d][i]) * scale + acc[m][a][d][i]"),
+    ("gate and up change places", FFN, "return activate(view, v, u);", "return activate(view, u, v);"),
+    ("one row too many goes out", FFN, "i < static_cast<int>(t.rows) * FOURS", "i < static_cast<int>(t.rows + 1) * FOURS"),
+    ("rows that are not there are read", FFN, "s->row[r] = r >= t.rows ? -1 :", "s->row[r] = r > t.rows ? -1 :"),
+    ("tiles of many rows are forgotten", FFN, "launch<kn_down_many>(q, down, many, p.many_count);", ""),
+    ("the largest without the last value", QUANTISE, "for (int i = 0; i < count; i++) {\n\t\tuint32_t bits", "for (int i = 0; i < count - 1; i++) {\n\t\tuint32_t bits"),
+    ("values past the row", QUANTISE, "k < n && i < LANE_VALUES", "i < LANE_VALUES"),
+    ("rounds to the middle of other integers", QUANTISE, "0x1.8p23f", "0x1.8p22f"),
+    ("q8: scales of the next group", ROWS, "i / CADRE_ROW_GROUP * sizeof(float)", "(i + 1) / CADRE_ROW_GROUP * sizeof(float)"),
+    ("no zeros after a row", ROWS, "(n + 63) / 64 * 64;", "n;"),
+    ("no barrier in the reduction", COMBINE, "s->low[warp] = low;\n\t}\n\t__syncthreads();", "s->low[warp] = low;\n\t}"),
+    ("the last pair is left out", COMBINE, "for (uint32_t p = begin; p < end; p++) {\n\t\tconst float y", "for (uint32_t p = begin; p + 1 < end; p++) {\n\t\tconst float y"),
+    ("widths of the first warp alone", COMBINE, "for (uint32_t w = 0; w < WARPS; w++) {", "for (uint32_t w = 0; w < 1; w++) {"),
+    ("rounded in single precision", COMBINE, "rint(static_cast<double>(c.pairs[p].weight) * static_cast<double>(y) * c.inverse)", "rint(static_cast<double>(c.pairs[p].weight * y) * c.inverse)"),
+)
+
+
+class Build:
+    """One of the two builds, with a file in another text."""
+
+    def __init__(self, build, check):
+        self.build = build
+        self.suffix, self.device = ("-check", "cadre_cuda_device_check") if check else ("", "cadre_cuda_device")
+        self.seeds = (0, 2) if check else (0, 1, 2, 3)
+        commands = json.loads((build / "compile_commands.json").read_text())
+        self.commands = {entry["file"]: entry for entry in commands if f"{self.device}.dir" in entry["command"]}
+        emu, library = ("cadre_emu_check", "cadre_emu_library_check") if check else ("cadre_emu", "cadre_emu_library")
+        folder = build / "kernels" / "cuda" / "CMakeFiles"
+        self.objects = [path for target in (emu, library, "cadre_cuda_c", self.device) for path in (folder / f"{target}.dir").rglob("*.o")]
+
+    def link(self, file, text, folder):
+        """libcadre-emu.so of it in the folder; what the compiler says when it will not."""
+        source, made = folder / pathlib.Path(file).name, folder / "mutant.o"
+        source.write_text(text)
+        entry = self.commands[str(ROOT / file)]
+        words = [word for word in entry["command"].split() if word not in ("ccache", "-Werror", "-Wall", "-Wextra")]
+        words[words.index("-o") + 1], words[words.index("-c") + 1] = str(made), str(source)
+        done = subprocess.run(words, cwd=entry["directory"], capture_output=True, text=True)
+        if done.returncode:
+            return done.stderr.splitlines()[0]
+        others = [path for path in self.objects if path.name != f"{source.name}.o"]
+        subprocess.run(["g++", "-shared", "-o", folder / "libcadre-emu.so", made, *others, "-ldl"], check=True)
+        return None
+
+    def notices(self, folder):
+        """What the test says, in one of the orders; None: nothing."""
+        for seed in self.seeds:
+            try:
+                done = subprocess.run([self.build / "tests" / "test_cuda_device"], cwd=ROOT, capture_output=True, text=True, timeout=300,
+                                      env={**os.environ, "CADRE_BACKENDS": str(folder), "CADRE_EMU_SEED": str(seed)})
+            except subprocess.TimeoutExpired:
+                return "time"
+            said = [line for line in done.stderr.splitlines() if line.startswith("emu: ") and not line.startswith("emu:  ")]
+            if done.returncode:
+                return said[0][len("emu: "):].split(":")[0] if said else "values"
+        return None
+
+
+def noticed(builds, file, text):
+    for build in builds:
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            refused = build.link(file, text, folder)
+            found = f"does not compile: {refused}" if refused else build.notices(folder)
+        if found:
+            return f"{'checking' if build.suffix else 'fast':10} {found}"
+    return None
+
+
+def main():
+    build, words = pathlib.Path(sys.argv[1]).resolve(), sys.argv[2:]
+    builds, missed = (Build(build, False), Build(build, True)), 0
+    for name, file, old, new in MUTANTS:
+        if words and not any(word in name for word in words):
+            continue
+        text = (ROOT / file).read_text()
+        assert text.count(old) == 1, f"{name}: the text is in {file} {text.count(old)} times"
+        found = noticed(builds, file, text.replace(old, new))
+        missed += found is None
+        print(f"{name:56} {found or 'NOT NOTICED'}", flush=True)
+    print(f"{missed} not noticed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
