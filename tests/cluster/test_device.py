@@ -41,9 +41,9 @@ def test_one_pool_of_cpu_and_gpu(expected, lost):
         assert gpu['isa'] == 'emu' != cpu['isa'] and gpu['kernels_fingerprint'] == cpu['kernels_fingerprint']
         assert generate(cluster) == expected
         with Again(lambda _: check(generate(cluster), expected)) as again:
-            until(lambda: again.times >= 1)
+            until(lambda: again.times >= 1, 120)
             cluster.experts[lost].kill()
-            until(lambda: again.times >= 3)
+            until(lambda: again.times >= 3, 120)
         assert generate(cluster) == expected
 
 
