@@ -219,6 +219,7 @@ void emu_grid_run(const emu_launch *launch)
 
 	if (!the_block.thread[0].fiber.stack)
 		map_stacks();
+	const emu_faults faults;
 	launch_now = launch;
 	for (uint32_t number : order)
 		block_run(number);

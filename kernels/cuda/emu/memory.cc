@@ -40,42 +40,6 @@ unsigned char *map_guarded(size_t bytes, size_t alignment)
 	return begin + body - round_up(bytes, alignment);
 }
 
-/* ---- faults ---- */
-
-struct sigaction before[2];
-const int fault_signals[2] = { SIGSEGV, SIGBUS };
-
-/* Faults of kernels, and of whoever goes beside the emulated memory; others are the program's
- * own. */
-void on_fault(int number, siginfo_t *info, void *context)
-{
-	const unsigned char *at = static_cast<unsigned char *>(info->si_addr);
-	const emu_site site = { nullptr, 0,
-		reinterpret_cast<void *>(static_cast<ucontext_t *>(context)->uc_mcontext.gregs[REG_RIP]) };
-
-	if (const emu_range *range = emu_memory_near(at))
-		emu_fail(site, range->released ? "released memory" : "outside of an allocation",
-			"offset %td of allocation %zu (%td bytes)", at - range->begin, range->number,
-			range->end - range->begin);
-	if (emu_block_now && at >= shared_end - EMU_SHARED_MAX && at < shared_end + PAGE_BYTES)
-		emu_fail(site, "outside of shared memory", "offset %td of %zu bytes", at - emu_block_now->shared,
-			emu_block_now->shared_bytes);
-	if (emu_block_now)
-		emu_fail(site, "fault", "address %p: a wild pointer", static_cast<const void *>(at));
-	sigaction(number, &before[number == SIGBUS], nullptr); /* and happens again */
-}
-
-void catch_faults()
-{
-	struct sigaction action = {};
-	action.sa_sigaction = on_fault;
-	action.sa_flags = SA_SIGINFO;
-	for (int i = 0; i < 2; i++)
-		sigaction(fault_signals[i], &action, &before[i]);
-}
-
-/* ---- ranges ---- */
-
 std::vector<emu_range>::iterator first_ending_after(const unsigned char *address)
 {
 	return std::lower_bound(ranges.begin(), ranges.end(), address,
@@ -86,8 +50,6 @@ std::vector<emu_range>::iterator first_ending_after(const unsigned char *address
 
 void *emu_memory_alloc(emu_memory_kind kind, size_t bytes)
 {
-	if (allocations == 0)
-		catch_faults();
 	unsigned char *begin = map_guarded(bytes, ALIGNMENT);
 	if (!begin)
 		return nullptr;
@@ -147,4 +109,37 @@ unsigned char *emu_shared_prepare(size_t bytes)
 	unsigned char *begin = shared_end - round_up(bytes, SHARED_ALIGNMENT);
 	memset(begin, EMU_POISON, bytes);
 	return begin;
+}
+
+/* ---- faults ---- */
+
+static void on_fault(int, siginfo_t *info, void *context)
+{
+	const unsigned char *at = static_cast<unsigned char *>(info->si_addr);
+	const emu_site site = { nullptr, 0,
+		reinterpret_cast<void *>(static_cast<ucontext_t *>(context)->uc_mcontext.gregs[REG_RIP]) };
+
+	if (const emu_range *range = emu_memory_near(at))
+		emu_fail(site, range->released ? "released memory" : "outside of an allocation",
+			"offset %td of allocation %zu (%td bytes)", at - range->begin, range->number,
+			range->end - range->begin);
+	if (at >= shared_end - EMU_SHARED_MAX && at < shared_end + PAGE_BYTES)
+		emu_fail(site, "outside of shared memory", "offset %td of %zu bytes", at - emu_block_now->shared,
+			emu_block_now->shared_bytes);
+	emu_fail(site, "fault", "address %p: a wild pointer", static_cast<const void *>(at));
+}
+
+emu_faults::emu_faults()
+{
+	struct sigaction action = {};
+	action.sa_sigaction = on_fault;
+	action.sa_flags = SA_SIGINFO;
+	sigaction(SIGSEGV, &action, &before[0]);
+	sigaction(SIGBUS, &action, &before[1]);
+}
+
+emu_faults::~emu_faults()
+{
+	sigaction(SIGSEGV, &before[0], nullptr);
+	sigaction(SIGBUS, &before[1], nullptr);
 }

@@ -10,6 +10,7 @@
 #ifndef CADRE_KERNELS_CUDA_EMU_MEMORY_H
 #define CADRE_KERNELS_CUDA_EMU_MEMORY_H
 
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,5 +40,12 @@ size_t emu_memory_used();
 
 /* The shared memory of the next block: poisoned, aligned to 128 bytes. */
 unsigned char *emu_shared_prepare(size_t bytes);
+
+/* While it lives, a kernel runs, and faults are the kernel's: they are reported. */
+struct emu_faults {
+	emu_faults();
+	~emu_faults();
+	struct sigaction before[2];
+};
 
 #endif
