@@ -4,7 +4,7 @@
 #include "kernels/cpu/vector_exp.h"
 #include "kernels/cpu/gemm_nest.h"
 
-enum { ROWS = 6, STRIDE = 8 }; /* 6 rows x 2 half lines: 12 accumulators */
+enum { ROWS = 6 }; /* 6 rows x 2 half lines: 12 accumulators */
 
 /* One of two values of k of half a line of weights as f32 */
 KN_TILE __m256 widen_even(const bool bf16, const uint8_t *at)
@@ -30,9 +30,9 @@ KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_
 
 	for (size_t i = 0; i < k; i += 2, x += 2 * stride, lines += bf16 ? 256 : 512) {
 		KN_UNROLL_FOR (size_t v = 0; v < nv; v += 2) {
-			_mm_prefetch((const char *)lines + v * 32 + KN_FETCH_BYTES, _MM_HINT_T0);
+			kn_tile_fetch(mr > 1, lines + v * 32);
 			if (!bf16)
-				_mm_prefetch((const char *)lines + v * 32 + 256 + KN_FETCH_BYTES, _MM_HINT_T0);
+				kn_tile_fetch(mr > 1, lines + v * 32 + 256);
 		}
 		KN_UNROLL_FOR (size_t v = 0; v < nv; v += 2) {
 			__m256 w0 = widen_even(bf16, lines + v * 32), w1 = widen_even(bf16, lines + v * 32 + 32);
@@ -66,8 +66,8 @@ KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_
 	}
 /* clang-format off */
 #define TILES(name, bf16) \
-	TILE(1, 8, 1, name, bf16) TILE(2, 4, STRIDE, name, bf16) TILE(3, 2, STRIDE, name, bf16) \
-	TILE(4, 2, STRIDE, name, bf16) TILE(5, 2, STRIDE, name, bf16) TILE(6, 2, STRIDE, name, bf16) \
+	TILE(1, 8, 1, name, bf16) TILE(2, 4, 4, name, bf16) TILE(3, 2, 4, name, bf16) \
+	TILE(4, 2, 4, name, bf16) TILE(5, 2, 8, name, bf16) TILE(6, 2, 8, name, bf16) \
 	static kn_gemm_tile_fn *const tiles_##name[ROWS] = { \
 		tile_##name##_1, tile_##name##_2, tile_##name##_3, tile_##name##_4, tile_##name##_5, tile_##name##_6, \
 	};
@@ -75,8 +75,8 @@ KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_
 TILES(bf16, true)
 TILES(f32, false)
 
-void kn_avx2_gemm_bf16(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_bf16, ROWS, STRIDE, KN_PANEL_COLS * 2); }
-void kn_avx2_gemm_f32(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_f32, ROWS, STRIDE, KN_PANEL_COLS * 4); }
+void kn_avx2_gemm_bf16(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_bf16, ROWS, KN_PANEL_COLS * 2); }
+void kn_avx2_gemm_f32(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_f32, ROWS, KN_PANEL_COLS * 4); }
 
 /* Sign flips are by xor, as -x is. max(min()) takes its second operand when either is NaN: the
  * value goes second. */

@@ -4,7 +4,7 @@
 #include "kernels/cpu/vector_exp.h"
 #include "kernels/cpu/gemm_nest.h"
 
-enum { ROWS = 12, STRIDE = 12 }; /* 12 rows x 2 lines (24 accumulators), or 5 x 4 */
+enum { ROWS = 7, LINES = 4 }; /* 28 accumulators */
 
 /* One of two values of k of a line of weights as f32 */
 KN_TILE __m512 widen_even(const bool bf16, const uint8_t *at)
@@ -18,45 +18,39 @@ KN_TILE __m512 widen_odd(const bool bf16, const uint8_t *at)
 		    : _mm512_load_ps((const float *)(at + 256));
 }
 
-/* mr rows by nv lines, k ascending; x is [k][stride] */
-KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_t stride, const float *x, size_t k,
-	const uint8_t *lines, bool first, float *y, size_t ldy)
+/* acc[r][v] += x[r] * a line of weights, for the rows one after the other: with the factors of x from
+ * memory, 7 rows by 4 lines leave room for the weights. */
+KN_TILE void line_add(const size_t mr, const size_t v, __m512 acc[ROWS][LINES], const float *x, __m512 w)
 {
-	__m512 acc[ROWS][4], even[4], odd[4];
+	__asm__ volatile("" : "+r"(x)); /* another x for each line: there are no registers to keep the factors */
+	KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
+		acc[r][v] = _mm512_fmadd_ps(_mm512_set1_ps(x[r]), w, acc[r][v]);
+		__asm__("" : "+v"(acc[r][v]), "+v"(w)); /* in its place: no copies */
+	}
+}
 
-	/* registers for both values of k at once; else the odd ones are made when the even ones are
-	 * done with */
-	const bool room = nv <= 2;
+/* mr rows, k ascending; x is [k][stride] */
+KN_TILE void tile(const size_t mr, const bool bf16, const size_t stride, const float *x, size_t k, const uint8_t *lines,
+	bool first, float *y, size_t ldy)
+{
+	const size_t step_lines = bf16 ? LINES : 2 * LINES; /* of two values of k */
+	__m512 acc[ROWS][LINES];
 
 	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
-		KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
+		KN_UNROLL_FOR (size_t v = 0; v < LINES; v++)
 			acc[r][v] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(y + r * ldy + v * 16);
 
-	for (size_t i = 0; i < k; i += 2, x += 2 * stride, lines += bf16 ? 256 : 512) {
-		KN_UNROLL_FOR (size_t v = 0; v < nv; v++) {
-			_mm_prefetch((const char *)lines + v * 64 + KN_FETCH_BYTES, _MM_HINT_T0);
-			if (!bf16)
-				_mm_prefetch((const char *)lines + v * 64 + 256 + KN_FETCH_BYTES, _MM_HINT_T0);
-			even[v] = widen_even(bf16, lines + v * 64);
-			if (room)
-				odd[v] = widen_odd(bf16, lines + v * 64);
-		}
-		KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
-			__m512 a = _mm512_set1_ps(x[r]);
-			KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
-				acc[r][v] = _mm512_fmadd_ps(a, even[v], acc[r][v]);
-		}
-		KN_UNROLL_FOR (size_t v = 0; v < nv && !room; v++)
-			odd[v] = widen_odd(bf16, lines + v * 64);
-		KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
-			__m512 a = _mm512_set1_ps(x[stride + r]);
-			KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
-				acc[r][v] = _mm512_fmadd_ps(a, odd[v], acc[r][v]);
-		}
+	for (size_t i = 0; i < k; i += 2, x += 2 * stride, lines += step_lines * 64) {
+		KN_UNROLL_FOR (size_t v = 0; v < step_lines; v++)
+			kn_tile_fetch(mr > 2, lines + v * 64);
+		KN_UNROLL_FOR (size_t v = 0; v < LINES; v++)
+			line_add(mr, v, acc, x, widen_even(bf16, lines + v * 64));
+		KN_UNROLL_FOR (size_t v = 0; v < LINES; v++)
+			line_add(mr, v, acc, x + stride, widen_odd(bf16, lines + v * 64));
 	}
 
 	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
-		KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
+		KN_UNROLL_FOR (size_t v = 0; v < LINES; v++)
 			_mm512_storeu_ps(y + r * ldy + v * 16, acc[r][v]);
 }
 
@@ -64,38 +58,27 @@ KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_
 	static void tile_##name##_##mr( \
 		const float *x, size_t k, const uint8_t *lines, bool first, float *y, size_t ldy) \
 	{ \
-		if (mr <= 5) { \
-			tile(mr, 4, bf16, stride, x, k, lines, first, y, ldy); \
-		} else { \
-			tile(mr, 2, bf16, stride, x, k, lines, first, y, ldy); \
-			tile(mr, 2, bf16, stride, x, k, lines + 128, first, y + 32, ldy); \
-		} \
+		tile(mr, bf16, stride, x, k, lines, first, y, ldy); \
 	}
 /* clang-format off */
 #define TILES(name, bf16) \
 	TILE(1, 1, name, bf16) \
-	TILE(2, STRIDE, name, bf16) \
-	TILE(3, STRIDE, name, bf16) \
-	TILE(4, STRIDE, name, bf16) \
-	TILE(5, STRIDE, name, bf16) \
-	TILE(6, STRIDE, name, bf16) \
-	TILE(7, STRIDE, name, bf16) \
-	TILE(8, STRIDE, name, bf16) \
-	TILE(9, STRIDE, name, bf16) \
-	TILE(10, STRIDE, name, bf16) \
-	TILE(11, STRIDE, name, bf16) \
-	TILE(12, STRIDE, name, bf16) \
+	TILE(2, 4, name, bf16) \
+	TILE(3, 4, name, bf16) \
+	TILE(4, 4, name, bf16) \
+	TILE(5, 8, name, bf16) \
+	TILE(6, 8, name, bf16) \
+	TILE(7, 8, name, bf16) \
 	static kn_gemm_tile_fn *const tiles_##name[ROWS] = { \
 		tile_##name##_1, tile_##name##_2, tile_##name##_3, tile_##name##_4, \
-		tile_##name##_5, tile_##name##_6, tile_##name##_7, tile_##name##_8, \
-		tile_##name##_9, tile_##name##_10, tile_##name##_11, tile_##name##_12, \
+		tile_##name##_5, tile_##name##_6, tile_##name##_7, \
 	};
 /* clang-format on */
 TILES(bf16, true)
 TILES(f32, false)
 
-void kn_avx512_gemm_bf16(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_bf16, ROWS, STRIDE, KN_PANEL_COLS * 2); }
-void kn_avx512_gemm_f32(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_f32, ROWS, STRIDE, KN_PANEL_COLS * 4); }
+void kn_avx512_gemm_bf16(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_bf16, ROWS, KN_PANEL_COLS * 2); }
+void kn_avx512_gemm_f32(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_f32, ROWS, KN_PANEL_COLS * 4); }
 
 /* Sign flips are by xor, as -x is. max(min()) takes its second operand when either is NaN: the
  * value goes second. */

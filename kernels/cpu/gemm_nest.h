@@ -2,13 +2,15 @@
 /*
  * The loop nest around the register tiles of a form, the same for AVX2 and AVX-512:
  *
- *   for KN_BLOCK_ROWS rows of y (they stay in L2)
- *     for KN_BLOCK_K values of k (64 columns of them are 32 KiB of bf16)
- *       for a tile of rows: pack x to [k][stride] (L1; this is also where rows are gathered)
- *         for the panels of the job: tile
+ *   for KN_GEMM_ROWS rows of y
+ *     for as many values of k as KN_PACKED_FLOATS hold: pack x, each tile to [k][stride] (L2; this is
+ *         also where rows are gathered)
+ *       for the panels of the job
+ *         for KN_BLOCK_K values of k (64 columns of them are 64 KiB of bf16): tile by tile
  *
- * Between blocks of k the sums wait in y: the chain over k goes on from where it was, so blocking
- * changes no bit. One row needs no packing and no blocking: it streams each panel from end to end.
+ * So weights are read from memory in one stream from the first panel to the last, and when there are
+ * several tiles, the others find them in L2. Between blocks of k the sums wait in y: the chain over k
+ * goes on from where it was, so blocking changes no bit. One row is neither packed nor blocked.
  */
 #ifndef CADRE_KERNELS_CPU_GEMM_NEST_H
 #define CADRE_KERNELS_CPU_GEMM_NEST_H
@@ -22,6 +24,9 @@
 /* y[r][0..64) (+)= x[k][r] * panel, for the rows that the function handles; first: the chains start
  * from +0, else from y. */
 typedef void kn_gemm_tile_fn(const float *x, size_t k, const uint8_t *lines, bool first, float *y, size_t ldy);
+
+/* Floats for each value of k of a tile of so many rows, packed. */
+static inline size_t kn_gemm_stride(size_t rows) { return (rows + 3) / 4 * 4; }
 
 /* out[k][stride]: rows first .. first + rows - 1 of g from k0 on. Works on groups of 4 rows; the
  * last group repeats its last row. */
@@ -38,35 +43,66 @@ static inline void kn_gemm_pack(
 	}
 }
 
-/* tiles[r] handles r + 1 rows; all but tiles[0] read x at `stride` floats per value of k, tiles[0]
- * at 1. Constant arguments: it is inlined. */
-KN_TILE void kn_gemm_nest(const struct kn_gemm *g, kn_gemm_tile_fn *const *tiles, const size_t tile_rows,
-	const size_t stride, const size_t k_bytes)
+/* The tiles of a block of rows; x of a tile is packed from `offset` floats for each value of k on. */
+struct kn_gemm_block {
+	size_t count, floats;
+	struct {
+		size_t row, rows, offset;
+	} tile[KN_GEMM_ROWS / 2];
+};
+
+static inline struct kn_gemm_block kn_gemm_block(size_t row, size_t end, size_t tile_rows)
 {
-	CAD_ASSERT(stride <= KN_TILE_ROWS_MAX);
+	struct kn_gemm_block b = { 0 };
+	for (size_t rows; row < end; row += rows) {
+		rows = kn_tile_rows(end - row, tile_rows);
+		b.tile[b.count].row = row;
+		b.tile[b.count].rows = rows;
+		b.tile[b.count++].offset = b.floats;
+		b.floats += kn_gemm_stride(rows);
+	}
+	return b;
+}
+
+/* The values k1 .. k1 + k - 1 of a block's rows: packed, then all panels. */
+KN_TILE void kn_gemm_run(const struct kn_gemm *g, kn_gemm_tile_fn *const *tiles, const size_t k_bytes,
+	const struct kn_gemm_block *b, size_t k1, size_t k, float *packed)
+{
+	for (size_t t = 0; t < b->count; t++)
+		kn_gemm_pack(g, b->tile[t].row, b->tile[t].rows, k1, k, packed + b->tile[t].offset * k,
+			kn_gemm_stride(b->tile[t].rows));
+
+	for (size_t p = 0; p < g->panels; p++)
+		for (size_t at = 0; at < k; at += KN_BLOCK_K)
+			for (size_t t = 0; t < b->count; t++) {
+				size_t row = b->tile[t].row, rows = b->tile[t].rows;
+				tiles[rows - 1](packed + b->tile[t].offset * k + at * kn_gemm_stride(rows),
+					k - at < KN_BLOCK_K ? k - at : KN_BLOCK_K,
+					g->weights + p * g->panel_bytes + (k1 + at) * k_bytes, k1 + at == 0,
+					g->y + row * g->ldy + p * KN_PANEL_COLS, g->ldy);
+			}
+}
+
+/* tiles[r] handles r + 1 rows; all but tiles[0] read x at kn_gemm_stride floats per value of k,
+ * tiles[0] at 1. Constant arguments: it is inlined. */
+KN_TILE void kn_gemm_nest(
+	const struct kn_gemm *g, kn_gemm_tile_fn *const *tiles, const size_t tile_rows, const size_t k_bytes)
+{
 	if (g->rows == 1) {
 		const float *x = g->x + (g->index ? g->index[0] : 0) * g->ldx;
 		for (size_t p = 0; p < g->panels; p++)
 			tiles[0](x, g->k, g->weights + p * g->panel_bytes, true, g->y + p * KN_PANEL_COLS, g->ldy);
 		return;
 	}
-	_Alignas(64) float packed[KN_BLOCK_K * KN_TILE_ROWS_MAX];
-	for (size_t block = 0; block < g->rows; block += KN_BLOCK_ROWS) {
-		size_t end = g->rows - block < KN_BLOCK_ROWS ? g->rows : block + KN_BLOCK_ROWS;
-		for (size_t k0 = 0; k0 < g->k; k0 += KN_BLOCK_K) {
-			size_t k = g->k - k0 < KN_BLOCK_K ? g->k - k0 : KN_BLOCK_K;
-			for (size_t row = block, rows; row < end; row += rows) {
-				rows = kn_tile_rows(end - row, tile_rows);
-				const float *x = packed;
-				if (rows == 1)
-					x = g->x + (g->index ? g->index[row] : row) * g->ldx + k0;
-				else
-					kn_gemm_pack(g, row, rows, k0, k, packed, stride);
-				for (size_t p = 0; p < g->panels; p++)
-					tiles[rows - 1](x, k, g->weights + p * g->panel_bytes + k0 * k_bytes, k0 == 0,
-						g->y + row * g->ldy + p * KN_PANEL_COLS, g->ldy);
-			}
-		}
+
+	_Alignas(64) float packed[KN_PACKED_FLOATS];
+	for (size_t row = 0, rows; row < g->rows; row += rows) {
+		rows = kn_tile_rows(g->rows - row, KN_GEMM_ROWS); /* never one row alone */
+		struct kn_gemm_block b = kn_gemm_block(row, row + rows, tile_rows);
+		size_t most = KN_PACKED_FLOATS / b.floats / KN_BLOCK_K * KN_BLOCK_K;
+		CAD_ASSERT(most > 0);
+		for (size_t k1 = 0; k1 < g->k; k1 += most)
+			kn_gemm_run(g, tiles, k_bytes, &b, k1, g->k - k1 < most ? g->k - k1 : most, packed);
 	}
 }
 

@@ -6,7 +6,10 @@
 
 #include "kernels/cpu/tune.h"
 
+#include <immintrin.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define KN_TILE static inline __attribute__((always_inline))
 
@@ -24,6 +27,17 @@
 /* Makes an accumulator that is up to date before the next one is begun: GCC 12 would begin all at
  * once, and run out of registers. */
 #define KN_PIN(accumulator) __asm__ volatile("" : "+x"(accumulator))
+
+/* Fetches what a tile will read of its weights: near, into the first cache, for a tile that waits for
+ * memory alone; far, into the second, for one that also computes: the first cache's few misses at a
+ * time would hold up its loop. */
+KN_TILE void kn_tile_fetch(const bool far, const uint8_t *line)
+{
+	if (far)
+		_mm_prefetch((const char *)line + KN_FETCH_FAR_BYTES, _MM_HINT_T1);
+	else
+		_mm_prefetch((const char *)line + KN_FETCH_NEAR_BYTES, _MM_HINT_T0);
+}
 
 /* Rows of the next tile: `rest` rows in the fewest tiles of at most `max`, as even as can be (13
  * rows of 12 are 7 + 6, not 12 + 1). */

@@ -26,14 +26,19 @@ enum {
 	KN_FFN_JOBS_PER_THREAD = 8,
 	KN_FFN_TILE_ROWS = 96,
 
-	/* GEMM: rows whose sums stay in L2 (a multiple of every form's tile), values of k of a panel
-	 * that stay in L1, rows of the largest register tile, distance of prefetch in the weights. */
+	/* GEMM: rows whose sums and factors stay in L2, floats of x that wait there, packed (the
+	 * stack holds them), values of k of a panel that several tiles read in turn; distances of
+	 * prefetch in the weights (tile.h). */
+	KN_GEMM_ROWS = 48,
+	KN_PACKED_FLOATS = 32768,
+	KN_BLOCK_K = 512,
+	KN_FETCH_NEAR_BYTES = 8192,
+	KN_FETCH_FAR_BYTES = 16384,
+	/* GEMM on integers: rows of a block (a multiple of every form's tile), groups of k of them
+	 * that are packed at once, distance of prefetch. */
 	KN_BLOCK_ROWS = 96,
-	KN_BLOCK_K = 256,
-	KN_TILE_ROWS_MAX = 12,
-	KN_FETCH_BYTES = 4096,
-	/* GEMM on integers: groups of k of a block of rows that are packed at once. */
 	KN_BLOCK_GROUPS = 4,
+	KN_FETCH_BYTES = 4096,
 	/* From how many rows on u4 is widened to s8 for them, where there is VNNI. */
 	KN_WIDEN_ROWS_MIN = 10,
 	/* From how many rows on AMX is faster than AVX-512 VNNI: tiles of 16 rows. */

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 
-TILES_MIN = 60   # 12 + 6 tiles of rows, for bf16 and f32, and 12 + 4, for s8 and u4, less what a compiler may fold together
+TILES_MIN = 55   # 7 + 6 tiles of rows, for bf16 and f32, and 12 + 4, for s8 and u4, less what a compiler may fold together
 
 FUNCTION = re.compile(r"^[0-9a-f]+ <(\w+)(?:\.\w+)*>:$")
 LINE = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
