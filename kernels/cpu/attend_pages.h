@@ -5,8 +5,9 @@
  *   PAGES_AT_ONCE   pages whose scores are computed side by side for one query; half for two
  *   scores_of(type, q, size, count, pages, from, s)   scores of the keys of `pages` pages, not
  *       scaled, for the `count` queries at q, at most a tile: row page * count + i of s is query i's
- *   values_of(type, count, out, ldo, size, from, lo, hi, p, alpha)   out = out * alpha, then the
- *       chain over the keys lo .. hi - 1 with the weights p, for as many queries
+ *   values_of(type, count, out, ldo, size, pages, from, lo, hi, p, alpha)   for as many queries, page
+ *       after page (rows of p and alpha as those of s): out = out * alpha, then the chain over the
+ *       page's keys lo .. hi - 1 with the weights p
  *   widen_rows(type, from, rows, n, out)   rows of n elements, as f32; room for 32 more is used
  *       (in these three the type is constant: they are inlined)
  *   row_most(s, lo, hi, scale, sk)   s[j] = s[j] * sk[j], unless sk is NULL
@@ -36,15 +37,15 @@ static void page_scores(enum cad_kv type, struct kn_attend_block *b, size_t quer
 	}
 }
 
-static void page_values(enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count,
+static void page_values(enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count, size_t pages,
 	const struct kn_attend_source *from, size_t lo, size_t hi, float (*p)[KN_PAGE_KEYS], const float *alpha)
 {
 	float *out = kn_attend_out(b, query);
 	size_t size = b->value_size;
 	switch (type) {
-	case CAD_KV_F32: values_of(CAD_KV_F32, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
-	case CAD_KV_BF16: values_of(CAD_KV_BF16, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
-	case CAD_KV_INT8: values_of(CAD_KV_INT8, count, out, b->ldo, size, from, lo, hi, p, alpha); break;
+	case CAD_KV_F32: values_of(CAD_KV_F32, count, out, b->ldo, size, pages, from, lo, hi, p, alpha); break;
+	case CAD_KV_BF16: values_of(CAD_KV_BF16, count, out, b->ldo, size, pages, from, lo, hi, p, alpha); break;
+	case CAD_KV_INT8: values_of(CAD_KV_INT8, count, out, b->ldo, size, pages, from, lo, hi, p, alpha); break;
 	}
 }
 
@@ -188,18 +189,18 @@ static void tile_add(enum cad_kv type, struct kn_attend_block *b, struct kn_atte
 		size_t at = row + i, end = together ? lo : t->hi[at];
 		if (t->lo[at] >= end)
 			continue;
-		page_values(type, b, query + i, 1, from, t->lo[at], end, &t->s[at], &t->alpha[at]);
+		page_values(type, b, query + i, 1, 1, from, t->lo[at], end, &t->s[at], &t->alpha[at]);
 		t->alpha[at] = 1.0f;
 	}
 
 	if (!together)
 		return;
-	page_values(type, b, query, count, from, lo, hi, &t->s[row], &t->alpha[row]);
+	page_values(type, b, query, count, 1, from, lo, hi, &t->s[row], &t->alpha[row]);
 	for (size_t i = 0; i < count; i++) {
 		t->alpha[row + i] = 1.0f;
 		if (hi < t->hi[row + i])
 			page_values(
-				type, b, query + i, 1, from, hi, t->hi[row + i], &t->s[row + i], &t->alpha[row + i]);
+				type, b, query + i, 1, 1, from, hi, t->hi[row + i], &t->s[row + i], &t->alpha[row + i]);
 	}
 }
 
@@ -267,8 +268,25 @@ static void step_scores(struct kn_attend_block *b, struct kn_attend_step *t)
 	}
 }
 
+/* Whether every row sees all keys of its page. */
+static bool step_whole(const struct kn_attend_block *b, const struct kn_attend_step *t)
+{
+	for (size_t row = 0; row < t->pages * b->count; row++)
+		if (t->hi[row] - t->lo[row] < KN_PAGE_KEYS)
+			return false;
+	return true;
+}
+
 static void step_values(struct kn_attend_block *b, struct kn_attend_step *t)
 {
+	if (t->pages > 1 && step_whole(b, t)) {
+		struct kn_attend_source from[PAGES_AT_ONCE];
+		for (size_t i = 0; i < t->pages; i++)
+			from[i] = source_values(b, t->all, t->first + i, t->pages);
+		page_values(t->all->type, b, 0, b->count, t->pages, from, 0, KN_PAGE_KEYS, t->s, t->alpha);
+		return;
+	}
+
 	size_t tiles = (b->count + KN_ATTEND_TILE - 1) / KN_ATTEND_TILE;
 	for (size_t page = 0; page < t->pages; page++) {
 		enum cad_kv type = t->all->type;

@@ -132,14 +132,19 @@ KN_TILE void tile_all_values(const enum cad_kv type, const size_t mr, float *out
 		tile_values(type, mr, 4, false, out, ldo, d, size, from, lo, hi, p, alpha);
 }
 
-KN_TILE void values_of(const enum cad_kv type, size_t count, float *out, size_t ldo, size_t size,
+KN_TILE void values_of(const enum cad_kv type, size_t count, float *out, size_t ldo, size_t size, size_t pages,
 	const struct kn_attend_source *from, size_t lo, size_t hi, float (*p)[KN_PAGE_KEYS], const float *alpha)
 {
-	for (size_t r = 0; r < count; r += ROWS_OF(type), out += ROWS_OF(type) * ldo)
-		switch (count - r) {
-		case 1: tile_all_values(type, 1, out, ldo, size, from, lo, hi, p + r, alpha + r); break;
-		case 2: tile_all_values(type, 2, out, ldo, size, from, lo, hi, p + r, alpha + r); break;
-		default: tile_all_values(type, ROWS_OF(type), out, ldo, size, from, lo, hi, p + r, alpha + r); break;
+	for (size_t page = 0; page < pages; page++, from++, p += count, alpha += count)
+		for (size_t r = 0; r < count; r += ROWS_OF(type)) {
+			float *to = out + r * ldo;
+			switch (count - r) {
+			case 1: tile_all_values(type, 1, to, ldo, size, from, lo, hi, p + r, alpha + r); break;
+			case 2: tile_all_values(type, 2, to, ldo, size, from, lo, hi, p + r, alpha + r); break;
+			default:
+				tile_all_values(type, ROWS_OF(type), to, ldo, size, from, lo, hi, p + r, alpha + r);
+				break;
+			}
 		}
 }
 

@@ -89,31 +89,35 @@ KN_TILE void scores_of(const enum cad_kv type, const float *q, size_t size, size
 }
 
 /* Elements d .. d + 16 * nv - 1 of the values of mr queries; or what a value has less than 32 at
- * its end. */
+ * its end. The sums stay in registers from page to page. */
 KN_TILE void tile_values(const enum cad_kv type, const size_t mr, const size_t nv, const bool whole, float *out,
-	size_t ldo, size_t d, size_t size, const struct kn_attend_source *from, size_t lo, size_t hi,
+	size_t ldo, size_t d, size_t size, size_t pages, const struct kn_attend_source *from, size_t lo, size_t hi,
 	float (*p)[KN_PAGE_KEYS], const float *alpha)
 {
 	__m512 acc[KN_ATTEND_TILE][8];
 
 	KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 		KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
-			acc[r][v] =
-				_mm512_mul_ps(_mm512_loadu_ps(out + r * ldo + d + v * LANES), _mm512_set1_ps(alpha[r]));
+			acc[r][v] = _mm512_loadu_ps(out + r * ldo + d + v * LANES);
 
-	for (size_t j = lo; j < hi; j++) {
-		size_t at = j * size + d;
-		__m512 in[8];
-		kn_attend_fetch(type, from, at, nv * LANES);
-		KN_UNROLL_FOR (size_t v = 0; v < nv; v += 2)
-			if (whole)
-				widen(type, from->x, at + v * LANES, &in[v]);
-			else
-				widen_last(type, from->x, at, size - d, in);
-		KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
-			__m512 w = _mm512_set1_ps(p[r][j]);
+	for (size_t page = 0; page < pages; page++, from++, p += mr, alpha += mr) {
+		KN_UNROLL_FOR (size_t r = 0; r < mr; r++)
 			KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
-				acc[r][v] = _mm512_fmadd_ps(w, in[v], acc[r][v]);
+				acc[r][v] = _mm512_mul_ps(acc[r][v], _mm512_set1_ps(alpha[r]));
+		for (size_t j = lo; j < hi; j++) {
+			size_t at = j * size + d;
+			__m512 in[8];
+			kn_attend_fetch(type, from, at, nv * LANES);
+			KN_UNROLL_FOR (size_t v = 0; v < nv; v += 2)
+				if (whole)
+					widen(type, from->x, at + v * LANES, &in[v]);
+				else
+					widen_last(type, from->x, at, size - d, in);
+			KN_UNROLL_FOR (size_t r = 0; r < mr; r++) {
+				__m512 w = _mm512_set1_ps(p[r][j]);
+				KN_UNROLL_FOR (size_t v = 0; v < nv; v++)
+					acc[r][v] = _mm512_fmadd_ps(w, in[v], acc[r][v]);
+			}
 		}
 	}
 
@@ -123,28 +127,28 @@ KN_TILE void tile_values(const enum cad_kv type, const size_t mr, const size_t n
 }
 
 /* As many sums at a time as keep the multipliers busy. */
-KN_TILE void tile_all_values(const enum cad_kv type, const size_t mr, float *out, size_t ldo, size_t size,
+KN_TILE void tile_all_values(const enum cad_kv type, const size_t mr, float *out, size_t ldo, size_t size, size_t pages,
 	const struct kn_attend_source *from, size_t lo, size_t hi, float (*p)[KN_PAGE_KEYS], const float *alpha)
 {
 	size_t d = 0;
 	if (mr == 1)
 		for (; d + 8 * LANES <= size; d += 8 * LANES)
-			tile_values(type, mr, 8, true, out, ldo, d, size, from, lo, hi, p, alpha);
+			tile_values(type, mr, 8, true, out, ldo, d, size, pages, from, lo, hi, p, alpha);
 	if (mr <= 4)
 		for (; d + 4 * LANES <= size; d += 4 * LANES)
-			tile_values(type, mr, 4, true, out, ldo, d, size, from, lo, hi, p, alpha);
+			tile_values(type, mr, 4, true, out, ldo, d, size, pages, from, lo, hi, p, alpha);
 	for (; d + 2 * LANES <= size; d += 2 * LANES)
-		tile_values(type, mr, 2, true, out, ldo, d, size, from, lo, hi, p, alpha);
+		tile_values(type, mr, 2, true, out, ldo, d, size, pages, from, lo, hi, p, alpha);
 	if (d < size)
-		tile_values(type, mr, 2, false, out, ldo, d, size, from, lo, hi, p, alpha);
+		tile_values(type, mr, 2, false, out, ldo, d, size, pages, from, lo, hi, p, alpha);
 }
 
-KN_TILE void values_of(const enum cad_kv type, size_t count, float *out, size_t ldo, size_t size,
+KN_TILE void values_of(const enum cad_kv type, size_t count, float *out, size_t ldo, size_t size, size_t pages,
 	const struct kn_attend_source *from, size_t lo, size_t hi, float (*p)[KN_PAGE_KEYS], const float *alpha)
 {
 	switch (count) {
 #define CASE(n) \
-	case n: tile_all_values(type, n, out, ldo, size, from, lo, hi, p, alpha); break;
+	case n: tile_all_values(type, n, out, ldo, size, pages, from, lo, hi, p, alpha); break;
 		EACH_COUNT(CASE)
 #undef CASE
 	}
