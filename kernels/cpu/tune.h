@@ -41,7 +41,9 @@ enum {
 	KN_FETCH_BYTES = 4096,
 	/* From how many rows on u4 is widened to s8 for them, where there is VNNI. */
 	KN_WIDEN_ROWS_MIN = 10,
-	/* From how many rows on AMX is faster than AVX-512 VNNI: tiles of 16 rows. */
+	/* From how many rows on AMX, with its tiles of 16 rows, is faster than AVX-512 VNNI (measured
+	 * on a Xeon). No other form is chosen by rows: the widest one is the fastest at all of them
+	 * (bench_kernels --rows, on a Zen 4 without AMX). */
 	KN_AMX_ROWS_MIN = 9,
 
 	/* Attention: queries that walk the pages together, those of a register tile, room for the
