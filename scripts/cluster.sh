@@ -306,6 +306,7 @@ start_processes() {
 cluster_up() {
 	parse_up "$@"
 	[ -x "$BIN/cadre-router" ] || build release "${PROGRAMS[@]}"
+	"$BIN/cadre-placement" --model "$MODEL" "${PLACEMENT_OPTIONS[@]}" --check-config >/dev/null
 	lock_run
 	if any_alive; then
 		say "stopping the cluster that is running"

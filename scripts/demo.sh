@@ -37,7 +37,7 @@ demo_start() {
 	trap demo_stop EXIT
 	trap 'trap "" INT TERM; exit 130' INT
 	trap 'trap "" INT TERM; exit 143' TERM
-	(cluster_up --model "$MODEL" "$@")
+	(cluster_up --model "$MODEL" "${NUMERICS[@]}" "$@")
 	ROUTER=$(jq -r '.routers[0].grpc' "$RUN/cluster.json")
 }
 
@@ -63,7 +63,7 @@ demo_generate() {
 	printf '\n%7s %10s %10s %12s %12s %12s %12s  %s\n' prompt generated tokens/s 'first (ms)' nodes/token 'bytes out' 'bytes back' digest
 	for i in "${!PROMPTS[@]}"; do table_line "$ANSWERS/$i.json"; done
 	printf '\nThe same in one process, without a cluster:\n'
-	cadrectl verify --model "$MODEL" "$ANSWERS/0.json"
+	cadrectl verify --model "$MODEL" "${NUMERICS[@]}" "$ANSWERS/0.json"
 }
 
 # neighbours COUNT: requests that keep the router busy with other rows.
@@ -107,7 +107,7 @@ demo_paradox() {
 
 demo() {
 	local paradox=
-	MODEL=$ROOT/models/demo
+	MODEL=$ROOT/models/demo NUMERICS=()   # options for the cluster, and for who computes an answer again
 	while [ $# -gt 0 ]; do
 		case $1 in
 			paradox) paradox=yes ;;
@@ -116,11 +116,17 @@ demo() {
 				MODEL=$2
 				shift
 				;;
-			*) fail_usage "demo takes 'paradox' and --model DIR, not '$1'" ;;
+			--numerics | --router-numerics)
+				[ $# -gt 1 ] || fail_usage "demo: $1 needs a value, as in $1 int8"
+				NUMERICS+=("$1=$2")
+				shift
+				;;
+			--numerics=* | --router-numerics=*) NUMERICS+=("$1") ;;
+			*) fail_usage "demo takes 'paradox', --model DIR, --numerics and --router-numerics, not '$1'" ;;
 		esac
 		shift
 	done
-	build release "${PROGRAMS[@]}"
+	[ -n "${CADRE_BIN:-}" ] || build release "${PROGRAMS[@]}"
 	if [ -n "$paradox" ]; then
 		demo_paradox
 	else

@@ -72,6 +72,13 @@ def test_up_describes_a_ready_cluster_and_down_stops_it(door):
     assert not (door.run / 'cluster.json').exists()
 
 
+def test_demo_in_other_numerics(door):
+    done = door('demo', '--numerics', 'int4', '--router-numerics=int8')
+    assert done.returncode == 0, done.stderr
+    assert 'equal: 48 tokens' in done.stdout and done.stdout.endswith('computed again by model ' + str(ROOT / 'models' / 'demo') + '\n')
+    assert 'profile=int4 router=int8' in (door.run / 'log' / 'placement.log').read_text()
+
+
 def test_down_leaves_strangers_alone(door):
     stranger = subprocess.Popen(['sleep', '60'])
     (door.run / 'processes').write_text(f'router-0 {stranger.pid} 12345\nexpert-0 999999999 1\n')   # pids that have other owners now
@@ -115,6 +122,9 @@ def test_certificates_bring_their_secret(door, tmp_path):
     (['up', '--model', '/nonexistent'], "'/nonexistent' is not a checkpoint"),
     (['up', '--model', str(MODEL), '--experts', 'many'], 'take numbers'),
     (['up', '--model', str(MODEL), '--experts', '1', '--capacity-polcy', 'drop'], 'did you mean --capacity-policy?'),
+    (['up', '--model', str(MODEL), '--numerics', 'int8', '--wire', 'f32'], 'cadre-placement: --wire f32 does not go with --numerics int8'),
+    (['demo', '--model', str(MODEL), '--numerics', 'int9'], "--numerics"),
+    (['demo', '--numerics'], 'demo: --numerics needs a value'),
     (['down', 'now'], 'down takes no options'),
     (['test', 'unit', 'deploy'], "'deploy' runs by itself: ./cadre test deploy"),
     (['test', 'attempts', 'bogus'], 'test attempts takes no arguments'),
