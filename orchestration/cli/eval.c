@@ -19,12 +19,19 @@ static const struct cad_option table[] = {
 	CAD_OPTION_FILE(struct options, output, "output", NULL, "safetensors file to write"),
 	CL_ENGINE_OPTIONS(struct options, engine),
 };
+
+static enum cad_status check(const void *values, struct cad_error *error)
+{
+	return cad_settings_check(&((const struct options *)values)->engine.settings, error);
+}
+
 static const struct cad_options_spec spec = {
 	.program = "cadrectl eval",
 	.summary =
 		"Computes whole sequences with the embedded engine and writes logits, routing and greedy continuations.",
 	.table = table,
 	.count = sizeof table / sizeof *table,
+	.check = check,
 };
 
 static enum cad_status write_output(const struct cl_evaluation *eval, const char *path, struct cad_error *error)

@@ -58,6 +58,11 @@ static const struct cad_option inspect_table[] = {
 	CL_FORMAT_OPTION(struct inspect_options, format, "output format"),
 };
 
+static enum cad_status inspect_check(const void *values, struct cad_error *error)
+{
+	return cad_settings_check(&((const struct inspect_options *)values)->settings, error);
+}
+
 static const struct cad_options_spec inspect_spec = {
 	.program = "cadrectl model inspect",
 	.summary = "Shows what is in a checkpoint, and what it needs per node.",
@@ -66,6 +71,7 @@ static const struct cad_options_spec inspect_spec = {
 	.positional_max = 1,
 	.table = inspect_table,
 	.count = sizeof inspect_table / sizeof *inspect_table,
+	.check = inspect_check,
 };
 
 static enum cad_status inspect(

@@ -48,6 +48,11 @@ static const struct cad_option table[] = {
 
 static const char *const rivals[] = { CL_RUN_RIVALS, NULL };
 
+static enum cad_status check(const void *values, struct cad_error *error)
+{
+	return cl_run_options_check(&((const struct options *)values)->run, error);
+}
+
 static enum cad_status check_files(const void *values, struct cad_error *error)
 {
 	return cl_access_check_files(&((const struct options *)values)->run.access, error);
@@ -61,6 +66,7 @@ static const struct cad_options_spec spec = {
 	.table = table,
 	.count = sizeof table / sizeof *table,
 	.rivals = rivals,
+	.check = check,
 	.check_files = check_files,
 };
 

@@ -36,6 +36,11 @@ static enum cad_status check_addresses(const char *routers, struct cad_error *er
 	return CAD_OK;
 }
 
+enum cad_status cl_run_options_check(const struct cl_run_options *options, struct cad_error *error)
+{
+	return cad_settings_check(&options->engine.settings, error);
+}
+
 enum cad_status cl_run_from_options(
 	const struct cl_run_options *options, struct cl_run *run, struct cl_cluster *cluster, struct cad_error *error)
 {

@@ -48,6 +48,8 @@ struct cl_run_options {
 /* For the `rivals` of the options. */
 #define CL_RUN_RIVALS "router", "model"
 
+/* For the `check` of the options: what of them does not go together, before anything is read. */
+CAD_MUST_USE enum cad_status cl_run_options_check(const struct cl_run_options *options, struct cad_error *error);
 /* Fills where `run` runs. `cluster` is zeroed, and the caller's to fini when it has run.
  * CAD_ERR_INVALID: the options contradict each other; CAD_ERR_NOT_FOUND: neither says where. */
 CAD_MUST_USE enum cad_status cl_run_from_options(

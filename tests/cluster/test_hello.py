@@ -13,6 +13,7 @@ from cluster import BIN, GOLDEN, Cluster, Process, free_port, http, metric, wait
 
 MODEL = GOLDEN / 'mixtral-a' / 'model'
 OTHER = GOLDEN / 'olmoe-a' / 'model'
+NOWHERE = '/nowhere-at-all'
 
 
 @pytest.fixture
@@ -127,6 +128,13 @@ def test_other_checkpoint_is_refused_with_both_fingerprints():
     (['cadre-placement', '--model', MODEL, '--numerics', 'int8', '--wire', 'f32', '--check-config'], ['--wire f32', '--numerics int8']),
     (['cadre-router', '--model', MODEL, '--local-experts', '--wire', 'q8', '--check-config'], ['--wire q8', '--numerics f32']),
     (['cadrectl', 'generate', '--model', MODEL, '--tokens', '1', '--numerics', 'int4', '--weights', 'bf16'], ['--weights bf16', '--numerics int4']),
+    (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--numerics', 'int8', '--check-config'], ['--numerics']),
+    *[(['cadrectl', *command, *settings], words)
+      for command in (['eval', '--model', NOWHERE, '--input', '/nowhere.json', '--output', '/tmp/x'], ['verify', '--model', NOWHERE, '/nowhere.json'],
+                      ['generate', '--model', NOWHERE, '--tokens', '1'])
+      for settings, words in ((['--numerics', 'int8', '--wire', 'bf16'], ['--wire bf16', '--numerics int8']),
+                              (['--numerics', 'int8', '--weights', 'bf16'], ['--weights bf16', '--router-numerics int8']))],
+    (['cadrectl', 'model', 'inspect', NOWHERE, '--numerics', 'int4', '--weights', 'bf16'], ['--weights bf16', '--numerics int4']),
     (['cadrectl', 'generat'], ['generate']),
     (['cadrectl', 'generate', '--model', MODEL, '--tokens', '1,x'], ["'x'", '--tokens']),
     (['cadrectl', 'eval', '--model', MODEL, '--input', '/nowhere.json', '--output', '/tmp/x'], ['/nowhere.json']),
@@ -134,6 +142,7 @@ def test_other_checkpoint_is_refused_with_both_fingerprints():
 def test_wrong_words_get_a_sentence(arguments, words):
     done = run(BIN / arguments[0], *arguments[1:])
     assert done.returncode in (1, 2) and done.stdout == ''
+    assert NOWHERE not in arguments or NOWHERE not in done.stderr   # nothing was read yet
     for word in words:
         assert word in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) <= 4, done.stderr
