@@ -163,7 +163,8 @@ static const struct cad_options_spec spec = {
 struct program {
 	struct options options;
 	struct cad_service service;
-	char grpc_address[CAD_ADDRESS_BYTES], settings_fingerprint[33], model_fingerprint[33];
+	char grpc_address[CAD_ADDRESS_BYTES], settings_fingerprint[33], model_fingerprint[33],
+		settings_text[CADRE_TEXT_BYTES];
 	uv_timer_t ready_timer; /* until it is ready; then for --drain-delay */
 	struct cad_rpc_reactor *reactor;
 	struct cad_tokenizer *tokenizer;
@@ -253,6 +254,7 @@ static enum cad_status create_embedded(struct program *p, struct cad_error *erro
 	p->engine = em_router(p->embedded);
 	p->isa_name = em_isa_name(p->embedded);
 	cad_settings_fingerprint(em_settings(p->embedded), p->settings_fingerprint);
+	cad_settings_text(em_settings(p->embedded), p->settings_text);
 
 	return CAD_OK;
 }
@@ -283,6 +285,7 @@ static enum cad_status open_model(struct program *p, struct cad_error *error)
 			layers);
 
 	cad_settings_fingerprint(&p->facts.settings, p->settings_fingerprint);
+	cad_settings_text(&p->facts.settings, p->settings_text);
 	return CAD_OK;
 }
 
@@ -518,6 +521,7 @@ static enum cad_status create_server(struct program *p, struct cad_error *error)
 		.model = p->model,
 		.tokenizer = p->tokenizer,
 		.settings_fingerprint = p->settings_fingerprint,
+		.settings = p->settings_text,
 		.policies = policies(o),
 		.callers = {
 			.bearers = &p->service.bearers,

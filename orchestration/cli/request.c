@@ -310,6 +310,7 @@ enum cad_status cl_result_add(
 	result->finished = true;
 	result->finish_reason = response->finish_reason;
 	snprintf(result->digest, sizeof result->digest, "%s", response->digest);
+	snprintf(result->settings, sizeof result->settings, "%s", response->settings);
 
 	if (response->usage) {
 		result->prompt_tokens = response->usage->prompt_tokens;
@@ -349,10 +350,10 @@ const char *cl_finish_name(Cadre__V1__FinishReason reason)
 json_t *cl_result_to_json(const struct cl_result *result, const struct cl_request *request, const char *where)
 {
 	json_t *json = json_pack(
-		"{s:o, s:s, s:s, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:s, s:f, s:I, s:I}, s:{s:s, s:I, s:I}, s:s, s:I, s:I, s:o}",
+		"{s:o, s:s, s:s, s:s, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:s, s:f, s:I, s:I}, s:{s:s, s:I, s:I}, s:s, s:I, s:I, s:o}",
 		"token_ids", ids_to_json(&result->ids), "text", result->text.bytes ? result->text.bytes : "",
-		"finish_reason", cl_finish_name(result->finish_reason), "digest", result->digest, "usage",
-		"prompt_tokens", (json_int_t)result->prompt_tokens, "generated_tokens",
+		"finish_reason", cl_finish_name(result->finish_reason), "digest", result->digest, "settings",
+		result->settings, "usage", "prompt_tokens", (json_int_t)result->prompt_tokens, "generated_tokens",
 		(json_int_t)result->generated_tokens, "first_token_us", (json_int_t)result->first_token_us, "total_us",
 		(json_int_t)result->total_us, "nodes_touched", (json_int_t)result->nodes_touched, "routed_rows",
 		(json_int_t)result->routed_rows, "bytes_sent", (json_int_t)result->bytes_sent, "bytes_received",

@@ -11,6 +11,7 @@
 #include "cadre/v1/inference.pb-c.h"
 #include "common/tokenizer/tokenizer.h"
 #include "common/base/status.h"
+#include "proto/cadre_wire.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -48,7 +49,7 @@ struct cl_result {
 	uint32_t routed; /* positions whose routing came: what comes again is left out */
 	bool finished;   /* the last message came; what follows is its */
 	Cadre__V1__FinishReason finish_reason;
-	char digest[40];
+	char digest[40], settings[CADRE_TEXT_BYTES]; /* settings: "": of a router that did not say them */
 	uint64_t prompt_tokens, generated_tokens, first_token_us, total_us, nodes_touched, routed_rows, bytes_sent,
 		bytes_received;
 	char policy[16];

@@ -25,6 +25,7 @@ struct generation {
 	struct rt_routing_names *names;
 	struct rt_routing_ring routing;
 	const struct cad_model_spec *spec;
+	char settings[CADRE_TEXT_BYTES];
 	uint64_t id;
 	bool over;  /* the last message was sent, or the reader wants no more */
 	bool ended; /* the engine is done with it */
@@ -61,7 +62,7 @@ static void emit_piece(struct generation *generation, const struct rt_piece *pie
 		fail(generation, status, NULL);
 	} else {
 		if (end)
-			rt_message_end(end, &none, &parts, &response);
+			rt_message_end(end, &none, generation->settings, &parts, &response);
 		emit(generation, &response);
 		generation->over = generation->over || end;
 	}
@@ -216,6 +217,7 @@ enum cad_status cl_run_embedded(
 		status = em_create(&options, &generation.embedded, error);
 	if (status == CAD_OK) {
 		generation.spec = cad_model_spec(em_model(generation.embedded));
+		cad_settings_text(em_settings(generation.embedded), generation.settings);
 		if (generation.tokenizer)
 			cad_tokenizer_pad(generation.tokenizer, generation.spec->vocab);
 		status = request->return_routing ? open_routing(&generation, error) : CAD_OK;

@@ -92,17 +92,29 @@ static json_int_t first_difference(const json_t *ids, const struct cl_result *re
 	return count == result->ids.count ? -1 : (json_int_t)(count < result->ids.count ? count : result->ids.count);
 }
 
+/* Of the answer; "" if the program that kept it did not know them. */
+static const char *settings_of(const json_t *answer)
+{
+	const char *settings = json_string_value(json_object_get(answer, "settings"));
+	return settings ? settings : "";
+}
+
 static json_int_t absent_slots(const json_t *answer)
 {
 	return json_integer_value(json_object_get(json_object_get(answer, "absent"), "slots"));
 }
 
 /* Why answers may differ without anything being wrong. */
-static void print_policies(const json_t *answer, const struct cl_result *result)
+static void print_reasons(const json_t *answer, const struct cl_result *result)
 {
+	const char *settings = settings_of(answer);
 	const char *policy = json_string_value(json_object_get(json_object_get(answer, "capacity"), "policy"));
 	json_int_t before = absent_slots(answer), now = (json_int_t)result->absent_slots;
 
+	if (settings[0] && result->settings[0] && strcmp(settings, result->settings) != 0)
+		cl_line(stdout,
+			"The settings differ, and with them the answer may: it was computed with '%s', now with '%s'.",
+			settings, result->settings);
 	if (policy && strcmp(policy, "none") != 0)
 		cl_line(stdout,
 			"The answer was computed under capacity policy '%s', under which it may depend on the requests beside it.",
@@ -120,8 +132,9 @@ static bool compare(const json_t *answer, const struct cl_result *result, const 
 	json_int_t difference = first_difference(json_object_get(answer, "token_ids"), result);
 	bool equal = difference < 0 && strcmp(before, result->digest) == 0;
 	if (format == CL_FORMAT_JSON) {
-		json_t *json = json_pack("{s:b, s:s, s:s, s:o, s:I, s:I, s:s}", "equal", equal, "digest",
-			result->digest, "expected_digest", before, "first_difference",
+		json_t *json = json_pack("{s:b, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:s}", "equal", equal, "digest",
+			result->digest, "expected_digest", before, "settings", result->settings, "expected_settings",
+			settings_of(answer), "first_difference",
 			difference < 0 ? json_null() : json_integer(difference), "absent_slots",
 			(json_int_t)result->absent_slots, "expected_absent_slots", absent_slots(answer), "computed_by",
 			where);
@@ -139,7 +152,7 @@ static bool compare(const json_t *answer, const struct cl_result *result, const 
 		cl_line(stdout, "DIFFERENT from token %lld on: digest %s, was %s", (long long)difference,
 			result->digest, before);
 	if (!equal)
-		print_policies(answer, result);
+		print_reasons(answer, result);
 	return equal;
 }
 

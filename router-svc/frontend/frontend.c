@@ -35,6 +35,7 @@ struct rt_frontend {
 	char fingerprint[33];
 	char computes_with[128]; /* model, settings and policies */
 	char *settings_fingerprint;
+	char settings[CADRE_TEXT_BYTES];
 	struct cad_rpc_authorizer authorizer;
 	struct cad_counter *stalled;
 	struct cad_metrics *own_metrics; /* where the program has none */
@@ -352,6 +353,7 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 	frontend->settings_fingerprint = strdup(options->settings_fingerprint ? options->settings_fingerprint : "");
 	if (!frontend->settings_fingerprint)
 		return CAD_ERR_MEMORY;
+	snprintf(frontend->settings, sizeof frontend->settings, "%s", options->settings ? options->settings : "");
 	char policies[RT_POLICIES_BYTES];
 	rt_policies_text(&options->policies, policies);
 	snprintf(frontend->computes_with, sizeof frontend->computes_with, "%s/%s%s", frontend->fingerprint,
@@ -365,7 +367,7 @@ static enum cad_status options_copy(struct rt_frontend *frontend, const struct r
 		metrics = frontend->own_metrics;
 	}
 
-	rt_grpc_init(&frontend->grpc, &frontend->hub, frontend->computes_with, &options->policies,
+	rt_grpc_init(&frontend->grpc, &frontend->hub, frontend->computes_with, frontend->settings, &options->policies,
 		options->streams_per_client, metrics);
 	const struct cad_rpc_authorizer_options authorizer = {
 		.callers = options->callers,

@@ -35,7 +35,8 @@ struct rt_frontend_options {
 	struct rt_stream_engine engine;        /* its on_event is rt_frontend_on_event */
 	const struct cad_model *model;         /* borrowed */
 	const struct cad_tokenizer *tokenizer; /* borrowed; NULL: text is refused, tokens are served */
-	const char *settings_fingerprint;      /* copied */
+	const char *settings_fingerprint;      /* copied, as the next */
+	const char *settings;                  /* cad_settings_text, for the answers */
 	struct rt_policies policies;           /* the engine's, for the answers */
 	struct cad_rpc_callers callers;
 	uint32_t stall_ms;           /* a call whose client takes nothing for so long ends; 0: never */

@@ -58,7 +58,7 @@ static enum cad_status sink_end(
 	if (status != CAD_OK)
 		return status;
 
-	rt_message_end(end, &tie->grpc->policies, &parts, &message);
+	rt_message_end(end, &tie->grpc->policies, tie->grpc->settings, &parts, &message);
 	(void)send(tie, &message);
 	cad_rpc_call_finish(tie->call, CAD_RPC_OK, NULL);
 	untie(tie, CAD_RPC_OK);
@@ -224,12 +224,13 @@ void rt_grpc_done(struct cad_rpc_call *call, bool cancelled)
 
 /* ---- life ---- */
 
-void rt_grpc_init(struct rt_grpc *grpc, struct rt_stream_hub *hub, const char *fingerprint,
+void rt_grpc_init(struct rt_grpc *grpc, struct rt_stream_hub *hub, const char *fingerprint, const char *settings,
 	const struct rt_policies *policies, uint32_t streams_per_client, struct cad_metrics *metrics)
 {
 	*grpc = (struct rt_grpc){
 		.hub = hub,
 		.fingerprint = fingerprint,
+		.settings = settings,
 		.clients = { .streams_max = streams_per_client },
 		.policies = *policies,
 	};

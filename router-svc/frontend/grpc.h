@@ -18,6 +18,7 @@ struct rt_grpc {
 	struct rt_stream_hub *hub;
 	struct rt_clients clients;
 	const char *fingerprint;               /* rt_request_limits.fingerprint, for the first message; borrowed */
+	const char *settings;                  /* in words, for the answers; borrowed */
 	struct rt_policies policies;           /* the engine's, for the answers */
 	struct cad_counter *ended_by_code[17]; /* by gRPC status */
 	struct cad_counter *refused_clients;   /* at their limit of streams */
@@ -28,7 +29,7 @@ struct rt_grpc {
 };
 
 /* streams_per_client 0: no limit. */
-void rt_grpc_init(struct rt_grpc *grpc, struct rt_stream_hub *hub, const char *fingerprint,
+void rt_grpc_init(struct rt_grpc *grpc, struct rt_stream_hub *hub, const char *fingerprint, const char *settings,
 	const struct rt_policies *policies, uint32_t streams_per_client, struct cad_metrics *metrics);
 void rt_grpc_fini(struct rt_grpc *grpc);
 

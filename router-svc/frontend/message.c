@@ -100,8 +100,8 @@ enum cad_status rt_message_piece(const struct rt_piece *piece, struct cad_rpc_ar
 	return CAD_OK;
 }
 
-void rt_message_end(const struct rt_end *end, const struct rt_policies *policies, struct rt_message_end *parts,
-	Cadre__V1__GenerateResponse *message)
+void rt_message_end(const struct rt_end *end, const struct rt_policies *policies, const char *settings,
+	struct rt_message_end *parts, Cadre__V1__GenerateResponse *message)
 {
 	const struct rt_usage *from = &end->usage;
 
@@ -134,6 +134,7 @@ void rt_message_end(const struct rt_end *end, const struct rt_policies *policies
 	message->usage = &parts->usage;
 	message->capacity = &parts->capacity;
 	message->absent = &parts->absent;
+	message->settings = (char *)(uintptr_t)settings;
 	message->finish_reason = end->reason == RT_FINISH_STOP ? CADRE__V1__FINISH_REASON__FINISH_REASON_STOP
 							       : CADRE__V1__FINISH_REASON__FINISH_REASON_LENGTH;
 }

@@ -23,7 +23,8 @@ struct rt_message_end {
 	Cadre__V1__Absent absent;
 	char digest[33];
 };
-void rt_message_end(const struct rt_end *end, const struct rt_policies *policies, struct rt_message_end *parts,
-	Cadre__V1__GenerateResponse *message);
+/* `settings`: cad_settings_text; `message` points to it. */
+void rt_message_end(const struct rt_end *end, const struct rt_policies *policies, const char *settings,
+	struct rt_message_end *parts, Cadre__V1__GenerateResponse *message);
 
 #endif

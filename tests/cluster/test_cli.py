@@ -68,6 +68,9 @@ def test_verify_on_the_cluster_and_in_one_process(cluster, answer):
     for change in ({'digest': '0' * 32}, {'token_ids': result['token_ids'][:-1] + [0]}):
         done = cadrectl('verify', '--model', MODEL, '-', input=json.dumps({**result, **change}))
         assert done.returncode == 1 and done.stdout.startswith('DIFFERENT')
+    assert result['settings'].startswith('profile=f32 router=f32 wire=fix16 weights=f32 kv=f32 quanta=')
+    done = cadrectl('verify', '--model', MODEL, '--kv', 'bf16', path)
+    assert done.returncode == 1 and f"computed with '{result['settings']}', now with '{result['settings'].replace('kv=f32', 'kv=bf16')}'" in done.stdout, done.stdout
     done = cadrectl('verify', '--model', MODEL, '-', input='{"a": 1}')
     assert done.returncode == 1 and "the output of 'cadrectl generate -o json' is needed" in done.stderr
 

@@ -12,6 +12,7 @@
 
 struct cad_model *fake_model;
 struct cad_tokenizer *fake_tokenizer;
+static const char settings[] = "profile=f32 router=f32";
 
 int fake_model_open(void **state)
 {
@@ -177,6 +178,7 @@ void fake_router_open_with(struct fake_router *router, struct rt_frontend_option
 	options.reactor = router->rpc.reactor;
 	options.model = fake_model;
 	options.settings_fingerprint = "abc";
+	options.settings = settings;
 	router->fake.clock = (struct cad_clock){ fake_now_ns, &router->fake };
 	options.engine = (struct rt_stream_engine){
 		.engine = &router->fake,
@@ -267,13 +269,14 @@ static void answer_message(struct rpc_result *result, const ProtobufCMessage *me
 		answer->finished = true;
 		answer->reason = response->finish_reason;
 		snprintf(answer->digest, sizeof answer->digest, "%s", response->digest);
+		assert_string_equal(response->settings, settings);
 		snprintf(answer->policy, sizeof answer->policy, "%s", response->capacity->policy);
 		answer->factor = response->capacity->factor;
 		answer->dropped = response->capacity->dropped;
 		answer->prompt_tokens = response->usage->prompt_tokens;
 		answer->generated_tokens = response->usage->generated_tokens;
 	} else {
-		assert_true(!response->usage && !response->capacity && !*response->digest);
+		assert_true(!response->usage && !response->capacity && !*response->digest && !*response->settings);
 	}
 }
 

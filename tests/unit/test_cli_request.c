@@ -155,8 +155,8 @@ static void result_adds_up_messages(void **state)
 	absent.policy = "renormalise", absent.slots = 6, absent.rows = 1;
 	response.token_ids = second, response.n_token_ids = 1, response.text = "c",
 	response.finish_reason = CADRE__V1__FINISH_REASON__FINISH_REASON_STOP;
-	response.digest = "d1", response.usage = &usage, response.capacity = &capacity, response.absent = &absent,
-	response.routing = routing, response.n_routing = 1;
+	response.digest = "d1", response.settings = "profile=int8", response.usage = &usage,
+	response.capacity = &capacity, response.absent = &absent, response.routing = routing, response.n_routing = 1;
 	must(cl_result_add(&result, &response, &error), &error);
 	assert_true(result.finished);
 	/* as a router that continues does: positions that came before, and new ones */
@@ -169,8 +169,8 @@ static void result_adds_up_messages(void **state)
 	json_t *json = cl_result_to_json(&result, &request, "here");
 	char *text = json_dumps(json, JSON_COMPACT);
 	assert_non_null(text);
-	assert_non_null(
-		strstr(text, "\"token_ids\":[1,2,3],\"text\":\"abc\",\"finish_reason\":\"stop\",\"digest\":\"d1\""));
+	assert_non_null(strstr(text,
+		"\"token_ids\":[1,2,3],\"text\":\"abc\",\"finish_reason\":\"stop\",\"digest\":\"d1\",\"settings\":\"profile=int8\""));
 	assert_non_null(strstr(text, "\"calls_hedged\":7,\"hedges_won\":2,\"rows_diverted\":1}"));
 	assert_non_null(strstr(text, "\"dropped\":5"));
 	assert_non_null(strstr(text, "\"absent\":{\"policy\":\"renormalise\",\"slots\":6,\"rows\":1}"));
