@@ -180,7 +180,7 @@ reap() {
 test_fuzz() {
 	local fuzzer
 	local -a running=()
-	if ! (build fuzz); then
+	if ! (build fuzz fuzzers); then
 		say "the fuzzers do not compile"
 		count 0 1 0
 		return
