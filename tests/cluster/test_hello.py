@@ -2,6 +2,7 @@
 """Who may talk to whom: secrets, checkpoints, addresses; and what a process says when it may not, or cannot start at all."""
 import concurrent.futures
 import json
+import re
 import signal
 import subprocess
 import time
@@ -9,7 +10,7 @@ import urllib.error
 
 import pytest
 
-from cluster import BIN, GOLDEN, Cluster, Process, free_port, http, metric, wait_for_log
+from cluster import BIN, GOLDEN, Cluster, Process, free_port, http, lines_with, metric, wait_for_log
 
 MODEL = GOLDEN / 'mixtral-a' / 'model'
 OTHER = GOLDEN / 'olmoe-a' / 'model'
@@ -109,6 +110,28 @@ def test_other_checkpoint_is_refused_with_both_fingerprints():
             done = run(BIN / program, '--model', OTHER, '--placement', cluster.placement_grpc, '--http', '127.0.0.1:0', *options)
             assert done.returncode == 1, done.stderr
             assert 'checkpoint' in done.stderr and str(OTHER) in done.stderr and 'same files' in done.stderr, done.stderr
+
+
+def wait_for_settings(placement, times):
+    """What it logged as its settings when it started for the times-th time."""
+    wait_for_log(placement, 'msg=settings', times=times)
+    return re.search(r'settings="([^"]*)"', lines_with(placement, 'msg=settings')[times - 1])[1]
+
+
+def test_other_settings_are_refused_with_both():
+    """The placement service comes back with other settings: a router and an expert node that run with those of before are refused, and both sides' logs say both."""
+    with Cluster(MODEL, experts=1) as cluster:
+        before = wait_for_settings(cluster.placement, 1)
+        cluster.placement.stop()
+        cluster.placement.arguments += ['--numerics', 'int8', '--router-numerics', 'f32', '--kv', 'bf16']
+        cluster.placement.start()
+        after = wait_for_settings(cluster.placement, 2)
+        assert before.startswith('profile=f32 router=f32 ') and after.startswith('profile=int8 router=f32 wire=q8 weights=f32 kv=bf16 ')
+        for process in (cluster.experts[0], cluster.routers[0].process):
+            for log in (process, cluster.placement):
+                wait_for_log(log, f"node '{process.name}' runs with the settings '{before}'")
+                [line, *_] = lines_with(log, f"node '{process.name}' runs with the settings")
+                assert f"but this cluster with '{after}'" in line and "restart it, and it takes the cluster's settings" in line, line
 
 
 @pytest.mark.parametrize('arguments,words', [
