@@ -125,7 +125,8 @@ KN_TILE const int32_t *kn_gemm_int_rows(const struct kn_gemm *g, const struct kn
 /*
  * The tiles of a block, over one panel of `storage`, widened where they do not take that. Of several
  * tiles each fetches its share of the next group, so that memory always has something to do. One
- * tile of some rows leaves that to the processor, whose requests of its own are more.
+ * tile of some rows of s8 waits for memory, and leaves that to the processor: it has more lines
+ * under way by itself than when it is told of them.
  */
 KN_TILE void kn_gemm_int_panel(const struct kn_gemm *g, enum kn_storage storage, const struct kn_int_tiles *of,
 	const struct kn_int_block *b, size_t panel, const int32_t *packed)
@@ -133,7 +134,7 @@ KN_TILE void kn_gemm_int_panel(const struct kn_gemm *g, enum kn_storage storage,
 	_Alignas(64) uint8_t wide[KN_S8_GROUP_BYTES];
 	size_t tiles = (b->end - b->row + of->tile_rows - 1) / of->tile_rows, bytes = kn_group_bytes(storage),
 	       steps = kn_group_bytes(of->storage) / KN_STEP_BYTES;
-	size_t ahead = g->rows == 1 ? KN_FETCH_BYTES : tiles > 1 ? bytes : 0;
+	size_t ahead = g->rows == 1 ? KN_FETCH_BYTES : tiles > 1 || storage == KN_STORAGE_U4 ? bytes : 0;
 	const uint8_t *weights = g->weights + panel * g->panel_bytes + b->group * bytes;
 
 	for (size_t group = b->group; group < b->last; group++, weights += bytes) {
