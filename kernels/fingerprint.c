@@ -139,7 +139,7 @@ enum cad_status kn_fingerprint(struct kn_queue *queue, enum cad_weights weights,
 		.queue = queue,
 		.device = queue->device,
 		.ops = queue->ops,
-		.weights = cad_weights_quantised(weights) ? weights : CAD_WEIGHTS_AS_IS,
+		.weights = cad_weights_profile(weights) != CAD_PROFILE_F32 ? weights : CAD_WEIGHTS_AS_IS,
 		.ldx = kn_ld(HIDDEN),
 		.ldy = kn_ld(HIDDEN),
 	};

@@ -5,9 +5,9 @@
  *
  * Version 1, kind FLOAT (proto/cadre_wire.h): the tensors gate, up, down, then their biases, as far
  * as the model has them, one after another without gaps; each row by row; elements in the
- * checkpoint's type, little-endian. Where the cluster rounds weights (CAD_WEIGHTS_BF16), the three
- * matrices are bf16, rounded as packing rounds. So without rounding the image is the tensors as
- * stored.
+ * checkpoint's type, little-endian. Where the cluster rounds weights (CAD_WEIGHTS_BF16, BF16_ROWS),
+ * the three matrices are bf16, rounded as packing rounds. So without rounding the image is the
+ * tensors as stored.
  *
  * Kind QUANTISED, of weights that are quantised (quantise.h): the rows of the three matrices are of
  * type Q8 or Q4. Such a row is the scales of its groups, f32, then its k values. Of Q8 those are

@@ -148,7 +148,14 @@ struct kn_embed {
  * weights (CAD_WEIGHTS_INT8, INT4): x is quantised too, k padded with zeros to a multiple of
  * KN_GROUP (quantise.h). For each group, ascending: dot = the exact integer sum of q_x[k] * q_w[k],
  * of int4 q_w = (u - z) * s; acc = fma((float)dot, scale_x * scale_w, acc), the product of the
- * scales rounded to f32 first, from +0; then + bias. */
+ * scales rounded to f32 first, from +0; then + bias.
+ * Weights of profile bf16 (CAD_WEIGHTS_BF16_ROWS): x is rounded to bf16 too, to nearest even. For
+ * each 32 values of k, ascending: even = the chain of fma over the even k, from +0, odd = that over
+ * the odd ones; acc = acc + (even + odd), from +0; then + bias. But for the bias, subnormal
+ * operands count as zeros of their sign, and results below 2^-126 after rounding become such zeros
+ * (x86's DAZ and FTZ). This is the order that AMX's TDPBF16PS was seen to have, on one model of
+ * processor, over millions of sums: kn_fingerprint goes through it, so another order would be
+ * noticed. */
 struct kn_linear {
 	const float *x;
 	size_t ldx, rows;
@@ -475,7 +482,8 @@ extern const struct cad_choice kn_device_choices[], kn_isa_choices[]; /* for opt
 unsigned kn_threads_default(void);
 
 /* XXH3-128 over a fixed probe through the expert operators, with weights of several types or, when
- * `weights` says so, quantised: two nodes with equal values may be replicas. 32 hex digits. */
+ * `weights` says so, of another profile than f32: two nodes with equal values may be replicas. 32
+ * hex digits. */
 CAD_MUST_USE enum cad_status kn_fingerprint(
 	struct kn_queue *queue, enum cad_weights weights, char hex[33], struct cad_error *error);
 

@@ -21,11 +21,11 @@ void kn_expert_checksum(
 /* The ffn of a dense layer, or the shared expert of an MoE layer; gate.data NULL: it has none. */
 struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t layer);
 
-/* How the gate's matrix is kept: it is never quantised, so that quantised models route as well as
- * the checkpoint does. */
+/* How the gate's matrix is kept: its products are always those of profile f32, so that quantised
+ * models route as well as the checkpoint does. */
 static inline enum cad_weights kn_gate_weights(enum cad_weights weights)
 {
-	return cad_weights_quantised(weights) ? CAD_WEIGHTS_AS_IS : weights;
+	return cad_weights_profile(weights) == CAD_PROFILE_F32 ? weights : CAD_WEIGHTS_AS_IS;
 }
 
 /* Bytes of one packed expert: of the first MoE layer, and so of all. 0 for a dense model. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tile operations of AMX that amx_gemm.c uses. Every tile has 16 rows of 64 bytes. The tests
+ * The tile operations of AMX that amx_gemm*.c use. Every tile has 16 rows of 64 bytes. The tests
  * have a twin of this header in plain C (tests/support/twins_amx.c), so that what is built on it is
  * tested on machines without AMX.
  */
@@ -37,5 +37,7 @@ static inline void kn_amx_end(void) { _tile_release(); }
 #define KN_AMX_STORE(tile, to, stride) _tile_stored(tile, to, stride)
 /* sum += the dot products of 4 values: rows of signed bytes by columns of them */
 #define KN_AMX_DOT(sum, rows, columns) _tile_dpbssd(sum, rows, columns)
+/* sum += rows of bf16 by columns of them, in the order of profile bf16 */
+#define KN_AMX_DOT_BF16(sum, rows, columns) _tile_dpbf16ps(sum, rows, columns)
 
 #endif

@@ -75,8 +75,8 @@ KN_TILE void tile(const size_t mr, const size_t nv, const bool bf16, const size_
 TILES(bf16, true)
 TILES(f32, false)
 
-void kn_avx2_gemm_bf16(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_bf16, ROWS, KN_PANEL_COLS * 2); }
-void kn_avx2_gemm_f32(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_f32, ROWS, KN_PANEL_COLS * 4); }
+void kn_avx2_gemm_bf16(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_bf16, ROWS, KN_PANEL_COLS * 2, false); }
+void kn_avx2_gemm_f32(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_f32, ROWS, KN_PANEL_COLS * 4, false); }
 
 /* Sign flips are by xor, as -x is. max(min()) takes its second operand when either is NaN: the
  * value goes second. */

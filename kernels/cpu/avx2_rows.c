@@ -2,6 +2,7 @@
 /* Operators on rows, eight lanes at a time; the 16 lanes of a sum are two registers. What is left
  * at the end goes by the reference's steps. */
 #include "kernels/cpu/vector_exp.h"
+#include "kernels/cpu/bf16.h"
 #include "kernels/cpu/forms.h"
 
 /* The 16 lanes of a sum whose first n / 16 * 16 elements are in: adds the rest with `step`, then
@@ -194,10 +195,7 @@ void kn_avx2_row_to_bf16(const float *x, size_t n, uint8_t *data)
 {
 	size_t i = 0;
 	for (; i + 8 <= n; i += 8) {
-		__m256i bits = _mm256_loadu_si256((const __m256i *)(x + i)),
-			odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-		__m256i high =
-			_mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+		__m256i high = _mm256_srli_epi32(kn_bf16_8(_mm256_loadu_ps(x + i)), 16);
 		_mm_storeu_si128((__m128i *)(data + 2 * i),
 			_mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1)));
 	}

@@ -100,7 +100,8 @@ static void describe(const struct kn_device *device, struct kn_device_info *info
 		.name = device->ops->name,
 		.isa = ((const struct kn_cpu_device *)device)->form->name,
 		.memory_bytes = cad_memory_free_bytes(""),
-		.profiles = 1u << CAD_PROFILE_F32 | 1u << CAD_PROFILE_INT8 | 1u << CAD_PROFILE_INT4,
+		.profiles = 1u << CAD_PROFILE_F32 | 1u << CAD_PROFILE_BF16 | 1u << CAD_PROFILE_INT8 |
+			1u << CAD_PROFILE_INT4,
 		.head_size_max = CAD_HEAD_SIZE_MAX,
 		.complete = true,
 	};
@@ -170,7 +171,8 @@ static const char *lacks(enum kn_isa isa)
 		return "this machine lacks AVX2, FMA or F16C, which every build of Cadre needs";
 	switch (isa) {
 	case KN_ISA_AVXVNNI: return "this machine lacks AVX-VNNI: use --isa auto or --isa avx2";
-	case KN_ISA_AMX: return "this machine lacks AMX (TILE, INT8) or AVX-512 VNNI: use --isa auto or --isa avx512";
+	case KN_ISA_AMX:
+		return "this machine lacks AMX (TILE, INT8, BF16) or AVX-512 VNNI: use --isa auto or --isa avx512";
 	default: return "this machine lacks AVX-512 (F, BW, DQ, VL): use --isa auto or --isa avx2";
 	}
 }

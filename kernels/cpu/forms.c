@@ -14,9 +14,10 @@
 static const struct kn_form form_ref = { "ref", KN_ISA_REF, KN_FORM_LIST(REF) };
 static const struct kn_form form_avx2 = { "avx2", KN_ISA_AVX2, KN_FORM_LIST(AVX2) };
 static const struct kn_form form_avxvnni = { "avxvnni", KN_ISA_AVXVNNI,
-	KN_FORM_PLAIN_LIST(AVX2) KN_FORM_INT_LIST(AVXVNNI) };
+	KN_FORM_PLAIN_LIST(AVX2) KN_FORM_BF16_LIST(AVX2) KN_FORM_INT_LIST(AVXVNNI) };
 static const struct kn_form form_avx512 = { "avx512", KN_ISA_AVX512, KN_FORM_LIST(AVX512) };
-static const struct kn_form form_amx = { "amx", KN_ISA_AMX, KN_FORM_PLAIN_LIST(AVX512) KN_FORM_INT_LIST(AMX) };
+static const struct kn_form form_amx = { "amx", KN_ISA_AMX,
+	KN_FORM_PLAIN_LIST(AVX512) KN_FORM_BF16_LIST(AMX) KN_FORM_INT_LIST(AMX) };
 
 /* clang 14 does not know the name "f16c". */
 static bool has_f16c(void)
@@ -25,7 +26,7 @@ static bool has_f16c(void)
 	return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
-/* clang 14 does not know the names "avxvnni", "amx-tile" and "amx-int8" either. */
+/* clang 14 does not know the names "avxvnni", "amx-tile" and the like either. */
 static bool has_avxvnni(void)
 {
 	unsigned a, b, c, d;
@@ -37,10 +38,10 @@ static bool has_avxvnni(void)
 static bool has_amx(void)
 {
 	enum { XCR0_TILES = 3 << 17, ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
-	const unsigned tile_and_int8 = 3u << 24;
+	const unsigned bf16_tile_int8 = 1u << 22 | 3u << 24;
 	unsigned a, b, c, d, low, high;
 
-	if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & tile_and_int8) != tile_and_int8)
+	if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & bf16_tile_int8) != bf16_tile_int8)
 		return false;
 	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
 		return false;

@@ -4,7 +4,7 @@
  * (ref/: the definition, scalar, in the declared order), kn_avx2_NAME (cpu/avx2_*.c) and
  * kn_avx512_NAME (cpu/avx512*.c). All give equal bits. A form without anything faster calls
  * another's. Two more forms are avx2 and avx512 but for integers: avxvnni and amx, whose kernels
- * are those of KN_FORM_INT_LIST.
+ * are those of KN_FORM_INT_LIST, and amx's those of KN_FORM_BF16_LIST too.
  *
  * Inner kernels run on one thread, allocate nothing, and keep no state. Vectors of f32 are
  * unaligned unless said. To add a kernel: a line in the list with its contract above it, and the
@@ -103,6 +103,12 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	X(void, gemm_s8, (const struct kn_gemm *g)) \
 	X(void, gemm_u4, (const struct kn_gemm *g))
 
+/* Those that AMX has an instruction for, and no other. */
+#define KN_FORM_BF16_LIST(X) \
+	/* GEMM on panels of bf16 by rows rounded to bf16, in the order of profile bf16 (struct */ \
+	/* kn_linear); k is a multiple of KN_K_UNIT */ \
+	X(void, gemm_bf16_rows, (const struct kn_gemm *g))
+
 #define KN_FORM_PLAIN_LIST(X) \
 	/* GEMM on panels (see above) */ \
 	X(void, gemm_bf16, (const struct kn_gemm *g)) \
@@ -130,7 +136,8 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	/* Sixteen columns of a panel back as rows: rows[c * ld + w] is lane c of step w, whose line is at */ \
 	/* line + 256 w (layout.h); w < words, a multiple of 8 as ld is, and rows 32-byte aligned */ \
 	X(void, lanes_store, (const uint8_t *line, size_t words, uint32_t *rows, size_t ld)) \
-	/* Rows on the wire; `data` has no alignment. fix16: min(rint(x * inverse), 32767), inverse a power of two */ \
+	/* Rows on the wire; `data` has no alignment. fix16: min(rint(x * inverse), 32767), inverse a power of two. */ \
+	/* bf16: to nearest even, NaN stays NaN */ \
 	X(struct kn_row_measure, row_measure, (const float *x, size_t n)) \
 	X(void, row_to_fix16, (const float *x, size_t n, float inverse, uint8_t *data)) \
 	X(void, row_from_fix16, (const uint8_t *data, size_t n, float scale, float *x)) \
@@ -148,7 +155,7 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	/* x[i] += (float)sums[i] * quantum + shared[i] (shared may be NULL); sums[i] = 0 */ \
 	X(void, sums_finish, (float *x, int64_t *sums, size_t n, float quantum, const float *shared))
 
-#define KN_FORM_LIST(X) KN_FORM_PLAIN_LIST(X) KN_FORM_INT_LIST(X)
+#define KN_FORM_LIST(X) KN_FORM_PLAIN_LIST(X) KN_FORM_BF16_LIST(X) KN_FORM_INT_LIST(X)
 
 struct kn_form {
 	const char *name;
@@ -169,6 +176,9 @@ KN_FORM_LIST(X)
 	result kn_avxvnni_##name arguments; \
 	result kn_amx_##name arguments;
 KN_FORM_INT_LIST(X)
+#undef X
+#define X(result, name, arguments) result kn_amx_##name arguments;
+KN_FORM_BF16_LIST(X)
 #undef X
 
 /* The form of `isa` (AUTO: the fastest), or NULL when this machine cannot run it. */

@@ -10,11 +10,13 @@
  *
  * So weights are read from memory in one stream from the first panel to the last, and when there are
  * several tiles, the others find them in L2. Between blocks of k the sums wait in y: the chain over k
- * goes on from where it was, so blocking changes no bit. One row is neither packed nor blocked.
+ * goes on from where it was, so blocking changes no bit. One row is neither packed nor blocked,
+ * unless it is rounded.
  */
 #ifndef CADRE_KERNELS_CPU_GEMM_NEST_H
 #define CADRE_KERNELS_CPU_GEMM_NEST_H
 
+#include "kernels/cpu/bf16.h"
 #include "kernels/cpu/forms.h"
 #include "kernels/cpu/tile.h"
 #include "kernels/cpu/transpose.h"
@@ -65,12 +67,14 @@ static inline struct kn_gemm_block kn_gemm_block(size_t row, size_t end, size_t 
 }
 
 /* The values k1 .. k1 + k - 1 of a block's rows: packed, then all panels. */
-KN_TILE void kn_gemm_run(const struct kn_gemm *g, kn_gemm_tile_fn *const *tiles, const size_t k_bytes,
+KN_TILE void kn_gemm_run(const struct kn_gemm *g, kn_gemm_tile_fn *const *tiles, const size_t k_bytes, const bool round,
 	const struct kn_gemm_block *b, size_t k1, size_t k, float *packed)
 {
 	for (size_t t = 0; t < b->count; t++)
 		kn_gemm_pack(g, b->tile[t].row, b->tile[t].rows, k1, k, packed + b->tile[t].offset * k,
 			kn_gemm_stride(b->tile[t].rows));
+	if (round)
+		kn_bf16_round(packed, k * b->floats, packed);
 
 	for (size_t p = 0; p < g->panels; p++)
 		for (size_t at = 0; at < k; at += KN_BLOCK_K)
@@ -83,26 +87,41 @@ KN_TILE void kn_gemm_run(const struct kn_gemm *g, kn_gemm_tile_fn *const *tiles,
 			}
 }
 
-/* tiles[r] handles r + 1 rows; all but tiles[0] read x at kn_gemm_stride floats per value of k,
- * tiles[0] at 1. Constant arguments: it is inlined. */
-KN_TILE void kn_gemm_nest(
-	const struct kn_gemm *g, kn_gemm_tile_fn *const *tiles, const size_t tile_rows, const size_t k_bytes)
+KN_TILE void kn_gemm_one(
+	const struct kn_gemm *g, kn_gemm_tile_fn *tile, const size_t k_bytes, const bool round, float *packed)
 {
-	if (g->rows == 1) {
-		const float *x = g->x + (g->index ? g->index[0] : 0) * g->ldx;
+	const float *x = g->x + (g->index ? g->index[0] : 0) * g->ldx;
+	size_t most = round ? KN_PACKED_FLOATS : g->k;
+
+	for (size_t k1 = 0; k1 < g->k; k1 += most) {
+		size_t k = g->k - k1 < most ? g->k - k1 : most;
+		if (round)
+			kn_bf16_round(x + k1, k, packed);
 		for (size_t p = 0; p < g->panels; p++)
-			tiles[0](x, g->k, g->weights + p * g->panel_bytes, true, g->y + p * KN_PANEL_COLS, g->ldy);
+			tile(round ? packed : x, k, g->weights + p * g->panel_bytes + k1 * k_bytes, k1 == 0,
+				g->y + p * KN_PANEL_COLS, g->ldy);
+	}
+}
+
+/* tiles[r] handles r + 1 rows; all but tiles[0] read x at kn_gemm_stride floats per value of k,
+ * tiles[0] at 1. round: x is rounded to bf16. Constant arguments: it is inlined. */
+KN_TILE void kn_gemm_nest(const struct kn_gemm *g, kn_gemm_tile_fn *const *tiles, const size_t tile_rows,
+	const size_t k_bytes, const bool round)
+{
+	_Alignas(64) float packed[KN_PACKED_FLOATS];
+
+	if (g->rows == 1) {
+		kn_gemm_one(g, tiles[0], k_bytes, round, packed);
 		return;
 	}
 
-	_Alignas(64) float packed[KN_PACKED_FLOATS];
 	for (size_t row = 0, rows; row < g->rows; row += rows) {
 		rows = kn_tile_rows(g->rows - row, KN_GEMM_ROWS); /* never one row alone */
 		struct kn_gemm_block b = kn_gemm_block(row, row + rows, tile_rows);
 		size_t most = KN_PACKED_FLOATS / b.floats / KN_BLOCK_K * KN_BLOCK_K;
 		CAD_ASSERT(most > 0);
 		for (size_t k1 = 0; k1 < g->k; k1 += most)
-			kn_gemm_run(g, tiles, k_bytes, &b, k1, g->k - k1 < most ? g->k - k1 : most, packed);
+			kn_gemm_run(g, tiles, k_bytes, round, &b, k1, g->k - k1 < most ? g->k - k1 : most, packed);
 	}
 }
 

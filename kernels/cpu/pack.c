@@ -213,6 +213,7 @@ static enum kn_storage storage_of(const struct kn_source *source, enum cad_weigh
 	case CAD_WEIGHTS_INT8: return KN_STORAGE_S8;
 	case CAD_WEIGHTS_INT4: return KN_STORAGE_U4;
 	case CAD_WEIGHTS_BF16: return KN_STORAGE_BF16;
+	case CAD_WEIGHTS_BF16_ROWS: return KN_STORAGE_BF16_ROWS;
 	case CAD_WEIGHTS_AS_IS: break;
 	}
 	return source->dtype == CAD_DTYPE_BF16 ? KN_STORAGE_BF16 : KN_STORAGE_F32;
@@ -455,7 +456,7 @@ void kn_cpu_expert_destroy(struct kn_device *device, struct kn_expert *expert)
 static struct kn_cpu_table table_of(const struct kn_source *source, enum cad_weights weights)
 {
 	return (struct kn_cpu_table){
-		/* quantised weights: the table stays as it is */
+		/* what is computed with is another matter: then the table stays as it is */
 		.dtype = weights == CAD_WEIGHTS_BF16 ? CAD_DTYPE_BF16 : source->dtype,
 		.n = source->n,
 		.k = source->k,

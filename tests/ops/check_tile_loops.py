@@ -50,10 +50,10 @@ def main():
     text = subprocess.run(["objdump", "-d", "--no-show-raw-insn", sys.argv[1]], check=True, capture_output=True, text=True).stdout
     seen, faults = 0, []
     for name, lines in functions(text):
-        tile = re.match(r"tile_(bf16|f32|s8|u4)_\d+$", name)
+        tile = re.match(r"tile_(bf16_rows|bf16|f32|s8|u4)_\d+$", name)
         if not tile:
             continue
-        store = STORE["floats" if tile.group(1) in ("bf16", "f32") else "integers"]
+        store = STORE["floats" if tile.group(1) in ("bf16", "bf16_rows", "f32") else "integers"]
         for begin, end in innermost_loops(lines):
             body = [line for line in lines if begin <= line[0] <= end]
             if not any(mnemonic.startswith(("vfmadd", "vpdpbusd", "vpmaddubsw")) for _, mnemonic, _ in body):

@@ -5,6 +5,7 @@
 
 #define BF16 .dtype = CAD_DTYPE_BF16
 #define F16 .dtype = CAD_DTYPE_F16
+#define ROWS16 .weights = CAD_WEIGHTS_BF16_ROWS
 #define INT8 .weights = CAD_WEIGHTS_INT8
 #define INT4 .weights = CAD_WEIGHTS_INT4
 #define CLAMPED .activation = CAD_ACTIVATION_SWIGLU_CLAMPED, .bias = true
@@ -40,6 +41,17 @@ const struct op_case op_cases[] = {
 	{ &op_linear, TEST, .rows = 7, .n = 97, .k = 300, .data = OP_DATA_TINY, .bias = true },
 	{ &op_linear, TEST, .rows = 11, .n = 40, .k = 70, .weights = CAD_WEIGHTS_BF16 },
 	{ &op_linear, TEST, "several row blocks, several panels a job", .rows = 101, .n = 1100, .k = 40, BF16 },
+	/* The same in profile bf16: chains of 32 values of k. */
+	{ &op_linear, TEST, .rows = 0, .n = 1, .k = 1, BF16, ROWS16 },
+	{ &op_linear, TEST, .rows = 1, .n = 1, .k = 1, BF16, ROWS16 },
+	{ &op_linear, TEST, .rows = 1, .n = 70, .k = 6400, BF16, ROWS16 },
+	{ &op_linear, TEST, .rows = 2, .n = 15, .k = 31, BF16, ROWS16, .data = OP_DATA_WIDE },
+	{ &op_linear, TEST, .rows = 5, .n = 17, .k = 33, ROWS16, .data = OP_DATA_WIDE, .bias = true },
+	{ &op_linear, TEST, .rows = 33, .n = 63, .k = 127, F16, ROWS16, .limit = 8.0f },
+	{ &op_linear, TEST, .rows = 26, .n = 129, .k = 513, BF16, ROWS16, .data = OP_DATA_WIDE, .bias = true },
+	{ &op_linear, TEST, .rows = 25, .n = 97, .k = 300, ROWS16, .data = OP_DATA_TINY, .bias = true },
+	{ &op_linear, TEST, "several row blocks, several panels a job", .rows = 101, .n = 1100, .k = 300, BF16,
+		ROWS16 },
 	/* The same on integers; groups of k are 256, sub-groups of int4 32. */
 	{ &op_linear, TEST, .rows = 0, .n = 1, .k = 1, BF16, INT8 },
 	{ &op_linear, TEST, .rows = 1, .n = 1, .k = 1, BF16, INT8 },
@@ -73,6 +85,12 @@ const struct op_case op_cases[] = {
 	{ &op_ffn, TEST, "clamped, with biases (gpt_oss)", .rows = 23, .n = 90, .k = 90, .experts = 4, .topk = 2, BF16,
 		CLAMPED, .limit = 0.7f },
 	{ &op_ffn, TEST, "more rows than a tile", .rows = 110, .n = 64, .k = 64, .experts = 2, .topk = 2, BF16 },
+	{ &op_ffn, TEST, .rows = 0, .n = 32, .k = 32, .experts = 2, .topk = 1, BF16, ROWS16 },
+	{ &op_ffn, TEST, .rows = 3, .n = 31, .k = 67, .experts = 5, .topk = 2, BF16, ROWS16 },
+	{ &op_ffn, TEST, .rows = 20, .n = 129, .k = 300, .experts = 4, .topk = 2, ROWS16 },
+	{ &op_ffn, TEST, "clamped, with biases (gpt_oss)", .rows = 23, .n = 90, .k = 90, .experts = 4, .topk = 2, BF16,
+		ROWS16, CLAMPED, .limit = 0.7f },
+	{ &op_ffn, TEST, "more rows than a tile", .rows = 110, .n = 64, .k = 64, .experts = 2, .topk = 2, F16, ROWS16 },
 	{ &op_ffn, TEST, .rows = 0, .n = 32, .k = 32, .experts = 2, .topk = 1, BF16, INT8 },
 	{ &op_ffn, TEST, .rows = 1, .n = 1, .k = 1, .experts = 1, .topk = 1, BF16, INT8 },
 	{ &op_ffn, TEST, .rows = 3, .n = 31, .k = 67, .experts = 5, .topk = 2, BF16, INT4 },
@@ -91,6 +109,7 @@ const struct op_case op_cases[] = {
 	{ &op_unpack, TEST, .n = 33, .k = 127, .weights = CAD_WEIGHTS_BF16, .bias = true, .data = OP_DATA_WIDE },
 	{ &op_unpack, TEST, .n = 65, .k = 129, F16, .weights = CAD_WEIGHTS_BF16, .data = OP_DATA_TINY },
 	{ &op_unpack, TEST, .n = 48, .k = 257, BF16, .weights = CAD_WEIGHTS_BF16, .bias = true },
+	{ &op_unpack, TEST, .n = 33, .k = 127, ROWS16, .bias = true, .data = OP_DATA_TINY },
 	{ &op_unpack, TEST, .n = 1, .k = 1, BF16, INT8 },
 	{ &op_unpack, TEST, .n = 1, .k = 1, BF16, INT4, .bias = true },
 	{ &op_unpack, TEST, .n = 33, .k = 65, INT8, .bias = true, .data = OP_DATA_WIDE },
@@ -190,6 +209,10 @@ const struct op_case op_cases[] = {
 	{ &op_linear, BENCH, .rows = 32, .n = 16384, .k = 2048, BF16 },
 	{ &op_linear, BENCH, "prefill", .rows = 512, .n = 2048, .k = 2048, BF16 },
 	{ &op_linear, BENCH, "prefill, f32", .rows = 512, .n = 2048, .k = 2048 },
+	{ &op_linear, BENCH, "decode", .rows = 1, .n = 65536, .k = 2048, BF16, ROWS16 },
+	{ &op_linear, BENCH, .rows = 8, .n = 32768, .k = 2048, BF16, ROWS16 },
+	{ &op_linear, BENCH, .rows = 32, .n = 16384, .k = 2048, BF16, ROWS16 },
+	{ &op_linear, BENCH, "prefill", .rows = 512, .n = 2048, .k = 2048, BF16, ROWS16 },
 	{ &op_linear, BENCH, "decode", .rows = 1, .n = 65536, .k = 2048, BF16, INT8 },
 	{ &op_linear, BENCH, .rows = 4, .n = 65536, .k = 2048, BF16, INT8 },
 	{ &op_linear, BENCH, .rows = 8, .n = 65536, .k = 2048, BF16, INT8 },
@@ -205,6 +228,11 @@ const struct op_case op_cases[] = {
 	{ &op_ffn, BENCH, "OLMoE layer, decode", .rows = 1, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16 },
 	{ &op_ffn, BENCH, "OLMoE layer", .rows = 16, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16 },
 	{ &op_ffn, BENCH, "OLMoE layer, prefill", .rows = 512, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16 },
+	{ &op_ffn, BENCH, "OLMoE layer, decode", .rows = 1, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16,
+		ROWS16 },
+	{ &op_ffn, BENCH, "OLMoE layer", .rows = 16, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16, ROWS16 },
+	{ &op_ffn, BENCH, "OLMoE layer, prefill", .rows = 512, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16,
+		ROWS16 },
 	{ &op_ffn, BENCH, "OLMoE layer, decode", .rows = 1, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16,
 		INT8 },
 	{ &op_ffn, BENCH, "OLMoE layer", .rows = 16, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16, INT8 },
@@ -240,7 +268,7 @@ const char *op_case_text(const struct op_case *c, char text[160])
 {
 	static const char *const data[] = { "", " wide", " tiny", " ones" },
 				 *const kv[] = { "", " kv bf16", " kv int8" },
-				 *const weights[] = { "", " to bf16", " to int8", " to int4" };
+				 *const weights[] = { "", " to bf16", " by bf16 rows", " to int8", " to int4" };
 	const struct {
 		const char *name;
 		size_t value;

@@ -104,9 +104,11 @@ float op_source_f32(const struct kn_source *source, size_t i);
 /* The scale of a group by the rule of kernels/quantise.h, written once more: 12 digits by frexp and
  * ceil, not by bits. range: the largest q. */
 float op_scale(const float *x, size_t n, int range);
-/* What quantised weights keep of it, as a new F32 source: integers times scales. Other weights: its
- * values. */
+/* What weights that rows are rounded for keep of it, as a new F32 source: integers times scales, or
+ * bf16. Other weights: its values. */
 struct kn_source op_kept(const struct kn_source *source, enum cad_weights weights);
+/* Rows as they meet such weights: quantised, rounded to bf16, or as they are. */
+void op_row_kept(float *x, size_t n, enum cad_weights weights);
 /* x[i] = q * scale, a scale for each `group` values. */
 void op_quantise(float *x, size_t n, size_t group, int range);
 /* A group of int4 weights by its definition, in double: u and (u - z) * s of each; returns the

@@ -62,7 +62,7 @@ static void linear_run(struct op_state *state, size_t first, size_t rows)
 static double row_error(
 	const struct linear *s, const struct op_case *c, const float *x, const struct kn_source *w, const float *y)
 {
-	double worst = 0,
+	double worst = 0, smallest = c->weights == CAD_WEIGHTS_BF16_ROWS ? 0x1p-125 : 0x1p-149,
 	       relative = (double)(c->k + 1) * 0x1p-23 +
 		(c->weights == CAD_WEIGHTS_BF16 && c->dtype != CAD_DTYPE_BF16 ? 0x1p-8 : 0);
 
@@ -75,7 +75,7 @@ static double row_error(
 		}
 		if (c->limit > 0)
 			exact = fmax(fmin(exact, (double)c->limit), -(double)c->limit);
-		worst = fmax(worst, fabs((double)y[n] - exact) / (relative * magnitude + (double)c->k * 0x1p-149));
+		worst = fmax(worst, fabs((double)y[n] - exact) / (relative * magnitude + (double)c->k * smallest));
 		if (isnan(y[n]))
 			return INFINITY;
 	}
@@ -87,8 +87,9 @@ static double row_error(
 
 /* Each of the k steps of the chain rounds a sum that is at most the sum of magnitudes, by half an
  * ulp (2^-24) or half the smallest number; the bias is one more step; a factor 2 for good measure.
- * Weights that were rounded to bf16 are off by 2^-9 each; quantised weights and rows are compared
- * as they were quantised, and have fewer steps. The pad of a row must be zero. */
+ * Weights that were rounded to bf16 are off by 2^-9 each; where rows are quantised or rounded too,
+ * both are compared as that left them. Quantised ones have fewer steps; in profile bf16 each
+ * product and each sum may lose what is below 2^-126. The pad of a row must be zero. */
 static double linear_error(const struct op_state *state, const void *output)
 {
 	const struct linear *s = (const struct linear *)state;
@@ -100,8 +101,7 @@ static double linear_error(const struct op_state *state, const void *output)
 	for (size_t r = 0; r < c->rows; r++) {
 		const float *y = (const float *)output + r * s->ldy;
 		memcpy(x, s->x_host + r * s->ldx, c->k * sizeof *x);
-		if (cad_weights_quantised(c->weights))
-			op_quantise(x, c->k, KN_GROUP, KN_RANGE_INT8);
+		op_row_kept(x, c->k, c->weights);
 		if (!(c->flag && r % 3 == 1)) {
 			worst = fmax(worst, row_error(s, c, x, &w, y));
 			continue;

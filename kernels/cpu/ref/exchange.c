@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The definition of rows and sums on the wire. */
-#include "kernels/exp.h"
 #include "kernels/cpu/forms.h"
+#include "kernels/exp.h"
+#include "kernels/image.h"
 
 static uint32_t bits_of(float x)
 {
@@ -64,8 +65,7 @@ void kn_ref_row_from_fix16(const uint8_t *data, size_t n, float scale, float *x)
 void kn_ref_row_to_bf16(const float *x, size_t n, uint8_t *data)
 {
 	for (size_t i = 0; i < n; i++) {
-		uint32_t bits = bits_of(x[i]);
-		uint16_t v = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+		uint16_t v = kn_bf16_of(x[i]);
 		memcpy(data + 2 * i, &v, sizeof v);
 	}
 }

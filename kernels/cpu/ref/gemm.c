@@ -1,15 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The definition of GEMM on panels and of the activations: scalar, one loop per sum, in the declared
  * order (kernels.h, cpu/forms.h). */
-#include "kernels/exp.h"
+#include "kernels/cpu/bf16.h"
 #include "kernels/cpu/forms.h"
+#include "kernels/exp.h"
+#include "kernels/image.h"
 
-static float weight_bf16(const uint8_t *panel, size_t column, size_t k)
+static float f32_of_bf16(uint16_t half)
 {
-	uint32_t bits = (uint32_t)((const uint16_t *)panel)[k / 2 * 128 + column * 2 + k % 2] << 16;
+	uint32_t bits = (uint32_t)half << 16;
 	float f;
 	memcpy(&f, &bits, sizeof f);
 	return f;
+}
+
+static float weight_bf16(const uint8_t *panel, size_t column, size_t k)
+{
+	return f32_of_bf16(((const uint16_t *)panel)[k / 2 * 128 + column * 2 + k % 2]);
 }
 
 static float weight_f32(const uint8_t *panel, size_t column, size_t k)
@@ -29,6 +36,32 @@ static void gemm(const struct kn_gemm *g, float (*weight)(const uint8_t *, size_
 			g->y[r * g->ldy + c] = acc;
 		}
 	}
+}
+
+/* One output of profile bf16: of each 32 values of k a chain over the even ones and one over the
+ * odd. */
+static float bf16_sum(const float *x, const uint8_t *panel, size_t column, size_t count)
+{
+	float acc = 0.0f;
+	for (size_t block = 0; block < count; block += KN_K_UNIT) {
+		float sum[2] = { 0.0f, 0.0f };
+		for (size_t k = block; k < block + KN_K_UNIT; k++)
+			sum[k % 2] = fmaf(f32_of_bf16(kn_bf16_of(x[k])), weight_bf16(panel, column, k), sum[k % 2]);
+		acc = acc + (sum[0] + sum[1]);
+	}
+	return acc;
+}
+
+void kn_ref_gemm_bf16_rows(const struct kn_gemm *g)
+{
+	unsigned csr = kn_flush_begin();
+	for (size_t r = 0; r < g->rows; r++) {
+		const float *x = g->x + (g->index ? g->index[r] : r) * g->ldx;
+		for (size_t c = 0; c < g->panels * KN_PANEL_COLS; c++)
+			g->y[r * g->ldy + c] =
+				bf16_sum(x, g->weights + c / KN_PANEL_COLS * g->panel_bytes, c % KN_PANEL_COLS, g->k);
+	}
+	kn_flush_end(csr);
 }
 
 void kn_ref_gemm_bf16(const struct kn_gemm *g) { gemm(g, weight_bf16); }
