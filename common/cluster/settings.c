@@ -11,17 +11,17 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-const struct cad_choice cad_profile_choices[] = { { "f32", CAD_PROFILE_F32 }, { "int8", CAD_PROFILE_INT8 },
-	{ "int4", CAD_PROFILE_INT4 }, { NULL, 0 } };
-const struct cad_choice cad_router_profile_choices[] = { { "same", CAD_PROFILE_SAME }, { "f32", CAD_PROFILE_F32 },
+const struct cad_choice cad_profile_choices[] = { { "f32", CAD_PROFILE_F32 }, { "bf16", CAD_PROFILE_BF16 },
 	{ "int8", CAD_PROFILE_INT8 }, { "int4", CAD_PROFILE_INT4 }, { NULL, 0 } };
+const struct cad_choice cad_router_profile_choices[] = { { "same", CAD_PROFILE_SAME }, { "f32", CAD_PROFILE_F32 },
+	{ "bf16", CAD_PROFILE_BF16 }, { "int8", CAD_PROFILE_INT8 }, { "int4", CAD_PROFILE_INT4 }, { NULL, 0 } };
 const struct cad_choice cad_wire_choices[] = { { "auto", CAD_WIRE_AUTO }, { "fix16", CADRE_ROW_FIX16 },
 	{ "bf16", CADRE_ROW_BF16 }, { "f32", CADRE_ROW_F32 }, { "q8", CADRE_ROW_Q8 }, { NULL, 0 } };
 const struct cad_choice cad_weights_choices[] = { { "f32", CAD_WEIGHTS_AS_IS }, { "bf16", CAD_WEIGHTS_BF16 },
 	{ NULL, 0 } };
 /* with those that a profile implies */
 static const struct cad_choice weights_names[] = { { "f32", CAD_WEIGHTS_AS_IS }, { "bf16", CAD_WEIGHTS_BF16 },
-	{ "int8", CAD_WEIGHTS_INT8 }, { "int4", CAD_WEIGHTS_INT4 }, { NULL, 0 } };
+	{ "bf16", CAD_WEIGHTS_BF16_ROWS }, { "int8", CAD_WEIGHTS_INT8 }, { "int4", CAD_WEIGHTS_INT4 }, { NULL, 0 } };
 const struct cad_choice cad_kv_choices[] = { { "f32", CAD_KV_F32 }, { "bf16", CAD_KV_BF16 }, { "int8", CAD_KV_INT8 },
 	{ NULL, 0 } };
 
@@ -62,7 +62,13 @@ enum cad_status cad_kv_parse(const char *name, enum cad_kv *kv) { return value_o
 
 static enum cad_weights weights_of(enum cad_profile profile, enum cad_weights in_f32)
 {
-	return profile == CAD_PROFILE_INT8 ? CAD_WEIGHTS_INT8 : profile == CAD_PROFILE_INT4 ? CAD_WEIGHTS_INT4 : in_f32;
+	switch (profile) {
+	case CAD_PROFILE_BF16: return CAD_WEIGHTS_BF16_ROWS;
+	case CAD_PROFILE_INT8: return CAD_WEIGHTS_INT8;
+	case CAD_PROFILE_INT4: return CAD_WEIGHTS_INT4;
+	case CAD_PROFILE_F32: break;
+	}
+	return in_f32;
 }
 
 enum cad_weights cad_settings_expert_weights(const struct cad_settings *settings)
@@ -75,20 +81,30 @@ enum cad_weights cad_settings_router_weights(const struct cad_settings *settings
 	return weights_of(settings->router_profile, settings->weights);
 }
 
+/* The wire that a profile's rows lose nothing by; fix16, bf16 and f32 all go with f32. */
+static enum cadre_row_type wire_of(enum cad_profile profile)
+{
+	return profile == CAD_PROFILE_F32     ? CADRE_ROW_FIX16
+		: profile == CAD_PROFILE_BF16 ? CADRE_ROW_BF16
+					      : CADRE_ROW_Q8;
+}
+
 enum cad_status cad_settings_complete(struct cad_settings *settings, struct cad_error *error)
 {
-	bool quantised = settings->profile != CAD_PROFILE_F32;
+	bool f32 = settings->profile == CAD_PROFILE_F32;
+	enum cadre_row_type wire = wire_of(settings->profile);
 	const char *profile = cad_profile_name(settings->profile);
 
 	if (settings->router_profile == CAD_PROFILE_SAME)
 		settings->router_profile = settings->profile;
 	if (settings->wire == CAD_WIRE_AUTO)
-		settings->wire = quantised ? CADRE_ROW_Q8 : CADRE_ROW_FIX16;
-	if (quantised != (settings->wire == CADRE_ROW_Q8))
+		settings->wire = wire;
+	if (f32 ? settings->wire == CADRE_ROW_Q8 : settings->wire != wire)
 		return cad_error_set(error, CAD_ERR_INVALID,
-			"--wire %s does not go with --numerics %s, whose rows go as %s", cad_wire_name(settings->wire),
-			profile, quantised ? "q8 alone" : "fix16, bf16 or f32");
-	if (settings->weights == CAD_WEIGHTS_BF16 && quantised && settings->router_profile != CAD_PROFILE_F32)
+			"--wire %s does not go with --numerics %s, whose rows go as %s%s",
+			cad_wire_name(settings->wire), profile, f32 ? "fix16, bf16 or f32" : cad_wire_name(wire),
+			f32 ? "" : " alone");
+	if (settings->weights == CAD_WEIGHTS_BF16 && !f32 && settings->router_profile != CAD_PROFILE_F32)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"--weights bf16 does not go with --numerics %s and --router-numerics %s: it rounds what is computed in f32",
 			profile, cad_profile_name(settings->router_profile));

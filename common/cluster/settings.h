@@ -71,12 +71,14 @@ extern const struct cad_choice cad_profile_choices[], cad_router_profile_choices
  * text. */
 #define CAD_SETTINGS_OPTIONS(owner, member, where) \
 	CAD_OPTION_ENUM(owner, member.wire, "wire", "auto", cad_wire_choices, \
-		where "how rows go to the experts; auto: fix16 with --numerics f32, and q8, which others need"), \
+		where \
+		"how rows go to the experts; auto: fix16 with --numerics f32, bf16 with bf16, q8 with int8 and int4"), \
 		CAD_KEPT_OPTIONS(owner, member, where)
 /* Those that say what is kept in memory. */
 #define CAD_KEPT_OPTIONS(owner, member, where) \
 	CAD_OPTION_ENUM(owner, member.profile, "numerics", "f32", cad_profile_choices, \
-		where "in which numbers experts compute; int8, int4: weights of so many bits, activations of 8"), \
+		where \
+		"in which numbers experts compute; bf16: weights and activations; int8, int4: weights of so many bits, activations of 8"), \
 		CAD_OPTION_ENUM(owner, member.router_profile, "router-numerics", "same", cad_router_profile_choices, \
 			where \
 			"in which numbers attention projections, dense and shared ffns and the head compute; same: as --numerics says"), \

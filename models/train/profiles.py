@@ -10,7 +10,7 @@ import pathlib
 
 import heldout
 
-SETTINGS = [[], ['--kv', 'bf16'], ['--kv', 'int8'], ['--numerics', 'int8', '--router-numerics', 'f32'], ['--numerics', 'int8'],
+SETTINGS = [[], ['--kv', 'bf16'], ['--kv', 'int8'], ['--numerics', 'bf16'], ['--numerics', 'int8', '--router-numerics', 'f32'], ['--numerics', 'int8'],
             ['--numerics', 'int4', '--router-numerics', 'f32'], ['--numerics', 'int4', '--router-numerics', 'int8'], ['--numerics', 'int4']]
 
 

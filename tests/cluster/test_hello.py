@@ -149,6 +149,7 @@ def test_other_settings_are_refused_with_both():
     (['cadre-placement', '--model', MODEL, '--wire', 'f16'], ['f16', 'fix16']),
     (['cadre-placement', '--model', MODEL, '--numerics', 'fp8'], ['fp8', 'int8']),
     (['cadre-placement', '--model', MODEL, '--numerics', 'int8', '--wire', 'f32', '--check-config'], ['--wire f32', '--numerics int8']),
+    (['cadre-placement', '--model', MODEL, '--numerics', 'bf16', '--wire', 'fix16', '--check-config'], ['--wire fix16', '--numerics bf16', 'bf16 alone']),
     (['cadre-router', '--model', MODEL, '--local-experts', '--wire', 'q8', '--check-config'], ['--wire q8', '--numerics f32']),
     (['cadrectl', 'generate', '--model', MODEL, '--tokens', '1', '--numerics', 'int4', '--weights', 'bf16'], ['--weights bf16', '--numerics int4']),
     (['cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--numerics', 'int8', '--check-config'], ['--numerics']),

@@ -424,7 +424,7 @@ static void memory_is_bounded(void **state)
 static bool go_on(void *context, const char *node, uint64_t bytes) { return (void)context, (void)node, bytes > 0; }
 
 /* Both ways of loading pack the image that the placement service's checksum is over. */
-static void quantised_from_the_checkpoint(void **state)
+static void rounded_and_quantised_from_the_checkpoint(void **state)
 {
 	(void)state;
 	struct expert_world world;
@@ -436,7 +436,7 @@ static void quantised_from_the_checkpoint(void **state)
 	options.device = world.device;
 	options.settings = &world.settings;
 
-	for (enum cad_weights weights = CAD_WEIGHTS_INT8; weights <= CAD_WEIGHTS_INT4; weights++) {
+	for (enum cad_weights weights = CAD_WEIGHTS_BF16_ROWS; weights <= CAD_WEIGHTS_INT4; weights++) {
 		struct ex_engine *engine;
 		struct ex_loaded loaded;
 		struct ex_load_result result;
@@ -693,7 +693,7 @@ int main(void)
 		cmocka_unit_test(poison),
 		cmocka_unit_test(busy),
 		cmocka_unit_test(memory_is_bounded),
-		cmocka_unit_test(quantised_from_the_checkpoint),
+		cmocka_unit_test(rounded_and_quantised_from_the_checkpoint),
 		cmocka_unit_test(load_all_and_wrong_options),
 		cmocka_unit_test(freeing_while_serving),
 		cmocka_unit_test(router_disappears),

@@ -39,7 +39,7 @@ static void fingerprint_sees_everything(void **state)
 	cad_settings_text(&base, text);
 	assert_int_equal(strncmp(text, "profile=f32 router=f32 wire=fix16 weights=f32 kv=f32 quanta=3:", 62), 0);
 
-	for (int change = 0; change < 8; change++) {
+	for (int change = 0; change < 10; change++) {
 		char changed[33];
 		must(cad_settings_init(&other, &base, &error), &error);
 		if (change == 0)
@@ -56,6 +56,10 @@ static void fingerprint_sees_everything(void **state)
 			other.profile = CAD_PROFILE_INT8;
 		else if (change == 6)
 			other.router_profile = CAD_PROFILE_INT8;
+		else if (change == 8)
+			other.profile = CAD_PROFILE_BF16;
+		else if (change == 9)
+			other.router_profile = CAD_PROFILE_BF16;
 		cad_settings_fingerprint(&other, changed);
 		assert_int_equal(strcmp(hex, changed) == 0, change == 7);
 		cad_settings_fini(&other);
@@ -80,6 +84,12 @@ static void what_is_left_open_follows_the_profile(void **state)
 			CAD_WEIGHTS_BF16 },
 		{ CAD_PROFILE_F32, CAD_PROFILE_INT8, CADRE_ROW_FIX16, CAD_WEIGHTS_BF16, CAD_WEIGHTS_BF16,
 			CAD_WEIGHTS_INT8 },
+		{ CAD_PROFILE_BF16, CAD_PROFILE_BF16, CADRE_ROW_BF16, CAD_WEIGHTS_AS_IS, CAD_WEIGHTS_BF16_ROWS,
+			CAD_WEIGHTS_BF16_ROWS },
+		{ CAD_PROFILE_BF16, CAD_PROFILE_INT8, CADRE_ROW_BF16, CAD_WEIGHTS_AS_IS, CAD_WEIGHTS_BF16_ROWS,
+			CAD_WEIGHTS_INT8 },
+		{ CAD_PROFILE_INT4, CAD_PROFILE_BF16, CADRE_ROW_Q8, CAD_WEIGHTS_AS_IS, CAD_WEIGHTS_INT4,
+			CAD_WEIGHTS_BF16_ROWS },
 	};
 	struct cad_error error;
 	for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
@@ -98,6 +108,10 @@ static void what_is_left_open_follows_the_profile(void **state)
 	} bad[] = {
 		{ { .profile = CAD_PROFILE_INT8, .wire = CADRE_ROW_FIX16 }, { "--wire fix16", "--numerics int8" } },
 		{ { .wire = CADRE_ROW_Q8 }, { "--wire q8", "--numerics f32" } },
+		{ { .profile = CAD_PROFILE_BF16, .wire = CADRE_ROW_F32 }, { "--wire f32", "bf16 alone" } },
+		{ { .profile = CAD_PROFILE_BF16, .wire = CADRE_ROW_Q8 }, { "--wire q8", "--numerics bf16" } },
+		{ { .profile = CAD_PROFILE_BF16, .router_profile = CAD_PROFILE_SAME, .weights = CAD_WEIGHTS_BF16 },
+			{ "--weights bf16", "--router-numerics bf16" } },
 		{ { .profile = CAD_PROFILE_INT4, .router_profile = CAD_PROFILE_SAME, .weights = CAD_WEIGHTS_BF16 },
 			{ "--weights bf16", "--router-numerics int4" } },
 	};
