@@ -19,9 +19,6 @@ const struct cad_choice cad_wire_choices[] = { { "auto", CAD_WIRE_AUTO }, { "fix
 	{ "bf16", CADRE_ROW_BF16 }, { "f32", CADRE_ROW_F32 }, { "q8", CADRE_ROW_Q8 }, { NULL, 0 } };
 const struct cad_choice cad_weights_choices[] = { { "f32", CAD_WEIGHTS_AS_IS }, { "bf16", CAD_WEIGHTS_BF16 },
 	{ NULL, 0 } };
-/* with those that a profile implies */
-static const struct cad_choice weights_names[] = { { "f32", CAD_WEIGHTS_AS_IS }, { "bf16", CAD_WEIGHTS_BF16 },
-	{ "bf16", CAD_WEIGHTS_BF16_ROWS }, { "int8", CAD_WEIGHTS_INT8 }, { "int4", CAD_WEIGHTS_INT4 }, { NULL, 0 } };
 const struct cad_choice cad_kv_choices[] = { { "f32", CAD_KV_F32 }, { "bf16", CAD_KV_BF16 }, { "int8", CAD_KV_INT8 },
 	{ NULL, 0 } };
 
@@ -44,7 +41,6 @@ static enum cad_status value_of(const struct cad_choice *choice, const char *nam
 
 const char *cad_profile_name(enum cad_profile profile) { return name_of(cad_profile_choices, profile); }
 const char *cad_wire_name(enum cadre_row_type wire) { return name_of(cad_wire_choices, wire); }
-const char *cad_weights_name(enum cad_weights weights) { return name_of(weights_names, weights); }
 const char *cad_kv_name(enum cad_kv kv) { return name_of(cad_kv_choices, kv); }
 enum cad_status cad_profile_parse(const char *name, enum cad_profile *profile)
 {

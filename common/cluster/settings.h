@@ -57,7 +57,6 @@ void cad_settings_fingerprint(const struct cad_settings *settings, char hex[33])
 /* "f32", "fix16", "bf16" and so on; parse: CAD_ERR_INVALID for what a cluster cannot be set to. */
 const char *cad_profile_name(enum cad_profile profile);
 const char *cad_wire_name(enum cadre_row_type wire);
-const char *cad_weights_name(enum cad_weights weights);
 const char *cad_kv_name(enum cad_kv kv);
 CAD_MUST_USE enum cad_status cad_profile_parse(const char *name, enum cad_profile *profile);
 CAD_MUST_USE enum cad_status cad_wire_parse(const char *name, enum cadre_row_type *wire);

@@ -21,7 +21,8 @@ struct cad_safetensors {
 	struct cad_tensor *tensors;        /* [count], ascending by offset */
 	const struct cad_tensor **by_name; /* [count], ascending by name */
 	size_t count;
-	char *names; /* one block behind every tensor's name */
+	char *names;   /* one block behind every tensor's name */
+	json_t *notes; /* __metadata__; NULL: none */
 };
 
 static const struct {
@@ -193,8 +194,10 @@ static enum cad_status read_tensors(const struct reading *r, json_t *header)
 	char *names = file->names;
 	json_object_foreach(header, key, value)
 	{
-		if (strcmp(key, "__metadata__") == 0)
+		if (strcmp(key, "__metadata__") == 0) {
+			file->notes = json_incref(value);
 			continue;
+		}
 		size_t bytes = strlen(key) + 1;
 		memcpy(names, key, bytes);
 		enum cad_status status = read_tensor(r, names, value, &file->tensors[file->count]);
@@ -293,6 +296,7 @@ void cad_safetensors_close(struct cad_safetensors *file)
 		return;
 	if (file->mapped)
 		cad_file_unmap(file->bytes, file->size);
+	json_decref(file->notes);
 	free(file->names);
 	free(file->by_name);
 	free(file->tensors);
@@ -321,6 +325,11 @@ struct cad_tensor cad_safetensors_find(const struct cad_safetensors *file, const
 			high = middle;
 	}
 	return (struct cad_tensor){ 0 };
+}
+
+const char *cad_safetensors_note(const struct cad_safetensors *file, const char *key)
+{
+	return json_string_value(json_object_get(file->notes, key));
 }
 
 const void *cad_safetensors_header(const struct cad_safetensors *file, size_t *bytes)
@@ -354,11 +363,10 @@ static json_t *make_entry(const struct cad_tensor *tensor, json_int_t begin)
 		begin, begin + (json_int_t)tensor->bytes);
 }
 
-/* The header's JSON, padded with spaces so that the data starts at a multiple of 64 bytes. The
- * caller frees it. */
-static char *make_header(const struct cad_tensor *tensors, size_t count, size_t *bytes)
+/* The header's JSON, without its length. */
+static char *make_header(const struct cad_tensor *tensors, size_t count, json_t *notes)
 {
-	json_t *header = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
+	json_t *header = json_pack("{s:O}", "__metadata__", notes);
 	json_int_t at = 0;
 	bool built = header != NULL;
 	for (size_t i = 0; built && i < count; i++) {
@@ -370,41 +378,50 @@ static char *make_header(const struct cad_tensor *tensors, size_t count, size_t 
 
 	char *text = built ? json_dumps(header, JSON_COMPACT) : NULL;
 	json_decref(header);
+	return text;
+}
+
+char *cad_safetensors_head(const struct cad_tensor *tensors, size_t count, json_t *notes, size_t *bytes)
+{
+	char *text = make_header(tensors, count, notes);
 	if (!text)
 		return NULL;
-	size_t length = strlen(text), padded = (LENGTH_BYTES + length + 63) / 64 * 64 - LENGTH_BYTES;
-	char *longer = realloc(text, padded + 1);
-	if (!longer) {
-		free(text);
-		return NULL;
-	}
 
-	memset(longer + length, ' ', padded - length);
-	*bytes = padded;
-	return longer;
+	/* padded with spaces, so that the data starts at a multiple of 64 bytes */
+	size_t length = strlen(text), padded = (LENGTH_BYTES + length + 63) / 64 * 64;
+	char *head = malloc(padded);
+	if (head) {
+		for (int i = 0; i < LENGTH_BYTES; i++)
+			head[i] = (char)((uint64_t)(padded - LENGTH_BYTES) >> (8 * i) & 0xff);
+		memcpy(head + LENGTH_BYTES, text, length);
+		memset(head + LENGTH_BYTES + length, ' ', padded - LENGTH_BYTES - length);
+		*bytes = padded;
+	}
+	free(text);
+	return head;
 }
 
 enum cad_status cad_safetensors_write(
 	const char *path, const struct cad_tensor *tensors, size_t count, struct cad_error *error)
 {
-	size_t header_bytes;
-	char *header = make_header(tensors, count, &header_bytes);
+	size_t head_bytes = 0;
+	json_t *notes = json_pack("{s:s}", "format", "pt");
+	char *head = notes ? cad_safetensors_head(tensors, count, notes, &head_bytes) : NULL;
 
-	if (!header)
+	json_decref(notes);
+	if (!head)
 		return cad_error_set(error, CAD_ERR_MEMORY,
 			"no memory for the header of %s (or a tensor's name is not UTF-8)", path);
 	struct cad_file_writer writer;
 	enum cad_status status = cad_file_writer_open(&writer, path, error);
 	if (status == CAD_OK) {
-		for (int i = 0; i < LENGTH_BYTES; i++)
-			fputc((int)((uint64_t)header_bytes >> (8 * i) & 0xff), writer.stream);
-		fwrite(header, 1, header_bytes, writer.stream);
+		fwrite(head, 1, head_bytes, writer.stream);
 		for (size_t i = 0; i < count; i++)
 			if (tensors[i].bytes)
 				fwrite(tensors[i].data, 1, tensors[i].bytes, writer.stream);
 		status = cad_file_writer_commit(&writer, error);
 	}
 
-	free(header);
+	free(head);
 	return status;
 }

@@ -2,6 +2,31 @@
 #include "common/model/spec.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+static const char *const weights_names[] = {
+	[CAD_WEIGHTS_AS_IS] = "f32",
+	[CAD_WEIGHTS_BF16] = "bf16",
+	[CAD_WEIGHTS_BF16_ROWS] = "bf16",
+	[CAD_WEIGHTS_INT8] = "int8",
+	[CAD_WEIGHTS_INT4] = "int4",
+};
+enum { WEIGHTS = sizeof weights_names / sizeof *weights_names };
+
+const char *cad_weights_name(enum cad_weights weights)
+{
+	return (size_t)weights < WEIGHTS ? weights_names[weights] : "unknown";
+}
+
+bool cad_weights_find(const char *name, enum cad_weights *weights)
+{
+	for (size_t i = 0; i < WEIGHTS; i++)
+		if (strcmp(name, weights_names[i]) == 0) {
+			*weights = (enum cad_weights)i;
+			return true;
+		}
+	return false;
+}
 
 void cad_model_spec_fini(struct cad_model_spec *spec)
 {
