@@ -4,6 +4,7 @@
 
 #include "common/transport/local.h"
 #include "expert-svc/engine.h"
+#include "kernels/packed.h"
 #include "kernels/quantum.h"
 
 #include <stdio.h>
@@ -51,6 +52,10 @@ static enum cad_status create_settings(
 	struct cad_settings settings = options->settings;
 	enum cad_status status = cad_settings_complete(&settings, error);
 
+	if (status == CAD_OK) /* before anything is loaded */
+		status = kn_packed_check_experts(em->model, cad_settings_expert_weights(&settings), error);
+	if (status == CAD_OK)
+		status = kn_packed_check_router(em->model, cad_settings_router_weights(&settings), error);
 	if (status != CAD_OK)
 		return status;
 

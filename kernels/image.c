@@ -51,7 +51,7 @@ enum cadre_image_kind kn_image_kind(enum cad_weights weights)
 	return cad_weights_quantised(weights) ? CADRE_IMAGE_QUANTISED : CADRE_IMAGE_FLOAT;
 }
 
-static enum cad_dtype matrix_dtype(enum cad_dtype stored, enum cad_weights weights)
+enum cad_dtype kn_matrix_dtype(enum cad_dtype stored, enum cad_weights weights)
 {
 	switch (weights) {
 	case CAD_WEIGHTS_AS_IS: return stored;
@@ -70,7 +70,7 @@ struct kn_expert_source kn_image_of(const struct kn_expert_source *source, enum 
 		struct kn_source *tensor = tensor_of(&image, i);
 		tensor->data = NULL;
 		if (i < MATRICES)
-			tensor->dtype = matrix_dtype(tensor->dtype, weights);
+			tensor->dtype = kn_matrix_dtype(tensor->dtype, weights);
 	}
 	return image;
 }
@@ -243,18 +243,20 @@ static bool read_quantised(const struct kn_source *source, enum cad_dtype dtype,
 	return hand_out(&c);
 }
 
+bool kn_source_read(const struct kn_source *source, enum cad_dtype dtype, piece_fn *piece, void *context)
+{
+	if (dtype == source->dtype)
+		return read_stored(source, piece, context);
+	return cad_dtype_quantised(dtype) ? read_quantised(source, dtype, piece, context)
+					  : read_rounded(source, piece, context);
+}
+
 bool kn_image_read(const struct kn_expert_source *source, enum cad_weights weights, piece_fn *piece, void *context)
 {
 	struct kn_expert_source image = kn_image_of(source, weights);
-	for (unsigned i = 0; i < KN_EXPERT_TENSORS; i++) {
-		const struct kn_source *tensor = kn_expert_tensor(source, i);
-		enum cad_dtype dtype = kn_expert_tensor(&image, i)->dtype;
-		bool more = dtype == tensor->dtype   ? read_stored(tensor, piece, context)
-			: cad_dtype_quantised(dtype) ? read_quantised(tensor, dtype, piece, context)
-						     : read_rounded(tensor, piece, context);
-		if (!more)
+	for (unsigned i = 0; i < KN_EXPERT_TENSORS; i++)
+		if (!kn_source_read(kn_expert_tensor(source, i), kn_expert_tensor(&image, i)->dtype, piece, context))
 			return false;
-	}
 	return true;
 }
 

@@ -35,6 +35,8 @@ size_t kn_row_bytes(enum cad_dtype dtype, size_t k);
 size_t kn_row_scale_bytes(enum cad_dtype dtype, size_t k);
 size_t kn_row_head_bytes(enum cad_dtype dtype, size_t k);
 
+/* How a matrix that is stored in one type is kept, in memory and in images. */
+enum cad_dtype kn_matrix_dtype(enum cad_dtype stored, enum cad_weights weights);
 enum cadre_image_kind kn_image_kind(enum cad_weights weights);
 /* The image of an expert that is packed from these tensors; data NULL. */
 struct kn_expert_source kn_image_of(const struct kn_expert_source *source, enum cad_weights weights);
@@ -70,6 +72,9 @@ static inline float kn_f32_of_f16(uint16_t half)
  * are valid during the call; `piece` returns false to end it there. True: that was all of it. */
 enum { KN_IMAGE_PIECE_BYTES = 256 << 10 }; /* at most */
 bool kn_image_read(const struct kn_expert_source *source, enum cad_weights weights,
+	bool (*piece)(void *context, const void *bytes, size_t count), void *context);
+/* The same of one tensor, in its own type or one of kn_matrix_dtype. */
+bool kn_source_read(const struct kn_source *source, enum cad_dtype dtype,
 	bool (*piece)(void *context, const void *bytes, size_t count), void *context);
 
 /* XXH3-128 over an image, as 32 hex digits: of tensors, which are read for it, or of the image

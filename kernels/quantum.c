@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/quantum.h"
 
+#include "kernels/packed.h"
 #include "kernels/philox.h"
 #include "kernels/source.h"
 
@@ -53,6 +54,14 @@ static float noise_at(uint32_t row, uint32_t element)
 static uint32_t expert_at(const struct job *job, uint32_t i)
 {
 	return (uint32_t)((uint64_t)i * job->spec->gate.experts / job->experts);
+}
+
+static enum cad_status experts_verify(const struct job *job, uint32_t layer, struct cad_error *error)
+{
+	enum cad_status status = CAD_OK;
+	for (uint32_t i = 0; i < job->experts && status == CAD_OK; i++)
+		status = kn_packed_verify_expert(job->model, layer, expert_at(job, i), error);
+	return status;
 }
 
 static enum cad_status experts_create(const struct job *job, uint32_t layer, struct kn_expert *experts)
@@ -147,7 +156,10 @@ static double outputs_median(struct job *job)
 static enum cad_status layer_quantum(
 	struct job *job, uint32_t layer, int bits_below, float *quantum, struct cad_error *error)
 {
-	enum cad_status status = layer_run(job, layer);
+	enum cad_status status = experts_verify(job, layer, error);
+	if (status != CAD_OK)
+		return status;
+	status = layer_run(job, layer);
 	if (status != CAD_OK)
 		return cad_error_set(error, status, "model '%s': the quantum of layer %u: %s",
 			cad_model_directory(job->model), layer, cad_status_text(status));
@@ -218,6 +230,9 @@ enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model 
 	enum cadre_row_type wire, float *quanta, struct cad_error *error)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
+	enum cad_status status = kn_packed_check_experts(model, weights, error);
+	if (status != CAD_OK)
+		return status;
 	struct job job = {
 		.queue = queue,
 		.ops = queue->ops,
@@ -233,7 +248,7 @@ enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model 
 	}
 
 	float *found = calloc(spec->layers_count, sizeof *found);
-	enum cad_status status = found ? job_allocate(&job) : CAD_ERR_MEMORY;
+	status = found ? job_allocate(&job) : CAD_ERR_MEMORY;
 	if (status == CAD_OK)
 		status = job_fill(&job);
 	if (status != CAD_OK) {

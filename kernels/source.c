@@ -3,16 +3,28 @@
 
 #include "kernels/image.h"
 
+#include <string.h>
+
 struct kn_source kn_source_of(struct cad_tensor tensor)
 {
 	if (!tensor.data)
 		return (struct kn_source){ 0 };
-	return (struct kn_source){
+	struct kn_source source = {
 		.data = tensor.data,
 		.dtype = tensor.dtype,
 		.n = tensor.shape[0],
 		.k = tensor.rank > 1 ? tensor.shape[1] : 1,
 	};
+	CAD_ASSERT(!cad_dtype_quantised(tensor.dtype) || kn_source_bytes(&source) == tensor.bytes); /* packed.h */
+	return source;
+}
+
+enum cad_dtype kn_kept_dtype(const struct cad_tensor *tensor, enum cad_role role, enum cad_weights weights)
+{
+	if (tensor->rank < 2)
+		return tensor->dtype;
+	bool floats = role == CAD_ROLE_EMBED || role == CAD_ROLE_GATE;
+	return kn_matrix_dtype(tensor->dtype, floats ? kn_gate_weights(weights) : weights);
 }
 
 static struct kn_source find(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
@@ -36,6 +48,12 @@ struct kn_expert_source kn_expert_source_of(const struct cad_model *model, uint3
 void kn_expert_checksum(
 	const struct cad_model *model, uint32_t layer, uint32_t expert, enum cad_weights weights, char hex[33])
 {
+	const char *recorded = cad_model_expert_recorded(model, layer, expert);
+	if (recorded) {
+		memcpy(hex, recorded, 33);
+		return;
+	}
+
 	struct kn_expert_source source = kn_expert_source_of(model, layer, expert);
 	kn_image_checksum(&source, weights, hex);
 	cad_model_forget_expert(model, layer, expert);

@@ -15,7 +15,7 @@ struct kn_source kn_source_of(struct cad_tensor tensor);
 /* A routed expert of an MoE layer. */
 struct kn_expert_source kn_expert_source_of(const struct cad_model *model, uint32_t layer, uint32_t expert);
 /* Of its image (image.h): what replicas and moves are checked against. Reads it all, and forgets
- * it. */
+ * it; of a packed model, which is for these weights (packed.h), it was recorded. */
 void kn_expert_checksum(
 	const struct cad_model *model, uint32_t layer, uint32_t expert, enum cad_weights weights, char hex[33]);
 /* The ffn of a dense layer, or the shared expert of an MoE layer; gate.data NULL: it has none. */
@@ -27,6 +27,8 @@ static inline enum cad_weights kn_gate_weights(enum cad_weights weights)
 {
 	return cad_weights_profile(weights) == CAD_PROFILE_F32 ? weights : CAD_WEIGHTS_AS_IS;
 }
+/* The type that a tensor is kept in: vectors in their own, the embedding table like the gate. */
+enum cad_dtype kn_kept_dtype(const struct cad_tensor *tensor, enum cad_role role, enum cad_weights weights);
 
 /* Bytes of one packed expert: of the first MoE layer, and so of all. 0 for a dense model. */
 uint64_t kn_expert_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights);

@@ -74,6 +74,7 @@ PRIVATE_PREFIXES = {
 # Where the sections of a header name the files ("SECTIONS": /* ---- vectors (vector.c) ---- */), that will do.
 SECTIONS = "sections"
 SPEAKS_FOR = {
+    "common/model/internal.h": SECTIONS,
     "common/tokenizer/internal.h": SECTIONS,
     "common/rpc/internal.h": SECTIONS,
     "common/transport/ucx/internal.h": SECTIONS,

@@ -139,6 +139,10 @@ static void print_table(const struct cad_model *model, const struct cad_model_pa
 			spec->dense.size);
 	fprintf(stream, "parameters       %s, %s active per token\n", count_text(sizes.parameters, one),
 		count_text(sizes.active_parameters, two));
+	if (cad_model_packed(model))
+		fprintf(stream, "packed           experts in %s, the rest in %s\n",
+			cad_weights_name(cad_model_packed(model)->experts),
+			cad_weights_name(cad_model_packed(model)->router));
 	fprintf(stream, "weights          %s in files of %s\n", bytes_text(sizes.total, one),
 		bytes_text(sizes.files, two));
 	if (needs->experts_total)
@@ -159,6 +163,15 @@ static json_t *make_ids(const int32_t *ids, uint32_t count)
 	return list;
 }
 
+/* null: it is a checkpoint as published. */
+static json_t *make_packed(const struct cad_packed *packed)
+{
+	if (!packed)
+		return json_null();
+	return json_pack(
+		"{s:s, s:s}", "experts", cad_weights_name(packed->experts), "router", cad_weights_name(packed->router));
+}
+
 static json_t *make_json(
 	const struct cad_model *model, const struct cad_model_packed *packed, const struct cad_model_needs *needs)
 {
@@ -169,19 +182,22 @@ static json_t *make_json(
 	uint32_t sliding, window = smallest_window(spec, &sliding);
 
 	cad_model_fingerprint(model, fingerprint);
-	json_t *eos = make_ids(spec->eos_ids, spec->eos_ids_count);
-	if (!eos)
+	json_t *eos = make_ids(spec->eos_ids, spec->eos_ids_count), *form = make_packed(cad_model_packed(model));
+	if (!eos || !form) {
+		json_decref(eos);
+		json_decref(form);
 		return NULL;
-	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:b, s:o,"
+	}
+	return json_pack("{s:s, s:s, s:s, s:s, s:o, s:i, s:i, s:i, s:i, s:i, s:b, s:o,"
 			 " s:{s:i, s:i, s:i, s:i, s:i}, s:{s:s, s:f, s:i}, s:{s:i, s:i, s:i, s:b, s:i}, s:i, s:i,"
 			 " s:{s:o, s:o}, s:{s:o, s:o, s:o, s:o}, s:{s:i, s:i, s:i, s:o, s:o, s:o},"
 			 " s:{s:s, s:s, s:o, s:o, s:o, s:o}}",
 		"directory", cad_model_directory(model), "architecture", spec->architecture, "dtype",
-		cad_dtype_name(spec->dtype), "fingerprint", fingerprint, "layers", (int)spec->layers_count,
-		"moe_layers", (int)cad_model_spec_moe_layers(spec), "hidden", (int)spec->hidden, "vocab",
-		(int)spec->vocab, "positions", (int)spec->positions_max, "tied_embeddings", spec->tied_embeddings,
-		"eos", eos, "attention", "heads", (int)a->heads, "kv_heads", (int)a->kv_heads, "head_size",
-		(int)a->head_size, "window", (int)window, "window_layers", (int)sliding, "rope", "kind",
+		cad_dtype_name(spec->dtype), "fingerprint", fingerprint, "packed", form, "layers",
+		(int)spec->layers_count, "moe_layers", (int)cad_model_spec_moe_layers(spec), "hidden",
+		(int)spec->hidden, "vocab", (int)spec->vocab, "positions", (int)spec->positions_max, "tied_embeddings",
+		spec->tied_embeddings, "eos", eos, "attention", "heads", (int)a->heads, "kv_heads", (int)a->kv_heads,
+		"head_size", (int)a->head_size, "window", (int)window, "window_layers", (int)sliding, "rope", "kind",
 		rope_kind_name(spec->rope.kind), "theta", spec->rope.theta, "size", (int)spec->rope.size, "experts",
 		"count", (int)spec->gate.experts, "topk", (int)spec->gate.topk, "size", (int)spec->expert.size,
 		"renormalise", spec->gate.renormalise, "groups", (int)spec->gate.groups, "dense_size",

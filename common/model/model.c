@@ -1,35 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/model/model.h"
 
-#include "common/model/archs.h"
-#include "common/model/config.h"
-#include "common/model/shards.h"
+#include "common/model/internal.h"
 #include "common/model/tensors.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#define XXH_INLINE_ALL /* a state on the stack, so that hashing cannot fail */
-#include <xxhash.h>
 
 enum {
 	TOP_ROLES = CAD_ROLE_ATTENTION_NORM,
 	LAYER_ROLES = CAD_ROLE_EXPERT_GATE - CAD_ROLE_ATTENTION_NORM,
 	EXPERT_ROLES = CAD_ROLE_COUNT - CAD_ROLE_EXPERT_GATE,
 	NAME_BYTES = 256,
-};
-static const uint32_t ABSENT = UINT32_MAX;
-
-struct cad_model {
-	struct cad_model_spec spec;
-	const struct cad_arch *arch;
-	char *directory;
-	struct cad_shards shards;
-	/* [TOP_ROLES + L * LAYER_ROLES + L * E * EXPERT_ROLES] index into shards.tensors, or ABSENT */
-	uint32_t *slots;
-	bool *used; /* [shards.tensors_count] */
-	struct cad_model_sizes sizes;
-	char fingerprint[33];
 };
 
 static size_t slot_of(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
@@ -77,17 +60,19 @@ static enum cad_status place(struct cad_model *model, enum cad_role role, uint32
 		return cad_error_set(error, CAD_ERR_CORRUPT,
 			"%s: tensor '%s' is in none of the %zu safetensors files, but config.json calls for it",
 			model->directory, name, model->shards.count);
-	const struct cad_tensor *tensor = &found->tensor;
+	size_t index = (size_t)(found - model->shards.tensors);
+	struct cad_tensor *tensor = &model->shards.tensors[index].tensor;
+	cad_model_packed_unfold(model, role, want->shape[1], tensor);
 	const char *path = model->shards.list[found->shard].path;
 	if (!shape_is(tensor, want))
 		return cad_error_set(error, CAD_ERR_CORRUPT,
 			"%s: tensor '%s' has shape [%s], but config.json calls for [%s]", path, name,
 			shape_text(tensor->rank, tensor->shape, has), shape_text(want->rank, want->shape, wants));
-	if (tensor->dtype != CAD_DTYPE_F32 && tensor->dtype != CAD_DTYPE_F16 && tensor->dtype != CAD_DTYPE_BF16)
+	if (tensor->dtype != CAD_DTYPE_F32 && tensor->dtype != CAD_DTYPE_F16 && tensor->dtype != CAD_DTYPE_BF16 &&
+		!cad_dtype_quantised(tensor->dtype))
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
 			"%s: tensor '%s' has dtype %s; weights must be f32, f16 or bf16", path, name,
 			cad_dtype_name(tensor->dtype));
-	size_t index = (size_t)(found - model->shards.tensors);
 	model->used[index] = true;
 	model->slots[slot_of(model, role, layer, expert)] = (uint32_t)index;
 
@@ -111,6 +96,8 @@ static enum cad_status place_all(struct cad_model *model, struct cad_error *erro
 	enum cad_status status = CAD_OK;
 	for (enum cad_role role = 0; role < CAD_ROLE_ATTENTION_NORM && status == CAD_OK; role++) {
 		struct cad_tensor_want want = cad_tensor_wanted(&model->spec, role, 0);
+		if (role == CAD_ROLE_LM_HEAD && model->is_packed && cad_weights_quantised(model->packed.router))
+			want.wanted = true; /* tied or not: the embedding is not quantised */
 		if (want.wanted)
 			status = place(model, role, 0, 0, &want, error);
 	}
@@ -130,38 +117,12 @@ static enum cad_status place_all(struct cad_model *model, struct cad_error *erro
 
 /* ---- what is computed once ---- */
 
-static void hash_text(const XXH3_state_t *state, char hex[33])
-{
-	XXH128_canonical_t canonical;
-	XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state));
-	for (size_t i = 0; i < sizeof canonical.digest; i++)
-		snprintf(hex + 2 * i, 3, "%02x", canonical.digest[i]);
-}
-
-static void hash_part(XXH3_state_t *state, const void *bytes, size_t size)
-{
-	uint64_t length = size; /* so that no byte can move from one part to the next unseen */
-	XXH3_128bits_update(state, &length, sizeof length);
-	XXH3_128bits_update(state, bytes, size);
-}
-
-static void compute_fingerprint(struct cad_model *model, const struct cad_model_config *config)
-{
-	XXH3_state_t state;
-	XXH3_INITSTATE(&state);
-	XXH3_128bits_reset(&state);
-	hash_part(&state, config->config, config->config_bytes);
-	for (size_t i = 0; i < model->shards.count; i++) {
-		size_t bytes;
-		const void *header = cad_safetensors_header(model->shards.list[i].file, &bytes);
-		hash_part(&state, header, bytes);
-	}
-	hash_text(&state, model->fingerprint);
-}
-
 static uint64_t parameters_of(const struct cad_tensor *tensor)
 {
-	return tensor->bytes / cad_dtype_bytes(tensor->dtype);
+	uint64_t count = tensor->data != NULL;
+	for (uint32_t d = 0; d < tensor->rank; d++)
+		count *= tensor->shape[d];
+	return count;
 }
 
 static void compute_sizes(struct cad_model *model)
@@ -191,8 +152,9 @@ static void compute_sizes(struct cad_model *model)
 	uint64_t all = 0;
 	for (size_t i = 0; i < model->shards.tensors_count; i++)
 		if (model->used[i]) {
+			bool twin = model->spec.tied_embeddings && i == model->slots[CAD_ROLE_LM_HEAD];
 			all += model->shards.tensors[i].tensor.bytes;
-			sizes->parameters += parameters_of(&model->shards.tensors[i].tensor);
+			sizes->parameters += twin ? 0 : parameters_of(&model->shards.tensors[i].tensor);
 		}
 	sizes->router = all - sizes->total;
 	sizes->total = all;
@@ -221,11 +183,13 @@ static enum cad_status open_config(
 	return CAD_OK;
 }
 
-static enum cad_status open_weights(struct cad_model *model, struct cad_error *error)
+static enum cad_status open_weights(
+	struct cad_model *model, const struct cad_model_config *config, struct cad_error *error)
 {
 	enum cad_status status = cad_shards_open(model->directory, &model->shards, error);
 	if (status != CAD_OK)
 		return status;
+	cad_model_hash_config(model, config);
 
 	size_t layers = model->spec.layers_count;
 	size_t slots = TOP_ROLES + layers * LAYER_ROLES + layers * model->spec.gate.experts * EXPERT_ROLES;
@@ -233,8 +197,12 @@ static enum cad_status open_weights(struct cad_model *model, struct cad_error *e
 	model->used = calloc(model->shards.tensors_count + 1, sizeof *model->used);
 	if (!model->slots || !model->used)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory to open the model in %s", model->directory);
-	memset(model->slots, 0xff, slots * sizeof *model->slots); /* all ABSENT */
-	status = place_all(model, error);
+	memset(model->slots, 0xff, slots * sizeof *model->slots); /* all CAD_SLOT_ABSENT */
+	status = cad_model_packed_open(model, error);
+	if (status == CAD_OK)
+		status = place_all(model, error);
+	if (status == CAD_OK && model->is_packed)
+		status = cad_model_packed_check(model, error);
 	if (status == CAD_OK)
 		compute_sizes(model);
 
@@ -258,9 +226,9 @@ enum cad_status cad_model_open(const char *directory, struct cad_model **model, 
 	if (status == CAD_OK)
 		status = open_config(opened, &config, error);
 	if (status == CAD_OK)
-		status = open_weights(opened, error);
-	if (status == CAD_OK)
-		compute_fingerprint(opened, &config);
+		status = open_weights(opened, &config, error);
+	if (status == CAD_OK && !opened->is_packed)
+		cad_model_hash_headers(opened, &config);
 	cad_model_config_fini(&config);
 	if (status == CAD_OK)
 		*model = opened;
@@ -296,19 +264,20 @@ enum cad_status cad_model_check(const char *directory, struct cad_error *error)
 const struct cad_model_spec *cad_model_spec(const struct cad_model *model) { return &model->spec; }
 const char *cad_model_directory(const struct cad_model *model) { return model->directory; }
 struct cad_model_sizes cad_model_sizes(const struct cad_model *model) { return model->sizes; }
-void cad_model_fingerprint(const struct cad_model *model, char hex[33])
+bool cad_model_tensor_name(
+	const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert, char *name, size_t bytes)
 {
-	memcpy(hex, model->fingerprint, sizeof model->fingerprint);
+	return cad_tensor_name(model->arch, role, layer, expert, name, bytes);
 }
 
 struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
 {
-	if (role == CAD_ROLE_LM_HEAD && model->spec.tied_embeddings)
+	if (cad_model_is_twin(model, role))
 		role = CAD_ROLE_EMBED;
 	if (cad_role_is_expert(role) && model->spec.gate.experts == 0)
 		return (struct cad_tensor){ 0 };
 	uint32_t index = model->slots[slot_of(model, role, layer, expert)];
-	return index == ABSENT ? (struct cad_tensor){ 0 } : model->shards.tensors[index].tensor;
+	return index == CAD_SLOT_ABSENT ? (struct cad_tensor){ 0 } : model->shards.tensors[index].tensor;
 }
 
 static void forget(struct cad_tensor tensor) { cad_file_forget(tensor.data, tensor.bytes); }
@@ -317,55 +286,4 @@ void cad_model_forget_expert(const struct cad_model *model, uint32_t layer, uint
 {
 	for (enum cad_role role = CAD_ROLE_EXPERT_GATE; role < CAD_ROLE_COUNT; role++)
 		forget(cad_model_tensor(model, role, layer, expert));
-}
-
-uint32_t cad_model_router_parts(const struct cad_model *model) { return model->spec.layers_count + 1; }
-
-uint64_t cad_model_router_part(const struct cad_model *model, uint32_t part, uint8_t digest[CAD_DIGEST_BYTES])
-{
-	bool layer = part < model->spec.layers_count;
-	enum cad_role first = layer ? CAD_ROLE_ATTENTION_NORM : 0,
-		      end = layer ? CAD_ROLE_EXPERT_GATE : CAD_ROLE_ATTENTION_NORM;
-	XXH3_state_t state;
-	XXH128_canonical_t canonical;
-	uint64_t bytes = 0;
-
-	CAD_ASSERT(part <= model->spec.layers_count);
-	XXH3_INITSTATE(&state);
-	XXH3_128bits_reset(&state);
-	for (enum cad_role role = first; role < end; role++) {
-		struct cad_tensor tensor = cad_model_tensor(model, role, layer ? part : 0, 0);
-		if (tensor.data && !(role == CAD_ROLE_LM_HEAD && model->spec.tied_embeddings)) {
-			hash_part(&state, tensor.data, tensor.bytes);
-			bytes += tensor.bytes;
-		}
-	}
-	XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&state));
-	memcpy(digest, canonical.digest, CAD_DIGEST_BYTES);
-	/* after all were read: a page fault maps the pages around it too */
-	for (enum cad_role role = first; role < end; role++)
-		forget(cad_model_tensor(model, role, layer ? part : 0, 0));
-
-	return bytes;
-}
-
-void cad_model_router_checksum(const struct cad_model *model, const uint8_t (*digests)[CAD_DIGEST_BYTES], char hex[33])
-{
-	XXH3_state_t state;
-	XXH3_INITSTATE(&state);
-	XXH3_128bits_reset(&state);
-	XXH3_128bits_update(&state, digests, cad_model_router_parts(model) * (size_t)CAD_DIGEST_BYTES);
-	hash_text(&state, hex);
-}
-
-void cad_model_files(const struct cad_model *model, char hex[33])
-{
-	XXH3_state_t state;
-	XXH3_INITSTATE(&state);
-	XXH3_128bits_reset(&state);
-	for (size_t i = 0; i < model->shards.count; i++) {
-		struct cad_file_identity identity = cad_safetensors_identity(model->shards.list[i].file);
-		XXH3_128bits_update(&state, &identity, sizeof identity);
-	}
-	hash_text(&state, hex);
 }

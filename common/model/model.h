@@ -8,12 +8,16 @@
  * is a pointer into a read-only mapping, valid until `cad_model_close`. Immutable after opening;
  * any thread may read it.
  *
+ * A packed model (packed.h) opens the same: its matrices may be of the types Q8 and Q4, in rows
+ * whose length kernels/packed.h checks before anybody reads them.
+ *
  * A file that shrinks while it is mapped raises SIGBUS in any program that maps files;
  * docs/OPERATIONS.md says not to overwrite a checkpoint in place.
  */
 #ifndef CADRE_COMMON_MODEL_MODEL_H
 #define CADRE_COMMON_MODEL_MODEL_H
 
+#include "common/model/packed.h"
 #include "common/model/roles.h"
 #include "common/model/spec.h"
 #include "common/model/tensor.h"
@@ -35,18 +39,39 @@ struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role 
  * again waits for page faults, no more. */
 void cad_model_forget_expert(const struct cad_model *model, uint32_t layer, uint32_t expert);
 
+/* The published name of a tensor of this role; false: the family has none. */
+bool cad_model_tensor_name(
+	const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert, char *name, size_t bytes);
+
+/* What it was packed for; NULL: it is a checkpoint as published. */
+const struct cad_packed *cad_model_packed(const struct cad_model *model);
+/* What was recorded of an expert's image when it was packed; NULL: it is not packed. */
+const char *cad_model_expert_recorded(const struct cad_model *model, uint32_t layer, uint32_t expert);
+/* CAD_ERR_CORRUPT: the model is packed, and this is not what was recorded. */
+CAD_MUST_USE enum cad_status cad_model_expert_verify(const struct cad_model *model, uint32_t layer, uint32_t expert,
+	const char checksum[33], struct cad_error *error);
+/* The same for all tensors of a part of what routers compute with, which are read for it if the
+ * model is packed. */
+CAD_MUST_USE enum cad_status cad_model_router_verify(
+	const struct cad_model *model, uint32_t part, struct cad_error *error);
+
 /* XXH3-128 over config.json and the safetensors headers in order of file name: two processes
- * compare it to know that they use the same files. 32 hex digits. */
+ * compare it to know that they use the same files. 32 hex digits. A packed model has that of the
+ * checkpoint that was packed. */
 void cad_model_fingerprint(const struct cad_model *model, char hex[33]);
+void cad_model_config_checksum(const struct cad_model *model, char hex[33]); /* XXH3-128 over config.json */
 /*
  * XXH3-128 over the bytes of everything that is not a routed expert's: what a router computes with.
  * It is made of parts, one for each layer and the last for what is in no layer (embeddings, final
  * norm, head), so that who loads a layer can hash it while it is in memory. Each part reads its
- * tensors, and forgets them as cad_model_forget_expert does.
+ * tensors, and forgets them as cad_model_forget_expert does; of a packed model it was recorded, and
+ * nothing is read.
  */
 enum { CAD_DIGEST_BYTES = 16 };
 uint32_t cad_model_router_parts(const struct cad_model *model); /* layers + 1 */
-/* Returns how many bytes that was. */
+/* A tensor of a part; data NULL: none of this role is in it. */
+struct cad_tensor cad_model_part_tensor(const struct cad_model *model, uint32_t part, enum cad_role role);
+/* Returns how many bytes the part has. */
 uint64_t cad_model_router_part(const struct cad_model *model, uint32_t part, uint8_t digest[CAD_DIGEST_BYTES]);
 /* digests[parts] */
 void cad_model_router_checksum(const struct cad_model *model, const uint8_t (*digests)[CAD_DIGEST_BYTES], char hex[33]);

@@ -2,6 +2,7 @@
 #include "expert-svc/store/weight_store.h"
 
 #include "kernels/image.h"
+#include "kernels/packed.h"
 #include "kernels/source.h"
 
 #include <pthread.h>
@@ -63,6 +64,9 @@ enum cad_status ex_store_create(
 	if (spec->gate.experts == 0 || layer == spec->layers_count)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "model '%s' is dense: it has no experts to serve",
 			cad_model_directory(options->model));
+	enum cad_status status = kn_packed_check_experts(options->model, options->weights, error);
+	if (status != CAD_OK)
+		return status;
 	struct ex_store *made = calloc(1, sizeof *made);
 	if (!made)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the weight store");
@@ -136,6 +140,12 @@ static enum cad_status entry_create(struct ex_store *store, uint32_t layer, uint
 			(unsigned long long)store->expert_bytes);
 	}
 
+	if (!weights)
+		status = cad_model_expert_verify(options->model, layer, expert, made->loaded.checksum, error);
+	if (status != CAD_OK) {
+		entry_destroy(store, made);
+		return status;
+	}
 	made->loaded.bytes = store->expert_bytes;
 	*entry = made;
 

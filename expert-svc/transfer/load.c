@@ -116,11 +116,15 @@ static enum cad_status load_from_checkpoint(
 	struct kn_expert_source form = ex_store_image(store, run->layer, run->expert),
 				source = kn_expert_source_of(ex_engine_model(run->engine), run->layer, run->expert);
 	size_t bytes = (size_t)kn_image_bytes(&form);
-	void *image = cad_dtype_quantised(form.gate.dtype) ? device->ops->host_alloc(device, bytes) : NULL;
+	bool make = cad_dtype_quantised(form.gate.dtype) && source.gate.dtype != form.gate.dtype;
+	void *image = make ? device->ops->host_alloc(device, bytes) : NULL;
 	char checksum[33];
 	enum cad_status status = CAD_ERR_CANCELLED;
 
-	if (kn_image_checksum_by_pieces(&source, ex_store_weights(store), image, piece_read, (void *)run, checksum)) {
+	if (kn_image_checksum_by_pieces(&source, ex_store_weights(store), image, piece_read, (void *)run, checksum))
+		status =
+			cad_model_expert_verify(ex_engine_model(run->engine), run->layer, run->expert, checksum, error);
+	if (status == CAD_OK) {
 		const struct ex_weights weights = { image, checksum };
 		result->node = "";
 		result->image_bytes = bytes;

@@ -3,6 +3,7 @@
 #include "common/model/inspect.h"
 #include "common/tokenizer/tokenize_file.h"
 #include "common/cluster/settings.h"
+#include "kernels/packed.h"
 #include "kernels/source.h"
 #include "orchestration/cli/command.h"
 
@@ -65,7 +66,7 @@ static enum cad_status inspect_check(const void *values, struct cad_error *error
 
 static const struct cad_options_spec inspect_spec = {
 	.program = "cadrectl model inspect",
-	.summary = "Shows what is in a checkpoint, and what it needs per node.",
+	.summary = "Shows what is in a checkpoint, packed or not, and what it needs per node.",
 	.positional = "DIR",
 	.positional_names = CAD_OPTION_NAMES_DIRECTORY,
 	.positional_max = 1,
@@ -86,17 +87,26 @@ static enum cad_status inspect(
 	if (status != CAD_OK)
 		return status;
 
-	enum cad_weights experts = cad_settings_expert_weights(&settings);
+	const struct cad_packed *form = cad_model_packed(model); /* then options have nothing to say */
+	enum cad_weights experts = form ? form->experts : cad_settings_expert_weights(&settings),
+			 router = form ? form->router : cad_settings_router_weights(&settings);
+	status = kn_packed_check_experts(model, experts, error);
+	if (status == CAD_OK)
+		status = kn_packed_check_router(model, router, error);
+	if (status != CAD_OK)
+		goto destroy_device;
+
 	struct cad_model_packed packed = {
 		.weights = cad_weights_name(experts),
 		.kv = cad_kv_name(settings.kv),
 		.expert = kn_expert_bytes(device, model, experts),
-		.router = kn_router_bytes(device, model, cad_settings_router_weights(&settings)),
+		.router = kn_router_bytes(device, model, router),
 		.kv_per_token = kn_kv_token_bytes(device, cad_model_spec(model), settings.kv),
 	};
 	status = cad_model_inspect(model, &packed, options->nodes, stdout, options->format == CL_FORMAT_JSON, error);
-	device->ops->destroy(device);
 
+destroy_device:
+	device->ops->destroy(device);
 	return status;
 }
 

@@ -51,6 +51,7 @@ static const struct command commands[] = {
 	{ "plan explain", "explain why an expert is where it is, and what moving it would change", cl_plan_explain },
 	{ "plan", "decide which node should hold which expert, from recorded routing", cl_plan },
 	{ "model inspect", "show what is in a checkpoint and what it needs", cl_model_inspect },
+	{ "model pack", "make a checkpoint smaller and faster to load, with the same bits", cl_model_pack },
 	{ "trace record", "record the routing that flows through a cluster now", cl_trace_record },
 	{ "trace import", "convert recorded routing from CSV or JSON to Cadre's own format", cl_trace_import },
 	{ "trace export", "write a trace as CSV or JSON", cl_trace_export },
@@ -123,7 +124,7 @@ static int print_manual(void)
 
 /* First words of commands of two; one that is a command itself is listed as that. */
 static const struct cad_completion_word groups[] = {
-	{ "model", "look into a checkpoint" },
+	{ "model", "look into a checkpoint, or pack it" },
 	{ "map", "show and replace which node holds which expert" },
 	{ "auto", "whether the cluster moves experts by itself" },
 	{ "trace", "record, convert, show, cut and make routing" },

@@ -4,6 +4,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "kernels/packed.h"
 #include "kernels/quantum.h"
 #include "kernels/source.h"
 
@@ -96,8 +97,10 @@ static enum cad_status ask_device(
 	enum cad_weights weights = cad_settings_expert_weights(settings);
 	struct kn_device *device;
 	char key[128];
-	enum cad_status status = kn_device_open(&(struct kn_device_options){ 0 }, &device, error);
+	enum cad_status status = kn_packed_check_experts(checkpoint->model, weights, error);
 
+	if (status == CAD_OK)
+		status = kn_device_open(&(struct kn_device_options){ 0 }, &device, error);
 	if (status != CAD_OK)
 		return status;
 

@@ -3,8 +3,10 @@
 
 #include "common/base/progress.h"
 #include "common/base/workers.h"
+#include "kernels/packed.h"
 #include "kernels/source.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -14,7 +16,9 @@ struct loading {
 	const struct cad_model *model;
 	enum cad_weights storage;
 	uint8_t (*digests)[CAD_DIGEST_BYTES]; /* of each part */
-	_Atomic int status;                   /* of a part that failed */
+	_Atomic int status;                   /* of the first part that failed */
+	pthread_mutex_t lock;                 /* of error */
+	struct cad_error error;
 	struct cad_progress progress;
 };
 
@@ -96,7 +100,42 @@ static void load_rest(struct loader *loader)
 	if (loader->status == CAD_OK)
 		loader->status = device->ops->table_create(device, &embed, loader->all->storage, &weights->embed);
 	load_vector(loader, CAD_ROLE_FINAL_NORM, 0, &weights->final_norm);
-	load_matrix(loader, spec->tied_embeddings ? CAD_ROLE_EMBED : CAD_ROLE_LM_HEAD, 0, &weights->lm_head);
+	load_matrix(loader, CAD_ROLE_LM_HEAD, 0, &weights->lm_head);
+}
+
+static void fail(struct loading *loading, enum cad_status status, const struct cad_error *error)
+{
+	pthread_mutex_lock(&loading->lock);
+	if (atomic_load(&loading->status) == CAD_OK) {
+		loading->error = *error;
+		atomic_store(&loading->status, status);
+	}
+	pthread_mutex_unlock(&loading->lock);
+}
+
+static enum cad_status no_memory(const struct cad_model *model, enum cad_status status, struct cad_error *error)
+{
+	return cad_error_set(
+		error, status, "the router's part of model '%s' does not fit into memory", cad_model_directory(model));
+}
+
+/* Packs, then verifies and hashes, while the file's pages are in memory. */
+static void load_part(struct loading *loading, uint32_t part)
+{
+	struct loader loader = { loading, CAD_OK };
+	struct cad_error error;
+
+	if (part == loading->weights->spec->layers_count)
+		load_rest(&loader);
+	else
+		load_layer(&loader, part);
+	enum cad_status status = loader.status == CAD_OK ? cad_model_router_verify(loading->model, part, &error)
+							 : no_memory(loading->model, loader.status, &error);
+	if (status == CAD_OK)
+		cad_progress_add(
+			&loading->progress, cad_model_router_part(loading->model, part, loading->digests[part]));
+	else
+		fail(loading, status, &error);
 }
 
 /* Part 0 is the last one of the checksum's, what is in no layer: the largest comes first. */
@@ -105,56 +144,54 @@ static void load_parts(void *context, size_t begin, size_t end)
 	struct loading *loading = context;
 	uint32_t layers = loading->weights->spec->layers_count;
 
-	for (size_t i = begin; i < end && atomic_load(&loading->status) == CAD_OK; i++) {
-		uint32_t part = i == 0 ? layers : (uint32_t)i - 1;
-		struct loader loader = { loading, CAD_OK };
-		if (part == layers)
-			load_rest(&loader);
-		else
-			load_layer(&loader, part);
-		if (loader.status != CAD_OK)
-			atomic_store(&loading->status, loader.status);
-		else /* now, while the file's pages are in memory */
-			cad_progress_add(&loading->progress,
-				cad_model_router_part(loading->model, part, loading->digests[part]));
+	for (size_t i = begin; i < end && atomic_load(&loading->status) == CAD_OK; i++)
+		load_part(loading, i == 0 ? layers : (uint32_t)i - 1);
+}
+
+static enum cad_status load_all(struct loading *loading, struct cad_error *error)
+{
+	struct rt_weights *weights = loading->weights;
+	const struct cad_model *model = loading->model;
+	uint32_t parts = cad_model_router_parts(model);
+
+	loading->digests = calloc(parts, sizeof *loading->digests);
+	if (!weights->layers || !loading->digests)
+		return no_memory(model, CAD_ERR_MEMORY, error);
+
+	cad_progress_begin(&loading->progress, &cad_clock_system, "router", cad_model_sizes(model).router);
+	cad_workers_for(weights->device->workers, parts, 1, load_parts, loading);
+	enum cad_status status = (enum cad_status)atomic_load(&loading->status);
+	if (status != CAD_OK) {
+		if (error)
+			*error = loading->error;
+		return status;
 	}
+
+	cad_model_router_checksum(model, (const uint8_t(*)[CAD_DIGEST_BYTES])loading->digests, weights->checksum);
+	cad_progress_end(&loading->progress);
+	return CAD_OK;
 }
 
 enum cad_status rt_weights_init(struct rt_weights *weights, struct kn_device *device, const struct cad_model *model,
 	enum cad_weights storage, struct cad_error *error)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
-	uint32_t parts = cad_model_router_parts(model);
+	struct loading loading = { .weights = weights, .model = model, .storage = storage };
+	enum cad_status status = kn_packed_check_router(model, storage, error);
+
+	if (status != CAD_OK)
+		return status;
+
 	*weights = (struct rt_weights){ .device = device, .spec = spec };
 	weights->layers = calloc(spec->layers_count, sizeof *weights->layers);
-	struct loading loading = {
-		.weights = weights,
-		.model = model,
-		.storage = storage,
-		.digests = calloc(parts, sizeof *loading.digests),
-		.status = CAD_ERR_MEMORY,
-	};
-
-	if (weights->layers && loading.digests) {
-		atomic_store(&loading.status, CAD_OK);
-		cad_progress_begin(&loading.progress, &cad_clock_system, "router", cad_model_sizes(model).router);
-		cad_workers_for(device->workers, parts, 1, load_parts, &loading);
-	}
-	enum cad_status status = (enum cad_status)atomic_load(&loading.status);
-	if (status == CAD_OK) {
-		cad_model_router_checksum(
-			model, (const uint8_t(*)[CAD_DIGEST_BYTES])loading.digests, weights->checksum);
-		cad_progress_end(&loading.progress);
-	}
+	pthread_mutex_init(&loading.lock, NULL);
+	status = load_all(&loading, error);
+	pthread_mutex_destroy(&loading.lock);
 	free(loading.digests);
-
-	if (status != CAD_OK) {
+	if (status != CAD_OK)
 		rt_weights_fini(weights);
-		return cad_error_set(error, status, "the router's part of model '%s' does not fit into memory",
-			cad_model_directory(model));
-	}
 
-	return CAD_OK;
+	return status;
 }
 
 void rt_weights_fini(struct rt_weights *weights)

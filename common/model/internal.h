@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a model is made of, for the files that it is spread over: model.c (opening and reading),
+ * model_checksum.c, model_packed.c. Internal to common/model.
+ */
+#ifndef CADRE_COMMON_MODEL_INTERNAL_H
+#define CADRE_COMMON_MODEL_INTERNAL_H
+
+#include "common/model/archs.h"
+#include "common/model/config.h"
+#include "common/model/model.h"
+#include "common/model/shards.h"
+
+#define CAD_SLOT_ABSENT UINT32_MAX
+
+struct cad_model {
+	struct cad_model_spec spec;
+	const struct cad_arch *arch;
+	char *directory;
+	struct cad_shards shards;
+	/* by role, layer and expert (slot_of in model.c): index into shards.tensors, or
+	 * CAD_SLOT_ABSENT */
+	uint32_t *slots;
+	bool *used; /* [shards.tensors_count] */
+	struct cad_model_sizes sizes;
+	char fingerprint[33], config_checksum[33];
+	bool is_packed;
+	struct cad_packed packed;
+};
+
+/* The output matrix is the embedding, in the very same bytes. */
+static inline bool cad_model_is_twin(const struct cad_model *model, enum cad_role role)
+{
+	return role == CAD_ROLE_LM_HEAD && model->spec.tied_embeddings && model->slots[role] == CAD_SLOT_ABSENT;
+}
+
+/* ---- model_checksum.c ---- */
+
+/* Of the checkpoint that the files are, packed or not, and of config.json. */
+void cad_model_hash_config(struct cad_model *model, const struct cad_model_config *config);
+void cad_model_hash_headers(struct cad_model *model, const struct cad_model_config *config);
+void cad_model_tensor_checksum(const struct cad_tensor *tensor, char hex[33]);
+
+/* ---- model_packed.c ---- */
+
+/* After the files, before any tensor is looked for: whether it is packed, and for what. */
+CAD_MUST_USE enum cad_status cad_model_packed_open(struct cad_model *model, struct cad_error *error);
+/* After all tensors are found: a checksum is recorded of each. */
+CAD_MUST_USE enum cad_status cad_model_packed_check(const struct cad_model *model, struct cad_error *error);
+/* A packed model's quantised matrix is in its file as [n][bytes of a row]; it becomes [n][k]. */
+void cad_model_packed_unfold(const struct cad_model *model, enum cad_role role, uint64_t k, struct cad_tensor *tensor);
+
+#endif
