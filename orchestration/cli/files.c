@@ -112,7 +112,7 @@ destroy_device:
 
 int cl_model_inspect(int argc, char **argv)
 {
-	struct inspect_options options;
+	struct inspect_options options = { 0 };
 	struct cad_options *parsed;
 	struct cad_error error;
 	struct cad_model *model;
