@@ -186,6 +186,8 @@ static void quantise_panel(
 
 	_Alignas(64) uint32_t stage[KN_PANEL_COLS][STAGE_LD];
 
+	if (!plain) /* short rows: all of them at once */
+		fetch(rows, 1, 0, kn_row_bytes(dtype, m->k));
 	for (size_t k = 0; k < m->k_pad; k += KN_GROUP, panel += kn_group_bytes(m->storage)) {
 		size_t count = m->k - k < KN_GROUP ? m->k - k : KN_GROUP;
 		if (plain && k % KN_PACK_FETCH_VALUES == 0)
