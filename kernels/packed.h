@@ -26,6 +26,7 @@ CAD_MUST_USE enum cad_status kn_packed_verify_expert(
 struct kn_packing {
 	const struct cad_model *model; /* not packed */
 	struct cad_packed weights;     /* what to pack it for */
+	const float *quanta;           /* [layers] of kn_quantum_table to record; NULL: none */
 	const char *path;              /* of the file; it must not exist */
 	struct cad_workers *workers;   /* NULL: this thread alone */
 	/* Bytes that are written so far; false: no more. Called by all threads, often. */

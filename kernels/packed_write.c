@@ -170,6 +170,8 @@ static char *make_head(const struct writing *w, const struct cad_tensor *placed,
 {
 	const struct kn_packing *packing = w->packing;
 	char model[33], config[33], version[16];
+	uint32_t layers = cad_model_spec(packing->model)->layers_count;
+	char *quanta = packing->quanta ? cad_packed_quanta_text(packing->quanta, layers) : NULL;
 	json_t *notes = json_object();
 
 	cad_model_fingerprint(packing->model, model);
@@ -179,6 +181,9 @@ static char *make_head(const struct writing *w, const struct cad_tensor *placed,
 		set(notes, "model", model) && set(notes, "config", config) &&
 		set(notes, "experts", cad_weights_name(packing->weights.experts)) &&
 		set(notes, "router", cad_weights_name(packing->weights.router));
+	if (packing->quanta)
+		good = good && quanta && set(notes, "quanta", quanta);
+	free(quanta);
 	for (size_t i = 0; i < w->units_count; i++)
 		good = good && set_unit(notes, w, &w->units[i]);
 	char *head = good ? cad_safetensors_head(placed, w->tensors_count, notes, bytes) : NULL;

@@ -231,7 +231,9 @@ enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model 
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
 	enum cad_status status = kn_packed_check_experts(model, weights, error);
-	if (status != CAD_OK)
+	if (status == CAD_OK)
+		status = cad_model_quanta_recorded(model, quanta, error);
+	if (status != CAD_AGAIN)
 		return status;
 	struct job job = {
 		.queue = queue,

@@ -55,6 +55,11 @@ CAD_MUST_USE enum cad_status cad_model_expert_verify(const struct cad_model *mod
 CAD_MUST_USE enum cad_status cad_model_router_verify(
 	const struct cad_model *model, uint32_t part, struct cad_error *error);
 
+/* The quantum table of a packed model with quantised experts; CAD_AGAIN: there is none, and it is
+ * computed. quanta[layers] */
+CAD_MUST_USE enum cad_status cad_model_quanta_recorded(
+	const struct cad_model *model, float *quanta, struct cad_error *error);
+
 /* XXH3-128 over config.json and the safetensors headers in order of file name: two processes
  * compare it to know that they use the same files. 32 hex digits. A packed model has that of the
  * checkpoint that was packed. */

@@ -117,3 +117,10 @@ enum cad_status cad_model_router_verify(const struct cad_model *model, uint32_t 
 	}
 	return CAD_OK;
 }
+
+enum cad_status cad_model_quanta_recorded(const struct cad_model *model, float *quanta, struct cad_error *error)
+{
+	if (!model->is_packed || !cad_weights_quantised(model->packed.experts))
+		return CAD_AGAIN;
+	return cad_packed_quanta(file_of(model)->file, file_of(model)->path, &model->spec, quanta, error);
+}

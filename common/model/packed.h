@@ -13,6 +13,8 @@
  *   tensor.NAME   of the bytes of any other tensor
  *   part.P        of a part of what routers compute with, as the checkpoint has it
  *                 (cad_model_router_part), so that both forms have one checksum
+ *   quanta        only with quantised experts: the table of kernels/quantum.h, each a power of two,
+ *                 as its exponent, with a space between two; "-" for a dense layer
  *
  * Pure functions; any thread.
  */
@@ -36,6 +38,12 @@ CAD_MUST_USE enum cad_status cad_packed_read(
 /* A checksum, valid as long as the file. */
 CAD_MUST_USE enum cad_status cad_packed_checksum(const struct cad_safetensors *file, const char *path, const char *key,
 	const char **hex, struct cad_error *error);
+
+/* quanta[layers]; CAD_AGAIN: the file has none. */
+CAD_MUST_USE enum cad_status cad_packed_quanta(const struct cad_safetensors *file, const char *path,
+	const struct cad_model_spec *spec, float *quanta, struct cad_error *error);
+/* That text, which the caller frees; NULL: no memory. */
+char *cad_packed_quanta_text(const float *quanta, uint32_t layers);
 
 const char *cad_packed_expert_key(uint32_t layer, uint32_t expert, char key[CAD_PACKED_KEY_BYTES]);
 const char *cad_packed_tensor_key(const char *name, char key[CAD_PACKED_KEY_BYTES]);

@@ -5,6 +5,7 @@
 #include "common/cluster/settings.h"
 #include "kernels/kernels.h"
 #include "kernels/packed.h"
+#include "kernels/quantum.h"
 #include "orchestration/cli/command.h"
 
 #include <errno.h>
@@ -160,17 +161,45 @@ static bool go_on(void *context, uint64_t done, uint64_t total)
 	return !cl_interrupted();
 }
 
+/* What a start would compute from some of the experts; of floats it depends on the wire. */
+static enum cad_status compute_quanta(
+	const struct packing *packing, const struct cad_settings *settings, float *quanta, struct cad_error *error)
+{
+	struct kn_device *device;
+	struct kn_queue *queue;
+	enum cad_status status = kn_device_open(&(struct kn_device_options){ 0 }, &device, error);
+
+	if (status != CAD_OK)
+		return status;
+	status = device->ops->queue_create(device, kn_threads_default(), &queue);
+	if (status == CAD_OK) {
+		status = kn_quantum_table(
+			queue, packing->model, cad_settings_expert_weights(settings), settings->wire, quanta, error);
+		device->ops->queue_destroy(queue);
+	} else {
+		(void)cad_error_set(error, status, "cannot start threads to compute the quantum table");
+	}
+	device->ops->destroy(device);
+
+	return status;
+}
+
 static enum cad_status write_weights(
 	struct packing *packing, const struct cad_settings *settings, struct cad_error *error)
 {
-	struct cad_workers *workers;
+	bool quantised = cad_weights_quantised(cad_settings_expert_weights(settings));
+	float quanta[CAD_LAYERS_MAX];
+	struct cad_workers *workers = NULL;
 	char *path = path_in(packing->temporary, "model.safetensors");
 	enum cad_status status = path ? cad_workers_create(kn_threads_default(), &workers, error)
 				      : cad_error_set(error, CAD_ERR_MEMORY, "no memory for a path");
 
+	if (status == CAD_OK && quantised)
+		status = compute_quanta(packing, settings, quanta, error);
 	if (status == CAD_OK) {
 		struct kn_packing weights = {
 			.model = packing->model,
+			.quanta = quantised ? quanta : NULL,
 			.weights = { cad_settings_expert_weights(settings), cad_settings_router_weights(settings) },
 			.path = path,
 			.workers = workers,
@@ -180,8 +209,8 @@ static enum cad_status write_weights(
 		packing->began_ns = cad_clock_now_ns(&cad_clock_system);
 		atomic_store(&packing->said_ns, packing->began_ns);
 		status = kn_packed_write(&weights, error);
-		cad_workers_destroy(workers);
 	}
+	cad_workers_destroy(workers);
 	free(path);
 
 	return status;
@@ -216,7 +245,7 @@ free_paths:
 
 int cl_model_pack(int argc, char **argv)
 {
-	struct pack_options options;
+	struct pack_options options = { 0 }; /* what has no option here: as by default */
 	struct cad_options *parsed;
 	struct cad_error error;
 	struct cad_model *model;

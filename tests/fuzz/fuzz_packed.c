@@ -57,6 +57,10 @@ static void read_experts(const struct cad_model *model)
 
 	if (!good(kn_packed_check_experts(model, cad_model_packed(model)->experts, &error), &error))
 		return;
+	float quanta[2] = { 0 };
+	enum cad_status status = cad_model_quanta_recorded(model, quanta, &error);
+	if (status != CAD_AGAIN && good(status, &error))
+		CAD_ASSERT(quanta[0] == 0 && quanta[1] > 0 && quanta[1] < 0x1p121f);
 	for (uint32_t e = 0; e < spec->gate.experts; e++) {
 		struct kn_expert_source source = kn_expert_source_of(model, 1, e);
 		kn_image_checksum(&source, cad_model_packed(model)->experts, has);

@@ -50,6 +50,15 @@ static struct kn_packing packing_of(const struct cad_model *model, enum cad_weig
 	return (struct kn_packing){ .model = model, .weights = { experts, router }, .go_on = go_on };
 }
 
+static void quanta_of(const struct cad_model *model, enum cad_weights experts, float quanta[CAD_LAYERS_MAX])
+{
+	struct kn_queue *queue;
+	struct cad_error error;
+	assert_int_equal(device->ops->queue_create(device, 1, &queue), CAD_OK);
+	must(kn_quantum_table(queue, model, experts, CADRE_ROW_FIX16, quanta, &error), &error);
+	device->ops->queue_destroy(queue);
+}
+
 /* The packed form of a golden checkpoint, in a copy's directory. */
 static struct golden_copy pack(const char *name, enum cad_weights experts, enum cad_weights router)
 {
@@ -65,6 +74,11 @@ static struct golden_copy pack(const char *name, enum cad_weights experts, enum 
 
 	struct cad_model *model = open_model(from.directory);
 	struct kn_packing packing = packing_of(model, experts, router);
+	float quanta[CAD_LAYERS_MAX];
+	if (cad_weights_quantised(experts)) {
+		quanta_of(model, experts, quanta);
+		packing.quanta = quanta;
+	}
 	packing.path = golden_copy_path(&to, "model.safetensors");
 	must(kn_packed_write(&packing, &error), &error);
 	cad_model_close(model);
@@ -147,14 +161,14 @@ static void same_checksums(const struct cad_model *plain, const struct cad_model
 static void same_quanta(const struct cad_model *plain, const struct cad_model *packed, enum cad_weights experts)
 {
 	float one[CAD_LAYERS_MAX], two[CAD_LAYERS_MAX];
-	struct kn_queue *queue;
 	struct cad_error error;
 
-	assert_int_equal(device->ops->queue_create(device, 1, &queue), CAD_OK);
-	must(kn_quantum_table(queue, plain, experts, CADRE_ROW_FIX16, one, &error), &error);
-	must(kn_quantum_table(queue, packed, experts, CADRE_ROW_FIX16, two, &error), &error);
+	quanta_of(plain, experts, one);
+	quanta_of(packed, experts, two);
 	assert_memory_equal(one, two, cad_model_spec(plain)->layers_count * sizeof *one);
-	device->ops->queue_destroy(queue);
+	assert_int_equal(cad_model_quanta_recorded(plain, two, &error), CAD_AGAIN);
+	assert_int_equal(
+		cad_model_quanta_recorded(packed, two, &error), cad_weights_quantised(experts) ? CAD_OK : CAD_AGAIN);
 }
 
 static void packed_is_the_checkpoint(void **state)
@@ -202,12 +216,15 @@ static void packing_twice_gives_the_same_bytes(void **state)
 	struct cad_model *model = open_model(plain.directory);
 	struct kn_packing packing = packing_of(model, CAD_WEIGHTS_INT8, CAD_WEIGHTS_INT8);
 	struct cad_error error;
+	float quanta[CAD_LAYERS_MAX];
 	char *first, *second;
 	size_t size, again;
 
 	file_of(&one, &first, &size);
 	assert_int_equal(unlink(golden_copy_path(&one, "model.safetensors")), 0);
 	must(cad_workers_create(3, &packing.workers, &error), &error);
+	quanta_of(model, CAD_WEIGHTS_INT8, quanta);
+	packing.quanta = quanta;
 	packing.path = golden_copy_path(&one, "model.safetensors");
 	must(kn_packed_write(&packing, &error), &error);
 	file_of(&one, &second, &again);
@@ -468,6 +485,35 @@ static void rows_of_another_length(void **state)
 	golden_copy_remove(&copy);
 }
 
+/* One for each layer, no more, no less, and none that f32 does not have. */
+static void damaged_quanta(void **state)
+{
+	(void)state;
+	static const char *const texts[] = { "", "-", "-1 -1", "-1 - x", "-1 -1 -1 ", "-1 -1 999", "- - - -",
+		"-1  -1 -1" };
+	struct golden_copy copy = pack("qwen3moe-a", CAD_WEIGHTS_INT8, CAD_WEIGHTS_INT8);
+	float quanta[CAD_LAYERS_MAX];
+	struct cad_error error;
+	char *bytes;
+	size_t size;
+
+	file_of(&copy, &bytes, &size);
+	char *begin = memmem(bytes, size, "\"quanta\":\"", 10), *end = begin ? strchr(begin + 10, '"') : NULL;
+	assert_non_null(end);
+	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+		size_t room = (size_t)(end - begin) + 1;
+		assert_true(snprintf(begin, room, "\"quanta\":\"%s\"", texts[i]) < (int)room);
+		memset(begin + strlen(begin), ' ', room - strlen(begin));
+		golden_copy_write(golden_copy_path(&copy, "model.safetensors"), bytes, size);
+		struct cad_model *model = open_model(copy.directory);
+		is_refused(cad_model_quanta_recorded(model, quanta, &error), &error, CAD_ERR_CORRUPT, "'quanta'",
+			texts[i]);
+		cad_model_close(model);
+	}
+	free(bytes);
+	golden_copy_remove(&copy);
+}
+
 static int create(void **state)
 {
 	(void)state;
@@ -493,6 +539,7 @@ int main(void)
 		cmocka_unit_test(another_config),
 		cmocka_unit_test(damaged_data),
 		cmocka_unit_test(rows_of_another_length),
+		cmocka_unit_test(damaged_quanta),
 	};
 	return cmocka_run_group_tests_name("model_pack", tests, create, destroy);
 }
