@@ -12,8 +12,8 @@
  * caches of weights), probes the peak, then times the operator. All figures are medians over
  * the repeats. Nothing is judged here: tests have no time limits.
  *
- * With --rows it times one linear layer in every form that runs here, by how its weights are kept and
- * by its rows: what tune.h says about the choice of an inner kernel by rows comes from this.
+ * With --rows it times one linear layer in every form that runs here, by how its weights are kept
+ * and by its rows: what tune.h says about the choice of an inner kernel by rows comes from this.
  */
 #include "limits.h"
 #include "report.h"

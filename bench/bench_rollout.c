@@ -99,7 +99,8 @@ static void on_stalled(void *cluster, uint32_t slot, uint32_t cell)
 	(void)cell;
 }
 
-/* The node of a copy; the copies of an expert are on different ones, and a layer is spread over all. */
+/* The node of a copy; the copies of an expert are on different ones, and a
+ * layer is spread over all. */
 static uint32_t node_of(uint32_t cell, uint32_t copy)
 {
 	return (cell + copy * (1 + cell / NODES % (NODES - 1))) % NODES;
@@ -150,7 +151,8 @@ static void cluster_destroy(struct cluster *cluster)
 	free(cluster->copies);
 }
 
-/* One copy of every fourth expert is wanted on the next node that has none; every node gets as many. */
+/* One copy of every fourth expert is wanted on the next node that has none; every node gets as
+ * many. */
 static void move_a_quarter(struct cluster *cluster)
 {
 	for (uint32_t cell = 0; cell < CELLS; cell++) {

@@ -5,9 +5,9 @@
  * and every cluster must give the same bits.
  *
  * Router and experts are the same engines as in the two services, connected by the in-process link
- * (common/transport/local.h), and the experts compute inline, in the thread that runs the router's engine, on the same queue.
- * `nodes` above 1 spreads the experts over that many engines, which changes nothing but the
- * exchange.
+ * (common/transport/local.h), and the experts compute inline, in the thread that runs the router's
+ * engine, on the same queue. `nodes` above 1 spreads the experts over that many engines, which
+ * changes nothing but the exchange.
  */
 #ifndef CADRE_EMBEDDED_EMBEDDED_H
 #define CADRE_EMBEDDED_EMBEDDED_H

@@ -21,7 +21,8 @@ struct ex_control_options {
 	struct cad_member_self self;
 	struct ex_engine *engine;
 	unsigned load_threads;
-	/* How experts are got from other nodes (ex_asker_get), and its context; NULL: not at all. */
+	/* How experts are got from other nodes (ex_asker_get), and its
+	 * context; NULL: not at all. */
 	ex_ask_fn *ask;
 	void *asker;
 	struct cad_metrics *metrics; /* of loads; NULL: none are kept */

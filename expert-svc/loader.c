@@ -72,8 +72,8 @@ static bool find(const struct ex_loader *loader, enum wish wish, bool paced, siz
 	return false;
 }
 
-/* Takes a piece of work; false: none can be done now. Frees make room, so they are done before loads.
- * `paced`: only loads with a rate, else all others. With the lock held. */
+/* Takes a piece of work; false: none can be done now. Frees make room, so they are done before
+ * loads. `paced`: only loads with a rate, else all others. With the lock held. */
 static bool take(struct ex_loader *loader, bool paced, struct piece *piece)
 {
 	*piece = (struct piece){ .loader = loader };

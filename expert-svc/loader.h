@@ -37,8 +37,8 @@ struct ex_load_report {
 };
 
 enum { EX_LOADER_THREADS_MAX = (EX_ASKERS_MAX - 1) / 2 };
-/* All that are started when so many are for loads with a rate: one more than these is for frees and for
- * loads without. */
+/* All that are started when so many are for loads with a rate: one more than these is for
+ * frees and for loads without. */
 static inline unsigned ex_loader_threads(unsigned paced) { return 2 * paced + 1; }
 
 struct ex_loader_options {

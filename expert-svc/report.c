@@ -71,7 +71,8 @@ static struct told read_layer(const struct ex_layer_work *layer)
 	};
 }
 
-/* What was counted of a layer since it was told last is written to `message`, and counts as told. */
+/* What was counted of a layer since it was told last is written to
+ * `message`, and counts as told. */
 static void tell_layer(struct ex_report *report, uint32_t layer, Cadre__V1__LayerWork *message)
 {
 	const struct ex_work *work = report->work;

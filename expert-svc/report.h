@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reports of work to the placement service: what work.h has counted since the last one, of the layers
- * in which there was any.
+ * Reports of work to the placement service: what work.h has counted since the last one, of the
+ * layers in which there was any.
  *
  * The thread of the reactor. Memory is taken at creation.
  */

@@ -100,7 +100,8 @@ static bool take(struct ex_step *step)
 		const struct ex_segment *last = &batch->segments[batch->segments_count - 1];
 		if (added && last->row_begin + last->rows == job->call->call.rows)
 			ex_inbox_remove(step->inbox, at);
-		/* of another layer, or larger than what is left of this step: a later step takes it */
+		/* of another layer, or larger than what is left of this
+		 * step: a later step takes it */
 		else
 			at = &job->next;
 	}

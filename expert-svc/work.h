@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a node has done, by layer and by expert, since its creation. The thread that steps writes, any
- * thread reads; each number is right by itself. Memory is taken at init.
+ * What a node has done, by layer and by expert, since its creation. The thread that steps writes,
+ * any thread reads; each number is right by itself. Memory is taken at init.
  */
 #ifndef CADRE_EXPERT_SVC_WORK_H
 #define CADRE_EXPERT_SVC_WORK_H

@@ -73,7 +73,8 @@ enum cadre_wire_status {
 	CADRE_WIRE_NOT_HELD = 1,
 	CADRE_WIRE_BUSY = 2,    /* shed: credits or memory; try again later or elsewhere */
 	CADRE_WIRE_EXPIRED = 3, /* the call's deadline passed before it was computed */
-	/* well-formed, but not for this model: layer or hidden size; or of a FETCH: form or place */
+	/* well-formed, but not for this model: layer or hidden size; or of a FETCH: form or
+	 * place */
 	CADRE_WIRE_BAD_CALL = 4,
 	CADRE_WIRE_INTERNAL = 5,
 };

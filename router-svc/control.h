@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A router's part in the cluster: joins the placement service, hands maps to the engine, and reports
- * load and which nodes the engine does not reach.
+ * A router's part in the cluster: joins the placement service, hands maps to the engine, and
+ * reports load and which nodes the engine does not reach.
  *
  * Everything runs on the owner thread of the reactor, except what is for any thread.
  *
- * Order at the end: rt_control_leave, which calls back; the engine's thread has stopped; destroy the
- * reactor; rt_control_destroy.
+ * Order at the end: rt_control_leave, which calls back; the engine's thread has stopped; destroy
+ * the reactor; rt_control_destroy.
  */
 #ifndef CADRE_ROUTER_SVC_CONTROL_H
 #define CADRE_ROUTER_SVC_CONTROL_H

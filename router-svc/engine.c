@@ -305,8 +305,8 @@ static void report_routing(struct rt_engine *engine, const struct rt_span *span,
 	emit(engine, &event);
 }
 
-/* The rows that the span computed for the first time: not those of a sequence that lost its pages, or
- * that another router computed before. */
+/* The rows that the span computed for the first time: not those of a sequence that lost its pages,
+ * or that another router computed before. */
 static void sample_routing(struct rt_engine *engine, const struct rt_span *span, uint32_t begin)
 {
 	const struct rt_sequence *sequence = span->sequence;

@@ -2,7 +2,8 @@
 /*
  * Reports of routing to the placement service: what telemetry.h has collected, in messages.
  *
- * The thread of the reactor. Memory is taken at creation; what cannot be sent now stays in the ring.
+ * The thread of the reactor. Memory is taken at creation; what cannot be sent now stays in the
+ * ring.
  */
 #ifndef CADRE_ROUTER_SVC_REPORT_H
 #define CADRE_ROUTER_SVC_REPORT_H

@@ -197,8 +197,8 @@ static void refuse_not_finite(const struct rt_work *work)
 	}
 }
 
-/* What the capacity policy does to the rows, told to their requests. The first micro-batch of a layer
- * finds every expert empty. */
+/* What the capacity policy does to the rows, told to their requests. The first micro-batch of a
+ * layer finds every expert empty. */
 static void apply_capacity(struct rt_step *step, const struct rt_work *work)
 {
 	const struct cad_gate_spec *gate = &step->spec->gate;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a router reports of its routing: a sample of whole tokens, and the bytes that went to each node
- * and came back. The engine's thread puts it into a ring, one other thread takes it out; neither waits
- * for the other, and nothing is allocated after init.
+ * What a router reports of its routing: a sample of whole tokens, and the bytes that went to each
+ * node and came back. The engine's thread puts it into a ring, one other thread takes it out;
+ * neither waits for the other, and nothing is allocated after init.
  *
  * Up to RT_TELEMETRY_TOKENS_PER_S every token is sampled. Above, a token is chosen by a hash of its
  * request and position, which must lie below a bound: so the choice is fair, and does not depend on
- * which tokens are computed together. The bound follows the rate of the second before, and goes with
- * each token as its share. A token that finds the ring full is counted as lost.
+ * which tokens are computed together. The bound follows the rate of the second before, and goes
+ * with each token as its share. A token that finds the ring full is counted as lost.
  */
 #ifndef CADRE_ROUTER_SVC_TELEMETRY_H
 #define CADRE_ROUTER_SVC_TELEMETRY_H
@@ -40,7 +40,8 @@ struct rt_telemetry {
 	size_t record_bytes;
 	uint8_t *records;
 	_Atomic uint64_t written, taken; /* records */
-	/* tokens: all; not chosen; chosen, but there was no room. Each of the others has a record. */
+	/* tokens: all; not chosen; chosen, but there was no room. Each of the others has a
+	 * record. */
 	_Atomic uint64_t tokens, passed, lost;
 	_Atomic bool aggregate; /* no token is sampled, and none counts as lost */
 	/* the engine's */

@@ -44,7 +44,8 @@ bool cad_address_is_loopback(const char *address);
 /* Whether it has a host and a port from 0 to 65535: "127.0.0.1:7000", "[::1]:7000",
  * "router.example:7000"; or the path of a unix socket. Nothing is looked up. */
 bool cad_address_is_complete(const char *address);
-/* Of an option that takes one, or "": else CAD_ERR_INVALID, and a sentence that names the option. */
+/* Of an option that takes one, or "": else CAD_ERR_INVALID, and a sentence that names the
+ * option. */
 CAD_MUST_USE enum cad_status cad_address_option(const char *option, const char *address, struct cad_error *error);
 
 #endif

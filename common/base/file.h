@@ -18,8 +18,8 @@
 /* Does anything of this name exist, of whatever kind? */
 bool cad_file_exists(const char *path);
 
-/* For files that are read while the process serves: opening a pipe waits for somebody who writes, for ever if
- * need be. What does not exist is CAD_OK here. */
+/* For files that are read while the process serves: opening a pipe waits for somebody who writes,
+ * for ever if need be. What does not exist is CAD_OK here. */
 CAD_MUST_USE enum cad_status cad_file_check_regular(const char *path, struct cad_error *error);
 
 /* The whole file, followed by a 0 that `size` does not count. CAD_ERR_NOT_FOUND, CAD_ERR_IO, or

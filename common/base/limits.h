@@ -18,7 +18,8 @@ enum {
 	CAD_NODES_MAX = 512,
 	/* Routers. The placement service keeps a stream and about 5 KiB for each. */
 	CAD_ROUTERS_MAX = 512,
-	/* What the placement service has places for; the dead keep theirs until a newcomer needs it. */
+	/* What the placement service has places for; the dead keep theirs
+	 * until a newcomer needs it. */
 	CAD_PROCESSES_MAX = CAD_NODES_MAX + CAD_ROUTERS_MAX,
 	/*
 	 * Connections of a router: every node where it is, and every node where it was, for what is
@@ -28,8 +29,8 @@ enum {
 	/* Connections of an expert node (--connections-max), for the same reason. */
 	CAD_EXPERT_CONNECTIONS_MAX = 2 * CAD_ROUTERS_MAX,
 	/*
-	 * The text of an exchange address (common/transport/exchange_address.h), its end counted. Over
-	 * TCP about 150 bytes; with several RDMA ports some hundred for each.
+	 * The text of an exchange address (common/transport/exchange_address.h), its end counted.
+	 * Over TCP about 150 bytes; with several RDMA ports some hundred for each.
 	 */
 	CAD_EXCHANGE_ADDRESS_BYTES = 4096,
 };

@@ -37,7 +37,8 @@ struct cad_log_field {
 	const char *key; /* letters, digits and underscores */
 	enum cad_log_kind kind;
 	union {
-		/* UTF-8; NULL is written as an empty string; a byte that is not UTF-8 is replaced */
+		/* UTF-8; NULL is written as an empty string; a byte that is not UTF-8 is
+		 * replaced */
 		const char *string;
 		int64_t i64;
 		uint64_t u64;

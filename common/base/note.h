@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A sentence that one thread leaves for others: why something is not as it should be, for whoever asks
- * (/readyz). A new one takes the place of the one before.
+ * A sentence that one thread leaves for others: why something is not as it should be, for whoever
+ * asks (/readyz). A new one takes the place of the one before.
  *
- * Embedded by its owner; zeroed, it is empty. One thread puts, and never waits, so the step's may; any
- * thread gets, and looks again while one is being put. Nothing allocates.
+ * Embedded by its owner; zeroed, it is empty. One thread puts, and never waits, so the step's may;
+ * any thread gets, and looks again while one is being put. Nothing allocates.
  */
 #ifndef CADRE_COMMON_BASE_NOTE_H
 #define CADRE_COMMON_BASE_NOTE_H

@@ -15,8 +15,8 @@
 
 /* Offset of the first byte that is not part of a well-formed character; `size` if there is none. */
 size_t cad_utf8_valid(const char *bytes, size_t size);
-/* How many bytes of `size` end on a whole character, when something was cut off there: `size`, or up
- * to three less. */
+/* How many bytes of `size` end on a whole character, when something was cut off there:
+ * `size`, or up to three less. */
 size_t cad_utf8_whole(const char *bytes, size_t size);
 /* Whether it is text that a terminal and a line of a log can show: well-formed, without control
  * characters, ends of lines and what turns the direction of writing. */

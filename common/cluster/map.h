@@ -71,7 +71,8 @@ struct cad_map_replicas {
 };
 extern const struct cad_map_replicas cad_map_nobody; /* with a set that is large enough for any map */
 
-/* `layer` is the index in the model. A layer or expert that the map does not know has no replicas. */
+/* `layer` is the index in the model. A layer or expert that the map does
+ * not know has no replicas. */
 static inline struct cad_map_replicas cad_map_replicas(const struct cad_map *map, uint32_t layer, uint32_t expert)
 {
 	int row = layer < CAD_LAYERS_MAX ? map->row_of_layer[layer] : CAD_MAP_NONE;

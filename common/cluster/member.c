@@ -359,8 +359,8 @@ static void say_why(struct cad_member *member, bool joined, enum cad_rpc_code co
 		CAD_S("why", text));
 }
 
-/* By the service, which may have as many nodes as it can or be another one, or by this process, which
- * does not trust it; other ends pass. */
+/* By the service, which may have as many nodes as it can or be another one, or by this process,
+ * which does not trust it; other ends pass. */
 static bool is_refusal(const struct cad_member *member, enum cad_rpc_code code)
 {
 	switch (code) {

@@ -103,8 +103,8 @@ void cad_member_load(struct cad_member *member);
 /* Sends a report on the stream. CAD_AGAIN: not joined now; the next hello reports the state
  * anyway. */
 CAD_MUST_USE enum cad_status cad_member_report(struct cad_member *member, const struct Cadre__V1__NodeReport *report);
-/* Whether a report that can wait, or be left out, should be sent: it is joined, and what was sent before has
- * gone out. */
+/* Whether a report that can wait, or be left out, should be sent: it is joined, and what was
+ * sent before has gone out. */
 bool cad_member_has_room(const struct cad_member *member);
 
 #endif

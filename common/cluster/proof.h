@@ -9,10 +9,10 @@
  *   hello: ..., mac ("cadre member", nonces, id, role, cluster, exchange address)
  *                                          ->     compares
  *
- * A mac is HMAC-SHA-256 under the secret over a label of its own (16 bytes), the member's nonce, the
- * service's, and the texts in this order, each behind its length in 4 bytes, the lowest first; the role is
- * "router" or "expert". So none
- * can be replayed, reflected, or carried to another process or address. Any thread; nothing allocates.
+ * A mac is HMAC-SHA-256 under the secret over a label of its own (16 bytes), the member's nonce,
+ * the service's, and the texts in this order, each behind its length in 4 bytes, the lowest first;
+ * the role is "router" or "expert". So none can be replayed, reflected, or carried to another
+ * process or address. Any thread; nothing allocates.
  */
 #ifndef CADRE_COMMON_CLUSTER_PROOF_H
 #define CADRE_COMMON_CLUSTER_PROOF_H

@@ -28,7 +28,8 @@ enum cad_status cad_settings_from_proto(
 {
 	struct cad_settings said = { .layers = (uint32_t)message->n_quanta, .quanta = message->quanta }, made;
 
-	/* a placement service of an earlier release would let this process join, and nobody reach it */
+	/* a placement service of an earlier release would let this process
+	 * join, and nobody reach it */
 	if (message->exchange_version != CADRE_WIRE_VERSION)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
 			"the placement service belongs to a release with version %u of the token exchange, and this program speaks version %d: run the same release everywhere",

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How processes tell each other their settings: as a message to and from the placement service, and in
- * the identity that the two sides of an exchange's connection compare. Functions of their arguments;
- * from_proto allocates a table.
+ * How processes tell each other their settings: as a message to and from the placement service, and
+ * in the identity that the two sides of an exchange's connection compare. Functions of their
+ * arguments; from_proto allocates a table.
  */
 #ifndef CADRE_COMMON_CLUSTER_SETTINGS_MESSAGE_H
 #define CADRE_COMMON_CLUSTER_SETTINGS_MESSAGE_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From a Hugging Face config.json to a spec: config.c reads what all architectures have, config_rope.c
- * the rotary embedding, archs.c the rest.
+ * From a Hugging Face config.json to a spec: config.c reads what all architectures have,
+ * config_rope.c the rotary embedding, archs.c the rest.
  */
 #ifndef CADRE_COMMON_MODEL_CONFIG_H
 #define CADRE_COMMON_MODEL_CONFIG_H
@@ -20,8 +20,8 @@ CAD_MUST_USE enum cad_status cad_model_config_read(
 	const char *directory, struct cad_model_config *config, struct cad_error *error);
 void cad_model_config_fini(struct cad_model_config *config);
 
-/* What these texts say. Errors call them `name` and name the key; `generation`, for the end-of-sequence ids,
- * may be NULL. */
+/* What these texts say. Errors call them `name` and name the key; `generation`, for the
+ * end-of-sequence ids, may be NULL. */
 CAD_MUST_USE enum cad_status cad_model_spec_parse(const char *name, const char *config, size_t config_bytes,
 	const char *generation, size_t generation_bytes, struct cad_model_spec *spec, struct cad_error *error);
 

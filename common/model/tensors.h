@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which tensors a model needs, of what shape, and what they are called. Internal to common/model. */
+/* Which tensors a model needs, of what shape, and what they are called.
+ * Internal to common/model. */
 #ifndef CADRE_COMMON_MODEL_TENSORS_H
 #define CADRE_COMMON_MODEL_TENSORS_H
 

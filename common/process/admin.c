@@ -105,7 +105,8 @@ static struct connection *mark_asked(struct MHD_Connection *connection)
 	return asking;
 }
 
-/* The library leaves the connection alone until it is resumed, and then asks for its answer again. */
+/* The library leaves the connection alone until it is resumed, and then
+ * asks for its answer again. */
 static enum MHD_Result put_off(struct cad_admin *admin, struct connection *asking, struct MHD_Connection *connection)
 {
 	if (asking->cut)
@@ -250,8 +251,8 @@ static void resume_waiting(struct cad_admin *admin)
 	admin->waiting_count = 0;
 }
 
-/* Whoever has asked by now is answered first: often that is enough. Those that wait, who are few, would
- * not be closed at once. */
+/* Whoever has asked by now is answered first: often that is enough. Those that wait, who are few,
+ * would not be closed at once. */
 static void make_room(struct cad_admin *admin)
 {
 	struct connection *first = NULL;

@@ -36,9 +36,9 @@ struct cad_admin_options {
 	/* Not ready (or not healthy): 503 and the text, one line. NULL: always. */
 	bool (*ready)(void *context, char *text, size_t text_bytes);
 	bool (*healthy)(void *context, char *text, size_t text_bytes);
-	/* For /readyz?generate, and with ready_generates for every /readyz. CAD_OK: 200. CAD_AGAIN: it is
-	 * asked again every CAD_ADMIN_AGAIN_MS, for as long as an answer may take, while the connection
-	 * waits and the others are served. Else 503. NULL: 404. */
+	/* For /readyz?generate, and with ready_generates for every /readyz. CAD_OK: 200. CAD_AGAIN:
+	 * it is asked again every CAD_ADMIN_AGAIN_MS, for as long as an answer may take, while the
+	 * connection waits and the others are served. Else 503. NULL: 404. */
 	enum cad_status (*generates)(void *context, char *text, size_t text_bytes);
 	bool ready_generates;
 	void *context;

@@ -4,7 +4,8 @@
  * and each call that changes or records the cluster. The lines go where the log goes, at every log
  * level, with component=audit:
  *
- *     component=audit msg=refused method=Join role=client name=alice by=certificate peer=10.0.0.7:51234
+ *     component=audit msg=refused method=Join role=client name=alice
+ *     by=certificate peer=10.0.0.7:51234
  *         node="" why="..."       (one line)
  *
  * Each kind has a rate of its own, so that no flood of refusals hides the others. How many lines

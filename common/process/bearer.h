@@ -11,9 +11,9 @@
  *     8a41... node        gpu-rack
  *     e09b... operator    bob
  *
- * "generate", as this role was called before, is "client". Lines that are empty or begin with '#' say
- * nothing. Errors name file and line, never a token. Any thread may read a table that nobody changes;
- * reading a file blocks and allocates.
+ * "generate", as this role was called before, is "client". Lines that are empty or begin with '#'
+ * say nothing. Errors name file and line, never a token. Any thread may read a table that nobody
+ * changes; reading a file blocks and allocates.
  */
 #ifndef CADRE_COMMON_PROCESS_BEARER_H
 #define CADRE_COMMON_PROCESS_BEARER_H
@@ -44,7 +44,8 @@ CAD_MUST_USE enum cad_status cad_bearers_parse(
 	const char *text, size_t size, const char *path, struct cad_bearers *bearers, struct cad_error *error);
 void cad_bearers_fini(struct cad_bearers *bearers);
 
-/* Which one was sent; NULL: none of them. Takes the same time whatever was sent, but for its length. */
+/* Which one was sent; NULL: none of them. Takes the same time whatever was
+ * sent, but for its length. */
 const struct cad_bearer *cad_bearers_find(const struct cad_bearers *bearers, const void *sent, size_t size);
 
 #endif

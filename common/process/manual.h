@@ -21,7 +21,8 @@ void cad_manual_command(FILE *stream, const struct cad_options_spec *spec);
 /* What pages of several tables are put together from. */
 void cad_manual_open(FILE *stream, const char *program, const char *summary);
 void cad_manual_text(FILE *stream, const char *text); /* wrapped and escaped */
-/* What all tables have in common, exit codes, see also. exit_codes: the program's own; NULL: none. */
+/* What all tables have in common, exit codes, see also. exit_codes: the
+ * program's own; NULL: none. */
 void cad_manual_close(FILE *stream, const char *program, const char *exit_codes);
 
 #endif

@@ -4,7 +4,8 @@
  * data; options.h reads it, manual.h makes pages of it.
  *
  *     static const struct cad_option table[] = {
- *         CAD_OPTION_DIRECTORY(struct options, model, "model", NULL, "directory of the checkpoint"),
+ *         CAD_OPTION_DIRECTORY(struct options, model, "model", NULL, "directory
+ *         of the checkpoint"),
  *         CAD_OPTION_U32(struct options, threads, "threads", "0", 0, 64, "0: all cores"),
  *         CAD_OPTION_BYTES(struct options, memory, "memory", "4G", 0, UINT64_MAX, "for weights"),
  *         CAD_OPTION_ENUM(struct options, isa, "isa", "auto", isa_choices, "instruction set"),

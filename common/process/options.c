@@ -126,8 +126,8 @@ static bool find_either(const struct cad_options_spec *spec, const char *name, s
 	return false;
 }
 
-/* "5000" of an option that took milliseconds is "5000ms", written to `buffer`; *text goes from old to
- * new. `label` is how the error calls the option. */
+/* "5000" of an option that took milliseconds is "5000ms", written to `buffer`; *text goes from old
+ * to new. `label` is how the error calls the option. */
 static enum cad_status in_new_words(const struct cad_option_alias *alias, const char *label, const char **text,
 	char buffer[VALUE_BYTES_MAX], struct cad_error *error)
 {
@@ -145,8 +145,8 @@ static enum cad_status in_new_words(const struct cad_option_alias *alias, const 
 	return CAD_OK;
 }
 
-/* What one source says of an option, in new words. A weaker source changes nothing, but both names may
- * not be given anywhere. */
+/* What one source says of an option, in new words. A weaker source changes nothing, but both names
+ * may not be given anywhere. */
 static enum cad_status entry_give(struct cad_options *options, struct named named, enum source source,
 	const char *label, const char *text, struct cad_error *error)
 {
@@ -173,7 +173,8 @@ static enum cad_status entry_take(struct cad_options *options, struct named name
 	return status == CAD_OK ? entry_give(options, named, source, label, text, error) : status;
 }
 
-/* ", did you mean --threads?" or nothing. `mark` is what stands before a name where it was written. */
+/* ", did you mean --threads?" or nothing. `mark` is what stands before a
+ * name where it was written. */
 static enum cad_status unknown(const struct cad_options_spec *spec, const char *where, const char *mark,
 	const char *name, struct cad_error *error)
 {

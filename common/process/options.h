@@ -17,7 +17,8 @@ struct cad_options; /* owns every string that the values point to */
 
 enum cad_options_action {
 	CAD_OPTIONS_RUN, /* go on */
-	/* --help, --version, --print-config, --check-config or --man was answered on stdout: exit with 0 */
+	/* --help, --version, --print-config, --check-config or --man was
+	 * answered on stdout: exit with 0 */
 	CAD_OPTIONS_EXIT,
 };
 
@@ -28,8 +29,8 @@ CAD_MUST_USE enum cad_status cad_options_parse(const struct cad_options_spec *sp
 void cad_options_destroy(struct cad_options *options);
 size_t cad_options_positional_count(const struct cad_options *options);
 const char *cad_options_positional(const struct cad_options *options, size_t index);
-/* Where an option's value came from: "flag", "environment", "file", "default". `name` is the new one
- * where there are two. */
+/* Where an option's value came from: "flag", "environment", "file", "default". `name` is the
+ * new one where there are two. */
 const char *cad_options_source(const struct cad_options *options, const char *name);
 
 /* Reads and checks all sources again, as at the start. Calls `changed` for each option that now has

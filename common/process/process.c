@@ -41,8 +41,9 @@ enum cad_status cad_process_init(struct cad_error *error)
 	 * buries them. */
 	if (getpid() == 1)
 		(void)signal(SIGCHLD, SIG_IGN);
-	/* glibc raises this with each block above it that is freed, up to 32 MiB: what many requests
-	 * took for a while (a ring of 4 MiB for each that wants its routing) would never go back. */
+	/* glibc raises this with each block above it that is freed, up to 32 MiB: what
+	 * many requests took for a while (a ring of 4 MiB for each that wants its
+	 * routing) would never go back. */
 	mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES);
 
 	struct rlimit files;

@@ -34,8 +34,8 @@ static bool read_text(const char *path, char text[FILE_BYTES])
 	return got > 0;
 }
 
-/* Field `number` of /proc/self/stat, counted from 1 as in proc(5); behind the name of the program, which
- * may hold anything. */
+/* Field `number` of /proc/self/stat, counted from 1 as in proc(5); behind the name of the
+ * program, which may hold anything. */
 static double stat_field(int number)
 {
 	char text[FILE_BYTES];
@@ -94,7 +94,8 @@ static double clock_seconds(clockid_t clock)
 	return clock_gettime(clock, &now) == 0 ? (double)now.tv_sec + (double)now.tv_nsec * 1e-9 : NAN;
 }
 
-/* In Unix time, to the tick. Taken once: a clock that is set later would seem to be another start. */
+/* In Unix time, to the tick. Taken once: a clock that is set later would
+ * seem to be another start. */
 static double start_seconds(void)
 {
 	double ticks_per_s = (double)sysconf(_SC_CLK_TCK);

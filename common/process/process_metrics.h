@@ -5,8 +5,8 @@
  * process_open_fds, process_max_fds, process_start_time_seconds; and cadre_build_info, always 1,
  * whose labels say which Cadre this is.
  *
- * Called once, by whoever makes the registry; values are read from /proc when a page is rendered, in
- * the renderer's thread. What /proc does not tell is NaN.
+ * Called once, by whoever makes the registry; values are read from /proc when a page is rendered,
+ * in the renderer's thread. What /proc does not tell is NaN.
  */
 #ifndef CADRE_COMMON_PROCESS_PROCESS_METRICS_H
 #define CADRE_COMMON_PROCESS_PROCESS_METRICS_H

@@ -55,8 +55,8 @@ struct cad_service_options {
 	const char *placement_tls_certificate, *placement_tls_key, *placement_tls_authority;
 };
 
-/* Lines of an option table; `member` is a struct cad_service_options inside `owner`. Help that is not
- * the same for all programs is theirs: the end of --http's, and what TLS files are for. */
+/* Lines of an option table; `member` is a struct cad_service_options inside `owner`. Help that is
+ * not the same for all programs is theirs: the end of --http's, and what TLS files are for. */
 #define CAD_SERVICE_OPTIONS(owner, member, http_default, http_help) \
 	CAD_OPTION_DIRECTORY( \
 		owner, member.model, "model", NULL, "directory of the checkpoint; the same files on every node"), \

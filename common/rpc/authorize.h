@@ -10,7 +10,8 @@
  *     a certificate that    has the role in it (certificate.h); without one it is a client's, but where
  *     was verified          there are tokens it says only who calls, and a token is needed, too
  *     both                  the token is in force where the certificate's role covers its role (a token may
- *                           narrow what the certificate allows, never widen it), and is refused elsewhere
+ *                           narrow what the certificate allows, never widen it), and is refused
+ *                           elsewhere
  *     neither               refused
  *
  * A refusal goes to the client, to the metrics and to the audit log, in the same words. Embedded by

@@ -3,10 +3,10 @@
  * A call on the side of the server.
  *
  * All functions run on the owner thread of the server's reactor (rpc.h has the rule), and none
- * blocks. A call ends when the program finishes it, or when the client cancels, its deadline passes,
- * or the connection breaks. `done` (server.h) comes exactly once for each call whose `start` or
- * `message` came; after that every function that takes the call is a harmless no-op, and the pointer
- * is valid only while a reference is held (cad_rpc_call_acquire).
+ * blocks. A call ends when the program finishes it, or when the client cancels, its deadline
+ * passes, or the connection breaks. `done` (server.h) comes exactly once for each call whose
+ * `start` or `message` came; after that every function that takes the call is a harmless no-op, and
+ * the pointer is valid only while a reference is held (cad_rpc_call_acquire).
  */
 #ifndef CADRE_COMMON_RPC_CALL_H
 #define CADRE_COMMON_RPC_CALL_H
@@ -31,8 +31,8 @@ int64_t cad_rpc_call_time_left_ms(const struct cad_rpc_call *call);
 /* Who calls; of a server without authorize.h, or a method for probes, nobody. */
 const struct cad_caller *cad_rpc_call_caller(const struct cad_rpc_call *call);
 /* The TOKEN of the request's header "authorization: Bearer TOKEN": borrowed from the call, not
- * terminated, maybe empty. CAD_ERR_NOT_FOUND: there is no such header; CAD_ERR_INVALID: it is not of this
- * form, or there are several, of which somebody on the way may have checked another. */
+ * terminated, maybe empty. CAD_ERR_NOT_FOUND: there is no such header; CAD_ERR_INVALID: it is not
+ * of this form, or there are several, of which somebody on the way may have checked another. */
 CAD_MUST_USE enum cad_status cad_rpc_call_bearer(const struct cad_rpc_call *call, const void **token, size_t *size);
 /* The method that was called; NULL for one that this server does not have. */
 const struct cad_rpc_method *cad_rpc_call_method(const struct cad_rpc_call *call);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A gRPC client: channels and streams. On the wire a unary call is a stream of one message each way.
+ * A gRPC client: channels and streams. On the wire a unary call is a stream of one message each
+ * way.
  *
  * All functions run on the owner thread of the channel's reactor (rpc.h has the rule); callbacks
  * do, too, and must not block. A channel connects by itself and keeps reconnecting. `done` is

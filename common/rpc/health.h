@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The service grpc.health.v1.Health of a server, Check and Watch; it runs on the owner thread of the
- * server's reactor (rpc.h has the rule). And the question that it answers. */
+/* The service grpc.health.v1.Health of a server, Check and Watch; it runs on the owner thread of
+ * the server's reactor (rpc.h has the rule). And the question that it answers. */
 #ifndef CADRE_COMMON_RPC_HEALTH_H
 #define CADRE_COMMON_RPC_HEALTH_H
 

@@ -203,7 +203,8 @@ size_t cad_rpc_server_services(const struct cad_rpc_server *server, const struct
 bool cad_rpc_server_admit(struct cad_rpc_server *server, struct cad_rpc_call *call);
 /* The last thing that a call does. */
 void cad_rpc_server_call_gone(struct cad_rpc_server *server, const struct cad_rpc_call *call);
-/* Asks gRPC for the next call of a method (NULL: unknown methods), unless the server is draining. */
+/* Asks gRPC for the next call of a method (NULL: unknown methods), unless the server is
+ * draining. */
 void cad_rpc_server_arm(struct cad_rpc_server *server, const struct cad_rpc_entry *entry);
 
 #endif

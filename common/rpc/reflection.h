@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The services grpc.reflection.v1 and v1alpha of a server, so that standard tools work without .proto
- * files. Runs on the owner thread of the server's reactor (rpc.h has the rule). */
+/* The services grpc.reflection.v1 and v1alpha of a server, so that standard tools work without
+ * .proto files. Runs on the owner thread of the server's reactor (rpc.h has the rule). */
 #ifndef CADRE_COMMON_RPC_REFLECTION_H
 #define CADRE_COMMON_RPC_REFLECTION_H
 

@@ -21,9 +21,10 @@ enum { ARMED_PER_METHOD = 4 };
 enum { STALL_TICKS = 10 };
 /* For clients to take the news that the server stops. */
 enum { FAREWELL_MS = 500 };
-/* gRPC has one limit for headers, and ends the connection there, with every other call on it. So it is set far
- * above metadata_bytes_max, from which a call is refused for itself (call.c). Floods cost what they did: gRPC 1.51
- * counts each frame of a header block by itself, so that no limit bounds the whole (bench/header_flood.py). */
+/* gRPC has one limit for headers, and ends the connection there, with every other call on it. So it
+ * is set far above metadata_bytes_max, from which a call is refused for itself (call.c). Floods
+ * cost what they did: gRPC 1.51 counts each frame of a header block by itself, so that no limit
+ * bounds the whole (bench/header_flood.py). */
 enum { CONNECTION_METADATA_BYTES_MAX = 1 << 20 };
 
 struct cad_rpc_server {

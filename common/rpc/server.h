@@ -65,10 +65,12 @@ struct cad_rpc_server_config {
 	size_t decoded_bytes_max;       /* memory of one decoded message; 64 MiB */
 	size_t out_high_bytes;          /* out queue of one call: CAD_FULL from here; 256 KiB */
 	size_t out_low_bytes;           /* ... writable from here; a quarter of that */
-	/* connections are refused this close to RLIMIT_NOFILE (guard.h); 5000, at most half the limit */
+	/* connections are refused this close to RLIMIT_NOFILE (guard.h);
+	 * 5000, at most half the limit */
 	unsigned descriptors_reserve;
-	/* A call whose client takes nothing for so long while something waits to be sent is cut off with
-	 * RESOURCE_EXHAUSTED; 0: never. Time in which the process did not run does not count. */
+	/* A call whose client takes nothing for so long while something waits to be
+	 * sent is cut off with RESOURCE_EXHAUSTED; 0: never. Time in which the process
+	 * did not run does not count. */
 	unsigned stall_ms;
 	void (*on_stall)(void *context); /* one was; may be NULL */
 	void *stall_context;

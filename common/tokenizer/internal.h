@@ -76,7 +76,8 @@ struct tok_pattern {
 	bool is_native; /* compiled to machine code */
 };
 
-/* Goes through the matches of a pattern in one text, left to right, as the library's iterator does. */
+/* Goes through the matches of a pattern in one text, left to right, as the library's iterator
+ * does. */
 struct tok_matches {
 	const struct tok_pattern *pattern;
 	const char *text;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Normalizers: each takes a string and gives a string; a chain runs them in order over two buffers. */
+/* Normalizers: each takes a string and gives a string; a chain runs them in order over two
+ * buffers. */
 #include "common/tokenizer/internal.h"
 
 #include <stdlib.h>

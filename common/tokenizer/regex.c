@@ -164,7 +164,8 @@ static enum cad_status escape(struct reader *reader)
 	return status;
 }
 
-/* {3}, {1,3}, {2,}; in Ruby {,3} is a quantifier too, and a + behind the brace is one of its own. */
+/* {3}, {1,3}, {2,}; in Ruby {,3} is a quantifier too, and a + behind the brace is one of its
+ * own. */
 static enum cad_status quantifier(struct reader *reader)
 {
 	const char *at = reader->at + 1;

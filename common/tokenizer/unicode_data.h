@@ -279,7 +279,8 @@ static const struct unicode_range unicode_inert[] = {
 	{ 0x1fbf0, 0x1fbf9 },
 };
 
-/* NFC may change these, move them, or join them to what stands before them. None is below U+0300. */
+/* NFC may change these, move them, or join them to what stands before them. None is below
+ * U+0300. */
 static const struct unicode_range unicode_unstable[] = {
 	{ 0x300, 0x34e }, { 0x350, 0x36f }, { 0x374, 0x374 }, { 0x37e, 0x37e }, { 0x385, 0x38a }, { 0x38c, 0x38c },
 	{ 0x38e, 0x390 }, { 0x3aa, 0x3b0 }, { 0x3ca, 0x3ce }, { 0x3d3, 0x3d4 }, { 0x400, 0x401 }, { 0x403, 0x403 },

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The vocabulary: strings to ids through an open-addressing table, ids to strings through an array. */
+/* The vocabulary: strings to ids through an open-addressing table, ids to
+ * strings through an array. */
 #include "common/tokenizer/internal.h"
 
 #include <stdlib.h>

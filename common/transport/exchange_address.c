@@ -78,9 +78,9 @@ void cad_exchange_address_host(const char *text, char host[CAD_ADDRESS_BYTES])
 /* ---- which libraries work together ---- */
 
 /*
- * UCX over TCP, data checked both ways, endpoints made from worker addresses. Not here because they were
- * seen to fail: 1.13 with 1.22 ("unreachable" on one side, an abort on the other), 1.19 with 1.22, and 1.13
- * with 1.20 on a loopback interface.
+ * UCX over TCP, data checked both ways, endpoints made from worker addresses. Not here because they
+ * were seen to fail: 1.13 with 1.22 ("unreachable" on one side, an abort on the other), 1.19 with
+ * 1.22, and 1.13 with 1.20 on a loopback interface.
  */
 static const unsigned minors_that_work[][2] = { { 13, 15 }, { 13, 18 }, { 13, 19 }, { 13, 21 } };
 

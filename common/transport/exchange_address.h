@@ -5,10 +5,11 @@
  *     192.0.2.7:7400/ucx-1.13.1/0123456789abcdef/AAECAwQF...
  *     host:port     library    session           what UCX calls a worker address, base64url
  *
- * It is made by a worker and dies with it; the session is a random number that tells one worker from the
- * next at the same port, which UCX does not. Peers get each other's text from the placement service. Two
- * libraries that do not work together can abort each other's processes, and their worker addresses do not
- * say what made them: compare before connecting. Nothing here needs UCX; any thread.
+ * It is made by a worker and dies with it; the session is a random number that tells one
+ * worker from the next at the same port, which UCX does not. Peers get each other's text from
+ * the placement service. Two libraries that do not work together can abort each other's
+ * processes, and their worker addresses do not say what made them: compare before connecting.
+ * Nothing here needs UCX; any thread.
  */
 #ifndef CADRE_COMMON_TRANSPORT_EXCHANGE_ADDRESS_H
 #define CADRE_COMMON_TRANSPORT_EXCHANGE_ADDRESS_H

@@ -159,7 +159,8 @@ bool cad_part_arrived(
 	enum cad_status status = cad_wire_part_check(header, header_bytes, payload->bytes, &part, &error);
 	struct cad_fetch *fetch = status == CAD_OK && !c->server ? fetch_of(c, part.request_id) : NULL;
 
-	/* what was asked for is answered once, and nothing is given up while the connection stands */
+	/* what was asked for is answered once, and nothing is given up
+	 * while the connection stands */
 	if (status == CAD_OK && !fetch)
 		status = cad_error_set(&error, CAD_ERR_PROTOCOL, "PART: nobody asked for it");
 	if (status == CAD_OK && part.header.status == CADRE_WIRE_OK && payload->bytes != fetch->wire.bytes)

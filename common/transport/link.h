@@ -58,8 +58,8 @@ struct cad_link_events {
 		const struct cad_link_payload *payload);
 	void (*lost)(void *owner, enum cad_status status, const char *text);
 	void (*closed)(void *owner);
-	/* Of an end that connects, before anything has come by it: what was sent has reached nobody, and
-	 * is to be sent again. Not every link says so. */
+	/* Of an end that connects, before anything has come by it: what was sent has reached
+	 * nobody, and is to be sent again. Not every link says so. */
 	void (*again)(void *owner);
 	/* For links that run several uppers in one thread (the simulator, a client with attached
 	 * servers): does what poll does without waiting, when `waited_ns` of the time since the

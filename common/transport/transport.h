@@ -205,7 +205,8 @@ CAD_MUST_USE enum cad_status cad_fetch_start(struct cad_connection *connection, 
 const struct cadre_wire_fetch *cad_part_asked(const struct cad_part *part);
 /* CADRE_PART_BYTES_MAX for the part's bytes; any thread may write there until it is answered. */
 void *cad_part_bytes(struct cad_part *part);
-/* Sends, and frees when nothing touches the buffer any longer. image_bytes 0 unless status is OK. */
+/* Sends, and frees when nothing touches the buffer any longer. image_bytes 0 unless status is
+ * OK. */
 void cad_part_answer(struct cad_part *part, enum cadre_wire_status status, uint64_t image_bytes);
 
 #endif

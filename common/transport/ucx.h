@@ -8,9 +8,11 @@
 /*
  * Settings of UCX, for operators; NULL and "" are the default:
  *   devices     the network interfaces (or RDMA ports) that UCX may use, as in UCX_NET_DEVICES:
- *               "eth1", "mlx5_0:1". UCX listens for data on a port of its own on every one of them, so
+ *               "eth1", "mlx5_0:1". UCX listens for data on a port of its own on every
+ *               one of them, so
  *               name the cluster's interface and no other. Default: UCX_NET_DEVICES, else the
- *               interface of the address that cad_transport_listen gets, else the loopback interface.
+ *               interface of the address that cad_transport_listen gets, else the
+ *               loopback interface.
  *   transports  as in UCX_TLS. "tcp" is safe everywhere; "posix,cma,tcp" adds shared memory
  *               between processes of one host; "rc,ud,tcp" is RDMA. Default: UCX_TLS, else tcp.
  *   spin_us     how long a wait polls before it sleeps: saves the 25 to 45 us of a wake-up, and is

@@ -43,8 +43,8 @@ struct ex_weights {
 	const char *checksum;
 };
 /* `weights` NULL: from the checkpoint, whose image is hashed here (and quantised a second time for
- * that, where it is; ex_load_run does it once). Loading what is held is OK. CAD_ERR_RANGE: the model
- * has no such expert. CAD_ERR_EXHAUSTED: it does not fit into memory_bytes. */
+ * that, where it is; ex_load_run does it once). Loading what is held is OK. CAD_ERR_RANGE: the
+ * model has no such expert. CAD_ERR_EXHAUSTED: it does not fit into memory_bytes. */
 CAD_MUST_USE enum cad_status ex_store_load(struct ex_store *store, uint32_t layer, uint32_t expert,
 	const struct ex_weights *weights, struct ex_loaded *loaded, struct cad_error *error);
 /* CAD_ERR_NOT_FOUND: not held. */

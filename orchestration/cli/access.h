@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How commands reach a gRPC server: TLS, a token, and a client that ends with Ctrl-C (command.h). Blocks; one thread.
+ * How commands reach a gRPC server: TLS, a token, and a client that ends with Ctrl-C
+ * (command.h). Blocks; one thread.
  */
 #ifndef CADRE_ORCHESTRATION_CLI_ACCESS_H
 #define CADRE_ORCHESTRATION_CLI_ACCESS_H

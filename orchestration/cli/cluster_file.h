@@ -16,9 +16,9 @@ struct cl_cluster {
 	char *routers;
 };
 
-/* The gRPC addresses, those of routers joined by commas, and in `access` the TLS files by which they
- * are reached, unless it names some already. CAD_ERR_NOT_FOUND and a sentence: there is no such file
- * below the working directory. */
+/* The gRPC addresses, those of routers joined by commas, and in `access` the TLS files by which
+ * they are reached, unless it names some already. CAD_ERR_NOT_FOUND and a sentence: there is no
+ * such file below the working directory. */
 CAD_MUST_USE enum cad_status cl_cluster_routers(
 	struct cl_cluster *cluster, const char **addresses, struct cl_access *access, struct cad_error *error);
 CAD_MUST_USE enum cad_status cl_cluster_placement(

@@ -9,8 +9,8 @@
 
 struct json_t;
 
-/* {"before": {"nodes_per_token": ...}, "after": null}: null is what is not known; NULL effect: null.
- * Returns NULL when out of memory. */
+/* {"before": {"nodes_per_token": ...}, "after": null}: null is what is not known; NULL effect:
+ * null. Returns NULL when out of memory. */
 struct json_t *cl_effect_to_json(const Cadre__V1__Effect *effect);
 
 /* "nodes per token 2.82 -> 2.39, bytes per token 30822 -> 26112, load 1.09 -> 1.04"; "" when

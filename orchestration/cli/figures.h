@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Telemetry in the answer of GetStatus, as `cadrectl status` and `cadrectl top` show it. One thread.
+ * Telemetry in the answer of GetStatus, as `cadrectl status` and `cadrectl top` show it. One
+ * thread.
  */
 #ifndef CADRE_ORCHESTRATION_CLI_FIGURES_H
 #define CADRE_ORCHESTRATION_CLI_FIGURES_H
@@ -13,8 +14,8 @@
 /* The window of so many seconds; NULL: nothing was reported in it. */
 const Cadre__V1__Figures *cl_figures_find(const Cadre__V1__ClusterStatus *status, uint32_t window_s);
 
-/* What there is of: figures of all windows, the busiest links, the hottest experts, the sample; each
- * followed by an empty line. */
+/* What there is of: figures of all windows, the busiest links, the hottest experts, the sample;
+ * each followed by an empty line. */
 void cl_figures_print(FILE *stream, const Cadre__V1__ClusterStatus *status);
 /* At most `max` lines of hottest experts, none wider than 80 columns. */
 void cl_figures_print_hottest(FILE *stream, const Cadre__V1__ClusterStatus *status, size_t max);

@@ -2,10 +2,10 @@
 /*
  * A rebalance as commands follow and print it. One thread; blocks.
  *
- * A command ends as soon as the plan is in force, or has turned out to be impossible; with --wait-moves
- * when all moves are done, and with --wait when what they did is measured too, a minute after the last.
- * Progress goes to stderr. Ctrl-C ends the command, not the rebalance. A placement service that is away
- * for up to two minutes is waited for.
+ * A command ends as soon as the plan is in force, or has turned out to be impossible; with
+ * --wait-moves when all moves are done, and with --wait when what they did is measured too, a
+ * minute after the last. Progress goes to stderr. Ctrl-C ends the command, not the rebalance. A
+ * placement service that is away for up to two minutes is waited for.
  */
 #ifndef CADRE_ORCHESTRATION_CLI_FOLLOW_H
 #define CADRE_ORCHESTRATION_CLI_FOLLOW_H
@@ -29,8 +29,8 @@ struct cl_follow {
 
 struct json_t;
 
-/* Follows rebalance `id` as far as `follow` says, prints it, and returns the exit code: 0 when it is
- * in force, done, or was a dry run; 1 when it failed or was cancelled. */
+/* Follows rebalance `id` as far as `follow` says, prints it, and returns the exit code: 0 when it
+ * is in force, done, or was a dry run; 1 when it failed or was cancelled. */
 int cl_follow(struct cl_session *session, const char *command, const struct cl_follow *follow, enum cl_format format,
 	uint64_t id);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One GET to the HTTP port of a process (common/process/admin.h), for images that hold no curl. Blocks,
- * at most for the time that it is given, and for as long as a host name takes; Ctrl-C ends it
- * (command.h).
+ * One GET to the HTTP port of a process (common/process/admin.h), for images that hold no
+ * curl. Blocks, at most for the time that it is given, and for as long as a host name
+ * takes; Ctrl-C ends it (command.h).
  */
 #ifndef CADRE_ORCHESTRATION_CLI_HTTP_GET_H
 #define CADRE_ORCHESTRATION_CLI_HTTP_GET_H

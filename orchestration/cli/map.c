@@ -2,8 +2,8 @@
 /*
  * `cadrectl map show|diff|apply`: the placement as a file, in the JSON that `cadrectl plan` prints.
  *
- * A file names its nodes ("node_ids"), or it says only how many they are, as after `plan --nodes N`:
- * then its node 0 is the first of the cluster's, by id, and so on.
+ * A file names its nodes ("node_ids"), or it says only how many they are, as after `plan --nodes
+ * N`: then its node 0 is the first of the cluster's, by id, and so on.
  */
 #include "common/base/bytes.h"
 #include "common/base/plural.h"

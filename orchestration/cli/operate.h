@@ -6,8 +6,8 @@
  * progress goes to stderr), and if they change something --dry-run and --reason. No command asks
  * back. The exit codes are those of command.h: what is refused, or cannot be done, is 1.
  *
- * The options of a command begin with a struct cl_placement, or if it changes something with a struct
- * cl_change, which has one:
+ * The options of a command begin with a struct cl_placement, or if it changes something with a
+ * struct cl_change, which has one:
  *
  *     struct options {
  *         struct cl_change change;
@@ -22,7 +22,8 @@
  *     ...
  *     Cadre__V1__Change change;
  *     request.change = cl_change_to_proto(&options.change, &change);
- *     exit_code = cl_placement_ask("pin", &options.change.placement, CL_PLACEMENT_METHOD("SetPin"), &request.base,
+ *     exit_code = cl_placement_ask("pin", &options.change.placement,
+ *     CL_PLACEMENT_METHOD("SetPin"), &request.base,
  *                                  &cadre__v1__changed__descriptor, on_answer, &options);
  *
  * One thread; calls block, and end with Ctrl-C (command.h).
@@ -99,8 +100,8 @@ CAD_MUST_USE enum cad_status cl_session_call(struct cl_session *session, const c
 	const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
 	bool (*on_message)(void *context, const ProtobufCMessage *message), void *context, enum cad_rpc_code *code,
 	struct cad_error *error);
-/* After a call that ended with `code`: whether it is worth asking again, because the service is only
- * away, and was last heard less than two minutes ago. Not after Ctrl-C. */
+/* After a call that ended with `code`: whether it is worth asking again, because the service is
+ * only away, and was last heard less than two minutes ago. Not after Ctrl-C. */
 bool cl_session_is_away(enum cad_rpc_code code, uint64_t heard_ns);
 /* With a stream of requests, as cad_rpc_blocking_upload. */
 CAD_MUST_USE enum cad_status cl_session_upload(struct cl_session *session, const char *method,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `cadrectl rebalance`: experts move to where they are used; and what can be done with a rebalance. */
+/* `cadrectl rebalance`: experts move to where they are used; and what can
+ * be done with a rebalance. */
 #include "common/base/clock.h"
 #include "orchestration/cli/follow.h"
 #include "orchestration/cli/share.h"

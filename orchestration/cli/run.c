@@ -72,8 +72,8 @@ static bool on_message(void *context, const ProtobufCMessage *message)
 
 /* ---- one router ---- */
 
-/* Another router may do better after these; it would say the same after others. A server's gRPC cancels calls that
- * cross the news that it shuts down. */
+/* Another router may do better after these; it would say the same after others. A server's gRPC
+ * cancels calls that cross the news that it shuts down. */
 static bool is_worth_another(enum cad_rpc_code code)
 {
 	return code == CAD_RPC_UNAVAILABLE || code == CAD_RPC_CANCELLED || code == CAD_RPC_RESOURCE_EXHAUSTED ||
@@ -161,9 +161,9 @@ static bool pause_ms(const struct generation *g, unsigned ms)
 }
 
 /*
- * Which router is asked next. Until a token has come, each of the list is asked once. When an answer
- * breaks off after that, the list is gone through again and again, for a while: a router that
- * restarts may be back then. One that refuses for good is as bad as ROUNDS_MAX that fail.
+ * Which router is asked next. Until a token has come, each of the list is asked once. When an
+ * answer breaks off after that, the list is gone through again and again, for a while: a router
+ * that restarts may be back then. One that refuses for good is as bad as ROUNDS_MAX that fail.
  */
 struct search {
 	size_t count, next; /* of the list, to be asked */

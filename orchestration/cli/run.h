@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where a generation runs: on the first router of a list that takes it, or in this process with the
- * embedded engine. Both give the messages that a router streams. When a router fails in the middle
- * of an answer, the next one continues it (received.h), and the messages are those of one stream, but
- * for the routing of a position, which may come twice. Blocks until the end; Ctrl-C ends it early
- * (command.h).
+ * Where a generation runs: on the first router of a list that takes it, or in this process with
+ * the embedded engine. Both give the messages that a router streams. When a router fails in the
+ * middle of an answer, the next one continues it (received.h), and the messages are those of
+ * one stream, but for the routing of a position, which may come twice. Blocks until the end;
+ * Ctrl-C ends it early (command.h).
  */
 #ifndef CADRE_ORCHESTRATION_CLI_RUN_H
 #define CADRE_ORCHESTRATION_CLI_RUN_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `cadrectl top`: what the nodes do now, again and again. Plain text with three ANSI sequences (cursor home,
- * erase to the end of the line, of the screen): nothing of the terminal is changed, so nothing has to be
- * put back. */
+/* `cadrectl top`: what the nodes do now, again and again. Plain text with three ANSI sequences
+ * (cursor home, erase to the end of the line, of the screen): nothing of the terminal is changed,
+ * so nothing has to be put back. */
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/bytes.h"
 #include "common/base/clock.h"

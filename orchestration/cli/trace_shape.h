@@ -5,7 +5,8 @@
 
 #include "orchestration/planner/trace/trace.h"
 
-/* On stdout, without a newline: "12 tokens of 1 request"; then ", 4 layers, 16 experts, 2 per token". */
+/* On stdout, without a newline: "12 tokens of 1 request"; then ", 4 layers,
+ * 16 experts, 2 per token". */
 void cl_trace_print_tokens(const struct pl_trace *trace);
 void cl_trace_print_shape(const struct pl_trace *trace);
 

@@ -57,9 +57,9 @@ CAD_MUST_USE enum cad_status pl_assign(
 	const struct pl_assign_source *source, struct pl_plan *target, struct pl_assignment *assignment);
 
 /*
- * Can the target be reached from what is held while every expert is served throughout? Both fit. Yes,
- * if there is nothing to load, or one free place on a node that is given experts, or one expert with
- * two copies: rollout_room.c makes all moves with that.
+ * Can the target be reached from what is held while every expert is served throughout? Both fit.
+ * Yes, if there is nothing to load, or one free place on a node that is given experts, or one
+ * expert with two copies: rollout_room.c makes all moves with that.
  */
 bool pl_assign_reaches(const struct pl_cluster *cluster, const struct pl_plan *held, const struct pl_plan *target);
 

@@ -5,10 +5,10 @@
  *
  * It never moves experts for noise. A plan is wanted only if what it saves, on tokens that it has
  * not seen, is more than the least that was asked for, and more than twice its own standard error;
- * if moving costs fewer bytes than an hour saves; and if that is within the budget of an hour. After
- * a move it waits for PL_RESERVOIR_TOKENS_MIN other tokens. In its plans moves are dearer than in an
- * operator's, and dearest where they lead back to where the expert was lately. What it decided, and
- * why, is in the history.
+ * if moving costs fewer bytes than an hour saves; and if that is within the budget of an hour.
+ * After a move it waits for PL_RESERVOIR_TOKENS_MIN other tokens. In its plans moves are dearer
+ * than in an operator's, and dearest where they lead back to where the expert was lately. What it
+ * decided, and why, is in the history.
  *
  * One thread, that of the service; nothing blocks but the state file.
  */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a router says of its calls to expert nodes: kept with its last report, and shown. Plain data;
- * the service's thread.
+ * What a router says of its calls to expert nodes: kept with its last report, and shown.
+ * Plain data; the service's thread.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_CALLS_H
 #define CADRE_ORCHESTRATION_PLACEMENT_CALLS_H

@@ -52,8 +52,8 @@ static uint32_t find_old_place(const struct pl_control *control, uint32_t cell, 
 	return any;
 }
 
-/* The plan gives up a place that could not be had, and keeps the one that there is, as of the end of
- * the turn in the state file. Returns its slot. */
+/* The plan gives up a place that could not be had, and keeps the one that there is, as of the end
+ * of the turn in the state file. Returns its slot. */
 static uint32_t keep_old_place(struct pl_control *control, uint32_t slot, uint32_t cell)
 {
 	struct pl_plan *plan = control->force.plan;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Orders to nodes, and where they get what they are to load: from a node that holds it, the one that
- * is asked least, if there is one that is known to hold it rightly. */
+/* Orders to nodes, and where they get what they are to load: from a node that holds it, the one
+ * that is asked least, if there is one that is known to hold it rightly. */
 #include "orchestration/placement/internal.h"
 
 #include "common/base/log.h"

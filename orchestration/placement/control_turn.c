@@ -37,8 +37,8 @@ static void bury(struct pl_control *control, uint32_t slot)
 	pl_control_commit(control);
 }
 
-/* All were lost, as by a cut, and some are back. The others hold what a plan would load again: each has
- * a lease's time, unless it is known to be gone; and all settle as at the start. */
+/* All were lost, as by a cut, and some are back. The others hold what a plan would load again: each
+ * has a lease's time, unless it is known to be gone; and all settle as at the start. */
 static uint64_t settled_again_ns(const struct pl_control *control)
 {
 	uint64_t until_ns = control->joined_ns + control->options.settle_ns;
@@ -180,8 +180,8 @@ static void tell_drained(struct pl_control *control)
 
 /* ---- the turn ---- */
 
-/* Before the first plan routers may connect; but a map without experts must not replace one that processes
- * still have from before a loss of the state file. */
+/* Before the first plan routers may connect; but a map without experts must not replace one that
+ * processes still have from before a loss of the state file. */
 static bool may_list(const struct pl_control *control)
 {
 	return control->list_due && pl_registry_count(&control->registry, PL_ROLE_EXPERT, PL_EXPECTED) == 0 &&

@@ -116,7 +116,8 @@ static enum cad_status check_place(const char *exchange_address, struct cad_erro
 	return cad_address_parse(place, &address, error);
 }
 
-/* UCX's form has three more parts; other links have HOST:PORT alone. A router without a link has none. */
+/* UCX's form has three more parts; other links have HOST:PORT alone. A
+ * router without a link has none. */
 enum cad_status pl_door_exchange_address(const struct pl_guest *guest, const char *text, struct cad_error *error)
 {
 	struct cad_exchange_address address;
@@ -139,8 +140,8 @@ static bool is_unspecified(const char *host)
 		(inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_UNSPECIFIED(&v6));
 }
 
-/* HTTP and gRPC addresses are for people: nobody in the cluster connects there, and many listen on all
- * interfaces. */
+/* HTTP and gRPC addresses are for people: nobody in the cluster connects there, and many
+ * listen on all interfaces. */
 static enum cad_status check_address(
 	const struct pl_guest *guest, const Cadre__V1__NodeHello *hello, const char *peer, struct cad_error *error)
 {
@@ -233,7 +234,8 @@ static struct pl_refusal *find_refusal(struct pl_door *door, const char *id)
 	return NULL;
 }
 
-/* What a stranger wrote is cut to size, and must be text that can be shown: one message has all of it. */
+/* What a stranger wrote is cut to size, and must be text that can be shown:
+ * one message has all of it. */
 bool pl_door_remember(struct pl_door *door, const char *id_said, const char *why_said, uint64_t now_ns)
 {
 	char id[CAD_MAP_ID_BYTES], why[CAD_ERROR_TEXT_BYTES];

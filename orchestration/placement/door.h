@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who may join at all, before control.h hears of it: who knows the cluster secret, says only what can be
- * shown, belongs to this cluster, gives an exchange address that others can use, and has an exchange
- * library that works with those that are here. Who may not gets a sentence, which is kept for a while for
- * `cadrectl status`.
+ * Who may join at all, before control.h hears of it: who knows the cluster secret, says only what
+ * can be shown, belongs to this cluster, gives an exchange address that others can use, and has an
+ * exchange library that works with those that are here. Who may not gets a sentence, which is kept
+ * for a while for `cadrectl status`.
  *
- * Not asked here: whether the address can really be reached. The placement service may stand where the
- * network of the exchange does not go; routers find out (reach.h).
+ * Not asked here: whether the address can really be reached. The placement service may stand where
+ * the network of the exchange does not go; routers find out (reach.h).
  *
  * One thread, that of the service. Nothing blocks.
  */
@@ -41,8 +41,8 @@ struct pl_guest {
 	struct cad_proof_nonces nonces;
 };
 
-/* A challenge has come; what to answer. `mac` is where the answer's mac is kept. CAD_ERR_REFUSED: there is no
- * secret here. */
+/* A challenge has come; what to answer. `mac` is where the answer's mac is kept.
+ * CAD_ERR_REFUSED: there is no secret here. */
 CAD_MUST_USE enum cad_status pl_door_challenge(const struct pl_door *door, struct pl_guest *guest,
 	const Cadre__V1__Challenge *challenge, uint8_t mac[CAD_PROOF_BYTES], struct cad_error *error);
 /* A hello has come, from where gRPC says ("ipv4:10.0.0.7:51234"). */
@@ -52,8 +52,8 @@ CAD_MUST_USE enum cad_status pl_door_hello(const struct pl_door *door, struct pl
 /* Also of a process that has joined, and has another address now. CAD_ERR_INVALID: it is none. */
 CAD_MUST_USE enum cad_status pl_door_exchange_address(
 	const struct pl_guest *guest, const char *text, struct cad_error *error);
-/* For `cadrectl status`. True when it is new, or the last time is long ago. Of too many the oldest are
- * forgotten. */
+/* For `cadrectl status`. True when it is new, or the last time is long ago. Of too many
+ * the oldest are forgotten. */
 bool pl_door_remember(struct pl_door *door, const char *id, const char *why, uint64_t now_ns);
 /* The same, and logs what is new. */
 void pl_door_refused(struct pl_door *door, const char *id, const char *why, uint64_t now_ns);

@@ -2,10 +2,10 @@
 /*
  * Who changed what, and why: a table of the state file, for `cadrectl history`.
  *
- * What operators did is an entry each time; what the service does by itself, again and again for
- * the same reason, is one entry that counts. Old entries make room for new ones. One thread; an
- * entry is written at once (inside the transaction of pl_state_begin, if one is open), and waits for
- * the disk.
+ * What operators did is an entry each time; what the service does by itself, again and again
+ * for the same reason, is one entry that counts. Old entries make room for new ones. One
+ * thread; an entry is written at once (inside the transaction of pl_state_begin, if one is
+ * open), and waits for the disk.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_HISTORY_H
 #define CADRE_ORCHESTRATION_PLACEMENT_HISTORY_H

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The inside of control: control.c is told what happened, control_turn.c acts on it,
- * control_order.c gives the orders, control_target.c says which node should hold which expert,
- * control_force.c keeps the plan in force, control_rules.c takes what operators say about single
- * nodes and experts; and, with state_internal.h, the inside of the state file. Nothing else includes
- * this.
+ * control_order.c gives the orders, control_target.c says which node should hold which
+ * expert, control_force.c keeps the plan in force, control_rules.c takes what operators
+ * say about single nodes and experts; and, with state_internal.h, the inside of the state
+ * file. Nothing else includes this.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_INTERNAL_H
 #define CADRE_ORCHESTRATION_PLACEMENT_INTERNAL_H

@@ -6,7 +6,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* a quarter of what others get where all want to compute: with less, a short search finds nothing */
+/* a quarter of what others get where all want to compute: with less, a
+ * short search finds nothing */
 enum { NICE = 5, THREADS_MAX = 8 };
 
 static void *run(void *context)

@@ -238,8 +238,8 @@ static enum cad_status predict(
 	if (status == CAD_OK && held)
 		status = measure_one(result, planned, result->plan, order->threads, &new_planned);
 	if (status == CAD_OK) {
-		/* few tokens overstate the load: of the old placement it is that of the many, of the new
-		 * one what is expected of as many others */
+		/* few tokens overstate the load: of the old placement it is that of the many, of
+		 * the new one what is expected of as many others */
 		double before_load = held ? old_planned.load_mean : old.load_mean, after_load = new.load_mean;
 		if (held)
 			after_load = pl_expected_load(&new_planned, planned->tokens, &new, held->tokens).mean;

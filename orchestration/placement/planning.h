@@ -4,8 +4,8 @@
  * what it would do. A plan that is given is only looked at.
  *
  * Works on what it is given and knows nothing of the service: any thread. Blocks for seconds, and
- * allocates. With enough tokens, a part of them is held out: the plan is made without them, and what
- * it is said to do is measured on them, with the router's own rule.
+ * allocates. With enough tokens, a part of them is held out: the plan is made without them, and
+ * what it is said to do is measured on them, with the router's own rule.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_PLANNING_H
 #define CADRE_ORCHESTRATION_PLACEMENT_PLANNING_H
@@ -26,8 +26,8 @@ struct pl_planning_order {
 	struct pl_shape shape; /* of the model; borrowed layers */
 	uint32_t topk;
 	struct pl_situation situation;
-	/* the placements before the last rebalances, as a file has them (plan.h), and NULL after the last
-	 * of them; NULL: not known */
+	/* the placements before the last rebalances, as a file has them (plan.h), and NULL after
+	 * the last of them; NULL: not known */
 	char **befores;
 	struct pl_plan *recent; /* filled in by pl_planning_take_recent */
 	/* what tokens choose: as a trace, or as one in Cadre's own format; both NULL: not known */
@@ -54,8 +54,9 @@ struct pl_planning_result {
 	struct pl_cluster nodes; /* that the plans are for */
 	struct pl_plan *before, *plan;
 	struct pl_effect predicted; /* with a trace; else not known */
-	/* What the plan saves of the cost, as a share, and the standard error of that; INFINITY: not known.
-	 * The cost is nodes per token x (1 + w x (load - what is free)), as in the planner's objective. */
+	/* What the plan saves of the cost, as a share, and the standard error of that;
+	 * INFINITY: not known. The cost is nodes per token x (1 + w x (load - what is free)),
+	 * as in the planner's objective. */
 	double gain, gain_error;
 	struct pl_moves moves;                    /* to get there; seconds are not known */
 	double seconds;                           /* of the search */
@@ -69,8 +70,8 @@ void pl_planning_result_fini(struct pl_planning_result *result); /* takes a zero
  * if they are not known. A part of pl_planning_run. */
 CAD_MUST_USE enum cad_status pl_planning_take_recent(struct pl_planning_order *order, struct cad_error *error);
 
-/* Whether there is room for that many extra copies: CAD_ERR_EXHAUSTED and a sentence that says how much
- * is missing. */
+/* Whether there is room for that many extra copies: CAD_ERR_EXHAUSTED and a sentence that
+ * says how much is missing. */
 CAD_MUST_USE enum cad_status pl_planning_room(
 	const struct pl_situation *situation, double copies, struct cad_error *error);
 

@@ -258,7 +258,8 @@ static void use(struct node *node, const char *id, uint64_t now_ns)
 	node->usable_ns = now_ns;
 }
 
-/* How a node stands with the routers that count: who misses it for longest, and whether that is long. */
+/* How a node stands with the routers that count: who misses it for longest,
+ * and whether that is long. */
 static bool look(struct pl_reach *reach, const struct pl_registry *registry, uint32_t n, uint64_t now_ns)
 {
 	struct node *node = &reach->nodes[n];

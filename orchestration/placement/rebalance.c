@@ -95,8 +95,8 @@ void pl_rebalance_save(struct pl_rebalances *rebalances, const struct pl_rebalan
 		pl_rebalance_table_put(rebalances->table, r);
 }
 
-/* In the history and the log. What is predicted stands where a plan is put in force, what is measured
- * where that is over. */
+/* In the history and the log. What is predicted stands where a plan is put in force, what is
+ * measured where that is over. */
 void pl_rebalance_tell(struct pl_rebalances *rebalances, const struct pl_rebalance *r, const char *outcome)
 {
 	char what[PL_REBALANCE_WHAT_BYTES], whole[PL_REBALANCE_WHAT_BYTES + 24];
@@ -240,8 +240,8 @@ enum cad_status pl_rebalances_refuse_second(const struct pl_rebalances *rebalanc
 		id, r->who, state_names[r->state], r->moves_done, r->moves, cad_plural(r->moves, "move", "moves"), id);
 }
 
-/* The placements before the rebalances of the last recent_ms, whoever wanted them. To parse them takes
- * milliseconds each, which is for the planner's thread. */
+/* The placements before the rebalances of the last recent_ms, whoever wanted them. To parse them
+ * takes milliseconds each, which is for the planner's thread. */
 static enum cad_status take_befores(
 	struct pl_rebalances *rebalances, struct pl_planning_order *order, struct cad_error *error)
 {

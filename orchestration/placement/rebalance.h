@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rebalances: from the wish of an operator, or of the automatic mode, to a placement that is in force
- * and measured; one at a time.
+ * Rebalances: from the wish of an operator, or of the automatic mode, to a placement that is in
+ * force and measured; one at a time.
  *
  *     start -> PLANNING -> RUNNING <-> PAUSED -> DONE, and its effect is measured
  *                 |           |          |          |
@@ -39,7 +39,8 @@ struct pl_ground {
 	 * follows unless it fails. Takes what the order points to. */
 	enum cad_status (*plan)(void *context, struct pl_planning_order *order, struct cad_error *error);
 	void (*plan_cancel)(void *context); /* pl_rebalances_planned will not be called */
-	/* Whether the automatic mode wants the plan that it asked for; it says why in the history. */
+	/* Whether the automatic mode wants the plan that it asked for; it says why in the
+	 * history. */
 	bool (*judge)(void *context, const struct pl_planning_result *result, char reason[PL_REBALANCE_TEXT_BYTES]);
 	void *context;
 };
@@ -73,8 +74,8 @@ struct pl_wish {
 	struct pl_cluster given_nodes;
 	uint64_t undoes;
 };
-/* CAD_ERR_REFUSED: another one is under way. Others: what the ground says. `id` is 0 of the automatic
- * mode's, which gets one when its plan is wanted. */
+/* CAD_ERR_REFUSED: another one is under way. Others: what the ground says. `id` is 0 of the
+ * automatic mode's, which gets one when its plan is wanted. */
 CAD_MUST_USE enum cad_status pl_rebalances_start(
 	struct pl_rebalances *rebalances, struct pl_wish *wish, uint64_t *id, struct cad_error *error);
 /* Planning has ended; the result is borrowed. */

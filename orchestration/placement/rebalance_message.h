@@ -20,8 +20,8 @@ Cadre__V1__Rebalance *pl_rebalance_to_proto(const struct pl_rebalance *rebalance
 /* In the arena, which the message lives as long as; NULL: out of memory. */
 Cadre__V1__PlacementMap *pl_situation_to_proto(const struct pl_situation *situation, struct cad_rpc_arena *arena);
 
-/* A map that an operator wants: the ids of nodes, and which of them hold what. Every expert must have
- * a node; CAD_ERR_INVALID and a sentence. */
+/* A map that an operator wants: the ids of nodes, and which of them hold what. Every expert must
+ * have a node; CAD_ERR_INVALID and a sentence. */
 CAD_MUST_USE enum cad_status pl_plan_from_proto(const Cadre__V1__ApplyMapRequest *request, struct pl_plan **plan,
 	struct pl_cluster *nodes, struct cad_error *error);
 

@@ -35,8 +35,8 @@ void pl_rebalance_measure(struct pl_rebalances *rebalances, uint64_t to_ns, cons
 
 /* ---- turns ---- */
 
-/* After a restart. The service keeps the plan that was in force; if it was stopped before it had it,
- * it gets it now, when the nodes are back. */
+/* After a restart. The service keeps the plan that was in force; if it was stopped before it had
+ * it, it gets it now, when the nodes are back. */
 static void regain(struct pl_rebalances *rebalances)
 {
 	struct pl_rebalance *r = &rebalances->current;

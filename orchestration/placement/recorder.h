@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Recordings of routing: calls of RecordTrace, each of which gets the samples of all routers as they come.
+ * Recordings of routing: calls of RecordTrace, each of which gets the samples
+ * of all routers as they come.
  *
- * Nothing is kept for a reader: one that does not read fast enough loses tokens, which are counted and
- * told. A recording ends by itself when it has its tokens, or when its time is over.
+ * Nothing is kept for a reader: one that does not read fast enough loses tokens, which are counted
+ * and told. A recording ends by itself when it has its tokens, or when its time is over.
  *
  * The service's thread; nothing blocks.
  */

@@ -94,8 +94,8 @@ void pl_rollout_freed(struct pl_rollout *rollout, uint32_t slot, uint32_t cell);
  * changed anything. */
 bool pl_rollout_expert_bytes(struct pl_rollout *rollout, uint64_t bytes);
 
-/* The slot that a load in flight was ordered from; CAD_PROCESSES_MAX: from none, or there is no such
- * load. */
+/* The slot that a load in flight was ordered from; CAD_PROCESSES_MAX: from none,
+ * or there is no such load. */
 void pl_rollout_set_source(struct pl_rollout *rollout, uint32_t slot, uint32_t cell, uint32_t source);
 uint32_t pl_rollout_source(const struct pl_rollout *rollout, uint32_t slot, uint32_t cell);
 /* How many loads in flight were ordered from each slot. */
@@ -108,8 +108,8 @@ void pl_rollout_target(struct pl_rollout *rollout, const struct pl_plan *target,
 /* The rate of moves from now on (options). */
 void pl_rollout_rate(struct pl_rollout *rollout, uint64_t bytes_per_second);
 /* For a load that is being ordered: the bytes per second that it may take; 0: as many as it can,
- * since nobody serves the expert, or there is no limit. A move may take the whole rate: the next one
- * begins when it has had its time, and a node loads one after the other. */
+ * since nobody serves the expert, or there is no limit. A move may take the whole rate: the next
+ * one begins when it has had its time, and a node loads one after the other. */
 uint64_t pl_rollout_rate_of(const struct pl_rollout *rollout, uint32_t cell);
 
 /* Advances every copy as far as possible now, and gives the orders. routers_epoch: the lowest epoch

@@ -32,7 +32,8 @@ struct pl_rollout_slot {
 	bool reachable;     /* by orders */
 	bool whole, usable; /* by routers */
 	bool closed;        /* it is not to get anything */
-	/* of this turn: copies that it should load; that it claims; that are READY and not wanted, or leave */
+	/* of this turn: copies that it should load; that it claims; that are
+	 * READY and not wanted, or leave */
 	uint32_t pending, claimed, unwanted;
 	bool cramped; /* of this turn: something that it should load has no room */
 	/* of a map that does not show what it claims, published after it was gone; SOON: that is
@@ -89,8 +90,8 @@ static inline enum pl_copy pl_copy_state(const struct pl_rollout_slot *slot, uin
 	return (enum pl_copy)(slot->copies[cell] & PL_COPY_MASK);
 }
 
-/* The first copy of a node from `cell` on that is there or wanted; `cells`: none. Most are neither, so
- * whatever looks at all copies of all nodes goes by this. */
+/* The first copy of a node from `cell` on that is there or wanted; `cells`: none. Most are neither,
+ * so whatever looks at all copies of all nodes goes by this. */
 static inline uint32_t pl_copy_next(const struct pl_rollout *rollout, const struct pl_rollout_slot *slot, uint32_t cell)
 {
 	for (uint64_t eight; cell < rollout->cells; cell += sizeof eight) {

@@ -4,9 +4,10 @@
  * nodes are to exchange experts. Every expert has to be served throughout, so a copy goes only when
  * another is ready. In this order, one step at a time:
  *
- *     1. a copy that is not wanted, on a node that something waits for, goes early if there is another
- *     2. such a copy that is the only one makes a detour over a node with a free place: then 1 follows
- *     3. a wanted copy of which there is another goes, and comes back when the moves are done
+ *     1. a copy that is not wanted, on a node that something waits for, goes early if there is
+ *        another 2. such a copy that is the only one makes a detour over a node with a free
+ *        place: then 1 follows 3. a wanted copy of which there is another goes, and comes back
+ *        when the moves are done
  *
  * With one free place, or one expert with two copies, every plan that fits can be reached: moves
  * leave as many places free as they find, and further copies do not take the last one.

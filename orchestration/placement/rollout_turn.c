@@ -90,16 +90,16 @@ static bool is_free_now(const struct pl_rollout *rollout, const struct pl_rollou
 		now_ns >= leaving->since_ns + rollout->options.free_grace_ns;
 }
 
-/* What a node claims is asked for when it is wanted there; or for as long as nobody else has what is
- * wanted elsewhere. */
+/* What a node claims is asked for when it is wanted there; or for as long as nobody else has
+ * what is wanted elsewhere. */
 static bool is_of_use(const struct pl_rollout *rollout, const struct pl_rollout_slot *slot, uint32_t cell)
 {
 	return (slot->copies[cell] & PL_MARK_TARGET) ||
 		(rollout->ready[cell] == 0 && rollout->wanted[cell] > 0 && !(slot->copies[cell] & PL_MARK_FAILED));
 }
 
-/* The cells of a node that shall be freed now, into the list: left long enough; or claimed and of no
- * use, when routers reach the node: until then nobody has asked whether they are wanted; and no
+/* The cells of a node that shall be freed now, into the list: left long enough; or claimed and of
+ * no use, when routers reach the node: until then nobody has asked whether they are wanted; and no
  * router has a map any more from before the node was lost. */
 static uint32_t list_frees(struct pl_rollout *rollout, uint32_t s, uint64_t routers_epoch, uint64_t now_ns)
 {

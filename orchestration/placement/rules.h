@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What operators have said about single nodes and experts: nodes that are drained, experts that are
- * pinned to nodes, experts of which there shall be more copies. It outlives the nodes that it names.
+ * What operators have said about single nodes and experts: nodes that are drained,
+ * experts that are pinned to nodes, experts of which there shall be more copies. It
+ * outlives the nodes that it names.
  *
  * Plain data, freed with pl_rules_fini; cells are those of shape.h. One thread; allocates.
  */

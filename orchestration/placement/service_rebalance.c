@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rebalances over gRPC: what they stand on here, and the methods that start, show and change them. */
+/* Rebalances over gRPC: what they stand on here, and the methods that
+ * start, show and change them. */
 #include "orchestration/placement/rebalance_message.h"
 #include "orchestration/placement/service_internal.h"
 #include "proto/cadre_wire.h"

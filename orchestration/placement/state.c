@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The state file: its schema, and one prepared statement for each thing that is done with the tables
- * of nodes and checksums. Other tables are in files of their own. */
+/* The state file: its schema, and one prepared statement for each thing that is done with the
+ * tables of nodes and checksums. Other tables are in files of their own. */
 #include "orchestration/placement/state.h"
 
 #include "orchestration/placement/internal.h"

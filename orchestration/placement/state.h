@@ -37,8 +37,8 @@ CAD_MUST_USE enum cad_status pl_state_claim(
 CAD_MUST_USE enum cad_status pl_state_settings(
 	struct pl_state *state, const char *settings_fingerprint, bool *fresh, struct cad_error *error);
 
-/* The checksums of experts are those of certain files (cad_model_files, and how weights are rounded):
- * of these, as far as is known? Putting others than before forgets them. */
+/* The checksums of experts are those of certain files (cad_model_files, and how weights are
+ * rounded): of these, as far as is known? Putting others than before forgets them. */
 bool pl_state_has_files(struct pl_state *state, const char *files);
 CAD_MUST_USE enum cad_status pl_state_put_files(struct pl_state *state, const char *files, struct cad_error *error);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The inside of the state file: state.c opens it and keeps its own tables; others are in files of their
- * own (state.c has the list). Nothing else includes this.
+ * The inside of the state file: state.c opens it and keeps its own tables; others are in files of
+ * their own (state.c has the list). Nothing else includes this.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_STATE_INTERNAL_H
 #define CADRE_ORCHESTRATION_PLACEMENT_STATE_INTERNAL_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rebalances in the state file: a row each, the newest PL_REBALANCES_KEPT; and what the automatic mode
- * is told. One thread; a write waits for the disk.
+ * Rebalances in the state file: a row each, the newest PL_REBALANCES_KEPT; and what the automatic
+ * mode is told. One thread; a write waits for the disk.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_STATE_REBALANCES_H
 #define CADRE_ORCHESTRATION_PLACEMENT_STATE_REBALANCES_H
@@ -70,10 +70,11 @@ CAD_MUST_USE enum cad_status pl_rebalance_table_get(
 /* One of the two plans and its nodes. CAD_ERR_NOT_FOUND: it was never put in force. */
 CAD_MUST_USE enum cad_status pl_rebalance_table_plan(struct pl_rebalance_table *table, uint64_t id, bool after,
 	struct pl_plan **plan, struct pl_cluster *nodes, struct cad_error *error);
-/* The placement before it as text, the caller's; NULL: it was never put in force, or there is no memory. */
+/* The placement before it as text, the caller's; NULL: it was never put in
+ * force, or there is no memory. */
 char *pl_rebalance_table_before(struct pl_rebalance_table *table, uint64_t id);
-/* The first later one that is still what the placement comes from: in force once, neither undone nor
- * an undo; 0: there is none. */
+/* The first later one that is still what the placement comes from: in force once, neither undone
+ * nor an undo; 0: there is none. */
 uint64_t pl_rebalance_table_later(struct pl_rebalance_table *table, uint64_t id);
 /* The first after `id` that was put in force then or later; 0: there is none. */
 uint64_t pl_rebalance_table_forced(struct pl_rebalance_table *table, uint64_t id, uint64_t since_ms);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Telemetry for people and machines: its part of the message of GetStatus, and its metrics; both from
- * telemetry.h alone. The service's thread.
+ * Telemetry for people and machines: its part of the message of GetStatus, and its metrics; both
+ * from telemetry.h alone. The service's thread.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_STATUS_TELEMETRY_H
 #define CADRE_ORCHESTRATION_PLACEMENT_STATUS_TELEMETRY_H

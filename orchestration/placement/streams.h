@@ -46,7 +46,8 @@ struct pl_streams {
 void pl_streams_init(struct pl_streams *streams, const struct pl_registry *registry);
 void pl_streams_fini(struct pl_streams *streams); /* zeroed is fine */
 
-/* A call's stream, from its first message on; NULL: there is no memory, and the call is finished. */
+/* A call's stream, from its first message on; NULL: there is no memory, and the call is
+ * finished. */
 struct pl_stream *pl_streams_add(struct pl_streams *streams, struct cad_rpc_call *call, bool watches);
 /* The call is done. */
 void pl_streams_remove(struct pl_streams *streams, struct pl_stream *stream);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What routers and expert nodes report of their work: figures of the cluster over any part of the last
- * 15 minutes, and a sample of whole tokens for plans, in which old ones give way to new ones.
+ * What routers and expert nodes report of their work: figures of the cluster over any part of the
+ * last 15 minutes, and a sample of whole tokens for plans, in which old ones give way to new ones.
  *
- * Memory: the sample (orchestration/planner/trace/reservoir.h) and what is counted of experts (28 bytes
- * each) are taken at creation; a router takes 50 KB with its first report, an expert node (12 x MoE
- * layers + 40) x 900 bytes (60 layers: 0.7 MB), traffic between a router and a node 176 bytes, of at
- * most PL_TRAFFIC_MAX pairs. Nothing of it survives the process.
+ * Memory: the sample (orchestration/planner/trace/reservoir.h) and what is counted of experts (28
+ * bytes each) are taken at creation; a router takes 50 KB with its first report, an expert node (12
+ * x MoE layers + 40) x 900 bytes (60 layers: 0.7 MB), traffic between a router and a node 176
+ * bytes, of at most PL_TRAFFIC_MAX pairs. Nothing of it survives the process.
  *
  * Reports come checked (telemetry_message.h). One thread, that of the service; nothing blocks.
  */
@@ -29,7 +29,8 @@ struct pl_telemetry_options {
 	bool aggregate;                     /* nothing is known of single tokens and experts */
 	double half_life_s;                 /* of a kept token's weight; 0: they do not age */
 	uint64_t seed, now_ns;
-	/* A router's report has a sample; NULL: nobody asks. Not where nothing is known of tokens. */
+	/* A router's report has a sample; NULL: nobody asks. Not where
+	 * nothing is known of tokens. */
 	void (*on_sample)(void *context, uint32_t slot, const struct pl_routing_report *report);
 	void *context;
 };
@@ -78,8 +79,8 @@ void pl_telemetry_work(struct pl_telemetry *telemetry, uint32_t slot, uint64_t n
 
 /* ---- figures ---- */
 
-/* A token counts once for each MoE layer in `rows`; what is "per token" is the mean over tokens and MoE
- * layers, as in the planner's metrics (predict/measure.h). */
+/* A token counts once for each MoE layer in `rows`; what is "per token" is the mean over tokens and
+ * MoE layers, as in the planner's metrics (predict/measure.h). */
 struct pl_figures {
 	double seconds;
 	uint64_t tokens;        /* that went through all layers, each once */
@@ -88,16 +89,17 @@ struct pl_figures {
 	double nodes_per_token; /* nodes that a row is sent to */
 	double bytes_per_token; /* sent and received: */
 	double sent_per_token, received_per_token;
-	/* The busiest node's (row, expert) pairs over the mean of all live nodes, mean over layers, as the
-	 * planner's load_mean for nodes of equal speed; 0: no node reported any. */
+	/* The busiest node's (row, expert) pairs over the mean of all live nodes, mean over layers,
+	 * as the planner's load_mean for nodes of equal speed; 0: no node reported any. */
 	double load_max_over_mean;
-	/* Distinct experts that a node runs in a step: of the node with most over the mean, mean over
-	 * layers (the planner counts them by batches of 64 tokens); and the mean itself. 0: as above. */
+	/* Distinct experts that a node runs in a step: of the node with most over the
+	 * mean, mean over layers (the planner counts them by batches of 64 tokens); and
+	 * the mean itself. 0: as above. */
 	double activated_max_over_mean, activated;
 };
 
-/* Measured over [from, to] of the service's clock, to the second; up to 15 minutes back. false: nothing
- * was reported in it. */
+/* Measured over [from, to] of the service's clock, to the second; up to 15 minutes back. false:
+ * nothing was reported in it. */
 bool pl_telemetry_between(
 	const struct pl_telemetry *telemetry, uint64_t from_ns, uint64_t to_ns, struct pl_figures *figures);
 
@@ -118,8 +120,8 @@ struct pl_router_figures {
 bool pl_telemetry_router(const struct pl_telemetry *telemetry, uint32_t slot, uint64_t from_ns, uint64_t to_ns,
 	struct pl_router_figures *figures);
 
-/* The experts that got most pairs within the last minute, for their layers: at most `max`, the hottest
- * first. Returns how many; none where routing is only aggregated. */
+/* The experts that got most pairs within the last minute, for their layers: at most `max`, the
+ * hottest first. Returns how many; none where routing is only aggregated. */
 struct pl_hot_expert {
 	uint32_t layer, expert; /* layer: index in the model */
 	double share;           /* of the layer's tokens that selected it: at most 1 */
@@ -128,8 +130,8 @@ struct pl_hot_expert {
 size_t pl_telemetry_hottest(
 	const struct pl_telemetry *telemetry, uint64_t now_ns, struct pl_hot_expert *hottest, size_t max);
 
-/* Bytes per second between routers and nodes within the last minute: at most `max`, the busiest first.
- * Returns how many there are, which may be more. */
+/* Bytes per second between routers and nodes within the last minute: at most `max`, the busiest
+ * first. Returns how many there are, which may be more. */
 struct pl_link_figures {
 	uint32_t router, node; /* slots */
 	double sent_per_second, received_per_second;
@@ -139,7 +141,8 @@ size_t pl_telemetry_links(
 
 /* ---- the sample ---- */
 
-/* As a trace: whole tokens, requests in the order in which they came. CAD_ERR_NOT_FOUND: none yet. */
+/* As a trace: whole tokens, requests in the order in which they came.
+ * CAD_ERR_NOT_FOUND: none yet. */
 CAD_MUST_USE enum cad_status pl_telemetry_trace(
 	const struct pl_telemetry *telemetry, struct pl_trace **trace, struct cad_error *error);
 

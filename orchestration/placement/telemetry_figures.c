@@ -256,7 +256,8 @@ size_t pl_telemetry_hottest(
 			all += pairs[expert];
 			most = pairs[expert] > most ? pairs[expert] : most;
 		}
-		/* reports do not come at once, and some never come: so many tokens there were at least */
+		/* reports do not come at once, and some never come: so many
+		 * tokens there were at least */
 		double tokens = fmax(routed, fmax((double)most, (double)all / telemetry->options.topk));
 		for (uint32_t expert = 0; all > 0 && expert < shape->experts; expert++) {
 			double share = (double)pairs[expert] / tokens;

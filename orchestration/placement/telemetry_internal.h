@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The inside of telemetry: telemetry.c counts, telemetry_figures.c computes. Nothing else includes this. */
+/* The inside of telemetry: telemetry.c counts, telemetry_figures.c computes.
+ * Nothing else includes this. */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_TELEMETRY_INTERNAL_H
 #define CADRE_ORCHESTRATION_PLACEMENT_TELEMETRY_INTERNAL_H
 
@@ -33,8 +34,8 @@ enum {
 	PL_L_TOTALS,
 };
 
-/* What the last minute is kept in: tens of seconds, by their number since the service's clock began, the one
- * that runs among them. */
+/* What the last minute is kept in: tens of seconds, by their number since the service's clock
+ * began, the one that runs among them. */
 enum { PL_TENS = 7 };
 static inline uint64_t pl_ten_of(uint64_t ns) { return ns / (10 * CAD_NS_PER_S) + 1; }
 

@@ -56,8 +56,8 @@ static enum cad_status check_sample(
 	return CAD_OK;
 }
 
-/* Names come in the order of the map, which is that of the slots, so the search begins behind the last one.
- * A node that is not known any more is left out. */
+/* Names come in the order of the map, which is that of the slots, so the search begins behind the
+ * last one. A node that is not known any more is left out. */
 static size_t find_nodes(const struct pl_registry *registry, const Cadre__V1__RoutingReport *message,
 	struct pl_traffic traffic[CAD_ROUTER_CONNECTIONS_MAX])
 {

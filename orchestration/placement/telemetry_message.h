@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reports of routing and of work, from messages that are not trusted: what cannot be is refused with a
- * sentence, and nothing of it is counted. One thread, that of the service.
+ * Reports of routing and of work, from messages that are not trusted: what cannot be is refused
+ * with a sentence, and nothing of it is counted. One thread, that of the service.
  */
 #ifndef CADRE_ORCHESTRATION_PLACEMENT_TELEMETRY_MESSAGE_H
 #define CADRE_ORCHESTRATION_PLACEMENT_TELEMETRY_MESSAGE_H

@@ -44,8 +44,8 @@ struct rt_kv_pages {
 bool rt_kv_slot_acquire(struct rt_kv_cache *cache, struct rt_kv_pages *held);
 /* Makes room for `tokens` tokens in all; false when pages ran out (those taken so far stay). */
 bool rt_kv_grow(struct rt_kv_cache *cache, struct rt_kv_pages *held, uint32_t tokens);
-/* Queues what the device's table of the sequence lacks; `held` stays as it is until the queue's next
- * wait. */
+/* Queues what the device's table of the sequence lacks; `held` stays as it is
+ * until the queue's next wait. */
 void rt_kv_upload(struct rt_kv_cache *cache, struct rt_kv_pages *held);
 /* Gives back the slot and keeps the pages, for another slot later. */
 void rt_kv_slot_release(struct rt_kv_cache *cache, struct rt_kv_pages *held);

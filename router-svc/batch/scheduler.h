@@ -9,9 +9,9 @@
  * as long as nobody needs them. When it resumes, it comes back in the order of age; a younger one
  * that runs then waits, with its pages, if there is no other slot.
  *
- * When pages run out, a paused sequence, else the youngest, gives up its pages; it is computed again
- * later, with the same bits. What a step holds never changes the bits of a
- * sequence, so the choice is free. Engine's thread only; allocates nothing after init.
+ * When pages run out, a paused sequence, else the youngest, gives up its pages; it is computed
+ * again later, with the same bits. What a step holds never changes the bits of a sequence, so the
+ * choice is free. Engine's thread only; allocates nothing after init.
  */
 #ifndef CADRE_ROUTER_SVC_BATCH_SCHEDULER_H
 #define CADRE_ROUTER_SVC_BATCH_SCHEDULER_H

@@ -36,7 +36,8 @@ struct rt_sequence {
 	uint64_t submitted_ns;
 	struct rt_usage usage;
 	uint8_t digest[16];
-	/* routing and logits were reported up to this position: recomputation does not repeat them */
+	/* routing and logits were reported up to this position:
+	 * recomputation does not repeat them */
 	uint32_t reported;
 	bool paused; /* wanted; the scheduler acts on it before the next step */
 	/* Why it must end: found during a step, applied at its end. */
@@ -44,8 +45,8 @@ struct rt_sequence {
 	char doom[CAD_ERROR_TEXT_BYTES];
 };
 
-/* Whether a sequence can be made of it, with room for one more token in the context: CAD_ERR_INVALID
- * and a sentence. */
+/* Whether a sequence can be made of it, with room for one more token in the context:
+ * CAD_ERR_INVALID and a sentence. */
 CAD_MUST_USE enum cad_status rt_sequence_check(
 	const struct rt_request *request, uint32_t context_max, uint32_t vocab, struct cad_error *error);
 /* Copies the request. tokens_max must be at least what it gives. NULL when memory is short. */

@@ -6,8 +6,8 @@
  * What ends an answer: an end-of-sequence id, a stop id or a length, which the engine decides
  * (struct rt_event: is_text, reason); or a stop string, which is found here.
  *
- * What comes out is decided by the tokens alone: an answer that goes on after tokens which were sent
- * before (rt_answer_skip) gives the text that one stream would have given after them.
+ * What comes out is decided by the tokens alone: an answer that goes on after tokens which were
+ * sent before (rt_answer_skip) gives the text that one stream would have given after them.
  *
  * Embedded by its owner, one thread; may be moved; allocates as text grows.
  */

@@ -20,8 +20,8 @@ struct rt_clients {
 	struct rt_client *buckets[RT_CLIENT_BUCKETS];
 };
 
-/* One stream more. CAD_ERR_EXHAUSTED and a sentence above the limit; CAD_ERR_MEMORY. *client is what
- * leaves again, NULL where nobody is counted. */
+/* One stream more. CAD_ERR_EXHAUSTED and a sentence above the limit; CAD_ERR_MEMORY. *client is
+ * what leaves again, NULL where nobody is counted. */
 CAD_MUST_USE enum cad_status rt_clients_enter(
 	struct rt_clients *clients, const char *name, struct rt_client **client, struct cad_error *error);
 void rt_clients_leave(struct rt_clients *clients, struct rt_client *client); /* NULL is allowed */

@@ -21,8 +21,8 @@ struct rt_stream {
 
 	/* written by the engine's thread */
 	struct token ring[RT_STREAM_RING];
-	/* [RT_STREAM_RING], up to and with each token: a stop string ends an answer in the middle of
-	 * what was generated; NULL: there is none to look for */
+	/* [RT_STREAM_RING], up to and with each token: a stop string ends an answer in the middle
+	 * of what was generated; NULL: there is none to look for */
 	struct rt_usage *usages;
 	_Atomic uint32_t written;
 	struct rt_routing_ring routing;
@@ -129,7 +129,8 @@ static void stream_free(struct rt_stream *stream)
 	struct rt_stream_hub *hub = stream->hub;
 	free(stream);
 
-	/* What many streams took is in pieces all over the heap, which frees nothing but its end. */
+	/* What many streams took is in pieces all over the heap, which
+	 * frees nothing but its end. */
 	if (--hub->alive < hub->alive_most / 8 && hub->alive_most >= MANY_STREAMS) {
 		hub->alive_most = hub->alive;
 		malloc_trim(0);

@@ -3,13 +3,15 @@
  * Whether the router generates: for /readyz?generate. A trial is one token that nobody asked for,
  * through everything that a client's goes through: streams, engine, expert nodes, sampling.
  *
- * Whoever asks costs little. Rows that went through within the last RT_TRIAL_KEEP_MS, of a trial or of
- * a client's request, are answer enough; so is a trial that failed within that time. Else one trial runs
- * for all who ask. It ends after RT_TRIAL_MS; when nobody has said so RT_TRIAL_LATE_MS later, something
- * hangs. It is no request: it has a place of its own, and is counted in cadre_router_trials_total alone.
+ * Whoever asks costs little. Rows that went through within the last RT_TRIAL_KEEP_MS, of a trial or
+ * of a client's request, are answer enough; so is a trial that failed within that time. Else one
+ * trial runs for all who ask. It ends after RT_TRIAL_MS; when nobody has said so RT_TRIAL_LATE_MS
+ * later, something hangs. It is no request: it has a place of its own, and is counted in
+ * cadre_router_trials_total alone.
  *
- * rt_trial_ask is for any thread, and never waits: neither the engine's thread nor the reactor's is
- * needed for its answer, so that it says when one of them hangs. The rest is the reactor's thread's.
+ * rt_trial_ask is for any thread, and never waits: neither the engine's thread nor
+ * the reactor's is needed for its answer, so that it says when one of them hangs. The
+ * rest is the reactor's thread's.
  */
 #ifndef CADRE_ROUTER_SVC_FRONTEND_TRIAL_H
 #define CADRE_ROUTER_SVC_FRONTEND_TRIAL_H

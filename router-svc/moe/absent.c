@@ -30,8 +30,8 @@ static void fail_row(const struct rt_exchange *exchange, struct rt_work *work, u
 	}
 }
 
-/* Sums of the row's weights. Returns how many slots are absent; 0 while some are under way, which end
- * as answered or as open. */
+/* Sums of the row's weights. Returns how many slots are absent; 0 while some are under way, which
+ * end as answered or as open. */
 static uint32_t weigh(
 	const struct rt_exchange *exchange, const struct rt_work *work, uint32_t row, float *all, float *left)
 {

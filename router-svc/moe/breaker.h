@@ -4,8 +4,8 @@
  * there is another copy; the last copy is always used.
  *
  * One for each node: it opens when three calls in a row or half of the last failed, or when they
- * take too long. After a while, longer each time, it is half open: a few rows go there a second time
- * (probe.h), and when three calls in a row end well it is closed.
+ * take too long. After a while, longer each time, it is half open: a few rows go there a second
+ * time (probe.h), and when three calls in a row end well it is closed.
  *
  *     CLOSED --errors, or slow--> OPEN --time--> HALF_OPEN --three good calls--> CLOSED
  *                                  ^-------one bad call--------|
@@ -45,7 +45,8 @@ enum { RT_BREAKER_TEXT_BYTES = 80 };
 /* Why it was opened last, for people: "12 of 20 calls failed". */
 void rt_breaker_text(const struct rt_breaker *breaker, uint64_t p99_ns, char text[RT_BREAKER_TEXT_BYTES]);
 
-/* So many copies can be open at once; one more takes the place of the one that is half open first. */
+/* So many copies can be open at once; one more takes the place of the one that is half open
+ * first. */
 enum { RT_OPEN_COPIES_MAX = 64 };
 
 struct rt_open_copies {

@@ -26,7 +26,8 @@ static void doom_rows(struct rt_shipment *shipment, enum cad_status status, cons
 			"layer %u on node '%s': %s (%u)", shipment->work->layer, shipment->peer->id, what, detail);
 }
 
-/* Adds the sums, books bytes and nodes per request. A poisoned row fails its request and no other. */
+/* Adds the sums, books bytes and nodes per request. A poisoned row fails
+ * its request and no other. */
 static void take_answer(struct rt_shipment *shipment, const struct cad_answer_view *view)
 {
 	struct rt_exchange *exchange = shipment->exchange;
@@ -81,7 +82,8 @@ static void take_refusal(struct rt_shipment *shipment, const struct cadre_wire_a
 	switch (answer->header.status) {
 	case CADRE_WIRE_BUSY: retry_later(shipment, RETRY_BUSY_MS, "the node is busy"); return;
 
-	/* somebody else may; or the map is about to say who does: asking again at once would only make noise */
+	/* somebody else may; or the map is about to say who does: asking again at
+	 * once would only make noise */
 	case CADRE_WIRE_NOT_HELD:
 		retry_later(shipment, elsewhere ? 0 : RETRY_NOT_HELD_MS, "the node does not hold the expert");
 		return;

@@ -26,8 +26,8 @@
  * Who lost is out for longer than its work may live. So a shipment leaves its work: from then on it
  * has none, its answer counts for nothing, and its memory is free when the transport is done with
  * it. When a work has ended, no shipment refers to it. At most half of the shipments are ever out
- * for nothing: a hedge or a probe begins only when at most half are in use, itself among them, and a
- * shipment without a work was part of one. To one node no more can be out than its credit.
+ * for nothing: a hedge or a probe begins only when at most half are in use, itself among them, and
+ * a shipment without a work was part of one. To one node no more can be out than its credit.
  *
  * The engine's thread owns everything here. All memory is allocated at init. Waiting polls the
  * transport, so its callbacks run inside.
@@ -61,7 +61,8 @@ struct rt_work {
 	uint32_t open, sent;             /* pairs in each state */
 	/* of the route table, and of the exchange, when open pairs were last looked at */
 	uint64_t version, freed;
-	/* a node refused: look again at this time, and not before, unless the routes change; 0: no */
+	/* a node refused: look again at this time, and not before, unless the routes change; 0:
+	 * no */
 	uint64_t retry_at_ns;
 	bool patient;           /* a call was given up: from now on each has the whole call timeout */
 	uint32_t shipments;     /* that refer to this work */
@@ -110,7 +111,8 @@ struct rt_exchange {
 	enum cadre_row_type wire;
 	uint32_t rows_max; /* of one shipment */
 	uint64_t call_timeout_ns;
-	/* How long this thread has polled, up to the last poll's end, and when the poll began that runs; 0: none */
+	/* How long this thread has polled, up to the last poll's end, and when the
+	 * poll began that runs; 0: none */
 	uint64_t awake_ns, poll_ns;
 	struct rt_route_table routes;
 	struct rt_shipment *shipments, *free_shipment, *spent_shipment;
@@ -124,7 +126,8 @@ struct rt_exchange {
 	int64_t *zeros;      /* [H]; host */
 	uint32_t *expert_at; /* [E + 1] scratch of the counting sort */
 	struct rt_exchange_stats stats;
-	/* Runs between polls of a wait: the engine takes its commands here (cancellations, maps). */
+	/* Runs between polls of a wait: the engine takes its commands here (cancellations,
+	 * maps). */
 	void (*idle)(void *context);
 	void *idle_context;
 };
@@ -143,8 +146,8 @@ struct rt_exchange_options {
 	void *idle_context;
 };
 
-/* So much of the budget can be saved up; an exchange begins with it, since what a young one has sent so far
- * would not pay for one hedge. */
+/* So much of the budget can be saved up; an exchange begins with it, since what a young one has
+ * sent so far would not pay for one hedge. */
 static inline uint64_t rt_hedge_budget_max(const struct rt_exchange *exchange)
 {
 	return (uint64_t)exchange->shipments_count / 2 * RT_HEDGE_CALL;
@@ -174,8 +177,8 @@ uint64_t rt_exchange_awake_ns(const struct rt_exchange *exchange);
 /* The same, when the transport's clock says this. */
 uint64_t rt_exchange_awake_at(const struct rt_exchange *exchange, uint64_t now_ns);
 
-/* The open pairs of a row (of the work) are owed nothing any longer; those that are under way end by
- * their calls. */
+/* The open pairs of a row (of the work) are owed nothing any longer; those that are
+ * under way end by their calls. */
 void rt_work_forget(struct rt_work *work, uint32_t row);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a router leaves out of its choice, from the engine's thread to the one that reports it to the
- * placement service, as views (views.h): fill is for the engine's thread, look for one other.
+ * What a router leaves out of its choice, from the engine's thread to the one that reports it to
+ * the placement service, as views (views.h): fill is for the engine's thread, look for one other.
  */
 #ifndef CADRE_ROUTER_SVC_MOE_HEALTH_H
 #define CADRE_ROUTER_SVC_MOE_HEALTH_H

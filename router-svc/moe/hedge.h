@@ -7,8 +7,8 @@
  *
  * A call is hedged whole or not at all: when one of its pairs has no other copy, the work has to
  * wait for it anyway. Hedges have a budget: a share of all other calls, of which no more than half
- * of the shipments can be saved up, so that hedging never is what a cluster is busy with. It is full
- * at the beginning. All of it is spent on calls that are sent, whether they are first or not.
+ * of the shipments can be saved up, so that hedging never is what a cluster is busy with. It is
+ * full at the beginning. All of it is spent on calls that are sent, whether they are first or not.
  *
  * The engine's thread; allocates nothing, does not block.
  */

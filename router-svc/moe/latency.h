@@ -6,8 +6,9 @@
  * Times are those that the router waited: what it computes between its polls does not count, as it
  * does not count as silence of a peer (common/transport/transport.h).
  *
- * A histogram for each class of sizes, four buckets for a factor of two, so that a quantile is at
- * most 19 % too high. When a class has WINDOW calls its counts are halved: the last ones weigh most.
+ * A histogram for each class of sizes, four buckets for a factor of two, so that a
+ * quantile is at most 19 % too high. When a class has WINDOW calls its counts are
+ * halved: the last ones weigh most.
  */
 #ifndef CADRE_ROUTER_SVC_MOE_LATENCY_H
 #define CADRE_ROUTER_SVC_MOE_LATENCY_H
@@ -32,7 +33,8 @@ void rt_latency_add(struct rt_latency *latency, uint32_t rows, uint64_t ns);
 /* What 99 of 100 calls of this size do not exceed. Of a size that is not known, what a smaller one
  * suggests, in proportion to its rows, else what a larger one takes. 0: nothing is known. */
 uint64_t rt_latency_p99_ns(const struct rt_latency *latency, uint32_t rows);
-/* What half of the smallest calls do not exceed, and 99 of 100: comparable from node to node. 0: not known. */
+/* What half of the smallest calls do not exceed, and 99 of 100: comparable from
+ * node to node. 0: not known. */
 uint64_t rt_latency_usual_p50_ns(const struct rt_latency *latency);
 uint64_t rt_latency_usual_p99_ns(const struct rt_latency *latency);
 /* After so long a call of this size is late: it may be hedged. UINT64_MAX: not known. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What an operator may choose to be done with rows that cannot go where the gate sends them: their
- * expert is full (capacity.h), or no node holds it (absent.h). By default nothing is done: no expert
- * is ever full, and rows wait. Under any other policy than these and RT_ABSENT_FAIL, what a sequence
- * computes depends on more than its tokens: no other may ever use its KV pages.
- * Types and names; every part of router-svc may include this.
+ * expert is full (capacity.h), or no node holds it (absent.h). By default nothing is done: no
+ * expert is ever full, and rows wait. Under any other policy than these and RT_ABSENT_FAIL, what a
+ * sequence computes depends on more than its tokens: no other may ever use its KV pages. Types and
+ * names; every part of router-svc may include this.
  */
 #ifndef CADRE_ROUTER_SVC_MOE_POLICIES_H
 #define CADRE_ROUTER_SVC_MOE_POLICIES_H

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Probes of nodes whose breaker is half open: a few rows of a work go there a second time, and nobody
- * waits for the answer, which counts for nothing but the breaker (breaker.h). So a node that still
- * does not work costs no request anything. One at a time for each node, and within the half of the
- * shipments that may be out for nothing (exchange.h).
+ * Probes of nodes whose breaker is half open: a few rows of a work go there a second time, and
+ * nobody waits for the answer, which counts for nothing but the breaker (breaker.h). So a node that
+ * still does not work costs no request anything. One at a time for each node, and within the half
+ * of the shipments that may be out for nothing (exchange.h).
  *
  * The engine's thread; allocates nothing, does not block.
  */

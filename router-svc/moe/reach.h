@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which nodes of its map a router does not reach, from the engine's thread to the one that reports it to
- * the placement service, as views (views.h): begin and publish are for the engine's thread, look for
- * one other.
+ * Which nodes of its map a router does not reach, from the engine's thread to the one that
+ * reports it to the placement service, as views (views.h): begin and publish are for the
+ * engine's thread, look for one other.
  */
 #ifndef CADRE_ROUTER_SVC_MOE_REACH_H
 #define CADRE_ROUTER_SVC_MOE_REACH_H

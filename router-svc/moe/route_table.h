@@ -5,8 +5,8 @@
  *
  * A connection that is lost or refused is tried again with a growing, jittered delay, as long as
  * the map calls its node live. The connection to a node that the map no longer names is closed once
- * it has no shipments left (they fail at the latest by their deadlines). Which nodes cannot be reached
- * is told through a reach.h, for the placement service.
+ * it has no shipments left (they fail at the latest by their deadlines). Which nodes cannot be
+ * reached is told through a reach.h, for the placement service.
  */
 #ifndef CADRE_ROUTER_SVC_MOE_ROUTE_TABLE_H
 #define CADRE_ROUTER_SVC_MOE_ROUTE_TABLE_H
@@ -47,7 +47,8 @@ struct rt_route_table {
 	struct cad_transport *transport;
 	struct cad_map *map; /* NULL: none yet */
 	size_t unplaced;     /* experts that no node of the map holds */
-	/* [CAD_ROUTER_CONNECTIONS_MAX], peers_count used; entries are reused when nothing refers to them */
+	/* [CAD_ROUTER_CONNECTIONS_MAX], peers_count used; entries are reused
+	 * when nothing refers to them */
 	struct rt_peer *peers;
 	uint32_t peers_count;
 	int16_t *node_peer;   /* [CAD_NODES_MAX]: peer of a node of the map; -1: none */
@@ -64,8 +65,8 @@ struct rt_route_table {
 	uint64_t breaker_p99_ns;  /* opens one; 0: no time does */
 	struct rt_open_copies open_copies;
 	struct rt_latency latency; /* of all nodes, for those of which too little is known */
-	/* [CAD_NODES_MAX]: RT_LOAD_PAIR for each pair of this layer, and for each that the node has to
-	 * do more than others; in the lower digits, which node has had more pairs so far */
+	/* [CAD_NODES_MAX]: RT_LOAD_PAIR for each pair of this layer, and for each that the node has
+	 * to do more than others; in the lower digits, which node has had more pairs so far */
 	uint32_t *node_load;
 	uint32_t *node_unit;         /* [CAD_NODES_MAX]: RT_LOAD_PAIR */
 	uint64_t *node_pairs;        /* [CAD_NODES_MAX]: pairs since this map arrived */
@@ -80,7 +81,8 @@ struct rt_route_table {
 	struct cad_note missing; /* what is not there for that, by any thread; empty when ready */
 	uint32_t unreached;      /* nodes of the map */
 	struct rt_reach *reach;
-	/* After reach was published with another map, or because other nodes are reached. May be NULL. */
+	/* After reach was published with another map, or because other nodes
+	 * are reached. May be NULL. */
 	void (*on_reach)(void *context);
 	void *on_reach_context;
 };
@@ -119,8 +121,8 @@ struct rt_call_end {
 	uint64_t ns, queue_ns, compute_ns; /* here; answered in time: waiting and computing, there */
 };
 void rt_route_table_ended(struct rt_route_table *table, struct rt_peer *peer, const struct rt_call_end *end);
-/* A node says that it does not hold an expert which the map gives it. Returns whether somebody else may
- * be asked at once. */
+/* A node says that it does not hold an expert which the map gives it. Returns whether somebody
+ * else may be asked at once. */
 bool rt_route_table_not_held(struct rt_route_table *table, struct rt_peer *peer, uint32_t layer, uint32_t expert);
 /* A node has answered for an expert. */
 void rt_route_table_held(struct rt_route_table *table, struct rt_peer *peer, uint32_t layer, uint32_t expert);

@@ -8,8 +8,8 @@
 #include <string.h>
 
 enum { LAST_TIER = RT_TIERS - 1 };
-/* Waits below this are those of idle nodes; one that is not renewed is forgotten after some halves; of so
- * many calls each counts as one part; and what one may weigh at most. */
+/* Waits below this are those of idle nodes; one that is not renewed is forgotten after some halves;
+ * of so many calls each counts as one part; and what one may weigh at most. */
 enum {
 	WAIT_LEAST_MS = 2,
 	WAIT_HALF_MS = 50,
@@ -32,8 +32,8 @@ static const struct rt_peer *peer_of(const struct rt_route_table *table, uint32_
 
 /* ---- how busy nodes are ---- */
 
-/* What is under way to nodes: of this router's other micro-batches, and what nobody waits for. Only what
- * a node has more than the others counts. */
+/* What is under way to nodes: of this router's other micro-batches, and what nobody waits for. Only
+ * what a node has more than the others counts. */
 static void add_in_flight(struct rt_route_table *table)
 {
 	uint32_t least = UINT32_MAX;
@@ -55,8 +55,9 @@ static uint64_t wait_ns(const struct rt_peer *peer, uint64_t now_ns)
 	return halves < 64 ? peer->wait_ns >> halves : 0;
 }
 
-/* A node where calls wait for longer than anywhere else has so many pairs more to do as it could compute
- * in that time. Returns the sum, in the unit of loads. Waits that an idle node has, too, are none. */
+/* A node where calls wait for longer than anywhere else has so many pairs more to do as
+ * it could compute in that time. Returns the sum, in the unit of loads. Waits that an
+ * idle node has, too, are none. */
 static uint64_t add_waits(struct rt_route_table *table)
 {
 	uint64_t least = UINT64_MAX, sum = 0;
@@ -84,8 +85,8 @@ static uint64_t add_waits(struct rt_route_table *table)
 	return sum;
 }
 
-/* What an answer says of its node: what its calls wait for, and what a pair takes. A wait that grows is
- * believed at once. */
+/* What an answer says of its node: what its calls wait for, and what a pair takes. A wait that
+ * grows is believed at once. */
 static void learn_wait(struct rt_route_table *table, struct rt_peer *peer, const struct rt_call_end *end)
 {
 	uint64_t now_ns = end->now_ns, before_ns = wait_ns(peer, now_ns),
@@ -279,8 +280,8 @@ static bool is_open(const struct rt_route_table *table, uint32_t layer, int32_t 
 	return rt_open_copies_has(&table->open_copies, layer, (uint32_t)expert, node, table->now_ns);
 }
 
-/* An expert whose copy on the chosen node is open: to the lightest other node that is favoured. Returns
- * whether each such expert has one. */
+/* An expert whose copy on the chosen node is open: to the lightest other node that is favoured.
+ * Returns whether each such expert has one. */
 static bool leave_open_copies(
 	struct rt_route_table *table, uint32_t layer, const int32_t *experts, uint32_t k, uint16_t *nodes)
 {
@@ -318,8 +319,8 @@ bool rt_route_table_choose_copies(
 	return all;
 }
 
-/* Whether a node that is ready holds the expert, and is not the one that was chosen because something
- * speaks against it. */
+/* Whether a node that is ready holds the expert, and is not the one that was chosen because
+ * something speaks against it. */
 static bool is_diverted(const struct rt_route_table *table, uint32_t layer, int32_t expert, uint32_t chosen)
 {
 	const struct cad_map_replicas replicas = cad_map_replicas(table->map, layer, (uint32_t)expert);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Three views of something: one that a writer fills, one that a reader has, and the newest between
- * them. Neither waits for the other, and nothing is allocated. Here are the indices; whoever has the
- * views uses them as `views[filled]` and `views[rt_views_look()]`. One writer, and one reader at a
- * time.
+ * Three views of something: one that a writer fills, one that a reader has, and the newest
+ * between them. Neither waits for the other, and nothing is allocated. Here are the indices;
+ * whoever has the views uses them as `views[filled]` and `views[rt_views_look()]`. One
+ * writer, and one reader at a time.
  */
 #ifndef CADRE_ROUTER_SVC_MOE_VIEWS_H
 #define CADRE_ROUTER_SVC_MOE_VIEWS_H

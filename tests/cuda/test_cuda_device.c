@@ -3,8 +3,8 @@
  * The CUDA backend: every operator case that it has (tests/support/op_cases.c) against the CPU's
  * reference, bit for bit; the fingerprint; the table, and what it refuses.
  *
- * On the emulated GPU, where CADRE_EMU_SEED and CADRE_BACKENDS say in which order threads run and in
- * which build; or on a GPU: test_cuda_device cuda.
+ * On the emulated GPU, where CADRE_EMU_SEED and CADRE_BACKENDS say in which order threads run and
+ * in which build; or on a GPU: test_cuda_device cuda.
  */
 #include "kernels/backend.h"
 #include "kernels/image.h"

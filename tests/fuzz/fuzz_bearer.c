@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Token files that anybody wrote: a sentence, or tokens that are within their limits, found again by what
- * a client sends, and written out make the same table. */
+/* Token files that anybody wrote: a sentence, or tokens that are within their limits, found again
+ * by what a client sends, and written out make the same table. */
 #include "common/process/bearer.h"
 
 #include <stdint.h>

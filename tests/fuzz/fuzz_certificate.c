@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* URIs and certificates that anybody wrote: a sentence that a log can show, or a role with a name that one can. */
+/* URIs and certificates that anybody wrote: a sentence that a log can show, or a role
+ * with a name that one can. */
 #include "common/process/certificate.h"
 
 #include "common/base/utf8.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Any bytes as a safetensors file: refused or readable, every byte that a tensor claims included. */
+/* Any bytes as a safetensors file: refused or readable, every byte that a tensor claims
+ * included. */
 #include "common/model/safetensors.h"
 
 #include <stdlib.h>

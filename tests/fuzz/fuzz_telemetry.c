@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reports of routing and of work that anybody may have sent, to a service that knows a router and an expert
- * node: what is accepted can be asked for in every way, and gives a trace that is whole. */
+/* Reports of routing and of work that anybody may have sent, to a service that knows
+ * a router and an expert node: what is accepted can be asked for in every way, and
+ * gives a trace that is whole. */
 #include "common/rpc/codec.h"
 #include "orchestration/placement/telemetry_message.h"
 

@@ -80,7 +80,8 @@ static void round_trip(const struct cad_tokenizer *tokenizer, const char *text, 
 			check(ids.ids[i] >= 0);
 		limits_hold(tokenizer, text, size, ids.count);
 		decode_both_ways(tokenizer, ids.ids, ids.count, &back);
-		/* a special token that is spelled out becomes its id, and is left out of the text */
+		/* a special token that is spelled out becomes its id, and is left out of the
+		 * text */
 		if (lossless && !memmem(text, size, "<|", 2) && !memmem(text, size, "<\xef\xbd\x9c", 4))
 			check(back.size == size && memcmp(back.bytes, text, size) == 0);
 	}

@@ -27,8 +27,8 @@ static const float quantum = 0x1p-12f;
 struct world {
 	struct kn_device *device;
 	struct kn_queue *queue;
-	/* host, and the device's copies of them below: [T][ld], [T][ld], [T * K][ld]; pair t * K + k is
-	 * slot k of row t */
+	/* host, and the device's copies of them below: [T][ld], [T][ld], [T * K][ld]; pair t
+	 * * K + k is slot k of row t */
 	float *x, *shared, *y;
 	float *device_x, *device_shared, *device_y;
 	uint32_t expert[T * K];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Certificates as tests need them: any subject, any other names, signed by an authority that is made
- * with the first of them. Texts in PEM form.
+ * Certificates as tests need them: any subject, any other names, signed by an authority that is
+ * made with the first of them. Texts in PEM form.
  */
 #ifndef CADRE_TESTS_SUPPORT_CERTIFY_H
 #define CADRE_TESTS_SUPPORT_CERTIFY_H

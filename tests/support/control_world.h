@@ -97,8 +97,8 @@ void world_kill_node(struct world *world, int index);
  * come. */
 void world_run(struct world *world, uint64_t ms);
 
-/* A world in which the first nodes, with room for so many experts each, hold everything, evenly, and all
- * routers work. */
+/* A world in which the first nodes, with room for so many experts each, hold everything,
+ * evenly, and all routers work. */
 struct world *world_placed(int nodes, uint64_t room);
 
 uint32_t world_held_by(const struct world *world, int index);

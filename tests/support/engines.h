@@ -53,7 +53,8 @@ struct te_cluster {
 	uint32_t *owner; /* [layers][E]: node; TE_NODES_MAX: nobody */
 	bool copies;     /* the node after the owner has one, too */
 	uint64_t epoch;
-	/* Creates a transport for the router or node; the first thing that knows which link it is. */
+	/* Creates a transport for the router or node; the first thing that knows which link it
+	 * is. */
 	enum cad_status (*transport)(void *context, const struct cad_transport_options *options,
 		struct cad_transport **transport, struct cad_error *error);
 	void *context;
@@ -69,7 +70,8 @@ void te_create(struct te_cluster *cluster, const char *model, uint32_t nodes, ui
 		struct cad_transport **transport, struct cad_error *error),
 	void *context);
 void te_destroy(struct te_cluster *cluster);
-/* Stops polling a threaded node and destroys its transport: what a crash looks like to the others. */
+/* Stops polling a threaded node and destroys its transport: what a crash
+ * looks like to the others. */
 void te_kill(struct te_cluster *cluster, uint32_t index);
 /* Gives the experts of `dead` to the live ones and publishes the next map. */
 void te_reassign(struct te_cluster *cluster, uint32_t dead);

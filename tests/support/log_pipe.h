@@ -6,7 +6,8 @@
 /* Setup and teardown of a test. Afterwards the log is as a process has it at first. */
 int log_pipe_open(void **state);
 int log_pipe_close(void **state);
-/* What was logged since the last time, up to 64 KiB of it; the caller may write to it until the next call. */
+/* What was logged since the last time, up to 64 KiB of it; the caller may write
+ * to it until the next call. */
 char *log_pipe_read(void);
 
 #endif

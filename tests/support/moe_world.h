@@ -81,7 +81,8 @@ void moe_expect_all(const struct moe_world *world);
 uint64_t moe_now(const struct moe_world *world);
 /* What the node says to its next calls: a status, or MOE_SILENCE. */
 void moe_say(struct moe_world *world, uint32_t node, uint8_t what, uint32_t times);
-/* A work, from its dispatch until nothing is owed for it; in milliseconds. Every pair is added once. */
+/* A work, from its dispatch until nothing is owed for it; in milliseconds.
+ * Every pair is added once. */
 uint64_t moe_run(struct moe_world *world);
 void moe_clear_sums(struct moe_world *world);
 /* Lets things happen for a while, as the engine's idle turns do. */

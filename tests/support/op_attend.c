@@ -22,8 +22,8 @@ struct attend {
 	struct kn_kv kv;
 	size_t ldq, ldo, pages_each, sequences, group;
 	float *q, *q_host, *sinks, *sinks_host;
-	/* [sequence][position][kv_heads * size], rounded as the cache does, of int8 the integers; and the
-	 * scales, [sequence][position][kv_heads], 1 of others */
+	/* [sequence][position][kv_heads * size], rounded as the cache does, of int8 the integers;
+	 * and the scales, [sequence][position][kv_heads], 1 of others */
 	float *keys_host, *values_host, *key_scales, *value_scales;
 	uint32_t *pages, pages_count; /* device, [sequence][pages_each], then all pages in order */
 	/* what each row sees, and which sequence it belongs to: on the host, and on the device */
@@ -52,7 +52,8 @@ static void rows_place(struct attend *s)
 	}
 }
 
-/* Keys and values at the positions 0 .. count - 1 of the sequence in that slot of the page tables. */
+/* Keys and values at the positions 0 .. count - 1 of the sequence in that slot of the page
+ * tables. */
 static void cache_write(struct attend *s, struct kn_queue *queue, size_t layer, const struct kn_page_tables *table,
 	uint32_t slot, size_t count, const float *keys, const float *values)
 {
@@ -90,7 +91,8 @@ static void cache_write(struct attend *s, struct kn_queue *queue, size_t layer, 
 	free(slots);
 }
 
-/* Vectors of `size` as the cache keeps them: of int8 the integers. Their scales, 1 of other types. */
+/* Vectors of `size` as the cache keeps them: of int8 the integers. Their
+ * scales, 1 of other types. */
 static float *round_all(enum cad_kv type, float *x, size_t vectors, size_t size)
 {
 	float *scales = op_need(vectors * sizeof *scales);
@@ -109,7 +111,8 @@ static float *round_all(enum cad_kv type, float *x, size_t vectors, size_t size)
 	return scales;
 }
 
-/* NaN to every slot of the cache, by a sequence that has all pages; then the keys that there are. */
+/* NaN to every slot of the cache, by a sequence that has all pages; then the keys that there
+ * are. */
 static void cache_fill(struct attend *s, struct kn_queue *queue, uint64_t *seed)
 {
 	const struct op_case *c = s->state.c;
@@ -234,7 +237,8 @@ static float page_tree(const float *p)
 	return t[0];
 }
 
-/* struct kn_attend's comment, word for word, for one row and head: no pages, no blocks, no threads. */
+/* struct kn_attend's comment, word for word, for one row and head: no
+ * pages, no blocks, no threads. */
 static void attend_by_the_comment(const struct attend *s, size_t row, size_t head, float *out)
 {
 	size_t size = s->kv.value_size;
@@ -367,7 +371,8 @@ static void attend_teardown(struct op_state *state)
 	free(s);
 }
 
-/* Pairs of a row and a key that are computed: a prefill row sees on average half of its own chunk. */
+/* Pairs of a row and a key that are computed: a prefill row sees on average half of its own
+ * chunk. */
 static double attend_pairs(const struct op_case *c)
 {
 	double seen = (double)c->keys - (c->variant == 0 ? (double)(c->rows - 1) / 2 : 0);

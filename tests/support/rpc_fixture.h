@@ -22,8 +22,8 @@ struct rpc_fixture {
 	bool server_gone;
 };
 
-/* Every method of a service, for one that stands in for it: those given, and for the rest a unary one
- * that answers UNIMPLEMENTED. `all` has RPC_METHODS_MAX places; returns how many it took. */
+/* Every method of a service, for one that stands in for it: those given, and for the rest a unary
+ * one that answers UNIMPLEMENTED. `all` has RPC_METHODS_MAX places; returns how many it took. */
 enum { RPC_METHODS_MAX = 32 };
 size_t rpc_all_methods(const ProtobufCServiceDescriptor *descriptor, const struct cad_rpc_method *given, size_t count,
 	struct cad_rpc_method all[RPC_METHODS_MAX]);

@@ -194,7 +194,8 @@ static void receive_done(struct sim_message *message, enum cad_status status)
 	message_release(message);
 }
 
-/* The receiver does not need the sender's memory any more: tell it so, unless the way back is cut. */
+/* The receiver does not need the sender's memory any more: tell it so,
+ * unless the way back is cut. */
 static void sender_told(struct sim_message *message)
 {
 	struct cad_sim *sim = message->from->link ? message->from->link->sim : NULL;

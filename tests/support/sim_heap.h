@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The events of the simulator: a heap by time, and of one time by the order in which they were made. */
+/* The events of the simulator: a heap by time, and of one time by the order in which they were
+ * made. */
 #ifndef CADRE_TESTS_SUPPORT_SIM_HEAP_H
 #define CADRE_TESTS_SUPPORT_SIM_HEAP_H
 

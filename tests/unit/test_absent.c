@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Experts that nobody holds: rows wait for them, fail, or go on without them, by the policy; and which
- * policies a fingerprint names. */
+/* Experts that nobody holds: rows wait for them, fail, or go on without them, by the policy; and
+ * which policies a fingerprint names. */
 #include "common/base/log.h"
 #include "router-svc/moe/absent.h"
 #include "tests/support/moe_world.h"
@@ -15,7 +15,8 @@
 static const uint8_t spread[MOE_EXPERTS] = { 1, 1, 2, 2, 4, 4 };
 static const uint8_t without_second[MOE_EXPERTS] = { 1, 1, 0, 0, 4, 4 };
 
-/* Every node was connected, and held its experts; rows have experts (row, row + 1), weights 1 and 3. */
+/* Every node was connected, and held its experts; rows have experts (row,
+ * row + 1), weights 1 and 3. */
 static void open_world(struct moe_world *world, enum rt_absent_policy policy)
 {
 	moe_world_open(world);

@@ -212,7 +212,8 @@ static void follow(
 	rt_answer_fini(&answer);
 }
 
-/* At every joint, each token gives what it gives in one stream; past the stop string, there is none. */
+/* At every joint, each token gives what it gives in one stream; past the
+ * stop string, there is none. */
 static void check_joints(const struct cad_ids *ids, char *const *stops, size_t stops_count)
 {
 	static struct course whole, rest;

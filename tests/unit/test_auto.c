@@ -46,7 +46,8 @@ struct world {
 
 static uint64_t now(void *context) { return ((struct world *)context)->now_ns; }
 
-/* Tokens whose experts come from 4 communities, which the seed chooses; strength 0: from anywhere. */
+/* Tokens whose experts come from 4 communities, which the seed chooses;
+ * strength 0: from anywhere. */
 static struct pl_trace *tokens_like(uint64_t seed, double strength, uint64_t sample, uint64_t count)
 {
 	struct cad_error error;

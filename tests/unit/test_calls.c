@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What routers say of their calls: kept as it came, cut where it is too much, and silence is not zero. */
+/* What routers say of their calls: kept as it came, cut where it is too
+ * much, and silence is not zero. */
 #include "orchestration/placement/calls.h"
 
 #include <setjmp.h>

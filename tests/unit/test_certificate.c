@@ -170,7 +170,8 @@ static void what_is_no_certificate(void **state)
 		assert_int_equal(cad_certificate_read(texts[i], strlen(texts[i]), &found, &error), CAD_ERR_INVALID);
 }
 
-/* More of them than are kept, each twice in a row and all of them again; one that is refused stays refused. */
+/* More of them than are kept, each twice in a row and all of them again; one that
+ * is refused stays refused. */
 static void certificates_are_kept(void **state)
 {
 	(void)state;

@@ -287,7 +287,8 @@ static void keys_of_both_generations(void **state)
 	}
 }
 
-/* The factor on cos and sin; the numbers are attention_scaling of transformers' rotary embeddings. */
+/* The factor on cos and sin; the numbers are attention_scaling of
+ * transformers' rotary embeddings. */
 static void yarn_attention_factor(void **state)
 {
 	(void)state;

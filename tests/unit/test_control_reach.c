@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Routers that do not reach nodes which the placement service sees well: bad nodes that join, links that
- * are cut between one router and one node, routers that are themselves the fault; and cuts at random.
+ * Routers that do not reach nodes which the placement service sees well: bad nodes that
+ * join, links that are cut between one router and one node, routers that are themselves
+ * the fault; and cuts at random.
  */
 #include "common/base/log.h"
 #include "tests/support/control_world.h"
@@ -49,7 +50,8 @@ static void why(const struct world *world, const char *id, struct pl_reach_view 
 		world->now_ms * CAD_NS_PER_MS, view);
 }
 
-/* The node that took everything down: it is alive, it loads well, and one router, or none, reaches it. */
+/* The node that took everything down: it is alive, it loads well, and one
+ * router, or none, reaches it. */
 static void a_node_that_is_not_reached_gets_nothing(void **state)
 {
 	(void)state;
@@ -123,8 +125,9 @@ static void first_placement_without_the_bad_one(void **state)
 	world_destroy(world);
 }
 
-/* Nobody but the router can tell. What only the node behind the cut had is loaded elsewhere as soon as its
- * silence is noticed, is freed there after that, and moves back in peace when the cut is over. */
+/* Nobody but the router can tell. What only the node behind the cut had is loaded
+ * elsewhere as soon as its silence is noticed, is freed there after that, and moves back
+ * in peace when the cut is over. */
 static void a_cut_between_one_router_and_one_node(void **state)
 {
 	(void)state;
@@ -209,7 +212,8 @@ static void a_hold_off_ends_when_it_must(void **state)
 	world_destroy(world);
 }
 
-/* A router that has lost most nodes is itself behind the cut: nothing moves for it, and it hears so. */
+/* A router that has lost most nodes is itself behind the cut: nothing moves for it, and it hears
+ * so. */
 static void a_router_that_is_the_fault(void **state)
 {
 	(void)state;
@@ -231,7 +235,8 @@ static void a_router_that_is_the_fault(void **state)
 	world_destroy(world);
 }
 
-/* Where memory does not allow a copy elsewhere, the one that some reach stays, and users hear why. */
+/* Where memory does not allow a copy elsewhere, the one that some reach
+ * stays, and users hear why. */
 static void without_room_a_copy_stays(void **state)
 {
 	(void)state;
@@ -254,7 +259,8 @@ static void without_room_a_copy_stays(void **state)
 	world_destroy(world);
 }
 
-/* The new holder is lost before the old copy is freed: that one comes back, and nothing is loaded. */
+/* The new holder is lost before the old copy is freed: that one comes back, and nothing is
+ * loaded. */
 static void an_old_copy_comes_back(void **state)
 {
 	(void)state;
@@ -272,8 +278,9 @@ static void an_old_copy_comes_back(void **state)
 	world_destroy(world);
 }
 
-/* A node's exchange is made anew: it has another address, which routers hear of and connect to. What it holds is
- * not loaded elsewhere in that moment; if they do not reach it, it is, a second later. */
+/* A node's exchange is made anew: it has another address, which routers hear of and
+ * connect to. What it holds is not loaded elsewhere in that moment; if they do not reach
+ * it, it is, a second later. */
 static void a_new_address_is_given_a_moment(void **state)
 {
 	(void)state;
@@ -295,7 +302,8 @@ static void a_new_address_is_given_a_moment(void **state)
 	}
 }
 
-/* The service was stopped while a link was away for a moment, and hears of both ends of it afterwards. */
+/* The service was stopped while a link was away for a moment, and hears of
+ * both ends of it afterwards. */
 static void own_pause_makes_nobody_absent(void **state)
 {
 	(void)state;

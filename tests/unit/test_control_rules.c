@@ -379,8 +379,8 @@ static void killed_at_every_step_a_plan_goes_on(void **state)
 	}
 }
 
-/* The same, with a node or a router that dies at every step of it and comes back a while later; a plan
- * that was joined in the middle by another node. */
+/* The same, with a node or a router that dies at every step of it and comes back a while later; a
+ * plan that was joined in the middle by another node. */
 static void whoever_dies_at_any_step_a_plan_goes_on(void **state)
 {
 	(void)state;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Who may join at all: proofs of the secret, addresses, libraries; and how refusals are remembered. */
+/* Who may join at all: proofs of the secret, addresses, libraries; and how refusals are
+ * remembered. */
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/utf8.h"
 #include "orchestration/placement/door.h"
@@ -29,7 +30,8 @@ static Cadre__V1__NodeHello hello_at(const char *exchange_address)
 	return hello;
 }
 
-/* One that carries a proof of another's to another address, one that asks twice, and one that replays. */
+/* One that carries a proof of another's to another address, one that asks
+ * twice, and one that replays. */
 static void proofs_cannot_be_carried(void **state)
 {
 	(void)state;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A step of an expert node without an engine around it: which calls it takes, and what it counts. */
+/* A step of an expert node without an engine around it: which calls it
+ * takes, and what it counts. */
 #include "expert-svc/serve/reply.h"
 #include "expert-svc/step.h"
 #include "tests/support/expert_calls.h"

@@ -45,8 +45,8 @@ static void bad_init(struct bad *b)
 		"tokens.ids[1] is %u, but this model's vocabulary has %u ids, from 0 to %u", vocab, vocab, vocab - 1);
 }
 
-/* Each kind makes its index-th bad request of a good one and returns what is said of it; NULL: there
- * are no more. */
+/* Each kind makes its index-th bad request of a good one and returns what is said of
+ * it; NULL: there are no more. */
 static const char *bad_prompt(struct bad *b, int index)
 {
 	switch (index) {

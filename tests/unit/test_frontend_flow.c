@@ -185,7 +185,8 @@ static void a_reader_that_has_stopped(void **state)
 	fake_router_close(&router);
 }
 
-/* Whoever waits already is told, too; and when it is no longer refused, it is as if nothing had been. */
+/* Whoever waits already is told, too; and when it is no longer refused, it
+ * is as if nothing had been. */
 static void a_router_that_is_refused(void **state)
 {
 	(void)state;
@@ -222,7 +223,8 @@ static void a_router_that_is_refused(void **state)
 	fake_router_close(&router);
 }
 
-/* Streams of one client are limited; those that have ended, and those that were refused, make room. */
+/* Streams of one client are limited; those that have ended, and those that were refused, make
+ * room. */
 static void a_client_that_asks_too_much(void **state)
 {
 	(void)state;
@@ -264,7 +266,8 @@ static void a_client_that_asks_too_much(void **state)
 	fake_router_close(&router);
 }
 
-/* Two tokens of one name are one client, from wherever they come; a token without a name says nothing. */
+/* Two tokens of one name are one client, from wherever they come; a token
+ * without a name says nothing. */
 static void clients_are_named_by_their_tokens(void **state)
 {
 	(void)state;

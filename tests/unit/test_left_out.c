@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Nodes and copies that are left out of the choice, in virtual time: breakers that open, probes that
- * cost no request anything, what closes them, and last copies, which are always used. */
+/* Nodes and copies that are left out of the choice, in virtual time: breakers that open, probes
+ * that cost no request anything, what closes them, and last copies, which are always used. */
 #include "common/base/log.h"
 #include "router-svc/moe/health.h"
 #include "tests/support/moe_world.h"
@@ -73,8 +73,8 @@ static void a_node_that_refuses_is_left_out(void **state)
 	moe_world_close(&world);
 }
 
-/* The node does not answer its probe: nobody waits for it, there is one at a time, and it is left out for
- * longer. */
+/* The node does not answer its probe: nobody waits for it, there is one at a time, and
+ * it is left out for longer. */
 static void a_probe_costs_no_request_anything(void **state)
 {
 	(void)state;
@@ -142,8 +142,8 @@ static void calls_that_take_long_open_it(void **state)
 	moe_world_close(&world);
 }
 
-/* Its connection is well, but it answers no call: late, given up, and then its breaker, so that it is
- * asked seldom and no work waits for it. */
+/* Its connection is well, but it answers no call: late, given up, and then its breaker, so that it
+ * is asked seldom and no work waits for it. */
 static void a_node_that_never_answers(void **state)
 {
 	(void)state;
@@ -165,8 +165,9 @@ static void a_node_that_never_answers(void **state)
 	moe_world_close(&world);
 }
 
-/* A node whose breaker is open goes, and calls that were under way are lost after that: neither counts any
- * longer, and the others are chosen as if it had never been there. When it is back it begins anew. */
+/* A node whose breaker is open goes, and calls that were under way are lost after that:
+ * neither counts any longer, and the others are chosen as if it had never been there. When
+ * it is back it begins anew. */
 static void a_node_that_is_gone_leaves_no_breaker(void **state)
 {
 	(void)state;
@@ -209,7 +210,8 @@ static void the_last_copy_is_always_used(void **state)
 
 /* ---- copies ---- */
 
-/* A node that does not hold an expert is not asked for it again, and for others it is; nobody waits. */
+/* A node that does not hold an expert is not asked for it again, and for
+ * others it is; nobody waits. */
 static void a_copy_that_is_not_there_is_left_out(void **state)
 {
 	(void)state;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Log lines: formats, escapes, the cut of a long line, and lines of several threads that never mix. */
+/* Log lines: formats, escapes, the cut of a long line, and lines of several threads that never
+ * mix. */
 #include "common/base/log.h"
 #include "tests/support/log_pipe.h"
 

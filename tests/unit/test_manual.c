@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Man pages: every option is there with what --help says of it, and no text is taken for a request of roff. */
+/* Man pages: every option is there with what --help says of it, and no text is
+ * taken for a request of roff. */
 #include "common/process/manual.h"
 #include "common/process/options.h"
 #include "common/process/options_value.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Dispatch: rows and pairs go once to each node, in messages of bounded size, when there is somebody
- * to go to. Combine: each answer is added once, whoever gives it and however late; each refusal of a
- * node is taken for what it is. */
+/* Dispatch: rows and pairs go once to each node, in messages of bounded size, when there is
+ * somebody to go to. Combine: each answer is added once, whoever gives it and however late; each
+ * refusal of a node is taken for what it is. */
 #include "common/base/log.h"
 #include "tests/support/moe_world.h"
 
@@ -249,8 +249,8 @@ static void a_node_that_fails_dooms_its_rows_alone(void **state)
 
 /* ---- silence and loss ---- */
 
-/* The call's deadline passes; its rows go out again, and the answer that comes in the end counts for
- * nothing. */
+/* The call's deadline passes; its rows go out again, and the answer that comes in
+ * the end counts for nothing. */
 static void a_late_answer_counts_for_nothing(void **state)
 {
 	(void)state;
@@ -281,8 +281,8 @@ static uint64_t time_of_a_work(struct moe_world *world)
 	return moe_now(world) - began;
 }
 
-/* What the node's calls have taken so far decides when one is given up: long before the timeout, and
- * the next call for the same rows has all of it. */
+/* What the node's calls have taken so far decides when one is given up: long before the timeout,
+ * and the next call for the same rows has all of it. */
 static void deadlines_are_measured(void **state)
 {
 	(void)state;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The pool hands out each job once, whatever the threads do, and computes with the default MXCSR. */
+/* The pool hands out each job once, whatever the threads do, and computes with the default
+ * MXCSR. */
 #include "kernels/cpu/pool.h"
 
 #include "kernels/kernels.h"

@@ -54,8 +54,8 @@ static void on_closed(void *context)
 	all_closed = true;
 }
 
-/* A socket on a free port, listening or not, of a loopback address that nobody else uses: on 127.0.0.1 another
- * process might get the port as soon as it is closed. */
+/* A socket on a free port, listening or not, of a loopback address that nobody else uses: on
+ * 127.0.0.1 another process might get the port as soon as it is closed. */
 static int open_port(bool listens, char address[32])
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -122,7 +122,8 @@ static void stop_listening(uv_timer_t *timer)
 	uv_close((uv_handle_t *)timer, NULL);
 }
 
-/* A killed process's descriptors are closed one after the other: its port may accept for a moment. */
+/* A killed process's descriptors are closed one after the other: its port may accept for a
+ * moment. */
 static void who_accepts_is_asked_again(void **state)
 {
 	(void)state;
@@ -151,7 +152,8 @@ static void stop_when_asked(uv_prepare_t *prepare)
 	}
 }
 
-/* What the port accepted is reset when it is closed, and the connection may be looked at after that. */
+/* What the port accepted is reset when it is closed, and the connection may be looked at after
+ * that. */
 static void who_resets_is_asked_again(void **state)
 {
 	(void)state;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* RecordTrace over a real connection: what ends a recording, who is too many, and that a reader who does not
- * read costs tokens, never memory. */
+/* RecordTrace over a real connection: what ends a recording, who is too many, and that a reader who
+ * does not read costs tokens, never memory. */
 #include "orchestration/placement/recorder.h"
 #include "tests/support/must.h"
 #include "tests/support/rpc_fixture.h"

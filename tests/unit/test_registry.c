@@ -202,8 +202,8 @@ static void bad_hellos_are_refused(void **state)
 	assert_true(pl_registry_deadline_ns(registry) == UINT64_MAX);
 }
 
-/* With everybody alive there is no room for one more of a role, though there is for one of the other; when every slot
- * is taken, the one that has been dead longest makes room. */
+/* With everybody alive there is no room for one more of a role, though there is for one of the
+ * other; when every slot is taken, the one that has been dead longest makes room. */
 static void slots_are_reused_in_order_of_death(void **state)
 {
 	struct pl_registry *registry = *state;

@@ -457,7 +457,8 @@ static const struct {
 		yarn_4, 2 },
 };
 
-/* One unit is the distance of neighbouring f32: what is asked for is far below 1e-6 of the value. */
+/* One unit is the distance of neighbouring f32: what is asked for is far below 1e-6 of the
+ * value. */
 static void as_transformers(void **state)
 {
 	(void)state;

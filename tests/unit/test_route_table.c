@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where rows can go: maps that replace each other, peers that are kept, closed and reused, connections
- * that are tried again with a growing delay, readiness, and whom rows are booked on. */
+/* Where rows can go: maps that replace each other, peers that are kept, closed and reused,
+ * connections that are tried again with a growing delay, readiness, and whom rows are booked on. */
 #include "common/base/log.h"
 #include "common/cluster/cover.h"
 #include "tests/support/moe_world.h"
@@ -179,8 +179,8 @@ static void what_is_missing_is_said(void **state)
 
 static void count_news(void *context) { ++*(unsigned *)context; }
 
-/* Each map, and each node that is found or lost, is news at once; that one is still missing is none. A cut is
- * found by its silence, and that began when something was heard last. */
+/* Each map, and each node that is found or lost, is news at once; that one is still missing is
+ * none. A cut is found by its silence, and that began when something was heard last. */
 static void what_is_not_reached_is_told(void **state)
 {
 	(void)state;
@@ -227,7 +227,8 @@ static void what_is_not_reached_is_told(void **state)
 	moe_world_close(&world);
 }
 
-/* Equal replicas: rows go where fewer went; and to one node of two that both have the row's experts. */
+/* Equal replicas: rows go where fewer went; and to one node of two that
+ * both have the row's experts. */
 static void rows_are_spread_and_stay_whole(void **state)
 {
 	(void)state;
@@ -325,7 +326,8 @@ static void a_node_with_a_queue_gets_fewer_rows(void **state)
 	moe_world_close(&world);
 }
 
-/* All of them have queues: that is load, and nobody's fault. Waits of idle nodes change no choice. */
+/* All of them have queues: that is load, and nobody's fault. Waits of idle nodes change no
+ * choice. */
 static void equal_nodes_are_chosen_as_if_nothing_was_known(void **state)
 {
 	(void)state;

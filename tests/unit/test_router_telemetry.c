@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a router samples: every token of a calm second, a fair part of a busy one, and never more than there
- * is room for. */
+/* What a router samples: every token of a calm second, a fair part of a busy one, and never
+ * more than there is room for. */
 #include "common/base/log.h"
 #include "embedded/embedded.h"
 #include "tests/support/must.h"
@@ -93,7 +93,8 @@ static void test_the_ring_is_bounded_for_large_models(void **state)
 	rt_telemetry_fini(&telemetry);
 }
 
-/* Seconds of `requests` requests of 100 tokens each: how many are sampled in the last one, by position. */
+/* Seconds of `requests` requests of 100 tokens each: how many are sampled in
+ * the last one, by position. */
 static uint64_t sampled_of(uint32_t requests, uint32_t by_position[100])
 {
 	struct rt_telemetry telemetry;
@@ -126,7 +127,8 @@ static void test_calm_seconds_are_sampled_whole(void **state)
 	assert_int_equal(sampled_of(10, by_position), 1000);
 }
 
-/* 100,000 tokens per second: one in a hundred, whatever its position; the deviation of a binomial. */
+/* 100,000 tokens per second: one in a hundred, whatever its position; the deviation of a
+ * binomial. */
 static void test_busy_seconds_are_sampled_fairly(void **state)
 {
 	uint32_t by_position[100] = { 0 };
@@ -273,8 +275,8 @@ static void run(struct em_embedded *em, const struct rt_request *requests, struc
 			rt_engine_turn(em_router(em), 0);
 }
 
-/* What lost its pages is computed again, and is one token still. What is in the ring is the routing of the
- * model's own layers. */
+/* What lost its pages is computed again, and is one token still. What is in the ring is the routing
+ * of the model's own layers. */
 static void test_tokens_that_are_computed_again_count_once(void **state)
 {
 	struct em_embedded *em = open_engine(1 << 19);

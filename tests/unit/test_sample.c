@@ -40,7 +40,8 @@ static int candidate_order(const void *a, const void *b)
 	return x->logit != y->logit ? (x->logit < y->logit ? 1 : -1) : x->id < y->id ? -1 : 1;
 }
 
-/* The definition once more, in double and by sorting everything: p[id], 0 for what is filtered out. */
+/* The definition once more, in double and by sorting everything: p[id], 0
+ * for what is filtered out. */
 static void exact_probabilities(struct kn_sampling s, const float *logits, size_t vocab, double *p)
 {
 	struct candidate *list = calloc(vocab, sizeof *list);
@@ -78,7 +79,8 @@ static void logits_make(struct cad_random *random, size_t vocab, double spread, 
 				spread);
 }
 
-/* Chi-square of n draws; the bound is far out (about six standard deviations), the seeds are fixed. */
+/* Chi-square of n draws; the bound is far out (about six standard
+ * deviations), the seeds are fixed. */
 static void assert_fits(struct kn_sampling s, const float *logits, size_t vocab, size_t draws)
 {
 	double p[64], chi = 0;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* After start-up the engine's thread neither allocates nor frees: steps with prompts in chunks, lost
- * pages, routing, a capacity policy, sequences that pause, are cancelled, run late and end, and maps
- * that replace each other. Over the in-process link; UCX may allocate inside its own calls. */
+/* After start-up the engine's thread neither allocates nor frees: steps with prompts in
+ * chunks, lost pages, routing, a capacity policy, sequences that pause, are cancelled, run
+ * late and end, and maps that replace each other. Over the in-process link; UCX may
+ * allocate inside its own calls. */
 #include "common/base/log.h"
 #include "embedded/embedded.h"
 #include "tests/support/failing_alloc.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The placement service's telemetry on a clock of its own: totals of any window, what is kept for plans,
- * and reports that cannot be. */
+/* The placement service's telemetry on a clock of its own: totals of any window, what is kept for
+ * plans, and reports that cannot be. */
 #include "orchestration/placement/series.h"
 #include "orchestration/placement/telemetry_message.h"
 #include "tests/support/must.h"
@@ -118,7 +118,8 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* Of `tokens` tokens, `sampled` of them of one request; each token goes to 1.5 nodes, in each layer. */
+/* Of `tokens` tokens, `sampled` of them of one request; each token goes to
+ * 1.5 nodes, in each layer. */
 static Cadre__V1__RoutingReport report_of(struct world *world, uint32_t tokens, uint32_t sampled)
 {
 	Cadre__V1__RoutingReport report = CADRE__V1__ROUTING_REPORT__INIT;
@@ -568,7 +569,8 @@ static void test_reports_that_cannot_be_are_refused(void **state)
 	}
 }
 
-/* A dropped slot, a node that is not known any more, a stream that is about to be closed: all of it happens. */
+/* A dropped slot, a node that is not known any more, a stream that is about to be
+ * closed: all of it happens. */
 static void test_what_may_happen_is_taken(void **state)
 {
 	struct world *world = *state;

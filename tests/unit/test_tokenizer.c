@@ -121,7 +121,8 @@ static void golden_cases(void **state)
 
 /* ---- components ---- */
 
-/* The tokenizer of a case: the shared model with what the case changes, and its other components. */
+/* The tokenizer of a case: the shared model with what the case changes, and its other
+ * components. */
 static struct cad_tokenizer *case_tokenizer(const json_t *model, const json_t *test)
 {
 	json_t *root = json_deep_copy(json_object_get(test, "parts")), *made = json_deep_copy(model);

@@ -14,8 +14,8 @@
 #include <cmocka.h>
 
 enum { IMAGE_BYTES = 3 * CADRE_PART_BYTES_MAX + 12345, EXPERT = 5, LAYER = 2, ASKS_MAX = 12 };
-/* What an expert node allows a part; on a busy machine, which polls both sides in turn, one of the largest
- * takes most of a second. */
+/* What an expert node allows a part; on a busy machine, which polls both sides in turn, one of the
+ * largest takes most of a second. */
 enum { PART_MS = 5000, LATE_MS = 400 };
 
 /* What the image has at a place. */
@@ -251,7 +251,8 @@ static void bounded(struct exchange *x)
 	pair_fini(&p);
 }
 
-/* A part that does not come in time ends the connection; the giver gets its part back all the same. */
+/* A part that does not come in time ends the connection; the giver gets its part back all the
+ * same. */
 static void late_part(struct exchange *x)
 {
 	struct pair p;
@@ -334,8 +335,8 @@ static bool both_ready(void *context)
 		cad_connection_state(sides[1].connection) == CAD_CONNECTION_READY;
 }
 
-/* Two nodes connect to each other at the same moment, before either has heard of it: both ways stand, as if
- * one had been first, and both give. */
+/* Two nodes connect to each other at the same moment, before either has heard of it: both ways
+ * stand, as if one had been first, and both give. */
 static void crossing(struct exchange *x)
 {
 	static struct pair sides[2];

@@ -365,7 +365,8 @@ static void clients_killed(void **state)
 static bool ready_twice(void *node) { return ((struct exchange_node *)node)->ready_count == 2; }
 static bool closed_twice(void *node) { return ((struct exchange_node *)node)->closed_count == 2; }
 
-/* Two nodes that have connected to each other at the same moment, and one is killed: both ways end. */
+/* Two nodes that have connected to each other at the same moment, and one
+ * is killed: both ways end. */
 static void crossed_and_killed(void **state)
 {
 	const char *form = *state;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* /readyz?generate of a router: one token for all who ask, no more often than once in a while, and an
- * answer even when nobody else has one. */
+/* /readyz?generate of a router: one token for all who ask, no more often than once in a while, and
+ * an answer even when nobody else has one. */
 #include "router-svc/frontend/trial.h"
 #include "tests/support/fake_router.h"
 #include "tests/support/must.h"
@@ -128,7 +128,8 @@ static void a_failure_is_kept_for_a_while(void **state)
 	close_world(&world);
 }
 
-/* What clients' requests compute is proof enough, and a trial that is running does not count then. */
+/* What clients' requests compute is proof enough, and a trial that is
+ * running does not count then. */
 static void a_busy_router_computes_nothing_for_it(void **state)
 {
 	(void)state;
@@ -148,7 +149,8 @@ static void a_busy_router_computes_nothing_for_it(void **state)
 	close_world(&world);
 }
 
-/* Neither the engine nor the reactor's thread says anything: the one who asks is told all the same. */
+/* Neither the engine nor the reactor's thread says anything: the one who
+ * asks is told all the same. */
 static void silence_is_an_answer(void **state)
 {
 	(void)state;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* UTF-8: every character there is, every pair of bytes before every border, and cuts at any place. */
+/* UTF-8: every character there is, every pair of bytes before every border, and cuts at any
+ * place. */
 #include "common/base/utf8.h"
 
 #include <setjmp.h>

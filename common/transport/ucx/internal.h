@@ -163,8 +163,8 @@ size_t cad_ucx_ends_closed(struct cad_ucx_link *link);
 struct cad_ucx_peer *cad_ucx_peer(struct cad_ucx_link *link, const struct cad_exchange_address *address);
 /* Makes the end's endpoint, and says so by it. */
 ucs_status_t cad_ucx_knock(struct cad_link_end *end, struct cad_ucx_peer *peer);
-/* Whether it is an attempt to connect that stays when the other side's crosses it; then KNOCK and HELLO
- * of that one are for nobody. */
+/* Whether it is an attempt to connect that stays when the other side's crosses it; then KNOCK and
+ * HELLO of that one are for nobody. */
 bool cad_ucx_stays(const struct cad_link_end *end);
 /* The first message by an end: its peer is there. */
 void cad_ucx_peer_heard(struct cad_ucx_link *link, struct cad_link_end *end);

@@ -157,9 +157,9 @@ static void wedge_watch(struct cad_ucx_link *link)
 
 void cad_link_ucx_wedge(struct cad_link *base) { ((struct cad_ucx_link *)base)->wedged = true; }
 
-/* UCX does not bind a port that the system still holds for closed connections, and looks for ever for
- * one of a range that has none left: so it is given one port that is free. The variable is there
- * already when other threads run, and only its value is another. */
+/* UCX does not bind a port that the system still holds for closed connections, and looks for ever
+ * for one of a range that has none left: so it is given one port that is free. The variable is
+ * there already when other threads run, and only its value is another. */
 static enum cad_status worker_start(struct cad_ucx_link *link, struct cad_error *error)
 {
 	unsigned first = link->port, last = first + CAD_UCX_PORTS - 1;
@@ -250,8 +250,9 @@ static bool ucx_wait(struct cad_link *base, uint64_t until_ns)
 		cad_waker_sleep((int[]){ link->waker->fd }, 1, timeout < CAD_NS_PER_MS ? timeout : CAD_NS_PER_MS);
 		return woken(link);
 	}
-	/* UCX asks when it may write to a process that is stopped, and has nothing to write before that one
-	 * answers: its descriptor is readable all the while. What comes meanwhile waits for so long. */
+	/* UCX asks when it may write to a process that is stopped, and has nothing to write
+	 * before that one answers: its descriptor is readable all the while. What comes
+	 * meanwhile waits for so long. */
 	if (link->empty_wakes >= EMPTY_WAKES_MAX) {
 		link->empty_wakes--; /* the next wait sees whether it still is */
 		cad_waker_sleep((int[]){ link->waker->fd }, 1, timeout < EMPTY_WAKE_NS ? timeout : EMPTY_WAKE_NS);

@@ -358,8 +358,8 @@ static void knock_give_way(struct cad_ucx_link *link, struct cad_ucx_peer *peer,
 		cad_ucx_end_lost(end, CAD_ERR_UNREACHABLE, ucs_status_string(result));
 }
 
-/* A knock waits for its announcement, for a while: that one comes over another way. It also waits until
- * UCX has sent what this side sends by the same endpoint: that memory is needed again. */
+/* A knock waits for its announcement, for a while: that one comes over another way. It also waits
+ * until UCX has sent what this side sends by the same endpoint: that memory is needed again. */
 static size_t knocks_look(struct cad_ucx_link *link)
 {
 	uint64_t now = cad_clock_now_ns(&cad_clock_system);

@@ -65,8 +65,8 @@ CAD_MUST_USE enum cad_status pl_plan_contiguous(
 CAD_MUST_USE enum cad_status pl_plan_renumber(
 	const struct pl_plan *from, const uint32_t *to, uint32_t nodes, struct pl_plan **plan);
 
-/* The same by the ids of nodes: a plan of one cluster for another; what is on nodes that it does not
- * have is left out. */
+/* The same by the ids of nodes: a plan of one cluster for another; what is on nodes that it
+ * does not have is left out. */
 CAD_MUST_USE enum cad_status pl_plan_translate(const struct pl_plan *plan, const struct pl_cluster *from,
 	const struct pl_cluster *to, struct pl_plan **translated);
 

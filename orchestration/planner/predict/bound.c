@@ -54,7 +54,8 @@ static enum cad_status bound_init(struct bound *b, const struct pl_site *site)
 	return CAD_OK;
 }
 
-/* The fewest pairs on one node that k experts on so many nodes have: when they are spread evenly. */
+/* The fewest pairs on one node that k experts on so many nodes have: when they are spread
+ * evenly. */
 static uint32_t fewest_pairs(uint32_t k, uint32_t nodes)
 {
 	uint32_t each = k / nodes, more = k % nodes;

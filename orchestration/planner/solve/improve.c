@@ -206,7 +206,8 @@ static double part_of(const struct pl_improve *improve, const struct pl_search *
 	return uses ? (double)improve->rows[(size_t)expert * search->site->nodes + node] / uses : 0;
 }
 
-/* What tokens save when the copy on `from` goes to `to` instead. Exact where experts have one copy. */
+/* What tokens save when the copy on `from` goes to `to` instead. Exact
+ * where experts have one copy. */
 static double move_gain(
 	const struct pl_improve *improve, const struct pl_search *search, uint32_t expert, uint32_t from, uint32_t to)
 {

@@ -52,7 +52,8 @@ struct pl_solve_options {
 	/* after each round, on the calling thread; false: stop. May be NULL */
 	bool (*progress)(void *context, const struct pl_progress *progress);
 	void *context;
-	/* set by any thread, also during the first round: CAD_ERR_CANCELLED before the next layer. May be NULL */
+	/* set by any thread, also during the first round: CAD_ERR_CANCELLED before
+	 * the next layer. May be NULL */
 	const atomic_bool *cancelled;
 };
 

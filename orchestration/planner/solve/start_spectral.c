@@ -109,7 +109,8 @@ static void means(const struct space *s, uint32_t nodes, struct cad_random *rand
 		for (; pick + 1 < E && at >= (n == 0 ? 1.0 : (double)score[pick]); pick++)
 			at -= n == 0 ? 1.0 : (double)score[pick];
 		memcpy(centres + (size_t)n * DIMS, s->v + (size_t)pick * DIMS, DIMS * sizeof *centres);
-		/* until the centres are chosen, score[e] is the squared distance to the nearest one */
+		/* until the centres are chosen, score[e] is the squared
+		 * distance to the nearest one */
 		for (uint32_t e = 0; e < E; e++) {
 			float d = distance(s->v + (size_t)e * DIMS, centres + (size_t)n * DIMS);
 			score[e] = n == 0 || d < score[e] ? d : score[e];

@@ -17,7 +17,8 @@ enum { PL_TRACE_MAGIC_BYTES = 8 };
 CAD_MUST_USE enum cad_status pl_trace_decode_own(const uint8_t *bytes, size_t size,
 	const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error);
 
-/* The whole trace in Cadre's own format; the file appears complete or not at all, with mode 0600. */
+/* The whole trace in Cadre's own format; the file appears complete or not at all, with mode
+ * 0600. */
 CAD_MUST_USE enum cad_status pl_trace_write(const char *path, const struct pl_trace *trace, struct cad_error *error);
 /* The same to a stream, the caller's. */
 CAD_MUST_USE enum cad_status pl_trace_write_to(FILE *stream, const struct pl_trace *trace, struct cad_error *error);

@@ -4,11 +4,11 @@
  * which old tokens give way to new ones. Plans are made from it while the cluster serves.
  *
  * A token that arrived at time t and was chosen with the chance p stands for 1 / p tokens, and has
- * weight 2^(t / half-life) / p. The reservoir keeps the tokens with the greatest keys u^(1/weight), u
- * uniform: a weighted sample without replacement of all tokens so far (Efraimidis and Spirakis,
+ * weight 2^(t / half-life) / p. The reservoir keeps the tokens with the greatest keys u^(1/weight),
+ * u uniform: a weighted sample without replacement of all tokens so far (Efraimidis and Spirakis,
  * "Weighted random sampling with a reservoir", 2006). The keys are kept as their double logarithm,
- * ln 2 x t / half-life - ln p - ln(-ln u), which orders them alike and never overflows. Deterministic
- * for its seed and what is added.
+ * ln 2 x t / half-life - ln p - ln(-ln u), which orders them alike and never overflows.
+ * Deterministic for its seed and what is added.
  *
  * One owner thread. `create` allocates everything: layers x k x 2 + 36 bytes per token (10,000
  * tokens of 58 layers and k = 8: 9.6 MB); `add` allocates nothing and takes constant time for a
