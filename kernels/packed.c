@@ -7,7 +7,7 @@
 static enum cad_status check_weights(const struct cad_model *model, const char *what, enum cad_weights packed,
 	enum cad_weights wanted, struct cad_error *error)
 {
-	if (packed == cad_weights_stored(wanted))
+	if (packed == wanted || (packed == CAD_WEIGHTS_BF16_ROWS && wanted == CAD_WEIGHTS_BF16)) /* the same weights */
 		return CAD_OK;
 	return cad_error_set(error, CAD_ERR_REFUSED,
 		"the model in '%s' is packed with %s in %s, but they are to be used in %s: start with the numerics that it was packed for, or give --model the checkpoint",
@@ -56,7 +56,7 @@ enum cad_status kn_packed_check_experts(
 			for (enum cad_role role = CAD_ROLE_EXPERT_GATE; role < CAD_ROLE_COUNT; role++) {
 				struct cad_tensor tensor = cad_model_tensor(model, role, layer, expert);
 				if (status == CAD_OK)
-					status = check_tensor(model, &tensor, role, weights, error);
+					status = check_tensor(model, &tensor, role, packed->experts, error);
 			}
 	}
 	return status;
@@ -75,7 +75,7 @@ enum cad_status kn_packed_check_router(const struct cad_model *model, enum cad_w
 		for (enum cad_role role = 0; role < CAD_ROLE_EXPERT_GATE; role++) {
 			struct cad_tensor tensor = cad_model_part_tensor(model, part, role);
 			if (status == CAD_OK)
-				status = check_tensor(model, &tensor, role, weights, error);
+				status = check_tensor(model, &tensor, role, packed->router, error);
 		}
 	return status;
 }

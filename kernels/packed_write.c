@@ -86,10 +86,10 @@ static void add_part(struct writing *w, uint32_t part)
 			add_tensor(w, role, tensor, weights);
 	}
 
-	/* a tied embedding is not quantised, and the output matrix is */
+	/* a tied embedding may be kept otherwise than the output matrix */
 	struct cad_tensor head = cad_model_tensor(model, CAD_ROLE_LM_HEAD, 0, 0);
 	if (part + 1 == cad_model_router_parts(model) && cad_model_spec(model)->tied_embeddings &&
-		cad_weights_quantised(weights) &&
+		kn_kept_dtype(&head, CAD_ROLE_EMBED, weights) != kn_kept_dtype(&head, CAD_ROLE_LM_HEAD, weights) &&
 		cad_model_tensor_name(model, CAD_ROLE_LM_HEAD, 0, 0, w->head_name, sizeof w->head_name)) {
 		head.name = w->head_name;
 		add_tensor(w, CAD_ROLE_LM_HEAD, head, weights);

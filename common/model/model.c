@@ -91,13 +91,22 @@ static enum cad_status place_layer(struct cad_model *model, uint32_t layer, stru
 	return status;
 }
 
+/* A packed model has the output matrix apart where it is kept otherwise than the embedding that it
+ * is tied to. */
+static bool has_own_head(const struct cad_model *model)
+{
+	char name[NAME_BYTES];
+	return cad_tensor_name(model->arch, CAD_ROLE_LM_HEAD, 0, 0, name, sizeof name) &&
+		cad_shards_find(&model->shards, name);
+}
+
 static enum cad_status place_all(struct cad_model *model, struct cad_error *error)
 {
 	enum cad_status status = CAD_OK;
 	for (enum cad_role role = 0; role < CAD_ROLE_ATTENTION_NORM && status == CAD_OK; role++) {
 		struct cad_tensor_want want = cad_tensor_wanted(&model->spec, role, 0);
-		if (role == CAD_ROLE_LM_HEAD && model->is_packed && cad_weights_quantised(model->packed.router))
-			want.wanted = true; /* tied or not: the embedding is not quantised */
+		if (role == CAD_ROLE_LM_HEAD && model->is_packed)
+			want.wanted = want.wanted || has_own_head(model);
 		if (want.wanted)
 			status = place(model, role, 0, 0, &want, error);
 	}

@@ -20,7 +20,7 @@ const char *cad_weights_name(enum cad_weights weights)
 
 bool cad_weights_find(const char *name, enum cad_weights *weights)
 {
-	for (size_t i = 0; i < WEIGHTS; i++)
+	for (size_t i = WEIGHTS; i-- > 0;)
 		if (strcmp(name, weights_names[i]) == 0) {
 			*weights = (enum cad_weights)i;
 			return true;

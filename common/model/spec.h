@@ -38,13 +38,9 @@ enum cad_weights {
 	CAD_WEIGHTS_INT4,
 };
 static inline bool cad_weights_quantised(enum cad_weights weights) { return weights >= CAD_WEIGHTS_INT8; }
-/* As a file holds them, which knows nothing of rows. */
-static inline enum cad_weights cad_weights_stored(enum cad_weights weights)
-{
-	return weights == CAD_WEIGHTS_BF16_ROWS ? CAD_WEIGHTS_BF16 : weights;
-}
-const char *cad_weights_name(enum cad_weights weights);             /* "f32" (as is), "bf16", "int8", "int4" */
-bool cad_weights_find(const char *name, enum cad_weights *weights); /* false: there are none of this name */
+const char *cad_weights_name(enum cad_weights weights); /* "f32" (as is), "bf16", "int8", "int4" */
+/* Of "bf16", BF16_ROWS. False: there are none of this name. */
+bool cad_weights_find(const char *name, enum cad_weights *weights);
 /* How the KV cache keeps keys and values: as they were computed, or rounded. */
 enum cad_kv { CAD_KV_F32, CAD_KV_BF16, CAD_KV_INT8 };
 /* In which numbers, and in which order, products with weights are summed. BF16: activations and
