@@ -679,6 +679,16 @@ static void finish(struct program *p)
 	cad_tokenizer_close(p->tokenizer);
 }
 
+/* In a cluster the placement service says them, to every process alike. */
+static void warn_of_settings(const struct cad_options *options)
+{
+	static const char *const names[] = { "wire", "numerics", "router-numerics", "weights", "kv" };
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (strcmp(cad_options_source(options, names[i]), "default") != 0)
+			cad_log_warn("router", "an option has no effect: in a cluster the placement service says this",
+				CAD_S("option", names[i]), CAD_S("from", cad_options_source(options, names[i])));
+}
+
 int main(int argc, char **argv)
 {
 	static struct program program;
@@ -690,8 +700,12 @@ int main(int argc, char **argv)
 	cad_transport_ucx_environment(argv);
 	if (!cad_options_main(&spec, argc, argv, &p->options, &parsed, &exit_code))
 		return exit_code;
-	if (cad_service_init(&p->service, "router", &p->options.service, parsed, &error) != CAD_OK ||
-		start(p, &error) != CAD_OK)
+	enum cad_status status = cad_service_init(&p->service, "router", &p->options.service, parsed, &error);
+	if (status == CAD_OK && !p->options.local_experts)
+		warn_of_settings(parsed);
+	if (status == CAD_OK)
+		status = start(p, &error);
+	if (status != CAD_OK)
 		/* The process ends here, and with it everything that was made so far. */
 		_exit(cad_service_failed(&p->service, &error));
 

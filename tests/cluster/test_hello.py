@@ -56,6 +56,14 @@ def generate(*routers):
     return run(BIN / 'cadrectl', 'generate', '--router', ','.join(r.grpc for r in routers), '--tokens', '1,2,3', '--max-tokens', 4, '--ignore-eos', '-o', 'json')
 
 
+def test_settings_that_a_router_is_given_in_a_cluster():
+    """They are the placement service's; what has no effect is not passed over in silence."""
+    with Cluster(MODEL, experts=1, router_options=['--numerics', 'int8']) as cluster:
+        router = cluster.routers[0]
+        wait_for_log(router.process, 'the placement service says this" option=numerics from=flag')
+        assert json.loads(generate(router).stdout)['settings'].startswith('profile=f32 ')
+
+
 def test_a_refused_router_sends_its_clients_on(secrets):
     """It would never answer them; they are told at once, in the words of /readyz. With the secret it serves."""
     with_secret = ['--secret-file', secrets[0]]
