@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/image.h"
 
+#include "common/base/limits.h"
 #include "kernels/quantise.h"
 
 #include <stdio.h>
@@ -9,7 +10,15 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-enum { MATRICES = 3, ROUNDED_VALUES = 4096 };
+enum {
+	MATRICES = 3,
+	ROUNDED_VALUES = 4096,
+	/* Quantised rows wait until they are so many bytes; a row of CAD_FFN_MAX values is longer. */
+	QUANTISED_PIECE_BYTES = 32 << 10,
+	QUANTISED_BYTES = CAD_FFN_MAX + CAD_FFN_MAX / KN_GROUP * sizeof(float),
+};
+
+_Static_assert(CAD_FFN_MAX / CAD_HEAD_SIZE_MAX >= CAD_HEADS_MAX && CAD_FFN_MAX >= CAD_HIDDEN_MAX, "no row is longer");
 
 static struct kn_source *tensor_of(struct kn_expert_source *expert, unsigned i)
 {
@@ -116,12 +125,10 @@ static void round_values(const uint8_t *data, enum cad_dtype dtype, size_t count
 
 typedef bool piece_fn(void *context, const void *bytes, size_t count);
 
-static bool read_stored(const struct kn_source *source, piece_fn *piece, void *context)
+static bool hand_out(const uint8_t *bytes, size_t count, piece_fn *piece, void *context)
 {
-	size_t bytes = kn_source_bytes(source);
-	for (size_t at = 0; at < bytes; at += KN_IMAGE_PIECE_BYTES)
-		if (!piece(context, (const uint8_t *)source->data + at,
-			    bytes - at < KN_IMAGE_PIECE_BYTES ? bytes - at : KN_IMAGE_PIECE_BYTES))
+	for (size_t at = 0; at < count; at += KN_IMAGE_PIECE_BYTES)
+		if (!piece(context, bytes + at, count - at < KN_IMAGE_PIECE_BYTES ? count - at : KN_IMAGE_PIECE_BYTES))
 			return false;
 	return true;
 }
@@ -137,30 +144,6 @@ static bool read_rounded(const struct kn_source *source, piece_fn *piece, void *
 		if (!piece(context, rounded, count * sizeof *rounded))
 			return false;
 	}
-	return true;
-}
-
-/* Collects what comes in small parts. */
-struct collected {
-	piece_fn *piece;
-	void *context;
-	size_t used;
-	uint8_t bytes[32 << 10];
-};
-
-static bool hand_out(struct collected *c)
-{
-	bool more = c->used == 0 || c->piece(c->context, c->bytes, c->used);
-	c->used = 0;
-	return more;
-}
-
-static bool collect(struct collected *c, const void *bytes, size_t count)
-{
-	if (count > sizeof c->bytes - c->used && !hand_out(c))
-		return false;
-	memcpy(c->bytes + c->used, bytes, count);
-	c->used += count;
 	return true;
 }
 
@@ -180,73 +163,51 @@ static void pair_nibbles(const uint8_t *u, size_t count, uint8_t *pairs)
 		pairs[i / 2] = (uint8_t)(u[i] | (i + 1 < count ? u[i + 1] : 0) << 4);
 }
 
-/* Parts of a group of a row, as they follow one another in its image. */
-typedef bool group_part_fn(struct collected *c, const void *values, enum cad_dtype dtype, size_t count);
-
-static bool put_scale_int8(struct collected *c, const void *values, enum cad_dtype dtype, size_t count)
+/* A row of a quantised image. */
+static void quantise_row(const struct kn_source *source, const uint8_t *row, enum cad_dtype dtype, uint8_t *out)
 {
-	float scale = kn_quantise_scale(values, dtype, count, KN_RANGE_INT8);
-	return collect(c, &scale, sizeof scale);
-}
-
-static bool put_int8(struct collected *c, const void *values, enum cad_dtype dtype, size_t count)
-{
-	int8_t q[KN_GROUP];
-	kn_quantise_values(values, dtype, count, KN_GROUP, KN_RANGE_INT8, q);
-	return collect(c, q, count);
-}
-
-static bool put_scale_int4(struct collected *c, const void *values, enum cad_dtype dtype, size_t count)
-{
-	float scale = kn_quantise_scale(values, dtype, count, KN_RANGE_INT4);
-	return collect(c, &scale, sizeof scale);
-}
-
-static bool put_subscales(struct collected *c, const void *values, enum cad_dtype dtype, size_t count)
-{
-	struct kn_int4_group group;
-	kn_quantise_int4(values, dtype, count, &group);
-	return collect(c, &group.subscales, ((count + KN_SUBGROUP - 1) / KN_SUBGROUP + 1) / 2);
-}
-
-static bool put_int4(struct collected *c, const void *values, enum cad_dtype dtype, size_t count)
-{
-	struct kn_int4_group group;
-	uint8_t pairs[KN_GROUP / 2];
-	kn_quantise_int4(values, dtype, count, &group);
-	pair_nibbles(group.u, count, pairs);
-	return collect(c, pairs, (count + 1) / 2);
-}
-
-/* One row, part by part, quantised again for each. */
-static bool read_quantised_row(
-	struct collected *c, const uint8_t *row, const struct kn_source *source, enum cad_dtype dtype)
-{
-	static group_part_fn *const int8[] = { put_scale_int8, put_int8, NULL },
-				    *const int4[] = { put_scale_int4, put_subscales, put_int4, NULL };
 	size_t element = cad_dtype_bytes(source->dtype);
-	for (group_part_fn *const *put = dtype == CAD_DTYPE_Q8 ? int8 : int4; *put; put++)
-		for (size_t k = 0; k < source->k; k += KN_GROUP)
-			if (!(*put)(c, row + k * element, source->dtype,
-				    source->k - k < KN_GROUP ? source->k - k : KN_GROUP))
-				return false;
-	return true;
+	uint8_t *scales = out, *subscales = out + kn_row_scale_bytes(dtype, source->k),
+		*values = out + kn_row_head_bytes(dtype, source->k);
+
+	for (size_t k = 0; k < source->k; k += KN_GROUP, scales += sizeof(float)) {
+		size_t count = source->k - k < KN_GROUP ? source->k - k : KN_GROUP;
+		struct kn_int4_group group;
+		if (dtype == CAD_DTYPE_Q8) {
+			group.scale = kn_quantise_values(
+				row + k * element, source->dtype, count, count, KN_RANGE_INT8, (int8_t *)values + k);
+		} else {
+			kn_quantise_int4(row + k * element, source->dtype, count, &group);
+			memcpy(subscales + k / KN_SUBGROUP / 2, &group.subscales,
+				((count + KN_SUBGROUP - 1) / KN_SUBGROUP + 1) / 2);
+			pair_nibbles(group.u, count, values + k / 2);
+		}
+		memcpy(scales, &group.scale, sizeof group.scale);
+	}
 }
 
 static bool read_quantised(const struct kn_source *source, enum cad_dtype dtype, piece_fn *piece, void *context)
 {
-	struct collected c = { .piece = piece, .context = context };
-	size_t row_bytes = kn_row_bytes(source->dtype, source->k);
-	for (size_t r = 0; r < source->n; r++)
-		if (!read_quantised_row(&c, (const uint8_t *)source->data + r * row_bytes, source, dtype))
-			return false;
-	return hand_out(&c);
+	uint8_t rows[QUANTISED_BYTES];
+	size_t used = 0, bytes = kn_row_bytes(dtype, source->k), stored = kn_row_bytes(source->dtype, source->k);
+
+	CAD_ASSERT(bytes <= sizeof rows);
+	for (size_t r = 0; r < source->n; r++) {
+		if (used > 0 && used + bytes > QUANTISED_PIECE_BYTES) {
+			if (!hand_out(rows, used, piece, context))
+				return false;
+			used = 0;
+		}
+		quantise_row(source, (const uint8_t *)source->data + r * stored, dtype, rows + used);
+		used += bytes;
+	}
+	return hand_out(rows, used, piece, context);
 }
 
 bool kn_source_read(const struct kn_source *source, enum cad_dtype dtype, piece_fn *piece, void *context)
 {
 	if (dtype == source->dtype)
-		return read_stored(source, piece, context);
+		return hand_out(source->data, kn_source_bytes(source), piece, context);
 	return cad_dtype_quantised(dtype) ? read_quantised(source, dtype, piece, context)
 					  : read_rounded(source, piece, context);
 }

@@ -105,13 +105,6 @@ float kn_quantise_values(const void *values, enum cad_dtype dtype, size_t n, siz
 	return kn_quantise_group(x, n, count, range, q);
 }
 
-float kn_quantise_scale(const void *values, enum cad_dtype dtype, size_t n, int range)
-{
-	float x[KN_GROUP];
-	widen(values, dtype, n, x);
-	return scale_of(x, n, range).scale;
-}
-
 void kn_quantise_int4(const void *values, enum cad_dtype dtype, size_t n, struct kn_int4_group *group)
 {
 	float x[KN_GROUP] = { 0 };

@@ -78,8 +78,6 @@ static inline struct kn_scale kn_scale_of(uint32_t most_bits, int range)
 float kn_quantise_group(const float *x, size_t n, size_t count, int range, int8_t *q);
 /* The same of n values of F32, F16 or BF16, of any alignment; count is at most KN_GROUP. */
 float kn_quantise_values(const void *values, enum cad_dtype dtype, size_t n, size_t count, int range, int8_t *q);
-/* The scale alone. */
-float kn_quantise_scale(const void *values, enum cad_dtype dtype, size_t n, int range);
 
 /* A group of int4 weights. */
 struct kn_int4_group {
