@@ -6,9 +6,9 @@
  * device that sums in another order does not.
  */
 #include "common/base/clock.h"
+#include "common/base/digest.h"
 #include "kernels/kernels.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -163,8 +163,7 @@ enum cad_status kn_fingerprint(struct kn_queue *queue, enum cad_weights weights,
 		status = run_probe(&p, hash);
 	if (status == CAD_OK) {
 		XXH128_hash_t digest = XXH3_128bits_digest(hash);
-		snprintf(
-			hex, 33, "%016llx%016llx", (unsigned long long)digest.high64, (unsigned long long)digest.low64);
+		cad_digest_text(digest.high64, digest.low64, hex);
 	}
 
 	for (size_t e = 0; e < EXPERTS; e++)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/image.h"
 
+#include "common/base/digest.h"
 #include "common/base/limits.h"
 #include "kernels/quantise.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #define XXH_INLINE_ALL
@@ -223,13 +223,7 @@ bool kn_image_read(const struct kn_expert_source *source, enum cad_weights weigh
 
 /* ---- checksums ---- */
 
-static void hex_of(XXH128_hash_t hash, char hex[33])
-{
-	XXH128_canonical_t canonical;
-	XXH128_canonicalFromHash(&canonical, hash);
-	for (size_t i = 0; i < sizeof canonical.digest; i++)
-		snprintf(hex + 2 * i, 3, "%02x", canonical.digest[i]);
-}
+static void hex_of(XXH128_hash_t hash, char hex[33]) { cad_digest_text(hash.high64, hash.low64, hex); }
 
 struct hashing {
 	XXH3_state_t state;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Writing the file of a packed model. Every tensor's place is known before, so threads write where
  * they are, in any order. */
+#include "common/base/digest.h"
 #include "kernels/image.h"
 #include "kernels/packed.h"
 #include "kernels/source.h"
@@ -231,13 +232,7 @@ static bool put_piece(void *context, const void *bytes, size_t count)
 	return !atomic_load(&p->w->stopped);
 }
 
-static void hex_of(XXH128_hash_t hash, char hex[33])
-{
-	XXH128_canonical_t canonical;
-	XXH128_canonicalFromHash(&canonical, hash);
-	for (size_t i = 0; i < sizeof canonical.digest; i++)
-		snprintf(hex + 2 * i, 3, "%02x", canonical.digest[i]);
-}
+static void hex_of(XXH128_hash_t hash, char hex[33]) { cad_digest_text(hash.high64, hash.low64, hex); }
 
 /* Its tensors one after the other, each hashed alone, or all as one. */
 static bool put_unit(struct writing *w, struct unit *unit)
@@ -264,8 +259,7 @@ static bool put_unit(struct writing *w, struct unit *unit)
 		cad_model_forget_expert(model, unit->layer, unit->expert);
 	} else {
 		cad_model_router_part(model, unit->part, digest);
-		for (size_t i = 0; i < sizeof digest; i++)
-			snprintf(unit->checksum + 2 * i, 3, "%02x", digest[i]);
+		cad_digest_bytes_text(digest, unit->checksum);
 	}
 	return true;
 }

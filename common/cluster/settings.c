@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/cluster/settings.h"
 
+#include "common/base/digest.h"
 #include "common/model/spec.h"
 
 #include <float.h>
@@ -151,10 +152,7 @@ void cad_settings_fini(struct cad_settings *settings)
 	*settings = (struct cad_settings){ 0 };
 }
 
-static void hex_of(XXH128_hash_t hash, char hex[33])
-{
-	snprintf(hex, 33, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
-}
+static void hex_of(XXH128_hash_t hash, char hex[33]) { cad_digest_text(hash.high64, hash.low64, hex); }
 
 void cad_settings_text(const struct cad_settings *settings, char text[CADRE_TEXT_BYTES])
 {

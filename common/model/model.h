@@ -17,6 +17,7 @@
 #ifndef CADRE_COMMON_MODEL_MODEL_H
 #define CADRE_COMMON_MODEL_MODEL_H
 
+#include "common/base/digest.h"
 #include "common/model/packed.h"
 #include "common/model/roles.h"
 #include "common/model/spec.h"
@@ -72,7 +73,6 @@ void cad_model_config_checksum(const struct cad_model *model, char hex[33]); /* 
  * tensors, and forgets them as cad_model_forget_expert does; of a packed model it was recorded, and
  * nothing is read.
  */
-enum { CAD_DIGEST_BYTES = 16 };
 uint32_t cad_model_router_parts(const struct cad_model *model); /* layers + 1 */
 /* A tensor of a part; data NULL: none of this role is in it. */
 struct cad_tensor cad_model_part_tensor(const struct cad_model *model, uint32_t part, enum cad_role role);

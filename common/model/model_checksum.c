@@ -2,23 +2,11 @@
 /* Hashes of a model: fingerprints of what it is, and checksums of what is in it. */
 #include "common/model/internal.h"
 
-#include <stdio.h>
 #include <string.h>
 #define XXH_INLINE_ALL /* a state on the stack, so that hashing cannot fail */
 #include <xxhash.h>
 
-static void digest_text(const uint8_t digest[CAD_DIGEST_BYTES], char hex[33])
-{
-	for (size_t i = 0; i < CAD_DIGEST_BYTES; i++)
-		snprintf(hex + 2 * i, 3, "%02x", digest[i]);
-}
-
-static void hash_text(XXH128_hash_t hash, char hex[33])
-{
-	XXH128_canonical_t canonical;
-	XXH128_canonicalFromHash(&canonical, hash);
-	digest_text(canonical.digest, hex);
-}
+static void hash_text(XXH128_hash_t hash, char hex[33]) { cad_digest_text(hash.high64, hash.low64, hex); }
 
 static void hash_part(XXH3_state_t *state, const void *bytes, size_t size)
 {

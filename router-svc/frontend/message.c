@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/frontend/message.h"
 
+#include "common/base/digest.h"
+
 static void *array(struct cad_rpc_arena *arena, size_t count, size_t size)
 {
 	return cad_rpc_arena_alloc(arena, (count ? count : 1) * size);
@@ -70,17 +72,6 @@ static enum cad_status routing_write(
 	return CAD_OK;
 }
 
-static void digest_write(const uint8_t *digest, char *text)
-{
-	static const char digits[] = "0123456789abcdef";
-
-	for (size_t i = 0; i < 16; i++) {
-		*text++ = digits[digest[i] >> 4];
-		*text++ = digits[digest[i] & 15];
-	}
-	*text = 0;
-}
-
 enum cad_status rt_message_piece(const struct rt_piece *piece, struct cad_rpc_arena *arena,
 	Cadre__V1__GenerateResponse *message, struct cad_error *error)
 {
@@ -96,7 +87,7 @@ enum cad_status rt_message_piece(const struct rt_piece *piece, struct cad_rpc_ar
 	message->digest_so_far = array(arena, 33, 1);
 	if (!message->digest_so_far)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED, "no memory for the digest of the answer");
-	digest_write(piece->digest, message->digest_so_far);
+	cad_digest_bytes_text(piece->digest, message->digest_so_far);
 	return CAD_OK;
 }
 
@@ -129,7 +120,7 @@ void rt_message_end(const struct rt_end *end, const struct rt_policies *policies
 	parts->absent.slots = from->absent_slots;
 	parts->absent.rows = from->absent_rows;
 
-	digest_write(end->digest, parts->digest);
+	cad_digest_bytes_text(end->digest, parts->digest);
 	message->digest = parts->digest;
 	message->usage = &parts->usage;
 	message->capacity = &parts->capacity;
