@@ -90,7 +90,7 @@ void kn_cuda_deliver(struct kn_cuda_queue *queue, const struct kn_cuda_delivery 
 void kn_cuda_quantise(struct kn_cuda_queue *queue, const float *x, size_t ldx, size_t rows, size_t n, int8_t *q,
 	float *scales, size_t k_pad);
 
-/* ---- ffn.cu ---- */
+/* ---- ffn.cc ---- */
 
 size_t kn_cuda_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn);
 void kn_cuda_ffn(struct kn_queue *queue, const struct kn_ffn *a);

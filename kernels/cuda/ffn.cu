@@ -15,21 +15,16 @@
  * Of each group, the exact dot product d; then acc = fma((float)d, scale_x * scale_w, acc), groups
  * ascending: the CPU's bits, whatever the tile (|d| < 2^24, so (float)d is exact).
  */
-#include "kernels/cuda/expert.h"
+#include "kernels/cuda/ffn.h"
 
 namespace
 {
 
 enum { CHUNK_BYTES = 16, CHUNKS = KN_GROUP / CHUNK_BYTES, STEPS = KN_GROUP / 32 /* of k, to an instruction */ };
 
-/* One run of pairs that use the same expert. */
-struct tile {
-	uint32_t expert, first, rows;
-};
-
 /* What the GEMM reads and writes. q [rows][k_pad], scales [rows][groups]; y [pairs][ldy]. */
 struct gemm {
-	const tile *tiles;
+	const kn_cuda_tile *tiles;
 	const struct kn_cuda_view *views;
 	const int8_t *q;
 	const float *scales;
@@ -179,18 +174,6 @@ template <class S> __device__ __forceinline__ void multiply(stage<S> *s, accumul
 
 /* ---- the way out ---- */
 
-/* Comparisons written so that NaN stays NaN, as in the CPU's definition. */
-__device__ __forceinline__ float activate(const struct kn_cuda_view &view, float g, float u)
-{
-	if (view.activation == CAD_ACTIVATION_SILU)
-		return g / (1.0f + kn_exp_1(-g)) * u;
-	g = g > view.limit ? view.limit : g;
-	u = u > view.limit ? view.limit : u;
-	u = u < -view.limit ? -view.limit : u;
-	float z = g * 1.702f;
-	return (u + 1.0f) * (g / (1.0f + kn_exp_1(-z)));
-}
-
 /* An output column of the expert: of h from its gate and up, or of y. */
 template <class S>
 __device__ __forceinline__ float finish(
@@ -205,13 +188,13 @@ __device__ __forceinline__ float finish(
 		v = v + view.gate_bias[column];
 		u = u + view.up_bias[column];
 	}
-	return activate(view, v, u);
+	return kn_cuda_activate(view, v, u);
 }
 
 /* Through shared memory, so that stores are 16 bytes wide. */
 template <class S>
 __device__ __forceinline__ void store(
-	shared<S> *s, const gemm &g, const tile &t, const struct kn_cuda_view &view, const accumulators<S> &acc)
+	shared<S> *s, const gemm &g, const kn_cuda_tile &t, const struct kn_cuda_view &view, const accumulators<S> &acc)
 {
 	enum { FOURS = S::columns / 4 };
 	const size_t first_column = blockIdx.y * static_cast<size_t>(S::columns);
@@ -239,7 +222,7 @@ __device__ __forceinline__ void store(
 template <class S> __global__ void __launch_bounds__(S::threads) kn_gemm_kernel(gemm g)
 {
 	shared<S> *s = kn_shared<shared<S>>();
-	const tile t = g.tiles[blockIdx.x];
+	const kn_cuda_tile t = g.tiles[blockIdx.x];
 	const struct kn_cuda_view view = g.views[t.expert];
 	const size_t groups = g.k_pad / KN_GROUP, column = blockIdx.y * static_cast<size_t>(S::columns);
 	weights w[S::matrices];
@@ -278,7 +261,7 @@ template <class S> __global__ void __launch_bounds__(S::threads) kn_gemm_kernel(
 
 /* ---- launches ---- */
 
-template <class S> void launch(struct kn_cuda_queue *q, const gemm &g, const tile *tiles, size_t count)
+template <class S> void launch(struct kn_cuda_queue *q, const gemm &g, const kn_cuda_tile *tiles, size_t count)
 {
 	if (count == 0)
 		return;
@@ -293,108 +276,18 @@ template <class S> void launch(struct kn_cuda_queue *q, const gemm &g, const til
 			dim3(S::threads), shared_bytes<S>, q->stream, of));
 }
 
-/* Which experts have pairs, and their tiles, first those of few rows. */
-struct plan {
-	struct kn_cuda_view *views;
-	tile *few, *many;
-	size_t few_count, many_count;
-};
-
-void add_tiles(tile *tiles, size_t *count, uint32_t expert, uint32_t begin, uint32_t end, uint32_t rows)
-{
-	for (uint32_t first = begin; first < end; first += rows)
-		tiles[(*count)++] = { expert, first, end - first < rows ? end - first : rows };
-}
-
-plan make_plan(struct kn_cuda_queue *q, const struct kn_ffn *a)
-{
-	size_t experts = 0, few = 0, many = 0;
-	for (size_t e = 0; e < a->experts_count; e++) {
-		const size_t rows = a->begin[e + 1] - a->begin[e];
-		experts += rows > 0;
-		if (rows < KN_MANY_ROWS)
-			few += (rows + kn_up_few::rows - 1) / kn_up_few::rows;
-		else
-			many += (rows + kn_up_many::rows - 1) / kn_up_many::rows;
-	}
-
-	plan p = {};
-	kn_cuda_reserve(q, experts * sizeof *p.views + (few + many) * sizeof *p.few + 3 * 64);
-	p.views = static_cast<struct kn_cuda_view *>(kn_cuda_take(q, experts * sizeof *p.views));
-	p.few = static_cast<tile *>(kn_cuda_take(q, few * sizeof *p.few));
-	p.many = static_cast<tile *>(kn_cuda_take(q, many * sizeof *p.many));
-	uint32_t busy = 0;
-	for (size_t e = 0; e < a->experts_count; e++) {
-		const uint32_t begin = a->begin[e], end = a->begin[e + 1];
-		if (begin == end)
-			continue;
-		p.views[busy] = static_cast<const struct kn_cuda_expert *>(a->experts[e]->own)->view;
-		if (end - begin < KN_MANY_ROWS)
-			add_tiles(p.few, &p.few_count, busy++, begin, end, kn_up_few::rows);
-		else
-			add_tiles(p.many, &p.many_count, busy++, begin, end, kn_up_many::rows);
-	}
-	kn_cuda_send(q);
-	return p;
-}
 static_assert(
 	kn_up_few::rows == kn_down_few::rows && kn_up_many::rows == kn_down_many::rows, "up and down share tiles");
 
-struct scratch {
-	int8_t *xq, *hq;
-	float *x_scales, *h_scales, *h;
-	size_t bytes, hidden_pad, ffn_pad, ldh;
-};
-
-void *take(uint8_t *memory, size_t *used, size_t bytes)
-{
-	void *p = memory ? memory + *used : nullptr;
-	*used += kn_round_up(bytes, 256);
-	return p;
-}
-
-/* Counts bytes (memory NULL) and hands out pointers. x last: there may be more rows than pairs. */
-scratch lay_out(void *memory, size_t pairs, size_t rows, size_t hidden, size_t ffn)
-{
-	uint8_t *at = static_cast<uint8_t *>(memory);
-	scratch s = {};
-	s.hidden_pad = kn_round_up(hidden, KN_GROUP);
-	s.ffn_pad = kn_round_up(ffn, KN_GROUP);
-	s.ldh = kn_round_up(ffn, KN_COLUMNS_UNIT);
-	s.h = static_cast<float *>(take(at, &s.bytes, pairs * s.ldh * sizeof(float)));
-	s.hq = static_cast<int8_t *>(take(at, &s.bytes, pairs * s.ffn_pad));
-	s.h_scales = static_cast<float *>(take(at, &s.bytes, pairs * (s.ffn_pad / KN_GROUP) * sizeof(float)));
-	s.x_scales = static_cast<float *>(take(at, &s.bytes, rows * (s.hidden_pad / KN_GROUP) * sizeof(float)));
-	s.xq = static_cast<int8_t *>(take(at, &s.bytes, rows * s.hidden_pad));
-	return s;
-}
-
 }   // namespace
 
-size_t kn_cuda_ffn_scratch_bytes(struct kn_queue *, size_t pairs, size_t hidden, size_t ffn)
-{
-	return lay_out(nullptr, pairs, pairs, hidden, ffn).bytes;
-}
-
-void kn_cuda_ffn(struct kn_queue *queue, const struct kn_ffn *a)
+void kn_cuda_ffn_int8(struct kn_cuda_queue *q, const struct kn_ffn *a, const struct kn_cuda_ffn_scratch &s)
 {
 	enum { ROW_UNIT = 32 }; /* what is read of a row that another operator made */
-	struct kn_cuda_queue *q = kn_cuda_queue_of(queue);
-	const size_t pairs = a->begin[a->experts_count];
-	if (pairs == 0)
-		return;
-
-	size_t e = 0;
-	while (a->begin[e + 1] == 0)
-		e++;
-	const size_t hidden = a->hidden, ffn = a->experts[e]->ffn;
-	const scratch s = lay_out(a->scratch, pairs, a->rows, hidden, ffn);
-	const plan p = make_plan(q, a);
-	const tile *few = static_cast<const tile *>(kn_cuda_mirror(q, p.few)),
-		   *many = static_cast<const tile *>(kn_cuda_mirror(q, p.many));
+	const struct kn_cuda_plan p = kn_cuda_plan_make(q, a, kn_up_few::rows, kn_up_many::rows);
 
 	gemm up = {};
-	up.views = static_cast<const struct kn_cuda_view *>(kn_cuda_mirror(q, p.views));
+	up.views = p.views;
 	up.q = s.xq;
 	up.scales = s.x_scales;
 	up.row_index = a->row_index;
@@ -407,14 +300,14 @@ void kn_cuda_ffn(struct kn_queue *queue, const struct kn_ffn *a)
 	down.scales = s.h_scales;
 	down.row_index = nullptr;
 	down.k_pad = s.ffn_pad;
-	down.n_pad = kn_round_up(hidden, KN_COLUMNS_UNIT);
+	down.n_pad = kn_round_up(a->hidden, KN_COLUMNS_UNIT);
 	down.y = a->y;
 	down.ldy = a->ldy;
 
-	kn_cuda_quantise(q, a->x, a->ldx, a->rows, kn_round_up(hidden, ROW_UNIT), s.xq, s.x_scales, s.hidden_pad);
-	launch<kn_up_few>(q, up, few, p.few_count);
-	launch<kn_up_many>(q, up, many, p.many_count);
-	kn_cuda_quantise(q, s.h, s.ldh, pairs, kn_round_up(ffn, ROW_UNIT), s.hq, s.h_scales, s.ffn_pad);
-	launch<kn_down_few>(q, down, few, p.few_count);
-	launch<kn_down_many>(q, down, many, p.many_count);
+	kn_cuda_quantise(q, a->x, a->ldx, a->rows, kn_round_up(a->hidden, ROW_UNIT), s.xq, s.x_scales, s.hidden_pad);
+	launch<kn_up_few>(q, up, p.few, p.few_count);
+	launch<kn_up_many>(q, up, p.many, p.many_count);
+	kn_cuda_quantise(q, s.h, s.ldh, s.pairs, kn_round_up(s.ffn, ROW_UNIT), s.hq, s.h_scales, s.ffn_pad);
+	launch<kn_down_few>(q, down, p.few, p.few_count);
+	launch<kn_down_many>(q, down, p.many, p.many_count);
 }

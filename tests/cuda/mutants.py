@@ -39,7 +39,7 @@ MUTANTS = (
     ("scales one after the other", FFN, "fmaf(static_cast<float>(dot[d][i]), scale, acc[m][a][d][i])",
      "fmaf(static_cast<float>(dot[d][i]) * s->x_scales[row_of<S>(d, i)], s->w_scales[m][column_of<S>(a, i)], acc[m][a][d][i] + 0 * scale)"),
     ("rounded before it is added", FFN, "fmaf(static_cast<float>(dot[d][i]), scale, acc[m][a][d][i])", "static_cast<float>(dot[d][i]) * scale + acc[m][a][d][i]"),
-    ("gate and up change places", FFN, "return activate(view, v, u);", "return activate(view, u, v);"),
+    ("gate and up change places", FFN, "return kn_cuda_activate(view, v, u);", "return kn_cuda_activate(view, u, v);"),
     ("one row too many goes out", FFN, "i < static_cast<int>(t.rows) * FOURS", "i < static_cast<int>(t.rows + 1) * FOURS"),
     ("rows that are not there are read", FFN, "s->row[r] = r >= t.rows ? -1 :", "s->row[r] = r > t.rows ? -1 :"),
     ("tiles of many rows are forgotten", FFN, "launch<kn_down_many>(q, down, many, p.many_count);", ""),

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The grouped ffn on the host: which tiles there are, and which kernels make them. */
+#include "kernels/cuda/ffn.h"
+
+static void add_tiles(
+	struct kn_cuda_tile *tiles, size_t *count, uint32_t expert, uint32_t begin, uint32_t end, uint32_t rows)
+{
+	for (uint32_t first = begin; first < end; first += rows)
+		tiles[(*count)++] = { expert, first, end - first < rows ? end - first : rows };
+}
+
+struct kn_cuda_plan kn_cuda_plan_make(
+	struct kn_cuda_queue *queue, const struct kn_ffn *a, uint32_t few_rows, uint32_t many_rows)
+{
+	size_t experts = 0, few_count = 0, many_count = 0;
+	for (size_t e = 0; e < a->experts_count; e++) {
+		const size_t rows = a->begin[e + 1] - a->begin[e];
+		experts += rows > 0;
+		if (rows < KN_MANY_ROWS)
+			few_count += (rows + few_rows - 1) / few_rows;
+		else
+			many_count += (rows + many_rows - 1) / many_rows;
+	}
+
+	struct kn_cuda_view *views;
+	struct kn_cuda_tile *few, *many;
+	kn_cuda_reserve(queue, experts * sizeof *views + (few_count + many_count) * sizeof *few + 3 * 64);
+	views = static_cast<struct kn_cuda_view *>(kn_cuda_take(queue, experts * sizeof *views));
+	few = static_cast<struct kn_cuda_tile *>(kn_cuda_take(queue, few_count * sizeof *few));
+	many = static_cast<struct kn_cuda_tile *>(kn_cuda_take(queue, many_count * sizeof *many));
+	const struct kn_cuda_plan plan = {
+		static_cast<const struct kn_cuda_view *>(kn_cuda_mirror(queue, views)),
+		static_cast<const struct kn_cuda_tile *>(kn_cuda_mirror(queue, few)),
+		static_cast<const struct kn_cuda_tile *>(kn_cuda_mirror(queue, many)),
+		few_count,
+		many_count,
+	};
+
+	uint32_t busy = 0;
+	few_count = many_count = 0;
+	for (size_t e = 0; e < a->experts_count; e++) {
+		const uint32_t begin = a->begin[e], end = a->begin[e + 1];
+		if (begin == end)
+			continue;
+		views[busy] = static_cast<const struct kn_cuda_expert *>(a->experts[e]->own)->view;
+		if (end - begin < KN_MANY_ROWS)
+			add_tiles(few, &few_count, busy++, begin, end, few_rows);
+		else
+			add_tiles(many, &many_count, busy++, begin, end, many_rows);
+	}
+	kn_cuda_send(queue);
+	return plan;
+}
+
+static void *take(uint8_t *memory, size_t *used, size_t bytes)
+{
+	void *p = memory ? memory + *used : nullptr;
+	*used += kn_round_up(bytes, 256);
+	return p;
+}
+
+/* Counts bytes (memory NULL) and hands out pointers. x last: there may be more rows than pairs. */
+static struct kn_cuda_ffn_scratch lay_out(void *memory, size_t pairs, size_t rows, size_t hidden, size_t ffn)
+{
+	uint8_t *at = static_cast<uint8_t *>(memory);
+	struct kn_cuda_ffn_scratch s = {};
+	s.pairs = pairs;
+	s.ffn = ffn;
+	s.hidden_pad = kn_round_up(hidden, KN_GROUP);
+	s.ffn_pad = kn_round_up(ffn, KN_GROUP);
+	s.ldh = kn_round_up(ffn, KN_COLUMNS_UNIT);
+	s.h = static_cast<float *>(take(at, &s.bytes, pairs * s.ldh * sizeof(float)));
+	s.hq = static_cast<int8_t *>(take(at, &s.bytes, pairs * s.ffn_pad));
+	s.h_scales = static_cast<float *>(take(at, &s.bytes, pairs * (s.ffn_pad / KN_GROUP) * sizeof(float)));
+	s.x_scales = static_cast<float *>(take(at, &s.bytes, rows * (s.hidden_pad / KN_GROUP) * sizeof(float)));
+	s.xq = static_cast<int8_t *>(take(at, &s.bytes, rows * s.hidden_pad));
+	return s;
+}
+
+size_t kn_cuda_ffn_scratch_bytes(struct kn_queue *, size_t pairs, size_t hidden, size_t ffn)
+{
+	return lay_out(nullptr, pairs, pairs, hidden, ffn).bytes;
+}
+
+void kn_cuda_ffn(struct kn_queue *queue, const struct kn_ffn *a)
+{
+	const size_t pairs = a->begin[a->experts_count];
+	if (pairs == 0)
+		return;
+
+	size_t e = 0;
+	while (a->begin[e + 1] == 0)
+		e++;
+	kn_cuda_ffn_int8(
+		kn_cuda_queue_of(queue), a, lay_out(a->scratch, pairs, a->rows, a->hidden, a->experts[e]->ffn));
+}

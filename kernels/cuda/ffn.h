@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the grouped ffn of every profile begins and ends with: tiles of rows, memory between its
+ * launches, the activation.
+ */
+#ifndef CADRE_KERNELS_CUDA_FFN_H
+#define CADRE_KERNELS_CUDA_FFN_H
+
+#include "kernels/cuda/expert.h"
+
+/* One run of pairs that use the same expert. */
+struct kn_cuda_tile {
+	uint32_t expert, first, rows;
+};
+
+/* Which experts have pairs, and their tiles: those of experts with few rows, and the others. Device
+ * memory. */
+struct kn_cuda_plan {
+	const struct kn_cuda_view *views;
+	const struct kn_cuda_tile *few, *many;
+	size_t few_count, many_count;
+};
+
+/* Tiles of at most so many rows. */
+struct kn_cuda_plan kn_cuda_plan_make(
+	struct kn_cuda_queue *queue, const struct kn_ffn *a, uint32_t few_rows, uint32_t many_rows);
+
+/* Device memory, of a->scratch. */
+struct kn_cuda_ffn_scratch {
+	size_t pairs, ffn;
+	float *h; /* [pairs][ldh] */
+	size_t ldh;
+	/* x and h as integers: rows of hidden_pad and of ffn_pad */
+	int8_t *xq, *hq;
+	float *x_scales, *h_scales;
+	size_t hidden_pad, ffn_pad;
+	size_t bytes;
+};
+
+/* ---- ffn.cu ---- */
+
+void kn_cuda_ffn_int8(struct kn_cuda_queue *queue, const struct kn_ffn *a, const struct kn_cuda_ffn_scratch &scratch);
+
+#if defined(KN_EMU) || defined(__CUDACC__) /* not in files without device code */
+/* Comparisons written so that NaN stays NaN, as in the CPU's definition. */
+static __device__ __forceinline__ float kn_cuda_activate(const struct kn_cuda_view &view, float g, float u)
+{
+	if (view.activation == CAD_ACTIVATION_SILU)
+		return g / (1.0f + kn_exp_1(-g)) * u;
+	g = g > view.limit ? view.limit : g;
+	u = u > view.limit ? view.limit : u;
+	u = u < -view.limit ? -view.limit : u;
+	float z = g * 1.702f;
+	return (u + 1.0f) * (g / (1.0f + kn_exp_1(-z)));
+}
+#endif
+
+#endif
