@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 namespace
 {
@@ -88,6 +89,73 @@ void streams_know_nothing_of_each_other(void **)
 	cudaFreeHost(out);
 }
 
+/* A wait for an event runs what its stream was given before, and not always what came after. */
+void events_are_places_in_a_stream(void **)
+{
+	uint32_t *out = pinned(2);
+	emu_test_memory<uint32_t> x(std::vector<uint32_t>{ 7, 8 });
+	cudaStream_t stream, other;
+	cudaEvent_t event;
+	unsigned late = 0, rounds = 64;
+
+	emu_test_wait();
+	assert_int_equal(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), cudaSuccess);
+	assert_int_equal(cudaEventQuery(event), cudaSuccess); /* never recorded */
+	assert_int_equal(cudaEventSynchronize(event), cudaSuccess);
+	assert_int_equal(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+	assert_int_equal(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking), cudaSuccess);
+	for (unsigned i = 0; i < rounds; i++) {
+		out[0] = out[1] = 0;
+		cudaMemcpyAsync(out, x.at, 4, cudaMemcpyDeviceToHost, stream);
+		assert_int_equal(cudaEventRecord(event, stream), cudaSuccess);
+		cudaMemcpyAsync(out + 1, x.at + 1, 4, cudaMemcpyDeviceToHost, i % 2 ? stream : other);
+		assert_int_equal(cudaEventQuery(event), cudaErrorNotReady);
+		assert_int_equal(cudaEventSynchronize(event), cudaSuccess);
+		assert_int_equal(cudaEventQuery(event), cudaSuccess);
+		assert_int_equal(out[0], 7);
+		assert_true(i % 2 == 0 || out[1] == 0);
+		late += i % 2 == 0 && out[1] == 0;
+		assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
+		assert_int_equal(cudaStreamSynchronize(other), cudaSuccess);
+	}
+	assert_in_range(late, 1, rounds / 2 - 1);
+
+	assert_int_equal(cudaEventRecord(event, stream), cudaSuccess);
+	assert_int_equal(cudaEventDestroy(event), cudaSuccess); /* before the stream has come to it */
+	assert_int_equal(cudaStreamDestroy(stream), cudaSuccess);
+	assert_int_equal(cudaStreamDestroy(other), cudaSuccess);
+	cudaFreeHost(out);
+}
+
+/* What another process has cannot be taken, and comes back when it ends. */
+void others_take_memory(void **)
+{
+	char path[] = "/tmp/cadre-test-taken-XXXXXX";
+	int file = mkstemp(path);
+	size_t before, now, total_bytes;
+	void *memory;
+
+	assert_true(file >= 0);
+	cudaMemGetInfo(&before, &total_bytes);
+	setenv("CADRE_EMU_TAKEN", path, 1);
+	cudaMemGetInfo(&now, &total_bytes);
+	assert_int_equal(now, before);
+	assert_int_equal(write(file, "1000000\n", 8), 8);
+	cudaMemGetInfo(&now, &total_bytes);
+	assert_int_equal(now, before - 1000000);
+	assert_int_equal(cudaMalloc(&memory, before), cudaErrorMemoryAllocation);
+	cudaGetLastError();
+
+	close(file);
+	unlink(path);
+	cudaMemGetInfo(&now, &total_bytes);
+	assert_int_equal(now, before);
+	setenv("CADRE_EMU_TAKEN", "1000000000000", 1);
+	cudaMemGetInfo(&now, &total_bytes);
+	assert_int_equal(now, 0);
+	unsetenv("CADRE_EMU_TAKEN");
+}
+
 void rows_are_copied_at_a_pitch(void **)
 {
 	std::vector<uint32_t> values = { 1, 2, 3, 4, 5, 6 }, back(4);
@@ -147,6 +215,8 @@ int main()
 		cmocka_unit_test(nothing_runs_before_it_is_waited_for),
 		cmocka_unit_test(pageable_copies_are_done_at_once),
 		cmocka_unit_test(streams_know_nothing_of_each_other),
+		cmocka_unit_test(events_are_places_in_a_stream),
+		cmocka_unit_test(others_take_memory),
 		cmocka_unit_test(rows_are_copied_at_a_pitch),
 		cmocka_unit_test(memory_has_an_end),
 		cmocka_unit_test(launches_have_limits),

@@ -2,8 +2,12 @@
 /*
  * The emulated runtime: streams are queues of closures under one lock, which whoever waits runs.
  *
- * From the environment, for tests: CADRE_EMU_BYTES, the memory of the device (4 GiB), and
- * CADRE_EMU_FAIL_AFTER: so many waits succeed, and all that follow fail as if a kernel had.
+ * From the environment, for tests:
+ *   CADRE_EMU_BYTES        memory of the device (4 GiB)
+ *   CADRE_EMU_TAKEN        how much of it other processes have (0); or a file that says so, and is
+ *                          asked each time: while it is not there, 0
+ *   CADRE_EMU_NO_MEMORY    the allocation of this number, of either kind, fails; 1 is the first
+ *   CADRE_EMU_FAIL_AFTER   so many waits succeed, and all that follow fail as if a kernel had
  */
 #include "kernels/cuda/emu/block.h"
 #include "kernels/cuda/emu/check.h"
@@ -13,7 +17,9 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <vector>
@@ -22,6 +28,14 @@ typedef std::function<void()> work;
 
 struct emu_stream {
 	std::deque<work> queue;
+};
+
+/* How often an event was recorded, and which of these its stream has come to. It may be destroyed
+ * before that. */
+struct emu_event {
+	emu_stream *stream;
+	uint64_t recorded;
+	std::shared_ptr<uint64_t> reached;
 };
 
 namespace
@@ -49,7 +63,35 @@ uint64_t device_bytes()
 	return bytes;
 }
 
-/* Called with the lock held. */
+/* What other processes have of it, of which no more can be taken. */
+uint64_t taken_bytes()
+{
+	const char *text = getenv("CADRE_EMU_TAKEN");
+	unsigned long long bytes = 0;
+	if (!text || *text != '/')
+		return text ? strtoull(text, nullptr, 0) : 0;
+	if (FILE *file = fopen(text, "r")) {
+		if (fscanf(file, "%llu", &bytes) != 1)
+			bytes = 0;
+		fclose(file);
+	}
+	return bytes;
+}
+
+uint64_t free_bytes_now()
+{
+	uint64_t taken = taken_bytes() + emu_memory_used();
+	return taken < device_bytes() ? device_bytes() - taken : 0;
+}
+
+/* Called with the lock held, as all that follow. */
+bool allocation_fails()
+{
+	static const uint64_t fails = from_environment("CADRE_EMU_NO_MEMORY", 0);
+	static uint64_t count;
+	return ++count == fails;
+}
+
 bool wait_fails()
 {
 	static uint64_t waits_left = from_environment("CADRE_EMU_FAIL_AFTER", UINT64_MAX);
@@ -83,13 +125,18 @@ void run_first(emu_stream *stream)
 	w();
 }
 
-/* Runs all that the stream has been given; what others do meanwhile is drawn by lot. */
+/* One piece of the stream's work, or of another one's: that is drawn by lot. */
+void run_one(emu_stream *stream)
+{
+	emu_stream *other = streams[emu_random(&lot) % streams.size()];
+	run_first(other->queue.empty() ? stream : other);
+}
+
+/* Runs all that the stream has been given. */
 void drain(emu_stream *stream)
 {
-	while (!stream->queue.empty()) {
-		emu_stream *other = streams[emu_random(&lot) % streams.size()];
-		run_first(other->queue.empty() ? stream : other);
-	}
+	while (!stream->queue.empty())
+		run_one(stream);
 }
 
 void drain_all()
@@ -159,7 +206,7 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
 	hold h(lock);
 	*total_bytes = device_bytes();
-	*free_bytes = *total_bytes - emu_memory_used();
+	*free_bytes = free_bytes_now();
 	return cudaSuccess;
 }
 
@@ -178,6 +225,7 @@ const char *cudaGetErrorString(cudaError_t error)
 	case cudaErrorInvalidConfiguration: return "invalid configuration argument";
 	case cudaErrorInvalidDevicePointer: return "invalid device pointer";
 	case cudaErrorInvalidResourceHandle: return "invalid resource handle";
+	case cudaErrorNotReady: return "device not ready";
 	case cudaErrorLaunchFailure: return "unspecified launch failure";
 	default: return "invalid argument";
 	}
@@ -188,7 +236,7 @@ const char *cudaGetErrorString(cudaError_t error)
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
 	hold h(lock);
-	if (bytes > device_bytes() - emu_memory_used())
+	if (bytes > free_bytes_now() || allocation_fails())
 		return fail(cudaErrorMemoryAllocation);
 	*memory = emu_memory_alloc(EMU_DEVICE_MEMORY, bytes);
 	return *memory ? cudaSuccess : fail(cudaErrorMemoryAllocation);
@@ -209,7 +257,7 @@ cudaError_t cudaFree(void *memory) { return release(EMU_DEVICE_MEMORY, memory); 
 cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned)
 {
 	hold h(lock);
-	*memory = emu_memory_alloc(EMU_HOST_MEMORY, bytes);
+	*memory = allocation_fails() ? nullptr : emu_memory_alloc(EMU_HOST_MEMORY, bytes);
 	return *memory ? cudaSuccess : fail(cudaErrorMemoryAllocation);
 }
 
@@ -278,6 +326,50 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 	if (wait_fails())
 		return fail(cudaErrorLaunchFailure);
 	drain(stream);
+	return cudaSuccess;
+}
+
+/* ---- events ---- */
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
+{
+	*event = new emu_event{ nullptr, 0, std::make_shared<uint64_t>(0) };
+	return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+	delete event;
+	return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+	hold h(lock);
+	std::shared_ptr<uint64_t> reached = event->reached;
+	uint64_t number = event->recorded + 1;
+	cudaError_t error = enqueue(stream, [reached, number] { *reached = number; });
+	if (error == cudaSuccess) {
+		event->stream = stream;
+		event->recorded = number;
+	}
+	return error;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event)
+{
+	hold h(lock);
+	return *event->reached == event->recorded ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+	hold h(lock);
+	uint64_t number = event->recorded;
+	if (wait_fails())
+		return fail(cudaErrorLaunchFailure);
+	while (*event->reached < number)
+		run_one(event->stream);
 	return cudaSuccess;
 }
 
