@@ -68,6 +68,7 @@ static void hello(void *context, Cadre__V1__NodeHello *hello)
 	hello->model_fingerprint = control->model_fingerprint;
 	hello->kernels_fingerprint = (char *)o->kernels_fingerprint;
 	hello->memory_bytes = o->memory_bytes;
+	hello->expert_bytes = ex_engine_expert_bytes(o->engine);
 	hello->n_held = list_held(control);
 	hello->held = control->held_list;
 	hello->epoch = ex_control_epoch(control);

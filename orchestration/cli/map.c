@@ -107,6 +107,7 @@ static enum cad_status take_nodes(
 		struct pl_cluster_node *made = &cluster->nodes[i];
 		snprintf(made->id, sizeof made->id, "%s", node->id);
 		made->memory_bytes = node->memory_bytes;
+		made->expert_bytes = node->expert_bytes;
 		made->speed = node->speed;
 		made->link = node->link;
 		made->forbidden = node->forbidden;
@@ -198,9 +199,10 @@ static json_t *cluster_to_json(const struct pl_cluster *cluster)
 	for (uint32_t n = 0; n < cluster->nodes_count; n++) {
 		const struct pl_cluster_node *node = &cluster->nodes[n];
 		(void)json_array_append_new(nodes,
-			json_pack("{s:s, s:I, s:f, s:f, s:b}", "id", node->id, "memory_bytes",
-				(json_int_t)node->memory_bytes, "speed", node->speed, "link", node->link, "forbidden",
-				node->forbidden));
+			json_pack("{s:s, s:I, s:I, s:f, s:f, s:b}", "id", node->id, "memory_bytes",
+				(json_int_t)node->memory_bytes, "expert_bytes",
+				(json_int_t)pl_cluster_expert_bytes(cluster, n), "speed", node->speed, "link",
+				node->link, "forbidden", node->forbidden));
 	}
 	return json_pack("{s:I, s:o, s:o, s:o}", "expert_bytes", (json_int_t)cluster->expert_bytes, "nodes", nodes,
 		"pin", rules_to_json(cluster, false), "forbid", rules_to_json(cluster, true));

@@ -378,8 +378,7 @@ static void measure(struct work *work)
 	const struct pl_cluster *cluster = source->cluster;
 
 	for (uint32_t node = 0; node < work->nodes; node++) {
-		uint64_t memory = cluster->nodes[node].forbidden ? 0 : cluster->nodes[node].memory_bytes;
-		uint64_t fits = cluster->expert_bytes ? memory / cluster->expert_bytes : work->cells;
+		uint64_t fits = pl_cluster_room(cluster, node);
 		work->room[node] = work->capacity[node] = (uint32_t)(fits < work->cells ? fits : work->cells);
 		work->open += !cluster->nodes[node].forbidden;
 	}
@@ -478,7 +477,6 @@ enum cad_status pl_assign(
 
 bool pl_assign_reaches(const struct pl_cluster *cluster, const struct pl_plan *held, const struct pl_plan *target)
 {
-	uint64_t bytes = cluster->expert_bytes ? cluster->expert_bytes : 1;
 	bool loads = false, spare = false;
 
 	for (uint32_t l = 0; l < held->layers; l++)
@@ -489,8 +487,7 @@ bool pl_assign_reaches(const struct pl_cluster *cluster, const struct pl_plan *h
 			spare = spare || pl_plan_count(held, l, e) > 1;
 		}
 	for (uint32_t n = 0; n < cluster->nodes_count && !spare; n++)
-		spare = !cluster->nodes[n].forbidden &&
-			cluster->nodes[n].memory_bytes / bytes > pl_plan_copies_on(held, n);
+		spare = pl_cluster_room(cluster, n) > pl_plan_copies_on(held, n);
 
 	return spare || !loads;
 }

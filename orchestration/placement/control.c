@@ -167,6 +167,8 @@ static enum cad_status join_expert(
 	if (!held)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for node '%s'", join->hello.id);
 
+	if (join->hello.expert_bytes)
+		pl_rollout_expert_bytes(control->rollout, slot, join->hello.expert_bytes);
 	for (size_t i = 0; i < join->held_count; i++) {
 		uint32_t cell = pl_shape_cell(&control->options.shape, join->held[i].layer, join->held[i].expert);
 		if (cell != UINT32_MAX)
@@ -467,7 +469,8 @@ enum cad_status pl_control_loaded(struct pl_control *control, uint64_t session, 
 
 	cad_utf8_copy(reported, sizeof reported, checksum);
 
-	if (pl_rollout_expert_bytes(control->rollout, bytes)) {
+	if (bytes > pl_rollout_bytes(control->rollout, slot)) {
+		pl_rollout_expert_bytes(control->rollout, slot, bytes);
 		control->target_due = true;
 		cad_log_warn(PL_COMPONENT, "experts take more memory than planned for",
 			CAD_S("node", control->registry.nodes[slot].id), CAD_U("bytes", bytes));

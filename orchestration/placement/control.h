@@ -74,7 +74,7 @@ struct pl_identity {
 
 struct pl_control_options {
 	struct pl_shape shape;
-	uint64_t expert_bytes; /* of one expert as a node keeps it; corrected when a node reports more */
+	uint64_t expert_bytes; /* of one expert as a CPU keeps it; of a node that reports more, that */
 	struct pl_identity identity;
 	struct pl_state *state; /* borrowed, already claimed */
 	const struct cad_clock *clock;

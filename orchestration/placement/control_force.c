@@ -313,14 +313,12 @@ static enum cad_status check_places(const struct pl_cluster *cluster, const stru
 				used, cluster->nodes[n].id,
 				at == PL_CLUSTER_ANY ? "is no expert node of this cluster now"
 						     : "is drained, or not reached by every router");
-		if (used > 0 && used * scene->cluster.expert_bytes > scene->cluster.nodes[at].memory_bytes)
+		uint64_t room = used > 0 ? pl_cluster_room(&scene->cluster, at) : 0;
+		if (used > room)
 			return cad_error_set(error, CAD_ERR_EXHAUSTED,
 				"the plan gives %u experts to node '%s', which has room for %llu: %.1f MiB are missing",
-				used, cluster->nodes[n].id,
-				(unsigned long long)(scene->cluster.nodes[at].memory_bytes /
-					scene->cluster.expert_bytes),
-				(double)(used * scene->cluster.expert_bytes - scene->cluster.nodes[at].memory_bytes) /
-					(1 << 20));
+				used, cluster->nodes[n].id, (unsigned long long)room,
+				(double)((used - room) * pl_cluster_expert_bytes(&scene->cluster, at)) / (1 << 20));
 	}
 	for (uint32_t l = 0; l < plan->layers; l++)
 		for (uint32_t e = 0; e < plan->experts; e++)
@@ -493,8 +491,8 @@ void pl_control_progress(const struct pl_control *control, struct pl_control_pro
 	progress->in_force = control->force.plan;
 	progress->in_flight = work.loading;
 	progress->moves = progress->done + progress->failed + work.loading + work.pending;
-	progress->bytes = progress->moves * pl_rollout_bytes(control->rollout);
-	progress->bytes_done = progress->done * pl_rollout_bytes(control->rollout) + work.loading_bytes;
+	progress->bytes = progress->moves * control->options.expert_bytes;
+	progress->bytes_done = progress->done * control->options.expert_bytes + work.loading_bytes;
 	progress->settled = !control->target_due && (work.stuck || work.loading + work.pending + work.leaving == 0);
 	if (work.stuck)
 		snprintf(progress->text, sizeof progress->text, "%u %s for room that there is not: the nodes are full",

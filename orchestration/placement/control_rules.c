@@ -222,8 +222,8 @@ static enum cad_status check_pin(const struct pl_control *control, const struct 
 	struct pl_expert expert, uint32_t cell, const char *node, struct cad_error *error)
 {
 	int slot = pl_registry_find(&control->registry, node);
-	uint64_t bytes = pl_rollout_bytes(control->rollout);
-	uint64_t room = bytes && slot >= 0 ? control->registry.nodes[slot].memory_bytes / bytes : 0;
+	uint64_t bytes = slot >= 0 ? pl_rollout_bytes(control->rollout, (uint32_t)slot) : 0;
+	uint64_t room = bytes ? control->registry.nodes[slot].memory_bytes / bytes : 0;
 	uint32_t pins = pl_rules_pins_of(rules, cell), copies = copies_wanted(control, rules, cell);
 
 	if (pl_rules_drained(rules, node))

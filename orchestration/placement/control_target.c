@@ -64,6 +64,7 @@ static void add_node(const struct pl_control *control, struct pl_scene *scene, u
 
 	*made = (struct pl_cluster_node){
 		.memory_bytes = node->memory_bytes,
+		.expert_bytes = pl_rollout_bytes(control->rollout, slot),
 		.speed = 1,
 		.link = 1,
 		.domain = PL_CLUSTER_ANY,
@@ -91,7 +92,7 @@ static enum cad_status add_nodes(const struct pl_control *control, const struct 
 				add_node(control, scene, slot, usable == 1);
 		}
 	scene->cluster.racks_count = 1;
-	scene->cluster.expert_bytes = pl_rollout_bytes(control->rollout);
+	scene->cluster.expert_bytes = control->options.expert_bytes;
 	return CAD_OK;
 }
 
@@ -133,7 +134,7 @@ static void look_at(const struct pl_control *control, struct pl_scene *scene, ui
 	uint32_t slot = scene->slots[n], used = pl_rollout_view(control->rollout, slot, n, &view);
 	scene->fresh[n] = control->options.level_on_join && is_at_hand(control, slot);
 	if (!is_at_hand(control, slot))
-		node->memory_bytes = used * scene->cluster.expert_bytes;
+		node->memory_bytes = used * pl_cluster_expert_bytes(&scene->cluster, n);
 }
 
 enum cad_status pl_scene_init(const struct pl_control *control, const struct pl_rules *rules, struct pl_scene *scene)

@@ -61,10 +61,8 @@ enum cad_status pl_planning_room(const struct pl_situation *situation, double co
 	double room = 0, wanted = (double)layers * wanted_copies(experts, copies);
 
 	for (uint32_t n = 0; n < cluster->nodes_count; n++) {
-		const struct pl_cluster_node *node = &cluster->nodes[n];
-		uint64_t fit =
-			node->forbidden || !cluster->expert_bytes ? 0 : node->memory_bytes / cluster->expert_bytes;
-		usable += !node->forbidden;
+		uint64_t fit = pl_cluster_room(cluster, n);
+		usable += !cluster->nodes[n].forbidden;
 		room += fit < (uint64_t)layers * experts ? (double)fit : (double)layers * experts;
 	}
 	if (wanted <= room)

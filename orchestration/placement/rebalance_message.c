@@ -68,6 +68,7 @@ static bool fill_nodes(Cadre__V1__PlacementMap *message, const struct pl_cluster
 		cadre__v1__placement_node__init(&nodes[n]);
 		nodes[n].id = (char *)node->id;
 		nodes[n].memory_bytes = node->memory_bytes;
+		nodes[n].expert_bytes = node->expert_bytes;
 		nodes[n].speed = node->speed;
 		nodes[n].link = node->link;
 		nodes[n].forbidden = node->forbidden;

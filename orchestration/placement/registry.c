@@ -121,6 +121,7 @@ static void take_hello(struct pl_node *node, const struct pl_hello *hello)
 	*node = (struct pl_node){
 		.role = hello->role,
 		.memory_bytes = hello->memory_bytes,
+		.expert_bytes = hello->expert_bytes,
 		.threads = hello->threads,
 		.pid = hello->pid,
 	};

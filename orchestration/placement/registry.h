@@ -35,8 +35,8 @@ struct pl_hello {
 	const char *id;
 	enum pl_role role;
 	const char *exchange_address, *http_address, *grpc_address, *kernels_fingerprint, *version, *isa;
-	const char *probe_address; /* where to see whether it still runs (probe.h); NULL, "": nowhere */
-	uint64_t memory_bytes;
+	const char *probe_address;           /* where to see whether it still runs (probe.h); NULL, "": nowhere */
+	uint64_t memory_bytes, expert_bytes; /* for experts, and what one of them takes there; 0: not said */
 	uint32_t threads, pid;
 };
 
@@ -64,7 +64,7 @@ struct pl_node {
 	char exchange_address[CAD_EXCHANGE_ADDRESS_BYTES], http_address[CAD_MAP_ADDRESS_BYTES],
 		grpc_address[CAD_MAP_ADDRESS_BYTES], probe_address[CAD_MAP_ADDRESS_BYTES];
 	char kernels_fingerprint[PL_TEXT_BYTES], version[PL_TEXT_BYTES], isa[PL_TEXT_BYTES];
-	uint64_t memory_bytes;
+	uint64_t memory_bytes, expert_bytes;
 	uint32_t threads, pid;
 	uint64_t session; /* of its stream; the caller's number; 0: none */
 	/* LIVE: end of the lease; EXPECTED, BROKEN: end of the grace; DEAD: when it is forgotten */

@@ -157,6 +157,7 @@ enum cad_status pl_rollout_add(struct pl_rollout *rollout, uint32_t slot, uint64
 	}
 
 	at->memory_bytes = memory_bytes;
+	at->expert_bytes = 0;
 	return CAD_OK;
 }
 
@@ -266,12 +267,9 @@ void pl_rollout_freed(struct pl_rollout *rollout, uint32_t slot, uint32_t cell)
 	pl_copy_become(rollout, slot, cell, PL_COPY_NONE);
 }
 
-bool pl_rollout_expert_bytes(struct pl_rollout *rollout, uint64_t bytes)
+void pl_rollout_expert_bytes(struct pl_rollout *rollout, uint32_t slot, uint64_t bytes)
 {
-	if (bytes <= rollout->options.expert_bytes)
-		return false;
-	rollout->options.expert_bytes = bytes;
-	return true;
+	rollout->slots[slot].expert_bytes = bytes;
 }
 
 void pl_rollout_target(struct pl_rollout *rollout, const struct pl_plan *target, const uint32_t *slots)
@@ -394,7 +392,11 @@ uint32_t pl_rollout_view(
 	return at->used;
 }
 
-uint64_t pl_rollout_bytes(const struct pl_rollout *rollout) { return rollout->options.expert_bytes; }
+uint64_t pl_rollout_bytes(const struct pl_rollout *rollout, uint32_t slot)
+{
+	uint64_t own = rollout->slots[slot].expert_bytes;
+	return own ? own : rollout->options.expert_bytes;
+}
 
 bool pl_rollout_retry_due(struct pl_rollout *rollout, uint64_t now_ns)
 {

@@ -39,7 +39,7 @@ enum pl_copy { PL_COPY_NONE, PL_COPY_CLAIMED, PL_COPY_LOADING, PL_COPY_READY, PL
 
 struct pl_rollout_options {
 	struct pl_shape shape;
-	uint64_t expert_bytes; /* may be corrected by pl_rollout_expert_bytes */
+	uint64_t expert_bytes; /* of one, on a node of which nothing else is said */
 	uint32_t loads_max;    /* in flight on one node */
 	/* loads in flight of experts that are served elsewhere, in the whole cluster */
 	uint32_t moves_max;
@@ -90,9 +90,8 @@ void pl_rollout_loaded(struct pl_rollout *rollout, uint32_t slot, uint32_t cell,
 bool pl_rollout_loading(struct pl_rollout *rollout, uint32_t slot, uint32_t cell, uint64_t bytes, uint64_t now_ns);
 void pl_rollout_failed(struct pl_rollout *rollout, uint32_t slot, uint32_t cell, uint64_t now_ns);
 void pl_rollout_freed(struct pl_rollout *rollout, uint32_t slot, uint32_t cell);
-/* Experts turned out to be larger: what a node has room for is counted again. Returns whether that
- * changed anything. */
-bool pl_rollout_expert_bytes(struct pl_rollout *rollout, uint64_t bytes);
+/* What an expert takes on a node: what it has room for is counted again. */
+void pl_rollout_expert_bytes(struct pl_rollout *rollout, uint32_t slot, uint64_t bytes);
 
 /* The slot that a load in flight was ordered from; CAD_PROCESSES_MAX: from none,
  * or there is no such load. */
@@ -140,10 +139,10 @@ struct pl_rollout_work {
 	bool stuck;                         /* moves wait for room, and nothing will make any */
 };
 void pl_rollout_work(const struct pl_rollout *rollout, struct pl_rollout_work *work);
-uint32_t pl_rollout_in_flight(const struct pl_rollout *rollout);           /* loads */
-uint32_t pl_rollout_used(const struct pl_rollout *rollout, uint32_t slot); /* copies that take room on a node */
-bool pl_rollout_empty(const struct pl_rollout *rollout);                   /* no node has anything */
-uint64_t pl_rollout_bytes(const struct pl_rollout *rollout);               /* of one expert */
+uint32_t pl_rollout_in_flight(const struct pl_rollout *rollout);            /* loads */
+uint32_t pl_rollout_used(const struct pl_rollout *rollout, uint32_t slot);  /* copies that take room on a node */
+bool pl_rollout_empty(const struct pl_rollout *rollout);                    /* no node has anything */
+uint64_t pl_rollout_bytes(const struct pl_rollout *rollout, uint32_t slot); /* that an expert takes there */
 /* True once when a failed load may be tried again: make a new plan. */
 bool pl_rollout_retry_due(struct pl_rollout *rollout, uint64_t now_ns);
 

@@ -24,9 +24,9 @@ enum {
 #define PL_ROLLOUT_SOON UINT64_MAX
 
 struct pl_rollout_slot {
-	uint8_t *copies; /* [cells], and zeros that pl_copy_next may read; NULL: no such node */
-	uint64_t memory_bytes;
-	uint32_t used; /* copies that take memory: all but NONE */
+	uint8_t *copies;                     /* [cells], and zeros that pl_copy_next may read; NULL: no such node */
+	uint64_t memory_bytes, expert_bytes; /* expert_bytes 0: as the options say */
+	uint32_t used;                       /* copies that take memory: all but NONE */
 	uint32_t loading;
 	uint64_t retry_ns;  /* when FAILED is forgotten; 0: nothing failed */
 	bool reachable;     /* by orders */
@@ -118,7 +118,8 @@ CAD_MUST_USE bool pl_copy_load(struct pl_rollout *rollout, uint32_t slot, uint32
 
 static inline uint64_t pl_slot_places_free(const struct pl_rollout *rollout, const struct pl_rollout_slot *slot)
 {
-	uint64_t fit = slot->memory_bytes / (rollout->options.expert_bytes ? rollout->options.expert_bytes : 1);
+	uint64_t bytes = pl_rollout_bytes(rollout, (uint32_t)(slot - rollout->slots)),
+		 fit = slot->memory_bytes / (bytes ? bytes : 1);
 	return fit > slot->used ? fit - slot->used : 0;
 }
 

@@ -199,6 +199,7 @@ static enum cad_status take_hello(struct pl_service *service, struct pl_stream *
 			.version = hello->version,
 			.isa = hello->isa,
 			.memory_bytes = hello->memory_bytes,
+			.expert_bytes = hello->expert_bytes,
 			.threads = hello->threads,
 			.pid = hello->pid },
 		.identity = { hello->model_fingerprint, hello->settings_fingerprint, hello->settings,

@@ -25,6 +25,7 @@ struct source {
 	const struct node *nodes;
 	bool level, planned; /* planned: there is a plan in force, of the cells that are WANTED */
 	bool drained[NODES], fresh[NODES];
+	uint64_t node_bytes[NODES]; /* of an expert there; 0: expert_bytes */
 	const struct pl_cluster_rule *pins;
 	uint32_t pins_count;
 	const uint16_t *copies_of;
@@ -61,8 +62,11 @@ static struct pl_assignment assign_planned(const struct source *source, uint8_t 
 		.expert_bytes = source->expert_bytes,
 	};
 	for (uint32_t n = 0; n < source->nodes_count; n++)
-		cluster.nodes[n] = (struct pl_cluster_node){ .memory_bytes = source->nodes[n].memory_bytes,
-			.forbidden = source->drained[n] };
+		cluster.nodes[n] = (struct pl_cluster_node){
+			.memory_bytes = source->nodes[n].memory_bytes,
+			.expert_bytes = source->node_bytes[n],
+			.forbidden = source->drained[n],
+		};
 	struct pl_plan *held = plan_of(source, HELD), *failed = plan_of(source, FAILED),
 		       *leaving = plan_of(source, LEAVING), *wanted = plan_of(source, WANTED),
 		       *made = plan_of(source, 0);
@@ -506,6 +510,26 @@ static void pins_come_before_everything(void **state)
 	assert_int_equal(count(&source, target, 0, 0), 4);
 }
 
+/* A GPU packs experts in another way than a CPU: room is counted by each node's own. */
+static void experts_have_another_size_on_each_node(void **state)
+{
+	(void)state;
+	const struct node nodes[] = { { 600, NULL }, { 599, NULL } };
+	const struct source source = {
+		.layers_count = 1,
+		.experts = 8,
+		.expert_bytes = 100,
+		.nodes = nodes,
+		.nodes_count = 2,
+		.node_bytes = { 0, 200 },
+		.copies = 1,
+	};
+	uint8_t target[16];
+	assert_int_equal(assign(&source, target).unplaced, 0);
+	assert_int_equal(count(&source, target, 0, 0), 6);
+	assert_int_equal(count(&source, target, 1, 0), 2);
+}
+
 static void nothing_to_place(void **state)
 {
 	(void)state;
@@ -531,6 +555,7 @@ int main(void)
 		cmocka_unit_test(others_stand_in_for_the_plan),
 		cmocka_unit_test(a_fresh_node_is_filled_from_the_plan),
 		cmocka_unit_test(pins_come_before_everything),
+		cmocka_unit_test(experts_have_another_size_on_each_node),
 		cmocka_unit_test(nothing_to_place),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

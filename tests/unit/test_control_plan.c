@@ -321,6 +321,28 @@ static void plan_beyond_a_nodes_room_is_refused(void **state)
 	world_destroy(world);
 }
 
+/* A node whose experts are larger is given as many as fit there, first and by a plan. */
+static void room_is_counted_by_each_nodes_own_size(void **state)
+{
+	(void)state;
+	struct world *world = world_create();
+	world->nodes[0].memory = 3;
+	world->nodes[0].expert_bytes = 250;
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(world_connect_node(world, i), CAD_OK);
+	world_run(world, 5000);
+	assert_int_equal(world_held_by(world, 0), 3);
+	assert_int_equal(cad_map_unplaced(pl_control_map(world->control)), 0);
+	struct pl_situation situation = look(world);
+	struct pl_plan *plan = turned(&situation, 0, 2);
+	struct cad_error error;
+	assert_int_equal(pl_control_check(world->control, &situation.cluster, plan, &error), CAD_ERR_EXHAUSTED);
+	assert_non_null(strstr(error.text, "to node 'node-0', which has room for 3"));
+	pl_plan_free(plan);
+	pl_situation_fini(&situation);
+	world_destroy(world);
+}
+
 /* A node whose loads do not come on: they are given up, and the plan keeps what is where. */
 static void stalled_moves_are_backed_out(void **state)
 {
@@ -407,6 +429,7 @@ int main(void)
 		cmocka_unit_test(full_nodes_without_any_room_are_refused),
 		cmocka_unit_test(bad_plans_are_refused),
 		cmocka_unit_test(plan_beyond_a_nodes_room_is_refused),
+		cmocka_unit_test(room_is_counted_by_each_nodes_own_size),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

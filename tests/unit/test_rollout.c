@@ -150,10 +150,14 @@ static void never_loads_beyond_memory(void **state)
 	assert_string_equal(turn(fixture, 0, 1), "load 0: 0 1; ");
 	pl_rollout_loaded(fixture->rollout, 0, 0, true, 2);
 	assert_string_equal(turn(fixture, 0, 2), "");
-	/* experts turn out to be larger: what is there stays, nothing is added */
-	assert_true(pl_rollout_expert_bytes(fixture->rollout, BYTES + 1));
-	assert_false(pl_rollout_expert_bytes(fixture->rollout, BYTES));
-	assert_int_equal(pl_rollout_bytes(fixture->rollout), BYTES + 1);
+	/* experts turn out to be larger there: what is there stays, nothing is added */
+	pl_rollout_expert_bytes(fixture->rollout, 0, 2 * BYTES);
+	assert_int_equal(pl_rollout_bytes(fixture->rollout, 0), 2 * BYTES);
+	assert_int_equal(pl_rollout_bytes(fixture->rollout, 1), BYTES);
+	pl_rollout_failed(fixture->rollout, 0, 1, 3);
+	assert_string_equal(turn(fixture, 0, 4), "");
+	pl_rollout_expert_bytes(fixture->rollout, 0, BYTES);
+	assert_string_equal(turn(fixture, 0, 5), "load 0: 2; ");
 }
 
 /* Additions wait for each other, within the interval; the last one, and a loss, are published at

@@ -50,6 +50,20 @@ uint32_t pl_cluster_find(const struct pl_cluster *cluster, const char *id)
 	return PL_CLUSTER_ANY;
 }
 
+uint64_t pl_cluster_expert_bytes(const struct pl_cluster *cluster, uint32_t node)
+{
+	uint64_t own = cluster->nodes[node].expert_bytes;
+	return own ? own : cluster->expert_bytes;
+}
+
+uint64_t pl_cluster_room(const struct pl_cluster *cluster, uint32_t node)
+{
+	uint64_t bytes = pl_cluster_expert_bytes(cluster, node);
+	if (cluster->nodes[node].forbidden)
+		return 0;
+	return bytes ? cluster->nodes[node].memory_bytes / bytes : UINT64_MAX;
+}
+
 /* Whether an object has only keys of the list, which ends with NULL. */
 static enum cad_status check_keys(
 	const char *name, const char *what, const json_t *object, const char *const *keys, struct cad_error *error)
@@ -112,8 +126,8 @@ static uint32_t same_as(
 static enum cad_status take_node(
 	const char *name, const json_t *json, struct pl_cluster_node *node, struct cad_error *error)
 {
-	static const char *const keys[] = { "id", "slots", "memory_bytes", "speed", "link", "domain", "rack",
-		"forbidden", NULL };
+	static const char *const keys[] = { "id", "slots", "memory_bytes", "expert_bytes", "speed", "link", "domain",
+		"rack", "forbidden", NULL };
 	enum cad_status status = check_keys(name, "a node", json, keys, error);
 	const char *id = json_string_value(json_object_get(json, "id"));
 	const json_t *forbidden = json_object_get(json, "forbidden");
@@ -127,6 +141,8 @@ static enum cad_status take_node(
 		status = take_count(name, json, "slots", CAD_EXPERTS_MAX, &slots, error);
 	if (status == CAD_OK)
 		status = take_count(name, json, "memory_bytes", INT64_MAX, &node->memory_bytes, error);
+	if (status == CAD_OK)
+		status = take_count(name, json, "expert_bytes", INT64_MAX, &node->expert_bytes, error);
 	if (status == CAD_OK)
 		status = take_ratio(name, json, "speed", &node->speed, error);
 	if (status == CAD_OK)
@@ -254,7 +270,7 @@ enum cad_status pl_cluster_parse(
 	if (status == CAD_OK)
 		status = take_rules(name, "forbid", json_object_get(json, "forbid"), true, &made, error);
 	for (uint32_t n = 0; status == CAD_OK && n < made.nodes_count; n++)
-		if (made.nodes[n].memory_bytes && !made.expert_bytes)
+		if (made.nodes[n].memory_bytes && !pl_cluster_expert_bytes(&made, n))
 			status = cad_error_set(error, CAD_ERR_CORRUPT,
 				"%s: node '%s' has \"memory_bytes\": give the size of an expert with \"expert_bytes\"",
 				name, made.nodes[n].id);

@@ -7,14 +7,15 @@
 
 /* Experts of this layer that fit on a node: its slots, or its part of all that its memory holds,
  * dealt out over the layers as evenly as whole numbers allow. */
-static uint32_t slots_of(const struct pl_cluster *cluster, const struct pl_cluster_node *node, uint32_t layers,
-	uint32_t layer, uint32_t experts)
+static uint32_t slots_of(
+	const struct pl_cluster *cluster, uint32_t n, uint32_t layers, uint32_t layer, uint32_t experts)
 {
+	const struct pl_cluster_node *node = &cluster->nodes[n];
 	uint64_t slots = node->slots;
 	if (node->forbidden)
 		return 0;
 	if (node->memory_bytes) {
-		uint64_t all = node->memory_bytes / cluster->expert_bytes;
+		uint64_t all = pl_cluster_room(cluster, n);
 		all = all < (uint64_t)experts * layers ? all : (uint64_t)experts * layers;
 		slots = all * (layer + 1) / layers - all * layer / layers;
 	}
@@ -110,7 +111,7 @@ enum cad_status pl_site_init(struct pl_site *site, const struct pl_cluster *clus
 		status = cad_error_set(
 			error, CAD_ERR_MEMORY, "out of memory for %u experts on %u nodes", experts, nodes);
 	for (uint32_t n = 0; status == CAD_OK && n < nodes; n++)
-		room += site->slots[n] = slots_of(cluster, &cluster->nodes[n], of.layers, of.layer, experts);
+		room += site->slots[n] = slots_of(cluster, n, of.layers, of.layer, experts);
 	if (status == CAD_OK)
 		status = apply_rules(site, of.in_model, error);
 	if (status == CAD_OK && room < experts)
