@@ -3,14 +3,14 @@
  * Grouped expert ffn on integers, in four launches: x is quantised; h = act(x gate^T, x up^T); h is
  * quantised; y = h down^T.
  *
- * A block of the GEMM makes a tile: some output columns for some rows of one expert.
+ * A block of the GEMM makes a tile: some panels of weights (pack.h) for some rows of one expert.
  *
- *           rows (gathered)            D[column][row] = A[column][k] B[k][row]: weights are A, 16
- *           B: rows x k                columns to an instruction, and rows are B, 8 of them, so that
- *          ------------------          few rows waste little.
+ *           rows (gathered)            D[weight][row] = A[weight][k] B[k][row]: weights are A, 16
+ *           B: rows x k                to an instruction, and rows are B, 8 of them, so that few
+ *          ------------------          rows waste little.
  *   W    |
- *   A    |  D: columns x rows          k advances by whole groups of KN_GROUP, one stage of shared
- *        |                             memory each, fetched ahead.
+ *   A    |  D: weights x rows          k advances by whole groups of KN_GROUP, a block of each
+ *        |                             panel, one stage of shared memory each, fetched ahead.
  *
  * Of each group, the exact dot product d; then acc = fma((float)d, scale_x * scale_w, acc), groups
  * ascending: the CPU's bits, whatever the tile (|d| < 2^24, so (float)d is exact).
@@ -20,32 +20,39 @@
 namespace
 {
 
-enum { CHUNK_BYTES = 16, CHUNKS = KN_GROUP / CHUNK_BYTES, STEPS = KN_GROUP / 32 /* of k, to an instruction */ };
+enum {
+	CHUNK_BYTES = 16,
+	CHUNKS = KN_GROUP / CHUNK_BYTES,
+	BLOCK_CHUNKS = sizeof(struct kn_int8_block) / CHUNK_BYTES,
+	STEPS = KN_GROUP / 32, /* of k, to an instruction */
+};
 
-/* What the GEMM reads and writes. q [rows][k_pad], scales [rows][groups]; y [pairs][ldy]. */
+/* What the GEMM reads and writes. q [rows][groups * KN_GROUP], scales [rows][groups]; y
+ * [pairs][ldy]. */
 struct gemm {
 	const kn_cuda_tile *tiles;
 	const struct kn_cuda_view *views;
 	const int8_t *q;
 	const float *scales;
 	const uint32_t *row_index; /* [pairs]; NULL: pair p reads row p */
-	size_t k_pad, n_pad;
+	size_t groups, panels;
 	float *y;
 	size_t ldy;
 };
 
 /* ---- shared memory ---- */
 
-/* A row of a stage is a group, KN_GROUP bytes; its chunk c lies at c ^ (row % 8), so that ldmatrix
- * reads eight rows from eight different groups of banks. */
+/* Weights as they are packed, and rows in the same order of chunks: ldmatrix reads eight rows from
+ * eight different groups of banks. */
 template <class S> struct stage {
-	int8_t w[S::matrices][S::columns][KN_GROUP], x[S::rows][KN_GROUP];
-	float w_scales[S::matrices][S::columns], x_scales[S::rows];
+	struct kn_int8_block w[S::panels];
+	int8_t x[S::rows * KN_GROUP];
+	float x_scales[S::rows];
 };
 template <class S> struct shared {
 	union {
 		stage<S> stages[S::stages];
-		float y[S::rows][S::columns + 4]; /* the tile, on its way out */
+		float y[S::rows][S::panels * KN_PANEL_ROWS + 4]; /* the tile, on its way out */
 	};
 	int32_t row[S::rows]; /* -1: no such row in this tile */
 };
@@ -54,76 +61,61 @@ static_assert(shared_bytes<kn_up_few> <= 99 * 1024 && shared_bytes<kn_up_many> <
 		shared_bytes<kn_down_few> <= 99 * 1024 && shared_bytes<kn_down_many> <= 99 * 1024,
 	"what every GPU from sm_80 on has");
 
-__device__ __forceinline__ int8_t *chunk_at(int8_t (*rows)[KN_GROUP], int row, int chunk)
-{
-	return rows[row] + (chunk ^ (row & 7)) * CHUNK_BYTES;
-}
-
-/* One group of `count` rows: of row index_of(r) at base + that * pitch; negative: zeros. */
-template <class S, class Index>
-__device__ __forceinline__ void fetch_rows(
-	int8_t (*rows)[KN_GROUP], int count, const int8_t *base, size_t pitch, Index index_of)
-{
-	for (int i = static_cast<int>(threadIdx.x); i < count * CHUNKS; i += S::threads) {
-		const int index = index_of(i / CHUNKS);
-		const int8_t *row = base + static_cast<size_t>(index < 0 ? 0 : index) * pitch;
-		ptx_cp_async_16(chunk_at(rows, i / CHUNKS, i % CHUNKS), row + i % CHUNKS * CHUNK_BYTES,
-			index < 0 ? 0 : CHUNK_BYTES);
-	}
-}
-
 /* ---- the GEMM ---- */
 
-struct weights {
-	const int8_t *q; /* from the tile's first column on */
-	const float *scales;
-};
-
+/* A panel that there is not: no bytes are read of it, and its weights are zero. */
 template <class S>
 __device__ __forceinline__ void fetch_stage(
-	stage<S> *s, const gemm &g, const weights (&w)[S::matrices], const int32_t *rows, size_t group)
+	stage<S> *s, const gemm &g, const struct kn_int8_block *w, int panels, const int32_t *rows, size_t group)
 {
-	const size_t k = group * KN_GROUP, groups = g.k_pad / KN_GROUP;
 	const int thread = static_cast<int>(threadIdx.x);
 
-	for (int m = 0; m < S::matrices; m++) {
-		const float *scales = w[m].scales + group * g.n_pad;
-		fetch_rows<S>(s->w[m], S::columns, w[m].q + k, g.k_pad, [](int r) { return r; });
-		for (int c = 4 * thread; c < S::columns; c += 4 * S::threads)
-			ptx_cp_async_16(&s->w_scales[m][c], scales + c, 16);
+#pragma unroll
+	for (int p = 0; p < S::panels; p++) {
+		const char *from = reinterpret_cast<const char *>(w + (p < panels ? p : 0) * g.groups + group);
+		for (int i = thread; i < BLOCK_CHUNKS; i += S::threads)
+			ptx_cp_async_16(reinterpret_cast<char *>(&s->w[p]) + i * CHUNK_BYTES, from + i * CHUNK_BYTES,
+				p < panels ? CHUNK_BYTES : 0);
 	}
-	fetch_rows<S>(s->x, S::rows, g.q + k, g.k_pad, [rows](int r) { return rows[r]; });
+	for (int i = thread; i < S::rows * CHUNKS; i += S::threads) {
+		const int r = i / CHUNKS, k = i % CHUNKS * CHUNK_BYTES;
+		const size_t row = static_cast<size_t>(rows[r] < 0 ? 0 : rows[r]);
+		ptx_cp_async_16(s->x + kn_int8_at(S::rows, r, k),
+			g.q + (row * g.groups + group) * KN_GROUP + static_cast<size_t>(k),
+			rows[r] < 0 ? 0 : CHUNK_BYTES);
+	}
 	for (int r = thread; r < S::rows; r += S::threads) {
 		const size_t row = static_cast<size_t>(rows[r] < 0 ? 0 : rows[r]);
-		ptx_cp_async_4(&s->x_scales[r], g.scales + row * groups + group, rows[r] < 0 ? 0 : 4);
+		ptx_cp_async_4(&s->x_scales[r], g.scales + row * g.groups + group, rows[r] < 0 ? 0 : 4);
 	}
 }
 
-/* The fragments of a step of k: of 16 columns, of two times 8 rows, of 8 rows. */
-__device__ __forceinline__ void fragment_a(uint32_t (&a)[4], int8_t (*rows)[KN_GROUP], int first, int step)
+/* The fragments of a step of k: of 16 weights, of two times 8 rows, of 8 rows. */
+__device__ __forceinline__ void fragment_a(uint32_t (&a)[4], const int8_t *w, int first, int step)
 {
 	const int lane = static_cast<int>(threadIdx.x) % 32;
-	ptx_ldmatrix_x4(a, chunk_at(rows, first + lane % 16, 2 * step + lane / 16));
+	ptx_ldmatrix_x4(a, w + kn_int8_at(KN_PANEL_ROWS, first + lane % 16, 32 * step + lane / 16 * CHUNK_BYTES));
 }
-__device__ __forceinline__ void fragment_b(
-	uint32_t (&b0)[2], uint32_t (&b1)[2], int8_t (*rows)[KN_GROUP], int first, int step)
+template <int ROWS>
+__device__ __forceinline__ void fragment_b(uint32_t (&b0)[2], uint32_t (&b1)[2], const int8_t *x, int first, int step)
 {
 	const int lane = static_cast<int>(threadIdx.x) % 32;
 	uint32_t r[4];
-	ptx_ldmatrix_x4(r, chunk_at(rows, first + lane % 8 + lane / 16 * 8, 2 * step + lane / 8 % 2));
+	ptx_ldmatrix_x4(
+		r, x + kn_int8_at(ROWS, first + lane % 8 + lane / 16 * 8, 32 * step + lane / 8 % 2 * CHUNK_BYTES));
 	b0[0] = r[0], b0[1] = r[1], b1[0] = r[2], b1[1] = r[3];
 }
-__device__ __forceinline__ void fragment_b(uint32_t (&b)[2], int8_t (*rows)[KN_GROUP], int first, int step)
+template <int ROWS> __device__ __forceinline__ void fragment_b(uint32_t (&b)[2], const int8_t *x, int first, int step)
 {
 	const int lane = static_cast<int>(threadIdx.x) % 32;
-	ptx_ldmatrix_x2(b, chunk_at(rows, first + lane % 8, 2 * step + lane / 8 % 2));
+	ptx_ldmatrix_x2(b, x + kn_int8_at(ROWS, first + lane % 8, 32 * step + lane / 8 % 2 * CHUNK_BYTES));
 }
 
-/* The column and row of the tile that element i of a warp's piece (a, d) is. */
-template <class S> __device__ __forceinline__ int column_of(int a, int i)
+/* Of a warp's piece (a, d): its first weight of the tile; and the row of the tile that element i is. */
+template <class S> __device__ __forceinline__ int weight_of(int a)
 {
-	const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-	return (warp % S::warps_across * S::across + a) * 16 + lane / 4 + 8 * (i / 2);
+	const int warp = static_cast<int>(threadIdx.x) / 32;
+	return (warp % S::warps_across * S::across + a) * 16;
 }
 template <class S> __device__ __forceinline__ int row_of(int d, int i)
 {
@@ -131,83 +123,86 @@ template <class S> __device__ __forceinline__ int row_of(int d, int i)
 	return (warp / S::warps_across * S::down + d) * 8 + lane % 4 * 2 + i % 2;
 }
 
-template <class S> using accumulators = float[S::matrices][S::across][S::down][4];
+template <class S> using accumulators = float[S::across][S::down][4];
 
-/* One group: 16 columns at a time, so that few integers are live. */
-template <class S> __device__ __forceinline__ void multiply(stage<S> *s, accumulators<S> &acc)
+/* One group: 16 weights at a time, so that few integers are live. */
+template <class S> __device__ __forceinline__ void multiply(const stage<S> *s, accumulators<S> &acc)
 {
-	const int warp = static_cast<int>(threadIdx.x) / 32, first_column = warp % S::warps_across * S::across * 16,
+	const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32,
 		  first_row = warp / S::warps_across * S::down * 8;
 	uint32_t b[STEPS][S::down][2];
 
 #pragma unroll
 	for (int step = 0; step < STEPS; step++)
 		if constexpr (S::down == 1)
-			fragment_b(b[step][0], s->x, first_row, step);
+			fragment_b<S::rows>(b[step][0], s->x, first_row, step);
 		else
 #pragma unroll
 			for (int d = 0; d < S::down; d += 2)
-				fragment_b(b[step][d], b[step][d + 1], s->x, first_row + d * 8, step);
+				fragment_b<S::rows>(b[step][d], b[step][d + 1], s->x, first_row + d * 8, step);
 
 #pragma unroll
-	for (int m = 0; m < S::matrices; m++)
+	for (int a = 0; a < S::across; a++) {
+		const struct kn_int8_block *w = &s->w[weight_of<S>(a) / KN_PANEL_ROWS];
+		const int first = weight_of<S>(a) % KN_PANEL_ROWS;
+		int32_t dot[S::down][4] = {};
 #pragma unroll
-		for (int a = 0; a < S::across; a++) {
-			int32_t dot[S::down][4] = {};
-#pragma unroll
-			for (int step = 0; step < STEPS; step++) {
-				uint32_t w[4];
-				fragment_a(w, s->w[m], first_column + a * 16, step);
-#pragma unroll
-				for (int d = 0; d < S::down; d++)
-					ptx_mma_s8(dot[d], w, b[step][d]);
-			}
+		for (int step = 0; step < STEPS; step++) {
+			uint32_t fragment[4];
+			fragment_a(fragment, w->q, first, step);
 #pragma unroll
 			for (int d = 0; d < S::down; d++)
-#pragma unroll
-				for (int i = 0; i < 4; i++) {
-					float scale = s->x_scales[row_of<S>(d, i)] * s->w_scales[m][column_of<S>(a, i)];
-					acc[m][a][d][i] = fmaf(static_cast<float>(dot[d][i]), scale, acc[m][a][d][i]);
-				}
+				ptx_mma_s8(dot[d], fragment, b[step][d]);
 		}
+#pragma unroll
+		for (int d = 0; d < S::down; d++)
+#pragma unroll
+			for (int i = 0; i < 4; i++) {
+				float scale = s->x_scales[row_of<S>(d, i)] * w->scales[first + lane / 4 + 8 * (i / 2)];
+				acc[a][d][i] = fmaf(static_cast<float>(dot[d][i]), scale, acc[a][d][i]);
+			}
+	}
 }
 
 /* ---- the way out ---- */
 
-/* An output column of the expert: of h from its gate and up, or of y. */
-template <class S>
-__device__ __forceinline__ float finish(
-	const struct kn_cuda_view &view, const accumulators<S> &acc, size_t column, int a, int d, int i)
-{
-	float v = acc[0][a][d][i];
-	if constexpr (S::matrices == 1)
-		return view.down_bias ? v + view.down_bias[column] : v;
+/* What a piece gives: of up, gate and up of 8 columns are 8 of h; of down, 16 columns of y. */
+template <bool UP> struct outputs {
+	static constexpr int weights = UP ? 2 : 1, columns = KN_PANEL_ROWS / weights;
+};
 
-	float u = acc[S::matrices - 1][a][d][i];
+template <bool UP>
+__device__ __forceinline__ float finish(const struct kn_cuda_view &view, const float (&acc)[4], size_t column, int i)
+{
+	if constexpr (!UP)
+		return view.down_bias ? acc[i] + view.down_bias[column] : acc[i];
+
+	float g = acc[i], u = acc[(i + 2) % 4];
 	if (view.gate_bias) {
-		v = v + view.gate_bias[column];
+		g = g + view.gate_bias[column];
 		u = u + view.up_bias[column];
 	}
-	return kn_cuda_activate(view, v, u);
+	return kn_cuda_activate(view, g, u);
 }
 
 /* Through shared memory, so that stores are 16 bytes wide. */
-template <class S>
+template <class S, bool UP>
 __device__ __forceinline__ void store(
 	shared<S> *s, const gemm &g, const kn_cuda_tile &t, const struct kn_cuda_view &view, const accumulators<S> &acc)
 {
-	enum { FOURS = S::columns / 4 };
-	const size_t first_column = blockIdx.y * static_cast<size_t>(S::columns);
+	enum { COLUMNS = S::panels * outputs<UP>::columns, FOURS = COLUMNS / 4 };
+	const int lane = static_cast<int>(threadIdx.x) % 32;
+	const size_t first_column = blockIdx.y * static_cast<size_t>(COLUMNS);
 
 #pragma unroll
 	for (int a = 0; a < S::across; a++)
 #pragma unroll
 		for (int d = 0; d < S::down; d++)
 #pragma unroll
-			for (int i = 0; i < 4; i++) {
-				int column = column_of<S>(a, i);
+			for (int i = 0; i < 4 / outputs<UP>::weights; i++) {
+				const int column = weight_of<S>(a) / outputs<UP>::weights + lane / 4 + 8 * (i / 2);
 				s->y[row_of<S>(d, i)][column] =
-					finish<S>(view, acc, first_column + static_cast<size_t>(column), a, d, i);
+					finish<UP>(view, acc[a][d], first_column + static_cast<size_t>(column), i);
 			}
 	__syncthreads();
 	for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(t.rows) * FOURS; i += S::threads) {
@@ -218,22 +213,18 @@ __device__ __forceinline__ void store(
 	}
 }
 
-/* grid (tiles, n_pad / columns) */
-template <class S> __global__ void __launch_bounds__(S::threads) kn_gemm_kernel(gemm g)
+/* grid (tiles, panels / S::panels) */
+template <class S, bool UP> __global__ void __launch_bounds__(S::threads) kn_gemm_kernel(gemm g)
 {
 	shared<S> *s = kn_shared<shared<S>>();
 	const kn_cuda_tile t = g.tiles[blockIdx.x];
 	const struct kn_cuda_view view = g.views[t.expert];
-	const size_t groups = g.k_pad / KN_GROUP, column = blockIdx.y * static_cast<size_t>(S::columns);
-	weights w[S::matrices];
+	const size_t panel = blockIdx.y * static_cast<size_t>(S::panels);
+	const struct kn_int8_block *w =
+		static_cast<const struct kn_int8_block *>(UP ? view.up : view.down) + panel * g.groups;
+	const int panels = static_cast<int>(g.panels - panel < S::panels ? g.panels - panel : S::panels);
 	accumulators<S> acc = {};
 
-	if constexpr (S::matrices == 2) {
-		w[0] = { view.gate + column * g.k_pad, view.gate_scales + column };
-		w[1] = { view.up + column * g.k_pad, view.up_scales + column };
-	} else {
-		w[0] = { view.down + column * g.k_pad, view.down_scales + column };
-	}
 	for (uint32_t r = threadIdx.x; r < S::rows; r += S::threads) {
 		const size_t pair = t.first + r;
 		s->row[r] = r >= t.rows ? -1 : static_cast<int32_t>(g.row_index ? g.row_index[pair] : pair);
@@ -241,38 +232,39 @@ template <class S> __global__ void __launch_bounds__(S::threads) kn_gemm_kernel(
 	__syncthreads();
 
 	for (size_t i = 0; i < S::stages - 1; i++) {
-		if (i < groups)
-			fetch_stage<S>(&s->stages[i], g, w, s->row, i);
+		if (i < g.groups)
+			fetch_stage<S>(&s->stages[i], g, w, panels, s->row, i);
 		ptx_cp_async_commit();
 	}
-	for (size_t group = 0; group < groups; group++) {
+	for (size_t group = 0; group < g.groups; group++) {
+		const size_t next = group + S::stages - 1;
 		ptx_cp_async_wait<S::stages - 2>();
 		__syncthreads();
-		if (group + S::stages - 1 < groups)
-			fetch_stage<S>(
-				&s->stages[(group + S::stages - 1) % S::stages], g, w, s->row, group + S::stages - 1);
+		if (next < g.groups)
+			fetch_stage<S>(&s->stages[next % S::stages], g, w, panels, s->row, next);
 		ptx_cp_async_commit();
 		multiply<S>(&s->stages[group % S::stages], acc);
 	}
 	ptx_cp_async_wait<0>();
 	__syncthreads();
-	store<S>(s, g, t, view, acc);
+	store<S, UP>(s, g, t, view, acc);
 }
 
 /* ---- launches ---- */
 
-template <class S> void launch(struct kn_cuda_queue *q, const gemm &g, const kn_cuda_tile *tiles, size_t count)
+template <class S, bool UP> void launch(struct kn_cuda_queue *q, const gemm &g, const kn_cuda_tile *tiles, size_t count)
 {
 	if (count == 0)
 		return;
 	gemm of = g;
 	of.tiles = tiles;
 	kn_cuda_note(q,
-		cudaFuncSetAttribute(reinterpret_cast<const void *>(kn_gemm_kernel<S>),
+		cudaFuncSetAttribute(reinterpret_cast<const void *>(kn_gemm_kernel<S, UP>),
 			cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes<S>)));
 	kn_cuda_note(q,
-		KN_LAUNCH(kn_gemm_kernel<S>,
-			dim3(static_cast<unsigned>(count), static_cast<unsigned>(g.n_pad / S::columns)),
+		KN_LAUNCH((kn_gemm_kernel<S, UP>),
+			dim3(static_cast<unsigned>(count),
+				static_cast<unsigned>((g.panels + S::panels - 1) / S::panels)),
 			dim3(S::threads), shared_bytes<S>, q->stream, of));
 }
 
@@ -291,23 +283,23 @@ void kn_cuda_ffn_int8(struct kn_cuda_queue *q, const struct kn_ffn *a, const str
 	up.q = s.xq;
 	up.scales = s.x_scales;
 	up.row_index = a->row_index;
-	up.k_pad = s.hidden_pad;
-	up.n_pad = s.ldh;
+	up.groups = s.hidden_pad / KN_GROUP;
+	up.panels = (s.ffn + KN_PANEL_COLUMNS - 1) / KN_PANEL_COLUMNS;
 	up.y = s.h;
 	up.ldy = s.ldh;
 	gemm down = up;
 	down.q = s.hq;
 	down.scales = s.h_scales;
 	down.row_index = nullptr;
-	down.k_pad = s.ffn_pad;
-	down.n_pad = kn_round_up(a->hidden, KN_COLUMNS_UNIT);
+	down.groups = s.ffn_pad / KN_GROUP;
+	down.panels = (a->hidden + KN_PANEL_ROWS - 1) / KN_PANEL_ROWS;
 	down.y = a->y;
 	down.ldy = a->ldy;
 
 	kn_cuda_quantise(q, a->x, a->ldx, a->rows, kn_round_up(a->hidden, ROW_UNIT), s.xq, s.x_scales, s.hidden_pad);
-	launch<kn_up_few>(q, up, p.few, p.few_count);
-	launch<kn_up_many>(q, up, p.many, p.many_count);
+	launch<kn_up_few, true>(q, up, p.few, p.few_count);
+	launch<kn_up_many, true>(q, up, p.many, p.many_count);
 	kn_cuda_quantise(q, s.h, s.ldh, s.pairs, kn_round_up(s.ffn, ROW_UNIT), s.hq, s.h_scales, s.ffn_pad);
-	launch<kn_down_few>(q, down, p.few, p.few_count);
-	launch<kn_down_many>(q, down, p.many, p.many_count);
+	launch<kn_down_few, false>(q, down, p.few, p.few_count);
+	launch<kn_down_many, false>(q, down, p.many, p.many_count);
 }

@@ -16,21 +16,21 @@ enum {
 };
 
 /*
- * A block of the expert GEMM makes `columns` outputs of each of `matrices` weight matrices for
- * `rows` rows, in warps_across x warps_down warps; `stages` groups of k are under way at once.
+ * A block of the expert GEMM makes `panels` panels of 64 weight rows for `rows` rows, in
+ * warps_across x warps_down warps; `stages` groups of k are under way at once.
  */
-template <int MATRICES, int COLUMNS, int ROWS, int WARPS_ACROSS, int WARPS_DOWN, int STAGES> struct kn_tile_shape {
-	static constexpr int matrices = MATRICES, columns = COLUMNS, rows = ROWS, warps_across = WARPS_ACROSS,
-			     warps_down = WARPS_DOWN, stages = STAGES, threads = 32 * WARPS_ACROSS * WARPS_DOWN;
-	/* of a warp: pieces of 16 columns, of 8 rows */
-	static constexpr int across = COLUMNS / 16 / WARPS_ACROSS, down = ROWS / 8 / WARPS_DOWN;
-	static_assert(COLUMNS % (16 * WARPS_ACROSS) == 0 && ROWS % (8 * WARPS_DOWN) == 0, "warps share the tile");
-	static_assert(64 % COLUMNS == 0 && (down == 1 || down % 2 == 0), "matrices end where tiles end");
+template <int PANELS, int ROWS, int WARPS_ACROSS, int WARPS_DOWN, int STAGES> struct kn_tile_shape {
+	static constexpr int panels = PANELS, rows = ROWS, warps_across = WARPS_ACROSS, warps_down = WARPS_DOWN,
+			     stages = STAGES, threads = 32 * WARPS_ACROSS * WARPS_DOWN;
+	/* of a warp: pieces of 16 weight rows, of 8 rows */
+	static constexpr int across = 64 * PANELS / 16 / WARPS_ACROSS, down = ROWS / 8 / WARPS_DOWN;
+	static_assert(64 * PANELS % (16 * WARPS_ACROSS) == 0 && ROWS % (8 * WARPS_DOWN) == 0, "warps share the tile");
+	static_assert(down == 1 || down % 2 == 0, "rows are fetched by eights or sixteens");
 };
 /* At most 99 KB of shared memory, which every GPU from sm_80 on has. */
-using kn_up_few = kn_tile_shape<2, 32, 8, 2, 1, 4>;
-using kn_up_many = kn_tile_shape<2, 64, 64, 2, 4, 2>;
-using kn_down_few = kn_tile_shape<1, 64, 8, 4, 1, 4>;
-using kn_down_many = kn_tile_shape<1, 64, 64, 2, 4, 3>;
+using kn_up_few = kn_tile_shape<1, 8, 2, 1, 4>;
+using kn_up_many = kn_tile_shape<2, 64, 2, 4, 2>;
+using kn_down_few = kn_tile_shape<1, 8, 4, 1, 4>;
+using kn_down_many = kn_tile_shape<1, 64, 2, 4, 3>;
 
 #endif

@@ -14,8 +14,8 @@ import subprocess
 import sys
 
 ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")
-UP_FEW, UP_MANY, DOWN_FEW, DOWN_MANY = ("kn_gemm_kernel<kn_tile_shape<%s> >" % shape for shape in (
-    "2, 32, 8, 2, 1, 4", "2, 64, 64, 2, 4, 2", "1, 64, 8, 4, 1, 4", "1, 64, 64, 2, 4, 3"))
+UP_FEW, UP_MANY, DOWN_FEW, DOWN_MANY = ("kn_gemm_kernel<kn_tile_shape<%s>" % shape for shape in (
+    "1, 8, 2, 1, 4>, true", "2, 64, 2, 4, 2>, true", "1, 8, 4, 1, 4>, false", "1, 64, 2, 4, 3>, false"))
 MMA, LDMATRIX = "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32", "ldmatrix.sync.aligned.m8n8"
 FETCH = "cp.async.cg.shared.global"
 
