@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Whether nvcc compiles the CUDA backend, and for which architectures (kernels/cuda/CMakeLists.txt). Nothing but tests opens it yet.
+# Whether nvcc compiles the CUDA backend, and for which architectures (kernels/cuda/CMakeLists.txt).
 set(CADRE_CUDA AUTO CACHE STRING "the CUDA backend, libcadre-cuda.so, in builds with tests: ON, OFF, or AUTO: where nvcc is")
 set(CADRE_CUDA_ARCHITECTURES 80 90a 100)
 find_program(NVCC nvcc PATHS /usr/local/cuda/bin)

@@ -6,6 +6,7 @@
 #include "expert-svc/transfer/load.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 struct ex_engine {
@@ -260,15 +261,27 @@ static void metrics_register(struct ex_engine *engine, struct cad_metrics *metri
 
 /* ---- life ---- */
 
+static const char *profiles_text(uint32_t profiles, char text[80])
+{
+	size_t length = 0;
+	*text = '\0';
+	for (uint32_t profile = 0; profiles >> profile && length < 80; profile++)
+		if (profiles >> profile & 1)
+			length += (size_t)snprintf(text + length, 80 - length, "%s%s", length > 0 ? ", " : "",
+				cad_profile_name((enum cad_profile)profile));
+	return text;
+}
+
 static enum cad_status settings_check(const struct kn_device *device, const struct cad_model_spec *spec,
 	const struct cad_settings *settings, struct cad_error *error)
 {
 	struct kn_device_info info;
+	char has[80];
 	device->ops->describe(device, &info);
 	if (!(info.profiles >> settings->profile & 1))
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-			"device '%s' (%s) does not compute in profile '%s', which is the cluster's", info.name,
-			info.isa, cad_profile_name(settings->profile));
+			"device '%s' (%s) does not compute in profile '%s', which is the cluster's; it has %s: start the cluster with such --numerics, or this node with --device cpu",
+			info.name, info.isa, cad_profile_name(settings->profile), profiles_text(info.profiles, has));
 	if (settings->layers != spec->layers_count)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the settings are for a model of %u layers, this one has %u", settings->layers,

@@ -40,11 +40,10 @@
 
 struct options {
 	struct cad_service_options service; /* the first: cad_service_log */
-	const char *advertise, *cluster;
+	const char *advertise, *cluster, *device;
 	uint64_t memory, spin_ns, credit_bytes;
 	uint32_t memory_nodes, threads, load_threads, requests_max, rows_max, step_rows, step_pairs, connections_max,
 		credit_calls;
-	enum kn_device_kind device;
 	enum kn_isa isa;
 };
 
@@ -65,8 +64,8 @@ static const struct cad_option table[] = {
 		"compute threads; 0: the cores of this process, or its CPU quota rounded up if that is less"),
 	CAD_OPTION_U32(struct options, load_threads, "load-threads", "1", 1, 16,
 		"threads that load experts during serving, when no other thread wants the core"),
-	CAD_OPTION_ENUM(struct options, device, "device", "cpu", kn_device_choices,
-		"what computes; emu is a GPU that the CPU plays, slowly, for tests: profile int8 alone"),
+	CAD_OPTION_FORM(struct options, device, "device", "cpu", kn_device_forms,
+		"what computes: the CPU, or GPU N, from 0, which no GPU has been tested for yet; emu is a GPU that the CPU plays, slowly, for tests; both in profile int8 alone"),
 	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", kn_isa_choices,
 		"instruction set of the CPU's kernels; all give the same bits"),
 	CAD_OPTION_U32(struct options, requests_max, "requests-max", "256", 1, 65536,
@@ -99,7 +98,10 @@ static enum cad_status check(const void *values, struct cad_error *error)
 			"--advertise %s: the exchange cannot be reached at another address than its own; leave --advertise out, and name the address of this machine with --exchange HOST:PORT",
 			o->advertise);
 	struct cad_service_addresses at;
-	enum cad_status status = cad_service_check(&o->service, &at, error);
+	struct kn_device_options device;
+	enum cad_status status = kn_device_parse("device", o->device, &device, error);
+	if (status == CAD_OK)
+		status = cad_service_check(&o->service, &at, error);
 	return status == CAD_OK ? cad_transport_ucx_check(at.exchange, o->service.ucx_devices, error) : status;
 }
 
@@ -379,11 +381,18 @@ static enum cad_status open_model(struct program *p, struct cad_error *error)
 	if (status != CAD_OK)
 		return status;
 
-	status = kn_device_open(
-		&(struct kn_device_options){ .kind = p->options.device, .isa = p->options.isa }, &p->device, error);
+	struct kn_device_options device = { .isa = p->options.isa };
+	status = kn_device_parse("device", p->options.device, &device, error);
+	if (status == CAD_OK)
+		status = kn_device_open(&device, &p->device, error);
 	if (status != CAD_OK)
 		return status;
 	p->device->ops->describe(p->device, &p->device_info);
+	if (p->device_info.others_bytes > 0)
+		cad_log_warn("expert",
+			"other processes have some of this device's memory, and may take its time: give each node a GPU of its own",
+			CAD_S("device", p->device_info.name), CAD_S("chip", p->device_info.chip),
+			CAD_U("bytes", p->device_info.others_bytes));
 	return CAD_OK;
 }
 
@@ -682,8 +691,9 @@ int main(int argc, char **argv)
 	cad_exchange_address_host(address, exchange);
 	cad_log_info("expert", "serving", CAD_S("id", p->service.id), CAD_S("exchange", exchange),
 		CAD_S("http", cad_admin_address(p->service.admin)), CAD_S("device", p->device_info.name),
-		CAD_S("isa", p->device_info.isa), CAD_U("threads", p->options.threads),
-		CAD_U("memory_bytes", p->options.memory), CAD_S("version", cad_version));
+		CAD_S("chip", p->device_info.chip), CAD_S("isa", p->device_info.isa),
+		CAD_U("threads", p->options.threads), CAD_U("memory_bytes", p->options.memory),
+		CAD_S("version", cad_version));
 	cad_rpc_reactor_run(p->reactor);
 	finish(p);
 	cad_options_destroy(parsed);

@@ -26,7 +26,7 @@ static bool library_path(const char *name, char path[PATH_MAX])
 	return snprintf(path, PATH_MAX, "%s/../lib/cadre/libcadre-%s.so", program, name) < PATH_MAX;
 }
 
-enum cad_status kn_backend_open(const char *name, struct kn_device **device, struct cad_error *error)
+enum cad_status kn_backend_open(const char *name, unsigned index, struct kn_device **device, struct cad_error *error)
 {
 	char path[PATH_MAX];
 	if (!library_path(name, path))
@@ -34,7 +34,8 @@ enum cad_status kn_backend_open(const char *name, struct kn_device **device, str
 			error, CAD_ERR_UNSUPPORTED, "device '%s': where its library is cannot be said", name);
 	if (access(path, R_OK) != 0)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-			"there is no device '%s': its library %s is not there; './cadre build' makes it", name, path);
+			"there is no device '%s': its library %s is not there; './cadre build' makes it%s", name, path,
+			strcmp(name, "cuda") == 0 ? " where nvcc is" : "");
 
 	void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	if (!library)
@@ -48,5 +49,5 @@ enum cad_status kn_backend_open(const char *name, struct kn_device **device, str
 		dlclose(library);
 		return CAD_ERR_UNSUPPORTED;
 	}
-	return backend->open(device, error);
+	return backend->open(index, device, error);
 }

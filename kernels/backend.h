@@ -14,11 +14,12 @@ struct kn_backend {
 	/* of the build; a library of another one is refused */
 	const char *version;
 	size_t ops_bytes; /* sizeof(struct kn_ops) */
-	enum cad_status (*open)(struct kn_device **device, struct cad_error *error);
+	enum cad_status (*open)(unsigned index, struct kn_device **device, struct cad_error *error);
 };
 
-/* The device of the library NAME. CAD_ERR_UNSUPPORTED and a sentence: it is not there, or it finds
- * no device. */
-CAD_MUST_USE enum cad_status kn_backend_open(const char *name, struct kn_device **device, struct cad_error *error);
+/* The device `index` of the library NAME. CAD_ERR_UNSUPPORTED and a sentence: it is not there, or it
+ * finds no device that it can use. */
+CAD_MUST_USE enum cad_status kn_backend_open(
+	const char *name, unsigned index, struct kn_device **device, struct cad_error *error);
 
 #endif

@@ -365,8 +365,10 @@ struct kn_queue;
 
 /* What a device is. */
 struct kn_device_info {
-	const char *name;       /* "cpu" */
+	const char *name;       /* "cpu", "cuda:0": as the option has it */
 	const char *isa;        /* "avx2": the form of its kernels */
+	const char *chip;       /* its model, "NVIDIA H200"; "" of a CPU */
+	uint64_t others_bytes;  /* of its memory, that others had when it was opened; 0 of a CPU */
 	uint64_t memory_bytes;  /* that may still be taken; asked again each time */
 	uint32_t profiles;      /* what it computes: bits 1 << enum cad_profile */
 	uint32_t head_size_max; /* of attention */
@@ -459,7 +461,7 @@ struct kn_queue {
 /* ---- opening a device (device.c) ---- */
 
 /* EMU: a GPU that the CPU plays, for tests (cuda/emu/). */
-enum kn_device_kind { KN_DEVICE_CPU, KN_DEVICE_EMU };
+enum kn_device_kind { KN_DEVICE_CPU, KN_DEVICE_EMU, KN_DEVICE_CUDA };
 /* The form of the CPU's kernels; AUTO is the fastest that this machine runs. */
 enum kn_isa { KN_ISA_AUTO, KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVXVNNI, KN_ISA_AVX512, KN_ISA_AMX };
 
@@ -467,14 +469,18 @@ enum kn_isa { KN_ISA_AUTO, KN_ISA_REF, KN_ISA_AVX2, KN_ISA_AVXVNNI, KN_ISA_AVX51
 struct kn_device_options {
 	enum kn_device_kind kind;
 	enum kn_isa isa; /* of the CPU */
+	unsigned index;  /* which GPU, as CUDA counts those that it shows this process */
 };
 
 /* CAD_ERR_UNSUPPORTED and a sentence when this machine lacks the device or the form. */
 CAD_MUST_USE enum cad_status kn_device_open(
 	const struct kn_device_options *options, struct kn_device **device, struct cad_error *error);
 
+/* "cpu", "cuda", "cuda:1", "emu": kind and index. CAD_ERR_INVALID and a sentence about `option`. */
+CAD_MUST_USE enum cad_status kn_device_parse(
+	const char *option, const char *text, struct kn_device_options *options, struct cad_error *error);
 CAD_MUST_USE enum cad_status kn_isa_parse(const char *name, enum kn_isa *isa);
-extern const struct cad_choice kn_device_choices[], kn_isa_choices[]; /* for option tables */
+extern const struct cad_choice kn_device_forms[], kn_isa_choices[]; /* for option tables */
 
 /* ---- what every device shares (threads.c, fingerprint.c) ---- */
 

@@ -46,10 +46,12 @@ static bool takes_nothing(const struct cad_option *option)
 	return option->type == CAD_OPTION_TYPE_BOOL && !option->default_text;
 }
 
+/* Of a form, what comes before a part that may be left out. */
 static void put_choices(FILE *stream, const struct cad_option *option)
 {
 	for (const struct cad_choice *choice = option->choices; choice->name; choice++)
-		fprintf(stream, "%s%s", choice == option->choices ? "" : " ", choice->name);
+		fprintf(stream, "%s%.*s", choice == option->choices ? "" : " ", (int)strcspn(choice->name, "["),
+			choice->name);
 }
 
 /* ---- bash ---- */
@@ -106,7 +108,7 @@ static void bash_value(FILE *stream, const struct cad_option *option)
 	if (option->letter)
 		fprintf(stream, " | -%c", option->letter);
 	fputs(") ", stream);
-	if (option->type == CAD_OPTION_TYPE_ENUM) {
+	if (option->choices) {
 		fputs("offer='", stream);
 		put_choices(stream, option);
 		fputs("' ", stream);
@@ -167,7 +169,7 @@ static void zsh_value(FILE *stream, const struct cad_option *option)
 		fputs("]'", stream);
 	} else if (is_switch) {
 		fputs("]::value:(true false)'", stream);
-	} else if (option->type == CAD_OPTION_TYPE_ENUM) {
+	} else if (option->choices) {
 		fputs("]:value:(", stream);
 		put_choices(stream, option);
 		fputs(")'", stream);

@@ -68,7 +68,7 @@ static void put_flag(FILE *stream, const struct cad_option *option)
 	fputs(".TP\n\\fB\\-\\-", stream);
 	put_all(stream, option->name);
 	fputs("\\fR", stream);
-	if (option->type == CAD_OPTION_TYPE_ENUM) {
+	if (option->choices) {
 		for (const struct cad_choice *choice = option->choices; choice->name; choice++) {
 			fputs(choice == option->choices ? " " : "|", stream);
 			put_all(stream, choice->name);

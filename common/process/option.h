@@ -46,14 +46,15 @@ struct cad_option {
 	/* lower-case words with dashes: "log-level" is --log-level, CADRE_LOG_LEVEL, log-level: */
 	const char *name;
 	enum cad_option_type type;
-	size_t offset;                    /* of the member that takes the value */
-	const char *default_text;         /* NULL: required */
-	double real_min, real_max;        /* F64, SHARE */
-	uint64_t min, max;                /* U32, U64, BYTES, DURATION (ns) */
-	const struct cad_choice *choices; /* ENUM */
-	enum cad_option_names names;      /* STRING */
-	char letter;                      /* a short name, "-o", that the program spells out itself; 0: none */
-	const char *help;                 /* one line */
+	size_t offset;             /* of the member that takes the value */
+	const char *default_text;  /* NULL: required */
+	double real_min, real_max; /* F64, SHARE */
+	uint64_t min, max;         /* U32, U64, BYTES, DURATION (ns) */
+	/* ENUM: what it can be. STRING: the forms that it can have, "cuda[:N]", for people; NULL: any */
+	const struct cad_choice *choices;
+	enum cad_option_names names; /* STRING */
+	char letter;                 /* a short name, "-o", that the program spells out itself; 0: none */
+	const char *help;            /* one line */
 };
 
 /* _Generic refuses a member of another type than the option's. */
@@ -66,6 +67,13 @@ struct cad_option {
 	}
 #define CAD_OPTION_STRING(owner, member, flag, text, about) \
 	CAD_OPTION_NAME(owner, member, flag, text, CAD_OPTION_NAMES_TEXT, about)
+/* A text in one of few forms, which the program reads itself. */
+#define CAD_OPTION_FORM(owner, member, flag, text, forms, about) \
+	{ \
+		.name = (flag), .type = CAD_OPTION_TYPE_STRING, \
+		.offset = CAD_OPTION_OFFSET(owner, member, const char *), .default_text = (text), .choices = (forms), \
+		.help = (about), \
+	}
 #define CAD_OPTION_FILE(owner, member, flag, text, about) \
 	CAD_OPTION_NAME(owner, member, flag, text, CAD_OPTION_NAMES_FILE, about)
 #define CAD_OPTION_DIRECTORY(owner, member, flag, text, about) \

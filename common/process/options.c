@@ -490,7 +490,7 @@ static void print_option(const struct cad_option *option)
 
 	cad_option_note(option, note, sizeof note);
 	printf("  --%s", option->name);
-	if (option->type == CAD_OPTION_TYPE_ENUM)
+	if (option->choices)
 		print_choices(option);
 	else if (*cad_option_placeholder(option))
 		printf(" %s", cad_option_placeholder(option));

@@ -13,11 +13,14 @@
 
 #include "kernels/cuda/cadre_c.h"
 #include "kernels/cuda/gpu.h"
+#include "kernels/cuda/select.h"
 #include "kernels/cuda/tune.h"
 
 struct kn_cuda_device {
 	struct kn_device base;
-	cudaStream_t stream; /* of what takes a device and no queue; any thread */
+	struct kn_cuda_chip chip;
+	uint64_t others_bytes; /* of its memory, that others had when it was opened */
+	cudaStream_t stream;   /* of what takes a device and no queue; any thread */
 };
 
 struct kn_cuda_queue;
@@ -98,6 +101,8 @@ void kn_cuda_ffn(struct kn_queue *queue, const struct kn_ffn *a);
 /* ---- rows.cu ---- */
 
 void kn_cuda_rows_unpack(struct kn_queue *queue, const struct kn_rows_unpack *a);
+/* Whether this build has code for this thread's device: cudaErrorNoKernelImageForDevice. */
+cudaError_t kn_cuda_code_found();
 
 /* ---- combine.cu ---- */
 

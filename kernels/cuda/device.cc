@@ -11,12 +11,6 @@ extern "C" {
 }
 #undef _Static_assert
 
-#ifdef KN_EMU
-#define NAME "emu"
-#else
-#define NAME "cuda"
-#endif
-
 enum cad_status kn_cuda_finish(struct kn_cuda_device *device)
 {
 	return cudaStreamSynchronize(device->stream) == cudaSuccess ? CAD_OK : CAD_ERR_INTERNAL;
@@ -58,9 +52,12 @@ static void describe(const struct kn_device *device, struct kn_device_info *info
 {
 	size_t free_bytes = 0, total_bytes = 0;
 	cudaMemGetInfo(&free_bytes, &total_bytes);
+	const struct kn_cuda_device *d = reinterpret_cast<const struct kn_cuda_device *>(device);
 	*info = {};
-	info->name = device->ops->name;
-	info->isa = NAME;
+	info->name = d->chip.name;
+	info->isa = KN_CUDA_NAME;
+	info->chip = d->chip.model;
+	info->others_bytes = d->others_bytes;
 	info->memory_bytes = free_bytes;
 	info->profiles = 1u << CAD_PROFILE_INT8;
 }
@@ -72,51 +69,77 @@ static void destroy(struct kn_device *device)
 	free(d);
 }
 
+/* A function of the table, on its device: CUDA has a current one for each thread. */
+void enter(const struct kn_device *device)
+{
+	cudaSetDevice(reinterpret_cast<const struct kn_cuda_device *>(device)->chip.index);
+}
+void enter(const struct kn_queue *queue) { enter(queue->device); }
+
+template <auto function> struct on;
+template <class R, class D, class... A, R (*function)(D *, A...)> struct on<function> {
+	static R device(D *subject, A... arguments)
+	{
+		enter(subject);
+		return function(subject, arguments...);
+	}
+};
+
 /* Everything else is NULL: a router needs it, and an expert node does not. */
 static struct kn_ops table()
 {
 	struct kn_ops ops = {};
-	ops.name = NAME;
-	ops.describe = describe;
-	ops.destroy = destroy;
-	ops.alloc = kn_cuda_alloc;
-	ops.release = kn_cuda_release;
-	ops.host_alloc = host_alloc;
-	ops.host_release = host_release;
-	ops.queue_create = kn_cuda_queue_create;
-	ops.queue_destroy = kn_cuda_queue_destroy;
-	ops.copy_in = kn_cuda_copy_in;
-	ops.copy_out = kn_cuda_copy_out;
-	ops.wait = kn_cuda_wait;
-	ops.expert_bytes = kn_cuda_expert_bytes;
-	ops.expert_create = kn_cuda_expert_create;
-	ops.expert_destroy = kn_cuda_expert_destroy;
-	ops.expert_unpack = kn_cuda_expert_unpack;
-	ops.ffn_scratch_bytes = kn_cuda_ffn_scratch_bytes;
-	ops.ffn = kn_cuda_ffn;
-	ops.rows_unpack = kn_cuda_rows_unpack;
-	ops.combine_pack = kn_cuda_combine_pack;
+	ops.name = KN_CUDA_NAME;
+	ops.describe = on<describe>::device;
+	ops.destroy = on<destroy>::device;
+	ops.alloc = on<kn_cuda_alloc>::device;
+	ops.release = on<kn_cuda_release>::device;
+	ops.host_alloc = on<host_alloc>::device;
+	ops.host_release = on<host_release>::device;
+	ops.queue_create = on<kn_cuda_queue_create>::device;
+	ops.queue_destroy = on<kn_cuda_queue_destroy>::device;
+	ops.copy_in = on<kn_cuda_copy_in>::device;
+	ops.copy_out = on<kn_cuda_copy_out>::device;
+	ops.wait = on<kn_cuda_wait>::device;
+	ops.expert_bytes = on<kn_cuda_expert_bytes>::device;
+	ops.expert_create = on<kn_cuda_expert_create>::device;
+	ops.expert_destroy = on<kn_cuda_expert_destroy>::device;
+	ops.expert_unpack = on<kn_cuda_expert_unpack>::device;
+	ops.ffn_scratch_bytes = on<kn_cuda_ffn_scratch_bytes>::device;
+	ops.ffn = on<kn_cuda_ffn>::device;
+	ops.rows_unpack = on<kn_cuda_rows_unpack>::device;
+	ops.combine_pack = on<kn_cuda_combine_pack>::device;
 	return ops;
 }
 
-static enum cad_status open_device(struct kn_device **device, struct cad_error *error)
+/* What somebody else has of the memory, besides what CUDA itself takes for a process. */
+static uint64_t others_bytes()
+{
+	const size_t own_bytes_max = size_t{ 1 } << 30;
+	size_t free_bytes = 0, total_bytes = 0;
+	cudaMemGetInfo(&free_bytes, &total_bytes);
+	return total_bytes - free_bytes > own_bytes_max ? total_bytes - free_bytes : 0;
+}
+
+static enum cad_status open_device(unsigned index, struct kn_device **device, struct cad_error *error)
 {
 	static const struct kn_ops ops = table();
-	int count = 0;
-	cudaError_t found = cudaGetDeviceCount(&count);
-	if (found != cudaSuccess || count == 0)
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-			"device '" NAME "': there is no GPU that can be used: %s", cudaGetErrorString(found));
+	struct kn_cuda_chip chip;
+	enum cad_status status = kn_cuda_select(index, &chip, error);
+	if (status != CAD_OK)
+		return status;
 
 	struct kn_cuda_device *d = static_cast<struct kn_cuda_device *>(calloc(1, sizeof *d));
 	if (!d)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for a device");
 	d->base.ops = &ops;
+	d->chip = chip;
+	d->others_bytes = others_bytes();
 	cudaError_t created = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
 	if (created != cudaSuccess) {
 		free(d);
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "device '" NAME "' cannot be used: %s",
-			cudaGetErrorString(created));
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "device '%s' (%s) cannot be used: %s", chip.name,
+			chip.model, cudaGetErrorString(created));
 	}
 	*device = &d->base;
 	return CAD_OK;

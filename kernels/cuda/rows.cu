@@ -63,6 +63,12 @@ void unpack(struct kn_cuda_queue *q, const struct kn_rows_unpack *a, size_t firs
 
 }   // namespace
 
+cudaError_t kn_cuda_code_found()
+{
+	cudaFuncAttributes attributes;
+	return cudaFuncGetAttributes(&attributes, kn_rows_unpack_kernel);
+}
+
 /* As many rows at once as a quarter of the window holds. */
 void kn_cuda_rows_unpack(struct kn_queue *queue, const struct kn_rows_unpack *a)
 {

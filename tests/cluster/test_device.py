@@ -59,7 +59,7 @@ def test_a_device_that_lacks_the_profile():
         cluster.placement.start()
         cluster.experts[0].start()
         assert cluster.experts[0].popen.wait(30) != 0
-        assert lines_with(cluster.experts[0], "device 'emu' (emu) does not compute in profile 'f32', which is the cluster's")
+        assert lines_with(cluster.experts[0], "device 'emu:0' (emu) does not compute in profile 'f32', which is the cluster's; it has int8")
 
 
 def test_a_device_that_is_not_there():

@@ -34,7 +34,7 @@ static struct kn_queue *open_queue(void)
 	struct kn_device *device;
 	struct kn_queue *queue;
 	struct cad_error error = { 0 };
-	must(kn_backend_open(library, &device, &error), &error);
+	must(kn_backend_open(library, 0, &device, &error), &error);
 	must(device->ops->queue_create(device, 1, &queue), &error);
 	return queue;
 }
@@ -143,7 +143,9 @@ static void says_what_it_has(void **state)
 	struct kn_queue *queue = open_queue();
 	struct kn_device_info info;
 	queue->ops->describe(queue->device, &info);
-	assert_string_equal(info.name, library);
+	assert_memory_equal(info.name, library, strlen(library));
+	assert_string_equal(info.name + strlen(library), ":0");
+	assert_true(*info.chip);
 	assert_int_equal(info.profiles, 1u << CAD_PROFILE_INT8);
 	assert_false(info.complete);
 	assert_null(queue->ops->attend);
@@ -300,7 +302,7 @@ static bool has_gpu(void)
 {
 	struct kn_device *device;
 	struct cad_error error = { 0 };
-	if (kn_backend_open(library, &device, &error) != CAD_OK) {
+	if (kn_backend_open(library, 0, &device, &error) != CAD_OK) {
 		printf("skipped: %s\n", error.text);
 		return false;
 	}

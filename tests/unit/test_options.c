@@ -19,7 +19,7 @@
 
 enum color { RED = 3, GREEN = 7 };
 struct values {
-	const char *model, *note;
+	const char *model, *note, *place;
 	uint32_t threads;
 	uint64_t seed, memory, timeout_ns;
 	double factor, spare;
@@ -27,9 +27,11 @@ struct values {
 	enum color color;
 };
 static const struct cad_choice colors[] = { { "red", RED }, { "green", GREEN }, { NULL, 0 } };
+static const struct cad_choice forms[] = { { "here", 0 }, { "shelf[:N]", 0 }, { NULL, 0 } };
 static const struct cad_option table[] = {
 	CAD_OPTION_STRING(struct values, model, "model", NULL, "directory of the checkpoint"),
 	CAD_OPTION_STRING(struct values, note, "note", "", "anything"),
+	CAD_OPTION_FORM(struct values, place, "place", "here", forms, "where"),
 	CAD_OPTION_U32(struct values, threads, "threads", "2", 1, 64, "compute threads"),
 	CAD_OPTION_U64(struct values, seed, "seed", "0", 0, UINT64_MAX, "seed"),
 	CAD_OPTION_BYTES(struct values, memory, "memory", "1.5G", 1024, UINT64_MAX, "room"),
@@ -324,8 +326,11 @@ static void help_and_version(void **state)
 	for (size_t i = 0; i < spec.count; i++)
 		assert_non_null(strstr(text, table[i].help));
 	assert_non_null(strstr(text, "--color red|green"));
+	assert_non_null(strstr(text, "--place here|shelf[:N]\n        where (default here)"));
 	assert_non_null(strstr(text, "compute threads (default 2; 1 to 64)"));
 	assert_non_null(strstr(text, "directory of the checkpoint (required)"));
+	text = PRINTED("--completion=bash");
+	assert_non_null(strstr(text, "offer='here shelf'"));
 	text = PRINTED("--version");
 	char version[80];
 	snprintf(version, sizeof version, "tool %s (%s)\n", cad_version, cad_commit);

@@ -7,11 +7,14 @@
  *   CADRE_EMU_TAKEN        how much of it other processes have (0); or a file that says so, and is
  *                          asked each time: while it is not there, 0
  *   CADRE_EMU_NO_MEMORY    the allocation of this number, of either kind, fails; 1 is the first
- *   CADRE_EMU_FAIL_AFTER   so many waits succeed, and all that follow fail as if a kernel had
+ *   CADRE_EMU_FAIL_AFTER   so many waits succeed, then the device has failed for good,
+ *   CADRE_EMU_ERROR        with this error (719, a kernel's)
+ * and of the machine around it: machine.cc.
  */
 #include "kernels/cuda/emu/block.h"
 #include "kernels/cuda/emu/check.h"
 #include "kernels/cuda/emu/launch.h"
+#include "kernels/cuda/emu/machine.h"
 #include "kernels/cuda/emu/memory.h"
 
 #include <deque>
@@ -27,6 +30,7 @@
 typedef std::function<void()> work;
 
 struct emu_stream {
+	int device;
 	std::deque<work> queue;
 };
 
@@ -49,17 +53,12 @@ typedef std::lock_guard<std::mutex> hold;
 std::vector<emu_stream *> streams;
 std::map<const void *, size_t> shared_max; /* of kernels that asked for more than SHARED_DEFAULT */
 uint64_t lot;
-thread_local cudaError_t last_error;
-
-uint64_t from_environment(const char *name, uint64_t otherwise)
-{
-	const char *text = getenv(name);
-	return text ? strtoull(text, nullptr, 0) : otherwise;
-}
+uint64_t waits_left = emu_environment("CADRE_EMU_FAIL_AFTER", UINT64_MAX);
+bool failed = waits_left == 0;
 
 uint64_t device_bytes()
 {
-	static const uint64_t bytes = from_environment("CADRE_EMU_BYTES", 4ull << 30);
+	static const uint64_t bytes = emu_environment("CADRE_EMU_BYTES", 4ull << 30);
 	return bytes;
 }
 
@@ -87,20 +86,26 @@ uint64_t free_bytes_now()
 /* Called with the lock held, as all that follow. */
 bool allocation_fails()
 {
-	static const uint64_t fails = from_environment("CADRE_EMU_NO_MEMORY", 0);
+	static const uint64_t fails = emu_environment("CADRE_EMU_NO_MEMORY", 0);
 	static uint64_t count;
 	return ++count == fails;
 }
 
-bool wait_fails()
+/* What the device answers to everything once it has failed. */
+cudaError_t failure()
 {
-	static uint64_t waits_left = from_environment("CADRE_EMU_FAIL_AFTER", UINT64_MAX);
-	if (waits_left == UINT64_MAX)
-		return false;
-	return waits_left == 0 || waits_left-- == 0;
+	return failed ? static_cast<cudaError_t>(emu_environment("CADRE_EMU_ERROR", cudaErrorLaunchFailure))
+		      : cudaSuccess;
 }
 
-cudaError_t fail(cudaError_t error) { return last_error = error; }
+cudaError_t count_wait()
+{
+	if (waits_left != UINT64_MAX && waits_left-- == 0) {
+		waits_left = 0;
+		failed = true;
+	}
+	return failure();
+}
 
 bool is_stream(const emu_stream *stream)
 {
@@ -113,7 +118,9 @@ bool is_stream(const emu_stream *stream)
 cudaError_t enqueue(cudaStream_t stream, work w)
 {
 	if (!is_stream(stream))
-		return fail(cudaErrorInvalidResourceHandle);
+		return emu_fail(cudaErrorInvalidResourceHandle);
+	if (failure() != cudaSuccess)
+		return emu_fail(failure());
 	stream->queue.push_back(std::move(w));
 	return cudaSuccess;
 }
@@ -194,13 +201,7 @@ cudaError_t copy_out(copy c, cudaStream_t stream)
 
 }   // namespace
 
-/* ---- device ---- */
-
-cudaError_t cudaGetDeviceCount(int *count)
-{
-	*count = 1;
-	return cudaSuccess;
-}
+/* ---- memory ---- */
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
@@ -210,46 +211,27 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 	return cudaSuccess;
 }
 
-cudaError_t cudaGetLastError()
-{
-	cudaError_t error = last_error;
-	last_error = cudaSuccess;
-	return error;
-}
-
-const char *cudaGetErrorString(cudaError_t error)
-{
-	switch (error) {
-	case cudaSuccess: return "no error";
-	case cudaErrorMemoryAllocation: return "out of memory";
-	case cudaErrorInvalidConfiguration: return "invalid configuration argument";
-	case cudaErrorInvalidDevicePointer: return "invalid device pointer";
-	case cudaErrorInvalidResourceHandle: return "invalid resource handle";
-	case cudaErrorNotReady: return "device not ready";
-	case cudaErrorLaunchFailure: return "unspecified launch failure";
-	default: return "invalid argument";
-	}
-}
-
-/* ---- memory ---- */
-
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
 	hold h(lock);
+	if (failure() != cudaSuccess)
+		return emu_fail(failure());
 	if (bytes > free_bytes_now() || allocation_fails())
-		return fail(cudaErrorMemoryAllocation);
+		return emu_fail(cudaErrorMemoryAllocation);
 	*memory = emu_memory_alloc(EMU_DEVICE_MEMORY, bytes);
-	return *memory ? cudaSuccess : fail(cudaErrorMemoryAllocation);
+	return *memory ? cudaSuccess : emu_fail(cudaErrorMemoryAllocation);
 }
 
 /* Releasing waits for the device, as CUDA does. */
 static cudaError_t release(emu_memory_kind kind, void *memory)
 {
 	hold h(lock);
+	if (failure() != cudaSuccess)
+		return emu_fail(failure());
 	if (!memory)
 		return cudaSuccess;
 	drain_all();
-	return emu_memory_release(kind, memory) ? cudaSuccess : fail(cudaErrorInvalidValue);
+	return emu_memory_release(kind, memory) ? cudaSuccess : emu_fail(cudaErrorInvalidValue);
 }
 
 cudaError_t cudaFree(void *memory) { return release(EMU_DEVICE_MEMORY, memory); }
@@ -258,7 +240,7 @@ cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned)
 {
 	hold h(lock);
 	*memory = allocation_fails() ? nullptr : emu_memory_alloc(EMU_HOST_MEMORY, bytes);
-	return *memory ? cudaSuccess : fail(cudaErrorMemoryAllocation);
+	return *memory ? cudaSuccess : emu_fail(cudaErrorMemoryAllocation);
 }
 
 cudaError_t cudaFreeHost(void *memory) { return release(EMU_HOST_MEMORY, memory); }
@@ -273,7 +255,7 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
 		width, height };
 	bool in = kind == cudaMemcpyHostToDevice;
 	if (!(in ? is_in(EMU_DEVICE_MEMORY, to, c.to_bytes()) : is_in(EMU_DEVICE_MEMORY, from, c.from_bytes())))
-		return fail(cudaErrorInvalidValue);
+		return emu_fail(cudaErrorInvalidValue);
 	return in ? copy_in(c, stream) : copy_out(c, stream);
 }
 
@@ -288,7 +270,7 @@ cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t 
 	if (bytes == 0)
 		return cudaSuccess;
 	if (!is_in(EMU_DEVICE_MEMORY, memory, bytes))
-		return fail(cudaErrorInvalidValue);
+		return emu_fail(cudaErrorInvalidValue);
 	return enqueue(stream, [=] {
 		memset(memory, value, bytes);
 		emu_check_host_write(memory, bytes);
@@ -300,7 +282,7 @@ cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
 {
 	hold h(lock);
-	*stream = new emu_stream;
+	*stream = new emu_stream{ emu_device_now(), {} };
 	streams.push_back(*stream);
 	return cudaSuccess;
 }
@@ -309,7 +291,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
 	hold h(lock);
 	if (!is_stream(stream))
-		return fail(cudaErrorInvalidResourceHandle);
+		return emu_fail(cudaErrorInvalidResourceHandle);
 	drain(stream);
 	for (size_t i = 0; i < streams.size(); i++)
 		if (streams[i] == stream)
@@ -322,9 +304,9 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
 	hold h(lock);
 	if (!is_stream(stream))
-		return fail(cudaErrorInvalidResourceHandle);
-	if (wait_fails())
-		return fail(cudaErrorLaunchFailure);
+		return emu_fail(cudaErrorInvalidResourceHandle);
+	if (count_wait() != cudaSuccess)
+		return emu_fail(failure());
 	drain(stream);
 	return cudaSuccess;
 }
@@ -366,8 +348,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
 	hold h(lock);
 	uint64_t number = event->recorded;
-	if (wait_fails())
-		return fail(cudaErrorLaunchFailure);
+	if (count_wait() != cudaSuccess)
+		return emu_fail(failure());
 	while (*event->reached < number)
 		run_one(event->stream);
 	return cudaSuccess;
@@ -379,7 +361,7 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute, int valu
 {
 	hold h(lock);
 	if (value < 0 || value > EMU_SHARED_MAX)
-		return fail(cudaErrorInvalidValue);
+		return emu_fail(cudaErrorInvalidValue);
 	shared_max[kernel] = static_cast<size_t>(value);
 	return cudaSuccess;
 }
@@ -397,10 +379,12 @@ cudaError_t emu_launch_on(cudaStream_t stream, const void *kernel, const emu_lau
 {
 	hold h(lock);
 	auto asked = shared_max.find(kernel);
+	if (is_stream(stream) && stream->device != emu_device_now())
+		return emu_fail(cudaErrorInvalidResourceHandle);
 	if (!runs_on_a_gpu(launch))
-		return fail(cudaErrorInvalidConfiguration);
+		return emu_fail(cudaErrorInvalidConfiguration);
 	if (launch.shared_bytes > (asked == shared_max.end() ? SHARED_DEFAULT : asked->second))
-		return fail(cudaErrorInvalidValue);
+		return emu_fail(cudaErrorInvalidValue);
 
 	const unsigned char *bytes = static_cast<const unsigned char *>(arguments);
 	std::vector<unsigned char> kept(bytes, bytes + arguments_bytes);

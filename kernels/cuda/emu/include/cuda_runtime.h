@@ -21,6 +21,11 @@ enum cudaError_t {
 	cudaErrorMemoryAllocation = 2,
 	cudaErrorInvalidConfiguration = 9,
 	cudaErrorInvalidDevicePointer = 17,
+	cudaErrorInsufficientDriver = 35,
+	cudaErrorNoDevice = 100,
+	cudaErrorInvalidDevice = 101,
+	cudaErrorNoKernelImageForDevice = 209,
+	cudaErrorECCUncorrectable = 214,
 	cudaErrorInvalidResourceHandle = 400,
 	cudaErrorNotReady = 600,
 	cudaErrorLaunchFailure = 719,
@@ -32,7 +37,28 @@ enum { cudaStreamNonBlocking = 1, cudaHostAllocPortable = 1, cudaEventBlockingSy
 typedef struct emu_stream *cudaStream_t;
 typedef struct emu_event *cudaEvent_t;
 
+enum cudaDeviceAttr {
+	cudaDevAttrMultiProcessorCount = 16,
+	cudaDevAttrComputeCapabilityMajor = 75,
+	cudaDevAttrComputeCapabilityMinor = 76,
+};
+/* Of CUDA's, what is used. */
+struct cudaDeviceProp {
+	char name[256];
+	int major, minor, multiProcessorCount;
+};
+struct cudaFuncAttributes {
+	int numRegs;
+};
+
+cudaError_t cudaDriverGetVersion(int *version);
+cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaGetDeviceCount(int *count);
+/* Each thread has its own, at first device 0; a kernel runs on a stream of that one alone. */
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDevice(int *device);
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);
 /* The last failure of this thread, which is forgotten by that. */
 cudaError_t cudaGetLastError();
@@ -59,6 +85,12 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 
+cudaError_t emu_func_attributes(const void *kernel);
+template <class T> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, T *kernel)
+{
+	*attributes = {};
+	return emu_func_attributes(reinterpret_cast<const void *>(kernel));
+}
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value);
 
 #endif
