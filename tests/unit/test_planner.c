@@ -308,6 +308,69 @@ static void planted_communities_are_found(void **state)
 
 /* Groups are nodes, and every token keeps to two groups: blocks are the best there is, and the plan
  * must not be worse. */
+/* A node that is eight times as fast gets about eight times the work, and what is measured of a plan
+ * knows that. */
+static void fast_nodes_get_more_of_the_work(void **state)
+{
+	(void)state;
+	struct pl_trace *trace = make_trace(2, 64, 6, 3000, 8, 0.5, 21);
+	struct pl_cluster cluster;
+	struct pl_sample *sample;
+	struct pl_metrics planned, even;
+	struct pl_plan *blocks;
+	struct cad_error error;
+	must(pl_cluster_create(2, 64, &cluster, &error), &error);
+	cluster.nodes[1].speed = 8;
+	struct pl_solve_options options = options_for(trace, &cluster, 64, 3);
+	struct pl_solution solution = solve(&options);
+	assert_int_equal(pl_plan_contiguous(2, 64, 2, &blocks), CAD_OK);
+	assert_int_equal(pl_sample_create(trace, 0, &sample), CAD_OK);
+	assert_int_equal(pl_measure(sample, solution.plan, &cluster, PL_ROUTER_COVER, 1, &planned), CAD_OK);
+	assert_int_equal(pl_measure(sample, blocks, &cluster, PL_ROUTER_COVER, 1, &even), CAD_OK);
+	print_message("planned %.3f, blocks %.3f\n", planned.load_mean, even.load_mean);
+	assert_true(planned.load_mean < 1.15);
+	assert_true(even.load_mean > 3); /* half of the rows on a ninth of the speed: 4.5 */
+	for (uint32_t l = 0; l < 2; l++)
+		assert_in_range(pl_plan_used(solution.plan, l, 0), 2, 12);
+
+	/* a plan that leaves the slow node out is not as bad as a busy one: the fast one has 9 / 8 */
+	pl_metrics_fini(&even);
+	for (uint32_t e = 0; e < 64; e++) {
+		pl_plan_take(blocks, 0, e, 0);
+		pl_plan_put(blocks, 0, e, 1);
+	}
+	assert_int_equal(pl_measure(sample, blocks, &cluster, PL_ROUTER_COVER, 1, &even), CAD_OK);
+	assert_true(even.layer[0].load == 9.0 / 8);
+
+	pl_metrics_fini(&even);
+	pl_metrics_fini(&planned);
+	pl_sample_free(sample);
+	pl_plan_free(blocks);
+	pl_solution_fini(&solution);
+	pl_cluster_fini(&cluster);
+	pl_trace_free(trace);
+}
+
+/* Whatever their one speed is. */
+static void nodes_of_equal_speed_are_planned_alike(void **state)
+{
+	(void)state;
+	struct pl_trace *trace = make_trace(2, 32, 4, 1000, 4, 0.5, 22);
+	struct pl_cluster cluster;
+	struct cad_error error;
+	must(pl_cluster_create(4, 10, &cluster, &error), &error);
+	struct pl_solve_options options = options_for(trace, &cluster, 36, 2);
+	struct pl_solution before = solve(&options);
+	for (uint32_t n = 0; n < 4; n++)
+		cluster.nodes[n].speed = 1.25;
+	struct pl_solution after = solve(&options);
+	assert_memory_equal(before.plan->bits, after.plan->bits, 64 * sizeof *before.plan->bits);
+	pl_solution_fini(&before);
+	pl_solution_fini(&after);
+	pl_cluster_fini(&cluster);
+	pl_trace_free(trace);
+}
+
 static void blocks_stay_where_nothing_beats_them(void **state)
 {
 	(void)state;
@@ -667,6 +730,8 @@ int main(void)
 		cmocka_unit_test(more_rounds_are_never_worse),
 		cmocka_unit_test(stops_between_rounds),
 		cmocka_unit_test(planted_communities_are_found),
+		cmocka_unit_test(fast_nodes_get_more_of_the_work),
+		cmocka_unit_test(nodes_of_equal_speed_are_planned_alike),
 		cmocka_unit_test(blocks_stay_where_nothing_beats_them),
 		cmocka_unit_test(what_is_there_stays_when_moving_costs),
 		cmocka_unit_test(what_left_does_not_come_back_lightly),

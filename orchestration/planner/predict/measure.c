@@ -24,7 +24,8 @@ struct walk {
 	uint32_t nodes;
 	uint32_t *unit; /* [nodes] */
 	bool units;
-	uint32_t *load;             /* [nodes] */
+	double *part;   /* [nodes] all nodes' speed over its own: rows times this, over all rows, is its load */
+	uint32_t *load; /* [nodes] */
 	uint32_t *rows, *activated; /* [nodes] of the batch */
 	uint32_t *mark;             /* [experts][nodes]: the batch that activated it last, plus one */
 	uint64_t histogram[HISTOGRAM];
@@ -37,6 +38,7 @@ static void walk_fini(struct walk *walk)
 {
 	pl_replicas_fini(&walk->replicas);
 	free(walk->unit);
+	free(walk->part);
 	free(walk->mark);
 	free(walk->homes);
 }
@@ -48,9 +50,10 @@ static enum cad_status walk_init(
 	*walk = (struct walk){ .sample = sample, .cluster = cluster, .router = router, .nodes = nodes };
 	enum cad_status status = pl_replicas_init(&walk->replicas, sample->trace->experts, nodes);
 	walk->unit = calloc(4 * (size_t)nodes, sizeof *walk->unit);
+	walk->part = calloc(nodes, sizeof *walk->part);
 	walk->mark = malloc((size_t)sample->trace->experts * nodes * sizeof *walk->mark);
 	walk->homes = malloc((size_t)sample->tokens * sample->trace->k * sizeof *walk->homes + 1);
-	if (status != CAD_OK || !walk->unit || !walk->mark || !walk->homes) {
+	if (status != CAD_OK || !walk->unit || !walk->part || !walk->mark || !walk->homes) {
 		walk_fini(walk);
 		return CAD_ERR_MEMORY;
 	}
@@ -59,6 +62,11 @@ static enum cad_status walk_init(
 	walk->rows = walk->load + nodes;
 	walk->activated = walk->rows + nodes;
 	walk->units = pl_cluster_units(cluster, walk->unit);
+	double speed = 0;
+	for (uint32_t n = 0; n < nodes; n++)
+		speed += cluster->nodes[n].speed;
+	for (uint32_t n = 0; n < nodes; n++)
+		walk->part[n] = speed / cluster->nodes[n].speed;
 
 	return CAD_OK;
 }
@@ -91,31 +99,32 @@ static void count_token(struct walk *walk, const uint16_t *homes, const uint16_t
 
 static void end_batch(struct walk *walk)
 {
-	uint32_t rows = 0, rows_max = 0, activated = 0, activated_max = 0;
+	uint32_t rows = 0, activated = 0, activated_max = 0;
+	double most = 0;
 	for (uint32_t n = 0; n < walk->nodes; n++) {
 		rows += walk->rows[n];
-		rows_max = walk->rows[n] > rows_max ? walk->rows[n] : rows_max;
+		most = fmax(most, walk->rows[n] * walk->part[n]);
 		activated += walk->activated[n];
 		activated_max = walk->activated[n] > activated_max ? walk->activated[n] : activated_max;
 	}
 
 	memset(walk->rows, 0, 2 * walk->nodes * sizeof *walk->rows);
 	walk->batches++;
-	walk->batch_load += rows ? (double)rows_max * walk->nodes / rows : 1;
+	walk->batch_load += rows ? most / rows : 1;
 	walk->batch_max += activated_max;
 	walk->batch_mean += (double)activated / walk->nodes;
 }
 
-/* Time on each node over the mean of all. */
+/* Time on each node over what it would be if all had rows by their speed. */
 static void end_layer(struct walk *walk)
 {
 	struct pl_layer_metrics *out = walk->out;
 	uint64_t total = 0;
 
 	for (uint32_t n = 0; n < walk->nodes; n++)
-		total += walk->load[n];
+		total += walk->load[n] /= walk->units ? walk->unit[n] : 1;
 	for (uint32_t n = 0; n < walk->nodes; n++) {
-		out->node_load[n] = total ? (double)walk->load[n] * walk->nodes / (double)total : 1;
+		out->node_load[n] = total ? walk->load[n] * walk->part[n] / (double)total : 1;
 		if (n == 0 || out->node_load[n] > out->load) {
 			out->load = out->node_load[n];
 			out->busiest = n;

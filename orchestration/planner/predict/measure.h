@@ -32,14 +32,14 @@ struct pl_layer_metrics {
 	/* of the nodes, those that are not the source: a request's source is node (its index mod
 	 * nodes) */
 	double remote;
-	/* the busiest node's time over the mean (1: even; nodes of equal speed: rows over rows) */
+	/* the busiest node's rows over the part that is fair by speed (1: even) */
 	double load;
 	double batch_load; /* the same within batches of 64 tokens, mean over batches */
 	/* distinct experts for a batch of 64: on the busiest node, and over all nodes; means over
 	 * batches */
 	double activated, activated_mean;
 	uint32_t busiest;  /* node */
-	double *node_load; /* [nodes] time over the mean */
+	double *node_load; /* [nodes] likewise */
 };
 
 struct pl_metrics {
