@@ -126,25 +126,36 @@ static void print_table(const Cadre__V1__ClusterStatus *status)
 	print_attention(status);
 	putchar('\n');
 	cl_figures_print(stdout, status);
-	cl_line(stdout, "%-20s %-6s %-5s %7s %22s %7s %9s %9s %5s %8s %7s %7s  %s", "NODE", "ROLE", "STATE", "EXPERTS",
-		"MEMORY", "EPOCH", "ROWS/S", "TOKENS/S", "SEQS", "LEASE", "REACH", "PID", "ADDRESS");
+	cl_line(stdout, "%-20s %-6s %-5s %7s %22s %6s %7s %9s %9s %5s %8s %7s %7s  %s", "NODE", "ROLE", "STATE",
+		"EXPERTS", "MEMORY", "SPEED", "EPOCH", "ROWS/S", "TOKENS/S", "SEQS", "LEASE", "REACH", "PID",
+		"ADDRESS");
 
 	for (size_t i = 0; i < status->n_nodes; i++) {
 		const Cadre__V1__NodeStatus *node = status->nodes[i];
 		bool expert = node->role == CADRE__V1__ROLE__ROLE_EXPERT;
-		char used[CAD_BYTES_TEXT_BYTES], all[CAD_BYTES_TEXT_BYTES], memory[52], experts[16], lease[16],
-			reach[32], exchange[CAD_ADDRESS_BYTES];
+		char used[CAD_BYTES_TEXT_BYTES], all[CAD_BYTES_TEXT_BYTES], memory[52], speed[16], experts[16],
+			lease[16], reach[32], exchange[CAD_ADDRESS_BYTES];
 		snprintf(memory, sizeof memory, expert ? "%s of %s" : "-",
 			cad_bytes_text(node->memory_used_bytes, used), cad_bytes_text(node->memory_bytes, all));
+		snprintf(speed, sizeof speed, expert && node->speed > 0 ? "%.4g" : "-", node->speed);
 		snprintf(experts, sizeof experts, expert ? "%u" : "-", node->experts);
 		snprintf(lease, sizeof lease, node->lease_left_ms ? "%u ms" : "-", node->lease_left_ms);
 		snprintf(reach, sizeof reach, node->reached_of ? "%u/%u" : "-", node->reached, node->reached_of);
 		cad_exchange_address_host(node->exchange_address, exchange);
-		cl_line(stdout, "%-20s %-6s %-5s %7s %22s %7llu %9.1f %9.1f %5u %8s %7s %7u  %s", node->id,
-			role_name(node->role), state_name(node->state), experts, memory,
+		cl_line(stdout, "%-20s %-6s %-5s %7s %22s %6s %7llu %9.1f %9.1f %5u %8s %7s %7u  %s", node->id,
+			role_name(node->role), state_name(node->state), experts, memory, speed,
 			(unsigned long long)node->epoch, node->rows_per_second, node->tokens_per_second,
 			node->sequences, lease, reach, node->pid, expert ? exchange : node->grpc_address);
 	}
+}
+
+/* What a node measured of itself; null: nothing, or it was given. */
+static json_t *measured_to_json(const Cadre__V1__NodeSpeed *measured)
+{
+	if (!measured || measured->read_bytes_per_second <= 0)
+		return json_null();
+	return json_pack("{s:f, s:f, s:f}", "read_bytes_per_second", measured->read_bytes_per_second,
+		"multiply_adds_per_second", measured->multiply_adds_per_second, "step_us", measured->step_us);
 }
 
 static json_t *node_to_json(const Cadre__V1__NodeStatus *node)
@@ -153,7 +164,7 @@ static json_t *node_to_json(const Cadre__V1__NodeStatus *node)
 
 	cad_exchange_address_host(node->exchange_address, exchange);
 	return json_pack(
-		"{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:s, s:I, s:o, s:s, s:o*}",
+		"{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:s, s:I, s:o, s:s, s:o*, s:I, s:f, s:o}",
 		"id", node->id, "role", role_name(node->role), "state", state_name(node->state), "exchange_address",
 		exchange, "http_address", node->http_address, "grpc_address", node->grpc_address, "experts",
 		(json_int_t)node->experts, "memory_bytes", (json_int_t)node->memory_bytes, "memory_used_bytes",
@@ -164,7 +175,8 @@ static json_t *node_to_json(const Cadre__V1__NodeStatus *node)
 		node->kernels_fingerprint, "problem", node->problem, "reached", (json_int_t)node->reached, "reached_of",
 		(json_int_t)node->reached_of, "absence", node->absence, "queue", (json_int_t)node->queue, "work",
 		cl_work_to_json(node), "duty", cl_duty_name(node->duty), "expert_calls",
-		cl_calls_to_json(node->expert_calls));
+		cl_calls_to_json(node->expert_calls), "expert_bytes", (json_int_t)node->expert_bytes, "speed",
+		node->speed, "measured", measured_to_json(node->measured));
 }
 
 static json_t *settings_to_json(const Cadre__V1__Settings *settings)

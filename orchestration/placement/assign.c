@@ -32,6 +32,8 @@ struct work {
 	uint32_t levelled;  /* moves for even layers */
 };
 
+static double speed(const struct work *work, uint32_t node) { return work->source->cluster->nodes[node].speed; }
+
 static bool has(const struct work *work, const struct pl_plan *plan, uint32_t node, uint32_t cell)
 {
 	return pl_plan_holds(plan, cell / work->experts, cell % work->experts, node);
@@ -40,6 +42,12 @@ static bool has(const struct work *work, const struct pl_plan *plan, uint32_t no
 static uint32_t *at(uint32_t *table, const struct work *work, uint32_t layer, uint32_t node)
 {
 	return &table[(size_t)layer * work->nodes + node];
+}
+
+/* What a node has to do in a layer, with so many experts more than it has been given. */
+static double load(const struct work *work, uint32_t layer, uint32_t node, uint32_t more)
+{
+	return (*at(work->held, work, layer, node) + more) / speed(work, node);
 }
 
 static void give(struct work *work, uint32_t node, uint32_t cell)
@@ -65,15 +73,14 @@ static bool may_take(const struct work *work, uint32_t node, uint32_t cell)
 		!(work->settled && has(work, work->source->leaving, node, cell));
 }
 
-/* Of the nodes that have the cell in a plan: the one with the fewest experts of the layer so
- * far. */
+/* Of the nodes that have the cell in a plan: the one that has least to do in the layer with it. */
 static int best_of(const struct work *work, const struct pl_plan *plan, uint32_t cell)
 {
 	uint32_t layer = cell / work->experts, expert = cell % work->experts;
 	int best = -1;
 	for (uint32_t node = 0; (node = pl_plan_next(plan, layer, expert, node)) != UINT32_MAX; node++)
 		if (may_take(work, node, cell) &&
-			(best < 0 || *at(work->held, work, layer, node) < *at(work->held, work, layer, (uint32_t)best)))
+			(best < 0 || load(work, layer, node, 1) < load(work, layer, (uint32_t)best, 1)))
 			best = (int)node;
 	return best;
 }
@@ -96,63 +103,100 @@ static void keep(struct work *work, const struct pl_plan *plan, const uint32_t *
 	}
 }
 
-/* Which nodes are too small for an even part of everything: they give all that they have, and the
+/* The part of `left` places that is fair: by speed, `speeds` being that of all who share them. */
+static double fair(const struct work *work, uint32_t node, uint64_t left, double speeds)
+{
+	return (double)left * speed(work, node) / speeds;
+}
+
+/* Which nodes are too small for a fair part of everything: they give all that they have, and the
  * others share the rest. */
 static void level(const struct work *work, uint64_t places, bool *small)
 {
 	memset(small, 0, work->nodes * sizeof *small);
 	for (bool again = true; again;) {
-		uint32_t others = 0;
+		double speeds = 0;
 		uint64_t left = places;
 		for (uint32_t node = 0; node < work->nodes; node++) {
-			others += !small[node];
+			speeds += small[node] ? 0 : speed(work, node);
 			left -= small[node] ? work->capacity[node] < left ? work->capacity[node] : left : 0;
 		}
-		uint64_t part = others ? (left + others - 1) / others : 0;
 		again = false;
 		for (uint32_t node = 0; node < work->nodes; node++)
-			if (!small[node] && work->capacity[node] < part)
+			if (!small[node] && work->capacity[node] < fair(work, node, left, speeds))
 				small[node] = again = true;
 	}
 }
 
-/* The node that shall have one more of the layer than the others: one that has it already (sticky),
- * else the one with the smallest total. */
-static int next_extra(const struct work *work, uint32_t layer, uint32_t base, const bool *small, bool sticky)
+/* What the nodes that are not small share in a layer. */
+struct rest {
+	uint64_t places;
+	double speeds; /* the sum of theirs */
+	const bool *small;
+};
+
+/* The node that shall have one more of the layer than its fair part in whole experts: one that has
+ * it already (sticky), else the one with the smallest total for its speed. */
+static uint32_t next_extra(const struct work *work, uint32_t layer, const struct rest *rest, bool sticky)
 {
 	int best = -1;
 	bool best_has = false;
+	double best_total = 0;
 
 	for (uint32_t node = 0; node < work->nodes; node++) {
-		if (small[node] || *at(work->share, work, layer, node) > base)
+		uint32_t base = rest->small[node] ? 0 : (uint32_t)fair(work, node, rest->places, rest->speeds);
+		if (rest->small[node] || *at(work->share, work, layer, node) > base)
 			continue;
 		bool has = sticky && *at(work->held, work, layer, node) > base;
-		if (best < 0 || (has && !best_has) || (has == best_has && work->total[node] < work->total[best])) {
+		double total = work->total[node] / speed(work, node);
+		if (best < 0 || (has && !best_has) || (has == best_has && total < best_total)) {
 			best = (int)node;
 			best_has = has;
+			best_total = total;
 		}
 	}
 
-	return best;
+	CAD_ASSERT(best >= 0);
+	return (uint32_t)best;
+}
+
+/* Each gets its fair part, and what whole experts leave over goes round. */
+static void share_rest(struct work *work, uint32_t layer, const struct rest *rest, bool sticky)
+{
+	uint64_t left = rest->places;
+
+	for (uint32_t node = 0; node < work->nodes; node++) {
+		if (rest->small[node])
+			continue;
+		uint32_t part = (uint32_t)fair(work, node, rest->places, rest->speeds);
+		*at(work->share, work, layer, node) = part;
+		work->total[node] += part;
+		left -= part;
+	}
+	for (; left > 0 && rest->speeds > 0; left--) {
+		uint32_t node = next_extra(work, layer, rest, sticky);
+		++*at(work->share, work, layer, node);
+		work->total[node]++;
+	}
 }
 
 /*
  * Each node's share of each layer. Small nodes spread what they can hold over the layers; the
- * others divide the rest evenly, and who gets one more goes by turns, so that totals stay within
- * one of each other, too. `sticky` leaves the odd ones where they are held, at the price of uneven
+ * others divide the rest by speed, and who gets one more goes by turns, so that totals of nodes of
+ * one speed stay within one of each other, too. `sticky` leaves the odd ones where they are held, at the price of uneven
  * totals. False when those are more than a node has room for.
  */
 static bool divide(struct work *work, bool *small, bool sticky)
 {
 	uint64_t places = 0;
-	uint32_t others = 0;
+	double speeds = 0;
 
 	for (uint32_t cell = 0; cell < work->cells; cell++)
 		places += work->want[cell];
 	level(work, places, small);
 	memset(work->total, 0, work->nodes * sizeof *work->total);
 	for (uint32_t node = 0; node < work->nodes; node++)
-		others += !small[node];
+		speeds += small[node] ? 0 : speed(work, node);
 	for (uint32_t layer = 0; layer < work->layers; layer++) {
 		uint32_t left = 0;
 		for (uint32_t expert = 0; expert < work->experts; expert++)
@@ -168,16 +212,7 @@ static bool divide(struct work *work, bool *small, bool sticky)
 			work->total[node] += part;
 			left -= part;
 		}
-		for (uint32_t node = 0; others && node < work->nodes; node++)
-			if (!small[node]) {
-				*at(work->share, work, layer, node) = left / others;
-				work->total[node] += left / others;
-			}
-		for (uint32_t extra = others ? left % others : 0; extra > 0; extra--) {
-			int node = next_extra(work, layer, left / others, small, sticky);
-			++*at(work->share, work, layer, (uint32_t)node);
-			work->total[node]++;
-		}
+		share_rest(work, layer, &(struct rest){ left, speeds, small }, sticky);
 	}
 
 	bool fits = true;
@@ -186,8 +221,8 @@ static bool divide(struct work *work, bool *small, bool sticky)
 	return fits;
 }
 
-/* A node for the cell: the first, from `from` on, that lacks some of its share; else the one with
- * the fewest of the layer; else none (-1). */
+/* A node for the cell: the first, from `from` on, that lacks some of its share; else the one that
+ * has least to do in the layer with it; else none (-1). */
 static int pick(const struct work *work, uint32_t cell, uint32_t from)
 {
 	uint32_t layer = cell / work->experts;
@@ -199,13 +234,16 @@ static int pick(const struct work *work, uint32_t cell, uint32_t from)
 	}
 
 	int best = -1;
-	for (uint32_t node = 0; node < work->nodes; node++)
-		if (may_take(work, node, cell) &&
-			(best < 0 ||
-				*at(work->held, work, layer, node) < *at(work->held, work, layer, (uint32_t)best) ||
-				(*at(work->held, work, layer, node) == *at(work->held, work, layer, (uint32_t)best) &&
-					work->room[node] > work->room[best])))
+	double least = 0;
+	for (uint32_t node = 0; node < work->nodes; node++) {
+		double with = load(work, layer, node, 1);
+		if (!may_take(work, node, cell))
+			continue;
+		if (best < 0 || with < least || (with == least && work->room[node] > work->room[best])) {
 			best = (int)node;
+			least = with;
+		}
+	}
 	return best;
 }
 
@@ -294,27 +332,29 @@ static void move(struct work *work, uint32_t from, uint32_t to, uint32_t cell)
 	}
 }
 
-/* Moves one expert of the layer from the node with the most to one that has at least two fewer and
- * may take it; small nodes only up to their share. */
+/* Moves one expert of the layer from the node that has most to do to one that may take it and has
+ * less to do with it; small nodes only up to their share. */
 static bool even_out(struct work *work, uint32_t layer, const bool *small)
 {
 	const uint32_t *held = at(work->held, work, layer, 0), *share = at(work->share, work, layer, 0);
 	uint32_t most = 0;
 
 	for (uint32_t node = 1; node < work->nodes; node++)
-		most = held[node] > held[most] ? node : most;
+		most = load(work, layer, node, 0) > load(work, layer, most, 0) ? node : most;
 	int best = -1;
 	uint32_t best_cell = UINT32_MAX;
+	double least = load(work, layer, most, 0);
 	for (uint32_t node = 0; node < work->nodes; node++) {
-		if (work->room[node] == 0 || held[node] + 2 > held[most] ||
+		if (work->room[node] == 0 || load(work, layer, node, 1) >= least ||
 			(work->source->wanted && !work->source->fresh[node]) ||
-			(small[node] && held[node] >= share[node]) || (best >= 0 && held[node] >= held[best]))
+			(small[node] && held[node] >= share[node]))
 			continue;
 		uint32_t cell = movable(work, layer, most, node);
 		if (cell == UINT32_MAX)
 			continue;
 		best = (int)node;
 		best_cell = cell;
+		least = load(work, layer, node, 1);
 	}
 
 	if (best < 0)

@@ -7,7 +7,8 @@
  * all; pins are kept, and then the plan; an expert that has fewer places than wanted stays where it
  * is held, or gets one where there is room; equal input gives equal output. Without a plan in force
  * what is held stays where it is, unless `level` asks for even layers: then, when memory allows,
- * the nodes differ by at most one expert in each. Experts that were never placed go in runs of
+ * nodes have experts of each in proportion to their speed, and those of equal speed differ by at
+ * most one. Experts that were never placed go in runs of
  * consecutive ids (models that route by groups of experts profit), or, with a seed, in an order
  * that the seed shuffles. Deterministic, no clock, no randomness of its own; allocates scratch
  * memory and frees it; any thread.

@@ -177,6 +177,7 @@ static enum cad_status join_expert(
 
 	pl_rollout_join(control->rollout, slot, held);
 	free(held);
+	pl_registry_compare(&control->registry, &control->options.work);
 	control->joined_ns = pl_control_now(control);
 	control->back_ns = control->back_ns ? control->back_ns : control->joined_ns;
 	control->target_due = true;

@@ -87,6 +87,7 @@ struct pl_control_options {
 	uint64_t publish_interval_ns, free_grace_ns, retry_ns; /* rollout.h */
 	uint64_t stall_ns, bytes_per_second;                   /* rollout.h */
 	uint32_t loads_max, moves_max;                         /* rollout.h */
+	struct pl_speed_work work;                             /* of a layer; zeroed: nodes are of one speed */
 	uint32_t experts_min;                                  /* expert nodes before the first placement */
 	uint32_t copies_min;                                   /* of each expert */
 	uint64_t seed;                                         /* assign.h */

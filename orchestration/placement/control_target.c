@@ -65,7 +65,7 @@ static void add_node(const struct pl_control *control, struct pl_scene *scene, u
 	*made = (struct pl_cluster_node){
 		.memory_bytes = node->memory_bytes,
 		.expert_bytes = pl_rollout_bytes(control->rollout, slot),
-		.speed = 1,
+		.speed = node->speed,
 		.link = 1,
 		.domain = PL_CLUSTER_ANY,
 		.forbidden = !usable,

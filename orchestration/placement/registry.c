@@ -122,6 +122,8 @@ static void take_hello(struct pl_node *node, const struct pl_hello *hello)
 		.role = hello->role,
 		.memory_bytes = hello->memory_bytes,
 		.expert_bytes = hello->expert_bytes,
+		.measured = hello->speed,
+		.speed = 1,
 		.threads = hello->threads,
 		.pid = hello->pid,
 	};
@@ -189,6 +191,25 @@ enum cad_status pl_registry_expect(struct pl_registry *registry, const struct pl
 	*slot = (uint32_t)at;
 
 	return CAD_OK;
+}
+
+void pl_registry_compare(struct pl_registry *registry, const struct pl_speed_work *work)
+{
+	struct pl_node *nodes[CAD_NODES_MAX];
+	double rates[CAD_NODES_MAX], speeds[CAD_NODES_MAX];
+	uint32_t count = 0;
+
+	for (uint32_t slot = 0; slot < CAD_PROCESSES_MAX; slot++) {
+		struct pl_node *node = &registry->nodes[slot];
+		if (node->role != PL_ROLE_EXPERT || !pl_node_counts(node))
+			continue;
+		rates[count] = pl_speed_rate(&node->measured, work, node->expert_bytes);
+		nodes[count++] = node;
+	}
+
+	pl_speed_compare(rates, count, speeds);
+	for (uint32_t i = 0; i < count; i++)
+		nodes[i]->speed = nodes[i]->measured.given > 0 ? nodes[i]->measured.given : speeds[i];
 }
 
 void pl_registry_renew(struct pl_registry *registry, uint32_t slot, const struct pl_load *load, uint64_t now_ns)

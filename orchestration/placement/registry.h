@@ -24,6 +24,7 @@
 #include "common/cluster/map.h"
 #include "common/base/status.h"
 #include "orchestration/placement/shape.h"
+#include "orchestration/placement/speed.h"
 
 enum { PL_TEXT_BYTES = 64, PL_PROBLEM_BYTES = 320 };
 
@@ -38,6 +39,7 @@ struct pl_hello {
 	const char *probe_address;           /* where to see whether it still runs (probe.h); NULL, "": nowhere */
 	uint64_t memory_bytes, expert_bytes; /* for experts, and what one of them takes there; 0: not said */
 	uint32_t threads, pid;
+	struct pl_speed speed; /* of an expert node */
 };
 
 /* What it reports three times per lease: totals since its start. */
@@ -66,7 +68,9 @@ struct pl_node {
 	char kernels_fingerprint[PL_TEXT_BYTES], version[PL_TEXT_BYTES], isa[PL_TEXT_BYTES];
 	uint64_t memory_bytes, expert_bytes;
 	uint32_t threads, pid;
-	uint64_t session; /* of its stream; the caller's number; 0: none */
+	struct pl_speed measured; /* as it reported */
+	double speed;             /* as plans take it (speed.h) */
+	uint64_t session;         /* of its stream; the caller's number; 0: none */
 	/* LIVE: end of the lease; EXPECTED, BROKEN: end of the grace; DEAD: when it is forgotten */
 	uint64_t until_ns;
 	bool gone; /* it said goodbye, or its host says so: not one that may be behind a cut */
@@ -100,6 +104,8 @@ CAD_MUST_USE enum cad_status pl_registry_expect(struct pl_registry *registry, co
 /* Its exchange address has changed. CAD_ERR_INVALID: too long, or an expert node without one. */
 CAD_MUST_USE enum cad_status pl_registry_address(
 	struct pl_node *node, const char *exchange_address, struct cad_error *error);
+/* An expert node has joined: how fast each counts as, beside the others. */
+void pl_registry_compare(struct pl_registry *registry, const struct pl_speed_work *work);
 /* A report renews the lease. Only for LIVE nodes. */
 void pl_registry_renew(struct pl_registry *registry, uint32_t slot, const struct pl_load *load, uint64_t now_ns);
 /* Its stream broke. */

@@ -7,6 +7,7 @@
 #include "orchestration/placement/service_internal.h"
 
 #include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -170,6 +171,16 @@ static enum cad_status take_challenge(struct pl_service *service, struct pl_stre
 	return status;
 }
 
+static struct pl_speed speed_of(const Cadre__V1__NodeSpeed *message)
+{
+	return message ? (struct pl_speed){
+		.read_bytes_per_second = message->read_bytes_per_second,
+		.multiply_adds_per_second = message->multiply_adds_per_second,
+		.step_s = message->step_us * 1e-6,
+		.given = message->given > 0 ? fmin(fmax(message->given, 1 / PL_SPEED_MAX), PL_SPEED_MAX) : 0,
+	} : (struct pl_speed){ 0 };
+}
+
 static enum cad_status take_hello(struct pl_service *service, struct pl_stream *stream,
 	const Cadre__V1__NodeHello *hello, uint64_t session, struct cad_error *error)
 {
@@ -200,6 +211,7 @@ static enum cad_status take_hello(struct pl_service *service, struct pl_stream *
 			.isa = hello->isa,
 			.memory_bytes = hello->memory_bytes,
 			.expert_bytes = hello->expert_bytes,
+			.speed = speed_of(hello->speed),
 			.threads = hello->threads,
 			.pid = hello->pid },
 		.identity = { hello->model_fingerprint, hello->settings_fingerprint, hello->settings,
@@ -569,6 +581,15 @@ static enum cad_status make_telemetry(struct pl_service *service, struct cad_err
 	return status;
 }
 
+static struct pl_speed_work work_of(const struct cad_model_spec *spec)
+{
+	return (struct pl_speed_work){
+		.experts = spec->gate.experts,
+		.topk = spec->gate.topk,
+		.multiply_adds = 3.0 * (double)spec->hidden * (double)spec->expert.size,
+	};
+}
+
 enum cad_status pl_service_create(
 	const struct pl_service_options *options, struct pl_service **service, struct cad_error *error)
 {
@@ -585,6 +606,7 @@ enum cad_status pl_service_create(
 	struct pl_control_options control = options->control;
 	control.shape = pl_checkpoint_shape(options->checkpoint);
 	control.expert_bytes = pl_checkpoint_expert_bytes(options->checkpoint);
+	control.work = work_of(cad_model_spec(pl_checkpoint_model(options->checkpoint)));
 	cad_settings_fingerprint(pl_checkpoint_settings(options->checkpoint), made->settings_fingerprint);
 	cad_settings_text(pl_checkpoint_settings(options->checkpoint), made->settings_text);
 	control.identity = (struct pl_identity){

@@ -19,6 +19,7 @@ struct pl_status {
 	Cadre__V1__NodeStatus *list[CAD_PROCESSES_MAX];
 	struct pl_reach_view reach[CAD_PROCESSES_MAX];
 	Cadre__V1__NodeWork work[CAD_PROCESSES_MAX];
+	Cadre__V1__NodeSpeed measured[CAD_PROCESSES_MAX];
 	Cadre__V1__RouterWork router_work[CAD_PROCESSES_MAX];
 	struct pl_calls_message calls[CAD_PROCESSES_MAX];
 	struct pl_status_telemetry telemetry;
@@ -56,6 +57,18 @@ static void fill_node(Cadre__V1__NodeStatus *message, const struct pl_registry *
 	message->pid = node->pid;
 	message->kernels_fingerprint = (char *)node->kernels_fingerprint;
 	message->problem = (char *)pl_registry_problem(registry, slot, now_ns);
+}
+
+static void fill_speed(Cadre__V1__NodeStatus *message, const struct pl_node *node, Cadre__V1__NodeSpeed *measured)
+{
+	cadre__v1__node_speed__init(measured);
+	measured->read_bytes_per_second = node->measured.read_bytes_per_second;
+	measured->multiply_adds_per_second = node->measured.multiply_adds_per_second;
+	measured->step_us = node->measured.step_s * 1e6;
+	measured->given = node->measured.given;
+	message->measured = measured;
+	message->speed = node->speed;
+	message->expert_bytes = node->expert_bytes;
 }
 
 static void fill_reach(Cadre__V1__NodeStatus *message, const struct pl_reach_view *view)
@@ -122,8 +135,11 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 			source->telemetry, slot, source->now_ns, &made->router_work[message->n_nodes]);
 		made->nodes[message->n_nodes].expert_calls =
 			pl_calls_write(&registry->nodes[slot].load.expert_calls, &made->calls[message->n_nodes]);
-		if (registry->nodes[slot].role == PL_ROLE_EXPERT)
+		if (registry->nodes[slot].role == PL_ROLE_EXPERT) {
 			made->nodes[message->n_nodes].duty = pl_duty_to_proto(pl_control_duty(source->control, slot));
+			fill_speed(&made->nodes[message->n_nodes], &registry->nodes[slot],
+				&made->measured[message->n_nodes]);
+		}
 		made->list[message->n_nodes] = &made->nodes[message->n_nodes];
 		message->n_nodes++;
 	}

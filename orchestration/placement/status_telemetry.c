@@ -153,7 +153,7 @@ Cadre__V1__RouterWork *pl_status_telemetry_router(
 	X(received_per_token, "cadre_placement_bytes_received_per_token", \
 		"Bytes of whole answers, with headers, for a token in one MoE layer, mean over tokens and layers") \
 	X(load_max_over_mean, "cadre_placement_load_max_over_mean", \
-		"(row, expert) pairs of the busiest node over the mean of all, mean over MoE layers") \
+		"(row, expert) pairs of the busiest node over the part that is fair by speed, mean over MoE layers") \
 	X(activated_max_over_mean, "cadre_placement_activated_max_over_mean", \
 		"Distinct experts in a step of the node with most over the mean of all, mean over MoE layers") \
 	X(activated, "cadre_placement_activated", \

@@ -89,8 +89,8 @@ struct pl_figures {
 	double nodes_per_token; /* nodes that a row is sent to */
 	double bytes_per_token; /* sent and received: */
 	double sent_per_token, received_per_token;
-	/* The busiest node's (row, expert) pairs over the mean of all live nodes, mean over layers,
-	 * as the planner's load_mean for nodes of equal speed; 0: no node reported any. */
+	/* The busiest node's (row, expert) pairs over its fair part, by speed, mean over layers,
+	 * as the planner's load_mean; 0: no node reported any. */
 	double load_max_over_mean;
 	/* Distinct experts that a node runs in a step: of the node with most over the
 	 * mean, mean over layers (the planner counts them by batches of 64 tokens); and

@@ -47,6 +47,7 @@ static void add_routers(const struct pl_telemetry *telemetry, const struct windo
 /* The nodes over which is averaged: those that live, and those that worked. */
 struct worker {
 	const uint32_t *begin, *end; /* totals of layers; NULL: none */
+	double speed;
 };
 
 static uint32_t find_workers(
@@ -61,33 +62,37 @@ static uint32_t find_workers(
 		bool lives = node->role == PL_ROLE_EXPERT && node->presence == PL_LIVE;
 		if (totals_between(telemetry->sources[slot], PL_ROLE_EXPERT, window, &begin, &end) &&
 			(lives || end.wide[PL_N_STEPS] != begin.wide[PL_N_STEPS]))
-			workers[count++] = (struct worker){ begin.narrow, end.narrow };
+			workers[count++] = (struct worker){ begin.narrow, end.narrow, node->speed };
 		else if (lives)
-			workers[count++] = (struct worker){ NULL, NULL };
+			workers[count++] = (struct worker){ NULL, NULL, node->speed };
 	}
 	return count;
 }
 
-/* Of one layer, over all nodes. */
+/* Of one layer, over all nodes; load_max: pairs over the share that is fair by speed. */
 struct spread {
-	double pairs_max, pairs, activated_max, activated;
+	double load_max, pairs, activated_max, activated;
 };
 
 static struct spread spread_of(const struct worker *workers, uint32_t count, uint32_t row)
 {
 	struct spread spread = { 0 };
+	double speeds = 0;
 
+	for (uint32_t i = 0; i < count; i++)
+		speeds += workers[i].speed;
 	for (uint32_t i = 0; i < count; i++) {
 		uint32_t since[PL_L_TOTALS] = { 0 };
 		for (uint32_t j = 0; workers[i].begin && j < PL_L_TOTALS; j++)
 			since[j] = workers[i].end[row * PL_L_TOTALS + j] - workers[i].begin[row * PL_L_TOTALS + j];
-		double pairs = since[PL_L_PAIRS],
+		double pairs = since[PL_L_PAIRS], load = pairs * (speeds / workers[i].speed),
 		       activated = since[PL_L_STEPS] ? (double)since[PL_L_ACTIVATED] / since[PL_L_STEPS] : 0;
 		spread.pairs += pairs;
 		spread.activated += activated;
-		spread.pairs_max = pairs > spread.pairs_max ? pairs : spread.pairs_max;
+		spread.load_max = load > spread.load_max ? load : spread.load_max;
 		spread.activated_max = activated > spread.activated_max ? activated : spread.activated_max;
 	}
+	spread.load_max /= spread.pairs > 0 ? spread.pairs : 1;
 	return spread;
 }
 
@@ -101,7 +106,7 @@ static void fill_balance(const struct pl_telemetry *telemetry, const struct wind
 		if (spread.pairs <= 0)
 			continue;
 		layers++;
-		figures->load_max_over_mean += spread.pairs_max * count / spread.pairs;
+		figures->load_max_over_mean += spread.load_max;
 		figures->activated_max_over_mean +=
 			spread.activated > 0 ? spread.activated_max * count / spread.activated : 1;
 		figures->activated += spread.activated / count;

@@ -291,6 +291,7 @@ enum cad_status world_connect_node(struct world *world, int index)
 			.isa = "",
 			.memory_bytes = node->memory * (node->expert_bytes ? node->expert_bytes : 100) + 5,
 			.expert_bytes = node->expert_bytes,
+			.speed.given = node->speed,
 			.pid = node->pid,
 		},
 		.identity = world_identity,

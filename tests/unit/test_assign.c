@@ -26,6 +26,7 @@ struct source {
 	bool level, planned; /* planned: there is a plan in force, of the cells that are WANTED */
 	bool drained[NODES], fresh[NODES];
 	uint64_t node_bytes[NODES]; /* of an expert there; 0: expert_bytes */
+	double speed[NODES];        /* 0: 1 */
 	const struct pl_cluster_rule *pins;
 	uint32_t pins_count;
 	const uint16_t *copies_of;
@@ -65,6 +66,7 @@ static struct pl_assignment assign_planned(const struct source *source, uint8_t 
 		cluster.nodes[n] = (struct pl_cluster_node){
 			.memory_bytes = source->nodes[n].memory_bytes,
 			.expert_bytes = source->node_bytes[n],
+			.speed = source->speed[n] > 0 ? source->speed[n] : 1,
 			.forbidden = source->drained[n],
 		};
 	struct pl_plan *held = plan_of(source, HELD), *failed = plan_of(source, FAILED),
@@ -530,6 +532,90 @@ static void experts_have_another_size_on_each_node(void **state)
 	assert_int_equal(count(&source, target, 1, 0), 2);
 }
 
+/* A node that is eight times as fast has eight times as many, as far as its memory goes. */
+static void fast_nodes_get_more_within_memory(void **state)
+{
+	(void)state;
+	struct node nodes[] = { { 1000, NULL }, { 1000, NULL } };
+	struct source source = {
+		.layers_count = 9,
+		.experts = 16,
+		.expert_bytes = 1,
+		.nodes = nodes,
+		.nodes_count = 2,
+		.speed = { 1, 8 },
+		.copies = 1,
+	};
+	uint8_t target[2 * 144];
+	uint32_t slow = 0;
+	assert_int_equal(assign(&source, target).unplaced, 0);
+	for (uint32_t layer = 0; layer < 9; layer++) {
+		assert_in_range(count(&source, target, 0, layer), 1, 2);
+		slow += count(&source, target, 0, layer);
+	}
+	assert_int_equal(slow, 144 / 9);
+
+	nodes[1].memory_bytes = 90;
+	assert_int_equal(assign(&source, target).unplaced, 0);
+	for (uint32_t layer = 0; layer < 9; layer++)
+		assert_int_equal(count(&source, target, 1, layer), 10);
+
+	/* one copy on each: speed is no reason to leave one out */
+	nodes[1].memory_bytes = 1000;
+	source.copies = 2;
+	assert_int_equal(assign(&source, target).lacking, 0);
+}
+
+/* One that comes later is filled as far as that helps, and then everything stays. */
+static void levelling_knows_speeds(void **state)
+{
+	(void)state;
+	uint8_t all[2 * 18], none[2 * 18] = { 0 }, target[2 * 36], again[2 * 36];
+	memset(all, HELD, sizeof all);
+	const struct node nodes[] = { { 1000, all }, { 1000, none } };
+	struct source source = {
+		.layers_count = 2,
+		.experts = 18,
+		.expert_bytes = 1,
+		.nodes = nodes,
+		.nodes_count = 2,
+		.speed = { 1, 8 },
+		.copies = 1,
+		.level = true,
+	};
+	assert_int_equal(assign(&source, target).levelled, 32);
+	for (uint32_t layer = 0; layer < 2; layer++)
+		assert_int_equal(count(&source, target, 1, layer), 16);
+
+	memcpy(all, target, sizeof all);
+	memcpy(none, target + 36, sizeof none);
+	assert_int_equal(assign(&source, again).levelled, 0);
+	assert_memory_equal(target, again, sizeof target);
+}
+
+/* Whatever their one speed is, the plan is that of nodes whose speed nobody knows. */
+static void nodes_of_equal_speed_are_placed_as_before(void **state)
+{
+	(void)state;
+	struct cad_random random;
+	struct cluster *cluster = random_start(&random, 77005);
+	uint8_t *before = malloc(sizeof cluster->target);
+	for (int round = 0; round < 500; round++) {
+		random_cluster(cluster, &random, false, round % 2);
+		struct source *source = &cluster->source;
+		source->level = round % 3 == 0;
+		(void)assign(source, before);
+		double speed = (double)(4 + cad_random_below(&random, 4)) / (double)(1 << cad_random_below(&random, 8));
+		for (uint32_t n = 0; n < source->nodes_count; n++)
+			source->speed[n] = speed;
+		(void)assign(source, cluster->target);
+		assert_memory_equal(
+			cluster->target, before, (size_t)source->nodes_count * source->layers_count * source->experts);
+	}
+	free(before);
+	free(cluster);
+}
+
 static void nothing_to_place(void **state)
 {
 	(void)state;
@@ -556,6 +642,9 @@ int main(void)
 		cmocka_unit_test(a_fresh_node_is_filled_from_the_plan),
 		cmocka_unit_test(pins_come_before_everything),
 		cmocka_unit_test(experts_have_another_size_on_each_node),
+		cmocka_unit_test(fast_nodes_get_more_within_memory),
+		cmocka_unit_test(levelling_knows_speeds),
+		cmocka_unit_test(nodes_of_equal_speed_are_placed_as_before),
 		cmocka_unit_test(nothing_to_place),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

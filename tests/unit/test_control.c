@@ -293,6 +293,44 @@ static void restart_moves_nothing(void **state)
 	world_destroy(world);
 }
 
+/* At first, when a fast node comes later, when a slow one is lost, and over a restart. */
+static void fast_nodes_hold_more(void **state)
+{
+	(void)state;
+	struct world *world = world_create();
+	world->nodes[0].speed = 6;
+	world->nodes[3].speed = 4;
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(world_connect_node(world, i), CAD_OK);
+	world_run(world, 3000);
+	assert_int_equal(world_held_by(world, 0), 18);
+	assert_int_equal(world_held_by(world, 1), 3);
+	assert_int_equal(world_held_by(world, 2), 3);
+
+	assert_int_equal(world_connect_node(world, 3), CAD_OK);
+	world_run(world, 20000);
+	assert_in_range(world_held_by(world, 0), 12, 15);
+	assert_in_range(world_held_by(world, 3), 8, 9);
+	world_kill_node(world, 1);
+	world_run(world, 20000);
+	assert_int_equal(world_held_by(world, 1), 0);
+	assert_int_equal(world_unplaced(world), 0);
+
+	unsigned loads = world->loads, frees = world->frees;
+	world_stop(world);
+	world->now_ms += 1000;
+	world_start(world);
+	for (int i = 3; i >= 0; i--) { /* the fastest comes last */
+		if (i != 1)
+			assert_int_equal(world_connect_node(world, i), CAD_OK);
+		world_run(world, 1500);
+	}
+	world_run(world, 10000);
+	assert_int_equal(world->loads, loads);
+	assert_int_equal(world->frees, frees);
+	world_destroy(world);
+}
+
 static void node_that_does_not_come_back_after_a_restart_is_dead(void **state)
 {
 	(void)state;
@@ -722,6 +760,7 @@ int main(void)
 		cmocka_unit_test(after_a_cut_the_missing_have_a_lease),
 		cmocka_unit_test(the_killed_are_not_waited_for),
 		cmocka_unit_test(restart_moves_nothing),
+		cmocka_unit_test(fast_nodes_hold_more),
 		cmocka_unit_test(node_that_does_not_come_back_after_a_restart_is_dead),
 		cmocka_unit_test(the_killed_are_not_waited_for_after_a_restart),
 		cmocka_unit_test(unwritable_state_catches_up),

@@ -56,6 +56,29 @@ static uint32_t join(struct pl_registry *registry, const struct pl_hello *hello,
 	return slot;
 }
 
+/* An older node says nothing, and one is given by hand. */
+static void each_counts_beside_the_others(void **state)
+{
+	struct pl_registry *registry = *state;
+	const struct pl_speed_work work = { .experts = 8, .topk = 2, .multiply_adds = 1e6 };
+	struct pl_hello slow = expert("slow", 1), fast = expert("fast", 2), old = expert("old", 3),
+			told = expert("told", 4);
+	slow.expert_bytes = fast.expert_bytes = 1000000;
+	slow.speed = (struct pl_speed){ .read_bytes_per_second = 1e9, .multiply_adds_per_second = 1e12 };
+	fast.speed = (struct pl_speed){ .read_bytes_per_second = 8e9, .multiply_adds_per_second = 8e12 };
+	told.speed.given = 3;
+
+	uint32_t at = join(registry, &fast, 1, 0);
+	pl_registry_compare(registry, &work);
+	assert_true(registry->nodes[at].speed == 1);
+	uint32_t others[] = { join(registry, &slow, 2, 0), join(registry, &old, 3, 0), join(registry, &told, 4, 0) };
+	pl_registry_compare(registry, &work);
+	assert_true(registry->nodes[at].speed == 8);
+	assert_true(registry->nodes[others[0]].speed == 1);
+	assert_true(registry->nodes[others[1]].speed == 1);
+	assert_true(registry->nodes[others[2]].speed == 3);
+}
+
 static void lives_as_long_as_it_reports(void **state)
 {
 	struct pl_registry *registry = *state;
@@ -258,6 +281,7 @@ static void expected_nodes_have_their_time(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(each_counts_beside_the_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(lives_as_long_as_it_reports, setup, teardown),
 		cmocka_unit_test_setup_teardown(rates_come_from_differences, setup, teardown),
 		cmocka_unit_test_setup_teardown(broken_stream_has_a_short_grace, setup, teardown),

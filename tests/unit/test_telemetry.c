@@ -84,6 +84,7 @@ static void fill_node(struct world *world, uint32_t slot, const char *id, enum p
 	node->presence = PL_LIVE;
 	node->role = role;
 	node->session = session;
+	node->speed = 1;
 	snprintf(node->id, sizeof node->id, "%s", id);
 }
 
@@ -312,6 +313,13 @@ static void test_load_is_over_all_live_nodes(void **state)
 	assert_true(figures.activated_max_over_mean > 1.999 && figures.activated_max_over_mean < 2.001);
 	assert_true(pl_telemetry_between(world->telemetry, at(1), at(9), &figures));
 	assert_true(figures.load_max_over_mean > 2.999); /* one of three does all */
+
+	/* which is twice as fast as the others, or does a fifth of what it should */
+	world->registry.nodes[NODE + 1].speed = 2;
+	assert_true(pl_telemetry_between(world->telemetry, at(1), at(9), &figures));
+	assert_true(figures.load_max_over_mean > 1.999 && figures.load_max_over_mean < 2.001);
+	assert_true(pl_telemetry_between(world->telemetry, at(0), at(9), &figures));
+	assert_true(figures.load_max_over_mean > 2.999); /* 30 of 40 on a quarter */
 	assert_false(pl_telemetry_between(world->telemetry, at(2), at(9), &figures));
 
 	assert_true(pl_telemetry_node(world->telemetry, NODE, at(0), at(10), &node));
