@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-# Whether nvcc compiles the CUDA backend, and for which architectures (kernels/cuda/CMakeLists.txt).
-set(CADRE_CUDA AUTO CACHE STRING "the CUDA backend, libcadre-cuda.so, in builds with tests: ON, OFF, or AUTO: where nvcc is")
-set(CADRE_CUDA_ARCHITECTURES 80 90a 100)
+# Whether nvcc compiles the CUDA backend, and for which architectures (kernels/cuda/nvcc.cmake).
+set(CADRE_CUDA AUTO CACHE STRING "the CUDA backend, libcadre-cuda.so: ON, OFF, or AUTO: where nvcc is")
+set(CADRE_CUDA_ARCHITECTURES 80 86 89 90a 100 CACHE STRING "of GPUs, the newest last: it is there as PTX too, for those that come later")
 find_program(NVCC nvcc PATHS /usr/local/cuda/bin)
 set(CADRE_WITH_CUDA FALSE)
 if(CADRE_CUDA STREQUAL "OFF")
   message(STATUS "CUDA: off, the backend for GPUs is not built")
+elseif(CADRE_FUZZ OR NOT CADRE_SANITIZE STREQUAL "")
+  message(STATUS "CUDA: builds with sanitizers are without the backend for GPUs")
 elseif(NVCC)
   message(STATUS "CUDA: found ${NVCC}")
   set(CADRE_WITH_CUDA TRUE)

@@ -6,14 +6,15 @@
 
 Registers have a limit, so that shared memory says how many blocks a multiprocessor has. Local memory and spills are
 refused, and the instructions that a kernel is written for must be there, as often as the source says. Approximate
-functions and single precision that is not rounded to nearest are refused: no CPU has their bits.
+functions and single precision that is not rounded to nearest are refused: no CPU has their bits. So are sums and
+products that do not say how they are rounded: a driver that compiles the PTX for a later GPU could fuse them.
 """
 import pathlib
 import re
 import subprocess
 import sys
 
-ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")
+ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100")
 UP_FEW, UP_MANY, DOWN_FEW, DOWN_MANY = ("kn_gemm_kernel<kn_tile_shape<%s>" % shape for shape in (
     "1, 8, 2, 1, 4>, true", "2, 64, 2, 4, 2>, true", "1, 8, 4, 1, 4>, false", "1, 64, 2, 4, 3>, false"))
 MMA, LDMATRIX = "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32", "ldmatrix.sync.aligned.m8n8"
@@ -29,7 +30,7 @@ KERNELS = {
     "kn_rows_unpack_kernel": (40, {}),
     "kn_combine_kernel": (48, {"redux.sync.min.u32": 1, "redux.sync.or.b32": 2, "cvt.rni.f64.f64": 0}),
 }
-REFUSED = re.compile(r"\.approx|\.ftz|\.local\.|(?:add|mul|fma|div|sqrt)\.r[zmp]\.f32")
+REFUSED = re.compile(r"\.approx|\.ftz|\.local\.|(?:add|mul|fma|div|sqrt)\.r[zmp]\.f32|(?:add|sub|mul)\.f(?:32|64)")
 
 
 def name_of(mangled):
