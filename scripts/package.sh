@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
-# Packages, into build/package/: a bundle that runs from where it is unpacked, and a Debian package.
+# Packages, into build/package/: a bundle that runs from where it is unpacked, and a Debian package; with the library for GPUs, another of each.
 
 source "$ROOT/scripts/setup.sh"
 
@@ -55,11 +55,22 @@ check_bundle() {
 	done
 }
 
-package_bundle() {
-	local name=cadre-$VERSION-linux-x86_64 tree
+# install_into FOLDER PREFIX COMPONENT...: what `cmake --install` puts there. Unspecified is everything but the library for GPUs, cuda.
+install_into() {
+	local component
+	for component in "${@:3}"; do DESTDIR=$1 cmake --install "$ROOT/build" --prefix "$2" --strip --component "$component" >/dev/null; done
+	[[ " $* " != *' cuda '* ]] || strip --strip-unneeded "$1$2/lib/cadre/libcadre-cuda.so"
+}
+
+package_bundle() { make_bundle cadre-"$VERSION"-linux-x86_64 Unspecified; }
+package_bundle-cuda() { make_bundle cadre-"$VERSION"-linux-x86_64-cuda Unspecified cuda; }
+
+# make_bundle NAME COMPONENT...
+make_bundle() {
+	local name=$1 tree
 	tree=$STAGE/$name
 	# The units in it are for a tree that lies in /opt/cadre.
-	DESTDIR=$STAGE cmake --install "$ROOT/build" --prefix /opt/cadre --strip >/dev/null
+	install_into "$STAGE" /opt/cadre "${@:2}"
 	mv "$STAGE/opt/cadre" "$tree"
 	bundle_libraries "$tree"
 	bundle_licences "$tree"
@@ -75,7 +86,7 @@ package_bundle() {
 	say "$(stat -c %s "$OUT/$name.tar.xz") bytes: $OUT/$name.tar.xz"
 }
 
-# ---- the Debian package ----
+# ---- the Debian packages ----
 
 # A commit that is no release is newer than the last release, and older than the next one.
 debian_version() {
@@ -86,48 +97,87 @@ debian_version() {
 	fi
 }
 
+# debian_changelog PACKAGE FILE
+debian_changelog() {
+	printf '%s (%s) unstable; urgency=medium\n\n  * See changelog.gz of the package cadre.\n\n -- %s  %s\n' "$1" "$DEBIAN_VERSION" "$MAINTAINER" \
+		"$(date -R -u -d "@$SOURCE_DATE_EPOCH")" >"$2"
+}
+
+debian_times() {
+	chmod -R u+rwX,go+rX,go-w "$1"
+	find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+}
+
 # What Debian wants otherwise than `cmake --install` has it.
 debian_tree() {
-	local tree=$1 version=$2 doc=$1/usr/share/doc/cadre
+	local tree=$1 doc=$1/usr/share/doc/cadre
 	mkdir -p "$tree/usr/share/zsh" "$tree/usr/share/lintian/overrides"
 	mv "$tree/usr/share/zsh/site-functions" "$tree/usr/share/zsh/vendor-completions"
 	mv "$doc/CHANGELOG.md" "$doc/changelog"
 	rm "$doc/LICENSE" # is in copyright
 	cat "$ROOT/packaging/deb/copyright" "$ROOT/NOTICE" >"$doc/copyright"
 	rm "$doc/NOTICE"
-	printf 'cadre (%s) unstable; urgency=medium\n\n  * See changelog.gz.\n\n -- %s  %s\n' "$version" "$MAINTAINER" "$(date -R -u -d "@$SOURCE_DATE_EPOCH")" >"$doc/changelog.Debian"
+	debian_changelog cadre "$doc/changelog.Debian"
 	cp "$ROOT/packaging/deb/lintian-overrides" "$tree/usr/share/lintian/overrides/cadre"
 	gzip -9n "$doc"/changelog* "$tree"/usr/share/man/man1/*
-	chmod -R u+rwX,go+rX,go-w "$tree"
-	find "$tree" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+	debian_times "$tree"
+}
+
+# The library and what it consists of, nothing else.
+debian_tree_cuda() {
+	local tree=$1 doc=$1/usr/share/doc/cadre-cuda
+	cat "$ROOT/packaging/deb/copyright" "$ROOT/NOTICE" - "$doc/NOTICE" <<<'' >"$doc/copyright"
+	rm "$doc/NOTICE"
+	debian_changelog cadre-cuda "$doc/changelog.Debian"
+	gzip -9n "$doc/changelog.Debian"
+	chmod 644 "$tree/usr/lib/cadre/libcadre-cuda.so"
+	debian_times "$tree"
+}
+
+# make_deb PACKAGE TREE
+make_deb() {
+	rm -f "$OUT/$1"_*.deb
+	(cd "$STAGE" && cpack -G DEB --config "$ROOT/packaging/deb/$1.cmake" -B "$STAGE/cpack" -D CPACK_INSTALLED_DIRECTORIES="$2;/" \
+		-D CPACK_PACKAGE_VERSION="${DEBIAN_VERSION%%-*}" -D CPACK_DEBIAN_PACKAGE_RELEASE="${DEBIAN_VERSION#*-}" \
+		-D CPACK_DEBIAN_PACKAGE_MAINTAINER="$MAINTAINER") >"$STAGE/log" || { cat "$STAGE/log" >&2; fail "cpack failed"; }
+	mv "$STAGE"/cpack/*.deb "$OUT"
+	say "$(stat -c '%s bytes: %n' "$OUT/$1"_*.deb)"
 }
 
 package_deb() {
-	local tree=$STAGE/tree version release
-	version=$(debian_version)
-	release=1~$(. /etc/os-release && echo "$ID${VERSION_ID:-}")
-	MAINTAINER="${DEBFULLNAME:-Cadre maintainers} <${DEBEMAIL:-maintainers@cadre.invalid}>"
-	DESTDIR=$tree cmake --install "$ROOT/build" --prefix /usr --strip >/dev/null
-	debian_tree "$tree" "$version-$release"
-	rm -f "$OUT"/cadre_*.deb
-	(cd "$STAGE" && cpack -G DEB --config "$ROOT/packaging/deb/cpack.cmake" -B "$STAGE/cpack" \
-		-D CPACK_INSTALLED_DIRECTORIES="$tree;/" -D CPACK_PACKAGE_VERSION="$version" -D CPACK_DEBIAN_PACKAGE_RELEASE="$release" \
-		-D CPACK_DEBIAN_PACKAGE_MAINTAINER="$MAINTAINER") >"$STAGE/log" || { cat "$STAGE/log" >&2; fail "cpack failed"; }
-	mv "$STAGE"/cpack/*.deb "$OUT"
-	say "$(stat -c '%s bytes: %n' "$OUT"/cadre_*.deb)"
+	install_into "$STAGE/tree" /usr Unspecified
+	debian_tree "$STAGE/tree"
+	make_deb cadre "$STAGE/tree"
+}
+
+package_deb-cuda() {
+	install_into "$STAGE/tree-cuda" /usr cuda
+	debian_tree_cuda "$STAGE/tree-cuda"
+	make_deb cadre-cuda "$STAGE/tree-cuda"
 }
 
 # ---- all of them ----
 
 package() {
 	local kind
+	local -a targets=("${PROGRAMS[@]}")
 	[ $# -gt 0 ] || set -- bundle deb
 	for kind in "$@"; do
-		[[ $kind == bundle || $kind == deb ]] || fail_usage "package makes bundle and deb, not '$kind'"
+		case $kind in
+			bundle | deb) ;;
+			bundle-cuda | deb-cuda) targets+=(cadre_cuda_library) ;;
+			*) fail_usage "package makes bundle, deb, bundle-cuda and deb-cuda, not '$kind'" ;;
+		esac
 	done
+	if [[ " $* " == *-cuda* ]] && ! command -v nvcc >/dev/null && [ ! -x /usr/local/cuda/bin/nvcc ]; then
+		fail "there is no nvcc in PATH or /usr/local/cuda/bin, which compiles for GPUs: install the CUDA toolkit (13.0), or make bundle and deb alone"
+	fi
 	install_packages "${PACKAGE_PACKAGES[@]}"
-	build release "${PROGRAMS[@]}"
+	build release "${targets[@]}"
 	mkdir -p "$OUT"
+	export DEBIAN_VERSION # read by packaging/deb/cadre-cuda.cmake, too
+	DEBIAN_VERSION=$(debian_version)-1~$(. /etc/os-release && echo "$ID${VERSION_ID:-}")
+	MAINTAINER="${DEBFULLNAME:-Cadre maintainers} <${DEBEMAIL:-maintainers@cadre.invalid}>"
 	# The same commit gives the same files.
 	export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$ROOT" log -1 --format=%ct 2>/dev/null || stat -c %Y "$ROOT/CMakeLists.txt")}
 	STAGE=$(mktemp -d)

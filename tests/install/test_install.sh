@@ -48,6 +48,16 @@ for program in cadre-placement cadre-router cadre-expert cadrectl; do
 	check "no zsh completion of $program" grep -qx "#compdef $program" "$usr/share/zsh/site-functions/_$program"
 done
 
+# The library for GPUs, where nvcc is: it needs what every machine has, and no part of CUDA before a device is opened.
+if grep -q '^CADRE_CUDA:STRING=\(ON\|AUTO\)$' "$build/CMakeCache.txt" && grep -q '^NVCC:FILEPATH=.*nvcc$' "$build/CMakeCache.txt" &&
+	grep -q '^CADRE_SANITIZE:STRING=$' "$build/CMakeCache.txt"; then
+	check "no library for GPUs" test -s "$usr/lib/cadre/libcadre-cuda.so"
+	check "no NOTICE of the library for GPUs" test -s "$usr/share/doc/cadre-cuda/NOTICE"
+	strangers=$(readelf -d "$usr/lib/cadre/libcadre-cuda.so" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | grep -vE '^(libstdc\+\+|libm|libgcc_s|libc|ld-linux-x86-64|libdl|librt|libpthread)\.so' || true)
+	[ -z "$strangers" ] || fail "libcadre-cuda.so needs $strangers"
+fi
+! find "$usr" -name 'libcadre-emu*' | grep . || fail "the emulated GPU is for tests alone"
+
 # holds_options PROGRAM COMMAND...: every option of its --help is in the page, and completed
 holds_options() {
 	page=$usr/share/man/man1/$1.1 bash=$usr/share/bash-completion/completions/$1 zsh=$usr/share/zsh/site-functions/_$1

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# usage: deb.sh install|units|cluster|purge
+# usage: deb.sh install|cuda|units|cluster|purge
 # Inside of a fresh Debian 12, as root, one after the other: run.sh calls it. No systemd runs there: the cluster is started by what the units
 # would start, as the user that they name.
 set -eu
@@ -49,6 +49,20 @@ install_package() {
 	[ ! -e /etc/cadre ] || fail "the package wrote to /etc"
 }
 
+# The package with the library for GPUs: that, and what Debian wants of every package. It is of one version with the programs, and here without a driver.
+cuda() {
+	dpkg -i /root/cadre-cuda.deb
+	files=$(dpkg -L cadre-cuda | while read -r file; do [ -d "$file" ] || echo "$file"; done | sort | xargs)
+	wanted='/usr/lib/cadre/libcadre-cuda.so /usr/share/doc/cadre-cuda/changelog.Debian.gz /usr/share/doc/cadre-cuda/copyright'
+	[ "$files" = "$wanted" ] || fail "cadre-cuda has $files"
+	[ "$(dpkg-query -W -f '${Depends}' cadre-cuda | grep -o 'cadre (= [^)]*)')" = "cadre (= $(dpkg-query -W -f '${Version}' cadre))" ] ||
+		fail "cadre-cuda does not depend on cadre of its own version"
+	! ldd /usr/lib/cadre/libcadre-cuda.so | grep -E 'not found|libcuda|libcudart' || fail "the library needs CUDA"
+	! dpkg -i /root/cadre-newer.deb || fail "cadre can be upgraded without cadre-cuda"
+	dpkg -P cadre-cuda
+	[ ! -e /usr/lib/cadre ] || fail "cadre-cuda left /usr/lib/cadre"
+}
+
 units() {
 	for unit in $UNITS; do
 		systemd-analyze verify --man=no "/usr/lib/systemd/system/$unit.service" >/tmp/verify 2>&1 || fail "$unit: $(cat /tmp/verify)"
@@ -89,5 +103,5 @@ purge() {
 
 case $1 in
 	install) install_package ;;
-	units | cluster | purge) "$1" ;;
+	cuda | units | cluster | purge) "$1" ;;
 esac

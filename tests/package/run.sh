@@ -68,7 +68,8 @@ newer_deb() {
 	dpkg-deb --root-owner-group -b "$WORK/newer" "$2" >/dev/null
 }
 
-deb=$(echo "$PACKAGES"/cadre_*.deb) bundle=$(echo "$PACKAGES"/cadre-*.tar.xz)
+deb=$(echo "$PACKAGES"/cadre_*.deb) bundle=$(echo "$PACKAGES"/cadre-*-linux-x86_64.tar.xz)
+deb_cuda=$(echo "$PACKAGES"/cadre-cuda_*.deb) # is not there where there is no nvcc
 stat -c '%s bytes: %n' "$deb" "$bundle"
 run 'bundle_is_small' test "$(stat -c %s "$bundle")" -le $((18 << 20))
 
@@ -79,6 +80,15 @@ cp "$deb" "$WORK/bookworm/root/cadre.deb"
 newer_deb "$deb" "$WORK/bookworm/root/cadre-newer.deb"
 cp "$HERE/deb.sh" "$WORK/bookworm/root"
 run 'deb_installs_on_debian_12' within bookworm online sh /root/deb.sh install
+if [ -f "$deb_cuda" ]; then
+	cp "$deb_cuda" "$WORK/bookworm/root/cadre-cuda.deb"
+	run 'deb_cuda_adds_a_library' within bookworm offline sh /root/deb.sh cuda
+	bundle_cuda=${bundle%.tar.xz}-cuda.tar.xz
+	run 'bundle_cuda_adds_a_library' test "$(diff <(tar -tf "$bundle" | cut -d/ -f2- | sort) <(tar -tf "$bundle_cuda" | cut -d/ -f2- | sort) | sed -n 's/^[<>] //p' | xargs)" = \
+		'lib/cadre/ lib/cadre/libcadre-cuda.so share/doc/cadre-cuda/ share/doc/cadre-cuda/NOTICE'
+else
+	echo "skipped: the library for GPUs, which nobody made"
+fi
 run 'deb_units_are_valid' within bookworm offline sh /root/deb.sh units
 run 'deb_cluster_answers_and_outlives_an_upgrade' within bookworm offline sh /root/deb.sh cluster
 run 'deb_leaves_nothing' within bookworm offline sh /root/deb.sh purge
