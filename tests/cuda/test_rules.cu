@@ -14,13 +14,21 @@
 namespace
 {
 
-enum { THREADS = 64, BYTES = THREADS * 4 };
+enum {
+	THREADS = 64,
+	BYTES = THREADS * 4,
+	GROUP = 128, /* threads of a warpgroup */
+	OPERAND_BYTES = 64 * 128,
+	GROUP_BYTES = OPERAND_BYTES + 1024,
+};
 
 struct rule {
 	const char *name;
 	void (*kernel)(uint32_t *memory, uint32_t *other);
-	const char *report, *checking; /* of the fast build, NULL: it does not see it; of the checking one */
-	unsigned blocks;
+	/* of the fast build, NULL: it does not see it; of the checking one; "": one of several,
+	 * which depends on what was first */
+	const char *report, *checking;
+	unsigned blocks, threads = THREADS, bytes = BYTES;
 };
 
 /* memory: [THREADS], written; other: [THREADS], never written */
@@ -126,6 +134,202 @@ __global__ void waits_for_nobody(uint32_t *, uint32_t *)
 		__syncthreads();
 }
 
+/* ---- of sm_90a ---- */
+
+/* Words that a bulk copy fetches, and its mbarrier; of so many threads that arrive. */
+struct fetched {
+	uint32_t words[THREADS / 2];
+	uint64_t barrier;
+};
+__device__ fetched *barrier_made(uint32_t arrivals)
+{
+	fetched *s = kn_shared<fetched>();
+	if (threadIdx.x == 0) {
+		ptx_mbarrier_init(&s->barrier, arrivals);
+		ptx_mbarrier_fence_init();
+	}
+	__syncthreads();
+	return s;
+}
+__device__ void fetch(fetched *s, const uint32_t *memory)
+{
+	ptx_mbarrier_arrive_expect(&s->barrier, sizeof s->words);
+	ptx_bulk_copy(s->words, memory, sizeof s->words, &s->barrier);
+}
+
+__global__ void read_before_it_landed(uint32_t *memory, uint32_t *)
+{
+	fetched *s = barrier_made(1);
+	if (threadIdx.x == 0)
+		fetch(s, memory);
+	__syncthreads();
+	memory[threadIdx.x] = s->words[threadIdx.x / 2];
+	ptx_mbarrier_wait(&s->barrier, 0);
+}
+
+/* The other warp waits for the copy, and this one reads what it fetched. */
+__global__ void another_one_waited(uint32_t *memory, uint32_t *)
+{
+	fetched *s = barrier_made(1);
+	if (threadIdx.x == 0)
+		fetch(s, memory);
+	if (threadIdx.x >= 32)
+		ptx_mbarrier_wait(&s->barrier, 0);
+	memory[threadIdx.x] = s->words[threadIdx.x / 2];
+}
+
+__global__ void fetched_and_left(uint32_t *memory, uint32_t *)
+{
+	fetched *s = barrier_made(1);
+	if (threadIdx.x == 0)
+		fetch(s, memory);
+}
+
+__global__ void the_other_parity(uint32_t *memory, uint32_t *)
+{
+	fetched *s = barrier_made(1);
+	if (threadIdx.x == 0)
+		fetch(s, memory);
+	ptx_mbarrier_wait(&s->barrier, 1);
+	memory[threadIdx.x] = s->words[threadIdx.x / 2];
+}
+
+__global__ void fetched_again_too_early(uint32_t *memory, uint32_t *)
+{
+	fetched *s = barrier_made(1);
+	for (uint32_t i = 0; i < 2; i++) {
+		if (threadIdx.x == 0)
+			fetch(s, memory); /* others may still read */
+		ptx_mbarrier_wait(&s->barrier, i);
+		memory[threadIdx.x] = s->words[threadIdx.x / 2];
+	}
+}
+
+__global__ void announces_too_much(uint32_t *memory, uint32_t *)
+{
+	fetched *s = barrier_made(1);
+	if (threadIdx.x == 0) {
+		ptx_mbarrier_arrive_expect(&s->barrier, sizeof s->words + 16);
+		ptx_bulk_copy(s->words, memory, sizeof s->words, &s->barrier);
+	}
+	ptx_mbarrier_wait(&s->barrier, 0);
+}
+
+__global__ void nobody_made_it(uint32_t *, uint32_t *) { ptx_mbarrier_wait(&kn_shared<fetched>()->barrier, 0); }
+
+__global__ void made_without_a_fence(uint32_t *memory, uint32_t *)
+{
+	fetched *s = kn_shared<fetched>();
+	if (threadIdx.x == 0) {
+		ptx_mbarrier_init(&s->barrier, 1);
+		fetch(s, memory);
+	}
+	__syncthreads();
+	ptx_mbarrier_wait(&s->barrier, 0);
+}
+
+__global__ void bulk_misaligned(uint32_t *memory, uint32_t *)
+{
+	fetched *s = barrier_made(1);
+	if (threadIdx.x == 0)
+		ptx_bulk_copy(s->words, memory + 1, 64, &s->barrier);
+}
+
+/* Lane 0 speaks for all lanes, of which some may still read. */
+__global__ void arrives_for_others(uint32_t *memory, uint32_t *)
+{
+	fetched *s = barrier_made(1);
+	if (threadIdx.x < 32)
+		memory[threadIdx.x] = 0;
+	if (threadIdx.x == 32)
+		s->words[0] = 5;
+	__syncthreads();
+	if (threadIdx.x < 32) {
+		memory[threadIdx.x] = s->words[0];
+		if (threadIdx.x == 0)
+			ptx_mbarrier_arrive(&s->barrier);
+	} else {
+		ptx_mbarrier_wait(&s->barrier, 0);
+		if (threadIdx.x == 32)
+			s->words[0] = 6;
+	}
+}
+
+__global__ void no_named_barrier(uint32_t *memory, uint32_t *)
+{
+	uint32_t *shared = kn_shared<uint32_t>();
+	if (threadIdx.x / 32 == 1)
+		shared[threadIdx.x] = threadIdx.x;
+	ptx_named_sync(1 + threadIdx.x / 32, 32);
+	memory[threadIdx.x] = shared[32 + threadIdx.x % 32];
+}
+
+/* A warpgroup multiplies zeros. */
+__device__ void fill_operands(bool fenced)
+{
+	for (uint32_t i = threadIdx.x; i < GROUP_BYTES / 4; i += GROUP)
+		kn_shared<uint32_t>()[i] = 0;
+	if (fenced)
+		ptx_fence_async();
+	__syncthreads();
+}
+__device__ void multiply(int32_t (&d)[4], uint32_t step)
+{
+	const unsigned char *shared = kn_shared<unsigned char>();
+	ptx_wgmma_s8<8>(d, ptx_wgmma_operand(shared) + 2 * step, ptx_wgmma_operand(shared + OPERAND_BYTES), false);
+}
+
+__global__ void operands_without_a_fence(uint32_t *, uint32_t *)
+{
+	int32_t d[4] = {};
+	fill_operands(false);
+	ptx_wgmma_fence();
+	multiply(d, 0);
+	ptx_wgmma_commit();
+	ptx_wgmma_wait<0>();
+}
+
+__global__ void registers_without_a_fence(uint32_t *, uint32_t *)
+{
+	int32_t d[4] = {};
+	fill_operands(true);
+	multiply(d, 0);
+	ptx_wgmma_commit();
+	ptx_wgmma_wait<0>();
+}
+
+__global__ void product_never_waited(uint32_t *, uint32_t *)
+{
+	int32_t d[4] = {};
+	fill_operands(true);
+	ptx_wgmma_fence();
+	multiply(d, 0);
+	ptx_wgmma_wait<0>(); /* of no group: it was not committed */
+}
+
+__global__ void operand_overwritten(uint32_t *, uint32_t *)
+{
+	int32_t d[4] = {};
+	fill_operands(true);
+	ptx_wgmma_fence();
+	multiply(d, 0);
+	ptx_wgmma_commit();
+	kn_shared<uint32_t>()[threadIdx.x] = 1;
+	ptx_wgmma_wait<0>();
+}
+
+__global__ void warps_disagree(uint32_t *, uint32_t *)
+{
+	int32_t d[4] = {};
+	fill_operands(true);
+	ptx_wgmma_fence();
+	multiply(d, threadIdx.x / 96);
+	ptx_wgmma_commit();
+	ptx_wgmma_wait<0>();
+}
+
+__global__ void operand_misaligned(uint32_t *, uint32_t *) { ptx_wgmma_operand(kn_shared<unsigned char>() + 128); }
+
 const struct rule rules[] = {
 	{ "read before a barrier", race_read, nullptr, "race in shared memory", 1 },
 	{ "write before others have read", race_in_warp, nullptr, "race in shared memory", 1 },
@@ -145,6 +349,25 @@ const struct rule rules[] = {
 	{ "value of a lane that takes no part", shuffle_from_outside, "shuffle", "shuffle", 1 },
 	{ "lanes in two places", lanes_apart, "warp collective", "warp collective", 1 },
 	{ "everybody waits", waits_for_nobody, "deadlock", "deadlock", 1 },
+	{ "what a bulk copy is still fetching", read_before_it_landed, nullptr, "", 1 },
+	{ "a bulk copy that others waited for", another_one_waited, nullptr, "", 1 },
+	{ "a bulk copy that nobody waits for", fetched_and_left, "bulk copy never waited for",
+		"bulk copy never waited for", 1 },
+	{ "the phase before", the_other_parity, "", "", 1 },
+	{ "a bulk copy over what others read", fetched_again_too_early, nullptr, "", 1 },
+	{ "bytes that never land", announces_too_much, "deadlock", "deadlock", 1 },
+	{ "an mbarrier that nobody made", nobody_made_it, "mbarrier", "mbarrier", 1 },
+	{ "an mbarrier that copies do not see", made_without_a_fence, "mbarrier", "mbarrier", 1 },
+	{ "a bulk copy from between", bulk_misaligned, "misaligned", "misaligned", 1 },
+	{ "an arrival for others", arrives_for_others, nullptr, "race in shared memory", 1 },
+	{ "barriers of others", no_named_barrier, nullptr, "", 1 },
+	{ "operands that were not fenced", operands_without_a_fence, nullptr, "no fence", 1, GROUP, GROUP_BYTES },
+	{ "registers that were not fenced", registers_without_a_fence, "wgmma", "wgmma", 1, GROUP, GROUP_BYTES },
+	{ "a product that nobody waits for", product_never_waited, "wgmma never waited for", "wgmma never waited for",
+		1, GROUP, GROUP_BYTES },
+	{ "an operand that changes", operand_overwritten, nullptr, "race in shared memory", 1, GROUP, GROUP_BYTES },
+	{ "warps that multiply other things", warps_disagree, "wgmma", "wgmma", 1, GROUP, GROUP_BYTES },
+	{ "an operand between two lines", operand_misaligned, "misaligned", "misaligned", 1, GROUP, GROUP_BYTES },
 };
 
 /* In the child. */
@@ -152,7 +375,7 @@ const struct rule rules[] = {
 {
 	emu_set_seed(seed);
 	emu_test_memory<uint32_t> memory(std::vector<uint32_t>(THREADS, 1)), other(THREADS);
-	KN_LAUNCH(r->kernel, dim3(r->blocks), dim3(THREADS), BYTES, emu_test_stream(), memory.at, other.at);
+	KN_LAUNCH(r->kernel, dim3(r->blocks), dim3(r->threads), r->bytes, emu_test_stream(), memory.at, other.at);
 	cudaStreamSynchronize(emu_test_stream());
 	_exit(0);
 }

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/cuda/emu/block.h"
 
+#include "kernels/cuda/emu/check.h"
 #include "kernels/cuda/emu/memory.h"
+#include "kernels/cuda/emu/ptx90.h"
 
 #include <algorithm>
 #include <numeric>
@@ -52,6 +54,7 @@ void thread_main()
 	if (!thread->copies.empty())
 		emu_fail({}, "cp.async never waited for", "%zu copies are under way at the end of the thread",
 			thread->copies.size());
+	emu_wgmma_thread_end();
 	thread->state = EMU_RETURNED;
 	block->warp_returned[thread->warp] |= 1u << thread->lane;
 	block->returned++;
@@ -141,9 +144,11 @@ int pick(emu_block *block)
 		const emu_thread *thread = &block->thread[i];
 		if (thread->state == EMU_RETURNED)
 			continue;
-		fprintf(stderr, "emu:   thread %u waits in a %s at %s:%d\n", i,
-			thread->state == EMU_AT_BARRIER ? "barrier" : "warp collective", thread->site.file,
-			thread->site.line);
+		fprintf(stderr, "emu:   thread %u waits %s at %s:%d\n", i,
+			thread->state == EMU_AT_BARRIER              ? "in a barrier"
+				: thread->state == EMU_AT_COLLECTIVE ? "in a warp collective"
+								     : "for a barrier or a copy",
+			thread->site.file, thread->site.line);
 		shown++;
 	}
 	emu_fail({}, "deadlock", "%u of %u threads have returned, and none of the others can run", block->returned,
@@ -164,6 +169,7 @@ void block_begin(emu_block *block, uint32_t number)
 	block->threads = l->dim.x * l->dim.y * l->dim.z;
 	block->returned = block->at_barrier = 0;
 	block->first_epoch = ++block->epoch;
+	std::fill(std::begin(block->named), std::end(block->named), emu_named_barrier{});
 	block->shared_bytes = l->shared_bytes;
 	block->shared = emu_shared_prepare(l->shared_bytes);
 	memset(block->ready, 0, sizeof block->ready);
@@ -172,16 +178,24 @@ void block_begin(emu_block *block, uint32_t number)
 
 	order_threads(block);
 	emu_block_now = block;
+	emu_check_block_begin();
+	emu_async_block_begin();
 	for (uint32_t i = 0; i < block->threads; i++)
 		thread_begin(block, i);
 }
 
+/* Bulk copies land when no thread can go on without; by lot, some land before. */
 void block_run(uint32_t number)
 {
+	enum { COPY_LANDS_ONE_IN = 32 };
 	emu_block *block = &the_block;
 	block_begin(block, number);
 	while (block->returned < block->threads) {
+		if (block->by_lot && emu_random(&block->random) % COPY_LANDS_ONE_IN == 0)
+			emu_bulk_land();
 		int rank = pick(block);
+		while (rank < 0 && emu_bulk_land())
+			rank = pick(block);
 		if (rank < 0)
 			report_deadlock(block);
 		block->ready[rank / 64] &= ~(1ull << (rank % 64));
@@ -189,6 +203,7 @@ void block_run(uint32_t number)
 		emu_fiber_switch(&scheduler, emu_thread_now->fiber.stack_pointer);
 	}
 	emu_thread_now = nullptr;
+	emu_async_block_end();
 	emu_block_now = nullptr;
 }
 
@@ -252,8 +267,48 @@ void emu_barrier(emu_site site)
 			make_ready(other);
 	}
 	block->at_barrier = 0;
+	emu_check_barrier();
 	block->epoch++;
 	go_on(thread);
+}
+
+void emu_barrier_named(uint32_t number, uint32_t threads, emu_site site)
+{
+	emu_named_barrier *barrier = &emu_block_now->named[number];
+	if (number == 0 || number >= EMU_BARRIERS || threads % EMU_LANES != 0)
+		emu_fail(site, "named barrier", "number %u, of %u threads", number, threads);
+	if (barrier->arrived > 0 && barrier->threads != threads)
+		emu_fail(site, "named barrier", "number %u is waited for by %u threads, and by %u", number,
+			barrier->threads, threads);
+
+	barrier->threads = threads;
+	emu_check_release(barrier);
+	if (++barrier->arrived < threads) {
+		emu_park(barrier, site);
+	} else {
+		barrier->arrived = 0;
+		emu_check_complete(barrier);
+		emu_wake(barrier);
+	}
+	emu_check_acquire(barrier);
+	emu_give_way();
+}
+
+void emu_park(const void *there, emu_site site)
+{
+	emu_thread_now->state = EMU_PARKED;
+	emu_thread_now->site = site;
+	emu_thread_now->parked_on = there;
+	leave();
+}
+
+void emu_wake(const void *there)
+{
+	for (uint32_t i = 0; i < emu_block_now->threads; i++) {
+		emu_thread *thread = &emu_block_now->thread[i];
+		if (thread->state == EMU_PARKED && thread->parked_on == there)
+			make_ready(thread);
+	}
 }
 
 /* Those that wait already agree with each other: one of them is compared with this one. */
@@ -303,7 +358,7 @@ void emu_collective(
 	if (finish)
 		finish(all, thread->mask);
 	if (orders_memory)
-		block->warp_epoch[thread->warp]++;
+		emu_check_warp_sync(thread->warp, thread->mask);
 	for (uint32_t left = thread->mask; left; left &= left - 1)
 		if (&lanes[__builtin_ctz(left)] != thread)
 			make_ready(&lanes[__builtin_ctz(left)]);

@@ -28,6 +28,7 @@ enum {
 	EMU_THREADS_MAX = 1024,
 	EMU_WARPS_MAX = EMU_THREADS_MAX / EMU_LANES,
 	EMU_SHARED_MAX = 227 * 1024, /* bytes of shared memory of a block, of sm_90 */
+	EMU_BARRIERS = 16,           /* that have a number, 0 being __syncthreads */
 };
 
 /* A cp.async that was issued and has not landed. */
@@ -37,7 +38,7 @@ struct emu_copy {
 	uint32_t bytes, from_bytes, group;
 };
 
-enum emu_thread_state : uint8_t { EMU_READY, EMU_AT_BARRIER, EMU_AT_COLLECTIVE, EMU_RETURNED };
+enum emu_thread_state : uint8_t { EMU_READY, EMU_AT_BARRIER, EMU_AT_COLLECTIVE, EMU_PARKED, EMU_RETURNED };
 
 struct emu_thread {
 	emu_fiber fiber;
@@ -52,6 +53,12 @@ struct emu_thread {
 	/* cp.async: groups committed so far, and copies under way in the order of issue */
 	uint32_t copy_group;
 	std::vector<emu_copy> copies;
+	const void *parked_on; /* what will wake it */
+};
+
+/* A barrier with a number: who has come to it in this round. */
+struct emu_named_barrier {
+	uint32_t threads, arrived;
 };
 
 struct emu_block {
@@ -64,13 +71,14 @@ struct emu_block {
 	size_t shared_bytes;
 	/* Barriers that were passed. Never set back, so that what the checker knows of earlier
 	 * blocks is recognised as such: it is before first_epoch. */
-	uint32_t first_epoch, epoch, warp_epoch[EMU_WARPS_MAX];
+	uint32_t first_epoch, epoch;
 	uint32_t warp_waiting[EMU_WARPS_MAX], warp_returned[EMU_WARPS_MAX]; /* lanes */
 	/* the order: by rank, or by lot */
 	bool by_lot;
 	uint64_t random;
 	uint16_t rank_of[EMU_THREADS_MAX], thread_at[EMU_THREADS_MAX];
 	uint64_t ready[EMU_THREADS_MAX / 64]; /* bit r: the thread of rank r may run */
+	emu_named_barrier named[EMU_BARRIERS];
 	emu_thread thread[EMU_THREADS_MAX];
 };
 
@@ -93,6 +101,11 @@ void emu_set_seed(uint64_t seed);
 uint64_t emu_random(uint64_t *state);
 
 void emu_barrier(emu_site site);
+/* bar.sync: waits until so many threads, whole warps, have come to the barrier of this number. */
+void emu_barrier_named(uint32_t number, uint32_t threads, emu_site site);
+/* Waits until somebody wakes those that wait there. */
+void emu_park(const void *there, emu_site site);
+void emu_wake(const void *there);
 /* Waits until all lanes of `mask` have come to a collective of this kind; the last of them runs
  * `finish` over the arguments of all (NULL: lanes that are not in the mask). `orders_memory`: what
  * was written before it may be read after it (__syncwarp). */

@@ -42,23 +42,45 @@ namespace
 
 /* ---- shared memory ---- */
 
+enum in_flight : uint8_t { LANDED, CP_ASYNC, BULK_COPY };
+const char *const in_flight_texts[] = { "", "cp.async in flight", "bulk copy in flight" };
+
 /* Of a byte of shared memory. An epoch before the block's first: not in this block. */
 struct cell {
-	uint32_t write_epoch, write_warp_epoch, read_epoch, read_warp_epoch;
+	uint32_t write_epoch, write_clock, read_epoch;
 	uint32_t read_warps; /* in read_epoch */
-	uint16_t writer, reader;
-	bool many_readers; /* of the reader's warp, since its last __syncwarp */
-	bool in_flight;
+	uint32_t fences;     /* of its writer, before it wrote */
+	uint16_t writer;     /* whose clock: of a thread, or of an mbarrier */
+	in_flight copy;
 };
+/* By a warp, since its last read that is known to whoever read after it: the latest clock. */
+struct reads {
+	uint32_t clock, lanes;
+};
+uint32_t fences[EMU_THREADS_MAX]; /* that each thread has executed */
 
 /* By distance from the end, which is the same for every block. */
+size_t index_of(const unsigned char *address)
+{
+	const emu_block *block = emu_block_now;
+	return static_cast<size_t>(block->shared + block->shared_bytes - address);
+}
+
 cell *cell_of(const unsigned char *address)
 {
 	static cell *cells;
 	if (!cells)
 		cells = static_cast<cell *>(calloc(EMU_SHARED_MAX + 1, sizeof *cells));
-	const emu_block *block = emu_block_now;
-	return &cells[block->shared + block->shared_bytes - address];
+	return &cells[index_of(address)];
+}
+
+/* [warps of the block] */
+reads *reads_of(const unsigned char *address)
+{
+	static reads *all;
+	if (!all)
+		all = static_cast<reads *>(calloc((EMU_SHARED_MAX + 1) * EMU_WARPS_MAX, sizeof *all));
+	return &all[index_of(address) * ((emu_block_now->threads + EMU_LANES - 1) / EMU_LANES)];
 }
 
 bool in_shared(const unsigned char *address)
@@ -66,69 +88,90 @@ bool in_shared(const unsigned char *address)
 	return address >= emu_block_now->shared && address < emu_block_now->shared + emu_block_now->shared_bytes;
 }
 
-/* Whether what another thread did then is before what this one does now. */
-bool is_before(uint16_t other, uint32_t epoch, uint32_t warp_epoch)
+bool is_written(const cell *c) { return c->write_epoch >= emu_block_now->first_epoch; }
+
+/* Whether what was written then is before what this thread does now. */
+bool write_is_before(const cell *c)
 {
-	const emu_thread *thread = emu_thread_now;
-	if (other == thread->number || epoch < emu_block_now->epoch)
-		return true;
-	return other / EMU_LANES == thread->warp && warp_epoch < emu_block_now->warp_epoch[thread->warp];
+	if (c->writer >= EMU_THREADS_MAX)
+		return emu_check_known(c->writer) >= c->write_clock;
+	return c->writer == emu_thread_now->number || c->write_epoch < emu_block_now->epoch ||
+		emu_check_known(c->writer) >= c->write_clock;
 }
 
-[[noreturn]] void race(const char *what, const unsigned char *at, uint16_t other, emu_site site)
+/* A lane whose read then may be after what this thread does now; -1: none. */
+int read_after(const reads *r, uint32_t warp)
 {
+	for (uint32_t left = r->lanes; left; left &= left - 1) {
+		const uint32_t thread = warp * EMU_LANES + static_cast<uint32_t>(__builtin_ctz(left));
+		if (thread != emu_thread_now->number && emu_check_known(thread) < r->clock)
+			return static_cast<int>(thread);
+	}
+	return -1;
+}
+
+[[noreturn]] void race(const char *what, const unsigned char *at, uint32_t other, emu_site site)
+{
+	if (other >= EMU_THREADS_MAX)
+		emu_fail(site, "race in shared memory", "%s at offset %td: thread %u has not waited for the mbarrier",
+			what, at - emu_block_now->shared, emu_thread_now->number);
 	emu_fail(site, "race in shared memory", "%s at offset %td: threads %u and %u with no barrier between", what,
 		at - emu_block_now->shared, emu_thread_now->number, other);
 }
 
+void note_read(const unsigned char *at, cell *c, uint32_t clock, uint32_t lanes)
+{
+	const uint32_t warp = emu_thread_now->warp;
+	reads *r = &reads_of(at)[warp];
+
+	if (c->read_epoch != emu_block_now->epoch) {
+		c->read_epoch = emu_block_now->epoch;
+		c->read_warps = 0;
+	}
+	const bool first = !(c->read_warps >> warp & 1);
+	if (first || (clock > r->clock && read_after(r, warp) < 0))
+		*r = { clock, lanes };
+	else
+		*r = { clock > r->clock ? clock : r->clock, r->lanes | lanes };
+	c->read_warps |= 1u << warp;
+}
+
+cell *readable(const unsigned char *at, emu_site site)
+{
+	cell *c = cell_of(at);
+	if (!is_written(c))
+		emu_fail(site, "uninitialised shared memory", "read at offset %td", at - emu_block_now->shared);
+	if (c->copy != LANDED)
+		emu_fail(site, in_flight_texts[c->copy], "read at offset %td, which thread %u fetches",
+			at - emu_block_now->shared, c->writer);
+	if (!write_is_before(c))
+		race("read after write", at, c->writer, site);
+	return c;
+}
+
 void shared_read(const unsigned char *at, emu_site site)
 {
-	const emu_block *block = emu_block_now;
 	const emu_thread *thread = emu_thread_now;
-	cell *c = cell_of(at);
-
-	if (c->write_epoch < block->first_epoch)
-		emu_fail(site, "uninitialised shared memory", "read at offset %td", at - block->shared);
-	if (c->in_flight)
-		emu_fail(site, "cp.async in flight", "read at offset %td, which thread %u fetches", at - block->shared,
-			c->writer);
-	if (!is_before(c->writer, c->write_epoch, c->write_warp_epoch))
-		race("read after write", at, c->writer, site);
-
-	uint32_t warp_epoch = block->warp_epoch[thread->warp];
-	if (c->read_epoch != block->epoch) {
-		c->read_epoch = block->epoch;
-		c->read_warps = 0;
-		c->many_readers = false;
-	} else if (c->reader != thread->number) {
-		c->many_readers = c->reader / EMU_LANES == thread->warp && c->read_warp_epoch == warp_epoch;
-	}
-	c->read_warps |= 1u << thread->warp;
-	c->reader = thread->number;
-	c->read_warp_epoch = warp_epoch;
+	note_read(at, readable(at, site), emu_check_clock(thread->number), 1u << thread->lane);
 }
 
 void shared_write(const unsigned char *at, emu_site site)
 {
 	const emu_block *block = emu_block_now;
-	const emu_thread *thread = emu_thread_now;
-	uint32_t warp_epoch = block->warp_epoch[thread->warp];
+	const uint16_t number = emu_thread_now->number;
 	cell *c = cell_of(at);
-	bool written = c->write_epoch >= block->first_epoch;
 
-	if (written && !is_before(c->writer, c->write_epoch, c->write_warp_epoch))
+	if (is_written(c) && c->copy != LANDED)
+		emu_fail(site, in_flight_texts[c->copy], "write at offset %td", at - block->shared);
+	if (is_written(c) && !write_is_before(c))
 		race("write after write", at, c->writer, site);
-	if (written && c->in_flight)
-		emu_fail(site, "cp.async in flight", "write at offset %td", at - block->shared);
-	if (c->read_epoch == block->epoch &&
-		((c->read_warps & ~(1u << thread->warp)) ||
-			(c->read_warp_epoch == warp_epoch && (c->many_readers || c->reader != thread->number))))
-		race("write after read", at, c->reader, site);
-
-	c->write_epoch = block->epoch;
-	c->write_warp_epoch = warp_epoch;
-	c->writer = thread->number;
-	c->in_flight = false;
+	for (uint32_t left = c->read_epoch == block->epoch ? c->read_warps : 0; left; left &= left - 1) {
+		const uint32_t warp = static_cast<uint32_t>(__builtin_ctz(left));
+		const int reader = read_after(&reads_of(at)[warp], warp);
+		if (reader >= 0)
+			race("write after read", at, static_cast<uint32_t>(reader), site);
+	}
+	*c = { block->epoch, emu_check_clock(number), 0, 0, fences[number], number, LANDED };
 }
 
 /* ---- memory ---- */
@@ -251,22 +294,43 @@ void emu_check_access(const void *address, size_t bytes, emu_access access, bool
 	emu_give_way();
 }
 
-void emu_check_copy_issued(const void *to, size_t bytes, emu_site site)
+void emu_check_async_read(const void *address, size_t bytes, emu_site site)
 {
-	emu_check_access(to, bytes, EMU_WRITE, true, site);
-	for (size_t i = 0; i < bytes; i++)
-		cell_of(static_cast<const unsigned char *>(to) + i)->in_flight = true;
+	const unsigned char *at = static_cast<const unsigned char *>(address);
+	const uint32_t first = emu_thread_now->number / EMU_LANES * EMU_LANES;
+	uint32_t latest = 0;
+
+	for (uint32_t lane = 0; lane < EMU_LANES; lane++)
+		latest = latest > emu_check_clock(first + lane) ? latest : emu_check_clock(first + lane);
+	for (const unsigned char *end = at + bytes; at < end; at++) {
+		cell *c = readable(at, site);
+		if (c->writer < EMU_THREADS_MAX && fences[c->writer] == c->fences)
+			emu_fail(site, "no fence", "wgmma reads offset %td, which thread %u wrote and did not fence",
+				at - emu_block_now->shared, c->writer);
+		note_read(at, c, latest, ~0u);
+	}
 }
 
-void emu_check_copy_landed(const void *to, size_t bytes)
+void emu_check_fence_async() { fences[emu_thread_now->number]++; }
+
+void emu_check_copy_issued(const void *to, size_t bytes, bool bulk, emu_site site)
 {
-	const emu_block *block = emu_block_now;
+	emu_check_access(to, bytes, EMU_WRITE, !bulk, site);
+	for (size_t i = 0; i < bytes; i++)
+		cell_of(static_cast<const unsigned char *>(to) + i)->copy = bulk ? BULK_COPY : CP_ASYNC;
+}
+
+void emu_check_copy_landed(const void *to, size_t bytes, const void *mbarrier)
+{
+	const uint32_t number = emu_thread_now ? emu_thread_now->number : 0,
+		       clock = mbarrier ? emu_check_landing(mbarrier) : emu_check_clock(number),
+		       writer = mbarrier ? emu_check_landing_clock(mbarrier) : number;
 	for (size_t i = 0; i < bytes; i++) {
 		cell *c = cell_of(static_cast<const unsigned char *>(to) + i);
-		c->in_flight = false;
-		c->writer = emu_thread_now->number;
-		c->write_epoch = block->epoch;
-		c->write_warp_epoch = block->warp_epoch[emu_thread_now->warp];
+		c->copy = LANDED;
+		c->writer = static_cast<uint16_t>(writer);
+		c->write_epoch = emu_block_now->epoch;
+		c->write_clock = clock;
 	}
 }
 

@@ -16,6 +16,7 @@ enum emu_collective_kind : uint8_t {
 	EMU_REDUCE_OR,
 	EMU_LDMATRIX,
 	EMU_MMA_S8,
+	EMU_WGMMA_WAIT,
 };
 
 void emu_warp_sync(uint32_t mask, emu_site site);

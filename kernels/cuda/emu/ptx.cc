@@ -88,7 +88,7 @@ void emu_cp_async(void *to, const void *from, uint32_t bytes, uint32_t from_byte
 
 	if (from_bytes > 0)
 		emu_check_access(from, from_bytes, EMU_READ, false, site);
-	emu_check_copy_issued(to, bytes, site);
+	emu_check_copy_issued(to, bytes, false, site);
 	memset(to, EMU_POISON, bytes);
 	emu_thread_now->copies.push_back({ static_cast<unsigned char *>(to), static_cast<const unsigned char *>(from),
 		bytes, from_bytes, emu_thread_now->copy_group });
@@ -108,7 +108,7 @@ void emu_cp_async_wait(uint32_t in_flight_max)
 		if (copy.from_bytes > 0)
 			memcpy(copy.to, copy.from, copy.from_bytes);
 		memset(copy.to + copy.from_bytes, 0, copy.bytes - copy.from_bytes);
-		emu_check_copy_landed(copy.to, copy.bytes);
+		emu_check_copy_landed(copy.to, copy.bytes, nullptr);
 	}
 	thread->copies.resize(kept);
 }
