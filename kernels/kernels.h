@@ -377,6 +377,10 @@ struct kn_device_info {
 	bool complete;
 };
 
+/* What of a step a device spends its time on. */
+enum kn_stage { KN_STAGE_COPY, KN_STAGE_UNPACK, KN_STAGE_FFN, KN_STAGE_COMBINE, KN_STAGE_COUNT };
+enum { KN_FAILURE_BYTES = 200 };
+
 struct kn_ops {
 	const char *name; /* "cpu" */
 	void (*describe)(const struct kn_device *device, struct kn_device_info *info);
@@ -394,6 +398,12 @@ struct kn_ops {
 	void (*copy_in)(struct kn_queue *queue, void *device_memory, const void *host, size_t bytes);
 	void (*copy_out)(struct kn_queue *queue, void *host, const void *device_memory, size_t bytes);
 	enum cad_status (*wait)(struct kn_queue *queue);
+	/* Whether the device has failed, for good: what it said, and in what. Any thread. NULL: it
+	 * does not fail alone. */
+	bool (*failed)(const struct kn_device *device, char text[KN_FAILURE_BYTES]);
+	/* Adds the device's own time, in seconds, of what the queue did since the last call and was
+	 * waited for; never waits itself. NULL: it has no clock of its own. */
+	void (*times)(struct kn_queue *queue, double seconds[KN_STAGE_COUNT]);
 
 	/* What the create functions will take: of sources as they get them, whose data may be NULL. */
 	uint64_t (*matrix_bytes)(

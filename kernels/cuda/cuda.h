@@ -12,6 +12,7 @@
 #define CADRE_KERNELS_CUDA_CUDA_H
 
 #include "kernels/cuda/cadre_c.h"
+#include "kernels/cuda/events.h"
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/select.h"
 #include "kernels/cuda/tune.h"
@@ -19,8 +20,9 @@
 struct kn_cuda_device {
 	struct kn_device base;
 	struct kn_cuda_chip chip;
-	uint64_t others_bytes; /* of its memory, that others had when it was opened */
-	cudaStream_t stream;   /* of what takes a device and no queue; any thread */
+	uint64_t others_bytes;          /* of its memory, that others had when it was opened */
+	cudaStream_t stream;            /* of what takes a device and no queue; any thread */
+	char failure[KN_FAILURE_BYTES]; /* why it has failed; "": it has not (device.cc) */
 };
 
 struct kn_cuda_queue;
@@ -42,6 +44,7 @@ struct kn_cuda_queue {
 	struct kn_queue base;
 	cudaStream_t stream;
 	enum cad_status failed; /* once the device has failed, for good */
+	struct kn_cuda_spans spans;
 	/* [KN_WINDOW_BYTES]: taken up to `used`, and of that sent to the mirror up to `sent` */
 	uint8_t *window, *mirror;
 	size_t used, sent;
@@ -62,8 +65,10 @@ static inline struct kn_cuda_device *kn_cuda_device_of(struct kn_device *device)
 
 void *kn_cuda_alloc(struct kn_device *device, size_t bytes);
 void kn_cuda_release(struct kn_device *device, void *memory, size_t bytes);
-/* Waits for the device's own stream. */
-enum cad_status kn_cuda_finish(struct kn_cuda_device *device);
+/* Waits for the device's own stream, unless what was put there failed at once: `put`. */
+enum cad_status kn_cuda_finish(struct kn_cuda_device *device, cudaError_t put);
+/* The device has failed, in something ("in ffn"); the first time counts. Any thread. */
+void kn_cuda_failed(struct kn_cuda_device *device, cudaError_t error, const char *in);
 
 /* ---- queue.cc ---- */
 
@@ -72,6 +77,7 @@ void kn_cuda_queue_destroy(struct kn_queue *queue);
 void kn_cuda_copy_in(struct kn_queue *queue, void *device_memory, const void *host, size_t bytes);
 void kn_cuda_copy_out(struct kn_queue *queue, void *host, const void *device_memory, size_t bytes);
 enum cad_status kn_cuda_wait(struct kn_queue *queue);
+void kn_cuda_times(struct kn_queue *queue, double seconds[KN_STAGE_COUNT]);
 
 /* A call on the stream has failed, or not: the queue keeps it. */
 void kn_cuda_note(struct kn_cuda_queue *queue, cudaError_t error);

@@ -4,6 +4,9 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/expert.h"
 
+#include <mutex>
+#include <stdio.h>
+
 #define _Static_assert static_assert
 extern "C" {
 #include "common/base/version.h"
@@ -11,20 +14,51 @@ extern "C" {
 }
 #undef _Static_assert
 
-enum cad_status kn_cuda_finish(struct kn_cuda_device *device)
+static std::mutex failures; /* of every device */
+
+void kn_cuda_failed(struct kn_cuda_device *device, cudaError_t error, const char *in)
 {
-	return cudaStreamSynchronize(device->stream) == cudaSuccess ? CAD_OK : CAD_ERR_INTERNAL;
+	std::lock_guard<std::mutex> hold(failures);
+	if (!device->failure[0])
+		snprintf(device->failure, sizeof device->failure, "%s (CUDA's error %d) %s", cudaGetErrorString(error),
+			static_cast<int>(error), in);
+}
+
+static bool failed(const struct kn_device *device, char text[KN_FAILURE_BYTES])
+{
+	const struct kn_cuda_device *d = reinterpret_cast<const struct kn_cuda_device *>(device);
+	std::lock_guard<std::mutex> hold(failures);
+	memcpy(text, d->failure, KN_FAILURE_BYTES);
+	return text[0];
+}
+
+enum cad_status kn_cuda_finish(struct kn_cuda_device *device, cudaError_t put)
+{
+	cudaError_t error = put == cudaSuccess ? cudaStreamSynchronize(device->stream) : put;
+	if (error == cudaSuccess)
+		return CAD_OK;
+	kn_cuda_failed(device, error, "while experts were loaded or given");
+	return CAD_ERR_INTERNAL;
+}
+
+/* Memory that is short is no failure of the device; everything else is. */
+static bool taken(struct kn_cuda_device *device, cudaError_t error)
+{
+	if (error == cudaSuccess)
+		return true;
+	if (error != cudaErrorMemoryAllocation)
+		kn_cuda_failed(device, error, "while memory was taken");
+	cudaGetLastError();
+	return false;
 }
 
 void *kn_cuda_alloc(struct kn_device *device, size_t bytes)
 {
 	struct kn_cuda_device *d = kn_cuda_device_of(device);
 	void *memory;
-	if (cudaMalloc(&memory, bytes > 0 ? bytes : 1) != cudaSuccess) {
-		cudaGetLastError();
+	if (!taken(d, cudaMalloc(&memory, bytes > 0 ? bytes : 1)))
 		return nullptr;
-	}
-	if (cudaMemsetAsync(memory, 0, bytes, d->stream) == cudaSuccess && kn_cuda_finish(d) == CAD_OK)
+	if (kn_cuda_finish(d, cudaMemsetAsync(memory, 0, bytes, d->stream)) == CAD_OK)
 		return memory;
 	cudaFree(memory);
 	return nullptr;
@@ -32,13 +66,11 @@ void *kn_cuda_alloc(struct kn_device *device, size_t bytes)
 
 void kn_cuda_release(struct kn_device *, void *memory, size_t) { cudaFree(memory); }
 
-static void *host_alloc(struct kn_device *, size_t bytes)
+static void *host_alloc(struct kn_device *device, size_t bytes)
 {
 	void *memory;
-	if (cudaHostAlloc(&memory, bytes > 0 ? bytes : 1, cudaHostAllocPortable) != cudaSuccess) {
-		cudaGetLastError();
+	if (!taken(kn_cuda_device_of(device), cudaHostAlloc(&memory, bytes > 0 ? bytes : 1, cudaHostAllocPortable)))
 		return nullptr;
-	}
 	return memset(memory, 0, bytes);
 }
 
@@ -83,6 +115,15 @@ template <class R, class D, class... A, R (*function)(D *, A...)> struct on<func
 		enter(subject);
 		return function(subject, arguments...);
 	}
+	/* one whose time is taken */
+	template <enum kn_stage stage> static void queue(D *subject, A... arguments)
+	{
+		struct kn_cuda_queue *q = kn_cuda_queue_of(subject);
+		enter(subject);
+		kn_cuda_note(q, kn_cuda_spans_begin(&q->spans, stage, q->stream));
+		function(subject, arguments...);
+		kn_cuda_note(q, kn_cuda_spans_end(&q->spans, q->stream));
+	}
 };
 
 /* Everything else is NULL: a router needs it, and an expert node does not. */
@@ -98,17 +139,19 @@ static struct kn_ops table()
 	ops.host_release = on<host_release>::device;
 	ops.queue_create = on<kn_cuda_queue_create>::device;
 	ops.queue_destroy = on<kn_cuda_queue_destroy>::device;
-	ops.copy_in = on<kn_cuda_copy_in>::device;
-	ops.copy_out = on<kn_cuda_copy_out>::device;
+	ops.copy_in = on<kn_cuda_copy_in>::queue<KN_STAGE_COPY>;
+	ops.copy_out = on<kn_cuda_copy_out>::queue<KN_STAGE_COPY>;
 	ops.wait = on<kn_cuda_wait>::device;
+	ops.failed = failed;
+	ops.times = kn_cuda_times;
 	ops.expert_bytes = on<kn_cuda_expert_bytes>::device;
 	ops.expert_create = on<kn_cuda_expert_create>::device;
 	ops.expert_destroy = on<kn_cuda_expert_destroy>::device;
 	ops.expert_unpack = on<kn_cuda_expert_unpack>::device;
 	ops.ffn_scratch_bytes = on<kn_cuda_ffn_scratch_bytes>::device;
-	ops.ffn = on<kn_cuda_ffn>::device;
-	ops.rows_unpack = on<kn_cuda_rows_unpack>::device;
-	ops.combine_pack = on<kn_cuda_combine_pack>::device;
+	ops.ffn = on<kn_cuda_ffn>::queue<KN_STAGE_FFN>;
+	ops.rows_unpack = on<kn_cuda_rows_unpack>::queue<KN_STAGE_UNPACK>;
+	ops.combine_pack = on<kn_cuda_combine_pack>::queue<KN_STAGE_COMBINE>;
 	return ops;
 }
 

@@ -13,7 +13,7 @@ static enum cad_status upload(struct kn_cuda_device *device, const struct kn_cud
 
 	kn_cuda_pack(l, source, 0, l->pieces, device->base.workers, static_cast<uint8_t *>(staged));
 	cudaError_t error = cudaMemcpyAsync(memory, staged, l->bytes, cudaMemcpyHostToDevice, device->stream);
-	enum cad_status status = error == cudaSuccess ? kn_cuda_finish(device) : CAD_ERR_INTERNAL;
+	enum cad_status status = kn_cuda_finish(device, error);
 	cudaFreeHost(staged);
 	return status;
 }
@@ -65,7 +65,7 @@ static enum cad_status unpack_tensor(struct kn_cuda_device *device, const struct
 		return CAD_ERR_MEMORY;
 
 	cudaError_t error = cudaMemcpyAsync(packed, e->memory + at, bytes, cudaMemcpyDeviceToHost, device->stream);
-	enum cad_status status = error == cudaSuccess ? kn_cuda_finish(device) : CAD_ERR_INTERNAL;
+	enum cad_status status = kn_cuda_finish(device, error);
 	if (status == CAD_OK)
 		kn_cuda_unpack(&e->layout, image, i, pieces, packed, span);
 	free(packed);

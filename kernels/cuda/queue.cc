@@ -2,6 +2,8 @@
 /* A stream with its window. */
 #include "kernels/cuda/cuda.h"
 
+#include <stdio.h>
+
 enum { ALIGNMENT = 64 };
 
 enum cad_status kn_cuda_queue_create(struct kn_device *device, unsigned, struct kn_queue **queue)
@@ -20,9 +22,14 @@ enum cad_status kn_cuda_queue_create(struct kn_device *device, unsigned, struct 
 	q->mirror = static_cast<uint8_t *>(kn_cuda_alloc(device, KN_WINDOW_BYTES));
 	if (!q->mirror)
 		goto free_window;
+	if (!kn_cuda_spans_init(&q->spans))
+		goto free_spans;
 	*queue = &q->base;
 	return CAD_OK;
 
+free_spans:
+	kn_cuda_spans_fini(&q->spans);
+	kn_cuda_release(device, q->mirror, KN_WINDOW_BYTES);
 free_window:
 	cudaFreeHost(q->window);
 destroy_stream:
@@ -37,6 +44,7 @@ free_queue:
 void kn_cuda_queue_destroy(struct kn_queue *queue)
 {
 	struct kn_cuda_queue *q = kn_cuda_queue_of(queue);
+	kn_cuda_spans_fini(&q->spans);
 	kn_cuda_release(queue->device, q->mirror, KN_WINDOW_BYTES);
 	cudaFreeHost(q->window);
 	cudaStreamDestroy(q->stream);
@@ -45,8 +53,15 @@ void kn_cuda_queue_destroy(struct kn_queue *queue)
 
 void kn_cuda_note(struct kn_cuda_queue *queue, cudaError_t error)
 {
-	if (error != cudaSuccess)
-		queue->failed = CAD_ERR_INTERNAL;
+	if (error == cudaSuccess)
+		return;
+	if (queue->failed == CAD_OK) {
+		char stages[80], in[100];
+		kn_cuda_spans_text(&queue->spans, stages, sizeof stages);
+		snprintf(in, sizeof in, "in %s", *stages ? stages : "a wait");
+		kn_cuda_failed(kn_cuda_device_of(queue->base.device), error, in);
+	}
+	queue->failed = CAD_ERR_INTERNAL;
 }
 
 /* ---- the window ---- */
@@ -66,7 +81,9 @@ static void deliver(const struct kn_cuda_delivery *d)
 /* Waits for all that the stream was given. */
 static void finish(struct kn_cuda_queue *q)
 {
+	kn_cuda_note(q, kn_cuda_spans_pause(&q->spans, q->stream));
 	kn_cuda_note(q, cudaStreamSynchronize(q->stream));
+	kn_cuda_note(q, kn_cuda_spans_read(&q->spans, q->stream));
 	for (size_t i = 0; i < q->deliveries_count && q->failed == CAD_OK; i++)
 		deliver(&q->deliveries[i]);
 	q->deliveries_count = q->used = q->sent = 0;
@@ -125,4 +142,13 @@ enum cad_status kn_cuda_wait(struct kn_queue *queue)
 	struct kn_cuda_queue *q = kn_cuda_queue_of(queue);
 	finish(q);
 	return q->failed;
+}
+
+void kn_cuda_times(struct kn_queue *queue, double seconds[KN_STAGE_COUNT])
+{
+	struct kn_cuda_queue *q = kn_cuda_queue_of(queue);
+	for (unsigned stage = 0; stage < KN_STAGE_COUNT; stage++) {
+		seconds[stage] += q->spans.seconds[stage];
+		q->spans.seconds[stage] = 0;
+	}
 }

@@ -176,6 +176,34 @@ static void new_memory_is_zero(void **state)
 	op_queue_close(queue);
 }
 
+/* What the queue did since the last time, by the device's own clock; only what was waited for. */
+static void takes_the_time_of_its_stages(void **state)
+{
+	(void)state;
+	enum { BYTES = 1 << 20 };
+	struct kn_queue *queue = open_queue();
+	const struct kn_ops *ops = queue->ops;
+	double seconds[KN_STAGE_COUNT] = { 0 };
+	char text[KN_FAILURE_BYTES];
+	uint8_t *memory = ops->alloc(queue->device, BYTES), *host = ops->host_alloc(queue->device, BYTES);
+
+	ops->copy_in(queue, memory, host, BYTES);
+	ops->times(queue, seconds);
+	assert_true(seconds[KN_STAGE_COPY] == 0);
+	assert_int_equal(ops->wait(queue), CAD_OK);
+	ops->times(queue, seconds);
+	double once = seconds[KN_STAGE_COPY];
+	assert_true(once > 0 && once < 10);
+	assert_true(seconds[KN_STAGE_FFN] == 0 && seconds[KN_STAGE_UNPACK] == 0 && seconds[KN_STAGE_COMBINE] == 0);
+	ops->times(queue, seconds);
+	assert_true(seconds[KN_STAGE_COPY] == once);
+	assert_false(ops->failed(queue->device, text));
+
+	ops->release(queue->device, memory, BYTES);
+	ops->host_release(queue->device, host, BYTES);
+	op_queue_close(queue);
+}
+
 /* What the environment says is read once: each in a process of its own, which must end well. */
 static void in_a_child(const char *name, const char *value, bool (*good)(void))
 {
@@ -189,6 +217,13 @@ static void in_a_child(const char *name, const char *value, bool (*good)(void))
 	assert_true(WIFEXITED(code) && WEXITSTATUS(code) == 0);
 }
 
+static bool says_in_what_it_failed(const struct kn_queue *queue)
+{
+	char text[KN_FAILURE_BYTES];
+	return queue->ops->failed(queue->device, text) &&
+		strcmp(text, "unspecified launch failure (CUDA's error 719) in a copy") == 0;
+}
+
 /* Opening a queue waits twice, allocating once. */
 static bool stays_failed(void)
 {
@@ -198,9 +233,10 @@ static bool stays_failed(void)
 		return false;
 	queue->ops->copy_in(queue, memory, &word, sizeof word);
 	bool good = queue->ops->wait(queue) == CAD_OK;
+	queue->ops->copy_in(queue, memory, &word, sizeof word);
 	for (int i = 0; i < 3; i++)
 		good &= queue->ops->wait(queue) == CAD_ERR_INTERNAL;
-	return good && !queue->ops->alloc(queue->device, 1);
+	return good && !queue->ops->alloc(queue->device, 1) && says_in_what_it_failed(queue);
 }
 
 static void a_failed_device_stays_failed(void **state)
@@ -317,6 +353,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(has_the_fingerprint_of_the_cpu),
 		cmocka_unit_test(says_what_it_has),
 		cmocka_unit_test(new_memory_is_zero),
+		cmocka_unit_test(takes_the_time_of_its_stages),
 	};
 	int failures = 0;
 

@@ -7,7 +7,8 @@
  *   CADRE_EMU_TAKEN        how much of it other processes have (0); or a file that says so, and is
  *                          asked each time: while it is not there, 0
  *   CADRE_EMU_NO_MEMORY    the allocation of this number, of either kind, fails; 1 is the first
- *   CADRE_EMU_FAIL_AFTER   so many waits succeed, then the device has failed for good,
+ *   CADRE_EMU_FAIL_AFTER   so many waits succeed, then the device has failed for good; or a file:
+ *                          it fails once that is there,
  *   CADRE_EMU_ERROR        with this error (719, a kernel's)
  * and of the machine around it: machine.cc.
  */
@@ -25,6 +26,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 #include <vector>
 
 typedef std::function<void()> work;
@@ -34,12 +37,18 @@ struct emu_stream {
 	std::deque<work> queue;
 };
 
-/* How often an event was recorded, and which of these its stream has come to. It may be destroyed
- * before that. */
+/* Which record of an event its stream has come to, and when. */
+struct emu_reached {
+	uint64_t number;
+	timespec at;
+};
+
+/* How often an event was recorded, and what its stream has come to. It may be destroyed before
+ * that. */
 struct emu_event {
 	emu_stream *stream;
 	uint64_t recorded;
-	std::shared_ptr<uint64_t> reached;
+	std::shared_ptr<emu_reached> reached;
 };
 
 namespace
@@ -50,10 +59,18 @@ constexpr size_t SHARED_DEFAULT = 48 * 1024, GRID_SIDE_MAX = 65535;
 std::mutex lock; /* of everything here, in block.cc, memory.cc and check.cc */
 typedef std::lock_guard<std::mutex> hold;
 
+/* The file that a variable names, where it does; else "". */
+const char *file_of(const char *name)
+{
+	const char *text = getenv(name);
+	return text && *text == '/' ? text : "";
+}
+
 std::vector<emu_stream *> streams;
 std::map<const void *, size_t> shared_max; /* of kernels that asked for more than SHARED_DEFAULT */
 uint64_t lot;
-uint64_t waits_left = emu_environment("CADRE_EMU_FAIL_AFTER", UINT64_MAX);
+uint64_t waits_left =
+	*file_of("CADRE_EMU_FAIL_AFTER") ? UINT64_MAX : emu_environment("CADRE_EMU_FAIL_AFTER", UINT64_MAX);
 bool failed = waits_left == 0;
 
 uint64_t device_bytes()
@@ -65,11 +82,11 @@ uint64_t device_bytes()
 /* What other processes have of it, of which no more can be taken. */
 uint64_t taken_bytes()
 {
-	const char *text = getenv("CADRE_EMU_TAKEN");
+	const char *path = file_of("CADRE_EMU_TAKEN");
 	unsigned long long bytes = 0;
-	if (!text || *text != '/')
-		return text ? strtoull(text, nullptr, 0) : 0;
-	if (FILE *file = fopen(text, "r")) {
+	if (!*path)
+		return emu_environment("CADRE_EMU_TAKEN", 0);
+	if (FILE *file = fopen(path, "r")) {
 		if (fscanf(file, "%llu", &bytes) != 1)
 			bytes = 0;
 		fclose(file);
@@ -100,6 +117,9 @@ cudaError_t failure()
 
 cudaError_t count_wait()
 {
+	const char *file = file_of("CADRE_EMU_FAIL_AFTER");
+	if (*file && access(file, F_OK) == 0)
+		waits_left = 0;
 	if (waits_left != UINT64_MAX && waits_left-- == 0) {
 		waits_left = 0;
 		failed = true;
@@ -315,7 +335,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
 {
-	*event = new emu_event{ nullptr, 0, std::make_shared<uint64_t>(0) };
+	*event = new emu_event{ nullptr, 0, std::make_shared<emu_reached>() };
 	return cudaSuccess;
 }
 
@@ -328,9 +348,12 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
 	hold h(lock);
-	std::shared_ptr<uint64_t> reached = event->reached;
+	std::shared_ptr<emu_reached> reached = event->reached;
 	uint64_t number = event->recorded + 1;
-	cudaError_t error = enqueue(stream, [reached, number] { *reached = number; });
+	cudaError_t error = enqueue(stream, [reached, number] {
+		reached->number = number;
+		clock_gettime(CLOCK_MONOTONIC, &reached->at);
+	});
 	if (error == cudaSuccess) {
 		event->stream = stream;
 		event->recorded = number;
@@ -341,7 +364,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
 	hold h(lock);
-	return *event->reached == event->recorded ? cudaSuccess : cudaErrorNotReady;
+	return event->reached->number == event->recorded ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
@@ -350,8 +373,23 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
 	uint64_t number = event->recorded;
 	if (count_wait() != cudaSuccess)
 		return emu_fail(failure());
-	while (*event->reached < number)
+	while (event->reached->number < number)
 		run_one(event->stream);
+	return cudaSuccess;
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
+{
+	hold h(lock);
+	for (cudaEvent_t event : { begin, end }) {
+		if (event->recorded == 0)
+			return emu_fail(cudaErrorInvalidResourceHandle);
+		if (event->reached->number < event->recorded)
+			return emu_fail(cudaErrorNotReady);
+	}
+	const timespec &from = begin->reached->at, &to = end->reached->at;
+	*ms = static_cast<float>(static_cast<double>(to.tv_sec - from.tv_sec) * 1e3 +
+		static_cast<double>(to.tv_nsec - from.tv_nsec) * 1e-6);
 	return cudaSuccess;
 }
 

@@ -32,7 +32,13 @@ enum cudaError_t {
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
-enum { cudaStreamNonBlocking = 1, cudaHostAllocPortable = 1, cudaEventBlockingSync = 1, cudaEventDisableTiming = 2 };
+enum {
+	cudaStreamNonBlocking = 1,
+	cudaHostAllocPortable = 1,
+	cudaEventDefault = 0,
+	cudaEventBlockingSync = 1,
+	cudaEventDisableTiming = 2
+};
 
 typedef struct emu_stream *cudaStream_t;
 typedef struct emu_event *cudaEvent_t;
@@ -84,6 +90,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 /* cudaErrorNotReady: the stream has not come to it, which is no failure. */
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
+/* Milliseconds of this machine's clock. */
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end);
 
 cudaError_t emu_func_attributes(const void *kernel);
 template <class T> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, T *kernel)
