@@ -352,14 +352,23 @@ static void member_closed(void *context)
 	control->left(control->left_context);
 }
 
+void ex_control_device_failed(struct ex_control *control, const char *why)
+{
+	Cadre__V1__NodeReport report = CADRE__V1__NODE_REPORT__INIT;
+	report.report_case = CADRE__V1__NODE_REPORT__REPORT_DEVICE_FAILURE;
+	report.device_failure = (char *)why;
+	if (!control->member || cad_member_report(control->member, &report) != CAD_OK)
+		cad_log_debug("control", "not joined: the placement service is not told of the device");
+}
+
 void ex_control_leave(struct ex_control *control, void (*left)(void *context), void *context)
 {
 	struct cad_member *member = control->member;
 	control->left = left;
 	control->left_context = context;
 	control->member = NULL;
-	ex_loader_stop(control->loader); /* nothing rings after this */
-	cad_member_leave(member, member_closed, control);
+	cad_member_leave(member, member_closed, control); /* first: others may begin to load */
+	ex_loader_stop(control->loader);                  /* nothing rings after this */
 }
 
 bool ex_control_joined(const struct ex_control *control) { return atomic_load(&control->joined); }

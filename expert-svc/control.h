@@ -39,6 +39,8 @@ CAD_MUST_USE enum cad_status ex_control_create(
  * for one that waits for another node EX_SOURCE_PATIENCE_S and the 5 s of a part at most. `left` is
  * called when nothing runs any longer. */
 void ex_control_leave(struct ex_control *control, void (*left)(void *context), void *context);
+/* Tells the placement service why the node is about to leave: its device has failed. */
+void ex_control_device_failed(struct ex_control *control, const char *why);
 /* After it has left and the reactor is destroyed. NULL is allowed. */
 void ex_control_destroy(struct ex_control *control);
 

@@ -212,6 +212,25 @@ static double read_waiting(void *context)
 	return atomic_load_explicit((_Atomic uint32_t *)context, memory_order_relaxed);
 }
 
+static double read_ns(void *context)
+{
+	return (double)atomic_load_explicit((_Atomic uint64_t *)context, memory_order_relaxed) * 1e-9;
+}
+
+static void register_times(struct ex_counters *counters, struct cad_metrics *metrics)
+{
+	static const char *const stages[KN_STAGE_COUNT] = {
+		[KN_STAGE_COPY] = "copy",
+		[KN_STAGE_UNPACK] = "unpack",
+		[KN_STAGE_FFN] = "ffn",
+		[KN_STAGE_COMBINE] = "combine",
+	};
+	for (unsigned stage = 0; stage < KN_STAGE_COUNT; stage++)
+		cad_metrics_counter_read(metrics, "cadre_device_seconds_total",
+			"the device's own time in steps, by what it was spent on",
+			&(struct cad_label){ "stage", stages[stage] }, 1, read_ns, &counters->device_ns[stage]);
+}
+
 static void metrics_register(struct ex_engine *engine, struct cad_metrics *metrics)
 {
 	struct ex_counters *counters = &engine->counters;
@@ -248,6 +267,8 @@ static void metrics_register(struct ex_engine *engine, struct cad_metrics *metri
 	cad_metrics_gauge_read(metrics, "cadre_expert_held", "experts held", NULL, 0, read_held, engine->store);
 	cad_metrics_gauge_read(metrics, "cadre_expert_requests", "calls held, waiting or computing", NULL, 0,
 		read_waiting, (void *)&engine->inbox.held);
+	if (engine->queue->ops->times)
+		register_times(counters, metrics);
 	struct ex_step *step = &engine->step;
 	step->queue_seconds = cad_metrics_histogram(metrics, "cadre_expert_queue_seconds",
 		"time from a call's arrival to its answer, without computing", NULL, 0, cad_histogram_seconds,
@@ -374,6 +395,8 @@ enum cad_status ex_engine_create(
 	step->work = options->telemetry ? &made->work : NULL;
 	step->answer = options->mode == EX_ENGINE_THREADED ? answer_later : answer_now;
 	step->context = made;
+	step->device_failed = options->device_failed;
+	step->device_failed_context = options->device_failed_context;
 	if (options->metrics)
 		metrics_register(made, options->metrics);
 	if (options->mode == EX_ENGINE_THREADED) {

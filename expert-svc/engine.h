@@ -50,6 +50,10 @@ struct ex_engine_options {
 	 * thread */
 	void (*wake)(void *context);
 	void *wake_context;
+	/* The device has failed, as step.h has it; in the thread that computes. NULL: there is
+	 * nobody to leave for it */
+	void (*device_failed)(void *context);
+	void *device_failed_context;
 };
 /* Sensible sizes; model, device, settings and wake are the caller's. */
 void ex_engine_options_default(struct ex_engine_options *options);

@@ -6,6 +6,7 @@
  *   exchange thread   polls the transport (UCX): calls to the engine, answers back
  *   compute thread    runs steps (engine.c), on a queue of --threads threads
  *   load threads      pack experts, from other nodes or the checkpoint (loader.c)
+ *   watch thread      looks after a device that can fail (watch.c)
  *   giver thread      unpacks experts for other nodes, in the background (transfer/giver.c)
  *   main thread       the placement service's stream (control.c), signals
  *   HTTP thread       /metrics, /healthz, /readyz
@@ -29,6 +30,7 @@
 #include "expert-svc/loader.h"
 #include "expert-svc/peers.h"
 #include "expert-svc/transfer/giver.h"
+#include "expert-svc/watch.h"
 #include "kernels/source.h"
 
 #include <pthread.h>
@@ -131,6 +133,9 @@ struct program {
 	struct cad_model *model;
 	struct kn_device *device;
 	struct kn_device_info device_info;
+	struct ex_watch *watch;
+	struct cad_note failure; /* of the device; empty: none */
+	struct cad_rpc_wakeup device_failed;
 	struct cad_cluster_facts facts;
 	struct ex_engine *engine;
 	struct cad_transport *transport;
@@ -154,6 +159,7 @@ struct program {
 	/* the way out */
 	_Atomic bool draining;
 	bool left;
+	bool broken; /* the device has failed */
 	uint64_t drain_until_ns, quiet_since_ns, calls_seen;
 };
 
@@ -278,7 +284,10 @@ static bool is_ready(void *context, char *text, size_t bytes)
 	bool has_been = control && ex_control_ready(control);
 	char why[CAD_NOTE_BYTES];
 
-	if (atomic_load(&p->draining)) {
+	cad_note_get(&p->failure, why);
+	if (why[0]) {
+		snprintf(text, bytes, "its device has failed, and it leaves: %s", why);
+	} else if (atomic_load(&p->draining)) {
 		snprintf(text, bytes, "draining");
 	} else if (!has_been && (!control || !ex_control_joined(control))) {
 		say_apart(p, control, text, bytes);
@@ -356,6 +365,14 @@ static void on_drain_tick(uv_timer_t *timer)
 	cad_rpc_reactor_stop(p->reactor);
 }
 
+static void drain(struct program *p)
+{
+	p->drain_until_ns = now_ns() + p->options.service.drain_ns;
+	p->quiet_since_ns = now_ns();
+	uv_timer_start(&p->drain_timer, on_drain_tick, DRAIN_TICK_MS, DRAIN_TICK_MS);
+	ex_control_leave(p->control, after_leaving, p);
+}
+
 static void on_signal(void *context, int number)
 {
 	struct program *p = context;
@@ -367,10 +384,31 @@ static void on_signal(void *context, int number)
 
 	cad_log_info("expert", "draining", CAD_S("signal", strsignal(number)),
 		CAD_F("seconds", (double)p->options.service.drain_ns * 1e-9));
-	p->drain_until_ns = now_ns() + p->options.service.drain_ns;
-	p->quiet_since_ns = now_ns();
-	uv_timer_start(&p->drain_timer, on_drain_tick, DRAIN_TICK_MS, DRAIN_TICK_MS);
-	ex_control_leave(p->control, after_leaving, p);
+	drain(p);
+}
+
+/* On the reactor's thread. */
+static void leave_broken(void *context)
+{
+	struct program *p = context;
+	char why[CAD_NOTE_BYTES];
+
+	cad_note_get(&p->failure, why);
+	cad_log_error("expert", "the device has failed: this node computes nothing any more, and leaves",
+		CAD_S("device", p->device_info.name), CAD_S("chip", p->device_info.chip), CAD_S("why", why));
+	p->broken = true;
+	if (atomic_exchange(&p->draining, true))
+		return;
+	ex_control_device_failed(p->control, why);
+	drain(p);
+}
+
+/* In the watch's thread. */
+static void on_device_failed(void *context, const char *why)
+{
+	struct program *p = context;
+	cad_note_put(&p->failure, why);
+	cad_rpc_wakeup_send(&p->device_failed);
 }
 
 /* ---- beginning ---- */
@@ -456,6 +494,21 @@ static enum cad_status fingerprint_kernels(struct program *p, struct cad_error *
 	return status;
 }
 
+static enum cad_status create_watch(struct program *p, struct cad_error *error)
+{
+	const struct ex_watch_options options = {
+		.device = p->device,
+		.metrics = p->service.metrics,
+		.failed = on_device_failed,
+		.context = p,
+	};
+	cad_rpc_wakeup_init(&p->device_failed, p->reactor, leave_broken, p);
+	return ex_watch_create(&options, &p->watch, error);
+}
+
+/* In the thread that computes. */
+static void on_step_failed(void *context) { ex_watch_look(((struct program *)context)->watch); }
+
 static enum cad_status create_engine(struct program *p, struct cad_error *error)
 {
 	struct ex_engine_options options;
@@ -478,6 +531,8 @@ static enum cad_status create_engine(struct program *p, struct cad_error *error)
 	options.metrics = p->service.metrics;
 	options.wake = wake_exchange;
 	options.wake_context = p;
+	options.device_failed = on_step_failed;
+	options.device_failed_context = p;
 
 	return ex_engine_create(&options, &p->engine, error);
 }
@@ -627,6 +682,7 @@ static enum cad_status (*const startup[])(struct program *p, struct cad_error *e
 	create_http,
 	ask_cluster,
 	start_workers,
+	create_watch,
 	create_engine,
 	fingerprint_kernels,
 	create_exchange,
@@ -635,26 +691,43 @@ static enum cad_status (*const startup[])(struct program *p, struct cad_error *e
 	start_exchange,
 };
 
+/* What went wrong may have come of it. */
+static void blame_device(const struct program *p, struct cad_error *error)
+{
+	char why[KN_FAILURE_BYTES];
+	if (p->device && p->device->ops->failed && p->device->ops->failed(p->device, why))
+		cad_error_set(error, error->status,
+			"device '%s' (%s) has failed: %s: see nvidia-smi and the kernel's log; another GPU, or --device cpu, may do",
+			p->device_info.name, p->device_info.chip, why);
+}
+
 static enum cad_status start(struct program *p, struct cad_error *error)
 {
 	if (p->options.threads == 0)
 		p->options.threads = kn_threads_default();
 	for (size_t i = 0; i < sizeof startup / sizeof startup[0]; i++) {
 		enum cad_status status = startup[i](p, error);
-		if (status != CAD_OK)
+		if (status != CAD_OK) {
+			blame_device(p, error);
 			return status;
+		}
 	}
 	return CAD_OK;
 }
 
 /* After the reactor has run. */
-static void finish(struct program *p)
+static void stop_serving(struct program *p)
 {
 	cad_service_unhttp(&p->service);
 	ex_asker_stop(p->asker);
 	atomic_store(&p->exchange_stop, true);
 	cad_transport_wake(p->transport);
 	pthread_join(p->exchange, NULL);
+}
+
+static void finish(struct program *p)
+{
+	ex_watch_destroy(p->watch);
 	cad_rpc_reactor_destroy(p->reactor);
 	ex_control_destroy(atomic_load(&p->control));
 	ex_engine_stop(p->engine); /* its thread wakes the transport, as the giver's does */
@@ -695,6 +768,11 @@ int main(int argc, char **argv)
 		CAD_U("threads", p->options.threads), CAD_U("memory_bytes", p->options.memory),
 		CAD_S("version", cad_version));
 	cad_rpc_reactor_run(p->reactor);
+	stop_serving(p);
+	if (p->broken) { /* what is left to do asks the device */
+		cad_log_error("expert", "stopped: the device has failed");
+		_exit(EXIT_FAILURE);
+	}
 	finish(p);
 	cad_options_destroy(parsed);
 	cad_log_info("expert", "stopped");

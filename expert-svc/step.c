@@ -158,6 +158,18 @@ static void answer(struct ex_step *step, uint64_t compute_ns)
 	}
 }
 
+/* The device cannot compute the call. */
+static void refuse(struct ex_step *step, struct ex_job *job)
+{
+	if (step->device_failed) {
+		count(&step->counters->not_held, 1);
+		finish(step, job, CADRE_WIRE_NOT_HELD, job->call->groups[0].expert);
+	} else {
+		count(&step->counters->internal, 1);
+		finish(step, job, CADRE_WIRE_INTERNAL, 0);
+	}
+}
+
 /* The device failed: no sum of this step can be trusted. */
 static void fail(struct ex_step *step, enum cad_status status)
 {
@@ -167,9 +179,31 @@ static void fail(struct ex_step *step, enum cad_status status)
 		struct ex_job *job = step->batch.segments[s].job;
 		if (step->inbox->first == job)
 			ex_inbox_remove(step->inbox, &step->inbox->first);
-		count(&step->counters->internal, 1);
-		finish(step, job, CADRE_WIRE_INTERNAL, 0);
+		refuse(step, job);
 	}
+	if (step->device_failed) {
+		step->has_failed = true;
+		step->device_failed(step->device_failed_context);
+	}
+}
+
+/* Also of a failed device. The calls are checked (common/transport/wire.h): each has a group. */
+static bool refuse_all(struct ex_step *step)
+{
+	while (step->inbox->first)
+		refuse(step, ex_inbox_remove(step->inbox, &step->inbox->first));
+	return true;
+}
+
+static void count_times(struct ex_step *step)
+{
+	const struct kn_queue *queue = step->exec.queue;
+	double seconds[KN_STAGE_COUNT] = { 0 };
+	if (!queue->ops->times)
+		return;
+	queue->ops->times(step->exec.queue, seconds);
+	for (unsigned stage = 0; stage < KN_STAGE_COUNT; stage++)
+		count(&step->counters->device_ns[stage], (uint64_t)(seconds[stage] * 1e9));
 }
 
 bool ex_step_run(struct ex_step *step)
@@ -177,6 +211,8 @@ bool ex_step_run(struct ex_step *step)
 	ex_inbox_collect(step->inbox);
 	if (!step->inbox->first)
 		return false;
+	if (step->has_failed)
+		return refuse_all(step);
 
 	ex_store_enter(step->store); /* the experts that are found from here on stay until leave */
 	bool taken = take(step);
@@ -189,6 +225,8 @@ bool ex_step_run(struct ex_step *step)
 
 	ex_store_leave(step->store);
 
+	if (taken)
+		count_times(step);
 	if (taken && status == CAD_OK)
 		answer(step, cad_clock_now_ns(step->clock) - begin_ns);
 	else if (taken)

@@ -14,6 +14,7 @@
 /* Totals since creation; written by the stepping and the exchange thread, read by any. */
 struct ex_counters {
 	_Atomic uint64_t calls, rows, pairs, steps, not_held, expired, bad_calls, busy, internal, poisoned_rows;
+	_Atomic uint64_t device_ns[KN_STAGE_COUNT]; /* the device's own time */
 };
 
 struct ex_step {
@@ -30,6 +31,12 @@ struct ex_step {
 	/* The job is done: its answer may be sent. */
 	void (*answer)(void *context, struct ex_job *job);
 	void *context;
+	/* The device has failed: told once. From then on nothing is computed, and calls are answered
+	 * NOT_HELD, with which routers go elsewhere. NULL: calls of a failed step are answered
+	 * INTERNAL, which ends their requests. */
+	void (*device_failed)(void *context);
+	void *device_failed_context;
+	bool has_failed;
 };
 
 /* One step over the calls that wait. False: there were none. */

@@ -536,6 +536,27 @@ enum cad_status pl_control_failed(struct pl_control *control, uint64_t session, 
 	return CAD_OK;
 }
 
+void pl_control_device_failed(struct pl_control *control, uint32_t slot, const char *said)
+{
+	struct pl_node *node = &control->registry.nodes[slot];
+	char why[WHY_BYTES], what[PL_TEXT_BYTES + 32];
+
+	cad_utf8_copy(why, sizeof why, said);
+	node->problem = (struct pl_problem){
+		.kind = PL_PROBLEM_DEVICE,
+		.cell = UINT32_MAX, /* no expert that is right mends it */
+		.times = 1,
+		.last_ns = pl_control_now(control),
+	};
+	snprintf(node->problem.text, sizeof node->problem.text, "its device has failed, and it left: %s", why);
+	control->stats.devices_failed++;
+	cad_log_error(PL_COMPONENT, "the device of a node has failed, and it leaves", CAD_S("node", node->id),
+		CAD_S("why", why));
+	snprintf(what, sizeof what, "device of %s", node->id);
+	if (control->options.events.did)
+		control->options.events.did(control->options.events.context, what, node->problem.text, "failed");
+}
+
 enum cad_status pl_control_freed(
 	struct pl_control *control, uint64_t session, struct pl_expert expert, struct cad_error *error)
 {

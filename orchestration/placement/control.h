@@ -141,6 +141,8 @@ CAD_MUST_USE enum cad_status pl_control_passed_over(struct pl_control *control, 
 	struct pl_expert expert, const char *why, struct cad_error *error);
 CAD_MUST_USE enum cad_status pl_control_failed(struct pl_control *control, uint64_t session, struct pl_expert expert,
 	const char *why, struct cad_error *error);
+/* The node's device has failed, it says; it is about to leave. */
+void pl_control_device_failed(struct pl_control *control, uint32_t slot, const char *why);
 CAD_MUST_USE enum cad_status pl_control_freed(
 	struct pl_control *control, uint64_t session, struct pl_expert expert, struct cad_error *error);
 void pl_control_broken(struct pl_control *control, uint64_t session); /* the stream broke */
@@ -243,8 +245,8 @@ bool pl_control_ready(const struct pl_control *control, char *text, size_t bytes
 
 /* For status and metrics. */
 struct pl_control_stats {
-	uint64_t joins, refusals, deaths, loads_ordered, frees_ordered, loads_failed, checksums_wrong, maps_published,
-		state_errors, absences, loads_stalled, sources_failed;
+	uint64_t joins, refusals, deaths, loads_ordered, frees_ordered, loads_failed, devices_failed, checksums_wrong,
+		maps_published, state_errors, absences, loads_stalled, sources_failed;
 };
 const struct pl_control_stats *pl_control_stats(const struct pl_control *control);
 const struct pl_registry *pl_control_registry(const struct pl_control *control);

@@ -16,6 +16,7 @@
 #include "cadre/v1/placement.pb-c.h"
 #include "common/base/clock.h"
 #include "common/cluster/proof.h"
+#include "orchestration/placement/faults.h"
 #include "orchestration/placement/registry.h"
 
 enum { PL_REFUSALS_MAX = 16 };
@@ -31,6 +32,7 @@ struct pl_door {
 	const char *secret; /* borrowed; NULL: none is asked for */
 	const char *cluster;
 	struct pl_refusal refusals[PL_REFUSALS_MAX];
+	struct pl_faults faults; /* of nodes' devices */
 };
 
 /* One who knocks: of each stream. */

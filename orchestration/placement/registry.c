@@ -314,6 +314,6 @@ uint32_t pl_registry_counted(const struct pl_registry *registry, enum pl_role ro
 const char *pl_registry_problem(const struct pl_registry *registry, uint32_t slot, uint64_t now_ns)
 {
 	const struct pl_problem *problem = &registry->nodes[slot].problem;
-	bool over = problem->kind == PL_PROBLEM_FAILED && now_ns > problem->last_ns + registry->forget_ns;
+	bool over = problem->kind != PL_PROBLEM_WRONG && now_ns > problem->last_ns + registry->forget_ns;
 	return over ? "" : problem->text;
 }

@@ -51,9 +51,9 @@ struct pl_load {
 
 /* What is wrong with the experts that a node loads: said once, and shown until the expert that
  * showed it last is right, or another process has the node's id. A load that failed may have been
- * an accident: it is shown as long as the dead are. */
+ * an accident: it is shown as long as the dead are, as is a device that failed. */
 struct pl_problem {
-	enum pl_problem_kind { PL_PROBLEM_NONE, PL_PROBLEM_WRONG, PL_PROBLEM_FAILED } kind;
+	enum pl_problem_kind { PL_PROBLEM_NONE, PL_PROBLEM_WRONG, PL_PROBLEM_FAILED, PL_PROBLEM_DEVICE } kind;
 	uint32_t cell;
 	uint64_t times, last_ns;
 	char text[PL_PROBLEM_BYTES];

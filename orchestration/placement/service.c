@@ -192,6 +192,11 @@ static enum cad_status take_hello(struct pl_service *service, struct pl_stream *
 	if (status != CAD_OK)
 		return status;
 
+	status = pl_faults_check(
+		&service->door.faults, hello->id, hello->isa, cad_clock_now_ns(service->options.clock), error);
+	if (status != CAD_OK)
+		return status;
+
 	struct pl_expert *held = malloc((hello->n_held + 1) * sizeof *held);
 	if (!held)
 		return cad_error_set(
@@ -292,6 +297,17 @@ static void take_load(struct pl_service *service, uint64_t session, const Cadre_
 	pl_control_unreached(service->control, session, unreached, count);
 }
 
+static void take_device_failure(struct pl_service *service, uint64_t session, const char *why)
+{
+	const struct pl_registry *registry = pl_control_registry(service->control);
+	int slot = pl_registry_find_session(registry, session);
+
+	if (slot < 0)
+		return;
+	pl_faults_add(&service->door.faults, &registry->nodes[slot], cad_clock_now_ns(service->options.clock));
+	pl_control_device_failed(service->control, (uint32_t)slot, why);
+}
+
 /* The first message must be a hello, and no other may be one. */
 static enum cad_status take_report(struct pl_service *service, struct pl_stream *stream,
 	const Cadre__V1__NodeReport *report, struct cad_error *error)
@@ -330,6 +346,9 @@ static enum cad_status take_report(struct pl_service *service, struct pl_stream 
 	case CADRE__V1__NODE_REPORT__REPORT_WORK:
 		return pl_telemetry_take_work(service->telemetry, stream->session,
 			cad_clock_now_ns(service->options.clock), report->work, error);
+	case CADRE__V1__NODE_REPORT__REPORT_DEVICE_FAILURE:
+		take_device_failure(service, stream->session, report->device_failure);
+		return CAD_OK;
 	default: return CAD_OK; /* a newer process may say more */
 	}
 }

@@ -181,6 +181,7 @@ void pl_status_destroy(struct pl_status *status) { free(status); }
 	X(loads_ordered, "cadre_placement_loads_ordered_total", "Experts that nodes were told to load") \
 	X(frees_ordered, "cadre_placement_frees_ordered_total", "Experts that nodes were told to free") \
 	X(loads_failed, "cadre_placement_loads_failed_total", "Loads that failed") \
+	X(devices_failed, "cadre_placement_devices_failed_total", "Nodes that left since their device had failed") \
 	X(loads_stalled, "cadre_placement_loads_stalled_total", \
 		"Loads that were given up, since they did not come on") \
 	X(sources_failed, "cadre_placement_sources_failed_total", \

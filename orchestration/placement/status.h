@@ -39,8 +39,8 @@ void pl_status_destroy(struct pl_status *status);
 struct pl_status_metrics {
 	struct cad_gauge *state_lost, *epoch, *unplaced, *experts_live, *routers_live, *nodes_absent, *nodes_drained,
 		*routers_discounted, *rows_per_second, *tokens_per_second;
-	struct cad_counter *joins, *refusals, *deaths, *loads_ordered, *frees_ordered, *loads_failed, *checksums_wrong,
-		*maps_published, *state_errors, *absences, *loads_stalled, *sources_failed;
+	struct cad_counter *joins, *refusals, *deaths, *loads_ordered, *frees_ordered, *loads_failed, *devices_failed,
+		*checksums_wrong, *maps_published, *state_errors, *absences, *loads_stalled, *sources_failed;
 	struct pl_control_stats seen; /* what the counters have already counted */
 };
 /* metrics NULL: nothing is kept. */

@@ -2,7 +2,7 @@
 """Expert nodes on the emulated GPU, alone and beside the CPU: the same bits, and what they refuse."""
 import pytest
 
-from cluster import BIN, GOLDEN, Again, Cluster, embedded, lines_with, until
+from cluster import BIN, GOLDEN, Again, Cluster, embedded, lines_with, metric, until
 
 MODEL = GOLDEN / 'qwen3moe-a' / 'model'
 PROMPT = [(i * 37 + 11) % 250 for i in range(40)]
@@ -40,11 +40,47 @@ def test_one_pool_of_cpu_and_gpu(expected, lost):
         cpu, gpu = node(cluster, 'expert-0'), node(cluster, 'expert-1')
         assert gpu['isa'] == 'emu' != cpu['isa'] and gpu['kernels_fingerprint'] == cpu['kernels_fingerprint']
         assert generate(cluster) == expected
+        for stage in 'unpack', 'ffn', 'combine':
+            assert 0 < metric(gpu['http_address'], f'cadre_device_seconds_total{{stage="{stage}"}}') < 60
         with Again(lambda _: check(generate(cluster), expected)) as again:
             until(lambda: again.times >= 1, 120)
             cluster.experts[lost].kill()
             until(lambda: again.times >= 3, 120)
         assert generate(cluster) == expected
+
+
+def fail(fault, gpu, generate_one):
+    """The device fails in a step, and the process ends for its supervisor."""
+    fault.touch()
+    with Again(lambda _: generate_one()) as again:
+        assert gpu.popen.wait(60) == 1
+        until(lambda: again.times >= 2, 120)
+    fault.unlink()
+
+
+def test_a_device_that_fails_under_load(expected, tmp_path):
+    """Nothing is lost, its experts come back elsewhere, and who fails again waits before he may join."""
+    fault = tmp_path / 'fault'
+    with Cluster(MODEL, experts=3, placement_options=[*INT8, '--copies', 2], env={'CADRE_EMU_FAIL_AFTER': str(fault)}, start=False) as cluster:
+        gpu = cluster.experts[1]
+        gpu.arguments += ['--device', 'emu']
+        for process in cluster.processes():
+            process.start()
+        cluster.wait_ready()
+        held = sum(node['experts'] for node in cluster.status()['nodes'])
+        fail(fault, gpu, lambda: check(generate(cluster), expected))
+
+        until(lambda: node(cluster, 'expert-0')['experts'] + node(cluster, 'expert-2')['experts'] == held, 60)
+        left = node(cluster, 'expert-1')
+        assert left['state'] == 'dead' and left['problem'].startswith("its device has failed, and it left: unspecified launch failure (CUDA's error 719) in ")
+        assert len(lines_with(gpu, 'a step failed on the device')) == len(lines_with(gpu, 'the device has failed: this node')) == 1
+        assert 'device of expert-1' in cluster.command('history').stdout
+
+        gpu.start()
+        until(lambda: node(cluster, 'expert-1')['state'] == 'live' and node(cluster, 'expert-1')['experts'] > 0, 60)
+        fail(fault, gpu, lambda: check(generate(cluster), expected))
+        gpu.start()
+        until(lambda: lines_with(gpu, "the device of 'expert-1' has failed 2 times: it may join again 1 minute after the last time"), 30)
 
 
 @pytest.mark.parametrize('model', ['mixtral-a', 'olmoe-a', 'qwen3moe-b'])
@@ -60,6 +96,15 @@ def test_a_device_that_lacks_the_profile():
         cluster.experts[0].start()
         assert cluster.experts[0].popen.wait(30) != 0
         assert lines_with(cluster.experts[0], "device 'emu:0' (emu) does not compute in profile 'f32', which is the cluster's; it has int8")
+
+
+def test_a_device_that_fails_at_the_start():
+    with Cluster(MODEL, experts=1, placement_options=INT8, expert_options=['--device', 'emu'], start=False, env={'CADRE_EMU_FAIL_AFTER': '3', 'CADRE_EMU_ERROR': '214'}) as cluster:
+        cluster.placement.start()
+        cluster.experts[0].start()
+        assert cluster.experts[0].popen.wait(30) == 1
+        assert lines_with(cluster.experts[0], "device 'emu:0' (Emulated GPU 0) has failed: uncorrectable ECC error encountered (CUDA's error 214) ")
+        assert not cluster.status()['nodes']
 
 
 def test_a_device_that_is_not_there():

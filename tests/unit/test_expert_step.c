@@ -121,39 +121,71 @@ static void bench_take(struct bench *bench)
 	}
 }
 
+/* A router's calls, 3, 4, 5 ... rows, which wait in the bench's inbox. */
+struct calls {
+	struct expert_client *client;
+	struct expert_case cases[8];
+	struct expert_call calls[8];
+	int64_t *sums[8];
+	size_t count;
+};
+
+static void calls_send(
+	struct calls *c, struct bench *bench, struct expert_world *world, const uint32_t *layers, size_t count)
+{
+	struct cad_random random = { 1 };
+	bool ready;
+	*c = (struct calls){ .client = expert_client_create(world, "router"), .count = count };
+	struct cad_connection *connection = expert_client_connect(c->client, "node", &ready);
+	struct cad_transport *transport = expert_client_transport(c->client);
+
+	while (bench->count < count) {
+		cad_transport_poll(bench->transport, 0);
+		cad_transport_poll(transport, 0);
+		for (size_t i = 0; ready && i < count && cad_transport_stats(transport)->calls < count; i++) {
+			expert_case_init(&c->cases[i], world, layers[i], 3 + (uint32_t)i, 4, &random);
+			expert_case_expect(&c->cases[i], world);
+			c->sums[i] = calloc(c->cases[i].rows, world->hidden * sizeof **c->sums);
+			expert_call_start(
+				&c->calls[i], c->client, connection, world, &c->cases[i], NULL, 0, c->sums[i], 0);
+		}
+	}
+	bench_take(bench);
+}
+
+static void calls_receive(struct calls *c, struct bench *bench)
+{
+	for (size_t i = 0; i < c->count; i++)
+		while (!c->calls[i].done) {
+			cad_transport_poll(bench->transport, 0);
+			cad_transport_poll(expert_client_transport(c->client), 0);
+		}
+}
+
+static void calls_fini(struct calls *c)
+{
+	for (size_t i = 0; i < c->count; i++) {
+		expert_call_fini(&c->calls[i], c->client);
+		expert_case_fini(&c->cases[i]);
+		free(c->sums[i]);
+	}
+	expert_client_destroy(c->client);
+}
+
 /* Calls that are there at once: the oldest one's layer is one step, whatever lies between; each
  * call gets its own sums. */
 static void calls_of_a_layer_are_one_step(void **state)
 {
 	(void)state;
-	enum { CALLS = 5 };
-	static const uint32_t layers[CALLS] = { 0, 0, 1, 0, 1 };
+	static const uint32_t layers[] = { 0, 0, 1, 0, 1 };
+	enum { CALLS = sizeof layers / sizeof *layers };
 	struct expert_world world;
-	struct cad_random random = { 1 };
-	struct expert_case cases[CALLS];
-	struct expert_call calls[CALLS];
-	int64_t *sums[CALLS];
 	struct bench bench;
-	bool ready;
+	struct calls c;
 	expert_world_init(&world, "olmoe-a");
 	bench_open(&bench, &world);
+	calls_send(&c, &bench, &world, layers, CALLS);
 
-	struct expert_client *client = expert_client_create(&world, "router");
-	struct cad_connection *connection = expert_client_connect(client, "node", &ready);
-	while (bench.count < CALLS) {
-		cad_transport_poll(bench.transport, 0);
-		cad_transport_poll(expert_client_transport(client), 0);
-		for (size_t i = 0;
-			ready && i < CALLS && cad_transport_stats(expert_client_transport(client))->calls < CALLS;
-			i++) {
-			expert_case_init(&cases[i], &world, layers[i], 3 + (uint32_t)i, 4, &random);
-			expert_case_expect(&cases[i], &world);
-			sums[i] = calloc(cases[i].rows, world.hidden * sizeof **sums);
-			expert_call_start(&calls[i], client, connection, &world, &cases[i], NULL, 0, sums[i], 0);
-		}
-	}
-
-	bench_take(&bench);
 	assert_true(ex_step_run(&bench.step));
 	assert_int_equal(atomic_load(&bench.counters.rows), 3 + 4 + 6);
 	assert_int_equal(atomic_load(&bench.counters.pairs), 4 * (3 + 4 + 6));
@@ -164,25 +196,103 @@ static void calls_of_a_layer_are_one_step(void **state)
 	check_work(&bench, 0, 3 + 4 + 6, 3);
 	check_work(&bench, 1, 5 + 7, 2);
 
+	calls_receive(&c, &bench);
 	for (size_t i = 0; i < CALLS; i++) {
-		while (!calls[i].done) {
-			cad_transport_poll(bench.transport, 0);
-			cad_transport_poll(expert_client_transport(client), 0);
-		}
-		assert_int_equal(calls[i].wire, CADRE_WIRE_OK);
-		assert_memory_equal(sums[i], cases[i].expected, cases[i].rows * world.hidden * sizeof **sums);
-		expert_call_fini(&calls[i], client);
-		expert_case_fini(&cases[i]);
-		free(sums[i]);
+		assert_int_equal(c.calls[i].wire, CADRE_WIRE_OK);
+		assert_memory_equal(c.sums[i], c.cases[i].expected, c.cases[i].rows * world.hidden * sizeof **c.sums);
 	}
 
-	expert_client_destroy(client);
+	calls_fini(&c);
+	bench_close(&bench);
+	expert_world_fini(&world);
+}
+
+/* ---- a device that fails ---- */
+
+static struct kn_ops failing;
+static unsigned waits, times_told;
+
+static enum cad_status fail_to_wait(struct kn_queue *queue)
+{
+	(void)queue;
+	waits++;
+	return CAD_ERR_INTERNAL;
+}
+
+static void tell(void *context)
+{
+	(void)context;
+	times_told++;
+}
+
+/* What waits then is answered; of the device nothing is asked any more. */
+static void run_on_a_failing_device(struct bench *bench, struct calls *c, struct expert_world *world)
+{
+	static const uint32_t layers[] = { 0, 0, 1 };
+	struct kn_queue *queue = bench->step.exec.queue;
+	const struct kn_ops *ops = queue->ops;
+
+	calls_send(c, bench, world, layers, 3);
+	failing = *ops;
+	failing.wait = fail_to_wait;
+	queue->ops = &failing;
+	waits = times_told = 0;
+	while (ex_step_run(&bench->step))
+		;
+	queue->ops = ops;
+	calls_receive(c, bench);
+}
+
+static void calls_of_a_failed_device_go_elsewhere(void **state)
+{
+	(void)state;
+	struct expert_world world;
+	struct bench bench;
+	struct calls c;
+	expert_world_init(&world, "olmoe-a");
+	bench_open(&bench, &world);
+	bench.step.device_failed = tell;
+	run_on_a_failing_device(&bench, &c, &world);
+
+	assert_int_equal(waits, 1);
+	assert_int_equal(times_told, 1);
+	for (size_t i = 0; i < c.count; i++)
+		assert_int_equal(c.calls[i].wire, CADRE_WIRE_NOT_HELD);
+	assert_int_equal(atomic_load(&bench.counters.not_held), 3);
+	assert_int_equal(atomic_load(&bench.counters.calls), 0);
+
+	calls_fini(&c);
+	bench_close(&bench);
+	expert_world_fini(&world);
+}
+
+/* In one process with its router there is no elsewhere: the requests end. */
+static void calls_of_a_failed_device_fail_where_nobody_leaves(void **state)
+{
+	(void)state;
+	struct expert_world world;
+	struct bench bench;
+	struct calls c;
+	expert_world_init(&world, "olmoe-a");
+	bench_open(&bench, &world);
+	run_on_a_failing_device(&bench, &c, &world);
+
+	assert_int_equal(waits, 2);
+	for (size_t i = 0; i < c.count; i++)
+		assert_int_equal(c.calls[i].wire, CADRE_WIRE_INTERNAL);
+	assert_int_equal(atomic_load(&bench.counters.internal), 3);
+
+	calls_fini(&c);
 	bench_close(&bench);
 	expert_world_fini(&world);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(calls_of_a_layer_are_one_step) };
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(calls_of_a_layer_are_one_step),
+		cmocka_unit_test(calls_of_a_failed_device_go_elsewhere),
+		cmocka_unit_test(calls_of_a_failed_device_fail_where_nobody_leaves),
+	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "orchestration/placement/faults.h"
+
+#include "common/base/clock.h"
+#include "common/base/plural.h"
+
+#include <string.h>
+
+enum { FREE_TIMES = 1, WAIT_FIRST_MIN = 1, WAIT_MOST_MIN = 64, FORGET_MIN = 180 };
+
+static const uint64_t MINUTE_NS = 60 * CAD_NS_PER_S;
+
+static struct pl_fault *find(struct pl_faults *faults, const char *id)
+{
+	for (int i = 0; i < PL_FAULTS_MAX; i++)
+		if (faults->at[i].times > 0 && strcmp(faults->at[i].id, id) == 0)
+			return &faults->at[i];
+	return NULL;
+}
+
+/* A free place, or that of who failed longest ago. */
+static struct pl_fault *place(struct pl_faults *faults)
+{
+	struct pl_fault *oldest = &faults->at[0];
+	for (int i = 0; i < PL_FAULTS_MAX; i++) {
+		if (faults->at[i].times == 0)
+			return &faults->at[i];
+		if (faults->at[i].last_ns < oldest->last_ns)
+			oldest = &faults->at[i];
+	}
+	return oldest;
+}
+
+void pl_faults_add(struct pl_faults *faults, const struct pl_node *node, uint64_t now_ns)
+{
+	struct pl_fault *fault = find(faults, node->id);
+	bool again = fault && now_ns < fault->last_ns + FORGET_MIN * MINUTE_NS && strcmp(fault->isa, node->isa) == 0;
+	uint32_t times = again ? fault->times + 1 : 1;
+
+	if (!fault)
+		fault = place(faults);
+	*fault = (struct pl_fault){ .last_ns = now_ns, .times = times };
+	memcpy(fault->id, node->id, sizeof fault->id);
+	memcpy(fault->isa, node->isa, sizeof fault->isa);
+}
+
+static uint64_t wait_minutes(uint32_t times)
+{
+	uint64_t minutes = times > FREE_TIMES ? WAIT_FIRST_MIN : 0;
+	for (uint32_t i = FREE_TIMES + 1; i < times && minutes < WAIT_MOST_MIN; i++)
+		minutes *= 2;
+	return minutes;
+}
+
+enum cad_status pl_faults_check(
+	const struct pl_faults *faults, const char *id, const char *isa, uint64_t now_ns, struct cad_error *error)
+{
+	const struct pl_fault *fault = find((struct pl_faults *)(uintptr_t)faults, id);
+	uint64_t minutes = fault ? wait_minutes(fault->times) : 0;
+
+	if (!fault || now_ns >= fault->last_ns + minutes * MINUTE_NS || strcmp(fault->isa, isa) != 0)
+		return CAD_OK;
+	return cad_error_set(error, CAD_ERR_REFUSED,
+		"the device of '%s' has failed %u times: it may join again %llu %s after the last time, or now with another --device; see its log and its GPU",
+		id, fault->times, (unsigned long long)minutes, cad_plural(minutes, "minute", "minutes"));
+}
