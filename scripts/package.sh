@@ -19,18 +19,19 @@ libraries_of() {
 	done
 }
 
+# bundle_libraries TREE [PROGRAM...]: those of bin/ and of others in the tree.
 # Libraries go as they are, so that they can be compared with Debian's. The programs look for all of them in lib/: DT_RPATH, unlike DT_RUNPATH,
 # serves libraries' own needs too, and comes before LD_LIBRARY_PATH. UCX takes a module that is not in lib/ucx/ from the system, where it
 # may be of another version (findings/ucx-modules.sh): so all of them come along.
 bundle_libraries() {
 	local tree=$1 modules
 	modules=$(dirname "$(libraries_of "$tree/bin/cadre-router" | grep '/libuct\.so')")/ucx
-	mapfile -t LIBRARIES < <(libraries_of "$tree"/bin/* "$modules"/*.so | grep -v "^$modules/")
+	mapfile -t LIBRARIES < <(libraries_of "$tree"/bin/* "${@:2}" "$modules"/*.so | grep -v "^$modules/")
 	mkdir -p "$tree/lib/ucx"
 	cp -L "${LIBRARIES[@]}" "$tree/lib"
 	cp -P "$modules"/*.so "$modules"/*.so.* "$tree/lib/ucx"
 	patchelf --set-rpath "\$ORIGIN" "$tree/lib/ucx/libuct_rdmacm.so" # Debian has the system's folder there
-	patchelf --force-rpath --set-rpath "\$ORIGIN/../lib" "$tree"/bin/*
+	patchelf --force-rpath --set-rpath "\$ORIGIN/../lib" "$tree"/bin/* "${@:2}"
 }
 
 # Which packages the libraries are of, and on what terms they come.
@@ -49,9 +50,9 @@ bundle_licences() {
 
 # Every library that a program would load is the bundle's or glibc's.
 check_bundle() {
-	local tree=$1 path
-	for path in $(libraries_of "$tree"/bin/cadre*); do
-		[[ $path == "$tree/bin/../lib/"* ]] || fail "a program of the bundle would load $path"
+	local path
+	for path in $(libraries_of "$@"); do
+		[[ $path == "$STAGE/"*/../lib/* ]] || fail "a program of the bundle would load $path"
 	done
 }
 
@@ -65,18 +66,30 @@ install_into() {
 package_bundle() { make_bundle cadre-"$VERSION"-linux-x86_64 Unspecified; }
 package_bundle-cuda() { make_bundle cadre-"$VERSION"-linux-x86_64-cuda Unspecified cuda; }
 
+# What tests and measures a GPU, in gpu/ of a bundle.
+bundle_gpu_tests() {
+	mkdir "$1/gpu"
+	cp "$ROOT"/build/tests/test_cuda_device "$ROOT"/build/bench/{bench_cuda,libcadre-ceilings-cuda.so} "$ROOT/bench/gpu/peers.py" "$ROOT/tests/gpu/run.sh" "$1/gpu"
+	strip --strip-unneeded "$1"/gpu/{test_cuda_device,bench_cuda,libcadre-ceilings-cuda.so}
+}
+
 # make_bundle NAME COMPONENT...
 make_bundle() {
 	local name=$1 tree
+	local -a others=()
 	tree=$STAGE/$name
 	# The units in it are for a tree that lies in /opt/cadre.
 	install_into "$STAGE" /opt/cadre "${@:2}"
 	mv "$STAGE/opt/cadre" "$tree"
-	bundle_libraries "$tree"
+	if [[ " $* " == *' cuda '* ]]; then
+		bundle_gpu_tests "$tree"
+		others=("$tree"/gpu/{test_cuda_device,bench_cuda})
+	fi
+	bundle_libraries "$tree" "${others[@]}"
 	bundle_licences "$tree"
 	mkdir -p "$tree/models/demo"
 	(cd "$ROOT/models/demo" && cp ./*.json model.safetensors README.md "$tree/models/demo")
-	check_bundle "$tree"
+	check_bundle "$tree"/bin/cadre* "${others[@]}"
 	cp "$ROOT/packaging/bundle/cadre-start" "$tree/bin"
 	cp "$ROOT/packaging/bundle/README.md" "$tree"
 	# --x86: smaller by 3 %, at no cost.
@@ -165,7 +178,8 @@ package() {
 	for kind in "$@"; do
 		case $kind in
 			bundle | deb) ;;
-			bundle-cuda | deb-cuda) targets+=(cadre_cuda_library) ;;
+			bundle-cuda) targets+=(cadre_cuda_library cadre_ceilings_cuda test_cuda_device bench_cuda) ;;
+			deb-cuda) targets+=(cadre_cuda_library) ;;
 			*) fail_usage "package makes bundle, deb, bundle-cuda and deb-cuda, not '$kind'" ;;
 		esac
 	done

@@ -154,6 +154,56 @@ test_package() {
 	esac
 }
 
+# count_lines LOG CODE: of a program that prints "ok NAME", "FAIL NAME" and "skipped: NAME"; one that fails without saying what counts as one failure.
+count_lines() {
+	count "$(grep -c '^ok ' "$1" || true)" "$(grep -c '^FAIL ' "$1" || true)" "$(grep -c '^skipped: ' "$1" || true)"
+	[ "$2" = 0 ] || grep -q '^FAIL ' "$1" || count 0 1 0
+}
+
+# What the emulated GPU can show and takes too long for every day: all cases in all orders, in both builds and for two families of GPUs; that each
+# mutant of the kernels is noticed; clusters on it; and the script for real GPUs. Not among the tests that run without a name: it takes half an hour.
+test_emu() {
+	local directory log code=0
+	directory=$(build_directory release)
+	log=$directory/test-emu.log
+	if ! (build release); then
+		say "the preset 'release' does not compile"
+		count 0 1 0
+		return
+	fi
+	"$ROOT/tests/cuda/orders.py" "$directory" | tee "$log" || code=$?
+	count_lines "$log" $code
+
+	code=0
+	"$ROOT/tests/cuda/mutants.py" "$directory" | tee "$log" || code=$?
+	count "$(grep -cE ' (fast|checking)  ' "$log" || true)" "$(grep -c 'NOT NOTICED$' "$log" || true)" 0
+	[ $code = 0 ] || grep -q 'NOT NOTICED$' "$log" || count 0 1 0
+
+	choose_python
+	rm -f "$directory/junit-emu.xml"
+	# shellcheck disable=SC2046  # names of files without spaces
+	(cd "$ROOT" && CADRE_TEST_ALL=1 CADRE_BIN=$directory/bin "$PYTHON" -m pytest -q -p no:cacheprovider -n 2 --junitxml "$directory/junit-emu.xml" \
+		$(grep -l "'emu" tests/cluster/test_*.py)) || true
+	count_junit "$directory/junit-emu.xml"
+
+	code=0
+	"$ROOT/tests/gpu/run.sh" --device emu "$directory/gpu-results" | tee "$log" || code=$?
+	count_lines "$log" $code
+}
+
+# What a GPU has to show, see tests/gpu/run.sh. Not among the tests that run without a name; without a GPU, each is skipped by name.
+test_gpu() {
+	local directory code=0
+	directory=$(build_directory release)
+	if ! (build release); then
+		say "the preset 'release' does not compile"
+		count 0 1 0
+		return
+	fi
+	"$ROOT/tests/gpu/run.sh" "$directory/gpu-results" | tee "$directory/test-gpu.log" || code=$?
+	count_lines "$directory/test-gpu.log" $code
+}
+
 # fuzz_one FUZZER: for a few seconds, from its seeds where it has any: tests/fuzz/corpus/NAME. Its log is corpus/NAME.log.
 fuzz_one() {
 	local name directory corpus
@@ -216,9 +266,9 @@ run_tests() {
 	[ $# -gt 0 ] || set -- unit asan tsan clang cluster tokenizers planners kubernetes fuzz
 	for kind in "$@"; do
 		case $kind in
-			unit | asan | tsan | clang | cluster | cluster-asan | late | package | tokenizers | planners | kubernetes | fuzz) ;;
+			unit | asan | tsan | clang | cluster | cluster-asan | late | package | tokenizers | planners | kubernetes | fuzz | emu | gpu) ;;
 			faults | moves | attempts | deploy) fail_usage "'$kind' runs by itself: ./cadre test $kind" ;;
-			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, clang, cluster, cluster-asan, late, package, tokenizers, planners, kubernetes, fuzz; and by themselves faults, moves, attempts, deploy" ;;
+			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, clang, cluster, cluster-asan, late, package, tokenizers, planners, kubernetes, fuzz, emu, gpu; and by themselves faults, moves, attempts, deploy" ;;
 		esac
 	done
 	install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"

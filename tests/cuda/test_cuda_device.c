@@ -4,7 +4,8 @@
  * reference, bit for bit; the fingerprint; the table, and what it refuses.
  *
  * On the emulated GPU, where CADRE_EMU_SEED and CADRE_BACKENDS say in which order threads run and
- * in which build; or on a GPU: test_cuda_device cuda.
+ * in which build; or on a GPU: test_cuda_device cuda. `test_cuda_device cuda PATTERN` runs only the
+ * cases whose names match.
  */
 #include "kernels/backend.h"
 #include "kernels/image.h"
@@ -359,6 +360,8 @@ int main(int argc, char **argv)
 
 	if (argc > 1)
 		library = argv[1];
+	if (argc > 2)
+		cmocka_set_test_filter(argv[2]);
 	if (strcmp(library, "emu") == 0)
 		failures += test_emulation();
 	else if (!has_gpu())

@@ -68,6 +68,9 @@ newer_deb() {
 	dpkg-deb --root-owner-group -b "$WORK/newer" "$2" >/dev/null
 }
 
+# contents ARCHIVE: paths in its one folder, but for what says which libraries are there, of whom
+contents() { tar -tf "$1" | cut -d/ -f2- | grep -vE '^(lib/libcmocka|share/doc/cadre/libraries/)' | sort; }
+
 deb=$(echo "$PACKAGES"/cadre_*.deb) bundle=$(echo "$PACKAGES"/cadre-*-linux-x86_64.tar.xz)
 deb_cuda=$(echo "$PACKAGES"/cadre-cuda_*.deb) # is not there where there is no nvcc
 stat -c '%s bytes: %n' "$deb" "$bundle"
@@ -84,8 +87,8 @@ if [ -f "$deb_cuda" ]; then
 	cp "$deb_cuda" "$WORK/bookworm/root/cadre-cuda.deb"
 	run 'deb_cuda_adds_a_library' within bookworm offline sh /root/deb.sh cuda
 	bundle_cuda=${bundle%.tar.xz}-cuda.tar.xz
-	run 'bundle_cuda_adds_a_library' test "$(diff <(tar -tf "$bundle" | cut -d/ -f2- | sort) <(tar -tf "$bundle_cuda" | cut -d/ -f2- | sort) | sed -n 's/^[<>] //p' | xargs)" = \
-		'lib/cadre/ lib/cadre/libcadre-cuda.so share/doc/cadre-cuda/ share/doc/cadre-cuda/NOTICE'
+	run 'bundle_cuda_adds_a_library' test "$(diff <(contents "$bundle") <(contents "$bundle_cuda") | sed -n 's/^[<>] //p' | xargs)" = \
+		'gpu/ gpu/bench_cuda gpu/libcadre-ceilings-cuda.so gpu/peers.py gpu/run.sh gpu/test_cuda_device lib/cadre/ lib/cadre/libcadre-cuda.so share/doc/cadre-cuda/ share/doc/cadre-cuda/NOTICE'
 else
 	echo "skipped: the library for GPUs, which nobody made"
 fi
@@ -98,4 +101,8 @@ mkdir -p "$WORK/trixie/srv/some folder"
 tar -C "$WORK/trixie/srv/some folder" -xf "$bundle"
 cp "$HERE/bundle.sh" "$WORK/trixie/root"
 run 'bundle_answers_on_debian_13' within trixie offline sh /root/bundle.sh
+if [ -f "${bundle_cuda:-}" ]; then
+	tar -C "$WORK/trixie/srv" -xf "$bundle_cuda"
+	run 'bundle_cuda_says_that_there_is_no_gpu' within trixie offline sh -c "/srv/*-cuda/gpu/run.sh /tmp/results | tee /dev/stderr | grep -q '^0 passed, 0 failed, 7 skipped'"
+fi
 exit $FAILED
