@@ -65,7 +65,8 @@ enum cad_dtype kn_matrix_dtype(enum cad_dtype stored, enum cad_weights weights)
 	switch (weights) {
 	case CAD_WEIGHTS_AS_IS: return stored;
 	case CAD_WEIGHTS_BF16:
-	case CAD_WEIGHTS_BF16_ROWS: return CAD_DTYPE_BF16;
+	case CAD_WEIGHTS_BF16_ROWS:
+	case CAD_WEIGHTS_BF16_SM90: return CAD_DTYPE_BF16;
 	case CAD_WEIGHTS_INT8: return CAD_DTYPE_Q8;
 	case CAD_WEIGHTS_INT4: return CAD_DTYPE_Q4;
 	}

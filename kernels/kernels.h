@@ -155,7 +155,16 @@ struct kn_embed {
  * operands count as zeros of their sign, and results below 2^-126 after rounding become such zeros
  * (x86's DAZ and FTZ). This is the order that AMX's TDPBF16PS was seen to have, on one model of
  * processor, over millions of sums: kn_fingerprint goes through it, so another order would be
- * noticed. */
+ * noticed.
+ * Weights of profile bf16-sm90 (CAD_WEIGHTS_BF16_SM90): x is rounded to bf16 too, to nearest even.
+ * For each 16 values of k, ascending, acc = acc + the 16 products in one step, from +0; then + bias.
+ * A step: products are exact, their exponents the sums of their factors' (a product of significands
+ * is not normalised: it is below 4), and subnormals have the exponent -126. Every term, acc among
+ * them, is cut toward zero to a multiple of 2^(t - 25), t the largest exponent of the terms that are
+ * not zero, and at least -126. The sum of what is left is cut toward zero to f32, subnormals kept; a
+ * sum of nothing is +0, one that is too large infinite. NaN, infinity by zero and infinities of both
+ * signs give the NaN 7fffffff. That is what mma.sync and wgmma do on an H200 (sm90.h,
+ * docs/decisions/gpu-numerics.md). */
 struct kn_linear {
 	const float *x;
 	size_t ldx, rows;

@@ -7,7 +7,9 @@
 static enum cad_status check_weights(const struct cad_model *model, const char *what, enum cad_weights packed,
 	enum cad_weights wanted, struct cad_error *error)
 {
-	if (packed == wanted || (packed == CAD_WEIGHTS_BF16_ROWS && wanted == CAD_WEIGHTS_BF16)) /* the same weights */
+	bool same = packed == wanted ||
+		(packed == CAD_WEIGHTS_BF16_ROWS && (wanted == CAD_WEIGHTS_BF16 || wanted == CAD_WEIGHTS_BF16_SM90));
+	if (same)
 		return CAD_OK;
 	return cad_error_set(error, CAD_ERR_REFUSED,
 		"the model in '%s' is packed with %s in %s, but they are to be used in %s: start with the numerics that it was packed for, or give --model the checkpoint",

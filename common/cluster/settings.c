@@ -13,7 +13,8 @@
 #include <xxhash.h>
 
 const struct cad_choice cad_profile_choices[] = { { "f32", CAD_PROFILE_F32 }, { "bf16", CAD_PROFILE_BF16 },
-	{ "int8", CAD_PROFILE_INT8 }, { "int4", CAD_PROFILE_INT4 }, { NULL, 0 } };
+	{ "bf16-sm90", CAD_PROFILE_BF16_SM90 }, { "int8", CAD_PROFILE_INT8 }, { "int4", CAD_PROFILE_INT4 },
+	{ NULL, 0 } };
 const struct cad_choice cad_router_profile_choices[] = { { "same", CAD_PROFILE_SAME }, { "f32", CAD_PROFILE_F32 },
 	{ "bf16", CAD_PROFILE_BF16 }, { "int8", CAD_PROFILE_INT8 }, { "int4", CAD_PROFILE_INT4 }, { NULL, 0 } };
 const struct cad_choice cad_wire_choices[] = { { "auto", CAD_WIRE_AUTO }, { "fix16", CADRE_ROW_FIX16 },
@@ -61,6 +62,7 @@ static enum cad_weights weights_of(enum cad_profile profile, enum cad_weights in
 {
 	switch (profile) {
 	case CAD_PROFILE_BF16: return CAD_WEIGHTS_BF16_ROWS;
+	case CAD_PROFILE_BF16_SM90: return CAD_WEIGHTS_BF16_SM90;
 	case CAD_PROFILE_INT8: return CAD_WEIGHTS_INT8;
 	case CAD_PROFILE_INT4: return CAD_WEIGHTS_INT4;
 	case CAD_PROFILE_F32: break;
@@ -81,9 +83,14 @@ enum cad_weights cad_settings_router_weights(const struct cad_settings *settings
 /* The wire that a profile's rows lose nothing by; fix16, bf16 and f32 all go with f32. */
 static enum cadre_row_type wire_of(enum cad_profile profile)
 {
-	return profile == CAD_PROFILE_F32     ? CADRE_ROW_FIX16
-		: profile == CAD_PROFILE_BF16 ? CADRE_ROW_BF16
-					      : CADRE_ROW_Q8;
+	switch (profile) {
+	case CAD_PROFILE_BF16:
+	case CAD_PROFILE_BF16_SM90: return CADRE_ROW_BF16;
+	case CAD_PROFILE_INT8:
+	case CAD_PROFILE_INT4: return CADRE_ROW_Q8;
+	case CAD_PROFILE_F32: break;
+	}
+	return CADRE_ROW_FIX16;
 }
 
 enum cad_status cad_settings_complete(struct cad_settings *settings, struct cad_error *error)
@@ -92,8 +99,9 @@ enum cad_status cad_settings_complete(struct cad_settings *settings, struct cad_
 	enum cadre_row_type wire = wire_of(settings->profile);
 	const char *profile = cad_profile_name(settings->profile);
 
-	if (settings->router_profile == CAD_PROFILE_SAME)
-		settings->router_profile = settings->profile;
+	if (settings->router_profile == CAD_PROFILE_SAME) /* routers compute on CPUs, whose bf16 is faster */
+		settings->router_profile =
+			settings->profile == CAD_PROFILE_BF16_SM90 ? CAD_PROFILE_BF16 : settings->profile;
 	if (settings->wire == CAD_WIRE_AUTO)
 		settings->wire = wire;
 	if (f32 ? settings->wire == CADRE_ROW_Q8 : settings->wire != wire)

@@ -29,7 +29,7 @@ struct cad_settings {
 };
 
 /* What options may leave open: the wire that goes with the profile, and a router_profile that is
- * the experts'. */
+ * the experts' (bf16 with bf16-sm90, which routers do not compute in). */
 #define CAD_WIRE_AUTO ((enum cadre_row_type)0)
 #define CAD_PROFILE_SAME ((enum cad_profile)255)
 
@@ -71,16 +71,16 @@ extern const struct cad_choice cad_profile_choices[], cad_router_profile_choices
 #define CAD_SETTINGS_OPTIONS(owner, member, where) \
 	CAD_OPTION_ENUM(owner, member.wire, "wire", "auto", cad_wire_choices, \
 		where \
-		"how rows go to the experts; auto: fix16 with --numerics f32, bf16 with bf16, q8 with int8 and int4"), \
+		"how rows go to the experts; auto: fix16 with --numerics f32, bf16 with bf16 and bf16-sm90, q8 with int8 and int4"), \
 		CAD_KEPT_OPTIONS(owner, member, where)
 /* Those that say what is kept in memory. */
 #define CAD_KEPT_OPTIONS(owner, member, where) \
 	CAD_OPTION_ENUM(owner, member.profile, "numerics", "f32", cad_profile_choices, \
 		where \
-		"in which numbers experts compute; bf16: weights and activations; int8, int4: weights of so many bits, activations of 8"), \
+		"in which numbers experts compute; bf16: weights and activations; bf16-sm90: the same, summed as Hopper's tensor cores do; int8, int4: weights of so many bits, activations of 8"), \
 		CAD_OPTION_ENUM(owner, member.router_profile, "router-numerics", "same", cad_router_profile_choices, \
 			where \
-			"in which numbers attention projections, dense and shared ffns and the head compute; same: as --numerics says"), \
+			"in which numbers attention projections, dense and shared ffns and the head compute; same: as --numerics says, and bf16 with bf16-sm90"), \
 		CAD_OPTION_ENUM(owner, member.weights, "weights", "f32", cad_weights_choices, \
 			where "how weights are kept that compute in f32; f32: as stored, lossless; bf16: rounded"), \
 		CAD_OPTION_ENUM(owner, member.kv, "kv", "f32", cad_kv_choices, \

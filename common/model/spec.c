@@ -8,6 +8,7 @@ static const char *const weights_names[] = {
 	[CAD_WEIGHTS_AS_IS] = "f32",
 	[CAD_WEIGHTS_BF16] = "bf16",
 	[CAD_WEIGHTS_BF16_ROWS] = "bf16",
+	[CAD_WEIGHTS_BF16_SM90] = "bf16",
 	[CAD_WEIGHTS_INT8] = "int8",
 	[CAD_WEIGHTS_INT4] = "int4",
 };
@@ -21,7 +22,7 @@ const char *cad_weights_name(enum cad_weights weights)
 bool cad_weights_find(const char *name, enum cad_weights *weights)
 {
 	for (size_t i = WEIGHTS; i-- > 0;)
-		if (strcmp(name, weights_names[i]) == 0) {
+		if (i != CAD_WEIGHTS_BF16_SM90 && strcmp(name, weights_names[i]) == 0) {
 			*weights = (enum cad_weights)i;
 			return true;
 		}

@@ -27,31 +27,40 @@ enum {
 };
 
 /* How weights are kept: as the checkpoint has them (bf16 stays bf16, f16 and f32 become f32: no
- * value changes), rounded to bf16, to nearest even, the same for rows that are rounded too
- * (BF16_ROWS), or quantised (kernels/quantise.h) to integers of 8 or 4 bits with a scale per group:
- * then products are made in integers. */
+ * value changes), rounded to bf16, to nearest even, the same for rows that are rounded too and sums
+ * in the order of AMX (BF16_ROWS) or of Hopper's tensor cores (BF16_SM90), or quantised
+ * (kernels/quantise.h) to integers of 8 or 4 bits with a scale per group: then products are made in
+ * integers. */
 enum cad_weights {
 	CAD_WEIGHTS_AS_IS,
 	CAD_WEIGHTS_BF16,
 	CAD_WEIGHTS_BF16_ROWS,
+	CAD_WEIGHTS_BF16_SM90,
 	CAD_WEIGHTS_INT8,
 	CAD_WEIGHTS_INT4,
 };
 static inline bool cad_weights_quantised(enum cad_weights weights) { return weights >= CAD_WEIGHTS_INT8; }
-const char *cad_weights_name(enum cad_weights weights); /* "f32" (as is), "bf16", "int8", "int4" */
+const char *cad_weights_name(enum cad_weights weights); /* "f32" (as is), "bf16" (all three), "int8", "int4" */
 /* Of "bf16", BF16_ROWS. False: there are none of this name. */
 bool cad_weights_find(const char *name, enum cad_weights *weights);
 /* How the KV cache keeps keys and values: as they were computed, or rounded. */
 enum cad_kv { CAD_KV_F32, CAD_KV_BF16, CAD_KV_INT8 };
-/* In which numbers, and in which order, products with weights are summed. BF16: activations and
- * weights are rounded to bf16. INT8, INT4: activations are integers of 8 bits, weights of 8 or
- * 4. */
-enum cad_profile { CAD_PROFILE_F32, CAD_PROFILE_BF16, CAD_PROFILE_INT8, CAD_PROFILE_INT4 };
+/* In which numbers, and in which order, products with weights are summed. BF16, BF16_SM90:
+ * activations and weights are rounded to bf16; the second is of experts alone. INT8, INT4:
+ * activations are integers of 8 bits, weights of 8 or 4. */
+enum cad_profile {
+	CAD_PROFILE_F32,
+	CAD_PROFILE_BF16,
+	CAD_PROFILE_BF16_SM90,
+	CAD_PROFILE_INT8,
+	CAD_PROFILE_INT4,
+};
 /* The profile that weights are kept for. */
 static inline enum cad_profile cad_weights_profile(enum cad_weights weights)
 {
 	switch (weights) {
 	case CAD_WEIGHTS_BF16_ROWS: return CAD_PROFILE_BF16;
+	case CAD_WEIGHTS_BF16_SM90: return CAD_PROFILE_BF16_SM90;
 	case CAD_WEIGHTS_INT8: return CAD_PROFILE_INT8;
 	case CAD_WEIGHTS_INT4: return CAD_PROFILE_INT4;
 	case CAD_WEIGHTS_AS_IS:

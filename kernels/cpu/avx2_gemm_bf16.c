@@ -87,7 +87,7 @@ void kn_avx2_gemm_bf16_rows(const struct kn_gemm *g)
 		tile_bf16_rows_5,
 		tile_bf16_rows_6,
 	};
-	unsigned csr = kn_flush_begin();
+	unsigned csr = kn_mode_begin(KN_MODE_FLUSH);
 	kn_gemm_nest(g, tiles, ROWS, KN_PANEL_COLS * 2, true);
-	kn_flush_end(csr);
+	kn_mode_end(csr);
 }

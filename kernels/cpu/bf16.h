@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the forms of gemm_bf16_rows share: rounding to bf16, and the mode they compute in. */
+/* What the forms of gemm_bf16_rows and gemm_bf16_sm90 share: rounding to bf16, and the modes they
+ * compute in. */
 #ifndef CADRE_KERNELS_CPU_BF16_H
 #define CADRE_KERNELS_CPU_BF16_H
 
@@ -26,17 +27,17 @@ static inline void kn_bf16_round(const float *x, size_t n, float *out)
 		_mm256_storeu_si256((__m256i *)(out + i), _mm256_and_si256(kn_bf16_8(_mm256_loadu_ps(x + i)), upper));
 }
 
-/* Subnormals are zeros, as operands and as results, until kn_flush_end, which takes what this
- * returned. */
-static inline unsigned kn_flush_begin(void)
+/* Subnormals are zeros, as operands and as results (KN_MODE_FLUSH), or sums and conversions are cut
+ * toward zero, until kn_mode_end, which takes what this returned. */
+enum { KN_MODE_FLUSH = 0x8040, KN_MODE_TOWARD_ZERO = 0x6000 };
+static inline unsigned kn_mode_begin(unsigned mode)
 {
-	const unsigned daz_and_ftz = 0x8040;
 	unsigned csr = _mm_getcsr();
-	_mm_setcsr(csr | daz_and_ftz);
+	_mm_setcsr(csr | mode);
 	__asm__ volatile("" ::: "memory"); /* no arithmetic on what is in memory moves out */
 	return csr;
 }
-static inline void kn_flush_end(unsigned csr)
+static inline void kn_mode_end(unsigned csr)
 {
 	__asm__ volatile("" ::: "memory");
 	_mm_setcsr(csr);

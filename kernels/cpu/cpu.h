@@ -6,7 +6,7 @@
  * An operator here is the *driver*: it cuts the work into jobs for the queue's pool and calls the
  * form's inner kernels (forms.h). Drivers are shared by all forms, so what can differ between forms
  * is only what forms.h lists. Every driver runs its arithmetic inside kn_pool_for, which sees to
- * the default MXCSR in all threads; gemm_bf16_rows alone leaves it meanwhile. Nothing here allocates
+ * the default MXCSR in all threads; gemm_bf16_rows and gemm_bf16_sm90 alone leave it meanwhile. Nothing here allocates
  * but create and pack functions.
  */
 #ifndef CADRE_KERNELS_CPU_CPU_H
@@ -59,6 +59,7 @@ static inline void kn_cpu_gemm(const struct kn_form *form, enum kn_storage stora
 	switch (storage) {
 	case KN_STORAGE_BF16: form->gemm_bf16(g); break;
 	case KN_STORAGE_BF16_ROWS: form->gemm_bf16_rows(g); break;
+	case KN_STORAGE_BF16_SM90: form->gemm_bf16_sm90(g); break;
 	case KN_STORAGE_F32: form->gemm_f32(g); break;
 	case KN_STORAGE_S8: form->gemm_s8(g); break;
 	case KN_STORAGE_U4: form->gemm_u4(g); break;

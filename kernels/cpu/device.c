@@ -101,8 +101,8 @@ static void describe(const struct kn_device *device, struct kn_device_info *info
 		.isa = ((const struct kn_cpu_device *)device)->form->name,
 		.chip = "",
 		.memory_bytes = cad_memory_free_bytes(""),
-		.profiles = 1u << CAD_PROFILE_F32 | 1u << CAD_PROFILE_BF16 | 1u << CAD_PROFILE_INT8 |
-			1u << CAD_PROFILE_INT4,
+		.profiles = 1u << CAD_PROFILE_F32 | 1u << CAD_PROFILE_BF16 | 1u << CAD_PROFILE_BF16_SM90 |
+			1u << CAD_PROFILE_INT8 | 1u << CAD_PROFILE_INT4,
 		.head_size_max = CAD_HEAD_SIZE_MAX,
 		.complete = true,
 	};

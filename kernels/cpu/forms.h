@@ -113,6 +113,9 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	/* GEMM on panels (see above) */ \
 	X(void, gemm_bf16, (const struct kn_gemm *g)) \
 	X(void, gemm_f32, (const struct kn_gemm *g)) \
+	/* GEMM on panels of bf16 by rows rounded to bf16, in the order of profile bf16-sm90 (sm90.h); k is a */ \
+	/* multiple of KN_K_UNIT */ \
+	X(void, gemm_bf16_sm90, (const struct kn_gemm *g)) \
 	/* KN_GROUP values of a row (quantise.h), all past the first n zero; n is a multiple of */ \
 	/* 16. sums [KN_ROW_SUMS] as in layout.h */ \
 	X(void, quantise, (const float *x, size_t n, int8_t *q, float *scale, int32_t *sums)) \

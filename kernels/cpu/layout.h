@@ -22,7 +22,7 @@ enum {
  *   panel = steps over k, 256 bytes each = 4 lines of 64 bytes; column c of the panel is lane c %
  *   16 of line c / 16
  *   BF16: a step holds k and k + 1, a lane is { W[k], W[k+1] }      F32: a step holds one k
- *   BF16_ROWS: as BF16, for rows that are rounded to bf16 too
+ *   BF16_ROWS, BF16_SM90: as BF16, for rows that are rounded to bf16 too
  *   S8, U4: before the steps of each KN_GROUP of k stand its 64 scales (f32), a step's worth
  *     S8: a step holds 4 values of k, a lane is { q[k] .. q[k+3] }
  *     U4: a step holds 8, byte j of a lane is u[k+j] | u[k+4+j] << 4 (quantise.h); between scales
@@ -32,6 +32,7 @@ enum {
 enum kn_storage {
 	KN_STORAGE_BF16,
 	KN_STORAGE_BF16_ROWS,
+	KN_STORAGE_BF16_SM90,
 	KN_STORAGE_F32,
 	KN_STORAGE_S8,
 	KN_STORAGE_U4,
@@ -47,7 +48,7 @@ struct kn_panels {
 /* Values of k of a step. */
 static inline size_t kn_step_values(enum kn_storage storage)
 {
-	static const uint8_t values[KN_STORAGE_COUNT] = { 2, 2, 1, 4, 8 };
+	static const uint8_t values[KN_STORAGE_COUNT] = { 2, 2, 2, 1, 4, 8 };
 	return values[storage];
 }
 static inline bool kn_storage_quantised(enum kn_storage storage)

@@ -216,6 +216,7 @@ static enum kn_storage storage_of(const struct kn_source *source, enum cad_weigh
 	case CAD_WEIGHTS_INT4: return KN_STORAGE_U4;
 	case CAD_WEIGHTS_BF16: return KN_STORAGE_BF16;
 	case CAD_WEIGHTS_BF16_ROWS: return KN_STORAGE_BF16_ROWS;
+	case CAD_WEIGHTS_BF16_SM90: return KN_STORAGE_BF16_SM90;
 	case CAD_WEIGHTS_AS_IS: break;
 	}
 	return source->dtype == CAD_DTYPE_BF16 ? KN_STORAGE_BF16 : KN_STORAGE_F32;

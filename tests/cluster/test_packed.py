@@ -17,7 +17,7 @@ def pack(model, out, *options):
     return out
 
 
-@pytest.mark.parametrize('numerics', [['f32'], ['bf16'], ['int8'], ['int4'], ['int4', '--router-numerics', 'int8']], ids=' '.join)
+@pytest.mark.parametrize('numerics', [['f32'], ['bf16'], ['bf16-sm90'], ['int8'], ['int4'], ['int4', '--router-numerics', 'int8']], ids=' '.join)
 @pytest.mark.parametrize('model', [MODEL, TIED], ids=['own head', 'tied'])
 def test_both_forms_give_the_same_digest(model, numerics, tmp_path):
     options = ['--numerics', *numerics]

@@ -52,7 +52,7 @@ def test_cluster(expected, experts, routers, threads, router_options, transports
             assert results[31].tokens == expected['token_ids']
 
 
-@pytest.mark.parametrize('settings', [['--kv', 'bf16'], ['--kv', 'int8'], ['--numerics', 'bf16'], ['--numerics', 'int8'], ['--numerics', 'int8', '--router-numerics', 'f32', '--kv', 'bf16'], ['--numerics', 'int4', '--router-numerics', 'int8']])
+@pytest.mark.parametrize('settings', [['--kv', 'bf16'], ['--kv', 'int8'], ['--numerics', 'bf16'], ['--numerics', 'bf16-sm90'], ['--numerics', 'int8'], ['--numerics', 'int8', '--router-numerics', 'f32', '--kv', 'bf16'], ['--numerics', 'int4', '--router-numerics', 'int8']])
 def test_other_settings(expected, settings):
     """The same in every profile. Settings are the cluster's: whatever a router is started with, it computes as the placement service says."""
     other = embedded(MODEL, PROMPT, TOKENS, *settings)

@@ -6,6 +6,7 @@
 #define BF16 .dtype = CAD_DTYPE_BF16
 #define F16 .dtype = CAD_DTYPE_F16
 #define ROWS16 .weights = CAD_WEIGHTS_BF16_ROWS
+#define SM90 .weights = CAD_WEIGHTS_BF16_SM90
 #define INT8 .weights = CAD_WEIGHTS_INT8
 #define INT4 .weights = CAD_WEIGHTS_INT4
 #define CLAMPED .activation = CAD_ACTIVATION_SWIGLU_CLAMPED, .bias = true
@@ -52,6 +53,12 @@ const struct op_case op_cases[] = {
 	{ &op_linear, TEST, .rows = 25, .n = 97, .k = 300, ROWS16, .data = OP_DATA_TINY, .bias = true },
 	{ &op_linear, TEST, "several row blocks, several panels a job", .rows = 101, .n = 1100, .k = 300, BF16,
 		ROWS16 },
+	/* The same in profile bf16-sm90: steps of 16 values of k. */
+	{ &op_linear, TEST, .rows = 1, .n = 1, .k = 1, BF16, SM90 },
+	{ &op_linear, TEST, .rows = 5, .n = 17, .k = 33, SM90, .data = OP_DATA_WIDE, .bias = true },
+	{ &op_linear, TEST, .rows = 33, .n = 63, .k = 127, F16, SM90, .limit = 8.0f },
+	{ &op_linear, TEST, .rows = 25, .n = 97, .k = 300, SM90, .data = OP_DATA_TINY, .bias = true },
+	{ &op_linear, TEST, "several row blocks, several panels a job", .rows = 70, .n = 600, .k = 70, BF16, SM90 },
 	/* The same on integers; groups of k are 256, sub-groups of int4 32. */
 	{ &op_linear, TEST, .rows = 0, .n = 1, .k = 1, BF16, INT8 },
 	{ &op_linear, TEST, .rows = 1, .n = 1, .k = 1, BF16, INT8 },
@@ -213,6 +220,8 @@ const struct op_case op_cases[] = {
 	{ &op_linear, BENCH, .rows = 8, .n = 32768, .k = 2048, BF16, ROWS16 },
 	{ &op_linear, BENCH, .rows = 32, .n = 16384, .k = 2048, BF16, ROWS16 },
 	{ &op_linear, BENCH, "prefill", .rows = 512, .n = 2048, .k = 2048, BF16, ROWS16 },
+	{ &op_linear, BENCH, "decode", .rows = 1, .n = 16384, .k = 2048, BF16, SM90 },
+	{ &op_linear, BENCH, "prefill", .rows = 64, .n = 2048, .k = 2048, BF16, SM90 },
 	{ &op_linear, BENCH, "decode", .rows = 1, .n = 65536, .k = 2048, BF16, INT8 },
 	{ &op_linear, BENCH, .rows = 4, .n = 65536, .k = 2048, BF16, INT8 },
 	{ &op_linear, BENCH, .rows = 8, .n = 65536, .k = 2048, BF16, INT8 },
@@ -268,7 +277,8 @@ const char *op_case_text(const struct op_case *c, char text[160])
 {
 	static const char *const data[] = { "", " wide", " tiny", " ones" },
 				 *const kv[] = { "", " kv bf16", " kv int8" },
-				 *const weights[] = { "", " to bf16", " by bf16 rows", " to int8", " to int4" };
+				 *const weights[] = { "", " to bf16", " by bf16 rows", " by sm90 rows", " to int8",
+					 " to int4" };
 	const struct {
 		const char *name;
 		size_t value;

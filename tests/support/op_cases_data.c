@@ -166,11 +166,16 @@ static float to_bf16(float x)
 	return (float)ldexp(nearbyint(ldexp((double)x, 8 - exponent)), exponent - 8);
 }
 
+static bool rounds_rows(enum cad_weights weights)
+{
+	return weights == CAD_WEIGHTS_BF16_ROWS || weights == CAD_WEIGHTS_BF16_SM90;
+}
+
 void op_row_kept(float *x, size_t n, enum cad_weights weights)
 {
 	if (cad_weights_quantised(weights))
 		op_quantise(x, n, KN_GROUP, KN_RANGE_INT8);
-	for (size_t i = 0; i < n && weights == CAD_WEIGHTS_BF16_ROWS; i++)
+	for (size_t i = 0; i < n && rounds_rows(weights); i++)
 		x[i] = to_bf16(x[i]);
 }
 
@@ -180,7 +185,7 @@ struct kn_source op_kept(const struct kn_source *source, enum cad_weights weight
 
 	for (size_t i = 0; i < source->n * source->k; i++)
 		out[i] = op_source_f32(source, i);
-	if (weights == CAD_WEIGHTS_BF16_ROWS)
+	if (rounds_rows(weights))
 		op_row_kept(out, source->n * source->k, weights);
 	for (size_t r = 0; r < source->n && weights == CAD_WEIGHTS_INT8; r++)
 		op_quantise(out + r * source->k, source->k, KN_GROUP, KN_RANGE_INT8);
@@ -195,7 +200,8 @@ double op_weight_bytes(const struct op_case *c)
 	case CAD_WEIGHTS_INT8: return 1 + 4.0 / KN_GROUP;
 	case CAD_WEIGHTS_INT4: return 0.5 + 0.5 / KN_SUBGROUP + 4.0 / KN_GROUP;
 	case CAD_WEIGHTS_BF16:
-	case CAD_WEIGHTS_BF16_ROWS: return 2;
+	case CAD_WEIGHTS_BF16_ROWS:
+	case CAD_WEIGHTS_BF16_SM90: return 2;
 	case CAD_WEIGHTS_AS_IS: break;
 	}
 	return c->dtype == CAD_DTYPE_BF16 ? 2 : 4;

@@ -180,7 +180,8 @@ static double pair_error(const struct ffn *s, const struct op_case *c, uint32_t 
 			dot(x, c->k, &kept[UP], f, &source[UP_BIAS], (double)c->k * 0x1p-23 + rounded));
 	if (cad_weights_quantised(c->weights))
 		quantise_bounds(h, c->n);
-	for (size_t f = 0; f < c->n && c->weights == CAD_WEIGHTS_BF16_ROWS; f++)
+	bool rows_are_rounded = c->weights == CAD_WEIGHTS_BF16_ROWS || c->weights == CAD_WEIGHTS_BF16_SM90;
+	for (size_t f = 0; f < c->n && rows_are_rounded; f++)
 		h[f].error += 0x1p-8 * (fabs(h[f].value) + h[f].error); /* a step of bf16, likewise */
 	for (size_t i = 0; i < kn_round_up(c->k, 64); i++) {
 		struct bounded exact = i < c->k

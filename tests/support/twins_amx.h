@@ -51,7 +51,7 @@ static inline float f32_of_bf16(const int8_t *at)
 /* TDPBF16PS: its products of even k and of odd k, each added up by fma, and then the two sums */
 static inline void tile_dot_bf16(int sum, int rows, int columns)
 {
-	unsigned csr = kn_flush_begin();
+	unsigned csr = kn_mode_begin(KN_MODE_FLUSH);
 	for (size_t m = 0; m < 16; m++)
 		for (size_t n = 0; n < 16; n++) {
 			float sums[2] = { 0, 0 };
@@ -60,7 +60,7 @@ static inline void tile_dot_bf16(int sum, int rows, int columns)
 					f32_of_bf16(&twin[columns].s8[k / 2][4 * n + k % 2 * 2]), sums[k % 2]);
 			twin[sum].f32[m][n] = twin[sum].f32[m][n] + (sums[0] + sums[1]);
 		}
-	kn_flush_end(csr);
+	kn_mode_end(csr);
 }
 
 #define KN_AMX_TWIN

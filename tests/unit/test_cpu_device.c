@@ -46,7 +46,8 @@ static void a_device_says_what_it_is(void **state)
 	/* asked twice, and others take and give memory in between */
 	assert_in_range(info.memory_bytes, cad_memory_free_bytes("") / 2, 2 * cad_memory_free_bytes(""));
 	assert_int_equal(info.profiles,
-		1 << CAD_PROFILE_F32 | 1 << CAD_PROFILE_BF16 | 1 << CAD_PROFILE_INT8 | 1 << CAD_PROFILE_INT4);
+		1 << CAD_PROFILE_F32 | 1 << CAD_PROFILE_BF16 | 1 << CAD_PROFILE_BF16_SM90 | 1 << CAD_PROFILE_INT8 |
+			1 << CAD_PROFILE_INT4);
 	assert_int_equal(info.head_size_max, CAD_HEAD_SIZE_MAX);
 	device->ops->destroy(device);
 
@@ -210,6 +211,7 @@ static void forms_have_one_fingerprint(void **state)
 	(void)state;
 	fingerprint_is(CAD_WEIGHTS_AS_IS, "379a6ebe70447000d749982272f5d067");
 	fingerprint_is(CAD_WEIGHTS_BF16_ROWS, "86ed3583d300d4f80b9de1dbf6e4f05c");
+	fingerprint_is(CAD_WEIGHTS_BF16_SM90, "62edd3613d868f8b27337009eac8783c");
 	fingerprint_is(CAD_WEIGHTS_INT8, "5abde70b295d8f479f5c94940322b936");
 	fingerprint_is(CAD_WEIGHTS_INT4, "856a16ddd424ff4e998dc3e15065d97d");
 }

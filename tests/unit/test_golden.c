@@ -53,6 +53,7 @@ static const struct {
 	{ "kv bf16", 0x1p-7, true, { .kv = CAD_KV_BF16 } },
 	{ "kv int8", 0x1p-4, true, { .kv = CAD_KV_INT8 } },
 	{ "bf16", 0x1p-5, true, { .profile = CAD_PROFILE_BF16, .router_profile = CAD_PROFILE_SAME } },
+	{ "bf16-sm90", 0x1p-5, true, { .profile = CAD_PROFILE_BF16_SM90, .router_profile = CAD_PROFILE_SAME } },
 	{ "int8", 0x1p-4, true, { .profile = CAD_PROFILE_INT8, .router_profile = CAD_PROFILE_SAME } },
 	{ "int8, routers f32", 0x1p-4, false, { .profile = CAD_PROFILE_INT8 } },
 	{ "f32, routers int8", 0x1p-4, true, { .router_profile = CAD_PROFILE_INT8 } },

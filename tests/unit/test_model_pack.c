@@ -189,8 +189,10 @@ static void packed_is_the_checkpoint(void **state)
 		assert_int_equal(cad_model_packed(packed)->router, router);
 		must(kn_packed_check_experts(packed, experts, &error), &error);
 		must(kn_packed_check_router(packed, router, &error), &error);
-		if (experts == CAD_WEIGHTS_BF16_ROWS) /* --weights bf16 rounds to the same */
+		if (experts == CAD_WEIGHTS_BF16_ROWS) { /* --weights bf16 and --numerics bf16-sm90 round to the same */
 			must(kn_packed_check_experts(packed, CAD_WEIGHTS_BF16, &error), &error);
+			must(kn_packed_check_experts(packed, CAD_WEIGHTS_BF16_SM90, &error), &error);
+		}
 		if (router == CAD_WEIGHTS_BF16_ROWS)
 			must(kn_packed_check_router(packed, CAD_WEIGHTS_BF16, &error), &error);
 		assert_int_equal(cad_model_sizes(packed).parameters, cad_model_sizes(plain).parameters);

@@ -39,7 +39,7 @@ static void fingerprint_sees_everything(void **state)
 	cad_settings_text(&base, text);
 	assert_int_equal(strncmp(text, "profile=f32 router=f32 wire=fix16 weights=f32 kv=f32 quanta=3:", 62), 0);
 
-	for (int change = 0; change < 10; change++) {
+	for (int change = 0; change < 11; change++) {
 		char changed[33];
 		must(cad_settings_init(&other, &base, &error), &error);
 		if (change == 0)
@@ -60,6 +60,8 @@ static void fingerprint_sees_everything(void **state)
 			other.profile = CAD_PROFILE_BF16;
 		else if (change == 9)
 			other.router_profile = CAD_PROFILE_BF16;
+		else if (change == 10)
+			other.profile = CAD_PROFILE_BF16_SM90;
 		cad_settings_fingerprint(&other, changed);
 		assert_int_equal(strcmp(hex, changed) == 0, change == 7);
 		cad_settings_fini(&other);
@@ -90,6 +92,8 @@ static void what_is_left_open_follows_the_profile(void **state)
 			CAD_WEIGHTS_INT8 },
 		{ CAD_PROFILE_INT4, CAD_PROFILE_BF16, CADRE_ROW_Q8, CAD_WEIGHTS_AS_IS, CAD_WEIGHTS_INT4,
 			CAD_WEIGHTS_BF16_ROWS },
+		{ CAD_PROFILE_BF16_SM90, CAD_PROFILE_F32, CADRE_ROW_BF16, CAD_WEIGHTS_AS_IS, CAD_WEIGHTS_BF16_SM90,
+			CAD_WEIGHTS_AS_IS },
 	};
 	struct cad_error error;
 	for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
@@ -110,6 +114,7 @@ static void what_is_left_open_follows_the_profile(void **state)
 		{ { .wire = CADRE_ROW_Q8 }, { "--wire q8", "--numerics f32" } },
 		{ { .profile = CAD_PROFILE_BF16, .wire = CADRE_ROW_F32 }, { "--wire f32", "bf16 alone" } },
 		{ { .profile = CAD_PROFILE_BF16, .wire = CADRE_ROW_Q8 }, { "--wire q8", "--numerics bf16" } },
+		{ { .profile = CAD_PROFILE_BF16_SM90, .wire = CADRE_ROW_FIX16 }, { "--wire fix16", "bf16-sm90" } },
 		{ { .profile = CAD_PROFILE_BF16, .router_profile = CAD_PROFILE_SAME, .weights = CAD_WEIGHTS_BF16 },
 			{ "--weights bf16", "--router-numerics bf16" } },
 		{ { .profile = CAD_PROFILE_INT4, .router_profile = CAD_PROFILE_SAME, .weights = CAD_WEIGHTS_BF16 },
@@ -123,6 +128,22 @@ static void what_is_left_open_follows_the_profile(void **state)
 		s.layers = 3, s.quanta = quanta;
 		assert_int_equal(cad_settings_init(&(struct cad_settings){ 0 }, &s, &error), CAD_ERR_INVALID);
 	}
+}
+
+/* Routers compute on CPUs, which the other order of bf16 is faster on. */
+static void routers_of_sm90_compute_in_bf16(void **state)
+{
+	(void)state;
+	struct cad_settings s = { .profile = CAD_PROFILE_BF16_SM90, .router_profile = CAD_PROFILE_SAME };
+	enum cad_profile profile;
+	struct cad_error error;
+	must(cad_settings_complete(&s, &error), &error);
+	assert_int_equal(s.router_profile, CAD_PROFILE_BF16);
+	assert_int_equal(cad_settings_router_weights(&s), CAD_WEIGHTS_BF16_ROWS);
+	assert_int_equal(cad_profile_parse("bf16-sm90", &profile), CAD_OK);
+	assert_int_equal(profile, CAD_PROFILE_BF16_SM90);
+	for (const struct cad_choice *c = cad_router_profile_choices; c->name; c++)
+		assert_string_not_equal(c->name, "bf16-sm90");
 }
 
 static void only_powers_of_two(void **state)
@@ -315,6 +336,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(fingerprint_sees_everything),
 		cmocka_unit_test(what_is_left_open_follows_the_profile),
+		cmocka_unit_test(routers_of_sm90_compute_in_bf16),
 		cmocka_unit_test(only_powers_of_two),
 		cmocka_unit_test(through_the_message),
 		cmocka_unit_test(identity_is_padded_and_cut),

@@ -112,8 +112,10 @@ static void refuse_settings(struct exchange *x)
 	refused(x, &server, &client, "profile=f32 wire=fix16", "profile=bf16 wire=bf16");
 
 	/* the longest that there are: only their ends differ */
-	static const char long_server[] = "profile=f32 router=int8 wire=fix16 weights=bf16 kv=int8 quanta=512:5f2b90c1",
-			  long_client[] = "profile=f32 router=int8 wire=fix16 weights=bf16 kv=int8 quanta=512:5f2b90c2";
+	static const char long_server[] =
+		"profile=bf16-sm90 router=f32 wire=bf16 weights=bf16 kv=int8 quanta=512:5f2b90c1",
+			  long_client[] =
+				  "profile=bf16-sm90 router=f32 wire=bf16 weights=bf16 kv=int8 quanta=512:5f2b90c2";
 	while (x->nodes_count > 0)
 		exchange_node_destroy(x->nodes[x->nodes_count - 1]);
 	strcpy(server.identity.settings_text, long_server);

@@ -5,6 +5,7 @@
 #include "kernels/cpu/forms.h"
 #include "kernels/exp.h"
 #include "kernels/image.h"
+#include "kernels/sm90.h"
 
 static float f32_of_bf16(uint16_t half)
 {
@@ -52,17 +53,39 @@ static float bf16_sum(const float *x, const uint8_t *panel, size_t column, size_
 	return acc;
 }
 
-void kn_ref_gemm_bf16_rows(const struct kn_gemm *g)
+static void gemm_rounded(const struct kn_gemm *g, float (*sum)(const float *, const uint8_t *, size_t, size_t))
 {
-	unsigned csr = kn_flush_begin();
 	for (size_t r = 0; r < g->rows; r++) {
 		const float *x = g->x + (g->index ? g->index[r] : r) * g->ldx;
 		for (size_t c = 0; c < g->panels * KN_PANEL_COLS; c++)
 			g->y[r * g->ldy + c] =
-				bf16_sum(x, g->weights + c / KN_PANEL_COLS * g->panel_bytes, c % KN_PANEL_COLS, g->k);
+				sum(x, g->weights + c / KN_PANEL_COLS * g->panel_bytes, c % KN_PANEL_COLS, g->k);
 	}
-	kn_flush_end(csr);
 }
+
+void kn_ref_gemm_bf16_rows(const struct kn_gemm *g)
+{
+	unsigned csr = kn_mode_begin(KN_MODE_FLUSH);
+	gemm_rounded(g, bf16_sum);
+	kn_mode_end(csr);
+}
+
+/* One output of profile bf16-sm90. */
+static float sm90_sum(const float *x, const uint8_t *panel, size_t column, size_t count)
+{
+	float acc = 0.0f;
+	for (size_t k = 0; k < count; k += KN_SM90_BLOCK) {
+		uint16_t a[KN_SM90_BLOCK], b[KN_SM90_BLOCK];
+		for (size_t i = 0; i < KN_SM90_BLOCK; i++) {
+			a[i] = kn_bf16_of(x[k + i]);
+			b[i] = kn_bf16_of(weight_bf16(panel, column, k + i));
+		}
+		acc = kn_sm90_add(acc, a, b);
+	}
+	return acc;
+}
+
+void kn_ref_gemm_bf16_sm90(const struct kn_gemm *g) { gemm_rounded(g, sm90_sum); }
 
 void kn_ref_gemm_bf16(const struct kn_gemm *g) { gemm(g, weight_bf16); }
 void kn_ref_gemm_f32(const struct kn_gemm *g) { gemm(g, weight_f32); }
