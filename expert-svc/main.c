@@ -67,7 +67,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U32(struct options, load_threads, "load-threads", "1", 1, 16,
 		"threads that load experts during serving, when no other thread wants the core"),
 	CAD_OPTION_FORM(struct options, device, "device", "cpu", kn_device_forms,
-		"what computes: the CPU, or GPU N, from 0, which no GPU has been tested for yet; emu is a GPU that the CPU plays, slowly, for tests; both in profile int8 alone"),
+		"what computes: the CPU, or GPU N, from 0, which no GPU has been tested for yet; emu is a GPU that the CPU plays, slowly, for tests; both in all profiles but bf16"),
 	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", kn_isa_choices,
 		"instruction set of the CPU's kernels; all give the same bits"),
 	CAD_OPTION_U32(struct options, requests_max, "requests-max", "256", 1, 65536,
@@ -479,6 +479,17 @@ static enum cad_status start_workers(struct program *p, struct cad_error *error)
 	return cad_workers_create(kn_threads_default(), &p->device->workers, error);
 }
 
+static enum cad_status check_memory(struct program *p, struct cad_error *error)
+{
+	uint64_t expert_bytes = kn_expert_bytes(p->device, p->model, cad_settings_expert_weights(&p->facts.settings));
+
+	if (p->options.memory < expert_bytes)
+		return cad_error_set(error, CAD_ERR_EXHAUSTED,
+			"there are %llu bytes for expert weights, but one expert of this model takes %llu: give this node more with --memory",
+			(unsigned long long)p->options.memory, (unsigned long long)expert_bytes);
+	return CAD_OK;
+}
+
 /* Of the kernels that the cluster's settings ask for. */
 static enum cad_status fingerprint_kernels(struct program *p, struct cad_error *error)
 {
@@ -512,12 +523,6 @@ static void on_step_failed(void *context) { ex_watch_look(((struct program *)con
 static enum cad_status create_engine(struct program *p, struct cad_error *error)
 {
 	struct ex_engine_options options;
-	uint64_t expert_bytes = kn_expert_bytes(p->device, p->model, cad_settings_expert_weights(&p->facts.settings));
-
-	if (p->options.memory < expert_bytes)
-		return cad_error_set(error, CAD_ERR_EXHAUSTED,
-			"there are %llu bytes for expert weights, but one expert of this model takes %llu: give this node more with --memory",
-			(unsigned long long)p->options.memory, (unsigned long long)expert_bytes);
 	ex_engine_options_default(&options);
 	options.mode = EX_ENGINE_THREADED;
 	options.model = p->model;
@@ -674,7 +679,7 @@ static enum cad_status start_exchange(struct program *p, struct cad_error *error
 
 /* In this order. The HTTP port comes before the wait for the placement service: a node that waits
  * is seen to be alive. The engine refuses a device that lacks the cluster's profile; what is left
- * has kernels to fingerprint. */
+ * has weights to count and kernels to fingerprint. */
 static enum cad_status (*const startup[])(struct program *p, struct cad_error *error) = {
 	open_model,
 	size_memory,
@@ -684,6 +689,7 @@ static enum cad_status (*const startup[])(struct program *p, struct cad_error *e
 	start_workers,
 	create_watch,
 	create_engine,
+	check_memory,
 	fingerprint_kernels,
 	create_exchange,
 	create_control,

@@ -40,8 +40,7 @@ size_t kn_row_scale_bytes(enum cad_dtype dtype, size_t k)
 
 size_t kn_row_head_bytes(enum cad_dtype dtype, size_t k)
 {
-	size_t subscales = dtype == CAD_DTYPE_Q4 ? (k + KN_SUBGROUP - 1) / KN_SUBGROUP : 0;
-	return kn_row_scale_bytes(dtype, k) + (subscales + 1) / 2;
+	return kn_row_scale_bytes(dtype, k) + (dtype == CAD_DTYPE_Q4 ? kn_int4_subscale_bytes(k) : 0);
 }
 
 size_t kn_row_bytes(enum cad_dtype dtype, size_t k)
@@ -179,8 +178,7 @@ static void quantise_row(const struct kn_source *source, const uint8_t *row, enu
 				row + k * element, source->dtype, count, count, KN_RANGE_INT8, (int8_t *)values + k);
 		} else {
 			kn_quantise_int4(row + k * element, source->dtype, count, &group);
-			memcpy(subscales + k / KN_SUBGROUP / 2, &group.subscales,
-				((count + KN_SUBGROUP - 1) / KN_SUBGROUP + 1) / 2);
+			memcpy(subscales + k / KN_SUBGROUP / 2, &group.subscales, kn_int4_subscale_bytes(count));
 			pair_nibbles(group.u, count, values + k / 2);
 		}
 		memcpy(scales, &group.scale, sizeof group.scale);

@@ -93,6 +93,8 @@ static inline int kn_int4_subscale(uint32_t subscales, size_t subgroup)
 {
 	return 2 * (int)(subscales >> 4 * subgroup & 7) + 1;
 }
+/* Of so many values: of an odd number of sub-groups, a last half byte is not used. */
+static inline size_t kn_int4_subscale_bytes(size_t count) { return ((count + KN_SUBGROUP - 1) / KN_SUBGROUP + 1) / 2; }
 /* Of n values of F32, F16 or BF16, of any alignment; those past them are zero, and u their z. */
 void kn_quantise_int4(const void *values, enum cad_dtype dtype, size_t n, struct kn_int4_group *group);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Inside the CUDA backend: its device, its queue, and the operators that fill the kn_ops table in
- * device.cc. It computes what an expert node needs, in profile int8.
+ * device.cc. It computes what an expert node needs, in
+ * profiles f32, int8 and int4.
  *
  * A queue is a stream. Host arrays that an operator reads are copied by the call into the queue's
  * window, pinned memory that has a mirror on the device, and go there in one copy. What an operator

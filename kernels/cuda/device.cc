@@ -91,7 +91,7 @@ static void describe(const struct kn_device *device, struct kn_device_info *info
 	info->chip = d->chip.model;
 	info->others_bytes = d->others_bytes;
 	info->memory_bytes = free_bytes;
-	info->profiles = 1u << CAD_PROFILE_INT8;
+	info->profiles = 1u << CAD_PROFILE_F32 | 1u << CAD_PROFILE_INT8 | 1u << CAD_PROFILE_INT4;
 }
 
 static void destroy(struct kn_device *device)

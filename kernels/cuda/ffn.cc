@@ -2,6 +2,21 @@
 /* The grouped ffn on the host: which tiles there are, and which kernels make them. */
 #include "kernels/cuda/ffn.h"
 
+static const struct kn_cuda_layout &layout_of(const struct kn_ffn *a, size_t e)
+{
+	return static_cast<const struct kn_cuda_expert *>(a->experts[e]->own)->layout;
+}
+
+/* Whether expert e has pairs, and is kept as `like` is. */
+static bool takes_part(const struct kn_ffn *a, size_t e, const struct kn_cuda_layout &like)
+{
+	if (a->begin[e] == a->begin[e + 1])
+		return false;
+	const struct kn_cuda_area *areas = layout_of(a, e).areas;
+	return areas[KN_AREA_UP].form == like.areas[KN_AREA_UP].form &&
+		areas[KN_AREA_DOWN].form == like.areas[KN_AREA_DOWN].form;
+}
+
 static void add_tiles(
 	struct kn_cuda_tile *tiles, size_t *count, uint32_t expert, uint32_t begin, uint32_t end, uint32_t rows)
 {
@@ -9,12 +24,12 @@ static void add_tiles(
 		tiles[(*count)++] = { expert, first, end - first < rows ? end - first : rows };
 }
 
-struct kn_cuda_plan kn_cuda_plan_make(
-	struct kn_cuda_queue *queue, const struct kn_ffn *a, uint32_t few_rows, uint32_t many_rows)
+struct kn_cuda_plan kn_cuda_plan_make(struct kn_cuda_queue *queue, const struct kn_ffn *a,
+	const struct kn_cuda_layout &like, uint32_t few_rows, uint32_t many_rows)
 {
 	size_t experts = 0, few_count = 0, many_count = 0;
 	for (size_t e = 0; e < a->experts_count; e++) {
-		const size_t rows = a->begin[e + 1] - a->begin[e];
+		const size_t rows = takes_part(a, e, like) ? a->begin[e + 1] - a->begin[e] : 0;
 		experts += rows > 0;
 		if (rows < KN_MANY_ROWS)
 			few_count += (rows + few_rows - 1) / few_rows;
@@ -40,7 +55,7 @@ struct kn_cuda_plan kn_cuda_plan_make(
 	few_count = many_count = 0;
 	for (size_t e = 0; e < a->experts_count; e++) {
 		const uint32_t begin = a->begin[e], end = a->begin[e + 1];
-		if (begin == end)
+		if (!takes_part(a, e, like))
 			continue;
 		views[busy] = static_cast<const struct kn_cuda_expert *>(a->experts[e]->own)->view;
 		if (end - begin < KN_MANY_ROWS)
@@ -88,9 +103,17 @@ void kn_cuda_ffn(struct kn_queue *queue, const struct kn_ffn *a)
 	if (pairs == 0)
 		return;
 
-	size_t e = 0;
-	while (a->begin[e + 1] == 0)
-		e++;
-	kn_cuda_ffn_int8(
-		kn_cuda_queue_of(queue), a, lay_out(a->scratch, pairs, a->rows, a->hidden, a->experts[e]->ffn));
+	for (size_t e = 0; e < a->experts_count; e++) {
+		if (a->begin[e] == a->begin[e + 1])
+			continue;
+		const struct kn_cuda_layout &layout = layout_of(a, e);
+		size_t first = 0;
+		while (!takes_part(a, first, layout))
+			first++;
+		if (first < e) /* done with that one */
+			continue;
+		(layout.areas[KN_AREA_UP].form->profile == CAD_PROFILE_F32 ? kn_cuda_ffn_f32 : kn_cuda_ffn_int8)(
+			kn_cuda_queue_of(queue), a, layout,
+			lay_out(a->scratch, pairs, a->rows, a->hidden, a->experts[e]->ffn));
+	}
 }

@@ -34,8 +34,8 @@ struct gemm {
 	const struct kn_cuda_view *views;
 	const int8_t *q;
 	const float *scales;
-	const uint32_t *row_index; /* [pairs]; NULL: pair p reads row p */
-	size_t groups, panels;
+	const uint32_t *row_index;          /* [pairs]; NULL: pair p reads row p */
+	size_t groups, panels, block_bytes; /* of a block: int4 has its sub-scales at the end */
 	float *y;
 	size_t ldy;
 };
@@ -66,13 +66,13 @@ static_assert(shared_bytes<kn_up_few> <= 99 * 1024 && shared_bytes<kn_up_many> <
 /* A panel that there is not: no bytes are read of it, and its weights are zero. */
 template <class S>
 __device__ __forceinline__ void fetch_stage(
-	stage<S> *s, const gemm &g, const struct kn_int8_block *w, int panels, const int32_t *rows, size_t group)
+	stage<S> *s, const gemm &g, const char *w, int panels, const int32_t *rows, size_t group)
 {
 	const int thread = static_cast<int>(threadIdx.x);
 
 #pragma unroll
 	for (int p = 0; p < S::panels; p++) {
-		const char *from = reinterpret_cast<const char *>(w + (p < panels ? p : 0) * g.groups + group);
+		const char *from = w + (static_cast<size_t>(p < panels ? p : 0) * g.groups + group) * g.block_bytes;
 		for (int i = thread; i < BLOCK_CHUNKS; i += S::threads)
 			ptx_cp_async_16(reinterpret_cast<char *>(&s->w[p]) + i * CHUNK_BYTES, from + i * CHUNK_BYTES,
 				p < panels ? CHUNK_BYTES : 0);
@@ -220,8 +220,7 @@ template <class S, bool UP> __global__ void __launch_bounds__(S::threads) kn_gem
 	const kn_cuda_tile t = g.tiles[blockIdx.x];
 	const struct kn_cuda_view view = g.views[t.expert];
 	const size_t panel = blockIdx.y * static_cast<size_t>(S::panels);
-	const struct kn_int8_block *w =
-		static_cast<const struct kn_int8_block *>(UP ? view.up : view.down) + panel * g.groups;
+	const char *w = static_cast<const char *>(UP ? view.up : view.down) + panel * g.groups * g.block_bytes;
 	const int panels = static_cast<int>(g.panels - panel < S::panels ? g.panels - panel : S::panels);
 	accumulators<S> acc = {};
 
@@ -273,10 +272,11 @@ static_assert(
 
 }   // namespace
 
-void kn_cuda_ffn_int8(struct kn_cuda_queue *q, const struct kn_ffn *a, const struct kn_cuda_ffn_scratch &s)
+void kn_cuda_ffn_int8(struct kn_cuda_queue *q, const struct kn_ffn *a, const struct kn_cuda_layout &like,
+	const struct kn_cuda_ffn_scratch &s)
 {
 	enum { ROW_UNIT = 32 }; /* what is read of a row that another operator made */
-	const struct kn_cuda_plan p = kn_cuda_plan_make(q, a, kn_up_few::rows, kn_up_many::rows);
+	const struct kn_cuda_plan p = kn_cuda_plan_make(q, a, like, kn_up_few::rows, kn_up_many::rows);
 
 	gemm up = {};
 	up.views = p.views;
@@ -285,6 +285,7 @@ void kn_cuda_ffn_int8(struct kn_cuda_queue *q, const struct kn_ffn *a, const str
 	up.row_index = a->row_index;
 	up.groups = s.hidden_pad / KN_GROUP;
 	up.panels = (s.ffn + KN_PANEL_COLUMNS - 1) / KN_PANEL_COLUMNS;
+	up.block_bytes = like.areas[KN_AREA_UP].piece_bytes;
 	up.y = s.h;
 	up.ldy = s.ldh;
 	gemm down = up;

@@ -21,9 +21,9 @@ struct kn_cuda_plan {
 	size_t few_count, many_count;
 };
 
-/* Tiles of at most so many rows. */
-struct kn_cuda_plan kn_cuda_plan_make(
-	struct kn_cuda_queue *queue, const struct kn_ffn *a, uint32_t few_rows, uint32_t many_rows);
+/* Of the experts that are kept as one is: in tiles of at most so many rows. */
+struct kn_cuda_plan kn_cuda_plan_make(struct kn_cuda_queue *queue, const struct kn_ffn *a,
+	const struct kn_cuda_layout &like, uint32_t few_rows, uint32_t many_rows);
 
 /* Device memory, of a->scratch. */
 struct kn_cuda_ffn_scratch {
@@ -37,9 +37,12 @@ struct kn_cuda_ffn_scratch {
 	size_t bytes;
 };
 
-/* ---- ffn.cu ---- */
+/* ---- a profile each, of the experts that are kept as one is ---- */
 
-void kn_cuda_ffn_int8(struct kn_cuda_queue *queue, const struct kn_ffn *a, const struct kn_cuda_ffn_scratch &scratch);
+void kn_cuda_ffn_int8(struct kn_cuda_queue *queue, const struct kn_ffn *a, const struct kn_cuda_layout &like,
+	const struct kn_cuda_ffn_scratch &scratch);
+void kn_cuda_ffn_f32(struct kn_cuda_queue *queue, const struct kn_ffn *a, const struct kn_cuda_layout &like,
+	const struct kn_cuda_ffn_scratch &scratch);
 
 #if defined(KN_EMU) || defined(__CUDACC__) /* not in files without device code */
 /* Comparisons written so that NaN stays NaN, as in the CPU's definition. */

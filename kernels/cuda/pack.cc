@@ -6,25 +6,35 @@ namespace
 
 enum { GATE, UP, DOWN, MATRICES };
 
-const struct kn_cuda_form *form_of(enum cad_weights weights)
+const struct kn_cuda_form *const forms[] = { &kn_cuda_form_int8, &kn_cuda_form_int4, &kn_cuda_form_f32,
+	&kn_cuda_form_f16, &kn_cuda_form_bf16 };
+
+/* Of a matrix that is stored in one type. NULL: there is none. */
+const struct kn_cuda_form *form_of(enum cad_dtype stored, enum cad_weights weights)
 {
-	return weights == CAD_WEIGHTS_INT8 ? &kn_cuda_form_int8 : nullptr;
+	for (const struct kn_cuda_form *form : forms)
+		if (form->profile == cad_weights_profile(weights) && form->dtype == kn_matrix_dtype(stored, weights))
+			return form;
+	return nullptr;
 }
 
 void add_area(struct kn_cuda_layout *l, enum kn_cuda_area_index index, size_t piece_bytes, size_t pieces, size_t blocks)
 {
 	CAD_ASSERT(piece_bytes % KN_PIECE_UNIT == 0);
-	l->areas[index] = { l->bytes, piece_bytes, pieces, blocks };
+	l->areas[index] = { nullptr, l->bytes, piece_bytes, pieces, blocks };
 	l->pieces += pieces;
 	l->bytes += pieces * piece_bytes;
 	if (pieces > 0 && piece_bytes > l->piece_bytes_max)
 		l->piece_bytes_max = piece_bytes;
 }
 
-void add_matrix(struct kn_cuda_layout *l, enum kn_cuda_area_index index, size_t columns, size_t unit, size_t k)
+void add_matrix(struct kn_cuda_layout *l, enum kn_cuda_area_index index, const struct kn_cuda_form *form,
+	size_t columns, size_t unit, size_t k)
 {
-	const size_t panels = (columns + unit - 1) / unit, blocks = (k + l->form->k - 1) / l->form->k;
-	add_area(l, index, l->form->bytes, panels * blocks, blocks);
+	CAD_ASSERT(form);
+	const size_t panels = (columns + unit - 1) / unit, blocks = (k + form->k - 1) / form->k;
+	add_area(l, index, form->bytes, panels * blocks, blocks);
+	l->areas[index].form = form;
 }
 
 /* The area that a piece is in; *i becomes its number there. */
@@ -56,32 +66,22 @@ template <class F>
 void each_row(const struct kn_cuda_layout *l, const struct kn_expert_source *source, enum kn_cuda_area_index area,
 	size_t i, F f)
 {
-	const size_t blocks = l->areas[area].blocks, k = i % blocks * l->form->k;
+	const size_t blocks = l->areas[area].blocks, step = l->areas[area].form->k, k = i % blocks * step;
 	for (unsigned r = 0; r < KN_PANEL_ROWS; r++) {
 		const place p = place_of(area, i / blocks, r);
 		const struct kn_source *tensor = kn_expert_tensor(source, p.tensor);
 		if (p.row < tensor->n)
-			f(tensor, p, r, k, tensor->k - k < l->form->k ? tensor->k - k : l->form->k);
+			f(tensor, p, r, k, tensor->k - k < step ? tensor->k - k : step);
 	}
 }
 
 /* ---- biases ---- */
 
-/* Of F32, F16 or BF16, to f32. */
 void pack_bias(const struct kn_source *source, float *bias)
 {
 	const uint8_t *bytes = static_cast<const uint8_t *>(source->data);
-	for (size_t i = 0; bytes && i < source->n; i++) {
-		uint16_t half;
-		memcpy(&half, bytes + 2 * i, sizeof half);
-		uint32_t bits = static_cast<uint32_t>(half) << 16;
-		if (source->dtype == CAD_DTYPE_F32)
-			memcpy(&bias[i], bytes + sizeof(float) * i, sizeof(float));
-		else if (source->dtype == CAD_DTYPE_F16)
-			bias[i] = kn_f32_of_f16(half);
-		else
-			memcpy(&bias[i], &bits, sizeof bits);
-	}
+	for (size_t i = 0; bytes && i < source->n; i++)
+		bias[i] = kn_cuda_f32_of(bytes + i * cad_dtype_bytes(source->dtype), source->dtype);
 }
 
 /* f32 back to the f16 that it was widened from: exact. */
@@ -125,7 +125,7 @@ void pack_piece(const struct kn_cuda_layout *l, const struct kn_expert_source *s
 		return pack_bias(
 			kn_expert_tensor(source, MATRICES + area - KN_AREA_GATE_BIAS), reinterpret_cast<float *>(out));
 	each_row(l, source, area, i, [&](const struct kn_source *tensor, place p, unsigned r, size_t k, size_t count) {
-		l->form->pack_row(tensor, p.row, k, count, r, out);
+		l->areas[area].form->pack_row(tensor, p.row, k, count, r, out);
 	});
 }
 
@@ -148,7 +148,25 @@ void kn_cuda_span_put(const struct kn_cuda_span *span, uint64_t at, const void *
 			last - first);
 }
 
-bool kn_cuda_packs(enum cad_weights weights) { return form_of(weights) != nullptr; }
+float kn_cuda_f32_of(const void *value, enum cad_dtype dtype)
+{
+	uint32_t bits = 0;
+	memcpy(&bits, value, cad_dtype_bytes(dtype));
+	if (dtype == CAD_DTYPE_F16)
+		return kn_f32_of_f16(static_cast<uint16_t>(bits));
+	bits <<= dtype == CAD_DTYPE_BF16 ? 16 : 0;
+	float widened;
+	memcpy(&widened, &bits, sizeof widened);
+	return widened;
+}
+
+bool kn_cuda_packs(enum cad_weights weights)
+{
+	for (const struct kn_cuda_form *form : forms)
+		if (form->profile == cad_weights_profile(weights))
+			return true;
+	return false;
+}
 
 struct kn_cuda_layout kn_cuda_layout_of(const struct kn_expert_source *source, enum cad_weights weights)
 {
@@ -156,10 +174,9 @@ struct kn_cuda_layout kn_cuda_layout_of(const struct kn_expert_source *source, e
 	const size_t hidden = source->gate.k, ffn = source->gate.n;
 	struct kn_cuda_layout l = {};
 
-	l.form = form_of(weights);
-	CAD_ASSERT(l.form);
-	add_matrix(&l, KN_AREA_UP, ffn, KN_PANEL_COLUMNS, hidden);
-	add_matrix(&l, KN_AREA_DOWN, hidden, KN_PANEL_ROWS, ffn);
+	CAD_ASSERT(source->gate.dtype == source->up.dtype);
+	add_matrix(&l, KN_AREA_UP, form_of(source->gate.dtype, weights), ffn, KN_PANEL_COLUMNS, hidden);
+	add_matrix(&l, KN_AREA_DOWN, form_of(source->down.dtype, weights), hidden, KN_PANEL_ROWS, ffn);
 	const size_t up_bytes = kn_round_up(ffn, KN_COLUMNS_UNIT) * sizeof(float),
 		     down_bytes = kn_round_up(hidden, KN_COLUMNS_UNIT) * sizeof(float);
 	add_area(&l, KN_AREA_GATE_BIAS, up_bytes, up_biased, 1);
@@ -239,7 +256,7 @@ void kn_cuda_unpack(const struct kn_cuda_layout *layout, const struct kn_expert_
 		each_row(layout, image, area, number,
 			[&](const struct kn_source *tensor, place of, unsigned r, size_t k, size_t count) {
 				if (of.tensor == i)
-					layout->form->unpack_row(tensor, of.row, k, count, r, piece, span);
+					layout->areas[area].form->unpack_row(tensor, of.row, k, count, r, piece, span);
 			});
 	}
 }

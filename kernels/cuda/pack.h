@@ -40,10 +40,15 @@ struct kn_cuda_span {
 /* What of [at, at + count) is in the span goes to its place. */
 void kn_cuda_span_put(const struct kn_cuda_span *span, uint64_t at, const void *bytes, size_t count);
 
+/* A value of F32, F16 or BF16, of any alignment. */
+float kn_cuda_f32_of(const void *value, enum cad_dtype dtype);
+
 /* One way to keep weights. */
 struct kn_cuda_form {
-	size_t k;     /* values of a row that a block has */
-	size_t bytes; /* of a block */
+	enum cad_profile profile; /* of the kernels that read it */
+	enum cad_dtype dtype;     /* of the matrix in an image */
+	size_t k;                 /* values of a row that a block has */
+	size_t bytes;             /* of a block */
 	/* Values k .. k + count - 1 of row `row` of a source, as row r of a block, which is zero. */
 	void (*pack_row)(
 		const struct kn_source *source, size_t row, size_t k, size_t count, unsigned r, uint8_t *block);
@@ -57,18 +62,18 @@ struct kn_cuda_form {
 enum kn_cuda_area_index { KN_AREA_UP, KN_AREA_DOWN, KN_AREA_GATE_BIAS, KN_AREA_UP_BIAS, KN_AREA_DOWN_BIAS, KN_AREAS };
 
 struct kn_cuda_area {
-	size_t at, piece_bytes, pieces; /* pieces 0: the expert has none */
-	size_t blocks;                  /* of a panel */
+	const struct kn_cuda_form *form; /* of a matrix */
+	size_t at, piece_bytes, pieces;  /* pieces 0: the expert has none */
+	size_t blocks;                   /* of a panel */
 };
 struct kn_cuda_layout {
-	const struct kn_cuda_form *form;
 	struct kn_cuda_area areas[KN_AREAS];
 	size_t pieces, bytes, piece_bytes_max;
 };
 
 /* What kernels see of an expert: device memory. */
 struct kn_cuda_view {
-	const void *up, *down;                        /* blocks of the form */
+	const void *up, *down;                        /* blocks of their forms */
 	const float *gate_bias, *up_bias, *down_bias; /* NULL: none */
 	enum cad_activation activation;
 	float limit;
@@ -103,7 +108,7 @@ struct kn_cuda_pieces kn_cuda_pieces_of(const struct kn_cuda_layout *layout, con
 void kn_cuda_unpack(const struct kn_cuda_layout *layout, const struct kn_expert_source *image, unsigned i,
 	struct kn_cuda_pieces pieces, const uint8_t *packed, const struct kn_cuda_span *span);
 
-/* ---- int8 (pack_int8.cc) ---- */
+/* ---- int8 and int4 (pack_int8.cc) ---- */
 
 /*
  * A block of int8: a group along k, in two halves of KN_HALF values, of each of which row r has 128
@@ -117,6 +122,17 @@ struct kn_int8_block {
 };
 static_assert(sizeof(struct kn_int8_block) == 16640 && sizeof(struct kn_int8_block) % KN_PIECE_UNIT == 0, "no gaps");
 
+/*
+ * Weights of int4 are widened to the integers of 8 bits that they stand for (quantise.h), so that
+ * kernels know one kind: they take the memory of int8, and their sub-scales, which no kernel reads.
+ * With those the image comes back to the bit.
+ */
+struct kn_int4_block {
+	struct kn_int8_block widened;
+	uint32_t subscales[KN_PANEL_ROWS];
+};
+static_assert(sizeof(struct kn_int4_block) % KN_PIECE_UNIT == 0, "no gaps");
+
 /* Where value k (of a group) of row r lies in two halves of `rows` rows. */
 #ifdef __CUDACC__
 __host__ __device__
@@ -127,6 +143,13 @@ __host__ __device__
 	return k / KN_HALF * rows * KN_HALF + r * KN_HALF + ((k % KN_HALF / 16) ^ (r % 8)) * 16 + k % 16;
 }
 
-extern const struct kn_cuda_form kn_cuda_form_int8;
+extern const struct kn_cuda_form kn_cuda_form_int8, kn_cuda_form_int4;
+
+/* ---- f32 (pack_f32.cc) ---- */
+
+/* A block of f32: KN_F32_STEP values of k, and of each all rows, f32, f16 or bf16: of every 16 rows
+ * the first 8 (gate, in `up`) are in its first half, the others (up) in its second. */
+enum { KN_F32_HALF = KN_PANEL_ROWS / 2 };
+extern const struct kn_cuda_form kn_cuda_form_f32, kn_cuda_form_f16, kn_cuda_form_bf16;
 
 #endif

@@ -60,4 +60,12 @@ KN_PTX void ptx_mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (
 		: "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+/* Exact. */
+KN_PTX float ptx_f32_of_f16(uint16_t bits)
+{
+	float value;
+	asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+	return value;
+}
+
 #endif

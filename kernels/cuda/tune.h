@@ -33,4 +33,20 @@ using kn_up_many = kn_tile_shape<2, 64, 2, 4, 2>;
 using kn_down_few = kn_tile_shape<1, 8, 4, 1, 4>;
 using kn_down_many = kn_tile_shape<1, 64, 2, 4, 3>;
 
+/*
+ * The same in profile f32, where a thread makes thread_rows rows of thread_columns columns of a
+ * panel's first half, and as many of its second; KN_F32_STEP values of k are a stage, and what k is
+ * padded to.
+ */
+enum { KN_F32_STEP = 32 };
+template <int PANELS, int ROWS, int THREAD_COLUMNS, int THREAD_ROWS, int STAGES> struct kn_f32_shape {
+	static constexpr int panels = PANELS, rows = ROWS, thread_columns = THREAD_COLUMNS, thread_rows = THREAD_ROWS,
+			     stages = STAGES;
+	static constexpr int across = 32 * PANELS / THREAD_COLUMNS, down = ROWS / THREAD_ROWS, threads = across * down;
+	static_assert(
+		8 % THREAD_COLUMNS == 0 && ROWS % THREAD_ROWS == 0 && threads % 32 == 0, "threads share the tile");
+};
+using kn_f32_few = kn_f32_shape<1, 8, 1, 4, 4>;
+using kn_f32_many = kn_f32_shape<2, 64, 4, 8, 3>;
+
 #endif

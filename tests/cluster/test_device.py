@@ -83,19 +83,33 @@ def test_a_device_that_fails_under_load(expected, tmp_path):
         until(lambda: lines_with(gpu, "the device of 'expert-1' has failed 2 times: it may join again 1 minute after the last time"), 30)
 
 
-@pytest.mark.parametrize('model', ['mixtral-a', 'olmoe-a', 'qwen3moe-b'])
-def test_families(model):
+@pytest.mark.parametrize('settings', [[], ['--weights', 'bf16'], ['--numerics', 'int4']], ids=['f32', 'bf16 weights', 'int4'])
+def test_replicas_in_every_profile(settings):
+    with Cluster(MODEL, experts=2, placement_options=[*settings, '--copies', 2], start=False) as cluster:
+        cluster.experts[1].arguments += ['--device', 'emu']
+        for process in cluster.processes():
+            process.start()
+        cluster.wait_ready()
+        assert node(cluster, 'expert-0')['kernels_fingerprint'] == node(cluster, 'expert-1')['kernels_fingerprint']
+        check(generate(cluster), embedded(MODEL, PROMPT, TOKENS, *settings)['digest'])
+        cluster.experts[0].kill()
+        check(generate(cluster), embedded(MODEL, PROMPT, TOKENS, *settings)['digest'])
+
+
+@pytest.mark.parametrize('settings', [INT8, []], ids=['int8', 'f32'])
+@pytest.mark.parametrize('model', ['mixtral-a', 'mixtral-b', 'olmoe-a', 'olmoe-b', 'qwen3moe-a', 'qwen3moe-b'])
+def test_families(model, settings):
     model = GOLDEN / model / 'model'
-    with Cluster(model, experts=1, placement_options=INT8, expert_options=['--device', 'emu']) as cluster:
-        assert generate(cluster) == embedded(model, PROMPT, TOKENS, *INT8)['digest']
+    with Cluster(model, experts=1, placement_options=settings, expert_options=['--device', 'emu']) as cluster:
+        check(generate(cluster), embedded(model, PROMPT, TOKENS, *settings)['digest'])
 
 
 def test_a_device_that_lacks_the_profile():
-    with Cluster(MODEL, experts=1, expert_options=['--device', 'emu'], start=False) as cluster:
+    with Cluster(MODEL, experts=1, placement_options=['--numerics', 'bf16'], expert_options=['--device', 'emu'], start=False) as cluster:
         cluster.placement.start()
         cluster.experts[0].start()
         assert cluster.experts[0].popen.wait(30) != 0
-        assert lines_with(cluster.experts[0], "device 'emu:0' (emu) does not compute in profile 'f32', which is the cluster's; it has int8")
+        assert lines_with(cluster.experts[0], "device 'emu:0' (emu) does not compute in profile 'bf16', which is the cluster's; it has f32, int8, int4")
 
 
 def test_a_device_that_fails_at_the_start():

@@ -30,12 +30,20 @@ KERNELS = {
     "kn_rows_unpack_kernel": (40, {}),
     "kn_combine_kernel": (48, {"redux.sync.min.u32": 1, "redux.sync.or.b32": 2, "cvt.rni.f64.f64": 0}),
 }
+F32_FEW, F32_MANY = "1, 8, 1, 4, 4", "2, 64, 4, 8, 3"
+FMA = "fma.rn.f32"
+# of profile f32, eight links of every chain: columns * rows of a thread
+for shape, registers, columns, rows in ((F32_FEW, 64, 2, 4), (F32_MANY, 168, 8, 8)):
+    for weights in ("float", "bf16", "f16"):
+        WIDEN = {"cvt.f32.f16": 8 * columns} if weights == "f16" else {}
+        KERNELS[f"kn_gemm_f32_kernel<kn_f32_shape<{shape}>, {weights}, false>"] = (registers, {FMA: 8 * columns * rows, FETCH: 0, **WIDEN})
+        KERNELS[f"kn_gemm_f32_kernel<kn_f32_shape<{shape}>, {weights}, true>"] = (registers, {FMA: 0, FETCH: 0, **WIDEN})
 REFUSED = re.compile(r"\.approx|\.ftz|\.local\.|(?:add|mul|fma|div|sqrt)\.r[zmp]\.f32|(?:add|sub|mul)\.f(?:32|64)")
 
 
 def name_of(mangled):
     plain = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=True).stdout
-    plain = re.sub(r"^(void )?\(anonymous namespace\)::|\((?:int|bool)\)", "", plain.strip())
+    plain = re.sub(r"^void |\(anonymous namespace\)::|\((?:int|bool)\)", "", plain.strip())
     return next((kernel for kernel in KERNELS if plain.startswith(kernel)), plain)
 
 

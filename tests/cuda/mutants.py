@@ -16,7 +16,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-FFN, QUANTISE, ROWS, COMBINE = ("kernels/cuda/%s.cu" % name for name in ("ffn", "quantise", "rows", "combine"))
+FFN, F32, QUANTISE, ROWS, COMBINE = ("kernels/cuda/%s.cu" % name for name in ("ffn", "ffn_f32", "quantise", "rows", "combine"))
 
 MUTANTS = (
     ("no barrier after the rows", FFN, "g.row_index[pair] : pair);\n\t}\n\t__syncthreads();", "g.row_index[pair] : pair);\n\t}"),
@@ -45,6 +45,21 @@ MUTANTS = (
     ("one row too many goes out", FFN, "i < static_cast<int>(t.rows) * FOURS", "i < static_cast<int>(t.rows + 1) * FOURS"),
     ("rows that are not there are read", FFN, "s->row[r] = r >= t.rows ? -1 :", "s->row[r] = r > t.rows ? -1 :"),
     ("tiles of many rows are forgotten", FFN, "launch<kn_down_many, false>(q, down, p.many, p.many_count);", ""),
+    ("f32: no barrier after the rows", F32, "g.row_index[pair] : pair);\n\t}\n\t__syncthreads();", "g.row_index[pair] : pair);\n\t}"),
+    ("f32: no barrier before a stage", F32, "ptx_cp_async_wait<S::stages - 2>();\n\t\t__syncthreads();", "ptx_cp_async_wait<S::stages - 2>();"),
+    ("f32: waits for a stage too few", F32, "ptx_cp_async_wait<S::stages - 2>()", "ptx_cp_async_wait<S::stages - 1>()"),
+    ("f32: a stage is fetched too early", F32, "ptx_cp_async_wait<S::stages - 2>();\n\t\t__syncthreads();\n\t\tif (next < g.blocks)", "if (next < g.blocks)"),
+    ("f32: a block is left out", F32, "for (size_t step = 0; step < g.blocks; step++) {", "for (size_t step = g.blocks > 1; step < g.blocks; step++) {"),
+    ("f32: k in another order", F32, "for (int i = 0; i < 4; i++)\n#pragma unroll\n\t\t\tfor (int half", "for (int i = 3; i >= 0; i--)\n#pragma unroll\n\t\t\tfor (int half"),
+    ("f32: rounded before it is added", F32, "fmaf(x[r].v[i], wide, acc[r][half][c])", "x[r].v[i] * wide + acc[r][half][c]"),
+    ("f32: gate and up change places", F32, "kn_cuda_activate(view, g, u)", "kn_cuda_activate(view, u, g)"),
+    ("f32: columns of y side by side", F32, "c / 8 * 16 + c % 8", "c"),
+    ("f32: one row too many goes out", F32, "if (row < t.rows)", "if (row <= t.rows)"),
+    ("f32: rows that are not there are read", F32, "s->row[r] = r >= t.rows ? -1 :", "s->row[r] = r > t.rows ? -1 :"),
+    ("f32: a panel that is not there goes out", F32, "if (panel_of<S>() < panels)", "if (true)"),
+    ("f32: the weights of another panel", F32, "(p < panels ? p : 0)", "(p < panels ? 0 : 0)"),
+    ("f32: tiles of many rows are forgotten", F32, "launch<kn_f32_many, T, UP>(q, g, p.many, p.many_count);", ""),
+    ("f32: bf16 is widened as f16", F32, "return __uint_as_float(static_cast<uint32_t>(w.bits) << 16);", "return ptx_f32_of_f16(w.bits);"),
     ("the largest without the last value", QUANTISE, "for (int i = 0; i < count; i++) {\n\t\tuint32_t bits", "for (int i = 0; i < count - 1; i++) {\n\t\tuint32_t bits"),
     ("values past the row", QUANTISE, "k < n && i < LANE_VALUES", "i < LANE_VALUES"),
     ("rounds to the middle of other integers", QUANTISE, "0x1.8p23f", "0x1.8p22f"),

@@ -48,12 +48,15 @@ static const struct op_case large[] = {
 	{ &op_combine_pack, OP_TEST, .rows = 600, .n = 2000, .topk = 2 },
 	{ &op_ffn, OP_TEST, "tiles of many rows, not full", .rows = 70, .n = 96, .k = 200, .experts = 3, .topk = 2,
 		.dtype = CAD_DTYPE_BF16, .weights = CAD_WEIGHTS_INT8 },
+	{ &op_ffn, OP_TEST, "the same in f32", .rows = 70, .n = 96, .k = 200, .experts = 3, .topk = 2,
+		.dtype = CAD_DTYPE_F16 },
+	{ &op_ffn, OP_TEST, "the same in f32, weights of f32", .rows = 40, .n = 65, .k = 67, .experts = 2, .topk = 2 },
 };
 
 static bool has(const struct op_case *c)
 {
 	if (c->kind == &op_ffn || c->kind == &op_unpack)
-		return c->weights == CAD_WEIGHTS_INT8;
+		return c->weights != CAD_WEIGHTS_BF16_ROWS;
 	return c->kind == &op_rows_unpack || c->kind == &op_combine_pack;
 }
 
@@ -83,6 +86,35 @@ static void gives_the_bits_of_the_cpu(void **state)
 }
 
 /* An expert from its image is the one from its tensors: nodes give each other images. */
+static void packs_images_of(struct kn_queue *queue, const struct kn_expert_source *source, enum cad_weights weights)
+{
+	struct kn_expert_source form = kn_image_of(source, weights);
+	size_t bytes = (size_t)kn_image_bytes(&form);
+	uint8_t *image = op_need(bytes), *again = op_need(bytes);
+	struct kn_expert expert;
+	const struct kn_ops *ops = queue->ops;
+
+	assert_int_equal(ops->expert_create(queue->device, source, weights, &expert), CAD_OK);
+	assert_int_equal(ops->expert_unpack(queue->device, &expert, &form, 0, bytes, image), CAD_OK);
+	ops->expert_destroy(queue->device, &expert);
+	struct kn_expert_source packed = kn_image_at(&form, image);
+	assert_int_equal(ops->expert_create(queue->device, &packed, weights, &expert), CAD_OK);
+	assert_int_equal(ops->expert_unpack(queue->device, &expert, &form, 0, bytes, again), CAD_OK);
+	assert_memory_equal(image, again, bytes);
+	char hex[33], direct[33];
+	kn_image_checksum(source, weights, direct);
+	kn_image_bytes_checksum(image, bytes, hex);
+	assert_string_equal(hex, direct);
+
+	ops->expert_destroy(queue->device, &expert);
+	ops->expert_destroy(queue->device, &expert); /* a zeroed one may be destroyed */
+	free(image);
+	free(again);
+}
+
+static const enum cad_weights kept[] = { CAD_WEIGHTS_AS_IS, CAD_WEIGHTS_BF16, CAD_WEIGHTS_INT8, CAD_WEIGHTS_INT4 };
+enum { KEPT = sizeof kept / sizeof *kept };
+
 static void packs_images(void **state)
 {
 	(void)state;
@@ -92,46 +124,30 @@ static void packs_images(void **state)
 	struct kn_expert_source source = {
 		.gate = op_source(70, 300, CAD_DTYPE_BF16, &seed, OP_DATA_BELL, 1.0f),
 		.up = op_source(70, 300, CAD_DTYPE_BF16, &seed, OP_DATA_BELL, 1.0f),
-		.down = op_source(300, 70, CAD_DTYPE_BF16, &seed, OP_DATA_BELL, 1.0f),
+		.down = op_source(300, 70, CAD_DTYPE_F16, &seed, OP_DATA_BELL, 1.0f),
 		.up_bias = op_source(70, 1, CAD_DTYPE_F16, &seed, OP_DATA_TINY, 1.0f),
 		.spec = &spec,
 	};
-	struct kn_expert_source form = kn_image_of(&source, CAD_WEIGHTS_INT8);
-	size_t bytes = (size_t)kn_image_bytes(&form);
-	uint8_t *image = op_need(bytes), *again = op_need(bytes);
-	struct kn_expert expert;
-	const struct kn_ops *ops = queue->ops;
 
-	assert_int_equal(ops->expert_create(queue->device, &source, CAD_WEIGHTS_INT8, &expert), CAD_OK);
-	assert_int_equal(ops->expert_unpack(queue->device, &expert, &form, 0, bytes, image), CAD_OK);
-	ops->expert_destroy(queue->device, &expert);
-	struct kn_expert_source packed = kn_image_at(&form, image);
-	assert_int_equal(ops->expert_create(queue->device, &packed, CAD_WEIGHTS_INT8, &expert), CAD_OK);
-	assert_int_equal(ops->expert_unpack(queue->device, &expert, &form, 0, bytes, again), CAD_OK);
-	assert_memory_equal(image, again, bytes);
-	char hex[33], direct[33];
-	kn_image_checksum(&source, CAD_WEIGHTS_INT8, direct);
-	kn_image_bytes_checksum(image, bytes, hex);
-	assert_string_equal(hex, direct);
+	for (size_t i = 0; i < KEPT; i++)
+		packs_images_of(queue, &source, kept[i]);
 
-	ops->expert_destroy(queue->device, &expert);
-	ops->expert_destroy(queue->device, &expert); /* a zeroed one may be destroyed */
 	for (unsigned i = 0; i < KN_EXPERT_TENSORS; i++)
 		free((void *)kn_expert_tensor(&source, i)->data);
-	free(image);
-	free(again);
 	op_queue_close(queue);
 }
 
-static void has_the_fingerprint_of_the_cpu(void **state)
+static void has_the_fingerprints_of_the_cpu(void **state)
 {
 	(void)state;
 	struct kn_queue *cpu = op_queue_open(&(struct kn_device_options){ 0 }, 1), *queue = open_queue();
 	char expected[33], hex[33];
 	struct cad_error error;
-	must(kn_fingerprint(cpu, CAD_WEIGHTS_INT8, expected, &error), &error);
-	must(kn_fingerprint(queue, CAD_WEIGHTS_INT8, hex, &error), &error);
-	assert_string_equal(hex, expected);
+	for (size_t i = 0; i < KEPT; i++) {
+		must(kn_fingerprint(cpu, kept[i], expected, &error), &error);
+		must(kn_fingerprint(queue, kept[i], hex, &error), &error);
+		assert_string_equal(hex, expected);
+	}
 	op_queue_close(cpu);
 	op_queue_close(queue);
 }
@@ -147,7 +163,7 @@ static void says_what_it_has(void **state)
 	assert_memory_equal(info.name, library, strlen(library));
 	assert_string_equal(info.name + strlen(library), ":0");
 	assert_true(*info.chip);
-	assert_int_equal(info.profiles, 1u << CAD_PROFILE_INT8);
+	assert_int_equal(info.profiles, 1u << CAD_PROFILE_F32 | 1u << CAD_PROFILE_INT8 | 1u << CAD_PROFILE_INT4);
 	assert_false(info.complete);
 	assert_null(queue->ops->attend);
 	assert_null(queue->ops->linear);
@@ -351,7 +367,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(packs_images),
-		cmocka_unit_test(has_the_fingerprint_of_the_cpu),
+		cmocka_unit_test(has_the_fingerprints_of_the_cpu),
 		cmocka_unit_test(says_what_it_has),
 		cmocka_unit_test(new_memory_is_zero),
 		cmocka_unit_test(takes_the_time_of_its_stages),

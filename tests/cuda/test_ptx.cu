@@ -142,6 +142,31 @@ void cp_async_fetches(void **)
 	});
 }
 
+__global__ void probe_f16(float *values)
+{
+	const uint32_t bits = blockIdx.x * blockDim.x + threadIdx.x;
+	values[bits] = ptx_f32_of_f16(static_cast<uint16_t>(bits));
+}
+
+/* All of them, by the fields of the format. */
+void f16_is_widened(void **)
+{
+	enum { COUNT = 1 << 16, THREADS = 256 };
+	emu_test_memory<float> d(COUNT);
+	assert_int_equal(KN_LAUNCH(probe_f16, dim3(COUNT / THREADS), dim3(THREADS), 0, emu_test_stream(), d.at), 0);
+	std::vector<float> values = d.read();
+	for (uint32_t bits = 0; bits < COUNT; bits++) {
+		const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+		const float sign = bits >> 15 ? -1.0f : 1.0f,
+			    most = exponent == 0 ? ldexpf(static_cast<float>(fraction), -24)
+						 : ldexpf(static_cast<float>(1024 + fraction), exponent - 25);
+		if (exponent < 31)
+			assert_true(values[bits] == sign * most && signbit(values[bits]) == signbit(sign));
+		else
+			assert_true(fraction ? isnan(values[bits]) : values[bits] == sign * INFINITY);
+	}
+}
+
 }   // namespace
 
 int main()
@@ -150,6 +175,7 @@ int main()
 		cmocka_unit_test(mma_multiplies),
 		cmocka_unit_test(ldmatrix_deals_rows),
 		cmocka_unit_test(cp_async_fetches),
+		cmocka_unit_test(f16_is_widened),
 	};
 	return cmocka_run_group_tests_name("ptx", tests, nullptr, nullptr);
 }

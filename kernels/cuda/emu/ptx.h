@@ -18,6 +18,7 @@
 
 #include "kernels/cuda/emu/report.h"
 
+#include <math.h>
 #include <stdint.h>
 
 void emu_cp_async(void *to, const void *from, uint32_t bytes, uint32_t from_bytes, emu_site site);
@@ -43,6 +44,15 @@ inline void ptx_ldmatrix_x2(uint32_t (&r)[2], const void *row, EMU_HERE_ARGS) { 
 inline void ptx_mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], EMU_HERE_ARGS)
 {
 	emu_mma_s8(c, a, b, EMU_HERE);
+}
+
+inline float ptx_f32_of_f16(uint16_t bits)
+{
+	const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+	const float infinite = fraction ? NAN : INFINITY,
+		    finite = exponent == 0 ? static_cast<float>(fraction) * 0x1p-24f
+					   : ldexpf(static_cast<float>(1024 + fraction), exponent - 25);
+	return copysignf(exponent == 31 ? infinite : finite, bits >> 15 ? -1.0f : 1.0f);
 }
 
 #endif
