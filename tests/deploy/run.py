@@ -29,6 +29,7 @@ from monitoring import monitoring  # noqa: E402
 
 IMAGE = 'cadre-deploy-test'
 IMAGE_BYTES_MAX = 45_000_000
+CUDA_BYTES_MAX = 8_000_000
 EXPERTS, EXPERTS_MORE = 4, 6
 
 # ---- the image ----
@@ -72,6 +73,27 @@ def bare_base(world):
                     'cadrectl', 'generate', '--model', '/model', '--max-tokens', str(TOKENS), '--ignore-eos', '-o', 'json', PROMPTS[0])
     assert world.cluster.expected[PROMPTS[0]] in answer, answer
     return f'{len(libraries)} files of glibc, no shell'
+
+
+
+def image_with_gpus(world):
+    """the image for GPUs, by this machine's nvcc"""
+    toolkit = pathlib.Path('/usr/local/cuda')
+    if not (toolkit / 'bin/nvcc').exists():
+        return f'left out: there is no nvcc in {toolkit}'
+    files = ['bin', 'nvvm', 'include', 'lib64/libcudart_static.a', 'lib64/libcudadevrt.a']
+    archive = subprocess.Popen(['tar', '-C', toolkit.resolve(), '--transform', 's,^,usr/local/cuda/,', '-c', *files], stdout=subprocess.PIPE)
+    output('docker', 'import', '-', f'{IMAGE}:toolkit', stdin=archive.stdout)
+    assert archive.wait() == 0
+    build(f'{IMAGE}:cuda', '-f', ROOT / 'Dockerfile.cuda', '--build-arg', f'CADRE={IMAGE}', '--build-arg', f'CUDA={IMAGE}:toolkit')
+    done = subprocess.run(['docker', 'run', '--rm', '--network', 'none', '--read-only', '--cap-drop', 'ALL', f'{IMAGE}:cuda', 'cadre-expert', '--model', '/model',
+                           '--placement', '127.0.0.1:1', '--exchange', '127.0.0.1:0', '--http', '127.0.0.1:0', '--device', 'cuda'], capture_output=True, text=True)
+    assert done.returncode == 1 and "device 'cuda': there is no NVIDIA driver here" in done.stderr, done
+    environment = output('docker', 'image', 'inspect', '-f', '{{.Config.Env}}', f'{IMAGE}:cuda')
+    assert 'NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility' in environment, environment
+    more = int(output('docker', 'image', 'inspect', '-f', '{{.Size}}', f'{IMAGE}:cuda')) - int(output('docker', 'image', 'inspect', '-f', '{{.Size}}', IMAGE))
+    assert more < CUDA_BYTES_MAX, f'it has {more} bytes more, {CUDA_BYTES_MAX} are enough: is a part of the toolkit in it?'
+    return f'{more / 1e6:.1f} MB more; without a driver, a program says so'
 
 # ---- the cluster ----
 
@@ -261,7 +283,7 @@ def down(world):
     assert not left, left
 
 
-STEPS = [image, expected, bare_base, refusals, up, from_inside, expert_killed, more, monitored, renewed,
+STEPS = [image, expected, bare_base, image_with_gpus, refusals, up, from_inside, expert_killed, more, monitored, renewed,
          under_load([experts_replaced, routers_replaced, placement_replaced]), shared_memory, down]
 
 
@@ -299,7 +321,7 @@ class World:
     def close(self, keep):
         subprocess.run([*self.engine.compose, '--profile', 'shm', '--profile', 'monitoring', 'down', '-v', '-t', '5'], cwd=self.cluster.folder, env=self.cluster.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if not keep:
-            subprocess.run(['docker', 'rmi', '-f', IMAGE, f'{IMAGE}:bare', f'{IMAGE}:glibc'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run(['docker', 'rmi', '-f', IMAGE, *[f'{IMAGE}:{tag}' for tag in ('bare', 'glibc', 'cuda', 'toolkit')]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             subprocess.run(['docker', 'image', 'prune', '-f', '--filter', 'label=cadre=build'], stdout=subprocess.DEVNULL)
 
 

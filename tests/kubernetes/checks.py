@@ -185,8 +185,29 @@ def check_sizes(manifests, folder):
 def check_images(manifests, _):
     version = re.search(r"project\(cadre VERSION (\S+)", (ROOT / "CMakeLists.txt").read_text())[1]
     for name, workload in manifests.workloads.items():
-        if workload.container["image"] != f"cadre:{version}":
-            yield f"{name}: the image is {workload.container['image']}, not cadre:{version}"
+        wanted = f"{'cadre-cuda' if GPU in workload.container['resources'].get('limits', {}) else 'cadre'}:{version}"
+        if workload.container["image"] != wanted:
+            yield f"{name}: the image is {workload.container['image']}, not {wanted}"
+
+
+GPU = "nvidia.com/gpu"
+
+
+def check_gpus(manifests, folder):
+    """Expert nodes have a GPU, and compute on it, or not; nobody else has one."""
+    for name, workload in manifests.workloads.items():
+        resources, device = workload.container["resources"], manifests.pod(name, folder).config.get("device", "cpu")
+        count = resources.get("limits", {}).get(GPU, 0)
+        if count not in (0, 1) or (count == 1) != device.startswith("cuda"):
+            yield f"{name}: it has {count} GPUs, and computes on {device}"
+        if count and not any(one == {"key": GPU, "operator": "Exists", "effect": "NoSchedule"} for one in workload.pod.get("tolerations", [])):
+            yield f"{name}: the taint of machines with GPUs keeps it away"
+        if count and workload.pod.get("nodeSelector") != {f"{GPU}.present": "true"}:
+            yield f"{name}: it is not only for machines with GPUs"
+        if not count and workload.pod.keys() & {"runtimeClassName", "tolerations", "nodeSelector"}:
+            yield f"{name}: it has no GPU, and is for machines that have"
+        if count and manifests.pod("placement", folder).config["numerics"] != "int8":
+            yield "placement: GPUs compute in profile int8"
 
 
 def check_ports(manifests, folder):

@@ -21,9 +21,12 @@ VARIANTS = {
     "base": ("base", []),
     "demo": ("overlays/demo", []),
     "tls": ("overlays/tls", []),
+    "gpu": ("overlays/gpu", []),
+    "base, gpu": ("base", ["gpu"]),
     "base, model": ("base", ["model"]),
     "base, monitoring": ("base", ["monitoring"]),
     "tls, model, monitoring": ("overlays/tls", ["model", "monitoring"]),
+    "tls, gpu": ("overlays/tls", ["gpu"]),
 }
 
 
