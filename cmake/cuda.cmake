@@ -56,7 +56,7 @@ function(cadre_nvcc_library target library)
     list(APPEND objects ${object})
   endforeach()
   add_custom_command(OUTPUT ${library}
-    COMMAND ${NVCC} -shared -cudart=static -Xlinker=-z,defs,--exclude-libs=ALL -o ${library} ${objects} ${arg_OBJECTS}
+    COMMAND ${NVCC} -shared -cudart=static --no-device-link -Xlinker=-z,defs,--exclude-libs=ALL -o ${library} ${objects} ${arg_OBJECTS}
     DEPENDS ${objects} ${arg_OBJECTS} COMMAND_EXPAND_LISTS VERBATIM)
   add_custom_target(${target} ALL DEPENDS ${library})
 endfunction()

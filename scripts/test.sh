@@ -179,6 +179,12 @@ test_emu() {
 	count "$(grep -cE ' (fast|checking)  ' "$log" || true)" "$(grep -c 'NOT NOTICED$' "$log" || true)" 0
 	[ $code = 0 ] || grep -q 'NOT NOTICED$' "$log" || count 0 1 0
 
+	# With PyPI's cuobjdump, where it can be had: the table of docs/GPU.md.
+	code=0
+	(make_venv tests/cuda) || true
+	PATH=$(echo "$VENV"/lib/python3*/site-packages/nvidia/cu*/bin):$PATH "$ROOT/tests/cuda/machine_code.py" "$directory" | tee "$log" || code=$?
+	count_lines "$log" $code
+
 	choose_python
 	rm -f "$directory/junit-emu.xml"
 	# shellcheck disable=SC2046  # names of files without spaces

@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "bench/gpu/ceilings.h"
-
-#include "kernels/cuda/gpu.h"
-
-#include <time.h>
+#include "bench/gpu/probe.h"
 
 namespace
 {
 
 enum { THREADS = 512, LOADS = 8 /* of 16 bytes that a thread has under way */, BLOCKS_PER_CORE = 4 };
-enum { MMA_THREADS = 256, MMA_TILES = 8, REPEATS = 5 };
+enum { MMA_THREADS = 256, MMA_TILES = 8 };
 
 /* `fours` is a multiple of LOADS * all threads. Somebody must seem to need the values. */
 __global__ void __launch_bounds__(THREADS) read_kernel(const float4 *p, size_t fours, uint32_t *out)
@@ -53,48 +49,13 @@ __global__ void __launch_bounds__(MMA_THREADS) mma_kernel(int rounds, int32_t *o
 		*out = sum;
 }
 
-double now()
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
-}
-
-/* The shortest of some runs, of which the first does not count. Launches are too long for the
- * host's clock to matter. */
-template <class F> cudaError_t seconds_of(cudaStream_t stream, F launch, double *best)
-{
-	*best = 1e30;
-	for (int i = 0; i <= REPEATS; i++) {
-		double begin = now();
-		cudaError_t error = launch();
-		if (error == cudaSuccess)
-			error = cudaStreamSynchronize(stream);
-		if (error != cudaSuccess)
-			return error;
-		double took = now() - begin;
-		if (i > 0 && took < *best)
-			*best = took;
-	}
-	return cudaSuccess;
-}
-
-/* Of the GPU and this measurement. */
-struct probe {
-	unsigned cores; /* multiprocessors */
-	bool quick;
-	cudaStream_t stream;
-	void *memory;
-	size_t bytes;
-};
-
 cudaError_t measure_read(const probe &p, bench_ceilings *ceilings)
 {
 	const unsigned blocks = p.quick ? 1 : p.cores * BLOCKS_PER_CORE;
 	const size_t unit = static_cast<size_t>(blocks) * THREADS * LOADS, fours = p.bytes / 16 / unit * unit;
 	double seconds;
-	cudaError_t error = seconds_of(
-		p.stream,
+	cudaError_t error = probe_seconds(
+		p,
 		[&]() {
 			return KN_LAUNCH(read_kernel, dim3(blocks), dim3(THREADS), 0, p.stream,
 				static_cast<const float4 *>(p.memory), fours, static_cast<uint32_t *>(p.memory));
@@ -109,24 +70,27 @@ cudaError_t measure_mma(const probe &p, bench_ceilings *ceilings)
 	const int rounds = p.quick ? 2 : 100000;
 	const unsigned blocks = p.quick ? 1 : p.cores * 2;
 	double seconds;
-	cudaError_t error = seconds_of(
-		p.stream,
+	cudaError_t error = probe_seconds(
+		p,
 		[&]() {
 			return KN_LAUNCH(mma_kernel, dim3(blocks), dim3(MMA_THREADS), 0, p.stream, rounds,
 				static_cast<int32_t *>(p.memory));
 		},
 		&seconds);
-	ceilings->int8_tops = 2.0 * 16 * 8 * 32 * MMA_TILES * rounds * blocks * (MMA_THREADS / 32) / seconds * 1e-12;
+	const double products = static_cast<double>(16 * 8 * 32 * MMA_TILES) * rounds * blocks * (MMA_THREADS / 32);
+	ceilings->int8_tops = 2 * products / seconds * 1e-12;
 	ceilings->int8_by = "mma.sync";
 	return error;
 }
 
 cudaError_t measure(probe *p, unsigned index, bench_ceilings *ceilings)
 {
-	int cores = 0;
+	int cores = 0, major = 0;
 	cudaError_t error = cudaSetDevice(static_cast<int>(index));
 	if (error == cudaSuccess)
 		error = cudaDeviceGetAttribute(&cores, cudaDevAttrMultiProcessorCount, static_cast<int>(index));
+	if (error == cudaSuccess)
+		error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, static_cast<int>(index));
 	p->cores = static_cast<unsigned>(cores);
 	if (error == cudaSuccess)
 		error = cudaStreamCreateWithFlags(&p->stream, cudaStreamNonBlocking);
@@ -137,7 +101,7 @@ cudaError_t measure(probe *p, unsigned index, bench_ceilings *ceilings)
 	if (error == cudaSuccess)
 		error = measure_read(*p, ceilings);
 	if (error == cudaSuccess)
-		error = measure_mma(*p, ceilings);
+		error = major == 9 ? measure_wgmma(*p, ceilings) : measure_mma(*p, ceilings);
 	return error;
 }
 

@@ -10,6 +10,8 @@
  *   CADRE_EMU_FAIL_AFTER   so many waits succeed, then the device has failed for good; or a file:
  *                          it fails once that is there,
  *   CADRE_EMU_ERROR        with this error (719, a kernel's)
+ *   CADRE_EMU_LAUNCHES     a file that gets a line for each launch: where the kernel is in this library,
+ *                          threads and bytes of shared memory of a block
  * and of the machine around it: machine.cc.
  */
 #include "kernels/cuda/emu/block.h"
@@ -19,6 +21,7 @@
 #include "kernels/cuda/emu/memory.h"
 
 #include <deque>
+#include <dlfcn.h>
 #include <functional>
 #include <map>
 #include <memory>
@@ -412,6 +415,18 @@ static bool runs_on_a_gpu(const emu_launch &launch)
 		launch.grid.z <= GRID_SIDE_MAX;
 }
 
+static void note_launch(const void *kernel, const emu_launch &launch)
+{
+	static const char *path = getenv("CADRE_EMU_LAUNCHES");
+	static FILE *file = path ? fopen(path, "a") : nullptr;
+	Dl_info library;
+	if (!file || dladdr(kernel, &library) == 0)
+		return;
+	fprintf(file, "%#tx %u %zu\n", static_cast<const char *>(kernel) - static_cast<const char *>(library.dli_fbase),
+		launch.dim.x * launch.dim.y * launch.dim.z, launch.shared_bytes);
+	fflush(file);
+}
+
 cudaError_t emu_launch_on(cudaStream_t stream, const void *kernel, const emu_launch &launch, const void *arguments,
 	size_t arguments_bytes)
 {
@@ -423,6 +438,7 @@ cudaError_t emu_launch_on(cudaStream_t stream, const void *kernel, const emu_lau
 		return emu_fail(cudaErrorInvalidConfiguration);
 	if (launch.shared_bytes > (asked == shared_max.end() ? SHARED_DEFAULT : asked->second))
 		return emu_fail(cudaErrorInvalidValue);
+	note_launch(kernel, launch);
 
 	const unsigned char *bytes = static_cast<const unsigned char *>(arguments);
 	std::vector<unsigned char> kept(bytes, bytes + arguments_bytes);
