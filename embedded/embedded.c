@@ -20,6 +20,9 @@ struct em_embedded {
 	struct cad_model *model;
 	struct kn_device *device;
 	struct kn_queue *queue;
+	/* of the experts; those above, or their own */
+	struct kn_device *experts_device;
+	struct kn_queue *experts_queue;
 	struct cad_settings settings;
 	char model_fingerprint[33];
 	struct cad_local_hub *hub;
@@ -81,8 +84,8 @@ static enum cad_status create_node(
 	ex_engine_options_default(&engine);
 	engine.mode = EX_ENGINE_INLINE;
 	engine.model = em->model;
-	engine.device = em->device;
-	engine.queue = em->queue;
+	engine.device = em->experts_device;
+	engine.queue = em->experts_queue;
 	engine.settings = &em->settings;
 	engine.telemetry = telemetry;
 	enum cad_status status = ex_engine_create(&engine, &node->engine, error);
@@ -187,19 +190,48 @@ static enum cad_status give_map(struct em_embedded *em, struct cad_error *error)
 	return status;
 }
 
+static enum cad_status open_devices(struct em_embedded *em, const struct em_options *options, struct cad_error *error)
+{
+	const struct kn_device_options cpu = { .isa = options->isa };
+	unsigned threads = options->threads > 0 ? options->threads : kn_threads_default();
+	enum cad_status status = kn_device_open(&cpu, &em->device, error);
+	if (status != CAD_OK)
+		return status;
+	if (em->device->ops->queue_create(em->device, threads, &em->queue) != CAD_OK)
+		return cad_error_set(error, CAD_ERR_MEMORY, "cannot start %u compute threads", threads);
+
+	em->experts_device = em->device;
+	em->experts_queue = em->queue;
+	if (options->experts.kind == KN_DEVICE_CPU)
+		return CAD_OK;
+	em->experts_queue = NULL;
+	status = kn_device_open(&options->experts, &em->experts_device, error);
+	if (status != CAD_OK)
+		em->experts_device = em->device;
+	else if (em->experts_device->ops->queue_create(em->experts_device, 1, &em->experts_queue) != CAD_OK)
+		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory on the experts' device for a queue");
+	return status;
+}
+
+/* Who helps with packing; NULL: nobody any more. */
+static void set_workers(struct em_embedded *em, struct cad_workers *workers)
+{
+	em->device->workers = workers;
+	em->experts_device->workers = workers;
+}
+
 static enum cad_status create(struct em_embedded *em, const struct em_options *options, struct cad_error *error)
 {
 	enum cad_status status = cad_model_open(options->model, &em->model, error);
 	if (status == CAD_OK)
-		status = kn_device_open(&(struct kn_device_options){ .isa = options->isa }, &em->device, error);
+		status = open_devices(em, options, error);
 	if (status != CAD_OK)
 		return status;
 	const struct cad_model_spec *spec = cad_model_spec(em->model);
 	cad_model_fingerprint(em->model, em->model_fingerprint);
-	unsigned threads = options->threads > 0 ? options->threads : kn_threads_default();
-	if (em->device->ops->queue_create(em->device, threads, &em->queue) != CAD_OK)
-		return cad_error_set(error, CAD_ERR_MEMORY, "cannot start %u compute threads", threads);
-	status = cad_workers_create(kn_threads_default(), &em->device->workers, error);
+	struct cad_workers *workers = NULL;
+	status = cad_workers_create(kn_threads_default(), &workers, error);
+	set_workers(em, workers);
 	if (status == CAD_OK)
 		status = create_settings(em, options, error);
 	em->nodes_count = spec->gate.experts == 0 ? 0
@@ -244,11 +276,12 @@ enum cad_status em_create(const struct em_options *options, struct em_embedded *
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the embedded engine");
 
 	enum cad_status status = create(em, options, error);
-	if (em->device) {
+	if (em->experts_device) {
 		cad_workers_destroy(em->device->workers);
-		em->device->workers = NULL;
+		set_workers(em, NULL);
 	}
 	if (status != CAD_OK) {
+		em_blame(em, error);
 		em_destroy(em);
 		return status;
 	}
@@ -273,6 +306,11 @@ void em_destroy(struct em_embedded *em)
 		cad_local_hub_destroy(em->hub);
 	free(em->owner);
 	cad_settings_fini(&em->settings);
+	if (em->experts_device != em->device) {
+		if (em->experts_queue)
+			em->experts_queue->ops->queue_destroy(em->experts_queue);
+		em->experts_device->ops->destroy(em->experts_device);
+	}
 	if (em->queue)
 		em->device->ops->queue_destroy(em->queue);
 	if (em->device)
@@ -285,6 +323,11 @@ void em_destroy(struct em_embedded *em)
 struct rt_engine *em_router(const struct em_embedded *embedded) { return embedded->router; }
 const struct cad_model *em_model(const struct em_embedded *embedded) { return embedded->model; }
 const struct cad_settings *em_settings(const struct em_embedded *embedded) { return &embedded->settings; }
+void em_blame(const struct em_embedded *em, struct cad_error *error)
+{
+	if (em->experts_device)
+		kn_device_blame(em->experts_device, error);
+}
 const char *em_isa_name(const struct em_embedded *embedded)
 {
 	struct kn_device_info info;

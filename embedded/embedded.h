@@ -6,7 +6,7 @@
  *
  * Router and experts are the same engines as in the two services, connected by the in-process link
  * (common/transport/local.h), and the experts compute inline, in the thread that runs the router's
- * engine, on the same queue. `nodes` above 1 spreads the experts over that many engines, which
+ * engine, on the same queue, or on a GPU with a queue of its own. `nodes` above 1 spreads the experts over that many engines, which
  * changes nothing but the exchange.
  */
 #ifndef CADRE_EMBEDDED_EMBEDDED_H
@@ -20,11 +20,12 @@ enum { EM_NODES_MAX = 64 };
 struct em_options {
 	const char *model; /* directory of the checkpoint */
 	enum kn_isa isa;
-	unsigned threads;                /* 0: kn_threads_default() */
-	struct cad_settings settings;    /* as asked for; layers and quanta are filled in */
-	uint32_t nodes;                  /* 0: 1 */
-	uint64_t placement_seed;         /* 0: experts in contiguous blocks; else shuffled by this seed */
-	struct rt_engine_options router; /* sizes, capacity policy, on_event, user; the rest is filled in */
+	struct kn_device_options experts; /* where experts are; all else is on the CPU */
+	unsigned threads;                 /* 0: kn_threads_default() */
+	struct cad_settings settings;     /* as asked for; layers and quanta are filled in */
+	uint32_t nodes;                   /* 0: 1 */
+	uint64_t placement_seed;          /* 0: experts in contiguous blocks; else shuffled by this seed */
+	struct rt_engine_options router;  /* sizes, capacity policy, on_event, user; the rest is filled in */
 };
 
 struct em_embedded;
@@ -38,6 +39,8 @@ void em_destroy(struct em_embedded *embedded);
 struct rt_engine *em_router(const struct em_embedded *embedded);
 const struct cad_model *em_model(const struct em_embedded *embedded);
 const struct cad_settings *em_settings(const struct em_embedded *embedded);
+/* A request has failed, as `error` says; or the experts' device has. */
+void em_blame(const struct em_embedded *embedded, struct cad_error *error);
 const char *em_isa_name(const struct em_embedded *embedded);
 
 #endif

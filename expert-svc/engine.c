@@ -301,7 +301,7 @@ static enum cad_status settings_check(const struct kn_device *device, const stru
 	device->ops->describe(device, &info);
 	if (!(info.profiles >> settings->profile & 1))
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-			"device '%s' (%s) does not compute in profile '%s', which is the cluster's; it has %s: start the cluster with such --numerics, or this node with --device cpu",
+			"device '%s' (%s) does not compute in profile '%s', which is the cluster's; it has %s: choose such --numerics, or --device cpu here",
 			info.name, info.isa, cad_profile_name(settings->profile), profiles_text(info.profiles, has));
 	if (settings->layers != spec->layers_count)
 		return cad_error_set(error, CAD_ERR_INVALID,

@@ -697,16 +697,6 @@ static enum cad_status (*const startup[])(struct program *p, struct cad_error *e
 	start_exchange,
 };
 
-/* What went wrong may have come of it. */
-static void blame_device(const struct program *p, struct cad_error *error)
-{
-	char why[KN_FAILURE_BYTES];
-	if (p->device && p->device->ops->failed && p->device->ops->failed(p->device, why))
-		cad_error_set(error, error->status,
-			"device '%s' (%s) has failed: %s: see nvidia-smi and the kernel's log; another GPU, or --device cpu, may do",
-			p->device_info.name, p->device_info.chip, why);
-}
-
 static enum cad_status start(struct program *p, struct cad_error *error)
 {
 	if (p->options.threads == 0)
@@ -714,7 +704,8 @@ static enum cad_status start(struct program *p, struct cad_error *error)
 	for (size_t i = 0; i < sizeof startup / sizeof startup[0]; i++) {
 		enum cad_status status = startup[i](p, error);
 		if (status != CAD_OK) {
-			blame_device(p, error);
+			if (p->device)
+				kn_device_blame(p->device, error);
 			return status;
 		}
 	}

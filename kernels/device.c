@@ -60,6 +60,18 @@ enum cad_status kn_device_open(
 	return cad_error_set(error, CAD_ERR_UNSUPPORTED, "this build knows no device of kind %d", (int)options->kind);
 }
 
+void kn_device_blame(const struct kn_device *device, struct cad_error *error)
+{
+	char why[KN_FAILURE_BYTES];
+	struct kn_device_info info;
+	if (!device->ops->failed || !device->ops->failed(device, why))
+		return;
+	device->ops->describe(device, &info);
+	cad_error_set(error, error->status,
+		"device '%s' (%s) has failed: %s: see nvidia-smi and the kernel's log; another GPU, or --device cpu, may do",
+		info.name, info.chip, why);
+}
+
 const struct cad_choice kn_isa_choices[] = { { "auto", KN_ISA_AUTO }, { "ref", KN_ISA_REF }, { "avx2", KN_ISA_AVX2 },
 	{ "avxvnni", KN_ISA_AVXVNNI }, { "avx512", KN_ISA_AVX512 }, { "amx", KN_ISA_AMX }, { NULL, 0 } };
 

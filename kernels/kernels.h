@@ -498,6 +498,8 @@ CAD_MUST_USE enum cad_status kn_device_open(
 /* "cpu", "cuda", "cuda:1", "emu": kind and index. CAD_ERR_INVALID and a sentence about `option`. */
 CAD_MUST_USE enum cad_status kn_device_parse(
 	const char *option, const char *text, struct kn_device_options *options, struct cad_error *error);
+/* Something went wrong, as `error` says: if the device has failed, it says that instead, and why. */
+void kn_device_blame(const struct kn_device *device, struct cad_error *error);
 CAD_MUST_USE enum cad_status kn_isa_parse(const char *name, enum kn_isa *isa);
 extern const struct cad_choice kn_device_forms[], kn_isa_choices[]; /* for option tables */
 

@@ -22,7 +22,7 @@ static const struct cad_option table[] = {
 
 static enum cad_status check(const void *values, struct cad_error *error)
 {
-	return cad_settings_check(&((const struct options *)values)->engine.settings, error);
+	return cl_engine_check(&((const struct options *)values)->engine, error);
 }
 
 static const struct cad_options_spec spec = {

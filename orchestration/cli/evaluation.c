@@ -178,6 +178,8 @@ enum cad_status cl_evaluation_run(struct cl_evaluation *eval, const struct em_op
 	enum cad_status status = em_create(&embedded, &em, error);
 	if (status == CAD_OK)
 		status = compute(eval, em, error);
+	if (status != CAD_OK && em)
+		em_blame(em, error);
 	em_destroy(em);
 	return status;
 }

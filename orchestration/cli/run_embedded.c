@@ -223,6 +223,8 @@ enum cad_status cl_run_embedded(
 		status = request->return_routing ? open_routing(&generation, error) : CAD_OK;
 		if (status == CAD_OK)
 			status = run_engine(&generation, error);
+		if (status != CAD_OK)
+			em_blame(generation.embedded, error);
 	}
 
 	em_destroy(generation.embedded);

@@ -7,10 +7,21 @@
 #include <stdio.h>
 #include <string.h>
 
+enum cad_status cl_engine_check(const struct cl_engine *engine, struct cad_error *error)
+{
+	struct kn_device_options experts;
+	enum cad_status status = kn_device_parse("device", engine->device, &experts, error);
+	return status == CAD_OK ? cad_settings_check(&engine->settings, error) : status;
+}
+
 struct em_options cl_engine_embedded(const struct cl_engine *engine)
 {
+	struct kn_device_options experts;
+	struct cad_error error;
+	CAD_ASSERT(kn_device_parse("device", engine->device, &experts, &error) == CAD_OK);
 	return (struct em_options){
 		.isa = engine->isa,
+		.experts = experts,
 		.threads = engine->threads,
 		.settings = engine->settings,
 		.nodes = engine->nodes,
@@ -38,7 +49,7 @@ static enum cad_status check_addresses(const char *routers, struct cad_error *er
 
 enum cad_status cl_run_options_check(const struct cl_run_options *options, struct cad_error *error)
 {
-	return cad_settings_check(&options->engine.settings, error);
+	return cl_engine_check(&options->engine, error);
 }
 
 enum cad_status cl_run_from_options(

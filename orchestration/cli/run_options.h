@@ -16,6 +16,8 @@
 	CAD_SETTINGS_OPTIONS(owner, member.settings, "embedded: "), \
 		CAD_OPTION_ENUM(owner, member.isa, "isa", "auto", kn_isa_choices, \
 			"embedded: instruction set; all give the same bits"), \
+		CAD_OPTION_FORM(owner, member.device, "device", "cpu", kn_device_forms, \
+			"embedded: where experts compute, as of cadre-expert; all else is on the CPU"), \
 		CAD_OPTION_U32(owner, member.threads, "threads", "0", 0, KN_THREADS_MAX, \
 			"embedded: compute threads; 0: all cores"), \
 		CAD_OPTION_U32(owner, member.chunk, "chunk", "0", 0, 65536, \
@@ -26,7 +28,8 @@
 			"embedded: expert engines that the experts are spread over"), \
 		CAD_OPTION_U64(owner, member.placement_seed, "placement-seed", "0", 0, UINT64_MAX, \
 			"embedded: seed that shuffles experts over the engines; 0: in blocks")
-/* What em_create takes for them; the caller adds the model and what its events need. */
+CAD_MUST_USE enum cad_status cl_engine_check(const struct cl_engine *engine, struct cad_error *error);
+/* What em_create takes for them, checked; the caller adds the model and what its events need. */
 struct em_options cl_engine_embedded(const struct cl_engine *engine);
 
 struct cl_run_options {

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Expert nodes on the emulated GPU, alone and beside the CPU: the same bits, and what they refuse."""
+import json
+
 import pytest
 
-from cluster import BIN, GOLDEN, Again, Cluster, embedded, lines_with, metric, until
+from cluster import BIN, GOLDEN, Again, Cluster, cadrectl, embedded, lines_with, metric, until
 
 MODEL = GOLDEN / 'qwen3moe-a' / 'model'
 PROMPT = [(i * 37 + 11) % 250 for i in range(40)]
@@ -100,8 +102,29 @@ def test_replicas_in_every_profile(settings):
 @pytest.mark.parametrize('model', ['mixtral-a', 'mixtral-b', 'olmoe-a', 'olmoe-b', 'qwen3moe-a', 'qwen3moe-b'])
 def test_families(model, settings):
     model = GOLDEN / model / 'model'
+    expected = embedded(model, PROMPT, TOKENS, *settings)['digest']
     with Cluster(model, experts=1, placement_options=settings, expert_options=['--device', 'emu']) as cluster:
-        check(generate(cluster), embedded(model, PROMPT, TOKENS, *settings)['digest'])
+        check(generate(cluster), expected)
+    check(embedded(model, PROMPT, TOKENS, *settings, '--device', 'emu', '--nodes', '2')['digest'], expected)
+
+
+def test_eval(tmp_path):
+    """Logits and routing, byte for byte."""
+    (tmp_path / 'input').write_text(json.dumps({'sequences': [PROMPT, PROMPT[:7]], 'greedy_tokens': 3}))
+    for device in 'cpu', 'emu':
+        cadrectl('eval', '--model', MODEL, '--input', tmp_path / 'input', '--output', tmp_path / device, *INT8, '--device', device, code=0)
+    assert (tmp_path / 'cpu').read_bytes() == (tmp_path / 'emu').read_bytes()
+
+
+def test_the_embedded_form_says_what_is_wrong(monkeypatch):
+    def said(code, *options):
+        return cadrectl('generate', '--model', MODEL, '--tokens', '1,2,3', '--max-tokens', '3', *options, code=code).stderr
+
+    assert "--device is 'cuda:x'; it can be cpu, cuda or emu" in said(2, '--device', 'cuda:x')
+    assert "there is no device 'emu:9': the only GPU is emu:0" in said(1, *INT8, '--device', 'emu:9')
+    assert "does not compute in profile 'bf16'" in said(1, '--numerics', 'bf16', '--device', 'emu')
+    monkeypatch.setenv('CADRE_EMU_FAIL_AFTER', '80')   # opening and loading take fewer, or more: either way
+    assert "device 'emu:0' (Emulated GPU 0) has failed: unspecified launch failure (CUDA's error 719) " in said(1, *INT8, '--device', 'emu')
 
 
 def test_a_device_that_lacks_the_profile():
@@ -109,7 +132,8 @@ def test_a_device_that_lacks_the_profile():
         cluster.placement.start()
         cluster.experts[0].start()
         assert cluster.experts[0].popen.wait(30) != 0
-        assert lines_with(cluster.experts[0], "device 'emu:0' (emu) does not compute in profile 'bf16', which is the cluster's; it has f32, int8, int4")
+        [line] = lines_with(cluster.experts[0], "device 'emu:0' (emu) does not compute in profile 'bf16', which is the cluster's; it has f32, int8, int4")
+        assert 'choose such --numerics, or --device cpu here' in line
 
 
 def test_a_device_that_fails_at_the_start():
