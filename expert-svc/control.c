@@ -6,10 +6,12 @@
 #include "common/base/progress.h"
 #include "common/process/options.h"
 #include "common/rpc/reactor.h"
+#include "expert-svc/health.h"
 #include "expert-svc/loader.h"
 #include "expert-svc/report.h"
 #include "kernels/image.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -34,6 +36,8 @@ struct ex_control {
 	struct cad_progress loads; /* since nothing was waiting */
 	Cadre__V1__ExpertId *held; /* of the last hello: [layers * experts] */
 	Cadre__V1__ExpertId **held_list;
+	Cadre__V1__DeviceState device; /* of the last report */
+	char throttled[EX_THROTTLED_BYTES];
 	_Atomic bool joined, ready;
 	struct cad_note apart;
 	_Atomic uint64_t epoch;
@@ -74,6 +78,34 @@ static void hello(void *context, Cadre__V1__NodeHello *hello)
 	hello->epoch = ex_control_epoch(control);
 }
 
+static double known(double value) { return isnan(value) ? 0 : value; }
+
+/* NULL: a CPU. */
+static Cadre__V1__DeviceState *tell_device(struct ex_control *control)
+{
+	const struct kn_device_info *device = control->options.device;
+	Cadre__V1__DeviceState *message = &control->device;
+	struct kn_health health;
+
+	if (!device || !*device->chip)
+		return NULL;
+	cadre__v1__device_state__init(message);
+	message->device = (char *)device->name;
+	message->chip = (char *)device->chip;
+	if (!ex_watch_health(control->options.watch, &health))
+		return message;
+	message->memory_used_bytes = (uint64_t)known(health.values[KN_HEALTH_MEMORY_USED]);
+	message->memory_bytes = (uint64_t)known(health.values[KN_HEALTH_MEMORY_TOTAL]);
+	message->busy = known(health.values[KN_HEALTH_BUSY]);
+	message->clock_hz = known(health.values[KN_HEALTH_SM_CLOCK]);
+	message->power_w = known(health.values[KN_HEALTH_POWER]);
+	message->temperature_c = known(health.values[KN_HEALTH_TEMPERATURE]);
+	message->ecc_uncorrected = (uint64_t)known(health.values[KN_HEALTH_ECC_UNCORRECTED]);
+	ex_health_throttled_text(&health, control->throttled);
+	message->throttled = control->throttled;
+	return message;
+}
+
 static void load(void *context, Cadre__V1__NodeLoad *load)
 {
 	struct ex_control *control = context;
@@ -83,6 +115,7 @@ static void load(void *context, Cadre__V1__NodeLoad *load)
 	load->calls = stats.calls;
 	load->memory_used_bytes = ex_engine_memory_used(control->options.engine);
 	load->queue = ex_engine_requests(control->options.engine);
+	load->device = tell_device(control);
 }
 
 static void welcome(void *context, const Cadre__V1__NodeWelcome *welcome)

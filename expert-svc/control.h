@@ -14,6 +14,7 @@
 #include "common/cluster/member.h"
 #include "expert-svc/engine.h"
 #include "expert-svc/transfer/asker.h"
+#include "expert-svc/watch.h"
 
 struct ex_control;
 
@@ -28,6 +29,9 @@ struct ex_control_options {
 	struct cad_metrics *metrics; /* of loads; NULL: none are kept */
 	uint64_t memory_bytes;       /* as placement should count it */
 	const char *kernels_fingerprint;
+	/* The node's device, and who looks after it; shown where it is a GPU. NULL: nobody. */
+	const struct kn_device_info *device;
+	struct ex_watch *watch;
 	/* Who may connect, and the context; on the reactor's thread. */
 	void (*peers)(void *context, const char *const *addresses, size_t count);
 	void *context;

@@ -653,6 +653,8 @@ static enum cad_status create_control(struct program *p, struct cad_error *error
 		.metrics = p->service.metrics,
 		.memory_bytes = p->options.memory,
 		.kernels_fingerprint = p->kernels_fingerprint,
+		.device = &p->device_info,
+		.watch = p->watch,
 		.peers = on_peers,
 		.context = p,
 	};

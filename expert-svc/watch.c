@@ -2,7 +2,8 @@
 #include "expert-svc/watch.h"
 
 #include "common/base/clock.h"
-#include "common/process/metrics.h"
+#include "common/base/log.h"
+#include "expert-svc/health.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -14,19 +15,48 @@ enum { EVERY_S = 1 };
 struct ex_watch {
 	struct ex_watch_options options;
 	struct cad_gauge *failed_gauge; /* NULL: no metrics */
+	struct ex_health shown;
 	bool has_failed;
+	bool is_silent; /* nothing is known of its state */
 	pthread_t thread;
 	bool has_thread;
 	pthread_mutex_t lock;
 	pthread_cond_t change;
-	bool look, stop; /* under the lock */
+	/* under the lock */
+	bool look, stop;
+	struct kn_health health;
+	bool has_health;
 };
+
+static void look_at_health(struct ex_watch *watch)
+{
+	char why[KN_FAILURE_BYTES];
+	struct kn_health health;
+	struct kn_device *device = watch->options.device;
+
+	if (!device->ops->health || watch->is_silent)
+		return;
+	watch->is_silent = !device->ops->health(device, &health, why);
+	if (watch->is_silent) {
+		cad_log_info("expert", "the device's clocks, power, temperature and errors are not shown",
+			CAD_S("why", why));
+		return;
+	}
+	if (watch->options.metrics)
+		ex_health_show(&watch->shown, watch->options.metrics, &health);
+	pthread_mutex_lock(&watch->lock);
+	watch->health = health;
+	watch->has_health = true;
+	pthread_mutex_unlock(&watch->lock);
+}
 
 static void look(struct ex_watch *watch)
 {
 	char why[KN_FAILURE_BYTES];
 	const struct kn_device *device = watch->options.device;
 
+	if (!watch->has_failed) /* what is asked of a broken one may not come back */
+		look_at_health(watch);
 	if (watch->has_failed || !device->ops->failed(device, why))
 		return;
 	watch->has_failed = true;
@@ -54,8 +84,9 @@ static bool wait_for_reason(struct ex_watch *watch)
 static void *run(void *argument)
 {
 	struct ex_watch *watch = argument;
-	while (wait_for_reason(watch))
+	do
 		look(watch);
+	while (wait_for_reason(watch));
 	return NULL;
 }
 
@@ -99,6 +130,15 @@ static void ask(struct ex_watch *watch, bool *what)
 	*what = true;
 	pthread_cond_signal(&watch->change);
 	pthread_mutex_unlock(&watch->lock);
+}
+
+bool ex_watch_health(struct ex_watch *watch, struct kn_health *health)
+{
+	pthread_mutex_lock(&watch->lock);
+	bool has = watch->has_health;
+	*health = watch->health;
+	pthread_mutex_unlock(&watch->lock);
+	return has;
 }
 
 void ex_watch_look(struct ex_watch *watch) { ask(watch, &watch->look); }

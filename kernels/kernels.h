@@ -390,6 +390,35 @@ struct kn_device_info {
 enum kn_stage { KN_STAGE_COPY, KN_STAGE_UNPACK, KN_STAGE_FFN, KN_STAGE_COMBINE, KN_STAGE_COUNT };
 enum { KN_FAILURE_BYTES = 200 };
 
+/* The state of a device, as its driver tells it: bytes, shares of time, Hz, W, degrees Celsius,
+ * errors since the driver was loaded. NaN: not known. */
+enum kn_health_value {
+	KN_HEALTH_MEMORY_USED,
+	KN_HEALTH_MEMORY_TOTAL,
+	KN_HEALTH_BUSY,
+	KN_HEALTH_MEMORY_BUSY,
+	KN_HEALTH_SM_CLOCK,
+	KN_HEALTH_MEMORY_CLOCK,
+	KN_HEALTH_POWER,
+	KN_HEALTH_TEMPERATURE,
+	KN_HEALTH_ECC_CORRECTED,
+	KN_HEALTH_ECC_UNCORRECTED,
+	KN_HEALTH_COUNT,
+};
+/* Why its clocks are lower than they could be. */
+enum kn_throttle {
+	KN_THROTTLE_POWER,
+	KN_THROTTLE_HEAT,
+	KN_THROTTLE_POWER_BRAKE,
+	KN_THROTTLE_HARDWARE,
+	KN_THROTTLE_COUNT
+};
+struct kn_health {
+	double values[KN_HEALTH_COUNT];
+	bool throttling_known;
+	uint32_t throttled; /* bits 1 << enum kn_throttle */
+};
+
 struct kn_ops {
 	const char *name; /* "cpu" */
 	void (*describe)(const struct kn_device *device, struct kn_device_info *info);
@@ -410,6 +439,9 @@ struct kn_ops {
 	/* Whether the device has failed, for good: what it said, and in what. Any thread. NULL: it
 	 * does not fail alone. */
 	bool (*failed)(const struct kn_device *device, char text[KN_FAILURE_BYTES]);
+	/* False and a sentence: nothing is known, and nothing will be. One thread at a time; may take
+	 * long. A device that is lost or damaged by this has failed. NULL: it has no such state. */
+	bool (*health)(struct kn_device *device, struct kn_health *health, char why[KN_FAILURE_BYTES]);
 	/* Adds the device's own time, in seconds, of what the queue did since the last call and was
 	 * waited for; never waits itself. NULL: it has no clock of its own. */
 	void (*times)(struct kn_queue *queue, double seconds[KN_STAGE_COUNT]);

@@ -15,6 +15,7 @@
 #include "kernels/cuda/cadre_c.h"
 #include "kernels/cuda/events.h"
 #include "kernels/cuda/gpu.h"
+#include "kernels/cuda/nvml.h"
 #include "kernels/cuda/select.h"
 #include "kernels/cuda/tune.h"
 
@@ -24,6 +25,7 @@ struct kn_cuda_device {
 	uint64_t others_bytes;          /* of its memory, that others had when it was opened */
 	cudaStream_t stream;            /* of what takes a device and no queue; any thread */
 	char failure[KN_FAILURE_BYTES]; /* why it has failed; "": it has not (device.cc) */
+	struct kn_cuda_nvml nvml;
 };
 
 struct kn_cuda_queue;

@@ -16,12 +16,29 @@ extern "C" {
 
 static std::mutex failures; /* of every device */
 
-void kn_cuda_failed(struct kn_cuda_device *device, cudaError_t error, const char *in)
+/* The first time counts: what follows comes of it. */
+static void keep_failure(struct kn_cuda_device *device, const char *why)
 {
 	std::lock_guard<std::mutex> hold(failures);
 	if (!device->failure[0])
-		snprintf(device->failure, sizeof device->failure, "%s (CUDA's error %d) %s", cudaGetErrorString(error),
-			static_cast<int>(error), in);
+		snprintf(device->failure, sizeof device->failure, "%s", why);
+}
+
+void kn_cuda_failed(struct kn_cuda_device *device, cudaError_t error, const char *in)
+{
+	char why[KN_FAILURE_BYTES];
+	snprintf(why, sizeof why, "%s (CUDA's error %d) %s", cudaGetErrorString(error), static_cast<int>(error), in);
+	keep_failure(device, why);
+}
+
+static bool health(struct kn_device *device, struct kn_health *health, char why[KN_FAILURE_BYTES])
+{
+	struct kn_cuda_device *d = kn_cuda_device_of(device);
+	if (!d->nvml.device && !kn_cuda_nvml_open(&d->nvml, d->chip.pci_bus_id, why))
+		return false;
+	if (!kn_cuda_nvml_read(&d->nvml, health, why))
+		keep_failure(d, why);
+	return true;
 }
 
 static bool failed(const struct kn_device *device, char text[KN_FAILURE_BYTES])
@@ -143,6 +160,7 @@ static struct kn_ops table()
 	ops.copy_out = on<kn_cuda_copy_out>::queue<KN_STAGE_COPY>;
 	ops.wait = on<kn_cuda_wait>::device;
 	ops.failed = failed;
+	ops.health = health;
 	ops.times = kn_cuda_times;
 	ops.expert_bytes = on<kn_cuda_expert_bytes>::device;
 	ops.expert_create = on<kn_cuda_expert_create>::device;

@@ -92,6 +92,8 @@ enum cad_status kn_cuda_select(unsigned index, struct kn_cuda_chip *chip, struct
 	cudaDeviceProp properties;
 	chip->index = static_cast<int>(index);
 	found = cudaGetDeviceProperties(&properties, chip->index);
+	if (found == cudaSuccess)
+		found = cudaDeviceGetPCIBusId(chip->pci_bus_id, sizeof chip->pci_bus_id, chip->index);
 	if (found != cudaSuccess)
 		return refuse_driver(found, error);
 	snprintf(chip->name, sizeof chip->name, KN_CUDA_NAME ":%u", index);

@@ -17,6 +17,7 @@ struct kn_cuda_chip {
 	int index;
 	char name[16];  /* "cuda:0" */
 	char model[64]; /* "NVIDIA H200" */
+	char pci_bus_id[32];
 	int capability; /* 10 * major + minor: 90 */
 };
 

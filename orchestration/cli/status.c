@@ -158,13 +158,25 @@ static json_t *measured_to_json(const Cadre__V1__NodeSpeed *measured)
 		"multiply_adds_per_second", measured->multiply_adds_per_second, "step_us", measured->step_us);
 }
 
+/* NULL: the node computes on a CPU. */
+static json_t *device_to_json(const Cadre__V1__DeviceState *device)
+{
+	if (!device)
+		return NULL;
+	return json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:s}", "device", device->device, "chip",
+		device->chip, "memory_used_bytes", (json_int_t)device->memory_used_bytes, "memory_bytes",
+		(json_int_t)device->memory_bytes, "busy", device->busy, "clock_hz", device->clock_hz, "power_w",
+		device->power_w, "temperature_c", device->temperature_c, "ecc_uncorrected",
+		(json_int_t)device->ecc_uncorrected, "throttled", device->throttled);
+}
+
 static json_t *node_to_json(const Cadre__V1__NodeStatus *node)
 {
 	char exchange[CAD_ADDRESS_BYTES];
 
 	cad_exchange_address_host(node->exchange_address, exchange);
 	return json_pack(
-		"{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:s, s:I, s:o, s:s, s:o*, s:I, s:f, s:o}",
+		"{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:s, s:I, s:o, s:s, s:o*, s:I, s:f, s:o, s:o*}",
 		"id", node->id, "role", role_name(node->role), "state", state_name(node->state), "exchange_address",
 		exchange, "http_address", node->http_address, "grpc_address", node->grpc_address, "experts",
 		(json_int_t)node->experts, "memory_bytes", (json_int_t)node->memory_bytes, "memory_used_bytes",
@@ -176,7 +188,7 @@ static json_t *node_to_json(const Cadre__V1__NodeStatus *node)
 		(json_int_t)node->reached_of, "absence", node->absence, "queue", (json_int_t)node->queue, "work",
 		cl_work_to_json(node), "duty", cl_duty_name(node->duty), "expert_calls",
 		cl_calls_to_json(node->expert_calls), "expert_bytes", (json_int_t)node->expert_bytes, "speed",
-		node->speed, "measured", measured_to_json(node->measured));
+		node->speed, "measured", measured_to_json(node->measured), "device", device_to_json(node->device));
 }
 
 static json_t *settings_to_json(const Cadre__V1__Settings *settings)

@@ -22,6 +22,7 @@
 
 #include "orchestration/placement/calls.h"
 #include "common/cluster/map.h"
+#include "orchestration/placement/devices.h"
 #include "common/base/status.h"
 #include "orchestration/placement/shape.h"
 #include "orchestration/placement/speed.h"
@@ -47,6 +48,7 @@ struct pl_load {
 	uint64_t epoch, rows, calls, tokens, memory_used_bytes;
 	uint32_t sequences, queue;
 	struct pl_calls expert_calls; /* of a router */
+	struct pl_device device;
 };
 
 /* What is wrong with the experts that a node loads: said once, and shown until the expert that

@@ -293,6 +293,7 @@ static void take_load(struct pl_service *service, uint64_t session, const Cadre_
 		unreached[i] = (struct pl_unreached){ message->unreached[i]->node,
 			message->unreached[i]->silent_ms * CAD_NS_PER_MS };
 	pl_calls_read(message->expert_calls, &load.expert_calls);
+	pl_device_read(message->device, &load.device);
 	pl_control_load(service->control, session, &load);
 	pl_control_unreached(service->control, session, unreached, count);
 }

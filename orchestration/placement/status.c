@@ -22,6 +22,7 @@ struct pl_status {
 	Cadre__V1__NodeSpeed measured[CAD_PROCESSES_MAX];
 	Cadre__V1__RouterWork router_work[CAD_PROCESSES_MAX];
 	struct pl_calls_message calls[CAD_PROCESSES_MAX];
+	Cadre__V1__DeviceState devices[CAD_PROCESSES_MAX];
 	struct pl_status_telemetry telemetry;
 	struct pl_rebalance_message rebalance;
 	struct pl_rules_message rules;
@@ -135,6 +136,8 @@ enum cad_status pl_status_create(const struct pl_status_source *source, struct p
 			source->telemetry, slot, source->now_ns, &made->router_work[message->n_nodes]);
 		made->nodes[message->n_nodes].expert_calls =
 			pl_calls_write(&registry->nodes[slot].load.expert_calls, &made->calls[message->n_nodes]);
+		made->nodes[message->n_nodes].device =
+			pl_device_write(&registry->nodes[slot].load.device, &made->devices[message->n_nodes]);
 		if (registry->nodes[slot].role == PL_ROLE_EXPERT) {
 			made->nodes[message->n_nodes].duty = pl_duty_to_proto(pl_control_duty(source->control, slot));
 			fill_speed(&made->nodes[message->n_nodes], &registry->nodes[slot],

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cluster import BIN, GOLDEN, Again, Cluster, cadrectl, embedded, lines_with, metric, until
+from cluster import BIN, GOLDEN, Again, Cluster, cadrectl, embedded, http, lines_with, metric, until
 
 MODEL = GOLDEN / 'qwen3moe-a' / 'model'
 PROMPT = [(i * 37 + 11) % 250 for i in range(40)]
@@ -105,6 +105,7 @@ def test_families(model, settings):
     expected = embedded(model, PROMPT, TOKENS, *settings)['digest']
     with Cluster(model, experts=1, placement_options=settings, expert_options=['--device', 'emu']) as cluster:
         check(generate(cluster), expected)
+        assert len(lines_with(cluster.experts[0], "the device's clocks, power, temperature and errors are not shown")) == 1
     check(embedded(model, PROMPT, TOKENS, *settings, '--device', 'emu', '--nodes', '2')['digest'], expected)
 
 
@@ -134,6 +135,25 @@ def test_a_device_that_lacks_the_profile():
         assert cluster.experts[0].popen.wait(30) != 0
         [line] = lines_with(cluster.experts[0], "device 'emu:0' (emu) does not compute in profile 'bf16', which is the cluster's; it has f32, int8, int4")
         assert 'choose such --numerics, or --device cpu here' in line
+
+
+def test_nvml(tmp_path):
+    """What NVML tells of a GPU is shown, and errors of its memory make its node leave."""
+    nvml = tmp_path / 'nvml'
+    nvml.write_text('total 150000000000\nused 5000000000\ntemperature 71\npower 612250\nuncorrected 1\nthrottle 4\n')
+    env = {'CADRE_FAKE_NVML': str(nvml), 'LD_LIBRARY_PATH': str(BIN.parent / 'tests' / 'fake-nvml')}
+    with Cluster(MODEL, experts=1, placement_options=INT8, expert_options=['--device', 'emu'], env=env) as cluster:
+        shown = until(lambda: (device := node(cluster, 'expert-0')['device'])['power_w'] and device)
+        assert shown == {'device': 'emu:0', 'chip': 'Emulated GPU 0', 'memory_used_bytes': 5000000000, 'memory_bytes': 150000000000, 'busy': 0, 'clock_hz': 0,
+                         'power_w': 612.25, 'temperature_c': 71, 'ecc_uncorrected': 1, 'throttled': 'power'}
+        page = http(node(cluster, 'expert-0')['http_address'], '/metrics').splitlines()
+        assert {'cadre_device_temperature_celsius 71', 'cadre_device_ecc_errors{kind="uncorrected"} 1', 'cadre_device_throttled{reason="power"} 1', 'cadre_device_throttled{reason="heat"} 0'} <= set(page)
+        assert not [line for line in page if line.startswith('cadre_device_clock_hertz')]   # not known, so not there
+        assert 'device' not in cluster.status()['nodes'][-1]
+
+        nvml.write_text('uncorrected 3\n')
+        assert cluster.experts[0].popen.wait(30) == 1
+        assert node(cluster, 'expert-0')['problem'] == 'its device has failed, and it left: its memory had 2 errors that ECC cannot correct since this process began'
 
 
 def test_a_device_that_fails_at_the_start():

@@ -80,6 +80,15 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
 	return emu_fail(cudaErrorInvalidValue);
 }
 
+/* One that no device of a real machine has. */
+cudaError_t cudaDeviceGetPCIBusId(char *text, int bytes, int device)
+{
+	if (!is_device(device))
+		return emu_fail(cudaErrorInvalidDevice);
+	snprintf(text, static_cast<size_t>(bytes), "ffff:ff:%02x.0", static_cast<unsigned>(device));
+	return cudaSuccess;
+}
+
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
 {
 	if (!is_device(device))
